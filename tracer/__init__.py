@@ -1,0 +1,1 @@
+"""memcg-tracer."""

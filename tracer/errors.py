@@ -1,0 +1,22 @@
+"""The one exception that the command line turns into a line on stderr and an exit status."""
+
+from __future__ import annotations
+
+
+class TracerError(Exception):
+    """An operation failed for a reason that the user can act on.
+
+    The message is one line that says what to do next; `exit_code` is what the process exits with.
+    """
+
+    exit_code = 1
+
+
+class UsageError(TracerError):
+    """What was asked for makes no sense, whatever the machine."""
+
+    exit_code = 2
+
+
+class TraceError(TracerError):
+    """A trace cannot be opened, read or written."""

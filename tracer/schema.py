@@ -1,0 +1,440 @@
+"""Every stream and table, once.
+
+Two descriptions live here and nowhere else:
+
+* `WIRE`: the NumPy dtype of each record that a BPF program puts in its ring. `bpf/events.h` is the
+  same in C; `tests/test_schema.py` compiles that header and compares every size and offset.
+* `TABLES`: the Arrow schema of each table of a trace on disk (docs/trace-format.md).
+
+Units are in the names: `_bytes`, `_pages`, `_ns`, `_us`. NULL means "not known"; 0 is zero. A limit that
+is not set is not unknown: it is `UNLIMITED_BYTES`, the value that the kernel itself prints on cgroup v1.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+SCHEMA_VERSION: Final = 1
+
+UNLIMITED_BYTES: Final = 0x7FFF_FFFF_FFFF_F000
+"""PAGE_COUNTER_MAX in bytes with 4-KiB pages (include/linux/page_counter.h): "max" on v2."""
+
+COMM_LEN: Final = 16
+PATH_LEN: Final = 416
+STATE_ITEMS: Final = 64
+EVENT_ITEMS: Final = 64
+
+# Enumerations. The position in the tuple is the number on the wire (enums of the same names in events.h).
+CATEGORIES: Final = (
+    "anon",
+    "file",
+    "shmem",
+    "slab_reclaimable",
+    "slab_unreclaimable",
+    "kernel_stack",
+    "page_tables",
+    "sock",
+    "percpu",
+    "vmalloc",
+    "swap",
+    "kernel",
+)
+"""What a page is charged as, named as in memory.stat of cgroup v2.
+
+`file` is NR_FILE_PAGES and so contains `shmem`; `kernel` is MEMCG_KMEM and so contains slab, stacks, page
+tables, percpu and vmalloc, and the remainder that has no counter of its own ("other kernel memory", which
+`tracer.analysis` derives). Usage is anon + file + kernel + sock (mm/memcontrol.c, memory_stat_format).
+"""
+
+OPS: Final = ("add", "delete")
+CAUSES: Final = (
+    "other",
+    "read",
+    "write",
+    "readahead",
+    "fault",
+    "reclaim_memcg",
+    "reclaim_direct",
+    "reclaim_kswapd",
+    "truncate",
+    "invalidate",
+    "drop_caches",
+)
+RECLAIM_KINDS: Final = ("memcg", "direct", "kswapd", "softlimit", "proactive")
+TARGET_SOURCES: Final = ("none", "limit", "high", "scanned", "task")
+"""How the target memcg of a reclaim attempt is known, best first after `none`: its page counter stood at its
+limit; it stood above memory.high; it is the one whose pages were scanned; it is only the task's own."""
+
+CONSTRAINTS: Final = ("unknown", "memcg", "global", "cpuset", "mempolicy")
+SAMPLE_SOURCES: Final = ("start", "periodic", "oom", "end")
+TASK_EVENTS: Final = ("seen", "exec", "exit")
+CGROUP_EVENTS: Final = ("seen", "mkdir", "rmdir")
+
+
+def _wire(fields: list[tuple[str, str] | tuple[str, str, int]], size: int) -> np.dtype[np.void]:
+    """A packed little-endian record type; every field is naturally aligned, so C agrees without attributes."""
+    dtype = np.dtype(fields, align=False)
+    if dtype.itemsize != size:
+        raise AssertionError(f"record of {dtype.itemsize} bytes, meant to be {size}")
+    return dtype
+
+
+WIRE: Final[dict[str, np.dtype[np.void]]] = {
+    "charge": _wire(
+        [
+            ("time_ns", "<u8"),
+            ("cgroup_id", "<u8"),
+            ("usage_pages", "<u8"),
+            ("limit_pages", "<u8"),
+            ("delta_bytes", "<i8"),
+            ("tgid", "<u4"),
+            ("updates", "<u4"),
+            ("category", "u1"),
+            ("pad", "u1", 7),
+        ],
+        56,
+    ),
+    "pagecache": _wire(
+        [
+            ("time_ns", "<u8"),
+            ("cgroup_id", "<u8"),
+            ("task_cgroup_id", "<u8"),
+            ("inode_id", "<u8"),
+            ("ino", "<u8"),
+            ("index", "<u8"),
+            ("dev", "<u4"),
+            ("tgid", "<u4"),
+            ("nr_pages", "<u4"),
+            ("op", "u1"),
+            ("cause", "u1"),
+            ("pad", "u1", 2),
+        ],
+        64,
+    ),
+    "reclaim": _wire(
+        [
+            ("time_ns", "<u8"),
+            ("duration_ns", "<u8"),
+            ("cgroup_id", "<u8"),
+            ("task_cgroup_id", "<u8"),
+            ("usage_pages", "<u8"),
+            ("limit_pages", "<u8"),
+            ("reclaimed", "<u8"),
+            ("scanned_anon", "<u4"),
+            ("scanned_file", "<u4"),
+            ("reclaimed_anon", "<u4"),
+            ("reclaimed_file", "<u4"),
+            ("nr_dirty", "<u4"),
+            ("nr_unqueued_dirty", "<u4"),
+            ("nr_writeback", "<u4"),
+            ("nr_immediate", "<u4"),
+            ("nr_activate", "<u4"),
+            ("nr_ref_keep", "<u4"),
+            ("nr_unmap_fail", "<u4"),
+            ("gfp", "<u4"),
+            ("tgid", "<u4"),
+            ("pid", "<u4"),
+            ("kind", "u1"),
+            ("target_source", "u1"),
+            ("priority", "i1"),
+            ("order", "i1"),
+            ("pad", "u1", 4),
+        ],
+        120,
+    ),
+    "oom": _wire(
+        [
+            ("time_ns", "<u8"),
+            ("invocation", "<u8"),
+            ("owner_cgroup_id", "<u8"),
+            ("owner_usage_pages", "<u8"),
+            ("owner_limit_pages", "<u8"),
+            ("trigger_cgroup_id", "<u8"),
+            ("victim_cgroup_id", "<u8"),
+            ("anon_pages", "<i8"),
+            ("file_pages", "<i8"),
+            ("shmem_pages", "<i8"),
+            ("swap_entries", "<i8"),
+            ("pgtables_bytes", "<i8"),
+            ("total_vm_pages", "<u8"),
+            ("trigger_tgid", "<u4"),
+            ("trigger_pid", "<u4"),
+            ("victim_tgid", "<u4"),
+            ("victim_pid", "<u4"),
+            ("victim_uid", "<u4"),
+            ("kernel_stack_id", "<i4"),
+            ("user_stack_id", "<i4"),
+            ("gfp", "<u4"),
+            ("oom_score_adj", "<i2"),
+            ("constraint", "u1"),
+            ("owner_has_children", "u1"),
+            ("state_items", "u1"),
+            ("event_items", "u1"),
+            ("pad", "u1", 2),
+            ("trigger_comm", "S16"),
+            ("victim_comm", "S16"),
+            ("state", "<i8", STATE_ITEMS),
+            ("events", "<u8", EVENT_ITEMS),
+        ],
+        1200,
+    ),
+    "cgroup": _wire(
+        [
+            ("time_ns", "<u8"),
+            ("cgroup_id", "<u8"),
+            ("parent_id", "<u8"),
+            ("memcg", "<u8"),
+            ("event", "u1"),
+            ("pad", "u1", 7),
+            ("path", f"S{PATH_LEN}"),
+        ],
+        456,
+    ),
+    "task": _wire(
+        [
+            ("time_ns", "<u8"),
+            ("start_ns", "<u8"),
+            ("cgroup_id", "<u8"),
+            ("tgid", "<u4"),
+            ("ppid", "<u4"),
+            ("uid", "<u4"),
+            ("event", "u1"),
+            ("pad", "u1", 3),
+            ("comm", "S16"),
+        ],
+        56,
+    ),
+    "inode": _wire(
+        [
+            ("time_ns", "<u8"),
+            ("inode_id", "<u8"),
+            ("ino", "<u8"),
+            ("size_bytes", "<u8"),
+            ("dev", "<u4"),
+            ("mode", "<u4"),
+            ("nlink", "<u4"),
+            ("depth", "u1"),
+            ("truncated", "u1"),
+            ("path_len", "<u2"),
+            ("fs_type", "S16"),
+            ("path", f"S{PATH_LEN}"),
+        ],
+        480,
+    ),
+}
+"""Ring name -> record. One ring for each, so that a flood in one cannot starve another, and so that a ring is
+an array with a constant stride."""
+
+TIME: Final = pa.timestamp("ns", tz="UTC")
+_NAME: Final = pa.dictionary(pa.int32(), pa.string())
+
+
+def _table(**columns: pa.DataType | tuple[pa.DataType, bool]) -> pa.Schema:
+    """A schema in which a bare type is never null and `(type, True)` may be."""
+    return pa.schema(
+        [
+            pa.field(name, *(spec if isinstance(spec, tuple) else (spec, False)))
+            for name, spec in columns.items()
+        ]
+    )
+
+
+def _nullable(kind: pa.DataType) -> tuple[pa.DataType, bool]:
+    return (kind, True)
+
+
+_ID = pa.int64()
+_PID = pa.int32()
+_MAYBE_INT = _nullable(pa.int64())
+
+MEMORY_STAT_BYTES: Final = (
+    "anon",
+    "file",
+    "shmem",
+    "file_mapped",
+    "file_dirty",
+    "file_writeback",
+    "swapcached",
+    "inactive_anon",
+    "active_anon",
+    "inactive_file",
+    "active_file",
+    "unevictable",
+    "slab_reclaimable",
+    "slab_unreclaimable",
+    "kernel",
+    "kernel_stack",
+    "page_tables",
+    "sock",
+    "percpu",
+    "vmalloc",
+    "swap",
+)
+"""The sizes of memory.stat, by their v2 names; each is a `samples` column with `_bytes` behind it."""
+
+MEMORY_STAT_COUNTS: Final = (
+    "workingset_refault_anon",
+    "workingset_refault_file",
+    "workingset_activate_anon",
+    "workingset_activate_file",
+    "pgscan",
+    "pgsteal",
+    "pgfault",
+    "pgmajfault",
+)
+"""The running counts of memory.stat (pages, or faults), since the cgroup was made."""
+
+TABLES: Final[dict[str, pa.Schema]] = {
+    "charge": _table(
+        time=TIME,
+        cgroup_id=_ID,
+        tgid=_nullable(_PID),  # null: the sum is known, the process is not (reconciled with the kernel's counter)
+        category=_NAME,
+        pages=pa.int64(),
+        bytes=pa.int64(),
+        updates=pa.int64(),  # kernel counter updates that this row sums
+        usage_bytes=_MAYBE_INT,
+        limit_bytes=_MAYBE_INT,
+    ),
+    "pagecache": _table(
+        time=TIME,
+        cgroup_id=_MAYBE_INT,  # owner; null: the folio was charged to no cgroup
+        tgid=_PID,
+        task_cgroup_id=_ID,
+        op=_NAME,
+        cause=_NAME,
+        inode_id=_ID,
+        dev=pa.int64(),
+        ino=pa.uint64(),
+        index=pa.int64(),  # page offset in the file of the folio's first page
+        nr_pages=pa.int64(),
+    ),
+    "reclaim": _table(
+        time=TIME,
+        duration_ns=pa.int64(),
+        kind=_NAME,
+        cgroup_id=_MAYBE_INT,
+        target_source=_NAME,
+        tgid=_PID,
+        pid=_PID,
+        task_cgroup_id=_ID,
+        scanned=pa.int64(),
+        reclaimed=pa.int64(),
+        priority=_nullable(pa.int64()),  # lowest reached (12 = easy, 0 = desperate); null: no list was scanned
+        order=_nullable(pa.int64()),
+        gfp=pa.int64(),
+        scanned_anon=pa.int64(),
+        scanned_file=pa.int64(),
+        reclaimed_anon=pa.int64(),
+        reclaimed_file=pa.int64(),
+        nr_dirty=pa.int64(),
+        nr_unqueued_dirty=pa.int64(),
+        nr_writeback=pa.int64(),
+        nr_immediate=pa.int64(),
+        nr_activate=pa.int64(),
+        nr_ref_keep=pa.int64(),
+        nr_unmap_fail=pa.int64(),
+        usage_bytes=_MAYBE_INT,
+        limit_bytes=_MAYBE_INT,
+    ),
+    "oom": _table(
+        time=TIME,
+        ktime_ns=pa.int64(),
+        kill_id=pa.int64(),  # one for each decision; the victims of a group kill share it
+        constraint=_NAME,
+        limit_owner_cgroup_id=_MAYBE_INT,
+        usage_bytes=_MAYBE_INT,
+        limit_bytes=_MAYBE_INT,
+        trigger_pid=_PID,
+        trigger_tgid=_PID,
+        trigger_comm=pa.string(),
+        trigger_cgroup_id=_ID,
+        gfp=_MAYBE_INT,  # of the trigger's last reclaim; null: it reclaimed nothing before
+        kernel_stack_id=_MAYBE_INT,
+        user_stack_id=_MAYBE_INT,
+        pid=_PID,
+        tgid=_PID,
+        comm=pa.string(),
+        cgroup_id=_ID,
+        uid=pa.int64(),
+        anon_rss_bytes=_MAYBE_INT,
+        file_rss_bytes=_MAYBE_INT,
+        shmem_rss_bytes=_MAYBE_INT,
+        pgtables_bytes=_MAYBE_INT,
+        swap_bytes=_MAYBE_INT,
+        total_vm_bytes=_MAYBE_INT,
+        oom_score_adj=pa.int64(),
+    ),
+    "oom_candidates": _table(
+        kill_id=pa.int64(),
+        pid=_PID,
+        comm=pa.string(),
+        badness=_MAYBE_INT,
+        oom_score_adj=pa.int64(),
+        rss_bytes=_MAYBE_INT,
+        chosen=pa.bool_(),
+    ),
+    "samples": _table(
+        time=TIME,
+        cgroup_id=_ID,
+        source=_NAME,  # `oom` rows are taken by the kernel program at the instant of the kill
+        kill_id=_MAYBE_INT,
+        usage_bytes=_MAYBE_INT,
+        limit_bytes=_MAYBE_INT,
+        high_bytes=_MAYBE_INT,  # v2 memory.high; v1 has none
+        low_bytes=_MAYBE_INT,
+        min_bytes=_MAYBE_INT,
+        soft_limit_bytes=_MAYBE_INT,  # v1 only
+        swap_usage_bytes=_MAYBE_INT,
+        swap_limit_bytes=_MAYBE_INT,  # v1: memory.memsw.limit_in_bytes, which bounds memory + swap
+        **{f"{name}_bytes": _MAYBE_INT for name in MEMORY_STAT_BYTES},
+        **{name: _MAYBE_INT for name in MEMORY_STAT_COUNTS},
+        max_events=_MAYBE_INT,  # v2 memory.events max; v1 memory.failcnt
+        high_events=_MAYBE_INT,
+        oom_events=_MAYBE_INT,
+        oom_kill_events=_MAYBE_INT,
+        under_oom=_MAYBE_INT,  # v1 memory.oom_control
+        psi_some_total_us=_MAYBE_INT,
+        psi_full_total_us=_MAYBE_INT,
+    ),
+    "loss": _table(time=TIME, begin=TIME, stream=_NAME, lost=pa.int64()),
+    "cgroups": _table(
+        cgroup_id=_ID,
+        parent_id=_MAYBE_INT,
+        path=pa.string(),  # below the memory controller's mount; starts with /
+        version=pa.int64(),
+        created=_nullable(TIME),  # null: it was there before the trace began
+        removed=_nullable(TIME),  # null: it was still there at the end
+        runtime=_nullable(pa.string()),
+        container_id=_nullable(pa.string()),
+        container=_nullable(pa.string()),
+        pod=_nullable(pa.string()),
+        namespace=_nullable(pa.string()),
+        unit=_nullable(pa.string()),  # systemd unit
+    ),
+    "tasks": _table(
+        tgid=_PID,
+        start_ns=pa.int64(),  # CLOCK_BOOTTIME, as the kernel's task_struct.start_boottime
+        ppid=_PID,
+        uid=pa.int64(),
+        comm=pa.string(),
+        cgroup_id=_ID,
+        first_seen=TIME,
+        exited=_nullable(TIME),
+    ),
+    "inodes": _table(
+        inode_id=_ID,
+        dev=pa.string(),  # "major:minor"
+        ino=pa.uint64(),
+        path=_nullable(pa.string()),  # null: the kernel knew no name for it
+        deleted=pa.bool_(),
+        fs_type=pa.string(),
+        mode=pa.int64(),
+        size_bytes=pa.int64(),
+    ),
+    "stacks": _table(stack_id=_ID, frames=pa.list_(pa.string())),
+}
+"""Table name -> Arrow schema of its Parquet file. What a column means beyond its name: docs/trace-format.md."""
