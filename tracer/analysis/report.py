@@ -1,0 +1,265 @@
+"""What `explain` says, as frozen dataclasses: one `OomReport` for each OOM kill, one `Held` for each cgroup
+when nothing was killed.
+
+`to_dict()` gives the JSON document's objects: the same names and nesting, tuples as lists. Sizes are bytes,
+page counts are pages of `meta["page_size"]`, times are ISO 8601 in UTC. None is "not known", and
+`Quality.unknown` then says why, under the field's dotted name (`"composition.percpu"`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Final, Literal
+
+Constraint = Literal["unknown", "memcg", "global", "cpuset", "mempolicy"]
+Cause = Literal[
+    "anon_growth",
+    "shmem",
+    "dirty_writeback",
+    "unevictable",
+    "kernel_memory",
+    "gfp_constrained",
+    "swap_exhausted",
+    "protected_cache",
+    "global_pressure",
+    "unknown",
+]
+Confidence = Literal["high", "medium", "low"]
+KernelLog = Literal["matched", "missing", "rate_limited", "only"]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOwner:
+    """The cgroup whose limit was hit; `is_ancestor` when the trigger's task lives below it."""
+
+    cgroup: str | None
+    container: str | None
+    pod: str | None
+    limit_bytes: int | None
+    usage_bytes: int | None
+    is_ancestor: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """The task whose charge could not be met. It need not be a victim."""
+
+    pid: int
+    comm: str
+    cgroup: str | None
+    gfp: int | None
+    order: int | None
+    stack: tuple[str, ...] | None
+    user_stack: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """A killed task. `group_kill`: it died with others of one decision (memory.oom.group)."""
+
+    pid: int
+    comm: str
+    cgroup: str | None
+    anon_rss_bytes: int | None
+    file_rss_bytes: int | None
+    shmem_rss_bytes: int | None
+    pgtables_bytes: int | None
+    swap_bytes: int | None
+    oom_score_adj: int
+    group_kill: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A task that the kernel weighed (mm/oom_kill.c, oom_badness); `badness` is in pages."""
+
+    pid: int
+    comm: str
+    badness: int | None
+    oom_score_adj: int
+    rss_bytes: int | None
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """What usage was made of at the kill, in bytes. The classes are disjoint; how: `analysis.composition`.
+
+    The known classes and `other` add up to `total` exactly, and `total` is the page counter's usage.
+    """
+
+    anon: int | None
+    file_clean: int | None
+    file_dirty: int | None
+    writeback: int | None
+    shmem: int | None
+    unevictable: int | None
+    slab_reclaimable: int | None
+    slab_unreclaimable: int | None
+    kernel_stack: int | None
+    page_tables: int | None
+    sock: int | None
+    percpu: int | None
+    vmalloc: int | None
+    other: int | None
+    total: int | None
+
+    def parts(self) -> Iterator[tuple[str, int | None]]:
+        """(class, bytes) of every class, `other` last, without `total`."""
+        for part in COMPOSITION_PARTS:
+            yield part, getattr(self, part)
+
+
+COMPOSITION_PARTS: Final = tuple(item.name for item in fields(Composition) if item.name != "total")
+
+
+@dataclass(frozen=True, slots=True)
+class ReclaimAttempt:
+    """One begin-to-end attempt to free memory for the limit owner, or for a cgroup below it."""
+
+    time: str
+    duration_ms: float
+    kind: str
+    cgroup: str | None
+    pid: int
+    comm: str | None
+    scanned_pages: int
+    reclaimed_pages: int
+    priority: int | None
+    scanned_anon_pages: int
+    scanned_file_pages: int
+    reclaimed_anon_pages: int
+    reclaimed_file_pages: int
+    nr_dirty: int
+    nr_writeback: int
+    usage_bytes: int | None
+    limit_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaim:
+    """All attempts in the window; `transcript` holds the last ones, oldest first."""
+
+    attempts: int
+    scanned_pages: int
+    reclaimed_pages: int
+    stall_ms: float
+    transcript: tuple[ReclaimAttempt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cushion:
+    """The page cache as the cushion between the limit and the kill; definitions: `analysis.cushion`."""
+
+    cache_start_bytes: int | None
+    cache_end_bytes: int | None
+    evicted_bytes: int | None
+    absorbed_bytes: int | None
+    exhausted_at: str | None
+    refaulted_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Allocator:
+    """A process and the memory it charged in the window, net of what it gave back."""
+
+    tgid: int
+    comm: str | None
+    charged_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why the kill came: `summary` for a person, `evidence` with a number and its source in each line."""
+
+    cause: Cause
+    confidence: Confidence
+    summary: str
+    evidence: tuple[str, ...]
+    contributing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """The least limit, (low, high), under which the same work would have lived."""
+
+    min_limit_bytes: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How far the report can be trusted."""
+
+    lost_records: int
+    kmsg: KernelLog
+    probes: Mapping[str, Any]
+    unknown: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OomReport:
+    """One decision of the OOM killer: who, what filled the cgroup, what reclaim tried, why then."""
+
+    kill_id: int
+    time: str
+    ktime_ns: int
+    constraint: Constraint
+    limit_owner: LimitOwner
+    trigger: Trigger
+    victims: tuple[Victim, ...]
+    candidates: tuple[Candidate, ...]
+    composition: Composition
+    working_set_bytes: int | None
+    reclaim: Reclaim
+    cushion: Cushion
+    allocators: tuple[Allocator, ...]
+    verdict: Verdict
+    advice: tuple[str, ...]
+    sizing: Sizing
+    quality: Quality
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of this kill in `explain --json`."""
+        return _as_object(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A cgroup that lived: how near its limit came and what reclaim gave back, over the whole trace.
+
+    `limit_bytes` is `schema.UNLIMITED_BYTES` where no limit is set, and `headroom_bytes` (limit - peak) is
+    then None. `cache_at_peak_bytes` is page cache without shmem at `peak_time`.
+    """
+
+    cgroup: str
+    container: str | None
+    limit_bytes: int | None
+    peak_usage_bytes: int | None
+    peak_time: str | None
+    headroom_bytes: int | None
+    peak_anon_bytes: int | None
+    cache_at_peak_bytes: int | None
+    evicted_bytes: int
+    refaulted_bytes: int | None
+    max_events: int | None
+    reclaim: Reclaim
+    quality: Quality
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of this cgroup in the `held` list of `explain --json`."""
+        return _as_object(self)
+
+
+def _as_object(record: Any) -> dict[str, Any]:
+    return {item.name: _as_json(getattr(record, item.name)) for item in fields(record)}
+
+
+def _as_json(value: Any) -> Any:
+    if is_dataclass(value):
+        return _as_object(value)
+    if isinstance(value, tuple | list):
+        return [_as_json(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(item) for key, item in value.items()}
+    return value
