@@ -1,0 +1,120 @@
+# Two commands: `make demo` shows what this is, `make test` proves it. Both set up what they need first.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+TRACER := $(VENV)/bin/memcg-tracer
+C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
+
+.PHONY: help setup setup-test packages packages-test demo test lint bench clean
+
+help:
+	@echo 'make demo    record the page-cache experiment on this kernel and explain its OOM kill'
+	echo 'make test    run every test that this machine can run (ARGS=... goes to pytest)'
+	echo 'make lint    ruff, mypy, clang-format'
+	echo 'make bench   measure what tracing and reading cost here'
+	echo 'make clean   remove what make made, but no trace that you recorded'
+	echo
+	echo 'PYTHON=...   the interpreter that .venv is made with (3.11 or newer; now: $(PYTHON))'
+
+# Packages of the distribution. BCC is the only one that the tracer needs; no kernel headers.
+
+# $(call install_missing,PACKAGE...): nothing at all when all of them are there. Lists are fetched first, since a
+# fresh machine has none; that a mirror fails to answer only matters if the package then cannot be had.
+# --no-remove: never at the price of something that this machine has.
+define install_missing
+missing=()
+for package in $(1); do
+	[ "$$(dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null)" = installed ] || missing+=("$$package")
+done
+if [ $${#missing[@]} -gt 0 ]; then
+	if [ "$$(id -u)" = 0 ]; then as_root=(env); else as_root=(sudo -n env); fi
+	if ! command -v apt-get >/dev/null || ! "$${as_root[@]}" true 2>/dev/null; then
+		echo "make: not installed, since that takes root and apt: $${missing[*]}" >&2
+	else
+		echo "make: installing $${missing[*]}" >&2
+		apt=("$${as_root[@]}" DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300)
+		"$${apt[@]}" update >&2 || true
+		"$${apt[@]}" install -y --no-install-recommends --no-remove -o Dpkg::Use-Pty=0 "$${missing[@]}" </dev/null >/dev/null
+	fi
+fi
+endef
+
+packages:
+	@venv=
+	if [ ! -e $(VENV)/bin/python ]; then
+		$(PYTHON) -c 'import ensurepip' 2>/dev/null || venv=python3-venv
+	fi
+	$(call install_missing,python3-bpfcc $$venv)
+
+# The wire records are compiled and compared (cc), and the experiment is repeated in a real container (docker),
+# which only root on a kernel with BTF can trace. Docker of another origin is left as it is. What cannot be had here
+# is no reason to run no test: the one that needs it says so.
+packages-test: packages
+	@cc=
+	command -v cc >/dev/null || cc='gcc libc6-dev'
+	$(call install_missing,$$cc)
+	if [ "$$(id -u)" = 0 ] && [ -e /sys/kernel/btf/vmlinux ] && [ "$${MEMCG_TRACER_KERNEL_TESTS:-}" != 0 ]; then
+		docker=busybox-static
+		command -v dockerd >/dev/null || docker+=' docker.io'
+		{ $(call install_missing,$$docker)
+		} || echo 'make: going on without Docker' >&2
+		docker=
+		command -v docker >/dev/null || docker=docker-cli # a package of its own since Debian 13
+		{ $(call install_missing,$$docker)
+		} || true
+	fi
+
+# The venv. BCC comes from the distribution's folder by our own loader, whatever interpreter this is.
+
+$(VENV)/.installed: pyproject.toml | packages
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.11 or newer, or say PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+		echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1), and 3.11 is the oldest that will do; say PYTHON=..." >&2; exit 1; }
+	$(VENV)/bin/python -c 'import pip' 2>/dev/null || {
+		echo "make: making $(VENV) with $$($(PYTHON) -V 2>&1)" >&2
+		$(PYTHON) -m venv --clear $(VENV)
+	}
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(VENV)/.installed-lint: pyproject.toml | setup
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	touch $@
+
+setup: packages $(VENV)/.installed
+
+setup-test: packages-test setup
+
+# What people type
+
+demo: setup
+	@if reason=$$($(TRACER) doctor --quiet); then
+		trace=traces/demo
+		$(TRACER) lab page-cache -o $$trace
+	else
+		trace=traces/page-cache
+		echo "Not recorded on this machine: $$reason" >&2
+		echo "So this is the recorded example, $$trace:" >&2
+	fi
+	$(TRACER) timeline $$trace
+	$(TRACER) explain $$trace
+	$(TRACER) report $$trace -f -o traces/demo.html
+
+test: setup-test
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: setup $(VENV)/.installed-lint
+	@$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/clang-format --dry-run -Werror $(C_SOURCES)
+
+clean:
+	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis traces/demo traces/demo.html
+	find . -name __pycache__ -prune -exec rm -rf {} +
