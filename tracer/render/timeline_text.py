@@ -1,0 +1,317 @@
+"""The timeline of one cgroup, drawn for a terminal: time runs down, memory runs right, up to the limit."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from rich.text import Text
+
+from tracer.render import units
+from tracer.render.escape import fitted
+from tracer.render.layers import LAYERS, floats, stacked
+from tracer.schema import UNLIMITED_BYTES
+
+MOST_ROWS: Final = 40
+_TIME_CELLS: Final = 9
+_LEAST_BAR_CELLS: Final = 20
+_MOST_BAR_CELLS: Final = 80
+_STEPS_MS: Final = (
+    *(10, 20, 50, 100, 200, 500),
+    *(seconds * 1000 for seconds in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)),
+    *(seconds * 1000 for seconds in (21600, 43200, 86400)),
+)
+"""Widths of a row that a person can count in. The kernel side sums charges over up to 10 ms: no finer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Something that happened at one instant and stands between the rows."""
+
+    time: pd.Timestamp
+    text: str
+    is_kill: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What stands above the picture; names as the kernel gave them. `origin` is the trace's begin."""
+
+    cgroup: str
+    container: str | None
+    kernel: str | None
+    origin: pd.Timestamp
+    lost_records: int
+    interrupted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    title: str
+    source: str
+    unit: str  # "bytes", "count" or "ms"
+    group: str
+    cells: int
+
+
+_COLUMNS: Final = (
+    _Column("usage", "usage_bytes", "bytes", "", 7),
+    _Column("added", "cache_added_bytes", "bytes", "page cache", 7),
+    _Column("evicted", "cache_evicted_bytes", "bytes", "page cache", 8),
+    _Column("dropped", "cache_dropped_bytes", "bytes", "page cache", 8),
+    _Column("refault", "refault_bytes", "bytes", "page cache", 8),
+    _Column("tries", "reclaim_attempts", "count", "reclaim", 7),
+    _Column("freed", "reclaimed_bytes", "bytes", "reclaim", 7),
+    _Column("stall", "reclaim_stall_ms", "ms", "reclaim", 7),
+)
+_GIVEN_UP_FIRST: Final = ("dropped", "freed", "stall", "refault", "tries")
+
+
+def row_width(seconds: float, rows: int = MOST_ROWS) -> pd.Timedelta:
+    """The width of a row such that `seconds` take at most `rows` of them."""
+    # One row more than the quotient may be touched, for rows begin at round times.
+    wanted_ms = seconds * 1000 / max(1, rows - 1)
+    step_ms = next((step for step in _STEPS_MS if step >= wanted_ms), None)
+    if step_ms is None:
+        step_ms = int(np.ceil(wanted_ms / _STEPS_MS[-1])) * _STEPS_MS[-1]
+    return pd.Timedelta(milliseconds=step_ms)
+
+
+def picture(
+    timeline: pd.DataFrame, heading: Heading, markers: Iterable[Marker], *, columns: int
+) -> list[Text]:
+    """The lines of the picture: heading, ruler, a line for each row of `timeline`, totals, legend.
+
+    `timeline` is what `analysis.timeline` gives for one cgroup. Nothing is wider than `columns` cells.
+    """
+    lines = _heading_lines(timeline, heading, columns)
+    if timeline.empty or timeline["usage_bytes"].isna().all():
+        return [*lines, Text("Nothing is known of this cgroup's memory in that time.")]
+    shown = _columns_that_fit(timeline, columns)
+    bar_cells = columns - _TIME_CELLS - 3 - sum(column.cells for column in shown)
+    scale = _scale(timeline, min(_MOST_BAR_CELLS, bar_cells))
+    lines += _ruler(scale, shown)
+    all_markers = [*markers, *_limit_reached(timeline)]
+    lines += _rows(timeline, heading.origin, all_markers, shown=shown, scale=scale, columns=columns)
+    lines += [Text(), *_totals(timeline), Text(), *_legend(timeline, shown)]
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """`full_bytes` are at the right end of a bar of `cells`; the numbers are in `unit` (bytes)."""
+
+    full_bytes: float
+    cells: int
+    unit: float
+    unit_name: str
+    limit_drawn: bool
+
+    def cell_of(self, value_bytes: float) -> int:
+        return round(value_bytes / self.full_bytes * self.cells)
+
+
+def _scale(timeline: pd.DataFrame, cells: int) -> _Scale:
+    """The bar ends at the limit, unless usage never came near it: then it ends at the peak."""
+    peak = float(np.nanmax(floats(timeline, "usage_bytes")))
+    limits = floats(timeline, "limit_bytes")
+    limit = float(limits[limits < UNLIMITED_BYTES].max(initial=0.0))
+    limit_drawn = limit > 0 and peak >= limit / 4
+    full = max(peak, limit if limit_drawn else 0.0, 1.0)
+    return _Scale(full, cells, *units.scale_of(full), limit_drawn)
+
+
+def _heading_lines(timeline: pd.DataFrame, heading: Heading, columns: int) -> list[Text]:
+    name = Text()
+    if heading.container:
+        name.append("container " + fitted(heading.container, columns // 2), style="bold").append("  ")
+    name.append(fitted(heading.cgroup, columns - name.cell_len), style="" if heading.container else "bold")
+    facts = [_limit_words(timeline["limit_bytes"].dropna())]
+    if len(timeline) > 1:
+        step = timeline.index[1] - timeline.index[0]
+        span = timeline.index[-1] - timeline.index[0] + step
+        facts.append(
+            f"{units.duration(span.total_seconds())} from {timeline.index[0]:%Y-%m-%d %H:%M:%S} UTC "
+            f"in rows of {units.duration(step.total_seconds())}"
+        )
+    if heading.kernel:
+        facts.append("kernel " + fitted(heading.kernel, 20))
+    lines = [name, Text(", ".join(facts), style="dim")]
+    if heading.lost_records:
+        lost = f"{units.count(heading.lost_records)} records were lost: added, evicted, tries may be low"
+        lines.append(Text(lost, style="bold yellow"))
+    if heading.interrupted:
+        lines.append(Text("the recording was interrupted; this is what had been written by then", "yellow"))
+    return [*lines, Text()]
+
+
+def _limit_words(limits: pd.Series[Any]) -> str:
+    if limits.empty:
+        return "limit not known"
+    first, last = int(limits.iloc[0]), int(limits.iloc[-1])
+    if first != last:
+        return f"limit {units.limit(first)}, later {units.limit(last)}"
+    return "no limit" if last >= UNLIMITED_BYTES else f"limit {units.limit(last)}"
+
+
+def _columns_that_fit(timeline: pd.DataFrame, columns: int) -> list[_Column]:
+    dropped, evicted = (np.nansum(floats(timeline, f"cache_{way}_bytes")) for way in ("dropped", "evicted"))
+    # The totals below the picture name it in any case; a wider bar says more than a column of blanks.
+    shown = [column for column in _COLUMNS if column.title != "dropped" or dropped > evicted / 10]
+    for title in _GIVEN_UP_FIRST:
+        if columns - _TIME_CELLS - 3 - sum(column.cells for column in shown) >= _LEAST_BAR_CELLS:
+            break
+        shown = [column for column in shown if column.title != title]
+    return shown
+
+
+def _ruler(scale: _Scale, shown: Sequence[_Column]) -> list[Text]:
+    """Three lines: groups of columns, their titles with the scale of the bar, units with its ticks."""
+    groups, titles, unit_line = Text(style="bold"), Text(style="bold"), Text(style="dim")
+    for column in shown:
+        titles.append(column.title.rjust(column.cells))
+        unit_line.append({"bytes": scale.unit_name, "ms": "ms", "count": ""}[column.unit].rjust(column.cells))
+    for group, members in itertools.groupby(shown, key=lambda column: column.group):
+        cells = sum(column.cells for column in members)
+        groups.append((f" {group} ".center(cells - 2, "─") if group else "").rjust(cells))
+    end = f"{scale.full_bytes / scale.unit:.4g} {scale.unit_name}" + (" limit" if scale.limit_drawn else "")
+    scale_line = "0" + end.rjust(scale.cells)
+    ticks = "".join("┬" if 4 * i % scale.cells < 4 else "─" for i in range(scale.cells)) + "┐"
+    left = " " * _TIME_CELLS + " "
+    return [
+        Text(left + " " * (scale.cells + 2)) + groups,
+        Text("time".rjust(_TIME_CELLS) + " ") + Text(scale_line + " ", style="dim") + titles,
+        Text(left) + Text(ticks + " ", style="dim") + unit_line,
+    ]
+
+
+def _limit_reached(timeline: pd.DataFrame) -> list[Marker]:
+    """The first row in which usage came within 1 % of the limit (or within 64 pages of it)."""
+    usage, limit = floats(timeline, "usage_bytes"), floats(timeline, "limit_bytes")
+    near = (limit < UNLIMITED_BYTES) & (usage >= limit - np.maximum(limit * 0.01, 64 * 4096))
+    if not near.any():
+        return []
+    text = "the limit is reached: what is charged from here on must first be freed"
+    return [Marker(timeline.index[int(near.argmax())], text, is_kill=False)]
+
+
+def _rows(
+    timeline: pd.DataFrame,
+    origin: pd.Timestamp,
+    markers: Iterable[Marker],
+    *,
+    shown: Sequence[_Column],
+    scale: _Scale,
+    columns: int,
+) -> list[Text]:
+    step_s = (timeline.index[1] - timeline.index[0]).total_seconds() if len(timeline) > 1 else 0.001
+    decimals = next((digits for digits, least in enumerate((1, 0.1, 0.01)) if step_s >= least), 3)
+    begins = (pd.DatetimeIndex(timeline.index) - origin).total_seconds()
+    layers = stacked(timeline)[[layer.name for layer in LAYERS]].to_numpy()
+    edges = np.rint(np.cumsum(layers, axis=1) / scale.full_bytes * scale.cells).astype(int)
+    limits = floats(timeline, "limit_bytes")
+    numbers = [floats(timeline, column.source) for column in shown]
+    notes: dict[int, list[Marker]] = {}
+    for marker in sorted(markers, key=lambda marker: marker.time):
+        row = int(timeline.index.searchsorted(marker.time, side="right")) - 1
+        notes.setdefault(max(row, 0), []).append(marker)
+    lines = []
+    for row in range(len(timeline)):
+        line = Text(_moment(begins[row], decimals).rjust(_TIME_CELLS) + " ", no_wrap=True)
+        line.append(_bar(edges[row], limits[row], scale)).append(" ")
+        for column, values in zip(shown, numbers, strict=True):
+            line.append(_number(values[row], column, scale.unit).rjust(column.cells))
+        lines.append(line)
+        lines += [_note(marker, origin, columns) for marker in notes.get(row, [])]
+    return lines
+
+
+def _bar(edges: np.ndarray[Any, Any], limit_bytes: float, scale: _Scale) -> Text:
+    """`scale.cells` + 1 cells: the layers up to their `edges`, and the limit's tick."""
+    bar = Text()
+    left = 0
+    for layer, edge in zip(LAYERS, edges, strict=True):
+        right = min(int(edge), scale.cells)
+        bar.append(layer.glyph * (right - left), style=layer.terminal)
+        left = max(left, right)
+    bar.append(" " * (scale.cells + 1 - bar.cell_len))
+    if not scale.limit_drawn or not limit_bytes <= scale.full_bytes:
+        return bar
+    tick = scale.cell_of(limit_bytes)
+    return bar[:tick] + Text("│", style="bold") + bar[tick + 1 :]
+
+
+def _number(value: float, column: _Column, unit: float) -> str:
+    if np.isnan(value):
+        return "?"
+    if column.unit == "count":
+        return f"{value:,.0f}" if value else ""
+    scaled = value / unit if column.unit == "bytes" else value
+    if scaled == 0 and column.title != "usage":
+        return ""
+    if 0 < scaled < 0.05:
+        return "<0.1"
+    return f"{scaled:.1f}" if scaled < 1000 else f"{scaled:.0f}"
+
+
+def _moment(seconds: float, decimals: int) -> str:
+    if abs(seconds) < 600:
+        return f"{seconds:.{decimals}f} s"
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def _note(marker: Marker, origin: pd.Timestamp, columns: int) -> Text:
+    at = _moment((marker.time - origin).total_seconds(), 3).rjust(_TIME_CELLS)
+    glyph, style = ("✗", "bold red") if marker.is_kill else ("→", "bold")
+    return Text(f"{at} {glyph} {fitted(marker.text, columns - _TIME_CELLS - 3)}", style=style, no_wrap=True)
+
+
+def _totals(timeline: pd.DataFrame) -> list[Text]:
+    def total(column: str) -> float | None:
+        values = timeline[column].dropna()
+        return None if values.empty else float(values.sum())
+
+    def peak(column: str) -> float | None:
+        values = timeline[column].dropna()
+        return None if values.empty else float(values.max())
+
+    attempts = total("reclaim_attempts")
+    stall_ms = total("reclaim_stall_ms")
+    return [
+        Text(
+            f"Most at the end of a row: usage {units.size(peak('usage_bytes'))}, "
+            f"anon {units.size(peak('anon_bytes'))}, page cache {units.size(peak('cache_bytes'))}."
+        ),
+        Text(
+            f"In all: page cache {units.size(total('cache_added_bytes'))} added, "
+            f"{units.size(total('cache_evicted_bytes'))} evicted, "
+            f"{units.size(total('cache_dropped_bytes'))} dropped, "
+            f"{units.size(total('refault_bytes'))} refaulted; "
+            f"{units.count(None if attempts is None else int(attempts))} reclaim attempts freed "
+            f"{units.size(total('reclaimed_bytes'))} "
+            f"in {units.duration(None if stall_ms is None else stall_ms / 1000)}."
+        ),
+    ]
+
+
+def _legend(timeline: pd.DataFrame, shown: Sequence[_Column]) -> list[Text]:
+    glyphs = Text()
+    for layer in LAYERS:
+        glyphs.append(layer.glyph, style=layer.terminal).append(f" {layer.label}   ")
+    glyphs.append("│", style="bold").append(" the limit   ").append("✗", style="bold red").append(" OOM kill")
+    words = {
+        "added": "added: new in the page cache (file contents in memory)",
+        "evicted": "evicted: taken from it by reclaim, to make room",
+        "dropped": "dropped: gone with its file, or on request",
+        "refault": "refault: needed again soon after it was evicted",
+        "tries": "tries: attempts to free memory (reclaim)",
+        "freed": "freed: what they gave",
+        "stall": "stall: time that tasks spent in them",
+    }
+    meaning = "; ".join(words[column.title] for column in shown if column.title in words)
+    return [glyphs, Text(f"{meaning}. Blank is none, ? is not known.", style="dim")]

@@ -1,0 +1,76 @@
+"""Numbers as people read them: IEC sizes, durations, counts. None reads "not known", never 0."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tracer.schema import UNLIMITED_BYTES
+
+UNKNOWN: Final = "not known"
+
+_SIZES: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+
+def scale_of(largest_bytes: float) -> tuple[float, str]:
+    """The unit (bytes in it, its name) in which `largest_bytes` and what is smaller than it read best."""
+    unit = 1.0
+    for name in _SIZES:
+        if abs(largest_bytes) < unit * 1024 or name == _SIZES[-1]:
+            return unit, name
+        unit *= 1024
+    raise AssertionError("unreachable")
+
+
+def size(value_bytes: float | None) -> str:
+    """`97.3 MiB`; whole numbers have no decimal: `100 MiB`."""
+    if value_bytes is None:
+        return UNKNOWN
+    unit, name = scale_of(value_bytes)
+    scaled = value_bytes / unit
+    # 1023.97 KiB must not read "1024.0 KiB".
+    if round(abs(scaled), 1) >= 1024 and name != _SIZES[-1]:
+        scaled, name = scaled / 1024, _SIZES[_SIZES.index(name) + 1]
+    return f"{scaled:.0f} {name}" if scaled == int(scaled) else f"{scaled:.1f} {name}"
+
+
+def limit(value_bytes: int | None) -> str:
+    """A limit's size, or `no limit` for what the kernel prints as "max"."""
+    if value_bytes is not None and value_bytes >= UNLIMITED_BYTES:
+        return "no limit"
+    return size(value_bytes)
+
+
+def count(value: int | None) -> str:
+    """`1,203`."""
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def percent(part: float | None, whole: float | None) -> str:
+    """`97.1 %`; empty when there is no such share."""
+    if part is None or not whole:
+        return ""
+    return f"{100 * part / whole:.1f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """`180 us`, `12.3 ms`, `3.42 s`, `2 min 03 s`, `5 h 02 min`."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 0:
+        return "-" + duration(-seconds)
+    if round(seconds, 2) < 60:
+        return _short_duration(seconds)
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _short_duration(seconds: float) -> str:
+    if seconds == 0:
+        return "0 s"
+    if round(seconds * 1e6) < 1000:
+        return f"{seconds * 1e6:.0f} us"
+    if round(seconds * 1e3, 1) < 1000:
+        return f"{seconds * 1e3:.1f}".removesuffix(".0") + " ms"
+    return f"{seconds:.2f}".removesuffix(".00") + " s"
