@@ -1,0 +1,108 @@
+"""Start a command inside a cgroup, held at a gate until every probe is attached."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracer.errors import TracerError
+from tracer.kernel import gate
+
+_READY_WITHIN_S = 20.0
+_NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # as the shell: POSIX, "Exit Status for Commands"
+
+
+class CommandError(TracerError):
+    """The command could not be started; the exit status is the one that a shell would give."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class GatedCommand:
+    """A started process that stands at its gate; after `release` the same process is the command."""
+
+    process: subprocess.Popen[bytes]
+    argv: tuple[str, ...]
+    gate_fd: int
+    status_fd: int
+
+    def release(self) -> None:
+        """Let the command run; return once it was executed.
+
+        Raises CommandError (exit status 127 or 126) when it could not be: the process is then gone. A gate is
+        opened once: neither `release` nor `abandon` may follow.
+        """
+        try:
+            os.write(self.gate_fd, b"g")
+            refused = os.read(self.status_fd, 16)
+        except BrokenPipeError as error:
+            self.process.wait()
+            raise CommandError(f"{self.argv[0]!r} was ended before it could run", _NOT_EXECUTABLE) from error
+        finally:
+            os.close(self.gate_fd)
+            os.close(self.status_fd)
+        if refused:
+            self.process.wait()
+            raise _refusal(self.argv[0], int(refused))
+
+    def abandon(self) -> None:
+        """Take the command back: the process ends at the gate without running it."""
+        os.close(self.gate_fd)
+        os.close(self.status_fd)
+        self.process.wait()
+
+
+def spawn(cgroup: Path, argv: Sequence[str], env: Mapping[str, str] | None = None) -> GatedCommand:
+    """Start a process that is already in `cgroup` and will become `argv` when released.
+
+    It has our standard streams, working directory and, where `env` is None, environment. Raises TracerError
+    when the process cannot be put into the cgroup.
+    """
+    gate_end, gate_fd = os.pipe()
+    status_fd, status_end = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", gate.__file__, str(gate_end), str(status_end), *argv],
+            env=env,
+            pass_fds=(gate_end, status_end),
+        )
+    except OSError as error:
+        os.close(gate_fd)
+        os.close(status_fd)
+        raise TracerError(f"cannot start a process: {error.strerror}") from error
+    finally:
+        os.close(gate_end)
+        os.close(status_end)
+    command = GatedCommand(process, tuple(argv), gate_fd, status_fd)
+    try:
+        _await_ready(command)
+        Path(cgroup, "cgroup.procs").write_text(str(process.pid), encoding="ascii")
+    except BaseException as error:
+        process.kill()
+        command.abandon()
+        if isinstance(error, OSError):
+            raise TracerError(f"cannot put a process into {cgroup}: {error.strerror}") from error
+        raise
+    return command
+
+
+def _await_ready(command: GatedCommand) -> None:
+    """Wait until the process has finished starting up, so that none of that is charged to the cgroup."""
+    readable, _, _ = select.select([command.status_fd], [], [], _READY_WITHIN_S)
+    if not readable or os.read(command.status_fd, 1) != b"r":
+        raise TracerError(f"{sys.executable} did not start within {_READY_WITHIN_S:.0f} s: try again")
+
+
+def _refusal(program: str, error: int) -> CommandError:
+    if error in (errno.ENOENT, errno.ENOTDIR):
+        return CommandError(f"command not found: {program!r} (or the interpreter that it names)", _NOT_FOUND)
+    return CommandError(f"cannot run {program!r}: {os.strerror(error)}", _NOT_EXECUTABLE)
