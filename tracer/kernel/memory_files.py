@@ -1,0 +1,192 @@
+"""One reading of a cgroup's memory files, v1 and v2 in one set of columns.
+
+The columns are those of `schema.TABLES["samples"]` under v2's names. A value that a version has no file for
+is None, never 0; what is unlimited is `UNLIMITED_BYTES`. All sizes are hierarchical: the cgroup with all
+below it (v1's own `total_` rows, mm/memcontrol-v1.c `memcg1_stat_format`; v2's memory.stat, mm/memcontrol.c
+`memcg_stat_format`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from tracer.errors import TracerError
+from tracer.schema import MEMORY_STAT_BYTES, MEMORY_STAT_COUNTS, TABLES, UNLIMITED_BYTES
+
+Reading = dict[str, int | None]
+
+COLUMNS: Final = tuple(
+    name for name in TABLES["samples"].names if name not in ("time", "cgroup_id", "source", "kill_id")
+)
+"""The keys of every reading."""
+
+# PAGE_COUNTER_MAX depends on the page size; with pages of up to 64 KiB it is not below this.
+_UNLIMITED_FROM: Final = 0x7FFF_FFFF_FFFF_0000
+_READ_BYTES: Final = 16384
+_GONE: Final = frozenset({errno.ENODEV, errno.ENOENT})
+
+_V1_STAT: Final = {
+    "rss": "anon_bytes",  # NR_ANON_MAPPED
+    "cache": "file_bytes",  # NR_FILE_PAGES, so it has shmem in it, as v2's `file`
+    "shmem": "shmem_bytes",
+    "mapped_file": "file_mapped_bytes",
+    "dirty": "file_dirty_bytes",
+    "writeback": "file_writeback_bytes",
+    "swap": "swap_bytes",
+    "swapcached": "swapcached_bytes",
+    "inactive_anon": "inactive_anon_bytes",
+    "active_anon": "active_anon_bytes",
+    "inactive_file": "inactive_file_bytes",
+    "active_file": "active_file_bytes",
+    "unevictable": "unevictable_bytes",
+    "workingset_refault_anon": "workingset_refault_anon",
+    "workingset_refault_file": "workingset_refault_file",
+    "pgfault": "pgfault",
+    "pgmajfault": "pgmajfault",
+}
+_V1_COLUMNS: Final = {f"total_{name}".encode(): column for name, column in _V1_STAT.items()}
+_V2_COLUMNS: Final = (
+    {name.encode(): f"{name}_bytes" for name in MEMORY_STAT_BYTES if name != "swap"}
+    | {name.encode(): name for name in MEMORY_STAT_COUNTS}
+    | {b"pagetables": "page_tables_bytes"}
+)
+_V2_EVENTS: Final = {
+    b"max": "max_events",
+    b"high": "high_events",
+    b"oom": "oom_events",
+    b"oom_kill": "oom_kill_events",
+}
+_V1_OOM_CONTROL: Final = {b"under_oom": "under_oom", b"oom_kill": "oom_kill_events"}
+
+
+def parse_size(content: bytes) -> int | None:
+    """A file of one number of bytes, or v2's "max"; None for anything else."""
+    word = content.strip()
+    if word == b"max":
+        return UNLIMITED_BYTES
+    if not word.isdigit():
+        return None
+    value = int(word)
+    return UNLIMITED_BYTES if value >= _UNLIMITED_FROM else value
+
+
+def parse_flat_keyed(content: bytes, columns: Mapping[bytes, str]) -> Reading:
+    """The rows `key value` of which `columns` names the key; rows of any other form are left out."""
+    reading: Reading = {}
+    for line in content.split(b"\n"):
+        key, _, value = line.partition(b" ")
+        column = columns.get(key)
+        if column is not None and value.isdigit():
+            reading[column] = int(value)
+    return reading
+
+
+def parse_pressure(content: bytes) -> Reading:
+    """The totals of a PSI file in microseconds (kernel/sched/psi.c, `psi_show`)."""
+    reading: Reading = {}
+    for line in content.split(b"\n"):
+        kind, _, rest = line.partition(b" ")
+        total = rest.rpartition(b"total=")[2]
+        if kind in (b"some", b"full") and total.isdigit():
+            reading[f"psi_{kind.decode()}_total_us"] = int(total)
+    return reading
+
+
+def _size(column: str) -> Callable[[bytes], Reading]:
+    return lambda content: {column: parse_size(content)}
+
+
+def _keyed(columns: Mapping[bytes, str]) -> Callable[[bytes], Reading]:
+    return lambda content: parse_flat_keyed(content, columns)
+
+
+_FILES: Final[Mapping[int, Mapping[str, Callable[[bytes], Reading]]]] = MappingProxyType(
+    {
+        1: {
+            "memory.usage_in_bytes": _size("usage_bytes"),
+            "memory.limit_in_bytes": _size("limit_bytes"),
+            "memory.soft_limit_in_bytes": _size("soft_limit_bytes"),
+            "memory.kmem.usage_in_bytes": _size("kernel_bytes"),
+            "memory.memsw.limit_in_bytes": _size("swap_limit_bytes"),
+            "memory.stat": _keyed(_V1_COLUMNS),
+            "memory.failcnt": _size("max_events"),
+            "memory.oom_control": _keyed(_V1_OOM_CONTROL),
+        },
+        2: {
+            "memory.current": _size("usage_bytes"),
+            "memory.max": _size("limit_bytes"),
+            "memory.high": _size("high_bytes"),
+            "memory.low": _size("low_bytes"),
+            "memory.min": _size("min_bytes"),
+            "memory.swap.current": _size("swap_usage_bytes"),
+            "memory.swap.max": _size("swap_limit_bytes"),
+            "memory.stat": _keyed(_V2_COLUMNS),
+            "memory.events": _keyed(_V2_EVENTS),
+            "memory.pressure": parse_pressure,
+        },
+    }
+)
+
+
+class MemcgFiles:
+    """The open files of one cgroup, for many readings: about a dozen descriptors, a read costs one pread
+    each.
+
+    Raises TracerError when the process may open no more files. A file that this kernel or this cgroup lacks
+    (the root cgroup has no limit on v2) leaves its columns None.
+    """
+
+    def __init__(self, directory: Path, version: int) -> None:
+        self._version = version
+        self._open: list[tuple[int, Callable[[bytes], Reading]]] = []
+        try:
+            for name, parse in _FILES[version].items():
+                with suppress(FileNotFoundError, PermissionError):
+                    self._open.append((os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC), parse))
+        except OSError as error:
+            self.close()
+            if error.errno not in _GONE:
+                raise TracerError(
+                    f"cannot open the files of {directory} ({error.strerror}): "
+                    "trace fewer cgroups with -c, or raise ulimit -n"
+                ) from error
+
+    def read(self) -> Reading | None:
+        """The values now, with `COLUMNS` as keys; None: the cgroup is gone."""
+        reading: Reading = dict.fromkeys(COLUMNS)
+        try:
+            for fd, parse in self._open:
+                reading.update(parse(_pread(fd)))
+        except OSError as error:
+            if error.errno in _GONE:
+                return None
+            raise TracerError(f"cannot read a cgroup's memory files: {error.strerror}") from error
+        if not self._open:
+            return None
+        # One counter, and each version shows it in one of two places. v1's memsw.usage - usage would say the
+        # same, were the two read at one instant.
+        if self._version == 1:
+            reading["swap_usage_bytes"] = reading["swap_bytes"]
+        else:
+            reading["swap_bytes"] = reading["swap_usage_bytes"]
+        return reading
+
+    def close(self) -> None:
+        """Close the files; a later `read` says that the cgroup is gone."""
+        while self._open:
+            os.close(self._open.pop()[0])
+
+
+def _pread(fd: int) -> bytes:
+    try:
+        return os.pread(fd, _READ_BYTES, 0)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:  # memory.pressure with PSI switched off (psi=0)
+            return b""
+        raise
