@@ -40,7 +40,7 @@ DEFINES = {
 PROLOGUE = """
 #include <stdio.h>
 #include <stddef.h>
-typedef unsigned char u8; typedef unsigned short u16; typedef unsigned int u32; typedef unsigned long long u64;
+typedef unsigned char u8; typedef unsigned short u16; typedef unsigned u32; typedef unsigned long long u64;
 typedef signed char s8; typedef short s16; typedef int s32; typedef long long s64;
 #include "events.h"
 /* 'S' an array of char; otherwise the sign of one element. */
@@ -93,7 +93,9 @@ def compiler() -> str:
     found = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if found is None:
         if os.environ.get("CI") == "true":
-            pytest.fail("no C compiler, and CI must compare bpf/events.h with the schema: install gcc libc6-dev")
+            pytest.fail(
+                "no C compiler, and CI must compare bpf/events.h with the schema: install gcc libc6-dev"
+            )
         pytest.skip("no C compiler (cc, gcc or clang) to compile bpf/events.h with")
     return found
 
@@ -103,7 +105,18 @@ def test_header_and_schema_agree_on_every_size_offset_and_number(compiler: str, 
     source, program = tmp_path / "layout.c", tmp_path / "layout"
     source.write_text(printing_program(records, numbers))
     subprocess.run(
-        [compiler, "-std=c11", "-Wall", "-Wextra", "-Werror", "-Wno-unused", f"-I{BPF}", "-o", program, source],
+        [
+            compiler,
+            "-std=c11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-Wno-unused",
+            f"-I{BPF}",
+            "-o",
+            program,
+            source,
+        ],
         check=True,
     )
     printed = subprocess.run([program], check=True, capture_output=True, text=True).stdout
@@ -125,7 +138,9 @@ def test_header_has_no_record_field_or_enumerator_that_the_schema_lacks() -> Non
         for name, body in re.findall(r"enum (\w+) \{(.*?)\};", header, flags=re.DOTALL)
     }
     enums["category"].remove("CATEGORY_COUNT")
-    assert enums == {enum: [prefix + name.upper() for name in names] for enum, (prefix, names) in ENUMS.items()}
+    assert enums == {
+        enum: [prefix + name.upper() for name in names] for enum, (prefix, names) in ENUMS.items()
+    }
 
 
 @pytest.mark.parametrize("record", schema.WIRE)

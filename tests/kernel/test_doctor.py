@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracer.errors import TracerError
+from tracer.kernel import doctor
+from tracer.kernel.cgroupfs import Hierarchy
+from tracer.kernel.doctor import Check, State
+from tracer.kernel.mounts import Mount
+
+INITIAL = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
+
+
+def status(capabilities: int) -> str:
+    """/proc/self/status of a process whose effective set is not its bounding set."""
+    return f"Name:\tpython3\nCapEff:\t{capabilities:016x}\nCapBnd:\t{2**41 - 1:016x}\n"
+
+
+def mount(fs_type: str, mount_point: str) -> Mount:
+    return Mount(30, 20, (0, 30), "/", mount_point, fs_type, fs_type, frozenset())
+
+
+def bits(*numbers: int) -> int:
+    return sum(1 << number for number in numbers)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "state"),
+    [
+        (0, State.MISSING),
+        (bits(39), State.MISSING),  # CAP_BPF alone reads no kernel memory
+        (bits(38), State.MISSING),
+        (bits(21), State.DEGRADED),
+        (bits(38, 39), State.DEGRADED),
+        (bits(24, 38, 39), State.OK),
+        (0x1FFFEFFFFFF, State.DEGRADED),  # all of 6.18 but CAP_SYS_RESOURCE
+        (0x1FFFFFFFFFF, State.OK),
+    ],
+)
+def test_permissions_are_the_effective_capabilities(capabilities: int, state: State) -> None:
+    check = doctor.permissions(status(capabilities))
+    assert check.state is state
+    assert check.prevents_recording is (state is State.MISSING)
+
+
+def test_namespaces_of_the_host_and_of_a_container() -> None:
+    assert doctor.namespaces(INITIAL).state is State.OK
+    container = doctor.namespaces(INITIAL | {"pid": 4026532200, "cgroup": 4026532201})
+    assert container.state is State.DEGRADED
+    assert "a pid and a cgroup namespace" in container.detail
+    rootless = doctor.namespaces(INITIAL | {"user": 4026532199})
+    assert rootless.state is State.MISSING
+    assert rootless.prevents_recording
+
+
+def test_btf_absent_or_broken(tmp_path: Path) -> None:
+    absent = doctor.btf(tmp_path / "vmlinux")
+    assert (absent.state, absent.prevents_recording) == (State.MISSING, True)
+    (tmp_path / "vmlinux").write_bytes(b"\x7fELF" + bytes(100))
+    assert doctor.btf(tmp_path / "vmlinux").state is State.MISSING
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("[none] integrity confidentiality\n", State.OK),
+        ("none [integrity] confidentiality\n", State.OK),
+        ("none integrity [confidentiality]\n", State.MISSING),
+    ],
+)
+def test_lockdown_forbids_only_in_confidentiality(tmp_path: Path, text: str, state: State) -> None:
+    path = tmp_path / "lockdown"
+    path.write_text(text)
+    check = doctor.lockdown(path, [])
+    assert (check.state, check.prevents_recording) == (state, state is State.MISSING)
+
+
+def test_lockdown_unseen_is_unknown_and_lockdown_not_built_in_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "lockdown"
+    assert doctor.lockdown(path, [mount("tmpfs", "/tmp")]).state is State.UNKNOWN
+    assert doctor.lockdown(path, [mount("securityfs", "/sys/kernel/security")]).state is State.OK
+
+
+def test_memory_controller_absent_prevents_recording() -> None:
+    check = doctor.memory_controller(TracerError("boot with cgroup_enable=memory"))
+    assert (check.state, check.prevents_recording) == (State.MISSING, True)
+    assert "cgroup_enable=memory" in check.detail
+    assert (
+        "v2 at /sys/fs/cgroup" in doctor.memory_controller(Hierarchy(2, Path("/sys/fs/cgroup"), "/")).detail
+    )
+
+
+def test_pressure_by_cgroup_takes_v2(tmp_path: Path) -> None:
+    path = tmp_path / "memory"
+    v1, v2 = (Hierarchy(version, Path("/sys/fs/cgroup"), "/") for version in (1, 2))
+    assert doctor.pressure(path, v2).state is State.MISSING
+    path.write_text("some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n")
+    assert doctor.pressure(path, v2).state is State.OK
+    assert doctor.pressure(path, v1).state is State.DEGRADED
+
+
+def test_tracefs_is_told_and_never_needed() -> None:
+    assert "not mounted" in doctor.tracefs([]).detail
+    mounted = doctor.tracefs([mount("tracefs", "/sys/kernel/tracing")])
+    assert "/sys/kernel/tracing" in mounted.detail
+    assert {doctor.tracefs([]).state, mounted.state} == {State.OK}
+
+
+def test_swap_sums_areas_whatever_their_names() -> None:
+    heading = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
+    assert "none" in doctor.swap(heading).detail
+    areas = r"/swap\040file" + "\tfile\t\t1048572\t\t0\t\t-2\n/dev/sda2\tpartition\t2097148\t\t12\t\t-3\n"
+    assert doctor.swap(heading + areas).detail == "3072 MiB in 2 area(s)"
+
+
+def test_huge_pages_not_built_in(tmp_path: Path) -> None:
+    assert "none" in doctor.huge_pages(tmp_path / "enabled").detail
+    (tmp_path / "enabled").write_text("always [madvise] never\n")
+    assert doctor.huge_pages(tmp_path / "enabled").detail == "madvise"
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_what_is_not_ok_says_what_it_costs(capabilities: int) -> None:
+    check = doctor.permissions(status(capabilities))
+    assert (check.state is State.OK) == (check.cost == "") == (check.remedy == "")
+
+
+def test_the_running_kernel_is_examined_whoever_asks() -> None:
+    checks = doctor.examine()
+    assert len({check.name for check in checks}) == len(checks)
+    assert all(isinstance(check, Check) and check.detail for check in checks)
+    assert all(check.state is State.MISSING for check in checks if check.prevents_recording)

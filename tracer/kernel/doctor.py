@@ -1,0 +1,240 @@
+"""What this kernel offers the tracer: each thing it builds on, and what its absence costs.
+
+A check reads what the kernel says of itself and judges it; nothing is concluded from a version number. What
+cannot be seen from here is `unknown`, which is not the same as absent.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from tracer.errors import TracerError
+from tracer.kernel.btf import VMLINUX, Btf
+from tracer.kernel.cgroupfs import Hierarchy, memory_hierarchy
+from tracer.kernel.mounts import Mount, read_mounts
+
+
+class State(StrEnum):
+    """How a thing stands: `degraded` is there in part, `unknown` cannot be told from here."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    MISSING = "missing"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: what its absence costs, and what remedies it; both "" where it is ok."""
+
+    name: str
+    state: State
+    detail: str
+    cost: str = ""
+    remedy: str = ""
+    prevents_recording: bool = False
+
+
+# Capabilities by number (include/uapi/linux/capability.h).
+_CAP_SYS_ADMIN: Final = 21
+_CAP_SYS_RESOURCE: Final = 24
+_CAP_PERFMON: Final = 38
+_CAP_BPF: Final = 39
+
+# The inode numbers of the initial namespaces (PROC_USER_INIT_INO etc., include/linux/proc_ns.h).
+_INITIAL_NAMESPACES: Final = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
+
+
+def examine() -> list[Check]:
+    """Every check of the running kernel, in the order in which they are best read.
+
+    Raises TracerError where there is no Linux kernel to look at.
+    """
+    try:
+        status = Path("/proc/self/status").read_text("ascii", "replace")
+    except OSError:
+        raise TracerError("no /proc here: tracing takes Linux; traces can be read anywhere") from None
+    mounts = read_mounts()
+    hierarchy = _memory_hierarchy()
+    return [
+        kernel(),
+        permissions(status),
+        namespaces({kind: Path("/proc/self/ns", kind).stat().st_ino for kind in _INITIAL_NAMESPACES}),
+        btf(VMLINUX),
+        lockdown(Path("/sys/kernel/security/lockdown"), mounts),
+        memory_controller(hierarchy),
+        pressure(Path("/proc/pressure/memory"), hierarchy),
+        tracefs(mounts),
+        swap(Path("/proc/swaps").read_text()),
+        huge_pages(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
+    ]
+
+
+def kernel() -> Check:
+    """Release and architecture, for a reader of the report: nothing is decided by them."""
+    host = os.uname()
+    return Check("kernel", State.OK, f"{host.sysname} {host.release}, {host.machine}")
+
+
+def permissions(status: str) -> Check:
+    """The effective capabilities in the text of /proc/self/status (capabilities(7))."""
+    line = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    held = int(line.split()[1], 16)
+
+    def has(capability: int) -> bool:
+        return bool(held >> capability & 1)
+
+    if not (has(_CAP_SYS_ADMIN) or (has(_CAP_BPF) and has(_CAP_PERFMON))):
+        return Check(
+            "permissions",
+            State.MISSING,
+            "neither CAP_SYS_ADMIN, nor CAP_BPF with CAP_PERFMON",
+            "BPF programs cannot be loaded",
+            "run it as root (sudo)",
+            prevents_recording=True,
+        )
+    if not has(_CAP_SYS_RESOURCE):
+        return Check(
+            "permissions",
+            State.DEGRADED,
+            "may load BPF programs; no CAP_SYS_RESOURCE",
+            "the recorder cannot lower its own oom_score_adj or raise hard limits",
+            "grant CAP_SYS_RESOURCE",
+        )
+    return Check("permissions", State.OK, "may load BPF programs")
+
+
+def namespaces(inodes: dict[str, int]) -> Check:
+    """Whether this is the host's view, from the inode numbers of /proc/self/ns/{user,pid,cgroup}."""
+    own = [kind for kind, initial in _INITIAL_NAMESPACES.items() if inodes[kind] != initial]
+    if "user" in own:
+        return Check(
+            "namespaces",
+            State.MISSING,
+            "in a user namespace of its own",
+            "capabilities held in it do not count for BPF",
+            "run it on the host, or in a container without a user namespace",
+            prevents_recording=True,
+        )
+    if own:
+        return Check(
+            "namespaces",
+            State.DEGRADED,
+            f"in a {' and a '.join(own)} namespace of its own",
+            "numbers of processes and paths of cgroups in the trace are the host's, not those seen in here",
+            "run it on the host, or start the container with --pid=host --cgroupns=host",
+        )
+    return Check("namespaces", State.OK, "the host's")
+
+
+def btf(path: Path) -> Check:
+    """Whether the kernel describes its types at `path`."""
+    try:
+        Btf.load(path)
+    except TracerError as error:
+        return Check(
+            "BTF",
+            State.MISSING,
+            str(error),
+            "no structure of the kernel can be read",
+            "boot a kernel of the distribution: all of today's have it",
+            prevents_recording=True,
+        )
+    return Check("BTF", State.OK, f"{path}, {path.stat().st_size / 2**20:.1f} MiB")
+
+
+def lockdown(path: Path, mounts: list[Mount]) -> Check:
+    """The kernel's lockdown mode (kernel_lockdown(7)): `confidentiality` shuts BPF out of kernel memory."""
+    try:
+        text = path.read_text("ascii")
+    except OSError:
+        if any(mount.fs_type == "securityfs" for mount in mounts):
+            return Check("lockdown", State.OK, "this kernel has none")
+        return Check(
+            "lockdown",
+            State.UNKNOWN,
+            "securityfs is not mounted",
+            "in the mode confidentiality no program could be loaded; loading one tells",
+            f"mount -t securityfs securityfs {path.parent}",
+        )
+    mode = text.partition("[")[2].partition("]")[0]
+    if mode == "confidentiality":
+        return Check(
+            "lockdown",
+            State.MISSING,
+            mode,
+            "BPF programs may not read kernel memory",
+            "boot with lockdown=integrity, or without Secure Boot",
+            prevents_recording=True,
+        )
+    return Check("lockdown", State.OK, mode)
+
+
+def memory_controller(hierarchy: Hierarchy | TracerError) -> Check:
+    """The hierarchy that the memory controller is on, or why there is none."""
+    if isinstance(hierarchy, TracerError):
+        return Check(
+            "memory cgroups",
+            State.MISSING,
+            str(hierarchy),
+            "there is no cgroup whose memory could be traced",
+            prevents_recording=True,
+        )
+    return Check("memory cgroups", State.OK, f"v{hierarchy.version} at {hierarchy.mount}")
+
+
+def pressure(path: Path, hierarchy: Hierarchy | TracerError) -> Check:
+    """Pressure stall information (Documentation/accounting/psi.rst); it cannot be read where it is off."""
+    try:
+        path.read_text("ascii")
+    except OSError as error:
+        return Check(
+            "PSI",
+            State.MISSING,
+            f"{path}: {error.strerror}",
+            "samples say nothing of time stalled for memory (how long reclaim took is known all the same)",
+            "boot with psi=1",
+        )
+    if isinstance(hierarchy, Hierarchy) and hierarchy.version == 1:
+        return Check(
+            "PSI",
+            State.DEGRADED,
+            "of the whole machine only",
+            "samples say nothing of time stalled for memory: cgroup v1 keeps no pressure of a cgroup",
+            "boot with systemd.unified_cgroup_hierarchy=1",
+        )
+    return Check("PSI", State.OK, "of each cgroup")
+
+
+def _memory_hierarchy() -> Hierarchy | TracerError:
+    try:
+        return memory_hierarchy()
+    except TracerError as error:
+        return error
+
+
+def tracefs(mounts: list[Mount]) -> Check:
+    """Told for completeness: raw tracepoints are found by BTF and attached without it."""
+    mounted = [mount.mount_point for mount in mounts if mount.fs_type == "tracefs"]
+    return Check("tracefs", State.OK, f"{mounted[0] if mounted else 'not mounted'} (not needed)")
+
+
+def swap(swaps: str) -> Check:
+    """Swap areas in the text of /proc/swaps: without any, anonymous memory cannot be reclaimed."""
+    sizes_kib = [int(line.split()[-3]) for line in swaps.splitlines()[1:]]
+    if not sizes_kib:
+        return Check("swap", State.OK, "none: only page cache and slab can be reclaimed")
+    return Check("swap", State.OK, f"{sum(sizes_kib) / 2**10:.0f} MiB in {len(sizes_kib)} area(s)")
+
+
+def huge_pages(path: Path) -> Check:
+    """The mode of transparent huge pages: with them, memory is charged 2 MiB at a time."""
+    try:
+        mode = path.read_text("ascii").partition("[")[2].partition("]")[0]
+    except OSError:
+        mode = "this kernel has none"
+    return Check("transparent huge pages", State.OK, mode)
