@@ -1,0 +1,48 @@
+"""docs/memcg-tracer.1 knows every verb and every option, and nothing that is wrong mdoc."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+
+import tracer.cli
+
+MANUAL = Path(__file__).parents[2] / "docs" / "memcg-tracer.1"
+VERBS = sorted(path.stem for path in Path(tracer.cli.__file__).parent.glob("[!_]*.py"))
+
+
+def options_of(verb: str) -> list[list[str]]:
+    """The spellings of each option of a verb."""
+    command = importlib.import_module(f"tracer.cli.{verb}").command
+    return [
+        parameter.opts
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and "--help" not in parameter.opts
+    ]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_verb_and_its_options_are_in_the_manual(verb: str) -> None:
+    source = MANUAL.read_text()
+    assert re.search(rf"^\.It Cm {verb}$", source, flags=re.MULTILINE)
+    flags = {f"-{flag}" for flag in re.findall(r"\bFl ([\w-]+)", source)}
+    undocumented = [spellings for spellings in options_of(verb) if not flags & set(spellings)]
+    assert not undocumented
+
+
+def test_manual_names_no_verb_that_does_not_exist() -> None:
+    documented = re.findall(r"^\.It Cm (\w+)$", MANUAL.read_text(), flags=re.MULTILINE)
+    assert sorted(documented) == VERBS
+
+
+def test_manual_is_well_formed() -> None:
+    if shutil.which("groff") is None:
+        pytest.skip("no groff to check the manual with")
+    result = subprocess.run(["groff", "-Tutf8", "-mandoc", "-ww", MANUAL], capture_output=True, check=True)
+    assert result.stderr == b""
