@@ -17,7 +17,9 @@ HOSTILE = Check("lockdown", State.UNKNOWN, "a\x1b[31m[red]b\nc", "x" * 300, "y")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, checks: list[Check], *arguments: str) -> Result:
-    monkeypatch.setattr(doctor, "examine", lambda: checks)
+    """The command on a machine of which `checks` hold, with nothing to say of the tracer itself."""
+    monkeypatch.setattr(doctor, "examine_kernel", lambda: list(checks))
+    monkeypatch.setattr(doctor, "examine_tracer", lambda *, may_load: [])
     return CliRunner().invoke(doctor.command, arguments)
 
 
@@ -52,3 +54,17 @@ def test_plain_text_is_narrow_and_escapes_what_others_named(monkeypatch: pytest.
     assert "\x1b" not in text
     assert r"a\x1b[31m[red]b\nc" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_programs_are_tried_only_where_the_kernel_may_take_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def examine_tracer(*, may_load: bool) -> list[Check]:
+        asked.append(may_load)
+        return []
+
+    for checks in ([FINE, POOR], [FINE, FATAL]):
+        monkeypatch.setattr(doctor, "examine_kernel", lambda checks=checks: list(checks))
+        monkeypatch.setattr(doctor, "examine_tracer", examine_tracer)
+        CliRunner().invoke(doctor.command)
+    assert asked == [True, False]

@@ -10,14 +10,18 @@ from typing import Final
 
 import click
 from rich.console import RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tracer.kernel.doctor import Check, State, examine
+from tracer.capture.doctor import examine as examine_tracer
+from tracer.kernel.doctor import Check, State
+from tracer.kernel.doctor import examine as examine_kernel
 from tracer.render.escape import visible
 from tracer.render.text import write
 
 _STYLES: Final = {State.OK: "green", State.DEGRADED: "yellow", State.MISSING: "red", State.UNKNOWN: "yellow"}
+_AREAS: Final = ("machine", "tracer")
 
 
 @click.command(
@@ -35,7 +39,8 @@ def command(context: click.Context, as_json: bool, quiet: bool) -> None:
 
     Exit status 1 if `record` could not work here.
     """
-    checks = examine()
+    checks = examine_kernel()
+    checks += examine_tracer(may_load=not any(check.prevents_recording for check in checks))
     obstacles = [check for check in checks if check.prevents_recording]
     if as_json:
         document = {"schema": 1, "can_record": not obstacles, "checks": [asdict(check) for check in checks]}
@@ -56,9 +61,20 @@ def sentence(check: Check) -> str:
 
 
 def report(checks: list[Check], obstacles: list[Check]) -> Iterator[RenderableType]:
-    """The checks as a table, what is not ok with its cost and remedy below it, and the conclusion."""
+    """The checks by area, what is not ok with its cost and remedy below it, and the conclusion."""
+    for area in sorted({check.area: None for check in checks}, key=lambda area: area not in _AREAS):
+        yield Text(area if area in _AREAS else f"stream {area}", style="bold")
+        yield Padding(_table([check for check in checks if check.area == area]), (0, 0, 1, 2))
+    if obstacles:
+        names = ", ".join(check.name for check in obstacles)
+        yield Text(f"`record` cannot work here, because of: {names}.", style="bold")
+    else:
+        yield Text("`record` can work here.", style="bold")
+
+
+def _table(checks: list[Check]) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, width=max(map(len, State)))
     table.add_column(no_wrap=True)
     table.add_column()
     for check in checks:
@@ -68,10 +84,4 @@ def report(checks: list[Check], obstacles: list[Check]) -> Iterator[RenderableTy
         if check.remedy:
             detail.append(f"\nremedy: {visible(check.remedy)}", style="dim")
         table.add_row(Text(check.state, style=_STYLES[check.state]), Text(check.name), detail)
-    yield table
-    yield Text()
-    if obstacles:
-        names = ", ".join(check.name for check in obstacles)
-        yield Text(f"`record` cannot work here, because of: {names}.", style="bold")
-    else:
-        yield Text("`record` can work here.", style="bold")
+    return table

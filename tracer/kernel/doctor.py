@@ -16,6 +16,7 @@ from tracer.errors import TracerError
 from tracer.kernel.btf import VMLINUX, Btf
 from tracer.kernel.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.kernel.mounts import Mount, read_mounts
+from tracer.kernel.probes import SIGNALS, Signal, available
 
 
 class State(StrEnum):
@@ -29,7 +30,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at: what its absence costs, and what remedies it; both "" where it is ok."""
+    """One thing looked at: what its absence costs, and what remedies it; both "" where it is ok.
+
+    `area` is `machine`, `tracer` for what we bring to it, or the stream that a tracepoint feeds.
+    """
 
     name: str
     state: State
@@ -37,6 +41,7 @@ class Check:
     cost: str = ""
     remedy: str = ""
     prevents_recording: bool = False
+    area: str = "machine"
 
 
 # Capabilities by number (include/uapi/linux/capability.h).
@@ -60,17 +65,19 @@ def examine() -> list[Check]:
         raise TracerError("no /proc here: tracing takes Linux; traces can be read anywhere") from None
     mounts = read_mounts()
     hierarchy = _memory_hierarchy()
+    types = _btf()
     return [
         kernel(),
         permissions(status),
         namespaces({kind: Path("/proc/self/ns", kind).stat().st_ino for kind in _INITIAL_NAMESPACES}),
-        btf(VMLINUX),
+        btf(types),
         lockdown(Path("/sys/kernel/security/lockdown"), mounts),
         memory_controller(hierarchy),
         pressure(Path("/proc/pressure/memory"), hierarchy),
         tracefs(mounts),
         swap(Path("/proc/swaps").read_text()),
         huge_pages(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
+        *signals(types, hierarchy),
     ]
 
 
@@ -131,20 +138,18 @@ def namespaces(inodes: dict[str, int]) -> Check:
     return Check("namespaces", State.OK, "the host's")
 
 
-def btf(path: Path) -> Check:
-    """Whether the kernel describes its types at `path`."""
-    try:
-        Btf.load(path)
-    except TracerError as error:
+def btf(types: Btf | TracerError) -> Check:
+    """Whether the kernel describes its types, without which no program can read its structures."""
+    if isinstance(types, TracerError):
         return Check(
             "BTF",
             State.MISSING,
-            str(error),
+            str(types),
             "no structure of the kernel can be read",
             "boot a kernel of the distribution: all of today's have it",
             prevents_recording=True,
         )
-    return Check("BTF", State.OK, f"{path}, {path.stat().st_size / 2**20:.1f} MiB")
+    return Check("BTF", State.OK, f"{VMLINUX}, {VMLINUX.stat().st_size / 2**20:.1f} MiB")
 
 
 def lockdown(path: Path, mounts: list[Mount]) -> Check:
@@ -208,6 +213,35 @@ def pressure(path: Path, hierarchy: Hierarchy | TracerError) -> Check:
             "boot with systemd.unified_cgroup_hierarchy=1",
         )
     return Check("PSI", State.OK, "of each cgroup")
+
+
+def signals(types: Btf | TracerError, hierarchy: Hierarchy | TracerError) -> list[Check]:
+    """Each tracepoint that a stream is read from; none where it cannot be known which there are."""
+    if isinstance(types, TracerError) or isinstance(hierarchy, TracerError):
+        return []
+    there = available(types, version=hierarchy.version)
+    return [_signal(signal, there[signal.tracepoint]) for signal in SIGNALS if signal.tracepoint in there]
+
+
+def _signal(signal: Signal, there: bool) -> Check:
+    if there:
+        return Check(signal.tracepoint, State.OK, signal.meaning, area=signal.stream)
+    return Check(
+        signal.tracepoint,
+        State.MISSING,
+        "this kernel has no such tracepoint",
+        signal.without,
+        "boot a newer kernel",
+        prevents_recording=signal.required,
+        area=signal.stream,
+    )
+
+
+def _btf() -> Btf | TracerError:
+    try:
+        return Btf.load(VMLINUX)
+    except TracerError as error:
+        return error
 
 
 def _memory_hierarchy() -> Hierarchy | TracerError:
