@@ -1,0 +1,115 @@
+"""What a cgroup's usage was made of at the instant of a kill, in classes that do not overlap.
+
+The kernel's counters (mm/memcontrol.c, memory_stat_format) do overlap; this is how the classes follow from
+them:
+
+* `file_clean` is file - shmem - swapcached - file_dirty - file_writeback. Where dirty and writeback are not
+  known, what was dirty is inside `file_clean`, and `quality` says so.
+* `unevictable` (mlock, SHM_LOCK) counts pages that anon, file or shmem count as well. It is a class of its
+  own where it can be told what it is made of: when there is no shmem, anon minus both anonymous LRU lists is
+  the unevictable part of anon, and the rest is file. Otherwise it is null, it stays inside those classes,
+  and `quality` gives its size.
+* `other` is what is left of usage: kernel memory without a counter of its own, unmapped swap cache, charges
+  that a CPU holds in stock (up to 64 pages each, MEMCG_CHARGE_BATCH), and every class that is null. It is
+  negative only where the kernel's counters exceed its page counter, as they may by folios that are both
+  dirty and under writeback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pandas as pd
+
+from tracer.analysis.ledger import level
+from tracer.analysis.report import COMPOSITION_PARTS, Composition
+from tracer.analysis.tables import Int64s, TraceTables, optional
+from tracer.schema import CATEGORIES, MEMORY_STAT_BYTES
+
+Unknown = dict[str, str]
+"""Dotted field name -> why it is null."""
+
+_STRAIGHT: Final = (
+    "slab_reclaimable",
+    "slab_unreclaimable",
+    "kernel_stack",
+    "page_tables",
+    "sock",
+    "percpu",
+    "vmalloc",
+)
+_NO_SAMPLE: Final = "the kernel program took no sample of this counter at the kill"
+
+
+def at_kill(
+    trace: TraceTables, owner_id: int, members: Int64s, kill_ns: int, sample: pd.Series | None
+) -> dict[str, int | None]:
+    """The sizes of memory.stat (`schema.MEMORY_STAT_BYTES`) at the kill: of the kernel's own `oom` sample, or
+    else of the start sample plus the ledger."""
+    sizes: dict[str, int | None] = {}
+    for name in MEMORY_STAT_BYTES:
+        sizes[name] = None if sample is None else optional(sample[f"{name}_bytes"])
+        if sizes[name] is None and name in CATEGORIES:
+            steps = level(trace, owner_id, members, {name: 1})
+            sizes[name] = None if steps is None else steps.at(kill_ns)
+    return sizes
+
+
+def compose(sizes: Mapping[str, int | None], total: int | None) -> tuple[Composition, Unknown]:
+    """Disjoint classes that add up to `total`, the usage in bytes, and why any of them is null."""
+    unknown: Unknown = {}
+    parts: dict[str, int | None] = dict.fromkeys(COMPOSITION_PARTS)
+    parts["anon"], parts["shmem"] = sizes["anon"], sizes["shmem"]
+    parts["file_dirty"], parts["writeback"] = sizes["file_dirty"], sizes["file_writeback"]
+    parts |= {name: sizes[name] for name in _STRAIGHT}
+    parts["file_clean"] = _file_clean(sizes)
+    if parts["file_clean"] is not None and None in (parts["file_dirty"], parts["writeback"]):
+        unknown["composition.file_clean"] = "it contains what was dirty or under writeback: that was not read"
+    _take_out_unevictable(parts, sizes, unknown)
+    for name in COMPOSITION_PARTS[:-1]:
+        if parts[name] is None:
+            unknown.setdefault(f"composition.{name}", f"{_NO_SAMPLE}; it is inside `other`")
+    if total is None:
+        unknown |= dict.fromkeys(("composition.other", "composition.total"), "usage was never read")
+    else:
+        parts["other"] = total - sum(size or 0 for size in parts.values())
+    return Composition(**parts, total=total), unknown
+
+
+def working_set(sizes: Mapping[str, int | None], total: int | None, unknown: Unknown) -> int | None:
+    """Usage without the inactive file list, at least 0: what kubelet and cAdvisor call the working set."""
+    inactive_file = sizes["inactive_file"]
+    if total is None or inactive_file is None:
+        unknown["working_set_bytes"] = "inactive_file was not known at the instant of the kill"
+        return None
+    return max(total - inactive_file, 0)
+
+
+def _file_clean(sizes: Mapping[str, int | None]) -> int | None:
+    file, shmem = sizes["file"], sizes["shmem"]
+    if file is None or shmem is None:
+        return None
+    return file - shmem - sum(sizes[name] or 0 for name in ("swapcached", "file_dirty", "file_writeback"))
+
+
+def _take_out_unevictable(parts: dict[str, Any], sizes: Mapping[str, int | None], unknown: Unknown) -> None:
+    size = sizes["unevictable"]
+    if not size:
+        parts["unevictable"] = size
+        if size is None:
+            unknown["composition.unevictable"] = f"{_NO_SAMPLE}; it is inside anon, file_clean and shmem"
+        return
+    anon, on_lists = sizes["anon"], (sizes["inactive_anon"], sizes["active_anon"])
+    if anon is not None and None not in on_lists and sizes["shmem"] == 0:
+        of_anon = min(max(anon - sum(filter(None, on_lists)), 0), size)
+        of_file = size - of_anon
+        if of_file <= (parts["file_clean"] or 0):
+            parts["unevictable"] = size
+            parts["anon"] = anon - of_anon
+            parts["file_clean"] = None if parts["file_clean"] is None else parts["file_clean"] - of_file
+            return
+    unknown["composition.unevictable"] = (
+        f"{size} bytes are unevictable, but the kernel does not say of which class: "
+        "they are inside anon, file_clean and shmem"
+    )

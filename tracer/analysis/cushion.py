@@ -1,0 +1,192 @@
+"""The page cache as the cushion between a limit and the OOM killer, and the window in which it was used up.
+
+A cgroup at its limit lives as long as reclaim finds something to give back, and that is cache first. Three
+moments bound the story of a kill:
+
+* `begin`: when usage was last below half of the limit; at the earliest the start of the trace, or the
+  previous kill for this limit.
+* `at_limit`: when usage came within 1 % of the limit (at least 64 pages) or reclaim for the limit began,
+  whichever was first after usage had last been below 90 % of it. From here on every new page needed another
+  to go.
+* `end`: the kill.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from tracer.analysis import ledger
+from tracer.analysis.ledger import Steps
+from tracer.analysis.report import Cushion
+from tracer.analysis.tables import (
+    Int64s,
+    TraceTables,
+    integers,
+    is_evicted,
+    iso_time,
+    page_size,
+    start_ns,
+    times_ns,
+)
+from tracer.schema import UNLIMITED_BYTES
+
+NEAR_LIMIT_PERCENT: Final = 1
+NEAR_LIMIT_PAGES: Final = 64
+LULL_PERCENT: Final = 90
+APPROACH_PERCENT: Final = 50
+EXHAUSTED_PERCENT: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Moments in nanoseconds since the epoch; see the module's text."""
+
+    begin: int
+    at_limit: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Steal:
+    """Pages of the cgroup that reclaim took over one interval: page-cache deletions seen here, and the
+    kernel's own count (PGSTEAL_*), which also holds swapped-out anonymous pages."""
+
+    evicted_pages: int
+    pgsteal_pages: int
+
+
+def find_window(
+    trace: TraceTables,
+    owner_id: int,
+    members: Int64s,
+    *,
+    limit_bytes: int,
+    previous_ns: int | None,
+    kill_ns: int,
+) -> Window:
+    """The window before the kill at `kill_ns` for the limit of `owner_id`: all since the previous kill where
+    no limit is set."""
+    start = start_ns(trace) if previous_ns is None else previous_ns + 1
+    if limit_bytes >= UNLIMITED_BYTES:
+        return Window(start, start, kill_ns)
+    usage = ledger.counter(trace, owner_id, "usage_bytes").within(start, kill_ns)
+    near = limit_bytes - max(limit_bytes * NEAR_LIMIT_PERCENT // 100, NEAR_LIMIT_PAGES * page_size(trace))
+    begin = _last_below(usage, limit_bytes * APPROACH_PERCENT // 100, start)
+    after_lull = _last_below(usage, limit_bytes * LULL_PERCENT // 100, start)
+    reached = usage.times[(usage.values >= near) & (usage.times >= after_lull)]
+    reclaim = times_ns(trace.reclaim)[np.isin(integers(trace.reclaim["cgroup_id"]), members)]
+    reclaimed = reclaim[(reclaim >= after_lull) & (reclaim <= kill_ns)]
+    firsts = [int(moments[0]) for moments in (reached, reclaimed) if len(moments)]
+    return Window(begin, min(firsts, default=kill_ns), kill_ns)
+
+
+def measure(
+    trace: TraceTables,
+    owner_id: int,
+    members: Int64s,
+    *,
+    limit_bytes: int,
+    window: Window,
+    cache_end_bytes: int | None,
+    unknown: dict[str, str],
+) -> Cushion:
+    """What the cache was, gave back and was when the kill came; `cache` is page cache without shmem.
+
+    `cache_start_bytes` is its peak from `at_limit` to the kill. `evicted_bytes` counts every page that
+    reclaim deleted from the cache of the subtree since `at_limit`, those that later came back included.
+    `absorbed_bytes` is by how much all other memory (anon, shmem, kernel, sock) grew since `at_limit`: what
+    fitted only because cache was given back; 0 where it shrank. `exhausted_at` is from when on cache stayed
+    under 2 % of the limit (of the cache's peak where no limit is set). `refaulted_bytes` are pages that were
+    evicted and read again, to the resolution of the samples.
+
+    `cache_end_bytes` is passed in because the sample that was taken at the kill knows it best.
+    """
+    cache = ledger.level(trace, owner_id, members, ledger.CACHE)
+    start_bytes = exhausted_at = None
+    if cache is None:
+        reason = "the trace holds no start sample of this cgroup's file and shmem"
+        unknown |= dict.fromkeys(("cushion.cache_start_bytes", "cushion.exhausted_at"), reason)
+    else:
+        in_window = cache.within(window.at_limit, window.end)
+        start_bytes = in_window.peak()
+        reference = (start_bytes or 0) if limit_bytes >= UNLIMITED_BYTES else limit_bytes
+        exhausted_at = _exhausted_at(
+            in_window, reference * EXHAUSTED_PERCENT // 100, cache_end_bytes, unknown
+        )
+        if cache_end_bytes is None:
+            cache_end_bytes = in_window.at(window.end)
+    if cache_end_bytes is None:
+        unknown["cushion.cache_end_bytes"] = "neither a sample at the kill nor a start sample is there"
+    refaulted = refaulted_bytes(trace, owner_id, window.at_limit, window.end)
+    if refaulted is None:
+        unknown["cushion.refaulted_bytes"] = "workingset_refault_file was not sampled twice in the window"
+    other = ledger.change(trace, members, ledger.NOT_CACHE)
+    absorbed = (other.at(window.end) or 0) - (other.at(window.at_limit) or 0)
+    return Cushion(
+        cache_start_bytes=start_bytes,
+        cache_end_bytes=cache_end_bytes,
+        evicted_bytes=evicted_pages(trace, members, window.at_limit, window.end) * page_size(trace),
+        absorbed_bytes=max(absorbed, 0),
+        exhausted_at=exhausted_at,
+        refaulted_bytes=refaulted,
+    )
+
+
+def evicted_pages(trace: TraceTables, members: Int64s, begin_ns: int, end_ns: int) -> int:
+    """Pages that reclaim deleted from the page cache of these cgroups, both ends of the interval included."""
+    pagecache = trace.pagecache
+    first, last = np.searchsorted(times_ns(pagecache), [begin_ns, end_ns + 1])
+    rows = pagecache.iloc[first:last]
+    taken = is_evicted(rows) & np.isin(integers(rows["cgroup_id"]), members)
+    return int(integers(rows["nr_pages"])[taken].sum())
+
+
+def refaulted_bytes(trace: TraceTables, owner_id: int, begin_ns: int, end_ns: int) -> int | None:
+    """File pages of the cgroup that had been evicted and were read again, by memory.stat: from the last
+    reading before the interval, or the first in it, to the last in it. None without two such readings."""
+    refaults = ledger.count(trace, owner_id, "workingset_refault_file")
+    inside = refaults.within(begin_ns, end_ns)
+    before = inside.before
+    if before is None and len(inside.values) > 1:
+        before = int(inside.values[0])
+    if before is None or not len(inside.values):
+        return None
+    return (int(inside.values[-1]) - before) * page_size(trace)
+
+
+def compare_with_kernel(trace: TraceTables, owner_id: int, members: Int64s, window: Window) -> Steal | None:
+    """Evictions beside the kernel's count, over the longest interval that both cover: from the last reading
+    of pgsteal before `at_limit` (or from nothing, in a cgroup that was made during the trace) to the last one
+    before the kill. None where the kernel's count was not read on both sides."""
+    steal = ledger.count(trace, owner_id, "pgsteal")
+    until = steal.within(window.at_limit, window.end)
+    if not len(until.times) or until.before is None:
+        return None
+    earlier = steal.times[steal.times < window.at_limit]
+    since = int(earlier[-1]) + 1 if len(earlier) else start_ns(trace)
+    evicted = evicted_pages(trace, members, since, int(until.times[-1]))
+    return Steal(evicted, int(until.values[-1]) - until.before)
+
+
+def _last_below(usage: Steps, bytes_: int, otherwise: int) -> int:
+    """The last moment at which the usage was read below a level; `otherwise` when it never was."""
+    below = usage.times[usage.values < bytes_]
+    return int(below[-1]) if len(below) else otherwise
+
+
+def _exhausted_at(
+    cache: Steps, least: int, cache_end_bytes: int | None, unknown: dict[str, str]
+) -> str | None:
+    """From when on the cache stayed below `least` bytes."""
+    enough = np.flatnonzero(cache.values >= least)
+    after = int(enough[-1]) + 1 if len(enough) else 0
+    if not len(enough) and (cache.before is None or cache.before < least):
+        unknown["cushion.exhausted_at"] = "there was next to no page cache when usage came to the limit"
+    elif after == len(cache.times) or (cache_end_bytes is not None and cache_end_bytes >= least):
+        unknown["cushion.exhausted_at"] = "the page cache was not used up when the kill came"
+    else:
+        return iso_time(int(cache.times[after]))
+    return None

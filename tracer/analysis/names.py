@@ -1,0 +1,199 @@
+"""From what a person types to cgroup ids, and from ids to the names that the trace holds.
+
+A cgroup's id is the inode number of its directory, so two cgroups that had one path after the other are two.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from tracer.analysis.tables import Int64s, TraceTables, column_times_ns, integers, optional_text, times_ns
+from tracer.errors import TracerError
+
+_MOST_LISTED: Final = 8
+_LEAST_ID_PREFIX: Final = 4
+_FOREVER: Final = np.iinfo(np.int64).max
+_MOUNTS: Final = ("/sys/fs/cgroup/memory", "/sys/fs/cgroup")
+
+
+def resolve(cgroups: pd.DataFrame, pattern: str | int) -> list[int]:
+    """The ids that `pattern` means, in the order of the table.
+
+    Tried in this order, and the first kind that fits anything wins: an id; a path below the memory
+    controller's mount (or with the usual mount points before it); a container's name; the beginning of a
+    container's id; the end of a path, whole names only; a glob over paths and container names.
+
+    Raises TracerError with the nearest names when nothing fits.
+    """
+    text = str(pattern).strip()
+    rows = list(
+        zip(
+            integers(cgroups["cgroup_id"]).tolist(),
+            cgroups["path"].astype(str).tolist(),
+            [optional_text(name) for name in cgroups["container"]],
+            [optional_text(name) for name in cgroups["container_id"]],
+            strict=True,
+        )
+    )
+    paths = _as_paths(text)
+    ending = "/" + text.strip("/")
+    kinds: tuple[Callable[[int, str, str | None, str | None], bool], ...] = (
+        lambda number, _path, _name, _id: text == str(number),
+        lambda _number, path, _name, _id: path in paths,
+        lambda _number, _path, name, _id: name == text,
+        lambda _number, _path, _name, id_: (
+            len(text) >= _LEAST_ID_PREFIX and id_ is not None and id_.startswith(text)
+        ),
+        lambda _number, path, _name, _id: path.endswith(ending),
+        lambda _number, path, name, _id: (
+            fnmatch.fnmatchcase(path, text) or (name is not None and fnmatch.fnmatchcase(name, text))
+        ),
+    )
+    for fits in kinds:
+        found = [row[0] for row in rows if fits(*row)]
+        if found:
+            return found
+    raise TracerError(f"no cgroup in this trace fits {text!r}; {_candidates(cgroups, text)}")
+
+
+def resolve_one(cgroups: pd.DataFrame, pattern: str | int) -> int:
+    """The one id that `pattern` means; raises TracerError that lists the candidates when it means several."""
+    found = resolve(cgroups, pattern)
+    if len(found) > 1:
+        listed = ", ".join(f"{path_of(cgroups, number)!r} (id {number})" for number in found[:_MOST_LISTED])
+        more = f" and {len(found) - _MOST_LISTED} more" if len(found) > _MOST_LISTED else ""
+        raise TracerError(f"{str(pattern)!r} fits {len(found)} cgroups, name one: {listed}{more}")
+    return found[0]
+
+
+def path_of(cgroups: pd.DataFrame, cgroup_id: int | None) -> str | None:
+    """The path below the memory controller's mount; None when the trace does not hold that cgroup."""
+    row = _row_of(cgroups, cgroup_id)
+    return None if row is None else str(row["path"])
+
+
+def label_of(cgroups: pd.DataFrame, cgroup_id: int) -> str:
+    """The path, or `id:N` where the trace holds no path."""
+    return path_of(cgroups, cgroup_id) or f"id:{cgroup_id}"
+
+
+def container_of(cgroups: pd.DataFrame, cgroup_id: int | None) -> tuple[str | None, str | None]:
+    """(container name, or else its id; pod name)."""
+    row = _row_of(cgroups, cgroup_id)
+    if row is None:
+        return None, None
+    return optional_text(row["container"]) or optional_text(row["container_id"]), optional_text(row["pod"])
+
+
+def descendants(cgroups: pd.DataFrame, cgroup_id: int) -> Int64s:
+    """The ids of the cgroup and of every cgroup whose path lies below its path, ascending."""
+    path = path_of(cgroups, cgroup_id)
+    if path is None:
+        return np.array([cgroup_id], dtype=np.int64)
+    below = cgroups["path"].astype(str).str.startswith(path.rstrip("/") + "/").to_numpy(dtype=bool)
+    ids = integers(cgroups["cgroup_id"])
+    # The root's own path starts with "/" like all others; any other path is not below itself.
+    return np.union1d(ids[below], np.array([cgroup_id], dtype=np.int64))
+
+
+def with_data(trace: TraceTables) -> list[int]:
+    """The ids of the cgroups that the trace has charges or samples of, by path."""
+    ids = np.union1d(integers(trace.charge["cgroup_id"]), integers(trace.samples["cgroup_id"]))
+    return sorted(ids.tolist(), key=lambda number: (label_of(trace.cgroups, number), number))
+
+
+def comm_at(tasks: pd.DataFrame, tgid: int, begin_ns: int, end_ns: int) -> str | None:
+    """The name of the process that had this tgid within the interval: the last to start where the kernel gave
+    the number out again. None when the trace does not hold it."""
+    rows = tasks[integers(tasks["tgid"]) == tgid]
+    exited = column_times_ns(rows["exited"])
+    alive = (column_times_ns(rows["first_seen"]) <= end_ns) & (
+        rows["exited"].isna().to_numpy(dtype=bool) | (exited >= begin_ns)
+    )
+    rows = rows[alive]
+    if rows.empty:
+        return None
+    return str(rows["comm"].iloc[int(integers(rows["start_ns"]).argmax())])
+
+
+def with_names(trace: TraceTables, frame: pd.DataFrame) -> pd.DataFrame:
+    """A table with the names behind its ids added: `cgroup` (path), `container`, `comm`, `file` (path, or
+    `major:minor inode N` where the kernel knew no name). Null where the trace holds no name.
+
+    A `comm` that the table already has is left alone.
+    """
+    named = frame.copy()
+    cgroups = trace.cgroups.set_index("cgroup_id")
+    if "cgroup_id" in frame.columns:
+        named["cgroup"] = _looked_up(frame["cgroup_id"], cgroups["path"])
+        named["container"] = _looked_up(frame["cgroup_id"], cgroups["container"])
+    if "tgid" in frame.columns and "comm" not in frame.columns:
+        named["comm"] = _comms(trace.tasks, frame)
+    if "inode_id" in frame.columns:
+        named["file"] = _looked_up(frame["inode_id"], _file_names(trace.inodes))
+    return named
+
+
+def _row_of(cgroups: pd.DataFrame, cgroup_id: int | None) -> pd.Series | None:
+    if cgroup_id is None:
+        return None
+    rows = cgroups[integers(cgroups["cgroup_id"]) == cgroup_id]
+    return None if rows.empty else rows.iloc[-1]
+
+
+def _as_paths(text: str) -> set[str]:
+    trimmed = "/" + text.strip("/")
+    mounts = [mount for mount in _MOUNTS if (trimmed + "/").startswith(mount + "/")]
+    return {trimmed} | {trimmed.removeprefix(mount) or "/" for mount in mounts}
+
+
+def _candidates(cgroups: pd.DataFrame, text: str) -> str:
+    paths = sorted(set(cgroups["path"].astype(str)))
+    names = sorted({str(name) for name in cgroups["container"].dropna()})
+    if not paths:
+        return "it names no cgroups at all"
+    near = [name for name in names + paths if text.strip("/").casefold() in name.casefold()] or _nearest(
+        names + paths, text
+    )
+    more = f" (and {len(names) + len(paths) - len(near)} more)" if len(near) < len(names) + len(paths) else ""
+    return "it has " + ", ".join(repr(name) for name in near[:_MOST_LISTED]) + more
+
+
+def _nearest(names: Sequence[str], text: str) -> list[str]:
+    return difflib.get_close_matches(text, names, n=_MOST_LISTED, cutoff=0.3) or list(names[:_MOST_LISTED])
+
+
+def _file_names(inodes: pd.DataFrame) -> pd.Series:
+    numbered = inodes["dev"].astype(str) + " inode " + inodes["ino"].astype(str)
+    names = inodes["path"].astype(object).where(inodes["path"].notna(), numbered)
+    return names.set_axis(pd.Index(integers(inodes["inode_id"])))
+
+
+def _comms(tasks: pd.DataFrame, frame: pd.DataFrame) -> pd.Categorical:
+    """The name of the process with the row's tgid that was seen first at or before the row's time."""
+    time = times_ns(frame) if isinstance(frame.index, pd.DatetimeIndex) else np.full(len(frame), _FOREVER)
+    rows = pd.DataFrame({"tgid": integers(frame["tgid"]), "time": time, "row": np.arange(len(frame))})
+    seen = pd.DataFrame(
+        {
+            "tgid": integers(tasks["tgid"]),
+            "time": column_times_ns(tasks["first_seen"]),
+            "comm": tasks["comm"].astype(object).to_numpy(),
+        }
+    )
+    joined = pd.merge_asof(rows.sort_values("time"), seen.sort_values("time"), on="time", by="tgid")
+    return pd.Categorical(joined.sort_values("row")["comm"].to_numpy(dtype=object))
+
+
+def _looked_up(ids: pd.Series, names: pd.Series) -> pd.Categorical:
+    """Names by id, as a categorical: the frame may have millions of rows and few names."""
+    categories = pd.Index(sorted({str(name) for name in names.dropna()}), dtype=object)
+    code_of_name = categories.get_indexer(pd.Index(names.astype(object)))
+    positions = pd.Index(integers(names.index.to_series())).get_indexer(pd.Index(integers(ids)))
+    codes = np.append(code_of_name, -1)[positions]
+    return pd.Categorical.from_codes(codes, categories=categories)

@@ -1,0 +1,114 @@
+"""What the analysis asks of a trace, and the way from its pandas columns to NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+class TraceTables(Protocol):
+    """The tables of a trace as DataFrames (columns: `schema.TABLES`), indexed by UTC `time` where they have
+    one and then sorted by it, and what meta.json says."""
+
+    @property
+    def meta(self) -> Mapping[str, Any]: ...
+    @property
+    def charge(self) -> pd.DataFrame: ...
+    @property
+    def pagecache(self) -> pd.DataFrame: ...
+    @property
+    def reclaim(self) -> pd.DataFrame: ...
+    @property
+    def oom(self) -> pd.DataFrame: ...
+    @property
+    def oom_candidates(self) -> pd.DataFrame: ...
+    @property
+    def samples(self) -> pd.DataFrame: ...
+    @property
+    def loss(self) -> pd.DataFrame: ...
+    @property
+    def cgroups(self) -> pd.DataFrame: ...
+    @property
+    def tasks(self) -> pd.DataFrame: ...
+    @property
+    def inodes(self) -> pd.DataFrame: ...
+    @property
+    def stacks(self) -> pd.DataFrame: ...
+
+
+_RECLAIM_CAUSES: Final = ("reclaim_memcg", "reclaim_direct", "reclaim_kswapd")
+
+NO_ID: Final = -1
+"""Stands for a null id in the int64 arrays of this package; kernel ids and inode hashes are positive."""
+
+
+def times_ns(frame: pd.DataFrame) -> Int64s:
+    """The `time` index of a table as nanoseconds since the epoch."""
+    return _index_ns(frame.index)
+
+
+def column_times_ns(column: pd.Series) -> Int64s:
+    """A column of times as nanoseconds since the epoch; nulls are the least int64, as in NumPy."""
+    return _index_ns(pd.Index(column))
+
+
+def _index_ns(index: pd.Index) -> Int64s:
+    return np.asarray(pd.DatetimeIndex(index).as_unit("ns").asi8, dtype=np.int64)
+
+
+def integers(column: pd.Series, missing: int = NO_ID) -> Int64s:
+    """A column as int64, with `missing` in the place of nulls."""
+    return np.asarray(column.to_numpy(np.int64, na_value=missing), dtype=np.int64)
+
+
+def known(column: pd.Series) -> Bools:
+    return np.asarray(column.notna().to_numpy(), dtype=np.bool_)
+
+
+def is_one_of(column: pd.Series, values: Iterable[str | int]) -> Bools:
+    return np.asarray(column.isin(list(values)).to_numpy(), dtype=np.bool_)
+
+
+def is_evicted(pagecache: pd.DataFrame) -> Bools:
+    """Which rows of `pagecache` are folios that reclaim took."""
+    return is_one_of(pagecache["op"], ["delete"]) & is_one_of(pagecache["cause"], _RECLAIM_CAUSES)
+
+
+def optional(value: Any) -> int | None:
+    """A cell of a nullable integer column."""
+    return None if pd.isna(value) else int(value)
+
+
+def optional_text(value: Any) -> str | None:
+    """A cell of a nullable string column."""
+    return None if pd.isna(value) else str(value)
+
+
+def page_size(trace: TraceTables) -> int:
+    return int(trace.meta["page_size"])
+
+
+def iso_time(time_ns: int) -> str:
+    """`2026-01-31T12:00:00.123456+00:00`, as in meta.json."""
+    return pd.Timestamp(time_ns, tz="UTC").isoformat(timespec="microseconds")
+
+
+def start_ns(trace: TraceTables) -> int:
+    """The first moment that any table speaks of, in nanoseconds since the epoch; 0 for an empty trace."""
+    return min((int(times_ns(table)[0]) for table in _timed(trace) if len(table)), default=0)
+
+
+def end_ns(trace: TraceTables) -> int:
+    """The last such moment."""
+    return max((int(times_ns(table)[-1]) for table in _timed(trace) if len(table)), default=0)
+
+
+def _timed(trace: TraceTables) -> tuple[pd.DataFrame, ...]:
+    return trace.charge, trace.pagecache, trace.reclaim, trace.oom, trace.samples

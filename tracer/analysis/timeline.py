@@ -1,0 +1,384 @@
+"""The timeline of cgroups: each quantity in bins of equal length.
+
+Everything is counted once into a matrix of (cgroup, bin) and then summed over subtrees, so the cost is one
+pass over each table however many cgroups and bins there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tracer.analysis import names
+from tracer.analysis.ledger import base_bytes, made_in_trace
+from tracer.analysis.reclaim import is_waited_for
+from tracer.analysis.tables import (
+    Bools,
+    Int64s,
+    TraceTables,
+    column_times_ns,
+    end_ns,
+    integers,
+    is_evicted,
+    is_one_of,
+    known,
+    page_size,
+    start_ns,
+    times_ns,
+)
+from tracer.errors import UsageError
+from tracer.schema import CATEGORIES
+
+_MOST_BINS: Final = 1_000_000
+_LONGEST_SECONDS: Final = 1e9
+
+LEVELS: Final[Mapping[str, Mapping[str, int]]] = {
+    "anon_bytes": {"anon": 1},
+    "file_bytes": {"file": 1},
+    "cache_bytes": {"file": 1, "shmem": -1},
+    "shmem_bytes": {"shmem": 1},
+    "slab_bytes": {"slab_reclaimable": 1, "slab_unreclaimable": 1},
+    "kernel_stack_bytes": {"kernel_stack": 1},
+    "page_tables_bytes": {"page_tables": 1},
+    "kernel_other_bytes": {
+        "kernel": 1,
+        "slab_reclaimable": -1,
+        "slab_unreclaimable": -1,
+        "kernel_stack": -1,
+        "page_tables": -1,
+    },
+    "sock_bytes": {"sock": 1},
+    "swap_bytes": {"swap": 1},
+}
+"""Columns that follow from the ledger: category -> sign. anon + cache + shmem + slab + kernel_stack +
+page_tables + kernel_other + sock is all that usage counts; kernel_other holds percpu, vmalloc and what has no
+counter of its own."""
+
+_SAMPLED: Final = ("file_dirty_bytes", "file_writeback_bytes")
+
+
+def timeline(
+    trace: TraceTables,
+    cgroup: str | int | None = None,
+    every: str = "100ms",
+    begin: str | float | None = None,
+    end: str | float | None = None,
+) -> pd.DataFrame:
+    """What happened to a cgroup and all below it, a row a bin.
+
+    `cgroup` is anything that `names.resolve` takes. Without it every cgroup that the trace has data of is
+    there, and a leading categorical column `cgroup` holds its path. `every` is the length of a bin
+    (`"100ms"`, `"1s"`). `begin` and `end` are seconds from the start of the trace (`"1.5s"`, `1.5`) or ISO
+    8601 times; without a zone they are UTC.
+
+    The index, `time` (UTC), is the beginning of the bin. Levels (usage, limit, anon, file, cache, shmem,
+    slab, kernel_stack, page_tables, kernel_other, sock, swap, file_dirty, file_writeback: all `_bytes`) hold
+    at its end: `file_bytes` is the kernel's NR_FILE_PAGES and contains shmem, `cache_bytes` does not. Levels
+    of categories are the start sample plus the ledger, usage and limit are the latest reading of the page
+    counter, dirty and writeback the latest sample. NA means that nothing is known yet.
+
+    Flows are sums over the bin: `cache_added_bytes`; `cache_evicted_bytes`, taken by reclaim;
+    `cache_dropped_bytes`, truncated or invalidated; `refault_bytes`, evicted file pages that were read
+    again, and `psi_some_us`, both in the bin of the sample that first saw them; `reclaim_attempts` with
+    target in the subtree, by their begin, `reclaimed_bytes`, `scanned_pages`, `reclaim_stall_ms` (kswapd's
+    time is nobody's stall); `oom_kills`, victims below the cgroup or killed for its limit.
+
+    Raises TracerError for a cgroup that is not there, UsageError for times that make no sense.
+    """
+    ids = names.with_data(trace) if cgroup is None else [names.resolve_one(trace.cgroups, cgroup)]
+    bins = _Bins.cover(trace, every, begin, end)
+    grid = _Grid.of(trace, ids, bins)
+    columns: dict[str, Any] = {}
+    columns |= _counter_levels(trace, grid)
+    columns |= _ledger_levels(trace, grid)
+    columns |= _page_cache_flows(trace, grid)
+    columns["refault_bytes"] = _sampled_flow(trace, grid, "workingset_refault_file", page_size(trace))
+    columns |= _reclaim_flows(trace, grid)
+    columns["psi_some_us"] = _sampled_flow(trace, grid, "psi_some_total_us", 1)
+    columns["oom_kills"] = _oom_kills(trace, grid)
+
+    index = pd.DatetimeIndex(np.tile(bins.begins(), len(ids)), name="time").tz_localize("UTC")
+    frame = pd.DataFrame({name: columns[name] for name in COLUMNS}, index=index)
+    if cgroup is None:
+        labels = [names.label_of(trace.cgroups, number) for number in ids]
+        paths = pd.Categorical(np.repeat(np.array(labels, dtype=object), bins.count), ordered=False)
+        frame.insert(0, "cgroup", pd.Series(paths, index=index))
+    return frame
+
+
+COLUMNS: Final = (
+    "usage_bytes",
+    "limit_bytes",
+    *LEVELS,
+    *_SAMPLED,
+    "cache_added_bytes",
+    "cache_evicted_bytes",
+    "cache_dropped_bytes",
+    "refault_bytes",
+    "reclaim_attempts",
+    "reclaimed_bytes",
+    "scanned_pages",
+    "reclaim_stall_ms",
+    "psi_some_us",
+    "oom_kills",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bins:
+    """`count` bins of `width_ns` from `begin_ns`. Slot 0 of the matrices below is all that came before."""
+
+    begin_ns: int
+    width_ns: int
+    count: int
+
+    @classmethod
+    def cover(
+        cls, trace: TraceTables, every: str, begin: str | float | None, end: str | float | None
+    ) -> _Bins:
+        start, stop = start_ns(trace), end_ns(trace)
+        width = _nanoseconds(every, "--every")
+        if width <= 0:
+            raise UsageError(f"a bin of {every!r} has no length; give one such as 100ms")
+        first = start if begin is None else _moment_ns(begin, start)
+        last = stop if end is None else _moment_ns(end, start) - 1
+        if start == 0 or last < first:
+            if begin is None and end is None:
+                return cls(first, width, 0)
+            raise UsageError("the time range is empty; --begin must lie before --end, both within the trace")
+        bins = (last - first) // width + 1
+        if bins > _MOST_BINS:
+            raise UsageError(f"{bins} bins of {every} are too many; take longer bins or a shorter range")
+        return cls(first, width, bins)
+
+    @property
+    def slots(self) -> int:
+        return self.count + 1
+
+    def begins(self) -> npt.NDArray[np.datetime64]:
+        edges = self.begin_ns + self.width_ns * np.arange(self.count, dtype=np.int64)
+        return edges.view("datetime64[ns]")
+
+    def slot(self, time_ns: Int64s) -> Int64s:
+        """0 before the first bin, 1.. in the bins, `slots` and more after the last."""
+        return np.maximum((time_ns - self.begin_ns) // self.width_ns + 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """The cgroups to show, the cgroups that were charged themselves, and who is below whom."""
+
+    ids: list[int]
+    local_ids: Int64s
+    membership: Int64s
+    bins: _Bins
+
+    @classmethod
+    def of(cls, trace: TraceTables, ids: list[int], bins: _Bins) -> _Grid:
+        subtrees = [names.descendants(trace.cgroups, number) for number in ids]
+        local_ids = np.unique(np.concatenate([*subtrees, np.array([], dtype=np.int64)]))
+        membership = np.array([np.isin(local_ids, subtree) for subtree in subtrees], dtype=np.int64)
+        return cls(ids, local_ids, membership.reshape(len(ids), len(local_ids)), bins)
+
+    def sums(self, owner: pd.Series, time_ns: Int64s, weights: Int64s | None, rows: Bools) -> Int64s:
+        """Per cgroup shown and slot, the sum of `weights` (else the number) of its subtree's picked rows.
+
+        Exact: float64, which NumPy counts in, holds integers up to 2^53.
+        """
+        slot = self.bins.slot(time_ns)
+        ids = integers(owner)
+        position = np.searchsorted(self.local_ids, ids)
+        position[position == len(self.local_ids)] = 0
+        picked = rows & (slot < self.bins.slots)
+        if len(self.local_ids):
+            picked &= self.local_ids[position] == ids
+        size = len(self.local_ids) * self.bins.slots
+        counted = np.bincount(
+            (position * self.bins.slots + slot)[picked],
+            None if weights is None else weights[picked],
+            minlength=size,
+        )
+        local = np.rint(counted).astype(np.int64).reshape(len(self.local_ids), self.bins.slots)
+        return self.membership @ local
+
+    def shown(self, slots: Int64s) -> Int64s:
+        """A flow as a column: the bins of each cgroup, one after the other."""
+        return np.asarray(slots[:, 1:].ravel())
+
+    def shown_or_na(self, slots: Int64s, valid: Bools) -> pd.arrays.IntegerArray:
+        return pd.arrays.IntegerArray(slots[:, 1:].ravel().copy(), ~valid[:, 1:].ravel())
+
+    def latest(self, readings: Readings) -> pd.arrays.IntegerArray:
+        """The last of the readings (of the cgroups shown themselves) up to the end of each bin."""
+        order = np.argsort(readings.time_ns, kind="stable")
+        slot = self.bins.slot(readings.time_ns[order])
+        row = _positions(self.ids, readings.cgroup_id[order])
+        picked = (row >= 0) & (slot < self.bins.slots)
+        values = np.zeros((len(self.ids), self.bins.slots), dtype=np.int64)
+        valid = np.zeros(values.shape, dtype=bool)
+        # NumPy assigns repeated positions in order, so the latest reading of a slot stays.
+        values[row[picked], slot[picked]] = readings.value[order][picked]
+        valid[row[picked], slot[picked]] = True
+        source = np.maximum.accumulate(np.where(valid, np.arange(self.bins.slots), 0), axis=1)
+        return self.shown_or_na(
+            np.take_along_axis(values, source, axis=1), np.logical_or.accumulate(valid, axis=1)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """A quantity of cgroups as read at moments."""
+
+    cgroup_id: Int64s
+    time_ns: Int64s
+    value: Int64s
+
+    @classmethod
+    def of(cls, column: str, *tables: pd.DataFrame) -> Readings:
+        rows = [table[known(table[column])] for table in tables]
+        return cls(
+            np.concatenate([integers(picked["cgroup_id"]) for picked in rows]),
+            np.concatenate([times_ns(picked) for picked in rows]),
+            np.concatenate([integers(picked[column]) for picked in rows]),
+        )
+
+
+def _counter_levels(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
+    columns = {
+        name: grid.latest(Readings.of(name, trace.charge, trace.samples))
+        for name in ("usage_bytes", "limit_bytes")
+    }
+    return columns | {name: grid.latest(Readings.of(name, trace.samples)) for name in _SAMPLED}
+
+
+def _ledger_levels(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
+    charge = trace.charge
+    time, amounts = times_ns(charge), integers(charge["bytes"])
+    running = {
+        category: grid.sums(
+            charge["cgroup_id"], time, amounts, is_one_of(charge["category"], [category])
+        ).cumsum(axis=1)
+        for category in CATEGORIES
+    }
+    exists = _exists(trace, grid)
+    columns: dict[str, Any] = {}
+    for name, weights in LEVELS.items():
+        bases = [base_bytes(trace, number, weights) for number in grid.ids]
+        level = sum(weight * running[category] for category, weight in weights.items())
+        level = level + np.array([base or 0 for base in bases], dtype=np.int64).reshape(-1, 1)
+        is_known = np.array([base is not None for base in bases], dtype=bool).reshape(-1, 1)
+        columns[name] = grid.shown_or_na(level, exists & is_known)
+    return columns
+
+
+def _exists(trace: TraceTables, grid: _Grid) -> Bools:
+    """Per cgroup shown and slot, whether the cgroup was there by the slot's end."""
+    created = pd.Series(
+        column_times_ns(trace.cgroups["created"]), index=pd.Index(integers(trace.cgroups["cgroup_id"]))
+    )
+    first = np.array([max(created.get(number, 0), 0) for number in grid.ids], dtype=np.int64)
+    return np.arange(grid.bins.slots) >= grid.bins.slot(first).reshape(-1, 1)
+
+
+def _page_cache_flows(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
+    pagecache = trace.pagecache
+    time, owner = times_ns(pagecache), pagecache["cgroup_id"]
+    amounts = integers(pagecache["nr_pages"]) * page_size(trace)
+    added = is_one_of(pagecache["op"], ["add"])
+    evicted = is_evicted(pagecache)
+    return {
+        "cache_added_bytes": grid.shown(grid.sums(owner, time, amounts, added)),
+        "cache_evicted_bytes": grid.shown(grid.sums(owner, time, amounts, evicted)),
+        "cache_dropped_bytes": grid.shown(grid.sums(owner, time, amounts, ~added & ~evicted)),
+    }
+
+
+def _reclaim_flows(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
+    reclaim = trace.reclaim
+    time, target = times_ns(reclaim), reclaim["cgroup_id"]
+    every_row = np.ones(len(reclaim), dtype=bool)
+    waited_for = is_waited_for(reclaim)
+    freed = integers(reclaim["reclaimed"]) * page_size(trace)
+    stall_ns = grid.sums(target, time, integers(reclaim["duration_ns"]), waited_for)
+    return {
+        "reclaim_attempts": grid.shown(grid.sums(target, time, None, every_row)),
+        "reclaimed_bytes": grid.shown(grid.sums(target, time, freed, every_row)),
+        "scanned_pages": grid.shown(grid.sums(target, time, integers(reclaim["scanned"]), every_row)),
+        "reclaim_stall_ms": grid.shown(stall_ns) / 1e6,
+    }
+
+
+def _sampled_flow(trace: TraceTables, grid: _Grid, column: str, scale: int) -> pd.arrays.IntegerArray:
+    """Growth of a running count between the samples of each cgroup shown, NA where it was never read.
+
+    The first reading of a cgroup that was made during the trace counts from zero; of any other it is only
+    where to count from.
+    """
+    readings = Readings.of(column, trace.samples)
+    row = _positions(grid.ids, readings.cgroup_id)
+    slot = grid.bins.slot(readings.time_ns)
+    grown = np.zeros((len(grid.ids), grid.bins.slots), dtype=np.int64)
+    for position, number in enumerate(grid.ids):
+        mine = row == position
+        counts = np.maximum.accumulate(readings.value[mine])
+        if not len(counts):
+            continue
+        before = 0 if made_in_trace(trace.cgroups, number) else int(counts[0])
+        slots, steps = slot[mine], np.diff(counts, prepend=before)
+        inside = slots < grid.bins.slots
+        np.add.at(grown[position], slots[inside], steps[inside] * scale)
+    was_read = np.isin(np.array(grid.ids), readings.cgroup_id).reshape(-1, 1)
+    return grid.shown_or_na(grown, np.broadcast_to(was_read, grown.shape))
+
+
+def _oom_kills(trace: TraceTables, grid: _Grid) -> Int64s:
+    """A victim counts for a cgroup once, be it killed below it, for its limit, or both."""
+    oom = trace.oom
+    kills = np.zeros((len(grid.ids), grid.bins.slots), dtype=np.int64)
+    slot = grid.bins.slot(times_ns(oom))
+    owner, victim = integers(oom["limit_owner_cgroup_id"]), integers(oom["cgroup_id"])
+    for position, subtree in enumerate(grid.membership.astype(bool)):
+        members = grid.local_ids[subtree]
+        counts = (np.isin(owner, members) | np.isin(victim, members)) & (slot < grid.bins.slots)
+        np.add.at(kills[position], slot[counts], 1)
+    return grid.shown(kills)
+
+
+def _positions(ids: list[int], wanted: Int64s) -> Int64s:
+    """The position of each wanted id in `ids`, -1 where it is not there."""
+    return np.asarray(pd.Index(np.array(ids, dtype=np.int64)).get_indexer(pd.Index(wanted)), dtype=np.int64)
+
+
+def _nanoseconds(duration: str | float, option: str) -> int:
+    """A duration with a unit, or in seconds."""
+    try:
+        seconds = float(duration)
+    except ValueError:
+        try:
+            seconds = pd.Timedelta(duration).total_seconds()
+        except ValueError:
+            seconds = math.nan
+    if not abs(seconds) < _LONGEST_SECONDS:
+        raise UsageError(f"{option}: {duration!r} is not a duration; give one such as 100ms or 1.5s")
+    return round(seconds * 1e9)
+
+
+def _moment_ns(moment: str | float, start: int) -> int:
+    """A time as seconds from the start of the trace, or an ISO 8601 time."""
+    with contextlib.suppress(UsageError):
+        return start + _nanoseconds(moment, "--begin/--end")
+    try:
+        time = pd.Timestamp(moment)
+    except ValueError:
+        raise UsageError(
+            f"{moment!r} is neither seconds from the start (1.5s) nor an ISO 8601 time; give one of them"
+        ) from None
+    utc = time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
+    return int(utc.as_unit("ns").value)

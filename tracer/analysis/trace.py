@@ -1,0 +1,38 @@
+"""A trace with its analyses at hand: what `tracer.open` gives."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from tracer.analysis.held import held
+from tracer.analysis.names import with_names
+from tracer.analysis.oom import explain
+from tracer.analysis.report import Held, OomReport
+from tracer.analysis.timeline import timeline
+from tracer.trace.reader import Trace
+
+
+class AnalysedTrace(Trace):
+    """The tables of `tracer.trace.reader.Trace`, and what follows from them."""
+
+    def timeline(
+        self,
+        cgroup: str | int | None = None,
+        every: str = "100ms",
+        begin: str | float | None = None,
+        end: str | float | None = None,
+    ) -> pd.DataFrame:
+        """A row a bin, one column per quantity: see `tracer.analysis.timeline.timeline`."""
+        return timeline(self, cgroup, every, begin, end)
+
+    def explain(self) -> list[OomReport]:
+        """The post-mortem of each OOM kill, in order; empty where nothing was killed."""
+        return explain(self)
+
+    def held(self) -> list[Held]:
+        """How near each cgroup came to its limit, and what reclaim gave back."""
+        return held(self)
+
+    def with_names(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A table with the names behind its ids (cgroup, container, comm, file) added as columns."""
+        return with_names(self, frame)
