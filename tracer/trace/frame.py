@@ -1,0 +1,30 @@
+"""Tables as pandas DataFrames, with the same meaning on pandas 2.2 and 3."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pandas as pd
+import pyarrow as pa
+
+
+def to_frame(data: pa.Table) -> pd.DataFrame:
+    """The table as a DataFrame, indexed by `time` (UTC) where it has one; rows of one time keep their order.
+
+    Integers that the schema says may be null are Int64/Int32 (NA is "not known"), others plain; dictionaries
+    are categoricals; lists are lists.
+    """
+    columns = {field.name: _series(data.column(field.name), field) for field in data.schema}
+    frame = pd.DataFrame(columns, copy=False)
+    if "time" not in columns:
+        return frame
+    return frame.set_index("time").sort_index(kind="stable")
+
+
+def _series(column: pa.ChunkedArray, field: pa.Field) -> pd.Series[Any]:
+    if pa.types.is_list(field.type):
+        return pd.Series(column.to_pylist(), dtype=object)
+    if pa.types.is_integer(field.type) and field.nullable:
+        nullable = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype()}
+        return cast("pd.Series[Any]", column.to_pandas(types_mapper=nullable.get))
+    return cast("pd.Series[Any]", column.to_pandas())

@@ -1,0 +1,114 @@
+"""Where in a trace each row is.
+
+    meta.json                       what was recorded, where, and how it ended
+    <table>.parquet                 the whole table, or
+    <table>/000001.parquet ...      its parts, in the order they were recorded
+    journal/<table>.<n>.arrows      part n while it is not yet Parquet
+
+A part becomes Parquet by a rename, and only then loses its journal. So a reader that prefers the Parquet file
+of a part sees each row exactly once, whenever the recorder died. `<table>.parquet` is written only when all
+rows of the table are in it, and stands for all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import IO, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+META: Final = "meta.json"
+JOURNAL: Final = "journal"
+
+IDENTITY_KEYS: Final[dict[str, tuple[str, ...]]] = {
+    "cgroups": ("cgroup_id",),
+    "tasks": ("tgid", "start_ns"),
+    "inodes": ("inode_id",),
+    "stacks": ("stack_id",),
+}
+"""Tables in which a later row with the same key says all that the earlier one said, and more."""
+
+PART: Final = re.compile(r"(\d{6,})\.parquet")
+JOURNAL_FILE: Final = re.compile(r"[a-z_]+\.\w+\.(arrows|tmp)")
+"""A journal, or the Parquet file that it is being turned into."""
+
+
+def whole_path(trace: Path, table: str) -> Path:
+    return trace / f"{table}.parquet"
+
+
+def part_path(trace: Path, table: str, number: int) -> Path:
+    return trace / table / f"{number:06}.parquet"
+
+
+def journal_path(trace: Path, table: str, number: int) -> Path:
+    return trace / JOURNAL / f"{table}.{number}.arrows"
+
+
+def parts(trace: Path, table: str) -> list[Path]:
+    """The files that hold the table's rows, oldest first, each row in one of them.
+
+    The journals are listed before the Parquet files: while a recorder is at work, a part may be in both lists
+    but never in neither.
+    """
+    numbered = _numbered(trace / JOURNAL, re.compile(rf"{table}\.(\d+)\.arrows"))
+    numbered |= _numbered(trace / table, PART)
+    whole = whole_path(trace, table)
+    if whole.exists():
+        return [whole]
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def _numbered(folder: Path, name: re.Pattern[str]) -> dict[int, Path]:
+    if not folder.is_dir():
+        return {}
+    found = ((name.fullmatch(path.name), path) for path in folder.iterdir())
+    return {int(match[1]): path for match, path in found if match}
+
+
+def keep_last(data: pa.Table, table: str) -> pa.Table:
+    """The rows of an identity table that no later row supersedes, in order; other tables as they are."""
+    keys = IDENTITY_KEYS.get(table)
+    if keys is None or data.num_rows < 2:
+        return data
+    columns = [integers(data.column(key)) for key in reversed(keys)]
+    by_key = np.lexsort(columns)  # stable: rows of one key stay in order
+    is_last = np.ones(data.num_rows, dtype=bool)
+    is_last[:-1] = np.any([np.diff(column[by_key]) != 0 for column in columns], axis=0)
+    last = np.sort(by_key[is_last])
+    if len(last) == data.num_rows:
+        return data
+    return data.take(pa.Array.from_buffers(pa.int64(), len(last), [None, pa.py_buffer(last)]))
+
+
+def integers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """A column of integers without NULL as an array.
+
+    Not by Arrow's `to_numpy`, which imports pandas, as `pa.array` does: that is not for the recorder.
+    """
+    return np.from_dlpack(column.combine_chunks()).astype(np.int64, copy=False)
+
+
+def create(path: Path) -> IO[bytes]:
+    """Open a new file of the trace for writing: buffered, for the owner only, emptied if it was there."""
+    return open(path, "wb", buffering=1 << 18, opener=_private)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def size_bytes(trace: Path) -> int:
+    """The sum of the lengths of a trace's files. A file that vanishes meanwhile (a journal) counts as 0."""
+    total = 0
+    for folder, _, names in os.walk(trace):
+        for name in names:
+            try:
+                total += (Path(folder) / name).stat().st_size
+            except FileNotFoundError:
+                continue
+    return total

@@ -1,0 +1,161 @@
+"""meta.json: what was recorded, where, with what, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, TypedDict, cast
+
+from tracer.errors import TraceError
+from tracer.schema import SCHEMA_VERSION
+from tracer.trace.layout import META, create
+from tracer.version import VERSION
+
+FORMAT: Final = "memcg-tracer trace"
+"""The marker by which a directory is known to be ours, whatever the version of its schema."""
+
+
+class ClockPair(TypedDict):
+    """One instant on CLOCK_MONOTONIC (what kernel programs stamp) and CLOCK_REALTIME (what `time` shows)."""
+
+    monotonic_ns: int
+    realtime_ns: int
+
+
+class Meta(TypedDict):
+    """The keys that each meta.json has; a recorder may add more."""
+
+    format: str
+    schema_version: int
+    tool_version: str
+    kernel_release: str
+    architecture: str
+    page_size: int  # bytes
+    cpus: int
+    boot_id: str | None
+    host_name: str
+    cgroup_version: int  # of the hierarchy that has the memory controller
+    clock: ClockPair
+    command_line: list[str]
+    filters: dict[str, Any]
+    probes: dict[str, Any]  # signal -> the hook that was chosen
+    cost: dict[str, Any]  # what tracing itself cost
+    started: str  # ISO 8601, UTC
+    ended: str | None  # null while recording, and for ever where the recorder was killed
+    end_reason: str | None
+    rows: dict[str, int] | None  # table -> rows; null until the end
+    lost: dict[str, int] | None  # stream -> records lost, streams without loss left out; null until the end
+
+
+def begin(
+    *,
+    command_line: Sequence[str],
+    cgroup_version: int,
+    filters: Mapping[str, Any],
+    probes: Mapping[str, Any],
+    **more: Any,
+) -> Meta:
+    """The metadata of a recording that begins now on this host; `more` are extra keys, JSON values."""
+    host, clock = os.uname(), read_clocks()
+    meta: Meta = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "tool_version": VERSION,
+        "kernel_release": host.release,
+        "architecture": host.machine,
+        "page_size": os.sysconf("SC_PAGESIZE"),
+        "cpus": os.sysconf("SC_NPROCESSORS_ONLN"),
+        "boot_id": _boot_id(),
+        "host_name": host.nodename,
+        "cgroup_version": cgroup_version,
+        "clock": clock,
+        "command_line": list(command_line),
+        "filters": dict(filters),
+        "probes": dict(probes),
+        "cost": {},
+        "started": utc_time(clock, clock["monotonic_ns"]),
+        "ended": None,
+        "end_reason": None,
+        "rows": None,
+        "lost": None,
+    }
+    return cast(Meta, {**meta, **more})
+
+
+def read_clocks() -> ClockPair:
+    """Both clocks at one instant: of several readings of one between two of the other, the tightest."""
+
+    def bracket() -> tuple[int, ClockPair]:
+        before, realtime, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        return after - before, {"monotonic_ns": (before + after) // 2, "realtime_ns": realtime}
+
+    return min((bracket() for _ in range(16)), key=lambda bracketed: bracketed[0])[1]
+
+
+def utc_time(clock: ClockPair, monotonic_ns: int) -> str:
+    """The instant as ISO 8601 in UTC, to the microsecond, by the trace's own clock pair."""
+    realtime_ns = clock["realtime_ns"] + monotonic_ns - clock["monotonic_ns"]
+    instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=realtime_ns // 1000)
+    return instant.isoformat(timespec="microseconds")
+
+
+def write_meta(trace: Path, meta: Meta) -> None:
+    """Replace the trace's meta.json in one step; raises OSError."""
+    temporary = trace / f"{META}.tmp"
+    with create(temporary) as file:
+        file.write(json.dumps(meta, indent=2).encode() + b"\n")
+    temporary.replace(trace / META)
+
+
+def read_meta(trace: Path) -> Meta:
+    """The metadata of a trace that this version can read; raises TraceError for anything else."""
+    found = _load(trace)
+    version = found.get("schema_version")
+    if version != SCHEMA_VERSION:
+        remedy = f"open it with memcg-tracer {found.get('tool_version')!a}, which wrote it"
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            remedy = f"update memcg-tracer to {found.get('tool_version')!a} or newer"
+        raise TraceError(f"{trace} is of schema {version!a}, this version reads {SCHEMA_VERSION}: {remedy}")
+    if missing := sorted(Meta.__required_keys__ - found.keys()):
+        raise TraceError(f"{trace / META} is damaged, it lacks {', '.join(missing)}: restore it from a copy")
+    return cast(Meta, found)
+
+
+def is_trace(path: Path) -> bool:
+    """Whether the directory is a trace of ours, of whatever schema."""
+    try:
+        _load(path)
+    except TraceError:
+        return False
+    return True
+
+
+def _load(trace: Path) -> dict[str, Any]:
+    """The JSON object in the trace's meta.json, known to be ours by its marker."""
+    try:
+        found = json.loads((trace / META).read_bytes())
+    except FileNotFoundError:
+        what = "is not a trace, it has no meta.json" if trace.is_dir() else "does not exist"
+        raise TraceError(f"{trace} {what}: name the directory that record printed") from None
+    except NotADirectoryError:
+        raise TraceError(
+            f"{trace} is not a trace but a file: name the directory that record printed"
+        ) from None
+    except OSError as error:
+        raise TraceError(f"cannot read {trace / META}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise TraceError(f"{trace / META} is damaged, it is not JSON: restore it from a copy") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise TraceError(f"{trace} is not a trace of memcg-tracer: name the directory that record printed")
+    return found
+
+
+def _boot_id() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return None

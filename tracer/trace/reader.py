@@ -1,0 +1,171 @@
+"""Reading a trace, whether it ended or was interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tracer.errors import TraceError
+from tracer.schema import SCHEMA_VERSION, TABLES
+from tracer.trace import layout
+from tracer.trace.journal import read_journal
+from tracer.trace.meta import read_meta
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
+
+
+class Trace:
+    """A trace on disk. Raises TraceError where `path` is not one, or one that this version cannot read.
+
+    The tables are DataFrames, read at first use and kept; where a table has a `time`, that is the sorted
+    index, in UTC. `interrupted` is true where the recorder has not written an end: it was killed, or is
+    still at work.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.meta = read_meta(self.path)
+
+    @property
+    def interrupted(self) -> bool:
+        return self.meta["ended"] is None
+
+    @property
+    def size_bytes(self) -> int:
+        """The length of all files of the trace."""
+        return layout.size_bytes(self.path)
+
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of a table, in recorded order, with exactly the schema `TABLES[name]` or `columns` of it.
+
+        A table that was never written is empty. An identity table gives the last row of each key. Raises
+        TraceError where a file is damaged, KeyError for a table or column that there is not.
+        """
+        schema = TABLES[name]
+        wanted = schema.names if columns is None else list(columns)
+        needed = dict.fromkeys([*wanted, *layout.IDENTITY_KEYS.get(name, ())])
+        stored = pa.schema([schema.field(column) for column in needed])
+
+        def read(paths: list[Path]) -> pa.Table:
+            return pa.concat_tables(
+                [pa.Table.from_batches([], stored), *(_read_part(path, stored) for path in paths)]
+            )
+
+        data = self._settled(name, read).unify_dictionaries()
+        return layout.keep_last(data, name).select(wanted)
+
+    def rows(self, name: str) -> int:
+        """How many rows `table` has; Parquet parts say so without being read."""
+        keys = layout.IDENTITY_KEYS.get(name)
+        if keys and layout.whole_path(self.path, name) not in layout.parts(self.path, name):
+            return int(self.table(name, keys).num_rows)
+        return self._settled(name, lambda paths: sum(_count_part(path) for path in paths))
+
+    @cached_property
+    def charge(self) -> pd.DataFrame:
+        return self._frame("charge")
+
+    @cached_property
+    def pagecache(self) -> pd.DataFrame:
+        return self._frame("pagecache")
+
+    @cached_property
+    def reclaim(self) -> pd.DataFrame:
+        return self._frame("reclaim")
+
+    @cached_property
+    def oom(self) -> pd.DataFrame:
+        return self._frame("oom")
+
+    @cached_property
+    def oom_candidates(self) -> pd.DataFrame:
+        return self._frame("oom_candidates")
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        return self._frame("samples")
+
+    @cached_property
+    def loss(self) -> pd.DataFrame:
+        return self._frame("loss")
+
+    @cached_property
+    def cgroups(self) -> pd.DataFrame:
+        return self._frame("cgroups")
+
+    @cached_property
+    def tasks(self) -> pd.DataFrame:
+        return self._frame("tasks")
+
+    @cached_property
+    def inodes(self) -> pd.DataFrame:
+        return self._frame("inodes")
+
+    @cached_property
+    def stacks(self) -> pd.DataFrame:
+        return self._frame("stacks")
+
+    def _frame(self, name: str) -> pd.DataFrame:
+        from tracer.trace.frame import to_frame  # noqa: PLC0415  pandas is no business of the recorder
+
+        return to_frame(self.table(name))
+
+    def _settled(self, name: str, read: Callable[[list[Path]], T]) -> T:
+        """`read` of the table's files; again where the recorder turned one into Parquet under our hands."""
+        paths = layout.parts(self.path, name)
+        while True:
+            try:
+                return read(paths)
+            except FileNotFoundError as error:
+                before, paths = paths, layout.parts(self.path, name)
+                if paths == before:
+                    raise TraceError(f"{error.filename} vanished meanwhile: open the trace again") from error
+
+
+def _read_part(path: Path, schema: pa.Schema) -> pa.Table:
+    """The columns of `schema` of one file; raises FileNotFoundError, and TraceError where it is damaged."""
+    try:
+        if path.suffix == ".arrows":
+            data = _read_journal(path)
+            data = data.select(schema.names) if data else pa.Table.from_batches([], schema)
+        else:
+            with path.open("rb") as file, pq.ParquetFile(file) as parquet:
+                data = parquet.read(columns=schema.names).select(schema.names)
+        return data.cast(schema)
+    except FileNotFoundError:
+        raise
+    except (KeyError, pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _count_part(path: Path) -> int:
+    try:
+        if path.suffix == ".arrows":
+            data = _read_journal(path)
+            return int(data.num_rows) if data else 0
+        with path.open("rb") as file, pq.ParquetFile(file) as parquet:
+            return int(parquet.metadata.num_rows)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_journal(path: Path) -> pa.Table | None:
+    """All whole batches, or None where there is none."""
+    with path.open("rb") as file:
+        batches = list(read_journal(file))
+    return pa.Table.from_batches(batches) if batches else None
+
+
+def _damaged(path: Path, error: Exception) -> TraceError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
+    return TraceError(f"{path} cannot be read as schema {SCHEMA_VERSION} ({reason}): restore it from a copy")
