@@ -141,12 +141,21 @@ def _set_limits(
         _write_setting(directory / limit_file, limit_bytes)
     if swap_bytes is None:
         return
-    if hierarchy.version == 2:
-        _write_setting(directory / "memory.swap.max", swap_bytes)
-    elif limit_bytes is not None:
-        _write_setting(directory / "memory.memsw.limit_in_bytes", limit_bytes + swap_bytes)
-    else:
+    if hierarchy.version == 1 and limit_bytes is None:
         raise UsageError("cgroup v1 bounds memory and swap together: give a limit beside the swap size")
+    swap_file = "memory.memsw.limit_in_bytes" if hierarchy.version == 1 else "memory.swap.max"
+    if not Path(directory, swap_file).exists() and not _machine_has_swap():
+        return  # a kernel without swap accounting, and nothing to bound
+    memory_bytes = limit_bytes if hierarchy.version == 1 and limit_bytes is not None else 0
+    _write_setting(directory / swap_file, memory_bytes + swap_bytes)
+
+
+def _machine_has_swap() -> bool:
+    """/proc/swaps has a line for each swap area below its heading (mm/swapfile.c, `swap_show`)."""
+    try:
+        return len(Path("/proc/swaps").read_text("utf-8", "replace").splitlines()) > 1
+    except OSError:
+        return False
 
 
 def _write_setting(file: Path, value: int) -> None:

@@ -73,12 +73,14 @@ class MountTable:
         fitting = [mount for mount in self._by_device.get(device, ()) if _is_below(path_in_fs, mount.root)]
         for mount in sorted(fitting, key=lambda mount: -len(mount.root)):
             path = _join(mount.mount_point, path_in_fs[len(mount.root.rstrip("/")) :])
-            if self._serving(path) is mount:
+            if self.mount_of(path) is mount:
                 return path
         return None
 
-    def _serving(self, path: str) -> Mount | None:
-        """The mount in which a walk from "/" along `path` ends, as `path_lookupat` (fs/namei.c) crosses
+    def mount_of(self, path: str) -> Mount | None:
+        """The mount that `path` (absolute, without symbolic links) is in; None only for an empty table.
+
+        It is the one in which a walk from "/" along `path` ends, as `path_lookupat` (fs/namei.c) crosses
         them.
         """
         current = self._roots[-1] if self._roots else None

@@ -1,0 +1,63 @@
+"""The switch for tests that need this kernel, and the fixtures that they share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tracer.capture.load import find_bcc
+from tracer.errors import TracerError
+from tracer.kernel.cgroupfs import memory_hierarchy
+from tracer.kernel.ephemeral import ephemeral_cgroup
+from tracer.lab.scratch import scratch_directory
+
+SWITCH = "MEMCG_TRACER_KERNEL_TESTS"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("kernel") is None:
+        return
+    switch = os.environ.get(SWITCH, "")
+    if switch not in ("", "0", "1"):
+        pytest.exit(f"{SWITCH} is {switch!r}: it may be 1, 0 or unset", returncode=4)
+    if switch == "0":
+        pytest.skip(f"kernel tests are switched off by {SWITCH}=0")
+    reason = why_impossible()
+    if reason is None:
+        return
+    if switch == "1":
+        pytest.fail(f"{SWITCH}=1 and this kernel test cannot run: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@cache
+def why_impossible() -> str | None:
+    """What this machine lacks for the kernel tests, None if nothing."""
+    if os.geteuid() != 0:
+        return "needs root"
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        return "needs BTF: there is no /sys/kernel/btf/vmlinux"
+    try:
+        find_bcc()
+        with ephemeral_cgroup("probe", None):
+            return None
+    except TracerError as error:
+        return str(error)
+
+
+@pytest.fixture
+def memcg() -> Iterator[Path]:
+    """The directory of a fresh memory cgroup without a limit; what is left in it at the end is killed."""
+    with ephemeral_cgroup("test", None, hierarchy=memory_hierarchy()) as directory:
+        yield directory
+
+
+@pytest.fixture
+def disk_dir(tmp_path: Path) -> Iterator[Path]:
+    """A temporary directory on a filesystem that is not kept in memory."""
+    with scratch_directory(tmp_path) as directory:
+        yield directory

@@ -1,0 +1,154 @@
+"""What must be true of the explanation of an experiment whose answer is known beforehand.
+
+Each check is a function from `Evidence` to a `Check` that carries its numbers, so that a failure can be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pandas as pd
+
+from tracer.analysis.report import OomReport
+
+_MIB = 1 << 20
+
+
+class RecordedTrace(Protocol):
+    """What the checks ask of an open trace."""
+
+    meta: Any
+    samples: pd.DataFrame
+    cgroups: pd.DataFrame
+
+    def explain(self) -> Sequence[OomReport]: ...
+    def timeline(self, cgroup: str | None = None, every: str = "100ms") -> pd.DataFrame: ...
+
+
+@dataclass(frozen=True)
+class Check:
+    """One statement about the trace, whether it is true, and the numbers that decide it."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A trace of one experiment with its only kill, and what was set up."""
+
+    trace: RecordedTrace
+    report: OomReport
+    limit_bytes: int
+    cause: str
+
+
+def only_kill(reports: Sequence[OomReport]) -> Check:
+    """The workload allocates until it is killed, so that there is exactly one kill to explain."""
+    return Check("one OOM kill, explained", len(reports) == 1, f"{len(reports)} in the trace")
+
+
+def killed_at_the_limit(evidence: Evidence) -> Check:
+    """A memcg OOM comes when one more page would exceed the limit (mm/memcontrol.c, try_charge_memcg)."""
+    owner = evidence.report.limit_owner
+    at_limit = owner.usage_bytes == owner.limit_bytes == evidence.limit_bytes
+    detail = (
+        f"usage {_mib(owner.usage_bytes)} of {_mib(owner.limit_bytes)}, set: {_mib(evidence.limit_bytes)}"
+    )
+    return Check("killed at its own limit", at_limit and evidence.report.constraint == "memcg", detail)
+
+
+def cause_is_named(evidence: Evidence) -> Check:
+    """The verdict is the experiment's label."""
+    verdict = evidence.report.verdict
+    detail = f"{verdict.cause} ({verdict.confidence} confidence), label: {evidence.cause}"
+    return Check("the cause is found", verdict.cause == evidence.cause, detail)
+
+
+def composition_adds_up(evidence: Evidence) -> Check:
+    """The classes that have a name make up usage within 1 %; `other` is what they leave."""
+    composition = evidence.report.composition
+    total = composition.total
+    named = sum(value for part, value in composition.parts() if part != "other" and value is not None)
+    passed = total is not None and total > 0 and abs(named - total) <= total / 100
+    return Check("the composition adds up to usage within 1 %", passed, f"{_mib(named)} of {_mib(total)}")
+
+
+def evictions_equal_pgsteal(evidence: Evidence) -> Check:
+    """Every page that the kernel counts as stolen from the cgroup was seen to leave the page cache."""
+    evicted = evidence.report.cushion.evicted_bytes
+    stolen = _pgsteal_bytes(evidence)
+    detail = f"evicted {evicted} bytes, pgsteal {stolen} bytes"
+    return Check(
+        "evicted bytes equal the kernel's pgsteal", evicted is not None and evicted == stolen, detail
+    )
+
+
+def cache_fills_to_the_limit(evidence: Evidence) -> Check:
+    """Act one: usage comes to the limit while nearly all of it is cache."""
+    timeline = _timeline(evidence)
+    full = timeline[timeline["usage_bytes"] >= 0.99 * evidence.limit_bytes]
+    if full.empty:
+        return Check("act 1: cache fills to the limit", False, "usage never came within 1 % of the limit")
+    cache = full["cache_bytes"].max()
+    detail = f"cache was {_mib(cache)} of {_mib(evidence.limit_bytes)}"
+    return Check("act 1: cache fills to the limit", bool(cache >= 0.8 * evidence.limit_bytes), detail)
+
+
+def cache_gives_way(evidence: Evidence) -> Check:
+    """Act two: usage stays at the limit while anonymous memory takes the place of cache."""
+    name = "act 2: cache gives way to anonymous memory"
+    cushion = evidence.report.cushion
+    absorbed, evicted = cushion.absorbed_bytes, cushion.evicted_bytes
+    if absorbed is None or evicted is None:
+        return Check(name, False, "what the cache gave back is not known")
+    timeline = _timeline(evidence)
+    lowest = timeline.loc[timeline["cache_bytes"].idxmax() :, "usage_bytes"].min()
+    passed = absorbed >= 0.7 * evidence.limit_bytes and evicted >= absorbed
+    passed = passed and bool(lowest >= 0.98 * evidence.limit_bytes)
+    detail = f"{_mib(evicted)} evicted for {_mib(absorbed)} of growth, usage never below {_mib(lowest)}"
+    return Check(name, passed, detail)
+
+
+def cache_is_used_up(evidence: Evidence) -> Check:
+    """Act three: the kill comes once the cache is used up, and not before."""
+    cushion, killed_at = evidence.report.cushion, evidence.report.time
+    passed = (
+        cushion.exhausted_at is not None
+        and pd.Timestamp(cushion.exhausted_at) <= pd.Timestamp(killed_at)
+        and cushion.cache_end_bytes is not None
+        and cushion.cache_end_bytes <= 0.05 * evidence.limit_bytes
+    )
+    detail = (
+        f"{_mib(cushion.cache_end_bytes)} left at the kill; used up {cushion.exhausted_at}, kill {killed_at}"
+    )
+    return Check("act 3: the kill comes when the cache is used up", passed, detail)
+
+
+def little_was_evicted(evidence: Evidence) -> Check:
+    """There was no cache worth the name to give back."""
+    evicted = evidence.report.cushion.evicted_bytes
+    passed = evicted is not None and evicted <= 0.1 * evidence.limit_bytes
+    return Check("there was no cushion of cache", passed, f"{_mib(evicted)} evicted")
+
+
+def _timeline(evidence: Evidence) -> pd.DataFrame:
+    """The limit owner's timeline up to the kill."""
+    timeline = evidence.trace.timeline(cgroup=evidence.report.limit_owner.cgroup, every="20ms")
+    return timeline[timeline.index <= pd.Timestamp(evidence.report.time)]
+
+
+def _pgsteal_bytes(evidence: Evidence) -> int | None:
+    """The kernel's count from the cgroup's creation to the kill: the sample taken at the kill."""
+    cgroups, samples = evidence.trace.cgroups, evidence.trace.samples
+    owner = cgroups.loc[cgroups["path"] == evidence.report.limit_owner.cgroup, "cgroup_id"]
+    at_kill = samples[samples["cgroup_id"].isin(owner) & (samples["kill_id"] == evidence.report.kill_id)]
+    counts = at_kill["pgsteal"].dropna()
+    return None if counts.empty else int(counts.iloc[0]) * int(evidence.trace.meta["page_size"])
+
+
+def _mib(value_bytes: float | None) -> str:
+    return "not known" if value_bytes is None or pd.isna(value_bytes) else f"{value_bytes / _MIB:.2f} MiB"

@@ -1,0 +1,67 @@
+"""Run an experiment under our own `record`, and check what we then say about it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tracer
+from tracer.errors import TracerError
+from tracer.lab.checks import Check, Evidence, RecordedTrace, only_kill
+from tracer.lab.experiments import Experiment
+from tracer.lab.scratch import scratch_directory
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found in the trace at `trace`."""
+
+    experiment: str
+    cause: str
+    trace: Path
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+
+def run(experiment: Experiment, output: Path | None, force: bool) -> Outcome:
+    """Record the experiment into `output` (None: where `record` puts it by itself) and check the explanation.
+
+    The recording is a process of its own, the same command that a user would type; its progress goes to our
+    stderr. Raises TracerError when nothing could be recorded.
+    """
+    with scratch_directory(_nearest(output or Path("traces"))) as scratch:
+        experiment.prepare(scratch)
+        path = _record(experiment, scratch, output, force)
+    return Outcome(experiment.name, experiment.cause, path, examine(experiment, tracer.open(path)))
+
+
+def examine(experiment: Experiment, trace: RecordedTrace) -> tuple[Check, ...]:
+    """The checks of an experiment on an open trace; only the first one where there is no single kill."""
+    reports = trace.explain()
+    first = only_kill(reports)
+    if not first.passed:
+        return (first,)
+    evidence = Evidence(trace, reports[0], experiment.limit_bytes, experiment.cause)
+    return (first, *(check(evidence) for check in experiment.checks))
+
+
+def _record(experiment: Experiment, scratch: Path, output: Path | None, force: bool) -> Path:
+    options = ["--name", f"lab-{experiment.name}", "--limit", str(experiment.limit_bytes), "--swap", "0"]
+    options += ["-o", str(output)] if output is not None else []
+    options += ["-f"] if force else []
+    command = [sys.executable, "-m", "tracer", "record", *options, "--", *experiment.command(scratch)]
+    recording = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    printed = recording.stdout.decode("utf-8", "surrogateescape").splitlines()
+    if not printed:
+        raise TracerError(f"the experiment was not recorded: record ended with status {recording.returncode}")
+    return Path(printed[-1])
+
+
+def _nearest(path: Path) -> Path:
+    """The closest directory above `path` that exists."""
+    return next((parent for parent in path.absolute().parents if parent.is_dir()), Path.cwd())

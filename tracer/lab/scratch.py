@@ -1,0 +1,85 @@
+"""Files on a real disk for an experiment to read: in no page cache when it begins, and gone when it ends."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tracer.errors import TracerError
+from tracer.kernel.mounts import MountTable, read_mounts
+
+_IN_MEMORY: Final = frozenset({"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"})
+_CHUNK_BYTES = 1 << 20
+_DROP_WITHIN_S = 5.0
+
+
+@contextmanager
+def scratch_directory(near: Path) -> Iterator[Path]:
+    """A temporary directory (0700) in `near` or, where that is kept in memory, in /var/tmp; removed at the
+    end.
+
+    Raises TracerError when neither is writable and on a disk.
+    """
+    table = MountTable(read_mounts())
+    for parent in (near, Path("/var/tmp")):
+        mount = table.mount_of(os.path.realpath(parent))
+        if mount is not None and mount.fs_type not in _IN_MEMORY and os.access(parent, os.W_OK | os.X_OK):
+            with tempfile.TemporaryDirectory(prefix=".memcg-tracer-", dir=parent) as directory:
+                yield Path(directory)
+            return
+    raise TracerError(
+        f"neither {near} nor /var/tmp is a writable directory on a disk: choose another with -o"
+    )
+
+
+def write_uncached(file: Path, size_bytes: int) -> None:
+    """Make a file (0600) of incompressible content that is on the disk and in nobody's page cache.
+
+    Raises TracerError when it cannot be written, or when its pages will not leave the cache.
+    """
+    try:
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            for offset in range(0, size_bytes, _CHUNK_BYTES):
+                os.pwrite(descriptor, os.urandom(min(_CHUNK_BYTES, size_bytes - offset)), offset)
+            os.fsync(descriptor)
+            _drop(descriptor, size_bytes)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise TracerError(f"cannot write {file} ({error.strerror}): choose another place with -o") from error
+
+
+def cached_pages(descriptor: int, size_bytes: int) -> int:
+    """How many pages of an open, writable file are in the page cache (mincore(2))."""
+    pages = -(-size_bytes // mmap.PAGESIZE)
+    with mmap.mmap(descriptor, size_bytes, flags=mmap.MAP_PRIVATE) as mapping:
+        start = ctypes.c_char.from_buffer(mapping)
+        resident = (ctypes.c_ubyte * pages)()
+        libc = ctypes.CDLL(None, use_errno=True)
+        failed = libc.mincore(ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(size_bytes), resident)
+        del start  # the mapping cannot be closed while it is exported
+    if failed:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return sum(page & 1 for page in resident)
+
+
+def _drop(descriptor: int, size_bytes: int) -> None:
+    """Drop this one file from the page cache. Again until it is out: pages that wait in another CPU's LRU
+    batch stay at the first call (mm/fadvise.c).
+    """
+    deadline = time.monotonic() + _DROP_WITHIN_S
+    while True:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        if cached_pages(descriptor, size_bytes) == 0:
+            return
+        if time.monotonic() > deadline:
+            raise TracerError("the scratch file stays in the page cache: choose a place on a disk with -o")
+        time.sleep(0.02)

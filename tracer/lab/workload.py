@@ -1,0 +1,135 @@
+"""Work of known kinds and amounts, to be done inside a cgroup.
+
+`python3 -m tracer.lab.workload [--barrier] [--pause-ms N] STEP [then STEP]...`, where STEP is one of
+
+    read FILE...        read the files through, so that they come into the page cache
+    write FILE BYTES    write a new file and leave its pages dirty
+    anon BYTES          touch that much private anonymous memory, page by page, and keep it
+    shmem BYTES         the same of shared memory
+    threads N           start N threads that wait (kernel stacks)
+    files DIR N         make N empty files (slab: inodes and dentries)
+
+Nothing is given back before the end, so `anon` with more bytes than the limit allocates until it is killed,
+and its number is the ceiling that protects the machine if no kill comes. A pause follows each MiB (each
+thread, each file). With `--barrier` it prints `start`, then `done STEP` after each step, and waits for a
+newline after each of these lines: between them the cgroup is quiet and memory.stat can be read. Standard
+library only, and little of that: start-up is part of what is measured.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+_CHUNK_BYTES = 1 << 20
+_USAGE = "usage: python3 -m tracer.lab.workload [--barrier] [--pause-ms N] STEP [then STEP]..."
+
+Pause = Callable[[], None]
+_kept: list[object] = []
+
+
+def read(pause: Pause, *files: str) -> None:
+    buffer = bytearray(_CHUNK_BYTES)
+    for file in files:
+        with open(file, "rb", buffering=0) as stream:  # noqa: PTH123  (pathlib would cost its import)
+            while stream.readinto(buffer):
+                pause()
+
+
+def write(pause: Pause, file: str, size_bytes: str) -> None:
+    with open(file, "xb", buffering=0) as stream:  # noqa: PTH123
+        for length in _chunks(int(size_bytes)):
+            stream.write(b"\xa5" * length)
+            pause()
+
+
+def anon(pause: Pause, size_bytes: str) -> None:
+    _touch(pause, int(size_bytes), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def shmem(pause: Pause, size_bytes: str) -> None:
+    _touch(pause, int(size_bytes), mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+
+
+def threads(pause: Pause, count: str) -> None:
+    for _ in range(int(count)):
+        thread = threading.Thread(target=threading.Event().wait, daemon=True)
+        thread.start()
+        pause()
+
+
+def files(pause: Pause, directory: str, count: str) -> None:
+    for number in range(int(count)):
+        os.close(os.open(f"{directory}/{number:06d}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        pause()
+
+
+STEPS: dict[str, Callable[..., None]] = {
+    step.__name__: step for step in (read, write, anon, shmem, threads, files)
+}
+
+
+def main(arguments: list[str]) -> int:
+    barrier, pause_ms, steps = _parse(arguments)
+    _meet(barrier, "start")
+    for name, operands in steps:
+        STEPS[name](lambda: time.sleep(pause_ms / 1000) if pause_ms else None, *operands)
+        _meet(barrier, f"done {name}")
+    return 0
+
+
+def _touch(pause: Pause, size_bytes: int, flags: int) -> None:
+    memory = mmap.mmap(-1, size_bytes, flags=flags)
+    _kept.append(memory)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)  # page by page, on every machine
+    offset = 0
+    for length in _chunks(size_bytes):
+        for page in range(offset, offset + length, mmap.PAGESIZE):
+            memory[page] = 1
+        offset += length
+        pause()
+
+
+def _chunks(size_bytes: int) -> Iterator[int]:
+    for offset in range(0, size_bytes, _CHUNK_BYTES):
+        yield min(_CHUNK_BYTES, size_bytes - offset)
+
+
+def _meet(barrier: bool, line: str) -> None:
+    """Say where we are and wait to be let on; the end of stdin ends the process."""
+    if not barrier:
+        return
+    print(line, flush=True)
+    if not sys.stdin.readline():
+        sys.exit(1)
+
+
+def _parse(arguments: list[str]) -> tuple[bool, float, list[tuple[str, list[str]]]]:
+    barrier, pause_ms, words = False, 0.0, list(arguments)
+    while words and words[0].startswith("--"):
+        option = words.pop(0)
+        if option == "--barrier":
+            barrier = True
+        elif option == "--pause-ms" and words:
+            pause_ms = float(words.pop(0))
+        else:
+            sys.exit(_USAGE)
+    steps: list[tuple[str, list[str]]] = []
+    for word in ["then", *words]:
+        if word == "then":
+            steps.append(("", []))
+        elif steps[-1][0]:
+            steps[-1][1].append(word)
+        else:
+            steps[-1] = (word, [])
+    if any(name not in STEPS for name, _ in steps):
+        sys.exit(f"{_USAGE}\nSTEP is one of {', '.join(STEPS)}")
+    return barrier, pause_ms, steps
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
