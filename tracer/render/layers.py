@@ -55,20 +55,20 @@ OF_COMPOSITION: Final = {
 """Class of `analysis.report.Composition` -> the layer in whose colour it is drawn."""
 
 PART_LABELS: Final = {
-    "anon": ("anonymous memory", "heap, stack: no file behind it, needs swap to be reclaimed"),
-    "file_clean": ("clean page cache", "file contents that reclaim can simply drop"),
-    "file_dirty": ("dirty page cache", "must be written to disk before it can be dropped"),
-    "writeback": ("under writeback", "being written to disk right now"),
-    "shmem": ("shared memory (shmem)", "tmpfs and shared mappings: only swap can take them"),
-    "unevictable": ("unevictable", "locked in memory (mlock): reclaim must leave it"),
-    "slab_reclaimable": ("reclaimable slab", "kernel objects that can be dropped: dentries, inodes"),
+    "anon": ("anonymous memory", "heap and stack; only swap can take it"),
+    "file_clean": ("clean page cache", "file contents, free to be dropped"),
+    "file_dirty": ("dirty page cache", "must be written to disk first"),
+    "writeback": ("under writeback", "being written to disk"),
+    "shmem": ("shared memory (shmem)", "tmpfs, shared maps; only swap takes it"),
+    "unevictable": ("unevictable", "locked (mlock): reclaim must leave it"),
+    "slab_reclaimable": ("reclaimable slab", "kernel objects that can be dropped"),
     "slab_unreclaimable": ("unreclaimable slab", "kernel objects in use"),
     "kernel_stack": ("kernel stacks", "one for each thread"),
     "page_tables": ("page tables", "the maps of the processes' memory"),
     "sock": ("socket buffers", "network data in flight"),
     "percpu": ("per-CPU memory", "kernel data with a copy for each CPU"),
     "vmalloc": ("vmalloc", "large kernel allocations"),
-    "other": ("other", "what the named classes leave of usage"),
+    "other": ("other", "what the named classes leave"),
 }
 """Class of `Composition` -> (label, what it is in a few words)."""
 

@@ -14,27 +14,12 @@ from rich.text import Text
 from tracer.render import units
 from tracer.render.escape import fitted
 from tracer.render.layers import LAYERS, floats, stacked
+from tracer.render.markers import Marker
 from tracer.schema import UNLIMITED_BYTES
 
-MOST_ROWS: Final = 40
 _TIME_CELLS: Final = 9
 _LEAST_BAR_CELLS: Final = 20
 _MOST_BAR_CELLS: Final = 80
-_STEPS_MS: Final = (
-    *(10, 20, 50, 100, 200, 500),
-    *(seconds * 1000 for seconds in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)),
-    *(seconds * 1000 for seconds in (21600, 43200, 86400)),
-)
-"""Widths of a row that a person can count in. The kernel side sums charges over up to 10 ms: no finer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Marker:
-    """Something that happened at one instant and stands between the rows."""
-
-    time: pd.Timestamp
-    text: str
-    is_kill: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +54,6 @@ _COLUMNS: Final = (
     _Column("stall", "reclaim_stall_ms", "ms", "reclaim", 7),
 )
 _GIVEN_UP_FIRST: Final = ("dropped", "freed", "stall", "refault", "tries")
-
-
-def row_width(seconds: float, rows: int = MOST_ROWS) -> pd.Timedelta:
-    """The width of a row such that `seconds` take at most `rows` of them."""
-    # One row more than the quotient may be touched, for rows begin at round times.
-    wanted_ms = seconds * 1000 / max(1, rows - 1)
-    step_ms = next((step for step in _STEPS_MS if step >= wanted_ms), None)
-    if step_ms is None:
-        step_ms = int(np.ceil(wanted_ms / _STEPS_MS[-1])) * _STEPS_MS[-1]
-    return pd.Timedelta(milliseconds=step_ms)
 
 
 def picture(

@@ -1,0 +1,97 @@
+"""Which cgroups a picture should be of when nobody named one, and in which part of the trace they lived."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import pandas as pd
+
+from tracer.analysis.tables import TraceTables, end_ns, integers, start_ns
+from tracer.analysis.timeline import timeline
+from tracer.schema import UNLIMITED_BYTES
+
+_STEPS_MS: Final = (
+    *(10, 20, 50, 100, 200, 500),
+    *(seconds * 1000 for seconds in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)),
+    *(seconds * 1000 for seconds in (21600, 43200, 86400)),
+)
+"""Widths of a row that a person can count in. The kernel side sums charges over up to 10 ms: no finer."""
+
+
+def ranked(trace: TraceTables) -> pd.DataFrame:
+    """A row for each cgroup with data, what matters first: where a limit led to a kill, in the order of the
+    kills; then by peak usage those that have a limit; then by peak usage the rest.
+
+    Indexed by `cgroup_id`; columns `limit_bytes` (the last one seen), `peak_usage_bytes` (both NA where no
+    counter was read) and `kills` (decisions of the OOM killer for this cgroup's limit).
+    """
+    columns = ["cgroup_id", "usage_bytes", "limit_bytes"]
+    readings = pd.concat([trace.samples[columns], trace.charge[columns]]).sort_index(kind="stable")
+    found = readings.groupby("cgroup_id").agg(
+        limit_bytes=("limit_bytes", "last"), peak_usage_bytes=("usage_bytes", "max")
+    )
+    kills = trace.oom.dropna(subset="limit_owner_cgroup_id").groupby("limit_owner_cgroup_id")["kill_id"]
+    found["kills"] = kills.nunique().reindex(found.index, fill_value=0)
+    found["first_kill"] = kills.min().reindex(found.index)
+    found["limited"] = found["limit_bytes"].lt(UNLIMITED_BYTES).fillna(False).astype(bool)
+    order = ["first_kill", "limited", "peak_usage_bytes"]
+    found = found.sort_values(order, ascending=[True, False, False], na_position="last")
+    return found[["limit_bytes", "peak_usage_bytes", "kills"]]
+
+
+def to_show(trace: TraceTables, most: int) -> tuple[list[int], int]:
+    """(the ids of the at most `most` cgroups with a kill, or else of the one that matters most; how many
+    cgroups with data are left out)."""
+    found = ranked(trace)
+    with_kill = int((found["kills"] > 0).sum())
+    ids = [int(cgroup_id) for cgroup_id in found.index[: min(max(with_kill, 1), most)]]
+    return ids, len(found) - len(ids)
+
+
+def lifetime(trace: TraceTables, cgroup_id: int) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """The part of the trace in which the cgroup was there, UTC."""
+    begin = pd.Timestamp(start_ns(trace), tz="UTC")
+    end = pd.Timestamp(end_ns(trace), tz="UTC")
+    rows = trace.cgroups[integers(trace.cgroups["cgroup_id"]) == cgroup_id]
+    if rows.empty:
+        return begin, end
+    created, removed = rows["created"].iloc[-1], rows["removed"].iloc[-1]
+    return (
+        begin if pd.isna(created) else max(begin, pd.Timestamp(created)),
+        end if pd.isna(removed) else min(end, pd.Timestamp(removed)),
+    )
+
+
+def timeline_of_life(
+    trace: TraceTables,
+    cgroup_id: int,
+    rows: int,
+    *,
+    every: str | None = None,
+    begin: str | None = None,
+    end: str | None = None,
+) -> pd.DataFrame:
+    """The timeline of the cgroup for as long as it was there, or from `begin` to `end`.
+
+    It has at most `rows` rows, of a round length, unless `every` gives their length. The arguments are those
+    of `analysis.timeline`.
+    """
+    born, died = lifetime(trace, cgroup_id)
+    first = begin if begin is not None else born.isoformat()
+    last = end if end is not None else (died + pd.Timedelta(1, "ns")).isoformat()
+    if every is not None:
+        return timeline(trace, cgroup_id, every, first, last)
+    frame = timeline(trace, cgroup_id, row_width((died - born).total_seconds(), rows), first, last)
+    if (begin is None and end is None) or len(frame) < 2:
+        return frame
+    seconds = (frame.index[-1] - frame.index[0] + (frame.index[1] - frame.index[0])).total_seconds()
+    return timeline(trace, cgroup_id, row_width(seconds, rows), first, last)
+
+
+def row_width(seconds: float, rows: int) -> str:
+    """The shortest round length of a row, as `"200ms"`, such that `seconds` take at most `rows` rows."""
+    wanted_ms = seconds * 1000 / max(1, rows)
+    longest = _STEPS_MS[-1]
+    step = next((step for step in _STEPS_MS if step >= wanted_ms), longest * math.ceil(wanted_ms / longest))
+    return f"{step}ms"

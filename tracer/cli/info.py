@@ -1,0 +1,74 @@
+"""`info`: what a trace holds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+import pandas as pd
+
+import tracer
+from tracer.analysis import focus, names
+from tracer.analysis.tables import end_ns, optional, start_ns
+from tracer.analysis.trace import AnalysedTrace
+from tracer.render import info_text, text
+from tracer.schema import TABLES, WIRE
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  memcg-tracer info traces/page-cache
+  memcg-tracer info traces/page-cache --json | jq .rows"""
+)
+@click.argument("path", metavar="TRACE", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(path: Path, as_json: bool) -> None:
+    """Show what a trace holds: rows, loss, cgroups, probes, duration, size, and how it ended."""
+    summary = summarise(tracer.open(path))
+    if as_json:
+        click.echo(json.dumps(summary.to_dict(), indent=2))
+    else:
+        text.write(sys.stdout, info_text.lines(summary))
+
+
+def summarise(trace: AnalysedTrace) -> info_text.Summary:
+    """Reads what `info` shows; the big tables are only counted."""
+    return info_text.Summary(
+        path=str(trace.path),
+        interrupted=trace.interrupted,
+        duration_s=_duration(trace),
+        size_bytes=trace.size_bytes,
+        rows={table: trace.rows(table) for table in TABLES},
+        lost=_lost(trace),
+        cgroups=_cgroups(trace),
+        meta=dict(trace.meta),
+    )
+
+
+def _duration(trace: AnalysedTrace) -> float | None:
+    ended = trace.meta["ended"]
+    if ended is not None:
+        return float((pd.Timestamp(ended) - pd.Timestamp(trace.meta["started"])).total_seconds())
+    return (end_ns(trace) - start_ns(trace)) / 1e9 if start_ns(trace) else None
+
+
+def _lost(trace: AnalysedTrace) -> dict[str, int]:
+    lost = trace.loss.groupby("stream", observed=True)["lost"].sum()
+    return {**dict.fromkeys(WIRE, 0), **{str(stream): int(records) for stream, records in lost.items()}}
+
+
+def _cgroups(trace: AnalysedTrace) -> list[info_text.TracedCgroup]:
+    ranked = focus.ranked(trace)
+    return [
+        info_text.TracedCgroup(
+            path=names.label_of(trace.cgroups, cgroup_id),
+            container=names.container_of(trace.cgroups, cgroup_id)[0],
+            limit_bytes=optional(row["limit_bytes"]),
+            peak_usage_bytes=optional(row["peak_usage_bytes"]),
+            kills=int(row["kills"]),
+        )
+        for cgroup_id, row in zip(ranked.index.tolist(), ranked.to_dict("records"), strict=True)
+    ]

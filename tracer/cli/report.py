@@ -1,0 +1,110 @@
+"""`report`: the post-mortem as one HTML page."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+import pandas as pd
+
+import tracer
+from tracer.analysis import focus, names
+from tracer.analysis.report import OomReport
+from tracer.analysis.tables import start_ns
+from tracer.analysis.trace import AnalysedTrace
+from tracer.errors import TracerError, UsageError
+from tracer.render import html, markers, plots
+
+_MOST_PICTURES: Final = 3
+_ROWS_IN_PICTURE: Final = 400
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  memcg-tracer report traces/page-cache -o report.html
+  memcg-tracer report traces/page-cache -f -o report.html"""
+)
+@click.argument("path", metavar="TRACE", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The page to write.",
+)
+@click.option("-f", "--force", is_flag=True, help="Replace FILE if it is there.")
+def command(path: Path, output: Path, force: bool) -> None:
+    """Write one HTML page with pictures that explains what happened.
+
+    The page is complete in itself: it makes no request and runs no script, and can be sent by mail. Names of
+    processes, cgroups and containers are in it, so only you can read the file.
+    """
+    _check_output(output, force)
+    trace = tracer.open(path)
+    _write(output, html.page(subject(trace)))
+    click.echo(output)
+
+
+def subject(trace: AnalysedTrace) -> html.Subject:
+    """What the page tells of a trace."""
+    reports = trace.explain()
+    return html.Subject(
+        trace=str(trace.path),
+        meta=dict(trace.meta),
+        interrupted=trace.interrupted,
+        lost=int(trace.loss["lost"].sum()),
+        pictures=list(_pictures(trace, reports)),
+        reports=reports,
+        held=[] if reports else trace.held(),
+    )
+
+
+def _pictures(trace: AnalysedTrace, reports: list[OomReport]) -> Iterator[html.Picture]:
+    ids, _ = focus.to_show(trace, _MOST_PICTURES)
+    for number in ids:
+        timeline = focus.timeline_of_life(trace, number, _ROWS_IN_PICTURE)
+        if len(timeline) < 2:
+            continue
+        label = names.label_of(trace.cgroups, number)
+        svg = plots.memory_over_time(
+            timeline,
+            pd.Timestamp(start_ns(trace), tz="UTC"),
+            markers.of_cgroup(reports, label, timeline),
+            page_size=trace.meta["page_size"],
+            salt=str(number),
+        )
+        yield html.Picture(label, names.container_of(trace.cgroups, number)[0], svg)
+
+
+def _check_output(output: Path, force: bool) -> None:
+    """Says at once what would only fail after the work."""
+    try:
+        mode = output.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise TracerError(f"cannot write {output}: {error.strerror}") from error
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{output} is a directory: name a file")
+    if not force:
+        raise TracerError(f"{output} exists: name another file, or replace it with -f")
+
+
+def _write(output: Path, page: str) -> None:
+    """The whole page or nothing, readable by its owner alone."""
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(page)
+        temporary.replace(output)
+    except OSError as error:
+        raise TracerError(f"cannot write {output}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

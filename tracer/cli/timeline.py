@@ -1,0 +1,127 @@
+"""`timeline`: what a cgroup's memory was made of over time."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+import numpy as np
+import pandas as pd
+from rich.text import Text
+
+import tracer
+from tracer.analysis import focus, names
+from tracer.analysis.tables import start_ns
+from tracer.analysis.trace import AnalysedTrace
+from tracer.errors import TracerError, UsageError
+from tracer.render import markers, text, timeline_text
+from tracer.render.escape import visible
+
+_ROWS_EVERY: Final = "100ms"
+_ROWS_ON_SCREEN: Final = 40
+_MOST_PICTURES: Final = 3
+_ISO: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  memcg-tracer timeline traces/page-cache
+  memcg-tracer timeline traces/page-cache --every 20ms --begin 1.5s --end 2s
+  memcg-tracer timeline traces/page-cache -c web --csv > web.csv"""
+)
+@click.argument("path", metavar="TRACE", type=click.Path(path_type=Path))
+@click.option(
+    "-c",
+    "--cgroup",
+    metavar="CGROUP",
+    help="Path, container name or id, or glob of the cgroup to show; its descendants count in. "
+    "Default: for the picture the cgroups that matter most, for rows all.",
+)
+@click.option(
+    "--every",
+    metavar="DURATION",
+    help="Length of a row, such as 100ms. Default: 100ms for rows, what fits the screen for the picture.",
+)
+@click.option("--begin", metavar="TIME", help="Show from here: seconds into the trace (1.5s) or ISO 8601.")
+@click.option("--end", metavar="TIME", help="Show up to here: seconds into the trace (1.5s) or ISO 8601.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document: a list of rows, sizes in bytes."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print rows as CSV, sizes in bytes.")
+def command(
+    path: Path,
+    *,
+    cgroup: str | None,
+    every: str | None,
+    begin: str | None,
+    end: str | None,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """Draw a cgroup's memory against its limit, over time.
+
+    Each row shows what usage was made of at its end, and what came into the page cache, was evicted from it
+    and was freed by reclaim within it.
+    """
+    if as_json and as_csv:
+        raise UsageError("--json and --csv are two forms of the same rows: give one of them")
+    trace = tracer.open(path)
+    if as_json or as_csv:
+        frame = trace.timeline(cgroup, every=every or _ROWS_EVERY, begin=begin, end=end)
+        click.echo(_json(frame) if as_json else _csv(frame), nl=False)
+        return
+    _draw(trace, cgroup, every, begin, end)
+
+
+def _draw(
+    trace: AnalysedTrace, cgroup: str | None, every: str | None, begin: str | None, end: str | None
+) -> None:
+    if cgroup is None:
+        shown, left_out = focus.to_show(trace, _MOST_PICTURES)
+    else:
+        shown, left_out = [names.resolve_one(trace.cgroups, cgroup)], 0
+    if not shown:
+        raise TracerError(
+            f"{trace.path} holds no measurement of any cgroup: see memcg-tracer info {trace.path}"
+        )
+    reports = trace.explain()
+    columns = text.columns_of(sys.stdout)
+    for number in shown:
+        frame = focus.timeline_of_life(trace, number, _ROWS_ON_SCREEN, every=every, begin=begin, end=end)
+        label = names.label_of(trace.cgroups, number)
+        heading = timeline_text.Heading(
+            cgroup=label,
+            container=names.container_of(trace.cgroups, number)[0],
+            kernel=trace.meta["kernel_release"],
+            origin=pd.Timestamp(start_ns(trace), tz="UTC"),
+            lost_records=int(trace.loss["lost"].sum()),
+            interrupted=trace.interrupted,
+        )
+        drawn = timeline_text.picture(
+            frame, heading, markers.of_cgroup(reports, label, frame), columns=columns
+        )
+        text.write(sys.stdout, [*([] if number == shown[0] else [Text()]), *drawn])
+    if left_out:
+        left = f"{left_out} more cgroups were traced: -c CGROUP shows one, memcg-tracer info lists them."
+        text.write(sys.stdout, [Text(), Text(left, style="dim")])
+
+
+def _with_plain_times(frame: pd.DataFrame) -> pd.DataFrame:
+    """The index as a column of ISO 8601 text, and names that are safe to print."""
+    plain = frame.reset_index()
+    plain["time"] = pd.DatetimeIndex(plain["time"]).strftime(_ISO)
+    if "cgroup" in plain:
+        shown = np.array([visible(str(path)) for path in plain["cgroup"].cat.categories], dtype=object)
+        plain["cgroup"] = shown[plain["cgroup"].cat.codes]
+    return plain
+
+
+def _json(frame: pd.DataFrame) -> str:
+    return str(_with_plain_times(frame).to_json(orient="records")) + "\n"
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return str(_with_plain_times(frame).to_csv(index=False, lineterminator="\n"))

@@ -1,0 +1,135 @@
+"""The post-mortem in a terminal: the answer first, then what it rests on, in at most two screens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from tracer.analysis.report import Held, OomReport
+from tracer.render import facts, sections, units
+from tracer.render.escape import visible
+from tracer.render.layers import BY_NAME, OF_COMPOSITION, PART_LABELS
+
+_BAR_CELLS: Final = 20
+_BRIEF_ROWS: Final = 5
+_MOST_HELD: Final = 5
+_OFFSET: Final = re.compile(r"\+0x[0-9a-f]+(/0x[0-9a-f]+)?$")
+
+
+def post_mortem(
+    report: OomReport, others: Sequence[OomReport], *, page_size: int, verbose: bool
+) -> Iterator[RenderableType]:
+    """Everything about one kill; `others` are the trace's other kills, named in a line each.
+
+    `verbose` shows whole stacks with offsets, every row of the tables and the probes.
+    """
+    yield Text(visible(report.verdict.summary), style="bold")
+    yield Text(facts.cause(report))
+    yield Text()
+    yield sections.facts(facts.setting(report))
+    yield from _bullets("Evidence", report.verdict.evidence)
+    yield from _bullets("What else played a part", report.verdict.contributing)
+    yield from _composition(report)
+    yield sections.title("Three numbers that are often taken for one another")
+    yield sections.facts(facts.three_numbers(report))
+    yield sections.title("The cushion: page cache gives way until there is none")
+    yield sections.facts(facts.cushion(report))
+    yield from _reclaim(report, page_size, verbose)
+    yield from _who(report, verbose)
+    yield from _bullets("What to do", facts.sizing(report))
+    yield sections.title("How far to trust this")
+    yield sections.facts(facts.quality(report))
+    if verbose:
+        yield sections.facts(
+            ("probe", f"{visible(str(s))}: {visible(str(p))}") for s, p in report.quality.probes.items()
+        )
+    if others:
+        yield sections.title("Other kills in this trace")
+        yield sections.facts((f"--kill {other.kill_id}", visible(other.verdict.summary)) for other in others)
+
+
+def held(cgroups: Sequence[Held]) -> Iterator[RenderableType]:
+    """What is said of a trace without a kill."""
+    yield Text(facts.held_summary(cgroups), style="bold")
+    for one in cgroups[:_MOST_HELD]:
+        yield sections.title(facts.place(one.cgroup, one.container))
+        yield sections.facts(facts.held(one))
+    if len(cgroups) > _MOST_HELD:
+        yield Text()
+        yield Text(f"{len(cgroups) - _MOST_HELD} more cgroups were traced: --json lists them all.")
+
+
+def _composition(report: OomReport) -> Iterator[RenderableType]:
+    total = report.composition.total
+    yield sections.title("What the limit was full of")
+    table = sections.table(("", "<"), ("", ">"), ("", ">"), ("", "<"), ("", "<"))
+    for part, value in facts.composition(report):
+        layer = BY_NAME[OF_COMPOSITION[part]]
+        label, meaning = PART_LABELS[part]
+        cells = round(_BAR_CELLS * max(value, 0) / total) if total else 0
+        bar = Text(layer.glyph * cells, style=layer.terminal)
+        table.add_row(label, units.size(value), units.percent(value, total), bar, Text(meaning, style="dim"))
+    table.add_row("= usage", units.size(total), style="bold")
+    yield sections.indented(table)
+    yield from (sections.note(rest) for rest in facts.composition_rest(report))
+
+
+def _reclaim(report: OomReport, page_size: int, verbose: bool) -> Iterator[RenderableType]:
+    yield sections.title("Reclaim: the kernel frees memory at the limit before it kills")
+    yield sections.facts([facts.reclaim(report, page_size)])
+    transcript = report.reclaim.transcript
+    if not transcript:
+        return
+    table = sections.table(*zip(facts.TRANSCRIPT_TITLES, "><>>>>>", strict=True))
+    for attempt in transcript if verbose else transcript[-_BRIEF_ROWS:]:
+        table.add_row(*facts.attempt_cells(report, attempt))
+    yield sections.indented(table)
+    yield sections.note(facts.TRANSCRIPT_NOTE)
+
+
+def _who(report: OomReport, verbose: bool) -> Iterator[RenderableType]:
+    yield sections.title("Who asked, who had allocated, who was killed")
+    yield sections.facts(facts.asked(report))
+    yield sections.facts(_stacks(report, verbose))
+    most = len(report.allocators) if verbose else _BRIEF_ROWS
+    charged = ", ".join(f"{who} {size}" for who, size in facts.allocated(report, most))
+    yield sections.facts(
+        [("allocated", charged or "no charge of any process was seen in the window before the kill")]
+    )
+    victims = sections.table(*zip(facts.VICTIM_TITLES, "<>>>>>>", strict=True))
+    for victim in report.victims if verbose else report.victims[:_BRIEF_ROWS]:
+        victims.add_row(*facts.victim_cells(victim))
+    yield sections.indented(victims)
+    if not verbose and len(report.victims) > _BRIEF_ROWS:
+        yield sections.indented(Text(f"and {len(report.victims) - _BRIEF_ROWS} more (-v lists them)"))
+    yield sections.note(facts.VICTIM_NOTE)
+    if not report.candidates:
+        return
+    candidates = sections.table(*zip(facts.CANDIDATE_TITLES, "<>>><", strict=True))
+    for candidate in report.candidates if verbose else report.candidates[:_BRIEF_ROWS]:
+        candidates.add_row(*facts.candidate_cells(candidate))
+    yield sections.indented(candidates)
+    yield sections.note(facts.CANDIDATE_NOTE)
+
+
+def _stacks(report: OomReport, verbose: bool) -> Iterator[facts.Fact]:
+    """The trigger's stacks, innermost frame first: a chain of names, or when `verbose` a line each."""
+    for label, stack in (("in the kernel", report.trigger.stack), ("in its code", report.trigger.user_stack)):
+        if not stack:
+            continue
+        frames = [visible(frame) for frame in stack]
+        if verbose:
+            yield from ((("" if number else label), frame) for number, frame in enumerate(frames))
+        else:
+            yield label, " ← ".join(_OFFSET.sub("", frame) for frame in frames)
+
+
+def _bullets(title: str, sentences: Iterable[str]) -> Iterator[RenderableType]:
+    lines = [("-", visible(sentence)) for sentence in sentences]
+    if lines:
+        yield sections.title(title)
+        yield sections.facts(lines, label_cells=1)

@@ -1,0 +1,266 @@
+"""What is said about a kill, or about a cgroup that lived: labels, sentences and table cells.
+
+The terminal and the page show the same facts; only their layout differs. Every name has passed `visible`,
+every technical word is explained where it is first used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeAlias
+
+import pandas as pd
+
+from tracer.analysis.report import Candidate, Held, OomReport, ReclaimAttempt, Victim
+from tracer.render import units
+from tracer.render.escape import visible
+from tracer.render.layers import PART_LABELS
+
+Fact: TypeAlias = tuple[str, str]
+"""(label, sentence)"""
+
+CAUSES: Final = {
+    "anon_growth": "process memory grew until it filled the limit",
+    "shmem": "tmpfs or shared memory filled the limit",
+    "dirty_writeback": "cache could not be dropped before it was written to disk",
+    "unevictable": "locked memory filled the limit",
+    "kernel_memory": "kernel memory filled the limit",
+    "gfp_constrained": "the allocation was not allowed to wait for reclaim",
+    "swap_exhausted": "swap was full",
+    "protected_cache": "the cache that was left is protected by memory.min or memory.low",
+    "global_pressure": "the whole machine was out of memory",
+    "unknown": "the records do not show why",
+}
+CONSTRAINTS: Final = {
+    "memcg": "it was this cgroup's own limit that was hit",
+    "global": "no cgroup's limit: the whole machine was out of memory",
+    "cpuset": "the memory nodes of a cpuset were full",
+    "mempolicy": "the memory nodes of a memory policy were full",
+    "unknown": "what was exhausted is not known",
+}
+KERNEL_LOG: Final = {
+    "matched": "its lines on this kill agree with this report",
+    "missing": "no line on this kill was read",
+    "rate_limited": "the kernel left lines out",
+    "only": "all of this comes from it",
+}
+TRANSCRIPT_TITLES: Final = ("before the kill", "by", "looked at", "freed", "of it anon", "priority", "took")
+TRANSCRIPT_NOTE: Final = (
+    "looked at, freed: pages. anon: process memory, which needs swap to be freed. "
+    "priority: 12 is a light scan, 0 looks at everything"
+)
+VICTIM_TITLES: Final = ("killed", "anon", "file", "shmem", "page tables", "swap", "adj")
+VICTIM_NOTE: Final = "anon, file, shmem: its RSS by kind. adj: oom_score_adj, -1000 (never) to 1000 (first)"
+CANDIDATE_TITLES: Final = ("weighed", "badness", "RSS", "adj", "")
+CANDIDATE_NOTE: Final = "badness: RSS, swap and page tables in pages, moved by adj; the most is killed"
+
+
+def shown_time(iso: str) -> str:
+    """`2025-11-24 23:40:04.412345 UTC`."""
+    return pd.Timestamp(iso).strftime("%Y-%m-%d %H:%M:%S.%f") + " UTC"
+
+
+def seconds_before(report: OomReport, iso: str) -> float:
+    """From an instant to the kill."""
+    return float((pd.Timestamp(report.time) - pd.Timestamp(iso)).total_seconds())
+
+
+def place(cgroup: str | None, container: str | None, pod: str | None = None) -> str:
+    """`container web, pod web-1 (/docker/4f…)`."""
+    path = visible(cgroup) if cgroup is not None else "a cgroup whose path is not known"
+    names = [f"{kind} {visible(name)}" for kind, name in (("container", container), ("pod", pod)) if name]
+    return f"{', '.join(names)} ({path})" if names else path
+
+
+def cause(report: OomReport) -> str:
+    verdict = report.verdict
+    return f"Cause: {verdict.cause} ({CAUSES[verdict.cause]}). Confidence: {verdict.confidence}."
+
+
+def setting(report: OomReport) -> Iterator[Fact]:
+    """When, where, against which limit."""
+    owner = report.limit_owner
+    yield "kill", f"number {report.kill_id}, {shown_time(report.time)}"
+    yield "cgroup", place(owner.cgroup, owner.container, owner.pod)
+    ancestor = "; the task that asked lives in a cgroup below it" if owner.is_ancestor else ""
+    yield "limit", f"{units.limit(owner.limit_bytes)}; {CONSTRAINTS[report.constraint]}{ancestor}"
+
+
+def composition(report: OomReport) -> list[tuple[str, int]]:
+    """(class, bytes) of the classes that hold anything, the largest first."""
+    parts = [(part, value) for part, value in report.composition.parts() if value]
+    return sorted(parts, key=lambda part: -part[1])
+
+
+def composition_rest(report: OomReport) -> Iterator[str]:
+    """Which classes are zero, and which are not known."""
+    for words, wanted in (("none of it: ", 0), ("not known: ", None)):
+        labels = [PART_LABELS[part][0] for part, value in report.composition.parts() if value == wanted]
+        if labels:
+            yield words + ", ".join(labels)
+
+
+def three_numbers(report: OomReport) -> Iterator[Fact]:
+    """Usage, working set and RSS, which are often taken for one another."""
+    rss = [
+        part
+        for victim in report.victims
+        for part in (victim.anon_rss_bytes, victim.file_rss_bytes, victim.shmem_rss_bytes)
+    ]
+    known = [part for part in rss if part is not None]
+    victims = "processes" if len(report.victims) > 1 else "process"
+    usage = report.limit_owner.usage_bytes
+    yield "usage", f"{units.size(usage)}: all that the limit counts, page cache included"
+    yield (
+        "working set",
+        f"{units.size(report.working_set_bytes)}: usage without inactive_file, the cache not used lately; "
+        "what Kubernetes shows",
+    )
+    yield (
+        "RSS",
+        f"{units.size(sum(known) if rss and len(known) == len(rss) else None)}: resident set size, what the "
+        f"killed {victims} had mapped; what ps shows",
+    )
+
+
+def cushion(report: OomReport) -> Iterator[Fact]:
+    """The page cache as the cushion between the limit and the kill."""
+    it = report.cushion
+    at_most, at_kill = units.size(it.cache_start_bytes), units.size(it.cache_end_bytes)
+    yield "page cache", f"{at_most} at its most, {at_kill} at the kill"
+    yield "evicted", f"{units.size(it.evicted_bytes)}: taken from it by reclaim to make room"
+    yield "absorbed", f"{units.size(it.absorbed_bytes)}: other memory that fitted only because of that"
+    if it.exhausted_at is not None:
+        yield "used up", f"{units.duration(seconds_before(report, it.exhausted_at))} before the kill"
+    elif why := report.quality.unknown.get("cushion.exhausted_at"):
+        yield "used up", f"{units.UNKNOWN}: {visible(why)}"
+    else:
+        yield "used up", "never: there was still cache at the kill"
+    yield "refaulted", f"{units.size(it.refaulted_bytes)}: evicted, but soon needed and read again"
+
+
+def reclaim(report: OomReport, page_size: int) -> Fact:
+    it = report.reclaim
+    return (
+        "in all",
+        f"{units.count(it.attempts)} attempts looked at {units.count(it.scanned_pages)} pages and freed "
+        f"{units.count(it.reclaimed_pages)} ({units.size(it.reclaimed_pages * page_size)}); "
+        f"tasks were held up {units.duration(it.stall_ms / 1000)} by them",
+    )
+
+
+def attempt_cells(report: OomReport, attempt: ReclaimAttempt) -> tuple[str, ...]:
+    """Cells under `TRANSCRIPT_TITLES`; counts are pages."""
+    return (
+        units.duration(seconds_before(report, attempt.time)),
+        f"{visible(attempt.comm)} ({attempt.pid})" if attempt.comm else f"pid {attempt.pid}",
+        units.count(attempt.scanned_pages),
+        units.count(attempt.reclaimed_pages),
+        units.count(attempt.reclaimed_anon_pages),
+        "no scan" if attempt.priority is None else str(attempt.priority),
+        units.duration(attempt.duration_ms / 1000),
+    )
+
+
+def asked(report: OomReport) -> Iterator[Fact]:
+    """The task whose page could not be had: name, cgroup, what it asked for."""
+    trigger = report.trigger
+    pages = ""
+    if trigger.order is not None:
+        pages = f", 2^{trigger.order} pages in a row (order)" if trigger.order else ", one page (order 0)"
+    gfp = "" if trigger.gfp is None else f", gfp {trigger.gfp:#x} (what the allocator may do to find memory)"
+    yield "asked", f"{visible(trigger.comm)} (pid {trigger.pid}){pages}{gfp}"
+    if trigger.cgroup is not None and trigger.cgroup != report.limit_owner.cgroup:
+        yield "its cgroup", visible(trigger.cgroup)
+
+
+def allocated(report: OomReport, most: int) -> Iterator[Fact]:
+    """Who charged how much in the window before the kill, net of what they gave back."""
+    for one in report.allocators[:most]:
+        name = visible(one.comm) if one.comm else "name not known"
+        yield f"{name} ({one.tgid})", units.size(one.charged_bytes)
+    if len(report.allocators) > most:
+        rest = report.allocators[most:]
+        yield f"{len(rest)} more", units.size(sum(one.charged_bytes for one in rest))
+
+
+def victim_cells(victim: Victim) -> tuple[str, ...]:
+    """Cells under `VICTIM_TITLES`."""
+    return (
+        f"{visible(victim.comm)} ({victim.pid})",
+        units.size(victim.anon_rss_bytes),
+        units.size(victim.file_rss_bytes),
+        units.size(victim.shmem_rss_bytes),
+        units.size(victim.pgtables_bytes),
+        units.size(victim.swap_bytes),
+        str(victim.oom_score_adj),
+    )
+
+
+def candidate_cells(candidate: Candidate) -> tuple[str, ...]:
+    """Cells under `CANDIDATE_TITLES`."""
+    return (
+        f"{visible(candidate.comm)} ({candidate.pid})",
+        units.count(candidate.badness),
+        units.size(candidate.rss_bytes),
+        str(candidate.oom_score_adj),
+        "chosen" if candidate.chosen else "",
+    )
+
+
+def quality(report: OomReport) -> Iterator[Fact]:
+    """What the report rests on, and what it does not know."""
+    lost = report.quality.lost_records
+    yield "lost records", f"{units.count(lost)}: sums of flows may be low" if lost else "none"
+    yield "kernel log", KERNEL_LOG[report.quality.kmsg]
+    by_reason: dict[str, list[str]] = {}
+    for field, why in report.quality.unknown.items():
+        by_reason.setdefault(why, []).append(field)
+    for why, fields in by_reason.items():
+        yield "not known", f"{', '.join(visible(field) for field in fields)}: {visible(why)}"
+
+
+def sizing(report: OomReport) -> Iterator[str]:
+    """The advice, and the limit that would have sufficed where that can be told."""
+    yield from (visible(sentence) for sentence in report.advice)
+    if report.sizing.min_limit_bytes is not None:
+        low, high = report.sizing.min_limit_bytes
+        yield f"The same work would have fitted a limit between {units.size(low)} and {units.size(high)}."
+
+
+def held(one: Held) -> Iterator[Fact]:
+    """A cgroup that lived: how near its limit it came, and what kept it alive."""
+    yield "limit", units.limit(one.limit_bytes)
+    near = ""
+    if one.headroom_bytes is not None and one.limit_bytes:
+        share = units.percent(one.peak_usage_bytes, one.limit_bytes)
+        near = f", {share} of the limit; {units.size(one.headroom_bytes)} were left"
+    yield "most usage", units.size(one.peak_usage_bytes) + near
+    yield (
+        "made of",
+        f"{units.size(one.cache_at_peak_bytes)} page cache then (file contents, which reclaim can drop); "
+        f"anon (process memory with no file behind it) was {units.size(one.peak_anon_bytes)} at most",
+    )
+    yield (
+        "given back",
+        f"{units.size(one.evicted_bytes)} of page cache, by {units.count(one.reclaim.attempts)} attempts of "
+        "reclaim (the kernel freeing memory for a cgroup at its limit), which held tasks up "
+        f"{units.duration(one.reclaim.stall_ms / 1000)}",
+    )
+    yield "refaulted", f"{units.size(one.refaulted_bytes)}: evicted, but soon needed and read again"
+    yield "limit hit", f"{units.count(one.max_events)} times by the kernel's own count"
+    lost = one.quality.lost_records
+    yield "lost records", f"{units.count(lost)}: sums of flows may be low" if lost else "none"
+
+
+def held_summary(cgroups: Iterable[Held]) -> str:
+    """One sentence on a trace without a kill: the cgroup that came nearest to its limit, and what held."""
+    limited = [one for one in cgroups if one.headroom_bytes is not None and one.limit_bytes]
+    if not limited:
+        return "Nothing was killed, and no cgroup of this trace has a limit."
+    near = min(limited, key=lambda one: (one.headroom_bytes or 0) / (one.limit_bytes or 1))
+    where = place(near.cgroup, near.container)
+    came = f"Nothing was killed: {where} came within {units.size(near.headroom_bytes)} of its limit of "
+    if not near.evicted_bytes:
+        return came + f"{units.size(near.limit_bytes)}; no page cache had to be given back."
+    return came + f"{units.size(near.limit_bytes)}; {units.size(near.evicted_bytes)} of page cache gave way."

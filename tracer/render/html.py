@@ -1,0 +1,133 @@
+"""The report as one HTML page that needs nothing else: no request leaves it, no script runs in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+import jinja2
+from markupsafe import Markup
+
+from tracer.analysis.report import Held, OomReport
+from tracer.render import facts, units
+from tracer.render.escape import visible
+from tracer.render.layers import BY_NAME, LAYERS, OF_COMPOSITION, PART_LABELS
+
+_MOST_ALLOCATORS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An `<svg>` element of `render.plots` and the cgroup that it shows."""
+
+    cgroup: str
+    container: str | None
+    svg: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What the page is about; `lost` is the number of records lost in all streams."""
+
+    trace: str
+    meta: Mapping[str, Any]
+    interrupted: bool
+    lost: int
+    pictures: Sequence[Picture]
+    reports: Sequence[OomReport]
+    held: Sequence[Held]
+
+
+def page(subject: Subject) -> str:
+    """The page. The same subject gives the same text."""
+    page_size = int(subject.meta["page_size"])
+    headline = subject.reports[0].verdict.summary if subject.reports else facts.held_summary(subject.held)
+    return _template().render(
+        title=f"memcg-tracer: {visible(subject.trace)}",
+        headline=visible(headline),
+        interrupted=subject.interrupted,
+        lost=units.count(subject.lost) if subject.lost else None,
+        layers=LAYERS,
+        pictures=[
+            {"place": facts.place(picture.cgroup, picture.container), "svg": Markup(picture.svg)}
+            for picture in subject.pictures
+        ],
+        kills=[_kill(report, page_size) for report in subject.reports],
+        held=[(facts.place(one.cgroup, one.container), list(facts.held(one))) for one in subject.held],
+        recording=list(_recording(subject)),
+    )
+
+
+def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
+    total = report.composition.total
+    return {
+        "number": report.kill_id,
+        "summary": visible(report.verdict.summary),
+        "cause": facts.cause(report),
+        "setting": list(facts.setting(report)),
+        "evidence": [visible(sentence) for sentence in report.verdict.evidence],
+        "contributing": [visible(sentence) for sentence in report.verdict.contributing],
+        "composition": [
+            {
+                "layer": BY_NAME[OF_COMPOSITION[part]].name,
+                "label": PART_LABELS[part][0],
+                "meaning": PART_LABELS[part][1],
+                "size": units.size(value),
+                "percent": units.percent(value, total),
+                "share": 100 * max(value, 0) / total if total else 0,
+            }
+            for part, value in facts.composition(report)
+        ],
+        "usage": units.size(total),
+        "composition_rest": list(facts.composition_rest(report)),
+        "three_numbers": list(facts.three_numbers(report)),
+        "cushion": list(facts.cushion(report)),
+        "reclaim": facts.reclaim(report, page_size),
+        "transcript": [facts.attempt_cells(report, attempt) for attempt in report.reclaim.transcript],
+        "transcript_titles": facts.TRANSCRIPT_TITLES,
+        "transcript_note": facts.TRANSCRIPT_NOTE,
+        "asked": list(facts.asked(report)),
+        "stack": [visible(frame) for frame in report.trigger.stack or ()],
+        "user_stack": [visible(frame) for frame in report.trigger.user_stack or ()],
+        "allocators": list(facts.allocated(report, _MOST_ALLOCATORS)),
+        "victims": [facts.victim_cells(victim) for victim in report.victims],
+        "victim_titles": facts.VICTIM_TITLES,
+        "victim_note": facts.VICTIM_NOTE,
+        "candidates": [facts.candidate_cells(candidate) for candidate in report.candidates],
+        "candidate_titles": facts.CANDIDATE_TITLES,
+        "candidate_note": facts.CANDIDATE_NOTE,
+        "advice": list(facts.sizing(report)),
+        "quality": list(facts.quality(report)),
+    }
+
+
+def _recording(subject: Subject) -> list[facts.Fact]:
+    meta = subject.meta
+    ended = "interrupted" if subject.interrupted else f"{meta['ended']} ({meta['end_reason']})"
+    pairs = (
+        ("trace", subject.trace),
+        (
+            "host",
+            f"{meta['host_name']}, {meta['architecture']}, {meta['cpus']} CPUs",
+        ),
+        ("cgroups", f"v{meta['cgroup_version']}"),
+        ("kernel", meta["kernel_release"]),
+        ("command", " ".join(map(str, meta["command_line"]))),
+        ("started", meta["started"]),
+        ("ended", ended),
+        ("lost records", units.count(subject.lost) if subject.lost else "none"),
+        ("recorded by", f"memcg-tracer {meta['tool_version']}"),
+    )
+    return [(label, visible(str(value))) for label, value in pairs]
+
+
+@cache
+def _template() -> jinja2.Template:
+    source = (resources.files("tracer.render") / "report.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(source)

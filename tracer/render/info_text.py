@@ -1,0 +1,111 @@
+"""What a trace holds, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from tracer.render import sections, units
+from tracer.render.escape import visible
+
+_MOST_CGROUPS: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class TracedCgroup:
+    """A cgroup of the trace; `peak_usage_bytes` is null where no usage was read."""
+
+    path: str
+    container: str | None
+    limit_bytes: int | None
+    peak_usage_bytes: int | None
+    kills: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """`rows`: table -> rows; `lost`: every stream -> records lost; `duration_s` of an interrupted recording
+    is up to its last record. `cgroups` are those with data, what matters first."""
+
+    path: str
+    interrupted: bool
+    duration_s: float | None
+    size_bytes: int
+    rows: Mapping[str, int]
+    lost: Mapping[str, int]
+    cgroups: Sequence[TracedCgroup]
+    meta: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of `info --json`."""
+        return {"schema": 1, **asdict(self)}
+
+
+def lines(summary: Summary) -> Iterator[RenderableType]:
+    """The summary as sections of labels and values."""
+    meta = summary.meta
+    yield Text(visible(summary.path), style="bold")
+    if summary.interrupted:
+        yield Text(
+            "The recording was interrupted, or still goes on: this is what had been written so far.", "yellow"
+        )
+    ended = "not by itself" if summary.interrupted else visible(str(meta["end_reason"]))
+    yield sections.facts(
+        [
+            ("ended", ended),
+            ("started", visible(str(meta["started"]))),
+            ("duration", units.duration(summary.duration_s)),
+            ("size", units.size(summary.size_bytes)),
+            ("command", visible(" ".join(map(str, meta["command_line"])))),
+            *(("filter", f"{name}: {value}") for name, value in _flat(meta["filters"])),
+        ]
+    )
+    yield sections.title("Machine")
+    yield sections.facts(
+        [
+            ("host", visible(str(meta["host_name"]))),
+            (
+                "kernel",
+                visible(f"{meta['kernel_release']} {meta['architecture']}, cgroup v{meta['cgroup_version']}"),
+            ),
+            ("CPUs", f"{meta['cpus']}, pages of {units.size(meta['page_size'])}"),
+            (
+                "recorded by",
+                visible(f"memcg-tracer {meta['tool_version']}, trace schema {meta['schema_version']}"),
+            ),
+        ]
+    )
+    yield sections.title("Rows")
+    yield sections.facts((table, units.count(rows)) for table, rows in summary.rows.items())
+    yield sections.title("Lost records")
+    lost = [(stream, units.count(records)) for stream, records in summary.lost.items() if records]
+    yield sections.facts(lost or [("none lost", "in any stream: " + ", ".join(summary.lost))])
+    yield from _cgroups(summary.cgroups)
+    for title, values in (("Probes", meta["probes"]), ("What tracing cost", meta["cost"])):
+        yield sections.title(title)
+        yield sections.facts([*_flat(values)] or [("", units.UNKNOWN)], label_cells=0)
+
+
+def _cgroups(cgroups: Sequence[TracedCgroup]) -> Iterator[RenderableType]:
+    yield sections.title("Cgroups with data")
+    table = sections.table(("peak usage", ">"), ("limit", ">"), ("kills", ">"), ("cgroup", "<"))
+    for one in cgroups[:_MOST_CGROUPS]:
+        name = visible(one.path) + (f" (container {visible(one.container)})" if one.container else "")
+        kills = units.count(one.kills) if one.kills else ""
+        table.add_row(units.size(one.peak_usage_bytes), units.limit(one.limit_bytes), kills, name)
+    yield sections.indented(table)
+    if len(cgroups) > _MOST_CGROUPS:
+        yield sections.note(f"and {len(cgroups) - _MOST_CGROUPS} more (--json lists them all)")
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """(`a.b`, value) for each leaf of what meta.json nests."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield visible(name), units.UNKNOWN if value is None else visible(str(value))

@@ -1,0 +1,56 @@
+"""What stands out in every picture: kills, and the moment the page cache was used up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tracer.analysis.report import OomReport
+from tracer.render import units
+from tracer.render.escape import visible
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """`text` has its names escaped; `time` is UTC."""
+
+    time: pd.Timestamp
+    text: str
+    is_kill: bool
+
+
+def of_cgroup(reports: Iterable[OomReport], cgroup: str, timeline: pd.DataFrame) -> list[Marker]:
+    """The markers of the kills that concern the cgroup with this path, within the time of its `timeline`."""
+    if len(timeline) < 2:
+        return []
+    begin, step = timeline.index[0], timeline.index[1] - timeline.index[0]
+    end = timeline.index[-1] + step
+    markers = [
+        marker for report in reports if _concerns(report, cgroup) for marker in _of_kill(report, cgroup)
+    ]
+    return [marker for marker in markers if begin <= marker.time < end]
+
+
+def _concerns(report: OomReport, cgroup: str) -> bool:
+    below = cgroup.rstrip("/") + "/"
+    places = (report.limit_owner.cgroup, *(victim.cgroup for victim in report.victims))
+    return any(place is not None and (place + "/").startswith(below) for place in places)
+
+
+def _of_kill(report: OomReport, cgroup: str) -> Iterator[Marker]:
+    if report.cushion.exhausted_at is not None and report.limit_owner.cgroup == cgroup:
+        gave = (
+            ""
+            if report.cushion.evicted_bytes is None
+            else (f", having given back {units.size(report.cushion.evicted_bytes)}")
+        )
+        yield Marker(
+            pd.Timestamp(report.cushion.exhausted_at), f"the page cache is used up{gave}", is_kill=False
+        )
+    for victim in report.victims:
+        text = (
+            f"OOM kill: {visible(victim.comm)} (pid {victim.pid}), anon {units.size(victim.anon_rss_bytes)}"
+        )
+        yield Marker(pd.Timestamp(report.time), text, is_kill=True)

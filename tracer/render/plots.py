@@ -1,0 +1,165 @@
+"""The pictures of the HTML page as SVG text. The only module that imports matplotlib."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tracer.render.layers import BY_NAME, LAYERS, floats, stacked
+from tracer.render.markers import Marker
+from tracer.schema import UNLIMITED_BYTES
+
+MIB: Final = 1 << 20
+_INK: Final = "#010203"
+"""Stands for the page's text colour: matplotlib cannot write `currentColor`, so it is put in afterwards."""
+
+_STYLE: Final[dict[str, Any]] = {
+    "axes.edgecolor": _INK,
+    "axes.facecolor": "none",
+    "axes.labelcolor": _INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "legend.frameon": False,
+    "legend.labelcolor": _INK,
+    "path.simplify": False,
+    "svg.fonttype": "none",
+    "text.color": _INK,
+    "text.parse_math": False,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+}
+
+
+def memory_over_time(
+    timeline: pd.DataFrame, origin: pd.Timestamp, markers: Iterable[Marker], *, page_size: int, salt: str
+) -> str:
+    """An `<svg>` element: composition against the limit, page-cache flows, reclaim; seconds from `origin`.
+
+    `timeline` is of one cgroup with at least two rows. `salt` keeps the ids of several pictures in one page
+    apart; equal arguments give equal text.
+    """
+    step_s = (timeline.index[1] - timeline.index[0]).total_seconds()
+    # Levels hold at the end of a row, flows are of the whole row.
+    begins = np.asarray((pd.DatetimeIndex(timeline.index) - origin).total_seconds())
+    style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": salt}
+    with rc_context(style):
+        figure = Figure(figsize=(9.6, 8.0), layout="constrained")
+        figure.patch.set_alpha(0)
+        memory, cache, reclaim = figure.subplots(3, 1, sharex=True, height_ratios=(5, 2, 2))
+        _draw_memory(memory, timeline, begins + step_s)
+        _draw_rates(
+            cache,
+            begins,
+            {
+                "added": floats(timeline, "cache_added_bytes") / MIB / step_s,
+                "evicted": floats(timeline, "cache_evicted_bytes") / MIB / step_s,
+                "refaulted": floats(timeline, "refault_bytes") / MIB / step_s,
+            },
+            "page cache",
+        )
+        _draw_rates(
+            reclaim,
+            begins,
+            {
+                "scanned": floats(timeline, "scanned_pages") * page_size / MIB / step_s,
+                "freed": floats(timeline, "reclaimed_bytes") / MIB / step_s,
+            },
+            "reclaim",
+        )
+        for marker in markers:
+            _draw_marker(figure.axes, marker, (marker.time - origin).total_seconds())
+        reclaim.set_xlabel("seconds since the trace began")
+        memory.set_xlim(begins[0], begins[-1] + step_s)
+        out = io.StringIO()
+        figure.savefig(
+            out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
+    return _for_page(
+        out.getvalue(), "Memory of the cgroup against its limit, page-cache flows and reclaim over time"
+    )
+
+
+def _draw_memory(axes: Axes, timeline: pd.DataFrame, seconds: np.ndarray[Any, Any]) -> None:
+    layers = stacked(timeline) / MIB
+    shown = [layer for layer in LAYERS if layers[layer.name].max() > 0]
+    axes.stackplot(
+        seconds,
+        *(layers[layer.name].to_numpy() for layer in shown),
+        labels=[layer.label for layer in shown],
+        colors=[layer.hex for layer in shown],
+        linewidth=0,
+    )
+    limit = floats(timeline, "limit_bytes")
+    peak = np.nanmax(floats(timeline, "usage_bytes"), initial=0.0) / MIB
+    limit = np.where(limit < UNLIMITED_BYTES, limit, np.nan) / MIB
+    top = np.nanmax(limit, initial=0.0)
+    if top and peak >= top / 4:
+        axes.plot(seconds, limit, color=_INK, linestyle="--", linewidth=1.3, label="limit")
+    else:
+        top = peak
+    axes.set_ylim(0, max(top, peak) * 1.12 or 1)
+    axes.set_ylabel("MiB")
+    axes.set_title("What usage is made of")
+    handles, labels = axes.get_legend_handles_labels()
+    axes.figure.legend(
+        handles[::-1], labels[::-1], loc="outside upper center", ncols=len(labels), columnspacing=1.2
+    )
+
+
+def _draw_rates(
+    axes: Axes, begins: np.ndarray[Any, Any], rates: dict[str, np.ndarray[Any, Any]], title: str
+) -> None:
+    colours = (BY_NAME["cache"].hex, BY_NAME["anon"].hex, BY_NAME["shmem"].hex)
+    for (label, rate), colour, line in zip(rates.items(), colours, ("-", "-", "--"), strict=False):
+        axes.step(begins, rate, where="post", label=label, color=colour, linestyle=line, linewidth=1.5)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("MiB/s")
+    axes.set_title(title)
+    axes.legend(loc="upper left", ncols=len(rates))
+
+
+def _draw_marker(panels: list[Axes], marker: Marker, second: float) -> None:
+    for axes in panels:
+        axes.axvline(
+            second,
+            color=_INK,
+            linewidth=1.5 if marker.is_kill else 1.0,
+            linestyle="-" if marker.is_kill else ":",
+        )
+    words = "✗ OOM kill" if marker.is_kill else "cache used up"
+    panels[0].annotate(
+        words,
+        (second, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(4 if marker.is_kill else -4, -2),
+        textcoords="offset points",
+        ha="left" if marker.is_kill else "right",
+        va="top",
+        fontweight="bold" if marker.is_kill else "normal",
+    )
+
+
+def _for_page(svg: str, label: str) -> str:
+    """The element alone, in the page's colours, scaling with it, without what names other places."""
+    svg = svg[svg.index("<svg ") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    head, body = svg.split(">", 1)
+    view_box = re.search(r'viewBox="[^"]*"', head)
+    assert view_box is not None
+    body = body.replace("xlink:href=", "href=").replace(_INK, "currentColor")
+    referenced = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', body))
+    body = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in referenced else "", body)
+    return f'<svg {view_box[0]} role="img" aria-label="{html.escape(label)}">{body}'
