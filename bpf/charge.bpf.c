@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * The ledger: every change of a memcg's memory counters, by owner, process and category.
+ *
+ * Updates are combined before they travel: each CPU has a small direct-mapped cache of (memcg, process, category)
+ * sums. A sum leaves for the ring when it is large (256 KiB), old (10 ms), displaced by another, or when user space
+ * asks (the `drain` program). A record that finds the ring full is not forgotten: a sum that can stay, stays; one that
+ * must make room is added to `residue`, by cgroup and category, from where user space collects it. So sums are exact
+ * whatever is lost; only who and when can get lost.
+ */
+
+#define COMBINE_BYTES (256 << 10)
+#define COMBINE_NS (10 * 1000 * 1000ULL)
+#define COMBINE_SLOTS 256
+#define RING_WAKE_BYTES (CHARGE_RING_PAGES * 4096UL / 2)
+
+BPF_RINGBUF_OUTPUT(charge_ring, CHARGE_RING_PAGES);
+
+struct combined {
+	struct mem_cgroup *memcg;
+	u64 cgroup_id;
+	u64 since_ns;
+	s64 delta_bytes;
+	u32 tgid;
+	u32 category;
+	u32 updates;
+	u32 pad;
+};
+
+BPF_PERCPU_ARRAY(combine, struct combined, COMBINE_SLOTS);
+
+struct residue_key {
+	u64 cgroup_id;
+	u64 category;
+};
+
+BPF_HASH(residue, struct residue_key, s64, 8192);
+
+/*
+ * Whether this CPU is inside a combine slot. Programs on one CPU nest (an interrupt's inside a task's, `drain` by IPI
+ * inside either) and never interleave, so a flag is a lock: whoever finds it set leaves the slots alone.
+ */
+BPF_PERCPU_ARRAY(combine_busy, u32, 1);
+
+/* memcg -> this CPU's byte counters when last seen. */
+struct bytes_seen {
+	s64 bytes[BYTE_COUNTERS];
+};
+
+BPF_TABLE("percpu_hash", struct mem_cgroup *, struct bytes_seen, bytes_seen, 4096);
+
+static __always_inline bool send(struct combined *sum)
+{
+	struct charge_event *record = charge_ring.ringbuf_reserve(sizeof(*record));
+
+	if (!record)
+		return false;
+
+	struct counter counter = read_counter(&sum->memcg->memory);
+
+	record->time_ns = bpf_ktime_get_ns();
+	record->cgroup_id = sum->cgroup_id;
+	record->usage_pages = counter.usage_pages;
+	record->limit_pages = counter.limit_pages;
+	record->delta_bytes = sum->delta_bytes;
+	record->tgid = sum->tgid;
+	record->updates = sum->updates;
+		record->category = sum->category;
+
+	u64 waiting = charge_ring.ringbuf_query(BPF_RB_AVAIL_DATA);
+
+	charge_ring.ringbuf_submit(record, waiting > RING_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	return true;
+}
+
+static __always_inline void clear(struct combined *sum)
+{
+	sum->delta_bytes = 0;
+	sum->updates = 0;
+	sum->since_ns = 0;
+}
+
+static __always_inline void add_residue(u64 cgroup_id, u32 category, s64 delta_bytes)
+{
+	struct residue_key key = { .cgroup_id = cgroup_id, .category = category };
+	s64 zero = 0;
+	s64 *total = residue.lookup_or_try_init(&key, &zero);
+
+	count_lost(STREAM_CHARGE);
+	if (total)
+		__sync_fetch_and_add(total, delta_bytes);
+}
+
+/* Make `sum` the one of (memcg, tgid, category); false where the memcg is not traced. */
+static __always_inline bool claim(struct combined *sum, struct mem_cgroup *memcg, u32 tgid, u32 category)
+{
+	struct memcg_info *info;
+
+	if (sum->memcg == memcg && sum->tgid == tgid && sum->category == category)
+		return true;
+	info = memcg_info(memcg);
+	if (!info || !info->traced)
+		return false;
+	if (sum->updates && !send(sum))
+		add_residue(sum->cgroup_id, sum->category, sum->delta_bytes);
+	clear(sum);
+	sum->memcg = memcg;
+	sum->cgroup_id = info->cgroup_id;
+	sum->tgid = tgid;
+	sum->category = category;
+	see_current(tgid);
+	return true;
+}
+
+static __always_inline void combine_into(struct combined *sum, s64 delta_bytes)
+{
+	u64 now = bpf_ktime_get_ns();
+
+	if (!sum->updates)
+		sum->since_ns = now;
+	sum->delta_bytes += delta_bytes;
+	sum->updates++;
+	if (sum->delta_bytes >= COMBINE_BYTES || sum->delta_bytes <= -COMBINE_BYTES ||
+	    now - sum->since_ns >= COMBINE_NS) {
+		if (send(sum))
+			clear(sum);
+	}
+}
+
+static __always_inline int charge(struct mem_cgroup *memcg, u32 category, s64 delta_bytes)
+{
+	u32 zero = 0;
+	u32 tgid = current_tgid();
+	u64 mixed = ((u64)memcg >> 6) + tgid * 31 + category * 17;
+	u32 slot = (mixed ^ (mixed >> 8)) & (COMBINE_SLOTS - 1);
+	struct combined *sum = combine.lookup(&slot);
+	volatile u32 *busy = combine_busy.lookup(&zero);
+
+	if (!sum || !busy || !delta_bytes)
+		return 0;
+	if (*busy) {
+		if (is_traced(memcg))
+			add_residue(traced_id(memcg), category, delta_bytes);
+		return 0;
+	}
+	*busy = 1;
+	if (claim(sum, memcg, tgid, category))
+		combine_into(sum, delta_bytes);
+	*busy = 0;
+	return 0;
+}
+
+/* This CPU's copy of a memcg's counters. */
+static __always_inline struct memcg_vmstats_percpu *this_cpu_stats(struct mem_cgroup *memcg)
+{
+	u32 cpu = bpf_get_smp_processor_id();
+	u64 *offset = cpu_offsets.lookup(&cpu);
+	char *counters = (char *)READ(memcg, vmstats_percpu);
+
+	return offset && *offset && counters ? (struct memcg_vmstats_percpu *)(counters + *offset) : NULL;
+}
+
+/*
+ * Slab and percpu memory are counted in bytes, but the tracepoint reports whole pages (memcg_state_val_in_pages in
+ * mm/memcontrol.c rounds every small update to at least one page), so its sum drifts. The counter itself is exact: take
+ * its difference since the last look. Without a calibrated index, the tracepoint's pages are all there is.
+ */
+static __always_inline s64 exact_bytes(struct mem_cgroup *memcg, u32 which, s64 reported_bytes)
+{
+	struct calibration *known = calibrated();
+	struct memcg_vmstats_percpu *stats = this_cpu_stats(memcg);
+	u32 index = known ? known->byte_counter_index[which] : 0;
+
+	if (!index || !stats)
+		return reported_bytes;
+
+	s64 bytes = READ(stats, state[(index - 1) & (TRACER_STATE_ITEMS - 1)]);
+	struct bytes_seen zero = {};
+	struct bytes_seen *seen = bytes_seen.lookup_or_try_init(&memcg, &zero);
+
+	if (!seen)
+		return reported_bytes;
+
+	s64 delta = bytes - seen->bytes[which];
+
+	seen->bytes[which] = bytes;
+	return delta;
+}
+
+static __always_inline int account(struct mem_cgroup *memcg, u32 category, s64 pages)
+{
+	s64 delta_bytes = pages * (s64)PAGE_SIZE;
+
+	if (category == CATEGORY_COUNT || !is_traced(memcg))
+		return 0;
+	if (category == CATEGORY_SLAB_RECLAIMABLE)
+		delta_bytes = exact_bytes(memcg, BYTES_SLAB_RECLAIMABLE, delta_bytes);
+	else if (category == CATEGORY_SLAB_UNRECLAIMABLE)
+		delta_bytes = exact_bytes(memcg, BYTES_SLAB_UNRECLAIMABLE, delta_bytes);
+	else if (category == CATEGORY_PERCPU)
+		delta_bytes = exact_bytes(memcg, BYTES_PERCPU, delta_bytes);
+	return charge(memcg, category, delta_bytes);
+}
+
+static __always_inline u32 category_of_lruvec_state(s32 item)
+{
+	switch (item) {
+	case KERNEL_ENUM_NR_ANON_MAPPED:
+		return CATEGORY_ANON;
+	case KERNEL_ENUM_NR_FILE_PAGES:
+		return CATEGORY_FILE;
+	case KERNEL_ENUM_NR_SHMEM:
+		return CATEGORY_SHMEM;
+	case KERNEL_ENUM_NR_SLAB_RECLAIMABLE_B:
+		return CATEGORY_SLAB_RECLAIMABLE;
+	case KERNEL_ENUM_NR_SLAB_UNRECLAIMABLE_B:
+		return CATEGORY_SLAB_UNRECLAIMABLE;
+	case KERNEL_ENUM_NR_KERNEL_STACK_KB:
+		return CATEGORY_KERNEL_STACK;
+	case KERNEL_ENUM_NR_PAGETABLE:
+		return CATEGORY_PAGE_TABLES;
+	}
+	return CATEGORY_COUNT;
+}
+
+static __always_inline u32 category_of_state(s32 item)
+{
+	switch (item) {
+	case KERNEL_ENUM_MEMCG_SWAP:
+		return CATEGORY_SWAP;
+	case KERNEL_ENUM_MEMCG_SOCK:
+		return CATEGORY_SOCK;
+	case KERNEL_ENUM_MEMCG_PERCPU_B:
+		return CATEGORY_PERCPU;
+	case KERNEL_ENUM_MEMCG_VMALLOC:
+		return CATEGORY_VMALLOC;
+	case KERNEL_ENUM_MEMCG_KMEM:
+		return CATEGORY_KERNEL;
+	}
+	return CATEGORY_COUNT;
+}
+
+/* Both tracepoints report whole pages, whatever the counter's own unit is; the type was int, and is long in 7.3. */
+PROGRAM(mod_memcg_lruvec_state)
+{
+	return account((struct mem_cgroup *)ctx->args[0], category_of_lruvec_state(ctx->args[1]), (s32)ctx->args[2]);
+}
+
+PROGRAM(mod_memcg_state)
+{
+	return account((struct mem_cgroup *)ctx->args[0], category_of_state(ctx->args[1]), (s32)ctx->args[2]);
+}
+
+/*
+ * Run by user space on each CPU (BPF_PROG_TEST_RUN): send every sum that waits. Returns how many could not leave, or a
+ * positive number too where this CPU was inside a slot: ask again.
+ */
+PROGRAM(drain)
+{
+	u32 zero = 0;
+	int left = 0;
+	volatile u32 *busy = combine_busy.lookup(&zero);
+
+	if (!busy || *busy)
+		return 1;
+	*busy = 1;
+	for (u32 slot = 0; slot < COMBINE_SLOTS; slot++) {
+		u32 key = slot;
+		struct combined *sum = combine.lookup(&key);
+
+		if (!sum || !sum->updates)
+			continue;
+		if (send(sum))
+			clear(sum);
+		else
+			left++;
+	}
+	*busy = 0;
+	return left;
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * The kernel's own count of pages scanned and stolen, by memcg. memory.stat of cgroup v1 does not print it, so there
+ * these sums of count_memcg_events stand in; on v2 this program is not attached. Most events are page faults: they
+ * leave at once.
+ */
+
+struct reclaim_counts {
+	u64 pgscan;
+	u64 pgsteal;
+};
+
+BPF_HASH(reclaim_counts, u64, struct reclaim_counts, 8192); /* by cgroup id */
+
+static __always_inline bool is_scan(u32 item)
+{
+	return item == KERNEL_ENUM_PGSCAN_KSWAPD || item == KERNEL_ENUM_PGSCAN_DIRECT ||
+	       item == KERNEL_ENUM_PGSCAN_KHUGEPAGED
+#ifdef KERNEL_ENUM_PGSCAN_PROACTIVE
+	       || item == KERNEL_ENUM_PGSCAN_PROACTIVE
+#endif
+		;
+}
+
+static __always_inline bool is_steal(u32 item)
+{
+	return item == KERNEL_ENUM_PGSTEAL_KSWAPD || item == KERNEL_ENUM_PGSTEAL_DIRECT ||
+	       item == KERNEL_ENUM_PGSTEAL_KHUGEPAGED
+#ifdef KERNEL_ENUM_PGSTEAL_PROACTIVE
+	       || item == KERNEL_ENUM_PGSTEAL_PROACTIVE
+#endif
+		;
+}
+
+PROGRAM(count_memcg_events)
+{
+	u32 item = ctx->args[1];
+	bool scan = is_scan(item);
+
+	if (!scan && !is_steal(item))
+		return 0;
+
+	struct mem_cgroup *memcg = (struct mem_cgroup *)ctx->args[0];
+	u32 pid = bpf_get_current_pid_tgid();
+	struct attempt *attempt = attempts.lookup(&pid);
+
+	if (attempt && !attempt->scanned_memcg)
+		attempt->scanned_memcg = memcg;
+	if (!is_traced(memcg))
+		return 0;
+
+	u64 id = traced_id(memcg);
+	struct reclaim_counts zero = {};
+	struct reclaim_counts *counts = reclaim_counts.lookup_or_try_init(&id, &zero);
+
+	if (counts)
+		__sync_fetch_and_add(scan ? &counts->pgscan : &counts->pgsteal, ctx->args[2]);
+	return 0;
+}

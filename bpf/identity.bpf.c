@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * The names behind ids, caught at the moment that user space could miss: cgroups made and removed, tasks seen for the
+ * first time, executing and exiting, files at the first sight of one of their folios.
+ */
+
+BPF_RINGBUF_OUTPUT(cgroup_ring, CGROUP_RING_PAGES);
+BPF_RINGBUF_OUTPUT(task_ring, TASK_RING_PAGES);
+BPF_RINGBUF_OUTPUT(inode_ring, INODE_RING_PAGES);
+
+BPF_TABLE("lru_hash", u32, u64, seen_tasks, 16384); /* tgid -> start */
+BPF_PERCPU_ARRAY(last_task, u32, 1);
+BPF_TABLE("lru_hash", u64, u8, seen_inodes, 65536);
+
+static __always_inline void emit_task(struct task_struct *task, u64 cgroup_id, u32 event)
+{
+	struct task_struct *leader = READ(task, group_leader);
+	struct task_event *record = task_ring.ringbuf_reserve(sizeof(*record));
+
+	if (!record) {
+		count_lost(STREAM_TASK);
+		return;
+	}
+	CLEAR(record);
+	record->time_ns = bpf_ktime_get_ns();
+	record->start_ns = READ(leader, start_boottime);
+	record->cgroup_id = cgroup_id;
+	record->tgid = READ(leader, tgid);
+	record->ppid = READ(READ(leader, real_parent), tgid);
+	record->uid = READ(READ(leader, cred), uid);
+	record->event = event;
+	bpf_probe_read_kernel(record->comm, sizeof(record->comm), &leader->comm);
+	task_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+}
+
+/* Say once who acts; `cgroup_id` is where the task was then. */
+static __always_inline void see_current(u32 tgid)
+{
+	u32 zero = 0;
+	u32 *last = last_task.lookup(&zero);
+
+	if (!last || *last == tgid)
+		return;
+	*last = tgid;
+	if (seen_tasks.lookup(&tgid))
+		return;
+
+	struct task_struct *task = current_task();
+	u64 start = 1;
+
+	seen_tasks.update(&tgid, &start);
+	emit_task(task, memcg_id(task_memcg(task)), TASK_SEEN);
+}
+
+#define NAME_ROOM 128 /* for one name with its end; a longer one is cut, and said to be */
+
+/* Names from the leaf up to the file system's root, each ended by '/'. */
+static __always_inline void read_path(struct inode_event *record, struct inode *inode)
+{
+	struct hlist_node *node = READ(inode, i_dentry.first);
+	u64 length = 0;
+
+	if (!node)
+		return;
+
+	struct dentry *dentry = (struct dentry *)((char *)node - offsetof(struct dentry, d_alias));
+
+	for (int depth = 0; depth < 20; depth++) {
+		struct dentry *parent = READ(dentry, d_parent);
+		const u8 *name = READ(dentry, d_name.name);
+
+		if (parent == dentry || !parent)
+			return;
+		if (length > TRACER_PATH_LEN - NAME_ROOM)
+			break;
+
+		s64 got = bpf_probe_read_kernel_str(record->path + length, NAME_ROOM, name);
+		u64 end = length + got;
+
+		if (got <= 0 || end - 1 >= TRACER_PATH_LEN)
+			break;
+		if (got == NAME_ROOM && READ(dentry, d_name.len) >= NAME_ROOM)
+			record->truncated = 1;
+		record->path[end - 1] = '/';
+		length = end;
+		record->path_len = length;
+		record->depth++;
+		dentry = parent;
+	}
+	record->truncated = 1;
+}
+
+/* A 63-bit identity of (device, inode, generation) that needs no state: multiply and fold, three rounds. */
+static __always_inline u64 inode_identity(u32 dev, u64 ino, u32 generation)
+{
+	u64 hash = ino ^ ((u64)dev << 32 | generation);
+
+	hash = (hash ^ (hash >> 32)) * 0xd6e8feb86659fd93ULL;
+	hash = (hash ^ (hash >> 32)) * 0xd6e8feb86659fd93ULL;
+	hash ^= (u64)dev * 0x9e3779b97f4a7c15ULL;
+	hash = (hash ^ (hash >> 32)) * 0xd6e8feb86659fd93ULL;
+	return (hash ^ (hash >> 32)) & 0x7fffffffffffffffULL;
+}
+
+static __always_inline int see_inode(struct inode *inode, u64 inode_id)
+{
+	u8 seen = 1;
+
+	if (seen_inodes.lookup(&inode_id))
+		return 0;
+
+	struct inode_event *record = inode_ring.ringbuf_reserve(sizeof(*record));
+
+	if (!record) {
+		count_lost(STREAM_INODE);
+		return 0;
+	}
+
+	struct super_block *sb = READ(inode, i_sb);
+
+	CLEAR(record);
+	record->time_ns = bpf_ktime_get_ns();
+	record->inode_id = inode_id;
+	record->ino = READ(inode, i_ino);
+	record->size_bytes = READ(inode, i_size);
+	record->dev = READ(sb, s_dev);
+	record->mode = READ(inode, i_mode);
+	record->nlink = READ(inode, i_nlink);
+	bpf_probe_read_kernel_str(record->fs_type, sizeof(record->fs_type), READ(READ(sb, s_type), name));
+	read_path(record, inode);
+	inode_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	seen_inodes.update(&inode_id, &seen);
+	return 0;
+}
+
+static __always_inline struct mem_cgroup *cgroup_memcg(struct cgroup *cgroup)
+{
+	return memcg_from_css(READ(cgroup, subsys[KERNEL_ENUM_memory_cgrp_id]));
+}
+
+static __always_inline int emit_cgroup(struct cgroup *cgroup, const char *path, u32 event)
+{
+	struct calibration *known = calibrated();
+
+	/* Each v1 hierarchy numbers its directories by itself: an id means something in the memory hierarchy alone. */
+	if (!known || (u64)READ(cgroup, root) != known->cgroup_root)
+		return 0;
+
+	struct mem_cgroup *memcg = cgroup_memcg(cgroup);
+
+	/* The memory of an earlier memcg can be this one's now. */
+	if (event == CGROUP_MKDIR && memcg)
+		memcgs.delete(&memcg);
+
+	struct cgroup_event *record = cgroup_ring.ringbuf_reserve(sizeof(*record));
+
+	if (!record) {
+		count_lost(STREAM_CGROUP);
+		return 0;
+	}
+	CLEAR(record);
+	record->time_ns = bpf_ktime_get_ns();
+	record->cgroup_id = READ(READ(cgroup, kn), id);
+	if (memcg && memcg_parent(memcg))
+		record->parent_id = memcg_id(memcg_parent(memcg));
+	record->memcg = (u64)memcg;
+	record->event = event;
+	bpf_probe_read_kernel_str(record->path, sizeof(record->path), path);
+	cgroup_ring.ringbuf_submit(record, 0);
+	return 0;
+}
+
+PROGRAM(cgroup_mkdir)
+{
+	return emit_cgroup((struct cgroup *)ctx->args[0], (const char *)ctx->args[1], CGROUP_MKDIR);
+}
+
+PROGRAM(cgroup_rmdir)
+{
+	return emit_cgroup((struct cgroup *)ctx->args[0], (const char *)ctx->args[1], CGROUP_RMDIR);
+}
+
+PROGRAM(sched_process_exec)
+{
+	struct task_struct *task = (struct task_struct *)ctx->args[0];
+	struct mem_cgroup *memcg = task_memcg(task);
+
+	if (is_traced(memcg))
+		emit_task(task, memcg_id(memcg), TASK_EXEC);
+	return 0;
+}
+
+PROGRAM(sched_process_exit)
+{
+	struct task_struct *task = (struct task_struct *)ctx->args[0];
+	u32 tgid = READ(task, tgid);
+	u32 zero = 0;
+
+	if (READ(task, pid) != tgid || !seen_tasks.lookup(&tgid))
+		return 0;
+	emit_task(task, memcg_id(task_memcg(task)), TASK_EXIT);
+	seen_tasks.delete(&tgid);
+
+	u32 *last = last_task.lookup(&zero);
+
+	if (last && *last == tgid)
+		*last = 0;
+	return 0;
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * Programs that user space runs itself (BPF_PROG_TEST_RUN): what can only be learnt by standing inside this kernel, and
+ * exact readings of a memcg's counters. Their arguments come in ctx->args.
+ */
+
+/* What a program hands back. */
+struct answer {
+	u64 memcg;
+	u64 cgroup_id;
+	u64 cgroup_root;
+	u64 usage_pages;
+	u64 limit_pages;
+	struct memcg_counters counters;
+};
+
+BPF_ARRAY(answer, struct answer, 1);
+BPF_PERCPU_ARRAY(landmark, u64, 1);
+
+static __always_inline struct file *file_of(u32 fd)
+{
+	struct files_struct *files = READ(current_task(), files);
+	struct file **table = (struct file **)READ(READ(files, fdt), fd);
+	struct file *file = NULL;
+
+	bpf_probe_read_kernel(&file, sizeof(file), table + fd);
+	return file;
+}
+
+/*
+ * Where each CPU keeps its copy of per-CPU memory, without the symbol __per_cpu_offset (kallsyms has data symbols only
+ * with CONFIG_KALLSYMS_ALL): our own per-CPU map has a pointer of that kind (bpf_array.pptrs), and a look-up in it
+ * returns this CPU's copy. The difference serves every per-CPU pointer.
+ *
+ * args: kernel address of the map `landmark`. Run once on each CPU.
+ */
+PROGRAM(find_cpu_offset)
+{
+	u32 zero = 0;
+	u32 cpu = bpf_get_smp_processor_id();
+	u64 *copy = landmark.lookup(&zero);
+	volatile u64 *offset = cpu_offsets.lookup(&cpu);
+	struct bpf_array *map = (struct bpf_array *)ctx->args[0];
+
+	if (!copy || !offset || !map)
+		return 1;
+	*offset = (u64)copy; /* by way of memory: the verifier does no sums with what it knows to be a pointer */
+	*offset -= (u64)READ(map, pptrs[0]);
+	return 0;
+}
+
+/* The kernel address of a map of ours. args: its file descriptor. Answers in `answer.memcg`. */
+PROGRAM(find_map)
+{
+	u32 zero = 0;
+	struct answer *out = answer.lookup(&zero);
+
+	if (!out)
+		return 1;
+	out->memcg = (u64)READ(file_of(ctx->args[0]), private_data);
+	return 0;
+}
+
+/*
+ * Where the registers saved at kernel entry lie on a task's stack: at its top, below a padding that depends on the
+ * configuration (THREAD_SIZE, and TOP_OF_KERNEL_STACK_PADDING with FRED). We are inside of bpf(2) now, whose number is
+ * known: try the places. args: that number.
+ */
+PROGRAM(find_registers)
+{
+	struct calibration *known = calibrated();
+	char *stack = READ(current_task(), stack);
+
+	if (!known)
+		return 1;
+#pragma unroll
+	for (u32 order = 13; order <= 17; order++) {
+#pragma unroll
+		for (u32 padding = 0; padding <= 16; padding += 16) {
+			u64 offset = (1UL << order) - sizeof(struct pt_regs) - padding;
+			struct pt_regs *regs = (struct pt_regs *)(stack + offset);
+#if defined(HAS_pt_regs_orig_ax)
+			u64 call = READ(regs, orig_ax);
+#elif defined(HAS_pt_regs_syscallno)
+			u64 call = READ(regs, syscallno);
+#else
+			u64 call = ~0UL;
+#endif
+			if (call == ctx->args[0]) {
+				known->regs_offset = offset;
+				return 0;
+			}
+		}
+	}
+	return 1;
+}
+
+/* The memcg of a cgroup directory, and the root of its hierarchy. args: descriptor of the open directory. */
+PROGRAM(find_memcg)
+{
+	u32 zero = 0;
+	struct answer *out = answer.lookup(&zero);
+	struct inode *inode = READ(file_of(ctx->args[0]), f_inode);
+	struct kernfs_node *node = (struct kernfs_node *)READ(inode, i_private);
+	struct cgroup *cgroup = (struct cgroup *)READ(node, priv);
+
+	if (!out)
+		return 1;
+	out->memcg = (u64)memcg_from_css(READ(cgroup, subsys[KERNEL_ENUM_memory_cgrp_id]));
+	out->cgroup_id = READ(node, id);
+	out->cgroup_root = (u64)READ(cgroup, root);
+	return 0;
+}
+
+/* A memcg's own counters now. args: its address. Returns 0, or 1 where they could not be read. */
+PROGRAM(read_memcg)
+{
+	u32 zero = 0;
+	struct mem_cgroup *memcg = (struct mem_cgroup *)ctx->args[0];
+	struct answer *out = answer.lookup(&zero);
+
+	if (!out)
+		return 1;
+
+	struct counter counter = read_counter(&memcg->memory);
+
+	CLEAR(&out->counters);
+	out->memcg = (u64)memcg;
+	out->cgroup_id = memcg_id(memcg);
+	out->usage_pages = counter.usage_pages;
+	out->limit_pages = counter.limit_pages;
+	return !sum_counters(out->counters.state, out->counters.events, memcg);
+}
+
+/* Take this CPU's byte counters of a memcg as seen, before the ledger starts. args: its address. Run on each CPU. */
+PROGRAM(prime_bytes)
+{
+	struct calibration *known = calibrated();
+	struct mem_cgroup *memcg = (struct mem_cgroup *)ctx->args[0];
+	struct memcg_vmstats_percpu *stats = this_cpu_stats(memcg);
+	struct bytes_seen zero = {};
+	struct bytes_seen *seen = bytes_seen.lookup_or_try_init(&memcg, &zero);
+
+	if (!known || !stats || !seen)
+		return 1;
+	for (u32 which = 0; which < BYTE_COUNTERS; which++) {
+		u32 index = known->byte_counter_index[which];
+
+		if (index)
+			seen->bytes[which] = READ(stats, state[(index - 1) & (TRACER_STATE_ITEMS - 1)]);
+	}
+	return 0;
+}
+
+/*
+ * Which position of memcg_vmstats_percpu.state belongs to which item. The kernel keeps that in a table
+ * (mem_cgroup_stats_index, since 6.10) whose address is a data symbol. But between two updates of one memcg on one CPU
+ * only the second's position changes, so user space finds it by comparing (tracer/capture/calibrate.py).
+ */
+struct watched {
+	u64 memcg;
+	u32 cpu;
+	u32 item;
+	s64 state[TRACER_STATE_ITEMS];
+};
+
+BPF_RINGBUF_OUTPUT(watched_ring, WATCHED_RING_PAGES);
+
+static __always_inline int watch(u64 memcg, u32 item)
+{
+	struct memcg_vmstats_percpu *stats = this_cpu_stats((struct mem_cgroup *)memcg);
+	struct watched *record;
+
+	if (!stats)
+		return 0;
+	record = watched_ring.ringbuf_reserve(sizeof(*record));
+	if (!record)
+		return 0;
+	record->memcg = memcg;
+	record->cpu = bpf_get_smp_processor_id();
+	record->item = item;
+	CLEAR(&record->state);
+	bpf_probe_read_kernel(record->state, sizeof(stats->state), &stats->state);
+	watched_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+PROGRAM(watch_lruvec_state)
+{
+	return watch(ctx->args[0], ctx->args[1]);
+}
+
+PROGRAM(watch_state)
+{
+	return watch(ctx->args[0], ctx->args[1]);
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * Reclaim attempts, begin to end, with what each list gave up. Between a begin and its end the attempt lives in
+ * `attempts`, by thread: the other programs ask there what the acting task is inside of.
+ */
+
+BPF_RINGBUF_OUTPUT(reclaim_ring, RECLAIM_RING_PAGES);
+
+struct attempt {
+	struct mem_cgroup *target;
+	struct mem_cgroup *scanned_memcg;
+	struct reclaim_event record;
+};
+
+BPF_HASH(attempts, u32, struct attempt, 8192); /* by thread id */
+BPF_PERCPU_ARRAY(new_attempt, struct attempt, 1);
+
+/* The last attempt that a thread ended: what an OOM kill follows on. */
+struct ended {
+	u64 time_ns;
+	u32 gfp;
+	u32 kind;
+};
+
+BPF_TABLE("lru_hash", u32, struct ended, last_ended, 4096);
+
+#define NEAR_LIMIT_PAGES 512 /* a PMD-sized folio is refused with that much room left */
+
+struct owner {
+	struct mem_cgroup *memcg;
+	u8 source;
+};
+
+static __always_inline u64 headroom_pages(struct page_counter *counter)
+{
+	struct counter value = read_counter(counter);
+
+	return value.usage_pages >= value.limit_pages ? 0 : value.limit_pages - value.usage_pages;
+}
+
+/*
+ * Whose limit a charge of current has hit. The tracepoints do not say (their memcg argument is missing as of 6.18), but
+ * a charge is refused by the first counter on the way to the root that has no room, so the one with the least room left
+ * is it; the nearest, where several have none.
+ */
+static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
+{
+	struct owner owner = { .memcg = NULL, .source = TARGET_NONE };
+	u64 least = NEAR_LIMIT_PAGES + 1;
+
+	for (int depth = 0; depth < MAX_DEPTH; depth++) {
+		u64 room;
+
+		if (!memcg)
+			break;
+		room = headroom_pages(&memcg->memory);
+#ifdef CGROUP_V1
+		/* memory + swap has a limit of its own on v1 (memory.memsw.limit_in_bytes) */
+		u64 memsw_room = headroom_pages(&memcg->memsw);
+
+		if (memsw_room < room)
+			room = memsw_room;
+#endif
+		if (room < least) {
+			least = room;
+			owner.memcg = memcg;
+			owner.source = TARGET_LIMIT;
+		} else if (!owner.memcg && READ(memcg, memory.usage) > READ(memcg, memory.high)) {
+			owner.memcg = memcg;
+			owner.source = TARGET_HIGH;
+		}
+		memcg = memcg_parent(memcg);
+	}
+	return owner;
+}
+
+static __always_inline int begin(u32 kind, s32 order, u32 gfp)
+{
+	u32 zero = 0;
+	struct task_struct *task = current_task();
+	u32 pid = bpf_get_current_pid_tgid();
+	struct attempt *attempt = new_attempt.lookup(&zero);
+
+	if (!attempt)
+		return 0;
+	CLEAR(attempt);
+
+	struct mem_cgroup *own = task_memcg(task);
+
+	if (kind == RECLAIM_MEMCG) {
+		struct owner owner = limit_owner(charged_memcg(task));
+
+		attempt->target = owner.memcg;
+		attempt->record.target_source = owner.source;
+	}
+	attempt->record.time_ns = bpf_ktime_get_ns();
+	attempt->record.task_cgroup_id = memcg_id(own);
+	attempt->record.tgid = current_tgid();
+	attempt->record.pid = pid;
+	attempt->record.kind = kind;
+	attempt->record.order = order;
+	attempt->record.gfp = gfp;
+	attempt->record.priority = -1;
+	attempts.update(&pid, attempt);
+	return 0;
+}
+
+/* Whether an attempt concerns what is traced: its target does, or it reclaims from everybody. */
+static __always_inline bool is_wanted(struct attempt *attempt)
+{
+	if (!attempt->target)
+		return true;
+	return is_traced(attempt->target);
+}
+
+static __always_inline void finish(struct attempt *attempt, u64 reclaimed)
+{
+	struct reclaim_event *record = &attempt->record;
+	u64 now = bpf_ktime_get_ns();
+	struct ended ended = { .time_ns = now, .gfp = record->gfp, .kind = record->kind };
+	u32 pid = record->pid;
+
+	last_ended.update(&pid, &ended);
+	if (!attempt->target && (record->kind == RECLAIM_MEMCG || record->kind == RECLAIM_SOFTLIMIT)) {
+		attempt->target = attempt->scanned_memcg;
+		record->target_source = attempt->target ? TARGET_SCANNED : TARGET_NONE;
+		if (record->kind == RECLAIM_MEMCG)
+			record->kind = RECLAIM_PROACTIVE; /* no limit was in the way: somebody asked for it */
+	}
+	if (!is_wanted(attempt))
+		return;
+	record->duration_ns = now - record->time_ns;
+	record->reclaimed = reclaimed;
+	if (attempt->target) {
+		struct counter counter = read_counter(&attempt->target->memory);
+
+		record->cgroup_id = memcg_id(attempt->target);
+		record->usage_pages = counter.usage_pages;
+		record->limit_pages = counter.limit_pages;
+	}
+	see_current(record->tgid);
+	if (reclaim_ring.ringbuf_output(record, sizeof(*record), BPF_RB_NO_WAKEUP))
+		count_lost(STREAM_RECLAIM);
+}
+
+PROGRAM(mm_vmscan_memcg_reclaim_begin)
+{
+	return begin(RECLAIM_MEMCG, -1, ctx->args[1]); /* the order given is always 0: it is not the charge's */
+}
+
+PROGRAM(mm_vmscan_memcg_softlimit_reclaim_begin)
+{
+	return begin(RECLAIM_SOFTLIMIT, ctx->args[0], ctx->args[1]);
+}
+
+PROGRAM(mm_vmscan_direct_reclaim_begin)
+{
+	return begin(RECLAIM_DIRECT, ctx->args[0], ctx->args[1]);
+}
+
+PROGRAM(mm_vmscan_kswapd_wake)
+{
+	return begin(RECLAIM_KSWAPD, ctx->args[2], 0);
+}
+
+/* Every kind ends here; all but kswapd's end event tell the pages reclaimed. */
+PROGRAM(reclaim_end)
+{
+	u32 pid = bpf_get_current_pid_tgid();
+	struct attempt *attempt = attempts.lookup(&pid);
+
+	if (!attempt)
+		return 0;
+	finish(attempt, attempt->record.kind == RECLAIM_KSWAPD ?
+				attempt->record.reclaimed_anon + attempt->record.reclaimed_file :
+				ctx->args[0]);
+	attempts.delete(&pid);
+	return 0;
+}
+
+PROGRAM(mm_vmscan_lru_shrink_inactive)
+{
+	u32 pid = bpf_get_current_pid_tgid();
+	struct attempt *attempt = attempts.lookup(&pid);
+	struct reclaim_stat *stat = (struct reclaim_stat *)ctx->args[3];
+	s8 priority = ctx->args[4];
+
+	if (!attempt)
+		return 0;
+
+	struct reclaim_event *record = &attempt->record;
+
+	if (ctx->args[5]) {
+		record->scanned_file += ctx->args[1];
+		record->reclaimed_file += ctx->args[2];
+	} else {
+		record->scanned_anon += ctx->args[1];
+		record->reclaimed_anon += ctx->args[2];
+	}
+	record->nr_dirty += READ(stat, nr_dirty);
+	record->nr_unqueued_dirty += READ(stat, nr_unqueued_dirty);
+	record->nr_writeback += READ(stat, nr_writeback);
+	record->nr_immediate += READ(stat, nr_immediate);
+	record->nr_activate += READ(stat, nr_activate[0]) + READ(stat, nr_activate[1]);
+	record->nr_ref_keep += READ(stat, nr_ref_keep);
+	record->nr_unmap_fail += READ(stat, nr_unmap_fail);
+	if (record->priority < 0 || priority < record->priority)
+		record->priority = priority;
+	return 0;
+}
+
+/* Slab shrinkers carry their memcg: it says whom an attempt without a known target is working on. */
+PROGRAM(mm_shrink_slab_start)
+{
+	u32 pid = bpf_get_current_pid_tgid();
+	struct attempt *attempt = attempts.lookup(&pid);
+
+	if (attempt && !attempt->scanned_memcg)
+		attempt->scanned_memcg = READ((struct shrink_control *)ctx->args[1], memcg);
+	return 0;
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * What a system call does to the page cache, by its number. The loader defines TRACER_X86_64 or TRACER_ARM64; numbers
+ * are ABI (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h).
+ */
+#ifndef MEMCG_TRACER_SYSCALLS_H
+#define MEMCG_TRACER_SYSCALLS_H
+
+enum activity {
+	DOES_OTHER,
+	DOES_READ,
+	DOES_WRITE,
+	DOES_READAHEAD,
+	DOES_ADVISE,
+	DOES_REMOVE,
+};
+
+static __always_inline u32 syscall_activity(s64 number)
+{
+	switch (number) {
+#if defined(TRACER_X86_64)
+	case 0: /* read */
+	case 17: /* pread64 */
+	case 19: /* readv */
+	case 40: /* sendfile */
+	case 275: /* splice */
+	case 295: /* preadv */
+	case 327: /* preadv2 */
+		return DOES_READ;
+	case 1: /* write */
+	case 18: /* pwrite64 */
+	case 20: /* writev */
+	case 285: /* fallocate */
+	case 296: /* pwritev */
+	case 326: /* copy_file_range */
+	case 328: /* pwritev2 */
+		return DOES_WRITE;
+	case 28: /* madvise */
+	case 187: /* readahead */
+	case 440: /* process_madvise */
+		return DOES_READAHEAD;
+	case 221: /* fadvise64 */
+		return DOES_ADVISE;
+	case 2: /* open */
+	case 3: /* close */
+	case 76: /* truncate */
+	case 77: /* ftruncate */
+	case 82: /* rename */
+	case 85: /* creat */
+	case 87: /* unlink */
+	case 257: /* openat */
+	case 263: /* unlinkat */
+	case 264: /* renameat */
+	case 316: /* renameat2 */
+	case 437: /* openat2 */
+		return DOES_REMOVE;
+#elif defined(TRACER_ARM64)
+	case 63: /* read */
+	case 65: /* readv */
+	case 67: /* pread64 */
+	case 69: /* preadv */
+	case 71: /* sendfile */
+	case 76: /* splice */
+	case 286: /* preadv2 */
+		return DOES_READ;
+	case 47: /* fallocate */
+	case 64: /* write */
+	case 66: /* writev */
+	case 68: /* pwrite64 */
+	case 70: /* pwritev */
+	case 285: /* copy_file_range */
+	case 287: /* pwritev2 */
+		return DOES_WRITE;
+	case 213: /* readahead */
+	case 233: /* madvise */
+	case 440: /* process_madvise */
+		return DOES_READAHEAD;
+	case 223: /* fadvise64 */
+		return DOES_ADVISE;
+	case 35: /* unlinkat */
+	case 38: /* renameat */
+	case 45: /* truncate */
+	case 46: /* ftruncate */
+	case 56: /* openat */
+	case 57: /* close */
+	case 276: /* renameat2 */
+	case 437: /* openat2 */
+		return DOES_REMOVE;
+#endif
+	}
+	return DOES_OTHER;
+}
+
+#endif

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * What all programs share: the calibration that user space wrote, which cgroups are traced, the count of lost records.
+ *
+ * The loader defines: TRACE_ALL (no filter), TRACER_CPUS (possible CPUs).
+ */
+#ifndef MEMCG_TRACER_TRACKED_H
+#define MEMCG_TRACER_TRACKED_H
+
+enum stream {
+	STREAM_CHARGE,
+	STREAM_PAGECACHE,
+	STREAM_RECLAIM,
+	STREAM_OOM,
+	STREAM_CGROUP,
+	STREAM_TASK,
+	STREAM_INODE,
+	STREAM_COUNT,
+};
+
+/* The counters that the kernel keeps in bytes. */
+enum byte_counter {
+	BYTES_SLAB_RECLAIMABLE,
+	BYTES_SLAB_UNRECLAIMABLE,
+	BYTES_PERCPU,
+	BYTE_COUNTERS,
+};
+
+/* What can only be learnt by running on this kernel (bpf/probe.bpf.c); 0 = not known. */
+struct calibration {
+	u64 cgroup_root; /* struct cgroup_root of the memory controller's hierarchy */
+	u64 regs_offset; /* from the bottom of a task's kernel stack to its struct pt_regs */
+	u8 byte_counter_index[BYTE_COUNTERS]; /* position + 1 in memcg_vmstats_percpu.state */
+	u8 pad[5];
+};
+
+BPF_ARRAY(calibration, struct calibration, 1);
+BPF_ARRAY(cpu_offsets, u64, TRACER_CPUS); /* what to add to a per-CPU pointer for that CPU's copy */
+BPF_PERCPU_ARRAY(lost, u64, STREAM_COUNT);
+
+struct memcg_info {
+	u64 cgroup_id;
+	u64 traced;
+};
+
+BPF_HASH(roots, u64, u8, 1024); /* cgroup ids asked for: they and all below are traced */
+BPF_TABLE("lru_hash", struct mem_cgroup *, struct memcg_info, memcgs, 16384);
+
+static __always_inline void count_lost(u32 stream)
+{
+	u64 *count = lost.lookup(&stream);
+
+	if (count)
+		*count += 1;
+}
+
+static __always_inline struct calibration *calibrated(void)
+{
+	u32 zero = 0;
+
+	return calibration.lookup(&zero);
+}
+
+static __always_inline bool is_below_root(struct mem_cgroup *memcg)
+{
+#ifdef TRACE_ALL
+	return true;
+#else
+	for (int depth = 0; depth < MAX_DEPTH; depth++) {
+		u64 id = memcg_id(memcg);
+
+		if (roots.lookup(&id))
+			return true;
+		memcg = memcg_parent(memcg);
+		if (!memcg)
+			break;
+	}
+	return false;
+#endif
+}
+
+/* The id of a memcg and whether it is traced, remembered at its first sight. */
+static __always_inline struct memcg_info *memcg_info(struct mem_cgroup *memcg)
+{
+	struct memcg_info *info = memcgs.lookup(&memcg);
+
+	if (info || !memcg)
+		return info;
+
+	struct memcg_info fresh = {
+		.cgroup_id = memcg_id(memcg),
+		.traced = is_below_root(memcg),
+	};
+
+	memcgs.update(&memcg, &fresh);
+	return memcgs.lookup(&memcg);
+}
+
+static __always_inline bool is_traced(struct mem_cgroup *memcg)
+{
+#ifdef TRACE_ALL
+	return true;
+#else
+	struct memcg_info *info = memcg_info(memcg);
+
+	return info && info->traced;
+#endif
+}
+
+static __always_inline u64 traced_id(struct mem_cgroup *memcg)
+{
+	struct memcg_info *info = memcg_info(memcg);
+
+	return info ? info->cgroup_id : 0;
+}
+
+#define STATE_ITEMS ARRAY_SIZE(((struct memcg_vmstats_percpu *)0)->state)
+#define EVENT_ITEMS ARRAY_SIZE(((struct memcg_vmstats_percpu *)0)->events)
+
+/* A memcg's own counters, in the kernel's order and units. */
+struct memcg_counters {
+	s64 state[TRACER_STATE_ITEMS];
+	u64 events[TRACER_EVENT_ITEMS];
+};
+
+BPF_PERCPU_ARRAY(one_cpu, struct memcg_counters, 1); /* scratch: too large for the stack */
+
+/*
+ * Sum a memcg's own counters over the CPUs: exact at this instant, with no flush awaited (memory.stat lags until its
+ * next flush, mem_cgroup_flush_stats). Returns how many CPUs were read; 0 = the counters cannot be found.
+ */
+static __always_inline u32 sum_counters(s64 *state, u64 *events, struct mem_cgroup *memcg)
+{
+	u32 zero = 0;
+	u32 cpus = 0;
+	struct memcg_counters *cpu_counters = one_cpu.lookup(&zero);
+	char *base = (char *)READ(memcg, vmstats_percpu);
+
+	if (!cpu_counters || !base)
+		return 0;
+	for (u32 cpu = 0; cpu < TRACER_CPUS; cpu++) {
+		u32 key = cpu;
+		u64 *offset = cpu_offsets.lookup(&key);
+
+		if (!offset || !*offset)
+			continue;
+
+		struct memcg_vmstats_percpu *stats = (struct memcg_vmstats_percpu *)(base + *offset);
+
+		bpf_probe_read_kernel(cpu_counters->state, sizeof(stats->state), &stats->state);
+		bpf_probe_read_kernel(cpu_counters->events, sizeof(stats->events), &stats->events);
+		for (u32 item = 0; item < STATE_ITEMS; item++)
+			state[item] += cpu_counters->state[item];
+		for (u32 item = 0; item < EVENT_ITEMS; item++)
+			events[item] += cpu_counters->events[item];
+		cpus++;
+	}
+	return cpus;
+}
+
+/* The syscall that current is inside of, -1 where that is not known. */
+static __always_inline s64 current_syscall(struct calibration *known, u64 *ip)
+{
+	struct task_struct *task = current_task();
+	char *stack = READ(task, stack);
+	struct pt_regs *regs = (struct pt_regs *)(stack + known->regs_offset);
+
+	*ip = 0;
+	if (!known->regs_offset || !stack)
+		return -1;
+#if defined(HAS_pt_regs_orig_ax)
+	*ip = READ(regs, ip);
+	return (s64)READ(regs, orig_ax);
+#elif defined(HAS_pt_regs_syscallno)
+	*ip = READ(regs, pc);
+	return (s64)(s32)READ(regs, syscallno);
+#else
+	return -1;
+#endif
+}
+
+#endif

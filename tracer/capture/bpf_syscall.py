@@ -1,0 +1,70 @@
+"""The one call of bpf(2) that BCC does not wrap: running a program of ours, now, on a CPU of our choice."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Sequence
+from typing import Final
+
+from tracer.errors import TracerError
+
+BPF_SYSCALL_NUMBER: Final = {"x86_64": 321, "aarch64": 280}
+
+_BPF_PROG_TEST_RUN: Final = 10
+_BPF_F_TEST_RUN_ON_CPU: Final = 1
+_ARGS: Final = 12  # struct bpf_raw_tracepoint_args as bpf_prog_test_run_raw_tp() accepts it: MAX_BPF_FUNC_ARGS
+
+
+class _TestRunAttr(ctypes.Structure):
+    """The `test` member of union bpf_attr (include/uapi/linux/bpf.h)."""
+
+    _fields_ = (
+        ("prog_fd", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("data_in", ctypes.c_uint64),
+        ("data_out", ctypes.c_uint64),
+        ("repeat", ctypes.c_uint32),
+        ("duration", ctypes.c_uint32),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_uint64),
+        ("ctx_out", ctypes.c_uint64),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+    )
+
+
+def syscall_number() -> int:
+    """bpf(2)'s number on this architecture."""
+    try:
+        return BPF_SYSCALL_NUMBER[platform.machine()]
+    except KeyError:
+        raise TracerError(f"{platform.machine()} is not supported: x86_64 and aarch64 are") from None
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def run_program(program_fd: int, args: Sequence[int] = (), cpu: int | None = None) -> int:
+    """Run a raw-tracepoint program with `args` as its context and return its result.
+
+    Without `cpu` it runs here, in the calling task; with one, there, in an interrupt that hits whatever runs.
+    Raises OSError where the kernel refuses (ENXIO: the CPU is offline).
+    """
+    context = (ctypes.c_uint64 * _ARGS)(*args)
+    attr = _TestRunAttr(
+        prog_fd=program_fd,
+        ctx_size_in=ctypes.sizeof(context),
+        ctx_in=ctypes.addressof(context),
+        flags=0 if cpu is None else _BPF_F_TEST_RUN_ON_CPU,
+        cpu=cpu or 0,
+    )
+    if _libc.syscall(syscall_number(), _BPF_PROG_TEST_RUN, ctypes.byref(attr), ctypes.sizeof(attr)) < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"bpf(BPF_PROG_TEST_RUN): {os.strerror(error)}")
+    return int(attr.retval)

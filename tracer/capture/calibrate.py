@@ -1,0 +1,206 @@
+"""Learn from inside the kernel what its types do not tell, by running and attaching programs of bpf/probe.bpf.c."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tracer.capture.bpf_syscall import syscall_number
+from tracer.capture.load import Programs
+from tracer.capture.ring import Ring
+from tracer.kernel.btf import Btf
+from tracer.schema import STATE_ITEMS
+
+WATCHED: Final = np.dtype(
+    [("memcg", "<u8"), ("cpu", "<u4"), ("item", "<u4"), ("state", "<i8", STATE_ITEMS)]
+)
+"""struct watched in bpf/probe.bpf.c."""
+
+_ROUNDS: Final = 12
+
+BYTE_COUNTERS: Final = ("NR_SLAB_RECLAIMABLE_B", "NR_SLAB_UNRECLAIMABLE_B", "MEMCG_PERCPU_B")
+"""In the order of enum byte_counter in bpf/tracked.h."""
+
+
+def calibrate(programs: Programs, btf: Btf, hierarchy_root: Path) -> Mapping[str, int]:
+    """Calibrate the programs, before they are attached. Returns item name -> position in memcg_vmstats_percpu.state.
+
+    What cannot be learnt stays unknown: causes by system call are then `other`, slab and percpu memory are as exact as
+    the tracepoint, and composition comes from memory.stat alone.
+    """
+    _find_cpu_offsets(programs)
+    programs.run("find_registers", [syscall_number()])
+    root = _find_root(programs, hierarchy_root)
+    positions = learn_positions(programs, btf)
+    table = programs.map("calibration")
+    known = table[table.Key(0)]
+    known.cgroup_root = root
+    for number, name in enumerate(BYTE_COUNTERS):
+        known.byte_counter_index[number] = positions.get(name, -1) + 1
+    table[table.Key(0)] = known
+    return positions
+
+
+def _find_cpu_offsets(programs: Programs) -> None:
+    answers = programs.map("answer")
+    if programs.run("find_map", [int(programs.map("landmark").map_fd)]):
+        return
+    address = answers[answers.Key(0)].memcg
+    for cpu in range(programs.cpus):
+        with suppress(OSError):  # offline
+            programs.run("find_cpu_offset", [address], cpu)
+
+
+def _find_root(programs: Programs, hierarchy_root: Path) -> int:
+    find_memcg(programs, hierarchy_root)
+    answers = programs.map("answer")
+    return int(answers[answers.Key(0)].cgroup_root)
+
+
+def find_memcg(programs: Programs, directory: Path) -> int:
+    """The kernel address of the memcg of a cgroup directory; 0 where it has none. OSError where it is gone."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        programs.run("find_memcg", [fd])
+    finally:
+        os.close(fd)
+    answers = programs.map("answer")
+    return int(answers[answers.Key(0)].memcg)
+
+
+def learn_positions(programs: Programs, btf: Btf) -> dict[str, int]:
+    """Watch our own cgroup's counters move while we make them move (bpf/probe.bpf.c, `watch`).
+
+    A position is believed only if every observation of the item agrees and no other item was seen there.
+    """
+    watched = (("mod_memcg_lruvec_state", "watch_lruvec_state"), ("mod_memcg_state", "watch_state"))
+    ring = Ring(programs.ring_fd("watched"), programs.ring_bytes("watched"), WATCHED)
+    try:
+        for tracepoint, program in watched:
+            programs.attach_program(tracepoint, program)
+        records = []
+        for _ in range(_ROUNDS):
+            for provoke in _PROVOCATIONS:
+                provoke()
+            records.append(ring.read())
+    finally:
+        for tracepoint, _program in watched:
+            programs.detach(tracepoint)
+        ring.close()
+    names = {value: name for name, value in btf.enumerators.items() if name in MEMCG_ITEMS}
+    return positions_from(np.concatenate(records), names)
+
+
+def positions_from(records: npt.NDArray[np.void], names: Mapping[int, str]) -> dict[str, int]:
+    """Item name -> position, from `WATCHED` records in the order in which they were made."""
+    candidates: dict[str, set[int]] = {}
+    for cpu in np.unique(records["cpu"]):
+        rows = records[records["cpu"] == cpu]
+        changed = rows["state"][1:] != rows["state"][:-1]
+        clear = (rows["memcg"][1:] == rows["memcg"][:-1]) & (changed.sum(axis=1) == 1)
+        for item, position in zip(rows["item"][1:][clear], changed[clear].argmax(axis=1), strict=True):
+            if int(item) in names:
+                candidates.setdefault(names[int(item)], set()).add(int(position))
+    sole = {name: next(iter(found)) for name, found in candidates.items() if len(found) == 1}
+    taken = list(sole.values())
+    return {name: position for name, position in sole.items() if taken.count(position) == 1}
+
+
+MEMCG_ITEMS: Final = frozenset(
+    {
+        "NR_INACTIVE_ANON",
+        "NR_ACTIVE_ANON",
+        "NR_INACTIVE_FILE",
+        "NR_ACTIVE_FILE",
+        "NR_UNEVICTABLE",
+        "NR_SLAB_RECLAIMABLE_B",
+        "NR_SLAB_UNRECLAIMABLE_B",
+        "NR_ANON_MAPPED",
+        "NR_FILE_MAPPED",
+        "NR_FILE_PAGES",
+        "NR_FILE_DIRTY",
+        "NR_WRITEBACK",
+        "NR_SHMEM",
+        "NR_KERNEL_STACK_KB",
+        "NR_PAGETABLE",
+        "WORKINGSET_REFAULT_ANON",
+        "WORKINGSET_REFAULT_FILE",
+        "WORKINGSET_ACTIVATE_ANON",
+        "WORKINGSET_ACTIVATE_FILE",
+        "MEMCG_SWAP",
+        "MEMCG_SOCK",
+        "MEMCG_PERCPU_B",
+        "MEMCG_VMALLOC",
+        "MEMCG_KMEM",
+    }
+)
+
+
+def _touch_anon() -> None:
+    with mmap.mmap(-1, 64 * mmap.PAGESIZE) as area:
+        for page in range(0, len(area), mmap.PAGESIZE):
+            area[page] = 1
+
+
+def _touch_shmem() -> None:
+    fd = os.memfd_create("memcg-tracer")
+    try:
+        os.write(fd, bytes(64 * mmap.PAGESIZE))
+    finally:
+        os.close(fd)
+
+
+def _make_thread() -> None:
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+
+
+def _make_slab() -> None:
+    ends = [os.pipe() for _ in range(8)]
+    for read_end, write_end in ends:
+        os.close(read_end)
+        os.close(write_end)
+    for number in range(64):
+        with suppress(OSError):  # a look-up that fails leaves a negative dentry: reclaimable slab
+            Path(f"/proc/self/cwd/.memcg-tracer-{number}").stat()
+
+
+def _send_on_loopback() -> None:
+    with suppress(OSError):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with ours, theirs:
+            ours.sendall(bytes(4096))
+            theirs.recv(4096)
+
+
+_PROVOCATIONS: Final[tuple[Callable[[], None], ...]] = (
+    _touch_anon,
+    _touch_shmem,
+    _make_thread,
+    _make_slab,
+    _send_on_loopback,
+)
+
+
+def read_counters(programs: Programs, memcg: int, positions: Mapping[str, int]) -> dict[str, int] | None:
+    """A memcg's own counters now, by item name, in the kernel's units (bytes, KiB or pages by item).
+
+    None where they cannot be read. The address must come from `find_memcg` or from a cgroup event; if the memcg is
+    gone, its id no longer fits, and the caller compares that first.
+    """
+    if programs.run("read_memcg", [memcg]):
+        return None
+    answers = programs.map("answer")
+    state = answers[answers.Key(0)].counters.state
+    return {name: ctypes.c_int64(state[position]).value for name, position in positions.items()}

@@ -1,0 +1,274 @@
+"""Compile the BPF programs with the distribution's BCC, calibrate and attach them. The only importer of `bcc`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import tracer
+from tracer.capture.bpf_syscall import run_program, syscall_number
+from tracer.errors import TracerError
+from tracer.kernel import layout
+from tracer.kernel.btf import Btf
+from tracer.kernel.probes import SIGNALS, Signal
+from tracer.schema import WIRE
+
+SOURCES: Final = (
+    "events.h",
+    "kernel.h",
+    "tracked.h",
+    "syscalls.h",
+    "identity.bpf.c",
+    "charge.bpf.c",
+    "reclaim.bpf.c",
+    "pagecache.bpf.c",
+    "counts.bpf.c",
+    "oom.bpf.c",
+    "probe.bpf.c",
+)
+"""In the order in which they are compiled, as one unit: they share maps, and clang starts once."""
+
+RING_PAGES: Final[Mapping[str, int]] = {
+    "charge": 1024,
+    "pagecache": 4096,
+    "reclaim": 256,
+    "oom": 64,
+    "cgroup": 64,
+    "task": 64,
+    "inode": 1024,
+    "watched": 256,
+}
+"""Ring sizes in pages of 4 KiB, each a power of two. The kernel allocates them once; they are not charged per event."""
+
+_ARCH: Final = {"x86_64": "TRACER_X86_64", "aarch64": "TRACER_ARM64"}
+_RUN_BY_US: Final = (
+    "drain",
+    "find_cpu_offset",
+    "find_map",
+    "find_registers",
+    "find_memcg",
+    "read_memcg",
+    "prime_bytes",
+)
+
+
+def find_bcc() -> ModuleType:
+    """Import BCC, from the distribution's folder where this Python does not see it.
+
+    PyPI has a package of the same name that is something else, so a `bcc` without `BPF` is passed over.
+    """
+    places = [*Path("/usr/lib").glob("python3*/dist-packages"), *Path("/usr/lib").glob("python3*/site-packages")]
+    found_wrong = False
+    with suppress(ImportError):
+        module = importlib.import_module("bcc")
+        if hasattr(module, "BPF"):
+            return module
+        found_wrong = True
+    for place in places:
+        init = place / "bcc" / "__init__.py"
+        if init.is_file():
+            return _import_from(init)
+    hint = "install the distribution's: apt-get install python3-bpfcc (Fedora, RHEL: python3-bcc)"
+    if found_wrong:
+        raise TracerError(f"the `bcc` that Python finds is PyPI's package, not the BPF Compiler Collection; {hint}")
+    raise TracerError(f"BCC, the BPF Compiler Collection, is not installed; {hint}")
+
+
+def _import_from(init: Path) -> ModuleType:
+    for name in [n for n in sys.modules if n == "bcc" or n.startswith("bcc.")]:
+        del sys.modules[name]
+    spec = importlib.util.spec_from_file_location("bcc", init, submodule_search_locations=[str(init.parent)])
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bcc"] = module
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, OSError) as error:
+        del sys.modules["bcc"]
+        raise TracerError(f"BCC is installed in {init.parent} but does not load: {error}") from None
+    return module
+
+
+def bpf_folder() -> Path:
+    """Where the BPF sources are: beside the package in a checkout, inside it when installed."""
+    package = Path(tracer.__file__).parent
+    return next(p for p in (package / "bpf", package.parent / "bpf") if (p / "events.h").is_file())
+
+
+def source_text(btf: Btf) -> str:
+    """The one compilation unit: this kernel's structures, then our sources, each under its own name in messages."""
+    folder = bpf_folder()
+    parts = [f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in SOURCES]
+    return "\n".join([layout.header(btf), *parts])
+
+
+@contextmanager
+def _stderr_to(file: Any) -> Iterator[None]:
+    """BCC and LLVM write to descriptor 2 themselves; what they say belongs into our error, not on the terminal."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+class Programs:
+    """The compiled programs and their maps.
+
+    `roots`: cgroup ids to trace with all below them; None traces every cgroup. `version`: of the cgroup hierarchy
+    that has the memory controller. Raises `TracerError` where this kernel does not take them.
+    """
+
+    def __init__(
+        self,
+        btf: Btf,
+        *,
+        version: int,
+        roots: Sequence[int] | None,
+        ring_pages: Mapping[str, int] = RING_PAGES,
+    ) -> None:
+        self.cpus = _possible_cpus()
+        self._version = version
+        self._ring_pages = dict(ring_pages)
+        self._btf = btf
+        self._functions: dict[str, Any] = {}
+        self.attached: dict[str, str] = {}
+        self._bpf = self._compile(roots is None)
+        try:
+            for root in roots or ():
+                self.trace_below(root)
+            for name in _RUN_BY_US:
+                self._load(name)
+        except BaseException:
+            self.close()
+            raise
+
+    def _compile(self, trace_all: bool) -> Any:
+        os.environ["BCC_KERNEL_SOURCE"] = str(bpf_folder() / "include")
+        bcc = find_bcc()
+        flags = [f"-DTRACER_CPUS={self.cpus}", f"-D{_ARCH[platform.machine()]}"]
+        flags += [f"-D{name.upper()}_RING_PAGES={pages}" for name, pages in self._ring_pages.items()]
+        flags += [f"-DHAS_TRACEPOINT_{s.tracepoint}" for s in SIGNALS if self._btf.has_tracepoint(s.tracepoint)]
+        flags += ["-DTRACE_ALL"] if trace_all else []
+        flags += ["-DCGROUP_V1"] if self._version == 1 else []
+        with tempfile.TemporaryFile() as log:
+            try:
+                with _stderr_to(log):
+                    return bcc.BPF(text=source_text(self._btf), cflags=[*flags, "-Wno-unused-function"])
+            except Exception as error:
+                raise TracerError(_refusal("BCC cannot compile the BPF programs", log, error)) from error
+
+    def _load(self, name: str) -> Any:
+        if name not in self._functions:
+            raw_tracepoint = type(self._bpf).RAW_TRACEPOINT
+            with tempfile.TemporaryFile() as log:
+                try:
+                    with _stderr_to(log):
+                        self._functions[name] = self._bpf.load_func(name, raw_tracepoint)
+                except Exception as error:
+                    raise TracerError(_refusal(f"the kernel refuses the BPF program {name}", log, error)) from error
+        return self._functions[name]
+
+    def run(self, name: str, args: Sequence[int] = (), cpu: int | None = None) -> int:
+        """Run one of our own programs (bpf/probe.bpf.c) and return its result."""
+        return run_program(self._load(name).fd, args, cpu)
+
+    def map(self, name: str) -> Any:
+        """A map, as BCC's table object."""
+        return self._bpf[name]
+
+    def ring_fd(self, name: str) -> int:
+        """The descriptor of a stream's ring."""
+        return int(self._bpf[f"{name}_ring"].map_fd)
+
+    def ring_bytes(self, name: str) -> int:
+        """The size of a stream's ring."""
+        return self._ring_pages[name] * 4096
+
+    def trace_below(self, cgroup_id: int) -> None:
+        """Trace this cgroup and all below it, from now on."""
+        table = self._bpf["roots"]
+        table[table.Key(cgroup_id)] = table.Leaf(1)
+        self._bpf["memcgs"].clear()
+
+    def attach(self) -> None:
+        """Load and attach every signal that this kernel has, decisions first: a ledger without them explains nothing."""
+        for signal in reversed(SIGNALS):
+            if signal.only_v1 and self._version != 1:
+                continue
+            if self._btf.has_tracepoint(signal.tracepoint):
+                self._attach(signal)
+            elif signal.required:
+                raise TracerError(
+                    f"this kernel has no tracepoint {signal.tracepoint} ({signal.without}); see memcg-tracer doctor"
+                )
+
+    def _attach(self, signal: Signal) -> None:
+        try:
+            self._load(signal.program)
+            self._bpf.attach_raw_tracepoint(signal.tracepoint, signal.program)
+        except Exception as error:
+            if signal.required:
+                raise TracerError(f"cannot attach to {signal.tracepoint}: {error}; see memcg-tracer doctor") from error
+            return
+        self.attached[signal.tracepoint] = "raw_tracepoint"
+
+    def attach_program(self, tracepoint: str, program: str) -> None:
+        """Attach one program by hand, for as long as it takes to learn something."""
+        self._load(program)
+        self._bpf.attach_raw_tracepoint(tracepoint, program)
+
+    def detach(self, tracepoint: str) -> None:
+        """Detach what is attached to a tracepoint."""
+        self._bpf.detach_raw_tracepoint(tracepoint)
+        self.attached.pop(tracepoint, None)
+
+    def detach_all(self) -> None:
+        """Stop all signals; maps and rings stay readable."""
+        for tracepoint in list(self.attached):
+            self.detach(tracepoint)
+
+    def drain(self) -> None:
+        """Send the sums that wait on every CPU; what cannot leave yet stays for the next time."""
+        for cpu in range(self.cpus):
+            with suppress(OSError):  # the CPU is offline: nothing of ours runs there
+                self.run("drain", cpu=cpu)
+
+    def lost(self) -> dict[str, int]:
+        """Stream -> records that found their ring full, since the begin."""
+        counts = self._bpf["lost"]
+        return {name: sum(counts[counts.Key(number)]) for number, name in enumerate(WIRE)}
+
+    def close(self) -> None:
+        """Detach everything and free the maps."""
+        self._bpf.cleanup()
+
+
+def _possible_cpus() -> int:
+    last = Path("/sys/devices/system/cpu/possible").read_text().strip().rpartition("-")[2].rpartition(",")[2]
+    return int(last) + 1
+
+
+def _refusal(what: str, log: Any, error: Exception) -> str:
+    """One line for the user; the whole log is in the exception's cause, which --debug shows."""
+    log.seek(0)
+    text = log.read().decode(errors="replace")
+    error.add_note(text)
+    lines = [line for line in text.splitlines() if "error:" in line] or [str(error)]
+    if os.geteuid() != 0:
+        return f"{what}: tracing needs root (run it with sudo)"
+    return f"{what}: {lines[0].strip()}; see memcg-tracer doctor"
+
+
+__all__ = ["RING_PAGES", "SOURCES", "Programs", "bpf_folder", "find_bcc", "source_text", "syscall_number"]

@@ -1,0 +1,170 @@
+"""The C header that lets BPF programs read this kernel's structures by name.
+
+For each structure that the programs touch, the header declares the members they use at the offsets that the running
+kernel's BTF gives; nothing else of the structure exists for them. So the programs need no kernel headers and fit
+every kernel that has BTF. A member that this kernel lacks is left out; `HAS_<struct>_<member>` says that it is there.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tracer.kernel.btf import ARRAY, ENUM, ENUM64, INT, PTR, STRUCT, UNION, Btf, Member
+
+STRUCTS: Final[dict[str, tuple[str, ...]]] = {
+    "kernfs_node": ("id", "priv"),
+    "list_head": ("next",),
+    "hlist_node": ("next",),
+    "hlist_head": ("first",),
+    "cgroup_subsys_state": ("cgroup", "parent", "children"),
+    "cgroup": ("kn", "root", "subsys"),
+    "page_counter": ("usage", "max", "high"),
+    "memcg_vmstats_percpu": ("state", "events"),
+    "mem_cgroup": ("css", "memory", "memsw", "vmstats_percpu"),
+    "obj_cgroup": ("memcg",),
+    "css_set": ("subsys",),
+    "file_system_type": ("name",),
+    "super_block": ("s_dev", "s_type"),
+    "qstr": ("name", "len"),
+    "dentry": ("d_parent", "d_name", "d_u.d_alias"),
+    "inode": ("i_private", "i_ino", "i_sb", "i_generation", "i_mode", "i_size", "i_nlink", "i_dentry", "i_state"),
+    "address_space": ("host",),
+    "folio": ("flags", "mapping", "index", "memcg_data", "_flags_1", "_nr_pages", "_folio_nr_pages"),
+    "percpu_counter": ("count",),
+    "mm_struct": ("rss_stat", "total_vm", "pgtables_bytes"),
+    "signal_struct": ("oom_score_adj",),
+    "cred": ("uid",),
+    "pt_regs": ("orig_ax", "ip", "syscallno", "pc"),
+    "bpf_array": ("pptrs",),
+    "file": ("private_data", "f_inode"),
+    "fdtable": ("fd",),
+    "files_struct": ("fdt",),
+    "task_struct": (
+        "pid",
+        "tgid",
+        "flags",
+        "comm",
+        "start_boottime",
+        "real_parent",
+        "group_leader",
+        "cgroups",
+        "mm",
+        "signal",
+        "cred",
+        "stack",
+        "files",
+        "active_memcg",
+    ),
+    "reclaim_stat": (
+        "nr_dirty",
+        "nr_unqueued_dirty",
+        "nr_writeback",
+        "nr_immediate",
+        "nr_activate",
+        "nr_ref_keep",
+        "nr_unmap_fail",
+    ),
+    "shrink_control": ("memcg",),
+}
+"""The structures and members that the programs read, each structure after those that it holds by value. A member
+behind a dot is declared by its own name: a named union in between is the kernel's affair."""
+
+ENUMERATORS: Final = (
+    "memory_cgrp_id",
+    "PG_head",
+    "NR_ANON_MAPPED",
+    "NR_FILE_PAGES",
+    "NR_SHMEM",
+    "NR_SLAB_RECLAIMABLE_B",
+    "NR_SLAB_UNRECLAIMABLE_B",
+    "NR_KERNEL_STACK_KB",
+    "NR_PAGETABLE",
+    "MEMCG_SWAP",
+    "MEMCG_SOCK",
+    "MEMCG_PERCPU_B",
+    "MEMCG_VMALLOC",
+    "MEMCG_KMEM",
+    "MM_FILEPAGES",
+    "MM_ANONPAGES",
+    "MM_SHMEMPAGES",
+    "MM_SWAPENTS",
+    "PGSCAN_KSWAPD",
+    "PGSCAN_DIRECT",
+    "PGSCAN_KHUGEPAGED",
+    "PGSCAN_PROACTIVE",
+    "PGSTEAL_KSWAPD",
+    "PGSTEAL_DIRECT",
+    "PGSTEAL_KHUGEPAGED",
+    "PGSTEAL_PROACTIVE",
+)
+"""The enumerators that the programs compare with; one that this kernel lacks is not defined."""
+
+
+def header(btf: Btf) -> str:
+    """The header's text for one kernel."""
+    lines = ["#define KERNEL_ENUM_" + n + f" {btf.enumerators[n]}" for n in ENUMERATORS if n in btf.enumerators]
+    known = {name for name in STRUCTS if btf.struct(name) is not None}
+    lines += [f"struct {name};" for name in sorted(known)]
+    for name in STRUCTS:
+        if name in known:
+            lines += _struct(btf, name, known)
+    return "\n".join(lines) + "\n"
+
+
+def _struct(btf: Btf, name: str, known: set[str]) -> list[str]:
+    type_id = btf.struct(name)
+    assert type_id is not None
+    present = {m.rpartition(".")[2]: found for m in STRUCTS[name] if (found := _member(btf, type_id, m)) is not None}
+    lines = [f"#define HAS_{name}_{member} 1" for member in present]
+    lines += [f"struct {name} {{", "\tunion {", f"\t\tchar whole_[{max(btf.size_bytes(type_id), 1)}];"]
+    for member, found in present.items():
+        pad = f"char pad_{member}_[{found.offset_bytes}]; " if found.offset_bytes else ""
+        lines.append(f"\t\tstruct {{ {pad}{_declaration(btf, found, member, known)}; }} __attribute__((packed));")
+    return [*lines, "\t};", "};"]
+
+
+def _member(btf: Btf, type_id: int, path: str) -> Member | None:
+    """A member by a dotted path; its offset counts from the outermost structure."""
+    name, _, rest = path.partition(".")
+    found = btf.member(type_id, name)
+    if found is None or not rest:
+        return found
+    inner = _member(btf, btf.resolve(found.type_id), rest)
+    return inner and Member(found.offset_bytes + inner.offset_bytes, inner.type_id)
+
+
+def _declaration(btf: Btf, member: Member, name: str, known: set[str]) -> str:
+    """`type name` in C for a member, with arrays as arrays."""
+    type_id = btf.resolve(member.type_id)
+    if btf.kind(type_id) == ARRAY:
+        element, count = btf.array(type_id)
+        return f"{_c_type(btf, element, known)} {name}[{count}]"
+    return f"{_c_type(btf, type_id, known)} {name}"
+
+
+def _c_type(btf: Btf, type_id: int, known: set[str]) -> str:
+    """The C type to read a value by: integers by size, pointers to known structures, else bytes."""
+    type_id = btf.resolve(type_id)
+    kind = btf.kind(type_id)
+    size = btf.size_bytes(type_id) if kind else 0
+    if kind == PTR:
+        return f"{_pointee(btf, btf.target(type_id), known)} *"
+    if kind == INT:
+        return f"{'s' if btf.is_signed(type_id) else 'u'}{8 * size}"
+    if kind in (ENUM, ENUM64):
+        return f"u{8 * size}"
+    if kind in (STRUCT, UNION):
+        if btf.name(type_id) in known:
+            return f"struct {btf.name(type_id)}"
+        if size in (1, 2, 4, 8):  # atomic_t, kuid_t, memdesc_flags_t and the like: a number in a wrapper
+            return f"{'s' if 'atomic' in btf.name(type_id) else 'u'}{8 * size}"
+    return f"struct {{ char bytes_[{size}]; }}"
+
+
+def _pointee(btf: Btf, type_id: int, known: set[str]) -> str:
+    type_id = btf.resolve(type_id)
+    if btf.kind(type_id) == PTR:
+        return f"{_pointee(btf, btf.target(type_id), known)} *"
+    if btf.kind(type_id) == STRUCT and btf.name(type_id) in known:
+        return f"struct {btf.name(type_id)}"
+    return "void"
