@@ -109,6 +109,9 @@ demo: setup
 test: setup-test
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
+bench: setup
+	@$(VENV)/bin/python tests/bench/measure.py
+
 lint: setup $(VENV)/.installed-lint
 	@$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
