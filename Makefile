@@ -96,7 +96,7 @@ setup-test: packages-test setup
 demo: setup
 	@if reason=$$($(TRACER) doctor --quiet); then
 		trace=traces/demo
-		$(TRACER) lab page-cache -o $$trace
+		$(TRACER) lab page-cache -f -o $$trace
 	else
 		trace=traces/page-cache
 		echo "Not recorded on this machine: $$reason" >&2

@@ -94,7 +94,7 @@ def timed(load: Load, cgroup: Path, folder: Path) -> float:
 
 
 def compare(load: Load, folder: Path) -> tuple[list[float], list[float], list[float]]:
-    """Seconds untraced, seconds traced, seconds that the recordings took to start; an entry for each round."""
+    """Seconds untraced, seconds traced, and seconds that the recordings took to start, by round."""
     untraced, traced, starts = [], [], []
     for _ in range(ROUNDS):
         with ephemeral_cgroup("bench", load.limit_bytes) as cgroup:
