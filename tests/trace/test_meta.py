@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tracer.errors import TraceError
+from tracer.schema import SCHEMA_VERSION
+from tracer.trace.meta import Meta, begin, is_trace, read_clocks, read_meta, utc_time, write_meta
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    meta = begin(
+        command_line=["memcg-tracer", "--name", "\x1b[31m"],
+        cgroup_version=2,
+        filters={"cgroups": ["/a"]},
+        probes={"oom": {"hook": "raw_tp:mark_victim"}},
+        container="x",
+    )
+    write_meta(tmp_path, meta)
+    assert read_meta(tmp_path) == meta
+    assert json.loads((tmp_path / "meta.json").read_text())["container"] == "x"
+    assert "\x1b" not in (tmp_path / "meta.json").read_text()
+    assert (tmp_path / "meta.json").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["meta.json"]
+
+
+def test_a_beginning_has_no_end(meta: Meta) -> None:
+    assert meta["schema_version"] == SCHEMA_VERSION
+    assert meta["ended"] is meta["end_reason"] is meta["rows"] is meta["lost"] is None
+    assert datetime.fromisoformat(meta["started"]).timestamp() == pytest.approx(
+        meta["clock"]["realtime_ns"] / 1e9, abs=1e-5
+    )
+
+
+def test_time_follows_the_pair_and_not_the_wall_clock() -> None:
+    pair = {"monotonic_ns": 5_000_000_000, "realtime_ns": 1_700_000_000_000_000_000}
+    assert utc_time(pair, 6_500_001_999) == "2023-11-14T22:13:21.500001+00:00"  # type: ignore[arg-type]
+    first, second = read_clocks(), read_clocks()
+    assert second["monotonic_ns"] > first["monotonic_ns"]
+
+
+def test_a_failed_rewrite_leaves_the_old_one(
+    tmp_path: Path, meta: Meta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_meta(tmp_path, meta)
+
+    def die(*_: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr("os.replace", die)
+    with pytest.raises(SystemExit):
+        write_meta(tmp_path, {**meta, "ended": "now"})
+    assert read_meta(tmp_path) == meta
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "has no meta.json"),
+        ("", "damaged, it is not JSON"),
+        ('{"format": "memcg-tra', "damaged, it is not JSON"),
+        ("[" * 100_000, "damaged, it is not JSON"),
+        ("\x00\xff", "damaged, it is not JSON"),
+        ("[]", "not a trace of memcg-tracer"),
+        ('{"format": "other"}', "not a trace of memcg-tracer"),
+        (f'{{"format": "memcg-tracer trace", "schema_version": {SCHEMA_VERSION}}}', "lacks architecture, "),
+    ],
+)
+def test_what_is_not_a_trace(tmp_path: Path, content: str | None, says: str) -> None:
+    if content is not None:
+        (tmp_path / "meta.json").write_text(content, encoding="latin-1")
+    with pytest.raises(TraceError, match=says) as raised:
+        read_meta(tmp_path)
+    assert str(tmp_path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_path_that_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TraceError, match="not a trace but a file"):
+        read_meta(tmp_path / "file")
+    with pytest.raises(TraceError, match="does not exist"):
+        read_meta(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("version", "remedy"),
+    [
+        (SCHEMA_VERSION + 1, r"update memcg-tracer to '9\.1\\x1b\[31m' or newer"),
+        (0, r"open it with memcg-tracer '9\.1\\x1b\[31m', which wrote it"),
+        ("1", "open it with"),
+        (None, "open it with"),
+    ],
+)
+def test_another_schema(tmp_path: Path, meta: Meta, version: object, remedy: str) -> None:
+    other = {**meta, "schema_version": version, "tool_version": "9.1\x1b[31m"}
+    (tmp_path / "meta.json").write_text(json.dumps(other))
+    with pytest.raises(TraceError, match=remedy) as raised:
+        read_meta(tmp_path)
+    assert f"schema {version!r}, this version reads {SCHEMA_VERSION}" in str(raised.value)
+    assert is_trace(tmp_path), "of another schema, but still ours"
