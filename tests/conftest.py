@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -54,6 +56,43 @@ def memcg() -> Iterator[Path]:
     """The directory of a fresh memory cgroup without a limit; what is left in it at the end is killed."""
     with ephemeral_cgroup("test", None, hierarchy=memory_hierarchy()) as directory:
         yield directory
+
+
+class BarrierWorkload:
+    """`tracer.lab.workload` in a cgroup, going from barrier to barrier: between two `advance` the cgroup is
+    quiet.
+    """
+
+    def __init__(self, memcg: Path, steps: tuple[str, ...]) -> None:
+        enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
+        command = ["sh", "-c", enter, sys.executable, "-m", "tracer.lab.workload", "--barrier", *steps]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._waits = False
+
+    def advance(self) -> str:
+        """Let it go on to its next barrier, and return the line printed there; "" once it has ended."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        if self._waits:
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+        self._waits = True
+        return self.process.stdout.readline().strip()
+
+
+@pytest.fixture
+def start_workload() -> Iterator[Callable[..., BarrierWorkload]]:
+    """`start_workload(memcg, *steps)`; what it started is killed at the end of the test."""
+    started: list[BarrierWorkload] = []
+
+    def start(memcg: Path, *steps: str) -> BarrierWorkload:
+        started.append(BarrierWorkload(memcg, steps))
+        return started[-1]
+
+    yield start
+    for workload in started:
+        workload.process.kill()
+        workload.process.communicate()
 
 
 @pytest.fixture

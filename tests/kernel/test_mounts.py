@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracer.kernel.mounts import Mount, MountTable, parse_mountinfo, read_mounts
+
+TABLE = b"""\
+21 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,errors=remount-ro
+22 21 0:20 / /proc rw,nosuid shared:5 - proc proc rw
+23 21 254:2 /@home /home rw,relatime shared:7 master:3 - btrfs /dev/vdb rw,subvol=/@home
+24 23 254:2 /@data/big /home/data rw - btrfs /dev/vdb rw,subvol=/@data
+25 21 0:40 / /mnt/with\\040space\\134\\011 rw - tmpfs none rw,size=4k
+26 21 254:1 /var/lib/docker /docker ro - ext4 /dev/vda1 rw
+27 21 254:3 / /over rw - xfs /dev/vdc rw
+28 27 254:4 / /over rw - xfs /dev/vdd rw
+29 21 254:5 / /a/b rw - xfs /dev/vde rw
+30 21 254:6 / /a rw - xfs /dev/vdf rw
+"""
+
+
+@pytest.fixture
+def table() -> MountTable:
+    return MountTable(parse_mountinfo(TABLE))
+
+
+def test_every_field_of_a_line_is_read() -> None:
+    home = parse_mountinfo(TABLE)[2]
+    assert home == Mount(
+        23, 21, (254, 2), "/@home", "/home", "btrfs", "/dev/vdb", frozenset({"rw", "subvol=/@home"})
+    )
+
+
+def test_octal_escapes_are_decoded() -> None:
+    assert parse_mountinfo(TABLE)[4].mount_point == "/mnt/with space\\\t"
+
+
+def test_lines_of_another_form_are_left_out() -> None:
+    assert parse_mountinfo(b"21 1 254:1 / /\n\nx y a:b / / rw - ext4 none rw\n") == []
+
+
+@pytest.mark.parametrize(
+    ("device", "path_in_fs", "expected"),
+    [
+        ((254, 1), "/etc/passwd", "/etc/passwd"),
+        ((254, 1), "/", "/"),
+        ((254, 1), "/var/lib/docker/f", "/docker/f"),  # the deepest root that fits
+        ((254, 1), "/var/lib/docker2/f", "/var/lib/docker2/f"),
+        ((254, 2), "/@home/me", "/home/me"),
+        ((254, 2), "/@data/big/f", "/home/data/f"),
+        ((254, 2), "/@home/data/f", None),  # hidden by the mount at /home/data
+        ((254, 2), "/@snapshots/f", None),  # a subvolume that is mounted nowhere
+        ((254, 1), "/proc/f", None),
+        ((254, 3), "/f", None),  # another filesystem is mounted over it, at the same place
+        ((254, 4), "/f", "/over/f"),
+        ((254, 5), "/f", None),  # /a was mounted after /a/b, over it
+        ((254, 6), "/b/f", "/a/b/f"),
+        ((0, 40), "/f", "/mnt/with space\\\t/f"),
+        ((9, 9), "/f", None),
+    ],
+)
+def test_host_path(table: MountTable, device: tuple[int, int], path_in_fs: str, expected: str | None) -> None:
+    assert table.host_path(device, path_in_fs) == expected
+
+
+def test_a_file_of_this_machine_is_found_where_it_is(tmp_path: Path) -> None:
+    mounts = read_mounts()
+    table = MountTable(mounts)
+    real = Path(os.path.realpath(tmp_path))
+    mount = table.mount_of(str(real))
+    assert mount is not None
+    inside = mount.root.rstrip("/") + str(real)[len(mount.mount_point.rstrip("/")) :]
+    assert table.host_path(mount.device, inside) == str(real)
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_parse(content: bytes) -> None:
+    table = MountTable(parse_mountinfo(content))
+    table.host_path((0, 0), "/x")
+    table.mount_of("/x")
+
+
+EDGES = st.tuples(st.integers(0, 5), st.integers(0, 5), st.sampled_from(["/", "/a", "/a/b"]))
+
+
+@given(st.lists(EDGES, max_size=6, unique_by=lambda edge: edge[0]))
+def test_tables_with_cycles_end(edges: list[tuple[int, int, str]]) -> None:
+    mounts = [Mount(own, parent, (0, own), "/", point, "x", "x", frozenset()) for own, parent, point in edges]
+    table = MountTable(mounts)
+    for mount in mounts:
+        path = table.host_path(mount.device, "/f")
+        assert path is None or path.startswith(mount.mount_point)
