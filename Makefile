@@ -11,16 +11,17 @@ VENV := .venv
 TRACER := $(VENV)/bin/memcg-tracer
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup setup-test packages packages-test demo test lint bench clean
+.PHONY: help setup setup-test packages packages-test demo test lint bench pictures clean
 
 help:
-	@echo 'make demo    record the page-cache experiment on this kernel and explain its OOM kill'
-	echo 'make test    run every test that this machine can run (ARGS=... goes to pytest)'
-	echo 'make lint    ruff, mypy, clang-format'
-	echo 'make bench   measure what tracing and reading cost here'
-	echo 'make clean   remove what make made, but no trace that you recorded'
+	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
+	echo 'make test      run every test that this machine can run (ARGS=... goes to pytest)'
+	echo 'make lint      ruff, mypy, clang-format'
+	echo 'make bench     measure what tracing and reading cost here'
+	echo 'make pictures  draw the pictures of the README again, from the recorded example'
+	echo 'make clean     remove what make made, but no trace that you recorded'
 	echo
-	echo 'PYTHON=...   the interpreter that .venv is made with (3.11 or newer; now: $(PYTHON))'
+	echo 'PYTHON=...     the interpreter that .venv is made with (3.11 or newer; now: $(PYTHON))'
 
 # Packages of the distribution. BCC is the only one that the tracer needs; no kernel headers.
 
@@ -94,9 +95,10 @@ setup-test: packages-test setup
 # What people type
 
 demo: setup
-	@if reason=$$($(TRACER) doctor --quiet); then
+	@failed=0
+	if reason=$$($(TRACER) doctor --quiet); then
 		trace=traces/demo
-		$(TRACER) lab page-cache -f -o $$trace
+		$(TRACER) lab page-cache -f -o $$trace || failed=$$?
 	else
 		trace=traces/page-cache
 		echo "Not recorded on this machine: $$reason" >&2
@@ -105,6 +107,7 @@ demo: setup
 	$(TRACER) timeline $$trace
 	$(TRACER) explain $$trace
 	$(TRACER) report $$trace -f -o traces/demo.html
+	exit $$failed
 
 test: setup-test
 	@$(VENV)/bin/python -m pytest $(ARGS)
@@ -117,6 +120,11 @@ lint: setup $(VENV)/.installed-lint
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_SOURCES)
+
+pictures: setup
+	@for verb in timeline explain; do
+		$(VENV)/bin/python docs/picture.py $$verb traces/page-cache
+	done
 
 clean:
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis traces/demo traces/demo.html
