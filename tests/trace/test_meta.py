@@ -29,7 +29,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 def test_a_beginning_has_no_end(meta: Meta) -> None:
     assert meta["schema_version"] == SCHEMA_VERSION
-    assert meta["ended"] is meta["end_reason"] is meta["rows"] is meta["lost"] is None
+    assert (meta["ended"], meta["end_reason"], meta["rows"], meta["lost"]) == (None, None, None, None)
     assert datetime.fromisoformat(meta["started"]).timestamp() == pytest.approx(
         meta["clock"]["realtime_ns"] / 1e9, abs=1e-5
     )

@@ -49,7 +49,8 @@ class TraceWriter:
             write_meta(path, meta)
             (path / layout.JOURNAL).mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise TraceError(f"cannot create {path}: {error.strerror}; choose another place") from error
+            reason = f"{error.strerror}: {error.filename}"
+            raise TraceError(f"cannot create the trace {path} ({reason}); choose another place") from error
 
     def append(self, table: str, batch: pa.RecordBatch | pa.Table) -> None:
         """Add rows, which `conform` brings to the table's schema. They outlive this process from `flush` on.
@@ -147,14 +148,14 @@ class TraceWriter:
 
     def _settle(self, table: str) -> None:
         """Turn what is a journal still into Parquet: parts that were open, or whose compaction failed."""
-        known = self._parts[table]
-        waiting = {number: journal for number, journal in known.items() if journal.path.exists()}
-        alone = len(known) < 2 and not (self.path / table).exists()
-        if not known or (waiting and (alone or table in layout.IDENTITY_KEYS)):
-            compact(self.path, table, list(waiting.values()), layout.whole_path(self.path, table))
+        known, whole = self._parts[table], layout.whole_path(self.path, table)
+        if table in layout.IDENTITY_KEYS or (len(known) < 2 and not (self.path / table).exists()):
+            if not whole.exists():
+                compact(self.path, table, list(known.values()), whole)
             return
-        for number, journal in waiting.items():
-            compact(self.path, table, [journal], layout.part_path(self.path, table, number))
+        for number, journal in known.items():
+            if journal.path.exists():
+                compact(self.path, table, [journal], layout.part_path(self.path, table, number))
 
     def _final_meta(self, end_reason: str, updates: dict[str, Any]) -> Meta:
         """The totals are counted in the files, so that they are what a reader finds."""
@@ -206,8 +207,10 @@ def _discard(trace: Path) -> None:
 
 
 def _empty(folder: Path, ours: re.Pattern[str]) -> None:
-    """Remove the files with a name of ours, and the folder if that leaves nothing; never through a link."""
-    if folder.is_symlink() or not folder.is_dir():
+    """Remove the files with a name of ours, and the folder if that leaves nothing; of a link, only itself."""
+    if folder.is_symlink():
+        folder.unlink()
+    if not folder.is_dir():
         return
     for path in folder.iterdir():
         if ours.fullmatch(path.name):
