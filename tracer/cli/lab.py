@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from tracer.lab.experiments import EXPERIMENTS, Experiment
@@ -58,12 +57,8 @@ def _show_experiments(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_description(experiment) for experiment in EXPERIMENTS.values()], indent=2))
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("name", "label", "what it does"):
-        table.add_column(heading)
     for experiment in EXPERIMENTS.values():
-        table.add_row(experiment.name, experiment.cause, experiment.summary)
-    Console(highlight=False).print(table)
+        click.echo(f"{experiment.name:<10}  {experiment.cause:<11}  {experiment.summary}")
 
 
 def _show_outcome(outcome: Outcome) -> None:

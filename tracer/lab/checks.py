@@ -7,24 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import pandas as pd
 
 from tracer.analysis.report import OomReport
+from tracer.analysis.trace import AnalysedTrace
 
 _MIB = 1 << 20
-
-
-class RecordedTrace(Protocol):
-    """What the checks ask of an open trace."""
-
-    meta: Any
-    samples: pd.DataFrame
-    cgroups: pd.DataFrame
-
-    def explain(self) -> Sequence[OomReport]: ...
-    def timeline(self, cgroup: str | None = None, every: str = "100ms") -> pd.DataFrame: ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +29,7 @@ class Check:
 class Evidence:
     """A trace of one experiment with its only kill, and what was set up."""
 
-    trace: RecordedTrace
+    trace: AnalysedTrace
     report: OomReport
     limit_bytes: int
     cause: str

@@ -61,7 +61,7 @@ EXPERIMENTS: Final = {
         ),
         Experiment(
             name="anon",
-            summary="allocate under a limit of 100 MiB until the kill, with no cache to give back",
+            summary="allocate under a limit of 100 MiB until the kill, with no cache to give",
             limit_bytes=_LIMIT_BYTES,
             cause="anon_growth",
             prepare=lambda _: None,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError
-from tracer.lab.checks import Check, Evidence, RecordedTrace, only_kill
+from tracer.lab.checks import Check, Evidence, only_kill
 from tracer.lab.experiments import Experiment
 from tracer.lab.scratch import scratch_directory
 
@@ -40,7 +41,7 @@ def run(experiment: Experiment, output: Path | None, force: bool) -> Outcome:
     return Outcome(experiment.name, experiment.cause, path, examine(experiment, tracer.open(path)))
 
 
-def examine(experiment: Experiment, trace: RecordedTrace) -> tuple[Check, ...]:
+def examine(experiment: Experiment, trace: AnalysedTrace) -> tuple[Check, ...]:
     """The checks of an experiment on an open trace; only the first one where there is no single kill."""
     reports = trace.explain()
     first = only_kill(reports)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import tracer
+from tracer.cli import lab
+from tracer.errors import TracerError
+from tracer.kernel.cgroupfs import memory_hierarchy
+from tracer.lab import run as lab_run
+from tracer.lab.checks import Check
+from tracer.lab.experiments import EXPERIMENTS
+from tracer.lab.run import Outcome
+
+
+def outcome(*passed: bool) -> Outcome:
+    checks = tuple(Check(f"check {number}", ok, "1 of \x1b[31m2") for number, ok in enumerate(passed))
+    return Outcome("anon", "anon_growth", Path("traces/[red]x"), checks)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--list"], ["anon", "--list"]])
+def test_the_list(arguments: list[str]) -> None:
+    result = CliRunner().invoke(lab.command, arguments)
+    assert result.exit_code == 0, result.output
+    assert all(experiment.summary in result.stdout for experiment in EXPERIMENTS.values())
+    assert all(len(line) <= 100 for line in result.stdout.splitlines())
+
+
+def test_the_list_as_json() -> None:
+    result = CliRunner().invoke(lab.command, ["--list", "--json"])
+    assert [entry["name"] for entry in json.loads(result.stdout)] == list(EXPERIMENTS)
+
+
+@pytest.mark.parametrize(("passed", "status"), [((True, True), 0), ((True, False), 1)])
+def test_checks_are_shown_and_decide_the_status(
+    monkeypatch: pytest.MonkeyPatch, passed: tuple[bool, ...], status: int
+) -> None:
+    monkeypatch.setattr(lab, "run", lambda *_: outcome(*passed))
+    result = CliRunner().invoke(lab.command, ["anon"])
+    assert result.exit_code == status
+    assert result.stdout.splitlines()[0] == r"PASS  check 0: 1 of \x1b[31m2"
+    assert "trace: traces/[red]x" in result.stdout
+    assert result.stdout.count("FAIL") == passed.count(False)
+
+
+def test_checks_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "run", lambda *_: outcome(True, False))
+    result = CliRunner().invoke(lab.command, ["anon", "--json"])
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert document["passed"] is False
+    assert [check["passed"] for check in document["checks"]] == [True, False]
+
+
+def test_an_unknown_experiment_is_a_usage_error() -> None:
+    assert CliRunner().invoke(lab.command, ["cold-fusion"]).exit_code == 2
+
+
+def test_what_is_recorded_is_the_command_of_the_experiment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[list[str]] = []
+
+    def record(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        seen.append(command)
+        return subprocess.CompletedProcess(command, 137, b"/a/trace\n")
+
+    monkeypatch.setattr(lab_run.subprocess, "run", record)
+    monkeypatch.setattr(lab_run, "examine", lambda *_: ())
+    monkeypatch.setattr(tracer, "open", lambda path: path)
+    found = lab_run.run(EXPERIMENTS["page-cache"], tmp_path / "new" / "trace", True)
+    assert found.trace == Path("/a/trace")
+    options, command = seen[0][: seen[0].index("--")], seen[0][seen[0].index("--") + 1 :]
+    assert options[options.index("-o") + 1] == str(tmp_path / "new" / "trace")
+    assert options[options.index("--limit") + 1] == str(100 << 20)
+    assert "-f" in options
+    file = Path(command[command.index("read") + 1])
+    assert file.parent.parent == tmp_path
+    assert not file.exists()
+
+
+def test_a_recording_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    failed = subprocess.CompletedProcess([], 1, b"")
+    monkeypatch.setattr(lab_run.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(TracerError, match="record ended with status 1"):
+        lab_run.run(EXPERIMENTS["anon"], tmp_path / "trace", False)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("name", list(EXPERIMENTS))
+def test_the_experiment_is_explained_on_this_kernel(disk_dir: Path, name: str) -> None:
+    command = [sys.executable, "-m", "tracer", "lab", name, "-o", str(disk_dir / "trace"), "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    document = json.loads(result.stdout)
+    assert [check for check in document["checks"] if not check["passed"]] == []
+    assert len(document["checks"]) == 1 + len(EXPERIMENTS[name].checks)
+    assert sorted(path.name for path in disk_dir.iterdir()) == ["trace"]
+    left = [entry for entry in os.listdir(memory_hierarchy().mount) if "lab" in entry]  # noqa: PTH208
+    assert left == []

@@ -1,0 +1,179 @@
+"""Each check passes on the experiment as it should be, and fails on the one thing that it is there for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tracer.analysis.report import (
+    Composition,
+    Cushion,
+    LimitOwner,
+    OomReport,
+    Quality,
+    Reclaim,
+    Sizing,
+    Trigger,
+    Verdict,
+)
+from tracer.lab import checks
+from tracer.lab.checks import Evidence
+from tracer.lab.experiments import EXPERIMENTS
+from tracer.lab.run import examine
+
+MIB = 1 << 20
+PAGE = 4096
+LIMIT = 100 * MIB
+EVICTED = 113 * MIB
+BEGIN = pd.Timestamp("2025-11-24 23:40:00", tz="UTC")
+KILL = BEGIN + pd.Timedelta(seconds=2)
+
+
+def report() -> OomReport:
+    parts = dict.fromkeys(("file_dirty", "writeback", "shmem", "sock", "percpu", "vmalloc"), 0)
+    composition = Composition(
+        anon=98 * MIB,
+        file_clean=MIB // 2,
+        unevictable=None,
+        slab_reclaimable=MIB // 4,
+        slab_unreclaimable=MIB // 4,
+        kernel_stack=MIB // 4,
+        page_tables=MIB // 2,
+        other=MIB // 4,
+        total=LIMIT,
+        **parts,
+    )
+    return OomReport(
+        kill_id=1,
+        time=KILL.isoformat(),
+        ktime_ns=1,
+        constraint="memcg",
+        limit_owner=LimitOwner("/memcg-tracer-1-lab", None, None, LIMIT, LIMIT, False),
+        trigger=Trigger(7, "python3", "/memcg-tracer-1-lab", None, None, None, None),
+        victims=(),
+        candidates=(),
+        composition=composition,
+        working_set_bytes=None,
+        reclaim=Reclaim(0, 0, 0, 0.0, ()),
+        cushion=Cushion(97 * MIB, MIB // 2, EVICTED, 96 * MIB, (KILL - pd.Timedelta("20ms")).isoformat(), 0),
+        allocators=(),
+        verdict=Verdict("anon_growth", "high", "x", (), ()),
+        advice=(),
+        sizing=Sizing(None),
+        quality=Quality(0, "missing", {}),
+    )
+
+
+def timeline() -> pd.DataFrame:
+    """One second of reading, one of growing, then the cgroup after the kill."""
+    seconds = np.arange(0, 3, 0.02)
+    cache = np.where(
+        seconds < 1, np.minimum(117 * MIB * seconds, 98 * MIB), 98 * MIB - 97 * MIB * (seconds - 1)
+    )
+    usage = np.where(seconds < 0.84, cache + 2 * MIB, LIMIT)
+    alive = seconds <= 2
+    frame = {"usage_bytes": np.where(alive, usage, 0), "cache_bytes": np.where(alive, cache, 0)}
+    times = BEGIN + pd.to_timedelta(np.rint(seconds * 1000), unit="ms")
+    return pd.DataFrame(frame, index=times).round().astype("Int64")
+
+
+def trace(**changes: Any) -> Any:
+    samples = pd.DataFrame(
+        {"cgroup_id": [5, 5, 6], "kill_id": [None, 1, 1], "pgsteal": [3, EVICTED // PAGE, 9]}
+    )
+    parts = {
+        "meta": {"page_size": PAGE},
+        "samples": samples.astype("Int64"),
+        "cgroups": pd.DataFrame({"cgroup_id": [5, 6], "path": ["/memcg-tracer-1-lab", "/"]}),
+        "explain": lambda: [report()],
+        "timeline": lambda cgroup, every: timeline(),
+    }
+    return SimpleNamespace(**parts | changes)
+
+
+def evidence(changed: OomReport | None = None, **changes: Any) -> Evidence:
+    return Evidence(trace(**changes), changed or report(), LIMIT, "anon_growth")
+
+
+@pytest.mark.parametrize("check", EXPERIMENTS["page-cache"].checks)
+def test_the_experiment_as_it_should_be_passes(check: Any) -> None:
+    found = check(evidence())
+    assert found.passed, found
+    assert found.detail
+
+
+def cushion(**changes: Any) -> OomReport:
+    return replace(report(), cushion=replace(report().cushion, **changes))
+
+
+def owner(**changes: Any) -> OomReport:
+    return replace(report(), limit_owner=replace(report().limit_owner, **changes))
+
+
+@pytest.mark.parametrize(
+    ("check", "changed"),
+    [
+        (checks.killed_at_the_limit, replace(report(), constraint="global")),
+        (checks.killed_at_the_limit, owner(usage_bytes=LIMIT - PAGE)),
+        (checks.killed_at_the_limit, owner(limit_bytes=2 * LIMIT, usage_bytes=2 * LIMIT)),
+        (checks.killed_at_the_limit, owner(usage_bytes=None)),
+        (checks.cause_is_named, replace(report(), verdict=replace(report().verdict, cause="unknown"))),
+        (
+            checks.composition_adds_up,
+            replace(report(), composition=replace(report().composition, anon=90 * MIB, other=8 * MIB)),
+        ),
+        (
+            checks.composition_adds_up,
+            replace(report(), composition=replace(report().composition, total=None)),
+        ),
+        (checks.evictions_equal_pgsteal, cushion(evicted_bytes=EVICTED - PAGE)),
+        (checks.evictions_equal_pgsteal, cushion(evicted_bytes=None)),
+        (checks.cache_gives_way, cushion(absorbed_bytes=10 * MIB)),
+        (checks.cache_gives_way, cushion(evicted_bytes=50 * MIB)),
+        (checks.cache_gives_way, cushion(absorbed_bytes=None)),
+        (checks.cache_is_used_up, cushion(exhausted_at=None)),
+        (checks.cache_is_used_up, cushion(exhausted_at=(KILL + pd.Timedelta("1ms")).isoformat())),
+        (checks.cache_is_used_up, cushion(cache_end_bytes=30 * MIB)),
+        (checks.little_was_evicted, report()),
+    ],
+)
+def test_each_check_fails_on_what_it_is_there_for(check: Any, changed: OomReport) -> None:
+    found = check(evidence(changed))
+    assert not found.passed, found
+
+
+def test_no_sample_at_the_kill_is_not_an_equality_of_unknowns() -> None:
+    samples = pd.DataFrame({"cgroup_id": [5], "kill_id": [1], "pgsteal": [None]}).astype("Int64")
+    assert not checks.evictions_equal_pgsteal(evidence(cushion(evicted_bytes=None), samples=samples)).passed
+
+
+def test_a_cache_that_never_filled_the_cgroup() -> None:
+    low = timeline()
+    low["cache_bytes"] //= 2
+    assert not checks.cache_fills_to_the_limit(evidence(timeline=lambda **_: low)).passed
+    low["usage_bytes"] //= 2
+    assert not checks.cache_fills_to_the_limit(evidence(timeline=lambda **_: low)).passed
+
+
+def test_usage_that_left_the_limit_between_the_acts() -> None:
+    dip = timeline()
+    dip.loc[BEGIN + pd.Timedelta("1.5s"), "usage_bytes"] = 60 * MIB
+    assert not checks.cache_gives_way(evidence(timeline=lambda **_: dip)).passed
+
+
+@pytest.mark.parametrize("kills", [0, 2])
+def test_without_the_one_kill_there_is_nothing_else_to_check(kills: int) -> None:
+    found = examine(EXPERIMENTS["anon"], trace(explain=lambda: [report()] * kills))
+    assert [check.passed for check in found] == [False]
+    assert f"{kills} in the trace" in found[0].detail
+
+
+def test_all_checks_of_an_experiment_are_made() -> None:
+    found = examine(EXPERIMENTS["page-cache"], trace())
+    assert len(found) == 1 + len(EXPERIMENTS["page-cache"].checks)
+    assert all(check.passed for check in found)

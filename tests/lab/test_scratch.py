@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from tracer.errors import TracerError
+from tracer.kernel.mounts import MountTable, read_mounts
+from tracer.lab.scratch import cached_pages, scratch_directory, write_uncached
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def on_tmpfs() -> Path | None:
+    """A writable directory that is kept in memory, if this machine has one."""
+    mount = MountTable(read_mounts()).mount_of("/dev/shm")
+    return Path("/dev/shm") if mount is not None and mount.fs_type == "tmpfs" else None
+
+
+def test_a_file_is_private_and_in_no_cache(disk_dir: Path) -> None:
+    size = 301 * PAGE + 5
+    write_uncached(disk_dir / "f", size)
+    assert (disk_dir / "f").stat().st_size == size
+    assert stat.S_IMODE((disk_dir / "f").stat().st_mode) == 0o600
+    descriptor = os.open(disk_dir / "f", os.O_RDWR)
+    try:
+        assert cached_pages(descriptor, size) == 0
+        os.pread(descriptor, size, 0)
+        assert cached_pages(descriptor, size) == 302
+    finally:
+        os.close(descriptor)
+
+
+def test_the_directory_is_private_and_removed_with_what_is_in_it(tmp_path: Path) -> None:
+    with scratch_directory(tmp_path) as directory:
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        (directory / "f").touch()
+    assert not directory.exists()
+
+
+def test_it_is_not_made_in_memory() -> None:
+    near = on_tmpfs()
+    if near is None:
+        pytest.skip("there is no tmpfs at /dev/shm")
+    with scratch_directory(near) as directory:
+        assert not directory.is_relative_to(near)
+
+
+def test_a_file_that_stays_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    near = on_tmpfs()
+    if near is None:
+        pytest.skip("there is no tmpfs at /dev/shm")
+    monkeypatch.setattr("tracer.lab.scratch._DROP_WITHIN_S", 0.05)
+    file = near / f"memcg-tracer-test-{os.getpid()}"
+    try:
+        with pytest.raises(TracerError, match="stays in the page cache"):
+            write_uncached(file, 10 * PAGE)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(TracerError, match="choose another place"):
+        write_uncached(tmp_path / "missing" / "f", PAGE)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tracer.lab.workload", *arguments]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def lines(*arguments: str) -> list[str]:
+    said, errors = start("--barrier", *arguments).communicate("\n" * 10)
+    assert errors == ""
+    return said.splitlines()
+
+
+def test_it_stops_at_a_barrier_before_the_first_step_and_after_each() -> None:
+    assert lines("anon", "1", "then", "shmem", "5000") == ["start", "done anon", "done shmem"]
+
+
+def test_it_waits_at_the_barrier(tmp_path: Path) -> None:
+    workload = start("--barrier", "write", str(tmp_path / "f"), "3")
+    assert workload.stdout is not None
+    assert workload.stdin is not None
+    assert workload.stdout.readline() == "start\n"
+    assert not (tmp_path / "f").exists()
+    workload.stdin.write("\n")
+    workload.stdin.flush()
+    assert workload.stdout.readline() == "done write\n"
+    assert (tmp_path / "f").stat().st_size == 3
+    workload.communicate()  # the end of stdin ends it
+    assert workload.returncode == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (3 << 20) + 7])
+def test_amounts_are_exact(tmp_path: Path, size: int) -> None:
+    lines("write", str(tmp_path / "f"), str(size), "then", "read", str(tmp_path / "f"))
+    assert (tmp_path / "f").stat().st_size == size
+
+
+def test_files(tmp_path: Path) -> None:
+    lines("files", str(tmp_path), "23")
+    assert len(list(tmp_path.iterdir())) == 23
+
+
+def test_threads_live_at_the_barrier_and_do_not_keep_it_from_ending() -> None:
+    workload = start("--barrier", "threads", "7")
+    assert workload.stdout is not None
+    assert workload.stdin is not None
+    workload.stdin.write("\n")
+    workload.stdin.flush()
+    assert [workload.stdout.readline() for _ in range(2)] == ["start\n", "done threads\n"]
+    assert len(list(Path(f"/proc/{workload.pid}/task").iterdir())) == 8
+    workload.communicate("\n")
+    assert workload.returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["anon", "1", "then"], ["--loud"], ["--pause-ms"]])
+def test_nonsense_is_refused(arguments: list[str]) -> None:
+    workload = start(*arguments)
+    _, errors = workload.communicate()
+    assert workload.returncode == 1
+    assert errors.startswith("usage: ")
+    assert "Traceback" not in errors
