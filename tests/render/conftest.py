@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +28,8 @@ from tracer.analysis.report import (
     Victim,
 )
 
+GOLDEN = Path(__file__).parent / "golden"
+UPDATE = "MEMCG_TRACER_UPDATE_GOLDEN"
 MIB = 1 << 20
 ORIGIN = pd.Timestamp("2025-11-24 23:40:01", tz="UTC")
 
@@ -72,11 +79,6 @@ def experiment_timeline(step_ms: int = 100) -> pd.DataFrame:
     frame["psi_some_us"] = pd.array([pd.NA] * len(frame), dtype="Int64")
     frame.index = pd.DatetimeIndex(ORIGIN + pd.to_timedelta(seconds - step_ms / 1000, unit="s"), name="time")
     return frame
-
-
-@pytest.fixture
-def timeline() -> pd.DataFrame:
-    return experiment_timeline()
 
 
 KERNEL_STACK = (
@@ -162,8 +164,9 @@ def experiment_report(name: str = "python3", cgroup: str = "/memcg-tracer-77-pag
         verdict=Verdict(
             cause="anon_growth",
             confidence="high",
-            summary=f"{name} (pid 123) asked for one more page; the cgroup was at its limit of 100 MiB, 97 MiB of it "
-            "anonymous memory; the page cache had already given back 116.5 MiB and was used up 102 ms before.",
+            summary=f"{name} (pid 123) asked for one more page; the cgroup was at its limit of 100 MiB, "
+            "97 MiB of it anonymous memory; the page cache "
+            "had given back 116.5 MiB and was used up 102 ms before.",
             evidence=(
                 "anon 97 MiB of 100 MiB usage at the kill (kernel counters, sampled at the kill)",
                 "pages evicted by reclaim 29,824 (page-cache events), pgsteal grew by 29,824 (memory.stat)",
@@ -176,7 +179,10 @@ def experiment_report(name: str = "python3", cgroup: str = "/memcg-tracer-77-pag
         quality=Quality(
             lost_records=0,
             kmsg="missing",
-            probes={"oom": "raw_tracepoint oom:mark_victim", "charge": "raw_tracepoint memcg:mod_memcg_lruvec_state"},
+            probes={
+                "oom": "raw_tracepoint oom:mark_victim",
+                "charge": "raw_tracepoint memcg:mod_memcg_lruvec_state",
+            },
             unknown={
                 "composition.unevictable": "this kernel counts it inside anon, file and shmem",
                 "sizing.min_limit_bytes": "it is not derived from one kill",
@@ -202,3 +208,60 @@ def experiment_held(cgroup: str = "/memcg-tracer-78-anon", container: str | None
         reclaim=Reclaim(212, 13_000, 7_680, 40.0, ()),
         quality=Quality(lost_records=0, kmsg="missing", probes={}),
     )
+
+
+@pytest.fixture
+def timeline() -> pd.DataFrame:
+    return experiment_timeline()
+
+
+@pytest.fixture
+def report() -> OomReport:
+    return experiment_report()
+
+
+@pytest.fixture
+def new_report() -> Callable[..., OomReport]:
+    return experiment_report
+
+
+@pytest.fixture
+def held() -> Held:
+    return experiment_held()
+
+
+@pytest.fixture
+def new_held() -> Callable[..., Held]:
+    return experiment_held
+
+
+@pytest.fixture
+def new_timeline() -> Callable[..., pd.DataFrame]:
+    return experiment_timeline
+
+
+@pytest.fixture
+def origin() -> pd.Timestamp:
+    return ORIGIN
+
+
+@pytest.fixture
+def matches_golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compares a text with tests/render/golden/NAME; with UPDATE=1 set, it writes that file instead."""
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if os.environ.get(UPDATE) == "1":
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            return
+        expected = path.read_text(encoding="utf-8") if path.exists() else ""
+        if text == expected:
+            return
+        difference = "\n".join(
+            difflib.unified_diff(expected.splitlines(), text.splitlines(), "golden", "now", lineterm="")
+        )
+        command = f"{UPDATE}=1 .venv/bin/pytest '{request.node.nodeid}'"
+        pytest.fail(f"{difference}\n\nIf this is what it should be: {command}", pytrace=False)
+
+    return compare

@@ -82,7 +82,8 @@ def timeline_of_life(
     last = end if end is not None else (died + pd.Timedelta(1, "ns")).isoformat()
     if every is not None:
         return timeline(trace, cgroup_id, every, first, last)
-    frame = timeline(trace, cgroup_id, row_width((died - born).total_seconds(), rows), first, last)
+    # One row less than allowed: the instant `died` may need a row of its own.
+    frame = timeline(trace, cgroup_id, row_width((died - born).total_seconds(), rows - 1), first, last)
     if (begin is None and end is None) or len(frame) < 2:
         return frame
     seconds = (frame.index[-1] - frame.index[0] + (frame.index[1] - frame.index[0])).total_seconds()

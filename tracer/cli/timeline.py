@@ -105,7 +105,8 @@ def _draw(
         )
         text.write(sys.stdout, [*([] if number == shown[0] else [Text()]), *drawn])
     if left_out:
-        left = f"{left_out} more cgroups were traced: -c CGROUP shows one, memcg-tracer info lists them."
+        more = "1 more cgroup was" if left_out == 1 else f"{left_out} more cgroups were"
+        left = f"{more} traced: -c CGROUP shows one, memcg-tracer info lists them."
         text.write(sys.stdout, [Text(), Text(left, style="dim")])
 
 

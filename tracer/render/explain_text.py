@@ -42,7 +42,7 @@ def post_mortem(
     yield from _who(report, verbose)
     yield from _bullets("What to do", facts.sizing(report))
     yield sections.title("How far to trust this")
-    yield sections.facts(facts.quality(report))
+    yield sections.facts(facts.quality(report, reasons=verbose))
     if verbose:
         yield sections.facts(
             ("probe", f"{visible(str(s))}: {visible(str(p))}") for s, p in report.quality.probes.items()

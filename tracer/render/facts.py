@@ -208,11 +208,15 @@ def candidate_cells(candidate: Candidate) -> tuple[str, ...]:
     )
 
 
-def quality(report: OomReport) -> Iterator[Fact]:
-    """What the report rests on, and what it does not know."""
+def quality(report: OomReport, *, reasons: bool) -> Iterator[Fact]:
+    """What the report rests on, and what it does not know; with `reasons`, also why."""
     lost = report.quality.lost_records
     yield "lost records", f"{units.count(lost)}: sums of flows may be low" if lost else "none"
     yield "kernel log", KERNEL_LOG[report.quality.kmsg]
+    if not reasons:
+        names = ", ".join(visible(field) for field in report.quality.unknown)
+        yield "not known", f"{names} (-v says why)" if names else "nothing"
+        return
     by_reason: dict[str, list[str]] = {}
     for field, why in report.quality.unknown.items():
         by_reason.setdefault(why, []).append(field)
@@ -238,8 +242,8 @@ def held(one: Held) -> Iterator[Fact]:
     yield "most usage", units.size(one.peak_usage_bytes) + near
     yield (
         "made of",
-        f"{units.size(one.cache_at_peak_bytes)} page cache then (file contents, which reclaim can drop); "
-        f"anon (process memory with no file behind it) was {units.size(one.peak_anon_bytes)} at most",
+        f"page cache (file contents, which reclaim can drop) {units.size(one.cache_at_peak_bytes)} then, "
+        f"anon (process memory with no file behind it) {units.size(one.peak_anon_bytes)} at most",
     )
     yield (
         "given back",
@@ -260,7 +264,10 @@ def held_summary(cgroups: Iterable[Held]) -> str:
         return "Nothing was killed, and no cgroup of this trace has a limit."
     near = min(limited, key=lambda one: (one.headroom_bytes or 0) / (one.limit_bytes or 1))
     where = place(near.cgroup, near.container)
-    came = f"Nothing was killed: {where} came within {units.size(near.headroom_bytes)} of its limit of "
-    if not near.evicted_bytes:
-        return came + f"{units.size(near.limit_bytes)}; no page cache had to be given back."
-    return came + f"{units.size(near.limit_bytes)}; {units.size(near.evicted_bytes)} of page cache gave way."
+    near_by = f"came within {units.size(near.headroom_bytes)} of" if near.headroom_bytes else "reached"
+    gave = (
+        f"{units.size(near.evicted_bytes)} of page cache gave way"
+        if near.evicted_bytes
+        else ("no page cache had to give way")
+    )
+    return f"Nothing was killed: {where} {near_by} its limit of {units.size(near.limit_bytes)}; {gave}."

@@ -100,7 +100,7 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
         "candidate_titles": facts.CANDIDATE_TITLES,
         "candidate_note": facts.CANDIDATE_NOTE,
         "advice": list(facts.sizing(report)),
-        "quality": list(facts.quality(report)),
+        "quality": list(facts.quality(report, reasons=True)),
     }
 
 

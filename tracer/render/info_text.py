@@ -87,7 +87,7 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
     yield from _cgroups(summary.cgroups)
     for title, values in (("Probes", meta["probes"]), ("What tracing cost", meta["cost"])):
         yield sections.title(title)
-        yield sections.facts([*_flat(values)] or [("", units.UNKNOWN)], label_cells=0)
+        yield sections.facts([*_flat(values)] or [(units.UNKNOWN, "")], label_cells=0)
 
 
 def _cgroups(cgroups: Sequence[TracedCgroup]) -> Iterator[RenderableType]:

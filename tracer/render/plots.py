@@ -124,7 +124,8 @@ def _draw_rates(
 ) -> None:
     colours = (BY_NAME["cache"].hex, BY_NAME["anon"].hex, BY_NAME["shmem"].hex)
     for (label, rate), colour, line in zip(rates.items(), colours, ("-", "-", "--"), strict=False):
-        axes.step(begins, rate, where="post", label=label, color=colour, linestyle=line, linewidth=1.5)
+        known = label if np.isfinite(rate).any() else f"{label} (not known)"
+        axes.step(begins, rate, where="post", label=known, color=colour, linestyle=line, linewidth=1.5)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("MiB/s")
     axes.set_title(title)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,8 +70,8 @@ def picture(
     bar_cells = columns - _TIME_CELLS - 3 - sum(column.cells for column in shown)
     scale = _scale(timeline, min(_MOST_BAR_CELLS, bar_cells))
     lines += _ruler(scale, shown)
-    all_markers = [*markers, *_limit_reached(timeline)]
-    lines += _rows(timeline, heading.origin, all_markers, shown=shown, scale=scale, columns=columns)
+    notes = _notes(timeline, heading.origin, markers, columns)
+    lines += _rows(timeline, heading.origin, notes, shown=shown, scale=scale)
     lines += [Text(), *_totals(timeline), Text(), *_legend(timeline, shown)]
     return lines
 
@@ -164,24 +164,42 @@ def _ruler(scale: _Scale, shown: Sequence[_Column]) -> list[Text]:
     ]
 
 
-def _limit_reached(timeline: pd.DataFrame) -> list[Marker]:
-    """The first row in which usage came within 1 % of the limit (or within 64 pages of it)."""
+def _notes(
+    timeline: pd.DataFrame, origin: pd.Timestamp, markers: Iterable[Marker], columns: int
+) -> dict[int, list[Text]]:
+    """Number of a row -> the lines that follow it."""
+    notes: dict[int, list[Text]] = {}
+    if (reached := _limit_reached(timeline)) is not None:
+        # The row above is all that is known of the moment.
+        text = "usage is at the limit: what is charged from here on must first be freed"
+        notes[reached] = [_note("", "→", text, "bold", columns)]
+    for marker in sorted(markers, key=lambda marker: marker.time):
+        row = max(int(timeline.index.searchsorted(marker.time, side="right")) - 1, 0)
+        at = _moment((marker.time - origin).total_seconds(), 3)
+        glyph, style = ("✗", "bold red") if marker.is_kill else ("→", "bold")
+        notes.setdefault(row, []).append(_note(at, glyph, marker.text, style, columns))
+    return notes
+
+
+def _note(at: str, glyph: str, text: str, style: str, columns: int) -> Text:
+    fitting = fitted(text, columns - _TIME_CELLS - 3)
+    return Text(f"{at.rjust(_TIME_CELLS)} {glyph} {fitting}", style=style, no_wrap=True)
+
+
+def _limit_reached(timeline: pd.DataFrame) -> int | None:
+    """The first row at whose end usage was within 1 % of the limit (or within 64 pages of it)."""
     usage, limit = floats(timeline, "usage_bytes"), floats(timeline, "limit_bytes")
     near = (limit < UNLIMITED_BYTES) & (usage >= limit - np.maximum(limit * 0.01, 64 * 4096))
-    if not near.any():
-        return []
-    text = "the limit is reached: what is charged from here on must first be freed"
-    return [Marker(timeline.index[int(near.argmax())], text, is_kill=False)]
+    return int(near.argmax()) if near.any() else None
 
 
 def _rows(
     timeline: pd.DataFrame,
     origin: pd.Timestamp,
-    markers: Iterable[Marker],
+    notes: Mapping[int, list[Text]],
     *,
     shown: Sequence[_Column],
     scale: _Scale,
-    columns: int,
 ) -> list[Text]:
     step_s = (timeline.index[1] - timeline.index[0]).total_seconds() if len(timeline) > 1 else 0.001
     decimals = next((digits for digits, least in enumerate((1, 0.1, 0.01)) if step_s >= least), 3)
@@ -190,10 +208,6 @@ def _rows(
     edges = np.rint(np.cumsum(layers, axis=1) / scale.full_bytes * scale.cells).astype(int)
     limits = floats(timeline, "limit_bytes")
     numbers = [floats(timeline, column.source) for column in shown]
-    notes: dict[int, list[Marker]] = {}
-    for marker in sorted(markers, key=lambda marker: marker.time):
-        row = int(timeline.index.searchsorted(marker.time, side="right")) - 1
-        notes.setdefault(max(row, 0), []).append(marker)
     lines = []
     for row in range(len(timeline)):
         line = Text(_moment(begins[row], decimals).rjust(_TIME_CELLS) + " ", no_wrap=True)
@@ -201,7 +215,7 @@ def _rows(
         for column, values in zip(shown, numbers, strict=True):
             line.append(_number(values[row], column, scale.unit).rjust(column.cells))
         lines.append(line)
-        lines += [_note(marker, origin, columns) for marker in notes.get(row, [])]
+        lines += notes.get(row, [])
     return lines
 
 
@@ -238,12 +252,6 @@ def _moment(seconds: float, decimals: int) -> str:
         return f"{seconds:.{decimals}f} s"
     whole = int(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-
-
-def _note(marker: Marker, origin: pd.Timestamp, columns: int) -> Text:
-    at = _moment((marker.time - origin).total_seconds(), 3).rjust(_TIME_CELLS)
-    glyph, style = ("✗", "bold red") if marker.is_kill else ("→", "bold")
-    return Text(f"{at} {glyph} {fitted(marker.text, columns - _TIME_CELLS - 3)}", style=style, no_wrap=True)
 
 
 def _totals(timeline: pd.DataFrame) -> list[Text]:

@@ -1,0 +1,232 @@
+"""timeline, explain, info and report on a trace of the page-cache experiment that lies on disk."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+import tracer
+from tracer.cli import explain, info, report, timeline
+from tracer.errors import TraceError, TracerError, UsageError
+
+MIB = 1 << 20
+HOSTILE = "\x1b[31m[red]<script>\nx"
+VERBS = (timeline.command, explain.command, info.command)
+
+WriteTrace = Callable[..., Path]
+
+
+def output(result: Result) -> str:
+    if result.exception is not None:
+        raise result.exception
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def failure(result: Result) -> BaseException:
+    assert result.exception is not None
+    assert result.stdout == ""
+    return result.exception
+
+
+def test_timeline_shows_the_three_acts(run: CliRunner, write_trace: WriteTrace) -> None:
+    shown = output(run.invoke(timeline.command, [str(write_trace())]))
+    acts = [
+        shown.index("usage is at the limit"),
+        shown.index("the page cache is used up, having given back 116 MiB"),
+        shown.index("OOM kill: python3 (pid 41), anon 98 MiB"),
+    ]
+    assert acts == sorted(acts)
+    assert "117 MiB added, 116 MiB evicted" in shown
+    assert "1 more cgroup was traced" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "\x1b" not in shown
+    assert shown.count("│") <= 40 + 1
+
+
+def test_timeline_of_a_named_cgroup_and_time(run: CliRunner, write_trace: WriteTrace) -> None:
+    path = str(write_trace())
+    shown = output(run.invoke(timeline.command, [path, "-c", "7", "--begin", "1", "--end", "1.4s"]))
+    assert "400 ms from" in shown and "in rows of 10 ms" in shown
+    assert "OOM kill:" not in shown
+    assert "in rows of 50 ms" in output(run.invoke(timeline.command, [path, "--every", "50ms"]))
+    assert "/quiet" in output(run.invoke(timeline.command, [path, "-c", "quiet"])).splitlines()[0]
+
+
+def test_timeline_rows_are_those_of_the_analysis(run: CliRunner, write_trace: WriteTrace) -> None:
+    path = write_trace()
+    expected = tracer.open(path).timeline("7", every="100ms")
+    rows = json.loads(output(run.invoke(timeline.command, [str(path), "-c", "7", "--json"])))
+    assert [row["usage_bytes"] for row in rows] == expected["usage_bytes"].tolist()
+    assert rows[0]["time"] == "2025-11-24T16:00:00.000000Z"
+    assert rows[0]["refault_bytes"] is None
+    assert rows[0]["cache_evicted_bytes"] == 0
+    assert "cgroup" not in rows[0]
+    table = list(csv.DictReader(io.StringIO(output(run.invoke(timeline.command, [str(path), "--csv"])))))
+    assert {row["cgroup"] for row in table} == {"/memcg-tracer-77-page-cache", "/quiet"}
+    mine = [row for row in table if row["cgroup"] != "/quiet"]
+    assert [int(row["usage_bytes"]) for row in mine] == expected["usage_bytes"].tolist()
+    assert mine[0]["refault_bytes"] == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--json", "--csv"], UsageError),
+        (["--every", "nonsense"], UsageError),
+        (["--every", "0s"], UsageError),
+        (["--begin", "3s", "--end", "1s"], UsageError),
+        (["-c", "no-such-cgroup"], TracerError),
+    ],
+)
+def test_timeline_refuses_nonsense(
+    run: CliRunner, write_trace: WriteTrace, arguments: list[str], error: type[TracerError]
+) -> None:
+    raised = failure(run.invoke(timeline.command, [str(write_trace()), *arguments]))
+    assert isinstance(raised, error)
+    assert "\n" not in str(raised)
+
+
+def test_explain_json_is_the_contract(run: CliRunner, write_trace: WriteTrace) -> None:
+    path = write_trace()
+    document = json.loads(output(run.invoke(explain.command, [str(path), "--json"])))
+    assert list(document) == ["schema", "trace", "kills"]
+    assert (document["schema"], document["trace"]) == (1, str(path))
+    expected = [one.to_dict() for one in tracer.open(path).explain()]
+    assert document["kills"] == json.loads(json.dumps(expected))
+    assert document["kills"][0]["cushion"]["evicted_bytes"] == 116 * MIB
+    one = output(run.invoke(explain.command, [str(path), "--json", "--kill", "1"]))
+    assert json.loads(one) == document
+
+
+def test_explain_says_why_first(run: CliRunner, write_trace: WriteTrace) -> None:
+    path = write_trace()
+    shown = output(run.invoke(explain.command, [str(path)]))
+    summary = tracer.open(path).explain()[0].verdict.summary
+    assert " ".join(shown.split()).startswith(summary)
+    assert "out_of_memory ← try_charge_memcg" in shown
+    verbose = output(run.invoke(explain.command, [str(path), "-v"]))
+    assert "out_of_memory+0x1" in verbose
+    assert len(verbose) > len(shown)
+
+
+def test_explain_of_a_kill_that_is_not_there_is_a_usage_error(
+    run: CliRunner, write_trace: WriteTrace
+) -> None:
+    raised = failure(run.invoke(explain.command, [str(write_trace()), "--kill", "5"]))
+    assert isinstance(raised, UsageError) and raised.exit_code == 2
+    assert "it holds 1" in str(raised)
+    raised = failure(run.invoke(explain.command, [str(write_trace("held", killed=False)), "--kill", "1"]))
+    assert "no kill at all" in str(raised)
+
+
+def test_explain_without_a_kill_says_what_held(run: CliRunner, write_trace: WriteTrace) -> None:
+    path = write_trace(killed=False)
+    shown = " ".join(output(run.invoke(explain.command, [str(path)])).split())
+    assert "Nothing was killed: /memcg-tracer-77-page-cache reached its limit of 100 MiB; 17 MiB of" in shown
+    document = json.loads(output(run.invoke(explain.command, [str(path), "--json"])))
+    assert document["kills"] == []
+    assert document["held"] == json.loads(json.dumps([one.to_dict() for one in tracer.open(path).held()]))
+
+
+def test_info(run: CliRunner, write_trace: WriteTrace) -> None:
+    path = write_trace()
+    shown = output(run.invoke(info.command, [str(path)]))
+    assert "ended         the command ended" in shown
+    assert "pagecache      233" in shown
+    assert "none lost" in shown
+    document = json.loads(output(run.invoke(info.command, [str(path), "--json"])))
+    assert document["rows"] == {table: tracer.open(path).rows(table) for table in document["rows"]}
+    assert document["duration_s"] == 4.0
+    assert document["cgroups"][0] == {
+        "path": "/memcg-tracer-77-page-cache",
+        "container": None,
+        "limit_bytes": 100 * MIB,
+        "peak_usage_bytes": 100 * MIB,
+        "kills": 1,
+    }
+
+
+def test_info_of_an_interrupted_and_lossy_recording(run: CliRunner, write_trace: WriteTrace) -> None:
+    path = write_trace(ended=False, lost=12)
+    shown = output(run.invoke(info.command, [str(path)]))
+    assert "interrupted" in shown
+    assert "pagecache     12" in shown
+    document = json.loads(output(run.invoke(info.command, [str(path), "--json"])))
+    assert document["interrupted"] is True
+    assert document["lost"]["pagecache"] == 12 and document["lost"]["charge"] == 0
+    assert document["duration_s"] == pytest.approx(2.17)
+    assert "interrupted" in output(run.invoke(timeline.command, [str(path)]))
+
+
+def test_report_writes_one_private_page(run: CliRunner, write_trace: WriteTrace, tmp_path: Path) -> None:
+    path, page = str(write_trace()), tmp_path / "page.html"
+    assert output(run.invoke(report.command, [path, "-o", str(page)])) == f"{page}\n"
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<svg") == 1 and "://" not in text
+    raised = failure(run.invoke(report.command, [path, "-o", str(page)]))
+    assert isinstance(raised, TracerError) and "-f" in str(raised)
+    page.chmod(0o644)
+    page.write_text("old", encoding="utf-8")
+    output(run.invoke(report.command, [path, "-f", "-o", str(page)]))
+    assert page.read_text(encoding="utf-8") == text
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["page.html", "trace"]
+
+
+def test_report_without_a_kill(run: CliRunner, write_trace: WriteTrace, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    output(run.invoke(report.command, [str(write_trace(killed=False)), "-o", str(page)]))
+    assert "Nothing was killed" in page.read_text(encoding="utf-8")
+
+
+def test_report_that_cannot_be_written(run: CliRunner, write_trace: WriteTrace, tmp_path: Path) -> None:
+    path = str(write_trace())
+    raised = failure(run.invoke(report.command, [path, "-o", str(tmp_path / "no" / "page.html")]))
+    assert isinstance(raised, TracerError) and "cannot write" in str(raised)
+    raised = failure(run.invoke(report.command, [path, "-f", "-o", str(tmp_path)]))
+    assert isinstance(raised, UsageError)
+    assert output(run.invoke(info.command, [path]))
+
+
+def test_hostile_names_act_nowhere(run: CliRunner, write_trace: WriteTrace, tmp_path: Path) -> None:
+    path = str(write_trace(comm=HOSTILE, cgroup="/" + HOSTILE, container=HOSTILE))
+    page = tmp_path / "page.html"
+    output(run.invoke(report.command, [path, "-o", str(page)]))
+    shown = [output(run.invoke(verb, [path])) for verb in VERBS]
+    shown.append(output(run.invoke(explain.command, [path, "-v"])))
+    shown.append(output(run.invoke(timeline.command, [path, "--csv"])))
+    for text in shown:
+        assert "\x1b" not in text
+        assert r"\x1b[31m[red]<script>\nx" in text
+    html = page.read_text(encoding="utf-8")
+    assert "\x1b" not in html and "<script" not in html and "&lt;script&gt;" in html
+    for arguments in (["--json"], ["--json", "-c", "7"]):
+        assert "\x1b" not in output(run.invoke(timeline.command, [path, *arguments]))
+    documents = [output(run.invoke(verb, [path, "--json"])) for verb in (explain.command, info.command)]
+    assert all("\x1b" not in document and json.loads(document) for document in documents)
+
+
+@pytest.mark.parametrize("verb", [*VERBS, report.command])
+def test_what_is_no_trace_is_said_in_one_line(run: CliRunner, tmp_path: Path, verb: click.Command) -> None:
+    more = ["-o", str(tmp_path / "page.html")] if verb is report.command else []
+    raised = failure(run.invoke(verb, [str(tmp_path), *more]))
+    assert isinstance(raised, TraceError)
+    assert "\n" not in str(raised)
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - names only
+
+
+@pytest.mark.parametrize("verb", [*VERBS, report.command])
+def test_every_option_has_help_and_every_verb_examples(verb: click.Command) -> None:
+    assert all(option.help for option in verb.params if isinstance(option, click.Option))
+    assert verb.help and verb.epilog and verb.epilog.count("memcg-tracer") >= 2

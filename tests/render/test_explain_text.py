@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+from rich.cells import cell_len
+
+from tracer.analysis.report import Cushion, Held, LimitOwner, OomReport, Reclaim
+from tracer.render import explain_text, facts, text
+
+HOSTILE = "\x1b[31m[red]<script>\nx\udc80"
+TWO_SCREENS = 96
+
+
+def shown(
+    report: OomReport, *, others: Sequence[OomReport] = (), columns: int = 100, verbose: bool = False
+) -> str:
+    lines = explain_text.post_mortem(report, others, page_size=4096, verbose=verbose)
+    return text.to_text(lines, columns=columns, colour=False)
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_the_page_cache_experiment(
+    report: OomReport, verbose: bool, matches_golden: Callable[[str, str], None]
+) -> None:
+    matches_golden(f"explain{'-verbose' if verbose else ''}.txt", shown(report, verbose=verbose))
+
+
+def test_the_answer_comes_first_and_the_rest_fits_two_screens(report: OomReport) -> None:
+    lines = shown(report).splitlines()
+    assert " ".join(lines[:2]) == report.verdict.summary
+    assert len(lines) <= TWO_SCREENS
+
+
+@pytest.mark.parametrize("columns", [70, 80, 100, 140])
+@pytest.mark.parametrize("verbose", [False, True])
+def test_hostile_names_neither_act_nor_widen_the_text(
+    new_report: Callable[..., OomReport], columns: int, verbose: bool
+) -> None:
+    hostile = new_report(HOSTILE, "/" + HOSTILE + "z" * 300)
+    hostile = replace(
+        hostile,
+        trigger=replace(hostile.trigger, stack=(HOSTILE,), user_stack=(HOSTILE,), cgroup=HOSTILE),
+        limit_owner=replace(hostile.limit_owner, container=HOSTILE, pod=HOSTILE),
+        quality=replace(hostile.quality, probes={HOSTILE: HOSTILE}, unknown={HOSTILE: HOSTILE}),
+        advice=(HOSTILE,),
+        verdict=replace(hostile.verdict, evidence=(HOSTILE,), contributing=(HOSTILE,)),
+    )
+    said = shown(hostile, others=[hostile], columns=columns, verbose=verbose)
+    assert "\x1b" not in said
+    assert r"\x1b[31m[red]<script>\nx\x80" in said
+    assert max(map(cell_len, said.splitlines())) <= columns
+
+
+def test_every_number_of_the_composition_is_there_and_adds_up(report: OomReport) -> None:
+    assert sum(value for _, value in facts.composition(report)) == report.composition.total
+    said = shown(report)
+    assert "not known: unevictable" in said
+    assert "none of it: dirty page cache" in said
+
+
+def test_a_kill_of_which_nothing_is_known_still_reads(report: OomReport) -> None:
+    nothing = replace(
+        report,
+        constraint="unknown",
+        limit_owner=LimitOwner(None, None, None, None, None, None),
+        trigger=replace(report.trigger, cgroup=None, gfp=None, order=None, stack=None),
+        victims=tuple(replace(victim, anon_rss_bytes=None, cgroup=None) for victim in report.victims),
+        candidates=(),
+        composition=replace(report.composition, **dict.fromkeys([*facts.PART_LABELS, "total"])),
+        working_set_bytes=None,
+        reclaim=Reclaim(0, 0, 0, 0.0, ()),
+        cushion=Cushion(None, None, None, None, None, None),
+        allocators=(),
+        advice=(),
+    )
+    said = shown(nothing)
+    assert "RSS           not known" in said
+    assert "None" not in said
+    assert "nan" not in said
+
+
+def test_group_kills_and_ancestors_are_said(report: OomReport) -> None:
+    many = tuple(replace(report.victims[0], pid=pid, group_kill=True) for pid in range(1000, 1009))
+    owner = replace(report.limit_owner, is_ancestor=True)
+    said = shown(replace(report, victims=many, limit_owner=owner))
+    assert "and 4 more (-v lists them)" in said
+    assert "1008" not in said
+    assert "1008" in shown(replace(report, victims=many), verbose=True)
+    assert "in a cgroup below it" in " ".join(said.split())
+    assert "killed processes had mapped" in " ".join(said.split())
+
+
+def test_other_kills_are_named(report: OomReport) -> None:
+    other = replace(report, kill_id=2, verdict=replace(report.verdict, summary="sh (pid 9) was next"))
+    assert "--kill 2      sh (pid 9) was next" in shown(report, others=[other])
+
+
+def test_cache_that_was_never_used_up(report: OomReport) -> None:
+    left = replace(report, cushion=replace(report.cushion, exhausted_at=None))
+    assert "never: there was still cache at the kill" in shown(left)
+    why = {"cushion.exhausted_at": "no start sample"}
+    unknown = replace(left, quality=replace(report.quality, unknown=why))
+    assert "not known: no start sample" in shown(unknown)
+
+
+def test_what_held(
+    held: Held, new_held: Callable[..., Held], matches_golden: Callable[[str, str], None]
+) -> None:
+    cgroups = [held, *(new_held(f"/other-{number}", HOSTILE) for number in range(6))]
+    said = text.to_text(explain_text.held(cgroups), columns=100, colour=False)
+    matches_golden("held.txt", said)
+    assert "\x1b" not in said
+    assert "2 more cgroups" in said
+
+
+def test_what_held_where_there_is_no_limit_or_no_cgroup(held: Held) -> None:
+    assert "no cgroup of this trace has a limit" in facts.held_summary([replace(held, headroom_bytes=None)])
+    assert "no cgroup of this trace has a limit" in facts.held_summary([])
+    assert "reached its limit of 100 MiB" in facts.held_summary([replace(held, headroom_bytes=0)])

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import io
+from typing import TextIO
+
+import pytest
+from rich.text import Text
+
+from tracer.render import text
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+def _written(stream: TextIO) -> str:
+    text.write(stream, [Text("x" * 3, style="bold red"), Text("y " * 120)])
+    stream.seek(0)
+    return stream.read()
+
+
+def test_a_pipe_gets_plain_text_within_100_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "170")
+    written = _written(io.StringIO())
+    assert "\x1b" not in written
+    assert max(map(len, written.splitlines())) <= 100
+
+
+def test_a_terminal_gets_colour_and_its_own_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    assert text.columns_of(Terminal()) == 140
+    assert "\x1b[1;31m" in _written(Terminal())
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_no_colour_where_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv(name, value)
+    assert text.columns_of(Terminal()) == 100
+    assert "\x1b" not in _written(Terminal())
+
+
+def test_forced_colour_of_other_tools_does_not_reach_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b" not in _written(io.StringIO())
+
+
+def test_markup_and_emoji_codes_are_shown_as_they_are() -> None:
+    assert text.to_text(["[red]x[/red] :skull:"], columns=80, colour=True) == "[red]x[/red] :skull:\n"
+
+
+def test_an_encoding_without_our_glyphs_gets_ascii() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    text.write(stream, [Text("█░▒│ ✗ größe")])
+    assert raw.getvalue() == b"#cd| x gr\\xf6\\xdfe\n"

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from rich.cells import cell_len
+
+from tracer.analysis.report import OomReport
+from tracer.render import markers, text
+from tracer.render.timeline_text import Heading, picture
+from tracer.schema import UNLIMITED_BYTES
+
+MIB = 1 << 20
+HOSTILE = "\x1b[31m[red]<script>\nx\udc80" + "y" * 200
+
+
+@pytest.fixture
+def heading(origin: pd.Timestamp) -> Heading:
+    return Heading("/memcg-tracer-77-page-cache", None, "6.18.5", origin, 0, False)
+
+
+def drawn(
+    timeline: pd.DataFrame,
+    heading: Heading,
+    reports: list[OomReport] = [],  # noqa: B006 - never changed
+    columns: int = 100,
+    colour: bool = False,
+) -> str:
+    found = markers.of_cgroup(reports, heading.cgroup, timeline)
+    return text.to_text(picture(timeline, heading, found, columns=columns), columns=columns, colour=colour)
+
+
+@pytest.mark.parametrize("columns", [80, 100, 160])
+def test_the_page_cache_experiment(
+    timeline: pd.DataFrame,
+    heading: Heading,
+    report: OomReport,
+    columns: int,
+    matches_golden: Callable[[str, str], None],
+) -> None:
+    shown = drawn(timeline, heading, [report], columns)
+    matches_golden(f"timeline-{columns}.txt", shown)
+    assert max(map(cell_len, shown.splitlines())) <= columns
+
+
+@pytest.mark.parametrize("columns", [60, 80, 97, 100, 160])
+def test_hostile_names_neither_act_nor_widen_the_picture(
+    timeline: pd.DataFrame,
+    heading: Heading,
+    new_report: Callable[..., OomReport],
+    columns: int,
+) -> None:
+    hostile = replace(heading, cgroup="/" + HOSTILE, container=HOSTILE, kernel=HOSTILE)
+    shown = drawn(timeline, hostile, [new_report(HOSTILE, "/" + HOSTILE)], columns)
+    assert "\x1b" not in shown
+    assert r"\x1b[31m[red]<" in shown
+    assert "OOM kill" in shown
+    assert max(map(cell_len, shown.splitlines())) <= columns
+    assert "\x1b[31m[red]" not in drawn(timeline, hostile, columns=columns, colour=True)
+
+
+def test_colour_adds_nothing_but_colour(timeline: pd.DataFrame, heading: Heading, report: OomReport) -> None:
+    import re
+
+    plain, coloured = (drawn(timeline, heading, [report], colour=colour) for colour in (False, True))
+    assert "\x1b[38;5;166m" in coloured
+    stripped = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
+    assert [line.rstrip() for line in stripped.splitlines()] == plain.splitlines()
+
+
+def test_bars_are_to_scale(timeline: pd.DataFrame, heading: Heading) -> None:
+    lines = [line for line in drawn(timeline, heading).splitlines() if line.startswith("    2.4 s")]
+    bar = lines[0][10 : lines[0].index("│")]
+    row = timeline.iloc[24]
+    for glyph, part in (("█", "anon_bytes"), ("░", "cache_bytes")):
+        assert bar.count(glyph) == pytest.approx(row[part] / (100 * MIB) * len(bar), abs=1)
+
+
+def test_a_limit_far_away_is_named_but_not_drawn(timeline: pd.DataFrame, heading: Heading) -> None:
+    timeline["limit_bytes"] = 8 << 30
+    shown = drawn(timeline, heading)
+    assert "limit 8 GiB" in shown
+    rows = [line for line in shown.splitlines() if line.startswith("    2.0 s")]
+    assert "│" not in rows[0]
+    assert "must first be freed" not in shown
+
+
+def test_no_limit_is_said(timeline: pd.DataFrame, heading: Heading) -> None:
+    timeline["limit_bytes"] = UNLIMITED_BYTES
+    assert "no limit" in drawn(timeline, heading).splitlines()[1]
+
+
+def test_a_lowered_limit_has_its_tick_inside_the_bar(timeline: pd.DataFrame, heading: Heading) -> None:
+    timeline.iloc[20:, timeline.columns.get_loc("limit_bytes")] = 50 * MIB
+    shown = drawn(timeline, heading)
+    assert "limit 100 MiB, later 50 MiB" in shown
+    row = next(line for line in shown.splitlines() if line.startswith("    2.5 s"))
+    assert row[row.index("│") + 1] in "█░"
+
+
+def test_unknown_is_a_question_mark_and_zero_is_blank(timeline: pd.DataFrame, heading: Heading) -> None:
+    timeline["refault_bytes"] = pd.array([pd.NA] * len(timeline), dtype="Int64")
+    shown = drawn(timeline, heading)
+    row = next(line for line in shown.splitlines() if line.startswith("    1.2 s"))
+    assert row.split("│")[1].split() == ["100.0", "?"]
+    assert "not known refaulted" in " ".join(shown.split())
+
+
+def test_nothing_known_is_said(timeline: pd.DataFrame, heading: Heading) -> None:
+    timeline["usage_bytes"] = pd.array([pd.NA] * len(timeline), dtype="Int64")
+    assert "Nothing is known" in drawn(timeline, heading)
+    assert "Nothing is known" in drawn(timeline.iloc[:0], heading)
+
+
+def test_loss_and_interruption_are_said(timeline: pd.DataFrame, heading: Heading) -> None:
+    shown = drawn(timeline, replace(heading, lost_records=1234, interrupted=True))
+    assert "1,234 records were lost" in shown
+    assert "interrupted" in shown
+
+
+def test_dropped_cache_has_a_column_where_there_is_much(timeline: pd.DataFrame, heading: Heading) -> None:
+    assert " dropped " not in drawn(timeline, heading).splitlines()[4]
+    timeline["cache_dropped_bytes"] = timeline["cache_evicted_bytes"]
+    assert " dropped " in drawn(timeline, heading).splitlines()[4]
+
+
+def test_one_row_is_enough(timeline: pd.DataFrame, heading: Heading) -> None:
+    assert "100.0" in drawn(timeline.iloc[20:21], heading)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracer.render import units
+from tracer.schema import UNLIMITED_BYTES
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "not known"),
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (100 << 20, "100 MiB"),
+        ((100 << 20) + (512 << 10), "100.5 MiB"),
+        ((1 << 20) - 1, "1.0 MiB"),
+        (-(3 << 20) // 2, "-1.5 MiB"),
+    ],
+)
+def test_size(value: int | None, shown: str) -> None:
+    assert units.size(value) == shown
+
+
+@given(st.integers(-(1 << 62), 1 << 62))
+def test_size_is_right_to_a_tenth_of_its_unit(value: int) -> None:
+    found = re.fullmatch(r"(-?\d+(?:\.\d)?) ([KMGTPE]?i?B)", units.size(value))
+    assert found is not None
+    unit = 1024.0 ** ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB").index(found[2])
+    assert abs(float(found[1])) < 1024 or found[2] == "EiB"
+    assert abs(float(found[1]) * unit - value) <= 0.051 * unit + abs(value) * 1e-9
+
+
+def test_a_limit_that_is_not_set_is_not_a_size() -> None:
+    assert units.limit(UNLIMITED_BYTES) == "no limit"
+    assert units.limit(100 << 20) == "100 MiB"
+    assert units.limit(None) == "not known"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "not known"),
+        (0, "0 s"),
+        (0.00018, "180 us"),
+        (0.0123, "12.3 ms"),
+        (0.99996, "1 s"),
+        (3.4, "3.40 s"),
+        (59.999, "1 min 00 s"),
+        (123, "2 min 03 s"),
+        (5 * 3600 + 125, "5 h 02 min"),
+        (-0.5, "-500 ms"),
+    ],
+)
+def test_duration(seconds: float | None, shown: str) -> None:
+    assert units.duration(seconds) == shown
+
+
+def test_a_share_of_nothing_is_not_shown() -> None:
+    assert units.percent(1, 0) == ""
+    assert units.percent(None, 4) == ""
+    assert units.percent(1, 4) == "25.0 %"
