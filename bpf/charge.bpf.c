@@ -41,6 +41,7 @@ BPF_HASH(residue, struct residue_key, s64, 8192);
  * inside either) and never interleave, so a flag is a lock: whoever finds it set leaves the slots alone.
  */
 BPF_PERCPU_ARRAY(combine_busy, u32, 1);
+BPF_PERCPU_ARRAY(combine_waiting, u32, 1); /* whether something was combined on this CPU since the last drain */
 
 /* memcg -> this CPU's byte counters when last seen. */
 struct bytes_seen {
@@ -144,8 +145,13 @@ static __always_inline int charge(struct mem_cgroup *memcg, u32 category, s64 de
 		return 0;
 	}
 	*busy = 1;
-	if (claim(sum, memcg, tgid, category))
+	if (claim(sum, memcg, tgid, category)) {
+		u32 *waiting = combine_waiting.lookup(&zero);
+
 		combine_into(sum, delta_bytes);
+		if (waiting)
+			*waiting = 1;
+	}
 	*busy = 0;
 	return 0;
 }
@@ -252,18 +258,19 @@ PROGRAM(mod_memcg_state)
 }
 
 /*
- * Run by user space on each CPU (BPF_PROG_TEST_RUN): send every sum that waits. Returns how many could not leave, or a
- * positive number too where this CPU was inside a slot: ask again.
+ * Run by user space on each CPU (BPF_PROG_TEST_RUN): send every sum that waits. What cannot leave keeps `combine_waiting`
+ * set, and so does a drain that hit this CPU inside of a slot, which returns 1: ask again.
  */
 PROGRAM(drain)
 {
 	u32 zero = 0;
-	int left = 0;
+	u32 *waiting = combine_waiting.lookup(&zero);
 	volatile u32 *busy = combine_busy.lookup(&zero);
 
-	if (!busy || *busy)
+	if (!busy || !waiting || *busy)
 		return 1;
 	*busy = 1;
+	*waiting = 0;
 	for (u32 slot = 0; slot < COMBINE_SLOTS; slot++) {
 		u32 key = slot;
 		struct combined *sum = combine.lookup(&key);
@@ -273,8 +280,8 @@ PROGRAM(drain)
 		if (send(sum))
 			clear(sum);
 		else
-			left++;
+			*waiting = 1;
 	}
 	*busy = 0;
-	return left;
+	return 0;
 }

@@ -12,7 +12,6 @@
 #define TRACER_COMM_LEN 16
 #define TRACER_PATH_LEN 416
 #define TRACER_STATE_ITEMS 64
-#define TRACER_EVENT_ITEMS 64
 
 enum category {
 	CATEGORY_ANON,
@@ -159,6 +158,8 @@ struct oom_event {
 	s64 swap_entries;
 	s64 pgtables_bytes;
 	u64 total_vm_pages;
+	u64 pgscan; /* the owner's own, since the trace began (counts.bpf.c); 0 where that program is not attached */
+	u64 pgsteal;
 	u32 trigger_tgid;
 	u32 trigger_pid;
 	u32 victim_tgid;
@@ -171,13 +172,11 @@ struct oom_event {
 	u8 constraint;
 	u8 owner_has_children;
 	u8 state_items; /* how many of `state` were read; 0 = none could be */
-	u8 event_items;
-	u8 pad[2];
+	u8 pad[3];
 	char trigger_comm[TRACER_COMM_LEN];
 	char victim_comm[TRACER_COMM_LEN];
 	/* The owner's own counters, summed over the CPUs, in the kernel's order and units (memcg_vmstats_percpu). */
 	s64 state[TRACER_STATE_ITEMS];
-	u64 events[TRACER_EVENT_ITEMS];
 };
 
 struct cgroup_event {

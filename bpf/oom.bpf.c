@@ -24,9 +24,15 @@ static __always_inline void describe_owner(struct oom_event *record, struct mem_
 	record->owner_usage_pages = counter.usage_pages;
 	record->owner_limit_pages = counter.limit_pages;
 	record->owner_has_children = READ(children, next) != children;
-	if (sum_counters(record->state, record->events, owner.memcg)) {
+	if (sum_counters(record->state, owner.memcg))
 		record->state_items = STATE_ITEMS;
-		record->event_items = EVENT_ITEMS;
+
+	u64 id = record->owner_cgroup_id;
+	struct reclaim_counts *counts = reclaim_counts.lookup(&id);
+
+	if (counts) {
+		record->pgscan = counts->pgscan;
+		record->pgsteal = counts->pgsteal;
 	}
 }
 

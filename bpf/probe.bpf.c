@@ -129,7 +129,7 @@ PROGRAM(read_memcg)
 	out->cgroup_id = memcg_id(memcg);
 	out->usage_pages = counter.usage_pages;
 	out->limit_pages = counter.limit_pages;
-	return !sum_counters(out->counters.state, out->counters.events, memcg);
+	return !sum_counters(out->counters.state, memcg);
 }
 
 /* Take this CPU's byte counters of a memcg as seen, before the ledger starts. args: its address. Run on each CPU. */

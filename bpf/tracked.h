@@ -115,12 +115,10 @@ static __always_inline u64 traced_id(struct mem_cgroup *memcg)
 }
 
 #define STATE_ITEMS ARRAY_SIZE(((struct memcg_vmstats_percpu *)0)->state)
-#define EVENT_ITEMS ARRAY_SIZE(((struct memcg_vmstats_percpu *)0)->events)
 
 /* A memcg's own counters, in the kernel's order and units. */
 struct memcg_counters {
 	s64 state[TRACER_STATE_ITEMS];
-	u64 events[TRACER_EVENT_ITEMS];
 };
 
 BPF_PERCPU_ARRAY(one_cpu, struct memcg_counters, 1); /* scratch: too large for the stack */
@@ -129,7 +127,7 @@ BPF_PERCPU_ARRAY(one_cpu, struct memcg_counters, 1); /* scratch: too large for t
  * Sum a memcg's own counters over the CPUs: exact at this instant, with no flush awaited (memory.stat lags until its
  * next flush, mem_cgroup_flush_stats). Returns how many CPUs were read; 0 = the counters cannot be found.
  */
-static __always_inline u32 sum_counters(s64 *state, u64 *events, struct mem_cgroup *memcg)
+static __always_inline u32 sum_counters(s64 *state, struct mem_cgroup *memcg)
 {
 	u32 zero = 0;
 	u32 cpus = 0;
@@ -148,11 +146,9 @@ static __always_inline u32 sum_counters(s64 *state, u64 *events, struct mem_cgro
 		struct memcg_vmstats_percpu *stats = (struct memcg_vmstats_percpu *)(base + *offset);
 
 		bpf_probe_read_kernel(cpu_counters->state, sizeof(stats->state), &stats->state);
-		bpf_probe_read_kernel(cpu_counters->events, sizeof(stats->events), &stats->events);
+#pragma clang loop unroll(disable)
 		for (u32 item = 0; item < STATE_ITEMS; item++)
 			state[item] += cpu_counters->state[item];
-		for (u32 item = 0; item < EVENT_ITEMS; item++)
-			events[item] += cpu_counters->events[item];
 		cpus++;
 	}
 	return cpus;

@@ -25,7 +25,6 @@ UNLIMITED_BYTES: Final = 0x7FFF_FFFF_FFFF_F000
 COMM_LEN: Final = 16
 PATH_LEN: Final = 416
 STATE_ITEMS: Final = 64
-EVENT_ITEMS: Final = 64
 
 # Enumerations. The position in the tuple is the number on the wire (enums of the same names in events.h).
 CATEGORIES: Final = (
@@ -160,6 +159,8 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
             ("swap_entries", "<i8"),
             ("pgtables_bytes", "<i8"),
             ("total_vm_pages", "<u8"),
+            ("pgscan", "<u8"),
+            ("pgsteal", "<u8"),
             ("trigger_tgid", "<u4"),
             ("trigger_pid", "<u4"),
             ("victim_tgid", "<u4"),
@@ -172,14 +173,12 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
             ("constraint", "u1"),
             ("owner_has_children", "u1"),
             ("state_items", "u1"),
-            ("event_items", "u1"),
-            ("pad", "u1", 2),
+            ("pad", "u1", 3),
             ("trigger_comm", "S16"),
             ("victim_comm", "S16"),
             ("state", "<i8", STATE_ITEMS),
-            ("events", "<u8", EVENT_ITEMS),
         ],
-        1200,
+        704,
     ),
     "cgroup": _wire(
         [

@@ -12,6 +12,7 @@ from tracer.errors import TracerError
 
 BPF_SYSCALL_NUMBER: Final = {"x86_64": 321, "aarch64": 280}
 
+_BPF_MAP_CREATE: Final = 0
 _BPF_PROG_TEST_RUN: Final = 10
 _BPF_F_TEST_RUN_ON_CPU: Final = 1
 _ARGS: Final = 12  # struct bpf_raw_tracepoint_args as bpf_prog_test_run_raw_tp() accepts it: MAX_BPF_FUNC_ARGS
@@ -47,6 +48,20 @@ def syscall_number() -> int:
         raise TracerError(f"{platform.machine()} is not supported: x86_64 and aarch64 are") from None
 
 
+class _MapCreateAttr(ctypes.Structure):
+    """The begin of union bpf_attr's member for BPF_MAP_CREATE."""
+
+    _fields_ = (
+        ("map_type", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+    )
+
+
+ARRAY: Final = 2
+PERCPU_ARRAY: Final = 6
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -64,7 +79,21 @@ def run_program(program_fd: int, args: Sequence[int] = (), cpu: int | None = Non
         flags=0 if cpu is None else _BPF_F_TEST_RUN_ON_CPU,
         cpu=cpu or 0,
     )
-    if _libc.syscall(syscall_number(), _BPF_PROG_TEST_RUN, ctypes.byref(attr), ctypes.sizeof(attr)) < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"bpf(BPF_PROG_TEST_RUN): {os.strerror(error)}")
+    _bpf(_BPF_PROG_TEST_RUN, attr)
     return int(attr.retval)
+
+
+def create_array(map_type: int, value_size: int, entries: int) -> int:
+    """A descriptor of a new array map, charged to our cgroup. Raises OSError."""
+    return _bpf(
+        _BPF_MAP_CREATE,
+        _MapCreateAttr(map_type=map_type, key_size=4, value_size=value_size, max_entries=entries),
+    )
+
+
+def _bpf(command: int, attr: ctypes.Structure) -> int:
+    result = int(_libc.syscall(syscall_number(), command, ctypes.byref(attr), ctypes.sizeof(attr)))
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"bpf(2): {os.strerror(error)}")
+    return result

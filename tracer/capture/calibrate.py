@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from tracer.capture.bpf_syscall import syscall_number
+from tracer.capture.bpf_syscall import ARRAY, PERCPU_ARRAY, create_array, syscall_number
 from tracer.capture.load import Programs
 from tracer.capture.ring import Ring
 from tracer.kernel.btf import Btf
@@ -177,11 +178,24 @@ def _make_slab() -> None:
 
 
 def _send_on_loopback() -> None:
-    with suppress(OSError):
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with ours, theirs:
-            ours.sendall(bytes(4096))
-            theirs.recv(4096)
+    with suppress(OSError), socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as ours:
+            theirs, _ = server.accept()
+            with theirs:
+                ours.sendall(bytes(64 << 10))
+                theirs.recv(64 << 10, socket.MSG_WAITALL)
+
+
+def _make_maps() -> None:
+    for map_type, value_size, entries in ((PERCPU_ARRAY, 4096, 1), (ARRAY, 4096, 64)):  # percpu, vmalloc
+        with suppress(OSError):
+            os.close(create_array(map_type, value_size, entries))
+
+
+def _dirty_a_file() -> None:
+    with suppress(OSError), tempfile.TemporaryFile(dir="/var/tmp") as file:
+        file.write(bytes(32 * mmap.PAGESIZE))
+        file.flush()
 
 
 _PROVOCATIONS: Final[tuple[Callable[[], None], ...]] = (
@@ -190,17 +204,31 @@ _PROVOCATIONS: Final[tuple[Callable[[], None], ...]] = (
     _make_thread,
     _make_slab,
     _send_on_loopback,
+    _make_maps,
+    _dirty_a_file,
 )
 
 
-def read_counters(programs: Programs, memcg: int, positions: Mapping[str, int]) -> dict[str, int] | None:
+def read_counters(
+    programs: Programs, memcg: int, cgroup_id: int, positions: Mapping[str, int]
+) -> dict[str, int] | None:
     """A memcg's own counters now, by item name, in the kernel's units (bytes, KiB or pages by item).
 
-    None where they cannot be read. The address must come from `find_memcg` or from a cgroup event; if the memcg is
-    gone, its id no longer fits, and the caller compares that first.
+    `memcg` comes from `find_memcg` or from a cgroup event. None where it is no longer that of `cgroup_id`, or cannot be
+    read.
     """
     if programs.run("read_memcg", [memcg]):
         return None
     answers = programs.map("answer")
-    state = answers[answers.Key(0)].counters.state
+    answer = answers[answers.Key(0)]
+    if answer.cgroup_id != cgroup_id:
+        return None
+    state = answer.counters.state
     return {name: ctypes.c_int64(state[position]).value for name, position in positions.items()}
+
+
+def prime(programs: Programs, memcg: int) -> None:
+    """Take a cgroup's byte counters of this moment as the ledger's zero, on every CPU."""
+    for cpu in range(programs.cpus):
+        with suppress(OSError):  # offline
+            programs.run("prime_bytes", [memcg], cpu)

@@ -239,11 +239,47 @@ class Programs:
         for tracepoint in list(self.attached):
             self.detach(tracepoint)
 
-    def drain(self) -> None:
-        """Send the sums that wait on every CPU; what cannot leave yet stays for the next time."""
-        for cpu in range(self.cpus):
-            with suppress(OSError):  # the CPU is offline: nothing of ours runs there
-                self.run("drain", cpu=cpu)
+    def drain(self) -> bool:
+        """Send the sums that wait, on the CPUs that have any. False where some could not leave yet."""
+        waiting = self._bpf["combine_waiting"]
+        for cpu, flag in enumerate(waiting[waiting.Key(0)]):
+            if flag:
+                with suppress(OSError):  # the CPU is offline: nothing of ours runs there
+                    self.run("drain", cpu=cpu)
+        return not any(waiting[waiting.Key(0)])
+
+    def take_residue(self) -> dict[tuple[int, int], int]:
+        """(cgroup id, category) -> bytes of sums whose record was lost; exact once the signals are detached."""
+        return {(int(k.cgroup_id), int(k.category)): int(v.value) for k, v in self._bpf["residue"].items()}
+
+    def reclaim_counts(self, cgroup_id: int) -> dict[str, int]:
+        """The kernel's counts of pages scanned and stolen from a cgroup since the begin; {} where not counted."""
+        if "count_memcg_events" not in self.attached:
+            return {}
+        table = self._bpf["reclaim_counts"]
+        try:
+            counts = table[table.Key(cgroup_id)]
+        except KeyError:
+            return {"pgscan": 0, "pgsteal": 0}
+        return {"pgscan": int(counts.pgscan), "pgsteal": int(counts.pgsteal)}
+
+    def kernel_stack(self, stack_id: int) -> list[str]:
+        """The frames of a kernel stack, innermost first, as symbol+offset."""
+        return [_symbol(self._bpf.ksym(address, show_offset=True)) for address in self._addresses(stack_id)]
+
+    def user_stack(self, stack_id: int, tgid: int) -> list[str]:
+        """The frames of a user stack; addresses where the process is gone or has no symbols."""
+        names = [self._bpf.sym(address, tgid, show_module=True) for address in self._addresses(stack_id)]
+        return [
+            _symbol(name) if b"unknown" not in name else f"{address:#x}"
+            for name, address in zip(names, self._addresses(stack_id), strict=True)
+        ]
+
+    def _addresses(self, stack_id: int) -> list[int]:
+        try:
+            return list(self._bpf["stacks"].walk(stack_id))
+        except KeyError:
+            return []
 
     def lost(self) -> dict[str, int]:
         """Stream -> records that found their ring full, since the begin."""
@@ -253,6 +289,10 @@ class Programs:
     def close(self) -> None:
         """Detach everything and free the maps."""
         self._bpf.cleanup()
+
+
+def _symbol(name: bytes) -> str:
+    return name.decode(errors="backslashreplace")
 
 
 def _possible_cpus() -> int:
@@ -269,6 +309,3 @@ def _refusal(what: str, log: Any, error: Exception) -> str:
     if os.geteuid() != 0:
         return f"{what}: tracing needs root (run it with sudo)"
     return f"{what}: {lines[0].strip()}; see memcg-tracer doctor"
-
-
-__all__ = ["RING_PAGES", "SOURCES", "Programs", "bpf_folder", "find_bcc", "source_text", "syscall_number"]

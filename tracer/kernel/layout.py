@@ -19,7 +19,7 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "cgroup_subsys_state": ("cgroup", "parent", "children"),
     "cgroup": ("kn", "root", "subsys"),
     "page_counter": ("usage", "max", "high"),
-    "memcg_vmstats_percpu": ("state", "events"),
+    "memcg_vmstats_percpu": ("state",),
     "mem_cgroup": ("css", "memory", "memsw", "vmstats_percpu"),
     "obj_cgroup": ("memcg",),
     "css_set": ("subsys",),

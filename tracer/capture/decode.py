@@ -1,0 +1,300 @@
+"""From wire records to rows of the trace's tables: whole arrays at a time, no loop per event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tracer.schema import (
+    CATEGORIES,
+    CAUSES,
+    CONSTRAINTS,
+    OPS,
+    RECLAIM_KINDS,
+    SAMPLE_SOURCES,
+    TABLES,
+    TARGET_SOURCES,
+    TIME,
+)
+
+Records = npt.NDArray[np.void]
+
+PAGE_BYTES: Final = 4096
+
+_STATE_UNITS: Final = {"NR_KERNEL_STACK_KB": 1024}
+_BYTE_ITEMS: Final = frozenset({"NR_SLAB_RECLAIMABLE_B", "NR_SLAB_UNRECLAIMABLE_B", "MEMCG_PERCPU_B"})
+_PARTIAL_PAGES: Final = [CATEGORIES.index(c) for c in ("slab_reclaimable", "slab_unreclaimable", "percpu")]
+
+STATE_COLUMNS: Final[Mapping[str, str]] = {
+    "anon_bytes": "NR_ANON_MAPPED",
+    "file_bytes": "NR_FILE_PAGES",
+    "shmem_bytes": "NR_SHMEM",
+    "file_mapped_bytes": "NR_FILE_MAPPED",
+    "file_dirty_bytes": "NR_FILE_DIRTY",
+    "file_writeback_bytes": "NR_WRITEBACK",
+    "inactive_anon_bytes": "NR_INACTIVE_ANON",
+    "active_anon_bytes": "NR_ACTIVE_ANON",
+    "inactive_file_bytes": "NR_INACTIVE_FILE",
+    "active_file_bytes": "NR_ACTIVE_FILE",
+    "unevictable_bytes": "NR_UNEVICTABLE",
+    "slab_reclaimable_bytes": "NR_SLAB_RECLAIMABLE_B",
+    "slab_unreclaimable_bytes": "NR_SLAB_UNRECLAIMABLE_B",
+    "kernel_bytes": "MEMCG_KMEM",
+    "kernel_stack_bytes": "NR_KERNEL_STACK_KB",
+    "page_tables_bytes": "NR_PAGETABLE",
+    "sock_bytes": "MEMCG_SOCK",
+    "percpu_bytes": "MEMCG_PERCPU_B",
+    "vmalloc_bytes": "MEMCG_VMALLOC",
+    "swap_bytes": "MEMCG_SWAP",
+    "workingset_refault_anon": "WORKINGSET_REFAULT_ANON",
+    "workingset_refault_file": "WORKINGSET_REFAULT_FILE",
+    "workingset_activate_anon": "WORKINGSET_ACTIVATE_ANON",
+    "workingset_activate_file": "WORKINGSET_ACTIVATE_FILE",
+}
+"""Column of `samples` -> the item of memcg_vmstats_percpu.state that memory.stat prints there (memory_stats[] and
+memcg1_stats[] in mm/memcontrol*.c)."""
+
+
+def state_reading(values: Mapping[str, int]) -> dict[str, int]:
+    """Item name -> value in the kernel's unit, as `samples` columns: sizes in bytes, counts as they are."""
+    reading = {}
+    for column, item in STATE_COLUMNS.items():
+        if item in values:
+            unit = 1 if item in _BYTE_ITEMS else _STATE_UNITS.get(item, PAGE_BYTES)
+            reading[column] = values[item] * (unit if column.endswith("_bytes") else 1)
+    return reading
+
+
+def _names(codes: npt.NDArray[np.uint8], names: Sequence[str]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(names))
+
+
+def _ids(values: npt.NDArray[np.uint64]) -> pa.Array:
+    """Ids, null where the kernel program wrote 0 for "none"."""
+    return pa.array(values.view(np.int64), mask=values == 0)
+
+
+def _pages(values: npt.NDArray[np.uint64], mask: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    return pa.array(values.astype(np.int64) * PAGE_BYTES, mask=mask)
+
+
+@dataclass
+class Decoder:
+    """Turns records into rows. `clock_offset_ns` is realtime minus monotonic.
+
+    It carries, for the categories that the kernel counts in bytes, what of a page is not yet shown as one, so that
+    the sum of `pages` is right to the page over any number of rows.
+    """
+
+    clock_offset_ns: int
+    _carried: dict[tuple[int, int], int] = field(default_factory=dict)
+    _kills: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def times(self, time_ns: npt.NDArray[np.uint64]) -> pa.Array:
+        """Monotonic stamps as UTC timestamps."""
+        return pa.array(time_ns.astype(np.int64) + self.clock_offset_ns).cast(TIME)
+
+    def charge(self, records: Records) -> pa.RecordBatch:
+        """Rows of `charge`."""
+        return pa.record_batch(
+            {
+                "time": self.times(records["time_ns"]),
+                "cgroup_id": pa.array(records["cgroup_id"].astype(np.int64)),
+                "tgid": pa.array(records["tgid"].astype(np.int32)),
+                "category": _names(records["category"], CATEGORIES),
+                "pages": pa.array(self._whole_pages(records)),
+                "bytes": pa.array(records["delta_bytes"]),
+                "updates": pa.array(records["updates"].astype(np.int64)),
+                "usage_bytes": _pages(records["usage_pages"]),
+                "limit_bytes": _pages(records["limit_pages"]),
+            }
+        )
+
+    def residue(self, time_ns: int, sums: Mapping[tuple[int, int], int]) -> pa.RecordBatch:
+        """Rows of `charge` for sums whose record was lost: (cgroup id, category) -> bytes."""
+        records = np.zeros(len(sums), [("cgroup_id", "<u8"), ("category", "u1"), ("delta_bytes", "<i8")])
+        for row, ((cgroup_id, category), delta_bytes) in zip(records, sums.items(), strict=True):
+            row["cgroup_id"], row["category"], row["delta_bytes"] = cgroup_id, category, delta_bytes
+        nulls = pa.nulls(len(records))
+        return pa.record_batch(
+            {
+                "time": self.times(np.full(len(records), time_ns, np.uint64)),
+                "cgroup_id": pa.array(records["cgroup_id"].astype(np.int64)),
+                "tgid": nulls.cast(pa.int32()),
+                "category": _names(records["category"], CATEGORIES),
+                "pages": pa.array(self._whole_pages(records)),
+                "bytes": pa.array(records["delta_bytes"]),
+                "updates": pa.array(np.zeros(len(records), np.int64)),
+                "usage_bytes": nulls.cast(pa.int64()),
+                "limit_bytes": nulls.cast(pa.int64()),
+            }
+        )
+
+    def _whole_pages(self, records: Records) -> npt.NDArray[np.int64]:
+        delta_bytes = records["delta_bytes"]
+        pages = delta_bytes // PAGE_BYTES
+        partial = np.flatnonzero(np.isin(records["category"], _PARTIAL_PAGES))
+        if not len(partial):
+            return pages
+        # Few rows are of this kind; group them, and take differences of the rounded running sums.
+        keys = np.rec.fromarrays([records["cgroup_id"][partial], records["category"][partial]])
+        groups, member_of = np.unique(keys, return_inverse=True)
+        for number, group in enumerate(groups):
+            rows = partial[member_of == number]
+            key = (int(group[0]), int(group[1]))
+            running = self._carried.get(key, 0) + np.cumsum(delta_bytes[rows])
+            shown = np.floor_divide(running, PAGE_BYTES)
+            pages[rows] = np.diff(shown, prepend=0)
+            self._carried[key] = int(running[-1] - shown[-1] * PAGE_BYTES)
+        return pages
+
+    def pagecache(self, records: Records) -> pa.RecordBatch:
+        """Rows of `pagecache`."""
+        return pa.record_batch(
+            {
+                "time": self.times(records["time_ns"]),
+                "cgroup_id": _ids(records["cgroup_id"]),
+                "tgid": pa.array(records["tgid"].astype(np.int32)),
+                "task_cgroup_id": pa.array(records["task_cgroup_id"].astype(np.int64)),
+                "op": _names(records["op"], OPS),
+                "cause": _names(records["cause"], CAUSES),
+                "inode_id": pa.array(records["inode_id"].astype(np.int64)),
+                "dev": pa.array(records["dev"].astype(np.int64)),
+                "ino": pa.array(records["ino"]),
+                "index": pa.array(records["index"].astype(np.int64)),
+                "nr_pages": pa.array(records["nr_pages"].astype(np.int64)),
+            }
+        )
+
+    def reclaim(self, records: Records) -> pa.RecordBatch:
+        """Rows of `reclaim`."""
+        no_target = records["cgroup_id"] == 0
+        detail = (
+            "scanned_anon",
+            "scanned_file",
+            "reclaimed_anon",
+            "reclaimed_file",
+            "nr_dirty",
+            "nr_unqueued_dirty",
+            "nr_writeback",
+            "nr_immediate",
+            "nr_activate",
+            "nr_ref_keep",
+            "nr_unmap_fail",
+        )
+        counts = {name: records[name].astype(np.int64) for name in detail}
+        signed = {name: records[name].astype(np.int64) for name in ("priority", "order")}
+        return pa.record_batch(
+            {
+                "time": self.times(records["time_ns"]),
+                "duration_ns": pa.array(records["duration_ns"].astype(np.int64)),
+                "kind": _names(records["kind"], RECLAIM_KINDS),
+                "cgroup_id": _ids(records["cgroup_id"]),
+                "target_source": _names(records["target_source"], TARGET_SOURCES),
+                "tgid": pa.array(records["tgid"].astype(np.int32)),
+                "pid": pa.array(records["pid"].astype(np.int32)),
+                "task_cgroup_id": pa.array(records["task_cgroup_id"].astype(np.int64)),
+                "scanned": pa.array(counts["scanned_anon"] + counts["scanned_file"]),
+                "reclaimed": pa.array(records["reclaimed"].astype(np.int64)),
+                **{name: pa.array(values, mask=values < 0) for name, values in signed.items()},
+                "gfp": pa.array(records["gfp"].astype(np.int64)),
+                **{name: pa.array(values) for name, values in counts.items()},
+                "usage_bytes": _pages(records["usage_pages"], no_target),
+                "limit_bytes": _pages(records["limit_pages"], no_target),
+            }
+        )
+
+    def kill_id(self, record: np.void) -> int:
+        """The number of the decision that an OOM record belongs to, from 1; the victims of one share it."""
+        key = (int(record["trigger_pid"]), int(record["invocation"]))
+        return self._kills.setdefault(key, len(self._kills) + 1)
+
+    def oom(self, record: np.void) -> dict[str, Any]:
+        """One row of `oom`. Kills are few: they are decoded one by one."""
+        owner = int(record["owner_cgroup_id"])
+        had_mm = record["anon_pages"] >= 0
+
+        def pages(name: str, known: bool = True) -> int | None:
+            return int(record[name]) * PAGE_BYTES if known else None
+
+        return {
+            "time": int(record["time_ns"]) + self.clock_offset_ns,
+            "ktime_ns": int(record["time_ns"]),
+            "kill_id": self.kill_id(record),
+            "constraint": CONSTRAINTS[record["constraint"]],
+            "limit_owner_cgroup_id": owner or None,
+            "usage_bytes": pages("owner_usage_pages", owner != 0),
+            "limit_bytes": pages("owner_limit_pages", owner != 0),
+            "trigger_pid": int(record["trigger_pid"]),
+            "trigger_tgid": int(record["trigger_tgid"]),
+            "trigger_comm": text(record["trigger_comm"]),
+            "trigger_cgroup_id": int(record["trigger_cgroup_id"]),
+            "gfp": int(record["gfp"]) or None,
+            "kernel_stack_id": _stack(record["kernel_stack_id"]),
+            "user_stack_id": _stack(record["user_stack_id"]),
+            "pid": int(record["victim_pid"]),
+            "tgid": int(record["victim_tgid"]),
+            "comm": text(record["victim_comm"]),
+            "cgroup_id": int(record["victim_cgroup_id"]),
+            "uid": int(record["victim_uid"]),
+            "anon_rss_bytes": pages("anon_pages", had_mm),
+            "file_rss_bytes": pages("file_pages", had_mm),
+            "shmem_rss_bytes": pages("shmem_pages", had_mm),
+            "pgtables_bytes": int(record["pgtables_bytes"]) if had_mm else None,
+            "swap_bytes": pages("swap_entries", had_mm),
+            "total_vm_bytes": pages("total_vm_pages", had_mm),
+            "oom_score_adj": int(record["oom_score_adj"]),
+        }
+
+    def oom_sample(self, record: np.void, positions: Mapping[str, int], counted: bool) -> dict[str, Any] | None:
+        """The `samples` row of the limit owner at the instant of a kill; None where no memcg's limit was hit.
+
+        The counters are the owner's own: with children below it they are not the whole, so they stay null then.
+        `counted`: the kernel's scan and steal events were counted (probes.py, count_memcg_events).
+        """
+        owner = int(record["owner_cgroup_id"])
+        if not owner:
+            return None
+        row = sample_row(int(record["time_ns"]) + self.clock_offset_ns, owner, "oom")
+        row["kill_id"] = self.kill_id(record)
+        row["usage_bytes"] = int(record["owner_usage_pages"]) * PAGE_BYTES
+        row["limit_bytes"] = int(record["owner_limit_pages"]) * PAGE_BYTES
+        if record["owner_has_children"]:
+            return row
+        if record["state_items"]:
+            row |= state_reading({name: int(record["state"][at]) for name, at in positions.items()})
+        if counted:
+            row |= {"pgscan": int(record["pgscan"]), "pgsteal": int(record["pgsteal"])}
+        return row
+
+
+def _stack(stack_id: np.int32) -> int | None:
+    return int(stack_id) if stack_id >= 0 else None
+
+
+def sample_row(time_ns: int, cgroup_id: int, source: str) -> dict[str, Any]:
+    """A row of `samples` with nothing known yet. `time_ns` is realtime."""
+    assert source in SAMPLE_SOURCES
+    row: dict[str, Any] = dict.fromkeys(TABLES["samples"].names)
+    return row | {"time": time_ns, "cgroup_id": cgroup_id, "source": source}
+
+
+def text(name: bytes) -> str:
+    """A name from the kernel as text that can be stored: what is no UTF-8 shows as escapes."""
+    return bytes(name).split(b"\0", 1)[0].decode(errors="backslashreplace")
+
+
+def rows_of(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
+    """Rows given one by one (kills, samples, names) as a batch of `table`."""
+    schema = TABLES[table]
+    columns = []
+    for column in schema:
+        values = [row[column.name] for row in rows]
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        columns.append(pa.array(values, kind))
+    return pa.RecordBatch.from_arrays(columns, names=schema.names)

@@ -1,0 +1,195 @@
+"""The names behind the ids of a recording: cgroups, tasks, files, stacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tracer.capture.decode import Records, text
+from tracer.kernel import cgroupfs, containers
+from tracer.kernel.cgroupfs import Hierarchy
+from tracer.kernel.mounts import MountTable, read_mounts
+from tracer.schema import CGROUP_EVENTS, TASK_EVENTS
+
+Row = dict[str, Any]
+
+_MINOR_BITS = 20  # include/linux/kdev_t.h, the kernel's own dev_t
+
+
+@dataclass(frozen=True)
+class Cgroup:
+    """A traced cgroup. `memcg` is the kernel address of its counters, 0 where it is not known."""
+
+    id: int
+    parent_id: int | None
+    path: str
+    memcg: int
+
+
+@dataclass
+class Cgroups:
+    """The cgroups of a recording: those that are traced, and those that only act.
+
+    `rows` are new or changed rows of `cgroups`, to be taken.
+    """
+
+    hierarchy: Hierarchy
+    roots: tuple[str, ...] | None  # paths; None: everything is traced
+    traced: dict[int, Cgroup] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    _known: dict[int, Row] = field(default_factory=dict)
+
+    def is_traced_path(self, path: str) -> bool:
+        """Whether a cgroup at this path is asked for, by itself or by one above it."""
+        if self.roots is None:
+            return True
+        return any(path == root or root == "/" or path.startswith(root + "/") for root in self.roots)
+
+    def add(self, cgroup: Cgroup, created_ns: int | None) -> None:
+        """Take up a cgroup that is traced; `created_ns` (realtime) where it was made during the trace."""
+        self.traced[cgroup.id] = cgroup
+        self._say(cgroup.id, cgroup.parent_id, cgroup.path, created_ns)
+
+    def take_events(self, records: Records, clock_offset_ns: int) -> list[Cgroup]:
+        """Cgroups made and removed; returns those that are new and traced."""
+        made = []
+        for record in records:
+            path = self.hierarchy.visible_path(text(record["path"]))
+            if path is None or not self.is_traced_path(path):
+                continue
+            time_ns = int(record["time_ns"]) + clock_offset_ns
+            cgroup_id = int(record["cgroup_id"])
+            if CGROUP_EVENTS[record["event"]] == "mkdir":
+                parent = int(record["parent_id"]) or None
+                cgroup = Cgroup(cgroup_id, parent, path, int(record["memcg"]))
+                self.add(cgroup, time_ns)
+                made.append(cgroup)
+            elif (known := self._known.get(cgroup_id)) is not None:
+                self.traced.pop(cgroup_id, None)
+                known["removed"] = time_ns
+                self.rows.append(known)
+        return made
+
+    def need(self, ids: Iterable[int]) -> None:
+        """Find names for ids that appeared as actors only; one that is gone stays without."""
+        for cgroup_id in ids:
+            if cgroup_id <= 0 or cgroup_id in self._known:
+                continue
+            directory = cgroupfs.directory_of(self.hierarchy, cgroup_id)
+            if directory is None:
+                self._known[cgroup_id] = {}
+            else:
+                self._say(cgroup_id, None, self.hierarchy.path(directory), None)
+
+    def _say(self, cgroup_id: int, parent_id: int | None, path: str, created_ns: int | None) -> None:
+        reference = containers.identify(path)
+        names = containers.lookup_name(reference) if reference else containers.ContainerNames()
+        row = {
+            "cgroup_id": cgroup_id,
+            "parent_id": parent_id,
+            "path": path,
+            "version": self.hierarchy.version,
+            "created": created_ns,
+            "removed": None,
+            "runtime": reference and reference.runtime,
+            "container_id": reference and reference.container_id,
+            "container": names.container,
+            "pod": names.pod,
+            "namespace": names.namespace or (reference and reference.namespace),
+            "unit": reference and reference.unit,
+        }
+        self._known[cgroup_id] = row
+        self.rows.append(row)
+
+
+def list_traced(hierarchy: Hierarchy, roots: Iterable[Path]) -> list[tuple[Path, int, int | None]]:
+    """(directory, id, parent's id) of every cgroup that is there now at or below the roots; those that go are left out."""
+    found = {}
+    for root in roots:
+        for directory in cgroupfs.descendants(root):
+            try:
+                found[directory] = cgroupfs.cgroup_id(directory)
+            except FileNotFoundError:
+                continue
+    rows = []
+    for directory, cgroup_id in found.items():
+        parent = found.get(directory.parent)
+        if parent is None and directory != hierarchy.mount:
+            parent = cgroupfs.cgroup_id(directory.parent)
+        rows.append((directory, cgroup_id, parent))
+    return rows
+
+
+class Tasks:
+    """The processes that acted. `rows` are new or changed rows of `tasks`, to be taken."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self._alive: dict[tuple[int, int], Row] = {}
+
+    def take_events(self, records: Records, clock_offset_ns: int) -> None:
+        """First sights, execs (which change the name) and exits."""
+        for record in records:
+            time_ns = int(record["time_ns"]) + clock_offset_ns
+            key = (int(record["tgid"]), int(record["start_ns"]))
+            row = self._alive.setdefault(key, {"first_seen": time_ns})
+            row |= {
+                "tgid": key[0],
+                "start_ns": key[1],
+                "ppid": int(record["ppid"]),
+                "uid": int(record["uid"]),
+                "comm": text(record["comm"]),
+                "cgroup_id": int(record["cgroup_id"]),
+                "exited": None,
+            }
+            if TASK_EVENTS[record["event"]] == "exit":
+                row["exited"] = time_ns
+                del self._alive[key]
+            self.rows.append(row)
+
+
+def _unfold(names: bytes, root_known: bool) -> str:
+    """From names leaf first, each ended by '/', to a path root first."""
+    parts = [part.decode(errors="backslashreplace") for part in names.split(b"/") if part]
+    return ("/" if root_known else "…/") + "/".join(reversed(parts))
+
+
+def inode_rows(records: Records, mounts: MountTable) -> list[Row]:
+    """Rows of `inodes`. A path is the host's where a mount shows it, else as the file system has it."""
+    return [_inode_row(record, mounts) for record in records]
+
+
+def _inode_row(record: np.void, mounts: MountTable) -> Row:
+    dev = int(record["dev"])
+    device = (dev >> _MINOR_BITS, dev & ((1 << _MINOR_BITS) - 1))
+    path = None
+    if record["depth"]:
+        whole = not record["truncated"]
+        path = _unfold(bytes(record["path"])[: int(record["path_len"])], whole)
+        if whole:
+            path = mounts.host_path(device, path) or path
+    return {
+        "inode_id": int(record["inode_id"]),
+        "dev": f"{device[0]}:{device[1]}",
+        "ino": int(record["ino"]),
+        "path": path,
+        "deleted": bool(record["nlink"] == 0),
+        "fs_type": text(record["fs_type"]),
+        "mode": int(record["mode"]),
+        "size_bytes": int(record["size_bytes"]),
+    }
+
+
+def read_mount_table() -> MountTable:
+    """The mounts as they are now."""
+    return MountTable(read_mounts())
+
+
+def actors(*columns: npt.NDArray[np.uint64]) -> set[int]:
+    """The distinct cgroup ids in some columns."""
+    return {int(value) for column in columns if len(column) for value in np.unique(column)}

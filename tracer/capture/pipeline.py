@@ -1,0 +1,285 @@
+"""From the rings to the trace: one pass of everything that a recording does again and again."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+
+from tracer.capture import calibrate, identity
+from tracer.capture.decode import Decoder, Records, rows_of
+from tracer.capture.load import RING_PAGES, Programs
+from tracer.capture.ring import Ring
+from tracer.capture.sampler import Sampler
+from tracer.errors import TracerError
+from tracer.kernel.btf import Btf
+from tracer.kernel.cgroupfs import Hierarchy
+from tracer.kernel.probes import SIGNALS
+from tracer.schema import WIRE
+from tracer.trace import meta
+from tracer.trace.writer import TraceWriter
+
+if TYPE_CHECKING:
+    from tracer.capture.session import Observer, Options
+
+_DRAIN_TRIES: Final = 100
+_MOUNTS_MAX_AGE_S: Final = 1.0
+
+
+class Pipeline:
+    """The programs, their rings, and the trace that they are written to.
+
+    `roots` are the cgroup directories to trace; None traces all. Raises TracerError where the kernel, BCC or the output
+    directory does not take part.
+    """
+
+    def __init__(
+        self, options: Options, hierarchy: Hierarchy, roots: list[Path] | None, observer: Observer
+    ) -> None:
+        self._began = time.monotonic()
+        self._hierarchy = hierarchy
+        self._observer = observer
+        self._roots = roots
+        self.lost: dict[str, int] = dict.fromkeys(WIRE, 0)
+        self.kills = 0
+        btf = Btf.load()
+        self._writer = TraceWriter(
+            options.output,
+            meta.begin(
+                command_line=["memcg-tracer", *sys.argv[1:]],
+                cgroup_version=hierarchy.version,
+                filters=_filters(options, hierarchy, roots),
+                probes={},
+            ),
+            force=options.force,
+        )
+        clock = self._writer.meta["clock"]
+        self._clock_offset_ns = clock["realtime_ns"] - clock["monotonic_ns"]
+        ids = None if roots is None else [directory.stat().st_ino for directory in roots]
+        self._programs = Programs(
+            btf, version=hierarchy.version, roots=ids, ring_pages={**RING_PAGES, **options.ring_pages}
+        )
+        self._positions = calibrate.calibrate(self._programs, btf, hierarchy.mount)
+        self._decoder = Decoder(self._clock_offset_ns)
+        self._rings = {
+            name: Ring(self._programs.ring_fd(name), self._programs.ring_bytes(name), record)
+            for name, record in WIRE.items()
+        }
+        traced_paths = None if roots is None else tuple(hierarchy.path(directory) for directory in roots)
+        self._cgroups = identity.Cgroups(hierarchy, traced_paths)
+        self._tasks = identity.Tasks()
+        self._sampler = Sampler(self._programs, hierarchy, self._positions)
+        self._mounts = identity.read_mount_table()
+        self._mounts_read = time.monotonic()
+        self._loss_seen_ns = time.monotonic_ns()
+        self._stacks: set[int] = set()
+        self._finished = False
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if not self._finished and not isinstance(error, TracerError):
+            self.finish("failed")
+        self.close()
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Rows written so far, by table."""
+        return self._writer.rows
+
+    def ring_fds(self) -> list[int]:
+        """What to poll: readable when a decision waits, or when a ring is half full."""
+        return [self._programs.ring_fd(name) for name in WIRE]
+
+    def start(self) -> None:
+        """Take up the cgroups that are there, and attach: from here on the ledger counts."""
+        roots = [self._hierarchy.mount] if self._roots is None else self._roots
+        for directory, cgroup_id, parent in identity.list_traced(self._hierarchy, roots):
+            try:
+                memcg = calibrate.find_memcg(self._programs, directory)
+            except OSError:
+                continue
+            cgroup = identity.Cgroup(cgroup_id, parent, self._hierarchy.path(directory), memcg)
+            self._cgroups.add(cgroup, None)
+            if memcg:
+                calibrate.prime(self._programs, memcg)
+            self._sampler.add(cgroup)
+        self._programs.attach()
+        self._writer.meta["probes"] = self._probes()
+        meta.write_meta(self._writer.path, self._writer.meta)
+        self._write_samples(self._sampler.sample("start", self._clock_offset_ns))
+        self.flush()
+        self.startup_s = time.monotonic() - self._began
+
+    def _probes(self) -> dict[str, Any]:
+        attached = self._programs.attached
+        chosen = {s.tracepoint: attached.get(s.tracepoint) for s in SIGNALS}
+        return {tracepoint: hook for tracepoint, hook in chosen.items() if hook or not _is_unneeded(tracepoint, self._hierarchy)}
+
+    # What runs again and again
+
+    def drain(self) -> None:
+        """Have the kernel programs send the sums that they hold."""
+        self._programs.drain()
+
+    def read_rings(self) -> None:
+        """Everything that waits in the rings; names first, so that who acts is known before what they did."""
+        waiting = {name: ring.read() for name, ring in self._rings.items()}
+        self._take_names(waiting)
+        for name in ("charge", "pagecache", "reclaim"):
+            if len(waiting[name]):
+                self._writer.append(name, getattr(self._decoder, name)(waiting[name]))
+        if len(waiting["oom"]):
+            self._take_kills(waiting["oom"])
+        self._count_loss()
+
+    def sample(self) -> None:
+        """A row for each traced cgroup."""
+        self._write_samples(self._sampler.sample("periodic", self._clock_offset_ns))
+
+    def flush(self) -> None:
+        """Make what was read outlive us."""
+        self._write_names()
+        self._writer.flush()
+
+    def finish(self, end_reason: str) -> None:
+        """The last sums, samples and rows; then the trace is closed."""
+        self._finished = True
+        for _ in range(_DRAIN_TRIES):
+            drained = self._programs.drain()
+            self.read_rings()
+            if drained:
+                break
+        self._write_samples(self._sampler.sample("end", self._clock_offset_ns))
+        self._programs.detach_all()
+        self._programs.drain()
+        self.read_rings()
+        residue = self._programs.take_residue()
+        if residue:
+            self._writer.append("charge", self._decoder.residue(time.monotonic_ns(), residue))
+        self._write_names()
+        self._writer.close(end_reason, cost=self._cost())
+
+    def close(self) -> None:
+        """Detach, unmap, close files."""
+        self._sampler.close()
+        for ring in self._rings.values():
+            ring.close()
+        self._programs.close()
+
+    def _cost(self) -> dict[str, Any]:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
+            "wall_s": round(time.monotonic() - self._began, 3),
+            "startup_s": round(self.startup_s, 3),
+            "max_rss_bytes": usage.ru_maxrss * 1024,
+        }
+
+    # Names
+
+    def _take_names(self, waiting: Mapping[str, Records]) -> None:
+        for cgroup in self._cgroups.take_events(waiting["cgroup"], self._clock_offset_ns):
+            self._sampler.add(cgroup)
+        self._tasks.take_events(waiting["task"], self._clock_offset_ns)
+        if len(waiting["inode"]):
+            self._refresh_mounts()
+            self._writer.append("inodes", rows_of("inodes", identity.inode_rows(waiting["inode"], self._mounts)))
+        self._cgroups.need(
+            identity.actors(
+                waiting["pagecache"]["task_cgroup_id"],
+                waiting["reclaim"]["task_cgroup_id"],
+                waiting["reclaim"]["cgroup_id"],
+                waiting["oom"]["trigger_cgroup_id"],
+                waiting["oom"]["owner_cgroup_id"],
+                waiting["oom"]["victim_cgroup_id"],
+                waiting["task"]["cgroup_id"],
+            )
+        )
+
+    def _refresh_mounts(self) -> None:
+        if time.monotonic() - self._mounts_read > _MOUNTS_MAX_AGE_S:
+            self._mounts = identity.read_mount_table()
+            self._mounts_read = time.monotonic()
+
+    def _write_names(self) -> None:
+        for table, rows in (("cgroups", self._cgroups.rows), ("tasks", self._tasks.rows)):
+            if rows:
+                self._writer.append(table, rows_of(table, rows))
+                rows.clear()
+
+    # Decisions
+
+    def _take_kills(self, records: Records) -> None:
+        kills = [self._decoder.oom(record) for record in records]
+        self.kills += len({kill["kill_id"] for kill in kills})
+        self._writer.append("oom", rows_of("oom", kills))
+        counted = "count_memcg_events" in self._programs.attached
+        samples = {
+            self._decoder.kill_id(record): self._decoder.oom_sample(record, self._positions, counted)
+            for record in records[::-1]
+        }
+        self._write_samples([row for row in samples.values() if row is not None])
+        for kill in kills:
+            self._write_stacks(kill)
+        self._write_samples(self._sampler.sample("periodic", self._clock_offset_ns))
+        self.flush()
+        for kill in kills:
+            self._observer.killed(kill)
+
+    def _write_stacks(self, kill: Mapping[str, Any]) -> None:
+        frames: dict[int, list[str]] = {}
+        if (stack_id := kill["kernel_stack_id"]) is not None:
+            frames[stack_id] = self._programs.kernel_stack(stack_id)
+        if (stack_id := kill["user_stack_id"]) is not None:
+            frames[stack_id] = self._programs.user_stack(stack_id, kill["trigger_tgid"])
+        new = {stack_id: names for stack_id, names in frames.items() if stack_id not in self._stacks}
+        if new:
+            self._stacks |= new.keys()
+            rows = [{"stack_id": stack_id, "frames": names} for stack_id, names in new.items()]
+            self._writer.append("stacks", rows_of("stacks", rows))
+
+    # The rest
+
+    def _write_samples(self, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            self._writer.append("samples", rows_of("samples", rows))
+
+    def _count_loss(self) -> None:
+        """A row for each stream that lost records since the last look."""
+        now_ns = time.monotonic_ns()
+        counts = self._programs.lost()
+        lost = {stream: count - self.lost[stream] for stream, count in counts.items() if count > self.lost[stream]}
+        if lost:
+            offset = self._clock_offset_ns
+            rows = [
+                {"time": now_ns + offset, "begin": self._loss_seen_ns + offset, "stream": stream, "lost": count}
+                for stream, count in lost.items()
+            ]
+            self._writer.append("loss", rows_of("loss", rows))
+            self.lost = counts
+        self._loss_seen_ns = now_ns
+
+
+def _is_unneeded(tracepoint: str, hierarchy: Hierarchy) -> bool:
+    return any(s.tracepoint == tracepoint and s.only_v1 and hierarchy.version != 1 for s in SIGNALS)
+
+
+def _filters(options: Options, hierarchy: Hierarchy, roots: list[Path] | None) -> dict[str, Any]:
+    return {
+        "asked": list(options.cgroups),
+        "cgroups": None if roots is None else [hierarchy.path(directory) for directory in roots],
+        "limit_bytes": options.limit_bytes,
+        "swap_bytes": options.swap_bytes,
+        "command": list(options.command) or None,
+    }
+
+

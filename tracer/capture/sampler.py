@@ -1,0 +1,102 @@
+"""Rows of `samples`: what the kernel says of each traced cgroup, by its files and by its counters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from tracer.capture.calibrate import read_counters
+from tracer.capture.decode import sample_row, state_reading
+from tracer.capture.identity import Cgroup
+from tracer.capture.load import Programs
+from tracer.kernel.cgroupfs import Hierarchy
+from tracer.kernel.memory_files import MemcgFiles
+
+Row = dict[str, Any]
+
+_KERNEL_COLUMNS: Final = (
+    "slab_reclaimable_bytes",
+    "slab_unreclaimable_bytes",
+    "kernel_bytes",
+    "kernel_stack_bytes",
+    "page_tables_bytes",
+    "sock_bytes",
+    "percpu_bytes",
+    "vmalloc_bytes",
+)
+"""What memory.stat of cgroup v1 does not print; there it comes from the counters themselves."""
+
+
+class Sampler:
+    """Samples the traced cgroups. `positions` are those of `calibrate`: {} where they could not be learnt.
+
+    On v1 some columns come from each cgroup's own counters, added up over the cgroups below it, as memory.stat's are
+    on v2; they are null while one of those cannot be read.
+    """
+
+    def __init__(self, programs: Programs, hierarchy: Hierarchy, positions: Mapping[str, int]) -> None:
+        self._programs = programs
+        self._hierarchy = hierarchy
+        self._positions = positions
+        self._cgroups: dict[int, tuple[Cgroup, MemcgFiles]] = {}
+
+    def add(self, cgroup: Cgroup) -> None:
+        """Sample this cgroup from now on."""
+        if cgroup.id not in self._cgroups:
+            files = MemcgFiles(self._hierarchy.directory(cgroup.path), self._hierarchy.version)
+            self._cgroups[cgroup.id] = (cgroup, files)
+
+    def sample(self, source: str, clock_offset_ns: int, only: Iterable[int] | None = None) -> list[Row]:
+        """A row for each cgroup (or those in `only`) that is still there."""
+        wanted = self._cgroups if only is None else {i: self._cgroups[i] for i in only if i in self._cgroups}
+        rows: dict[int, Row] = {}
+        for cgroup_id, (_, files) in list(wanted.items()):
+            reading = files.read()
+            if reading is None:
+                self._forget(cgroup_id)
+                continue
+            row = sample_row(time.monotonic_ns() + clock_offset_ns, cgroup_id, source)
+            rows[cgroup_id] = row | reading
+        if self._hierarchy.version == 1:
+            self._add_counters(rows)
+        return list(rows.values())
+
+    def close(self) -> None:
+        """Close the files of all cgroups."""
+        for cgroup_id in list(self._cgroups):
+            self._forget(cgroup_id)
+
+    def _forget(self, cgroup_id: int) -> None:
+        self._cgroups.pop(cgroup_id)[1].close()
+
+    def _add_counters(self, rows: Mapping[int, Row]) -> None:
+        own = {cgroup_id: self._own_counters(cgroup) for cgroup_id, (cgroup, _) in self._cgroups.items()}
+        for cgroup_id, row in rows.items():
+            below = [own[i] for i in self._with_descendants(cgroup_id)]
+            for column in (*_KERNEL_COLUMNS, "pgscan", "pgsteal"):
+                values = [counters.get(column) for counters in below]
+                known = [value for value in values if value is not None]
+                if row[column] is None and len(known) == len(values):
+                    row[column] = sum(known)
+
+    def _with_descendants(self, cgroup_id: int) -> list[int]:
+        members = [cgroup_id]
+        for other_id, (cgroup, _) in self._cgroups.items():
+            parent = cgroup.parent_id
+            while parent is not None and other_id != cgroup_id:
+                if parent == cgroup_id:
+                    members.append(other_id)
+                    break
+                above = self._cgroups.get(parent)
+                parent = above[0].parent_id if above else None
+        return members
+
+    def _own_counters(self, cgroup: Cgroup) -> dict[str, int]:
+        counters: dict[str, int] = {}
+        if cgroup.memcg:
+            state = read_counters(self._programs, cgroup.memcg, cgroup.id, self._positions)
+            counters = state_reading(state) if state else {}
+        return counters | self._programs.reclaim_counts(cgroup.id)
+
+

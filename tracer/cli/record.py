@@ -1,0 +1,132 @@
+"""`record`: trace cgroups, or a command in a cgroup of its own."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tracer.capture.pipeline import Pipeline
+from tracer.capture.session import Options, record
+from tracer.cli.size import SIZE
+from tracer.render.escape import visible
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  sudo memcg-tracer record --limit 100M -- ./my-program --its-options
+  sudo memcg-tracer record -c my-container -d 60
+  sudo memcg-tracer record -c '/docker/*' -o traces/all-of-docker"""
+)
+@click.option(
+    "-o", "output", metavar="DIR", type=click.Path(path_type=Path),
+    help="Where to write the trace.  [default: traces/<UTC time>-<name>]",
+)  # fmt: skip
+@click.option(
+    "-c", "cgroups", metavar="CGROUP", multiple=True,
+    help="Trace this cgroup and all below it: a path, a container's name or id, or a glob. May be repeated. "
+    "Without it, and without CMD, every cgroup is traced.",
+)  # fmt: skip
+@click.option("-d", "duration_s", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), help="Stop after this time.")
+@click.option("--limit", "limit_bytes", metavar="SIZE", type=SIZE, help="Memory limit of CMD's cgroup, as 100M or 1.5G.")
+@click.option("--swap", "swap_bytes", metavar="SIZE", type=SIZE, help="How much swap CMD's cgroup may use beside it; 0 = none.")
+@click.option("--name", metavar="NAME", help="A name for the trace and CMD's cgroup.  [default: CMD's name, or trace]")
+@click.option("-f", "--force", is_flag=True, help="Overwrite a trace that is there.")
+@click.option(
+    "--ready-file", metavar="PATH", type=click.Path(path_type=Path),
+    help="Create this file once all probes are attached.",
+)  # fmt: skip
+@click.argument("argv", metavar="[-- CMD...]", nargs=-1, type=click.UNPROCESSED)
+def command(
+    output: Path | None,
+    cgroups: tuple[str, ...],
+    duration_s: float | None,
+    limit_bytes: int | None,
+    swap_bytes: int | None,
+    name: str | None,
+    force: bool,
+    ready_file: Path | None,
+    argv: tuple[str, ...],
+) -> None:
+    """Trace memory cgroups until Ctrl-C, until -d is over, or until CMD ends.
+
+    CMD runs in a fresh cgroup, which is removed afterwards; it starts once all probes are attached. Its exit status is
+    ours (128+N where signal N ended it). The path of the trace is printed on stdout at the end.
+    """
+    if not argv and (limit_bytes is not None or swap_bytes is not None):
+        raise click.UsageError("--limit and --swap are for the cgroup that CMD runs in: add -- CMD")
+    name = name or (Path(argv[0]).name if argv else "trace")
+    if output is None:
+        output = Path("traces", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_file_name(name)}")
+    options = Options(
+        output=output,
+        cgroups=cgroups,
+        duration_s=duration_s,
+        limit_bytes=limit_bytes,
+        swap_bytes=swap_bytes,
+        name=name,
+        force=force,
+        command=argv,
+        ready_file=ready_file,
+    )
+    progress = _Progress(has_command=bool(argv))
+    recording = record(options, progress)
+    progress.done()
+    click.echo(recording.path)
+    sys.exit(recording.status)
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:60] or "trace"
+
+
+class _Progress:
+    """Says on stderr how the recording goes: a line that renews itself on a terminal, else only what matters."""
+
+    def __init__(self, has_command: bool) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._has_command = has_command
+        self._pipeline: Pipeline | None = None
+        self._began = time.monotonic()
+
+    def ready(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        until = "the command ends" if self._has_command else "Ctrl-C"
+        self._line(f"tracing (ready in {pipeline.startup_s:.2f} s); until {until}")
+
+    def tick(self, pipeline: Pipeline, elapsed_s: float) -> None:
+        if self._terminal:
+            print(f"\r\x1b[K{self._summary(pipeline, elapsed_s)}", end="", file=sys.stderr, flush=True)
+
+    def killed(self, kill: dict[str, Any]) -> None:
+        where = "" if kill["limit_bytes"] is None else f" at a limit of {kill['limit_bytes'] / 2**20:.1f} MiB"
+        self._line(f"OOM kill: {visible(kill['comm'])} (pid {kill['pid']}){where}")
+
+    def warn(self, message: str) -> None:
+        self._line(f"warning: {message}")
+
+    def done(self) -> None:
+        if self._pipeline is None:
+            return
+        self._line(self._summary(self._pipeline, time.monotonic() - self._began))
+        lost = {stream: count for stream, count in self._pipeline.lost.items() if count}
+        if lost:
+            listed = ", ".join(f"{count:,} of {stream}" for stream, count in lost.items())
+            self.warn(f"records were lost ({listed}): totals of the ledger stay exact, see memcg-tracer info")
+
+    def _summary(self, pipeline: Pipeline, elapsed_s: float) -> str:
+        rows, lost = pipeline.rows, sum(pipeline.lost.values())
+        return (
+            f"{elapsed_s:.1f} s, {rows['charge']:,} charges, {rows['pagecache']:,} page-cache folios, "
+            f"{rows['reclaim']:,} reclaims, {lost:,} lost, {pipeline.kills} OOM kill{'s' * (pipeline.kills != 1)}"
+        )
+
+    def _line(self, text: str) -> None:
+        start = "\r\x1b[K" if self._terminal else ""
+        print(f"{start}memcg-tracer: {text}", file=sys.stderr, flush=True)
