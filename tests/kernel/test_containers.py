@@ -195,7 +195,8 @@ def listen(path: Path) -> socket.socket:
 
 def test_docker_socket(no_runtimes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = {"io.kubernetes.container.name": "app", "io.kubernetes.pod.name": "web"}
-    body = json.dumps({"Name": "/x", "Config": {"Labels": labels}}).encode()
+    container = {"Id": ID, "Names": ["/other/alias", "/x"], "Labels": labels}
+    body = json.dumps([{"Id": ID2, "Names": ["/y"]}, container]).encode()
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     monkeypatch.setenv("DOCKER_HOST", f"unix://{no_runtimes}/other.sock")
     with listen(no_runtimes / "other.sock") as listener:
@@ -206,7 +207,14 @@ def test_docker_socket(no_runtimes: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"HTTP/1.1 404 No\r\n\r\n", b"\xff\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n[]"]
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 404 No\r\n\r\n",
+        b"\xff\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\n\r\n[3, {}]",
+    ],
 )
 def test_a_sick_docker_says_nothing(no_runtimes: Path, answer: bytes) -> None:
     with listen(no_runtimes / "docker.sock") as listener:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import socket
+import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -164,19 +165,30 @@ def _from_docker_files(identity: str) -> ContainerNames | None:
 
 
 def _from_docker_socket(identity: str) -> ContainerNames | None:
-    """GET /containers/<id>/json of the Docker Engine API."""
+    """GET /containers/json of the Docker Engine API.
+
+    The list, not the container itself: an answer about one container waits until its start is over, which
+    is just when a recording asks.
+    """
+    filters = urllib.parse.quote(json.dumps({"id": [identity]}))
     connection = _UnixConnection(_docker_socket())
     try:
-        connection.request("GET", f"/containers/{identity}/json")
+        connection.request("GET", f"/containers/json?all=1&filters={filters}")
         answer = connection.getresponse()
         if answer.status != http.HTTPStatus.OK:
             return None
-        document = json.loads(answer.read(_MAX_ANSWER_BYTES))
+        containers = json.loads(answer.read(_MAX_ANSWER_BYTES))
     except (OSError, http.client.HTTPException, ValueError, RecursionError):
         return None
     finally:
         connection.close()
-    return _docker_names(document, _get(document, "Config", "Labels"))
+    for container in containers if isinstance(containers, list) else ():
+        names = _get(container, "Names")
+        # A link shows as a second name, "/other/alias".
+        own = [name for name in names if str(name).count("/") == 1] if isinstance(names, list) else []
+        if _text(container, "Id") == identity and own:
+            return _docker_names({"Name": own[0]}, _get(container, "Labels"))
+    return None
 
 
 def _from_containerd_files(identity: str) -> ContainerNames | None:

@@ -88,7 +88,10 @@ def cache_fills_to_the_limit(evidence: Evidence) -> Check:
 
 
 def cache_gives_way(evidence: Evidence) -> Check:
-    """Act two: usage stays at the limit while anonymous memory takes the place of cache."""
+    """Act two: usage stays at the limit while anonymous memory takes the place of cache.
+
+    Within 5 %: one attempt frees whole large folios, so that usage dips by a few MiB.
+    """
     name = "act 2: cache gives way to anonymous memory"
     cushion = evidence.report.cushion
     absorbed, evicted = cushion.absorbed_bytes, cushion.evicted_bytes
@@ -97,7 +100,7 @@ def cache_gives_way(evidence: Evidence) -> Check:
     timeline = _timeline(evidence)
     lowest = timeline.loc[timeline["cache_bytes"].idxmax() :, "usage_bytes"].min()
     passed = absorbed >= 0.7 * evidence.limit_bytes and evicted >= absorbed
-    passed = passed and bool(lowest >= 0.98 * evidence.limit_bytes)
+    passed = passed and bool(lowest >= 0.95 * evidence.limit_bytes)
     detail = f"{_mib(evicted)} evicted for {_mib(absorbed)} of growth, usage never below {_mib(lowest)}"
     return Check(name, passed, detail)
 
