@@ -102,5 +102,5 @@ def test_the_experiment_is_explained_on_this_kernel(disk_dir: Path, name: str) -
     assert [check for check in document["checks"] if not check["passed"]] == []
     assert len(document["checks"]) == 1 + len(EXPERIMENTS[name].checks)
     assert sorted(path.name for path in disk_dir.iterdir()) == ["trace"]
-    left = [entry for entry in os.listdir(memory_hierarchy().mount) if "lab" in entry]  # noqa: PTH208
+    left = [entry for entry in os.listdir(memory_hierarchy().mount) if "-lab-" in entry]  # noqa: PTH208
     assert left == []

@@ -96,6 +96,16 @@ def test_an_abandoned_command_never_runs(plain: Path) -> None:
     assert not (plain / "out").exists()
 
 
+def test_to_abandon_what_was_released_closes_nothing_of_others(plain: Path) -> None:
+    command = spawn(plain, ["true"])
+    command.release()
+    others = [os.open("/dev/null", os.O_RDONLY) for _ in range(4)]  # these get the numbers that became free
+    command.abandon()
+    for descriptor in others:
+        os.close(descriptor)
+    assert command.process.returncode == 0
+
+
 def test_a_recorder_that_dies_takes_its_command_back(plain: Path) -> None:
     script = (
         "import os, sys, pathlib; from tracer.kernel.spawn import spawn; "

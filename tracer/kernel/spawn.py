@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from tracer.errors import TracerError
@@ -32,33 +33,38 @@ class GatedCommand:
 
     process: subprocess.Popen[bytes]
     argv: tuple[str, ...]
-    gate_fd: int
-    status_fd: int
+    gate: FileIO
+    status: FileIO
 
     def release(self) -> None:
         """Let the command run; return once it was executed.
 
         Raises CommandError (exit status 127 or 126) when it could not be: the process is then gone. A gate is
-        opened once: neither `release` nor `abandon` may follow.
+        opened once.
         """
         try:
-            os.write(self.gate_fd, b"g")
-            refused = os.read(self.status_fd, 16)
+            self.gate.write(b"g")
+            refused = self.status.read(16)
         except BrokenPipeError as error:
             self.process.wait()
             raise CommandError(f"{self.argv[0]!r} was ended before it could run", _NOT_EXECUTABLE) from error
         finally:
-            os.close(self.gate_fd)
-            os.close(self.status_fd)
+            self._close()
         if refused:
             self.process.wait()
             raise _refusal(self.argv[0], int(refused))
 
     def abandon(self) -> None:
-        """Take the command back: the process ends at the gate without running it."""
-        os.close(self.gate_fd)
-        os.close(self.status_fd)
+        """Take the command back: a process that stands at the gate ends without running it.
+
+        One that was released is only waited for.
+        """
+        self._close()
         self.process.wait()
+
+    def _close(self) -> None:
+        self.gate.close()
+        self.status.close()
 
 
 def spawn(cgroup: Path, argv: Sequence[str], env: Mapping[str, str] | None = None) -> GatedCommand:
@@ -69,6 +75,7 @@ def spawn(cgroup: Path, argv: Sequence[str], env: Mapping[str, str] | None = Non
     """
     gate_end, gate_fd = os.pipe()
     status_fd, status_end = os.pipe()
+    opened, status = FileIO(gate_fd, "w"), FileIO(status_fd, "r")
     try:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", gate.__file__, str(gate_end), str(status_end), *argv],
@@ -76,13 +83,13 @@ def spawn(cgroup: Path, argv: Sequence[str], env: Mapping[str, str] | None = Non
             pass_fds=(gate_end, status_end),
         )
     except OSError as error:
-        os.close(gate_fd)
-        os.close(status_fd)
+        opened.close()
+        status.close()
         raise TracerError(f"cannot start a process: {error.strerror}") from error
     finally:
         os.close(gate_end)
         os.close(status_end)
-    command = GatedCommand(process, tuple(argv), gate_fd, status_fd)
+    command = GatedCommand(process, tuple(argv), opened, status)
     try:
         _await_ready(command)
         Path(cgroup, "cgroup.procs").write_text(str(process.pid), encoding="ascii")
@@ -97,8 +104,8 @@ def spawn(cgroup: Path, argv: Sequence[str], env: Mapping[str, str] | None = Non
 
 def _await_ready(command: GatedCommand) -> None:
     """Wait until the process has finished starting up, so that none of that is charged to the cgroup."""
-    readable, _, _ = select.select([command.status_fd], [], [], _READY_WITHIN_S)
-    if not readable or os.read(command.status_fd, 1) != b"r":
+    readable, _, _ = select.select([command.status], [], [], _READY_WITHIN_S)
+    if not readable or command.status.read(1) != b"r":
         raise TracerError(f"{sys.executable} did not start within {_READY_WITHIN_S:.0f} s: try again")
 
 

@@ -128,9 +128,9 @@ def little_was_evicted(evidence: Evidence) -> Check:
 
 
 def _timeline(evidence: Evidence) -> pd.DataFrame:
-    """The limit owner's timeline up to the kill."""
+    """The limit owner's timeline before the kill; a row shows the levels at the end of its interval."""
     timeline = evidence.trace.timeline(cgroup=evidence.report.limit_owner.cgroup, every="20ms")
-    return timeline[timeline.index <= pd.Timestamp(evidence.report.time)]
+    return timeline[timeline.index <= pd.Timestamp(evidence.report.time) - pd.Timedelta("20ms")]
 
 
 def _pgsteal_bytes(evidence: Evidence) -> int | None:
