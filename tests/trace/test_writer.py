@@ -106,14 +106,15 @@ def test_a_fixed_dictionary_is_written_once_and_a_growing_one_as_it_grows(
 def test_a_path_that_is_taken_is_left_alone(open_writer: OpenWriter, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine").touch()
+    for name in ("meta.json", "loss.parquet"):
+        (tmp_path / "full" / name).write_text("{}")
     for force in (False, True):
         with pytest.raises(TraceError, match="choose another place"):
             open_writer("file", force=force)
         with pytest.raises(TraceError, match="choose another place"):
             open_writer("full", force=force)
     assert (tmp_path / "file").read_text() == "mine"
-    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]
+    assert {path.name for path in (tmp_path / "full").iterdir()} == {"meta.json", "loss.parquet"}
     with pytest.raises(TraceError, match=r"cannot create the trace .*/file/trace \(File exists: .*/file\)"):
         open_writer("file/trace")
 
@@ -136,8 +137,7 @@ def test_force_overwrites_a_trace_and_nothing_beside_it(
         old.close("done")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    for name in ("000001.parquet", "keep"):
-        (elsewhere / name).touch()
+    (elsewhere / "000001.parquet").touch()
     (old.path / "charge").symlink_to(elsewhere)
     (old.path / "report.html").write_text("mine")
 
@@ -151,7 +151,7 @@ def test_force_overwrites_a_trace_and_nothing_beside_it(
     writer.append("charge", rows_of("charge", range(3)))
     writer.close("done")
     assert Trace(writer.path).rows("charge") == 3
-    assert len(list(elsewhere.iterdir())) == 2
+    assert [(path.name, path.stat().st_size) for path in elsewhere.iterdir()] == [("000001.parquet", 0)]
 
 
 def test_a_disk_that_fills_keeps_what_was_flushed(open_writer: OpenWriter, rows_of: RowsOf) -> None:
