@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -15,6 +16,7 @@ from tracer.capture.pipeline import Pipeline
 from tracer.capture.session import Options, record
 from tracer.cli.size import SIZE
 from tracer.render.escape import visible
+from tracer.schema import WIRE
 
 
 @click.command(
@@ -74,12 +76,26 @@ def command(
         force=force,
         command=argv,
         ready_file=ready_file,
+        ring_pages=_ring_pages(os.environ.get("MEMCG_TRACER_RING_PAGES", "")),
     )
     progress = _Progress(has_command=bool(argv))
     recording = record(options, progress)
     progress.done()
     click.echo(recording.path)
     sys.exit(recording.status)
+
+
+def _ring_pages(text: str) -> dict[str, int]:
+    """`STREAM=PAGES,...`: other sizes of rings, for machines with little memory, and for tests of loss."""
+    sizes = {}
+    for item in filter(None, text.split(",")):
+        stream, _, pages = item.partition("=")
+        if stream not in WIRE or not pages.isdecimal() or int(pages).bit_count() != 1:
+            raise click.UsageError(
+                f"MEMCG_TRACER_RING_PAGES: {item!r} is not STREAM=PAGES with a power of two, as pagecache=4096"
+            )
+        sizes[stream] = int(pages)
+    return sizes
 
 
 def _file_name(name: str) -> str:

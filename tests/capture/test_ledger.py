@@ -1,0 +1,167 @@
+"""The ledger against the kernel's own counters: equal to the page, whatever the rings lost.
+
+The workload is uneven on purpose, so that no two categories and no two files can be mixed up. memory.stat lags by what
+the kernel has not flushed yet (every 2 s, FLUSH_TIME in mm/memcontrol.c): it is read once it has stood still for longer.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import tracer
+from tracer.kernel.cgroupfs import cgroup_id, memory_hierarchy
+from tracer.kernel.memory_files import MemcgFiles
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
+
+FILES_BYTES = [4096 * (3 + number * number * 7 % 613) for number in range(23)]
+ANON_BYTES = 37 << 20
+SHMEM_BYTES = (5 << 20) + 3 * 4096
+THREADS = 11
+SMALL_FILES = 1713
+
+QUIET_S = 2.6
+SETTLES_WITHIN_S = 30.0
+
+CATEGORIES = [
+    "anon",
+    "file",
+    "shmem",
+    "slab_reclaimable",
+    "slab_unreclaimable",
+    "kernel_stack",
+    "page_tables",
+    "kernel",
+]
+
+
+def settle(memcg: Path) -> None:
+    """Wait until the cgroup's statistics have not changed for longer than the kernel takes to flush them."""
+    files = MemcgFiles(memcg, memory_hierarchy().version)
+    try:
+        last, since = files.read(), time.monotonic()
+        deadline = since + SETTLES_WITHIN_S
+        while time.monotonic() - since < QUIET_S:
+            assert time.monotonic() < deadline, "the cgroup does not become quiet"
+            time.sleep(0.1)
+            now = files.read()
+            if now != last:
+                last, since = now, time.monotonic()
+    finally:
+        files.close()
+
+
+def ledger_pages(trace: Any, memcg_id: int) -> dict[str, int]:
+    charge = trace.charge[trace.charge["cgroup_id"] == memcg_id]
+    return charge.groupby("category", observed=False)["pages"].sum().reindex(CATEGORIES, fill_value=0).to_dict()
+
+
+def kernel_pages(trace: Any, memcg_id: int) -> dict[str, float]:
+    """Pages by the kernel's own counters: the last sample less the first."""
+    samples = trace.samples[trace.samples["cgroup_id"] == memcg_id]
+    first, last = samples[samples["source"] == "start"].iloc[0], samples[samples["source"] == "end"].iloc[-1]
+    columns = [f"{category}_bytes" for category in CATEGORIES]
+    grown = last[columns].astype("Int64") - first[columns].astype("Int64")
+    return {c: pd.NA if pd.isna(v) else int(v) / 4096 for c, v in zip(CATEGORIES, grown, strict=True)}
+
+
+def uneven_steps(disk_dir: Path) -> list[str]:
+    for number, size in enumerate(FILES_BYTES):
+        file = disk_dir / f"file-{number}"
+        file.write_bytes(os.urandom(size))
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    steps = ["read", *(str(disk_dir / f"file-{number}") for number in range(len(FILES_BYTES)))]
+    steps += ["then", "anon", str(ANON_BYTES), "then", "shmem", str(SHMEM_BYTES), "then", "threads", str(THREADS)]
+    return [*steps, "then", "files", str(disk_dir), str(SMALL_FILES)]
+
+
+def run_uneven_workload(memcg: Path, disk_dir: Path, start_workload: Callable[..., Any]) -> None:
+    workload = start_workload(memcg, *uneven_steps(disk_dir))
+    for _ in range(6):
+        assert workload.advance()
+    settle(memcg)
+
+
+def assert_exact(trace: Any, memcg_id: int) -> None:
+    ledger, kernel = ledger_pages(trace, memcg_id), kernel_pages(trace, memcg_id)
+    assert ledger["file"] - ledger["shmem"] >= sum(FILES_BYTES) // 4096
+    assert ledger["anon"] >= ANON_BYTES // 4096
+    assert ledger["shmem"] >= SHMEM_BYTES // 4096
+    assert ledger["kernel_stack"] >= THREADS * 4
+    assert ledger["slab_reclaimable"] >= SMALL_FILES * 900 // 4096  # an ext4 inode and a dentry take more
+    assert ledger["page_tables"] >= ANON_BYTES >> 21
+    different = {c: (ledger[c], kernel[c]) for c in CATEGORIES if not abs(ledger[c] - kernel[c]) < 1}
+    assert not different, f"category: (ledger, kernel) pages: {different}"
+
+
+def test_ledger_equals_memory_stat(
+    memcg: Path, disk_dir: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
+) -> None:
+    recorder = start_recorder("-c", str(memcg))
+    run_uneven_workload(memcg, disk_dir, start_workload)
+    trace = tracer.open(recorder.stop())
+    assert trace.loss.empty
+    assert_exact(trace, cgroup_id(memcg))
+
+
+def test_ledger_is_exact_on_a_cgroup_with_history(
+    memcg: Path, disk_dir: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
+) -> None:
+    """What was charged before the recording is not counted, and what is given back during it is."""
+    before = start_workload(memcg, "anon", str(13 << 20), "then", "shmem", str(3 << 20), "then", "threads", "5")
+    for _ in range(4):
+        assert before.advance()
+    settle(memcg)
+    recorder = start_recorder("-c", str(memcg))
+    workload = start_workload(memcg, "anon", str(7 << 20), "then", "files", str(disk_dir), "577")
+    for _ in range(3):
+        assert workload.advance()
+    before.process.kill()
+    before.process.wait()
+    settle(memcg)
+    trace = tracer.open(recorder.stop())
+    ledger, kernel = ledger_pages(trace, cgroup_id(memcg)), kernel_pages(trace, cgroup_id(memcg))
+    assert ledger["anon"] < 0
+    assert ledger["shmem"] == -(3 << 20) // 4096
+    different = {c: (ledger[c], kernel[c]) for c in CATEGORIES if not abs(ledger[c] - kernel[c]) < 1}
+    assert not different, f"category: (ledger, kernel) pages: {different}"
+
+
+PROCESSES = 367
+
+
+@pytest.mark.parametrize("stream", ["pagecache", "charge"])
+def test_ledger_is_exact_when_a_ring_is_full(
+    stream: str,
+    memcg: Path,
+    disk_dir: Path,
+    start_workload: Callable[..., Any],
+    start_recorder: Callable[..., Any],
+) -> None:
+    """The recorder is held while the work is done: a ring of one page is soon full. Many processes make the kernel
+    program's combined sums displace each other, which is when a charge record must leave and can get lost.
+    """
+    recorder = start_recorder("-c", str(memcg), env=os.environ | {"MEMCG_TRACER_RING_PAGES": f"{stream}=1"})
+    recorder.process.send_signal(signal.SIGSTOP)
+    loop = f'echo 0 > "{memcg}/cgroup.procs"; for i in $(seq {PROCESSES}); do /bin/true; done'
+    subprocess.run(["sh", "-c", loop], check=True)
+    run_uneven_workload(memcg, disk_dir, start_workload)
+    recorder.process.send_signal(signal.SIGCONT)
+    trace = tracer.open(recorder.stop())
+    lost = trace.loss.groupby("stream", observed=True)["lost"].sum()
+    assert lost.get(stream, 0) > 0, "the ring was not full: the test shows nothing"
+    assert set(lost.index) == {stream}
+    if stream == "charge":
+        assert trace.charge["tgid"].isna().any(), "sums whose record was lost come without a process"
+    assert_exact(trace, cgroup_id(memcg))
