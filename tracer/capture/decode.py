@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tracer.capture.columns import from_values, names, numbers
 from tracer.schema import (
     CATEGORIES,
     CAUSES,
@@ -70,17 +71,13 @@ def state_reading(values: Mapping[str, int]) -> dict[str, int]:
     return reading
 
 
-def _names(codes: npt.NDArray[np.uint8], names: Sequence[str]) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(names))
-
-
 def _ids(values: npt.NDArray[np.uint64]) -> pa.Array:
     """Ids, null where the kernel program wrote 0 for "none"."""
-    return pa.array(values.view(np.int64), mask=values == 0)
+    return numbers(values, pa.int64(), values == 0)
 
 
-def _pages(values: npt.NDArray[np.uint64], mask: npt.NDArray[np.bool_] | None = None) -> pa.Array:
-    return pa.array(values.astype(np.int64) * PAGE_BYTES, mask=mask)
+def _pages(values: npt.NDArray[np.uint64], null: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    return numbers(values.astype(np.int64) * PAGE_BYTES, null=null)
 
 
 @dataclass
@@ -97,19 +94,19 @@ class Decoder:
 
     def times(self, time_ns: npt.NDArray[np.uint64]) -> pa.Array:
         """Monotonic stamps as UTC timestamps."""
-        return pa.array(time_ns.astype(np.int64) + self.clock_offset_ns).cast(TIME)
+        return numbers(time_ns.astype(np.int64) + self.clock_offset_ns, TIME)
 
     def charge(self, records: Records) -> pa.RecordBatch:
         """Rows of `charge`."""
         return pa.record_batch(
             {
                 "time": self.times(records["time_ns"]),
-                "cgroup_id": pa.array(records["cgroup_id"].astype(np.int64)),
-                "tgid": pa.array(records["tgid"].astype(np.int32)),
-                "category": _names(records["category"], CATEGORIES),
-                "pages": pa.array(self._whole_pages(records)),
-                "bytes": pa.array(records["delta_bytes"]),
-                "updates": pa.array(records["updates"].astype(np.int64)),
+                "cgroup_id": numbers(records["cgroup_id"].astype(np.int64)),
+                "tgid": numbers(records["tgid"].astype(np.int32)),
+                "category": names(records["category"], CATEGORIES),
+                "pages": numbers(self._whole_pages(records)),
+                "bytes": numbers(records["delta_bytes"]),
+                "updates": numbers(records["updates"].astype(np.int64)),
                 "usage_bytes": _pages(records["usage_pages"]),
                 "limit_bytes": _pages(records["limit_pages"]),
             }
@@ -120,18 +117,19 @@ class Decoder:
         records = np.zeros(len(sums), [("cgroup_id", "<u8"), ("category", "u1"), ("delta_bytes", "<i8")])
         for row, ((cgroup_id, category), delta_bytes) in zip(records, sums.items(), strict=True):
             row["cgroup_id"], row["category"], row["delta_bytes"] = cgroup_id, category, delta_bytes
-        nulls = pa.nulls(len(records))
+        unknown = np.ones(len(records), np.bool_)
+        zeros = np.zeros(len(records), np.int64)
         return pa.record_batch(
             {
                 "time": self.times(np.full(len(records), time_ns, np.uint64)),
-                "cgroup_id": pa.array(records["cgroup_id"].astype(np.int64)),
-                "tgid": nulls.cast(pa.int32()),
-                "category": _names(records["category"], CATEGORIES),
-                "pages": pa.array(self._whole_pages(records)),
-                "bytes": pa.array(records["delta_bytes"]),
-                "updates": pa.array(np.zeros(len(records), np.int64)),
-                "usage_bytes": nulls.cast(pa.int64()),
-                "limit_bytes": nulls.cast(pa.int64()),
+                "cgroup_id": numbers(records["cgroup_id"].astype(np.int64)),
+                "tgid": numbers(zeros.astype(np.int32), null=unknown),
+                "category": names(records["category"], CATEGORIES),
+                "pages": numbers(self._whole_pages(records)),
+                "bytes": numbers(records["delta_bytes"]),
+                "updates": numbers(zeros),
+                "usage_bytes": numbers(zeros, null=unknown),
+                "limit_bytes": numbers(zeros, null=unknown),
             }
         )
 
@@ -159,15 +157,15 @@ class Decoder:
             {
                 "time": self.times(records["time_ns"]),
                 "cgroup_id": _ids(records["cgroup_id"]),
-                "tgid": pa.array(records["tgid"].astype(np.int32)),
-                "task_cgroup_id": pa.array(records["task_cgroup_id"].astype(np.int64)),
-                "op": _names(records["op"], OPS),
-                "cause": _names(records["cause"], CAUSES),
-                "inode_id": pa.array(records["inode_id"].astype(np.int64)),
-                "dev": pa.array(records["dev"].astype(np.int64)),
-                "ino": pa.array(records["ino"]),
-                "index": pa.array(records["index"].astype(np.int64)),
-                "nr_pages": pa.array(records["nr_pages"].astype(np.int64)),
+                "tgid": numbers(records["tgid"].astype(np.int32)),
+                "task_cgroup_id": numbers(records["task_cgroup_id"].astype(np.int64)),
+                "op": names(records["op"], OPS),
+                "cause": names(records["cause"], CAUSES),
+                "inode_id": numbers(records["inode_id"].astype(np.int64)),
+                "dev": numbers(records["dev"].astype(np.int64)),
+                "ino": numbers(records["ino"]),
+                "index": numbers(records["index"].astype(np.int64)),
+                "nr_pages": numbers(records["nr_pages"].astype(np.int64)),
             }
         )
 
@@ -192,18 +190,18 @@ class Decoder:
         return pa.record_batch(
             {
                 "time": self.times(records["time_ns"]),
-                "duration_ns": pa.array(records["duration_ns"].astype(np.int64)),
-                "kind": _names(records["kind"], RECLAIM_KINDS),
+                "duration_ns": numbers(records["duration_ns"].astype(np.int64)),
+                "kind": names(records["kind"], RECLAIM_KINDS),
                 "cgroup_id": _ids(records["cgroup_id"]),
-                "target_source": _names(records["target_source"], TARGET_SOURCES),
-                "tgid": pa.array(records["tgid"].astype(np.int32)),
-                "pid": pa.array(records["pid"].astype(np.int32)),
-                "task_cgroup_id": pa.array(records["task_cgroup_id"].astype(np.int64)),
-                "scanned": pa.array(counts["scanned_anon"] + counts["scanned_file"]),
-                "reclaimed": pa.array(records["reclaimed"].astype(np.int64)),
-                **{name: pa.array(values, mask=values < 0) for name, values in signed.items()},
-                "gfp": pa.array(records["gfp"].astype(np.int64)),
-                **{name: pa.array(values) for name, values in counts.items()},
+                "target_source": names(records["target_source"], TARGET_SOURCES),
+                "tgid": numbers(records["tgid"].astype(np.int32)),
+                "pid": numbers(records["pid"].astype(np.int32)),
+                "task_cgroup_id": numbers(records["task_cgroup_id"].astype(np.int64)),
+                "scanned": numbers(counts["scanned_anon"] + counts["scanned_file"]),
+                "reclaimed": numbers(records["reclaimed"].astype(np.int64)),
+                **{name: numbers(values, null=values < 0) for name, values in signed.items()},
+                "gfp": numbers(records["gfp"].astype(np.int64)),
+                **{name: numbers(values) for name, values in counts.items()},
                 "usage_bytes": _pages(records["usage_pages"], no_target),
                 "limit_bytes": _pages(records["limit_pages"], no_target),
             }
@@ -292,9 +290,5 @@ def text(name: bytes) -> str:
 def rows_of(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
     """Rows given one by one (kills, samples, names) as a batch of `table`."""
     schema = TABLES[table]
-    columns = []
-    for column in schema:
-        values = [row[column.name] for row in rows]
-        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        columns.append(pa.array(values, kind))
-    return pa.RecordBatch.from_arrays(columns, names=schema.names)
+    columns = [from_values([row[column.name] for row in rows], column.type) for column in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)

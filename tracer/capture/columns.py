@@ -1,0 +1,61 @@
+"""Arrow columns from arrays and lists, without pandas.
+
+`pyarrow.array` imports pandas when it first runs, to recognise its types. A recorder must do without: it would take
+half a second of the start, and a hundred MiB of the memory that is being watched. So columns are made from buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+
+def numbers(values: npt.NDArray[Any], kind: pa.DataType | None = None, null: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    """A column of the array's own type, or of `kind`, which must be of the same width; null where `null` is true."""
+    values = np.ascontiguousarray(values)
+    kind = kind if kind is not None else pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [_validity(null), pa.py_buffer(values)])
+
+
+def strings(values: Sequence[str | None]) -> pa.Array:
+    """A column of text."""
+    encoded = [b"" if value is None else value.encode(errors="backslashreplace") for value in values]
+    offsets = np.zeros(len(encoded) + 1, np.int32)
+    np.cumsum([len(value) for value in encoded], out=offsets[1:])
+    null = np.array([value is None for value in values], np.bool_)
+    buffers = [_validity(null), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+
+
+def names(codes: npt.NDArray[Any], vocabulary: Sequence[str]) -> pa.DictionaryArray:
+    """A column of words from a vocabulary, by their positions in it."""
+    return pa.DictionaryArray.from_arrays(numbers(codes.astype(np.int32)), strings(vocabulary))
+
+
+def from_values(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """A column of any type that a trace has, from Python values; None is null."""
+    if pa.types.is_dictionary(kind):
+        vocabulary = list(dict.fromkeys(values))
+        return names(np.array([vocabulary.index(value) for value in values], np.int32), vocabulary)
+    if pa.types.is_string(kind):
+        return strings(values)
+    if pa.types.is_list(kind):
+        offsets = np.zeros(len(values) + 1, np.int32)
+        np.cumsum([len(value) for value in values], out=offsets[1:])
+        return pa.ListArray.from_arrays(numbers(offsets), strings([word for value in values for word in value]))
+    if pa.types.is_boolean(kind):
+        bits = np.packbits(np.array(values, np.bool_), bitorder="little")
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(bits)])
+    null = np.array([value is None for value in values], np.bool_)
+    width = np.dtype("i8" if pa.types.is_timestamp(kind) else kind.to_pandas_dtype())
+    return numbers(np.array([0 if value is None else value for value in values], width), kind, null)
+
+
+def _validity(null: npt.NDArray[np.bool_] | None) -> pa.Buffer | None:
+    if null is None or not null.any():
+        return None
+    return pa.py_buffer(np.packbits(~null, bitorder="little"))
