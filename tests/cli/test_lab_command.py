@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
@@ -62,21 +64,33 @@ def test_an_unknown_experiment_is_a_usage_error() -> None:
     assert CliRunner().invoke(lab.command, ["cold-fusion"]).exit_code == 2
 
 
+class FakeRecord:
+    """Stands in for the recording process."""
+
+    commands: ClassVar[list[list[str]]] = []
+
+    def __init__(self, command: list[str], printed: bytes, returncode: int) -> None:
+        self.commands.append(command)
+        self.returncode = returncode
+        self._printed = printed
+
+    def communicate(self) -> tuple[bytes, None]:
+        return self._printed, None
+
+
 def test_what_is_recorded_is_the_command_of_the_experiment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    seen: list[list[str]] = []
-
-    def record(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
-        seen.append(command)
-        return subprocess.CompletedProcess(command, 137, b"/a/trace\n")
-
-    monkeypatch.setattr(lab_run.subprocess, "run", record)
+    monkeypatch.setattr(FakeRecord, "commands", [])
+    monkeypatch.setattr(
+        lab_run.subprocess, "Popen", lambda command, **_: FakeRecord(command, b"/a/trace\n", 137)
+    )
     monkeypatch.setattr(lab_run, "examine", lambda *_: ())
     monkeypatch.setattr(tracer, "open", lambda path: path)
     found = lab_run.run(EXPERIMENTS["page-cache"], tmp_path / "new" / "trace", True)
     assert found.trace == Path("/a/trace")
-    options, command = seen[0][: seen[0].index("--")], seen[0][seen[0].index("--") + 1 :]
+    (recorded,) = FakeRecord.commands
+    options, command = recorded[: recorded.index("--")], recorded[recorded.index("--") + 1 :]
     assert options[options.index("-o") + 1] == str(tmp_path / "new" / "trace")
     assert options[options.index("--limit") + 1] == str(100 << 20)
     assert "-f" in options
@@ -86,8 +100,7 @@ def test_what_is_recorded_is_the_command_of_the_experiment(
 
 
 def test_a_recording_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    failed = subprocess.CompletedProcess([], 1, b"")
-    monkeypatch.setattr(lab_run.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(lab_run.subprocess, "Popen", lambda command, **_: FakeRecord(command, b"", 1))
     with pytest.raises(TracerError, match="record ended with status 1"):
         lab_run.run(EXPERIMENTS["anon"], tmp_path / "trace", False)
 
@@ -102,5 +115,25 @@ def test_the_experiment_is_explained_on_this_kernel(disk_dir: Path, name: str) -
     assert [check for check in document["checks"] if not check["passed"]] == []
     assert len(document["checks"]) == 1 + len(EXPERIMENTS[name].checks)
     assert sorted(path.name for path in disk_dir.iterdir()) == ["trace"]
-    left = [entry for entry in os.listdir(memory_hierarchy().mount) if "-lab-" in entry]  # noqa: PTH208
-    assert left == []
+    assert lab_cgroups() == []
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("number", "to_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_nothing_is_left_behind_when_it_is_ended(disk_dir: Path, number: int, to_group: bool) -> None:
+    command = [sys.executable, "-m", "tracer", "lab", "page-cache", "-o", str(disk_dir / "trace")]
+    lab_process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert lab_process.stderr is not None
+    assert "tracing" in lab_process.stderr.readline()
+    assert lab_cgroups() != []
+    (os.killpg if to_group else os.kill)(lab_process.pid, number)
+    lab_process.communicate()
+    assert lab_process.returncode == 128 + signal.SIGINT
+    assert lab_cgroups() == []
+    assert [path.name for path in disk_dir.iterdir()] == ["trace"]
+
+
+def lab_cgroups() -> list[str]:
+    return [path.name for path in memory_hierarchy().mount.glob("memcg-tracer-*-lab-*")]

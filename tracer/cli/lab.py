@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import asdict
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def command(
     if list_ or name is None:
         _show_experiments(as_json)
         return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM, too, leaves nothing behind
     outcome = run(EXPERIMENTS[name], output, force)
     if as_json:
         click.echo(json.dumps(_document(outcome), indent=2))

@@ -56,8 +56,13 @@ def _record(experiment: Experiment, scratch: Path, output: Path | None, force: b
     options += ["-o", str(output)] if output is not None else []
     options += ["-f"] if force else []
     command = [sys.executable, "-m", "tracer", "record", *options, "--", *experiment.command(scratch)]
-    recording = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
-    printed = recording.stdout.decode("utf-8", "surrogateescape").splitlines()
+    recording = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    try:
+        printed = recording.communicate()[0].decode("utf-8", "surrogateescape").splitlines()
+    except BaseException:
+        recording.terminate()  # it ends in good order, and leaves neither cgroup nor process
+        recording.communicate()
+        raise
     if not printed:
         raise TracerError(f"the experiment was not recorded: record ended with status {recording.returncode}")
     return Path(printed[-1])
