@@ -119,3 +119,10 @@ def test_what_held_where_there_is_no_limit_or_no_cgroup(held: Held) -> None:
     assert "no cgroup of this trace has a limit" in facts.held_summary([replace(held, headroom_bytes=None)])
     assert "no cgroup of this trace has a limit" in facts.held_summary([])
     assert "reached its limit of 100 MiB" in facts.held_summary([replace(held, headroom_bytes=0)])
+
+
+def test_the_stack_in_brief_leaves_out_our_own_frames(report: OomReport) -> None:
+    stack = ("bpf_prog_c9b5_mark_victim", "bpf_trace_run2", "mark_oom_victim+0x8f", "out_of_memory+0x1/0x2")
+    trigger = replace(report.trigger, stack=stack)
+    assert "in the kernel mark_oom_victim ← out_of_memory\n" in shown(replace(report, trigger=trigger))
+    assert "bpf_trace_run2" in shown(replace(report, trigger=trigger), verbose=True)

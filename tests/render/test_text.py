@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -57,6 +58,16 @@ def test_forced_colour_of_other_tools_does_not_reach_a_pipe(monkeypatch: pytest.
 
 def test_markup_and_emoji_codes_are_shown_as_they_are() -> None:
     assert text.to_text(["[red]x[/red] :skull:"], columns=80, colour=True) == "[red]x[/red] :skull:\n"
+
+
+def test_every_glyph_of_every_view_has_an_ascii_one() -> None:
+    golden = sorted((Path(__file__).parent / "golden").glob("*.txt"))
+    assert golden
+    for path in golden:
+        raw = io.BytesIO()
+        stream = io.TextIOWrapper(raw, encoding="ascii")
+        text.write(stream, [Text(path.read_text(encoding="utf-8"))])
+        assert rb"\u" not in raw.getvalue(), path.name
 
 
 def test_an_encoding_without_our_glyphs_gets_ascii() -> None:

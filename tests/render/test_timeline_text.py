@@ -71,7 +71,7 @@ def test_colour_adds_nothing_but_colour(timeline: pd.DataFrame, heading: Heading
 
 
 def test_bars_are_to_scale(timeline: pd.DataFrame, heading: Heading) -> None:
-    lines = [line for line in drawn(timeline, heading).splitlines() if line.startswith("    2.4 s")]
+    lines = [line for line in drawn(timeline, heading).splitlines() if line.startswith("    2.5 s")]
     bar = lines[0][10 : lines[0].index("│")]
     row = timeline.iloc[24]
     for glyph, part in (("█", "anon_bytes"), ("░", "cache_bytes")):
@@ -103,7 +103,7 @@ def test_a_lowered_limit_has_its_tick_inside_the_bar(timeline: pd.DataFrame, hea
 def test_unknown_is_a_question_mark_and_zero_is_blank(timeline: pd.DataFrame, heading: Heading) -> None:
     timeline["refault_bytes"] = pd.array([pd.NA] * len(timeline), dtype="Int64")
     shown = drawn(timeline, heading)
-    row = next(line for line in shown.splitlines() if line.startswith("    1.2 s"))
+    row = next(line for line in shown.splitlines() if line.startswith("    1.3 s"))
     assert row.split("│")[1].split() == ["100.0", "?"]
     assert "not known refaulted" in " ".join(shown.split())
 
@@ -128,3 +128,19 @@ def test_dropped_cache_has_a_column_where_there_is_much(timeline: pd.DataFrame, 
 
 def test_one_row_is_enough(timeline: pd.DataFrame, heading: Heading) -> None:
     assert "100.0" in drawn(timeline.iloc[20:21], heading)
+
+
+def test_the_instant_of_a_kill_is_drawn_though_its_row_ends_after_it(
+    timeline: pd.DataFrame, heading: Heading, report: OomReport
+) -> None:
+    lines = drawn(timeline, heading, [report]).splitlines()
+    kill = next(number for number, line in enumerate(lines) if "✗ OOM kill: python3" in line)
+    at_kill = lines[kill - 1]
+    assert at_kill.startswith("  3.412 s ")
+    assert at_kill.count("█") >= 0.95 * len(at_kill[10 : at_kill.index("│")])
+    assert at_kill.endswith("100.0")
+    assert lines[kill + 1].startswith("    3.5 s   ")
+    group = replace(report, victims=(report.victims[0], replace(report.victims[0], pid=124)))
+    both = drawn(timeline, heading, [group])
+    assert both.count("✗ OOM kill: python3") == 2
+    assert both.count("  3.412 s ") == 2

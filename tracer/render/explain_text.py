@@ -17,6 +17,7 @@ from tracer.render.layers import BY_NAME, OF_COMPOSITION, PART_LABELS
 _BAR_CELLS: Final = 20
 _BRIEF_ROWS: Final = 5
 _MOST_HELD: Final = 5
+_OWN_FRAME: Final = re.compile(r"bpf_prog_|bpf_trace_run")
 _OFFSET: Final = re.compile(r"\+0x[0-9a-f]+(/0x[0-9a-f]+)?$")
 
 
@@ -125,7 +126,7 @@ def _stacks(report: OomReport, verbose: bool) -> Iterator[facts.Fact]:
         if verbose:
             yield from ((("" if number else label), frame) for number, frame in enumerate(frames))
         else:
-            yield label, " ← ".join(_OFFSET.sub("", frame) for frame in frames)
+            yield label, " ← ".join(_OFFSET.sub("", frame) for frame in frames if not _OWN_FRAME.match(frame))
 
 
 def _bullets(title: str, sentences: Iterable[str]) -> Iterator[RenderableType]:

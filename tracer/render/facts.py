@@ -47,7 +47,7 @@ KERNEL_LOG: Final = {
 TRANSCRIPT_TITLES: Final = ("before the kill", "by", "looked at", "freed", "of it anon", "priority", "took")
 TRANSCRIPT_NOTE: Final = (
     "looked at, freed: pages. anon: process memory, which needs swap to be freed. "
-    "priority: 12 is a light scan, 0 looks at everything"
+    "priority: 12 is a light scan, 0 looks at everything; no scan: there was nothing to look at"
 )
 VICTIM_TITLES: Final = ("killed", "anon", "file", "shmem", "page tables", "swap", "adj")
 VICTIM_NOTE: Final = "anon, file, shmem: its RSS by kind. adj: oom_score_adj, -1000 (never) to 1000 (first)"

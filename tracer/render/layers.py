@@ -13,6 +13,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from tracer.analysis.report import Composition
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -102,3 +104,11 @@ def stacked(timeline: pd.DataFrame) -> pd.DataFrame:
     layers = {name: np.clip(values, 0, None) for name, values in layers.items()}
     layers["other"] = np.clip(known["usage_bytes"] - sum(layers.values()), 0, None)
     return pd.DataFrame({layer.name: layers[layer.name] for layer in LAYERS}, index=timeline.index)
+
+
+def stacked_composition(composition: Composition) -> list[int]:
+    """Bytes of each layer, in the order of `LAYERS`, at a kill; unknown classes are nothing."""
+    sizes = dict.fromkeys(BY_NAME, 0)
+    for part, value in composition.parts():
+        sizes[OF_COMPOSITION[part]] += max(value or 0, 0)
+    return list(sizes.values())

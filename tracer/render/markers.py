@@ -7,18 +7,19 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tracer.analysis.report import OomReport
+from tracer.analysis.report import Composition, OomReport
 from tracer.render import units
 from tracer.render.escape import visible
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """`text` has its names escaped; `time` is UTC."""
+    """`text` has its names escaped; `time` is UTC. `composition` is what the cgroup held at that instant."""
 
     time: pd.Timestamp
     text: str
     is_kill: bool
+    composition: Composition | None = None
 
 
 def of_cgroup(reports: Iterable[OomReport], cgroup: str, timeline: pd.DataFrame) -> list[Marker]:
@@ -40,17 +41,18 @@ def _concerns(report: OomReport, cgroup: str) -> bool:
 
 
 def _of_kill(report: OomReport, cgroup: str) -> Iterator[Marker]:
-    if report.cushion.exhausted_at is not None and report.limit_owner.cgroup == cgroup:
+    is_owner = report.limit_owner.cgroup == cgroup
+    cushion = report.cushion
+    if is_owner and cushion.exhausted_at is not None:
         gave = (
-            ""
-            if report.cushion.evicted_bytes is None
-            else (f", having given back {units.size(report.cushion.evicted_bytes)}")
+            "" if cushion.evicted_bytes is None else f", {units.size(cushion.evicted_bytes)} were given back"
         )
+        yield Marker(pd.Timestamp(cushion.exhausted_at), f"the page cache is used up{gave}", is_kill=False)
+    for number, victim in enumerate(report.victims):
+        anon = units.size(victim.anon_rss_bytes)
         yield Marker(
-            pd.Timestamp(report.cushion.exhausted_at), f"the page cache is used up{gave}", is_kill=False
+            pd.Timestamp(report.time),
+            f"OOM kill: {visible(victim.comm)} (pid {victim.pid}), anon {anon}",
+            is_kill=True,
+            composition=report.composition if is_owner and number == 0 else None,
         )
-    for victim in report.victims:
-        text = (
-            f"OOM kill: {visible(victim.comm)} (pid {victim.pid}), anon {units.size(victim.anon_rss_bytes)}"
-        )
-        yield Marker(pd.Timestamp(report.time), text, is_kill=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,10 @@ from tracer.render.layers import BY_NAME, LAYERS, floats, stacked
 from tracer.render.markers import Marker
 from tracer.schema import UNLIMITED_BYTES
 
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
 MIB: Final = 1 << 20
+_MOST_RATES: Final = 100
 _INK: Final = "#010203"
 """Stands for the page's text colour: matplotlib cannot write `currentColor`, so it is put in afterwards."""
 
@@ -60,25 +63,17 @@ def memory_over_time(
         figure.patch.set_alpha(0)
         memory, cache, reclaim = figure.subplots(3, 1, sharex=True, height_ratios=(5, 2, 2))
         _draw_memory(memory, timeline, begins + step_s)
-        _draw_rates(
-            cache,
-            begins,
-            {
-                "added": floats(timeline, "cache_added_bytes") / MIB / step_s,
-                "evicted": floats(timeline, "cache_evicted_bytes") / MIB / step_s,
-                "refaulted": floats(timeline, "refault_bytes") / MIB / step_s,
-            },
-            "page cache",
-        )
-        _draw_rates(
-            reclaim,
-            begins,
-            {
-                "scanned": floats(timeline, "scanned_pages") * page_size / MIB / step_s,
-                "freed": floats(timeline, "reclaimed_bytes") / MIB / step_s,
-            },
-            "reclaim",
-        )
+        cache_flows = {
+            "added": floats(timeline, "cache_added_bytes"),
+            "evicted": floats(timeline, "cache_evicted_bytes"),
+            "refaulted": floats(timeline, "refault_bytes"),
+        }
+        _draw_rates(cache, "page cache", begins, step_s, cache_flows)
+        reclaim_flows = {
+            "scanned": floats(timeline, "scanned_pages") * page_size,
+            "freed": floats(timeline, "reclaimed_bytes"),
+        }
+        _draw_rates(reclaim, "reclaim", begins, step_s, reclaim_flows)
         for marker in markers:
             _draw_marker(figure.axes, marker, (marker.time - origin).total_seconds())
         reclaim.set_xlabel("seconds since the trace began")
@@ -92,7 +87,7 @@ def memory_over_time(
     )
 
 
-def _draw_memory(axes: Axes, timeline: pd.DataFrame, seconds: np.ndarray[Any, Any]) -> None:
+def _draw_memory(axes: Axes, timeline: pd.DataFrame, seconds: Floats) -> None:
     layers = stacked(timeline) / MIB
     shown = [layer for layer in LAYERS if layers[layer.name].max() > 0]
     axes.stackplot(
@@ -119,17 +114,20 @@ def _draw_memory(axes: Axes, timeline: pd.DataFrame, seconds: np.ndarray[Any, An
     )
 
 
-def _draw_rates(
-    axes: Axes, begins: np.ndarray[Any, Any], rates: dict[str, np.ndarray[Any, Any]], title: str
-) -> None:
+def _draw_rates(axes: Axes, title: str, begins: Floats, step_s: float, flows: Mapping[str, Floats]) -> None:
+    """Flows (bytes in each row) as rates, over so many rows at a time that bursts do not hide the course."""
+    firsts = np.arange(0, len(begins), -(-len(begins) // _MOST_RATES))
+    seconds = np.diff(np.append(firsts, len(begins))) * step_s
     colours = (BY_NAME["cache"].hex, BY_NAME["anon"].hex, BY_NAME["shmem"].hex)
-    for (label, rate), colour, line in zip(rates.items(), colours, ("-", "-", "--"), strict=False):
-        known = label if np.isfinite(rate).any() else f"{label} (not known)"
-        axes.step(begins, rate, where="post", label=known, color=colour, linestyle=line, linewidth=1.5)
+    for (name, flow), colour, line in zip(flows.items(), colours, ("-", "-", "--"), strict=False):
+        rate = np.add.reduceat(flow, firsts) / seconds / MIB
+        label = name if np.isfinite(rate).any() else f"{name} (not known)"
+        edges = [*begins[firsts], begins[-1] + step_s]
+        axes.stairs(rate, edges, label=label, color=colour, linestyle=line, linewidth=1.5, baseline=None)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("MiB/s")
     axes.set_title(title)
-    axes.legend(loc="upper left", ncols=len(rates))
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=len(flows))
 
 
 def _draw_marker(panels: list[Axes], marker: Marker, second: float) -> None:

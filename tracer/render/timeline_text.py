@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tracer.render import units
 from tracer.render.escape import fitted
-from tracer.render.layers import LAYERS, floats, stacked
+from tracer.render.layers import LAYERS, floats, stacked, stacked_composition
 from tracer.render.markers import Marker
 from tracer.schema import UNLIMITED_BYTES
 
@@ -70,8 +70,7 @@ def picture(
     bar_cells = columns - _TIME_CELLS - 3 - sum(column.cells for column in shown)
     scale = _scale(timeline, min(_MOST_BAR_CELLS, bar_cells))
     lines += _ruler(scale, shown)
-    notes = _notes(timeline, heading.origin, markers, columns)
-    lines += _rows(timeline, heading.origin, notes, shown=shown, scale=scale)
+    lines += _rows(timeline, heading, markers, shown, scale)
     lines += [Text(), *_totals(timeline), Text(), *_legend(timeline, shown)]
     return lines
 
@@ -164,28 +163,6 @@ def _ruler(scale: _Scale, shown: Sequence[_Column]) -> list[Text]:
     ]
 
 
-def _notes(
-    timeline: pd.DataFrame, origin: pd.Timestamp, markers: Iterable[Marker], columns: int
-) -> dict[int, list[Text]]:
-    """Number of a row -> the lines that follow it."""
-    notes: dict[int, list[Text]] = {}
-    if (reached := _limit_reached(timeline)) is not None:
-        # The row above is all that is known of the moment.
-        text = "usage is at the limit: what is charged from here on must first be freed"
-        notes[reached] = [_note("", "→", text, "bold", columns)]
-    for marker in sorted(markers, key=lambda marker: marker.time):
-        row = max(int(timeline.index.searchsorted(marker.time, side="right")) - 1, 0)
-        at = _moment((marker.time - origin).total_seconds(), 3)
-        glyph, style = ("✗", "bold red") if marker.is_kill else ("→", "bold")
-        notes.setdefault(row, []).append(_note(at, glyph, marker.text, style, columns))
-    return notes
-
-
-def _note(at: str, glyph: str, text: str, style: str, columns: int) -> Text:
-    fitting = fitted(text, columns - _TIME_CELLS - 3)
-    return Text(f"{at.rjust(_TIME_CELLS)} {glyph} {fitting}", style=style, no_wrap=True)
-
-
 def _limit_reached(timeline: pd.DataFrame) -> int | None:
     """The first row at whose end usage was within 1 % of the limit (or within 64 pages of it)."""
     usage, limit = floats(timeline, "usage_bytes"), floats(timeline, "limit_bytes")
@@ -195,38 +172,58 @@ def _limit_reached(timeline: pd.DataFrame) -> int | None:
 
 def _rows(
     timeline: pd.DataFrame,
-    origin: pd.Timestamp,
-    notes: Mapping[int, list[Text]],
-    *,
+    heading: Heading,
+    markers: Iterable[Marker],
     shown: Sequence[_Column],
     scale: _Scale,
-) -> list[Text]:
-    step_s = (timeline.index[1] - timeline.index[0]).total_seconds() if len(timeline) > 1 else 0.001
-    decimals = next((digits for digits, least in enumerate((1, 0.1, 0.01)) if step_s >= least), 3)
-    begins = (pd.DatetimeIndex(timeline.index) - origin).total_seconds()
-    layers = stacked(timeline)[[layer.name for layer in LAYERS]].to_numpy()
-    edges = np.rint(np.cumsum(layers, axis=1) / scale.full_bytes * scale.cells).astype(int)
+) -> Iterator[Text]:
+    """A line for each row, at its end; before it what happened within it."""
+    step = timeline.index[1] - timeline.index[0] if len(timeline) > 1 else pd.Timedelta("1ms")
+    decimals = next(
+        (digits for digits, least in enumerate((1, 0.1, 0.01)) if step.total_seconds() >= least), 3
+    )
+    ends = timeline.index + step
+    layers = stacked(timeline).to_numpy()
     limits = floats(timeline, "limit_bytes")
     numbers = [floats(timeline, column.source) for column in shown]
-    lines = []
-    for row in range(len(timeline)):
-        line = Text(_moment(begins[row], decimals).rjust(_TIME_CELLS) + " ", no_wrap=True)
-        line.append(_bar(edges[row], limits[row], scale)).append(" ")
+    pending = sorted(markers, key=lambda marker: marker.time, reverse=True)
+    limit_reached = _limit_reached(timeline)
+    for row, end in enumerate(ends):
+        while pending and pending[-1].time < end:
+            yield from _event(pending.pop(), limits[row], heading.origin, scale)
+        line = _line(_moment((end - heading.origin).total_seconds(), decimals))
+        line.append(_bar(layers[row], limits[row], scale)).append(" ")
         for column, values in zip(shown, numbers, strict=True):
             line.append(_number(values[row], column, scale.unit).rjust(column.cells))
-        lines.append(line)
-        lines += notes.get(row, [])
-    return lines
+        yield line
+        if row == limit_reached:
+            yield _line("").append(
+                "→ usage is at the limit: what is charged from here on must first be freed", "bold"
+            )
 
 
-def _bar(edges: np.ndarray[Any, Any], limit_bytes: float, scale: _Scale) -> Text:
-    """`scale.cells` + 1 cells: the layers up to their `edges`, and the limit's tick."""
+def _event(marker: Marker, limit_bytes: float, origin: pd.Timestamp, scale: _Scale) -> Iterator[Text]:
+    """The marker's line; where the composition of that very instant is known, its bar before it."""
+    at = _moment((marker.time - origin).total_seconds(), 3)
+    if marker.composition is not None and marker.composition.total is not None:
+        line = _line(at).append(_bar(stacked_composition(marker.composition), limit_bytes, scale)).append(" ")
+        usage = _number(marker.composition.total, _COLUMNS[0], scale.unit)
+        yield line.append(usage.rjust(_COLUMNS[0].cells))
+        at = ""
+    glyph, style = ("✗", "bold red") if marker.is_kill else ("→", "bold")
+    yield _line(at).append(f"{glyph} {marker.text}", style)
+
+
+def _line(moment: str) -> Text:
+    return Text(f"{moment.rjust(_TIME_CELLS)} ", no_wrap=True, overflow="ellipsis")
+
+
+def _bar(layer_bytes: Iterable[float], limit_bytes: float, scale: _Scale) -> Text:
+    """`scale.cells` + 1 cells: the layers one after the other, and the limit's tick."""
     bar = Text()
-    left = 0
-    for layer, edge in zip(LAYERS, edges, strict=True):
-        right = min(int(edge), scale.cells)
-        bar.append(layer.glyph * (right - left), style=layer.terminal)
-        left = max(left, right)
+    for layer, total in zip(LAYERS, itertools.accumulate(layer_bytes), strict=True):
+        end = min(scale.cell_of(total), scale.cells)
+        bar.append(layer.glyph * (end - bar.cell_len), style=layer.terminal)
     bar.append(" " * (scale.cells + 1 - bar.cell_len))
     if not scale.limit_drawn or not limit_bytes <= scale.full_bytes:
         return bar
@@ -297,4 +294,5 @@ def _legend(timeline: pd.DataFrame, shown: Sequence[_Column]) -> list[Text]:
         "stall": "stall: time that tasks spent in them",
     }
     meaning = "; ".join(words[column.title] for column in shown if column.title in words)
-    return [glyphs, Text(f"{meaning}. Blank is none, ? is not known.", style="dim")]
+    rows = "A row: what was held at that time, what flowed since the row before. Blank: none. ?: not known."
+    return [glyphs, Text(f"{rows} {meaning[0].upper()}{meaning[1:]}.", style="dim")]
