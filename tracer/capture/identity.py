@@ -18,6 +18,7 @@ from tracer.schema import CGROUP_EVENTS, TASK_EVENTS
 
 Row = dict[str, Any]
 
+_EXITED_KEPT = 4096  # a dying task acts within milliseconds of its exit
 _MINOR_BITS = 20  # include/linux/kdev_t.h, the kernel's own dev_t
 
 
@@ -48,7 +49,7 @@ class Cgroups:
         """Whether a cgroup at this path is asked for, by itself or by one above it."""
         if self.roots is None:
             return True
-        return any(path == root or root == "/" or path.startswith(root + "/") for root in self.roots)
+        return any(root in (path, "/") or path.startswith(root + "/") for root in self.roots)
 
     def add(self, cgroup: Cgroup, created_ns: int | None) -> None:
         """Take up a cgroup that is traced; `created_ns` (realtime) where it was made during the trace."""
@@ -69,7 +70,7 @@ class Cgroups:
                 cgroup = Cgroup(cgroup_id, parent, path, int(record["memcg"]))
                 self.add(cgroup, time_ns)
                 made.append(cgroup)
-            elif (known := self._known.get(cgroup_id)) is not None:
+            elif known := self._known.get(cgroup_id):
                 self.traced.pop(cgroup_id, None)
                 known["removed"] = time_ns
                 self.rows.append(known)
@@ -108,7 +109,8 @@ class Cgroups:
 
 
 def list_traced(hierarchy: Hierarchy, roots: Iterable[Path]) -> list[tuple[Path, int, int | None]]:
-    """(directory, id, parent's id) of every cgroup that is there now at or below the roots; those that go are left out."""
+    """(directory, id, parent's id) of every cgroup that is there now at or below the roots; those that go are
+    left out."""
     found = {}
     for root in roots:
         for directory in cgroupfs.descendants(root):
@@ -131,13 +133,22 @@ class Tasks:
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self._alive: dict[tuple[int, int], Row] = {}
+        self._exited: dict[tuple[int, int], Row] = {}  # the last ones, oldest first
 
     def take_events(self, records: Records, clock_offset_ns: int) -> None:
-        """First sights, execs (which change the name) and exits."""
+        """First sights, execs (which change the name) and exits.
+
+        Since kernel 6.16 a task says that it exits before it gives its memory back (kernel/exit.c, do_exit),
+        which makes it act again afterwards: such a sight is of the dead, and no process of its own.
+        """
         for record in records:
+            event = TASK_EVENTS[record["event"]]
             time_ns = int(record["time_ns"]) + clock_offset_ns
             key = (int(record["tgid"]), int(record["start_ns"]))
-            row = self._alive.setdefault(key, {"first_seen": time_ns})
+            if event == "seen" and key in self._exited:
+                continue
+            # A thread that executes takes over the tgid and the start of a leader that has exited.
+            row = self._alive.setdefault(key, self._exited.pop(key, {"first_seen": time_ns}))
             row |= {
                 "tgid": key[0],
                 "start_ns": key[1],
@@ -147,9 +158,11 @@ class Tasks:
                 "cgroup_id": int(record["cgroup_id"]),
                 "exited": None,
             }
-            if TASK_EVENTS[record["event"]] == "exit":
+            if event == "exit":
                 row["exited"] = time_ns
-                del self._alive[key]
+                self._exited[key] = self._alive.pop(key)
+                if len(self._exited) > _EXITED_KEPT:
+                    del self._exited[next(iter(self._exited))]
             self.rows.append(row)
 
 

@@ -1,0 +1,107 @@
+"""Names behind ids, from records as the kernel programs write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tracer.capture.decode import Records
+from tracer.capture.identity import Cgroups, Row, Tasks
+from tracer.kernel.cgroupfs import Hierarchy
+from tracer.schema import CGROUP_EVENTS, TASK_EVENTS, WIRE
+
+CLOCK_OFFSET_NS = 1_000_000
+
+
+def task_records(*events: tuple[str, int, int, str]) -> Records:
+    """(event, time, start, comm), all of tgid 23."""
+    records = np.zeros(len(events), WIRE["task"])
+    for record, (event, time_ns, start_ns, comm) in zip(records, events, strict=True):
+        record["event"] = TASK_EVENTS.index(event)
+        record["time_ns"], record["start_ns"], record["tgid"], record["comm"] = time_ns, start_ns, 23, comm
+    return records
+
+
+def last_rows(rows: list[Row]) -> dict[int, Row]:
+    """start -> the row that a reader keeps."""
+    return {row["start_ns"]: row for row in rows}
+
+
+def test_a_process_is_one_row_from_first_sight_to_exit() -> None:
+    tasks = Tasks()
+    tasks.take_events(task_records(("seen", 10, 7, "sh"), ("exec", 20, 7, "tail")), CLOCK_OFFSET_NS)
+    tasks.take_events(task_records(("exit", 30, 7, "tail")), CLOCK_OFFSET_NS)
+    row = last_rows(tasks.rows)[7]
+    assert (row["comm"], row["first_seen"], row["exited"]) == (
+        "tail",
+        10 + CLOCK_OFFSET_NS,
+        30 + CLOCK_OFFSET_NS,
+    )
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_memory_given_back_after_the_exit_makes_no_new_process(batches: int) -> None:
+    records = task_records(("seen", 10, 7, "tail"), ("exit", 30, 7, "tail"), ("seen", 31, 7, "tail"))
+    tasks = Tasks()
+    for batch in np.array_split(records, batches):
+        tasks.take_events(batch, 0)
+    row = last_rows(tasks.rows)[7]
+    assert (row["first_seen"], row["exited"]) == (10, 30)
+
+
+def test_a_number_given_out_again_is_another_process() -> None:
+    tasks = Tasks()
+    tasks.take_events(
+        task_records(("seen", 10, 7, "old"), ("exit", 30, 7, "old"), ("seen", 40, 39, "new")), 0
+    )
+    rows = last_rows(tasks.rows)
+    assert {start: (row["comm"], row["first_seen"], row["exited"]) for start, row in rows.items()} == {
+        7: ("old", 10, 30),
+        39: ("new", 40, None),
+    }
+
+
+def test_a_thread_that_executes_lives_on_as_its_leader() -> None:
+    tasks = Tasks()
+    tasks.take_events(task_records(("seen", 10, 7, "a"), ("exit", 30, 7, "a"), ("exec", 40, 7, "b")), 0)
+    row = last_rows(tasks.rows)[7]
+    assert (row["comm"], row["first_seen"], row["exited"]) == ("b", 10, None)
+
+
+def cgroup_record(event: str, time_ns: int, cgroup_id: int, path: str) -> Records:
+    record = np.zeros(1, WIRE["cgroup"])
+    record["event"] = CGROUP_EVENTS.index(event)
+    record["time_ns"], record["cgroup_id"], record["path"] = time_ns, cgroup_id, path
+    return record
+
+
+def cgroups_below(mount: Path, roots: tuple[str, ...] | None) -> Cgroups:
+    return Cgroups(Hierarchy(2, mount, "/"), roots)
+
+
+def test_only_what_was_asked_for_is_taken_up(tmp_path: Path) -> None:
+    cgroups = cgroups_below(tmp_path, ("/docker",))
+    for number, path in enumerate(("/docker", "/docker/web", "/docker-two", "/other/docker")):
+        cgroups.take_events(cgroup_record("mkdir", number, 100 + number, path), 0)
+    assert sorted(cgroups.traced) == [100, 101]
+
+
+def test_a_cgroup_that_is_removed_keeps_its_name(tmp_path: Path) -> None:
+    cgroups = cgroups_below(tmp_path, None)
+    cgroups.take_events(cgroup_record("mkdir", 5, 23, "/web"), CLOCK_OFFSET_NS)
+    cgroups.take_events(cgroup_record("rmdir", 9, 23, "/web"), CLOCK_OFFSET_NS)
+    row = cgroups.rows[-1]
+    assert (row["path"], row["created"], row["removed"]) == ("/web", 5 + CLOCK_OFFSET_NS, 9 + CLOCK_OFFSET_NS)
+    assert not cgroups.traced
+
+
+def test_the_end_of_a_cgroup_that_nothing_named_is_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracer.kernel.cgroupfs.directory_of", lambda _hierarchy, _cgroup: None)
+    cgroups = cgroups_below(tmp_path, None)
+    cgroups.need([23])
+    cgroups.take_events(cgroup_record("rmdir", 9, 23, "/web"), 0)
+    assert cgroups.rows == []
