@@ -42,12 +42,13 @@ static __always_inline void see_current(u32 tgid)
 	if (!last || *last == tgid)
 		return;
 	*last = tgid;
-	if (seen_tasks.lookup(&tgid))
-		return;
 
 	struct task_struct *task = current_task();
-	u64 start = 1;
+	u64 start = READ(READ(task, group_leader), start_boottime);
+	u64 *seen = seen_tasks.lookup(&tgid);
 
+	if (seen && *seen == start)
+		return;
 	seen_tasks.update(&tgid, &start);
 	emit_task(task, memcg_id(task_memcg(task)), TASK_SEEN);
 }
@@ -184,9 +185,13 @@ PROGRAM(sched_process_exec)
 {
 	struct task_struct *task = (struct task_struct *)ctx->args[0];
 	struct mem_cgroup *memcg = task_memcg(task);
+	u64 start = READ(READ(task, group_leader), start_boottime);
+	u32 tgid = READ(task, tgid);
 
-	if (is_traced(memcg))
-		emit_task(task, memcg_id(memcg), TASK_EXEC);
+	if (!is_traced(memcg))
+		return 0;
+	seen_tasks.update(&tgid, &start);
+	emit_task(task, memcg_id(memcg), TASK_EXEC);
 	return 0;
 }
 
@@ -194,16 +199,9 @@ PROGRAM(sched_process_exit)
 {
 	struct task_struct *task = (struct task_struct *)ctx->args[0];
 	u32 tgid = READ(task, tgid);
-	u32 zero = 0;
 
-	if (READ(task, pid) != tgid || !seen_tasks.lookup(&tgid))
-		return 0;
-	emit_task(task, memcg_id(task_memcg(task)), TASK_EXIT);
-	seen_tasks.delete(&tgid);
-
-	u32 *last = last_task.lookup(&zero);
-
-	if (last && *last == tgid)
-		*last = 0;
+	/* What a task still gives back after this event is its own: it stays in seen_tasks. */
+	if (READ(task, pid) == tgid && seen_tasks.lookup(&tgid))
+		emit_task(task, memcg_id(task_memcg(task)), TASK_EXIT);
 	return 0;
 }
