@@ -6,6 +6,7 @@ Only processes that were started by us ever live in it, so everything found insi
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import re
@@ -38,11 +39,47 @@ def ephemeral_cgroup(
     """
     hierarchy = memory_hierarchy() if hierarchy is None else hierarchy
     directory = _make(hierarchy, f"{NAME_PREFIX}{os.getpid()}-{_component(name)}")
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         _set_limits(hierarchy, directory, limit_bytes, swap_bytes)
         yield directory
     finally:
         remove(directory)
+        os.close(lock)
+
+
+def remove_leftovers(hierarchy: Hierarchy) -> list[Path]:
+    """Remove the cgroups of makers that were killed before they could, with what still runs inside; return them.
+
+    One is taken only if the process that it is named after is gone and nobody holds its lock, which a maker does
+    for as long as it lives: that also spares those of another pid namespace, whose numbers say nothing here.
+    """
+    parents = {hierarchy.mount, hierarchy.directory(own_path(hierarchy))}
+    left = [
+        found for parent in parents for found in sorted(parent.glob(f"{NAME_PREFIX}*")) if _is_left(found)
+    ]
+    return [directory for directory in left if _remove_unlocked(directory)]
+
+
+def _is_left(directory: Path) -> bool:
+    maker = re.match(rf"{NAME_PREFIX}(\d+)-", directory.name)
+    return maker is not None and not Path("/proc", maker[1]).exists()
+
+
+def _remove_unlocked(directory: Path) -> bool:
+    try:
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove(directory)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return not directory.exists()
 
 
 def remove(directory: Path) -> None:
