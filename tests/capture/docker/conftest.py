@@ -1,0 +1,177 @@
+"""A Docker engine of the tests' own: nothing of it is shared with one that may run here already."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracer.kernel.mounts import read_mounts
+from tracer.lab.scratch import scratch_directory, write_uncached
+
+NEEDED = ("dockerd", "docker", "busybox")
+IMAGE = "memcg-tracer-test"
+BIG_FILE_BYTES = 117 << 20
+_READY_WITHIN_S = 30.0
+_STOP_WITHIN_S = 20.0
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A dockerd that listens on its own socket, and has an image of busybox alone.
+
+    `files` is what containers see as /data; in it `big` is 117 MiB on a disk.
+    """
+
+    socket: Path
+    files: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment in which `docker` and `memcg-tracer` find this engine."""
+        return {**os.environ, "DOCKER_HOST": f"unix://{self.socket}"}
+
+    def docker(self, *arguments: str, stdin: bytes | None = None, ok: bool = True) -> str:
+        """What `docker ARGUMENTS` prints; `ok`: it must succeed."""
+        done = subprocess.run(
+            ["docker", *arguments], env=self.env, input=stdin, capture_output=True, check=False, timeout=60
+        )
+        assert not ok or done.returncode == 0, (arguments, done.stderr.decode())
+        return done.stdout.decode().strip()
+
+    def run(self, name: str, script: str, *options: str, ok: bool = True) -> str:
+        """`docker run` of a shell script under a limit of 100 MiB, without swap."""
+        limits = ("-m", "100m", "--memory-swap", "100m", "--network", "none")
+        volume = ("-v", f"{self.files}:/data:ro")
+        return self.docker(
+            "run", *limits, *volume, "--name", name, *options, IMAGE, "/bin/sh", "-c", script, ok=ok
+        )
+
+    def inspect(self, name: str) -> Any:
+        """What Docker knows of a container."""
+        return json.loads(self.docker("inspect", name))[0]
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    missing = [command for command in NEEDED if shutil.which(command) is None]
+    if missing:
+        reason = (
+            f"needs Docker: {', '.join(missing)} not found (apt install docker.io docker-cli busybox-static)"
+        )
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    with (
+        scratch_directory(Path("/var/tmp")) as directory,
+        _docker_cgroups_removed(),
+        _mounts_removed(directory),
+        _dockerd(directory) as socket,
+    ):
+        files = directory / "files"
+        files.mkdir()
+        write_uncached(files / "big", BIG_FILE_BYTES)
+        started = Engine(socket, files)
+        started.docker("import", "-", IMAGE, stdin=_root_of_busybox())
+        started.run("memcg-tracer-first", "exit 0", "--rm")
+        yield started
+        for container in started.docker("ps", "-aq").split():
+            started.docker("rm", "-f", container)
+
+
+@contextlib.contextmanager
+def _dockerd(directory: Path) -> Iterator[Path]:
+    """The daemon, from ready to gone; yields its socket."""
+    socket = directory / "docker.sock"
+    options = {
+        "--host": f"unix://{socket}",
+        "--data-root": directory / "data",
+        "--exec-root": directory / "exec",
+        "--pidfile": directory / "pid",
+        "--config-file": directory / "none.json",
+        "--bridge": "none",
+        "--iptables": "false",
+        "--ip6tables": "false",
+        # /docker/ID on every machine; apart from the containers of others where a containerd runs already.
+        "--exec-opt": "native.cgroupdriver=cgroupfs",
+        "--containerd-namespace": "memcg-tracer-test",
+        "--containerd-plugins-namespace": "memcg-tracer-test-plugins",
+    }
+    log = directory / "log"
+    (directory / "none.json").write_text("{}", encoding="ascii")
+    with log.open("wb") as output:
+        # A session of its own: Ctrl-C is for pytest, which then stops the daemon in order.
+        daemon = subprocess.Popen(
+            ["dockerd", *(f"{option}={value}" for option, value in options.items())],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(daemon, socket, log)
+        yield socket
+    finally:
+        daemon.terminate()
+        try:
+            daemon.wait(_STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+
+
+def _wait_until_ready(daemon: subprocess.Popen[bytes], socket: Path, log: Path) -> None:
+    deadline = time.monotonic() + _READY_WITHIN_S
+    ask = ["docker", "-H", f"unix://{socket}", "version"]
+    while subprocess.run(ask, capture_output=True, check=False).returncode != 0:
+        if daemon.poll() is not None or time.monotonic() > deadline:
+            lines = "\n".join(log.read_text("utf-8", "replace").splitlines()[-8:])
+            pytest.fail(f"dockerd does not serve:\n{lines}", pytrace=False)
+        time.sleep(_POLL_S)
+
+
+def _root_of_busybox() -> bytes:
+    """A root file system as a tar: busybox under the names of what the scripts call."""
+    busybox = Path(shutil.which("busybox") or "busybox").read_bytes()
+    image = BytesIO()
+    with tarfile.open(fileobj=image, mode="w") as tar:
+        program = tarfile.TarInfo("bin/busybox")
+        program.size, program.mode = len(busybox), 0o755
+        tar.addfile(program, BytesIO(busybox))
+        for name in ("sh", "dd", "tail"):
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+    return image.getvalue()
+
+
+@contextlib.contextmanager
+def _docker_cgroups_removed() -> Iterator[None]:
+    """Remove the cgroup /docker of each hierarchy, which a daemon leaves behind, unless it was there."""
+    mounts = [Path(mount.mount_point) for mount in read_mounts() if mount.fs_type in ("cgroup", "cgroup2")]
+    ours = [directory for mount in mounts if not (directory := mount / "docker").exists()]
+    yield
+    for directory in ours:
+        with contextlib.suppress(OSError):  # not made, or in use by another engine by now
+            directory.rmdir()
+
+
+@contextlib.contextmanager
+def _mounts_removed(directory: Path) -> Iterator[None]:
+    """Unmount what a daemon that died left mounted below a directory."""
+    yield
+    for mount in reversed(read_mounts()):
+        if Path(mount.mount_point).is_relative_to(directory):
+            subprocess.run(["umount", "-l", mount.mount_point], check=False)

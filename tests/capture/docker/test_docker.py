@@ -1,0 +1,130 @@
+"""The page-cache experiment in real containers: the trace names what is gone by the time it is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import tracer
+from tracer.analysis.report import OomReport
+from tracer.analysis.trace import AnalysedTrace
+from tracer.lab import checks
+
+pytestmark = pytest.mark.kernel
+
+LIMIT_BYTES = 100 << 20
+# Read the big file, then keep the endless last line of /dev/zero in memory. The address space is bounded, so
+# that a container without its limit would not take the machine's memory.
+EXPERIMENT = "ulimit -v 409600; dd if=/data/big of=/dev/null bs=64k 2>/dev/null; exec tail /dev/zero"
+CHECKS = (
+    checks.cause_is_named,
+    checks.composition_adds_up,
+    checks.evictions_equal_pgsteal,
+    checks.cache_fills_to_the_limit,
+    checks.cache_gives_way,
+    checks.cache_is_used_up,
+)
+
+
+def explained(path: Path, *options: str) -> str:
+    """`memcg-tracer explain` where no Docker can be asked."""
+    env = {key: value for key, value in os.environ.items() if key != "DOCKER_HOST"}
+    command = [sys.executable, "-m", "tracer", "explain", str(path), *options]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+
+
+def assert_explained(path: Path, container: dict[str, Any], name: str) -> None:
+    """The trace tells the experiment in `container` (as Docker described it) from begin to end."""
+    trace = tracer.open(path)
+    reports = [report for report in trace.explain() if report.limit_owner.container == name]
+    assert len(reports) == 1, trace.cgroups
+    report = reports[0]
+    assert_owner(report, container)
+    assert report.victims[0].comm == "tail"
+    assert report.victims[0].cgroup == report.limit_owner.cgroup
+    assert_allocators_named(trace, report)
+    evidence = checks.Evidence(trace, report, LIMIT_BYTES, "anon_growth")
+    failed = [check for check in (check(evidence) for check in CHECKS) if not check.passed]
+    assert not failed, failed
+
+    text = " ".join(explained(path, "--kill", str(report.kill_id)).split())
+    for said in (f"container {name}", f"/docker/{container['Id']}", "limit 100 MiB", "tail (pid "):
+        assert said in text
+    document = json.loads(explained(path, "--json", "--kill", str(report.kill_id)))
+    assert document["kills"][0]["limit_owner"]["container"] == name
+
+
+def assert_owner(report: OomReport, container: dict[str, Any]) -> None:
+    owner = report.limit_owner
+    assert owner.cgroup == f"/docker/{container['Id']}"
+    assert owner.limit_bytes == LIMIT_BYTES
+    assert owner.is_ancestor is False
+    assert report.constraint == "memcg"
+    # While the kernel prints its report, each other CPU gives back what it had charged in advance: less than
+    # MEMCG_CHARGE_BATCH pages (mm/memcontrol.c, drain_all_stock).
+    stock_bytes = 64 * os.sysconf("SC_PAGE_SIZE") * (os.cpu_count() or 1)
+    assert owner.usage_bytes is not None
+    assert LIMIT_BYTES - stock_bytes <= owner.usage_bytes <= LIMIT_BYTES
+
+
+def assert_allocators_named(trace: AnalysedTrace, report: OomReport) -> None:
+    """The container's process is known from its birth to its death, however it was charged."""
+    allocator = report.allocators[0]
+    assert (allocator.tgid, allocator.comm) == (report.victims[0].pid, "tail")
+    tasks = trace.tasks[trace.tasks["tgid"] == allocator.tgid]
+    assert len(tasks) == 1
+    assert tasks["first_seen"].iloc[0] < pd.Timestamp(report.time) < tasks["exited"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("Uneven_23.all", ()), ("Uneven_23.parent", ("-c", "/docker"))]
+)
+def test_a_container_that_begins_and_ends_while_all_is_traced(
+    engine: Any, start_recorder: Callable[..., Any], name: str, options: tuple[str, ...]
+) -> None:
+    recorder = start_recorder(*options, env=engine.env)
+    engine.run(name, EXPERIMENT, ok=False)
+    container = engine.inspect(name)
+    engine.docker("rm", "-f", name)
+    assert container["State"]["OOMKilled"]
+    path = recorder.stop()
+    assert_explained(path, container, name)
+    cgroups = tracer.open(path).cgroups
+    row = cgroups[cgroups["container"] == name].iloc[0]
+    assert (row["runtime"], row["container_id"]) == ("docker", container["Id"])
+    assert row["created"] < row["removed"]
+
+
+def test_a_container_that_runs_already_by_its_name(engine: Any, start_recorder: Callable[..., Any]) -> None:
+    name = "uneven-37_MiB.x"
+    os.mkfifo(engine.files / "go")
+    engine.run(name, f"read go </data/go; {EXPERIMENT}", "-d")
+    container = engine.inspect(name)
+    recorder = start_recorder("-c", name, env=engine.env)
+    (engine.files / "go").write_text("go\n", encoding="ascii")
+    assert engine.docker("wait", name) == "137"
+    engine.docker("rm", "-f", name)
+    path = recorder.stop()
+    assert_explained(path, container, name)
+    trace = tracer.open(path)
+    assert trace.explain()[0].victims[0].pid == container["State"]["Pid"]
+    assert set(trace.cgroups.loc[trace.cgroups["container"].notna(), "container"]) == {name}
+
+
+def test_containers_that_are_gone_at_once(engine: Any, start_recorder: Callable[..., Any]) -> None:
+    names = {f"gone-{number}" for number in range(3)}
+    recorder = start_recorder("-c", "/docker", env=engine.env)
+    for name in names:
+        engine.run(name, "exit 0", "--rm")
+    cgroups = tracer.open(recorder.stop()).cgroups
+    containers = cgroups[cgroups["container_id"].notna()]
+    assert set(containers["container"]) == names
+    assert (containers["created"] < containers["removed"]).all()
