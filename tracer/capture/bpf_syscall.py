@@ -13,6 +13,7 @@ from tracer.errors import TracerError
 BPF_SYSCALL_NUMBER: Final = {"x86_64": 321, "aarch64": 280}
 
 _BPF_MAP_CREATE: Final = 0
+_BPF_MAP_TYPE_ARRAY: Final = 2
 _BPF_PROG_TEST_RUN: Final = 10
 _BPF_F_TEST_RUN_ON_CPU: Final = 1
 _ARGS: Final = 12  # struct bpf_raw_tracepoint_args as bpf_prog_test_run_raw_tp() accepts it: MAX_BPF_FUNC_ARGS
@@ -59,9 +60,6 @@ class _MapCreateAttr(ctypes.Structure):
     )
 
 
-ARRAY: Final = 2
-PERCPU_ARRAY: Final = 6
-
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -83,11 +81,11 @@ def run_program(program_fd: int, args: Sequence[int] = (), cpu: int | None = Non
     return int(attr.retval)
 
 
-def create_array(map_type: int, value_size: int, entries: int) -> int:
+def create_array(value_size: int, entries: int) -> int:
     """A descriptor of a new array map, charged to our cgroup. Raises OSError."""
     return _bpf(
         _BPF_MAP_CREATE,
-        _MapCreateAttr(map_type=map_type, key_size=4, value_size=value_size, max_entries=entries),
+        _MapCreateAttr(map_type=_BPF_MAP_TYPE_ARRAY, key_size=4, value_size=value_size, max_entries=entries),
     )
 
 

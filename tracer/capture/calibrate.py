@@ -8,6 +8,7 @@ import os
 import socket
 import tempfile
 import threading
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from tracer.capture.bpf_syscall import ARRAY, PERCPU_ARRAY, create_array, syscall_number
+from tracer.capture.bpf_syscall import create_array, syscall_number
 from tracer.capture.load import Programs
 from tracer.capture.ring import Ring
 from tracer.kernel.btf import Btf
@@ -27,7 +28,10 @@ WATCHED: Final = np.dtype(
 )
 """struct watched in bpf/probe.bpf.c."""
 
-_ROUNDS: Final = 12
+_libc = ctypes.CDLL(None)
+
+_MAX_ROUNDS: Final = 12
+_AGREEMENT: Final = 0.9
 
 BYTE_COUNTERS: Final = ("NR_SLAB_RECLAIMABLE_B", "NR_SLAB_UNRECLAIMABLE_B", "MEMCG_PERCPU_B")
 """In the order of enum byte_counter in bpf/tracked.h."""
@@ -82,47 +86,60 @@ def find_memcg(programs: Programs, directory: Path) -> int:
 def learn_positions(programs: Programs, btf: Btf) -> dict[str, int]:
     """Watch our own cgroup's counters move while we make them move (bpf/probe.bpf.c, `watch`).
 
-    A position is believed only if every observation of the item agrees and no other item was seen there.
+    Ends early once everything that we can move is known.
     """
+    items = btf.enumerators.items()
+    names = {value: _RENAMED.get(name, name) for name, value in items if name in MEMCG_ITEMS}
+    movable = {_RENAMED.get(name, name) for name, _ in items if name in _PROVOKED}
     watched = (("mod_memcg_lruvec_state", "watch_lruvec_state"), ("mod_memcg_state", "watch_state"))
     ring = Ring(programs.ring_fd("watched"), programs.ring_bytes("watched"), WATCHED)
     try:
         for tracepoint, program in watched:
             programs.attach_program(tracepoint, program)
-        records = []
-        for _ in range(_ROUNDS):
+        records = np.zeros(0, WATCHED)
+        positions: dict[str, int] = {}
+        for _ in range(_MAX_ROUNDS):
             for provoke in _PROVOCATIONS:
                 provoke()
-            records.append(ring.read())
+                records = np.concatenate([records, ring.read()])
+            positions = positions_from(records, names)
+            if positions.keys() >= movable:
+                break
+        return positions
     finally:
         for tracepoint, _program in watched:
             programs.detach(tracepoint)
         ring.close()
-    names = {value: name for name, value in btf.enumerators.items() if name in MEMCG_ITEMS}
-    return positions_from(np.concatenate(records), names)
 
 
 def positions_from(records: npt.NDArray[np.void], names: Mapping[int, str]) -> dict[str, int]:
-    """Item name -> position, from `WATCHED` records in the order in which they were made."""
-    candidates: dict[str, set[int]] = {}
+    """Item name -> position, from `WATCHED` records in the order in which they were made.
+
+    An update in an interrupt can go unseen and make one observation wrong, so the many decide: a position stands if
+    nearly all observations of the item agree on it, and no other item has it.
+    """
+    votes: dict[str, Counter[int]] = defaultdict(Counter)
     for cpu in np.unique(records["cpu"]):
         rows = records[records["cpu"] == cpu]
         changed = rows["state"][1:] != rows["state"][:-1]
         clear = (rows["memcg"][1:] == rows["memcg"][:-1]) & (changed.sum(axis=1) == 1)
-        for item, position in zip(rows["item"][1:][clear], changed[clear].argmax(axis=1), strict=True):
+        pairs = np.stack([rows["item"][1:][clear], changed[clear].argmax(axis=1)], axis=1)
+        for (item, position), count in zip(*np.unique(pairs, axis=0, return_counts=True), strict=True):
             if int(item) in names:
-                candidates.setdefault(names[int(item)], set()).add(int(position))
-    sole = {name: next(iter(found)) for name, found in candidates.items() if len(found) == 1}
-    taken = list(sole.values())
-    return {name: position for name, position in sole.items() if taken.count(position) == 1}
+                votes[names[int(item)]][int(position)] += int(count)
+    elected = {}
+    for name, counted in votes.items():
+        (position, count), *_ = counted.most_common(1)
+        if count >= _AGREEMENT * counted.total():
+            elected[name] = position
+    taken = Counter(elected.values())
+    return {name: position for name, position in elected.items() if taken[position] == 1}
 
 
-MEMCG_ITEMS: Final = frozenset(
+_PROVOKED: Final = frozenset(
     {
         "NR_INACTIVE_ANON",
-        "NR_ACTIVE_ANON",
         "NR_INACTIVE_FILE",
-        "NR_ACTIVE_FILE",
         "NR_UNEVICTABLE",
         "NR_SLAB_RECLAIMABLE_B",
         "NR_SLAB_UNRECLAIMABLE_B",
@@ -134,17 +151,28 @@ MEMCG_ITEMS: Final = frozenset(
         "NR_SHMEM",
         "NR_KERNEL_STACK_KB",
         "NR_PAGETABLE",
-        "WORKINGSET_REFAULT_ANON",
-        "WORKINGSET_REFAULT_FILE",
-        "WORKINGSET_ACTIVATE_ANON",
-        "WORKINGSET_ACTIVATE_FILE",
-        "MEMCG_SWAP",
-        "MEMCG_SOCK",
         "MEMCG_PERCPU_B",
         "MEMCG_VMALLOC",
+        "NR_VMALLOC",
         "MEMCG_KMEM",
     }
 )
+"""What `_PROVOCATIONS` change."""
+
+_RENAMED: Final = {"NR_VMALLOC": "MEMCG_VMALLOC"}
+"""vmalloc is counted by node, and under that name, on kernels that have no MEMCG_VMALLOC (seen on 7.3)."""
+
+MEMCG_ITEMS: Final = _PROVOKED | {
+    "WORKINGSET_REFAULT_ANON",
+    "WORKINGSET_REFAULT_FILE",
+    "WORKINGSET_ACTIVATE_ANON",
+    "WORKINGSET_ACTIVATE_FILE",
+    "MEMCG_SWAP",
+    "MEMCG_SOCK",
+    "NR_ACTIVE_ANON",
+    "NR_ACTIVE_FILE",
+}
+"""What is learnt, some of it only if it happens by itself."""
 
 
 def _touch_anon() -> None:
@@ -186,16 +214,31 @@ def _send_on_loopback() -> None:
                 theirs.recv(64 << 10, socket.MSG_WAITALL)
 
 
-def _make_maps() -> None:
-    for map_type, value_size, entries in ((PERCPU_ARRAY, 4096, 1), (ARRAY, 4096, 64)):  # percpu, vmalloc
-        with suppress(OSError):
-            os.close(create_array(map_type, value_size, entries))
+def _make_map() -> None:
+    """An array map of this size lies in vmalloc memory."""
+    with suppress(OSError):
+        os.close(create_array(value_size=4096, entries=64))
 
 
-def _dirty_a_file() -> None:
+def _make_process() -> None:
+    """A process's mm has percpu counters that are charged (mm_init in kernel/fork.c, since 6.2)."""
+    child = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(child, 0)
+
+
+def _lock_memory() -> None:
+    with mmap.mmap(-1, 32 * mmap.PAGESIZE) as area:
+        area[:] = bytes(len(area))
+        start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+        _libc.mlock(ctypes.c_void_p(start), ctypes.c_size_t(len(area)))
+
+
+def _write_a_file() -> None:
+    """Dirty pages, and their writeback."""
     with suppress(OSError), tempfile.TemporaryFile(dir="/var/tmp") as file:
         file.write(bytes(32 * mmap.PAGESIZE))
         file.flush()
+        os.fdatasync(file.fileno())
 
 
 _PROVOCATIONS: Final[tuple[Callable[[], None], ...]] = (
@@ -204,8 +247,10 @@ _PROVOCATIONS: Final[tuple[Callable[[], None], ...]] = (
     _make_thread,
     _make_slab,
     _send_on_loopback,
-    _make_maps,
-    _dirty_a_file,
+    _make_map,
+    _make_process,
+    _lock_memory,
+    _write_a_file,
 )
 
 

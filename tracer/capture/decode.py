@@ -249,7 +249,9 @@ class Decoder:
             "oom_score_adj": int(record["oom_score_adj"]),
         }
 
-    def oom_sample(self, record: np.void, positions: Mapping[str, int], counted: bool) -> dict[str, Any] | None:
+    def oom_sample(
+        self, record: np.void, positions: Mapping[str, int], *, version: int, counted: bool
+    ) -> dict[str, Any] | None:
         """The `samples` row of the limit owner at the instant of a kill; None where no memcg's limit was hit.
 
         The counters are the owner's own: with children below it they are not the whole, so they stay null then.
@@ -266,6 +268,8 @@ class Decoder:
             return row
         if record["state_items"]:
             row |= state_reading({name: int(record["state"][at]) for name, at in positions.items()})
+        if version == 1:
+            row["sock_bytes"] = 0  # as in Sampler: tcpmem is no part of usage
         if counted:
             row |= {"pgscan": int(record["pgscan"]), "pgsteal": int(record["pgsteal"])}
         return row

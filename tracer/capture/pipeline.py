@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -16,16 +17,20 @@ from tracer.capture.decode import Decoder, Records, rows_of
 from tracer.capture.load import RING_PAGES, Programs
 from tracer.capture.ring import Ring
 from tracer.capture.sampler import Sampler
-from tracer.errors import TracerError
+from tracer.errors import TraceError, TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.probes import SIGNALS
+from tracer.kernel.spawn import CommandError
 from tracer.schema import WIRE
 from tracer.trace import meta
 from tracer.trace.writer import TraceWriter
 
 if TYPE_CHECKING:
     from tracer.capture.session import Observer, Options
+
+WRITE_FAILED: Final = "write_failed"
+"""The end reason of a trace that could not be written on."""
 
 _DRAIN_TRIES: Final = 100
 _MOUNTS_MAX_AGE_S: Final = 1.0
@@ -47,24 +52,20 @@ class Pipeline:
         self._roots = roots
         self.lost: dict[str, int] = dict.fromkeys(WIRE, 0)
         self.kills = 0
+        self.startup_s = 0.0
         btf = Btf.load()
-        self._writer = TraceWriter(
-            options.output,
-            meta.begin(
-                command_line=["memcg-tracer", *sys.argv[1:]],
-                cgroup_version=hierarchy.version,
-                filters=_filters(options, hierarchy, roots),
-                probes={},
-            ),
-            force=options.force,
-        )
-        clock = self._writer.meta["clock"]
-        self._clock_offset_ns = clock["realtime_ns"] - clock["monotonic_ns"]
         ids = None if roots is None else [directory.stat().st_ino for directory in roots]
         self._programs = Programs(
             btf, version=hierarchy.version, roots=ids, ring_pages={**RING_PAGES, **options.ring_pages}
         )
-        self._positions = calibrate.calibrate(self._programs, btf, hierarchy.mount)
+        try:
+            self._positions = calibrate.calibrate(self._programs, btf, hierarchy.mount)
+            self._writer = _create_trace(options, hierarchy, roots)
+        except BaseException:
+            self._programs.close()
+            raise
+        clock = self._writer.meta["clock"]
+        self._clock_offset_ns = clock["realtime_ns"] - clock["monotonic_ns"]
         self._decoder = Decoder(self._clock_offset_ns)
         self._rings = {
             name: Ring(self._programs.ring_fd(name), self._programs.ring_bytes(name), record)
@@ -86,9 +87,12 @@ class Pipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if not self._finished and not isinstance(error, TracerError):
-            self.finish("failed")
-        self.close()
+        try:
+            if not self._finished:
+                with suppress(OSError, TracerError):  # `error` says it already
+                    self.finish(_failure(error))
+        finally:
+            self.close()
 
     @property
     def rows(self) -> Mapping[str, int]:
@@ -151,8 +155,17 @@ class Pipeline:
         self._writer.flush()
 
     def finish(self, end_reason: str) -> None:
-        """The last sums, samples and rows; then the trace is closed."""
+        """The last sums, samples and rows; then the trace is closed, also where those cannot be written any more."""
         self._finished = True
+        try:
+            self._take_last()
+        except TraceError:
+            end_reason = WRITE_FAILED
+            raise
+        finally:
+            self._writer.close(end_reason, cost=self._cost())
+
+    def _take_last(self) -> None:
         for _ in range(_DRAIN_TRIES):
             drained = self._programs.drain()
             self.read_rings()
@@ -166,7 +179,6 @@ class Pipeline:
         if residue:
             self._writer.append("charge", self._decoder.residue(time.monotonic_ns(), residue))
         self._write_names()
-        self._writer.close(end_reason, cost=self._cost())
 
     def close(self) -> None:
         """Detach, unmap, close files."""
@@ -222,9 +234,12 @@ class Pipeline:
         kills = [self._decoder.oom(record) for record in records]
         self.kills += len({kill["kill_id"] for kill in kills})
         self._writer.append("oom", rows_of("oom", kills))
-        counted = "count_memcg_events" in self._programs.attached
+        self._writer.flush()  # naming stacks takes its time, and a kill that was seen must outlive us
+        counted = self._programs.counts_reclaim
         samples = {
-            self._decoder.kill_id(record): self._decoder.oom_sample(record, self._positions, counted)
+            self._decoder.kill_id(record): self._decoder.oom_sample(
+                record, self._positions, version=self._hierarchy.version, counted=counted
+            )
             for record in records[::-1]
         }
         self._write_samples([row for row in samples.values() if row is not None])
@@ -271,6 +286,23 @@ class Pipeline:
 
 def _is_unneeded(tracepoint: str, hierarchy: Hierarchy) -> bool:
     return any(s.tracepoint == tracepoint and s.only_v1 and hierarchy.version != 1 for s in SIGNALS)
+
+
+def _failure(error: BaseException | None) -> str:
+    if isinstance(error, TraceError):
+        return WRITE_FAILED
+    return "command_not_started" if isinstance(error, CommandError) else "failed"
+
+
+def _create_trace(options: Options, hierarchy: Hierarchy, roots: list[Path] | None) -> TraceWriter:
+    """The trace, made only once the kernel has taken the programs: until then nothing is overwritten in vain."""
+    began = meta.begin(
+        command_line=["memcg-tracer", *sys.argv[1:]],
+        cgroup_version=hierarchy.version,
+        filters=_filters(options, hierarchy, roots),
+        probes={},
+    )
+    return TraceWriter(options.output, began, force=options.force)
 
 
 def _filters(options: Options, hierarchy: Hierarchy, roots: list[Path] | None) -> dict[str, Any]:

@@ -21,7 +21,6 @@ _KERNEL_COLUMNS: Final = (
     "kernel_bytes",
     "kernel_stack_bytes",
     "page_tables_bytes",
-    "sock_bytes",
     "percpu_bytes",
     "vmalloc_bytes",
 )
@@ -74,6 +73,7 @@ class Sampler:
         own = {cgroup_id: self._own_counters(cgroup) for cgroup_id, (cgroup, _) in self._cgroups.items()}
         for cgroup_id, row in rows.items():
             below = [own[i] for i in self._with_descendants(cgroup_id)]
+            row["sock_bytes"] = 0  # v1 counts socket memory in a counter of its own, outside of usage (tcpmem)
             for column in (*_KERNEL_COLUMNS, "pgscan", "pgsteal"):
                 values = [counters.get(column) for counters in below]
                 known = [value for value in values if value is not None]
