@@ -155,7 +155,7 @@ class Pipeline:
         self._writer.flush()
 
     def finish(self, end_reason: str) -> None:
-        """The last sums, samples and rows; then the trace is closed, also where those cannot be written any more."""
+        """The last sums, samples and rows; then the trace is closed, also where those cannot be written."""
         self._finished = True
         try:
             self._take_last()
@@ -295,7 +295,7 @@ def _failure(error: BaseException | None) -> str:
 
 
 def _create_trace(options: Options, hierarchy: Hierarchy, roots: list[Path] | None) -> TraceWriter:
-    """The trace, made only once the kernel has taken the programs: until then nothing is overwritten in vain."""
+    """The trace, made once the kernel has taken the programs: until then nothing is overwritten in vain."""
     began = meta.begin(
         command_line=["memcg-tracer", *sys.argv[1:]],
         cgroup_version=hierarchy.version,

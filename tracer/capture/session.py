@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from tracer.capture.pipeline import Pipeline
-from tracer.errors import TraceError, TracerError
+from tracer.errors import TracerError
 from tracer.kernel import cgroupfs
-from tracer.kernel.ephemeral import ephemeral_cgroup
-from tracer.kernel.spawn import GatedCommand, spawn
+from tracer.kernel.ephemeral import ephemeral_cgroup, remove_leftovers
+from tracer.kernel.spawn import CommandError, GatedCommand, spawn
 
 _RING_INTERVAL_S: Final = 0.05
 _DRAIN_INTERVAL_S: Final = 0.01
@@ -46,11 +47,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording that ended. `status` is the command's exit status, 128+N where a signal ended it."""
+    """A recording that ended. `status` is the command's (128+N where signal N ended it), 0 without one."""
 
     path: Path
     status: int
-    end_reason: str
 
 
 class Observer(Protocol):
@@ -59,7 +59,7 @@ class Observer(Protocol):
     def ready(self, pipeline: Pipeline) -> None:
         """All probes are attached; the command starts now."""
 
-    def tick(self, pipeline: Pipeline, elapsed_s: float) -> None:
+    def tick(self, pipeline: Pipeline) -> None:
         """Now and then."""
 
     def killed(self, kill: dict[str, Any]) -> None:
@@ -70,15 +70,25 @@ class Observer(Protocol):
 
 
 def record(options: Options, observer: Observer) -> Recording:
-    """Record until the command ends, the time is over, or SIGINT or SIGTERM comes.
+    """Record until the command ends, the time is over, or SIGINT, SIGTERM or SIGHUP comes.
 
-    Raises TracerError where recording cannot begin, or cannot go on (the disk is full): what was recorded until then
-    is a readable trace.
+    A command that outlives the recording is asked to end, then made to; what it does until then is recorded.
+
+    Raises TracerError where recording cannot begin, or cannot go on (the disk is full): what was recorded
+    until then is a readable trace. CommandError, with a shell's exit status, where the command cannot run.
     """
     _require_root()
+    if options.command:
+        _require_command(options.command[0])
+    _require_absent(options.ready_file)
     hierarchy = cgroupfs.memory_hierarchy()
     with ExitStack() as stack:
-        roots = [directory for pattern in options.cgroups for directory in cgroupfs.resolve(hierarchy, pattern)]
+        stop = stack.enter_context(_stop_signals())  # first, so that a signal never cuts the tidying up short
+        for directory in remove_leftovers(hierarchy):
+            observer.warn(f"removed {directory.name}, the cgroup of a recording that was killed")
+        roots = [
+            directory for pattern in options.cgroups for directory in cgroupfs.resolve(hierarchy, pattern)
+        ]
         command = None
         if options.command:
             cgroup = stack.enter_context(
@@ -87,7 +97,6 @@ def record(options: Options, observer: Observer) -> Recording:
             command = spawn(cgroup, options.command)
             stack.callback(_end_command, command)
             roots.append(cgroup)
-        stop = stack.enter_context(_stop_signals())
         pipeline = stack.enter_context(Pipeline(options, hierarchy, roots or None, observer))
         return _run(options, pipeline, observer, stop, command)
 
@@ -100,27 +109,37 @@ def _run(
     command: GatedCommand | None,
 ) -> Recording:
     pipeline.start()
+    if stop.received is not None:  # the command never ran, as if the signal had ended it
+        pipeline.finish(signal.Signals(stop.received).name)
+        return Recording(options.output, 128 + stop.received if command else 0)
+    _say_ready(options.ready_file)
     if command is not None:
         command.release()
-    _say_ready(options.ready_file)
     observer.ready(pipeline)
+    run_timers = partial(_loop, pipeline, observer, stop)
+    if command is None:
+        pipeline.finish(run_timers(options.duration_s, None))
+        return Recording(options.output, 0)
+    pidfd = os.pidfd_open(command.process.pid)
     try:
-        end_reason = _loop(options, pipeline, observer, stop, command)
-        status = _status(command, stop, end_reason)
-    except TraceError:
-        with suppress(TracerError):
-            pipeline.finish("write_failed")
-        raise
+        end_reason = run_timers(options.duration_s, pidfd)
+        if end_reason != "command_ended":
+            signal.pidfd_send_signal(pidfd, stop.take() or signal.SIGTERM)
+            if run_timers(_COMMAND_GRACE_S, pidfd) != "command_ended":  # or a second signal came
+                command.process.kill()
+    finally:
+        os.close(pidfd)
+    code = command.process.wait()
     pipeline.finish(end_reason)
-    return Recording(options.output, status, end_reason)
+    return Recording(options.output, code if code >= 0 else 128 - code)
 
 
 def _loop(
-    options: Options,
     pipeline: Pipeline,
     observer: Observer,
     stop: _StopSignals,
-    command: GatedCommand | None,
+    duration_s: float | None,
+    pidfd: int | None,
 ) -> str:
     """Run the timers until something ends the recording; returns what did."""
     started = time.monotonic()
@@ -129,21 +148,19 @@ def _loop(
         _Timer(_RING_INTERVAL_S, pipeline.read_rings),
         _Timer(_SAMPLE_INTERVAL_S, pipeline.sample),
         _Timer(_FLUSH_INTERVAL_S, pipeline.flush),
-        _Timer(_TICK_INTERVAL_S, lambda: observer.tick(pipeline, time.monotonic() - started)),
+        _Timer(_TICK_INTERVAL_S, lambda: observer.tick(pipeline)),
     ]
-    poll = select.epoll()
-    for fd in (*pipeline.ring_fds(), stop.fileno()):
-        poll.register(fd, select.EPOLLIN)
-    pidfd = os.pidfd_open(command.process.pid) if command is not None else -1
-    if pidfd >= 0:
-        poll.register(pidfd, select.EPOLLIN)
-    try:
+    with select.epoll() as poll:
+        for fd in (*pipeline.ring_fds(), stop.fileno(), *([] if pidfd is None else [pidfd])):
+            poll.register(fd, select.EPOLLIN)
         while True:
             now = time.monotonic()
-            if options.duration_s is not None and now - started >= options.duration_s:
+            if duration_s is not None and now - started >= duration_s:
                 return "duration"
             wait = max(0.0, min(timer.due for timer in timers) - now)
             ready = {fd for fd, _ in poll.poll(wait)}
+            if stop.fileno() in ready:
+                stop.drain()
             if stop.received is not None:
                 return signal.Signals(stop.received).name
             if pidfd in ready:
@@ -152,14 +169,10 @@ def _loop(
                 pipeline.read_rings()
             for timer in timers:
                 timer.run_if_due()
-    finally:
-        poll.close()
-        if pidfd >= 0:
-            os.close(pidfd)
 
 
 class _Timer:
-    """Runs a function each interval; a run that takes long pushes the next one back, so that half the time is free."""
+    """Runs a function each interval; a long run pushes the next one back, so that half the time is free."""
 
     def __init__(self, interval_s: float, function: Callable[[], object]) -> None:
         self._interval_s = interval_s
@@ -175,21 +188,6 @@ class _Timer:
         self.due = max(self.due + self._interval_s, end + min(end - begin, 1.0))
 
 
-def _status(command: GatedCommand | None, stop: _StopSignals, end_reason: str) -> int:
-    """The command's exit status; a command that outlives the recording is asked to end, then made to."""
-    if command is None:
-        return 0
-    process = command.process
-    if end_reason != "command_ended":
-        process.send_signal(stop.received or signal.SIGTERM)
-        try:
-            process.wait(_COMMAND_GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    code = process.wait()
-    return code if code >= 0 else 128 - code
-
-
 def _end_command(command: GatedCommand) -> None:
     """Leave no process behind, whatever went wrong."""
     if command.process.poll() is None:
@@ -198,11 +196,27 @@ def _end_command(command: GatedCommand) -> None:
         command.abandon()
 
 
+def _require_command(program: str) -> None:
+    """Refuse what no exec could run before anything is made for it, or overwritten."""
+    if shutil.which(program):
+        return
+    places = [Path(program)] if "/" in program else [Path(folder, program) for folder in os.get_exec_path()]
+    if program and any(place.exists() for place in places):
+        raise CommandError(f"cannot run {program!r}: it is not an executable file", 126)
+    raise CommandError(f"command not found: {program!r}", 127)
+
+
+def _require_absent(ready_file: Path | None) -> None:
+    """Whoever waits for the file would take that of an earlier recording for ours."""
+    if ready_file is not None and os.path.lexists(ready_file):
+        raise TracerError(f"the ready file {ready_file} is there before the recording: remove it first")
+
+
 def _say_ready(ready_file: Path | None) -> None:
     if ready_file is None:
         return
     try:
-        os.close(os.open(ready_file, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        os.close(os.open(ready_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise TracerError(f"cannot create the ready file {ready_file}: {error.strerror}") from error
 
@@ -213,20 +227,31 @@ def _require_root() -> None:
 
 
 class _StopSignals:
-    """SIGINT and SIGTERM as something to poll."""
+    """SIGINT, SIGTERM and SIGHUP as something to poll; `received` is the one that waits to be taken."""
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._wake, self._woken = socket.socketpair()
         self._wake.setblocking(False)
+        self._woken.setblocking(False)
 
     def fileno(self) -> int:
         return self._woken.fileno()
 
-    def take(self, number: int, _frame: object) -> None:
+    def receive(self, number: int, _frame: object) -> None:
         self.received = number
         with suppress(BlockingIOError):
             self._wake.send(b"s")
+
+    def take(self) -> int | None:
+        """The signal that waits, if any."""
+        number, self.received = self.received, None
+        return number
+
+    def drain(self) -> None:
+        """No longer readable, until the next signal."""
+        with suppress(BlockingIOError):
+            self._woken.recv(1024)
 
     def close(self) -> None:
         self._wake.close()
@@ -235,8 +260,13 @@ class _StopSignals:
 
 @contextmanager
 def _stop_signals() -> Iterator[_StopSignals]:
+    """A SIGHUP that is ignored (nohup) stays ignored. SIGPIPE would end us with a cgroup left behind."""
     stop = _StopSignals()
-    before = {number: signal.signal(number, stop.take) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.add(signal.SIGHUP)
+    before = {number: signal.signal(number, stop.receive) for number in numbers}
+    before[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         yield stop
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+from contextlib import suppress
 from typing import Any, Final
 
 import click
@@ -56,8 +57,8 @@ Examples:
 def group(debug: bool) -> None:
     """A container sits at its memory limit: why does it not die, and when it dies, why then?
 
-    Records every charge, page-cache folio, reclaim attempt and OOM kill of memory cgroups (v1 and v2) with eBPF, and
-    explains them, with their evidence.
+    Records every charge, page-cache folio, reclaim attempt and OOM kill of memory cgroups (v1 and v2) with
+    eBPF, and explains them, with their evidence.
     """
     del debug  # read by main, which also covers errors outside of any verb
 
@@ -79,6 +80,11 @@ def main() -> None:
         status = _complain(str(error), error.exit_code, error if debug else None)
     except OSError as error:
         status = _complain(_os_error(error), 1, error if debug else None)
+    except Exception as error:
+        message = (
+            f"a defect of memcg-tracer ({type(error).__name__}: {error}); report what it says with --debug"
+        )
+        status = _complain(message, 1, error if debug else None)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -87,7 +93,9 @@ def _complain(message: str, status: int, traceback: BaseException | None) -> int
     if traceback is not None:
         raise traceback
     line = " ".join(message.split())
-    print(f"memcg-tracer: error: {line.encode('unicode_escape').decode() if not line.isprintable() else line}", file=sys.stderr)
+    shown = line if line.isprintable() else line.encode("unicode_escape").decode()
+    with suppress(OSError):  # nobody reads any more
+        print(f"memcg-tracer: error: {shown}", file=sys.stderr, flush=True)
     return status
 
 

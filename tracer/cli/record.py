@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import click
 
 from tracer.capture.pipeline import Pipeline
 from tracer.capture.session import Options, record
-from tracer.cli.size import SIZE
+from tracer.cli.size import size_bytes
 from tracer.render.escape import visible
 from tracer.schema import WIRE
 
@@ -35,10 +37,30 @@ Examples:
     help="Trace this cgroup and all below it: a path, a container's name or id, or a glob. May be repeated. "
     "Without it, and without CMD, every cgroup is traced.",
 )  # fmt: skip
-@click.option("-d", "duration_s", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), help="Stop after this time.")
-@click.option("--limit", "limit_bytes", metavar="SIZE", type=SIZE, help="Memory limit of CMD's cgroup, as 100M or 1.5G.")
-@click.option("--swap", "swap_bytes", metavar="SIZE", type=SIZE, help="How much swap CMD's cgroup may use beside it; 0 = none.")
-@click.option("--name", metavar="NAME", help="A name for the trace and CMD's cgroup.  [default: CMD's name, or trace]")
+@click.option(
+    "-d",
+    "duration_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Stop after this time.",
+)
+@click.option(
+    "--limit",
+    "limit_bytes",
+    metavar="SIZE",
+    type=size_bytes,
+    help="Memory limit of CMD's cgroup, as 100M or 1.5G.",
+)
+@click.option(
+    "--swap",
+    "swap_bytes",
+    metavar="SIZE",
+    type=size_bytes,
+    help="How much swap CMD's cgroup may use beside it; 0 = none.",
+)
+@click.option(
+    "--name", metavar="NAME", help="A name for the trace and CMD's cgroup.  [default: CMD's name, or trace]"
+)
 @click.option("-f", "--force", is_flag=True, help="Overwrite a trace that is there.")
 @click.option(
     "--ready-file", metavar="PATH", type=click.Path(path_type=Path),
@@ -46,6 +68,7 @@ Examples:
 )  # fmt: skip
 @click.argument("argv", metavar="[-- CMD...]", nargs=-1, type=click.UNPROCESSED)
 def command(
+    *,
     output: Path | None,
     cgroups: tuple[str, ...],
     duration_s: float | None,
@@ -58,11 +81,15 @@ def command(
 ) -> None:
     """Trace memory cgroups until Ctrl-C, until -d is over, or until CMD ends.
 
-    CMD runs in a fresh cgroup, which is removed afterwards; it starts once all probes are attached. Its exit status is
-    ours (128+N where signal N ended it). The path of the trace is printed on stdout at the end.
+    CMD runs in a fresh cgroup, which is removed afterwards; it starts once all probes are attached. Its exit
+    status is ours (128+N where signal N ended it). The path of the trace is printed on stdout at the end.
     """
     if not argv and (limit_bytes is not None or swap_bytes is not None):
         raise click.UsageError("--limit and --swap are for the cgroup that CMD runs in: add -- CMD")
+    if duration_s is not None and math.isnan(duration_s):
+        raise click.UsageError("-d nan is not a time: give a number of seconds")
+    if name == "":
+        raise click.UsageError("--name is empty: give a name, or leave it out")
     name = name or (Path(argv[0]).name if argv else "trace")
     if output is None:
         output = Path("traces", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_file_name(name)}")
@@ -81,7 +108,7 @@ def command(
     progress = _Progress(has_command=bool(argv))
     recording = record(options, progress)
     progress.done()
-    click.echo(recording.path)
+    click.echo(os.fsencode(recording.path))
     sys.exit(recording.status)
 
 
@@ -92,7 +119,7 @@ def _ring_pages(text: str) -> dict[str, int]:
         stream, _, pages = item.partition("=")
         if stream not in WIRE or not pages.isdecimal() or int(pages).bit_count() != 1:
             raise click.UsageError(
-                f"MEMCG_TRACER_RING_PAGES: {item!r} is not STREAM=PAGES with a power of two, as pagecache=4096"
+                f"MEMCG_TRACER_RING_PAGES: {item!r} is not STREAM=PAGES, a power of two, as pagecache=4096"
             )
         sizes[stream] = int(pages)
     return sizes
@@ -103,7 +130,7 @@ def _file_name(name: str) -> str:
 
 
 class _Progress:
-    """Says on stderr how the recording goes: a line that renews itself on a terminal, else only what matters."""
+    """Says on stderr how it goes: a line that renews itself on a terminal, else only what matters."""
 
     def __init__(self, has_command: bool) -> None:
         self._terminal = sys.stderr.isatty()
@@ -116,9 +143,9 @@ class _Progress:
         until = "the command ends" if self._has_command else "Ctrl-C"
         self._line(f"tracing (ready in {pipeline.startup_s:.2f} s); until {until}")
 
-    def tick(self, pipeline: Pipeline, elapsed_s: float) -> None:
+    def tick(self, pipeline: Pipeline) -> None:
         if self._terminal:
-            print(f"\r\x1b[K{self._summary(pipeline, elapsed_s)}", end="", file=sys.stderr, flush=True)
+            self._write(f"\r\x1b[K{self._summary(pipeline)}")
 
     def killed(self, kill: dict[str, Any]) -> None:
         where = "" if kill["limit_bytes"] is None else f" at a limit of {kill['limit_bytes'] / 2**20:.1f} MiB"
@@ -130,19 +157,25 @@ class _Progress:
     def done(self) -> None:
         if self._pipeline is None:
             return
-        self._line(self._summary(self._pipeline, time.monotonic() - self._began))
+        self._line(self._summary(self._pipeline))
         lost = {stream: count for stream, count in self._pipeline.lost.items() if count}
         if lost:
             listed = ", ".join(f"{count:,} of {stream}" for stream, count in lost.items())
             self.warn(f"records were lost ({listed}): totals of the ledger stay exact, see memcg-tracer info")
 
-    def _summary(self, pipeline: Pipeline, elapsed_s: float) -> str:
+    def _summary(self, pipeline: Pipeline) -> str:
         rows, lost = pipeline.rows, sum(pipeline.lost.values())
         return (
-            f"{elapsed_s:.1f} s, {rows['charge']:,} charges, {rows['pagecache']:,} page-cache folios, "
-            f"{rows['reclaim']:,} reclaims, {lost:,} lost, {pipeline.kills} OOM kill{'s' * (pipeline.kills != 1)}"
+            f"{time.monotonic() - self._began:.1f} s, {rows['charge']:,} charges, "
+            f"{rows['pagecache']:,} page-cache folios, {rows['reclaim']:,} reclaims, {lost:,} lost, "
+            f"{pipeline.kills} OOM kill{'s' * (pipeline.kills != 1)}"
         )
 
     def _line(self, text: str) -> None:
         start = "\r\x1b[K" if self._terminal else ""
-        print(f"{start}memcg-tracer: {text}", file=sys.stderr, flush=True)
+        self._write(f"{start}memcg-tracer: {text}\n")
+
+    @staticmethod
+    def _write(text: str) -> None:
+        with suppress(OSError):  # nobody reads any more: no reason to stop recording
+            print(text, end="", file=sys.stderr, flush=True)

@@ -50,10 +50,11 @@ def ephemeral_cgroup(
 
 
 def remove_leftovers(hierarchy: Hierarchy) -> list[Path]:
-    """Remove the cgroups of makers that were killed before they could, with what still runs inside; return them.
+    """Remove the cgroups of makers that were killed before they could, with what still runs inside.
 
-    One is taken only if the process that it is named after is gone and nobody holds its lock, which a maker does
-    for as long as it lives: that also spares those of another pid namespace, whose numbers say nothing here.
+    Returns their directories. One is taken only if the process that it is named after is gone and nobody
+    holds its lock, which a maker does for as long as it lives: that also spares those of another pid
+    namespace, whose numbers say nothing here.
     """
     parents = {hierarchy.mount, hierarchy.directory(own_path(hierarchy))}
     left = [
