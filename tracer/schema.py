@@ -290,7 +290,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
     "charge": _table(
         time=TIME,
         cgroup_id=_ID,
-        tgid=_nullable(_PID),  # null: the sum is known, the process is not (reconciled with the kernel's counter)
+        tgid=_nullable(_PID),  # null: the sum is known, the process is not (its record was lost)
         category=_NAME,
         pages=pa.int64(),
         bytes=pa.int64(),
@@ -322,7 +322,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         task_cgroup_id=_ID,
         scanned=pa.int64(),
         reclaimed=pa.int64(),
-        priority=_nullable(pa.int64()),  # lowest reached (12 = easy, 0 = desperate); null: no list was scanned
+        priority=_nullable(pa.int64()),  # lowest reached, 12 easy to 0 desperate; null: no scan
         order=_nullable(pa.int64()),
         gfp=pa.int64(),
         scanned_anon=pa.int64(),
@@ -390,7 +390,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         swap_usage_bytes=_MAYBE_INT,
         swap_limit_bytes=_MAYBE_INT,  # v1: memory.memsw.limit_in_bytes, which bounds memory + swap
         **{f"{name}_bytes": _MAYBE_INT for name in MEMORY_STAT_BYTES},
-        **{name: _MAYBE_INT for name in MEMORY_STAT_COUNTS},
+        **dict.fromkeys(MEMORY_STAT_COUNTS, _MAYBE_INT),
         max_events=_MAYBE_INT,  # v2 memory.events max; v1 memory.failcnt
         high_events=_MAYBE_INT,
         oom_events=_MAYBE_INT,
@@ -436,4 +436,4 @@ TABLES: Final[dict[str, pa.Schema]] = {
     ),
     "stacks": _table(stack_id=_ID, frames=pa.list_(pa.string())),
 }
-"""Table name -> Arrow schema of its Parquet file. What a column means beyond its name: docs/trace-format.md."""
+"""Table name -> Arrow schema of its Parquet file. What columns mean beyond their names: docs/trace-format.md."""
