@@ -74,7 +74,7 @@ CGROUP_EVENTS: Final = ("seen", "mkdir", "rmdir")
 
 
 def _wire(fields: list[tuple[str, str] | tuple[str, str, int]], size: int) -> np.dtype[np.void]:
-    """A packed little-endian record type; every field is naturally aligned, so C agrees without attributes."""
+    """A packed record type; every field is naturally aligned, so that C agrees without attributes."""
     dtype = np.dtype(fields, align=False)
     if dtype.itemsize != size:
         raise AssertionError(f"record of {dtype.itemsize} bytes, meant to be {size}")
@@ -436,4 +436,4 @@ TABLES: Final[dict[str, pa.Schema]] = {
     ),
     "stacks": _table(stack_id=_ID, frames=pa.list_(pa.string())),
 }
-"""Table name -> Arrow schema of its Parquet file. What columns mean beyond their names: docs/trace-format.md."""
+"""Table name -> Arrow schema of its Parquet file. What a column means: docs/trace-format.md."""
