@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import pandas as pd
 
 from tracer.analysis import ledger
 from tracer.analysis.ledger import Steps
@@ -136,12 +137,17 @@ def measure(
 
 
 def evicted_pages(trace: TraceTables, members: Int64s, begin_ns: int, end_ns: int) -> int:
-    """Pages that reclaim deleted from the page cache of these cgroups, both ends of the interval included."""
+    """Pages that reclaim took from the page cache of these cgroups, both ends of the interval included."""
     pagecache = trace.pagecache
     first, last = np.searchsorted(times_ns(pagecache), [begin_ns, end_ns + 1])
-    rows = pagecache.iloc[first:last]
-    taken = is_evicted(rows) & np.isin(integers(rows["cgroup_id"]), members)
-    return int(integers(rows["nr_pages"])[taken].sum())
+    return int(evicted_by_cgroup(pagecache.iloc[first:last]).reindex(members, fill_value=0).sum())
+
+
+def evicted_by_cgroup(pagecache: pd.DataFrame) -> pd.Series[int]:
+    """Pages that reclaim took from the page cache of each cgroup itself, indexed by its id."""
+    rows = pagecache[is_evicted(pagecache)]
+    pages = pd.Series(integers(rows["nr_pages"]))
+    return pages.groupby(integers(rows["cgroup_id"])).sum()
 
 
 def refaulted_bytes(trace: TraceTables, owner_id: int, begin_ns: int, end_ns: int) -> int | None:

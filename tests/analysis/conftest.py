@@ -1,0 +1,204 @@
+"""Synthetic traces: tables made from plain rows, with the dtypes that the reader gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from tracer.schema import TABLES
+from tracer.trace.frame import to_frame
+
+PAGE = 4096
+MIB = 1 << 20
+START_NS = 1_764_000_000_000_000_000
+
+
+class SyntheticTrace:
+    """Rows are added by `add`; what a row leaves out is null where the schema allows it, else 0 or ""."""
+
+    def __init__(self) -> None:
+        self.meta: dict[str, Any] = {"page_size": PAGE, "probes": {"oom": "tp_btf/mark_victim"}}
+        self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+        self._frames: dict[str, pd.DataFrame] = {}
+
+    def add(self, table: str, seconds: float | None = None, **row: Any) -> None:
+        if seconds is not None:
+            row["time"] = self.ns(seconds)
+        unset = {field.name: None if field.nullable else _nothing(field.type) for field in TABLES[table]}
+        if unknown := set(row) - set(unset):
+            raise AssertionError(f"{table} has no columns {unknown}")
+        self._rows[table].append(unset | row)
+        self._frames.pop(table, None)
+
+    def charged(self, seconds: float, cgroup_id: int, category: str, amount: int, **row: Any) -> None:
+        self.add(
+            "charge",
+            seconds,
+            **{"cgroup_id": cgroup_id, "category": category, "bytes": amount, "pages": amount // PAGE} | row,
+        )
+
+    def recorded(self) -> dict[str, list[dict[str, Any]]]:
+        """Table -> its rows."""
+        return self._rows
+
+    def forget(self, table: str) -> None:
+        self._rows[table] = []
+        self._frames.pop(table, None)
+
+    @staticmethod
+    def ns(seconds: float) -> int:
+        return START_NS + round(seconds * 1e9)
+
+    def __getattr__(self, table: str) -> pd.DataFrame:
+        if table not in TABLES:
+            raise AttributeError(table)
+        if table not in self._frames:
+            self._frames[table] = to_frame(pa.Table.from_pylist(self._rows[table], schema=TABLES[table]))
+        return self._frames[table]
+
+
+def _nothing(kind: pa.DataType) -> Any:
+    if pa.types.is_boolean(kind):
+        return False
+    if pa.types.is_list(kind):
+        return []
+    if pa.types.is_string(kind) or pa.types.is_dictionary(kind):
+        return ""
+    return 0
+
+
+@pytest.fixture
+def trace() -> SyntheticTrace:
+    return SyntheticTrace()
+
+
+@pytest.fixture
+def new_trace() -> type[SyntheticTrace]:
+    """For tests that need many: hypothesis gives one fixture to all of its examples."""
+    return SyntheticTrace
+
+
+@pytest.fixture
+def page_cache_experiment(trace: SyntheticTrace) -> SyntheticTrace:
+    """Cgroup 7 with a limit of 100 MiB, in steps of 1 MiB, 10 ms apart.
+
+    From 0.1 s on python3 (tgid 41) reads 117 MiB of file, of which 17 MiB evict older cache; from 2 s on it
+    allocates 99 MiB, each evicting 1 MiB of cache; at 3.5 s three reclaim attempts free nothing, and at 3.6 s
+    it is killed with 99 MiB of anonymous memory and 1 MiB of cache. 5 pages had been refaulted.
+    """
+    limit = 100 * MIB
+    created = trace.ns(0)
+    trace.add(
+        "cgroups", cgroup_id=7, path="/docker/4f2a", container="web", container_id="4f2a99", created=created
+    )
+    trace.add("tasks", tgid=41, start_ns=5, comm="python3", first_seen=trace.ns(0.05), exited=trace.ns(3.7))
+    trace.add("tasks", tgid=41, start_ns=9, comm="reused", first_seen=trace.ns(3.9))
+    trace.add("stacks", stack_id=3, frames=["out_of_memory", "try_charge_memcg"])
+    usage = 0
+    for step in range(117):
+        seconds = 0.1 + step / 100
+        if usage == limit:
+            _evict_one_mib(trace, seconds)
+        usage = min(usage + MIB, limit)
+        trace.add(
+            "pagecache",
+            seconds,
+            cgroup_id=7,
+            tgid=41,
+            op="add",
+            cause="readahead",
+            inode_id=1,
+            nr_pages=256,
+        )
+        trace.charged(seconds, 7, "file", MIB, tgid=41, usage_bytes=usage, limit_bytes=limit)
+    for step in range(99):
+        seconds = 2 + step / 100
+        _evict_one_mib(trace, seconds)
+        trace.charged(seconds, 7, "anon", MIB, tgid=41, usage_bytes=usage, limit_bytes=limit)
+    for step in range(3):
+        trace.add(
+            "reclaim",
+            3.5 + step / 100,
+            kind="memcg",
+            cgroup_id=7,
+            tgid=41,
+            pid=42,
+            duration_ns=2_000_000,
+            scanned=100,
+            priority=0,
+            usage_bytes=limit,
+            limit_bytes=limit,
+        )
+    trace.add(
+        "samples",
+        3.6,
+        cgroup_id=7,
+        source="oom",
+        kill_id=1,
+        usage_bytes=limit,
+        limit_bytes=limit,
+        inactive_file_bytes=MIB // 2,
+        workingset_refault_file=5,
+        pgsteal=116 * 256,
+        **dict.fromkeys((f"{name}_bytes" for name in _STAT), 0) | {"anon_bytes": 99 * MIB, "file_bytes": MIB},
+    )
+    trace.add(
+        "oom",
+        3.6,
+        ktime_ns=777,
+        kill_id=1,
+        constraint="memcg",
+        limit_owner_cgroup_id=7,
+        usage_bytes=limit,
+        limit_bytes=limit,
+        trigger_pid=42,
+        trigger_tgid=41,
+        trigger_comm="python3",
+        trigger_cgroup_id=7,
+        gfp=0xCC0,
+        kernel_stack_id=3,
+        pid=41,
+        tgid=41,
+        comm="python3",
+        cgroup_id=7,
+        anon_rss_bytes=98 * MIB,
+    )
+    trace.charged(3.65, 7, "anon", -99 * MIB, usage_bytes=MIB, limit_bytes=limit)
+    return trace
+
+
+_STAT = (
+    *("anon", "file", "shmem", "file_dirty", "file_writeback", "swapcached", "unevictable", "sock", "percpu"),
+    *("slab_reclaimable", "slab_unreclaimable", "kernel", "kernel_stack", "page_tables", "vmalloc"),
+)
+
+
+def _evict_one_mib(trace: SyntheticTrace, seconds: float) -> None:
+    trace.add(
+        "reclaim",
+        seconds,
+        kind="memcg",
+        cgroup_id=7,
+        tgid=41,
+        pid=42,
+        duration_ns=1_000_000,
+        scanned=300,
+        reclaimed=256,
+        priority=12,
+        usage_bytes=99 * MIB,
+        limit_bytes=100 * MIB,
+    )
+    trace.add(
+        "pagecache",
+        seconds,
+        cgroup_id=7,
+        tgid=41,
+        op="delete",
+        cause="reclaim_memcg",
+        inode_id=1,
+        nr_pages=256,
+    )
+    trace.charged(seconds, 7, "file", -MIB, tgid=41, usage_bytes=99 * MIB, limit_bytes=100 * MIB)

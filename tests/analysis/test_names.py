@@ -1,0 +1,108 @@
+"""From what a person types to cgroups, and from ids to names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tracer.analysis import names
+from tracer.errors import TracerError
+
+
+@pytest.fixture
+def named(trace: Any) -> Any:
+    for number, path, container, container_id in (
+        (1, "/", None, None),
+        (20, "/docker", None, None),
+        (21, "/docker/4f2a99", "web", "4f2a99"),
+        (22, "/docker/4f2b00", "db", "4f2b00"),
+        (23, "/docker/4f2a99/worker", None, None),
+        (24, "/dockerlike", None, None),
+        (25, "/batch/worker", None, None),
+    ):
+        trace.add("cgroups", cgroup_id=number, path=path, container=container, container_id=container_id)
+    return trace
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("21", [21]),
+        (21, [21]),
+        ("/", [1]),
+        ("/docker", [20]),
+        ("docker/", [20]),
+        ("/sys/fs/cgroup/memory/docker/4f2a99", [21]),
+        ("/sys/fs/cgroup/docker", [20]),
+        ("web", [21]),
+        ("4f2a", [21]),
+        ("4f2b00", [22]),
+        ("worker", [23, 25]),
+        ("4f2a99/worker", [23]),
+        ("/docker/*", [21, 22, 23]),
+        ("d?", [22]),
+    ],
+)
+def test_resolve(named: Any, pattern: str | int, expected: list[int]) -> None:
+    assert names.resolve(named.cgroups, pattern) == expected
+
+
+def test_a_beginning_too_short_for_an_id_is_none(named: Any) -> None:
+    with pytest.raises(TracerError, match=r"4f2a99"):
+        names.resolve(named.cgroups, "4f2")
+
+
+def test_refusals_name_the_candidates(named: Any) -> None:
+    with pytest.raises(TracerError, match=r"'/docker/4f2a99/worker' \(id 23\), '/batch/worker' \(id 25\)"):
+        names.resolve_one(named.cgroups, "worker")
+    with pytest.raises(TracerError, match="'/batch/worker'"):
+        names.resolve_one(named.cgroups, "bacth/workr")
+
+
+def test_one_path_after_the_other_is_two_cgroups(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=5, path="/a", removed=trace.ns(1))
+    trace.add("cgroups", cgroup_id=6, path="/a", created=trace.ns(2))
+    with pytest.raises(TracerError, match=r"id 5.*id 6"):
+        names.resolve_one(trace.cgroups, "/a")
+    assert names.resolve_one(trace.cgroups, "6") == 6
+    assert names.descendants(trace.cgroups, 6).tolist() == [6]
+
+
+def test_descendants_are_below_not_beside(named: Any) -> None:
+    assert names.descendants(named.cgroups, 20).tolist() == [20, 21, 22, 23]
+    assert names.descendants(named.cgroups, 1).tolist() == [1, 20, 21, 22, 23, 24, 25]
+    assert names.descendants(named.cgroups, 99).tolist() == [99]
+
+
+def test_pid_reuse(trace: Any) -> None:
+    trace.add("tasks", tgid=7, start_ns=1, comm="first", first_seen=trace.ns(1), exited=trace.ns(2))
+    trace.add("tasks", tgid=7, start_ns=2, comm="second", first_seen=trace.ns(3))
+    at = trace.ns
+    assert names.comm_at(trace.tasks, 7, at(1.5), at(1.5)) == "first"
+    assert names.comm_at(trace.tasks, 7, at(2.5), at(2.5)) is None
+    assert names.comm_at(trace.tasks, 7, at(1.5), at(4)) == "second"
+    assert names.comm_at(trace.tasks, 8, at(1), at(4)) is None
+
+
+def test_with_names(named: Any) -> None:
+    named.add("tasks", tgid=7, start_ns=1, comm="first", first_seen=named.ns(1), exited=named.ns(2))
+    named.add("tasks", tgid=7, start_ns=2, comm="second", first_seen=named.ns(3))
+    named.add("inodes", inode_id=9, path="/data/file", dev="8:1", ino=4)
+    named.add("inodes", inode_id=8, dev="8:1", ino=5)
+    for seconds, cgroup_id, tgid, inode_id in ((1, 21, 7, 9), (3, 22, 7, 8), (4, None, 6, 7)):
+        named.add("pagecache", seconds, cgroup_id=cgroup_id, tgid=tgid, inode_id=inode_id)
+    joined = names.with_names(named, named.pagecache)
+    assert joined["cgroup"].tolist()[:2] == ["/docker/4f2a99", "/docker/4f2b00"]
+    assert joined["container"].tolist()[:2] == ["web", "db"]
+    assert joined["comm"].tolist()[:2] == ["first", "second"]
+    assert joined["file"].tolist()[:2] == ["/data/file", "8:1 inode 5"]
+    assert joined[["cgroup", "container", "comm", "file"]].iloc[2].isna().all()
+    assert all(joined[column].dtype == "category" for column in ("cgroup", "container", "comm", "file"))
+    assert list(named.pagecache.columns) == list(joined.columns)[:-4]
+    pd.testing.assert_index_equal(joined.index, named.pagecache.index)
+
+
+def test_with_names_of_an_empty_trace(trace: Any) -> None:
+    assert names.with_names(trace, trace.pagecache).empty

@@ -1,0 +1,185 @@
+"""The timeline against what plain Python adds up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tracer.analysis.timeline import COLUMNS, LEVELS, timeline
+from tracer.errors import TracerError, UsageError
+from tracer.schema import CATEGORIES
+
+MIB = 1 << 20
+PARENT, CHILD, STRANGER = 1, 2, 3
+
+
+def test_three_acts(page_cache_experiment: Any) -> None:
+    line = timeline(page_cache_experiment, "web", every="100ms")
+    assert tuple(line.columns) == COLUMNS
+    assert line["cache_added_bytes"].sum() == 117 * MIB
+    assert line["cache_evicted_bytes"].sum() == 116 * MIB
+    assert line["cache_dropped_bytes"].sum() == 0
+    assert line["oom_kills"].sum() == 1
+    assert line["refault_bytes"].sum() == 5 * 4096
+    assert line["reclaim_attempts"].sum() == 119
+    assert line["reclaimed_bytes"].sum() == 116 * MIB
+    assert line["reclaim_stall_ms"].sum() == pytest.approx(116 + 6)
+    # First act: cache only, up to the limit. Second: usage flat, cache makes room for anon. Third: the kill.
+    filled = line.loc[line.index <= _at(1.3)].iloc[-1]
+    assert (filled["usage_bytes"], filled["cache_bytes"], filled["anon_bytes"]) == (100 * MIB, 100 * MIB, 0)
+    eaten = line.loc[(line.index > _at(1.4)) & (line.index < _at(3.5))]
+    assert (eaten["usage_bytes"] == 100 * MIB).all()
+    assert (eaten["cache_bytes"] + eaten["anon_bytes"] == 100 * MIB).all()
+    assert eaten["cache_bytes"].iloc[-1] == MIB
+    assert line["anon_bytes"].iloc[-1] == 0
+    assert (line["limit_bytes"] == 100 * MIB).all()
+
+
+def _at(seconds: float) -> pd.Timestamp:
+    return pd.Timestamp(1_764_000_000_000_000_000 + round(seconds * 1e9), tz="UTC")
+
+
+def test_index_and_dtypes(page_cache_experiment: Any) -> None:
+    line = timeline(page_cache_experiment, 7)
+    assert line.index.name == "time"
+    assert str(line.index.tz) == "UTC"
+    assert line["anon_bytes"].dtype == pd.Int64Dtype()
+    assert line["usage_bytes"].dtype == pd.Int64Dtype()
+    assert line["cache_added_bytes"].dtype == np.int64
+    assert line["reclaim_stall_ms"].dtype == np.float64
+    everyone = timeline(page_cache_experiment)
+    assert everyone.columns[0] == "cgroup"
+    assert everyone["cgroup"].dtype == "category"
+    pd.testing.assert_frame_equal(everyone.drop(columns="cgroup"), line)
+
+
+def test_unknown_is_na_and_zero_is_zero(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=PARENT, path="/old")
+    trace.add("cgroups", cgroup_id=CHILD, path="/new", created=trace.ns(0.25))
+    trace.charged(0.0, PARENT, "anon", 4096)
+    trace.charged(0.3, CHILD, "anon", 8192)
+    trace.add("samples", 0.35, cgroup_id=PARENT, source="periodic", usage_bytes=5)
+    old, new = timeline(trace, PARENT), timeline(trace, CHILD)
+    # Without a start sample the level of an old cgroup is unknown; of a new one it is known from its making.
+    assert old["anon_bytes"].isna().all()
+    assert new["anon_bytes"].isna().tolist() == [True, True, False, False]
+    assert new["anon_bytes"].dropna().tolist() == [0, 8192]
+    assert old["usage_bytes"].isna().tolist() == [True, True, True, False]
+    for column in ("limit_bytes", "file_dirty_bytes", "refault_bytes", "psi_some_us"):
+        assert old[column].isna().all(), column
+    assert (old["cache_added_bytes"] == 0).all()
+
+
+def test_counts_start_from_the_first_reading_of_an_old_cgroup(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=PARENT, path="/old")
+    for seconds, refaults, stalled in ((0.0, 100, 7), (0.1, 103, 7), (0.2, 101, 9), (0.3, 104, 9)):
+        trace.add(
+            "samples",
+            seconds,
+            cgroup_id=PARENT,
+            source="periodic",
+            workingset_refault_file=refaults,
+            psi_some_total_us=stalled,
+        )
+    line = timeline(trace, PARENT)
+    # The third reading lags behind the second: nothing is subtracted, nothing counted twice.
+    assert line["refault_bytes"].tolist() == [0, 3 * 4096, 0, 4096]
+    assert line["psi_some_us"].tolist() == [0, 0, 2, 0]
+
+
+def test_causes_and_kswapd(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=PARENT, path="/a")
+    for cause, pages in (("reclaim_kswapd", 1), ("reclaim_direct", 2), ("truncate", 4), ("other", 8)):
+        trace.add("pagecache", 0, cgroup_id=PARENT, op="delete", cause=cause, nr_pages=pages)
+    trace.add("pagecache", 0, op="delete", cause="truncate", nr_pages=16)  # charged to nobody
+    trace.add("reclaim", 0, kind="kswapd", cgroup_id=PARENT, duration_ns=10**6, reclaimed=3)
+    row = timeline(trace, PARENT).iloc[0]
+    assert row["cache_evicted_bytes"] == 3 * 4096
+    assert row["cache_dropped_bytes"] == 12 * 4096
+    assert (row["reclaim_attempts"], row["reclaimed_bytes"], row["reclaim_stall_ms"]) == (1, 3 * 4096, 0)
+
+
+def test_range(page_cache_experiment: Any) -> None:
+    whole = timeline(page_cache_experiment, 7)
+    start = whole.index[0]
+    part = timeline(page_cache_experiment, 7, begin="500ms", end=1.5)
+    pd.testing.assert_frame_equal(part, whole[(whole.index >= start + pd.Timedelta("500ms"))].iloc[:10])
+    by_time = timeline(
+        page_cache_experiment,
+        7,
+        begin=str(start + pd.Timedelta("500ms")),
+        end=str(start + pd.Timedelta("1.5s")),
+    )
+    pd.testing.assert_frame_equal(part, by_time)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"every": "0"},
+        {"every": "-1s"},
+        {"every": "soon"},
+        {"every": "nan"},
+        {"every": "1ns"},
+        {"begin": "yesterday-ish"},
+        {"begin": 2, "end": 1},
+        {"begin": "inf"},
+    ],
+)
+def test_times_that_make_no_sense(page_cache_experiment: Any, bad: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as refusal:
+        timeline(page_cache_experiment, 7, **bad)
+    assert "\n" not in str(refusal.value)
+
+
+def test_empty_trace(trace: Any) -> None:
+    assert timeline(trace).empty
+    with pytest.raises(TracerError, match="names no cgroups"):
+        timeline(trace, "/a")
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.integers(0, 2_000),  # milliseconds
+        st.sampled_from([PARENT, CHILD, STRANGER]),
+        st.sampled_from(CATEGORIES),
+        st.integers(-(2**40), 2**40),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(rows=ROWS, base=st.none() | st.integers(0, 2**40), every_ms=st.integers(1, 700))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_levels_equal_running_sums(new_trace: Any, rows: list[Any], base: int | None, every_ms: int) -> None:
+    trace = new_trace()
+    trace.add("cgroups", cgroup_id=PARENT, path="/p")
+    trace.add("cgroups", cgroup_id=CHILD, path="/p/c")
+    trace.add("cgroups", cgroup_id=STRANGER, path="/p2")
+    if base is not None:
+        start = {f"{category}_bytes": base + number for number, category in enumerate(CATEGORIES)}
+        trace.add("samples", 0, cgroup_id=PARENT, source="start", **start)
+    for milliseconds, cgroup_id, category, amount in rows:
+        trace.charged(milliseconds / 1000, cgroup_id, category, amount)
+
+    line = timeline(trace, "/p", every=f"{every_ms}ms")
+    first = 0 if base is not None else min(row[0] for row in rows)
+    for position, begin in enumerate(range(first, first + every_ms * len(line), every_ms)):
+        for column, weights in LEVELS.items():
+            if base is None:
+                assert pd.isna(line[column].iloc[position])
+                continue
+            expected = sum(
+                weight * (base + CATEGORIES.index(category)) for category, weight in weights.items()
+            ) + sum(
+                weights.get(category, 0) * amount
+                for milliseconds, cgroup_id, category, amount in rows
+                if milliseconds < begin + every_ms and cgroup_id != STRANGER
+            )
+            assert line[column].iloc[position] == expected, column
