@@ -225,6 +225,10 @@ static __always_inline u32 category_of_lruvec_state(s32 item)
 		return CATEGORY_KERNEL_STACK;
 	case KERNEL_ENUM_NR_PAGETABLE:
 		return CATEGORY_PAGE_TABLES;
+#ifdef KERNEL_ENUM_NR_VMALLOC /* since "mm: memcontrol: switch to native NR_VMALLOC vmstat counter" (7.1) */
+	case KERNEL_ENUM_NR_VMALLOC:
+		return CATEGORY_VMALLOC;
+#endif
 	}
 	return CATEGORY_COUNT;
 }
@@ -238,18 +242,30 @@ static __always_inline u32 category_of_state(s32 item)
 		return CATEGORY_SOCK;
 	case KERNEL_ENUM_MEMCG_PERCPU_B:
 		return CATEGORY_PERCPU;
+#ifdef KERNEL_ENUM_MEMCG_VMALLOC /* until then */
 	case KERNEL_ENUM_MEMCG_VMALLOC:
 		return CATEGORY_VMALLOC;
+#endif
 	case KERNEL_ENUM_MEMCG_KMEM:
 		return CATEGORY_KERNEL;
 	}
 	return CATEGORY_COUNT;
 }
 
-/* Both tracepoints report whole pages, whatever the counter's own unit is; the type was int, and is long in 7.3. */
+/*
+ * Both tracepoints report whole pages, whatever the counter's own unit is; the type was int, and is long since 7.1 ("mm:
+ * memcontrol: change val type to long in __mod_memcg_{lruvec_}state()"). An int arrives without its sign in the upper
+ * half; no update needs that half.
+ */
 PROGRAM(mod_memcg_lruvec_state)
 {
-	return account((struct mem_cgroup *)ctx->args[0], category_of_lruvec_state(ctx->args[1]), (s32)ctx->args[2]);
+	struct mem_cgroup *memcg = (struct mem_cgroup *)ctx->args[0];
+	s32 pages = ctx->args[2];
+
+#ifdef RECLAIM_COUNTS_ARE_NODE_STATS
+	count_reclaim(memcg, ctx->args[1], pages);
+#endif
+	return account(memcg, category_of_lruvec_state(ctx->args[1]), pages);
 }
 
 PROGRAM(mod_memcg_state)

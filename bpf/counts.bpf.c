@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * The kernel's own count of pages scanned and stolen, by memcg. memory.stat of cgroup v1 does not print it, so there
- * these sums of count_memcg_events stand in; on v2 this program is not attached. Most events are page faults: they
- * leave at once.
+ * The kernel's own count of pages scanned and stolen, by memcg: memory.stat of cgroup v1 does not print it, and that of
+ * v2 lags. They were events of a memcg, most of which are page faults that leave here at once; so on v2 that program is
+ * not attached. Since "mm: move pgscan, pgsteal, pgrefill to node stats" (7.1) the ledger's own tracepoint brings them.
  */
 
 struct reclaim_counts {
@@ -32,15 +32,13 @@ static __always_inline bool is_steal(u32 item)
 		;
 }
 
-PROGRAM(count_memcg_events)
+static __always_inline int count_reclaim(struct mem_cgroup *memcg, u32 item, u64 pages)
 {
-	u32 item = ctx->args[1];
 	bool scan = is_scan(item);
 
 	if (!scan && !is_steal(item))
 		return 0;
 
-	struct mem_cgroup *memcg = (struct mem_cgroup *)ctx->args[0];
 	u32 pid = bpf_get_current_pid_tgid();
 	struct attempt *attempt = attempts.lookup(&pid);
 
@@ -54,6 +52,15 @@ PROGRAM(count_memcg_events)
 	struct reclaim_counts *counts = reclaim_counts.lookup_or_try_init(&id, &zero);
 
 	if (counts)
-		__sync_fetch_and_add(scan ? &counts->pgscan : &counts->pgsteal, ctx->args[2]);
+		__sync_fetch_and_add(scan ? &counts->pgscan : &counts->pgsteal, pages);
 	return 0;
+}
+
+PROGRAM(count_memcg_events)
+{
+#ifndef RECLAIM_COUNTS_ARE_NODE_STATS
+	return count_reclaim((struct mem_cgroup *)ctx->args[0], ctx->args[1], ctx->args[2]);
+#else
+	return 0;
+#endif
 }

@@ -25,9 +25,6 @@
 /* include/linux/sched.h; has not moved since it was introduced. */
 #define PF_KSWAPD 0x00020000
 
-/* include/linux/fs.h: I_FREEING and I_CLEAR, the inode is on its way out. */
-#define INODE_DYING ((1 << 5) | (1 << 6))
-
 /* Set an object to zero by reading it from nowhere: LLVM's BPF target has no memset for large ones. */
 #define CLEAR(ptr) bpf_probe_read_kernel(ptr, sizeof(*(ptr)), NULL)
 
@@ -83,15 +80,26 @@ static __always_inline struct mem_cgroup *charged_memcg(struct task_struct *task
 	return task_memcg(task);
 }
 
+/*
+ * Whether every folio is charged by way of an obj_cgroup, and not only those of the kernel: since "mm: memcontrol:
+ * eliminate the problem of dying memory cgroup for LRU folios" (7.1). The change before it in the same series ("convert
+ * objcg to be per-memcg per-node type") gave struct obj_cgroup the member that tells.
+ */
+#ifdef HAS_obj_cgroup_is_root
+#define MEMCG_DATA_IS_OBJCG true
+#else
+#define MEMCG_DATA_IS_OBJCG false
+#endif
+
 /* The owner of a page-cache folio; NULL where it is charged to nobody. */
 static __always_inline struct mem_cgroup *folio_memcg(struct folio *folio)
 {
 	u64 data = READ(folio, memcg_data);
 	u64 pointer = data & ~(u64)MEMCG_DATA_FLAGS_MASK;
 
-	if (data & MEMCG_DATA_OBJEXTS)
+	if (!pointer || data & MEMCG_DATA_OBJEXTS)
 		return NULL;
-	if (data & MEMCG_DATA_KMEM)
+	if (MEMCG_DATA_IS_OBJCG || data & MEMCG_DATA_KMEM)
 		return READ((struct obj_cgroup *)pointer, memcg);
 	return (struct mem_cgroup *)pointer;
 }

@@ -57,14 +57,15 @@ static __always_inline u8 add_cause(struct calibration *known, u32 pid, struct a
 	return CAUSE_OTHER;
 }
 
-static __always_inline u8 delete_cause(struct calibration *known, u32 pid, struct inode *inode)
+static __always_inline u8 delete_cause(struct calibration *known, u32 pid, struct address_space *mapping)
 {
 	u64 ip;
 	u8 cause = reclaim_cause(pid);
 
 	if (cause != CAUSE_OTHER)
 		return cause;
-	if (READ(inode, i_state) & INODE_DYING)
+	/* truncate_inode_pages_final(): the inode is on its way out */
+	if (READ(mapping, flags) & (1UL << KERNEL_ENUM_AS_EXITING))
 		return CAUSE_TRUNCATE;
 	switch (syscall_activity(current_syscall(known, &ip))) {
 	case DOES_REMOVE:
@@ -112,7 +113,7 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 	describe(record, folio, owner);
 	record->tgid = current_tgid();
 	record->op = op;
-	record->cause = op == OP_ADD ? add_cause(known, pid, mapping) : delete_cause(known, pid, inode);
+	record->cause = op == OP_ADD ? add_cause(known, pid, mapping) : delete_cause(known, pid, mapping);
 	record->pad[0] = record->pad[1] = 0;
 
 	u64 inode_id = record->inode_id;

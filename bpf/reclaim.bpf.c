@@ -38,10 +38,28 @@ static __always_inline u64 headroom_pages(struct page_counter *counter)
 	return value.usage_pages >= value.limit_pages ? 0 : value.limit_pages - value.usage_pages;
 }
 
+/* How much can still be charged to a memcg. */
+static __always_inline u64 room_pages(struct mem_cgroup *memcg)
+{
+	u64 room = headroom_pages(&memcg->memory);
+#ifdef CGROUP_V1
+	/* memory + swap has a limit of its own on v1 (memory.memsw.limit_in_bytes) */
+	u64 memsw_room = headroom_pages(&memcg->memsw);
+
+	if (memsw_room < room)
+		room = memsw_room;
+#endif
+	return room;
+}
+
+static __always_inline bool is_above_high(struct mem_cgroup *memcg)
+{
+	return READ(memcg, memory.usage) > READ(memcg, memory.high);
+}
+
 /*
- * Whose limit a charge of current has hit. The tracepoints do not say (their memcg argument is missing as of 6.18), but
- * a charge is refused by the first counter on the way to the root that has no room, so the one with the least room left
- * is it; the nearest, where several have none.
+ * Whose limit a charge of current has hit. A charge is refused by the first counter on the way to the root that has no
+ * room, so the one with the least room left is it; the nearest, where several have none.
  */
 static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
 {
@@ -49,23 +67,16 @@ static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
 	u64 least = NEAR_LIMIT_PAGES + 1;
 
 	for (int depth = 0; depth < MAX_DEPTH; depth++) {
-		u64 room;
-
 		if (!memcg)
 			break;
-		room = headroom_pages(&memcg->memory);
-#ifdef CGROUP_V1
-		/* memory + swap has a limit of its own on v1 (memory.memsw.limit_in_bytes) */
-		u64 memsw_room = headroom_pages(&memcg->memsw);
 
-		if (memsw_room < room)
-			room = memsw_room;
-#endif
+		u64 room = room_pages(memcg);
+
 		if (room < least) {
 			least = room;
 			owner.memcg = memcg;
 			owner.source = TARGET_LIMIT;
-		} else if (!owner.memcg && READ(memcg, memory.usage) > READ(memcg, memory.high)) {
+		} else if (!owner.memcg && is_above_high(memcg)) {
 			owner.memcg = memcg;
 			owner.source = TARGET_HIGH;
 		}
@@ -74,7 +85,35 @@ static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
 	return owner;
 }
 
-static __always_inline int begin(u32 kind, s32 order, u32 gfp)
+/*
+ * The target of an attempt, and what it stands at. Since "mm: vmscan: add cgroup IDs to vmscan tracepoints" (7.1) the
+ * tracepoints name it, and have their other arguments the other way round.
+ */
+#ifdef HAS_trace_event_raw_mm_vmscan_direct_reclaim_begin_template_memcg_id
+#define ARG_GFP 0
+#define ARG_ORDER 1
+
+static __always_inline struct owner reclaim_target(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct owner target = { .memcg = (struct mem_cgroup *)ctx->args[2], .source = TARGET_SCANNED };
+
+	if (room_pages(target.memcg) <= NEAR_LIMIT_PAGES)
+		target.source = TARGET_LIMIT;
+	else if (is_above_high(target.memcg))
+		target.source = TARGET_HIGH;
+	return target;
+}
+#else
+#define ARG_ORDER 0
+#define ARG_GFP 1
+
+static __always_inline struct owner reclaim_target(struct bpf_raw_tracepoint_args *ctx)
+{
+	return limit_owner(charged_memcg(current_task()));
+}
+#endif
+
+static __always_inline int begin(struct bpf_raw_tracepoint_args *ctx, u32 kind, s32 order, u32 gfp)
 {
 	u32 zero = 0;
 	struct task_struct *task = current_task();
@@ -88,10 +127,10 @@ static __always_inline int begin(u32 kind, s32 order, u32 gfp)
 	struct mem_cgroup *own = task_memcg(task);
 
 	if (kind == RECLAIM_MEMCG) {
-		struct owner owner = limit_owner(charged_memcg(task));
+		struct owner target = reclaim_target(ctx);
 
-		attempt->target = owner.memcg;
-		attempt->record.target_source = owner.source;
+		attempt->target = target.memcg;
+		attempt->record.target_source = target.source;
 	}
 	attempt->record.time_ns = bpf_ktime_get_ns();
 	attempt->record.task_cgroup_id = memcg_id(own);
@@ -124,9 +163,10 @@ static __always_inline void finish(struct attempt *attempt, u64 reclaimed)
 	if (!attempt->target && (record->kind == RECLAIM_MEMCG || record->kind == RECLAIM_SOFTLIMIT)) {
 		attempt->target = attempt->scanned_memcg;
 		record->target_source = attempt->target ? TARGET_SCANNED : TARGET_NONE;
-		if (record->kind == RECLAIM_MEMCG)
-			record->kind = RECLAIM_PROACTIVE; /* no limit was in the way: somebody asked for it */
 	}
+	if (record->kind == RECLAIM_MEMCG && record->target_source != TARGET_LIMIT &&
+	    record->target_source != TARGET_HIGH)
+		record->kind = RECLAIM_PROACTIVE; /* no limit was in the way: somebody asked for it */
 	if (!is_wanted(attempt))
 		return;
 	record->duration_ns = now - record->time_ns;
@@ -145,22 +185,22 @@ static __always_inline void finish(struct attempt *attempt, u64 reclaimed)
 
 PROGRAM(mm_vmscan_memcg_reclaim_begin)
 {
-	return begin(RECLAIM_MEMCG, -1, ctx->args[1]); /* the order given is always 0: it is not the charge's */
+	return begin(ctx, RECLAIM_MEMCG, -1, ctx->args[ARG_GFP]); /* the order given is always 0: it is not the charge's */
 }
 
 PROGRAM(mm_vmscan_memcg_softlimit_reclaim_begin)
 {
-	return begin(RECLAIM_SOFTLIMIT, ctx->args[0], ctx->args[1]);
+	return begin(ctx, RECLAIM_SOFTLIMIT, ctx->args[ARG_ORDER], ctx->args[ARG_GFP]);
 }
 
 PROGRAM(mm_vmscan_direct_reclaim_begin)
 {
-	return begin(RECLAIM_DIRECT, ctx->args[0], ctx->args[1]);
+	return begin(ctx, RECLAIM_DIRECT, ctx->args[ARG_ORDER], ctx->args[ARG_GFP]);
 }
 
 PROGRAM(mm_vmscan_kswapd_wake)
 {
-	return begin(RECLAIM_KSWAPD, ctx->args[2], 0);
+	return begin(ctx, RECLAIM_KSWAPD, ctx->args[2], 0);
 }
 
 /* Every kind ends here; all but kswapd's end event tell the pages reclaimed. */

@@ -1,10 +1,12 @@
-"""Compile the BPF programs with the distribution's BCC, calibrate and attach them. The only importer of `bcc`."""
+"""Compile the BPF programs with the distribution's BCC, calibrate and attach them. The only importer of
+`bcc`."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +16,7 @@ from types import ModuleType
 from typing import Any, Final
 
 import tracer
-from tracer.capture.bpf_syscall import run_program, syscall_number
+from tracer.capture.bpf_syscall import run_program
 from tracer.errors import TracerError
 from tracer.kernel import layout
 from tracer.kernel.btf import Btf
@@ -27,10 +29,10 @@ SOURCES: Final = (
     "tracked.h",
     "syscalls.h",
     "identity.bpf.c",
-    "charge.bpf.c",
     "reclaim.bpf.c",
-    "pagecache.bpf.c",
     "counts.bpf.c",
+    "charge.bpf.c",
+    "pagecache.bpf.c",
     "oom.bpf.c",
     "probe.bpf.c",
 )
@@ -44,9 +46,10 @@ RING_PAGES: Final[Mapping[str, int]] = {
     "cgroup": 64,
     "task": 64,
     "inode": 1024,
-    "watched": 256,
+    "watched": 1024,
 }
-"""Ring sizes in pages of 4 KiB, each a power of two. The kernel allocates them once; they are not charged per event."""
+"""Ring sizes in pages of 4 KiB, each a power of two. The kernel allocates them once; they are not charged per
+event."""
 
 _ARCH: Final = {"x86_64": "TRACER_X86_64", "aarch64": "TRACER_ARM64"}
 _RUN_BY_US: Final = (
@@ -65,10 +68,18 @@ def find_bcc() -> ModuleType:
 
     PyPI has a package of the same name that is something else, so a `bcc` without `BPF` is passed over.
     """
-    places = [*Path("/usr/lib").glob("python3*/dist-packages"), *Path("/usr/lib").glob("python3*/site-packages")]
+    places = [
+        *Path("/usr/lib").glob("python3*/dist-packages"),
+        *Path("/usr/lib").glob("python3*/site-packages"),
+    ]
     found_wrong = False
-    with suppress(ImportError):
+    try:
         module = importlib.import_module("bcc")
+    except ImportError:
+        pass
+    except Exception:  # whatever a package of another purpose may raise
+        found_wrong = True
+    else:
         if hasattr(module, "BPF"):
             return module
         found_wrong = True
@@ -78,7 +89,9 @@ def find_bcc() -> ModuleType:
             return _import_from(init)
     hint = "install the distribution's: apt-get install python3-bpfcc (Fedora, RHEL: python3-bcc)"
     if found_wrong:
-        raise TracerError(f"the `bcc` that Python finds is PyPI's package, not the BPF Compiler Collection; {hint}")
+        raise TracerError(
+            f"the `bcc` that Python finds is PyPI's package, not the BPF Compiler Collection; {hint}"
+        )
     raise TracerError(f"BCC, the BPF Compiler Collection, is not installed; {hint}")
 
 
@@ -104,30 +117,57 @@ def bpf_folder() -> Path:
 
 
 def source_text(btf: Btf) -> str:
-    """The one compilation unit: this kernel's structures, then our sources, each under its own name in messages."""
+    """The one compilation unit: this kernel's structures, then our sources, each under its own name in
+    messages.
+    """
     folder = bpf_folder()
     parts = [f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in SOURCES]
     return "\n".join([layout.header(btf), *parts])
 
 
 @contextmanager
-def _stderr_to(file: Any) -> Iterator[None]:
-    """BCC and LLVM write to descriptor 2 themselves; what they say belongs into our error, not on the terminal."""
+def _output_to(log: Any) -> Iterator[None]:
+    """BCC and LLVM write to descriptors 1 and 2 themselves; what they say belongs into our error."""
+    sys.stdout.flush()
     sys.stderr.flush()
-    saved = os.dup(2)
+    saved = {fd: os.dup(fd) for fd in (1, 2)}
     try:
-        os.dup2(file.fileno(), 2)
+        for fd in saved:
+            os.dup2(log.fileno(), fd)
         yield
     finally:
-        os.dup2(saved, 2)
-        os.close(saved)
+        for fd, copy in saved.items():
+            os.dup2(copy, fd)
+            os.close(copy)
+
+
+_SAY_LAST_WORDS: Final = """
+read -r _ && exit
+last=$(tail -n 1 "/proc/self/fd/$1" | tr -cd '[:print:]')
+echo "memcg-tracer: error: the process ended while BCC compiled the BPF programs: ${last:-it said nothing}"
+"""
+
+
+@contextmanager
+def _outlived(log: Any) -> Iterator[None]:
+    """LLVM ends the process by itself on what it calls fatal. Then a shell that waits says what is in the
+    log.
+    """
+    command = ["/bin/sh", "-c", _SAY_LAST_WORDS, "sh", str(log.fileno())]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=2, pass_fds=(log.fileno(),), start_new_session=True
+    ) as shell:
+        try:
+            yield
+        finally:
+            shell.communicate(b"\n")
 
 
 class Programs:
     """The compiled programs and their maps.
 
-    `roots`: cgroup ids to trace with all below them; None traces every cgroup. `version`: of the cgroup hierarchy
-    that has the memory controller. Raises `TracerError` where this kernel does not take them.
+    `roots`: cgroup ids to trace with all below them; None traces every cgroup. `version`: of the cgroup
+    hierarchy that has the memory controller. Raises `TracerError` where this kernel does not take them.
     """
 
     def __init__(
@@ -159,14 +199,16 @@ class Programs:
         bcc = find_bcc()
         flags = [f"-DTRACER_CPUS={self.cpus}", f"-D{_ARCH[platform.machine()]}"]
         flags += [f"-D{name.upper()}_RING_PAGES={pages}" for name, pages in self._ring_pages.items()]
-        flags += [f"-DHAS_TRACEPOINT_{s.tracepoint}" for s in SIGNALS if self._btf.has_tracepoint(s.tracepoint)]
+        flags += [
+            f"-DHAS_TRACEPOINT_{s.tracepoint}" for s in SIGNALS if self._btf.has_tracepoint(s.tracepoint)
+        ]
         flags += ["-DTRACE_ALL"] if trace_all else []
         flags += ["-DCGROUP_V1"] if self._version == 1 else []
         with tempfile.TemporaryFile() as log:
             try:
-                with _stderr_to(log):
+                with _outlived(log), _output_to(log):
                     return bcc.BPF(text=source_text(self._btf), cflags=[*flags, "-Wno-unused-function"])
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise TracerError(_refusal("BCC cannot compile the BPF programs", log, error)) from error
 
     def _load(self, name: str) -> Any:
@@ -174,10 +216,12 @@ class Programs:
             raw_tracepoint = type(self._bpf).RAW_TRACEPOINT
             with tempfile.TemporaryFile() as log:
                 try:
-                    with _stderr_to(log):
+                    with _output_to(log):
                         self._functions[name] = self._bpf.load_func(name, raw_tracepoint)
-                except Exception as error:
-                    raise TracerError(_refusal(f"the kernel refuses the BPF program {name}", log, error)) from error
+                except (Exception, SystemExit) as error:
+                    raise TracerError(
+                        _refusal(f"the kernel refuses the BPF program {name}", log, error)
+                    ) from error
         return self._functions[name]
 
     def run(self, name: str, args: Sequence[int] = (), cpu: int | None = None) -> int:
@@ -203,7 +247,9 @@ class Programs:
         self._bpf["memcgs"].clear()
 
     def attach(self) -> None:
-        """Load and attach every signal that this kernel has, decisions first: a ledger without them explains nothing."""
+        """Load and attach every signal that this kernel has, decisions first: a ledger without them explains
+        nothing.
+        """
         for signal in reversed(SIGNALS):
             if signal.only_v1 and self._version != 1:
                 continue
@@ -211,23 +257,28 @@ class Programs:
                 self._attach(signal)
             elif signal.required:
                 raise TracerError(
-                    f"this kernel has no tracepoint {signal.tracepoint} ({signal.without}); see memcg-tracer doctor"
+                    f"this kernel has no tracepoint {signal.tracepoint} ({signal.without}); see memcg-tracer
+                    doctor"
                 )
 
     def _attach(self, signal: Signal) -> None:
         try:
-            self._load(signal.program)
-            self._bpf.attach_raw_tracepoint(signal.tracepoint, signal.program)
-        except Exception as error:
+            self.attach_program(signal.tracepoint, signal.program)
+        except TracerError:
             if signal.required:
-                raise TracerError(f"cannot attach to {signal.tracepoint}: {error}; see memcg-tracer doctor") from error
+                raise
             return
         self.attached[signal.tracepoint] = "raw_tracepoint"
 
     def attach_program(self, tracepoint: str, program: str) -> None:
         """Attach one program by hand, for as long as it takes to learn something."""
         self._load(program)
-        self._bpf.attach_raw_tracepoint(tracepoint, program)
+        with tempfile.TemporaryFile() as log:
+            try:
+                with _output_to(log):
+                    self._bpf.attach_raw_tracepoint(tracepoint, program)
+            except (Exception, SystemExit) as error:
+                raise TracerError(_refusal(f"cannot attach to {tracepoint}", log, error)) from error
 
     def detach(self, tracepoint: str) -> None:
         """Detach what is attached to a tracepoint."""
@@ -252,9 +303,14 @@ class Programs:
         """(cgroup id, category) -> bytes of sums whose record was lost; exact once the signals are detached."""
         return {(int(k.cgroup_id), int(k.category)): int(v.value) for k, v in self._bpf["residue"].items()}
 
+    @property
+    def counts_reclaim(self) -> bool:
+        """Whether the kernel's scans and steals are counted (bpf/counts.bpf.c)."""
+        return "count_memcg_events" in self.attached or layout.reclaim_counts_are_node_stats(self._btf)
+
     def reclaim_counts(self, cgroup_id: int) -> dict[str, int]:
         """The kernel's counts of pages scanned and stolen from a cgroup since the begin; {} where not counted."""
-        if "count_memcg_events" not in self.attached:
+        if not self.counts_reclaim:
             return {}
         table = self._bpf["reclaim_counts"]
         try:
@@ -300,12 +356,15 @@ def _possible_cpus() -> int:
     return int(last) + 1
 
 
-def _refusal(what: str, log: Any, error: Exception) -> str:
+def _refusal(what: str, log: Any, error: BaseException) -> str:
     """One line for the user; the whole log is in the exception's cause, which --debug shows."""
     log.seek(0)
     text = log.read().decode(errors="replace")
     error.add_note(text)
-    lines = [line for line in text.splitlines() if "error:" in line] or [str(error)]
+    said = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in said if "error:" in line] or [str(error)]
+    if isinstance(error, SystemExit):
+        lines = said[-1:] or ["BCC gave up and said nothing"]
     if os.geteuid() != 0:
         return f"{what}: tracing needs root (run it with sudo)"
     return f"{what}: {lines[0].strip()}; see memcg-tracer doctor"

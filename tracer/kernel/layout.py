@@ -21,14 +21,14 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "page_counter": ("usage", "max", "high"),
     "memcg_vmstats_percpu": ("state",),
     "mem_cgroup": ("css", "memory", "memsw", "vmstats_percpu"),
-    "obj_cgroup": ("memcg",),
+    "obj_cgroup": ("memcg", "is_root"),
     "css_set": ("subsys",),
     "file_system_type": ("name",),
     "super_block": ("s_dev", "s_type"),
     "qstr": ("name", "len"),
-    "dentry": ("d_parent", "d_name", "d_u.d_alias"),
-    "inode": ("i_private", "i_ino", "i_sb", "i_generation", "i_mode", "i_size", "i_nlink", "i_dentry", "i_state"),
-    "address_space": ("host",),
+    "dentry": ("d_parent", "d_name", "d_u.d_alias", "d_alias"),
+    "inode": ("i_private", "i_ino", "i_sb", "i_generation", "i_mode", "i_size", "i_nlink", "i_dentry"),
+    "address_space": ("host", "flags"),
     "folio": ("flags", "mapping", "index", "memcg_data", "_flags_1", "_nr_pages", "_folio_nr_pages"),
     "percpu_counter": ("count",),
     "mm_struct": ("rss_stat", "total_vm", "pgtables_bytes"),
@@ -65,13 +65,16 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
         "nr_unmap_fail",
     ),
     "shrink_control": ("memcg",),
+    "trace_event_raw_mm_vmscan_direct_reclaim_begin_template": ("memcg_id",),
 }
 """The structures and members that the programs read, each structure after those that it holds by value. A member
-behind a dot is declared by its own name: a named union in between is the kernel's affair."""
+behind a dot is declared by its own name: a named union in between is the kernel's affair, and where it comes and goes
+(dentry.d_u: gone in 7.1) both ways are listed."""
 
 ENUMERATORS: Final = (
     "memory_cgrp_id",
     "PG_head",
+    "AS_EXITING",
     "NR_ANON_MAPPED",
     "NR_FILE_PAGES",
     "NR_SHMEM",
@@ -83,6 +86,7 @@ ENUMERATORS: Final = (
     "MEMCG_SOCK",
     "MEMCG_PERCPU_B",
     "MEMCG_VMALLOC",
+    "NR_VMALLOC",
     "MEMCG_KMEM",
     "MM_FILEPAGES",
     "MM_ANONPAGES",
@@ -102,8 +106,11 @@ ENUMERATORS: Final = (
 
 def header(btf: Btf) -> str:
     """The header's text for one kernel."""
-    lines = ["#define KERNEL_ENUM_" + n + f" {btf.enumerators[n]}" for n in ENUMERATORS if n in btf.enumerators]
+    lines = [
+        "#define KERNEL_ENUM_" + n + f" {btf.enumerators[n]}" for n in ENUMERATORS if n in btf.enumerators
+    ]
     known = {name for name in STRUCTS if btf.struct(name) is not None}
+    lines += ["#define RECLAIM_COUNTS_ARE_NODE_STATS 1"] * reclaim_counts_are_node_stats(btf)
     lines += [f"struct {name};" for name in sorted(known)]
     for name in STRUCTS:
         if name in known:
@@ -111,15 +118,31 @@ def header(btf: Btf) -> str:
     return "\n".join(lines) + "\n"
 
 
+def reclaim_counts_are_node_stats(btf: Btf) -> bool:
+    """Whether PGSCAN_* and PGSTEAL_* are of enum node_stat_item, not of vm_event_item: since "mm: move pgscan, pgsteal,
+    pgrefill to node stats" (7.1). An enum's members stand together in `Btf.enumerators`.
+    """
+    order = list(btf.enumerators)
+    members = ("NR_LRU_BASE", "PGSTEAL_DIRECT", "NR_VM_NODE_STAT_ITEMS")
+    if not all(name in btf.enumerators for name in members):
+        return False
+    first, steal, end = (order.index(name) for name in members)
+    return first < steal < end
+
+
 def _struct(btf: Btf, name: str, known: set[str]) -> list[str]:
     type_id = btf.struct(name)
     assert type_id is not None
-    present = {m.rpartition(".")[2]: found for m in STRUCTS[name] if (found := _member(btf, type_id, m)) is not None}
+    present = {
+        m.rpartition(".")[2]: found for m in STRUCTS[name] if (found := _member(btf, type_id, m)) is not None
+    }
     lines = [f"#define HAS_{name}_{member} 1" for member in present]
     lines += [f"struct {name} {{", "\tunion {", f"\t\tchar whole_[{max(btf.size_bytes(type_id), 1)}];"]
     for member, found in present.items():
         pad = f"char pad_{member}_[{found.offset_bytes}]; " if found.offset_bytes else ""
-        lines.append(f"\t\tstruct {{ {pad}{_declaration(btf, found, member, known)}; }} __attribute__((packed));")
+        lines.append(
+            f"\t\tstruct {{ {pad}{_declaration(btf, found, member, known)}; }} __attribute__((packed));"
+        )
     return [*lines, "\t};", "};"]
 
 
