@@ -257,8 +257,8 @@ class Programs:
                 self._attach(signal)
             elif signal.required:
                 raise TracerError(
-                    f"this kernel has no tracepoint {signal.tracepoint} ({signal.without}); see memcg-tracer
-                    doctor"
+                    f"this kernel has no tracepoint {signal.tracepoint} ({signal.without}); "
+                    "see memcg-tracer doctor"
                 )
 
     def _attach(self, signal: Signal) -> None:
@@ -300,7 +300,8 @@ class Programs:
         return not any(waiting[waiting.Key(0)])
 
     def take_residue(self) -> dict[tuple[int, int], int]:
-        """(cgroup id, category) -> bytes of sums whose record was lost; exact once the signals are detached."""
+        """(cgroup id, category) -> bytes of sums whose record was lost; exact once the signals are detached.
+        """
         return {(int(k.cgroup_id), int(k.category)): int(v.value) for k, v in self._bpf["residue"].items()}
 
     @property
@@ -309,7 +310,9 @@ class Programs:
         return "count_memcg_events" in self.attached or layout.reclaim_counts_are_node_stats(self._btf)
 
     def reclaim_counts(self, cgroup_id: int) -> dict[str, int]:
-        """The kernel's counts of pages scanned and stolen from a cgroup since the begin; {} where not counted."""
+        """The kernel's counts of pages scanned and stolen from a cgroup since the begin; {} where not
+        counted.
+        """
         if not self.counts_reclaim:
             return {}
         table = self._bpf["reclaim_counts"]
