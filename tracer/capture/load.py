@@ -59,7 +59,7 @@ _RUN_BY_US: Final = (
     "find_registers",
     "find_memcg",
     "read_memcg",
-    "prime_bytes",
+    "settle",
 )
 
 
@@ -300,8 +300,7 @@ class Programs:
         return not any(waiting[waiting.Key(0)])
 
     def take_residue(self) -> dict[tuple[int, int], int]:
-        """(cgroup id, category) -> bytes of sums whose record was lost; exact once the signals are detached.
-        """
+        """(cgroup id, category) -> bytes of sums whose record was lost; exact once all is detached."""
         return {(int(k.cgroup_id), int(k.category)): int(v.value) for k, v in self._bpf["residue"].items()}
 
     @property

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-
 from tracer.capture import calibrate, identity
 from tracer.capture.decode import Decoder, Records, rows_of
 from tracer.capture.load import RING_PAGES, Programs
@@ -39,8 +38,8 @@ _MOUNTS_MAX_AGE_S: Final = 1.0
 class Pipeline:
     """The programs, their rings, and the trace that they are written to.
 
-    `roots` are the cgroup directories to trace; None traces all. Raises TracerError where the kernel, BCC or the output
-    directory does not take part.
+    `roots` are the cgroup directories to trace; None traces all. Raises TracerError where the kernel, BCC or
+    the output directory does not take part.
     """
 
     def __init__(
@@ -126,7 +125,11 @@ class Pipeline:
     def _probes(self) -> dict[str, Any]:
         attached = self._programs.attached
         chosen = {s.tracepoint: attached.get(s.tracepoint) for s in SIGNALS}
-        return {tracepoint: hook for tracepoint, hook in chosen.items() if hook or not _is_unneeded(tracepoint, self._hierarchy)}
+        return {
+            tracepoint: hook
+            for tracepoint, hook in chosen.items()
+            if hook or not _is_unneeded(tracepoint, self._hierarchy)
+        }
 
     # What runs again and again
 
@@ -173,6 +176,7 @@ class Pipeline:
                 break
         self._write_samples(self._sampler.sample("end", self._clock_offset_ns))
         self._programs.detach_all()
+        calibrate.settle(self._programs)
         self._programs.drain()
         self.read_rings()
         residue = self._programs.take_residue()
@@ -204,7 +208,9 @@ class Pipeline:
         self._tasks.take_events(waiting["task"], self._clock_offset_ns)
         if len(waiting["inode"]):
             self._refresh_mounts()
-            self._writer.append("inodes", rows_of("inodes", identity.inode_rows(waiting["inode"], self._mounts)))
+            self._writer.append(
+                "inodes", rows_of("inodes", identity.inode_rows(waiting["inode"], self._mounts))
+            )
         self._cgroups.need(
             identity.actors(
                 waiting["pagecache"]["task_cgroup_id"],
@@ -272,11 +278,18 @@ class Pipeline:
         """A row for each stream that lost records since the last look."""
         now_ns = time.monotonic_ns()
         counts = self._programs.lost()
-        lost = {stream: count - self.lost[stream] for stream, count in counts.items() if count > self.lost[stream]}
+        lost = {
+            stream: count - self.lost[stream] for stream, count in counts.items() if count > self.lost[stream]
+        }
         if lost:
             offset = self._clock_offset_ns
             rows = [
-                {"time": now_ns + offset, "begin": self._loss_seen_ns + offset, "stream": stream, "lost": count}
+                {
+                    "time": now_ns + offset,
+                    "begin": self._loss_seen_ns + offset,
+                    "stream": stream,
+                    "lost": count,
+                }
                 for stream, count in lost.items()
             ]
             self._writer.append("loss", rows_of("loss", rows))
@@ -313,5 +326,3 @@ def _filters(options: Options, hierarchy: Hierarchy, roots: list[Path] | None) -
         "swap_bytes": options.swap_bytes,
         "command": list(options.command) or None,
     }
-
-

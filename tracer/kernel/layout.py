@@ -1,8 +1,9 @@
 """The C header that lets BPF programs read this kernel's structures by name.
 
-For each structure that the programs touch, the header declares the members they use at the offsets that the running
-kernel's BTF gives; nothing else of the structure exists for them. So the programs need no kernel headers and fit
-every kernel that has BTF. A member that this kernel lacks is left out; `HAS_<struct>_<member>` says that it is there.
+For each structure that the programs touch, the header declares the members they use at the offsets that the
+running kernel's BTF gives; nothing else of the structure exists for them. So the programs need no kernel
+headers and fit every kernel that has BTF. A member that this kernel lacks is left out;
+`HAS_<struct>_<member>` says that it is there.
 """
 
 from __future__ import annotations
@@ -67,9 +68,9 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "shrink_control": ("memcg",),
     "trace_event_raw_mm_vmscan_direct_reclaim_begin_template": ("memcg_id",),
 }
-"""The structures and members that the programs read, each structure after those that it holds by value. A member
-behind a dot is declared by its own name: a named union in between is the kernel's affair, and where it comes and goes
-(dentry.d_u: gone in 7.1) both ways are listed."""
+"""The structures and members that the programs read, each structure after those that it holds by value. A
+member behind a dot is declared by its own name: a named union in between is the kernel's affair, and where it
+comes and goes (dentry.d_u: gone in 7.1) both ways are listed."""
 
 ENUMERATORS: Final = (
     "memory_cgrp_id",
@@ -119,8 +120,8 @@ def header(btf: Btf) -> str:
 
 
 def reclaim_counts_are_node_stats(btf: Btf) -> bool:
-    """Whether PGSCAN_* and PGSTEAL_* are of enum node_stat_item, not of vm_event_item: since "mm: move pgscan, pgsteal,
-    pgrefill to node stats" (7.1). An enum's members stand together in `Btf.enumerators`.
+    """Whether PGSCAN_* and PGSTEAL_* are of enum node_stat_item, not of vm_event_item: since "mm: move
+    pgscan, pgsteal, pgrefill to node stats" (7.1). An enum's members stand together in `Btf.enumerators`.
     """
     order = list(btf.enumerators)
     members = ("NR_LRU_BASE", "PGSTEAL_DIRECT", "NR_VM_NODE_STAT_ITEMS")

@@ -1,7 +1,7 @@
 """The signals: which tracepoint carries each, which program reads it, and what is lost without it.
 
-Data, not code. A signal is there when the kernel's BTF has its tracepoint and its program loads; nothing looks at a
-version number.
+Data, not code. A signal is there when the kernel's BTF has its tracepoint and its program loads; nothing
+looks at a version number.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tracer.kernel.btf import Btf
 
 @dataclass(frozen=True)
 class Signal:
-    """One tracepoint that a program is attached to, as a raw tracepoint (Documentation/trace/tracepoints.rst)."""
+    """A tracepoint that a program is attached to as a raw one (Documentation/trace/tracepoints.rst)."""
 
     stream: str  # ring (a key of schema.WIRE) that it feeds
     tracepoint: str
@@ -25,8 +25,9 @@ class Signal:
 
     @property
     def program(self) -> str:
-        """The BPF program in bpf/ that reads it: of the tracepoint's name, but for reclaim's ends, which share one."""
-        return "reclaim_end" if self.stream == "reclaim" and self.tracepoint.endswith(("_end", "_sleep")) else self.tracepoint
+        """The BPF program in bpf/ that reads it: of the tracepoint's name, but reclaim's ends share one."""
+        ends_reclaim = self.stream == "reclaim" and self.tracepoint.endswith(("_end", "_sleep"))
+        return "reclaim_end" if ends_reclaim else self.tracepoint
 
 
 SIGNALS: Final = (
@@ -67,7 +68,12 @@ SIGNALS: Final = (
         "a cgroup at its limit begins to reclaim; the target is found by its page counter",
         "no reclaim attempts of cgroups",
     ),
-    Signal("reclaim", "mm_vmscan_memcg_reclaim_end", "and ends, with the pages freed", "no reclaim attempts of cgroups"),
+    Signal(
+        "reclaim",
+        "mm_vmscan_memcg_reclaim_end",
+        "and ends, with the pages freed",
+        "no reclaim attempts of cgroups",
+    ),
     Signal(
         "reclaim",
         "mm_vmscan_memcg_softlimit_reclaim_begin",
@@ -82,9 +88,16 @@ SIGNALS: Final = (
         "no soft-limit reclaim",
         required=False,
     ),
-    Signal("reclaim", "mm_vmscan_direct_reclaim_begin", "the machine is short: a task reclaims", "no direct reclaim"),
+    Signal(
+        "reclaim",
+        "mm_vmscan_direct_reclaim_begin",
+        "the machine is short: a task reclaims",
+        "no direct reclaim",
+    ),
     Signal("reclaim", "mm_vmscan_direct_reclaim_end", "and ends, with the pages freed", "no direct reclaim"),
-    Signal("reclaim", "mm_vmscan_kswapd_wake", "background reclaim begins", "no kswapd activity", required=False),
+    Signal(
+        "reclaim", "mm_vmscan_kswapd_wake", "background reclaim begins", "no kswapd activity", required=False
+    ),
     Signal("reclaim", "mm_vmscan_kswapd_sleep", "and ends", "no kswapd activity", required=False),
     Signal(
         "reclaim",
@@ -108,13 +121,27 @@ SIGNALS: Final = (
         only_v1=True,
     ),
     Signal("oom", "mark_victim", "a task is chosen to be killed; trigger and limit owner", "no OOM kills"),
-    Signal("cgroup", "cgroup_mkdir", "a cgroup is made", "cgroups made during the trace have no name", required=False),
+    Signal(
+        "cgroup",
+        "cgroup_mkdir",
+        "a cgroup is made",
+        "cgroups made during the trace have no name",
+        required=False,
+    ),
     Signal("cgroup", "cgroup_rmdir", "a cgroup is removed", "removal times are not known", required=False),
-    Signal("task", "sched_process_exec", "a process takes its program's name", "names may be the parent's", required=False),
-    Signal("task", "sched_process_exit", "a process ends", "reused process ids may be mixed up", required=False),
+    Signal(
+        "task",
+        "sched_process_exec",
+        "a process takes its program's name",
+        "names may be the parent's",
+        required=False,
+    ),
+    Signal(
+        "task", "sched_process_exit", "a process ends", "reused process ids may be mixed up", required=False
+    ),
 )
 
 
 def available(btf: Btf, *, version: int) -> dict[str, bool]:
-    """Tracepoint -> whether this kernel has it, for the signals that a cgroup hierarchy of `version` needs."""
+    """Tracepoint -> whether this kernel has it, for the signals that cgroups of `version` need."""
     return {s.tracepoint: btf.has_tracepoint(s.tracepoint) for s in SIGNALS if not s.only_v1 or version == 1}
