@@ -88,7 +88,8 @@ def test_verdict(page_cache_experiment: Any) -> None:
         "anonymous memory; the page cache had already given back 116 MiB and was used up 0.6 s before."
     )
     assert any(
-        "29696 pages; the kernel's own count over the same time: 29696" in line for line in verdict.evidence
+        "29696 pages of cache; the kernel's own count over the same time: 29696" in line
+        for line in verdict.evidence
     )
     assert any("freed none" in line for line in verdict.contributing)
     assert any("python3 (pid 41)" in line for line in report.advice)

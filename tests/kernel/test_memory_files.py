@@ -25,7 +25,8 @@ V1 = {
     "memory.soft_limit_in_bytes": "819200\n",
     "memory.kmem.usage_in_bytes": "8192\n",
     "memory.memsw.limit_in_bytes": "1638400\n",
-    "memory.failcnt": "17\n",
+    "memory.failcnt": "14\n",
+    "memory.memsw.failcnt": "3\n",
     "memory.oom_control": "oom_kill_disable 0\nunder_oom 1\noom_kill 3\n",
     "memory.stat": "cache 1\nrss 2\ntotal_cache 40960\ntotal_rss 81920\ntotal_shmem 4096\ntotal_dirty 0\n"
     "total_swap 12288\ntotal_workingset_refault_file 5\ntotal_pgmajfault 6\ntotal_inactive_file 28672\n",
@@ -44,6 +45,15 @@ V2 = {
     "memory.pressure": "some avg10=0.00 avg60=1.50 avg300=0.00 total=123\n"
     "full avg10=0.00 avg60=0.00 avg300=0.00 total=45\n",
 }
+
+
+def test_refusals_that_the_kernel_does_not_count_are_unknown(tmp_path: Path) -> None:
+    """With memory + swap bounded as memory is, and neither counted, 0 says nothing."""
+    same = {"memory.limit_in_bytes": "819200\n", "memory.memsw.limit_in_bytes": "819200\n"}
+    uncounted = {"memory.failcnt": "0\n", "memory.memsw.failcnt": "0\n"}
+    assert reading(tmp_path, 1, V1 | uncounted)["max_events"] == 0
+    assert reading(tmp_path, 1, V1 | uncounted | same)["max_events"] is None
+    assert reading(tmp_path, 1, V1 | same)["max_events"] == 17
 
 
 def reading(directory: Path, version: int, files: dict[str, str]) -> dict[str, int | None]:

@@ -21,6 +21,7 @@ import pandas as pd
 
 from tracer.analysis import ledger
 from tracer.analysis.ledger import Steps
+from tracer.analysis.reclaim import reclaimed_anon_pages
 from tracer.analysis.report import Cushion
 from tracer.analysis.tables import (
     Int64s,
@@ -52,10 +53,11 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Steal:
-    """Pages of the cgroup that reclaim took over one interval: page-cache deletions seen here, and the
-    kernel's own count (PGSTEAL_*), which also holds swapped-out anonymous pages."""
+    """Pages of the cgroup that reclaim took over one interval: page-cache deletions and swapped-out pages as
+    seen here, and the kernel's own count of both (PGSTEAL_*)."""
 
     evicted_pages: int
+    swapped_pages: int
     pgsteal_pages: int
 
 
@@ -174,7 +176,8 @@ def compare_with_kernel(trace: TraceTables, owner_id: int, members: Int64s, wind
     earlier = steal.times[steal.times < window.at_limit]
     since = int(earlier[-1]) + 1 if len(earlier) else start_ns(trace)
     evicted = evicted_pages(trace, members, since, int(until.times[-1]))
-    return Steal(evicted, int(until.values[-1]) - until.before)
+    swapped = reclaimed_anon_pages(trace, members, since, int(until.times[-1]))
+    return Steal(evicted, swapped, int(until.values[-1]) - until.before)
 
 
 def _last_below(usage: Steps, bytes_: int, otherwise: int) -> int:

@@ -31,10 +31,7 @@ def is_waited_for(reclaim: pd.DataFrame) -> Bools:
 
 def attempts(trace: TraceTables, targets: Int64s, begin_ns: int, end_ns: int) -> Reclaim:
     """The attempts for these cgroups that began within the interval, both ends included."""
-    reclaim = trace.reclaim
-    first, last = np.searchsorted(times_ns(reclaim), [begin_ns, end_ns + 1])
-    rows = reclaim.iloc[first:last]
-    rows = rows[np.isin(integers(rows["cgroup_id"]), targets)]
+    rows = _aimed_at(trace, targets, begin_ns, end_ns)
     return Reclaim(
         attempts=len(rows),
         scanned_pages=int(integers(rows["scanned"]).sum()),
@@ -42,6 +39,18 @@ def attempts(trace: TraceTables, targets: Int64s, begin_ns: int, end_ns: int) ->
         stall_ms=float(integers(rows["duration_ns"])[is_waited_for(rows)].sum() / 1e6),
         transcript=_transcript(trace, rows.iloc[-_TRANSCRIPT:]),
     )
+
+
+def reclaimed_anon_pages(trace: TraceTables, targets: Int64s, begin_ns: int, end_ns: int) -> int:
+    """Pages that the attempts for these cgroups took from anonymous lists: they went to swap."""
+    return int(integers(_aimed_at(trace, targets, begin_ns, end_ns)["reclaimed_anon"]).sum())
+
+
+def _aimed_at(trace: TraceTables, targets: Int64s, begin_ns: int, end_ns: int) -> pd.DataFrame:
+    reclaim = trace.reclaim
+    first, last = np.searchsorted(times_ns(reclaim), [begin_ns, end_ns + 1])
+    rows = reclaim.iloc[first:last]
+    return rows[np.isin(integers(rows["cgroup_id"]), targets)]
 
 
 def _transcript(trace: TraceTables, rows: pd.DataFrame) -> tuple[ReclaimAttempt, ...]:

@@ -184,9 +184,11 @@ def _evidence(findings: Findings) -> tuple[str, ...]:
     if cushion.absorbed_bytes:
         lines.append(f"{size(cushion.absorbed_bytes)} of other memory fitted in their place (charge ledger)")
     if findings.steal is not None:
+        steal = findings.steal
+        swapped = f" and {steal.swapped_pages} swapped out" if steal.swapped_pages else ""
         lines.append(
-            f"evictions seen: {findings.steal.evicted_pages} pages; the kernel's own count over the same "
-            f"time: {findings.steal.pgsteal_pages} (pagecache, pgsteal)"
+            f"evictions seen: {steal.evicted_pages} pages of cache{swapped}; the kernel's own count over the "
+            f"same time: {steal.pgsteal_pages} (pagecache, reclaim, pgsteal)"
         )
     lines.append(
         f"{reclaim.attempts} reclaim attempts scanned {reclaim.scanned_pages} and freed "

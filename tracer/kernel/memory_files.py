@@ -62,6 +62,7 @@ _V2_EVENTS: Final = {
     b"oom": "oom_events",
     b"oom_kill": "oom_kill_events",
 }
+_MEMSW_FAILCNT: Final = "memsw_failcnt"
 _V1_OOM_CONTROL: Final = {b"under_oom": "under_oom", b"oom_kill": "oom_kill_events"}
 
 
@@ -116,6 +117,7 @@ _FILES: Final[Mapping[int, Mapping[str, Callable[[bytes], Reading]]]] = MappingP
             "memory.memsw.limit_in_bytes": _size("swap_limit_bytes"),
             "memory.stat": _keyed(_V1_COLUMNS),
             "memory.failcnt": _size("max_events"),
+            "memory.memsw.failcnt": _size(_MEMSW_FAILCNT),
             "memory.oom_control": _keyed(_V1_OOM_CONTROL),
         },
         2: {
@@ -173,6 +175,7 @@ class MemcgFiles:
         # same, were the two read at one instant.
         if self._version == 1:
             reading["swap_usage_bytes"] = reading["swap_bytes"]
+            _add_memsw_refusals(reading)
         else:
             reading["swap_bytes"] = reading["swap_usage_bytes"]
         return reading
@@ -181,6 +184,20 @@ class MemcgFiles:
         """Close the files; a later `read` says that the cgroup is gone."""
         while self._open:
             os.close(self._open.pop()[0])
+
+
+def _add_memsw_refusals(reading: Reading) -> None:
+    """v1: a charge that memory + swap refuses never comes to memory's own counter (try_charge_memcg), so a
+    cgroup whose two limits are the same hits the first. Kernels with page_counter.track_failcnt (seen on 6.18)
+    do not count there: then 0 does not say that the limit was not hit.
+    """
+    refused = reading.pop(_MEMSW_FAILCNT, None)
+    limit, memsw_limit = reading["limit_bytes"], reading["swap_limit_bytes"]
+    if refused is None or reading["max_events"] is None or limit is None or memsw_limit is None:
+        return
+    reading["max_events"] += refused
+    if not refused and memsw_limit <= limit < _UNLIMITED_FROM:
+        reading["max_events"] = None
 
 
 def _pread(fd: int) -> bytes:
