@@ -43,13 +43,6 @@ BPF_HASH(residue, struct residue_key, s64, 8192);
 BPF_PERCPU_ARRAY(combine_busy, u32, 1);
 BPF_PERCPU_ARRAY(combine_waiting, u32, 1); /* whether something was combined on this CPU since the last drain */
 
-/* memcg -> this CPU's byte counters when last seen. */
-struct bytes_seen {
-	s64 bytes[BYTE_COUNTERS];
-};
-
-BPF_TABLE("percpu_hash", struct mem_cgroup *, struct bytes_seen, bytes_seen, 4096);
-
 static __always_inline bool send(struct combined *sum)
 {
 	struct charge_event *record = charge_ring.ringbuf_reserve(sizeof(*record));
@@ -87,9 +80,14 @@ static __always_inline void add_residue(u64 cgroup_id, u32 category, s64 delta_b
 	s64 zero = 0;
 	s64 *total = residue.lookup_or_try_init(&key, &zero);
 
-	count_lost(STREAM_CHARGE);
 	if (total)
 		__sync_fetch_and_add(total, delta_bytes);
+}
+
+static __always_inline void lose(u64 cgroup_id, u32 category, s64 delta_bytes)
+{
+	count_lost(STREAM_CHARGE);
+	add_residue(cgroup_id, category, delta_bytes);
 }
 
 /* Make `sum` the one of (memcg, tgid, category); false where the memcg is not traced. */
@@ -103,7 +101,7 @@ static __always_inline bool claim(struct combined *sum, struct mem_cgroup *memcg
 	if (!info || !info->traced)
 		return false;
 	if (sum->updates && !send(sum))
-		add_residue(sum->cgroup_id, sum->category, sum->delta_bytes);
+		lose(sum->cgroup_id, sum->category, sum->delta_bytes);
 	clear(sum);
 	sum->memcg = memcg;
 	sum->cgroup_id = info->cgroup_id;
@@ -141,7 +139,7 @@ static __always_inline int charge(struct mem_cgroup *memcg, u32 category, s64 de
 		return 0;
 	if (*busy) {
 		if (is_traced(memcg))
-			add_residue(traced_id(memcg), category, delta_bytes);
+			lose(traced_id(memcg), category, delta_bytes);
 		return 0;
 	}
 	*busy = 1;
@@ -166,45 +164,86 @@ static __always_inline struct memcg_vmstats_percpu *this_cpu_stats(struct mem_cg
 	return offset && *offset && counters ? (struct memcg_vmstats_percpu *)(counters + *offset) : NULL;
 }
 
+/* The exact counter of a category; EXACT_COUNTERS where the tracepoint's word is enough. */
+static __always_inline u32 exact_counter(u32 category)
+{
+	switch (category) {
+	case CATEGORY_SLAB_RECLAIMABLE:
+		return EXACT_SLAB_RECLAIMABLE;
+	case CATEGORY_SLAB_UNRECLAIMABLE:
+		return EXACT_SLAB_UNRECLAIMABLE;
+	case CATEGORY_PERCPU:
+		return EXACT_PERCPU;
+	case CATEGORY_KERNEL_STACK:
+		return EXACT_KERNEL_STACK;
+	case CATEGORY_PAGE_TABLES:
+		return EXACT_PAGE_TABLES;
+	case CATEGORY_SOCK:
+		return EXACT_SOCK;
+	case CATEGORY_VMALLOC:
+		return EXACT_VMALLOC;
+	case CATEGORY_KERNEL:
+		return EXACT_KERNEL;
+	}
+	return EXACT_COUNTERS;
+}
+
+/* The unit that the kernel keeps an exact counter in (memcg_page_state_unit in mm/memcontrol.c). */
+static __always_inline s64 unit_bytes(u32 counter)
+{
+	switch (counter) {
+	case EXACT_SLAB_RECLAIMABLE:
+	case EXACT_SLAB_UNRECLAIMABLE:
+	case EXACT_PERCPU:
+		return 1;
+	case EXACT_KERNEL_STACK:
+		return 1024;
+	}
+	return PAGE_SIZE;
+}
+
+/* How a counter of this CPU differs from what was last seen of it. */
+static __always_inline s64 unseen_bytes(struct memcg_vmstats_percpu *stats, struct counters_seen *seen,
+					u32 counter, u32 index)
+{
+	s64 value = READ(stats, state[(index - 1) & (TRACER_STATE_ITEMS - 1)]);
+	s64 delta = value - seen->values[counter];
+
+	seen->values[counter] = value;
+	return delta * unit_bytes(counter);
+}
+
 /*
- * Slab and percpu memory are counted in bytes, but the tracepoint reports whole pages (memcg_state_val_in_pages in
- * mm/memcontrol.c rounds every small update to at least one page), so its sum drifts. The counter itself is exact: take
- * its difference since the last look. Without a calibrated index, the tracepoint's pages are all there is.
+ * The tracepoint is not enough for kernel memory. It reports whole pages of counters kept in bytes
+ * (memcg_state_val_in_pages in mm/memcontrol.c rounds every small update to at least one page). And kernel memory is
+ * freed in interrupts too, most of it by RCU: one that comes while our program runs on this CPU finds it busy, and the
+ * kernel then skips it (bpf_prog_info.recursion_misses). The counter itself is exact: take its difference since the
+ * last look. Without a calibrated index, the tracepoint's pages are all there is.
  */
-static __always_inline s64 exact_bytes(struct mem_cgroup *memcg, u32 which, s64 reported_bytes)
+static __always_inline s64 exact_bytes(struct mem_cgroup *memcg, u32 counter, s64 reported_bytes)
 {
 	struct calibration *known = calibrated();
 	struct memcg_vmstats_percpu *stats = this_cpu_stats(memcg);
-	u32 index = known ? known->byte_counter_index[which] : 0;
+	u32 index = known && counter < EXACT_COUNTERS ? known->counter_index[counter] : 0;
+	struct counters_seen zero = {};
 
 	if (!index || !stats)
 		return reported_bytes;
 
-	s64 bytes = READ(stats, state[(index - 1) & (TRACER_STATE_ITEMS - 1)]);
-	struct bytes_seen zero = {};
-	struct bytes_seen *seen = bytes_seen.lookup_or_try_init(&memcg, &zero);
+	struct counters_seen *seen = counters_seen.lookup_or_try_init(&memcg, &zero);
 
-	if (!seen)
-		return reported_bytes;
-
-	s64 delta = bytes - seen->bytes[which];
-
-	seen->bytes[which] = bytes;
-	return delta;
+	return seen ? unseen_bytes(stats, seen, counter, index) : reported_bytes;
 }
 
 static __always_inline int account(struct mem_cgroup *memcg, u32 category, s64 pages)
 {
+	u32 counter = exact_counter(category);
 	s64 delta_bytes = pages * (s64)PAGE_SIZE;
 
 	if (category == CATEGORY_COUNT || !is_traced(memcg))
 		return 0;
-	if (category == CATEGORY_SLAB_RECLAIMABLE)
-		delta_bytes = exact_bytes(memcg, BYTES_SLAB_RECLAIMABLE, delta_bytes);
-	else if (category == CATEGORY_SLAB_UNRECLAIMABLE)
-		delta_bytes = exact_bytes(memcg, BYTES_SLAB_UNRECLAIMABLE, delta_bytes);
-	else if (category == CATEGORY_PERCPU)
-		delta_bytes = exact_bytes(memcg, BYTES_PERCPU, delta_bytes);
+	if (counter != EXACT_COUNTERS)
+		delta_bytes = exact_bytes(memcg, counter, delta_bytes);
 	return charge(memcg, category, delta_bytes);
 }
 

@@ -150,8 +150,10 @@ static __always_inline int emit_cgroup(struct cgroup *cgroup, const char *path, 
 	struct mem_cgroup *memcg = cgroup_memcg(cgroup);
 
 	/* The memory of an earlier memcg can be this one's now. */
-	if (event == CGROUP_MKDIR && memcg)
+	if (event == CGROUP_MKDIR && memcg) {
 		memcgs.delete(&memcg);
+		counters_seen.delete(&memcg);
+	}
 
 	struct cgroup_event *record = cgroup_ring.ringbuf_reserve(sizeof(*record));
 

@@ -132,22 +132,36 @@ PROGRAM(read_memcg)
 	return !sum_counters(out->counters.state, memcg);
 }
 
-/* Take this CPU's byte counters of a memcg as seen, before the ledger starts. args: its address. Run on each CPU. */
-PROGRAM(prime_bytes)
+/*
+ * What this CPU's counters of a memcg have that the ledger has not: before it starts, take it as seen; at its end, add
+ * it, to no process. args: the memcg's address; whether to add. Run on each CPU.
+ */
+PROGRAM(settle)
 {
 	struct calibration *known = calibrated();
 	struct mem_cgroup *memcg = (struct mem_cgroup *)ctx->args[0];
 	struct memcg_vmstats_percpu *stats = this_cpu_stats(memcg);
-	struct bytes_seen zero = {};
-	struct bytes_seen *seen = bytes_seen.lookup_or_try_init(&memcg, &zero);
+	struct memcg_info *info = memcg_info(memcg);
+	struct counters_seen zero = {};
 
-	if (!known || !stats || !seen)
+	if (!known || !stats || !info || info->cgroup_id != memcg_id(memcg))
 		return 1;
-	for (u32 which = 0; which < BYTE_COUNTERS; which++) {
-		u32 index = known->byte_counter_index[which];
 
-		if (index)
-			seen->bytes[which] = READ(stats, state[(index - 1) & (TRACER_STATE_ITEMS - 1)]);
+	struct counters_seen *seen = counters_seen.lookup_or_try_init(&memcg, &zero);
+
+	if (!seen)
+		return 1;
+	for (u32 category = 0; category < CATEGORY_COUNT; category++) {
+		u32 counter = exact_counter(category);
+		u32 index = counter < EXACT_COUNTERS ? known->counter_index[counter] : 0;
+
+		if (!index)
+			continue;
+
+		s64 delta_bytes = unseen_bytes(stats, seen, counter, index);
+
+		if (delta_bytes && ctx->args[1])
+			add_residue(info->cgroup_id, category, delta_bytes);
 	}
 	return 0;
 }

@@ -18,20 +18,24 @@ enum stream {
 	STREAM_COUNT,
 };
 
-/* The counters that the kernel keeps in bytes. */
-enum byte_counter {
-	BYTES_SLAB_RECLAIMABLE,
-	BYTES_SLAB_UNRECLAIMABLE,
-	BYTES_PERCPU,
-	BYTE_COUNTERS,
+/* The counters that the ledger looks at itself (exact_bytes in charge.bpf.c). */
+enum exact_counter {
+	EXACT_SLAB_RECLAIMABLE,
+	EXACT_SLAB_UNRECLAIMABLE,
+	EXACT_PERCPU,
+	EXACT_KERNEL_STACK,
+	EXACT_PAGE_TABLES,
+	EXACT_SOCK,
+	EXACT_VMALLOC,
+	EXACT_KERNEL,
+	EXACT_COUNTERS,
 };
 
 /* What can only be learnt by running on this kernel (bpf/probe.bpf.c); 0 = not known. */
 struct calibration {
 	u64 cgroup_root; /* struct cgroup_root of the memory controller's hierarchy */
 	u64 regs_offset; /* from the bottom of a task's kernel stack to its struct pt_regs */
-	u8 byte_counter_index[BYTE_COUNTERS]; /* position + 1 in memcg_vmstats_percpu.state */
-	u8 pad[5];
+	u8 counter_index[EXACT_COUNTERS]; /* position + 1 in memcg_vmstats_percpu.state */
 };
 
 BPF_ARRAY(calibration, struct calibration, 1);
@@ -45,6 +49,13 @@ struct memcg_info {
 
 BPF_HASH(roots, u64, u8, 1024); /* cgroup ids asked for: they and all below are traced */
 BPF_TABLE("lru_hash", struct mem_cgroup *, struct memcg_info, memcgs, 16384);
+
+/* memcg -> this CPU's exact counters when last looked at, in the kernel's units. */
+struct counters_seen {
+	s64 values[EXACT_COUNTERS];
+};
+
+BPF_TABLE("percpu_hash", struct mem_cgroup *, struct counters_seen, counters_seen, 4096);
 
 static __always_inline void count_lost(u32 stream)
 {

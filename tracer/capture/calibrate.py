@@ -33,8 +33,17 @@ _libc = ctypes.CDLL(None)
 _MAX_ROUNDS: Final = 12
 _AGREEMENT: Final = 0.9
 
-BYTE_COUNTERS: Final = ("NR_SLAB_RECLAIMABLE_B", "NR_SLAB_UNRECLAIMABLE_B", "MEMCG_PERCPU_B")
-"""In the order of enum byte_counter in bpf/tracked.h."""
+EXACT_COUNTERS: Final = (
+    "NR_SLAB_RECLAIMABLE_B",
+    "NR_SLAB_UNRECLAIMABLE_B",
+    "MEMCG_PERCPU_B",
+    "NR_KERNEL_STACK_KB",
+    "NR_PAGETABLE",
+    "MEMCG_SOCK",
+    "MEMCG_VMALLOC",
+    "MEMCG_KMEM",
+)
+"""In the order of enum exact_counter in bpf/tracked.h."""
 
 
 def calibrate(programs: Programs, btf: Btf, hierarchy_root: Path) -> Mapping[str, int]:
@@ -50,8 +59,8 @@ def calibrate(programs: Programs, btf: Btf, hierarchy_root: Path) -> Mapping[str
     table = programs.map("calibration")
     known = table[table.Key(0)]
     known.cgroup_root = root
-    for number, name in enumerate(BYTE_COUNTERS):
-        known.byte_counter_index[number] = positions.get(name, -1) + 1
+    for number, name in enumerate(EXACT_COUNTERS):
+        known.counter_index[number] = positions.get(name, -1) + 1
     table[table.Key(0)] = known
     return positions
 
@@ -276,4 +285,16 @@ def prime(programs: Programs, memcg: int) -> None:
     """Take a cgroup's byte counters of this moment as the ledger's zero, on every CPU."""
     for cpu in range(programs.cpus):
         with suppress(OSError):  # offline
-            programs.run("prime_bytes", [memcg], cpu)
+            programs.run("settle", [memcg, 0], cpu)
+
+
+def settle(programs: Programs) -> None:
+    """Add to the ledger what the counters of the cgroups that it saw have beyond it, as sums without a process.
+
+    Updates in an interrupt that hits one of our programs are seen at the next update only (charge.bpf.c, `exact_bytes`):
+    these are the last ones. A cgroup that is gone keeps what it had.
+    """
+    for memcg in list(programs.map("counters_seen").keys()):
+        for cpu in range(programs.cpus):
+            with suppress(OSError):  # offline
+                programs.run("settle", [memcg.value, 1], cpu)
