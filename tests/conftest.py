@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from golden import compare
 
 from tracer.capture.load import find_bcc
 from tracer.errors import TracerError
@@ -100,3 +101,10 @@ def disk_dir(tmp_path: Path) -> Iterator[Path]:
     """A temporary directory on a filesystem that is not kept in memory."""
     with scratch_directory(tmp_path) as directory:
         yield directory
+
+
+@pytest.fixture
+def matches_golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`matches_golden(NAME, text)` compares with golden/NAME beside the test, or with an absolute path."""
+    folder = request.path.parent / "golden"
+    return lambda name, text: compare(folder / name, text, request.node.nodeid)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,8 +25,6 @@ from tracer.analysis.report import (
     Victim,
 )
 
-GOLDEN = Path(__file__).parent / "golden"
-UPDATE = "MEMCG_TRACER_UPDATE_GOLDEN"
 MIB = 1 << 20
 ORIGIN = pd.Timestamp("2025-11-24 23:40:01", tz="UTC")
 
@@ -243,25 +238,3 @@ def new_timeline() -> Callable[..., pd.DataFrame]:
 @pytest.fixture
 def origin() -> pd.Timestamp:
     return ORIGIN
-
-
-@pytest.fixture
-def matches_golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """Compares a text with tests/render/golden/NAME; with UPDATE=1 set, it writes that file instead."""
-
-    def compare(name: str, text: str) -> None:
-        path = GOLDEN / name
-        if os.environ.get(UPDATE) == "1":
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-            return
-        expected = path.read_text(encoding="utf-8") if path.exists() else ""
-        if text == expected:
-            return
-        difference = "\n".join(
-            difflib.unified_diff(expected.splitlines(), text.splitlines(), "golden", "now", lineterm="")
-        )
-        command = f"{UPDATE}=1 .venv/bin/pytest '{request.node.nodeid}'"
-        pytest.fail(f"{difference}\n\nIf this is what it should be: {command}", pytrace=False)
-
-    return compare

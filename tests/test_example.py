@@ -1,0 +1,54 @@
+"""The recorded example: a real trace of this project's own, read on any machine, with the texts that it must give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import tracer
+from tracer.cli import group
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = "traces/page-cache"
+VIEWS = {
+    "timeline.txt": ["timeline", EXAMPLE],
+    "timeline.csv": ["timeline", EXAMPLE, "--csv", "--every", "200ms"],
+    "explain.txt": ["explain", EXAMPLE],
+    "explain.json": ["explain", EXAMPLE, "--json"],
+    "info.txt": ["info", EXAMPLE],
+}
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_views(name: str, matches_golden: Callable[[str, str], None]) -> None:
+    shown = CliRunner().invoke(group, VIEWS[name], catch_exceptions=False)
+    assert shown.exit_code == 0
+    matches_golden(str(ROOT / f"{EXAMPLE}.{name}"), shown.output)
+
+
+def test_the_three_acts() -> None:
+    """Cache fills the limit; it gives way to anonymous memory while usage stays; when it is used up comes the kill."""
+    trace = tracer.open(EXAMPLE)
+    (report,) = trace.explain()
+    limit = report.limit_owner.limit_bytes
+    assert limit == 100 << 20
+    frame = trace.timeline(cgroup=report.limit_owner.cgroup, every="20ms")
+    before = frame[frame.index <= report.time]
+    assert before["cache_bytes"].max() > 0.9 * limit
+    giving_way = before[before["anon_bytes"].between(0.2 * limit, 0.9 * limit)]
+    assert giving_way["usage_bytes"].min() > 0.95 * limit
+    assert report.verdict.cause == "anon_growth"
+    assert report.cushion.cache_end_bytes < 0.02 * limit
+    pgsteal = trace.samples["pgsteal"].dropna().max()
+    evicted = trace.pagecache[trace.pagecache["cause"] == "reclaim_memcg"]["nr_pages"].sum()
+    assert evicted == pgsteal
+    composition = report.composition
+    assert composition.total == limit
