@@ -133,6 +133,7 @@ def test_resolve_stays_below_the_mount(tree: Hierarchy, pattern: str) -> None:
         ("nginx.servce", "near it: /system.slice/nginx.service"),
         ("shop-dx", f"near it: /docker/{ID}"),
         ("qqqqqq", "none with a name like it"),
+        ("qqqqqq", "only while it runs"),
         ("4f2c9d", "ambiguous"),
         ("", "empty"),
         ("a\0b", "means nothing"),

@@ -25,6 +25,10 @@ from tracer.kernel.mounts import Mount, read_mounts
 _FILEID_KERNFS = 0xFE  # include/linux/exportfs.h: eight bytes, the node's id
 _MIN_ID_PREFIX = 6  # shorter prefixes of a container id are too often a word that means something else
 _NEAR_MATCHES = 5
+_WHILE_IT_RUNS = (
+    " (a container has a cgroup only while it runs: to catch its start, trace the cgroup above it, "
+    "as -c /docker, or everything)"
+)
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,8 @@ def _why_no_match(paths: list[str], pattern: str) -> str:
     near += [path for path in paths if pattern in path]
     listed = ", ".join(repr(path)[1:-1] for path in list(dict.fromkeys(near))[:_NEAR_MATCHES])
     hint = f"near it: {listed}" if listed else f"there are {len(paths)} cgroups, none with a name like it"
-    return f"no cgroup or container matches {pattern!r}; {hint}"
+    wait = "" if "/" in pattern else _WHILE_IT_RUNS
+    return f"no cgroup or container matches {pattern!r}; {hint}{wait}"
 
 
 def _gone_or_raise(error: int) -> None:

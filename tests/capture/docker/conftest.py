@@ -150,7 +150,7 @@ def _root_of_busybox() -> bytes:
         program = tarfile.TarInfo("bin/busybox")
         program.size, program.mode = len(busybox), 0o755
         tar.addfile(program, BytesIO(busybox))
-        for name in ("sh", "dd", "tail"):
+        for name in ("sh", "dd", "mkfifo", "sleep", "tail"):
             link = tarfile.TarInfo(f"bin/{name}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)

@@ -21,9 +21,15 @@ from tracer.lab import checks
 pytestmark = pytest.mark.kernel
 
 LIMIT_BYTES = 100 << 20
-# Read the big file, then keep the endless last line of /dev/zero in memory. The address space is bounded, so
-# that a container without its limit would not take the machine's memory.
-EXPERIMENT = "ulimit -v 409600; dd if=/data/big of=/dev/null bs=64k 2>/dev/null; exec tail /dev/zero"
+EXPERIMENT = """
+ulimit -v 409600  # should the container's limit not hold, this one protects the machine
+dd if=/data/big of=/dev/null bs=64k 2>/dev/null
+mkfifo /zeros
+while dd if=/dev/zero bs=64k count=16 2>/dev/null; do sleep 0.01; done >/zeros &
+exec tail </zeros
+"""
+"""Reads the big file, then keeps an endless last line in memory, which grows by 1 MiB at a time: slowly
+enough for each act to be seen."""
 CHECKS = (
     checks.cause_is_named,
     checks.composition_adds_up,
@@ -106,7 +112,7 @@ def test_a_container_that_begins_and_ends_while_all_is_traced(
 def test_a_container_that_runs_already_by_its_name(engine: Any, start_recorder: Callable[..., Any]) -> None:
     name = "uneven-37_MiB.x"
     os.mkfifo(engine.files / "go")
-    engine.run(name, f"read go </data/go; {EXPERIMENT}", "-d")
+    engine.run(name, f"read go </data/go\n{EXPERIMENT}", "-d")
     container = engine.inspect(name)
     recorder = start_recorder("-c", name, env=engine.env)
     (engine.files / "go").write_text("go\n", encoding="ascii")
@@ -128,3 +134,14 @@ def test_containers_that_are_gone_at_once(engine: Any, start_recorder: Callable[
     containers = cgroups[cgroups["container_id"].notna()]
     assert set(containers["container"]) == names
     assert (containers["created"] < containers["removed"]).all()
+
+
+def test_a_container_that_does_not_run_yet(engine: Any, tmp_path: Path) -> None:
+    engine.docker("create", "--name", "not-yet_29", "--network", "none", "memcg-tracer-test", "/bin/sh")
+    command = [sys.executable, "-m", "tracer", "record", "-o", str(tmp_path / "trace"), "-c", "not-yet_29"]
+    done = subprocess.run(command, env=engine.env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'not-yet_29'" in done.stderr
+    assert "-c /docker" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "trace").exists()
