@@ -24,6 +24,13 @@ class Recorder:
         self.process = subprocess.Popen(
             [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
         )
+        try:
+            self._wait_until(ready)
+        except BaseException:  # Ctrl-C, too, may come before anyone knows of this process
+            self.process.kill()
+            raise
+
+    def _wait_until(self, ready: Path) -> None:
         deadline = time.monotonic() + READY_WITHIN_S
         while not ready.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:

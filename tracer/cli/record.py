@@ -26,7 +26,7 @@ from tracer.schema import WIRE
 Examples:
   sudo memcg-tracer record --limit 100M -- ./my-program --its-options
   sudo memcg-tracer record -c my-container -d 60
-  sudo memcg-tracer record -c '/docker/*' -o traces/all-of-docker"""
+  sudo memcg-tracer record -c /docker -o traces/all-of-docker"""
 )
 @click.option(
     "-o", "output", metavar="DIR", type=click.Path(path_type=Path),
