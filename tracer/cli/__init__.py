@@ -72,6 +72,10 @@ def main() -> None:
         status: Any = group.main(args=arguments, prog_name="memcg-tracer", standalone_mode=False)
     except click.exceptions.Exit as end:
         status = end.exit_code
+    except click.UsageError as error:
+        verb = error.ctx.command_path if error.ctx else "memcg-tracer"
+        message = f"{error.format_message().rstrip('.')}; see {verb} -h"
+        status = _complain(message, error.exit_code, error if debug else None)
     except click.ClickException as error:
         status = _complain(error.format_message(), error.exit_code, error if debug else None)
     except click.Abort:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -106,8 +107,10 @@ def command(
         ring_pages=_ring_pages(os.environ.get("MEMCG_TRACER_RING_PAGES", "")),
     )
     progress = _Progress(has_command=bool(argv))
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # it would end us without tidying up
     recording = record(options, progress)
     progress.done()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     click.echo(os.fsencode(recording.path))
     sys.exit(recording.status)
 

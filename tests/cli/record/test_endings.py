@@ -1,0 +1,163 @@
+"""However a recording ends: the status, the reason, a whole trace, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tracer
+
+pytestmark = pytest.mark.kernel
+
+StartRecording = Callable[..., Any]  # conftest.py
+
+PAGES = 259
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal(start_recording: StartRecording, memcg: Path, number: signal.Signals) -> None:
+    recording = start_recording("-c", memcg.name, "--ready-file", "ready").wait_until_ready()
+    recording.process.send_signal(number)
+    recording.assert_ended(0, number.name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_too(start_recording: StartRecording, number: signal.Signals) -> None:
+    command = [sys.executable, "-c", "import signal; signal.signal(2, signal.SIG_DFL); signal.pause()"]
+    recording = start_recording("--ready-file", "ready", "--", *command).wait_until_ready()
+    recording.wait_for(lambda: "tracing (ready" in _read_line(recording))
+    recording.process.send_signal(number)
+    recording.assert_ended(128 + number, number.name)
+
+
+def test_a_stubborn_command_is_killed_and_recorded_until_then(
+    start_recording: StartRecording, tmp_path: Path
+) -> None:
+    stubborn = 'trap "head -c 1M /dev/zero > late" TERM; touch stubborn; while :; do sleep 0.1; done'
+    recording = start_recording("--", "sh", "-c", stubborn)
+    recording.wait_for((tmp_path / "stubborn").exists)
+    recording.process.send_signal(signal.SIGTERM)
+    recording.assert_ended(128 + signal.SIGKILL, "SIGTERM")
+    assert added_pages(recording.path, tmp_path / "late") == 256
+
+
+def test_a_second_signal_does_not_wait(start_recording: StartRecording, tmp_path: Path) -> None:
+    stubborn = 'trap "touch asked" INT; touch stubborn; while :; do sleep 0.1; done'
+    recording = start_recording("--", "sh", "-c", stubborn)
+    recording.wait_for((tmp_path / "stubborn").exists)
+    recording.process.send_signal(signal.SIGINT)
+    recording.wait_for((tmp_path / "asked").exists)
+    recording.process.send_signal(signal.SIGINT)
+    recording.assert_ended(128 + signal.SIGKILL, "SIGINT")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_it_is_ready(
+    start_recording: StartRecording, tmp_path: Path, number: signal.Signals
+) -> None:
+    """While the programs are compiled, say: the command never runs."""
+    recording = start_recording("--", "touch", "ran")
+    recording.wait_for(recording.cgroups)
+    recording.process.send_signal(number)
+    recording.assert_ended(128 + number, number.name)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_time_is_over(start_recording: StartRecording, memcg: Path) -> None:
+    start_recording("-d", "0.2", "-c", memcg.name).assert_ended(0, "duration")
+
+
+def test_the_time_is_over_for_the_command_too(start_recording: StartRecording) -> None:
+    start_recording("-d", "0.2", "--", "sleep", "1000").assert_ended(128 + signal.SIGTERM, "duration")
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [
+        ("exit 0", 0),
+        ("exit 41", 41),
+        ("kill -KILL $$", 137),
+        ("kill -SEGV $$", 139),
+        ("kill -INT $$", 130),
+        ("echo said; sleep 1000 & setsid sleep 1000 & exit 5", 5),  # children that would outlive it
+    ],
+)
+def test_the_commands_own_end(start_recording: StartRecording, script: str, status: int) -> None:
+    recording = start_recording("--limit", "50M", "--", "sh", "-c", script)
+    recording.assert_ended(status, "command_ended")
+    assert recording.stdout.startswith("said\n" if "said" in script else str(recording.path))
+
+
+def test_the_command_starts_when_all_is_attached_and_said(start_recording: StartRecording) -> None:
+    """It finds the ready file and the probes in meta.json, and its first page is in the trace."""
+    script = (
+        "test -e ready || exit 10\n"
+        """grep -q '"mark_victim": "raw_tracepoint"' trace/meta.json || exit 11\n"""
+        f"head -c {PAGES * 4096} /dev/zero > written"
+    )
+    recording = start_recording("--ready-file", "ready", "--", "sh", "-c", script)
+    recording.assert_ended(0, "command_ended")
+    assert added_pages(recording.path, recording.folder / "written") == PAGES
+
+
+def test_the_ready_file_is_not_there_before(start_recording: StartRecording) -> None:
+    recording = start_recording("--ready-file", "ready", "--", "true")
+    recording.wait_for(lambda: recording.cgroups() or recording.ready_file.exists())
+    assert not recording.ready_file.exists()
+    recording.wait_until_ready()
+    assert recording.meta["probes"]["mark_victim"] == "raw_tracepoint"
+    recording.assert_ended(0, "command_ended")
+
+
+def test_nobody_listens(start_recording: StartRecording) -> None:
+    """Whoever read our messages is gone: no reason to stop recording, or to leave a cgroup behind."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    recording = start_recording("--", "sh", "-c", "exit 6", stderr=writer)
+    os.close(writer)
+    recording.assert_ended(6, "command_ended")
+
+
+@pytest.mark.parametrize("options", [[], ["--limit", "20M", "--swap", "0"]])
+def test_a_hostile_command(start_recording: StartRecording, tmp_path: Path, options: list[str]) -> None:
+    """Its name is that of its process, in the trace, the messages, and a directory."""
+    hostile = tmp_path / "\x1b[31m\n<b>"
+    hostile.symlink_to(sys.executable)
+    code = "x = bytearray(b'x') * (40 << 20)" if options else "pass"
+    recording = start_recording(*options, "--", hostile, "-S", "-c", code)
+    recording.assert_ended(137 if options else 0, "command_ended")
+    assert "\x1b" not in recording.stderr
+    if options:
+        assert r"OOM kill: \x1b[31m\n<b>" in recording.stderr
+        assert tracer.open(recording.path).oom["comm"].tolist() == ["\x1b[31m\n<b>"]
+
+
+def test_what_a_killed_recorder_left_is_removed_by_the_next(start_recording: StartRecording) -> None:
+    first = start_recording("--ready-file", "ready", "--", "sleep", "1000").wait_until_ready()
+    first.wait_for(lambda: "tracing (ready" in _read_line(first))
+    first.process.kill()
+    first.process.wait()
+    (left,) = first.cgroups()
+    assert first.processes() != []  # the command goes on
+    second = start_recording("-f", "--", "true")
+    second.assert_ended(0, "command_ended")
+    assert f"removed {left.name}, the cgroup of a recording that was killed" in second.stderr
+    first.assert_nothing_left()
+
+
+def added_pages(trace: Path, file: Path) -> int:
+    """How many pages of the file came into the page cache."""
+    pagecache = tracer.open(trace).pagecache
+    added = (pagecache["ino"] == file.stat().st_ino) & (pagecache["op"] == "add")
+    return int(pagecache.loc[added, "nr_pages"].sum())
+
+
+def _read_line(recording: Any) -> str:
+    line: bytes = recording.process.stderr.readline()
+    return line.decode()
