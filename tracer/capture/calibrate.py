@@ -1,36 +1,35 @@
-"""Learn from inside the kernel what its types do not tell, by running and attaching programs of bpf/probe.bpf.c."""
+"""Learn from inside the kernel what its types do not tell, by the programs of bpf/probe.bpf.c."""
 
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
-import socket
-import tempfile
-import threading
+import select
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from tracer.capture.bpf_syscall import create_array, syscall_number
+from tracer.capture.bpf_syscall import syscall_number
 from tracer.capture.load import Programs
+from tracer.capture.provoke import PROVOCATIONS
 from tracer.capture.ring import Ring
+from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
+from tracer.kernel.cgroupfs import Hierarchy
+from tracer.kernel.ephemeral import ephemeral_cgroup
 from tracer.schema import STATE_ITEMS
 
-WATCHED: Final = np.dtype(
-    [("memcg", "<u8"), ("cpu", "<u4"), ("item", "<u4"), ("state", "<i8", STATE_ITEMS)]
-)
+WATCHED: Final = np.dtype([("memcg", "<u8"), ("cpu", "<u4"), ("item", "<u4"), ("state", "<i8", STATE_ITEMS)])
 """struct watched in bpf/probe.bpf.c."""
 
-_libc = ctypes.CDLL(None)
-
 _MAX_ROUNDS: Final = 12
+_FRUITLESS_ROUNDS: Final = 2
+_READ_INTERVAL_MS: Final = 2
 _AGREEMENT: Final = 0.9
 
 EXACT_COUNTERS: Final = (
@@ -46,16 +45,17 @@ EXACT_COUNTERS: Final = (
 """In the order of enum exact_counter in bpf/tracked.h."""
 
 
-def calibrate(programs: Programs, btf: Btf, hierarchy_root: Path) -> Mapping[str, int]:
-    """Calibrate the programs, before they are attached. Returns item name -> position in memcg_vmstats_percpu.state.
+def calibrate(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> Mapping[str, int]:
+    """Calibrate the programs, before they are attached. Returns item name -> position in
+    memcg_vmstats_percpu.state.
 
-    What cannot be learnt stays unknown: causes by system call are then `other`, slab and percpu memory are as exact as
-    the tracepoint, and composition comes from memory.stat alone.
+    What cannot be learnt stays unknown: causes by system call are then `other`, slab and percpu memory are
+    as exact as the tracepoint, and composition comes from memory.stat alone.
     """
     _find_cpu_offsets(programs)
     programs.run("find_registers", [syscall_number()])
-    root = _find_root(programs, hierarchy_root)
-    positions = learn_positions(programs, btf)
+    root = _find_root(programs, hierarchy.mount)
+    positions = learn_positions(programs, btf, hierarchy)
     table = programs.map("calibration")
     known = table[table.Key(0)]
     known.cgroup_root = root
@@ -82,7 +82,7 @@ def _find_root(programs: Programs, hierarchy_root: Path) -> int:
 
 
 def find_memcg(programs: Programs, directory: Path) -> int:
-    """The kernel address of the memcg of a cgroup directory; 0 where it has none. OSError where it is gone."""
+    """The kernel address of the memcg of a cgroup directory; 0: it has none. OSError where it is gone."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         programs.run("find_memcg", [fd])
@@ -92,10 +92,10 @@ def find_memcg(programs: Programs, directory: Path) -> int:
     return int(answers[answers.Key(0)].memcg)
 
 
-def learn_positions(programs: Programs, btf: Btf) -> dict[str, int]:
-    """Watch our own cgroup's counters move while we make them move (bpf/probe.bpf.c, `watch`).
+def learn_positions(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> dict[str, int]:
+    """Watch counters move while we make them move (bpf/probe.bpf.c, `watch`).
 
-    Ends early once everything that we can move is known.
+    Ends early once everything that we can move is known, or when two rounds taught nothing more.
     """
     items = btf.enumerators.items()
     names = {value: _RENAMED.get(name, name) for name, value in items if name in MEMCG_ITEMS}
@@ -107,13 +107,14 @@ def learn_positions(programs: Programs, btf: Btf) -> dict[str, int]:
             programs.attach_program(tracepoint, program)
         records = np.zeros(0, WATCHED)
         positions: dict[str, int] = {}
-        for _ in range(_MAX_ROUNDS):
-            for provoke in _PROVOCATIONS:
-                provoke()
-                records = np.concatenate([records, ring.read()])
-            positions = positions_from(records, names)
-            if positions.keys() >= movable:
-                break
+        fruitless = 0
+        with _provoker(hierarchy) as cgroup:
+            for _ in range(_MAX_ROUNDS):
+                records = np.concatenate([records, *_provoke(cgroup, ring)])
+                known, positions = positions.keys(), positions_from(records, names)
+                fruitless = fruitless + 1 if known >= positions.keys() else 0
+                if positions.keys() >= movable or fruitless == _FRUITLESS_ROUNDS:
+                    break
         return positions
     finally:
         for tracepoint, _program in watched:
@@ -121,11 +122,44 @@ def learn_positions(programs: Programs, btf: Btf) -> dict[str, int]:
         ring.close()
 
 
+@contextmanager
+def _provoker(hierarchy: Hierarchy) -> Iterator[Path | None]:
+    """A cgroup for the provocations: the root cgroup, where we may be, has no counters of kernel memory.
+    None where none can be made: then they happen in our own.
+    """
+    with ExitStack() as stack:
+        cgroup = None
+        with suppress(TracerError):
+            cgroup = stack.enter_context(ephemeral_cgroup("calibrate", None, hierarchy=hierarchy))
+        yield cgroup
+
+
+def _provoke(cgroup: Path | None, ring: Ring) -> Iterator[npt.NDArray[np.void]]:
+    """One round in a child process; the records that it causes, as they come."""
+    child = os.fork()
+    if child == 0:
+        try:
+            if cgroup is not None:
+                Path(cgroup, "cgroup.procs").write_text("0", encoding="ascii")
+            for provocation in PROVOCATIONS:
+                provocation()
+        finally:
+            os._exit(0)
+    ended = os.pidfd_open(child)
+    try:
+        while not select.select([ended], [], [], _READ_INTERVAL_MS / 1000)[0]:
+            yield ring.read()
+    finally:
+        os.close(ended)
+        os.waitpid(child, 0)
+    yield ring.read()
+
+
 def positions_from(records: npt.NDArray[np.void], names: Mapping[int, str]) -> dict[str, int]:
     """Item name -> position, from `WATCHED` records in the order in which they were made.
 
-    An update in an interrupt can go unseen and make one observation wrong, so the many decide: a position stands if
-    nearly all observations of the item agree on it, and no other item has it.
+    An update in an interrupt can go unseen and make one observation wrong, so the many decide: a position
+    stands if nearly all observations of the item agree on it, and no other item has it.
     """
     votes: dict[str, Counter[int]] = defaultdict(Counter)
     for cpu in np.unique(records["cpu"]):
@@ -166,7 +200,7 @@ _PROVOKED: Final = frozenset(
         "MEMCG_KMEM",
     }
 )
-"""What `_PROVOCATIONS` change."""
+"""What `PROVOCATIONS` move."""
 
 _RENAMED: Final = {"NR_VMALLOC": "MEMCG_VMALLOC"}
 """vmalloc is counted by node, and under that name, on kernels that have no MEMCG_VMALLOC (seen on 7.3)."""
@@ -184,92 +218,13 @@ MEMCG_ITEMS: Final = _PROVOKED | {
 """What is learnt, some of it only if it happens by itself."""
 
 
-def _touch_anon() -> None:
-    with mmap.mmap(-1, 64 * mmap.PAGESIZE) as area:
-        for page in range(0, len(area), mmap.PAGESIZE):
-            area[page] = 1
-
-
-def _touch_shmem() -> None:
-    fd = os.memfd_create("memcg-tracer")
-    try:
-        os.write(fd, bytes(64 * mmap.PAGESIZE))
-    finally:
-        os.close(fd)
-
-
-def _make_thread() -> None:
-    thread = threading.Thread(target=int)
-    thread.start()
-    thread.join()
-
-
-def _make_slab() -> None:
-    ends = [os.pipe() for _ in range(8)]
-    for read_end, write_end in ends:
-        os.close(read_end)
-        os.close(write_end)
-    for number in range(64):
-        with suppress(OSError):  # a look-up that fails leaves a negative dentry: reclaimable slab
-            Path(f"/proc/self/cwd/.memcg-tracer-{number}").stat()
-
-
-def _send_on_loopback() -> None:
-    with suppress(OSError), socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as ours:
-            theirs, _ = server.accept()
-            with theirs:
-                ours.sendall(bytes(64 << 10))
-                theirs.recv(64 << 10, socket.MSG_WAITALL)
-
-
-def _make_map() -> None:
-    """An array map of this size lies in vmalloc memory."""
-    with suppress(OSError):
-        os.close(create_array(value_size=4096, entries=64))
-
-
-def _make_process() -> None:
-    """A process's mm has percpu counters that are charged (mm_init in kernel/fork.c, since 6.2)."""
-    child = os.posix_spawn("/bin/true", ["true"], {})
-    os.waitpid(child, 0)
-
-
-def _lock_memory() -> None:
-    with mmap.mmap(-1, 32 * mmap.PAGESIZE) as area:
-        area[:] = bytes(len(area))
-        start = ctypes.addressof(ctypes.c_char.from_buffer(area))
-        _libc.mlock(ctypes.c_void_p(start), ctypes.c_size_t(len(area)))
-
-
-def _write_a_file() -> None:
-    """Dirty pages, and their writeback."""
-    with suppress(OSError), tempfile.TemporaryFile(dir="/var/tmp") as file:
-        file.write(bytes(32 * mmap.PAGESIZE))
-        file.flush()
-        os.fdatasync(file.fileno())
-
-
-_PROVOCATIONS: Final[tuple[Callable[[], None], ...]] = (
-    _touch_anon,
-    _touch_shmem,
-    _make_thread,
-    _make_slab,
-    _send_on_loopback,
-    _make_map,
-    _make_process,
-    _lock_memory,
-    _write_a_file,
-)
-
-
 def read_counters(
     programs: Programs, memcg: int, cgroup_id: int, positions: Mapping[str, int]
 ) -> dict[str, int] | None:
     """A memcg's own counters now, by item name, in the kernel's units (bytes, KiB or pages by item).
 
-    `memcg` comes from `find_memcg` or from a cgroup event. None where it is no longer that of `cgroup_id`, or cannot be
-    read.
+    `memcg` comes from `find_memcg` or from a cgroup event. None where it is no longer that of `cgroup_id`,
+    or cannot be read.
     """
     if programs.run("read_memcg", [memcg]):
         return None
@@ -289,10 +244,11 @@ def prime(programs: Programs, memcg: int) -> None:
 
 
 def settle(programs: Programs) -> None:
-    """Add to the ledger what the counters of the cgroups that it saw have beyond it, as sums without a process.
+    """Add to the ledger what the counters of the cgroups that it saw have beyond it, as sums without a
+    process.
 
-    Updates in an interrupt that hits one of our programs are seen at the next update only (charge.bpf.c, `exact_bytes`):
-    these are the last ones. A cgroup that is gone keeps what it had.
+    Updates in an interrupt that hits one of our programs are seen at the next update only (charge.bpf.c,
+    `exact_bytes`): these are the last ones. A cgroup that is gone keeps what it had.
     """
     for memcg in list(programs.map("counters_seen").keys()):
         for cpu in range(programs.cpus):

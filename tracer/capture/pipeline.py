@@ -58,7 +58,7 @@ class Pipeline:
             btf, version=hierarchy.version, roots=ids, ring_pages={**RING_PAGES, **options.ring_pages}
         )
         try:
-            self._positions = calibrate.calibrate(self._programs, btf, hierarchy.mount)
+            self._positions = calibrate.calibrate(self._programs, btf, hierarchy)
             self._writer = _create_trace(options, hierarchy, roots)
         except BaseException:
             self._programs.close()

@@ -1,0 +1,100 @@
+"""Small deeds, each of which moves some of the memory counters of the cgroup that does them."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from tracer.capture.bpf_syscall import create_array
+
+_libc = ctypes.CDLL(None)
+
+
+def _touch_anon() -> None:
+    with mmap.mmap(-1, 64 * mmap.PAGESIZE) as area:
+        for page in range(0, len(area), mmap.PAGESIZE):
+            area[page] = 1
+
+
+def _touch_shmem() -> None:
+    fd = os.memfd_create("memcg-tracer")
+    try:
+        os.write(fd, bytes(64 * mmap.PAGESIZE))
+    finally:
+        os.close(fd)
+
+
+def _make_thread() -> None:
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+
+
+def _make_slab() -> None:
+    ends = [os.pipe() for _ in range(8)]
+    for read_end, write_end in ends:
+        os.close(read_end)
+        os.close(write_end)
+    for number in range(64):
+        with suppress(OSError):  # a look-up that fails leaves a negative dentry: reclaimable slab
+            Path(f"/proc/self/cwd/.memcg-tracer-{number}").stat()
+
+
+def _send_on_loopback() -> None:
+    with (
+        suppress(OSError),
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as ours,
+    ):
+        theirs, _ = server.accept()
+        with theirs:
+            ours.sendall(bytes(64 << 10))
+            theirs.recv(64 << 10, socket.MSG_WAITALL)
+
+
+def _make_map() -> None:
+    """An array map of this size lies in vmalloc memory."""
+    with suppress(OSError):
+        os.close(create_array(value_size=4096, entries=64))
+
+
+def _make_process() -> None:
+    """A process's mm has percpu counters that are charged (mm_init in kernel/fork.c, since 6.2)."""
+    child = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(child, 0)
+
+
+def _lock_memory() -> None:
+    with mmap.mmap(-1, 32 * mmap.PAGESIZE) as area:
+        area[:] = bytes(len(area))
+        start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+        _libc.mlock(ctypes.c_void_p(start), ctypes.c_size_t(len(area)))
+
+
+def _write_a_file() -> None:
+    """Dirty pages, and their writeback."""
+    with suppress(OSError), tempfile.TemporaryFile(dir="/var/tmp") as file:
+        file.write(bytes(32 * mmap.PAGESIZE))
+        file.flush()
+        os.fdatasync(file.fileno())
+
+
+PROVOCATIONS: Final[tuple[Callable[[], None], ...]] = (
+    _touch_anon,
+    _touch_shmem,
+    _make_thread,
+    _make_slab,
+    _send_on_loopback,
+    _make_map,
+    _make_process,
+    _lock_memory,
+    _write_a_file,
+)
