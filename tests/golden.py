@@ -12,7 +12,7 @@ UPDATE = "MEMCG_TRACER_UPDATE_GOLDEN"
 
 
 def compare(path: Path, text: str, node_id: str) -> None:
-    """Fails with the difference and the command that updates; with the switch set, writes the file instead."""
+    """Fails with the difference and the command to update; with the switch set, writes the file instead."""
     if os.environ.get(UPDATE) == "1":
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The recorded example: a real trace of this project's own, read on any machine, with the texts that it must give."""
+"""The recorded example: a real trace, read on any machine, with the texts that it must give."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_views(name: str, matches_golden: Callable[[str, str], None]) -> None:
 
 
 def test_the_three_acts() -> None:
-    """Cache fills the limit; it gives way to anonymous memory while usage stays; when it is used up comes the kill."""
+    """Cache fills the limit; it gives way to anonymous memory; when it is used up comes the kill."""
     trace = tracer.open(EXAMPLE)
     (report,) = trace.explain()
     limit = report.limit_owner.limit_bytes

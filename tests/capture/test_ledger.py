@@ -1,7 +1,8 @@
 """The ledger against the kernel's own counters: equal to the page, whatever the rings lost.
 
-The workload is uneven on purpose, so that no two categories and no two files can be mixed up. memory.stat lags by what
-the kernel has not flushed yet (every 2 s, FLUSH_TIME in mm/memcontrol.c): it is read once it has stood still for longer.
+The workload is uneven on purpose, so that no two categories and no two files can be mixed up. memory.stat
+lags by what the kernel has not flushed yet (every 2 s, FLUSH_TIME in mm/memcontrol.c): it is read once it has
+stood still for longer.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def settle(memcg: Path) -> None:
 
 def ledger_pages(trace: Any, memcg_id: int) -> dict[str, int]:
     charge = trace.charge[trace.charge["cgroup_id"] == memcg_id]
-    return charge.groupby("category", observed=False)["pages"].sum().reindex(CATEGORIES, fill_value=0).to_dict()
+    return (
+        charge.groupby("category", observed=False)["pages"].sum().reindex(CATEGORIES, fill_value=0).to_dict()
+    )
 
 
 def kernel_pages(trace: Any, memcg_id: int) -> dict[str, float]:
@@ -82,7 +85,17 @@ def uneven_steps(disk_dir: Path) -> list[str]:
             os.fsync(stream.fileno())
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     steps = ["read", *(str(disk_dir / f"file-{number}") for number in range(len(FILES_BYTES)))]
-    steps += ["then", "anon", str(ANON_BYTES), "then", "shmem", str(SHMEM_BYTES), "then", "threads", str(THREADS)]
+    steps += [
+        "then",
+        "anon",
+        str(ANON_BYTES),
+        "then",
+        "shmem",
+        str(SHMEM_BYTES),
+        "then",
+        "threads",
+        str(THREADS),
+    ]
     return [*steps, "then", "files", str(disk_dir), str(SMALL_FILES)]
 
 
@@ -119,7 +132,9 @@ def test_ledger_is_exact_on_a_cgroup_with_history(
     memcg: Path, disk_dir: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
 ) -> None:
     """What was charged before the recording is not counted, and what is given back during it is."""
-    before = start_workload(memcg, "anon", str(13 << 20), "then", "shmem", str(3 << 20), "then", "threads", "5")
+    before = start_workload(
+        memcg, "anon", str(13 << 20), "then", "shmem", str(3 << 20), "then", "threads", "5"
+    )
     for _ in range(4):
         assert before.advance()
     settle(memcg)
@@ -149,8 +164,8 @@ def test_ledger_is_exact_when_a_ring_is_full(
     start_workload: Callable[..., Any],
     start_recorder: Callable[..., Any],
 ) -> None:
-    """The recorder is held while the work is done: a ring of one page is soon full. Many processes make the kernel
-    program's combined sums displace each other, which is when a charge record must leave and can get lost.
+    """The recorder is held while the work is done: a ring of one page is soon full. Many processes make the
+    kernel program's combined sums displace each other, which is when a record must leave and can get lost.
     """
     recorder = start_recorder("-c", str(memcg), env=os.environ | {"MEMCG_TRACER_RING_PAGES": f"{stream}=1"})
     recorder.process.send_signal(signal.SIGSTOP)

@@ -14,7 +14,7 @@ import pytest
 import tracer.cli
 
 MANUAL = Path(__file__).parents[2] / "docs" / "memcg-tracer.1"
-VERBS = sorted(path.stem for path in Path(tracer.cli.__file__).parent.glob("[!_]*.py"))
+VERBS = sorted(tracer.cli.VERBS)
 
 
 def options_of(verb: str) -> list[list[str]]:

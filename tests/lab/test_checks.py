@@ -87,7 +87,7 @@ def trace(**changes: Any) -> Any:
         {"cgroup_id": [5, 5, 6], "kill_id": [None, 1, 1], "pgsteal": [3, EVICTED // PAGE, 9]}
     )
     parts = {
-        "meta": {"page_size": PAGE},
+        "meta": {"page_size": PAGE, "cpus": 2},
         "samples": samples.astype("Int64"),
         "cgroups": pd.DataFrame({"cgroup_id": [5, 6], "path": ["/memcg-tracer-1-lab", "/"]}),
         "explain": lambda: [report()],
@@ -119,7 +119,7 @@ def owner(**changes: Any) -> OomReport:
     ("check", "changed"),
     [
         (checks.killed_at_the_limit, replace(report(), constraint="global")),
-        (checks.killed_at_the_limit, owner(usage_bytes=LIMIT - PAGE)),
+        (checks.killed_at_the_limit, owner(usage_bytes=LIMIT - 129 * PAGE)),
         (checks.killed_at_the_limit, owner(limit_bytes=2 * LIMIT, usage_bytes=2 * LIMIT)),
         (checks.killed_at_the_limit, owner(usage_bytes=None)),
         (checks.cause_is_named, replace(report(), verdict=replace(report().verdict, cause="unknown"))),

@@ -16,7 +16,7 @@ _BPF_MAP_CREATE: Final = 0
 _BPF_MAP_TYPE_ARRAY: Final = 2
 _BPF_PROG_TEST_RUN: Final = 10
 _BPF_F_TEST_RUN_ON_CPU: Final = 1
-_ARGS: Final = 12  # struct bpf_raw_tracepoint_args as bpf_prog_test_run_raw_tp() accepts it: MAX_BPF_FUNC_ARGS
+_ARGS: Final = 12  # MAX_BPF_FUNC_ARGS, as bpf_prog_test_run_raw_tp() takes them
 
 
 class _TestRunAttr(ctypes.Structure):

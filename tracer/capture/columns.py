@@ -1,7 +1,8 @@
 """Arrow columns from arrays and lists, without pandas.
 
-`pyarrow.array` imports pandas when it first runs, to recognise its types. A recorder must do without: it would take
-half a second of the start, and a hundred MiB of the memory that is being watched. So columns are made from buffers.
+`pyarrow.array` imports pandas when it first runs, to recognise its types. A recorder must do without: it
+would take half a second of the start, and a hundred MiB of the memory that is being watched. So columns are
+made from buffers.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 
-def numbers(values: npt.NDArray[Any], kind: pa.DataType | None = None, null: npt.NDArray[np.bool_] | None = None) -> pa.Array:
-    """A column of the array's own type, or of `kind`, which must be of the same width; null where `null` is true."""
+def numbers(
+    values: npt.NDArray[Any], kind: pa.DataType | None = None, null: npt.NDArray[np.bool_] | None = None
+) -> pa.Array:
+    """A column of the array's own type, or of `kind` of the same width; null where `null` is true."""
     values = np.ascontiguousarray(values)
     kind = kind if kind is not None else pa.from_numpy_dtype(values.dtype)
     return pa.Array.from_buffers(kind, len(values), [_validity(null), pa.py_buffer(values)])
@@ -46,7 +49,9 @@ def from_values(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_list(kind):
         offsets = np.zeros(len(values) + 1, np.int32)
         np.cumsum([len(value) for value in values], out=offsets[1:])
-        return pa.ListArray.from_arrays(numbers(offsets), strings([word for value in values for word in value]))
+        return pa.ListArray.from_arrays(
+            numbers(offsets), strings([word for value in values for word in value])
+        )
     if pa.types.is_boolean(kind):
         bits = np.packbits(np.array(values, np.bool_), bitorder="little")
         return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(bits)])

@@ -57,8 +57,8 @@ STATE_COLUMNS: Final[Mapping[str, str]] = {
     "workingset_activate_anon": "WORKINGSET_ACTIVATE_ANON",
     "workingset_activate_file": "WORKINGSET_ACTIVATE_FILE",
 }
-"""Column of `samples` -> the item of memcg_vmstats_percpu.state that memory.stat prints there (memory_stats[] and
-memcg1_stats[] in mm/memcontrol*.c)."""
+"""Column of `samples` -> the item of memcg_vmstats_percpu.state that memory.stat prints there
+(memory_stats[] and memcg1_stats[] in mm/memcontrol*.c)."""
 
 
 def state_reading(values: Mapping[str, int]) -> dict[str, int]:
@@ -84,8 +84,8 @@ def _pages(values: npt.NDArray[np.uint64], null: npt.NDArray[np.bool_] | None = 
 class Decoder:
     """Turns records into rows. `clock_offset_ns` is realtime minus monotonic.
 
-    It carries, for the categories that the kernel counts in bytes, what of a page is not yet shown as one, so that
-    the sum of `pages` is right to the page over any number of rows.
+    It carries, for the categories that the kernel counts in bytes, what of a page is not yet shown as one,
+    so that the sum of `pages` is right to the page over any number of rows.
     """
 
     clock_offset_ns: int
@@ -254,8 +254,8 @@ class Decoder:
     ) -> dict[str, Any] | None:
         """The `samples` row of the limit owner at the instant of a kill; None where no memcg's limit was hit.
 
-        The counters are the owner's own: with children below it they are not the whole, so they stay null then.
-        `counted`: the kernel's scan and steal events were counted (probes.py, count_memcg_events).
+        The counters are the owner's own: with children below it they are not the whole, so they stay null
+        then. `counted`: the kernel's scan and steal events were counted (probes.py, count_memcg_events).
         """
         owner = int(record["owner_cgroup_id"])
         if not owner:

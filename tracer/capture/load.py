@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import dropwhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -52,6 +53,9 @@ RING_PAGES: Final[Mapping[str, int]] = {
 event."""
 
 _ARCH: Final = {"x86_64": "TRACER_X86_64", "aarch64": "TRACER_ARM64"}
+_PROBE_FRAMES: Final = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_")
+"""How a raw tracepoint's program comes to run (kernel/trace/bpf_trace.c, include/trace/bpf_probe.h)."""
+
 _RUN_BY_US: Final = (
     "drain",
     "find_cpu_offset",
@@ -322,8 +326,9 @@ class Programs:
         return {"pgscan": int(counts.pgscan), "pgsteal": int(counts.pgsteal)}
 
     def kernel_stack(self, stack_id: int) -> list[str]:
-        """The frames of a kernel stack, innermost first, as symbol+offset."""
-        return [_symbol(self._bpf.ksym(address, show_offset=True)) for address in self._addresses(stack_id)]
+        """The frames of a kernel stack, innermost first, as symbol+offset, without those of our own probe."""
+        frames = [_symbol(self._bpf.ksym(address, show_offset=True)) for address in self._addresses(stack_id)]
+        return list(dropwhile(lambda frame: frame.startswith(_PROBE_FRAMES), frames))
 
     def user_stack(self, stack_id: int, tgid: int) -> list[str]:
         """The frames of a user stack; addresses where the process is gone or has no symbols."""

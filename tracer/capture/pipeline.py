@@ -104,8 +104,20 @@ class Pipeline:
 
     def start(self) -> None:
         """Take up the cgroups that are there, and attach: from here on the ledger counts."""
+        self._take_up_cgroups()
+        self._programs.attach()
+        self._take_up_cgroups()  # those that were made in between, without an event
+        self._writer.meta["probes"] = self._probes()
+        meta.write_meta(self._writer.path, self._writer.meta)
+        self._write_samples(self._sampler.sample("start", self._clock_offset_ns))
+        self.flush()
+        self.startup_s = time.monotonic() - self._began
+
+    def _take_up_cgroups(self) -> None:
         roots = [self._hierarchy.mount] if self._roots is None else self._roots
         for directory, cgroup_id, parent in identity.list_traced(self._hierarchy, roots):
+            if cgroup_id in self._cgroups.traced:
+                continue
             try:
                 memcg = calibrate.find_memcg(self._programs, directory)
             except OSError:
@@ -115,12 +127,6 @@ class Pipeline:
             if memcg:
                 calibrate.prime(self._programs, memcg)
             self._sampler.add(cgroup)
-        self._programs.attach()
-        self._writer.meta["probes"] = self._probes()
-        meta.write_meta(self._writer.path, self._writer.meta)
-        self._write_samples(self._sampler.sample("start", self._clock_offset_ns))
-        self.flush()
-        self.startup_s = time.monotonic() - self._began
 
     def _probes(self) -> dict[str, Any]:
         attached = self._programs.attached

@@ -1,9 +1,10 @@
 """Read a BPF ring buffer as an array.
 
-A ring (kernel/bpf/ringbuf.c) is a page with the consumer's position, a page with the producer's, and the data, mapped
-twice in a row so that no record is ever cut at the end. Each record has a header of 8 bytes: its length with two flag
-bits, and an offset that is the kernel's own. Since all records of one ring are of one size, the data between the two
-positions is a NumPy array with a constant stride: reading it costs one copy, and nothing per event.
+A ring (kernel/bpf/ringbuf.c) is a page with the consumer's position, a page with the producer's, and the
+data, mapped twice in a row so that no record is ever cut at the end. Each record has a header of 8 bytes:
+its length with two flag bits, and an offset that is the kernel's own. Since all records of one ring are of
+one size, the data between the two positions is a NumPy array with a constant stride: reading it costs one
+copy, and nothing per event.
 """
 
 from __future__ import annotations
@@ -58,13 +59,15 @@ class Ring:
         return int(self._producer[0]) - int(self._consumer[0])
 
     def read(self) -> npt.NDArray[np.void]:
-        """Every finished record that waits, oldest first, as an array of our own; the ring's space is given back.
+        """Every finished record that waits, oldest first, as an array of our own; the ring's space is given
+        back.
 
-        Stops before a record that a program has reserved and not yet submitted: order is kept, it comes next time.
+        Stops before a record that a program has reserved and not yet submitted: order is kept, it comes
+        next time.
         """
         begin = int(self._consumer[0])
-        # The kernel publishes the position after the record's header (smp_store_release); taking a lock is the
-        # barrier that keeps this CPU from reading the header before it has read the position.
+        # The kernel publishes the position after the record's header (smp_store_release); taking a lock is
+        # the barrier that keeps this CPU from reading the header before it has read the position.
         with self._barrier:
             waiting = int(self._producer[0]) - begin
         # A first reading may find up to a whole ring, but never more: it is mapped twice in a row.

@@ -30,8 +30,8 @@ _KERNEL_COLUMNS: Final = (
 class Sampler:
     """Samples the traced cgroups. `positions` are those of `calibrate`: {} where they could not be learnt.
 
-    On v1 some columns come from each cgroup's own counters, added up over the cgroups below it, as memory.stat's are
-    on v2; they are null while one of those cannot be read.
+    On v1 some columns come from each cgroup's own counters, added up over the cgroups below it, as
+    memory.stat's are on v2; they are null while one of those cannot be read.
     """
 
     def __init__(self, programs: Programs, hierarchy: Hierarchy, positions: Mapping[str, int]) -> None:
@@ -73,7 +73,7 @@ class Sampler:
         own = {cgroup_id: self._own_counters(cgroup) for cgroup_id, (cgroup, _) in self._cgroups.items()}
         for cgroup_id, row in rows.items():
             below = [own[i] for i in self._with_descendants(cgroup_id)]
-            row["sock_bytes"] = 0  # v1 counts socket memory in a counter of its own, outside of usage (tcpmem)
+            row["sock_bytes"] = 0  # v1 counts socket memory apart, outside of usage (tcpmem)
             for column in (*_KERNEL_COLUMNS, "pgscan", "pgsteal"):
                 values = [counters.get(column) for counters in below]
                 known = [value for value in values if value is not None]
@@ -98,5 +98,3 @@ class Sampler:
             state = read_counters(self._programs, cgroup.memcg, cgroup.id, self._positions)
             counters = state_reading(state) if state else {}
         return counters | self._programs.reclaim_counts(cgroup.id)
-
-

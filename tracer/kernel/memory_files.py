@@ -188,8 +188,8 @@ class MemcgFiles:
 
 def _add_memsw_refusals(reading: Reading) -> None:
     """v1: a charge that memory + swap refuses never comes to memory's own counter (try_charge_memcg), so a
-    cgroup whose two limits are the same hits the first. Kernels with page_counter.track_failcnt (seen on 6.18)
-    do not count there: then 0 does not say that the limit was not hit.
+    cgroup whose two limits are the same hits the first. Kernels with page_counter.track_failcnt (seen on
+    6.18) do not count there: then 0 does not say that the limit was not hit.
     """
     refused = reading.pop(_MEMSW_FAILCNT, None)
     limit, memsw_limit = reading["limit_bytes"], reading["swap_limit_bytes"]
