@@ -33,7 +33,6 @@ DEFINES = {
     "TRACER_COMM_LEN": schema.COMM_LEN,
     "TRACER_PATH_LEN": schema.PATH_LEN,
     "TRACER_STATE_ITEMS": schema.STATE_ITEMS,
-    "TRACER_EVENT_ITEMS": schema.EVENT_ITEMS,
     "CATEGORY_COUNT": len(schema.CATEGORIES),
 }
 
