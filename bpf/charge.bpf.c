@@ -84,12 +84,6 @@ static __always_inline void add_residue(u64 cgroup_id, u32 category, s64 delta_b
 		__sync_fetch_and_add(total, delta_bytes);
 }
 
-static __always_inline void lose(u64 cgroup_id, u32 category, s64 delta_bytes)
-{
-	count_lost(STREAM_CHARGE);
-	add_residue(cgroup_id, category, delta_bytes);
-}
-
 /* Make `sum` the one of (memcg, tgid, category); false where the memcg is not traced. */
 static __always_inline bool claim(struct combined *sum, struct mem_cgroup *memcg, u32 tgid, u32 category)
 {
@@ -100,8 +94,10 @@ static __always_inline bool claim(struct combined *sum, struct mem_cgroup *memcg
 	info = memcg_info(memcg);
 	if (!info || !info->traced)
 		return false;
-	if (sum->updates && !send(sum))
-		lose(sum->cgroup_id, sum->category, sum->delta_bytes);
+	if (sum->updates && !send(sum)) {
+		count_lost(STREAM_CHARGE);
+		add_residue(sum->cgroup_id, sum->category, sum->delta_bytes);
+	}
 	clear(sum);
 	sum->memcg = memcg;
 	sum->cgroup_id = info->cgroup_id;
@@ -139,7 +135,7 @@ static __always_inline int charge(struct mem_cgroup *memcg, u32 category, s64 de
 		return 0;
 	if (*busy) {
 		if (is_traced(memcg))
-			lose(traced_id(memcg), category, delta_bytes);
+			add_residue(traced_id(memcg), category, delta_bytes); /* in an interrupt: nobody's */
 		return 0;
 	}
 	*busy = 1;
