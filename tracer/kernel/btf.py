@@ -71,7 +71,7 @@ class Btf:
         try:
             self._starts = self._scan(memoryview(blob)[types : types + type_len].cast("I"))
         except IndexError:
-            raise BtfError("a type is cut off") from None
+            raise BtfError("a type is cut off, or of an unknown kind") from None
         self._names = self._words[self._starts]
         self._kinds = (self._words[self._starts + 1] >> 24) & 0x1F
 
@@ -88,8 +88,8 @@ class Btf:
     @staticmethod
     def _scan(words: memoryview[int]) -> npt.NDArray[np.int64]:
         """The word at which each type starts: records vary in length, so this walk is the one slow step."""
-        fixed = [_COMMON_WORDS + _FIXED_WORDS.get(kind, 0) for kind in range(32)]
-        each = [_WORDS_EACH.get(kind, 0) for kind in range(32)]
+        fixed = [_COMMON_WORDS + _FIXED_WORDS.get(kind, 0) for kind in range(ENUM64 + 1)]
+        each = [_WORDS_EACH.get(kind, 0) for kind in range(ENUM64 + 1)]  # another kind is an IndexError
         starts: list[int] = []
         position, end = 0, len(words)
         append = starts.append

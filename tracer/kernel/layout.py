@@ -186,9 +186,11 @@ def _c_type(btf: Btf, type_id: int, known: set[str]) -> str:
 
 
 def _pointee(btf: Btf, type_id: int, known: set[str]) -> str:
+    """What a pointer points to: a known structure, a pointer to one, or void."""
     type_id = btf.resolve(type_id)
     if btf.kind(type_id) == PTR:
-        return f"{_pointee(btf, btf.target(type_id), known)} *"
+        inner = btf.resolve(btf.target(type_id))
+        return "void *" if btf.kind(inner) == PTR else f"{_pointee(btf, inner, known)} *"
     if btf.kind(type_id) == STRUCT and btf.name(type_id) in known:
         return f"struct {btf.name(type_id)}"
     return "void"

@@ -1,0 +1,241 @@
+"""From records to rows: sums to the page, what is not known is null, and which victims belong together."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracer.capture.decode import PAGE_BYTES, Decoder, rows_of, sample_row, state_reading, text
+from tracer.schema import CATEGORIES, CAUSES, CONSTRAINTS, OPS, RECLAIM_KINDS, TABLES, WIRE
+
+OFFSET_NS = 1_700_000_000_000_000_000
+BY_THE_BYTE = ("slab_reclaimable", "slab_unreclaimable", "percpu")
+
+
+def records(stream: str, *rows: dict[str, Any]) -> npt.NDArray[np.void]:
+    made = np.zeros(len(rows), WIRE[stream])
+    for record, row in zip(made, rows, strict=True):
+        for name, value in row.items():
+            record[name] = value
+    return made
+
+
+def only(stream: str, **row: Any) -> np.void:
+    record: np.void = records(stream, row)[0]
+    return record
+
+
+changes = st.lists(
+    st.tuples(st.sampled_from([7, 8]), st.sampled_from(BY_THE_BYTE), st.integers(-40_000, 40_000)),
+    max_size=60,
+)
+
+
+@settings(deadline=None)
+@given(changes, st.lists(st.integers(0, 60), max_size=4), st.integers(0, 60))
+def test_pages_sum_to_the_bytes_over_any_rows(
+    changes: list[tuple[int, str, int]], cuts: list[int], residue_from: int
+) -> None:
+    """However the rows are cut into batches, and also where the last came as residue."""
+    decoder = Decoder(0)
+    shown: dict[tuple[int, str], int] = {}
+    true: dict[tuple[int, str], int] = {}
+    streamed, left_over = changes[:residue_from], changes[residue_from:]
+    edges = [0, *sorted(min(cut, len(streamed)) for cut in cuts), len(streamed)]
+    batches = [
+        decoder.charge(
+            records(
+                "charge",
+                *(
+                    {"cgroup_id": cgroup, "category": CATEGORIES.index(category), "delta_bytes": delta}
+                    for cgroup, category, delta in streamed[begin:end]
+                ),
+            )
+        )
+        for begin, end in pairwise(edges)
+    ]
+    sums: dict[tuple[int, int], int] = {}
+    for cgroup, category, delta in left_over:
+        number = CATEGORIES.index(category)
+        sums[cgroup, number] = sums.get((cgroup, number), 0) + delta
+    batches.append(decoder.residue(0, sums))
+    for cgroup, category, delta in changes:
+        true[cgroup, category] = true.get((cgroup, category), 0) + delta
+    for row in pa.Table.from_batches(batches).to_pylist():
+        key = (row["cgroup_id"], row["category"])
+        shown[key] = shown.get(key, 0) + row["pages"]
+    assert shown == {key: total // PAGE_BYTES for key, total in true.items()}
+
+
+def test_whole_pages_stay_as_they_are() -> None:
+    rows = [
+        {"category": CATEGORIES.index(category), "delta_bytes": pages * PAGE_BYTES}
+        for category, pages in (("anon", 3), ("file", -2), ("kernel_stack", 4))
+    ]
+    batch = Decoder(0).charge(records("charge", *rows))
+    assert batch.column("pages").to_pylist() == [3, -2, 4]
+    assert batch.column("category").to_pylist() == ["anon", "file", "kernel_stack"]
+
+
+def test_a_charge() -> None:
+    known = {"time_ns": 5, "cgroup_id": 7, "tgid": 41, "updates": 2, "usage_pages": 3, "limit_pages": 25_600}
+    (row,) = Decoder(OFFSET_NS).charge(records("charge", known)).to_pylist()
+    assert row["time"].value == OFFSET_NS + 5
+    assert (row["cgroup_id"], row["tgid"], row["updates"]) == (7, 41, 2)
+    assert (row["usage_bytes"], row["limit_bytes"]) == (3 * PAGE_BYTES, 100 << 20)
+
+
+def test_the_process_of_a_residue_is_not_known() -> None:
+    (row,) = Decoder(0).residue(9, {(7, CATEGORIES.index("file")): 2 * PAGE_BYTES}).to_pylist()
+    assert (row["pages"], row["bytes"], row["category"]) == (2, 8192, "file")
+    assert (row["tgid"], row["usage_bytes"], row["limit_bytes"]) == (None, None, None)
+    assert Decoder(0).residue(9, {}).num_rows == 0
+
+
+def test_a_folio_of_no_cgroup() -> None:
+    largest = (1 << 63) - 1
+    of_seven = {
+        "cgroup_id": 7,
+        "op": 1,
+        "cause": CAUSES.index("truncate"),
+        "inode_id": largest,
+        "nr_pages": 512,
+    }
+    first, second = Decoder(0).pagecache(records("pagecache", {"ino": 2**64 - 1}, of_seven)).to_pylist()
+    assert (first["cgroup_id"], first["op"], first["cause"], first["ino"]) == (
+        None,
+        OPS[0],
+        "other",
+        2**64 - 1,
+    )
+    assert (second["cgroup_id"], second["op"], second["cause"]) == (7, "delete", "truncate")
+    assert (second["inode_id"], second["nr_pages"]) == (largest, 512)
+
+
+def test_a_reclaim_attempt() -> None:
+    known = {"cgroup_id": 7, "scanned_anon": 3, "scanned_file": 4, "reclaimed": 5, "usage_pages": 6}
+    unknown = {"kind": RECLAIM_KINDS.index("kswapd"), "priority": -1, "order": -1, "usage_pages": 6}
+    first, second = Decoder(0).reclaim(records("reclaim", known | {"priority": 12}, unknown)).to_pylist()
+    assert (first["kind"], first["scanned"], first["reclaimed"], first["priority"]) == ("memcg", 7, 5, 12)
+    assert (first["order"], first["usage_bytes"]) == (0, 6 * PAGE_BYTES)
+    assert second["kind"] == "kswapd"
+    nulls = ("cgroup_id", "priority", "order", "usage_bytes", "limit_bytes")
+    assert [second[name] for name in nulls] == [None] * 5
+
+
+@pytest.mark.parametrize("table", ["charge", "pagecache", "reclaim"])
+@pytest.mark.parametrize("count", [0, 3])
+def test_batches_fit_their_tables(table: str, count: int) -> None:
+    batch = getattr(Decoder(0), table)(np.zeros(count, WIRE[table]))
+    assert batch.num_rows == count
+    assert batch.schema.names == TABLES[table].names
+    for field in TABLES[table]:
+        column = batch.column(field.name)
+        assert column.cast(field.type).null_count == 0 or field.nullable
+
+
+def test_victims_of_one_decision_share_its_number() -> None:
+    decoder = Decoder(0)
+    decisions = [(10, 1), (10, 1), (11, 1), (10, 2), (10, 1)]
+    made = [decoder.kill_id(only("oom", trigger_pid=pid, invocation=n)) for pid, n in decisions]
+    assert made == [1, 1, 2, 3, 1]
+
+
+def test_an_oom_kill() -> None:
+    record = only(
+        "oom", time_ns=5, constraint=CONSTRAINTS.index("memcg"), owner_cgroup_id=7, owner_usage_pages=25_600,
+        owner_limit_pages=25_600, trigger_comm=b"\xff\x1b[31m", victim_comm=b"sixteen-bytes-xx",
+        victim_pid=41, anon_pages=24_000, swap_entries=0, pgtables_bytes=4096, oom_score_adj=-998, gfp=0xCC0,
+        user_stack_id=-14,
+    )  # fmt: skip
+    row = Decoder(OFFSET_NS).oom(record)
+    assert (row["time"], row["ktime_ns"], row["kill_id"]) == (OFFSET_NS + 5, 5, 1)
+    assert (row["constraint"], row["limit_owner_cgroup_id"], row["usage_bytes"]) == ("memcg", 7, 100 << 20)
+    assert (row["trigger_comm"], row["comm"], row["pid"]) == ("\\xff\x1b[31m", "sixteen-bytes-xx", 41)
+    assert (row["anon_rss_bytes"], row["swap_bytes"], row["pgtables_bytes"]) == (24_000 * PAGE_BYTES, 0, 4096)
+    assert (row["oom_score_adj"], row["gfp"]) == (-998, 0xCC0)
+    assert (row["kernel_stack_id"], row["user_stack_id"]) == (0, None)
+    assert rows_of("oom", [row]).schema.names == TABLES["oom"].names
+
+
+def test_what_is_not_known_of_an_oom_kill() -> None:
+    row = Decoder(0).oom(only("oom", anon_pages=-1, kernel_stack_id=-1, user_stack_id=-1))
+    assert {name for name, value in row.items() if value is None} == {
+        "limit_owner_cgroup_id", "usage_bytes", "limit_bytes", "gfp", "kernel_stack_id", "user_stack_id",
+        "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes", "pgtables_bytes", "swap_bytes",
+        "total_vm_bytes",
+    }  # fmt: skip
+
+
+POSITIONS = {"NR_ANON_MAPPED": 3, "NR_KERNEL_STACK_KB": 0, "MEMCG_PERCPU_B": 5, "WORKINGSET_REFAULT_FILE": 9}
+STATE = [16, 0, 0, 24_000, 0, 1234, 0, 0, 0, 77, *[0] * 54]
+
+
+def test_the_owners_counters_at_the_kill() -> None:
+    record = only("oom", owner_cgroup_id=7, state_items=10, state=STATE, pgscan=40, pgsteal=30)
+    row = Decoder(0).oom_sample(record, POSITIONS, version=2, counted=True)
+    assert row is not None
+    known = {name: value for name, value in row.items() if value is not None and name.endswith("_bytes")}
+    assert known == {
+        "usage_bytes": 0, "limit_bytes": 0, "anon_bytes": 24_000 * PAGE_BYTES,
+        "kernel_stack_bytes": 16 << 10, "percpu_bytes": 1234,
+    }  # fmt: skip
+    assert (row["source"], row["kill_id"], row["workingset_refault_file"]) == ("oom", 1, 77)
+    assert (row["pgscan"], row["pgsteal"]) == (40, 30)
+
+
+@pytest.mark.parametrize(
+    ("known", "counted", "is_there"),
+    [
+        ({"owner_has_children": 1, "state_items": 10}, True, set()),
+        ({"state_items": 0}, False, set()),
+        ({"state_items": 0}, True, {"pgscan", "pgsteal"}),
+    ],
+)
+def test_counters_that_are_not_the_whole_stay_unknown(
+    known: dict[str, int], counted: bool, is_there: set[str]
+) -> None:
+    record = only("oom", owner_cgroup_id=7, state=STATE, **known)
+    row = Decoder(0).oom_sample(record, POSITIONS, version=2, counted=counted)
+    assert row is not None
+    always = {"time", "cgroup_id", "source", "kill_id", "usage_bytes", "limit_bytes"}
+    assert {name for name, value in row.items() if value is not None} == always | is_there
+
+
+def test_no_owner_no_sample() -> None:
+    assert Decoder(0).oom_sample(only("oom"), POSITIONS, version=2, counted=True) is None
+
+
+def test_a_state_in_its_units() -> None:
+    values = {"NR_FILE_PAGES": 2, "NR_SLAB_RECLAIMABLE_B": 100, "MEMCG_KMEM": 3, "NR_PAGETABLE": 4}
+    assert state_reading(values) == {
+        "file_bytes": 8192, "slab_reclaimable_bytes": 100, "kernel_bytes": 12_288,
+        "page_tables_bytes": 16_384,
+    }  # fmt: skip
+
+
+def test_rows_one_by_one() -> None:
+    row = sample_row(OFFSET_NS, 7, "start") | {"usage_bytes": 0}
+    (read,) = rows_of("samples", [row]).to_pylist()
+    assert (read["cgroup_id"], read["source"], read["usage_bytes"], read["anon_bytes"]) == (
+        7,
+        "start",
+        0,
+        None,
+    )
+    assert rows_of("samples", []).num_rows == 0
+
+
+@given(st.binary(max_size=16))
+def test_any_name_becomes_text_that_can_be_stored(name: bytes) -> None:
+    shown = text(np.array([name], "S16")[0])
+    assert shown.encode().count(b"\0") == 0
+    if name.isascii():
+        assert shown == name.split(b"\0")[0].decode()

@@ -1,0 +1,280 @@
+"""BTF: a blob made here, this kernel's own against two other readers, and damage."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracer.errors import TracerError
+from tracer.kernel import layout
+from tracer.kernel.btf import ARRAY, ENUM, ENUM64, INT, PTR, STRUCT, TYPEDEF, UNION, VMLINUX, Btf, Member
+
+needs_btf = pytest.mark.skipif(not VMLINUX.exists(), reason=f"this kernel has no {VMLINUX}")
+
+WORDS = ((8, "char"), (16, "short"), (32, "int"), (64, "long long"))
+SIGNED, BITFIELDS = 1 << 24, 1 << 31
+
+
+class Blob:
+    """Types as they are added, and the BTF blob of them all (Documentation/bpf/btf.rst)."""
+
+    def __init__(self) -> None:
+        self.types = b""
+        self.strings = b"\0"
+        self.count = 0
+
+    def string(self, text: str) -> int:
+        wanted = b"\0" + text.encode() + b"\0"
+        if wanted not in self.strings:
+            self.strings += wanted[1:]
+        return self.strings.index(wanted) + 1 if text else 0
+
+    def add(
+        self, kind: int, name: str, size_or_type: int, *words: int, length: int = 0, flags: int = 0
+    ) -> int:
+        head = (self.string(name), kind << 24 | length | flags, size_or_type)
+        self.types += struct.pack(f"<{3 + len(words)}I", *head, *words)
+        self.count += 1
+        return self.count
+
+    def record(self, kind: int, name: str, size: int, *members: tuple[str, int, int], flags: int = 0) -> int:
+        """A structure or union of (name, type, offset in bits)."""
+        words = [word for member, type_id, bits in members for word in (self.string(member), type_id, bits)]
+        return self.add(kind, name, size, *words, length=len(members), flags=flags)
+
+    def pack(self) -> bytes:
+        sections = (0, len(self.types), len(self.types), len(self.strings))
+        return struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, *sections) + self.types + self.strings
+
+
+@cache
+def small_blob() -> bytes:
+    """A few types, some of them called as those that the programs read."""
+    blob = Blob()
+    number = blob.add(INT, "int", 4, SIGNED | 32)
+    unsigned = blob.add(INT, "unsigned long", 8, 64)
+    atomic = blob.record(STRUCT, "atomic64_t", 8, ("counter", unsigned, 0))
+    alias = blob.add(TYPEDEF, "atomic_long_t", atomic)
+    counter = blob.record(STRUCT, "page_counter", 24, ("usage", alias, 0), ("max", unsigned, 128))
+    row = blob.add(ARRAY, "", 0, unsigned, number, 3)
+    table = blob.add(ARRAY, "", 0, row, number, 5)
+    inner = blob.record(UNION, "", 16, ("x", number, 0), ("deep", unsigned, 64))
+    memcg = blob.count + 2
+    pointer = blob.add(PTR, "", memcg)
+    blob.record(
+        STRUCT, "mem_cgroup", 256,
+        ("css", pointer, 0), ("", inner, 64), ("memory", counter, 192), ("table", table, 384),
+    )  # fmt: skip
+    blob.record(STRUCT, "bits", 8, ("low", number, 3 << 24), ("high", number, 3 << 24 | 32), flags=BITFIELDS)
+    blob.add(ENUM, "item", 4, blob.string("NR_SHMEM"), 20, blob.string("NR_FILE_PAGES"), 19, length=2)
+    blob.add(ENUM64, "", 8, blob.string("MEMCG_KMEM"), 7, 0, length=1)
+    blob.add(TYPEDEF, "btf_trace_mark_victim", pointer)
+    return blob.pack()
+
+
+def test_structures() -> None:
+    btf = Btf(small_blob())
+    memcg = btf.struct("mem_cgroup")
+    assert memcg is not None
+    assert btf.size_bytes(memcg) == 256
+    assert [(name, member.offset_bytes) for name, member in btf.members(memcg)] == [
+        ("css", 0),
+        ("", 8),
+        ("memory", 24),
+        ("table", 48),
+    ]
+    deep, css = btf.member(memcg, "deep"), btf.member(memcg, "css")
+    assert deep is not None
+    assert css is not None
+    assert deep == Member(16, deep.type_id), "of an anonymous union: counted from the outermost begin"
+    assert btf.resolve(btf.target(css.type_id)) == memcg
+    assert btf.member(memcg, "none") is None
+
+
+def test_types() -> None:
+    btf = Btf(small_blob())
+    memcg = btf.struct("mem_cgroup")
+    assert memcg is not None
+    table = btf.member(memcg, "table")
+    assert table is not None
+    assert btf.size_bytes(table.type_id) == 5 * 3 * 8
+    assert btf.array(table.type_id)[1] == 5
+    assert btf.struct("atomic_long_t") == btf.struct("atomic64_t")
+    assert btf.struct("int") is None or btf.kind(btf.struct("int") or 0) == INT
+    bits = btf.struct("bits")
+    assert bits is not None
+    assert [member.offset_bytes for _, member in btf.members(bits)] == [0, 4]
+    assert btf.name(0) == "void"
+    assert btf.kind(0) == 0
+
+
+def test_names() -> None:
+    btf = Btf(small_blob())
+    assert btf.enumerators == {"NR_SHMEM": 20, "NR_FILE_PAGES": 19, "MEMCG_KMEM": 7}
+    assert btf.has_tracepoint("mark_victim")
+    assert not btf.has_tracepoint("mark")
+    assert btf.struct("mem") is None, "not the begin of a name"
+
+
+def test_a_member_that_is_missing_is_left_out_of_the_header() -> None:
+    text = layout.header(Btf(small_blob()))
+    assert "#define HAS_page_counter_max 1" in text
+    assert "HAS_page_counter_high" not in text
+    assert "struct mem_cgroup * css;" in text
+    assert "struct task_struct" not in text
+    assert "#define KERNEL_ENUM_NR_SHMEM 20" in text
+
+
+# This kernel's own
+
+
+@cache
+def kernels_own() -> Btf:
+    return Btf.load()
+
+
+def placed_members() -> list[tuple[str, str, int]]:
+    """(structure, member, offset in bytes) of all that the programs read here."""
+    btf = kernels_own()
+    placed = []
+    for name, members in layout.STRUCTS.items():
+        type_id = btf.struct(name)
+        for path in members if type_id is not None else ():
+            found = layout._member(btf, type_id, path) if type_id is not None else None
+            if found is not None:
+                placed.append((name, path.rpartition(".")[2], found.offset_bytes))
+    return placed
+
+
+@needs_btf
+def test_all_members_lie_inside_their_structures() -> None:
+    btf = kernels_own()
+    placed = placed_members()
+    assert len(placed) > 60
+    for name, member, offset in placed:
+        type_id = btf.struct(name)
+        assert type_id is not None
+        assert 0 <= offset <= btf.size_bytes(type_id), f"{name}.{member}"  # =: a flexible array
+
+
+@needs_btf
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs cc")
+def test_the_header_says_the_same_to_a_compiler(tmp_path: Path) -> None:
+    """Each member is where BTF has it, and each structure as large."""
+    btf = kernels_own()
+    integers = [f"typedef unsigned {word} u{bits}; typedef signed {word} s{bits};" for bits, word in WORDS]
+    checks = [
+        f'_Static_assert(__builtin_offsetof(struct {name}, {member}) == {offset}, "{name}.{member}");'
+        for name, member, offset in placed_members()
+    ]
+    sizes = [(name, btf.struct(name)) for name in layout.STRUCTS]
+    checks += [
+        f'_Static_assert(sizeof(struct {name}) == {max(btf.size_bytes(type_id), 1)}, "{name}");'
+        for name, type_id in sizes
+        if type_id is not None
+    ]
+    source = tmp_path / "layout.c"
+    source.write_text("\n".join([*integers, layout.header(btf), *checks]))
+    ended = subprocess.run(["cc", "-fsyntax-only", source], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+@needs_btf
+@pytest.mark.skipif(shutil.which("bpftool") is None, reason="needs bpftool, another reader of BTF")
+def test_bpftool_reads_the_same() -> None:
+    btf = kernels_own()
+    dumped = subprocess.run(
+        ["bpftool", "btf", "dump", "file", VMLINUX, "format", "raw"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    compared = 0
+    heads = re.finditer(
+        r"^\[(\d+)\] (?:STRUCT|UNION) '(.*?)' size=(\d+) vlen=\d+\n((?:\t.*\n)*)", dumped, re.M
+    )
+    for type_id, name, size, body in (head.groups() for head in heads):
+        if name not in layout.STRUCTS:
+            continue
+        members = re.findall(r"^\t'(.*?)' type_id=(\d+) bits_offset=(\d+)", body, re.M)
+        theirs = [("" if m == "(anon)" else m, int(bits) // 8, int(kind)) for m, kind, bits in members]
+        ours = [(m, found.offset_bytes, found.type_id) for m, found in btf.members(int(type_id))]
+        assert ours == theirs, name
+        assert btf.size_bytes(int(type_id)) == int(size)
+        compared += 1
+    assert compared >= len([name for name in layout.STRUCTS if btf.struct(name)])
+    values = dict(re.findall(r"^\t'(\w+)' val=(\d+)", dumped, re.M)[::-1])  # the first of a name counts
+    for name in layout.ENUMERATORS:
+        assert btf.enumerators.get(name) == (int(values[name]) if name in values else None), name
+    assert dumped.count("\n[") + 1 == len(btf._starts)
+
+
+# Damage
+
+
+def explore(blob: bytes) -> None:
+    """Everything that the tracer asks of a BTF."""
+    btf = Btf(blob)
+    btf.has_tracepoint("mark_victim")
+    layout.header(btf)
+    for type_id in range(len(btf._starts) + 2):
+        btf.name(type_id)
+        btf.size_bytes(btf.resolve(type_id)) if type_id else None
+
+
+def only_tracer_errors(act: Callable[[], object]) -> None:
+    try:
+        act()
+    except TracerError as error:
+        assert "\n" not in str(error)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(st.integers(0, len(small_blob()) - 1), st.integers(0, 255), max_size=4))
+def test_changed_bytes_are_read_or_refused(changes: dict[int, int]) -> None:
+    blob = bytearray(small_blob())
+    for position, byte in changes.items():
+        blob[position] = byte
+    only_tracer_errors(lambda: explore(bytes(blob)))
+
+
+@settings(deadline=None)
+@given(st.integers(0, len(small_blob()) - 1))
+def test_a_cut_blob_is_refused(length: int) -> None:
+    with pytest.raises(TracerError, match="the BTF is damaged or of an unknown form"):
+        Btf(small_blob()[:length])
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200))
+def test_no_btf_at_all(blob: bytes) -> None:
+    with pytest.raises(TracerError, match="the BTF is damaged or of an unknown form"):
+        Btf(blob)
+
+
+def test_a_type_that_refers_to_itself_is_refused() -> None:
+    blob = Blob()
+    blob.add(TYPEDEF, "ouroboros", 1)
+    blob.add(ARRAY, "", 0, 2, 1, 3)
+    blob.record(STRUCT, "nested", 8, ("", 3, 0))
+    btf = Btf(blob.pack())
+    with pytest.raises(TracerError, match="refers to itself"):
+        btf.resolve(1)
+    with pytest.raises(TracerError, match="contains itself"):
+        btf.size_bytes(2)
+    with pytest.raises(TracerError, match="contains itself"):
+        btf.member(3, "absent")
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(TracerError, match="CONFIG_DEBUG_INFO_BTF=y"):
+        Btf.load(tmp_path / "vmlinux")
