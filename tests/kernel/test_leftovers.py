@@ -30,8 +30,9 @@ with ephemeral_cgroup("left", None) as directory:
 @pytest.fixture
 def maker() -> Iterator[tuple[subprocess.Popen[str], Path, int]]:
     """A process that holds a cgroup with a process in it: (it, the directory, the member's pid)."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    process = subprocess.Popen([sys.executable, "-c", MAKER], text=True, **pipes)
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAKER], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert process.stdout
     directory, _, member = process.stdout.readline().strip().rpartition(" ")
     yield process, Path(directory), int(member)
