@@ -139,12 +139,17 @@ def _timeline(evidence: Evidence) -> pd.DataFrame:
 
 
 def _pgsteal_bytes(evidence: Evidence) -> int | None:
-    """The kernel's count from the cgroup's creation to the kill: the sample taken at the kill."""
+    """The kernel's count from the cgroup's creation to the kill, by the sample taken at the kill.
+
+    That one has none where only memory.stat counts (v2 until the counts became node statistics in 7.1), which
+    lags until its next flush. The last reading is right there: its only process gone, nothing is reclaimed.
+    """
     cgroups, samples = evidence.trace.cgroups, evidence.trace.samples
     owner = cgroups.loc[cgroups["path"] == evidence.report.limit_owner.cgroup, "cgroup_id"]
-    at_kill = samples[samples["cgroup_id"].isin(owner) & (samples["kill_id"] == evidence.report.kill_id)]
-    counts = at_kill["pgsteal"].dropna()
-    return None if counts.empty else int(counts.iloc[0]) * int(evidence.trace.meta["page_size"])
+    readings = samples[samples["cgroup_id"].isin(owner)].dropna(subset="pgsteal")
+    at_kill = readings[readings["kill_id"] == evidence.report.kill_id]
+    counts = (readings if at_kill.empty else at_kill)["pgsteal"]
+    return None if counts.empty else int(counts.iloc[-1]) * int(evidence.trace.meta["page_size"])
 
 
 def _mib(value_bytes: float | None) -> str:
