@@ -124,7 +124,9 @@ def _run(
     try:
         end_reason = run_timers(options.duration_s, pidfd)
         if end_reason != "command_ended":
-            signal.pidfd_send_signal(pidfd, stop.take() or signal.SIGTERM)
+            number = stop.take() or signal.SIGTERM
+            if not _came_to_the_command_too(number):
+                signal.pidfd_send_signal(pidfd, number)
             if run_timers(_COMMAND_GRACE_S, pidfd) != "command_ended":  # or a second signal came
                 command.process.kill()
     finally:
@@ -224,6 +226,20 @@ def _say_ready(ready_file: Path | None) -> None:
 def _require_root() -> None:
     if os.geteuid() != 0:
         raise TracerError("recording needs root: run it with sudo (reading a trace does not)")
+
+
+def _came_to_the_command_too(number: int) -> bool:
+    """Ctrl-C goes to all of a terminal's foreground group (isig in drivers/tty/n_tty.c): a second one would
+    make many programs skip their tidying up. Sent to us alone while we are in the foreground, it looks the
+    same: the command then is given its time, and killed.
+    """
+    if number != signal.SIGINT:
+        return False
+    try:
+        with open("/dev/tty", "rb", buffering=0) as terminal:  # noqa: PTH123
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
 
 
 class _StopSignals:
