@@ -211,7 +211,9 @@ class Programs:
         with tempfile.TemporaryFile() as log:
             try:
                 with _outlived(log), _output_to(log):
-                    return bcc.BPF(text=source_text(self._btf), cflags=[*flags, "-Wno-unused-function"])
+                    return bcc.BPF(
+                        text=source_text(self._btf).encode(), cflags=[*flags, "-Wno-unused-function"]
+                    )
             except (Exception, SystemExit) as error:
                 raise TracerError(_refusal("BCC cannot compile the BPF programs", log, error)) from error
 
@@ -221,7 +223,7 @@ class Programs:
             with tempfile.TemporaryFile() as log:
                 try:
                     with _output_to(log):
-                        self._functions[name] = self._bpf.load_func(name, raw_tracepoint)
+                        self._functions[name] = self._bpf.load_func(name.encode(), raw_tracepoint)
                 except (Exception, SystemExit) as error:
                     raise TracerError(
                         _refusal(f"the kernel refuses the BPF program {name}", log, error)
@@ -234,11 +236,11 @@ class Programs:
 
     def map(self, name: str) -> Any:
         """A map, as BCC's table object."""
-        return self._bpf[name]
+        return self._bpf[name.encode()]
 
     def ring_fd(self, name: str) -> int:
         """The descriptor of a stream's ring."""
-        return int(self._bpf[f"{name}_ring"].map_fd)
+        return int(self.map(f"{name}_ring").map_fd)
 
     def ring_bytes(self, name: str) -> int:
         """The size of a stream's ring."""
@@ -246,9 +248,9 @@ class Programs:
 
     def trace_below(self, cgroup_id: int) -> None:
         """Trace this cgroup and all below it, from now on."""
-        table = self._bpf["roots"]
+        table = self.map("roots")
         table[table.Key(cgroup_id)] = table.Leaf(1)
-        self._bpf["memcgs"].clear()
+        self.map("memcgs").clear()
 
     def attach(self) -> None:
         """Load and attach every signal that this kernel has, decisions first: a ledger without them explains
@@ -280,13 +282,13 @@ class Programs:
         with tempfile.TemporaryFile() as log:
             try:
                 with _output_to(log):
-                    self._bpf.attach_raw_tracepoint(tracepoint, program)
+                    self._bpf.attach_raw_tracepoint(tracepoint.encode(), program.encode())
             except (Exception, SystemExit) as error:
                 raise TracerError(_refusal(f"cannot attach to {tracepoint}", log, error)) from error
 
     def detach(self, tracepoint: str) -> None:
         """Detach what is attached to a tracepoint."""
-        self._bpf.detach_raw_tracepoint(tracepoint)
+        self._bpf.detach_raw_tracepoint(tracepoint.encode())
         self.attached.pop(tracepoint, None)
 
     def detach_all(self) -> None:
@@ -296,7 +298,7 @@ class Programs:
 
     def drain(self) -> bool:
         """Send the sums that wait, on the CPUs that have any. False where some could not leave yet."""
-        waiting = self._bpf["combine_waiting"]
+        waiting = self.map("combine_waiting")
         for cpu, flag in enumerate(waiting[waiting.Key(0)]):
             if flag:
                 with suppress(OSError):  # the CPU is offline: nothing of ours runs there
@@ -305,7 +307,7 @@ class Programs:
 
     def take_residue(self) -> dict[tuple[int, int], int]:
         """(cgroup id, category) -> bytes of sums whose record was lost; exact once all is detached."""
-        return {(int(k.cgroup_id), int(k.category)): int(v.value) for k, v in self._bpf["residue"].items()}
+        return {(int(k.cgroup_id), int(k.category)): int(v.value) for k, v in self.map("residue").items()}
 
     @property
     def counts_reclaim(self) -> bool:
@@ -318,7 +320,7 @@ class Programs:
         """
         if not self.counts_reclaim:
             return {}
-        table = self._bpf["reclaim_counts"]
+        table = self.map("reclaim_counts")
         try:
             counts = table[table.Key(cgroup_id)]
         except KeyError:
@@ -340,13 +342,13 @@ class Programs:
 
     def _addresses(self, stack_id: int) -> list[int]:
         try:
-            return list(self._bpf["stacks"].walk(stack_id))
+            return list(self.map("stacks").walk(stack_id))
         except KeyError:
             return []
 
     def lost(self) -> dict[str, int]:
         """Stream -> records that found their ring full, since the begin."""
-        counts = self._bpf["lost"]
+        counts = self.map("lost")
         return {name: sum(counts[counts.Key(number)]) for number, name in enumerate(WIRE)}
 
     def close(self) -> None:
