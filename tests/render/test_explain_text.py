@@ -99,7 +99,7 @@ def test_other_kills_are_named(report: OomReport) -> None:
 
 def test_cache_that_was_never_used_up(report: OomReport) -> None:
     left = replace(report, cushion=replace(report.cushion, exhausted_at=None))
-    assert "never: there was still cache at the kill" in shown(left)
+    assert "used up       not between usage coming to the limit and the kill" in shown(left)
     why = {"cushion.exhausted_at": "no start sample"}
     unknown = replace(left, quality=replace(report.quality, unknown=why))
     assert "not known: no start sample" in shown(unknown)

@@ -95,7 +95,7 @@ def test_what_it_says(report: OomReport, svg: str) -> None:
     assert report.verdict.summary in said
     assert "97 MiB" in said and "OOM kill" in said and "seconds since the trace began" in said
     assert said.count("try_charge_memcg") == 1
-    assert "composition.unevictable: this kernel counts it inside anon" in said
+    assert "unevictable: this kernel counts it inside anon" in said
     assert "None" not in said
 
 

@@ -116,9 +116,7 @@ def measure(
         in_window = cache.within(window.at_limit, window.end)
         start_bytes = in_window.peak()
         reference = (start_bytes or 0) if limit_bytes >= UNLIMITED_BYTES else limit_bytes
-        exhausted_at = _exhausted_at(
-            in_window, reference * EXHAUSTED_PERCENT // 100, cache_end_bytes, unknown
-        )
+        exhausted_at = _exhausted_at(in_window, reference * EXHAUSTED_PERCENT // 100, cache_end_bytes)
         if cache_end_bytes is None:
             cache_end_bytes = in_window.at(window.end)
     if cache_end_bytes is None:
@@ -186,16 +184,10 @@ def _last_below(usage: Steps, bytes_: int, otherwise: int) -> int:
     return int(below[-1]) if len(below) else otherwise
 
 
-def _exhausted_at(
-    cache: Steps, least: int, cache_end_bytes: int | None, unknown: dict[str, str]
-) -> str | None:
-    """From when on the cache stayed below `least` bytes."""
+def _exhausted_at(cache: Steps, least: int, cache_end_bytes: int | None) -> str | None:
+    """From when on the cache stayed below `least` bytes. None: it never was above, or was so at the end."""
     enough = np.flatnonzero(cache.values >= least)
     after = int(enough[-1]) + 1 if len(enough) else 0
-    if not len(enough) and (cache.before is None or cache.before < least):
-        unknown["cushion.exhausted_at"] = "there was next to no page cache when usage came to the limit"
-    elif after == len(cache.times) or (cache_end_bytes is not None and cache_end_bytes >= least):
-        unknown["cushion.exhausted_at"] = "the page cache was not used up when the kill came"
-    else:
-        return iso_time(int(cache.times[after]))
-    return None
+    never_above = not len(enough) and (cache.before is None or cache.before < least)
+    left_at_end = after == len(cache.times) or (cache_end_bytes is not None and cache_end_bytes >= least)
+    return None if never_above or left_at_end else iso_time(int(cache.times[after]))

@@ -184,12 +184,9 @@ def _limit_owner(trace: TraceTables, kill: _Kill, unknown: Unknown) -> LimitOwne
     )
     if kill.owner_id is None:
         unknown["limit_owner"] = _NO_OWNER
-    elif owner.cgroup is None:
-        unknown["limit_owner.cgroup"] = f"the trace holds no path of cgroup {kill.owner_id}"
-    elif container is None:
-        unknown["limit_owner.container"] = "the cgroup is no known runtime's container"
-    if pod is None and container is not None:
-        unknown["limit_owner.pod"] = "the container belongs to no known pod"
+    elif owner.cgroup is None:  # and so what a path tells: whose it is
+        no_path = f"the trace holds no path of cgroup {kill.owner_id}"
+        unknown |= {f"limit_owner.{name}": no_path for name in ("cgroup", "container", "pod")}
     return owner
 
 

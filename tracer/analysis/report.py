@@ -3,7 +3,8 @@ when nothing was killed.
 
 `to_dict()` gives the JSON document's objects: the same names and nesting, tuples as lists. Sizes are bytes,
 page counts are pages of `meta["page_size"]`, times are ISO 8601 in UTC. None is "not known", and
-`Quality.unknown` then says why, under the field's dotted name (`"composition.percpu"`).
+`Quality.unknown` then says why, under the field's dotted name (`"composition.percpu"`). Where a None has no
+entry there it is known that there is none: no container, no pod, no moment at which the cache was used up.
 """
 
 from __future__ import annotations

@@ -44,6 +44,31 @@ KERNEL_LOG: Final = {
     "rate_limited": "the kernel left lines out",
     "only": "all of this comes from it",
 }
+FIELDS_IN_WORDS: Final = {
+    "limit_owner": "whose limit was hit",
+    "limit_owner.cgroup": "the path of the cgroup",
+    "limit_owner.container": "its container",
+    "limit_owner.pod": "its pod",
+    "trigger.cgroup": "the cgroup of the task that asked",
+    "trigger.gfp": "what the request allowed (gfp)",
+    "trigger.order": "how large the request was (order)",
+    "trigger.stack": "the stack in the kernel",
+    "trigger.user_stack": "the stack in the program's own code",
+    "victims.anon_rss_bytes": "the RSS of a killed process",
+    "victims.cgroup": "the cgroup of a killed process",
+    "candidates": "which processes the kernel weighed",
+    "composition": "what the limit was full of",
+    "composition.total": "usage",
+    "working_set_bytes": "the working set",
+    "cushion": "what the page cache gave back",
+    "cushion.cache_start_bytes": "how much page cache there was",
+    "cushion.cache_end_bytes": "how much page cache was left",
+    "cushion.exhausted_at": "when it was used up",
+    "cushion.refaulted_bytes": "how much of it was needed again",
+    "sizing.min_limit_bytes": "which limit would have sufficed",
+}
+"""Field of the report that can be unknown -> what it is; for the classes of its composition: `PART_LABELS`."""
+
 TRANSCRIPT_TITLES: Final = ("before the kill", "by", "looked at", "freed", "of it anon", "priority", "took")
 TRANSCRIPT_NOTE: Final = (
     "looked at, freed: pages. anon: process memory, which needs swap to be freed. "
@@ -135,7 +160,7 @@ def cushion(report: OomReport) -> Iterator[Fact]:
     elif why := report.quality.unknown.get("cushion.exhausted_at"):
         yield "used up", f"{units.UNKNOWN}: {visible(why)}"
     else:
-        yield "used up", "never: there was still cache at the kill"
+        yield "used up", "not between usage coming to the limit and the kill"
     yield "refaulted", f"{units.size(it.refaulted_bytes)}: evicted, but soon needed and read again"
 
 
@@ -214,14 +239,22 @@ def quality(report: OomReport, *, reasons: bool) -> Iterator[Fact]:
     yield "lost records", f"{units.count(lost)}: sums of flows may be low" if lost else "none"
     yield "kernel log", KERNEL_LOG[report.quality.kmsg]
     if not reasons:
-        names = ", ".join(visible(field) for field in report.quality.unknown)
+        names = ", ".join(map(_in_words, report.quality.unknown))
         yield "not known", f"{names} (-v says why)" if names else "nothing"
         return
     by_reason: dict[str, list[str]] = {}
     for field, why in report.quality.unknown.items():
-        by_reason.setdefault(why, []).append(field)
+        by_reason.setdefault(why, []).append(_in_words(field))
     for why, fields in by_reason.items():
-        yield "not known", f"{', '.join(visible(field) for field in fields)}: {visible(why)}"
+        yield "not known", f"{', '.join(fields)}: {visible(why)}"
+
+
+def _in_words(field: str) -> str:
+    """What a field of the report is, by its dotted name."""
+    whole, _, part = field.partition(".")
+    if whole == "composition" and part in PART_LABELS:
+        return PART_LABELS[part][0]
+    return FIELDS_IN_WORDS.get(field) or visible(field)
 
 
 def sizing(report: OomReport) -> Iterator[str]:
