@@ -61,7 +61,7 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
             ("duration", units.duration(summary.duration_s)),
             ("size", units.size(summary.size_bytes)),
             ("command", visible(" ".join(map(str, meta["command_line"])))),
-            *(("filter", f"{name}: {value}") for name, value in _flat(meta["filters"])),
+            *_filters(meta["filters"]),
         ]
     )
     yield sections.title("Machine")
@@ -102,10 +102,25 @@ def _cgroups(cgroups: Sequence[TracedCgroup]) -> Iterator[RenderableType]:
         yield sections.note(f"and {len(cgroups) - _MOST_CGROUPS} more (--json lists them all)")
 
 
+def _filters(filters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What was asked for, without what was not, and without the command, which the command line ends with."""
+    asked = {
+        name: value
+        for name, value in filters.items()
+        if name != "command" and value is not None and value != []
+    }
+    for name, value in _flat(asked):
+        yield "filter", f"{name}: {value}"
+
+
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     """(`a.b`, value) for each leaf of what meta.json nests."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        yield visible(name), visible(" ".join(map(str, value)))
+    elif name.endswith("_bytes"):
+        yield visible(name.removesuffix("_bytes")), units.size(value)
     else:
         yield visible(name), units.UNKNOWN if value is None else visible(str(value))
