@@ -104,8 +104,11 @@ demo: setup
 		echo "Not recorded on this machine: $$reason" >&2
 		echo "So this is the recorded example, $$trace:" >&2
 	fi
+	echo
 	$(TRACER) timeline $$trace
+	echo
 	$(TRACER) explain $$trace
+	echo
 	$(TRACER) report $$trace -f -o traces/demo.html
 	exit $$failed
 

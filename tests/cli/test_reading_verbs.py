@@ -124,7 +124,7 @@ def test_explain_of_a_kill_that_is_not_there_is_a_usage_error(
 ) -> None:
     raised = failure(run.invoke(explain.command, [str(write_trace()), "--kill", "5"]))
     assert isinstance(raised, UsageError) and raised.exit_code == 2
-    assert "it holds 1" in str(raised)
+    assert "it holds kill 1" in str(raised)
     raised = failure(run.invoke(explain.command, [str(write_trace("held", killed=False)), "--kill", "1"]))
     assert "no kill at all" in str(raised)
 

@@ -146,7 +146,7 @@ class _Bins:
         start, stop = start_ns(trace), end_ns(trace)
         width = _nanoseconds(every, "--every")
         if width <= 0:
-            raise UsageError(f"a bin of {every!r} has no length; give one such as 100ms")
+            raise UsageError(f"--every: {every!r} is no time at all; give one such as 100ms")
         first = start if begin is None else _moment_ns(begin, start)
         last = stop if end is None else _moment_ns(end, start) - 1
         if start == 0 or last < first:
@@ -155,7 +155,7 @@ class _Bins:
             raise UsageError("the time range is empty; --begin must lie before --end, both within the trace")
         bins = (last - first) // width + 1
         if bins > _MOST_BINS:
-            raise UsageError(f"{bins} bins of {every} are too many; take longer bins or a shorter range")
+            raise UsageError(f"{bins} rows of {every} are too many; take longer ones or a shorter range")
         return cls(first, width, bins)
 
     @property

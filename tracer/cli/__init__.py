@@ -65,7 +65,7 @@ def group(debug: bool) -> None:
 
 def main() -> None:
     """The console command: exit status 0 done, 1 failed, 2 usage."""
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] or ["--help"]
     debug = "--debug" in arguments[: arguments.index("--")] if "--" in arguments else "--debug" in arguments
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `memcg-tracer timeline … | head` ends quietly
     try:

@@ -15,9 +15,9 @@ Examples:
   eval "$({PROGRAM} completion bash)"
   {PROGRAM} completion fish > ~/.config/fish/completions/{PROGRAM}.fish"""
 )
-@click.argument("shell", type=click.Choice(list(SHELLS)))
+@click.argument("shell", metavar="SHELL", type=click.Choice(list(SHELLS)))
 @click.pass_context
 def command(context: click.Context, shell: str) -> None:
-    """Print the script that makes SHELL complete this command's verbs and options."""
+    """Print the script that makes SHELL (bash, zsh or fish) complete this command's verbs and options."""
     variable = f"_{PROGRAM.upper().replace('-', '_')}_COMPLETE"
     click.echo(SHELLS[shell](context.find_root().command, {}, PROGRAM, variable).source())

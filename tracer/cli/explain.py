@@ -20,7 +20,7 @@ from tracer.render import explain_text, text
     epilog="""\b
 Examples:
   memcg-tracer explain traces/page-cache
-  memcg-tracer explain traces/page-cache --kill 2 -v
+  memcg-tracer explain traces/page-cache --kill 1 -v
   memcg-tracer explain traces/page-cache --json | jq '.kills[].verdict'"""
 )
 @click.argument("path", metavar="TRACE", type=click.Path(path_type=Path))
@@ -58,5 +58,5 @@ def _of_number(reports: list[OomReport], kill_id: int) -> OomReport:
     for report in reports:
         if report.kill_id == kill_id:
             return report
-    there = ", ".join(str(report.kill_id) for report in reports)
+    there = ", ".join(f"kill {report.kill_id}" for report in reports)
     raise UsageError(f"there is no kill {kill_id} in this trace: it holds {there or 'no kill at all'}")

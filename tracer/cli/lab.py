@@ -23,7 +23,7 @@ Examples:
   memcg-tracer lab page-cache -o traces/mine
   memcg-tracer lab anon --json"""
 )
-@click.argument("name", required=False, type=click.Choice(list(EXPERIMENTS)))
+@click.argument("name", metavar="[NAME]", required=False, type=click.Choice(list(EXPERIMENTS)))
 @click.option("--list", "list_", is_flag=True, help="Show the experiments and run none.")
 @click.option(
     "-o",

@@ -30,7 +30,7 @@ _ISO: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 Examples:
   memcg-tracer timeline traces/page-cache
   memcg-tracer timeline traces/page-cache --every 20ms --begin 1.5s --end 2s
-  memcg-tracer timeline traces/page-cache -c web --csv > web.csv"""
+  memcg-tracer timeline traces/page-cache -c '*page-cache' --csv > rows.csv"""
 )
 @click.argument("path", metavar="TRACE", type=click.Path(path_type=Path))
 @click.option(

@@ -119,10 +119,15 @@ def cache_is_used_up(evidence: Evidence) -> Check:
         and cushion.cache_end_bytes is not None
         and cushion.cache_end_bytes <= 0.05 * evidence.limit_bytes
     )
-    detail = (
-        f"{_mib(cushion.cache_end_bytes)} left at the kill; used up {cushion.exhausted_at}, kill {killed_at}"
-    )
+    detail = f"{_mib(cushion.cache_end_bytes)} left at the kill, {_used_up(cushion.exhausted_at, killed_at)}"
     return Check("act 3: the kill comes when the cache is used up", passed, detail)
+
+
+def _used_up(exhausted_at: str | None, killed_at: str) -> str:
+    if exhausted_at is None:
+        return "never used up"
+    before = pd.Timestamp(killed_at) - pd.Timestamp(exhausted_at)
+    return f"used up {before.total_seconds() * 1e3:.1f} ms before"
 
 
 def little_was_evicted(evidence: Evidence) -> Check:
