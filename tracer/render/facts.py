@@ -67,7 +67,7 @@ FIELDS_IN_WORDS: Final = {
     "cushion.refaulted_bytes": "how much of it was needed again",
     "sizing.min_limit_bytes": "which limit would have sufficed",
 }
-"""Field of the report that can be unknown -> what it is; for the classes of its composition: `PART_LABELS`."""
+"""Field of the report that can be unknown -> what it is; the classes of its composition: `PART_LABELS`."""
 
 TRANSCRIPT_TITLES: Final = ("before the kill", "by", "looked at", "freed", "of it anon", "priority", "took")
 TRANSCRIPT_NOTE: Final = (
