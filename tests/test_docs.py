@@ -1,14 +1,30 @@
-"""What the documents point at is there."""
+"""What the documents point at is there, and the commands that they show do what they show."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from tracer.cli import VERBS, group
 
 TOP = Path(__file__).parents[1]
 DOCUMENTS = sorted([TOP / "README.md", *TOP.glob("docs/**/*.md")])
+EXAMPLES = sorted(TOP.glob("docs/examples/*.md"))
+RECORDED = "traces/page-cache"
+LEFT_OUT = "…"
+
+
+@pytest.fixture
+def in_a_folder_with_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command shown may write goes elsewhere than into the checkout."""
+    (tmp_path / "traces").mkdir()
+    (tmp_path / RECORDED).symlink_to(TOP / RECORDED)
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -24,7 +40,92 @@ def test_make_targets_named_in_the_readme_exist() -> None:
     assert named <= targets
 
 
+def test_every_verb_has_its_page_of_examples() -> None:
+    pages = {page.stem for page in EXAMPLES}
+    assert pages == {*VERBS, "pandas", "README"}
+    listed = re.findall(r"\]\((\w+)\.md\)", (TOP / "docs/examples/README.md").read_text())
+    assert sorted(listed) == sorted(pages - {"README"})
+
+
+@pytest.mark.usefixtures("in_a_folder_with_the_example")
+@pytest.mark.parametrize("page", EXAMPLES, ids=lambda path: path.stem)
+def test_commands_on_the_recorded_example_print_what_is_shown(page: Path) -> None:
+    for command, shown in commands_of(page.read_text()):
+        if not reads_only_the_example(command):
+            continue
+        printed = run(command)
+        if "|" not in command:
+            assert_shows(printed, shown)
+
+
+@pytest.mark.usefixtures("in_a_folder_with_the_example")
+@pytest.mark.parametrize("verb", VERBS)
+def test_commands_in_the_help_work(verb: str) -> None:
+    command = group.get_command(None, verb)  # type: ignore[arg-type]
+    assert command is not None and command.epilog
+    examples = [line.strip() for line in command.epilog.splitlines() if "memcg-tracer" in line]
+    assert examples
+    for example in filter(reads_only_the_example, examples):
+        run(example)
+
+
+@pytest.mark.usefixtures("in_a_folder_with_the_example")
+@pytest.mark.parametrize("page", EXAMPLES, ids=lambda path: path.stem)
+def test_python_works_as_it_stands(page: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    exec("\n".join(blocks), {})
+
+
+def test_what_is_compared_is_not_nothing() -> None:
+    compared = [
+        command
+        for page in EXAMPLES
+        for command, shown in commands_of(page.read_text())
+        if shown and reads_only_the_example(command)
+    ]
+    assert len(compared) >= 8
+    with pytest.raises(AssertionError):
+        assert_shows("a\nb\nc\n", ["a", "c"])
+    with pytest.raises(AssertionError):
+        assert_shows("a\nb\nc\n", ["b", LEFT_OUT, "a"])
+    assert_shows("a\nb\nc\n", ["a", LEFT_OUT, "c"])
+
+
 def code_of(text: str) -> list[str]:
     """The pieces of a Markdown text that are code: between fences, and between backticks."""
     fenced = re.findall(r"```.*?```", text, flags=re.DOTALL)
     return fenced + re.findall(r"`[^`\n]+`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+
+
+def commands_of(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Each `$ memcg-tracer ...` between fences, and the lines shown below it."""
+    for block in re.findall(r"^```\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        for session in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, *shown = session.splitlines()
+            if command.startswith("memcg-tracer "):
+                yield command, shown
+
+
+def reads_only_the_example(command: str) -> bool:
+    """Whether it reads the recorded example, which every checkout has, and no other trace."""
+    return set(re.findall(r"traces/[\w.<>-]+", command)) == {RECORDED}
+
+
+def run(command: str) -> str:
+    """What the command prints, before any pipe or redirection; it must not fail."""
+    first, *_ = re.split(r" [|>] ", command)
+    program, *arguments = shlex.split(first)
+    assert program == "memcg-tracer"
+    result = CliRunner().invoke(group, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, f"{command}: {result.output}"
+    return result.stdout
+
+
+def assert_shows(printed: str, shown: list[str]) -> None:
+    """The shown lines are printed one below the other, and in this order around what is left out."""
+    rest = printed.splitlines()
+    for piece in "\n".join(shown).split(f"\n{LEFT_OUT}"):
+        lines = [line for line in piece.removeprefix(LEFT_OUT).strip("\n").split("\n") if piece.strip()]
+        starts = [at for at in range(len(rest)) if rest[at : at + len(lines)] == lines]
+        assert starts, f"not printed, or not in this order: {lines}"
+        rest = rest[starts[0] + len(lines) :]
