@@ -10,7 +10,6 @@
  */
 
 #define COMBINE_BYTES (256 << 10)
-#define COMBINE_NS (10 * 1000 * 1000ULL)
 #define COMBINE_SLOTS 256
 #define RING_WAKE_BYTES (CHARGE_RING_PAGES * 4096UL / 2)
 
@@ -19,7 +18,7 @@ BPF_RINGBUF_OUTPUT(charge_ring, CHARGE_RING_PAGES);
 struct combined {
 	struct mem_cgroup *memcg;
 	u64 cgroup_id;
-	u64 since_ns;
+	u64 since_ticks;
 	s64 delta_bytes;
 	u32 tgid;
 	u32 category;
@@ -40,8 +39,12 @@ BPF_HASH(residue, struct residue_key, s64, 8192);
  * Whether this CPU is inside a combine slot. Programs on one CPU nest (an interrupt's inside a task's, `drain` by IPI
  * inside either) and never interleave, so a flag is a lock: whoever finds it set leaves the slots alone.
  */
-BPF_PERCPU_ARRAY(combine_busy, u32, 1);
-BPF_PERCPU_ARRAY(combine_waiting, u32, 1); /* whether something was combined on this CPU since the last drain */
+struct combine_state {
+	u32 busy;
+	u32 waiting; /* something was combined on this CPU since the last drain */
+};
+
+BPF_PERCPU_ARRAY(combine_state, struct combine_state, 1);
 
 static __always_inline bool send(struct combined *sum)
 {
@@ -59,11 +62,12 @@ static __always_inline bool send(struct combined *sum)
 	record->delta_bytes = sum->delta_bytes;
 	record->tgid = sum->tgid;
 	record->updates = sum->updates;
-		record->category = sum->category;
+	record->category = sum->category;
 
 	u64 waiting = charge_ring.ringbuf_query(BPF_RB_AVAIL_DATA);
 
-	charge_ring.ringbuf_submit(record, waiting > RING_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	charge_ring.ringbuf_submit(record,
+				   waiting > RING_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 	return true;
 }
 
@@ -71,12 +75,12 @@ static __always_inline void clear(struct combined *sum)
 {
 	sum->delta_bytes = 0;
 	sum->updates = 0;
-	sum->since_ns = 0;
+	sum->since_ticks = 0;
 }
 
 static __always_inline void add_residue(u64 cgroup_id, u32 category, s64 delta_bytes)
 {
-	struct residue_key key = { .cgroup_id = cgroup_id, .category = category };
+	struct residue_key key = {.cgroup_id = cgroup_id, .category = category};
 	s64 zero = 0;
 	s64 *total = residue.lookup_or_try_init(&key, &zero);
 
@@ -107,16 +111,17 @@ static __always_inline bool claim(struct combined *sum, struct mem_cgroup *memcg
 	return true;
 }
 
+/* Age is told by the timer tick: reading the clock would be the dearest step of all. */
 static __always_inline void combine_into(struct combined *sum, s64 delta_bytes)
 {
-	u64 now = bpf_ktime_get_ns();
+	u64 now = bpf_jiffies64();
 
 	if (!sum->updates)
-		sum->since_ns = now;
+		sum->since_ticks = now;
 	sum->delta_bytes += delta_bytes;
 	sum->updates++;
 	if (sum->delta_bytes >= COMBINE_BYTES || sum->delta_bytes <= -COMBINE_BYTES ||
-	    now - sum->since_ns >= COMBINE_NS) {
+	    now - sum->since_ticks >= TRACER_COMBINE_TICKS) {
 		if (send(sum))
 			clear(sum);
 	}
@@ -129,24 +134,21 @@ static __always_inline int charge(struct mem_cgroup *memcg, u32 category, s64 de
 	u64 mixed = ((u64)memcg >> 6) + tgid * 31 + category * 17;
 	u32 slot = (mixed ^ (mixed >> 8)) & (COMBINE_SLOTS - 1);
 	struct combined *sum = combine.lookup(&slot);
-	volatile u32 *busy = combine_busy.lookup(&zero);
+	volatile struct combine_state *state = combine_state.lookup(&zero);
 
-	if (!sum || !busy || !delta_bytes)
+	if (!sum || !state || !delta_bytes)
 		return 0;
-	if (*busy) {
+	if (state->busy) {
 		if (is_traced(memcg))
 			add_residue(traced_id(memcg), category, delta_bytes); /* in an interrupt: nobody's */
 		return 0;
 	}
-	*busy = 1;
+	state->busy = 1;
 	if (claim(sum, memcg, tgid, category)) {
-		u32 *waiting = combine_waiting.lookup(&zero);
-
 		combine_into(sum, delta_bytes);
-		if (waiting)
-			*waiting = 1;
+		state->waiting = 1;
 	}
-	*busy = 0;
+	state->busy = 0;
 	return 0;
 }
 
@@ -236,10 +238,13 @@ static __always_inline int account(struct mem_cgroup *memcg, u32 category, s64 p
 	u32 counter = exact_counter(category);
 	s64 delta_bytes = pages * (s64)PAGE_SIZE;
 
-	if (category == CATEGORY_COUNT || !is_traced(memcg))
+	if (category == CATEGORY_COUNT)
 		return 0;
-	if (counter != EXACT_COUNTERS)
+	if (counter != EXACT_COUNTERS) {
+		if (!is_traced(memcg))
+			return 0;
 		delta_bytes = exact_bytes(memcg, counter, delta_bytes);
+	}
 	return charge(memcg, category, delta_bytes);
 }
 
@@ -309,19 +314,18 @@ PROGRAM(mod_memcg_state)
 }
 
 /*
- * Run by user space on each CPU (BPF_PROG_TEST_RUN): send every sum that waits. What cannot leave keeps `combine_waiting`
+ * Run by user space on each CPU (BPF_PROG_TEST_RUN): send every sum that waits. What cannot leave keeps `waiting`
  * set, and so does a drain that hit this CPU inside of a slot, which returns 1: ask again.
  */
 PROGRAM(drain)
 {
 	u32 zero = 0;
-	u32 *waiting = combine_waiting.lookup(&zero);
-	volatile u32 *busy = combine_busy.lookup(&zero);
+	volatile struct combine_state *state = combine_state.lookup(&zero);
 
-	if (!busy || !waiting || *busy)
+	if (!state || state->busy)
 		return 1;
-	*busy = 1;
-	*waiting = 0;
+	state->busy = 1;
+	state->waiting = 0;
 	for (u32 slot = 0; slot < COMBINE_SLOTS; slot++) {
 		u32 key = slot;
 		struct combined *sum = combine.lookup(&key);
@@ -331,8 +335,8 @@ PROGRAM(drain)
 		if (send(sum))
 			clear(sum);
 		else
-			*waiting = 1;
+			state->waiting = 1;
 	}
-	*busy = 0;
+	state->busy = 0;
 	return 0;
 }

@@ -10,11 +10,11 @@
 #define PROGRAM(name) int name(struct bpf_raw_tracepoint_args *ctx)
 
 /* A member of a kernel object; 0 where the memory cannot be read, since the helper clears what it cannot fill. */
-#define READ(ptr, member)                                                                    \
-	({                                                                                   \
-		typeof((ptr)->member) value_;                                                \
+#define READ(ptr, member)                                                                     \
+	({                                                                                    \
+		typeof((ptr)->member) value_;                                                 \
 		bpf_probe_read_kernel(&value_, sizeof(value_), (const void *)&(ptr)->member); \
-		value_;                                                                      \
+		value_;                                                                       \
 	})
 
 /* include/linux/memcontrol.h: memcg_data's low bits say what the rest points to. */

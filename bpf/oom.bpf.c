@@ -7,7 +7,8 @@
 BPF_RINGBUF_OUTPUT(oom_ring, OOM_RING_PAGES);
 BPF_STACK_TRACE(stacks, 1024);
 
-static __always_inline void describe_owner(struct oom_event *record, struct mem_cgroup *trigger, u32 last_kind)
+static __always_inline void describe_owner(struct oom_event *record, struct mem_cgroup *trigger,
+					   u32 last_kind)
 {
 	struct owner owner = limit_owner(trigger);
 

@@ -76,7 +76,8 @@ static __always_inline u8 delete_cause(struct calibration *known, u32 pid, struc
 	return CAUSE_OTHER;
 }
 
-static __always_inline void describe(struct pagecache_event *record, struct folio *folio, struct mem_cgroup *owner)
+static __always_inline void describe(struct pagecache_event *record, struct folio *folio,
+				     struct mem_cgroup *owner)
 {
 	struct task_struct *task = current_task();
 	struct address_space *mapping = READ(folio, mapping);
@@ -120,8 +121,8 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 	u32 tgid = record->tgid;
 	u64 waiting = pagecache_ring.ringbuf_query(BPF_RB_AVAIL_DATA);
 
-	pagecache_ring.ringbuf_submit(record,
-				      waiting > PAGECACHE_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	pagecache_ring.ringbuf_submit(record, waiting > PAGECACHE_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP
+									     : BPF_RB_NO_WAKEUP);
 	see_current(tgid);
 	see_inode(inode, inode_id);
 	return 0;
@@ -142,7 +143,7 @@ PROGRAM(mm_filemap_fault)
 {
 	u32 pid = bpf_get_current_pid_tgid();
 	struct calibration *known = calibrated();
-	struct fault fault = { .mapping = (struct address_space *)ctx->args[0] };
+	struct fault fault = {.mapping = (struct address_space *)ctx->args[0]};
 
 	if (!known || !is_traced(task_memcg(current_task())))
 		return 0;

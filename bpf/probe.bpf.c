@@ -44,7 +44,8 @@ PROGRAM(find_cpu_offset)
 
 	if (!copy || !offset || !map)
 		return 1;
-	*offset = (u64)copy; /* by way of memory: the verifier does no sums with what it knows to be a pointer */
+	*offset = (u64)
+		copy; /* by way of memory: the verifier does no sums with what it knows to be a pointer */
 	*offset -= (u64)READ(map, pptrs[0]);
 	return 0;
 }

@@ -63,7 +63,7 @@ static __always_inline bool is_above_high(struct mem_cgroup *memcg)
  */
 static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
 {
-	struct owner owner = { .memcg = NULL, .source = TARGET_NONE };
+	struct owner owner = {.memcg = NULL, .source = TARGET_NONE};
 	u64 least = NEAR_LIMIT_PAGES + 1;
 
 	for (int depth = 0; depth < MAX_DEPTH; depth++) {
@@ -95,7 +95,7 @@ static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
 
 static __always_inline struct owner reclaim_target(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct owner target = { .memcg = (struct mem_cgroup *)ctx->args[2], .source = TARGET_SCANNED };
+	struct owner target = {.memcg = (struct mem_cgroup *)ctx->args[2], .source = TARGET_SCANNED};
 
 	if (room_pages(target.memcg) <= NEAR_LIMIT_PAGES)
 		target.source = TARGET_LIMIT;
@@ -156,7 +156,7 @@ static __always_inline void finish(struct attempt *attempt, u64 reclaimed)
 {
 	struct reclaim_event *record = &attempt->record;
 	u64 now = bpf_ktime_get_ns();
-	struct ended ended = { .time_ns = now, .gfp = record->gfp, .kind = record->kind };
+	struct ended ended = {.time_ns = now, .gfp = record->gfp, .kind = record->kind};
 	u32 pid = record->pid;
 
 	last_ended.update(&pid, &ended);
@@ -185,7 +185,8 @@ static __always_inline void finish(struct attempt *attempt, u64 reclaimed)
 
 PROGRAM(mm_vmscan_memcg_reclaim_begin)
 {
-	return begin(ctx, RECLAIM_MEMCG, -1, ctx->args[ARG_GFP]); /* the order given is always 0: it is not the charge's */
+	return begin(ctx, RECLAIM_MEMCG, -1,
+		     ctx->args[ARG_GFP]); /* the order given is always 0: it is not the charge's */
 }
 
 PROGRAM(mm_vmscan_memcg_softlimit_reclaim_begin)
@@ -211,9 +212,9 @@ PROGRAM(reclaim_end)
 
 	if (!attempt)
 		return 0;
-	finish(attempt, attempt->record.kind == RECLAIM_KSWAPD ?
-				attempt->record.reclaimed_anon + attempt->record.reclaimed_file :
-				ctx->args[0]);
+	finish(attempt, attempt->record.kind == RECLAIM_KSWAPD
+				? attempt->record.reclaimed_anon + attempt->record.reclaimed_file
+				: ctx->args[0]);
 	attempts.delete(&pid);
 	return 0;
 }

@@ -12,8 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tracer.capture import decode
 from tracer.capture.decode import PAGE_BYTES, Decoder, rows_of, sample_row, state_reading, text
-from tracer.schema import CATEGORIES, CAUSES, CONSTRAINTS, OPS, RECLAIM_KINDS, TABLES, WIRE
+from tracer.schema import (
+    CATEGORIES,
+    CAUSES,
+    CONSTRAINTS,
+    OPS,
+    RECLAIM_KINDS,
+    TABLES,
+    UNLIMITED_BYTES,
+    WIRE,
+)
 
 OFFSET_NS = 1_700_000_000_000_000_000
 BY_THE_BYTE = ("slab_reclaimable", "slab_unreclaimable", "percpu")
@@ -172,6 +182,30 @@ def test_what_is_not_known_of_an_oom_kill() -> None:
         "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes", "pgtables_bytes", "swap_bytes",
         "total_vm_bytes",
     }  # fmt: skip
+
+
+def test_a_count_that_lags_below_zero_is_zero_as_in_the_kernels_own_words() -> None:
+    row = Decoder(0).oom(only("oom", anon_pages=-7, shmem_pages=-1, swap_entries=3))
+    sizes = (row["anon_rss_bytes"], row["shmem_rss_bytes"], row["swap_bytes"])
+    assert sizes == (0, 0, 3 * PAGE_BYTES)
+
+
+@pytest.mark.parametrize("page_bytes", [4096, 16_384, 65_536])
+def test_no_limit_is_the_same_with_pages_of_any_size(
+    page_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "PAGE_BYTES", page_bytes)
+    page_counter_max = (2**63 - 1) // page_bytes
+    known = [{"cgroup_id": 7, "limit_pages": pages} for pages in (page_counter_max, page_counter_max - 1, 25)]
+    expected = [UNLIMITED_BYTES, (page_counter_max - 1) * page_bytes, 25 * page_bytes]
+    for table in ("charge", "reclaim"):
+        batch = getattr(Decoder(0), table)(records(table, *known))
+        assert batch.column("limit_bytes").to_pylist() == expected
+    kill = only("oom", owner_cgroup_id=7, owner_limit_pages=page_counter_max)
+    assert Decoder(0).oom(kill)["limit_bytes"] == UNLIMITED_BYTES
+    sample = Decoder(0).oom_sample(kill, {}, version=2, counted=False)
+    assert sample is not None
+    assert sample["limit_bytes"] == UNLIMITED_BYTES
 
 
 POSITIONS = {"NR_ANON_MAPPED": 3, "NR_KERNEL_STACK_KB": 0, "MEMCG_PERCPU_B": 5, "WORKINGSET_REFAULT_FILE": 9}

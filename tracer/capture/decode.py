@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,11 +22,12 @@ from tracer.schema import (
     TABLES,
     TARGET_SOURCES,
     TIME,
+    UNLIMITED_BYTES,
 )
 
 Records = npt.NDArray[np.void]
 
-PAGE_BYTES: Final = 4096
+PAGE_BYTES: Final = mmap.PAGESIZE
 
 _STATE_UNITS: Final = {"NR_KERNEL_STACK_KB": 1024}
 _BYTE_ITEMS: Final = frozenset({"NR_SLAB_RECLAIMABLE_B", "NR_SLAB_UNRECLAIMABLE_B", "MEMCG_PERCPU_B"})
@@ -80,6 +82,12 @@ def _pages(values: npt.NDArray[np.uint64], null: npt.NDArray[np.bool_] | None = 
     return numbers(values.astype(np.int64) * PAGE_BYTES, null=null)
 
 
+def limit_bytes(pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Limits as sizes. PAGE_COUNTER_MAX is no limit: LONG_MAX / PAGE_SIZE (include/linux/page_counter.h)."""
+    is_set = pages < np.iinfo(np.int64).max // PAGE_BYTES
+    return np.where(is_set, pages.astype(np.int64) * PAGE_BYTES, UNLIMITED_BYTES)
+
+
 @dataclass
 class Decoder:
     """Turns records into rows. `clock_offset_ns` is realtime minus monotonic.
@@ -108,7 +116,7 @@ class Decoder:
                 "bytes": numbers(records["delta_bytes"]),
                 "updates": numbers(records["updates"].astype(np.int64)),
                 "usage_bytes": _pages(records["usage_pages"]),
-                "limit_bytes": _pages(records["limit_pages"]),
+                "limit_bytes": numbers(limit_bytes(records["limit_pages"])),
             }
         )
 
@@ -203,7 +211,7 @@ class Decoder:
                 "gfp": numbers(records["gfp"].astype(np.int64)),
                 **{name: numbers(values) for name, values in counts.items()},
                 "usage_bytes": _pages(records["usage_pages"], no_target),
-                "limit_bytes": _pages(records["limit_pages"], no_target),
+                "limit_bytes": numbers(limit_bytes(records["limit_pages"]), null=no_target),
             }
         )
 
@@ -215,10 +223,11 @@ class Decoder:
     def oom(self, record: np.void) -> dict[str, Any]:
         """One row of `oom`. Kills are few: they are decoded one by one."""
         owner = int(record["owner_cgroup_id"])
-        had_mm = record["anon_pages"] >= 0
+        had_mm = record["anon_pages"] != -1
 
-        def pages(name: str, known: bool = True) -> int | None:
-            return int(record[name]) * PAGE_BYTES if known else None
+        def pages(name: str, known: bool) -> int | None:
+            """Of what CPUs hold back the sum can be below 0, which the kernel shows as 0 (get_mm_counter)."""
+            return max(int(record[name]), 0) * PAGE_BYTES if known else None
 
         return {
             "time": int(record["time_ns"]) + self.clock_offset_ns,
@@ -227,7 +236,7 @@ class Decoder:
             "constraint": CONSTRAINTS[record["constraint"]],
             "limit_owner_cgroup_id": owner or None,
             "usage_bytes": pages("owner_usage_pages", owner != 0),
-            "limit_bytes": pages("owner_limit_pages", owner != 0),
+            "limit_bytes": int(limit_bytes(record["owner_limit_pages"])) if owner else None,
             "trigger_pid": int(record["trigger_pid"]),
             "trigger_tgid": int(record["trigger_tgid"]),
             "trigger_comm": text(record["trigger_comm"]),
@@ -263,7 +272,7 @@ class Decoder:
         row = sample_row(int(record["time_ns"]) + self.clock_offset_ns, owner, "oom")
         row["kill_id"] = self.kill_id(record)
         row["usage_bytes"] = int(record["owner_usage_pages"]) * PAGE_BYTES
-        row["limit_bytes"] = int(record["owner_limit_pages"]) * PAGE_BYTES
+        row["limit_bytes"] = int(limit_bytes(record["owner_limit_pages"]))
         if record["owner_has_children"]:
             return row
         if record["state_items"]:

@@ -9,7 +9,7 @@ from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import memory_hierarchy
 from tracer.kernel.doctor import Check, State
-from tracer.kernel.probes import available
+from tracer.kernel.probes import needed
 
 AREA = "tracer"
 
@@ -58,7 +58,8 @@ def trial() -> Check:
             area=AREA,
         )
     summary = f"{len(attached)} attached and detached in {time.monotonic() - begin:.2f} s"
-    refused = {name for name, there in available(btf, version=version).items() if there} - attached
+    there = {s.tracepoint for s in needed(version) if btf.has_tracepoint(s.tracepoint)}
+    refused = there - attached
     if refused:
         return Check(
             "programs",

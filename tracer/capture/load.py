@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import importlib.util
+import mmap
 import os
-import platform
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import dropwhile
@@ -17,11 +18,11 @@ from types import ModuleType
 from typing import Any, Final
 
 import tracer
-from tracer.capture.bpf_syscall import run_program
+from tracer.capture.bpf_syscall import machine, run_program
 from tracer.errors import TracerError
 from tracer.kernel import layout
 from tracer.kernel.btf import Btf
-from tracer.kernel.probes import SIGNALS, Signal
+from tracer.kernel.probes import SIGNALS, Signal, needed
 from tracer.schema import WIRE
 
 SOURCES: Final = (
@@ -39,20 +40,22 @@ SOURCES: Final = (
 )
 """In the order in which they are compiled, as one unit: they share maps, and clang starts once."""
 
-RING_PAGES: Final[Mapping[str, int]] = {
-    "charge": 1024,
-    "pagecache": 4096,
-    "reclaim": 256,
-    "oom": 64,
-    "cgroup": 64,
-    "task": 64,
-    "inode": 1024,
-    "watched": 1024,
+RING_BYTES: Final[Mapping[str, int]] = {
+    "charge": 4 << 20,
+    "pagecache": 16 << 20,
+    "reclaim": 1 << 20,
+    "oom": 256 << 10,
+    "cgroup": 256 << 10,
+    "task": 256 << 10,
+    "inode": 4 << 20,
+    "watched": 4 << 20,
 }
-"""Ring sizes in pages of 4 KiB, each a power of two. The kernel allocates them once; they are not charged per
-event."""
+"""Ring sizes: powers of two, and whole pages of any size that a kernel has (up to 64 KiB). They are allocated
+once, not charged per event."""
 
-_ARCH: Final = {"x86_64": "TRACER_X86_64", "aarch64": "TRACER_ARM64"}
+_COMBINE_NS: Final = 10_000_000  # how long the kernel program may hold a sum of charges back
+_CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no name for it
+
 _PROBE_FRAMES: Final = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_")
 """How a raw tracepoint's program comes to run (kernel/trace/bpf_trace.c, include/trace/bpf_probe.h)."""
 
@@ -171,7 +174,8 @@ class Programs:
     """The compiled programs and their maps.
 
     `roots`: cgroup ids to trace with all below them; None traces every cgroup. `version`: of the cgroup
-    hierarchy that has the memory controller. Raises `TracerError` where this kernel does not take them.
+    hierarchy that has the memory controller. `ring_pages`: rings that are to have another size than
+    `RING_BYTES`, in pages. Raises `TracerError` where this kernel does not take them.
     """
 
     def __init__(
@@ -180,11 +184,12 @@ class Programs:
         *,
         version: int,
         roots: Sequence[int] | None,
-        ring_pages: Mapping[str, int] = RING_PAGES,
+        ring_pages: Mapping[str, int] | None = None,
     ) -> None:
         self.cpus = _possible_cpus()
         self._version = version
-        self._ring_pages = dict(ring_pages)
+        self._ring_pages = {name: size // mmap.PAGESIZE for name, size in RING_BYTES.items()}
+        self._ring_pages |= ring_pages or {}
         self._btf = btf
         self._functions: dict[str, Any] = {}
         self.attached: dict[str, str] = {}
@@ -201,7 +206,8 @@ class Programs:
     def _compile(self, trace_all: bool) -> Any:
         os.environ["BCC_KERNEL_SOURCE"] = str(bpf_folder() / "include")
         bcc = find_bcc()
-        flags = [f"-DTRACER_CPUS={self.cpus}", f"-D{_ARCH[platform.machine()]}"]
+        flags = [f"-D{machine().macro}", f"-DPAGE_SIZE={mmap.PAGESIZE}UL", f"-DTRACER_CPUS={self.cpus}"]
+        flags += [f"-DTRACER_COMBINE_TICKS={max(_COMBINE_NS // _tick_ns(), 1)}"]
         flags += [f"-D{name.upper()}_RING_PAGES={pages}" for name, pages in self._ring_pages.items()]
         flags += [
             f"-DHAS_TRACEPOINT_{s.tracepoint}" for s in SIGNALS if self._btf.has_tracepoint(s.tracepoint)
@@ -244,7 +250,7 @@ class Programs:
 
     def ring_bytes(self, name: str) -> int:
         """The size of a stream's ring."""
-        return self._ring_pages[name] * 4096
+        return self._ring_pages[name] * mmap.PAGESIZE
 
     def trace_below(self, cgroup_id: int) -> None:
         """Trace this cgroup and all below it, from now on."""
@@ -256,9 +262,7 @@ class Programs:
         """Load and attach every signal that this kernel has, decisions first: a ledger without them explains
         nothing.
         """
-        for signal in reversed(SIGNALS):
-            if signal.only_v1 and self._version != 1:
-                continue
+        for signal in reversed(needed(self._version)):
             if self._btf.has_tracepoint(signal.tracepoint):
                 self._attach(signal)
             elif signal.required:
@@ -298,12 +302,12 @@ class Programs:
 
     def drain(self) -> bool:
         """Send the sums that wait, on the CPUs that have any. False where some could not leave yet."""
-        waiting = self.map("combine_waiting")
-        for cpu, flag in enumerate(waiting[waiting.Key(0)]):
-            if flag:
+        table = self.map("combine_state")
+        for cpu, state in enumerate(table[table.Key(0)]):
+            if state.waiting:
                 with suppress(OSError):  # the CPU is offline: nothing of ours runs there
                     self.run("drain", cpu=cpu)
-        return not any(waiting[waiting.Key(0)])
+        return not any(state.waiting for state in table[table.Key(0)])
 
     def take_residue(self) -> dict[tuple[int, int], int]:
         """(cgroup id, category) -> bytes of sums whose record was lost; exact once all is detached."""
@@ -358,6 +362,11 @@ class Programs:
 
 def _symbol(name: bytes) -> str:
     return name.decode(errors="backslashreplace")
+
+
+def _tick_ns() -> int:
+    """The kernel's timer tick, which the coarse clocks advance by (hrtimer_get_res in kernel/time/)."""
+    return round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9)
 
 
 def _possible_cpus() -> int:

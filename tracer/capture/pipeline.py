@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tracer.capture import calibrate, identity
 from tracer.capture.decode import Decoder, Records, rows_of
-from tracer.capture.load import RING_PAGES, Programs
+from tracer.capture.load import Programs
 from tracer.capture.ring import Ring
 from tracer.capture.sampler import Sampler
 from tracer.errors import TraceError, TracerError
+from tracer.kernel import cgroupfs
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import Hierarchy
-from tracer.kernel.probes import SIGNALS
+from tracer.kernel.probes import needed
 from tracer.kernel.spawn import CommandError
 from tracer.schema import WIRE
 from tracer.trace import meta
@@ -53,10 +54,8 @@ class Pipeline:
         self.kills = 0
         self.startup_s = 0.0
         btf = Btf.load()
-        ids = None if roots is None else [directory.stat().st_ino for directory in roots]
-        self._programs = Programs(
-            btf, version=hierarchy.version, roots=ids, ring_pages={**RING_PAGES, **options.ring_pages}
-        )
+        ids = None if roots is None else [cgroupfs.cgroup_id(directory) for directory in roots]
+        self._programs = Programs(btf, version=hierarchy.version, roots=ids, ring_pages=options.ring_pages)
         try:
             self._positions = calibrate.calibrate(self._programs, btf, hierarchy)
             self._writer = _create_trace(options, hierarchy, roots)
@@ -122,20 +121,20 @@ class Pipeline:
                 memcg = calibrate.find_memcg(self._programs, directory)
             except OSError:
                 continue
+            if not memcg and directory in roots:
+                raise TracerError(
+                    f"{directory} has no memory controller: "
+                    f"run echo +memory > {directory.parent}/cgroup.subtree_control"
+                )
             cgroup = identity.Cgroup(cgroup_id, parent, self._hierarchy.path(directory), memcg)
             self._cgroups.add(cgroup, None)
             if memcg:
                 calibrate.prime(self._programs, memcg)
             self._sampler.add(cgroup)
 
-    def _probes(self) -> dict[str, Any]:
+    def _probes(self) -> dict[str, str | None]:
         attached = self._programs.attached
-        chosen = {s.tracepoint: attached.get(s.tracepoint) for s in SIGNALS}
-        return {
-            tracepoint: hook
-            for tracepoint, hook in chosen.items()
-            if hook or not _is_unneeded(tracepoint, self._hierarchy)
-        }
+        return {s.tracepoint: attached.get(s.tracepoint) for s in needed(self._hierarchy.version)}
 
     # What runs again and again
 
@@ -301,10 +300,6 @@ class Pipeline:
             self._writer.append("loss", rows_of("loss", rows))
             self.lost = counts
         self._loss_seen_ns = now_ns
-
-
-def _is_unneeded(tracepoint: str, hierarchy: Hierarchy) -> bool:
-    return any(s.tracepoint == tracepoint and s.only_v1 and hierarchy.version != 1 for s in SIGNALS)
 
 
 def _failure(error: BaseException | None) -> str:

@@ -106,13 +106,20 @@ def command(
         ready_file=ready_file,
         ring_pages=_ring_pages(os.environ.get("MEMCG_TRACER_RING_PAGES", "")),
     )
-    progress = _Progress(has_command=bool(argv))
+    progress = _Progress(until=_until(argv, duration_s))
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # it would end us without tidying up
     recording = record(options, progress)
     progress.done()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     click.echo(os.fsencode(recording.path))
     sys.exit(recording.status)
+
+
+def _until(argv: tuple[str, ...], duration_s: float | None) -> str:
+    ends = ["the command ends"] if argv else []
+    if duration_s is not None:
+        ends.append(f"{duration_s:g} s have passed")
+    return " or ".join(ends or ["Ctrl-C"])
 
 
 def _ring_pages(text: str) -> dict[str, int]:
@@ -135,16 +142,15 @@ def _file_name(name: str) -> str:
 class _Progress:
     """Says on stderr how it goes: a line that renews itself on a terminal, else only what matters."""
 
-    def __init__(self, has_command: bool) -> None:
+    def __init__(self, until: str) -> None:
         self._terminal = sys.stderr.isatty()
-        self._has_command = has_command
+        self._until = until
         self._pipeline: Pipeline | None = None
         self._began = time.monotonic()
 
     def ready(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        until = "the command ends" if self._has_command else "Ctrl-C"
-        self._line(f"tracing (ready in {pipeline.startup_s:.2f} s); until {until}")
+        self._line(f"tracing (ready in {pipeline.startup_s:.2f} s); until {self._until}")
 
     def tick(self, pipeline: Pipeline) -> None:
         if self._terminal:

@@ -92,6 +92,8 @@ def _check_output(output: Path, force: bool) -> None:
         raise TracerError(f"cannot write {output}: {error.strerror}") from error
     if stat.S_ISDIR(mode):
         raise UsageError(f"{output} is a directory: name a file")
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):  # /dev/null must not become a page
+        raise UsageError(f"{output} is a device or a pipe, which a page would replace: name a file")
     if not force:
         raise TracerError(f"{output} exists: name another file, or replace it with -f")
 

@@ -16,7 +16,7 @@ from tracer.errors import TracerError
 from tracer.kernel.btf import VMLINUX, Btf
 from tracer.kernel.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.kernel.mounts import Mount, read_mounts
-from tracer.kernel.probes import SIGNALS, Signal, available
+from tracer.kernel.probes import Signal, needed
 
 
 class State(StrEnum):
@@ -219,8 +219,7 @@ def signals(types: Btf | TracerError, hierarchy: Hierarchy | TracerError) -> lis
     """Each tracepoint that a stream is read from; none where it cannot be known which there are."""
     if isinstance(types, TracerError) or isinstance(hierarchy, TracerError):
         return []
-    there = available(types, version=hierarchy.version)
-    return [_signal(signal, there[signal.tracepoint]) for signal in SIGNALS if signal.tracepoint in there]
+    return [_signal(signal, types.has_tracepoint(signal.tracepoint)) for signal in needed(hierarchy.version)]
 
 
 def _signal(signal: Signal, there: bool) -> Check:

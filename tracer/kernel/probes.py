@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from tracer.kernel.btf import Btf
-
 
 @dataclass(frozen=True)
 class Signal:
@@ -142,6 +140,6 @@ SIGNALS: Final = (
 )
 
 
-def available(btf: Btf, *, version: int) -> dict[str, bool]:
-    """Tracepoint -> whether this kernel has it, for the signals that cgroups of `version` need."""
-    return {s.tracepoint: btf.has_tracepoint(s.tracepoint) for s in SIGNALS if not s.only_v1 or version == 1}
+def needed(version: int) -> tuple[Signal, ...]:
+    """The signals that a trace of cgroups of `version` is made from."""
+    return tuple(signal for signal in SIGNALS if version == 1 or not signal.only_v1)

@@ -1,3 +1,2 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-#define PAGE_SHIFT 12
-#define PAGE_SIZE (1UL << PAGE_SHIFT)
+/* Empty on purpose: BCC includes it, and the loader defines PAGE_SIZE (arm64 has kernels of three). */
