@@ -70,11 +70,15 @@ def test_a_signal_before_it_is_ready(
 
 
 def test_the_time_is_over(start_recording: StartRecording, memcg: Path) -> None:
-    start_recording("-d", "0.2", "-c", memcg.name).assert_ended(0, "duration")
+    recording = start_recording("-d", "0.2", "-c", memcg.name)
+    recording.assert_ended(0, "duration")
+    assert "until 0.2 s have passed" in recording.stderr
 
 
 def test_the_time_is_over_for_the_command_too(start_recording: StartRecording) -> None:
-    start_recording("-d", "0.2", "--", "sleep", "1000").assert_ended(128 + signal.SIGTERM, "duration")
+    recording = start_recording("-d", "0.2", "--", "sleep", "1000")
+    recording.assert_ended(128 + signal.SIGTERM, "duration")
+    assert "until the command ends or 0.2 s have passed" in recording.stderr
 
 
 @pytest.mark.parametrize(
