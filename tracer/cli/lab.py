@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from tracer.lab.experiments import EXPERIMENTS, Experiment
 from tracer.lab.run import Outcome, run
 from tracer.render.escape import visible
+from tracer.render.text import write
 
 
 @click.command(
@@ -64,13 +66,14 @@ def _show_experiments(as_json: bool) -> None:
 
 
 def _show_outcome(outcome: Outcome) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    table = Table.grid(padding=(0, 2, 0, 0))
     for check in outcome.checks:
         mark = Text("PASS", "green") if check.passed else Text("FAIL", "bold red")
-        console.print(Text.assemble(mark, f"  {check.name}: {visible(check.detail)}"))
+        table.add_row(mark, Text(f"{check.name}: {visible(check.detail)}"))
     failed = sum(not check.passed for check in outcome.checks)
     verdict = "all checks passed" if not failed else f"{failed} of {len(outcome.checks)} checks failed"
-    console.print(Text(f"{outcome.experiment}: {verdict}; trace: {visible(str(outcome.trace))}"))
+    summary = Text(f"{outcome.experiment}: {verdict}; trace: {visible(str(outcome.trace))}")
+    write(sys.stdout, [table, summary])
 
 
 def _description(experiment: Experiment) -> dict[str, object]:
