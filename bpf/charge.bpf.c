@@ -88,16 +88,10 @@ static __always_inline void add_residue(u64 cgroup_id, u32 category, s64 delta_b
 		__sync_fetch_and_add(total, delta_bytes);
 }
 
-/* Make `sum` the one of (memcg, tgid, category); false where the memcg is not traced. */
-static __always_inline bool claim(struct combined *sum, struct mem_cgroup *memcg, u32 tgid, u32 category)
+/* Make `sum` the one of (memcg, tgid, category). */
+static __always_inline void take_over(struct combined *sum, struct memcg_info *info, struct mem_cgroup *memcg,
+				      u32 tgid, u32 category)
 {
-	struct memcg_info *info;
-
-	if (sum->memcg == memcg && sum->tgid == tgid && sum->category == category)
-		return true;
-	info = memcg_info(memcg);
-	if (!info || !info->traced)
-		return false;
 	if (sum->updates && !send(sum)) {
 		count_lost(STREAM_CHARGE);
 		add_residue(sum->cgroup_id, sum->category, sum->delta_bytes);
@@ -108,7 +102,6 @@ static __always_inline bool claim(struct combined *sum, struct mem_cgroup *memcg
 	sum->tgid = tgid;
 	sum->category = category;
 	see_current(tgid);
-	return true;
 }
 
 /* Age is told by the timer tick: reading the clock would be the dearest step of all. */
@@ -125,31 +118,6 @@ static __always_inline void combine_into(struct combined *sum, s64 delta_bytes)
 		if (send(sum))
 			clear(sum);
 	}
-}
-
-static __always_inline int charge(struct mem_cgroup *memcg, u32 category, s64 delta_bytes)
-{
-	u32 zero = 0;
-	u32 tgid = current_tgid();
-	u64 mixed = ((u64)memcg >> 6) + tgid * 31 + category * 17;
-	u32 slot = (mixed ^ (mixed >> 8)) & (COMBINE_SLOTS - 1);
-	struct combined *sum = combine.lookup(&slot);
-	volatile struct combine_state *state = combine_state.lookup(&zero);
-
-	if (!sum || !state || !delta_bytes)
-		return 0;
-	if (state->busy) {
-		if (is_traced(memcg))
-			add_residue(traced_id(memcg), category, delta_bytes); /* in an interrupt: nobody's */
-		return 0;
-	}
-	state->busy = 1;
-	if (claim(sum, memcg, tgid, category)) {
-		combine_into(sum, delta_bytes);
-		state->waiting = 1;
-	}
-	state->busy = 0;
-	return 0;
 }
 
 /* This CPU's copy of a memcg's counters. */
@@ -233,19 +201,65 @@ static __always_inline s64 exact_bytes(struct mem_cgroup *memcg, u32 counter, s6
 	return seen ? unseen_bytes(stats, seen, counter, index) : reported_bytes;
 }
 
+/*
+ * `nested`: in an interrupt that hit this CPU inside of a slot. No slot is touched then: the update is nobody's, and what
+ * an exact counter has more is found at its next update, or by `settle`.
+ */
+static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 category, s64 reported_bytes,
+					   bool nested)
+{
+	u32 tgid = current_tgid();
+	u64 mixed = ((u64)memcg >> 6) + tgid * 31 + category * 17;
+	u32 slot = (mixed ^ (mixed >> 8)) & (COMBINE_SLOTS - 1);
+	struct combined *sum = combine.lookup(&slot);
+	struct memcg_info *info = NULL;
+	u32 counter = exact_counter(category);
+	s64 delta_bytes = reported_bytes;
+
+	if (!sum)
+		return false;
+
+	bool ours = !nested && sum->memcg == memcg && sum->tgid == tgid && sum->category == category;
+
+	/* Most updates find their slot, and need to know no more about the cgroup. */
+	if (!ours || counter != EXACT_COUNTERS) {
+		if (nested && counter != EXACT_COUNTERS)
+			return false;
+		info = memcg_info(memcg);
+		if (!info || !info->traced)
+			return false;
+		if (nested) {
+			add_residue(info->cgroup_id, category, reported_bytes);
+			return false;
+		}
+		if (counter != EXACT_COUNTERS)
+			delta_bytes = exact_bytes(memcg, counter, reported_bytes);
+		if (!delta_bytes)
+			return false;
+		if (!ours)
+			take_over(sum, info, memcg, tgid, category);
+	}
+	combine_into(sum, delta_bytes);
+	return true;
+}
+
 static __always_inline int account(struct mem_cgroup *memcg, u32 category, s64 pages)
 {
-	u32 counter = exact_counter(category);
-	s64 delta_bytes = pages * (s64)PAGE_SIZE;
+	u32 zero = 0;
+	volatile struct combine_state *state = combine_state.lookup(&zero);
 
-	if (category == CATEGORY_COUNT)
+	if (category == CATEGORY_COUNT || !state)
 		return 0;
-	if (counter != EXACT_COUNTERS) {
-		if (!is_traced(memcg))
-			return 0;
-		delta_bytes = exact_bytes(memcg, counter, delta_bytes);
-	}
-	return charge(memcg, category, delta_bytes);
+
+	bool nested = state->busy;
+
+	if (!nested)
+		state->busy = 1;
+	if (combine_update(memcg, category, pages * (s64)PAGE_SIZE, nested))
+		state->waiting = 1;
+	if (!nested)
+		state->busy = 0;
+	return 0;
 }
 
 static __always_inline u32 category_of_lruvec_state(s32 item)

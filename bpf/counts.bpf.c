@@ -44,10 +44,12 @@ static __always_inline int count_reclaim(struct mem_cgroup *memcg, u32 item, u64
 
 	if (attempt && !attempt->scanned_memcg)
 		attempt->scanned_memcg = memcg;
-	if (!is_traced(memcg))
+	struct memcg_info *info = memcg_info(memcg);
+
+	if (!info || !info->traced)
 		return 0;
 
-	u64 id = traced_id(memcg);
+	u64 id = info->cgroup_id;
 	struct reclaim_counts zero = {};
 	struct reclaim_counts *counts = reclaim_counts.lookup_or_try_init(&id, &zero);
 

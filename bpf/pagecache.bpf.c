@@ -77,15 +77,15 @@ static __always_inline u8 delete_cause(struct calibration *known, u32 pid, struc
 }
 
 static __always_inline void describe(struct pagecache_event *record, struct folio *folio,
-				     struct mem_cgroup *owner)
+				     struct mem_cgroup *owner, u64 owner_id)
 {
 	struct task_struct *task = current_task();
 	struct address_space *mapping = READ(folio, mapping);
 	struct inode *inode = READ(mapping, host);
 	struct mem_cgroup *actor = task_memcg(task);
 
-	record->cgroup_id = owner ? traced_id(owner) : 0;
-	record->task_cgroup_id = actor == owner ? record->cgroup_id : memcg_id(actor);
+	record->cgroup_id = owner_id;
+	record->task_cgroup_id = actor == owner ? owner_id : memcg_id(actor);
 	record->ino = READ(inode, i_ino);
 	record->dev = READ(READ(inode, i_sb), s_dev);
 	record->inode_id = inode_identity(record->dev, record->ino, READ(inode, i_generation));
@@ -93,13 +93,24 @@ static __always_inline void describe(struct pagecache_event *record, struct foli
 	record->nr_pages = folio_nr_pages(folio);
 }
 
+/* Without a filter, a folio that nobody owns is wanted too. */
+static __always_inline bool is_wanted_owner(struct memcg_info *info)
+{
+#ifdef TRACE_ALL
+	return true;
+#else
+	return info && info->traced;
+#endif
+}
+
 static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 {
 	u32 pid = bpf_get_current_pid_tgid();
 	struct mem_cgroup *owner = folio_memcg(folio);
+	struct memcg_info *info = memcg_info(owner);
 	struct calibration *known = calibrated();
 
-	if (!known || !is_traced(owner))
+	if (!known || !is_wanted_owner(info))
 		return 0;
 
 	struct address_space *mapping = READ(folio, mapping);
@@ -111,7 +122,7 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 		return 0;
 	}
 	record->time_ns = bpf_ktime_get_ns();
-	describe(record, folio, owner);
+	describe(record, folio, owner, info ? info->cgroup_id : 0);
 	record->tgid = current_tgid();
 	record->op = op;
 	record->cause = op == OP_ADD ? add_cause(known, pid, mapping) : delete_cause(known, pid, mapping);

@@ -133,22 +133,17 @@ PROGRAM(read_memcg)
 	return !sum_counters(out->counters.state, memcg);
 }
 
-/*
- * What this CPU's counters of a memcg have that the ledger has not: before it starts, take it as seen; at its end, add
- * it, to no process. args: the memcg's address; whether to add. Run on each CPU.
- */
-PROGRAM(settle)
+static __always_inline int settle_counters(struct mem_cgroup *memcg, bool add)
 {
 	struct calibration *known = calibrated();
-	struct mem_cgroup *memcg = (struct mem_cgroup *)ctx->args[0];
 	struct memcg_vmstats_percpu *stats = this_cpu_stats(memcg);
 	struct memcg_info *info = memcg_info(memcg);
-	struct counters_seen zero = {};
+	struct counters_seen none = {};
 
 	if (!known || !stats || !info || info->cgroup_id != memcg_id(memcg))
 		return 1;
 
-	struct counters_seen *seen = counters_seen.lookup_or_try_init(&memcg, &zero);
+	struct counters_seen *seen = counters_seen.lookup_or_try_init(&memcg, &none);
 
 	if (!seen)
 		return 1;
@@ -161,10 +156,29 @@ PROGRAM(settle)
 
 		s64 delta_bytes = unseen_bytes(stats, seen, counter, index);
 
-		if (delta_bytes && ctx->args[1])
+		if (delta_bytes && add)
 			add_residue(info->cgroup_id, category, delta_bytes);
 	}
 	return 0;
+}
+
+/*
+ * What this CPU's counters of a memcg have that the ledger has not: before it starts, take it as seen; at its end, add
+ * it, to no process. args: the memcg's address; whether to add. Run on each CPU.
+ * Returns 2 where this CPU was inside of a slot: ask again.
+ */
+PROGRAM(settle)
+{
+	u32 zero = 0;
+	volatile struct combine_state *state = combine_state.lookup(&zero);
+	int refused;
+
+	if (!state || state->busy)
+		return 2;
+	state->busy = 1;
+	refused = settle_counters((struct mem_cgroup *)ctx->args[0], ctx->args[1]);
+	state->busy = 0;
+	return refused;
 }
 
 /*

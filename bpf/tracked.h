@@ -118,13 +118,6 @@ static __always_inline bool is_traced(struct mem_cgroup *memcg)
 #endif
 }
 
-static __always_inline u64 traced_id(struct mem_cgroup *memcg)
-{
-	struct memcg_info *info = memcg_info(memcg);
-
-	return info ? info->cgroup_id : 0;
-}
-
 #define STATE_ITEMS ARRAY_SIZE(((struct memcg_vmstats_percpu *)0)->state)
 
 /* A memcg's own counters, in the kernel's order and units. */

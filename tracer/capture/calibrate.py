@@ -27,6 +27,9 @@ from tracer.schema import STATE_ITEMS
 WATCHED: Final = np.dtype([("memcg", "<u8"), ("cpu", "<u4"), ("item", "<u4"), ("state", "<i8", STATE_ITEMS)])
 """struct watched in bpf/probe.bpf.c."""
 
+_SETTLE_TRIES: Final = 100
+_INSIDE_A_SLOT: Final = 2  # what `settle` returns where it hit the CPU inside of another program
+
 _MAX_ROUNDS: Final = 12
 _FRUITLESS_ROUNDS: Final = 2
 _READ_INTERVAL_MS: Final = 2
@@ -237,10 +240,8 @@ def read_counters(
 
 
 def prime(programs: Programs, memcg: int) -> None:
-    """Take a cgroup's byte counters of this moment as the ledger's zero, on every CPU."""
-    for cpu in range(programs.cpus):
-        with suppress(OSError):  # offline
-            programs.run("settle", [memcg, 0], cpu)
+    """Take a cgroup's counters of this moment as the ledger's zero, on every CPU."""
+    _settle(programs, memcg, add=False)
 
 
 def settle(programs: Programs) -> None:
@@ -248,9 +249,15 @@ def settle(programs: Programs) -> None:
     process.
 
     Updates in an interrupt that hits one of our programs are seen at the next update only (charge.bpf.c,
-    `exact_bytes`): these are the last ones. A cgroup that is gone keeps what it had.
+    `combine_update`): these are the last ones. A cgroup that is gone keeps what it had.
     """
     for memcg in list(programs.map("counters_seen").keys()):
-        for cpu in range(programs.cpus):
-            with suppress(OSError):  # offline
-                programs.run("settle", [memcg.value, 1], cpu)
+        _settle(programs, memcg.value, add=True)
+
+
+def _settle(programs: Programs, memcg: int, *, add: bool) -> None:
+    for cpu in range(programs.cpus):
+        with suppress(OSError):  # offline
+            for _ in range(_SETTLE_TRIES):
+                if programs.run("settle", [memcg, add], cpu) != _INSIDE_A_SLOT:
+                    break
