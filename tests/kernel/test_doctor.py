@@ -142,7 +142,7 @@ def test_swap_sums_areas_whatever_their_names() -> None:
     heading = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
     assert "none" in doctor.swap(heading).detail
     areas = r"/swap\040file" + "\tfile\t\t1048572\t\t0\t\t-2\n/dev/sda2\tpartition\t2097148\t\t12\t\t-3\n"
-    assert doctor.swap(heading + areas).detail == "3072 MiB in 2 area(s)"
+    assert doctor.swap(heading + areas).detail == "3.0 GiB in 2 area(s)"
 
 
 def test_huge_pages_not_built_in(tmp_path: Path) -> None:

@@ -160,6 +160,15 @@ def test_a_cache_that_never_filled_the_cgroup() -> None:
     assert not checks.cache_fills_to_the_limit(evidence(timeline=lambda **_: low)).passed
 
 
+def test_a_cache_of_which_nothing_is_known() -> None:
+    unknown = timeline()
+    unknown["cache_bytes"] = pd.array([pd.NA] * len(unknown), dtype="Int64")
+    for check in (checks.cache_fills_to_the_limit, checks.cache_gives_way):
+        found = check(evidence(timeline=lambda **_: unknown))
+        assert not found.passed
+        assert "not known" in found.detail
+
+
 def test_usage_that_left_the_limit_between_the_acts() -> None:
     dip = timeline()
     dip.loc[BEGIN + pd.Timedelta("1.5s"), "usage_bytes"] = 60 * MIB

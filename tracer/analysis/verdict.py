@@ -24,6 +24,7 @@ from tracer.analysis.report import (
     Victim,
 )
 from tracer.schema import UNLIMITED_BYTES
+from tracer.units import size
 
 ANON_LEAST_PERCENT: Final = 70
 CACHE_MOST_PERCENT: Final = 10
@@ -90,20 +91,6 @@ def advise(findings: Findings, verdict: Verdict) -> tuple[str, ...]:
             "The limit is an ancestor's, and all cgroups below it share it: look at its other children too."
         )
     return tuple(advice)
-
-
-def size(size_bytes: int | None) -> str:
-    """`97.3 MiB`."""
-    if size_bytes is None:
-        return "an unknown amount"
-    if abs(size_bytes) < 1024:
-        return f"{size_bytes} B"
-    value = float(size_bytes)
-    for unit in ("KiB", "MiB", "GiB"):
-        value /= 1024
-        if abs(value) < 1023.95:
-            return f"{value:.1f} {unit}".replace(".0 ", " ")
-    return f"{value / 1024:.1f} TiB".replace(".0 ", " ")
 
 
 def _is_anon_growth(findings: Findings) -> bool:

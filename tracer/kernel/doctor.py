@@ -17,6 +17,7 @@ from tracer.kernel.btf import VMLINUX, Btf
 from tracer.kernel.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.kernel.mounts import Mount, read_mounts
 from tracer.kernel.probes import Signal, needed
+from tracer.units import size
 
 
 class State(StrEnum):
@@ -149,7 +150,7 @@ def btf(types: Btf | TracerError) -> Check:
             "boot a kernel of the distribution: all of today's have it",
             prevents_recording=True,
         )
-    return Check("BTF", State.OK, f"{VMLINUX}, {VMLINUX.stat().st_size / 2**20:.1f} MiB")
+    return Check("BTF", State.OK, f"{VMLINUX}, {size(VMLINUX.stat().st_size)}")
 
 
 def lockdown(path: Path, mounts: list[Mount]) -> Check:
@@ -261,7 +262,7 @@ def swap(swaps: str) -> Check:
     sizes_kib = [int(line.split()[-3]) for line in swaps.splitlines()[1:]]
     if not sizes_kib:
         return Check("swap", State.OK, "none: only page cache and slab can be reclaimed")
-    return Check("swap", State.OK, f"{sum(sizes_kib) / 2**10:.0f} MiB in {len(sizes_kib)} area(s)")
+    return Check("swap", State.OK, f"{size(sum(sizes_kib) * 1024)} in {len(sizes_kib)} area(s)")
 
 
 def huge_pages(path: Path) -> Check:

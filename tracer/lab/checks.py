@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from tracer.analysis.report import OomReport
+from tracer.analysis.tables import optional
 from tracer.analysis.trace import AnalysedTrace
+from tracer.units import duration, size
 
-_MIB = 1 << 20
 _CHARGE_BATCH_PAGES = 64
 
 
@@ -50,7 +51,7 @@ def killed_at_the_limit(evidence: Evidence) -> Check:
     stock = _CHARGE_BATCH_PAGES * int(evidence.trace.meta["page_size"]) * int(evidence.trace.meta["cpus"])
     at_limit = owner.limit_bytes == evidence.limit_bytes and 0 <= given_back <= stock
     detail = (
-        f"usage {_mib(owner.usage_bytes)} of {_mib(owner.limit_bytes)}, set: {_mib(evidence.limit_bytes)}"
+        f"usage {size(owner.usage_bytes)} of {size(owner.limit_bytes)}, set: {size(evidence.limit_bytes)}"
     )
     return Check("killed at its own limit", at_limit and evidence.report.constraint == "memcg", detail)
 
@@ -68,7 +69,7 @@ def composition_adds_up(evidence: Evidence) -> Check:
     total = composition.total
     named = sum(value for part, value in composition.parts() if part != "other" and value is not None)
     passed = total is not None and total > 0 and abs(named - total) <= total / 100
-    return Check("the composition adds up to usage within 1 %", passed, f"{_mib(named)} of {_mib(total)}")
+    return Check("the composition adds up to usage within 1 %", passed, f"{size(named)} of {size(total)}")
 
 
 def evictions_equal_pgsteal(evidence: Evidence) -> Check:
@@ -87,9 +88,10 @@ def cache_fills_to_the_limit(evidence: Evidence) -> Check:
     full = timeline[timeline["usage_bytes"] >= 0.97 * evidence.limit_bytes]  # a large folio is 2 %
     if full.empty:
         return Check("act 1: cache fills to the limit", False, "usage never came within 3 % of the limit")
-    cache = full["cache_bytes"].max()
-    detail = f"cache was {_mib(cache)} of {_mib(evidence.limit_bytes)}"
-    return Check("act 1: cache fills to the limit", bool(cache >= 0.8 * evidence.limit_bytes), detail)
+    cache = optional(full["cache_bytes"].max())
+    passed = cache is not None and cache >= 0.8 * evidence.limit_bytes
+    detail = f"cache was {size(cache)} of {size(evidence.limit_bytes)}"
+    return Check("act 1: cache fills to the limit", passed, detail)
 
 
 def cache_gives_way(evidence: Evidence) -> Check:
@@ -100,13 +102,13 @@ def cache_gives_way(evidence: Evidence) -> Check:
     name = "act 2: cache gives way to anonymous memory"
     cushion = evidence.report.cushion
     absorbed, evicted = cushion.absorbed_bytes, cushion.evicted_bytes
-    if absorbed is None or evicted is None:
+    timeline = _timeline(evidence).dropna(subset=["usage_bytes", "cache_bytes"])
+    if absorbed is None or evicted is None or timeline.empty:
         return Check(name, False, "what the cache gave back is not known")
-    timeline = _timeline(evidence)
-    lowest = timeline.loc[timeline["cache_bytes"].idxmax() :, "usage_bytes"].min()
+    lowest = int(timeline.loc[timeline["cache_bytes"].idxmax() :, "usage_bytes"].min())
     passed = absorbed >= 0.7 * evidence.limit_bytes and evicted >= absorbed
-    passed = passed and bool(lowest >= 0.95 * evidence.limit_bytes)
-    detail = f"{_mib(evicted)} evicted for {_mib(absorbed)} of growth, usage never below {_mib(lowest)}"
+    passed = passed and lowest >= 0.95 * evidence.limit_bytes
+    detail = f"{size(evicted)} evicted for {size(absorbed)} of growth, usage never below {size(lowest)}"
     return Check(name, passed, detail)
 
 
@@ -119,7 +121,7 @@ def cache_is_used_up(evidence: Evidence) -> Check:
         and cushion.cache_end_bytes is not None
         and cushion.cache_end_bytes <= 0.05 * evidence.limit_bytes
     )
-    detail = f"{_mib(cushion.cache_end_bytes)} left at the kill, {_used_up(cushion.exhausted_at, killed_at)}"
+    detail = f"{size(cushion.cache_end_bytes)} left at the kill, {_used_up(cushion.exhausted_at, killed_at)}"
     return Check("act 3: the kill comes when the cache is used up", passed, detail)
 
 
@@ -127,14 +129,14 @@ def _used_up(exhausted_at: str | None, killed_at: str) -> str:
     if exhausted_at is None:
         return "never used up"
     before = pd.Timestamp(killed_at) - pd.Timestamp(exhausted_at)
-    return f"used up {before.total_seconds() * 1e3:.1f} ms before"
+    return f"used up {duration(before.total_seconds())} before"
 
 
 def little_was_evicted(evidence: Evidence) -> Check:
     """There was no cache worth the name to give back."""
     evicted = evidence.report.cushion.evicted_bytes
     passed = evicted is not None and evicted <= 0.1 * evidence.limit_bytes
-    return Check("there was no cushion of cache", passed, f"{_mib(evicted)} evicted")
+    return Check("there was no cushion of cache", passed, f"{size(evicted)} evicted")
 
 
 def _timeline(evidence: Evidence) -> pd.DataFrame:
@@ -155,7 +157,3 @@ def _pgsteal_bytes(evidence: Evidence) -> int | None:
     at_kill = readings[readings["kill_id"] == evidence.report.kill_id]
     counts = (readings if at_kill.empty else at_kill)["pgsteal"]
     return None if counts.empty else int(counts.iloc[-1]) * int(evidence.trace.meta["page_size"])
-
-
-def _mib(value_bytes: float | None) -> str:
-    return "not known" if value_bytes is None or pd.isna(value_bytes) else f"{value_bytes / _MIB:.2f} MiB"

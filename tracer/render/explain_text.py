@@ -9,8 +9,9 @@ from typing import Final
 from rich.console import RenderableType
 from rich.text import Text
 
+from tracer import units
 from tracer.analysis.report import Held, OomReport
-from tracer.render import facts, sections, units
+from tracer.render import facts, sections
 from tracer.render.escape import visible
 from tracer.render.layers import BY_NAME, OF_COMPOSITION, PART_LABELS
 

@@ -11,8 +11,8 @@ from typing import Final, TypeAlias
 
 import pandas as pd
 
+from tracer import units
 from tracer.analysis.report import Candidate, Held, OomReport, ReclaimAttempt, Victim
-from tracer.render import units
 from tracer.render.escape import visible
 from tracer.render.layers import PART_LABELS
 

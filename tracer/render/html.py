@@ -11,8 +11,9 @@ from typing import Any, Final
 import jinja2
 from markupsafe import Markup
 
+from tracer import units
 from tracer.analysis.report import Held, OomReport
-from tracer.render import facts, units
+from tracer.render import facts
 from tracer.render.escape import visible
 from tracer.render.layers import BY_NAME, LAYERS, OF_COMPOSITION, PART_LABELS
 

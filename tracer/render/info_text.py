@@ -9,7 +9,8 @@ from typing import Any, Final
 from rich.console import RenderableType
 from rich.text import Text
 
-from tracer.render import sections, units
+from tracer import units
+from tracer.render import sections
 from tracer.render.escape import visible
 
 _MOST_CGROUPS: Final = 12

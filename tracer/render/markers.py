@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from tracer import units
 from tracer.analysis.report import Composition, OomReport
-from tracer.render import units
 from tracer.render.escape import visible
 
 

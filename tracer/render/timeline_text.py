@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from rich.text import Text
 
-from tracer.render import units
+from tracer import units
 from tracer.render.escape import fitted
 from tracer.render.layers import LAYERS, floats, stacked, stacked_composition
 from tracer.render.markers import Marker

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.render import units
+from tracer import units
 from tracer.schema import UNLIMITED_BYTES
 
 
