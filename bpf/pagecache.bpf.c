@@ -4,7 +4,7 @@
  * what the acting task is inside of: a reclaim attempt (reclaim.bpf.c), a page fault, a system call.
  */
 
-#define PAGECACHE_WAKE_BYTES (PAGECACHE_RING_PAGES * 4096UL / 2)
+#define PAGECACHE_WAKE_BYTES (PAGECACHE_RING_PAGES * PAGE_SIZE / 2)
 
 BPF_RINGBUF_OUTPUT(pagecache_ring, PAGECACHE_RING_PAGES);
 

@@ -42,6 +42,7 @@ def trial() -> Check:
     try:
         btf, version = Btf.load(), memory_hierarchy().version
         programs = Programs(btf, version=version, roots=[])
+        programs.wait()
         try:
             programs.attach()
             attached = set(programs.attached)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import dropwhile
 from pathlib import Path
@@ -23,7 +24,6 @@ from tracer.errors import TracerError
 from tracer.kernel import layout
 from tracer.kernel.btf import Btf
 from tracer.kernel.probes import SIGNALS, Signal, needed
-from tracer.schema import WIRE
 
 SOURCES: Final = (
     "events.h",
@@ -171,11 +171,13 @@ def _outlived(log: Any) -> Iterator[None]:
 
 
 class Programs:
-    """The compiled programs and their maps.
+    """The programs and their maps. Compiling takes most of a recorder's start and needs no Python: it goes on
+    in a thread from here on, and `wait` must come before anything else.
 
     `roots`: cgroup ids to trace with all below them; None traces every cgroup. `version`: of the cgroup
     hierarchy that has the memory controller. `ring_pages`: rings that are to have another size than
-    `RING_BYTES`, in pages. Raises `TracerError` where this kernel does not take them.
+    `RING_BYTES`, in pages. While it compiles, what this process writes to its standard streams is taken for
+    BCC's. Raises `TracerError` where BCC cannot be had; `wait` does where this kernel does not take them.
     """
 
     def __init__(
@@ -193,9 +195,21 @@ class Programs:
         self._btf = btf
         self._functions: dict[str, Any] = {}
         self.attached: dict[str, str] = {}
-        self._bpf = self._compile(roots is None)
+        self._roots = roots
+        os.environ["BCC_KERNEL_SOURCE"] = str(bpf_folder() / "include")
+        bcc, text, flags = find_bcc(), source_text(btf).encode(), self._flags()
+        compiler = ThreadPoolExecutor(1, thread_name_prefix="clang")
+        self._compiled = compiler.submit(_compile, bcc, text, flags)
+        compiler.shutdown(wait=False)
+
+    @property
+    def _bpf(self) -> Any:
+        return self._compiled.result()
+
+    def wait(self) -> None:
+        """Until the programs are compiled, and those that we run ourselves are loaded."""
         try:
-            for root in roots or ():
+            for root in self._roots or ():
                 self.trace_below(root)
             for name in _RUN_BY_US:
                 self._load(name)
@@ -203,25 +217,16 @@ class Programs:
             self.close()
             raise
 
-    def _compile(self, trace_all: bool) -> Any:
-        os.environ["BCC_KERNEL_SOURCE"] = str(bpf_folder() / "include")
-        bcc = find_bcc()
+    def _flags(self) -> list[str]:
         flags = [f"-D{machine().macro}", f"-DPAGE_SIZE={mmap.PAGESIZE}UL", f"-DTRACER_CPUS={self.cpus}"]
         flags += [f"-DTRACER_COMBINE_TICKS={max(_COMBINE_NS // _tick_ns(), 1)}"]
         flags += [f"-D{name.upper()}_RING_PAGES={pages}" for name, pages in self._ring_pages.items()]
         flags += [
             f"-DHAS_TRACEPOINT_{s.tracepoint}" for s in SIGNALS if self._btf.has_tracepoint(s.tracepoint)
         ]
-        flags += ["-DTRACE_ALL"] if trace_all else []
+        flags += ["-DTRACE_ALL"] if self._roots is None else []
         flags += ["-DCGROUP_V1"] if self._version == 1 else []
-        with tempfile.TemporaryFile() as log:
-            try:
-                with _outlived(log), _output_to(log):
-                    return bcc.BPF(
-                        text=source_text(self._btf).encode(), cflags=[*flags, "-Wno-unused-function"]
-                    )
-            except (Exception, SystemExit) as error:
-                raise TracerError(_refusal("BCC cannot compile the BPF programs", log, error)) from error
+        return [*flags, "-Wno-unused-function"]
 
     def _load(self, name: str) -> Any:
         if name not in self._functions:
@@ -353,11 +358,22 @@ class Programs:
     def lost(self) -> dict[str, int]:
         """Stream -> records that found their ring full, since the begin."""
         counts = self.map("lost")
-        return {name: sum(counts[counts.Key(number)]) for number, name in enumerate(WIRE)}
+        streams = [name for name in RING_BYTES if name != "watched"]  # in the order of enum stream
+        return {name: sum(counts[counts.Key(number)]) for number, name in enumerate(streams)}
 
     def close(self) -> None:
         """Detach everything and free the maps."""
-        self._bpf.cleanup()
+        if self._compiled.exception() is None:
+            self._bpf.cleanup()
+
+
+def _compile(bcc: ModuleType, text: bytes, flags: list[str]) -> Any:
+    with tempfile.TemporaryFile() as log:
+        try:
+            with _outlived(log), _output_to(log):
+                return bcc.BPF(text=text, cflags=flags)
+        except (Exception, SystemExit) as error:
+            raise TracerError(_refusal("BCC cannot compile the BPF programs", log, error)) from error
 
 
 def _symbol(name: bytes) -> str:

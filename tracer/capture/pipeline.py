@@ -17,7 +17,6 @@ from tracer.capture.load import Programs
 from tracer.capture.ring import Ring
 from tracer.capture.sampler import Sampler
 from tracer.errors import TraceError, TracerError
-from tracer.kernel import cgroupfs
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.probes import needed
@@ -39,23 +38,31 @@ _MOUNTS_MAX_AGE_S: Final = 1.0
 class Pipeline:
     """The programs, their rings, and the trace that they are written to.
 
-    `roots` are the cgroup directories to trace; None traces all. Raises TracerError where the kernel, BCC or
-    the output directory does not take part.
+    `roots` are the cgroup directories to trace, which `programs` were made for; None traces all. `began_s` is
+    when the recorder was asked to start (CLOCK_MONOTONIC). Raises TracerError where the kernel, BCC or the
+    output directory does not take part.
     """
 
     def __init__(
-        self, options: Options, hierarchy: Hierarchy, roots: list[Path] | None, observer: Observer
+        self,
+        options: Options,
+        hierarchy: Hierarchy,
+        roots: list[Path] | None,
+        *,
+        btf: Btf,
+        programs: Programs,
+        observer: Observer,
+        began_s: float,
     ) -> None:
-        self._began = time.monotonic()
+        self._began = began_s
+        self._programs = programs
         self._hierarchy = hierarchy
         self._observer = observer
         self._roots = roots
         self.lost: dict[str, int] = dict.fromkeys(WIRE, 0)
         self.kills = 0
         self.startup_s = 0.0
-        btf = Btf.load()
-        ids = None if roots is None else [cgroupfs.cgroup_id(directory) for directory in roots]
-        self._programs = Programs(btf, version=hierarchy.version, roots=ids, ring_pages=options.ring_pages)
+        programs.wait()
         try:
             self._positions = calibrate.calibrate(self._programs, btf, hierarchy)
             self._writer = _create_trace(options, hierarchy, roots)

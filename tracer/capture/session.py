@@ -13,13 +13,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from tracer.capture.pipeline import Pipeline
+from tracer.capture.load import Programs
 from tracer.errors import TracerError
 from tracer.kernel import cgroupfs
+from tracer.kernel.btf import Btf
 from tracer.kernel.ephemeral import ephemeral_cgroup, remove_leftovers
 from tracer.kernel.spawn import CommandError, GatedCommand, spawn
+
+if TYPE_CHECKING:
+    from tracer.capture.pipeline import Pipeline
 
 _RING_INTERVAL_S: Final = 0.05
 _DRAIN_INTERVAL_S: Final = 0.01
@@ -77,6 +81,7 @@ def record(options: Options, observer: Observer) -> Recording:
     Raises TracerError where recording cannot begin, or cannot go on (the disk is full): what was recorded
     until then is a readable trace. CommandError, with a shell's exit status, where the command cannot run.
     """
+    began_s = time.monotonic()
     _require_root()
     if options.command:
         _require_command(options.command[0])
@@ -97,7 +102,23 @@ def record(options: Options, observer: Observer) -> Recording:
             command = spawn(cgroup, options.command)
             stack.callback(_end_command, command)
             roots.append(cgroup)
-        pipeline = stack.enter_context(Pipeline(options, hierarchy, roots or None, observer))
+        ids = [cgroupfs.cgroup_id(directory) for directory in roots] if roots else None
+        btf = Btf.load()
+        programs = Programs(btf, version=hierarchy.version, roots=ids, ring_pages=options.ring_pages)
+        # Here, while clang is at work: NumPy and Arrow take a fifth of a second to import.
+        from tracer.capture.pipeline import Pipeline  # noqa: PLC0415
+
+        pipeline = stack.enter_context(
+            Pipeline(
+                options,
+                hierarchy,
+                roots or None,
+                btf=btf,
+                programs=programs,
+                observer=observer,
+                began_s=began_s,
+            )
+        )
         return _run(options, pipeline, observer, stop, command)
 
 

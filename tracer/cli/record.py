@@ -11,15 +11,17 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tracer.capture.pipeline import Pipeline
+from tracer.capture.load import RING_BYTES
 from tracer.capture.session import Options, record
 from tracer.cli.size import size_bytes
 from tracer.render.escape import visible
-from tracer.schema import WIRE
+
+if TYPE_CHECKING:
+    from tracer.capture.pipeline import Pipeline
 
 
 @click.command(
@@ -127,7 +129,7 @@ def _ring_pages(text: str) -> dict[str, int]:
     sizes = {}
     for item in filter(None, text.split(",")):
         stream, _, pages = item.partition("=")
-        if stream not in WIRE or not pages.isdecimal() or int(pages).bit_count() != 1:
+        if stream not in RING_BYTES or not pages.isdecimal() or int(pages).bit_count() != 1:
             raise click.UsageError(
                 f"MEMCG_TRACER_RING_PAGES: {item!r} is not STREAM=PAGES, a power of two, as pagecache=4096"
             )

@@ -13,9 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from tracer.errors import TracerError
 
 VMLINUX: Final = Path("/sys/kernel/btf/vmlinux")
@@ -66,14 +63,12 @@ class Btf:
             or max(types + type_len, header_len + str_off + str_len) > len(blob)
         ):
             raise BtfError("its header is not one that this tool knows")
-        self._words: npt.NDArray[np.uint32] = np.frombuffer(blob, "<u4", type_len // 4, types)
+        self._words = memoryview(blob)[types : types + type_len].cast("I")
         self._strings = blob[header_len + str_off : header_len + str_off + str_len]
         try:
-            self._starts = self._scan(memoryview(blob)[types : types + type_len].cast("I"))
+            self._scan()
         except IndexError:
             raise BtfError("a type is cut off, or of an unknown kind") from None
-        self._names = self._words[self._starts]
-        self._kinds = (self._words[self._starts + 1] >> 24) & 0x1F
 
     @classmethod
     def load(cls, path: Path = VMLINUX) -> Btf:
@@ -85,22 +80,33 @@ class Btf:
                 f"no BTF at {path} ({error.strerror}): the kernel must be built with CONFIG_DEBUG_INFO_BTF=y"
             ) from None
 
-    @staticmethod
-    def _scan(words: memoryview[int]) -> npt.NDArray[np.int64]:
-        """The word at which each type starts: records vary in length, so this walk is the one slow step."""
+    def _scan(self) -> None:
+        """Note where each type starts, and the first of each name among those that are looked for by name.
+
+        Records vary in length, so this walk over every type is the one slow step.
+        """
         fixed = [_COMMON_WORDS + _FIXED_WORDS.get(kind, 0) for kind in range(ENUM64 + 1)]
         each = [_WORDS_EACH.get(kind, 0) for kind in range(ENUM64 + 1)]  # another kind is an IndexError
-        starts: list[int] = []
-        position, end = 0, len(words)
-        append = starts.append
+        self._starts: list[int] = []
+        self._structs: dict[int, int] = {}  # offset of the name -> type id
+        self._typedefs: dict[int, int] = {}
+        self._enums: list[int] = []
+        named: list[dict[int, int] | None] = [None] * (ENUM64 + 1)
+        named[STRUCT] = named[UNION] = self._structs
+        named[TYPEDEF] = self._typedefs
+        words, position, end = self._words.tolist(), 0, len(self._words)
+        append = self._starts.append
         while position < end:
             append(position)
             info = words[position + 1]
             kind = (info >> 24) & 0x1F
+            if (ids := named[kind]) is not None:
+                ids.setdefault(words[position], len(self._starts))
+            elif kind in (ENUM, ENUM64):
+                self._enums.append(position)
             position += fixed[kind] + each[kind] * (info & 0xFFFF)
         if position != end:
             raise IndexError(position)
-        return np.array(starts, np.int64)
 
     # Names
 
@@ -116,22 +122,19 @@ class Btf:
             raise BtfError(f"it has no type {type_id}")
         return int(self._starts[type_id - 1])
 
-    def _find(self, name: str, kinds: tuple[int, ...]) -> int | None:
-        """The id of the first type of that name and kind: BTF keeps each string once, at one offset."""
+    def _find(self, name: str, ids: dict[int, int]) -> int | None:
+        """The id of the type of that name: BTF keeps each string once, at one offset."""
         offset = self._strings.find(b"\0" + name.encode() + b"\0") + 1
-        if offset == 0:
-            return None
-        hits = np.flatnonzero((self._names == offset) & np.isin(self._kinds, kinds))
-        return int(hits[0]) + 1 if len(hits) else None
+        return ids.get(offset) if offset else None
 
     def has_tracepoint(self, name: str) -> bool:
         """Whether a tracepoint of that name can be attached to as a raw tracepoint."""
-        return self._find(f"btf_trace_{name}", (TYPEDEF,)) is not None
+        return self._find(f"btf_trace_{name}", self._typedefs) is not None
 
     def struct(self, name: str) -> int | None:
         """The type id of `struct name` or `union name`, also by a typedef's name; None: there is none."""
-        found = self._find(name, (STRUCT, UNION))
-        if found is None and (alias := self._find(name, (TYPEDEF,))) is not None:
+        found = self._find(name, self._structs)
+        if found is None and (alias := self._find(name, self._typedefs)) is not None:
             found = self.resolve(alias)
         return found
 
@@ -139,12 +142,12 @@ class Btf:
     def enumerators(self) -> dict[str, int]:
         """Every enumerator of every named or anonymous enum: name -> value."""
         values: dict[str, int] = {}
-        for kind, words in ((ENUM, 2), (ENUM64, 3)):
-            for start in self._starts[self._kinds == kind]:
-                count = int(self._words[start + 1]) & 0xFFFF
-                begin = start + _COMMON_WORDS
-                for row in self._words[begin : begin + words * count].reshape(-1, words).tolist():
-                    values.setdefault(self._string(row[0]), row[1])
+        for start in self._enums:
+            info = self._words[start + 1]
+            stride = _WORDS_EACH[(info >> 24) & 0x1F]
+            begin = start + _COMMON_WORDS
+            for position in range(begin, begin + stride * (info & 0xFFFF), stride):
+                values.setdefault(self._string(self._words[position]), self._words[position + 1])
         return values
 
     # Types
@@ -194,9 +197,10 @@ class Btf:
         start = self._start(type_id)
         info = int(self._words[start + 1])
         bitfields = info >> 31
-        body = self._words[start + 3 : start + 3 + 3 * (info & 0xFFFF)].reshape(-1, 3).tolist()
+        body = self._words[start + 3 : start + 3 + 3 * (info & 0xFFFF)].tolist()
         mask = 0xFFFFFF if bitfields else 0xFFFFFFFF
-        return [(self._string(name), Member((bits & mask) // 8, kind)) for name, kind, bits in body]
+        rows = zip(body[::3], body[1::3], body[2::3], strict=True)
+        return [(self._string(name), Member((bits & mask) // 8, kind)) for name, kind, bits in rows]
 
     def member(self, type_id: int, name: str, depth: int = 0) -> Member | None:
         """The member `name` of a structure, looked for in its anonymous structures and unions too."""

@@ -7,11 +7,9 @@ CRI-O), or asked of Docker. Unknown is None.
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
-import socket
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,18 +168,15 @@ def _from_docker_socket(identity: str) -> ContainerNames | None:
     The list, not the container itself: an answer about one container waits until its start is over, which
     is just when a recording asks.
     """
+    from tracer.kernel import unix_http  # noqa: PLC0415  (only where there is a Docker to ask)
+
     filters = urllib.parse.quote(json.dumps({"id": [identity]}))
-    connection = _UnixConnection(_docker_socket())
+    url = f"/containers/json?all=1&filters={filters}"
+    body = unix_http.get(_docker_socket(), url, timeout_s=_DOCKER_TIMEOUT_S, max_bytes=_MAX_ANSWER_BYTES)
     try:
-        connection.request("GET", f"/containers/json?all=1&filters={filters}")
-        answer = connection.getresponse()
-        if answer.status != http.HTTPStatus.OK:
-            return None
-        containers = json.loads(answer.read(_MAX_ANSWER_BYTES))
-    except (OSError, http.client.HTTPException, ValueError, RecursionError):
+        containers = json.loads(body or b"")
+    except (ValueError, RecursionError):
         return None
-    finally:
-        connection.close()
     for container in containers if isinstance(containers, list) else ():
         names = _get(container, "Names")
         # A link shows as a second name, "/other/alias".
@@ -257,16 +252,3 @@ def _get(document: object, *keys: str) -> Any:
 def _text(document: object, key: str) -> str | None:
     value = _get(document, key)
     return value if isinstance(value, str) and value else None
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a UNIX socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_DOCKER_TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
