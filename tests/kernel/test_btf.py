@@ -109,7 +109,7 @@ def test_types() -> None:
     assert btf.size_bytes(table.type_id) == 5 * 3 * 8
     assert btf.array(table.type_id)[1] == 5
     assert btf.struct("atomic_long_t") == btf.struct("atomic64_t")
-    assert btf.struct("int") is None or btf.kind(btf.struct("int") or 0) == INT
+    assert btf.struct("int") is None
     bits = btf.struct("bits")
     assert bits is not None
     assert [member.offset_bytes for _, member in btf.members(bits)] == [0, 4]

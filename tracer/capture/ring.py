@@ -54,10 +54,6 @@ class Ring:
         self._barrier = threading.Lock()
         self._data_offset = page
 
-    def waiting_bytes(self) -> int:
-        """Bytes produced and not yet read."""
-        return int(self._producer[0]) - int(self._consumer[0])
-
     def read(self) -> npt.NDArray[np.void]:
         """Every finished record that waits, oldest first, as an array of our own; the ring's space is given
         back.

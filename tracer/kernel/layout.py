@@ -30,7 +30,7 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "dentry": ("d_parent", "d_name", "d_u.d_alias", "d_alias"),
     "inode": ("i_private", "i_ino", "i_sb", "i_generation", "i_mode", "i_size", "i_nlink", "i_dentry"),
     "address_space": ("host", "flags"),
-    "folio": ("flags", "mapping", "index", "memcg_data", "_flags_1", "_nr_pages", "_folio_nr_pages"),
+    "folio": ("flags", "mapping", "index", "memcg_data", "_flags_1"),
     "percpu_counter": ("count",),
     "mm_struct": ("rss_stat", "total_vm", "pgtables_bytes"),
     "signal_struct": ("oom_score_adj",),
@@ -107,9 +107,8 @@ ENUMERATORS: Final = (
 
 def header(btf: Btf) -> str:
     """The header's text for one kernel."""
-    lines = [
-        "#define KERNEL_ENUM_" + n + f" {btf.enumerators[n]}" for n in ENUMERATORS if n in btf.enumerators
-    ]
+    values = btf.enumerators
+    lines = [f"#define KERNEL_ENUM_{name} {values[name]}" for name in ENUMERATORS if name in values]
     known = {name for name in STRUCTS if btf.struct(name) is not None}
     lines += ["#define RECLAIM_COUNTS_ARE_NODE_STATS 1"] * reclaim_counts_are_node_stats(btf)
     lines += [f"struct {name};" for name in sorted(known)]

@@ -57,11 +57,10 @@ def begin(
     cgroup_version: int,
     filters: Mapping[str, Any],
     probes: Mapping[str, Any],
-    **more: Any,
 ) -> Meta:
-    """The metadata of a recording that begins now on this host; `more` are extra keys, JSON values."""
+    """The metadata of a recording that begins now on this host."""
     host, clock = os.uname(), read_clocks()
-    meta: Meta = {
+    return {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
         "tool_version": VERSION,
@@ -83,7 +82,6 @@ def begin(
         "rows": None,
         "lost": None,
     }
-    return cast(Meta, {**meta, **more})
 
 
 def read_clocks() -> ClockPair:

@@ -99,9 +99,6 @@ class TraceWriter:
         if failures:
             raise failures[0]
 
-    def size_bytes(self) -> int:
-        return layout.size_bytes(self.path)
-
     def _journal(self, table: str) -> Journal:
         """The table's open journal, a new one where there is none or the one there was is full."""
         journal = self._open.get(table)
