@@ -164,18 +164,24 @@ def refaulted_bytes(trace: TraceTables, owner_id: int, begin_ns: int, end_ns: in
 
 
 def compare_with_kernel(trace: TraceTables, owner_id: int, members: Int64s, window: Window) -> Steal | None:
-    """Evictions beside the kernel's count, over the longest interval that both cover: from the last reading
-    of pgsteal before `at_limit` (or from nothing, in a cgroup that was made during the trace) to the last one
-    before the kill. None where the kernel's count was not read on both sides."""
-    steal = ledger.count(trace, owner_id, "pgsteal")
-    until = steal.within(window.at_limit, window.end)
-    if not len(until.times) or until.before is None:
+    """Evictions beside the kernel's count, over the longest interval that both cover: from the first reading
+    of pgsteal (or from nothing, in a cgroup that was made during the trace) to the last one before the kill.
+    A reading in between may fall into the middle of an attempt. None where there are no two readings."""
+    steal = ledger.count(trace, owner_id, "pgsteal").within(start_ns(trace), window.end)
+    if steal.before is not None:
+        first, since = steal.before, start_ns(trace)
+    elif len(steal.times) > 1:
+        first, since = int(steal.values[0]), int(steal.times[0]) + 1
+    else:
         return None
-    earlier = steal.times[steal.times < window.at_limit]
-    since = int(earlier[-1]) + 1 if len(earlier) else start_ns(trace)
-    evicted = evicted_pages(trace, members, since, int(until.times[-1]))
-    swapped = reclaimed_anon_pages(trace, members, since, int(until.times[-1]))
-    return Steal(evicted, swapped, int(until.values[-1]) - until.before)
+    if not len(steal.times):
+        return None
+    until = int(steal.times[-1])
+    return Steal(
+        evicted_pages(trace, members, since, until),
+        reclaimed_anon_pages(trace, members, since, until),
+        int(steal.values[-1]) - first,
+    )
 
 
 def _last_below(usage: Steps, bytes_: int, otherwise: int) -> int:
