@@ -125,9 +125,11 @@ def test_what_cannot_be_removed_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ephemeral, "_EMPTY_WITHIN_S", 0.05)
-    (tmp_path / "stuck").mkdir()
-    (tmp_path / "stuck" / "memory.stat").touch()  # rmdir of a plain directory with a file in it fails
-    ephemeral.remove(tmp_path / "stuck")
+    stuck = tmp_path / "memcg-tracer-1-\x1b[31m"
+    stuck.mkdir()
+    (stuck / "memory.stat").touch()  # rmdir of a plain directory with a file in it fails
+    ephemeral.remove(stuck)
+    assert "\x1b" not in caplog.text
     assert "is left behind" in caplog.text
     assert "rmdir" in caplog.text
 

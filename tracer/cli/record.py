@@ -159,11 +159,13 @@ class _Progress:
             self._write(f"\r\x1b[K{self._summary(pipeline)}")
 
     def killed(self, kill: dict[str, Any]) -> None:
-        where = "" if kill["limit_bytes"] is None else f" at a limit of {kill['limit_bytes'] / 2**20:.1f} MiB"
+        from tracer.units import size  # noqa: PLC0415  it brings Arrow: not before clang is at work
+
+        where = "" if kill["limit_bytes"] is None else f" at a limit of {size(kill['limit_bytes'])}"
         self._line(f"OOM kill: {visible(kill['comm'])} (pid {kill['pid']}){where}")
 
     def warn(self, message: str) -> None:
-        self._line(f"warning: {message}")
+        self._line(f"warning: {visible(message)}")
 
     def done(self) -> None:
         if self._pipeline is None:

@@ -91,7 +91,8 @@ def remove(directory: Path) -> None:
         if problem is None:
             return
         if time.monotonic() > deadline:
-            _LOG.warning("cgroup %s is left behind (%s): remove it with rmdir", directory, problem.strerror)
+            shown = repr(str(directory))  # of a leftover, whose name others could choose
+            _LOG.warning("cgroup %s is left behind (%s): remove it with rmdir", shown, problem.strerror)
             return
         time.sleep(_RETRY_S)
 
