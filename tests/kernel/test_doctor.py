@@ -54,6 +54,7 @@ def test_namespaces_of_the_host_and_of_a_container() -> None:
     container = doctor.namespaces(INITIAL | {"pid": 4026532200, "cgroup": 4026532201})
     assert container.state is State.DEGRADED
     assert "a pid and a cgroup namespace" in container.detail
+    assert doctor.namespaces(doctor._own_namespaces(Path("/none"))).state is State.OK, "built without any"
     rootless = doctor.namespaces(INITIAL | {"user": 4026532199})
     assert rootless.state is State.MISSING
     assert rootless.prevents_recording
@@ -138,11 +139,14 @@ def test_tracefs_is_told_and_never_needed() -> None:
     assert {doctor.tracefs([]).state, mounted.state} == {State.OK}
 
 
-def test_swap_sums_areas_whatever_their_names() -> None:
-    heading = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
-    assert "none" in doctor.swap(heading).detail
+def test_swap_sums_areas_whatever_their_names(tmp_path: Path) -> None:
+    swaps, heading = tmp_path / "swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
+    assert "none" in doctor.swap(swaps).detail, "a kernel without swap has no such file"
+    swaps.write_text(heading)
+    assert "none" in doctor.swap(swaps).detail
     areas = r"/swap\040file" + "\tfile\t\t1048572\t\t0\t\t-2\n/dev/sda2\tpartition\t2097148\t\t12\t\t-3\n"
-    assert doctor.swap(heading + areas).detail == "3.0 GiB in 2 area(s)"
+    swaps.write_text(heading + areas)
+    assert doctor.swap(swaps).detail == "3.0 GiB in 2 area(s)"
 
 
 def test_huge_pages_not_built_in(tmp_path: Path) -> None:

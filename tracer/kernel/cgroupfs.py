@@ -61,7 +61,8 @@ def memory_hierarchy() -> Hierarchy:
 
     Raises TracerError where there is none: the controller is switched off, or its filesystem is not mounted.
     """
-    return find_hierarchy(read_mounts(), Path("/proc/cgroups").read_text(encoding="ascii"))
+    controllers = Path("/proc/cgroups")  # a kernel without cgroups has no such file
+    return find_hierarchy(read_mounts(), controllers.read_text("ascii") if controllers.exists() else "")
 
 
 def find_hierarchy(mounts: list[Mount], cgroups: str) -> Hierarchy:

@@ -70,13 +70,13 @@ def examine() -> list[Check]:
     return [
         kernel(),
         permissions(status),
-        namespaces({kind: Path("/proc/self/ns", kind).stat().st_ino for kind in _INITIAL_NAMESPACES}),
+        namespaces(_own_namespaces(Path("/proc/self/ns"))),
         btf(types),
         lockdown(Path("/sys/kernel/security/lockdown"), mounts),
         memory_controller(hierarchy),
         pressure(Path("/proc/pressure/memory"), hierarchy),
         tracefs(mounts),
-        swap(Path("/proc/swaps").read_text()),
+        swap(Path("/proc/swaps")),
         huge_pages(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
         *signals(types, hierarchy),
     ]
@@ -117,8 +117,8 @@ def permissions(status: str) -> Check:
 
 
 def namespaces(inodes: dict[str, int]) -> Check:
-    """Whether this is the host's view, from the inode numbers of /proc/self/ns/{user,pid,cgroup}."""
-    own = [kind for kind, initial in _INITIAL_NAMESPACES.items() if inodes[kind] != initial]
+    """Whether this is the host's view, by the inode numbers of /proc/self/ns/{user,pid,cgroup}."""
+    own = [kind for kind, inode in inodes.items() if inode != _INITIAL_NAMESPACES[kind]]
     if "user" in own:
         return Check(
             "namespaces",
@@ -237,6 +237,12 @@ def _signal(signal: Signal, there: bool) -> Check:
     )
 
 
+def _own_namespaces(folder: Path) -> dict[str, int]:
+    """Kind -> inode number. A kernel may be built without a kind: then there is but the one of the host."""
+    found = {kind: folder / kind for kind in _INITIAL_NAMESPACES}
+    return {kind: path.stat().st_ino for kind, path in found.items() if path.exists()}
+
+
 def _btf() -> Btf | TracerError:
     try:
         return Btf.load(VMLINUX)
@@ -257,9 +263,10 @@ def tracefs(mounts: list[Mount]) -> Check:
     return Check("tracefs", State.OK, f"{mounted[0] if mounted else 'not mounted'} (not needed)")
 
 
-def swap(swaps: str) -> Check:
-    """Swap areas in the text of /proc/swaps: without any, anonymous memory cannot be reclaimed."""
-    sizes_kib = [int(line.split()[-3]) for line in swaps.splitlines()[1:]]
+def swap(path: Path) -> Check:
+    """Swap areas, by /proc/swaps: without any (or in a kernel without swap) anonymous memory stays."""
+    lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
+    sizes_kib = [int(line.split()[-3]) for line in lines[1:]]
     if not sizes_kib:
         return Check("swap", State.OK, "none: only page cache and slab can be reclaimed")
     return Check("swap", State.OK, f"{size(sum(sizes_kib) * 1024)} in {len(sizes_kib)} area(s)")
