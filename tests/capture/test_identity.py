@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tracer.capture.decode import Records
-from tracer.capture.identity import Cgroups, Row, Tasks
+from tracer.capture.identity import Cgroups, Row, Tasks, list_traced
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.schema import CGROUP_EVENTS, TASK_EVENTS, WIRE
 
@@ -79,6 +79,16 @@ def cgroup_record(event: str, time_ns: int, cgroup_id: int, path: str) -> Record
 
 def cgroups_below(mount: Path, roots: tuple[str, ...] | None) -> Cgroups:
     return Cgroups(Hierarchy(2, mount, "/"), roots)
+
+
+def test_cgroups_that_are_there_are_listed_once_with_their_parents(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    hierarchy, gone = Hierarchy(2, tmp_path, "/"), tmp_path / "gone" / "child"
+    ids = {path: path.stat().st_ino for path in (tmp_path, tmp_path / "a", tmp_path / "a" / "b")}
+    below = [(tmp_path / "a" / "b", ids[tmp_path / "a" / "b"], ids[tmp_path / "a"])]
+    assert list_traced(hierarchy, [tmp_path / "a" / "b", gone]) == below
+    whole = [(tmp_path, ids[tmp_path], None), (tmp_path / "a", ids[tmp_path / "a"], ids[tmp_path]), *below]
+    assert list_traced(hierarchy, [tmp_path, tmp_path / "a"]) == whole
 
 
 def test_only_what_was_asked_for_is_taken_up(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,20 +112,12 @@ class Cgroups:
 def list_traced(hierarchy: Hierarchy, roots: Iterable[Path]) -> list[tuple[Path, int, int | None]]:
     """(directory, id, parent's id) of every cgroup that is there now at or below the roots; those that go are
     left out."""
-    found = {}
-    for root in roots:
-        for directory in cgroupfs.descendants(root):
-            try:
-                found[directory] = cgroupfs.cgroup_id(directory)
-            except FileNotFoundError:
-                continue
-    rows = []
-    for directory, cgroup_id in found.items():
-        parent = found.get(directory.parent)
-        if parent is None and directory != hierarchy.mount:
-            parent = cgroupfs.cgroup_id(directory.parent)
-        rows.append((directory, cgroup_id, parent))
-    return rows
+    found: dict[Path, tuple[Path, int, int | None]] = {}
+    for directory in (below for root in roots for below in cgroupfs.descendants(root)):
+        with suppress(FileNotFoundError):
+            parent = None if directory == hierarchy.mount else cgroupfs.cgroup_id(directory.parent)
+            found[directory] = (directory, cgroupfs.cgroup_id(directory), parent)
+    return list(found.values())
 
 
 class Tasks:

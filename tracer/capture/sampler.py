@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from tracer.capture.calibrate import read_counters
@@ -46,11 +47,10 @@ class Sampler:
             files = MemcgFiles(self._hierarchy.directory(cgroup.path), self._hierarchy.version)
             self._cgroups[cgroup.id] = (cgroup, files)
 
-    def sample(self, source: str, clock_offset_ns: int, only: Iterable[int] | None = None) -> list[Row]:
-        """A row for each cgroup (or those in `only`) that is still there."""
-        wanted = self._cgroups if only is None else {i: self._cgroups[i] for i in only if i in self._cgroups}
+    def sample(self, source: str, clock_offset_ns: int) -> list[Row]:
+        """A row for each cgroup that is still there."""
         rows: dict[int, Row] = {}
-        for cgroup_id, (_, files) in list(wanted.items()):
+        for cgroup_id, (_, files) in list(self._cgroups.items()):
             reading = files.read()
             if reading is None:
                 self._forget(cgroup_id)
@@ -70,27 +70,26 @@ class Sampler:
         self._cgroups.pop(cgroup_id)[1].close()
 
     def _add_counters(self, rows: Mapping[int, Row]) -> None:
-        own = {cgroup_id: self._own_counters(cgroup) for cgroup_id, (cgroup, _) in self._cgroups.items()}
+        subtree: defaultdict[int, list[dict[str, int]]] = defaultdict(list)
+        for cgroup, _ in self._cgroups.values():
+            own = self._own_counters(cgroup)
+            for cgroup_id in self._upwards(cgroup):
+                subtree[cgroup_id].append(own)
         for cgroup_id, row in rows.items():
-            below = [own[i] for i in self._with_descendants(cgroup_id)]
             row["sock_bytes"] = 0  # v1 counts socket memory apart, outside of usage (tcpmem)
             for column in (*_KERNEL_COLUMNS, "pgscan", "pgsteal"):
-                values = [counters.get(column) for counters in below]
+                values = [counters.get(column) for counters in subtree[cgroup_id]]
                 known = [value for value in values if value is not None]
                 if row[column] is None and len(known) == len(values):
                     row[column] = sum(known)
 
-    def _with_descendants(self, cgroup_id: int) -> list[int]:
-        members = [cgroup_id]
-        for other_id, (cgroup, _) in self._cgroups.items():
-            parent = cgroup.parent_id
-            while parent is not None and other_id != cgroup_id:
-                if parent == cgroup_id:
-                    members.append(other_id)
-                    break
-                above = self._cgroups.get(parent)
-                parent = above[0].parent_id if above else None
-        return members
+    def _upwards(self, cgroup: Cgroup) -> Iterator[int]:
+        """The ids of a cgroup and of those above it, as far as they are sampled."""
+        above: Cgroup | None = cgroup
+        while above is not None:
+            yield above.id
+            parent = self._cgroups.get(above.parent_id) if above.parent_id is not None else None
+            above = parent and parent[0]
 
     def _own_counters(self, cgroup: Cgroup) -> dict[str, int]:
         counters: dict[str, int] = {}
