@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
+from unset import unset_row
 
 from tracer.schema import TABLES
 from tracer.trace.frame import to_frame
@@ -27,7 +28,7 @@ class SyntheticTrace:
     def add(self, table: str, seconds: float | None = None, **row: Any) -> None:
         if seconds is not None:
             row["time"] = self.ns(seconds)
-        unset = {field.name: None if field.nullable else _nothing(field.type) for field in TABLES[table]}
+        unset = unset_row(table)
         if unknown := set(row) - set(unset):
             raise AssertionError(f"{table} has no columns {unknown}")
         self._rows[table].append(unset | row)
@@ -58,16 +59,6 @@ class SyntheticTrace:
         if table not in self._frames:
             self._frames[table] = to_frame(pa.Table.from_pylist(self._rows[table], schema=TABLES[table]))
         return self._frames[table]
-
-
-def _nothing(kind: pa.DataType) -> Any:
-    if pa.types.is_boolean(kind):
-        return False
-    if pa.types.is_list(kind):
-        return []
-    if pa.types.is_string(kind) or pa.types.is_dictionary(kind):
-        return ""
-    return 0
 
 
 @pytest.fixture

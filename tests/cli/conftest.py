@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from unset import unset_row
 
 from tracer.schema import CATEGORIES, MEMORY_STAT_BYTES, TABLES
 from tracer.trace.meta import begin
@@ -62,7 +63,7 @@ def _write(
     if lost:
         rows["loss"] = [{"time": START_NS, "begin": START_NS, "stream": "pagecache", "lost": lost}]
     for table, listed in rows.items():
-        complete = [_unset(table) | row for row in listed]
+        complete = [unset_row(table) | row for row in listed]
         writer.append(table, pa.Table.from_pylist(complete, schema=TABLES[table]))
     writer.flush()
     if ended:
@@ -132,16 +133,3 @@ def _experiment(comm: str, killed: bool) -> dict[str, list[dict[str, Any]]]:
         "tasks": [{"tgid": 41, "start_ns": 5, "comm": comm, "cgroup_id": 7, "first_seen": START_NS}],
         "stacks": [{"stack_id": 3, "frames": ["out_of_memory+0x1", "try_charge_memcg+0x2"]}],
     }
-
-
-def _unset(table: str) -> dict[str, Any]:
-    """Null where the schema allows it, else nothing of the type."""
-
-    def nothing(kind: pa.DataType) -> Any:
-        if pa.types.is_boolean(kind):
-            return False
-        if pa.types.is_list(kind):
-            return []
-        return "" if pa.types.is_string(kind) or pa.types.is_dictionary(kind) else 0
-
-    return {field.name: None if field.nullable else nothing(field.type) for field in TABLES[table]}
