@@ -29,7 +29,8 @@ def drawn(
     colour: bool = False,
 ) -> str:
     found = markers.of_cgroup(reports, heading.cgroup, timeline)
-    return text.to_text(picture(timeline, heading, found, columns=columns), columns=columns, colour=colour)
+    lines = picture(timeline, heading, found, columns=columns, page_size=4096)
+    return text.to_text(lines, columns=columns, colour=colour)
 
 
 @pytest.mark.parametrize("columns", [80, 100, 160])
@@ -90,6 +91,15 @@ def test_a_limit_far_away_is_named_but_not_drawn(timeline: pd.DataFrame, heading
 def test_no_limit_is_said(timeline: pd.DataFrame, heading: Heading) -> None:
     timeline["limit_bytes"] = UNLIMITED_BYTES
     assert "no limit" in drawn(timeline, heading).splitlines()[1]
+
+
+@pytest.mark.parametrize(("page_size", "is_said"), [(4096, False), (65_536, True)])
+def test_how_near_the_limit_counts_as_at_it_goes_by_the_page(
+    timeline: pd.DataFrame, heading: Heading, page_size: int, is_said: bool
+) -> None:
+    timeline["usage_bytes"] = 97 * MIB
+    lines = picture(timeline, heading, [], columns=100, page_size=page_size)
+    assert any("must first be freed" in line.plain for line in lines) is is_said
 
 
 def test_a_lowered_limit_has_its_tick_inside_the_bar(timeline: pd.DataFrame, heading: Heading) -> None:

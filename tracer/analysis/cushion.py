@@ -36,10 +36,10 @@ from tracer.analysis.tables import (
 from tracer.schema import UNLIMITED_BYTES
 
 NEAR_LIMIT_PERCENT: Final = 1
-NEAR_LIMIT_PAGES: Final = 64
-LULL_PERCENT: Final = 90
-APPROACH_PERCENT: Final = 50
-EXHAUSTED_PERCENT: Final = 2
+NEAR_LIMIT_PAGES: Final = 64  # what a CPU may hold in stock: MEMCG_CHARGE_BATCH in mm/memcontrol.c
+_LULL_PERCENT: Final = 90
+_APPROACH_PERCENT: Final = 50
+_EXHAUSTED_PERCENT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,8 @@ def find_window(
         return Window(start, start, kill_ns)
     usage = ledger.counter(trace, owner_id, "usage_bytes").within(start, kill_ns)
     near = limit_bytes - max(limit_bytes * NEAR_LIMIT_PERCENT // 100, NEAR_LIMIT_PAGES * page_size(trace))
-    begin = _last_below(usage, limit_bytes * APPROACH_PERCENT // 100, start)
-    after_lull = _last_below(usage, limit_bytes * LULL_PERCENT // 100, start)
+    begin = _last_below(usage, limit_bytes * _APPROACH_PERCENT // 100, start)
+    after_lull = _last_below(usage, limit_bytes * _LULL_PERCENT // 100, start)
     reached = usage.times[(usage.values >= near) & (usage.times >= after_lull)]
     reclaim = times_ns(trace.reclaim)[np.isin(integers(trace.reclaim["cgroup_id"]), members)]
     reclaimed = reclaim[(reclaim >= after_lull) & (reclaim <= kill_ns)]
@@ -116,7 +116,7 @@ def measure(
         in_window = cache.within(window.at_limit, window.end)
         start_bytes = in_window.peak()
         reference = (start_bytes or 0) if limit_bytes >= UNLIMITED_BYTES else limit_bytes
-        exhausted_at = _exhausted_at(in_window, reference * EXHAUSTED_PERCENT // 100, cache_end_bytes)
+        exhausted_at = _exhausted_at(in_window, reference * _EXHAUSTED_PERCENT // 100, cache_end_bytes)
         if cache_end_bytes is None:
             cache_end_bytes = in_window.at(window.end)
     if cache_end_bytes is None:

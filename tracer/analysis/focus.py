@@ -11,6 +11,8 @@ from tracer.analysis.tables import TraceTables, end_ns, integers, start_ns
 from tracer.analysis.timeline import timeline
 from tracer.schema import UNLIMITED_BYTES
 
+_MOST_SHOWN: Final = 3
+
 _STEPS_MS: Final = (
     *(10, 20, 50, 100, 200, 500),
     *(seconds * 1000 for seconds in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)),
@@ -40,7 +42,7 @@ def ranked(trace: TraceTables) -> pd.DataFrame:
     return found[["limit_bytes", "peak_usage_bytes", "kills"]]
 
 
-def to_show(trace: TraceTables, most: int) -> tuple[list[int], int]:
+def to_show(trace: TraceTables, most: int = _MOST_SHOWN) -> tuple[list[int], int]:
     """(the ids of the at most `most` cgroups with a kill, or else of the one that matters most; how many
     cgroups with data are left out)."""
     found = ranked(trace)

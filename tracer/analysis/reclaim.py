@@ -21,12 +21,11 @@ from tracer.analysis.tables import (
 )
 
 _TRANSCRIPT: Final = 12
-_STALLING_KINDS: Final = ("memcg", "direct", "softlimit", "proactive")
 
 
 def is_waited_for(reclaim: pd.DataFrame) -> Bools:
     """Which attempts a task waited for: kswapd works for others in its own time (mm/vmscan.c)."""
-    return is_one_of(reclaim["kind"], _STALLING_KINDS)
+    return ~is_one_of(reclaim["kind"], ["kswapd"])
 
 
 def attempts(trace: TraceTables, targets: Int64s, begin_ns: int, end_ns: int) -> Reclaim:

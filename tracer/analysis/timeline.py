@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tracer.analysis import names
-from tracer.analysis.ledger import base_bytes, made_in_trace
+from tracer.analysis.ledger import ANON, CACHE, Weights, base_bytes, made_in_trace
 from tracer.analysis.reclaim import is_waited_for
 from tracer.analysis.tables import (
     Bools,
@@ -39,10 +39,10 @@ from tracer.schema import CATEGORIES
 _MOST_BINS: Final = 1_000_000
 _LONGEST_SECONDS: Final = 1e9
 
-LEVELS: Final[Mapping[str, Mapping[str, int]]] = {
-    "anon_bytes": {"anon": 1},
+LEVELS: Final[Mapping[str, Weights]] = {
+    "anon_bytes": ANON,
     "file_bytes": {"file": 1},
-    "cache_bytes": {"file": 1, "shmem": -1},
+    "cache_bytes": CACHE,
     "shmem_bytes": {"shmem": 1},
     "slab_bytes": {"slab_reclaimable": 1, "slab_unreclaimable": 1},
     "kernel_stack_bytes": {"kernel_stack": 1},

@@ -26,8 +26,8 @@ from tracer.analysis.report import (
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import size
 
-ANON_LEAST_PERCENT: Final = 70
-CACHE_MOST_PERCENT: Final = 10
+_ANON_LEAST_PERCENT: Final = 70
+_CACHE_MOST_PERCENT: Final = 10
 _CONFIDENCES: Final[tuple[Confidence, ...]] = ("high", "medium", "low")
 
 
@@ -98,8 +98,8 @@ def _is_anon_growth(findings: Findings) -> bool:
     if made_of.total is None or made_of.anon is None or made_of.file_clean is None:
         return False
     return (
-        made_of.anon * 100 >= made_of.total * ANON_LEAST_PERCENT
-        and made_of.file_clean * 100 <= made_of.total * CACHE_MOST_PERCENT
+        made_of.anon * 100 >= made_of.total * _ANON_LEAST_PERCENT
+        and made_of.file_clean * 100 <= made_of.total * _CACHE_MOST_PERCENT
         and (findings.anon_grown_bytes or 0) > 0
     )
 

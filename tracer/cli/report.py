@@ -19,7 +19,6 @@ from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError, UsageError
 from tracer.render import html, markers, plots
 
-_MOST_PICTURES: Final = 3
 _ROWS_IN_PICTURE: Final = 400
 
 
@@ -66,7 +65,7 @@ def subject(trace: AnalysedTrace) -> html.Subject:
 
 
 def _pictures(trace: AnalysedTrace, reports: list[OomReport]) -> Iterator[html.Picture]:
-    ids, _ = focus.to_show(trace, _MOST_PICTURES)
+    ids, _ = focus.to_show(trace)
     for number in ids:
         timeline = focus.timeline_of_life(trace, number, _ROWS_IN_PICTURE)
         if len(timeline) < 2:

@@ -21,7 +21,6 @@ from tracer.render.escape import visible
 
 _ROWS_EVERY: Final = "100ms"
 _ROWS_ON_SCREEN: Final = 40
-_MOST_PICTURES: Final = 3
 _ISO: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
@@ -80,7 +79,7 @@ def _draw(
     trace: AnalysedTrace, cgroup: str | None, every: str | None, begin: str | None, end: str | None
 ) -> None:
     if cgroup is None:
-        shown, left_out = focus.to_show(trace, _MOST_PICTURES)
+        shown, left_out = focus.to_show(trace)
     else:
         shown, left_out = [names.resolve_one(trace.cgroups, cgroup)], 0
     if not shown:
@@ -100,9 +99,9 @@ def _draw(
             lost_records=int(trace.loss["lost"].sum()),
             interrupted=trace.interrupted,
         )
-        drawn = timeline_text.picture(
-            frame, heading, markers.of_cgroup(reports, label, frame), columns=columns
-        )
+        found = markers.of_cgroup(reports, label, frame)
+        page_size = trace.meta["page_size"]
+        drawn = timeline_text.picture(frame, heading, found, columns=columns, page_size=page_size)
         text.write(sys.stdout, [*([] if number == shown[0] else [Text()]), *drawn])
     if left_out:
         more = "1 more cgroup was" if left_out == 1 else f"{left_out} more cgroups were"

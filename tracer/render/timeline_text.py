@@ -12,6 +12,7 @@ import pandas as pd
 from rich.text import Text
 
 from tracer import units
+from tracer.analysis.cushion import NEAR_LIMIT_PAGES, NEAR_LIMIT_PERCENT
 from tracer.render.escape import fitted
 from tracer.render.layers import LAYERS, floats, stacked, stacked_composition
 from tracer.render.markers import Marker
@@ -57,7 +58,7 @@ _GIVEN_UP_FIRST: Final = ("dropped", "freed", "stall", "refault", "tries")
 
 
 def picture(
-    timeline: pd.DataFrame, heading: Heading, markers: Iterable[Marker], *, columns: int
+    timeline: pd.DataFrame, heading: Heading, markers: Iterable[Marker], *, columns: int, page_size: int
 ) -> list[Text]:
     """The lines of the picture: heading, ruler, a line for each row of `timeline`, totals, legend.
 
@@ -70,7 +71,8 @@ def picture(
     bar_cells = columns - _TIME_CELLS - 3 - sum(column.cells for column in shown)
     scale = _scale(timeline, min(_MOST_BAR_CELLS, bar_cells))
     lines += _ruler(scale, shown)
-    lines += _rows(timeline, heading, markers, shown, scale)
+    limit_reached = _limit_reached(timeline, page_size)
+    lines += _rows(timeline, heading, markers, shown, scale, limit_reached=limit_reached)
     lines += [Text(), *_totals(timeline), Text(), *_legend(timeline, shown)]
     return lines
 
@@ -163,10 +165,11 @@ def _ruler(scale: _Scale, shown: Sequence[_Column]) -> list[Text]:
     ]
 
 
-def _limit_reached(timeline: pd.DataFrame) -> int | None:
-    """The first row at whose end usage was within 1 % of the limit (or within 64 pages of it)."""
+def _limit_reached(timeline: pd.DataFrame, page_size: int) -> int | None:
+    """The first row at whose end usage was at the limit, as `analysis.cushion` has it."""
     usage, limit = floats(timeline, "usage_bytes"), floats(timeline, "limit_bytes")
-    near = (limit < UNLIMITED_BYTES) & (usage >= limit - np.maximum(limit * 0.01, 64 * 4096))
+    nearness = np.maximum(limit * NEAR_LIMIT_PERCENT / 100, NEAR_LIMIT_PAGES * page_size)
+    near = (limit < UNLIMITED_BYTES) & (usage >= limit - nearness)
     return int(near.argmax()) if near.any() else None
 
 
@@ -176,8 +179,10 @@ def _rows(
     markers: Iterable[Marker],
     shown: Sequence[_Column],
     scale: _Scale,
+    *,
+    limit_reached: int | None,
 ) -> Iterator[Text]:
-    """A line for each row, at its end; before it what happened within it."""
+    """A line for each row, at its end; before it what happened within it, after `limit_reached` that."""
     step = timeline.index[1] - timeline.index[0] if len(timeline) > 1 else pd.Timedelta("1ms")
     decimals = next(
         (digits for digits, least in enumerate((1, 0.1, 0.01)) if step.total_seconds() >= least), 3
@@ -187,7 +192,6 @@ def _rows(
     limits = floats(timeline, "limit_bytes")
     numbers = [floats(timeline, column.source) for column in shown]
     pending = sorted(markers, key=lambda marker: marker.time, reverse=True)
-    limit_reached = _limit_reached(timeline)
     for row, end in enumerate(ends):
         while pending and pending[-1].time < end:
             yield from _event(pending.pop(), limits[row], heading.origin, scale)
