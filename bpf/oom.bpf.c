@@ -37,6 +37,14 @@ static __always_inline void describe_owner(struct oom_event *record, struct mem_
 	}
 }
 
+/* As get_mm_counter() has it for the kill line of the kernel: without per-CPU rests, and never less than 0. */
+static __always_inline s64 mm_count(struct percpu_counter *counter)
+{
+	s64 count = READ(counter, count);
+
+	return count < 0 ? 0 : count;
+}
+
 static __always_inline void describe_victim(struct oom_event *record, struct task_struct *victim)
 {
 	struct mm_struct *mm = READ(victim, mm);
@@ -50,11 +58,10 @@ static __always_inline void describe_victim(struct oom_event *record, struct tas
 	record->anon_pages = -1;
 	if (!mm)
 		return;
-	/* As the kernel's own kill line has them: get_mm_counter() reads the shared count, without per-CPU rests. */
-	record->anon_pages = READ(mm, rss_stat[KERNEL_ENUM_MM_ANONPAGES].count);
-	record->file_pages = READ(mm, rss_stat[KERNEL_ENUM_MM_FILEPAGES].count);
-	record->shmem_pages = READ(mm, rss_stat[KERNEL_ENUM_MM_SHMEMPAGES].count);
-	record->swap_entries = READ(mm, rss_stat[KERNEL_ENUM_MM_SWAPENTS].count);
+	record->anon_pages = mm_count(&mm->rss_stat[KERNEL_ENUM_MM_ANONPAGES]);
+	record->file_pages = mm_count(&mm->rss_stat[KERNEL_ENUM_MM_FILEPAGES]);
+	record->shmem_pages = mm_count(&mm->rss_stat[KERNEL_ENUM_MM_SHMEMPAGES]);
+	record->swap_entries = mm_count(&mm->rss_stat[KERNEL_ENUM_MM_SWAPENTS]);
 	record->pgtables_bytes = READ(mm, pgtables_bytes);
 	record->total_vm_pages = READ(mm, total_vm);
 }

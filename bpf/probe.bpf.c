@@ -9,8 +9,6 @@ struct answer {
 	u64 memcg;
 	u64 cgroup_id;
 	u64 cgroup_root;
-	u64 usage_pages;
-	u64 limit_pages;
 	struct memcg_counters counters;
 };
 
@@ -123,13 +121,9 @@ PROGRAM(read_memcg)
 	if (!out)
 		return 1;
 
-	struct counter counter = read_counter(&memcg->memory);
-
 	CLEAR(&out->counters);
 	out->memcg = (u64)memcg;
 	out->cgroup_id = memcg_id(memcg);
-	out->usage_pages = counter.usage_pages;
-	out->limit_pages = counter.limit_pages;
 	return !sum_counters(out->counters.state, memcg);
 }
 
