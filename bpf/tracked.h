@@ -2,7 +2,8 @@
 /*
  * What all programs share: the calibration that user space wrote, which cgroups are traced, the count of lost records.
  *
- * The loader defines: TRACE_ALL (no filter), TRACER_CPUS (possible CPUs).
+ * The loader defines: TRACE_ALL (no filter), CGROUP_V1, TRACER_CPUS (possible CPUs), TRACER_COMBINE_TICKS (how long a
+ * sum of charges may wait), PAGE_SIZE, the rings' sizes, and what tracepoints there are.
  */
 #ifndef MEMCG_TRACER_TRACKED_H
 #define MEMCG_TRACER_TRACKED_H
