@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -63,25 +63,25 @@ class Pipeline:
         self.kills = 0
         self.startup_s = 0.0
         programs.wait()
-        try:
-            self._positions = calibrate.calibrate(self._programs, btf, hierarchy)
+        with ExitStack() as owned:
+            owned.callback(programs.close)
+            self._positions = calibrate.calibrate(programs, btf, hierarchy)
+            self._rings: dict[str, Ring] = {}
+            for name, record in WIRE.items():
+                self._rings[name] = Ring(programs.ring_fd(name), programs.ring_bytes(name), record)
+                owned.callback(self._rings[name].close)
+            self._sampler = Sampler(programs, hierarchy, self._positions)
+            owned.callback(self._sampler.close)
+            self._mounts = identity.read_mount_table()
+            self._mounts_read = time.monotonic()
             self._writer = _create_trace(options, hierarchy, roots)
-        except BaseException:
-            self._programs.close()
-            raise
+            self._owned = owned.pop_all()
         clock = self._writer.meta["clock"]
         self._clock_offset_ns = clock["realtime_ns"] - clock["monotonic_ns"]
         self._decoder = Decoder(self._clock_offset_ns)
-        self._rings = {
-            name: Ring(self._programs.ring_fd(name), self._programs.ring_bytes(name), record)
-            for name, record in WIRE.items()
-        }
         traced_paths = None if roots is None else tuple(hierarchy.path(directory) for directory in roots)
         self._cgroups = identity.Cgroups(hierarchy, traced_paths)
         self._tasks = identity.Tasks()
-        self._sampler = Sampler(self._programs, hierarchy, self._positions)
-        self._mounts = identity.read_mount_table()
-        self._mounts_read = time.monotonic()
         self._loss_seen_ns = time.monotonic_ns()
         self._stacks: set[int] = set()
         self._finished = False
@@ -198,10 +198,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Detach, unmap, close files."""
-        self._sampler.close()
-        for ring in self._rings.values():
-            ring.close()
-        self._programs.close()
+        self._owned.close()
 
     def _cost(self) -> dict[str, Any]:
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -316,7 +313,9 @@ def _failure(error: BaseException | None) -> str:
 
 
 def _create_trace(options: Options, hierarchy: Hierarchy, roots: list[Path] | None) -> TraceWriter:
-    """The trace, made once the kernel has taken the programs: until then nothing is overwritten in vain."""
+    """The trace, made when nothing else of a pipeline can fail any more: until then nothing is overwritten in
+    vain, and after that every trace has someone to end it.
+    """
     began = meta.begin(
         command_line=["memcg-tracer", *sys.argv[1:]],
         cgroup_version=hierarchy.version,

@@ -1,0 +1,112 @@
+"""What is left of a pipeline that cannot be made: nothing, and what was there before."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracer.capture import pipeline
+from tracer.capture.pipeline import Pipeline
+from tracer.capture.session import Options
+from tracer.errors import TraceError, TracerError
+from tracer.kernel.cgroupfs import Hierarchy
+from tracer.schema import WIRE
+from tracer.trace import meta
+from tracer.trace.writer import TraceWriter
+
+RING_BYTES = mmap.PAGESIZE
+MEMFD = "rings-of-a-test"
+
+
+class FakePrograms:
+    """As much of `Programs` as making a pipeline asks for; the rings are in a file."""
+
+    def __init__(self) -> None:
+        self.file = os.memfd_create(MEMFD)
+        os.truncate(self.file, 2 * mmap.PAGESIZE + 2 * RING_BYTES)
+        self.no_ring: str | None = None
+        self.closed = 0
+
+    def wait(self) -> None:
+        """They are compiled."""
+
+    def ring_fd(self, name: str) -> int:
+        return 1 << 20 if name == self.no_ring else self.file  # no such descriptor
+
+    def ring_bytes(self, _name: str) -> int:
+        return RING_BYTES
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePrograms]:
+    monkeypatch.setattr(pipeline.calibrate, "calibrate", lambda *_: {})
+    made = FakePrograms()
+    yield made
+    os.close(made.file)
+
+
+def make(programs: Any, output: Path, *, force: bool = False) -> Pipeline:
+    other: Any = None  # what is only used later
+    return Pipeline(
+        Options(output, force=force),
+        Hierarchy(2, output.parent, "/"),
+        None,
+        btf=other,
+        programs=programs,
+        observer=other,
+        began_s=0.0,
+    )
+
+
+def mapped_rings() -> int:
+    """Maps of a ring in this process: two for each."""
+    return Path("/proc/self/maps").read_text().count(MEMFD)
+
+
+def refuse_mounts() -> None:
+    raise OSError("no mounts today")
+
+
+def test_what_was_made_is_closed_once(programs: FakePrograms, tmp_path: Path) -> None:
+    """That the rings count as mapped while there is a pipeline, too."""
+    with closing(make(programs, tmp_path / "trace")):
+        assert mapped_rings() == 2 * len(WIRE)
+    assert (mapped_rings(), programs.closed) == (0, 1)
+
+
+@pytest.mark.parametrize("ring", WIRE)
+def test_a_ring_that_cannot_be_mapped(programs: FakePrograms, tmp_path: Path, ring: str) -> None:
+    programs.no_ring = ring
+    with pytest.raises(TracerError, match="cannot map a BPF ring buffer"):
+        make(programs, tmp_path / "trace")
+    assert (mapped_rings(), programs.closed) == (0, 1)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_trace_is_not_overwritten_in_vain(
+    programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = meta.begin(command_line=["earlier"], cgroup_version=2, filters={}, probes={})
+    TraceWriter(tmp_path / "trace", began, force=False).close("duration")
+    monkeypatch.setattr(pipeline.identity, "read_mount_table", refuse_mounts)
+    with pytest.raises(OSError, match="no mounts today"):
+        make(programs, tmp_path / "trace", force=True)
+    assert (mapped_rings(), programs.closed) == (0, 1)
+    kept = meta.read_meta(tmp_path / "trace")
+    assert (kept["command_line"], kept["end_reason"]) == (["earlier"], "duration")
+
+
+def test_a_place_that_is_taken(programs: FakePrograms, tmp_path: Path) -> None:
+    (tmp_path / "trace").write_text("not a trace")
+    with pytest.raises(TraceError, match="choose another place"):
+        make(programs, tmp_path / "trace", force=True)
+    assert (mapped_rings(), programs.closed) == (0, 1)
