@@ -116,7 +116,7 @@ test: setup-test
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
 bench: setup
-	@$(VENV)/bin/python tests/bench/measure.py
+	@PYTHONPATH=tests $(VENV)/bin/python tests/bench/measure.py
 
 lint: setup $(VENV)/.installed-lint
 	@$(VENV)/bin/ruff check

@@ -7,8 +7,6 @@ meets both alike. Figures are of this machine at this moment; ratios travel bett
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from recorder import Recorder
 from rich.table import Table
 
 from tracer.errors import TracerError
@@ -28,7 +27,6 @@ from tracer.kernel.spawn import spawn
 from tracer.render.text import write
 
 ROUNDS: Final = 7
-READY_WITHIN_S: Final = 30.0
 MIB: Final = 1 << 20
 WORK: Final = Path(__file__).with_name("work.py")
 
@@ -53,24 +51,13 @@ LOADS: Final = (
 @contextmanager
 def recording(cgroup: Path, folder: Path) -> Iterator[float]:
     """Record a cgroup; yields the seconds from the command to the moment when all probes were attached."""
-    ready = folder / "ready"
-    ready.unlink(missing_ok=True)
+    (folder / "ready").unlink(missing_ok=True)
     path = memory_hierarchy().path(cgroup)
-    options = ["-f", "-o", str(folder / "trace"), "-c", path, "--ready-file", str(ready)]
-    command = [sys.executable, "-m", "tracer", "record", *options]
     begin = time.monotonic()
-    recorder = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        while not ready.exists():
-            if recorder.poll() is not None or time.monotonic() - begin > READY_WITHIN_S:
-                recorder.kill()
-                said = recorder.communicate()[1].decode(errors="replace").strip()
-                raise TracerError(f"record did not become ready: {said or 'it said nothing'}")
-            time.sleep(0.001)
+    with Recorder(folder, "-f", "-c", path, "--ready-file", "ready") as recorder:
+        recorder.wait_until_ready()
         yield time.monotonic() - begin
-    finally:
-        recorder.send_signal(signal.SIGINT)
-        recorder.communicate()
+        recorder.stop()
 
 
 def timed(load: Load, cgroup: Path, folder: Path) -> float:
@@ -114,7 +101,7 @@ def main() -> None:
     starts: list[float] = []
     # Beside the traces, not in /tmp: a file in tmpfs has no page cache.
     with tempfile.TemporaryDirectory(prefix=".bench-", dir="traces") as name:
-        folder = Path(name)
+        folder = Path(name).resolve()
         with (folder / "file").open("wb") as file:
             file.write(os.urandom(max(load.size_bytes for load in LOADS)))
             file.flush()

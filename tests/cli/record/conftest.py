@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from recorder import Recorder
 
 import tracer
 from tracer.kernel.cgroupfs import memory_hierarchy, own_path
 from tracer.kernel.ephemeral import NAME_PREFIX, remove
 
-WITHIN_S = 60.0
 _MARK = "MEMCG_TRACER_TEST_RECORDING"
 
 
@@ -33,42 +30,20 @@ def kernel_state() -> frozenset[str]:
     return frozenset(state | ({f"stats {counting.read_text()}"} if counting.exists() else set()))
 
 
-@dataclass
-class Recording:
-    """A recorder that was started in `folder`; its trace goes to trace there, if not told otherwise."""
+class Recording(Recorder):
+    """A recorder whose processes are known by their environment, wherever they went."""
 
-    folder: Path
-    process: subprocess.Popen[bytes]
-    mark: str
-    left_before: frozenset[str] = field(default_factory=kernel_state)
-    stdout: str = ""
-    stderr: str = ""
+    def __init__(
+        self, folder: Path, *options: str | Path, env: dict[str, str] | None = None, **how: Any
+    ) -> None:
+        self.mark = uuid.uuid4().hex
+        self.left_before = kernel_state()
+        super().__init__(folder, *options, env={**os.environ, _MARK: self.mark, **(env or {})}, **how)
 
-    @property
-    def path(self) -> Path:
-        return self.folder / "trace"
-
-    @property
-    def ready_file(self) -> Path:
-        return self.folder / "ready"
-
-    def wait_for(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + WITHIN_S
-        while not condition():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"it did not come to that: {self.end().stderr}")
-            time.sleep(0.002)
-
-    def wait_until_ready(self) -> Recording:
-        self.wait_for(self.ready_file.exists)
-        return self
-
-    def end(self) -> Recording:
-        """Wait for its end, which must be near."""
-        if not self.stderr:
-            stdout, stderr = self.process.communicate(timeout=WITHIN_S)
-            self.stdout, self.stderr = (os.fsdecode(text or b"") for text in (stdout, stderr))
-        return self
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        for cgroup in self.cgroups():
+            remove(cgroup)
 
     @property
     def status(self) -> int:
@@ -136,34 +111,5 @@ StartRecording = Callable[..., Recording]
 @pytest.fixture
 def start_recording(tmp_path: Path) -> Iterator[StartRecording]:
     """`start_recording(*options, wrapper=(), launch=..., env={}, output=True, **popen)`, in `tmp_path`."""
-    started: list[Recording] = []
-
-    def start(
-        *options: str | Path,
-        wrapper: Sequence[str] = (),
-        launch: Sequence[str] = ("-m", "tracer"),
-        env: dict[str, str] | None = None,
-        output: bool = True,
-        **popen: Any,
-    ) -> Recording:
-        mark = uuid.uuid4().hex
-        places = ["-o", str(tmp_path / "trace")] if output else []
-        process: subprocess.Popen[bytes] = subprocess.Popen(
-            [*wrapper, sys.executable, *launch, "record", *places, *options],
-            env={**os.environ, _MARK: mark, **(env or {})},
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **popen},
-        )
-        started.append(Recording(tmp_path, process, mark))
-        return started[-1]
-
-    yield start
-    for recording in started:
-        recording.process.kill()
-        recording.process.wait()
-        for cgroup in recording.cgroups():
-            remove(cgroup)
-        for stream in (recording.process.stdout, recording.process.stderr):
-            if stream is not None:
-                stream.close()
+    with ExitStack() as started:
+        yield lambda *options, **how: started.enter_context(Recording(tmp_path, *options, **how))
