@@ -388,13 +388,23 @@ TABLES: Final[dict[str, pa.Schema]] = {
         min_bytes=_MAYBE_INT,
         soft_limit_bytes=_MAYBE_INT,  # v1 only
         swap_usage_bytes=_MAYBE_INT,
+        swap_high_bytes=_MAYBE_INT,
         swap_limit_bytes=_MAYBE_INT,  # v1: memory.memsw.limit_in_bytes, which bounds memory + swap
+        kmem_limit_bytes=_MAYBE_INT,  # v1 only
+        oom_group=_MAYBE_INT,  # v2 memory.oom.group
+        oom_kill_disable=_MAYBE_INT,  # v1 memory.oom_control
+        use_hierarchy=_MAYBE_INT,  # v1 only
         **{f"{name}_bytes": _MAYBE_INT for name in MEMORY_STAT_BYTES},
         **dict.fromkeys(MEMORY_STAT_COUNTS, _MAYBE_INT),
         max_events=_MAYBE_INT,  # v2 memory.events max; v1 memory.failcnt
         high_events=_MAYBE_INT,
+        low_events=_MAYBE_INT,
         oom_events=_MAYBE_INT,
         oom_kill_events=_MAYBE_INT,
+        oom_group_kill_events=_MAYBE_INT,
+        swap_high_events=_MAYBE_INT,  # memory.swap.events
+        swap_max_events=_MAYBE_INT,  # v1: memory.memsw.failcnt
+        swap_fail_events=_MAYBE_INT,
         under_oom=_MAYBE_INT,  # v1 memory.oom_control
         psi_some_total_us=_MAYBE_INT,
         psi_full_total_us=_MAYBE_INT,

@@ -24,7 +24,9 @@ V1 = {
     "memory.limit_in_bytes": f"{UNLIMITED_BYTES}\n",
     "memory.soft_limit_in_bytes": "819200\n",
     "memory.kmem.usage_in_bytes": "8192\n",
+    "memory.kmem.limit_in_bytes": "1228800\n",
     "memory.memsw.limit_in_bytes": "1638400\n",
+    "memory.use_hierarchy": "1\n",
     "memory.failcnt": "14\n",
     "memory.memsw.failcnt": "3\n",
     "memory.oom_control": "oom_kill_disable 0\nunder_oom 1\noom_kill 3\n",
@@ -38,22 +40,28 @@ V2 = {
     "memory.low": "0\n",
     "memory.min": "4096\n",
     "memory.swap.current": "12288\n",
+    "memory.swap.high": "max\n",
     "memory.swap.max": "0\n",
+    "memory.oom.group": "1\n",
     "memory.stat": "anon 81920\nfile 40960\nkernel 8192\npagetables 4096\nsock 0\nslab_reclaimable 16\n"
     "workingset_refault_file 5\npgscan 7\npgsteal 6\nthp_fault_alloc 9\nslab 99\n",
-    "memory.events": "low 0\nhigh 4\nmax 17\noom 2\noom_kill 3\noom_group_kill 0\n",
+    "memory.events": "low 5\nhigh 4\nmax 17\noom 2\noom_kill 3\noom_group_kill 1\n",
+    "memory.swap.events": "high 8\nmax 6\nfail 11\n",
     "memory.pressure": "some avg10=0.00 avg60=1.50 avg300=0.00 total=123\n"
     "full avg10=0.00 avg60=0.00 avg300=0.00 total=45\n",
 }
 
 
 def test_refusals_that_the_kernel_does_not_count_are_unknown(tmp_path: Path) -> None:
-    """With memory + swap bounded as memory is, and neither counted, 0 says nothing."""
+    """With memory + swap bounded as memory is, and neither counted, 0 says nothing. Unbounded it is 0."""
     same = {"memory.limit_in_bytes": "819200\n", "memory.memsw.limit_in_bytes": "819200\n"}
     uncounted = {"memory.failcnt": "0\n", "memory.memsw.failcnt": "0\n"}
     assert reading(tmp_path, 1, V1 | uncounted)["max_events"] == 0
     assert reading(tmp_path, 1, V1 | uncounted | same)["max_events"] is None
     assert reading(tmp_path, 1, V1 | same)["max_events"] == 17
+    unbounded = uncounted | {"memory.memsw.limit_in_bytes": f"{UNLIMITED_BYTES}\n"}
+    assert reading(tmp_path, 1, V1 | uncounted)["swap_max_events"] is None
+    assert reading(tmp_path, 1, V1 | unbounded)["swap_max_events"] == 0
 
 
 def reading(directory: Path, version: int, files: dict[str, str]) -> dict[str, int | None]:
@@ -79,7 +87,11 @@ def test_v1(tmp_path: Path) -> None:
         "soft_limit_bytes": 819200,
         "kernel_bytes": 8192,
         "swap_limit_bytes": 1638400,
+        "kmem_limit_bytes": 1228800,
+        "use_hierarchy": 1,
+        "oom_kill_disable": 0,
         "max_events": 17,
+        "swap_max_events": 3,
         "under_oom": 1,
         "oom_kill_events": 3,
         "file_bytes": 40960,
@@ -103,7 +115,9 @@ def test_v2(tmp_path: Path) -> None:
         "min_bytes": 4096,
         "swap_usage_bytes": 12288,
         "swap_bytes": 12288,
+        "swap_high_bytes": UNLIMITED_BYTES,
         "swap_limit_bytes": 0,
+        "oom_group": 1,
         "anon_bytes": 81920,
         "file_bytes": 40960,
         "kernel_bytes": 8192,
@@ -115,8 +129,13 @@ def test_v2(tmp_path: Path) -> None:
         "pgsteal": 6,
         "max_events": 17,
         "high_events": 4,
+        "low_events": 5,
         "oom_events": 2,
         "oom_kill_events": 3,
+        "oom_group_kill_events": 1,
+        "swap_high_events": 8,
+        "swap_max_events": 6,
+        "swap_fail_events": 11,
         "psi_some_total_us": 123,
         "psi_full_total_us": 45,
     }

@@ -252,6 +252,27 @@ def test_parquet_of_other_columns_is_refused(other: pa.Table, open_writer: OpenW
         Trace(writer.path).table("loss")
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_trace_from_before_a_column_was_added_reads_it_as_null(
+    ended: bool, open_writer: OpenWriter, rows_of: RowsOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = TABLES["samples"]
+    before = pa.schema([field for field in now if field.name not in ("oom_group", "swap_max_events")])
+    rows = rows_of("samples", range(7))
+    with monkeypatch.context() as then:
+        then.setitem(TABLES, "samples", before)
+        writer = open_writer()
+        writer.append("samples", rows.select(before.names))
+        writer.flush()
+        if ended:
+            writer.close("done")
+    table = Trace(writer.path).table("samples")
+    assert table.schema == now
+    assert table.column("oom_group").null_count == table.column("swap_max_events").null_count == 7
+    assert table.column("usage_bytes").to_pylist() == list(range(7))
+    assert Trace(writer.path).table("samples", ["oom_group"]).num_rows == 7
+
+
 def test_a_journal_that_became_parquet_meanwhile_is_looked_for_again(
     open_writer: OpenWriter, rows_of: RowsOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

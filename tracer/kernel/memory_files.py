@@ -59,11 +59,21 @@ _V2_COLUMNS: Final = (
 _V2_EVENTS: Final = {
     b"max": "max_events",
     b"high": "high_events",
+    b"low": "low_events",
     b"oom": "oom_events",
     b"oom_kill": "oom_kill_events",
+    b"oom_group_kill": "oom_group_kill_events",
 }
-_MEMSW_FAILCNT: Final = "memsw_failcnt"
-_V1_OOM_CONTROL: Final = {b"under_oom": "under_oom", b"oom_kill": "oom_kill_events"}
+_V2_SWAP_EVENTS: Final = {
+    b"high": "swap_high_events",
+    b"max": "swap_max_events",
+    b"fail": "swap_fail_events",
+}
+_V1_OOM_CONTROL: Final = {
+    b"oom_kill_disable": "oom_kill_disable",
+    b"under_oom": "under_oom",
+    b"oom_kill": "oom_kill_events",
+}
 
 
 def parse_size(content: bytes) -> int | None:
@@ -82,9 +92,8 @@ def parse_flat_keyed(content: bytes, columns: Mapping[bytes, str]) -> Reading:
     reading: Reading = {}
     for line in content.split(b"\n"):
         key, _, value = line.partition(b" ")
-        column = columns.get(key)
-        if column is not None and value.isdigit():
-            reading[column] = int(value)
+        if key in columns and value.isdigit():
+            reading[columns[key]] = int(value)
     return reading
 
 
@@ -114,10 +123,12 @@ _FILES: Final[Mapping[int, Mapping[str, Callable[[bytes], Reading]]]] = MappingP
             "memory.limit_in_bytes": _size("limit_bytes"),
             "memory.soft_limit_in_bytes": _size("soft_limit_bytes"),
             "memory.kmem.usage_in_bytes": _size("kernel_bytes"),
+            "memory.kmem.limit_in_bytes": _size("kmem_limit_bytes"),
             "memory.memsw.limit_in_bytes": _size("swap_limit_bytes"),
+            "memory.use_hierarchy": _size("use_hierarchy"),
             "memory.stat": _keyed(_V1_COLUMNS),
             "memory.failcnt": _size("max_events"),
-            "memory.memsw.failcnt": _size(_MEMSW_FAILCNT),
+            "memory.memsw.failcnt": _size("swap_max_events"),
             "memory.oom_control": _keyed(_V1_OOM_CONTROL),
         },
         2: {
@@ -127,9 +138,12 @@ _FILES: Final[Mapping[int, Mapping[str, Callable[[bytes], Reading]]]] = MappingP
             "memory.low": _size("low_bytes"),
             "memory.min": _size("min_bytes"),
             "memory.swap.current": _size("swap_usage_bytes"),
+            "memory.swap.high": _size("swap_high_bytes"),
             "memory.swap.max": _size("swap_limit_bytes"),
+            "memory.oom.group": _size("oom_group"),
             "memory.stat": _keyed(_V2_COLUMNS),
             "memory.events": _keyed(_V2_EVENTS),
+            "memory.swap.events": _keyed(_V2_SWAP_EVENTS),
             "memory.pressure": parse_pressure,
         },
     }
@@ -188,15 +202,19 @@ class MemcgFiles:
 
 def _add_memsw_refusals(reading: Reading) -> None:
     """v1: a charge that memory + swap refuses never comes to memory's own counter (try_charge_memcg), so a
-    cgroup whose two limits are the same hits the first. Kernels with page_counter.track_failcnt (seen on
-    6.18) do not count there: then 0 does not say that the limit was not hit.
+    cgroup whose two limits are the same hits the first. Since 6.15 ("page_counter: track failcnt only for
+    legacy cgroups") it is counted for memory alone: then 0 does not say that the limit was not hit.
     """
-    refused = reading.pop(_MEMSW_FAILCNT, None)
+    refused = reading["swap_max_events"]
     limit, memsw_limit = reading["limit_bytes"], reading["swap_limit_bytes"]
-    if refused is None or reading["max_events"] is None or limit is None or memsw_limit is None:
+    if refused is None or limit is None or memsw_limit is None:
+        return
+    if not refused and memsw_limit < UNLIMITED_BYTES:
+        reading["swap_max_events"] = None
+    if reading["max_events"] is None:
         return
     reading["max_events"] += refused
-    if not refused and memsw_limit <= limit < _UNLIMITED_FROM:
+    if not refused and memsw_limit <= limit < UNLIMITED_BYTES:
         reading["max_events"] = None
 
 

@@ -46,8 +46,9 @@ class Trace:
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a table, in recorded order, with exactly the schema `TABLES[name]` or `columns` of it.
 
-        A table that was never written is empty. An identity table gives the last row of each key. Raises
-        TraceError where a file is damaged, KeyError for a table or column that there is not.
+        A table that was never written is empty, and a column that was added to the format later is null. An
+        identity table gives the last row of each key. Raises TraceError where a file is damaged, KeyError for
+        a table or column that there is not.
         """
         schema = TABLES[name]
         wanted = schema.names if columns is None else list(columns)
@@ -135,15 +136,24 @@ def _read_part(path: Path, schema: pa.Schema) -> pa.Table:
     try:
         if path.suffix == ".arrows":
             data = _read_journal(path)
-            data = data.select(schema.names) if data else pa.Table.from_batches([], schema)
         else:
             with path.open("rb") as file, pq.ParquetFile(file) as parquet:
-                data = parquet.read(columns=schema.names).select(schema.names)
-        return data.cast(schema)
+                data = parquet.read(columns=schema.names)
+        if not data:  # no rows, then nor is a column that it lacks missed
+            return pa.Table.from_batches([], schema)
+        return _with_later_columns(data, schema).select(schema.names).cast(schema)
     except FileNotFoundError:
         raise
     except (KeyError, pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
+
+
+def _with_later_columns(data: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Null for the columns that the format did not have yet when the file was written."""
+    for field in schema:
+        if field.name not in data.column_names and field.nullable:
+            data = data.append_column(field, pa.nulls(data.num_rows, field.type))
+    return data
 
 
 def _count_part(path: Path) -> int:
