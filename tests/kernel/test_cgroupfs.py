@@ -128,6 +128,28 @@ def test_resolve_stays_below_the_mount(tree: Hierarchy, pattern: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pattern", "namesake"),
+    [("/nowhere", None), ("", "/"), ("/a/web", "/a/web"), ("/a/../b/", "/b"), ("/sys*/x", None)],
+)
+def test_a_path_of_another_hierarchy_is_refused(
+    tree: Hierarchy,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    pattern: str,
+    namesake: str | None,
+) -> None:
+    """A hybrid host: memory on v1, and a cgroup2 beside it with cgroups of the same names, or others."""
+    point = tmp_path_factory.mktemp("cgroup2") / "unified"
+    mounts = [unified(point, "hugetlb\n"), mount("cgroup", tree.mount, {"rw", "memory"})]
+    monkeypatch.setattr(cgroupfs, "read_mounts", lambda: mounts)
+    with pytest.raises(UsageError, match="cgroup v2 hierarchy without the memory controller") as caught:
+        cgroupfs.resolve(tree, f"{point}{pattern}")
+    said = str(caught.value)
+    assert f"v1 at {tree.mount}" in said
+    assert said.endswith(f"as -c {str(tree.directory(namesake))!r}" if namesake else "that one")
+
+
+@pytest.mark.parametrize(
     ("pattern", "said"),
     [
         ("nginx.servce", "near it: /system.slice/nginx.service"),

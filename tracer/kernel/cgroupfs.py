@@ -67,13 +67,14 @@ def memory_hierarchy() -> Hierarchy:
 
 def find_hierarchy(mounts: list[Mount], cgroups: str) -> Hierarchy:
     """`memory_hierarchy` from given mounts and the text of /proc/cgroups (kernel/cgroup/cgroup-v1.c)."""
-    for mount in mounts:
-        if mount.fs_type == "cgroup" and "memory" in mount.super_options:
-            return Hierarchy(1, Path(mount.mount_point), mount.root)
-    for mount in mounts:
-        if mount.fs_type == "cgroup2" and "memory" in _words(Path(mount.mount_point, "cgroup.controllers")):
-            return Hierarchy(2, Path(mount.mount_point), mount.root)
-    raise TracerError(_why_no_hierarchy(cgroups))
+    with_memory = [
+        Hierarchy(version, Path(mount.mount_point), mount.root)
+        for mount in mounts
+        if (version := _memory_version(mount)) is not None
+    ]
+    if not with_memory:
+        raise TracerError(_why_no_hierarchy(cgroups))
+    return min(with_memory, key=lambda hierarchy: hierarchy.version)
 
 
 def own_path(hierarchy: Hierarchy, proc_cgroup: str | None = None) -> str:
@@ -132,11 +133,13 @@ def resolve(hierarchy: Hierarchy, pattern: str) -> list[Path]:
     `pattern` is a path (of the directory, or relative to the hierarchy), the last part of a path, a
     container's name, its id or the first six or more digits of it, or a glob over any of these. In a glob
     over paths `*` also crosses "/". Raises UsageError that lists near matches when nothing fits, or the
-    candidates when the beginning of an id fits several containers.
+    candidates when the beginning of an id fits several containers, or that says where memory is when the path
+    is one of another controller's hierarchy.
     """
     literal = _literal_directory(hierarchy, pattern)
     if literal is not None:
         return [literal]
+    _refuse_other_hierarchies(hierarchy, pattern)
     paths = [hierarchy.path(directory) for directory in descendants(hierarchy.mount)]
     matched = _match_paths(paths, pattern) or _match_containers(paths, pattern)
     if not matched:
@@ -152,6 +155,25 @@ def _literal_directory(hierarchy: Hierarchy, pattern: str) -> Path | None:
         if directory.is_absolute() and directory.is_relative_to(hierarchy.mount) and directory.is_dir():
             return directory
     return None
+
+
+def _refuse_other_hierarchies(hierarchy: Hierarchy, pattern: str) -> None:
+    """A cgroup of the same path in the memory controller's hierarchy is not taken by itself: managers keep
+    the paths the same as a rule, but the two can hold different processes.
+    """
+    for mount in read_mounts():
+        if mount.fs_type not in ("cgroup", "cgroup2") or _memory_version(mount) is not None:
+            continue
+        other = Hierarchy(1 if mount.fs_type == "cgroup" else 2, Path(mount.mount_point), mount.root)
+        directory = Path(os.path.normpath(pattern))
+        if not directory.is_relative_to(other.mount):
+            continue
+        namesake = hierarchy.directory(other.path(directory))
+        hint = f", as -c {str(namesake)!r}" if namesake.is_dir() else ""
+        raise UsageError(
+            f"{pattern!r} is of a cgroup v{other.version} hierarchy without the memory controller, "
+            f"which is on v{hierarchy.version} at {hierarchy.mount}: give a cgroup of that one{hint}"
+        )
 
 
 def _match_paths(paths: list[str], pattern: str) -> set[str]:
@@ -224,6 +246,15 @@ def _why_no_hierarchy(cgroups: str) -> str:
         "no mounted cgroup hierarchy has the memory controller: mount one, for example "
         "mount -t cgroup2 none /sys/fs/cgroup"
     )
+
+
+def _memory_version(mount: Mount) -> int | None:
+    """1 or 2: the cgroup version of a mount that has the memory controller; None for any other mount."""
+    if mount.fs_type == "cgroup" and "memory" in mount.super_options:
+        return 1
+    if mount.fs_type == "cgroup2" and "memory" in _words(Path(mount.mount_point, "cgroup.controllers")):
+        return 2
+    return None
 
 
 def _words(file: Path) -> list[str]:
