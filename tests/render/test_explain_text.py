@@ -90,6 +90,18 @@ def test_group_kills_and_ancestors_are_said(report: OomReport) -> None:
     assert "1008" in shown(replace(report, victims=many), verbose=True)
     assert "in a cgroup below it" in " ".join(said.split())
     assert "killed processes had mapped" in " ".join(said.split())
+    assert "9 processes by one decision: memory.oom.group is set" in " ".join(said.split())
+
+
+def test_the_cgroups_of_victims_are_said_where_they_are_not_the_owner(report: OomReport) -> None:
+    assert "killed in" not in shown(report)
+    moved = tuple(replace(report.victims[0], pid=pid, cgroup=f"/p\x1b/{pid}") for pid in range(1000, 1009))
+    said = " ".join(shown(replace(report, victims=moved)).split())
+    assert r"killed in /p\x1b/1000, /p\x1b/1001" in said
+    assert "/p\x1b" not in said
+    assert "and 4 more" in said
+    assert "1008" in shown(replace(report, victims=moved), verbose=True)
+    assert "memory.oom.group" not in said
 
 
 def test_other_kills_are_named(report: OomReport) -> None:

@@ -102,6 +102,7 @@ def _who(report: OomReport, verbose: bool) -> Iterator[RenderableType]:
     yield sections.facts(
         [("allocated", charged or "no charge of any process was seen in the window before the kill")]
     )
+    yield sections.facts(facts.killed(report, len(report.victims) if verbose else _BRIEF_ROWS))
     victims = sections.table(*zip(facts.VICTIM_TITLES, "<>>>>>>", strict=True))
     for victim in report.victims if verbose else report.victims[:_BRIEF_ROWS]:
         victims.add_row(*facts.victim_cells(victim))

@@ -209,6 +209,17 @@ def allocated(report: OomReport, most: int) -> Iterator[Fact]:
         yield f"{len(rest)} more", units.size(sum(one.charged_bytes for one in rest))
 
 
+def killed(report: OomReport, most: int) -> Iterator[Fact]:
+    """What the table of victims does not say: that they died together, and in which cgroups they were."""
+    if any(victim.group_kill for victim in report.victims):
+        several = f"{units.count(len(report.victims))} processes by one decision"
+        yield "killed", f"{several}: memory.oom.group is set, so that they are killed together"
+    cgroups = list(dict.fromkeys(victim.cgroup for victim in report.victims if victim.cgroup is not None))
+    if cgroups and cgroups != [report.limit_owner.cgroup]:
+        more = f" and {len(cgroups) - most} more" if len(cgroups) > most else ""
+        yield "killed in", ", ".join(map(visible, cgroups[:most])) + more
+
+
 def victim_cells(victim: Victim) -> tuple[str, ...]:
     """Cells under `VICTIM_TITLES`."""
     return (

@@ -94,6 +94,7 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
         "stack": [visible(frame) for frame in report.trigger.stack or ()],
         "user_stack": [visible(frame) for frame in report.trigger.user_stack or ()],
         "allocators": list(facts.allocated(report, _MOST_ALLOCATORS)),
+        "killed": list(facts.killed(report, len(report.victims))),
         "victims": [facts.victim_cells(victim) for victim in report.victims],
         "victim_titles": facts.VICTIM_TITLES,
         "victim_note": facts.VICTIM_NOTE,
