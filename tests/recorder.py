@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
+from slowdown import SLOWDOWN
+
 from tracer.errors import TracerError
 
-WITHIN_S: Final = 60.0
+WITHIN_S: Final = 60.0 * SLOWDOWN
 _POLL_S: Final = 0.002
 
 

@@ -10,23 +10,28 @@ import pytest
 PROJECT = Path(__file__).parent.parent
 
 INNER = """
+import time
 import pytest
 @pytest.mark.kernel
+@pytest.mark.timeout(0.2)
 def test_inner():
-    print("inner ran")
+    time.sleep({takes_s})
 """
 
 
-def outcome(tmp_path: Path, switch: str | None, possible: bool) -> str:
+def outcome(
+    tmp_path: Path, switch: str | None, possible: bool, takes_s: float = 0, slowdown: str | None = None
+) -> str:
     """The summary of a session with one kernel test, on a machine where it is possible or not."""
     conftest = (PROJECT / "tests" / "conftest.py").read_text(encoding="utf-8")
     reason = "None" if possible else "'needs a pony'"
     (tmp_path / "conftest.py").write_text(f"{conftest}\n\ndef why_impossible():\n    return {reason}\n")
-    (tmp_path / "test_inner.py").write_text(INNER)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = kernel: x\n")
-    environment = {key: value for key, value in os.environ.items() if key != "MEMCG_TRACER_KERNEL_TESTS"}
-    if switch is not None:
-        environment["MEMCG_TRACER_KERNEL_TESTS"] = switch
+    (tmp_path / "test_inner.py").write_text(INNER.format(takes_s=takes_s))
+    ini = f"[pytest]\nmarkers = kernel: x\npythonpath = {PROJECT / 'tests'}\n"
+    (tmp_path / "pytest.ini").write_text(ini)
+    asked = {"MEMCG_TRACER_KERNEL_TESTS": switch, "MEMCG_TRACER_SLOWDOWN": slowdown}
+    environment = {key: value for key, value in os.environ.items() if key not in asked}
+    environment |= {key: value for key, value in asked.items() if value is not None}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-ra", str(tmp_path)]
     result = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
@@ -52,3 +57,8 @@ def test_the_switch_decides_what_an_impossible_kernel_test_is(
     seen = outcome(tmp_path, switch, possible)
     assert seen.startswith(f"{status} "), seen
     assert said in seen
+
+
+@pytest.mark.parametrize(("slowdown", "said"), [(None, "1 failed"), ("1", "1 failed"), ("20", "1 passed")])
+def test_a_time_limit_is_longer_on_a_slower_machine(tmp_path: Path, slowdown: str | None, said: str) -> None:
+    assert said in outcome(tmp_path, None, True, takes_s=0.5, slowdown=slowdown)
