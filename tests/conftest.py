@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from slowdown import SLOWDOWN
 
 from tracer.capture.load import find_bcc
 from tracer.errors import TracerError
@@ -18,6 +19,14 @@ from tracer.kernel.ephemeral import ephemeral_cgroup
 from tracer.lab.scratch import scratch_directory
 
 SWITCH = "MEMCG_TRACER_KERNEL_TESTS"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test's time limit, its own or everybody's, is as much longer as this machine is slower."""
+    for item in items:
+        own = item.get_closest_marker("timeout")
+        limit_s = own.args[0] if own is not None else config.getini("timeout")
+        item.add_marker(pytest.mark.timeout(float(limit_s) * SLOWDOWN), append=False)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
