@@ -130,10 +130,24 @@ static __always_inline struct memcg_vmstats_percpu *this_cpu_stats(struct mem_cg
 	return offset && *offset && counters ? (struct memcg_vmstats_percpu *)(counters + *offset) : NULL;
 }
 
-/* The exact counter of a category; EXACT_COUNTERS where the tracepoint's word is enough. */
+/*
+ * Where a function is hooked instead of a tracepoint (LEDGER_BY_FUNCTION), the kernel may skip a program more often (a kprobe's while any other
+ * BPF program runs on this CPU, trace_call_bpf in kernel/trace/bpf_trace.c): then no category goes by the hook's word.
+ */
+/* The exact counter of a category; EXACT_COUNTERS where the hook's word is enough. */
 static __always_inline u32 exact_counter(u32 category)
 {
 	switch (category) {
+#ifdef LEDGER_BY_FUNCTION
+	case CATEGORY_ANON:
+		return EXACT_ANON;
+	case CATEGORY_FILE:
+		return EXACT_FILE;
+	case CATEGORY_SHMEM:
+		return EXACT_SHMEM;
+	case CATEGORY_SWAP:
+		return EXACT_SWAP;
+#endif
 	case CATEGORY_SLAB_RECLAIMABLE:
 		return EXACT_SLAB_RECLAIMABLE;
 	case CATEGORY_SLAB_UNRECLAIMABLE:
@@ -168,11 +182,11 @@ static __always_inline s64 unit_bytes(u32 counter)
 	return PAGE_SIZE;
 }
 
-/* How a counter of this CPU differs from what was last seen of it. */
+/* How a counter of this CPU, with the change that is about to be made, differs from what was last seen of it. */
 static __always_inline s64 unseen_bytes(struct memcg_vmstats_percpu *stats, struct counters_seen *seen,
-					u32 counter, u32 index)
+					u32 counter, u32 index, s64 coming)
 {
-	s64 value = READ(stats, state[(index - 1) & (TRACER_STATE_ITEMS - 1)]);
+	s64 value = READ(stats, state[(index - 1) & (TRACER_STATE_ITEMS - 1)]) + coming;
 	s64 delta = value - seen->values[counter];
 
 	seen->values[counter] = value;
@@ -184,9 +198,12 @@ static __always_inline s64 unseen_bytes(struct memcg_vmstats_percpu *stats, stru
  * (memcg_state_val_in_pages in mm/memcontrol.c rounds every small update to at least one page). And kernel memory is
  * freed in interrupts too, most of it by RCU: one that comes while our program runs on this CPU finds it busy, and the
  * kernel then skips it (bpf_prog_info.recursion_misses). The counter itself is exact: take its difference since the
- * last look. Without a calibrated index, the tracepoint's pages are all there is.
+ * last look. Without a calibrated index, what was reported is all there is.
+ *
+ * `coming`: at the entry of a function the counter is still the old one. An interrupt that comes between this look and
+ * the change is told twice, and taken back at the next look.
  */
-static __always_inline s64 exact_bytes(struct mem_cgroup *memcg, u32 counter, s64 reported_bytes)
+static __always_inline s64 exact_bytes(struct mem_cgroup *memcg, u32 counter, s64 reported_bytes, s64 coming)
 {
 	struct calibration *known = calibrated();
 	struct memcg_vmstats_percpu *stats = this_cpu_stats(memcg);
@@ -198,7 +215,7 @@ static __always_inline s64 exact_bytes(struct mem_cgroup *memcg, u32 counter, s6
 
 	struct counters_seen *seen = counters_seen.lookup_or_try_init(&memcg, &zero);
 
-	return seen ? unseen_bytes(stats, seen, counter, index) : reported_bytes;
+	return seen ? unseen_bytes(stats, seen, counter, index, coming) : reported_bytes;
 }
 
 /*
@@ -206,7 +223,7 @@ static __always_inline s64 exact_bytes(struct mem_cgroup *memcg, u32 counter, s6
  * an exact counter has more is found at its next update, or by `settle`.
  */
 static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 category, s64 reported_bytes,
-					   bool nested)
+					   s64 coming, bool nested)
 {
 	u32 tgid = current_tgid();
 	u64 mixed = ((u64)memcg >> 6) + tgid * 31 + category * 17;
@@ -233,7 +250,7 @@ static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 categor
 			return false;
 		}
 		if (counter != EXACT_COUNTERS)
-			delta_bytes = exact_bytes(memcg, counter, reported_bytes);
+			delta_bytes = exact_bytes(memcg, counter, reported_bytes, coming);
 		if (!delta_bytes)
 			return false;
 		if (!ours)
@@ -243,7 +260,7 @@ static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 categor
 	return true;
 }
 
-static __always_inline int account(struct mem_cgroup *memcg, u32 category, s64 pages)
+static __always_inline int account(struct mem_cgroup *memcg, u32 category, s64 reported_bytes, s64 coming)
 {
 	u32 zero = 0;
 	volatile struct combine_state *state = combine_state.lookup(&zero);
@@ -255,7 +272,7 @@ static __always_inline int account(struct mem_cgroup *memcg, u32 category, s64 p
 
 	if (!nested)
 		state->busy = 1;
-	if (combine_update(memcg, category, pages * (s64)PAGE_SIZE, nested))
+	if (combine_update(memcg, category, reported_bytes, coming, nested))
 		state->waiting = 1;
 	if (!nested)
 		state->busy = 0;
@@ -311,20 +328,69 @@ static __always_inline u32 category_of_state(s32 item)
  * memcontrol: change val type to long in __mod_memcg_{lruvec_}state()"). An int arrives without its sign in the upper
  * half; no update needs that half.
  */
+static __always_inline int account_pages(struct mem_cgroup *memcg, u32 category, u64 pages)
+{
+	return account(memcg, category, (s64)(s32)pages * (s64)PAGE_SIZE, 0);
+}
+
 PROGRAM(mod_memcg_lruvec_state)
 {
 	struct mem_cgroup *memcg = (struct mem_cgroup *)ctx->args[0];
-	s32 pages = ctx->args[2];
 
 #ifdef RECLAIM_COUNTS_ARE_NODE_STATS
-	count_reclaim(memcg, ctx->args[1], pages);
+	count_reclaim(memcg, ctx->args[1], (s32)ctx->args[2]);
 #endif
-	return account(memcg, category_of_lruvec_state(ctx->args[1]), pages);
+	return account_pages(memcg, category_of_lruvec_state(ctx->args[1]), ctx->args[2]);
 }
 
 PROGRAM(mod_memcg_state)
 {
-	return account((struct mem_cgroup *)ctx->args[0], category_of_state(ctx->args[1]), (s32)ctx->args[2]);
+	return account_pages((struct mem_cgroup *)ctx->args[0], category_of_state(ctx->args[1]),
+			     ctx->args[2]);
+}
+
+/* The functions behind them are given the change in the counter's unit. */
+static __always_inline int account_units(struct mem_cgroup *memcg, u32 category, u64 units)
+{
+	s64 coming = (s32)units;
+
+	return account(memcg, category, coming * unit_bytes(exact_counter(category)), coming);
+}
+
+static __always_inline int enter_state_of(struct mem_cgroup *memcg, struct call *call)
+{
+#ifdef RECLAIM_COUNTS_ARE_NODE_STATS
+	count_reclaim(memcg, call->args[1], (s32)call->args[2]);
+#endif
+	return account_units(memcg, category_of_lruvec_state(call->args[1]), call->args[2]);
+}
+
+/* A memcg's lists on one node lie in its counters of that node (mem_cgroup_lruvec in include/linux/memcontrol.h). */
+static __always_inline struct mem_cgroup *memcg_of_lruvec(u64 lruvec)
+{
+	return READ((struct mem_cgroup_per_node *)(lruvec - offsetof(struct mem_cgroup_per_node, lruvec)),
+		    memcg);
+}
+
+static __always_inline struct mem_cgroup *memcg_of_node(u64 node)
+{
+	return READ((struct mem_cgroup_per_node *)node, memcg);
+}
+
+static __always_inline int enter_lruvec_state(struct call *call)
+{
+	return enter_state_of(memcg_of_lruvec(call->args[0]), call);
+}
+
+static __always_inline int enter_node_state(struct call *call)
+{
+	return enter_state_of(memcg_of_node(call->args[0]), call);
+}
+
+static __always_inline int enter_memcg_state(struct call *call)
+{
+	return account_units((struct mem_cgroup *)call->args[0], category_of_state(call->args[1]),
+			     call->args[2]);
 }
 
 /*

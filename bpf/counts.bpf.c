@@ -58,11 +58,21 @@ static __always_inline int count_reclaim(struct mem_cgroup *memcg, u32 item, u64
 	return 0;
 }
 
+static __always_inline int count_event(u64 memcg, u32 item, u64 count)
+{
+#ifdef RECLAIM_COUNTS_ARE_NODE_STATS
+	return 0; /* the numbers above are of another enum */
+#else
+	return count_reclaim((struct mem_cgroup *)memcg, item, count);
+#endif
+}
+
 PROGRAM(count_memcg_events)
 {
-#ifndef RECLAIM_COUNTS_ARE_NODE_STATS
-	return count_reclaim((struct mem_cgroup *)ctx->args[0], ctx->args[1], ctx->args[2]);
-#else
-	return 0;
-#endif
+	return count_event(ctx->args[0], ctx->args[1], ctx->args[2]);
+}
+
+static __always_inline int enter_count_events(struct call *call)
+{
+	return count_event(call->args[0], call->args[1], call->args[2]);
 }

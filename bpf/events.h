@@ -61,7 +61,7 @@ enum target_source {
 	TARGET_LIMIT,
 	TARGET_HIGH,
 	TARGET_SCANNED,
-	TARGET_TASK,
+	TARGET_NAMED,
 };
 
 enum constraint {
@@ -160,6 +160,7 @@ struct oom_event {
 	u64 total_vm_pages;
 	u64 pgscan; /* the owner's own, since the trace began (counts.bpf.c); 0 where that program is not attached */
 	u64 pgsteal;
+	u64 total_pages; /* what badness is measured against (oom_control.totalpages); 0 = not known */
 	u32 trigger_tgid;
 	u32 trigger_pid;
 	u32 victim_tgid;
@@ -167,16 +168,38 @@ struct oom_event {
 	u32 victim_uid;
 	s32 kernel_stack_id; /* negative = no stack */
 	s32 user_stack_id;
-	u32 gfp; /* of the trigger's last reclaim attempt; 0 = it made none */
+	u32 gfp; /* of the decision, else of the trigger's last reclaim attempt; 0 = it made none */
 	s16 oom_score_adj;
 	u8 constraint;
 	u8 owner_has_children;
 	u8 state_items; /* how many of `state` were read; 0 = none could be */
-	u8 pad[3];
+	u8 is_told; /* constraint, owner, gfp and order are the kernel's own (struct oom_control), not inferred */
+	s8 order; /* -1 = not known */
+	u8 pad[1];
 	char trigger_comm[TRACER_COMM_LEN];
 	char victim_comm[TRACER_COMM_LEN];
 	/* The owner's own counters, summed over the CPUs, in the kernel's order and units (memcg_vmstats_percpu). */
 	s64 state[TRACER_STATE_ITEMS];
+};
+
+/* One task that an OOM decision weighed. */
+struct candidate_event {
+	u64 time_ns;
+	u64 invocation; /* as in the records of those that it killed */
+	u64 cgroup_id;
+	u64 total_pages;
+	s64 badness; /* as oom_badness() returned it; the least number there is: not to be killed */
+	s64 anon_pages; /* mm counters; -1 = it had no mm left */
+	s64 file_pages;
+	s64 shmem_pages;
+	s64 swap_entries;
+	s64 pgtables_bytes;
+	u32 trigger_pid;
+	u32 tgid;
+	u32 pid;
+	s16 oom_score_adj;
+	u8 pad[2];
+	char comm[TRACER_COMM_LEN];
 };
 
 struct cgroup_event {

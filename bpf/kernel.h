@@ -6,9 +6,6 @@
 #ifndef MEMCG_TRACER_KERNEL_H
 #define MEMCG_TRACER_KERNEL_H
 
-/* A raw tracepoint's program; the loader attaches it by name (tracer/kernel/probes.py). */
-#define PROGRAM(name) int name(struct bpf_raw_tracepoint_args *ctx)
-
 /* A member of a kernel object; 0 where the memory cannot be read, since the helper clears what it cannot fill. */
 #define READ(ptr, member)                                                                     \
 	({                                                                                    \
@@ -16,6 +13,87 @@
 		bpf_probe_read_kernel(&value_, sizeof(value_), (const void *)&(ptr)->member); \
 		value_;                                                                       \
 	})
+
+/* A raw tracepoint's program; the loader attaches it by name (tracer/kernel/probes.py). */
+#define PROGRAM(name) int name(struct bpf_raw_tracepoint_args *ctx)
+
+/*
+ * Programs at the entry or the exit of a kernel function differ in how they come by its arguments. So a hook is written as
+ * a function of a `struct call`, and the loader adds the line below that makes a program of it, for the way by which this
+ * kernel is hooked. `count`: of the function's arguments.
+ */
+#define CALL_ARGS 4
+
+struct call {
+	u64 args[CALL_ARGS];
+	u64 result; /* of an exit */
+	void *ctx; /* of the program */
+};
+
+#define FENTRY(hook, count)                            \
+	int fentry_##hook(u64 *ctx)                    \
+	{                                              \
+		struct call call = {.ctx = ctx};       \
+		call_of_trampoline(&call, ctx, count); \
+		return hook(&call);                    \
+	}
+
+#define FEXIT(hook, count)                                                       \
+	int fexit_##hook(u64 *ctx)                                               \
+	{                                                                        \
+		struct call call = {.ctx = ctx};                                 \
+		call_of_trampoline(&call, ctx, count);                           \
+		bpf_probe_read_kernel(&call.result, sizeof(u64), ctx + (count)); \
+		return hook(&call);                                              \
+	}
+
+#define KPROBE(hook, count)                      \
+	int kprobe_##hook(struct pt_regs *ctx)   \
+	{                                        \
+		struct call call = {.ctx = ctx}; \
+		call_of_registers(&call, ctx);   \
+		return hook(&call);              \
+	}
+
+/* Of a call, only the result is left in the registers. */
+#define KRETPROBE(hook, count)                    \
+	int kretprobe_##hook(struct pt_regs *ctx) \
+	{                                         \
+		struct call call = {.ctx = ctx};  \
+		call.result = result_of(ctx);     \
+		return hook(&call);               \
+	}
+
+/*
+ * A trampoline's context is an array: the arguments, behind them the result. It is read by the helper because what the
+ * verifier knows to be a pointer to a kernel type may not be computed with.
+ */
+static __always_inline void call_of_trampoline(struct call *call, u64 *ctx, u32 count)
+{
+	bpf_probe_read_kernel(call->args, (count < CALL_ARGS ? count : CALL_ARGS) * sizeof(u64), ctx);
+}
+
+/* Arguments and result by the calling convention of the architecture. */
+static __always_inline void call_of_registers(struct call *call, struct pt_regs *regs)
+{
+#if defined(TRACER_X86_64)
+	call->args[0] = READ(regs, di);
+	call->args[1] = READ(regs, si);
+	call->args[2] = READ(regs, dx);
+	call->args[3] = READ(regs, cx);
+#elif defined(TRACER_ARM64)
+	bpf_probe_read_kernel(call->args, sizeof(call->args), regs->regs);
+#endif
+}
+
+static __always_inline u64 result_of(struct pt_regs *regs)
+{
+#if defined(TRACER_X86_64)
+	return READ(regs, ax);
+#elif defined(TRACER_ARM64)
+	return READ(regs, regs[0]);
+#endif
+}
 
 /* include/linux/memcontrol.h: memcg_data's low bits say what the rest points to. */
 #define MEMCG_DATA_OBJEXTS 1
@@ -105,14 +183,18 @@ static __always_inline struct mem_cgroup *folio_memcg(struct folio *folio)
 }
 
 /*
- * Pages of a folio. A large folio has PG_head set and keeps its order in the low byte of the first tail page's flags
- * (folio_order in include/linux/mm.h).
+ * Pages of a folio. A large folio has PG_head set and keeps its order in the first tail page: in the low byte of its
+ * flags since "mm: free up a word in the first tail page" (6.7), until then in a byte of its own.
  */
 static __always_inline u32 folio_nr_pages(struct folio *folio)
 {
 	if (!(READ(folio, flags) & (1UL << KERNEL_ENUM_PG_head)))
 		return 1;
+#ifdef HAS_folio__folio_order
+	return 1U << READ(folio, _folio_order);
+#else
 	return 1U << (READ(folio, _flags_1) & 0xff);
+#endif
 }
 
 struct counter {

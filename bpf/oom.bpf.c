@@ -1,31 +1,67 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * OOM kills. mark_victim runs once for each killed task, in the context of the task whose allocation could not be
- * served, before the victim is touched: the trigger's stacks and the owner's counters are those of the decision.
+ * served, before the victim is touched: the trigger's stacks and the owner's counters are those of the decision. Where
+ * functions can be hooked, the decision itself (struct oom_control, on the trigger's stack) tells the rest.
  */
 
 BPF_RINGBUF_OUTPUT(oom_ring, OOM_RING_PAGES);
+BPF_RINGBUF_OUTPUT(candidate_ring, CANDIDATE_RING_PAGES);
 BPF_STACK_TRACE(stacks, 1024);
 
-static __always_inline void describe_owner(struct oom_event *record, struct mem_cgroup *trigger,
-					   u32 last_kind)
+/* A thread inside of out_of_memory(). */
+struct decision {
+	u64 time_ns;
+	struct oom_control *control;
+	struct task_struct *weighed; /* inside of oom_badness() */
+};
+
+BPF_HASH(decisions, u32, struct decision, 1024); /* by thread id */
+
+static __always_inline int enter_oom(struct call *call)
 {
-	struct owner owner = limit_owner(trigger);
+	u32 pid = bpf_get_current_pid_tgid();
+	struct decision decision = {
+		.time_ns = bpf_ktime_get_ns(),
+		.control = (struct oom_control *)call->args[0],
+	};
 
-	if (owner.source != TARGET_LIMIT) {
-		record->constraint = last_kind == RECLAIM_DIRECT ? CONSTRAINT_GLOBAL : CONSTRAINT_UNKNOWN;
-		return;
+	decisions.update(&pid, &decision);
+	return 0;
+}
+
+static __always_inline int leave_oom(struct call *call)
+{
+	u32 pid = bpf_get_current_pid_tgid();
+
+	decisions.delete(&pid);
+	return 0;
+}
+
+static __always_inline u8 constraint_of(u32 number)
+{
+	switch (number) {
+	case KERNEL_ENUM_CONSTRAINT_MEMCG:
+		return CONSTRAINT_MEMCG;
+	case KERNEL_ENUM_CONSTRAINT_CPUSET:
+		return CONSTRAINT_CPUSET;
+	case KERNEL_ENUM_CONSTRAINT_MEMORY_POLICY:
+		return CONSTRAINT_MEMPOLICY;
 	}
+	return CONSTRAINT_GLOBAL;
+}
 
-	struct counter counter = read_counter(&owner.memcg->memory);
-	struct list_head *children = &owner.memcg->css.children;
+static __always_inline void describe_owner(struct oom_event *record, struct mem_cgroup *owner)
+{
+	struct counter counter = read_counter(&owner->memory);
+	struct list_head *children = &owner->css.children;
 
 	record->constraint = CONSTRAINT_MEMCG;
-	record->owner_cgroup_id = memcg_id(owner.memcg);
+	record->owner_cgroup_id = memcg_id(owner);
 	record->owner_usage_pages = counter.usage_pages;
 	record->owner_limit_pages = counter.limit_pages;
 	record->owner_has_children = READ(children, next) != children;
-	if (sum_counters(record->state, owner.memcg))
+	if (sum_counters(record->state, owner))
 		record->state_items = STATE_ITEMS;
 
 	u64 id = record->owner_cgroup_id;
@@ -37,13 +73,57 @@ static __always_inline void describe_owner(struct oom_event *record, struct mem_
 	}
 }
 
-/* As get_mm_counter() has it for the kill line of the kernel: without per-CPU rests, and never less than 0. */
-static __always_inline s64 mm_count(struct percpu_counter *counter)
+/* What the kernel decided on. Returns whose limit it was, NULL where it was no memcg's. */
+static __always_inline struct mem_cgroup *tell(struct oom_event *record, struct decision *decision)
 {
-	s64 count = READ(counter, count);
+	struct oom_control *control = decision->control;
+
+	record->is_told = 1;
+	record->invocation = decision->time_ns;
+	record->constraint = constraint_of(READ(control, constraint));
+	record->gfp = READ(control, gfp_mask);
+	record->order = READ(control, order);
+	record->total_pages = READ(control, totalpages);
+	return record->constraint == CONSTRAINT_MEMCG ? READ(control, memcg) : NULL;
+}
+
+/* The same as far as it can be told from the trigger's last reclaim attempt and the page counters. */
+static __always_inline struct mem_cgroup *infer(struct oom_event *record, struct mem_cgroup *trigger,
+						struct ended *ended)
+{
+	struct owner owner = limit_owner(trigger);
+
+	/* All victims of one decision follow on the same last attempt of the same thread. */
+	record->invocation = ended ? ended->time_ns : record->time_ns;
+	record->gfp = ended ? ended->gfp : 0;
+	record->order = -1;
+	if (owner.source == TARGET_LIMIT)
+		return owner.memcg;
+	record->constraint = ended && ended->kind == RECLAIM_DIRECT ? CONSTRAINT_GLOBAL : CONSTRAINT_UNKNOWN;
+	return NULL;
+}
+
+/* As get_mm_counter() has it for the kill line of the kernel: without per-CPU rests, and never less than 0. */
+static __always_inline s64 mm_count(struct mm_struct *mm, u32 member)
+{
+#ifdef HAS_mm_struct_count /* until "mm: convert mm's rss stats into percpu_counter" (6.2) */
+	s64 count = READ(mm, count[member]);
+#else
+	s64 count = READ(mm, rss_stat[member].count);
+#endif
 
 	return count < 0 ? 0 : count;
 }
+
+/* What a task's badness is made of; a zombie leader of living threads has no mm. */
+#define DESCRIBE_MM(record, mm)                                                          \
+	({                                                                               \
+		(record)->anon_pages = mm ? mm_count(mm, KERNEL_ENUM_MM_ANONPAGES) : -1; \
+		(record)->file_pages = mm_count(mm, KERNEL_ENUM_MM_FILEPAGES);           \
+		(record)->shmem_pages = mm_count(mm, KERNEL_ENUM_MM_SHMEMPAGES);         \
+		(record)->swap_entries = mm_count(mm, KERNEL_ENUM_MM_SWAPENTS);          \
+		(record)->pgtables_bytes = READ(mm, pgtables_bytes);                     \
+	})
 
 static __always_inline void describe_victim(struct oom_event *record, struct task_struct *victim)
 {
@@ -55,26 +135,16 @@ static __always_inline void describe_victim(struct oom_event *record, struct tas
 	record->oom_score_adj = READ(READ(victim, signal), oom_score_adj);
 	record->victim_cgroup_id = memcg_id(task_memcg(victim));
 	bpf_probe_read_kernel(record->victim_comm, sizeof(record->victim_comm), &victim->comm);
-	record->anon_pages = -1;
-	if (!mm)
-		return;
-	record->anon_pages = mm_count(&mm->rss_stat[KERNEL_ENUM_MM_ANONPAGES]);
-	record->file_pages = mm_count(&mm->rss_stat[KERNEL_ENUM_MM_FILEPAGES]);
-	record->shmem_pages = mm_count(&mm->rss_stat[KERNEL_ENUM_MM_SHMEMPAGES]);
-	record->swap_entries = mm_count(&mm->rss_stat[KERNEL_ENUM_MM_SWAPENTS]);
-	record->pgtables_bytes = READ(mm, pgtables_bytes);
+	DESCRIBE_MM(record, mm);
 	record->total_vm_pages = READ(mm, total_vm);
 }
 
-PROGRAM(mark_victim)
+static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stack, s32 user_stack)
 {
-	struct task_struct *task = current_task();
-	struct task_struct *victim = (struct task_struct *)ctx->args[0];
-	struct mem_cgroup *trigger = charged_memcg(task);
+	struct mem_cgroup *trigger = charged_memcg(current_task());
 	u32 pid = bpf_get_current_pid_tgid();
+	struct decision *decision = decisions.lookup(&pid);
 	struct ended *ended = last_ended.lookup(&pid);
-	s32 kernel_stack = stacks.get_stackid(ctx, 0);
-	s32 user_stack = stacks.get_stackid(ctx, BPF_F_USER_STACK);
 	struct oom_event *record = oom_ring.ringbuf_reserve(sizeof(*record));
 
 	if (!record) {
@@ -83,17 +153,86 @@ PROGRAM(mark_victim)
 	}
 	CLEAR(record);
 	record->time_ns = bpf_ktime_get_ns();
-	/* All victims of one decision follow on the same last attempt of the same thread. */
-	record->invocation = ended ? ended->time_ns : record->time_ns;
-	record->gfp = ended ? ended->gfp : 0;
 	record->trigger_tgid = current_tgid();
 	record->trigger_pid = pid;
 	record->trigger_cgroup_id = memcg_id(trigger);
 	record->kernel_stack_id = kernel_stack;
 	record->user_stack_id = user_stack;
 	bpf_get_current_comm(record->trigger_comm, sizeof(record->trigger_comm));
-	describe_owner(record, trigger, ended ? ended->kind : RECLAIM_MEMCG);
+
+	struct mem_cgroup *owner = decision ? tell(record, decision) : infer(record, trigger, ended);
+
+	if (owner)
+		describe_owner(record, owner);
 	describe_victim(record, victim);
 	oom_ring.ringbuf_submit(record, 0);
+	return 0;
+}
+
+PROGRAM(mark_victim)
+{
+	s32 kernel_stack = stacks.get_stackid(ctx, 0);
+	s32 user_stack = stacks.get_stackid(ctx, BPF_F_USER_STACK);
+
+	return emit_kill((struct task_struct *)ctx->args[0], kernel_stack, user_stack);
+}
+
+/* The function also comes by for a thread of a process that was marked already; the tracepoint then stays silent. */
+static __always_inline int enter_mark_victim(struct call *call)
+{
+	struct task_struct *victim = (struct task_struct *)call->args[0];
+
+	if (READ(READ(victim, signal), oom_mm))
+		return 0;
+	return emit_kill(victim, stacks.get_stackid(call->ctx, 0),
+			 stacks.get_stackid(call->ctx, BPF_F_USER_STACK));
+}
+
+/* oom_badness() is also asked by /proc/PID/oom_score: only what is weighed inside of a decision counts. */
+static __always_inline int enter_badness(struct call *call)
+{
+	u32 pid = bpf_get_current_pid_tgid();
+	struct decision *decision = decisions.lookup(&pid);
+
+	if (decision)
+		decision->weighed = (struct task_struct *)call->args[0];
+	return 0;
+}
+
+static __always_inline void describe_candidate(struct candidate_event *record, struct task_struct *task)
+{
+	struct mm_struct *mm = READ(task, mm);
+
+	record->cgroup_id = memcg_id(task_memcg(task));
+	record->tgid = READ(task, tgid);
+	record->pid = READ(task, pid);
+	record->oom_score_adj = READ(READ(task, signal), oom_score_adj);
+	bpf_probe_read_kernel(record->comm, sizeof(record->comm), &task->comm);
+	DESCRIBE_MM(record, mm);
+}
+
+static __always_inline int leave_badness(struct call *call)
+{
+	u32 pid = bpf_get_current_pid_tgid();
+	struct decision *decision = decisions.lookup(&pid);
+
+	if (!decision || !decision->weighed)
+		return 0;
+
+	struct candidate_event *record = candidate_ring.ringbuf_reserve(sizeof(*record));
+
+	if (!record) {
+		count_lost(STREAM_CANDIDATE);
+		return 0;
+	}
+	CLEAR(record);
+	record->time_ns = bpf_ktime_get_ns();
+	record->invocation = decision->time_ns;
+	record->total_pages = READ(decision->control, totalpages);
+	record->badness = call->result;
+	record->trigger_pid = pid;
+	describe_candidate(record, decision->weighed);
+	decision->weighed = NULL;
+	candidate_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 	return 0;
 }

@@ -149,12 +149,11 @@ PROGRAM(mm_filemap_delete_from_page_cache)
 	return emit_pagecache((struct folio *)ctx->args[0], OP_DELETE);
 }
 
-#ifdef HAS_TRACEPOINT_mm_filemap_fault
-PROGRAM(mm_filemap_fault)
+static __always_inline int note_fault(struct address_space *mapping)
 {
 	u32 pid = bpf_get_current_pid_tgid();
 	struct calibration *known = calibrated();
-	struct fault fault = {.mapping = (struct address_space *)ctx->args[0]};
+	struct fault fault = {.mapping = mapping};
 
 	if (!known || !is_traced(task_memcg(current_task())))
 		return 0;
@@ -162,4 +161,16 @@ PROGRAM(mm_filemap_fault)
 	faults.update(&pid, &fault);
 	return 0;
 }
-#endif
+
+PROGRAM(mm_filemap_fault)
+{
+	return note_fault((struct address_space *)ctx->args[0]);
+}
+
+/* The tracepoint came with "filemap: add trace events for get_pages, map_pages, and fault" (6.12). */
+static __always_inline int enter_filemap_fault(struct call *call)
+{
+	struct vm_area_struct *area = READ((struct vm_fault *)call->args[0], vma);
+
+	return note_fault(READ(READ(area, vm_file), f_mapping));
+}

@@ -148,7 +148,7 @@ static __always_inline int settle_counters(struct mem_cgroup *memcg, bool add)
 		if (!index)
 			continue;
 
-		s64 delta_bytes = unseen_bytes(stats, seen, counter, index);
+		s64 delta_bytes = unseen_bytes(stats, seen, counter, index, 0);
 
 		if (delta_bytes && add)
 			add_residue(info->cgroup_id, category, delta_bytes);
@@ -178,7 +178,8 @@ PROGRAM(settle)
 /*
  * Which position of memcg_vmstats_percpu.state belongs to which item. The kernel keeps that in a table
  * (mem_cgroup_stats_index, since 6.10) whose address is a data symbol. But between two updates of one memcg on one CPU
- * only the second's position changes, so user space finds it by comparing (tracer/capture/calibrate.py).
+ * only one position changes: the second's where the hook comes after the change, the first's where it comes before, at a
+ * function's entry. User space finds it by comparing (tracer/capture/calibrate.py).
  */
 struct watched {
 	u64 memcg;
@@ -189,9 +190,9 @@ struct watched {
 
 BPF_RINGBUF_OUTPUT(watched_ring, WATCHED_RING_PAGES);
 
-static __always_inline int watch(u64 memcg, u32 item)
+static __always_inline int watch(struct mem_cgroup *memcg, u32 item)
 {
-	struct memcg_vmstats_percpu *stats = this_cpu_stats((struct mem_cgroup *)memcg);
+	struct memcg_vmstats_percpu *stats = this_cpu_stats(memcg);
 	struct watched *record;
 
 	if (!stats)
@@ -199,7 +200,7 @@ static __always_inline int watch(u64 memcg, u32 item)
 	record = watched_ring.ringbuf_reserve(sizeof(*record));
 	if (!record)
 		return 0;
-	record->memcg = memcg;
+	record->memcg = (u64)memcg;
 	record->cpu = bpf_get_smp_processor_id();
 	record->item = item;
 	CLEAR(&record->state);
@@ -208,12 +209,27 @@ static __always_inline int watch(u64 memcg, u32 item)
 	return 0;
 }
 
-PROGRAM(watch_lruvec_state)
+PROGRAM(watch_mod_memcg_lruvec_state)
 {
-	return watch(ctx->args[0], ctx->args[1]);
+	return watch((struct mem_cgroup *)ctx->args[0], ctx->args[1]);
 }
 
-PROGRAM(watch_state)
+PROGRAM(watch_mod_memcg_state)
 {
-	return watch(ctx->args[0], ctx->args[1]);
+	return watch((struct mem_cgroup *)ctx->args[0], ctx->args[1]);
+}
+
+static __always_inline int watch_enter_lruvec_state(struct call *call)
+{
+	return watch(memcg_of_lruvec(call->args[0]), call->args[1]);
+}
+
+static __always_inline int watch_enter_node_state(struct call *call)
+{
+	return watch(memcg_of_node(call->args[0]), call->args[1]);
+}
+
+static __always_inline int watch_enter_memcg_state(struct call *call)
+{
+	return watch((struct mem_cgroup *)call->args[0], call->args[1]);
 }

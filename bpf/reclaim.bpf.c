@@ -15,6 +15,29 @@ struct attempt {
 BPF_HASH(attempts, u32, struct attempt, 8192); /* by thread id */
 BPF_PERCPU_ARRAY(new_attempt, struct attempt, 1);
 
+/* What a thread that is about to reclaim from a memcg was told to: from whom, and whether somebody asked for it. */
+struct asked {
+	struct mem_cgroup *memcg;
+	u32 options;
+};
+
+BPF_TABLE("lru_hash", u32, struct asked, asked, 4096); /* by thread id */
+
+/*
+ * include/linux/swap.h, mm/internal.h: set for memory.reclaim since "mm: vmpressure: don't count proactive reclaim in
+ * vmpressure" (6.0); until then the argument was a bool, of another bit.
+ */
+#define MEMCG_RECLAIM_PROACTIVE (1 << 2)
+
+static __always_inline int enter_memcg_reclaim(struct call *call)
+{
+	u32 pid = bpf_get_current_pid_tgid();
+	struct asked fresh = {.memcg = (struct mem_cgroup *)call->args[0], .options = call->args[3]};
+
+	asked.update(&pid, &fresh);
+	return 0;
+}
+
 /* The last attempt that a thread ended: what an OOM kill follows on. */
 struct ended {
 	u64 time_ns;
@@ -86,32 +109,65 @@ static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
 }
 
 /*
- * The target of an attempt, and what it stands at. Since "mm: vmscan: add cgroup IDs to vmscan tracepoints" (7.1) the
- * tracepoints name it, and have their other arguments the other way round.
+ * Since "mm: vmscan: add cgroup IDs to vmscan tracepoints" (7.1) the begin events have their arguments the other way
+ * round, and the target behind them.
  */
 #ifdef HAS_trace_event_raw_mm_vmscan_direct_reclaim_begin_template_memcg_id
 #define ARG_GFP 0
 #define ARG_ORDER 1
 
-static __always_inline struct owner reclaim_target(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline struct mem_cgroup *named_target(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct owner target = {.memcg = (struct mem_cgroup *)ctx->args[2], .source = TARGET_SCANNED};
-
-	if (room_pages(target.memcg) <= NEAR_LIMIT_PAGES)
-		target.source = TARGET_LIMIT;
-	else if (is_above_high(target.memcg))
-		target.source = TARGET_HIGH;
-	return target;
+	return (struct mem_cgroup *)ctx->args[2];
 }
 #else
 #define ARG_ORDER 0
 #define ARG_GFP 1
 
-static __always_inline struct owner reclaim_target(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline struct mem_cgroup *named_target(struct bpf_raw_tracepoint_args *ctx)
 {
-	return limit_owner(charged_memcg(current_task()));
+	return NULL;
 }
 #endif
+
+static __always_inline bool is_pressed(struct mem_cgroup *memcg)
+{
+	return room_pages(memcg) <= NEAR_LIMIT_PAGES || is_above_high(memcg);
+}
+
+/*
+ * Whether somebody asked for an attempt: the call says so. On v1 it does not (memory.force_empty, and limits written that
+ * do not hold yet), nor where it is not seen: then it is one that no limit was in the way of.
+ */
+static __always_inline bool is_proactive(struct mem_cgroup *target, struct asked *told)
+{
+#ifndef CGROUP_V1
+	if (told)
+		return told->options & MEMCG_RECLAIM_PROACTIVE;
+#endif
+	return !is_pressed(target);
+}
+
+/* Whom an attempt is aimed at: as the kernel says, else as the page counters let one think. */
+static __always_inline void aim(struct attempt *attempt, struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 pid = bpf_get_current_pid_tgid();
+	struct asked *told = asked.lookup(&pid);
+	struct mem_cgroup *named = told ? told->memcg : named_target(ctx);
+
+	if (named) {
+		attempt->target = named;
+		attempt->record.target_source = TARGET_NAMED;
+		attempt->record.kind = is_proactive(named, told) ? RECLAIM_PROACTIVE : RECLAIM_MEMCG;
+	} else {
+		struct owner owner = limit_owner(charged_memcg(current_task()));
+
+		attempt->target = owner.memcg;
+		attempt->record.target_source = owner.source;
+	}
+	if (told)
+		asked.delete(&pid);
+}
 
 static __always_inline int begin(struct bpf_raw_tracepoint_args *ctx, u32 kind, s32 order, u32 gfp)
 {
@@ -126,17 +182,13 @@ static __always_inline int begin(struct bpf_raw_tracepoint_args *ctx, u32 kind, 
 
 	struct mem_cgroup *own = task_memcg(task);
 
-	if (kind == RECLAIM_MEMCG) {
-		struct owner target = reclaim_target(ctx);
-
-		attempt->target = target.memcg;
-		attempt->record.target_source = target.source;
-	}
+	attempt->record.kind = kind;
+	if (kind == RECLAIM_MEMCG)
+		aim(attempt, ctx);
 	attempt->record.time_ns = bpf_ktime_get_ns();
 	attempt->record.task_cgroup_id = memcg_id(own);
 	attempt->record.tgid = current_tgid();
 	attempt->record.pid = pid;
-	attempt->record.kind = kind;
 	attempt->record.order = order;
 	attempt->record.gfp = gfp;
 	attempt->record.priority = -1;
@@ -163,10 +215,9 @@ static __always_inline void finish(struct attempt *attempt, u64 reclaimed)
 	if (!attempt->target && (record->kind == RECLAIM_MEMCG || record->kind == RECLAIM_SOFTLIMIT)) {
 		attempt->target = attempt->scanned_memcg;
 		record->target_source = attempt->target ? TARGET_SCANNED : TARGET_NONE;
+		if (record->kind == RECLAIM_MEMCG)
+			record->kind = RECLAIM_PROACTIVE; /* no limit was in the way */
 	}
-	if (record->kind == RECLAIM_MEMCG && record->target_source != TARGET_LIMIT &&
-	    record->target_source != TARGET_HIGH)
-		record->kind = RECLAIM_PROACTIVE; /* no limit was in the way: somebody asked for it */
 	if (!is_wanted(attempt))
 		return;
 	record->duration_ns = now - record->time_ns;

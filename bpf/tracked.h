@@ -3,7 +3,7 @@
  * What all programs share: the calibration that user space wrote, which cgroups are traced, the count of lost records.
  *
  * The loader defines: TRACE_ALL (no filter), CGROUP_V1, TRACER_CPUS (possible CPUs), TRACER_COMBINE_TICKS (how long a
- * sum of charges may wait), PAGE_SIZE, the rings' sizes, and what tracepoints there are.
+ * sum of charges may wait), PAGE_SIZE, the rings' sizes, and LEDGER_BY_FUNCTION where functions are hooked for it.
  */
 #ifndef MEMCG_TRACER_TRACKED_H
 #define MEMCG_TRACER_TRACKED_H
@@ -13,13 +13,17 @@ enum stream {
 	STREAM_PAGECACHE,
 	STREAM_RECLAIM,
 	STREAM_OOM,
+	STREAM_CANDIDATE,
 	STREAM_CGROUP,
 	STREAM_TASK,
 	STREAM_INODE,
 	STREAM_COUNT,
 };
 
-/* The counters that the ledger looks at itself (exact_bytes in charge.bpf.c). */
+/*
+ * The counters that the ledger looks at itself (exact_bytes in charge.bpf.c): those of kernel memory, and the rest where
+ * it hooks functions.
+ */
 enum exact_counter {
 	EXACT_SLAB_RECLAIMABLE,
 	EXACT_SLAB_UNRECLAIMABLE,
@@ -29,6 +33,10 @@ enum exact_counter {
 	EXACT_SOCK,
 	EXACT_VMALLOC,
 	EXACT_KERNEL,
+	EXACT_ANON,
+	EXACT_FILE,
+	EXACT_SHMEM,
+	EXACT_SWAP,
 	EXACT_COUNTERS,
 };
 

@@ -75,7 +75,7 @@ def test_one_module_imports_bcc_and_one_matplotlib() -> None:
         ]
         for package in ("bcc", "matplotlib")
     }
-    assert importers == {"bcc": ["tracer/capture/load.py"], "matplotlib": ["tracer/render/plots.py"]}
+    assert importers == {"bcc": ["tracer/capture/bcc_module.py"], "matplotlib": ["tracer/render/plots.py"]}
 
 
 @pytest.mark.parametrize(

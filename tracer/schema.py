@@ -63,9 +63,9 @@ CAUSES: Final = (
     "drop_caches",
 )
 RECLAIM_KINDS: Final = ("memcg", "direct", "kswapd", "softlimit", "proactive")
-TARGET_SOURCES: Final = ("none", "limit", "high", "scanned", "task")
-"""How the target memcg of a reclaim attempt is known, best first after `none`: its page counter stood at its
-limit; it stood above memory.high; it is the one whose pages were scanned; it is only the task's own."""
+TARGET_SOURCES: Final = ("none", "limit", "high", "scanned", "named")
+"""How the target memcg of a reclaim attempt is known: its page counter stood at its limit; it stood above
+memory.high; it is the one whose pages were scanned; the kernel named it, which alone is certain."""
 
 CONSTRAINTS: Final = ("unknown", "memcg", "global", "cpuset", "mempolicy")
 SAMPLE_SOURCES: Final = ("start", "periodic", "oom", "end")
@@ -161,6 +161,7 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
             ("total_vm_pages", "<u8"),
             ("pgscan", "<u8"),
             ("pgsteal", "<u8"),
+            ("total_pages", "<u8"),
             ("trigger_tgid", "<u4"),
             ("trigger_pid", "<u4"),
             ("victim_tgid", "<u4"),
@@ -173,12 +174,35 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
             ("constraint", "u1"),
             ("owner_has_children", "u1"),
             ("state_items", "u1"),
-            ("pad", "u1", 3),
+            ("is_told", "u1"),
+            ("order", "i1"),
+            ("pad", "u1", 1),
             ("trigger_comm", f"S{COMM_LEN}"),
             ("victim_comm", f"S{COMM_LEN}"),
             ("state", "<i8", STATE_ITEMS),
         ],
-        704,
+        712,
+    ),
+    "candidate": _wire(
+        [
+            ("time_ns", "<u8"),
+            ("invocation", "<u8"),
+            ("cgroup_id", "<u8"),
+            ("total_pages", "<u8"),
+            ("badness", "<i8"),
+            ("anon_pages", "<i8"),
+            ("file_pages", "<i8"),
+            ("shmem_pages", "<i8"),
+            ("swap_entries", "<i8"),
+            ("pgtables_bytes", "<i8"),
+            ("trigger_pid", "<u4"),
+            ("tgid", "<u4"),
+            ("pid", "<u4"),
+            ("oom_score_adj", "<i2"),
+            ("pad", "u1", 2),
+            ("comm", f"S{COMM_LEN}"),
+        ],
+        112,
     ),
     "cgroup": _wire(
         [
@@ -351,7 +375,10 @@ TABLES: Final[dict[str, pa.Schema]] = {
         trigger_tgid=_PID,
         trigger_comm=pa.string(),
         trigger_cgroup_id=_ID,
-        gfp=_MAYBE_INT,  # of the trigger's last reclaim; null: it reclaimed nothing before
+        is_told=_nullable(pa.bool_()),  # constraint, owner, gfp, order are the kernel's own, not inferred
+        gfp=_MAYBE_INT,  # of the charge, else of the trigger's last reclaim; null: it made none
+        order=_MAYBE_INT,
+        total_bytes=_MAYBE_INT,  # what badness is measured against; null: not told
         kernel_stack_id=_MAYBE_INT,
         user_stack_id=_MAYBE_INT,
         pid=_PID,
@@ -368,12 +395,20 @@ TABLES: Final[dict[str, pa.Schema]] = {
         oom_score_adj=pa.int64(),
     ),
     "oom_candidates": _table(
+        time=TIME,
         kill_id=pa.int64(),
-        pid=_PID,
+        pid=_PID,  # of the thread whose memory was looked at
+        tgid=_PID,
         comm=pa.string(),
-        badness=_MAYBE_INT,
+        cgroup_id=_ID,
+        badness=_MAYBE_INT,  # oom_badness() in mm/oom_kill.c, in pages; null: not to be killed
         oom_score_adj=pa.int64(),
         rss_bytes=_MAYBE_INT,
+        anon_rss_bytes=_MAYBE_INT,
+        file_rss_bytes=_MAYBE_INT,
+        shmem_rss_bytes=_MAYBE_INT,
+        pgtables_bytes=_MAYBE_INT,
+        swap_bytes=_MAYBE_INT,
         chosen=pa.bool_(),
     ),
     "samples": _table(

@@ -176,18 +176,39 @@ def test_an_oom_kill() -> None:
 
 
 def test_what_is_not_known_of_an_oom_kill() -> None:
-    row = Decoder(0).oom(only("oom", anon_pages=-1, kernel_stack_id=-1, user_stack_id=-1))
+    row = Decoder(0).oom(only("oom", anon_pages=-1, kernel_stack_id=-1, user_stack_id=-1, order=-1))
     assert {name for name, value in row.items() if value is None} == {
-        "limit_owner_cgroup_id", "usage_bytes", "limit_bytes", "gfp", "kernel_stack_id", "user_stack_id",
+        "limit_owner_cgroup_id", "usage_bytes", "limit_bytes", "gfp", "order", "total_bytes",
+        "kernel_stack_id", "user_stack_id",
         "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes", "pgtables_bytes", "swap_bytes",
         "total_vm_bytes",
     }  # fmt: skip
 
 
-def test_a_count_that_lags_below_zero_is_zero_as_in_the_kernels_own_words() -> None:
-    row = Decoder(0).oom(only("oom", anon_pages=-7, shmem_pages=-1, swap_entries=3))
-    sizes = (row["anon_rss_bytes"], row["shmem_rss_bytes"], row["swap_bytes"])
-    assert sizes == (0, 0, 3 * PAGE_BYTES)
+def test_whom_a_decision_weighed() -> None:
+    decoder = Decoder(1000)
+    never = {"badness": -(1 << 63), "oom_score_adj": -1000, "anon_pages": -1}
+    weighed = records(
+        "candidate",
+        {"time_ns": 5, "tgid": 7, "pid": 8, "badness": 300, "anon_pages": 290, "file_pages": 6, "comm": b"a"},
+        {"time_ns": 6, "tgid": 9, "pid": 9, "badness": -2, "swap_entries": 3, "pgtables_bytes": 4096},
+        {"time_ns": 7, "tgid": 1, "pid": 1, **never},
+    )
+    chosen, other, unkillable = decoder.candidates(weighed, 4, 7)
+    assert (chosen["kill_id"], chosen["chosen"], chosen["time"], chosen["comm"]) == (4, True, 1005, "a")
+    assert (chosen["badness"], chosen["rss_bytes"], chosen["swap_bytes"]) == (300, 296 * PAGE_BYTES, 0)
+    assert (other["badness"], other["chosen"], other["swap_bytes"]) == (-2, False, 3 * PAGE_BYTES)
+    assert (unkillable["badness"], unkillable["rss_bytes"], unkillable["pgtables_bytes"]) == (None,) * 3
+    batch = decode.rows_of("oom_candidates", [chosen, other, unkillable])
+    assert batch.column("pid").to_pylist() == [8, 9, 1]
+
+
+def test_what_the_kernel_told_of_its_decision() -> None:
+    told = Decoder(0).oom(only("oom", is_told=1, order=0, gfp=0xCC0, total_pages=25_600))
+    assert (told["is_told"], told["order"], told["gfp"]) == (True, 0, 0xCC0)
+    assert told["total_bytes"] == 100 << 20
+    inferred = Decoder(0).oom(only("oom", is_told=0, order=-1))
+    assert (inferred["is_told"], inferred["order"], inferred["total_bytes"]) == (False, None, None)
 
 
 @pytest.mark.parametrize("page_bytes", [4096, 16_384, 65_536])

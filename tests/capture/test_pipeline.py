@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from tracer.capture import pipeline
 from tracer.capture.pipeline import Pipeline
-from tracer.capture.session import Options
+from tracer.capture.session import Observer, Options
 from tracer.errors import TraceError, TracerError
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.schema import WIRE
@@ -33,7 +34,7 @@ class FakePrograms:
         self.no_ring: str | None = None
         self.closed = 0
 
-    def wait(self) -> None:
+    def wait(self, _warn: object) -> None:
         """They are compiled."""
 
     def ring_fd(self, name: str) -> int:
@@ -62,7 +63,7 @@ def make(programs: Any, output: Path, *, force: bool = False) -> Pipeline:
         None,
         btf=other,
         programs=programs,
-        observer=other,
+        observer=cast(Observer, SimpleNamespace(warn=None)),
         began_s=0.0,
     )
 

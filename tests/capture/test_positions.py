@@ -41,13 +41,13 @@ updates = st.lists(
 @settings(deadline=None)
 @given(updates)
 def test_what_is_learnt_is_true(updates: list[Update]) -> None:
-    learnt = positions_from(watched(updates), NAMES)
+    learnt = positions_from(watched(updates), NAMES, before=False)
     assert learnt.items() <= TRUE.items()
 
 
 def test_all_is_learnt_from_enough() -> None:
     updates = [(cpu, 1, item) for item in NAMES for cpu in (0, 1) for _ in range(3)]
-    assert positions_from(watched(updates), NAMES) == TRUE
+    assert positions_from(watched(updates), NAMES, before=False) == TRUE
 
 
 @settings(deadline=None)
@@ -57,25 +57,25 @@ def test_a_few_unseen_updates_do_no_harm(seed: int) -> None:
     chance = np.random.default_rng(seed)
     updates = [(0, 1, int(item)) for item in chance.permutation(np.repeat(list(NAMES), 100))]
     unseen = frozenset(chance.choice(len(updates), 8, replace=False).tolist())
-    assert positions_from(watched(updates, unseen), NAMES) == TRUE
+    assert positions_from(watched(updates, unseen), NAMES, before=False) == TRUE
 
 
 def test_an_item_that_is_seen_everywhere_stays_unknown() -> None:
     """Half of its observations are of another counter's change."""
     records = watched([(0, 1, 10)] * 21)
     records["item"][::2] = 12
-    assert positions_from(records, NAMES) == {}
+    assert positions_from(records, NAMES, before=False) == {}
 
 
 def test_two_items_at_one_place_are_both_doubted() -> None:
     records = watched([(0, 1, 10)] * 10 + [(0, 1, 13)] * 10)
     records["item"][5:10] = 11
-    learnt = positions_from(records, NAMES)
+    learnt = positions_from(records, NAMES, before=False)
     assert "NR_FILE_PAGES" not in learnt
     assert "NR_SHMEM" not in learnt
     assert learnt["NR_FILE_DIRTY"] == TRUE["NR_FILE_DIRTY"]
 
 
 def test_nothing_from_nothing() -> None:
-    assert positions_from(np.zeros(0, WATCHED), NAMES) == {}
-    assert positions_from(watched([(0, 1, 10)]), NAMES) == {}
+    assert positions_from(np.zeros(0, WATCHED), NAMES, before=False) == {}
+    assert positions_from(watched([(0, 1, 10)]), NAMES, before=False) == {}

@@ -120,8 +120,8 @@ def test_types() -> None:
 def test_names() -> None:
     btf = Btf(small_blob())
     assert btf.enumerators == {"NR_SHMEM": 20, "NR_FILE_PAGES": 19, "MEMCG_KMEM": 7}
-    assert btf.has_tracepoint("mark_victim")
-    assert not btf.has_tracepoint("mark")
+    assert btf.tracepoint_arguments("mark_victim") == ()
+    assert btf.tracepoint_arguments("mark") is None
     assert btf.struct("mem") is None, "not the begin of a name"
 
 
@@ -224,7 +224,8 @@ def test_bpftool_reads_the_same() -> None:
 def explore(blob: bytes) -> None:
     """Everything that the tracer asks of a BTF."""
     btf = Btf(blob)
-    btf.has_tracepoint("mark_victim")
+    btf.tracepoint_arguments("mark_victim")
+    btf.function_arguments("out_of_memory")
     layout.header(btf)
     for type_id in range(len(btf._starts) + 2):
         btf.name(type_id)

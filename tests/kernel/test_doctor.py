@@ -8,11 +8,9 @@ from hypothesis import strategies as st
 
 from tracer.errors import TracerError
 from tracer.kernel import doctor
-from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.doctor import Check, State
 from tracer.kernel.mounts import Mount
-from tracer.kernel.probes import SIGNALS, Signal
 
 INITIAL = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
 
@@ -60,37 +58,9 @@ def test_namespaces_of_the_host_and_of_a_container() -> None:
     assert rootless.prevents_recording
 
 
-def test_without_btf_no_tracepoint_is_known_and_nothing_can_be_recorded() -> None:
+def test_without_btf_nothing_can_be_recorded() -> None:
     absent = doctor.btf(TracerError("no BTF at /sys/kernel/btf/vmlinux"))
     assert (absent.state, absent.prevents_recording) == (State.MISSING, True)
-    assert doctor.signals(TracerError("no BTF"), Hierarchy(2, Path("/sys/fs/cgroup"), "/")) == []
-
-
-class Tracepoints(Btf):
-    """BTF that knows nothing but which tracepoints there are."""
-
-    def __init__(self, missing: set[str]) -> None:
-        self._missing = missing
-
-    def has_tracepoint(self, name: str) -> bool:
-        return name not in self._missing
-
-
-@pytest.mark.parametrize("signal", SIGNALS, ids=lambda signal: signal.tracepoint)
-def test_a_missing_tracepoint_says_what_it_costs_and_whether_record_can_do_without(signal: Signal) -> None:
-    v1 = Hierarchy(1, Path("/sys/fs/cgroup/memory"), "/")
-    checks = doctor.signals(Tracepoints({signal.tracepoint}), v1)
-    assert len(checks) == len(SIGNALS)
-    (missing,) = [check for check in checks if check.state is not State.OK]
-    assert (missing.name, missing.area, missing.cost) == (signal.tracepoint, signal.stream, signal.without)
-    assert missing.prevents_recording is signal.required
-
-
-def test_signals_of_v1_alone_are_not_asked_of_v2() -> None:
-    v2 = Hierarchy(2, Path("/sys/fs/cgroup"), "/")
-    assert {check.name for check in doctor.signals(Tracepoints(set()), v2)} == {
-        signal.tracepoint for signal in SIGNALS if not signal.only_v1
-    }
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The one call of bpf(2) that BCC does not wrap: running a program of ours, now, on a CPU of our choice."""
+"""The calls of bpf(2) that BCC does not wrap, or only for programs of certain names: running a program of
+ours, now, on a CPU of our choice; and programs at the entry and exit of functions."""
 
 from __future__ import annotations
 
@@ -24,7 +25,12 @@ _MACHINES: Final = {
 }
 _BPF_MAP_CREATE: Final = 0
 _BPF_MAP_TYPE_ARRAY: Final = 2
+_BPF_PROG_LOAD: Final = 5
 _BPF_PROG_TEST_RUN: Final = 10
+_BPF_RAW_TRACEPOINT_OPEN: Final = 17
+_BPF_PROG_TYPE_TRACING: Final = 26
+_BPF_TRACE_FENTRY: Final = 24
+_BPF_TRACE_FEXIT: Final = 25
 _BPF_F_TEST_RUN_ON_CPU: Final = 1
 _ARGS: Final = 12  # MAX_BPF_FUNC_ARGS, as bpf_prog_test_run_raw_tp() takes them
 
@@ -62,6 +68,39 @@ def machine() -> Machine:
 def syscall_number() -> int:
     """bpf(2)'s number on this architecture."""
     return machine().bpf_number
+
+
+class _ProgLoadAttr(ctypes.Structure):
+    """union bpf_attr's member for BPF_PROG_LOAD, as far as it is used."""
+
+    _fields_ = (
+        ("prog_type", ctypes.c_uint32),
+        ("insn_cnt", ctypes.c_uint32),
+        ("insns", ctypes.c_uint64),
+        ("license", ctypes.c_uint64),
+        ("log_level", ctypes.c_uint32),
+        ("log_size", ctypes.c_uint32),
+        ("log_buf", ctypes.c_uint64),
+        ("kern_version", ctypes.c_uint32),
+        ("prog_flags", ctypes.c_uint32),
+        ("prog_name", ctypes.c_char * 16),
+        ("prog_ifindex", ctypes.c_uint32),
+        ("expected_attach_type", ctypes.c_uint32),
+        ("prog_btf_fd", ctypes.c_uint32),
+        ("func_info_rec_size", ctypes.c_uint32),
+        ("func_info", ctypes.c_uint64),
+        ("func_info_cnt", ctypes.c_uint32),
+        ("line_info_rec_size", ctypes.c_uint32),
+        ("line_info", ctypes.c_uint64),
+        ("line_info_cnt", ctypes.c_uint32),
+        ("attach_btf_id", ctypes.c_uint32),
+    )
+
+
+class _RawTracepointAttr(ctypes.Structure):
+    """union bpf_attr's member for BPF_RAW_TRACEPOINT_OPEN, which attaches tracing programs too."""
+
+    _fields_ = (("name", ctypes.c_uint64), ("prog_fd", ctypes.c_uint32))
 
 
 class _MapCreateAttr(ctypes.Structure):
@@ -104,9 +143,43 @@ def create_array(value_size: int, entries: int) -> int:
     )
 
 
+def load_tracing(
+    instructions: bytes,
+    function: int,
+    *,
+    at_exit: bool,
+    name: str,
+    log: ctypes.Array[ctypes.c_char] | None = None,
+) -> int:
+    """A descriptor of a program for the entry or the exit of a kernel function, given by its BTF type id.
+
+    `log` receives what the verifier says. Raises OSError where the kernel refuses.
+    """
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    licence = ctypes.create_string_buffer(b"GPL")
+    attr = _ProgLoadAttr(
+        prog_type=_BPF_PROG_TYPE_TRACING,
+        insn_cnt=len(instructions) // 8,
+        insns=ctypes.addressof(code),
+        license=ctypes.addressof(licence),
+        log_level=0 if log is None else 1,
+        log_size=0 if log is None else len(log),
+        log_buf=0 if log is None else ctypes.addressof(log),
+        prog_name=name.encode()[:15],
+        expected_attach_type=_BPF_TRACE_FEXIT if at_exit else _BPF_TRACE_FENTRY,
+        attach_btf_id=function,
+    )
+    return _bpf(_BPF_PROG_LOAD, attr)
+
+
+def attach_tracing(program_fd: int) -> int:
+    """Attach such a program; it stays attached while the descriptor returned is open. Raises OSError."""
+    return _bpf(_BPF_RAW_TRACEPOINT_OPEN, _RawTracepointAttr(prog_fd=program_fd))
+
+
 def _bpf(command: int, attr: ctypes.Structure) -> int:
     result = int(_libc.syscall(syscall_number(), command, ctypes.byref(attr), ctypes.sizeof(attr)))
     if result < 0:
         error = ctypes.get_errno()
-        raise OSError(error, f"bpf(2): {os.strerror(error)}")
+        raise OSError(error, os.strerror(error))
     return result

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tracer.capture.bpf_syscall import syscall_number
-from tracer.capture.load import Programs
+from tracer.capture.load import Programs, watching
 from tracer.capture.provoke import PROVOCATIONS
 from tracer.capture.ring import Ring
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.ephemeral import ephemeral_cgroup
+from tracer.kernel.probes import Kind
 from tracer.schema import STATE_ITEMS
 
 WATCHED: Final = np.dtype([("memcg", "<u8"), ("cpu", "<u4"), ("item", "<u4"), ("state", "<i8", STATE_ITEMS)])
@@ -103,25 +104,26 @@ def learn_positions(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> dict[
     items = btf.enumerators.items()
     names = {value: _RENAMED.get(name, name) for name, value in items if name in MEMCG_ITEMS}
     movable = {_RENAMED.get(name, name) for name, _ in items if name in _PROVOKED}
-    watched = (("mod_memcg_lruvec_state", "watch_lruvec_state"), ("mod_memcg_state", "watch_state"))
+    hooks = [watching(hook) for hook in programs.ledger_hooks]
+    before = hooks[0].kind is not Kind.RAW_TRACEPOINT
     ring = Ring(programs.ring_fd("watched"), programs.ring_bytes("watched"), WATCHED)
     try:
-        for tracepoint, program in watched:
-            programs.attach_program(tracepoint, program)
+        for hook in hooks:
+            programs.attach_hook(hook)
         records = np.zeros(0, WATCHED)
         positions: dict[str, int] = {}
         fruitless = 0
         with _provoker(hierarchy) as cgroup:
             for _ in range(_MAX_ROUNDS):
                 records = np.concatenate([records, *_provoke(cgroup, ring)])
-                known, positions = positions.keys(), positions_from(records, names)
+                known, positions = positions.keys(), positions_from(records, names, before=before)
                 fruitless = fruitless + 1 if known >= positions.keys() else 0
                 if positions.keys() >= movable or fruitless == _FRUITLESS_ROUNDS:
                     break
         return positions
     finally:
-        for tracepoint, _program in watched:
-            programs.detach(tracepoint)
+        for hook in hooks:
+            programs.detach_hook(hook)
         ring.close()
 
 
@@ -158,8 +160,11 @@ def _provoke(cgroup: Path | None, ring: Ring) -> Iterator[npt.NDArray[np.void]]:
     yield ring.read()
 
 
-def positions_from(records: npt.NDArray[np.void], names: Mapping[int, str]) -> dict[str, int]:
-    """Item name -> position, from `WATCHED` records in the order in which they were made.
+def positions_from(
+    records: npt.NDArray[np.void], names: Mapping[int, str], *, before: bool
+) -> dict[str, int]:
+    """Item name -> position, from `WATCHED` records in the order in which they were made; each shows the
+    counters as they were after its item's change, or `before` it.
 
     An update in an interrupt can go unseen and make one observation wrong, so the many decide: a position
     stands if nearly all observations of the item agree on it, and no other item has it.
@@ -169,7 +174,8 @@ def positions_from(records: npt.NDArray[np.void], names: Mapping[int, str]) -> d
         rows = records[records["cpu"] == cpu]
         changed = rows["state"][1:] != rows["state"][:-1]
         clear = (rows["memcg"][1:] == rows["memcg"][:-1]) & (changed.sum(axis=1) == 1)
-        pairs = np.stack([rows["item"][1:][clear], changed[clear].argmax(axis=1)], axis=1)
+        items = rows["item"][:-1] if before else rows["item"][1:]
+        pairs = np.stack([items[clear], changed[clear].argmax(axis=1)], axis=1)
         for (item, position), count in zip(*np.unique(pairs, axis=0, return_counts=True), strict=True):
             if int(item) in names:
                 votes[names[int(item)]][int(position)] += int(count)

@@ -78,6 +78,10 @@ def _ids(values: npt.NDArray[np.uint64]) -> pa.Array:
     return numbers(values, pa.int64(), values == 0)
 
 
+_NOT_TO_BE_KILLED: Final = -(1 << 63)
+"""LONG_MIN, by which oom_badness() says so (mm/oom_kill.c)."""
+
+
 def _pages(values: npt.NDArray[np.uint64], null: npt.NDArray[np.bool_] | None = None) -> pa.Array:
     return numbers(values.astype(np.int64) * PAGE_BYTES, null=null)
 
@@ -223,25 +227,22 @@ class Decoder:
     def oom(self, record: np.void) -> dict[str, Any]:
         """One row of `oom`. Kills are few: they are decoded one by one."""
         owner = int(record["owner_cgroup_id"])
-        had_mm = record["anon_pages"] != -1
-
-        def pages(name: str, known: bool) -> int | None:
-            """Of what CPUs hold back the sum can be below 0, which the kernel shows as 0 (get_mm_counter)."""
-            return max(int(record[name]), 0) * PAGE_BYTES if known else None
-
         return {
             "time": int(record["time_ns"]) + self.clock_offset_ns,
             "ktime_ns": int(record["time_ns"]),
             "kill_id": self.kill_id(record),
             "constraint": CONSTRAINTS[record["constraint"]],
             "limit_owner_cgroup_id": owner or None,
-            "usage_bytes": pages("owner_usage_pages", owner != 0),
+            "usage_bytes": int(record["owner_usage_pages"]) * PAGE_BYTES if owner else None,
             "limit_bytes": int(limit_bytes(record["owner_limit_pages"])) if owner else None,
             "trigger_pid": int(record["trigger_pid"]),
             "trigger_tgid": int(record["trigger_tgid"]),
             "trigger_comm": text(record["trigger_comm"]),
             "trigger_cgroup_id": int(record["trigger_cgroup_id"]),
+            "is_told": bool(record["is_told"]),
             "gfp": int(record["gfp"]) or None,
+            "order": int(record["order"]) if record["order"] >= 0 else None,
+            "total_bytes": int(record["total_pages"]) * PAGE_BYTES or None,
             "kernel_stack_id": _stack(record["kernel_stack_id"]),
             "user_stack_id": _stack(record["user_stack_id"]),
             "pid": int(record["victim_pid"]),
@@ -249,14 +250,29 @@ class Decoder:
             "comm": text(record["victim_comm"]),
             "cgroup_id": int(record["victim_cgroup_id"]),
             "uid": int(record["victim_uid"]),
-            "anon_rss_bytes": pages("anon_pages", had_mm),
-            "file_rss_bytes": pages("file_pages", had_mm),
-            "shmem_rss_bytes": pages("shmem_pages", had_mm),
-            "pgtables_bytes": int(record["pgtables_bytes"]) if had_mm else None,
-            "swap_bytes": pages("swap_entries", had_mm),
-            "total_vm_bytes": pages("total_vm_pages", had_mm),
+            "total_vm_bytes": None if no_mm(record) else int(record["total_vm_pages"]) * PAGE_BYTES,
+            **mm_sizes(record),
             "oom_score_adj": int(record["oom_score_adj"]),
         }
+
+    def candidates(self, records: Records, kill_id: int, chosen_tgid: int) -> list[dict[str, Any]]:
+        """Rows of `oom_candidates`: whom the decision of a kill weighed, of whom one process was chosen."""
+        return [
+            {
+                "time": int(record["time_ns"]) + self.clock_offset_ns,
+                "kill_id": kill_id,
+                "pid": int(record["pid"]),
+                "tgid": int(record["tgid"]),
+                "comm": text(record["comm"]),
+                "cgroup_id": int(record["cgroup_id"]),
+                "badness": None if record["badness"] == _NOT_TO_BE_KILLED else int(record["badness"]),
+                "oom_score_adj": int(record["oom_score_adj"]),
+                "rss_bytes": None if no_mm(record) else sum(_rss(record).values()),
+                "chosen": int(record["tgid"]) == chosen_tgid,
+                **mm_sizes(record),
+            }
+            for record in records
+        ]
 
     def oom_sample(
         self, record: np.void, positions: Mapping[str, int], *, version: int, counted: bool
@@ -282,6 +298,26 @@ class Decoder:
         if counted:
             row |= {"pgscan": int(record["pgscan"]), "pgsteal": int(record["pgsteal"])}
         return row
+
+
+def no_mm(record: np.void) -> bool:
+    """Whether a task had no memory of its own any more."""
+    return bool(record["anon_pages"] == -1)
+
+
+def _rss(record: np.void) -> dict[str, int]:
+    kinds = ("anon", "file", "shmem")
+    return {f"{kind}_rss_bytes": int(record[f"{kind}_pages"]) * PAGE_BYTES for kind in kinds}
+
+
+def mm_sizes(record: np.void) -> dict[str, int | None]:
+    """The sizes of a task's memory, as columns of `oom` and `oom_candidates`."""
+    sizes = {
+        **_rss(record),
+        "pgtables_bytes": int(record["pgtables_bytes"]),
+        "swap_bytes": int(record["swap_entries"]) * PAGE_BYTES,
+    }
+    return dict.fromkeys(sizes) if no_mm(record) else dict(sizes)
 
 
 def _stack(stack_id: np.int32) -> int | None:

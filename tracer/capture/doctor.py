@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from tracer.capture.load import Programs, find_bcc
+from tracer.capture.bcc_module import find_bcc
+from tracer.capture.load import Programs
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import memory_hierarchy
 from tracer.kernel.doctor import Check, State
-from tracer.kernel.probes import needed
 
 AREA = "tracer"
 
@@ -39,13 +39,13 @@ def bcc() -> Check:
 def trial() -> Check:
     """Compile, load, attach and detach everything, with no cgroup traced."""
     begin = time.monotonic()
+    warnings: list[str] = []
     try:
-        btf, version = Btf.load(), memory_hierarchy().version
-        programs = Programs(btf, version=version, roots=[])
-        programs.wait()
+        programs = Programs(Btf.load(), version=memory_hierarchy().version, roots=[])
+        programs.wait(warnings.append)
         try:
-            programs.attach()
-            attached = set(programs.attached)
+            programs.attach(warnings.append)
+            attached = [choice for choice in programs.choices if choice.way]
         finally:
             programs.close()
     except TracerError as error:
@@ -59,13 +59,11 @@ def trial() -> Check:
             area=AREA,
         )
     summary = f"{len(attached)} attached and detached in {time.monotonic() - begin:.2f} s"
-    there = {s.tracepoint for s in needed(version) if btf.has_tracepoint(s.tracepoint)}
-    refused = there - attached
-    if refused:
+    if warnings:
         return Check(
             "programs",
             State.DEGRADED,
-            f"{summary}; refused: {', '.join(sorted(refused))}",
+            f"{summary}; {'; '.join(warnings)}",
             "what these would have told",
             area=AREA,
         )

@@ -1,29 +1,26 @@
-"""Compile the BPF programs with the distribution's BCC, calibrate and attach them. The only importer of
-`bcc`."""
+"""The BPF programs of one recording: compiled for this kernel and for the hooks chosen, loaded, attached."""
 
 from __future__ import annotations
 
-import importlib.util
 import mmap
 import os
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import dropwhile
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import tracer
+from tracer.capture.attach import Attacher
+from tracer.capture.bcc_module import compile_unit, find_bcc
 from tracer.capture.bpf_syscall import machine, run_program
+from tracer.capture.hooks import Choice, Offer, choose
 from tracer.errors import TracerError
 from tracer.kernel import layout
 from tracer.kernel.btf import Btf
-from tracer.kernel.probes import SIGNALS, Signal, needed
+from tracer.kernel.probes import Hook, Kind, Way
 
 SOURCES: Final = (
     "events.h",
@@ -45,6 +42,7 @@ RING_BYTES: Final[Mapping[str, int]] = {
     "pagecache": 16 << 20,
     "reclaim": 1 << 20,
     "oom": 256 << 10,
+    "candidate": 1 << 20,
     "cgroup": 256 << 10,
     "task": 256 << 10,
     "inode": 4 << 20,
@@ -56,8 +54,9 @@ once, not charged per event."""
 _COMBINE_NS: Final = 10_000_000  # how long the kernel program may hold a sum of charges back
 _CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no name for it
 
-_PROBE_FRAMES: Final = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_")
-"""How a raw tracepoint's program comes to run (kernel/trace/bpf_trace.c, include/trace/bpf_probe.h)."""
+_PROBE_FRAMES: Final = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", "bpf_trampoline_")
+"""How a raw tracepoint's or a function's program comes to run (kernel/trace/bpf_trace.c,
+include/trace/bpf_probe.h, kernel/bpf/trampoline.c)."""
 
 _RUN_BY_US: Final = (
     "drain",
@@ -70,104 +69,28 @@ _RUN_BY_US: Final = (
 )
 
 
-def find_bcc() -> ModuleType:
-    """Import BCC, from the distribution's folder where this Python does not see it.
-
-    PyPI has a package of the same name that is something else, so a `bcc` without `BPF` is passed over.
-    """
-    places = [
-        *Path("/usr/lib").glob("python3*/dist-packages"),
-        *Path("/usr/lib").glob("python3*/site-packages"),
-    ]
-    found_wrong = False
-    try:
-        module = importlib.import_module("bcc")
-    except ImportError:
-        pass
-    except Exception:  # whatever a package of another purpose may raise
-        found_wrong = True
-    else:
-        if hasattr(module, "BPF"):
-            return module
-        found_wrong = True
-    for place in places:
-        init = place / "bcc" / "__init__.py"
-        if init.is_file():
-            return _import_from(init)
-    hint = "install the distribution's: apt-get install python3-bpfcc (Fedora, RHEL: python3-bcc)"
-    if found_wrong:
-        raise TracerError(
-            f"the `bcc` that Python finds is PyPI's package, not the BPF Compiler Collection; {hint}"
-        )
-    raise TracerError(f"BCC, the BPF Compiler Collection, is not installed; {hint}")
-
-
-def _import_from(init: Path) -> ModuleType:
-    for name in [n for n in sys.modules if n == "bcc" or n.startswith("bcc.")]:
-        del sys.modules[name]
-    spec = importlib.util.spec_from_file_location("bcc", init, submodule_search_locations=[str(init.parent)])
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bcc"] = module
-    try:
-        spec.loader.exec_module(module)
-    except (ImportError, OSError) as error:
-        del sys.modules["bcc"]
-        raise TracerError(f"BCC is installed in {init.parent} but does not load: {error}") from None
-    return module
-
-
 def bpf_folder() -> Path:
     """Where the BPF sources are: beside the package in a checkout, inside it when installed."""
     package = Path(tracer.__file__).parent
     return next(p for p in (package / "bpf", package.parent / "bpf") if (p / "events.h").is_file())
 
 
-def source_text(btf: Btf) -> str:
+def source_text(btf: Btf, hooks: Sequence[Hook]) -> str:
     """The one compilation unit: this kernel's structures, then our sources, each under its own name in
-    messages.
+    messages, then a line for each function that is hooked (bpf/kernel.h).
     """
     folder = bpf_folder()
     parts = [f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in SOURCES]
-    return "\n".join([layout.header(btf), *parts])
+    lines = [
+        f"{hook.kind.upper()}({hook.function}, {len(btf.function_arguments(hook.target) or ())})"
+        for hook in {hook.program: hook for hook in hooks if hook.kind is not Kind.RAW_TRACEPOINT}.values()
+    ]
+    return "\n".join([layout.header(btf), *parts, '#line 1 "hooks"', *lines, ""])
 
 
-@contextmanager
-def _output_to(log: Any) -> Iterator[None]:
-    """BCC and LLVM write to descriptors 1 and 2 themselves; what they say belongs into our error."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = {fd: os.dup(fd) for fd in (1, 2)}
-    try:
-        for fd in saved:
-            os.dup2(log.fileno(), fd)
-        yield
-    finally:
-        for fd, copy in saved.items():
-            os.dup2(copy, fd)
-            os.close(copy)
-
-
-_SAY_LAST_WORDS: Final = """
-read -r _ && exit
-last=$(tail -n 1 "/proc/self/fd/$1" | tr -cd '[:print:]')
-echo "memcg-tracer: error: the process ended while BCC compiled the BPF programs: ${last:-it said nothing}"
-"""
-
-
-@contextmanager
-def _outlived(log: Any) -> Iterator[None]:
-    """LLVM ends the process by itself on what it calls fatal. Then a shell that waits says what is in the
-    log.
-    """
-    command = ["/bin/sh", "-c", _SAY_LAST_WORDS, "sh", str(log.fileno())]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=2, pass_fds=(log.fileno(),), start_new_session=True
-    ) as shell:
-        try:
-            yield
-        finally:
-            shell.communicate(b"\n")
+def watching(hook: Hook) -> Hook:
+    """The hook by which positions of the ledger's counters are learnt: at the same place (probe.bpf.c)."""
+    return Hook(hook.kind, hook.target, f"watch_{hook.function}", hook.argument)
 
 
 class Programs:
@@ -176,8 +99,9 @@ class Programs:
 
     `roots`: cgroup ids to trace with all below them; None traces every cgroup. `version`: of the cgroup
     hierarchy that has the memory controller. `ring_pages`: rings that are to have another size than
-    `RING_BYTES`, in pages. While it compiles, what this process writes to its standard streams is taken for
-    BCC's. Raises `TracerError` where BCC cannot be had; `wait` does where this kernel does not take them.
+    `RING_BYTES`, in pages. `forced`: the family of hooks to take where a signal can be had by it. While it
+    compiles, what this process writes to its standard streams is taken for BCC's. Raises `TracerError` where
+    BCC cannot be had; `wait` does where this kernel does not take them.
     """
 
     def __init__(
@@ -187,63 +111,94 @@ class Programs:
         version: int,
         roots: Sequence[int] | None,
         ring_pages: Mapping[str, int] | None = None,
+        forced: str | None = None,
     ) -> None:
         self.cpus = _possible_cpus()
         self._version = version
         self._ring_pages = {name: size // mmap.PAGESIZE for name, size in RING_BYTES.items()}
         self._ring_pages |= ring_pages or {}
         self._btf = btf
-        self._functions: dict[str, Any] = {}
-        self.attached: dict[str, str] = {}
         self._roots = roots
+        self._forced = forced
+        self._refused: dict[Way, str] = {}
+        self._offer = Offer.look(btf)
         os.environ["BCC_KERNEL_SOURCE"] = str(bpf_folder() / "include")
-        bcc, text, flags = find_bcc(), source_text(btf).encode(), self._flags()
+        self._bcc = find_bcc()
+        self._begin_compiling()
+
+    def _begin_compiling(self) -> None:
+        """With the first way of each signal that was not refused."""
+        self.choices = choose(self._offer, self._version, forced=self._forced, refused=self._refused)
+        hooks = [hook for choice in self.choices for hook in _hooks(choice)]
+        hooks += [watching(hook) for hook in self.ledger_hooks]
         compiler = ThreadPoolExecutor(1, thread_name_prefix="clang")
-        self._compiled = compiler.submit(_compile, bcc, text, flags)
+        text, flags = source_text(self._btf, hooks), self._flags()
+        self._attacher: Future[Attacher] = compiler.submit(self._compile, text, flags)
         compiler.shutdown(wait=False)
 
-    @property
-    def _bpf(self) -> Any:
-        return self._compiled.result()
+    def _compile(self, text: str, flags: list[str]) -> Attacher:
+        return Attacher(compile_unit(self._bcc, text, flags), self._btf)
 
-    def wait(self) -> None:
-        """Until the programs are compiled, and those that we run ourselves are loaded."""
+    def wait(self, warn: Callable[[str], None]) -> None:
+        """Until the programs are compiled and loaded.
+
+        A way whose program the kernel refuses is given up for the next, after a word to `warn`. TracerError
+        where a signal that cannot be missed is left without any.
+        """
         try:
+            while (refusal := self._load_all()) is not None:
+                way, why = refusal
+                self._refused[way] = why
+                warn(f"{why}: going on without {way}")
+                self._attacher.result().close()
+                self._begin_compiling()
             for root in self._roots or ():
                 self.trace_below(root)
-            for name in _RUN_BY_US:
-                self._load(name)
         except BaseException:
             self.close()
             raise
+
+    def _load_all(self) -> tuple[Way, str] | None:
+        """Load what was chosen; the first way that the kernel refuses, and why."""
+        for choice in self.choices:
+            if choice.way is None and choice.signal.required:
+                raise TracerError(
+                    f"{choice.signal.name} cannot be had: {choice.why_not} ({choice.signal.without}); "
+                    "see memcg-tracer doctor"
+                )
+        for name in _RUN_BY_US:
+            self._attacher.result().load_runnable(name)
+        for choice in self.choices:
+            for hook in _hooks(choice):
+                try:
+                    self._attacher.result().load(hook)
+                except TracerError as error:
+                    assert choice.way is not None
+                    return choice.way, str(error).removesuffix("; see memcg-tracer doctor")
+        return None
+
+    @property
+    def ledger_hooks(self) -> list[Hook]:
+        """Where the ledger's counters are seen to change."""
+        return [hook for c in self.choices if c.signal.stream == "charge" for hook in _hooks(c)]
+
+    @property
+    def _bpf(self) -> Any:
+        return self._attacher.result().bpf
 
     def _flags(self) -> list[str]:
         flags = [f"-D{machine().macro}", f"-DPAGE_SIZE={mmap.PAGESIZE}UL", f"-DTRACER_CPUS={self.cpus}"]
         flags += [f"-DTRACER_COMBINE_TICKS={max(_COMBINE_NS // _tick_ns(), 1)}"]
         flags += [f"-D{name.upper()}_RING_PAGES={pages}" for name, pages in self._ring_pages.items()]
-        flags += [
-            f"-DHAS_TRACEPOINT_{s.tracepoint}" for s in SIGNALS if self._btf.has_tracepoint(s.tracepoint)
-        ]
+        if any(hook.kind is not Kind.RAW_TRACEPOINT for hook in self.ledger_hooks):
+            flags += ["-DLEDGER_BY_FUNCTION"]
         flags += ["-DTRACE_ALL"] if self._roots is None else []
         flags += ["-DCGROUP_V1"] if self._version == 1 else []
         return [*flags, "-Wno-unused-function"]
 
-    def _load(self, name: str) -> Any:
-        if name not in self._functions:
-            raw_tracepoint = type(self._bpf).RAW_TRACEPOINT
-            with tempfile.TemporaryFile() as log:
-                try:
-                    with _output_to(log):
-                        self._functions[name] = self._bpf.load_func(name.encode(), raw_tracepoint)
-                except (Exception, SystemExit) as error:
-                    raise TracerError(
-                        _refusal(f"the kernel refuses the BPF program {name}", log, error)
-                    ) from error
-        return self._functions[name]
-
     def run(self, name: str, args: Sequence[int] = (), cpu: int | None = None) -> int:
         """Run one of our own programs (bpf/probe.bpf.c) and return its result."""
-        return run_program(self._load(name).fd, args, cpu)
+        return run_program(self._attacher.result().load_runnable(name), args, cpu)
 
     def map(self, name: str) -> Any:
         """A map, as BCC's table object."""
@@ -263,47 +218,40 @@ class Programs:
         table[table.Key(cgroup_id)] = table.Leaf(1)
         self.map("memcgs").clear()
 
-    def attach(self) -> None:
-        """Load and attach every signal that this kernel has, decisions first: a ledger without them explains
-        nothing.
+    def attach(self, warn: Callable[[str], None]) -> None:
+        """Attach everything that was chosen, decisions first: a ledger without them explains nothing.
+
+        What the kernel refuses only now is left out of `choices` after a word to `warn`; TracerError where it
+        cannot be missed.
         """
-        for signal in reversed(needed(self._version)):
-            if self._btf.has_tracepoint(signal.tracepoint):
-                self._attach(signal)
-            elif signal.required:
-                raise TracerError(
-                    f"this kernel has no tracepoint {signal.tracepoint} ({signal.without}); "
-                    "see memcg-tracer doctor"
-                )
+        self.choices = [self._attach(choice, warn) for choice in reversed(self.choices)][::-1]
 
-    def _attach(self, signal: Signal) -> None:
+    def _attach(self, choice: Choice, warn: Callable[[str], None]) -> Choice:
+        attached = []
         try:
-            self.attach_program(signal.tracepoint, signal.program)
-        except TracerError:
-            if signal.required:
+            for hook in _hooks(choice):
+                self.attach_hook(hook)
+                attached.append(hook)
+        except TracerError as error:
+            if choice.signal.required:
                 raise
-            return
-        self.attached[signal.tracepoint] = "raw_tracepoint"
+            for hook in attached:
+                self.detach_hook(hook)
+            warn(f"{error} ({choice.signal.without})")
+            return Choice(choice.signal, None, str(error))
+        return choice
 
-    def attach_program(self, tracepoint: str, program: str) -> None:
-        """Attach one program by hand, for as long as it takes to learn something."""
-        self._load(program)
-        with tempfile.TemporaryFile() as log:
-            try:
-                with _output_to(log):
-                    self._bpf.attach_raw_tracepoint(tracepoint.encode(), program.encode())
-            except (Exception, SystemExit) as error:
-                raise TracerError(_refusal(f"cannot attach to {tracepoint}", log, error)) from error
+    def attach_hook(self, hook: Hook) -> None:
+        """Attach one program."""
+        self._attacher.result().attach(hook)
 
-    def detach(self, tracepoint: str) -> None:
-        """Detach what is attached to a tracepoint."""
-        self._bpf.detach_raw_tracepoint(tracepoint.encode())
-        self.attached.pop(tracepoint, None)
+    def detach_hook(self, hook: Hook) -> None:
+        """Detach one program."""
+        self._attacher.result().detach(hook)
 
     def detach_all(self) -> None:
         """Stop all signals; maps and rings stay readable."""
-        for tracepoint in list(self.attached):
-            self.detach(tracepoint)
+        self._attacher.result().detach_all()
 
     def drain(self) -> bool:
         """Send the sums that wait, on the CPUs that have any. False where some could not leave yet."""
@@ -321,7 +269,8 @@ class Programs:
     @property
     def counts_reclaim(self) -> bool:
         """Whether the kernel's scans and steals are counted (bpf/counts.bpf.c)."""
-        return "count_memcg_events" in self.attached or layout.reclaim_counts_are_node_stats(self._btf)
+        counting = any(choice.signal.name == "reclaim counts" and choice.way for choice in self.choices)
+        return counting or layout.reclaim_counts_are_node_stats(self._btf)
 
     def reclaim_counts(self, cgroup_id: int) -> dict[str, int]:
         """The kernel's counts of pages scanned and stolen from a cgroup since the begin; {} where not
@@ -363,17 +312,12 @@ class Programs:
 
     def close(self) -> None:
         """Detach everything and free the maps."""
-        if self._compiled.exception() is None:
-            self._bpf.cleanup()
+        if self._attacher.exception() is None:
+            self._attacher.result().close()
 
 
-def _compile(bcc: ModuleType, text: bytes, flags: list[str]) -> Any:
-    with tempfile.TemporaryFile() as log:
-        try:
-            with _outlived(log), _output_to(log):
-                return bcc.BPF(text=text, cflags=flags)
-        except (Exception, SystemExit) as error:
-            raise TracerError(_refusal("BCC cannot compile the BPF programs", log, error)) from error
+def _hooks(choice: Choice) -> tuple[Hook, ...]:
+    return choice.way.hooks if choice.way else ()
 
 
 def _symbol(name: bytes) -> str:
@@ -388,17 +332,3 @@ def _tick_ns() -> int:
 def _possible_cpus() -> int:
     last = Path("/sys/devices/system/cpu/possible").read_text().strip().rpartition("-")[2].rpartition(",")[2]
     return int(last) + 1
-
-
-def _refusal(what: str, log: Any, error: BaseException) -> str:
-    """One line for the user; the whole log is in the exception's cause, which --debug shows."""
-    log.seek(0)
-    text = log.read().decode(errors="replace")
-    error.add_note(text)
-    said = [line for line in text.splitlines() if line.strip()]
-    lines = [line for line in said if "error:" in line] or [str(error)]
-    if isinstance(error, SystemExit):
-        lines = said[-1:] or ["BCC gave up and said nothing"]
-    if os.geteuid() != 0:
-        return f"{what}: tracing needs root (run it with sudo)"
-    return f"{what}: {lines[0].strip()}; see memcg-tracer doctor"

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from tracer.capture import calibrate, identity
 from tracer.capture.decode import Decoder, Records, rows_of
 from tracer.capture.load import Programs
@@ -19,7 +21,6 @@ from tracer.capture.sampler import Sampler
 from tracer.errors import TraceError, TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import Hierarchy
-from tracer.kernel.probes import needed
 from tracer.kernel.spawn import CommandError
 from tracer.schema import WIRE
 from tracer.trace import meta
@@ -32,6 +33,8 @@ WRITE_FAILED: Final = "write_failed"
 """The end reason of a trace that could not be written on."""
 
 _DRAIN_TRIES: Final = 100
+_DECISION: Final = ["trigger_pid", "invocation"]  # what the records of one OOM decision share
+_DECISIONS_HELD: Final = 64
 _MOUNTS_MAX_AGE_S: Final = 1.0
 
 
@@ -62,7 +65,7 @@ class Pipeline:
         self.lost: dict[str, int] = dict.fromkeys(WIRE, 0)
         self.kills = 0
         self.startup_s = 0.0
-        programs.wait()
+        programs.wait(observer.warn)
         with ExitStack() as owned:
             owned.callback(programs.close)
             self._positions = calibrate.calibrate(programs, btf, hierarchy)
@@ -84,6 +87,7 @@ class Pipeline:
         self._tasks = identity.Tasks()
         self._loss_seen_ns = time.monotonic_ns()
         self._stacks: set[int] = set()
+        self._candidates: dict[Any, list[Records]] = {}
         self._finished = False
 
     def __enter__(self) -> Pipeline:
@@ -111,9 +115,9 @@ class Pipeline:
     def start(self) -> None:
         """Take up the cgroups that are there, and attach: from here on the ledger counts."""
         self._take_up_cgroups()
-        self._programs.attach()
+        self._programs.attach(self._observer.warn)
         self._take_up_cgroups()  # those that were made in between, without an event
-        self._writer.meta["probes"] = self._probes()
+        self._writer.meta["probes"] = {c.signal.name: c.document() for c in self._programs.choices}
         meta.write_meta(self._writer.path, self._writer.meta)
         self._write_samples(self._sampler.sample("start", self._clock_offset_ns))
         self.flush()
@@ -139,10 +143,6 @@ class Pipeline:
                 calibrate.prime(self._programs, memcg)
             self._sampler.add(cgroup)
 
-    def _probes(self) -> dict[str, str | None]:
-        attached = self._programs.attached
-        return {s.tracepoint: attached.get(s.tracepoint) for s in needed(self._hierarchy.version)}
-
     # What runs again and again
 
     def drain(self) -> None:
@@ -156,6 +156,7 @@ class Pipeline:
         for name in ("charge", "pagecache", "reclaim"):
             if len(waiting[name]):
                 self._writer.append(name, getattr(self._decoder, name)(waiting[name]))
+        self._hold_candidates(waiting["candidate"])
         if len(waiting["oom"]):
             self._take_kills(waiting["oom"])
         self._count_loss()
@@ -245,10 +246,27 @@ class Pipeline:
 
     # Decisions
 
+    def _hold_candidates(self, records: Records) -> None:
+        """Until the kill comes that they were weighed for: a decision that kills nobody leaves no row."""
+        for key in np.unique(records[_DECISION]):
+            self._candidates.setdefault(key.item(), []).append(records[records[_DECISION] == key])
+        for key in list(self._candidates)[:-_DECISIONS_HELD]:
+            del self._candidates[key]
+
+    def _write_candidates(self, records: Records) -> None:
+        for record in records:
+            weighed = self._candidates.pop(record[_DECISION].item(), [])
+            for batch in weighed:
+                rows = self._decoder.candidates(
+                    batch, self._decoder.kill_id(record), int(record["victim_tgid"])
+                )
+                self._writer.append("oom_candidates", rows_of("oom_candidates", rows))
+
     def _take_kills(self, records: Records) -> None:
         kills = [self._decoder.oom(record) for record in records]
         self.kills += len({kill["kill_id"] for kill in kills})
         self._writer.append("oom", rows_of("oom", kills))
+        self._write_candidates(records)
         self._writer.flush()  # naming stacks takes its time, and a kill that was seen must outlive us
         counted = self._programs.counts_reclaim
         samples = {

@@ -35,7 +35,9 @@ _COMMAND_GRACE_S: Final = 2.0
 
 @dataclass(frozen=True)
 class Options:
-    """What to record. `limit_bytes` and `swap_bytes` bound the cgroup made for `command`."""
+    """What to record. `limit_bytes` and `swap_bytes` bound the cgroup made for `command`; `hooks` is the
+    family to take wherever it can be had (kernel/probes.py).
+    """
 
     output: Path
     cgroups: tuple[str, ...] = ()
@@ -47,6 +49,7 @@ class Options:
     command: tuple[str, ...] = ()
     ready_file: Path | None = None
     ring_pages: dict[str, int] = field(default_factory=dict)
+    hooks: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,13 @@ def record(options: Options, observer: Observer) -> Recording:
             roots.append(cgroup)
         ids = [cgroupfs.cgroup_id(directory) for directory in roots] if roots else None
         btf = Btf.load()
-        programs = Programs(btf, version=hierarchy.version, roots=ids, ring_pages=options.ring_pages)
+        programs = Programs(
+            btf,
+            version=hierarchy.version,
+            roots=ids,
+            ring_pages=options.ring_pages,
+            forced=options.hooks,
+        )
         # Here, while clang is at work: NumPy and Arrow take a fifth of a second to import.
         from tracer.capture.pipeline import Pipeline  # noqa: PLC0415
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tracer.capture.hooks import FAMILIES
 from tracer.capture.load import RING_BYTES
 from tracer.capture.session import Options, record
 from tracer.cli.size import size_bytes
@@ -107,6 +108,7 @@ def command(
         command=argv,
         ready_file=ready_file,
         ring_pages=_ring_pages(os.environ.get("MEMCG_TRACER_RING_PAGES", "")),
+        hooks=_hooks(os.environ.get("MEMCG_TRACER_HOOKS", "")),
     )
     progress = _Progress(until=_until(argv, duration_s))
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # it would end us without tidying up
@@ -135,6 +137,13 @@ def _ring_pages(text: str) -> dict[str, int]:
             )
         sizes[stream] = int(pages)
     return sizes
+
+
+def _hooks(family: str) -> str | None:
+    """The family to take where there is a choice, for comparing what they tell, and what they cost."""
+    if family and family not in FAMILIES:
+        raise click.UsageError(f"MEMCG_TRACER_HOOKS: {family!a} is none of {', '.join(FAMILIES)}")
+    return family or None
 
 
 def _file_name(name: str) -> str:

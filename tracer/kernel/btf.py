@@ -23,7 +23,7 @@ _HEADER: Final = struct.Struct("<HBBIIIII")
 # Kinds (include/uapi/linux/btf.h).
 INT, PTR, ARRAY, STRUCT, UNION, ENUM, TYPEDEF = 1, 2, 3, 4, 5, 6, 8
 VOLATILE, CONST, RESTRICT, TYPE_TAG = 9, 10, 11, 18
-FUNC_PROTO, VAR, DATASEC, DECL_TAG, ENUM64 = 13, 14, 15, 17, 19
+FUNC, FUNC_PROTO, VAR, DATASEC, DECL_TAG, ENUM64 = 12, 13, 14, 15, 17, 19
 
 _COMMON_WORDS: Final = 3
 _FIXED_WORDS: Final = {INT: 1, ARRAY: 3, VAR: 1, DECL_TAG: 1}
@@ -90,10 +90,12 @@ class Btf:
         self._starts: list[int] = []
         self._structs: dict[int, int] = {}  # offset of the name -> type id
         self._typedefs: dict[int, int] = {}
+        self._functions: dict[int, int] = {}
         self._enums: list[int] = []
         named: list[dict[int, int] | None] = [None] * (ENUM64 + 1)
         named[STRUCT] = named[UNION] = self._structs
         named[TYPEDEF] = self._typedefs
+        named[FUNC] = self._functions
         words, position, end = self._words.tolist(), 0, len(self._words)
         append = self._starts.append
         while position < end:
@@ -127,9 +129,40 @@ class Btf:
         offset = self._strings.find(b"\0" + name.encode() + b"\0") + 1
         return ids.get(offset) if offset else None
 
-    def has_tracepoint(self, name: str) -> bool:
-        """Whether a tracepoint of that name can be attached to as a raw tracepoint."""
-        return self._find(f"btf_trace_{name}", self._typedefs) is not None
+    def tracepoint_arguments(self, name: str) -> tuple[str, ...] | None:
+        """The names of the types of a tracepoint's arguments, as `function_arguments`; None: no tracepoint of
+        that name can be attached to as a raw one.
+        """
+        found = self._find(f"btf_trace_{name}", self._typedefs)
+        if found is None:
+            return None
+        pointer = self.resolve(found)
+        prototype = self.resolve(self.target(pointer)) if self.kind(pointer) == PTR else 0
+        return self._parameters(prototype)[1:]  # the first is the private data of whoever attached
+
+    def function(self, name: str) -> int | None:
+        """The type id of a function, which may since have been inlined everywhere; None: there is none."""
+        return self._find(name, self._functions)
+
+    def function_arguments(self, name: str) -> tuple[str, ...] | None:
+        """The names of the types of a function's arguments, that of what a pointer points to; None: there is
+        no such function.
+        """
+        found = self.function(name)
+        return None if found is None else self._parameters(self.target(found))
+
+    def _parameters(self, prototype: int) -> tuple[str, ...]:
+        if self.kind(prototype) != FUNC_PROTO:
+            return ()
+        start = self._start(prototype)
+        count = int(self._words[start + 1]) & 0xFFFF
+        begin = start + _COMMON_WORDS
+        types = self._words[begin + 1 : begin + 2 * count : 2].tolist()
+        return tuple(self._argument(type_id) for type_id in types)
+
+    def _argument(self, type_id: int) -> str:
+        resolved = self.resolve(type_id)
+        return self.name(self.resolve(self.target(resolved)) if self.kind(resolved) == PTR else resolved)
 
     def struct(self, name: str) -> int | None:
         """The type id of `struct name` or `union name`, also by a typedef's name; None: there is none."""

@@ -16,7 +16,6 @@ from tracer.errors import TracerError
 from tracer.kernel.btf import VMLINUX, Btf
 from tracer.kernel.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.kernel.mounts import Mount, read_mounts
-from tracer.kernel.probes import Signal, needed
 from tracer.units import size
 
 
@@ -33,7 +32,7 @@ class State(StrEnum):
 class Check:
     """One thing looked at: what its absence costs, and what remedies it; both "" where it is ok.
 
-    `area` is `machine`, `tracer` for what we bring to it, or the stream that a tracepoint feeds.
+    `area` is `machine`, or `tracer` for what we bring to it.
     """
 
     name: str
@@ -78,7 +77,6 @@ def examine() -> list[Check]:
         tracefs(mounts),
         swap(Path("/proc/swaps")),
         huge_pages(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
-        *signals(types, hierarchy),
     ]
 
 
@@ -214,27 +212,6 @@ def pressure(path: Path, hierarchy: Hierarchy | TracerError) -> Check:
             "boot with systemd.unified_cgroup_hierarchy=1",
         )
     return Check("PSI", State.OK, "of each cgroup")
-
-
-def signals(types: Btf | TracerError, hierarchy: Hierarchy | TracerError) -> list[Check]:
-    """Each tracepoint that a stream is read from; none where it cannot be known which there are."""
-    if isinstance(types, TracerError) or isinstance(hierarchy, TracerError):
-        return []
-    return [_signal(signal, types.has_tracepoint(signal.tracepoint)) for signal in needed(hierarchy.version)]
-
-
-def _signal(signal: Signal, there: bool) -> Check:
-    if there:
-        return Check(signal.tracepoint, State.OK, signal.meaning, area=signal.stream)
-    return Check(
-        signal.tracepoint,
-        State.MISSING,
-        "this kernel has no such tracepoint",
-        signal.without,
-        "boot a newer kernel",
-        prevents_recording=signal.required,
-        area=signal.stream,
-    )
 
 
 def _own_namespaces(folder: Path) -> dict[str, int]:

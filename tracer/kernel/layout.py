@@ -30,14 +30,18 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "dentry": ("d_parent", "d_name", "d_u.d_alias", "d_alias"),
     "inode": ("i_private", "i_ino", "i_sb", "i_generation", "i_mode", "i_size", "i_nlink", "i_dentry"),
     "address_space": ("host", "flags"),
-    "folio": ("flags", "mapping", "index", "memcg_data", "_flags_1"),
+    "folio": ("flags", "mapping", "index", "memcg_data", "_flags_1", "_folio_order"),
     "percpu_counter": ("count",),
-    "mm_struct": ("rss_stat", "total_vm", "pgtables_bytes"),
-    "signal_struct": ("oom_score_adj",),
+    "mm_struct": ("rss_stat", "rss_stat.count", "total_vm", "pgtables_bytes"),
+    "signal_struct": ("oom_score_adj", "oom_mm"),
     "cred": ("uid",),
-    "pt_regs": ("orig_ax", "ip", "syscallno", "pc"),
+    "pt_regs": ("orig_ax", "ip", "di", "si", "dx", "cx", "ax", "regs", "syscallno", "pc"),
     "bpf_array": ("pptrs",),
-    "file": ("private_data", "f_inode"),
+    "file": ("private_data", "f_inode", "f_mapping"),
+    "vm_area_struct": ("vm_file",),
+    "vm_fault": ("vma",),
+    "mem_cgroup_per_node": ("memcg", "lruvec"),
+    "oom_control": ("memcg", "gfp_mask", "order", "totalpages", "chosen", "chosen_points", "constraint"),
     "fdtable": ("fd",),
     "files_struct": ("fdt",),
     "task_struct": (
@@ -69,8 +73,9 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "trace_event_raw_mm_vmscan_direct_reclaim_begin_template": ("memcg_id",),
 }
 """The structures and members that the programs read, each structure after those that it holds by value. A
-member behind a dot is declared by its own name: a named union in between is the kernel's affair, and where it
-comes and goes (dentry.d_u: gone in 7.1) both ways are listed."""
+member behind a dot is declared by its own name: a named union or structure in between is the kernel's affair,
+and where it comes and goes (dentry.d_u: gone in 7.1; mm_struct.rss_stat: an array since 6.2) both ways are
+listed."""
 
 ENUMERATORS: Final = (
     "memory_cgrp_id",
@@ -93,6 +98,9 @@ ENUMERATORS: Final = (
     "MM_ANONPAGES",
     "MM_SHMEMPAGES",
     "MM_SWAPENTS",
+    "CONSTRAINT_CPUSET",
+    "CONSTRAINT_MEMORY_POLICY",
+    "CONSTRAINT_MEMCG",
     "PGSCAN_KSWAPD",
     "PGSCAN_DIRECT",
     "PGSCAN_KHUGEPAGED",

@@ -1,141 +1,288 @@
-"""The signals: which tracepoint carries each, which program reads it, and what is lost without it.
+"""The signals: what each is taken from, best first, what that means, and what is lost without it.
 
-Data, not code. A signal is there when the kernel's BTF has its tracepoint and its program loads; nothing
-looks at a version number.
+Data, not code. What this kernel offers is found by looking (tracer/capture/hooks.py), never by a version
+number, and the first way that is there is taken.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
+
+
+class Kind(StrEnum):
+    """How a program is attached; the cheapest first."""
+
+    RAW_TRACEPOINT = "raw_tracepoint"  # Documentation/trace/tracepoints.rst
+    FENTRY = "fentry"  # BPF trampolines: Documentation/bpf/prog_lsm.rst has their like
+    FEXIT = "fexit"
+    KPROBE = "kprobe"  # Documentation/trace/kprobes.rst
+    KRETPROBE = "kretprobe"
+
+    @property
+    def family(self) -> str:
+        """What a user can force (MEMCG_TRACER_HOOKS): entry and exit of a function belong together."""
+        return {Kind.FEXIT: Kind.FENTRY, Kind.KRETPROBE: Kind.KPROBE}.get(self, self).value
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A function of bpf/ at one place of the kernel.
+
+    `argument`: the type of the first argument there, where several forms exist and the function reads one.
+    """
+
+    kind: Kind
+    target: str
+    function: str
+    argument: str = ""
+
+    @property
+    def program(self) -> str:
+        """The BPF program that is made of it (the macros in bpf/kernel.h)."""
+        return self.function if self.kind is Kind.RAW_TRACEPOINT else f"{self.kind}_{self.function}"
+
+
+@dataclass(frozen=True)
+class Way:
+    """Hooks that together bring a signal. `approximate`: what is not exact about it, "" where all is."""
+
+    hooks: tuple[Hook, ...]
+    approximate: str = ""
+
+    @property
+    def family(self) -> str:
+        """The family of its hooks."""
+        return self.hooks[0].kind.family
+
+    def __str__(self) -> str:
+        return " + ".join(f"{hook.kind} {hook.target}" for hook in self.hooks)
 
 
 @dataclass(frozen=True)
 class Signal:
-    """A tracepoint that a program is attached to as a raw one (Documentation/trace/tracepoints.rst)."""
+    """One thing that the tracer is told of. `stream`: the ring that it feeds (a key of schema.WIRE)."""
 
-    stream: str  # ring (a key of schema.WIRE) that it feeds
-    tracepoint: str
+    name: str
+    stream: str
+    ways: tuple[Way, ...]
     meaning: str
     without: str  # what the user does not get where it is missing
-    required: bool = True
+    required: bool = False
     only_v1: bool = False
 
-    @property
-    def program(self) -> str:
-        """The BPF program in bpf/ that reads it: of the tracepoint's name, but reclaim's ends share one."""
-        ends_reclaim = self.stream == "reclaim" and self.tracepoint.endswith(("_end", "_sleep"))
-        return "reclaim_end" if ends_reclaim else self.tracepoint
 
+def _tracepoint(name: str, *, end: str = "", argument: str = "") -> tuple[Way, ...]:
+    """A raw tracepoint, whose program has its name; reclaim's have another at the end, and one program."""
+    begins = Hook(Kind.RAW_TRACEPOINT, name, name, argument)
+    ends = [Hook(Kind.RAW_TRACEPOINT, end, "reclaim_end")] if end else []
+    return (Way((begins, *ends)),)
+
+
+def _entry(function: str, *targets: str, argument: str, approximate: str = "") -> tuple[Way, ...]:
+    """The entry of the first of these targets that there is: by fentry, else by kprobe."""
+    return tuple(
+        Way((Hook(kind, target, function, argument),), approximate)
+        for kind in (Kind.FENTRY, Kind.KPROBE)
+        for target in targets
+    )
+
+
+def _both_ends(target: str, enter: str, leave: str, argument: str) -> tuple[Way, ...]:
+    """Entry and exit of a function."""
+    return tuple(
+        Way((Hook(begin, target, enter, argument), Hook(end, target, leave, argument)))
+        for begin, end in ((Kind.FENTRY, Kind.FEXIT), (Kind.KPROBE, Kind.KRETPROBE))
+    )
+
+
+_LAGS: Final = (
+    "totals are exact; what an interrupt changes is put to the next process that changes the same counter"
+)
 
 SIGNALS: Final = (
     Signal(
+        "memory by kind",
         "charge",
-        "mod_memcg_lruvec_state",
-        "every change of anon, file, shmem, slab, kernel stack and page-table memory, exact",
+        (
+            *_tracepoint("mod_memcg_lruvec_state"),
+            # It is given the node's counters instead of their lists on later kernels (seen on 7.3).
+            *_entry("enter_lruvec_state", "__mod_memcg_lruvec_state", argument="lruvec", approximate=_LAGS),
+            *_entry(
+                "enter_node_state",
+                "__mod_memcg_lruvec_state",
+                argument="mem_cgroup_per_node",
+                approximate=_LAGS,
+            ),
+            *_entry("enter_lruvec_state", "mod_memcg_lruvec_state", argument="lruvec", approximate=_LAGS),
+        ),
+        "every change of anon, file, shmem, slab, kernel stack and page-table memory",
         "no ledger: who charged what is not known",
+        required=True,
     ),
     Signal(
+        "kernel memory",
         "charge",
-        "mod_memcg_state",
-        "every change of socket, percpu, vmalloc, swap and all kernel memory, exact",
+        (
+            *_tracepoint("mod_memcg_state"),
+            *_entry(
+                "enter_memcg_state",
+                "__mod_memcg_state",
+                "mod_memcg_state",
+                argument="mem_cgroup",
+                approximate=_LAGS,
+            ),
+        ),
+        "every change of socket, percpu, vmalloc, swap and all kernel memory",
         "no ledger of kernel memory, sockets and swap",
+        required=True,
     ),
     Signal(
+        "cache added",
         "pagecache",
-        "mm_filemap_add_to_page_cache",
+        _tracepoint("mm_filemap_add_to_page_cache"),
         "every folio that enters the page cache",
         "cache growth is seen in samples only, without file or process",
+        required=True,
     ),
     Signal(
+        "cache deleted",
         "pagecache",
-        "mm_filemap_delete_from_page_cache",
+        _tracepoint("mm_filemap_delete_from_page_cache"),
         "every folio that leaves the page cache",
         "evictions are not known: neither how much nor by whom",
+        required=True,
     ),
     Signal(
+        "file fault",
         "pagecache",
-        "mm_filemap_fault",
+        (
+            *_tracepoint("mm_filemap_fault"),
+            *_entry("enter_filemap_fault", "filemap_fault", argument="vm_fault"),
+        ),
         "tells folios added for a page fault from those added for read(2)",
-        "faults on files are counted as reads or as other (the tracepoint came with 6.12)",
-        required=False,
+        "faults on files are counted as reads or as other",
     ),
     Signal(
+        "memcg reclaim",
         "reclaim",
-        "mm_vmscan_memcg_reclaim_begin",
-        "a cgroup at its limit begins to reclaim; the target is found by its page counter",
+        _tracepoint("mm_vmscan_memcg_reclaim_begin", end="mm_vmscan_memcg_reclaim_end"),
+        "a cgroup at its limit, or asked to, begins to reclaim; and ends, with the pages freed",
         "no reclaim attempts of cgroups",
+        required=True,
     ),
     Signal(
+        "reclaim target",
         "reclaim",
-        "mm_vmscan_memcg_reclaim_end",
-        "and ends, with the pages freed",
-        "no reclaim attempts of cgroups",
+        _entry("enter_memcg_reclaim", "try_to_free_mem_cgroup_pages", argument="mem_cgroup"),
+        "the cgroup that is reclaimed from, and whether somebody asked for it, from the kernel's own call",
+        "the target is found by its page counter, and who stands at no limit is taken to have been asked",
     ),
     Signal(
+        "soft-limit reclaim",
         "reclaim",
-        "mm_vmscan_memcg_softlimit_reclaim_begin",
-        "soft-limit reclaim (v1) begins",
+        _tracepoint("mm_vmscan_memcg_softlimit_reclaim_begin", end="mm_vmscan_memcg_softlimit_reclaim_end"),
+        "soft-limit reclaim (v1), begin and end",
         "no soft-limit reclaim",
-        required=False,
-    ),
-    Signal(
-        "reclaim",
-        "mm_vmscan_memcg_softlimit_reclaim_end",
-        "and ends",
-        "no soft-limit reclaim",
-        required=False,
-    ),
-    Signal(
-        "reclaim",
-        "mm_vmscan_direct_reclaim_begin",
-        "the machine is short: a task reclaims",
-        "no direct reclaim",
-    ),
-    Signal("reclaim", "mm_vmscan_direct_reclaim_end", "and ends, with the pages freed", "no direct reclaim"),
-    Signal(
-        "reclaim", "mm_vmscan_kswapd_wake", "background reclaim begins", "no kswapd activity", required=False
-    ),
-    Signal("reclaim", "mm_vmscan_kswapd_sleep", "and ends", "no kswapd activity", required=False),
-    Signal(
-        "reclaim",
-        "mm_vmscan_lru_shrink_inactive",
-        "pages scanned and freed by list, dirty, under writeback, referenced; the priority",
-        "reclaim attempts without what they scanned",
-    ),
-    Signal(
-        "reclaim",
-        "mm_shrink_slab_start",
-        "whose slab is shrunk: names the target of reclaim that no limit explains",
-        "the target of reclaim on request stays unknown",
-        required=False,
-    ),
-    Signal(
-        "reclaim",
-        "count_memcg_events",
-        "the kernel's own count of pages scanned and stolen, which memory.stat of v1 does not print",
-        "evictions cannot be checked against the kernel's count on v1",
-        required=False,
         only_v1=True,
     ),
-    Signal("oom", "mark_victim", "a task is chosen to be killed; trigger and limit owner", "no OOM kills"),
     Signal(
+        "direct reclaim",
+        "reclaim",
+        _tracepoint("mm_vmscan_direct_reclaim_begin", end="mm_vmscan_direct_reclaim_end"),
+        "the machine is short: a task reclaims; and ends, with the pages freed",
+        "no direct reclaim",
+        required=True,
+    ),
+    Signal(
+        "kswapd",
+        "reclaim",
+        _tracepoint("mm_vmscan_kswapd_wake", end="mm_vmscan_kswapd_sleep"),
+        "background reclaim, begin and end",
+        "no kswapd activity",
+    ),
+    Signal(
+        "lists shrunk",
+        "reclaim",
+        _tracepoint("mm_vmscan_lru_shrink_inactive"),
+        "pages scanned and freed by list, dirty, under writeback, referenced; the priority",
+        "reclaim attempts without what they scanned",
+        required=True,
+    ),
+    Signal(
+        "slab shrunk",
+        "reclaim",
+        _tracepoint("mm_shrink_slab_start"),
+        "whose slab is shrunk: names the target of reclaim that nothing else explains",
+        "the target of reclaim on request may stay unknown",
+    ),
+    Signal(
+        "reclaim counts",
+        "reclaim",
+        (
+            *_tracepoint("count_memcg_events"),
+            *_entry(
+                "enter_count_events", "__count_memcg_events", "count_memcg_events", argument="mem_cgroup"
+            ),
+        ),
+        "the kernel's own count of pages scanned and stolen, which memory.stat of v1 does not print",
+        "evictions cannot be checked against the kernel's count on v1",
+        only_v1=True,
+    ),
+    Signal(
+        "OOM kill",
+        "oom",
+        (
+            # Before "mm: update mark_victim tracepoints fields" (6.9) it was given but a process id.
+            *_tracepoint("mark_victim", argument="task_struct"),
+            *_entry("enter_mark_victim", "mark_oom_victim", argument="task_struct"),
+        ),
+        "a task is chosen to be killed",
+        "no OOM kills",
+        required=True,
+    ),
+    Signal(
+        "OOM decision",
+        "oom",
+        _both_ends("out_of_memory", "enter_oom", "leave_oom", "oom_control"),
+        "whose limit it was, what was asked for (gfp, order), and of how many pages, as the kernel had them",
+        "limit owner and gfp are inferred from page counters and the last reclaim; the order is not known",
+    ),
+    Signal(
+        "OOM candidates",
+        "candidate",
+        _both_ends("oom_badness", "enter_badness", "leave_badness", "task_struct"),
+        "the badness of each task that the kernel weighed",
+        "whom the kernel weighed is not known",
+    ),
+    Signal(
+        "cgroup made",
         "cgroup",
-        "cgroup_mkdir",
+        _tracepoint("cgroup_mkdir"),
         "a cgroup is made",
         "cgroups made during the trace have no name",
-        required=False,
     ),
-    Signal("cgroup", "cgroup_rmdir", "a cgroup is removed", "removal times are not known", required=False),
     Signal(
+        "cgroup removed",
+        "cgroup",
+        _tracepoint("cgroup_rmdir"),
+        "a cgroup is removed",
+        "removal times are not known",
+    ),
+    Signal(
+        "process name",
         "task",
-        "sched_process_exec",
+        _tracepoint("sched_process_exec"),
         "a process takes its program's name",
         "names may be the parent's",
-        required=False,
     ),
     Signal(
-        "task", "sched_process_exit", "a process ends", "reused process ids may be mixed up", required=False
+        "process end",
+        "task",
+        _tracepoint("sched_process_exit"),
+        "a process ends",
+        "reused process ids may be mixed up",
     ),
 )
 

@@ -1,0 +1,125 @@
+"""BCC itself: found, imported, and made to say what it has to say to us. The only importer of `bcc`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from tracer.errors import TracerError
+
+
+def find_bcc() -> ModuleType:
+    """Import BCC, from the distribution's folder where this Python does not see it.
+
+    PyPI has a package of the same name that is something else, so a `bcc` without `BPF` is passed over.
+    """
+    places = [
+        *Path("/usr/lib").glob("python3*/dist-packages"),
+        *Path("/usr/lib").glob("python3*/site-packages"),
+    ]
+    found_wrong = False
+    try:
+        module = importlib.import_module("bcc")
+    except ImportError:
+        pass
+    except Exception:  # whatever a package of another purpose may raise
+        found_wrong = True
+    else:
+        if hasattr(module, "BPF"):
+            return module
+        found_wrong = True
+    for place in places:
+        init = place / "bcc" / "__init__.py"
+        if init.is_file():
+            return _import_from(init)
+    hint = "install the distribution's: apt-get install python3-bpfcc (Fedora, RHEL: python3-bcc)"
+    if found_wrong:
+        raise TracerError(
+            f"the `bcc` that Python finds is PyPI's package, not the BPF Compiler Collection; {hint}"
+        )
+    raise TracerError(f"BCC, the BPF Compiler Collection, is not installed; {hint}")
+
+
+def _import_from(init: Path) -> ModuleType:
+    for name in [n for n in sys.modules if n == "bcc" or n.startswith("bcc.")]:
+        del sys.modules[name]
+    spec = importlib.util.spec_from_file_location("bcc", init, submodule_search_locations=[str(init.parent)])
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bcc"] = module
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, OSError) as error:
+        del sys.modules["bcc"]
+        raise TracerError(f"BCC is installed in {init.parent} but does not load: {error}") from None
+    return module
+
+
+def compile_unit(bcc: ModuleType, text: str, flags: list[str]) -> Any:
+    """BCC's object for one compilation unit. Raises TracerError; what LLVM calls fatal ends the process."""
+    with tempfile.TemporaryFile() as log:
+        try:
+            with _outlived(log), output_to(log):
+                return bcc.BPF(text=text.encode(), cflags=flags)
+        except (Exception, SystemExit) as error:
+            raise TracerError(refusal("BCC cannot compile the BPF programs", log, error)) from error
+
+
+@contextmanager
+def output_to(log: Any) -> Iterator[None]:
+    """BCC and LLVM write to descriptors 1 and 2 themselves; what they say belongs into our error."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = {fd: os.dup(fd) for fd in (1, 2)}
+    try:
+        for fd in saved:
+            os.dup2(log.fileno(), fd)
+        yield
+    finally:
+        for fd, copy in saved.items():
+            os.dup2(copy, fd)
+            os.close(copy)
+
+
+_SAY_LAST_WORDS: Final = """
+read -r _ && exit
+last=$(tail -n 1 "/proc/self/fd/$1" | tr -cd '[:print:]')
+echo "memcg-tracer: error: the process ended while BCC compiled the BPF programs: ${last:-it said nothing}"
+"""
+
+
+@contextmanager
+def _outlived(log: Any) -> Iterator[None]:
+    """LLVM ends the process by itself on what it calls fatal. Then a shell that waits says what is in the
+    log.
+    """
+    command = ["/bin/sh", "-c", _SAY_LAST_WORDS, "sh", str(log.fileno())]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=2, pass_fds=(log.fileno(),), start_new_session=True
+    ) as shell:
+        try:
+            yield
+        finally:
+            shell.communicate(b"\n")
+
+
+def refusal(what: str, log: Any, error: BaseException) -> str:
+    """One line for the user; the whole log is in the exception's cause, which --debug shows."""
+    log.seek(0)
+    text = log.read().decode(errors="replace")
+    error.add_note(text)
+    said = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in said if "error:" in line] or [str(error)]
+    if isinstance(error, SystemExit):
+        lines = said[-1:] or ["BCC gave up and said nothing"]
+    if os.geteuid() != 0:
+        return f"{what}: tracing needs root (run it with sudo)"
+    return f"{what}: {lines[0].strip()}; see memcg-tracer doctor"
