@@ -163,7 +163,7 @@ def test_frames_say_what_can_be_null(
         if pa.types.is_dictionary(field.type):
             assert isinstance(series.dtype, pd.CategoricalDtype)
         if pa.types.is_boolean(field.type):
-            assert series.dtype == bool
+            assert series.dtype == ("boolean" if field.nullable else bool)
         if pa.types.is_list(field.type) and filled:
             assert series.tolist() == [["f0", "g"], ["f1", "g"], ["f2", "g"]]
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pandas as pd
 import pyarrow as pa
 
 
+_NULLABLE: Final = {
+    pa.int64(): pd.Int64Dtype(),
+    pa.int32(): pd.Int32Dtype(),
+    pa.bool_(): pd.BooleanDtype(),
+}
+
+
 def to_frame(data: pa.Table) -> pd.DataFrame:
     """The table as a DataFrame, indexed by `time` (UTC) where it has one; rows of one time keep their order.
 
-    Integers that the schema says may be null are Int64/Int32 (NA is "not known"), others plain; dictionaries
-    are categoricals; lists are lists.
+    Integers that the schema says may be null are Int64/Int32 (NA is "not known"), truths boolean, others
+    plain; dictionaries are categoricals; lists are lists.
     """
     columns = {field.name: _series(data.column(field.name), field) for field in data.schema}
     frame = pd.DataFrame(columns, copy=False)
@@ -24,7 +31,6 @@ def to_frame(data: pa.Table) -> pd.DataFrame:
 def _series(column: pa.ChunkedArray, field: pa.Field) -> pd.Series[Any]:
     if pa.types.is_list(field.type):
         return pd.Series(column.to_pylist(), dtype=object)
-    if pa.types.is_integer(field.type) and field.nullable:
-        nullable = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype()}
-        return cast("pd.Series[Any]", column.to_pandas(types_mapper=nullable.get))
+    if field.nullable and field.type in _NULLABLE:
+        return cast("pd.Series[Any]", column.to_pandas(types_mapper=_NULLABLE.get))
     return cast("pd.Series[Any]", column.to_pandas())
