@@ -11,11 +11,12 @@ VENV := .venv
 TRACER := $(VENV)/bin/memcg-tracer
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup setup-test packages packages-test demo test lint bench pictures clean
+.PHONY: help setup setup-test packages packages-test packages-vm demo test test-vm lint bench pictures clean
 
 help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
 	echo 'make test      run every test that this machine can run (ARGS=... goes to pytest)'
+	echo 'make test-vm   run kernel tests on other kernels, in emulated machines (KERNELS="6.12 7.3": on these)'
 	echo 'make lint      ruff, mypy, clang-format'
 	echo 'make bench     measure what tracing and reading cost here'
 	echo 'make pictures  draw the pictures of the README again, from the recorded example'
@@ -71,6 +72,11 @@ packages-test: packages
 		} || true
 	fi
 
+# Without them, tests/vm says what it misses.
+packages-vm: packages
+	@{ $(call install_missing,qemu-system-x86 busybox-static kmod e2fsprogs zstd)
+	} || true
+
 # The venv. BCC comes from the distribution's folder by our own loader, whatever interpreter this is.
 
 $(VENV)/.installed: pyproject.toml | packages
@@ -114,6 +120,9 @@ demo: setup
 
 test: setup-test
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+test-vm: packages-vm setup
+	@PYTHONPATH=tests $(VENV)/bin/python -m vm $(KERNELS)
 
 bench: setup
 	@PYTHONPATH=tests $(VENV)/bin/python tests/bench/measure.py

@@ -32,6 +32,7 @@ def test_a_kernel_that_refuses_a_program_is_quoted(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.kernel
+@pytest.mark.vm
 def test_every_program_loads_on_this_kernel() -> None:
     bcc, programs = doctor.examine(may_load=True)
     assert bcc.state is State.OK

@@ -181,6 +181,7 @@ def test_descendants_come_after_their_parents(tree: Hierarchy) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.vm
 def test_an_id_leads_back_to_its_directory(memcg: Path) -> None:
     hierarchy = cgroupfs.memory_hierarchy()
     child = memcg / "child"

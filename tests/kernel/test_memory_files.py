@@ -239,6 +239,7 @@ def opened(memcg: Path) -> Iterator[MemcgFiles]:
 
 
 @pytest.mark.kernel
+@pytest.mark.vm
 def test_known_amounts_are_read_to_the_page(
     memcg: Path, opened: MemcgFiles, disk_dir: Path, start_workload: StartWorkload
 ) -> None:

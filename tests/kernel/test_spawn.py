@@ -134,6 +134,7 @@ def test_a_cgroup_that_is_gone(tmp_path: Path) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.vm
 def test_the_cgroup_is_charged_nothing_before_the_command_runs(memcg: Path) -> None:
     usage = memcg / "memory.usage_in_bytes"
     usage = usage if usage.exists() else memcg / "memory.current"

@@ -1,0 +1,153 @@
+"""The kernel tests on other kernels: `make test-vm`. See docs/kernels.md."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from vm import report
+from vm.debian import SUITES
+from vm.errors import NotRunError
+from vm.initrd import BUSYBOX
+from vm.kernels import Kernel, arm64_btf, cache, prepare
+from vm.machine import CHECKOUT, Machine
+
+AT_ONCE: Final = 2
+FACTOR: Final = 8  # how much slower than a real machine a test may find a guest
+TIMEOUT_S: Final = 900  # of one guest's tests
+ARM64_SERIES: Final = "7.3"
+_POLL_S: Final = 0.2
+
+
+@dataclass(frozen=True)
+class Boot:
+    """A kernel to boot, with the memory controller on cgroup `version`."""
+
+    kernel: Kernel
+    version: int
+
+    @property
+    def title(self) -> str:
+        """As it is called in the report."""
+        return f"{self.kernel.release}, cgroup v{self.version}"
+
+    @property
+    def results(self) -> Path:
+        """The folder where the guest leaves what it says."""
+        return cache() / "results" / f"{self.kernel.series}-v{self.version}"
+
+    def start(self, tests: list[str], arm64: bytes | None) -> Machine:
+        """Boot it; `arm64` is the BTF of a kernel that the programs are to be compiled for, as well."""
+        files = {"arm64.btf": arm64} if arm64 is not None else {}
+        return Machine(
+            self.kernel,
+            self.results,
+            cgroup_version=self.version,
+            tests=tests,
+            factor=FACTOR,
+            timeout_s=TIMEOUT_S,
+            files=files,
+        )
+
+
+def main() -> int:
+    """Exit status 0 if all that was asked for was run, and passed."""
+    parser = argparse.ArgumentParser(prog="make test-vm", description=__doc__)
+    parser.add_argument("series", nargs="*", metavar="KERNEL", help=f"of {', '.join(SUITES)}; default: all")
+    asked = parser.parse_args().series or list(SUITES)
+    if unknown := sorted(set(asked) - set(SUITES)):
+        parser.error(f"no kernel {', '.join(unknown)}: choose from {', '.join(SUITES)}")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    begin = time.monotonic()
+    try:
+        require_machine()
+        tests = files_with_tests()
+    except NotRunError as error:
+        print(f"make test-vm: not run: {error}", file=sys.stderr)
+        return 1
+    boots, not_run = make_ready(asked)
+    try:
+        arm64 = arm64_btf(ARM64_SERIES).read_bytes()
+    except NotRunError as error:
+        arm64 = None
+        not_run.append(f"arm64: {error}")
+    passed = run(boots, tests, arm64) and not not_run
+    for why in not_run:
+        print(f"NOT RUN  {why}")
+    took_min = (time.monotonic() - begin) / 60
+    print(f"{'passed' if passed else 'FAILED'} in {took_min:.1f} min; see {cache()}/results")
+    return 0 if passed else 1
+
+
+def require_machine() -> None:
+    """NotRunError where no guest can be started here."""
+    if platform.machine() != "x86_64":
+        raise NotRunError(f"guests run this machine's x86-64 programs, and this is {platform.machine()}")
+    for program, package in (("qemu-system-x86_64", "qemu-system-x86"), (str(BUSYBOX), "busybox-static")):
+        if shutil.which(program) is None:
+            raise NotRunError(f"no {program} here: apt-get install {package}")
+
+
+def files_with_tests() -> list[str]:
+    """The files that have tests with the marker `vm`: importing the others would take a guest minutes."""
+    collect = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-m", "vm", "-p", "no:cacheprovider"]
+    collected = subprocess.run(collect, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    if collected.returncode:
+        raise NotRunError(f"pytest cannot collect the tests: {collected.stdout.strip().splitlines()[-1:]}")
+    return [line.partition(": ")[0] for line in collected.stdout.splitlines() if ".py: " in line]
+
+
+def make_ready(asked: Sequence[str]) -> tuple[list[Boot], list[str]]:
+    """What to boot, and why some of it cannot be."""
+    boots, not_run = [], []
+    for series in asked:
+        try:
+            kernel = prepare(series)
+        except NotRunError as error:
+            not_run.append(f"{series}: {error}")
+            continue
+        boots += [Boot(kernel, version) for version in ((2, 1) if kernel.has_v1 else (2,))]
+        if not kernel.has_v1:
+            print(f"{kernel.release} is built without the memory controller of cgroup v1", file=sys.stderr)
+    return boots, not_run
+
+
+def run(boots: Sequence[Boot], tests: list[str], arm64: bytes | None) -> bool:
+    """Boot them, AT_ONCE at a time, and print the report of each once it has ended; the first compiles for
+    arm64. Whether there was any, and all passed.
+    """
+    waiting, reports = deque(boots), []
+    running: dict[Boot, tuple[Machine, float]] = {}
+    with ExitStack() as machines:
+        while waiting or running:
+            while waiting and len(running) < AT_ONCE:
+                boot = waiting.popleft()
+                print(f"booting {boot.title}", file=sys.stderr)
+                machine = boot.start(tests, arm64 if boot is boots[0] else None)
+                running[boot] = machines.enter_context(machine), time.monotonic()
+            time.sleep(_POLL_S)
+            for boot, (machine, begin) in list(running.items()):
+                if machine.has_ended():
+                    machine.stop()
+                    del running[boot]
+                    reports.append(report.guest(boot.title, boot.results, time.monotonic() - begin))
+                    print(reports[-1], flush=True)
+    if boots and arm64 is not None:
+        reports.append(report.arm64(boots[0].results))
+        print(reports[-1])
+    return bool(reports) and all(found.passed for found in reports)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+#!/bin/bash
+# The guest's first process on the host's root: sets the machine up as a distribution would, runs the kernel tests, and
+# leaves what they said in $VM_RESULTS. Every file that it or a test writes is on the guest's own disk.
+exec </dev/null >>"$VM_RESULTS/guest.log" 2>&1
+
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mkdir -p /dev/shm /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t devpts devpts /dev/pts
+for link in fd: stdin:/0 stdout:/1 stderr:/2; do
+	ln -sfn "/proc/self/fd${link#*:}" "/dev/${link%:*}"
+done
+mount -t securityfs securityfs /sys/kernel/security
+mount -t debugfs debugfs /sys/kernel/debug
+mount -t tracefs tracefs /sys/kernel/tracing
+mount -t bpf bpf /sys/fs/bpf
+busybox ip link set lo up
+busybox hostname guest
+
+if [ "$VM_CGROUP" = 1 ]; then
+	mount -t tmpfs tmpfs /sys/fs/cgroup
+	mkdir /sys/fs/cgroup/memory /sys/fs/cgroup/unified
+	mount -t cgroup -o memory cgroup /sys/fs/cgroup/memory
+	mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
+else
+	mount -t cgroup2 cgroup2 /sys/fs/cgroup
+	echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+fi
+
+mkdir /run/disk/home
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export HOME=/run/disk/home TERM=dumb LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
+export MEMCG_TRACER_KERNEL_TESTS=1
+
+cd "$VM_CHECKOUT"
+python=$VM_CHECKOUT/.venv/bin/python
+uname -r >"$VM_RESULTS/release"
+"$python" -m tracer doctor --json >"$VM_RESULTS/doctor.json"
+# In a session of its own, as tests send signals to process groups. The time limit ends a guest that nobody waits for.
+mapfile -t tests <"$VM_RESULTS/tests"
+setsid --wait timeout -k 10 "$VM_TIMEOUT_S" "$python" -m pytest -p no:cacheprovider -m vm --junitxml=/run/disk/junit.xml --durations=0 \
+	"${tests[@]}" >"$VM_RESULTS/pytest.log"
+status=$?
+cp /run/disk/junit.xml "$VM_RESULTS/"
+if [ -e "$VM_RESULTS/arm64.btf" ]; then
+	"$python" tests/vm/compile_arm64.py "$VM_RESULTS/arm64.btf" >"$VM_RESULTS/arm64.log" 2>&1
+	echo $? >"$VM_RESULTS/arm64.status"
+fi
+dmesg >"$VM_RESULTS/dmesg"
+echo $status >"$VM_RESULTS/status"
+sync
+busybox poweroff -f

@@ -1,0 +1,29 @@
+#!/bin/busybox sh
+# The guest's first process: mounts the host's root, read-only, and the two folders beside it, then runs guest.sh there.
+# When this ends, the kernel panics and so the machine stops: a guest cannot hang here.
+b=/bin/busybox
+. /variables
+$b mount -t devtmpfs devtmpfs /dev
+$b mount -t proc proc /proc
+for module in /modules/*; do
+	$b insmod "$module" || echo "guest: cannot load $module"
+done
+
+options=trans=virtio,version=9p2000.L,msize=512000
+$b mount -t 9p -o ro,cache=loose,$options root /root || exit
+
+# What guests write to everywhere is on the guest's disk, or in its memory. The checkout and the results may lie below.
+$b mount -t tmpfs -o mode=755 tmpfs /root/run || exit
+$b mkdir /root/run/disk
+$b mount -t ext4 /dev/vda /root/run/disk || exit
+for folder in /tmp /var/tmp; do
+	$b mkdir -p -m 1777 /root/run/disk$folder
+	$b mount -o bind /root/run/disk$folder /root$folder || exit
+done
+$b mkdir -p "/root$VM_CHECKOUT" "/root$VM_RESULTS" 2>/dev/null
+$b mount -t 9p -o ro,cache=loose,$options checkout "/root$VM_CHECKOUT" || exit
+$b mount -t 9p -o rw,cache=mmap,$options results "/root$VM_RESULTS" || exit
+
+$b umount /proc
+$b mount -o move /dev /root/dev
+exec $b switch_root /root /bin/bash "$VM_CHECKOUT/tests/vm/guest.sh"

@@ -1,0 +1,120 @@
+"""A virtual machine in software emulation, with this machine's files as its root.
+
+9p and q35 because they hold up under emulation; virtiofs and microvm were seen to corrupt memory and to hang.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from vm.errors import NotRunError
+from vm.initrd import initrd
+from vm.kernels import Kernel
+
+CHECKOUT: Final = Path(__file__).parents[2]
+
+_MEMORY_MIB: Final = 3072
+_DISK_BYTES: Final = 4 << 30  # sparse
+_STOPS_WITHIN_S: Final = 60.0  # after the guest's own time limit
+_KERNEL_OPTIONS: Final = (
+    "console=ttyS0 quiet panic=-1 oops=panic reboot=t mitigations=off nokaslr nowatchdog random.trust_cpu=on "
+    "init_on_alloc=1"  # without it, memory of 9p was seen corrupted under emulation
+)
+
+
+class Machine:
+    """Boots at once, runs guest.sh, and stops. What it says goes to `results`, which is emptied before.
+
+    `tests`: files for pytest. `factor`: how much slower than a real machine it is. `files`: what to put
+    into `results` for it. What still runs when the context is left is killed.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        results: Path,
+        *,
+        cgroup_version: int,
+        tests: list[str],
+        factor: int,
+        timeout_s: int,
+        files: Mapping[str, bytes],
+    ) -> None:
+        self.results = results
+        self.deadline = time.monotonic() + timeout_s + _STOPS_WITHIN_S
+        shutil.rmtree(results, ignore_errors=True)
+        results.mkdir(parents=True)
+        for name, content in {**files, "tests": "\n".join(tests).encode()}.items():
+            (results / name).write_bytes(content)
+        self._scratch = tempfile.TemporaryDirectory(prefix="guest-", dir=results.parent)
+        variables = {
+            "VM_CHECKOUT": str(CHECKOUT),
+            "VM_RESULTS": str(results),
+            "VM_CGROUP": str(cgroup_version),
+            "VM_TIMEOUT_S": str(timeout_s),
+            "MEMCG_TRACER_SLOWDOWN": str(factor),
+        }
+        scratch = Path(self._scratch.name)
+        (scratch / "initrd").write_bytes(initrd(kernel.modules, variables))
+        _make_disk(scratch / "disk")
+        with (results / "qemu.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                _command(kernel, scratch, results), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _where: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Kill it if it still runs."""
+        self._process.kill()
+        self._process.wait()
+        self._scratch.cleanup()
+
+    def has_ended(self) -> bool:
+        """Whether it stopped, or took too long."""
+        return self._process.poll() is not None or time.monotonic() > self.deadline
+
+
+def _make_disk(file: Path) -> None:
+    with file.open("wb") as disk:
+        disk.truncate(_DISK_BYTES)
+    make = shutil.which("mkfs.ext4", path="/usr/sbin:/sbin:/usr/bin")
+    if make is None:
+        raise NotRunError("no mkfs.ext4 here: apt-get install e2fsprogs")
+    subprocess.run([make, "-qF", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", file], check=True)
+
+
+def _command(kernel: Kernel, scratch: Path, results: Path) -> list[str]:
+    command = ["qemu-system-x86_64", "-machine", "q35,usb=off", "-cpu", "max", "-smp", "2"]
+    command += ["-m", f"{_MEMORY_MIB}M", "-accel", "tcg,thread=multi,tb-size=512", "-no-reboot"]
+    command += ["-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"]
+    command += ["-kernel", str(kernel.vmlinux), "-initrd", str(scratch / "initrd")]
+    command += ["-append", _KERNEL_OPTIONS, "-serial", f"file:{_escaped(results)}/console"]
+    command += ["-drive", f"file={_escaped(scratch)}/disk,format=raw,if=none,id=disk,cache=unsafe"]
+    command += ["-device", "virtio-blk-pci,drive=disk"]
+    for tag, folder, access in (
+        ("root", Path("/"), ",readonly=on"),
+        ("checkout", CHECKOUT, ",readonly=on"),
+        ("results", results, ""),
+    ):
+        options = f"local,id={tag},path={_escaped(folder)},security_model=none,multidevs=remap{access}"
+        command += ["-fsdev", options, "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+    return command
+
+
+def _escaped(path: Path) -> str:
+    """QEMU separates options by commas, and takes two for one."""
+    return str(path).replace(",", ",,")

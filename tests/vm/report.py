@@ -1,0 +1,88 @@
+"""What a guest's results say, in lines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree
+
+_LAST_LINES: Final = 15
+
+
+@dataclass(frozen=True)
+class Test:
+    """One test: `outcome` is passed, failed or skipped, `message` why it is not passed."""
+
+    name: str
+    outcome: str
+    message: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """A heading with what is to be said below it, and whether all is well."""
+
+    passed: bool
+    title: str
+    details: list[str]
+
+    def __str__(self) -> str:
+        heading = f"{'PASS' if self.passed else 'FAIL'}  {self.title}"
+        return "\n".join([heading, *(f"      {detail}" for detail in self.details)])
+
+
+def guest(title: str, results: Path, seconds: float) -> Report:
+    """Of the tests in one guest: what is not passed, and what doctor says of the signals.
+
+    Only status 0 of pytest is a success, which it does not give where no test was run.
+    """
+    junit, status = results / "junit.xml", _read(results / "status").strip()
+    tests = [_test(case) for case in ElementTree.parse(junit).iter("testcase")] if junit.exists() else []
+    counts = {kind: sum(test.outcome == kind for test in tests) for kind in ("passed", "failed", "skipped")}
+    details = [f"{test.outcome}  {test.name}: {test.message}" for test in tests if test.outcome != "passed"]
+    if not status:
+        details += ["the guest died, or was out of time", *_last_lines(results / "console")]
+    elif status != "0" and not counts["failed"]:
+        details += [f"pytest ended with status {status}", *_last_lines(results / "pytest.log")]
+    said = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    details += signals(_read(results / "doctor.json"))
+    return Report(status == "0", f"{title}: {said}, in {seconds:.0f} s", details)
+
+
+def arm64(results: Path) -> Report:
+    """Of compiling the programs for arm64, which was done in a guest."""
+    lines = _read(results / "arm64.log").splitlines() or ["not tried: the guest died before"]
+    passed = _read(results / "arm64.status").strip() == "0"
+    return Report(passed, "the programs compile for arm64", lines[-_LAST_LINES:])
+
+
+def _read(file: Path) -> str:
+    """The text of a file; "" where the guest did not come to write it."""
+    return file.read_text(errors="replace") if file.exists() else ""
+
+
+def _last_lines(file: Path) -> list[str]:
+    return [f"see {file}", *_read(file).splitlines()[-_LAST_LINES:]]
+
+
+def signals(doctor: str) -> list[str]:
+    """The hook that each signal took, by what `memcg-tracer doctor --json` printed."""
+    try:
+        found = json.loads(doctor)["signals"]
+    except (ValueError, KeyError):
+        return ["signals: doctor did not say"]
+    width = max(len(signal["name"]) for signal in found)
+    return [f"signal  {s['name']:{width}}  {s['meaning']:11}  {s['hook'] or s['detail']}" for s in found]
+
+
+def _test(case: ElementTree.Element) -> Test:
+    name, seconds = f"{case.get('classname')}::{case.get('name')}", float(case.get("time", 0))
+    for kind, outcome in (("failure", "failed"), ("error", "failed"), ("skipped", "skipped")):
+        found = case.find(kind)
+        if found is not None:
+            message = (found.get("message") or "").splitlines()
+            return Test(name, outcome, message[0] if message else "", seconds)
+    return Test(name, "passed", "", seconds)

@@ -1,0 +1,66 @@
+"""What counts as passed: nothing that was not run, and no guest that died."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from vm import report
+
+JUNIT = """\
+<testsuites><testsuite>
+<testcase classname="tests.a" name="good" time="1.5" />
+<testcase classname="tests.a" name="elsewhere" time="0"><skipped message="needs a pony" /></testcase>
+{more}
+</testsuite></testsuites>
+"""
+FAILED = '<testcase classname="tests.a" name="bad"><failure message="1 != 2&#10;more">x</failure></testcase>'
+SIGNAL = {"name": "OOM kill", "hook": "raw_tracepoint mark_victim", "meaning": "exact", "detail": ""}
+
+
+def results(folder: Path, status: int, more: str = "") -> Path:
+    (folder / "status").write_text(f"{status}\n")
+    (folder / "junit.xml").write_text(JUNIT.format(more=more))
+    (folder / "doctor.json").write_text(json.dumps({"signals": [SIGNAL]}))
+    return folder
+
+
+def test_a_guest_that_passed_names_skips_and_hooks(tmp_path: Path) -> None:
+    found = report.guest("6.12, cgroup v2", results(tmp_path, 0), 61.2)
+    assert found.passed
+    title, skip, signal = str(found).splitlines()
+    assert title == "PASS  6.12, cgroup v2: 1 passed, 0 failed, 1 skipped, in 61 s"
+    assert skip.split() == ["skipped", "tests.a::elsewhere:", "needs", "a", "pony"]
+    assert signal.split() == ["signal", "OOM", "kill", "exact", "raw_tracepoint", "mark_victim"]
+
+
+def test_a_failure_is_named(tmp_path: Path) -> None:
+    found = report.guest("6.12", results(tmp_path, 1, FAILED), 1)
+    assert not found.passed
+    assert "      failed  tests.a::bad: 1 != 2" in str(found).splitlines()
+
+
+def test_without_tests_it_is_no_pass(tmp_path: Path) -> None:
+    (tmp_path / "status").write_text("5\n")
+    (tmp_path / "pytest.log").write_text("no tests ran in 2 s\n")
+    found = report.guest("6.12", tmp_path, 1)
+    assert not found.passed
+    assert {"pytest ended with status 5", "no tests ran in 2 s"} <= set(found.details)
+
+
+def test_a_guest_that_died_is_no_pass_and_its_console_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "console").write_text("Kernel panic - not syncing\n")
+    found = report.guest("6.12", tmp_path, 1)
+    assert not found.passed
+    assert "Kernel panic - not syncing" in found.details
+    assert not report.arm64(tmp_path).passed
+
+
+def test_arm64(tmp_path: Path) -> None:
+    (tmp_path / "arm64.log").write_text("hooked by kprobe: 38 programs\n")
+    (tmp_path / "arm64.status").write_text("0\n")
+    assert report.arm64(tmp_path) == report.Report(
+        True, "the programs compile for arm64", ["hooked by kprobe: 38 programs"]
+    )
+    (tmp_path / "arm64.status").write_text("1\n")
+    assert not report.arm64(tmp_path).passed
