@@ -23,7 +23,7 @@ INTERPRETER_BYTES = 16 << 20
 
 
 class Family(NamedTuple):
-    """A cgroup with a limit, and two below it in which the processes are: on v2 they may be only in leaves."""
+    """A cgroup with a limit, and two below it for the processes: on v2 they may be only in leaves."""
 
     parent: Path
     small: Path

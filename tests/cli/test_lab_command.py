@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import tracer
 from tracer.cli import lab
 from tracer.errors import TracerError
-from tracer.kernel.cgroupfs import memory_hierarchy
+from tracer.kernel.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.lab import run as lab_run
 from tracer.lab.checks import Check
 from tracer.lab.experiments import EXPERIMENTS
@@ -64,6 +64,15 @@ def test_an_unknown_experiment_is_a_usage_error() -> None:
     assert CliRunner().invoke(lab.command, ["cold-fusion"]).exit_code == 2
 
 
+def test_what_v1_does_not_have_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(lab_run, "memory_hierarchy", lambda: Hierarchy(1, tmp_path, "/"))
+    with pytest.raises(TracerError, match=r"group-kill needs memory\.oom\.group, .* on v2") as caught:
+        lab_run.run(EXPERIMENTS["group-kill"], tmp_path / "trace", False)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 class FakeRecord:
     """Stands in for the recording process."""
 
@@ -106,8 +115,12 @@ def test_a_recording_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.mark.kernel
+@pytest.mark.vm
 @pytest.mark.parametrize("name", list(EXPERIMENTS))
 def test_the_experiment_is_explained_on_this_kernel(disk_dir: Path, name: str) -> None:
+    needed = EXPERIMENTS[name].needs_v2
+    if needed is not None and memory_hierarchy().version == 1:
+        pytest.skip(f"needs cgroup v2: v1 has no {needed}")
     command = [sys.executable, "-m", "tracer", "lab", name, "-o", str(disk_dir / "trace"), "--json"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -20,6 +20,7 @@ from tracer.analysis.report import (
     Sizing,
     Trigger,
     Verdict,
+    Victim,
 )
 from tracer.lab import checks
 from tracer.lab.checks import Evidence
@@ -32,6 +33,9 @@ LIMIT = 100 * MIB
 EVICTED = 113 * MIB
 BEGIN = pd.Timestamp("2025-11-24 23:40:00", tz="UTC")
 KILL = BEGIN + pd.Timedelta(seconds=2)
+
+
+VICTIM = Victim(8, "python3", None, 61 * MIB, 0, 0, 0, 0, 0, False)
 
 
 def report() -> OomReport:
@@ -145,6 +149,52 @@ def owner(**changes: Any) -> OomReport:
 def test_each_check_fails_on_what_it_is_there_for(check: Any, changed: OomReport) -> None:
     found = check(evidence(changed))
     assert not found.passed, found
+
+
+def killed(trigger: str = "small", victim: str = "big", **changes: Any) -> OomReport:
+    asked = replace(report().trigger, cgroup=f"/memcg-tracer-1-lab/{trigger}")
+    died = replace(VICTIM, cgroup=f"/memcg-tracer-1-lab/{victim}")
+    owner = replace(report().limit_owner, **{"is_ancestor": True} | changes)
+    return replace(report(), trigger=asked, victims=(died,), limit_owner=owner)
+
+
+@pytest.mark.parametrize(
+    ("changed", "passed"),
+    [
+        (killed(), True),
+        (killed(trigger="big"), False),
+        (killed(victim="small"), False),
+        (killed(is_ancestor=False), False),
+        (killed(cgroup=None), False),
+        (replace(killed(), victims=killed().victims * 2), False),
+    ],
+)
+def test_three_cgroups(changed: OomReport, passed: bool) -> None:
+    assert checks.three_cgroups("small", "big")(evidence(changed)).passed is passed
+
+
+def together(*sizes_bytes: int | None, **changes: Any) -> OomReport:
+    victims = [replace(VICTIM, pid=7 + n, anon_rss_bytes=size) for n, size in enumerate(sizes_bytes)]
+    return replace(report(), victims=tuple(replace(one, **{"group_kill": True} | changes) for one in victims))
+
+
+@pytest.mark.parametrize(
+    ("changed", "passed"),
+    [
+        (together(60 * MIB, 21 * MIB, 9 * MIB), True),
+        (together(60 * MIB, 9 * MIB, 21 * MIB), True),
+        (together(60 * MIB, 21 * MIB), False),
+        (together(60 * MIB, 21 * MIB, 9 * MIB, 9 * MIB), False),
+        (together(60 * MIB, 6 * MIB, 9 * MIB), False),
+        (together(60 * MIB, 21 * MIB, None), False),
+        (together(60 * MIB, 41 * MIB, 9 * MIB), False),
+        (together(60 * MIB, 21 * MIB, 9 * MIB, group_kill=False), False),
+        (report(), False),
+    ],
+)
+def test_killed_together(changed: OomReport, passed: bool) -> None:
+    """Who asked has the pid 7, and may be of any size."""
+    assert checks.killed_together((7 * MIB, 19 * MIB))(evidence(changed)).passed is passed
 
 
 def test_no_sample_at_the_kill_is_not_an_equality_of_unknowns() -> None:

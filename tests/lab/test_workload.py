@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tracer.kernel.cgroupfs import memory_hierarchy, own_path
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -59,6 +63,39 @@ def test_threads_live_at_the_barrier_and_do_not_keep_it_from_ending() -> None:
     assert len(list(Path(f"/proc/{workload.pid}/task").iterdir())) == 8
     workload.communicate("\n")
     assert workload.returncode == 0
+
+
+def cgroup_of(pid: int) -> str:
+    text = Path(f"/proc/{pid}/cgroup").read_text("ascii")
+    return own_path(memory_hierarchy(), text)
+
+
+@pytest.mark.kernel
+def test_a_child_is_in_its_cgroup_and_ends_with_us(memcg: Path, start_workload: Callable[..., Any]) -> None:
+    steps = ("cgroups", "small", "big", "then", "child", "big", "5000000", "then", "anon", "1")
+    workload = start_workload(memcg, *steps)
+    for barrier in ("start", "done cgroups", "done child", "done anon"):
+        assert workload.advance() == barrier
+    path = memory_hierarchy().path(memcg)
+    (child,) = (int(pid) for pid in (memcg / "big" / "cgroup.procs").read_text("ascii").split())
+    assert child != workload.process.pid
+    assert cgroup_of(child) == f"{path}/big"
+    assert cgroup_of(workload.process.pid) == f"{path}/small"
+    status = Path(f"/proc/{child}/status").read_text("ascii")
+    anon_kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
+    assert anon_kib >= 5_000_000 // 1024
+    assert sorted(one.name for one in memcg.iterdir() if one.is_dir()) == ["big", "small"]
+    workload.process.kill()
+    workload.process.communicate()  # to the end of stdout, which the child has, too
+
+
+@pytest.mark.kernel
+def test_a_group_of_its_own(memcg: Path, start_workload: Callable[..., Any]) -> None:
+    if memory_hierarchy().version == 1:
+        pytest.skip("needs cgroup v2: v1 has no memory.oom.group")
+    workload = start_workload(memcg, "oom_group")
+    assert (workload.advance(), workload.advance()) == ("start", "done oom_group")
+    assert (memcg / "memory.oom.group").read_text("ascii") == "1\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["dance"], ["anon", "1", "then"], ["--loud"], ["--pause-ms"]])

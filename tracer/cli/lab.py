@@ -62,7 +62,7 @@ def _show_experiments(as_json: bool) -> None:
         click.echo(json.dumps([_description(experiment) for experiment in EXPERIMENTS.values()], indent=2))
         return
     for experiment in EXPERIMENTS.values():
-        click.echo(f"{experiment.name:<10}  {experiment.cause:<11}  {experiment.summary}")
+        click.echo(f"{experiment.name:<12}  {experiment.cause:<11}  {experiment.summary}")
 
 
 def _show_outcome(outcome: Outcome) -> None:
@@ -81,6 +81,7 @@ def _description(experiment: Experiment) -> dict[str, object]:
         "name": experiment.name,
         "cause": experiment.cause,
         "limit_bytes": experiment.limit_bytes,
+        "needs_v2": experiment.needs_v2,
         "summary": experiment.summary,
     }
 

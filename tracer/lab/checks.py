@@ -5,7 +5,7 @@ Each check is a function from `Evidence` to a `Check` that carries its numbers, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -16,6 +16,7 @@ from tracer.analysis.trace import AnalysedTrace
 from tracer.units import duration, size
 
 _CHARGE_BATCH_PAGES = 64
+_INTERPRETER_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,40 @@ def little_was_evicted(evidence: Evidence) -> Check:
     evicted = evidence.report.cushion.evicted_bytes
     passed = evicted is not None and evicted <= 0.1 * evidence.limit_bytes
     return Check("there was no cushion of cache", passed, f"{size(evicted)} evicted")
+
+
+def three_cgroups(trigger: str, victim: str) -> Callable[[Evidence], Check]:
+    """Who asked and who died were in these cgroups below the limit's owner, and each is named."""
+
+    def check(evidence: Evidence) -> Check:
+        report = evidence.report
+        owner, died = report.limit_owner, [one.cgroup for one in report.victims]
+        expected = (f"{owner.cgroup}/{trigger}", [f"{owner.cgroup}/{victim}"])
+        passed = owner.is_ancestor is True and (report.trigger.cgroup, died) == expected
+        detail = f"{report.trigger.cgroup} asked, in {', '.join(map(str, died))} was killed"
+        return Check("trigger, victim and limit in three cgroups", passed, f"{detail}, limit: {owner.cgroup}")
+
+    return check
+
+
+def killed_together(others_bytes: Sequence[int]) -> Callable[[Evidence], Check]:
+    """One decision killed who asked and one process of each of these sizes, and no other."""
+
+    def check(evidence: Evidence) -> Check:
+        victims = evidence.report.victims
+        others = sorted(one.anon_rss_bytes or 0 for one in victims if one.pid != evidence.report.trigger.pid)
+        passed = (
+            len(victims) == len(others) + 1 == len(others_bytes) + 1
+            and all(one.group_kill for one in victims)
+            and all(
+                least <= found <= least + _INTERPRETER_BYTES
+                for least, found in zip(sorted(others_bytes), others, strict=True)
+            )
+        )
+        sizes = ", ".join(f"{one.comm} (pid {one.pid}) {size(one.anon_rss_bytes)}" for one in victims)
+        return Check("all were killed by one decision", passed, sizes)
+
+    return check
 
 
 def _timeline(evidence: Evidence) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from pathlib import Path
 import tracer
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError
+from tracer.kernel.cgroupfs import memory_hierarchy
 from tracer.lab.checks import Check, Evidence, only_kill
 from tracer.lab.experiments import Experiment
 from tracer.lab.scratch import scratch_directory
@@ -33,8 +34,13 @@ def run(experiment: Experiment, output: Path | None, force: bool) -> Outcome:
     """Record the experiment into `output` (None: where `record` puts it by itself) and check the explanation.
 
     The recording is a process of its own, the same command that a user would type; its progress goes to our
-    stderr. Raises TracerError when nothing could be recorded.
+    stderr. Raises TracerError when nothing could be recorded, or where the experiment cannot be made.
     """
+    if experiment.needs_v2 is not None and memory_hierarchy().version == 1:
+        raise TracerError(
+            f"{experiment.name} needs {experiment.needs_v2}, which cgroup v1 does not have: "
+            "run it where the memory controller is on v2"
+        )
     with scratch_directory(_nearest(output or Path("traces"))) as scratch:
         experiment.prepare(scratch)
         path = _record(experiment, scratch, output, force)

@@ -8,12 +8,16 @@
     shmem BYTES         the same of shared memory
     threads N           start N threads that wait (kernel stacks)
     files DIR N         make N empty files (slab: inodes and dentries)
+    oom_group           have the kernel kill all of this cgroup together (v2)
+    cgroups NAME...     make cgroups below this one and go on in the first of them
+    child NAME BYTES    fork a process that does `anon BYTES` in that one ("." is this one), and ends with us
 
-Nothing is given back before the end, so `anon` with more bytes than the limit allocates until it is killed,
-and its number is the ceiling that protects the machine if no kill comes. A pause follows each MiB (each
-thread, each file). With `--barrier` it prints `start`, then `done STEP` after each step, and waits for a
-newline after each of these lines: between them the cgroup is quiet and memory.stat can be read. Standard
-library only, and little of that: start-up is part of what is measured.
+This cgroup is the one that we were started in. Nothing is given back before the end, so `anon` with more
+bytes than the limit allocates until it is killed, and its number is the ceiling that protects the machine if
+no kill comes. A pause follows each MiB (each thread, each file). With `--barrier` it prints `start`, then
+`done STEP` after each step, and waits for a newline after each of these lines: between them the cgroup is
+quiet and memory.stat can be read. Standard library only as far as can be, and little of that: start-up is
+part of what is measured.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 
 _CHUNK_BYTES = 1 << 20
 _USAGE = "usage: python3 -m tracer.lab.workload [--barrier] [--pause-ms N] STEP [then STEP]..."
@@ -68,8 +73,43 @@ def files(pause: Pause, directory: str, count: str) -> None:
         pause()
 
 
+def oom_group(_: Pause) -> None:
+    _write(f"{_cgroup()}/memory.oom.group", "1")
+
+
+def cgroups(_: Pause, *names: str) -> None:
+    cgroup, entrance = _cgroup(), "entrance"
+    if _is_v2():  # there a cgroup can give memory on to its children only while no process is in it
+        os.mkdir(f"{cgroup}/{entrance}")  # noqa: PTH102
+        _write(f"{cgroup}/{entrance}/cgroup.procs", "0")
+        _write(f"{cgroup}/cgroup.subtree_control", "+memory")
+    for name in names:
+        os.mkdir(f"{cgroup}/{name}")  # noqa: PTH102
+    _write(f"{cgroup}/{names[0]}/cgroup.procs", "0")
+    if _is_v2():
+        os.rmdir(f"{cgroup}/{entrance}")  # noqa: PTH106
+
+
+def child(pause: Pause, name: str, size_bytes: str) -> None:
+    cgroup = _cgroup()
+    ready, done = os.pipe()
+    ended, alive = os.pipe()
+    if os.fork():
+        os.close(done)
+        os.close(ended)
+        os.read(ready, 1)  # or its end, if the child was killed
+        os.close(ready)
+        return
+    os.close(alive)  # now only the parent holds it, to its end
+    _write(f"{cgroup}/{name}/cgroup.procs", "0")
+    anon(pause, size_bytes)
+    os.write(done, b"d")
+    os.read(ended, 1)
+    os._exit(0)
+
+
 STEPS: dict[str, Callable[..., None]] = {
-    step.__name__: step for step in (read, write, anon, shmem, threads, files)
+    step.__name__: step for step in (read, write, anon, shmem, threads, files, oom_group, cgroups, child)
 }
 
 
@@ -80,6 +120,24 @@ def main(arguments: list[str]) -> int:
         STEPS[name](lambda: time.sleep(pause_ms / 1000) if pause_ms else None, *operands)
         _meet(barrier, f"done {name}")
     return 0
+
+
+@cache
+def _cgroup() -> str:
+    """The directory of the memory cgroup that we were in when this was first asked."""
+    from tracer.kernel.cgroupfs import memory_hierarchy, own_path  # noqa: PLC0415  few steps need it
+
+    hierarchy = memory_hierarchy()
+    return str(hierarchy.directory(own_path(hierarchy)))
+
+
+def _is_v2() -> bool:
+    return os.path.exists(f"{_cgroup()}/cgroup.subtree_control")  # noqa: PTH110
+
+
+def _write(file: str, text: str) -> None:
+    with open(file, "w", encoding="ascii") as stream:  # noqa: PTH123
+        stream.write(text)
 
 
 def _touch(pause: Pause, size_bytes: int, flags: int) -> None:
