@@ -154,6 +154,18 @@ def test_files_that_are_missing_are_unknown(tmp_path: Path) -> None:
     assert known(reading(tmp_path, 2, {"memory.stat": "anon 4096\n"})) == {"anon_bytes": 4096}
 
 
+def test_files_that_come_later_are_found(tmp_path: Path) -> None:
+    """A v2 cgroup without the memory controller has its pressure alone."""
+    (tmp_path / "memory.pressure").write_text(V2["memory.pressure"])
+    files = MemcgFiles(tmp_path, 2)
+    assert known(files.read() or {}) == {"psi_some_total_us": 123, "psi_full_total_us": 45}
+    for name, content in V2.items():
+        (tmp_path / name).write_text(content)
+    assert files.read() == reading(tmp_path, 2, V2)
+    files.close()
+    assert files.read() is None
+
+
 def test_a_cgroup_without_any_file_is_gone(tmp_path: Path) -> None:
     assert MemcgFiles(tmp_path / "never", 1).read() is None
     (tmp_path / "memory.stat").write_text("total_rss 4096\n")
@@ -261,6 +273,18 @@ def test_known_amounts_are_read_to_the_page(
     assert after_shmem["limit_bytes"] == UNLIMITED_BYTES
     assert after_shmem["kernel_bytes"] > 0
     assert after_shmem["oom_kill_events"] == 0
+
+
+@pytest.mark.kernel
+def test_a_cgroup_that_is_given_memory_later(memcg: Path) -> None:
+    if memory_hierarchy().version == 1:
+        pytest.skip("needs cgroup v2: on v1 a cgroup of the hierarchy always has its controller")
+    (memcg / "child").mkdir()
+    files = MemcgFiles(memcg / "child", 2)
+    assert (files.read() or {})["usage_bytes"] is None
+    (memcg / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
+    assert (files.read() or {})["usage_bytes"] is not None
+    files.close()
 
 
 @pytest.mark.kernel

@@ -155,26 +155,37 @@ class MemcgFiles:
     each.
 
     Raises TracerError when the process may open no more files. A file that this kernel or this cgroup lacks
-    (the root cgroup has no limit on v2) leaves its columns None.
+    (the root cgroup has no limit on v2) leaves its columns None. A v2 cgroup can be there before it has the
+    memory controller (cgroup.subtree_control of its parent): its files are looked for again until it has.
     """
 
     def __init__(self, directory: Path, version: int) -> None:
+        self._directory = directory
         self._version = version
+        self._has_memory = False
         self._open: list[tuple[int, Callable[[bytes], Reading]]] = []
+        self._open_files()
+
+    def _open_files(self) -> None:
         try:
-            for name, parse in _FILES[version].items():
+            for name, parse in _FILES[self._version].items():
                 with suppress(FileNotFoundError, PermissionError):
-                    self._open.append((os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC), parse))
+                    fd = os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC)
+                    self._open.append((fd, parse))
+                    self._has_memory |= name == "memory.stat"
         except OSError as error:
             self.close()
             if error.errno not in _GONE:
                 raise TracerError(
-                    f"cannot open the files of {directory} ({error.strerror}): "
+                    f"cannot open the files of {self._directory} ({error.strerror}): "
                     "trace fewer cgroups with -c, or raise ulimit -n"
                 ) from error
 
     def read(self) -> Reading | None:
         """The values now, with `COLUMNS` as keys; None: the cgroup is gone."""
+        if self._open and not self._has_memory:
+            self.close()
+            self._open_files()
         reading: Reading = dict.fromkeys(COLUMNS)
         try:
             for fd, parse in self._open:
