@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from tracer.capture.bcc_module import output_to, refusal
-from tracer.capture.bpf_syscall import attach_tracing, load_tracing
+from tracer.capture.bpf_syscall import Runs, attach_tracing, load_tracing, runs_of
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.probes import Hook, Kind
@@ -43,6 +43,16 @@ class Attacher:
         raw_tracepoint = type(self.bpf).RAW_TRACEPOINT
         load = partial(self.bpf.load_func, name.encode(), raw_tracepoint)
         return int(self._by_bcc(f"the kernel refuses the BPF program {name}", load).fd)
+
+    def runs(self, hook: Hook) -> Runs:
+        """How often a loaded hook's program ran, also at other hooks, and for how long. Raises OSError."""
+        match hook.kind:
+            case Kind.RAW_TRACEPOINT:
+                return runs_of(self.load_runnable(hook.program))
+            case Kind.KPROBE | Kind.KRETPROBE:
+                return runs_of(int(self._load_kprobe(hook).fd))
+            case Kind.FENTRY | Kind.FEXIT:
+                return runs_of(self._tracing[hook.program, hook.target])
 
     def attach(self, hook: Hook) -> None:
         """Load and attach; TracerError where the kernel refuses."""
@@ -85,8 +95,8 @@ class Attacher:
         self._tracing.clear()
         self.bpf.cleanup()
 
-    def _load_kprobe(self, hook: Hook) -> None:
-        self.bpf.load_func(hook.program.encode(), type(self.bpf).KPROBE)
+    def _load_kprobe(self, hook: Hook) -> Any:
+        return self.bpf.load_func(hook.program.encode(), type(self.bpf).KPROBE)
 
     def _load_tracing(self, hook: Hook) -> None:
         if (hook.program, hook.target) in self._tracing:

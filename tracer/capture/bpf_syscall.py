@@ -1,5 +1,5 @@
 """The calls of bpf(2) that BCC does not wrap, or only for programs of certain names: running a program of
-ours, now, on a CPU of our choice; and programs at the entry and exit of functions."""
+ours, now, on a CPU of our choice; programs at the entry and exit of functions; what a program's runs took."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ _BPF_MAP_CREATE: Final = 0
 _BPF_MAP_TYPE_ARRAY: Final = 2
 _BPF_PROG_LOAD: Final = 5
 _BPF_PROG_TEST_RUN: Final = 10
+_BPF_OBJ_GET_INFO_BY_FD: Final = 15
 _BPF_RAW_TRACEPOINT_OPEN: Final = 17
+_BPF_ENABLE_STATS: Final = 32
 _BPF_PROG_TYPE_TRACING: Final = 26
 _BPF_TRACE_FENTRY: Final = 24
 _BPF_TRACE_FEXIT: Final = 25
 _BPF_F_TEST_RUN_ON_CPU: Final = 1
+_BPF_STATS_RUN_TIME: Final = 0
 _ARGS: Final = 12  # MAX_BPF_FUNC_ARGS, as bpf_prog_test_run_raw_tp() takes them
 
 
@@ -114,6 +117,35 @@ class _MapCreateAttr(ctypes.Structure):
     )
 
 
+class _ObjectInfoAttr(ctypes.Structure):
+    """The `info` member of union bpf_attr."""
+
+    _fields_ = (("bpf_fd", ctypes.c_uint32), ("info_len", ctypes.c_uint32), ("info", ctypes.c_uint64))
+
+
+class _ProgramInfo(ctypes.Structure):
+    """struct bpf_prog_info as far as its counts of runs; what stands before them is passed over."""
+
+    _fields_ = (
+        ("before_", ctypes.c_uint64 * 24),
+        ("run_time_ns", ctypes.c_uint64),
+        ("run_cnt", ctypes.c_uint64),
+    )
+
+
+class _EnableStatsAttr(ctypes.Structure):
+    """The `enable_stats` member of union bpf_attr."""
+
+    _fields_ = (("type", ctypes.c_uint32),)
+
+
+class Runs(NamedTuple):
+    """How often a program ran while statistics were enabled, and how long all of that took."""
+
+    times: int
+    total_ns: int
+
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -175,6 +207,22 @@ def load_tracing(
 def attach_tracing(program_fd: int) -> int:
     """Attach such a program; it stays attached while the descriptor returned is open. Raises OSError."""
     return _bpf(_BPF_RAW_TRACEPOINT_OPEN, _RawTracepointAttr(prog_fd=program_fd))
+
+
+def enable_statistics() -> int:
+    """A descriptor: while it is open the kernel measures the runs of all programs. It takes CAP_SYS_ADMIN.
+
+    Raises OSError where the kernel refuses.
+    """
+    return _bpf(_BPF_ENABLE_STATS, _EnableStatsAttr(type=_BPF_STATS_RUN_TIME))
+
+
+def runs_of(program_fd: int) -> Runs:
+    """What was measured of a program since it was loaded. Raises OSError."""
+    info = _ProgramInfo()
+    attr = _ObjectInfoAttr(bpf_fd=program_fd, info_len=ctypes.sizeof(info), info=ctypes.addressof(info))
+    _bpf(_BPF_OBJ_GET_INFO_BY_FD, attr)
+    return Runs(int(info.run_cnt), int(info.run_time_ns))
 
 
 def _bpf(command: int, attr: ctypes.Structure) -> int:

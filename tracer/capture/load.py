@@ -15,7 +15,7 @@ from typing import Any, Final
 import tracer
 from tracer.capture.attach import Attacher
 from tracer.capture.bcc_module import compile_unit, find_bcc
-from tracer.capture.bpf_syscall import machine, run_program
+from tracer.capture.bpf_syscall import Runs, machine, run_program
 from tracer.capture.hooks import Choice, Offer, choose
 from tracer.errors import TracerError
 from tracer.kernel import layout
@@ -101,7 +101,8 @@ class Programs:
     hierarchy that has the memory controller. `ring_pages`: rings that are to have another size than
     `RING_BYTES`, in pages. `forced`: the family of hooks to take where a signal can be had by it. While it
     compiles, what this process writes to its standard streams is taken for BCC's. Raises `TracerError` where
-    BCC cannot be had; `wait` does where this kernel does not take them.
+    BCC cannot be had, or the kernel lacks what all programs read; `wait` does where this kernel does not take
+    them.
     """
 
     def __init__(
@@ -113,6 +114,8 @@ class Programs:
         ring_pages: Mapping[str, int] | None = None,
         forced: str | None = None,
     ) -> None:
+        if (unfit := layout.why_unfit(btf)) is not None:
+            raise TracerError(f"{unfit}; see memcg-tracer doctor")
         self.cpus = _possible_cpus()
         self._version = version
         self._ring_pages = {name: size // mmap.PAGESIZE for name, size in RING_BYTES.items()}
@@ -248,6 +251,10 @@ class Programs:
     def detach_hook(self, hook: Hook) -> None:
         """Detach one program."""
         self._attacher.result().detach(hook)
+
+    def runs(self, hook: Hook) -> Runs:
+        """How often a hook's program ran, and for how long, while statistics were enabled. Raises OSError."""
+        return self._attacher.result().runs(hook)
 
     def detach_all(self) -> None:
         """Stop all signals; maps and rings stay readable."""

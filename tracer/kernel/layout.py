@@ -113,6 +113,19 @@ ENUMERATORS: Final = (
 """The enumerators that the programs compare with; one that this kernel lacks is not defined."""
 
 
+def why_unfit(btf: Btf) -> str | None:
+    """Why the programs cannot be compiled for a kernel: a structure that all of them read is not there. None
+    where they are.
+
+    struct folio came with "mm: Introduce struct folio" (5.16).
+    """
+    if btf.struct("mem_cgroup") is None:
+        return "the kernel has no struct mem_cgroup: it is built without CONFIG_MEMCG"
+    if btf.struct("folio") is None:
+        return "the kernel has no struct folio, which came with 5.16: boot a later one"
+    return None
+
+
 def header(btf: Btf) -> str:
     """The header's text for one kernel."""
     values = btf.enumerators

@@ -7,6 +7,7 @@ proc_pid_mountinfo(5), and `show_mountinfo` in fs/proc_namespace.c.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from pathlib import Path
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 
+_IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"})
 _OCTAL_ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
 
 
@@ -96,6 +98,16 @@ class MountTable:
                 return current
             current = min(crossed, key=lambda mount: len(mount.mount_point))
         return current
+
+
+def first_on_a_disk(directories: Iterable[Path]) -> Path | None:
+    """The first of these that can be written and is not kept in memory; None: none is."""
+    table = MountTable(read_mounts())
+    for directory in directories:
+        mount = table.mount_of(os.path.realpath(directory))
+        if mount is not None and mount.fs_type not in _IN_MEMORY and os.access(directory, os.W_OK | os.X_OK):
+            return directory
+    return None
 
 
 def _parse_line(line: bytes) -> Mount | None:

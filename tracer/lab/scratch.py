@@ -10,12 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from tracer.errors import TracerError
-from tracer.kernel.mounts import MountTable, read_mounts
+from tracer.kernel.mounts import first_on_a_disk
 
-_IN_MEMORY: Final = frozenset({"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"})
 _CHUNK_BYTES = 1 << 20
 _DROP_WITHIN_S = 5.0
 
@@ -27,16 +25,13 @@ def scratch_directory(near: Path) -> Iterator[Path]:
 
     Raises TracerError when neither is writable and on a disk.
     """
-    table = MountTable(read_mounts())
-    for parent in (near, Path("/var/tmp")):
-        mount = table.mount_of(os.path.realpath(parent))
-        if mount is not None and mount.fs_type not in _IN_MEMORY and os.access(parent, os.W_OK | os.X_OK):
-            with tempfile.TemporaryDirectory(prefix=".memcg-tracer-", dir=parent) as directory:
-                yield Path(directory)
-            return
-    raise TracerError(
-        f"neither {near} nor /var/tmp is a writable directory on a disk: choose another with -o"
-    )
+    parent = first_on_a_disk((near, Path("/var/tmp")))
+    if parent is None:
+        raise TracerError(
+            f"neither {near} nor /var/tmp is a writable directory on a disk: choose another with -o"
+        )
+    with tempfile.TemporaryDirectory(prefix=".memcg-tracer-", dir=parent) as directory:
+        yield Path(directory)
 
 
 def write_uncached(file: Path, size_bytes: int) -> None:

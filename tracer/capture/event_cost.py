@@ -1,0 +1,116 @@
+"""What one event of each signal costs on this machine: a short known work, traced, and the kernel's own
+measurement of our programs.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import signal
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from tracer.capture.bpf_syscall import enable_statistics
+from tracer.capture.hooks import Choice
+from tracer.capture.load import Programs
+from tracer.capture.provoke import PROVOCATIONS
+from tracer.errors import TracerError
+from tracer.kernel import cgroupfs
+from tracer.kernel.cgroupfs import Hierarchy
+from tracer.kernel.ephemeral import ephemeral_cgroup
+from tracer.kernel.mounts import first_on_a_disk
+
+_LIMIT_BYTES: Final = 24 << 20
+_FILE_BYTES: Final = 40 << 20
+_CHUNK_BYTES: Final = 1 << 20
+_WITHIN_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class EventCost:
+    """`event_ns`: what our programs took for one event, begin and end together; None where there was none.
+
+    The mean of the whole machine, so also of events of cgroups that are not traced, which are left early.
+    What the kernel takes to get to a program is not in it.
+    """
+
+    events: int
+    event_ns: float | None
+
+
+def measure(programs: Programs, hierarchy: Hierarchy) -> Mapping[str, EventCost]:
+    """Signal name -> its cost, for those that have a hook. The programs are attached and trace no cgroup yet.
+
+    No OOM kill is provoked: it would stay in the kernel's log. Raises TracerError where nothing can be
+    measured.
+    """
+    with ephemeral_cgroup("doctor", _LIMIT_BYTES, hierarchy=hierarchy) as cgroup:
+        programs.trace_below(cgroupfs.cgroup_id(cgroup))
+        try:
+            statistics = enable_statistics()
+        except OSError as error:
+            raise TracerError(f"the kernel does not measure programs: {error.strerror}") from error
+        try:
+            _work_in(cgroup)
+            return {c.signal.name: _cost(programs, c) for c in programs.choices if c.way is not None}
+        finally:
+            os.close(statistics)
+
+
+def _cost(programs: Programs, choice: Choice) -> EventCost:
+    """An event is a run of the first hook's program, which no other signal has; ends share one."""
+    assert choice.way is not None
+    runs = [programs.runs(hook) for hook in choice.way.hooks]
+    if not all(run.times for run in runs):
+        return EventCost(runs[0].times, None)
+    return EventCost(runs[0].times, sum(run.total_ns / run.times for run in runs))
+
+
+def _work_in(cgroup: Path) -> None:
+    """Work in a child process there, until it is done or was long enough."""
+    child = os.fork()
+    if child == 0:
+        try:
+            Path(cgroup, "cgroup.procs").write_text("0", encoding="ascii")
+            below: Callable[[], None] = partial(_make_and_remove, cgroup / "below")
+            for work in (*PROVOCATIONS, _read_and_map_a_file, below):
+                with suppress(OSError):  # what cannot be done here has no figure
+                    work()
+        finally:
+            os._exit(0)
+    ended = os.pidfd_open(child)
+    try:
+        if not select.select([ended], [], [], _WITHIN_S)[0]:
+            raise TracerError(f"the work to be measured was not done within {_WITHIN_S:.0f} s")
+    finally:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(ended, signal.SIGKILL)
+        os.close(ended)
+        os.waitpid(child, 0)
+
+
+def _read_and_map_a_file() -> None:
+    """More of it than the limit has room for: page cache is added, reclaimed, and added again by faults.
+
+    The file is a hole: what is read of it enters the page cache all the same, and no disk is kept busy.
+    """
+    place = first_on_a_disk((Path(tempfile.gettempdir()), Path("/var/tmp"), Path.cwd()))
+    if place is None:
+        return
+    with tempfile.TemporaryFile(dir=place) as file:
+        file.truncate(_FILE_BYTES)
+        for offset in range(0, _FILE_BYTES, _CHUNK_BYTES):
+            os.pread(file.fileno(), _CHUNK_BYTES, offset)
+        with mmap.mmap(file.fileno(), _FILE_BYTES, prot=mmap.PROT_READ) as mapping:
+            sum(mapping[page] for page in range(0, _FILE_BYTES, mmap.PAGESIZE))
+
+
+def _make_and_remove(cgroup: Path) -> None:
+    cgroup.mkdir()
+    cgroup.rmdir()
