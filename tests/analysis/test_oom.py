@@ -176,6 +176,19 @@ def test_group_kill_is_one_decision(trace: Any) -> None:
     assert [victim.group_kill for victim in second.victims] == [False]
 
 
+def test_victims_of_a_group_kill_are_each_in_their_own_cgroup(trace: Any) -> None:
+    for number, path in ((1, "/p"), (2, "/p/small"), (3, "/p/big")):
+        trace.add("cgroups", cgroup_id=number, path=path, created=trace.ns(0))
+    _kill(trace, 1.0, trigger_cgroup_id=3, cgroup_id=3)
+    _kill(trace, 1.0001, trigger_cgroup_id=3, pid=51, tgid=51, cgroup_id=2)
+    document = _only(trace).to_dict()
+    assert document["limit_owner"]["cgroup"] == "/p"
+    assert document["limit_owner"]["is_ancestor"] is True
+    assert document["trigger"]["cgroup"] == "/p/big"
+    victims = [(victim["pid"], victim["cgroup"], victim["group_kill"]) for victim in document["victims"]]
+    assert victims == [(50, "/p/big", True), (51, "/p/small", True)]
+
+
 def test_limit_of_an_ancestor(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=1, path="/pod", created=trace.ns(0))
     for child, path in ((2, "/pod/a"), (3, "/pod/b"), (4, "/podcast")):
