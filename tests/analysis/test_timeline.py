@@ -137,6 +137,44 @@ def test_times_that_make_no_sense(page_cache_experiment: Any, bad: dict[str, Any
     assert "\n" not in str(refusal.value)
 
 
+def test_rows_are_bounded_for_all_cgroups_together(trace: Any) -> None:
+    """4 s of 1 ms each: 500 cgroups are as many rows as there may be; what the refusal advises does."""
+    for number in range(1, 502):
+        trace.add("cgroups", cgroup_id=number, path=f"/a{number}")
+        trace.add("samples", 0, cgroup_id=number, source="periodic")
+    trace.charged(3.9995, 1, "anon", 4096)
+    with pytest.raises(UsageError) as refusal:
+        timeline(trace, every="1ms")
+    too_many = "4000 rows of 1ms for each of 501 cgroups are too many"
+    assert str(refusal.value) == f"{too_many}: --every 2ms will do, or one of them (-c CGROUP)"
+    assert len(timeline(trace, every="2ms")) == 501 * 2000
+    assert len(timeline(trace, "/a1", every="1ms")) == 4000
+    with pytest.raises(
+        UsageError, match=r"are too many: --every 2us will do, or a shorter range \(--begin, --end"
+    ):
+        timeline(trace, "/a1", every="1us")
+
+
+def test_nested_and_reused_paths(trace: Any) -> None:
+    """A kill or a page counts for each cgroup around it once, also where two had one path after the other."""
+    paths = {1: "/", 2: "/a", 3: "/a/b", 4: "/a", 5: "/a/b/c", 6: "/ab"}
+    for number, path in paths.items():
+        trace.add("cgroups", cgroup_id=number, path=path)
+        trace.add("pagecache", 0, cgroup_id=number, op="add", nr_pages=1 << number)
+        trace.add("samples", 0, cgroup_id=number, source="periodic")
+    trace.add("oom", 0, kill_id=1, cgroup_id=5, limit_owner_cgroup_id=2)
+    trace.add("oom", 0, kill_id=2, cgroup_id=6)
+    trace.add("pagecache", 0, cgroup_id=9, op="add", nr_pages=1 << 9)  # nobody knows its path
+    line = timeline(trace)
+    within = {1: (1, 2, 3, 4, 5, 6), 2: (2, 3, 5), 3: (3, 5), 4: (4, 3, 5), 5: (5,), 6: (6,)}
+    by_id = [1, 2, 4, 3, 5, 6]  # as their paths are sorted
+    added = [sum(1 << one for one in within[number]) * 4096 for number in by_id]
+    assert line["cache_added_bytes"].tolist() == added
+    assert line["oom_kills"].tolist() == [2, 1, 1, 1, 1, 1]
+    for number in within:
+        assert timeline(trace, number)["cache_added_bytes"].tolist() == [added[by_id.index(number)]]
+
+
 def test_empty_trace(trace: Any) -> None:
     assert timeline(trace).empty
     with pytest.raises(TracerError, match="names no cgroups"):

@@ -7,7 +7,7 @@ cgroup and everything below it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.tables import (
+    Bools,
     Int64s,
     TraceTables,
     integers,
     is_one_of,
     known,
-    optional,
     times_ns,
 )
 
@@ -87,28 +87,31 @@ def change(trace: TraceTables, members: Int64s, weights: Weights, base: int = 0)
 
 def base_bytes(trace: TraceTables, cgroup_id: int, weights: Weights) -> int | None:
     """The weighted sum at the start of the trace: of the cgroup's `start` sample, or zero where the cgroup
-    was made during the trace."""
-    start = start_sample(trace, cgroup_id)
-    if start is None:
-        return 0 if made_in_trace(trace.cgroups, cgroup_id) else None
-    total = 0
+    was made during the trace. None: not known."""
+    (base,), (is_known,) = base_levels(trace, [cgroup_id], weights)
+    return int(base) if is_known else None
+
+
+def base_levels(trace: TraceTables, cgroup_ids: Sequence[int], weights: Weights) -> tuple[Int64s, Bools]:
+    """(`base_bytes` of each of the cgroups, 0 where it is not known; where it is known)."""
+    samples, ids = trace.samples, np.array(cgroup_ids, dtype=np.int64)
+    starts = samples[is_one_of(samples["source"], ["start"]) & is_one_of(samples["cgroup_id"], cgroup_ids)]
+    starts = starts[~starts["cgroup_id"].duplicated().to_numpy()]
+    row = pd.Index(integers(starts["cgroup_id"])).get_indexer(pd.Index(ids))
+    base = np.zeros(len(ids), dtype=np.int64)
+    sampled = row >= 0
+    is_known = sampled.copy()
     for category, weight in weights.items():
-        value = optional(start[f"{category}_bytes"])
-        if value is None:
-            return None
-        total += weight * value
-    return total
+        value = starts[f"{category}_bytes"]
+        base[sampled] += weight * integers(value, missing=0)[row[sampled]]
+        is_known[sampled] &= known(value)[row[sampled]]
+    is_known |= ~sampled & made_in_trace(trace.cgroups, ids)
+    return np.where(is_known, base, 0), is_known
 
 
-def start_sample(trace: TraceTables, cgroup_id: int) -> pd.Series | None:
-    samples = trace.samples
-    rows = samples[is_one_of(samples["source"], ["start"]) & (integers(samples["cgroup_id"]) == cgroup_id)]
-    return None if rows.empty else rows.iloc[0]
-
-
-def made_in_trace(cgroups: pd.DataFrame, cgroup_id: int) -> bool:
-    rows = cgroups[integers(cgroups["cgroup_id"]) == cgroup_id]
-    return bool(rows["created"].notna().any())
+def made_in_trace(cgroups: pd.DataFrame, cgroup_ids: Int64s) -> Bools:
+    """Which of the cgroups were made during the trace."""
+    return np.isin(cgroup_ids, integers(cgroups["cgroup_id"])[known(cgroups["created"])])
 
 
 def counter(trace: TraceTables, cgroup_id: int, column: str) -> Steps:
@@ -132,5 +135,5 @@ def count(trace: TraceTables, cgroup_id: int, column: str) -> Steps:
     """
     samples = trace.samples
     rows = samples[(integers(samples["cgroup_id"]) == cgroup_id) & known(samples[column])]
-    before = 0 if made_in_trace(trace.cgroups, cgroup_id) else None
+    before = 0 if made_in_trace(trace.cgroups, np.array([cgroup_id])).any() else None
     return Steps(times_ns(rows), np.maximum.accumulate(integers(rows[column])), before)

@@ -83,6 +83,12 @@ def label_of(cgroups: pd.DataFrame, cgroup_id: int) -> str:
     return path_of(cgroups, cgroup_id) or f"id:{cgroup_id}"
 
 
+def labels_of(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> list[str]:
+    """`label_of` each of them."""
+    paths = _paths(cgroups)
+    return [paths.get(number) or f"id:{number}" for number in cgroup_ids]
+
+
 def container_of(cgroups: pd.DataFrame, cgroup_id: int | None) -> tuple[str | None, str | None]:
     """(container name, or else its id; pod name)."""
     row = _row_of(cgroups, cgroup_id)
@@ -102,10 +108,26 @@ def descendants(cgroups: pd.DataFrame, cgroup_id: int) -> Int64s:
     return np.union1d(ids[below], np.array([cgroup_id], dtype=np.int64))
 
 
+def positions_above(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> dict[int, list[int]]:
+    """For each cgroup that is one of these or below one: the positions of those it counts for, in its own
+    position first. As `descendants` has it, for many."""
+    paths = _paths(cgroups)
+    above: dict[int, list[int]] = {number: [position] for position, number in enumerate(cgroup_ids)}
+    at_path: dict[str, list[int]] = {}
+    for position, number in enumerate(cgroup_ids):
+        if number in paths:
+            at_path.setdefault(paths[number].rstrip("/"), []).append(position)
+    for number, path in paths.items():
+        end = len(path.rstrip("/"))
+        while (end := path.rfind("/", 0, end)) >= 0:
+            above.setdefault(number, []).extend(at_path.get(path[:end], []))
+    return {number: positions for number, positions in above.items() if positions}
+
+
 def with_data(trace: TraceTables) -> list[int]:
     """The ids of the cgroups that the trace has charges or samples of, by path."""
-    ids = np.union1d(integers(trace.charge["cgroup_id"]), integers(trace.samples["cgroup_id"]))
-    return sorted(ids.tolist(), key=lambda number: (label_of(trace.cgroups, number), number))
+    ids = np.union1d(integers(trace.charge["cgroup_id"]), integers(trace.samples["cgroup_id"])).tolist()
+    return [number for _, number in sorted(zip(labels_of(trace.cgroups, ids), ids, strict=True))]
 
 
 def comm_at(tasks: pd.DataFrame, tgid: int, begin_ns: int, end_ns: int) -> str | None:
@@ -138,6 +160,12 @@ def with_names(trace: TraceTables, frame: pd.DataFrame) -> pd.DataFrame:
     if "inode_id" in frame.columns:
         named["file"] = _looked_up(frame["inode_id"], _file_names(trace.inodes))
     return named
+
+
+def _paths(cgroups: pd.DataFrame) -> dict[int, str]:
+    """Id -> path."""
+    ids = integers(cgroups["cgroup_id"]).tolist()
+    return dict(zip(ids, cgroups["path"].astype(str).tolist(), strict=True))
 
 
 def _row_of(cgroups: pd.DataFrame, cgroup_id: int | None) -> pd.Series | None:

@@ -1,7 +1,7 @@
 """The timeline of cgroups: each quantity in bins of equal length.
 
-Everything is counted once into a matrix of (cgroup, bin) and then summed over subtrees, so the cost is one
-pass over each table however many cgroups and bins there are.
+Each row of a table is counted into a matrix of (cgroup shown, bin), once for each cgroup shown that it lies
+in: the cost is a pass over the table for each level of nesting, however many cgroups and bins there are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tracer.analysis import names
-from tracer.analysis.ledger import ANON, CACHE, Weights, base_bytes, made_in_trace
+from tracer.analysis.ledger import ANON, CACHE, Weights, base_levels, made_in_trace
 from tracer.analysis.reclaim import is_waited_for
 from tracer.analysis.tables import (
     Bools,
@@ -36,7 +36,7 @@ from tracer.analysis.tables import (
 from tracer.errors import UsageError
 from tracer.schema import CATEGORIES
 
-_MOST_BINS: Final = 1_000_000
+_MOST_ROWS: Final = 2_000_000  # of all cgroups together: more would take gigabytes
 _LONGEST_SECONDS: Final = 1e9
 
 LEVELS: Final[Mapping[str, Weights]] = {
@@ -94,6 +94,7 @@ def timeline(
     """
     ids = names.with_data(trace) if cgroup is None else [names.resolve_one(trace.cgroups, cgroup)]
     bins = _Bins.cover(trace, every, begin, end)
+    _require_bounded(bins, every, len(ids))
     grid = _Grid.of(trace, ids, bins)
     columns: dict[str, Any] = {}
     columns |= _counter_levels(trace, grid)
@@ -107,7 +108,7 @@ def timeline(
     index = pd.DatetimeIndex(np.tile(bins.begins(), len(ids)), name="time").tz_localize("UTC")
     frame = pd.DataFrame({name: columns[name] for name in COLUMNS}, index=index)
     if cgroup is None:
-        labels = [names.label_of(trace.cgroups, number) for number in ids]
+        labels = names.labels_of(trace.cgroups, ids)
         paths = pd.Categorical(np.repeat(np.array(labels, dtype=object), bins.count), ordered=False)
         frame.insert(0, "cgroup", pd.Series(paths, index=index))
     return frame
@@ -153,10 +154,7 @@ class _Bins:
             if begin is None and end is None:
                 return cls(first, width, 0)
             raise UsageError("the time range is empty; --begin must lie before --end, both within the trace")
-        bins = (last - first) // width + 1
-        if bins > _MOST_BINS:
-            raise UsageError(f"{bins} rows of {every} are too many; take longer ones or a shorter range")
-        return cls(first, width, bins)
+        return cls(first, width, (last - first) // width + 1)
 
     @property
     def slots(self) -> int:
@@ -171,42 +169,65 @@ class _Bins:
         return np.maximum((time_ns - self.begin_ns) // self.width_ns + 1, 0)
 
 
+def _require_bounded(bins: _Bins, every: str, cgroups: int) -> None:
+    """Raises UsageError, which says what would do, for more rows than a machine should be asked for."""
+    if bins.count * cgroups <= _MOST_ROWS:
+        return
+    most = max(_MOST_ROWS // cgroups, 1)
+    width_us = -(-(bins.count * bins.width_ns) // (most * 1000))
+    enough = f"{-(-width_us // 1000)}ms" if width_us >= 1000 else f"{width_us}us"
+    each = f" for each of {cgroups} cgroups" if cgroups > 1 else ""
+    one_would_do = cgroups > 1 and bins.count <= _MOST_ROWS
+    other = "one of them (-c CGROUP)" if one_would_do else "a shorter range (--begin, --end)"
+    raise UsageError(f"{bins.count} rows of {every}{each} are too many: --every {enough} will do, or {other}")
+
+
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """The cgroups to show, the cgroups that were charged themselves, and who is below whom."""
+    """The cgroups to show, and where in `ids` those are that a charge of a cgroup counts for.
+
+    `counts_for[n]` is the n-th such position of each of `local_ids` (ascending), -1 where there is none.
+    """
 
     ids: list[int]
     local_ids: Int64s
-    membership: Int64s
+    counts_for: Int64s
     bins: _Bins
 
     @classmethod
     def of(cls, trace: TraceTables, ids: list[int], bins: _Bins) -> _Grid:
-        subtrees = [names.descendants(trace.cgroups, number) for number in ids]
-        local_ids = np.unique(np.concatenate([*subtrees, np.array([], dtype=np.int64)]))
-        membership = np.array([np.isin(local_ids, subtree) for subtree in subtrees], dtype=np.int64)
-        return cls(ids, local_ids, membership.reshape(len(ids), len(local_ids)), bins)
+        above = names.positions_above(trace.cgroups, ids)
+        local_ids = np.array(sorted(above), dtype=np.int64)
+        levels = max(map(len, above.values()), default=0)
+        counts_for = np.full((levels, len(local_ids)), -1, dtype=np.int64)
+        for column, number in enumerate(local_ids.tolist()):
+            counts_for[: len(above[number]), column] = above[number]
+        return cls(ids, local_ids, counts_for, bins)
 
     def sums(self, owner: pd.Series, time_ns: Int64s, weights: Int64s | None, rows: Bools) -> Int64s:
         """Per cgroup shown and slot, the sum of `weights` (else the number) of its subtree's picked rows.
 
         Exact: float64, which NumPy counts in, holds integers up to 2^53.
         """
-        slot = self.bins.slot(time_ns)
-        ids = integers(owner)
-        position = np.searchsorted(self.local_ids, ids)
-        position[position == len(self.local_ids)] = 0
-        picked = rows & (slot < self.bins.slots)
-        if len(self.local_ids):
-            picked &= self.local_ids[position] == ids
-        size = len(self.local_ids) * self.bins.slots
-        counted = np.bincount(
-            (position * self.bins.slots + slot)[picked],
-            None if weights is None else weights[picked],
-            minlength=size,
-        )
-        local = np.rint(counted).astype(np.int64).reshape(len(self.local_ids), self.bins.slots)
-        return self.membership @ local
+        shape = len(self.ids), self.bins.slots
+        total = np.zeros(shape, dtype=np.int64)
+        slot, local = self.bins.slot(time_ns), _positions(self.local_ids, integers(owner))
+        rows = rows & (slot < self.bins.slots) & (local >= 0)
+        for counts_for in self.counts_for:
+            shown = counts_for[local]  # of what is in no subtree, the last one's: `rows` leaves it out
+            picked = rows & (shown >= 0)
+            counted = np.bincount(
+                (shown * self.bins.slots + slot)[picked],
+                None if weights is None else weights[picked],
+                minlength=total.size,
+            )
+            total += np.rint(counted).astype(np.int64).reshape(shape)
+        return total
+
+    def shown_for(self, cgroup_id: int) -> list[int]:
+        """The positions in `ids` of those that this cgroup counts for."""
+        (local,) = _positions(self.local_ids, np.array([cgroup_id], dtype=np.int64))
+        return [] if local < 0 else [shown for shown in self.counts_for[:, local].tolist() if shown >= 0]
 
     def shown(self, slots: Int64s) -> Int64s:
         """A flow as a column: the bins of each cgroup, one after the other."""
@@ -219,7 +240,7 @@ class _Grid:
         """The last of the readings (of the cgroups shown themselves) up to the end of each bin."""
         order = np.argsort(readings.time_ns, kind="stable")
         slot = self.bins.slot(readings.time_ns[order])
-        row = _positions(self.ids, readings.cgroup_id[order])
+        row = _positions(np.array(self.ids, dtype=np.int64), readings.cgroup_id[order])
         picked = (row >= 0) & (slot < self.bins.slots)
         values = np.zeros((len(self.ids), self.bins.slots), dtype=np.int64)
         valid = np.zeros(values.shape, dtype=bool)
@@ -270,11 +291,9 @@ def _ledger_levels(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
     exists = _exists(trace, grid)
     columns: dict[str, Any] = {}
     for name, weights in LEVELS.items():
-        bases = [base_bytes(trace, number, weights) for number in grid.ids]
+        bases, is_known = base_levels(trace, grid.ids, weights)
         level = sum(weight * running[category] for category, weight in weights.items())
-        level = level + np.array([base or 0 for base in bases], dtype=np.int64).reshape(-1, 1)
-        is_known = np.array([base is not None for base in bases], dtype=bool).reshape(-1, 1)
-        columns[name] = grid.shown_or_na(level, exists & is_known)
+        columns[name] = grid.shown_or_na(level + bases.reshape(-1, 1), exists & is_known.reshape(-1, 1))
     return columns
 
 
@@ -321,20 +340,19 @@ def _sampled_flow(trace: TraceTables, grid: _Grid, column: str, scale: int) -> p
     The first reading of a cgroup that was made during the trace counts from zero; of any other it is only
     where to count from.
     """
-    readings = Readings.of(column, trace.samples)
-    row = _positions(grid.ids, readings.cgroup_id)
-    slot = grid.bins.slot(readings.time_ns)
-    grown = np.zeros((len(grid.ids), grid.bins.slots), dtype=np.int64)
-    for position, number in enumerate(grid.ids):
-        mine = row == position
-        counts = np.maximum.accumulate(readings.value[mine])
-        if not len(counts):
-            continue
-        before = 0 if made_in_trace(trace.cgroups, number) else int(counts[0])
-        slots, steps = slot[mine], np.diff(counts, prepend=before)
-        inside = slots < grid.bins.slots
-        np.add.at(grown[position], slots[inside], steps[inside] * scale)
-    was_read = np.isin(np.array(grid.ids), readings.cgroup_id).reshape(-1, 1)
+    readings, ids = Readings.of(column, trace.samples), np.array(grid.ids, dtype=np.int64)
+    row = _positions(ids, readings.cgroup_id)
+    order = np.argsort(row, kind="stable")
+    order = order[row[order] >= 0]  # one cgroup after the other, each in the order of time
+    row, slot = row[order], grid.bins.slot(readings.time_ns[order])
+    counts = pd.Series(readings.value[order]).groupby(row).cummax().to_numpy(np.int64)
+    is_first = np.diff(row, prepend=-1) != 0
+    before = np.where(made_in_trace(trace.cgroups, ids)[row], 0, counts)
+    steps = counts - np.where(is_first, before, np.roll(counts, 1))
+    grown = np.zeros((len(ids), grid.bins.slots), dtype=np.int64)
+    inside = slot < grid.bins.slots
+    np.add.at(grown, (row[inside], slot[inside]), steps[inside] * scale)
+    was_read = np.isin(ids, readings.cgroup_id).reshape(-1, 1)
     return grid.shown_or_na(grown, np.broadcast_to(was_read, grown.shape))
 
 
@@ -343,17 +361,16 @@ def _oom_kills(trace: TraceTables, grid: _Grid) -> Int64s:
     oom = trace.oom
     kills = np.zeros((len(grid.ids), grid.bins.slots), dtype=np.int64)
     slot = grid.bins.slot(times_ns(oom))
-    owner, victim = integers(oom["limit_owner_cgroup_id"]), integers(oom["cgroup_id"])
-    for position, subtree in enumerate(grid.membership.astype(bool)):
-        members = grid.local_ids[subtree]
-        counts = (np.isin(owner, members) | np.isin(victim, members)) & (slot < grid.bins.slots)
-        np.add.at(kills[position], slot[counts], 1)
+    owners, victims = integers(oom["limit_owner_cgroup_id"]), integers(oom["cgroup_id"])
+    for owner, victim, at in zip(owners.tolist(), victims.tolist(), slot.tolist(), strict=True):
+        if at < grid.bins.slots:
+            kills[list({*grid.shown_for(owner), *grid.shown_for(victim)}), at] += 1
     return grid.shown(kills)
 
 
-def _positions(ids: list[int], wanted: Int64s) -> Int64s:
+def _positions(ids: Int64s, wanted: Int64s) -> Int64s:
     """The position of each wanted id in `ids`, -1 where it is not there."""
-    return np.asarray(pd.Index(np.array(ids, dtype=np.int64)).get_indexer(pd.Index(wanted)), dtype=np.int64)
+    return np.asarray(pd.Index(ids).get_indexer(pd.Index(wanted)), dtype=np.int64)
 
 
 def _nanoseconds(duration: str | float, option: str) -> int:
