@@ -23,7 +23,7 @@ import tracer
 from tracer.kernel.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.memory_files import MemcgFiles
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
 FILES_BYTES = [4096 * (3 + number * number * 7 % 613) for number in range(23)]
 ANON_BYTES = 37 << 20
@@ -120,6 +120,7 @@ def assert_exact(trace: Any, memcg_id: int) -> None:
     assert not different, f"category: (ledger, kernel) pages: {different}"
 
 
+@pytest.mark.vm
 def test_ledger_equals_memory_stat(
     memcg: Path, disk_dir: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
 ) -> None:
@@ -130,6 +131,7 @@ def test_ledger_equals_memory_stat(
     assert_exact(trace, cgroup_id(memcg))
 
 
+@pytest.mark.vm
 def test_ledger_is_exact_on_a_cgroup_with_history(
     memcg: Path, disk_dir: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
 ) -> None:
@@ -158,7 +160,7 @@ def test_ledger_is_exact_on_a_cgroup_with_history(
 PROCESSES = 367
 
 
-@pytest.mark.parametrize("stream", ["pagecache", "charge"])
+@pytest.mark.parametrize("stream", ["pagecache", pytest.param("charge", marks=pytest.mark.vm)])
 def test_ledger_is_exact_when_a_ring_is_full(
     stream: str,
     memcg: Path,

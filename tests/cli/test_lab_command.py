@@ -115,8 +115,9 @@ def test_a_recording_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.mark.kernel
-@pytest.mark.vm
-@pytest.mark.parametrize("name", list(EXPERIMENTS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.vm] * (name == "page-cache")) for name in EXPERIMENTS]
+)
 def test_the_experiment_is_explained_on_this_kernel(disk_dir: Path, name: str) -> None:
     needed = EXPERIMENTS[name].needs_v2
     if needed is not None and memory_hierarchy().version == 1:
