@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from slowdown import SLOWDOWN
 
-from tracer.capture.load import find_bcc
+from tracer.capture.bcc_module import find_bcc
 from tracer.errors import TracerError
 from tracer.kernel.cgroupfs import memory_hierarchy
 from tracer.kernel.ephemeral import ephemeral_cgroup
