@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,13 +18,13 @@ from typing import Final
 from vm import report
 from vm.debian import SUITES
 from vm.errors import NotRunError
-from vm.initrd import BUSYBOX
 from vm.kernels import Kernel, arm64_btf, cache, prepare
 from vm.machine import CHECKOUT, Machine
+from vm.programs import PACKAGES, find
 
 AT_ONCE: Final = 2
 FACTOR: Final = 8  # how much slower than a real machine a test may find a guest
-TIMEOUT_S: Final = 900  # of one guest's tests
+TIMEOUT_S: Final = 1200  # of one guest's tests
 ARM64_SERIES: Final = "7.3"
 _POLL_S: Final = 0.2
 
@@ -65,10 +64,11 @@ def main() -> int:
     """Exit status 0 if all that was asked for was run, and passed."""
     parser = argparse.ArgumentParser(prog="make test-vm", description=__doc__)
     parser.add_argument("series", nargs="*", metavar="KERNEL", help=f"of {', '.join(SUITES)}; default: all")
-    asked = parser.parse_args().series or list(SUITES)
+    asked = list(dict.fromkeys(parser.parse_args().series or SUITES))
     if unknown := sorted(set(asked) - set(SUITES)):
         parser.error(f"no kernel {', '.join(unknown)}: choose from {', '.join(SUITES)}")
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # and so the guests are killed
     begin = time.monotonic()
     try:
         require_machine()
@@ -94,9 +94,8 @@ def require_machine() -> None:
     """NotRunError where no guest can be started here."""
     if platform.machine() != "x86_64":
         raise NotRunError(f"guests run this machine's x86-64 programs, and this is {platform.machine()}")
-    for program, package in (("qemu-system-x86_64", "qemu-system-x86"), (str(BUSYBOX), "busybox-static")):
-        if shutil.which(program) is None:
-            raise NotRunError(f"no {program} here: apt-get install {package}")
+    for program in PACKAGES:
+        find(program)
 
 
 def files_with_tests() -> list[str]:

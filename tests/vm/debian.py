@@ -6,9 +6,7 @@ machine change. Signatures are checked by Debian's own keyring.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from vm.errors import NotRunError
+from vm.programs import call
 
 SUITES: Final[Mapping[str, tuple[str, ...]]] = {
     "6.1": ("bookworm", "bookworm-security"),
@@ -139,24 +138,12 @@ class Archive:
         for package in packages:
             self._run("apt-get", "-qq", "download", package, cwd=target)
             for file in target.glob("*.deb"):
-                _call(["dpkg-deb", "--extract", str(file), str(target)])
+                call("dpkg-deb", "--extract", file, target)
                 file.unlink()
 
     def _run(self, program: str, *words: str, cwd: Path | None = None) -> str:
-        return _call([program, *self._options, *words], cwd)
+        return call(program, *self._options, *words, cwd=cwd)
 
 
 def _by_number(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)]
-
-
-def _call(command: Sequence[str], cwd: Path | None = None) -> str:
-    in_english = os.environ | {"LC_ALL": "C.UTF-8"}
-    try:
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=in_english)
-    except FileNotFoundError:
-        raise NotRunError(f"no {command[0]} here: it takes Debian's apt and dpkg") from None
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.startswith(("E:", "dpkg"))]
-        raise NotRunError(f"{command[0]} failed: {''.join(said[:1]) or 'it said nothing'}")
-    return done.stdout

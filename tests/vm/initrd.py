@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-BUSYBOX: Final = Path("/usr/bin/busybox")
+from vm.programs import find
 
 _DIRECTORIES: Final = ("bin", "dev", "proc", "root", "modules")
 _EXECUTABLE: Final = stat.S_IFREG | 0o755
@@ -17,7 +17,7 @@ _DIRECTORY: Final = stat.S_IFDIR | 0o755
 def initrd(modules: list[Path], variables: Mapping[str, str]) -> bytes:
     """A cpio archive. `modules` are loaded in their order; init.sh finds `variables` among its own."""
     entries: dict[str, tuple[int, bytes]] = dict.fromkeys(_DIRECTORIES, (_DIRECTORY, b""))
-    entries["bin/busybox"] = (_EXECUTABLE, BUSYBOX.read_bytes())
+    entries["bin/busybox"] = (_EXECUTABLE, Path(find("busybox")).read_bytes())
     entries["init"] = (_EXECUTABLE, Path(__file__).with_name("init.sh").read_bytes())
     entries["variables"] = (_EXECUTABLE, _assignments(variables).encode())
     for number, module in enumerate(modules):

@@ -7,7 +7,6 @@ import lzma
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Final
 from vm import image
 from vm.debian import SUITES, Archive, find_mirrors
 from vm.errors import NotRunError
+from vm.programs import call
 
 MODULES: Final = ("virtio_pci", "9pnet_virtio", "9p", "virtio_blk", "ext4")
 """What a guest needs for its root and its disk; a kernel may have them built in."""
@@ -110,24 +110,14 @@ def _load_order(modules: Path) -> list[Path]:
     """The files of MODULES and of what they need, each after what it needs."""
     base = modules.parents[2]  # of lib/modules/RELEASE
     options = ["--dirname", str(base), "--set-version", modules.name]
-    _call("depmod", "--basedir", str(base), modules.name)
-    printed = _call("modprobe", *options, "--all", "--show-depends", *MODULES)
+    call("depmod", "--basedir", base, modules.name)
+    printed = call("modprobe", *options, "--all", "--show-depends", *MODULES)
     files = re.findall(r"^insmod (\S+)", printed, flags=re.MULTILINE)
     return [Path(file) for file in dict.fromkeys(files)]
 
 
 def _module(file: Path) -> bytes:
     return lzma.decompress(file.read_bytes()) if file.suffix == ".xz" else file.read_bytes()
-
-
-def _call(program: str, *arguments: str) -> str:
-    path = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-    if path is None:
-        raise NotRunError(f"no {program} here: apt-get install kmod")
-    done = subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NotRunError(f"{program} failed: {done.stderr.strip().splitlines()[-1:]}")
-    return done.stdout
 
 
 def _part(packages: Path, name: str) -> Path:

@@ -5,7 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from vm.initrd import BUSYBOX, cpio, initrd
+from vm.initrd import cpio, initrd
+
+BUSYBOX = Path("/usr/bin/busybox")
 
 needs_busybox = pytest.mark.skipif(not BUSYBOX.exists(), reason=f"needs {BUSYBOX}")
 

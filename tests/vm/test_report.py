@@ -48,6 +48,15 @@ def test_without_tests_it_is_no_pass(tmp_path: Path) -> None:
     assert {"pytest ended with status 5", "no tests ran in 2 s"} <= set(found.details)
 
 
+def test_tests_that_were_skipped_are_no_pass(tmp_path: Path) -> None:
+    found = report.guest("6.12", results(tmp_path, 0), 1)
+    (tmp_path / "junit.xml").write_text(
+        JUNIT.format(more="").replace("good", "bad").replace(' time="1.5" />', "><skipped/></testcase>")
+    )
+    assert found.passed
+    assert not report.guest("6.12", tmp_path, 1).passed
+
+
 def test_a_guest_that_died_is_no_pass_and_its_console_is_shown(tmp_path: Path) -> None:
     (tmp_path / "console").write_text("Kernel panic - not syncing\n")
     found = report.guest("6.12", tmp_path, 1)
