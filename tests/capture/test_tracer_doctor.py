@@ -3,22 +3,44 @@ from __future__ import annotations
 import pytest
 
 from tracer.capture import doctor
+from tracer.capture.event_cost import EventCost
+from tracer.capture.hooks import Choice
 from tracer.errors import TracerError
+from tracer.kernel.btf import VMLINUX, Btf
+from tracer.kernel.cgroupfs import memory_hierarchy
 from tracer.kernel.doctor import State
+from tracer.kernel.ephemeral import NAME_PREFIX
+from tracer.kernel.probes import SIGNALS, needed
+
+needs_btf = pytest.mark.skipif(not VMLINUX.exists(), reason=f"this kernel has no {VMLINUX}")
+PROVOKED = ("memory by kind", "kernel memory", "cache added", "cache deleted", "memcg reclaim", "process end")
+"""Some of what the work that is measured brings about on every kernel."""
 
 
 def no_bcc() -> None:
     raise TracerError("BCC is not installed; install the distribution's: apt-get install python3-bpfcc")
 
 
+@needs_btf
 def test_without_bcc_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_bcc", no_bcc)
-    bcc, programs = doctor.examine(may_load=True)
-    assert (bcc.state, bcc.prevents_recording) == (State.MISSING, True)
-    assert "python3-bpfcc" in bcc.detail
-    assert programs.state is State.UNKNOWN
+    found = doctor.examine(may_load=True, measure=True)
+    checks = {check.name: check for check in found.checks}
+    assert (checks["BCC"].state, checks["BCC"].prevents_recording) == (State.MISSING, True)
+    assert "python3-bpfcc" in checks["BCC"].detail
+    assert checks["programs"].state is State.UNKNOWN
+    assert all(signal.choice and signal.cost is None for signal in found.signals), "what is offered is known"
 
 
+def test_where_nothing_may_be_loaded_no_signal_is_guessed() -> None:
+    found = doctor.examine(may_load=False, measure=True)
+    assert found.checks[-1].state is State.UNKNOWN
+    documents = [finding.document() for finding in found.signals]
+    assert {(one["hook"], one["meaning"], one["event_ns"]) for one in documents} == {(None, None, None)}
+    assert {one["name"] for one in documents} >= {signal.name for signal in needed(2)}
+
+
+@needs_btf
 def test_a_kernel_that_refuses_a_program_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise TracerError(
@@ -26,14 +48,52 @@ def test_a_kernel_that_refuses_a_program_is_quoted(monkeypatch: pytest.MonkeyPat
         )
 
     monkeypatch.setattr(doctor, "Programs", refuse)
-    check = doctor.trial()
+    (check,) = doctor.trial(Btf.load(), memory_hierarchy(), measure=True).checks
     assert (check.state, check.prevents_recording) == (State.MISSING, True)
     assert check.detail == "the kernel refuses the BPF program drain: Permission denied"
 
 
+def test_functions_can_be_hooked_by_one_way_or_by_another() -> None:
+    assert doctor.function_hooks({}, None).detail == "by fentry and by kprobe"
+    one = doctor.function_hooks({"fentry": "fentry is closed here (x)"}, None)
+    assert (one.state, one.detail) == (State.OK, "by kprobe; fentry is closed here (x)")
+
+
+def test_functions_closed_are_explained_by_the_configuration_where_it_says_why() -> None:
+    closed = {"fentry": "fentry is closed here (x)", "kprobe": "this kernel has no kprobes"}
+    built = {"CONFIG_BPF_JIT", "CONFIG_FUNCTION_TRACER", "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"}
+    check = doctor.function_hooks(closed, built)
+    assert (check.state, check.prevents_recording) == (State.MISSING, False)
+    assert "closed here (x), though the kernel is built for it" in check.detail
+    assert "no kprobes: CONFIG_KPROBES is not set" in check.detail
+    without = doctor.function_hooks(closed, built - {"CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"})
+    assert "(x): CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS is not set" in without.detail
+    assert doctor.function_hooks(closed, None).detail == "; ".join(closed.values())
+
+
+@pytest.mark.parametrize("signal", SIGNALS, ids=lambda signal: signal.name)
+def test_a_signal_as_a_document(signal: doctor.Signal) -> None:
+    way = signal.ways[-1]
+    taken = doctor.Finding(signal, Choice(signal, way), EventCost(3, 70.26)).document()
+    assert (taken["hook"], taken["event_ns"], taken["events"]) == (str(way), 70.3, 3)
+    assert taken["detail"] == (way.approximate or None)
+    absent = doctor.Finding(signal, Choice(signal, None, "closed")).document()
+    assert (absent["hook"], absent["meaning"], absent["detail"]) == (None, "absent", "closed")
+    assert absent["without"] == signal.without
+
+
 @pytest.mark.kernel
 @pytest.mark.vm
-def test_every_program_loads_on_this_kernel() -> None:
-    bcc, programs = doctor.examine(may_load=True)
-    assert bcc.state is State.OK
-    assert programs.state is State.OK, programs.detail
+def test_every_program_loads_and_what_happens_has_its_cost() -> None:
+    hierarchy = memory_hierarchy()
+    found = doctor.examine(may_load=True, measure=True)
+    checks = {check.name: check for check in found.checks}
+    assert checks["BCC"].state is State.OK
+    assert checks["programs"].state is State.OK, checks["programs"].detail
+    assert "event costs" not in checks
+    documents = {one["name"]: one for one in (finding.document() for finding in found.signals)}
+    assert list(documents) == [signal.name for signal in needed(hierarchy.version)]
+    assert all((one["event_ns"] or 0) > 0 for one in documents.values() if one["events"])
+    assert all(documents[name]["events"] for name in PROVOKED)
+    assert documents["OOM kill"]["event_ns"] is None, "none was provoked"
+    assert list(hierarchy.mount.glob(f"{NAME_PREFIX}*-doctor")) == []

@@ -5,8 +5,12 @@ import json
 import pytest
 from click.testing import CliRunner, Result
 
+from tracer.capture.doctor import Examination, Finding
+from tracer.capture.event_cost import EventCost
+from tracer.capture.hooks import Choice
 from tracer.cli import doctor
 from tracer.kernel.doctor import Check, State
+from tracer.kernel.probes import SIGNALS
 
 FINE = Check("kernel", State.OK, "Linux 6.18.0, x86_64")
 POOR = Check("PSI", State.DEGRADED, "of the whole machine only", "no stalls by cgroup", "boot with v2")
@@ -16,10 +20,21 @@ FATAL = Check(
 HOSTILE = Check("lockdown", State.UNKNOWN, "a\x1b[31m[red]b\nc", "x" * 300, "y")
 
 
-def run(monkeypatch: pytest.MonkeyPatch, checks: list[Check], *arguments: str) -> Result:
-    """The command on a machine of which `checks` hold, with nothing to say of the tracer itself."""
+TAKEN = [Finding(one, Choice(one, one.ways[-1]), EventCost(7, 1234.56)) for one in SIGNALS]
+ABSENT = [Finding(one, Choice(one, None, "no \x1b[31m" + "x" * 200)) for one in SIGNALS]
+UNTRIED = [Finding(one) for one in SIGNALS]
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch,
+    checks: list[Check],
+    *arguments: str,
+    signals: list[Finding] | None = None,
+) -> Result:
+    """The command on a machine of which `checks` hold, and which has `signals`."""
+    examined = Examination([], signals or [])
     monkeypatch.setattr(doctor, "examine_kernel", lambda: list(checks))
-    monkeypatch.setattr(doctor, "examine_tracer", lambda *, may_load: [])
+    monkeypatch.setattr(doctor, "examine_tracer", lambda *, may_load, measure: examined)
     return CliRunner().invoke(doctor.command, arguments)
 
 
@@ -56,15 +71,60 @@ def test_plain_text_is_narrow_and_escapes_what_others_named(monkeypatch: pytest.
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_programs_are_tried_only_where_the_kernel_may_take_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
+@pytest.mark.parametrize("signals", [TAKEN, ABSENT])
+def test_the_matrix_fits_a_hundred_columns(monkeypatch: pytest.MonkeyPatch, signals: list[Finding]) -> None:
+    lines = run(monkeypatch, [FINE], signals=signals).stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "\x1b" not in "".join(lines)
+    for finding in signals:
+        assert any(finding.signal.name in line for line in lines)
 
-    def examine_tracer(*, may_load: bool) -> list[Check]:
-        asked.append(may_load)
-        return []
 
-    for checks in ([FINE, POOR], [FINE, FATAL]):
+def test_a_row_says_by_what_and_for_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = run(monkeypatch, [FINE], signals=TAKEN).stdout
+    row = next(line for line in text.splitlines() if " OOM kill " in line)
+    assert row.split() == ["exact", "OOM", "kill", "kprobe", "mark_oom_victim", "1,235"]
+    assert text.index("stream charge") < text.index("memory by kind") < text.index("stream pagecache")
+    assert "approximate: totals are exact" in text
+
+
+def test_what_is_absent_has_no_figure_but_a_reason_and_a_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = run(monkeypatch, [FINE], signals=ABSENT).stdout
+    lines = text.splitlines()
+    at = next(number for number, line in enumerate(lines) if " OOM kill " in line)
+    assert lines[at].split() == ["absent", "OOM", "kill", "-", "-", "-"]
+    assert lines[at + 1].split()[:2] == ["why:", "no"]
+    assert "costs: no OOM kills" in text
+
+
+def test_what_did_not_happen_has_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = Finding(TAKEN[0].signal, TAKEN[0].choice, EventCost(0, None))
+    text = run(monkeypatch, [FINE], signals=[never]).stdout
+    assert next(line for line in text.splitlines() if "memory by kind" in line).split()[-1] == "-"
+
+
+def test_json_has_every_signal_and_null_for_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    signals = [TAKEN[0], ABSENT[1], UNTRIED[2]]
+    taken, absent, untried = json.loads(run(monkeypatch, [FINE], "--json", signals=signals).stdout)["signals"]
+    keys = "name stream hook meaning detail without required event_ns events"
+    assert [" ".join(row) for row in (taken, absent, untried)] == [keys] * 3
+    assert (taken["meaning"], taken["event_ns"], taken["events"]) == ("approximate", 1234.6, 7)
+    assert (absent["meaning"], absent["hook"], absent["event_ns"]) == ("absent", None, None)
+    assert absent["detail"].startswith("no ")
+    assert (untried["meaning"], untried["hook"], untried["detail"], untried["events"]) == (None,) * 4
+
+
+def test_programs_are_tried_where_the_kernel_may_take_them_and_measured_unless_it_is_to_be_quiet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[bool, bool]] = []
+
+    def examine_tracer(*, may_load: bool, measure: bool) -> Examination:
+        asked.append((may_load, measure))
+        return Examination([], [])
+
+    monkeypatch.setattr(doctor, "examine_tracer", examine_tracer)
+    for checks, options in (([FINE, POOR], []), ([FINE, FATAL], []), ([FINE], ["--quiet"])):
         monkeypatch.setattr(doctor, "examine_kernel", lambda checks=checks: list(checks))
-        monkeypatch.setattr(doctor, "examine_tracer", examine_tracer)
-        CliRunner().invoke(doctor.command)
-    assert asked == [True, False]
+        CliRunner().invoke(doctor.command, options)
+    assert asked == [(True, True), (False, True), (True, False)]

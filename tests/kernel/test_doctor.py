@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tracer.errors import TracerError
 from tracer.kernel import doctor
+from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.doctor import Check, State
 from tracer.kernel.mounts import Mount
@@ -15,9 +16,10 @@ from tracer.kernel.mounts import Mount
 INITIAL = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
 
 
-def status(capabilities: int) -> str:
-    """/proc/self/status of a process whose effective set is not its bounding set."""
-    return f"Name:\tpython3\nCapEff:\t{capabilities:016x}\nCapBnd:\t{2**41 - 1:016x}\n"
+def status(capabilities: int, user: int = 0) -> str:
+    """/proc/self/status of a process whose effective set is not its bounding set, as its users are not."""
+    uids = f"Uid:\t1000\t{user}\t1000\t1000"
+    return f"Name:\tpython3\n{uids}\nCapEff:\t{capabilities:016x}\nCapBnd:\t{2**41 - 1:016x}\n"
 
 
 def mount(fs_type: str, mount_point: str) -> Mount:
@@ -36,7 +38,8 @@ def bits(*numbers: int) -> int:
         (bits(38), State.MISSING),
         (bits(21), State.DEGRADED),
         (bits(38, 39), State.DEGRADED),
-        (bits(24, 38, 39), State.OK),
+        (bits(24, 38, 39), State.DEGRADED),
+        (bits(21, 24), State.OK),
         (0x1FFFEFFFFFF, State.DEGRADED),  # all of 6.18 but CAP_SYS_RESOURCE
         (0x1FFFFFFFFFF, State.OK),
     ],
@@ -45,6 +48,19 @@ def test_permissions_are_the_effective_capabilities(capabilities: int, state: St
     check = doctor.permissions(status(capabilities))
     assert check.state is state
     assert check.prevents_recording is (state is State.MISSING)
+
+
+def test_capabilities_do_not_make_a_root() -> None:
+    check = doctor.permissions(status(0x1FFFFFFFFFF, user=1000))
+    assert (check.state, check.prevents_recording) == (State.MISSING, True)
+    assert "as user 1000" in check.detail
+
+
+def test_each_capability_that_is_missed_is_named_with_its_cost() -> None:
+    check = doctor.permissions(status(bits(38, 39)))
+    assert "no CAP_SYS_ADMIN, no CAP_SYS_RESOURCE" in check.detail
+    assert "an event costs cannot be measured" in check.cost
+    assert "oom_score_adj" in check.cost
 
 
 def test_namespaces_of_the_host_and_of_a_container() -> None:
@@ -61,6 +77,23 @@ def test_namespaces_of_the_host_and_of_a_container() -> None:
 def test_without_btf_nothing_can_be_recorded() -> None:
     absent = doctor.btf(TracerError("no BTF at /sys/kernel/btf/vmlinux"))
     assert (absent.state, absent.prevents_recording) == (State.MISSING, True)
+
+
+class Types(Btf):
+    """BTF that has but these structures."""
+
+    def __init__(self, *structs: str) -> None:
+        self.structs = structs
+
+    def struct(self, name: str) -> int | None:
+        return 1 if name in self.structs else None
+
+
+def test_a_kernel_that_the_programs_are_not_made_for_is_said_to_be_so() -> None:
+    before_folios = doctor.btf(Types("mem_cgroup"))
+    assert (before_folios.state, before_folios.prevents_recording) == (State.MISSING, True)
+    assert "struct folio" in before_folios.detail
+    assert "CONFIG_MEMCG" in doctor.btf(Types("folio")).detail
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.kernel.mounts import Mount, MountTable, parse_mountinfo, read_mounts
+from tracer.kernel import mounts as mounts_module
+from tracer.kernel.mounts import Mount, MountTable, first_on_a_disk, parse_mountinfo, read_mounts
 
 TABLE = b"""\
 21 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,errors=remount-ro
@@ -82,6 +83,21 @@ def test_any_bytes_parse(content: bytes) -> None:
     table = MountTable(parse_mountinfo(content))
     table.host_path((0, 0), "/x")
     table.mount_of("/x")
+
+
+def test_a_directory_on_a_disk_is_neither_in_memory_nor_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, disk, missing = tmp_path / "memory", tmp_path / "disk", tmp_path / "missing"
+    memory.mkdir()
+    disk.mkdir()
+    table = [
+        Mount(1, 1, (0, 1), "/", "/", "ext4", "x", frozenset()),
+        Mount(2, 1, (0, 2), "/", str(memory), "tmpfs", "x", frozenset()),
+    ]
+    monkeypatch.setattr(mounts_module, "read_mounts", lambda: table)
+    assert first_on_a_disk([memory, missing, disk]) == disk
+    assert first_on_a_disk([memory, missing]) is None
 
 
 EDGES = st.tuples(st.integers(0, 5), st.integers(0, 5), st.sampled_from(["/", "/a", "/a/b"]))

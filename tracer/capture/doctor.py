@@ -1,23 +1,87 @@
-"""What the tracer itself brings to this machine: BCC, and programs that this kernel takes."""
+"""What the tracer itself brings to this machine: BCC, programs that this kernel takes, and its signals."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
+from tracer.capture import event_cost
 from tracer.capture.bcc_module import find_bcc
+from tracer.capture.calibrate import calibrate
+from tracer.capture.event_cost import EventCost
+from tracer.capture.hooks import Choice, Offer, choose
 from tracer.capture.load import Programs
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
-from tracer.kernel.cgroupfs import memory_hierarchy
+from tracer.kernel.cgroupfs import Hierarchy, memory_hierarchy
+from tracer.kernel.config import options_set
 from tracer.kernel.doctor import Check, State
+from tracer.kernel.probes import Kind, Signal, needed
 
-AREA = "tracer"
+AREA: Final = "tracer"
+
+_BUILT_BY: Final = {
+    Kind.FENTRY.value: (
+        "CONFIG_BPF_JIT",
+        "CONFIG_FUNCTION_TRACER",
+        "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS",
+    ),
+    Kind.KPROBE.value: ("CONFIG_KPROBES", "CONFIG_KPROBE_EVENTS"),
+}
+"""What a kernel must be built with for hooks at its functions, each option after those that it depends on."""
 
 
-def examine(*, may_load: bool) -> list[Check]:
-    """BCC, and a trial of the programs where the kernel's own checks let one expect that it works."""
+@dataclass(frozen=True)
+class Finding:
+    """A signal, the way taken for it (None: nothing could be tried), and its cost (None: not measured)."""
+
+    signal: Signal
+    choice: Choice | None = None
+    cost: EventCost | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As `doctor --json` has it; null is not known."""
+        choice, cost = self.choice, self.cost
+        way = choice and choice.way
+        return {
+            "name": self.signal.name,
+            "stream": self.signal.stream,
+            "hook": str(way) if way else None,
+            "meaning": choice and choice.meaning,
+            "detail": choice and ((way.approximate if way else choice.why_not) or None),
+            "without": self.signal.without,
+            "required": self.signal.required,
+            "event_ns": None if cost is None or cost.event_ns is None else round(cost.event_ns, 1),
+            "events": cost and cost.events,
+        }
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found: checks, and one finding for each signal of this machine's cgroups."""
+
+    checks: list[Check]
+    signals: list[Finding]
+
+
+def examine(*, may_load: bool, measure: bool) -> Examination:
+    """BCC, and a trial of the programs where the kernel's own checks let one expect that it works.
+
+    `measure`: also what an event costs, by a short work in a cgroup made for it, which takes half a second.
+    """
     compiler = bcc()
-    return [compiler, trial() if may_load and compiler.state is State.OK else untried()]
+    if not may_load:
+        return Examination([compiler, untried()], [Finding(signal) for signal in needed(_version())])
+    types, hierarchy = Btf.load(), memory_hierarchy()
+    offer = Offer.look(types)
+    functions = function_hooks(offer.closed, options_set())
+    if compiler.state is not State.OK:
+        found = [Finding(choice.signal, choice) for choice in choose(offer, hierarchy.version)]
+        return Examination([compiler, functions, untried()], found)
+    tried = trial(types, hierarchy, measure=measure)
+    return Examination([compiler, functions, *tried.checks], tried.signals)
 
 
 def bcc() -> Check:
@@ -36,40 +100,96 @@ def bcc() -> Check:
     return Check("BCC", State.OK, f"{module.__version__} in {(module.__path__ or [''])[0]}", area=AREA)
 
 
-def trial() -> Check:
-    """Compile, load, attach and detach everything, with no cgroup traced."""
+def function_hooks(closed: Mapping[str, str], options: Collection[str] | None) -> Check:
+    """Whether programs can stand at functions of the kernel, by either way. `closed`: family -> why it is;
+    `options`: set in the kernel's configuration, None where that cannot be read.
+    """
+    reasons = []
+    for family, why in closed.items():
+        unset = [] if options is None else [name for name in _BUILT_BY[family] if name not in options]
+        if unset:
+            reasons.append(f"{why}: {unset[0]} is not set")
+        else:
+            reasons.append(why if options is None else f"{why}, though the kernel is built for it")
+    there = [f"by {family}" for family in _BUILT_BY if family not in closed]
+    if there:
+        return Check("function hooks", State.OK, "; ".join([" and ".join(there), *reasons]), area=AREA)
+    return Check(
+        "function hooks",
+        State.MISSING,
+        "; ".join(reasons),
+        "what no tracepoint tells: see the absent signals below",
+        "boot a kernel of the distribution: today's have both",
+        area=AREA,
+    )
+
+
+def trial(types: Btf, hierarchy: Hierarchy, *, measure: bool) -> Examination:
+    """Compile, load, attach and detach everything, with no cgroup traced but the one to `measure` in."""
     begin = time.monotonic()
     warnings: list[str] = []
+    checks: list[Check] = []
+    costs: Mapping[str, EventCost] = {}
+    choices: list[Choice] = []
     try:
-        programs = Programs(Btf.load(), version=memory_hierarchy().version, roots=[])
+        programs = Programs(types, version=hierarchy.version, roots=[])
+        choices = programs.choices
         programs.wait(warnings.append)
         try:
+            if measure:
+                calibrate(programs, types, hierarchy)
             programs.attach(warnings.append)
-            attached = [choice for choice in programs.choices if choice.way]
+            choices = programs.choices
+            checks.append(_attached(choices, warnings, time.monotonic() - begin))
+            if measure:
+                costs = event_cost.measure(programs, hierarchy)
         finally:
             programs.close()
     except TracerError as error:
-        return Check(
-            "programs",
-            State.MISSING,
-            str(error).replace("; see memcg-tracer doctor", ""),
-            "nothing can be traced",
-            "memcg-tracer --debug record -d 1 shows all that the kernel said of them",
-            prevents_recording=True,
-            area=AREA,
-        )
-    summary = f"{len(attached)} attached and detached in {time.monotonic() - begin:.2f} s"
-    if warnings:
-        return Check(
-            "programs",
-            State.DEGRADED,
-            f"{summary}; {'; '.join(warnings)}",
-            "what these would have told",
-            area=AREA,
-        )
-    return Check("programs", State.OK, summary, area=AREA)
+        checks.append(_unmeasured(error) if checks else _refused(error))
+    known = {choice.signal: choice for choice in choices}
+    signals = needed(hierarchy.version)
+    return Examination(checks, [Finding(one, known.get(one), costs.get(one.name)) for one in signals])
+
+
+def _attached(choices: list[Choice], warnings: list[str], seconds: float) -> Check:
+    count = sum(choice.way is not None for choice in choices)
+    summary = f"{count} of {len(choices)} signals attached in {seconds:.2f} s, and detached"
+    if not warnings:
+        return Check("programs", State.OK, summary, area=AREA)
+    return Check(
+        "programs",
+        State.DEGRADED,
+        f"{summary}; {'; '.join(warnings)}",
+        "what these would have told, or a dearer way to it",
+        area=AREA,
+    )
+
+
+def _refused(error: TracerError) -> Check:
+    return Check(
+        "programs",
+        State.MISSING,
+        str(error).replace("; see memcg-tracer doctor", ""),
+        "nothing can be traced",
+        "memcg-tracer --debug record -d 1 shows all that the kernel said of them",
+        prevents_recording=True,
+        area=AREA,
+    )
+
+
+def _unmeasured(error: TracerError) -> Check:
+    return Check("event costs", State.UNKNOWN, str(error), "what an event costs here is not known", area=AREA)
 
 
 def untried() -> Check:
     """What is said of the programs where a trial makes no sense."""
     return Check("programs", State.UNKNOWN, "not tried, because of what is missing", area=AREA)
+
+
+def _version() -> int:
+    """Of the hierarchy with the memory controller; where there is none, the one with all signals."""
+    try:
+        return memory_hierarchy().version
+    except TracerError:
+        return 1

@@ -73,26 +73,30 @@ def _cost(programs: Programs, choice: Choice) -> EventCost:
 
 
 def _work_in(cgroup: Path) -> None:
-    """Work in a child process there, until it is done or was long enough."""
+    """Work in a child process there. Raises TracerError where that fails, or takes too long."""
     child = os.fork()
     if child == 0:
+        status = 1
         try:
             Path(cgroup, "cgroup.procs").write_text("0", encoding="ascii")
             below: Callable[[], None] = partial(_make_and_remove, cgroup / "below")
             for work in (*PROVOCATIONS, _read_and_map_a_file, below):
                 with suppress(OSError):  # what cannot be done here has no figure
                     work()
+            status = 0
         finally:
-            os._exit(0)
+            os._exit(status)
     ended = os.pidfd_open(child)
     try:
-        if not select.select([ended], [], [], _WITHIN_S)[0]:
-            raise TracerError(f"the work to be measured was not done within {_WITHIN_S:.0f} s")
+        done = select.select([ended], [], [], _WITHIN_S)[0]
     finally:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(ended, signal.SIGKILL)
+        signal.pidfd_send_signal(ended, signal.SIGKILL)  # nothing, where it has ended: it is not yet reaped
         os.close(ended)
-        os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
+    if not done:
+        raise TracerError(f"the work to be measured was not done within {_WITHIN_S:.0f} s")
+    if status:
+        raise TracerError(f"the work to be measured failed ({os.waitstatus_to_exitcode(status)})")
 
 
 def _read_and_map_a_file() -> None:

@@ -119,5 +119,5 @@ def _why_no_trampolines(btf: Btf) -> str | None:
 
 def _why_no_kprobes() -> str | None:
     if not _KPROBE_EVENTS.exists():
-        return "this kernel has no kprobes (CONFIG_KPROBE_EVENTS)"
+        return "this kernel has no kprobes"
     return None

@@ -15,6 +15,7 @@ from typing import Final
 from tracer.errors import TracerError
 from tracer.kernel.btf import VMLINUX, Btf
 from tracer.kernel.cgroupfs import Hierarchy, memory_hierarchy
+from tracer.kernel.layout import why_unfit
 from tracer.kernel.mounts import Mount, read_mounts
 from tracer.units import size
 
@@ -49,6 +50,15 @@ _CAP_SYS_ADMIN: Final = 21
 _CAP_SYS_RESOURCE: Final = 24
 _CAP_PERFMON: Final = 38
 _CAP_BPF: Final = 39
+
+_WELCOME: Final = {
+    "CAP_SYS_ADMIN": (_CAP_SYS_ADMIN, "what an event costs cannot be measured"),
+    "CAP_SYS_RESOURCE": (
+        _CAP_SYS_RESOURCE,
+        "the recorder cannot lower its own oom_score_adj or raise hard limits",
+    ),
+}
+"""Capabilities without which recording works: name -> number, and what their absence costs."""
 
 # The inode numbers of the initial namespaces (PROC_USER_INIT_INO etc., include/linux/proc_ns.h).
 _INITIAL_NAMESPACES: Final = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
@@ -87,9 +97,10 @@ def kernel() -> Check:
 
 
 def permissions(status: str) -> Check:
-    """The effective capabilities in the text of /proc/self/status (capabilities(7))."""
-    line = next(line for line in status.splitlines() if line.startswith("CapEff:"))
-    held = int(line.split()[1], 16)
+    """The effective user and capabilities in the text of /proc/self/status (capabilities(7))."""
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    held = int(fields["CapEff"], 16)
+    user = int(fields["Uid"].split()[1])
 
     def has(capability: int) -> bool:
         return bool(held >> capability & 1)
@@ -103,13 +114,23 @@ def permissions(status: str) -> Check:
             "run it as root (sudo)",
             prevents_recording=True,
         )
-    if not has(_CAP_SYS_RESOURCE):
+    if user != 0:
+        return Check(
+            "permissions",
+            State.MISSING,
+            f"may load BPF programs, but as user {user}",
+            "cgroups and what is known of other users' processes are open to root only",
+            "run it as root (sudo)",
+            prevents_recording=True,
+        )
+    lacking = {name: cost for name, (number, cost) in _WELCOME.items() if not has(number)}
+    if lacking:
         return Check(
             "permissions",
             State.DEGRADED,
-            "may load BPF programs; no CAP_SYS_RESOURCE",
-            "the recorder cannot lower its own oom_score_adj or raise hard limits",
-            "grant CAP_SYS_RESOURCE",
+            f"may load BPF programs; no {', no '.join(lacking)}",
+            "; ".join(lacking.values()),
+            f"grant {' and '.join(lacking)}",
         )
     return Check("permissions", State.OK, "may load BPF programs")
 
@@ -146,6 +167,14 @@ def btf(types: Btf | TracerError) -> Check:
             str(types),
             "no structure of the kernel can be read",
             "boot a kernel of the distribution: all of today's have it",
+            prevents_recording=True,
+        )
+    if (unfit := why_unfit(types)) is not None:
+        return Check(
+            "BTF",
+            State.MISSING,
+            unfit,
+            "the programs read what this kernel does not have",
             prevents_recording=True,
         )
     return Check("BTF", State.OK, f"{VMLINUX}, {size(VMLINUX.stat().st_size)}")
