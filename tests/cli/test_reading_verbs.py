@@ -78,6 +78,18 @@ def test_timeline_rows_are_those_of_the_analysis(run: CliRunner, write_trace: Wr
     assert mine[0]["refault_bytes"] == ""
 
 
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_rows_in_pieces_are_the_same_rows(
+    run: CliRunner, write_trace: WriteTrace, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    path = write_trace()
+    whole = output(run.invoke(timeline.command, [str(path), form]))
+    rows = len(tracer.open(path).timeline())
+    for at_once in (7, rows - 1, rows):
+        monkeypatch.setattr(timeline, "_ROWS_AT_ONCE", at_once)
+        assert output(run.invoke(timeline.command, [str(path), form])) == whole
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

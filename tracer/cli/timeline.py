@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from tracer.render.escape import visible
 
 _ROWS_EVERY: Final = "100ms"
 _ROWS_ON_SCREEN: Final = 40
+_ROWS_AT_ONCE: Final = 50_000
 _ISO: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
@@ -70,7 +72,8 @@ def command(
     trace = tracer.open(path)
     if as_json or as_csv:
         frame = trace.timeline(cgroup, every=every or _ROWS_EVERY, begin=begin, end=end)
-        click.echo(_json(frame) if as_json else _csv(frame), nl=False)
+        for piece in _json(frame) if as_json else _csv(frame):
+            click.echo(piece, nl=False)
         return
     _draw(trace, cgroup, every, begin, end)
 
@@ -119,9 +122,21 @@ def _with_plain_times(frame: pd.DataFrame) -> pd.DataFrame:
     return plain
 
 
-def _json(frame: pd.DataFrame) -> str:
-    return str(_with_plain_times(frame).to_json(orient="records")) + "\n"
+def _json(frame: pd.DataFrame) -> Iterator[str]:
+    """In pieces, as `_csv`: the whole text takes more memory than its rows."""
+    before = "["
+    for part in _parts(frame):
+        yield before + str(part.to_json(orient="records"))[1:-1]
+        before = ","
+    yield "]\n"
 
 
-def _csv(frame: pd.DataFrame) -> str:
-    return str(_with_plain_times(frame).to_csv(index=False, lineterminator="\n"))
+def _csv(frame: pd.DataFrame) -> Iterator[str]:
+    for number, part in enumerate(_parts(frame)):
+        yield str(part.to_csv(index=False, header=number == 0, lineterminator="\n"))
+
+
+def _parts(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """At least one, which may be empty."""
+    for first in range(0, max(len(frame), 1), _ROWS_AT_ONCE):
+        yield _with_plain_times(frame.iloc[first : first + _ROWS_AT_ONCE])
