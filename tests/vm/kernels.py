@@ -100,8 +100,8 @@ def _make_ready(series: str, packages: Path) -> Kernel:
 
 
 def _has_v1(config: str) -> bool:
-    """The memory controller of v1 has been a choice of its own since "mm: memcg: put memcg1-specific struct
-    mem_cgroup's members under CONFIG_MEMCG_V1" (6.11); before, it was always there.
+    """The memory controller of v1 has been a choice of its own since "mm: memcg: put cgroup v1-specific code
+    under a config option" (6.11); before, it was always there.
     """
     return "CONFIG_MEMCG=y" in config and "# CONFIG_MEMCG_V1 is not set" not in config
 
