@@ -175,8 +175,17 @@ def experiment_report(name: str = "python3", cgroup: str = "/memcg-tracer-77-pag
             lost_records=0,
             kmsg="missing",
             probes={
-                "oom": "raw_tracepoint oom:mark_victim",
-                "charge": "raw_tracepoint memcg:mod_memcg_lruvec_state",
+                "memory by kind": {
+                    "hook": "fentry __mod_memcg_lruvec_state",
+                    "meaning": "approximate",
+                    "detail": "totals are exact",
+                },
+                "OOM kill": {"hook": "raw_tracepoint mark_victim", "meaning": "exact", "detail": ""},
+                "OOM decision": {
+                    "hook": None,
+                    "meaning": "absent",
+                    "detail": "fentry is closed here: limit owner and gfp are inferred",
+                },
             },
             unknown={
                 "composition.unevictable": "this kernel counts it inside anon, file and shmem",

@@ -36,7 +36,12 @@ def summary() -> info_text.Summary:
             "page_size": 4096,
             "tool_version": "0.1.0",
             "schema_version": 1,
-            "probes": {"oom": {"hook": "tp_btf/mark_victim", "meaning": None}},
+            "probes": {
+                "OOM kill": {"hook": "raw_tracepoint mark_victim", "meaning": "exact", "detail": ""},
+                "OOM decision": {"hook": None, "meaning": "absent", "detail": "no kprobes: gfp is inferred"},
+                "of an older trace": "raw_tracepoint",
+                "absent in an older trace": None,
+            },
             "cost": {},
         },
     )
@@ -86,4 +91,4 @@ def test_the_document_holds_all(summary: info_text.Summary) -> None:
     document = json.loads(json.dumps(summary.to_dict()))
     assert document["schema"] == 1
     assert document["cgroups"][0]["peak_usage_bytes"] == 100 * MIB
-    assert document["meta"]["probes"]["oom"]["meaning"] is None
+    assert document["meta"]["probes"]["OOM decision"]["hook"] is None

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tracer import units
 from tracer.analysis.report import Held, OomReport
-from tracer.render import facts, sections
+from tracer.render import facts, probes, sections
 from tracer.render.escape import visible
 from tracer.render.layers import BY_NAME, OF_COMPOSITION, PART_LABELS
 
@@ -46,9 +46,8 @@ def post_mortem(
     yield sections.title("How far to trust this")
     yield sections.facts(facts.quality(report, reasons=verbose))
     if verbose:
-        yield sections.facts(
-            ("probe", f"{visible(str(s))}: {visible(str(p))}") for s, p in report.quality.probes.items()
-        )
+        yield sections.title("By what each signal was taken")
+        yield sections.facts(probes.taken(report.quality.probes), label_cells=0)
     if others:
         yield sections.title("Other kills in this trace")
         yield sections.facts((f"--kill {other.kill_id}", visible(other.verdict.summary)) for other in others)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from tracer import units
 from tracer.analysis.report import Candidate, Held, OomReport, ReclaimAttempt, Victim
+from tracer.render import probes
 from tracer.render.escape import visible
 from tracer.render.layers import PART_LABELS
 
@@ -249,6 +250,8 @@ def quality(report: OomReport, *, reasons: bool) -> Iterator[Fact]:
     lost = report.quality.lost_records
     yield "lost records", f"{units.count(lost)}: sums of flows may be low" if lost else "none"
     yield "kernel log", KERNEL_LOG[report.quality.kmsg]
+    if (signals := probes.not_exact(report.quality.probes)) is not None:
+        yield "signals", signals if reasons or signals == probes.ALL_EXACT else f"{signals} (-v says why)"
     if not reasons:
         names = ", ".join(map(_in_words, report.quality.unknown))
         yield "not known", f"{names} (-v says why)" if names else "nothing"

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tracer import units
-from tracer.render import sections
+from tracer.render import probes, sections
 from tracer.render.escape import visible
 
 _MOST_CGROUPS: Final = 12
@@ -86,9 +86,10 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
     lost = [(stream, units.count(records)) for stream, records in summary.lost.items() if records]
     yield sections.facts(lost or [("none lost", "in any stream: " + ", ".join(summary.lost))])
     yield from _cgroups(summary.cgroups)
-    for title, values in (("Probes", meta["probes"]), ("What tracing cost", meta["cost"])):
-        yield sections.title(title)
-        yield sections.facts([*_flat(values)] or [(units.UNKNOWN, "")], label_cells=0)
+    yield sections.title("Probes")
+    yield sections.facts([*probes.taken(meta["probes"])] or [(units.UNKNOWN, "")], label_cells=0)
+    yield sections.title("What tracing cost")
+    yield sections.facts([*_flat(meta["cost"])] or [(units.UNKNOWN, "")], label_cells=0)
 
 
 def _cgroups(cgroups: Sequence[TracedCgroup]) -> Iterator[RenderableType]:
