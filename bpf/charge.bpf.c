@@ -6,7 +6,7 @@
  * sums. A sum leaves for the ring when it is large (256 KiB), old (10 ms), displaced by another, or when user space
  * asks (the `drain` program). A record that finds the ring full is not forgotten: a sum that can stay, stays; one that
  * must make room is added to `residue`, by cgroup and category, from where user space collects it. So sums are exact
- * whatever is lost; only who and when can get lost.
+ * whatever is lost; only who and when can get lost. (Should thousands of cgroups fill `residue` too, that is counted.)
  */
 
 #define COMBINE_BYTES (256 << 10)
@@ -33,7 +33,7 @@ struct residue_key {
 	u64 category;
 };
 
-BPF_HASH(residue, struct residue_key, s64, 8192);
+BPF_HASH(residue, struct residue_key, s64, 32768);
 
 /*
  * Whether this CPU is inside a combine slot. Programs on one CPU nest (an interrupt's inside a task's, `drain` by IPI
@@ -86,6 +86,8 @@ static __always_inline void add_residue(u64 cgroup_id, u32 category, s64 delta_b
 
 	if (total)
 		__sync_fetch_and_add(total, delta_bytes);
+	else
+		count_lost(STREAM_RESIDUE);
 }
 
 /* Make `sum` the one of (memcg, tgid, category). */

@@ -17,6 +17,7 @@ enum stream {
 	STREAM_CGROUP,
 	STREAM_TASK,
 	STREAM_INODE,
+	STREAM_RESIDUE, /* sums that found no room anywhere: from then on totals are not exact */
 	STREAM_COUNT,
 };
 

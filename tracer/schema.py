@@ -251,6 +251,10 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
 """Ring name -> record. One ring for each, so that a flood in one cannot starve another, and so that a ring is
 an array with a constant stride."""
 
+LOSSES: Final = (*WIRE, "residue")
+"""What loss is counted of: the records of each ring, and sums of charges that were lost whole, so that totals
+of the ledger are not exact."""
+
 TIME: Final = pa.timestamp("ns", tz="UTC")
 _NAME: Final = pa.dictionary(pa.int32(), pa.string())
 

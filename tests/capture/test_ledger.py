@@ -20,6 +20,8 @@ import pytest
 from slowdown import SLOWDOWN
 
 import tracer
+from tracer.capture.hooks import FAMILIES, Offer, choose
+from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.memory_files import MemcgFiles
 
@@ -120,13 +122,31 @@ def assert_exact(trace: Any, memcg_id: int) -> None:
     assert not different, f"category: (ledger, kernel) pages: {different}"
 
 
+def skip_unless_offered(family: str) -> None:
+    """Skip where this kernel's ledger cannot be kept by hooks of a family."""
+    offer = Offer.look(Btf.load())
+    for choice in choose(offer, memory_hierarchy().version, forced=family):
+        if choice.signal.stream == "charge" and (choice.way is None or choice.way.family != family):
+            reasons = [offer.why_not(h) for w in choice.signal.ways if w.family == family for h in w.hooks]
+            pytest.skip(f"{choice.signal.name} by {family}: {'; '.join(filter(None, reasons))}")
+
+
 @pytest.mark.vm
-def test_ledger_equals_memory_stat(
-    memcg: Path, disk_dir: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ledger_equals_memory_stat_whatever_is_hooked(
+    family: str,
+    memcg: Path,
+    disk_dir: Path,
+    start_workload: Callable[..., Any],
+    start_recorder: Callable[..., Any],
 ) -> None:
-    recorder = start_recorder("-c", str(memcg))
+    """The same work, and each time the kernel's own totals: so the ways agree with each other."""
+    skip_unless_offered(family)
+    recorder = start_recorder("-c", str(memcg), env=os.environ | {"MEMCG_TRACER_HOOKS": family})
     run_uneven_workload(memcg, disk_dir, start_workload)
     trace = tracer.open(recorder.stop())
+    for signal_name in ("memory by kind", "kernel memory"):
+        assert trace.meta["probes"][signal_name]["hook"].startswith(family)
     assert trace.loss.empty
     assert_exact(trace, cgroup_id(memcg))
 

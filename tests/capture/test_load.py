@@ -10,7 +10,7 @@ import pytest
 from tracer.capture.bpf_syscall import machine
 from tracer.capture.load import RING_BYTES, bpf_folder
 from tracer.errors import TracerError
-from tracer.schema import WIRE
+from tracer.schema import LOSSES, WIRE
 
 
 @pytest.mark.parametrize("page_bytes", [4096, 16_384, 65_536])
@@ -23,7 +23,7 @@ def test_rings_are_a_power_of_two_of_pages_of_any_size(page_bytes: int) -> None:
 def test_losses_are_counted_in_the_order_of_the_streams() -> None:
     """By number alone: `enum stream` in C, the streams' order here."""
     counted = re.findall(r"^\tSTREAM_(\w+),", (bpf_folder() / "tracked.h").read_text(), flags=re.MULTILINE)
-    assert counted == [*(stream.upper() for stream in WIRE), "COUNT"]
+    assert counted == [*(stream.upper() for stream in LOSSES), "COUNT"]
     assert list(RING_BYTES) == [*WIRE, "watched"]
 
 

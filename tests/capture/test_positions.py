@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,18 +19,21 @@ AT = {item: TRUE[name] for item, name in NAMES.items()}
 Update = tuple[int, int, int]  # cpu, memcg, item
 
 
-def watched(updates: Sequence[Update], unseen: frozenset[int] = frozenset()) -> npt.NDArray[np.void]:
-    """The records of these updates. Each shows its memcg's counters on its CPU after the update; the updates
-    whose numbers are in `unseen` happen, and leave no record of their own.
+def watched(
+    updates: Sequence[Update], unseen: frozenset[int] = frozenset(), *, before: bool = False
+) -> npt.NDArray[np.void]:
+    """The records of these updates. Each shows its memcg's counters on its CPU after the update, or `before`
+    it; the updates whose numbers are in `unseen` happen, and leave no record of their own.
     """
     counters: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
     records = []
     for number, (cpu, memcg, item) in enumerate(updates):
         state = counters.setdefault((cpu, memcg), np.zeros(64, np.int64))
+        shown = state.copy()
         if item in AT:
             state[AT[item]] += 1 + number
         if number not in unseen:
-            records.append((memcg, cpu, item, state.copy()))
+            records.append((memcg, cpu, item, shown if before else state.copy()))
     return np.array(records, WATCHED)
 
 
@@ -38,26 +42,32 @@ updates = st.lists(
 )
 
 
+moments = pytest.mark.parametrize("before", [False, True])
+
+
+@moments
 @settings(deadline=None)
-@given(updates)
-def test_what_is_learnt_is_true(updates: list[Update]) -> None:
-    learnt = positions_from(watched(updates), NAMES, before=False)
+@given(updates=updates)
+def test_what_is_learnt_is_true(before: bool, updates: list[Update]) -> None:
+    learnt = positions_from(watched(updates, before=before), NAMES, before=before)
     assert learnt.items() <= TRUE.items()
 
 
-def test_all_is_learnt_from_enough() -> None:
+@moments
+def test_all_is_learnt_from_enough(before: bool) -> None:
     updates = [(cpu, 1, item) for item in NAMES for cpu in (0, 1) for _ in range(3)]
-    assert positions_from(watched(updates), NAMES, before=False) == TRUE
+    assert positions_from(watched(updates, before=before), NAMES, before=before) == TRUE
 
 
+@moments
 @settings(deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_a_few_unseen_updates_do_no_harm(seed: int) -> None:
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_few_unseen_updates_do_no_harm(before: bool, seed: int) -> None:
     """An update in an interrupt is not seen: the next record then shows two changes, or another's alone."""
     chance = np.random.default_rng(seed)
     updates = [(0, 1, int(item)) for item in chance.permutation(np.repeat(list(NAMES), 100))]
     unseen = frozenset(chance.choice(len(updates), 8, replace=False).tolist())
-    assert positions_from(watched(updates, unseen), NAMES, before=False) == TRUE
+    assert positions_from(watched(updates, unseen, before=before), NAMES, before=before) == TRUE
 
 
 def test_an_item_that_is_seen_everywhere_stays_unknown() -> None:

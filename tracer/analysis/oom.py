@@ -195,11 +195,11 @@ def _trigger(trace: TraceTables, kill: _Kill, unknown: Unknown) -> Trigger:
     gfp = optional(first["gfp"])
     if gfp is None:
         unknown["trigger.gfp"] = "the trigger made no reclaim attempt that the trace knows"
-    order = None
-    if str(first["constraint"]) == "memcg":
+    order = optional(first["order"])
+    if order is None and str(first["constraint"]) == "memcg":
         # vmscan:mm_vmscan_memcg_reclaim_begin always says 0, whatever was asked for.
-        unknown["trigger.order"] = "the kernel does not tell the order of a charge to a memcg"
-    else:
+        unknown["trigger.order"] = "the order of a charge is told where functions of the kernel can be hooked"
+    elif order is None:
         order = _last_order(trace.reclaim, int(first["trigger_pid"]), kill.window)
         if order is None:
             unknown["trigger.order"] = "the trigger made no direct reclaim attempt that the trace knows"
@@ -263,7 +263,7 @@ def _victims(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> tuple[
 def _candidates(table: pd.DataFrame, kill_id: int, unknown: Unknown) -> tuple[Candidate, ...]:
     rows = table[integers(table["kill_id"]) == kill_id]
     if rows.empty:
-        unknown["candidates"] = "the trace did not record whom the kernel weighed"
+        unknown["candidates"] = "whom the kernel weighed is told where functions of the kernel can be hooked"
     weighed = [
         Candidate(
             pid=int(row["pid"]),

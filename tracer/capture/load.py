@@ -21,6 +21,7 @@ from tracer.errors import TracerError
 from tracer.kernel import layout
 from tracer.kernel.btf import Btf
 from tracer.kernel.probes import Hook, Kind, Way
+from tracer.schema import LOSSES
 
 SOURCES: Final = (
     "events.h",
@@ -312,10 +313,9 @@ class Programs:
             return []
 
     def lost(self) -> dict[str, int]:
-        """Stream -> records that found their ring full, since the begin."""
+        """Each of `LOSSES` -> records that found their ring full, since the begin."""
         counts = self.map("lost")
-        streams = [name for name in RING_BYTES if name != "watched"]  # in the order of enum stream
-        return {name: sum(counts[counts.Key(number)]) for number, name in enumerate(streams)}
+        return {name: sum(counts[counts.Key(number)]) for number, name in enumerate(LOSSES)}
 
     def close(self) -> None:
         """Detach everything and free the maps."""

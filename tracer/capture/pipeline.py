@@ -22,7 +22,7 @@ from tracer.errors import TraceError, TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.spawn import CommandError
-from tracer.schema import WIRE
+from tracer.schema import LOSSES, WIRE
 from tracer.trace import meta
 from tracer.trace.writer import TraceWriter
 
@@ -62,7 +62,7 @@ class Pipeline:
         self._hierarchy = hierarchy
         self._observer = observer
         self._roots = roots
-        self.lost: dict[str, int] = dict.fromkeys(WIRE, 0)
+        self.lost: dict[str, int] = dict.fromkeys(LOSSES, 0)
         self.kills = 0
         self.startup_s = 0.0
         programs.wait(observer.warn)

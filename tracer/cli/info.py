@@ -14,7 +14,7 @@ from tracer.analysis import focus, names
 from tracer.analysis.tables import end_ns, optional, start_ns
 from tracer.analysis.trace import AnalysedTrace
 from tracer.render import info_text, text
-from tracer.schema import TABLES, WIRE
+from tracer.schema import LOSSES, TABLES
 
 
 @click.command(
@@ -57,7 +57,7 @@ def _duration(trace: AnalysedTrace) -> float | None:
 
 def _lost(trace: AnalysedTrace) -> dict[str, int]:
     lost = trace.loss.groupby("stream", observed=True)["lost"].sum()
-    return {**dict.fromkeys(WIRE, 0), **{str(stream): int(records) for stream, records in lost.items()}}
+    return {**dict.fromkeys(LOSSES, 0), **{str(stream): int(records) for stream, records in lost.items()}}
 
 
 def _cgroups(trace: AnalysedTrace) -> list[info_text.TracedCgroup]:

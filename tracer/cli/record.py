@@ -183,7 +183,8 @@ class _Progress:
         lost = {stream: count for stream, count in self._pipeline.lost.items() if count}
         if lost:
             listed = ", ".join(f"{count:,} of {stream}" for stream, count in lost.items())
-            self.warn(f"records were lost ({listed}): totals of the ledger stay exact, see memcg-tracer info")
+            totals = "are not exact any more" if "residue" in lost else "stay exact"
+            self.warn(f"records were lost ({listed}): totals of the ledger {totals}, see memcg-tracer info")
 
     def _summary(self, pipeline: Pipeline) -> str:
         rows, lost = pipeline.rows, sum(pipeline.lost.values())

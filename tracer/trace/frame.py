@@ -7,7 +7,6 @@ from typing import Any, Final, cast
 import pandas as pd
 import pyarrow as pa
 
-
 _NULLABLE: Final = {
     pa.int64(): pd.Int64Dtype(),
     pa.int32(): pd.Int32Dtype(),
