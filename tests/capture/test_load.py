@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import platform
 import re
+from contextlib import closing
 
 import pytest
 
+from tracer.capture.attach import Attacher
 from tracer.capture.bpf_syscall import machine
-from tracer.capture.load import RING_BYTES, bpf_folder
+from tracer.capture.load import RING_BYTES, Programs, bpf_folder
 from tracer.errors import TracerError
+from tracer.kernel.btf import Btf
+from tracer.kernel.cgroupfs import memory_hierarchy
+from tracer.kernel.probes import Hook, Kind
 from tracer.schema import LOSSES, WIRE
 
 
@@ -25,6 +30,32 @@ def test_losses_are_counted_in_the_order_of_the_streams() -> None:
     counted = re.findall(r"^\tSTREAM_(\w+),", (bpf_folder() / "tracked.h").read_text(), flags=re.MULTILINE)
     assert counted == [*(stream.upper() for stream in LOSSES), "COUNT"]
     assert list(RING_BYTES) == [*WIRE, "watched"]
+
+
+@pytest.mark.kernel
+@pytest.mark.vm
+def test_a_way_that_the_kernel_refuses_is_given_up_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first way of a signal that can be missed: what is left may be another, or none."""
+    load, warnings = Attacher.load, list[str]()
+
+    def refuse(self: Attacher, hook: Hook) -> None:
+        if hook.kind is Kind.RAW_TRACEPOINT and hook.target == "mm_shrink_slab_start":
+            raise TracerError("the kernel refuses the BPF program mm_shrink_slab_start: today")
+        load(self, hook)
+
+    monkeypatch.setattr(Attacher, "load", refuse)
+    with closing(Programs(Btf.load(), version=memory_hierarchy().version, roots=[])) as programs:
+        before = {choice.signal.name: choice.way for choice in programs.choices}
+        programs.wait(warnings.append)
+        programs.attach(warnings.append)
+        after = {choice.signal.name: choice.way for choice in programs.choices}
+    assert before.pop("slab shrunk") is not None
+    assert after.pop("slab shrunk") is None
+    assert after == before
+    assert warnings == [
+        "the kernel refuses the BPF program mm_shrink_slab_start: today: "
+        "going on without raw_tracepoint mm_shrink_slab_start"
+    ]
 
 
 def test_a_machine_that_the_programs_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:

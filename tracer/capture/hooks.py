@@ -61,12 +61,11 @@ class Offer:
 
 @dataclass(frozen=True)
 class Choice:
-    """The way taken for a signal, or why there is none. `refused`: ways passed over, with what was said."""
+    """The way taken for a signal, or why there is none."""
 
     signal: Signal
     way: Way | None
     why_not: str = ""
-    refused: Mapping[Way, str] | None = None
 
     @property
     def meaning(self) -> str:
@@ -93,13 +92,13 @@ def choose(
 
 def _choose(offer: Offer, signal: Signal, forced: str | None, refused: Mapping[Way, str]) -> Choice:
     ways: Collection[Way] = [way for way in signal.ways if way.family == forced] or signal.ways
-    reasons = {}
+    reasons = []
     for way in ways:
         why = refused.get(way) or next(filter(None, map(offer.why_not, way.hooks)), None)
         if why is None:
             return Choice(signal, way)
-        reasons[way] = why
-    return Choice(signal, None, "; ".join(dict.fromkeys(reasons.values())))
+        reasons.append(why)
+    return Choice(signal, None, "; ".join(dict.fromkeys(reasons)))
 
 
 def _why_no_trampolines(btf: Btf) -> str | None:
