@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Final
 
 import click
-from rich.console import RenderableType
+from rich.console import JustifyMethod, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -34,7 +34,7 @@ _STYLES: Final = {
 _AREAS: Final = ("machine", "tracer")
 _INDENT: Final = 2
 _GAP: Final = 2
-_CELLS: Final = (11, 18, 14, 39, 6)
+_CELLS: Final = (11, 18, 14, 39, 7)
 """Widths of meaning, signal, kind of hook, place and cost: with what is between them a line of plain text."""
 
 _HEADINGS: Final = ("hook", "at", "ns")
@@ -138,7 +138,8 @@ def _row(*cells: Text) -> Table:
     """A table of one row, so that what stands between rows may be as wide as all columns."""
     table = Table.grid(padding=(0, _GAP, 0, 0))
     for cell, width in zip(cells, _CELLS, strict=True):
-        table.add_column(width=width, justify="right" if cell is cells[-1] else "left")
+        justify: JustifyMethod = "right" if cell is cells[-1] else "left"
+        table.add_column(width=width, justify=justify, overflow="fold")
     table.add_row(*cells)
     return table
 
