@@ -58,6 +58,21 @@ def test_a_way_that_the_kernel_refuses_is_given_up_for_the_next(monkeypatch: pyt
     ]
 
 
+class TypesBeforeFolios(Btf):
+    """A kernel's BTF that has but the memory controller."""
+
+    def __init__(self) -> None:
+        pass
+
+    def struct(self, name: str) -> int | None:
+        return 1 if name == "mem_cgroup" else None
+
+
+def test_a_kernel_without_folios_is_refused_before_anything_is_compiled() -> None:
+    with pytest.raises(TracerError, match=r"no struct folio.*; see memcg-tracer doctor"):
+        Programs(TypesBeforeFolios(), version=2, roots=[])
+
+
 def test_a_machine_that_the_programs_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     with pytest.raises(TracerError, match="riscv64 is not supported: use x86_64 or aarch64"):

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from tracer.capture import doctor
 from tracer.capture.event_cost import EventCost
 from tracer.capture.hooks import Choice
+from tracer.capture.load import Programs
 from tracer.errors import TracerError
 from tracer.kernel.btf import VMLINUX, Btf
-from tracer.kernel.cgroupfs import memory_hierarchy
+from tracer.kernel.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.kernel.doctor import State
 from tracer.kernel.ephemeral import NAME_PREFIX
 from tracer.kernel.probes import SIGNALS, needed
@@ -51,6 +55,42 @@ def test_a_kernel_that_refuses_a_program_is_quoted(monkeypatch: pytest.MonkeyPat
     (check,) = doctor.trial(Btf.load(), memory_hierarchy(), measure=True).checks
     assert (check.state, check.prevents_recording) == (State.MISSING, True)
     assert check.detail == "the kernel refuses the BPF program drain: Permission denied"
+
+
+class Attached(Programs):
+    """Programs that load and attach, and note that they were closed."""
+
+    closed = False
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.choices = [Choice(signal, signal.ways[0]) for signal in needed(1)]
+
+    def wait(self, warn: Callable[[str], None]) -> None:
+        pass
+
+    def attach(self, warn: Callable[[str], None]) -> None:
+        warn("the kernel refuses the BPF program a: going on without fentry a")
+
+    def close(self) -> None:
+        Attached.closed = True
+
+
+@needs_btf
+def test_without_figures_the_signals_are_known_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise TracerError("cgroups below /sys/fs/cgroup have no memory controller")
+
+    monkeypatch.setattr(doctor, "Programs", Attached)
+    monkeypatch.setattr(doctor, "calibrate", lambda *_: {})
+    monkeypatch.setattr(doctor.event_cost, "measure", fail)
+    found = doctor.trial(Btf.load(), Hierarchy(1, Path("/sys/fs/cgroup/memory"), "/"), measure=True)
+    programs, costs = found.checks
+    assert (programs.state, costs.state) == (State.DEGRADED, State.UNKNOWN)
+    assert "going on without fentry a" in programs.detail
+    assert costs.detail == "cgroups below /sys/fs/cgroup have no memory controller"
+    assert not costs.prevents_recording
+    assert {finding.document()["meaning"] for finding in found.signals} <= {"exact", "approximate"}
+    assert Attached.closed
 
 
 def test_functions_can_be_hooked_by_one_way_or_by_another() -> None:
