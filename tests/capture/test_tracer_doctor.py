@@ -123,7 +123,6 @@ def test_a_signal_as_a_document(signal: doctor.Signal) -> None:
 
 
 @pytest.mark.kernel
-@pytest.mark.vm
 def test_every_program_loads_and_what_happens_has_its_cost() -> None:
     hierarchy = memory_hierarchy()
     found = doctor.examine(may_load=True, measure=True)

@@ -26,4 +26,5 @@ $b mount -t 9p -o rw,cache=mmap,$options results "/root$VM_RESULTS" || exit
 
 $b umount /proc
 $b mount -o move /dev /root/dev
-exec $b switch_root /root /bin/bash "$VM_CHECKOUT/tests/vm/guest.sh"
+$b cp /guest.sh /root/run/ # a shell reads its script as it goes, and the checkout's may be edited meanwhile
+exec $b switch_root /root /bin/bash /run/guest.sh

@@ -1,4 +1,4 @@
-"""The initial RAM file system of a guest: busybox, the modules that it needs for its root, and a script."""
+"""The initial RAM file system of a guest: busybox, the modules that it needs for its root, and scripts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _DIRECTORY: Final = stat.S_IFDIR | 0o755
 
 
 def initrd(modules: list[Path], variables: Mapping[str, str]) -> bytes:
-    """A cpio archive. `modules` are loaded in their order; init.sh finds `variables` among its own."""
+    """A cpio archive. `modules` are loaded in their order; the scripts find `variables` among their own."""
     entries: dict[str, tuple[int, bytes]] = dict.fromkeys(_DIRECTORIES, (_DIRECTORY, b""))
     entries["bin/busybox"] = (_EXECUTABLE, Path(find("busybox")).read_bytes())
     entries["init"] = (_EXECUTABLE, Path(__file__).with_name("init.sh").read_bytes())
+    entries["guest.sh"] = (_EXECUTABLE, Path(__file__).with_name("guest.sh").read_bytes())
     entries["variables"] = (_EXECUTABLE, _assignments(variables).encode())
     for number, module in enumerate(modules):
         entries[f"modules/{number:02}-{module.name}"] = (_EXECUTABLE, module.read_bytes())

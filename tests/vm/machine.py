@@ -26,8 +26,7 @@ _DISK_BYTES: Final = 4 << 30  # sparse
 _STOPS_WITHIN_S: Final = 60.0  # after the guest's own time limit
 _KERNEL_OPTIONS: Final = (
     "console=ttyS0 quiet panic=-1 oops=panic reboot=t mitigations=off nokaslr nowatchdog random.trust_cpu=on "
-    "rcupdate.rcu_expedited=1 "  # attaching and detaching a program waits for grace periods
-    "init_on_alloc=1"  # as Debian has it; 0 was seen to corrupt memory under emulation
+    "rcupdate.rcu_expedited=1"  # attaching and detaching a program waits for grace periods
 )
 
 
