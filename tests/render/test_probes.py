@@ -11,9 +11,9 @@ ROUGH = {"hook": "kprobe f", "meaning": "approximate", "detail": "totals are exa
 def test_each_probe_says_its_hook_and_its_meaning() -> None:
     written = {"a": EXACT, "b": ABSENT, "c": ROUGH}
     assert dict(probes.taken(written)) == {
-        "a": "raw_tracepoint mark_victim, exact",
+        "a": "exact: raw_tracepoint mark_victim",
         "b": "absent: no kprobes: it is inferred",
-        "c": "kprobe f, approximate: totals are exact",
+        "c": "approximate: kprobe f (totals are exact)",
     }
 
 

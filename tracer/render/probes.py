@@ -38,9 +38,10 @@ def _taken(probe: Any) -> str:
         return "absent"
     if not isinstance(probe, Mapping):  # a trace from before meanings were recorded has the hook alone
         return str(probe)
-    detail = f": {probe['detail']}" if probe.get("detail") else ""
-    meaning = f"{probe.get('meaning') or 'meaning not known'}{detail}"
-    return f"{probe['hook']}, {meaning}" if probe.get("hook") else meaning
+    meaning, hook, detail = (probe.get(key) for key in ("meaning", "hook", "detail"))
+    if not hook:
+        return ": ".join(filter(None, ("absent", detail)))
+    return f"{meaning or 'meaning not known'}: {hook}" + (f" ({detail})" if detail else "")
 
 
 def not_exact(probes: Mapping[str, Any]) -> str | None:
