@@ -103,6 +103,15 @@ def test_what_did_not_happen_has_no_figure(monkeypatch: pytest.MonkeyPatch) -> N
     assert next(line for line in text.splitlines() if "memory by kind" in line).split()[-1] == "-"
 
 
+def test_figures_are_explained_only_where_something_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = [Finding(finding.signal, finding.choice) for finding in TAKEN]
+    measured, not_measured = (run(monkeypatch, [FINE], signals=signals).stdout for signals in (TAKEN, chosen))
+    assert "none happened" in measured
+    assert "none happened" not in not_measured
+    assert "nothing was measured" in not_measured
+    assert "hook" not in run(monkeypatch, [FINE], signals=UNTRIED).stdout
+
+
 def test_json_has_every_signal_and_null_for_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     signals = [TAKEN[0], ABSENT[1], UNTRIED[2]]
     taken, absent, untried = json.loads(run(monkeypatch, [FINE], "--json", signals=signals).stdout)["signals"]

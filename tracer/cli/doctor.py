@@ -42,6 +42,7 @@ _LEGEND: Final = (
     "ns: what our programs took for one event just now, begin and end together, in a short work of ours and "
     "whatever else ran; -: none happened. What the kernel takes to get to them comes on top."
 )
+_UNMEASURED: Final = "These hooks are those that would be attached; nothing was measured."
 
 
 @click.command(
@@ -131,7 +132,8 @@ def _matrix(signals: list[Finding]) -> Iterator[RenderableType]:
             remarks = Text("\n".join(_remarks(finding)), "dim")
             yield Padding(remarks, (0, 0, 0, _INDENT + _CELLS[0] + _GAP))
         yield Text()
-    yield Padding(Text(_LEGEND, "dim"), (0, 0, 1, 0))
+    measured = any(finding.cost for finding in signals)
+    yield Padding(Text(_LEGEND if measured else _UNMEASURED, "dim"), (0, 0, 1, 0))
 
 
 def _row(*cells: Text) -> Table:
