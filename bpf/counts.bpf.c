@@ -12,24 +12,40 @@ struct reclaim_counts {
 
 BPF_HASH(reclaim_counts, u64, struct reclaim_counts, 8192); /* by cgroup id */
 
+/*
+ * Reclaim by khugepaged counts apart since "mm: vmscan: split khugepaged stats from direct reclaim stats" (6.2), reclaim
+ * on request on later kernels (seen on 6.18, not on 6.12).
+ */
 static __always_inline bool is_scan(u32 item)
 {
-	return item == KERNEL_ENUM_PGSCAN_KSWAPD || item == KERNEL_ENUM_PGSCAN_DIRECT ||
-	       item == KERNEL_ENUM_PGSCAN_KHUGEPAGED
-#ifdef KERNEL_ENUM_PGSCAN_PROACTIVE
-	       || item == KERNEL_ENUM_PGSCAN_PROACTIVE
+	switch (item) {
+	case KERNEL_ENUM_PGSCAN_KSWAPD:
+	case KERNEL_ENUM_PGSCAN_DIRECT:
+#ifdef KERNEL_ENUM_PGSCAN_KHUGEPAGED
+	case KERNEL_ENUM_PGSCAN_KHUGEPAGED:
 #endif
-		;
+#ifdef KERNEL_ENUM_PGSCAN_PROACTIVE
+	case KERNEL_ENUM_PGSCAN_PROACTIVE:
+#endif
+		return true;
+	}
+	return false;
 }
 
 static __always_inline bool is_steal(u32 item)
 {
-	return item == KERNEL_ENUM_PGSTEAL_KSWAPD || item == KERNEL_ENUM_PGSTEAL_DIRECT ||
-	       item == KERNEL_ENUM_PGSTEAL_KHUGEPAGED
-#ifdef KERNEL_ENUM_PGSTEAL_PROACTIVE
-	       || item == KERNEL_ENUM_PGSTEAL_PROACTIVE
+	switch (item) {
+	case KERNEL_ENUM_PGSTEAL_KSWAPD:
+	case KERNEL_ENUM_PGSTEAL_DIRECT:
+#ifdef KERNEL_ENUM_PGSTEAL_KHUGEPAGED
+	case KERNEL_ENUM_PGSTEAL_KHUGEPAGED:
 #endif
-		;
+#ifdef KERNEL_ENUM_PGSTEAL_PROACTIVE
+	case KERNEL_ENUM_PGSTEAL_PROACTIVE:
+#endif
+		return true;
+	}
+	return false;
 }
 
 static __always_inline int count_reclaim(struct mem_cgroup *memcg, u32 item, u64 pages)

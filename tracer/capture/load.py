@@ -21,7 +21,6 @@ from tracer.errors import TracerError
 from tracer.kernel import layout
 from tracer.kernel.btf import Btf
 from tracer.kernel.probes import Hook, Kind, Way
-from tracer.schema import LOSSES
 
 SOURCES: Final = (
     "events.h",
@@ -314,6 +313,8 @@ class Programs:
 
     def lost(self) -> dict[str, int]:
         """Each of `LOSSES` -> records that found their ring full, since the begin."""
+        from tracer.schema import LOSSES  # noqa: PLC0415  it brings NumPy and Arrow: not before clang is at work
+
         counts = self.map("lost")
         return {name: sum(counts[counts.Key(number)]) for number, name in enumerate(LOSSES)}
 
