@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-import pandas as pd
-
 from tracer.analysis import cushion, ledger, names, reclaim
 from tracer.analysis.oom import lost_records
 from tracer.analysis.report import Held, Quality
-from tracer.analysis.tables import TraceTables, end_ns, iso_time, page_size, start_ns
+from tracer.analysis.subtree import Subtrees
+from tracer.analysis.tables import Int64s, TraceTables, end_ns, iso_time, page_size, start_ns
 from tracer.schema import UNLIMITED_BYTES
 
 _REASONS: Final[Mapping[str, str]] = {
@@ -31,13 +30,34 @@ def held(trace: TraceTables) -> list[Held]:
     """One for each cgroup that the trace has data of, the nearest to its limit first, those without a limit
     last, by peak usage. The figures include all below the cgroup."""
     evicted = cushion.evicted_by_cgroup(trace.pagecache)
-    found = [_held(trace, cgroup_id, evicted) for cgroup_id in names.with_data(trace)]
+    begin, end = start_ns(trace), end_ns(trace)
+    quality = Quality(lost_records(trace, begin, end), "missing", dict(trace.meta["probes"]))
+    subtrees, found = Subtrees(trace), []
+    for cgroup_id in names.with_data(trace):
+        members = names.descendants(trace.cgroups, cgroup_id)
+        one = _held(
+            subtrees.of(members),
+            cgroup_id,
+            members,
+            begin=begin,
+            end=end,
+            evicted_pages=int(evicted.reindex(members, fill_value=0).sum()),
+            quality=quality,
+        )
+        found.append(one)
     return sorted(found, key=_nearness)
 
 
-def _held(trace: TraceTables, cgroup_id: int, evicted_pages: pd.Series[int]) -> Held:
-    begin, end = start_ns(trace), end_ns(trace)
-    members = names.descendants(trace.cgroups, cgroup_id)
+def _held(
+    trace: TraceTables,
+    cgroup_id: int,
+    members: Int64s,
+    *,
+    begin: int,
+    end: int,
+    evicted_pages: int,
+    quality: Quality,
+) -> Held:
     usage = ledger.counter(trace, cgroup_id, "usage_bytes")
     peak = usage.peak()
     peak_ns = None if peak is None else int(usage.times[usage.values.argmax()])
@@ -54,16 +74,16 @@ def _held(trace: TraceTables, cgroup_id: int, evicted_pages: pd.Series[int]) -> 
         headroom_bytes=limit - peak if bounded and limit is not None and peak is not None else None,
         peak_anon_bytes=None if anon is None else anon.peak(),
         cache_at_peak_bytes=None if cache is None or peak_ns is None else cache.at(peak_ns),
-        evicted_bytes=int(evicted_pages.reindex(members, fill_value=0).sum()) * page_size(trace),
+        evicted_bytes=evicted_pages * page_size(trace),
         refaulted_bytes=cushion.refaulted_bytes(trace, cgroup_id, begin, end),
         max_events=ledger.count(trace, cgroup_id, "max_events").at(end),
         reclaim=reclaim.attempts(trace, members, begin, end),
-        quality=Quality(lost_records(trace, begin, end), "missing", dict(trace.meta["probes"])),
+        quality=quality,
     )
     why = {field: reason for field, reason in _REASONS.items() if getattr(one, field) is None}
     if limit is not None and not bounded:
         why["headroom_bytes"] = "no limit is set"
-    return replace(one, quality=replace(one.quality, unknown=why))
+    return replace(one, quality=replace(quality, unknown=why))
 
 
 def _nearness(one: Held) -> tuple[bool, float, int, str]:

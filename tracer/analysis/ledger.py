@@ -95,14 +95,16 @@ def base_bytes(trace: TraceTables, cgroup_id: int, weights: Weights) -> int | No
 def base_levels(trace: TraceTables, cgroup_ids: Sequence[int], weights: Weights) -> tuple[Int64s, Bools]:
     """(`base_bytes` of each of the cgroups, 0 where it is not known; where it is known)."""
     samples, ids = trace.samples, np.array(cgroup_ids, dtype=np.int64)
-    starts = samples[is_one_of(samples["source"], ["start"]) & is_one_of(samples["cgroup_id"], cgroup_ids)]
-    starts = starts[~starts["cgroup_id"].duplicated().to_numpy()]
-    row = pd.Index(integers(starts["cgroup_id"])).get_indexer(pd.Index(ids))
+    starts = np.flatnonzero(
+        is_one_of(samples["source"], ["start"]) & is_one_of(samples["cgroup_id"], cgroup_ids)
+    )
+    sampled_ids, firsts = np.unique(integers(samples["cgroup_id"].iloc[starts]), return_index=True)
+    row = pd.Index(sampled_ids).get_indexer(pd.Index(ids))
     base = np.zeros(len(ids), dtype=np.int64)
     sampled = row >= 0
     is_known = sampled.copy()
     for category, weight in weights.items():
-        value = starts[f"{category}_bytes"]
+        value = samples[f"{category}_bytes"].iloc[starts[firsts]]
         base[sampled] += weight * integers(value, missing=0)[row[sampled]]
         is_known[sampled] &= known(value)[row[sampled]]
     is_known |= ~sampled & made_in_trace(trace.cgroups, ids)

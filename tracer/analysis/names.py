@@ -75,7 +75,7 @@ def resolve_one(cgroups: pd.DataFrame, pattern: str | int) -> int:
 def path_of(cgroups: pd.DataFrame, cgroup_id: int | None) -> str | None:
     """The path below the memory controller's mount; None when the trace does not hold that cgroup."""
     row = _row_of(cgroups, cgroup_id)
-    return None if row is None else str(row["path"])
+    return None if row is None else str(cgroups["path"].iloc[row])
 
 
 def label_of(cgroups: pd.DataFrame, cgroup_id: int) -> str:
@@ -94,7 +94,10 @@ def container_of(cgroups: pd.DataFrame, cgroup_id: int | None) -> tuple[str | No
     row = _row_of(cgroups, cgroup_id)
     if row is None:
         return None, None
-    return optional_text(row["container"]) or optional_text(row["container_id"]), optional_text(row["pod"])
+    container, container_id, pod = (
+        optional_text(cgroups[column].iloc[row]) for column in ("container", "container_id", "pod")
+    )
+    return container or container_id, pod
 
 
 def descendants(cgroups: pd.DataFrame, cgroup_id: int) -> Int64s:
@@ -133,15 +136,15 @@ def with_data(trace: TraceTables) -> list[int]:
 def comm_at(tasks: pd.DataFrame, tgid: int, begin_ns: int, end_ns: int) -> str | None:
     """The name of the process that had this tgid within the interval: the last to start where the kernel gave
     the number out again. None when the trace does not hold it."""
-    rows = tasks[integers(tasks["tgid"]) == tgid]
-    exited = column_times_ns(rows["exited"])
-    alive = (column_times_ns(rows["first_seen"]) <= end_ns) & (
-        rows["exited"].isna().to_numpy(dtype=bool) | (exited >= begin_ns)
+    rows = np.flatnonzero(integers(tasks["tgid"]) == tgid)
+    exited = tasks["exited"].iloc[rows]
+    alive = (column_times_ns(tasks["first_seen"].iloc[rows]) <= end_ns) & (
+        exited.isna().to_numpy(dtype=bool) | (column_times_ns(exited) >= begin_ns)
     )
     rows = rows[alive]
-    if rows.empty:
+    if not len(rows):
         return None
-    return str(rows["comm"].iloc[int(integers(rows["start_ns"]).argmax())])
+    return str(tasks["comm"].iloc[rows[integers(tasks["start_ns"].iloc[rows]).argmax()]])
 
 
 def with_names(trace: TraceTables, frame: pd.DataFrame) -> pd.DataFrame:
@@ -162,17 +165,18 @@ def with_names(trace: TraceTables, frame: pd.DataFrame) -> pd.DataFrame:
     return named
 
 
+def _row_of(cgroups: pd.DataFrame, cgroup_id: int | None) -> int | None:
+    """The position of the cgroup's row, the last where there are several."""
+    if cgroup_id is None:
+        return None
+    rows = np.flatnonzero(integers(cgroups["cgroup_id"]) == cgroup_id)
+    return int(rows[-1]) if len(rows) else None
+
+
 def _paths(cgroups: pd.DataFrame) -> dict[int, str]:
     """Id -> path."""
     ids = integers(cgroups["cgroup_id"]).tolist()
     return dict(zip(ids, cgroups["path"].astype(str).tolist(), strict=True))
-
-
-def _row_of(cgroups: pd.DataFrame, cgroup_id: int | None) -> pd.Series | None:
-    if cgroup_id is None:
-        return None
-    rows = cgroups[integers(cgroups["cgroup_id"]) == cgroup_id]
-    return None if rows.empty else rows.iloc[-1]
 
 
 def _as_paths(text: str) -> set[str]:
