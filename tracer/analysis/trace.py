@@ -7,6 +7,7 @@ from functools import cached_property
 import pandas as pd
 
 from tracer.analysis import refaults, thrash
+from tracer.analysis.evictions import evictions
 from tracer.analysis.held import held
 from tracer.analysis.names import with_names
 from tracer.analysis.oom import explain
@@ -32,6 +33,11 @@ class AnalysedTrace(Trace):
     def refaults(self) -> pd.DataFrame:
         """What was evicted and read again: see `tracer.analysis.refaults.refaults`."""
         return refaults.refaults(self)
+
+    def evictions(self, by: str = "file", cgroup: str | int | None = None) -> pd.DataFrame:
+        """What came into the page cache, was evicted and read again, by `file`, `cgroup` (owner and actor),
+        `cause` or `process`: see `tracer.analysis.evictions.evictions`."""
+        return evictions(self, by, cgroup)
 
     def thrash(self) -> pd.DataFrame:
         """When page cache was evicted only to be read again at once: see `tracer.analysis.thrash.thrash`."""
