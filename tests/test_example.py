@@ -18,6 +18,8 @@ VIEWS = {
     "timeline.csv": ["timeline", EXAMPLE, "--csv", "--every", "200ms"],
     "explain.txt": ["explain", EXAMPLE],
     "explain.json": ["explain", EXAMPLE, "--json"],
+    "evictions.txt": ["evictions", EXAMPLE],
+    "evictions.json": ["evictions", EXAMPLE, "--json"],
     "info.txt": ["info", EXAMPLE],
 }
 

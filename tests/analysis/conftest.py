@@ -97,7 +97,7 @@ def page_cache_experiment(trace: SyntheticTrace) -> SyntheticTrace:
     for step in range(117):
         seconds = 0.1 + step / 100
         if usage == limit:
-            _evict_one_mib(trace, seconds)
+            _evict_one_mib(trace, seconds, step - 100)
         usage = min(usage + MIB, limit)
         trace.add(
             "pagecache",
@@ -107,12 +107,13 @@ def page_cache_experiment(trace: SyntheticTrace) -> SyntheticTrace:
             op="add",
             cause="readahead",
             inode_id=1,
+            index=step * 256,
             nr_pages=256,
         )
         trace.charged(seconds, 7, "file", MIB, tgid=41, usage_bytes=usage, limit_bytes=limit)
     for step in range(99):
         seconds = 2 + step / 100
-        _evict_one_mib(trace, seconds)
+        _evict_one_mib(trace, seconds, 17 + step)
         trace.charged(seconds, 7, "anon", MIB, tgid=41, usage_bytes=usage, limit_bytes=limit)
     for step in range(3):
         trace.add(
@@ -172,7 +173,7 @@ _STAT = (
 )
 
 
-def _evict_one_mib(trace: SyntheticTrace, seconds: float) -> None:
+def _evict_one_mib(trace: SyntheticTrace, seconds: float, mib: int) -> None:
     trace.add(
         "reclaim",
         seconds,
@@ -195,6 +196,7 @@ def _evict_one_mib(trace: SyntheticTrace, seconds: float) -> None:
         op="delete",
         cause="reclaim_memcg",
         inode_id=1,
+        index=mib * 256,
         nr_pages=256,
     )
     trace.charged(seconds, 7, "file", -MIB, tgid=41, usage_bytes=99 * MIB, limit_bytes=100 * MIB)

@@ -46,6 +46,7 @@ def _write(
     killed: bool = True,
     lost: int = 0,
     ended: bool = True,
+    file: str = "/srv/read-me",
 ) -> Path:
     meta = begin(
         command_line=["memcg-tracer", "record", "--", comm],
@@ -60,6 +61,7 @@ def _write(
         {"cgroup_id": 7, "path": cgroup, "container": container, "version": 1, "created": START_NS},
         {"cgroup_id": 8, "path": "/quiet", "version": 1, "created": START_NS},
     ]
+    rows["inodes"] = [{"inode_id": 1, "dev": "8:1", "ino": 12, "path": file, "fs_type": "ext4"}]
     if lost:
         rows["loss"] = [{"time": START_NS, "begin": START_NS, "stream": "pagecache", "lost": lost}]
     for table, listed in rows.items():
@@ -81,8 +83,10 @@ def _experiment(comm: str, killed: bool) -> dict[str, list[dict[str, Any]]]:
         charge.append(known | {"bytes": mib * MIB, "pages": mib * 256, "usage_bytes": usage})
 
     def moved(time: int, op: str, cause: str) -> None:
-        known = {"time": time, "cgroup_id": 7, "tgid": 41, "inode_id": 1, "nr_pages": 256}
-        pagecache.append(known | {"op": op, "cause": cause})
+        """The next MiB of the file, one after the other."""
+        mib = sum(row["op"] == op for row in pagecache)
+        known = {"time": time, "cgroup_id": 7, "tgid": 41, "task_cgroup_id": 7, "inode_id": 1}
+        pagecache.append(known | {"op": op, "cause": cause, "index": mib * 256, "nr_pages": 256})
 
     def evict(time: int) -> None:
         known = {

@@ -17,6 +17,7 @@ VERBS: Final = {
     "record": "Trace cgroups, or a command in a cgroup of its own.",
     "explain": "Explain each OOM kill in a trace, or why there was none.",
     "timeline": "Draw what filled a cgroup over time, or print it as rows.",
+    "evictions": "Show whose page cache was evicted, by whom, why, and what was needed again.",
     "report": "Write one self-contained HTML page about a trace.",
     "info": "Show what a trace holds.",
     "lab": "Provoke a known case on this machine, trace it, check the explanation.",
