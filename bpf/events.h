@@ -161,6 +161,7 @@ struct reclaim_event {
 	u8 target_source;
 	s8 priority; /* lowest that a list was shrunk at; -1 = none was */
 	s8 order; /* -1 = not known */
+	u8 pad[4];
 };
 
 /* One time that a task was made to wait for memory; time_ns is the begin. */

@@ -271,17 +271,17 @@ PROGRAM(reclaim_end)
 	return 0;
 }
 
-#define ADD_LIST(record, list, ctx, stat)                                                               \
-	({                                                                                              \
-		(record)->scanned_##list += (ctx)->args[1];                                             \
-		(record)->reclaimed_##list += (ctx)->args[2];                                           \
-		(record)->nr_dirty_##list += READ(stat, nr_dirty);                                      \
-		(record)->nr_unqueued_dirty_##list += READ(stat, nr_unqueued_dirty);                    \
-		(record)->nr_writeback_##list += READ(stat, nr_writeback);                              \
-		(record)->nr_immediate_##list += READ(stat, nr_immediate);                              \
+#define ADD_LIST(record, list, ctx, stat)                                                                \
+	({                                                                                               \
+		(record)->scanned_##list += (ctx)->args[1];                                              \
+		(record)->reclaimed_##list += (ctx)->args[2];                                            \
+		(record)->nr_dirty_##list += READ(stat, nr_dirty);                                       \
+		(record)->nr_unqueued_dirty_##list += READ(stat, nr_unqueued_dirty);                     \
+		(record)->nr_writeback_##list += READ(stat, nr_writeback);                               \
+		(record)->nr_immediate_##list += READ(stat, nr_immediate);                               \
 		(record)->nr_activate_##list += READ(stat, nr_activate[0]) + READ(stat, nr_activate[1]); \
-		(record)->nr_ref_keep_##list += READ(stat, nr_ref_keep);                                \
-		(record)->nr_unmap_fail_##list += READ(stat, nr_unmap_fail);                            \
+		(record)->nr_ref_keep_##list += READ(stat, nr_ref_keep);                                 \
+		(record)->nr_unmap_fail_##list += READ(stat, nr_unmap_fail);                             \
 	})
 
 PROGRAM(mm_vmscan_lru_shrink_inactive)
@@ -323,7 +323,7 @@ PROGRAM(mm_vmscan_write_folio)
 	return 0;
 }
 
-static __always_inline int emit_stall(u64 duration_ns, u8 kind)
+static __always_inline int emit_stall(u64 begin_ns, u64 duration_ns, u8 kind)
 {
 	struct mem_cgroup *memcg = task_memcg(current_task());
 	struct memcg_info *info = memcg_info(memcg);
@@ -338,7 +338,7 @@ static __always_inline int emit_stall(u64 duration_ns, u8 kind)
 		return 0;
 	}
 	CLEAR(record);
-	record->time_ns = bpf_ktime_get_ns() - duration_ns;
+	record->time_ns = begin_ns;
 	record->duration_ns = duration_ns;
 	record->cgroup_id = info->cgroup_id;
 	record->tgid = current_tgid();
@@ -377,7 +377,9 @@ PROGRAM(mm_vmscan_throttled)
 
 	if (attempt)
 		attempt->record.throttles++;
-	return emit_stall((u64)(u32)ctx->args[2] * 1000, throttle_kind(ctx->args[3]));
+	u64 duration_ns = (u64)(u32)ctx->args[2] * 1000;
+
+	return emit_stall(bpf_ktime_get_ns() - duration_ns, duration_ns, throttle_kind(ctx->args[3]));
 }
 
 /* Slab shrinkers carry their memcg: it says whom an attempt without a known target is working on. */
@@ -409,7 +411,7 @@ PROGRAM(mm_shrink_slab_end)
  */
 PROGRAM(balance_dirty_pages)
 {
-	s64 pause = ctx->args[TRACER_PAUSE_ARGUMENT];
+	s64 pause = ctx->args[KERNEL_PAUSE_ARGUMENT];
 
-	return pause > 0 ? emit_stall(pause * TRACER_TICK_NS, STALL_DIRTY) : 0;
+	return pause > 0 ? emit_stall(bpf_ktime_get_ns(), pause * TRACER_TICK_NS, STALL_DIRTY) : 0;
 }

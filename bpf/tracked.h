@@ -3,7 +3,7 @@
  * What all programs share: the calibration that user space wrote, which cgroups are traced, the count of lost records.
  *
  * The loader defines: TRACE_ALL (no filter), CGROUP_V1, TRACER_CPUS (possible CPUs), TRACER_COMBINE_TICKS (how long a
- * sum of charges may wait), PAGE_SIZE, the rings' sizes, and LEDGER_BY_FUNCTION where functions are hooked for it.
+ * sum of charges may wait), TRACER_TICK_NS (the timer's), PAGE_SIZE, the rings' sizes, and LEDGER_BY_FUNCTION where functions are hooked for it.
  */
 #ifndef MEMCG_TRACER_TRACKED_H
 #define MEMCG_TRACER_TRACKED_H
@@ -12,6 +12,7 @@ enum stream {
 	STREAM_CHARGE,
 	STREAM_PAGECACHE,
 	STREAM_RECLAIM,
+	STREAM_STALL,
 	STREAM_OOM,
 	STREAM_CANDIDATE,
 	STREAM_CGROUP,

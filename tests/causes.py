@@ -1,4 +1,4 @@
-"""What is done to files, a cause each: run in a cgroup by test_causes.py, which knows how many pages it takes.
+"""What is done to files, a cause each: test_causes.py runs it in a cgroup, and knows how many pages it takes.
 
 `python causes.py FOLDER` waits for a line on stdin between its steps, and does one at each.
 """

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import causes
 import pandas as pd
 import pytest
-import causes
 from causes import PAGE, STEPS
 
 import tracer

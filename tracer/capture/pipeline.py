@@ -35,6 +35,12 @@ WRITE_FAILED: Final = "write_failed"
 _DRAIN_TRIES: Final = 100
 _DECISION: Final = ["trigger_pid", "invocation"]  # what the records of one OOM decision share
 _DECISIONS_HELD: Final = 64
+_TABLES_OF_ROWS: Final = {
+    "charge": "charge",
+    "pagecache": "pagecache",
+    "reclaim": "reclaim",
+    "stall": "stalls",
+}
 _MOUNTS_MAX_AGE_S: Final = 1.0
 
 
@@ -153,9 +159,9 @@ class Pipeline:
         """Everything that waits in the rings; names first, so that who acts is known before what they did."""
         waiting = {name: ring.read() for name, ring in self._rings.items()}
         self._take_names(waiting)
-        for name in ("charge", "pagecache", "reclaim"):
+        for name, table in _TABLES_OF_ROWS.items():
             if len(waiting[name]):
-                self._writer.append(name, getattr(self._decoder, name)(waiting[name]))
+                self._writer.append(table, getattr(self._decoder, name)(waiting[name]))
         self._hold_candidates(waiting["candidate"])
         if len(waiting["oom"]):
             self._take_kills(waiting["oom"])

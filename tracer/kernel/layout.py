@@ -98,6 +98,10 @@ ENUMERATORS: Final = (
     "MM_ANONPAGES",
     "MM_SHMEMPAGES",
     "MM_SWAPENTS",
+    "VMSCAN_THROTTLE_WRITEBACK",
+    "VMSCAN_THROTTLE_ISOLATED",
+    "VMSCAN_THROTTLE_NOPROGRESS",
+    "VMSCAN_THROTTLE_CONGESTED",
     "CONSTRAINT_CPUSET",
     "CONSTRAINT_MEMORY_POLICY",
     "CONSTRAINT_MEMCG",
@@ -126,12 +130,18 @@ def why_unfit(btf: Btf) -> str | None:
     return None
 
 
+_PAUSE_FROM_THE_END: Final = 2
+"""Where writeback:balance_dirty_pages has `pause`: the last but one, however many stand before it."""
+
+
 def header(btf: Btf) -> str:
     """The header's text for one kernel."""
     values = btf.enumerators
     lines = [f"#define KERNEL_ENUM_{name} {values[name]}" for name in ENUMERATORS if name in values]
     known = {name for name in STRUCTS if btf.struct(name) is not None}
     lines += ["#define RECLAIM_COUNTS_ARE_NODE_STATS 1"] * reclaim_counts_are_node_stats(btf)
+    pause = len(btf.tracepoint_arguments("balance_dirty_pages") or (0, 0)) - _PAUSE_FROM_THE_END
+    lines += [f"#define KERNEL_PAUSE_ARGUMENT {pause}"]
     lines += [f"struct {name};" for name in sorted(known)]
     for name in STRUCTS:
         if name in known:
