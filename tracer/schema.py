@@ -349,7 +349,7 @@ RECLAIM_COUNTS: Final = (
     "nr_ref_keep",
     "nr_unmap_fail",
 )
-"""What reclaim met on a list that it could not free (struct reclaim_stat, include/linux/vmstat.h), in pages."""
+"""What reclaim met on a list and could not free (struct reclaim_stat, include/linux/vmstat.h), in pages."""
 
 TABLES: Final[dict[str, pa.Schema]] = {
     "charge": _table(
