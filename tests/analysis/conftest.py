@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from unset import unset_row
 
+from tracer.analysis.refaults import refaults
 from tracer.schema import TABLES
 from tracer.trace.frame import to_frame
 
@@ -52,6 +53,10 @@ class SyntheticTrace:
     @staticmethod
     def ns(seconds: float) -> int:
         return START_NS + round(seconds * 1e9)
+
+    @property
+    def refaults(self) -> pd.DataFrame:
+        return refaults(self)
 
     def __getattr__(self, table: str) -> pd.DataFrame:
         if table not in TABLES:

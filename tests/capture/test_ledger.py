@@ -151,7 +151,6 @@ def test_ledger_equals_memory_stat_whatever_is_hooked(
     assert_exact(trace, cgroup_id(memcg))
 
 
-@pytest.mark.vm
 def test_ledger_is_exact_on_a_cgroup_with_history(
     memcg: Path, disk_dir: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
 ) -> None:

@@ -41,6 +41,10 @@ class TraceTables(Protocol):
     def inodes(self) -> pd.DataFrame: ...
     @property
     def stacks(self) -> pd.DataFrame: ...
+    @property
+    def refaults(self) -> pd.DataFrame:
+        """What follows from `pagecache`, once for all that asks: `analysis.refaults.refaults`."""
+        ...
 
 
 _RECLAIM_CAUSES: Final = ("reclaim_memcg", "reclaim_direct", "reclaim_kswapd")
@@ -61,6 +65,11 @@ def column_times_ns(column: pd.Series) -> Int64s:
 
 def _index_ns(index: pd.Index) -> Int64s:
     return np.asarray(pd.DatetimeIndex(index).as_unit("ns").asi8, dtype=np.int64)
+
+
+def utc_times(time_ns: Int64s) -> pd.DatetimeIndex:
+    """Nanoseconds since the epoch as pandas has them in the tables."""
+    return pd.DatetimeIndex(time_ns.view("datetime64[ns]")).tz_localize("UTC")
 
 
 def integers(column: pd.Series, missing: int = NO_ID) -> Int64s:

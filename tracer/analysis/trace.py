@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import pandas as pd
 
+from tracer.analysis import refaults, thrash
 from tracer.analysis.held import held
 from tracer.analysis.names import with_names
 from tracer.analysis.oom import explain
@@ -24,6 +27,15 @@ class AnalysedTrace(Trace):
     ) -> pd.DataFrame:
         """A row a bin, one column per quantity: see `tracer.analysis.timeline.timeline`."""
         return timeline(self, cgroup, every, begin, end)
+
+    @cached_property
+    def refaults(self) -> pd.DataFrame:
+        """What was evicted and read again: see `tracer.analysis.refaults.refaults`."""
+        return refaults.refaults(self)
+
+    def thrash(self) -> pd.DataFrame:
+        """When page cache was evicted only to be read again at once: see `tracer.analysis.thrash.thrash`."""
+        return thrash.thrash(self)
 
     def explain(self) -> list[OomReport]:
         """The post-mortem of each OOM kill, in order; empty where nothing was killed."""
