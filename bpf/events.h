@@ -262,11 +262,18 @@ struct inode_event {
 	u64 ino;
 	u64 size_bytes;
 	u32 dev;
+	u32 rdev; /* of a block device's own cache: which device */
 	u32 mode;
 	u32 nlink;
+	u32 mount_ns; /* of the acting task; 0 = it is exiting */
+	u32 tgid; /* the acting task, its parent, and the init of its pid namespace: who is there can tell its mounts */
+	u32 ppid;
+	u32 reaper_tgid;
+	u16 path_len;
 	u8 depth; /* names in `path` */
 	u8 truncated; /* the path had more names, or longer ones, than fit */
-	u16 path_len;
+	u8 is_pseudo; /* the one name is what the kernel calls it: it is in no directory */
+	u8 pad[3];
 	char fs_type[16];
 	char path[TRACER_PATH_LEN]; /* names from the leaf to the file system's root, each ended by '/' */
 };

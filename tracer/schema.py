@@ -71,6 +71,11 @@ STALL_KINDS: Final = ("other", "dirty", "writeback", "isolated", "noprogress", "
 
 CONSTRAINTS: Final = ("unknown", "memcg", "global", "cpuset", "mempolicy")
 SAMPLE_SOURCES: Final = ("start", "periodic", "oom", "end")
+PATH_KINDS: Final = ("host", "container", "filesystem", "device", "kernel")
+"""Whose name for a file a path is: the host's; that of a process in another mount namespace, where the host
+has mounted the file nowhere; that from the root of its file system, where nobody known has; the node of the
+block device whose own cache it is; what the kernel calls a file that is in no directory (memfd:NAME)."""
+
 TASK_EVENTS: Final = ("seen", "exec", "exit")
 CGROUP_EVENTS: Final = ("seen", "mkdir", "rmdir")
 
@@ -263,15 +268,22 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
             ("ino", "<u8"),
             ("size_bytes", "<u8"),
             ("dev", "<u4"),
+            ("rdev", "<u4"),
             ("mode", "<u4"),
             ("nlink", "<u4"),
+            ("mount_ns", "<u4"),
+            ("tgid", "<u4"),
+            ("ppid", "<u4"),
+            ("reaper_tgid", "<u4"),
+            ("path_len", "<u2"),
             ("depth", "u1"),
             ("truncated", "u1"),
-            ("path_len", "<u2"),
+            ("is_pseudo", "u1"),
+            ("pad", "u1", 3),
             ("fs_type", "S16"),
             ("path", f"S{PATH_LEN}"),
         ],
-        480,
+        504,
     ),
 }
 """Ring name -> record. One ring for each, so that a flood in one cannot starve another, and so that a ring is
@@ -523,6 +535,9 @@ TABLES: Final[dict[str, pa.Schema]] = {
         dev=pa.string(),  # "major:minor"
         ino=pa.uint64(),
         path=_nullable(pa.string()),  # null: the kernel knew no name for it
+        path_kind=_nullable(pa.string()),  # one of PATH_KINDS; null: there is no path
+        container_path=_nullable(pa.string()),
+        rdev=_nullable(pa.string()),  # "major:minor"; null: not a block device's own cache
         deleted=pa.bool_(),
         fs_type=pa.string(),
         mode=pa.int64(),
