@@ -4,6 +4,8 @@
  * first time, executing and exiting, files at the first sight of one of their folios.
  */
 
+#define INODE_WAKE_BYTES (INODE_RING_PAGES * PAGE_SIZE / 2)
+
 BPF_RINGBUF_OUTPUT(cgroup_ring, CGROUP_RING_PAGES);
 BPF_RINGBUF_OUTPUT(task_ring, TASK_RING_PAGES);
 BPF_RINGBUF_OUTPUT(inode_ring, INODE_RING_PAGES);
@@ -164,7 +166,11 @@ static __always_inline int emit_inode(struct inode *inode, u64 inode_id, struct 
 		READ(READ(READ(READ(current_task(), nsproxy), pid_ns_for_children), child_reaper), tgid);
 	bpf_probe_read_kernel_str(record->fs_type, sizeof(record->fs_type), READ(READ(sb, s_type), name));
 	read_path(record, inode);
-	inode_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+
+	u64 waiting = inode_ring.ringbuf_query(BPF_RB_AVAIL_DATA);
+
+	inode_ring.ringbuf_submit(record,
+				  waiting > INODE_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 	seen_inodes.update(&inode_id, now);
 	return 0;
 }
