@@ -64,6 +64,15 @@ enum target_source {
 	TARGET_NAMED,
 };
 
+enum stall_kind {
+	STALL_OTHER,
+	STALL_DIRTY, /* more pages are dirty than may be: balance_dirty_pages() */
+	STALL_WRITEBACK, /* reclaim found too much under writeback */
+	STALL_ISOLATED, /* others had taken too many pages off the lists */
+	STALL_NOPROGRESS, /* reclaim freed nothing */
+	STALL_CONGESTED,
+};
+
 enum constraint {
 	CONSTRAINT_UNKNOWN,
 	CONSTRAINT_MEMCG,
@@ -126,13 +135,25 @@ struct reclaim_event {
 	u32 scanned_file;
 	u32 reclaimed_anon;
 	u32 reclaimed_file;
-	u32 nr_dirty;
-	u32 nr_unqueued_dirty;
-	u32 nr_writeback;
-	u32 nr_immediate;
-	u32 nr_activate;
-	u32 nr_ref_keep;
-	u32 nr_unmap_fail;
+	u32 nr_dirty_anon;
+	u32 nr_dirty_file;
+	u32 nr_unqueued_dirty_anon;
+	u32 nr_unqueued_dirty_file;
+	u32 nr_writeback_anon;
+	u32 nr_writeback_file;
+	u32 nr_immediate_anon;
+	u32 nr_immediate_file;
+	u32 nr_activate_anon;
+	u32 nr_activate_file;
+	u32 nr_ref_keep_anon;
+	u32 nr_ref_keep_file;
+	u32 nr_unmap_fail_anon;
+	u32 nr_unmap_fail_file;
+	u32 written_anon; /* pages given to swap, and to the file system */
+	u32 written_file;
+	u32 slab_scanned; /* objects */
+	u32 slab_reclaimed;
+	u32 throttles; /* times that the thread was made to wait */
 	u32 gfp;
 	u32 tgid;
 	u32 pid;
@@ -141,6 +162,17 @@ struct reclaim_event {
 	s8 priority; /* lowest that a list was shrunk at; -1 = none was */
 	s8 order; /* -1 = not known */
 	u8 pad[4];
+};
+
+/* One time that a task was made to wait for memory; time_ns is the begin. */
+struct stall_event {
+	u64 time_ns;
+	u64 duration_ns;
+	u64 cgroup_id; /* of the task */
+	u32 tgid;
+	u32 pid;
+	u8 kind;
+	u8 pad[7];
 };
 
 /* One task marked as OOM victim. */
@@ -230,11 +262,18 @@ struct inode_event {
 	u64 ino;
 	u64 size_bytes;
 	u32 dev;
+	u32 rdev; /* of a block device's own cache: which device */
 	u32 mode;
 	u32 nlink;
+	u32 mount_ns; /* of the acting task; 0 = it is exiting */
+	u32 tgid; /* the acting task, its parent, and the init of its pid namespace: who is there can tell its mounts */
+	u32 ppid;
+	u32 reaper_tgid;
+	u16 path_len;
 	u8 depth; /* names in `path` */
 	u8 truncated; /* the path had more names, or longer ones, than fit */
-	u16 path_len;
+	u8 is_pseudo; /* the one name is what the kernel calls it: it is in no directory */
+	u8 pad[3];
 	char fs_type[16];
 	char path[TRACER_PATH_LEN]; /* names from the leaf to the file system's root, each ended by '/' */
 };

@@ -4,13 +4,27 @@
  * first time, executing and exiting, files at the first sight of one of their folios.
  */
 
+#define INODE_WAKE_BYTES (INODE_RING_PAGES * PAGE_SIZE / 2)
+
 BPF_RINGBUF_OUTPUT(cgroup_ring, CGROUP_RING_PAGES);
 BPF_RINGBUF_OUTPUT(task_ring, TASK_RING_PAGES);
 BPF_RINGBUF_OUTPUT(inode_ring, INODE_RING_PAGES);
 
 BPF_TABLE("lru_hash", u32, u64, seen_tasks, 16384); /* tgid -> start */
 BPF_PERCPU_ARRAY(last_task, u32, 1);
-BPF_TABLE("lru_hash", u64, u8, seen_inodes, 65536);
+
+/*
+ * What was said of a file. It is said again when its last name is removed, and once when a task of another mount
+ * namespace comes to it: what the host has unpacked is run by a container, which has its own name for it.
+ */
+struct seen_inode {
+	u32 mount_ns;
+	u8 is_deleted;
+	u8 is_shared; /* between mount namespaces */
+	u8 pad[2];
+};
+
+BPF_TABLE("lru_hash", u64, struct seen_inode, seen_inodes, 65536);
 
 static __always_inline void emit_task(struct task_struct *task, u64 cgroup_id, u32 event)
 {
@@ -55,6 +69,19 @@ static __always_inline void see_current(u32 tgid)
 
 #define NAME_ROOM 128 /* for one name with its end; a longer one is cut, and said to be */
 
+/* A memfd, a System V segment, a shared anonymous map: d_alloc_pseudo() makes a dentry that is its own parent. */
+static __always_inline void read_pseudo_name(struct inode_event *record, struct dentry *dentry)
+{
+	s64 got = bpf_probe_read_kernel_str(record->path, NAME_ROOM, READ(dentry, d_name.name));
+
+	if (got <= 1 ||
+	    record->path[0] == '/') /* that of a file opened by handle, whose name is not known yet */
+		return;
+	record->path_len = got;
+	record->depth = 1;
+	record->is_pseudo = 1;
+}
+
 /* Names from the leaf up to the file system's root, each ended by '/'. */
 static __always_inline void read_path(struct inode_event *record, struct inode *inode)
 {
@@ -66,6 +93,10 @@ static __always_inline void read_path(struct inode_event *record, struct inode *
 
 	struct dentry *dentry = (struct dentry *)((char *)node - offsetof(struct dentry, d_alias));
 
+	if (READ(dentry, d_parent) == dentry && READ(READ(inode, i_sb), s_root) != dentry) {
+		read_pseudo_name(record, dentry);
+		return;
+	}
 	for (int depth = 0; depth < 20; depth++) {
 		struct dentry *parent = READ(dentry, d_parent);
 		const u8 *name = READ(dentry, d_name.name);
@@ -103,13 +134,13 @@ static __always_inline u64 inode_identity(u32 dev, u64 ino, u32 generation)
 	return (hash ^ (hash >> 32)) & 0x7fffffffffffffffULL;
 }
 
-static __always_inline int see_inode(struct inode *inode, u64 inode_id)
+static __always_inline u32 current_mount_ns(void)
 {
-	u8 seen = 1;
+	return READ(READ(READ(current_task(), nsproxy), mnt_ns), inum);
+}
 
-	if (seen_inodes.lookup(&inode_id))
-		return 0;
-
+static __always_inline int emit_inode(struct inode *inode, u64 inode_id, struct seen_inode *now)
+{
 	struct inode_event *record = inode_ring.ringbuf_reserve(sizeof(*record));
 
 	if (!record) {
@@ -125,13 +156,40 @@ static __always_inline int see_inode(struct inode *inode, u64 inode_id)
 	record->ino = READ(inode, i_ino);
 	record->size_bytes = READ(inode, i_size);
 	record->dev = READ(sb, s_dev);
+	record->rdev = READ(inode, i_rdev);
 	record->mode = READ(inode, i_mode);
 	record->nlink = READ(inode, i_nlink);
+	record->mount_ns = now->mount_ns;
+	record->tgid = current_tgid();
+	record->ppid = READ(READ(current_task(), real_parent), tgid);
+	record->reaper_tgid =
+		READ(READ(READ(READ(current_task(), nsproxy), pid_ns_for_children), child_reaper), tgid);
 	bpf_probe_read_kernel_str(record->fs_type, sizeof(record->fs_type), READ(READ(sb, s_type), name));
 	read_path(record, inode);
-	inode_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
-	seen_inodes.update(&inode_id, &seen);
+
+	u64 waiting = inode_ring.ringbuf_query(BPF_RB_AVAIL_DATA);
+
+	inode_ring.ringbuf_submit(record,
+				  waiting > INODE_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	seen_inodes.update(&inode_id, now);
 	return 0;
+}
+
+static __always_inline int see_inode(struct inode *inode, u64 inode_id)
+{
+	struct seen_inode *seen = seen_inodes.lookup(&inode_id);
+	struct seen_inode now = {.is_deleted = READ(inode, i_nlink) == 0};
+
+	if (seen && seen->is_shared) {
+		now.mount_ns = seen->mount_ns;
+		now.is_shared = 1;
+	} else {
+		now.mount_ns = current_mount_ns();
+		now.is_shared = seen && now.mount_ns && seen->mount_ns != now.mount_ns;
+	}
+	if (seen && seen->is_deleted == now.is_deleted && seen->is_shared == now.is_shared)
+		return 0;
+	return emit_inode(inode, inode_id, &now);
 }
 
 static __always_inline struct mem_cgroup *cgroup_memcg(struct cgroup *cgroup)

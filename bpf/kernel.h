@@ -100,13 +100,16 @@ static __always_inline u64 result_of(struct pt_regs *regs)
 #define MEMCG_DATA_KMEM 2
 #define MEMCG_DATA_FLAGS_MASK 7
 
-/* include/linux/sched.h; has not moved since it was introduced. */
+/* include/linux/sched.h; neither has moved since it was introduced. */
 #define PF_KSWAPD 0x00020000
+#define PF_KTHREAD 0x00200000
 
 /* Set an object to zero by reading it from nowhere: LLVM's BPF target has no memset for large ones. */
 #define CLEAR(ptr) bpf_probe_read_kernel(ptr, sizeof(*(ptr)), NULL)
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
+
+#define PROC_SUPER_MAGIC 0x9fa0 /* include/uapi/linux/magic.h */
 
 #define MAX_DEPTH 16 /* of nested cgroups that are looked at */
 
@@ -118,6 +121,17 @@ static __always_inline struct task_struct *current_task(void)
 static __always_inline u32 current_tgid(void)
 {
 	return bpf_get_current_pid_tgid() >> 32;
+}
+
+/* A file that current has open; NULL where it has none of that number. */
+static __always_inline struct file *file_of(u32 fd)
+{
+	struct files_struct *files = READ(current_task(), files);
+	struct file **table = (struct file **)READ(READ(files, fdt), fd);
+	struct file *file = NULL;
+
+	bpf_probe_read_kernel(&file, sizeof(file), table + fd);
+	return file;
 }
 
 /* The id of a memcg: the inode number of its directory, on v1 and v2 alike. */

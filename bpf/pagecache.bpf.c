@@ -15,16 +15,80 @@ BPF_RINGBUF_OUTPUT(pagecache_ring, PAGECACHE_RING_PAGES);
 struct fault {
 	s64 call;
 	u64 ip;
+	u64 index;
 	struct address_space *mapping;
 };
 
 BPF_TABLE("lru_hash", u32, struct fault, faults, 8192); /* by thread id */
 
-static __always_inline bool in_fault(u32 pid, s64 call, u64 ip, struct address_space *mapping)
+/* A folio, and the file that it is of. */
+struct cached {
+	struct address_space *mapping;
+	struct inode *inode;
+	u64 index;
+	u32 nr_pages;
+};
+
+static __always_inline bool holds(struct cached *cached, u64 index)
 {
+	return index >= cached->index && index < cached->index + cached->nr_pages;
+}
+
+#define S_IFMT 0170000
+#define S_IFREG 0100000
+#define S_IFBLK 0060000
+
+static __always_inline bool is_of_type(struct inode *inode, u32 type)
+{
+	return (READ(inode, i_mode) & S_IFMT) == type;
+}
+
+/*
+ * Whether a folio is of what was asked for, or was read ahead of it. A file's metadata lies in the block device's cache,
+ * and is needed; and a file of a stacked file system has its cache in another inode, at the same place.
+ */
+static __always_inline bool is_asked_for(struct cached *cached, struct pt_regs *regs, s64 call)
+{
+	struct reading reading = reading_arguments(call);
+	struct file *file = file_of(syscall_argument(regs, reading.file));
+	u64 begin = READ(file, f_pos);
+	u64 count = syscall_argument(regs, reading.count);
+	u64 position;
+
+	if (!is_of_type(cached->inode, S_IFREG))
+		return true;
+	if (reading.position != NO_ARGUMENT) {
+		position = syscall_argument(regs, reading.position);
+		if (!reading.position_is_pointer)
+			begin = position;
+		else if (position)
+			bpf_probe_read_user(&begin, sizeof(begin), (void *)position);
+	}
+	return begin < (cached->index + cached->nr_pages) * PAGE_SIZE &&
+	       begin + count > cached->index * PAGE_SIZE;
+}
+
+static __always_inline u8 add_cause(struct cached *cached, struct pt_regs *regs, u32 pid)
+{
+	s64 call = syscall_number(regs);
 	struct fault *fault = faults.lookup(&pid);
 
-	return fault && fault->call == call && fault->ip == ip && fault->mapping == mapping;
+	if (fault && fault->call == call && fault->ip == user_ip(regs) && fault->mapping == cached->mapping)
+		return holds(cached, fault->index) ? CAUSE_FAULT : CAUSE_READAHEAD;
+	switch (syscall_activity(call)) {
+	case DOES_READ:
+		return is_asked_for(cached, regs, call) ? CAUSE_READ : CAUSE_READAHEAD;
+	case DOES_READ_SOMEHOW:
+		return CAUSE_READ;
+	case DOES_WRITE:
+	case DOES_ALLOCATE:
+		return CAUSE_WRITE;
+	case DOES_READAHEAD:
+	case DOES_ADVISE:
+	case DOES_ADVISE_MEMORY:
+		return CAUSE_READAHEAD;
+	}
+	return CAUSE_OTHER;
 }
 
 static __always_inline u8 reclaim_cause(u32 pid)
@@ -38,59 +102,85 @@ static __always_inline u8 reclaim_cause(u32 pid)
 	return attempt->record.kind == RECLAIM_DIRECT ? CAUSE_RECLAIM_DIRECT : CAUSE_RECLAIM_MEMCG;
 }
 
-static __always_inline u8 add_cause(struct calibration *known, u32 pid, struct address_space *mapping)
-{
-	u64 ip;
-	s64 call = current_syscall(known, &ip);
+/* include/uapi/asm-generic/fcntl.h, arch/arm64/include/uapi/asm/fcntl.h */
+#if defined(TRACER_ARM64)
+#define O_DIRECT 0200000
+#else
+#define O_DIRECT 0040000
+#endif
 
-	if (in_fault(pid, call, ip, mapping))
-		return CAUSE_FAULT;
-	switch (syscall_activity(call)) {
-	case DOES_READ:
-		return CAUSE_READ;
-	case DOES_WRITE:
-		return CAUSE_WRITE;
-	case DOES_READAHEAD:
-	case DOES_ADVISE:
-		return CAUSE_READAHEAD;
+static __always_inline bool is_drop_caches(struct file *file)
+{
+	const char wanted[] = "drop_caches";
+	char name[sizeof(wanted)] = {};
+	struct dentry *dentry = READ(file, dentry);
+	struct inode *inode = READ(file, f_inode);
+
+	if (READ(READ(inode, i_sb), s_magic) != PROC_SUPER_MAGIC)
+		return false;
+	bpf_probe_read_kernel(name, sizeof(name), READ(dentry, d_name.name));
+#pragma unroll
+	for (u32 at = 0; at < sizeof(wanted); at++) {
+		if (name[at] != wanted[at])
+			return false;
 	}
-	return CAUSE_OTHER;
+	return true;
 }
 
-static __always_inline u8 delete_cause(struct calibration *known, u32 pid, struct address_space *mapping)
+/* What a write takes out of the cache: everything, if it is to vm.drop_caches; if it goes past the cache, its range. */
+static __always_inline u8 write_cause(struct pt_regs *regs)
 {
-	u64 ip;
-	u8 cause = reclaim_cause(pid);
+	struct file *file = file_of(syscall_argument(regs, 0));
 
-	if (cause != CAUSE_OTHER)
-		return cause;
-	/* truncate_inode_pages_final(): the inode is on its way out */
-	if (READ(mapping, flags) & (1UL << KERNEL_ENUM_AS_EXITING))
-		return CAUSE_TRUNCATE;
-	switch (syscall_activity(current_syscall(known, &ip))) {
+	if (is_drop_caches(file))
+		return CAUSE_DROP_CACHES;
+	return READ(file, f_flags) & O_DIRECT ? CAUSE_INVALIDATE : CAUSE_OTHER;
+}
+
+static __always_inline u8 call_cause(struct cached *cached, struct pt_regs *regs)
+{
+	switch (syscall_activity(syscall_number(regs))) {
+	case DOES_WRITE:
+		return write_cause(regs);
 	case DOES_REMOVE:
+	case DOES_ALLOCATE: /* a hole is punched, or a range taken out */
 		return CAUSE_TRUNCATE;
 	case DOES_ADVISE:
 		return CAUSE_INVALIDATE;
+	case DOES_ADVISE_MEMORY:
+		return syscall_argument(regs, MADVISE_ADVICE) == MADV_REMOVE ? CAUSE_TRUNCATE
+									     : CAUSE_INVALIDATE;
+	case DOES_CONTROL: /* BLKFLSBUF, or a range that is shared with another file instead */
+		return is_of_type(cached->inode, S_IFBLK) ? CAUSE_INVALIDATE : CAUSE_TRUNCATE;
 	}
 	return CAUSE_OTHER;
 }
 
-static __always_inline void describe(struct pagecache_event *record, struct folio *folio,
+static __always_inline u8 delete_cause(struct cached *cached, struct pt_regs *regs, u32 pid)
+{
+	u8 cause = reclaim_cause(pid);
+
+	if (cause == CAUSE_OTHER)
+		cause = call_cause(cached, regs);
+	/* truncate_inode_pages_final(): the inode is on its way out */
+	if (cause == CAUSE_OTHER && READ(cached->mapping, flags) & (1UL << KERNEL_ENUM_AS_EXITING))
+		return CAUSE_TRUNCATE;
+	return cause;
+}
+
+static __always_inline void describe(struct pagecache_event *record, struct cached *cached,
 				     struct mem_cgroup *owner, u64 owner_id)
 {
-	struct task_struct *task = current_task();
-	struct address_space *mapping = READ(folio, mapping);
-	struct inode *inode = READ(mapping, host);
-	struct mem_cgroup *actor = task_memcg(task);
+	struct mem_cgroup *actor = task_memcg(current_task());
+	struct inode *inode = cached->inode;
 
 	record->cgroup_id = owner_id;
 	record->task_cgroup_id = actor == owner ? owner_id : memcg_id(actor);
 	record->ino = READ(inode, i_ino);
 	record->dev = READ(READ(inode, i_sb), s_dev);
 	record->inode_id = inode_identity(record->dev, record->ino, READ(inode, i_generation));
-	record->index = READ(folio, index);
-	record->nr_pages = folio_nr_pages(folio);
+	record->index = cached->index;
+	record->nr_pages = cached->nr_pages;
 }
 
 /* Without a filter, a folio that nobody owns is wanted too. */
@@ -113,19 +203,26 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 	if (!known || !is_wanted_owner(info))
 		return 0;
 
-	struct address_space *mapping = READ(folio, mapping);
-	struct inode *inode = READ(mapping, host);
 	struct pagecache_event *record = pagecache_ring.ringbuf_reserve(sizeof(*record));
 
 	if (!record) {
 		count_lost(STREAM_PAGECACHE);
 		return 0;
 	}
+
+	struct pt_regs *regs = entry_registers(known);
+	struct cached cached = {
+		.mapping = READ(folio, mapping),
+		.index = READ(folio, index),
+		.nr_pages = folio_nr_pages(folio),
+	};
+
+	cached.inode = READ(cached.mapping, host);
 	record->time_ns = bpf_ktime_get_ns();
-	describe(record, folio, owner, info ? info->cgroup_id : 0);
+	describe(record, &cached, owner, info ? info->cgroup_id : 0);
 	record->tgid = current_tgid();
 	record->op = op;
-	record->cause = op == OP_ADD ? add_cause(known, pid, mapping) : delete_cause(known, pid, mapping);
+	record->cause = op == OP_ADD ? add_cause(&cached, regs, pid) : delete_cause(&cached, regs, pid);
 	record->pad[0] = record->pad[1] = 0;
 
 	u64 inode_id = record->inode_id;
@@ -135,7 +232,7 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 	pagecache_ring.ringbuf_submit(record, waiting > PAGECACHE_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP
 									     : BPF_RB_NO_WAKEUP);
 	see_current(tgid);
-	see_inode(inode, inode_id);
+	see_inode(cached.inode, inode_id);
 	return 0;
 }
 
@@ -149,28 +246,33 @@ PROGRAM(mm_filemap_delete_from_page_cache)
 	return emit_pagecache((struct folio *)ctx->args[0], OP_DELETE);
 }
 
-static __always_inline int note_fault(struct address_space *mapping)
+static __always_inline int note_fault(struct address_space *mapping, u64 index)
 {
 	u32 pid = bpf_get_current_pid_tgid();
 	struct calibration *known = calibrated();
-	struct fault fault = {.mapping = mapping};
+	struct fault fault = {.mapping = mapping, .index = index};
 
 	if (!known || !is_traced(task_memcg(current_task())))
 		return 0;
-	fault.call = current_syscall(known, &fault.ip);
+
+	struct pt_regs *regs = entry_registers(known);
+
+	fault.call = syscall_number(regs);
+	fault.ip = user_ip(regs);
 	faults.update(&pid, &fault);
 	return 0;
 }
 
 PROGRAM(mm_filemap_fault)
 {
-	return note_fault((struct address_space *)ctx->args[0]);
+	return note_fault((struct address_space *)ctx->args[0], ctx->args[1]);
 }
 
 /* The tracepoint came with "filemap: add trace events for get_pages, map_pages, and fault" (6.12). */
 static __always_inline int enter_filemap_fault(struct call *call)
 {
-	struct vm_area_struct *area = READ((struct vm_fault *)call->args[0], vma);
+	struct vm_fault *fault = (struct vm_fault *)call->args[0];
+	struct vm_area_struct *area = READ(fault, vma);
 
-	return note_fault(READ(READ(area, vm_file), f_mapping));
+	return note_fault(READ(READ(area, vm_file), f_mapping), READ(fault, pgoff));
 }

@@ -15,16 +15,6 @@ struct answer {
 BPF_ARRAY(answer, struct answer, 1);
 BPF_PERCPU_ARRAY(landmark, u64, 1);
 
-static __always_inline struct file *file_of(u32 fd)
-{
-	struct files_struct *files = READ(current_task(), files);
-	struct file **table = (struct file **)READ(READ(files, fdt), fd);
-	struct file *file = NULL;
-
-	bpf_probe_read_kernel(&file, sizeof(file), table + fd);
-	return file;
-}
-
 /*
  * Where each CPU keeps its copy of per-CPU memory, without the symbol __per_cpu_offset (kallsyms has data symbols only
  * with CONFIG_KALLSYMS_ALL): our own per-CPU map has a pointer of that kind (bpf_array.pptrs), and a look-up in it

@@ -5,6 +5,7 @@
  */
 
 BPF_RINGBUF_OUTPUT(reclaim_ring, RECLAIM_RING_PAGES);
+BPF_RINGBUF_OUTPUT(stall_ring, STALL_RING_PAGES);
 
 struct attempt {
 	struct mem_cgroup *target;
@@ -270,6 +271,19 @@ PROGRAM(reclaim_end)
 	return 0;
 }
 
+#define ADD_LIST(record, list, ctx, stat)                                                                \
+	({                                                                                               \
+		(record)->scanned_##list += (ctx)->args[1];                                              \
+		(record)->reclaimed_##list += (ctx)->args[2];                                            \
+		(record)->nr_dirty_##list += READ(stat, nr_dirty);                                       \
+		(record)->nr_unqueued_dirty_##list += READ(stat, nr_unqueued_dirty);                     \
+		(record)->nr_writeback_##list += READ(stat, nr_writeback);                               \
+		(record)->nr_immediate_##list += READ(stat, nr_immediate);                               \
+		(record)->nr_activate_##list += READ(stat, nr_activate[0]) + READ(stat, nr_activate[1]); \
+		(record)->nr_ref_keep_##list += READ(stat, nr_ref_keep);                                 \
+		(record)->nr_unmap_fail_##list += READ(stat, nr_unmap_fail);                             \
+	})
+
 PROGRAM(mm_vmscan_lru_shrink_inactive)
 {
 	u32 pid = bpf_get_current_pid_tgid();
@@ -282,23 +296,90 @@ PROGRAM(mm_vmscan_lru_shrink_inactive)
 
 	struct reclaim_event *record = &attempt->record;
 
-	if (ctx->args[5]) {
-		record->scanned_file += ctx->args[1];
-		record->reclaimed_file += ctx->args[2];
-	} else {
-		record->scanned_anon += ctx->args[1];
-		record->reclaimed_anon += ctx->args[2];
-	}
-	record->nr_dirty += READ(stat, nr_dirty);
-	record->nr_unqueued_dirty += READ(stat, nr_unqueued_dirty);
-	record->nr_writeback += READ(stat, nr_writeback);
-	record->nr_immediate += READ(stat, nr_immediate);
-	record->nr_activate += READ(stat, nr_activate[0]) + READ(stat, nr_activate[1]);
-	record->nr_ref_keep += READ(stat, nr_ref_keep);
-	record->nr_unmap_fail += READ(stat, nr_unmap_fail);
+	if (ctx->args[5])
+		ADD_LIST(record, file, ctx, stat);
+	else
+		ADD_LIST(record, anon, ctx, stat);
 	if (record->priority < 0 || priority < record->priority)
 		record->priority = priority;
 	return 0;
+}
+
+/* include/linux/page-flags.h: the low bit of a folio's mapping says that it is anonymous memory. */
+#define PAGE_MAPPING_ANON 1
+
+PROGRAM(mm_vmscan_write_folio)
+{
+	u32 pid = bpf_get_current_pid_tgid();
+	struct attempt *attempt = attempts.lookup(&pid);
+	struct folio *folio = (struct folio *)ctx->args[0];
+
+	if (!attempt)
+		return 0;
+	if ((u64)READ(folio, mapping) & PAGE_MAPPING_ANON)
+		attempt->record.written_anon += folio_nr_pages(folio);
+	else
+		attempt->record.written_file += folio_nr_pages(folio);
+	return 0;
+}
+
+static __always_inline int emit_stall(u64 begin_ns, u64 duration_ns, u8 kind)
+{
+	struct mem_cgroup *memcg = task_memcg(current_task());
+	struct memcg_info *info = memcg_info(memcg);
+
+	if (!duration_ns || !info || !info->traced)
+		return 0;
+
+	struct stall_event *record = stall_ring.ringbuf_reserve(sizeof(*record));
+
+	if (!record) {
+		count_lost(STREAM_STALL);
+		return 0;
+	}
+	CLEAR(record);
+	record->time_ns = begin_ns;
+	record->duration_ns = duration_ns;
+	record->cgroup_id = info->cgroup_id;
+	record->tgid = current_tgid();
+	record->pid = bpf_get_current_pid_tgid();
+	record->kind = kind;
+
+	u32 tgid = record->tgid;
+
+	stall_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	see_current(tgid);
+	return 0;
+}
+
+static __always_inline u8 throttle_kind(u32 reason)
+{
+	switch (reason) {
+	case KERNEL_ENUM_VMSCAN_THROTTLE_WRITEBACK:
+		return STALL_WRITEBACK;
+	case KERNEL_ENUM_VMSCAN_THROTTLE_ISOLATED:
+		return STALL_ISOLATED;
+	case KERNEL_ENUM_VMSCAN_THROTTLE_NOPROGRESS:
+		return STALL_NOPROGRESS;
+#ifdef KERNEL_ENUM_VMSCAN_THROTTLE_CONGESTED
+	case KERNEL_ENUM_VMSCAN_THROTTLE_CONGESTED:
+		return STALL_CONGESTED;
+#endif
+	}
+	return STALL_OTHER;
+}
+
+/* reclaim_throttle() in mm/vmscan.c: told when the wait is over. */
+PROGRAM(mm_vmscan_throttled)
+{
+	u32 pid = bpf_get_current_pid_tgid();
+	struct attempt *attempt = attempts.lookup(&pid);
+
+	if (attempt)
+		attempt->record.throttles++;
+	u64 duration_ns = (u64)(u32)ctx->args[2] * 1000;
+
+	return emit_stall(bpf_ktime_get_ns() - duration_ns, duration_ns, throttle_kind(ctx->args[3]));
 }
 
 /* Slab shrinkers carry their memcg: it says whom an attempt without a known target is working on. */
@@ -310,4 +391,27 @@ PROGRAM(mm_shrink_slab_start)
 	if (attempt && !attempt->scanned_memcg)
 		attempt->scanned_memcg = READ((struct shrink_control *)ctx->args[1], memcg);
 	return 0;
+}
+
+PROGRAM(mm_shrink_slab_end)
+{
+	u32 pid = bpf_get_current_pid_tgid();
+	struct attempt *attempt = attempts.lookup(&pid);
+
+	if (!attempt)
+		return 0;
+	attempt->record.slab_scanned += ctx->args[5];
+	attempt->record.slab_reclaimed += (u32)ctx->args[2];
+	return 0;
+}
+
+/*
+ * A writer is about to be put to sleep, for `pause` timer ticks. The arguments before it were drawn together into a
+ * structure (seen on 6.18); it has stayed the last but one.
+ */
+PROGRAM(balance_dirty_pages)
+{
+	s64 pause = ctx->args[KERNEL_PAUSE_ARGUMENT];
+
+	return pause > 0 ? emit_stall(bpf_ktime_get_ns(), pause * TRACER_TICK_NS, STALL_DIRTY) : 0;
 }

@@ -10,8 +10,12 @@ enum activity {
 	DOES_OTHER,
 	DOES_READ,
 	DOES_WRITE,
+	DOES_READ_SOMEHOW, /* by what does not plainly say how much */
+	DOES_ALLOCATE,
+	DOES_CONTROL,
 	DOES_READAHEAD,
 	DOES_ADVISE,
+	DOES_ADVISE_MEMORY,
 	DOES_REMOVE,
 };
 
@@ -21,24 +25,31 @@ static __always_inline u32 syscall_activity(s64 number)
 #if defined(TRACER_X86_64)
 	case 0: /* read */
 	case 17: /* pread64 */
-	case 19: /* readv */
 	case 40: /* sendfile */
+		return DOES_READ;
+	case 19: /* readv */
+	case 59: /* execve */
 	case 275: /* splice */
 	case 295: /* preadv */
+	case 322: /* execveat */
 	case 327: /* preadv2 */
-		return DOES_READ;
+		return DOES_READ_SOMEHOW;
+	case 16: /* ioctl */
+		return DOES_CONTROL;
+	case 285: /* fallocate */
+		return DOES_ALLOCATE;
 	case 1: /* write */
 	case 18: /* pwrite64 */
 	case 20: /* writev */
-	case 285: /* fallocate */
 	case 296: /* pwritev */
 	case 326: /* copy_file_range */
 	case 328: /* pwritev2 */
 		return DOES_WRITE;
-	case 28: /* madvise */
 	case 187: /* readahead */
-	case 440: /* process_madvise */
 		return DOES_READAHEAD;
+	case 28: /* madvise */
+	case 440: /* process_madvise */
+		return DOES_ADVISE_MEMORY;
 	case 221: /* fadvise64 */
 		return DOES_ADVISE;
 	case 2: /* open */
@@ -56,14 +67,20 @@ static __always_inline u32 syscall_activity(s64 number)
 		return DOES_REMOVE;
 #elif defined(TRACER_ARM64)
 	case 63: /* read */
-	case 65: /* readv */
 	case 67: /* pread64 */
-	case 69: /* preadv */
 	case 71: /* sendfile */
-	case 76: /* splice */
-	case 286: /* preadv2 */
 		return DOES_READ;
+	case 65: /* readv */
+	case 69: /* preadv */
+	case 76: /* splice */
+	case 221: /* execve */
+	case 281: /* execveat */
+	case 286: /* preadv2 */
+		return DOES_READ_SOMEHOW;
+	case 29: /* ioctl */
+		return DOES_CONTROL;
 	case 47: /* fallocate */
+		return DOES_ALLOCATE;
 	case 64: /* write */
 	case 66: /* writev */
 	case 68: /* pwrite64 */
@@ -72,9 +89,10 @@ static __always_inline u32 syscall_activity(s64 number)
 	case 287: /* pwritev2 */
 		return DOES_WRITE;
 	case 213: /* readahead */
+		return DOES_READAHEAD;
 	case 233: /* madvise */
 	case 440: /* process_madvise */
-		return DOES_READAHEAD;
+		return DOES_ADVISE_MEMORY;
 	case 223: /* fadvise64 */
 		return DOES_ADVISE;
 	case 35: /* unlinkat */
@@ -90,5 +108,38 @@ static __always_inline u32 syscall_activity(s64 number)
 	}
 	return DOES_OTHER;
 }
+
+/* Which of a reading call's arguments are what; NO_ARGUMENT where it has none. */
+struct reading {
+	u8 file;
+	u8 count;
+	u8 position;
+	u8 position_is_pointer;
+};
+
+#define NO_ARGUMENT 255
+
+static __always_inline struct reading reading_arguments(s64 number)
+{
+	switch (number) {
+#if defined(TRACER_X86_64)
+	case 17: /* pread64 */
+#elif defined(TRACER_ARM64)
+	case 67:
+#endif
+		return (struct reading){.file = 0, .count = 2, .position = 3};
+#if defined(TRACER_X86_64)
+	case 40: /* sendfile */
+#elif defined(TRACER_ARM64)
+	case 71:
+#endif
+		return (struct reading){.file = 1, .count = 3, .position = 2, .position_is_pointer = 1};
+	}
+	return (struct reading){.file = 0, .count = 2, .position = NO_ARGUMENT};
+}
+
+/* madvise(2)'s advice (include/uapi/asm-generic/mman-common.h), and its place. */
+#define MADV_REMOVE 9
+#define MADVISE_ADVICE 2
 
 #endif

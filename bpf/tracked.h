@@ -3,7 +3,7 @@
  * What all programs share: the calibration that user space wrote, which cgroups are traced, the count of lost records.
  *
  * The loader defines: TRACE_ALL (no filter), CGROUP_V1, TRACER_CPUS (possible CPUs), TRACER_COMBINE_TICKS (how long a
- * sum of charges may wait), PAGE_SIZE, the rings' sizes, and LEDGER_BY_FUNCTION where functions are hooked for it.
+ * sum of charges may wait), TRACER_TICK_NS (the timer's), PAGE_SIZE, the rings' sizes, and LEDGER_BY_FUNCTION where functions are hooked for it.
  */
 #ifndef MEMCG_TRACER_TRACKED_H
 #define MEMCG_TRACER_TRACKED_H
@@ -12,6 +12,7 @@ enum stream {
 	STREAM_CHARGE,
 	STREAM_PAGECACHE,
 	STREAM_RECLAIM,
+	STREAM_STALL,
 	STREAM_OOM,
 	STREAM_CANDIDATE,
 	STREAM_CGROUP,
@@ -168,24 +169,56 @@ static __always_inline u32 sum_counters(s64 *state, struct mem_cgroup *memcg)
 	return cpus;
 }
 
-/* The syscall that current is inside of, -1 where that is not known. */
-static __always_inline s64 current_syscall(struct calibration *known, u64 *ip)
+/* The registers that current's way into the kernel saved; NULL where that is not known, or for a kernel thread. */
+static __always_inline struct pt_regs *entry_registers(struct calibration *known)
 {
 	struct task_struct *task = current_task();
 	char *stack = READ(task, stack);
-	struct pt_regs *regs = (struct pt_regs *)(stack + known->regs_offset);
 
-	*ip = 0;
-	if (!known->regs_offset || !stack)
+	if (!known->regs_offset || !stack || READ(task, flags) & PF_KTHREAD)
+		return NULL;
+	return (struct pt_regs *)(stack + known->regs_offset);
+}
+
+/* The system call that these registers entered by, -1 where it was none. */
+static __always_inline s64 syscall_number(struct pt_regs *regs)
+{
+	if (!regs)
 		return -1;
 #if defined(HAS_pt_regs_orig_ax)
-	*ip = READ(regs, ip);
 	return (s64)READ(regs, orig_ax);
 #elif defined(HAS_pt_regs_syscallno)
-	*ip = READ(regs, pc);
 	return (s64)(s32)READ(regs, syscallno);
 #else
 	return -1;
+#endif
+}
+
+static __always_inline u64 user_ip(struct pt_regs *regs)
+{
+#if defined(TRACER_X86_64)
+	return regs ? READ(regs, ip) : 0;
+#elif defined(TRACER_ARM64)
+	return regs ? READ(regs, pc) : 0;
+#endif
+}
+
+/* A system call's arguments (syscall(2)). */
+static __always_inline u64 syscall_argument(struct pt_regs *regs, u32 number)
+{
+#if defined(TRACER_X86_64)
+	switch (number) {
+	case 0:
+		return READ(regs, di);
+	case 1:
+		return READ(regs, si);
+	case 2:
+		return READ(regs, dx);
+	}
+	return READ(regs, r10);
+#elif defined(TRACER_ARM64)
+	/* x0 is the result's place too: the call keeps what it was at entry. */
+	return number ? READ(regs, regs[number]) : READ(regs, orig_x0);
 #endif
 }
 

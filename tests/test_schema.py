@@ -23,6 +23,7 @@ ENUMS = {
     "cause": ("CAUSE_", schema.CAUSES),
     "reclaim_kind": ("RECLAIM_", schema.RECLAIM_KINDS),
     "target_source": ("TARGET_", schema.TARGET_SOURCES),
+    "stall_kind": ("STALL_", schema.STALL_KINDS),
     "constraint": ("CONSTRAINT_", schema.CONSTRAINTS),
     "cgroup_event_kind": ("CGROUP_", schema.CGROUP_EVENTS),
     "task_event_kind": ("TASK_", schema.TASK_EVENTS),

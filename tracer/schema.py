@@ -67,8 +67,15 @@ TARGET_SOURCES: Final = ("none", "limit", "high", "scanned", "named")
 """How the target memcg of a reclaim attempt is known: its page counter stood at its limit; it stood above
 memory.high; it is the one whose pages were scanned; the kernel named it, which alone is certain."""
 
+STALL_KINDS: Final = ("other", "dirty", "writeback", "isolated", "noprogress", "congested")
+
 CONSTRAINTS: Final = ("unknown", "memcg", "global", "cpuset", "mempolicy")
 SAMPLE_SOURCES: Final = ("start", "periodic", "oom", "end")
+PATH_KINDS: Final = ("host", "container", "filesystem", "device", "kernel")
+"""Whose name for a file a path is: the host's; that of a process in another mount namespace, where the host
+has mounted the file nowhere; that from the root of its file system, where nobody known has; the node of the
+block device whose own cache it is; what the kernel calls a file that is in no directory (memfd:NAME)."""
+
 TASK_EVENTS: Final = ("seen", "exec", "exit")
 CGROUP_EVENTS: Final = ("seen", "mkdir", "rmdir")
 
@@ -126,13 +133,25 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
             ("scanned_file", "<u4"),
             ("reclaimed_anon", "<u4"),
             ("reclaimed_file", "<u4"),
-            ("nr_dirty", "<u4"),
-            ("nr_unqueued_dirty", "<u4"),
-            ("nr_writeback", "<u4"),
-            ("nr_immediate", "<u4"),
-            ("nr_activate", "<u4"),
-            ("nr_ref_keep", "<u4"),
-            ("nr_unmap_fail", "<u4"),
+            ("nr_dirty_anon", "<u4"),
+            ("nr_dirty_file", "<u4"),
+            ("nr_unqueued_dirty_anon", "<u4"),
+            ("nr_unqueued_dirty_file", "<u4"),
+            ("nr_writeback_anon", "<u4"),
+            ("nr_writeback_file", "<u4"),
+            ("nr_immediate_anon", "<u4"),
+            ("nr_immediate_file", "<u4"),
+            ("nr_activate_anon", "<u4"),
+            ("nr_activate_file", "<u4"),
+            ("nr_ref_keep_anon", "<u4"),
+            ("nr_ref_keep_file", "<u4"),
+            ("nr_unmap_fail_anon", "<u4"),
+            ("nr_unmap_fail_file", "<u4"),
+            ("written_anon", "<u4"),
+            ("written_file", "<u4"),
+            ("slab_scanned", "<u4"),
+            ("slab_reclaimed", "<u4"),
+            ("throttles", "<u4"),
             ("gfp", "<u4"),
             ("tgid", "<u4"),
             ("pid", "<u4"),
@@ -142,7 +161,19 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
             ("order", "i1"),
             ("pad", "u1", 4),
         ],
-        120,
+        168,
+    ),
+    "stall": _wire(
+        [
+            ("time_ns", "<u8"),
+            ("duration_ns", "<u8"),
+            ("cgroup_id", "<u8"),
+            ("tgid", "<u4"),
+            ("pid", "<u4"),
+            ("kind", "u1"),
+            ("pad", "u1", 7),
+        ],
+        40,
     ),
     "oom": _wire(
         [
@@ -237,15 +268,22 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
             ("ino", "<u8"),
             ("size_bytes", "<u8"),
             ("dev", "<u4"),
+            ("rdev", "<u4"),
             ("mode", "<u4"),
             ("nlink", "<u4"),
+            ("mount_ns", "<u4"),
+            ("tgid", "<u4"),
+            ("ppid", "<u4"),
+            ("reaper_tgid", "<u4"),
+            ("path_len", "<u2"),
             ("depth", "u1"),
             ("truncated", "u1"),
-            ("path_len", "<u2"),
+            ("is_pseudo", "u1"),
+            ("pad", "u1", 3),
             ("fs_type", "S16"),
             ("path", f"S{PATH_LEN}"),
         ],
-        480,
+        504,
     ),
 }
 """Ring name -> record. One ring for each, so that a flood in one cannot starve another, and so that a ring is
@@ -314,6 +352,17 @@ MEMORY_STAT_COUNTS: Final = (
 )
 """The running counts of memory.stat (pages, or faults), since the cgroup was made."""
 
+RECLAIM_COUNTS: Final = (
+    "nr_dirty",
+    "nr_unqueued_dirty",
+    "nr_writeback",
+    "nr_immediate",
+    "nr_activate",
+    "nr_ref_keep",
+    "nr_unmap_fail",
+)
+"""What reclaim met on a list and could not free (struct reclaim_stat, include/linux/vmstat.h), in pages."""
+
 TABLES: Final[dict[str, pa.Schema]] = {
     "charge": _table(
         time=TIME,
@@ -357,15 +406,23 @@ TABLES: Final[dict[str, pa.Schema]] = {
         scanned_file=pa.int64(),
         reclaimed_anon=pa.int64(),
         reclaimed_file=pa.int64(),
-        nr_dirty=pa.int64(),
-        nr_unqueued_dirty=pa.int64(),
-        nr_writeback=pa.int64(),
-        nr_immediate=pa.int64(),
-        nr_activate=pa.int64(),
-        nr_ref_keep=pa.int64(),
-        nr_unmap_fail=pa.int64(),
+        **dict.fromkeys(RECLAIM_COUNTS, pa.int64()),  # of both lists
         usage_bytes=_MAYBE_INT,
         limit_bytes=_MAYBE_INT,
+        **{f"{count}_{lru}": _MAYBE_INT for count in RECLAIM_COUNTS for lru in ("anon", "file")},
+        written_anon=_MAYBE_INT,  # pages given to swap
+        written_file=_MAYBE_INT,
+        slab_scanned=_MAYBE_INT,  # objects
+        slab_reclaimed=_MAYBE_INT,
+        throttles=_MAYBE_INT,  # times that the thread was made to wait (rows of `stalls`)
+    ),
+    "stalls": _table(
+        time=TIME,
+        duration_ns=pa.int64(),
+        kind=_NAME,
+        cgroup_id=_ID,  # of the task that waited
+        tgid=_PID,
+        pid=_PID,
     ),
     "oom": _table(
         time=TIME,
@@ -478,6 +535,9 @@ TABLES: Final[dict[str, pa.Schema]] = {
         dev=pa.string(),  # "major:minor"
         ino=pa.uint64(),
         path=_nullable(pa.string()),  # null: the kernel knew no name for it
+        path_kind=_nullable(pa.string()),  # one of PATH_KINDS; null: there is no path
+        container_path=_nullable(pa.string()),
+        rdev=_nullable(pa.string()),  # "major:minor"; null: not a block device's own cache
         deleted=pa.bool_(),
         fs_type=pa.string(),
         mode=pa.int64(),

@@ -185,6 +185,29 @@ def test_what_is_not_known_of_an_oom_kill() -> None:
     }  # fmt: skip
 
 
+def test_what_reclaim_met_on_each_list() -> None:
+    met = {
+        "nr_dirty_anon": 3,
+        "nr_dirty_file": 5,
+        "nr_ref_keep_file": 7,
+        "throttles": 2,
+        "slab_reclaimed": 11,
+    }
+    row = Decoder(0).reclaim(records("reclaim", met)).to_pylist()[0]
+    assert (row["nr_dirty"], row["nr_dirty_anon"], row["nr_dirty_file"]) == (8, 3, 5)
+    assert (row["nr_ref_keep"], row["nr_ref_keep_anon"], row["nr_activate"]) == (7, 0, 0)
+    assert (row["throttles"], row["slab_reclaimed"], row["slab_scanned"]) == (2, 11, 0)
+
+
+def test_waits() -> None:
+    waits = [{"time_ns": 5, "duration_ns": 9, "cgroup_id": 7, "pid": 3, "kind": kind} for kind in (1, 4)]
+    rows = Decoder(100).stall(records("stall", *waits)).to_pylist()
+    assert [(row["time"].value, row["duration_ns"], row["kind"]) for row in rows] == [
+        (105, 9, "dirty"),
+        (105, 9, "noprogress"),
+    ]
+
+
 def test_whom_a_decision_weighed() -> None:
     decoder = Decoder(1000)
     never = {"badness": -(1 << 63), "oom_score_adj": -1000, "anon_pages": -1}

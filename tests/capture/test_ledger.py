@@ -1,8 +1,6 @@
 """The ledger against the kernel's own counters: equal to the page, whatever the rings lost.
 
-The workload is uneven on purpose, so that no two categories and no two files can be mixed up. memory.stat
-lags by what the kernel has not flushed yet (every 2 s, FLUSH_TIME in mm/memcontrol.c): it is read once it has
-stood still for longer.
+The workload is uneven on purpose, so that no two categories and no two files can be mixed up.
 """
 
 from __future__ import annotations
@@ -10,20 +8,18 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from slowdown import SLOWDOWN
+from settled import settle
 
 import tracer
 from tracer.capture.hooks import FAMILIES, Offer, choose
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import cgroup_id, memory_hierarchy
-from tracer.kernel.memory_files import MemcgFiles
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
@@ -32,9 +28,6 @@ ANON_BYTES = 37 << 20
 SHMEM_BYTES = (5 << 20) + 3 * 4096
 THREADS = 11
 SMALL_FILES = 1713
-
-QUIET_S = 2.6 * min(SLOWDOWN, 3)  # a busy guest flushes late
-SETTLES_WITHIN_S = 30.0 * SLOWDOWN
 
 CATEGORIES = [
     "anon",
@@ -46,22 +39,6 @@ CATEGORIES = [
     "page_tables",
     "kernel",
 ]
-
-
-def settle(memcg: Path) -> None:
-    """Wait until the cgroup's statistics have not changed for longer than the kernel takes to flush them."""
-    files = MemcgFiles(memcg, memory_hierarchy().version)
-    try:
-        last, since = files.read(), time.monotonic()
-        deadline = since + SETTLES_WITHIN_S
-        while time.monotonic() - since < QUIET_S:
-            assert time.monotonic() < deadline, "the cgroup does not become quiet"
-            time.sleep(0.1)
-            now = files.read()
-            if now != last:
-                last, since = now, time.monotonic()
-    finally:
-        files.close()
 
 
 def ledger_pages(trace: Any, memcg_id: int) -> dict[str, int]:

@@ -54,7 +54,7 @@ def test_a_way_that_the_kernel_refuses_is_given_up_for_the_next(monkeypatch: pyt
     assert after == before
     assert warnings == [
         "the kernel refuses the BPF program mm_shrink_slab_start: today: "
-        "going on without raw_tracepoint mm_shrink_slab_start"
+        "going on without raw_tracepoint mm_shrink_slab_start + raw_tracepoint mm_shrink_slab_end"
     ]
 
 

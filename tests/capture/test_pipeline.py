@@ -98,7 +98,7 @@ def test_a_trace_is_not_overwritten_in_vain(
 ) -> None:
     began = meta.begin(command_line=["earlier"], cgroup_version=2, filters={}, probes={})
     TraceWriter(tmp_path / "trace", began, force=False).close("duration")
-    monkeypatch.setattr(pipeline.identity, "read_mount_table", refuse_mounts)
+    monkeypatch.setattr(pipeline, "Mounts", refuse_mounts)
     with pytest.raises(OSError, match="no mounts today"):
         make(programs, tmp_path / "trace", force=True)
     assert (mapped_rings(), programs.closed) == (0, 1)

@@ -17,8 +17,10 @@ from tracer.schema import (
     CAUSES,
     CONSTRAINTS,
     OPS,
+    RECLAIM_COUNTS,
     RECLAIM_KINDS,
     SAMPLE_SOURCES,
+    STALL_KINDS,
     TABLES,
     TARGET_SOURCES,
     TIME,
@@ -184,38 +186,43 @@ class Decoder:
     def reclaim(self, records: Records) -> pa.RecordBatch:
         """Rows of `reclaim`."""
         no_target = records["cgroup_id"] == 0
-        detail = (
-            "scanned_anon",
-            "scanned_file",
-            "reclaimed_anon",
-            "reclaimed_file",
-            "nr_dirty",
-            "nr_unqueued_dirty",
-            "nr_writeback",
-            "nr_immediate",
-            "nr_activate",
-            "nr_ref_keep",
-            "nr_unmap_fail",
+        lists = [f"{count}_{lru}" for count in RECLAIM_COUNTS for lru in ("anon", "file")]
+        names_of_counts = (
+            *("scanned_anon", "scanned_file", "reclaimed_anon", "reclaimed_file", *lists),
+            *("written_anon", "written_file", "slab_scanned", "slab_reclaimed", "throttles"),
         )
-        counts = {name: records[name].astype(np.int64) for name in detail}
+        counts = {name: records[name].astype(np.int64) for name in names_of_counts}
+        both = {name: counts[f"{name}_anon"] + counts[f"{name}_file"] for name in RECLAIM_COUNTS}
         signed = {name: records[name].astype(np.int64) for name in ("priority", "order")}
+        columns = {
+            "time": self.times(records["time_ns"]),
+            "duration_ns": numbers(records["duration_ns"].astype(np.int64)),
+            "kind": names(records["kind"], RECLAIM_KINDS),
+            "cgroup_id": _ids(records["cgroup_id"]),
+            "target_source": names(records["target_source"], TARGET_SOURCES),
+            "tgid": numbers(records["tgid"].astype(np.int32)),
+            "pid": numbers(records["pid"].astype(np.int32)),
+            "task_cgroup_id": numbers(records["task_cgroup_id"].astype(np.int64)),
+            "scanned": numbers(counts["scanned_anon"] + counts["scanned_file"]),
+            "reclaimed": numbers(records["reclaimed"].astype(np.int64)),
+            **{name: numbers(values, null=values < 0) for name, values in signed.items()},
+            "gfp": numbers(records["gfp"].astype(np.int64)),
+            **{name: numbers(values) for name, values in (counts | both).items()},
+            "usage_bytes": _pages(records["usage_pages"], no_target),
+            "limit_bytes": numbers(limit_bytes(records["limit_pages"]), null=no_target),
+        }
+        return pa.record_batch({name: columns[name] for name in TABLES["reclaim"].names})
+
+    def stall(self, records: Records) -> pa.RecordBatch:
+        """Rows of `stalls`."""
         return pa.record_batch(
             {
                 "time": self.times(records["time_ns"]),
                 "duration_ns": numbers(records["duration_ns"].astype(np.int64)),
-                "kind": names(records["kind"], RECLAIM_KINDS),
-                "cgroup_id": _ids(records["cgroup_id"]),
-                "target_source": names(records["target_source"], TARGET_SOURCES),
+                "kind": names(records["kind"], STALL_KINDS),
+                "cgroup_id": numbers(records["cgroup_id"].astype(np.int64)),
                 "tgid": numbers(records["tgid"].astype(np.int32)),
                 "pid": numbers(records["pid"].astype(np.int32)),
-                "task_cgroup_id": numbers(records["task_cgroup_id"].astype(np.int64)),
-                "scanned": numbers(counts["scanned_anon"] + counts["scanned_file"]),
-                "reclaimed": numbers(records["reclaimed"].astype(np.int64)),
-                **{name: numbers(values, null=values < 0) for name, values in signed.items()},
-                "gfp": numbers(records["gfp"].astype(np.int64)),
-                **{name: numbers(values) for name, values in counts.items()},
-                "usage_bytes": _pages(records["usage_pages"], no_target),
-                "limit_bytes": numbers(limit_bytes(records["limit_pages"]), null=no_target),
             }
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,12 +15,13 @@ import numpy.typing as npt
 from tracer.capture.decode import Records, text
 from tracer.kernel import cgroupfs, containers
 from tracer.kernel.cgroupfs import Hierarchy
-from tracer.kernel.mounts import MountTable, read_mounts
+from tracer.kernel.mounts import Mounts, MountTable
 from tracer.schema import CGROUP_EVENTS, TASK_EVENTS
 
 Row = dict[str, Any]
 
 _EXITED_KEPT = 4096  # a dying task acts within milliseconds of its exit
+_NEW_MOUNT_S = 0.05  # what is mounted nowhere known makes us look for new mounts, no more often than this
 _MINOR_BITS = 20  # include/linux/kdev_t.h, the kernel's own dev_t
 
 
@@ -159,41 +161,96 @@ class Tasks:
             self.rows.append(row)
 
 
-def _unfold(names: bytes, root_known: bool) -> str:
-    """From names leaf first, each ended by '/', to a path root first."""
-    parts = [part.decode(errors="backslashreplace") for part in names.split(b"/") if part]
-    return ("/" if root_known else "…/") + "/".join(reversed(parts))
+class Files:
+    """The names of files, from what the kernel has of them and the mounts of those who act on them."""
+
+    def __init__(self, mounts: Mounts) -> None:
+        self._mounts = mounts
+
+    def rows(self, records: Records) -> list[Row]:
+        """Rows of `inodes`. What is not known now is null: what an earlier row of the file said holds."""
+        if not len(records):
+            return []
+        own = self._mounts.own()
+        return [self._row(record, own) for record in records]
+
+    def _row(self, record: np.void, own: MountTable) -> Row:
+        path, kind, container_path = self._names(record, own)
+        is_block_device = stat.S_ISBLK(int(record["mode"]))
+        return {
+            "inode_id": int(record["inode_id"]),
+            "dev": _device(record["dev"]),
+            "ino": int(record["ino"]),
+            "path": path and _printable(path),
+            "path_kind": kind,
+            "container_path": container_path and _printable(container_path),
+            "rdev": _device(record["rdev"]) if is_block_device else None,
+            "deleted": bool(record["nlink"] == 0),
+            "fs_type": text(record["fs_type"]),
+            "mode": int(record["mode"]),
+            "size_bytes": int(record["size_bytes"]),
+        }
+
+    def _names(self, record: np.void, own: MountTable) -> tuple[str | None, str | None, str | None]:
+        """path, path_kind, container_path."""
+        if record["fs_type"] == b"bdev":
+            node = _device_node(_device(record["rdev"]))
+            return node, node and "device", None
+        if not record["depth"]:
+            return None, None, None
+        names = _names_from_the_root(record)
+        if record["is_pseudo"]:
+            return names[0], "kernel", None
+        if record["truncated"]:
+            return "…/" + "/".join(names), "filesystem", None
+        path, device = "/" + "/".join(names), _numbers(record["dev"])
+        host = own.host_path(device, path)
+        container = self._container_path(record, device, path, host)
+        if host is not None:
+            return host, "host", container
+        return (container, "container", container) if container else (path, "filesystem", None)
+
+    def _container_path(
+        self, record: np.void, device: tuple[int, int], path: str, host: str | None
+    ) -> str | None:
+        """As the acting process sees the file: by way of an overlay, where one shows it."""
+        mount_ns = int(record["mount_ns"])
+        tgids = [int(record[who]) for who in ("tgid", "ppid", "reaper_tgid")]
+        table = self._mounts.other(mount_ns, tgids)
+        if host is None and table is not None and table.host_path(device, path) is None:  # mounted since
+            table = self._mounts.other(mount_ns, tgids, _NEW_MOUNT_S)
+        if table is None:
+            return None
+        shown = table.host_path(device, path)
+        layers = (name for name in (host, shown) if name is not None)
+        return next((found for name in layers if (found := table.overlaid_path(name))), shown)
 
 
-def inode_rows(records: Records, mounts: MountTable) -> list[Row]:
-    """Rows of `inodes`. A path is the host's where a mount shows it, else as the file system has it."""
-    return [_inode_row(record, mounts) for record in records]
+def _names_from_the_root(record: np.void) -> list[str]:
+    names = bytes(record["path"])[: int(record["path_len"])].rstrip(b"\0").split(b"/")
+    return [name.decode("utf-8", "surrogateescape") for name in reversed(names) if name]
 
 
-def _inode_row(record: np.void, mounts: MountTable) -> Row:
-    dev = int(record["dev"])
-    device = (dev >> _MINOR_BITS, dev & ((1 << _MINOR_BITS) - 1))
-    path = None
-    if record["depth"]:
-        whole = not record["truncated"]
-        path = _unfold(bytes(record["path"])[: int(record["path_len"])], whole)
-        if whole:
-            path = mounts.host_path(device, path) or path
-    return {
-        "inode_id": int(record["inode_id"]),
-        "dev": f"{device[0]}:{device[1]}",
-        "ino": int(record["ino"]),
-        "path": path,
-        "deleted": bool(record["nlink"] == 0),
-        "fs_type": text(record["fs_type"]),
-        "mode": int(record["mode"]),
-        "size_bytes": int(record["size_bytes"]),
-    }
+def _printable(path: str) -> str:
+    """Bytes that are no UTF-8 as \\xNN."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def read_mount_table() -> MountTable:
-    """The mounts as they are now."""
-    return MountTable(read_mounts())
+def _numbers(dev: np.integer[Any]) -> tuple[int, int]:
+    return int(dev) >> _MINOR_BITS, int(dev) & ((1 << _MINOR_BITS) - 1)
+
+
+def _device(dev: np.integer[Any]) -> str:
+    return "{}:{}".format(*_numbers(dev))
+
+
+def _device_node(device: str) -> str | None:
+    """Where a block device is by default (drivers/base/core.c, dev_uevent); None where it is gone."""
+    try:
+        lines = Path(f"/sys/dev/block/{device}/uevent").read_text("utf-8", "backslashreplace").splitlines()
+    except OSError:
+        return None
+    return next(("/dev/" + line[len("DEVNAME=") :] for line in lines if line.startswith("DEVNAME=")), None)
 
 
 def actors(*columns: npt.NDArray[np.uint64]) -> set[int]:

@@ -41,6 +41,7 @@ RING_BYTES: Final[Mapping[str, int]] = {
     "charge": 4 << 20,
     "pagecache": 16 << 20,
     "reclaim": 1 << 20,
+    "stall": 256 << 10,
     "oom": 256 << 10,
     "candidate": 1 << 20,
     "cgroup": 256 << 10,
@@ -192,6 +193,7 @@ class Programs:
     def _flags(self) -> list[str]:
         flags = [f"-D{machine().macro}", f"-DPAGE_SIZE={mmap.PAGESIZE}UL", f"-DTRACER_CPUS={self.cpus}"]
         flags += [f"-DTRACER_COMBINE_TICKS={max(_COMBINE_NS // _tick_ns(), 1)}"]
+        flags += [f"-DTRACER_TICK_NS={_tick_ns()}"]
         flags += [f"-D{name.upper()}_RING_PAGES={pages}" for name, pages in self._ring_pages.items()]
         if any(hook.kind is not Kind.RAW_TRACEPOINT for hook in self.ledger_hooks):
             flags += ["-DLEDGER_BY_FUNCTION"]

@@ -21,6 +21,7 @@ from tracer.capture.sampler import Sampler
 from tracer.errors import TraceError, TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import Hierarchy
+from tracer.kernel.mounts import Mounts
 from tracer.kernel.spawn import CommandError
 from tracer.schema import LOSSES, WIRE
 from tracer.trace import meta
@@ -35,7 +36,12 @@ WRITE_FAILED: Final = "write_failed"
 _DRAIN_TRIES: Final = 100
 _DECISION: Final = ["trigger_pid", "invocation"]  # what the records of one OOM decision share
 _DECISIONS_HELD: Final = 64
-_MOUNTS_MAX_AGE_S: Final = 1.0
+_TABLES_OF_ROWS: Final = {
+    "charge": "charge",
+    "pagecache": "pagecache",
+    "reclaim": "reclaim",
+    "stall": "stalls",
+}
 
 
 class Pipeline:
@@ -75,8 +81,9 @@ class Pipeline:
                 owned.callback(self._rings[name].close)
             self._sampler = Sampler(programs, hierarchy, self._positions)
             owned.callback(self._sampler.close)
-            self._mounts = identity.read_mount_table()
-            self._mounts_read = time.monotonic()
+            mounts = Mounts()
+            owned.callback(mounts.close)
+            self._files = identity.Files(mounts)
             self._writer = _create_trace(options, hierarchy, roots)
             self._owned = owned.pop_all()
         clock = self._writer.meta["clock"]
@@ -153,9 +160,9 @@ class Pipeline:
         """Everything that waits in the rings; names first, so that who acts is known before what they did."""
         waiting = {name: ring.read() for name, ring in self._rings.items()}
         self._take_names(waiting)
-        for name in ("charge", "pagecache", "reclaim"):
+        for name, table in _TABLES_OF_ROWS.items():
             if len(waiting[name]):
-                self._writer.append(name, getattr(self._decoder, name)(waiting[name]))
+                self._writer.append(table, getattr(self._decoder, name)(waiting[name]))
         self._hold_candidates(waiting["candidate"])
         if len(waiting["oom"]):
             self._take_kills(waiting["oom"])
@@ -217,10 +224,7 @@ class Pipeline:
             self._sampler.add(cgroup)
         self._tasks.take_events(waiting["task"], self._clock_offset_ns)
         if len(waiting["inode"]):
-            self._refresh_mounts()
-            self._writer.append(
-                "inodes", rows_of("inodes", identity.inode_rows(waiting["inode"], self._mounts))
-            )
+            self._writer.append("inodes", rows_of("inodes", self._files.rows(waiting["inode"])))
         self._cgroups.need(
             identity.actors(
                 waiting["pagecache"]["task_cgroup_id"],
@@ -232,11 +236,6 @@ class Pipeline:
                 waiting["task"]["cgroup_id"],
             )
         )
-
-    def _refresh_mounts(self) -> None:
-        if time.monotonic() - self._mounts_read > _MOUNTS_MAX_AGE_S:
-            self._mounts = identity.read_mount_table()
-            self._mounts_read = time.monotonic()
 
     def _write_names(self) -> None:
         for table, rows in (("cgroups", self._cgroups.rows), ("tasks", self._tasks.rows)):

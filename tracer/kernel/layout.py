@@ -25,23 +25,36 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "obj_cgroup": ("memcg", "is_root"),
     "css_set": ("subsys",),
     "file_system_type": ("name",),
-    "super_block": ("s_dev", "s_type"),
+    "super_block": ("s_dev", "s_type", "s_magic", "s_root"),
     "qstr": ("name", "len"),
     "dentry": ("d_parent", "d_name", "d_u.d_alias", "d_alias"),
-    "inode": ("i_private", "i_ino", "i_sb", "i_generation", "i_mode", "i_size", "i_nlink", "i_dentry"),
+    "inode": (
+        "i_private",
+        "i_ino",
+        "i_sb",
+        "i_generation",
+        "i_mode",
+        "i_size",
+        "i_nlink",
+        "i_rdev",
+        "i_dentry",
+    ),
     "address_space": ("host", "flags"),
     "folio": ("flags", "mapping", "index", "memcg_data", "_flags_1", "_folio_order"),
     "percpu_counter": ("count",),
     "mm_struct": ("rss_stat", "rss_stat.count", "total_vm", "pgtables_bytes"),
     "signal_struct": ("oom_score_adj", "oom_mm"),
     "cred": ("uid",),
-    "pt_regs": ("orig_ax", "ip", "di", "si", "dx", "cx", "ax", "regs", "syscallno", "pc"),
+    "pt_regs": ("orig_ax", "ip", "di", "si", "dx", "cx", "ax", "r10", "regs", "orig_x0", "syscallno", "pc"),
     "bpf_array": ("pptrs",),
-    "file": ("private_data", "f_inode", "f_mapping"),
+    "file": ("private_data", "f_inode", "f_mapping", "f_flags", "f_pos", "f_path.dentry"),
     "vm_area_struct": ("vm_file",),
-    "vm_fault": ("vma",),
+    "vm_fault": ("vma", "pgoff"),
     "mem_cgroup_per_node": ("memcg", "lruvec"),
     "oom_control": ("memcg", "gfp_mask", "order", "totalpages", "chosen", "chosen_points", "constraint"),
+    "mnt_namespace": ("ns.inum",),
+    "pid_namespace": ("child_reaper",),
+    "nsproxy": ("mnt_ns", "pid_ns_for_children"),
     "fdtable": ("fd",),
     "files_struct": ("fdt",),
     "task_struct": (
@@ -58,6 +71,7 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
         "cred",
         "stack",
         "files",
+        "nsproxy",
         "active_memcg",
     ),
     "reclaim_stat": (
@@ -98,6 +112,10 @@ ENUMERATORS: Final = (
     "MM_ANONPAGES",
     "MM_SHMEMPAGES",
     "MM_SWAPENTS",
+    "VMSCAN_THROTTLE_WRITEBACK",
+    "VMSCAN_THROTTLE_ISOLATED",
+    "VMSCAN_THROTTLE_NOPROGRESS",
+    "VMSCAN_THROTTLE_CONGESTED",
     "CONSTRAINT_CPUSET",
     "CONSTRAINT_MEMORY_POLICY",
     "CONSTRAINT_MEMCG",
@@ -126,12 +144,18 @@ def why_unfit(btf: Btf) -> str | None:
     return None
 
 
+_PAUSE_FROM_THE_END: Final = 2
+"""Where writeback:balance_dirty_pages has `pause`: the last but one, however many stand before it."""
+
+
 def header(btf: Btf) -> str:
     """The header's text for one kernel."""
     values = btf.enumerators
     lines = [f"#define KERNEL_ENUM_{name} {values[name]}" for name in ENUMERATORS if name in values]
     known = {name for name in STRUCTS if btf.struct(name) is not None}
     lines += ["#define RECLAIM_COUNTS_ARE_NODE_STATS 1"] * reclaim_counts_are_node_stats(btf)
+    pause = len(btf.tracepoint_arguments("balance_dirty_pages") or (0, 0)) - _PAUSE_FROM_THE_END
+    lines += [f"#define KERNEL_PAUSE_ARGUMENT {pause}"]
     lines += [f"struct {name};" for name in sorted(known)]
     for name in STRUCTS:
         if name in known:

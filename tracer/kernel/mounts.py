@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable
+import select
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 MOUNTINFO = Path("/proc/self/mountinfo")
+
+_LAYER_OPTIONS = ("upperdir", "lowerdir", "lowerdir+", "datadir+")
+_LAYER_END = re.compile(r"(?<!\\):+")
+_NAMESPACES_KEPT = 128
+_MAX_AGE_S = 1.0
 
 _IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"})
 _OCTAL_ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
@@ -35,6 +42,21 @@ class Mount:
     source: str
     super_options: frozenset[str]
 
+    def layers(self) -> Iterator[str]:
+        """The directories that an overlay shows as one, absolute and without symbolic links; those that are
+        not given from "/" are left out: where its maker stood then, nothing tells.
+
+        ":" parts them, "::" those for data only; since "ovl: add support for appending lowerdirs one by one"
+        (6.7) each may be an option of its own.
+        """
+        if self.fs_type != "overlay":
+            return
+        for option in self.super_options:
+            name, _, value = option.partition("=")
+            if name in _LAYER_OPTIONS:
+                parts = [value] if name in ("upperdir", "lowerdir+", "datadir+") else _LAYER_END.split(value)
+                yield from (os.path.realpath(part.replace("\\:", ":")) for part in parts if part[:1] == "/")
+
 
 def parse_mountinfo(text: bytes) -> list[Mount]:
     """The mounts that `text`, the content of a mountinfo file, describes; lines of another form are left
@@ -43,9 +65,11 @@ def parse_mountinfo(text: bytes) -> list[Mount]:
     return [mount for line in text.split(b"\n") if (mount := _parse_line(line)) is not None]
 
 
-def read_mounts() -> list[Mount]:
-    """The mounts of this process's namespace, in the kernel's order: what was mounted later comes later."""
-    return parse_mountinfo(MOUNTINFO.read_bytes())
+def read_mounts(mountinfo: Path = MOUNTINFO) -> list[Mount]:
+    """The mounts of a process's namespace, this one's by default, in the kernel's order: what was mounted
+    later comes later.
+    """
+    return parse_mountinfo(mountinfo.read_bytes())
 
 
 class MountTable:
@@ -54,10 +78,12 @@ class MountTable:
     def __init__(self, mounts: Iterable[Mount]) -> None:
         self._by_device: defaultdict[tuple[int, int], list[Mount]] = defaultdict(list)
         self._by_parent: defaultdict[int, list[Mount]] = defaultdict(list)
+        self._by_layer: dict[str, Mount] = {}
         known = {mount.mount_id: mount for mount in mounts}
         for mount in known.values():
             self._by_device[mount.device].append(mount)
             self._by_parent[mount.parent_id].append(mount)
+            self._by_layer.update(dict.fromkeys(mount.layers(), mount))
         # The root of the namespace hangs below a mount that is not in the table, or below itself.
         self._roots = [
             mount
@@ -79,6 +105,16 @@ class MountTable:
                 return path
         return None
 
+    def overlaid_path(self, path: str) -> str | None:
+        """The path at which an overlay of this table shows a file, given as the overlay's maker sees it below
+        the upper or a lower directory. None: no overlay does, or others are mounted over it.
+        """
+        end = len(path)
+        while self._by_layer and (end := path.rfind("/", 0, end)) > 0:
+            if overlay := self._by_layer.get(path[:end]):
+                return self.host_path(overlay.device, path[end:])
+        return None
+
     def mount_of(self, path: str) -> Mount | None:
         """The mount that `path` (absolute, without symbolic links) is in; None only for an empty table.
 
@@ -98,6 +134,65 @@ class MountTable:
                 return current
             current = min(crossed, key=lambda mount: len(mount.mount_point))
         return current
+
+
+class Mounts:
+    """The mount tables that name the files of a recording: this process's own, read again when the kernel
+    says that it changed (proc_pid_mountinfo(5): poll), and those of the namespaces that others act in.
+
+    Another namespace's file is not kept open: it would keep alive what is mounted there.
+    """
+
+    def __init__(self) -> None:
+        self._own_ns = _namespace("self")
+        self._mountinfo = MOUNTINFO.open("rb")
+        self._changed = select.poll()
+        self._changed.register(self._mountinfo, select.POLLPRI)
+        self._own: MountTable | None = None
+        self._others: OrderedDict[int, tuple[float, MountTable]] = OrderedDict()
+
+    def close(self) -> None:
+        """No longer watch for changes."""
+        self._mountinfo.close()
+
+    def own(self) -> MountTable:
+        """The mounts of this process, as they are now."""
+        if self._changed.poll(0) or self._own is None:
+            self._own = MountTable(read_mounts())
+        return self._own
+
+    def other(self, mount_ns: int, tgids: Iterable[int], max_age_s: float = _MAX_AGE_S) -> MountTable | None:
+        """The mounts of another namespace, at most so old if one of these processes is in it still. None: it
+        is this process's own namespace, or nobody was there long enough to tell.
+        """
+        if mount_ns in (0, self._own_ns):
+            return None
+        read_s, table = self._others.get(mount_ns, (0.0, None))
+        now_s = time.monotonic()
+        if table is None or now_s - read_s > max_age_s:
+            table = next((new for tgid in tgids if (new := _table_of(mount_ns, tgid))), table)
+        else:
+            now_s = read_s
+        if table is not None:
+            self._others[mount_ns] = now_s, table
+            self._others.move_to_end(mount_ns)
+            if len(self._others) > _NAMESPACES_KEPT:
+                self._others.popitem(last=False)
+        return table
+
+
+def _namespace(process: str) -> int:
+    """The number of a process's mount namespace; raises OSError where it is gone."""
+    return Path(f"/proc/{process}/ns/mnt").stat().st_ino
+
+
+def _table_of(mount_ns: int, tgid: int) -> MountTable | None:
+    try:
+        mounts = read_mounts(Path(f"/proc/{tgid}/mountinfo"))
+        is_there = _namespace(str(tgid)) == mount_ns  # after reading: it may have gone elsewhere meanwhile
+    except OSError:
+        return None
+    return MountTable(mounts) if is_there and mounts else None
 
 
 def first_on_a_disk(directories: Iterable[Path]) -> Path | None:

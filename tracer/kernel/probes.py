@@ -73,11 +73,11 @@ class Signal:
     only_v1: bool = False
 
 
-def _tracepoint(name: str, *, end: str = "", argument: str = "") -> tuple[Way, ...]:
-    """A raw tracepoint, whose program has its name; reclaim's have another at the end, and one program."""
-    begins = Hook(Kind.RAW_TRACEPOINT, name, name, argument)
+def _tracepoint(*names: str, end: str = "", argument: str = "") -> tuple[Way, ...]:
+    """Raw tracepoints, whose programs have their names; the ends of reclaim (`end`) share one."""
+    begins = [Hook(Kind.RAW_TRACEPOINT, name, name, argument) for name in names]
     ends = [Hook(Kind.RAW_TRACEPOINT, end, "reclaim_end")] if end else []
-    return (Way((begins, *ends)),)
+    return (Way((*begins, *ends)),)
 
 
 def _entry(function: str, *targets: str, argument: str, approximate: str = "") -> tuple[Way, ...]:
@@ -213,9 +213,30 @@ SIGNALS: Final = (
     Signal(
         "slab shrunk",
         "reclaim",
-        _tracepoint("mm_shrink_slab_start"),
-        "whose slab is shrunk: names the target of reclaim that nothing else explains",
+        _tracepoint("mm_shrink_slab_start", "mm_shrink_slab_end"),
+        "whose slab is shrunk, and by how much: names the target of reclaim that nothing else explains",
         "the target of reclaim on request may stay unknown",
+    ),
+    Signal(
+        "pages written",
+        "reclaim",
+        _tracepoint("mm_vmscan_write_folio"),
+        "pages that reclaim gives to swap, or to the file system",
+        "how much reclaim swapped out by itself is not known",
+    ),
+    Signal(
+        "reclaim waits",
+        "stall",
+        _tracepoint("mm_vmscan_throttled"),
+        "a task that reclaims is made to wait: for writeback, for others, or since it freed nothing",
+        "waits inside of reclaim are part of its duration only",
+    ),
+    Signal(
+        "writer waits",
+        "stall",
+        _tracepoint("balance_dirty_pages"),
+        "a task that writes is made to wait, since too many pages are dirty",
+        "that writers were held back is not known",
     ),
     Signal(
         "reclaim counts",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,10 @@ IDENTITY_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "stacks": ("stack_id",),
 }
 """Tables in which a later row with the same key says all that the earlier one said, and more."""
+
+MERGED: Final = frozenset({"inodes"})
+"""Those of them in which the later row says what changed: where it is null, the earlier one holds, as for the
+name of a file that is removed."""
 
 PART: Final = re.compile(r"(\d{6,})\.parquet")
 JOURNAL_FILE: Final = re.compile(r"[a-z_]+\.\w+\.(arrows|tmp)")
@@ -79,10 +83,27 @@ def keep_last(data: pa.Table, table: str) -> pa.Table:
     by_key = np.lexsort(columns)  # stable: rows of one key stay in order
     is_last = np.ones(data.num_rows, dtype=bool)
     is_last[:-1] = np.any([np.diff(column[by_key]) != 0 for column in columns], axis=0)
-    last = np.sort(by_key[is_last])
+    last = by_key[is_last]
+    order = np.argsort(last)
     if len(last) == data.num_rows:
         return data
-    return data.take(pa.Array.from_buffers(pa.int64(), len(last), [None, pa.py_buffer(last)]))
+    if table not in MERGED:
+        return _take(data, last[order])
+    ends = np.flatnonzero(is_last)
+    begins = np.concatenate(([0], ends[:-1] + 1))
+    columns_of_last = []
+    for column in data.columns:
+        known = integers(column.is_valid().cast(pa.uint8()))[by_key] != 0
+        latest = np.maximum.accumulate(np.where(known, np.arange(len(known)), -1))[ends]
+        source = by_key[np.where(latest >= begins, latest, ends)]
+        columns_of_last.append(_take(column, source[order]))
+    return pa.Table.from_arrays(columns_of_last, schema=data.schema)
+
+
+def _take(data: Any, positions: npt.NDArray[np.int64]) -> Any:
+    """Rows of a table or column by their positions."""
+    positions = np.ascontiguousarray(positions)
+    return data.take(pa.Array.from_buffers(pa.int64(), len(positions), [None, pa.py_buffer(positions)]))
 
 
 def integers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:

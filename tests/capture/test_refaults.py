@@ -1,0 +1,66 @@
+"""A file twice the limit, read three times: what the cache gave and got back, and the kernel's own counts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from settled import settle
+
+import tracer
+from tracer.analysis.refaults import refaults
+from tracer.kernel.cgroupfs import cgroup_id, memory_hierarchy
+from tracer.kernel.ephemeral import ephemeral_cgroup
+
+pytestmark = [pytest.mark.kernel, pytest.mark.vm]
+
+PAGE = os.sysconf("SC_PAGESIZE")
+LIMIT_BYTES = 32 << 20
+FILE_PAGES = 2 * LIMIT_BYTES // PAGE + 37
+TIMES = 3
+READ = """
+import sys
+with open(sys.argv[1], "rb", buffering=0) as file:
+    for _ in range(int(sys.argv[2])):
+        file.seek(0)
+        while file.read(1 << 16):
+            pass
+"""
+
+
+@pytest.fixture
+def limited() -> Iterator[Path]:
+    with ephemeral_cgroup("reread", LIMIT_BYTES, 0) as directory:
+        yield directory
+
+
+def test_what_left_and_came_back(limited: Path, disk_dir: Path, start_recorder: Callable[..., Any]) -> None:
+    path = disk_dir / "twice-the-limit"
+    path.write_bytes(os.urandom(FILE_PAGES * PAGE))
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    recorder = start_recorder("-c", str(limited))
+    enter = f'echo 0 > "{limited}/cgroup.procs" && exec "$0" "$@"'
+    subprocess.run(["sh", "-c", enter, sys.executable, "-c", READ, str(path), str(TIMES)], check=True)
+    settle(limited)
+    trace = tracer.open(recorder.stop())
+    assert trace.loss.empty
+
+    rows = trace.pagecache
+    rows = rows[(rows["ino"] == path.stat().st_ino) & (rows["cgroup_id"] == cgroup_id(limited))]
+    pages = rows.groupby(["op", "cause"], observed=True)["nr_pages"].sum()
+    added, evicted = int(pages["add"].sum()), int(pages["delete"].get("reclaim_memcg", 0))
+    back = refaults(trace)
+    back_pages = int(back[back["inode_id"] == rows["inode_id"].iloc[0]]["bytes"].sum()) // PAGE
+    samples = trace.samples[trace.samples["cgroup_id"] == cgroup_id(limited)]
+    first, last = samples[samples["source"] == "start"].iloc[0], samples[samples["source"] == "end"].iloc[-1]
+    assert added == TIMES * FILE_PAGES, "nothing was there still when it was read again"
+    assert added == FILE_PAGES + back_pages
+    assert back_pages == last["workingset_refault_file"] - first["workingset_refault_file"]
+    assert evicted == last["pgsteal"] - (0 if memory_hierarchy().version == 1 else first["pgsteal"])
