@@ -26,6 +26,7 @@ def test_three_acts(page_cache_experiment: Any) -> None:
     assert line["cache_dropped_bytes"].sum() == 0
     assert line["oom_kills"].sum() == 1
     assert line["refault_bytes"].sum() == 5 * 4096
+    assert line["cache_refaulted_bytes"].sum() == 0
     assert line["reclaim_attempts"].sum() == 119
     assert line["reclaimed_bytes"].sum() == 116 * MIB
     assert line["reclaim_stall_ms"].sum() == pytest.approx(116 + 6)
@@ -100,8 +101,22 @@ def test_causes_and_kswapd(trace: Any) -> None:
     trace.add("reclaim", 0, kind="kswapd", cgroup_id=PARENT, duration_ns=10**6, reclaimed=3)
     row = timeline(trace, PARENT).iloc[0]
     assert row["cache_evicted_bytes"] == 3 * 4096
+    assert row["cache_evicted_kswapd_bytes"] == 4096
+    assert row["cache_evicted_direct_bytes"] == 2 * 4096
+    assert row["cache_evicted_memcg_bytes"] == 0
     assert row["cache_dropped_bytes"] == 12 * 4096
     assert (row["reclaim_attempts"], row["reclaimed_bytes"], row["reclaim_stall_ms"]) == (1, 3 * 4096, 0)
+
+
+def test_what_was_read_again_counts_for_who_pays_now(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=PARENT, path="/a")
+    trace.add("cgroups", cgroup_id=CHILD, path="/a/b")
+    trace.add("cgroups", cgroup_id=STRANGER, path="/c")
+    trace.add("pagecache", 0, cgroup_id=CHILD, op="delete", cause="reclaim_memcg", nr_pages=7)
+    trace.add("pagecache", 0.15, cgroup_id=CHILD, op="add", cause="read", nr_pages=3)
+    trace.add("pagecache", 0.25, cgroup_id=STRANGER, op="add", cause="read", index=3, nr_pages=4)
+    for path, pages in (("/a", [0, 3, 0]), ("/a/b", [0, 3, 0]), ("/c", [0, 0, 4])):
+        assert timeline(trace, path)["cache_refaulted_bytes"].tolist() == [4096 * count for count in pages]
 
 
 def test_range(page_cache_experiment: Any) -> None:

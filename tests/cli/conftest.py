@@ -47,6 +47,7 @@ def _write(
     lost: int = 0,
     ended: bool = True,
     file: str = "/srv/read-me",
+    size: int = READ,
 ) -> Path:
     meta = begin(
         command_line=["memcg-tracer", "record", "--", comm],
@@ -56,7 +57,7 @@ def _write(
     )
     meta["started"] = "2025-11-24T16:00:00.000000+00:00"
     writer = TraceWriter(path, meta, force=False)
-    rows = _experiment(comm, killed)
+    rows = _experiment(comm, killed, size)
     rows["cgroups"] = [
         {"cgroup_id": 7, "path": cgroup, "container": container, "version": 1, "created": START_NS},
         {"cgroup_id": 8, "path": "/quiet", "version": 1, "created": START_NS},
@@ -73,7 +74,8 @@ def _write(
     return path
 
 
-def _experiment(comm: str, killed: bool) -> dict[str, list[dict[str, Any]]]:
+def _experiment(comm: str, killed: bool, size: int) -> dict[str, list[dict[str, Any]]]:
+    """`size` is of the file, in MiB: one that is smaller than `READ` is read from its beginning again."""
     charge: list[dict[str, Any]] = []
     pagecache: list[dict[str, Any]] = []
     reclaim: list[dict[str, Any]] = []
@@ -83,8 +85,7 @@ def _experiment(comm: str, killed: bool) -> dict[str, list[dict[str, Any]]]:
         charge.append(known | {"bytes": mib * MIB, "pages": mib * 256, "usage_bytes": usage})
 
     def moved(time: int, op: str, cause: str) -> None:
-        """The next MiB of the file, one after the other."""
-        mib = sum(row["op"] == op for row in pagecache)
+        mib = sum(row["op"] == op for row in pagecache) % size  # the next one
         known = {"time": time, "cgroup_id": 7, "tgid": 41, "task_cgroup_id": 7, "inode_id": 1}
         pagecache.append(known | {"op": op, "cause": cause, "index": mib * 256, "nr_pages": 256})
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 import tracer
-from tracer.cli import evictions
+from tracer.cli import evictions, report, timeline
 from tracer.errors import TracerError
 
 MIB = 1 << 20
@@ -70,6 +70,21 @@ def test_only_of_a_cgroup(run: CliRunner, write_trace: WriteTrace) -> None:
     refused = run.invoke(evictions.command, [str(path), "-c", "nope"]).exception
     assert isinstance(refused, TracerError) and "\n" not in str(refused)
     assert run.invoke(evictions.command, [str(path), "--by", "inode"]).exit_code == 2
+
+
+def test_thrash_is_seen_everywhere(run: CliRunner, write_trace: WriteTrace, tmp_path: Path) -> None:
+    """The last 17 of 117 MiB are the first of the file again, each just evicted."""
+    path = write_trace(killed=False, size=100)
+    words = " ".join(shown(run, path).split())
+    assert "Of 17 MiB of page cache evicted, to keep a cgroup within its limit, 17 MiB came back" in words
+    assert "1.01 s 160 ms 17 MiB 17 MiB 0 s /memcg-tracer-77-page-cache" in words
+    (interval,) = json.loads(shown(run, path, "--json"))["thrash"]
+    assert interval["refaulted_bytes"] == 17 * MIB and interval["psi_some_share"] is None
+    drawn = run.invoke(timeline.command, [str(path)], catch_exceptions=False).stdout
+    assert "thrash for 160 ms: 17 MiB evicted, 17 MiB of it read again" in drawn
+    page = tmp_path / "page.html"
+    run.invoke(report.command, [str(path), "-o", str(page)], catch_exceptions=False)
+    assert ">thrash</text>" in page.read_text(encoding="utf-8")
 
 
 def test_loss_and_interruption_are_said(run: CliRunner, write_trace: WriteTrace) -> None:

@@ -142,6 +142,18 @@ def test_a_picture_of_a_cgroup_without_a_limit_and_with_gaps(
     assert "refaulted (not known)" in svg
 
 
+@pytest.mark.parametrize("second", [0.5, 3.5])
+def test_thrash_is_an_interval_of_the_page_cache(
+    timeline: pd.DataFrame, origin: pd.Timestamp, second: float
+) -> None:
+    begin = origin + pd.Timedelta(second, "s")
+    lasting = markers.Marker(begin, "thrash", is_kill=False, until=begin + pd.Timedelta("200ms"))
+    svg = plots.memory_over_time(timeline, origin, [lasting], page_size=4096, salt="1")
+    assert svg.count("thrash") == 1
+    assert "used up" not in svg
+    assert ("text-anchor: end" in svg[: svg.index("thrash")].rsplit("<text", 1)[1]) == (second > 2)
+
+
 def test_loss_and_interruption_are_said(report: OomReport, svg: str) -> None:
     said = parsed(page([report], [], svg, lost=12, interrupted=True)).text
     assert "12 records were lost" in said and "interrupted" in said

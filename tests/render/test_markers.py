@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from tracer.analysis.report import OomReport
-from tracer.render.markers import of_cgroup
+from tracer.render.markers import of_cgroup, of_thrash
 
 
 def test_a_kill_marks_its_cgroup_and_those_above(
@@ -21,3 +21,34 @@ def test_a_kill_marks_its_cgroup_and_those_above(
 
 def test_what_lies_outside_the_time_shown_is_left_out(timeline: pd.DataFrame, report: OomReport) -> None:
     assert of_cgroup([report], "/memcg-tracer-77-page-cache", timeline.iloc[:30]) == []
+
+
+def intervals(origin: pd.Timestamp, *rows: tuple[float, float, int]) -> pd.DataFrame:
+    """(begin, end) in seconds, MiB evicted; half of it came back."""
+    return pd.DataFrame(
+        {
+            "begin": [origin + pd.Timedelta(begin, "s") for begin, _, _ in rows],
+            "end": [origin + pd.Timedelta(end, "s") for _, end, _ in rows],
+            "evicted_bytes": [mib << 20 for *_, mib in rows],
+            "refaulted_bytes": [mib << 19 for *_, mib in rows],
+        }
+    )
+
+
+def test_thrash_is_marked_where_the_time_shown_touches_it(
+    timeline: pd.DataFrame, origin: pd.Timestamp
+) -> None:
+    shown = timeline.iloc[10:20]  # 1 s to 2 s
+    found = intervals(origin, (0.2, 0.9, 10), (0.5, 1.25, 30), (1.5, 2.5, 20), (2.0, 2.1, 50))
+    first, second = of_thrash(found, shown)
+    assert first.text == "thrash for 750 ms: 30 MiB evicted, 15 MiB of it read again"
+    assert (first.time, first.until) == (shown.index[0], found["end"][1])
+    assert (second.time, second.until) == (found["begin"][2], origin + pd.Timedelta("2s"))
+    assert of_thrash(found, shown.iloc[:1]) == []
+    assert of_thrash(found.iloc[:0], shown) == []
+
+
+def test_of_many_intervals_the_worst_are_marked(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
+    found = intervals(origin, *((number / 4, number / 4 + 0.1, 1 + number * 3 % 8) for number in range(8)))
+    shown = of_thrash(found, timeline)
+    assert [marker.text.split()[4] for marker in shown] == ["4", "7", "5", "8", "6"]

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis import ledger
+from tracer.analysis import ledger, names
 from tracer.analysis.tables import (
     Int64s,
     TraceTables,
@@ -63,6 +63,13 @@ def thrash(trace: TraceTables) -> pd.DataFrame:
     )
     found["cgroup_id"] = found["cgroup_id"].astype("Int64").where(found["cgroup_id"] >= 0)
     return found[list(_COLUMNS)].reset_index(drop=True)
+
+
+def thrash_below(trace: TraceTables, cgroup_id: int) -> pd.DataFrame:
+    """The rows of `thrash` of the cgroup and of those below it, by time."""
+    found = thrash(trace)
+    members = names.descendants(trace.cgroups, cgroup_id)
+    return found[np.isin(integers(found["cgroup_id"]), members)].sort_values("begin", kind="stable")
 
 
 def _empty() -> pd.DataFrame:

@@ -62,6 +62,11 @@ page_tables + kernel_other + sock is all that usage counts; kernel_other holds p
 counter of its own."""
 
 _SAMPLED: Final = ("file_dirty_bytes", "file_writeback_bytes")
+_EVICTED_BY: Final = {
+    "cache_evicted_memcg_bytes": "reclaim_memcg",
+    "cache_evicted_direct_bytes": "reclaim_direct",
+    "cache_evicted_kswapd_bytes": "reclaim_kswapd",
+}
 
 
 def timeline(
@@ -84,9 +89,11 @@ def timeline(
     of categories are the start sample plus the ledger, usage and limit are the latest reading of the page
     counter, dirty and writeback the latest sample. NA means that nothing is known yet.
 
-    Flows are sums over the bin: `cache_added_bytes`; `cache_evicted_bytes`, taken by reclaim;
-    `cache_dropped_bytes`, truncated or invalidated; `refault_bytes`, evicted file pages that were read
-    again, and `psi_some_us`, both in the bin of the sample that first saw them; `reclaim_attempts` with
+    Flows are sums over the bin: `cache_added_bytes`; `cache_evicted_bytes`, taken by reclaim, and of that
+    `cache_evicted_memcg_bytes`, `cache_evicted_direct_bytes` and `cache_evicted_kswapd_bytes` by its cause;
+    `cache_dropped_bytes`, truncated or invalidated; `cache_refaulted_bytes`, evicted within the trace and
+    read again in the bin; `refault_bytes`, evicted file pages that were read again by the kernel's count,
+    and `psi_some_us`, both in the bin of the sample that first saw them; `reclaim_attempts` with
     target in the subtree, by their begin, `reclaimed_bytes`, `scanned_pages`, `reclaim_stall_ms` (kswapd's
     time is nobody's stall); `oom_kills`, victims below the cgroup or killed for its limit.
 
@@ -121,7 +128,9 @@ COLUMNS: Final = (
     *_SAMPLED,
     "cache_added_bytes",
     "cache_evicted_bytes",
+    *_EVICTED_BY,
     "cache_dropped_bytes",
+    "cache_refaulted_bytes",
     "refault_bytes",
     "reclaim_attempts",
     "reclaimed_bytes",
@@ -312,10 +321,18 @@ def _page_cache_flows(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
     amounts = integers(pagecache["nr_pages"]) * page_size(trace)
     added = is_one_of(pagecache["op"], ["add"])
     evicted = is_evicted(pagecache)
-    return {
+    by_cause = {
+        name: grid.shown(grid.sums(owner, time, amounts, evicted & is_one_of(pagecache["cause"], [cause])))
+        for name, cause in _EVICTED_BY.items()
+    }
+    back = trace.refaults
+    every_row = np.ones(len(back), dtype=bool)
+    returned = grid.sums(back["cgroup_id"], times_ns(back), integers(back["bytes"]), every_row)
+    return by_cause | {
         "cache_added_bytes": grid.shown(grid.sums(owner, time, amounts, added)),
         "cache_evicted_bytes": grid.shown(grid.sums(owner, time, amounts, evicted)),
         "cache_dropped_bytes": grid.shown(grid.sums(owner, time, amounts, ~added & ~evicted)),
+        "cache_refaulted_bytes": grid.shown(returned),
     }
 
 

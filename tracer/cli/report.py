@@ -12,7 +12,7 @@ import click
 import pandas as pd
 
 import tracer
-from tracer.analysis import focus, names
+from tracer.analysis import focus, names, thrash
 from tracer.analysis.report import OomReport
 from tracer.analysis.tables import start_ns
 from tracer.analysis.trace import AnalysedTrace
@@ -74,7 +74,10 @@ def _pictures(trace: AnalysedTrace, reports: list[OomReport]) -> Iterator[html.P
         svg = plots.memory_over_time(
             timeline,
             pd.Timestamp(start_ns(trace), tz="UTC"),
-            markers.of_cgroup(reports, label, timeline),
+            [
+                *markers.of_cgroup(reports, label, timeline),
+                *markers.of_thrash(thrash.thrash_below(trace, number), timeline),
+            ],
             page_size=trace.meta["page_size"],
             salt=str(number),
         )

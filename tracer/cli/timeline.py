@@ -13,7 +13,7 @@ import pandas as pd
 from rich.text import Text
 
 import tracer
-from tracer.analysis import focus, names
+from tracer.analysis import focus, names, thrash
 from tracer.analysis.tables import start_ns
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError, UsageError
@@ -102,7 +102,8 @@ def _draw(
             lost_records=int(trace.loss["lost"].sum()),
             interrupted=trace.interrupted,
         )
-        found = markers.of_cgroup(reports, label, frame)
+        thrashing = markers.of_thrash(thrash.thrash_below(trace, number), frame)
+        found = [*markers.of_cgroup(reports, label, frame), *thrashing]
         page_size = trace.meta["page_size"]
         drawn = timeline_text.picture(frame, heading, found, columns=columns, page_size=page_size)
         text.write(sys.stdout, [*([] if number == shown[0] else [Text()]), *drawn])

@@ -1,9 +1,10 @@
-"""What stands out in every picture: kills, and the moment the page cache was used up."""
+"""What stands out in every picture: kills, the moment the page cache was used up, and thrash."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import pandas as pd
 
@@ -11,15 +12,19 @@ from tracer import units
 from tracer.analysis.report import Composition, OomReport
 from tracer.render.escape import visible
 
+_MOST_INTERVALS: Final = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """`text` has its names escaped; `time` is UTC. `composition` is what the cgroup held at that instant."""
+    """`text` has its names escaped; `time` is UTC. `composition` is what the cgroup held at that instant;
+    `until` is the end of what lasted."""
 
     time: pd.Timestamp
     text: str
     is_kill: bool
     composition: Composition | None = None
+    until: pd.Timestamp | None = None
 
 
 def of_cgroup(reports: Iterable[OomReport], cgroup: str, timeline: pd.DataFrame) -> list[Marker]:
@@ -32,6 +37,28 @@ def of_cgroup(reports: Iterable[OomReport], cgroup: str, timeline: pd.DataFrame)
         marker for report in reports if _concerns(report, cgroup) for marker in _of_kill(report, cgroup)
     ]
     return [marker for marker in markers if begin <= marker.time < end]
+
+
+def of_thrash(thrash: pd.DataFrame, timeline: pd.DataFrame) -> list[Marker]:
+    """The markers of the intervals (rows of `analysis.thrash`) in which most was evicted, as far as they lie
+    within the time of the `timeline`."""
+    if len(timeline) < 2:
+        return []
+    begin, step = timeline.index[0], timeline.index[1] - timeline.index[0]
+    end = timeline.index[-1] + step
+    inside = thrash[(thrash["begin"] < end) & (thrash["end"] >= begin)]
+    most = inside.nlargest(_MOST_INTERVALS, "evicted_bytes").sort_values("begin")
+    return [
+        Marker(
+            max(row["begin"], begin),
+            f"thrash for {units.duration((row['end'] - row['begin']).total_seconds())}: "
+            f"{units.size(row['evicted_bytes'])} evicted, "
+            f"{units.size(row['refaulted_bytes'])} of it read again",
+            is_kill=False,
+            until=min(row["end"], end),
+        )
+        for row in most.to_dict("records")
+    ]
 
 
 def _concerns(report: OomReport, cgroup: str) -> bool:

@@ -75,7 +75,12 @@ def memory_over_time(
         }
         _draw_rates(reclaim, "reclaim", begins, step_s, reclaim_flows)
         for marker in markers:
-            _draw_marker(figure.axes, marker, (marker.time - origin).total_seconds())
+            second = (marker.time - origin).total_seconds()
+            if marker.until is not None:
+                is_late = second > (begins[0] + begins[-1]) / 2
+                _draw_interval(cache, second, (marker.until - origin).total_seconds(), is_late=is_late)
+            else:
+                _draw_marker(figure.axes, marker, second)
         reclaim.set_xlabel("seconds since the trace began")
         memory.set_xlim(begins[0], begins[-1] + step_s)
         out = io.StringIO()
@@ -148,6 +153,20 @@ def _draw_marker(panels: list[Axes], marker: Marker, second: float) -> None:
         ha="left" if marker.is_kill else "right",
         va="top",
         fontweight="bold" if marker.is_kill else "normal",
+    )
+
+
+def _draw_interval(axes: Axes, begin: float, end: float, *, is_late: bool) -> None:
+    """Thrash: all that marks an interval is. Its word stands before it where there is no room behind."""
+    axes.axvspan(begin, end, color=BY_NAME["anon"].hex, alpha=0.2, linewidth=0)
+    axes.annotate(
+        "thrash",
+        (begin, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4 if is_late else 4, -2),
+        textcoords="offset points",
+        ha="right" if is_late else "left",
+        va="top",
     )
 
 
