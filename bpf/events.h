@@ -71,6 +71,8 @@ enum stall_kind {
 	STALL_ISOLATED, /* others had taken too many pages off the lists */
 	STALL_NOPROGRESS, /* reclaim freed nothing */
 	STALL_CONGESTED,
+	STALL_SWAP_IN, /* a page fault on what was swapped out */
+	STALL_HIGH, /* memory.high: reclaims, and sleeps for a penalty */
 };
 
 enum constraint {

@@ -305,9 +305,7 @@ PROGRAM(mm_vmscan_lru_shrink_inactive)
 	return 0;
 }
 
-/* include/linux/page-flags.h: the low bit of a folio's mapping says that it is anonymous memory. */
-#define PAGE_MAPPING_ANON 1
-
+/* What swap backs, of the lists of anonymous memory: folio_is_file_lru() in include/linux/mm_inline.h. */
 PROGRAM(mm_vmscan_write_folio)
 {
 	u32 pid = bpf_get_current_pid_tgid();
@@ -316,7 +314,7 @@ PROGRAM(mm_vmscan_write_folio)
 
 	if (!attempt)
 		return 0;
-	if ((u64)READ(folio, mapping) & PAGE_MAPPING_ANON)
+	if (READ(folio, flags) & (1UL << KERNEL_ENUM_PG_swapbacked))
 		attempt->record.written_anon += folio_nr_pages(folio);
 	else
 		attempt->record.written_file += folio_nr_pages(folio);
@@ -414,4 +412,66 @@ PROGRAM(balance_dirty_pages)
 	s64 pause = ctx->args[KERNEL_PAUSE_ARGUMENT];
 
 	return pause > 0 ? emit_stall(bpf_ktime_get_ns(), pause * TRACER_TICK_NS, STALL_DIRTY) : 0;
+}
+
+/* What has a begin and an end, by thread and kind: one may lie within the other. */
+BPF_TABLE("lru_hash", u64, u64, waits, 8192);
+
+static __always_inline u64 wait_key(u8 kind)
+{
+	return (u64)(u32)bpf_get_current_pid_tgid() << 8 | kind;
+}
+
+static __always_inline int enter_wait(u8 kind)
+{
+	u64 key = wait_key(kind);
+	u64 now = bpf_ktime_get_ns();
+
+	if (is_traced(task_memcg(current_task())))
+		waits.update(&key, &now);
+	return 0;
+}
+
+static __always_inline int leave_wait(u8 kind)
+{
+	u64 key = wait_key(kind);
+	u64 *begin = waits.lookup(&key);
+
+	if (!begin)
+		return 0;
+
+	u64 begin_ns = *begin;
+
+	waits.delete(&key);
+	return emit_stall(begin_ns, bpf_ktime_get_ns() - begin_ns, kind);
+}
+
+static __always_inline int enter_swap_in(struct call *call)
+{
+	return enter_wait(STALL_SWAP_IN);
+}
+
+static __always_inline int leave_swap_in(struct call *call)
+{
+	return leave_wait(STALL_SWAP_IN);
+}
+
+/* It is called at every way back to user space that has something to do; mostly not this. */
+#define LEAST_WAIT_NS 10000
+
+static __always_inline int enter_over_high(struct call *call)
+{
+	return enter_wait(STALL_HIGH);
+}
+
+static __always_inline int leave_over_high(struct call *call)
+{
+	u64 key = wait_key(STALL_HIGH);
+	u64 *begin = waits.lookup(&key);
+
+	if (begin && bpf_ktime_get_ns() - *begin < LEAST_WAIT_NS) {
+		waits.delete(&key);
+		return 0;
+	}
+	return leave_wait(STALL_HIGH);
 }

@@ -67,7 +67,16 @@ TARGET_SOURCES: Final = ("none", "limit", "high", "scanned", "named")
 """How the target memcg of a reclaim attempt is known: its page counter stood at its limit; it stood above
 memory.high; it is the one whose pages were scanned; the kernel named it, which alone is certain."""
 
-STALL_KINDS: Final = ("other", "dirty", "writeback", "isolated", "noprogress", "congested")
+STALL_KINDS: Final = (
+    "other",
+    "dirty",
+    "writeback",
+    "isolated",
+    "noprogress",
+    "congested",
+    "swap_in",
+    "high",
+)
 
 CONSTRAINTS: Final = ("unknown", "memcg", "global", "cpuset", "mempolicy")
 SAMPLE_SOURCES: Final = ("start", "periodic", "oom", "end")

@@ -41,7 +41,7 @@ RING_BYTES: Final[Mapping[str, int]] = {
     "charge": 4 << 20,
     "pagecache": 16 << 20,
     "reclaim": 1 << 20,
-    "stall": 256 << 10,
+    "stall": 1 << 20,
     "oom": 256 << 10,
     "candidate": 1 << 20,
     "cgroup": 256 << 10,

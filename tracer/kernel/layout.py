@@ -94,6 +94,7 @@ listed."""
 ENUMERATORS: Final = (
     "memory_cgrp_id",
     "PG_head",
+    "PG_swapbacked",
     "AS_EXITING",
     "NR_ANON_MAPPED",
     "NR_FILE_PAGES",

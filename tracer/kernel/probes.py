@@ -89,11 +89,12 @@ def _entry(function: str, *targets: str, argument: str, approximate: str = "") -
     )
 
 
-def _both_ends(target: str, enter: str, leave: str, argument: str) -> tuple[Way, ...]:
-    """Entry and exit of a function."""
+def _both_ends(enter: str, leave: str, *targets: str, argument: str = "") -> tuple[Way, ...]:
+    """Entry and exit of the first of these targets that there is."""
     return tuple(
         Way((Hook(begin, target, enter, argument), Hook(end, target, leave, argument)))
         for begin, end in ((Kind.FENTRY, Kind.FEXIT), (Kind.KPROBE, Kind.KRETPROBE))
+        for target in targets
     )
 
 
@@ -239,6 +240,26 @@ SIGNALS: Final = (
         "that writers were held back is not known",
     ),
     Signal(
+        "memory.high",
+        "stall",
+        # Its common case was moved into a header, and the rest renamed, on later kernels (seen on 6.18).
+        _both_ends(
+            "enter_over_high",
+            "leave_over_high",
+            "__mem_cgroup_handle_over_high",
+            "mem_cgroup_handle_over_high",
+        ),
+        "a task above memory.high is made to reclaim, and to sleep",
+        "how long memory.high held tasks back is in the pressure of their cgroup only",
+    ),
+    Signal(
+        "swap-in",
+        "stall",
+        _both_ends("enter_swap_in", "leave_swap_in", "do_swap_page", argument="vm_fault"),
+        "a task faults on memory that was swapped out, and waits for it",
+        "how long swapped memory took to come back is not known",
+    ),
+    Signal(
         "reclaim counts",
         "reclaim",
         (
@@ -266,14 +287,14 @@ SIGNALS: Final = (
     Signal(
         "OOM decision",
         "oom",
-        _both_ends("out_of_memory", "enter_oom", "leave_oom", "oom_control"),
+        _both_ends("enter_oom", "leave_oom", "out_of_memory", argument="oom_control"),
         "whose limit it was, what was asked for (gfp, order), and of how many pages, as the kernel had them",
         "limit owner and gfp are inferred from page counters and the last reclaim; the order is not known",
     ),
     Signal(
         "OOM candidates",
         "candidate",
-        _both_ends("oom_badness", "enter_badness", "leave_badness", "task_struct"),
+        _both_ends("enter_badness", "leave_badness", "oom_badness", argument="task_struct"),
         "the badness of each task that the kernel weighed",
         "whom the kernel weighed is not known",
     ),

@@ -83,6 +83,10 @@ class Trace:
         return self._frame("reclaim")
 
     @cached_property
+    def stalls(self) -> pd.DataFrame:
+        return self._frame("stalls")
+
+    @cached_property
     def oom(self) -> pd.DataFrame:
         return self._frame("oom")
 

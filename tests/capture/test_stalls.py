@@ -1,0 +1,88 @@
+"""Waits for memory, and what is swapped out: provoked, and beside the kernel's own account of them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tracer
+from tracer.kernel.cgroupfs import cgroup_id, memory_hierarchy
+from tracer.kernel.ephemeral import ephemeral_cgroup
+
+pytestmark = [pytest.mark.kernel, pytest.mark.vm]
+
+LIMIT_BYTES = 24 << 20
+ANON_BYTES = 43 << 20
+SWAP_BYTES = 64 << 20
+PAGE = os.sysconf("SC_PAGESIZE")
+TOUCH_TWICE = """
+import mmap, sys
+area = mmap.mmap(-1, int(sys.argv[1]))
+for value in (1, 2):
+    for page in range(0, len(area), mmap.PAGESIZE):
+        area[page] = value
+"""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@pytest.fixture
+def swap(disk_dir: Path) -> Iterator[None]:
+    """A swap file, for as long as the test takes."""
+    file = disk_dir / "swap"
+    file.write_bytes(bytes(SWAP_BYTES))
+    file.chmod(0o600)
+    subprocess.run(["mkswap", str(file)], check=True, stdout=subprocess.DEVNULL)
+    if _libc.swapon(str(file).encode(), 0):
+        pytest.skip(f"needs swap on a file: {os.strerror(ctypes.get_errno())}")
+    yield
+    assert _libc.swapoff(str(file).encode()) == 0
+
+
+def touch_twice(memcg: Path, size_bytes: int) -> None:
+    enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
+    subprocess.run(["sh", "-c", enter, sys.executable, "-c", TOUCH_TWICE, str(size_bytes)], check=True)
+
+
+@pytest.mark.usefixtures("swap")
+def test_what_was_swapped_out_and_waited_for(start_recorder: Callable[..., Any]) -> None:
+    with ephemeral_cgroup("swapped", LIMIT_BYTES, SWAP_BYTES) as memcg:
+        recorder = start_recorder("-c", str(memcg))
+        touch_twice(memcg, ANON_BYTES)
+        trace = tracer.open(recorder.stop())
+    written = int(trace.reclaim["written_anon"].sum())
+    swapped = trace.charge[trace.charge["category"] == "swap"]
+    out_pages = int(swapped[swapped["pages"] > 0]["pages"].sum())
+    assert written >= (ANON_BYTES - LIMIT_BYTES) // PAGE
+    assert out_pages >= (ANON_BYTES - LIMIT_BYTES) // PAGE
+    waits = trace.stalls[trace.stalls["kind"] == "swap_in"]
+    if trace.meta["probes"]["swap-in"]["meaning"] == "absent":
+        assert waits.empty
+        return
+    assert len(waits) >= (ANON_BYTES - LIMIT_BYTES) // PAGE // 16
+    assert (waits["duration_ns"] > 0).all()
+
+
+def test_memory_high_holds_a_task_back(memcg: Path, start_recorder: Callable[..., Any]) -> None:
+    if memory_hierarchy().version == 1:
+        pytest.skip("needs cgroup v2: v1 has no memory.high")
+    (memcg / "memory.high").write_text(str(LIMIT_BYTES), encoding="ascii")
+    recorder = start_recorder("-c", str(memcg))
+    touch_twice(memcg, LIMIT_BYTES + (3 << 20))
+    trace = tracer.open(recorder.stop())
+    attempts = trace.reclaim[trace.reclaim["cgroup_id"] == cgroup_id(memcg)]
+    assert set(attempts["kind"]) == {"memcg"}
+    waits = trace.stalls[trace.stalls["kind"] == "high"]
+    if trace.meta["probes"]["memory.high"]["meaning"] == "absent":
+        assert waits.empty
+        return
+    assert len(waits) >= 1
+    # A task above memory.high by some MiB sleeps up to 2 s each time (MEMCG_MAX_HIGH_DELAY_JIFFIES).
+    assert 10_000 <= waits["duration_ns"].max() <= 60_000_000_000
