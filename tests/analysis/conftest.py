@@ -10,6 +10,7 @@ import pytest
 from unset import unset_row
 
 from tracer.analysis.refaults import refaults
+from tracer.analysis.stalls import waits
 from tracer.schema import TABLES
 from tracer.trace.frame import to_frame
 
@@ -57,6 +58,10 @@ class SyntheticTrace:
     @property
     def refaults(self) -> pd.DataFrame:
         return refaults(self)
+
+    @property
+    def waits(self) -> pd.DataFrame:
+        return waits(self)
 
     def __getattr__(self, table: str) -> pd.DataFrame:
         if table not in TABLES:
@@ -121,6 +126,7 @@ def page_cache_experiment(trace: SyntheticTrace) -> SyntheticTrace:
             3.5 + step / 100,
             kind="memcg",
             cgroup_id=7,
+            task_cgroup_id=7,
             tgid=41,
             pid=42,
             duration_ns=2_000_000,
@@ -179,6 +185,7 @@ def _evict_one_mib(trace: SyntheticTrace, seconds: float, mib: int) -> None:
         seconds,
         kind="memcg",
         cgroup_id=7,
+        task_cgroup_id=7,
         tgid=41,
         pid=42,
         duration_ns=1_000_000,

@@ -20,6 +20,7 @@ def test_figures_are_of_the_subtree(trace: Any) -> None:
         trace.charged(0.2, number, "anon", -MIB, usage_bytes=0)
         for _ in range(number):
             trace.add("reclaim", 0.1, kind="memcg", cgroup_id=number, scanned=3, duration_ns=10**6)
+        trace.add("stalls", 0.1, kind="dirty", cgroup_id=number, duration_ns=10**6, tgid=number, pid=number)
     within = {1: (1, 2, 3, 4, 5), 2: (2, 3), 3: (3,), 4: (4,), 5: (5, 3)}
     found = held(trace)
     assert len(found) == len(PATHS)
@@ -30,4 +31,5 @@ def test_figures_are_of_the_subtree(trace: Any) -> None:
         assert one.peak_anon_bytes == sum(MIB << member for member in members)
         assert one.evicted_bytes == sum(1 << member for member in members) * 4096
         assert (one.reclaim.attempts, one.reclaim.scanned_pages) == (sum(members), 3 * sum(members))
+        assert sorted(waiter.tgid for waiter in one.reclaim.waiters) == sorted(members)
         assert {attempt.cgroup for attempt in one.reclaim.transcript} <= {PATHS[member] for member in members}

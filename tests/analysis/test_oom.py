@@ -44,6 +44,10 @@ def test_reclaim_and_allocators(page_cache_experiment: Any) -> None:
     assert [attempt.reclaimed_pages for attempt in reclaim.transcript] == [256] * 9 + [0] * 3
     assert reclaim.transcript[-1].cgroup == "/docker/4f2a"
     assert reclaim.transcript[-1].comm == "python3"
+    assert reclaim.transcript[-1].kept_file is None
+    (waiter,) = reclaim.waiters
+    assert (waiter.tgid, waiter.comm) == (41, "python3")
+    assert waiter.kinds_ms == {"reclaim": pytest.approx(116 + 6)}
     (allocator,) = report.allocators
     # From when usage was last below 50 MiB (the 49th of 117 reads): file 1 MiB more in the end than the
     # evictions in the same process, net, below zero at no category.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Hashable
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from tracer.analysis import names
+from tracer.analysis import names, stalls
 from tracer.analysis.report import Reclaim, ReclaimAttempt
 from tracer.analysis.tables import (
+    NO_ID,
     Bools,
     Int64s,
     TraceTables,
@@ -19,6 +21,7 @@ from tracer.analysis.tables import (
     optional,
     times_ns,
 )
+from tracer.schema import RECLAIM_COUNTS
 
 _TRANSCRIPT: Final = 12
 
@@ -29,7 +32,10 @@ def is_waited_for(reclaim: pd.DataFrame) -> Bools:
 
 
 def attempts(trace: TraceTables, targets: Int64s, begin_ns: int, end_ns: int) -> Reclaim:
-    """The attempts for these cgroups that began within the interval, both ends included."""
+    """The attempts for these cgroups that began within the interval, both ends included; and who waited.
+
+    `NO_ID` stands for attempts for the whole machine, for which any process may have waited.
+    """
     rows = _aimed_at(trace, targets, begin_ns, end_ns)
     return Reclaim(
         attempts=len(rows),
@@ -37,6 +43,7 @@ def attempts(trace: TraceTables, targets: Int64s, begin_ns: int, end_ns: int) ->
         reclaimed_pages=int(integers(rows["reclaimed"]).sum()),
         stall_ms=float(integers(rows["duration_ns"])[is_waited_for(rows)].sum() / 1e6),
         transcript=_transcript(trace, rows.iloc[-_TRANSCRIPT:]),
+        waiters=stalls.longest(trace, None if NO_ID in targets else targets, begin_ns, end_ns),
     )
 
 
@@ -73,6 +80,15 @@ def _transcript(trace: TraceTables, rows: pd.DataFrame) -> tuple[ReclaimAttempt,
             nr_writeback=int(row["nr_writeback"]),
             usage_bytes=optional(row["usage_bytes"]),
             limit_bytes=optional(row["limit_bytes"]),
+            kept_anon=_kept(row, "anon"),
+            kept_file=_kept(row, "file"),
         )
         for moment, row in zip(moments, rows.to_dict("records"), strict=True)
     )
+
+
+def _kept(row: dict[Hashable, Any], lru: str) -> dict[str, int] | None:
+    """What the attempt met on this list and could not free, in pages."""
+    if pd.isna(row[f"nr_dirty_{lru}"]):
+        return None
+    return {count: int(row[f"{count}_{lru}"]) for count in RECLAIM_COUNTS}

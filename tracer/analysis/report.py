@@ -117,7 +117,11 @@ COMPOSITION_PARTS: Final = tuple(item.name for item in fields(Composition) if it
 
 @dataclass(frozen=True, slots=True)
 class ReclaimAttempt:
-    """One begin-to-end attempt to free memory for the limit owner, or for a cgroup below it."""
+    """One begin-to-end attempt to free memory for the limit owner, or for a cgroup below it.
+
+    `kept_anon` and `kept_file` are what it met on either list and could not free, in pages, by
+    `schema.RECLAIM_COUNTS`; None where the trace does not tell the lists apart.
+    """
 
     time: str
     duration_ms: float
@@ -136,17 +140,35 @@ class ReclaimAttempt:
     nr_writeback: int
     usage_bytes: int | None
     limit_bytes: int | None
+    kept_anon: Mapping[str, int] | None = None
+    kept_file: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A process that waited for memory: how long in all, its threads together, and of that by kind (those of
+    `analysis.stalls.KINDS` that it met)."""
+
+    tgid: int
+    comm: str | None
+    stalled_ms: float
+    kinds_ms: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Reclaim:
-    """All attempts in the window; `transcript` holds the last ones, oldest first."""
+    """All attempts in the window; `transcript` holds the last ones, oldest first.
+
+    `stall_ms` is what these attempts took. `waiters` are the processes of the cgroup that waited longest for
+    memory in the window, in these attempts, in others or for another reason.
+    """
 
     attempts: int
     scanned_pages: int
     reclaimed_pages: int
     stall_ms: float
     transcript: tuple[ReclaimAttempt, ...]
+    waiters: tuple[Waiter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

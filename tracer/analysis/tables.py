@@ -48,6 +48,11 @@ class TraceTables(Protocol):
         """What follows from `pagecache`, once for all that asks: `analysis.refaults.refaults`."""
         ...
 
+    @property
+    def waits(self) -> pd.DataFrame:
+        """What follows from `stalls` and `reclaim`: `analysis.stalls.waits`."""
+        ...
+
 
 _RECLAIM_CAUSES: Final = ("reclaim_memcg", "reclaim_direct", "reclaim_kswapd")
 

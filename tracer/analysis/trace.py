@@ -6,7 +6,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from tracer.analysis import refaults, thrash
+from tracer.analysis import refaults, stalls, thrash
 from tracer.analysis.evictions import evictions
 from tracer.analysis.held import held
 from tracer.analysis.names import with_names
@@ -33,6 +33,15 @@ class AnalysedTrace(Trace):
     def refaults(self) -> pd.DataFrame:
         """What was evicted and read again: see `tracer.analysis.refaults.refaults`."""
         return refaults.refaults(self)
+
+    @cached_property
+    def waits(self) -> pd.DataFrame:
+        """When which thread waited for memory, and for what: see `tracer.analysis.stalls.waits`."""
+        return stalls.waits(self)
+
+    def waits_by_process(self, cgroup: str | int | None = None) -> pd.DataFrame:
+        """How long each process waited for memory: see `tracer.analysis.stalls.by_process`."""
+        return stalls.by_process(self, cgroup)
 
     def evictions(self, by: str = "file", cgroup: str | int | None = None) -> pd.DataFrame:
         """What came into the page cache, was evicted and read again, by `file`, `cgroup` (owner and actor),

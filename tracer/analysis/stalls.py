@@ -1,0 +1,181 @@
+"""What tasks waited for: memory's share of the time that they did not get on.
+
+A thread can wait within a wait: a page fault on what was swapped out charges a page, for that it has to
+reclaim, and there it is made to wait for writeback. Each moment of a thread counts once, for the innermost.
+So the times of any kinds, of a process or of a cgroup, can be added up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from tracer.analysis import names
+from tracer.analysis.report import Waiter
+from tracer.analysis.tables import Int64s, TraceTables, integers, is_one_of, times_ns, utc_times
+from tracer.schema import STALL_KINDS
+
+THROTTLED: Final = ("writeback", "isolated", "noprogress", "congested", "other")
+"""The kinds of waits inside of reclaim (reclaim_throttle, mm/vmscan.c)."""
+
+KINDS: Final = ("reclaim", *THROTTLED, *(kind for kind in STALL_KINDS if kind not in THROTTLED))
+
+_SIGNALS: Final = {
+    **dict.fromkeys(THROTTLED, "reclaim waits"),
+    "dirty": "writer waits",
+    "swap_in": "swap-in",
+    "high": "memory.high",
+}
+"""Kind -> the signal that it is known by (kernel/probes.py). Reclaim is part of every trace."""
+
+_MOST_WAITERS: Final = 10
+_KSWAPD: Final = len(KINDS)  # stands for a kind: background reclaim, whose time is nobody's
+_RECLAIM_DEPTH: Final = 1
+
+
+def waits(trace: TraceTables) -> pd.DataFrame:
+    """The times in which a thread waited for memory, a row each; no two of one thread overlap.
+
+    The index, `time` (UTC), is the begin. `duration_ns`; `kind`: reclaim (an attempt to free memory, but for
+    the waits inside of it; kswapd's are left out), or as in `stalls`; `cgroup_id` (of the task), `tgid`,
+    `pid`. A wait that others lie within is as many rows as they leave of it.
+    """
+    spans = _Spans.of(trace.stalls, trace.reclaim)
+    begins, ends, span = _innermost(spans)
+    order = np.argsort(begins, kind="stable")
+    begins, ends, span = begins[order], ends[order], span[order]
+    columns = {
+        "duration_ns": ends - begins,
+        "kind": pd.Categorical.from_codes(spans.kind[span], categories=pd.Index(KINDS)),
+        "cgroup_id": spans.cgroup_id[span],
+        "tgid": spans.tgid[span],
+        "pid": spans.pid[span],
+    }
+    return pd.DataFrame(columns, index=utc_times(begins).rename("time"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Spans:
+    """Waits as recorded. `kind` is a position in `KINDS`; `depth` says what can lie within what: reclaim
+    within a page fault, its own waits within reclaim."""
+
+    begin_ns: Int64s
+    end_ns: Int64s
+    kind: Int64s
+    depth: Int64s
+    cgroup_id: Int64s
+    tgid: Int64s
+    pid: Int64s
+
+    @classmethod
+    def of(cls, stalls: pd.DataFrame, reclaim: pd.DataFrame) -> _Spans:
+        begins = np.concatenate([times_ns(stalls), times_ns(reclaim)])
+        is_throttled = is_one_of(stalls["kind"], THROTTLED)
+        is_kswapd = is_one_of(reclaim["kind"], ["kswapd"])
+
+        def both(stalls_column: str, reclaim_column: str) -> Int64s:
+            return np.concatenate([integers(stalls[stalls_column]), integers(reclaim[reclaim_column])])
+
+        return cls(
+            begin_ns=begins,
+            end_ns=begins + both("duration_ns", "duration_ns"),
+            kind=np.concatenate(
+                [
+                    np.asarray(pd.Index(KINDS).get_indexer(pd.Index(stalls["kind"])), dtype=np.int64),
+                    np.where(is_kswapd, _KSWAPD, KINDS.index("reclaim")),
+                ]
+            ),
+            depth=np.concatenate(
+                [np.where(is_throttled, _RECLAIM_DEPTH + 1, 0), np.full(len(reclaim), _RECLAIM_DEPTH)]
+            ),
+            cgroup_id=both("cgroup_id", "task_cgroup_id"),
+            tgid=both("tgid", "tgid"),
+            pid=both("pid", "pid"),
+        )
+
+
+def _innermost(spans: _Spans) -> tuple[Int64s, Int64s, Int64s]:
+    """Begin, end and span of each time in which that span is the deepest of its thread.
+
+    From one begin or end of a thread's spans to its next nothing changes, so a pass over them is enough.
+    """
+    count = len(spans.pid)
+    span = np.tile(np.arange(count), 2)
+    time = np.concatenate([spans.begin_ns, spans.end_ns])
+    order = np.lexsort((time, spans.pid[span]))
+    span, time = span[order], time[order]
+    is_begin = order < count
+    deepest = np.full(2 * count, -1, dtype=np.int64)
+    for depth in range(_RECLAIM_DEPTH + 2):
+        is_of_depth = spans.depth[span] == depth
+        running = np.cumsum(np.where(is_of_depth, np.where(is_begin, 1, -1), 0))
+        last_begun = np.maximum.accumulate(np.where(is_of_depth & is_begin, np.arange(2 * count), 0))
+        within = running > 0
+        deepest[within] = span[last_begun][within]
+        if depth == _RECLAIM_DEPTH:
+            by_kswapd = within & (spans.kind[deepest] == _KSWAPD)
+    deepest[by_kswapd] = -1
+    has_next = spans.pid[span[:-1]] == spans.pid[span[1:]]
+    picked = np.flatnonzero(has_next & (time[1:] > time[:-1]) & (deepest[:-1] >= 0))
+    return time[picked], time[picked + 1], deepest[picked]
+
+
+def is_known(trace: TraceTables, kind: str) -> bool:
+    """Whether a trace without waits of this kind had none: it was looked for, or is there."""
+    probe = trace.meta["probes"].get(_SIGNALS.get(kind))
+    was_taken = isinstance(probe, dict) and bool(probe.get("hook"))
+    return kind == "reclaim" or was_taken or bool(is_one_of(trace.waits["kind"], [kind]).any())
+
+
+def by_process(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFrame:
+    """How long each process waited for memory, all its threads together, the longest first.
+
+    `tgid`, `comm` (null: not known), `cgroup_id`, `cgroup`; `stalled_ms`, and of that a column for each of
+    `KINDS`, such as `dirty_ms`: NaN where the trace knows nothing of that kind. A process that waited in two
+    cgroups has two rows.
+
+    `cgroup` is anything that `names.resolve` takes: only who waited in it or below it counts. Raises
+    TracerError for a cgroup that is not there.
+    """
+    rows = trace.waits
+    if cgroup is not None:
+        members = names.descendants(trace.cgroups, names.resolve_one(trace.cgroups, cgroup))
+        rows = rows[np.isin(integers(rows["cgroup_id"]), members)]
+    rows = rows.assign(comm=names.with_names(trace, rows[["tgid"]])["comm"].array)
+    sums = _sums_ms(rows, ["tgid", "comm", "cgroup_id"])
+    sums["comm"] = sums["comm"].astype(object).where(sums["comm"].notna(), None)
+    sums.insert(3, "cgroup", names.labels_of(trace.cgroups, sums["cgroup_id"].tolist()))
+    unknown = [f"{kind}_ms" for kind in KINDS if not is_known(trace, kind)]
+    return sums.assign(**dict.fromkeys(unknown, np.nan))
+
+
+def longest(trace: TraceTables, cgroup_ids: Int64s | None, begin_ns: int, end_ns: int) -> tuple[Waiter, ...]:
+    """The processes that waited longest for memory in the interval: those of these cgroups, or all."""
+    rows = trace.waits
+    if cgroup_ids is not None:
+        rows = rows[np.isin(integers(rows["cgroup_id"]), cgroup_ids)]
+    begins = times_ns(rows)
+    within = np.minimum(begins + integers(rows["duration_ns"]), end_ns) - np.maximum(begins, begin_ns)
+    sums = _sums_ms(rows.assign(duration_ns=within)[within > 0], ["tgid"])
+    return tuple(
+        Waiter(
+            tgid=int(row["tgid"]),
+            comm=names.comm_at(trace.tasks, int(row["tgid"]), begin_ns, end_ns),
+            stalled_ms=row["stalled_ms"],
+            kinds_ms={kind: row[f"{kind}_ms"] for kind in KINDS if row[f"{kind}_ms"]},
+        )
+        for row in sums.head(_MOST_WAITERS).to_dict("records")
+    )
+
+
+def _sums_ms(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """By these keys, what was waited in all and of each kind, the longest first."""
+    kind, duration_ns = rows["kind"].cat.codes, rows["duration_ns"]
+    of_kind = {f"{name}_ms": duration_ns.where(kind == code, 0) for code, name in enumerate(KINDS)}
+    amounts = {"stalled_ms": duration_ns} | of_kind
+    sums = rows[keys].assign(**amounts).groupby(keys, observed=True, dropna=False, as_index=False).sum()
+    sums = sums.sort_values("stalled_ms", ascending=False, kind="stable").reset_index(drop=True)
+    return sums.assign(**{name: sums[name] / 1e6 for name in amounts})
