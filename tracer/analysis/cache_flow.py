@@ -44,8 +44,9 @@ class Evictor:
 class KernelCount:
     """The refaults of a cgroup and all below it over one interval: as linked here, and by memory.stat
     (workingset_refault_file). A trace knows neither what was evicted before it began nor what it lost; the
-    kernel forgets what was evicted long ago, and counts a large folio as a whole where it had evicted a part
-    (mm/workingset.c)."""
+    kernel forgets what was evicted long ago, counts a large folio as a whole where it had evicted a part, and
+    with the multi-generational LRU does not count what another cgroup is charged for now (mm/workingset.c,
+    workingset_refault, lru_gen_refault)."""
 
     cgroup: str
     begin: str

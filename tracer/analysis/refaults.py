@@ -3,8 +3,9 @@
 An eviction and what comes back need not be of one size: a folio of 2 MiB goes, single pages return. So each
 file is cut where any folio begins or ends, and every event counts for the pieces between its ends. In one
 piece the events follow each other in time, and an addition is a refault if the event just before it is an
-eviction. An addition by write is none: its contents are replaced, not needed (mm/filemap.c,
-filemap_add_folio, has it so, too). After one, or after a truncation, the eviction before it has no sequel.
+eviction. An addition by write is none: its contents are replaced, not needed. The kernel has it so, too,
+since 4.7 ("mm: workingset: only do workingset activations on reads"). After one, or after a truncation, the
+eviction before it has no sequel.
 """
 
 from __future__ import annotations

@@ -175,7 +175,8 @@ def _beside_the_kernel(counts: Sequence[KernelCount]) -> str:
     why = (
         "it counts what was evicted before the trace began or whose record was lost, and large folios whole"
         if told > seen
-        else "it forgets what was evicted long ago, or with its inode, and its count lags behind"
+        else "it forgets what was evicted long ago, and with the multi-generational LRU (lru_gen) does not "
+        "count what another cgroup is charged for now"
     )
     return f"{count}, {units.size(seen)} were seen here over the same time: {why}"
 
