@@ -11,6 +11,8 @@ from click.testing import CliRunner
 import tracer
 from tracer.cli import evictions, report, timeline
 from tracer.errors import TracerError
+from tracer.trace.meta import begin
+from tracer.trace.writer import TraceWriter
 
 MIB = 1 << 20
 HOSTILE = "\x1b[31m[red]<script>\nx"
@@ -85,6 +87,15 @@ def test_thrash_is_seen_everywhere(run: CliRunner, write_trace: WriteTrace, tmp_
     page = tmp_path / "page.html"
     run.invoke(report.command, [str(path), "-o", str(page)], catch_exceptions=False)
     assert ">thrash</text>" in page.read_text(encoding="utf-8")
+
+
+def test_of_a_trace_of_nothing(run: CliRunner, tmp_path: Path) -> None:
+    described = begin(command_line=["record"], cgroup_version=2, filters={}, probes={})
+    TraceWriter(tmp_path / "trace", described, force=False).close("nothing to see")
+    text = shown(run, tmp_path / "trace")
+    assert text.startswith("Nothing came into the page cache or went from it in this trace.")
+    document = json.loads(shown(run, tmp_path / "trace", "--json"))
+    assert (document["rows"], document["evictor"], document["thrash"]) == ([], None, [])
 
 
 def test_loss_and_interruption_are_said(run: CliRunner, write_trace: WriteTrace) -> None:

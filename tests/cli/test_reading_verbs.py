@@ -1,4 +1,4 @@
-"""timeline, explain, info and report on a trace of the page-cache experiment that lies on disk."""
+"""timeline, evictions, explain, info and report on a trace of the page-cache experiment that lies on disk."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 import tracer
-from tracer.cli import explain, info, report, timeline
+from tracer.cli import evictions, explain, info, report, timeline
 from tracer.errors import TraceError, TracerError, UsageError
 
 MIB = 1 << 20
 HOSTILE = "\x1b[31m[red]<script>\nx"
-VERBS = (timeline.command, explain.command, info.command)
+VERBS = (timeline.command, evictions.command, explain.command, info.command)
 
 WriteTrace = Callable[..., Path]
 
