@@ -119,6 +119,36 @@ def test_what_was_read_again_counts_for_who_pays_now(trace: Any) -> None:
         assert timeline(trace, path)["cache_refaulted_bytes"].tolist() == [4096 * count for count in pages]
 
 
+def test_a_wait_counts_in_each_bin_that_it_lies_in(trace: Any) -> None:
+    """From 70 ms on 251 ms in reclaim, for whatever target; within, from 95 to 113 ms for writeback."""
+    for number, path in ((PARENT, "/a"), (CHILD, "/a/b"), (STRANGER, "/c")):
+        trace.add("cgroups", cgroup_id=number, path=path)
+    trace.add("samples", 0, cgroup_id=PARENT, source="start", psi_some_total_us=10, psi_full_total_us=3)
+    trace.add("samples", 0.35, cgroup_id=PARENT, source="end", psi_some_total_us=100_010, psi_full_total_us=7)
+    waiting = {"cgroup_id": STRANGER, "task_cgroup_id": CHILD, "pid": 5}
+    trace.add("reclaim", 0.07, kind="memcg", duration_ns=251_000_000, **waiting)
+    trace.add("stalls", 0.095, kind="writeback", duration_ns=18_000_000, cgroup_id=CHILD, pid=5)
+    trace.add("stalls", 0.3, kind="dirty", duration_ns=9_000_000, cgroup_id=PARENT, pid=6)
+    trace.add("stalls", 0.39, kind="dirty", duration_ns=200_000_000, cgroup_id=PARENT, pid=6)
+    trace.add("reclaim", 0.1, kind="kswapd", duration_ns=10**9, task_cgroup_id=PARENT, pid=7)
+    parent, child, stranger = (timeline(trace, path) for path in ("/a", "/a/b", "/c"))
+    for line in (parent, child):
+        assert line["stalled_reclaim_ms"].tolist() == [30, 100, 100, 21]
+        assert line["stalled_throttled_ms"].tolist() == [5, 13, 0, 0]
+    assert parent["stalled_dirty_ms"].tolist() == [0, 0, 0, 19]
+    assert child["stalled_dirty_ms"].tolist() == [0, 0, 0, 0]
+    assert stranger["stalled_reclaim_ms"].tolist() == [0, 0, 0, 0]
+    assert stranger["reclaim_stall_ms"].tolist() == [251, 0, 0, 0]
+    for column in ("stalled_swap_in_ms", "stalled_high_ms"):
+        assert parent[column].isna().all()
+    assert parent["psi_some_us"].tolist() == [0, 0, 0, 100_000]
+    assert parent["psi_full_us"].tolist() == [0, 0, 0, 4]
+    later = timeline(trace, "/a", every="30ms", begin=0.16, end=0.2)
+    assert later["stalled_reclaim_ms"].tolist() == [30, 30]
+    trace.meta["probes"] = {"swap-in": {"hook": "fentry do_swap_page", "meaning": "exact"}}
+    assert timeline(trace, "/a")["stalled_swap_in_ms"].tolist() == [0, 0, 0, 0]
+
+
 def test_range(page_cache_experiment: Any) -> None:
     whole = timeline(page_cache_experiment, 7)
     start = whole.index[0]

@@ -7,6 +7,7 @@ So the times of any kinds, of a process or of a cgroup, can be added up.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +23,15 @@ THROTTLED: Final = ("writeback", "isolated", "noprogress", "congested", "other")
 """The kinds of waits inside of reclaim (reclaim_throttle, mm/vmscan.c)."""
 
 KINDS: Final = ("reclaim", *THROTTLED, *(kind for kind in STALL_KINDS if kind not in THROTTLED))
+
+STALLED: Final[Mapping[str, tuple[str, ...]]] = {
+    "stalled_reclaim_ms": ("reclaim", *THROTTLED),
+    "stalled_throttled_ms": THROTTLED,
+    "stalled_dirty_ms": ("dirty",),
+    "stalled_swap_in_ms": ("swap_in",),
+    "stalled_high_ms": ("high",),
+}
+"""Column of a timeline -> the kinds that it sums; stalled_throttled_ms is part of stalled_reclaim_ms."""
 
 _SIGNALS: Final = {
     **dict.fromkeys(THROTTLED, "reclaim waits"),

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tracer.analysis import names
+from tracer.analysis import names, stalls
 from tracer.analysis.ledger import ANON, CACHE, Weights, base_levels, made_in_trace
 from tracer.analysis.reclaim import is_waited_for
 from tracer.analysis.tables import (
@@ -93,9 +93,15 @@ def timeline(
     `cache_evicted_memcg_bytes`, `cache_evicted_direct_bytes` and `cache_evicted_kswapd_bytes` by its cause;
     `cache_dropped_bytes`, truncated or invalidated; `cache_refaulted_bytes`, evicted within the trace and
     read again in the bin; `refault_bytes`, evicted file pages that were read again by the kernel's count,
-    and `psi_some_us`, both in the bin of the sample that first saw them; `reclaim_attempts` with
-    target in the subtree, by their begin, `reclaimed_bytes`, `scanned_pages`, `reclaim_stall_ms` (kswapd's
-    time is nobody's stall); `oom_kills`, victims below the cgroup or killed for its limit.
+    and `psi_some_us`, `psi_full_us`, all in the bin of the sample that first saw them; `reclaim_attempts`
+    with target in the subtree, by their begin, `reclaimed_bytes`, `scanned_pages`, `reclaim_stall_ms`
+    (kswapd's time is nobody's stall); `oom_kills`, victims below the cgroup or killed for its limit.
+
+    Time that tasks of the cgroup and of those below it waited, added up over the tasks, each moment in its
+    own bin (NaN: this trace knows nothing of it): `stalled_reclaim_ms`, in reclaim for whatever target, and
+    of that `stalled_throttled_ms`, made to wait inside of it; `stalled_dirty_ms`, writers held back by dirty
+    pages; `stalled_swap_in_ms`, page faults on what was swapped out, and `stalled_high_ms`, above
+    memory.high, both without the reclaim that lies within.
 
     Raises TracerError for a cgroup that is not there, UsageError for times that make no sense.
     """
@@ -109,7 +115,9 @@ def timeline(
     columns |= _page_cache_flows(trace, grid)
     columns["refault_bytes"] = _sampled_flow(trace, grid, "workingset_refault_file", page_size(trace))
     columns |= _reclaim_flows(trace, grid)
-    columns["psi_some_us"] = _sampled_flow(trace, grid, "psi_some_total_us", 1)
+    columns |= _stalled(trace, grid)
+    for who in ("some", "full"):
+        columns[f"psi_{who}_us"] = _sampled_flow(trace, grid, f"psi_{who}_total_us", 1)
     columns["oom_kills"] = _oom_kills(trace, grid)
 
     index = pd.DatetimeIndex(np.tile(bins.begins(), len(ids)), name="time").tz_localize("UTC")
@@ -136,7 +144,9 @@ COLUMNS: Final = (
     "reclaimed_bytes",
     "scanned_pages",
     "reclaim_stall_ms",
+    *stalls.STALLED,
     "psi_some_us",
+    "psi_full_us",
     "oom_kills",
 )
 
@@ -232,6 +242,18 @@ class _Grid:
             )
             total += np.rint(counted).astype(np.int64).reshape(shape)
         return total
+
+    def time_within(self, owner: pd.Series, begin_ns: Int64s, end_ns: Int64s, rows: Bools) -> Int64s:
+        """Per cgroup shown and slot, how much of the picked spans of its subtree lies in the slot, in ns."""
+
+        def time_since(moment_ns: Int64s) -> Int64s:
+            """The same of spans that have no end."""
+            to_slot_end = self.bins.begin_ns + self.bins.slot(moment_ns) * self.bins.width_ns - moment_ns
+            in_first_slot = self.sums(owner, moment_ns, to_slot_end, rows)
+            begun = self.sums(owner, moment_ns, None, rows)
+            return in_first_slot + (begun.cumsum(axis=1) - begun) * self.bins.width_ns
+
+        return time_since(begin_ns) - time_since(end_ns)
 
     def shown_for(self, cgroup_id: int) -> list[int]:
         """The positions in `ids` of those that this cgroup counts for."""
@@ -349,6 +371,18 @@ def _reclaim_flows(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
         "scanned_pages": grid.shown(grid.sums(target, time, integers(reclaim["scanned"]), every_row)),
         "reclaim_stall_ms": grid.shown(stall_ns) / 1e6,
     }
+
+
+def _stalled(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
+    waits = trace.waits
+    begins = times_ns(waits)
+    ends = begins + integers(waits["duration_ns"])
+    columns: dict[str, Any] = {}
+    for name, kinds in stalls.STALLED.items():
+        waited_ns = grid.time_within(waits["cgroup_id"], begins, ends, is_one_of(waits["kind"], kinds))
+        is_known = any(stalls.is_known(trace, kind) for kind in kinds)
+        columns[name] = grid.shown(waited_ns) / (1e6 if is_known else np.nan)
+    return columns
 
 
 def _sampled_flow(trace: TraceTables, grid: _Grid, column: str, scale: int) -> pd.arrays.IntegerArray:
