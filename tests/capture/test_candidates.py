@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import tracer
-from tracer.capture.hooks import FAMILIES, Offer
+from tracer.capture.hooks import Offer
 from tracer.kernel.btf import Btf
 from tracer.kernel.ephemeral import ephemeral_cgroup
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm]
+pytestmark = pytest.mark.kernel
 
 LIMIT_BYTES = 128 << 20
 CROWD = {5 << 20: 0, 17 << 20: 0, 29 << 20: 500, 11 << 20: 900, 3 << 20: 150}
@@ -28,7 +28,13 @@ def limited() -> Iterator[Path]:
         yield directory
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "raw_tracepoint"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param("fentry", marks=pytest.mark.vm),
+        pytest.param("kprobe", marks=pytest.mark.vm_once),
+    ],
+)
 def test_candidates_are_those_of_the_kernel(
     family: str, limited: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
 ) -> None:

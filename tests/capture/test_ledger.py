@@ -109,22 +109,28 @@ def skip_unless_offered(family: str) -> None:
             pytest.skip(f"{choice.signal.name} by {family}: {'; '.join(filter(None, reasons))}")
 
 
-@pytest.mark.vm
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(None, marks=pytest.mark.vm, id="best"),
+        *(pytest.param(family, marks=pytest.mark.vm_once) for family in FAMILIES),
+    ],
+)
 def test_ledger_equals_memory_stat_whatever_is_hooked(
-    family: str,
+    family: str | None,
     memcg: Path,
     disk_dir: Path,
     start_workload: Callable[..., Any],
     start_recorder: Callable[..., Any],
 ) -> None:
     """The same work, and each time the kernel's own totals: so the ways agree with each other."""
-    skip_unless_offered(family)
-    recorder = start_recorder("-c", str(memcg), env=os.environ | {"MEMCG_TRACER_HOOKS": family})
+    if family is not None:
+        skip_unless_offered(family)
+    recorder = start_recorder("-c", str(memcg), env=os.environ | {"MEMCG_TRACER_HOOKS": family or ""})
     run_uneven_workload(memcg, disk_dir, start_workload)
     trace = tracer.open(recorder.stop())
     for signal_name in ("memory by kind", "kernel memory"):
-        assert trace.meta["probes"][signal_name]["hook"].startswith(family)
+        assert trace.meta["probes"][signal_name]["hook"].startswith(family or "")
     assert trace.loss.empty
     assert_exact(trace, cgroup_id(memcg))
 
@@ -157,7 +163,7 @@ def test_ledger_is_exact_on_a_cgroup_with_history(
 PROCESSES = 367
 
 
-@pytest.mark.parametrize("stream", ["pagecache", pytest.param("charge", marks=pytest.mark.vm)])
+@pytest.mark.parametrize("stream", ["pagecache", pytest.param("charge", marks=pytest.mark.vm_once)])
 def test_ledger_is_exact_when_a_ring_is_full(
     stream: str,
     memcg: Path,

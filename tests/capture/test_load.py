@@ -33,7 +33,7 @@ def test_losses_are_counted_in_the_order_of_the_streams() -> None:
 
 
 @pytest.mark.kernel
-@pytest.mark.vm
+@pytest.mark.vm_once
 def test_a_way_that_the_kernel_refuses_is_given_up_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first way of a signal that can be missed: what is left may be another, or none."""
     load, warnings = Attacher.load, list[str]()

@@ -26,6 +26,9 @@ AT_ONCE: Final = 2
 FACTOR: Final = 8  # how much slower than a real machine a test may find a guest
 TIMEOUT_S: Final = 2400  # of one guest's tests
 ARM64_SERIES: Final = "7.3"
+EACH: Final = "vm"
+ALL: Final = "vm or vm_once"
+"""What pytest selects on each kernel, and on the newest."""
 V1_TESTS: Final = ("tests/kernel/", "tests/capture/test_ledger.py")
 """Those of files and counters, which v1 has others of."""
 
@@ -34,10 +37,11 @@ _POLL_S: Final = 0.2
 
 @dataclass(frozen=True)
 class Boot:
-    """A kernel to boot, with the memory controller on cgroup `version`."""
+    """A kernel to boot, with the memory controller on cgroup `version`, and the tests to run there."""
 
     kernel: Kernel
     version: int
+    markers: str
 
     @property
     def title(self) -> str:
@@ -57,6 +61,7 @@ class Boot:
             self.results,
             cgroup_version=self.version,
             tests=tests,
+            markers=self.markers,
             factor=FACTOR,
             timeout_s=TIMEOUT_S,
             files=files,
@@ -102,8 +107,8 @@ def require_machine() -> None:
 
 
 def files_with_tests() -> list[str]:
-    """The files that have tests with the marker `vm`: importing the others would take a guest minutes."""
-    collect = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-m", "vm", "-p", "no:cacheprovider"]
+    """The files that have tests for guests: importing the others would take a guest minutes."""
+    collect = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-m", ALL, "-p", "no:cacheprovider"]
     collected = subprocess.run(collect, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     if collected.returncode:
         raise NotRunError(f"pytest cannot collect the tests: {collected.stdout.strip().splitlines()[-1:]}")
@@ -119,10 +124,13 @@ def make_ready(asked: Sequence[str]) -> tuple[list[Boot], list[str]]:
         except NotRunError as error:
             not_run.append(f"{series}: {error}")
             continue
-        boots += [Boot(kernel, version) for version in ((2, 1) if kernel.has_v1 else (2,))]
+        markers = ALL if series == max(asked, key=list(SUITES).index) else EACH
+        boots.append(Boot(kernel, 2, markers))
+        if kernel.has_v1:
+            boots.append(Boot(kernel, 1, EACH))
         if not kernel.has_v1:
             print(f"{kernel.release} is built without the memory controller of cgroup v1", file=sys.stderr)
-    return boots, not_run
+    return sorted(boots, key=lambda boot: boot.markers != ALL), not_run  # what takes longest begins
 
 
 def run(boots: Sequence[Boot], tests: list[str], arm64: bytes | None) -> bool:

@@ -40,7 +40,7 @@ uname -r >"$VM_RESULTS/release"
 # In a session of its own, as tests send signals to process groups. The time limit ends a guest that nobody waits for;
 # by SIGINT, so that pytest still says what it knows.
 mapfile -t tests <"$VM_RESULTS/tests"
-setsid --wait timeout -s INT -k 30 "$VM_TIMEOUT_S" "$python" -m pytest -p no:cacheprovider -m vm --junitxml=/run/disk/junit.xml --durations=0 \
+setsid --wait timeout -s INT -k 30 "$VM_TIMEOUT_S" "$python" -m pytest -p no:cacheprovider -m "$(<"$VM_RESULTS/markers")" --junitxml=/run/disk/junit.xml --durations=0 \
 	"${tests[@]}" >"$VM_RESULTS/pytest.log"
 status=$?
 cp /run/disk/junit.xml "$VM_RESULTS/"

@@ -33,7 +33,7 @@ _KERNEL_OPTIONS: Final = (
 class Machine:
     """Boots at once, runs guest.sh, and stops. What it says goes to `results`, which is emptied before.
 
-    `tests`: files for pytest. `factor`: how much slower than a real machine it is. `files`: what to put
+    `tests`: files for pytest, `markers` which of their tests (an expression for -m). `factor`: how much slower than a real machine it is. `files`: what to put
     into `results` for it. What still runs when the context is left is killed.
     """
 
@@ -44,6 +44,7 @@ class Machine:
         *,
         cgroup_version: int,
         tests: list[str],
+        markers: str,
         factor: int,
         timeout_s: int,
         files: Mapping[str, bytes],
@@ -52,7 +53,11 @@ class Machine:
         self.deadline = time.monotonic() + timeout_s + _STOPS_WITHIN_S
         shutil.rmtree(results, ignore_errors=True)
         results.mkdir(parents=True)
-        for name, content in {**files, "tests": "\n".join(tests).encode()}.items():
+        for name, content in {
+            **files,
+            "tests": "\n".join(tests).encode(),
+            "markers": markers.encode(),
+        }.items():
             (results / name).write_bytes(content)
         self._scratch = tempfile.TemporaryDirectory(prefix="guest-", dir=results.parent)
         variables = {
