@@ -33,8 +33,9 @@ _KERNEL_OPTIONS: Final = (
 class Machine:
     """Boots at once, runs guest.sh, and stops. What it says goes to `results`, which is emptied before.
 
-    `tests`: files for pytest, `markers` which of their tests (an expression for -m). `factor`: how much slower than a real machine it is. `files`: what to put
-    into `results` for it. What still runs when the context is left is killed.
+    `tests`: files for pytest, `markers` which of their tests (an expression for -m). `factor`: how much
+    slower than a real machine it is. `files`: what to put into `results` for it. What still runs when the
+    context is left is killed.
     """
 
     def __init__(
