@@ -53,7 +53,15 @@ def row(number: int, **names: Any) -> dict[str, Any]:
 def by_file(count: int, path: str = "/var/lib/postgresql/16/main/base/16384/24576") -> pd.DataFrame:
     evictor = {"evictor_comm": "pg_dump", "evictor_tgid": 22}
     rows = [
-        row(number, path=f"{path}.{number}", dev="8:1", ino=number, deleted=number == 1, **evictor)
+        row(
+            number,
+            path=f"{path}.{number}",
+            dev="8:1",
+            ino=number,
+            owners=1 + number // 4 % 2,
+            deleted=number == 1,
+            **evictor,
+        )
         for number in range(count)
     ]
     rows[2] |= {"path": None, "deleted": None, "evictor_comm": None}
@@ -100,6 +108,13 @@ def test_hostile_names_neither_act_nor_widen_a_row(flow: CacheFlow, columns: int
     assert max(map(cell_len, shown.splitlines())) <= columns
     table = shown[shown.index("By file") : shown.index("\n  evicted: taken by reclaim")]
     assert len(table.splitlines()) == 2 + 15 + 1
+
+
+def test_columns_of_nothing_are_left_out(flow: CacheFlow) -> None:
+    table = by_file(4).assign(owners=1, evictor_tgid=None, returned_bytes=0)
+    shown = drawn(flow, "file", table)
+    heading = shown[shown.index("By file") :].splitlines()[1]
+    assert heading.split() == ["evicted", "added", "dropped", "left", "file"]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from tracer.render.escape import fitted, visible
 _MOST_ROWS: Final = 15
 _MOST_INTERVALS: Final = 8
 _GAP: Final = 2
-_LEAST_NAMES_CELLS: Final = {"file": 46, "cgroup": 34, "cause": 40, "process": 34}
+_LEAST_NAMES_CELLS: Final = (0, 30, 42, 54)
+"""With so many columns of names: less room, and sizes are left out."""
 
 _WHY: Final = {
     "reclaim_memcg": "to keep a cgroup within its limit",
@@ -185,12 +186,7 @@ def _table(by: str, table: pd.DataFrame, columns: int) -> Iterator[RenderableTyp
     """The first rows, and one for all others."""
     listed = table.iloc[:_MOST_ROWS]
     rest = table.iloc[len(listed) :]
-    names = [
-        _NAMES[by](dict(zip(listed.columns, row, strict=True))) for row in listed.itertuples(index=False)
-    ]
-    headings = list(_HEADINGS[by])
-    if len(rest):
-        names.append((f"{units.count(len(rest))} more {_WHAT[by]}", *[""] * (len(headings) - 1)))
+    names = _names(by, listed, len(rest))
     amounts = [name for name in _AMOUNTS if name in _ALWAYS or table[name].any()]
     if by != "process":  # the other tables name whose it was, or who did it
         amounts = [name for name in amounts if name != "evicted_from_others_bytes"]
@@ -198,15 +194,27 @@ def _table(by: str, table: pd.DataFrame, columns: int) -> Iterator[RenderableTyp
         name: [_amount(value) for value in [*listed[name], *([rest[name].sum()] if len(rest) else [])]]
         for name in amounts
     }
-    shown = _that_fit(cells, columns - _LEAST_NAMES_CELLS[by])
-    room = columns - _GAP - sum(_cells(name, cells) + _GAP for name in shown) - _GAP * (len(headings) - 1)
-    drawn = sections.table(
-        *((_AMOUNTS[name], ">") for name in shown), *((heading, "<") for heading in headings)
-    )
-    for number, row in enumerate(names):
-        drawn.add_row(*(cells[name][number] for name in shown), *map(Text, _in_room(row, names, room)))
+    shown = _that_fit(cells, columns - _LEAST_NAMES_CELLS[len(names)])
+    room = columns - _GAP * len(names) - sum(_cells(name, cells) + _GAP for name in shown)
+    drawn = sections.table(*((_AMOUNTS[name], ">") for name in shown), *((heading, "<") for heading in names))
+    in_room = _in_room(names, room)
+    for number in range(len(listed) + bool(len(rest))):
+        drawn.add_row(*(cells[name][number] for name in shown), *(Text(names[number]) for names in in_room))
     yield sections.indented(drawn)
     yield sections.note(_MEANING[by])
+
+
+def _names(by: str, listed: pd.DataFrame, more: int) -> dict[str, list[str]]:
+    """Heading -> a name for each row; the last one says how many more there are. Columns of nothing are left
+    out."""
+    records = (dict(zip(listed.columns, row, strict=True)) for row in listed.itertuples(index=False))
+    columns = dict(zip(_HEADINGS[by], zip(*map(_NAMES[by], records), strict=True), strict=True))
+    names = {heading: list(column) for heading, column in columns.items() if any(column)}
+    if more:
+        for column in names.values():
+            column.append("")
+        names[_HEADINGS[by][-1]][-1] = f"{units.count(more)} more {_WHAT[by]}"
+    return names
 
 
 def _amount(value: int) -> str:
@@ -228,14 +236,19 @@ def _that_fit(cells: Mapping[str, Sequence[str]], columns: int) -> list[str]:
     return shown
 
 
-def _in_room(row: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> Iterator[str]:
-    """Each name in the cells that it can have: columns that need less than their part leave theirs."""
-    widths = [max(cell_len(visible(name)) for name in column) for column in zip(*rows, strict=True)]
+def _in_room(names: Mapping[str, Sequence[str]], room: int) -> list[list[str]]:
+    """Each column in the cells that it can have: those that need less than their part leave the rest."""
+    widths = [
+        max(cell_len(visible(name)) for name in (heading, *column)) for heading, column in names.items()
+    ]
     left, given = room, [0] * len(widths)
     for place, column in enumerate(sorted(range(len(widths)), key=lambda number: widths[number])):
         given[column] = min(widths[column], left // (len(widths) - place))
         left -= given[column]
-    return (fitted(name, max(cells, 1)) for name, cells in zip(row, given, strict=True))
+    return [
+        [fitted(name, max(cells, 1)) for name in column]
+        for column, cells in zip(names.values(), given, strict=True)
+    ]
 
 
 def _file_names(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -243,9 +256,10 @@ def _file_names(row: Mapping[str, Any]) -> tuple[str, ...]:
     name = f"no name known: {row['dev']} inode {row['ino']}" if path is None else path
     if not pd.isna(row["deleted"]) and row["deleted"]:
         name = f"(deleted) {name}"
+    owners = f"{row['owners']} cgroups" if row["owners"] > 1 else ""
     if pd.isna(row["evictor_tgid"]):
-        return "", name
-    return f"{optional_text(row['evictor_comm']) or 'pid'} {int(row['evictor_tgid'])}", name
+        return owners, "", name
+    return owners, f"{optional_text(row['evictor_comm']) or 'pid'} {int(row['evictor_tgid'])}", name
 
 
 def _cgroup_names(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -272,7 +286,7 @@ _NAMES: Final = {
     "process": _process_names,
 }
 _HEADINGS: Final = {
-    "file": ("evicted most", "file"),
+    "file": ("charged to", "evictor", "file"),
     "cgroup": ("charged to", "by tasks of"),
     "cause": ("cause", ""),
     "process": ("process", "of cgroup"),
@@ -282,6 +296,7 @@ _FLOWS: Final = (
 )
 _MEANING: Final = {
     **dict.fromkeys(_NAMES, _FLOWS),
+    "file": f"{_FLOWS} evictor: the process that evicted most of it.",
     "process": f"{_FLOWS} from others: of what it evicted, charged to another cgroup than its own.",
 }
 
