@@ -19,6 +19,9 @@ from tracer.kernel.cgroupfs import cgroup_id
 
 pytestmark = [pytest.mark.kernel, pytest.mark.vm]
 
+WHOLE_MACHINE = os.environ.get("MEMCG_TRACER_WHOLE_MACHINE") == "1"
+"""Whether nobody else is disturbed by what concerns the whole machine, as in a guest of tests/vm."""
+
 CACHED_BEFORE = ("truncate", "unlink", "punch", "forget", "write_past", "drop")
 """Steps whose file must be in the cache, so that they take it out: read in by the cgroup itself."""
 
@@ -69,7 +72,7 @@ def test_each_cause_with_its_own_number_of_pages(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
     inodes = make_files(disk_dir)
-    names = [name for name in STEPS if name != "drop" or os.environ.get("MEMCG_TRACER_DROP_CACHES") == "1"]
+    names = [name for name in STEPS if name != "drop" or WHOLE_MACHINE]
     recorder = start_recorder("-c", str(memcg))
     run_steps(memcg, disk_dir, names)
     trace = tracer.open(recorder.stop())
@@ -86,3 +89,47 @@ def test_each_cause_with_its_own_number_of_pages(
     assert 1 <= begun["read"] <= 16, "the folio that was asked for"
     assert begun["readahead"] >= 1
     assert sum(begun.values()) <= STEPS["begin"][1]
+
+
+PRESSED_PAGES = (32 << 20) // PAGE + 5
+HOG = """
+import mmap, os, sys
+path, pages = sys.argv[1], int(sys.argv[2])
+file = os.open(path, os.O_RDONLY)
+held = []
+def is_cached(page):
+    try:
+        return bool(os.preadv(file, [bytearray(1)], page * mmap.PAGESIZE, os.RWF_NOWAIT))
+    except BlockingIOError:
+        return False
+while any(is_cached(page) for page in range(0, pages, 97)):
+    area = mmap.mmap(-1, 8 << 20)
+    for page in range(0, len(area), mmap.PAGESIZE):
+        area[page] = 1
+    held.append(area)
+"""
+
+
+@pytest.mark.skipif(
+    not WHOLE_MACHINE, reason="takes a machine whose memory may be used up (a guest of tests/vm)"
+)
+def test_a_machine_that_is_short_takes_the_cache_of_others(
+    memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """By kswapd, and by the task that wants memory: neither is of the cgroup whose cache it is."""
+    path = disk_dir / "pressed"
+    path.write_bytes(os.urandom(PRESSED_PAGES * PAGE))
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    recorder = start_recorder("-c", str(memcg))
+    enter = f'echo 0 > "{memcg}/cgroup.procs" && exec cat "{path}"'
+    subprocess.run(["sh", "-c", enter], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([sys.executable, "-c", HOG, str(path), str(PRESSED_PAGES)], check=True)
+    trace = tracer.open(recorder.stop())
+    rows = trace.pagecache[trace.pagecache["ino"] == path.stat().st_ino]
+    left = rows[rows["op"] == "delete"]
+    assert set(left["cause"]) <= {"reclaim_kswapd", "reclaim_direct"}
+    assert set(left["cgroup_id"]) == {cgroup_id(memcg)}
+    assert cgroup_id(memcg) not in set(left["task_cgroup_id"])
+    assert 0.9 * PRESSED_PAGES <= left["nr_pages"].sum() <= PRESSED_PAGES
