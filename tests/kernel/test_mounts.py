@@ -70,7 +70,7 @@ def test_host_path(table: MountTable, device: tuple[int, int], path_in_fs: str, 
 
 OVERLAYS = b"""\
 21 1 254:1 / / rw - ext4 /dev/vda1 rw
-22 21 0:40 / /merged rw - overlay overlay rw,lowerdir=/l/one:/l/a\\134:b::/l/data,upperdir=/u/diff,workdir=/u/w
+22 21 0:40 / /merged rw - overlay overlay rw,lowerdir=/l/one:/l/a\\134:b::/l/data,upperdir=/u/diff
 23 21 0:41 / /new rw - overlay overlay rw,lowerdir+=/l/x:y,datadir+=/l/far,upperdir=/v/diff,workdir=/v/work
 24 21 0:42 /sub /part rw - overlay overlay rw,lowerdir=/l/part
 25 21 0:43 / /hidden rw - overlay overlay rw,lowerdir=/l/hidden
