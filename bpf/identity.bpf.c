@@ -122,14 +122,16 @@ static __always_inline void read_path(struct inode_event *record, struct inode *
 	record->truncated = 1;
 }
 
-/* A 63-bit identity of (device, inode, generation) that needs no state: multiply and fold, three rounds. */
+/*
+ * A 63-bit identity of (device, inode, generation) that needs no state: multiply and fold, three rounds. The first is
+ * done before the inode number comes in: where generations are random, number ^ generation is soon the same for two.
+ */
 static __always_inline u64 inode_identity(u32 dev, u64 ino, u32 generation)
 {
-	u64 hash = ino ^ ((u64)dev << 32 | generation);
+	u64 hash = (u64)dev << 32 | generation;
 
 	hash = (hash ^ (hash >> 32)) * 0xd6e8feb86659fd93ULL;
-	hash = (hash ^ (hash >> 32)) * 0xd6e8feb86659fd93ULL;
-	hash ^= (u64)dev * 0x9e3779b97f4a7c15ULL;
+	hash = (hash ^ (hash >> 32) ^ ino) * 0xd6e8feb86659fd93ULL;
 	hash = (hash ^ (hash >> 32)) * 0xd6e8feb86659fd93ULL;
 	return (hash ^ (hash >> 32)) & 0x7fffffffffffffffULL;
 }

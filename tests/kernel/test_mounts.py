@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.kernel import mounts as mounts_module
-from tracer.kernel.mounts import Mount, MountTable, first_on_a_disk, parse_mountinfo, read_mounts
+from tracer.kernel.mounts import Mount, Mounts, MountTable, first_on_a_disk, parse_mountinfo, read_mounts
 
 TABLE = b"""\
 21 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,errors=remount-ro
@@ -66,6 +66,51 @@ def test_lines_of_another_form_are_left_out() -> None:
 )
 def test_host_path(table: MountTable, device: tuple[int, int], path_in_fs: str, expected: str | None) -> None:
     assert table.host_path(device, path_in_fs) == expected
+
+
+OVERLAYS = b"""\
+21 1 254:1 / / rw - ext4 /dev/vda1 rw
+22 21 0:40 / /merged rw - overlay overlay rw,lowerdir=/l/one:/l/a\\134:b::/l/data,upperdir=/u/diff
+23 21 0:41 / /new rw - overlay overlay rw,lowerdir+=/l/x:y,datadir+=/l/far,upperdir=/v/diff,workdir=/v/work
+24 21 0:42 /sub /part rw - overlay overlay rw,lowerdir=/l/part
+25 21 0:43 / /hidden rw - overlay overlay rw,lowerdir=/l/hidden
+26 25 254:2 / /hidden rw - ext4 /dev/vdb rw
+27 21 0:44 / /short rw - overlay overlay rw,lowerdir=l/ABC,upperdir=ID/diff
+28 21 254:3 / /ext rw - ext4 /dev/vdc rw,lowerdir=/l/none
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/l/one/bin/sh", "/merged/bin/sh"),
+        ("/l/a:b/f", "/merged/f"),
+        ("/l/data/f", "/merged/f"),
+        ("/u/diff/made", "/merged/made"),
+        ("/u/w/made", None),
+        ("/l/x:y/f", "/new/f"),
+        ("/l/far/f", "/new/f"),
+        ("/l/onemore/f", None),
+        ("/l/one", None),
+        ("/l/part/sub/f", "/part/f"),
+        ("/l/part/else/f", None),  # of that overlay only /sub is mounted
+        ("/l/hidden/f", None),
+        ("/ID/diff/f", None),  # from where, nothing tells
+        ("/l/none/f", None),
+    ],
+)
+def test_overlaid_path(path: str, expected: str | None) -> None:
+    assert MountTable(parse_mountinfo(OVERLAYS)).overlaid_path(path) == expected
+
+
+def test_this_namespace_is_no_other_and_who_is_gone_tells_nothing() -> None:
+    mounts = Mounts()
+    own_ns = Path("/proc/self/ns/mnt").stat().st_ino
+    assert mounts.other(own_ns, [os.getpid()]) is None
+    assert mounts.other(0, [os.getpid()]) is None
+    assert mounts.other(own_ns + 1, [os.getpid(), 2**22 + 1]) is None  # in no such namespace, and no process
+    assert mounts.own() is mounts.own(), "read again though nothing changed"
+    mounts.close()
 
 
 def test_a_file_of_this_machine_is_found_where_it_is(tmp_path: Path) -> None:
