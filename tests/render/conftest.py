@@ -71,8 +71,24 @@ def experiment_timeline(step_ms: int = 100) -> pd.DataFrame:
     }
     frame = pd.DataFrame({name: pd.array(np.rint(values), dtype="Int64") for name, values in whole.items()})
     frame["reclaim_stall_ms"] = attempts * 0.11
-    frame["psi_some_us"] = pd.array([pd.NA] * len(frame), dtype="Int64")
+    frame["stalled_reclaim_ms"] = attempts * 0.11
+    for kind in ("throttled", "dirty", "swap_in", "high"):
+        frame[f"stalled_{kind}_ms"] = np.nan
+    for who in ("some", "full"):
+        frame[f"psi_{who}_us"] = pd.array([pd.NA] * len(frame), dtype="Int64")
     frame.index = pd.DatetimeIndex(ORIGIN + pd.to_timedelta(seconds - step_ms / 1000, unit="s"), name="time")
+    return frame
+
+
+def waiting_timeline(step_ms: int = 100) -> pd.DataFrame:
+    """The same where memory is on v2, reclaim waited for writeback, and a writer was held back until 2 s."""
+    frame = experiment_timeline(step_ms)
+    seconds = np.arange(len(frame)) * step_ms / 1000
+    frame["stalled_reclaim_ms"] *= 9
+    frame["stalled_throttled_ms"] = np.where(seconds > 2, frame["stalled_reclaim_ms"] * 0.6, 0)
+    frame["stalled_dirty_ms"] = np.where((seconds > 0.5) & (seconds < 2), step_ms * 0.37, 0)
+    frame["psi_some_us"] = (frame["stalled_reclaim_ms"] * 930).astype("int64").astype("Int64")
+    frame["psi_full_us"] = (frame["stalled_reclaim_ms"] * 110).astype("int64").astype("Int64")
     return frame
 
 
@@ -217,6 +233,11 @@ def experiment_held(cgroup: str = "/memcg-tracer-78-anon", container: str | None
 @pytest.fixture
 def timeline() -> pd.DataFrame:
     return experiment_timeline()
+
+
+@pytest.fixture
+def waiting() -> pd.DataFrame:
+    return waiting_timeline()
 
 
 @pytest.fixture

@@ -133,13 +133,24 @@ def test_a_picture_follows_the_colours_of_the_page(svg: str) -> None:
 def test_a_picture_of_a_cgroup_without_a_limit_and_with_gaps(
     timeline: pd.DataFrame, origin: pd.Timestamp
 ) -> None:
-    for column in timeline.columns.drop("reclaim_stall_ms"):
+    for column in timeline.columns[timeline.dtypes == "Int64"]:
         timeline[column] = timeline[column].astype("Int64").mask(timeline[column] >= 0)
     timeline["usage_bytes"] = pd.array([5 << 20] * len(timeline), dtype="Int64")
     svg = plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1")
     parsed(svg)
     assert ">limit<" not in svg
     assert "refaulted (not known)" in svg
+
+
+def test_waits_have_a_panel_of_their_own_where_there_are_any(
+    timeline: pd.DataFrame, waiting: pd.DataFrame, origin: pd.Timestamp
+) -> None:
+    svg = plots.memory_over_time(waiting, origin, [], page_size=4096, salt="1")
+    for words in ("waits", "held in reclaim", "dirty pages", "PSI some", "PSI full"):
+        assert svg.count(f">{words}<") == 1
+    assert ">swap-in<" not in svg
+    timeline["stalled_reclaim_ms"] = 0.0
+    assert ">waits<" not in plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1")
 
 
 @pytest.mark.parametrize("second", [0.5, 3.5])

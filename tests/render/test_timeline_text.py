@@ -46,6 +46,35 @@ def test_the_page_cache_experiment(
     assert max(map(cell_len, shown.splitlines())) <= columns
 
 
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_waits_have_a_lane_beside_pressure(
+    waiting: pd.DataFrame, heading: Heading, columns: int, matches_golden: Callable[[str, str], None]
+) -> None:
+    shown = drawn(waiting.iloc[4:24], heading, columns=columns)
+    matches_golden(f"timeline-waits-{columns}.txt", shown)
+    assert max(map(cell_len, shown.splitlines())) <= columns
+
+
+def test_the_lane_is_to_scale_and_pressure_is_optional(waiting: pd.DataFrame, heading: Heading) -> None:
+    """37 ms of dirty pages where 114.2 ms are 10 cells."""
+    waiting["psi_some_us"] = waiting["psi_full_us"] = pd.array([pd.NA] * len(waiting), dtype="Int64")
+    shown = drawn(waiting, heading)
+    lines = {line[:9].strip(): line for line in shown.splitlines() if "│" in line}
+    assert lines["0.8 s"].endswith("37.0  ddd")
+    assert lines["1.1 s"].endswith("114.2  rrrrrrrddd")
+    assert "PSI" not in shown
+
+
+def test_without_waits_or_with_reclaim_alone_there_is_no_lane(
+    timeline: pd.DataFrame, heading: Heading
+) -> None:
+    assert "waiting" not in drawn(timeline, heading)
+    timeline["psi_some_us"] = timeline["psi_full_us"] = 0
+    assert "waiting" not in drawn(timeline, heading)
+    timeline.iloc[9, timeline.columns.get_loc("psi_some_us")] = 1
+    assert "waiting" in drawn(timeline, heading)
+
+
 @pytest.mark.parametrize("columns", [60, 80, 97, 100, 160])
 def test_hostile_names_neither_act_nor_widen_the_picture(
     timeline: pd.DataFrame,

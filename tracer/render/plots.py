@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from tracer.render.layers import BY_NAME, LAYERS, floats, stacked
 from tracer.render.markers import Marker
+from tracer.render.waits import WAITS, psi_ms, stacked_ms
 from tracer.schema import UNLIMITED_BYTES
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
@@ -49,7 +50,8 @@ _STYLE: Final[dict[str, Any]] = {
 def memory_over_time(
     timeline: pd.DataFrame, origin: pd.Timestamp, markers: Iterable[Marker], *, page_size: int, salt: str
 ) -> str:
-    """An `<svg>` element: composition against the limit, page-cache flows, reclaim; seconds from `origin`.
+    """An `<svg>` element: composition against the limit, page-cache flows, reclaim, and where there were any
+    what tasks waited for beside PSI; seconds from `origin`.
 
     `timeline` is of one cgroup with at least two rows. `salt` keeps the ids of several pictures in one page
     apart; equal arguments give equal text.
@@ -58,10 +60,14 @@ def memory_over_time(
     # Levels hold at the end of a row, flows are of the whole row.
     begins = np.asarray((pd.DatetimeIndex(timeline.index) - origin).total_seconds())
     style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": salt}
+    has_waits = bool(stacked_ms(timeline).to_numpy().any() or (psi_ms(timeline, "some") > 0).any())
     with rc_context(style):
-        figure = Figure(figsize=(9.6, 8.0), layout="constrained")
+        figure = Figure(figsize=(9.6, 9.8 if has_waits else 8.0), layout="constrained")
         figure.patch.set_alpha(0)
-        memory, cache, reclaim = figure.subplots(3, 1, sharex=True, height_ratios=(5, 2, 2))
+        heights = (5, 2, 2, 2) if has_waits else (5, 2, 2)
+        memory, cache, reclaim, *waiting = figure.subplots(
+            len(heights), 1, sharex=True, height_ratios=heights
+        )
         _draw_memory(memory, timeline, begins + step_s)
         cache_flows = {
             "added": floats(timeline, "cache_added_bytes"),
@@ -74,6 +80,8 @@ def memory_over_time(
             "freed": floats(timeline, "reclaimed_bytes"),
         }
         _draw_rates(reclaim, "reclaim", begins, step_s, reclaim_flows)
+        for axes in waiting:
+            _draw_waits(axes, timeline, begins, step_s)
         for marker in markers:
             second = (marker.time - origin).total_seconds()
             if marker.until is not None:
@@ -81,15 +89,15 @@ def memory_over_time(
                 _draw_interval(cache, second, (marker.until - origin).total_seconds(), is_late=is_late)
             else:
                 _draw_marker(figure.axes, marker, second)
-        reclaim.set_xlabel("seconds since the trace began")
+        figure.axes[-1].set_xlabel("seconds since the trace began")
         memory.set_xlim(begins[0], begins[-1] + step_s)
         out = io.StringIO()
         figure.savefig(
             out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )
-    return _for_page(
-        out.getvalue(), "Memory of the cgroup against its limit, page-cache flows and reclaim over time"
-    )
+    flows = "page-cache flows, reclaim and waits for memory" if has_waits else "page-cache flows and reclaim"
+    label = f"Memory of the cgroup against its limit, {flows} over time"
+    return _for_page(out.getvalue(), label)
 
 
 def _draw_memory(axes: Axes, timeline: pd.DataFrame, seconds: Floats) -> None:
@@ -121,18 +129,57 @@ def _draw_memory(axes: Axes, timeline: pd.DataFrame, seconds: Floats) -> None:
 
 def _draw_rates(axes: Axes, title: str, begins: Floats, step_s: float, flows: Mapping[str, Floats]) -> None:
     """Flows (bytes in each row) as rates, over so many rows at a time that bursts do not hide the course."""
-    firsts = np.arange(0, len(begins), -(-len(begins) // _MOST_RATES))
-    seconds = np.diff(np.append(firsts, len(begins))) * step_s
+    edges = _rate_edges(begins, step_s)
     colours = (BY_NAME["cache"].hex, BY_NAME["anon"].hex, BY_NAME["shmem"].hex)
     for (name, flow), colour, line in zip(flows.items(), colours, ("-", "-", "--"), strict=False):
-        rate = np.add.reduceat(flow, firsts) / seconds / MIB
+        rate = _rate(flow, edges, step_s) / MIB
         label = name if np.isfinite(rate).any() else f"{name} (not known)"
-        edges = [*begins[firsts], begins[-1] + step_s]
         axes.stairs(rate, edges, label=label, color=colour, linestyle=line, linewidth=1.5, baseline=None)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("MiB/s")
     axes.set_title(title)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=len(flows))
+
+
+def _rate_edges(begins: Floats, step_s: float) -> Floats:
+    """Where the times begin and end that a rate is given for: at most `_MOST_RATES`, of whole rows."""
+    return np.append(begins[:: -(-len(begins) // _MOST_RATES)], begins[-1] + step_s)
+
+
+def _rate(flow: Floats, edges: Floats, step_s: float) -> Floats:
+    """What flowed between the edges, per second."""
+    firsts = np.rint((edges[:-1] - edges[0]) / step_s).astype(int)
+    rate: Floats = np.add.reduceat(flow, firsts) / np.diff(edges)
+    return rate
+
+
+def _draw_waits(axes: Axes, timeline: pd.DataFrame, begins: Floats, step_s: float) -> None:
+    """The waits of all tasks, one on the other, and the time that the kernel says they stalled."""
+    waits, edges = stacked_ms(timeline), _rate_edges(begins, step_s)
+    below = np.zeros(len(edges) - 1)
+    for wait in WAITS:
+        rate = _rate(floats(waits, wait.name), edges, step_s)
+        if rate.any():
+            axes.stairs(
+                below + rate, edges, baseline=below, fill=True, label=wait.label, color=wait.hex, linewidth=0
+            )
+            below = below + rate
+    for who, line in (("some", "-"), ("full", ":")):
+        rate = _rate(psi_ms(timeline, who), edges, step_s)
+        if np.isfinite(rate).any():
+            axes.stairs(
+                rate, edges, label=f"PSI {who}", color=_INK, linestyle=line, linewidth=1.3, baseline=None
+            )
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("ms/s")
+    axes.set_title("waits")
+    axes.legend(
+        loc="lower right",
+        bbox_to_anchor=(1, 0.98),
+        ncols=len(WAITS) + 2,
+        columnspacing=1,
+        handlelength=1.4,
+    )
 
 
 def _draw_marker(panels: list[Axes], marker: Marker, second: float) -> None:

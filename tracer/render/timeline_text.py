@@ -16,6 +16,7 @@ from tracer.analysis.cushion import NEAR_LIMIT_PAGES, NEAR_LIMIT_PERCENT
 from tracer.render.escape import fitted
 from tracer.render.layers import LAYERS, floats, stacked, stacked_composition
 from tracer.render.markers import Marker
+from tracer.render.waits import WAITS, psi_ms, stacked_ms
 from tracer.schema import UNLIMITED_BYTES
 
 _TIME_CELLS: Final = 9
@@ -39,7 +40,7 @@ class Heading:
 class _Column:
     title: str
     source: str
-    unit: str  # "bytes", "count" or "ms"
+    unit: str  # "bytes", "count" or "ms"; "waits" is a lane
     group: str
     cells: int
 
@@ -54,7 +55,14 @@ _COLUMNS: Final = (
     _Column("freed", "reclaimed_bytes", "bytes", "reclaim", 7),
     _Column("stall", "reclaim_stall_ms", "ms", "reclaim", 7),
 )
-_GIVEN_UP_FIRST: Final = ("dropped", "freed", "stall", "refault", "tries")
+_WAITING: Final = (
+    _Column("waited", "waited_ms", "ms", "waiting", 7),
+    _Column("for what", "waited_ms", "waits", "waiting", 12),
+    _Column("PSI", "psi_some_ms", "ms", "waiting", 7),
+)
+"""Where tasks waited for more than reclaim these stand in the place of `stall`."""
+
+_GIVEN_UP_FIRST: Final = ("dropped", "freed", "stall", "refault", "tries", "for what", "PSI", "waited")
 
 
 def picture(
@@ -67,13 +75,16 @@ def picture(
     lines = _heading_lines(timeline, heading, columns)
     if timeline.empty or timeline["usage_bytes"].isna().all():
         return [*lines, Text("Nothing is known of this cgroup's memory in that time.")]
-    shown = _columns_that_fit(timeline, columns)
+    waits = stacked_ms(timeline)
+    timeline = timeline.assign(waited_ms=waits.sum(axis=1), psi_some_ms=psi_ms(timeline, "some"))
+    shown = _columns_that_fit(timeline, waits, columns)
     bar_cells = columns - _TIME_CELLS - 3 - sum(column.cells for column in shown)
     scale = _scale(timeline, min(_MOST_BAR_CELLS, bar_cells))
     lines += _ruler(scale, shown)
     limit_reached = _limit_reached(timeline, page_size)
     lines += _rows(timeline, heading, markers, shown, scale, limit_reached=limit_reached)
-    lines += [Text(), *_totals(timeline), Text(), *_legend(timeline, shown)]
+    lines += [Text(), *_totals(timeline), *_waited(timeline, waits), Text()]
+    lines += _legend(shown, waits)
     return lines
 
 
@@ -134,10 +145,13 @@ def _limit_words(limits: pd.Series[Any]) -> str:
     return "no limit" if last >= UNLIMITED_BYTES else f"limit {units.limit(last)}"
 
 
-def _columns_that_fit(timeline: pd.DataFrame, columns: int) -> list[_Column]:
+def _columns_that_fit(timeline: pd.DataFrame, waits: pd.DataFrame, columns: int) -> list[_Column]:
     dropped, evicted = (np.nansum(floats(timeline, f"cache_{way}_bytes")) for way in ("dropped", "evicted"))
     # The totals below the picture name it in any case; a wider bar says more than a column of blanks.
     shown = [column for column in _COLUMNS if column.title != "dropped" or dropped > evicted / 10]
+    if _has_a_lane(timeline, waits):
+        shown = [column for column in shown if column.title != "stall"]
+        shown += [column for column in _WAITING if timeline[column.source].notna().any()]
     for title in _GIVEN_UP_FIRST:
         if columns - _TIME_CELLS - 3 - sum(column.cells for column in shown) >= _LEAST_BAR_CELLS:
             break
@@ -145,15 +159,22 @@ def _columns_that_fit(timeline: pd.DataFrame, columns: int) -> list[_Column]:
     return shown
 
 
+def _has_a_lane(timeline: pd.DataFrame, waits: pd.DataFrame) -> bool:
+    """Whether there was more than reclaim to wait for, or pressure beside which it belongs."""
+    return bool(waits.drop(columns="reclaim").to_numpy().any() or timeline["psi_some_ms"].gt(0).any())
+
+
 def _ruler(scale: _Scale, shown: Sequence[_Column]) -> list[Text]:
     """Three lines: groups of columns, their titles with the scale of the bar, units with its ticks."""
     groups, titles, unit_line = Text(style="bold"), Text(style="bold"), Text(style="dim")
     for column in shown:
         titles.append(column.title.rjust(column.cells))
-        unit_line.append({"bytes": scale.unit_name, "ms": "ms", "count": ""}[column.unit].rjust(column.cells))
+        unit = {"bytes": scale.unit_name, "ms": "ms"}.get(column.unit, "")
+        unit_line.append(unit.rjust(column.cells))
     for group, members in itertools.groupby(shown, key=lambda column: column.group):
         cells = sum(column.cells for column in members)
-        groups.append((f" {group} ".center(cells - 2, "─") if group else "").rjust(cells))
+        is_named = group and cells >= len(group) + 4
+        groups.append((f" {group} ".center(cells - 2, "─") if is_named else "").rjust(cells))
     end = f"{scale.full_bytes / scale.unit:.4g} {scale.unit_name}" + (" limit" if scale.limit_drawn else "")
     scale_line = "0" + end.rjust(scale.cells)
     ticks = "".join("┬" if 4 * i % scale.cells < 4 else "─" for i in range(scale.cells)) + "┐"
@@ -188,7 +209,8 @@ def _rows(
         (digits for digits, least in enumerate((1, 0.1, 0.01)) if step.total_seconds() >= least), 3
     )
     ends = timeline.index + step
-    layers = stacked(timeline).to_numpy()
+    layers, waits = stacked(timeline).to_numpy(), stacked_ms(timeline).to_numpy()
+    longest_ms = waits.sum(axis=1).max()
     limits = floats(timeline, "limit_bytes")
     numbers = [floats(timeline, column.source) for column in shown]
     pending = sorted(markers, key=lambda marker: marker.time, reverse=True)
@@ -198,7 +220,10 @@ def _rows(
         line = _line(_moment((end - heading.origin).total_seconds(), decimals))
         line.append(_bar(layers[row], limits[row], scale)).append(" ")
         for column, values in zip(shown, numbers, strict=True):
-            line.append(_number(values[row], column, scale.unit).rjust(column.cells))
+            if column.unit == "waits":
+                line.append(_lane(waits[row], longest_ms, column.cells))
+            else:
+                line.append(_number(values[row], column, scale.unit).rjust(column.cells))
         yield line
         if row == limit_reached:
             yield _line("").append(
@@ -233,6 +258,16 @@ def _bar(layer_bytes: Iterable[float], limit_bytes: float, scale: _Scale) -> Tex
         return bar
     tick = scale.cell_of(limit_bytes)
     return bar[:tick] + Text("│", style="bold") + bar[tick + 1 :]
+
+
+def _lane(waited_ms: Iterable[float], longest_ms: float, cells: int) -> Text:
+    """The waits one after the other, to the scale of the row in which most was waited."""
+    lane = Text("  ")
+    for wait, total in zip(WAITS, itertools.accumulate(waited_ms), strict=True):
+        end = round(total / longest_ms * (cells - 2)) if longest_ms else 0
+        lane.append(wait.glyph * (end + 2 - lane.cell_len), style=wait.terminal)
+    lane.append(" " * (cells - lane.cell_len))
+    return lane
 
 
 def _number(value: float, column: _Column, unit: float) -> str:
@@ -283,7 +318,24 @@ def _totals(timeline: pd.DataFrame) -> list[Text]:
     ]
 
 
-def _legend(timeline: pd.DataFrame, shown: Sequence[_Column]) -> list[Text]:
+def _waited(timeline: pd.DataFrame, waits: pd.DataFrame) -> list[Text]:
+    """What was waited for in all, where there is a lane for it, beside the kernel's own account."""
+    if not _has_a_lane(timeline, waits):
+        return []
+    kinds = ", ".join(
+        f"{units.duration(ms / 1000)} {wait.label}" for wait in WAITS if (ms := float(waits[wait.name].sum()))
+    )
+    said = f"Tasks waited {units.duration(float(waits.to_numpy().sum()) / 1000)}" + (
+        f": {kinds}" if kinds else ""
+    )
+    some, full = (psi_ms(timeline, who) for who in ("some", "full"))
+    if np.isfinite(some).any() and np.isfinite(full).any():
+        some_s, full_s = (units.duration(float(np.nansum(psi)) / 1000) for psi in (some, full))
+        said += f"; by memory.pressure (PSI) some task stalled for {some_s}, all for {full_s}"
+    return [Text(said + ".")]
+
+
+def _legend(shown: Sequence[_Column], waits: pd.DataFrame) -> list[Text]:
     glyphs = Text()
     for layer in LAYERS:
         glyphs.append(layer.glyph, style=layer.terminal).append(f" {layer.label}   ")
@@ -296,7 +348,14 @@ def _legend(timeline: pd.DataFrame, shown: Sequence[_Column]) -> list[Text]:
         "tries": "tries: attempts to free memory (reclaim)",
         "freed": "freed: what they gave",
         "stall": "stall: time that tasks spent in them",
+        "waited": "waited: time that tasks waited for memory, added up over the tasks",
+        "PSI": "PSI: time in which some task did, by the kernel's own account (memory.pressure)",
     }
     meaning = "; ".join(words[column.title] for column in shown if column.title in words)
+    lane = Text("waiting:   ")
+    for wait in WAITS:
+        if waits[wait.name].any():
+            lane.append(wait.glyph, style=wait.terminal).append(f" {wait.label} ({wait.meaning})   ")
+    lanes = [lane] if any(column.unit == "waits" for column in shown) else []
     rows = "A row: what was held at that time, what flowed since the row before. Blank: none. ?: not known."
-    return [glyphs, Text(f"{rows} {meaning[0].upper()}{meaning[1:]}.", style="dim")]
+    return [glyphs, *lanes, Text(f"{rows} {meaning[0].upper()}{meaning[1:]}.", style="dim")]
