@@ -17,7 +17,7 @@ from causes import PAGE, STEPS
 import tracer
 from tracer.kernel.cgroupfs import cgroup_id
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm]
+pytestmark = pytest.mark.kernel
 
 WHOLE_MACHINE = os.environ.get("MEMCG_TRACER_WHOLE_MACHINE") == "1"
 """Whether nobody else is disturbed by what concerns the whole machine, as in a guest of tests/vm."""
@@ -68,6 +68,7 @@ def pages_by(rows: pd.DataFrame, inodes: dict[int, str]) -> dict[tuple[str, str,
     return {tuple(map(str, key)): int(pages) for key, pages in sums.items()}
 
 
+@pytest.mark.vm
 def test_each_cause_with_its_own_number_of_pages(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:

@@ -134,7 +134,6 @@ def named(trace: Any, folder: Path) -> dict[str, pd.Series]:
 
 
 @kernel
-@pytest.mark.vm
 def test_a_file_that_two_cgroups_share(
     memcg: Path, other_memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -157,7 +156,6 @@ def test_a_file_that_two_cgroups_share(
 
 
 @kernel
-@pytest.mark.vm
 def test_cache_that_outlives_its_cgroup(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -183,7 +181,7 @@ def test_cache_that_outlives_its_cgroup(
 
 
 @kernel
-@pytest.mark.vm
+@pytest.mark.vm_once
 def test_files_that_are_removed_keep_their_names(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -204,7 +202,7 @@ def test_files_that_are_removed_keep_their_names(
 
 
 @kernel
-@pytest.mark.vm
+@pytest.mark.vm_once
 def test_overlays_and_volumes_as_the_host_and_as_the_container_sees_them(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -262,7 +260,6 @@ def test_a_block_device_and_what_is_mounted_in_a_container_alone(
 
 
 @kernel
-@pytest.mark.vm
 def test_ten_thousand_small_files_are_named(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:

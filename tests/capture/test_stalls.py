@@ -16,7 +16,7 @@ import tracer
 from tracer.kernel.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.ephemeral import ephemeral_cgroup
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm]
+pytestmark = [pytest.mark.kernel, pytest.mark.vm_once]
 
 LIMIT_BYTES = 24 << 20
 ANON_BYTES = 43 << 20
