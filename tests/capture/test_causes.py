@@ -111,6 +111,7 @@ while any(is_cached(page) for page in range(0, pages, 97)):
 """
 
 
+@pytest.mark.vm_once
 @pytest.mark.skipif(
     not WHOLE_MACHINE, reason="takes a machine whose memory may be used up (a guest of tests/vm)"
 )

@@ -156,6 +156,7 @@ def test_a_file_that_two_cgroups_share(
 
 
 @kernel
+@pytest.mark.vm_once
 def test_cache_that_outlives_its_cgroup(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -181,7 +182,6 @@ def test_cache_that_outlives_its_cgroup(
 
 
 @kernel
-@pytest.mark.vm_once
 def test_files_that_are_removed_keep_their_names(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
