@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 from rich.cells import cell_len
 
-from tracer.analysis.report import Cushion, Held, LimitOwner, OomReport, Reclaim
+from tracer.analysis import stalls
+from tracer.analysis.report import Cushion, Held, LimitOwner, OomReport, Reclaim, Waiter
 from tracer.render import explain_text, facts, text
+from tracer.schema import RECLAIM_COUNTS
 
 HOSTILE = "\x1b[31m[red]<script>\nx\udc80"
 TWO_SCREENS = 96
@@ -25,6 +27,47 @@ def test_the_page_cache_experiment(
     report: OomReport, verbose: bool, matches_golden: Callable[[str, str], None]
 ) -> None:
     matches_golden(f"explain{'-verbose' if verbose else ''}.txt", shown(report, verbose=verbose))
+
+
+@pytest.fixture
+def stuck(report: OomReport) -> OomReport:
+    """Reclaim freed little since most was dirty, and tasks waited for that."""
+    none = dict.fromkeys(RECLAIM_COUNTS, 0)
+    attempts = tuple(
+        replace(
+            attempt,
+            kept_file=none | {"nr_dirty": 3000 + number, "nr_unqueued_dirty": 2900, "nr_ref_keep": number},
+            kept_anon=none | {"nr_unmap_fail": number},
+        )
+        for number, attempt in enumerate(report.reclaim.transcript)
+    )
+    waiters = (
+        Waiter(123, "python3", 812.5, {"reclaim": 300.0, "writeback": 500.0, "dirty": 12.5}),
+        Waiter(7, None, 3.0, {"dirty": 3.0}),
+    )
+    return replace(report, reclaim=replace(report.reclaim, transcript=attempts, waiters=waiters))
+
+
+def test_who_waited_for_what_and_why_nothing_was_freed(
+    stuck: OomReport, matches_golden: Callable[[str, str], None]
+) -> None:
+    said = shown(stuck)
+    begin, end = said.index("Reclaim: the kernel"), said.index("Who asked")
+    matches_golden("explain-stuck.txt", said[begin:end])
+    assert max(map(cell_len, shown(stuck, columns=70).splitlines())) <= 70
+
+
+def test_kept_pages_add_up_over_the_attempts(stuck: OomReport) -> None:
+    file, anon = facts.kept(stuck.reclaim.transcript[-2:])
+    assert file[1].endswith("6,021 dirty (5,800 of them not even queued to be written), 21 referenced")
+    assert anon == ("kept anon", "pages of process memory that the last 2 attempts could not free: 21 mapped")
+    one = replace(stuck.reclaim.transcript[0], kept_file=None)
+    assert list(facts.kept([one])) == []
+
+
+def test_every_kind_of_wait_and_of_page_kept_has_words() -> None:
+    assert set(facts.KINDS_IN_WORDS) == set(stalls.KINDS)
+    assert set(facts.KEPT_IN_WORDS) < set(RECLAIM_COUNTS)
 
 
 def test_the_answer_comes_first_and_the_rest_fits_two_screens(report: OomReport) -> None:

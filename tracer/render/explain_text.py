@@ -81,15 +81,18 @@ def _composition(report: OomReport) -> Iterator[RenderableType]:
 
 def _reclaim(report: OomReport, page_size: int, verbose: bool) -> Iterator[RenderableType]:
     yield sections.title("Reclaim: the kernel frees memory at the limit before it kills")
-    yield sections.facts([facts.reclaim(report, page_size)])
-    transcript = report.reclaim.transcript
-    if not transcript:
+    attempts = report.reclaim.transcript
+    yield sections.facts(
+        [facts.reclaim(report, page_size), *facts.waits(report.reclaim), *facts.kept(attempts)]
+    )
+    if not attempts:
         return
-    table = sections.table(*zip(facts.TRANSCRIPT_TITLES, "><>>>>>", strict=True))
-    for attempt in transcript if verbose else transcript[-_BRIEF_ROWS:]:
-        table.add_row(*facts.attempt_cells(report, attempt))
+    transcript = facts.transcript(report, attempts if verbose else attempts[-_BRIEF_ROWS:])
+    table = sections.table(*zip(transcript.titles, "><>>>>><"[: len(transcript.titles)], strict=True))
+    for row in transcript.rows:
+        table.add_row(*row)
     yield sections.indented(table)
-    yield sections.note(facts.TRANSCRIPT_NOTE)
+    yield sections.note(transcript.note)
 
 
 def _who(report: OomReport, verbose: bool) -> Iterator[RenderableType]:

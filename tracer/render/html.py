@@ -63,7 +63,7 @@ def page(subject: Subject) -> str:
 
 
 def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
-    total = report.composition.total
+    total, attempts = report.composition.total, report.reclaim.transcript
     return {
         "number": report.kill_id,
         "summary": visible(report.verdict.summary),
@@ -86,10 +86,8 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
         "composition_rest": list(facts.composition_rest(report)),
         "three_numbers": list(facts.three_numbers(report)),
         "cushion": list(facts.cushion(report)),
-        "reclaim": facts.reclaim(report, page_size),
-        "transcript": [facts.attempt_cells(report, attempt) for attempt in report.reclaim.transcript],
-        "transcript_titles": facts.TRANSCRIPT_TITLES,
-        "transcript_note": facts.TRANSCRIPT_NOTE,
+        "reclaim": [facts.reclaim(report, page_size), *facts.waits(report.reclaim), *facts.kept(attempts)],
+        "transcript": facts.transcript(report, attempts),
         "asked": list(facts.asked(report)),
         "stack": [visible(frame) for frame in report.trigger.stack or ()],
         "user_stack": [visible(frame) for frame in report.trigger.user_stack or ()],
