@@ -70,7 +70,7 @@ class Signal:
     meaning: str
     without: str  # what the user does not get where it is missing
     required: bool = False
-    only_v1: bool = False
+    only_version: int | None = None  # of cgroups; None: of both
 
 
 def _tracepoint(*names: str, end: str = "", argument: str = "") -> tuple[Way, ...]:
@@ -186,7 +186,7 @@ SIGNALS: Final = (
         _tracepoint("mm_vmscan_memcg_softlimit_reclaim_begin", end="mm_vmscan_memcg_softlimit_reclaim_end"),
         "soft-limit reclaim (v1), begin and end",
         "no soft-limit reclaim",
-        only_v1=True,
+        only_version=1,
     ),
     Signal(
         "direct reclaim",
@@ -226,6 +226,19 @@ SIGNALS: Final = (
         "how much reclaim swapped out by itself is not known",
     ),
     Signal(
+        "reclaim counts",
+        "reclaim",
+        (
+            *_tracepoint("count_memcg_events"),
+            *_entry(
+                "enter_count_events", "__count_memcg_events", "count_memcg_events", argument="mem_cgroup"
+            ),
+        ),
+        "the kernel's own count of pages scanned and stolen, which memory.stat of v1 does not print",
+        "evictions cannot be checked against the kernel's count on v1",
+        only_version=1,
+    ),
+    Signal(
         "reclaim waits",
         "stall",
         _tracepoint("mm_vmscan_throttled"),
@@ -251,6 +264,7 @@ SIGNALS: Final = (
         ),
         "a task above memory.high is made to reclaim, and to sleep",
         "how long memory.high held tasks back is in the pressure of their cgroup only",
+        only_version=2,
     ),
     Signal(
         "swap-in",
@@ -258,19 +272,6 @@ SIGNALS: Final = (
         _both_ends("enter_swap_in", "leave_swap_in", "do_swap_page", argument="vm_fault"),
         "a task faults on memory that was swapped out, and waits for it",
         "how long swapped memory took to come back is not known",
-    ),
-    Signal(
-        "reclaim counts",
-        "reclaim",
-        (
-            *_tracepoint("count_memcg_events"),
-            *_entry(
-                "enter_count_events", "__count_memcg_events", "count_memcg_events", argument="mem_cgroup"
-            ),
-        ),
-        "the kernel's own count of pages scanned and stolen, which memory.stat of v1 does not print",
-        "evictions cannot be checked against the kernel's count on v1",
-        only_v1=True,
     ),
     Signal(
         "OOM kill",
@@ -331,4 +332,4 @@ SIGNALS: Final = (
 
 def needed(version: int) -> tuple[Signal, ...]:
     """The signals that a trace of cgroups of `version` is made from."""
-    return tuple(signal for signal in SIGNALS if version == 1 or not signal.only_v1)
+    return tuple(signal for signal in SIGNALS if signal.only_version in (None, version))
