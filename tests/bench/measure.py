@@ -6,112 +6,188 @@ meets both alike. Figures are of this machine at this moment; ratios travel bett
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
 
-from recorder import Recorder
+from perf import EVENTS, PERF, tracefs, why_not
 from rich.table import Table
+from tracers import RECORD, Seconds, Traced, Tracer
 
+from tracer.capture.bpf_syscall import enable_statistics
 from tracer.errors import TracerError
-from tracer.kernel.cgroupfs import memory_hierarchy
 from tracer.kernel.ephemeral import ephemeral_cgroup
 from tracer.kernel.spawn import spawn
+from tracer.lab.scratch import scratch_directory, write_uncached
 from tracer.render.text import write
 
-ROUNDS: Final = 7
+ROUNDS: Final = 5
+MEASURED_ROUNDS: Final = 3
 MIB: Final = 1 << 20
+FILE_BYTES: Final = 256 * MIB
 WORK: Final = Path(__file__).with_name("work.py")
 
 
 @dataclass(frozen=True)
 class Load:
-    """A piece of work and the cgroup that it is done in."""
+    """A piece of work: its phases (work.py's name -> what is done), the limit of the cgroup that it is done
+    in, the room that it takes on the disk, who traces it, and whether it is about page-cache events: then
+    they are counted, and our programs measured.
+    """
 
-    title: str
-    kind: str
+    phases: Mapping[str, str]
     size_bytes: int
-    limit_bytes: int
+    limit_bytes: int | None
+    room_bytes: int = 0
+    repeats: int = 4
+    tracers: tuple[Tracer, ...] = (RECORD,)
+    is_of_events: bool = False
 
 
 LOADS: Final = (
-    Load("page faults, 4 KiB each", "fault", 256 * MIB, 1024 * MIB),
-    Load("read a file, no limit in the way", "read", 256 * MIB, 1024 * MIB),
-    Load("read a file through a limit of a quarter of it", "read", 256 * MIB, 64 * MIB),
+    Load({"fault": "page faults, 4 KiB each"}, 256 * MIB, 1024 * MIB),
+    Load({"read": "read a file, no limit in the way"}, FILE_BYTES, 1024 * MIB),
+    Load({"read": "read a file through a limit of a quarter of it"}, FILE_BYTES, FILE_BYTES // 4),
+    # The most that the page-cache stream can be asked for: an event for each page that comes or goes.
+    Load(
+        {"write": "write a file of 800 MiB, 4 KiB each", "delete": "delete it, while it is cached"},
+        size_bytes=800 * MIB,
+        limit_bytes=None,
+        room_bytes=2048 * MIB,
+        repeats=1,
+        tracers=(RECORD, PERF),
+        is_of_events=True,
+    ),
 )
 
 
-@contextmanager
-def recording(cgroup: Path, folder: Path) -> Iterator[float]:
-    """Record a cgroup; yields the seconds from the command to the moment when all probes were attached."""
-    (folder / "ready").unlink(missing_ok=True)
-    path = memory_hierarchy().path(cgroup)
-    begin = time.monotonic()
-    with Recorder(folder, "-f", "-c", path, "--ready-file", "ready") as recorder:
-        recorder.wait_until_ready()
-        yield time.monotonic() - begin
-        recorder.stop()
+@dataclass
+class Rounds:
+    """What the rounds of one load gave, in their order; by tracer."""
+
+    untraced: list[Seconds] = field(default_factory=list)
+    traced: dict[Tracer, list[Traced]] = field(default_factory=dict)
 
 
-def timed(load: Load, cgroup: Path, folder: Path) -> float:
-    """Seconds that the work takes in that cgroup."""
+def timed(load: Load, cgroup: Path, folder: Path) -> Seconds:
+    """Seconds that each phase of the work takes in that cgroup."""
     out = folder / "seconds"
+    numbers = (str(load.size_bytes), str(load.repeats))
     argv = [
-        sys.executable,
-        "-I",
-        "-S",
-        str(WORK),
-        load.kind,
-        str(load.size_bytes),
-        str(folder / "file"),
-        str(out),
+        *(sys.executable, "-I", "-S", str(WORK)),
+        *(",".join(load.phases), *numbers, str(folder / "file"), str(out)),
     ]
     command = spawn(cgroup, argv)
     command.release()
     if command.process.wait() != 0:
-        raise TracerError(f"the work {load.kind!r} ended with status {command.process.returncode}")
-    return float(out.read_text())
+        raise TracerError(f"the work {', '.join(load.phases)} ended with status {command.process.returncode}")
+    seconds: Seconds = json.loads(out.read_text())
+    return seconds
 
 
-def compare(load: Load, folder: Path) -> tuple[list[float], list[float], list[float]]:
-    """Seconds untraced, seconds traced, and seconds that the recordings took to start, by round."""
-    untraced, traced, starts = [], [], []
+def traced(load: Load, tracer: Tracer, folder: Path) -> Traced:
+    with ephemeral_cgroup("bench", load.limit_bytes) as cgroup:
+        return tracer.trace(cgroup, folder, partial(timed, load, cgroup, folder))
+
+
+def compare(load: Load, folder: Path) -> Rounds:
+    """Do the work without a tracer and with each, by turns."""
+    rounds = Rounds(traced={tracer: [] for tracer in load.tracers})
     for _ in range(ROUNDS):
         with ephemeral_cgroup("bench", load.limit_bytes) as cgroup:
-            untraced.append(timed(load, cgroup, folder))
-        with ephemeral_cgroup("bench", load.limit_bytes) as cgroup, recording(cgroup, folder) as start:
-            starts.append(start)
-            traced.append(timed(load, cgroup, folder))
-    return untraced, traced, starts
+            rounds.untraced.append(timed(load, cgroup, folder))
+        for tracer in load.tracers:
+            rounds.traced[tracer].append(traced(load, tracer, folder))
+    return rounds
 
 
-def spread(values: list[float], unit: str) -> str:
-    return f"{median(values):.3g} ({min(values):.3g} to {max(values):.3g}) {unit}"
+def program_ns(load: Load, folder: Path) -> Iterator[tuple[str, list[float]]]:
+    """Each tracepoint of the page-cache stream, and ns that a run of our program took: means of rounds that
+    are not timed, since measuring takes time itself. Nothing where the kernel does not measure programs.
+    """
+    try:
+        statistics = enable_statistics()
+    except OSError:
+        return
+    try:
+        runs = [traced(load, RECORD, folder).program_ns for _ in range(MEASURED_ROUNDS)]
+    finally:
+        os.close(statistics)
+    for event in (event.partition(":")[2] for event in EVENTS):
+        yield event, [run[event] for run in runs]
+
+
+def spread(values: Iterable[float], unit: str) -> str:
+    """Median, least and most."""
+    values = list(values)
+    middle, least, most = (
+        f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+        for value in (median(values), min(values), max(values))
+    )
+    return f"{middle} ({least} to {most}) {unit}"
+
+
+def rows(load: Load, rounds: Rounds) -> Iterator[tuple[str, ...]]:
+    """Of the table, a row for each phase and tracer."""
+    for phase, title in load.phases.items():
+        without = [seconds[phase] for seconds in rounds.untraced]
+        for tracer, runs in rounds.traced.items():
+            with_it = [run.seconds[phase] for run in runs]
+            costs = [100 * (slow / fast - 1) for fast, slow in zip(without, with_it, strict=True)]
+            yield title, spread(without, "s"), tracer.name, spread(with_it, "s"), spread(costs, "%")
+
+
+def got(tracer: Tracer, runs: list[Traced]) -> str:
+    """What a tracer got of the page-cache stream, and what it left on the disk."""
+    lost = [100 * run.lost / (run.events + run.lost) for run in runs if run.lost is not None]
+    return (
+        f"{tracer.name}: {spread((run.events for run in runs), 'page-cache events')}, lost "
+        f"{spread(lost, '%') if lost else 'it does not say how many'}; "
+        f"{spread((run.disk_bytes / run.events for run in runs), 'bytes an event on disk')}"
+    )
+
+
+def possible(folder: Path) -> Iterator[Load]:
+    """The loads that can be had here, by who can trace them; says on stderr what is left out, and why."""
+    free_bytes = shutil.disk_usage(folder).free
+    without_perf = why_not()
+    for load in LOADS:
+        if free_bytes < load.room_bytes:
+            left_out = f"{', '.join(load.phases.values())}: it takes {load.room_bytes >> 20} MiB on the disk"
+        elif PERF in load.tracers and without_perf:
+            left_out = f"the comparison with perf record: {without_perf}"
+            yield replace(load, tracers=tuple(tracer for tracer in load.tracers if tracer is not PERF))
+        else:
+            yield load
+            continue
+        print(f"bench: left out {left_out}", file=sys.stderr)
 
 
 def main() -> None:
-    table = Table("", "untraced", "traced", "cost", box=None)
-    starts: list[float] = []
+    table = Table("", "untraced", "by", "traced", "cost", box=None)
+    notes, starts = [], []
     # Beside the traces, not in /tmp: a file in tmpfs has no page cache.
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir="traces") as name:
-        folder = Path(name).resolve()
-        with (folder / "file").open("wb") as file:
-            file.write(os.urandom(max(load.size_bytes for load in LOADS)))
-            file.flush()
-            os.fsync(file.fileno())
-        for load in LOADS:
-            untraced, traced, began = compare(load, folder)
-            costs = [100 * (with_it / without - 1) for without, with_it in zip(untraced, traced, strict=True)]
-            table.add_row(load.title, spread(untraced, "s"), spread(traced, "s"), spread(costs, "%"))
-            starts += began
-    write(sys.stdout, [table, f"\nfrom the command to all probes attached: {spread(starts, 's')}"])
+    with scratch_directory(Path("traces").resolve()) as folder, tracefs():
+        write_uncached(folder / "file", FILE_BYTES)
+        for load in possible(folder):
+            rounds = compare(load, folder)
+            for row in rows(load, rounds):
+                table.add_row(*row)
+            starts += [run.start_s for run in rounds.traced[RECORD]]
+            if load.is_of_events:
+                notes += [got(tracer, runs) for tracer, runs in rounds.traced.items()]
+                notes += [
+                    f"{event}: {spread(ns, 'ns')} in our program" for event, ns in program_ns(load, folder)
+                ]
+    notes.append(f"from the command to all probes attached: {spread(starts, 's')}")
+    write(sys.stdout, [table, "", *notes])
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
-"""The work that `measure.py` times: `work.py KIND BYTES FILE OUT` writes the seconds that KIND took to OUT.
+"""The work that `measure.py` times: `work.py PHASES BYTES REPEATS FILE OUT` does the phases (names, with
+commas between them) one after the other, and writes the seconds that each took to OUT, as a JSON object.
 
-The work is repeated for long enough that what the interpreter does around it does not count.
+Short work is repeated for long enough that what the interpreter does around it does not count.
 """
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import sys
 import time
 from pathlib import Path
 
-REPEATS = 4
-CHUNK_BYTES = 1 << 20
+READ_BYTES = 1 << 20
+WRITE_BYTES = 4 << 10
 
 
 def fault(size_bytes: int, _file: Path) -> None:
@@ -26,20 +28,43 @@ def read(size_bytes: int, file: Path) -> None:
     """Read a file that is not in the page cache, and leave it in there: at a limit, by evicting what was."""
     descriptor = os.open(file, os.O_RDONLY)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    buffer = bytearray(CHUNK_BYTES)
-    for offset in range(0, size_bytes, CHUNK_BYTES):
+    buffer = bytearray(READ_BYTES)
+    for offset in range(0, size_bytes, READ_BYTES):
         os.preadv(descriptor, [buffer], offset)
     os.close(descriptor)
 
 
-def main(kind: str, size_bytes: int, file: Path, out: Path) -> None:
-    work = {"fault": fault, "read": read}[kind]
-    work(size_bytes, file)  # once untimed: the first time pays for what the others find ready
-    begin = time.perf_counter()
-    for _ in range(REPEATS):
-        work(size_bytes, file)
-    out.write_text(str(time.perf_counter() - begin))
+def write(size_bytes: int, file: Path) -> None:
+    """Write a new file beside `file` into the page cache, in small pieces; nothing waits for the disk."""
+    descriptor = os.open(written(file), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    piece = bytes(WRITE_BYTES)
+    for _ in range(0, size_bytes, WRITE_BYTES):
+        os.write(descriptor, piece)
+    os.close(descriptor)
+
+
+def delete(_size_bytes: int, file: Path) -> None:
+    """Remove what `write` wrote, and with it all of its page cache."""
+    written(file).unlink()
+
+
+def written(file: Path) -> Path:
+    return file.with_name("written")
+
+
+PHASES = {phase.__name__: phase for phase in (fault, read, write, delete)}
+
+
+def main(names: list[str], size_bytes: int, repeats: int, file: Path, out: Path) -> None:
+    seconds = dict.fromkeys(names, 0.0)
+    for turn in range(-1, repeats):  # once untimed: the first time pays for what the others find ready
+        for name in names:
+            begin = time.perf_counter()
+            PHASES[name](size_bytes, file)
+            if turn >= 0:
+                seconds[name] += time.perf_counter() - begin
+    out.write_text(json.dumps(seconds))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
+    main(sys.argv[1].split(","), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), Path(sys.argv[5]))
