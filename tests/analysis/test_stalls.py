@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tracer.analysis.stalls import KINDS, by_process, longest
+from tracer.analysis.stalls import KINDS, THROTTLED, by_process, longest
 from tracer.errors import TracerError
 
 MS = 1_000_000
@@ -62,6 +62,20 @@ def test_a_wait_within_waits_counts_for_the_innermost(trace: Any) -> None:
     ]
 
 
+def test_a_wait_in_whole_ticks_does_not_begin_before_its_attempt(trace: Any) -> None:
+    """It ended 3 ms after the attempt's begin, and took a tick of 4 ms. That before it is as it was told."""
+    attempt(trace, 0.010, 5)
+    stall(trace, 0.009, "writeback", 4)
+    attempt(trace, 0.010, 5, pid=42)
+    stall(trace, 0.004, "writeback", 4)
+    assert pieces(trace) == [
+        (4, "writeback", 4),
+        (10, "writeback", 3),
+        (10, "reclaim", 5),
+        (13, "reclaim", 2),
+    ]
+
+
 def test_a_wait_whose_attempt_was_lost_counts_and_kswapd_does_not(trace: Any) -> None:
     attempt(trace, 0, 50, pid=KSWAPD, kind="kswapd")
     stall(trace, 0.010, "writeback", 20, pid=KSWAPD)
@@ -86,7 +100,9 @@ def test_each_moment_of_a_thread_counts_once(new_trace: Any, waits: list[Any]) -
     """Also of records that contradict each other: a moment counts if and only if the thread waited then."""
     trace = new_trace()
     waited = set()
-    for begin, length, pid, kind in waits:
+    for begin, length, thread, kind in waits:
+        # Within an attempt of its own thread a throttle begins where that does: not before.
+        pid = thread + 10 if kind in THROTTLED else thread
         if kind == "reclaim":
             attempt(trace, begin / 1000, length, pid=pid)
         else:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from tracer.analysis import names
 from tracer.analysis.report import Waiter
-from tracer.analysis.tables import Int64s, TraceTables, integers, is_one_of, times_ns, utc_times
+from tracer.analysis.tables import NO_ID, Int64s, TraceTables, integers, is_one_of, times_ns, utc_times
 from tracer.schema import STALL_KINDS
 
 THROTTLED: Final = ("writeback", "isolated", "noprogress", "congested", "other")
@@ -82,8 +82,10 @@ class _Spans:
 
     @classmethod
     def of(cls, stalls: pd.DataFrame, reclaim: pd.DataFrame) -> _Spans:
-        begins = np.concatenate([times_ns(stalls), times_ns(reclaim)])
         is_throttled = is_one_of(stalls["kind"], THROTTLED)
+        stall_begins = np.where(is_throttled, _within_attempts(stalls, reclaim), times_ns(stalls))
+        begins = np.concatenate([stall_begins, times_ns(reclaim)])
+        ends = np.concatenate([_ends_ns(stalls), _ends_ns(reclaim)])
         is_kswapd = is_one_of(reclaim["kind"], ["kswapd"])
 
         def both(stalls_column: str, reclaim_column: str) -> Int64s:
@@ -91,7 +93,7 @@ class _Spans:
 
         return cls(
             begin_ns=begins,
-            end_ns=begins + both("duration_ns", "duration_ns"),
+            end_ns=ends,
             kind=np.concatenate(
                 [
                     np.asarray(pd.Index(KINDS).get_indexer(pd.Index(stalls["kind"])), dtype=np.int64),
@@ -105,6 +107,27 @@ class _Spans:
             tgid=both("tgid", "tgid"),
             pid=both("pid", "pid"),
         )
+
+
+def _ends_ns(rows: pd.DataFrame) -> Int64s:
+    return times_ns(rows) + integers(rows["duration_ns"])
+
+
+def _within_attempts(stalls: pd.DataFrame, reclaim: pd.DataFrame) -> Int64s:
+    """The begins of `stalls`, not before the attempt in which they ended.
+
+    The kernel tells the length of a wait inside of reclaim in whole timer ticks (jiffies_to_usecs in
+    reclaim_throttle, mm/vmscan.c), so the begin that follows from it may lie too early.
+    """
+    ends = _ends_ns(stalls)
+    waited = pd.DataFrame({"time": ends, "pid": integers(stalls["pid"]), "row": np.arange(len(stalls))})
+    attempts = pd.DataFrame(
+        {"time": times_ns(reclaim), "pid": integers(reclaim["pid"]), "attempt": np.arange(len(reclaim))}
+    )
+    joined = pd.merge_asof(waited.sort_values("time"), attempts, on="time", by="pid").sort_values("row")
+    attempt = joined["attempt"].fillna(NO_ID).to_numpy(np.int64)
+    begin, end = (np.append(moments, 0)[attempt] for moments in (times_ns(reclaim), _ends_ns(reclaim)))
+    return np.where(end >= ends, np.maximum(times_ns(stalls), begin), times_ns(stalls))
 
 
 def _innermost(spans: _Spans) -> tuple[Int64s, Int64s, Int64s]:
@@ -168,7 +191,7 @@ def longest(trace: TraceTables, cgroup_ids: Int64s | None, begin_ns: int, end_ns
     if cgroup_ids is not None:
         rows = rows[np.isin(integers(rows["cgroup_id"]), cgroup_ids)]
     begins = times_ns(rows)
-    within = np.minimum(begins + integers(rows["duration_ns"]), end_ns) - np.maximum(begins, begin_ns)
+    within = np.minimum(_ends_ns(rows), end_ns) - np.maximum(begins, begin_ns)
     sums = _sums_ms(rows.assign(duration_ns=within)[within > 0], ["tgid"])
     return tuple(
         Waiter(
