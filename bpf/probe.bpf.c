@@ -131,6 +131,7 @@ static __always_inline int settle_counters(struct mem_cgroup *memcg, bool add)
 
 	if (!seen)
 		return 1;
+#pragma clang loop unroll(disable)
 	for (u32 category = 0; category < CATEGORY_COUNT; category++) {
 		u32 counter = exact_counter(category);
 		u32 index = counter < EXACT_COUNTERS ? known->counter_index[counter] : 0;
