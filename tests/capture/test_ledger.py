@@ -105,8 +105,9 @@ def skip_unless_offered(family: str) -> None:
     offer = Offer.look(Btf.load())
     for choice in choose(offer, memory_hierarchy().version, forced=family):
         if choice.signal.stream == "charge" and (choice.way is None or choice.way.family != family):
-            reasons = [offer.why_not(h) for w in choice.signal.ways if w.family == family for h in w.hooks]
-            pytest.skip(f"{choice.signal.name} by {family}: {'; '.join(filter(None, reasons))}")
+            hooks = [hook for way in choice.signal.ways if way.family == family for hook in way.hooks]
+            reasons = dict.fromkeys(filter(None, map(offer.why_not, hooks)))
+            pytest.skip(f"{choice.signal.name} by {family}: {'; '.join(reasons)}")
 
 
 @pytest.mark.parametrize(
