@@ -123,12 +123,13 @@ def three_processes(trace: Any) -> Any:
     trace.add("cgroups", cgroup_id=CHILD, path="/a/b")
     trace.add("cgroups", cgroup_id=STRANGER, path="/c")
     trace.add("tasks", tgid=41, comm="python3", first_seen=trace.ns(0))
-    trace.add("tasks", tgid=50, comm="dd", first_seen=trace.ns(0))
+    trace.add("tasks", tgid=50, comm="dd", first_seen=trace.ns(0.31))
     attempt(trace, 0.1, 13, tgid=41)
     stall(trace, 0.105, "writeback", 6, tgid=41)
     stall(trace, 0.1, "dirty", 5, pid=42, tgid=41)
     attempt(trace, 0.2, 3, tgid=41, task_cgroup_id=CHILD)
-    stall(trace, 0.3, "dirty", 40, pid=50, tgid=50, cgroup_id=CHILD)
+    stall(trace, 0.28, "dirty", 15, pid=50, tgid=50, cgroup_id=CHILD)  # before it is named
+    stall(trace, 0.315, "dirty", 25, pid=50, tgid=50, cgroup_id=CHILD)
     stall(trace, 0.3, "dirty", 100, pid=60, tgid=60, cgroup_id=STRANGER)
     return trace
 

@@ -16,7 +16,16 @@ import pandas as pd
 
 from tracer.analysis import names
 from tracer.analysis.report import Waiter
-from tracer.analysis.tables import NO_ID, Int64s, TraceTables, integers, is_one_of, times_ns, utc_times
+from tracer.analysis.tables import (
+    NO_ID,
+    Int64s,
+    TraceTables,
+    integers,
+    is_one_of,
+    optional_text,
+    times_ns,
+    utc_times,
+)
 from tracer.schema import STALL_KINDS
 
 THROTTLED: Final = ("writeback", "isolated", "noprogress", "congested", "other")
@@ -166,9 +175,9 @@ def is_known(trace: TraceTables, kind: str) -> bool:
 def by_process(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFrame:
     """How long each process waited for memory, all its threads together, the longest first.
 
-    `tgid`, `comm` (null: not known), `cgroup_id`, `cgroup`; `stalled_ms`, and of that a column for each of
-    `KINDS`, such as `dirty_ms`: NaN where the trace knows nothing of that kind. A process that waited in two
-    cgroups has two rows.
+    `tgid`, `comm` (when it last waited; null: not known), `cgroup_id`, `cgroup`; `stalled_ms`, and of that a
+    column for each of `KINDS`, such as `dirty_ms`: NaN where the trace knows nothing of that kind. A process
+    that waited in two cgroups has two rows.
 
     `cgroup` is anything that `names.resolve` takes: only who waited in it or below it counts. Raises
     TracerError for a cgroup that is not there.
@@ -177,9 +186,11 @@ def by_process(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFr
     if cgroup is not None:
         members = names.descendants(trace.cgroups, names.resolve_one(trace.cgroups, cgroup))
         rows = rows[np.isin(integers(rows["cgroup_id"]), members)]
-    rows = rows.assign(comm=names.with_names(trace, rows[["tgid"]])["comm"].array)
-    sums = _sums_ms(rows, ["tgid", "comm", "cgroup_id"])
-    sums["comm"] = sums["comm"].astype(object).where(sums["comm"].notna(), None)
+    keys = ["tgid", "cgroup_id"]
+    sums = _sums_ms(rows, keys)
+    last = rows.reset_index().groupby(keys, as_index=False)["time"].max()
+    named = names.with_names(trace, sums[keys].merge(last, on=keys).set_index("time")[["tgid"]])
+    sums.insert(1, "comm", pd.Series(map(optional_text, named["comm"]), dtype=object))
     sums.insert(3, "cgroup", names.labels_of(trace.cgroups, sums["cgroup_id"].tolist()))
     unknown = [f"{kind}_ms" for kind in KINDS if not is_known(trace, kind)]
     return sums.assign(**dict.fromkeys(unknown, np.nan))
@@ -209,6 +220,6 @@ def _sums_ms(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     kind, duration_ns = rows["kind"].cat.codes, rows["duration_ns"]
     of_kind = {f"{name}_ms": duration_ns.where(kind == code, 0) for code, name in enumerate(KINDS)}
     amounts = {"stalled_ms": duration_ns} | of_kind
-    sums = rows[keys].assign(**amounts).groupby(keys, observed=True, dropna=False, as_index=False).sum()
+    sums = rows[keys].assign(**amounts).groupby(keys, as_index=False).sum()
     sums = sums.sort_values("stalled_ms", ascending=False, kind="stable").reset_index(drop=True)
     return sums.assign(**{name: sums[name] / 1e6 for name in amounts})
