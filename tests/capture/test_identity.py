@@ -137,7 +137,7 @@ class KnownMounts:
     def own(self) -> MountTable:
         return MountTable(parse_mountinfo(HOST))
 
-    def other(self, mount_ns: int, tgids: list[int], *_: float) -> MountTable | None:
+    def other(self, mount_ns: int, tgids: tuple[int, ...], _since_ns: int) -> MountTable | None:
         return MountTable(parse_mountinfo(IN_CONTAINER)) if mount_ns == CONTAINER_NS and 7 in tgids else None
 
 

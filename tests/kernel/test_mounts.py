@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -106,10 +107,28 @@ def test_overlaid_path(path: str, expected: str | None) -> None:
 def test_this_namespace_is_no_other_and_who_is_gone_tells_nothing() -> None:
     mounts = Mounts()
     own_ns = Path("/proc/self/ns/mnt").stat().st_ino
-    assert mounts.other(own_ns, [os.getpid()]) is None
-    assert mounts.other(0, [os.getpid()]) is None
-    assert mounts.other(own_ns + 1, [os.getpid(), 2**22 + 1]) is None  # in no such namespace, and no process
+    assert mounts.other(own_ns, (os.getpid(),), 1) is None
+    assert mounts.other(0, (os.getpid(),), 1) is None
+    assert mounts.other(own_ns + 1, (os.getpid(), 2**22 + 1), 1) is None, "nobody of it"
     assert mounts.own() is mounts.own(), "read again though nothing changed"
+    mounts.close()
+
+
+def test_another_namespace_is_read_again_for_what_happened_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {7: b"21 1 254:1 / / rw - ext4 /dev/vda1 rw\n"}
+    monkeypatch.setattr(mounts_module, "_mountinfo_of", lambda _, tgid: said.get(tgid, b""))
+    mounts = Mounts()
+    before = mounts.other(23, (5, 7), time.monotonic_ns())
+    assert before is not None
+    assert before.host_path((0, 40), "/f") is None
+    assert mounts.other(23, (5, 7), time.monotonic_ns()) is before, "parsed again though nothing changed"
+    said[7] += b"22 21 0:40 / /new rw - tmpfs none rw\n"
+    assert mounts.other(23, (5, 7), 1) is before, "read again for what was earlier"
+    after = mounts.other(23, (5, 7), time.monotonic_ns())
+    assert after is not None
+    assert after.host_path((0, 40), "/f") == "/new/f"
+    del said[7]
+    assert mounts.other(23, (5, 7), time.monotonic_ns()) is after, "what was known last"
     mounts.close()
 
 

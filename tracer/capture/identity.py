@@ -21,7 +21,6 @@ from tracer.schema import CGROUP_EVENTS, TASK_EVENTS
 Row = dict[str, Any]
 
 _EXITED_KEPT = 4096  # a dying task acts within milliseconds of its exit
-_NEW_MOUNT_S = 0.05  # what is mounted nowhere known makes us look for new mounts, no more often than this
 _MINOR_BITS = 20  # include/linux/kdev_t.h, the kernel's own dev_t
 
 
@@ -214,11 +213,8 @@ class Files:
         self, record: np.void, device: tuple[int, int], path: str, host: str | None
     ) -> str | None:
         """As the acting process sees the file: by way of an overlay, where one shows it."""
-        mount_ns = int(record["mount_ns"])
-        tgids = [int(record[who]) for who in ("tgid", "ppid", "reaper_tgid")]
-        table = self._mounts.other(mount_ns, tgids)
-        if host is None and table is not None and table.host_path(device, path) is None:  # mounted since
-            table = self._mounts.other(mount_ns, tgids, _NEW_MOUNT_S)
+        tgids = (int(record["tgid"]), int(record["ppid"]), int(record["reaper_tgid"]))
+        table = self._mounts.other(int(record["mount_ns"]), tgids, int(record["time_ns"]))
         if table is None:
             return None
         shown = table.host_path(device, path)

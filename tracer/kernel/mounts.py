@@ -21,7 +21,6 @@ MOUNTINFO = Path("/proc/self/mountinfo")
 _LAYER_OPTIONS = ("upperdir", "lowerdir", "lowerdir+", "datadir+")
 _LAYER_END = re.compile(r"(?<!\\):+")
 _NAMESPACES_KEPT = 128
-_MAX_AGE_S = 1.0
 
 _IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"})
 _OCTAL_ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
@@ -65,11 +64,9 @@ def parse_mountinfo(text: bytes) -> list[Mount]:
     return [mount for line in text.split(b"\n") if (mount := _parse_line(line)) is not None]
 
 
-def read_mounts(mountinfo: Path = MOUNTINFO) -> list[Mount]:
-    """The mounts of a process's namespace, this one's by default, in the kernel's order: what was mounted
-    later comes later.
-    """
-    return parse_mountinfo(mountinfo.read_bytes())
+def read_mounts() -> list[Mount]:
+    """The mounts of this process's namespace, in the kernel's order: what was mounted later comes later."""
+    return parse_mountinfo(MOUNTINFO.read_bytes())
 
 
 class MountTable:
@@ -149,7 +146,7 @@ class Mounts:
         self._changed = select.poll()
         self._changed.register(self._mountinfo, select.POLLPRI)
         self._own: MountTable | None = None
-        self._others: OrderedDict[int, tuple[float, MountTable]] = OrderedDict()
+        self._others: OrderedDict[int, _Namespace] = OrderedDict()
 
     def close(self) -> None:
         """No longer watch for changes."""
@@ -161,24 +158,40 @@ class Mounts:
             self._own = MountTable(read_mounts())
         return self._own
 
-    def other(self, mount_ns: int, tgids: Iterable[int], max_age_s: float = _MAX_AGE_S) -> MountTable | None:
-        """The mounts of another namespace, at most so old if one of these processes is in it still. None: it
-        is this process's own namespace, or nobody was there long enough to tell.
+    def other(self, mount_ns: int, tgids: tuple[int, ...], since_ns: int) -> MountTable | None:
+        """The mounts of another namespace, not older than `since_ns` (CLOCK_MONOTONIC) if one of these
+        processes is in it still. None: it is this process's own namespace, or nobody was there long enough
+        to tell.
         """
         if mount_ns in (0, self._own_ns):
             return None
-        read_s, table = self._others.get(mount_ns, (0.0, None))
-        now_s = time.monotonic()
-        if table is None or now_s - read_s > max_age_s:
-            table = next((new for tgid in tgids if (new := _table_of(mount_ns, tgid))), table)
-        else:
-            now_s = read_s
-        if table is not None:
-            self._others[mount_ns] = now_s, table
-            self._others.move_to_end(mount_ns)
-            if len(self._others) > _NAMESPACES_KEPT:
-                self._others.popitem(last=False)
-        return table
+        known = self._others.setdefault(mount_ns, _Namespace())
+        self._others.move_to_end(mount_ns)
+        if len(self._others) > _NAMESPACES_KEPT:
+            self._others.popitem(last=False)
+        if known.read_ns < since_ns and known.gone != tgids:
+            known.read(mount_ns, tgids)
+        return known.table
+
+
+@dataclass
+class _Namespace:
+    """A namespace as it was when last read; `gone` are processes that could not tell of it."""
+
+    table: MountTable | None = None
+    read_ns: int = 0
+    gone: tuple[int, ...] = ()
+    _mountinfo: bytes = b""
+
+    def read(self, mount_ns: int, tgids: tuple[int, ...]) -> None:
+        read_ns = time.monotonic_ns()
+        mountinfo = next((text for tgid in tgids if (text := _mountinfo_of(mount_ns, tgid))), b"")
+        if not mountinfo:
+            self.gone = tgids
+            return
+        if mountinfo != self._mountinfo:
+            self.table = MountTable(parse_mountinfo(mountinfo))
+        self.read_ns, self.gone, self._mountinfo = read_ns, (), mountinfo
 
 
 def _namespace(process: str) -> int:
@@ -186,13 +199,14 @@ def _namespace(process: str) -> int:
     return Path(f"/proc/{process}/ns/mnt").stat().st_ino
 
 
-def _table_of(mount_ns: int, tgid: int) -> MountTable | None:
+def _mountinfo_of(mount_ns: int, tgid: int) -> bytes:
+    """A process's mountinfo; empty where it is not in that namespace any more."""
     try:
-        mounts = read_mounts(Path(f"/proc/{tgid}/mountinfo"))
+        mountinfo = Path(f"/proc/{tgid}/mountinfo").read_bytes()
         is_there = _namespace(str(tgid)) == mount_ns  # after reading: it may have gone elsewhere meanwhile
     except OSError:
-        return None
-    return MountTable(mounts) if is_there and mounts else None
+        return b""
+    return mountinfo if is_there else b""
 
 
 def first_on_a_disk(directories: Iterable[Path]) -> Path | None:

@@ -17,10 +17,13 @@ import tracer
 from tracer.analysis.report import OomReport
 from tracer.analysis.trace import AnalysedTrace
 from tracer.lab import checks
+from tracer.lab.scratch import write_uncached
 
 pytestmark = pytest.mark.kernel
 
 LIMIT_BYTES = 100 << 20
+PAGE = os.sysconf("SC_PAGE_SIZE")
+IMAGE = "memcg-tracer-test"
 EXPERIMENT = """
 ulimit -v 409600  # should the container's limit not hold, this one protects the machine
 dd if=/data/big of=/dev/null bs=64k 2>/dev/null
@@ -145,3 +148,39 @@ def test_a_container_that_does_not_run_yet(engine: Any, tmp_path: Path) -> None:
     assert "-c /docker" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "trace").exists()
+
+
+def test_files_of_a_container_as_the_host_and_as_the_container_sees_them(
+    engine: Any, start_recorder: Callable[..., Any]
+) -> None:
+    os.mkfifo(engine.files / "end")
+    write_uncached(engine.files / "read-in", 53 * PAGE)
+    recorder = start_recorder("-c", "/docker", env=engine.env)
+    script = (
+        f"dd if=/data/read-in of=/made bs={PAGE} 2>/dev/null; echo done >/data/done; read -r _ </data/end"
+    )
+    engine.docker(
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "-v",
+        f"{engine.files}:/data",
+        "--name",
+        "files",
+        IMAGE,
+        "/bin/sh",
+        "-c",
+        script,
+    )
+    recorder.wait_for((engine.files / "done").exists)
+    path = recorder.stop()
+    (engine.files / "end").write_text("\n", encoding="ascii")
+    trace = tracer.open(path)
+    inodes = trace.inodes.set_index("container_path")
+    read, made = inodes.loc["/data/read-in"], inodes.loc["/made"]
+    assert (read["path"], read["path_kind"]) == (str(engine.files / "read-in"), "host")
+    assert str(made["path"]).endswith("/made")
+    assert Path(made["path"]).stat().st_ino == made["ino"]
+    added = trace.pagecache[trace.pagecache["op"] == "add"].groupby("inode_id")["nr_pages"].sum()
+    assert (added[read["inode_id"]], added[made["inode_id"]]) == (53, 53)
