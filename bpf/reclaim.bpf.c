@@ -456,22 +456,13 @@ static __always_inline int leave_swap_in(struct call *call)
 	return leave_wait(STALL_SWAP_IN);
 }
 
-/* It is called at every way back to user space that has something to do; mostly not this. */
-#define LEAST_WAIT_NS 10000
-
+/* It is called at many a way back to user space; mostly nothing is over. */
 static __always_inline int enter_over_high(struct call *call)
 {
-	return enter_wait(STALL_HIGH);
+	return READ(current_task(), memcg_nr_pages_over_high) ? enter_wait(STALL_HIGH) : 0;
 }
 
 static __always_inline int leave_over_high(struct call *call)
 {
-	u64 key = wait_key(STALL_HIGH);
-	u64 *begin = waits.lookup(&key);
-
-	if (begin && bpf_ktime_get_ns() - *begin < LEAST_WAIT_NS) {
-		waits.delete(&key);
-		return 0;
-	}
 	return leave_wait(STALL_HIGH);
 }

@@ -73,6 +73,7 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
         "files",
         "nsproxy",
         "active_memcg",
+        "memcg_nr_pages_over_high",
     ),
     "reclaim_stat": (
         "nr_dirty",
