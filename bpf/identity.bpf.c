@@ -26,6 +26,16 @@ struct seen_inode {
 
 BPF_TABLE("lru_hash", u64, struct seen_inode, seen_inodes, 65536);
 
+/* The sight that was last found to be no news on this CPU: most events are of the same file and task as the one before. */
+struct sight {
+	u64 inode_id;
+	struct nsproxy *namespaces;
+	u32 tgid;
+	u32 is_deleted;
+};
+
+BPF_PERCPU_ARRAY(last_sight, struct sight, 1);
+
 static __always_inline void emit_task(struct task_struct *task, u64 cgroup_id, u32 event)
 {
 	struct task_struct *leader = READ(task, group_leader);
@@ -177,10 +187,23 @@ static __always_inline int emit_inode(struct inode *inode, u64 inode_id, struct 
 	return 0;
 }
 
-static __always_inline int see_inode(struct inode *inode, u64 inode_id)
+static __always_inline int see_inode(struct inode *inode, u64 inode_id, u32 tgid)
 {
+	u32 zero = 0;
+	struct sight *last = last_sight.lookup(&zero);
+	struct sight sight = {
+		.inode_id = inode_id,
+		.namespaces = READ(current_task(), nsproxy),
+		.tgid = tgid,
+		.is_deleted = READ(inode, i_nlink) == 0,
+	};
+
+	if (!last || (last->inode_id == sight.inode_id && last->namespaces == sight.namespaces &&
+		      last->tgid == sight.tgid && last->is_deleted == sight.is_deleted))
+		return 0;
+
 	struct seen_inode *seen = seen_inodes.lookup(&inode_id);
-	struct seen_inode now = {.is_deleted = READ(inode, i_nlink) == 0};
+	struct seen_inode now = {.is_deleted = sight.is_deleted};
 
 	if (seen && seen->is_shared) {
 		now.mount_ns = seen->mount_ns;
@@ -189,8 +212,10 @@ static __always_inline int see_inode(struct inode *inode, u64 inode_id)
 		now.mount_ns = current_mount_ns();
 		now.is_shared = seen && now.mount_ns && seen->mount_ns != now.mount_ns;
 	}
-	if (seen && seen->is_deleted == now.is_deleted && seen->is_shared == now.is_shared)
+	if (seen && seen->is_deleted == now.is_deleted && seen->is_shared == now.is_shared) {
+		*last = sight;
 		return 0;
+	}
 	return emit_inode(inode, inode_id, &now);
 }
 

@@ -100,7 +100,8 @@ static __always_inline u64 result_of(struct pt_regs *regs)
 #define MEMCG_DATA_KMEM 2
 #define MEMCG_DATA_FLAGS_MASK 7
 
-/* include/linux/sched.h; neither has moved since it was introduced. */
+/* include/linux/sched.h; none of them has moved since it was introduced. */
+#define PF_MEMALLOC 0x00000800
 #define PF_KSWAPD 0x00020000
 #define PF_KTHREAD 0x00200000
 
@@ -183,10 +184,9 @@ static __always_inline struct mem_cgroup *charged_memcg(struct task_struct *task
 #define MEMCG_DATA_IS_OBJCG false
 #endif
 
-/* The owner of a page-cache folio; NULL where it is charged to nobody. */
-static __always_inline struct mem_cgroup *folio_memcg(struct folio *folio)
+/* The owner of a page-cache folio, by its memcg_data; NULL where it is charged to nobody. */
+static __always_inline struct mem_cgroup *folio_memcg(u64 data)
 {
-	u64 data = READ(folio, memcg_data);
 	u64 pointer = data & ~(u64)MEMCG_DATA_FLAGS_MASK;
 
 	if (!pointer || data & MEMCG_DATA_OBJEXTS)

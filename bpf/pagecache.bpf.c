@@ -5,8 +5,10 @@
  */
 
 #define PAGECACHE_WAKE_BYTES (PAGECACHE_RING_PAGES * PAGE_SIZE / 2)
+#define PAGECACHE_WAKE_EVERY 16 /* records of a CPU: how full the ring is takes long to ask */
 
 BPF_RINGBUF_OUTPUT(pagecache_ring, PAGECACHE_RING_PAGES);
+BPF_PERCPU_ARRAY(pagecache_sent, u32, 1);
 
 /*
  * The last fault on a file that a thread took. It has no end event; but registers saved at entry to the kernel differ
@@ -68,8 +70,9 @@ static __always_inline bool is_asked_for(struct cached *cached, struct pt_regs *
 	       begin + count > cached->index * PAGE_SIZE;
 }
 
-static __always_inline u8 add_cause(struct cached *cached, struct pt_regs *regs, u32 pid)
+static __always_inline u8 add_cause(struct cached *cached, struct calibration *known, u32 pid)
 {
+	struct pt_regs *regs = entry_registers(known);
 	s64 call = syscall_number(regs);
 	struct fault *fault = faults.lookup(&pid);
 
@@ -91,12 +94,18 @@ static __always_inline u8 add_cause(struct cached *cached, struct pt_regs *regs,
 	return CAUSE_OTHER;
 }
 
+/* Whoever reclaims has PF_MEMALLOC, so as not to reclaim for the sake of reclaim: nobody else has an attempt. */
 static __always_inline u8 reclaim_cause(u32 pid)
 {
+	u32 flags = READ(current_task(), flags);
+
+	if (flags & PF_KSWAPD)
+		return CAUSE_RECLAIM_KSWAPD;
+	if (!(flags & PF_MEMALLOC))
+		return CAUSE_OTHER;
+
 	struct attempt *attempt = attempts.lookup(&pid);
 
-	if (READ(current_task(), flags) & PF_KSWAPD)
-		return CAUSE_RECLAIM_KSWAPD;
 	if (!attempt)
 		return CAUSE_OTHER;
 	return attempt->record.kind == RECLAIM_DIRECT ? CAUSE_RECLAIM_DIRECT : CAUSE_RECLAIM_MEMCG;
@@ -156,12 +165,12 @@ static __always_inline u8 call_cause(struct cached *cached, struct pt_regs *regs
 	return CAUSE_OTHER;
 }
 
-static __always_inline u8 delete_cause(struct cached *cached, struct pt_regs *regs, u32 pid)
+static __always_inline u8 delete_cause(struct cached *cached, struct calibration *known, u32 pid)
 {
 	u8 cause = reclaim_cause(pid);
 
 	if (cause == CAUSE_OTHER)
-		cause = call_cause(cached, regs);
+		cause = call_cause(cached, entry_registers(known));
 	/* truncate_inode_pages_final(): the inode is on its way out */
 	if (cause == CAUSE_OTHER && READ(cached->mapping, flags) & (1UL << KERNEL_ENUM_AS_EXITING))
 		return CAUSE_TRUNCATE;
@@ -193,10 +202,32 @@ static __always_inline bool is_wanted_owner(struct memcg_info *info)
 #endif
 }
 
+/* Now and then, whether the recorder is to be woken. */
+static __always_inline u64 wake_flags(void)
+{
+	u32 zero = 0;
+	u32 *sent = pagecache_sent.lookup(&zero);
+
+	if (!sent || ++*sent % PAGECACHE_WAKE_EVERY ||
+	    pagecache_ring.ringbuf_query(BPF_RB_AVAIL_DATA) <= PAGECACHE_WAKE_BYTES)
+		return BPF_RB_NO_WAKEUP;
+	return BPF_RB_FORCE_WAKEUP;
+}
+
+/* A folio as far as its owner: read at once, since to call the helper takes longer than to copy this. */
+struct folio_head {
+	char bytes[offsetof(struct folio, memcg_data) + sizeof(u64)];
+} __attribute__((aligned(8)));
+
 static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 {
+	struct folio_head head;
+	struct folio *copy = (struct folio *)&head;
+
+	bpf_probe_read_kernel(&head, sizeof(head), folio);
+
 	u32 pid = bpf_get_current_pid_tgid();
-	struct mem_cgroup *owner = folio_memcg(folio);
+	struct mem_cgroup *owner = folio_memcg(copy->memcg_data);
 	struct memcg_info *info = memcg_info(owner);
 	struct calibration *known = calibrated();
 
@@ -210,11 +241,10 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 		return 0;
 	}
 
-	struct pt_regs *regs = entry_registers(known);
 	struct cached cached = {
-		.mapping = READ(folio, mapping),
-		.index = READ(folio, index),
-		.nr_pages = folio_nr_pages(folio),
+		.mapping = copy->mapping,
+		.index = copy->index,
+		.nr_pages = copy->flags & (1UL << KERNEL_ENUM_PG_head) ? folio_nr_pages(folio) : 1,
 	};
 
 	cached.inode = READ(cached.mapping, host);
@@ -222,17 +252,15 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 	describe(record, &cached, owner, info ? info->cgroup_id : 0);
 	record->tgid = current_tgid();
 	record->op = op;
-	record->cause = op == OP_ADD ? add_cause(&cached, regs, pid) : delete_cause(&cached, regs, pid);
+	record->cause = op == OP_ADD ? add_cause(&cached, known, pid) : delete_cause(&cached, known, pid);
 	record->pad[0] = record->pad[1] = 0;
 
 	u64 inode_id = record->inode_id;
 	u32 tgid = record->tgid;
-	u64 waiting = pagecache_ring.ringbuf_query(BPF_RB_AVAIL_DATA);
 
-	pagecache_ring.ringbuf_submit(record, waiting > PAGECACHE_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP
-									     : BPF_RB_NO_WAKEUP);
+	pagecache_ring.ringbuf_submit(record, wake_flags());
 	see_current(tgid);
-	see_inode(cached.inode, inode_id);
+	see_inode(cached.inode, inode_id, tgid);
 	return 0;
 }
 
