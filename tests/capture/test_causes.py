@@ -94,20 +94,22 @@ def test_each_cause_with_its_own_number_of_pages(
 
 PRESSED_PAGES = (32 << 20) // PAGE + 5
 HOG = """
-import mmap, os, sys
-path, pages = sys.argv[1], int(sys.argv[2])
-file = os.open(path, os.O_RDONLY)
+import ctypes, mmap, sys
+mincore = ctypes.CDLL(None, use_errno=True).mincore
+with open(sys.argv[1], "r+b") as file:
+    area = mmap.mmap(file.fileno(), 0)
+begin = ctypes.addressof(ctypes.c_char.from_buffer(area))
+pages = (ctypes.c_ubyte * -(-len(area) // mmap.PAGESIZE))()
+
+def is_cached():  # without a touch, which would keep it
+    assert mincore(ctypes.c_void_p(begin), ctypes.c_size_t(len(area)), pages) == 0
+    return any(page & 1 for page in pages)
+
 held = []
-def is_cached(page):
-    try:
-        return bool(os.preadv(file, [bytearray(1)], page * mmap.PAGESIZE, os.RWF_NOWAIT))
-    except BlockingIOError:
-        return False
-while any(is_cached(page) for page in range(0, pages, 97)):
-    area = mmap.mmap(-1, 8 << 20)
-    for page in range(0, len(area), mmap.PAGESIZE):
-        area[page] = 1
-    held.append(area)
+while is_cached():
+    held.append(mmap.mmap(-1, 8 << 20))
+    for page in range(0, len(held[-1]), mmap.PAGESIZE):
+        held[-1][page] = 1
 """
 
 
@@ -127,7 +129,7 @@ def test_a_machine_that_is_short_takes_the_cache_of_others(
     recorder = start_recorder("-c", str(memcg))
     enter = f'echo 0 > "{memcg}/cgroup.procs" && exec cat "{path}"'
     subprocess.run(["sh", "-c", enter], stdout=subprocess.DEVNULL, check=True)
-    subprocess.run([sys.executable, "-c", HOG, str(path), str(PRESSED_PAGES)], check=True)
+    subprocess.run([sys.executable, "-c", HOG, str(path)], check=True)
     trace = tracer.open(recorder.stop())
     rows = trace.pagecache[trace.pagecache["ino"] == path.stat().st_ino]
     left = rows[rows["op"] == "delete"]

@@ -52,15 +52,22 @@ def test_what_left_and_came_back(limited: Path, disk_dir: Path, start_recorder: 
     trace = tracer.open(recorder.stop())
     assert trace.loss.empty
 
-    rows = trace.pagecache
-    rows = rows[(rows["ino"] == path.stat().st_ino) & (rows["cgroup_id"] == cgroup_id(limited))]
-    pages = rows.groupby(["op", "cause"], observed=True)["nr_pages"].sum()
-    added, evicted = int(pages["add"].sum()), int(pages["delete"].get("reclaim_memcg", 0))
-    back = refaults(trace)
-    back_pages = int(back[back["inode_id"] == rows["inode_id"].iloc[0]]["bytes"].sum()) // PAGE
+    rows, back = trace.pagecache, refaults(trace)
+    of_file = rows[rows["ino"] == path.stat().st_ino]
+    added = int(of_file[of_file["op"] == "add"]["nr_pages"].sum())
+    back_pages = int(back[back["inode_id"] == of_file["inode_id"].iloc[0]]["bytes"].sum()) // PAGE
     samples = trace.samples[trace.samples["cgroup_id"] == cgroup_id(limited)]
     first, last = samples[samples["source"] == "start"].iloc[0], samples[samples["source"] == "end"].iloc[-1]
     assert 0.99 * TIMES * FILE_PAGES <= added <= TIMES * FILE_PAGES, "hardly any was there when read again"
     assert added == FILE_PAGES + back_pages
-    assert back_pages == last["workingset_refault_file"] - first["workingset_refault_file"]
-    assert evicted == last["pgsteal"] - (0 if memory_hierarchy().version == 1 else first["pgsteal"])
+
+    # The kernel counts by cgroup: what the reader itself is made of may have left and come back, too.
+    evicted = rows[(rows["op"] == "delete") & rows["cause"].isin(["reclaim_memcg", "reclaim_direct"])]
+    evicted = evicted[evicted["cgroup_id"] == cgroup_id(limited)]
+    before = 0 if memory_hierarchy().version == 1 else first["pgsteal"]
+    assert evicted["nr_pages"].sum() == last["pgsteal"] - before
+    # It may also remember an eviction of another file from before the trace, of which there are few.
+    came_back = int(back[back["cgroup_id"] == cgroup_id(limited)]["bytes"].sum()) // PAGE
+    others = rows[(rows["op"] == "add") & (rows["ino"] != path.stat().st_ino)]["nr_pages"].sum()
+    counted = last["workingset_refault_file"] - first["workingset_refault_file"]
+    assert came_back <= counted <= came_back + others
