@@ -101,9 +101,9 @@ with open(sys.argv[1], "r+b") as file:
 begin = ctypes.addressof(ctypes.c_char.from_buffer(area))
 pages = (ctypes.c_ubyte * -(-len(area) // mmap.PAGESIZE))()
 
-def is_cached():  # without a touch, which would keep it
+def is_cached():  # most of it; without a touch, which would keep it
     assert mincore(ctypes.c_void_p(begin), ctypes.c_size_t(len(area)), pages) == 0
-    return any(page & 1 for page in pages)
+    return sum(page & 1 for page in pages) > len(pages) // 10
 
 held = []
 while is_cached():
@@ -132,8 +132,10 @@ def test_a_machine_that_is_short_takes_the_cache_of_others(
     subprocess.run([sys.executable, "-c", HOG, str(path)], check=True)
     trace = tracer.open(recorder.stop())
     rows = trace.pagecache[trace.pagecache["ino"] == path.stat().st_ino]
+    added = rows[rows["op"] == "add"]["nr_pages"].sum()
+    assert 0.8 * PRESSED_PAGES <= added <= PRESSED_PAGES, "some may have been there from when it was written"
     left = rows[rows["op"] == "delete"]
     assert set(left["cause"]) <= {"reclaim_kswapd", "reclaim_direct"}
     assert set(left["cgroup_id"]) == {cgroup_id(memcg)}
     assert cgroup_id(memcg) not in set(left["task_cgroup_id"])
-    assert 0.9 * PRESSED_PAGES <= left["nr_pages"].sum() <= PRESSED_PAGES
+    assert 0.8 * added <= left["nr_pages"].sum() <= added

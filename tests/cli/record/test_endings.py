@@ -102,7 +102,7 @@ def test_the_command_starts_when_all_is_attached_and_said(start_recording: Start
     """It finds the ready file and the probes in meta.json, and its first page is in the trace."""
     script = (
         "test -e ready || exit 10\n"
-        """grep -q '"mark_victim": "raw_tracepoint"' trace/meta.json || exit 11\n"""
+        """grep -q '"hook": "raw_tracepoint mark_victim"' trace/meta.json || exit 11\n"""
         f"head -c {PAGES * 4096} /dev/zero > written"
     )
     recording = start_recording("--ready-file", "ready", "--", "sh", "-c", script)
@@ -115,7 +115,7 @@ def test_the_ready_file_is_not_there_before(start_recording: StartRecording) -> 
     recording.wait_for(lambda: recording.cgroups() or recording.ready_file.exists())
     assert not recording.ready_file.exists()
     recording.wait_until_ready()
-    assert recording.meta["probes"]["mark_victim"] == "raw_tracepoint"
+    assert recording.meta["probes"]["OOM kill"]["hook"] == "raw_tracepoint mark_victim"
     recording.assert_ended(0, "command_ended")
 
 
