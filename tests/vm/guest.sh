@@ -32,7 +32,7 @@ mkdir /run/disk/home
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/run/disk/home TERM=dumb LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
 export MEMCG_TRACER_KERNEL_TESTS=1
-export MEMCG_TRACER_WHOLE_MACHINE=1 # it is ours: tests may use its memory up, and drop its caches
+export MEMCG_TRACER_WHOLE_MACHINE=1 # it is ours: tests may drop its caches
 
 cd "$VM_CHECKOUT"
 python=$VM_CHECKOUT/.venv/bin/python
