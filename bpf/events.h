@@ -2,7 +2,7 @@
 /*
  * The wire records: what each BPF program puts in its ring, read by user space as an array.
  *
- * tracer/schema.py says the same for NumPy; tests/test_schema.py compiles this file and compares every size,
+ * tracer/wire.py says the same for NumPy; tests/test_schema.py compiles this file and compares every size,
  * offset and number. Plain integers only, every field naturally aligned, so no compiler adds padding that is
  * not written down. The includer defines u8 to u64 and s8 to s64.
  */

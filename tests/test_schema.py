@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tracer import schema
+from tracer import schema, wire
 
 BPF = Path(__file__).parents[1] / "bpf"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "trace-format.md"
@@ -31,9 +31,9 @@ ENUMS = {
 """C enum -> the prefix of its enumerators and the names that they stand for, in order from 0."""
 
 DEFINES = {
-    "TRACER_COMM_LEN": schema.COMM_LEN,
-    "TRACER_PATH_LEN": schema.PATH_LEN,
-    "TRACER_STATE_ITEMS": schema.STATE_ITEMS,
+    "TRACER_COMM_LEN": wire.COMM_LEN,
+    "TRACER_PATH_LEN": wire.PATH_LEN,
+    "TRACER_STATE_ITEMS": wire.STATE_ITEMS,
     "CATEGORY_COUNT": len(schema.CATEGORIES),
 }
 
@@ -51,9 +51,9 @@ typedef signed char s8; typedef short s16; typedef int s32; typedef long long s6
 
 
 def expected_of_records() -> dict[str, tuple[int, ...]]:
-    """`record` -> (size,) and `record.field` -> (offset, size, ord of the kind), as schema.WIRE has them."""
+    """`record` -> (size,) and `record.field` -> (offset, size, ord of the kind), as wire.WIRE has them."""
     expected: dict[str, tuple[int, ...]] = {}
-    for record, dtype in schema.WIRE.items():
+    for record, dtype in wire.WIRE.items():
         expected[record] = (dtype.itemsize,)
         assert dtype.fields is not None
         for field, (kind, offset, *_) in dtype.fields.items():
@@ -132,7 +132,7 @@ def test_header_has_no_record_field_or_enumerator_that_the_schema_lacks() -> Non
         name.removesuffix("_event"): re.findall(r"\b(\w+)(?:\[\w+\])?;", body)
         for name, body in re.findall(r"struct (\w+) \{(.*?)\};", header, flags=re.DOTALL)
     }
-    assert structs == {record: list(dtype.names or ()) for record, dtype in schema.WIRE.items()}
+    assert structs == {record: list(dtype.names or ()) for record, dtype in wire.WIRE.items()}
     enums = {
         name: re.findall(r"\w+", body)
         for name, body in re.findall(r"enum (\w+) \{(.*?)\};", header, flags=re.DOTALL)
@@ -143,9 +143,9 @@ def test_header_has_no_record_field_or_enumerator_that_the_schema_lacks() -> Non
     }
 
 
-@pytest.mark.parametrize("record", schema.WIRE)
+@pytest.mark.parametrize("record", wire.WIRE)
 def test_fields_are_naturally_aligned_and_records_fill_a_ring_without_padding(record: str) -> None:
-    dtype = schema.WIRE[record]
+    dtype = wire.WIRE[record]
     assert dtype.fields is not None
     for field, (kind, offset, *_) in dtype.fields.items():
         assert offset % kind.base.alignment == 0, field

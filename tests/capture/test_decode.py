@@ -22,8 +22,8 @@ from tracer.schema import (
     RECLAIM_KINDS,
     TABLES,
     UNLIMITED_BYTES,
-    WIRE,
 )
+from tracer.wire import WIRE
 
 OFFSET_NS = 1_700_000_000_000_000_000
 BY_THE_BYTE = ("slab_reclaimable", "slab_unreclaimable", "percpu")

@@ -12,7 +12,8 @@ from tracer.capture.decode import Records
 from tracer.capture.identity import Cgroups, Files, Row, Tasks, list_traced
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.mounts import MountTable, parse_mountinfo
-from tracer.schema import CGROUP_EVENTS, TASK_EVENTS, WIRE
+from tracer.schema import CGROUP_EVENTS, TASK_EVENTS
+from tracer.wire import WIRE
 
 CLOCK_OFFSET_NS = 1_000_000
 

@@ -17,9 +17,9 @@ from tracer.capture.pipeline import Pipeline
 from tracer.capture.session import Observer, Options
 from tracer.errors import TraceError, TracerError
 from tracer.kernel.cgroupfs import Hierarchy
-from tracer.schema import WIRE
 from tracer.trace import meta
 from tracer.trace.writer import TraceWriter
+from tracer.wire import WIRE
 
 RING_BYTES = mmap.PAGESIZE
 MEMFD = "rings-of-a-test"

@@ -23,7 +23,7 @@ from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.ephemeral import ephemeral_cgroup
 from tracer.kernel.probes import Kind
-from tracer.schema import STATE_ITEMS
+from tracer.wire import STATE_ITEMS
 
 WATCHED: Final = np.dtype([("memcg", "<u8"), ("cpu", "<u4"), ("item", "<u4"), ("state", "<i8", STATE_ITEMS)])
 """struct watched in bpf/probe.bpf.c."""

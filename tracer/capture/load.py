@@ -315,7 +315,7 @@ class Programs:
 
     def lost(self) -> dict[str, int]:
         """Each of `LOSSES` -> records that found their ring full, since the begin."""
-        from tracer.schema import LOSSES  # noqa: PLC0415  it brings NumPy and Arrow: not before clang is at work
+        from tracer.wire import LOSSES  # noqa: PLC0415  it brings NumPy: not before clang is at work
 
         counts = self.map("lost")
         return {name: sum(counts[counts.Key(number)]) for number, name in enumerate(LOSSES)}

@@ -23,9 +23,9 @@ from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.mounts import Mounts
 from tracer.kernel.spawn import CommandError
-from tracer.schema import LOSSES, WIRE
 from tracer.trace import meta
 from tracer.trace.writer import TraceWriter
+from tracer.wire import LOSSES, WIRE
 
 if TYPE_CHECKING:
     from tracer.capture.session import Observer, Options

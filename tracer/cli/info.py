@@ -14,7 +14,8 @@ from tracer.analysis import focus, names
 from tracer.analysis.tables import end_ns, optional, start_ns
 from tracer.analysis.trace import AnalysedTrace
 from tracer.render import info_text, text
-from tracer.schema import LOSSES, TABLES
+from tracer.schema import TABLES
+from tracer.wire import LOSSES
 
 
 @click.command(

@@ -62,7 +62,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Signal:
-    """One thing that the tracer is told of. `stream`: the ring that it feeds (a key of schema.WIRE)."""
+    """One thing that the tracer is told of. `stream`: the ring that it feeds (a key of wire.WIRE)."""
 
     name: str
     stream: str
