@@ -202,7 +202,6 @@ def test_files_that_are_removed_keep_their_names(
 
 
 @kernel
-@pytest.mark.vm_once
 def test_overlays_and_volumes_as_the_host_and_as_the_container_sees_them(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
