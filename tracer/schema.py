@@ -258,6 +258,14 @@ TABLES: Final[dict[str, pa.Schema]] = {
         swap_bytes=_MAYBE_INT,
         chosen=pa.bool_(),
     ),
+    "kernel_log": _table(
+        time=TIME,
+        ktime_ns=pa.int64(),  # printk's clock, which is not CLOCK_MONOTONIC
+        sequence=pa.int64(),
+        level=pa.int64(),  # 0 KERN_EMERG to 7 KERN_DEBUG
+        caller=_nullable(pa.string()),  # T<thread> or C<CPU>; null: CONFIG_PRINTK_CALLER is off
+        text=pa.string(),
+    ),
     "samples": _table(
         time=TIME,
         cgroup_id=_ID,

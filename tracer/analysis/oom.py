@@ -343,7 +343,7 @@ def _sample_at(samples: pd.DataFrame, kill_id: int, owner_id: int) -> pd.Series 
 
 
 def lost_records(trace: TraceTables, begin_ns: int, end_ns: int) -> int:
-    """Records lost in intervals that touch this one."""
-    loss = trace.loss
+    """Records lost in intervals that touch this one, other than the kernel's own (`kernel_log`)."""
+    loss = trace.loss[~is_one_of(trace.loss["stream"], ["kernel_log"])]
     touches = (times_ns(loss) >= begin_ns) & (column_times_ns(loss["begin"]) <= end_ns)
     return int(integers(loss["lost"])[touches].sum())

@@ -15,6 +15,7 @@ import numpy as np
 
 from tracer.capture import calibrate, identity
 from tracer.capture.decode import Decoder, Records, rows_of
+from tracer.capture.kernel_log import READ, open_kernel_log
 from tracer.capture.load import Programs
 from tracer.capture.ring import Ring
 from tracer.capture.sampler import Sampler
@@ -68,7 +69,7 @@ class Pipeline:
         self._hierarchy = hierarchy
         self._observer = observer
         self._roots = roots
-        self.lost: dict[str, int] = dict.fromkeys(LOSSES, 0)
+        self.lost: dict[str, int] = dict.fromkeys((*LOSSES, "kernel_log"), 0)
         self.kills = 0
         self.startup_s = 0.0
         programs.wait(observer.warn)
@@ -84,6 +85,8 @@ class Pipeline:
             mounts = Mounts()
             owned.callback(mounts.close)
             self._files = identity.Files(mounts)
+            self._kernel_log = open_kernel_log()
+            owned.callback(self._kernel_log.close)
             self._writer = _create_trace(options, hierarchy, roots)
             self._owned = owned.pop_all()
         clock = self._writer.meta["clock"]
@@ -95,6 +98,7 @@ class Pipeline:
         self._loss_seen_ns = time.monotonic_ns()
         self._stacks: set[int] = set()
         self._candidates: dict[Any, list[Records]] = {}
+        self._marked_ns: dict[int, int] = {}
         self._finished = False
 
     def __enter__(self) -> Pipeline:
@@ -115,15 +119,18 @@ class Pipeline:
         """Rows written so far, by table."""
         return self._writer.rows
 
-    def ring_fds(self) -> list[int]:
-        """What to poll: readable when a decision waits, or when a ring is half full."""
-        return [self._programs.ring_fd(name) for name in WIRE]
+    def fds(self) -> list[int]:
+        """What to poll: readable when a decision waits, when a ring is half full, when the kernel logs."""
+        return [*(self._programs.ring_fd(name) for name in WIRE), *self._kernel_log.fds()]
 
     def start(self) -> None:
         """Take up the cgroups that are there, and attach: from here on the ledger counts."""
         self._take_up_cgroups()
+        if self._kernel_log.state != READ:
+            self._observer.warn(f"the kernel log cannot be read ({self._kernel_log.state})")
         self._programs.attach(self._observer.warn)
         self._take_up_cgroups()  # those that were made in between, without an event
+        self._writer.meta["kernel_log"] = self._kernel_log.state
         self._writer.meta["probes"] = {c.signal.name: c.document() for c in self._programs.choices}
         meta.write_meta(self._writer.path, self._writer.meta)
         self._write_samples(self._sampler.sample("start", self._clock_offset_ns))
@@ -157,7 +164,9 @@ class Pipeline:
         self._programs.drain()
 
     def read_rings(self) -> None:
-        """Everything that waits in the rings; names first, so that who acts is known before what they did."""
+        """Everything that waits in the rings, and in the kernel log; names first, so that who acts is known
+        before what they did."""
+        self._write_log(self._kernel_log.read())  # first: that it is read late tells how its clock goes
         waiting = {name: ring.read() for name, ring in self._rings.items()}
         self._take_names(waiting)
         for name, table in _TABLES_OF_ROWS.items():
@@ -195,6 +204,7 @@ class Pipeline:
             if drained:
                 break
         self._write_samples(self._sampler.sample("end", self._clock_offset_ns))
+        self._write_log(self._kernel_log.read_until_killed(self._marked_ns))
         self._programs.detach_all()
         calibrate.settle(self._programs)
         self._programs.drain()
@@ -265,6 +275,7 @@ class Pipeline:
         kills = [self._decoder.oom(record) for record in records]
         self.kills += len({kill["kill_id"] for kill in kills})
         self._writer.append("oom", rows_of("oom", kills))
+        self._marked_ns = {kill["pid"]: kill["ktime_ns"] for kill in kills}
         self._write_candidates(records)
         self._writer.flush()  # naming stacks takes its time, and a kill that was seen must outlive us
         counted = self._programs.counts_reclaim
@@ -278,6 +289,7 @@ class Pipeline:
         for kill in kills:
             self._write_stacks(kill)
         self._write_samples(self._sampler.sample("periodic", self._clock_offset_ns))
+        self._write_log(self._kernel_log.read())  # most of its lines on this kill are there by now
         self.flush()
         for kill in kills:
             self._observer.killed(kill)
@@ -300,10 +312,17 @@ class Pipeline:
         if rows:
             self._writer.append("samples", rows_of("samples", rows))
 
+    def _write_log(self, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            offset = self._clock_offset_ns
+            self._writer.append(
+                "kernel_log", rows_of("kernel_log", [row | {"time": row["time"] + offset} for row in rows])
+            )
+
     def _count_loss(self) -> None:
         """A row for each stream that lost records since the last look."""
         now_ns = time.monotonic_ns()
-        counts = self._programs.lost()
+        counts = self._programs.lost() | {"kernel_log": self._kernel_log.lost}
         lost = {
             stream: count - self.lost[stream] for stream, count in counts.items() if count > self.lost[stream]
         }

@@ -183,7 +183,7 @@ def _loop(
         _Timer(_TICK_INTERVAL_S, lambda: observer.tick(pipeline)),
     ]
     with select.epoll() as poll:
-        for fd in (*pipeline.ring_fds(), stop.fileno(), *([] if pidfd is None else [pidfd])):
+        for fd in (*pipeline.fds(), stop.fileno(), *([] if pidfd is None else [pidfd])):
             poll.register(fd, select.EPOLLIN)
         while True:
             now = time.monotonic()

@@ -26,7 +26,7 @@ class ClockPair(TypedDict):
     realtime_ns: int
 
 
-class Meta(TypedDict):
+class _FirstMeta(TypedDict):
     """The keys that each meta.json has; a recorder may add more."""
 
     format: str
@@ -49,6 +49,12 @@ class Meta(TypedDict):
     end_reason: str | None
     rows: dict[str, int] | None  # table -> rows; null until the end
     lost: dict[str, int] | None  # stream -> records lost, streams without loss left out; null until the end
+
+
+class Meta(_FirstMeta, total=False):
+    """With those that came later, which older traces lack."""
+
+    kernel_log: str  # "read", or why it was not
 
 
 def begin(

@@ -95,6 +95,10 @@ class Trace:
         return self._frame("oom_candidates")
 
     @cached_property
+    def kernel_log(self) -> pd.DataFrame:
+        return self._frame("kernel_log")
+
+    @cached_property
     def samples(self) -> pd.DataFrame:
         return self._frame("samples")
 

@@ -108,4 +108,7 @@ def test_a_kill_that_was_seen_is_there(
     assert Trace(recording.path).interrupted
     assert trace.oom["pid"].tolist()[: len(seen)] == seen
     assert set(trace.samples["source"]) >= {"start", "oom"}
+    if trace.meta["kernel_log"] == "read":
+        logged = "\n".join(trace.kernel_log["text"])
+        assert [pid for pid in seen if f"Killed process {pid} " not in logged] == []
     assert len(trace.explain()) >= len(seen)

@@ -1,0 +1,147 @@
+"""The kernel log while recording: what /dev/kmsg gives from now on, as rows of `kernel_log`.
+
+Nothing is ever written there. Only lines of the kernel itself are kept: whatever else writes to /dev/kmsg
+gets another facility (Documentation/ABI/testing/dev-kmsg).
+
+printk stamps with local_clock(), which is not CLOCK_MONOTONIC: that one is steered, and apart from it by
+seconds after weeks. How far is measured while reading: a record is read after it was made, so of all that it
+is late by (CLOCK_MONOTONIC when read, less its stamp) the least is the difference of the clocks, and what it
+takes to wake us up.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import stat
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+KMSG: Final = Path("/dev/kmsg")
+READ: Final = "read"
+"""What meta.json says of a log that was read; else, why it was not."""
+
+_KMSG_DEVICE: Final = os.makedev(1, 11)  # Documentation/admin-guide/devices.txt
+_RECORD_BYTES: Final = 16384  # more than any record (CONSOLE_EXT_LOG_MAX, PRINTK_MESSAGE_MAX: kernel/printk)
+_RECORDS_AT_ONCE: Final = 4096
+_KILL_LINE_WITHIN_NS: Final = 200_000_000
+_STEERED_MOST: Final = 2000  # a clock is steered by 500 parts in a million at most (MAXFREQ, linux/timex.h)
+_KERNEL_FACILITY: Final = 0
+_KILLED: Final = re.compile(r"Killed process (\d+)")
+
+
+def open_kernel_log(device: Path = KMSG) -> KernelLog:
+    """The kernel log from here on, or one that is never read, whose `state` says why."""
+    try:
+        fd = os.open(device, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        return KernelLog(None, f"{device}: {error.strerror}")
+    if not _is_kernel_log(fd):
+        os.close(fd)
+        return KernelLog(None, f"{device} is something else here")
+    os.lseek(fd, 0, os.SEEK_END)
+    return KernelLog(fd, READ)
+
+
+class KernelLog:
+    """The records of /dev/kmsg that were not read yet; without `fd`, none.
+
+    `lost` counts the records, of whatever facility, that were overwritten before they were read.
+    """
+
+    def __init__(self, fd: int | None, state: str) -> None:
+        self.state = state
+        self.lost = 0
+        self._fd = fd
+        self._next_sequence: int | None = None
+        self._clock_ns: int | None = None  # CLOCK_MONOTONIC less the log's clock, and when that was found
+        self._clock_found_ns = 0
+        self._killed_ns: dict[int, int] = {}
+
+    def fds(self) -> list[int]:
+        """What to poll: readable when a record waits."""
+        return [] if self._fd is None else [self._fd]
+
+    def read(self) -> list[dict[str, Any]]:
+        """What was logged since the last look, as rows of `kernel_log` whose `time` is CLOCK_MONOTONIC."""
+        if self._fd is None:
+            return []
+        rows = []
+        for _ in range(_RECORDS_AT_ONCE):
+            try:
+                record = os.read(self._fd, _RECORD_BYTES)
+            except BlockingIOError:
+                break
+            except BrokenPipeError:  # overrun; the sequence of the next record says by how many
+                self.lost += self._next_sequence is None
+                continue
+            if (row := self._take(record)) is not None:
+                rows.append(row)
+        return [row | {"time": row["ktime_ns"] + (self._clock_ns or 0)} for row in rows]
+
+    def read_until_killed(self, marked_ns: Mapping[int, int]) -> list[dict[str, Any]]:
+        """The same, when the lines on these victims (pid, marked when) have come, or should have.
+
+        The kernel marks a victim, and then says that it killed it.
+        """
+        rows = self.read()
+        while self._fd is not None:
+            now_ns = time.monotonic_ns()
+            awaited = [ns for pid, ns in marked_ns.items() if self._killed_ns.get(pid, 0) < ns]
+            left_ns = max(awaited, default=0) + _KILL_LINE_WITHIN_NS - now_ns
+            if left_ns <= 0:
+                break
+            poll = select.poll()
+            poll.register(self._fd, select.POLLIN)
+            poll.poll(left_ns / 1e6)
+            rows += self.read()
+        return rows
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _take(self, record: bytes) -> dict[str, Any] | None:
+        """A row that has no `time` yet; None for what the kernel did not say itself.
+
+        `6,1832,520011607,-[,caller=T5];text`, and then lines of KEY=VALUE for programs.
+        """
+        read_ns = time.monotonic_ns()
+        head, _, body = record.decode("ascii", "backslashreplace").partition(";")
+        priority, sequence, microseconds, _, *more = head.split(",")
+        facility, level = divmod(int(priority), 8)
+        ktime_ns = int(microseconds) * 1000
+        self._compare_clocks(ktime_ns, read_ns)
+        if self._next_sequence is not None:
+            self.lost += max(int(sequence) - self._next_sequence, 0)
+        self._next_sequence = int(sequence) + 1
+        if facility != _KERNEL_FACILITY:
+            return None
+        text = body.partition("\n")[0]
+        if killed := _KILLED.search(text):
+            self._killed_ns[int(killed[1])] = read_ns
+        callers = [field.removeprefix("caller=") for field in more if field.startswith("caller=")]
+        return {
+            "ktime_ns": ktime_ns,
+            "sequence": int(sequence),
+            "level": level,
+            "caller": callers[0] if callers else None,
+            "text": text,
+        }
+
+    def _compare_clocks(self, ktime_ns: int, read_ns: int) -> None:
+        late_ns = read_ns - ktime_ns
+        if self._clock_ns is not None:
+            steered_ns = (read_ns - self._clock_found_ns) // _STEERED_MOST
+            late_ns = min(late_ns, self._clock_ns + steered_ns)
+        self._clock_ns, self._clock_found_ns = late_ns, read_ns
+
+
+def _is_kernel_log(fd: int) -> bool:
+    """Whether it is that device: some containers have a link to another one in its place."""
+    status = os.fstat(fd)
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == _KMSG_DEVICE
