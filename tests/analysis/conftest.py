@@ -161,6 +161,7 @@ def page_cache_experiment(trace: SyntheticTrace) -> SyntheticTrace:
         trigger_tgid=41,
         trigger_comm="python3",
         trigger_cgroup_id=7,
+        is_told=True,
         gfp=0xCC0,
         kernel_stack_id=3,
         pid=41,

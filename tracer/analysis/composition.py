@@ -5,10 +5,11 @@ them:
 
 * `file_clean` is file - shmem - swapcached - file_dirty - file_writeback. Where dirty and writeback are not
   known, what was dirty is inside `file_clean`, and `quality` says so.
-* `unevictable` (mlock, SHM_LOCK) counts pages that anon, file or shmem count as well. It is a class of its
-  own where it can be told what it is made of: when there is no shmem, anon minus both anonymous LRU lists is
-  the unevictable part of anon, and the rest is file. Otherwise it is null, it stays inside those classes,
-  and `quality` gives its size.
+* `unevictable` (mlock, SHM_LOCK) counts pages that anon, file or shmem count as well, and that are on none
+  of their LRU lists. anon and shmem share theirs: what of both is on no list is theirs, the rest is file. It
+  is a class of its own where it can be told from which of the two it is to be taken, but for a tenth of it at
+  most, which is then taken from anon. Otherwise it is null, it stays inside those classes, and `quality`
+  gives its size.
 * `other` is what is left of usage: kernel memory without a counter of its own, unmapped swap cache, charges
   that a CPU holds in stock (up to 64 pages each, MEMCG_CHARGE_BATCH), and every class that is null. It is
   negative only where the kernel's counters exceed its page counter, as they may by folios that are both
@@ -39,6 +40,7 @@ _STRAIGHT: Final = (
     "percpu",
     "vmalloc",
 )
+_UNDECIDED_PERCENT: Final = 10
 _NO_SAMPLE: Final = "the kernel program took no sample of this counter at the kill"
 
 
@@ -100,16 +102,27 @@ def _take_out_unevictable(parts: dict[str, Any], sizes: Mapping[str, int | None]
         if size is None:
             unknown["composition.unevictable"] = f"{_NO_SAMPLE}; it is inside anon, file_clean and shmem"
         return
-    anon, on_lists = sizes["anon"], (sizes["inactive_anon"], sizes["active_anon"])
-    if anon is not None and None not in on_lists and sizes["shmem"] == 0:
-        of_anon = min(max(anon - sum(filter(None, on_lists)), 0), size)
-        of_file = size - of_anon
-        if of_file <= (parts["file_clean"] or 0):
-            parts["unevictable"] = size
-            parts["anon"] = anon - of_anon
-            parts["file_clean"] = None if parts["file_clean"] is None else parts["file_clean"] - of_file
-            return
-    unknown["composition.unevictable"] = (
-        f"{size} bytes are unevictable, but the kernel does not say of which class: "
-        "they are inside anon, file_clean and shmem"
-    )
+    split = _split_unevictable(size, sizes)
+    if split is None or split["file_clean"] > (parts["file_clean"] or 0):
+        unknown["composition.unevictable"] = (
+            f"{size} bytes are unevictable, but the kernel does not say of which class: "
+            "they are inside anon, file_clean and shmem"
+        )
+        return
+    parts["unevictable"] = size
+    for part, share in split.items():
+        parts[part] -= share
+
+
+def _split_unevictable(size: int, sizes: Mapping[str, int | None]) -> dict[str, int] | None:
+    """How much of it is in which class: what of a class is on none of its LRU lists. None: that is not known,
+    or anon and shmem, which share their lists, could both be it."""
+    names = ("anon", "shmem", "inactive_anon", "active_anon")
+    if any(sizes[name] is None for name in names):
+        return None
+    anon, shmem, *lists = (sizes[name] or 0 for name in names)
+    swap_backed = min(max(anon + shmem - lists[0] - lists[1], 0), size)
+    least_anon, least_shmem = max(swap_backed - shmem, 0), max(swap_backed - anon, 0)
+    if swap_backed - least_anon - least_shmem > size * _UNDECIDED_PERCENT // 100:
+        return None
+    return {"anon": swap_backed - least_shmem, "file_clean": size - swap_backed, "shmem": least_shmem}

@@ -8,9 +8,10 @@ from typing import Any, Final, cast
 import numpy as np
 import pandas as pd
 
-from tracer.analysis import composition, cushion, ledger, names, reclaim, verdict
+from tracer.analysis import advice, circumstances, composition, cushion, names, reclaim, verdict
 from tracer.analysis.composition import Unknown
 from tracer.analysis.cushion import Window
+from tracer.analysis.findings import Circumstances, Findings
 from tracer.analysis.report import (
     Allocator,
     Candidate,
@@ -95,7 +96,7 @@ def _report(trace: TraceTables, kill: _Kill) -> OomReport:
     targets = kill.members if kill.owner_id is not None else np.array([NO_ID])
     tried = reclaim.attempts(trace, targets, kill.window.at_limit, kill.time_ns)
     lost = lost_records(trace, kill.window.begin, kill.time_ns)
-    findings = verdict.Findings(
+    findings = Findings(
         time=iso_time(kill.time_ns),
         constraint=cast(Constraint, str(first["constraint"])),
         owner=_limit_owner(trace, kill, unknown),
@@ -106,14 +107,16 @@ def _report(trace: TraceTables, kill: _Kill) -> OomReport:
         cushion=used,
         reclaim=tried,
         allocators=_allocators(trace, kill),
+        page_size=page_size(trace),
         window=kill.window,
-        anon_grown_bytes=_anon_grown_bytes(trace, kill),
+        circumstances=_circumstances(trace, kill),
         steal=None
         if kill.owner_id is None
         else cushion.compare_with_kernel(trace, kill.owner_id, kill.members, kill.window),
-        page_size=page_size(trace),
         lost_records=lost,
         sampled_at_kill=kill.sample is not None,
+        is_told=bool(first["is_told"]) if pd.notna(first["is_told"]) else False,
+        kmsg="missing",
     )
     judged = verdict.judge(findings)
     unknown["sizing.min_limit_bytes"] = "how much more would have been asked for cannot be read from a kill"
@@ -132,9 +135,9 @@ def _report(trace: TraceTables, kill: _Kill) -> OomReport:
         cushion=used,
         allocators=tuple(findings.allocators),
         verdict=judged,
-        advice=verdict.advise(findings, judged),
+        advice=advice.advise(findings, judged),
         sizing=Sizing(None),
-        quality=Quality(lost, "missing", dict(trace.meta["probes"]), unknown),
+        quality=Quality(lost, findings.kmsg, dict(trace.meta["probes"]), unknown),
     )
 
 
@@ -318,12 +321,11 @@ def _allocators(trace: TraceTables, kill: _Kill) -> tuple[Allocator, ...]:
     )
 
 
-def _anon_grown_bytes(trace: TraceTables, kill: _Kill) -> int | None:
-    """Anonymous memory at the kill above its least since `window.begin`, by the ledger."""
+def _circumstances(trace: TraceTables, kill: _Kill) -> Circumstances:
     if kill.owner_id is None:
-        return None
-    anon = ledger.change(trace, kill.members, ledger.ANON).within(kill.window.begin, kill.time_ns)
-    return (anon.at(kill.time_ns) or 0) - (anon.least() or 0)
+        return Circumstances()
+    trigger_id = int(kill.rows["trigger_cgroup_id"].iloc[0])
+    return circumstances.around(trace, kill.owner_id, kill.members, kill.window, trigger_id)
 
 
 def _previous_kill_ns(oom: pd.DataFrame, owner_id: int | None, kill_ns: int) -> int | None:

@@ -160,13 +160,14 @@ class Reclaim:
     """All attempts in the window; `transcript` holds the last ones, oldest first.
 
     `stall_ms` is what these attempts took. `waiters` are the processes of the cgroup that waited longest for
-    memory in the window, in these attempts, in others or for another reason.
+    memory in the window, in these attempts, in others or for another reason. The numbers are None where there
+    are only a kernel log's words.
     """
 
-    attempts: int
-    scanned_pages: int
-    reclaimed_pages: int
-    stall_ms: float
+    attempts: int | None
+    scanned_pages: int | None
+    reclaimed_pages: int | None
+    stall_ms: float | None
     transcript: tuple[ReclaimAttempt, ...]
     waiters: tuple[Waiter, ...] = ()
 
@@ -193,14 +194,28 @@ class Allocator:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspect:
+    """A cause that was weighed: `weight` from 0 (nothing speaks for it) to 1, and the numbers behind it."""
+
+    cause: Cause
+    weight: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """Why the kill came: `summary` for a person, `evidence` with a number and its source in each line."""
+    """Why the kill came: `summary` for a person, `evidence` with a number and its source in each line.
+
+    `suspects` are all causes that anything speaks for, the likeliest first; how they are weighed:
+    `analysis.causes`.
+    """
 
     cause: Cause
     confidence: Confidence
     summary: str
     evidence: tuple[str, ...]
     contributing: tuple[str, ...]
+    suspects: tuple[Suspect, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,139 +1,153 @@
-"""Why a kill came, from what was measured: the cause, how sure it is, and the sentences that say so.
-
-Causes known so far: `anon_growth`, and `unknown` for everything else.
-"""
+"""Why a kill came, from what was measured: the cause, how sure it is, and the sentences that say so."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
-from tracer.analysis.cushion import Steal, Window
-from tracer.analysis.report import (
-    Allocator,
-    Composition,
-    Confidence,
-    Constraint,
-    Cushion,
-    LimitOwner,
-    Reclaim,
-    Trigger,
-    Verdict,
-    Victim,
-)
-from tracer.schema import UNLIMITED_BYTES
-from tracer.units import size
+from tracer.analysis import causes
+from tracer.analysis.contributing import contributing
+from tracer.analysis.findings import Findings
+from tracer.analysis.report import Cause, Confidence, Suspect, Verdict
+from tracer.analysis.wording import no_limit, owner_name, process
+from tracer.units import duration, percent, size
 
-_ANON_LEAST_PERCENT: Final = 70
-_CACHE_MOST_PERCENT: Final = 10
 _CONFIDENCES: Final[tuple[Confidence, ...]] = ("high", "medium", "low")
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """All that a verdict stands on. `anon_grown_bytes`: anon at the kill above its least since
-    `window.begin`."""
-
-    time: str
-    constraint: Constraint
-    owner: LimitOwner
-    trigger: Trigger
-    victims: Sequence[Victim]
-    victim_tgids: frozenset[int]
-    composition: Composition
-    cushion: Cushion
-    reclaim: Reclaim
-    allocators: Sequence[Allocator]
-    window: Window
-    anon_grown_bytes: int | None
-    steal: Steal | None
-    page_size: int
-    lost_records: int
-    sampled_at_kill: bool
+_SURE_WEIGHTS: Final = (0.7, 0.5)
+"""From which weight on a cause is held for with high, and with medium confidence."""
+_CLOSE: Final = 0.1
 
 
 def judge(findings: Findings) -> Verdict:
-    """The verdict; its cause is `anon_growth` when anonymous memory is at least 70 % of usage at the kill,
-    clean page cache at most 10 %, and anonymous memory had grown."""
-    doubts = _doubts(findings)
-    is_anon_growth = findings.constraint == "memcg" and _is_anon_growth(findings)
+    """The verdict; `analysis.causes` says how it comes about.
+
+    Its confidence is high from a weight of 0.7 on, medium from 0.5 on, and one step less for each doubt: what
+    was lost, inferred or not seen, and another cause that weighs nearly as much.
+    """
+    suspects = causes.suspects(findings)
+    cause: Cause = suspects[0].cause if suspects and suspects[0].weight >= causes.LEAST_WEIGHT else "unknown"
+    doubts = _doubts(findings, suspects)
     return Verdict(
-        cause="anon_growth" if is_anon_growth else "unknown",
-        confidence=_CONFIDENCES[min(len(doubts), 2)] if is_anon_growth else "low",
-        summary=_summary(findings) + ("" if is_anon_growth else " No known cause fits these numbers."),
-        evidence=(*_evidence(findings), *doubts),
-        contributing=_contributing(findings),
+        cause=cause,
+        confidence="low" if cause == "unknown" else _confidence(suspects[0].weight, len(doubts)),
+        summary=summary(findings, cause),
+        evidence=(*_evidence(findings, suspects), *doubts),
+        contributing=contributing(findings, cause),
+        suspects=suspects,
     )
 
 
-def advise(findings: Findings, verdict: Verdict) -> tuple[str, ...]:
-    """What to do, as far as the evidence goes; nothing for an unknown cause."""
-    if verdict.cause != "anon_growth":
-        return ()
-    top = findings.allocators[0] if findings.allocators else None
-    advice = [
-        f"Raise the limit of {_owner_name(findings)} above {size(findings.owner.limit_bytes)}, or make what "
-        f"runs there need less: {size(findings.composition.anon)} are anonymous memory, which only swap "
-        "could have taken."
-    ]
-    if top is not None:
-        advice.append(
-            f"Look for growth in {_process(top.comm, top.tgid)}: it charged {size(top.charged_bytes)} in the "
-            f"{_seconds(findings.window.end - findings.window.begin)} before the kill."
-        )
-        if top.tgid not in findings.victim_tgids:
-            killed = ", ".join(_process(victim.comm, victim.pid) for victim in findings.victims)
-            advice.append(f"Do not look only at who was killed ({killed}): it charged less than that.")
-    if findings.owner.is_ancestor:
-        advice.append(
-            "The limit is an ancestor's, and all cgroups below it share it: look at its other children too."
-        )
-    return tuple(advice)
+def _confidence(weight: float, doubts: int) -> Confidence:
+    steps = sum(weight < least for least in _SURE_WEIGHTS)
+    return _CONFIDENCES[min(steps + doubts, 2)]
 
 
-def _is_anon_growth(findings: Findings) -> bool:
-    made_of = findings.composition
-    if made_of.total is None or made_of.anon is None or made_of.file_clean is None:
-        return False
-    return (
-        made_of.anon * 100 >= made_of.total * _ANON_LEAST_PERCENT
-        and made_of.file_clean * 100 <= made_of.total * _CACHE_MOST_PERCENT
-        and (findings.anon_grown_bytes or 0) > 0
-    )
-
-
-def _doubts(findings: Findings) -> tuple[str, ...]:
+def _doubts(findings: Findings, suspects: Sequence[Suspect]) -> tuple[str, ...]:
     """What lowers the confidence, each by one step."""
     doubts = []
     if findings.lost_records:
         doubts.append(f"doubt: {findings.lost_records} records were lost in the window (loss)")
     if not findings.sampled_at_kill:
         doubts.append("doubt: the composition is the ledger's, no sample was taken at the kill (samples)")
-    if findings.cushion.cache_start_bytes is None:
+    if findings.kmsg == "only":
+        doubts.append("doubt: there is only a kernel log, so what had grown is not known (kernel log)")
+    elif findings.cushion.cache_start_bytes is None and findings.constraint == "memcg":
         doubts.append("doubt: what the cgroup held when the trace began is not known (samples)")
+    if not findings.is_told and findings.kmsg == "missing" and findings.constraint == "memcg":
+        doubts.append("doubt: whose limit was hit is inferred, and no kernel log confirms it (kernel log)")
+    if len(suspects) > 1 and suspects[0].weight - suspects[1].weight < _CLOSE:
+        other = suspects[1]
+        doubts.append(f"doubt: {other.cause} is nearly as likely: {other.reason} (composition)")
     return tuple(doubts)
 
 
-def _summary(findings: Findings) -> str:
-    who = _process(findings.trigger.comm, findings.trigger.pid)
+def summary(findings: Findings, cause: Cause) -> str:
+    """The one sentence that answers why."""
+    who = process(findings.trigger.comm, findings.trigger.pid)
     if findings.constraint == "global":
         return f"{who} asked for memory and the whole machine had none left."
+    if findings.constraint == "unknown":
+        return f"{who} asked for memory that could not be had; whose limit was hit is not known."
     if findings.constraint != "memcg":
         return f"{who} asked for memory that its {findings.constraint} constraint did not leave."
-    made_of, owner = findings.composition, findings.owner
-    limit = "its limit" if _no_limit(owner) else f"its limit of {size(owner.limit_bytes)}"
+    owner = findings.owner
+    limit = "its limit" if no_limit(owner) else f"its limit of {size(owner.limit_bytes)}"
     below = " (an ancestor of its own)" if owner.is_ancestor else ""
-    anon = "" if made_of.anon is None else f", {size(made_of.anon)} of it anonymous memory"
-    where = f"{_owner_name(findings)}{below} was at {limit}{anon}"
-    return f"{who} asked for more memory; {where}; {_cache(findings)}."
+    filled = _filled(findings, cause)
+    sentence = f"{who} asked for more memory; {owner_name(owner)}{below} was at {limit}{filled}"
+    unknown = " No known cause fits these numbers." if cause == "unknown" else ""
+    return f"{sentence}; {_cache(findings, cause)}.{unknown}"
 
 
-def _cache(findings: Findings) -> str:
+def _filled(findings: Findings, cause: Cause) -> str:
+    """What the limit was full of, as far as it is the cause."""
+    what = _FILLED.get(cause, _anon)(findings)
+    return f", {what}" if what else ""
+
+
+def _anon(findings: Findings) -> str:
+    anon = findings.composition.anon
+    return "" if anon is None else f"{size(anon)} of it anonymous memory"
+
+
+def _shmem(findings: Findings) -> str:
+    return f"{size(findings.composition.shmem)} of it shared memory (tmpfs, memfd or shared mappings)"
+
+
+def _unevictable(findings: Findings) -> str:
+    return f"{size(findings.composition.unevictable)} of it locked (mlock), which reclaim may not touch"
+
+
+def _kernel_memory(findings: Findings) -> str:
+    held = causes.kernel_bytes(findings.composition)
+    part, most = causes.largest_kernel_part(findings.composition)
+    return f"{size(held)} of it kernel memory, most of that {part} ({size(most)})"
+
+
+def _dirty_writeback(findings: Findings) -> str:
+    unwritten = causes.unwritten_bytes(findings.composition)
+    return f"{size(unwritten)} of it file contents that were not yet written to disk"
+
+
+def _protected_cache(findings: Findings) -> str:
+    left = causes.cache_left_bytes(findings.composition)
+    protected = min(findings.circumstances.protected_bytes, left)
+    return f"{size(protected)} of it page cache that memory.min of cgroups below keeps from reclaim"
+
+
+def _gfp_constrained(findings: Findings) -> str:
+    barred = causes.barred_bytes(findings.composition)
+    return f"{size(barred)} of it cache and slab that this request was not allowed to have freed (gfp)"
+
+
+def _swap_exhausted(findings: Findings) -> str:
+    swap = findings.circumstances.swap
+    used = "" if swap is None else f" ({size(swap.used_bytes)})"
+    return f"{_anon(findings)}, and its swap was full{used}"
+
+
+_FILLED: Final[dict[Cause, Callable[[Findings], str]]] = {
+    "shmem": _shmem,
+    "unevictable": _unevictable,
+    "kernel_memory": _kernel_memory,
+    "dirty_writeback": _dirty_writeback,
+    "protected_cache": _protected_cache,
+    "gfp_constrained": _gfp_constrained,
+    "swap_exhausted": _swap_exhausted,
+}
+"""Cause -> what the limit was full of; of all others what was anonymous is said."""
+
+
+def _cache(findings: Findings, cause: Cause) -> str:
     cushion = findings.cushion
+    if cause == "dirty_writeback":
+        given = "" if cushion.evicted_bytes is None else f" (it had given back {size(cushion.evicted_bytes)})"
+        return f"until it is written, page cache cannot be dropped{given}"
     if cushion.evicted_bytes is None:
-        return "what its page cache gave back is not known"
+        if cushion.cache_end_bytes is None:
+            return "what its page cache gave back is not known"
+        return f"{size(cushion.cache_end_bytes)} of page cache were left"
     if cushion.exhausted_at is not None:
         given = f"the page cache had already given back {size(cushion.evicted_bytes)}"
         return f"{given} and was used up {_since(cushion.exhausted_at, findings.time)} before"
@@ -143,33 +157,68 @@ def _cache(findings: Findings) -> str:
     return f"the page cache had given back {size(cushion.evicted_bytes)}{left}"
 
 
-def _evidence(findings: Findings) -> tuple[str, ...]:
-    made_of, cushion, reclaim = findings.composition, findings.cushion, findings.reclaim
-    lines = []
-    if made_of.total:
-        for label, part in (("anonymous memory", made_of.anon), ("clean page cache", made_of.file_clean)):
-            if part is not None:
-                percent = 100 * part / made_of.total
-                lines.append(
-                    f"{label} was {size(part)} of {size(made_of.total)} in use, {percent:.1f} % (composition)"
-                )
-    if findings.owner.usage_bytes is not None and not _no_limit(findings.owner):
+def _evidence(findings: Findings, suspects: Sequence[Suspect]) -> tuple[str, ...]:
+    return (
+        *_evidence_of_composition(findings),
+        *_evidence_of_change(findings),
+        *_evidence_of_reclaim(findings),
+        *(
+            f"not {other.cause}: {other.reason} (composition)"
+            for other in suspects[1:3]
+            if other.weight >= causes.LEAST_WEIGHT / 2
+        ),
+    )
+
+
+def _evidence_of_composition(findings: Findings) -> list[str]:
+    lines: list[str] = []
+    made_of = findings.composition
+    if not made_of.total:
+        return lines
+    parts = (
+        ("anonymous memory", made_of.anon),
+        ("shared memory", made_of.shmem or None),
+        ("locked memory", made_of.unevictable or None),
+        ("kernel memory", causes.kernel_bytes(made_of)),
+        ("clean page cache", made_of.file_clean),
+        ("page cache not yet written", causes.unwritten_bytes(made_of) or None),
+    )
+    for label, part in parts:
+        if part is not None and (part * 100 >= made_of.total or label == "clean page cache"):
+            share = percent(part, made_of.total)
+            lines.append(f"{label} was {size(part)} of {size(made_of.total)} in use, {share} (composition)")
+    if findings.owner.usage_bytes is not None and not no_limit(findings.owner):
         left = (findings.owner.limit_bytes or 0) - findings.owner.usage_bytes
         lines.append(
             f"usage at the kill was {left // findings.page_size} pages below the limit (page counter)"
         )
-    if findings.anon_grown_bytes is not None:
-        span = _seconds(findings.window.end - findings.window.begin)
-        lines.append(
-            f"anonymous memory grew by {size(findings.anon_grown_bytes)} in the {span} before (charge ledger)"
-        )
+    return lines
+
+
+def _evidence_of_change(findings: Findings) -> list[str]:
+    lines: list[str] = []
+    window, cushion = findings.window, findings.cushion
+    if window is None:
+        return lines
+    labels = {"anon": "anonymous memory", "shmem": "shared memory", "kernel": "kernel memory"}
+    grown = findings.circumstances.grown_bytes
+    span = duration((window.end - window.begin) / 1e9)
+    most = max(grown.values(), default=0)
+    for name, label in labels.items():
+        if grown.get(name) and grown[name] * 10 >= most:
+            lines.append(f"{label} grew by {size(grown[name])} in the {span} before (charge ledger)")
     if cushion.evicted_bytes is not None:
-        span = _seconds(findings.window.end - findings.window.at_limit)
+        span = duration((window.end - window.at_limit) / 1e9)
         lines.append(
             f"reclaim took {size(cushion.evicted_bytes)} of page cache in the {span} at the limit (pagecache)"
         )
     if cushion.absorbed_bytes:
         lines.append(f"{size(cushion.absorbed_bytes)} of other memory fitted in their place (charge ledger)")
+    return lines
+
+
+def _evidence_of_reclaim(findings: Findings) -> list[str]:
+    lines, reclaim = [], findings.reclaim
     if findings.steal is not None:
         steal = findings.steal
         swapped = f" and {steal.swapped_pages} swapped out" if steal.swapped_pages else ""
@@ -177,47 +226,14 @@ def _evidence(findings: Findings) -> tuple[str, ...]:
             f"evictions seen: {steal.evicted_pages} pages of cache{swapped}; the kernel's own count over the "
             f"same time: {steal.pgsteal_pages} (pagecache, reclaim, pgsteal)"
         )
-    lines.append(
-        f"{reclaim.attempts} reclaim attempts scanned {reclaim.scanned_pages} and freed "
-        f"{reclaim.reclaimed_pages} pages, {reclaim.stall_ms:.1f} ms of waiting (reclaim)"
-    )
-    return tuple(lines)
-
-
-def _contributing(findings: Findings) -> tuple[str, ...]:
-    lines = []
-    cushion, last = findings.cushion, findings.reclaim.transcript[-1:]
-    if cushion.refaulted_bytes:
+    if reclaim.attempts is not None and reclaim.stall_ms is not None:
         lines.append(
-            f"{size(cushion.refaulted_bytes)} of the evicted cache were read again: the work needs its cache"
+            f"{reclaim.attempts} reclaim attempts scanned {reclaim.scanned_pages} and freed "
+            f"{reclaim.reclaimed_pages} pages, {reclaim.stall_ms:.1f} ms of waiting (reclaim)"
         )
-    if last and last[0].reclaimed_pages == 0:
-        lines.append(f"the last reclaim attempt scanned {last[0].scanned_pages} pages and freed none")
-    if findings.owner.is_ancestor:
-        lines.append("the limit is an ancestor's, which its children share")
-    return tuple(lines)
-
-
-def _owner_name(findings: Findings) -> str:
-    owner = findings.owner
-    if owner.container is not None:
-        return f"container {owner.container}"
-    return f"the cgroup {owner.cgroup}" if owner.cgroup is not None else "the cgroup"
-
-
-def _no_limit(owner: LimitOwner) -> bool:
-    return owner.limit_bytes is None or owner.limit_bytes >= UNLIMITED_BYTES
-
-
-def _process(comm: str | None, pid: int) -> str:
-    return f"{comm} (pid {pid})" if comm else f"pid {pid}"
+    return lines
 
 
 def _since(earlier: str, later: str) -> str:
     elapsed = datetime.fromisoformat(later) - datetime.fromisoformat(earlier)
-    return _seconds(round(elapsed.total_seconds() * 1e9))
-
-
-def _seconds(duration_ns: int) -> str:
-    seconds = duration_ns / 1e9
-    return f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds * 1e3:.1f} ms"
+    return duration(elapsed.total_seconds())

@@ -195,6 +195,8 @@ def cushion(report: OomReport) -> Iterator[Fact]:
 
 def reclaim(report: OomReport, page_size: int) -> Fact:
     it = report.reclaim
+    if it.attempts is None or it.reclaimed_pages is None or it.stall_ms is None:
+        return "in all", units.UNKNOWN
     return (
         "in all",
         f"{units.count(it.attempts)} attempts looked at {units.count(it.scanned_pages)} pages and freed "
@@ -398,7 +400,7 @@ def held(one: Held) -> Iterator[Fact]:
         "given back",
         f"{units.size(one.evicted_bytes)} of page cache, by {units.count(one.reclaim.attempts)} attempts of "
         "reclaim (the kernel freeing memory for a cgroup at its limit), which held tasks up "
-        f"{units.duration(one.reclaim.stall_ms / 1000)}",
+        f"{units.duration(one.reclaim.stall_ms and one.reclaim.stall_ms / 1000)}",
     )
     yield "refaulted", f"{units.size(one.refaulted_bytes)}: evicted, but soon needed and read again"
     yield from waits(one.reclaim)

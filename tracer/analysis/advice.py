@@ -1,0 +1,130 @@
+"""What can be done about a kill, as far as the evidence goes; nothing for an unknown cause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from tracer.analysis import causes
+from tracer.analysis.findings import Findings
+from tracer.analysis.report import Cause, Verdict
+from tracer.analysis.wording import owner_name, process
+from tracer.units import duration, size
+
+
+def advise(findings: Findings, verdict: Verdict) -> tuple[str, ...]:
+    """Sentences that can be acted on: first the cause, then who, then where."""
+    if verdict.cause == "unknown":
+        return ()
+    return (*_CURES[verdict.cause](findings), *_who(findings), *_where(findings))
+
+
+def _anon_growth(findings: Findings) -> Iterator[str]:
+    yield (
+        f"Raise the limit of {owner_name(findings.owner)} above {size(findings.owner.limit_bytes)}, or make "
+        f"what runs there need less: {size(findings.composition.anon)} are anonymous memory, which only swap "
+        "could have taken."
+    )
+
+
+def _shmem(findings: Findings) -> Iterator[str]:
+    yield (
+        f"Look for files on tmpfs (/dev/shm, /tmp, emptyDir in memory), memfd and shared mappings: they hold "
+        f"{size(findings.composition.shmem)}, count as cache, and are not given back before they are deleted."
+    )
+    yield "Bound a tmpfs by its own limit (size= at mount, --shm-size, emptyDir.sizeLimit), below this one."
+
+
+def _unevictable(findings: Findings) -> Iterator[str]:
+    yield (
+        f"Find who locks memory (mlock, MAP_LOCKED, SHM_LOCK): {size(findings.composition.unevictable)} can "
+        "neither be dropped nor swapped. Lock less, bound it by RLIMIT_MEMLOCK, or raise the limit by it."
+    )
+
+
+def _kernel_memory(findings: Findings) -> Iterator[str]:
+    part, held = causes.largest_kernel_part(findings.composition)
+    yield (
+        f"Look for what makes the kernel hold {part}, {size(held)}: the processes' own memory is not the "
+        "problem, and their RSS does not show it."
+    )
+    cure = _KERNEL_CURES.get(part.partition(" ")[0])
+    if cure is not None:
+        yield cure
+
+
+_KERNEL_CURES: Final = {
+    "slab": "Slab grows with open files, sockets, pipes, watches and the names of many files: count those.",
+    "page": "Page tables grow with what is mapped and touched here and there: huge pages need far fewer.",
+    "socket": "Bound what is queued in sockets (SO_RCVBUF, SO_SNDBUF, net.ipv4.tcp_mem), or read it sooner.",
+    "kernel": "Kernel stacks and pipe buffers grow with threads and pipes: count those.",
+}
+"""First word of the largest part (`causes.largest_kernel_part`) -> what to look for."""
+
+
+def _dirty_writeback(findings: Findings) -> Iterator[str]:
+    unwritten = size(causes.unwritten_bytes(findings.composition))
+    yield (
+        f"Have data written sooner, so that less than {unwritten} waits for the disk: fsync or "
+        "sync_file_range every few MiB, direct I/O for bulk writes, or smaller vm.dirty_background_bytes."
+    )
+    yield (
+        "On cgroup v2, set memory.high some way below the limit: writers are then slowed down before the "
+        "limit, instead of killed at it."
+    )
+
+
+def _gfp_constrained(_: Findings) -> Iterator[str]:
+    yield (
+        "Leave more room below the limit: a request of the kernel's own could not wait for what others could "
+        "have had freed. memory.high below the limit (cgroup v2) has reclaim begin earlier."
+    )
+
+
+def _swap_exhausted(findings: Findings) -> Iterator[str]:
+    yield (
+        f"Give {owner_name(findings.owner)} more swap (memory.swap.max, memory.memsw.limit_in_bytes) or a "
+        "higher limit, or make what runs there need less: with swap full, memory of processes stays."
+    )
+
+
+def _protected_cache(findings: Findings) -> Iterator[str]:
+    yield (
+        f"Lower memory.min of the cgroups below {owner_name(findings.owner)}, or raise its limit: "
+        f"{size(findings.circumstances.protected_bytes)} are kept from reclaim at any price."
+    )
+
+
+def _global_pressure(_: Findings) -> Iterator[str]:
+    yield "No cgroup's limit was hit: look for what filled the machine (or the NUMA nodes that were allowed)."
+    yield "Set limits whose sum the machine has, so that who grows is stopped before everybody is in need."
+
+
+_CURES: Final[dict[Cause, Callable[[Findings], Iterator[str]]]] = {
+    "anon_growth": _anon_growth,
+    "shmem": _shmem,
+    "unevictable": _unevictable,
+    "kernel_memory": _kernel_memory,
+    "dirty_writeback": _dirty_writeback,
+    "gfp_constrained": _gfp_constrained,
+    "swap_exhausted": _swap_exhausted,
+    "protected_cache": _protected_cache,
+    "global_pressure": _global_pressure,
+}
+
+
+def _who(findings: Findings) -> Iterator[str]:
+    top = findings.allocators[0] if findings.allocators else None
+    if top is None or findings.window is None:
+        return
+    span = duration((findings.window.end - findings.window.begin) / 1e9)
+    charged = f"it charged {size(top.charged_bytes)} in the {span} before the kill"
+    yield f"Look for growth in {process(top.comm, top.tgid)}: {charged}."
+    if top.tgid not in findings.victim_tgids:
+        killed = ", ".join(process(victim.comm, victim.pid) for victim in findings.victims)
+        yield f"Do not look only at who was killed ({killed}): it charged less than that."
+
+
+def _where(findings: Findings) -> Iterator[str]:
+    if findings.owner.is_ancestor:
+        yield "The limit is an ancestor's, and all cgroups below it share it: look at its other children too."

@@ -1,0 +1,173 @@
+"""What else played a part in a kill, beside its cause: a sentence for each factor that had a share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from tracer.analysis import causes
+from tracer.analysis.findings import Findings
+from tracer.analysis.report import Cause
+from tracer.units import duration, percent, size
+
+_LEAST_SHARE: Final = 0.05
+_BURST_NS: Final = 2_000_000_000
+_SLOW_NS: Final = 60_000_000_000
+_MOST_HOLDERS: Final = 3
+_LEAST_WAIT_MS: Final = 1.0
+
+
+def contributing(findings: Findings, cause: Cause) -> tuple[str, ...]:
+    """The sentences, the most telling first; what the cause itself says is not said again."""
+    if findings.constraint != "memcg":
+        return ()
+    return tuple(sentence for factor in _FACTORS for sentence in factor(findings, cause))
+
+
+def _ancestor(findings: Findings, _: Cause) -> Iterator[str]:
+    if not findings.owner.is_ancestor:
+        return
+    yield "the limit is an ancestor's, which its children share"
+    holders = findings.circumstances.holders[:_MOST_HOLDERS]
+    if not holders:
+        return
+    held = ", ".join(
+        f"{holder.cgroup} {size(holder.held_bytes)}{' (who asked is in it)' if holder.is_triggers else ''}"
+        for holder in holders
+    )
+    if not holders[0].is_triggers:
+        yield f"a sibling holds most of the memory: {held}"
+    elif len(holders) > 1:
+        yield f"the memory is held by {held}"
+
+
+def _pace(findings: Findings, _: Cause) -> Iterator[str]:
+    rise_ns = findings.circumstances.rise_ns
+    grown = sum(findings.circumstances.grown_bytes.values())
+    if rise_ns is None or findings.window is None or not grown:
+        return
+    span_ns = findings.window.end - findings.window.begin
+    if rise_ns >= _SLOW_NS:
+        rate = grown * 4 // 5 * 60_000_000_000 // rise_ns
+        yield f"it grew slowly: {size(rate)} a minute over {duration(rise_ns / 1e9)}, as a leak would"
+    elif rise_ns <= _BURST_NS and rise_ns * 3 <= span_ns:
+        yield (
+            f"it came in a burst: four fifths of {size(grown)} within {duration(rise_ns / 1e9)}, after "
+            f"{duration((span_ns - rise_ns) / 1e9)} of calm"
+        )
+
+
+def _refaults(findings: Findings, _: Cause) -> Iterator[str]:
+    if findings.cushion.refaulted_bytes:
+        yield (
+            f"{size(findings.cushion.refaulted_bytes)} of the evicted cache were read again: "
+            "the work needs its cache"
+        )
+
+
+def _last_attempt(findings: Findings, _: Cause) -> Iterator[str]:
+    last = findings.reclaim.transcript[-1:]
+    if last and last[0].reclaimed_pages == 0:
+        yield f"the last reclaim attempt scanned {last[0].scanned_pages} pages and freed none"
+
+
+def _swap(findings: Findings, cause: Cause) -> Iterator[str]:
+    swap = findings.circumstances.swap
+    if swap is None or cause == "swap_exhausted":
+        return
+    if swap.allowed_bytes == 0 and cause in ("anon_growth", "shmem"):
+        yield "it may not swap, so that only page cache could give way"
+    elif swap.used_bytes:
+        allowed = "" if swap.allowed_bytes is None else f" of the {size(swap.allowed_bytes)} that it may"
+        yield f"{size(swap.used_bytes)} were in swap{allowed}"
+
+
+def _classes(findings: Findings, cause: Cause) -> Iterator[str]:
+    """Kinds of memory of which there was much, and which people look for last."""
+    made_of = findings.composition
+    kinds = (
+        ("anon_growth", "anonymous memory", made_of.anon, 0.2),
+        (
+            "shmem",
+            "shared memory (tmpfs, memfd), which no process need have mapped",
+            made_of.shmem,
+            _LEAST_SHARE,
+        ),
+        ("unevictable", "locked memory", made_of.unevictable, _LEAST_SHARE),
+        (
+            "kernel_memory",
+            "page tables, the maps of the processes' memory",
+            made_of.page_tables,
+            _LEAST_SHARE,
+        ),
+        ("kernel_memory", "socket buffers", made_of.sock, _LEAST_SHARE),
+        (
+            "dirty_writeback",
+            "page cache that was not yet written to disk and so could not be dropped",
+            causes.unwritten_bytes(made_of),
+            _LEAST_SHARE,
+        ),
+    )
+    total = made_of.total
+    for of_cause, label, held, least in kinds:
+        if total and held and of_cause != cause and held >= least * total:
+            yield f"{percent(held, total)} of usage was {label}: {size(held)}"
+
+
+def _unmapped_shmem(findings: Findings, cause: Cause) -> Iterator[str]:
+    """Killing gives back only what a process has mapped and nobody else keeps."""
+    shmem = findings.composition.shmem
+    mapped = [victim.shmem_rss_bytes for victim in findings.victims]
+    if cause != "shmem" or shmem is None or None in mapped:
+        return
+    rest = shmem - sum(one or 0 for one in mapped)
+    if rest > _LEAST_SHARE * (findings.composition.total or 0):
+        yield (
+            f"{size(rest)} of the shared memory were not mapped by who was killed: such memory, in files of "
+            "tmpfs for one, outlives the kill"
+        )
+
+
+def _protected(findings: Findings, cause: Cause) -> Iterator[str]:
+    protected = findings.circumstances.protected_bytes
+    if protected and cause != "protected_cache":
+        yield f"memory.min keeps {size(protected)} of cgroups below the limit from reclaim"
+
+
+def _dirty_waits(findings: Findings, _: Cause) -> Iterator[str]:
+    waited_ms = findings.circumstances.dirty_wait_ms
+    if waited_ms >= _LEAST_WAIT_MS:
+        yield f"writers were held back for {duration(waited_ms / 1e3)}, since too much was dirty"
+
+
+def _gfp(findings: Findings, cause: Cause) -> Iterator[str]:
+    if cause != "gfp_constrained" and causes.may_not_enter_fs(findings.trigger.gfp):
+        yield "the request was not allowed to enter file systems or to start I/O (gfp): reclaim could do less"
+
+
+def _dying(findings: Findings, _: Cause) -> Iterator[str]:
+    dying = findings.circumstances.dying_bytes
+    if dying >= _LEAST_SHARE * (findings.composition.total or 0) and dying:
+        yield f"{size(dying)} were held by removed cgroups (dying ones): by what outlives a cgroup"
+
+
+def _cache_left(findings: Findings, cause: Cause) -> Iterator[str]:
+    clean, total = findings.composition.file_clean or 0, findings.composition.total or 0
+    if clean > _LEAST_SHARE * total and cause not in ("protected_cache", "gfp_constrained"):
+        yield f"{size(clean)} of clean page cache were left that reclaim did not take"
+
+
+_FACTORS: Final[tuple[Callable[[Findings, Cause], Iterator[str]], ...]] = (
+    _ancestor,
+    _classes,
+    _unmapped_shmem,
+    _pace,
+    _refaults,
+    _swap,
+    _protected,
+    _dirty_waits,
+    _gfp,
+    _dying,
+    _cache_left,
+    _last_attempt,
+)

@@ -1,0 +1,23 @@
+"""How a cgroup, a process and a limit are called in the sentences of a verdict."""
+
+from __future__ import annotations
+
+from tracer.analysis.report import LimitOwner
+from tracer.schema import UNLIMITED_BYTES
+
+
+def owner_name(owner: LimitOwner) -> str:
+    """`container web`, else `the cgroup /a/b`."""
+    if owner.container is not None:
+        return f"container {owner.container}"
+    return f"the cgroup {owner.cgroup}" if owner.cgroup is not None else "the cgroup"
+
+
+def process(comm: str | None, pid: int) -> str:
+    """`python3 (pid 41)`."""
+    return f"{comm} (pid {pid})" if comm else f"pid {pid}"
+
+
+def no_limit(owner: LimitOwner) -> bool:
+    """Whether no limit is set, or none is known."""
+    return owner.limit_bytes is None or owner.limit_bytes >= UNLIMITED_BYTES
