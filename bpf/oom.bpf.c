@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * OOM kills. mark_victim runs once for each killed task, in the context of the task whose allocation could not be
- * served, before the victim is touched: the trigger's stacks and the owner's counters are those of the decision. Where
+ * served: the trigger's stacks and the owner's counters are those of the decision. The victim has been sent SIGKILL just
+ * before (__oom_kill_process in mm/oom_kill.c): if it runs on another CPU, it may already be without its mm. Where
  * functions can be hooked, the decision itself (struct oom_control, on the trigger's stack) tells the rest.
  */
 
