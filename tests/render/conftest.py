@@ -20,6 +20,7 @@ from tracer.analysis.report import (
     Reclaim,
     ReclaimAttempt,
     Sizing,
+    Suspect,
     Trigger,
     Verdict,
     Victim,
@@ -184,8 +185,13 @@ def experiment_report(name: str = "python3", cgroup: str = "/memcg-tracer-77-pag
                 "anon grew by 96 MiB while usage stayed at the limit (charge ledger)",
             ),
             contributing=("1 MiB of reclaimable slab was left",),
+            suspects=(
+                Suspect("anon_growth", 0.97, "97 MiB of 100 MiB in use, 97.0 %"),
+                Suspect("kernel_memory", 0.02, f"{name} grew"),
+            ),
         ),
         advice=("Raise the limit, or find out why python3 holds 97 MiB of anonymous memory.",),
+        memory_stat_bytes={"file": MIB, "active_file": MIB // 2, "inactive_file": MIB // 2},
         sizing=Sizing(None),
         quality=Quality(
             lost_records=0,

@@ -92,7 +92,7 @@ class _Kill:
 def _report(trace: TraceTables, kill: _Kill) -> OomReport:
     unknown: Unknown = {}
     first = kill.rows.iloc[0]
-    made_of, working_set, used = _memory(trace, kill, unknown)
+    sizes, made_of, working_set, used = _memory(trace, kill, unknown)
     targets = kill.members if kill.owner_id is not None else np.array([NO_ID])
     tried = reclaim.attempts(trace, targets, kill.window.at_limit, kill.time_ns)
     lost = lost_records(trace, kill.window.begin, kill.time_ns)
@@ -138,14 +138,17 @@ def _report(trace: TraceTables, kill: _Kill) -> OomReport:
         advice=advice.advise(findings, judged),
         sizing=Sizing(None),
         quality=Quality(lost, findings.kmsg, dict(trace.meta["probes"]), unknown),
+        memory_stat_bytes={name: size for name, size in sizes.items() if size is not None},
     )
 
 
-def _memory(trace: TraceTables, kill: _Kill, unknown: Unknown) -> tuple[Composition, int | None, Cushion]:
-    """Composition, working set and cushion of the limit owner; all null without one."""
+def _memory(
+    trace: TraceTables, kill: _Kill, unknown: Unknown
+) -> tuple[dict[str, int | None], Composition, int | None, Cushion]:
+    """Counters, composition, working set and cushion of the limit owner; all null without one."""
     if kill.owner_id is None:
         unknown |= dict.fromkeys(("composition", "cushion", "working_set_bytes"), _NO_OWNER)
-        return Composition(*[None] * 15), None, Cushion(*[None] * 6)
+        return {}, Composition(*[None] * 15), None, Cushion(*[None] * 6)
     total = _usage_at_kill(trace, kill)
     sizes = composition.at_kill(trace, kill.owner_id, kill.members, kill.time_ns, kill.sample)
     made_of, why = composition.compose(sizes, total)
@@ -163,7 +166,7 @@ def _memory(trace: TraceTables, kill: _Kill, unknown: Unknown) -> tuple[Composit
         cache_end_bytes=cache_end,
         unknown=unknown,
     )
-    return made_of, working_set, used
+    return sizes, made_of, working_set, used
 
 
 def _usage_at_kill(trace: TraceTables, kill: _Kill) -> int | None:

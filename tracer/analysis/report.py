@@ -237,7 +237,11 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class OomReport:
-    """One decision of the OOM killer: who, what filled the cgroup, what reclaim tried, why then."""
+    """One decision of the OOM killer: who, what filled the cgroup, what reclaim tried, why then.
+
+    `memory_stat_bytes`: the limit owner's counters at the kill, which overlap, by their names in memory.stat
+    (`schema.MEMORY_STAT_BYTES`), as far as they are known.
+    """
 
     kill_id: int
     time: str
@@ -256,6 +260,7 @@ class OomReport:
     advice: tuple[str, ...]
     sizing: Sizing
     quality: Quality
+    memory_stat_bytes: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The object of this kill in `explain --json`."""

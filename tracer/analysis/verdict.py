@@ -144,17 +144,17 @@ def _cache(findings: Findings, cause: Cause) -> str:
     if cause == "dirty_writeback":
         given = "" if cushion.evicted_bytes is None else f" (it had given back {size(cushion.evicted_bytes)})"
         return f"until it is written, page cache cannot be dropped{given}"
-    if cushion.evicted_bytes is None:
-        if cushion.cache_end_bytes is None:
-            return "what its page cache gave back is not known"
-        return f"{size(cushion.cache_end_bytes)} of page cache were left"
     if cushion.exhausted_at is not None:
         given = f"the page cache had already given back {size(cushion.evicted_bytes)}"
         return f"{given} and was used up {_since(cushion.exhausted_at, findings.time)} before"
-    left = "" if cushion.cache_end_bytes is None else f" and {size(cushion.cache_end_bytes)} of it was left"
-    if cushion.evicted_bytes == 0:
-        return "the page cache had given back nothing" + left
-    return f"the page cache had given back {size(cushion.evicted_bytes)}{left}"
+    if not cushion.evicted_bytes and cushion.cache_end_bytes == 0:
+        return "there was no page cache left to give way"
+    given = {
+        None: "what the page cache gave back is not known",
+        0: "the page cache had given back nothing",
+    }.get(cushion.evicted_bytes, f"the page cache had given back {size(cushion.evicted_bytes)}")
+    left = "" if cushion.cache_end_bytes is None else f", and {size(cushion.cache_end_bytes)} of it was left"
+    return given + left
 
 
 def _evidence(findings: Findings, suspects: Sequence[Suspect]) -> tuple[str, ...]:
@@ -212,7 +212,7 @@ def _evidence_of_change(findings: Findings) -> list[str]:
         lines.append(
             f"reclaim took {size(cushion.evicted_bytes)} of page cache in the {span} at the limit (pagecache)"
         )
-    if cushion.absorbed_bytes:
+    if cushion.absorbed_bytes and cushion.evicted_bytes:
         lines.append(f"{size(cushion.absorbed_bytes)} of other memory fitted in their place (charge ledger)")
     return lines
 

@@ -17,6 +17,8 @@ from tracer.render.layers import BY_NAME, OF_COMPOSITION, PART_LABELS
 
 _BAR_CELLS: Final = 20
 _BRIEF_ROWS: Final = 5
+_BRIEF_ATTEMPTS: Final = 3
+_LITTLE_SHARE: Final = 0.005
 _MOST_HELD: Final = 5
 _OWN_FRAME: Final = re.compile(r"bpf_prog_|bpf_trace_run")
 _OFFSET: Final = re.compile(r"\+0x[0-9a-f]+(/0x[0-9a-f]+)?$")
@@ -35,9 +37,12 @@ def post_mortem(
     yield sections.facts(facts.setting(report))
     yield from _bullets("Evidence", report.verdict.evidence)
     yield from _bullets("What else played a part", report.verdict.contributing)
-    yield from _composition(report)
-    yield sections.title("Three numbers that are often taken for one another")
-    yield sections.facts(facts.three_numbers(report))
+    if verbose:
+        yield sections.title("Which causes were weighed, from 0 to 1 (docs/causes.md)")
+        yield sections.facts(facts.suspects(report))
+    yield from _composition(report, 0.0 if verbose else _LITTLE_SHARE)
+    yield sections.title("Numbers that are often taken for one another")
+    yield sections.facts(facts.often_confused(report))
     yield sections.title("The cushion: page cache gives way until there is none")
     yield sections.facts(facts.cushion(report))
     yield from _reclaim(report, page_size, verbose)
@@ -48,6 +53,7 @@ def post_mortem(
     if verbose:
         yield sections.title("By what each signal was taken")
         yield sections.facts(probes.taken(report.quality.probes), label_cells=0)
+    yield sections.note("what the words mean: docs/glossary.md; what the causes mean: docs/causes.md")
     if others:
         yield sections.title("Other kills in this trace")
         yield sections.facts((f"--kill {other.kill_id}", visible(other.verdict.summary)) for other in others)
@@ -64,11 +70,11 @@ def held(cgroups: Sequence[Held]) -> Iterator[RenderableType]:
         yield Text(f"{len(cgroups) - _MOST_HELD} more cgroups were traced: --json lists them all.")
 
 
-def _composition(report: OomReport) -> Iterator[RenderableType]:
+def _composition(report: OomReport, least_share: float) -> Iterator[RenderableType]:
     total = report.composition.total
     yield sections.title("What the limit was full of")
     table = sections.table(("", "<"), ("", ">"), ("", ">"), ("", "<"), ("", "<"))
-    for part, value in facts.composition(report):
+    for part, value in facts.composition(report, least_share=least_share):
         layer = BY_NAME[OF_COMPOSITION[part]]
         label, meaning = PART_LABELS[part]
         cells = round(_BAR_CELLS * max(value, 0) / total) if total else 0
@@ -76,7 +82,7 @@ def _composition(report: OomReport) -> Iterator[RenderableType]:
         table.add_row(label, units.size(value), units.percent(value, total), bar, Text(meaning, style="dim"))
     table.add_row("= usage", units.size(total), style="bold")
     yield sections.indented(table)
-    yield from (sections.note(rest) for rest in facts.composition_rest(report))
+    yield from (sections.note(rest) for rest in facts.composition_rest(report, least_share=least_share))
 
 
 def _reclaim(report: OomReport, page_size: int, verbose: bool) -> Iterator[RenderableType]:
@@ -87,7 +93,7 @@ def _reclaim(report: OomReport, page_size: int, verbose: bool) -> Iterator[Rende
     )
     if not attempts:
         return
-    transcript = facts.transcript(report, attempts if verbose else attempts[-_BRIEF_ROWS:])
+    transcript = facts.transcript(report, attempts if verbose else attempts[-_BRIEF_ATTEMPTS:])
     table = sections.table(*zip(transcript.titles, "><>>>>><"[: len(transcript.titles)], strict=True))
     for row in transcript.rows:
         table.add_row(*row)

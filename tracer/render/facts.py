@@ -140,22 +140,35 @@ def setting(report: OomReport) -> Iterator[Fact]:
     yield "limit", f"{units.limit(owner.limit_bytes)}; {CONSTRAINTS[report.constraint]}{ancestor}"
 
 
-def composition(report: OomReport) -> list[tuple[str, int]]:
-    """(class, bytes) of the classes that hold anything, the largest first."""
-    parts = [(part, value) for part, value in report.composition.parts() if value]
+def composition(report: OomReport, *, least_share: float = 0.0) -> list[tuple[str, int]]:
+    """(class, bytes) of the classes that hold this share of usage, or anything; the largest first."""
+    least = least_share * (report.composition.total or 0)
+    parts = [(part, value) for part, value in report.composition.parts() if value and abs(value) >= least]
     return sorted(parts, key=lambda part: -part[1])
 
 
-def composition_rest(report: OomReport) -> Iterator[str]:
-    """Which classes are zero, and which are not known."""
+def composition_rest(report: OomReport, *, least_share: float = 0.0) -> Iterator[str]:
+    """What `composition` leaves out: classes with little in them, with none, and those that are not known."""
+    shown = {part for part, _ in composition(report, least_share=least_share)}
+    little = [(part, size) for part, size in report.composition.parts() if size and part not in shown]
+    if little:
+        yield "and little: " + ", ".join(
+            f"{PART_LABELS[part][0]} {units.size(size)}" for part, size in little
+        )
     for words, wanted in (("none of it: ", 0), ("not known: ", None)):
         labels = [PART_LABELS[part][0] for part, value in report.composition.parts() if value == wanted]
         if labels:
             yield words + ", ".join(labels)
 
 
-def three_numbers(report: OomReport) -> Iterator[Fact]:
-    """Usage, working set and RSS, which are often taken for one another."""
+def suspects(report: OomReport) -> Iterator[Fact]:
+    """Every cause that was weighed, the likeliest first."""
+    for suspect in report.verdict.suspects:
+        yield suspect.cause, f"{suspect.weight:.2f}: {visible(suspect.reason)}"
+
+
+def often_confused(report: OomReport) -> Iterator[Fact]:
+    """Usage, working set, RSS and cache, which are often taken for one another."""
     rss = [
         part
         for victim in report.victims
@@ -164,17 +177,40 @@ def three_numbers(report: OomReport) -> Iterator[Fact]:
     known = [part for part in rss if part is not None]
     victims = "processes" if len(report.victims) > 1 else "process"
     usage = report.limit_owner.usage_bytes
-    yield "usage", f"{units.size(usage)}: all that the limit counts, page cache included"
+    inactive = report.memory_stat_bytes.get("inactive_file")
+    yield (
+        "usage",
+        f"{units.size(usage)}: all that the limit counts, page cache included; by this alone is killed",
+    )
     yield (
         "working set",
-        f"{units.size(report.working_set_bytes)}: usage without inactive_file, the cache not used lately; "
-        "what Kubernetes shows",
+        f"{units.size(report.working_set_bytes)}: usage less inactive_file ({units.size(inactive)}), the "
+        "cache not used lately; what Kubernetes shows",
     )
     yield (
         "RSS",
         f"{units.size(sum(known) if rss and len(known) == len(rss) else None)}: resident set size, what the "
-        f"killed {victims} had mapped; what ps shows",
+        f"killed {victims} had mapped, whoever is charged for it; what ps shows",
     )
+    if report.memory_stat_bytes:
+        yield "cache", _cache_at_kill(report)
+
+
+def _cache_at_kill(report: OomReport) -> str:
+    """What the kernel's word cache (NR_FILE_PAGES) stood for."""
+    made_of, counters = report.composition, report.memory_stat_bytes
+    kinds = (
+        ("clean", made_of.file_clean),
+        ("dirty", made_of.file_dirty),
+        ("being written", made_of.writeback),
+        ("shmem, which cannot be dropped", made_of.shmem),
+    )
+    lists = (("used lately", counters.get("active_file")), ("not lately", counters.get("inactive_file")))
+    made, used = (
+        ", ".join(f"{units.size(value)} {kind}" for kind, value in of if value) for of in (kinds, lists)
+    )
+    total = f"{units.size(counters.get('file'))}: what memory.stat and docker call cache"
+    return "; ".join(part for part in (total, made, used) if part)
 
 
 def cushion(report: OomReport) -> Iterator[Fact]:

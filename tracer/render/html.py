@@ -84,7 +84,7 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
         ],
         "usage": units.size(total),
         "composition_rest": list(facts.composition_rest(report)),
-        "three_numbers": list(facts.three_numbers(report)),
+        "often_confused": list(facts.often_confused(report)),
         "cushion": list(facts.cushion(report)),
         "reclaim": [facts.reclaim(report, page_size), *facts.waits(report.reclaim), *facts.kept(attempts)],
         "transcript": facts.transcript(report, attempts),

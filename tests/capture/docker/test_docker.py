@@ -90,8 +90,8 @@ def assert_allocators_named(trace: AnalysedTrace, report: OomReport) -> None:
     assert (allocator.tgid, allocator.comm) == (report.victims[0].pid, "tail")
     tasks = trace.tasks[trace.tasks["tgid"] == allocator.tgid]
     assert len(tasks) == 1
-    # SIGKILL is sent before the victim is marked (__oom_kill_process in mm/oom_kill.c): on another CPU than the
-    # trigger's it may have been quicker to exit.
+    # SIGKILL is sent before the victim is marked (__oom_kill_process in mm/oom_kill.c): on another CPU than
+    # the trigger's it may have been quicker to exit.
     first_seen, exited = tasks["first_seen"].iloc[0], tasks["exited"].iloc[0]
     assert first_seen < min(exited, pd.Timestamp(report.time))
     assert abs(exited - pd.Timestamp(report.time)) < pd.Timedelta("2s")
