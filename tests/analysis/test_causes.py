@@ -72,6 +72,12 @@ CASES = [
     ("kernel_memory", made_of(anon=9, page_tables=88), grew(anon=2, kernel=88), {}),
     ("kernel_memory", made_of(anon=9, sock=88), grew(anon=2, sock=88), {}),
     ("dirty_writeback", made_of(anon=9, file_dirty=70, writeback=17, file_clean=2), grew(anon=2), {}),
+    (
+        "dirty_writeback",
+        made_of(anon=9, writeback=90),
+        grew(kernel=1),
+        {"trigger": Trigger(41, "sh", "/a", GFP_NOFS, 0, None, None)},
+    ),
     ("dirty_writeback", made_of(anon=58, file_dirty=37, file_clean=3), grew(anon=40), {}),
     (
         "protected_cache",
@@ -81,7 +87,7 @@ CASES = [
     ),
     (
         "gfp_constrained",
-        made_of(anon=40, slab_reclaimable=50, file_clean=9),
+        made_of(anon=40, slab_reclaimable=54, file_clean=5),
         grew(anon=40),
         {"trigger": Trigger(41, "sh", "/a", GFP_NOFS, 0, None, None)},
     ),
@@ -149,7 +155,7 @@ def test_what_else_played_a_part() -> None:
         rise_ns=SECOND,
         swap=Swap(0, 0, False),
         protected_bytes=3 * MIB,
-        holders=(Holder("/a/big", 61 * MIB, False), Holder("/a/small", 38 * MIB, True)),
+        holders=(Holder("big", 61 * MIB, False), Holder("small", 38 * MIB, True)),
         dying_bytes=7 * MIB,
         dirty_wait_ms=1250.0,
     )
@@ -161,7 +167,7 @@ def test_what_else_played_a_part() -> None:
     sentences = verdict.judge(found).contributing
     for expected in (
         "the limit is an ancestor's",
-        "a sibling holds most of the memory: /a/big 61 MiB, /a/small 38 MiB (who asked is in it)",
+        "a sibling holds most of the memory: big 61 MiB, small 38 MiB (who asked is in it)",
         "6.0 % of usage was page tables",
         "8.0 % of usage was shared memory",
         "9.0 % of usage was page cache that was not yet written",

@@ -29,6 +29,7 @@ _BLOCKED_SHARE: Final = 0.1
 _BLOCKED_WEIGHT: Final = 0.5  # what it weighs at once, more than a half is then a matter of how much
 _LITTLE_CACHE_SHARE: Final = 0.05  # clean cache that is left at a kill as a rule: mapped, or just read
 _DISTRUST: Final = 3  # how fast more of it speaks against what filled the limit: at 38 % nothing is explained
+_LEAST_GROWTH_SHARE: Final = 0.1
 _SWAP_FULL: Final = 0.95
 _SWAP_IN_USE_SHARE: Final = 0.05
 
@@ -84,8 +85,9 @@ def unwritten_bytes(made_of: Composition) -> int:
 
 
 def barred_bytes(made_of: Composition) -> int:
-    """Page cache and slab: what a request that may not enter file systems or start I/O cannot have freed."""
-    return cache_left_bytes(made_of) + (made_of.slab_reclaimable or 0)
+    """Clean page cache and slab: what others could have had freed, but not a request that may not enter file
+    systems or start I/O. What is dirty nobody can drop."""
+    return (made_of.file_clean or 0) + (made_of.slab_reclaimable or 0)
 
 
 def may_not_enter_fs(gfp: int | None) -> bool:
@@ -118,8 +120,9 @@ def _fillers(findings: Findings) -> list[Suspect]:
 def _filler(cause: Cause, held: int, grown: Mapping[Cause, int], made_of: Composition) -> Suspect:
     share, all_grown = min(held / _total(made_of), 1.0), sum(grown.values())
     reason = f"{size(held)} of {size(made_of.total)} in use, {percent(held, made_of.total)}"
-    if all_grown:
-        share = (share + grown[cause] / all_grown) / 2
+    if grown:
+        # Where next to nothing grew, that is no sign for any of them.
+        share = (share + grown[cause] / max(all_grown, _LEAST_GROWTH_SHARE * _total(made_of))) / 2
         reason += f"; {size(grown[cause])} of the {size(all_grown)} that had grown"
     left = (made_of.file_clean or 0) / _total(made_of)
     trust = min(max(1 - _DISTRUST * (left - _LITTLE_CACHE_SHARE), 0), 1)

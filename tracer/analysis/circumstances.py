@@ -39,22 +39,28 @@ def around(
         rise_ns=_rise_ns(trace, members, window),
         swap=_swap(trace, owner_id, members, window, last.get(owner_id)),
         protected_bytes=sum(_protected(last.get(child)) for child in children),
-        holders=_holders(trace, children, window.end, trigger_id),
+        holders=_holders(trace, owner_id, children, window.end, trigger_id),
         dying_bytes=_dying_bytes(trace, members, window.end),
         dirty_wait_ms=_dirty_wait_ms(trace, members, window),
     )
 
 
 def _holders(
-    trace: TraceTables, children: Mapping[int, str], end_ns: int, trigger_id: int
+    trace: TraceTables, owner_id: int, children: Mapping[int, str], end_ns: int, trigger_id: int
 ) -> tuple[Holder, ...]:
-    """Who held anything, the most first."""
-    levels = ledger.levels_at(trace, list(children), _CHARGED, end_ns)
+    """Who held anything, the most first; what is left of the owner's own level is its own."""
+    levels = ledger.levels_at(trace, [owner_id, *children], _CHARGED, end_ns)
+    all_held = levels.pop(owner_id)
     holders = [
-        Holder(children[child], held, trigger_id in names.descendants(trace.cgroups, child))
+        Holder(
+            children[child].rpartition("/")[2], held, trigger_id in names.descendants(trace.cgroups, child)
+        )
         for child, held in levels.items()
         if held
     ]
+    own = (all_held or 0) - sum(holder.held_bytes for holder in holders)
+    if holders and all_held is not None and own > 0:
+        holders.append(Holder(None, own, is_triggers=False))
     return tuple(sorted(holders, key=lambda holder: -holder.held_bytes))
 
 

@@ -32,10 +32,11 @@ def _ancestor(findings: Findings, _: Cause) -> Iterator[str]:
     if not holders:
         return
     held = ", ".join(
-        f"{holder.cgroup} {size(holder.held_bytes)}{' (who asked is in it)' if holder.is_triggers else ''}"
+        f"{holder.cgroup or 'the cgroup itself'} {size(holder.held_bytes)}"
+        f"{' (who asked is in it)' if holder.is_triggers else ''}"
         for holder in holders
     )
-    if not holders[0].is_triggers:
+    if holders[0].cgroup is not None and not holders[0].is_triggers:
         yield f"a sibling holds most of the memory: {held}"
     elif len(holders) > 1:
         yield f"the memory is held by {held}"

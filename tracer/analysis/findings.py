@@ -31,9 +31,10 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A cgroup right below the limit owner and what it held at the kill, all below it included."""
+    """A cgroup right below the limit owner, by the last part of its path, and what it held at the kill, all
+    below it included. None: what is the owner's own."""
 
-    cgroup: str
+    cgroup: str | None
     held_bytes: int
     is_triggers: bool
 

@@ -147,14 +147,22 @@ def _cache(findings: Findings, cause: Cause) -> str:
     if cushion.exhausted_at is not None:
         given = f"the page cache had already given back {size(cushion.evicted_bytes)}"
         return f"{given} and was used up {_since(cushion.exhausted_at, findings.time)} before"
-    if not cushion.evicted_bytes and cushion.cache_end_bytes == 0:
+    left_bytes = _droppable(findings)
+    if not cushion.evicted_bytes and left_bytes == 0:
         return "there was no page cache left to give way"
     given = {
         None: "what the page cache gave back is not known",
         0: "the page cache had given back nothing",
     }.get(cushion.evicted_bytes, f"the page cache had given back {size(cushion.evicted_bytes)}")
-    left = "" if cushion.cache_end_bytes is None else f", and {size(cushion.cache_end_bytes)} of it was left"
+    left = "" if left_bytes is None else f", and {size(left_bytes)} of it was left"
     return given + left
+
+
+def _droppable(findings: Findings) -> int | None:
+    """Page cache that was left, without what is locked."""
+    if findings.composition.file_clean is None:
+        return findings.cushion.cache_end_bytes
+    return causes.cache_left_bytes(findings.composition)
 
 
 def _evidence(findings: Findings, suspects: Sequence[Suspect]) -> tuple[str, ...]:
@@ -230,6 +238,14 @@ def _evidence_of_reclaim(findings: Findings) -> list[str]:
         lines.append(
             f"{reclaim.attempts} reclaim attempts scanned {reclaim.scanned_pages} and freed "
             f"{reclaim.reclaimed_pages} pages, {reclaim.stall_ms:.1f} ms of waiting (reclaim)"
+        )
+    last = reclaim.transcript
+    scanned = sum(attempt.scanned_file_pages for attempt in last)
+    unwritten = sum(max(attempt.nr_dirty, attempt.nr_writeback) for attempt in last)  # a page can be both
+    if unwritten * 2 > scanned:
+        lines.append(
+            f"of {scanned} pages of cache that the last {len(last)} attempts looked at, {unwritten} were not "
+            "yet written (reclaim)"
         )
     return lines
 

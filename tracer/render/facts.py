@@ -204,6 +204,7 @@ def _cache_at_kill(report: OomReport) -> str:
         ("dirty", made_of.file_dirty),
         ("being written", made_of.writeback),
         ("shmem, which cannot be dropped", made_of.shmem),
+        ("locked", _locked_file(report)),
     )
     lists = (("used lately", counters.get("active_file")), ("not lately", counters.get("inactive_file")))
     made, used = (
@@ -278,6 +279,16 @@ def _largest(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     """Those that have words and are not zero, the largest first."""
     found = [(count, pages) for count, pages in counts.items() if pages and count in KEPT_IN_WORDS]
     return sorted(found, key=lambda kept: -kept[1])
+
+
+def _locked_file(report: OomReport) -> int | None:
+    """What of the cache no other class has: locked pages are a class of their own."""
+    made_of, counters = report.composition, report.memory_stat_bytes
+    others = (made_of.file_clean, made_of.file_dirty, made_of.writeback, made_of.shmem, counters.get("file"))
+    if not made_of.unevictable or None in others:
+        return None
+    *parts, file = (value or 0 for value in others)
+    return max(file - sum(parts) - counters.get("swapcached", 0), 0)
 
 
 @dataclass(frozen=True, slots=True)
