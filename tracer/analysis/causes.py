@@ -16,9 +16,10 @@ the definitions for users.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
-from tracer.analysis.findings import Findings
+from tracer.analysis.findings import Findings, Swap
 from tracer.analysis.report import Cause, Composition, Suspect
 from tracer.units import percent, size
 
@@ -55,8 +56,7 @@ def suspects(findings: Findings) -> tuple[Suspect, ...]:
         return (Suspect("global_pressure", 1.0, f"the kernel's constraint was {findings.constraint}"),)
     if findings.constraint != "memcg" or not findings.composition.total:
         return ()
-    fillers = _fillers(findings)
-    found = [*fillers, *_blockers(findings), *_swap_exhausted(findings, fillers)]
+    found = [*_with_swap(findings, _fillers(findings)), *_blockers(findings)]
     return tuple(sorted((one for one in found if one.weight > 0), key=lambda one: -one.weight))
 
 
@@ -169,20 +169,24 @@ def _blocker(cause: Cause, held: int, what: str, made_of: Composition) -> Suspec
     return Suspect(cause, round(min(_BLOCKED_WEIGHT + share, 1), 3), reason)
 
 
-def _swap_exhausted(findings: Findings, fillers: list[Suspect]) -> list[Suspect]:
+def _with_swap(findings: Findings, fillers: list[Suspect]) -> list[Suspect]:
+    """Where swap was full, that is the better word for what swap is for: it weighs as much as these together,
+    and they are left with half."""
     swap, total = findings.circumstances.swap, _total(findings.composition)
-    if swap is None or swap.used_bytes < _SWAP_IN_USE_SHARE * total:
-        return []
-    is_full = swap.refused or (
-        swap.allowed_bytes is not None and swap.used_bytes >= _SWAP_FULL * swap.allowed_bytes
-    )
-    swappable = [one.weight for one in fillers if one.cause in ("anon_growth", "shmem")]
-    if not is_full:
-        return []
+    if swap is None or swap.used_bytes < _SWAP_IN_USE_SHARE * total or not _is_full(swap):
+        return fillers
+    swappable = [one for one in fillers if one.cause in ("anon_growth", "shmem")]
     allowed = "" if swap.allowed_bytes is None else f" of {size(swap.allowed_bytes)}"
-    # It is never likelier than what swap was needed for, and then it is the better word for it.
-    weight = round(min(sum(swappable) + 0.01, 1), 3)
-    return [Suspect("swap_exhausted", weight, f"{size(swap.used_bytes)}{allowed} of swap were in use")]
+    weight = round(min(sum(one.weight for one in swappable), 1), 3)
+    return [
+        Suspect("swap_exhausted", weight, f"{size(swap.used_bytes)}{allowed} of swap were in use"),
+        *(replace(one, weight=one.weight / 2) if one in swappable else one for one in fillers),
+    ]
+
+
+def _is_full(swap: Swap) -> bool:
+    allowed = swap.allowed_bytes
+    return swap.refused or (allowed is not None and swap.used_bytes >= _SWAP_FULL * allowed)
 
 
 def _total(made_of: Composition) -> int:

@@ -173,7 +173,7 @@ def _evidence(findings: Findings, suspects: Sequence[Suspect]) -> tuple[str, ...
         *(
             f"not {other.cause}: {other.reason} (composition)"
             for other in suspects[1:3]
-            if other.weight >= causes.LEAST_WEIGHT / 2
+            if other.weight >= causes.LEAST_WEIGHT / 2 and suspects[0].cause != "swap_exhausted"
         ),
     )
 

@@ -220,7 +220,8 @@ def cushion(report: OomReport) -> Iterator[Fact]:
     at_most, at_kill = units.size(it.cache_start_bytes), units.size(it.cache_end_bytes)
     yield "page cache", f"{at_most} at its most, {at_kill} at the kill"
     yield "evicted", f"{units.size(it.evicted_bytes)}: taken from it by reclaim to make room"
-    yield "absorbed", f"{units.size(it.absorbed_bytes)}: other memory that fitted only because of that"
+    if it.evicted_bytes != 0:
+        yield "absorbed", f"{units.size(it.absorbed_bytes)}: other memory that fitted only because of that"
     if it.exhausted_at is not None:
         yield "used up", f"{units.duration(seconds_before(report, it.exhausted_at))} before the kill"
     elif why := report.quality.unknown.get("cushion.exhausted_at"):
