@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -70,6 +72,11 @@ def cgroup_of(pid: int) -> str:
     return own_path(memory_hierarchy(), text)
 
 
+def anon_bytes(process: Path) -> int:
+    status = (process / "status").read_text("ascii")
+    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("RssAnon"))
+
+
 @pytest.mark.kernel
 def test_a_child_is_in_its_cgroup_and_ends_with_us(memcg: Path, start_workload: Callable[..., Any]) -> None:
     steps = ("cgroups", "small", "big", "then", "child", "big", "5000000", "then", "anon", "1")
@@ -81,12 +88,26 @@ def test_a_child_is_in_its_cgroup_and_ends_with_us(memcg: Path, start_workload: 
     assert child != workload.process.pid
     assert cgroup_of(child) == f"{path}/big"
     assert cgroup_of(workload.process.pid) == f"{path}/small"
-    status = Path(f"/proc/{child}/status").read_text("ascii")
-    anon_kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
-    assert anon_kib >= 5_000_000 // 1024
+    assert anon_bytes(Path(f"/proc/{child}")) >= 5_000_000
     assert sorted(one.name for one in memcg.iterdir() if one.is_dir()) == ["big", "small"]
     workload.process.kill()
     workload.process.communicate()  # to the end of stdout, which the child has, too
+
+
+def test_a_crowd_ends_with_us_and_is_pressed_until_one_is_killed() -> None:
+    workload = start("--barrier", "crowd", "5000000:900", "1:1000", "then", "press", str(1 << 33))
+    assert workload.stdout is not None
+    assert workload.stdin is not None
+    workload.stdin.write("\n")
+    workload.stdin.flush()
+    assert [workload.stdout.readline() for _ in range(2)] == ["start\n", "done crowd\n"]
+    children = Path(f"/proc/{workload.pid}/task/{workload.pid}/children").read_text("ascii").split()
+    big, small = (Path("/proc", child) for child in children)
+    assert [(one / "oom_score_adj").read_text("ascii") for one in (big, small)] == ["900\n", "1000\n"]
+    assert anon_bytes(big) >= anon_bytes(small) + 4_000_000
+    os.kill(int(small.name), signal.SIGKILL)
+    workload.communicate("\n")  # to the end of stdout, which the children have, too
+    assert workload.returncode == 1, "it came to the barrier after what it did not touch"
 
 
 @pytest.mark.kernel

@@ -11,6 +11,8 @@
     oom_group           have the kernel kill all of this cgroup together (v2)
     cgroups NAME...     make cgroups below this one and go on in the first of them
     child NAME BYTES    fork a process that does `anon BYTES` in that one ("." is this one), and ends with us
+    crowd BYTES:ADJ...  fork a process for each that takes this oom_score_adj, does `anon BYTES`, ends with us
+    press BYTES         as `anon`, but only until one of our children was killed
 
 This cgroup is the one that we were started in. Nothing is given back before the end, so `anon` with more
 bytes than the limit allocates until it is killed, and its number is the ceiling that protects the machine if
@@ -53,11 +55,13 @@ def write(pause: Pause, file: str, size_bytes: str) -> None:
 
 
 def anon(pause: Pause, size_bytes: str) -> None:
-    _touch(pause, int(size_bytes), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    for _ in _touched(pause, int(size_bytes), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
+        pass
 
 
 def shmem(pause: Pause, size_bytes: str) -> None:
-    _touch(pause, int(size_bytes), mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+    for _ in _touched(pause, int(size_bytes), mmap.MAP_SHARED | mmap.MAP_ANONYMOUS):
+        pass
 
 
 def threads(pause: Pause, count: str) -> None:
@@ -92,24 +96,34 @@ def cgroups(_: Pause, *names: str) -> None:
 
 def child(pause: Pause, name: str, size_bytes: str) -> None:
     cgroup = _cgroup()
-    ready, done = os.pipe()
-    ended, alive = os.pipe()
-    if os.fork():
-        os.close(done)
-        os.close(ended)
-        os.read(ready, 1)  # or its end, if the child was killed
-        os.close(ready)
-        return
-    os.close(alive)  # now only the parent holds it, to its end
-    _write(f"{cgroup}/{name}/cgroup.procs", "0")
-    anon(pause, size_bytes)
-    os.write(done, b"d")
-    os.read(ended, 1)
-    os._exit(0)
+
+    def work() -> None:
+        _write(f"{cgroup}/{name}/cgroup.procs", "0")
+        anon(pause, size_bytes)
+
+    _fork(work)
+
+
+def crowd(pause: Pause, *members: str) -> None:
+    for member in members:
+        size_bytes, _, adj = member.partition(":")
+
+        def work(size_bytes: str = size_bytes, adj: str = adj) -> None:
+            _write("/proc/self/oom_score_adj", adj)
+            anon(pause, size_bytes)
+
+        _fork(work)
+
+
+def press(pause: Pause, size_bytes: str) -> None:
+    for _ in _touched(pause, int(size_bytes), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
+        if os.waitpid(-1, os.WNOHANG)[0]:
+            return
 
 
 STEPS: dict[str, Callable[..., None]] = {
-    step.__name__: step for step in (read, write, anon, shmem, threads, files, oom_group, cgroups, child)
+    step.__name__: step
+    for step in (read, write, anon, shmem, threads, files, oom_group, cgroups, child, crowd, press)
 }
 
 
@@ -140,7 +154,8 @@ def _write(file: str, text: str) -> None:
         stream.write(text)
 
 
-def _touch(pause: Pause, size_bytes: int, flags: int) -> None:
+def _touched(pause: Pause, size_bytes: int, flags: int) -> Iterator[None]:
+    """Touch that much, and stop after each page."""
     memory = mmap.mmap(-1, size_bytes, flags=flags)
     _kept.append(memory)
     memory.madvise(mmap.MADV_NOHUGEPAGE)  # page by page, on every machine
@@ -148,8 +163,26 @@ def _touch(pause: Pause, size_bytes: int, flags: int) -> None:
     for length in _chunks(size_bytes):
         for page in range(offset, offset + length, mmap.PAGESIZE):
             memory[page] = 1
+            yield
         offset += length
         pause()
+
+
+def _fork(work: Callable[[], None]) -> None:
+    """Have a child do it, and go on once it has; it stays for as long as we live."""
+    ready, done = os.pipe()
+    ended, alive = os.pipe()
+    if os.fork():
+        os.close(done)
+        os.close(ended)
+        os.read(ready, 1)  # or its end, if the child was killed
+        os.close(ready)
+        return
+    os.close(alive)  # now only the parent holds it, to its end
+    work()
+    os.write(done, b"d")
+    os.read(ended, 1)
+    os._exit(0)
 
 
 def _chunks(size_bytes: int) -> Iterator[int]:
