@@ -281,6 +281,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         swap_high_bytes=_MAYBE_INT,
         swap_limit_bytes=_MAYBE_INT,  # v1: memory.memsw.limit_in_bytes, which bounds memory + swap
         kmem_limit_bytes=_MAYBE_INT,  # v1 only
+        swappiness=_MAYBE_INT,  # v1 only; v2 goes by vm.swappiness, which meta.json has
         oom_group=_MAYBE_INT,  # v2 memory.oom.group
         oom_kill_disable=_MAYBE_INT,  # v1 memory.oom_control
         use_hierarchy=_MAYBE_INT,  # v1 only

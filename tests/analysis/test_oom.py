@@ -106,7 +106,7 @@ def test_json_document(page_cache_experiment: Any) -> None:
     assert list(document) == [
         *("kill_id", "time", "ktime_ns", "constraint", "limit_owner", "trigger", "victims", "candidates"),
         *("composition", "working_set_bytes", "reclaim", "cushion", "allocators", "verdict", "advice"),
-        *("sizing", "quality", "memory_stat_bytes"),
+        *("sizing", "quality", "memory_stat_bytes", "badness_total_pages", "what_if"),
     ]
     assert document["quality"]["kmsg"] == "missing"
     assert document["quality"]["probes"] == {"oom": "tp_btf/mark_victim"}

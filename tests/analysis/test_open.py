@@ -30,6 +30,7 @@ def path(page_cache_experiment: Any, tmp_path: Path) -> Path:
 def test_disk_changes_nothing(page_cache_experiment: Any, path: Path) -> None:
     opened = tracer.open(path)
     (written,) = opened.explain()
+    page_cache_experiment.meta |= {name: opened.meta[name] for name in ("cgroup_version", "memory")}
     (direct,) = explain(page_cache_experiment)
     assert written.to_dict() | {"quality": None} == direct.to_dict() | {"quality": None}
     assert opened.timeline(cgroup="web", every="1s")["cache_evicted_bytes"].sum() == 116 << 20

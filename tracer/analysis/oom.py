@@ -8,13 +8,12 @@ from typing import Any, Final, cast
 import numpy as np
 import pandas as pd
 
-from tracer.analysis import advice, circumstances, composition, cushion, names, reclaim, verdict
+from tracer.analysis import advice, choice, circumstances, composition, cushion, names, reclaim, verdict
 from tracer.analysis.composition import Unknown
 from tracer.analysis.cushion import Window
 from tracer.analysis.findings import Circumstances, Findings
 from tracer.analysis.report import (
     Allocator,
-    Candidate,
     Composition,
     Constraint,
     Cushion,
@@ -119,6 +118,7 @@ def _report(trace: TraceTables, kill: _Kill) -> OomReport:
         kmsg="missing",
     )
     judged = verdict.judge(findings)
+    chosen = choice.of_trace(trace, kill.rows, unknown)
     unknown["sizing.min_limit_bytes"] = "how much more would have been asked for cannot be read from a kill"
     return OomReport(
         kill_id=int(first["kill_id"]),
@@ -128,7 +128,7 @@ def _report(trace: TraceTables, kill: _Kill) -> OomReport:
         limit_owner=findings.owner,
         trigger=findings.trigger,
         victims=tuple(findings.victims),
-        candidates=_candidates(trace.oom_candidates, int(first["kill_id"]), unknown),
+        candidates=chosen.candidates,
         composition=made_of,
         working_set_bytes=working_set,
         reclaim=tried,
@@ -137,8 +137,16 @@ def _report(trace: TraceTables, kill: _Kill) -> OomReport:
         verdict=judged,
         advice=advice.advise(findings, judged),
         sizing=Sizing(None),
-        quality=Quality(lost, findings.kmsg, dict(trace.meta["probes"]), unknown),
+        quality=Quality(
+            lost,
+            findings.kmsg,
+            dict(trace.meta["probes"]),
+            unknown,
+            tuple(filter(None, [chosen.disagreement])),
+        ),
         memory_stat_bytes={name: size for name, size in sizes.items() if size is not None},
+        badness_total_pages=chosen.total_pages,
+        what_if=chosen.what_if,
     )
 
 
@@ -264,24 +272,6 @@ def _victims(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> tuple[
     if any(victim.cgroup is None for victim in victims):
         unknown["victims.cgroup"] = "the trace holds no path of a victim's cgroup"
     return victims
-
-
-def _candidates(table: pd.DataFrame, kill_id: int, unknown: Unknown) -> tuple[Candidate, ...]:
-    rows = table[integers(table["kill_id"]) == kill_id]
-    if rows.empty:
-        unknown["candidates"] = "whom the kernel weighed is told where functions of the kernel can be hooked"
-    weighed = [
-        Candidate(
-            pid=int(row["pid"]),
-            comm=str(row["comm"]),
-            badness=optional(row["badness"]),
-            oom_score_adj=int(row["oom_score_adj"]),
-            rss_bytes=optional(row["rss_bytes"]),
-            chosen=bool(row["chosen"]),
-        )
-        for row in rows.to_dict("records")
-    ]
-    return tuple(sorted(weighed, key=lambda one: (one.badness is None, -(one.badness or 0), one.pid)))
 
 
 def _allocators(trace: TraceTables, kill: _Kill) -> tuple[Allocator, ...]:

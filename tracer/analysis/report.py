@@ -73,7 +73,11 @@ class Victim:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A task that the kernel weighed (mm/oom_kill.c, oom_badness); `badness` is in pages."""
+    """A task that the kernel weighed; `badness` (`analysis.badness`) is in pages.
+
+    It is what the task holds (`held_pages`: RSS, swap, page tables) and what oom_score_adj adds
+    (`adj_pages`).
+    """
 
     pid: int
     comm: str
@@ -81,6 +85,21 @@ class Candidate:
     oom_score_adj: int
     rss_bytes: int | None
     chosen: bool
+    held_pages: int | None = None
+    adj_pages: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """A change with which the kernel would have chosen another: had this task had `instead` for its
+    `oom_score_adj`, `victim` would have been killed."""
+
+    pid: int
+    comm: str
+    oom_score_adj: int
+    instead: int
+    victim_pid: int
+    victim_comm: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +246,13 @@ class Sizing:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How far the report can be trusted."""
+    """How far the report can be trusted. `disagreements`: what different sources say differently of it."""
 
     lost_records: int
     kmsg: KernelLog
     probes: Mapping[str, Any]
     unknown: Mapping[str, str] = field(default_factory=dict)
+    disagreements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +261,8 @@ class OomReport:
 
     `memory_stat_bytes`: the limit owner's counters at the kill, which overlap, by their names in memory.stat
     (`schema.MEMORY_STAT_BYTES`), as far as they are known.
+    `badness_total_pages` is the whole of which oom_score_adj is thousandths, `what_if` what other
+    oom_score_adj would have had another killed.
     """
 
     kill_id: int
@@ -261,6 +283,8 @@ class OomReport:
     sizing: Sizing
     quality: Quality
     memory_stat_bytes: Mapping[str, int] = field(default_factory=dict)
+    badness_total_pages: int | None = None
+    what_if: tuple[WhatIf, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The object of this kill in `explain --json`."""

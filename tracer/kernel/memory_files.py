@@ -125,6 +125,7 @@ _FILES: Final[Mapping[int, Mapping[str, Callable[[bytes], Reading]]]] = MappingP
             "memory.kmem.usage_in_bytes": _size("kernel_bytes"),
             "memory.kmem.limit_in_bytes": _size("kmem_limit_bytes"),
             "memory.memsw.limit_in_bytes": _size("swap_limit_bytes"),
+            "memory.swappiness": _size("swappiness"),
             "memory.use_hierarchy": _size("use_hierarchy"),
             "memory.stat": _keyed(_V1_COLUMNS),
             "memory.failcnt": _size("max_events"),

@@ -26,6 +26,14 @@ class ClockPair(TypedDict):
     realtime_ns: int
 
 
+class Memory(TypedDict):
+    """The machine's memory when the recording began, as the OOM killer counts it; None: /proc did not say."""
+
+    total_bytes: int | None  # what the kernel has to give (MemTotal)
+    swap_total_bytes: int | None
+    swappiness: int | None  # vm.swappiness; on v1 each cgroup has its own beside it
+
+
 class _FirstMeta(TypedDict):
     """The keys that each meta.json has; a recorder may add more."""
 
@@ -55,6 +63,7 @@ class Meta(_FirstMeta, total=False):
     """With those that came later, which older traces lack."""
 
     kernel_log: str  # "read", or why it was not
+    memory: Memory
 
 
 def begin(
@@ -77,6 +86,7 @@ def begin(
         "boot_id": _boot_id(),
         "host_name": host.nodename,
         "cgroup_version": cgroup_version,
+        "memory": read_memory(),
         "clock": clock,
         "command_line": list(command_line),
         "filters": dict(filters),
@@ -98,6 +108,17 @@ def read_clocks() -> ClockPair:
         return after - before, {"monotonic_ns": (before + after) // 2, "realtime_ns": realtime}
 
     return min((bracket() for _ in range(16)), key=lambda bracketed: bracketed[0])[1]
+
+
+def read_memory() -> Memory:
+    """The machine's memory now."""
+    rows = dict(line.split(":", 1) for line in _text("/proc/meminfo").splitlines() if ":" in line)
+    swappiness = _text("/proc/sys/vm/swappiness").strip()
+    return {
+        "total_bytes": _kib(rows.get("MemTotal")),
+        "swap_total_bytes": _kib(rows.get("SwapTotal")),
+        "swappiness": int(swappiness) if swappiness.isdigit() else None,
+    }
 
 
 def utc_time(clock: ClockPair, monotonic_ns: int) -> str:
@@ -159,7 +180,17 @@ def _load(trace: Path) -> dict[str, Any]:
 
 
 def _boot_id() -> str | None:
+    return _text("/proc/sys/kernel/random/boot_id").strip() or None
+
+
+def _kib(value: str | None) -> int | None:
+    """A value of /proc/meminfo, `24684012 kB`, in bytes."""
+    number = (value or "").split()[:1]
+    return int(number[0]) << 10 if number and number[0].isdigit() else None
+
+
+def _text(file: str) -> str:
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return Path(file).read_text(encoding="ascii")
     except OSError:
-        return None
+        return ""

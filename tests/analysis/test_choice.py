@@ -1,0 +1,241 @@
+"""Candidates of synthetic kills: as a hook told them, and as the kernel log has them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tracer.analysis import choice
+from tracer.analysis.oom import explain
+from tracer.kernel.kmsg.facts import Chosen, Counter, Invoker, Kill, LogReport, MemInfo, Stamp, TaskRow
+from tracer.schema import UNLIMITED_BYTES
+
+PAGE = 4096
+MIB = 1 << 20
+LIMIT = 100 * MIB
+MEMORY = {"total_bytes": 8192 * MIB, "swap_total_bytes": 0, "swappiness": 60}
+
+
+def killed(trace: Any, **row: Any) -> Any:
+    """A decision of cgroup 7 to kill 41, at 2 s."""
+    trace.meta |= {"cgroup_version": 2, "memory": MEMORY}
+    trace.add("cgroups", cgroup_id=7, path="/crowd")
+    trace.add(
+        "oom",
+        2,
+        **{"kill_id": 1, "constraint": "memcg", "limit_owner_cgroup_id": 7, "limit_bytes": LIMIT} | row,
+        pid=41,
+        tgid=41,
+        comm="big",
+        cgroup_id=7,
+        usage_bytes=LIMIT,
+    )
+    return trace
+
+
+def told(trace: Any, seconds: float, pid: int, badness: int | None, adj: int = 0) -> None:
+    trace.add(
+        "oom_candidates",
+        seconds,
+        kill_id=1,
+        pid=pid,
+        tgid=pid,
+        comm=f"task{pid}",
+        badness=badness,
+        oom_score_adj=adj,
+        rss_bytes=MIB,
+        chosen=pid == 41,
+    )
+
+
+def test_as_a_hook_told(trace: Any) -> None:
+    killed(trace, total_bytes=LIMIT)
+    told(trace, 1.90, 43, 4000, adj=100)
+    told(trace, 1.91, 44, None, adj=-1000)
+    told(trace, 1.92, 41, 9000)
+    (report,) = explain(trace)
+    assert report.badness_total_pages == 25600
+    assert [(one.pid, one.held_pages, one.adj_pages) for one in report.candidates] == [
+        (41, 9000, 0),
+        (43, 1500, 2500),
+        (44, None, -25000),
+    ]
+    assert [(one.pid, one.instead, one.victim_pid) for one in report.what_if] == [
+        (41, -201, 43),
+        (43, 301, 43),
+    ]
+    assert report.quality.disagreements == ()
+    assert not {"candidates", "what_if"} & set(report.quality.unknown)
+
+
+def test_of_equals_the_last_that_came_by_is_the_kernels_choice(trace: Any) -> None:
+    killed(trace, total_bytes=LIMIT)
+    told(trace, 1.90, 43, 9000)
+    told(trace, 1.92, 41, 9000)
+    (report,) = explain(trace)
+    assert [one.pid for one in report.candidates] == [41, 43]
+    assert report.quality.disagreements == ()
+
+
+def test_a_choice_that_the_numbers_do_not_explain_is_said(trace: Any) -> None:
+    killed(trace, total_bytes=LIMIT)
+    told(trace, 1.90, 43, 9001)
+    told(trace, 1.92, 41, 9000)
+    (report,) = explain(trace)
+    (said,) = report.quality.disagreements
+    assert "task43 (pid 43) with a badness of 9001 pages would have been killed" in said
+    assert report.what_if == ()
+
+
+def test_a_group_kill_has_no_other_outcome(trace: Any) -> None:
+    killed(trace, total_bytes=LIMIT)
+    trace.add(
+        "oom", 2.001, kill_id=1, constraint="memcg", limit_owner_cgroup_id=7, pid=43, tgid=43, cgroup_id=7
+    )
+    told(trace, 1.90, 43, 4000)
+    told(trace, 1.92, 41, 9000)
+    (report,) = explain(trace)
+    assert report.what_if == ()
+    assert "memory.oom.group" in report.quality.unknown["what_if"]
+
+
+@pytest.mark.parametrize(
+    ("version", "swap", "memory", "expected"),
+    [
+        (2, (UNLIMITED_BYTES, None), MEMORY, 25600),  # no swap is there
+        (2, (7 * MIB, None), MEMORY | {"swap_total_bytes": 30 * MIB}, 25600 + 7 * 256),
+        (2, (UNLIMITED_BYTES, None), MEMORY | {"swap_total_bytes": 30 * MIB}, 25600 + 30 * 256),
+        (2, (7 * MIB, None), MEMORY | {"swap_total_bytes": 30 * MIB, "swappiness": 0}, 25600),
+        (1, (LIMIT + 7 * MIB, 60), MEMORY | {"swap_total_bytes": 30 * MIB, "swappiness": 0}, 25600 + 7 * 256),
+        (1, (LIMIT + 7 * MIB, 0), MEMORY | {"swap_total_bytes": 30 * MIB}, 25600),
+        (1, (LIMIT, None), None, 25600),
+        (2, (7 * MIB, None), None, None),  # a trace from before meta.json had it
+    ],
+)
+def test_the_total_from_limits(
+    trace: Any, version: int, swap: tuple[int, int | None], memory: Any, expected: int | None
+) -> None:
+    """`swap`: its limit and swappiness."""
+    killed(trace)
+    trace.meta |= {"cgroup_version": version, "memory": memory}
+    trace.add("samples", 1, cgroup_id=7, swap_limit_bytes=swap[0], swappiness=swap[1])
+    trace.add("samples", 2, cgroup_id=7, source="oom", kill_id=1)
+    trace.add("samples", 3, cgroup_id=7, swap_limit_bytes=0, swappiness=0)
+    assert choice.total_pages(trace, trace.oom) == expected
+
+
+def test_the_total_of_the_machine(trace: Any) -> None:
+    killed(trace, constraint="global", limit_owner_cgroup_id=None)
+    trace.meta["memory"] = MEMORY | {"swap_total_bytes": 3 * PAGE}
+    assert choice.total_pages(trace, trace.oom) == 8192 * 256 + 3
+    assert choice.total_pages(trace, trace.oom.assign(constraint="cpuset")) is None
+
+
+# The kernel log
+
+ROW = TaskRow(
+    pid=41,
+    uid=0,
+    tgid=41,
+    total_vm_pages=20000,
+    rss_pages=9000,
+    rss_anon_pages=None,
+    rss_file_pages=None,
+    rss_shmem_pages=None,
+    pgtables_bytes=25 * PAGE + 1,
+    swapents_pages=11,
+    oom_score_adj=0,
+    comm="big",
+)
+OTHER = replace(ROW, pid=43, tgid=43, rss_pages=1400, oom_score_adj=100, comm="small")
+LOG = LogReport(
+    stamp=Stamp(1),
+    last_line=9,
+    invoker=Invoker(kernel_release="6.18.44"),
+    constraint="memcg",
+    chosen=Chosen("big", 41, 0),
+    counters={"memory": Counter(LIMIT, LIMIT, 7), "memory+swap": Counter(LIMIT, LIMIT, 7)},
+    tasks=(ROW, OTHER),
+    kills=(Kill(Stamp(9), 41, "big", reason="Memory cgroup out of memory"),),
+)
+
+
+def test_as_the_log_has_them() -> None:
+    unknown: dict[str, str] = {}
+    found = choice.of_log(LOG, choice.log_total_pages(LOG, PAGE), PAGE, unknown)
+    assert found.total_pages == 25600
+    assert [(one.pid, one.badness, one.chosen) for one in found.candidates] == [
+        (41, 9000 + 11 + 25, True),
+        (43, 1400 + 11 + 25 + 2500, False),
+    ]
+    assert [(one.pid, one.instead) for one in found.what_if] == [(41, -205), (43, 305)]
+    assert (found.disagreement, unknown) == (None, {})
+
+
+def test_without_a_total_what_needs_none_is_told() -> None:
+    unknown: dict[str, str] = {}
+    found = choice.of_log(LOG, None, PAGE, unknown)
+    assert [(one.pid, one.badness) for one in found.candidates] == [(41, 9036), (43, None)]
+    assert (found.what_if, found.disagreement) == ((), None)
+    assert set(unknown) == {"badness_total_pages", "candidates.badness", "what_if"}
+
+
+def test_a_log_without_a_table() -> None:
+    unknown: dict[str, str] = {}
+    assert choice.of_log(replace(LOG, tasks=()), 25600, PAGE, unknown).candidates == ()
+    assert set(unknown) == {"candidates"}
+
+
+def test_whoever_asks_is_killed() -> None:
+    unknown: dict[str, str] = {}
+    kill = replace(LOG.kills[0], pid=43, reason="Out of memory (oom_kill_allocating_task)")
+    found = choice.of_log(replace(LOG, chosen=Chosen("small", 43, 0), kills=(kill,)), 25600, PAGE, unknown)
+    assert [one.pid for one in found.candidates] == [41, 43]
+    assert (found.what_if, found.disagreement) == ((), None)
+    assert "oom_kill_allocating_task" in unknown["what_if"]
+
+
+def test_an_old_kernel_kills_a_child_of_the_one_that_it_chose() -> None:
+    kills = (replace(LOG.kills[0], score=353), replace(LOG.kills[0], pid=43, comm="small"))
+    log = replace(LOG, invoker=Invoker(kernel_release="4.19.0"), chosen=None, kills=kills)
+    found = choice.of_log(log, 25600, PAGE, {})
+    assert [one.pid for one in found.candidates if one.chosen] == [41]
+    assert found.disagreement is None
+
+
+def test_a_thread_of_a_process_whose_leader_is_gone_is_known_by_its_process() -> None:
+    log = replace(LOG, tasks=(replace(ROW, pid=42), OTHER))
+    assert choice.of_log(log, 25600, PAGE, {}).disagreement is None
+
+
+def test_nobody_could_be_killed() -> None:
+    log = replace(
+        LOG, chosen=None, kills=(), is_no_task_killable=True, tasks=(replace(ROW, oom_score_adj=-1000),)
+    )
+    found = choice.of_log(log, 25600, PAGE, {})
+    assert [one.badness for one in found.candidates] == [None]
+    assert found.disagreement is None
+
+
+@pytest.mark.parametrize(
+    ("counters", "expected"),
+    [
+        ({"swap": Counter(0, 0, 0)}, 25600),
+        ({"swap": Counter(0, UNLIMITED_BYTES, 0)}, None),  # how much there is, is not said
+        ({"memory+swap": Counter(LIMIT, LIMIT, 0)}, 25600),
+        ({"memory+swap": Counter(LIMIT, 2 * LIMIT, 0)}, None),
+        ({}, None),
+    ],
+)
+def test_the_total_by_a_log(counters: Any, expected: int | None) -> None:
+    log = replace(LOG, counters={"memory": Counter(LIMIT, LIMIT, 7)} | counters)
+    assert choice.log_total_pages(log, PAGE) == expected
+
+
+def test_the_total_of_the_machine_by_a_log() -> None:
+    machine = MemInfo(ram_pages=5000, reserved_pages=300, total_swap_bytes=8 * PAGE)
+    log = replace(LOG, constraint="global", counters={}, mem_info=machine)
+    assert choice.log_total_pages(log, PAGE) == 4708
+    assert choice.log_total_pages(replace(log, mem_info=None), PAGE) is None
