@@ -165,14 +165,23 @@ static __always_inline u8 call_cause(struct cached *cached, struct pt_regs *regs
 	return CAUSE_OTHER;
 }
 
+/*
+ * Whether its inode is on its way out (truncate_inode_pages_final), or a task that ends closes what it had open, of
+ * which a block device's cache goes with the last (kill_bdev).
+ */
+static __always_inline bool is_given_up(struct cached *cached)
+{
+	return READ(cached->mapping, flags) & (1UL << KERNEL_ENUM_AS_EXITING) ||
+	       READ(current_task(), flags) & PF_EXITING;
+}
+
 static __always_inline u8 delete_cause(struct cached *cached, struct calibration *known, u32 pid)
 {
 	u8 cause = reclaim_cause(pid);
 
 	if (cause == CAUSE_OTHER)
 		cause = call_cause(cached, entry_registers(known));
-	/* truncate_inode_pages_final(): the inode is on its way out */
-	if (cause == CAUSE_OTHER && READ(cached->mapping, flags) & (1UL << KERNEL_ENUM_AS_EXITING))
+	if (cause == CAUSE_OTHER && is_given_up(cached))
 		return CAUSE_TRUNCATE;
 	return cause;
 }

@@ -34,7 +34,7 @@ _CAUSES: Final = {
     "write": "written by a system call",
     "readahead": "read ahead, or asked for (fadvise, madvise)",
     "fault": "touched where it is mapped",
-    "truncate": "its file was truncated or deleted",
+    "truncate": "its file was truncated or deleted, or its device closed",
     "invalidate": "dropped on request (fadvise), or stale",
     "drop_caches": "vm.drop_caches was written",
     "other": "could not be made out",
