@@ -94,7 +94,10 @@ static __always_inline u8 add_cause(struct cached *cached, struct calibration *k
 	return CAUSE_OTHER;
 }
 
-/* Whoever reclaims has PF_MEMALLOC, so as not to reclaim for the sake of reclaim: nobody else has an attempt. */
+/*
+ * Whoever reclaims has PF_MEMALLOC, so as not to reclaim for the sake of reclaim: nobody else has an attempt. A kernel
+ * thread without one is DAMON's, which takes what lay idle (reclaim_pages, mm/vmscan.c).
+ */
 static __always_inline u8 reclaim_cause(u32 pid)
 {
 	u32 flags = READ(current_task(), flags);
@@ -107,7 +110,7 @@ static __always_inline u8 reclaim_cause(u32 pid)
 	struct attempt *attempt = attempts.lookup(&pid);
 
 	if (!attempt)
-		return CAUSE_OTHER;
+		return flags & PF_KTHREAD ? CAUSE_RECLAIM_KSWAPD : CAUSE_OTHER;
 	return attempt->record.kind == RECLAIM_DIRECT ? CAUSE_RECLAIM_DIRECT : CAUSE_RECLAIM_MEMCG;
 }
 

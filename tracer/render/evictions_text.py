@@ -27,7 +27,7 @@ _LEAST_NAMES_CELLS: Final = (0, 30, 42, 54)
 _WHY: Final = {
     "reclaim_memcg": "to keep a cgroup within its limit",
     "reclaim_direct": "for an allocation that found the machine short of memory",
-    "reclaim_kswapd": "in the background, for the machine was short of memory",
+    "reclaim_kswapd": "in the background, for the machine was short of memory, or it lay idle",
 }
 _CAUSES: Final = {
     "read": "read by a system call",
