@@ -24,6 +24,7 @@ from tracer.analysis.report import (
     Trigger,
     Verdict,
     Victim,
+    WhatIf,
 )
 
 MIB = 1 << 20
@@ -145,7 +146,11 @@ def experiment_report(name: str = "python3", cgroup: str = "/memcg-tracer-77-pag
         limit_owner=LimitOwner(cgroup, None, None, 100 * MIB, 100 * MIB, False),
         trigger=Trigger(123, name, cgroup, 0xCC0, 0, KERNEL_STACK, None),
         victims=(Victim(123, name, cgroup, 97 * MIB, 5 * MIB, 0, 300 * 1024, 0, 0, False),),
-        candidates=(Candidate(123, name, 26112, 0, 102 * MIB, True), Candidate(99, "sh", 230, 0, MIB, False)),
+        candidates=(
+            Candidate(123, name, 25000, 0, 97 * MIB, True, 25000, 0),
+            Candidate(99, "sh", 2730, 100, 215 * 4096, False, 230, 2500),
+            Candidate(98, "sshd", None, -1000, MIB, False, None, -25000),
+        ),
         composition=Composition(
             anon=97 * MIB,
             file_clean=MIB,
@@ -192,6 +197,11 @@ def experiment_report(name: str = "python3", cgroup: str = "/memcg-tracer-77-pag
             ),
         ),
         advice=("Raise the limit, or find out why python3 holds 97 MiB of anonymous memory.",),
+        badness_total_pages=25600,
+        what_if=(
+            WhatIf(123, name, 0, -891, 99, "sh"),
+            WhatIf(99, "sh", 100, 991, 99, "sh"),
+        ),
         memory_stat_bytes={"file": MIB, "active_file": MIB // 2, "inactive_file": MIB // 2},
         sizing=Sizing(None),
         quality=Quality(

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tracer import units
 from tracer.analysis.report import Held, OomReport
-from tracer.render import facts, probes, sections
+from tracer.render import candidates, facts, probes, sections
 from tracer.render.escape import visible
 from tracer.render.layers import BY_NAME, OF_COMPOSITION, PART_LABELS
 
@@ -46,14 +46,16 @@ def post_mortem(
     yield sections.title("The cushion: page cache gives way until there is none")
     yield sections.facts(facts.cushion(report))
     yield from _reclaim(report, page_size, verbose)
-    yield from _who(report, verbose)
+    yield from _who(report, page_size, verbose)
     yield from _bullets("What to do", facts.sizing(report))
     yield sections.title("How far to trust this")
     yield sections.facts(facts.quality(report, reasons=verbose))
     if verbose:
         yield sections.title("By what each signal was taken")
         yield sections.facts(probes.taken(report.quality.probes), label_cells=0)
-    yield sections.note("what the words mean: docs/glossary.md; what the causes mean: docs/causes.md")
+    yield sections.note(
+        "docs/: words in glossary.md, causes in causes.md, how the victim is chosen in victim.md"
+    )
     if others:
         yield sections.title("Other kills in this trace")
         yield sections.facts((f"--kill {other.kill_id}", visible(other.verdict.summary)) for other in others)
@@ -101,7 +103,7 @@ def _reclaim(report: OomReport, page_size: int, verbose: bool) -> Iterator[Rende
     yield sections.note(transcript.note)
 
 
-def _who(report: OomReport, verbose: bool) -> Iterator[RenderableType]:
+def _who(report: OomReport, page_size: int, verbose: bool) -> Iterator[RenderableType]:
     yield sections.title("Who asked, who had allocated, who was killed")
     yield sections.facts(facts.asked(report))
     yield sections.facts(_stacks(report, verbose))
@@ -120,11 +122,14 @@ def _who(report: OomReport, verbose: bool) -> Iterator[RenderableType]:
     yield sections.note(facts.VICTIM_NOTE)
     if not report.candidates:
         return
-    candidates = sections.table(*zip(facts.CANDIDATE_TITLES, "<>>><", strict=True))
+    weighed = sections.table(*zip(candidates.TITLES, candidates.SIDES, strict=True))
     for candidate in report.candidates if verbose else report.candidates[:_BRIEF_ROWS]:
-        candidates.add_row(*facts.candidate_cells(candidate))
-    yield sections.indented(candidates)
-    yield sections.note(facts.CANDIDATE_NOTE)
+        weighed.add_row(*candidates.cells(candidate, report, page_size))
+    yield sections.indented(weighed)
+    if not verbose and len(report.candidates) > _BRIEF_ROWS:
+        yield sections.indented(Text(f"and {len(report.candidates) - _BRIEF_ROWS} more (-v lists them)"))
+    yield sections.note(candidates.note(report, page_size))
+    yield sections.facts(candidates.what_if(report))
 
 
 def _stacks(report: OomReport, verbose: bool) -> Iterator[facts.Fact]:

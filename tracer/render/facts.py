@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import pandas as pd
 
 from tracer import units
-from tracer.analysis.report import Candidate, Held, OomReport, Reclaim, ReclaimAttempt, Victim
+from tracer.analysis.report import Held, OomReport, Reclaim, ReclaimAttempt, Victim
 from tracer.render import probes
 from tracer.render.escape import visible
 from tracer.render.layers import PART_LABELS
@@ -59,6 +59,9 @@ FIELDS_IN_WORDS: Final = {
     "victims.anon_rss_bytes": "the RSS of a killed process",
     "victims.cgroup": "the cgroup of a killed process",
     "candidates": "which processes the kernel weighed",
+    "candidates.badness": "the badness of some of them",
+    "badness_total_pages": "what oom_score_adj is a part of",
+    "what_if": "which oom_score_adj would have had another killed",
     "composition": "what the limit was full of",
     "composition.total": "usage",
     "working_set_bytes": "the working set",
@@ -105,8 +108,6 @@ _KEPT_NOTE: Final = (
 )
 VICTIM_TITLES: Final = ("killed", "anon", "file", "shmem", "page tables", "swap", "adj")
 VICTIM_NOTE: Final = "anon, file, shmem: its RSS by kind. adj: oom_score_adj, -1000 (never) to 1000 (first)"
-CANDIDATE_TITLES: Final = ("weighed", "badness", "RSS", "adj", "")
-CANDIDATE_NOTE: Final = "badness: RSS, swap and page tables in pages, moved by adj; the most is killed"
 
 
 def shown_time(iso: str) -> str:
@@ -383,17 +384,6 @@ def victim_cells(victim: Victim) -> tuple[str, ...]:
         units.size(victim.pgtables_bytes),
         units.size(victim.swap_bytes),
         str(victim.oom_score_adj),
-    )
-
-
-def candidate_cells(candidate: Candidate) -> tuple[str, ...]:
-    """Cells under `CANDIDATE_TITLES`."""
-    return (
-        f"{visible(candidate.comm)} ({candidate.pid})",
-        units.count(candidate.badness),
-        units.size(candidate.rss_bytes),
-        str(candidate.oom_score_adj),
-        "chosen" if candidate.chosen else "",
     )
 
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from tracer import units
 from tracer.analysis.report import Held, OomReport
-from tracer.render import facts
+from tracer.render import candidates, facts
 from tracer.render.escape import visible
 from tracer.render.layers import BY_NAME, LAYERS, OF_COMPOSITION, PART_LABELS
 
@@ -96,9 +96,10 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
         "victims": [facts.victim_cells(victim) for victim in report.victims],
         "victim_titles": facts.VICTIM_TITLES,
         "victim_note": facts.VICTIM_NOTE,
-        "candidates": [facts.candidate_cells(candidate) for candidate in report.candidates],
-        "candidate_titles": facts.CANDIDATE_TITLES,
-        "candidate_note": facts.CANDIDATE_NOTE,
+        "candidates": [candidates.cells(candidate, report, page_size) for candidate in report.candidates],
+        "candidate_titles": candidates.TITLES,
+        "candidate_note": candidates.note(report, page_size),
+        "what_if": list(candidates.what_if(report)),
         "advice": list(facts.sizing(report)),
         "quality": list(facts.quality(report, reasons=True)),
     }
