@@ -19,8 +19,9 @@ from vm.debian import SUITES, Archive, find_mirrors
 from vm.errors import NotRunError
 from vm.programs import call
 
-MODULES: Final = ("virtio_pci", "9pnet_virtio", "9p", "virtio_blk", "ext4")
-"""What a guest needs for its root and its disk; a kernel may have them built in."""
+MODULES: Final = ("virtio_pci", "9pnet_virtio", "9p", "virtio_blk", "ext4", "fuse")
+"""What a guest needs for its root and its disk, and tests for a file system of their own; a kernel may have
+them built in."""
 
 _READY: Final = "ready.json"  # written last: without it, the folder is what an interrupted run left
 
@@ -53,12 +54,16 @@ def prepare(series: str) -> Kernel:
     """The kernel of a series that was the newest when it was first asked for. NotRunError."""
     folder = _folder(series)
     try:
-        return Kernel(series, **json.loads((folder / _READY).read_text()))
+        ready = json.loads((folder / _READY).read_text())
     except FileNotFoundError:
-        shutil.rmtree(folder, ignore_errors=True)
+        ready = {}
+    if ready.get("modules") == list(MODULES):
+        return Kernel(series, ready["release"], ready["has_v1"])
+    shutil.rmtree(folder, ignore_errors=True)
     with _unpacked(series, "amd64", only_image=False) as packages:
         made = _make_ready(series, packages)
-    (folder / _READY).write_text(json.dumps({"release": made.release, "has_v1": made.has_v1}))
+    ready = {"release": made.release, "has_v1": made.has_v1, "modules": MODULES}
+    (folder / _READY).write_text(json.dumps(ready))
     return made
 
 
