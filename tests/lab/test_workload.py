@@ -72,9 +72,11 @@ def cgroup_of(pid: int) -> str:
     return own_path(memory_hierarchy(), text)
 
 
-def anon_bytes(process: Path) -> int:
-    status = (process / "status").read_text("ascii")
-    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("RssAnon"))
+def status_of(pid: int) -> dict[str, int]:
+    """The fields of /proc/PID/status that are in kB, as bytes."""
+    lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
+    fields = (line.partition(":") for line in lines if line.endswith(" kB"))
+    return {name: int(value.split()[0]) << 10 for name, _, value in fields}
 
 
 @pytest.mark.kernel
@@ -88,7 +90,7 @@ def test_a_child_is_in_its_cgroup_and_ends_with_us(memcg: Path, start_workload: 
     assert child != workload.process.pid
     assert cgroup_of(child) == f"{path}/big"
     assert cgroup_of(workload.process.pid) == f"{path}/small"
-    assert anon_bytes(Path(f"/proc/{child}")) >= 5_000_000
+    assert status_of(child)["RssAnon"] >= 5_000_000
     assert sorted(one.name for one in memcg.iterdir() if one.is_dir()) == ["big", "small"]
     workload.process.kill()
     workload.process.communicate()  # to the end of stdout, which the child has, too
@@ -104,10 +106,50 @@ def test_a_crowd_ends_with_us_and_is_pressed_until_one_is_killed() -> None:
     children = Path(f"/proc/{workload.pid}/task/{workload.pid}/children").read_text("ascii").split()
     big, small = (Path("/proc", child) for child in children)
     assert [(one / "oom_score_adj").read_text("ascii") for one in (big, small)] == ["900\n", "1000\n"]
-    assert anon_bytes(big) >= anon_bytes(small) + 4_000_000
+    assert status_of(int(big.name))["RssAnon"] >= status_of(int(small.name))["RssAnon"] + 4_000_000
     os.kill(int(small.name), signal.SIGKILL)
     workload.communicate("\n")  # to the end of stdout, which the children have, too
     assert workload.returncode == 1, "it came to the barrier after what it did not touch"
+
+
+@pytest.mark.parametrize(
+    ("step", "field", "least"),
+    [
+        ("anon 5000000", "RssAnon", 5_000_000),
+        ("shmem 5000000", "RssShmem", 5_000_000),
+        ("mlock 5000000", "VmLck", 5_000_000),
+        ("mlock_file {file}", "VmLck", 5_000_000),
+        ("page_tables 409600", "VmPTE", 409_600),
+    ],
+)
+def test_what_a_process_has(tmp_path: Path, step: str, field: str, least: int) -> None:
+    (tmp_path / "f").write_bytes(bytes(5_000_000))
+    workload = start("--barrier", *step.format(file=tmp_path / "f").split())
+    assert workload.stdout is not None
+    assert workload.stdin is not None
+    assert workload.stdout.readline() == "start\n"
+    before = status_of(workload.pid)[field]
+    workload.stdin.write("\n")
+    workload.stdin.flush()
+    assert workload.stdout.readline() == f"done {step.split(maxsplit=1)[0]}\n"
+    grown = status_of(workload.pid)[field] - before
+    assert least <= grown <= least + (1 << 20)
+    workload.communicate("\n")
+    assert workload.returncode == 0
+
+
+def test_files_in_memory_and_pipes_are_kept(tmp_path: Path) -> None:
+    workload = start("--barrier", "memfd", "5000", "then", "pipes", str(5 << 14))
+    assert workload.stdout is not None
+    assert workload.stdin is not None
+    workload.stdin.write("\n\n")
+    workload.stdin.flush()
+    assert [workload.stdout.readline() for _ in range(3)] == ["start\n", "done memfd\n", "done pipes\n"]
+    found = [link.readlink() for link in Path(f"/proc/{workload.pid}/fd").iterdir()]
+    assert sum(str(one).startswith("/memfd:workload") for one in found) == 1
+    assert sum(str(one).startswith("pipe:") for one in found) >= 2 * 5
+    workload.communicate("\n")
+    assert workload.returncode == 0
 
 
 @pytest.mark.kernel

@@ -6,8 +6,14 @@
     write FILE BYTES    write a new file and leave its pages dirty
     anon BYTES          touch that much private anonymous memory, page by page, and keep it
     shmem BYTES         the same of shared memory
+    memfd BYTES         write that much into a file in memory (shmem that no process has mapped)
+    mlock BYTES         the same as anon, locked
+    mlock_file FILE     map a file and lock it, part by part
     threads N           start N threads that wait (kernel stacks)
     files DIR N         make N empty files (slab: inodes and dentries)
+    pipes BYTES         make pipes with that much room for what is to flow through them (slab, in use)
+    page_tables BYTES   read zeros so far apart that each page read takes a page table of its own
+    sockets BYTES       send that much through TCP to ourselves, and receive none of it
     oom_group           have the kernel kill all of this cgroup together (v2)
     cgroups NAME...     make cgroups below this one and go on in the first of them
     child NAME BYTES    fork a process that does `anon BYTES` in that one ("." is this one), and ends with us
@@ -24,16 +30,23 @@ part of what is measured.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 
 _CHUNK_BYTES = 1 << 20
 _USAGE = "usage: python3 -m tracer.lab.workload [--barrier] [--pause-ms N] STEP [then STEP]..."
+
+_MAP_NORESERVE = 0x4000  # include/uapi/asm-generic/mman.h; the module has it since Python 3.12
+_PIPE_ROOM_BYTES = 1 << 20  # fs.pipe-max-size, as the kernel sets it
+_PIPE_BYTES = 16 << 10  # of slab: 256 struct pipe_buffer (include/linux/pipe_fs_i.h), as kmalloc rounds them
+_PAGE_TABLE_COVERS = mmap.PAGESIZE // 8 * mmap.PAGESIZE  # entries of 8 bytes, each for a page
 
 Pause = Callable[[], None]
 _kept: list[object] = []
@@ -49,8 +62,8 @@ def read(pause: Pause, *files: str) -> None:
 
 def write(pause: Pause, file: str, size_bytes: str) -> None:
     with open(file, "xb", buffering=0) as stream:  # noqa: PTH123
-        for length in _chunks(int(size_bytes)):
-            stream.write(b"\xa5" * length)
+        for part in _parts(int(size_bytes)):
+            stream.write(b"\xa5" * len(part))
             pause()
 
 
@@ -64,6 +77,25 @@ def shmem(pause: Pause, size_bytes: str) -> None:
         pass
 
 
+def memfd(pause: Pause, size_bytes: str) -> None:
+    descriptor = os.memfd_create("workload")
+    _kept.append(descriptor)
+    for part in _parts(int(size_bytes)):
+        os.write(descriptor, b"\xa5" * len(part))
+        pause()
+
+
+def mlock(pause: Pause, size_bytes: str) -> None:
+    _lock(pause, _map(int(size_bytes), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
+def mlock_file(pause: Pause, file: str) -> None:
+    with open(file, "r+b") as stream:  # noqa: PTH123
+        memory = mmap.mmap(stream.fileno(), 0)  # shared, so that locking reads and copies nothing
+    _kept.append(memory)
+    _lock(pause, memory)
+
+
 def threads(pause: Pause, count: str) -> None:
     for _ in range(int(count)):
         thread = threading.Thread(target=threading.Event().wait, daemon=True)
@@ -75,6 +107,42 @@ def files(pause: Pause, directory: str, count: str) -> None:
     for number in range(int(count)):
         os.close(os.open(f"{directory}/{number:06d}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         pause()
+
+
+def pipes(pause: Pause, size_bytes: str) -> None:
+    count = int(size_bytes) // _PIPE_BYTES
+    _allow_descriptors(2 * count)
+    for number in range(count):
+        ends = os.pipe()
+        _kept.append(ends)
+        fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, _PIPE_ROOM_BYTES)
+        if number * _PIPE_BYTES % _CHUNK_BYTES == 0:
+            pause()
+
+
+def page_tables(pause: Pause, size_bytes: str) -> None:
+    count = int(size_bytes) // mmap.PAGESIZE
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+    memory = _map(count * _PAGE_TABLE_COVERS, flags)
+    for number in range(count):
+        _ = memory[number * _PAGE_TABLE_COVERS]
+        if number * mmap.PAGESIZE % _CHUNK_BYTES == 0:
+            pause()
+
+
+def sockets(pause: Pause, size_bytes: str) -> None:
+    import socket  # noqa: PLC0415  few steps need it
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    left = int(size_bytes)
+    while left > 0:
+        sender = socket.create_connection(listener.getsockname())
+        _kept.append((sender, listener.accept()))
+        sender.setblocking(False)
+        with suppress(BlockingIOError):
+            while left > 0:
+                left -= sender.send(bytes(_CHUNK_BYTES))
+                pause()
 
 
 def oom_group(_: Pause) -> None:
@@ -123,7 +191,10 @@ def press(pause: Pause, size_bytes: str) -> None:
 
 STEPS: dict[str, Callable[..., None]] = {
     step.__name__: step
-    for step in (read, write, anon, shmem, threads, files, oom_group, cgroups, child, crowd, press)
+    for step in (
+        *(read, write, anon, shmem, memfd, mlock, mlock_file, threads, files, pipes, page_tables, sockets),
+        *(oom_group, cgroups, child, crowd, press),
+    )
 }
 
 
@@ -156,15 +227,30 @@ def _write(file: str, text: str) -> None:
 
 def _touched(pause: Pause, size_bytes: int, flags: int) -> Iterator[None]:
     """Touch that much, and stop after each page."""
-    memory = mmap.mmap(-1, size_bytes, flags=flags)
-    _kept.append(memory)
-    memory.madvise(mmap.MADV_NOHUGEPAGE)  # page by page, on every machine
-    offset = 0
-    for length in _chunks(size_bytes):
-        for page in range(offset, offset + length, mmap.PAGESIZE):
+    memory = _map(size_bytes, flags)
+    for part in _parts(size_bytes):
+        for page in part[:: mmap.PAGESIZE]:
             memory[page] = 1
             yield
-        offset += length
+        pause()
+
+
+def _map(size_bytes: int, flags: int) -> mmap.mmap:
+    """Anonymous memory that comes page by page, on every machine, and stays to our end."""
+    memory = mmap.mmap(-1, size_bytes, flags=flags)
+    _kept.append(memory)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory
+
+
+def _lock(pause: Pause, memory: mmap.mmap) -> None:
+    import ctypes  # noqa: PLC0415  few steps need it
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for part in _parts(len(memory)):
+        if libc.mlock(ctypes.c_void_p(start + part.start), ctypes.c_size_t(len(part))):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         pause()
 
 
@@ -185,9 +271,21 @@ def _fork(work: Callable[[], None]) -> None:
     os._exit(0)
 
 
-def _chunks(size_bytes: int) -> Iterator[int]:
+def _parts(size_bytes: int) -> Iterator[range]:
+    """The bytes from 0 to `size_bytes`, a MiB at a time."""
     for offset in range(0, size_bytes, _CHUNK_BYTES):
-        yield min(_CHUNK_BYTES, size_bytes - offset)
+        yield range(offset, min(offset + _CHUNK_BYTES, size_bytes))
+
+
+def _allow_descriptors(count: int) -> None:
+    """As many open files as that and a few more, or as many as we may have."""
+    import resource  # noqa: PLC0415  few steps need it
+
+    wanted, (_, most) = count + 64, resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, most)))
+    except (ValueError, OSError):  # without CAP_SYS_RESOURCE
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _meet(barrier: bool, line: str) -> None:
