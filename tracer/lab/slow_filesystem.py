@@ -1,0 +1,231 @@
+"""A file system whose disk does not keep up: what a process writes there stays dirty, or on its way to the
+disk, for as long as the process lives.
+
+It is FUSE's (linux/Documentation/filesystems/fuse, include/uapi/linux/fuse.h), served by a process of ours
+and mounted in that one's own namespace: nobody else comes across it, and it goes with the process, which ends
+with its maker. There can be one file in it, with any name, that can be written and not be read.
+
+Why not a slow disk: reclaim for a cgroup of v1 waits for what is being written, so that it takes as long as
+the disk and kills nobody. For FUSE it does not wait, lest it wait for a server that needs memory itself
+(since 6.16, "mm: skip folio reclaim in legacy memcg contexts for deadlockable mappings"). And on v2 no writer
+waits for what is dirty in its cgroup where the file system does not know cgroups (SB_I_CGROUPWB). Before
+6.16 FUSE wrote from copies that are charged to nobody: so no more than _MOST_AT_ONCE writes are begun, and
+what is written after them stays dirty.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import select
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+from tracer.errors import TracerError
+from tracer.kernel.mounts import MOUNTINFO, parse_mountinfo
+
+_CLONE_NEWNS: Final = 0x00020000
+_MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 2, 4, 1 << 14, 1 << 18  # include/uapi/linux/mount.h
+_PF_EXITING: Final = 0x00000004  # include/linux/sched.h
+_VERSION: Final = (7, 31)
+_FLAGS: Final = 1 << 5 | 1 << 16 | 1 << 22  # FUSE_BIG_WRITES, FUSE_WRITEBACK_CACHE, FUSE_MAX_PAGES
+_WRITE_BYTES: Final = 1 << 20
+_MOST_AT_ONCE: Final = 128
+_ROOT, _FILE = 1, 2  # node ids
+_VALID_S: Final = 3600
+_POLL_S: Final = 0.05
+_SLOW_FOR_S: Final = 120.0  # where nothing is killed, the writer is to end some time
+_HEADER: Final = struct.Struct("=IIQQIIII")  # struct fuse_in_header
+
+
+class _Request(IntEnum):
+    """enum fuse_opcode, as far as there is an answer to it."""
+
+    LOOKUP = 1
+    FORGET = 2
+    GETATTR = 3
+    SETATTR = 4
+    WRITE = 16
+    RELEASE = 18
+    FLUSH = 25
+    INIT = 26
+    CREATE = 35
+    INTERRUPT = 36
+    BATCH_FORGET = 42
+
+
+@contextmanager
+def slow_filesystem(near: Path) -> Iterator[Path]:
+    """A directory, by a path that any process can use, for one new file; it is gone at the end.
+
+    `near` is an empty directory, where it is mounted for nobody but its server. Raises TracerError.
+    """
+    command = [sys.executable, "-m", "tracer.lab.slow_filesystem", str(near)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            said = os.fsdecode(server.stdout.readline()).rstrip("\n")
+            if not said.startswith("/"):
+                raise TracerError(said or f"the slow file system ended with status {server.wait()}")
+            yield Path(said)
+        finally:
+            server.kill()
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Who made the file, and until when (time.monotonic) the disk is slow for that one."""
+
+    pid: int
+    slow_until: float
+
+    def is_done(self) -> bool:
+        return _is_exiting(self.pid) or time.monotonic() > self.slow_until
+
+
+class _Server:
+    """Answers what the kernel asks on `connection`; writes not before the process that writes is done."""
+
+    def __init__(self, connection: int) -> None:
+        self._connection = connection
+        self._size_bytes = 0
+        self._writer: _Writer | None = None
+        self._held: list[tuple[int, bytes]] = []
+        self._is_slow = True
+
+    def serve(self, until_readable: int) -> None:
+        while True:
+            readable, _, _ = select.select([self._connection, until_readable], [], [], _POLL_S)
+            if until_readable in readable:
+                return
+            if self._connection in readable:
+                self._answer(os.read(self._connection, _WRITE_BYTES + 4096))
+            if self._is_slow and self._writer is not None and self._writer.is_done():
+                self._is_slow = False
+                for unique, answer in self._held:
+                    self._reply(unique, answer)
+
+    def _answer(self, request: bytes) -> None:
+        _, number, unique, node, _, _, pid, _ = _HEADER.unpack_from(request)
+        body = request[_HEADER.size :]
+        if number in (_Request.FORGET, _Request.BATCH_FORGET, _Request.INTERRUPT):
+            return  # they want none
+        if number == _Request.LOOKUP and self._writer is None:
+            self._reply(unique, error=errno.ENOENT)
+        elif number == _Request.WRITE:
+            self._write(unique, body)
+        else:
+            if number == _Request.CREATE:
+                self._writer = _Writer(pid, time.monotonic() + _SLOW_FOR_S)
+            answer = self._plain_answer(number, node)
+            self._reply(unique, answer or b"", 0 if answer is not None else errno.ENOSYS)
+
+    def _plain_answer(self, number: int, node: int) -> bytes | None:
+        match number:
+            case _Request.INIT:  # struct fuse_init_out
+                limits = (0xFFFF, _MOST_AT_ONCE, _WRITE_BYTES, 1, _WRITE_BYTES // os.sysconf("SC_PAGESIZE"))
+                return struct.pack("=4I2H2IH34x", *_VERSION, 1 << 17, _FLAGS, *limits)
+            case _Request.GETATTR | _Request.SETATTR:  # struct fuse_attr_out
+                return struct.pack("=QII", _VALID_S, 0, 0) + self._attributes(node)
+            case _Request.LOOKUP:
+                return self._entry()
+            case _Request.CREATE:  # and struct fuse_open_out
+                return self._entry() + struct.pack("=QII", 0, 0, 0)
+            case _Request.FLUSH | _Request.RELEASE:
+                return b""
+        return None
+
+    def _write(self, unique: int, body: bytes) -> None:
+        offset, length = struct.unpack_from("=8xQI", body)  # struct fuse_write_in
+        self._size_bytes = max(self._size_bytes, offset + length)
+        answer = struct.pack("=II", length, 0)
+        if self._is_slow:
+            self._held.append((unique, answer))
+        else:
+            self._reply(unique, answer)
+
+    def _entry(self) -> bytes:
+        """struct fuse_entry_out"""
+        return struct.pack("=4Q2I", _FILE, 0, _VALID_S, _VALID_S, 0, 0) + self._attributes(_FILE)
+
+    def _attributes(self, node: int) -> bytes:
+        """struct fuse_attr"""
+        mode = stat.S_IFDIR | 0o700 if node == _ROOT else stat.S_IFREG | 0o600
+        size_bytes = 0 if node == _ROOT else self._size_bytes
+        return struct.pack("=6Q10I", node, size_bytes, 0, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+
+    def _reply(self, unique: int, answer: bytes = b"", error: int = 0) -> None:
+        try:
+            os.write(self._connection, struct.pack("=IiQ", 16 + len(answer), -error, unique) + answer)
+        except FileNotFoundError:
+            return  # the request was interrupted meanwhile
+
+
+def _is_exiting(pid: int) -> bool:
+    try:
+        line = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return bool(int(line.rpartition(")")[2].split()[6]) & _PF_EXITING)
+
+
+def _mount(directory: str) -> int:
+    """Mount it for this process alone; returns the connection to the kernel."""
+    connection = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    libc = ctypes.CDLL(None, use_errno=True)
+    options = f"fd={connection},rootmode=40000,user_id=0,group_id=0".encode()
+    place, flags = os.fsencode(directory), _MS_NOSUID | _MS_NODEV
+    if (
+        libc.unshare(_CLONE_NEWNS)
+        or libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None)
+        or libc.mount(b"memcg-tracer-lab", place, b"fuse", ctypes.c_ulong(flags), options)
+    ):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return connection
+
+
+def _let_all_be_dirty(directory: str) -> None:
+    """Of a FUSE mount, a hundredth of what may be dirty on the machine may be (fs/fuse/inode.c,
+    fuse_bdi_init). All of it may be of ours: the setting is of this mount alone.
+
+    Where a mount cannot be let off its own limit (strict_limit, since 6.2, "mm: add bdi_set_strict_limit()
+    function"), a least share of the machine's is kept for it.
+    """
+    device = next(
+        mount.device for mount in parse_mountinfo(MOUNTINFO.read_bytes()) if mount.mount_point == directory
+    )
+    settings = Path("/sys/class/bdi/{}:{}".format(*device))
+    (settings / "max_ratio").write_text("100")
+    if (settings / "strict_limit").exists():
+        (settings / "strict_limit").write_text("0")
+    else:
+        (settings / "min_ratio").write_text("50")
+
+
+def main(directory: str) -> int:
+    """Mount, print the way to it and serve until the standard input ends; or print in one line why not."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is our maker's, who has to end what waits for us
+    try:
+        connection = _mount(directory)
+        _let_all_be_dirty(directory)
+    except OSError as error:
+        print(f"cannot make a slow file system ({error}): it takes root and FUSE (modprobe fuse)", flush=True)
+        return 1
+    print(f"/proc/{os.getpid()}/root{directory}", flush=True)
+    _Server(connection).serve(until_readable=sys.stdin.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
