@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,11 +14,11 @@ from click.testing import CliRunner
 
 import tracer
 from tracer.cli import lab
-from tracer.errors import TracerError
+from tracer.errors import TracerError, UsageError
 from tracer.kernel.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.lab import run as lab_run
 from tracer.lab.checks import Check
-from tracer.lab.experiments import EXPERIMENTS
+from tracer.lab.experiments import EXPERIMENTS, Experiment
 from tracer.lab.run import Outcome
 
 
@@ -58,6 +59,49 @@ def test_checks_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     document = json.loads(result.stdout)
     assert document["passed"] is False
     assert [check["passed"] for check in document["checks"]] == [True, False]
+
+
+RUN = ("anon", "fork", "dirty", "group-kill")
+
+
+@pytest.fixture
+def some_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Path | None]:
+    """Of some experiments, `dirty` fails, and v1 does not have what another needs; where they were put."""
+    outputs: dict[str, Path | None] = {}
+
+    def run(experiment: Experiment, output: Path | None, _force: bool) -> Outcome:
+        outputs[experiment.name] = output
+        return replace(outcome(True, experiment.name != "dirty"), experiment=experiment.name)
+
+    monkeypatch.setattr(lab, "run", run)
+    monkeypatch.setattr(lab, "EXPERIMENTS", {name: EXPERIMENTS[name] for name in RUN})
+    monkeypatch.setattr(lab_run, "memory_hierarchy", lambda: Hierarchy(1, tmp_path, "/"))
+    return outputs
+
+
+def test_all_are_run_that_can_be(some_run: dict[str, Path | None]) -> None:
+    result = CliRunner().invoke(lab.command, ["--all", "-o", "there"])
+    assert result.exit_code == 1
+    assert some_run == {name: Path("there", name) for name in RUN[:-1]}
+    *_, passed, failed, skipped = result.stdout.splitlines()
+    assert passed == "2 of 3 experiments passed"
+    assert failed == "failed: dirty"
+    assert skipped.startswith("skipped: group-kill needs memory.oom.group, which cgroup v1 does not have")
+
+
+def test_all_as_json_is_a_line_each(some_run: dict[str, Path | None]) -> None:
+    result = CliRunner().invoke(lab.command, ["--all", "--json"])
+    documents = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(one["experiment"], one["passed"]) for one in documents] == [
+        *(("anon", True), ("fork", True), ("dirty", False))
+    ]
+    assert "2 of 3 experiments passed" in result.stderr
+    assert list(some_run.values()) == [None] * 3
+
+
+def test_one_of_all_is_a_contradiction() -> None:
+    result = CliRunner().invoke(lab.command, ["anon", "--all"])
+    assert isinstance(result.exception, UsageError)
 
 
 def test_an_unknown_experiment_is_a_usage_error() -> None:
@@ -114,10 +158,11 @@ def test_a_recording_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp
         lab_run.run(EXPERIMENTS["anon"], tmp_path / "trace", False)
 
 
+ELSEWHERE = {"page-cache": pytest.mark.vm, "dirty": pytest.mark.vm, "group-kill": pytest.mark.vm_once}
+
+
 @pytest.mark.kernel
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.vm] * (name == "page-cache")) for name in EXPERIMENTS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=ELSEWHERE.get(name, ())) for name in EXPERIMENTS])
 def test_the_experiment_is_explained_on_this_kernel(disk_dir: Path, name: str) -> None:
     needed = EXPERIMENTS[name].needs_v2
     if needed is not None and memory_hierarchy().version == 1:
@@ -127,7 +172,7 @@ def test_the_experiment_is_explained_on_this_kernel(disk_dir: Path, name: str) -
     assert result.returncode == 0, result.stdout + result.stderr
     document = json.loads(result.stdout)
     assert [check for check in document["checks"] if not check["passed"]] == []
-    assert len(document["checks"]) == 1 + len(EXPERIMENTS[name].checks)
+    assert len(document["checks"]) == 1 + len(EXPERIMENTS[name].checks) + len(EXPERIMENTS[name].survival)
     assert sorted(path.name for path in disk_dir.iterdir()) == ["trace"]
     assert lab_cgroups() == []
 

@@ -17,6 +17,7 @@ from tracer.analysis.report import (
     OomReport,
     Quality,
     Reclaim,
+    ReclaimAttempt,
     Sizing,
     Trigger,
     Verdict,
@@ -195,6 +196,122 @@ def together(*sizes_bytes: int | None, **changes: Any) -> OomReport:
 def test_killed_together(changed: OomReport, passed: bool) -> None:
     """Who asked has the pid 7, and may be of any size."""
     assert checks.killed_together((7 * MIB, 19 * MIB))(evidence(changed)).passed is passed
+
+
+def made_of(**changes: Any) -> OomReport:
+    return replace(report(), composition=replace(report().composition, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changed", "passed"),
+    [
+        (made_of(file_dirty=20 * MIB, writeback=61 * MIB), True),
+        (made_of(file_dirty=20 * MIB, writeback=59 * MIB), False),
+        (made_of(file_dirty=None, writeback=81 * MIB), True),
+        (made_of(file_dirty=None, writeback=None), False),
+    ],
+)
+def test_full_of(changed: OomReport, passed: bool) -> None:
+    found = checks.full_of("file_dirty", "writeback")(evidence(changed))
+    assert found.passed is passed
+    assert found.name == "the limit is full of file_dirty and writeback"
+
+
+def shared(shmem: int | None, *mapped: int | None) -> OomReport:
+    victims = tuple(replace(VICTIM, shmem_rss_bytes=one) for one in mapped)
+    return replace(made_of(shmem=shmem), victims=victims)
+
+
+@pytest.mark.parametrize(
+    ("changed", "passed"),
+    [
+        (shared(92 * MIB, 55 * MIB), True),
+        (shared(92 * MIB, 30 * MIB, 25 * MIB), True),
+        (shared(92 * MIB, 92 * MIB), False),
+        (shared(92 * MIB, 40 * MIB), False),
+        (shared(None, 55 * MIB), False),
+    ],
+)
+def test_shmem_of_no_process(changed: OomReport, passed: bool) -> None:
+    assert checks.shmem_of_no_process(37 * MIB)(evidence(changed)).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("victims", "passed"),
+    [
+        ((replace(VICTIM, anon_rss_bytes=7 * MIB, file_rss_bytes=6 * MIB),), True),
+        ((replace(VICTIM, anon_rss_bytes=7 * MIB, shmem_rss_bytes=40 * MIB),), False),
+        ((VICTIM,), False),
+        ((), False),
+    ],
+)
+def test_little_was_mapped(victims: tuple[Victim, ...], passed: bool) -> None:
+    assert checks.little_was_mapped(evidence(replace(report(), victims=victims))).passed is passed
+
+
+def attempt(scanned: int, freed: int = 0, dirty: int = 0, writeback: int = 0) -> ReclaimAttempt:
+    anon, pages = 1, scanned + 1
+    lists = (anon, scanned, 0, freed)
+    return ReclaimAttempt("", 0.1, "memcg", None, 7, None, pages, freed, 0, *lists, dirty, writeback, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "passed"),
+    [
+        ([attempt(900, dirty=900)], True),
+        ([attempt(900, writeback=900), attempt(900, dirty=880)], True),
+        ([attempt(900, dirty=900), attempt(900)], False),
+        ([attempt(900, dirty=899, freed=1)], False),
+        ([], False),
+    ],
+)
+def test_reclaim_met_unwritten_pages(attempts: list[ReclaimAttempt], passed: bool) -> None:
+    reclaim = replace(report().reclaim, transcript=tuple(attempts))
+    assert checks.reclaim_met_unwritten_pages(evidence(replace(report(), reclaim=reclaim))).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("clean", "mapped", "passed"),
+    [(4096, 47 * MIB, True), (41 * MIB, 47 * MIB, False), (4096, 6 * MIB, False), (None, 47 * MIB, False)],
+)
+def test_locked_file(clean: int | None, mapped: int, passed: bool) -> None:
+    victims = (replace(VICTIM, file_rss_bytes=mapped),)
+    changed = replace(made_of(file_clean=clean), victims=victims)
+    assert checks.locked_file(41 * MIB)(evidence(changed)).passed is passed
+
+
+CROWD = ((17 * MIB, 500), (2 * MIB, 600), (60 * MIB, 0))
+
+
+@pytest.mark.parametrize(
+    ("crowd", "victims", "passed"),
+    [
+        (CROWD, [(25 * MIB, 500)], True),
+        (CROWD, [(25 * MIB, 500), (10 * MIB, 600)], True),
+        (CROWD, [(25 * MIB, 500), (68 * MIB, 0)], False),
+        (CROWD, [(10 * MIB, 600)], False),
+        (CROWD, [(68 * MIB, 500)], False),
+        (CROWD, [(16 * MIB, 500)], False),
+        (CROWD, [(25 * MIB, 500)] * 4, False),
+        (CROWD, [], False),
+        (CROWD[::-1], [(68 * MIB, 0)], False),  # it would not be the worst
+        (((17 * MIB, 500), (3 * MIB, 0)), [(25 * MIB, 500)], False),  # the one that asks may be worse
+    ],
+)
+def test_worst_is_killed(
+    crowd: tuple[tuple[int, int], ...], victims: list[tuple[int, int]], passed: bool
+) -> None:
+    killed = [replace(VICTIM, anon_rss_bytes=anon, oom_score_adj=adj) for anon, adj in victims]
+    found = [replace(report(), victims=(one,)) for one in killed]
+    assert checks.worst_is_killed(crowd)(evidence(explain=lambda: found)).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("check", "passed"),
+    [(checks.only_kill, [False, True, False]), (checks.first_kill, [False, True, True])],
+)
+def test_how_many_kills_there_can_be(check: Any, passed: list[bool]) -> None:
+    assert [check([report()] * kills).passed for kills in range(3)] == passed
 
 
 def test_no_sample_at_the_kill_is_not_an_equality_of_unknowns() -> None:

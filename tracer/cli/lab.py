@@ -12,8 +12,9 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from tracer.errors import UsageError
 from tracer.lab.experiments import EXPERIMENTS, Experiment
-from tracer.lab.run import Outcome, run
+from tracer.lab.run import Outcome, run, what_lacks
 from tracer.render.escape import visible
 from tracer.render.text import write
 
@@ -23,32 +24,46 @@ from tracer.render.text import write
 Examples:
   memcg-tracer lab --list
   memcg-tracer lab page-cache -o traces/mine
-  memcg-tracer lab anon --json"""
+  memcg-tracer lab anon --json
+  memcg-tracer lab --all"""
 )
 @click.argument("name", metavar="[NAME]", required=False, type=click.Choice(list(EXPERIMENTS)))
 @click.option("--list", "list_", is_flag=True, help="Show the experiments and run none.")
+@click.option("--all", "all_", is_flag=True, help="Run all that this machine can, one after the other.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where the trace goes.  [default: traces/<UTC time>-lab-NAME]",
+    help="Where the trace goes; with --all, each in a folder of its name there.  "
+    "[default: traces/<UTC time>-lab-NAME]",
 )
 @click.option("-f", "--force", is_flag=True, help="Replace the trace that is at DIR.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def command(
-    context: click.Context, *, name: str | None, list_: bool, output: Path | None, force: bool, as_json: bool
+    context: click.Context,
+    *,
+    name: str | None,
+    list_: bool,
+    all_: bool,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Provoke one thing in a cgroup, trace it, and check the explanation against what was done.
 
     NAME is one of the experiments of --list, which is also what is shown without a NAME. The exit status is 1
     when a check fails.
     """
-    if list_ or name is None:
+    if all_ and name is not None:
+        raise UsageError("--all runs every experiment: leave NAME out")
+    if list_ or (name is None and not all_):
         _show_experiments(as_json)
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM, too, leaves nothing behind
+    if name is None:
+        context.exit(_run_all(output, force, as_json))
     outcome = run(EXPERIMENTS[name], output, force)
     if as_json:
         click.echo(json.dumps(_document(outcome), indent=2))
@@ -57,12 +72,34 @@ def command(
     context.exit(0 if outcome.passed else 1)
 
 
+def _run_all(output: Path | None, force: bool, as_json: bool) -> int:
+    """The exit status. What cannot be made here is said, and no failure; nor does one end the others."""
+    passed: list[str] = []
+    failed: list[str] = []
+    skipped: list[str] = []
+    for name, experiment in EXPERIMENTS.items():
+        lacking = what_lacks(experiment)
+        if lacking is not None:
+            skipped.append(lacking)
+            continue
+        outcome = run(experiment, None if output is None else output / name, force)
+        (passed if outcome.passed else failed).append(name)
+        if as_json:
+            click.echo(json.dumps(_document(outcome)))
+        else:
+            _show_outcome(outcome)
+    lines = [f"{len(passed)} of {len(passed) + len(failed)} experiments passed"]
+    lines += [f"failed: {', '.join(failed)}"] if failed else []
+    click.echo("\n".join([*lines, *(f"skipped: {lacking}" for lacking in skipped)]), err=as_json)
+    return 1 if failed else 0
+
+
 def _show_experiments(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_description(experiment) for experiment in EXPERIMENTS.values()], indent=2))
         return
     for experiment in EXPERIMENTS.values():
-        click.echo(f"{experiment.name:<12}  {experiment.cause:<11}  {experiment.summary}")
+        click.echo(f"{experiment.name:<12}  {experiment.cause or 'no kill':<15}  {experiment.summary}")
 
 
 def _show_outcome(outcome: Outcome) -> None:

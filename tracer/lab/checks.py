@@ -10,13 +10,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tracer.analysis.report import OomReport
+from tracer.analysis.report import Cause, OomReport
 from tracer.analysis.tables import optional
 from tracer.analysis.trace import AnalysedTrace
 from tracer.units import duration, size
 
 _CHARGE_BATCH_PAGES = 64
 _INTERPRETER_BYTES = 16 << 20
+_NEARLY_ALL = 0.8
+_RSS_ERROR_BYTES = 1 << 20  # a task's RSS is counted in batches on each CPU (mm/memory.c, add_mm_counter)
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,19 @@ class Evidence:
     trace: AnalysedTrace
     report: OomReport
     limit_bytes: int
-    cause: str
+    cause: Cause
 
 
 def only_kill(reports: Sequence[OomReport]) -> Check:
     """The workload allocates until it is killed, so that there is exactly one kill to explain."""
     return Check("one OOM kill, explained", len(reports) == 1, f"{len(reports)} in the trace")
+
+
+def first_kill(reports: Sequence[OomReport]) -> Check:
+    """Who asks lives on. While the victim is on its way out, with no address space any more that would have
+    the kernel wait for it, another one may be killed before its memory is free.
+    """
+    return Check("an OOM kill, explained", bool(reports), f"{len(reports)} in the trace")
 
 
 def killed_at_the_limit(evidence: Evidence) -> Check:
@@ -138,6 +147,91 @@ def little_was_evicted(evidence: Evidence) -> Check:
     evicted = evidence.report.cushion.evicted_bytes
     passed = evicted is not None and evicted <= 0.1 * evidence.limit_bytes
     return Check("there was no cushion of cache", passed, f"{size(evicted)} evicted")
+
+
+def full_of(*classes: str) -> Callable[[Evidence], Check]:
+    """These classes of the composition are together nearly all of usage; the interpreter is the rest."""
+
+    def check(evidence: Evidence) -> Check:
+        made_of = evidence.report.composition
+        found = sum(getattr(made_of, name) or 0 for name in classes)
+        passed = found >= _NEARLY_ALL * evidence.limit_bytes
+        detail = f"{size(found)} of {size(made_of.total)}"
+        return Check(f"the limit is full of {' and '.join(classes)}", passed, detail)
+
+    return check
+
+
+def shmem_of_no_process(unmapped_bytes: int) -> Callable[[Evidence], Check]:
+    """Beside what the victim has mapped there is the memory that was written, but never mapped."""
+
+    def check(evidence: Evidence) -> Check:
+        shmem = evidence.report.composition.shmem
+        mapped = sum(one.shmem_rss_bytes or 0 for one in evidence.report.victims)
+        passed = shmem is not None and abs(shmem - mapped - unmapped_bytes) <= _RSS_ERROR_BYTES
+        detail = f"{size(shmem)}, less {size(mapped)} in the victim's RSS; written: {size(unmapped_bytes)}"
+        return Check("shmem that no process has mapped is found", passed, detail)
+
+    return check
+
+
+def little_was_mapped(evidence: Evidence) -> Check:
+    """The victim's RSS explains next to nothing: what its death frees is in no process's memory."""
+    mapped = sum(
+        (one.anon_rss_bytes or 0) + (one.file_rss_bytes or 0) + (one.shmem_rss_bytes or 0)
+        for one in evidence.report.victims
+    )
+    passed = bool(evidence.report.victims) and mapped <= 2 * _INTERPRETER_BYTES
+    return Check("the victim's RSS is but the interpreter's", passed, size(mapped))
+
+
+def reclaim_met_unwritten_pages(evidence: Evidence) -> Check:
+    """The last attempts that looked at pages freed none, since they were dirty or under writeback."""
+    looked = [one for one in evidence.report.reclaim.transcript if one.scanned_pages]
+    scanned = sum(one.scanned_file_pages for one in looked)
+    unwritten = sum(max(one.nr_dirty, one.nr_writeback) for one in looked)
+    freed = sum(one.reclaimed_pages for one in looked)
+    passed = scanned > 0 and freed == 0 and unwritten >= _NEARLY_ALL * scanned
+    detail = f"{unwritten} of {scanned} pages dirty or under writeback, {freed} freed"
+    return Check("reclaim met pages that were not written yet", passed, detail)
+
+
+def locked_file(size_bytes: int) -> Callable[[Evidence], Check]:
+    """The cache of the locked file is no cache that could be dropped, and in the victim's RSS."""
+
+    def check(evidence: Evidence) -> Check:
+        clean = evidence.report.composition.file_clean
+        mapped = sum(one.file_rss_bytes or 0 for one in evidence.report.victims)
+        passed = clean is not None and clean <= 0.05 * evidence.limit_bytes and mapped >= size_bytes
+        detail = f"{size(mapped)} mapped, of it locked: {size(size_bytes)}; {size(clean)} can be dropped"
+        return Check("a locked file is no cache to be dropped", passed, detail)
+
+    return check
+
+
+def worst_is_killed(crowd: Sequence[tuple[int, int]]) -> Callable[[Evidence], Check]:
+    """Of processes of these sizes and oom_score_adj, the kernel killed the first; if more, in their order.
+
+    Their order is that of badness: what is resident, and so many thousandths of the limit (mm/oom_kill.c,
+    oom_badness). All of them are copies of one process, so that what it is made of counts for each alike.
+    """
+
+    def check(evidence: Evidence) -> Check:
+        limit = evidence.limit_bytes
+        scores = [least + adj * limit // 1000 for least, adj in crowd]
+        left = limit - sum(least for least, _ in crowd)  # at most what the one that asks has, with adj 0
+        victims = [victim for report in evidence.trace.explain() for victim in report.victims]
+        passed = scores == sorted(scores, reverse=True) and scores[0] > left
+        passed = passed and 0 < len(victims) <= len(crowd)
+        passed = passed and all(
+            victim.oom_score_adj == adj and 0 <= (victim.anon_rss_bytes or 0) - least <= _INTERPRETER_BYTES
+            for victim, (least, adj) in zip(victims, crowd, strict=False)
+        )
+        killed = ", ".join(f"{size(one.anon_rss_bytes)} with adj {one.oom_score_adj}" for one in victims)
+        detail = f"killed: {killed}; set up: {size(crowd[0][0])} with adj {crowd[0][1]}, badness "
+        return Check("the worst is killed", passed, f"{detail}{size(scores[0])}, the next {size(scores[1])}")
+
+    return check
 
 
 def three_cgroups(trigger: str, victim: str) -> Callable[[Evidence], Check]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tracer.lab import checks
-from tracer.lab.checks import Check, Evidence
+from tracer.analysis.report import Cause, OomReport
+from tracer.lab import checks, survival
+from tracer.lab.checks import Check, Evidence, first_kill, only_kill
 from tracer.lab.scratch import write_uncached
+from tracer.lab.slow_filesystem import slow_filesystem
+from tracer.lab.survival import Survival
 
 _MIB = 1 << 20
 _PAUSE_MS = 5  # after each MiB: the acts then last long enough to be seen in a timeline
@@ -18,31 +22,65 @@ _PAUSE_MS = 5  # after each MiB: the acts then last long enough to be seen in a 
 
 @dataclass(frozen=True)
 class Experiment:
-    """`prepare` fills the scratch directory outside of the cgroup; `steps` are those of
-    `tracer.lab.workload`. `needs_v2`: what of cgroup v2 it is about, which v1 does not have.
+    """`cause` is the label: what `explain` must find, None where nothing is to be killed. Then `survival` is
+    checked, else `checks`.
+
+    `prepare` makes, outside of the cgroup, what the work needs, in the scratch directory that it is given,
+    and says where the work finds it; `steps` are those of `tracer.lab.workload`, given that. `kills`: how
+    many kills there can be, of which the first is checked. `needs_v2`: what of cgroup v2 it is about, which
+    v1 does not have.
     """
 
     name: str
     summary: str
-    limit_bytes: int
-    cause: str
-    prepare: Callable[[Path], None]
+    cause: Cause | None
     steps: Callable[[Path], list[str]]
-    checks: tuple[Callable[[Evidence], Check], ...]
+    checks: tuple[Callable[[Evidence], Check], ...] = ()
+    survival: tuple[Callable[[Survival], Check], ...] = ()
+    kills: Callable[[Sequence[OomReport]], Check] = only_kill
+    limit_bytes: int = 100 * _MIB
+    prepare: Callable[[Path], AbstractContextManager[Path]] = nullcontext
     needs_v2: str | None = None
 
-    def command(self, scratch: Path) -> list[str]:
-        """The command that is recorded."""
+    def command(self, place: Path) -> list[str]:
+        """The command that is recorded; `place` is what `prepare` gave."""
         workload = [sys.executable, "-m", "tracer.lab.workload", "--pause-ms", str(_PAUSE_MS)]
-        return workload + self.steps(scratch)
+        return workload + self.steps(place)
+
+
+def _with_file(size_bytes: int) -> Callable[[Path], AbstractContextManager[Path]]:
+    """In its directory there is a file called `read-me` that is in nobody's page cache."""
+
+    @contextmanager
+    def prepare(scratch: Path) -> Iterator[Path]:
+        write_uncached(scratch / "read-me", size_bytes)
+        yield scratch
+
+    return prepare
+
+
+def _in_turn(*steps: list[str]) -> list[str]:
+    return [word for step in steps for word in ("then", *step)][1:]
 
 
 _LIMIT_BYTES: Final = 100 * _MIB
+_CEILING_BYTES: Final = 4 * _LIMIT_BYTES  # if no kill comes, the workload ends here by itself
 _FILE_BYTES: Final = 117 * _MIB
 _CHILDREN_BYTES: Final = (7 * _MIB, 19 * _MIB)  # uneven, so that none can be taken for another
 _BIG_BYTES: Final = 61 * _MIB
 _GROWN_BYTES: Final = 47 * _MIB  # more than the big one leaves of the limit, and less than that one has
-_CEILING_BYTES: Final = 4 * _LIMIT_BYTES  # if no kill comes, the workload ends here by itself
+_MEMFD_BYTES: Final = 37 * _MIB
+_LOCKED_FILE_BYTES: Final = 41 * _MIB
+_DIRTY_LIMIT_BYTES: Final = 64 * _MIB  # far below what may be dirty on a machine of 1 GiB
+_THRASH_LIMIT_BYTES: Final = 40 * _MIB
+_REREAD_BYTES: Final = 83 * _MIB
+_READ_TIMES: Final = 3
+_CROWD: Final = (
+    *((17 * _MIB, 500), (5 * _MIB, 570), (3 * _MIB, 550), (1 * _MIB, 490), (23 * _MIB, 150)),
+    *((2 * _MIB, 333), (1 * _MIB, 80), (4 * _MIB, 30), (2 * _MIB, 0)),
+)
+"""(bytes, oom_score_adj), by the sum of the bytes and so many thousandths of the limit: the first is neither
+the largest nor the one with the greatest oom_score_adj."""
 _ALWAYS: Final = (checks.killed_at_the_limit, checks.cause_is_named, checks.composition_adds_up)
 
 EXPERIMENTS: Final = {
@@ -50,11 +88,10 @@ EXPERIMENTS: Final = {
     for experiment in (
         Experiment(
             name="page-cache",
-            summary="read a 117-MiB file at a limit of 100 MiB, then allocate until the kill",
-            limit_bytes=_LIMIT_BYTES,
+            summary="read a 117-MiB file at a limit of 100 MiB, then allocate to the kill",
             cause="anon_growth",
-            prepare=lambda scratch: write_uncached(scratch / "read-me", _FILE_BYTES),
-            steps=lambda scratch: ["read", str(scratch / "read-me"), "then", "anon", str(_CEILING_BYTES)],
+            prepare=_with_file(_FILE_BYTES),
+            steps=lambda place: _in_turn(["read", str(place / "read-me")], ["anon", str(_CEILING_BYTES)]),
             checks=(
                 *_ALWAYS,
                 checks.evictions_equal_pgsteal,
@@ -66,37 +103,93 @@ EXPERIMENTS: Final = {
         Experiment(
             name="anon",
             summary="allocate at a limit of 100 MiB until the kill, with no cache to give",
-            limit_bytes=_LIMIT_BYTES,
             cause="anon_growth",
-            prepare=lambda _: None,
             steps=lambda _: ["anon", str(_CEILING_BYTES)],
             checks=(*_ALWAYS, checks.evictions_equal_pgsteal, checks.little_was_evicted),
         ),
         Experiment(
+            name="shmem",
+            summary="fill a memfd that nobody has mapped, then share memory to the kill",
+            cause="shmem",
+            steps=lambda _: _in_turn(["memfd", str(_MEMFD_BYTES)], ["shmem", str(_CEILING_BYTES)]),
+            checks=(*_ALWAYS, checks.full_of("shmem"), checks.shmem_of_no_process(_MEMFD_BYTES)),
+        ),
+        Experiment(
+            name="slab",
+            summary="make pipes, kernel memory and in no process's RSS, until the kill",
+            cause="kernel_memory",
+            steps=lambda _: ["pipes", str(_CEILING_BYTES)],
+            checks=(*_ALWAYS, checks.full_of("slab_unreclaimable"), checks.little_was_mapped),
+        ),
+        Experiment(
+            name="dirty",
+            summary="write to a file system whose disk does not keep up, until the kill",
+            cause="dirty_writeback",
+            limit_bytes=_DIRTY_LIMIT_BYTES,
+            prepare=slow_filesystem,
+            steps=lambda place: ["write", str(place / "write-me"), str(4 * _DIRTY_LIMIT_BYTES)],
+            checks=(*_ALWAYS, checks.full_of("file_dirty", "writeback"), checks.reclaim_met_unwritten_pages),
+        ),
+        Experiment(
+            name="mlock",
+            summary="lock a mapped file of 41 MiB, then process memory, until the kill",
+            cause="unevictable",
+            prepare=_with_file(_LOCKED_FILE_BYTES),
+            steps=lambda place: _in_turn(
+                ["mlock_file", str(place / "read-me")], ["mlock", str(_CEILING_BYTES)]
+            ),
+            checks=(*_ALWAYS, checks.full_of("unevictable"), checks.locked_file(_LOCKED_FILE_BYTES)),
+        ),
+        Experiment(
+            name="thrash",
+            summary="read an 83-MiB file three times at a limit of 40 MiB",
+            cause=None,
+            limit_bytes=_THRASH_LIMIT_BYTES,
+            prepare=_with_file(_REREAD_BYTES),
+            steps=lambda place: ["read", *[str(place / "read-me")] * _READ_TIMES],
+            kills=survival.nothing_killed,
+            survival=(
+                survival.at_the_limit,
+                survival.cache_gave_way,
+                survival.evictions_equal_pgsteal,
+                survival.read_again(_REREAD_BYTES, _READ_TIMES),
+                survival.refaults_equal_the_kernels,
+                survival.thrash_is_seen(_REREAD_BYTES),
+            ),
+        ),
+        Experiment(
             name="parent-limit",
-            summary="allocate in one cgroup until its sibling dies at their parent's limit",
-            limit_bytes=_LIMIT_BYTES,
+            summary="allocate in one cgroup until its sibling dies at the parent's limit",
             cause="anon_growth",
-            prepare=lambda _: None,
-            steps=lambda _: [
-                *["cgroups", "small", "big", "then", "child", "big", str(_BIG_BYTES)],
-                *["then", "anon", str(_GROWN_BYTES)],
-            ],
+            steps=lambda _: _in_turn(
+                ["cgroups", "small", "big"],
+                ["child", "big", str(_BIG_BYTES)],
+                ["anon", str(_GROWN_BYTES)],
+            ),
+            kills=first_kill,
             checks=(*_ALWAYS, checks.three_cgroups("small", "big")),
         ),
         Experiment(
             name="group-kill",
-            summary="allocate until three processes die together (memory.oom.group, cgroup v2)",
-            limit_bytes=_LIMIT_BYTES,
+            summary="allocate until three processes die together (memory.oom.group, v2)",
             cause="anon_growth",
-            prepare=lambda _: None,
-            steps=lambda _: [
-                *["oom_group", "then"],
-                *(word for size in _CHILDREN_BYTES for word in ("child", ".", str(size), "then")),
-                *["anon", str(_CEILING_BYTES)],
-            ],
+            steps=lambda _: _in_turn(
+                ["oom_group"],
+                *(["child", ".", str(size)] for size in _CHILDREN_BYTES),
+                ["anon", str(_CEILING_BYTES)],
+            ),
             checks=(*_ALWAYS, checks.killed_together(_CHILDREN_BYTES)),
             needs_v2="memory.oom.group",
+        ),
+        Experiment(
+            name="fork",
+            summary="allocate until one of ten processes of uneven oom_score_adj dies",
+            cause="anon_growth",
+            steps=lambda _: _in_turn(
+                ["crowd", *(f"{size}:{adj}" for size, adj in _CROWD)], ["press", str(_CEILING_BYTES)]
+            ),
+            kills=first_kill,
+            checks=(*_ALWAYS, checks.worst_is_killed(_CROWD)),
         ),
     )
 }

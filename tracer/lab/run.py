@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tracer
+from tracer.analysis.report import Cause, Held
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError
 from tracer.kernel.cgroupfs import memory_hierarchy
-from tracer.lab.checks import Check, Evidence, only_kill
+from tracer.lab.checks import Check, Evidence
 from tracer.lab.experiments import Experiment
 from tracer.lab.scratch import scratch_directory
+from tracer.lab.survival import Survival
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Outcome:
     """What was found in the trace at `trace`."""
 
     experiment: str
-    cause: str
+    cause: Cause | None
     trace: Path
     checks: tuple[Check, ...]
 
@@ -36,32 +38,54 @@ def run(experiment: Experiment, output: Path | None, force: bool) -> Outcome:
     The recording is a process of its own, the same command that a user would type; its progress goes to our
     stderr. Raises TracerError when nothing could be recorded, or where the experiment cannot be made.
     """
-    if experiment.needs_v2 is not None and memory_hierarchy().version == 1:
-        raise TracerError(
-            f"{experiment.name} needs {experiment.needs_v2}, which cgroup v1 does not have: "
-            "run it where the memory controller is on v2"
-        )
-    with scratch_directory(_nearest(output or Path("traces"))) as scratch:
-        experiment.prepare(scratch)
-        path = _record(experiment, scratch, output, force)
+    lacking = what_lacks(experiment)
+    if lacking is not None:
+        raise TracerError(lacking)
+    with (
+        scratch_directory(_nearest(output or Path("traces"))) as scratch,
+        experiment.prepare(scratch) as place,
+    ):
+        path = _record(experiment, place, output, force)
     return Outcome(experiment.name, experiment.cause, path, examine(experiment, tracer.open(path)))
 
 
+def what_lacks(experiment: Experiment) -> str | None:
+    """Why it cannot be made on this machine; None if it can."""
+    if experiment.needs_v2 is None or memory_hierarchy().version == 2:
+        return None
+    return (
+        f"{experiment.name} needs {experiment.needs_v2}, which cgroup v1 does not have: "
+        "run it where the memory controller is on v2"
+    )
+
+
 def examine(experiment: Experiment, trace: AnalysedTrace) -> tuple[Check, ...]:
-    """The checks of an experiment on an open trace; only the first one where there is no single kill."""
+    """The checks of an experiment on an open trace; only the first one where that many kills are not what is
+    to be explained.
+    """
     reports = trace.explain()
-    first = only_kill(reports)
+    first = experiment.kills(reports)
     if not first.passed:
         return (first,)
+    if experiment.cause is None:
+        survival = Survival(trace, _held(trace), experiment.limit_bytes)
+        return (first, *(check(survival) for check in experiment.survival))
     evidence = Evidence(trace, reports[0], experiment.limit_bytes, experiment.cause)
     return (first, *(check(evidence) for check in experiment.checks))
 
 
-def _record(experiment: Experiment, scratch: Path, output: Path | None, force: bool) -> Path:
+def _held(trace: AnalysedTrace) -> Held:
+    """What is said of the cgroup that the experiment was made in."""
+    (cgroup,) = trace.meta["filters"]["cgroups"]
+    (held,) = (one for one in trace.held() if one.cgroup == cgroup)
+    return held
+
+
+def _record(experiment: Experiment, place: Path, output: Path | None, force: bool) -> Path:
     options = ["--name", f"lab-{experiment.name}", "--limit", str(experiment.limit_bytes), "--swap", "0"]
     options += ["-o", str(output)] if output is not None else []
     options += ["-f"] if force else []
-    command = [sys.executable, "-m", "tracer", "record", *options, "--", *experiment.command(scratch)]
+    command = [sys.executable, "-m", "tracer", "record", *options, "--", *experiment.command(place)]
     recording = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     try:
         printed = recording.communicate()[0].decode("utf-8", "surrogateescape").splitlines()

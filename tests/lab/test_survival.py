@@ -1,0 +1,143 @@
+"""Each check passes on the experiment as it should be, and fails on the one thing that it is there for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tracer.analysis.report import Held, Quality, Reclaim
+from tracer.lab import survival
+from tracer.lab.experiments import EXPERIMENTS
+from tracer.lab.run import examine
+from tracer.lab.survival import Survival
+
+MIB = 1 << 20
+PAGE = 4096
+THRASH = EXPERIMENTS["thrash"]
+FILE = 83 * MIB
+OWN = "/memcg-tracer-1-lab"
+
+HELD = Held(
+    cgroup=OWN,
+    container=None,
+    limit_bytes=40 * MIB,
+    peak_usage_bytes=40 * MIB,
+    peak_time="2025-11-24T23:40:01+00:00",
+    headroom_bytes=0,
+    peak_anon_bytes=7 * MIB,
+    cache_at_peak_bytes=32 * MIB,
+    evicted_bytes=217 * MIB,
+    refaulted_bytes=2 * FILE,
+    max_events=None,
+    reclaim=Reclaim(1, 1, 1, 1.0, ()),
+    quality=Quality(0, "missing", {}),
+)
+
+
+def trace(**changes: Any) -> Any:
+    """The file is read three times; a library of 8 pages is read once, which the kernel remembers."""
+    added = {"op": "add", "cgroup_id": 5}
+    pagecache = [{**added, "inode_id": 1, "nr_pages": FILE // PAGE}] * 3
+    pagecache += [{**added, "inode_id": 2, "nr_pages": 8}, {**added, "inode_id": 1, "cgroup_id": 6}]
+    pagecache += [{**added, "op": "delete", "inode_id": 1, "nr_pages": 217 * MIB // PAGE}]
+    samples = pd.DataFrame({"cgroup_id": [5, 5, 6], "pgsteal": [0, 217 * MIB // PAGE, 9]})
+    thrashed = {"cgroup_id": [5, 6], "evicted_bytes": [200 * MIB, 1], "refaulted_bytes": [2 * FILE, 1]}
+    parts = {
+        "meta": {"page_size": PAGE, "cpus": 2, "filters": {"cgroups": [OWN]}},
+        "samples": samples.astype("Int64"),
+        "cgroups": pd.DataFrame({"cgroup_id": [5, 6], "path": [OWN, "/"]}),
+        "pagecache": pd.DataFrame(pagecache).fillna(0),
+        "refaults": pd.DataFrame({"cgroup_id": 5, "inode_id": 1, "bytes": [FILE, FILE]}),
+        "thrash": lambda: pd.DataFrame(thrashed),
+        "explain": list,
+        "held": lambda: [HELD],
+    }
+    return SimpleNamespace(**parts | changes)
+
+
+@pytest.mark.parametrize("check", THRASH.survival)
+def test_the_experiment_as_it_should_be_passes(check: Any) -> None:
+    found = check(Survival(trace(), HELD, THRASH.limit_bytes))
+    assert found.passed, found
+    assert found.detail
+
+
+@pytest.mark.parametrize(
+    ("check", "changes"),
+    [
+        (survival.at_the_limit, {"peak_usage_bytes": 37 * MIB}),
+        (survival.at_the_limit, {"peak_usage_bytes": None}),
+        (survival.at_the_limit, {"limit_bytes": 50 * MIB}),
+        (survival.at_the_limit, {"max_events": 0}),
+        (survival.cache_gave_way, {"cache_at_peak_bytes": 20 * MIB}),
+        (survival.cache_gave_way, {"cache_at_peak_bytes": None}),
+        (survival.cache_gave_way, {"evicted_bytes": 0}),
+        (survival.evictions_equal_pgsteal, {"evicted_bytes": 217 * MIB - PAGE}),
+        (survival.refaults_equal_the_kernels, {"refaulted_bytes": 2 * FILE - PAGE}),
+        (survival.refaults_equal_the_kernels, {"refaulted_bytes": 2 * FILE + 9 * PAGE}),
+        (survival.refaults_equal_the_kernels, {"refaulted_bytes": None}),
+    ],
+)
+def test_each_check_fails_on_what_it_is_there_for(check: Any, changes: dict[str, Any]) -> None:
+    found = check(Survival(trace(), replace(HELD, **changes), THRASH.limit_bytes))
+    assert not found.passed, found
+
+
+def test_what_the_kernel_remembers_from_before_the_trace_is_no_difference() -> None:
+    held = replace(HELD, refaulted_bytes=2 * FILE + 8 * PAGE)
+    assert survival.refaults_equal_the_kernels(Survival(trace(), held, THRASH.limit_bytes)).passed
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        pd.DataFrame({"cgroup_id": 5, "inode_id": 1, "bytes": [FILE, FILE - PAGE]}),
+        pd.DataFrame({"cgroup_id": 5, "inode_id": 2, "bytes": [FILE, FILE]}),
+    ],
+)
+def test_what_is_not_seen_to_come_back(back: pd.DataFrame) -> None:
+    check = survival.read_again(FILE, 3)
+    assert not check(Survival(trace(refaults=back), HELD, THRASH.limit_bytes)).passed
+
+
+def test_a_file_that_came_in_but_twice() -> None:
+    once_less = trace()
+    once_less.pagecache = once_less.pagecache.iloc[1:]
+    once_less.refaults = once_less.refaults.iloc[1:]
+    assert not survival.read_again(FILE, 3)(Survival(once_less, HELD, THRASH.limit_bytes)).passed
+
+
+def test_a_trace_without_page_cache() -> None:
+    empty = trace(pagecache=trace().pagecache.iloc[:0], refaults=trace().refaults.iloc[:0])
+    for check in (survival.read_again(FILE, 3), survival.refaults_equal_the_kernels):
+        assert not check(Survival(empty, HELD, THRASH.limit_bytes)).passed
+
+
+@pytest.mark.parametrize("cgroup_id", [6, None])
+def test_thrash_of_others_or_none(cgroup_id: int | None) -> None:
+    rows = {"cgroup_id": [cgroup_id], "evicted_bytes": [200 * MIB], "refaulted_bytes": [2 * FILE]}
+    found = pd.DataFrame(rows).astype("Int64")
+    check = survival.thrash_is_seen(FILE)
+    assert not check(Survival(trace(thrash=lambda: found), HELD, THRASH.limit_bytes)).passed
+
+
+def test_little_thrash() -> None:
+    rows = {"cgroup_id": [5], "evicted_bytes": [200 * MIB], "refaulted_bytes": [FILE - 1]}
+    check = survival.thrash_is_seen(FILE)
+    assert not check(Survival(trace(thrash=lambda: pd.DataFrame(rows)), HELD, THRASH.limit_bytes)).passed
+
+
+def test_all_checks_of_an_experiment_are_made() -> None:
+    found = examine(THRASH, trace())
+    assert len(found) == 1 + len(THRASH.survival)
+    assert all(check.passed for check in found)
+
+
+def test_with_a_kill_there_is_nothing_else_to_check() -> None:
+    found = examine(THRASH, trace(explain=lambda: [None]))
+    assert [check.passed for check in found] == [False]
+    assert "1 in the trace" in found[0].detail
