@@ -69,11 +69,16 @@ class Invoker:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Whom the `oom-kill:` line names; it says so before the task is killed."""
+    """Whom the `oom-kill:` line names, or on kernels before 5.0 `Kill process … or sacrifice child`: the task
+    that was chosen, before it is killed. Those older kernels may then have killed a child of it instead.
+
+    `score`, which only they print, is badness in thousandths of the memory that was allowed.
+    """
 
     comm: str
     pid: int
-    uid: int | None
+    uid: int | None = None
+    score: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +142,7 @@ class TaskRow:
 class Kill:
     """A `Killed process` line: a task that was sent SIGKILL.
 
-    `reason` is what the line begins with (`Memory cgroup out of memory`). `score` is badness by the scale of
-    old kernels (`Kill process 7 (a) score 900 or sacrifice child`).
+    `reason` is what the line begins with (`Memory cgroup out of memory`).
     """
 
     stamp: Stamp
@@ -152,7 +156,6 @@ class Kill:
     shmem_rss_bytes: int | None = None
     pgtables_bytes: int | None = None
     oom_score_adj: int | None = None
-    score: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +207,10 @@ class LogReport:
     `missing`: the sections that a whole report of this kind has and this one lacks, because the log begins or
     ends within it, lines were lost, `vm.oom_dump_tasks` is 0, or the kernel printed only the kill since its
     rate limit was reached. `suppressed` is how many reports the kernel says, just before this one, that it
-    did not print. `oom_memcg` is the cgroup whose limit was hit, `task_memcg` the victim's, `group_memcg` the
-    one whose memory.oom.group had all its tasks killed. `counters` are `oom_memcg`'s.
+    did not print; `dropped` how many lines of this one the log itself says were lost. `oom_memcg` is the
+    cgroup whose limit was hit, `task_memcg` the victim's, `group_memcg` the one whose memory.oom.group had
+    all its tasks killed. `counters` are `oom_memcg`'s, and so are `min_protection_bytes` and
+    `low_protection_bytes`: what memory.min and memory.low protect in the cgroups below it (v2, new kernels).
     """
 
     stamp: Stamp
@@ -223,10 +228,13 @@ class LogReport:
     counters: Mapping[CounterName, Counter] = field(default_factory=dict)
     stats: tuple[MemoryStat, ...] = ()
     slabs: tuple[SlabCache, ...] = ()
+    min_protection_bytes: int | None = None
+    low_protection_bytes: int | None = None
     tasks: tuple[TaskRow, ...] = ()
     kills: tuple[Kill, ...] = ()
     reaped: tuple[Reaped, ...] = ()
     is_no_task_killable: bool = False
     mem_info: MemInfo | None = None
     suppressed: int = 0
+    dropped: int = 0
     missing: tuple[Section, ...] = ()

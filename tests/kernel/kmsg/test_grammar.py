@@ -1,0 +1,175 @@
+"""What holds lines together to a report, and what a name in them cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tracer.kernel.kmsg.facts import LogReport, Stamp
+from tracer.kernel.kmsg.grammar import reports
+
+HEADER = "{comm} invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
+HEAD = "CPU: 1 UID: 0 PID: {pid} Comm: {comm} Not tainted 6.12.1 #1"
+COUNTER = "memory: usage 100kB, limit 100kB, failcnt 7"
+TITLE = "[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name"
+ROW = "[{pid:>7}]     0 {pid:>5}     4000     2100    61440        0             0 {comm}"
+SUMMARY = (
+    "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0-1,3,oom_memcg={owner},"
+    "task_memcg={victim},task={comm},pid={pid},uid=0"
+)
+KILL = (
+    "Memory cgroup out of memory: Killed process {pid} ({comm}) total-vm:16kB, anon-rss:8kB, file-rss:4kB, "
+    "shmem-rss:0kB, UID:0 pgtables:60kB oom_score_adj:0"
+)
+GROUP = "Tasks in {owner} are going to be killed due to memory.oom.group set"
+REAPED = "oom_reaper: reaped process {pid} ({comm}), now anon-rss:0kB, file-rss:0kB, shmem-rss:0kB"
+
+
+def report(pid: int = 7, comm: str = "a", owner: str = "/a", victim: str = "/a/b") -> list[str]:
+    names = {"pid": pid, "comm": comm, "owner": owner, "victim": victim}
+    stats = f"Memory cgroup stats for {owner}:"
+    lines = [HEADER, HEAD, "Call Trace:", " f+0x1/0x2", COUNTER, "", "anon 8192", TITLE, ROW, SUMMARY, KILL]
+    return [stats if not line else line.format(**names) for line in lines]
+
+
+def read(lines: Iterable[str], prefix: str = "[    1.000000] ") -> list[LogReport]:
+    return list(reports(prefix + line for line in lines))
+
+
+def pids(found: Iterable[LogReport]) -> list[list[int]]:
+    return [[kill.pid for kill in one.kills] for one in found]
+
+
+def test_kills_of_a_group_are_one_report_and_those_of_the_next_group_another() -> None:
+    groups = [KILL.format(pid=pid, comm="a") for pid in range(5)]
+    group = GROUP.format(owner="/a")
+    found = read([*report(pid=0), group, *groups[1:3], groups[3], group, groups[4]])
+    assert pids(found) == [[0, 1, 2], [3, 4]]
+    assert [one.group_memcg for one in found] == ["/a", "/a"]
+
+
+def test_a_kill_after_a_report_that_was_no_group_is_a_report_of_its_own() -> None:
+    found = read([*report(), KILL.format(pid=8, comm="b")])
+    assert pids(found) == [[7], [8]]
+    assert found[1].missing == ("header", "stack", "counters", "memory.stat", "tasks", "summary")
+    assert found[1].constraint == "memcg"
+
+
+def test_a_report_without_its_end_and_the_next_one() -> None:
+    found = read([*report(pid=7)[:6], *report(pid=9)])
+    assert pids(found) == [[], [9]]
+    assert found[0].missing == ("tasks", "summary", "kill")
+    assert found[0].oom_memcg == "/a"
+
+
+def test_reports_without_headers_are_told_apart_by_the_order_of_their_parts() -> None:
+    found = read([*report(pid=7)[4:-1], *report(pid=9)[4:]])
+    assert pids(found) == [[], [9]]
+    assert [one.counters["memory"].failcnt for one in found] == [7, 7]
+
+
+def test_a_report_of_which_nothing_comes_for_long_has_no_end() -> None:
+    kill = KILL.format(pid=7, comm="a")
+    assert len(read([*report()[:-1], *["noise"] * 1001, kill])) == 2
+    assert len(read([*report()[:-1], *["noise"] * 900, kill])) == 1
+    later = ["[    1.000000] " + line for line in report()[:-1]] + ["[   62.000000] " + kill]
+    assert len(list(reports(later))) == 2
+
+
+def test_the_reaper_comes_late() -> None:
+    found = read([*report(pid=7), *report(pid=8), *["noise"] * 5000, REAPED.format(pid=7, comm="a")])
+    assert [[one.pid for one in each.reaped] for each in found] == [[7], []]
+
+
+def test_reports_are_given_out_before_the_log_ends() -> None:
+    log = (f"[    1.000000] {line}" for number in range(1, 10_000) for line in report(pid=number))
+    found = reports(log)
+    assert next(found).kills[0].pid == 1
+    assert next(log) is not None  # the rest was not read
+
+
+def test_machines_that_write_to_one_log_are_told_apart() -> None:
+    lines = [
+        f"Nov 25 10:00:00 {host} kernel: {line}"
+        for pair in zip(report(pid=1, owner="/x", victim="/x"), report(pid=2), strict=True)
+        for host, line in zip(("web", "db"), pair, strict=True)
+    ]
+    found = list(reports(lines))
+    assert pids(found) == [[1], [2]]
+    assert [one.missing for one in found] == [(), ()]
+    assert [one.oom_memcg for one in found] == ["/x", "/a"]
+
+
+def test_the_kill_tells_where_an_ambiguous_name_begins() -> None:
+    lines = report(comm="hog", owner="/x,task=y", victim="/x,task=y")
+    (found,) = read(lines)
+    assert found.chosen is not None
+    assert (found.task_memcg, found.chosen.comm) == ("/x,task=y", "hog")
+
+
+def test_no_killable_process() -> None:
+    (found,) = read([*report()[:-2], "Out of memory and no killable processes..."])
+    assert found.is_no_task_killable
+    assert (found.kills, found.missing) == ((), ())
+
+
+def test_lines_of_a_log_that_are_no_oom_make_no_report() -> None:
+    assert (
+        read(["oom_kill_process: nothing", "memory: usage of it", "Killed process", "oom_reaper: up"]) == []
+    )
+
+
+NAMES = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), max_size=15).filter(
+    lambda name: len(name.encode()) <= 15
+)
+"""What prctl(PR_SET_NAME) takes; line ends are in the corpus."""
+
+
+@given(NAMES, st.sampled_from(["[    1.000000] ", "Nov 25 10:00:00 host kernel: ", "6,1,2,-;"]))
+@example("),pid=1,uid=0", "[    1.000000] ")
+@example(",task=,pid=1", "6,1,2,-;")
+@example(") total-vm:1kB", "[    1.000000] ")
+@example("Killed process ", "[    1.000000] ")
+@example("x invoked oom-k", "[    1.000000] ")
+@example("#012", "[    1.000000] ")
+def test_a_comm_is_only_a_name(comm: str, prefix: str) -> None:
+    raw = prefix.endswith(";")
+    shown = "".join(_escaped(character) for character in comm) if raw else comm
+    if not raw and not all(ord(character) >= 32 for character in comm):
+        return
+    (found,) = reports(prefix + line for line in report(comm=shown))
+    assert found.chosen is not None
+    assert [found.invoker.comm, found.chosen.comm, found.kills[0].comm] == [comm] * 3
+    assert [row.comm for row in found.tasks] == [comm]
+    assert (found.invoker.pid, found.chosen.pid, found.kills[0].pid) == (7, 7, 7)
+    assert (found.oom_memcg, found.task_memcg, found.missing) == ("/a", "/a/b", ())
+
+
+def _escaped(character: str) -> str:
+    """As /dev/kmsg has it."""
+    if " " <= character <= "~" and character != "\\":
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in character.encode())
+
+
+@given(st.text("ab,=/: task_memcgpidu()[]0", min_size=1, max_size=60), st.text("ab,=/:1 ", max_size=20))
+@example("a,task_memcg=/a", "x")
+@example("q,task=init,pid=1,uid=0", "")
+def test_a_path_is_only_a_name(name: str, below: str) -> None:
+    owner = f"/{name}"
+    victim = f"{owner}/{below}" if below else owner
+    (found,) = read(report(comm="victim", owner=owner, victim=victim))
+    assert (found.oom_memcg, found.task_memcg) == (owner, victim)
+
+
+@given(st.lists(st.text(max_size=200)))
+def test_any_text_is_read(lines: list[str]) -> None:
+    for one in reports(lines):
+        assert one.stamp.line <= one.last_line <= len(lines)
+
+
+def test_a_stamp_is_that_of_the_first_line() -> None:
+    (found,) = read(["noise", *report()])
+    assert (found.stamp, found.last_line) == (Stamp(2, 1_000_000_000), 12)

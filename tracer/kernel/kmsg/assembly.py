@@ -1,0 +1,278 @@
+"""One OOM report while its lines come: which line belongs to it, and what the whole of them says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from tracer.kernel.kmsg import mem_info, sections
+from tracer.kernel.kmsg.facts import (
+    SECTIONS,
+    Chosen,
+    Constraint,
+    Counter,
+    CounterName,
+    Invoker,
+    Kill,
+    LogReport,
+    MemoryStat,
+    Reaped,
+    Section,
+    SlabCache,
+    Stamp,
+    TaskRow,
+)
+from tracer.kernel.kmsg.lines import Record
+
+CALL_TRACE: Final = ("Call Trace:", "Call trace:")
+SLAB_TITLE: Final = "Unreclaimable slab info:"
+
+_TRACE_ENDS: Final = ("</TASK>", "RIP:", "Code:")
+_MEMCG_REASON: Final = "Memory cgroup out of memory"
+# Before Linux 6.5 all of memory.stat is one message of several lines, and a message is cut at 1024 characters
+# less room for a prefix, which differs by release (LOG_LINE_MAX in kernel/printk/printk.c). What reads it by
+# syslog(2) gets each line with a prefix, and whole lines as far as all that fits (record_print_text).
+_CUT_MESSAGE: Final = range(960, 1025)
+_CUT_LINES: Final = range(940, 1031)
+_PREFIX: Final = 19  # <6>[12345.678901]
+
+
+@dataclass(slots=True)
+class _Stats:
+    """memory.stat of a cgroup while its lines come."""
+
+    printed: MemoryStat
+    values: dict[str, int]
+    first: Stamp | None = None
+    last: Stamp | None = None
+    last_name: str = ""
+    rows: int = 0
+    characters: int = 0
+    has_prefix: bool = False
+
+    def take(self, record: Record) -> bool:
+        row = sections.stat(record.text)
+        if row is None:
+            return False
+        self.first = record.stamp if self.first is None else self.first
+        self.last, self.has_prefix = record.stamp, record.prefix > 0
+        self.last_name, self.values[row[0]] = row
+        self.rows += 1
+        self.characters += len(record.text) + 1
+        return True
+
+    def result(self) -> MemoryStat:
+        """Without the last line where the kernel may have cut it within its number."""
+        if self.first is None or self.last is None:
+            return self.printed
+        values = self.values
+        is_one_line_each = self.first.line != self.last.line and self.has_prefix
+        if is_one_line_each:
+            is_one_message = replace(self.last, line=self.first.line) == self.first
+            is_cut = is_one_message and self.characters + self.rows * _PREFIX in _CUT_LINES
+        else:
+            is_cut = self.characters in _CUT_MESSAGE
+            if is_cut:
+                values = {name: value for name, value in values.items() if name != self.last_name}
+        return replace(self.printed, values=values, is_cut=is_cut)
+
+
+@dataclass(slots=True)
+class Assembly:
+    """`seen`: the sections of which a line came; `mode`: which of them the lines that have only a shape, and
+    no words, belong to. `is_old`: it has the lines of kernels before 5.0."""
+
+    stamp: Stamp
+    last: Stamp
+    caller: str | None = None
+    suppressed: int = 0
+    dropped: int = 0
+    seen: set[Section] = field(default_factory=set)
+    mode: str = ""
+    is_old: bool = False
+    invoker: Invoker = field(default_factory=Invoker)
+    stack: list[str] = field(default_factory=list)
+    nodemask: str | None = None
+    cpuset: tuple[str, str] | None = None
+    limit_of: tuple[str, str] | None = None
+    summary: sections.Summary | None = None
+    summary_text: str = ""
+    chosen: Chosen | None = None
+    reason: str | None = None
+    group_memcg: str | None = None
+    counters: dict[CounterName, Counter] = field(default_factory=dict)
+    stats: list[_Stats] = field(default_factory=list)
+    slabs: list[SlabCache] = field(default_factory=list)
+    protection: tuple[int, int] | None = None
+    columns: tuple[str, ...] = ()
+    tasks: list[TaskRow] = field(default_factory=list)
+    kills: list[Kill] = field(default_factory=list)
+    reaped: list[Reaped] = field(default_factory=list)
+    is_no_task_killable: bool = False
+    machine: mem_info.Reader = field(default_factory=mem_info.Reader)
+
+    def is_past(self, section: Section) -> bool:
+        """Whether the report has come further than that: such a line is another report's."""
+        return any(SECTIONS.index(seen) > SECTIONS.index(section) for seen in self.seen)
+
+    def touch(self, record: Record, section: Section | None = None, mode: str | None = None) -> None:
+        """Note that a line belongs to it."""
+        self.last = record.stamp
+        if section is not None:
+            self.seen.add(section)
+        if mode is not None:
+            self.mode = mode
+
+    def take_row(self, record: Record) -> bool:
+        """Whether a line without words of its own belongs to it, by its shape and what is being printed."""
+        text, taken = record.text, False
+        if self.mode == "header":
+            taken = self._take_head(text)
+        elif self.mode == "stack":
+            taken = self._take_frame(text)
+        elif self.mode == "memory.stat":
+            taken = self.stats[-1].take(record)
+        elif self.mode == "mem_info":
+            taken = self.machine.take(text)
+        elif self.mode == "slab" and (slab := sections.slab(text)) is not None:
+            self.slabs.append(slab)
+            taken = True
+        elif self.mode == "tasks" and (task := sections.task(text.lstrip(), self.columns)) is not None:
+            self.tasks.append(task)
+            taken = True
+        if taken:
+            self.touch(record)
+        return taken
+
+    def take_named_row(self, record: Record) -> bool:
+        """The same for a message of several lines, where the rows that are being printed have a name in them,
+        which may have line ends."""
+        return self.mode in ("header", "tasks") and self.take_row(record)
+
+    @property
+    def is_head_cut(self) -> bool:
+        """Whether the line that says the trigger's pid ended within its name."""
+        return self.mode == "header" and self.invoker.pid is not None and self.invoker.taint is None
+
+    def _take_head(self, text: str) -> bool:
+        """What stands between `invoked oom-killer` and the call trace."""
+        head = sections.head_of_trace(text)
+        if head is not None and (head.comm or "").strip().endswith((self.invoker.comm or "").strip()):
+            self.invoker = replace(
+                self.invoker,
+                comm=head.comm or self.invoker.comm,
+                pid=head.pid,
+                uid=head.uid,
+                cpu=head.cpu,
+                kernel_release=head.kernel_release,
+                taint=head.taint,
+            )
+            return True
+        if self.is_old and self.cpuset is None and (found := sections.cpuset(text)) is not None:
+            self.cpuset = found
+            return True
+        return False
+
+    def _take_frame(self, text: str) -> bool:
+        if text.strip().startswith(_TRACE_ENDS):
+            self.mode = ""
+            return True
+        frame = sections.frame(text)
+        if frame:
+            self.stack.append(frame)
+        return frame is not None
+
+    def add_stats(self, stats: MemoryStat, record: Record) -> None:
+        """memory.stat of one more cgroup begins."""
+        self.stats.append(_Stats(stats, dict(stats.values)))
+        self.touch(record, "memory.stat", "" if stats.values else "memory.stat")
+
+    def add_kill(self, kill: Kill) -> None:
+        """A group's member that was chosen itself is said to be killed twice."""
+        if kill.pid not in {one.pid for one in self.kills}:
+            self.kills.append(replace(kill, reason=kill.reason or self.reason))
+
+    def finish(self) -> LogReport:
+        """The report."""
+        summary = self._summary()
+        owner, victim = self.limit_of[::-1] if self.limit_of is not None else (None, None)
+        titles = [stats.printed.cgroup for stats in self.stats]
+        return LogReport(
+            stamp=self.stamp,
+            last_line=self.last.line,
+            invoker=self.invoker,
+            stack=tuple(self.stack),
+            constraint=self._constraint(summary),
+            nodemask=summary.nodemask or self.nodemask,
+            cpuset=summary.cpuset or (self.cpuset[0] if self.cpuset is not None else None),
+            mems_allowed=summary.mems_allowed or (self.cpuset[1] if self.cpuset is not None else None),
+            oom_memcg=summary.oom_memcg or owner or (titles[0] if titles else None) or None,
+            task_memcg=summary.task_memcg or victim,
+            group_memcg=self.group_memcg,
+            chosen=summary.chosen or self.chosen,
+            counters=self.counters,
+            stats=tuple(stats.result() for stats in self.stats),
+            slabs=tuple(self.slabs),
+            min_protection_bytes=None if self.protection is None else self.protection[0],
+            low_protection_bytes=None if self.protection is None else self.protection[1],
+            tasks=tuple(self.tasks),
+            kills=tuple(self.kills),
+            reaped=tuple(self.reaped),
+            is_no_task_killable=self.is_no_task_killable,
+            mem_info=self.machine.result() if "mem_info" in self.seen else None,
+            suppressed=self.suppressed,
+            dropped=self.dropped,
+            missing=tuple(self._missing(summary)),
+        )
+
+    def _summary(self) -> sections.Summary:
+        """The summary; a comm that the kill tells bounds the one in it."""
+        summary = self.summary
+        if summary is None:
+            return sections.Summary("unknown")
+        for kill in self.kills:
+            chosen = summary.chosen
+            if chosen is not None and chosen.pid == kill.pid and chosen.comm != kill.comm:
+                return sections.summary(self.summary_text, kill.comm) or summary
+        return summary
+
+    def _constraint(self, summary: sections.Summary) -> Constraint:
+        """Of old kernels, `global` only where no nodemask and no cpuset could have narrowed it."""
+        if summary.constraint != "unknown":
+            return summary.constraint
+        if self._is_memcg(summary):
+            return "memcg"
+        if not self.is_old or "header" not in self.seen or "mem_info" not in self.seen:
+            return "unknown"
+        if self.nodemask not in (None, "(null)"):
+            return "mempolicy"
+        return "global" if self.cpuset is not None and self.cpuset[0] == "/" else "unknown"
+
+    def _is_memcg(self, summary: sections.Summary) -> bool:
+        reasons = [self.reason, *(kill.reason for kill in self.kills)]
+        return (
+            summary.constraint == "memcg"
+            or not self.seen.isdisjoint({"counters", "memory.stat"})
+            or self.limit_of is not None
+            or any(reason is not None and reason.startswith(_MEMCG_REASON) for reason in reasons)
+        )
+
+    def _missing(self, summary: sections.Summary) -> Iterator[Section]:
+        """In the order of printing."""
+        is_memcg = self._is_memcg(summary)
+        is_other = summary.constraint in ("global", "cpuset", "mempolicy") or any(
+            kill.reason is not None and not kill.reason.startswith(_MEMCG_REASON) for kill in self.kills
+        )
+        not_of_this_kind: set[Section] = set()
+        if not is_memcg:
+            not_of_this_kind |= {"counters", "memory.stat"}
+        if is_memcg or not is_other:
+            not_of_this_kind |= {"mem_info"}
+        if self.is_no_task_killable:
+            not_of_this_kind |= {"summary", "kill"}
+        if self.is_old:
+            not_of_this_kind |= {"summary"}
+        yield from (
+            section for section in SECTIONS if section not in self.seen and section not in not_of_this_kind
+        )
