@@ -36,7 +36,7 @@ BEGIN = pd.Timestamp("2025-11-24 23:40:00", tz="UTC")
 KILL = BEGIN + pd.Timedelta(seconds=2)
 
 
-VICTIM = Victim(8, "python3", None, 61 * MIB, 0, 0, 0, 0, 0, False)
+VICTIM = Victim(8, "python3", "/memcg-tracer-1-lab", 61 * MIB, 0, 0, 0, 0, 0, False)
 
 
 def report() -> OomReport:
@@ -60,7 +60,7 @@ def report() -> OomReport:
         constraint="memcg",
         limit_owner=LimitOwner("/memcg-tracer-1-lab", None, None, LIMIT, LIMIT, False),
         trigger=Trigger(7, "python3", "/memcg-tracer-1-lab", None, None, None, None),
-        victims=(),
+        victims=(VICTIM,),
         candidates=(),
         composition=composition,
         working_set_bytes=None,
@@ -92,7 +92,7 @@ def trace(**changes: Any) -> Any:
         {"cgroup_id": [5, 5, 6], "kill_id": [None, 1, 1], "pgsteal": [3, EVICTED // PAGE, 9]}
     )
     parts = {
-        "meta": {"page_size": PAGE, "cpus": 2},
+        "meta": {"page_size": PAGE, "cpus": 2, "filters": {"cgroups": ["/memcg-tracer-1-lab"]}},
         "samples": samples.astype("Int64"),
         "cgroups": pd.DataFrame({"cgroup_id": [5, 6], "path": ["/memcg-tracer-1-lab", "/"]}),
         "explain": lambda: [report()],
@@ -102,7 +102,7 @@ def trace(**changes: Any) -> Any:
 
 
 def evidence(changed: OomReport | None = None, **changes: Any) -> Evidence:
-    return Evidence(trace(**changes), changed or report(), LIMIT, "anon_growth")
+    return Evidence(trace(**changes), [changed or report()], LIMIT, "anon_growth")
 
 
 @pytest.mark.parametrize("check", EXPERIMENTS["page-cache"].checks)
@@ -303,7 +303,7 @@ def test_worst_is_killed(
 ) -> None:
     killed = [replace(VICTIM, anon_rss_bytes=anon, oom_score_adj=adj) for anon, adj in victims]
     found = [replace(report(), victims=(one,)) for one in killed]
-    assert checks.worst_is_killed(crowd)(evidence(explain=lambda: found)).passed is passed
+    assert checks.worst_is_killed(crowd)(Evidence(trace(), found, LIMIT, "anon_growth")).passed is passed
 
 
 @pytest.mark.parametrize(
@@ -347,6 +347,15 @@ def test_without_the_one_kill_there_is_nothing_else_to_check(kills: int) -> None
     found = examine(EXPERIMENTS["anon"], trace(explain=lambda: [report()] * kills))
     assert [check.passed for check in found] == [False]
     assert f"{kills} in the trace" in found[0].detail
+
+
+def test_kills_elsewhere_are_not_its_own() -> None:
+    elsewhere = replace(report(), victims=(replace(VICTIM, cgroup="/memcg-tracer-1-labour"),))
+    below = replace(report(), victims=(replace(VICTIM, cgroup="/memcg-tracer-1-lab/small"),))
+    unknown = replace(report(), victims=(replace(VICTIM, cgroup=None),))
+    for reports, passed in (([elsewhere, below, unknown], True), ([elsewhere, unknown], False)):
+        found = examine(EXPERIMENTS["anon"], trace(explain=lambda reports=reports: reports))
+        assert found[0].passed is passed
 
 
 def test_all_checks_of_an_experiment_are_made() -> None:

@@ -138,6 +138,7 @@ def test_all_checks_of_an_experiment_are_made() -> None:
 
 
 def test_with_a_kill_there_is_nothing_else_to_check() -> None:
-    found = examine(THRASH, trace(explain=lambda: [None]))
+    killed = SimpleNamespace(victims=[SimpleNamespace(cgroup=OWN)])
+    found = examine(THRASH, trace(explain=lambda: [killed]))
     assert [check.passed for check in found] == [False]
     assert "1 in the trace" in found[0].detail

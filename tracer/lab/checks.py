@@ -32,12 +32,17 @@ class Check:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A trace of one experiment with its only kill, and what was set up."""
+    """A trace of one experiment with its kills, mostly the only one, and what was set up."""
 
     trace: AnalysedTrace
-    report: OomReport
+    reports: Sequence[OomReport]
     limit_bytes: int
     cause: Cause
+
+    @property
+    def report(self) -> OomReport:
+        """Of the first kill."""
+        return self.reports[0]
 
 
 def only_kill(reports: Sequence[OomReport]) -> Check:
@@ -220,7 +225,7 @@ def worst_is_killed(crowd: Sequence[tuple[int, int]]) -> Callable[[Evidence], Ch
         limit = evidence.limit_bytes
         scores = [least + adj * limit // 1000 for least, adj in crowd]
         left = limit - sum(least for least, _ in crowd)  # at most what the one that asks has, with adj 0
-        victims = [victim for report in evidence.trace.explain() for victim in report.victims]
+        victims = [victim for report in evidence.reports for victim in report.victims]
         passed = scores == sorted(scores, reverse=True) and scores[0] > left
         passed = passed and 0 < len(victims) <= len(crowd)
         passed = passed and all(

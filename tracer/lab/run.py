@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tracer
-from tracer.analysis.report import Cause, Held
+from tracer.analysis.report import Cause, OomReport
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError
 from tracer.kernel.cgroupfs import memory_hierarchy
@@ -63,22 +63,22 @@ def examine(experiment: Experiment, trace: AnalysedTrace) -> tuple[Check, ...]:
     """The checks of an experiment on an open trace; only the first one where that many kills are not what is
     to be explained.
     """
-    reports = trace.explain()
+    (own,) = trace.meta["filters"]["cgroups"]
+    reports = [report for report in trace.explain() if _is_of(own, report)]
     first = experiment.kills(reports)
     if not first.passed:
         return (first,)
     if experiment.cause is None:
-        survival = Survival(trace, _held(trace), experiment.limit_bytes)
+        (held,) = (one for one in trace.held() if one.cgroup == own)
+        survival = Survival(trace, held, experiment.limit_bytes)
         return (first, *(check(survival) for check in experiment.survival))
-    evidence = Evidence(trace, reports[0], experiment.limit_bytes, experiment.cause)
+    evidence = Evidence(trace, reports, experiment.limit_bytes, experiment.cause)
     return (first, *(check(evidence) for check in experiment.checks))
 
 
-def _held(trace: AnalysedTrace) -> Held:
-    """What is said of the cgroup that the experiment was made in."""
-    (cgroup,) = trace.meta["filters"]["cgroups"]
-    (held,) = (one for one in trace.held() if one.cgroup == cgroup)
-    return held
+def _is_of(cgroup: str, report: OomReport) -> bool:
+    """Whether who was killed lived in it or below: a trace has the kills of the whole machine."""
+    return any(f"{victim.cgroup}/".startswith(f"{cgroup}/") for victim in report.victims)
 
 
 def _record(experiment: Experiment, place: Path, output: Path | None, force: bool) -> Path:
