@@ -198,8 +198,9 @@ def test_whoever_asks_is_killed() -> None:
 
 
 def test_an_old_kernel_kills_a_child_of_the_one_that_it_chose() -> None:
-    kills = (replace(LOG.kills[0], score=353), replace(LOG.kills[0], pid=43, comm="small"))
-    log = replace(LOG, invoker=Invoker(kernel_release="4.19.0"), chosen=None, kills=kills)
+    kill = replace(LOG.kills[0], pid=43, comm="small")
+    chosen = Chosen("big", 41, score=353)
+    log = replace(LOG, invoker=Invoker(kernel_release="4.19.0"), chosen=chosen, kills=(kill,))
     found = choice.of_log(log, 25600, PAGE, {})
     assert [one.pid for one in found.candidates if one.chosen] == [41]
     assert found.disagreement is None

@@ -124,10 +124,7 @@ def _listed(row: TaskRow, total: int | None, rules: Rules, size: int, *, is_chos
 
 
 def _chosen_pid(log: LogReport) -> int | None:
-    """Whom the kernel chose. Old kernels (`Rules`) say so with a score, and may then kill its child."""
-    scored = [kill.pid for kill in log.kills if kill.score is not None]
-    if scored:
-        return scored[0]
+    """Whom the kernel chose. Old kernels (`Rules`) may then have killed a child of it."""
     if log.chosen is not None:
         return log.chosen.pid
     return log.kills[0].pid if log.kills else None
