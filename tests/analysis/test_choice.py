@@ -89,6 +89,29 @@ def test_a_choice_that_the_numbers_do_not_explain_is_said(trace: Any) -> None:
     assert report.what_if == ()
 
 
+def test_where_the_log_is_whole_it_stands_in_for_what_was_lost(trace: Any) -> None:
+    killed(trace)
+    told(trace, 1.9, 43, 9001)
+    trace.add("loss", 1.95, begin=trace.ns(1.85), stream="pagecache", lost=1)
+    assert choice.of_trace(trace, trace.oom, LOG, {}).disagreement is not None
+    trace.add("loss", 1.95, begin=trace.ns(1.85), stream="candidate", lost=1)
+    unknown: dict[str, str] = {}
+    found = choice.of_trace(trace, trace.oom, None, unknown)
+    assert ([one.pid for one in found.candidates], found.disagreement) == ([43], None)
+    assert "lost" in unknown["what_if"]
+    found = choice.of_trace(trace, trace.oom, LOG, {})
+    assert [one.pid for one in found.candidates] == [41, 43]
+
+
+def test_nobody_was_weighed(trace: Any) -> None:
+    killed(trace)
+    (report,) = explain(trace)
+    assert "can be hooked" in report.quality.unknown["candidates"]
+    trace.meta["probes"] = {"OOM candidates": {"hook": "fentry oom_badness"}}
+    (report,) = explain(trace)
+    assert report.quality.unknown["candidates"].startswith("the kernel weighed nobody")
+
+
 def test_a_group_kill_has_no_other_outcome(trace: Any) -> None:
     killed(trace, total_bytes=LIMIT)
     trace.add(

@@ -6,21 +6,33 @@ kernel log, which is printed a moment after the choice.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from tracer.analysis import badness
 from tracer.analysis.badness import TODAY, Rules
 from tracer.analysis.composition import Unknown
 from tracer.analysis.report import Candidate, WhatIf
-from tracer.analysis.tables import TraceTables, integers, optional, page_size, times_ns
+from tracer.analysis.tables import (
+    TraceTables,
+    column_times_ns,
+    integers,
+    is_one_of,
+    optional,
+    page_size,
+    times_ns,
+)
 from tracer.kernel.kmsg.facts import LogReport, TaskRow
 
+_SIGNAL: Final = "OOM candidates"  # in meta.json
 _NOT_TOLD: Final = (
     "whom the kernel weighed is told where functions of the kernel can be hooked, or by the kernel log"
 )
+_NOBODY: Final = "the kernel weighed nobody: who was exiting was let go first, or whoever asked was taken"
 _NO_TOTAL: Final = "how much swap counts with the memory that was short, or how much that was, is not known"
 _TOGETHER: Final = "memory.oom.group is set: whoever is chosen, they are killed together"
 _ALLOCATING: Final = "vm.oom_kill_allocating_task is set: whoever asks is killed, whatever badness says"
@@ -37,23 +49,43 @@ class Choice:
     disagreement: str | None = None
 
 
-def of_trace(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> Choice:
-    """What a hook told of one kill, whose victims are `rows` of `oom`; without a hook no candidates."""
+def of_trace(trace: TraceTables, rows: pd.DataFrame, log: LogReport | None, unknown: Unknown) -> Choice:
+    """Of one kill, whose victims are `rows` of `oom`: what a hook told, else its report in the kernel log."""
     total = total_pages(trace, rows)
-    if total is None:
-        unknown["badness_total_pages"] = _NO_TOTAL
     table = trace.oom_candidates
     weighed = table[integers(table["kill_id"]) == int(rows["kill_id"].iloc[0])]
-    if weighed.empty:
-        unknown["candidates"] = _NOT_TOLD
-        return Choice((), total)
+    is_whole = not weighed.empty and not _is_lost(
+        trace.loss, int(times_ns(weighed)[0]), int(times_ns(rows)[0])
+    )
+    if not is_whole and log is not None and log.tasks:
+        size = page_size(trace)
+        return of_log(log, log_total_pages(log, size) if total is None else total, size, unknown)
+    if total is None:
+        unknown["badness_total_pages"] = _NO_TOTAL
     told = [_told(row, total) for row in weighed.to_dict("records")]
-    return _judged(told, total, TODAY, is_group=len(rows) > 1, unknown=unknown)
+    if is_whole:
+        return _judged(told, total, TODAY, is_group=len(rows) > 1, unknown=unknown)
+    if told:
+        unknown["what_if"] = "records of tasks that were weighed are lost"
+    else:
+        unknown["candidates"] = _NOBODY if _is_hooked(trace) else _NOT_TOLD
+    return Choice(badness.ranked(told, TODAY), total)
+
+
+def _is_hooked(trace: TraceTables) -> bool:
+    """Whether the kernel's own results are recorded."""
+    hook = trace.meta["probes"].get(_SIGNAL)
+    return isinstance(hook, Mapping) and hook.get("hook") is not None
+
+
+def _is_lost(loss: pd.DataFrame, begin_ns: int, end_ns: int) -> bool:
+    """Whether records of candidates were lost in an interval that touches this one."""
+    touches = (times_ns(loss) >= begin_ns) & (column_times_ns(loss["begin"]) <= end_ns)
+    return bool(np.any(touches & is_one_of(loss["stream"], ["candidate"])))
 
 
 def of_log(log: LogReport, total: int | None, size: int, unknown: Unknown) -> Choice:
-    """What the kernel log tells of one kill. `total` as the trace has it, where there is one, else of
-    `log_total_pages`; `size` of a page."""
+    """Of one kill, from its report alone; `total` is that of `log_total_pages`, or better."""
     if total is None:
         unknown["badness_total_pages"] = _NO_TOTAL
     if not log.tasks:

@@ -118,7 +118,7 @@ def _report(trace: TraceTables, kill: _Kill) -> OomReport:
         kmsg="missing",
     )
     judged = verdict.judge(findings)
-    chosen = choice.of_trace(trace, kill.rows, unknown)
+    chosen = choice.of_trace(trace, kill.rows, None, unknown)
     unknown["sizing.min_limit_bytes"] = "how much more would have been asked for cannot be read from a kill"
     return OomReport(
         kill_id=int(first["kill_id"]),
