@@ -80,13 +80,18 @@ class BarrierWorkload:
 
     def advance(self) -> str:
         """Let it go on to its next barrier, and return the line printed there; "" once it has ended."""
-        assert self.process.stdin is not None
         assert self.process.stdout is not None
         if self._waits:
-            self.process.stdin.write("\n")
-            self.process.stdin.flush()
+            self.let_on()
         self._waits = True
         return self.process.stdout.readline().strip()
+
+    def let_on(self) -> None:
+        """Let it go on from its barrier, and do not wait for it."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        self._waits = False
 
 
 @pytest.fixture
