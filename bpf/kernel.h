@@ -101,6 +101,7 @@ static __always_inline u64 result_of(struct pt_regs *regs)
 #define MEMCG_DATA_FLAGS_MASK 7
 
 /* include/linux/sched.h; none of them has moved since it was introduced. */
+#define PF_EXITING 0x00000004
 #define PF_MEMALLOC 0x00000800
 #define PF_KSWAPD 0x00020000
 #define PF_KTHREAD 0x00200000

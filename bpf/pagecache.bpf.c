@@ -94,7 +94,10 @@ static __always_inline u8 add_cause(struct cached *cached, struct calibration *k
 	return CAUSE_OTHER;
 }
 
-/* Whoever reclaims has PF_MEMALLOC, so as not to reclaim for the sake of reclaim: nobody else has an attempt. */
+/*
+ * Whoever reclaims has PF_MEMALLOC, so as not to reclaim for the sake of reclaim: nobody else has an attempt. A kernel
+ * thread without one is DAMON's, which takes what lay idle (reclaim_pages, mm/vmscan.c).
+ */
 static __always_inline u8 reclaim_cause(u32 pid)
 {
 	u32 flags = READ(current_task(), flags);
@@ -107,7 +110,7 @@ static __always_inline u8 reclaim_cause(u32 pid)
 	struct attempt *attempt = attempts.lookup(&pid);
 
 	if (!attempt)
-		return CAUSE_OTHER;
+		return flags & PF_KTHREAD ? CAUSE_RECLAIM_KSWAPD : CAUSE_OTHER;
 	return attempt->record.kind == RECLAIM_DIRECT ? CAUSE_RECLAIM_DIRECT : CAUSE_RECLAIM_MEMCG;
 }
 
@@ -165,14 +168,23 @@ static __always_inline u8 call_cause(struct cached *cached, struct pt_regs *regs
 	return CAUSE_OTHER;
 }
 
+/*
+ * Whether its inode is on its way out (truncate_inode_pages_final), or a task that ends closes what it had open, of
+ * which a block device's cache goes with the last (kill_bdev).
+ */
+static __always_inline bool is_given_up(struct cached *cached)
+{
+	return READ(cached->mapping, flags) & (1UL << KERNEL_ENUM_AS_EXITING) ||
+	       READ(current_task(), flags) & PF_EXITING;
+}
+
 static __always_inline u8 delete_cause(struct cached *cached, struct calibration *known, u32 pid)
 {
 	u8 cause = reclaim_cause(pid);
 
 	if (cause == CAUSE_OTHER)
 		cause = call_cause(cached, entry_registers(known));
-	/* truncate_inode_pages_final(): the inode is on its way out */
-	if (cause == CAUSE_OTHER && READ(cached->mapping, flags) & (1UL << KERNEL_ENUM_AS_EXITING))
+	if (cause == CAUSE_OTHER && is_given_up(cached))
 		return CAUSE_TRUNCATE;
 	return cause;
 }

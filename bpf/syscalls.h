@@ -59,6 +59,7 @@ static __always_inline u32 syscall_activity(s64 number)
 	case 82: /* rename */
 	case 85: /* creat */
 	case 87: /* unlink */
+	case 166: /* umount2 */
 	case 257: /* openat */
 	case 263: /* unlinkat */
 	case 264: /* renameat */
@@ -97,6 +98,7 @@ static __always_inline u32 syscall_activity(s64 number)
 		return DOES_ADVISE;
 	case 35: /* unlinkat */
 	case 38: /* renameat */
+	case 39: /* umount2 */
 	case 45: /* truncate */
 	case 46: /* ftruncate */
 	case 56: /* openat */

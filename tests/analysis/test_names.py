@@ -83,6 +83,7 @@ def test_pid_reuse(trace: Any) -> None:
     assert names.comm_at(trace.tasks, 7, at(1.5), at(1.5)) == "first"
     assert names.comm_at(trace.tasks, 7, at(2.5), at(2.5)) is None
     assert names.comm_at(trace.tasks, 7, at(1.5), at(4)) == "second"
+    assert names.comm_at(trace.tasks, 7, at(0.5), at(0.6)) == "first", "it is named after its deed"
     assert names.comm_at(trace.tasks, 8, at(1), at(4)) is None
 
 
@@ -102,6 +103,15 @@ def test_with_names(named: Any) -> None:
     assert all(joined[column].dtype == "category" for column in ("cgroup", "container", "comm", "file"))
     assert list(named.pagecache.columns) == list(joined.columns)[:-4]
     pd.testing.assert_index_equal(joined.index, named.pagecache.index)
+
+
+def test_who_acts_is_named_right_after_the_deed(trace: Any) -> None:
+    trace.add("tasks", tgid=7, start_ns=1, comm="daemon", first_seen=trace.ns(2))
+    trace.add("tasks", tgid=7, start_ns=3, comm="second", first_seen=trace.ns(4))
+    for seconds in (1, 3, 5):
+        trace.add("pagecache", seconds, tgid=7)
+    comms = names.with_names(trace, trace.pagecache)["comm"].tolist()
+    assert comms == ["daemon", "daemon", "second"]
 
 
 def test_with_names_of_an_empty_trace(trace: Any) -> None:

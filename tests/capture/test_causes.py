@@ -12,7 +12,7 @@ from typing import Any
 import causes
 import pandas as pd
 import pytest
-from causes import PAGE, STEPS
+from causes import MORE_PAGES, PAGE, STEPS
 
 import tracer
 from tracer.kernel.cgroupfs import cgroup_id
@@ -21,9 +21,6 @@ pytestmark = pytest.mark.kernel
 
 WHOLE_MACHINE = os.environ.get("MEMCG_TRACER_WHOLE_MACHINE") == "1"
 """Whether nobody else is disturbed by what concerns the whole machine, as in a guest of tests/vm."""
-
-CACHED_BEFORE = ("truncate", "unlink", "punch", "forget", "write_past", "drop")
-"""Steps whose file must be in the cache, so that they take it out: read in by the cgroup itself."""
 
 EXPECTED = {
     ("read", "add", "read"): 37,
@@ -37,15 +34,23 @@ EXPECTED = {
     ("write_past", "delete", "invalidate"): 71,
     ("drop", "delete", "drop_caches"): 79,
 }
-"""(file, op, cause) -> pages."""
+"""(file, op, cause) -> pages, where a folio has one; in large ones, so many more of each file."""
 
 
-def make_files(folder: Path) -> dict[int, str]:
+IN_PARTS = {"read": "read", "begin": "read", "fault": "fault"}
+"""Steps that read on and so, in large folios, ahead: name -> cause of the rest."""
+
+
+def pages_of(step: str, folios: str) -> int:
+    return STEPS[step][1] + (MORE_PAGES if folios == "large" else 0)
+
+
+def make_files(folder: Path, folios: str) -> dict[int, str]:
     """The steps' files, on disk and not in the cache. Inode number -> name."""
     inodes = {}
-    for name, (_, pages) in STEPS.items():
+    for name in STEPS:
         path = folder / name
-        path.write_bytes(b"" if name == "write" else os.urandom(pages * PAGE))
+        path.write_bytes(b"" if name == "write" else os.urandom(pages_of(name, folios) * PAGE))
         with path.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -53,40 +58,57 @@ def make_files(folder: Path) -> dict[int, str]:
     return inodes
 
 
-def run_steps(memcg: Path, folder: Path, names: list[str]) -> None:
+def record_steps(memcg: Path, folder: Path, start_recorder: Callable[..., Any], folios: str) -> pd.DataFrame:
+    """The rows of `pagecache` of the steps' files; `file` is the step's name."""
+    inodes = make_files(folder, folios)
+    recorder = start_recorder("-c", str(memcg))
     enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
-    script = Path(causes.__file__)
-    for name in CACHED_BEFORE:
-        subprocess.run(["sh", "-c", enter, "cat", str(folder / name)], stdout=subprocess.DEVNULL, check=True)
-    command = ["sh", "-c", enter, sys.executable, str(script), str(folder), *names]
-    subprocess.run(command, input="\n" * (len(names) + 1), text=True, stdout=subprocess.DEVNULL, check=True)
+    names = [name for name in STEPS if name != "drop" or WHOLE_MACHINE]
+    command = ["sh", "-c", enter, sys.executable, causes.__file__, folios, str(folder), *names]
+    subprocess.run(command, check=True)
+    trace = tracer.open(recorder.stop())
+    assert trace.loss.empty
+    rows = trace.pagecache
+    # of what lies in the same file system, only these inodes were asked for
+    rows = rows[rows["dev"] == rows[rows["ino"].isin(inodes)]["dev"].mode().iloc[0]]
+    assert set(rows["cgroup_id"].dropna()) == {cgroup_id(memcg)}
+    assert set(rows["task_cgroup_id"]) == {cgroup_id(memcg)}
+    return rows.assign(file=rows["ino"].map(inodes)).dropna(subset=["file"])
 
 
-def pages_by(rows: pd.DataFrame, inodes: dict[int, str]) -> dict[tuple[str, str, str], int]:
-    rows = rows.assign(file=rows["ino"].map(inodes)).dropna(subset=["file"])
-    sums = rows.groupby(["file", "op", "cause"], observed=True)["nr_pages"].sum()
-    return {tuple(map(str, key)): int(pages) for key, pages in sums.items()}
+def by_cause(rows: pd.DataFrame, how: str) -> dict[tuple[str, str, str], int]:
+    found = rows.groupby(["file", "op", "cause"], observed=True)["nr_pages"].agg(how)
+    return {tuple(map(str, key)): int(value) for key, value in found.items()}
 
 
 @pytest.mark.vm
 def test_each_cause_with_its_own_number_of_pages(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
-    inodes = make_files(disk_dir)
-    names = [name for name in STEPS if name != "drop" or WHOLE_MACHINE]
-    recorder = start_recorder("-c", str(memcg))
-    run_steps(memcg, disk_dir, names)
-    trace = tracer.open(recorder.stop())
-    assert trace.loss.empty
-    rows = trace.pagecache
-    # the file's own pages: of what lies in the same file system, only these inodes were asked for
-    rows = rows[rows["dev"] == rows[rows["ino"].isin(inodes)]["dev"].mode().iloc[0]]
-    found = pages_by(rows, inodes)
-    expected = {key: pages for key, pages in EXPECTED.items() if key[0] in names}
-    assert {key: found.get(key, 0) for key in expected} == expected, found
-    assert set(rows["cgroup_id"].dropna()) == {cgroup_id(memcg)}
-    assert set(rows["task_cgroup_id"]) == {cgroup_id(memcg)}
-    begun = {key[2]: pages for key, pages in found.items() if key[:2] == ("begin", "add")}
+    rows = record_steps(memcg, disk_dir, start_recorder, "single")
+    pages, counts = by_cause(rows, "sum"), by_cause(rows, "count")
+    expected = {key: pages for key, pages in EXPECTED.items() if key[0] != "drop" or WHOLE_MACHINE}
+    assert {key: pages.get(key, 0) for key in expected} == expected, pages
+    assert {key: counts[key] for key in expected} == expected, "a row for each page"
+    begun = {key[2]: pages for key, pages in pages.items() if key[:2] == ("begin", "add")}
     assert 1 <= begun["read"] <= 16, "the folio that was asked for"
     assert begun["readahead"] >= 1
     assert sum(begun.values()) <= STEPS["begin"][1]
+
+
+@pytest.mark.vm_once
+def test_each_cause_in_large_folios(memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]) -> None:
+    rows = record_steps(memcg, disk_dir, start_recorder, "large")
+    if rows["nr_pages"].max() == 1:
+        pytest.skip("needs a file system with large folios")
+    pages, largest = by_cause(rows, "sum"), by_cause(rows, "max")
+    # How far ahead the kernel reads at the beginning is its own choice; and what is asked for in advance
+    # comes in single pages (force_page_cache_ra, mm/readahead.c).
+    in_parts = {name: [(name, "add", cause), (name, "add", "readahead")] for name, cause in IN_PARTS.items()}
+    left_out = {"readahead", *IN_PARTS, *(() if WHOLE_MACHINE else ("drop",))}
+    expected = {key: pages + MORE_PAGES for key, pages in EXPECTED.items() if key[0] not in left_out}
+    assert {key: pages.get(key, 0) for key in expected} == expected, pages
+    for name, parts in in_parts.items():
+        assert sum(pages[part] for part in parts) == pages_of(name, "large"), pages
+    in_large = [*expected, ("read", "add", "read"), ("begin", "add", "readahead"), *in_parts["fault"]]
+    assert {key: largest[key] for key in in_large if largest[key] == 1} == {}, "each of these in large folios"

@@ -17,15 +17,16 @@ from tracer.analysis.refaults import refaults
 from tracer.kernel.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.ephemeral import ephemeral_cgroup
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm]
+pytestmark = pytest.mark.kernel
 
 PAGE = os.sysconf("SC_PAGESIZE")
 LIMIT_BYTES = 32 << 20
 FILE_PAGES = 2 * LIMIT_BYTES // PAGE + 37
 TIMES = 3
 READ = """
-import sys
+import os, sys
 with open(sys.argv[1], "rb", buffering=0) as file:
+    os.posix_fadvise(file.fileno(), 0, 0, int(sys.argv[3]))
     for _ in range(int(sys.argv[2])):
         file.seek(0)
         while file.read(1 << 16):
@@ -39,7 +40,16 @@ def limited() -> Iterator[Path]:
         yield directory
 
 
-def test_what_left_and_came_back(limited: Path, disk_dir: Path, start_recorder: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("advice", "is_single"),
+    [
+        pytest.param(os.POSIX_FADV_NORMAL, False, marks=pytest.mark.vm, id="folios-as-the-kernel-takes-them"),
+        pytest.param(os.POSIX_FADV_RANDOM, True, id="folios-of-one-page"),
+    ],
+)
+def test_what_left_and_came_back(
+    advice: int, is_single: bool, limited: Path, disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
     path = disk_dir / "twice-the-limit"
     path.write_bytes(os.urandom(FILE_PAGES * PAGE))
     with path.open("rb") as file:
@@ -47,13 +57,16 @@ def test_what_left_and_came_back(limited: Path, disk_dir: Path, start_recorder: 
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     recorder = start_recorder("-c", str(limited))
     enter = f'echo 0 > "{limited}/cgroup.procs" && exec "$0" "$@"'
-    subprocess.run(["sh", "-c", enter, sys.executable, "-c", READ, str(path), str(TIMES)], check=True)
+    arguments = [str(path), str(TIMES), str(advice)]
+    subprocess.run(["sh", "-c", enter, sys.executable, "-c", READ, *arguments], check=True)
     settle(limited)
     trace = tracer.open(recorder.stop())
     assert trace.loss.empty
 
     rows, back = trace.pagecache, refaults(trace)
     of_file = rows[rows["ino"] == path.stat().st_ino]
+    if is_single:
+        assert set(of_file["nr_pages"]) == {1}
     added = int(of_file[of_file["op"] == "add"]["nr_pages"].sum())
     back_pages = int(back[back["inode_id"] == of_file["inode_id"].iloc[0]]["bytes"].sum()) // PAGE
     samples = trace.samples[trace.samples["cgroup_id"] == cgroup_id(limited)]

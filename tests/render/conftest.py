@@ -65,6 +65,7 @@ def experiment_timeline(step_ms: int = 100) -> pd.DataFrame:
         "cache_added_bytes": added,
         "cache_evicted_bytes": evicted,
         "cache_dropped_bytes": dropped,
+        "cache_refaulted_bytes": np.where((seconds > 3) & alive, MIB / 4, 0),
         "refault_bytes": np.where((seconds > 3) & alive, MIB / 4, 0),
         "reclaim_attempts": attempts,
         "reclaimed_bytes": evicted,

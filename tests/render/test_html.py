@@ -139,7 +139,7 @@ def test_a_picture_of_a_cgroup_without_a_limit_and_with_gaps(
     svg = plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1")
     parsed(svg)
     assert ">limit<" not in svg
-    assert "refaulted (not known)" in svg
+    assert "came back (not known)" in svg
 
 
 def test_waits_have_a_panel_of_their_own_where_there_are_any(

@@ -140,11 +140,12 @@ def test_a_lowered_limit_has_its_tick_inside_the_bar(timeline: pd.DataFrame, hea
 
 
 def test_unknown_is_a_question_mark_and_zero_is_blank(timeline: pd.DataFrame, heading: Heading) -> None:
-    timeline["refault_bytes"] = pd.array([pd.NA] * len(timeline), dtype="Int64")
+    for column in ("cache_refaulted_bytes", "refault_bytes"):
+        timeline[column] = pd.array([pd.NA] * len(timeline), dtype="Int64")
     shown = drawn(timeline, heading)
     row = next(line for line in shown.splitlines() if line.startswith("    1.3 s"))
     assert row.split("│")[1].split() == ["100.0", "?"]
-    assert "not known refaulted" in " ".join(shown.split())
+    assert "not known came back (by the kernel's count not known)" in " ".join(shown.split())
 
 
 def test_nothing_known_is_said(timeline: pd.DataFrame, heading: Heading) -> None:

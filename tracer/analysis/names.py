@@ -135,13 +135,14 @@ def with_data(trace: TraceTables) -> list[int]:
 
 def comm_at(tasks: pd.DataFrame, tgid: int, begin_ns: int, end_ns: int) -> str | None:
     """The name of the process that had this tgid within the interval: the last to start where the kernel gave
-    the number out again. None when the trace does not hold it."""
+    the number out again; else of the first one after it, if there was none before, since who acts is named
+    after the deed. None when the trace does not hold it."""
     rows = np.flatnonzero(integers(tasks["tgid"]) == tgid)
-    exited = tasks["exited"].iloc[rows]
-    alive = (column_times_ns(tasks["first_seen"].iloc[rows]) <= end_ns) & (
-        exited.isna().to_numpy(dtype=bool) | (column_times_ns(exited) >= begin_ns)
-    )
-    rows = rows[alive]
+    if not len(rows):
+        return None
+    exited, seen_ns = tasks["exited"].iloc[rows], column_times_ns(tasks["first_seen"].iloc[rows])
+    is_there = seen_ns <= max(end_ns, int(seen_ns.min()))
+    rows = rows[is_there & (exited.isna().to_numpy(dtype=bool) | (column_times_ns(exited) >= begin_ns))]
     if not len(rows):
         return None
     return str(tasks["comm"].iloc[rows[integers(tasks["start_ns"].iloc[rows]).argmax()]])
@@ -208,7 +209,9 @@ def _file_names(inodes: pd.DataFrame) -> pd.Series:
 
 
 def _comms(tasks: pd.DataFrame, frame: pd.DataFrame) -> pd.Categorical:
-    """The name of the process with the row's tgid that was seen first at or before the row's time."""
+    """The name of the process with the row's tgid that was seen first at or before the row's time; else of
+    the first one after it, since who acts is named after the deed, and a wait's row stands at its begin.
+    """
     time = times_ns(frame) if isinstance(frame.index, pd.DatetimeIndex) else np.full(len(frame), _FOREVER)
     rows = pd.DataFrame({"tgid": integers(frame["tgid"]), "time": time, "row": np.arange(len(frame))})
     seen = pd.DataFrame(
@@ -218,8 +221,12 @@ def _comms(tasks: pd.DataFrame, frame: pd.DataFrame) -> pd.Categorical:
             "comm": tasks["comm"].astype(object).to_numpy(),
         }
     )
-    joined = pd.merge_asof(rows.sort_values("time"), seen.sort_values("time"), on="time", by="tgid")
-    return pd.Categorical(joined.sort_values("row")["comm"].to_numpy(dtype=object))
+    rows, seen = rows.sort_values("time"), seen.sort_values("time")
+    before, after = (
+        pd.merge_asof(rows, seen, on="time", by="tgid", direction=direction)["comm"]
+        for direction in ("backward", "forward")
+    )
+    return pd.Categorical(before.fillna(after).iloc[np.argsort(rows["row"])].to_numpy(dtype=object))
 
 
 def _looked_up(ids: pd.Series, names: pd.Series) -> pd.Categorical:

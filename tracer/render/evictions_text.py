@@ -27,14 +27,14 @@ _LEAST_NAMES_CELLS: Final = (0, 30, 42, 54)
 _WHY: Final = {
     "reclaim_memcg": "to keep a cgroup within its limit",
     "reclaim_direct": "for an allocation that found the machine short of memory",
-    "reclaim_kswapd": "in the background, for the machine was short of memory",
+    "reclaim_kswapd": "in the background, for the machine was short of memory, or it lay idle",
 }
 _CAUSES: Final = {
     "read": "read by a system call",
     "write": "written by a system call",
     "readahead": "read ahead, or asked for (fadvise, madvise)",
     "fault": "touched where it is mapped",
-    "truncate": "its file was truncated or deleted",
+    "truncate": "its file was truncated or deleted, or its device closed",
     "invalidate": "dropped on request (fadvise), or stale",
     "drop_caches": "vm.drop_caches was written",
     "other": "could not be made out",

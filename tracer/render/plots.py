@@ -72,7 +72,7 @@ def memory_over_time(
         cache_flows = {
             "added": floats(timeline, "cache_added_bytes"),
             "evicted": floats(timeline, "cache_evicted_bytes"),
-            "refaulted": floats(timeline, "refault_bytes"),
+            "came back": floats(timeline, "cache_refaulted_bytes"),
         }
         _draw_rates(cache, "page cache", begins, step_s, cache_flows)
         reclaim_flows = {

@@ -50,7 +50,7 @@ _COLUMNS: Final = (
     _Column("added", "cache_added_bytes", "bytes", "page cache", 7),
     _Column("evicted", "cache_evicted_bytes", "bytes", "page cache", 8),
     _Column("dropped", "cache_dropped_bytes", "bytes", "page cache", 8),
-    _Column("refault", "refault_bytes", "bytes", "page cache", 8),
+    _Column("back", "cache_refaulted_bytes", "bytes", "page cache", 8),
     _Column("tries", "reclaim_attempts", "count", "reclaim", 7),
     _Column("freed", "reclaimed_bytes", "bytes", "reclaim", 7),
     _Column("stall", "reclaim_stall_ms", "ms", "reclaim", 7),
@@ -62,7 +62,7 @@ _WAITING: Final = (
 )
 """Where tasks waited for more than reclaim these stand in the place of `stall`."""
 
-_GIVEN_UP_FIRST: Final = ("dropped", "freed", "stall", "refault", "tries", "for what", "PSI", "waited")
+_GIVEN_UP_FIRST: Final = ("dropped", "freed", "stall", "back", "tries", "for what", "PSI", "waited")
 
 
 def picture(
@@ -310,7 +310,8 @@ def _totals(timeline: pd.DataFrame) -> list[Text]:
             f"In all: page cache {units.size(total('cache_added_bytes'))} added, "
             f"{units.size(total('cache_evicted_bytes'))} evicted, "
             f"{units.size(total('cache_dropped_bytes'))} dropped, "
-            f"{units.size(total('refault_bytes'))} refaulted; "
+            f"{units.size(total('cache_refaulted_bytes'))} came back "
+            f"(by the kernel's count {units.size(total('refault_bytes'))}); "
             f"{units.count(None if attempts is None else int(attempts))} reclaim attempts freed "
             f"{units.size(total('reclaimed_bytes'))} "
             f"in {units.duration(None if stall_ms is None else stall_ms / 1000)}."
@@ -344,7 +345,7 @@ def _legend(shown: Sequence[_Column], waits: pd.DataFrame) -> list[Text]:
         "added": "added: new in the page cache (file contents in memory)",
         "evicted": "evicted: taken from it by reclaim, to make room",
         "dropped": "dropped: gone with its file, or on request",
-        "refault": "refault: needed again soon after it was evicted",
+        "back": "back: read again after it had been evicted, within the trace",
         "tries": "tries: attempts to free memory (reclaim)",
         "freed": "freed: what they gave",
         "stall": "stall: time that tasks spent in them",
