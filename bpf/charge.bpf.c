@@ -225,7 +225,7 @@ static __always_inline s64 exact_bytes(struct mem_cgroup *memcg, u32 counter, s6
  * an exact counter has more is found at its next update, or by `settle`.
  */
 static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 category, s64 reported_bytes,
-					   s64 coming, bool nested)
+					   s64 coming, bool nested, u64 *weight_bytes)
 {
 	u32 tgid = current_tgid();
 	u64 mixed = ((u64)memcg >> 6) + tgid * 31 + category * 17;
@@ -259,12 +259,16 @@ static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 categor
 			take_over(sum, info, memcg, tgid, category);
 	}
 	combine_into(sum, delta_bytes);
+	*weight_bytes = sample_weight(tgid, category, delta_bytes);
 	return true;
 }
 
-static __always_inline int account(struct mem_cgroup *memcg, u32 category, s64 reported_bytes, s64 coming)
+/* `ctx`: the program's, which its stacks are taken by. */
+static __always_inline int account(void *ctx, struct mem_cgroup *memcg, u32 category, s64 reported_bytes,
+				   s64 coming)
 {
 	u32 zero = 0;
+	u64 weight_bytes = 0;
 	volatile struct combine_state *state = combine_state.lookup(&zero);
 
 	if (category == CATEGORY_COUNT || !state)
@@ -274,10 +278,11 @@ static __always_inline int account(struct mem_cgroup *memcg, u32 category, s64 r
 
 	if (!nested)
 		state->busy = 1;
-	if (combine_update(memcg, category, reported_bytes, coming, nested))
+	if (combine_update(memcg, category, reported_bytes, coming, nested, &weight_bytes))
 		state->waiting = 1;
 	if (!nested)
 		state->busy = 0;
+	sample_stacks(ctx, memcg, category, weight_bytes);
 	return 0;
 }
 
@@ -330,9 +335,9 @@ static __always_inline u32 category_of_state(s32 item)
  * memcontrol: change val type to long in __mod_memcg_{lruvec_}state()"). An int arrives without its sign in the upper
  * half; no update needs that half.
  */
-static __always_inline int account_pages(struct mem_cgroup *memcg, u32 category, u64 pages)
+static __always_inline int account_pages(void *ctx, struct mem_cgroup *memcg, u32 category, u64 pages)
 {
-	return account(memcg, category, (s64)(s32)pages * (s64)PAGE_SIZE, 0);
+	return account(ctx, memcg, category, (s64)(s32)pages * (s64)PAGE_SIZE, 0);
 }
 
 PROGRAM(mod_memcg_lruvec_state)
@@ -342,21 +347,21 @@ PROGRAM(mod_memcg_lruvec_state)
 #ifdef RECLAIM_COUNTS_ARE_NODE_STATS
 	count_reclaim(memcg, ctx->args[1], (s32)ctx->args[2]);
 #endif
-	return account_pages(memcg, category_of_lruvec_state(ctx->args[1]), ctx->args[2]);
+	return account_pages(ctx, memcg, category_of_lruvec_state(ctx->args[1]), ctx->args[2]);
 }
 
 PROGRAM(mod_memcg_state)
 {
-	return account_pages((struct mem_cgroup *)ctx->args[0], category_of_state(ctx->args[1]),
+	return account_pages(ctx, (struct mem_cgroup *)ctx->args[0], category_of_state(ctx->args[1]),
 			     ctx->args[2]);
 }
 
 /* The functions behind them are given the change in the counter's unit. */
-static __always_inline int account_units(struct mem_cgroup *memcg, u32 category, u64 units)
+static __always_inline int account_units(void *ctx, struct mem_cgroup *memcg, u32 category, u64 units)
 {
 	s64 coming = (s32)units;
 
-	return account(memcg, category, coming * unit_bytes(exact_counter(category)), coming);
+	return account(ctx, memcg, category, coming * unit_bytes(exact_counter(category)), coming);
 }
 
 static __always_inline int enter_state_of(struct mem_cgroup *memcg, struct call *call)
@@ -364,7 +369,7 @@ static __always_inline int enter_state_of(struct mem_cgroup *memcg, struct call 
 #ifdef RECLAIM_COUNTS_ARE_NODE_STATS
 	count_reclaim(memcg, call->args[1], (s32)call->args[2]);
 #endif
-	return account_units(memcg, category_of_lruvec_state(call->args[1]), call->args[2]);
+	return account_units(call->ctx, memcg, category_of_lruvec_state(call->args[1]), call->args[2]);
 }
 
 /* A memcg's lists on one node lie in its counters of that node (mem_cgroup_lruvec in include/linux/memcontrol.h). */
@@ -391,7 +396,7 @@ static __always_inline int enter_node_state(struct call *call)
 
 static __always_inline int enter_memcg_state(struct call *call)
 {
-	return account_units((struct mem_cgroup *)call->args[0], category_of_state(call->args[1]),
+	return account_units(call->ctx, (struct mem_cgroup *)call->args[0], category_of_state(call->args[1]),
 			     call->args[2]);
 }
 

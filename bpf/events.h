@@ -12,6 +12,8 @@
 #define TRACER_COMM_LEN 16
 #define TRACER_PATH_LEN 416
 #define TRACER_STATE_ITEMS 64
+#define TRACER_KERNEL_FRAMES 64
+#define TRACER_USER_FRAMES 127 /* kernel.perf_event_max_stack, if nobody changed it */
 
 enum category {
 	CATEGORY_ANON,
@@ -278,6 +280,21 @@ struct inode_event {
 	u8 pad[3];
 	char fs_type[16];
 	char path[TRACER_PATH_LEN]; /* names from the leaf to the file system's root, each ended by '/' */
+};
+
+/* Where a task was that charged: the sample of `weight_bytes` that its process charged. */
+struct stack_sample_event {
+	u64 time_ns;
+	u64 cgroup_id;
+	u64 weight_bytes;
+	u64 start_code; /* mm_struct's, which tell one program of a process from another */
+	u64 start_stack;
+	u32 tgid;
+	u32 pid;
+	u8 category;
+	u8 pad[7];
+	u64 kernel[TRACER_KERNEL_FRAMES]; /* addresses, innermost first, 0 behind the last */
+	u64 user[TRACER_USER_FRAMES];
 };
 
 #endif

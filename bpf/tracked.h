@@ -3,7 +3,8 @@
  * What all programs share: the calibration that user space wrote, which cgroups are traced, the count of lost records.
  *
  * The loader defines: TRACE_ALL (no filter), CGROUP_V1, TRACER_CPUS (possible CPUs), TRACER_COMBINE_TICKS (how long a
- * sum of charges may wait), TRACER_TICK_NS (the timer's), PAGE_SIZE, the rings' sizes, and LEDGER_BY_FUNCTION where functions are hooked for it.
+ * sum of charges may wait), TRACER_TICK_NS (the timer's), PAGE_SIZE, the rings' sizes, LEDGER_BY_FUNCTION where functions
+ * are hooked for it, and STACKS_BYTES where stacks are asked for.
  */
 #ifndef MEMCG_TRACER_TRACKED_H
 #define MEMCG_TRACER_TRACKED_H
@@ -18,6 +19,7 @@ enum stream {
 	STREAM_CGROUP,
 	STREAM_TASK,
 	STREAM_INODE,
+	STREAM_STACK_SAMPLE,
 	STREAM_RESIDUE, /* sums that found no room anywhere: from then on totals are not exact */
 	STREAM_COUNT,
 };

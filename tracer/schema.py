@@ -266,6 +266,16 @@ TABLES: Final[dict[str, pa.Schema]] = {
         caller=_nullable(pa.string()),  # T<thread> or C<CPU>; null: CONFIG_PRINTK_CALLER is off
         text=pa.string(),
     ),
+    "stack_samples": _table(
+        time=TIME,
+        cgroup_id=_ID,
+        tgid=_PID,
+        pid=_PID,
+        category=_NAME,
+        weight_bytes=pa.int64(),
+        kernel_stack_id=_MAYBE_INT,
+        user_stack_id=_MAYBE_INT,
+    ),
     "samples": _table(
         time=TIME,
         cgroup_id=_ID,

@@ -13,6 +13,8 @@ import numpy as np
 COMM_LEN: Final = 16
 PATH_LEN: Final = 416
 STATE_ITEMS: Final = 64
+KERNEL_FRAMES: Final = 64
+USER_FRAMES: Final = 127
 
 
 def _wire(fields: list[tuple[str, str] | tuple[str, str, int]], size: int) -> np.dtype[np.void]:
@@ -219,6 +221,22 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
             ("path", f"S{PATH_LEN}"),
         ],
         504,
+    ),
+    "stack_sample": _wire(
+        [
+            ("time_ns", "<u8"),
+            ("cgroup_id", "<u8"),
+            ("weight_bytes", "<u8"),
+            ("start_code", "<u8"),
+            ("start_stack", "<u8"),
+            ("tgid", "<u4"),
+            ("pid", "<u4"),
+            ("category", "u1"),
+            ("pad", "u1", 7),
+            ("kernel", "<u8", KERNEL_FRAMES),
+            ("user", "<u8", USER_FRAMES),
+        ],
+        1584,
     ),
 }
 """Ring name -> record. One ring for each, so that a flood in one cannot starve another, and so that a ring is

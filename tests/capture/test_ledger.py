@@ -14,12 +14,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from offered import skip_unless_offered
 from settled import settle
 
 import tracer
-from tracer.capture.hooks import FAMILIES, Offer, choose
-from tracer.kernel.btf import Btf
-from tracer.kernel.cgroupfs import cgroup_id, memory_hierarchy
+from tracer.capture.hooks import FAMILIES
+from tracer.kernel.cgroupfs import cgroup_id
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
@@ -98,16 +98,6 @@ def assert_exact(trace: Any, memcg_id: int) -> None:
         assert ledger["page_tables"] >= ANON_BYTES >> 21
     different = {c: (ledger[c], kernel[c]) for c in CATEGORIES if not abs(ledger[c] - kernel[c]) < 1}
     assert not different, f"category: (ledger, kernel) pages: {different}"
-
-
-def skip_unless_offered(family: str) -> None:
-    """Skip where this kernel's ledger cannot be kept by hooks of a family."""
-    offer = Offer.look(Btf.load())
-    for choice in choose(offer, memory_hierarchy().version, forced=family):
-        if choice.signal.stream == "charge" and (choice.way is None or choice.way.family != family):
-            hooks = [hook for way in choice.signal.ways if way.family == family for hook in way.hooks]
-            reasons = dict.fromkeys(filter(None, map(offer.why_not, hooks)))
-            pytest.skip(f"{choice.signal.name} by {family}: {'; '.join(reasons)}")
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ class FakePrograms:
         os.truncate(self.file, 2 * mmap.PAGESIZE + 2 * RING_BYTES)
         self.no_ring: str | None = None
         self.closed = 0
+        self.streams = list(WIRE)
 
     def wait(self, _warn: object) -> None:
         """They are compiled."""

@@ -123,3 +123,30 @@ def refusal(what: str, log: Any, error: BaseException) -> str:
     if os.geteuid() != 0:
         return f"{what}: tracing needs root (run it with sudo)"
     return f"{what}: {lines[0].strip()}; see memcg-tracer doctor"
+
+
+class BccSymbols:
+    """BCC's table of a process's symbols, as of now: of its modules in its own mount namespace, with their
+    debug files, and of what a just-in-time compiler has told (/tmp/perf-PID.map). A module's symbols are read
+    when the first of them is asked for; later modules are not in it.
+    """
+
+    def __init__(self, bcc: Any, tgid: int) -> None:
+        self._library = bcc.lib
+        self._tgid = tgid
+        self._cache = bcc.SymbolCache(tgid)
+
+    def resolve(self, address: int) -> tuple[str | None, int, str | None]:
+        """(symbol, offset in it, path of the module); without the symbol, the offset in the module; without
+        the module, the address.
+        """
+        symbol, offset, module = self._cache.resolve(address, True)
+        return _text(symbol), int(offset), _text(module)
+
+    def close(self) -> None:
+        """BCC itself frees nothing: each of its modules has a file open."""
+        self._library.bcc_free_symcache(self._cache.cache, self._tgid)
+
+
+def _text(name: bytes | None) -> str | None:
+    return None if name is None else name.decode(errors="backslashreplace")

@@ -226,6 +226,23 @@ class Decoder:
             }
         )
 
+    def stack_sample(
+        self, records: Records, kernel_stacks: npt.NDArray[np.int64], user_stacks: npt.NDArray[np.int64]
+    ) -> pa.RecordBatch:
+        """Rows of `stack_samples`, with the numbers of their stacks; negative: there is none."""
+        return pa.record_batch(
+            {
+                "time": self.times(records["time_ns"]),
+                "cgroup_id": numbers(records["cgroup_id"].astype(np.int64)),
+                "tgid": numbers(records["tgid"].astype(np.int32)),
+                "pid": numbers(records["pid"].astype(np.int32)),
+                "category": names(records["category"], CATEGORIES),
+                "weight_bytes": numbers(records["weight_bytes"].astype(np.int64)),
+                "kernel_stack_id": numbers(kernel_stacks, null=kernel_stacks < 0),
+                "user_stack_id": numbers(user_stacks, null=user_stacks < 0),
+            }
+        )
+
     def kill_id(self, record: np.void) -> int:
         """The number of the decision that an OOM record belongs to, from 1; the victims of one share it."""
         key = (int(record["trigger_pid"]), int(record["invocation"]))

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Final
 
 import tracer
 from tracer.capture.attach import Attacher
-from tracer.capture.bcc_module import compile_unit, find_bcc
+from tracer.capture.bcc_module import BccSymbols, compile_unit, find_bcc
 from tracer.capture.bpf_syscall import Runs, machine, run_program
 from tracer.capture.hooks import Choice, Offer, choose
+from tracer.capture.symbols import UserSymbols
 from tracer.errors import TracerError
 from tracer.kernel import layout
 from tracer.kernel.btf import Btf
@@ -30,6 +33,7 @@ SOURCES: Final = (
     "identity.bpf.c",
     "reclaim.bpf.c",
     "counts.bpf.c",
+    "stacks.bpf.c",
     "charge.bpf.c",
     "pagecache.bpf.c",
     "oom.bpf.c",
@@ -47,10 +51,11 @@ RING_BYTES: Final[Mapping[str, int]] = {
     "cgroup": 256 << 10,
     "task": 256 << 10,
     "inode": 4 << 20,
+    "stack_sample": 4 << 20,
     "watched": 4 << 20,
 }
 """Ring sizes: powers of two, and whole pages of any size that a kernel has (up to 64 KiB). They are allocated
-once, not charged per event."""
+once, not charged per event; that of stack samples only where these are asked for."""
 
 _COMBINE_NS: Final = 10_000_000  # how long the kernel program may hold a sum of charges back
 _CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no name for it
@@ -100,10 +105,10 @@ class Programs:
 
     `roots`: cgroup ids to trace with all below them; None traces every cgroup. `version`: of the cgroup
     hierarchy that has the memory controller. `ring_pages`: rings that are to have another size than
-    `RING_BYTES`, in pages. `forced`: the family of hooks to take where a signal can be had by it. While it
-    compiles, what this process writes to its standard streams is taken for BCC's. Raises `TracerError` where
-    BCC cannot be had, or the kernel lacks what all programs read; `wait` does where this kernel does not take
-    them.
+    `RING_BYTES`, in pages. `forced`: the family of hooks to take where a signal can be had by it.
+    `stacks_bytes`: sample stacks, one for each so many bytes that a process charges. While it compiles, what
+    this process writes to its standard streams is taken for BCC's. Raises `TracerError` where BCC cannot be
+    had, or the kernel lacks what all programs read; `wait` does where this kernel does not take them.
     """
 
     def __init__(
@@ -114,6 +119,7 @@ class Programs:
         roots: Sequence[int] | None,
         ring_pages: Mapping[str, int] | None = None,
         forced: str | None = None,
+        stacks_bytes: int | None = None,
     ) -> None:
         if (unfit := layout.why_unfit(btf)) is not None:
             raise TracerError(f"{unfit}; see memcg-tracer doctor")
@@ -124,10 +130,13 @@ class Programs:
         self._btf = btf
         self._roots = roots
         self._forced = forced
+        self._stacks_bytes = stacks_bytes
         self._refused: dict[Way, str] = {}
         self._offer = Offer.look(btf)
         os.environ["BCC_KERNEL_SOURCE"] = str(bpf_folder() / "include")
         self._bcc = find_bcc()
+        self._kernel_symbols = threading.Lock()
+        self._users = self.user_symbols()
         self._begin_compiling()
 
     def _begin_compiling(self) -> None:
@@ -199,6 +208,7 @@ class Programs:
             flags += ["-DLEDGER_BY_FUNCTION"]
         flags += ["-DTRACE_ALL"] if self._roots is None else []
         flags += ["-DCGROUP_V1"] if self._version == 1 else []
+        flags += [f"-DSTACKS_BYTES={self._stacks_bytes}ULL"] if self._stacks_bytes else []
         return [*flags, "-Wno-unused-function"]
 
     def run(self, name: str, args: Sequence[int] = (), cpu: int | None = None) -> int:
@@ -208,6 +218,13 @@ class Programs:
     def map(self, name: str) -> Any:
         """A map, as BCC's table object."""
         return self._bpf[name.encode()]
+
+    @property
+    def streams(self) -> list[str]:
+        """The streams that there is a ring of."""
+        from tracer.wire import WIRE  # noqa: PLC0415  as in `lost`
+
+        return [name for name in WIRE if name != "stack_sample" or self._stacks_bytes]
 
     def ring_fd(self, name: str) -> int:
         """The descriptor of a stream's ring."""
@@ -295,17 +312,24 @@ class Programs:
         return {"pgscan": int(counts.pgscan), "pgsteal": int(counts.pgsteal)}
 
     def kernel_stack(self, stack_id: int) -> list[str]:
-        """The frames of a kernel stack, innermost first, as symbol+offset, without those of our own probe."""
-        frames = [_symbol(self._bpf.ksym(address, show_offset=True)) for address in self._addresses(stack_id)]
-        return list(dropwhile(lambda frame: frame.startswith(_PROBE_FRAMES), frames))
+        """The frames of a kernel stack in the map `stacks`, as `kernel_frames`."""
+        return self.kernel_frames(self._addresses(stack_id))
 
     def user_stack(self, stack_id: int, tgid: int) -> list[str]:
-        """The frames of a user stack; addresses where the process is gone or has no symbols."""
-        names = [self._bpf.sym(address, tgid, show_module=True) for address in self._addresses(stack_id)]
-        return [
-            _symbol(name) if b"unknown" not in name else f"{address:#x}"
-            for name, address in zip(names, self._addresses(stack_id), strict=True)
-        ]
+        """The frames of a user stack in the map `stacks`, as `UserSymbols` names them."""
+        return self._users.frames(tgid, self._addresses(stack_id))
+
+    def kernel_frames(self, addresses: Sequence[int]) -> list[str]:
+        """Names of addresses in the kernel, innermost first, as symbol+offset, without those of our own
+        probe. From any thread.
+        """
+        with self._kernel_symbols:
+            frames = [_symbol(self._bpf.ksym(address, show_offset=True), address) for address in addresses]
+        return list(dropwhile(lambda frame: frame.startswith(_PROBE_FRAMES), frames))
+
+    def user_symbols(self) -> UserSymbols:
+        """Names for addresses of processes; for one thread."""
+        return UserSymbols(partial(BccSymbols, self._bcc))
 
     def _addresses(self, stack_id: int) -> list[int]:
         try:
@@ -322,6 +346,7 @@ class Programs:
 
     def close(self) -> None:
         """Detach everything and free the maps."""
+        self._users.close()
         if self._attacher.exception() is None:
             self._attacher.result().close()
 
@@ -330,8 +355,8 @@ def _hooks(choice: Choice) -> tuple[Hook, ...]:
     return choice.way.hooks if choice.way else ()
 
 
-def _symbol(name: bytes) -> str:
-    return name.decode(errors="backslashreplace")
+def _symbol(name: bytes, address: int) -> str:
+    return f"{address:#x}" if name.startswith(b"[unknown]") else name.decode(errors="backslashreplace")
 
 
 def _tick_ns() -> int:

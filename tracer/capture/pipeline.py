@@ -19,6 +19,7 @@ from tracer.capture.kernel_log import READ, open_kernel_log
 from tracer.capture.load import Programs
 from tracer.capture.ring import Ring
 from tracer.capture.sampler import Sampler
+from tracer.capture.stacks import SampledStacks
 from tracer.errors import TraceError, TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import Hierarchy
@@ -77,8 +78,8 @@ class Pipeline:
             owned.callback(programs.close)
             self._positions = calibrate.calibrate(programs, btf, hierarchy)
             self._rings: dict[str, Ring] = {}
-            for name, record in WIRE.items():
-                self._rings[name] = Ring(programs.ring_fd(name), programs.ring_bytes(name), record)
+            for name in programs.streams:
+                self._rings[name] = Ring(programs.ring_fd(name), programs.ring_bytes(name), WIRE[name])
                 owned.callback(self._rings[name].close)
             self._sampler = Sampler(programs, hierarchy, self._positions)
             owned.callback(self._sampler.close)
@@ -87,6 +88,10 @@ class Pipeline:
             self._files = identity.Files(mounts)
             self._kernel_log = open_kernel_log()
             owned.callback(self._kernel_log.close)
+            self._sampled: SampledStacks | None = None
+            if options.stacks_bytes is not None:
+                self._sampled = SampledStacks(programs.kernel_frames, programs.user_symbols())
+                owned.callback(self._sampled.close)
             self._writer = _create_trace(options, hierarchy, roots)
             self._owned = owned.pop_all()
         clock = self._writer.meta["clock"]
@@ -121,7 +126,7 @@ class Pipeline:
 
     def fds(self) -> list[int]:
         """What to poll: readable when a decision waits, when a ring is half full, when the kernel logs."""
-        return [*(self._programs.ring_fd(name) for name in WIRE), *self._kernel_log.fds()]
+        return [*(self._programs.ring_fd(name) for name in self._rings), *self._kernel_log.fds()]
 
     def start(self) -> None:
         """Take up the cgroups that are there, and attach: from here on the ledger counts."""
@@ -172,6 +177,10 @@ class Pipeline:
         for name, table in _TABLES_OF_ROWS.items():
             if len(waiting[name]):
                 self._writer.append(table, getattr(self._decoder, name)(waiting[name]))
+        if self._sampled is not None and len(samples := waiting["stack_sample"]):
+            self._writer.append(
+                "stack_samples", self._decoder.stack_sample(samples, *self._sampled.number(samples))
+            )
         self._hold_candidates(waiting["candidate"])
         if len(waiting["oom"]):
             self._take_kills(waiting["oom"])
@@ -212,6 +221,8 @@ class Pipeline:
         residue = self._programs.take_residue()
         if residue:
             self._writer.append("charge", self._decoder.residue(time.monotonic_ns(), residue))
+        if self._sampled is not None:
+            self._sampled.finish()
         self._write_names()
 
     def close(self) -> None:
@@ -248,6 +259,8 @@ class Pipeline:
         )
 
     def _write_names(self) -> None:
+        if self._sampled is not None and (stacks := self._sampled.take_rows()):
+            self._writer.append("stacks", rows_of("stacks", stacks))
         for table, rows in (("cgroups", self._cgroups.rows), ("tasks", self._tasks.rows)):
             if rows:
                 self._writer.append(table, rows_of(table, rows))
@@ -368,4 +381,5 @@ def _filters(options: Options, hierarchy: Hierarchy, roots: list[Path] | None) -
         "limit_bytes": options.limit_bytes,
         "swap_bytes": options.swap_bytes,
         "command": list(options.command) or None,
+        "stacks_bytes": options.stacks_bytes,
     }

@@ -36,7 +36,8 @@ _COMMAND_GRACE_S: Final = 2.0
 @dataclass(frozen=True)
 class Options:
     """What to record. `limit_bytes` and `swap_bytes` bound the cgroup made for `command`; `hooks` is the
-    family to take wherever it can be had (kernel/probes.py).
+    family to take wherever it can be had (kernel/probes.py); `stacks_bytes`: stacks are sampled, one for each
+    so many bytes that a process charges.
     """
 
     output: Path
@@ -50,6 +51,7 @@ class Options:
     ready_file: Path | None = None
     ring_pages: dict[str, int] = field(default_factory=dict)
     hooks: str | None = None
+    stacks_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def record(options: Options, observer: Observer) -> Recording:
             roots=ids,
             ring_pages=options.ring_pages,
             forced=options.hooks,
+            stacks_bytes=options.stacks_bytes,
         )
         # Here, while clang is at work: NumPy and Arrow take a fifth of a second to import.
         from tracer.capture.pipeline import Pipeline  # noqa: PLC0415

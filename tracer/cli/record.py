@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -23,6 +23,9 @@ from tracer.render.escape import visible
 
 if TYPE_CHECKING:
     from tracer.capture.pipeline import Pipeline
+
+LEAST_STACKS_BYTES: Final = 4 << 10
+MOST_STACKS_BYTES: Final = 1 << 30
 
 
 @click.command(
@@ -65,6 +68,11 @@ Examples:
 @click.option(
     "--name", metavar="NAME", help="A name for the trace and CMD's cgroup.  [default: CMD's name, or trace]"
 )
+@click.option(
+    "--stacks", "stacks_bytes", metavar="SIZE", type=size_bytes,
+    help="Sample the stacks of those who allocate: one for each SIZE (as 1M; 4K to 1G) that a process "
+    "charges on a CPU.  [default: none]",
+)  # fmt: skip
 @click.option("-f", "--force", is_flag=True, help="Overwrite a trace that is there.")
 @click.option(
     "--ready-file", metavar="PATH", type=click.Path(path_type=Path),
@@ -79,6 +87,7 @@ def command(
     limit_bytes: int | None,
     swap_bytes: int | None,
     name: str | None,
+    stacks_bytes: int | None,
     force: bool,
     ready_file: Path | None,
     argv: tuple[str, ...],
@@ -92,6 +101,8 @@ def command(
         raise click.UsageError("--limit and --swap are for the cgroup that CMD runs in: add -- CMD")
     if duration_s is not None and math.isnan(duration_s):
         raise click.UsageError("-d nan is not a time: give a number of seconds")
+    if stacks_bytes is not None and not LEAST_STACKS_BYTES <= stacks_bytes <= MOST_STACKS_BYTES:
+        raise click.UsageError("--stacks: give a size from 4K, which samples each page, to 1G")
     if name == "":
         raise click.UsageError("--name is empty: give a name, or leave it out")
     name = name or (Path(argv[0]).name if argv else "trace")
@@ -108,6 +119,7 @@ def command(
         command=argv,
         ready_file=ready_file,
         ring_pages=_ring_pages(os.environ.get("MEMCG_TRACER_RING_PAGES", "")),
+        stacks_bytes=stacks_bytes,
         hooks=_hooks(os.environ.get("MEMCG_TRACER_HOOKS", "")),
     )
     progress = _Progress(until=_until(argv, duration_s))

@@ -42,7 +42,7 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "address_space": ("host", "flags"),
     "folio": ("flags", "mapping", "index", "memcg_data", "_flags_1", "_folio_order"),
     "percpu_counter": ("count",),
-    "mm_struct": ("rss_stat", "rss_stat.count", "total_vm", "pgtables_bytes"),
+    "mm_struct": ("rss_stat", "rss_stat.count", "total_vm", "pgtables_bytes", "start_code", "start_stack"),
     "signal_struct": ("oom_score_adj", "oom_mm"),
     "cred": ("uid",),
     "pt_regs": ("orig_ax", "ip", "di", "si", "dx", "cx", "ax", "r10", "regs", "orig_x0", "syscallno", "pc"),

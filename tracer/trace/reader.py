@@ -119,6 +119,10 @@ class Trace:
         return self._frame("inodes")
 
     @cached_property
+    def stack_samples(self) -> pd.DataFrame:
+        return self._frame("stack_samples")
+
+    @cached_property
     def stacks(self) -> pd.DataFrame:
         return self._frame("stacks")
 

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * Who allocated: stacks of tasks that charge, one sample for each STACKS_BYTES that a process charges on a CPU. Only where
+ * asked for: else the loader does not define it, and nothing of this is in any program.
+ *
+ * What a process charges on a CPU is taken as a stream of bytes, cut into pieces of STACKS_BYTES. Of each piece one byte is
+ * chosen at random, and the charge that it is part of is the sample of the piece. So each byte has the same chance,
+ * whatever the rhythm of the work, and the samples of a process weigh what it charged, to less than a piece on each CPU.
+ */
+
+#ifdef STACKS_BYTES
+
+#define STACKS_WAKE_BYTES (STACK_SAMPLE_RING_PAGES * PAGE_SIZE / 2)
+
+BPF_RINGBUF_OUTPUT(stack_sample_ring, STACK_SAMPLE_RING_PAGES);
+
+/* How far a process's stream came on this CPU. */
+struct piece {
+	u64 filled_bytes;
+	u64 chosen_byte; /* from 1 */
+};
+
+/* By process. One that makes room for another takes less than a piece with it. */
+BPF_TABLE("lru_percpu_hash", u32, struct piece, pieces, 8192);
+
+static __always_inline u64 any_byte(void)
+{
+	return ((u64)bpf_get_prandom_u32() * STACKS_BYTES >> 32) + 1;
+}
+
+static __always_inline struct piece *piece_of(u32 tgid)
+{
+	struct piece *piece = pieces.lookup(&tgid);
+
+	if (piece)
+		return piece;
+
+	struct piece fresh = {.chosen_byte = any_byte()};
+
+	pieces.update(&tgid, &fresh);
+	return pieces.lookup(&tgid);
+}
+
+/* The categories that do not contain each other, and together are all that is charged. */
+static __always_inline bool is_sampled(u32 category)
+{
+	return category == CATEGORY_ANON || category == CATEGORY_FILE || category == CATEGORY_KERNEL ||
+	       category == CATEGORY_SOCK;
+}
+
+/* How much the sample of this charge stands for; 0 = it is none. Each program of this CPU, one at a time. */
+static __always_inline u64 sample_weight(u32 tgid, u32 category, s64 charged_bytes)
+{
+	if (charged_bytes <= 0 || !is_sampled(category))
+		return 0;
+
+	struct piece *piece = piece_of(tgid);
+
+	if (!piece)
+		return 0;
+
+	u64 end = piece->filled_bytes + charged_bytes;
+	u64 weight_bytes =
+		piece->filled_bytes < piece->chosen_byte && end >= piece->chosen_byte ? STACKS_BYTES : 0;
+
+	if (end >= STACKS_BYTES) { /* the pieces after this one that it fills, and what it has of the next */
+		weight_bytes += (end / STACKS_BYTES - 1) * STACKS_BYTES;
+		end %= STACKS_BYTES;
+		piece->chosen_byte = any_byte();
+		if (end >= piece->chosen_byte)
+			weight_bytes += STACKS_BYTES;
+	}
+	piece->filled_bytes = end;
+	return weight_bytes;
+}
+
+/* A stack that cannot be taken is empty: the helper clears what it does not fill, but not always when it fails. */
+#define TAKE_STACK(ctx, frames, flags)                                     \
+	({                                                                 \
+		if (bpf_get_stack(ctx, frames, sizeof(frames), flags) < 0) \
+			CLEAR(&(frames));                                  \
+	})
+
+static __always_inline void sample_stacks(void *ctx, struct mem_cgroup *memcg, u32 category, u64 weight_bytes)
+{
+	struct mm_struct *mm = READ(current_task(), mm);
+	struct stack_sample_event *record;
+
+	if (!weight_bytes)
+		return;
+	record = stack_sample_ring.ringbuf_reserve(sizeof(*record));
+	if (!record) {
+		count_lost(STREAM_STACK_SAMPLE);
+		return;
+	}
+	record->time_ns = bpf_ktime_get_ns();
+	record->cgroup_id = memcg_id(memcg);
+	record->weight_bytes = weight_bytes;
+	record->start_code = READ(mm, start_code);
+	record->start_stack = READ(mm, start_stack);
+	record->tgid = current_tgid();
+	record->pid = bpf_get_current_pid_tgid();
+	record->category = category;
+	TAKE_STACK(ctx, record->kernel, 0);
+	TAKE_STACK(ctx, record->user, BPF_F_USER_STACK);
+
+	u64 waiting = stack_sample_ring.ringbuf_query(BPF_RB_AVAIL_DATA);
+
+	stack_sample_ring.ringbuf_submit(record, waiting > STACKS_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP
+									     : BPF_RB_NO_WAKEUP);
+}
+
+#else
+
+static __always_inline u64 sample_weight(u32 tgid, u32 category, s64 charged_bytes)
+{
+	return 0;
+}
+
+static __always_inline void sample_stacks(void *ctx, struct mem_cgroup *memcg, u32 category, u64 weight_bytes)
+{
+}
+
+#endif

@@ -1,0 +1,177 @@
+"""Sampled stacks against work of known, uneven amounts in functions of known names."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from offered import skip_unless_offered
+
+import tracer
+from tracer.capture.hooks import FAMILIES
+from tracer.kernel.cgroupfs import cgroup_id
+from tracer.wire import WIRE
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
+
+SOURCE = Path(__file__).with_name("growing.c")
+CPUS = os.cpu_count() or 1
+KIB, MIB = 1 << 10, 1 << 20
+RINGBUF, LRU_PERCPU_HASH = "27", "10"  # BPF_MAP_TYPE_* in include/uapi/linux/bpf.h
+CHARGED = ["anon", "file", "kernel", "sock"]
+
+
+@pytest.fixture(scope="module")
+def growing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program whose frames can be told apart: unoptimised, every function keeps its frame pointer."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler (cc) to make a program with frame pointers")
+    program = tmp_path_factory.mktemp("growing") / "growing"
+    flags = ["-O0", "-Wall", "-Werror", "-fno-omit-frame-pointer"]
+    subprocess.run([compiler, *flags, "-o", program, SOURCE], check=True)
+    return program
+
+
+@contextmanager
+def started(program: Path, memcg: Path, *phases: str) -> Iterator[subprocess.Popen[str]]:
+    """The program in the cgroup, ready for its first phase."""
+    enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
+    command = ["sh", "-c", enter, str(program), *phases]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            await_ready(process)
+            yield process
+        finally:
+            process.kill()
+
+
+def await_ready(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+
+
+def go_on(process: subprocess.Popen[str]) -> None:
+    """The next phase, to its end."""
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    await_ready(process)
+
+
+def weights_by_function(trace: Any, tgid: int) -> dict[str, int]:
+    """Bytes by the innermost function of the program's own that the samples of a process were in."""
+    samples = trace.stack_samples[trace.stack_samples["tgid"] == tgid]
+    frames = dict(zip(trace.stacks["stack_id"], trace.stacks["frames"], strict=True))
+    sums: dict[str, int] = {}
+    for stack_id, weight in zip(samples["user_stack_id"], samples["weight_bytes"], strict=True):
+        function = frames[stack_id][0].partition(" ")[0]
+        sums[function] = sums.get(function, 0) + weight
+    return sums
+
+
+def ledger_bytes(trace: Any, tgid: int) -> int:
+    rows = trace.charge[trace.charge["category"].isin(CHARGED) & (trace.charge["tgid"] == tgid)]
+    return int(rows["bytes"].sum())
+
+
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(None, id="best"), *FAMILIES],
+)
+@pytest.mark.vm_once
+def test_samples_weigh_what_the_ledger_has_and_name_the_functions(
+    family: str | None, growing: Path, memcg: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """A CPU's stream has at most two pieces that are not wholly of one phase, at its begin and its end."""
+    if family is not None:
+        skip_unless_offered(family)
+    size, index, table = 256 * KIB, 37 * MIB, 91 * MIB + 12 * KIB
+    with started(growing, memcg, f"index={index}", f"table={table}") as process:
+        environment = os.environ | {"MEMCG_TRACER_HOOKS": family or ""}
+        recorder = start_recorder("-c", str(memcg), "--stacks", "256K", env=environment)
+        go_on(process)
+        go_on(process)
+        trace = tracer.open(recorder.stop())
+        tgid = process.pid
+    samples = trace.stack_samples[trace.stack_samples["tgid"] == tgid]
+    assert trace.meta["filters"]["stacks_bytes"] == size
+    assert trace.loss.empty
+    assert set(samples["cgroup_id"]) == {cgroup_id(memcg)}
+    assert not (samples["weight_bytes"] % size).any()
+    assert abs(samples["weight_bytes"].sum() - ledger_bytes(trace, tgid)) < size * CPUS
+    weights = weights_by_function(trace, tgid)
+    assert abs(weights.pop("grow_index") - index) < 2 * size * CPUS
+    assert abs(weights.pop("grow_table") - table) < 2 * size * CPUS
+    assert sum(weights.values()) <= 2 * size * CPUS, f"charged elsewhere: {weights}"
+    frames = dict(zip(trace.stacks["stack_id"], trace.stacks["frames"], strict=True))
+    anon = samples[samples["category"] == "anon"]
+    user = [name.partition(" ")[0] for name in frames[anon["user_stack_id"].iloc[-1]]]
+    assert user[:3] == ["grow_table", "grow", "main"]
+    assert frames[anon["user_stack_id"].iloc[-1]][0] == "grow_table [growing]"
+    kernel = [name.partition("+")[0] for name in frames[anon["kernel_stack_id"].iloc[-1]]]
+    assert "handle_mm_fault" in kernel
+
+
+def test_work_in_a_rhythm_is_sampled_by_its_amounts(
+    growing: Path, memcg: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """A page in one function, three in the other, again and again, and a piece holds a whole number of turns:
+    a sample after each so many bytes would always fall into the same function. Of a random byte of each
+    piece, a quarter is the one's: a binomial distribution, of which five standard deviations are allowed.
+    """
+    size, turns = 64 * KIB, 48 * 127 * 16 * KIB
+    pieces = turns // size
+    with started(growing, memcg, f"turns={turns}") as process:
+        os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
+        recorder = start_recorder("-c", str(memcg), "--stacks", "64K")
+        go_on(process)
+        trace = tracer.open(recorder.stop())
+        weights = weights_by_function(trace, process.pid)
+    allowed = 5 * np.sqrt(pieces * 0.25 * 0.75) + 2 * CPUS
+    assert abs(weights["grow_index"] / size - pieces / 4) < allowed
+    assert abs(weights["grow_table"] / size - pieces * 3 / 4) < allowed
+
+
+@pytest.mark.parametrize("pages", [1, 64])
+def test_a_full_ring_loses_samples_and_says_so(
+    pages: int, growing: Path, memcg: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """A sample of each page: what the ring cannot hold is counted, and the ledger is none the worse."""
+    with started(growing, memcg, f"table={64 * MIB}") as process:
+        environment = os.environ | {"MEMCG_TRACER_RING_PAGES": f"stack_sample={pages}"}
+        recorder = start_recorder("-c", str(memcg), "--stacks", "4K", env=environment)
+        go_on(process)
+        trace = tracer.open(recorder.stop())
+        tgid = process.pid
+    lost = trace.loss.groupby("stream", observed=True)["lost"].sum().to_dict()
+    assert set(lost) == {"stack_sample"}
+    known = trace.stack_samples["tgid"] == tgid
+    charged = trace.charge[(trace.charge["tgid"] == tgid) & (trace.charge["category"] == "anon")]
+    assert charged["bytes"].sum() == 64 * MIB
+    assert known.sum() + lost["stack_sample"] >= 64 * MIB // 4096
+
+
+@pytest.mark.parametrize("asked", [(), ("--stacks", "1M")])
+def test_nothing_is_made_for_it_unless_asked_for(
+    asked: tuple[str, ...], memcg: Path, start_recorder: Callable[..., Any]
+) -> None:
+    recorder = start_recorder("-c", str(memcg), *asked)
+    maps = [
+        dict(re.findall(r"(\w+):\t(\S+)", path.read_text()))
+        for path in Path(f"/proc/{recorder.process.pid}/fdinfo").iterdir()
+    ]
+    rings = {one["map_id"] for one in maps if one.get("map_type") == RINGBUF}
+    streams = {one["map_id"] for one in maps if one.get("map_type") == LRU_PERCPU_HASH}
+    assert (len(rings), len(streams)) == ((len(WIRE) + 1, 1) if asked else (len(WIRE), 0))
+    trace = tracer.open(recorder.stop())
+    assert trace.meta["filters"]["stacks_bytes"] == (1 << 20 if asked else None)
+    assert trace.stack_samples.empty
