@@ -74,8 +74,21 @@ static __always_inline void describe_owner(struct oom_event *record, struct mem_
 	}
 }
 
-/* What the kernel decided on. Returns whose limit it was, NULL where it was no memcg's. */
-static __always_inline struct mem_cgroup *tell(struct oom_event *record, struct decision *decision)
+/* Whose limit a kill is for, NULL where it is no memcg's: as the kernel decided, else by the page counters. */
+static __always_inline struct mem_cgroup *kill_owner(struct decision *decision, struct mem_cgroup *trigger)
+{
+	if (decision)
+		return constraint_of(READ(decision->control, constraint)) == CONSTRAINT_MEMCG
+			       ? READ(decision->control, memcg)
+			       : NULL;
+
+	struct owner owner = limit_owner(trigger);
+
+	return owner.source == TARGET_LIMIT ? owner.memcg : NULL;
+}
+
+/* What the kernel decided on. */
+static __always_inline void tell(struct oom_event *record, struct decision *decision)
 {
 	struct oom_control *control = decision->control;
 
@@ -85,23 +98,16 @@ static __always_inline struct mem_cgroup *tell(struct oom_event *record, struct 
 	record->gfp = READ(control, gfp_mask);
 	record->order = READ(control, order);
 	record->total_pages = READ(control, totalpages);
-	return record->constraint == CONSTRAINT_MEMCG ? READ(control, memcg) : NULL;
 }
 
-/* The same as far as it can be told from the trigger's last reclaim attempt and the page counters. */
-static __always_inline struct mem_cgroup *infer(struct oom_event *record, struct mem_cgroup *trigger,
-						struct ended *ended)
+/* The same as far as it can be told from the trigger's last reclaim attempt. */
+static __always_inline void infer(struct oom_event *record, struct ended *ended)
 {
-	struct owner owner = limit_owner(trigger);
-
 	/* All victims of one decision follow on the same last attempt of the same thread. */
 	record->invocation = ended ? ended->time_ns : record->time_ns;
 	record->gfp = ended ? ended->gfp : 0;
 	record->order = -1;
-	if (owner.source == TARGET_LIMIT)
-		return owner.memcg;
 	record->constraint = ended && ended->kind == RECLAIM_DIRECT ? CONSTRAINT_GLOBAL : CONSTRAINT_UNKNOWN;
-	return NULL;
 }
 
 /* As get_mm_counter() has it for the kill line of the kernel: without per-CPU rests, and never less than 0. */
@@ -140,12 +146,27 @@ static __always_inline void describe_victim(struct oom_event *record, struct tas
 	record->total_vm_pages = READ(mm, total_vm);
 }
 
+/*
+ * Whether a kill concerns what is traced. One for the limit of another cgroup does not, if nobody of it had a part; the
+ * machine's own shortage concerns everybody.
+ */
+static __always_inline bool is_wanted_kill(struct mem_cgroup *owner, struct mem_cgroup *trigger,
+					   struct task_struct *victim)
+{
+	return !owner || is_traced(owner) || is_traced(trigger) || is_traced(task_memcg(victim));
+}
+
 static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stack, s32 user_stack)
 {
 	struct mem_cgroup *trigger = charged_memcg(current_task());
 	u32 pid = bpf_get_current_pid_tgid();
 	struct decision *decision = decisions.lookup(&pid);
 	struct ended *ended = last_ended.lookup(&pid);
+	struct mem_cgroup *owner = kill_owner(decision, trigger);
+
+	if (!is_wanted_kill(owner, trigger, victim))
+		return 0;
+
 	struct oom_event *record = oom_ring.ringbuf_reserve(sizeof(*record));
 
 	if (!record) {
@@ -161,8 +182,10 @@ static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stac
 	record->user_stack_id = user_stack;
 	bpf_get_current_comm(record->trigger_comm, sizeof(record->trigger_comm));
 
-	struct mem_cgroup *owner = decision ? tell(record, decision) : infer(record, trigger, ended);
-
+	if (decision)
+		tell(record, decision);
+	else
+		infer(record, ended);
 	if (owner)
 		describe_owner(record, owner);
 	describe_victim(record, victim);

@@ -12,7 +12,7 @@ import tracer
 from tracer.kernel.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.ephemeral import ephemeral_cgroup
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm]
+pytestmark = pytest.mark.kernel
 
 LIMIT_BYTES = 96 << 20
 BIG_BYTES = 61 << 20
@@ -53,6 +53,7 @@ def path_of(directory: Path) -> str:
     return memory_hierarchy().path(directory)
 
 
+@pytest.mark.vm
 def test_trigger_victim_and_limit_owner_are_three_cgroups(
     family: Family,
     outside: Path,
@@ -90,11 +91,29 @@ def test_trigger_victim_and_limit_owner_are_three_cgroups(
     assert died["group_kill"] is False
     weighed = {trigger.process.pid, victim.process.pid} if row["is_told"] else set()
     assert {candidate["pid"] for candidate in kill["candidates"]} == weighed
+    assert [one["chosen"] for one in kill["candidates"]] == [True, False][: len(weighed)], "the worst dies"
     charged = {one["tgid"] for one in kill["allocators"]}
     assert {trigger.process.pid, victim.process.pid} <= charged
     assert bystander.process.pid not in charged
 
 
+def test_a_kill_elsewhere_is_not_of_the_trace(
+    family: Family,
+    outside: Path,
+    start_workload: Callable[..., Any],
+    start_recorder: Callable[..., Any],
+) -> None:
+    recorder = start_recorder("-c", str(outside))
+    elsewhere = start_workload(family.big, "anon", str(2 * LIMIT_BYTES))
+    assert (elsewhere.advance(), elsewhere.advance()) == ("start", "")
+    assert elsewhere.process.wait() == -9
+    trace = tracer.open(recorder.stop())
+    assert trace.oom.empty
+    assert trace.oom_candidates.empty
+    assert trace.explain() == []
+
+
+@pytest.mark.vm_once
 def test_a_group_kill_is_one_decision_with_all_its_victims(
     family: Family, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
 ) -> None:
