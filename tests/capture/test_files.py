@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,17 @@ with open("linked", "wb", buffering=0) as file:
     file.write(page * 14)
 never = os.open(".", os.O_TMPFILE | os.O_RDWR)
 os.write(never, page * 9)
+"""
+
+IN_MEMORY = """
+import os, sys
+page = bytes(os.sysconf("SC_PAGESIZE"))
+nameless = os.memfd_create("nameless")
+os.write(nameless, page * 21)
+os.ftruncate(nameless, 0)
+with open(sys.argv[1], "wb", buffering=0) as file:
+    file.write(page * 33)
+    file.truncate(0)
 """
 
 CONTAINER = """
@@ -199,6 +211,18 @@ def test_files_that_are_removed_keep_their_names(
         never: {"add": 9, "delete": 9},
     }
     assert {name for name, row in rows.items() if not row["deleted"]} == {"linked"}
+
+
+@kernel
+def test_files_in_memory_are_named_when_they_are_cut(memcg: Path, start_recorder: Callable[..., Any]) -> None:
+    recorder = start_recorder("-c", str(memcg))
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        run_in(memcg, IN_MEMORY, file.name)
+        trace = tracer.open(recorder.stop())
+    inodes = trace.inodes[trace.inodes["fs_type"] == "tmpfs"].set_index("path")
+    for name, kind, pages in (("memfd:nameless", "kernel", 21), (file.name, "host", 33)):
+        assert inodes.loc[name, "path_kind"] == kind
+        assert pages_of(trace, inodes.loc[name, "inode_id"], "op", "cause") == {("delete", "truncate"): pages}
 
 
 @kernel
