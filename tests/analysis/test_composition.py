@@ -24,6 +24,12 @@ def test_adds_up_exactly(sizes: dict[str, int | None], total: int) -> None:
         assert (size is not None) or f"composition.{name}" in unknown
 
 
+def test_unevictable_memory_that_is_none_of_an_unknown_cache() -> None:
+    sizes: dict[str, int | None] = _sizes(shmem=4096, unevictable=4096) | {"file": None}
+    made_of, _ = compose(sizes, 8192)
+    assert (made_of.shmem, made_of.unevictable, made_of.file_clean) == (0, 4096, None)
+
+
 @given(sizes=SIZES)
 def test_nothing_is_made_of_an_unknown_total(sizes: dict[str, int | None]) -> None:
     made_of, unknown = compose(sizes, None)

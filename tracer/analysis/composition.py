@@ -111,7 +111,8 @@ def _take_out_unevictable(parts: dict[str, Any], sizes: Mapping[str, int | None]
         return
     parts["unevictable"] = size
     for part, share in split.items():
-        parts[part] -= share
+        if share:  # of file_clean, which may be null, there is none then
+            parts[part] -= share
 
 
 def _split_unevictable(size: int, sizes: Mapping[str, int | None]) -> dict[str, int] | None:

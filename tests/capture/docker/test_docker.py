@@ -60,7 +60,7 @@ def assert_explained(path: Path, container: dict[str, Any], name: str) -> None:
     assert report.victims[0].comm == "tail"
     assert report.victims[0].cgroup == report.limit_owner.cgroup
     assert_allocators_named(trace, report)
-    evidence = checks.Evidence(trace, report, LIMIT_BYTES, "anon_growth")
+    evidence = checks.Evidence(trace, [report], LIMIT_BYTES, "anon_growth")
     failed = [check for check in (check(evidence) for check in CHECKS) if not check.passed]
     assert not failed, failed
 
