@@ -13,7 +13,7 @@ from slowdown import SLOWDOWN
 from tracer.kernel.cgroupfs import memory_hierarchy
 from tracer.kernel.memory_files import MemcgFiles
 
-_QUIET_S: Final = 2.6 * min(SLOWDOWN, 3)  # a busy guest flushes late
+QUIET_S: Final = 2.6 * min(SLOWDOWN, 3)  # a busy guest flushes late
 _SETTLES_WITHIN_S: Final = 30.0 * SLOWDOWN
 
 
@@ -23,7 +23,7 @@ def settle(memcg: Path) -> None:
     try:
         last, since = files.read(), time.monotonic()
         deadline = since + _SETTLES_WITHIN_S
-        while time.monotonic() - since < _QUIET_S:
+        while time.monotonic() - since < QUIET_S:
             assert time.monotonic() < deadline, "the cgroup does not become quiet"
             time.sleep(0.1)
             now = files.read()
