@@ -34,9 +34,9 @@ class Rules:
     `root_bonus`: what the superuser's tasks hold counts for 3 % less; until "mm, oom: remove 3% bonus for
     CAP_SYS_ADMIN processes" (4.17). `least`: badness is at least 1; until "mm, oom: make the calculation of
     oom badness more accurate" (5.9, and in later releases of 5.4), since then it can be negative.
-    `first_of_equals`: of two equals the first that is met is killed, not the last; until "mm, oom: refactor
-    dump_tasks for memcg OOMs" and what came with it (5.3). Before 5.2 the kernel might kill a child of the
-    one that it chose ("mm, oom: remove 'prefer children over parent' heuristic").
+    `first_of_equals`: of two equals the first that is met is killed, not the last; until "mm: memcontrol: use
+    CSS_TASK_ITER_PROCS at mem_cgroup_scan_tasks()" (5.3) and what followed from it. Before 5.2 the kernel
+    might kill a child of the one that it chose ("mm, oom: remove 'prefer children over parent' heuristic").
     """
 
     root_bonus: bool = False
