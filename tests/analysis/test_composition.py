@@ -68,6 +68,16 @@ def test_mlocked_memory_is_counted_once() -> None:
     assert not unknown
 
 
+def test_locked_memory_by_the_lists_of_the_cache_where_those_of_anon_are_not_known() -> None:
+    sizes = _sizes(anon=1000, file=200, inactive_file=90, active_file=60, unevictable=350)
+    made_of, unknown = compose(sizes | {"inactive_anon": None, "swapcached": None}, 1200)
+    assert (made_of.anon, made_of.unevictable, made_of.file_clean, made_of.other) == (700, 350, 150, 0)
+    assert not unknown
+    made_of, unknown = compose(sizes | {"inactive_anon": None, "active_file": None}, 1200)
+    assert (made_of.anon, made_of.unevictable, made_of.file_clean) == (1000, None, 200)
+    assert "composition.unevictable" in unknown
+
+
 def test_locked_memory_beside_shmem_cannot_be_told_apart() -> None:
     made_of, unknown = compose(_sizes(anon=1000, file=200, shmem=200, unevictable=350), 1200)
     assert (made_of.anon, made_of.shmem, made_of.unevictable, made_of.other) == (1000, 200, None, 0)

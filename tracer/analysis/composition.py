@@ -18,7 +18,7 @@ them:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pandas as pd
@@ -118,12 +118,33 @@ def _take_out_unevictable(parts: dict[str, Any], sizes: Mapping[str, int | None]
 def _split_unevictable(size: int, sizes: Mapping[str, int | None]) -> dict[str, int] | None:
     """How much of it is in which class: what of a class is on none of its LRU lists. None: that is not known,
     or anon and shmem, which share their lists, could both be it."""
-    names = ("anon", "shmem", "inactive_anon", "active_anon")
-    if any(sizes[name] is None for name in names):
+    anon, shmem, swap_backed = sizes["anon"], sizes["shmem"], _swap_backed(size, sizes)
+    if anon is None or shmem is None or swap_backed is None:
         return None
-    anon, shmem, *lists = (sizes[name] or 0 for name in names)
-    swap_backed = min(max(anon + shmem - lists[0] - lists[1], 0), size)
     least_anon, least_shmem = max(swap_backed - shmem, 0), max(swap_backed - anon, 0)
     if swap_backed - least_anon - least_shmem > size * _UNDECIDED_PERCENT // 100:
         return None
     return {"anon": swap_backed - least_shmem, "file_clean": size - swap_backed, "shmem": least_shmem}
+
+
+def _swap_backed(size: int, sizes: Mapping[str, int | None]) -> int | None:
+    """How much of it is anon or shmem: by their lists, else by those of the rest of the cache."""
+    beyond = _beyond_lists(sizes, ("anon", "shmem"), ("inactive_anon", "active_anon"))
+    if beyond is not None:
+        return min(beyond, size)
+    # Swap cache, where it is not known, is taken for none here as in file_clean.
+    cache = _beyond_lists(
+        {**sizes, "swapcached": sizes["swapcached"] or 0},
+        ("file",),
+        ("shmem", "swapcached", "inactive_file", "active_file"),
+    )
+    return None if cache is None else max(size - cache, 0)
+
+
+def _beyond_lists(
+    sizes: Mapping[str, int | None], classes: Sequence[str], lists: Sequence[str]
+) -> int | None:
+    known = [sizes[name] for name in (*classes, *lists)]
+    if None in known:
+        return None
+    return max(sum(sizes[name] or 0 for name in classes) - sum(sizes[name] or 0 for name in lists), 0)
