@@ -77,7 +77,7 @@ def examine(experiment: Experiment, trace: AnalysedTrace) -> tuple[Check, ...]:
 
 
 def _is_of(cgroup: str, report: OomReport) -> bool:
-    """Whether who was killed lived in it or below: a trace has the kills of the whole machine."""
+    """Whether who was killed lived in it or below: the machine's own shortage kills others, too."""
     return any(f"{victim.cgroup}/".startswith(f"{cgroup}/") for victim in report.victims)
 
 
