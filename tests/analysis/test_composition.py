@@ -44,12 +44,20 @@ def test_parts_are_all_but_the_total() -> None:
 
 
 def test_file_is_taken_apart() -> None:
-    made_of, unknown = compose(
-        _sizes(file=1000, shmem=100, file_dirty=30, file_writeback=5, swapcached=15, sock=7), 1100
-    )
-    assert (made_of.file_clean, made_of.file_dirty, made_of.writeback, made_of.shmem) == (850, 30, 5, 100)
-    assert made_of.other == 1100 - 850 - 30 - 5 - 100 - 7
+    made_of, unknown = compose(_sizes(file=1000, shmem=100, file_dirty=30, file_writeback=5, sock=7), 1100)
+    assert (made_of.file_clean, made_of.file_dirty, made_of.writeback, made_of.shmem) == (865, 30, 5, 100)
+    assert made_of.other == 1100 - 865 - 30 - 5 - 100 - 7
     assert not unknown
+
+
+def test_swap_cache_is_anonymous_memory_and_no_file() -> None:
+    """As Debian's 6.1 printed it (v1) of a cgroup that swapped: half of its memory was in no class."""
+    made_of, _ = compose(
+        _sizes(anon=13074432, swapcached=22933504, inactive_anon=22949888, active_anon=2105344), 25165824
+    )
+    assert (made_of.anon, made_of.file_clean, made_of.other) == (22949888 + 2105344, 0, 110592)
+    made_of, _ = compose(_sizes(anon=100, swapcached=50, file=30, file_writeback=40), 200)
+    assert (made_of.file_clean, made_of.writeback) == (0, 30)
 
 
 def test_unread_dirty_is_said_to_be_inside_clean() -> None:

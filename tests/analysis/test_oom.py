@@ -106,7 +106,7 @@ def test_json_document(page_cache_experiment: Any) -> None:
     assert list(document) == [
         *("kill_id", "time", "ktime_ns", "constraint", "limit_owner", "trigger", "victims", "candidates"),
         *("composition", "working_set_bytes", "reclaim", "cushion", "allocators", "verdict", "advice"),
-        *("sizing", "quality", "memory_stat_bytes", "badness_total_pages", "what_if"),
+        *("sizing", "quality", "memory_stat_bytes", "badness_total_pages", "what_if", "kernel_log"),
     ]
     assert document["quality"]["kmsg"] == "missing"
     assert document["quality"]["probes"] == {"oom": "tp_btf/mark_victim"}
@@ -121,7 +121,7 @@ def test_null_fields_say_why(page_cache_experiment: Any) -> None:
             return [found for key, item in value.items() for found in nulls(item, f"{name}.{key}".strip("."))]
         return [name] if value is None else []
 
-    known_to_be_none = {"limit_owner.pod"}  # the container is no pod's
+    known_to_be_none = {"limit_owner.pod", "kernel_log"}  # the container is no pod's, the report is no log's
     assert set(nulls(document, "")) - known_to_be_none <= set(unknown)
     assert not known_to_be_none & set(unknown)
 

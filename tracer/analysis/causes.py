@@ -96,11 +96,11 @@ def may_not_enter_fs(gfp: int | None) -> bool:
 
 
 def _other_bytes(made_of: Composition) -> int:
-    """`other` holds every class that is null, too: it is the kernel's only where there is none."""
+    """`other` holds every class that is null, too: it is the kernel's only where each of these is."""
     told = all(
         value is not None
         for part, value in made_of.parts()
-        if part not in ("other", "file_dirty", "writeback")
+        if part not in (*_KERNEL, "file_dirty", "writeback")
     )
     return max(made_of.other or 0, 0) if told else 0
 

@@ -3,14 +3,17 @@
 The kernel's counters (mm/memcontrol.c, memory_stat_format) do overlap; this is how the classes follow from
 them:
 
-* `file_clean` is file - shmem - swapcached - file_dirty - file_writeback. Where dirty and writeback are not
-  known, what was dirty is inside `file_clean`, and `quality` says so.
+* `anon` has with it what of the swap cache no process has mapped: that is on the LRU lists of anon and
+  shmem, but neither counter has it. (Nor has file: of a cgroup, NR_FILE_PAGES does not count swap cache.)
+* `file_clean` is file - shmem - file_dirty - file_writeback. Where dirty and writeback are not known, what
+  was dirty is inside `file_clean`, and `quality` says so. The kernel counts as under writeback also what is
+  being swapped out: where there is swap cache, `writeback` is no more than the rest of file.
 * `unevictable` (mlock, SHM_LOCK) counts pages that anon, file or shmem count as well, and that are on none
   of their LRU lists. anon and shmem share theirs: what of both is on no list is theirs, the rest is file. It
   is a class of its own where it can be told from which of the two it is to be taken, but for a tenth of it at
   most, which is then taken from anon. Otherwise it is null, it stays inside those classes, and `quality`
   gives its size.
-* `other` is what is left of usage: kernel memory without a counter of its own, unmapped swap cache, charges
+* `other` is what is left of usage: kernel memory without a counter of its own, charges
   that a CPU holds in stock (up to 64 pages each, MEMCG_CHARGE_BATCH), and every class that is null. It is
   negative only where the kernel's counters exceed its page counter, as they may by folios that are both
   dirty and under writeback.
@@ -18,7 +21,7 @@ them:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import pandas as pd
@@ -58,20 +61,25 @@ def at_kill(
     return sizes
 
 
-def compose(sizes: Mapping[str, int | None], total: int | None) -> tuple[Composition, Unknown]:
-    """Disjoint classes that add up to `total`, the usage in bytes, and why any of them is null."""
+def compose(
+    sizes: Mapping[str, int | None],
+    total: int | None,
+    absent: Callable[[str], str] = lambda _: _NO_SAMPLE,
+) -> tuple[Composition, Unknown]:
+    """Disjoint classes that add up to `total`, the usage in bytes, and why any of them is null; `absent` says
+    why a size is not known."""
     unknown: Unknown = {}
     parts: dict[str, int | None] = dict.fromkeys(COMPOSITION_PARTS)
-    parts["anon"], parts["shmem"] = sizes["anon"], sizes["shmem"]
-    parts["file_dirty"], parts["writeback"] = sizes["file_dirty"], sizes["file_writeback"]
+    parts["anon"], parts["shmem"] = _anon(sizes), sizes["shmem"]
+    parts["file_dirty"], parts["writeback"] = sizes["file_dirty"], _writeback(sizes)
     parts |= {name: sizes[name] for name in _STRAIGHT}
-    parts["file_clean"] = _file_clean(sizes)
+    parts["file_clean"] = _file_clean(sizes, parts["writeback"])
     if parts["file_clean"] is not None and None in (parts["file_dirty"], parts["writeback"]):
         unknown["composition.file_clean"] = "it contains what was dirty or under writeback: that was not read"
-    _take_out_unevictable(parts, sizes, unknown)
+    _take_out_unevictable(parts, sizes, absent("unevictable"), unknown)
     for name in COMPOSITION_PARTS[:-1]:
         if parts[name] is None:
-            unknown.setdefault(f"composition.{name}", f"{_NO_SAMPLE}; it is inside `other`")
+            unknown.setdefault(f"composition.{name}", f"{absent(name)}; it is inside `other`")
     if total is None:
         unknown |= dict.fromkeys(("composition.other", "composition.total"), "usage was never read")
     else:
@@ -88,19 +96,38 @@ def working_set(sizes: Mapping[str, int | None], total: int | None, unknown: Unk
     return max(total - inactive_file, 0)
 
 
-def _file_clean(sizes: Mapping[str, int | None]) -> int | None:
+def _anon(sizes: Mapping[str, int | None]) -> int | None:
+    """With the swap cache that is on the lists alone; old kernels do not count that cache itself."""
+    anon, shmem, *lists = (sizes[name] for name in ("anon", "shmem", "inactive_anon", "active_anon"))
+    in_swap_cache = sizes["swapcached"] if sizes["swapcached"] is not None else sizes["swap"]
+    if anon is None or shmem is None or None in lists or not in_swap_cache:
+        return anon
+    unmapped = sum(one or 0 for one in lists) - anon - shmem
+    return anon + min(max(unmapped, 0), in_swap_cache)
+
+
+def _writeback(sizes: Mapping[str, int | None]) -> int | None:
+    file, shmem, writeback = sizes["file"], sizes["shmem"], sizes["file_writeback"]
+    if writeback is None or file is None or shmem is None or not sizes["swapcached"]:
+        return writeback
+    return min(writeback, max(file - shmem - (sizes["file_dirty"] or 0), 0))
+
+
+def _file_clean(sizes: Mapping[str, int | None], writeback: int | None) -> int | None:
     file, shmem = sizes["file"], sizes["shmem"]
     if file is None or shmem is None:
         return None
-    return file - shmem - sum(sizes[name] or 0 for name in ("swapcached", "file_dirty", "file_writeback"))
+    return file - shmem - (sizes["file_dirty"] or 0) - (writeback or 0)
 
 
-def _take_out_unevictable(parts: dict[str, Any], sizes: Mapping[str, int | None], unknown: Unknown) -> None:
+def _take_out_unevictable(
+    parts: dict[str, Any], sizes: Mapping[str, int | None], absent: str, unknown: Unknown
+) -> None:
     size = sizes["unevictable"]
     if not size:
         parts["unevictable"] = size
         if size is None:
-            unknown["composition.unevictable"] = f"{_NO_SAMPLE}; it is inside anon, file_clean and shmem"
+            unknown["composition.unevictable"] = f"{absent}; it is inside anon, file_clean and shmem"
         return
     split = _split_unevictable(size, sizes)
     if split is None or split["file_clean"] > (parts["file_clean"] or 0):

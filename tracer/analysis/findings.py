@@ -64,7 +64,7 @@ class Findings:
     """`is_told`: constraint and limit owner are the kernel's own word, not inferred. `window` is None where
     nothing before the kill is known."""
 
-    time: str
+    time: str | None
     constraint: Constraint
     owner: LimitOwner
     trigger: Trigger

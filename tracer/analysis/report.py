@@ -44,15 +44,19 @@ class LimitOwner:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """The task whose charge could not be met. It need not be a victim."""
+    """The task whose charge could not be met. It need not be a victim.
 
-    pid: int
-    comm: str
+    `gfp_names`: what the kernel log calls the flags in `gfp`; empty without a log.
+    """
+
+    pid: int | None
+    comm: str | None
     cgroup: str | None
     gfp: int | None
     order: int | None
     stack: tuple[str, ...] | None
     user_stack: tuple[str, ...] | None
+    gfp_names: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ class Victim:
     shmem_rss_bytes: int | None
     pgtables_bytes: int | None
     swap_bytes: int | None
-    oom_score_adj: int
+    oom_score_adj: int | None
     group_kill: bool
 
 
@@ -256,18 +260,35 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelLogPlace:
+    """Where a report stands in the log that it was read from, and the times there; see `kmsg.facts`.
+
+    `page_size`: what the log tells of it. `missing`: parts of the report that the log does not have.
+    """
+
+    first_line: int
+    last_line: int
+    since_boot_ns: int | None
+    wall: str | None
+    page_size: int | None
+    missing: tuple[str, ...]
+    suppressed: int
+
+
+@dataclass(frozen=True, slots=True)
 class OomReport:
     """One decision of the OOM killer: who, what filled the cgroup, what reclaim tried, why then.
 
     `memory_stat_bytes`: the limit owner's counters at the kill, which overlap, by their names in memory.stat
     (`schema.MEMORY_STAT_BYTES`), as far as they are known.
+    `kernel_log`: None for a report from a trace.
     `badness_total_pages` is the whole of which oom_score_adj is thousandths, `what_if` what other
     oom_score_adj would have had another killed.
     """
 
     kill_id: int
-    time: str
-    ktime_ns: int
+    time: str | None
+    ktime_ns: int | None
     constraint: Constraint
     limit_owner: LimitOwner
     trigger: Trigger
@@ -285,6 +306,7 @@ class OomReport:
     memory_stat_bytes: Mapping[str, int] = field(default_factory=dict)
     badness_total_pages: int | None = None
     what_if: tuple[WhatIf, ...] = ()
+    kernel_log: KernelLogPlace | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The object of this kill in `explain --json`."""

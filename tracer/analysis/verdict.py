@@ -144,7 +144,7 @@ def _cache(findings: Findings, cause: Cause) -> str:
     if cause == "dirty_writeback":
         given = "" if cushion.evicted_bytes is None else f" (it had given back {size(cushion.evicted_bytes)})"
         return f"until it is written, page cache cannot be dropped{given}"
-    if cushion.exhausted_at is not None:
+    if cushion.exhausted_at is not None and findings.time is not None:
         given = f"the page cache had already given back {size(cushion.evicted_bytes)}"
         return f"{given} and was used up {_since(cushion.exhausted_at, findings.time)} before"
     left_bytes = _droppable(findings)

@@ -13,8 +13,10 @@ def owner_name(owner: LimitOwner) -> str:
     return f"the cgroup {owner.cgroup}" if owner.cgroup is not None else "the cgroup"
 
 
-def process(comm: str | None, pid: int) -> str:
+def process(comm: str | None, pid: int | None) -> str:
     """`python3 (pid 41)`."""
+    if pid is None:
+        return comm or "a process"
     return f"{comm} (pid {pid})" if comm else f"pid {pid}"
 
 

@@ -31,7 +31,7 @@ _UNLIMITED_FROM: Final = 0x7FFF_FFFF_FFFF_0000
 _READ_BYTES: Final = 16384
 _GONE: Final = frozenset({errno.ENODEV, errno.ENOENT})
 
-_V1_STAT: Final = {
+V1_STAT: Final = {
     "rss": "anon_bytes",  # NR_ANON_MAPPED
     "cache": "file_bytes",  # NR_FILE_PAGES, so it has shmem in it, as v2's `file`
     "shmem": "shmem_bytes",
@@ -50,7 +50,9 @@ _V1_STAT: Final = {
     "pgfault": "pgfault",
     "pgmajfault": "pgmajfault",
 }
-_V1_COLUMNS: Final = {f"total_{name}".encode(): column for name, column in _V1_STAT.items()}
+"""Name in v1's memory.stat -> column."""
+
+_V1_COLUMNS: Final = {f"total_{name}".encode(): column for name, column in V1_STAT.items()}
 _V2_COLUMNS: Final = (
     {name.encode(): f"{name}_bytes" for name in MEMORY_STAT_BYTES if name != "swap"}
     | {name.encode(): name for name in MEMORY_STAT_COUNTS}

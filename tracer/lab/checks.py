@@ -129,7 +129,7 @@ def cache_gives_way(evidence: Evidence) -> Check:
 
 def cache_is_used_up(evidence: Evidence) -> Check:
     """Act three: the kill comes once the cache is used up, and not before."""
-    cushion, killed_at = evidence.report.cushion, evidence.report.time
+    cushion, killed_at = evidence.report.cushion, str(evidence.report.time)
     passed = (
         cushion.exhausted_at is not None
         and pd.Timestamp(cushion.exhausted_at) <= pd.Timestamp(killed_at)
@@ -276,7 +276,7 @@ def killed_together(others_bytes: Sequence[int]) -> Callable[[Evidence], Check]:
 def _timeline(evidence: Evidence) -> pd.DataFrame:
     """The limit owner's timeline before the kill; a row shows the levels at the end of its interval."""
     timeline = evidence.trace.timeline(cgroup=evidence.report.limit_owner.cgroup, every="20ms")
-    return timeline[timeline.index <= pd.Timestamp(evidence.report.time) - pd.Timedelta("20ms")]
+    return timeline[timeline.index <= pd.Timestamp(str(evidence.report.time)) - pd.Timedelta("20ms")]
 
 
 def _pgsteal_bytes(evidence: Evidence) -> int | None:

@@ -20,6 +20,7 @@ _BRIEF_ROWS: Final = 5
 _BRIEF_ATTEMPTS: Final = 3
 _LITTLE_SHARE: Final = 0.005
 _MOST_HELD: Final = 5
+_MOST_OTHERS: Final = 20
 _OWN_FRAME: Final = re.compile(r"bpf_prog_|bpf_trace_run")
 _OFFSET: Final = re.compile(r"\+0x[0-9a-f]+(/0x[0-9a-f]+)?$")
 
@@ -50,15 +51,19 @@ def post_mortem(
     yield from _bullets("What to do", facts.sizing(report))
     yield sections.title("How far to trust this")
     yield sections.facts(facts.quality(report, reasons=verbose))
-    if verbose:
+    if verbose and report.quality.probes:
         yield sections.title("By what each signal was taken")
         yield sections.facts(probes.taken(report.quality.probes), label_cells=0)
     yield sections.note(
         "docs/: words in glossary.md, causes in causes.md, how the victim is chosen in victim.md"
     )
     if others:
-        yield sections.title("Other kills in this trace")
-        yield sections.facts((f"--kill {other.kill_id}", visible(other.verdict.summary)) for other in others)
+        yield sections.title(f"Other kills in this {'trace' if report.kernel_log is None else 'log'}")
+        yield sections.facts(
+            (f"--kill {other.kill_id}", visible(other.verdict.summary)) for other in others[:_MOST_OTHERS]
+        )
+        if len(others) > _MOST_OTHERS:
+            yield sections.indented(Text(f"and {len(others) - _MOST_OTHERS} more (--json has them all)"))
 
 
 def held(cgroups: Sequence[Held]) -> Iterator[RenderableType]:
@@ -75,6 +80,9 @@ def held(cgroups: Sequence[Held]) -> Iterator[RenderableType]:
 def _composition(report: OomReport, least_share: float) -> Iterator[RenderableType]:
     total = report.composition.total
     yield sections.title("What the limit was full of")
+    if "composition" in report.quality.unknown:
+        yield sections.note(facts.not_known(report, "composition"))
+        return
     table = sections.table(("", "<"), ("", ">"), ("", ">"), ("", "<"), ("", "<"))
     for part, value in facts.composition(report, least_share=least_share):
         layer = BY_NAME[OF_COMPOSITION[part]]
@@ -109,17 +117,17 @@ def _who(report: OomReport, page_size: int, verbose: bool) -> Iterator[Renderabl
     yield sections.facts(_stacks(report, verbose))
     most = len(report.allocators) if verbose else _BRIEF_ROWS
     charged = ", ".join(f"{who} {size}" for who, size in facts.allocated(report, most))
-    yield sections.facts(
-        [("allocated", charged or "no charge of any process was seen in the window before the kill")]
-    )
+    yield sections.facts([("allocated", charged or facts.no_allocator(report))])
     yield sections.facts(facts.killed(report, len(report.victims) if verbose else _BRIEF_ROWS))
     victims = sections.table(*zip(facts.VICTIM_TITLES, "<>>>>>>", strict=True))
     for victim in report.victims if verbose else report.victims[:_BRIEF_ROWS]:
         victims.add_row(*facts.victim_cells(victim))
-    yield sections.indented(victims)
+    if report.victims:
+        yield sections.indented(victims)
     if not verbose and len(report.victims) > _BRIEF_ROWS:
         yield sections.indented(Text(f"and {len(report.victims) - _BRIEF_ROWS} more (-v lists them)"))
-    yield sections.note(facts.VICTIM_NOTE)
+    if report.victims:
+        yield sections.note(facts.VICTIM_NOTE)
     if not report.candidates:
         return
     weighed = sections.table(*zip(candidates.TITLES, candidates.SIDES, strict=True))

@@ -13,8 +13,15 @@ from typing import Final, TypeAlias
 import pandas as pd
 
 from tracer import units
-from tracer.analysis.report import Held, OomReport, Reclaim, ReclaimAttempt, Victim
-from tracer.render import probes
+from tracer.analysis.report import (
+    Held,
+    OomReport,
+    Reclaim,
+    ReclaimAttempt,
+    Trigger,
+    Victim,
+)
+from tracer.render import log_place, probes
 from tracer.render.escape import visible
 from tracer.render.layers import PART_LABELS
 
@@ -47,15 +54,26 @@ KERNEL_LOG: Final = {
     "only": "all of this comes from it",
 }
 FIELDS_IN_WORDS: Final = {
+    "time": "the date",
+    "ktime_ns": "the time by the kernel's clock",
+    "kernel_log.page_size": "how large a page is",
     "limit_owner": "whose limit was hit",
     "limit_owner.cgroup": "the path of the cgroup",
     "limit_owner.container": "its container",
     "limit_owner.pod": "its pod",
+    "limit_owner.limit_bytes": "the limit",
+    "limit_owner.usage_bytes": "usage at the kill",
+    "limit_owner.is_ancestor": "whether the limit was an ancestor's",
+    "trigger": "who asked",
+    "trigger.pid": "the pid of the task that asked",
+    "trigger.comm": "its name",
     "trigger.cgroup": "the cgroup of the task that asked",
     "trigger.gfp": "what the request allowed (gfp)",
     "trigger.order": "how large the request was (order)",
     "trigger.stack": "the stack in the kernel",
     "trigger.user_stack": "the stack in the program's own code",
+    "victims": "who was killed",
+    "victims.swap_bytes": "what of a killed process was in swap",
     "victims.anon_rss_bytes": "the RSS of a killed process",
     "victims.cgroup": "the cgroup of a killed process",
     "candidates": "which processes the kernel weighed",
@@ -65,7 +83,11 @@ FIELDS_IN_WORDS: Final = {
     "composition": "what the limit was full of",
     "composition.total": "usage",
     "working_set_bytes": "the working set",
+    "reclaim": "what reclaim tried",
+    "allocators": "who had allocated",
     "cushion": "what the page cache gave back",
+    "cushion.evicted_bytes": "what the page cache gave back",
+    "cushion.absorbed_bytes": "what fitted in its place",
     "cushion.cache_start_bytes": "how much page cache there was",
     "cushion.cache_end_bytes": "how much page cache was left",
     "cushion.exhausted_at": "when it was used up",
@@ -117,7 +139,7 @@ def shown_time(iso: str) -> str:
 
 def seconds_before(report: OomReport, iso: str) -> float:
     """From an instant to the kill."""
-    return float((pd.Timestamp(report.time) - pd.Timestamp(iso)).total_seconds())
+    return float((pd.Timestamp(str(report.time)) - pd.Timestamp(iso)).total_seconds())
 
 
 def place(cgroup: str | None, container: str | None, pod: str | None = None) -> str:
@@ -135,7 +157,10 @@ def cause(report: OomReport) -> str:
 def setting(report: OomReport) -> Iterator[Fact]:
     """When, where, against which limit."""
     owner = report.limit_owner
-    yield "kill", f"number {report.kill_id}, {shown_time(report.time)}"
+    when = log_place.when(report.kernel_log) if report.time is None else shown_time(report.time)
+    yield "kill", f"number {report.kill_id}, {when}"
+    if report.kernel_log is not None:
+        yield "in the log", log_place.lines(report.kernel_log)
     yield "cgroup", place(owner.cgroup, owner.container, owner.pod)
     ancestor = "; the task that asked lives in a cgroup below it" if owner.is_ancestor else ""
     yield "limit", f"{units.limit(owner.limit_bytes)}; {CONSTRAINTS[report.constraint]}{ancestor}"
@@ -218,6 +243,10 @@ def _cache_at_kill(report: OomReport) -> str:
 def cushion(report: OomReport) -> Iterator[Fact]:
     """The page cache as the cushion between the limit and the kill."""
     it = report.cushion
+    if report.kernel_log is not None:
+        before = f"what it had given back before is {not_known(report, 'cushion.evicted_bytes')}"
+        yield "page cache", f"{units.size(it.cache_end_bytes)} at the kill; {before}"
+        return
     at_most, at_kill = units.size(it.cache_start_bytes), units.size(it.cache_end_bytes)
     yield "page cache", f"{at_most} at its most, {at_kill} at the kill"
     yield "evicted", f"{units.size(it.evicted_bytes)}: taken from it by reclaim to make room"
@@ -235,7 +264,7 @@ def cushion(report: OomReport) -> Iterator[Fact]:
 def reclaim(report: OomReport, page_size: int) -> Fact:
     it = report.reclaim
     if it.attempts is None or it.reclaimed_pages is None or it.stall_ms is None:
-        return "in all", units.UNKNOWN
+        return "in all", not_known(report, "reclaim")
     return (
         "in all",
         f"{units.count(it.attempts)} attempts looked at {units.count(it.scanned_pages)} pages and freed "
@@ -290,7 +319,7 @@ def _locked_file(report: OomReport) -> int | None:
     if not made_of.unevictable or None in others:
         return None
     *parts, file = (value or 0 for value in others)
-    return max(file - sum(parts) - counters.get("swapcached", 0), 0)
+    return max(file - sum(parts), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,10 +376,15 @@ def asked(report: OomReport) -> Iterator[Fact]:
     pages = ""
     if trigger.order is not None:
         pages = f", 2^{trigger.order} pages in a row (order)" if trigger.order else ", one page (order 0)"
-    gfp = "" if trigger.gfp is None else f", gfp {trigger.gfp:#x} (what the allocator may do to find memory)"
-    yield "asked", f"{visible(trigger.comm)} (pid {trigger.pid}){pages}{gfp}"
+    gfp = "" if trigger.gfp is None else f", gfp {_gfp(trigger)} (what the allocator may do to find memory)"
+    pid = "" if trigger.pid is None else f" (pid {trigger.pid})"
+    yield "asked", f"{units.UNKNOWN if trigger.comm is None else visible(trigger.comm)}{pid}{pages}{gfp}"
     if trigger.cgroup is not None and trigger.cgroup != report.limit_owner.cgroup:
         yield "its cgroup", visible(trigger.cgroup)
+
+
+def _gfp(trigger: Trigger) -> str:
+    return f"{trigger.gfp:#x} {visible(trigger.gfp_names)}".rstrip()
 
 
 def allocated(report: OomReport, most: int) -> Iterator[Fact]:
@@ -363,8 +397,17 @@ def allocated(report: OomReport, most: int) -> Iterator[Fact]:
         yield f"{len(rest)} more", units.size(sum(one.charged_bytes for one in rest))
 
 
+def no_allocator(report: OomReport) -> str:
+    """What is said where no process is named."""
+    if "allocators" in report.quality.unknown:
+        return not_known(report, "allocators")
+    return "no charge of any process was seen in the window before the kill"
+
+
 def killed(report: OomReport, most: int) -> Iterator[Fact]:
     """What the table of victims does not say: that they died together, and in which cgroups they were."""
+    if not report.victims:
+        yield "killed", not_known(report, "victims")
     if any(victim.group_kill for victim in report.victims):
         several = f"{units.count(len(report.victims))} processes by one decision"
         yield "killed", f"{several}: memory.oom.group is set, so that they are killed together"
@@ -383,14 +426,20 @@ def victim_cells(victim: Victim) -> tuple[str, ...]:
         units.size(victim.shmem_rss_bytes),
         units.size(victim.pgtables_bytes),
         units.size(victim.swap_bytes),
-        str(victim.oom_score_adj),
+        units.UNKNOWN if victim.oom_score_adj is None else str(victim.oom_score_adj),
     )
 
 
 def quality(report: OomReport, *, reasons: bool) -> Iterator[Fact]:
     """What the report rests on, and what it does not know; with `reasons`, also why."""
     lost = report.quality.lost_records
-    yield "lost records", f"{units.count(lost)}: sums of flows may be low" if lost else "none"
+    if report.kernel_log is not None:
+        yield (
+            "lost lines",
+            f"{units.count(lost)} by the log's own word" if lost else "none that the log tells of",
+        )
+    else:
+        yield "lost records", f"{units.count(lost)}: sums of flows may be low" if lost else "none"
     yield "kernel log", KERNEL_LOG[report.quality.kmsg]
     if (signals := probes.not_exact(report.quality.probes)) is not None:
         yield "signals", signals if reasons or signals == probes.ALL_EXACT else f"{signals} (-v says why)"
@@ -403,6 +452,12 @@ def quality(report: OomReport, *, reasons: bool) -> Iterator[Fact]:
         by_reason.setdefault(why, []).append(_in_words(field))
     for why, fields in by_reason.items():
         yield "not known", f"{', '.join(fields)}: {visible(why)}"
+
+
+def not_known(report: OomReport, field: str) -> str:
+    """`not known: why`."""
+    why = report.quality.unknown.get(field)
+    return units.UNKNOWN if why is None else f"{units.UNKNOWN}: {visible(why)}"
 
 
 def _in_words(field: str) -> str:

@@ -70,6 +70,8 @@ def _concerns(report: OomReport, cgroup: str) -> bool:
 def _of_kill(report: OomReport, cgroup: str) -> Iterator[Marker]:
     is_owner = report.limit_owner.cgroup == cgroup
     cushion = report.cushion
+    if report.time is None:
+        return
     if is_owner and cushion.exhausted_at is not None:
         gave = (
             "" if cushion.evicted_bytes is None else f", {units.size(cushion.evicted_bytes)} were given back"

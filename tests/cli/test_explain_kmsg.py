@@ -1,0 +1,114 @@
+"""`explain --kmsg`: the post-mortem from a kernel log alone."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from golden import compare
+from rich.cells import cell_len
+
+from tracer.cli import explain
+from tracer.errors import TracerError, UsageError
+
+CORPUS = Path(__file__).parents[1] / "kernel/kmsg/corpus"
+GOLDEN = Path(__file__).parent / "golden"
+NO_KILL = "No report of the OOM killer is in this log"
+
+
+def output(result: Result) -> str:
+    assert result.exception is None, result.exception
+    return result.stdout
+
+
+def failure(result: Result) -> BaseException:
+    assert result.exception is not None
+    return result.exception
+
+
+@pytest.mark.parametrize(
+    ("name", "log", "arguments"),
+    [
+        ("swap", "captured-6.12-debian13-v2-dmesg-x.log", []),
+        ("pod", "written-5.10-debian11-v2-rfc3339.log", ["-v"]),
+        ("global", "captured-6.18-debian13-v2-dmesg-iso.log", ["--kill", "2"]),
+        ("group", "captured-6.1-debian12-v2-kmsg.log", ["--kill", "2"]),
+        ("hostile", "captured-6.1-debian12-v2-hostile-dmesg.log", []),
+        ("kill-alone", "written-6.6-cut.log", ["--kill", "2"]),
+        ("old", "written-4.19-debian10-v1-kern.log", []),
+    ],
+)
+def test_text(
+    run: CliRunner, name: str, log: str, arguments: list[str], request: pytest.FixtureRequest
+) -> None:
+    shown = output(run.invoke(explain.command, ["--kmsg", str(CORPUS / log), *arguments]))
+    assert max(map(cell_len, shown.splitlines())) <= 100
+    compare(GOLDEN / f"explain-kmsg-{name}.txt", shown, request.node.nodeid)
+
+
+def test_json_has_all_kills_and_standard_input_does(run: CliRunner) -> None:
+    log = CORPUS / "captured-6.1-debian12-v2-kmsg.log"
+    document = json.loads(output(run.invoke(explain.command, ["--kmsg", str(log), "--json"])))
+    assert (document["schema"], document["trace"], document["kmsg"]) == (1, None, str(log))
+    assert [kill["kill_id"] for kill in document["kills"]] == list(range(1, 9))
+    assert {kill["quality"]["kmsg"] for kill in document["kills"]} == {"only"}
+    piped = run.invoke(explain.command, ["--kmsg", "-", "--json"], input=log.read_bytes())
+    assert json.loads(output(piped)) == document | {"kmsg": "-"}
+    second = run.invoke(explain.command, ["--kmsg", str(log), "--json", "--kill", "2"])
+    assert json.loads(output(second))["kills"] == [document["kills"][1]]
+
+
+@pytest.mark.parametrize("content", [b"", b"[    1.000000] Linux version 6.12\n", b"\0\n" * 9 + b"words\n"])
+def test_a_log_without_a_kill(run: CliRunner, tmp_path: Path, content: bytes) -> None:
+    log = tmp_path / "kern.log"
+    log.write_bytes(content)
+    shown = run.invoke(explain.command, ["--kmsg", str(log)])
+    document = run.invoke(explain.command, ["--kmsg", str(log), "--json"])
+    if b"\0" in content:
+        assert "is no text" in str(failure(shown))
+    else:
+        assert output(shown).startswith(NO_KILL)
+        assert json.loads(output(document))["kills"] == []
+
+
+def test_zeros_that_a_crash_left_do_not_hide_a_kill(run: CliRunner, tmp_path: Path) -> None:
+    log = tmp_path / "kern.log"
+    log.write_bytes(b"\0" * 4096 + b"\n" + (CORPUS / "captured-6.18-v1-kmsg.log").read_bytes())
+    assert len(json.loads(output(run.invoke(explain.command, ["--kmsg", str(log), "--json"])))["kills"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (gzip.compress(b"x"), "zcat"),
+        (b"LPKSHHRH" + bytes(99), "journalctl -k --file"),
+        (bytes(99), "is no text"),
+    ],
+)
+def test_what_is_no_text_is_named(run: CliRunner, tmp_path: Path, content: bytes, said: str) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(content)
+    raised = failure(run.invoke(explain.command, ["--kmsg", str(log)]))
+    assert isinstance(raised, TracerError) and raised.exit_code == 1
+    assert said in str(raised)
+
+
+def test_a_log_that_is_not_there(run: CliRunner) -> None:
+    raised = failure(run.invoke(explain.command, ["--kmsg", "/nowhere/kern.log"]))
+    assert isinstance(raised, FileNotFoundError)
+
+
+def test_either_a_trace_or_a_log(run: CliRunner) -> None:
+    for arguments in ([], ["trace", "--kmsg", "log"]):
+        raised = failure(run.invoke(explain.command, arguments))
+        assert isinstance(raised, UsageError) and raised.exit_code == 2
+
+
+def test_a_kill_that_is_not_in_the_log(run: CliRunner) -> None:
+    log = str(CORPUS / "captured-6.18-v1-kmsg.log")
+    raised = failure(run.invoke(explain.command, ["--kmsg", log, "--kill", "7"]))
+    assert isinstance(raised, UsageError)
+    assert "in this log: it holds kill 1" in str(raised)
