@@ -193,7 +193,10 @@ struct oom_event {
 	s64 shmem_pages;
 	s64 swap_entries;
 	s64 pgtables_bytes;
-	u64 total_vm_pages;
+	u64 total_vm_pages; /* of its address space; data_vm: private and writable, exec_vm: code, stack_vm: its stack */
+	u64 data_vm_pages;
+	u64 exec_vm_pages;
+	u64 stack_vm_pages;
 	u64 pgscan; /* the owner's own, since the trace began (counts.bpf.c); 0 where that program is not attached */
 	u64 pgsteal;
 	u64 total_pages; /* what badness is measured against (oom_control.totalpages); 0 = not known */
@@ -202,6 +205,7 @@ struct oom_event {
 	u32 victim_tgid;
 	u32 victim_pid;
 	u32 victim_uid;
+	u32 victim_threads;
 	s32 kernel_stack_id; /* negative = no stack */
 	s32 user_stack_id;
 	u32 gfp; /* of the decision, else of the trigger's last reclaim attempt; 0 = it made none */
@@ -211,7 +215,7 @@ struct oom_event {
 	u8 state_items; /* how many of `state` were read; 0 = none could be */
 	u8 is_told; /* constraint, owner, gfp and order are the kernel's own (struct oom_control), not inferred */
 	s8 order; /* -1 = not known */
-	u8 pad[1];
+	u8 pad[5];
 	char trigger_comm[TRACER_COMM_LEN];
 	char victim_comm[TRACER_COMM_LEN];
 	/* The owner's own counters, summed over the CPUs, in the kernel's order and units (memcg_vmstats_percpu). */

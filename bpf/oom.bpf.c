@@ -139,11 +139,15 @@ static __always_inline void describe_victim(struct oom_event *record, struct tas
 	record->victim_tgid = READ(victim, tgid);
 	record->victim_pid = READ(victim, pid);
 	record->victim_uid = READ(READ(victim, cred), uid);
+	record->victim_threads = READ(READ(victim, signal), nr_threads);
 	record->oom_score_adj = READ(READ(victim, signal), oom_score_adj);
 	record->victim_cgroup_id = memcg_id(task_memcg(victim));
 	bpf_probe_read_kernel(record->victim_comm, sizeof(record->victim_comm), &victim->comm);
 	DESCRIBE_MM(record, mm);
 	record->total_vm_pages = READ(mm, total_vm);
+	record->data_vm_pages = READ(mm, data_vm);
+	record->exec_vm_pages = READ(mm, exec_vm);
+	record->stack_vm_pages = READ(mm, stack_vm);
 }
 
 /*

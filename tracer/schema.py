@@ -239,6 +239,10 @@ TABLES: Final[dict[str, pa.Schema]] = {
         pgtables_bytes=_MAYBE_INT,
         swap_bytes=_MAYBE_INT,
         total_vm_bytes=_MAYBE_INT,
+        data_vm_bytes=_MAYBE_INT,  # of it what is private and writable, not the stack
+        exec_vm_bytes=_MAYBE_INT,
+        stack_vm_bytes=_MAYBE_INT,
+        threads=_MAYBE_INT,
         oom_score_adj=pa.int64(),
     ),
     "oom_candidates": _table(

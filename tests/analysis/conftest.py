@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from unset import unset_row
 
-from tracer.analysis.refaults import refaults
+from tracer.analysis.refaults import needed_again, refaults
 from tracer.analysis.stalls import waits
 from tracer.schema import TABLES
 from tracer.trace.frame import to_frame
@@ -23,7 +23,10 @@ class SyntheticTrace:
     """Rows are added by `add`; what a row leaves out is null where the schema allows it, else 0 or ""."""
 
     def __init__(self) -> None:
-        self.meta: dict[str, Any] = {"page_size": PAGE, "probes": {"oom": "tp_btf/mark_victim"}}
+        self.meta: dict[str, Any] = {
+            **{"page_size": PAGE, "cpus": 2, "cgroup_version": 1, "memory": {"swap_total_bytes": 0}},
+            "probes": {"oom": "tp_btf/mark_victim"},
+        }
         self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
         self._frames: dict[str, pd.DataFrame] = {}
 
@@ -58,6 +61,10 @@ class SyntheticTrace:
     @property
     def refaults(self) -> pd.DataFrame:
         return refaults(self)
+
+    @property
+    def needed_again(self) -> pd.DataFrame:
+        return needed_again(self)
 
     @property
     def waits(self) -> pd.DataFrame:
@@ -97,7 +104,7 @@ def page_cache_experiment(trace: SyntheticTrace) -> SyntheticTrace:
     )
     trace.add("tasks", tgid=41, start_ns=5, comm="python3", first_seen=trace.ns(0.05), exited=trace.ns(3.7))
     trace.add("tasks", tgid=41, start_ns=9, comm="reused", first_seen=trace.ns(3.9))
-    trace.add("stacks", stack_id=3, frames=["out_of_memory", "try_charge_memcg"])
+    trace.add("stacks", stack_id=3, frames=["out_of_memory", "try_charge_memcg", "handle_mm_fault"])
     usage = 0
     for step in range(117):
         seconds = 0.1 + step / 100

@@ -65,7 +65,7 @@ def test_who_and_what(page_cache_experiment: Any) -> None:
         LIMIT,
         False,
     )
-    assert trigger.stack == ("out_of_memory", "try_charge_memcg")
+    assert trigger.stack == ("out_of_memory", "try_charge_memcg", "handle_mm_fault")
     assert (trigger.user_stack, trigger.order, trigger.gfp) == (None, None, 0xCC0)
     assert (victim.pid, victim.anon_rss_bytes, victim.swap_bytes, victim.group_kill) == (
         41,

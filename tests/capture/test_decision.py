@@ -79,6 +79,11 @@ def test_trigger_victim_and_limit_owner_are_three_cgroups(
     ids = tuple(row[f"{role}cgroup_id"] for role in ("limit_owner_", "trigger_", ""))
     assert ids == tuple(map(cgroup_id, family))
     assert row["limit_bytes"] == LIMIT_BYTES
+    # Its memory is one private writable mapping; the rest of the space is code and what can only be read.
+    assert BIG_BYTES <= row["data_vm_bytes"] <= BIG_BYTES + INTERPRETER_BYTES
+    assert row["data_vm_bytes"] + row["exec_vm_bytes"] + row["stack_vm_bytes"] <= row["total_vm_bytes"]
+    assert 0 < row["exec_vm_bytes"] <= INTERPRETER_BYTES
+    assert row["threads"] == 1
 
     kill = trace.explain()[0].to_dict()
     assert kill["limit_owner"]["cgroup"] == path_of(family.parent)

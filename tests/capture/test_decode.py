@@ -163,14 +163,19 @@ def test_an_oom_kill() -> None:
         "oom", time_ns=5, constraint=CONSTRAINTS.index("memcg"), owner_cgroup_id=7, owner_usage_pages=25_600,
         owner_limit_pages=25_600, trigger_comm=b"\xff\x1b[31m", victim_comm=b"sixteen-bytes-xx",
         victim_pid=41, anon_pages=24_000, swap_entries=0, pgtables_bytes=4096, oom_score_adj=-998, gfp=0xCC0,
-        user_stack_id=-14,
+        user_stack_id=-14, total_vm_pages=90_000, data_vm_pages=50_000, exec_vm_pages=900, stack_vm_pages=33,
+        victim_threads=3,
     )  # fmt: skip
     row = Decoder(OFFSET_NS).oom(record)
     assert (row["time"], row["ktime_ns"], row["kill_id"]) == (OFFSET_NS + 5, 5, 1)
     assert (row["constraint"], row["limit_owner_cgroup_id"], row["usage_bytes"]) == ("memcg", 7, 100 << 20)
     assert (row["trigger_comm"], row["comm"], row["pid"]) == ("\\xff\x1b[31m", "sixteen-bytes-xx", 41)
     assert (row["anon_rss_bytes"], row["swap_bytes"], row["pgtables_bytes"]) == (24_000 * PAGE_BYTES, 0, 4096)
-    assert (row["oom_score_adj"], row["gfp"]) == (-998, 0xCC0)
+    mapped_pages = {"total": 90_000, "data": 50_000, "exec": 900, "stack": 33}
+    assert {kind: row[f"{kind}_vm_bytes"] for kind in mapped_pages} == {
+        kind: pages * PAGE_BYTES for kind, pages in mapped_pages.items()
+    }
+    assert (row["oom_score_adj"], row["gfp"], row["threads"]) == (-998, 0xCC0, 3)
     assert (row["kernel_stack_id"], row["user_stack_id"]) == (0, None)
     assert rows_of("oom", [row]).schema.names == TABLES["oom"].names
 
@@ -181,7 +186,7 @@ def test_what_is_not_known_of_an_oom_kill() -> None:
         "limit_owner_cgroup_id", "usage_bytes", "limit_bytes", "gfp", "order", "total_bytes",
         "kernel_stack_id", "user_stack_id",
         "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes", "pgtables_bytes", "swap_bytes",
-        "total_vm_bytes",
+        "total_vm_bytes", "data_vm_bytes", "exec_vm_bytes", "stack_vm_bytes",
     }  # fmt: skip
 
 

@@ -104,6 +104,26 @@ def test_one_of_all_is_a_contradiction() -> None:
     assert isinstance(result.exception, UsageError)
 
 
+def test_the_work_is_done_again_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def verified(_: object, found: Outcome, repeat: int) -> Outcome:
+        asked.append(repeat)
+        return replace(found, checks=(*found.checks, Check("it lives", False, "1 of 2")))
+
+    monkeypatch.setattr(lab, "run", lambda *_: outcome(True))
+    monkeypatch.setattr(lab, "verified", verified)
+    results = [
+        CliRunner().invoke(lab.command, options)
+        for options in (["anon"], ["anon", "--resize"], ["anon", "--resize", "--repeat", "2"])
+    ]
+    assert [result.exit_code for result in results] == [0, 1, 1]
+    assert asked == [5, 2]
+    assert "FAIL  it lives: 1 of 2" in results[1].stdout
+    for options in (["anon", "--repeat", "2"], ["--resize"], ["--all", "--resize"]):
+        assert isinstance(CliRunner().invoke(lab.command, options).exception, UsageError)
+
+
 def test_an_unknown_experiment_is_a_usage_error() -> None:
     assert CliRunner().invoke(lab.command, ["cold-fusion"]).exit_code == 2
 
@@ -168,11 +188,13 @@ def test_the_experiment_is_explained_on_this_kernel(disk_dir: Path, name: str) -
     if needed is not None and memory_hierarchy().version == 1:
         pytest.skip(f"needs cgroup v2: v1 has no {needed}")
     command = [sys.executable, "-m", "tracer", "lab", name, "-o", str(disk_dir / "trace"), "--json"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    resized = ["--resize", "--repeat", "1"] if name == "anon" else []
+    result = subprocess.run(command + resized, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     document = json.loads(result.stdout)
     assert [check for check in document["checks"] if not check["passed"]] == []
-    assert len(document["checks"]) == 1 + len(EXPERIMENTS[name].checks) + len(EXPERIMENTS[name].survival)
+    done = (*EXPERIMENTS[name].checks, *EXPERIMENTS[name].survival)
+    assert len(document["checks"]) == 1 + len(done) + 6 * bool(resized)
     assert sorted(path.name for path in disk_dir.iterdir()) == ["trace"]
     assert lab_cgroups() == []
 

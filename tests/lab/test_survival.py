@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tracer.analysis.report import Held, Quality, Reclaim
+from tracer.analysis.report import Held, Quality, Reclaim, Sizing
 from tracer.lab import survival
 from tracer.lab.experiments import EXPERIMENTS
 from tracer.lab.run import examine
@@ -34,6 +34,7 @@ HELD = Held(
     refaulted_bytes=2 * FILE,
     max_events=None,
     reclaim=Reclaim(1, 1, 1, 1.0, ()),
+    sizing=Sizing(None),
     quality=Quality(0, "missing", {}),
 )
 

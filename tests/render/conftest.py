@@ -243,6 +243,7 @@ def experiment_held(cgroup: str = "/memcg-tracer-78-anon", container: str | None
         refaulted_bytes=None,
         max_events=212,
         reclaim=Reclaim(212, 13_000, 7_680, 40.0, ()),
+        sizing=Sizing((47 * MIB, 63 * MIB), ("Below 47 MiB it does not fit.",)),
         quality=Quality(lost_records=0, kmsg="missing", probes={}),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from tracer.analysis import cushion, ledger, names, reclaim
+from tracer.analysis import cushion, ledger, names, reclaim, sizing
 from tracer.analysis.oom import lost_records
 from tracer.analysis.report import Held, Quality
 from tracer.analysis.subtree import Subtrees
@@ -65,6 +65,7 @@ def _held(
     bounded = limit is not None and limit < UNLIMITED_BYTES
     anon = ledger.level(trace, cgroup_id, members, ledger.ANON)
     cache = ledger.level(trace, cgroup_id, members, ledger.CACHE)
+    sized, why_unsized = sizing.of_life(trace, cgroup_id, members, peak)
     one = Held(
         cgroup=names.label_of(trace.cgroups, cgroup_id),
         container=names.container_of(trace.cgroups, cgroup_id)[0],
@@ -78,11 +79,14 @@ def _held(
         refaulted_bytes=cushion.refaulted_bytes(trace, cgroup_id, begin, end),
         max_events=ledger.count(trace, cgroup_id, "max_events").at(end),
         reclaim=reclaim.attempts(trace, members, begin, end),
+        sizing=sized,
         quality=quality,
     )
     why = {field: reason for field, reason in _REASONS.items() if getattr(one, field) is None}
     if limit is not None and not bounded:
         why["headroom_bytes"] = "no limit is set"
+    if why_unsized is not None:
+        why["sizing.min_limit_bytes"] = why_unsized
     return replace(one, quality=replace(quality, unknown=why))
 
 

@@ -68,6 +68,28 @@ class Steps:
         return min(candidates, default=None)
 
 
+def total(parts: Sequence[Steps]) -> Steps:
+    """The sum of quantities, each of which counts as 0 before anything is known of it. Of several changes at
+    one moment only the last counts."""
+    return _merged(parts, np.add)
+
+
+def largest(parts: Sequence[Steps]) -> Steps:
+    """At each moment the greatest of the quantities, taken likewise."""
+    return _merged(parts, np.maximum)
+
+
+def _merged(parts: Sequence[Steps], combine: np.ufunc) -> Steps:
+    times = np.unique(np.concatenate([part.times for part in parts]))
+    values, before = np.zeros(len(times), dtype=np.int64), 0
+    for part in parts:
+        earlier = part.before or 0
+        position = np.searchsorted(part.times, times, side="right")
+        values = combine(values, np.concatenate([[earlier], part.values])[position])
+        before = int(combine(before, earlier))
+    return Steps(times, values, before)
+
+
 def level(trace: TraceTables, cgroup_id: int, members: Int64s, weights: Weights) -> Steps | None:
     """The weighted sum of categories of the cgroup and its descendants, in bytes; None when the trace does
     not say what it was at the start."""

@@ -8,7 +8,17 @@ from typing import Any, Final, cast
 import numpy as np
 import pandas as pd
 
-from tracer.analysis import advice, choice, circumstances, composition, cushion, names, reclaim, verdict
+from tracer.analysis import (
+    advice,
+    choice,
+    circumstances,
+    composition,
+    cushion,
+    names,
+    reclaim,
+    sizing,
+    verdict,
+)
 from tracer.analysis.composition import Unknown
 from tracer.analysis.cushion import Window
 from tracer.analysis.findings import Circumstances, Findings
@@ -20,7 +30,6 @@ from tracer.analysis.report import (
     LimitOwner,
     OomReport,
     Quality,
-    Sizing,
     Trigger,
     Victim,
 )
@@ -119,7 +128,9 @@ def _report(trace: TraceTables, kill: _Kill) -> OomReport:
     )
     judged = verdict.judge(findings)
     chosen = choice.of_trace(trace, kill.rows, None, unknown)
-    unknown["sizing.min_limit_bytes"] = "how much more would have been asked for cannot be read from a kill"
+    sized, why_unsized = sizing.of_kill(trace, kill.rows, kill.members, findings)
+    if why_unsized is not None:
+        unknown["sizing.min_limit_bytes"] = why_unsized
     return OomReport(
         kill_id=int(first["kill_id"]),
         time=findings.time,
@@ -135,8 +146,8 @@ def _report(trace: TraceTables, kill: _Kill) -> OomReport:
         cushion=used,
         allocators=tuple(findings.allocators),
         verdict=judged,
-        advice=advice.advise(findings, judged),
-        sizing=Sizing(None),
+        advice=(*advice.advise(findings, judged), *sizing.cures(findings, judged.cause)),
+        sizing=sized,
         quality=Quality(
             lost,
             findings.kmsg,

@@ -60,6 +60,25 @@ def refaults(trace: TraceTables) -> pd.DataFrame:
     return pd.DataFrame(columns, index=added.index)
 
 
+def needed_again(trace: TraceTables) -> pd.DataFrame:
+    """A row for each piece of a file that came back, once or often: from when it was first evicted
+    (`begin_ns`) to when it last came back (`end_ns`), both since the epoch, it was needed. `cgroup_id` is who
+    was charged for it first (NA: nobody), `bytes` its size."""
+    pagecache = trace.pagecache
+    returned = _returns(pagecache)
+    firsts = np.flatnonzero(np.diff(returned.piece, prepend=-1))
+    lasts = np.append(firsts[1:], len(returned.piece))[: len(firsts)] - 1
+    begin, end = returned.evicted[firsts], returned.added[lasts]
+    moments = times_ns(pagecache)
+    columns = {
+        "cgroup_id": pagecache["cgroup_id"].iloc[begin].array,
+        "begin_ns": moments[begin],
+        "end_ns": moments[end],
+        "bytes": returned.pages[firsts] * page_size(trace),
+    }
+    return pd.DataFrame(columns)
+
+
 @dataclass(frozen=True, slots=True)
 class Links:
     """Positions in `pagecache`, by `added` and then `evicted`, and how many pages the two have in common."""
@@ -71,6 +90,25 @@ class Links:
 
 def link(pagecache: pd.DataFrame) -> Links:
     """Each addition to the evictions that it undoes, wholly or in part."""
+    returned = _returns(pagecache)
+    order = np.lexsort((returned.evicted, returned.added))
+    added, taken, pages = returned.added[order], returned.evicted[order], returned.pages[order]
+    firsts = np.flatnonzero((np.diff(added, prepend=-1) != 0) | (np.diff(taken, prepend=-1) != 0))
+    return Links(added[firsts], taken[firsts], np.add.reduceat(pages, firsts) if len(firsts) else pages)
+
+
+@dataclass(frozen=True, slots=True)
+class _Returns:
+    """Each return of a piece: positions in `pagecache` of what brought it back and of what had taken it, and
+    its pages. The returns of a piece are together, in the order of time."""
+
+    added: Int64s
+    evicted: Int64s
+    piece: Int64s
+    pages: Int64s
+
+
+def _returns(pagecache: pd.DataFrame) -> _Returns:
     evicted = is_evicted(pagecache)
     is_add = is_one_of(pagecache["op"], ["add"])
     needed = is_add & ~is_one_of(pagecache["cause"], ["write"])
@@ -79,11 +117,7 @@ def link(pagecache: pd.DataFrame) -> Links:
     row = rows[pieces.row]
     before, after = row[:-1], row[1:]
     linked = (pieces.piece[:-1] == pieces.piece[1:]) & evicted[before] & needed[after]
-    added, taken, pages = after[linked], before[linked], pieces.pages[1:][linked]
-    order = np.lexsort((taken, added))
-    added, taken, pages = added[order], taken[order], pages[order]
-    firsts = np.flatnonzero((np.diff(added, prepend=-1) != 0) | (np.diff(taken, prepend=-1) != 0))
-    return Links(added[firsts], taken[firsts], np.add.reduceat(pages, firsts) if len(firsts) else pages)
+    return _Returns(after[linked], before[linked], pieces.piece[1:][linked], pieces.pages[1:][linked])
 
 
 def left_pages(pagecache: pd.DataFrame) -> Int64s:

@@ -243,9 +243,13 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """The least limit, (low, high), under which the same work would have lived."""
+    """The least limit, (low, high), under which the same work would have lived: `analysis.sizing`.
+
+    `basis` are sentences on what bounds it; where the range is None, on what is known all the same.
+    """
 
     min_limit_bytes: tuple[int, int] | None
+    basis: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +337,7 @@ class Held:
     refaulted_bytes: int | None
     max_events: int | None
     reclaim: Reclaim
+    sizing: Sizing
     quality: Quality
 
     def to_dict(self) -> dict[str, Any]:

@@ -53,6 +53,11 @@ class TraceTables(Protocol):
         ...
 
     @property
+    def needed_again(self) -> pd.DataFrame:
+        """The same by piece of a file: `analysis.refaults.needed_again`."""
+        ...
+
+    @property
     def waits(self) -> pd.DataFrame:
         """What follows from `stalls` and `reclaim`: `analysis.stalls.waits`."""
         ...

@@ -35,6 +35,12 @@ class AnalysedTrace(Trace):
         return refaults.refaults(self)
 
     @cached_property
+    def needed_again(self) -> pd.DataFrame:
+        """Which page cache came back, and from when to when it was needed: see
+        `tracer.analysis.refaults.needed_again`."""
+        return refaults.needed_again(self)
+
+    @cached_property
     def waits(self) -> pd.DataFrame:
         """When which thread waited for memory, and for what: see `tracer.analysis.stalls.waits`."""
         return stalls.waits(self)

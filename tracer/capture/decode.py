@@ -274,7 +274,8 @@ class Decoder:
             "comm": text(record["victim_comm"]),
             "cgroup_id": int(record["victim_cgroup_id"]),
             "uid": int(record["victim_uid"]),
-            "total_vm_bytes": None if no_mm(record) else int(record["total_vm_pages"]) * PAGE_BYTES,
+            **_mapped_sizes(record),
+            "threads": int(record["victim_threads"]),
             **mm_sizes(record),
             "oom_score_adj": int(record["oom_score_adj"]),
         }
@@ -342,6 +343,15 @@ def mm_sizes(record: np.void) -> dict[str, int | None]:
         "swap_bytes": int(record["swap_entries"]) * PAGE_BYTES,
     }
     return dict.fromkeys(sizes) if no_mm(record) else dict(sizes)
+
+
+def _mapped_sizes(record: np.void) -> dict[str, int | None]:
+    """What of its address space is what, touched or not, as columns of `oom`."""
+    kinds = ("total", "data", "exec", "stack")
+    return {
+        f"{kind}_vm_bytes": None if no_mm(record) else int(record[f"{kind}_vm_pages"]) * PAGE_BYTES
+        for kind in kinds
+    }
 
 
 def _stack(stack_id: np.int32) -> int | None:

@@ -7,6 +7,7 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.table import Table
@@ -14,9 +15,12 @@ from rich.text import Text
 
 from tracer.errors import UsageError
 from tracer.lab.experiments import EXPERIMENTS, Experiment
+from tracer.lab.resize import verified
 from tracer.lab.run import Outcome, run, what_lacks
 from tracer.render.escape import visible
 from tracer.render.text import write
+
+_REPEAT: Final = 5
 
 
 @click.command(
@@ -24,7 +28,7 @@ from tracer.render.text import write
 Examples:
   memcg-tracer lab --list
   memcg-tracer lab page-cache -o traces/mine
-  memcg-tracer lab anon --json
+  memcg-tracer lab anon --resize --json
   memcg-tracer lab --all"""
 )
 @click.argument("name", metavar="[NAME]", required=False, type=click.Choice(list(EXPERIMENTS)))
@@ -39,6 +43,18 @@ Examples:
     "[default: traces/<UTC time>-lab-NAME]",
 )
 @click.option("-f", "--force", is_flag=True, help="Replace the trace that is at DIR.")
+@click.option(
+    "--resize",
+    is_flag=True,
+    help="Then do the work of NAME again, at the least limit that was told, a range: it must live at the "
+    "upper end, and die at 80 % of the lower.",
+)
+@click.option(
+    "--repeat",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="How often at each, with --resize.  [default: 5]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def command(
@@ -49,6 +65,8 @@ def command(
     all_: bool,
     output: Path | None,
     force: bool,
+    resize: bool,
+    repeat: int | None,
     as_json: bool,
 ) -> None:
     """Provoke one thing in a cgroup, trace it, and check the explanation against what was done.
@@ -58,6 +76,10 @@ def command(
     """
     if all_ and name is not None:
         raise UsageError("--all runs every experiment: leave NAME out")
+    if repeat is not None and not resize:
+        raise UsageError("--repeat is how often to do the work again: add --resize")
+    if resize and name is None:
+        raise UsageError("--resize is for one experiment: give its NAME")
     if list_ or (name is None and not all_):
         _show_experiments(as_json)
         return
@@ -65,6 +87,8 @@ def command(
     if name is None:
         context.exit(_run_all(output, force, as_json))
     outcome = run(EXPERIMENTS[name], output, force)
+    if resize:
+        outcome = verified(EXPERIMENTS[name], outcome, repeat or _REPEAT)
     if as_json:
         click.echo(json.dumps(_document(outcome), indent=2))
     else:

@@ -42,8 +42,11 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "address_space": ("host", "flags"),
     "folio": ("flags", "mapping", "index", "memcg_data", "_flags_1", "_folio_order"),
     "percpu_counter": ("count",),
-    "mm_struct": ("rss_stat", "rss_stat.count", "total_vm", "pgtables_bytes", "start_code", "start_stack"),
-    "signal_struct": ("oom_score_adj", "oom_mm"),
+    "mm_struct": (
+        *("rss_stat", "rss_stat.count", "pgtables_bytes", "start_code", "start_stack"),
+        *("total_vm", "data_vm", "exec_vm", "stack_vm"),
+    ),
+    "signal_struct": ("nr_threads", "oom_score_adj", "oom_mm"),
     "cred": ("uid",),
     "pt_regs": ("orig_ax", "ip", "di", "si", "dx", "cx", "ax", "r10", "regs", "orig_x0", "syscallno", "pc"),
     "bpf_array": ("pptrs",),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tracer
-from tracer.analysis.report import Cause, OomReport
+from tracer.analysis.report import Cause, Held, OomReport
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError
 from tracer.kernel.cgroupfs import memory_hierarchy
@@ -42,10 +42,10 @@ def run(experiment: Experiment, output: Path | None, force: bool) -> Outcome:
     if lacking is not None:
         raise TracerError(lacking)
     with (
-        scratch_directory(_nearest(output or Path("traces"))) as scratch,
+        scratch_directory(nearest(output or Path("traces"))) as scratch,
         experiment.prepare(scratch) as place,
     ):
-        path = _record(experiment, place, output, force)
+        path = record(experiment, place, output, force)
     return Outcome(experiment.name, experiment.cause, path, examine(experiment, tracer.open(path)))
 
 
@@ -63,25 +63,41 @@ def examine(experiment: Experiment, trace: AnalysedTrace) -> tuple[Check, ...]:
     """The checks of an experiment on an open trace; only the first one where that many kills are not what is
     to be explained.
     """
-    (own,) = trace.meta["filters"]["cgroups"]
-    reports = [report for report in trace.explain() if _is_of(own, report)]
+    reports = own_kills(trace)
     first = experiment.kills(reports)
     if not first.passed:
         return (first,)
     if experiment.cause is None:
-        (held,) = (one for one in trace.held() if one.cgroup == own)
-        survival = Survival(trace, held, experiment.limit_bytes)
+        survival = Survival(trace, own_life(trace), experiment.limit_bytes)
         return (first, *(check(survival) for check in experiment.survival))
     evidence = Evidence(trace, reports, experiment.limit_bytes, experiment.cause)
     return (first, *(check(evidence) for check in experiment.checks))
 
 
-def _is_of(cgroup: str, report: OomReport) -> bool:
-    """Whether who was killed lived in it or below: the machine's own shortage kills others, too."""
-    return any(f"{victim.cgroup}/".startswith(f"{cgroup}/") for victim in report.victims)
+def own_kills(trace: AnalysedTrace) -> list[OomReport]:
+    """Of the kills in the trace, which may be the whole machine's, those in the experiment's cgroup."""
+    own = f"{_own_cgroup(trace)}/"
+    return [
+        report
+        for report in trace.explain()
+        if any(f"{victim.cgroup}/".startswith(own) for victim in report.victims)
+    ]
 
 
-def _record(experiment: Experiment, place: Path, output: Path | None, force: bool) -> Path:
+def own_life(trace: AnalysedTrace) -> Held:
+    """What is said of the experiment's cgroup as one that lived."""
+    own = _own_cgroup(trace)
+    (held,) = (one for one in trace.held() if one.cgroup == own)
+    return held
+
+
+def _own_cgroup(trace: AnalysedTrace) -> str:
+    (cgroup,) = trace.meta["filters"]["cgroups"]
+    return str(cgroup)
+
+
+def record(experiment: Experiment, place: Path, output: Path | None, force: bool) -> Path:
+    """Record an experiment that is prepared at `place`, and return where its trace is."""
     options = ["--name", f"lab-{experiment.name}", "--limit", str(experiment.limit_bytes), "--swap", "0"]
     options += ["-o", str(output)] if output is not None else []
     options += ["-f"] if force else []
@@ -98,6 +114,6 @@ def _record(experiment: Experiment, place: Path, output: Path | None, force: boo
     return Path(printed[-1])
 
 
-def _nearest(path: Path) -> Path:
+def nearest(path: Path) -> Path:
     """The closest directory above `path` that exists."""
     return next((parent for parent in path.absolute().parents if parent.is_dir()), Path.cwd())

@@ -18,6 +18,7 @@ from tracer.analysis.report import (
     OomReport,
     Reclaim,
     ReclaimAttempt,
+    Sizing,
     Trigger,
     Victim,
 )
@@ -471,9 +472,22 @@ def _in_words(field: str) -> str:
 def sizing(report: OomReport) -> Iterator[str]:
     """The advice, and the limit that would have sufficed where that can be told."""
     yield from (visible(sentence) for sentence in report.advice)
+    basis = _basis(report.sizing)
     if report.sizing.min_limit_bytes is not None:
-        low, high = report.sizing.min_limit_bytes
-        yield f"The same work would have fitted a limit between {units.size(low)} and {units.size(high)}."
+        yield f"The least limit that would have held lies between {_range(report.sizing)}. {basis}"
+    elif basis:
+        why = visible(report.quality.unknown.get("sizing.min_limit_bytes", units.UNKNOWN))
+        yield f"Which limit would have held cannot be told: {why}. {basis}"
+
+
+def _range(sizing: Sizing) -> str:
+    """`97.3 MiB and 412 MiB`."""
+    low, high = sizing.min_limit_bytes or (None, None)
+    return f"{units.size(low)} and {units.size(high)}"
+
+
+def _basis(sizing: Sizing) -> str:
+    return " ".join(map(visible, sizing.basis))
 
 
 def held(one: Held) -> Iterator[Fact]:
@@ -497,6 +511,8 @@ def held(one: Held) -> Iterator[Fact]:
     )
     yield "refaulted", f"{units.size(one.refaulted_bytes)}: evicted, but soon needed and read again"
     yield from waits(one.reclaim)
+    if one.sizing.min_limit_bytes is not None:
+        yield "least limit", f"for the same work: between {_range(one.sizing)}. {_basis(one.sizing)}"
     yield "limit hit", f"{units.count(one.max_events)} times by the kernel's own count"
     lost = one.quality.lost_records
     yield "lost records", f"{units.count(lost)}: sums of flows may be low" if lost else "none"

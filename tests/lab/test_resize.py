@@ -1,0 +1,80 @@
+"""The checks of a range of limits, with work that dies below a limit known beforehand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tracer.analysis.report import Sizing
+from tracer.lab import resize
+from tracer.lab.experiments import EXPERIMENTS, Experiment
+from tracer.lab.resize import Rerun, verify
+
+MIB = 1 << 20
+DEMAND_BYTES = 67 * MIB
+
+
+def known(limits: tuple[int, int] | None) -> Any:
+    victims = (SimpleNamespace(cgroup="/lab/child"),)
+    return SimpleNamespace(cgroup="/lab", victims=victims, sizing=Sizing(limits))
+
+
+def trace_of(kill: Any = None, life: Any = None) -> Any:
+    lived = [] if life is None else [life]
+    killed = [] if kill is None else [kill]
+    return SimpleNamespace(
+        explain=lambda: killed, held=lambda: lived, meta={"filters": {"cgroups": ["/lab"]}}
+    )
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The limits that the work was done at; it dies below `DEMAND_BYTES`."""
+    limits: list[int] = []
+
+    def run(_: Experiment, limit_bytes: int, __: Path) -> Rerun:
+        limits.append(limit_bytes)
+        return Rerun(0, 0) if limit_bytes >= DEMAND_BYTES else Rerun(-9, 1)
+
+    monkeypatch.setattr(resize, "rerun", run)
+    return limits
+
+
+@pytest.mark.parametrize(
+    ("limits", "passed"),
+    [
+        ((67 * MIB, 68 * MIB), [True, True, True]),
+        ((50 * MIB, 66 * MIB), [True, False, True]),  # it does not hold what it promises
+        ((90 * MIB, 99 * MIB), [True, True, False]),  # the work would have lived with less
+        (None, [False]),
+    ],
+)
+def test_a_range_is_true_where_the_work_lives_and_dies_by_it(
+    tmp_path: Path, runs: list[int], limits: tuple[int, int] | None, passed: list[bool]
+) -> None:
+    checks = list(verify(EXPERIMENTS["anon"], trace_of(life=known(limits)), tmp_path, 3))
+    assert [check.passed for check in checks] == passed
+    if limits is not None:
+        assert runs == [limits[1]] * 3 + [limits[0] * 80 // 100] * 3
+        lived = 3 if limits[1] >= DEMAND_BYTES else 0
+        assert checks[1].detail.startswith(f"{lived} of 3 at ")
+
+
+def test_a_kill_is_followed_by_a_recording_that_lives(
+    tmp_path: Path, runs: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: list[int] = []
+
+    def record(experiment: Experiment, _: Path, output: Path, *, force: bool) -> Path:
+        recorded.append(experiment.limit_bytes)
+        return output
+
+    monkeypatch.setattr(resize, "record", record)
+    monkeypatch.setattr(resize.tracer, "open", lambda _: trace_of(life=known((66 * MIB, 68 * MIB))))
+    checks = list(verify(EXPERIMENTS["anon"], trace_of(kill=known((50 * MIB, 90 * MIB))), tmp_path, 1))
+    assert [check.passed for check in checks] == [True] * 6
+    assert recorded == [90 * MIB]
+    assert runs == [90 * MIB, 40 * MIB, 68 * MIB, 66 * MIB * 80 // 100]

@@ -1,0 +1,106 @@
+"""Is the least limit that is told true? The same work again at its upper end, and well below its lower end.
+
+Nothing is traced in these runs, so that the work is alone with its limit; that it lived or died is the
+kernel's own count of kills in the cgroup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import tracer
+from tracer.analysis.report import Sizing
+from tracer.analysis.trace import AnalysedTrace
+from tracer.kernel.cgroupfs import descendants, memory_hierarchy
+from tracer.kernel.ephemeral import ephemeral_cgroup
+from tracer.kernel.memory_files import MemcgFiles
+from tracer.kernel.spawn import spawn
+from tracer.lab.checks import Check
+from tracer.lab.experiments import Experiment
+from tracer.lab.run import Outcome, nearest, own_kills, own_life, record
+from tracer.lab.scratch import scratch_directory
+from tracer.units import size
+
+_BELOW_PERCENT: Final = 80
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """How the work ended at a limit: its exit status, negative for a signal, and the kills in its cgroup."""
+
+    status: int
+    kills: int
+
+
+def verified(experiment: Experiment, outcome: Outcome, repeat: int) -> Outcome:
+    """The outcome with the checks of the range in its trace, each end tried `repeat` times."""
+    checks = verify(experiment, tracer.open(outcome.trace), nearest(outcome.trace), repeat)
+    return replace(outcome, checks=(*outcome.checks, *checks))
+
+
+def verify(experiment: Experiment, trace: AnalysedTrace, near: Path, repeat: int) -> Iterator[Check]:
+    """Checks of the range that `trace` gives, and where that is of a kill, also of the range that a recording
+    of the same work gives which lived at the upper end. Files are made in or near `near`."""
+    kills = own_kills(trace)
+    if not kills:
+        yield from _verify(experiment, _sizing_of_life(trace), "without a kill", near, repeat)
+        return
+    sizing = kills[0].sizing
+    yield from _verify(experiment, sizing, "from a kill", near, repeat)
+    if sizing.min_limit_bytes is None:
+        return
+    with scratch_directory(near) as scratch, experiment.prepare(scratch) as place:
+        enough = replace(experiment, limit_bytes=sizing.min_limit_bytes[1])
+        lived = tracer.open(record(enough, place, scratch / "trace", force=False))
+        yield from _verify(experiment, _sizing_of_life(lived), "without a kill", near, repeat)
+
+
+def _verify(experiment: Experiment, sizing: Sizing, origin: str, near: Path, repeat: int) -> Iterator[Check]:
+    if sizing.min_limit_bytes is None:
+        yield Check(f"the least limit is told {origin}", False, "it is not known: explain -v says why")
+        return
+    low, high = sizing.min_limit_bytes
+    below = low * _BELOW_PERCENT // 100
+    yield Check(f"the least limit is told {origin}", low <= high, f"{size(low)} to {size(high)}")
+    at_high = [rerun(experiment, high, near) for _ in range(repeat)]
+    lived = sum(run.status == 0 and run.kills == 0 for run in at_high)
+    yield Check("the work lives at the upper end", lived == repeat, f"{lived} of {repeat} at {size(high)}")
+    at_below = [rerun(experiment, below, near) for _ in range(repeat)]
+    died = sum(run.kills > 0 for run in at_below)
+    detail = f"{died} of {repeat} at {size(below)}"
+    yield Check(f"it dies at {_BELOW_PERCENT} % of the lower end", died == repeat, detail)
+
+
+def rerun(experiment: Experiment, limit_bytes: int, near: Path) -> Rerun:
+    """The experiment's work from its beginning, untraced, in a fresh cgroup with this limit and no swap."""
+    hierarchy = memory_hierarchy()
+    with (
+        scratch_directory(near) as scratch,
+        experiment.prepare(scratch) as place,
+        ephemeral_cgroup(f"resize-{experiment.name}", limit_bytes, 0, hierarchy) as cgroup,
+    ):
+        command = spawn(cgroup, experiment.command(place))
+        try:
+            command.release()
+            status = command.process.wait()
+        finally:
+            command.process.kill()
+            command.process.wait()
+        kills = sum(_kills(directory, hierarchy.version) for directory in descendants(cgroup))
+    return Rerun(status, kills)
+
+
+def _kills(cgroup: Path, version: int) -> int:
+    files = MemcgFiles(cgroup, version)
+    try:
+        reading = files.read()
+    finally:
+        files.close()
+    return (reading and reading["oom_kill_events"]) or 0
+
+
+def _sizing_of_life(trace: AnalysedTrace) -> Sizing:
+    return Sizing(None) if own_kills(trace) else own_life(trace).sizing
