@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import causes
 import pandas as pd
 import pytest
 from causes import MORE_PAGES, PAGE, STEPS
+from settled import settle
 
 import tracer
 from tracer.kernel.cgroupfs import cgroup_id
@@ -112,3 +114,61 @@ def test_each_cause_in_large_folios(memcg: Path, disk_dir: Path, start_recorder:
         assert sum(pages[part] for part in parts) == pages_of(name, "large"), pages
     in_large = [*expected, ("read", "add", "read"), ("begin", "add", "readahead"), *in_parts["fault"]]
     assert {key: largest[key] for key in in_large if largest[key] == 1} == {}, "each of these in large folios"
+
+
+PRESSED_PAGES = (96 << 20) // PAGE + 5
+BY_THE_MACHINE = {"reclaim_kswapd": "pgsteal_kswapd", "reclaim_direct": "pgsteal_direct"}
+"""Cause -> what memory.stat of v2 counts such pages as."""
+
+
+@contextmanager
+def huge_pages_of(size_bytes: int) -> Iterator[None]:
+    """As many as can be had, for so long: the kernel reclaims for them, and kills nobody."""
+    wanted = Path("/proc/sys/vm/nr_hugepages")
+    wanted.write_text(str(size_bytes >> 21), encoding="ascii")
+    try:
+        yield
+    finally:
+        wanted.write_text("0", encoding="ascii")
+
+
+def free_bytes() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * PAGE
+
+
+def stolen_pages(memcg: Path) -> dict[str, int]:
+    lines = (memcg / "memory.stat").read_text("ascii").splitlines()
+    return {name: int(pages) for name, pages in map(str.split, lines) if name in BY_THE_MACHINE.values()}
+
+
+@pytest.mark.vm_once
+@pytest.mark.skipif(
+    not WHOLE_MACHINE, reason="takes a machine whose memory may be used up (a guest of tests/vm)"
+)
+def test_a_machine_that_is_short_takes_the_cache_of_a_cgroup(
+    memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """By kswapd, and by the task that wants memory: to the page what the kernel counts of each."""
+    path = disk_dir / "pressed"
+    path.write_bytes(os.urandom(PRESSED_PAGES * PAGE))
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    recorder = start_recorder("-c", str(memcg))
+    enter = f'echo 0 > "{memcg}/cgroup.procs" && exec cat "{path}"'
+    subprocess.run(["sh", "-c", enter], stdout=subprocess.DEVNULL, check=True)
+    with huge_pages_of(free_bytes() + PRESSED_PAGES * PAGE // 2):
+        pass
+    settle(memcg)
+    counted = stolen_pages(memcg)
+    trace = tracer.open(recorder.stop())
+    assert trace.loss.empty
+    rows = trace.pagecache[trace.pagecache["cause"].isin(BY_THE_MACHINE)]
+    assert set(rows["op"]) == {"delete"}
+    assert set(rows["cgroup_id"]) == {cgroup_id(memcg)}
+    assert cgroup_id(memcg) not in set(rows["task_cgroup_id"])
+    pages = rows.groupby("cause", observed=True)["nr_pages"].sum()
+    found = {counter: int(pages.get(cause, 0)) for cause, counter in BY_THE_MACHINE.items()}
+    assert found == counted
+    assert found["pgsteal_kswapd"] > 0
+    assert found["pgsteal_direct"] > 0
