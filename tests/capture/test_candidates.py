@@ -31,7 +31,7 @@ def limited() -> Iterator[Path]:
 @pytest.mark.parametrize(
     "family",
     [
-        pytest.param("fentry", marks=pytest.mark.vm),
+        pytest.param("fentry", marks=pytest.mark.vm_once),
         pytest.param("kprobe", marks=pytest.mark.vm_once),
     ],
 )
