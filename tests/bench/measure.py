@@ -19,7 +19,7 @@ from typing import Final
 
 from perf import EVENTS, PERF, tracefs, why_not
 from rich.table import Table
-from tracers import RECORD, Seconds, Traced, Tracer
+from tracers import RECORD, WITH_STACKS, Seconds, Traced, Tracer
 
 from tracer.capture.bpf_syscall import enable_statistics
 from tracer.errors import TracerError
@@ -52,7 +52,7 @@ class Load:
 
 
 LOADS: Final = (
-    Load({"fault": "page faults, 4 KiB each"}, 256 * MIB, 1024 * MIB),
+    Load({"fault": "page faults, 4 KiB each"}, 256 * MIB, 1024 * MIB, tracers=(RECORD, WITH_STACKS)),
     Load({"read": "read a file, no limit in the way"}, FILE_BYTES, 1024 * MIB),
     Load({"read": "read a file through a limit of a quarter of it"}, FILE_BYTES, FILE_BYTES // 4),
     # The most that the page-cache stream can be asked for: an event for each page that comes or goes.

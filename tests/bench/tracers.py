@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -42,12 +43,14 @@ class Tracer:
     trace: Callable[[Path, Path, Callable[[], Seconds]], Traced]
 
 
-def by_record(cgroup: Path, folder: Path, work: Callable[[], Seconds]) -> Traced:
+def by_record(
+    cgroup: Path, folder: Path, work: Callable[[], Seconds], options: tuple[str, ...] = ()
+) -> Traced:
     """All streams of this cgroup."""
     (folder / "ready").unlink(missing_ok=True)
     path = memory_hierarchy().path(cgroup)
     begin = time.monotonic()
-    with Recorder(folder, "-f", "-c", path, "--ready-file", "ready") as recorder:
+    with Recorder(folder, "-f", "-c", path, "--ready-file", "ready", *options) as recorder:
         recorder.wait_until_ready()
         start_s = time.monotonic() - begin
         seconds = work()
@@ -80,3 +83,4 @@ def mean_runs(pid: int) -> dict[str, float]:
 
 
 RECORD: Final = Tracer("record", by_record)
+WITH_STACKS: Final = Tracer("record --stacks 1M", partial(by_record, options=("--stacks", "1M")))

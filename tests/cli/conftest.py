@@ -48,11 +48,12 @@ def _write(
     ended: bool = True,
     file: str = "/srv/read-me",
     size: int = READ,
+    stacks_bytes: int | None = None,
 ) -> Path:
     meta = begin(
         command_line=["memcg-tracer", "record", "--", comm],
         cgroup_version=1,
-        filters={"cgroups": [cgroup]},
+        filters={"cgroups": [cgroup], "stacks_bytes": stacks_bytes},
         probes={"oom": "tp_btf/mark_victim"},
     )
     meta["started"] = "2025-11-24T16:00:00.000000+00:00"
@@ -63,6 +64,9 @@ def _write(
         {"cgroup_id": 8, "path": "/quiet", "version": 1, "created": START_NS},
     ]
     rows["inodes"] = [{"inode_id": 1, "dev": "8:1", "ino": 12, "path": file, "fs_type": "ext4"}]
+    if stacks_bytes:
+        rows["stacks"] += [{"stack_id": 70_000, "frames": [f"{comm} [work]", "main [work]"]}]
+        rows["stack_samples"] = [_sampled(step, stacks_bytes) for step in range(READ + GROW)]
     if lost:
         rows["loss"] = [{"time": START_NS, "begin": START_NS, "stream": "pagecache", "lost": lost}]
     for table, listed in rows.items():
@@ -72,6 +76,17 @@ def _write(
     if ended:
         writer.close("the command ended", ended="2025-11-24T16:00:04.000000+00:00")
     return path
+
+
+def _sampled(step: int, stacks_bytes: int) -> dict[str, Any]:
+    """While it reads, and then while it grows."""
+    time = START_NS + STEP_NS * (step + 1)
+    known = {"time": time, "cgroup_id": 7, "tgid": 41, "pid": 41, "weight_bytes": stacks_bytes}
+    return known | {
+        "category": "file" if step < READ else "anon",
+        "kernel_stack_id": 3,
+        "user_stack_id": 70_000,
+    }
 
 
 def _experiment(comm: str, killed: bool, size: int) -> dict[str, list[dict[str, Any]]]:

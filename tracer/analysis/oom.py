@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -17,6 +18,7 @@ from tracer.analysis import (
     names,
     reclaim,
     sizing,
+    stacks,
     verdict,
 )
 from tracer.analysis.composition import Unknown
@@ -46,6 +48,7 @@ from tracer.analysis.tables import (
     start_ns,
     times_ns,
 )
+from tracer.errors import UsageError
 from tracer.schema import UNLIMITED_BYTES
 
 _MOST_ALLOCATORS: Final = 10
@@ -64,6 +67,24 @@ def explain(trace: TraceTables) -> list[OomReport]:
     kill_ids = integers(trace.oom["kill_id"])
     _, firsts = np.unique(kill_ids, return_index=True)
     return [_report(trace, _Kill.of(trace, int(kill_ids[first]))) for first in np.sort(firsts)]
+
+
+def allocated_before(trace: TraceTables, kill_id: int) -> tuple[Int64s | None, int, int]:
+    """What counts for the allocators of a kill: the cgroups (None: all) and the interval, in nanoseconds.
+
+    UsageError where there is no such kill.
+    """
+    there = np.unique(integers(trace.oom["kill_id"])).tolist()
+    if kill_id not in there:
+        raise no_such_kill(kill_id, there)
+    kill = _Kill.of(trace, kill_id)
+    return None if kill.owner_id is None else kill.members, kill.window.begin, kill.time_ns
+
+
+def no_such_kill(kill_id: int, numbers: Sequence[int], place: str = "this trace") -> UsageError:
+    there = "no kill at all" if not numbers else f"kill {numbers[0]}"
+    there += f" to {numbers[-1]}" if len(numbers) > 1 else ""
+    return UsageError(f"there is no kill {kill_id} in {place}: it holds {there}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,11 +336,14 @@ def _allocators(trace: TraceTables, kill: _Kill) -> tuple[Allocator, ...]:
         .sort_values(ascending=False, kind="stable")
     )
     most = net[net > 0].head(_MOST_ALLOCATORS)
+    sampled = stacks.of_interval(trace, kill.members, kill.window.begin, kill.time_ns)
+    tgids = integers(sampled["tgid"])
     return tuple(
         Allocator(
             tgid=int(tgid),
             comm=names.comm_at(trace.tasks, int(tgid), kill.window.begin, kill.time_ns),
             charged_bytes=int(charged),
+            stack=stacks.heaviest(trace, sampled[tgids == int(tgid)]),
         )
         for tgid, charged in zip(most.index.tolist(), most.tolist(), strict=True)
     )
@@ -349,7 +373,8 @@ def _sample_at(samples: pd.DataFrame, kill_id: int, owner_id: int) -> pd.Series 
 
 
 def lost_records(trace: TraceTables, begin_ns: int, end_ns: int) -> int:
-    """Records lost in intervals that touch this one, other than the kernel's own (`kernel_log`)."""
-    loss = trace.loss[~is_one_of(trace.loss["stream"], ["kernel_log"])]
+    """Records lost in intervals that touch this one, other than what no number rests on: the kernel's own
+    (`kernel_log`), and samples of stacks."""
+    loss = trace.loss[~is_one_of(trace.loss["stream"], ["kernel_log", "stack_sample"])]
     touches = (times_ns(loss) >= begin_ns) & (column_times_ns(loss["begin"]) <= end_ns)
     return int(integers(loss["lost"])[touches].sum())

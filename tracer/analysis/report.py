@@ -208,12 +208,27 @@ class Cushion:
 
 
 @dataclass(frozen=True, slots=True)
+class ChargedStack:
+    """Where `sampled_bytes` were charged, of the `of_bytes` that were sampled of a process: functions,
+    innermost first, of its own code (`user`) and of the kernel below it; None where no stack could be taken.
+    """
+
+    user: tuple[str, ...] | None
+    kernel: tuple[str, ...] | None
+    sampled_bytes: int
+    of_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Allocator:
-    """A process and the memory it charged in the window, net of what it gave back."""
+    """A process and the memory it charged in the window, net of what it gave back. `stack`: by which it
+    charged most of it; None where stacks were not asked for, or none was sampled of it.
+    """
 
     tgid: int
     comm: str | None
     charged_bytes: int
+    stack: ChargedStack | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 
-from tracer.analysis import refaults, stalls, thrash
+from tracer.analysis import names, oom, refaults, stacks, stalls, thrash
 from tracer.analysis.evictions import evictions
 from tracer.analysis.held import held
 from tracer.analysis.names import with_names
-from tracer.analysis.oom import explain
 from tracer.analysis.report import Held, OomReport
 from tracer.analysis.timeline import timeline
+from tracer.errors import TracerError
 from tracer.trace.reader import Trace
 
 
@@ -60,11 +61,29 @@ class AnalysedTrace(Trace):
 
     def explain(self) -> list[OomReport]:
         """The post-mortem of each OOM kill, in order; empty where nothing was killed."""
-        return explain(self)
+        return oom.explain(self)
 
     def held(self) -> list[Held]:
         """How near each cgroup came to its limit, and what reclaim gave back."""
         return held(self)
+
+    def charged_stacks(
+        self, cgroup: str | int | None = None, kill_id: int | None = None
+    ) -> list[stacks.Charged]:
+        """What was sampled of who allocated (`record --stacks`), by functions: see `tracer.analysis.stacks`.
+
+        `cgroup`: only what was charged to it or below it. `kill_id`: only what counts for the allocators of
+        that kill. TracerError where stacks were not asked for.
+        """
+        if not stacks.were_asked_for(self):
+            raise TracerError(
+                f"{self.path} was recorded without --stacks: it does not know where memory was charged"
+            )
+        members, begin, end = (None, None, None) if kill_id is None else oom.allocated_before(self, kill_id)
+        if cgroup is not None:
+            below = names.descendants(self.cgroups, names.resolve_one(self.cgroups, cgroup))
+            members = below if members is None else np.intersect1d(members, below)
+        return stacks.charged(self, stacks.of_interval(self, members, begin, end))
 
     def with_names(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A table with the names behind its ids (cgroup, container, comm, file) added as columns."""

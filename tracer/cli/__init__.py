@@ -19,6 +19,7 @@ VERBS: Final = {
     "timeline": "Draw what filled a cgroup over time, or print it as rows.",
     "evictions": "Show whose page cache was evicted, by whom, why, and what was needed again.",
     "report": "Write one self-contained HTML page about a trace.",
+    "export": "Write what a trace holds for other tools: flame graphs of who allocated.",
     "info": "Show what a trace holds.",
     "lab": "Provoke a known case on this machine, trace it, check the explanation.",
     "doctor": "Show what this kernel offers, and what is missing.",

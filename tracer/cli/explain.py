@@ -14,6 +14,7 @@ import click
 import tracer
 from tracer.analysis import from_log
 from tracer.analysis.log_memory import DEFAULT_PAGE_SIZE
+from tracer.analysis.oom import no_such_kill
 from tracer.analysis.report import OomReport
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError, UsageError
@@ -124,7 +125,4 @@ def _of_number(reports: list[OomReport], kill_id: int, place: str) -> OomReport:
     for report in reports:
         if report.kill_id == kill_id:
             return report
-    numbers = [report.kill_id for report in reports]
-    there = "no kill at all" if not numbers else f"kill {numbers[0]}"
-    there += f" to {numbers[-1]}" if len(numbers) > 1 else ""
-    raise UsageError(f"there is no kill {kill_id} in {place}: it holds {there}")
+    raise no_such_kill(kill_id, [report.kill_id for report in reports], place)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -16,7 +14,7 @@ from tracer.analysis import focus, names, thrash
 from tracer.analysis.report import OomReport
 from tracer.analysis.tables import start_ns
 from tracer.analysis.trace import AnalysedTrace
-from tracer.errors import TracerError, UsageError
+from tracer.cli.output import check_output, write_output
 from tracer.render import html, markers, plots
 
 _ROWS_IN_PICTURE: Final = 400
@@ -44,9 +42,9 @@ def command(path: Path, output: Path, force: bool) -> None:
     The page is complete in itself: it makes no request and runs no script, and can be sent by mail. Names of
     processes, cgroups and containers are in it, so only you can read the file.
     """
-    _check_output(output, force)
+    check_output(output, force)
     trace = tracer.open(path)
-    _write(output, html.page(subject(trace)))
+    write_output(output, [html.page(subject(trace))])
     click.echo(output)
 
 
@@ -82,33 +80,3 @@ def _pictures(trace: AnalysedTrace, reports: list[OomReport]) -> Iterator[html.P
             salt=str(number),
         )
         yield html.Picture(label, names.container_of(trace.cgroups, number)[0], svg)
-
-
-def _check_output(output: Path, force: bool) -> None:
-    """Says at once what would only fail after the work."""
-    try:
-        mode = output.lstat().st_mode
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise TracerError(f"cannot write {output}: {error.strerror}") from error
-    if stat.S_ISDIR(mode):
-        raise UsageError(f"{output} is a directory: name a file")
-    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):  # /dev/null must not become a page
-        raise UsageError(f"{output} is a device or a pipe, which a page would replace: name a file")
-    if not force:
-        raise TracerError(f"{output} exists: name another file, or replace it with -f")
-
-
-def _write(output: Path, page: str) -> None:
-    """The whole page or nothing, readable by its owner alone."""
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(page)
-        temporary.replace(output)
-    except OSError as error:
-        raise TracerError(f"cannot write {output}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

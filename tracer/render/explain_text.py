@@ -12,6 +12,7 @@ from rich.text import Text
 from tracer import units
 from tracer.analysis.report import Held, OomReport
 from tracer.render import candidates, facts, probes, sections
+from tracer.render.charged import heaviest
 from tracer.render.escape import visible
 from tracer.render.layers import BY_NAME, OF_COMPOSITION, PART_LABELS
 
@@ -118,6 +119,7 @@ def _who(report: OomReport, page_size: int, verbose: bool) -> Iterator[Renderabl
     most = len(report.allocators) if verbose else _BRIEF_ROWS
     charged = ", ".join(f"{who} {size}" for who, size in facts.allocated(report, most))
     yield sections.facts([("allocated", charged or facts.no_allocator(report))])
+    yield sections.facts(heaviest(report, verbose=verbose))
     yield sections.facts(facts.killed(report, len(report.victims) if verbose else _BRIEF_ROWS))
     victims = sections.table(*zip(facts.VICTIM_TITLES, "<>>>>>>", strict=True))
     for victim in report.victims if verbose else report.victims[:_BRIEF_ROWS]:

@@ -1,0 +1,37 @@
+"""What flame graphs are drawn from: one line a stack, whatever its names are."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracer.analysis.stacks import Charged
+from tracer.render import folded
+
+
+def test_a_line_a_stack_with_the_outermost_function_first() -> None:
+    charged = [
+        Charged("work", ("main", "grow(int, char)"), ("fault", "charge"), 3 << 20),
+        Charged("kswapd0", (), ("reclaim",), 4096),
+    ]
+    assert list(folded.lines(charged)) == [
+        "work;main;grow(int, char);fault;charge 3145728\n",
+        "kswapd0;reclaim 4096\n",
+    ]
+
+
+NAMES = st.text() | st.sampled_from(["a;b", "\n", "\x1b[31m", "", "a 12", "\u202e", "\udc80"])
+
+
+@settings(deadline=None)
+@given(NAMES, st.lists(NAMES, max_size=4), st.lists(NAMES, max_size=4), st.integers(1, 1 << 60))
+def test_no_name_makes_a_line_or_a_function_more(
+    comm: str, user: list[str], kernel: list[str], weight: int
+) -> None:
+    (line,) = folded.lines([Charged(comm, tuple(user), tuple(kernel), weight)])
+    assert line.splitlines(keepends=True) == [line]
+    assert "\x1b" not in line
+    stack, _, last = line.rstrip("\n").rpartition(" ")
+    assert int(last) == weight
+    assert len(stack.split(";")) == 1 + len(user) + len(kernel)
+    assert "" not in stack.split(";")

@@ -1,0 +1,75 @@
+"""`export`: a trace, or a part of it, for other tools."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+
+import tracer
+from tracer.analysis.trace import AnalysedTrace
+from tracer.cli.output import check_output, write_output
+from tracer.render import folded
+
+_STDOUT: Final = Path("-")
+
+
+def _folded(trace: AnalysedTrace, cgroup: str | None, kill_id: int | None) -> Iterator[str]:
+    return folded.lines(trace.charged_stacks(cgroup, kill_id))
+
+
+FORMATS: Final[dict[str, Callable[[AnalysedTrace, str | None, int | None], Iterator[str]]]] = {
+    "folded": _folded,
+}
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  memcg-tracer export traces/mine --to folded -o mine.folded    # for flamegraph.pl, speedscope, ...
+  memcg-tracer export traces/mine --to folded --kill 1 -o - | sort -t' ' -k2 -n"""
+)
+@click.argument("path", metavar="TRACE", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "form",
+    type=click.Choice(list(FORMATS)),
+    required=True,
+    help="folded: who allocated how much by which stack, for flame graphs (of record --stacks).",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="PATH",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The file to write; - is standard output.",
+)
+@click.option(
+    "-c",
+    "--cgroup",
+    metavar="CGROUP",
+    help="Path, container name or id, or glob: only what was charged to that cgroup and below it.",
+)
+@click.option(
+    "--kill", "kill_id", metavar="N", type=int, help="Only what led to kill number N, as explain has it."
+)
+@click.option("-f", "--force", is_flag=True, help="Replace the file if it is there.")
+def command(
+    path: Path, *, form: str, output: Path, cgroup: str | None, kill_id: int | None, force: bool
+) -> None:
+    """Write what a trace holds in a form that other tools read.
+
+    Names of processes, cgroups and functions are in it, so only you can read the file.
+    """
+    if output != _STDOUT:
+        check_output(output, force)
+    pieces = FORMATS[form](tracer.open(path), cgroup, kill_id)
+    if output == _STDOUT:
+        sys.stdout.writelines(pieces)
+        return
+    write_output(output, pieces)
+    click.echo(output)
