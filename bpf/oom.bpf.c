@@ -151,13 +151,13 @@ static __always_inline void describe_victim(struct oom_event *record, struct tas
 }
 
 /*
- * Whether a kill concerns what is traced. One for the limit of another cgroup does not, if nobody of it had a part; the
- * machine's own shortage concerns everybody.
+ * Whether a kill concerns what is traced. One for the limit of a cgroup does if something traced has a part in it, also
+ * where that limit has room again by now and cannot be told; the machine's own shortage concerns everybody.
  */
-static __always_inline bool is_wanted_kill(struct mem_cgroup *owner, struct mem_cgroup *trigger,
-					   struct task_struct *victim)
+static __always_inline bool is_wanted_kill(struct mem_cgroup *owner, bool is_for_limit,
+					   struct mem_cgroup *trigger, struct task_struct *victim)
 {
-	return !owner || is_traced(owner) || is_traced(trigger) || is_traced(task_memcg(victim));
+	return !is_for_limit || is_traced(owner) || is_traced(trigger) || is_traced(task_memcg(victim));
 }
 
 static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stack, s32 user_stack)
@@ -168,7 +168,9 @@ static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stac
 	struct ended *ended = last_ended.lookup(&pid);
 	struct mem_cgroup *owner = kill_owner(decision, trigger);
 
-	if (!is_wanted_kill(owner, trigger, victim))
+	bool is_for_limit = owner || (!decision && ended && ended->kind == RECLAIM_MEMCG);
+
+	if (!is_wanted_kill(owner, is_for_limit, trigger, victim))
 		return 0;
 
 	struct oom_event *record = oom_ring.ringbuf_reserve(sizeof(*record));

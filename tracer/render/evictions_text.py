@@ -32,9 +32,9 @@ _WHY: Final = {
 _CAUSES: Final = {
     "read": "read by a system call",
     "write": "written by a system call",
-    "readahead": "read ahead, or asked for (fadvise, madvise)",
+    "readahead": "read ahead, or asked for",
     "fault": "touched where it is mapped",
-    "truncate": "its file was truncated or deleted, or its device closed",
+    "truncate": "file cut or removed, device closed",
     "invalidate": "dropped on request (fadvise), or stale",
     "drop_caches": "vm.drop_caches was written",
     "other": "could not be made out",
