@@ -11,12 +11,13 @@ VENV := .venv
 TRACER := $(VENV)/bin/memcg-tracer
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup setup-test packages packages-test packages-vm demo test test-vm lint bench pictures clean
+.PHONY: help setup setup-test packages packages-test packages-vm demo test test-vm fuzz lint bench pictures clean
 
 help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
 	echo 'make test      run every test that this machine can run (ARGS=... goes to pytest)'
 	echo 'make test-vm   run kernel tests on other kernels, in emulated machines (KERNELS="6.12 7.3": on these)'
+	echo 'make fuzz      read 200,000 damaged kernel logs (ARGS="--count 1000 --seed 7": fewer, others)'
 	echo 'make lint      ruff, mypy, clang-format'
 	echo 'make bench     measure what tracing and reading cost here'
 	echo 'make pictures  draw the pictures of the README again, from the recorded example'
@@ -123,6 +124,9 @@ test: setup-test
 
 test-vm: packages-vm setup
 	@PYTHONPATH=tests $(VENV)/bin/python -m vm $(KERNELS)
+
+fuzz: setup
+	@PYTHONPATH=tests $(VENV)/bin/python tests/kernel/kmsg/fuzz.py $(ARGS)
 
 bench: setup
 	@PYTHONPATH=tests $(VENV)/bin/python tests/bench/measure.py

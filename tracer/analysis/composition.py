@@ -159,12 +159,7 @@ def _swap_backed(size: int, sizes: Mapping[str, int | None]) -> int | None:
     beyond = _beyond_lists(sizes, ("anon", "shmem"), ("inactive_anon", "active_anon"))
     if beyond is not None:
         return min(beyond, size)
-    # Swap cache, where it is not known, is taken for none here as in file_clean.
-    cache = _beyond_lists(
-        {**sizes, "swapcached": sizes["swapcached"] or 0},
-        ("file",),
-        ("shmem", "swapcached", "inactive_file", "active_file"),
-    )
+    cache = _beyond_lists(sizes, ("file",), ("shmem", "inactive_file", "active_file"))
     return None if cache is None else max(size - cache, 0)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from tracer.kernel.kmsg.facts import Stamp
 
-MOST_CHARACTERS: Final = 1 << 16
+MOST_CHARACTERS: Final = 1 << 14
 """Of a line or a record; the rest of it is not looked at. The kernel cuts its own at about a thousand."""
 
 
