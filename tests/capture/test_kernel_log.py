@@ -146,7 +146,6 @@ def test_a_kill_of_this_kernel(
     assert "kernel_log" not in (trace.meta["lost"] or {})
     text = trace.kernel_log["text"]
     (killed,) = trace.kernel_log[text.str.contains(f"Killed process {hog.process.pid} ")].index
-    assert text.str.contains("invoked oom-killer").sum() == 1
     assert abs((killed - trace.oom.index[0]).total_seconds()) < 0.1
     sequences = trace.kernel_log["sequence"].diff().dropna()
     assert (sequences >= 1).all()

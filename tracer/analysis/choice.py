@@ -7,7 +7,7 @@ kernel log, which is printed a moment after the choice.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -41,12 +41,14 @@ _ALLOCATING_REASON: Final = "oom_kill_allocating_task"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`candidates` best first. `disagreement`: the kernel chose another than these numbers say."""
+    """`candidates` best first. `disagreement`: the kernel chose another than these numbers say. `is_logged`:
+    the kernel log told who they are."""
 
     candidates: tuple[Candidate, ...]
     total_pages: int | None
     what_if: tuple[WhatIf, ...] = ()
     disagreement: str | None = None
+    is_logged: bool = False
 
 
 def of_trace(trace: TraceTables, rows: pd.DataFrame, log: LogReport | None, unknown: Unknown) -> Choice:
@@ -59,7 +61,8 @@ def of_trace(trace: TraceTables, rows: pd.DataFrame, log: LogReport | None, unkn
     )
     if not is_whole and log is not None and log.tasks:
         size = page_size(trace)
-        return of_log(log, log_total_pages(log, size) if total is None else total, size, unknown)
+        total = log_total_pages(log, size) if total is None else total
+        return replace(of_log(log, total, size, unknown), is_logged=True)
     if total is None:
         unknown["badness_total_pages"] = _NO_TOTAL
     told = [_told(row, total) for row in weighed.to_dict("records")]

@@ -15,6 +15,7 @@ from tracer.analysis import (
     circumstances,
     composition,
     cushion,
+    kernel_log,
     names,
     reclaim,
     sizing,
@@ -24,6 +25,7 @@ from tracer.analysis import (
 from tracer.analysis.composition import Unknown
 from tracer.analysis.cushion import Window
 from tracer.analysis.findings import Circumstances, Findings
+from tracer.analysis.kernel_log import Told
 from tracer.analysis.report import (
     Allocator,
     Composition,
@@ -62,11 +64,10 @@ def explain(trace: TraceTables) -> list[OomReport]:
     """One report for each kill of the trace, in order of time; empty where nothing was killed.
 
     What the numbers mean: `analysis.composition` (what usage was made of), `analysis.cushion` (what the cache
-    gave back, and the window), `analysis.verdict` (the cause).
+    gave back, and the window), `analysis.verdict` (the cause), `analysis.kernel_log` (what it adds).
     """
-    kill_ids = integers(trace.oom["kill_id"])
-    _, firsts = np.unique(kill_ids, return_index=True)
-    return [_report(trace, _Kill.of(trace, int(kill_ids[first]))) for first in np.sort(firsts)]
+    trace, told = kernel_log.complete(trace)
+    return [_report(trace, _Kill.of(trace, kill_id), told[kill_id]) for kill_id in told]
 
 
 def allocated_before(trace: TraceTables, kill_id: int) -> tuple[Int64s | None, int, int]:
@@ -77,6 +78,7 @@ def allocated_before(trace: TraceTables, kill_id: int) -> tuple[Int64s | None, i
     there = np.unique(integers(trace.oom["kill_id"])).tolist()
     if kill_id not in there:
         raise no_such_kill(kill_id, there)
+    trace, _ = kernel_log.complete(trace)
     kill = _Kill.of(trace, kill_id)
     return None if kill.owner_id is None else kill.members, kill.window.begin, kill.time_ns
 
@@ -118,7 +120,7 @@ class _Kill:
         return cls(rows, time_ns, owner_id, members, window, _sample_at(trace.samples, kill_id, owner_id))
 
 
-def _report(trace: TraceTables, kill: _Kill) -> OomReport:
+def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
     unknown: Unknown = {}
     first = kill.rows.iloc[0]
     sizes, made_of, working_set, used = _memory(trace, kill, unknown)
@@ -129,7 +131,7 @@ def _report(trace: TraceTables, kill: _Kill) -> OomReport:
         time=iso_time(kill.time_ns),
         constraint=cast(Constraint, str(first["constraint"])),
         owner=_limit_owner(trace, kill, unknown),
-        trigger=_trigger(trace, kill, unknown),
+        trigger=_trigger(trace, kill, told, unknown),
         victims=_victims(trace, kill.rows, unknown),
         victim_tgids=frozenset(integers(kill.rows["tgid"]).tolist()),
         composition=made_of,
@@ -145,10 +147,10 @@ def _report(trace: TraceTables, kill: _Kill) -> OomReport:
         lost_records=lost,
         sampled_at_kill=kill.sample is not None,
         is_told=bool(first["is_told"]) if pd.notna(first["is_told"]) else False,
-        kmsg="missing",
+        kmsg=told.state,
     )
     judged = verdict.judge(findings)
-    chosen = choice.of_trace(trace, kill.rows, None, unknown)
+    chosen = choice.of_trace(trace, kill.rows, told.report, unknown)
     sized, why_unsized = sizing.of_kill(trace, kill.rows, kill.members, findings)
     if why_unsized is not None:
         unknown["sizing.min_limit_bytes"] = why_unsized
@@ -171,10 +173,12 @@ def _report(trace: TraceTables, kill: _Kill) -> OomReport:
         sizing=sized,
         quality=Quality(
             lost,
-            findings.kmsg,
+            told.state,
             dict(trace.meta["probes"]),
             unknown,
-            tuple(filter(None, [chosen.disagreement])),
+            (*told.disagreements, *filter(None, [chosen.disagreement])),
+            told.missing,
+            (*told.fields, *(["candidates"] if chosen.is_logged else [])),
         ),
         memory_stat_bytes={name: size for name, size in sizes.items() if size is not None},
         badness_total_pages=chosen.total_pages,
@@ -236,7 +240,7 @@ def _limit_owner(trace: TraceTables, kill: _Kill, unknown: Unknown) -> LimitOwne
     return owner
 
 
-def _trigger(trace: TraceTables, kill: _Kill, unknown: Unknown) -> Trigger:
+def _trigger(trace: TraceTables, kill: _Kill, told: Told, unknown: Unknown) -> Trigger:
     first = kill.rows.iloc[0]
     gfp = optional(first["gfp"])
     if gfp is None:
@@ -260,6 +264,7 @@ def _trigger(trace: TraceTables, kill: _Kill, unknown: Unknown) -> Trigger:
         order=order,
         stack=_frames(trace.stacks, first["kernel_stack_id"], "trigger.stack", unknown),
         user_stack=_frames(trace.stacks, first["user_stack_id"], "trigger.user_stack", unknown),
+        gfp_names=told.gfp_names(gfp),
     )
 
 

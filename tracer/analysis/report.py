@@ -269,13 +269,19 @@ class Sizing:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How far the report can be trusted. `disagreements`: what different sources say differently of it."""
+    """How far the report can be trusted.
+
+    Of the kernel log, `kmsg_missing` says what is not there, and why (empty: nothing); `kmsg_fields` are what
+    was taken from it, by the dotted names. `disagreements`: what sources say differently, each with both.
+    """
 
     lost_records: int
     kmsg: KernelLog
     probes: Mapping[str, Any]
     unknown: Mapping[str, str] = field(default_factory=dict)
     disagreements: tuple[str, ...] = ()
+    kmsg_missing: str = ""
+    kmsg_fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

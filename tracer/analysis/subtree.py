@@ -28,7 +28,7 @@ class Subtrees:
     def of(self, members: Int64s) -> TraceTables:
         """The trace; its charge, samples, reclaim, waits and cgroups have only the rows of these cgroups."""
         tables = {name: table.rows(members) for name, table in self._tables.items()}
-        return cast(TraceTables, _Part(self._trace, tables))
+        return cast(TraceTables, Part(self._trace, tables))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class _ByCgroup:
         return self.table.iloc[np.sort(np.concatenate([*slices, self.positions[:0]]))]
 
 
-class _Part:
+class Part:
     """Some tables, and for all else the whole trace."""
 
     def __init__(self, whole: TraceTables, tables: Mapping[str, pd.DataFrame]) -> None:

@@ -16,6 +16,7 @@ from tracer import units
 from tracer.analysis.report import (
     Held,
     OomReport,
+    Quality,
     Reclaim,
     ReclaimAttempt,
     Sizing,
@@ -49,7 +50,7 @@ CONSTRAINTS: Final = {
     "unknown": "what was exhausted is not known",
 }
 KERNEL_LOG: Final = {
-    "matched": "its lines on this kill agree with this report",
+    "matched": "its lines on this kill were read and compared",
     "missing": "no line on this kill was read",
     "rate_limited": "the kernel left lines out",
     "only": "all of this comes from it",
@@ -58,6 +59,7 @@ FIELDS_IN_WORDS: Final = {
     "time": "the date",
     "ktime_ns": "the time by the kernel's clock",
     "kernel_log.page_size": "how large a page is",
+    "constraint": "what was short",
     "limit_owner": "whose limit was hit",
     "limit_owner.cgroup": "the path of the cgroup",
     "limit_owner.container": "its container",
@@ -441,7 +443,8 @@ def quality(report: OomReport, *, reasons: bool) -> Iterator[Fact]:
         )
     else:
         yield "lost records", f"{units.count(lost)}: sums of flows may be low" if lost else "none"
-    yield "kernel log", KERNEL_LOG[report.quality.kmsg]
+    yield "kernel log", _kernel_log(report.quality)
+    yield from (("differs", visible(sentence)) for sentence in report.quality.disagreements)
     if (signals := probes.not_exact(report.quality.probes)) is not None:
         yield "signals", signals if reasons or signals == probes.ALL_EXACT else f"{signals} (-v says why)"
     if not reasons:
@@ -459,6 +462,16 @@ def not_known(report: OomReport, field: str) -> str:
     """`not known: why`."""
     why = report.quality.unknown.get(field)
     return units.UNKNOWN if why is None else f"{units.UNKNOWN}: {visible(why)}"
+
+
+def _kernel_log(quality: Quality) -> str:
+    """What was found there, what was not, and what of the report it told."""
+    words = KERNEL_LOG[quality.kmsg]
+    if quality.kmsg_missing:
+        words += f"; {visible(quality.kmsg_missing)}"
+    if quality.kmsg_fields:
+        words += f"; taken from it: {', '.join(map(_in_words, quality.kmsg_fields))}"
+    return words
 
 
 def _in_words(field: str) -> str:

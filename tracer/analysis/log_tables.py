@@ -1,0 +1,169 @@
+"""What the kernel log adds to the tables of a trace.
+
+Nothing that the kernel told our programs is replaced. What they inferred, or left open, is taken from the
+report of the log: constraint, limit owner, gfp and order (`oom`), and memory.stat of the limit owner with all
+below it (`samples`), which our program reads only where nothing is below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pandas as pd
+import pyarrow as pa
+
+from tracer.analysis import log_memory, names
+from tracer.analysis.log_agreement import plain
+from tracer.analysis.subtree import Part
+from tracer.analysis.tables import (
+    Bools,
+    TraceTables,
+    column_times_ns,
+    integers,
+    is_one_of,
+    known,
+    optional,
+    page_size,
+    times_ns,
+)
+from tracer.kernel.kmsg.facts import LogReport, MemoryStat
+from tracer.schema import TABLES
+from tracer.trace.frame import to_frame
+
+Taken = dict[int, list[str]]
+"""kill_id -> the fields of its report that come from the log, by their dotted names."""
+
+
+def complete(trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken) -> TraceTables:
+    """The trace with what the log adds; `matched` are the reports by kill_id."""
+    if not matched:
+        return trace
+    oom = _told(trace, matched, taken)
+    tables = {
+        "oom": oom,
+        "samples": _sampled(trace, oom, matched, taken),
+    }
+    return cast(TraceTables, Part(trace, tables))
+
+
+def _rows_of(table: pd.DataFrame, kill_id: int) -> Bools:
+    return is_one_of(table["kill_id"], [kill_id])
+
+
+def _told(trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken) -> pd.DataFrame:
+    """`oom`, where decisions that were inferred are as the log tells them."""
+    oom = trace.oom.assign(constraint=trace.oom["constraint"].astype(object))
+    for kill_id, report in matched.items():
+        rows = _rows_of(oom, kill_id)
+        first = oom[rows].iloc[0]
+        if optional(first["is_told"]) or "header" in report.missing:
+            continue
+        told: dict[str, Any] = {"gfp": report.invoker.gfp, "order": report.invoker.order}
+        taken[kill_id] += [f"trigger.{name}" for name, value in told.items() if value is not None]
+        if report.constraint != "unknown":
+            told |= _owner(trace, first, int(times_ns(oom[rows])[0]), report, taken[kill_id])
+        for column, value in told.items():
+            oom.loc[rows, column] = pd.NA if value is None else value
+    for kill_id, report in matched.items():
+        _take_sizes(oom, _rows_of(oom, kill_id), report, page_size(trace), taken[kill_id])
+    return oom
+
+
+def _take_sizes(oom: pd.DataFrame, rows: Bools, report: LogReport, page_bytes: int, taken: list[str]) -> None:
+    """Of victims that were gone when they were marked: SIGKILL came first. The table of tasks is older."""
+    listed = {task.tgid: task for task in report.tasks if task.rss_anon_pages is not None}
+    gone = rows & oom["anon_rss_bytes"].isna().to_numpy()
+    for tgid in integers(oom["tgid"][gone]).tolist():
+        if (task := listed.get(tgid)) is None:
+            continue
+        of_task = gone & is_one_of(oom["tgid"], [tgid])
+        for kind in ("anon", "file", "shmem"):
+            oom.loc[of_task, f"{kind}_rss_bytes"] = getattr(task, f"rss_{kind}_pages") * page_bytes
+        oom.loc[of_task, "pgtables_bytes"] = task.pgtables_bytes
+        oom.loc[of_task, "swap_bytes"] = task.swapents_pages * page_bytes
+        taken.append("victims.anon_rss_bytes")
+
+
+def _owner(
+    trace: TraceTables, first: pd.Series[Any], time_ns: int, report: LogReport, taken: list[str]
+) -> dict[str, Any]:
+    """Constraint and limit owner as columns of `oom`. An owner that the trace does not have stays as it was
+    inferred, and as uncertain."""
+    if report.constraint != str(first["constraint"]):
+        taken.append("constraint")
+    if report.constraint != "memcg":
+        columns = dict.fromkeys(("limit_owner_cgroup_id", "usage_bytes", "limit_bytes"))
+        return {"constraint": report.constraint, "is_told": True} | columns
+    owner_id = None if report.oom_memcg is None else _id_of(trace.cgroups, plain(report.oom_memcg), time_ns)
+    if owner_id is None:
+        return {"constraint": report.constraint}
+    told: dict[str, Any] = {
+        "constraint": report.constraint,
+        "is_told": True,
+        "limit_owner_cgroup_id": owner_id,
+    }
+    if owner_id != optional(first["limit_owner_cgroup_id"]):
+        memory = report.counters.get("memory")
+        told["usage_bytes"] = None if memory is None else memory.usage_bytes
+        told["limit_bytes"] = None if memory is None else memory.limit_bytes
+        taken.append("limit_owner")
+    return told
+
+
+def _id_of(cgroups: pd.DataFrame, path: str, time_ns: int) -> int | None:
+    """The cgroup that had this path at that time."""
+    created, removed = cgroups["created"], cgroups["removed"]
+    was_made = ~known(created) | (column_times_ns(created) <= time_ns)
+    was_left = ~known(removed) | (column_times_ns(removed) >= time_ns)
+    found = integers(cgroups["cgroup_id"])[is_one_of(cgroups["path"], [path]) & was_made & was_left]
+    return int(found[-1]) if len(found) else None
+
+
+def _sampled(
+    trace: TraceTables, oom: pd.DataFrame, matched: Mapping[int, LogReport], taken: Taken
+) -> pd.DataFrame:
+    """`samples`, with memory.stat of the limit owner at kills at which it was not read."""
+    samples = trace.samples
+    at_kills = is_one_of(samples["source"], ["oom"])
+    rows: list[dict[str, Any]] = []
+    for kill_id, report in matched.items():
+        kill = oom[_rows_of(oom, kill_id)]
+        owner_id = optional(kill["limit_owner_cgroup_id"].iloc[0])
+        reading = _memory_stat(report)
+        if owner_id is None or not reading or not _is_of(trace, owner_id, report.stats[0]):
+            continue
+        at_kill = at_kills & _rows_of(samples, kill_id) & (integers(samples["cgroup_id"]) == owner_id)
+        if not at_kill.any():
+            first = kill.iloc[0]
+            counter = {name: optional(first[name]) for name in ("usage_bytes", "limit_bytes")}
+            row = {"time": int(times_ns(kill)[0]), "cgroup_id": owner_id, "source": "oom", "kill_id": kill_id}
+            rows.append(row | counter | reading)
+        elif not samples.loc[at_kill, "anon_bytes"].isna().all():
+            continue
+        else:
+            if samples is trace.samples:
+                samples = samples.copy()
+            for column, value in reading.items():
+                samples.loc[at_kill, column] = value
+        taken[kill_id].append("composition")
+    return _with_rows(samples, "samples", rows)
+
+
+def _is_of(trace: TraceTables, owner_id: int, stat: MemoryStat) -> bool:
+    return names.path_of(trace.cgroups, owner_id) == plain(stat.cgroup)
+
+
+def _memory_stat(report: LogReport) -> dict[str, int]:
+    """Columns of `samples`, of the limit owner with all below it."""
+    if not report.stats:
+        return {}
+    return {f"{name}_bytes": value for name, value in log_memory.sizes(report).items() if value is not None}
+
+
+def _with_rows(table: pd.DataFrame, name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The table with these as well; what a row leaves out is null."""
+    if not rows:
+        return table
+    added = to_frame(pa.Table.from_pylist(rows, schema=TABLES[name]))
+    return pd.concat([table, added]).sort_index(kind="stable")
