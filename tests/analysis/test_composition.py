@@ -76,14 +76,26 @@ def test_mlocked_memory_is_counted_once() -> None:
     assert not unknown
 
 
-def test_locked_memory_by_the_lists_of_the_cache_where_those_of_anon_are_not_known() -> None:
-    sizes = _sizes(anon=1000, file=200, inactive_file=90, active_file=60, unevictable=350)
-    made_of, unknown = compose(sizes | {"inactive_anon": None, "swapcached": None}, 1200)
-    assert (made_of.anon, made_of.unevictable, made_of.file_clean, made_of.other) == (700, 350, 150, 0)
-    assert not unknown
-    made_of, unknown = compose(sizes | {"inactive_anon": None, "active_file": None}, 1200)
-    assert (made_of.anon, made_of.unevictable, made_of.file_clean) == (1000, None, 200)
-    assert "composition.unevictable" in unknown
+def test_locked_memory_where_lists_are_not_known() -> None:
+    sizes = _sizes(
+        anon=10000, file=2000, inactive_anon=6000, active_anon=1000, inactive_file=1400, unevictable=3600
+    )
+    expected = (7000, 3600, 1400, 0)
+    for unknown_lists in (
+        (),
+        ("inactive_anon",),
+        ("active_file", "swapcached"),
+        ("active_file", "active_anon"),
+    ):
+        made_of, unknown = compose(sizes | dict.fromkeys(unknown_lists), 12000)
+        found = (made_of.anon, made_of.unevictable, made_of.file_clean, made_of.other)
+        if unknown_lists == ("active_file", "active_anon"):  # there may be 1000 on either
+            assert (found, "composition.unevictable" in unknown) == ((10000, None, 2000, 0), True)
+        else:
+            assert (found, unknown.keys() - {"composition.file_clean"}) == (expected, set())
+    few = sizes | {"active_anon": None, "active_file": None, "inactive_anon": 6990}
+    made_of, _ = compose(few, 12000)  # but 10 on either make no difference
+    assert (made_of.anon, made_of.unevictable, made_of.file_clean) == (6990, 3600, 1410)
 
 
 def test_locked_memory_beside_shmem_cannot_be_told_apart() -> None:

@@ -21,7 +21,7 @@ them:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pandas as pd
@@ -155,18 +155,23 @@ def _split_unevictable(size: int, sizes: Mapping[str, int | None]) -> dict[str, 
 
 
 def _swap_backed(size: int, sizes: Mapping[str, int | None]) -> int | None:
-    """How much of it is anon or shmem: by their lists, else by those of the rest of the cache."""
-    beyond = _beyond_lists(sizes, ("anon", "shmem"), ("inactive_anon", "active_anon"))
-    if beyond is not None:
-        return min(beyond, size)
-    cache = _beyond_lists(sizes, ("file",), ("shmem", "inactive_file", "active_file"))
-    return None if cache is None else max(size - cache, 0)
+    """How much of it is anon or shmem: what both have beyond their lists.
 
-
-def _beyond_lists(
-    sizes: Mapping[str, int | None], classes: Sequence[str], lists: Sequence[str]
-) -> int | None:
-    known = [sizes[name] for name in (*classes, *lists)]
-    if None in known:
+    A list that is not known holds at most what is on any list (all that is not unevictable) less what is on
+    the known ones. None where that is too much to tell anon from cache.
+    """
+    anon, file, shmem = sizes["anon"], sizes["file"], sizes["shmem"]
+    of_anon, of_file = ([sizes[f"{kind}_{of}"] for kind in ("inactive", "active")] for of in ("anon", "file"))
+    if anon is None or shmem is None:
         return None
-    return max(sum(sizes[name] or 0 for name in classes) - sum(sizes[name] or 0 for name in lists), 0)
+    beyond = anon + shmem - sum(filter(None, of_anon))
+    if None in of_anon:
+        if file is None:
+            return None
+        listed = anon + file - size
+        hidden = max(listed - sum(filter(None, of_anon + of_file)), 0)
+        if None not in of_file:
+            beyond -= hidden
+        elif hidden > size * _UNDECIDED_PERCENT // 100:
+            return None
+    return min(max(beyond, 0), size)
