@@ -269,6 +269,22 @@ def test_the_second_kill_starts_after_the_first(trace: Any) -> None:
     assert [report.cushion.evicted_bytes for report in explain(trace)] == [100 * 4096, 11 * 4096]
 
 
+@pytest.mark.parametrize(
+    ("least", "soon", "is_one_story"), [(95, 0.2, True), (80, 0.2, False), (95, 2, False)]
+)
+def test_kills_before_the_memory_of_the_first_is_free_are_one_story(
+    trace: Any, least: int, soon: float, is_one_story: bool
+) -> None:
+    trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
+    trace.charged(1, 1, "anon", 90 * MIB, usage_bytes=LIMIT)
+    _kill(trace, 2)
+    trace.charged(2 + soon / 2, 1, "anon", -5 * MIB, usage_bytes=least * MIB)
+    _kill(trace, 2 + soon, kill_id=2)
+    _, second = explain(trace)
+    evidence = second.verdict.evidence
+    assert any("anonymous memory grew by 85 MiB" in line for line in evidence) is is_one_story, evidence
+
+
 def test_a_lull_ends_the_window(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
     for seconds, usage, evicted in ((1, 100, 7), (2, 89, 0), (3, 95, 1), (4, 100, 20), (5, 91, 30)):

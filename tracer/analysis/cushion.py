@@ -4,7 +4,8 @@ A cgroup at its limit lives as long as reclaim finds something to give back, and
 moments bound the story of a kill:
 
 * `begin`: when usage was last below half of the limit; at the earliest the start of the trace, or the
-  previous kill for this limit.
+  previous kill for this limit. One less than 1 s before, after which usage was never seen below 90 %, is no
+  bound: what was killed had not given its memory back yet, so that both are of one story.
 * `at_limit`: when usage came within 1 % of the limit (at least 64 pages) or reclaim for the limit began,
   whichever was first after usage had last been below 90 % of it. From here on every new page needed another
   to go.
@@ -39,6 +40,7 @@ NEAR_LIMIT_PERCENT: Final = 1
 NEAR_LIMIT_PAGES: Final = 64  # what a CPU may hold in stock: MEMCG_CHARGE_BATCH in mm/memcontrol.c
 _LULL_PERCENT: Final = 90
 _APPROACH_PERCENT: Final = 50
+_SOON_NS: Final = 1_000_000_000
 _EXHAUSTED_PERCENT: Final = 2
 
 
@@ -67,15 +69,17 @@ def find_window(
     members: Int64s,
     *,
     limit_bytes: int,
-    previous_ns: int | None,
+    earlier: Int64s,
     kill_ns: int,
 ) -> Window:
-    """The window before the kill at `kill_ns` for the limit of `owner_id`: all since the previous kill where
-    no limit is set."""
-    start = start_ns(trace) if previous_ns is None else previous_ns + 1
+    """The window before the kill at `kill_ns` for the limit of `owner_id`, after those at `earlier`: all
+    since the previous one where no limit is set."""
     if limit_bytes >= UNLIMITED_BYTES:
+        start = after(trace, earlier)
         return Window(start, start, kill_ns)
-    usage = ledger.counter(trace, owner_id, "usage_bytes").within(start, kill_ns)
+    usage = ledger.counter(trace, owner_id, "usage_bytes")
+    start = _begin_of_story(trace, usage, earlier, limit_bytes * _LULL_PERCENT // 100, kill_ns)
+    usage = usage.within(start, kill_ns)
     near = limit_bytes - max(limit_bytes * NEAR_LIMIT_PERCENT // 100, NEAR_LIMIT_PAGES * page_size(trace))
     begin = _last_below(usage, limit_bytes * _APPROACH_PERCENT // 100, start)
     after_lull = _last_below(usage, limit_bytes * _LULL_PERCENT // 100, start)
@@ -84,6 +88,22 @@ def find_window(
     reclaimed = reclaim[(reclaim >= after_lull) & (reclaim <= kill_ns)]
     firsts = [int(moments[0]) for moments in (reached, reclaimed) if len(moments)]
     return Window(begin, min(firsts, default=kill_ns), kill_ns)
+
+
+def after(trace: TraceTables, earlier: Int64s) -> int:
+    """From right after the last of these kills on, or from the start of the trace."""
+    return int(earlier[-1]) + 1 if len(earlier) else start_ns(trace)
+
+
+def _begin_of_story(trace: TraceTables, usage: Steps, earlier: Int64s, lull: int, kill_ns: int) -> int:
+    last = kill_ns
+    for position in range(len(earlier), 0, -1):
+        previous = int(earlier[position - 1])
+        seen = usage.within(previous + 1, last).values
+        if last - previous >= _SOON_NS or (seen < lull).any():
+            return previous + 1
+        last = previous
+    return start_ns(trace)
 
 
 def measure(

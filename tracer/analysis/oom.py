@@ -47,7 +47,6 @@ from tracer.analysis.tables import (
     iso_time,
     optional,
     page_size,
-    start_ns,
     times_ns,
 )
 from tracer.errors import UsageError
@@ -108,14 +107,14 @@ class _Kill:
         rows = trace.oom[integers(trace.oom["kill_id"]) == kill_id]
         time_ns, first = int(times_ns(rows)[0]), rows.iloc[0]
         owner_id, limit = optional(first["limit_owner_cgroup_id"]), optional(first["limit_bytes"])
-        previous = _previous_kill_ns(trace.oom, owner_id, time_ns)
+        earlier = _earlier_kills(trace.oom, owner_id, time_ns)
         if owner_id is None:
-            start = start_ns(trace) if previous is None else previous + 1
+            start = cushion.after(trace, earlier)
             return cls(rows, time_ns, None, np.array([], dtype=np.int64), Window(start, start, time_ns), None)
         members = names.descendants(trace.cgroups, owner_id)
         limit = UNLIMITED_BYTES if limit is None else limit
         window = cushion.find_window(
-            trace, owner_id, members, limit_bytes=limit, previous_ns=previous, kill_ns=time_ns
+            trace, owner_id, members, limit_bytes=limit, earlier=earlier, kill_ns=time_ns
         )
         return cls(rows, time_ns, owner_id, members, window, _sample_at(trace.samples, kill_id, owner_id))
 
@@ -361,11 +360,13 @@ def _circumstances(trace: TraceTables, kill: _Kill) -> Circumstances:
     return circumstances.around(trace, kill.owner_id, kill.members, kill.window, trigger_id)
 
 
-def _previous_kill_ns(oom: pd.DataFrame, owner_id: int | None, kill_ns: int) -> int | None:
+def _earlier_kills(oom: pd.DataFrame, owner_id: int | None, kill_ns: int) -> Int64s:
+    """When there were kills for the same limit before, in order."""
     owners = integers(oom["limit_owner_cgroup_id"])
-    moments = times_ns(oom)[owners == (NO_ID if owner_id is None else owner_id)]
-    earlier = moments[moments < kill_ns]
-    return int(earlier[-1]) if len(earlier) else None
+    moments = times_ns(oom)
+    is_earlier = (owners == (NO_ID if owner_id is None else owner_id)) & (moments < kill_ns)
+    earlier: Int64s = moments[is_earlier]
+    return earlier
 
 
 def _sample_at(samples: pd.DataFrame, kill_id: int, owner_id: int) -> pd.Series | None:
