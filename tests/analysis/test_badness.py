@@ -100,6 +100,14 @@ def test_those_that_are_not_to_be_killed_come_last() -> None:
     assert [one.pid for one in found] == [3, 2, 1]
 
 
+def test_of_equal_adj_the_order_needs_no_total() -> None:
+    def unsure(pid: int, held: int, adj: int) -> Candidate:
+        return replace(task(pid, held, adj), badness=None, adj_pages=None)
+
+    met = [unsure(1, 10, 985), unsure(2, 700, 985), task(3, 5, OOM_SCORE_ADJ_MIN), unsure(4, 30, 985)]
+    assert [one.pid for one in ranked(met, TODAY)] == [2, 4, 1, 3]
+
+
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(-3, 3)), min_size=1), st.booleans())
 def test_the_ranking_is_led_by_the_kernels_choice(held_and_adj: list[tuple[int, int]], first: bool) -> None:
     rules = Rules(first_of_equals=first)

@@ -110,10 +110,19 @@ def memcg_total_pages(
 
 
 def ranked(weighed: Sequence[Candidate], rules: Rules) -> tuple[Candidate, ...]:
-    """Best first, as the kernel would kill them, from the order in which it came by; those without badness
-    last."""
+    """Best first, as the kernel would kill them, from the order in which it came by.
+
+    Those without badness are last: by oom_score_adj, and where that is the same by what they hold, as the
+    kernel would if only its total is not known.
+    """
     met = weighed if rules.first_of_equals else tuple(reversed(weighed))
-    return tuple(sorted(met, key=lambda one: (one.badness is None, -(one.badness or 0))))
+    return tuple(sorted(met, key=_place))
+
+
+def _place(one: Candidate) -> tuple[bool, int, int]:
+    if one.badness is None:
+        return True, -one.oom_score_adj, -(one.held_pages or 0)
+    return False, -one.badness, 0
 
 
 def disagreement(candidates: Sequence[Candidate]) -> str | None:
