@@ -57,17 +57,22 @@ def reports(log: Iterable[str]) -> Iterator[LogReport]:
 
 
 class _Scan:
-    """Between two lines: the message that may go on in the next, and each machine that writes to this log."""
+    """Between two lines: the message that may go on in the next, and each machine that writes to this log.
+
+    `within`: the machines of which the next line may belong to a report without saying so. Where there is
+    none, and no message, most lines are passed over by one look for `_WORDS`.
+    """
 
     def __init__(self) -> None:
         self.begun: deque[Assembly] = deque()
         self._machines: dict[str | None, _Machine] = {}
+        self._within: set[str | None] = set()
         self._message: Record | None = None
         self._before = ""
 
     def take(self, line: str, number: int) -> None:
         before, self._before = self._before, line
-        is_idle = self._message is None and not any(machine.is_within for machine in self._machines.values())
+        is_idle = self._message is None and not self._within
         if is_idle and _WORDS.search(line) is None:
             return
         record = lines.read(line, number)
@@ -82,18 +87,27 @@ class _Scan:
                 self._message = continued
                 return
         self.end()
-        self._message = record
+        if self._within or _WORDS.search(line) is not None:
+            self._message = record
 
     def end(self) -> None:
         """The message is whole."""
         record, self._message = self._message, None
         if record is None:
             return
-        if record.host not in self._machines:
+        host = record.host
+        if host not in self._machines:
             while len(self._machines) >= _MOST_HOSTS:
-                del self._machines[next(iter(self._machines))]
-            self._machines[record.host] = _Machine(self.begun)
-        self._machines[record.host].take(record)
+                gone = next(iter(self._machines))
+                del self._machines[gone]
+                self._within.discard(gone)
+            self._machines[host] = _Machine(self.begun)
+        machine = self._machines[host]
+        machine.take(record)
+        if machine.is_within:
+            self._within.add(host)
+        else:
+            self._within.discard(host)
 
 
 class _Machine:
