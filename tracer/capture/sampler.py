@@ -50,15 +50,18 @@ class Sampler:
     def sample(self, source: str, clock_offset_ns: int) -> list[Row]:
         """A row for each cgroup that is still there."""
         rows: dict[int, Row] = {}
-        for cgroup_id, (_, files) in list(self._cgroups.items()):
+        counters: dict[int, dict[str, int]] = {}
+        for cgroup_id, (cgroup, files) in list(self._cgroups.items()):
             reading = files.read()
             if reading is None:
                 self._forget(cgroup_id)
                 continue
+            if self._hierarchy.version == 1:
+                counters[cgroup_id] = self._own_counters(cgroup)
             row = sample_row(time.monotonic_ns() + clock_offset_ns, cgroup_id, source)
             rows[cgroup_id] = row | reading
         if self._hierarchy.version == 1:
-            self._add_counters(rows)
+            self._add_counters(rows, counters)
         return list(rows.values())
 
     def close(self) -> None:
@@ -69,16 +72,15 @@ class Sampler:
     def _forget(self, cgroup_id: int) -> None:
         self._cgroups.pop(cgroup_id)[1].close()
 
-    def _add_counters(self, rows: Mapping[int, Row]) -> None:
+    def _add_counters(self, rows: Mapping[int, Row], counters: Mapping[int, dict[str, int]]) -> None:
         subtree: defaultdict[int, list[dict[str, int]]] = defaultdict(list)
         for cgroup, _ in self._cgroups.values():
-            own = self._own_counters(cgroup)
             for cgroup_id in self._upwards(cgroup):
-                subtree[cgroup_id].append(own)
+                subtree[cgroup_id].append(counters[cgroup.id])
         for cgroup_id, row in rows.items():
             row["sock_bytes"] = 0  # v1 counts socket memory apart, outside of usage (tcpmem)
             for column in (*_KERNEL_COLUMNS, "pgscan", "pgsteal"):
-                values = [counters.get(column) for counters in subtree[cgroup_id]]
+                values = [own.get(column) for own in subtree[cgroup_id]]
                 known = [value for value in values if value is not None]
                 if row[column] is None and len(known) == len(values):
                     row[column] = sum(known)
