@@ -200,6 +200,8 @@ struct oom_event {
 	u64 pgscan; /* the owner's own, since the trace began (counts.bpf.c); 0 where that program is not attached */
 	u64 pgsteal;
 	u64 total_pages; /* what badness is measured against (oom_control.totalpages); 0 = not known */
+	u64 start_code; /* of the trigger's program, as in stack_sample_event */
+	u64 start_stack;
 	u32 trigger_tgid;
 	u32 trigger_pid;
 	u32 victim_tgid;

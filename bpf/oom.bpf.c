@@ -163,6 +163,7 @@ static __always_inline bool is_wanted_kill(struct mem_cgroup *owner, bool is_for
 static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stack, s32 user_stack)
 {
 	struct mem_cgroup *trigger = charged_memcg(current_task());
+	struct mm_struct *mm = READ(current_task(), mm);
 	u32 pid = bpf_get_current_pid_tgid();
 	struct decision *decision = decisions.lookup(&pid);
 	struct ended *ended = last_ended.lookup(&pid);
@@ -184,6 +185,8 @@ static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stac
 	record->trigger_tgid = current_tgid();
 	record->trigger_pid = pid;
 	record->trigger_cgroup_id = memcg_id(trigger);
+	record->start_code = READ(mm, start_code);
+	record->start_stack = READ(mm, start_stack);
 	record->kernel_stack_id = kernel_stack;
 	record->user_stack_id = user_stack;
 	bpf_get_current_comm(record->trigger_comm, sizeof(record->trigger_comm));

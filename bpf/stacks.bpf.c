@@ -10,6 +10,7 @@
 
 #ifdef STACKS_BYTES
 
+#define NEWS_INTERVAL_NS 10000000
 #define STACKS_WAKE_BYTES (STACK_SAMPLE_RING_PAGES * PAGE_SIZE / 2)
 
 BPF_RINGBUF_OUTPUT(stack_sample_ring, STACK_SAMPLE_RING_PAGES);
@@ -18,6 +19,7 @@ BPF_RINGBUF_OUTPUT(stack_sample_ring, STACK_SAMPLE_RING_PAGES);
 struct piece {
 	u64 filled_bytes;
 	u64 chosen_byte; /* from 1 */
+	u64 is_known; /* user space was told of the process */
 };
 
 /* By process. One that makes room for another takes less than a piece with it. */
@@ -74,6 +76,27 @@ static __always_inline u64 sample_weight(u32 tgid, u32 category, s64 charged_byt
 	return weight_bytes;
 }
 
+BPF_ARRAY(last_news, u64, 1); /* when user space was last woken for a process */
+
+/*
+ * Whether to wake user space for the first sample of a process on this CPU, whose symbols it must read as long as it lives;
+ * not more often than it could follow.
+ */
+static __always_inline bool is_news(u32 tgid, u64 now_ns)
+{
+	u32 zero = 0;
+	struct piece *piece = pieces.lookup(&tgid);
+	u64 *last = last_news.lookup(&zero);
+
+	if (!piece || piece->is_known || !last)
+		return false;
+	piece->is_known = true;
+	if (now_ns - *last < NEWS_INTERVAL_NS)
+		return false;
+	*last = now_ns;
+	return true;
+}
+
 /* A stack that cannot be taken is empty: the helper clears what it does not fill, but not always when it fails. */
 #define TAKE_STACK(ctx, frames, flags)                                     \
 	({                                                                 \
@@ -104,10 +127,10 @@ static __always_inline void sample_stacks(void *ctx, struct mem_cgroup *memcg, u
 	TAKE_STACK(ctx, record->kernel, 0);
 	TAKE_STACK(ctx, record->user, BPF_F_USER_STACK);
 
-	u64 waiting = stack_sample_ring.ringbuf_query(BPF_RB_AVAIL_DATA);
+	bool wakes = is_news(record->tgid, record->time_ns) ||
+		     stack_sample_ring.ringbuf_query(BPF_RB_AVAIL_DATA) > STACKS_WAKE_BYTES;
 
-	stack_sample_ring.ringbuf_submit(record, waiting > STACKS_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP
-									     : BPF_RB_NO_WAKEUP);
+	stack_sample_ring.ringbuf_submit(record, wakes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 }
 
 #else

@@ -133,6 +133,8 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
             ("pgscan", "<u8"),
             ("pgsteal", "<u8"),
             ("total_pages", "<u8"),
+            ("start_code", "<u8"),
+            ("start_stack", "<u8"),
             ("trigger_tgid", "<u4"),
             ("trigger_pid", "<u4"),
             ("victim_tgid", "<u4"),
@@ -153,7 +155,7 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
             ("victim_comm", f"S{COMM_LEN}"),
             ("state", "<i8", STATE_ITEMS),
         ],
-        744,
+        760,
     ),
     "candidate": _wire(
         [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from offered import skip_unless_offered
 import tracer
 from tracer.capture.hooks import FAMILIES
 from tracer.kernel.cgroupfs import cgroup_id
+from tracer.kernel.ephemeral import ephemeral_cgroup
 from tracer.wire import WIRE
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
@@ -158,6 +160,29 @@ def test_a_full_ring_loses_samples_and_says_so(
     charged = trace.charge[(trace.charge["tgid"] == tgid) & (trace.charge["category"] == "anon")]
     assert charged["bytes"].sum() == 64 * MIB
     assert known.sum() + lost["stack_sample"] >= 64 * MIB // 4096
+
+
+def test_a_kill_is_told_by_functions(growing: Path, start_recorder: Callable[..., Any]) -> None:
+    """The trigger is gone before anyone can read its symbols: they are known from its samples before."""
+    with (
+        ephemeral_cgroup("test", 40 * MIB, 0) as memcg,
+        started(growing, memcg, f"index={30 * MIB}", f"table={80 * MIB}") as process,
+    ):
+        recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
+        go_on(process)
+        recorder.wait_for(lambda: len(tracer.open(recorder.path).stacks))
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.wait() == -signal.SIGKILL
+        (report,) = tracer.open(recorder.stop()).explain()
+        tgid = process.pid
+    assert report.trigger.user_stack is not None
+    assert report.trigger.user_stack[:3] == ("grow_table [growing]", "grow [growing]", "main [growing]")
+    (allocator,) = [one for one in report.allocators if one.tgid == tgid]
+    assert allocator.stack is not None and allocator.stack.user is not None
+    assert allocator.stack.user[:3] == ("grow_index", "grow", "main")
+    assert abs(allocator.stack.of_bytes - allocator.charged_bytes) < 256 * KIB * (CPUS + 1)
 
 
 @pytest.mark.parametrize("asked", [(), ("--stacks", "1M")])

@@ -32,10 +32,10 @@ class Users:
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
-        self.asked: list[tuple[int, tuple[int, ...], Program | None]] = []
+        self.asked: list[tuple[int, tuple[int, ...], Program]] = []
         self.closed = 0
 
-    def frames(self, tgid: int, addresses: Any, program: Program | None = None) -> list[str]:
+    def frames(self, tgid: int, addresses: Any, program: Program) -> list[str]:
         self.gate.wait()
         self.asked.append((tgid, tuple(addresses), program))
         return [f"{tgid}:{address}" for address in addresses]

@@ -19,7 +19,7 @@ from tracer.capture.attach import Attacher
 from tracer.capture.bcc_module import BccSymbols, compile_unit, find_bcc
 from tracer.capture.bpf_syscall import Runs, machine, run_program
 from tracer.capture.hooks import Choice, Offer, choose
-from tracer.capture.symbols import UserSymbols
+from tracer.capture.symbols import Program, UserSymbols
 from tracer.errors import TracerError
 from tracer.kernel import layout
 from tracer.kernel.btf import Btf
@@ -311,14 +311,6 @@ class Programs:
             return {"pgscan": 0, "pgsteal": 0}
         return {"pgscan": int(counts.pgscan), "pgsteal": int(counts.pgsteal)}
 
-    def kernel_stack(self, stack_id: int) -> list[str]:
-        """The frames of a kernel stack in the map `stacks`, as `kernel_frames`."""
-        return self.kernel_frames(self._addresses(stack_id))
-
-    def user_stack(self, stack_id: int, tgid: int) -> list[str]:
-        """The frames of a user stack in the map `stacks`, as `UserSymbols` names them."""
-        return self._users.frames(tgid, self._addresses(stack_id))
-
     def kernel_frames(self, addresses: Sequence[int]) -> list[str]:
         """Names of addresses in the kernel, innermost first, as symbol+offset, without those of our own
         probe. From any thread.
@@ -327,11 +319,22 @@ class Programs:
             frames = [_symbol(self._bpf.ksym(address, show_offset=True), address) for address in addresses]
         return list(dropwhile(lambda frame: frame.startswith(_PROBE_FRAMES), frames))
 
+    def read_kernel_symbols(self) -> None:
+        """Now, and not when the first of them is needed. Those of our own programs are there once they are
+        attached.
+        """
+        self.kernel_frames([0])
+
+    def user_frames(self, tgid: int, program: Program, addresses: Sequence[int]) -> list[str]:
+        """Names of addresses in a process that ran `program`, as `UserSymbols` has them."""
+        return self._users.frames(tgid, addresses, program)
+
     def user_symbols(self) -> UserSymbols:
         """Names for addresses of processes; for one thread."""
         return UserSymbols(partial(BccSymbols, self._bcc))
 
-    def _addresses(self, stack_id: int) -> list[int]:
+    def stack(self, stack_id: int) -> list[int]:
+        """The addresses of a stack in the map `stacks`, innermost first."""
         try:
             return list(self.map("stacks").walk(stack_id))
         except KeyError:

@@ -20,6 +20,7 @@ from tracer.capture.load import Programs
 from tracer.capture.ring import Ring
 from tracer.capture.sampler import Sampler
 from tracer.capture.stacks import SampledStacks
+from tracer.capture.symbols import Program
 from tracer.errors import TraceError, TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import Hierarchy
@@ -135,6 +136,8 @@ class Pipeline:
             self._observer.warn(f"the kernel log cannot be read ({self._kernel_log.state})")
         self._programs.attach(self._observer.warn)
         self._take_up_cgroups()  # those that were made in between, without an event
+        if self._sampled is not None:  # a process may not live long enough to wait for it
+            self._programs.read_kernel_symbols()
         self._writer.meta["kernel_log"] = self._kernel_log.state
         self._writer.meta["probes"] = {c.signal.name: c.document() for c in self._programs.choices}
         meta.write_meta(self._writer.path, self._writer.meta)
@@ -299,24 +302,32 @@ class Pipeline:
             for record in records[::-1]
         }
         self._write_samples([row for row in samples.values() if row is not None])
-        for kill in kills:
-            self._write_stacks(kill)
+        for kill, record in zip(kills, records, strict=True):
+            self._write_stacks(kill, Program(int(record["start_code"]), int(record["start_stack"])))
         self._write_samples(self._sampler.sample("periodic", self._clock_offset_ns))
         self._write_log(self._kernel_log.read())  # most of its lines on this kill are there by now
         self.flush()
         for kill in kills:
             self._observer.killed(kill)
 
-    def _write_stacks(self, kill: Mapping[str, Any]) -> None:
+    def _write_stacks(self, kill: Mapping[str, Any], program: Program) -> None:
+        """The trigger's, which ran `program`. Where stacks are sampled its symbols may be known from before,
+        and it is mostly the trigger that is killed.
+        """
         frames: dict[int, list[str]] = {}
-        if (stack_id := kill["kernel_stack_id"]) is not None:
-            frames[stack_id] = self._programs.kernel_stack(stack_id)
-        if (stack_id := kill["user_stack_id"]) is not None:
-            frames[stack_id] = self._programs.user_stack(stack_id, kill["trigger_tgid"])
-        new = {stack_id: names for stack_id, names in frames.items() if stack_id not in self._stacks}
-        if new:
-            self._stacks |= new.keys()
-            rows = [{"stack_id": stack_id, "frames": names} for stack_id, names in new.items()]
+        kernel, user = kill["kernel_stack_id"], kill["user_stack_id"]
+        if kernel is not None and kernel not in self._stacks:
+            frames[kernel] = self._programs.kernel_frames(self._programs.stack(kernel))
+        if user is not None and user not in self._stacks:
+            addresses = self._programs.stack(user)
+            if self._sampled is not None:
+                self._sampled.name(user, kill["trigger_tgid"], program, addresses)
+                self._stacks.add(user)
+            else:
+                frames[user] = self._programs.user_frames(kill["trigger_tgid"], program, addresses)
+        if frames:
+            self._stacks |= frames.keys()
+            rows = [{"stack_id": stack_id, "frames": names} for stack_id, names in frames.items()]
             self._writer.append("stacks", rows_of("stacks", rows))
 
     # The rest

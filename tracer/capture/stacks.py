@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -88,12 +88,16 @@ class SampledStacks:
         self._last_number += 1
         self._numbers[key] = self._last_number
         program = Program(int(record["start_code"]), int(record["start_stack"])) if is_user else None
-        stack = _Stack(self._last_number, frames, int(record["tgid"]), program)
+        self.name(self._last_number, int(record["tgid"]), program, frames)
+        return self._last_number
+
+    def name(self, number: int, tgid: int, program: Program | None, addresses: Sequence[int]) -> None:
+        """Have a stack of this number named; without a `program` it is one in the kernel."""
+        stack = _Stack(number, tuple(addresses), tgid, program)
         if self._waiting.qsize() < _MOST_WAITING:
             self._waiting.put(stack)
         else:
             self._named.append(_row(stack, _bare(stack)))
-        return self._last_number
 
     def take_rows(self) -> list[dict[str, Any]]:
         """Rows of `stacks`: those that were named since the last call."""

@@ -57,12 +57,10 @@ class UserSymbols:
         self._proc = proc
         self._known: dict[int, _Process] = {}  # by tgid, the last one needed last
 
-    def frames(self, tgid: int, addresses: Iterable[int], program: Program | None = None) -> list[str]:
-        """A name for each address, innermost first, of the process that had this number and ran `program`;
-        None: what it runs now.
-        """
+    def frames(self, tgid: int, addresses: Iterable[int], program: Program) -> list[str]:
+        """A name for each address, innermost first, of the process that had this number and ran `program`."""
         now = read_program(self._proc, tgid)
-        known = self._current(tgid, program or now, now)
+        known = self._current(tgid, program, now)
         may_look = now in (_NO_PROGRAM, known.program) if known else False
         return [
             f"{address:#x}" if known is None else _name(known, address, bool(number), may_look)
@@ -128,7 +126,8 @@ def _name(process: _Process, address: int, is_return: bool, may_look: bool) -> s
 
 def _look_up(table: SymbolTable, address: int, is_return: bool) -> str:
     symbol, offset, path = table.resolve(address - is_return)
-    module = path and f"[{os.path.basename(path)}]"  # noqa: PTH119  it may be any text
+    is_file = path is not None and path.startswith("/")  # no [vdso], and no memory of a just-in-time compiler
+    module = f"[{os.path.basename(path)}]" if path and is_file else None  # noqa: PTH119  it may be any text
     if symbol is None:
         return f"{module}+{offset + is_return:#x}" if module else f"{address:#x}"
     symbol = symbol if len(symbol) <= _LONGEST_NAME else symbol[:_LONGEST_NAME] + "…"
