@@ -11,7 +11,7 @@ from kernel.kmsg import fuzz
 @pytest.mark.parametrize("seed", range(8))
 def test_damaged_logs_are_read(seed: int) -> None:
     found = sum(
-        fuzz.check(fuzz.mutated(random.Random(f"{seed}-{number}")), rendered=number % 20 == 0)
+        fuzz.check(fuzz.mutated(random.Random(f"{seed}-{number}")), said=True, shown=number % 20 == 0)
         for number in range(40)
     )
     assert found > 20
@@ -19,7 +19,7 @@ def test_damaged_logs_are_read(seed: int) -> None:
 
 def test_lines_that_are_made_to_mislead_are_read() -> None:
     for _, log in list(fuzz.bombs())[::40]:
-        fuzz.check(log, rendered=False)
+        fuzz.check(log, said=False, shown=False)
 
 
 def test_work_grows_as_the_log_does() -> None:

@@ -10,7 +10,7 @@ from tracer.kernel.kmsg.facts import MemInfo, Zone
 TITLE: Final = "Mem-Info:"
 
 _NODE: Final = re.compile(r"Node (\d{1,4}) (?:(\w{1,32}) free:|active_anon:)")
-_AMOUNT: Final = re.compile(r"([a-z][a-z_()]{0,63}):(\d{1,20})(k[Bb])?(?=\s|$)", re.IGNORECASE)
+_AMOUNT: Final = re.compile(r"(?<![\w()])([a-z][a-z_()]{0,63}):(\d{1,20})(k[Bb])?(?=\s|$)", re.IGNORECASE)
 _SUMS: Final = (
     "active_anon:",
     "active_file:",
