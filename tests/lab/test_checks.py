@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from tracer.analysis.report import (
+    Candidate,
     Composition,
     Cushion,
     LimitOwner,
@@ -304,6 +305,34 @@ def test_worst_is_killed(
     killed = [replace(VICTIM, anon_rss_bytes=anon, oom_score_adj=adj) for anon, adj in victims]
     found = [replace(report(), victims=(one,)) for one in killed]
     assert checks.worst_is_killed(crowd)(Evidence(trace(), found, LIMIT, "anon_growth")).passed is passed
+
+
+def weighed(*candidates: tuple[int, bool]) -> OomReport:
+    found = [Candidate(n, "python3", 9 - n, adj, 1, chosen) for n, (adj, chosen) in enumerate(candidates)]
+    return replace(report(), candidates=tuple(found))
+
+
+@pytest.mark.parametrize(
+    ("changed", "passed"),
+    [
+        (weighed((500, True), (0, False), (600, False), (0, False)), True),
+        (weighed((600, False), (500, True), (0, False), (0, False)), False),
+        (weighed((500, True), (0, False), (600, False)), False),
+        (weighed((500, True), (0, False), (600, False), (0, False), (0, False)), False),
+        (weighed((500, False), (0, False), (600, False), (0, False)), False),
+        (weighed(), False),
+    ],
+)
+def test_all_are_weighed(changed: OomReport, passed: bool) -> None:
+    assert checks.all_are_weighed(CROWD)(evidence(changed)).passed is passed
+
+
+@pytest.mark.parametrize(("kmsg", "passed"), [("rate_limited", True), ("missing", True), ("matched", False)])
+def test_candidates_that_are_not_known_are_said_to_be(kmsg: Any, passed: bool) -> None:
+    silent = replace(weighed(), quality=Quality(0, kmsg, {}))
+    said = replace(weighed(), quality=Quality(0, kmsg, {}, {"candidates": "the log has no table"}))
+    assert checks.all_are_weighed(CROWD)(evidence(silent)).passed is False
+    assert checks.all_are_weighed(CROWD)(evidence(said)).passed is passed
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pandas as pd
 from tracer.analysis.report import Cause, OomReport
 from tracer.analysis.tables import optional
 from tracer.analysis.trace import AnalysedTrace
-from tracer.units import duration, size
+from tracer.units import count, duration, size
 
 _CHARGE_BATCH_PAGES = 64
 _INTERPRETER_BYTES = 16 << 20
@@ -235,6 +235,29 @@ def worst_is_killed(crowd: Sequence[tuple[int, int]]) -> Callable[[Evidence], Ch
         killed = ", ".join(f"{size(one.anon_rss_bytes)} with adj {one.oom_score_adj}" for one in victims)
         detail = f"killed: {killed}; set up: {size(crowd[0][0])} with adj {crowd[0][1]}, badness "
         return Check("the worst is killed", passed, f"{detail}{size(scores[0])}, the next {size(scores[1])}")
+
+    return check
+
+
+def all_are_weighed(crowd: Sequence[tuple[int, int]]) -> Callable[[Evidence], Check]:
+    """Each of the crowd, and the one that asks, is a candidate, and the killed one is their first.
+
+    Where functions cannot be hooked and the kernel left its table out (it writes ten reports in 5 s, and
+    after others' kills perhaps none of ours), that must be said.
+    """
+
+    def check(evidence: Evidence) -> Check:
+        name, report = "all are weighed, the worst first", evidence.report
+        found, why = report.candidates, report.quality.unknown.get("candidates")
+        if not found and report.quality.kmsg != "matched" and why is not None:
+            return Check(name, True, f"not known, and said to be: {why}")
+        expected = sorted([0, *(adj for _, adj in crowd)])
+        passed = sorted(one.oom_score_adj for one in found) == expected
+        passed = passed and [one.chosen for one in found] == [True] + [False] * len(crowd)
+        detail = f"{len(found)} of {len(expected)}"
+        if found:
+            detail += f", the first: pid {found[0].pid}, badness {count(found[0].badness)} pages"
+        return Check(name, passed, detail)
 
     return check
 

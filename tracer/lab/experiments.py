@@ -69,8 +69,7 @@ _FILE_BYTES: Final = 117 * _MIB
 _CHILDREN_BYTES: Final = (7 * _MIB, 19 * _MIB)  # uneven, so that none can be taken for another
 _BIG_BYTES: Final = 61 * _MIB
 _GROWN_BYTES: Final = 47 * _MIB  # more than the big one leaves of the limit, and less than that one has
-_SHMEM_LIMIT_BYTES: Final = 64 * _MIB  # each page leaves the cache by itself, which makes a long trace
-_MEMFD_BYTES: Final = 23 * _MIB
+_MEMFD_BYTES: Final = 37 * _MIB
 _LOCKED_FILE_BYTES: Final = 41 * _MIB
 _DIRTY_LIMIT_BYTES: Final = 64 * _MIB  # far below what may be dirty on a machine of 1 GiB
 _THRASH_LIMIT_BYTES: Final = 40 * _MIB
@@ -112,7 +111,6 @@ EXPERIMENTS: Final = {
             name="shmem",
             summary="fill a memfd that nobody has mapped, then share memory to the kill",
             cause="shmem",
-            limit_bytes=_SHMEM_LIMIT_BYTES,
             steps=lambda _: _in_turn(["memfd", str(_MEMFD_BYTES)], ["shmem", str(_CEILING_BYTES)]),
             checks=(*_ALWAYS, checks.full_of("shmem"), checks.shmem_of_no_process(_MEMFD_BYTES)),
         ),
@@ -191,7 +189,7 @@ EXPERIMENTS: Final = {
                 ["crowd", *(f"{size}:{adj}" for size, adj in _CROWD)], ["press", str(_CEILING_BYTES)]
             ),
             kills=first_kill,
-            checks=(*_ALWAYS, checks.worst_is_killed(_CROWD)),
+            checks=(*_ALWAYS, checks.worst_is_killed(_CROWD), checks.all_are_weighed(_CROWD)),
         ),
     )
 }

@@ -1,0 +1,39 @@
+"""The experiments as they were recorded: each trace still says what its label wants, on any machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import tracer
+from tracer.cli import group
+from tracer.lab.experiments import EXPERIMENTS
+from tracer.lab.run import examine
+
+TRACES = Path(__file__).parents[2] / "traces"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_all_its_checks_pass(name: str) -> None:
+    checks = examine(EXPERIMENTS[name], tracer.open(TRACES / name))
+    assert [check for check in checks if not check.passed] == []
+    assert len(checks) > 1
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_it_is_small(name: str) -> None:
+    assert sum(file.stat().st_size for file in (TRACES / name).iterdir()) < 250_000
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "page-cache"])
+def test_its_explanation(
+    name: str, monkeypatch: pytest.MonkeyPatch, matches_golden: Callable[[str, str], None]
+) -> None:
+    """That of page-cache is in tests/test_example.py, with its other views."""
+    monkeypatch.chdir(TRACES.parent)
+    shown = CliRunner().invoke(group, ["explain", f"traces/{name}"], catch_exceptions=False)
+    assert shown.exit_code == 0
+    matches_golden(str(TRACES / f"{name}.explain.txt"), shown.output)
