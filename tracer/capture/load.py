@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import tracer
+from tracer.capture.apart import TableApart
 from tracer.capture.attach import Attacher
 from tracer.capture.bcc_module import BccSymbols, compile_unit, find_bcc
 from tracer.capture.bpf_syscall import Runs, machine, run_program
@@ -331,7 +332,7 @@ class Programs:
 
     def user_symbols(self) -> UserSymbols:
         """Names for addresses of processes; for one thread."""
-        return UserSymbols(partial(BccSymbols, self._bcc))
+        return UserSymbols(lambda tgid: TableApart(partial(BccSymbols, self._bcc, tgid)))
 
     def stack(self, stack_id: int) -> list[int]:
         """The addresses of a stack in the map `stacks`, innermost first."""
