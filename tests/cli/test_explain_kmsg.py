@@ -96,6 +96,14 @@ def test_what_is_no_text_is_named(run: CliRunner, tmp_path: Path, content: bytes
     assert said in str(raised)
 
 
+def test_a_device_has_no_end(run: CliRunner) -> None:
+    if not Path("/dev/kmsg").exists():
+        pytest.skip("no /dev/kmsg here")
+    raised = failure(run.invoke(explain.command, ["--kmsg", "/dev/kmsg"]))
+    assert isinstance(raised, TracerError)
+    assert "dmesg" in str(raised)
+
+
 def test_a_log_that_is_not_there(run: CliRunner) -> None:
     raised = failure(run.invoke(explain.command, ["--kmsg", "/nowhere/kern.log"]))
     assert isinstance(raised, FileNotFoundError)

@@ -22,6 +22,7 @@ from tracer.kernel.kmsg import grammar, lines
 from tracer.kernel.kmsg.facts import LogReport
 from tracer.render import explain_text, text
 
+_KMSG: Final = Path("/dev/kmsg")
 _CHUNK_BYTES: Final = 1 << 20
 _OF_OTHER_FORMATS: Final = (
     (b"\x1f\x8b", "gzip: give it to zcat, and what that prints to --kmsg -"),
@@ -94,6 +95,8 @@ def log_document(log: str, reports: list[OomReport]) -> dict[str, Any]:
 
 def read_log(log: str) -> Iterator[LogReport]:
     """The reports in a file, or in standard input for `-`. TracerError where it is not text at all."""
+    if log != "-" and _KMSG.exists() and _KMSG.samefile(log):
+        raise TracerError(f"{log} has no end: give what dmesg prints to --kmsg -")
     with nullcontext(sys.stdin.buffer) if log == "-" else Path(log).open("rb") as stream:
         first = stream.read(_CHUNK_BYTES)
         for beginning, what in _OF_OTHER_FORMATS:
