@@ -155,6 +155,17 @@ def test_a_kill_is_bounded_by_what_was_mapped(page_cache_experiment: Any) -> Non
     assert "grew by 99 MiB in 1.60 s: while that goes on, each further 100 MiB" in sizing.basis[2]
 
 
+def test_locked_files_are_bounded_by_what_is_mapped_too(page_cache_experiment: Any) -> None:
+    page_cache_experiment.recorded()["samples"][0] |= {
+        **{"anon_bytes": 60 * MIB, "file_bytes": 40 * MIB, "unevictable_bytes": 40 * MIB},
+        **{"inactive_anon_bytes": 60 * MIB, "active_anon_bytes": 0},
+    }
+    report = killed(page_cache_experiment, **MAPPED)
+    assert report.composition.unevictable == 40 * MIB
+    private, others = 308 + 1 - 98, 340 - 308 - 5 - 1
+    assert f"{private + others - 40} MiB mapped that it had not touched" in report.sizing.basis[1]
+
+
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [

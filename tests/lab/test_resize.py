@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tracer.analysis.report import Sizing
+from tracer.analysis.report import Quality, Sizing
 from tracer.lab import resize
 from tracer.lab.experiments import EXPERIMENTS, Experiment
 from tracer.lab.resize import Rerun, verify
@@ -18,8 +18,11 @@ DEMAND_BYTES = 67 * MIB
 
 
 def known(limits: tuple[int, int] | None) -> Any:
+    unknown = {} if limits else {"sizing.min_limit_bytes": "it leaks"}
     victims = (SimpleNamespace(cgroup="/lab/child"),)
-    return SimpleNamespace(cgroup="/lab", victims=victims, sizing=Sizing(limits))
+    return SimpleNamespace(
+        cgroup="/lab", victims=victims, sizing=Sizing(limits), quality=Quality(0, "missing", {}, unknown)
+    )
 
 
 def trace_of(kill: Any = None, life: Any = None) -> Any:
@@ -57,7 +60,9 @@ def test_a_range_is_true_where_the_work_lives_and_dies_by_it(
 ) -> None:
     checks = list(verify(EXPERIMENTS["anon"], trace_of(life=known(limits)), tmp_path, 3))
     assert [check.passed for check in checks] == passed
-    if limits is not None:
+    if limits is None:
+        assert checks[0].detail == "it leaks"
+    else:
         assert runs == [limits[1]] * 3 + [limits[0] * 80 // 100] * 3
         lived = 3 if limits[1] >= DEMAND_BYTES else 0
         assert checks[1].detail.startswith(f"{lived} of 3 at ")

@@ -105,7 +105,7 @@ def of_kill(trace: TraceTables, rows: pd.DataFrame, members: Int64s, findings: F
     rate = tuple(_how_fast(trace, members, findings))
     first = f"{size(kill.limit_bytes)} did not hold."
     why_not = _why_no_bound(rows, findings, kill)
-    mapped = _Mapped.of(rows, shared=bool(findings.circumstances.grown_bytes.get("shmem", 0)))
+    mapped = _Mapped.of(rows, findings)
     if why_not is None and mapped is None:
         why_not = "what the killed processes had mapped was not recorded"
     if why_not is None and mapped is not None and mapped.is_step_by_step(kill.grown_bytes):
@@ -171,8 +171,8 @@ class _Kill:
             limit_bytes=limit,
             low_bytes=limit + (findings.page_size << (findings.trigger.order or 0)),
             kept_bytes=kept,
-            grown_bytes=grown.get("anon", 0) + grown.get("shmem", 0),
-            others_grown_bytes=grown.get("kernel", 0) + grown.get("sock", 0) + _locked_cache(findings),
+            grown_bytes=grown.get("anon", 0) + grown.get("shmem", 0) + _locked_cache(findings),
+            others_grown_bytes=grown.get("kernel", 0) + grown.get("sock", 0),
         )
 
 
@@ -197,7 +197,7 @@ def _why_no_bound(rows: pd.DataFrame, findings: Findings, kill: _Kill) -> str | 
     if not kill.grown_bytes:
         return "what grew is not known"
     if kill.others_grown_bytes * 100 > kill.grown_bytes * _OTHERS_MOST_PERCENT:
-        return "kernel memory, sockets or locked files grew, which no process's address space bounds"
+        return "kernel memory or sockets grew, which no process's address space bounds"
     stack = findings.trigger.stack
     if stack is not None and not any(frame.partition("+")[0] == _TOUCH for frame in stack):
         return "what failed was a request of the kernel's own or a write, not a touch of what was mapped"
@@ -224,9 +224,11 @@ class _Mapped:
     threads: int
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, shared: bool) -> _Mapped | None:
-        """None: not known. With `shared` also what is neither private nor code: shared mappings, beside those
-        that can only be read."""
+    def of(cls, rows: pd.DataFrame, findings: Findings) -> _Mapped | None:
+        """None: not known. Where shared memory grew, or cache is locked, what is neither private nor code
+        counts, too: shared mappings, beside those that can only be read."""
+        locked = _locked_cache(findings)
+        shared = bool(locked or findings.circumstances.grown_bytes.get("shmem"))
         untouched = threads = 0
         for row in rows.to_dict("records"):
             sizes = {name: optional(row[name]) for name in _MAPPED_COLUMNS}
@@ -236,7 +238,7 @@ class _Mapped:
             untouched += max(data + stack - anon - swap, 0)
             untouched += max(total - data - code - stack - shmem, 0) if shared else 0
             threads += count
-        return cls(untouched, threads)
+        return cls(max(untouched - locked, 0), threads)
 
     def is_step_by_step(self, grown_bytes: int) -> bool:
         """Whether too little is left untouched, beside stacks of threads, to tell a mapping that was being

@@ -15,7 +15,7 @@ import pandas as pd
 
 from tracer.analysis.tables import Int64s, TraceTables, integers
 
-_NARROWED: Final = ("charge", "samples", "reclaim", "waits", "cgroups")
+_NARROWED: Final = ("charge", "samples", "reclaim", "waits", "needed_again", "cgroups")
 
 
 class Subtrees:
@@ -26,7 +26,7 @@ class Subtrees:
         self._tables = {name: _ByCgroup.of(getattr(trace, name)) for name in _NARROWED}
 
     def of(self, members: Int64s) -> TraceTables:
-        """The trace; its charge, samples, reclaim, waits and cgroups have only the rows of these cgroups."""
+        """The trace; of what is by cgroup it has only the rows of these (`_NARROWED`)."""
         tables = {name: table.rows(members) for name, table in self._tables.items()}
         return cast(TraceTables, Part(self._trace, tables))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import tracer
-from tracer.analysis.report import Sizing
+from tracer.analysis.report import Held, OomReport
 from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.cgroupfs import descendants, memory_hierarchy
 from tracer.kernel.ephemeral import ephemeral_cgroup
@@ -22,7 +22,7 @@ from tracer.lab.checks import Check
 from tracer.lab.experiments import Experiment
 from tracer.lab.run import Outcome, nearest, own_kills, own_life, record
 from tracer.lab.scratch import scratch_directory
-from tracer.units import size
+from tracer.units import UNKNOWN, size
 
 _BELOW_PERCENT: Final = 80
 
@@ -46,25 +46,28 @@ def verify(experiment: Experiment, trace: AnalysedTrace, near: Path, repeat: int
     of the same work gives which lived at the upper end. Files are made in or near `near`."""
     kills = own_kills(trace)
     if not kills:
-        yield from _verify(experiment, _sizing_of_life(trace), "without a kill", near, repeat)
+        yield from _verify(experiment, own_life(trace), "without a kill", near, repeat)
         return
-    sizing = kills[0].sizing
-    yield from _verify(experiment, sizing, "from a kill", near, repeat)
-    if sizing.min_limit_bytes is None:
+    yield from _verify(experiment, kills[0], "from a kill", near, repeat)
+    limits = kills[0].sizing.min_limit_bytes
+    if limits is None:
         return
     with scratch_directory(near) as scratch, experiment.prepare(scratch) as place:
-        enough = replace(experiment, limit_bytes=sizing.min_limit_bytes[1])
+        enough = replace(experiment, limit_bytes=limits[1])
         lived = tracer.open(record(enough, place, scratch / "trace", force=False))
-        yield from _verify(experiment, _sizing_of_life(lived), "without a kill", near, repeat)
+        yield from _verify(experiment, own_life(lived), "without a kill", near, repeat)
 
 
-def _verify(experiment: Experiment, sizing: Sizing, origin: str, near: Path, repeat: int) -> Iterator[Check]:
-    if sizing.min_limit_bytes is None:
-        yield Check(f"the least limit is told {origin}", False, "it is not known: explain -v says why")
+def _verify(
+    experiment: Experiment, said: OomReport | Held, origin: str, near: Path, repeat: int
+) -> Iterator[Check]:
+    name = f"the least limit is told {origin}"
+    if said.sizing.min_limit_bytes is None:
+        yield Check(name, False, said.quality.unknown.get("sizing.min_limit_bytes", UNKNOWN))
         return
-    low, high = sizing.min_limit_bytes
+    low, high = said.sizing.min_limit_bytes
     below = low * _BELOW_PERCENT // 100
-    yield Check(f"the least limit is told {origin}", low <= high, f"{size(low)} to {size(high)}")
+    yield Check(name, low <= high, f"{size(low)} to {size(high)}")
     at_high = [rerun(experiment, high, near) for _ in range(repeat)]
     lived = sum(run.status == 0 and run.kills == 0 for run in at_high)
     yield Check("the work lives at the upper end", lived == repeat, f"{lived} of {repeat} at {size(high)}")
@@ -100,7 +103,3 @@ def _kills(cgroup: Path, version: int) -> int:
     finally:
         files.close()
     return (reading and reading["oom_kill_events"]) or 0
-
-
-def _sizing_of_life(trace: AnalysedTrace) -> Sizing:
-    return Sizing(None) if own_kills(trace) else own_life(trace).sizing
