@@ -83,10 +83,28 @@ def test_all_are_run_that_can_be(some_run: dict[str, Path | None]) -> None:
     result = CliRunner().invoke(lab.command, ["--all", "-o", "there"])
     assert result.exit_code == 1
     assert some_run == {name: Path("there", name) for name in RUN[:-1]}
-    *_, passed, failed, skipped = result.stdout.splitlines()
+    assert all(len(line) <= 100 for line in result.stdout.splitlines())
+    passed, failed, *skipped = result.stdout.splitlines()[-4:]
     assert passed == "2 of 3 experiments passed"
     assert failed == "failed: dirty"
-    assert skipped.startswith("skipped: group-kill needs memory.oom.group, which cgroup v1 does not have")
+    assert skipped[0].startswith("skipped: group-kill needs memory.oom.group, which cgroup v1 does not have")
+
+
+def test_one_that_cannot_be_made_does_not_end_the_others(
+    some_run: dict[str, Path | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(experiment: Experiment, output: Path | None, force: bool) -> Outcome:
+        if experiment.name == "fork":
+            raise TracerError("no room")
+        return some(experiment, output, force)
+
+    some = lab.run
+    monkeypatch.setattr(lab, "run", run)
+    result = CliRunner().invoke(lab.command, ["--all"])
+    assert result.exit_code == 1
+    assert list(some_run) == ["anon", "dirty"]
+    assert "failed: fork, dirty" in result.stdout
+    assert "memcg-tracer: fork: no room\n" in result.stderr
 
 
 def test_all_as_json_is_a_line_each(some_run: dict[str, Path | None]) -> None:

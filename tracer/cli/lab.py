@@ -13,7 +13,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from tracer.errors import UsageError
+from tracer.errors import TracerError, UsageError
 from tracer.lab.experiments import EXPERIMENTS, Experiment
 from tracer.lab.resize import verified
 from tracer.lab.run import Outcome, run, what_lacks
@@ -97,7 +97,9 @@ def command(
 
 
 def _run_all(output: Path | None, force: bool, as_json: bool) -> int:
-    """The exit status. What cannot be made here is said, and no failure; nor does one end the others."""
+    """The exit status. What cannot be made on this machine is said, and no failure; nor does one that goes
+    wrong end the others.
+    """
     passed: list[str] = []
     failed: list[str] = []
     skipped: list[str] = []
@@ -106,7 +108,12 @@ def _run_all(output: Path | None, force: bool, as_json: bool) -> int:
         if lacking is not None:
             skipped.append(lacking)
             continue
-        outcome = run(experiment, None if output is None else output / name, force)
+        try:
+            outcome = run(experiment, None if output is None else output / name, force)
+        except TracerError as error:
+            click.echo(f"memcg-tracer: {name}: {error}", err=True)
+            failed.append(name)
+            continue
         (passed if outcome.passed else failed).append(name)
         if as_json:
             click.echo(json.dumps(_document(outcome)))
@@ -114,7 +121,8 @@ def _run_all(output: Path | None, force: bool, as_json: bool) -> int:
             _show_outcome(outcome)
     lines = [f"{len(passed)} of {len(passed) + len(failed)} experiments passed"]
     lines += [f"failed: {', '.join(failed)}"] if failed else []
-    click.echo("\n".join([*lines, *(f"skipped: {lacking}" for lacking in skipped)]), err=as_json)
+    lines += [f"skipped: {lacking}" for lacking in skipped]
+    write(sys.stderr if as_json else sys.stdout, [Text(line) for line in lines])
     return 1 if failed else 0
 
 
