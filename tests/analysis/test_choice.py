@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tracer.analysis import choice
+import tracer
+from tracer.analysis import choice, kernel_log
 from tracer.analysis.oom import explain
 from tracer.kernel.kmsg.facts import Chosen, Counter, Invoker, Kill, LogReport, MemInfo, Stamp, TaskRow
 from tracer.schema import UNLIMITED_BYTES
 
+RECORDED = Path(__file__).parents[2] / "traces"
 PAGE = 4096
 MIB = 1 << 20
 LIMIT = 100 * MIB
@@ -263,3 +266,23 @@ def test_the_total_of_the_machine_by_a_log() -> None:
     log = replace(LOG, constraint="global", counters={}, mem_info=machine)
     assert choice.log_total_pages(log, PAGE) == 4708
     assert choice.log_total_pages(replace(log, mem_info=None), PAGE) is None
+
+
+@pytest.mark.parametrize("recorded", ["fork", "parent-limit", "group-kill"])
+def test_what_is_computed_from_the_log_is_what_the_kernel_said(recorded: str) -> None:
+    """Traces of kernels 6.12 and 7.3, which have both."""
+    trace = tracer.open(RECORDED / recorded)
+    _, told_by_log = kernel_log.complete(trace)
+    log = told_by_log[1].report
+    assert log is not None
+    rows = trace.oom[trace.oom["kill_id"] == 1]
+    kernels = choice.of_trace(trace, rows, None, {})
+    ours = choice.of_log(log, choice.log_total_pages(log, PAGE), PAGE, {})
+    assert len(kernels.candidates) > 1
+    assert kernels.total_pages == ours.total_pages == choice.total_pages(trace, rows.assign(total_bytes=None))
+    assert badness_of(kernels) == badness_of(ours)
+    assert kernels.disagreement is None
+
+
+def badness_of(found: choice.Choice) -> list[tuple[int, int | None, bool]]:
+    return [(one.pid, one.badness, one.chosen) for one in found.candidates]

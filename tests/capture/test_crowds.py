@@ -47,7 +47,7 @@ def test_the_worst_is_killed(memcg: Path, reports: Reports, start_recorder: Call
 
     weighed = [kill for kill in kills if kill.candidates]
     wrong = [(kill.victims, kill.candidates[:3]) for kill in weighed if not is_explained(kill)]
-    print(f"{len(weighed)} of {pressed} crowds were weighed, {len(wrong)} of them wrongly (seed {SEED})")
+    print(f"{len(weighed)} kills in {pressed} crowds, {len(wrong)} of them not of the worst (seed {SEED})")
     assert wrong == []
     assert CROWDS <= len(weighed) <= len(kills)
     assert any(kill.candidates[0].oom_score_adj > 0 for kill in weighed), "and not by size alone"
