@@ -45,7 +45,7 @@ _MOST_AT_ONCE: Final = 128
 _ROOT, _FILE = 1, 2  # node ids
 _VALID_S: Final = 3600
 _POLL_S: Final = 0.05
-_SLOW_FOR_S: Final = 120.0  # where nothing is killed, the writer is to end some time
+_SLOW_FOR_S: Final = 600.0  # the writer is to end some time, on slow machines not too early
 _HEADER: Final = struct.Struct("=IIQQIIII")  # struct fuse_in_header
 
 
