@@ -101,13 +101,17 @@ def read_log(log: str) -> Iterator[LogReport]:
         first = stream.read(_CHUNK_BYTES)
         for beginning, what in _OF_OTHER_FORMATS:
             if first.startswith(beginning):
-                raise TracerError(f"{log} is {what}")
+                raise TracerError(f"{_name(log)} is {what}")
         is_any = False
         for report in grammar.reports(lines.split(_chunks(first, stream))):
             is_any = True
             yield report
     if not is_any and b"\0" in first:
-        raise TracerError(f"{log} is no text: give what dmesg or journalctl -k prints, or a kern.log")
+        raise TracerError(f"{_name(log)} is no text: give what dmesg or journalctl -k prints, or a kern.log")
+
+
+def _name(log: str) -> str:
+    return "standard input" if log == "-" else log
 
 
 def _chunks(first: bytes, stream: IO[bytes]) -> Iterable[bytes]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from golden import compare
@@ -33,3 +35,50 @@ def test_where_a_log_is_cut_into_pieces_does_not_matter(log: Path) -> None:
     data = log.read_bytes()
     whole = list(split([data]))
     assert list(split(data[at : at + 7] for at in range(0, len(data), 7))) == whole
+
+
+NOISE = (
+    "IPv6: ADDRCONF(NETDEV_CHANGE): veth1: link becomes ready",
+    "audit: type=1400 audit(1700000000.123:45): apparmor=DENIED operation=open",
+    "usb 1-1: new high-speed USB device number 5 using xhci_hcd",
+    "BUG: workqueue lockup - pool cpus=1 node=0 flags=0x0 nice=0 stuck for 30s!",
+    "CPU: 3 PID: 99 Comm: kworker/3:1 Tainted: G        W          6.1.0 #1",
+    "[drm] GPU HANG: ecode 9:1:85dffffb",
+    "memory hotplug: online",
+    "swap: compressed pages",
+    "Killed process",
+    "out of memory in a driver of ours",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [
+        ("captured-6.1-debian12-v2-kmsg.log", "4,9,{since_boot_us},-;"),
+        ("captured-6.18-v1-kmsg.log", "4,9,{since_boot_us},-;"),
+        ("written-5.10-debian11-v2-rfc3339.log", "2024-10-12T19:00:20.400000+02:00 aks-node-1 kernel: "),
+        ("written-4.19-debian10-v1-kern.log", "Mar  4 02:11:15 web-3 kernel: [881240.402500] "),
+    ],
+)
+def test_lines_of_other_subsystems_in_between_change_nothing(name: str, prefix: str) -> None:
+    lines = list(split([(CORPUS / name).read_bytes()]))
+    chance = random.Random(name)
+    noisy: list[str] = []
+    for line in lines:
+        noisy.append(line)
+        since_boot_us = line.split(",")[2] if ";" in line and line[0].isdigit() else "0"
+        noise = chance.choices(NOISE, k=chance.choice((0, 0, 1, 3)))
+        noisy += [prefix.format(since_boot_us=since_boot_us) + words for words in noise]
+    assert [without_lines(one) for one in reports(noisy)] == [without_lines(one) for one in reports(lines)]
+    assert len(noisy) > 1.5 * len(lines)
+
+
+def without_lines(value: Any) -> Any:
+    """Facts, but not on which line of the log they stood."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            item.name: without_lines(getattr(value, item.name))
+            for item in dataclasses.fields(value)
+            if item.name not in ("line", "last_line")
+        }
+    return [without_lines(one) for one in value] if isinstance(value, tuple) else value
