@@ -197,7 +197,7 @@ def test_a_recording_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 ELSEWHERE = {"page-cache": pytest.mark.vm, "dirty": pytest.mark.vm_once, "group-kill": pytest.mark.vm_once}
-"""Without the multi-generational LRU (6.1) reclaim waits for what is dirty, and nobody is killed for it."""
+"""6.1 was seen to kill nobody in `dirty`."""
 
 
 @pytest.mark.kernel
