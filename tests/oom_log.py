@@ -86,8 +86,9 @@ class Dump:
         )
 
 
-def log(trace: Any, seconds: float, *lines: str) -> None:
-    """Into the table `kernel_log`, a microsecond apart; by the clock of the log 3 s earlier."""
+def log(trace: Any, seconds: float, *lines: str, gain: float = 1) -> None:
+    """Into the table `kernel_log`, a microsecond apart; by the clock of the log 3 s earlier. `gain` below 0:
+    what comes later in the log was measured to be earlier."""
     for line in lines:
         sequence = len(trace.recorded()["kernel_log"])
         time_ns = trace.ns(seconds) + sequence * 1000
@@ -97,7 +98,7 @@ def log(trace: Any, seconds: float, *lines: str) -> None:
         )
         trace.add(
             "kernel_log",
-            seconds + sequence / 1e6,
+            seconds + gain * sequence / 1e6,
             ktime_ns=(time_ns - trace.ns(-3)) // 1000 * 1000,
             sequence=sequence,
             level=6,

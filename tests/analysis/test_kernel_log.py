@@ -144,6 +144,8 @@ def test_another_owner_than_was_inferred(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=2, path="/", created=trace.ns(0))
     trace.add("cgroups", cgroup_id=4, path="/pod", created=trace.ns(0), removed=trace.ns(0.5))
     trace.add("cgroups", cgroup_id=5, path="/pod", created=trace.ns(0.6))
+    trace.add("cgroups", cgroup_id=6, path="/pod", created=trace.ns(1.5))
+    trace.charged(0.9, 5, "anon", MIB, tgid=9)
     log(trace, 1, *replace(DUMP, oom_memcg="/pod", limit=300 * MIB, usage=300 * MIB).lines())
     report = only(trace)
     owner = report.limit_owner
@@ -152,6 +154,7 @@ def test_another_owner_than_was_inferred(trace: Any) -> None:
     assert "the limit's owner: /box, in the kernel log /pod" in report.quality.disagreements
     assert report.composition.total == 300 * MIB
     assert report.composition.anon == 295 * MIB
+    assert [one.tgid for one in report.allocators] == [9]  # in the cgroup that had this path then
 
 
 def test_an_owner_that_the_trace_does_not_have(trace: Any) -> None:
@@ -240,7 +243,7 @@ def test_rate_limited(trace: Any) -> None:
     first, second = explain(trace)
     assert (first.quality.kmsg, second.quality.kmsg) == ("matched", "rate_limited")
     assert RATE_LIMITED in second.quality.kmsg_missing
-    assert (second.trigger.order, second.quality.disagreements) == (None, ())
+    assert (second.trigger.order, second.trigger.gfp, second.quality.disagreements) == (None, 0x100, ())
     assert first.quality.disagreements == ()
     log(trace, 1.04, replace(later, pid=60, anon_rss=MIB).kill())
     assert len(explain(trace)) == 2
@@ -277,6 +280,28 @@ def test_a_pid_that_is_used_again(trace: Any) -> None:
     first, second = explain(trace)
     assert (first.quality.kmsg, second.quality.kmsg) == ("missing", "matched")
     assert second.quality.disagreements == ()
+
+
+def test_lines_of_long_after_are_of_another(trace: Any) -> None:
+    kill(trace, 1)
+    log(trace, 20, *DUMP.lines())
+    assert only(trace).quality.kmsg == "missing"
+
+
+def test_a_report_is_on_one_kill(trace: Any) -> None:
+    kill(trace, 1)
+    kill(trace, 1.5)
+    log(trace, 1.5, *DUMP.lines())
+    assert [report.quality.kmsg for report in explain(trace)] == ["missing", "matched"]
+
+
+def test_lines_are_read_in_the_order_of_the_log(trace: Any) -> None:
+    """Whatever the times that they were put at."""
+    kill(trace, 1)
+    log(trace, 1, *DUMP.lines(), gain=-1)
+    report = only(trace)
+    assert (report.quality.kmsg, report.quality.kmsg_missing) == ("matched", "")
+    assert report.trigger.order == 0
 
 
 def test_a_group_kill_is_one_report(trace: Any) -> None:

@@ -57,6 +57,27 @@ def test_who_waited_for_what_and_why_nothing_was_freed(
     assert max(map(cell_len, shown(stuck, columns=70).splitlines())) <= 70
 
 
+def test_what_the_kernel_log_adds_and_where_it_differs(report: OomReport) -> None:
+    log = replace(
+        report.quality,
+        kmsg="matched",
+        kmsg_missing="it lacks tasks",
+        kmsg_fields=("trigger.order", "composition"),
+        disagreements=(
+            f"the name of who asked: {HOSTILE}, in the kernel log cat",
+            "order: 0, in the kernel log 2",
+        ),
+    )
+    told = replace(report.trigger, gfp=0xCC0, gfp_names="GFP_KERNEL|__GFP_ZERO")
+    said = " ".join(shown(replace(report, quality=log, trigger=told)).split())
+    assert (
+        "it lacks tasks; taken from it: how large the request was (order), what the limit was full of" in said
+    )
+    assert "differs the name of who asked: \\x1b[31m[red]" in said
+    assert "differs order: 0, in the kernel log 2" in said
+    assert "GFP_KERNEL|__GFP_ZERO" in said
+
+
 def test_kept_pages_add_up_over_the_attempts(stuck: OomReport) -> None:
     file, anon = facts.kept(stuck.reclaim.transcript[-2:])
     assert file[1].endswith("6,021 dirty (5,800 of them not even queued to be written), 21 referenced")

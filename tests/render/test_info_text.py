@@ -36,6 +36,7 @@ def summary() -> info_text.Summary:
             "page_size": 4096,
             "tool_version": "0.1.0",
             "schema_version": 1,
+            "kernel_log": "/dev/kmsg: Operation not permitted",
             "probes": {
                 "OOM kill": {"hook": "raw_tracepoint mark_victim", "meaning": "exact", "detail": ""},
                 "OOM decision": {"hook": None, "meaning": "absent", "detail": "no kprobes: gfp is inferred"},

@@ -73,6 +73,7 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
                 "kernel",
                 visible(f"{meta['kernel_release']} {meta['architecture']}, cgroup v{meta['cgroup_version']}"),
             ),
+            ("kernel log", visible(str(meta.get("kernel_log", "not read")))),
             ("CPUs", f"{meta['cpus']}, pages of {units.size(meta['page_size'])}"),
             (
                 "recorded by",
