@@ -30,17 +30,15 @@ static __always_inline u64 any_byte(void)
 	return ((u64)bpf_get_prandom_u32() * STACKS_BYTES >> 32) + 1;
 }
 
+/* On a CPU that the process is new to, the map has zeros for it. */
 static __always_inline struct piece *piece_of(u32 tgid)
 {
-	struct piece *piece = pieces.lookup(&tgid);
+	struct piece none = {};
+	struct piece *piece = pieces.lookup_or_try_init(&tgid, &none);
 
-	if (piece)
-		return piece;
-
-	struct piece fresh = {.chosen_byte = any_byte()};
-
-	pieces.update(&tgid, &fresh);
-	return pieces.lookup(&tgid);
+	if (piece && !piece->chosen_byte)
+		piece->chosen_byte = any_byte();
+	return piece;
 }
 
 /* The categories that do not contain each other, and together are all that is charged. */

@@ -143,6 +143,26 @@ def test_work_in_a_rhythm_is_sampled_by_its_amounts(
     assert abs(weights["grow_table"] / size - pieces * 3 / 4) < allowed
 
 
+def test_a_process_is_sampled_from_its_first_byte_on_each_cpu(
+    growing: Path, memcg: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """A piece that is whole has its sample, also on the CPU that the process comes to second."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("needs a second CPU to move to")
+    size = 32 * MIB
+    with started(growing, memcg, "index=65536", f"table={size + MIB}") as process:
+        os.sched_setaffinity(process.pid, {cpus[0]})
+        recorder = start_recorder("-c", str(memcg), "--stacks", "32M")
+        go_on(process)
+        os.sched_setaffinity(process.pid, {cpus[1]})
+        go_on(process)
+        trace = tracer.open(recorder.stop())
+        tgid = process.pid
+    samples = trace.stack_samples[trace.stack_samples["tgid"] == tgid]
+    assert samples["weight_bytes"].sum() >= size
+
+
 @pytest.mark.parametrize("pages", [1, 64])
 def test_a_full_ring_loses_samples_and_says_so(
     pages: int, growing: Path, memcg: Path, start_recorder: Callable[..., Any]
