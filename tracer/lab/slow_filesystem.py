@@ -9,8 +9,8 @@ Why not a slow disk: reclaim for a cgroup of v1 waits for what is being written,
 the disk and kills nobody. For FUSE it does not wait, lest it wait for a server that needs memory itself
 (since 6.16, "mm: skip folio reclaim in legacy memcg contexts for deadlockable mappings"). And on v2 no writer
 waits for what is dirty in its cgroup where the file system does not know cgroups (SB_I_CGROUPWB). Before
-6.16 FUSE wrote from copies that are charged to nobody: so no more than _MOST_AT_ONCE writes are begun, and
-what is written after them stays dirty.
+6.16 FUSE wrote from copies that are charged to nobody: so no more than some writes are begun, and what is
+written after them stays dirty.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ _VERSION: Final = (7, 31)
 _FLAGS: Final = 1 << 5 | 1 << 16 | 1 << 22  # FUSE_BIG_WRITES, FUSE_WRITEBACK_CACHE, FUSE_MAX_PAGES
 _WRITE_BYTES: Final = 1 << 20
 _MOST_AT_ONCE: Final = 128
+_FEW_AT_ONCE: Final = 16
 _ROOT, _FILE = 1, 2  # node ids
 _VALID_S: Final = 3600
 _POLL_S: Final = 0.05
@@ -97,8 +98,9 @@ class _Writer:
 class _Server:
     """Answers what the kernel asks on `connection`; writes not before the process that writes is done."""
 
-    def __init__(self, connection: int) -> None:
+    def __init__(self, connection: int, most_at_once: int) -> None:
         self._connection = connection
+        self._most_at_once = most_at_once
         self._size_bytes = 0
         self._writer: _Writer | None = None
         self._held: list[tuple[int, bytes]] = []
@@ -134,7 +136,13 @@ class _Server:
     def _plain_answer(self, number: int, node: int) -> bytes | None:
         match number:
             case _Request.INIT:  # struct fuse_init_out
-                limits = (0xFFFF, _MOST_AT_ONCE, _WRITE_BYTES, 1, _WRITE_BYTES // os.sysconf("SC_PAGESIZE"))
+                limits = (
+                    0xFFFF,
+                    self._most_at_once,
+                    _WRITE_BYTES,
+                    1,
+                    _WRITE_BYTES // os.sysconf("SC_PAGESIZE"),
+                )
                 return struct.pack("=4I2H2IH34x", *_VERSION, 1 << 17, _FLAGS, *limits)
             case _Request.GETATTR | _Request.SETATTR:  # struct fuse_attr_out
                 return struct.pack("=QII", _VALID_S, 0, 0) + self._attributes(node)
@@ -195,12 +203,13 @@ def _mount(directory: str) -> int:
     return connection
 
 
-def _let_all_be_dirty(directory: str) -> None:
+def _let_all_be_dirty(directory: str) -> int:
     """Of a FUSE mount, a hundredth of what may be dirty on the machine may be (fs/fuse/inode.c,
-    fuse_bdi_init). All of it may be of ours: the setting is of this mount alone.
+    fuse_bdi_init). All of it may be of ours: the setting is of this mount alone. Returns how many writes may
+    be under way at once.
 
     Where a mount cannot be let off its own limit (strict_limit, since 6.2, "mm: add bdi_set_strict_limit()
-    function"), a least share of the machine's is kept for it.
+    function"), a least share of the machine's is kept for it; and writes under way count for that share, too.
     """
     device = next(
         mount.device for mount in parse_mountinfo(MOUNTINFO.read_bytes()) if mount.mount_point == directory
@@ -209,8 +218,9 @@ def _let_all_be_dirty(directory: str) -> None:
     (settings / "max_ratio").write_text("100")
     if (settings / "strict_limit").exists():
         (settings / "strict_limit").write_text("0")
-    else:
-        (settings / "min_ratio").write_text("50")
+        return _MOST_AT_ONCE
+    (settings / "min_ratio").write_text("50")
+    return _FEW_AT_ONCE
 
 
 def main(directory: str) -> int:
@@ -218,12 +228,12 @@ def main(directory: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is our maker's, who has to end what waits for us
     try:
         connection = _mount(directory)
-        _let_all_be_dirty(directory)
+        most_at_once = _let_all_be_dirty(directory)
     except OSError as error:
         print(f"cannot make a slow file system ({error}): it takes root and FUSE (modprobe fuse)", flush=True)
         return 1
     print(f"/proc/{os.getpid()}/root{directory}", flush=True)
-    _Server(connection).serve(until_readable=sys.stdin.fileno())
+    _Server(connection, most_at_once).serve(until_readable=sys.stdin.fileno())
     return 0
 
 
