@@ -211,9 +211,9 @@ def _evidence_of_change(findings: Findings) -> list[str]:
     labels = {"anon": "anonymous memory", "shmem": "shared memory", "kernel": "kernel memory"}
     grown = findings.circumstances.grown_bytes
     span = duration((window.end - window.begin) / 1e9)
-    most = max(grown.values(), default=0)
+    least = max(max(grown.values(), default=0) // 10, (findings.composition.total or 0) // 100, 1)
     for name, label in labels.items():
-        if grown.get(name) and grown[name] * 10 >= most:
+        if grown.get(name, 0) >= least:
             lines.append(f"{label} grew by {size(grown[name])} in the {span} before (charge ledger)")
     if cushion.evicted_bytes is not None:
         span = duration((window.end - window.at_limit) / 1e9)
