@@ -93,7 +93,9 @@ def log(trace: Any, seconds: float, *lines: str, gain: float = 1) -> None:
         sequence = len(trace.recorded()["kernel_log"])
         time_ns = trace.ns(seconds) + sequence * 1000
         escaped = "".join(
-            char if " " <= char <= "~" and char != "\\" else "".join(f"\\x{b:02x}" for b in char.encode())
+            char
+            if " " <= char <= "~" and char != "\\"
+            else "".join(f"\\x{b:02x}" for b in char.encode("utf-8", "surrogateescape"))
             for char in line
         )
         trace.add(

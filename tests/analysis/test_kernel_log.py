@@ -320,13 +320,15 @@ def test_a_group_kill_is_one_report(trace: Any) -> None:
 
 
 def test_hostile_names(trace: Any) -> None:
-    hostile = replace(DUMP, comm="a\nKilled pro", oom_memcg="/bö\\x", task_memcg="/bö\\x")
+    """What is no UTF-8 stands in a trace as an escape."""
+    hostile = replace(DUMP, comm="a\n\udcffKilled p", oom_memcg="/bö\\x", task_memcg="/bö\\x")
     trace.add("cgroups", cgroup_id=1, path="/bö\\x", created=trace.ns(0))
     trace.meta |= {"kernel_log": "read", "cpus": 1}
-    kill(trace, 1, hostile)
+    kill(trace, 1, replace(hostile, comm="a\n\\xffKilled p"))
     log(trace, 1, *hostile.lines())
     report = only(trace)
     assert (report.quality.kmsg, report.quality.disagreements) == ("matched", ())
+    assert report.candidates[0].comm == "a\n\\xffKilled p"
 
 
 def test_the_whole_machine(trace: Any) -> None:

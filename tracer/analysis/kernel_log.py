@@ -4,12 +4,12 @@ left open."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from tracer.analysis import log_match, log_tables
-from tracer.analysis.log_agreement import disagreements
+from tracer.analysis.log_agreement import disagreements, plain
 from tracer.analysis.log_match import Logged
 from tracer.analysis.report import KernelLog
 from tracer.analysis.tables import TraceTables, integers, times_ns
@@ -64,7 +64,8 @@ def logged(kernel_log: pd.DataFrame) -> list[Logged]:
         killed_ns = {kill.pid: int(moments[kill.stamp.line - 1]) for kill in report.kills}
         if report.chosen is not None:
             killed_ns.setdefault(report.chosen.pid, int(moments[report.last_line - 1]))
-        found.append(Logged(report, killed_ns))
+        tasks = tuple(replace(task, comm=plain(task.comm)) for task in report.tasks)
+        found.append(Logged(replace(report, tasks=tasks), killed_ns))
     return found
 
 
