@@ -8,7 +8,7 @@ from rich.cells import cell_len
 
 from tracer.analysis import stalls
 from tracer.analysis.report import Cushion, Held, LimitOwner, OomReport, Reclaim, Waiter
-from tracer.render import explain_text, facts, text
+from tracer.render import explain_text, facts, held_facts, reclaim_facts, text
 from tracer.schema import RECLAIM_COUNTS
 
 HOSTILE = "\x1b[31m[red]<script>\nx\udc80"
@@ -79,16 +79,16 @@ def test_what_the_kernel_log_adds_and_where_it_differs(report: OomReport) -> Non
 
 
 def test_kept_pages_add_up_over_the_attempts(stuck: OomReport) -> None:
-    file, anon = facts.kept(stuck.reclaim.transcript[-2:])
+    file, anon = reclaim_facts.kept(stuck.reclaim.transcript[-2:])
     assert file[1].endswith("6,021 dirty (5,800 of them not even queued to be written), 21 referenced")
     assert anon == ("kept anon", "pages of process memory that the last 2 attempts could not free: 21 mapped")
     one = replace(stuck.reclaim.transcript[0], kept_file=None)
-    assert list(facts.kept([one])) == []
+    assert list(reclaim_facts.kept([one])) == []
 
 
 def test_every_kind_of_wait_and_of_page_kept_has_words() -> None:
-    assert set(facts.KINDS_IN_WORDS) == set(stalls.KINDS)
-    assert set(facts.KEPT_IN_WORDS) < set(RECLAIM_COUNTS)
+    assert set(reclaim_facts.KINDS_IN_WORDS) == set(stalls.KINDS)
+    assert set(reclaim_facts.KEPT_IN_WORDS) < set(RECLAIM_COUNTS)
 
 
 def test_the_answer_comes_first_and_the_rest_fits_two_screens(report: OomReport) -> None:
@@ -192,9 +192,9 @@ def test_what_held(
 
 
 def test_what_held_where_there_is_no_limit_or_no_cgroup(held: Held) -> None:
-    assert "no cgroup of this trace has a limit" in facts.held_summary([replace(held, headroom_bytes=None)])
-    assert "no cgroup of this trace has a limit" in facts.held_summary([])
-    assert "reached its limit of 100 MiB" in facts.held_summary([replace(held, headroom_bytes=0)])
+    assert "no cgroup of this trace has a limit" in held_facts.summary([replace(held, headroom_bytes=None)])
+    assert "no cgroup of this trace has a limit" in held_facts.summary([])
+    assert "reached its limit of 100 MiB" in held_facts.summary([replace(held, headroom_bytes=0)])
 
 
 def test_the_stack_in_brief_leaves_out_our_own_frames(report: OomReport) -> None:

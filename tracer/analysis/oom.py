@@ -144,7 +144,7 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
         if kill.owner_id is None
         else cushion.compare_with_kernel(trace, kill.owner_id, kill.members, kill.window),
         lost_records=lost,
-        sampled_at_kill=kill.sample is not None,
+        sampled_at_kill=kill.sample is not None and bool(pd.notna(kill.sample["anon_bytes"])),
         is_told=bool(first["is_told"]) if pd.notna(first["is_told"]) else False,
         kmsg=told.state,
     )

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tracer import units
 from tracer.analysis.report import Held, OomReport
-from tracer.render import candidates, facts, probes, sections
+from tracer.render import candidates, facts, held_facts, probes, reclaim_facts, sections
 from tracer.render.charged import heaviest
 from tracer.render.escape import visible
 from tracer.render.layers import BY_NAME, OF_COMPOSITION, PART_LABELS
@@ -69,10 +69,10 @@ def post_mortem(
 
 def held(cgroups: Sequence[Held]) -> Iterator[RenderableType]:
     """What is said of a trace without a kill."""
-    yield Text(facts.held_summary(cgroups), style="bold")
+    yield Text(held_facts.summary(cgroups), style="bold")
     for one in cgroups[:_MOST_HELD]:
         yield sections.title(facts.place(one.cgroup, one.container))
-        yield sections.facts(facts.held(one))
+        yield sections.facts(held_facts.held(one))
     if len(cgroups) > _MOST_HELD:
         yield Text()
         yield Text(f"{len(cgroups) - _MOST_HELD} more cgroups were traced: --json lists them all.")
@@ -99,12 +99,10 @@ def _composition(report: OomReport, least_share: float) -> Iterator[RenderableTy
 def _reclaim(report: OomReport, page_size: int, verbose: bool) -> Iterator[RenderableType]:
     yield sections.title("Reclaim: the kernel frees memory at the limit before it kills")
     attempts = report.reclaim.transcript
-    yield sections.facts(
-        [facts.reclaim(report, page_size), *facts.waits(report.reclaim), *facts.kept(attempts)]
-    )
+    yield sections.facts(reclaim_facts.tried(report, page_size))
     if not attempts:
         return
-    transcript = facts.transcript(report, attempts if verbose else attempts[-_BRIEF_ATTEMPTS:])
+    transcript = reclaim_facts.transcript(report, attempts if verbose else attempts[-_BRIEF_ATTEMPTS:])
     table = sections.table(*zip(transcript.titles, "><>>>>><"[: len(transcript.titles)], strict=True))
     for row in transcript.rows:
         table.add_row(*row)

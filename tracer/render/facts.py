@@ -6,19 +6,15 @@ every technical word is explained where it is first used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 import pandas as pd
 
 from tracer import units
 from tracer.analysis.report import (
-    Held,
     OomReport,
     Quality,
-    Reclaim,
-    ReclaimAttempt,
     Sizing,
     Trigger,
     Victim,
@@ -99,38 +95,6 @@ FIELDS_IN_WORDS: Final = {
 }
 """Field of the report that can be unknown -> what it is; the classes of its composition: `PART_LABELS`."""
 
-KINDS_IN_WORDS: Final = {
-    "reclaim": "in reclaim",
-    "writeback": "in reclaim for writeback",
-    "isolated": "in reclaim for tasks that held too many pages",
-    "noprogress": "in reclaim since it freed nothing",
-    "congested": "in reclaim for pages that were still being written when they came round again",
-    "other": "in reclaim for a reason without a name",
-    "dirty": "held back from writing, since too much was dirty",
-    "swap_in": "for swapped memory to come back",
-    "high": "above memory.high",
-}
-"""Kind of a wait (`analysis.stalls.KINDS`) -> what it was for."""
-
-KEPT_IN_WORDS: Final = {
-    "nr_dirty": "dirty",
-    "nr_writeback": "under writeback",
-    "nr_activate": "in use",
-    "nr_ref_keep": "referenced",
-    "nr_unmap_fail": "mapped",
-}
-"""Why reclaim could not free a page that it met, by the kernel's count (`schema.RECLAIM_COUNTS`)."""
-
-_MOST_WAITERS: Final = 3
-_TRANSCRIPT_TITLES: Final = ("before the kill", "by", "looked at", "freed", "of it anon", "priority", "took")
-_TRANSCRIPT_NOTE: Final = (
-    "looked at, freed: pages. anon: process memory, which needs swap to be freed. "
-    "priority: 12 is a light scan, 0 looks at everything; no scan: there was nothing to look at"
-)
-_KEPT_NOTE: Final = (
-    "kept: most of what could not be freed. dirty: to be written first. in use, referenced: used lately. "
-    "mapped: a process has it mapped and keeps it"
-)
 VICTIM_TITLES: Final = ("killed", "anon", "file", "shmem", "page tables", "swap", "adj")
 VICTIM_NOTE: Final = "anon, file, shmem: its RSS by kind. adj: oom_score_adj, -1000 (never) to 1000 (first)"
 
@@ -264,57 +228,6 @@ def cushion(report: OomReport) -> Iterator[Fact]:
     yield "refaulted", f"{units.size(it.refaulted_bytes)}: evicted, but soon needed and read again"
 
 
-def reclaim(report: OomReport, page_size: int) -> Fact:
-    it = report.reclaim
-    if it.attempts is None or it.reclaimed_pages is None or it.stall_ms is None:
-        return "in all", not_known(report, "reclaim")
-    return (
-        "in all",
-        f"{units.count(it.attempts)} attempts looked at {units.count(it.scanned_pages)} pages and freed "
-        f"{units.count(it.reclaimed_pages)} ({units.size(it.reclaimed_pages * page_size)}); "
-        f"tasks were held up {units.duration(it.stall_ms / 1000)} by them",
-    )
-
-
-def waits(it: Reclaim) -> Iterator[Fact]:
-    """Which processes waited for memory, the longest first, and for what."""
-    for number, waiter in enumerate(it.waiters[:_MOST_WAITERS]):
-        name = visible(waiter.comm) if waiter.comm else "name not known"
-        kinds = sorted(waiter.kinds_ms.items(), key=lambda kind: -kind[1])
-        parts = ", ".join(f"{units.duration(ms / 1000)} {KINDS_IN_WORDS[kind]}" for kind, ms in kinds)
-        total = f"{units.duration(waiter.stalled_ms / 1000)}: " if len(kinds) > 1 else ""
-        yield "" if number else "waited most", f"{name} ({waiter.tgid}) {total}{parts}"
-
-
-def kept(attempts: Sequence[ReclaimAttempt]) -> Iterator[Fact]:
-    """What these attempts met on the lists and could not free; nothing where the lists are not told apart."""
-    for lru, of_list in (("file", "page cache"), ("anon", "process memory")):
-        sums: dict[str, int] = {}
-        for attempt in attempts:
-            for count, pages in (_kept(attempt, lru) or {}).items():
-                sums[count] = sums.get(count, 0) + pages
-        said = ", ".join(_kept_in_words(count, pages, sums) for count, pages in _largest(sums))
-        if said:
-            last = "the last attempt" if len(attempts) == 1 else f"the last {len(attempts)} attempts"
-            yield f"kept {lru}", f"pages of {of_list} that {last} could not free: {said}"
-
-
-def _kept(attempt: ReclaimAttempt, lru: str) -> Mapping[str, int] | None:
-    return attempt.kept_file if lru == "file" else attempt.kept_anon
-
-
-def _kept_in_words(count: str, pages: int, sums: Mapping[str, int]) -> str:
-    words = f"{units.count(pages)} {KEPT_IN_WORDS[count]}"
-    unqueued = sums["nr_unqueued_dirty"] if count == "nr_dirty" else 0
-    return words + (f" ({units.count(unqueued)} of them not even queued to be written)" if unqueued else "")
-
-
-def _largest(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Those that have words and are not zero, the largest first."""
-    found = [(count, pages) for count, pages in counts.items() if pages and count in KEPT_IN_WORDS]
-    return sorted(found, key=lambda kept: -kept[1])
-
-
 def _locked_file(report: OomReport) -> int | None:
     """What of the cache no other class has: locked pages are a class of their own."""
     made_of, counters = report.composition, report.memory_stat_bytes
@@ -323,54 +236,6 @@ def _locked_file(report: OomReport) -> int | None:
         return None
     *parts, file = (value or 0 for value in others)
     return max(file - sum(parts), 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """Attempts as a table, and a note on it."""
-
-    titles: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    note: str
-
-
-def transcript(report: OomReport, attempts: Sequence[ReclaimAttempt]) -> Transcript:
-    """Where attempts say what they could not free, the last column has the most of it."""
-    rows = [_attempt_cells(report, attempt) for attempt in attempts]
-    most_kept = [_most_kept(attempt) for attempt in attempts]
-    if not any(most_kept):
-        return Transcript(_TRANSCRIPT_TITLES, rows, _TRANSCRIPT_NOTE)
-    return Transcript(
-        (*_TRANSCRIPT_TITLES, "kept"),
-        [(*row, kept) for row, kept in zip(rows, most_kept, strict=True)],
-        f"{_TRANSCRIPT_NOTE}. {_KEPT_NOTE}",
-    )
-
-
-def _most_kept(attempt: ReclaimAttempt) -> str:
-    """`300 dirty file`; empty where nothing was kept."""
-    found = [
-        (pages, f"{KEPT_IN_WORDS[count]} {lru}")
-        for lru in ("file", "anon")
-        for count, pages in _largest(_kept(attempt, lru) or {})
-    ]
-    if not found:
-        return ""
-    pages, words = max(found)
-    return f"{units.count(pages)} {words}"
-
-
-def _attempt_cells(report: OomReport, attempt: ReclaimAttempt) -> tuple[str, ...]:
-    """Cells under `_TRANSCRIPT_TITLES`; counts are pages."""
-    return (
-        units.duration(seconds_before(report, attempt.time)),
-        f"{visible(attempt.comm)} ({attempt.pid})" if attempt.comm else f"pid {attempt.pid}",
-        units.count(attempt.scanned_pages),
-        units.count(attempt.reclaimed_pages),
-        units.count(attempt.reclaimed_anon_pages),
-        "no scan" if attempt.priority is None else str(attempt.priority),
-        units.duration(attempt.duration_ms / 1000),
-    )
 
 
 def asked(report: OomReport) -> Iterator[Fact]:
@@ -485,63 +350,19 @@ def _in_words(field: str) -> str:
 def sizing(report: OomReport) -> Iterator[str]:
     """The advice, and the limit that would have sufficed where that can be told."""
     yield from (visible(sentence) for sentence in report.advice)
-    basis = _basis(report.sizing)
+    basis = sizing_basis(report.sizing)
     if report.sizing.min_limit_bytes is not None:
-        yield f"The least limit that would have held lies between {_range(report.sizing)}. {basis}"
+        yield f"The least limit that would have held lies between {limit_range(report.sizing)}. {basis}"
     elif basis:
         why = visible(report.quality.unknown.get("sizing.min_limit_bytes", units.UNKNOWN))
         yield f"Which limit would have held cannot be told: {why}. {basis}"
 
 
-def _range(sizing: Sizing) -> str:
+def limit_range(sizing: Sizing) -> str:
     """`97.3 MiB and 412 MiB`."""
     low, high = sizing.min_limit_bytes or (None, None)
     return f"{units.size(low)} and {units.size(high)}"
 
 
-def _basis(sizing: Sizing) -> str:
+def sizing_basis(sizing: Sizing) -> str:
     return " ".join(map(visible, sizing.basis))
-
-
-def held(one: Held) -> Iterator[Fact]:
-    """A cgroup that lived: how near its limit it came, and what kept it alive."""
-    yield "limit", units.limit(one.limit_bytes)
-    near = ""
-    if one.headroom_bytes is not None and one.limit_bytes:
-        share = units.percent(one.peak_usage_bytes, one.limit_bytes)
-        near = f", {share} of the limit; {units.size(one.headroom_bytes)} were left"
-    yield "most usage", units.size(one.peak_usage_bytes) + near
-    yield (
-        "made of",
-        f"page cache (file contents, which reclaim can drop) {units.size(one.cache_at_peak_bytes)} then, "
-        f"anon (process memory with no file behind it) {units.size(one.peak_anon_bytes)} at most",
-    )
-    yield (
-        "given back",
-        f"{units.size(one.evicted_bytes)} of page cache, by {units.count(one.reclaim.attempts)} attempts of "
-        "reclaim (the kernel freeing memory for a cgroup at its limit), which held tasks up "
-        f"{units.duration(one.reclaim.stall_ms and one.reclaim.stall_ms / 1000)}",
-    )
-    yield "refaulted", f"{units.size(one.refaulted_bytes)}: evicted, but soon needed and read again"
-    yield from waits(one.reclaim)
-    if one.sizing.min_limit_bytes is not None:
-        yield "least limit", f"for the same work: between {_range(one.sizing)}. {_basis(one.sizing)}"
-    yield "limit hit", f"{units.count(one.max_events)} times by the kernel's own count"
-    lost = one.quality.lost_records
-    yield "lost records", f"{units.count(lost)}: sums of flows may be low" if lost else "none"
-
-
-def held_summary(cgroups: Iterable[Held]) -> str:
-    """One sentence on a trace without a kill: the cgroup that came nearest to its limit, and what held."""
-    limited = [one for one in cgroups if one.headroom_bytes is not None and one.limit_bytes]
-    if not limited:
-        return "Nothing was killed, and no cgroup of this trace has a limit."
-    near = min(limited, key=lambda one: (one.headroom_bytes or 0) / (one.limit_bytes or 1))
-    where = place(near.cgroup, near.container)
-    near_by = f"came within {units.size(near.headroom_bytes)} of" if near.headroom_bytes else "reached"
-    gave = (
-        f"{units.size(near.evicted_bytes)} of page cache gave way"
-        if near.evicted_bytes
-        else ("no page cache had to give way")
-    )
-    return f"Nothing was killed: {where} {near_by} its limit of {units.size(near.limit_bytes)}; {gave}."

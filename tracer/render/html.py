@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from tracer import units
 from tracer.analysis.report import Held, OomReport
-from tracer.render import candidates, facts
+from tracer.render import candidates, facts, held_facts, reclaim_facts
 from tracer.render.escape import visible
 from tracer.render.layers import BY_NAME, LAYERS, OF_COMPOSITION, PART_LABELS
 
@@ -45,7 +45,7 @@ class Subject:
 def page(subject: Subject) -> str:
     """The page. The same subject gives the same text."""
     page_size = int(subject.meta["page_size"])
-    headline = subject.reports[0].verdict.summary if subject.reports else facts.held_summary(subject.held)
+    headline = subject.reports[0].verdict.summary if subject.reports else held_facts.summary(subject.held)
     return _template().render(
         title=f"memcg-tracer: {visible(subject.trace)}",
         headline=visible(headline),
@@ -57,7 +57,7 @@ def page(subject: Subject) -> str:
             for picture in subject.pictures
         ],
         kills=[_kill(report, page_size) for report in subject.reports],
-        held=[(facts.place(one.cgroup, one.container), list(facts.held(one))) for one in subject.held],
+        held=[(facts.place(one.cgroup, one.container), list(held_facts.held(one))) for one in subject.held],
         recording=list(_recording(subject)),
     )
 
@@ -86,8 +86,8 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
         "composition_rest": list(facts.composition_rest(report)),
         "often_confused": list(facts.often_confused(report)),
         "cushion": list(facts.cushion(report)),
-        "reclaim": [facts.reclaim(report, page_size), *facts.waits(report.reclaim), *facts.kept(attempts)],
-        "transcript": facts.transcript(report, attempts),
+        "reclaim": list(reclaim_facts.tried(report, page_size)),
+        "transcript": reclaim_facts.transcript(report, attempts),
         "asked": list(facts.asked(report)),
         "stack": [visible(frame) for frame in report.trigger.stack or ()],
         "user_stack": [visible(frame) for frame in report.trigger.user_stack or ()],

@@ -1,0 +1,57 @@
+"""What is said about a cgroup that lived: `render.facts` for a trace without a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from tracer import units
+from tracer.analysis.report import Held
+from tracer.render.facts import Fact, limit_range, place, sizing_basis
+from tracer.render.reclaim_facts import waits
+
+
+def held(one: Held) -> Iterator[Fact]:
+    """A cgroup that lived: how near its limit it came, and what kept it alive."""
+    yield "limit", units.limit(one.limit_bytes)
+    near = ""
+    if one.headroom_bytes is not None and one.limit_bytes:
+        share = units.percent(one.peak_usage_bytes, one.limit_bytes)
+        near = f", {share} of the limit; {units.size(one.headroom_bytes)} were left"
+    yield "most usage", units.size(one.peak_usage_bytes) + near
+    yield (
+        "made of",
+        f"page cache (file contents, which reclaim can drop) {units.size(one.cache_at_peak_bytes)} then, "
+        f"anon (process memory with no file behind it) {units.size(one.peak_anon_bytes)} at most",
+    )
+    yield (
+        "given back",
+        f"{units.size(one.evicted_bytes)} of page cache, by {units.count(one.reclaim.attempts)} attempts of "
+        "reclaim (the kernel freeing memory for a cgroup at its limit), which held tasks up "
+        f"{units.duration(one.reclaim.stall_ms and one.reclaim.stall_ms / 1000)}",
+    )
+    yield "refaulted", f"{units.size(one.refaulted_bytes)}: evicted, but soon needed and read again"
+    yield from waits(one.reclaim)
+    if one.sizing.min_limit_bytes is not None:
+        yield (
+            "least limit",
+            f"between {limit_range(one.sizing)} for the same work. {sizing_basis(one.sizing)}",
+        )
+    yield "limit hit", f"{units.count(one.max_events)} times by the kernel's own count"
+    lost = one.quality.lost_records
+    yield "lost records", f"{units.count(lost)}: sums of flows may be low" if lost else "none"
+
+
+def summary(cgroups: Iterable[Held]) -> str:
+    """One sentence on a trace without a kill: the cgroup that came nearest to its limit, and what held."""
+    limited = [one for one in cgroups if one.headroom_bytes is not None and one.limit_bytes]
+    if not limited:
+        return "Nothing was killed, and no cgroup of this trace has a limit."
+    near = min(limited, key=lambda one: (one.headroom_bytes or 0) / (one.limit_bytes or 1))
+    where = place(near.cgroup, near.container)
+    near_by = f"came within {units.size(near.headroom_bytes)} of" if near.headroom_bytes else "reached"
+    gave = (
+        f"{units.size(near.evicted_bytes)} of page cache gave way"
+        if near.evicted_bytes
+        else ("no page cache had to give way")
+    )
+    return f"Nothing was killed: {where} {near_by} its limit of {units.size(near.limit_bytes)}; {gave}."
