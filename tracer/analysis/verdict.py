@@ -102,7 +102,7 @@ def _unevictable(findings: Findings) -> str:
 def _kernel_memory(findings: Findings) -> str:
     held = causes.kernel_bytes(findings.composition)
     part, most = causes.largest_kernel_part(findings.composition)
-    return f"{size(held)} of it kernel memory, most of that {part} ({size(most)})"
+    return f"{size(held)} of it kernel memory, {size(most)} of that {part}"
 
 
 def _dirty_writeback(findings: Findings) -> str:
