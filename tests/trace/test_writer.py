@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import resource
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -138,6 +139,10 @@ def test_force_overwrites_a_trace_and_nothing_beside_it(
     old.flush()
     if ended:
         old.close("done")
+    deadline = time.monotonic() + 30
+    while any(layout.journal_path(old.path, "loss", number).exists() for number in (1, 2)):
+        assert time.monotonic() < deadline, "full parts stay journals"
+        time.sleep(0.01)  # a recorder that was killed makes no parts any more
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "000001.parquet").touch()
