@@ -22,7 +22,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "peak_anon_bytes": "what the cgroup held when the trace began is not known",
     "cache_at_peak_bytes": "what the cgroup held when the trace began, or its peak, is not known",
     "refaulted_bytes": "workingset_refault_file was not sampled twice",
-    "max_events": "the count of limit hits was never read",
+    "max_events": "it is not counted here (v1, where memory + swap have the same limit), or was never read",
 }
 
 

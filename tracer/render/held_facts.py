@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from tracer import units
 from tracer.analysis.report import Held
+from tracer.render.escape import visible
 from tracer.render.facts import Fact, limit_range, place, sizing_basis
 from tracer.render.reclaim_facts import waits
 
@@ -36,7 +37,10 @@ def held(one: Held) -> Iterator[Fact]:
             "least limit",
             f"between {limit_range(one.sizing)} for the same work. {sizing_basis(one.sizing)}",
         )
-    yield "limit hit", f"{units.count(one.max_events)} times by the kernel's own count"
+    if one.max_events is not None:
+        yield "limit hit", f"{units.count(one.max_events)} times by the kernel's own count"
+    else:
+        yield "limit hit", f"{units.UNKNOWN} how often: {visible(one.quality.unknown.get('max_events', ''))}"
     lost = one.quality.lost_records
     yield "lost records", f"{units.count(lost)}: sums of flows may be low" if lost else "none"
 
