@@ -121,9 +121,9 @@ def measure(
     `cache_start_bytes` is its peak from `at_limit` to the kill. `evicted_bytes` counts every page that
     reclaim deleted from the cache of the subtree since `at_limit`, those that later came back included.
     `absorbed_bytes` is by how much all other memory (anon, shmem, kernel, sock) grew since `at_limit`: what
-    fitted only because cache was given back; 0 where it shrank. `exhausted_at` is from when on cache stayed
-    under 2 % of the limit (of the cache's peak where no limit is set). `refaulted_bytes` are pages that were
-    evicted and read again, to the resolution of the samples.
+    fitted only because cache was given back, so no more than that; 0 where it shrank. `exhausted_at` is from
+    when on cache stayed under 2 % of the limit (of the cache's peak where no limit is set). `refaulted_bytes`
+    are pages that were evicted and read again, to the resolution of the samples.
 
     `cache_end_bytes` is passed in because the sample that was taken at the kill knows it best.
     """
@@ -146,11 +146,12 @@ def measure(
         unknown["cushion.refaulted_bytes"] = "workingset_refault_file was not sampled twice in the window"
     other = ledger.change(trace, members, ledger.NOT_CACHE)
     absorbed = (other.at(window.end) or 0) - (other.at(window.at_limit) or 0)
+    evicted = evicted_pages(trace, members, window.at_limit, window.end) * page_size(trace)
     return Cushion(
         cache_start_bytes=start_bytes,
         cache_end_bytes=cache_end_bytes,
-        evicted_bytes=evicted_pages(trace, members, window.at_limit, window.end) * page_size(trace),
-        absorbed_bytes=max(absorbed, 0),
+        evicted_bytes=evicted,
+        absorbed_bytes=min(max(absorbed, 0), evicted),
         exhausted_at=exhausted_at,
         refaulted_bytes=refaulted,
     )
