@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 SOURCE = Path(__file__).with_name("growing.c")
 CPUS = os.cpu_count() or 1
 KIB, MIB = 1 << 10, 1 << 20
+ROW_BYTES = 256 * KIB  # a sum of charges leaves its CPU when it is as large
 RINGBUF, LRU_PERCPU_HASH = "27", "10"  # BPF_MAP_TYPE_* in include/uapi/linux/bpf.h
 CHARGED = ["anon", "file", "kernel", "sock"]
 
@@ -186,7 +187,11 @@ def test_a_full_ring_loses_samples_and_says_so(
 
 
 def test_a_kill_is_told_by_functions(growing: Path, start_recorder: Callable[..., Any]) -> None:
-    """The trigger is gone before anyone can read its symbols: they are known from its samples before."""
+    """The trigger is gone before anyone can read its symbols: they are known from its samples before.
+
+    At each end of the window a CPU's piece may be in part outside, and its sample on either side; and the row
+    of the ledger that crosses the begin counts as inside.
+    """
     with (
         ephemeral_cgroup("test", 40 * MIB, 0) as memcg,
         started(growing, memcg, f"index={30 * MIB}", f"table={80 * MIB}") as process,
@@ -205,7 +210,7 @@ def test_a_kill_is_told_by_functions(growing: Path, start_recorder: Callable[...
     (allocator,) = [one for one in report.allocators if one.tgid == tgid]
     assert allocator.stack is not None and allocator.stack.user is not None
     assert allocator.stack.user[:3] == ("grow_index", "grow", "main")
-    assert abs(allocator.stack.of_bytes - allocator.charged_bytes) < 256 * KIB * (CPUS + 1)
+    assert abs(allocator.stack.of_bytes - allocator.charged_bytes) < (2 * 256 * KIB + ROW_BYTES) * CPUS
 
 
 @pytest.mark.parametrize("asked", [(), ("--stacks", "1M")])
