@@ -61,7 +61,8 @@ once, not charged per event; that of stack samples only where these are asked fo
 _COMBINE_NS: Final = 10_000_000  # how long the kernel program may hold a sum of charges back
 _CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no name for it
 
-_PROBE_FRAMES: Final = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", "bpf_trampoline_")
+_TRAMPOLINE: Final = "bpf_trampoline_"
+_PROBE_FRAMES: Final = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", _TRAMPOLINE)
 """How a raw tracepoint's or a function's program comes to run (kernel/trace/bpf_trace.c,
 include/trace/bpf_probe.h, kernel/bpf/trampoline.c)."""
 
@@ -318,7 +319,7 @@ class Programs:
         """
         with self._kernel_symbols:
             frames = [_symbol(self._bpf.ksym(address, show_offset=True), address) for address in addresses]
-        return list(dropwhile(lambda frame: frame.startswith(_PROBE_FRAMES), frames))
+        return without_probes(frames)
 
     def read_kernel_symbols(self) -> None:
         """Now, and not when the first of them is needed. Those of our own programs are there once they are
@@ -353,6 +354,23 @@ class Programs:
         self._users.close()
         if self._attacher.exception() is None:
             self._attacher.result().close()
+
+
+def without_probes(frames: Sequence[str]) -> list[str]:
+    """A kernel stack, innermost first, as it is where nothing is hooked.
+
+    A function whose end is hooked is called by its trampoline, which its own first instruction called: so it
+    may be there twice.
+    """
+    kept: list[str] = []
+    is_behind_trampoline = False
+    for frame in dropwhile(lambda frame: frame.startswith(_PROBE_FRAMES), frames):
+        is_trampoline = frame.startswith(_TRAMPOLINE)
+        is_again = is_behind_trampoline and frame.partition("+")[0] == kept[-1].partition("+")[0]
+        if not is_trampoline and not is_again:
+            kept.append(frame)
+        is_behind_trampoline = is_trampoline
+    return kept
 
 
 def _hooks(choice: Choice) -> tuple[Hook, ...]:
