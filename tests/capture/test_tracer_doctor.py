@@ -8,6 +8,7 @@ import pytest
 from tracer.capture import doctor
 from tracer.capture.event_cost import EventCost
 from tracer.capture.hooks import Choice
+from tracer.capture.kernel_log import READ, KernelLog
 from tracer.capture.load import Programs
 from tracer.errors import TracerError
 from tracer.kernel.btf import VMLINUX, Btf
@@ -43,6 +44,30 @@ def test_where_nothing_may_be_loaded_no_signal_is_guessed() -> None:
     assert {(one["hook"], one["meaning"], one["event_ns"]) for one in documents} == {(None, None, None)}
     of_both = {signal.name for signal in SIGNALS if signal.only_version is None}
     assert {one["name"] for one in documents} >= of_both
+
+
+def test_a_kernel_log_that_cannot_be_read_is_missed(tmp_path: Path) -> None:
+    device, dump_tasks = tmp_path / "kmsg", tmp_path / "oom_dump_tasks"
+    absent = doctor.kernel_log(device, dump_tasks)
+    device.touch()
+    other = doctor.kernel_log(device, dump_tasks)
+    assert (absent.state, other.state) == (State.MISSING, State.MISSING)
+    assert absent.detail == f"{device}: No such file or directory"
+    assert other.detail == f"{device} is something else here"
+    assert not absent.prevents_recording
+
+
+@pytest.mark.parametrize(("says", "state"), [(None, State.OK), ("1\n", State.OK), ("0\n", State.DEGRADED)])
+def test_a_kernel_log_without_candidates_is_degraded(
+    says: str | None, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "open_kernel_log", lambda _: KernelLog(None, READ))
+    dump_tasks = tmp_path / "oom_dump_tasks"
+    if says is not None:
+        dump_tasks.write_text(says)
+    check = doctor.kernel_log(tmp_path / "kmsg", dump_tasks)
+    assert check.state is state
+    assert ("oom_dump_tasks" in check.detail) == (state is State.DEGRADED)
 
 
 @needs_btf

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from tracer.capture import event_cost
@@ -12,6 +14,7 @@ from tracer.capture.bcc_module import find_bcc
 from tracer.capture.calibrate import calibrate
 from tracer.capture.event_cost import EventCost
 from tracer.capture.hooks import Choice, Offer, choose
+from tracer.capture.kernel_log import KMSG, READ, open_kernel_log
 from tracer.capture.load import Programs
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
@@ -21,6 +24,8 @@ from tracer.kernel.doctor import Check, State
 from tracer.kernel.probes import Kind, Signal, needed
 
 AREA: Final = "tracer"
+
+_DUMP_TASKS: Final = Path("/proc/sys/vm/oom_dump_tasks")
 
 _BUILT_BY: Final = {
     Kind.FENTRY.value: (
@@ -71,17 +76,17 @@ def examine(*, may_load: bool, measure: bool) -> Examination:
 
     `measure`: also what an event costs, by a short work in a cgroup made for it, which takes half a second.
     """
-    compiler = bcc()
+    compiler, log = bcc(), kernel_log(KMSG, _DUMP_TASKS)
     if not may_load:
-        return Examination([compiler, untried()], [Finding(signal) for signal in needed(_version())])
+        return Examination([compiler, log, untried()], [Finding(signal) for signal in needed(_version())])
     types, hierarchy = Btf.load(), memory_hierarchy()
     offer = Offer.look(types)
     functions = function_hooks(offer.closed, options_set())
     if compiler.state is not State.OK:
         found = [Finding(choice.signal, choice) for choice in choose(offer, hierarchy.version)]
-        return Examination([compiler, functions, untried()], found)
+        return Examination([compiler, log, functions, untried()], found)
     tried = trial(types, hierarchy, measure=measure)
-    return Examination([compiler, functions, *tried.checks], tried.signals)
+    return Examination([compiler, log, functions, *tried.checks], tried.signals)
 
 
 def bcc() -> Check:
@@ -98,6 +103,33 @@ def bcc() -> Check:
             area=AREA,
         )
     return Check("BCC", State.OK, f"{module.__version__} in {(module.__path__ or [''])[0]}", area=AREA)
+
+
+def kernel_log(device: Path, dump_tasks: Path) -> Check:
+    """Whether the kernel's own report of a kill can be read, and lists whom it weighed (`dump_tasks`:
+    vm.oom_dump_tasks, Documentation/admin-guide/sysctl/vm.rst).
+    """
+    with closing(open_kernel_log(device)) as log:
+        state = log.state
+    if state != READ:
+        return Check(
+            "kernel log",
+            State.MISSING,
+            state,
+            "a kill is explained without the kernel's own report of it, which completes and checks ours",
+            f"run it on the host, or give the container {device}",
+            area=AREA,
+        )
+    if dump_tasks.exists() and dump_tasks.read_text("ascii").strip() == "0":
+        return Check(
+            "kernel log",
+            State.DEGRADED,
+            f"{device} can be read; vm.oom_dump_tasks is 0",
+            "the kernel's report of a kill does not list whom it weighed",
+            "sysctl vm.oom_dump_tasks=1",
+            area=AREA,
+        )
+    return Check("kernel log", State.OK, f"{device} can be read", area=AREA)
 
 
 def function_hooks(closed: Mapping[str, str], options: Collection[str] | None) -> Check:
