@@ -18,6 +18,7 @@ from tracer.units import count, duration, size
 _CHARGE_BATCH_PAGES = 64
 _INTERPRETER_BYTES = 16 << 20
 _NEARLY_ALL = 0.8
+_NEXT_TO_NONE = 0.05
 _RSS_ERROR_BYTES = 1 << 20  # a task's RSS is counted in batches on each CPU (mm/memory.c, add_mm_counter)
 
 
@@ -191,12 +192,14 @@ def little_was_mapped(evidence: Evidence) -> Check:
 
 
 def reclaim_met_unwritten_pages(evidence: Evidence) -> Check:
-    """The last attempts that looked at pages freed none, since they were dirty or under writeback."""
+    """The last attempts that looked at pages freed next to none, since they were dirty or under writeback: a
+    folio of 512 pages may have been written just then.
+    """
     looked = [one for one in evidence.report.reclaim.transcript if one.scanned_pages]
     scanned = sum(one.scanned_file_pages for one in looked)
     unwritten = sum(max(one.nr_dirty, one.nr_writeback) for one in looked)
     freed = sum(one.reclaimed_pages for one in looked)
-    passed = scanned > 0 and freed == 0 and unwritten >= _NEARLY_ALL * scanned
+    passed = scanned > 0 and freed <= _NEXT_TO_NONE * scanned and unwritten >= _NEARLY_ALL * scanned
     detail = f"{unwritten} of {scanned} pages dirty or under writeback, {freed} freed"
     return Check("reclaim met pages that were not written yet", passed, detail)
 
