@@ -1,6 +1,6 @@
 """memory.stat lags: a reader flushes only where more than 64 pages a CPU have changed (MEMCG_CHARGE_BATCH,
-memcg_vmstats_needs_flush() in mm/memcontrol.c), and the flush every 2 s is deferred while CPUs are idle. So much
-is made to change elsewhere, and the root read, whose flush is that of all cgroups below it.
+memcg_vmstats_needs_flush() in mm/memcontrol.c), and the flush every 2 s is deferred while CPUs are idle. So
+that much is made to change elsewhere, and the root read, whose flush is that of all cgroups below it.
 """
 
 from __future__ import annotations
