@@ -15,6 +15,7 @@ from tracer.analysis.cushion import Window
 from tracer.analysis.findings import Circumstances, Findings, Holder, Swap
 from tracer.analysis.report import (
     COMPOSITION_PARTS,
+    Candidate,
     Composition,
     Cushion,
     LimitOwner,
@@ -146,7 +147,78 @@ def test_each_doubt_costs_a_step() -> None:
     for found, confidence in doubted:
         assert verdict.judge(found).confidence == confidence
     close = findings(made_of(anon=50, shmem=49), grew(anon=50, shmem=49))
-    assert "doubt: shmem is nearly as likely" in verdict.judge(close).evidence[-1]
+    evidence = verdict.judge(close).evidence
+    assert "doubt: shmem is nearly as likely" in evidence[-1]
+    assert not any(line.startswith("not shmem") for line in evidence)
+
+
+def victim(pid: int, comm: str) -> Victim:
+    return Victim(pid, comm, "/a", 0, 0, 0, 0, 0, 0, False)
+
+
+def test_the_first_sentence_names_who_was_killed() -> None:
+    found = findings(made_of(anon=97), grew(anon=97))
+    for changes, said in (
+        ({}, "sh (pid 41) asked for more memory and was killed: the cgroup /a was at its limit"),
+        (
+            {"victims": [victim(7, "b")]},
+            "sh (pid 41) asked for more memory, and b (pid 7) was killed for it: ",
+        ),
+        # Who asked was a thread of who was killed.
+        (
+            {"victims": [victim(7, "b")], "trigger_tgid": 7, "victim_tgids": frozenset({7})},
+            "b (pid 7) asked for more memory and was killed: ",
+        ),
+        (
+            {"victims": [victim(7, "b"), victim(41, "sh")]},
+            "sh (pid 41) asked for more memory, and 2 processes were killed for it: ",
+        ),
+        ({"victims": []}, "sh (pid 41) asked for more memory: the cgroup /a"),
+        ({"constraint": "global"}, "sh (pid 41) asked for memory and was killed: the whole machine had none"),
+    ):
+        assert verdict.judge(replace(found, **changes)).summary.startswith(said)
+
+
+def weighed(pid: int, held: int, adj: int = 0, *, chosen: bool = False) -> Candidate:
+    return Candidate(pid, "sh", held, adj, held * 4096, chosen, held, 0)
+
+
+@pytest.mark.parametrize(
+    ("adjs", "said"),
+    [
+        (
+            (500, 0),
+            "sh (pid 41) was killed for its oom_score_adj of 500: it held 40 KiB, and sh (pid 42) 80 KiB",
+        ),
+        ((0, -900), "oom_score_adj of -900 spared the larger one"),
+        ((0, 0), None),
+    ],
+)
+def test_who_was_killed_for_an_oom_score_adj(adjs: tuple[int, int], said: str | None) -> None:
+    candidates = (weighed(41, 10, adjs[0], chosen=True), weighed(42, 20, adjs[1]))
+    found = findings(made_of(anon=97), grew(anon=97), candidates=candidates)
+    sentences = [line for line in verdict.judge(found).contributing if "oom_score_adj" in line]
+    assert [said is not None and said in line for line in sentences] == ([] if said is None else [True])
+
+
+def test_many_small_processes_are_looked_at_together() -> None:
+    many = tuple(weighed(100 + number, 500, chosen=not number) for number in range(50))
+    found = findings(made_of(anon=97), grew(anon=97), candidates=many)
+    judged = verdict.judge(found)
+    assert "it is spread over 50 processes, the largest of which held 2.0 MiB" in judged.contributing
+    assert any("what starts so many processes (50)" in line for line in advise(found, judged))
+    few = replace(found, candidates=many[:9])
+    assert not any("spread" in line for line in verdict.judge(few).contributing)
+
+
+def test_kernel_memory_without_counters_is_said_to_be_so() -> None:
+    found = findings(made_of(anon=9), grew(anon=2, kernel=80))
+    judged = verdict.judge(found)
+    assert "91 MiB of that whole pages that no counter tells apart" in judged.summary
+    assert any("Pipes and Unix sockets" in line for line in advise(found, judged))
+    # cgroup v1's part of a kernel log has none of these counters.
+    untold = replace(found, composition=replace(found.composition, slab_reclaimable=None))
+    assert "of that memory of unknown kinds" in verdict.judge(untold).summary
 
 
 def test_what_else_played_a_part() -> None:

@@ -77,7 +77,7 @@ def test_a_limit_of_an_ancestor() -> None:
     owner = report.limit_owner
     assert (owner.cgroup, owner.is_ancestor, owner.limit_bytes) == ("/web.slice", True, 48 * MIB)
     assert report.trigger.cgroup == report.victims[0].cgroup == "/web.slice/app.service"
-    assert "an ancestor" in report.verdict.summary
+    assert "(above the cgroup that asked)" in report.verdict.summary
 
 
 def test_containers_are_named_by_their_ids() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tracer.analysis.held import held
+from tracer.analysis.tables import iso_time
 
 MIB = 1 << 20
 PATHS = {1: "/", 2: "/a", 3: "/a/b", 4: "/ab", 5: "/a"}  # 5: after 2 was removed
@@ -33,3 +36,40 @@ def test_figures_are_of_the_subtree(trace: Any) -> None:
         assert (one.reclaim.attempts, one.reclaim.scanned_pages) == (sum(members), 3 * sum(members))
         assert sorted(waiter.tgid for waiter in one.reclaim.waiters) == sorted(members)
         assert {attempt.cgroup for attempt in one.reclaim.transcript} <= {PATHS[member] for member in members}
+
+
+def test_what_made_room_in_swap_and_in_what_it_stood(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
+    read = {"usage_bytes": 30 * MIB, "limit_bytes": 40 * MIB}
+    for category, amount in (
+        ("anon", 21),
+        ("file", 6),
+        ("shmem", 5),
+        ("kernel", 2),
+        ("sock", 1),
+        ("swap", 9),
+    ):
+        trace.charged(0.1, 7, category, amount * MIB, **read)
+    trace.charged(0.2, 7, "swap", -4 * MIB, **read | {"usage_bytes": 29 * MIB})
+    (one,) = held(trace)
+    assert (one.cache_at_peak_bytes, one.shmem_at_peak_bytes, one.kernel_at_peak_bytes) == (
+        MIB,
+        5 * MIB,
+        3 * MIB,
+    )
+    assert one.peak_swap_bytes == 9 * MIB
+    assert one.stuck_since is None
+
+
+@pytest.mark.parametrize(
+    ("readings", "since"), [("0011", 0.2), ("1101", 0.3), ("1110", None), ("0000", None), ("1111", 0.0)]
+)
+def test_tasks_that_wait_where_none_may_be_killed_are_stuck(
+    trace: Any, readings: str, since: float | None
+) -> None:
+    trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
+    for number, under_oom in enumerate(map(int, readings)):
+        flags = {"oom_kill_disable": 1, "under_oom": under_oom}
+        trace.add("samples", number / 10, cgroup_id=7, source="periodic", usage_bytes=MIB, **flags)
+    (one,) = held(trace)
+    assert one.stuck_since == (None if since is None else iso_time(trace.ns(since)))

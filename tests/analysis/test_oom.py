@@ -9,7 +9,7 @@ import pytest
 
 from tracer.analysis.held import held
 from tracer.analysis.oom import explain
-from tracer.analysis.report import OomReport
+from tracer.analysis.report import FurtherAllocators, OomReport
 
 MIB = 1 << 20
 LIMIT = 100 * MIB
@@ -88,13 +88,11 @@ def test_verdict(page_cache_experiment: Any) -> None:
     verdict = report.verdict
     assert (verdict.cause, verdict.confidence) == ("anon_growth", "high")
     assert verdict.summary == (
-        "python3 (pid 42) asked for more memory; container web was at its limit of 100 MiB, 99 MiB of it "
-        "anonymous memory; the page cache had already given back 116 MiB and was used up 620 ms before."
+        "python3 (pid 41) asked for more memory and was killed: container web was at its limit of 100 MiB, "
+        "99 MiB of it anonymous memory; the page cache had already given back 116 MiB and was used up 620 ms "
+        "before."
     )
-    assert any(
-        "29696 pages of cache; the kernel's own count over the same time: 29696" in line
-        for line in verdict.evidence
-    )
+    assert any("29696 pages of cache; by the kernel's own count: 29696" in line for line in verdict.evidence)
     assert any("freed none" in line for line in verdict.contributing)
     assert any("python3 (pid 41)" in line for line in report.advice)
 
@@ -107,6 +105,7 @@ def test_json_document(page_cache_experiment: Any) -> None:
         *("kill_id", "time", "ktime_ns", "constraint", "limit_owner", "trigger", "victims", "candidates"),
         *("composition", "working_set_bytes", "reclaim", "cushion", "allocators", "verdict", "advice"),
         *("sizing", "quality", "memory_stat_bytes", "badness_total_pages", "what_if", "kernel_log"),
+        "further_allocators",
     ]
     assert document["quality"]["kmsg"] == "missing"
     assert document["quality"]["probes"] == {"oom": "tp_btf/mark_victim"}
@@ -215,7 +214,7 @@ def test_limit_of_an_ancestor(trace: Any) -> None:
         (50, None, 7 * 3 * MIB),
     ]
     assert report.verdict.cause == "anon_growth"
-    assert "(an ancestor of its own)" in report.verdict.summary
+    assert "(above the cgroup that asked)" in report.verdict.summary
     assert report.cushion.exhausted_at is None
     assert "cushion.exhausted_at" not in report.quality.unknown
     assert any("Do not look only at who was killed (sh (pid 50))" in line for line in report.advice)
@@ -230,6 +229,33 @@ def test_much_cache_left_is_no_anon_growth(trace: Any) -> None:
     assert (report.verdict.cause, report.verdict.confidence, report.advice) == ("unknown", "low", ())
     assert report.cushion.exhausted_at is None
     assert "cushion.exhausted_at" not in report.quality.unknown
+
+
+def test_what_was_handed_over_after_the_kill_had_grown_before(trace: Any) -> None:
+    """Of a small limit that can be all: each CPU keeps up to 256 KiB for 10 ms, the sample has it at once."""
+    limit = 300 << 10
+    trace.add("cgroups", cgroup_id=1, path="/small", created=trace.ns(0))
+    at_kill = {"anon_bytes": 240 << 10, "file_bytes": 0, "shmem_bytes": 0, "kernel_bytes": 60 << 10}
+    counts = at_kill | {"usage_bytes": limit, "limit_bytes": limit}
+    trace.add("samples", 0.1, cgroup_id=1, source="oom", kill_id=1, **counts)
+    _kill(trace, 0.1, limit_bytes=limit, usage_bytes=limit)
+    trace.charged(0.102, 1, "anon", 236 << 10, tgid=50, usage_bytes=limit)
+    verdict = _only(trace).verdict
+    assert (verdict.cause, verdict.suspects[0].weight) == ("anon_growth", 0.8)
+    assert "240 KiB of the 300 KiB that had grown" in verdict.suspects[0].reason
+
+
+def test_allocators_beyond_those_that_are_named_are_counted(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=1, path="/crowd", created=trace.ns(0))
+    for number in range(13):
+        trace.charged(
+            0.1 + number / 100, 1, "anon", (20 - number) * 4096, tgid=100 + number, usage_bytes=LIMIT
+        )
+    trace.charged(0.3, 1, "anon", -4096, tgid=200, usage_bytes=LIMIT)
+    _kill(trace, 1)
+    report = _only(trace)
+    assert [one.tgid for one in report.allocators] == list(range(100, 110))
+    assert report.further_allocators == FurtherAllocators(3, (10 + 9 + 8) * 4096)
 
 
 def test_a_cgroup_that_is_no_container_is_known_to_be_none(trace: Any) -> None:

@@ -15,6 +15,8 @@ MIB = 1 << 20
 LIMIT = 100 * MIB
 UNSEEN = 2 * (64 * PAGE + (256 << 10))
 """Two CPUs, each with a batch of charges and a sum that it has not handed over."""
+SLAB = MIB
+"""Reclaimable slab of the work: `high` has room for it, since it may be in use."""
 
 
 def work(trace: Any, *, usage: int = 99 * MIB, **sample: int) -> None:
@@ -40,14 +42,14 @@ def why_not(one: Held | OomReport) -> str:
 
 def test_without_need_of_cache_it_is_what_cannot_be_given_back(trace: Any) -> None:
     work(trace)
-    assert only(trace).sizing.min_limit_bytes == (62 * MIB, 62 * MIB + UNSEEN)
+    assert only(trace).sizing.min_limit_bytes == (62 * MIB, 62 * MIB + SLAB + UNSEEN)
 
 
 def test_cache_in_use_and_to_be_written_has_room(trace: Any) -> None:
     sizes = {"active_file_bytes": 20 * MIB, "file_dirty_bytes": 3 * MIB, "file_writeback_bytes": MIB}
     work(trace, **sizes)
     one = only(trace)
-    assert one.sizing.min_limit_bytes == (62 * MIB, 86 * MIB + UNSEEN)
+    assert one.sizing.min_limit_bytes == (62 * MIB, 86 * MIB + SLAB + UNSEEN)
     assert (
         "20 MiB of page cache in active use or read again and 4 MiB of page cache to be written"
         in (one.sizing.basis[1])
@@ -76,34 +78,54 @@ def test_what_came_back_has_room_whenever_it_went(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=8, path="/other", created=trace.ns(0))
     (of_work,) = (one for one in held(trace) if one.cgroup == "/work")
     # All 12 MiB are away or needed at 0.15 s; at 0.25 s the anonymous memory is still there.
-    assert of_work.sizing.min_limit_bytes == (62 * MIB, 74 * MIB + UNSEEN)
+    assert of_work.sizing.min_limit_bytes == (62 * MIB, 74 * MIB + SLAB + UNSEEN)
 
 
-def test_the_index_of_files_in_memory_stays_with_them(trace: Any) -> None:
+def test_slab_that_may_be_in_use_has_room(trace: Any) -> None:
+    """Names and inodes of open files are counted as reclaimable."""
     work(trace)
-    shared = {"usage_bytes": 99 * MIB, "limit_bytes": LIMIT}
-    for category in ("shmem", "file"):
-        trace.charged(0.15, 7, category, 14 * MIB, **shared)
-    trace.charged(0.16, 7, "shmem", -14 * MIB, **shared)
-    assert only(trace).sizing.min_limit_bytes == (76 * MIB, 76 * MIB + 14 * MIB // 448 + UNSEEN)
+    trace.charged(0.15, 7, "kernel", 14 * MIB, usage_bytes=99 * MIB, limit_bytes=LIMIT)
+    trace.charged(0.15, 7, "slab_reclaimable", 14 * MIB, usage_bytes=99 * MIB, limit_bytes=LIMIT)
+    one = only(trace)
+    assert one.sizing.min_limit_bytes == (62 * MIB, 76 * MIB + SLAB + UNSEEN)
+    assert "15 MiB of reclaimable slab (some may be in use)" in one.sizing.basis[1]
+
+
+def test_what_is_swapped_out_is_no_page_cache_to_be_written(trace: Any) -> None:
+    work(trace, file_bytes=37 * MIB, shmem_bytes=36 * MIB, file_dirty_bytes=0, file_writeback_bytes=9 * MIB)
+    assert only(trace).sizing.min_limit_bytes == (62 * MIB, 63 * MIB + SLAB + UNSEEN)
+
+
+def test_of_what_is_stuck_or_empty_there_is_none(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=8, path="/empty", created=trace.ns(0))
+    trace.add("samples", 0.2, cgroup_id=8, source="periodic", usage_bytes=0, limit_bytes=LIMIT)
+    work(trace, oom_kill_disable=1, under_oom=1)
+    stuck, empty = held(trace)
+    assert why_not(stuck) == "its tasks wait at the limit: the work did not go on"
+    assert why_not(empty) == "nothing was charged to it"
 
 
 def test_locked_files_cannot_be_given_back(trace: Any) -> None:
     lists = {"anon_bytes": 61 * MIB, "shmem_bytes": 0, "inactive_anon_bytes": 50 * MIB}
     work(trace, **lists, active_anon_bytes=9 * MIB, unevictable_bytes=12 * MIB)  # 2 MiB of it are anon
     low, high = only(trace).sizing.min_limit_bytes or (0, 0)
-    assert (low, high) == (72 * MIB, 72 * MIB + UNSEEN)
+    assert (low, high) == (72 * MIB, 72 * MIB + SLAB + UNSEEN)
 
 
 @pytest.mark.parametrize(
     ("version", "machine", "sample", "expected"),
     [
-        (2, 30 * MIB, {}, (32 * MIB, 62 * MIB + UNSEEN)),
-        (2, 30 * MIB, {"swap_limit_bytes": 10 * MIB}, (52 * MIB, 62 * MIB + UNSEEN)),
-        (1, 30 * MIB, {"swap_limit_bytes": LIMIT}, (62 * MIB, 62 * MIB + UNSEEN)),  # memsw: both together
-        (1, 30 * MIB, {"swap_limit_bytes": 110 * MIB}, (52 * MIB, 62 * MIB + UNSEEN)),
-        (2, 900 * MIB, {}, (MIB, 62 * MIB + UNSEEN)),  # kernel memory stays
-        (2, None, {"swap_limit_bytes": 0}, (62 * MIB, 62 * MIB + UNSEEN)),
+        (2, 30 * MIB, {}, (32 * MIB, 62 * MIB + SLAB + UNSEEN)),
+        (2, 30 * MIB, {"swap_limit_bytes": 10 * MIB}, (52 * MIB, 62 * MIB + SLAB + UNSEEN)),
+        (
+            1,
+            30 * MIB,
+            {"swap_limit_bytes": LIMIT},
+            (62 * MIB, 62 * MIB + SLAB + UNSEEN),
+        ),  # memsw: both together
+        (1, 30 * MIB, {"swap_limit_bytes": 110 * MIB}, (52 * MIB, 62 * MIB + SLAB + UNSEEN)),
+        (2, 900 * MIB, {}, (MIB, 62 * MIB + SLAB + UNSEEN)),  # kernel memory stays
+        (2, None, {"swap_limit_bytes": 0}, (62 * MIB, 62 * MIB + SLAB + UNSEEN)),
         (2, None, {}, None),
     ],
 )

@@ -194,6 +194,11 @@ def test_what_held(
 def test_what_held_where_there_is_no_limit_or_no_cgroup(held: Held) -> None:
     assert "no cgroup of this trace has a limit" in held_facts.summary([replace(held, headroom_bytes=None)])
     assert "no cgroup of this trace has a limit" in held_facts.summary([])
+    swapped = replace(held, peak_swap_bytes=9 << 20)
+    assert "30 MiB of page cache gave way, and 9 MiB went to swap" in held_facts.summary([swapped])
+    stuck = replace(held, stuck_since="2025-11-24T23:40:03.000000+00:00")
+    assert "tasks are stuck" in held_facts.summary([stuck])
+    assert "Unset it, raise the limit" in dict(held_facts.held(stuck))["stuck since"]
     assert "reached its limit of 100 MiB" in held_facts.summary([replace(held, headroom_bytes=0)])
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from tracer.analysis import causes
+from tracer.analysis.contributing import crowd
 from tracer.analysis.findings import Findings
 from tracer.analysis.report import Cause, Verdict
 from tracer.analysis.wording import owner_name, process
-from tracer.units import duration, size
+from tracer.units import count, duration, size
 
 
 def advise(findings: Findings, verdict: Verdict) -> tuple[str, ...]:
@@ -45,21 +46,23 @@ def _unevictable(findings: Findings) -> Iterator[str]:
 def _kernel_memory(findings: Findings) -> Iterator[str]:
     part, held = causes.largest_kernel_part(findings.composition)
     yield (
-        f"Look for what makes the kernel hold {part}, {size(held)}: the processes' own memory is not the "
+        f"Look for what makes the kernel hold {size(held)} as {part}: the processes' own memory is not the "
         "problem, and their RSS does not show it."
     )
-    cure = _KERNEL_CURES.get(part.partition(" ")[0])
-    if cure is not None:
-        yield cure
+    yield from (cure for start, cure in _KERNEL_CURES.items() if part.startswith(start))
 
 
 _KERNEL_CURES: Final = {
     "slab": "Slab grows with open files, sockets, pipes, watches and the names of many files: count those.",
     "page": "Page tables grow with what is mapped and touched here and there: huge pages need far fewer.",
     "socket": "Bound what is queued in sockets (SO_RCVBUF, SO_SNDBUF, net.ipv4.tcp_mem), or read it sooner.",
-    "kernel": "Kernel stacks and pipe buffers grow with threads and pipes: count those.",
+    "kernel stacks": "Kernel stacks grow with threads: count those.",
+    "whole": (
+        "Pipes and Unix sockets keep what was written and not yet read in such pages: see how many there "
+        "are, who reads too late, and which function of the kernel asked."
+    ),
 }
-"""First word of the largest part (`causes.largest_kernel_part`) -> what to look for."""
+"""How the largest part (`causes.largest_kernel_part`) begins -> what to look for."""
 
 
 def _dirty_writeback(findings: Findings) -> Iterator[str]:
@@ -115,6 +118,13 @@ _CURES: Final[dict[Cause, Callable[[Findings], Iterator[str]]]] = {
 
 def _who(findings: Findings) -> Iterator[str]:
     top = findings.allocators[0] if findings.allocators else None
+    many = crowd(findings)
+    if many is not None:
+        yield (
+            f"Look for what starts so many processes ({count(many[0])}), and bound their number (pids.max): "
+            f"the largest held {size(many[1])} only."
+        )
+        return
     if top is None or findings.window is None:
         return
     span = duration((findings.window.end - findings.window.begin) / 1e9)

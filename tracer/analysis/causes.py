@@ -46,8 +46,9 @@ _KERNEL: Final = {
     "sock": "socket buffers",
     "percpu": "per-CPU memory",
     "vmalloc": "vmalloc memory",
-    "other": "kernel memory without a counter of its own",
+    "other": "whole pages that no counter tells apart",
 }
+_UNTOLD: Final = "memory of unknown kinds"
 
 
 def suspects(findings: Findings) -> tuple[Suspect, ...]:
@@ -71,6 +72,8 @@ def largest_kernel_part(made_of: Composition) -> tuple[str, int]:
     """(what it is, bytes)."""
     sizes = {part: getattr(made_of, part) or 0 for part in _KERNEL} | {"other": _other_bytes(made_of)}
     part = max(sizes, key=lambda name: sizes[name])
+    if part == "other" and any(getattr(made_of, name) is None for name in _KERNEL):
+        return _UNTOLD, sizes[part]
     return _KERNEL[part], sizes[part]
 
 

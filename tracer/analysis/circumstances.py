@@ -29,13 +29,20 @@ _SWAP_REFUSALS: Final = ("swap_max_events", "swap_fail_events")
 
 
 def around(
-    trace: TraceTables, owner_id: int, members: Int64s, window: Window, trigger_id: int
+    trace: TraceTables,
+    owner_id: int,
+    members: Int64s,
+    window: Window,
+    *,
+    trigger_id: int,
+    sizes: Mapping[str, int | None],
 ) -> Circumstances:
-    """Those of a kill at `window.end` for the limit of `owner_id`, `members` being all at and below it."""
+    """Those of a kill at `window.end` for the limit of `owner_id`, `members` being all at and below it.
+    `sizes` is `composition.at_kill`."""
     last = _last_samples(trace, members, window.end)
     children = _children(trace, owner_id, members)
     return Circumstances(
-        grown_bytes=_grown(trace, members, window),
+        grown_bytes=_grown(trace, owner_id, members, window, sizes),
         rise_ns=_rise_ns(trace, members, window),
         swap=_swap(trace, owner_id, members, window, last.get(owner_id)),
         protected_bytes=sum(_protected(last.get(child)) for child in children),
@@ -64,13 +71,20 @@ def _holders(
     return tuple(sorted(holders, key=lambda holder: -holder.held_bytes))
 
 
-def _grown(trace: TraceTables, members: Int64s, window: Window) -> dict[str, int]:
-    return {name: _grown_bytes(trace, members, {name: 1}, window) for name in _GROWING}
-
-
-def _grown_bytes(trace: TraceTables, members: Int64s, weights: ledger.Weights, window: Window) -> int:
-    steps = ledger.change(trace, members, weights).within(window.begin, window.end)
-    return (steps.at(window.end) or 0) - (steps.least() or 0)
+def _grown(
+    trace: TraceTables, owner_id: int, members: Int64s, window: Window, sizes: Mapping[str, int | None]
+) -> dict[str, int]:
+    """The ledger has what a CPU had not handed over by the kill (up to 256 KiB) only later: of a small limit
+    that can be all of it. So what `sizes` knows counts."""
+    grown = {}
+    for name in _GROWING:
+        steps = ledger.change(trace, members, {name: 1}).within(window.begin, window.end)
+        last, at_kill = steps.at(window.end) or 0, sizes.get(name)
+        base = ledger.base_bytes(trace, owner_id, {name: 1})
+        if base is not None and at_kill is not None:
+            last = at_kill - base
+        grown[name] = max(last - (steps.least() or 0), 0)
+    return grown
 
 
 def _rise_ns(trace: TraceTables, members: Int64s, window: Window) -> int | None:

@@ -7,14 +7,17 @@ from typing import Final
 
 from tracer.analysis import causes
 from tracer.analysis.findings import Findings
-from tracer.analysis.report import Cause
-from tracer.units import duration, percent, size
+from tracer.analysis.report import Candidate, Cause
+from tracer.analysis.wording import process
+from tracer.units import count, duration, percent, size
 
 _LEAST_SHARE: Final = 0.05
 _BURST_NS: Final = 2_000_000_000
 _SLOW_NS: Final = 60_000_000_000
 _MOST_HOLDERS: Final = 3
 _LEAST_WAIT_MS: Final = 1.0
+_CROWD: Final = 10
+"""From how many processes on, each with at most such a part of usage, it is their number that matters."""
 
 
 def contributing(findings: Findings, cause: Cause) -> tuple[str, ...]:
@@ -40,6 +43,48 @@ def _ancestor(findings: Findings, _: Cause) -> Iterator[str]:
         yield f"a sibling holds most of the memory: {held}"
     elif len(holders) > 1:
         yield f"the memory is held by {held}"
+
+
+def _adj(findings: Findings, _: Cause) -> Iterator[str]:
+    """Who was killed need not be who holds the most."""
+    weighed = [one for one in findings.candidates if one.held_pages is not None]
+    killed = next((one for one in weighed if one.chosen), None)
+    if killed is None or len(findings.victims) > 1:
+        return
+    most = max(weighed, key=lambda one: one.held_pages or 0)
+    if (most.held_pages or 0) <= (killed.held_pages or 0) or most.oom_score_adj >= killed.oom_score_adj:
+        return
+
+    def held(one: Candidate) -> str:
+        return size((one.held_pages or 0) * findings.page_size)
+
+    killed_name, most_name = process(killed.comm, killed.pid), process(most.comm, most.pid)
+    if killed.oom_score_adj > 0:
+        yield (
+            f"{killed_name} was killed for its oom_score_adj of {killed.oom_score_adj}: it held "
+            f"{held(killed)}, and {most_name} {held(most)}"
+        )
+    else:
+        yield (
+            f"{most_name} held {held(most)}, and {killed_name}, who was killed, {held(killed)}: an "
+            f"oom_score_adj of {most.oom_score_adj} spared the larger one"
+        )
+
+
+def crowd(findings: Findings) -> tuple[int, int] | None:
+    """(how many processes there were, the most that one of them held in bytes) where none of them matters by
+    itself, and together they do."""
+    held = [one.held_pages * findings.page_size for one in findings.candidates if one.held_pages]
+    total = findings.composition.total or 0
+    if len(held) < _CROWD or max(held) * _CROWD > total or sum(held) * 2 < total:
+        return None
+    return len(held), max(held)
+
+
+def _crowd(findings: Findings, _: Cause) -> Iterator[str]:
+    found = crowd(findings)
+    if found is not None:
+        yield f"it is spread over {count(found[0])} processes, the largest of which held {size(found[1])}"
 
 
 def _pace(findings: Findings, _: Cause) -> Iterator[str]:
@@ -160,6 +205,8 @@ def _cache_left(findings: Findings, cause: Cause) -> Iterator[str]:
 
 _FACTORS: Final[tuple[Callable[[Findings, Cause], Iterator[str]], ...]] = (
     _ancestor,
+    _adj,
+    _crowd,
     _classes,
     _unmapped_shmem,
     _pace,

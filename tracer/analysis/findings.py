@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from tracer.analysis.cushion import Steal, Window
 from tracer.analysis.report import (
     Allocator,
+    Candidate,
     Composition,
     Constraint,
     Cushion,
+    FurtherAllocators,
     KernelLog,
     LimitOwner,
     Reclaim,
@@ -62,7 +64,7 @@ class Circumstances:
 @dataclass(frozen=True, slots=True)
 class Findings:
     """`is_told`: constraint and limit owner are the kernel's own word, not inferred. `window` is None where
-    nothing before the kill is known."""
+    nothing before the kill is known. `trigger_tgid`: the process of the task that asked; None: not known."""
 
     time: str | None
     constraint: Constraint
@@ -82,3 +84,6 @@ class Findings:
     sampled_at_kill: bool = True
     is_told: bool = False
     kmsg: KernelLog = "missing"
+    trigger_tgid: int | None = None
+    candidates: Sequence[Candidate] = ()
+    further_allocators: FurtherAllocators | None = None

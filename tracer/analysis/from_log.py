@@ -46,6 +46,7 @@ _NOT_OF_LOG: Final = (
     "cushion.exhausted_at",
     "cushion.refaulted_bytes",
     "allocators",
+    "further_allocators",
     "trigger.user_stack",
     "sizing.min_limit_bytes",
     "ktime_ns",
@@ -67,9 +68,10 @@ def _report(number: int, log: LogReport) -> OomReport:
     if told_size is None:
         unknown["kernel_log.page_size"] = f"the kernel log does not say it; taken to be {page_size} bytes"
     findings = _findings(log, page_size, unknown)
-    judged = _judge(log, findings)
     total = choice.log_total_pages(log, page_size)
     chosen = choice.of_log(log, total, page_size, unknown)
+    findings = replace(findings, candidates=chosen.candidates)
+    judged = _judge(log, findings)
     sizes = log_memory.sizes(log)
     return OomReport(
         kill_id=number,

@@ -6,11 +6,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
+
 from tracer.analysis import cushion, ledger, names, reclaim, sizing
 from tracer.analysis.oom import lost_records
-from tracer.analysis.report import Held, Quality
+from tracer.analysis.report import Held, Quality, Sizing
 from tracer.analysis.subtree import Subtrees
-from tracer.analysis.tables import Int64s, TraceTables, end_ns, iso_time, page_size, start_ns
+from tracer.analysis.tables import (
+    Int64s,
+    TraceTables,
+    end_ns,
+    integers,
+    iso_time,
+    page_size,
+    start_ns,
+    times_ns,
+)
 from tracer.schema import UNLIMITED_BYTES
 
 _REASONS: Final[Mapping[str, str]] = {
@@ -21,8 +32,16 @@ _REASONS: Final[Mapping[str, str]] = {
     "headroom_bytes": "usage or the limit was never read",
     "peak_anon_bytes": "what the cgroup held when the trace began is not known",
     "cache_at_peak_bytes": "what the cgroup held when the trace began, or its peak, is not known",
+    "shmem_at_peak_bytes": "what the cgroup held when the trace began, or its peak, is not known",
+    "kernel_at_peak_bytes": "what the cgroup held when the trace began, or its peak, is not known",
+    "peak_swap_bytes": "what the cgroup had in swap when the trace began is not known",
     "refaulted_bytes": "workingset_refault_file was not sampled twice",
     "max_events": "it is not counted here (v1, where memory + swap have the same limit), or was never read",
+}
+_AT_PEAK: Final[Mapping[str, ledger.Weights]] = {
+    "cache": ledger.CACHE,
+    "shmem": {"shmem": 1},
+    "kernel": {"kernel": 1, "sock": 1},
 }
 
 
@@ -64,8 +83,16 @@ def _held(
     limit = ledger.counter(trace, cgroup_id, "limit_bytes").at(end)
     bounded = limit is not None and limit < UNLIMITED_BYTES
     anon = ledger.level(trace, cgroup_id, members, ledger.ANON)
-    cache = ledger.level(trace, cgroup_id, members, ledger.CACHE)
+    swap = ledger.level(trace, cgroup_id, members, {"swap": 1})
+    at_peak = {
+        name: None if steps is None or peak_ns is None else steps.at(peak_ns)
+        for name, weights in _AT_PEAK.items()
+        for steps in (ledger.level(trace, cgroup_id, members, weights),)
+    }
+    stuck_ns = _stuck_since(trace, cgroup_id)
     sized, why_unsized = sizing.of_life(trace, cgroup_id, members, peak)
+    if stuck_ns is not None:
+        sized, why_unsized = Sizing(None), "its tasks wait at the limit: the work did not go on"
     one = Held(
         cgroup=names.label_of(trace.cgroups, cgroup_id),
         container=names.container_of(trace.cgroups, cgroup_id)[0],
@@ -74,13 +101,17 @@ def _held(
         peak_time=None if peak_ns is None else iso_time(peak_ns),
         headroom_bytes=limit - peak if bounded and limit is not None and peak is not None else None,
         peak_anon_bytes=None if anon is None else anon.peak(),
-        cache_at_peak_bytes=None if cache is None or peak_ns is None else cache.at(peak_ns),
+        cache_at_peak_bytes=at_peak["cache"],
         evicted_bytes=evicted_pages * page_size(trace),
         refaulted_bytes=cushion.refaulted_bytes(trace, cgroup_id, begin, end),
         max_events=ledger.count(trace, cgroup_id, "max_events").at(end),
         reclaim=reclaim.attempts(trace, members, begin, end),
         sizing=sized,
         quality=quality,
+        shmem_at_peak_bytes=at_peak["shmem"],
+        kernel_at_peak_bytes=at_peak["kernel"],
+        peak_swap_bytes=None if swap is None else swap.peak(),
+        stuck_since=None if stuck_ns is None else iso_time(stuck_ns),
     )
     why = {field: reason for field, reason in _REASONS.items() if getattr(one, field) is None}
     if limit is not None and not bounded:
@@ -88,6 +119,15 @@ def _held(
     if why_unsized is not None:
         why["sizing.min_limit_bytes"] = why_unsized
     return replace(one, quality=replace(quality, unknown=why))
+
+
+def _stuck_since(trace: TraceTables, cgroup_id: int) -> int | None:
+    """From when on every reading up to the last found tasks that wait where none may be killed."""
+    samples = trace.samples[integers(trace.samples["cgroup_id"]) == cgroup_id]
+    flags = [integers(samples[name], missing=0) for name in ("under_oom", "oom_kill_disable")]
+    free = np.flatnonzero((flags[0] == 0) | (flags[1] == 0))
+    first = int(free[-1]) + 1 if len(free) else 0
+    return None if first == len(samples) else int(times_ns(samples)[first])
 
 
 def _nearness(one: Held) -> tuple[bool, float, int, str]:

@@ -68,6 +68,9 @@ class Steps:
         return min(candidates, default=None)
 
 
+NOTHING: Final = Steps(np.array([], dtype=np.int64), np.array([], dtype=np.int64), 0)
+
+
 def total(parts: Sequence[Steps]) -> Steps:
     """The sum of quantities, each of which counts as 0 before anything is known of it. Of several changes at
     one moment only the last counts."""

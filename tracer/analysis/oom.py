@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 import numpy as np
@@ -31,6 +31,7 @@ from tracer.analysis.report import (
     Composition,
     Constraint,
     Cushion,
+    FurtherAllocators,
     LimitOwner,
     OomReport,
     Quality,
@@ -126,6 +127,7 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
     targets = kill.members if kill.owner_id is not None else np.array([NO_ID])
     tried = reclaim.attempts(trace, targets, kill.window.at_limit, kill.time_ns)
     lost = lost_records(trace, kill.window.begin, kill.time_ns)
+    allocators, further = _allocators(trace, kill)
     findings = Findings(
         time=iso_time(kill.time_ns),
         constraint=cast(Constraint, str(first["constraint"])),
@@ -136,10 +138,10 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
         composition=made_of,
         cushion=used,
         reclaim=tried,
-        allocators=_allocators(trace, kill),
+        allocators=allocators,
         page_size=page_size(trace),
         window=kill.window,
-        circumstances=_circumstances(trace, kill),
+        circumstances=_circumstances(trace, kill, sizes),
         steal=None
         if kill.owner_id is None
         else cushion.compare_with_kernel(trace, kill.owner_id, kill.members, kill.window),
@@ -147,9 +149,12 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
         sampled_at_kill=kill.sample is not None and bool(pd.notna(kill.sample["anon_bytes"])),
         is_told=bool(first["is_told"]) if pd.notna(first["is_told"]) else False,
         kmsg=told.state,
+        trigger_tgid=optional(first["trigger_tgid"]),
+        further_allocators=further,
     )
-    judged = verdict.judge(findings)
     chosen = choice.of_trace(trace, kill.rows, told.report, unknown)
+    findings = replace(findings, candidates=chosen.candidates)
+    judged = verdict.judge(findings)
     sized, why_unsized = sizing.of_kill(trace, kill.rows, kill.members, findings)
     if why_unsized is not None:
         unknown["sizing.min_limit_bytes"] = why_unsized
@@ -182,6 +187,7 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
         memory_stat_bytes={name: size for name, size in sizes.items() if size is not None},
         badness_total_pages=chosen.total_pages,
         what_if=chosen.what_if,
+        further_allocators=further,
     )
 
 
@@ -310,8 +316,8 @@ def _victims(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> tuple[
     return victims
 
 
-def _allocators(trace: TraceTables, kill: _Kill) -> tuple[Allocator, ...]:
-    """Who charged most from `window.begin` to the kill.
+def _allocators(trace: TraceTables, kill: _Kill) -> tuple[tuple[Allocator, ...], FurtherAllocators]:
+    """Who charged most from `window.begin` to the kill, and all others together.
 
     The sum of each category counts where it is positive, so that a process is not excused by the cache that
     reclaim took in its context while it allocated.
@@ -339,10 +345,11 @@ def _allocators(trace: TraceTables, kill: _Kill) -> tuple[Allocator, ...]:
         .sum()
         .sort_values(ascending=False, kind="stable")
     )
-    most = net[net > 0].head(_MOST_ALLOCATORS)
+    net = net[net > 0]
+    most, less = net.head(_MOST_ALLOCATORS), net.iloc[_MOST_ALLOCATORS:]
     sampled = stacks.of_interval(trace, kill.members, kill.window.begin, kill.time_ns)
     tgids = integers(sampled["tgid"])
-    return tuple(
+    named = tuple(
         Allocator(
             tgid=int(tgid),
             comm=names.comm_at(trace.tasks, int(tgid), kill.window.begin, kill.time_ns),
@@ -351,13 +358,16 @@ def _allocators(trace: TraceTables, kill: _Kill) -> tuple[Allocator, ...]:
         )
         for tgid, charged in zip(most.index.tolist(), most.tolist(), strict=True)
     )
+    return named, FurtherAllocators(len(less), int(less.sum()))
 
 
-def _circumstances(trace: TraceTables, kill: _Kill) -> Circumstances:
+def _circumstances(trace: TraceTables, kill: _Kill, sizes: dict[str, int | None]) -> Circumstances:
     if kill.owner_id is None:
         return Circumstances()
     trigger_id = int(kill.rows["trigger_cgroup_id"].iloc[0])
-    return circumstances.around(trace, kill.owner_id, kill.members, kill.window, trigger_id)
+    return circumstances.around(
+        trace, kill.owner_id, kill.members, kill.window, trigger_id=trigger_id, sizes=sizes
+    )
 
 
 def _earlier_kills(oom: pd.DataFrame, owner_id: int | None, kill_ns: int) -> Int64s:

@@ -232,6 +232,14 @@ class Allocator:
 
 
 @dataclass(frozen=True, slots=True)
+class FurtherAllocators:
+    """Those that charged less than the ones in `OomReport.allocators`: how many, and what they charged."""
+
+    processes: int
+    charged_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Suspect:
     """A cause that was weighed: `weight` from 0 (nothing speaks for it) to 1, and the numbers behind it."""
 
@@ -308,7 +316,8 @@ class OomReport:
     (`schema.MEMORY_STAT_BYTES`), as far as they are known.
     `kernel_log`: None for a report from a trace.
     `badness_total_pages` is the whole of which oom_score_adj is thousandths, `what_if` what other
-    oom_score_adj would have had another killed.
+    oom_score_adj would have had another killed. `further_allocators`: None where nothing is known of
+    allocators.
     """
 
     kill_id: int
@@ -332,6 +341,7 @@ class OomReport:
     badness_total_pages: int | None = None
     what_if: tuple[WhatIf, ...] = ()
     kernel_log: KernelLogPlace | None = None
+    further_allocators: FurtherAllocators | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The object of this kill in `explain --json`."""
@@ -343,7 +353,9 @@ class Held:
     """A cgroup that lived: how near its limit came and what reclaim gave back, over the whole trace.
 
     `limit_bytes` is `schema.UNLIMITED_BYTES` where no limit is set, and `headroom_bytes` (limit - peak) is
-    then None. `cache_at_peak_bytes` is page cache without shmem at `peak_time`.
+    then None. `cache_at_peak_bytes` is page cache without shmem at `peak_time`, the other two are of that
+    moment, too. `peak_swap_bytes`: the most that was in swap. `stuck_since`: from when to the end its tasks
+    waited at the limit, since killing is switched off (v1 memory.oom_control); None: they did not.
     """
 
     cgroup: str
@@ -360,6 +372,10 @@ class Held:
     reclaim: Reclaim
     sizing: Sizing
     quality: Quality
+    shmem_at_peak_bytes: int | None = None
+    kernel_at_peak_bytes: int | None = None
+    peak_swap_bytes: int | None = None
+    stuck_since: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The object of this cgroup in the `held` list of `explain --json`."""

@@ -6,8 +6,9 @@ only has to be read again. So:
 
 * Without a kill `low` is the peak of what could not be given back, by the charge ledger. `high` adds the page
   cache that the work needed: what reclaim had taken and was read again (`refaults.needed_again`) or what was
-  on the active list, whichever is more, and what had still to be written; in all at most what usage was at
-  its peak. At `high` the work lives and reads nothing again.
+  on the active list, whichever is more, what had still to be written, and reclaimable slab, of which no
+  counter tells what is in use (open files have theirs there); in all at most what usage was at its peak. At
+  `high` the work lives and reads nothing again. Where its tasks are stuck at the limit there is no range.
 * With a kill what would have been asked for next is not in the trace. `low` is the limit that did not hold
   and the request that failed at it. `high` adds what the killed processes had mapped and not touched: they
   cannot touch more without mapping more. A process that maps little more than it touches (a heap that grows
@@ -48,8 +49,7 @@ _OTHERS_MOST_PERCENT: Final = 20
 _THREAD_STACK_BYTES: Final = 8 << 20  # what glibc maps for a thread where RLIMIT_STACK is as usual
 _TOUCH: Final = "handle_mm_fault"  # mm/memory.c: every touch of a page that is not there, also by mlock
 _INDEX_SHARE: Final = 448
-"""An index node (struct xa_node) is for 64 pages, and seven are in 4 pages of slab. They are counted as
-reclaimable slab, which those of files in memory are not."""
+"""An index node (struct xa_node) is for 64 pages, and seven are in 4 pages of slab."""
 
 _STEP_BYTES: Final = 100 << 20
 
@@ -62,6 +62,8 @@ def of_life(trace: TraceTables, cgroup_id: int, members: Int64s, peak_usage_byte
     kept = _kept(trace, cgroup_id, members)
     if kept is None or peak_usage_bytes is None:
         return Sizing(None), "what the cgroup held when the trace began, or its usage, is not known"
+    if not peak_usage_bytes:
+        return Sizing(None), "nothing was charged to it"
     swap_bytes = _swap_bytes(trace, cgroup_id)
     if swap_bytes is None:
         return Sizing(None), "how much swap the cgroup could use is not known"
@@ -73,22 +75,28 @@ def of_life(trace: TraceTables, cgroup_id: int, members: Int64s, peak_usage_byte
         low = max((held.peak() or 0) - swap_bytes, (fixed and ledger.total([fixed]).peak()) or 0)
     again = _needed(trace.needed_again, members)
     cache = ledger.largest([again, _sampled(trace, cgroup_id, ("active_file_bytes",))])
-    unwritten = _sampled(trace, cgroup_id, ("file_dirty_bytes", "file_writeback_bytes"))
-    wanted = ledger.total([held, cache, unwritten]).peak() or 0
+    unwritten = _unwritten(trace, cgroup_id)
+    slab = ledger.level(trace, cgroup_id, members, {"slab_reclaimable": 1}) or ledger.NOTHING
+    wanted = ledger.total([held, cache, unwritten, slab]).peak() or 0
     bound = max(peak_usage_bytes + (again.peak() or 0), held.peak() or 0)
-    room = _index_bytes(trace, cgroup_id, members) + _unseen_bytes(trace)
-    limits = _whole_pages(trace, low, min(wanted, bound) + room)
-    return Sizing(limits, tuple(_why_of_life(limits, cache, unwritten, swap_bytes))), None
+    limits = _whole_pages(trace, low, min(wanted, bound) + _unseen_bytes(trace))
+    return Sizing(limits, tuple(_why_of_life(limits, cache, unwritten, slab, swap_bytes))), None
 
 
-def _why_of_life(limits: tuple[int, int], cache: Steps, unwritten: Steps, swap_bytes: int) -> Iterator[str]:
+def _why_of_life(
+    limits: tuple[int, int], cache: Steps, unwritten: Steps, slab: Steps, swap_bytes: int
+) -> Iterator[str]:
     low, high = map(size, limits)
     swap = f" beside {size(swap_bytes)} of swap" if swap_bytes else ""
     yield f"Below {low}, what could not be given back does not fit{swap}."
     needed = [
-        f"{size(part.peak())} of page cache {what}"
-        for part, what in ((cache, "in active use or read again"), (unwritten, "to be written"))
-        if part.peak()
+        f"{size(part.peak())} of {what}"
+        for part, what in (
+            (cache, "page cache in active use or read again"),
+            (unwritten, "page cache to be written"),
+            (slab, "reclaimable slab (some may be in use)"),
+        )
+        if (part.peak() or 0) * 100 > limits[1]
     ]
     room = " and ".join(needed) or "all that was needed"
     yield f"At {high}, {room} fit, too, so that nothing is read again."
@@ -194,7 +202,7 @@ def _locked_cache(findings: Findings) -> int:
 
 def _why_no_bound(rows: pd.DataFrame, findings: Findings, kill: _Kill) -> str | None:
     """Why what the killed processes had mapped does not bound what would have been asked for."""
-    if not kill.grown_bytes:
+    if not kill.grown_bytes and not kill.others_grown_bytes:
         return "what grew is not known"
     if kill.others_grown_bytes * 100 > kill.grown_bytes * _OTHERS_MOST_PERCENT:
         return "kernel memory or sockets grew, which no process's address space bounds"
@@ -206,7 +214,8 @@ def _why_no_bound(rows: pd.DataFrame, findings: Findings, kill: _Kill) -> str | 
         return f"{size(unmapped)} of shmem are in files that the killed processes had not mapped"
     charged = {one.tgid: one.charged_bytes for one in findings.allocators}
     others = sum(bytes_ for tgid, bytes_ in charged.items() if tgid not in findings.victim_tgids)
-    if others * 100 > sum(charged.values()) * _OTHERS_MOST_PERCENT:
+    further = findings.further_allocators.charged_bytes if findings.further_allocators is not None else 0
+    if (others + further) * 100 > (sum(charged.values()) + further) * _OTHERS_MOST_PERCENT:
         return "others grew, too, and lived: what they had mapped was not recorded"
     return None
 
@@ -297,6 +306,15 @@ def _sampled(trace: TraceTables, cgroup_id: int, columns: tuple[str, ...]) -> St
     )
 
 
+def _unwritten(trace: TraceTables, cgroup_id: int) -> Steps:
+    """Page cache that is dirty or being written: what is being swapped out counts as under writeback, too."""
+    rows = _samples(trace, cgroup_id, ("file_dirty_bytes", "file_writeback_bytes"))
+    unwritten = integers(rows["file_dirty_bytes"]) + integers(rows["file_writeback_bytes"])
+    cache = integers(rows["file_bytes"]) - integers(rows["shmem_bytes"], missing=0)
+    is_told = known(rows["file_bytes"])
+    return Steps(times_ns(rows), np.where(is_told, np.minimum(unwritten, cache), unwritten), 0)
+
+
 def _samples(trace: TraceTables, cgroup_id: int, columns: tuple[str, ...]) -> pd.DataFrame:
     samples: pd.DataFrame = trace.samples
     wanted = integers(samples["cgroup_id"]) == cgroup_id
@@ -312,16 +330,6 @@ def _needed(needed: pd.DataFrame, members: Int64s) -> Steps:
     times = np.concatenate([integers(rows["begin_ns"]), integers(rows["end_ns"])])
     order = np.argsort(times, kind="stable")
     return Steps(times[order], np.cumsum(np.concatenate([bytes_, -bytes_])[order]), 0)
-
-
-def _index_bytes(trace: TraceTables, cgroup_id: int, members: Int64s) -> int:
-    """What of reclaimable slab may be the index of files in memory, and stays with them."""
-    slab, shmem = (
-        ledger.level(trace, cgroup_id, members, {name: 1}) for name in ("slab_reclaimable", "shmem")
-    )
-    if slab is None or shmem is None:
-        return 0
-    return min(slab.peak() or 0, (shmem.peak() or 0) // _INDEX_SHARE)
 
 
 def _swap_bytes(trace: TraceTables, cgroup_id: int) -> int | None:

@@ -64,20 +64,38 @@ def _doubts(findings: Findings, suspects: Sequence[Suspect]) -> tuple[str, ...]:
 
 def summary(findings: Findings, cause: Cause) -> str:
     """The one sentence that answers why."""
-    who = process(findings.trigger.comm, findings.trigger.pid)
+    asked = f"{_asker(findings)} asked for"
     if findings.constraint == "global":
-        return f"{who} asked for memory and the whole machine had none left."
+        return f"{asked} memory{_killed(findings)}: the whole machine had none left."
     if findings.constraint == "unknown":
-        return f"{who} asked for memory that could not be had; whose limit was hit is not known."
+        return f"{asked} memory that could not be had{_killed(findings)}; whose limit was hit is not known."
     if findings.constraint != "memcg":
-        return f"{who} asked for memory that its {findings.constraint} constraint did not leave."
+        return f"{asked} memory that its {findings.constraint} constraint did not leave{_killed(findings)}."
     owner = findings.owner
     limit = "its limit" if no_limit(owner) else f"its limit of {size(owner.limit_bytes)}"
-    below = " (an ancestor of its own)" if owner.is_ancestor else ""
+    above = " (above the cgroup that asked)" if owner.is_ancestor else ""
     filled = _filled(findings, cause)
-    sentence = f"{who} asked for more memory; {owner_name(owner)}{below} was at {limit}{filled}"
+    sentence = f"{asked} more memory{_killed(findings)}: {owner_name(owner)}{above} was at {limit}{filled}"
     unknown = " No known cause fits these numbers." if cause == "unknown" else ""
     return f"{sentence}; {_cache(findings, cause)}.{unknown}"
+
+
+def _asker(findings: Findings) -> str:
+    """Who asked; of a thread of who was killed the process."""
+    if findings.trigger_tgid in findings.victim_tgids and len(findings.victims) == 1:
+        return process(findings.victims[0].comm, findings.victims[0].pid)
+    return process(findings.trigger.comm, findings.trigger.pid)
+
+
+def _killed(findings: Findings) -> str:
+    """Who was killed, as the sentence on who asked goes on."""
+    victims = findings.victims
+    if len(victims) > 1:
+        return f", and {len(victims)} processes were killed for it"
+    if not victims:
+        return ""
+    killed = process(victims[0].comm, victims[0].pid)
+    return " and was killed" if killed == _asker(findings) else f", and {killed} was killed for it"
 
 
 def _filled(findings: Findings, cause: Cause) -> str:
@@ -154,8 +172,9 @@ def _cache(findings: Findings, cause: Cause) -> str:
         None: "what the page cache gave back is not known",
         0: "the page cache had given back nothing",
     }.get(cushion.evicted_bytes, f"the page cache had given back {size(cushion.evicted_bytes)}")
-    left = "" if left_bytes is None else f", and {size(left_bytes)} of it was left"
-    return given + left
+    if left_bytes is None:
+        return given
+    return f"{given}, and {size(left_bytes) if left_bytes else 'nothing'} of it was left"
 
 
 def _droppable(findings: Findings) -> int | None:
@@ -173,7 +192,9 @@ def _evidence(findings: Findings, suspects: Sequence[Suspect]) -> tuple[str, ...
         *(
             f"not {other.cause}: {other.reason} (composition)"
             for other in suspects[1:3]
-            if other.weight >= causes.LEAST_WEIGHT / 2 and suspects[0].cause != "swap_exhausted"
+            if other.weight >= causes.LEAST_WEIGHT / 2
+            and suspects[0].cause != "swap_exhausted"
+            and suspects[0].weight - other.weight >= _CLOSE  # else it is a doubt
         ),
     )
 
@@ -231,8 +252,8 @@ def _evidence_of_reclaim(findings: Findings) -> list[str]:
         steal = findings.steal
         swapped = f" and {steal.swapped_pages} swapped out" if steal.swapped_pages else ""
         lines.append(
-            f"evictions seen: {steal.evicted_pages} pages of cache{swapped}; the kernel's own count over the "
-            f"same time: {steal.pgsteal_pages} (pagecache, reclaim, pgsteal)"
+            f"evictions seen from the beginning of the trace: {steal.evicted_pages} pages of cache{swapped}; "
+            f"by the kernel's own count: {steal.pgsteal_pages} (pagecache, reclaim, pgsteal)"
         )
     if reclaim.attempts is not None and reclaim.stall_ms is not None:
         lines.append(

@@ -32,9 +32,9 @@ CAUSES: Final = {
     "dirty_writeback": "cache could not be dropped before it was written to disk",
     "unevictable": "locked memory filled the limit",
     "kernel_memory": "kernel memory filled the limit",
-    "gfp_constrained": "the allocation was not allowed to wait for reclaim",
+    "gfp_constrained": "reclaim was not allowed what it needed: to enter file systems, to start I/O",
     "swap_exhausted": "swap was full",
-    "protected_cache": "the cache that was left is protected by memory.min or memory.low",
+    "protected_cache": "the cache that was left is protected by memory.min",
     "global_pressure": "the whole machine was out of memory",
     "unknown": "the records do not show why",
 }
@@ -84,6 +84,7 @@ FIELDS_IN_WORDS: Final = {
     "working_set_bytes": "the working set",
     "reclaim": "what reclaim tried",
     "allocators": "who had allocated",
+    "further_allocators": "who had allocated",
     "cushion": "what the page cache gave back",
     "cushion.evicted_bytes": "what the page cache gave back",
     "cushion.absorbed_bytes": "what fitted in its place",
@@ -260,9 +261,13 @@ def allocated(report: OomReport, most: int) -> Iterator[Fact]:
     for one in report.allocators[:most]:
         name = visible(one.comm) if one.comm else "name not known"
         yield f"{name} ({one.tgid})", units.size(one.charged_bytes)
-    if len(report.allocators) > most:
-        rest = report.allocators[most:]
-        yield f"{len(rest)} more", units.size(sum(one.charged_bytes for one in rest))
+    rest, further = report.allocators[most:], report.further_allocators
+    processes = len(rest) + (further.processes if further is not None else 0)
+    if processes:
+        charged = sum(one.charged_bytes for one in rest) + (
+            further.charged_bytes if further is not None else 0
+        )
+        yield f"{units.count(processes)} more", units.size(charged)
 
 
 def no_allocator(report: OomReport) -> str:
@@ -313,14 +318,14 @@ def quality(report: OomReport, *, reasons: bool) -> Iterator[Fact]:
     if (signals := probes.not_exact(report.quality.probes)) is not None:
         yield "signals", signals if reasons or signals == probes.ALL_EXACT else f"{signals} (-v says why)"
     if not reasons:
-        names = ", ".join(map(_in_words, report.quality.unknown))
+        names = ", ".join(dict.fromkeys(map(_in_words, report.quality.unknown)))
         yield "not known", f"{names} (-v says why)" if names else "nothing"
         return
     by_reason: dict[str, list[str]] = {}
     for field, why in report.quality.unknown.items():
         by_reason.setdefault(why, []).append(_in_words(field))
     for why, fields in by_reason.items():
-        yield "not known", f"{', '.join(fields)}: {visible(why)}"
+        yield "not known", f"{', '.join(dict.fromkeys(fields))}: {visible(why)}"
 
 
 def not_known(report: OomReport, field: str) -> str:

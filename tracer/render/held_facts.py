@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from tracer import units
 from tracer.analysis.report import Held
 from tracer.render.escape import visible
-from tracer.render.facts import Fact, limit_range, place, sizing_basis
+from tracer.render.facts import Fact, limit_range, place, shown_time, sizing_basis
 from tracer.render.reclaim_facts import waits
 
 
@@ -19,10 +19,18 @@ def held(one: Held) -> Iterator[Fact]:
         share = units.percent(one.peak_usage_bytes, one.limit_bytes)
         near = f", {share} of the limit; {units.size(one.headroom_bytes)} were left"
     yield "most usage", units.size(one.peak_usage_bytes) + near
+    others = "".join(
+        f"{words} {units.size(bytes_)}, "
+        for words, bytes_ in (
+            ("shared memory (tmpfs, memfd)", one.shmem_at_peak_bytes),
+            ("kernel memory (slab, page tables, stacks, sockets)", one.kernel_at_peak_bytes),
+        )
+        if bytes_
+    )
     yield (
         "made of",
         f"page cache (file contents, which reclaim can drop) {units.size(one.cache_at_peak_bytes)} then, "
-        f"anon (process memory with no file behind it) {units.size(one.peak_anon_bytes)} at most",
+        f"{others}anon (process memory with no file behind it) {units.size(one.peak_anon_bytes)} at most",
     )
     yield (
         "given back",
@@ -30,6 +38,14 @@ def held(one: Held) -> Iterator[Fact]:
         "reclaim (the kernel freeing memory for a cgroup at its limit), which held tasks up "
         f"{units.duration(one.reclaim.stall_ms and one.reclaim.stall_ms / 1000)}",
     )
+    if one.peak_swap_bytes:
+        yield "in swap", f"{units.size(one.peak_swap_bytes)} at most: process or shared memory that made room"
+    if one.stuck_since is not None:
+        yield (
+            "stuck since",
+            f"{shown_time(one.stuck_since)}: tasks wait for memory that nobody gives back, since "
+            "oom_kill_disable is set in memory.oom_control. Unset it, raise the limit, or end one of them",
+        )
     yield "refaulted", f"{units.size(one.refaulted_bytes)}: evicted, but soon needed and read again"
     yield from waits(one.reclaim)
     if one.sizing.min_limit_bytes is not None:
@@ -52,10 +68,17 @@ def summary(cgroups: Iterable[Held]) -> str:
         return "Nothing was killed, and no cgroup of this trace has a limit."
     near = min(limited, key=lambda one: (one.headroom_bytes or 0) / (one.limit_bytes or 1))
     where = place(near.cgroup, near.container)
+    if near.stuck_since is not None:
+        return (
+            f"Nothing was killed, and tasks are stuck: {where} is at its limit of "
+            f"{units.size(near.limit_bytes)}, and killing is switched off there (memory.oom_control)."
+        )
     near_by = f"came within {units.size(near.headroom_bytes)} of" if near.headroom_bytes else "reached"
     gave = (
         f"{units.size(near.evicted_bytes)} of page cache gave way"
         if near.evicted_bytes
-        else ("no page cache had to give way")
+        else "no page cache had to give way"
     )
-    return f"Nothing was killed: {where} {near_by} its limit of {units.size(near.limit_bytes)}; {gave}."
+    swapped = f", and {units.size(near.peak_swap_bytes)} went to swap" if near.peak_swap_bytes else ""
+    limit = units.size(near.limit_bytes)
+    return f"Nothing was killed: {where} {near_by} its limit of {limit}; {gave}{swapped}."

@@ -63,14 +63,14 @@ PART_LABELS: Final = {
     "writeback": ("under writeback", "being written to disk"),
     "shmem": ("shared memory (shmem)", "tmpfs, shared maps; only swap takes it"),
     "unevictable": ("unevictable", "locked (mlock): reclaim must leave it"),
-    "slab_reclaimable": ("reclaimable slab", "kernel objects that can be dropped"),
+    "slab_reclaimable": ("reclaimable slab", "kernel objects; unused ones can go"),
     "slab_unreclaimable": ("unreclaimable slab", "kernel objects in use"),
     "kernel_stack": ("kernel stacks", "one for each thread"),
     "page_tables": ("page tables", "the maps of the processes' memory"),
     "sock": ("socket buffers", "network data in flight"),
     "percpu": ("per-CPU memory", "kernel data with a copy for each CPU"),
     "vmalloc": ("vmalloc", "large kernel allocations"),
-    "other": ("other", "what the named classes leave"),
+    "other": ("other", "in none of these counters"),
 }
 """Class of `Composition` -> (label, what it is in a few words)."""
 
