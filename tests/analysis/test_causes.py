@@ -123,7 +123,7 @@ def test_what_the_summary_says_of_each_cause() -> None:
     said = {
         cause: verdict.judge(findings(parts, around, **more)).summary for cause, parts, around, more in CASES
     }
-    assert "93 MiB of it locked (mlock)" in said["unevictable"]
+    assert "93 MiB of it locked (mlock) or on ramfs" in said["unevictable"]
     assert "88 MiB of that socket buffers" in said["kernel_memory"]
     assert "37 MiB of it file contents that were not yet written to disk" in said["dirty_writeback"]
     assert "55 MiB of it page cache that memory.min" in said["protected_cache"]

@@ -38,8 +38,9 @@ def _shmem(findings: Findings) -> Iterator[str]:
 
 def _unevictable(findings: Findings) -> Iterator[str]:
     yield (
-        f"Find who locks memory (mlock, MAP_LOCKED, SHM_LOCK): {size(findings.composition.unevictable)} can "
-        "neither be dropped nor swapped. Lock less, bound it by RLIMIT_MEMLOCK, or raise the limit by it."
+        "Find who locks memory (mlock, MAP_LOCKED, SHM_LOCK) or writes to a ramfs: "
+        f"{size(findings.composition.unevictable)} can neither be dropped nor swapped. Lock less "
+        "(RLIMIT_MEMLOCK bounds it), use tmpfs instead of ramfs, or raise the limit by it."
     )
 
 

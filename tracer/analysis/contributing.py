@@ -104,11 +104,11 @@ def _pace(findings: Findings, _: Cause) -> Iterator[str]:
 
 
 def _refaults(findings: Findings, _: Cause) -> Iterator[str]:
-    if findings.cushion.refaulted_bytes:
-        yield (
-            f"{size(findings.cushion.refaulted_bytes)} of the evicted cache were read again: "
-            "the work needs its cache"
-        )
+    again = findings.cushion.refaulted_bytes
+    if again and findings.cushion.evicted_bytes is not None and again > findings.cushion.evicted_bytes:
+        yield f"{size(again)} of cache were read again that had been evicted, some of it long before"
+    elif again:
+        yield f"{size(again)} of the evicted cache were read again: the work needs its cache"
 
 
 def _last_attempt(findings: Findings, _: Cause) -> Iterator[str]:
@@ -139,7 +139,7 @@ def _classes(findings: Findings, cause: Cause) -> Iterator[str]:
             made_of.shmem,
             _LEAST_SHARE,
         ),
-        ("unevictable", "locked memory", made_of.unevictable, _LEAST_SHARE),
+        ("unevictable", "locked memory (or on ramfs)", made_of.unevictable, _LEAST_SHARE),
         (
             "kernel_memory",
             "page tables, the maps of the processes' memory",

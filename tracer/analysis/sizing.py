@@ -62,8 +62,6 @@ def of_life(trace: TraceTables, cgroup_id: int, members: Int64s, peak_usage_byte
     kept = _kept(trace, cgroup_id, members)
     if kept is None or peak_usage_bytes is None:
         return Sizing(None), "what the cgroup held when the trace began, or its usage, is not known"
-    if not peak_usage_bytes:
-        return Sizing(None), "nothing was charged to it"
     swap_bytes = _swap_bytes(trace, cgroup_id)
     if swap_bytes is None:
         return Sizing(None), "how much swap the cgroup could use is not known"
@@ -78,6 +76,8 @@ def of_life(trace: TraceTables, cgroup_id: int, members: Int64s, peak_usage_byte
     unwritten = _unwritten(trace, cgroup_id)
     slab = ledger.level(trace, cgroup_id, members, {"slab_reclaimable": 1}) or ledger.NOTHING
     wanted = ledger.total([held, cache, unwritten, slab]).peak() or 0
+    if not wanted:
+        return Sizing(None), "it held nothing"
     bound = max(peak_usage_bytes + (again.peak() or 0), held.peak() or 0)
     limits = _whole_pages(trace, low, min(wanted, bound) + _unseen_bytes(trace))
     return Sizing(limits, tuple(_why_of_life(limits, cache, unwritten, slab, swap_bytes))), None

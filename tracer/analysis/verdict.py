@@ -114,7 +114,8 @@ def _shmem(findings: Findings) -> str:
 
 
 def _unevictable(findings: Findings) -> str:
-    return f"{size(findings.composition.unevictable)} of it locked (mlock), which reclaim may not touch"
+    held = size(findings.composition.unevictable)
+    return f"{held} of it locked (mlock) or on ramfs, which reclaim may not touch"
 
 
 def _kernel_memory(findings: Findings) -> str:
@@ -207,7 +208,7 @@ def _evidence_of_composition(findings: Findings) -> list[str]:
     parts = (
         ("anonymous memory", made_of.anon),
         ("shared memory", made_of.shmem or None),
-        ("locked memory", made_of.unevictable or None),
+        ("locked memory (or on ramfs)", made_of.unevictable or None),
         ("kernel memory", causes.kernel_bytes(made_of)),
         ("clean page cache", made_of.file_clean),
         ("page cache not yet written", causes.unwritten_bytes(made_of) or None),

@@ -30,7 +30,7 @@ CAUSES: Final = {
     "anon_growth": "process memory grew until it filled the limit",
     "shmem": "tmpfs or shared memory filled the limit",
     "dirty_writeback": "cache could not be dropped before it was written to disk",
-    "unevictable": "locked memory filled the limit",
+    "unevictable": "locked memory, or files on ramfs, filled the limit",
     "kernel_memory": "kernel memory filled the limit",
     "gfp_constrained": "reclaim was not allowed what it needed: to enter file systems, to start I/O",
     "swap_exhausted": "swap was full",
@@ -198,7 +198,7 @@ def _cache_at_kill(report: OomReport) -> str:
         ("dirty", made_of.file_dirty),
         ("being written", made_of.writeback),
         ("shmem, which cannot be dropped", made_of.shmem),
-        ("locked", _locked_file(report)),
+        ("locked or on ramfs", _locked_file(report)),
     )
     lists = (("used lately", counters.get("active_file")), ("not lately", counters.get("inactive_file")))
     made, used = (
@@ -226,7 +226,14 @@ def cushion(report: OomReport) -> Iterator[Fact]:
         yield "used up", f"{units.UNKNOWN}: {visible(why)}"
     else:
         yield "used up", "not between usage coming to the limit and the kill"
-    yield "refaulted", f"{units.size(it.refaulted_bytes)}: evicted, but soon needed and read again"
+    yield "refaulted", refaulted(it.refaulted_bytes, it.evicted_bytes)
+
+
+def refaulted(again_bytes: int | None, evicted_bytes: int | None) -> str:
+    """What was read again by the kernel's count, which knows also of what had been evicted before."""
+    more = again_bytes is not None and evicted_bytes is not None and again_bytes > evicted_bytes
+    before = "; some of it was evicted before this time" if more else ""
+    return f"{units.size(again_bytes)}: evicted, but soon needed and read again{before}"
 
 
 def _locked_file(report: OomReport) -> int | None:

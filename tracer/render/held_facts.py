@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from tracer import units
 from tracer.analysis.report import Held
 from tracer.render.escape import visible
-from tracer.render.facts import Fact, limit_range, place, shown_time, sizing_basis
+from tracer.render.facts import Fact, limit_range, place, refaulted, shown_time, sizing_basis
 from tracer.render.reclaim_facts import waits
 
 
@@ -32,12 +32,7 @@ def held(one: Held) -> Iterator[Fact]:
         f"page cache (file contents, which reclaim can drop) {units.size(one.cache_at_peak_bytes)} then, "
         f"{others}anon (process memory with no file behind it) {units.size(one.peak_anon_bytes)} at most",
     )
-    yield (
-        "given back",
-        f"{units.size(one.evicted_bytes)} of page cache, by {units.count(one.reclaim.attempts)} attempts of "
-        "reclaim (the kernel freeing memory for a cgroup at its limit), which held tasks up "
-        f"{units.duration(one.reclaim.stall_ms and one.reclaim.stall_ms / 1000)}",
-    )
+    yield "given back", f"{units.size(one.evicted_bytes)} of page cache, {_by_what(one)}"
     if one.peak_swap_bytes:
         yield "in swap", f"{units.size(one.peak_swap_bytes)} at most: process or shared memory that made room"
     if one.stuck_since is not None:
@@ -46,7 +41,7 @@ def held(one: Held) -> Iterator[Fact]:
             f"{shown_time(one.stuck_since)}: tasks wait for memory that nobody gives back, since "
             "oom_kill_disable is set in memory.oom_control. Unset it, raise the limit, or end one of them",
         )
-    yield "refaulted", f"{units.size(one.refaulted_bytes)}: evicted, but soon needed and read again"
+    yield "refaulted", refaulted(one.refaulted_bytes, one.evicted_bytes)
     yield from waits(one.reclaim)
     if one.sizing.min_limit_bytes is not None:
         yield (
@@ -59,6 +54,16 @@ def held(one: Held) -> Iterator[Fact]:
         yield "limit hit", f"{units.UNKNOWN} how often: {visible(one.quality.unknown.get('max_events', ''))}"
     lost = one.quality.lost_records
     yield "lost records", f"{units.count(lost)}: sums of flows may be low" if lost else "none"
+
+
+def _by_what(one: Held) -> str:
+    attempts, stall_ms = one.reclaim.attempts, one.reclaim.stall_ms
+    if one.evicted_bytes and not attempts:
+        return "by reclaim that was for a cgroup above it, or for the whole machine"
+    return (
+        f"by {units.count(attempts)} attempts of reclaim (the kernel freeing memory for a cgroup at its "
+        f"limit), which held tasks up {units.duration(stall_ms and stall_ms / 1000)}"
+    )
 
 
 def summary(cgroups: Iterable[Held]) -> str:

@@ -62,7 +62,7 @@ PART_LABELS: Final = {
     "file_dirty": ("dirty page cache", "must be written to disk first"),
     "writeback": ("under writeback", "being written to disk"),
     "shmem": ("shared memory (shmem)", "tmpfs, shared maps; only swap takes it"),
-    "unevictable": ("unevictable", "locked (mlock): reclaim must leave it"),
+    "unevictable": ("unevictable", "locked, or on ramfs: never reclaimed"),
     "slab_reclaimable": ("reclaimable slab", "kernel objects; unused ones can go"),
     "slab_unreclaimable": ("unreclaimable slab", "kernel objects in use"),
     "kernel_stack": ("kernel stacks", "one for each thread"),
