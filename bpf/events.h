@@ -179,6 +179,18 @@ struct stall_event {
 	u8 pad[7];
 };
 
+/* Pages of one owner that one bio writes to swap; time_ns is when it was queued. */
+struct swap_write_event {
+	u64 time_ns;
+	u64 duration_ns; /* 0 = its end was not seen */
+	u64 cgroup_id; /* owner; 0 = nobody */
+	u64 task_cgroup_id; /* actor */
+	u32 tgid;
+	u32 pid;
+	u32 nr_pages;
+	u8 pad[4];
+};
+
 /* One task marked as OOM victim. */
 struct oom_event {
 	u64 time_ns;

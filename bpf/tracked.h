@@ -14,6 +14,7 @@ enum stream {
 	STREAM_PAGECACHE,
 	STREAM_RECLAIM,
 	STREAM_STALL,
+	STREAM_SWAP_WRITE,
 	STREAM_OOM,
 	STREAM_CANDIDATE,
 	STREAM_CGROUP,
@@ -70,12 +71,17 @@ struct counters_seen {
 
 BPF_TABLE("percpu_hash", struct mem_cgroup *, struct counters_seen, counters_seen, 4096);
 
-static __always_inline void count_lost(u32 stream)
+static __always_inline void count_lost_records(u32 stream, u64 records)
 {
 	u64 *count = lost.lookup(&stream);
 
 	if (count)
-		*count += 1;
+		*count += records;
+}
+
+static __always_inline void count_lost(u32 stream)
+{
+	count_lost_records(stream, 1);
 }
 
 static __always_inline struct calibration *calibrated(void)

@@ -210,6 +210,15 @@ TABLES: Final[dict[str, pa.Schema]] = {
         tgid=_PID,
         pid=_PID,
     ),
+    "swap_writes": _table(
+        time=TIME,  # when it was queued
+        duration_ns=_MAYBE_INT,  # null: its end was not seen
+        cgroup_id=_MAYBE_INT,  # owner; null: the pages were charged to no cgroup
+        tgid=_PID,
+        pid=_PID,
+        task_cgroup_id=_ID,
+        nr_pages=pa.int64(),
+    ),
     "oom": _table(
         time=TIME,
         ktime_ns=pa.int64(),

@@ -112,6 +112,19 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
         ],
         40,
     ),
+    "swap_write": _wire(
+        [
+            ("time_ns", "<u8"),
+            ("duration_ns", "<u8"),
+            ("cgroup_id", "<u8"),
+            ("task_cgroup_id", "<u8"),
+            ("tgid", "<u4"),
+            ("pid", "<u4"),
+            ("nr_pages", "<u4"),
+            ("pad", "u1", 4),
+        ],
+        48,
+    ),
     "oom": _wire(
         [
             ("time_ns", "<u8"),

@@ -213,6 +213,15 @@ def test_waits() -> None:
     ]
 
 
+def test_writes_to_swap() -> None:
+    whose = {"cgroup_id": 7, "task_cgroup_id": 8, "tgid": 3, "pid": 4, "nr_pages": 32}
+    seen, unseen = {"time_ns": 5, "duration_ns": 9} | whose, {"time_ns": 6, "nr_pages": 1}
+    over, open_ended = Decoder(100).swap_write(records("swap_write", seen, unseen)).to_pylist()
+    assert over.pop("time").value == 105
+    assert over == {"duration_ns": 9} | whose
+    assert (open_ended["duration_ns"], open_ended["cgroup_id"], open_ended["nr_pages"]) == (None, None, 1)
+
+
 def test_whom_a_decision_weighed() -> None:
     decoder = Decoder(1000)
     never = {"badness": -(1 << 63), "oom_score_adj": -1000, "anon_pages": -1}

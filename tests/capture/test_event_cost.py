@@ -33,6 +33,12 @@ def cost_of(*hooks: Hook, **runs: Runs) -> event_cost.EventCost:
     return event_cost._cost(Measured(measured), Choice(signal, signal.ways[0]))
 
 
+def test_of_several_ends_an_event_has_the_one_that_ran() -> None:
+    ends = [Hook(Kind.RAW_TRACEPOINT, name, name) for name in ("by_itself", "with_others")]
+    runs = {"begin": Runs(4, 400), "by_itself": Runs(0, 0), "with_others": Runs(2, 100)}
+    assert cost_of(BEGIN, *ends, **runs) == event_cost.EventCost(4, 150.0)
+
+
 def test_an_event_costs_what_a_run_takes() -> None:
     assert cost_of(BEGIN, begin=Runs(4, 1000)) == event_cost.EventCost(4, 250.0)
 

@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ LIMIT_BYTES = 24 << 20
 ANON_BYTES = 43 << 20
 SWAP_BYTES = 64 << 20
 PAGE = os.sysconf("SC_PAGESIZE")
+VMSTAT = Path("/proc/vmstat")
 TOUCH_TWICE = """
 import mmap, sys
 area = mmap.mmap(-1, int(sys.argv[1]))
@@ -51,12 +53,39 @@ def touch_twice(memcg: Path, size_bytes: int) -> None:
     subprocess.run(["sh", "-c", enter, sys.executable, "-c", TOUCH_TWICE, str(size_bytes)], check=True)
 
 
+def swapped_out_pages(counts: Path) -> int | None:
+    """`pswpout` of /proc/vmstat, or of a memory.stat: of v2, and not on all kernels."""
+    counted = dict(line.split() for line in counts.read_text(encoding="ascii").splitlines())
+    return int(counted["pswpout"]) if "pswpout" in counted else None
+
+
+def compresses() -> bool:
+    """Whether swapped pages go to zswap, from where they may never be written."""
+    enabled = Path("/sys/module/zswap/parameters/enabled")
+    return enabled.exists() and enabled.read_text(encoding="ascii").strip() == "Y"
+
+
 @pytest.mark.usefixtures("swap")
 def test_what_was_swapped_out_and_waited_for(start_recorder: Callable[..., Any]) -> None:
+    before, begun_ns = swapped_out_pages(VMSTAT), time.monotonic_ns()
     with ephemeral_cgroup("swapped", LIMIT_BYTES, SWAP_BYTES) as memcg:
         recorder = start_recorder("-c", str(memcg))
         touch_twice(memcg, ANON_BYTES)
         trace = tracer.open(recorder.stop())
+        of_the_cgroup, owner = swapped_out_pages(memcg / "memory.stat"), cgroup_id(memcg)
+    of_the_machine, took_ns = swapped_out_pages(VMSTAT), time.monotonic_ns() - begun_ns
+    assert before is not None and of_the_machine is not None
+    writes = trace.swap_writes
+    pages = int(writes["nr_pages"].sum())
+    assert set(writes["cgroup_id"]) == {owner}
+    assert pages <= of_the_machine - before
+    if of_the_cgroup is not None:
+        assert pages == of_the_cgroup
+    over = writes[writes["duration_ns"].notna()]
+    assert over["duration_ns"].between(1, took_ns).all()
+    if not compresses():  # no page is full of zeros: before one made room for another, its write was over
+        assert over["nr_pages"].sum() >= (ANON_BYTES - LIMIT_BYTES) // PAGE
+        assert owner in set(writes["task_cgroup_id"])
     written = int(trace.reclaim["written_anon"].sum())
     swapped = trace.charge[trace.charge["category"] == "swap"]
     out_pages = int(swapped[swapped["pages"] > 0]["pages"].sum())

@@ -7,12 +7,13 @@ import pytest
 from rich.cells import cell_len
 
 from tracer.analysis import stalls
-from tracer.analysis.report import Cushion, Held, LimitOwner, OomReport, Reclaim, Waiter
+from tracer.analysis.report import Cushion, Held, LimitOwner, OomReport, Reclaim, SwapWrites, Waiter
 from tracer.render import explain_text, facts, held_facts, reclaim_facts, text
 from tracer.schema import RECLAIM_COUNTS
 
 HOSTILE = "\x1b[31m[red]<script>\nx\udc80"
 TWO_SCREENS = 96
+TOOK_MS = {"median": 13.9, "longest": 496.7}
 
 
 def shown(
@@ -45,7 +46,8 @@ def stuck(report: OomReport) -> OomReport:
         Waiter(123, "python3", 812.5, {"reclaim": 300.0, "writeback": 500.0, "dirty": 12.5}),
         Waiter(7, None, 3.0, {"dirty": 3.0}),
     )
-    return replace(report, reclaim=replace(report.reclaim, transcript=attempts, waiters=waiters))
+    tried = replace(report.reclaim, transcript=attempts, waiters=waiters)
+    return replace(report, reclaim=replace(tried, swap_writes=SwapWrites(1300, 79 << 20, TOOK_MS)))
 
 
 def test_who_waited_for_what_and_why_nothing_was_freed(
@@ -55,6 +57,15 @@ def test_who_waited_for_what_and_why_nothing_was_freed(
     begin, end = said.index("Reclaim: the kernel"), said.index("Who asked")
     matches_golden("explain-stuck.txt", said[begin:end])
     assert max(map(cell_len, shown(stuck, columns=70).splitlines())) <= 70
+
+
+def test_writes_to_swap_are_told_where_there_were_any(report: OomReport) -> None:
+    def told(writes: SwapWrites | None) -> list[tuple[str, str]]:
+        return list(reclaim_facts.to_swap(replace(report.reclaim, swap_writes=writes)))
+
+    assert told(None) == told(SwapWrites(0, 0, {})) == []
+    (fact,) = told(SwapWrites(2, 8192, {}))
+    assert fact == ("to swap", "8 KiB in 2 writes, how long that took was not seen")
 
 
 def test_what_the_kernel_log_adds_and_where_it_differs(report: OomReport) -> None:

@@ -142,6 +142,14 @@ def test_a_picture_of_a_cgroup_without_a_limit_and_with_gaps(
     assert "came back (not known)" in svg
 
 
+def test_writes_to_swap_are_drawn_beside_reclaim_where_there_were_any(
+    timeline: pd.DataFrame, origin: pd.Timestamp
+) -> None:
+    assert ">written to swap<" not in plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1")
+    timeline["swap_written_bytes"] = timeline["reclaimed_bytes"]
+    assert ">written to swap<" in plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1")
+
+
 def test_waits_have_a_panel_of_their_own_where_there_are_any(
     timeline: pd.DataFrame, waiting: pd.DataFrame, origin: pd.Timestamp
 ) -> None:

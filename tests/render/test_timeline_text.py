@@ -65,6 +65,18 @@ def test_the_lane_is_to_scale_and_pressure_is_optional(waiting: pd.DataFrame, he
     assert "PSI" not in shown
 
 
+def test_writes_to_swap_have_columns_where_there_were_any(timeline: pd.DataFrame, heading: Heading) -> None:
+    timeline = timeline.iloc[:12].copy()
+    assert "swap" not in drawn(timeline, heading).replace("only swap", "").replace("only to swap", "")
+    timeline["swap_written_bytes"] = pd.array([0] * 8 + [3 * MIB, 0, MIB, 7 * MIB // 4], dtype="Int64")
+    timeline["swap_write_mean_ms"] = [*[float("nan")] * 8, 61.24, *[float("nan")] * 3]
+    shown = drawn(timeline, heading)
+    rows = [line.split() for line in shown.splitlines() if "│" in line and " s " in line]
+    assert [row[-2:] for row in rows[8:9] + rows[10:]] == [["3.0", "61.2"], ["1.0", "?"], ["1.8", "?"]]
+    assert rows[9][-1] not in ("?", "0.0")
+    assert "5.8 MiB were written to swap." in " ".join(shown.split())
+
+
 def test_without_waits_or_with_reclaim_alone_there_is_no_lane(
     timeline: pd.DataFrame, heading: Heading
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from tracer.analysis import cushion, ledger, names, reclaim, sizing
+from tracer.analysis import cushion, ledger, names, reclaim, sizing, swapping
 from tracer.analysis.oom import lost_records
 from tracer.analysis.report import Held, Quality, Sizing
 from tracer.analysis.subtree import Subtrees
@@ -116,6 +116,8 @@ def _held(
     why = {field: reason for field, reason in _REASONS.items() if getattr(one, field) is None}
     if limit is not None and not bounded:
         why["headroom_bytes"] = "no limit is set"
+    if one.reclaim.swap_writes is None:
+        why["reclaim.swap_writes"] = swapping.NOT_KNOWN
     if why_unsized is not None:
         why["sizing.min_limit_bytes"] = why_unsized
     return replace(one, quality=replace(quality, unknown=why))

@@ -20,6 +20,7 @@ from tracer.analysis import (
     reclaim,
     sizing,
     stacks,
+    swapping,
     verdict,
 )
 from tracer.analysis.composition import Unknown
@@ -126,6 +127,8 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
     sizes, made_of, working_set, used = _memory(trace, kill, unknown)
     targets = kill.members if kill.owner_id is not None else np.array([NO_ID])
     tried = reclaim.attempts(trace, targets, kill.window.at_limit, kill.time_ns)
+    if tried.swap_writes is None:
+        unknown["reclaim.swap_writes"] = swapping.NOT_KNOWN
     lost = lost_records(trace, kill.window.begin, kill.time_ns)
     allocators, further = _allocators(trace, kill)
     findings = Findings(

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis import names, stalls
+from tracer.analysis import names, stalls, swapping
 from tracer.analysis.report import Reclaim, ReclaimAttempt
 from tracer.analysis.tables import (
     NO_ID,
@@ -37,13 +37,15 @@ def attempts(trace: TraceTables, targets: Int64s, begin_ns: int, end_ns: int) ->
     `NO_ID` stands for attempts for the whole machine, for which any process may have waited.
     """
     rows = _aimed_at(trace, targets, begin_ns, end_ns)
+    cgroup_ids = None if NO_ID in targets else targets
     return Reclaim(
         attempts=len(rows),
         scanned_pages=int(integers(rows["scanned"]).sum()),
         reclaimed_pages=int(integers(rows["reclaimed"]).sum()),
         stall_ms=float(integers(rows["duration_ns"])[is_waited_for(rows)].sum() / 1e6),
         transcript=_transcript(trace, rows.iloc[-_TRANSCRIPT:]),
-        waiters=stalls.longest(trace, None if NO_ID in targets else targets, begin_ns, end_ns),
+        waiters=stalls.longest(trace, cgroup_ids, begin_ns, end_ns),
+        swap_writes=swapping.written(trace, cgroup_ids, begin_ns, end_ns),
     )
 
 

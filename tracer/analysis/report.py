@@ -179,12 +179,22 @@ class Waiter:
 
 
 @dataclass(frozen=True, slots=True)
+class SwapWrites:
+    """Writes to swap. `took_ms`: what half of them took at most (`median`), and the slowest (`longest`);
+    empty where there was none of which the end was seen."""
+
+    writes: int
+    written_bytes: int
+    took_ms: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Reclaim:
     """All attempts in the window; `transcript` holds the last ones, oldest first.
 
     `stall_ms` is what these attempts took. `waiters` are the processes of the cgroup that waited longest for
-    memory in the window, in these attempts, in others or for another reason. The numbers are None where there
-    are only a kernel log's words.
+    memory in the window, in these attempts, in others or for another reason. `swap_writes`: of pages of the
+    cgroup, whoever reclaimed. The numbers are None where there are only a kernel log's words.
     """
 
     attempts: int | None
@@ -193,6 +203,7 @@ class Reclaim:
     stall_ms: float | None
     transcript: tuple[ReclaimAttempt, ...]
     waiters: tuple[Waiter, ...] = ()
+    swap_writes: SwapWrites | None = None
 
 
 @dataclass(frozen=True, slots=True)

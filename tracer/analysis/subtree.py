@@ -15,7 +15,7 @@ import pandas as pd
 
 from tracer.analysis.tables import Int64s, TraceTables, integers
 
-_NARROWED: Final = ("charge", "samples", "reclaim", "waits", "needed_again", "cgroups")
+_NARROWED: Final = ("charge", "samples", "reclaim", "waits", "swap_writes", "needed_again", "cgroups")
 
 
 class Subtrees:

@@ -226,6 +226,21 @@ class Decoder:
             }
         )
 
+    def swap_write(self, records: Records) -> pa.RecordBatch:
+        """Rows of `swap_writes`."""
+        duration_ns = records["duration_ns"].astype(np.int64)
+        return pa.record_batch(
+            {
+                "time": self.times(records["time_ns"]),
+                "duration_ns": numbers(duration_ns, null=duration_ns == 0),
+                "cgroup_id": _ids(records["cgroup_id"]),
+                "tgid": numbers(records["tgid"].astype(np.int32)),
+                "pid": numbers(records["pid"].astype(np.int32)),
+                "task_cgroup_id": numbers(records["task_cgroup_id"].astype(np.int64)),
+                "nr_pages": numbers(records["nr_pages"].astype(np.int64)),
+            }
+        )
+
     def stack_sample(
         self, records: Records, kernel_stacks: npt.NDArray[np.int64], user_stacks: npt.NDArray[np.int64]
     ) -> pa.RecordBatch:

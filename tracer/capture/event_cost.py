@@ -64,12 +64,15 @@ def measure(programs: Programs, hierarchy: Hierarchy) -> Mapping[str, EventCost]
 
 
 def _cost(programs: Programs, choice: Choice) -> EventCost:
-    """An event is a run of the first hook's program, which no other signal has; ends share one."""
+    """An event is a run of the first hook's program, which no other signal has; ends share one, and an event
+    has but one of several ends.
+    """
     assert choice.way is not None
     runs = [programs.runs(hook) for hook in choice.way.hooks]
-    if not all(run.times for run in runs):
+    ends = [run for run in runs[1:] if run.times]
+    if not runs[0].times or (len(runs) > 1 and not ends):
         return EventCost(runs[0].times, None)
-    return EventCost(runs[0].times, sum(run.total_ns / run.times for run in runs))
+    return EventCost(runs[0].times, sum(run.total_ns / run.times for run in (runs[0], *ends)))
 
 
 def _work_in(cgroup: Path) -> None:

@@ -37,6 +37,7 @@ SOURCES: Final = (
     "stacks.bpf.c",
     "charge.bpf.c",
     "pagecache.bpf.c",
+    "swap.bpf.c",
     "oom.bpf.c",
     "probe.bpf.c",
 )
@@ -47,6 +48,7 @@ RING_BYTES: Final[Mapping[str, int]] = {
     "pagecache": 16 << 20,
     "reclaim": 1 << 20,
     "stall": 1 << 20,
+    "swap_write": 1 << 20,
     "oom": 256 << 10,
     "candidate": 1 << 20,
     "cgroup": 256 << 10,
@@ -293,6 +295,10 @@ class Programs:
     def take_residue(self) -> dict[tuple[int, int], int]:
         """(cgroup id, category) -> bytes of sums whose record was lost; exact once all is detached."""
         return {(int(k.cgroup_id), int(k.category)): int(v.value) for k, v in self.map("residue").items()}
+
+    def unfinished_swap_writes(self) -> bytes:
+        """The records of those whose end was not seen, one after the other; once all is detached."""
+        return b"".join(bytes(write) for write in self.map("swap_writes").values())
 
     @property
     def counts_reclaim(self) -> bool:

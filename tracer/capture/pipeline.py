@@ -44,6 +44,7 @@ _TABLES_OF_ROWS: Final = {
     "pagecache": "pagecache",
     "reclaim": "reclaim",
     "stall": "stalls",
+    "swap_write": "swap_writes",
 }
 
 
@@ -224,6 +225,9 @@ class Pipeline:
         residue = self._programs.take_residue()
         if residue:
             self._writer.append("charge", self._decoder.residue(time.monotonic_ns(), residue))
+        writes = np.frombuffer(self._programs.unfinished_swap_writes(), WIRE["swap_write"])
+        if len(writes):
+            self._writer.append("swap_writes", self._decoder.swap_write(writes))
         if self._sampled is not None:
             self._sampled.finish()
         self._write_names()
@@ -254,6 +258,7 @@ class Pipeline:
                 waiting["pagecache"]["task_cgroup_id"],
                 waiting["reclaim"]["task_cgroup_id"],
                 waiting["reclaim"]["cgroup_id"],
+                waiting["swap_write"]["task_cgroup_id"],
                 waiting["oom"]["trigger_cgroup_id"],
                 waiting["oom"]["owner_cgroup_id"],
                 waiting["oom"]["victim_cgroup_id"],

@@ -88,6 +88,9 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
         "nr_unmap_fail",
     ),
     "shrink_control": ("memcg",),
+    "bio_vec": ("bv_page",),
+    "bio": ("bi_opf", "bi_flags", "bi_next", "bi_io_vec", "bi_iter.bi_size"),
+    "request": ("cmd_flags", "__data_len", "bio"),
     "trace_event_raw_mm_vmscan_direct_reclaim_begin_template": ("memcg_id",),
 }
 """The structures and members that the programs read, each structure after those that it holds by value. A
@@ -100,6 +103,9 @@ ENUMERATORS: Final = (
     "PG_head",
     "PG_swapbacked",
     "AS_EXITING",
+    "REQ_OP_WRITE",
+    "__REQ_SWAP",
+    "BIO_CLONED",
     "NR_ANON_MAPPED",
     "NR_FILE_PAGES",
     "NR_SHMEM",

@@ -274,6 +274,13 @@ SIGNALS: Final = (
         "how long swapped memory took to come back is not known",
     ),
     Signal(
+        "swap-out",
+        "swap_write",
+        _tracepoint("block_bio_queue", "block_bio_complete", "block_rq_complete"),
+        "pages are written to swap: whose, by whom, and for how long",
+        "how long writes to swap took is not known",
+    ),
+    Signal(
         "OOM kill",
         "oom",
         (

@@ -83,6 +83,7 @@ FIELDS_IN_WORDS: Final = {
     "composition.total": "usage",
     "working_set_bytes": "the working set",
     "reclaim": "what reclaim tried",
+    "reclaim.swap_writes": "what was written to swap",
     "allocators": "who had allocated",
     "further_allocators": "who had allocated",
     "cushion": "what the page cache gave back",

@@ -79,6 +79,9 @@ def memory_over_time(
             "scanned": floats(timeline, "scanned_pages") * page_size,
             "freed": floats(timeline, "reclaimed_bytes"),
         }
+        written = floats(timeline, "swap_written_bytes")
+        if np.nansum(written):
+            reclaim_flows["written to swap"] = written
         _draw_rates(reclaim, "reclaim", begins, step_s, reclaim_flows)
         for axes in waiting:
             _draw_waits(axes, timeline, begins, step_s)

@@ -70,6 +70,18 @@ def waits(it: Reclaim) -> Iterator[Fact]:
         yield "" if number else "waited most", f"{name} ({waiter.tgid}) {total}{parts}"
 
 
+def to_swap(it: Reclaim) -> Iterator[Fact]:
+    """How much was written to swap, and how long the writes took; nothing where nothing was, or is known."""
+    writes = it.swap_writes
+    if writes is None or not writes.writes:
+        return
+    took = "how long that took was not seen"
+    if writes.took_ms:
+        median, longest = (units.duration(writes.took_ms[name] / 1000) for name in ("median", "longest"))
+        took = f"half of them within {median}, the slowest in {longest}"
+    yield "to swap", f"{units.size(writes.written_bytes)} in {units.count(writes.writes)} writes, {took}"
+
+
 def kept(attempts: Sequence[ReclaimAttempt]) -> Iterator[Fact]:
     """What these attempts met on the lists and could not free; nothing where the lists are not told apart."""
     for lru, of_list in (("file", "page cache"), ("anon", "process memory")):
@@ -148,7 +160,8 @@ def _attempt_cells(report: OomReport, attempt: ReclaimAttempt) -> tuple[str, ...
 
 
 def tried(report: OomReport, page_size: int) -> Iterator[Fact]:
-    """All of it but the table of attempts: how much in all, who waited, what could not be freed."""
+    """All of it but the table of attempts: how much in all, who waited, what went to swap and what stayed."""
     yield _in_all(report, page_size)
     yield from waits(report.reclaim)
+    yield from to_swap(report.reclaim)
     yield from kept(report.reclaim.transcript)

@@ -55,6 +55,12 @@ _COLUMNS: Final = (
     _Column("freed", "reclaimed_bytes", "bytes", "reclaim", 7),
     _Column("stall", "reclaim_stall_ms", "ms", "reclaim", 7),
 )
+_SWAP: Final = (
+    _Column("to swap", "swap_written_bytes", "bytes", "swap", 8),
+    _Column("took", "swap_write_mean_ms", "ms", "swap", 7),
+)
+"""Where anything was written to swap."""
+
 _WAITING: Final = (
     _Column("waited", "waited_ms", "ms", "waiting", 7),
     _Column("for what", "waited_ms", "waits", "waiting", 12),
@@ -62,7 +68,9 @@ _WAITING: Final = (
 )
 """Where tasks waited for more than reclaim these stand in the place of `stall`."""
 
-_GIVEN_UP_FIRST: Final = ("dropped", "freed", "stall", "back", "tries", "for what", "PSI", "waited")
+_GIVEN_UP_FIRST: Final = (
+    *("dropped", "freed", "stall", "took", "back", "tries", "to swap", "for what", "PSI", "waited"),
+)
 
 
 def picture(
@@ -76,7 +84,11 @@ def picture(
     if timeline.empty or timeline["usage_bytes"].isna().all():
         return [*lines, Text("Nothing is known of this cgroup's memory in that time.")]
     waits = stacked_ms(timeline)
-    timeline = timeline.assign(waited_ms=waits.sum(axis=1), psi_some_ms=psi_ms(timeline, "some"))
+    timeline = timeline.assign(
+        waited_ms=waits.sum(axis=1),
+        psi_some_ms=psi_ms(timeline, "some"),
+        swap_write_mean_ms=_swap_write_ms(timeline),
+    )
     shown = _columns_that_fit(timeline, waits, columns)
     bar_cells = columns - _TIME_CELLS - 3 - sum(column.cells for column in shown)
     scale = _scale(timeline, min(_MOST_BAR_CELLS, bar_cells))
@@ -149,6 +161,8 @@ def _columns_that_fit(timeline: pd.DataFrame, waits: pd.DataFrame, columns: int)
     dropped, evicted = (np.nansum(floats(timeline, f"cache_{way}_bytes")) for way in ("dropped", "evicted"))
     # The totals below the picture name it in any case; a wider bar says more than a column of blanks.
     shown = [column for column in _COLUMNS if column.title != "dropped" or dropped > evicted / 10]
+    if timeline["swap_written_bytes"].gt(0).any():
+        shown += _SWAP
     if _has_a_lane(timeline, waits):
         shown = [column for column in shown if column.title != "stall"]
         shown += [column for column in _WAITING if timeline[column.source].notna().any()]
@@ -157,6 +171,11 @@ def _columns_that_fit(timeline: pd.DataFrame, waits: pd.DataFrame, columns: int)
             break
         shown = [column for column in shown if column.title != title]
     return shown
+
+
+def _swap_write_ms(timeline: pd.DataFrame) -> pd.Series[float]:
+    """Blank where nothing was written; what is not known then is how long it took."""
+    return timeline["swap_write_mean_ms"].mask(floats(timeline, "swap_written_bytes") == 0, 0.0)
 
 
 def _has_a_lane(timeline: pd.DataFrame, waits: pd.DataFrame) -> bool:
@@ -301,6 +320,8 @@ def _totals(timeline: pd.DataFrame) -> list[Text]:
 
     attempts = total("reclaim_attempts")
     stall_ms = total("reclaim_stall_ms")
+    written = total("swap_written_bytes")
+    swapped = f" {units.size(written)} were written to swap." if written else ""
     return [
         Text(
             f"Most at the end of a row: usage {units.size(peak('usage_bytes'))}, "
@@ -314,7 +335,7 @@ def _totals(timeline: pd.DataFrame) -> list[Text]:
             f"(by the kernel's count {units.size(total('refault_bytes'))}); "
             f"{units.count(None if attempts is None else int(attempts))} reclaim attempts freed "
             f"{units.size(total('reclaimed_bytes'))} "
-            f"in {units.duration(None if stall_ms is None else stall_ms / 1000)}."
+            f"in {units.duration(None if stall_ms is None else stall_ms / 1000)}.{swapped}"
         ),
     ]
 
@@ -348,6 +369,8 @@ def _legend(shown: Sequence[_Column], waits: pd.DataFrame) -> list[Text]:
         "back": "back: read again after it had been evicted, within the trace",
         "tries": "tries: attempts to free memory (reclaim)",
         "freed": "freed: what they gave",
+        "to swap": "to swap: written there",
+        "took": "took: how long a write to swap took, on the average",
         "stall": "stall: time that tasks spent in them",
         "waited": "waited: time that tasks waited for memory, added up over the tasks",
         "PSI": "PSI: time in which some task did, by the kernel's own account (memory.pressure)",

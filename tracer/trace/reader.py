@@ -87,6 +87,10 @@ class Trace:
         return self._frame("stalls")
 
     @cached_property
+    def swap_writes(self) -> pd.DataFrame:
+        return self._frame("swap_writes")
+
+    @cached_property
     def oom(self) -> pd.DataFrame:
         return self._frame("oom")
 

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * Writes to swap, from when one is queued to when the device has done it. mm/page_io.c marks them (REQ_SWAP). What stacked
+ * devices make of one are clones, which are no writes of their own. A bio whose device takes requests ends with its
+ * request (blk_update_request, blk_complete_request in block/blk-mq.c), any other by itself (bio_endio in block/bio.c).
+ */
+
+BPF_RINGBUF_OUTPUT(swap_write_ring, SWAP_WRITE_RING_PAGES);
+
+BPF_HASH(swap_writes, struct bio *, struct swap_write_event, 16384); /* under way */
+BPF_ARRAY(swap_writes_under_way, s64, 1); /* how many */
+
+#define REQ_OP_MASK 0xff /* include/linux/blk_types.h */
+#define REQUEST_BIOS 256 /* that are looked at of one request */
+
+static __always_inline bool is_write(u32 flags)
+{
+	return (flags & REQ_OP_MASK) == KERNEL_ENUM_REQ_OP_WRITE;
+}
+
+static __always_inline bool is_swap_write(u32 flags)
+{
+	return flags & (1U << KERNEL_ENUM___REQ_SWAP) && is_write(flags);
+}
+
+static __always_inline s64 *under_way(void)
+{
+	u32 zero = 0;
+
+	return swap_writes_under_way.lookup(&zero);
+}
+
+/*
+ * A write is done, or lost sight of: 0 ns. Returns how many records were lost by that. To count them here would be another
+ * branch for each bio of a request, and take the verifier half as long again.
+ */
+static __always_inline u64 end_swap_write(struct bio *bio, u64 now, s64 *count)
+{
+	struct swap_write_event *record = swap_writes.lookup(&bio);
+
+	if (!record)
+		return 0;
+	record->duration_ns = now ? now - record->time_ns : 0;
+
+	s64 result = swap_write_ring.ringbuf_output(record, sizeof(*record), BPF_RB_NO_WAKEUP);
+
+	swap_writes.delete(&bio);
+	__sync_fetch_and_add(count, -1);
+	return (u64)result >> 63;
+}
+
+/*
+ * Later kernels gather pages for one write (struct swap_iocb in mm/swap.h, seen on 7.3): those of one list, so of one
+ * cgroup, but for those that are reclaimed by address (reclaim_pages in mm/vmscan.c).
+ */
+static __always_inline void begin_swap_write(struct bio *bio, s64 *count)
+{
+	struct bio_vec *first = READ(bio, bi_io_vec);
+	struct folio *folio = (struct folio *)READ(first, bv_page);
+	struct memcg_info *info = memcg_info(folio_memcg(READ(folio, memcg_data)));
+
+	if (!is_wanted_owner(info))
+		return;
+
+	struct swap_write_event record = {
+		.time_ns = bpf_ktime_get_ns(),
+		.cgroup_id = info ? info->cgroup_id : 0,
+		.task_cgroup_id = memcg_id(task_memcg(current_task())),
+		.tgid = current_tgid(),
+		.pid = bpf_get_current_pid_tgid(),
+		.nr_pages = READ(bio, bi_size) / PAGE_SIZE,
+	};
+
+	if (swap_writes.update(&bio, &record))
+		count_lost(STREAM_SWAP_WRITE);
+	else
+		__sync_fetch_and_add(count, 1);
+	see_current(record.tgid);
+}
+
+PROGRAM(block_bio_queue)
+{
+	struct bio *bio = (struct bio *)ctx->args[0];
+
+	if (!is_swap_write(READ(bio, bi_opf)) || READ(bio, bi_flags) & (1U << KERNEL_ENUM_BIO_CLONED))
+		return 0;
+
+	s64 *count = under_way();
+
+	if (!count)
+		return 0;
+	count_lost_records(STREAM_SWAP_WRITE, end_swap_write(bio, 0, count));
+	begin_swap_write(bio, count);
+	return 0;
+}
+
+PROGRAM(block_bio_complete)
+{
+	struct bio *bio = (struct bio *)ctx->args[1];
+
+	if (!is_swap_write(READ(bio, bi_opf)))
+		return 0;
+
+	s64 *count = under_way();
+
+	if (count)
+		count_lost_records(STREAM_SWAP_WRITE, end_swap_write(bio, bpf_ktime_get_ns(), count));
+	return 0;
+}
+
+/*
+ * A request has the flags of its first bio alone, which can be what a file beside the swap file has to write. Of a request
+ * that is done in parts, which is rare, only the last part is looked at.
+ */
+PROGRAM(block_rq_complete)
+{
+	struct request *request = (struct request *)ctx->args[0];
+	s64 *count = under_way();
+
+	if (!count || *count <= 0 || !is_write(READ(request, cmd_flags)) ||
+	    (u32)ctx->args[2] < READ(request, __data_len))
+		return 0;
+
+	u64 now = bpf_ktime_get_ns();
+	u64 lost_records = 0;
+	struct bio *bio = READ(request, bio);
+
+#pragma clang loop unroll(disable)
+	for (u32 at = 0; at < REQUEST_BIOS; at++) {
+		if (!bio)
+			break;
+		lost_records += end_swap_write(bio, now, count);
+		bio = READ(bio, bi_next);
+	}
+	count_lost_records(STREAM_SWAP_WRITE, lost_records);
+	return 0;
+}

@@ -1,0 +1,65 @@
+"""What was written to swap: whose, when, and for how long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tracer.analysis import swapping
+from tracer.analysis.held import held
+from tracer.analysis.report import SwapWrites
+from tracer.analysis.tables import Int64s
+
+OURS, THEIRS = 7, 8
+PROBED = {"swap-out": {"hook": "raw_tracepoint block_bio_queue", "meaning": "exact"}}
+
+
+def ids(*numbers: int) -> Int64s:
+    return np.array(numbers, dtype=np.int64)
+
+
+@pytest.fixture
+def written(trace: Any) -> Any:
+    """Pages of two cgroups, written at 1, 2, 3 and 4 s."""
+    trace.meta["probes"] = PROBED
+    trace.add("swap_writes", 1, cgroup_id=OURS, nr_pages=1, duration_ns=3_000_000)
+    trace.add("swap_writes", 2, cgroup_id=OURS, nr_pages=32, duration_ns=1_000_000)
+    trace.add("swap_writes", 3, cgroup_id=THEIRS, nr_pages=5, duration_ns=90_000_000)
+    trace.add("swap_writes", 4, cgroup_id=OURS, nr_pages=2)
+    return trace
+
+
+def test_by_owner_and_interval(written: Any) -> None:
+    def found(owners: Int64s | None, begin: float, end: float) -> SwapWrites | None:
+        return swapping.written(written, owners, written.ns(begin), written.ns(end))
+
+    assert found(ids(OURS), 1, 4) == SwapWrites(3, 35 * 4096, {"median": 2.0, "longest": 3.0})
+    assert found(ids(OURS), 1.5, 2) == SwapWrites(1, 32 * 4096, {"median": 1.0, "longest": 1.0})
+    assert found(ids(OURS), 4, 5) == SwapWrites(1, 2 * 4096, {})
+    assert found(None, 0, 5) == SwapWrites(4, 40 * 4096, {"median": 3.0, "longest": 90.0})
+    assert found(ids(THEIRS), 0, 2) == SwapWrites(0, 0, {})
+
+
+def test_of_those_that_lived(written: Any) -> None:
+    for number, path in ((OURS, "/a"), (THEIRS, "/b")):
+        written.add("cgroups", cgroup_id=number, path=path)
+        for seconds in (0, 5):
+            written.add("samples", seconds, cgroup_id=number, source="periodic", usage_bytes=1)
+    pages = {one.cgroup: one.reclaim.swap_writes for one in held(written)}
+    assert pages["/a"] == SwapWrites(3, 35 * 4096, {"median": 2.0, "longest": 3.0})
+    assert pages["/b"] == SwapWrites(1, 5 * 4096, {"median": 90.0, "longest": 90.0})
+
+
+def test_without_a_look_at_writes_none_is_known_where_there_was_swapping(trace: Any) -> None:
+    nothing = SwapWrites(0, 0, {})
+    assert swapping.written(trace, None, 0, trace.ns(9)) == nothing
+    trace.add("cgroups", cgroup_id=OURS, path="/a")
+    trace.charged(1, OURS, "swap", 4096)
+    assert swapping.written(trace, None, 0, trace.ns(9)) is None
+    (one,) = held(trace)
+    assert one.reclaim.swap_writes is None
+    assert one.quality.unknown["reclaim.swap_writes"] == swapping.NOT_KNOWN
+    trace.meta["probes"] = PROBED
+    assert swapping.written(trace, None, 0, trace.ns(9)) == nothing
