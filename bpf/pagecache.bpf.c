@@ -70,6 +70,13 @@ static __always_inline bool is_asked_for(struct cached *cached, struct pt_regs *
 	       begin + count > cached->index * PAGE_SIZE;
 }
 
+#define HUGETLBFS_MAGIC 0x958458f6 /* include/uapi/linux/magic.h */
+
+static __always_inline bool is_of_hugetlbfs(struct cached *cached)
+{
+	return READ(READ(cached->inode, i_sb), s_magic) == HUGETLBFS_MAGIC;
+}
+
 static __always_inline u8 add_cause(struct cached *cached, struct calibration *known, u32 pid)
 {
 	struct pt_regs *regs = entry_registers(known);
@@ -91,6 +98,9 @@ static __always_inline u8 add_cause(struct cached *cached, struct calibration *k
 	case DOES_ADVISE_MEMORY:
 		return CAUSE_READAHEAD;
 	}
+	/* A fault on huge pages is none of mm_filemap_fault. It is no system call, and no other way leads there. */
+	if (regs && call < 0 && is_of_hugetlbfs(cached))
+		return CAUSE_FAULT;
 	return CAUSE_OTHER;
 }
 
@@ -260,6 +270,10 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 	};
 
 	cached.inode = READ(cached.mapping, host);
+#ifdef HUGETLB_INDEX_IS_OF_HUGE_PAGES
+	if (cached.nr_pages > 1 && is_of_hugetlbfs(&cached))
+		cached.index *= cached.nr_pages;
+#endif
 	record->time_ns = bpf_ktime_get_ns();
 	describe(record, &cached, owner, info ? info->cgroup_id : 0);
 	record->tgid = current_tgid();

@@ -89,6 +89,21 @@ echo done
 read -r _
 """
 
+HUGE = """
+import mmap, os, sys
+size = int(sys.argv[2])
+def touch(file, pages):
+    os.ftruncate(file, pages * size)
+    area = mmap.mmap(file, pages * size)
+    for page in range(pages):
+        area[page * size] = 1
+touch(os.open(sys.argv[1], os.O_CREAT | os.O_RDWR), 3)
+nameless = os.memfd_create("huge", os.MFD_CLOEXEC | os.MFD_HUGETLB)
+touch(nameless, 2)
+os.ftruncate(nameless, size)
+"""
+HUGE_PAGES = 5
+
 SMALL_FILES = 10_000
 MANY = """
 import os, sys
@@ -223,6 +238,44 @@ def test_files_in_memory_are_named_when_they_are_cut(memcg: Path, start_recorder
     for name, kind, pages in (("memfd:nameless", "kernel", 21), (file.name, "host", 33)):
         assert inodes.loc[name, "path_kind"] == kind
         assert pages_of(trace, inodes.loc[name, "inode_id"], "op", "cause") == {("delete", "truncate"): pages}
+
+
+@pytest.fixture
+def hugetlbfs(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A hugetlbfs, and how large its pages are."""
+    said = dict(line.split(":") for line in Path("/proc/meminfo").read_text("ascii").splitlines())
+    if int(said.get("HugePages_Free", "0")) < HUGE_PAGES:
+        pytest.skip(f"needs {HUGE_PAGES} free huge pages (vm.nr_hugepages)")
+    point = tmp_path / "huge"
+    point.mkdir()
+    subprocess.run(["mount", "-t", "hugetlbfs", "none", point], check=True)
+    yield point, int(said["Hugepagesize"].split()[0]) * 1024
+    subprocess.run(["umount", point], check=True)
+
+
+@kernel
+@pytest.mark.vm_once
+def test_huge_pages_are_of_files_with_names(
+    memcg: Path, hugetlbfs: tuple[Path, int], start_recorder: Callable[..., Any]
+) -> None:
+    folder, huge_bytes = hugetlbfs
+    recorder = start_recorder()  # of all, as nobody may be charged for them
+    run_in(memcg, HUGE, folder / "file", huge_bytes)
+    (folder / "file").unlink()
+    trace = tracer.open(recorder.stop())
+    huge = huge_bytes // PAGE
+    inodes = trace.inodes[trace.inodes["fs_type"] == "hugetlbfs"].set_index("path")
+    for name, kind, pages in ((str(folder / "file"), "host", 3), ("memfd:huge", "kernel", 2)):
+        inode_id = inodes.loc[name, "inode_id"]
+        assert inodes.loc[name, "path_kind"] == kind
+        expected = {("add", "fault"): pages * huge, ("delete", "truncate"): pages * huge}
+        assert pages_of(trace, inode_id, "op", "cause") == expected
+        rows = trace.pagecache[trace.pagecache["inode_id"] == inode_id]
+        assert set(rows["index"]) == set(range(0, pages * huge, huge))
+        assert set(rows["nr_pages"]) == {huge}
+        assert set(rows["cgroup_id"].dropna()) <= {cgroup_id(memcg)}
+        files = trace.evictions("file").set_index("inode_id")
+        assert (files.loc[inode_id, "path"], files.loc[inode_id, "added_bytes"]) == (name, pages * huge_bytes)
 
 
 @kernel

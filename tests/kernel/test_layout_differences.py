@@ -35,3 +35,23 @@ def test_reclaim_counts_are_node_stats_by_the_enum_they_stand_in(
 ) -> None:
     btf: Any = Enumerators(enumerators)
     assert layout.reclaim_counts_are_node_stats(btf) is expected
+
+
+class Functions:
+    """The same, of functions."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def function_arguments(self, name: str) -> tuple[str, ...] | None:
+        return ("page",) if name in self.names else None
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [(("hugetlb_basepage_index",), True), (("hugetlb_fault",), False)]
+)
+def test_places_in_hugetlbfs_are_by_huge_pages_where_the_kernel_converts_them(
+    names: tuple[str, ...], expected: bool
+) -> None:
+    btf: Any = Functions(*names)
+    assert layout.hugetlb_index_is_of_huge_pages(btf) is expected

@@ -26,6 +26,7 @@ _DISK_BYTES: Final = 4 << 30  # sparse
 _STOPS_WITHIN_S: Final = 60.0  # after the guest's own time limit
 _KERNEL_OPTIONS: Final = (
     "console=ttyS0 quiet panic=-1 oops=panic reboot=t mitigations=off nokaslr nowatchdog random.trust_cpu=on "
+    "hugepages=8 "  # of 2 MiB, for files of hugetlbfs
     "rcupdate.rcu_expedited=1"  # attaching and detaching a program waits for grace periods
 )
 

@@ -165,6 +165,7 @@ def header(btf: Btf) -> str:
     lines = [f"#define KERNEL_ENUM_{name} {values[name]}" for name in ENUMERATORS if name in values]
     known = {name for name in STRUCTS if btf.struct(name) is not None}
     lines += ["#define RECLAIM_COUNTS_ARE_NODE_STATS 1"] * reclaim_counts_are_node_stats(btf)
+    lines += ["#define HUGETLB_INDEX_IS_OF_HUGE_PAGES 1"] * hugetlb_index_is_of_huge_pages(btf)
     pause = len(btf.tracepoint_arguments("balance_dirty_pages") or (0, 0)) - _PAUSE_FROM_THE_END
     lines += [f"#define KERNEL_PAUSE_ARGUMENT {pause}"]
     lines += [f"struct {name};" for name in sorted(known)]
@@ -184,6 +185,13 @@ def reclaim_counts_are_node_stats(btf: Btf) -> bool:
         return False
     first, steal, end = (order.index(name) for name in members)
     return first < steal < end
+
+
+def hugetlb_index_is_of_huge_pages(btf: Btf) -> bool:
+    """Whether a folio of hugetlbfs has its place in the file by pages of that size: until "mm/filemap: remove
+    hugetlb special casing in filemap.c" (6.7), which took away what converts it.
+    """
+    return btf.function_arguments("hugetlb_basepage_index") is not None
 
 
 def _struct(btf: Btf, name: str, known: set[str]) -> list[str]:
