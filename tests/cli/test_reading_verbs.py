@@ -144,7 +144,7 @@ def test_explain_of_a_kill_that_is_not_there_is_a_usage_error(
 def test_explain_without_a_kill_says_what_held(run: CliRunner, write_trace: WriteTrace) -> None:
     path = write_trace(killed=False)
     shown = " ".join(output(run.invoke(explain.command, [str(path)])).split())
-    assert "Nothing was killed: /memcg-tracer-77-page-cache reached its limit of 100 MiB; 17 MiB of" in shown
+    assert "No OOM kill: /memcg-tracer-77-page-cache reached its limit of 100 MiB; 17 MiB of" in shown
     document = json.loads(output(run.invoke(explain.command, [str(path), "--json"])))
     assert document["kills"] == []
     assert document["held"] == json.loads(json.dumps([one.to_dict() for one in tracer.open(path).held()]))
@@ -199,7 +199,7 @@ def test_report_writes_one_private_page(run: CliRunner, write_trace: WriteTrace,
 def test_report_without_a_kill(run: CliRunner, write_trace: WriteTrace, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     output(run.invoke(report.command, [str(write_trace(killed=False)), "-o", str(page)]))
-    assert "Nothing was killed" in page.read_text(encoding="utf-8")
+    assert "No OOM kill" in page.read_text(encoding="utf-8")
 
 
 def test_report_never_replaces_what_is_no_file(

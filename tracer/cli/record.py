@@ -125,7 +125,7 @@ def command(
     progress = _Progress(until=_until(argv, duration_s))
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # it would end us without tidying up
     recording = record(options, progress)
-    progress.done()
+    progress.done(recording.status)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     click.echo(os.fsencode(recording.path))
     sys.exit(recording.status)
@@ -188,10 +188,12 @@ class _Progress:
     def warn(self, message: str) -> None:
         self._line(f"warning: {visible(message)}")
 
-    def done(self) -> None:
+    def done(self, status: int) -> None:
         if self._pipeline is None:
             return
         self._line(self._summary(self._pipeline))
+        if status == 128 + signal.SIGKILL and not self._pipeline.kills:
+            self._line("the command was ended by SIGKILL, and not by the OOM killer")
         lost = {stream: count for stream, count in self._pipeline.lost.items() if count}
         if lost:
             listed = ", ".join(f"{count:,} of {stream}" for stream, count in lost.items())

@@ -71,12 +71,12 @@ def summary(cgroups: Iterable[Held]) -> str:
     """One sentence on a trace without a kill: the cgroup that came nearest to its limit, and what held."""
     limited = [one for one in cgroups if one.headroom_bytes is not None and one.limit_bytes]
     if not limited:
-        return "Nothing was killed, and no cgroup of this trace has a limit."
+        return "No OOM kill, and no cgroup of this trace has a limit."
     near = min(limited, key=lambda one: (one.headroom_bytes or 0) / (one.limit_bytes or 1))
     where = place(near.cgroup, near.container)
     if near.stuck_since is not None:
         return (
-            f"Nothing was killed, and tasks are stuck: {where} is at its limit of "
+            f"No OOM kill, and tasks are stuck: {where} is at its limit of "
             f"{units.size(near.limit_bytes)}, and killing is switched off there (memory.oom_control)."
         )
     near_by = f"came within {units.size(near.headroom_bytes)} of" if near.headroom_bytes else "reached"
@@ -87,4 +87,4 @@ def summary(cgroups: Iterable[Held]) -> str:
     )
     swapped = f", and {units.size(near.peak_swap_bytes)} went to swap" if near.peak_swap_bytes else ""
     limit = units.size(near.limit_bytes)
-    return f"Nothing was killed: {where} {near_by} its limit of {limit}; {gave}{swapped}."
+    return f"No OOM kill: {where} {near_by} its limit of {limit}; {gave}{swapped}."

@@ -95,6 +95,8 @@ def test_the_time_is_over_for_the_command_too(start_recording: StartRecording) -
 def test_the_commands_own_end(start_recording: StartRecording, script: str, status: int) -> None:
     recording = start_recording("--limit", "50M", "--", "sh", "-c", script)
     recording.assert_ended(status, "command_ended")
+    if " 0 OOM kills" in recording.stderr:  # kills of others are seen, too
+        assert ("ended by SIGKILL, and not by the OOM killer" in recording.stderr) == (status == 137)
     assert recording.stdout.startswith("said\n" if "said" in script else str(recording.path))
 
 
