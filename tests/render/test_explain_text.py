@@ -207,6 +207,8 @@ def test_what_held_where_there_is_no_limit_or_no_cgroup(held: Held) -> None:
     assert "no cgroup of this trace has a limit" in held_facts.summary([])
     swapped = replace(held, peak_swap_bytes=9 << 20)
     assert "30 MiB of page cache gave way, and 9 MiB went to swap" in held_facts.summary([swapped])
+    again = replace(held, refaulted_bytes=15 << 20)
+    assert held_facts.summary([again]).endswith("page cache gave way, 15 MiB had to be read again.")
     above = replace(held, reclaim=replace(held.reclaim, attempts=0, stall_ms=0.0), refaulted_bytes=31 << 20)
     said = dict(held_facts.held(above))
     assert "30 MiB of page cache, by reclaim that was for a cgroup above it" in said["given back"]

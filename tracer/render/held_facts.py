@@ -85,6 +85,9 @@ def summary(cgroups: Iterable[Held]) -> str:
         if near.evicted_bytes
         else "no page cache had to give way"
     )
+    again = near.refaulted_bytes or 0
+    if near.evicted_bytes and again * 2 >= near.evicted_bytes:
+        gave += f", {units.size(again)} had to be read again"
     swapped = f", and {units.size(near.peak_swap_bytes)} went to swap" if near.peak_swap_bytes else ""
     limit = units.size(near.limit_bytes)
     return f"No OOM kill: {where} {near_by} its limit of {limit}; {gave}{swapped}."
