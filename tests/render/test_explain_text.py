@@ -184,6 +184,18 @@ def test_other_kills_are_named(report: OomReport) -> None:
     assert "--kill 2      sh (pid 9) was next" in shown(report, others=[other])
 
 
+def test_kills_that_are_alike_are_told_once(report: OomReport) -> None:
+    """A service that is started again and again is killed again and again."""
+    again = [
+        replace(report, kill_id=number, time=f"2025-11-24T23:50:{number:02}+00:00") for number in range(2, 42)
+    ]
+    nobodys = replace(report.limit_owner, cgroup=None)
+    elsewhere = [replace(report, kill_id=number, limit_owner=nobodys, time=None) for number in (50, 51)]
+    said = shown(report, others=[*again, *elsewhere])
+    assert "and 39 more at this limit, of this cause: numbers 3 to 41, the last 39 s later" in said
+    assert [line.split()[1] for line in said.splitlines() if "--kill" in line] == ["2", "50", "51"]
+
+
 def test_cache_that_was_never_used_up(report: OomReport) -> None:
     left = replace(report, cushion=replace(report.cushion, exhausted_at=None))
     assert "used up       not between usage coming to the limit and the kill" in shown(left)

@@ -60,11 +60,11 @@ def post_mortem(
     )
     if others:
         yield sections.title(f"Other kills in this {'trace' if report.kernel_log is None else 'log'}")
-        yield sections.facts(
-            (f"--kill {other.kill_id}", visible(other.verdict.summary)) for other in others[:_MOST_OTHERS]
-        )
-        if len(others) > _MOST_OTHERS:
-            yield sections.indented(Text(f"and {len(others) - _MOST_OTHERS} more (--json has them all)"))
+        alike = facts.alike(others)
+        yield sections.facts(fact for kills in alike[:_MOST_OTHERS] for fact in facts.first_of(kills))
+        if len(alike) > _MOST_OTHERS:
+            more = sum(map(len, alike[_MOST_OTHERS:]))
+            yield sections.indented(Text(f"and {units.count(more)} more (--json has them all)"))
 
 
 def held(cgroups: Sequence[Held]) -> Iterator[RenderableType]:

@@ -6,7 +6,7 @@ every technical word is explained where it is first used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 import pandas as pd
@@ -133,6 +133,30 @@ def setting(report: OomReport) -> Iterator[Fact]:
     yield "cgroup", place(owner.cgroup, owner.container, owner.pod)
     ancestor = "; the task that asked lives in a cgroup below it" if owner.is_ancestor else ""
     yield "limit", f"{units.limit(owner.limit_bytes)}; {CONSTRAINTS[report.constraint]}{ancestor}"
+
+
+def alike(reports: Sequence[OomReport]) -> list[list[OomReport]]:
+    """The kills that had one limit and one cause together, in the order of the first of each."""
+    found: dict[tuple[str | int, str], list[OomReport]] = {}
+    for one in reports:
+        limit = one.limit_owner.cgroup
+        found.setdefault((one.kill_id if limit is None else limit, one.verdict.cause), []).append(one)
+    return list(found.values())
+
+
+def first_of(kills: Sequence[OomReport]) -> Iterator[Fact]:
+    """The first of kills that are alike, and how many came after it."""
+    first, *rest = kills
+    yield f"--kill {first.kill_id}", visible(first.verdict.summary)
+    if not rest:
+        return
+    numbers = f"number {rest[0].kill_id}"
+    if len(rest) > 1:
+        numbers = f"numbers {rest[0].kill_id} to {rest[-1].kill_id}"
+    later = ""
+    if first.time is not None and rest[-1].time is not None:
+        later = f", the last {units.duration(-seconds_before(first, rest[-1].time))} later"
+    yield "", f"and {units.count(len(rest))} more at this limit, of this cause: {numbers}{later}"
 
 
 def composition(report: OomReport, *, least_share: float = 0.0) -> list[tuple[str, int]]:
