@@ -54,7 +54,7 @@ def _kernel_memory(findings: Findings) -> Iterator[str]:
 
 
 _KERNEL_CURES: Final = {
-    "slab": "Slab grows with open files, sockets, pipes, message queues and the names of many files: count them.",
+    "slab": "Slab grows with open files, sockets, pipes, message queues, names of many files: count those.",
     "page": "Page tables grow with what is mapped and touched here and there: huge pages need far fewer.",
     "socket": "Bound what is queued in sockets (SO_RCVBUF, SO_SNDBUF, net.ipv4.tcp_mem), or read it sooner.",
     "kernel stacks": "Kernel stacks grow with threads: count those.",
