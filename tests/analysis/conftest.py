@@ -9,7 +9,10 @@ import pyarrow as pa
 import pytest
 from unset import unset_row
 
+from tracer.analysis.losses import Losses
+from tracer.analysis.names import Processes
 from tracer.analysis.refaults import needed_again, refaults
+from tracer.analysis.stacks import Functions
 from tracer.analysis.stalls import waits
 from tracer.schema import TABLES
 from tracer.trace.frame import to_frame
@@ -69,6 +72,18 @@ class SyntheticTrace:
     @property
     def waits(self) -> pd.DataFrame:
         return waits(self)
+
+    @property
+    def processes(self) -> Processes:
+        return Processes(self.tasks)
+
+    @property
+    def losses(self) -> Losses:
+        return Losses(self.loss)
+
+    @property
+    def functions(self) -> Functions:
+        return Functions(self.stacks)
 
     def __getattr__(self, table: str) -> pd.DataFrame:
         if table not in TABLES:

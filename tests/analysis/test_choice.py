@@ -11,6 +11,8 @@ import pytest
 import tracer
 from tracer.analysis import choice, kernel_log
 from tracer.analysis.oom import explain
+from tracer.analysis.subtree import Subtree, Subtrees
+from tracer.analysis.tables import optional
 from tracer.kernel.kmsg.facts import Chosen, Counter, Invoker, Kill, LogReport, MemInfo, Stamp, TaskRow
 from tracer.schema import UNLIMITED_BYTES
 
@@ -96,13 +98,13 @@ def test_where_the_log_is_whole_it_stands_in_for_what_was_lost(trace: Any) -> No
     killed(trace)
     told(trace, 1.9, 43, 9001)
     trace.add("loss", 1.95, begin=trace.ns(1.85), stream="pagecache", lost=1)
-    assert choice.of_trace(trace, trace.oom, LOG, {}).disagreement is not None
+    assert chosen(trace, trace.oom, LOG, {}).disagreement is not None
     trace.add("loss", 1.95, begin=trace.ns(1.85), stream="candidate", lost=1)
     unknown: dict[str, str] = {}
-    found = choice.of_trace(trace, trace.oom, None, unknown)
+    found = chosen(trace, trace.oom, None, unknown)
     assert ([one.pid for one in found.candidates], found.disagreement) == ([43], None)
     assert "lost" in unknown["what_if"]
-    found = choice.of_trace(trace, trace.oom, LOG, {})
+    found = chosen(trace, trace.oom, LOG, {})
     assert [one.pid for one in found.candidates] == [41, 43]
 
 
@@ -149,14 +151,14 @@ def test_the_total_from_limits(
     trace.add("samples", 1, cgroup_id=7, swap_limit_bytes=swap[0], swappiness=swap[1])
     trace.add("samples", 2, cgroup_id=7, source="oom", kill_id=1)
     trace.add("samples", 3, cgroup_id=7, swap_limit_bytes=0, swappiness=0)
-    assert choice.total_pages(trace, trace.oom) == expected
+    assert choice.total_pages(of_owner(trace), trace.oom) == expected
 
 
 def test_the_total_of_the_machine(trace: Any) -> None:
     killed(trace, constraint="global", limit_owner_cgroup_id=None)
     trace.meta["memory"] = MEMORY | {"swap_total_bytes": 3 * PAGE}
-    assert choice.total_pages(trace, trace.oom) == 8192 * 256 + 3
-    assert choice.total_pages(trace, trace.oom.assign(constraint="cpuset")) is None
+    assert choice.total_pages(of_owner(trace), trace.oom) == 8192 * 256 + 3
+    assert choice.total_pages(of_owner(trace), trace.oom.assign(constraint="cpuset")) is None
 
 
 # The kernel log
@@ -276,12 +278,25 @@ def test_what_is_computed_from_the_log_is_what_the_kernel_said(recorded: str) ->
     log = told_by_log[1].report
     assert log is not None
     rows = trace.oom[trace.oom["kill_id"] == 1]
-    kernels = choice.of_trace(trace, rows, None, {})
+    kernels = chosen(trace, rows, None, {})
     ours = choice.of_log(log, choice.log_total_pages(log, PAGE), PAGE, {})
     assert len(kernels.candidates) > 1
-    assert kernels.total_pages == ours.total_pages == choice.total_pages(trace, rows.assign(total_bytes=None))
+    assert (
+        kernels.total_pages
+        == ours.total_pages
+        == choice.total_pages(of_owner(trace), rows.assign(total_bytes=None))
+    )
     assert badness_of(kernels) == badness_of(ours)
     assert kernels.disagreement is None
+
+
+def of_owner(trace: Any) -> Subtree:
+    owner_id = optional(trace.oom["limit_owner_cgroup_id"].iloc[0])
+    return Subtrees(trace).of_nobody() if owner_id is None else Subtrees(trace).of(owner_id)
+
+
+def chosen(trace: Any, rows: Any, log: LogReport | None, unknown: dict[str, str]) -> choice.Choice:
+    return choice.of_trace(of_owner(trace), rows, trace.oom_candidates, log, unknown)
 
 
 def badness_of(found: choice.Choice) -> list[tuple[int, int | None, bool]]:

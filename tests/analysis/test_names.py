@@ -80,11 +80,11 @@ def test_pid_reuse(trace: Any) -> None:
     trace.add("tasks", tgid=7, start_ns=1, comm="first", first_seen=trace.ns(1), exited=trace.ns(2))
     trace.add("tasks", tgid=7, start_ns=2, comm="second", first_seen=trace.ns(3))
     at = trace.ns
-    assert names.comm_at(trace.tasks, 7, at(1.5), at(1.5)) == "first"
-    assert names.comm_at(trace.tasks, 7, at(2.5), at(2.5)) is None
-    assert names.comm_at(trace.tasks, 7, at(1.5), at(4)) == "second"
-    assert names.comm_at(trace.tasks, 7, at(0.5), at(0.6)) == "first", "it is named after its deed"
-    assert names.comm_at(trace.tasks, 8, at(1), at(4)) is None
+    assert trace.processes.comm_at(7, at(1.5), at(1.5)) == "first"
+    assert trace.processes.comm_at(7, at(2.5), at(2.5)) is None
+    assert trace.processes.comm_at(7, at(1.5), at(4)) == "second"
+    assert trace.processes.comm_at(7, at(0.5), at(0.6)) == "first", "it is named after its deed"
+    assert trace.processes.comm_at(8, at(1), at(4)) is None
 
 
 def test_with_names(named: Any) -> None:

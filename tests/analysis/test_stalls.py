@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tracer.analysis.stalls import KINDS, THROTTLED, by_process, longest
+from tracer.analysis.subtree import Subtrees
 from tracer.errors import TracerError
 
 MS = 1_000_000
@@ -86,7 +87,7 @@ def test_a_wait_whose_attempt_was_lost_counts_and_kswapd_does_not(trace: Any) ->
 def test_nothing_waited(trace: Any) -> None:
     assert trace.waits.empty
     assert by_process(trace).empty
-    assert longest(trace, None, 0, trace.ns(1)) == ()
+    assert longest(Subtrees(trace).of_nobody(), 0, trace.ns(1)) == ()
 
 
 @given(
@@ -156,8 +157,9 @@ def test_by_process(three_processes: Any) -> None:
 def test_who_waited_longest_within_an_interval(three_processes: Any) -> None:
     """From 0.107 s on: python3 waits 4 ms more for writeback, 2 + 3 ms in reclaim; dd 25 ms by the end."""
     begin, end = three_processes.ns(0.107), three_processes.ns(0.325)
-    first, second = longest(three_processes, np.array([CGROUP, CHILD]), begin, end)
+    subtrees = Subtrees(three_processes)
+    first, second = longest(subtrees.of(CGROUP), begin, end)
     assert (first.tgid, first.comm, first.stalled_ms, first.kinds_ms) == (50, "dd", 25, {"dirty": 25})
     assert (second.tgid, second.stalled_ms) == (41, 9)
     assert second.kinds_ms == {"reclaim": 5, "writeback": 4}
-    assert [one.tgid for one in longest(three_processes, None, begin, end)] == [50, 60, 41]
+    assert [one.tgid for one in longest(subtrees.of_nobody(), begin, end)] == [50, 60, 41]

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tracer.analysis import swapping
 from tracer.analysis.held import held
 from tracer.analysis.report import SwapWrites
-from tracer.analysis.tables import Int64s
+from tracer.analysis.subtree import Subtrees
 
 OURS, THEIRS = 7, 8
 PROBED = {"swap-out": {"hook": "raw_tracepoint block_bio_queue", "meaning": "exact"}}
 
 
-def ids(*numbers: int) -> Int64s:
-    return np.array(numbers, dtype=np.int64)
+def written_in(trace: Any, owner: int | None, begin: float, end: float) -> SwapWrites | None:
+    subtree = Subtrees(trace).of_nobody() if owner is None else Subtrees(trace).of(owner)
+    return swapping.written(subtree, trace.ns(begin), trace.ns(end))
 
 
 @pytest.fixture
@@ -32,14 +32,11 @@ def written(trace: Any) -> Any:
 
 
 def test_by_owner_and_interval(written: Any) -> None:
-    def found(owners: Int64s | None, begin: float, end: float) -> SwapWrites | None:
-        return swapping.written(written, owners, written.ns(begin), written.ns(end))
-
-    assert found(ids(OURS), 1, 4) == SwapWrites(3, 35 * 4096, {"median": 2.0, "longest": 3.0})
-    assert found(ids(OURS), 1.5, 2) == SwapWrites(1, 32 * 4096, {"median": 1.0, "longest": 1.0})
-    assert found(ids(OURS), 4, 5) == SwapWrites(1, 2 * 4096, {})
-    assert found(None, 0, 5) == SwapWrites(4, 40 * 4096, {"median": 3.0, "longest": 90.0})
-    assert found(ids(THEIRS), 0, 2) == SwapWrites(0, 0, {})
+    assert written_in(written, OURS, 1, 4) == SwapWrites(3, 35 * 4096, {"median": 2.0, "longest": 3.0})
+    assert written_in(written, OURS, 1.5, 2) == SwapWrites(1, 32 * 4096, {"median": 1.0, "longest": 1.0})
+    assert written_in(written, OURS, 4, 5) == SwapWrites(1, 2 * 4096, {})
+    assert written_in(written, None, 0, 5) == SwapWrites(4, 40 * 4096, {"median": 3.0, "longest": 90.0})
+    assert written_in(written, THEIRS, 0, 2) == SwapWrites(0, 0, {})
 
 
 def test_of_those_that_lived(written: Any) -> None:
@@ -54,12 +51,12 @@ def test_of_those_that_lived(written: Any) -> None:
 
 def test_without_a_look_at_writes_none_is_known_where_there_was_swapping(trace: Any) -> None:
     nothing = SwapWrites(0, 0, {})
-    assert swapping.written(trace, None, 0, trace.ns(9)) == nothing
+    assert written_in(trace, None, 0, 9) == nothing
     trace.add("cgroups", cgroup_id=OURS, path="/a")
     trace.charged(1, OURS, "swap", 4096)
-    assert swapping.written(trace, None, 0, trace.ns(9)) is None
+    assert written_in(trace, None, 0, 9) is None
     (one,) = held(trace)
     assert one.reclaim.swap_writes is None
     assert one.quality.unknown["reclaim.swap_writes"] == swapping.NOT_KNOWN
     trace.meta["probes"] = PROBED
-    assert swapping.written(trace, None, 0, trace.ns(9)) == nothing
+    assert written_in(trace, None, 0, 9) == nothing

@@ -11,6 +11,7 @@ import pandas as pd
 
 from tracer.analysis import ledger, names, thrash
 from tracer.analysis.evictions import summed
+from tracer.analysis.subtree import Subtree, Subtrees
 from tracer.analysis.tables import (
     NO_ID,
     Bools,
@@ -197,12 +198,13 @@ def _kernel_counts(trace: TraceTables, shown: int | None) -> tuple[KernelCount, 
         sampled = np.unique(integers(trace.samples["cgroup_id"])).tolist()
         above = names.positions_above(trace.cgroups, sampled)
         tops = [number for number in sampled if len(above[number]) == 1]
-    counts = (_kernel_count(trace, number) for number in tops)
+    members, subtrees = names.descendants_of(trace.cgroups, tops), Subtrees(trace)
+    counts = (_kernel_count(trace, subtrees.of(number, members[number])) for number in tops)
     return tuple(count for count in counts if count is not None)
 
 
-def _kernel_count(trace: TraceTables, cgroup_id: int) -> KernelCount | None:
-    count = ledger.count(trace, cgroup_id, "workingset_refault_file")
+def _kernel_count(trace: TraceTables, subtree: Subtree) -> KernelCount | None:
+    count = ledger.count(subtree, "workingset_refault_file")
     if count.before is not None and len(count.times):
         begin, first = start_ns(trace), count.before
     elif len(count.times) > 1:
@@ -212,10 +214,10 @@ def _kernel_count(trace: TraceTables, cgroup_id: int) -> KernelCount | None:
     end = int(count.times[-1])
     back = trace.refaults
     time = times_ns(back)
-    counted: Bools = np.isin(integers(back["cgroup_id"]), names.descendants(trace.cgroups, cgroup_id))
+    counted: Bools = np.isin(integers(back["cgroup_id"]), subtree.members)
     counted &= (time >= begin) & (time <= end)
     return KernelCount(
-        names.label_of(trace.cgroups, cgroup_id),
+        names.label_of(trace.cgroups, subtree.cgroup_id),
         iso_time(begin),
         iso_time(end),
         int(integers(back["bytes"])[counted].sum()),

@@ -10,22 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 
-from tracer.analysis import badness
+from tracer.analysis import badness, ledger
 from tracer.analysis.badness import TODAY, Rules
 from tracer.analysis.composition import Unknown
 from tracer.analysis.report import Candidate, WhatIf
-from tracer.analysis.tables import (
-    TraceTables,
-    column_times_ns,
-    integers,
-    is_one_of,
-    optional,
-    page_size,
-    times_ns,
-)
+from tracer.analysis.subtree import Subtree
+from tracer.analysis.tables import TraceTables, optional, page_size, records, times_ns
 from tracer.kernel.kmsg.facts import LogReport, TaskRow
 
 _SIGNAL: Final = "OOM candidates"  # in meta.json
@@ -51,13 +43,14 @@ class Choice:
     is_logged: bool = False
 
 
-def of_trace(trace: TraceTables, rows: pd.DataFrame, log: LogReport | None, unknown: Unknown) -> Choice:
-    """Of one kill, whose victims are `rows` of `oom`: what a hook told, else its report in the kernel log."""
-    total = total_pages(trace, rows)
-    table = trace.oom_candidates
-    weighed = table[integers(table["kill_id"]) == int(rows["kill_id"].iloc[0])]
-    is_whole = not weighed.empty and not _is_lost(
-        trace.loss, int(times_ns(weighed)[0]), int(times_ns(rows)[0])
+def of_trace(
+    subtree: Subtree, rows: pd.DataFrame, weighed: pd.DataFrame, log: LogReport | None, unknown: Unknown
+) -> Choice:
+    """Of one kill, whose victims are `rows` of `oom`, and `weighed` those of `oom_candidates`: what a hook
+    told, else its report in the kernel log. `subtree` is of the limit's owner."""
+    trace, total = subtree.trace, total_pages(subtree, rows)
+    is_whole = not weighed.empty and not trace.losses.near(
+        "candidate", int(times_ns(weighed)[0]), int(times_ns(rows)[0])
     )
     if not is_whole and log is not None and log.tasks:
         size = page_size(trace)
@@ -65,7 +58,7 @@ def of_trace(trace: TraceTables, rows: pd.DataFrame, log: LogReport | None, unkn
         return replace(of_log(log, total, size, unknown), is_logged=True)
     if total is None:
         unknown["badness_total_pages"] = _NO_TOTAL
-    told = [_told(row, total) for row in weighed.to_dict("records")]
+    told = [_told(row, total) for row in records(weighed)]
     if is_whole:
         return _judged(told, total, TODAY, is_group=len(rows) > 1, unknown=unknown)
     if told:
@@ -79,12 +72,6 @@ def _is_hooked(trace: TraceTables) -> bool:
     """Whether the kernel's own results are recorded."""
     hook = trace.meta["probes"].get(_SIGNAL)
     return isinstance(hook, Mapping) and hook.get("hook") is not None
-
-
-def _is_lost(loss: pd.DataFrame, begin_ns: int, end_ns: int) -> bool:
-    """Whether records of candidates were lost in an interval that touches this one."""
-    touches = (times_ns(loss) >= begin_ns) & (column_times_ns(loss["begin"]) <= end_ns)
-    return bool(np.any(touches & is_one_of(loss["stream"], ["candidate"])))
 
 
 def of_log(log: LogReport, total: int | None, size: int, unknown: Unknown) -> Choice:
@@ -168,9 +155,10 @@ def _chosen_pid(log: LogReport) -> int | None:
 # What badness is measured against
 
 
-def total_pages(trace: TraceTables, rows: pd.DataFrame) -> int | None:
+def total_pages(subtree: Subtree, rows: pd.DataFrame) -> int | None:
     """Of a decision, as the kernel told it; else from limits and the machine's memory. None: not known."""
-    first, size = rows.iloc[0], page_size(trace)
+    trace, first, time_ns = subtree.trace, rows.iloc[0], int(times_ns(rows)[0])
+    size = page_size(trace)
     if (told := optional(first["total_bytes"])) is not None:
         return told // size
     machine = trace.meta.get("memory") or {}
@@ -180,14 +168,12 @@ def total_pages(trace: TraceTables, rows: pd.DataFrame) -> int | None:
     owner, limit = optional(first["limit_owner_cgroup_id"]), _pages(optional(first["limit_bytes"]), size)
     if first["constraint"] != "memcg" or owner is None or limit is None:
         return None
-    samples = trace.samples[
-        (integers(trace.samples["cgroup_id"]) == owner) & (times_ns(trace.samples) <= times_ns(rows)[0])
-    ]
-    swap_limit = _pages(_last(samples["swap_limit_bytes"]), size)
+    swap_limit = _pages(ledger.reading(subtree, "swap_limit_bytes").at(time_ns), size)
     if trace.meta.get("cgroup_version") == 2:
         return badness.memcg_total_pages(limit, swap_limit, swap_total, machine.get("swappiness"))
     swap_room = None if swap_limit is None else swap_limit - limit
-    return badness.memcg_total_pages(limit, swap_room, swap_total, _last(samples["swappiness"]))
+    swappiness = ledger.reading(subtree, "swappiness").at(time_ns)
+    return badness.memcg_total_pages(limit, swap_room, swap_total, swappiness)
 
 
 def log_total_pages(log: LogReport, size: int) -> int | None:
@@ -215,8 +201,3 @@ def _pages(size_bytes: int | None, size: int) -> int | None:
 
 def _sum(memory_pages: int | None, swap_pages: int | None) -> int | None:
     return None if memory_pages is None or swap_pages is None else memory_pages + swap_pages
-
-
-def _last(column: pd.Series) -> int | None:
-    known = column.dropna()
-    return None if known.empty else int(known.iloc[-1])

@@ -3,67 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from tracer.analysis import ledger, names
+from tracer.analysis import ledger
+from tracer.analysis.below import Below
 from tracer.analysis.cushion import Window
 from tracer.analysis.findings import Circumstances, Holder, Swap
-from tracer.analysis.tables import (
-    Int64s,
-    TraceTables,
-    column_times_ns,
-    integers,
-    is_one_of,
-    known,
-    optional,
-    times_ns,
-)
+from tracer.analysis.ledger import Steps
+from tracer.analysis.subtree import Subtree
+from tracer.analysis.tables import Int64s, integers, is_one_of, optional, times_ns
 from tracer.schema import UNLIMITED_BYTES
 
 _GROWING: Final = ("anon", "shmem", "kernel", "sock")
-_CHARGED: Final[ledger.Weights] = {"anon": 1, "file": 1, "kernel": 1, "sock": 1}
 _RISE_PERCENT: Final = 80
 _SWAP_REFUSALS: Final = ("swap_max_events", "swap_fail_events")
 
 
 def around(
-    trace: TraceTables,
-    owner_id: int,
-    members: Int64s,
-    window: Window,
-    *,
-    trigger_id: int,
-    sizes: Mapping[str, int | None],
+    subtree: Subtree, window: Window, *, trigger_id: int, sizes: Mapping[str, int | None]
 ) -> Circumstances:
-    """Those of a kill at `window.end` for the limit of `owner_id`, `members` being all at and below it.
-    `sizes` is `composition.at_kill`."""
-    last = _last_samples(trace, members, window.end)
-    children = _children(trace, owner_id, members)
+    """Those of a kill at `window.end` for the limit of a subtree; `sizes` is `composition.at_kill`."""
+    below = subtree.once("circumstances.below", lambda: Below.of(subtree))
+    levels = below.levels_at(window.end)
+    tops = below.gone_tops(window.end)
     return Circumstances(
-        grown_bytes=_grown(trace, owner_id, members, window, sizes),
-        rise_ns=_rise_ns(trace, members, window),
-        swap=_swap(trace, owner_id, members, window, last.get(owner_id)),
-        protected_bytes=sum(_protected(last.get(child)) for child in children),
-        holders=_holders(trace, owner_id, children, window.end, trigger_id),
-        dying_bytes=_dying_bytes(trace, members, window.end),
-        dirty_wait_ms=_dirty_wait_ms(trace, members, window),
+        grown_bytes=_grown(subtree, window, sizes),
+        rise_ns=_rise_ns(subtree, window),
+        swap=_swap(subtree, below, window),
+        protected_bytes=_protected_bytes(below, window.end),
+        holders=_holders(below, levels, trigger_id),
+        # Page cache and kernel objects outlive their cgroup.
+        dying_bytes=int(np.where(below.is_known, np.maximum(levels, 0), 0)[tops].sum()),
+        dirty_wait_ms=_dirty_wait_ms(subtree, window),
     )
 
 
-def _holders(
-    trace: TraceTables, owner_id: int, children: Mapping[int, str], end_ns: int, trigger_id: int
-) -> tuple[Holder, ...]:
+def _holders(below: Below, levels: Int64s, trigger_id: int) -> tuple[Holder, ...]:
     """Who held anything, the most first; what is left of the owner's own level is its own."""
-    levels = ledger.levels_at(trace, [owner_id, *children], _CHARGED, end_ns)
-    all_held = levels.pop(owner_id)
+    all_held = int(levels[below.owner]) if below.is_known[below.owner] else None
+    with_trigger = below.above(trigger_id)
+    children = below.children[(below.is_known & (levels != 0))[below.children]]
     holders = [
-        Holder(
-            children[child].rpartition("/")[2], held, trigger_id in names.descendants(trace.cgroups, child)
-        )
-        for child, held in levels.items()
-        if held
+        Holder(below.labels[child].rpartition("/")[2], held, child in with_trigger)
+        for child, held in zip(children.tolist(), levels[children].tolist(), strict=True)
     ]
     own = (all_held or 0) - sum(holder.held_bytes for holder in holders)
     if holders and all_held is not None and own > 0:
@@ -71,25 +55,23 @@ def _holders(
     return tuple(sorted(holders, key=lambda holder: -holder.held_bytes))
 
 
-def _grown(
-    trace: TraceTables, owner_id: int, members: Int64s, window: Window, sizes: Mapping[str, int | None]
-) -> dict[str, int]:
+def _grown(subtree: Subtree, window: Window, sizes: Mapping[str, int | None]) -> dict[str, int]:
     """The ledger has what a CPU had not handed over by the kill (up to 256 KiB) only later: of a small limit
     that can be all of it. So what `sizes` knows counts."""
     grown = {}
     for name in _GROWING:
-        steps = ledger.change(trace, members, {name: 1}).within(window.begin, window.end)
+        steps = ledger.change(subtree, {name: 1}).within(window.begin, window.end)
         last, at_kill = steps.at(window.end) or 0, sizes.get(name)
-        base = ledger.base_bytes(trace, owner_id, {name: 1})
+        base = ledger.base_bytes(subtree, {name: 1})
         if base is not None and at_kill is not None:
             last = at_kill - base
         grown[name] = max(last - (steps.least() or 0), 0)
     return grown
 
 
-def _rise_ns(trace: TraceTables, members: Int64s, window: Window) -> int | None:
+def _rise_ns(subtree: Subtree, window: Window) -> int | None:
     """How long the last 80 % of the growth of what cannot be dropped took; None where nothing grew."""
-    steps = ledger.change(trace, members, ledger.NOT_CACHE).within(window.begin, window.end)
+    steps = ledger.change(subtree, ledger.NOT_CACHE).within(window.begin, window.end)
     last, least = steps.at(window.end) or 0, steps.least() or 0
     if last <= least:
         return None
@@ -97,77 +79,40 @@ def _rise_ns(trace: TraceTables, members: Int64s, window: Window) -> int | None:
     return window.end - (int(low[-1]) if len(low) else window.begin)
 
 
-def _swap(
-    trace: TraceTables, owner_id: int, members: Int64s, window: Window, last: Mapping[str, Any] | None
-) -> Swap | None:
-    level = ledger.level(trace, owner_id, members, {"swap": 1})
-    if level is None or last is None:
+def _swap(subtree: Subtree, below: Below, window: Window) -> Swap | None:
+    level = ledger.level(subtree, {"swap": 1})
+    last = int(below.read.last(window.end)[below.owner])
+    if level is None or last < 0:
         return None
-    limit = optional(last["swap_limit_bytes"])
-    if limit is not None and trace.meta.get("cgroup_version") == 1:  # memory.memsw bounds both together
-        limit = UNLIMITED_BYTES if limit >= UNLIMITED_BYTES else max(limit - (last["limit_bytes"] or 0), 0)
-    machine = trace.meta.get("memory", {}).get("swap_total_bytes")
+    limit, memory = (optional(below.samples[f"{name}_bytes"].iloc[last]) for name in ("swap_limit", "limit"))
+    meta = subtree.trace.meta
+    if limit is not None and meta.get("cgroup_version") == 1:  # memory.memsw bounds both together
+        limit = UNLIMITED_BYTES if limit >= UNLIMITED_BYTES else max(limit - (memory or 0), 0)
+    machine = meta.get("memory", {}).get("swap_total_bytes")
     bounds = [bound for bound in (limit, machine) if bound is not None and bound < UNLIMITED_BYTES]
     return Swap(
         used_bytes=level.at(window.end) or 0,
         allowed_bytes=min(bounds, default=None),
-        refused=any(_rose(trace, owner_id, column, window) for column in _SWAP_REFUSALS),
+        refused=any(_rose(subtree, column, window) for column in _SWAP_REFUSALS),
     )
 
 
-def _rose(trace: TraceTables, owner_id: int, column: str, window: Window) -> bool:
-    counted = ledger.count(trace, owner_id, column).within(window.at_limit, window.end)
+def _rose(subtree: Subtree, column: str, window: Window) -> bool:
+    counted = ledger.count(subtree, column).within(window.at_limit, window.end)
     return len(counted.values) > 0 and int(counted.values[-1]) > (counted.before or int(counted.values[0]))
 
 
-def _protected(sample: Mapping[str, Any] | None) -> int:
-    """Usage that memory.min keeps; memory.low does not: it is reclaimed too before a kill
-    (shrink_node_memcgs and memcg_low_skipped in mm/vmscan.c)."""
-    if sample is None:
-        return 0
-    return min(optional(sample["min_bytes"]) or 0, optional(sample["usage_bytes"]) or 0)
+def _protected_bytes(below: Below, end_ns: int) -> int:
+    """Of the children."""
+    last = below.read.last(end_ns)[below.children]
+    return int(below.kept_bytes[last[last >= 0]].sum())
 
 
-def _children(trace: TraceTables, owner_id: int, members: Int64s) -> dict[int, str]:
-    """Id -> path of the cgroups right below the owner."""
-    path = names.path_of(trace.cgroups, owner_id)
-    if path is None:
-        return {}
-    depth = len(path.rstrip("/").split("/")) + 1
-    below = {number: names.label_of(trace.cgroups, number) for number in members.tolist()}
-    return {number: child for number, child in below.items() if len(child.split("/")) == depth}
+def _dirty_wait_ms(subtree: Subtree, window: Window) -> float:
+    def find() -> Steps:
+        waits = subtree.trace.waits
+        dirty = waits[is_one_of(waits["kind"], ["dirty"])]
+        return Steps(times_ns(dirty), np.cumsum(integers(dirty["duration_ns"])), 0)
 
-
-def _dying_bytes(trace: TraceTables, members: Int64s, end_ns: int) -> int:
-    """What cgroups held that had been removed: page cache and kernel objects outlive their cgroup."""
-    cgroups = trace.cgroups
-    removed = known(cgroups["removed"])
-    gone = removed & (np.where(removed, column_times_ns(cgroups["removed"]), 0) <= end_ns)
-    ids = np.intersect1d(integers(cgroups["cgroup_id"])[gone], members).tolist()
-    paths = {number: names.label_of(cgroups, number) for number in ids}
-    tops = [n for n in ids if paths[n].rpartition("/")[0] not in paths.values()]
-    return sum(max(held or 0, 0) for held in ledger.levels_at(trace, tops, _CHARGED, end_ns).values())
-
-
-def _dirty_wait_ms(trace: TraceTables, members: Int64s, window: Window) -> float:
-    waits = trace.waits
-    moments = times_ns(waits)
-    rows = (
-        is_one_of(waits["kind"], ["dirty"])
-        & np.isin(integers(waits["cgroup_id"]), members)
-        & (moments >= window.begin)
-        & (moments <= window.end)
-    )
-    return float(integers(waits["duration_ns"])[rows].sum() / 1e6)
-
-
-def _last_samples(trace: TraceTables, members: Int64s, end_ns: int) -> dict[int, Mapping[str, Any]]:
-    """Cgroup -> its last reading of files before the kill."""
-    samples = trace.samples
-    rows = samples[
-        np.isin(integers(samples["cgroup_id"]), members)
-        & ~is_one_of(samples["source"], ["oom"])
-        & (times_ns(samples) <= end_ns)
-    ]
-    last = rows.drop_duplicates("cgroup_id", keep="last")
-    return {int(row["cgroup_id"]): {str(k): v for k, v in row.items()} for row in last.to_dict("records")}
+    waited = subtree.once("circumstances.dirty_wait", find)
+    return ((waited.at(window.end) or 0) - (waited.at(window.begin - 1) or 0)) / 1e6

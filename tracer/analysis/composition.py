@@ -28,7 +28,8 @@ import pandas as pd
 
 from tracer.analysis.ledger import level
 from tracer.analysis.report import COMPOSITION_PARTS, Composition
-from tracer.analysis.tables import Int64s, TraceTables, optional
+from tracer.analysis.subtree import Subtree
+from tracer.analysis.tables import optional
 from tracer.schema import CATEGORIES, MEMORY_STAT_BYTES
 
 Unknown = dict[str, str]
@@ -47,16 +48,14 @@ _UNDECIDED_PERCENT: Final = 10
 _NO_SAMPLE: Final = "the kernel program took no sample of this counter at the kill"
 
 
-def at_kill(
-    trace: TraceTables, owner_id: int, members: Int64s, kill_ns: int, sample: pd.Series | None
-) -> dict[str, int | None]:
+def at_kill(subtree: Subtree, kill_ns: int, sample: pd.Series | None) -> dict[str, int | None]:
     """The sizes of memory.stat (`schema.MEMORY_STAT_BYTES`) at the kill: of the kernel's own `oom` sample, or
     else of the start sample plus the ledger."""
     sizes: dict[str, int | None] = {}
     for name in MEMORY_STAT_BYTES:
         sizes[name] = None if sample is None else optional(sample[f"{name}_bytes"])
         if sizes[name] is None and name in CATEGORIES:
-            steps = level(trace, owner_id, members, {name: 1})
+            steps = level(subtree, {name: 1})
             sizes[name] = None if steps is None else steps.at(kill_ns)
     return sizes
 

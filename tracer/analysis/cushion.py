@@ -18,22 +18,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import pandas as pd
 
 from tracer.analysis import ledger
 from tracer.analysis.ledger import Steps
 from tracer.analysis.reclaim import reclaimed_anon_pages
 from tracer.analysis.report import Cushion
-from tracer.analysis.tables import (
-    Int64s,
-    TraceTables,
-    integers,
-    is_evicted,
-    iso_time,
-    page_size,
-    start_ns,
-    times_ns,
-)
+from tracer.analysis.subtree import Subtree
+from tracer.analysis.tables import Int64s, integers, iso_time, page_size, times_ns
 from tracer.schema import UNLIMITED_BYTES
 
 NEAR_LIMIT_PERCENT: Final = 1
@@ -63,53 +54,53 @@ class Steal:
     pgsteal_pages: int
 
 
-def find_window(
-    trace: TraceTables,
-    owner_id: int,
-    members: Int64s,
-    *,
-    limit_bytes: int,
-    earlier: Int64s,
-    kill_ns: int,
-) -> Window:
-    """The window before the kill at `kill_ns` for the limit of `owner_id`, after those at `earlier`: all
+def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns: int) -> Window:
+    """The window before the kill at `kill_ns` for the limit of a subtree, after those at `earlier`: all
     since the previous one where no limit is set."""
     if limit_bytes >= UNLIMITED_BYTES:
-        start = after(trace, earlier)
+        start = after(subtree, earlier)
         return Window(start, start, kill_ns)
-    usage = ledger.counter(trace, owner_id, "usage_bytes")
-    start = _begin_of_story(trace, usage, earlier, limit_bytes * _LULL_PERCENT // 100, kill_ns)
+    usage = ledger.counter(subtree, "usage_bytes")
+    start = _begin_of_story(subtree, usage, earlier, limit_bytes * _LULL_PERCENT // 100, kill_ns)
     usage = usage.within(start, kill_ns)
-    near = limit_bytes - max(limit_bytes * NEAR_LIMIT_PERCENT // 100, NEAR_LIMIT_PAGES * page_size(trace))
+    near = limit_bytes - max(
+        limit_bytes * NEAR_LIMIT_PERCENT // 100, NEAR_LIMIT_PAGES * page_size(subtree.trace)
+    )
     begin = _last_below(usage, limit_bytes * _APPROACH_PERCENT // 100, start)
     after_lull = _last_below(usage, limit_bytes * _LULL_PERCENT // 100, start)
-    reached = usage.times[(usage.values >= near) & (usage.times >= after_lull)]
-    reclaim = times_ns(trace.reclaim)[np.isin(integers(trace.reclaim["cgroup_id"]), members)]
-    reclaimed = reclaim[(reclaim >= after_lull) & (reclaim <= kill_ns)]
-    firsts = [int(moments[0]) for moments in (reached, reclaimed) if len(moments)]
+    usage = usage.within(after_lull, kill_ns)
+    reached = usage.times[usage.values >= near]
+    reclaim = times_ns(subtree.trace.reclaim)
+    first, last = np.searchsorted(reclaim, [after_lull, kill_ns + 1])
+    firsts = [int(moments[0]) for moments in (reached, reclaim[first:last]) if len(moments)]
     return Window(begin, min(firsts, default=kill_ns), kill_ns)
 
 
-def after(trace: TraceTables, earlier: Int64s) -> int:
+def after(subtree: Subtree, earlier: Int64s) -> int:
     """From right after the last of these kills on, or from the start of the trace."""
-    return int(earlier[-1]) + 1 if len(earlier) else start_ns(trace)
+    return int(earlier[-1]) + 1 if len(earlier) else subtree.start_ns
 
 
-def _begin_of_story(trace: TraceTables, usage: Steps, earlier: Int64s, lull: int, kill_ns: int) -> int:
-    last = kill_ns
-    for position in range(len(earlier), 0, -1):
-        previous = int(earlier[position - 1])
+def _begin_of_story(subtree: Subtree, usage: Steps, earlier: Int64s, lull: int, kill_ns: int) -> int:
+    """Found for each kill once: where it is of one story with the kill before it, the story is that one's."""
+    begins: dict[int, int] = subtree.once(("cushion.begin_of_story", lull), dict)
+    moments = [kill_ns]
+    while moments[-1] not in begins:
+        last, position = moments[-1], len(earlier) - len(moments)
+        if position < 0:
+            begins[last] = subtree.start_ns
+            break
+        previous = int(earlier[position])
         seen = usage.within(previous + 1, last).values
         if last - previous >= _SOON_NS or (seen < lull).any():
-            return previous + 1
-        last = previous
-    return start_ns(trace)
+            begins[last] = previous + 1
+        else:
+            moments.append(previous)
+    return begins.setdefault(kill_ns, begins[moments[-1]])
 
 
 def measure(
-    trace: TraceTables,
-    owner_id: int,
-    members: Int64s,
+    subtree: Subtree,
     *,
     limit_bytes: int,
     window: Window,
@@ -127,7 +118,7 @@ def measure(
 
     `cache_end_bytes` is passed in because the sample that was taken at the kill knows it best.
     """
-    cache = ledger.level(trace, owner_id, members, ledger.CACHE)
+    cache = ledger.level(subtree, ledger.CACHE)
     start_bytes = exhausted_at = None
     if cache is None:
         reason = "the trace holds no start sample of this cgroup's file and shmem"
@@ -141,12 +132,12 @@ def measure(
             cache_end_bytes = in_window.at(window.end)
     if cache_end_bytes is None:
         unknown["cushion.cache_end_bytes"] = "neither a sample at the kill nor a start sample is there"
-    refaulted = refaulted_bytes(trace, owner_id, window.at_limit, window.end)
+    refaulted = refaulted_bytes(subtree, window.at_limit, window.end)
     if refaulted is None:
         unknown["cushion.refaulted_bytes"] = "workingset_refault_file was not sampled twice in the window"
-    other = ledger.change(trace, members, ledger.NOT_CACHE)
+    other = ledger.change(subtree, ledger.NOT_CACHE)
     absorbed = (other.at(window.end) or 0) - (other.at(window.at_limit) or 0)
-    evicted = evicted_pages(trace, members, window.at_limit, window.end) * page_size(trace)
+    evicted = evicted_pages(subtree, window.at_limit, window.end) * page_size(subtree.trace)
     return Cushion(
         cache_start_bytes=start_bytes,
         cache_end_bytes=cache_end_bytes,
@@ -157,40 +148,37 @@ def measure(
     )
 
 
-def evicted_pages(trace: TraceTables, members: Int64s, begin_ns: int, end_ns: int) -> int:
+def evicted_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     """Pages that reclaim took from the page cache of these cgroups, both ends of the interval included."""
-    pagecache = trace.pagecache
-    first, last = np.searchsorted(times_ns(pagecache), [begin_ns, end_ns + 1])
-    return int(evicted_by_cgroup(pagecache.iloc[first:last]).reindex(members, fill_value=0).sum())
+
+    def find() -> Steps:
+        evicted = subtree.trace.pagecache
+        return Steps(times_ns(evicted), np.cumsum(integers(evicted["nr_pages"])), 0)
+
+    taken = subtree.once("cushion.evicted_pages", find)
+    return (taken.at(end_ns) or 0) - (taken.at(begin_ns - 1) or 0)
 
 
-def evicted_by_cgroup(pagecache: pd.DataFrame) -> pd.Series[int]:
-    """Pages that reclaim took from the page cache of each cgroup itself, indexed by its id."""
-    rows = pagecache[is_evicted(pagecache)]
-    pages = pd.Series(integers(rows["nr_pages"]))
-    return pages.groupby(integers(rows["cgroup_id"])).sum()
-
-
-def refaulted_bytes(trace: TraceTables, owner_id: int, begin_ns: int, end_ns: int) -> int | None:
+def refaulted_bytes(subtree: Subtree, begin_ns: int, end_ns: int) -> int | None:
     """File pages of the cgroup that had been evicted and were read again, by memory.stat: from the last
     reading before the interval, or the first in it, to the last in it. None without two such readings."""
-    refaults = ledger.count(trace, owner_id, "workingset_refault_file")
+    refaults = ledger.count(subtree, "workingset_refault_file")
     inside = refaults.within(begin_ns, end_ns)
     before = inside.before
     if before is None and len(inside.values) > 1:
         before = int(inside.values[0])
     if before is None or not len(inside.values):
         return None
-    return (int(inside.values[-1]) - before) * page_size(trace)
+    return (int(inside.values[-1]) - before) * page_size(subtree.trace)
 
 
-def compare_with_kernel(trace: TraceTables, owner_id: int, members: Int64s, window: Window) -> Steal | None:
+def compare_with_kernel(subtree: Subtree, window: Window) -> Steal | None:
     """Evictions beside the kernel's count, over the longest interval that both cover: from the first reading
     of pgsteal (or from nothing, in a cgroup that was made during the trace) to the last one before the kill.
     A reading in between may fall into the middle of an attempt. None where there are no two readings."""
-    steal = ledger.count(trace, owner_id, "pgsteal").within(start_ns(trace), window.end)
+    steal = ledger.count(subtree, "pgsteal").within(subtree.start_ns, window.end)
     if steal.before is not None:
-        first, since = steal.before, start_ns(trace)
+        first, since = steal.before, subtree.start_ns
     elif len(steal.times) > 1:
         first, since = int(steal.values[0]), int(steal.times[0]) + 1
     else:
@@ -199,8 +187,8 @@ def compare_with_kernel(trace: TraceTables, owner_id: int, members: Int64s, wind
         return None
     until = int(steal.times[-1])
     return Steal(
-        evicted_pages(trace, members, since, until),
-        reclaimed_anon_pages(trace, members, since, until),
+        evicted_pages(subtree, since, until),
+        reclaimed_anon_pages(subtree, since, until),
         int(steal.values[-1]) - first,
     )
 

@@ -11,9 +11,8 @@ import numpy as np
 from tracer.analysis import cushion, ledger, names, reclaim, sizing, swapping
 from tracer.analysis.oom import lost_records
 from tracer.analysis.report import Held, Quality, Sizing
-from tracer.analysis.subtree import Subtrees
+from tracer.analysis.subtree import Subtree, Subtrees
 from tracer.analysis.tables import (
-    Int64s,
     TraceTables,
     end_ns,
     integers,
@@ -48,49 +47,30 @@ _AT_PEAK: Final[Mapping[str, ledger.Weights]] = {
 def held(trace: TraceTables) -> list[Held]:
     """One for each cgroup that the trace has data of, the nearest to its limit first, those without a limit
     last, by peak usage. The figures include all below the cgroup."""
-    evicted = cushion.evicted_by_cgroup(trace.pagecache)
     begin, end = start_ns(trace), end_ns(trace)
     quality = Quality(lost_records(trace, begin, end), "missing", dict(trace.meta["probes"]))
-    subtrees, found = Subtrees(trace), []
-    for cgroup_id in names.with_data(trace):
-        members = names.descendants(trace.cgroups, cgroup_id)
-        one = _held(
-            subtrees.of(members),
-            cgroup_id,
-            members,
-            begin=begin,
-            end=end,
-            evicted_pages=int(evicted.reindex(members, fill_value=0).sum()),
-            quality=quality,
-        )
-        found.append(one)
+    subtrees = Subtrees(trace)
+    members = names.descendants_of(trace.cgroups, names.with_data(trace))
+    found = (_held(subtrees.of(*one), begin=begin, end=end, quality=quality) for one in members.items())
     return sorted(found, key=_nearness)
 
 
-def _held(
-    trace: TraceTables,
-    cgroup_id: int,
-    members: Int64s,
-    *,
-    begin: int,
-    end: int,
-    evicted_pages: int,
-    quality: Quality,
-) -> Held:
-    usage = ledger.counter(trace, cgroup_id, "usage_bytes")
+def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
+    trace, cgroup_id = subtree.trace, subtree.cgroup_id
+    usage = ledger.counter(subtree, "usage_bytes")
     peak = usage.peak()
     peak_ns = None if peak is None else int(usage.times[usage.values.argmax()])
-    limit = ledger.counter(trace, cgroup_id, "limit_bytes").at(end)
+    limit = ledger.counter(subtree, "limit_bytes").at(end)
     bounded = limit is not None and limit < UNLIMITED_BYTES
-    anon = ledger.level(trace, cgroup_id, members, ledger.ANON)
-    swap = ledger.level(trace, cgroup_id, members, {"swap": 1})
+    anon = ledger.level(subtree, ledger.ANON)
+    swap = ledger.level(subtree, {"swap": 1})
     at_peak = {
         name: None if steps is None or peak_ns is None else steps.at(peak_ns)
         for name, weights in _AT_PEAK.items()
-        for steps in (ledger.level(trace, cgroup_id, members, weights),)
+        for steps in (ledger.level(subtree, weights),)
     }
-    stuck_ns = _stuck_since(trace, cgroup_id)
-    sized, why_unsized = sizing.of_life(trace, cgroup_id, members, peak)
+    stuck_ns = _stuck_since(subtree)
+    sized, why_unsized = sizing.of_life(subtree, peak)
     if stuck_ns is not None:
         sized, why_unsized = Sizing(None), "its tasks wait at the limit: the work did not go on"
     one = Held(
@@ -102,10 +82,10 @@ def _held(
         headroom_bytes=limit - peak if bounded and limit is not None and peak is not None else None,
         peak_anon_bytes=None if anon is None else anon.peak(),
         cache_at_peak_bytes=at_peak["cache"],
-        evicted_bytes=evicted_pages * page_size(trace),
-        refaulted_bytes=cushion.refaulted_bytes(trace, cgroup_id, begin, end),
-        max_events=ledger.count(trace, cgroup_id, "max_events").at(end),
-        reclaim=reclaim.attempts(trace, members, begin, end),
+        evicted_bytes=cushion.evicted_pages(subtree, begin, end) * page_size(trace),
+        refaulted_bytes=cushion.refaulted_bytes(subtree, begin, end),
+        max_events=ledger.count(subtree, "max_events").at(end),
+        reclaim=reclaim.attempts(subtree, begin, end),
         sizing=sized,
         quality=quality,
         shmem_at_peak_bytes=at_peak["shmem"],
@@ -123,9 +103,10 @@ def _held(
     return replace(one, quality=replace(quality, unknown=why))
 
 
-def _stuck_since(trace: TraceTables, cgroup_id: int) -> int | None:
+def _stuck_since(subtree: Subtree) -> int | None:
     """From when on every reading up to the last found tasks that wait where none may be killed."""
-    samples = trace.samples[integers(trace.samples["cgroup_id"]) == cgroup_id]
+    samples = subtree.trace.samples
+    samples = samples[integers(samples["cgroup_id"]) == subtree.cgroup_id]
     flags = [integers(samples[name], missing=0) for name in ("under_oom", "oom_kill_disable")]
     free = np.flatnonzero((flags[0] == 0) | (flags[1] == 0))
     first = int(free[-1]) + 1 if len(free) else 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from tracer.analysis import log_match, log_tables
+from tracer.analysis.grouped import Grouped
 from tracer.analysis.log_agreement import disagreements, plain
 from tracer.analysis.log_match import Logged
 from tracer.analysis.report import KernelLog
@@ -37,12 +38,13 @@ class Told:
 def complete(trace: TraceTables) -> tuple[TraceTables, Mapping[int, Told]]:
     """The trace with what its kernel log adds to the tables; what the log has on each kill, by kill_id."""
     kill_ids = dict.fromkeys(integers(trace.oom["kill_id"]).tolist())
+    of_kill = Grouped.by(integers(trace.oom["kill_id"]))
     matched = log_match.match(trace.oom, logged(trace.kernel_log)) if kill_ids else {}
     taken: log_tables.Taken = {kill_id: [] for kill_id in kill_ids}
     tables = log_tables.complete(trace, matched, taken)
     told = {}
     for kill_id in kill_ids:
-        rows = trace.oom[integers(trace.oom["kill_id"]) == kill_id]
+        rows = trace.oom.iloc[of_kill.of(kill_id)]
         report = matched.get(kill_id)
         coverage = log_match.coverage(trace, int(times_ns(rows)[0]), report)
         told[kill_id] = Told(

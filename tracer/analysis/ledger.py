@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis import names
+from tracer.analysis.subtree import Subtree
 from tracer.analysis.tables import (
     Bools,
     Int64s,
@@ -22,6 +22,7 @@ from tracer.analysis.tables import (
     integers,
     is_one_of,
     known,
+    optional,
     times_ns,
 )
 
@@ -93,29 +94,59 @@ def _merged(parts: Sequence[Steps], combine: np.ufunc) -> Steps:
     return Steps(times, values, before)
 
 
-def level(trace: TraceTables, cgroup_id: int, members: Int64s, weights: Weights) -> Steps | None:
+def level(subtree: Subtree, weights: Weights) -> Steps | None:
     """The weighted sum of categories of the cgroup and its descendants, in bytes; None when the trace does
     not say what it was at the start."""
-    base = base_bytes(trace, cgroup_id, weights)
-    return None if base is None else change(trace, members, weights, base)
+    base = base_bytes(subtree, weights)
+    return None if base is None else change(subtree, weights, base)
 
 
-def change(trace: TraceTables, members: Int64s, weights: Weights, base: int = 0) -> Steps:
+def change(subtree: Subtree, weights: Weights, base: int = 0) -> Steps:
     """The same as a change since the start of the trace (or above `base`), which is always known."""
-    charge = trace.charge
-    rows = is_one_of(charge["category"], weights) & is_one_of(charge["cgroup_id"], members.tolist())
-    picked = charge[rows]
-    factor = np.zeros(len(picked), dtype=np.int64)
-    for category, weight in weights.items():
-        factor[is_one_of(picked["category"], [category])] = weight
-    return Steps(times_ns(picked), base + np.cumsum(integers(picked["bytes"]) * factor), base)
+
+    def find() -> Steps:
+        charge = subtree.trace.charge
+        picked, bytes_ = weighted_bytes(charge, weights)
+        return Steps(times_ns(charge)[picked], base + np.cumsum(bytes_[picked]), base)
+
+    return subtree.once(("ledger.change", *weights.items(), base), find)
 
 
-def base_bytes(trace: TraceTables, cgroup_id: int, weights: Weights) -> int | None:
+def weighted_bytes(charge: pd.DataFrame, weights: Weights) -> tuple[Bools, Int64s]:
+    """(Which rows are of these categories; what each row adds to the weighted sum)."""
+    kinds = charge["category"].cat
+    codes = kinds.codes.to_numpy()
+    counts = np.array([name in weights for name in kinds.categories], dtype=bool)
+    factor = np.array([weights.get(name, 0) for name in kinds.categories], dtype=np.int64)
+    if not len(factor):
+        return np.zeros(len(codes), dtype=bool), np.zeros(len(codes), dtype=np.int64)
+    return counts[codes], integers(charge["bytes"]) * factor[codes]
+
+
+def base_bytes(subtree: Subtree, weights: Weights) -> int | None:
     """The weighted sum at the start of the trace: of the cgroup's `start` sample, or zero where the cgroup
     was made during the trace. None: not known."""
-    (base,), (is_known,) = base_levels(trace, [cgroup_id], weights)
-    return int(base) if is_known else None
+    samples = subtree.trace.samples
+    row = subtree.once("ledger.start", lambda: _start(samples, subtree.cgroup_id))
+    if row is None:
+        return 0 if _is_made(subtree) else None
+    sizes = [optional(samples[f"{category}_bytes"].iloc[row]) for category in weights]
+    if None in sizes:
+        return None
+    return sum((size or 0) * weight for size, weight in zip(sizes, weights.values(), strict=True))
+
+
+def _start(samples: pd.DataFrame, cgroup_id: int) -> int | None:
+    """The position of the cgroup's `start` sample."""
+    rows = np.flatnonzero(
+        is_one_of(samples["source"], ["start"]) & (integers(samples["cgroup_id"]) == cgroup_id)
+    )
+    return int(rows[0]) if len(rows) else None
+
+
+def _is_made(subtree: Subtree) -> bool:
+    ids = np.array([subtree.cgroup_id])
+    return subtree.once("ledger.is_made", lambda: bool(made_in_trace(subtree.trace.cgroups, ids)[0]))
 
 
 def base_levels(trace: TraceTables, cgroup_ids: Sequence[int], weights: Weights) -> tuple[Int64s, Bools]:
@@ -137,50 +168,50 @@ def base_levels(trace: TraceTables, cgroup_ids: Sequence[int], weights: Weights)
     return np.where(is_known, base, 0), is_known
 
 
-def levels_at(
-    trace: TraceTables, cgroup_ids: Sequence[int], weights: Weights, time_ns: int
-) -> dict[int, int | None]:
-    """`level` of each of these cgroups at one moment, in one pass for all of them; None: not known."""
-    base, is_known = base_levels(trace, cgroup_ids, weights)
-    levels = base.tolist()
-    charge = trace.charge.iloc[: int(np.searchsorted(times_ns(trace.charge), time_ns, side="right"))]
-    picked = charge[is_one_of(charge["category"], weights)]
-    factor = picked["category"].astype(object).map(dict(weights)).to_numpy(dtype=np.int64)
-    changes = pd.Series(integers(picked["bytes"]) * factor).groupby(integers(picked["cgroup_id"])).sum()
-    for number, positions in names.positions_above(trace.cgroups, cgroup_ids).items():
-        for position in positions:
-            levels[position] += int(changes.get(number, 0))
-    return {
-        number: level if known_ else None
-        for number, level, known_ in zip(cgroup_ids, levels, is_known.tolist(), strict=True)
-    }
-
-
 def made_in_trace(cgroups: pd.DataFrame, cgroup_ids: Int64s) -> Bools:
     """Which of the cgroups were made during the trace."""
     return np.isin(cgroup_ids, integers(cgroups["cgroup_id"])[known(cgroups["created"])])
 
 
-def counter(trace: TraceTables, cgroup_id: int, column: str) -> Steps:
+def counter(subtree: Subtree, column: str) -> Steps:
     """`usage_bytes` or `limit_bytes` of the cgroup's own page counter (struct mem_cgroup, memory) wherever a
     charge row or a sample read it; None before the first reading."""
-    times, values = [], []
-    for table in (trace.charge, trace.samples):
-        rows = table[(integers(table["cgroup_id"]) == cgroup_id) & known(table[column])]
-        times.append(times_ns(rows))
-        values.append(integers(rows[column]))
-    merged_times, merged = np.concatenate(times), np.concatenate(values)
-    order = np.argsort(merged_times, kind="stable")
-    return Steps(merged_times[order], merged[order], None)
+    trace = subtree.trace
+
+    def find() -> Steps:
+        readings = [_read(table, subtree.cgroup_id, column) for table in (trace.charge, trace.samples)]
+        times, values = zip(*readings, strict=True)
+        merged_times, merged = np.concatenate(times), np.concatenate(values)
+        order = np.argsort(merged_times, kind="stable")
+        return Steps(merged_times[order], merged[order], None)
+
+    return subtree.once(("ledger.counter", column), find)
 
 
-def count(trace: TraceTables, cgroup_id: int, column: str) -> Steps:
+def reading(subtree: Subtree, column: str) -> Steps:
+    """A column of the cgroup's samples, wherever they tell it; None before the first reading."""
+
+    def find() -> Steps:
+        return Steps(*_read(subtree.trace.samples, subtree.cgroup_id, column), None)
+
+    return subtree.once(("ledger.reading", column), find)
+
+
+def _read(table: pd.DataFrame, cgroup_id: int, column: str) -> tuple[Int64s, Int64s]:
+    """When, and what: rows of the cgroup that tell it."""
+    rows = (integers(table["cgroup_id"]) == cgroup_id) & known(table[column])
+    return times_ns(table)[rows], integers(table[column])[rows]
+
+
+def count(subtree: Subtree, column: str) -> Steps:
     """A running count of memory.stat (`schema.MEMORY_STAT_COUNTS`) as the samples read it.
 
     A reading can lag behind an earlier one where the kernel had not yet folded its per-CPU parts together
     (mm/memcontrol.c, mem_cgroup_flush_stats); the count itself never falls, so neither does this.
     """
-    samples = trace.samples
-    rows = samples[(integers(samples["cgroup_id"]) == cgroup_id) & known(samples[column])]
-    before = 0 if made_in_trace(trace.cgroups, np.array([cgroup_id])).any() else None
-    return Steps(times_ns(rows), np.maximum.accumulate(integers(rows[column])), before)
+
+    def find() -> Steps:
+        read = reading(subtree, column)
+        return Steps(read.times, np.maximum.accumulate(read.values), 0 if _is_made(subtree) else None)
+
+    return subtree.once(("ledger.count", column), find)

@@ -11,13 +11,13 @@ for those of the charge, are not the same flags (mm/vmscan.c, try_to_free_mem_cg
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import pandas as pd
 
 from tracer.analysis import names
-from tracer.analysis.tables import TraceTables, optional, page_size
+from tracer.analysis.tables import TraceTables, optional, page_size, records
 from tracer.kernel.kmsg.facts import Kill, LogReport
 
 _CHARGE_BATCH_PAGES: Final = 64
@@ -38,7 +38,7 @@ def disagreements(trace: TraceTables, rows: pd.DataFrame, report: LogReport) -> 
         yield from _sizes("limit", optional(first["limit_bytes"]), memory.limit_bytes, _KIB)
     killed = {kill.pid: kill for kill in report.kills}
     slack_bytes = max(_COUNTER_BATCH_PAGES, 2 * cpus) * cpus * page_size(trace)
-    for row in rows.to_dict("records"):
+    for row in records(rows):
         kill = killed.pop(int(row["pid"]), None)
         if kill is not None:
             yield from _victim(row, kill, slack_bytes, page_size(trace))
@@ -63,7 +63,7 @@ def _decision(trace: TraceTables, first: pd.Series[Any], report: LogReport) -> I
         yield from _words("gfp", _flags(optional(first["gfp"])), _flags(asked.gfp))
 
 
-def _victim(row: Mapping[Hashable, Any], kill: Kill, slack_bytes: int, page_bytes: int) -> Iterator[str]:
+def _victim(row: Mapping[str, Any], kill: Kill, slack_bytes: int, page_bytes: int) -> Iterator[str]:
     pid = kill.pid
     yield from _words(f"the name of pid {pid}", str(row["comm"]), plain(kill.comm))
     yield from _words(f"oom_score_adj of pid {pid}", int(row["oom_score_adj"]), kill.oom_score_adj)

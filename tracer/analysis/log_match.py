@@ -13,7 +13,7 @@ from typing import Final
 import pandas as pd
 
 from tracer.analysis.report import KernelLog
-from tracer.analysis.tables import TraceTables, column_times_ns, integers, is_one_of, times_ns
+from tracer.analysis.tables import TraceTables, integers, times_ns
 from tracer.kernel.kmsg.facts import LogReport, Section
 
 _APART_AT_MOST_NS: Final = 2_000_000_000
@@ -47,9 +47,11 @@ def match(oom: pd.DataFrame, logged: Sequence[Logged]) -> dict[int, LogReport]:
     """kill_id -> its report."""
     pairs = sorted(_pairs(oom, logged))
     found: dict[int, int] = {}
+    taken = set[int]()
     for _, kill_id, number in pairs:
-        if kill_id not in found and number not in found.values():
+        if kill_id not in found and number not in taken:
             found[kill_id] = number
+            taken.add(number)
     return {kill_id: logged[number].report for kill_id, number in found.items()}
 
 
@@ -71,7 +73,7 @@ def _pairs(oom: pd.DataFrame, logged: Sequence[Logged]) -> Iterator[tuple[int, i
 
 def coverage(trace: TraceTables, time_ns: int, report: LogReport | None) -> Coverage:
     """Of a kill at that time."""
-    lost = _lost_near(trace, time_ns)
+    lost = trace.losses.near("kernel_log", time_ns - _LOSS_NEAR_NS, time_ns + _LOSS_NEAR_NS)
     overrun = (
         f"{lost} records of the kernel log around it were overwritten before they were read" if lost else None
     )
@@ -90,11 +92,3 @@ def coverage(trace: TraceTables, time_ns: int, report: LogReport | None) -> Cove
         why = f": {overrun}" if overrun else ""
         return Coverage("matched", f"it lacks {', '.join(report.missing)}{why}")
     return Coverage("matched", "")
-
-
-def _lost_near(trace: TraceTables, time_ns: int) -> int:
-    loss = trace.loss[is_one_of(trace.loss["stream"], ["kernel_log"])]
-    near = (times_ns(loss) >= time_ns - _LOSS_NEAR_NS) & (
-        column_times_ns(loss["begin"]) <= time_ns + _LOSS_NEAR_NS
-    )
-    return int(integers(loss["lost"])[near].sum())

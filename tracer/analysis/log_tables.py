@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from tracer.analysis import log_memory, names
+from tracer.analysis.grouped import Grouped
 from tracer.analysis.log_agreement import plain
 from tracer.analysis.subtree import Part
 from tracer.analysis.tables import (
-    Bools,
+    Int64s,
     TraceTables,
     column_times_ns,
     integers,
@@ -47,41 +49,46 @@ def complete(trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken)
     return cast(TraceTables, Part(trace, tables))
 
 
-def _rows_of(table: pd.DataFrame, kill_id: int) -> Bools:
-    return is_one_of(table["kill_id"], [kill_id])
-
-
 def _told(trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken) -> pd.DataFrame:
     """`oom`, where decisions that were inferred are as the log tells them."""
     oom = trace.oom.assign(constraint=trace.oom["constraint"].astype(object))
+    of_kill = Grouped.by(integers(oom["kill_id"]))
     for kill_id, report in matched.items():
-        rows = _rows_of(oom, kill_id)
-        first = oom[rows].iloc[0]
+        rows = of_kill.of(kill_id)
+        first = oom.iloc[rows[0]]
         if optional(first["is_told"]) or "header" in report.missing:
             continue
         told: dict[str, Any] = {"gfp": report.invoker.gfp, "order": report.invoker.order}
         taken[kill_id] += [f"trigger.{name}" for name, value in told.items() if value is not None]
         if report.constraint != "unknown":
-            told |= _owner(trace, first, int(times_ns(oom[rows])[0]), report, taken[kill_id])
-        for column, value in told.items():
-            oom.loc[rows, column] = pd.NA if value is None else value
+            told |= _owner(trace, first, int(times_ns(oom)[rows[0]]), report, taken[kill_id])
+        _put(oom, rows, {column: pd.NA if value is None else value for column, value in told.items()})
     for kill_id, report in matched.items():
-        _take_sizes(oom, _rows_of(oom, kill_id), report, page_size(trace), taken[kill_id])
+        _take_sizes(oom, of_kill.of(kill_id), report, page_size(trace), taken[kill_id])
     return oom
 
 
-def _take_sizes(oom: pd.DataFrame, rows: Bools, report: LogReport, page_bytes: int, taken: list[str]) -> None:
+def _put(table: pd.DataFrame, rows: Int64s, values: Mapping[str, Any]) -> None:
+    """Into the table, at these positions."""
+    for column, value in values.items():
+        table.iloc[rows, list(table.columns).index(column)] = value
+
+
+def _take_sizes(
+    oom: pd.DataFrame, rows: Int64s, report: LogReport, page_bytes: int, taken: list[str]
+) -> None:
     """Of victims that were gone when they were marked: SIGKILL came first. The table of tasks is older."""
     listed = {task.tgid: task for task in report.tasks if task.rss_anon_pages is not None}
-    gone = rows & oom["anon_rss_bytes"].isna().to_numpy()
-    for tgid in integers(oom["tgid"][gone]).tolist():
+    gone = rows[~known(oom["anon_rss_bytes"].iloc[rows])]
+    for row, tgid in zip(gone.tolist(), integers(oom["tgid"].iloc[gone]).tolist(), strict=True):
         if (task := listed.get(tgid)) is None:
             continue
-        of_task = gone & is_one_of(oom["tgid"], [tgid])
-        for kind in ("anon", "file", "shmem"):
-            oom.loc[of_task, f"{kind}_rss_bytes"] = getattr(task, f"rss_{kind}_pages") * page_bytes
-        oom.loc[of_task, "pgtables_bytes"] = task.pgtables_bytes
-        oom.loc[of_task, "swap_bytes"] = task.swapents_pages * page_bytes
+        sizes = {
+            f"{kind}_rss_bytes": getattr(task, f"rss_{kind}_pages") * page_bytes
+            for kind in ("anon", "file", "shmem")
+        }
+        sizes |= {"pgtables_bytes": task.pgtables_bytes, "swap_bytes": task.swapents_pages * page_bytes}
+        _put(oom, np.array([row]), sizes)
         taken.append("victims.anon_rss_bytes")
 
 
@@ -125,27 +132,28 @@ def _sampled(
 ) -> pd.DataFrame:
     """`samples`, with memory.stat of the limit owner at kills at which it was not read."""
     samples = trace.samples
-    at_kills = is_one_of(samples["source"], ["oom"])
+    at_kills = np.flatnonzero(is_one_of(samples["source"], ["oom"]))
+    read, of_kill = Grouped.by(integers(samples["kill_id"])[at_kills]), Grouped.by(integers(oom["kill_id"]))
     rows: list[dict[str, Any]] = []
     for kill_id, report in matched.items():
-        kill = oom[_rows_of(oom, kill_id)]
+        kill = oom.iloc[of_kill.of(kill_id)]
         owner_id = optional(kill["limit_owner_cgroup_id"].iloc[0])
         reading = _memory_stat(report)
         if owner_id is None or not reading or not _is_of(trace, owner_id, report.stats[0]):
             continue
-        at_kill = at_kills & _rows_of(samples, kill_id) & (integers(samples["cgroup_id"]) == owner_id)
-        if not at_kill.any():
+        at_kill = at_kills[read.of(kill_id)]
+        at_kill = at_kill[integers(samples["cgroup_id"].iloc[at_kill]) == owner_id]
+        if not len(at_kill):
             first = kill.iloc[0]
             counter = {name: optional(first[name]) for name in ("usage_bytes", "limit_bytes")}
             row = {"time": int(times_ns(kill)[0]), "cgroup_id": owner_id, "source": "oom", "kill_id": kill_id}
             rows.append(row | counter | reading)
-        elif not samples.loc[at_kill, "anon_bytes"].isna().all():
+        elif known(samples["anon_bytes"].iloc[at_kill]).any():
             continue
         else:
             if samples is trace.samples:
                 samples = samples.copy()
-            for column, value in reading.items():
-                samples.loc[at_kill, column] = value
+            _put(samples, at_kill, reading)
         taken[kill_id].append("composition")
     return _with_rows(samples, "samples", rows)
 

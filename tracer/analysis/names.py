@@ -13,7 +13,16 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.tables import Int64s, TraceTables, column_times_ns, integers, optional_text, times_ns
+from tracer.analysis.grouped import Grouped
+from tracer.analysis.tables import (
+    Int64s,
+    TraceTables,
+    column_times_ns,
+    integers,
+    known,
+    optional_text,
+    times_ns,
+)
 from tracer.errors import TracerError
 
 _MOST_LISTED: Final = 8
@@ -127,25 +136,43 @@ def positions_above(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> dict[in
     return {number: positions for number, positions in above.items() if positions}
 
 
+def descendants_of(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> dict[int, Int64s]:
+    """`descendants` of each of them, in one pass for all."""
+    below: list[list[int]] = [[] for _ in cgroup_ids]
+    for number, positions in sorted(positions_above(cgroups, cgroup_ids).items()):
+        for position in positions:
+            below[position].append(number)
+    return {number: np.array(ids, np.int64) for number, ids in zip(cgroup_ids, below, strict=True)}
+
+
 def with_data(trace: TraceTables) -> list[int]:
     """The ids of the cgroups that the trace has charges or samples of, by path."""
     ids = np.union1d(integers(trace.charge["cgroup_id"]), integers(trace.samples["cgroup_id"])).tolist()
     return [number for _, number in sorted(zip(labels_of(trace.cgroups, ids), ids, strict=True))]
 
 
-def comm_at(tasks: pd.DataFrame, tgid: int, begin_ns: int, end_ns: int) -> str | None:
-    """The name of the process that had this tgid within the interval: the last to start where the kernel gave
-    the number out again; else of the first one after it, if there was none before, since who acts is named
-    after the deed. None when the trace does not hold it."""
-    rows = np.flatnonzero(integers(tasks["tgid"]) == tgid)
-    if not len(rows):
-        return None
-    exited, seen_ns = tasks["exited"].iloc[rows], column_times_ns(tasks["first_seen"].iloc[rows])
-    is_there = seen_ns <= max(end_ns, int(seen_ns.min()))
-    rows = rows[is_there & (exited.isna().to_numpy(dtype=bool) | (column_times_ns(exited) >= begin_ns))]
-    if not len(rows):
-        return None
-    return str(tasks["comm"].iloc[rows[integers(tasks["start_ns"].iloc[rows]).argmax()]])
+class Processes:
+    """The processes of a trace, for whoever asks for one after the other."""
+
+    def __init__(self, tasks: pd.DataFrame) -> None:
+        self._rows = Grouped.by(integers(tasks["tgid"]))
+        self._seen_ns = column_times_ns(tasks["first_seen"])
+        self._is_left = ~known(tasks["exited"])
+        self._exited_ns = column_times_ns(tasks["exited"])
+        self._start_ns = integers(tasks["start_ns"])
+        self._comm = tasks["comm"]
+
+    def comm_at(self, tgid: int, begin_ns: int, end_ns: int) -> str | None:
+        """The name of the process that had this tgid within the interval: the last to start where the kernel
+        gave the number out again; else of the first one after it, if there was none before, since who acts is
+        named after the deed. None when the trace does not hold it."""
+        rows = self._rows.of(tgid)
+        if not len(rows):
+            return None
+        seen_ns = self._seen_ns[rows]
+        is_there = seen_ns <= max(end_ns, int(seen_ns.min()))
+        rows = rows[is_there & (self._is_left[rows] | (self._exited_ns[rows] >= begin_ns))]
+        return str(self._comm.iloc[rows[self._start_ns[rows].argmax()]]) if len(rows) else None
 
 
 def with_names(trace: TraceTables, frame: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from tracer.analysis import (
     advice,
+    allocators,
     choice,
     circumstances,
     composition,
@@ -19,13 +20,13 @@ from tracer.analysis import (
     names,
     reclaim,
     sizing,
-    stacks,
     swapping,
     verdict,
 )
 from tracer.analysis.composition import Unknown
 from tracer.analysis.cushion import Window
 from tracer.analysis.findings import Circumstances, Findings
+from tracer.analysis.grouped import Grouped
 from tracer.analysis.kernel_log import Told
 from tracer.analysis.report import (
     Allocator,
@@ -39,24 +40,21 @@ from tracer.analysis.report import (
     Trigger,
     Victim,
 )
+from tracer.analysis.subtree import Subtree, Subtrees
 from tracer.analysis.tables import (
     NO_ID,
     Int64s,
     TraceTables,
-    column_times_ns,
     integers,
     is_one_of,
     iso_time,
     optional,
     page_size,
+    records,
     times_ns,
 )
 from tracer.errors import UsageError
 from tracer.schema import UNLIMITED_BYTES
-
-_MOST_ALLOCATORS: Final = 10
-_CHARGED: Final = ("anon", "file", "kernel", "sock")
-"""Categories that do not contain each other and together are all that is charged."""
 
 _NO_OWNER: Final = "no cgroup's limit was hit, or the trace does not say whose"
 
@@ -68,7 +66,13 @@ def explain(trace: TraceTables) -> list[OomReport]:
     gave back, and the window), `analysis.verdict` (the cause), `analysis.kernel_log` (what it adds).
     """
     trace, told = kernel_log.complete(trace)
-    return [_report(trace, _Kill.of(trace, kill_id), told[kill_id]) for kill_id in told]
+    kills = _Kills(trace)
+    reports = {
+        kill.kill_id: _report(trace, kill, told[kill.kill_id])
+        for owner_id, kill_ids in kills.by_owner().items()
+        for kill in kills.of_owner(owner_id, kill_ids)
+    }
+    return [reports[kill_id] for kill_id in told]
 
 
 def allocated_before(trace: TraceTables, kill_id: int) -> tuple[Int64s | None, int, int]:
@@ -80,8 +84,10 @@ def allocated_before(trace: TraceTables, kill_id: int) -> tuple[Int64s | None, i
     if kill_id not in there:
         raise no_such_kill(kill_id, there)
     trace, _ = kernel_log.complete(trace)
-    kill = _Kill.of(trace, kill_id)
-    return None if kill.owner_id is None else kill.members, kill.window.begin, kill.time_ns
+    kills = _Kills(trace)
+    (owner_id,) = (owner_id for owner_id, kill_ids in kills.by_owner().items() if kill_id in kill_ids)
+    (kill,) = kills.of_owner(owner_id, [kill_id])
+    return None if kill.owner_id is None else kill.subtree.members, kill.window.begin, kill.time_ns
 
 
 def no_such_kill(kill_id: int, numbers: Sequence[int], place: str = "this trace") -> UsageError:
@@ -92,45 +98,85 @@ def no_such_kill(kill_id: int, numbers: Sequence[int], place: str = "this trace"
 
 @dataclass(frozen=True, slots=True)
 class _Kill:
-    """One decision: a row for each victim, the limit's owner, and the owner with all below it.
+    """One decision: a row for each victim, what was weighed, the limit's owner, and that with all below it.
 
-    Of a global OOM there is no owner: `members` is then empty and the window all since the previous one.
+    Of a global OOM there is no owner: `subtree` is of nobody, and the window all since the previous one.
     """
 
+    kill_id: int
     rows: pd.DataFrame
+    weighed: pd.DataFrame
     time_ns: int
     owner_id: int | None
-    members: Int64s
+    subtree: Subtree
     window: Window
     sample: pd.Series | None
 
-    @classmethod
-    def of(cls, trace: TraceTables, kill_id: int) -> _Kill:
-        rows = trace.oom[integers(trace.oom["kill_id"]) == kill_id]
-        time_ns, first = int(times_ns(rows)[0]), rows.iloc[0]
-        owner_id, limit = optional(first["limit_owner_cgroup_id"]), optional(first["limit_bytes"])
-        earlier = _earlier_kills(trace.oom, owner_id, time_ns)
-        if owner_id is None:
-            start = cushion.after(trace, earlier)
-            return cls(rows, time_ns, None, np.array([], dtype=np.int64), Window(start, start, time_ns), None)
-        members = names.descendants(trace.cgroups, owner_id)
-        limit = UNLIMITED_BYTES if limit is None else limit
-        window = cushion.find_window(
-            trace, owner_id, members, limit_bytes=limit, earlier=earlier, kill_ns=time_ns
-        )
-        return cls(rows, time_ns, owner_id, members, window, _sample_at(trace.samples, kill_id, owner_id))
+
+class _Kills:
+    """The kills of a trace, those for one limit together: what follows for its owner serves all of them."""
+
+    def __init__(self, trace: TraceTables) -> None:
+        self._trace = trace
+        self._subtrees = Subtrees(trace)
+        self._rows = Grouped.by(integers(trace.oom["kill_id"]))
+        self._rows_of_owner = Grouped.by(integers(trace.oom["limit_owner_cgroup_id"]))
+        self._weighed = Grouped.by(integers(trace.oom_candidates["kill_id"]))
+        self._at_kills = trace.samples[is_one_of(trace.samples["source"], ["oom"])]
+        self._read = Grouped.by(integers(self._at_kills["kill_id"]))
+        self._read_of = integers(self._at_kills["cgroup_id"])
+
+    def by_owner(self) -> dict[int, list[int]]:
+        """The owner (`NO_ID`: nobody) of the first row of each kill -> its kills, in order."""
+        oom, found = self._trace.oom, dict[int, list[int]]()
+        kill_ids, firsts = np.unique(integers(oom["kill_id"]), return_index=True)
+        for owner_id, kill_id in zip(
+            integers(oom["limit_owner_cgroup_id"])[firsts].tolist(), kill_ids.tolist(), strict=True
+        ):
+            found.setdefault(owner_id, []).append(kill_id)
+        return found
+
+    def of_owner(self, owner_id: int, kill_ids: Sequence[int]) -> Iterator[_Kill]:
+        """These kills, all for the limit of this owner."""
+        moments = times_ns(self._trace.oom)[self._rows_of_owner.of(owner_id)]
+        subtree = self._subtrees.of_nobody() if owner_id == NO_ID else self._subtrees.of(owner_id)
+        for kill_id in kill_ids:
+            rows = self._trace.oom.iloc[self._rows.of(kill_id)]
+            time_ns, limit = int(times_ns(rows)[0]), optional(rows["limit_bytes"].iloc[0])
+            earlier = moments[: int(np.searchsorted(moments, time_ns))]
+            if owner_id == NO_ID:
+                start = cushion.after(subtree, earlier)
+                window = Window(start, start, time_ns)
+            else:
+                limit = UNLIMITED_BYTES if limit is None else limit
+                window = cushion.find_window(subtree, limit_bytes=limit, earlier=earlier, kill_ns=time_ns)
+            yield _Kill(
+                kill_id=kill_id,
+                rows=rows,
+                weighed=self._trace.oom_candidates.iloc[self._weighed.of(kill_id)],
+                time_ns=time_ns,
+                owner_id=None if owner_id == NO_ID else owner_id,
+                subtree=subtree,
+                window=window,
+                sample=self._sample_at(kill_id, owner_id),
+            )
+
+    def _sample_at(self, kill_id: int, owner_id: int) -> pd.Series | None:
+        """What the kernel program read of the owner at the kill."""
+        rows = self._read.of(kill_id)
+        rows = rows[self._read_of[rows] == owner_id]
+        return self._at_kills.iloc[int(rows[0])] if owner_id != NO_ID and len(rows) else None
 
 
 def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
     unknown: Unknown = {}
     first = kill.rows.iloc[0]
-    sizes, made_of, working_set, used = _memory(trace, kill, unknown)
-    targets = kill.members if kill.owner_id is not None else np.array([NO_ID])
-    tried = reclaim.attempts(trace, targets, kill.window.at_limit, kill.time_ns)
+    sizes, made_of, working_set, used = _memory(kill, unknown)
+    tried = reclaim.attempts(kill.subtree, kill.window.at_limit, kill.time_ns)
     if tried.swap_writes is None:
         unknown["reclaim.swap_writes"] = swapping.NOT_KNOWN
     lost = lost_records(trace, kill.window.begin, kill.time_ns)
-    allocators, further = _allocators(trace, kill)
+    most, further = _allocators(kill)
     findings = Findings(
         time=iso_time(kill.time_ns),
         constraint=cast(Constraint, str(first["constraint"])),
@@ -141,13 +187,11 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
         composition=made_of,
         cushion=used,
         reclaim=tried,
-        allocators=allocators,
+        allocators=most,
         page_size=page_size(trace),
         window=kill.window,
-        circumstances=_circumstances(trace, kill, sizes),
-        steal=None
-        if kill.owner_id is None
-        else cushion.compare_with_kernel(trace, kill.owner_id, kill.members, kill.window),
+        circumstances=_circumstances(kill, sizes),
+        steal=None if kill.owner_id is None else cushion.compare_with_kernel(kill.subtree, kill.window),
         lost_records=lost,
         sampled_at_kill=kill.sample is not None and bool(pd.notna(kill.sample["anon_bytes"])),
         is_told=bool(first["is_told"]) if pd.notna(first["is_told"]) else False,
@@ -155,10 +199,10 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
         trigger_tgid=optional(first["trigger_tgid"]),
         further_allocators=further,
     )
-    chosen = choice.of_trace(trace, kill.rows, told.report, unknown)
+    chosen = choice.of_trace(kill.subtree, kill.rows, kill.weighed, told.report, unknown)
     findings = replace(findings, candidates=chosen.candidates)
     judged = verdict.judge(findings)
-    sized, why_unsized = sizing.of_kill(trace, kill.rows, kill.members, findings)
+    sized, why_unsized = sizing.of_kill(kill.subtree, kill.rows, findings)
     if why_unsized is not None:
         unknown["sizing.min_limit_bytes"] = why_unsized
     return OomReport(
@@ -194,15 +238,13 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
     )
 
 
-def _memory(
-    trace: TraceTables, kill: _Kill, unknown: Unknown
-) -> tuple[dict[str, int | None], Composition, int | None, Cushion]:
+def _memory(kill: _Kill, unknown: Unknown) -> tuple[dict[str, int | None], Composition, int | None, Cushion]:
     """Counters, composition, working set and cushion of the limit owner; all null without one."""
     if kill.owner_id is None:
         unknown |= dict.fromkeys(("composition", "cushion", "working_set_bytes"), _NO_OWNER)
         return {}, Composition(*[None] * 15), None, Cushion(*[None] * 6)
-    total = _usage_at_kill(trace, kill)
-    sizes = composition.at_kill(trace, kill.owner_id, kill.members, kill.time_ns, kill.sample)
+    total = _usage_at_kill(kill)
+    sizes = composition.at_kill(kill.subtree, kill.time_ns, kill.sample)
     made_of, why = composition.compose(sizes, total)
     unknown |= why
     working_set = composition.working_set(sizes, total, unknown)
@@ -210,9 +252,7 @@ def _memory(
     cache_end = None if file is None or shmem is None else file - shmem
     limit = optional(kill.rows["limit_bytes"].iloc[0])
     used = cushion.measure(
-        trace,
-        kill.owner_id,
-        kill.members,
+        kill.subtree,
         limit_bytes=UNLIMITED_BYTES if limit is None else limit,
         window=kill.window,
         cache_end_bytes=cache_end,
@@ -221,7 +261,7 @@ def _memory(
     return sizes, made_of, working_set, used
 
 
-def _usage_at_kill(trace: TraceTables, kill: _Kill) -> int | None:
+def _usage_at_kill(kill: _Kill) -> int | None:
     """The page counter at the kill: of the sample taken with the composition, else of the oom row."""
     sampled = None if kill.sample is None else optional(kill.sample["usage_bytes"])
     return sampled if sampled is not None else optional(kill.rows["usage_bytes"].iloc[0])
@@ -238,7 +278,8 @@ def _limit_owner(trace: TraceTables, kill: _Kill, unknown: Unknown) -> LimitOwne
         usage_bytes=optional(first["usage_bytes"]),
         is_ancestor=None
         if kill.owner_id is None
-        else int(first["trigger_cgroup_id"]) in set(kill.members.tolist()) - {kill.owner_id},
+        else bool(np.isin(first["trigger_cgroup_id"], kill.subtree.members))
+        and int(first["trigger_cgroup_id"]) != kill.owner_id,
     )
     if kill.owner_id is None:
         unknown["limit_owner"] = _NO_OWNER
@@ -258,7 +299,7 @@ def _trigger(trace: TraceTables, kill: _Kill, told: Told, unknown: Unknown) -> T
         # vmscan:mm_vmscan_memcg_reclaim_begin always says 0, whatever was asked for.
         unknown["trigger.order"] = "the order of a charge is told where functions of the kernel can be hooked"
     elif order is None:
-        order = _last_order(trace.reclaim, int(first["trigger_pid"]), kill.window)
+        order = _last_order(kill.subtree, int(first["trigger_pid"]), kill.window)
         if order is None:
             unknown["trigger.order"] = "the trigger made no direct reclaim attempt that the trace knows"
     cgroup = names.path_of(trace.cgroups, int(first["trigger_cgroup_id"]))
@@ -270,30 +311,26 @@ def _trigger(trace: TraceTables, kill: _Kill, told: Told, unknown: Unknown) -> T
         cgroup=cgroup,
         gfp=gfp,
         order=order,
-        stack=_frames(trace.stacks, first["kernel_stack_id"], "trigger.stack", unknown),
-        user_stack=_frames(trace.stacks, first["user_stack_id"], "trigger.user_stack", unknown),
+        stack=_frames(trace, first["kernel_stack_id"], "trigger.stack", unknown),
+        user_stack=_frames(trace, first["user_stack_id"], "trigger.user_stack", unknown),
         gfp_names=told.gfp_names(gfp),
     )
 
 
-def _last_order(attempted: pd.DataFrame, pid: int, window: Window) -> int | None:
-    moments = times_ns(attempted)
-    rows = attempted[
-        (integers(attempted["pid"]) == pid)
-        & is_one_of(attempted["kind"], ["direct"])
-        & (moments >= window.begin)
-        & (moments <= window.end)
-    ]
+def _last_order(subtree: Subtree, pid: int, window: Window) -> int | None:
+    attempted = subtree.trace.reclaim
+    first, last = np.searchsorted(times_ns(attempted), [window.begin, window.end + 1])
+    rows = attempted.iloc[first:last]
+    rows = rows[(integers(rows["pid"]) == pid) & is_one_of(rows["kind"], ["direct"])]
     return None if rows.empty else optional(rows["order"].iloc[-1])
 
 
-def _frames(stacks: pd.DataFrame, stack_id: Any, field: str, unknown: Unknown) -> tuple[str, ...] | None:
+def _frames(trace: TraceTables, stack_id: Any, field: str, unknown: Unknown) -> tuple[str, ...] | None:
     number = optional(stack_id)
-    rows = stacks[integers(stacks["stack_id"]) == (NO_ID if number is None else number)]
-    if rows.empty:
+    frames = None if number is None else trace.functions.frames(number)
+    if frames is None:
         unknown[field] = "no stack was taken" if number is None else f"stack {number} is not in the trace"
-        return None
-    return tuple(str(frame) for frame in rows["frames"].iloc[-1])
+    return frames
 
 
 def _victims(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> tuple[Victim, ...]:
@@ -310,7 +347,7 @@ def _victims(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> tuple[
             oom_score_adj=int(row["oom_score_adj"]),
             group_kill=len(rows) > 1,
         )
-        for row in rows.to_dict("records")
+        for row in records(rows)
     )
     if any(victim.anon_rss_bytes is None for victim in victims):
         unknown["victims.anon_rss_bytes"] = "a victim had no address space left when it was marked"
@@ -319,81 +356,20 @@ def _victims(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> tuple[
     return victims
 
 
-def _allocators(trace: TraceTables, kill: _Kill) -> tuple[tuple[Allocator, ...], FurtherAllocators]:
-    """Who charged most from `window.begin` to the kill, and all others together.
-
-    The sum of each category counts where it is positive, so that a process is not excused by the cache that
-    reclaim took in its context while it allocated.
-    """
-    charge = trace.charge
-    first, last = np.searchsorted(times_ns(charge), [kill.window.begin, kill.time_ns + 1])
-    rows = charge.iloc[first:last]
-    rows = rows[
-        is_one_of(rows["category"], _CHARGED)
-        & np.isin(integers(rows["cgroup_id"]), kill.members)
-        & rows["tgid"].notna().to_numpy(dtype=bool)
-    ]
-    net = (
-        pd.DataFrame(
-            {
-                "tgid": integers(rows["tgid"]),
-                "category": rows["category"].astype(str).to_numpy(),
-                "bytes": integers(rows["bytes"]),
-            }
-        )
-        .groupby(["tgid", "category"])["bytes"]
-        .sum()
-        .clip(lower=0)
-        .groupby("tgid")
-        .sum()
-        .sort_values(ascending=False, kind="stable")
-    )
-    net = net[net > 0]
-    most, less = net.head(_MOST_ALLOCATORS), net.iloc[_MOST_ALLOCATORS:]
-    sampled = stacks.of_interval(trace, kill.members, kill.window.begin, kill.time_ns)
-    tgids = integers(sampled["tgid"])
-    named = tuple(
-        Allocator(
-            tgid=int(tgid),
-            comm=names.comm_at(trace.tasks, int(tgid), kill.window.begin, kill.time_ns),
-            charged_bytes=int(charged),
-            stack=stacks.heaviest(trace, sampled[tgids == int(tgid)]),
-        )
-        for tgid, charged in zip(most.index.tolist(), most.tolist(), strict=True)
-    )
-    return named, FurtherAllocators(len(less), int(less.sum()))
+def _allocators(kill: _Kill) -> tuple[tuple[Allocator, ...], FurtherAllocators]:
+    if kill.owner_id is None:
+        return (), FurtherAllocators(0, 0)
+    return allocators.between(kill.subtree, kill.window.begin, kill.time_ns)
 
 
-def _circumstances(trace: TraceTables, kill: _Kill, sizes: dict[str, int | None]) -> Circumstances:
+def _circumstances(kill: _Kill, sizes: dict[str, int | None]) -> Circumstances:
     if kill.owner_id is None:
         return Circumstances()
     trigger_id = int(kill.rows["trigger_cgroup_id"].iloc[0])
-    return circumstances.around(
-        trace, kill.owner_id, kill.members, kill.window, trigger_id=trigger_id, sizes=sizes
-    )
-
-
-def _earlier_kills(oom: pd.DataFrame, owner_id: int | None, kill_ns: int) -> Int64s:
-    """When there were kills for the same limit before, in order."""
-    owners = integers(oom["limit_owner_cgroup_id"])
-    moments = times_ns(oom)
-    is_earlier = (owners == (NO_ID if owner_id is None else owner_id)) & (moments < kill_ns)
-    earlier: Int64s = moments[is_earlier]
-    return earlier
-
-
-def _sample_at(samples: pd.DataFrame, kill_id: int, owner_id: int) -> pd.Series | None:
-    rows = samples[
-        is_one_of(samples["source"], ["oom"])
-        & (integers(samples["kill_id"]) == kill_id)
-        & (integers(samples["cgroup_id"]) == owner_id)
-    ]
-    return None if rows.empty else rows.iloc[0]
+    return circumstances.around(kill.subtree, kill.window, trigger_id=trigger_id, sizes=sizes)
 
 
 def lost_records(trace: TraceTables, begin_ns: int, end_ns: int) -> int:
     """Records lost in intervals that touch this one, other than what no number rests on: the kernel's own
     (`kernel_log`), and samples of stacks."""
-    loss = trace.loss[~is_one_of(trace.loss["stream"], ["kernel_log", "stack_sample"])]
-    touches = (times_ns(loss) >= begin_ns) & (column_times_ns(loss["begin"]) <= end_ns)
-    return int(integers(loss["lost"])[touches].sum())
+    return trace.losses.near_but_of(("kernel_log", "stack_sample"), begin_ns, end_ns)

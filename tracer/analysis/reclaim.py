@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from tracer.analysis import names, stalls, swapping
+from tracer.analysis.ledger import Steps
 from tracer.analysis.report import Reclaim, ReclaimAttempt
+from tracer.analysis.subtree import Subtree
 from tracer.analysis.tables import (
-    NO_ID,
     Bools,
-    Int64s,
     TraceTables,
     integers,
     is_one_of,
     iso_time,
     optional,
+    records,
     times_ns,
 )
 from tracer.schema import RECLAIM_COUNTS
@@ -31,34 +31,34 @@ def is_waited_for(reclaim: pd.DataFrame) -> Bools:
     return ~is_one_of(reclaim["kind"], ["kswapd"])
 
 
-def attempts(trace: TraceTables, targets: Int64s, begin_ns: int, end_ns: int) -> Reclaim:
+def attempts(subtree: Subtree, begin_ns: int, end_ns: int) -> Reclaim:
     """The attempts for these cgroups that began within the interval, both ends included; and who waited.
 
-    `NO_ID` stands for attempts for the whole machine, for which any process may have waited.
+    Of `Subtrees.of_nobody`: those for the whole machine, for which any process may have waited.
     """
-    rows = _aimed_at(trace, targets, begin_ns, end_ns)
-    cgroup_ids = None if NO_ID in targets else targets
+    trace = subtree.trace
+    first, last = np.searchsorted(times_ns(trace.reclaim), [begin_ns, end_ns + 1])
+    rows = trace.reclaim.iloc[first:last]
     return Reclaim(
         attempts=len(rows),
         scanned_pages=int(integers(rows["scanned"]).sum()),
         reclaimed_pages=int(integers(rows["reclaimed"]).sum()),
         stall_ms=float(integers(rows["duration_ns"])[is_waited_for(rows)].sum() / 1e6),
         transcript=_transcript(trace, rows.iloc[-_TRANSCRIPT:]),
-        waiters=stalls.longest(trace, cgroup_ids, begin_ns, end_ns),
-        swap_writes=swapping.written(trace, cgroup_ids, begin_ns, end_ns),
+        waiters=stalls.longest(subtree, begin_ns, end_ns),
+        swap_writes=swapping.written(subtree, begin_ns, end_ns),
     )
 
 
-def reclaimed_anon_pages(trace: TraceTables, targets: Int64s, begin_ns: int, end_ns: int) -> int:
+def reclaimed_anon_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     """Pages that the attempts for these cgroups took from anonymous lists: they went to swap."""
-    return int(integers(_aimed_at(trace, targets, begin_ns, end_ns)["reclaimed_anon"]).sum())
 
+    def find() -> Steps:
+        reclaim = subtree.trace.reclaim
+        return Steps(times_ns(reclaim), np.cumsum(integers(reclaim["reclaimed_anon"])), 0)
 
-def _aimed_at(trace: TraceTables, targets: Int64s, begin_ns: int, end_ns: int) -> pd.DataFrame:
-    reclaim = trace.reclaim
-    first, last = np.searchsorted(times_ns(reclaim), [begin_ns, end_ns + 1])
-    rows = reclaim.iloc[first:last]
-    return rows[np.isin(integers(rows["cgroup_id"]), targets)]
+    taken = subtree.once("reclaim.reclaimed_anon_pages", find)
+    return (taken.at(end_ns) or 0) - (taken.at(begin_ns - 1) or 0)
 
 
 def _transcript(trace: TraceTables, rows: pd.DataFrame) -> tuple[ReclaimAttempt, ...]:
@@ -70,7 +70,7 @@ def _transcript(trace: TraceTables, rows: pd.DataFrame) -> tuple[ReclaimAttempt,
             kind=str(row["kind"]),
             cgroup=names.path_of(trace.cgroups, optional(row["cgroup_id"])),
             pid=int(row["pid"]),
-            comm=names.comm_at(trace.tasks, int(row["tgid"]), moment, moment),
+            comm=trace.processes.comm_at(int(row["tgid"]), moment, moment),
             scanned_pages=int(row["scanned"]),
             reclaimed_pages=int(row["reclaimed"]),
             priority=optional(row["priority"]),
@@ -85,11 +85,11 @@ def _transcript(trace: TraceTables, rows: pd.DataFrame) -> tuple[ReclaimAttempt,
             kept_anon=_kept(row, "anon"),
             kept_file=_kept(row, "file"),
         )
-        for moment, row in zip(moments, rows.to_dict("records"), strict=True)
+        for moment, row in zip(moments, records(rows), strict=True)
     )
 
 
-def _kept(row: dict[Hashable, Any], lru: str) -> dict[str, int] | None:
+def _kept(row: dict[str, Any], lru: str) -> dict[str, int] | None:
     """What the attempt met on this list and could not free, in pages."""
     if pd.isna(row[f"nr_dirty_{lru}"]):
         return None

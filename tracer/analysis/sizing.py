@@ -32,7 +32,8 @@ from tracer.analysis import ledger
 from tracer.analysis.findings import Findings
 from tracer.analysis.ledger import Steps
 from tracer.analysis.report import Cause, Composition, Sizing
-from tracer.analysis.tables import Int64s, TraceTables, integers, known, optional, page_size, times_ns
+from tracer.analysis.subtree import Subtree
+from tracer.analysis.tables import Bools, TraceTables, integers, known, optional, page_size, records, times_ns
 from tracer.analysis.wording import no_limit, owner_name
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import duration, size
@@ -57,29 +58,29 @@ Sized = tuple[Sizing, str | None]
 """And why the range is null."""
 
 
-def of_life(trace: TraceTables, cgroup_id: int, members: Int64s, peak_usage_bytes: int | None) -> Sized:
+def of_life(subtree: Subtree, peak_usage_bytes: int | None) -> Sized:
     """The range for a cgroup that lived."""
-    kept = _kept(trace, cgroup_id, members)
+    kept = _kept(subtree)
     if kept is None or peak_usage_bytes is None:
         return Sizing(None), "what the cgroup held when the trace began, or its usage, is not known"
-    swap_bytes = _swap_bytes(trace, cgroup_id)
+    swap_bytes = _swap_bytes(subtree)
     if swap_bytes is None:
         return Sizing(None), "how much swap the cgroup could use is not known"
-    swapped = ledger.level(trace, cgroup_id, members, {"swap": 1})
+    swapped = ledger.level(subtree, {"swap": 1})
     held = kept if swapped is None else ledger.total([kept, swapped])
     low = kept.peak() or 0
     if swap_bytes:
-        fixed = ledger.level(trace, cgroup_id, members, _NEVER_SWAPPED)
+        fixed = ledger.level(subtree, _NEVER_SWAPPED)
         low = max((held.peak() or 0) - swap_bytes, (fixed and ledger.total([fixed]).peak()) or 0)
-    again = _needed(trace.needed_again, members)
-    cache = ledger.largest([again, _sampled(trace, cgroup_id, ("active_file_bytes",))])
-    unwritten = _unwritten(trace, cgroup_id)
-    slab = ledger.level(trace, cgroup_id, members, {"slab_reclaimable": 1}) or ledger.NOTHING
+    again = _needed(subtree)
+    cache = ledger.largest([again, _sampled(subtree, ("active_file_bytes",))])
+    unwritten = _unwritten(subtree)
+    slab = ledger.level(subtree, {"slab_reclaimable": 1}) or ledger.NOTHING
     wanted = ledger.total([held, cache, unwritten, slab]).peak() or 0
     if not wanted:
         return Sizing(None), "it held nothing"
     bound = max(peak_usage_bytes + (again.peak() or 0), held.peak() or 0)
-    limits = _whole_pages(trace, low, min(wanted, bound) + _unseen_bytes(trace))
+    limits = _whole_pages(subtree.trace, low, min(wanted, bound) + _unseen_bytes(subtree.trace))
     return Sizing(limits, tuple(_why_of_life(limits, cache, unwritten, slab, swap_bytes))), None
 
 
@@ -102,7 +103,7 @@ def _why_of_life(
     yield f"At {high}, {room} fit, too, so that nothing is read again."
 
 
-def of_kill(trace: TraceTables, rows: pd.DataFrame, members: Int64s, findings: Findings) -> Sized:
+def of_kill(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Sized:
     """The range for the limit that led to a kill; `rows` are those of `oom` for this decision."""
     kill = _Kill.of(findings)
     if kill is None:
@@ -110,7 +111,7 @@ def of_kill(trace: TraceTables, rows: pd.DataFrame, members: Int64s, findings: F
     if kill.kept_bytes * 100 < kill.limit_bytes * _FULL_PERCENT:
         could = size(kill.limit_bytes - kill.kept_bytes)
         return Sizing(None), f"{could} could have been given back, given time: the size is not what failed"
-    rate = tuple(_how_fast(trace, members, findings))
+    rate = tuple(_how_fast(subtree, findings))
     first = f"{size(kill.limit_bytes)} did not hold."
     why_not = _why_no_bound(rows, findings, kill)
     mapped = _Mapped.of(rows, findings)
@@ -120,12 +121,12 @@ def of_kill(trace: TraceTables, rows: pd.DataFrame, members: Int64s, findings: F
         why_not = "it had mapped little more than it had touched, so that what it would map next is not known"
     if why_not is not None or mapped is None:
         return Sizing(None, (first, *rate)), why_not
-    again = _needed(trace.needed_again, members)
+    again = _needed(subtree)
     if findings.window is not None:
         again = again.within(findings.window.begin, findings.window.end)
     # Its page tables, and the index of what is shared.
     untouched = mapped.untouched_bytes + mapped.untouched_bytes * 2 // _INDEX_SHARE
-    high = kill.low_bytes + untouched + (again.peak() or 0) + _unseen_bytes(trace)
+    high = kill.low_bytes + untouched + (again.peak() or 0) + _unseen_bytes(subtree.trace)
     basis = [
         first,
         f"What was killed had {size(mapped.untouched_bytes)} mapped that it had not touched: if it maps no "
@@ -136,7 +137,7 @@ def of_kill(trace: TraceTables, rows: pd.DataFrame, members: Int64s, findings: F
         basis.append(f"And if the {size(unmapped)} of shmem that it had not mapped grow no more.")
     if again.peak():
         basis.append(f"There, {size(again.peak())} of page cache that had been read again fit, too.")
-    return Sizing(_whole_pages(trace, kill.low_bytes, high), (*basis, *rate)), None
+    return Sizing(_whole_pages(subtree.trace, kill.low_bytes, high), (*basis, *rate)), None
 
 
 def cures(findings: Findings, cause: Cause) -> Iterator[str]:
@@ -239,7 +240,7 @@ class _Mapped:
         locked = _locked_cache(findings)
         shared = bool(locked or findings.circumstances.grown_bytes.get("shmem"))
         untouched = threads = 0
-        for row in rows.to_dict("records"):
+        for row in records(rows[list(_MAPPED_COLUMNS)]):
             sizes = {name: optional(row[name]) for name in _MAPPED_COLUMNS}
             if None in sizes.values():
                 return None
@@ -262,11 +263,11 @@ _MAPPED_COLUMNS: Final = (
 )
 
 
-def _how_fast(trace: TraceTables, members: Int64s, findings: Findings) -> Iterator[str]:
+def _how_fast(subtree: Subtree, findings: Findings) -> Iterator[str]:
     """What a greater limit would have bought, from the growth since it last was at its least."""
     if findings.window is None:
         return
-    grown = ledger.change(trace, members, ledger.NOT_CACHE).within(findings.window.begin, findings.window.end)
+    grown = ledger.change(subtree, ledger.NOT_CACHE).within(findings.window.begin, findings.window.end)
     least, last = grown.least(), grown.at(findings.window.end)
     if least is None or last is None or last <= least:
         return
@@ -281,14 +282,14 @@ def _how_fast(trace: TraceTables, members: Int64s, findings: Findings) -> Iterat
         )
 
 
-def _kept(trace: TraceTables, cgroup_id: int, members: Int64s) -> Steps | None:
-    kept = ledger.level(trace, cgroup_id, members, KEPT)
-    return None if kept is None else ledger.total([kept, _locked_files(trace, cgroup_id)])
+def _kept(subtree: Subtree) -> Steps | None:
+    kept = ledger.level(subtree, KEPT)
+    return None if kept is None else ledger.total([kept, _locked_files(subtree)])
 
 
-def _locked_files(trace: TraceTables, cgroup_id: int) -> Steps:
+def _locked_files(subtree: Subtree) -> Steps:
     """Unevictable page cache, as sampled: what is unevictable without what anon and shmem have on no list."""
-    rows = _samples(trace, cgroup_id, ("unevictable_bytes", *_LISTS))
+    rows = _samples(subtree, ("unevictable_bytes", *_LISTS))
     unevictable = integers(rows["unevictable_bytes"])
     anon, shmem, inactive, active = (integers(rows[name]) for name in _LISTS)
     of_processes = np.clip(anon + shmem - inactive - active, 0, unevictable)
@@ -298,48 +299,66 @@ def _locked_files(trace: TraceTables, cgroup_id: int) -> Steps:
 _LISTS: Final = ("anon_bytes", "shmem_bytes", "inactive_anon_bytes", "active_anon_bytes")
 
 
-def _sampled(trace: TraceTables, cgroup_id: int, columns: tuple[str, ...]) -> Steps:
+def _sampled(subtree: Subtree, columns: tuple[str, ...]) -> Steps:
     """The sum of columns of the cgroup's samples, 0 where they do not tell."""
-    rows = _samples(trace, cgroup_id, columns)
+    rows = _samples(subtree, columns)
     return Steps(
         times_ns(rows), sum((integers(rows[name]) for name in columns), np.zeros(len(rows), np.int64)), 0
     )
 
 
-def _unwritten(trace: TraceTables, cgroup_id: int) -> Steps:
+def _unwritten(subtree: Subtree) -> Steps:
     """Page cache that is dirty or being written: what is being swapped out counts as under writeback, too."""
-    rows = _samples(trace, cgroup_id, ("file_dirty_bytes", "file_writeback_bytes"))
+    rows = _samples(subtree, ("file_dirty_bytes", "file_writeback_bytes"))
     unwritten = integers(rows["file_dirty_bytes"]) + integers(rows["file_writeback_bytes"])
     cache = integers(rows["file_bytes"]) - integers(rows["shmem_bytes"], missing=0)
     is_told = known(rows["file_bytes"])
     return Steps(times_ns(rows), np.where(is_told, np.minimum(unwritten, cache), unwritten), 0)
 
 
-def _samples(trace: TraceTables, cgroup_id: int, columns: tuple[str, ...]) -> pd.DataFrame:
-    samples: pd.DataFrame = trace.samples
-    wanted = integers(samples["cgroup_id"]) == cgroup_id
-    for name in columns:
-        wanted &= known(samples[name])
-    return samples[np.asarray(wanted)]
+def _samples(subtree: Subtree, columns: tuple[str, ...]) -> pd.DataFrame:
+    """The cgroup's own samples that tell all of these."""
+
+    def find() -> pd.DataFrame:
+        samples = subtree.trace.samples
+        own: pd.DataFrame = samples.loc[integers(samples["cgroup_id"]) == subtree.cgroup_id, list(_READ)]
+        return own
+
+    samples = subtree.once("sizing.samples", find)
+    is_told: Bools = np.logical_and.reduce([known(samples[name]) for name in columns])
+    found: pd.DataFrame = samples[is_told]
+    return found
 
 
-def _needed(needed: pd.DataFrame, members: Int64s) -> Steps:
+_READ: Final = (
+    *("unevictable_bytes", *_LISTS, "active_file_bytes", "file_dirty_bytes", "file_writeback_bytes"),
+    *("file_bytes", "swap_limit_bytes", "limit_bytes"),
+)
+
+
+def _needed(subtree: Subtree) -> Steps:
     """Page cache of these cgroups that was evicted and came back, for as long as it went and came."""
-    rows = needed[np.isin(integers(needed["cgroup_id"]), members)]
-    bytes_ = integers(rows["bytes"])
-    times = np.concatenate([integers(rows["begin_ns"]), integers(rows["end_ns"])])
-    order = np.argsort(times, kind="stable")
-    return Steps(times[order], np.cumsum(np.concatenate([bytes_, -bytes_])[order]), 0)
+
+    def find() -> Steps:
+        needed = subtree.trace.needed_again
+        bytes_ = integers(needed["bytes"])
+        times = np.concatenate([integers(needed["begin_ns"]), integers(needed["end_ns"])])
+        order = np.argsort(times, kind="stable")
+        return Steps(times[order], np.cumsum(np.concatenate([bytes_, -bytes_])[order]), 0)
+
+    return subtree.once("sizing.needed", find)
 
 
-def _swap_bytes(trace: TraceTables, cgroup_id: int) -> int | None:
+def _swap_bytes(subtree: Subtree) -> int | None:
     """How much swap the cgroup could use beside a limit: what the machine has, and what it is allowed."""
-    machine = (trace.meta.get("memory") or {}).get("swap_total_bytes")
-    samples = _samples(trace, cgroup_id, ("swap_limit_bytes", "limit_bytes"))
+    machine = (subtree.trace.meta.get("memory") or {}).get("swap_total_bytes")
+    samples = _samples(subtree, ("swap_limit_bytes", "limit_bytes"))
     allowed = None
     if len(samples):
         allowed = int(samples["swap_limit_bytes"].iloc[-1])
-        if trace.meta.get("cgroup_version") == 1 and allowed < UNLIMITED_BYTES:  # memory and swap together
+        if (
+            subtree.trace.meta.get("cgroup_version") == 1 and allowed < UNLIMITED_BYTES
+        ):  # memory and swap together
             allowed = max(allowed - int(samples["limit_bytes"].iloc[-1]), 0)
     bounds = [bound for bound in (machine, allowed) if bound is not None]
     return min(bounds) if 0 in bounds or len(bounds) == 2 else machine

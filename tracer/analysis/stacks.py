@@ -54,7 +54,7 @@ def of_interval(
 
 def charged(trace: TraceTables, samples: pd.DataFrame) -> list[Charged]:
     """Rows of `stack_samples` by process name and functions, the heaviest first."""
-    functions = _Functions(trace.stacks)
+    functions = trace.functions
     sums: dict[tuple[str, Frames, Frames], int] = {}
     named = names.with_names(trace, samples)
     for comm, rows in named.groupby("comm", dropna=False, observed=True):
@@ -68,7 +68,7 @@ def charged(trace: TraceTables, samples: pd.DataFrame) -> list[Charged]:
 
 def heaviest(trace: TraceTables, samples: pd.DataFrame) -> ChargedStack | None:
     """Where in its own code most of these samples were taken, and where in the kernel most of those."""
-    functions = _Functions(trace.stacks)
+    functions = trace.functions
     paths: dict[Frames, dict[Frames, int]] = {}
     for user, kernel, weight in _by_stacks(samples):
         below = paths.setdefault(functions.of(user), {})
@@ -81,17 +81,23 @@ def heaviest(trace: TraceTables, samples: pd.DataFrame) -> ChargedStack | None:
     return ChargedStack(most or None, entered or None, sums[most], sum(sums.values()))
 
 
-class _Functions:
-    """Stack number -> functions, innermost first; () where no stack was taken."""
+class Functions:
+    """What the stacks of a trace are of, by number."""
 
     def __init__(self, stacks: pd.DataFrame) -> None:
         self._frames = dict(zip(integers(stacks["stack_id"]).tolist(), stacks["frames"], strict=True))
         self._known: dict[int, Frames] = {NO_ID: ()}
 
+    def frames(self, stack_id: int) -> Frames | None:
+        """Innermost first, as they were recorded; None: there is no such stack."""
+        frames = self._frames.get(stack_id)
+        return None if frames is None else tuple(map(str, frames))
+
     def of(self, stack_id: int) -> Frames:
+        """The functions, innermost first; () where no stack was taken."""
         if stack_id not in self._known:
-            frames = self._frames.get(stack_id)
-            known = _NO_NAMES if frames is None else tuple(function_of(str(frame)) for frame in frames)
+            frames = self.frames(stack_id)
+            known = _NO_NAMES if frames is None else tuple(map(function_of, frames))
             self._known[stack_id] = known
         return self._known[stack_id]
 

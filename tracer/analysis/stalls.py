@@ -16,6 +16,7 @@ import pandas as pd
 
 from tracer.analysis import names
 from tracer.analysis.report import Waiter
+from tracer.analysis.subtree import Subtree
 from tracer.analysis.tables import (
     NO_ID,
     Int64s,
@@ -23,6 +24,7 @@ from tracer.analysis.tables import (
     integers,
     is_one_of,
     optional_text,
+    records,
     times_ns,
     utc_times,
 )
@@ -196,30 +198,34 @@ def by_process(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFr
     return sums.assign(**dict.fromkeys(unknown, np.nan))
 
 
-def longest(trace: TraceTables, cgroup_ids: Int64s | None, begin_ns: int, end_ns: int) -> tuple[Waiter, ...]:
-    """The processes that waited longest for memory in the interval: those of these cgroups, or all."""
-    rows = trace.waits
-    if cgroup_ids is not None:
-        rows = rows[np.isin(integers(rows["cgroup_id"]), cgroup_ids)]
-    begins = times_ns(rows)
-    within = np.minimum(_ends_ns(rows), end_ns) - np.maximum(begins, begin_ns)
+def longest(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[Waiter, ...]:
+    """The processes that waited longest for memory in the interval: those of these cgroups; of
+    `Subtrees.of_nobody`, any."""
+    waits = subtree.trace.waits
+    ended = subtree.once("stalls.longest", lambda: np.maximum.accumulate(_ends_ns(waits)))
+    first, last = np.searchsorted(ended, begin_ns, "right"), np.searchsorted(times_ns(waits), end_ns)
+    rows = waits.iloc[first:last]
+    within = np.minimum(_ends_ns(rows), end_ns) - np.maximum(times_ns(rows), begin_ns)
     sums = _sums_ms(rows.assign(duration_ns=within)[within > 0], ["tgid"])
     return tuple(
         Waiter(
             tgid=int(row["tgid"]),
-            comm=names.comm_at(trace.tasks, int(row["tgid"]), begin_ns, end_ns),
+            comm=subtree.trace.processes.comm_at(int(row["tgid"]), begin_ns, end_ns),
             stalled_ms=row["stalled_ms"],
             kinds_ms={kind: row[f"{kind}_ms"] for kind in KINDS if row[f"{kind}_ms"]},
         )
-        for row in sums.head(_MOST_WAITERS).to_dict("records")
+        for row in records(sums.head(_MOST_WAITERS))
     )
 
 
 def _sums_ms(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """By these keys, what was waited in all and of each kind, the longest first."""
-    kind, duration_ns = rows["kind"].cat.codes, rows["duration_ns"]
-    of_kind = {f"{name}_ms": duration_ns.where(kind == code, 0) for code, name in enumerate(KINDS)}
-    amounts = {"stalled_ms": duration_ns} | of_kind
-    sums = rows[keys].assign(**amounts).groupby(keys, as_index=False).sum()
-    sums = sums.sort_values("stalled_ms", ascending=False, kind="stable").reset_index(drop=True)
-    return sums.assign(**{name: sums[name] / 1e6 for name in amounts})
+    columns = np.column_stack([integers(rows[key]) for key in keys])
+    groups, group = np.unique(columns, axis=0, return_inverse=True)
+    of_kind = np.zeros((len(groups), len(KINDS) + 1), dtype=np.int64)  # the last is for a kind not listed
+    np.add.at(of_kind, (group.ravel(), rows["kind"].cat.codes.to_numpy()), integers(rows["duration_ns"]))
+    order = np.argsort(-of_kind.sum(axis=1), kind="stable")
+    groups, of_kind = groups[order], of_kind[order]
+    amounts = {"stalled_ms": of_kind.sum(axis=1) / 1e6}
+    amounts |= {f"{name}_ms": of_kind[:, code] / 1e6 for code, name in enumerate(KINDS)}
+    return pd.DataFrame(dict(zip(keys, groups.T, strict=True)) | amounts)

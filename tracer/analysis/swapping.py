@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 
 from tracer.analysis.report import SwapWrites
+from tracer.analysis.subtree import Subtree
 from tracer.analysis.tables import (
-    Int64s,
     TraceTables,
     integers,
     is_one_of,
@@ -30,16 +30,15 @@ def is_known(trace: TraceTables) -> bool:
     return was_taken or not bool(is_one_of(trace.charge["category"], ["swap"]).any())
 
 
-def written(trace: TraceTables, owners: Int64s | None, begin_ns: int, end_ns: int) -> SwapWrites | None:
-    """The writes of pages of these cgroups, or of all, that were queued within the interval, both ends
-    included. None: not known."""
-    if not is_known(trace):
+def written(subtree: Subtree, begin_ns: int, end_ns: int) -> SwapWrites | None:
+    """The writes of pages of these cgroups (of `Subtrees.of_nobody`: of all) that were queued within the
+    interval, both ends included. None: not known."""
+    trace = subtree.trace
+    if not subtree.once("swapping.is_known", lambda: is_known(trace)):
         return None
     writes = trace.swap_writes
     first, last = np.searchsorted(times_ns(writes), [begin_ns, end_ns + 1])
     rows = writes.iloc[first:last]
-    if owners is not None:
-        rows = rows[np.isin(integers(rows["cgroup_id"]), owners)]
     took_ms = integers(rows["duration_ns"])[known(rows["duration_ns"])] / 1e6
     return SwapWrites(
         writes=len(rows),

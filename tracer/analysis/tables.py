@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+if TYPE_CHECKING:
+    from tracer.analysis.losses import Losses
+    from tracer.analysis.names import Processes
+    from tracer.analysis.stacks import Functions
 
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -64,6 +69,21 @@ class TraceTables(Protocol):
         """What follows from `stalls` and `reclaim`: `analysis.stalls.waits`."""
         ...
 
+    @property
+    def processes(self) -> Processes:
+        """What `tasks` holds, to be looked up: `analysis.names.Processes`."""
+        ...
+
+    @property
+    def losses(self) -> Losses:
+        """What `loss` holds, likewise: `analysis.losses.Losses`."""
+        ...
+
+    @property
+    def functions(self) -> Functions:
+        """What `stacks` holds, likewise: `analysis.stacks.Functions`."""
+        ...
+
 
 _RECLAIM_CAUSES: Final = ("reclaim_memcg", "reclaim_direct", "reclaim_kswapd")
 
@@ -82,7 +102,10 @@ def column_times_ns(column: pd.Series) -> Int64s:
 
 
 def _index_ns(index: pd.Index) -> Int64s:
-    return np.asarray(pd.DatetimeIndex(index).as_unit("ns").asi8, dtype=np.int64)
+    times = pd.DatetimeIndex(index)
+    if times.unit != "ns":  # as_unit() would copy what is in ns already
+        times = times.as_unit("ns")
+    return np.asarray(times.asi8, dtype=np.int64)
 
 
 def utc_times(time_ns: Int64s) -> pd.DatetimeIndex:
@@ -106,6 +129,12 @@ def is_one_of(column: pd.Series, values: Iterable[str | int]) -> Bools:
 def is_evicted(pagecache: pd.DataFrame) -> Bools:
     """Which rows of `pagecache` are folios that reclaim took."""
     return is_one_of(pagecache["op"], ["delete"]) & is_one_of(pagecache["cause"], _RECLAIM_CAUSES)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dictionaries; each column becomes Python's objects at once: `to_dict` goes by cells."""
+    cells = {str(name): frame[name].tolist() for name in frame.columns}
+    return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
 
 
 def optional(value: Any) -> int | None:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis import ledger, names
+from tracer.analysis.subtree import Subtree, Subtrees
 from tracer.analysis.tables import (
     Int64s,
     TraceTables,
@@ -52,13 +53,17 @@ def thrash(trace: TraceTables) -> pd.DataFrame:
     if runs.empty:
         return _empty()
     came_back = _came_back(trace, evicted)
+    subtrees = Subtrees(trace)
+    owners = {number: subtrees.of(number) for number in set(runs["cgroup_id"].tolist())}
     found = runs.assign(
         begin=utc_times(integers(runs["begin"])),
         end=utc_times(integers(runs["end"])),
         median_away_ms=came_back.reindex(runs.index).to_numpy() / 1e6,
         psi_some_share=[
-            _psi_some_share(trace, *row)
-            for row in zip(*(runs[name].tolist() for name in ("cgroup_id", "begin", "end")), strict=True)
+            _psi_some_share(owners[number], begin, end)
+            for number, begin, end in zip(
+                *(runs[name].tolist() for name in ("cgroup_id", "begin", "end")), strict=True
+            )
         ],
     )
     found["cgroup_id"] = found["cgroup_id"].astype("Int64").where(found["cgroup_id"] >= 0)
@@ -129,9 +134,9 @@ def _came_back(trace: TraceTables, run_of_eviction: pd.Series[int]) -> pd.Series
     return past_half.groupby("run")["away_ns"].first()
 
 
-def _psi_some_share(trace: TraceTables, cgroup_id: int, begin_ns: int, end_ns: int) -> float:
+def _psi_some_share(subtree: Subtree, begin_ns: int, end_ns: int) -> float:
     """From the last sample before the interval, or the first in it, to the first after it, or the last."""
-    stalled = ledger.count(trace, cgroup_id, "psi_some_total_us")
+    stalled = ledger.count(subtree, "psi_some_total_us")
     if len(stalled.times) < 2:
         return float("nan")
     first = max(int(np.searchsorted(stalled.times, begin_ns, side="right")) - 1, 0)

@@ -10,6 +10,7 @@ import pandas as pd
 from tracer.analysis import names, oom, refaults, stacks, stalls, thrash
 from tracer.analysis.evictions import evictions
 from tracer.analysis.held import held
+from tracer.analysis.losses import Losses
 from tracer.analysis.names import with_names
 from tracer.analysis.report import Held, OomReport
 from tracer.analysis.timeline import timeline
@@ -45,6 +46,21 @@ class AnalysedTrace(Trace):
     def waits(self) -> pd.DataFrame:
         """When which thread waited for memory, and for what: see `tracer.analysis.stalls.waits`."""
         return stalls.waits(self)
+
+    @cached_property
+    def processes(self) -> names.Processes:
+        """Who had which tgid when: see `tracer.analysis.names.Processes`."""
+        return names.Processes(self.tasks)
+
+    @cached_property
+    def losses(self) -> Losses:
+        """What was lost when: see `tracer.analysis.losses.Losses`."""
+        return Losses(self.loss)
+
+    @cached_property
+    def functions(self) -> stacks.Functions:
+        """What a stack is of: see `tracer.analysis.stacks.Functions`."""
+        return stacks.Functions(self.stacks)
 
     def waits_by_process(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """How long each process waited for memory: see `tracer.analysis.stalls.by_process`."""
