@@ -179,6 +179,13 @@ def test_the_first_sentence_names_who_was_killed() -> None:
         assert verdict.judge(replace(found, **changes)).summary.startswith(said)
 
 
+def test_the_first_sentence_names_every_kind_that_fills_a_good_part() -> None:
+    mixed = findings(made_of(anon=42, shmem=39, page_tables=18), grew(anon=42, shmem=39, kernel=18))
+    assert "42 MiB of it anonymous memory beside 39 MiB of shared memory; " in verdict.judge(mixed).summary
+    plain = findings(made_of(anon=79, shmem=19), grew(anon=79, shmem=19))
+    assert "79 MiB of it anonymous memory; " in verdict.judge(plain).summary
+
+
 def weighed(pid: int, held: int, adj: int = 0, *, chosen: bool = False) -> Candidate:
     return Candidate(pid, "sh", held, adj, held * 4096, chosen, held, 0)
 

@@ -17,6 +17,7 @@ _CONFIDENCES: Final[tuple[Confidence, ...]] = ("high", "medium", "low")
 _SURE_WEIGHTS: Final = (0.7, 0.5)
 """From which weight on a cause is held for with high, and with medium confidence."""
 _CLOSE: Final = 0.1
+_BESIDE_SHARE: Final = 0.2
 
 
 def judge(findings: Findings) -> Verdict:
@@ -101,7 +102,26 @@ def _killed(findings: Findings) -> str:
 def _filled(findings: Findings, cause: Cause) -> str:
     """What the limit was full of, as far as it is the cause."""
     what = _FILLED.get(cause, _anon)(findings)
-    return f", {what}" if what else ""
+    return f", {what}{_beside(findings, cause)}" if what else ""
+
+
+def _beside(findings: Findings, cause: Cause) -> str:
+    """Kinds that fill a good part of the limit, too, where none has it for itself."""
+    made_of = findings.composition
+    kinds: dict[Cause, tuple[int | None, str]] = {
+        "anon_growth": (made_of.anon, "anonymous memory"),
+        "shmem": (made_of.shmem, "shared memory"),
+        "unevictable": (made_of.unevictable, "locked memory"),
+        "kernel_memory": (causes.kernel_bytes(made_of), "kernel memory"),
+    }
+    if cause not in kinds:
+        return ""
+    much = [
+        f"{size(held)} of {what}"
+        for of_cause, (held, what) in kinds.items()
+        if of_cause != cause and held is not None and held >= _BESIDE_SHARE * (made_of.total or 0) > 0
+    ]
+    return f" beside {' and '.join(much)}" if much else ""
 
 
 def _anon(findings: Findings) -> str:
@@ -249,12 +269,12 @@ def _evidence_of_change(findings: Findings) -> list[str]:
 
 def _evidence_of_reclaim(findings: Findings) -> list[str]:
     lines, reclaim = [], findings.reclaim
-    if findings.steal is not None:
-        steal = findings.steal
+    steal = findings.steal
+    if steal is not None and (steal.evicted_pages or steal.swapped_pages or steal.pgsteal_pages):
         swapped = f" and {steal.swapped_pages} swapped out" if steal.swapped_pages else ""
         lines.append(
-            f"evictions seen from the beginning of the trace: {steal.evicted_pages} pages of cache{swapped}; "
-            f"by the kernel's own count: {steal.pgsteal_pages} (pagecache, reclaim, pgsteal)"
+            f"evictions seen until the kernel's own count was last read: {steal.evicted_pages} pages of "
+            f"cache{swapped}; by that count: {steal.pgsteal_pages} (pagecache, reclaim, pgsteal)"
         )
     if reclaim.attempts is not None and reclaim.stall_ms is not None:
         lines.append(
