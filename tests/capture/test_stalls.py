@@ -79,7 +79,7 @@ def test_what_was_swapped_out_and_waited_for(start_recorder: Callable[..., Any])
     pages = int(writes["nr_pages"].sum())
     assert set(writes["cgroup_id"]) == {owner}
     assert pages <= of_the_machine - before
-    if of_the_cgroup is not None:
+    if of_the_cgroup is not None and trace.loss.empty:
         assert pages == of_the_cgroup
     over = writes[writes["duration_ns"].notna()]
     assert over["duration_ns"].between(1, took_ns).all()
