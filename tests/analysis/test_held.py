@@ -8,6 +8,7 @@ import pytest
 
 from tracer.analysis.held import held
 from tracer.analysis.tables import iso_time
+from tracer.analysis.timeline import timeline
 
 MIB = 1 << 20
 PATHS = {1: "/", 2: "/a", 3: "/a/b", 4: "/ab", 5: "/a"}  # 5: after 2 was removed
@@ -73,3 +74,25 @@ def test_tasks_that_wait_where_none_may_be_killed_are_stuck(
         trace.add("samples", number / 10, cgroup_id=7, source="periodic", usage_bytes=MIB, **flags)
     (one,) = held(trace)
     assert one.stuck_since == (None if since is None else iso_time(trace.ns(since)))
+
+
+def test_the_most_usage_of_a_cgroup_that_those_below_it_charge_for(trace: Any) -> None:
+    """Its own counter is read in samples, and when reclaim for it ends: in between the ledger counts."""
+    limit = {"limit_bytes": 50 * MIB}
+    for number, path in ((1, "/a"), (2, "/a/b")):
+        trace.add("cgroups", cgroup_id=number, path=path, created=trace.ns(0))
+    trace.add("samples", 0.1, cgroup_id=1, source="periodic", usage_bytes=2 * MIB, **limit)
+    trace.charged(0.11, 2, "anon", 30 * MIB, usage_bytes=30 * MIB)
+    trace.charged(0.12, 2, "anon", -30 * MIB, usage_bytes=0)
+    trace.add("samples", 0.2, cgroup_id=1, source="periodic", usage_bytes=3 * MIB, **limit)
+    (of_parent,) = (one for one in held(trace) if one.cgroup == "/a")
+    assert of_parent.peak_usage_bytes == 32 * MIB
+    assert of_parent.peak_time == iso_time(trace.ns(0.11))
+    line = timeline(trace, 1, every="10ms")["usage_bytes"]
+    assert [line.iloc[-1], *line.loc[line > 3 * MIB]] == [3 * MIB, 32 * MIB]
+    # What an attempt left is read when it ends; and the limit bounds what the ledger has late.
+    counters = {"usage_bytes": 49 * MIB, "limit_bytes": 50 * MIB}
+    trace.add("reclaim", 0.13, kind="memcg", cgroup_id=1, duration_ns=10_000_000, **counters)
+    trace.charged(0.15, 2, "anon", 9 * MIB, usage_bytes=9 * MIB)
+    (of_parent,) = (one for one in held(trace) if one.cgroup == "/a")
+    assert (of_parent.peak_usage_bytes, of_parent.peak_time) == (50 * MIB, iso_time(trace.ns(0.15)))

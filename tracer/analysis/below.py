@@ -13,7 +13,6 @@ from tracer.analysis.grouped import Histories, RunningSums
 from tracer.analysis.subtree import Subtree
 from tracer.analysis.tables import Bools, Int64s, column_times_ns, integers, is_one_of, known, times_ns
 
-_CHARGED: Final[ledger.Weights] = {"anon": 1, "file": 1, "kernel": 1, "sock": 1}
 _NEVER: Final = np.iinfo(np.int64).max
 
 
@@ -51,8 +50,8 @@ class Below:
         numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
         owner = ids.index(subtree.cgroup_id)
         depth = len(labels[owner].rstrip("/").split("/")) + 1 if labels[owner].startswith("/") else None
-        charged, bytes_ = ledger.weighted_bytes(trace.charge, _CHARGED)
-        base, is_known = ledger.base_levels(trace, ids, _CHARGED)
+        charged, bytes_ = ledger.weighted_bytes(trace.charge, ledger.CHARGED)
+        base, is_known = ledger.base_levels(trace, ids, ledger.CHARGED)
         samples = trace.samples[~is_one_of(trace.samples["source"], ["oom"])]
         return cls(
             members=members,

@@ -60,7 +60,7 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
     if limit_bytes >= UNLIMITED_BYTES:
         start = after(subtree, earlier)
         return Window(start, start, kill_ns)
-    usage = ledger.counter(subtree, "usage_bytes")
+    usage = ledger.usage(subtree)
     start = _begin_of_story(subtree, usage, earlier, limit_bytes * _LULL_PERCENT // 100, kill_ns)
     usage = usage.within(start, kill_ns)
     near = limit_bytes - max(

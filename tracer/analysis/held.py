@@ -57,7 +57,7 @@ def held(trace: TraceTables) -> list[Held]:
 
 def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
     trace, cgroup_id = subtree.trace, subtree.cgroup_id
-    usage = ledger.counter(subtree, "usage_bytes")
+    usage = ledger.usage(subtree)
     peak = usage.peak()
     peak_ns = None if peak is None else int(usage.times[usage.values.argmax()])
     limit = ledger.counter(subtree, "limit_bytes").at(end)

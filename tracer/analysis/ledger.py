@@ -25,6 +25,7 @@ from tracer.analysis.tables import (
     optional,
     times_ns,
 )
+from tracer.schema import UNLIMITED_BYTES
 
 Weights = Mapping[str, int]
 
@@ -32,6 +33,8 @@ ANON: Final[Weights] = {"anon": 1}
 CACHE: Final[Weights] = {"file": 1, "shmem": -1}
 """Page cache with a file behind it: NR_FILE_PAGES contains shmem, which reclaim cannot just drop."""
 NOT_CACHE: Final[Weights] = {"anon": 1, "shmem": 1, "kernel": 1, "sock": 1}
+CHARGED: Final[Weights] = {"anon": 1, "file": 1, "kernel": 1, "sock": 1}
+"""All that usage counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,11 @@ class Steps:
         """The value at a moment, changes at that very moment included."""
         position = int(np.searchsorted(self.times, time_ns, side="right"))
         return self.before if position == 0 else int(self.values[position - 1])
+
+    def at_each(self, times_ns: Int64s, missing: int = 0) -> Int64s:
+        """`at` of many moments; `missing` where nothing is known yet."""
+        before = missing if self.before is None else self.before
+        return np.append(before, self.values)[np.searchsorted(self.times, times_ns, side="right")]
 
     def within(self, begin_ns: int, end_ns: int) -> Steps:
         """The same quantity from `begin_ns` to `end_ns`, both included."""
@@ -188,6 +196,36 @@ def counter(subtree: Subtree, column: str) -> Steps:
     return subtree.once(("ledger.counter", column), find)
 
 
+def usage(subtree: Subtree) -> Steps:
+    """`usage_bytes` of the page counter; of a cgroup that those below it charge for, with what was charged
+    since it was last read.
+
+    Such a counter is read only in samples, and when an attempt of reclaim for its cgroup ends. What was
+    charged and what was freed reach the ledger with up to 10 ms between them: the limit bounds it.
+    """
+
+    def find() -> Steps:
+        trace = subtree.trace
+        read = counter(subtree, "usage_bytes")
+        if not (integers(trace.charge["cgroup_id"]) != subtree.cgroup_id).any():
+            return read
+        attempts = trace.reclaim
+        times, values = _read(attempts, subtree.cgroup_id, "usage_bytes")
+        took = integers(attempts["duration_ns"])[_reads(attempts, subtree.cgroup_id, "usage_bytes")]
+        times, values = np.append(read.times, times + took), np.append(read.values, values)
+        order = np.argsort(times, kind="stable")
+        times, values = times[order], values[order]
+        charged = change(subtree, CHARGED)
+        moments = np.unique(np.append(times, charged.times))
+        last = np.searchsorted(times, moments, side="right") - 1
+        moments, last = moments[last >= 0], last[last >= 0]
+        since = charged.at_each(moments) - charged.at_each(times[last])
+        limits = counter(subtree, "limit_bytes").at_each(moments, missing=UNLIMITED_BYTES)
+        return Steps(moments, np.clip(values[last] + since, 0, np.maximum(limits, values[last])), None)
+
+    return subtree.once("ledger.usage", find)
+
+
 def reading(subtree: Subtree, column: str) -> Steps:
     """A column of the cgroup's samples, wherever they tell it; None before the first reading."""
 
@@ -199,8 +237,13 @@ def reading(subtree: Subtree, column: str) -> Steps:
 
 def _read(table: pd.DataFrame, cgroup_id: int, column: str) -> tuple[Int64s, Int64s]:
     """When, and what: rows of the cgroup that tell it."""
-    rows = (integers(table["cgroup_id"]) == cgroup_id) & known(table[column])
+    rows = _reads(table, cgroup_id, column)
     return times_ns(table)[rows], integers(table[column])[rows]
+
+
+def _reads(table: pd.DataFrame, cgroup_id: int, column: str) -> Bools:
+    rows: Bools = (integers(table["cgroup_id"]) == cgroup_id) & known(table[column])
+    return rows
 
 
 def count(subtree: Subtree, column: str) -> Steps:

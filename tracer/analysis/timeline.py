@@ -17,8 +17,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from tracer.analysis import names, stalls, swapping
-from tracer.analysis.ledger import ANON, CACHE, Weights, base_levels, made_in_trace
+from tracer.analysis.ledger import ANON, CACHE, Weights, base_levels, made_in_trace, usage
 from tracer.analysis.reclaim import is_waited_for
+from tracer.analysis.subtree import Subtrees
 from tracer.analysis.tables import (
     Bools,
     Int64s,
@@ -86,8 +87,8 @@ def timeline(
     The index, `time` (UTC), is the beginning of the bin. Levels (usage, limit, anon, file, cache, shmem,
     slab, kernel_stack, page_tables, kernel_other, sock, swap, file_dirty, file_writeback: all `_bytes`) hold
     at its end: `file_bytes` is the kernel's NR_FILE_PAGES and contains shmem, `cache_bytes` does not. Levels
-    of categories are the start sample plus the ledger, usage and limit are the latest reading of the page
-    counter, dirty and writeback the latest sample. NA means that nothing is known yet.
+    of categories are the start sample plus the ledger; usage (`ledger.usage`) and limit are the latest
+    reading of the page counter, dirty and writeback the latest sample. NA means that nothing is known yet.
 
     Flows are sums over the bin: `cache_added_bytes`; `cache_evicted_bytes`, taken by reclaim, and of that
     `cache_evicted_memcg_bytes`, `cache_evicted_direct_bytes` and `cache_evicted_kswapd_bytes` by its cause;
@@ -307,12 +308,22 @@ class Readings:
             np.concatenate([integers(picked[column]) for picked in rows]),
         )
 
+    @classmethod
+    def of_usage(cls, trace: TraceTables, ids: list[int]) -> Readings:
+        """`ledger.usage` of each of them."""
+        subtrees, members = Subtrees(trace), names.descendants_of(trace.cgroups, ids)
+        found = [(number, usage(subtrees.of(number, members[number]))) for number in ids]
+        none = np.array([], dtype=np.int64)
+        return cls(
+            np.concatenate([none, *(np.full(len(steps.times), number) for number, steps in found)]),
+            np.concatenate([none, *(steps.times for _, steps in found)]),
+            np.concatenate([none, *(steps.values for _, steps in found)]),
+        )
+
 
 def _counter_levels(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
-    columns = {
-        name: grid.latest(Readings.of(name, trace.charge, trace.samples))
-        for name in ("usage_bytes", "limit_bytes")
-    }
+    columns = {"limit_bytes": grid.latest(Readings.of("limit_bytes", trace.charge, trace.samples))}
+    columns["usage_bytes"] = grid.latest(Readings.of_usage(trace, grid.ids))
     return columns | {name: grid.latest(Readings.of(name, trace.samples)) for name in _SAMPLED}
 
 
