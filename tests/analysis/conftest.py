@@ -10,7 +10,7 @@ import pytest
 from unset import unset_row
 
 from tracer.analysis.losses import Losses
-from tracer.analysis.names import Processes
+from tracer.analysis.names import Places, Processes
 from tracer.analysis.refaults import needed_again, refaults
 from tracer.analysis.stacks import Functions
 from tracer.analysis.stalls import waits
@@ -72,6 +72,10 @@ class SyntheticTrace:
     @property
     def waits(self) -> pd.DataFrame:
         return waits(self)
+
+    @property
+    def places(self) -> Places:
+        return Places(self.cgroups)
 
     @property
     def processes(self) -> Processes:

@@ -67,13 +67,13 @@ def test_one_path_after_the_other_is_two_cgroups(trace: Any) -> None:
     with pytest.raises(TracerError, match=r"id 5.*id 6"):
         names.resolve_one(trace.cgroups, "/a")
     assert names.resolve_one(trace.cgroups, "6") == 6
-    assert names.descendants(trace.cgroups, 6).tolist() == [6]
+    assert trace.places.descendants(6).tolist() == [6]
 
 
 def test_descendants_are_below_not_beside(named: Any) -> None:
-    assert names.descendants(named.cgroups, 20).tolist() == [20, 21, 22, 23]
-    assert names.descendants(named.cgroups, 1).tolist() == [1, 20, 21, 22, 23, 24, 25]
-    assert names.descendants(named.cgroups, 99).tolist() == [99]
+    assert named.places.descendants(20).tolist() == [20, 21, 22, 23]
+    assert named.places.descendants(1).tolist() == [1, 20, 21, 22, 23, 24, 25]
+    assert named.places.descendants(99).tolist() == [99]
 
 
 def test_pid_reuse(trace: Any) -> None:

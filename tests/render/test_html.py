@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from tracer.analysis.report import Held, OomReport
+from tracer.analysis.timeline import LEVELS
 from tracer.render import html, markers, plots
 
 HOSTILE = "\x1b[31m<script>alert(1)</script>\n&\"'$x_1$"
@@ -142,6 +143,14 @@ def test_a_picture_of_a_cgroup_without_a_limit_and_with_gaps(
     assert "came back (not known)" in svg
 
 
+def test_a_picture_of_a_cgroup_that_holds_nothing_at_the_end_of_any_row(
+    timeline: pd.DataFrame, origin: pd.Timestamp
+) -> None:
+    levels = [name for name in timeline.columns if name in {"usage_bytes", "file_dirty_bytes", *LEVELS}]
+    timeline[levels] = timeline[levels] * 0
+    parsed(plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1"))
+
+
 def test_writes_to_swap_are_drawn_beside_reclaim_where_there_were_any(
     timeline: pd.DataFrame, origin: pd.Timestamp
 ) -> None:
@@ -182,3 +191,16 @@ def test_without_a_kill_it_says_what_held(held: Held, svg: str) -> None:
     said = parsed(page([], [held], svg)).text
     assert "came within 1 MiB of its limit of 100 MiB" in said
     assert "Kill" not in said
+
+
+def test_of_many_the_first_are_told_whole(
+    new_report: Callable[..., OomReport], new_held: Callable[..., Held], svg: str
+) -> None:
+    kills = [replace(new_report(HOSTILE, HOSTILE), kill_id=number) for number in range(1, 1001)]
+    text = page(kills, [], svg)
+    said = parsed(text).text
+    assert text.count("<h2>Kill ") == 20
+    assert "--kill 21" in said and "numbers 22 to 1000" in said and "--kill 22" not in said
+    assert "\x1b" not in text
+    said = parsed(page([], [new_held(f"/one-{number}") for number in range(60)], svg)).text
+    assert "/one-49" in said and "/one-50" not in said and "10 more cgroups were traced" in said

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 
@@ -21,6 +22,23 @@ def test_a_kill_marks_its_cgroup_and_those_above(
 
 def test_what_lies_outside_the_time_shown_is_left_out(timeline: pd.DataFrame, report: OomReport) -> None:
     assert of_cgroup([report], "/memcg-tracer-77-page-cache", timeline.iloc[:30]) == []
+
+
+def test_of_many_kills_the_first_in_each_part_of_the_time_says_how_many_follow(
+    timeline: pd.DataFrame, new_report: Callable[..., OomReport]
+) -> None:
+    """Those beyond the time shown count for nothing."""
+    span = timeline.index[-1] + (timeline.index[1] - timeline.index[0]) - timeline.index[0]
+
+    def kills(count: int) -> list[OomReport]:
+        """As many in the time shown, and one after it."""
+        moments = [timeline.index[0] + span * number / count for number in range(count + 1)]
+        return [replace(new_report(cgroup="/a"), time=moment.isoformat()) for moment in moments]
+
+    assert [marker.text.count("more") for marker in of_cgroup(kills(20), "/", timeline)] == [0] * 20
+    many = of_cgroup(kills(50), "/", timeline)
+    assert len(many) == 20
+    assert sum(int(marker.text.split()[-4]) + 1 for marker in many if "more" in marker.text) == 50
 
 
 def intervals(origin: pd.Timestamp, *rows: tuple[float, float, int]) -> pd.DataFrame:

@@ -119,14 +119,14 @@ class CacheFlow:
 def cache_flow(trace: TraceTables, rows: pd.DataFrame, cgroup: str | int | None = None) -> CacheFlow:
     """Of the `rows` that `evictions.moves` gives for `cgroup`: all, or what is charged to it and below it."""
     shown = None if cgroup is None else names.resolve_one(trace.cgroups, cgroup)
-    members = None if shown is None else names.descendants(trace.cgroups, shown)
+    members = None if shown is None else trace.places.descendants(shown)
     by_cause = summed(trace, rows, "cause")
     by_owner = summed(trace, rows, "cgroup")
     charged_to = by_owner.groupby("charged_to", observed=False)["evicted_bytes"].sum()
     kernel = _kernel_counts(trace, shown)
     lost = integers(trace.loss["lost"])
     return CacheFlow(
-        cgroup=None if shown is None else names.label_of(trace.cgroups, shown),
+        cgroup=None if shown is None else trace.places.label_of(shown),
         added_bytes=int(rows["added_bytes"].sum()),
         evicted_bytes=int(rows["evicted_bytes"].sum()),
         dropped_bytes=int(rows["dropped_bytes"].sum()),
@@ -217,7 +217,7 @@ def _kernel_count(trace: TraceTables, subtree: Subtree) -> KernelCount | None:
     counted: Bools = np.isin(integers(back["cgroup_id"]), subtree.members)
     counted &= (time >= begin) & (time <= end)
     return KernelCount(
-        names.label_of(trace.cgroups, subtree.cgroup_id),
+        trace.places.label_of(subtree.cgroup_id),
         iso_time(begin),
         iso_time(end),
         int(integers(back["bytes"])[counted].sum()),
@@ -230,7 +230,7 @@ def _thrash(trace: TraceTables, members: Int64s | None) -> tuple[Thrash, ...]:
     if members is not None:
         found = found[np.isin(integers(found["cgroup_id"]), members)]
     found = found.assign(known=known(found["psi_some_share"])).sort_values("begin", kind="stable")
-    labels = {number: names.label_of(trace.cgroups, number) for number in set(integers(found["cgroup_id"]))}
+    labels = {number: trace.places.label_of(number) for number in set(integers(found["cgroup_id"]))}
     return tuple(
         Thrash(
             cgroup=None if optional(row["cgroup_id"]) is None else labels[row["cgroup_id"]],

@@ -86,7 +86,7 @@ def moves(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFrame:
     found = pagecache.assign(cgroup_id=owner, **{name: amounts[name] for name in AMOUNTS})
     if cgroup is None:
         return found
-    members = names.descendants(trace.cgroups, names.resolve_one(trace.cgroups, cgroup))
+    members = trace.places.descendants(names.resolve_one(trace.cgroups, cgroup))
     return found[np.isin(owner, members)]
 
 
@@ -146,9 +146,7 @@ def _by_cgroup(trace: TraceTables, rows: pd.DataFrame) -> pd.DataFrame:
     charged_to = pd.Categorical.from_codes(_charged_to(trace, rows), categories=pd.Index(CHARGED_TO))
     sums = _sums(rows.assign(charged_to=charged_to), keys)
     owner, actor = integers(sums["cgroup_id"]), integers(sums["task_cgroup_id"])
-    containers = {
-        number: names.container_of(trace.cgroups, number)[0] for number in np.unique(owner).tolist()
-    }
+    containers = {number: trace.places.container_of(number)[0] for number in np.unique(owner).tolist()}
     described = {
         "cgroup_id": sums["cgroup_id"].astype("Int64").where(owner != NO_ID),
         "cgroup": _paths(trace, owner),

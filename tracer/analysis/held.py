@@ -74,8 +74,8 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
     if stuck_ns is not None:
         sized, why_unsized = Sizing(None), "its tasks wait at the limit: the work did not go on"
     one = Held(
-        cgroup=names.label_of(trace.cgroups, cgroup_id),
-        container=names.container_of(trace.cgroups, cgroup_id)[0],
+        cgroup=trace.places.label_of(cgroup_id),
+        container=trace.places.container_of(cgroup_id)[0],
         limit_bytes=limit,
         peak_usage_bytes=peak,
         peak_time=None if peak_ns is None else iso_time(peak_ns),

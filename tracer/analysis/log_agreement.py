@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import pandas as pd
 
-from tracer.analysis import names
 from tracer.analysis.tables import TraceTables, optional, page_size, records
 from tracer.kernel.kmsg.facts import Kill, LogReport
 
@@ -52,7 +51,7 @@ def _decision(trace: TraceTables, first: pd.Series[Any], report: LogReport) -> I
     constraint, asked = str(first["constraint"]), report.invoker
     if "unknown" not in (constraint, report.constraint):
         yield from _words("constraint", constraint, report.constraint)
-    owner = names.path_of(trace.cgroups, optional(first["limit_owner_cgroup_id"]))
+    owner = trace.places.path_of(optional(first["limit_owner_cgroup_id"]))
     if owner is not None and report.oom_memcg is not None and len(owner) < _LONGEST_NAME:
         yield from _words("the limit's owner", owner, plain(report.oom_memcg))
     yield from _words("the pid of who asked", int(first["trigger_pid"]), asked.pid)

@@ -14,14 +14,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tracer.analysis import log_memory, names
+from tracer.analysis import log_memory
 from tracer.analysis.grouped import Grouped
 from tracer.analysis.log_agreement import plain
 from tracer.analysis.subtree import Part
 from tracer.analysis.tables import (
     Int64s,
     TraceTables,
-    column_times_ns,
     integers,
     is_one_of,
     known,
@@ -102,7 +101,7 @@ def _owner(
     if report.constraint != "memcg":
         columns = dict.fromkeys(("limit_owner_cgroup_id", "usage_bytes", "limit_bytes"))
         return {"constraint": report.constraint, "is_told": True} | columns
-    owner_id = None if report.oom_memcg is None else _id_of(trace.cgroups, plain(report.oom_memcg), time_ns)
+    owner_id = None if report.oom_memcg is None else trace.places.id_at(plain(report.oom_memcg), time_ns)
     if owner_id is None:
         return {"constraint": report.constraint}
     told: dict[str, Any] = {
@@ -116,15 +115,6 @@ def _owner(
         told["limit_bytes"] = None if memory is None else memory.limit_bytes
         taken.append("limit_owner")
     return told
-
-
-def _id_of(cgroups: pd.DataFrame, path: str, time_ns: int) -> int | None:
-    """The cgroup that had this path at that time."""
-    created, removed = cgroups["created"], cgroups["removed"]
-    was_made = ~known(created) | (column_times_ns(created) <= time_ns)
-    was_left = ~known(removed) | (column_times_ns(removed) >= time_ns)
-    found = integers(cgroups["cgroup_id"])[is_one_of(cgroups["path"], [path]) & was_made & was_left]
-    return int(found[-1]) if len(found) else None
 
 
 def _sampled(
@@ -159,7 +149,7 @@ def _sampled(
 
 
 def _is_of(trace: TraceTables, owner_id: int, stat: MemoryStat) -> bool:
-    return names.path_of(trace.cgroups, owner_id) == plain(stat.cgroup)
+    return trace.places.path_of(owner_id) == plain(stat.cgroup)
 
 
 def _memory_stat(report: LogReport) -> dict[str, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -75,54 +76,24 @@ def resolve_one(cgroups: pd.DataFrame, pattern: str | int) -> int:
     """The one id that `pattern` means; raises TracerError that lists the candidates when it means several."""
     found = resolve(cgroups, pattern)
     if len(found) > 1:
-        listed = ", ".join(f"{path_of(cgroups, number)!r} (id {number})" for number in found[:_MOST_LISTED])
+        paths = labels_of(cgroups, found[:_MOST_LISTED])
+        listed = ", ".join(
+            f"{path!r} (id {number})" for path, number in zip(paths, found[:_MOST_LISTED], strict=True)
+        )
         more = f" and {len(found) - _MOST_LISTED} more" if len(found) > _MOST_LISTED else ""
         raise TracerError(f"{str(pattern)!r} fits {len(found)} cgroups, name one: {listed}{more}")
     return found[0]
 
 
-def path_of(cgroups: pd.DataFrame, cgroup_id: int | None) -> str | None:
-    """The path below the memory controller's mount; None when the trace does not hold that cgroup."""
-    row = _row_of(cgroups, cgroup_id)
-    return None if row is None else str(cgroups["path"].iloc[row])
-
-
-def label_of(cgroups: pd.DataFrame, cgroup_id: int) -> str:
-    """The path, or `id:N` where the trace holds no path."""
-    return path_of(cgroups, cgroup_id) or f"id:{cgroup_id}"
-
-
 def labels_of(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> list[str]:
-    """`label_of` each of them."""
+    """The path of each, or `id:N` where the trace holds no path."""
     paths = _paths(cgroups)
     return [paths.get(number) or f"id:{number}" for number in cgroup_ids]
 
 
-def container_of(cgroups: pd.DataFrame, cgroup_id: int | None) -> tuple[str | None, str | None]:
-    """(container name, or else its id; pod name)."""
-    row = _row_of(cgroups, cgroup_id)
-    if row is None:
-        return None, None
-    container, container_id, pod = (
-        optional_text(cgroups[column].iloc[row]) for column in ("container", "container_id", "pod")
-    )
-    return container or container_id, pod
-
-
-def descendants(cgroups: pd.DataFrame, cgroup_id: int) -> Int64s:
-    """The ids of the cgroup and of every cgroup whose path lies below its path, ascending."""
-    path = path_of(cgroups, cgroup_id)
-    if path is None:
-        return np.array([cgroup_id], dtype=np.int64)
-    below = cgroups["path"].astype(str).str.startswith(path.rstrip("/") + "/").to_numpy(dtype=bool)
-    ids = integers(cgroups["cgroup_id"])
-    # The root's own path starts with "/" like all others; any other path is not below itself.
-    return np.union1d(ids[below], np.array([cgroup_id], dtype=np.int64))
-
-
 def positions_above(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> dict[int, list[int]]:
     """For each cgroup that is one of these or below one: the positions of those it counts for, in its own
-    position first. As `descendants` has it, for many."""
+    position first. As `Places.descendants` has it, for many."""
     paths = _paths(cgroups)
     above: dict[int, list[int]] = {number: [position] for position, number in enumerate(cgroup_ids)}
     at_path: dict[str, list[int]] = {}
@@ -137,7 +108,7 @@ def positions_above(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> dict[in
 
 
 def descendants_of(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> dict[int, Int64s]:
-    """`descendants` of each of them, in one pass for all."""
+    """`Places.descendants` of each of them, in one pass for all."""
     below: list[list[int]] = [[] for _ in cgroup_ids]
     for number, positions in sorted(positions_above(cgroups, cgroup_ids).items()):
         for position in positions:
@@ -149,6 +120,57 @@ def with_data(trace: TraceTables) -> list[int]:
     """The ids of the cgroups that the trace has charges or samples of, by path."""
     ids = np.union1d(integers(trace.charge["cgroup_id"]), integers(trace.samples["cgroup_id"])).tolist()
     return [number for _, number in sorted(zip(labels_of(trace.cgroups, ids), ids, strict=True))]
+
+
+class Places:
+    """The cgroups of a trace, for whoever asks for one after the other."""
+
+    def __init__(self, cgroups: pd.DataFrame) -> None:
+        self._cgroups = cgroups
+        self._ids = integers(cgroups["cgroup_id"])
+        self._paths = cgroups["path"].astype(str).tolist()
+        self._row = {number: row for row, number in enumerate(self._ids.tolist())}
+        self._order = np.array(sorted(range(len(self._paths)), key=self._paths.__getitem__), dtype=np.int64)
+        self._sorted = sorted(self._paths)
+        created, removed = cgroups["created"], cgroups["removed"]
+        self._made_ns = np.where(known(created), column_times_ns(created), 0)
+        self._left_ns = np.where(known(removed), column_times_ns(removed), _FOREVER)
+
+    def path_of(self, cgroup_id: int | None) -> str | None:
+        """The path below the memory controller's mount; None when the trace does not hold that cgroup."""
+        row = None if cgroup_id is None else self._row.get(cgroup_id)
+        return None if row is None else str(self._paths[row])
+
+    def label_of(self, cgroup_id: int) -> str:
+        """The path, or `id:N` where the trace holds no path."""
+        return self.path_of(cgroup_id) or f"id:{cgroup_id}"
+
+    def container_of(self, cgroup_id: int | None) -> tuple[str | None, str | None]:
+        """(container name, or else its id; pod name)."""
+        row = None if cgroup_id is None else self._row.get(cgroup_id)
+        if row is None:
+            return None, None
+        container, container_id, pod = (
+            optional_text(self._cgroups[column].iloc[row]) for column in ("container", "container_id", "pod")
+        )
+        return container or container_id, pod
+
+    def id_at(self, path: str, time_ns: int) -> int | None:
+        """The cgroup that had this path at that time."""
+        first, end = bisect_left(self._sorted, path), bisect_right(self._sorted, path)
+        rows = self._order[first:end]
+        rows = rows[(self._made_ns[rows] <= time_ns) & (self._left_ns[rows] >= time_ns)]
+        return int(self._ids[rows[-1]]) if len(rows) else None
+
+    def descendants(self, cgroup_id: int) -> Int64s:
+        """The ids of the cgroup and of every cgroup whose path lies below its path, ascending."""
+        own, path = np.array([cgroup_id], dtype=np.int64), self.path_of(cgroup_id)
+        if path is None:
+            return own
+        # What begins with "/a/" lies before "/a0", the character that follows the slash.
+        stem = path.rstrip("/")
+        first, end = (bisect_left(self._sorted, stem + sign) for sign in ("/", "0"))
+        return np.union1d(self._ids[self._order[first:end]], own)
 
 
 class Processes:
@@ -191,14 +213,6 @@ def with_names(trace: TraceTables, frame: pd.DataFrame) -> pd.DataFrame:
     if "inode_id" in frame.columns:
         named["file"] = _looked_up(frame["inode_id"], _file_names(trace.inodes))
     return named
-
-
-def _row_of(cgroups: pd.DataFrame, cgroup_id: int | None) -> int | None:
-    """The position of the cgroup's row, the last where there are several."""
-    if cgroup_id is None:
-        return None
-    rows = np.flatnonzero(integers(cgroups["cgroup_id"]) == cgroup_id)
-    return int(rows[-1]) if len(rows) else None
 
 
 def _paths(cgroups: pd.DataFrame) -> dict[int, str]:

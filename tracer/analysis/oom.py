@@ -17,7 +17,6 @@ from tracer.analysis import (
     composition,
     cushion,
     kernel_log,
-    names,
     reclaim,
     sizing,
     swapping,
@@ -269,9 +268,9 @@ def _usage_at_kill(kill: _Kill) -> int | None:
 
 def _limit_owner(trace: TraceTables, kill: _Kill, unknown: Unknown) -> LimitOwner:
     first = kill.rows.iloc[0]
-    container, pod = names.container_of(trace.cgroups, kill.owner_id)
+    container, pod = trace.places.container_of(kill.owner_id)
     owner = LimitOwner(
-        cgroup=names.path_of(trace.cgroups, kill.owner_id),
+        cgroup=trace.places.path_of(kill.owner_id),
         container=container,
         pod=pod,
         limit_bytes=optional(first["limit_bytes"]),
@@ -302,7 +301,7 @@ def _trigger(trace: TraceTables, kill: _Kill, told: Told, unknown: Unknown) -> T
         order = _last_order(kill.subtree, int(first["trigger_pid"]), kill.window)
         if order is None:
             unknown["trigger.order"] = "the trigger made no direct reclaim attempt that the trace knows"
-    cgroup = names.path_of(trace.cgroups, int(first["trigger_cgroup_id"]))
+    cgroup = trace.places.path_of(int(first["trigger_cgroup_id"]))
     if cgroup is None:
         unknown["trigger.cgroup"] = f"the trace holds no path of cgroup {first['trigger_cgroup_id']}"
     return Trigger(
@@ -338,7 +337,7 @@ def _victims(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> tuple[
         Victim(
             pid=int(row["pid"]),
             comm=str(row["comm"]),
-            cgroup=names.path_of(trace.cgroups, int(row["cgroup_id"])),
+            cgroup=trace.places.path_of(int(row["cgroup_id"])),
             anon_rss_bytes=optional(row["anon_rss_bytes"]),
             file_rss_bytes=optional(row["file_rss_bytes"]),
             shmem_rss_bytes=optional(row["shmem_rss_bytes"]),

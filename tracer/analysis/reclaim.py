@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis import names, stalls, swapping
+from tracer.analysis import stalls, swapping
 from tracer.analysis.ledger import Steps
 from tracer.analysis.report import Reclaim, ReclaimAttempt
 from tracer.analysis.subtree import Subtree
@@ -68,7 +68,7 @@ def _transcript(trace: TraceTables, rows: pd.DataFrame) -> tuple[ReclaimAttempt,
             time=iso_time(moment),
             duration_ms=row["duration_ns"] / 1e6,
             kind=str(row["kind"]),
-            cgroup=names.path_of(trace.cgroups, optional(row["cgroup_id"])),
+            cgroup=trace.places.path_of(optional(row["cgroup_id"])),
             pid=int(row["pid"]),
             comm=trace.processes.comm_at(int(row["tgid"]), moment, moment),
             scanned_pages=int(row["scanned"]),

@@ -186,7 +186,7 @@ def by_process(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFr
     """
     rows = trace.waits
     if cgroup is not None:
-        members = names.descendants(trace.cgroups, names.resolve_one(trace.cgroups, cgroup))
+        members = trace.places.descendants(names.resolve_one(trace.cgroups, cgroup))
         rows = rows[np.isin(integers(rows["cgroup_id"]), members)]
     keys = ["tgid", "cgroup_id"]
     sums = _sums_ms(rows, keys)

@@ -14,7 +14,6 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 import pandas as pd
 
-from tracer.analysis import names
 from tracer.analysis.grouped import Grouped
 from tracer.analysis.tables import NO_ID, Int64s, TraceTables, integers, is_evicted, start_ns
 
@@ -59,7 +58,7 @@ class Subtrees:
     def of(self, cgroup_id: int, members: Int64s | None = None) -> Subtree:
         """`members`: where they are known already."""
         if members is None:
-            members = names.descendants(self._trace.cgroups, cgroup_id)
+            members = self._trace.places.descendants(cgroup_id)
         return self._of(cgroup_id, members, {})
 
     def of_nobody(self) -> Subtree:

@@ -11,7 +11,7 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from tracer.analysis.losses import Losses
-    from tracer.analysis.names import Processes
+    from tracer.analysis.names import Places, Processes
     from tracer.analysis.stacks import Functions
 
 Int64s = npt.NDArray[np.int64]
@@ -70,8 +70,13 @@ class TraceTables(Protocol):
         ...
 
     @property
+    def places(self) -> Places:
+        """What `cgroups` holds, to be looked up: `analysis.names.Places`."""
+        ...
+
+    @property
     def processes(self) -> Processes:
-        """What `tasks` holds, to be looked up: `analysis.names.Processes`."""
+        """What `tasks` holds, likewise: `analysis.names.Processes`."""
         ...
 
     @property

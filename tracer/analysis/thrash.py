@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis import ledger, names
+from tracer.analysis import ledger
 from tracer.analysis.subtree import Subtree, Subtrees
 from tracer.analysis.tables import (
     Int64s,
@@ -73,7 +73,7 @@ def thrash(trace: TraceTables) -> pd.DataFrame:
 def thrash_below(trace: TraceTables, cgroup_id: int) -> pd.DataFrame:
     """The rows of `thrash` of the cgroup and of those below it, by time."""
     found = thrash(trace)
-    members = names.descendants(trace.cgroups, cgroup_id)
+    members = trace.places.descendants(cgroup_id)
     return found[np.isin(integers(found["cgroup_id"]), members)].sort_values("begin", kind="stable")
 
 

@@ -48,6 +48,11 @@ class AnalysedTrace(Trace):
         return stalls.waits(self)
 
     @cached_property
+    def places(self) -> names.Places:
+        """Which cgroup is where: see `tracer.analysis.names.Places`."""
+        return names.Places(self.cgroups)
+
+    @cached_property
     def processes(self) -> names.Processes:
         """Who had which tgid when: see `tracer.analysis.names.Processes`."""
         return names.Processes(self.tasks)
@@ -97,7 +102,7 @@ class AnalysedTrace(Trace):
             )
         members, begin, end = (None, None, None) if kill_id is None else oom.allocated_before(self, kill_id)
         if cgroup is not None:
-            below = names.descendants(self.cgroups, names.resolve_one(self.cgroups, cgroup))
+            below = self.places.descendants(names.resolve_one(self.cgroups, cgroup))
             members = below if members is None else np.intersect1d(members, below)
         return stacks.charged(self, stacks.of_interval(self, members, begin, end))
 

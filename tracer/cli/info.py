@@ -10,7 +10,7 @@ import click
 import pandas as pd
 
 import tracer
-from tracer.analysis import focus, names
+from tracer.analysis import focus
 from tracer.analysis.tables import end_ns, optional, start_ns
 from tracer.analysis.trace import AnalysedTrace
 from tracer.render import info_text, text
@@ -65,8 +65,8 @@ def _cgroups(trace: AnalysedTrace) -> list[info_text.TracedCgroup]:
     ranked = focus.ranked(trace)
     return [
         info_text.TracedCgroup(
-            path=names.label_of(trace.cgroups, cgroup_id),
-            container=names.container_of(trace.cgroups, cgroup_id)[0],
+            path=trace.places.label_of(cgroup_id),
+            container=trace.places.container_of(cgroup_id)[0],
             limit_bytes=optional(row["limit_bytes"]),
             peak_usage_bytes=optional(row["peak_usage_bytes"]),
             kills=int(row["kills"]),

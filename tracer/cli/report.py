@@ -10,7 +10,7 @@ import click
 import pandas as pd
 
 import tracer
-from tracer.analysis import focus, names, thrash
+from tracer.analysis import focus, thrash
 from tracer.analysis.report import OomReport
 from tracer.analysis.tables import start_ns
 from tracer.analysis.trace import AnalysedTrace
@@ -68,7 +68,7 @@ def _pictures(trace: AnalysedTrace, reports: list[OomReport]) -> Iterator[html.P
         timeline = focus.timeline_of_life(trace, number, _ROWS_IN_PICTURE)
         if len(timeline) < 2:
             continue
-        label = names.label_of(trace.cgroups, number)
+        label = trace.places.label_of(number)
         svg = plots.memory_over_time(
             timeline,
             pd.Timestamp(start_ns(trace), tz="UTC"),
@@ -79,4 +79,4 @@ def _pictures(trace: AnalysedTrace, reports: list[OomReport]) -> Iterator[html.P
             page_size=trace.meta["page_size"],
             salt=str(number),
         )
-        yield html.Picture(label, names.container_of(trace.cgroups, number)[0], svg)
+        yield html.Picture(label, trace.places.container_of(number)[0], svg)

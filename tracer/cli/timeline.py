@@ -93,10 +93,10 @@ def _draw(
     columns = text.columns_of(sys.stdout)
     for number in shown:
         frame = focus.timeline_of_life(trace, number, _ROWS_ON_SCREEN, every=every, begin=begin, end=end)
-        label = names.label_of(trace.cgroups, number)
+        label = trace.places.label_of(number)
         heading = timeline_text.Heading(
             cgroup=label,
-            container=names.container_of(trace.cgroups, number)[0],
+            container=trace.places.container_of(number)[0],
             kernel=trace.meta["kernel_release"],
             origin=pd.Timestamp(start_ns(trace), tz="UTC"),
             lost_records=int(trace.loss["lost"].sum()),

@@ -18,6 +18,8 @@ from tracer.render.escape import visible
 from tracer.render.layers import BY_NAME, LAYERS, OF_COMPOSITION, PART_LABELS
 
 _MOST_ALLOCATORS: Final = 10
+_MOST_KILLS: Final = 20
+_MOST_HELD: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,10 @@ class Subject:
 
 
 def page(subject: Subject) -> str:
-    """The page. The same subject gives the same text."""
+    """The page. The same subject gives the same text.
+
+    Of many kills and of many cgroups that lived the first are told whole: a browser has to show them all.
+    """
     page_size = int(subject.meta["page_size"])
     headline = subject.reports[0].verdict.summary if subject.reports else held_facts.summary(subject.held)
     return _template().render(
@@ -56,8 +61,17 @@ def page(subject: Subject) -> str:
             {"place": facts.place(picture.cgroup, picture.container), "svg": Markup(picture.svg)}
             for picture in subject.pictures
         ],
-        kills=[_kill(report, page_size) for report in subject.reports],
-        held=[(facts.place(one.cgroup, one.container), list(held_facts.held(one))) for one in subject.held],
+        kills=[_kill(report, page_size) for report in subject.reports[:_MOST_KILLS]],
+        other_kills=[
+            fact
+            for kills in facts.alike(subject.reports[_MOST_KILLS:])[:_MOST_KILLS]
+            for fact in facts.first_of(kills)
+        ],
+        held=[
+            (facts.place(one.cgroup, one.container), list(held_facts.held(one)))
+            for one in subject.held[:_MOST_HELD]
+        ],
+        more_held=max(len(subject.held) - _MOST_HELD, 0),
         recording=list(_recording(subject)),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +13,7 @@ from tracer.analysis.report import Composition, OomReport
 from tracer.render.escape import visible
 
 _MOST_INTERVALS: Final = 5
+_MOST_KILLS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +29,36 @@ class Marker:
 
 
 def of_cgroup(reports: Iterable[OomReport], cgroup: str, timeline: pd.DataFrame) -> list[Marker]:
-    """The markers of the kills that concern the cgroup with this path, within the time of its `timeline`."""
+    """The markers of the kills that concern the cgroup with this path, within the time of its `timeline`.
+
+    Of more than 20, the first in each twentieth of that time, which says how many follow it there.
+    """
     if len(timeline) < 2:
         return []
     begin, step = timeline.index[0], timeline.index[1] - timeline.index[0]
     end = timeline.index[-1] + step
+    kills = [report for report in reports if _concerns(report, cgroup)]
     markers = [
-        marker for report in reports if _concerns(report, cgroup) for marker in _of_kill(report, cgroup)
+        marker
+        for report, later in _in_parts(kills, begin, end)
+        for marker in _of_kill(report, cgroup, len(later))
     ]
     return [marker for marker in markers if begin <= marker.time < end]
+
+
+def _in_parts(
+    kills: Sequence[OomReport], begin: pd.Timestamp, end: pd.Timestamp
+) -> Iterator[tuple[OomReport, Sequence[OomReport]]]:
+    """Each kill to mark, and those that it stands for."""
+    timed = [(pd.Timestamp(kill.time), kill) for kill in kills if kill.time is not None]
+    shown = [(time, kill) for time, kill in timed if begin <= time < end]
+    if len(shown) <= _MOST_KILLS:
+        yield from ((kill, ()) for _, kill in timed)
+        return
+    parts: dict[int, list[OomReport]] = {}
+    for time, kill in shown:
+        parts.setdefault(int((time - begin) * _MOST_KILLS / (end - begin)), []).append(kill)
+    yield from ((first, rest) for first, *rest in parts.values())
 
 
 def of_thrash(thrash: pd.DataFrame, timeline: pd.DataFrame) -> list[Marker]:
@@ -67,7 +89,7 @@ def _concerns(report: OomReport, cgroup: str) -> bool:
     return any(place is not None and (place + "/").startswith(below) for place in places)
 
 
-def _of_kill(report: OomReport, cgroup: str) -> Iterator[Marker]:
+def _of_kill(report: OomReport, cgroup: str, more: int) -> Iterator[Marker]:
     is_owner = report.limit_owner.cgroup == cgroup
     cushion = report.cushion
     if report.time is None:
@@ -77,11 +99,12 @@ def _of_kill(report: OomReport, cgroup: str) -> Iterator[Marker]:
             "" if cushion.evicted_bytes is None else f", {units.size(cushion.evicted_bytes)} were given back"
         )
         yield Marker(pd.Timestamp(cushion.exhausted_at), f"the page cache is used up{gave}", is_kill=False)
+    after = f"; {units.count(more)} more soon after" if more else ""
     for number, victim in enumerate(report.victims):
         anon = units.size(victim.anon_rss_bytes)
         yield Marker(
             pd.Timestamp(report.time),
-            f"OOM kill: {visible(victim.comm)} (pid {victim.pid}), anon {anon}",
+            f"OOM kill: {visible(victim.comm)} (pid {victim.pid}), anon {anon}{after}",
             is_kill=True,
             composition=report.composition if is_owner and number == 0 else None,
         )

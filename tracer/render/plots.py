@@ -106,13 +106,14 @@ def memory_over_time(
 def _draw_memory(axes: Axes, timeline: pd.DataFrame, seconds: Floats) -> None:
     layers = stacked(timeline) / MIB
     shown = [layer for layer in LAYERS if layers[layer.name].max() > 0]
-    axes.stackplot(
-        seconds,
-        *(layers[layer.name].to_numpy() for layer in shown),
-        labels=[layer.label for layer in shown],
-        colors=[layer.hex for layer in shown],
-        linewidth=0,
-    )
+    if shown:  # nothing may be held at the end of any row
+        axes.stackplot(
+            seconds,
+            *(layers[layer.name].to_numpy() for layer in shown),
+            labels=[layer.label for layer in shown],
+            colors=[layer.hex for layer in shown],
+            linewidth=0,
+        )
     limit = floats(timeline, "limit_bytes")
     peak = np.nanmax(floats(timeline, "usage_bytes"), initial=0.0) / MIB
     limit = np.where(limit < UNLIMITED_BYTES, limit, np.nan) / MIB

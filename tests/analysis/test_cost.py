@@ -1,0 +1,70 @@
+"""What is looked at grows as a trace does, not as the kills in it, or the cgroups, times its length."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import pytest
+from restarts import Restarts
+
+import tracer
+from tracer.analysis import tables
+from tracer.analysis.trace import AnalysedTrace
+
+_FEW, _MANY = 8, 32
+_WAYS_TO_NUMPY: Final = {
+    function.__code__
+    for function in (tables.integers, tables.known, tables.is_one_of, tables.column_times_ns)
+}
+"""Each has a `column`: by them analysis gets at the rows of a table."""
+
+
+def work(look: Callable[[], Any]) -> tuple[int, int]:
+    """(Rows of columns that became arrays; calls of functions of the analysis)."""
+    rows = calls = 0
+
+    def count(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal rows, calls
+        if event != "call" or "analysis" not in frame.f_code.co_filename:
+            return
+        calls += 1
+        if frame.f_code in _WAYS_TO_NUMPY:
+            rows += len(frame.f_locals["column"])
+
+    sys.setprofile(count)
+    try:
+        look()
+    finally:
+        sys.setprofile(None)
+    return rows, calls
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "killed_for", "look"),
+    [
+        (lambda _: 1, "own", AnalysedTrace.explain),
+        (lambda lives: lives, "own", AnalysedTrace.explain),
+        (lambda lives: lives // 2, "own", AnalysedTrace.explain),
+        (lambda _: 4, "parent", AnalysedTrace.explain),
+        (lambda lives: lives, None, AnalysedTrace.held),
+    ],
+)
+def test_four_times_the_trace_is_four_times_the_work(
+    tmp_path: Path, cgroups: Callable[[int], int], killed_for: Any, look: Callable[[AnalysedTrace], Any]
+) -> None:
+    """All lives are alike, but for the first, which takes less: what was there at its start is known. A pass
+    over a table for each kill, or each cgroup, would be sixteen times the rows."""
+
+    def done(lives: int) -> tuple[int, int]:
+        restarts = Restarts(lives, cgroups(lives), killed_for, charges=60, folios=40)
+        trace = tracer.open(restarts.write(tmp_path / str(lives)))
+        return work(lambda: look(trace))
+
+    few, many = done(_FEW), done(_MANY)
+    assert all(one > 0 for one in few)
+    for before, after in zip(few, many, strict=True):
+        assert after <= before * _MANY / _FEW * 1.25
