@@ -18,6 +18,7 @@ from statistics import median
 from typing import Final
 
 from perf import EVENTS, PERF, tracefs, why_not
+from reading import costs as reading_costs
 from rich.table import Table
 from tracers import RECORD, WITH_STACKS, Seconds, Traced, Tracer
 
@@ -186,6 +187,7 @@ def main() -> None:
                 notes += [
                     f"{event}: {spread(ns, 'ns')} in our program" for event, ns in program_ns(load, folder)
                 ]
+        notes += reading_costs(folder)
     notes.append(f"from the command to all probes attached: {spread(starts, 's')}")
     write(sys.stdout, [table, "", *notes])
 
