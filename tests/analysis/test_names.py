@@ -116,3 +116,13 @@ def test_who_acts_is_named_right_after_the_deed(trace: Any) -> None:
 
 def test_with_names_of_an_empty_trace(trace: Any) -> None:
     assert names.with_names(trace, trace.pagecache).empty
+
+
+def test_which_cgroup_had_a_path_when(trace: Any) -> None:
+    """A path is of one cgroup after the other; without a time it was there from the begin, or to the end."""
+    trace.add("cgroups", cgroup_id=1, path="/a", removed=trace.ns(2))
+    trace.add("cgroups", cgroup_id=2, path="/a", created=trace.ns(3))
+    trace.add("cgroups", cgroup_id=3, path="/ab")
+    found = [trace.places.id_at("/a", trace.ns(seconds)) for seconds in (1, 2.5, 4)]
+    assert found == [1, None, 2]
+    assert trace.places.id_at("/b", trace.ns(1)) is None
