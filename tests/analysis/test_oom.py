@@ -295,6 +295,22 @@ def test_the_second_kill_starts_after_the_first(trace: Any) -> None:
     assert [report.cushion.evicted_bytes for report in explain(trace)] == [100 * 4096, 11 * 4096]
 
 
+def test_what_damon_evicts_is_evicted_but_not_compared_with_what_reclaim_stole(
+    page_cache_experiment: Any,
+) -> None:
+    trace = page_cache_experiment
+    trace.add("tasks", tgid=77, start_ns=1, comm="kdamond.0", first_seen=trace.ns(2.95))
+    trace.add("tasks", tgid=78, start_ns=1, comm="kswapd0", first_seen=trace.ns(2.95))
+    for tgid, pages in ((77, 9), (78, 4)):
+        trace.add(
+            "pagecache", 2.9, cgroup_id=7, tgid=tgid, op="delete", cause="reclaim_kswapd", nr_pages=pages
+        )
+    report = _only(trace)
+    assert report.cushion.evicted_bytes == 116 * MIB + 13 * 4096
+    (compared,) = [line for line in report.verdict.evidence if "evictions seen" in line]
+    assert f"{116 * 256 + 4} pages of cache; by that count: {116 * 256} " in compared
+
+
 @pytest.mark.parametrize(
     ("least", "soon", "is_one_story"), [(95, 0.2, True), (80, 0.2, False), (95, 2, False)]
 )

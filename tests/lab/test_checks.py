@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tracer.analysis.names import Processes
 from tracer.analysis.report import (
     Candidate,
     Composition,
@@ -88,6 +89,20 @@ def timeline() -> pd.DataFrame:
     return pd.DataFrame(frame, index=times).round().astype("Int64")
 
 
+def pagecache(**damons: int) -> pd.DataFrame:
+    """Evictions by DAMON, by reclaim for the limit, and DAMON's of another cgroup."""
+    pages = [damons.get("pages", 0), 30, 7]
+    columns = {"cgroup_id": [5, 5, 6], "op": "delete", "tgid": [77, 8, 77], "nr_pages": pages}
+    causes = ["reclaim_kswapd", "reclaim_memcg", "reclaim_kswapd"]
+    return pd.DataFrame(columns | {"cause": causes}, index=pd.DatetimeIndex([BEGIN] * 3, name="time"))
+
+
+def processes() -> Processes:
+    seen = pd.to_datetime([BEGIN, BEGIN])
+    columns = {"tgid": [77, 8], "comm": ["kdamond.0", "python3"], "start_ns": [1, 2], "first_seen": seen}
+    return Processes(pd.DataFrame(columns | {"exited": pd.Series([pd.NaT, pd.NaT], dtype=seen.dtype)}))
+
+
 def trace(**changes: Any) -> Any:
     samples = pd.DataFrame(
         {"cgroup_id": [5, 5, 6], "kill_id": [None, 1, 1], "pgsteal": [3, EVICTED // PAGE, 9]}
@@ -96,6 +111,8 @@ def trace(**changes: Any) -> Any:
         "meta": {"page_size": PAGE, "cpus": 2, "filters": {"cgroups": ["/memcg-tracer-1-lab"]}},
         "samples": samples.astype("Int64"),
         "cgroups": pd.DataFrame({"cgroup_id": [5, 6], "path": ["/memcg-tracer-1-lab", "/"]}),
+        "pagecache": pagecache(),
+        "processes": processes(),
         "explain": lambda: [report()],
         "timeline": lambda cgroup, every: timeline(),
     }
@@ -111,6 +128,15 @@ def test_the_experiment_as_it_should_be_passes(check: Any) -> None:
     found = check(evidence())
     assert found.passed, found
     assert found.detail
+
+
+@pytest.mark.parametrize(("damons", "passed"), [(4, True), (3, False)])
+def test_what_damon_took_is_not_in_pgsteal(damons: int, passed: bool) -> None:
+    found = checks.evictions_equal_pgsteal(
+        evidence(cushion(evicted_bytes=EVICTED + 4 * PAGE), pagecache=pagecache(pages=damons))
+    )
+    assert found.passed is passed
+    assert f"DAMON took {damons * PAGE} bytes" in found.detail
 
 
 def cushion(**changes: Any) -> OomReport:

@@ -18,13 +18,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import pandas as pd
 
 from tracer.analysis import ledger
 from tracer.analysis.ledger import Steps
+from tracer.analysis.names import Processes
 from tracer.analysis.reclaim import reclaimed_anon_pages
 from tracer.analysis.report import Cushion
 from tracer.analysis.subtree import Subtree
-from tracer.analysis.tables import Int64s, integers, iso_time, page_size, times_ns
+from tracer.analysis.tables import Int64s, integers, is_one_of, iso_time, page_size, times_ns
 from tracer.schema import UNLIMITED_BYTES
 
 NEAR_LIMIT_PERCENT: Final = 1
@@ -46,8 +48,8 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Steal:
-    """Pages of the cgroup that reclaim took over one interval: page-cache deletions and swapped-out pages as
-    seen here, and the kernel's own count of both (PGSTEAL_*)."""
+    """Pages of the cgroup that reclaim took over one interval: page-cache deletions, but for those by DAMON,
+    and swapped-out pages as seen here, and the kernel's own count of both (PGSTEAL_*)."""
 
     evicted_pages: int
     swapped_pages: int
@@ -159,6 +161,19 @@ def evicted_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     return (taken.at(end_ns) or 0) - (taken.at(begin_ns - 1) or 0)
 
 
+def damons_pages(processes: Processes, evicted: pd.DataFrame) -> int:
+    """Of these evictions, the pages that threads of DAMON took since they lay idle: the kernel does not count
+    these as stolen (reclaim_pages in mm/vmscan.c; kdamond_fn in mm/damon/core.c names the threads)."""
+    behind = evicted[is_one_of(evicted["cause"], ["reclaim_kswapd"])]
+    tgids, moments = integers(behind["tgid"]), times_ns(behind)
+    damons = [
+        tgid
+        for tgid in np.unique(tgids).tolist()
+        if (processes.comm_at(tgid, int(moments[0]), int(moments[-1])) or "").startswith("kdamond")
+    ]
+    return int(integers(behind["nr_pages"])[np.isin(tgids, damons)].sum())
+
+
 def refaulted_bytes(subtree: Subtree, begin_ns: int, end_ns: int) -> int | None:
     """File pages of the cgroup that had been evicted and were read again, by memory.stat: from the last
     reading before the interval, or the first in it, to the last in it. None without two such readings."""
@@ -186,8 +201,11 @@ def compare_with_kernel(subtree: Subtree, window: Window) -> Steal | None:
     if not len(steal.times):
         return None
     until = int(steal.times[-1])
+    evicted = subtree.trace.pagecache
+    first_row, end_row = np.searchsorted(times_ns(evicted), [since, until + 1])
     return Steal(
-        evicted_pages(subtree, since, until),
+        evicted_pages(subtree, since, until)
+        - damons_pages(subtree.trace.processes, evicted.iloc[first_row:end_row]),
         reclaimed_anon_pages(subtree, since, until),
         int(steal.values[-1]) - first,
     )
