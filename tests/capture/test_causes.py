@@ -71,6 +71,7 @@ def record_steps(memcg: Path, folder: Path, start_recorder: Callable[..., Any], 
     trace = tracer.open(recorder.stop())
     assert trace.loss.empty
     rows = trace.pagecache
+    rows = rows[rows["cause"] != "reclaim_kswapd"]  # DAMON's: what lay idle is not among what the steps touch
     # of what lies in the same file system, only these inodes were asked for
     rows = rows[rows["dev"] == rows[rows["ino"].isin(inodes)]["dev"].mode().iloc[0]]
     assert set(rows["cgroup_id"].dropna()) == {cgroup_id(memcg)}

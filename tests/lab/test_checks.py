@@ -290,6 +290,8 @@ def attempt(scanned: int, freed: int = 0, dirty: int = 0, writeback: int = 0) ->
         ([attempt(900, dirty=900), attempt(900)], False),
         ([attempt(900, dirty=855, freed=45)], True),
         ([attempt(900, dirty=854, freed=46)], False),
+        ([attempt(0)], True),
+        ([attempt(0, freed=1)], False),
         ([], False),
     ],
 )

@@ -199,14 +199,14 @@ def little_was_mapped(evidence: Evidence) -> Check:
 
 
 def reclaim_met_unwritten_pages(evidence: Evidence) -> Check:
-    """The last attempts that looked at pages freed next to none, since they were dirty or under writeback: a
-    folio of 512 pages may have been written just then.
+    """The last attempts freed next to none, since what they looked at was dirty or under writeback: but a
+    folio of 512 pages may have been written just then. The multi-gen LRU sets such pages aside uncounted.
     """
-    looked = [one for one in evidence.report.reclaim.transcript if one.scanned_pages]
-    scanned = sum(one.scanned_file_pages for one in looked)
-    unwritten = sum(max(one.nr_dirty, one.nr_writeback) for one in looked)
-    freed = sum(one.reclaimed_pages for one in looked)
-    passed = scanned > 0 and freed <= _NEXT_TO_NONE * scanned and unwritten >= _NEARLY_ALL * scanned
+    tried = evidence.report.reclaim.transcript
+    scanned = sum(one.scanned_file_pages for one in tried)
+    unwritten = sum(max(one.nr_dirty, one.nr_writeback) for one in tried)
+    freed = sum(one.reclaimed_pages for one in tried)
+    passed = bool(tried) and freed <= _NEXT_TO_NONE * scanned and unwritten >= _NEARLY_ALL * scanned
     detail = f"{unwritten} of {scanned} pages dirty or under writeback, {freed} freed"
     return Check("reclaim met pages that were not written yet", passed, detail)
 

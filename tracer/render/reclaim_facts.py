@@ -40,7 +40,7 @@ _MOST_WAITERS: Final = 3
 _TRANSCRIPT_TITLES: Final = ("before the kill", "by", "looked at", "freed", "of it anon", "priority", "took")
 _TRANSCRIPT_NOTE: Final = (
     "looked at, freed: pages. anon: process memory, which needs swap to be freed. "
-    "priority: 12 is a light scan, 0 looks at everything; no scan: there was nothing to look at"
+    "priority: 12 is a light scan, 0 looks at everything; no scan: there was nothing to try"
 )
 _KEPT_NOTE: Final = (
     "kept: most of what could not be freed. dirty: to be written first. in use, referenced: used lately. "
