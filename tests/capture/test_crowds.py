@@ -68,8 +68,8 @@ def highest_adj(kill: OomReport) -> int:
 CROWD = [Member(27 * MIB, 11), Member(13 * MIB, 293), Member(5 * MIB, 151)]
 """All differ in adj, and so can be told from each other."""
 NEAR = 3 + (os.cpu_count() or 1) * 64 * 4096 * 1000 // LIMIT_BYTES
-"""One of oom_score_adj is a thousandth of the limit, about 25 pages. So much differs from time to time: by what
-the CPUs hold in stock of the limit (MEMCG_CHARGE_BATCH), which is nobody's, and a little else."""
+"""One of oom_score_adj is a thousandth of the limit, about 25 pages. So much differs from time to time: by
+what CPUs hold in stock of the limit (MEMCG_CHARGE_BATCH), which is nobody's, and a little else."""
 
 
 def test_what_would_have_led_to_another_choice(
