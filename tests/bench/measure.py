@@ -20,6 +20,7 @@ from typing import Final
 from perf import EVENTS, PERF, tracefs, why_not
 from reading import costs as reading_costs
 from rich.table import Table
+from starting import starts
 from tracers import RECORD, WITH_STACKS, Seconds, Traced, Tracer
 
 from tracer.capture.bpf_syscall import enable_statistics
@@ -173,7 +174,7 @@ def possible(folder: Path) -> Iterator[Load]:
 
 def main() -> None:
     table = Table("", "untraced", "by", "traced", "cost", box=None)
-    notes, starts = [], []
+    notes = []
     # Beside the traces, not in /tmp: a file in tmpfs has no page cache.
     with scratch_directory(Path("traces").resolve()) as folder, tracefs():
         write_uncached(folder / "file", FILE_BYTES)
@@ -181,14 +182,16 @@ def main() -> None:
             rounds = compare(load, folder)
             for row in rows(load, rounds):
                 table.add_row(*row)
-            starts += [run.start_s for run in rounds.traced[RECORD]]
             if load.is_of_events:
                 notes += [got(tracer, runs) for tracer, runs in rounds.traced.items()]
                 notes += [
                     f"{event}: {spread(ns, 'ns')} in our program" for event, ns in program_ns(load, folder)
                 ]
         notes += reading_costs(folder)
-    notes.append(f"from the command to all probes attached: {spread(starts, 's')}")
+        notes += [
+            f"from the command to all probes attached, {kind}: {spread(seconds, 's')}, {spread(mib, 'MiB')}"
+            for kind, seconds, mib in starts(folder)
+        ]
     write(sys.stdout, [table, "", *notes])
 
 

@@ -8,7 +8,6 @@ import select
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +51,6 @@ def by_perf(_cgroup: Path, folder: Path, work: Callable[[], Seconds]) -> Traced:
     (command, ordered), (answered, answer) = os.pipe(), os.pipe()
     control = f"fd:{command},{answer}"
     argv = ["perf", "record", "-a", *events, "-o", str(data), "--delay", "-1", "--control", control]
-    begin = time.monotonic()
     process = subprocess.Popen(
         argv, pass_fds=(command, answer), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -63,12 +61,11 @@ def by_perf(_cgroup: Path, folder: Path, work: Callable[[], Seconds]) -> Traced:
             process.kill()
             said = process.communicate()[1].strip().splitlines()
             raise TracerError(f"perf does not trace: {said[-1] if said else 'it said nothing'}")
-        start_s = time.monotonic() - begin
         seconds = work()
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=WITHIN_S)
         samples, lost = counts(data)
-        return Traced(seconds, start_s, samples, lost, data.stat().st_size)
+        return Traced(seconds, samples, lost, data.stat().st_size)
     finally:
         process.kill()
         process.communicate()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,13 +21,11 @@ Seconds = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Traced:
-    """`start_s`: from the command to the moment when all was attached. `events`, `lost`, `disk_bytes`: of
-    page-cache events; `lost` is None where the tracer does not tell. `program_ns`: tracepoint -> the mean of
-    our program's runs, if the kernel measures them.
+    """`events`, `lost`, `disk_bytes`: of page-cache events; `lost` is None where the tracer does not tell.
+    `program_ns`: tracepoint -> the mean of our program's runs, if the kernel measures them.
     """
 
     seconds: Seconds
-    start_s: float
     events: int
     lost: int | None
     disk_bytes: int
@@ -49,17 +46,14 @@ def by_record(
     """All streams of this cgroup."""
     (folder / "ready").unlink(missing_ok=True)
     path = memory_hierarchy().path(cgroup)
-    begin = time.monotonic()
     with Recorder(folder, "-f", "-c", path, "--ready-file", "ready", *options) as recorder:
         recorder.wait_until_ready()
-        start_s = time.monotonic() - begin
         seconds = work()
         program_ns = mean_runs(recorder.process.pid)
         trace = recorder.stop()
     meta = read_meta(trace)
     return Traced(
         seconds,
-        start_s,
         (meta["rows"] or {})["pagecache"],
         (meta["lost"] or {}).get("pagecache", 0),
         sum(part.stat().st_size for part in parts(trace, "pagecache")),

@@ -56,10 +56,10 @@ def test_a_way_that_the_kernel_refuses_is_given_up_for_the_next(monkeypatch: pyt
     """The first way of a signal that can be missed: what is left may be another, or none."""
     load, warnings = Attacher.load, list[str]()
 
-    def refuse(self: Attacher, hook: Hook) -> None:
+    def refuse(self: Attacher, hook: Hook) -> int:
         if hook.kind is Kind.RAW_TRACEPOINT and hook.target == "mm_shrink_slab_start":
             raise TracerError("the kernel refuses the BPF program mm_shrink_slab_start: today")
-        load(self, hook)
+        return load(self, hook)
 
     monkeypatch.setattr(Attacher, "load", refuse)
     with closing(Programs(Btf.load(), version=memory_hierarchy().version, roots=[])) as programs:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
-from tracer.capture import bcc_module, load
+from tracer.capture import load
 from tracer.capture.bpf_syscall import Machine
 from tracer.capture.hooks import FAMILIES, Offer
 from tracer.errors import TracerError
@@ -40,7 +40,7 @@ class Arm64Programs(load.Programs):
 
     def count(self) -> int:
         """How many there are, once they are compiled. Raises TracerError where they cannot be."""
-        return int(bcc_module.find_bcc().lib.bpf_num_functions(self._bpf.module))
+        return len(self._compilation.unit().programs)
 
 
 def main() -> int:

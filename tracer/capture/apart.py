@@ -58,12 +58,17 @@ class TableApart:
         os.waitpid(self._child, 0)
 
 
+def ends_with_its_parent() -> None:
+    """For a child of a fork: what asks its parent to end, as Ctrl-C does, leaves it alone until then."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _serve(make: Callable[[], SymbolTable], fd: int) -> NoReturn:
     """The child: it keeps nothing of its parent's, and ends with it."""
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ends_with_its_parent()
         last = max(int(entry.name) for entry in os.scandir("/proc/self/fd"))
         os.dup2(fd, _OUT_OF_THE_WAY)
         os.closerange(0, _OUT_OF_THE_WAY)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any
 
 from tracer.errors import TracerError
 
@@ -63,16 +61,6 @@ def _import_from(init: Path) -> ModuleType:
     return module
 
 
-def compile_unit(bcc: ModuleType, text: str, flags: list[str]) -> Any:
-    """BCC's object for one compilation unit. Raises TracerError; what LLVM calls fatal ends the process."""
-    with tempfile.TemporaryFile() as log:
-        try:
-            with _outlived(log), output_to(log):
-                return bcc.BPF(text=text.encode(), cflags=flags)
-        except (Exception, SystemExit) as error:
-            raise TracerError(refusal("BCC cannot compile the BPF programs", log, error)) from error
-
-
 @contextmanager
 def output_to(log: Any) -> Iterator[None]:
     """BCC and LLVM write to descriptors 1 and 2 themselves; what they say belongs into our error."""
@@ -87,42 +75,6 @@ def output_to(log: Any) -> Iterator[None]:
         for fd, copy in saved.items():
             os.dup2(copy, fd)
             os.close(copy)
-
-
-_SAY_LAST_WORDS: Final = """
-read -r _ && exit
-last=$(tail -n 1 "/proc/self/fd/$1" | tr -cd '[:print:]')
-echo "memcg-tracer: error: the process ended while BCC compiled the BPF programs: ${last:-it said nothing}"
-"""
-
-
-@contextmanager
-def _outlived(log: Any) -> Iterator[None]:
-    """LLVM ends the process by itself on what it calls fatal. Then a shell that waits says what is in the
-    log.
-    """
-    command = ["/bin/sh", "-c", _SAY_LAST_WORDS, "sh", str(log.fileno())]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=2, pass_fds=(log.fileno(),), start_new_session=True
-    ) as shell:
-        try:
-            yield
-        finally:
-            shell.communicate(b"\n")
-
-
-def refusal(what: str, log: Any, error: BaseException) -> str:
-    """One line for the user; the whole log is in the exception's cause, which --debug shows."""
-    log.seek(0)
-    text = log.read().decode(errors="replace")
-    error.add_note(text)
-    said = [line for line in text.splitlines() if line.strip()]
-    lines = [line for line in said if "error:" in line] or [str(error)]
-    if isinstance(error, SystemExit):
-        lines = said[-1:] or ["BCC gave up and said nothing"]
-    if os.geteuid() != 0:
-        return f"{what}: tracing needs root (run it with sudo)"
-    return f"{what}: {lines[0].strip()}; see memcg-tracer doctor"
 
 
 class BccSymbols:

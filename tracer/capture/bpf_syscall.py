@@ -1,5 +1,5 @@
-"""The calls of bpf(2) that BCC does not wrap, or only for programs of certain names: running a program of
-ours, now, on a CPU of our choice; programs at the entry and exit of functions; what a program's runs took."""
+"""bpf(2): maps made, read and written; programs loaded, attached, run on a CPU of our choice; what their runs
+took."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import ctypes
 import os
 import platform
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from contextlib import suppress
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
 
 from tracer.errors import TracerError
 
@@ -24,17 +26,18 @@ _MACHINES: Final = {
     "aarch64": Machine("TRACER_ARM64", 280),
 }
 _BPF_MAP_CREATE: Final = 0
-_BPF_MAP_TYPE_ARRAY: Final = 2
+_BPF_MAP_LOOKUP_ELEM: Final = 1
+_BPF_MAP_UPDATE_ELEM: Final = 2
+_BPF_MAP_DELETE_ELEM: Final = 3
+_BPF_MAP_GET_NEXT_KEY: Final = 4
 _BPF_PROG_LOAD: Final = 5
 _BPF_PROG_TEST_RUN: Final = 10
 _BPF_OBJ_GET_INFO_BY_FD: Final = 15
 _BPF_RAW_TRACEPOINT_OPEN: Final = 17
 _BPF_ENABLE_STATS: Final = 32
-_BPF_PROG_TYPE_TRACING: Final = 26
-_BPF_TRACE_FENTRY: Final = 24
-_BPF_TRACE_FEXIT: Final = 25
 _BPF_F_TEST_RUN_ON_CPU: Final = 1
 _BPF_STATS_RUN_TIME: Final = 0
+_NAME_BYTES: Final = 16  # BPF_OBJ_NAME_LEN
 _ARGS: Final = 12  # MAX_BPF_FUNC_ARGS, as bpf_prog_test_run_raw_tp() takes them
 
 
@@ -86,7 +89,7 @@ class _ProgLoadAttr(ctypes.Structure):
         ("log_buf", ctypes.c_uint64),
         ("kern_version", ctypes.c_uint32),
         ("prog_flags", ctypes.c_uint32),
-        ("prog_name", ctypes.c_char * 16),
+        ("prog_name", ctypes.c_char * _NAME_BYTES),
         ("prog_ifindex", ctypes.c_uint32),
         ("expected_attach_type", ctypes.c_uint32),
         ("prog_btf_fd", ctypes.c_uint32),
@@ -101,7 +104,7 @@ class _ProgLoadAttr(ctypes.Structure):
 
 
 class _RawTracepointAttr(ctypes.Structure):
-    """union bpf_attr's member for BPF_RAW_TRACEPOINT_OPEN, which attaches tracing programs too."""
+    """union bpf_attr's member for BPF_RAW_TRACEPOINT_OPEN; a tracing program needs no name."""
 
     _fields_ = (("name", ctypes.c_uint64), ("prog_fd", ctypes.c_uint32))
 
@@ -114,6 +117,34 @@ class _MapCreateAttr(ctypes.Structure):
         ("key_size", ctypes.c_uint32),
         ("value_size", ctypes.c_uint32),
         ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("numa_node", ctypes.c_uint32),
+        ("map_name", ctypes.c_char * _NAME_BYTES),
+    )
+
+
+class _ElementAttr(ctypes.Structure):
+    """union bpf_attr's member for the elements of a map; `value` is the next key where that is asked for."""
+
+    _fields_ = (
+        ("map_fd", ctypes.c_uint32),
+        ("key", ctypes.c_uint64),
+        ("value", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    )
+
+
+class _MapInfo(ctypes.Structure):
+    """The begin of struct bpf_map_info."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
     )
 
 
@@ -167,46 +198,134 @@ def run_program(program_fd: int, args: Sequence[int] = (), cpu: int | None = Non
     return int(attr.retval)
 
 
-def create_array(value_size: int, entries: int) -> int:
-    """A descriptor of a new array map, charged to our cgroup. Raises OSError."""
+def create_map(
+    kind: int, *, key_size: int, value_size: int, entries: int, flags: int = 0, name: str = ""
+) -> int:
+    """A descriptor of a new map of a kind (enum bpf_map_type), charged to our cgroup. Raises OSError."""
     return _bpf(
         _BPF_MAP_CREATE,
-        _MapCreateAttr(map_type=_BPF_MAP_TYPE_ARRAY, key_size=4, value_size=value_size, max_entries=entries),
+        _MapCreateAttr(
+            map_type=kind,
+            key_size=key_size,
+            value_size=value_size,
+            max_entries=entries,
+            map_flags=flags,
+            map_name=name.encode()[: _NAME_BYTES - 1],
+        ),
     )
 
 
-def load_tracing(
+class MapSizes(NamedTuple):
+    """What the kernel says of a map, in the terms of `create_map`."""
+
+    kind: int
+    key_size: int
+    value_size: int
+    entries: int
+    flags: int
+
+
+def sizes_of(map_fd: int) -> MapSizes:
+    """Of a map that is there. Raises OSError."""
+    info = _object_info(map_fd, _MapInfo())
+    return MapSizes(info.type, info.key_size, info.value_size, info.max_entries, info.map_flags)
+
+
+def lookup_element(map_fd: int, key: Any, value: Any) -> bool:
+    """Fill `value` from where `key` is; False where it is not. Raises OSError."""
+    return _is_there(_BPF_MAP_LOOKUP_ELEM, map_fd, key, value)
+
+
+def update_element(map_fd: int, key: Any, value: Any) -> None:
+    """Put it there, new or in place of what is there. Raises OSError."""
+    _element(_BPF_MAP_UPDATE_ELEM, map_fd, key, value)
+
+
+def delete_element(map_fd: int, key: Any) -> bool:
+    """Take it out; False where it was not there. Raises OSError."""
+    return _is_there(_BPF_MAP_DELETE_ELEM, map_fd, key, None)
+
+
+def next_key(map_fd: int, key: Any, into: Any) -> bool:
+    """Fill `into` with the key after `key`, the first one for None; False after the last. Raises OSError."""
+    return _is_there(_BPF_MAP_GET_NEXT_KEY, map_fd, key, into)
+
+
+def _is_there(command: int, map_fd: int, key: Any, value: Any) -> bool:
+    try:
+        _element(command, map_fd, key, value)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _element(command: int, map_fd: int, key: Any, value: Any) -> None:
+    attr = _ElementAttr(
+        map_fd=map_fd,
+        key=0 if key is None else ctypes.addressof(key),
+        value=0 if value is None else ctypes.addressof(value),
+    )
+    _bpf(command, attr)
+
+
+class ProgramType(IntEnum):
+    """enum bpf_prog_type, as far as we have programs."""
+
+    KPROBE = 2
+    RAW_TRACEPOINT = 17
+    TRACING = 26
+
+
+class AttachType(IntEnum):
+    """enum bpf_attach_type of a tracing program; NONE for the others."""
+
+    NONE = 0
+    TRACE_FENTRY = 24
+    TRACE_FEXIT = 25
+
+
+def load_program(
     instructions: bytes,
-    function: int,
-    *,
-    at_exit: bool,
+    kind: ProgramType,
     name: str,
+    *,
+    attach_type: AttachType = AttachType.NONE,
+    function: int = 0,
     log: ctypes.Array[ctypes.c_char] | None = None,
 ) -> int:
-    """A descriptor of a program for the entry or the exit of a kernel function, given by its BTF type id.
+    """A descriptor of a program that the kernel has verified.
 
-    `log` receives what the verifier says. Raises OSError where the kernel refuses.
+    A tracing program is for the entry or the exit of a kernel function, given by its BTF type id. `log`
+    receives what the verifier says. Raises OSError where the kernel refuses.
     """
     code = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"GPL")
     attr = _ProgLoadAttr(
-        prog_type=_BPF_PROG_TYPE_TRACING,
+        prog_type=kind,
         insn_cnt=len(instructions) // 8,
         insns=ctypes.addressof(code),
         license=ctypes.addressof(licence),
         log_level=0 if log is None else 1,
         log_size=0 if log is None else len(log),
         log_buf=0 if log is None else ctypes.addressof(log),
-        prog_name=name.encode()[:15],
-        expected_attach_type=_BPF_TRACE_FEXIT if at_exit else _BPF_TRACE_FENTRY,
+        prog_name=name.encode()[: _NAME_BYTES - 1],
+        expected_attach_type=attach_type,
         attach_btf_id=function,
     )
-    return _bpf(_BPF_PROG_LOAD, attr)
+    while True:
+        with suppress(
+            BlockingIOError
+        ):  # a signal came (bpf_check in kernel/bpf/verifier.c); it is handled now
+            return _bpf(_BPF_PROG_LOAD, attr)
 
 
-def attach_tracing(program_fd: int) -> int:
-    """Attach such a program; it stays attached while the descriptor returned is open. Raises OSError."""
-    return _bpf(_BPF_RAW_TRACEPOINT_OPEN, _RawTracepointAttr(prog_fd=program_fd))
+def attach_program(program_fd: int, tracepoint: str | None = None) -> int:
+    """Attach a program to a raw tracepoint, or a tracing program to its function; it stays attached while the
+    descriptor returned is open. Raises OSError.
+    """
+    name = None if tracepoint is None else ctypes.create_string_buffer(tracepoint.encode())
+    address = 0 if name is None else ctypes.addressof(name)
+    return _bpf(_BPF_RAW_TRACEPOINT_OPEN, _RawTracepointAttr(name=address, prog_fd=program_fd))
 
 
 def enable_statistics() -> int:
@@ -219,10 +338,14 @@ def enable_statistics() -> int:
 
 def runs_of(program_fd: int) -> Runs:
     """What was measured of a program since it was loaded. Raises OSError."""
-    info = _ProgramInfo()
-    attr = _ObjectInfoAttr(bpf_fd=program_fd, info_len=ctypes.sizeof(info), info=ctypes.addressof(info))
-    _bpf(_BPF_OBJ_GET_INFO_BY_FD, attr)
+    info = _object_info(program_fd, _ProgramInfo())
     return Runs(int(info.run_cnt), int(info.run_time_ns))
+
+
+def _object_info(fd: int, info: Any) -> Any:
+    attr = _ObjectInfoAttr(bpf_fd=fd, info_len=ctypes.sizeof(info), info=ctypes.addressof(info))
+    _bpf(_BPF_OBJ_GET_INFO_BY_FD, attr)
+    return info
 
 
 def _bpf(command: int, attr: ctypes.Structure) -> int:

@@ -60,20 +60,19 @@ def calibrate(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> Mapping[str
     programs.run("find_registers", [syscall_number()])
     root = _find_root(programs, hierarchy.mount)
     positions = learn_positions(programs, btf, hierarchy)
-    table = programs.map("calibration")
-    known = table[table.Key(0)]
+    calibration = programs.map("calibration")
+    known = calibration[0]
     known.cgroup_root = root
     for number, name in enumerate(EXACT_COUNTERS):
         known.counter_index[number] = positions.get(name, -1) + 1
-    table[table.Key(0)] = known
+    calibration[0] = known
     return positions
 
 
 def _find_cpu_offsets(programs: Programs) -> None:
-    answers = programs.map("answer")
-    if programs.run("find_map", [int(programs.map("landmark").map_fd)]):
+    if programs.run("find_map", [programs.map("landmark").fd]):
         return
-    address = answers[answers.Key(0)].memcg
+    address = programs.map("answer")[0].memcg
     for cpu in range(programs.cpus):
         with suppress(OSError):  # offline
             programs.run("find_cpu_offset", [address], cpu)
@@ -81,8 +80,7 @@ def _find_cpu_offsets(programs: Programs) -> None:
 
 def _find_root(programs: Programs, hierarchy_root: Path) -> int:
     find_memcg(programs, hierarchy_root)
-    answers = programs.map("answer")
-    return int(answers[answers.Key(0)].cgroup_root)
+    return int(programs.map("answer")[0].cgroup_root)
 
 
 def find_memcg(programs: Programs, directory: Path) -> int:
@@ -92,8 +90,7 @@ def find_memcg(programs: Programs, directory: Path) -> int:
         programs.run("find_memcg", [fd])
     finally:
         os.close(fd)
-    answers = programs.map("answer")
-    return int(answers[answers.Key(0)].memcg)
+    return int(programs.map("answer")[0].memcg)
 
 
 def learn_positions(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> dict[str, int]:
@@ -237,8 +234,7 @@ def read_counters(
     """
     if programs.run("read_memcg", [memcg]):
         return None
-    answers = programs.map("answer")
-    answer = answers[answers.Key(0)]
+    answer = programs.map("answer")[0]
     if answer.cgroup_id != cgroup_id:
         return None
     state = answer.counters.state

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from tracer.capture.bpf_syscall import attach_tracing, load_tracing
+from tracer.capture.bpf_syscall import AttachType, ProgramType, attach_program, load_program
 from tracer.kernel.btf import Btf
 from tracer.kernel.probes import Hook, Kind, Signal, Way, needed
 
@@ -106,9 +106,11 @@ def _why_no_trampolines(btf: Btf) -> str | None:
     if function is None:
         return "the kernel's BTF has no functions"
     try:
-        program = load_tracing(_RETURN_0, function, at_exit=False, name="trial")
+        program = load_program(
+            _RETURN_0, ProgramType.TRACING, "trial", attach_type=AttachType.TRACE_FENTRY, function=function
+        )
         try:
-            os.close(attach_tracing(program))
+            os.close(attach_program(program))
         finally:
             os.close(program)
     except OSError as error:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import mmap
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from itertools import dropwhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import tracer
 from tracer.capture.apart import TableApart
 from tracer.capture.attach import Attacher
-from tracer.capture.bcc_module import BccSymbols, compile_unit, find_bcc
+from tracer.capture.bcc_module import BccSymbols, find_bcc
 from tracer.capture.bpf_syscall import Runs, machine, run_program
+from tracer.capture.compiler import Compilation
 from tracer.capture.hooks import Choice, Offer, choose
+from tracer.capture.maps import Map
 from tracer.capture.symbols import Program, UserSymbols
+from tracer.capture.unit_cache import UnitCache, cache_folder
 from tracer.errors import TracerError
 from tracer.kernel import layout
 from tracer.kernel.btf import Btf
@@ -104,15 +105,15 @@ def watching(hook: Hook) -> Hook:
 
 
 class Programs:
-    """The programs and their maps. Compiling takes most of a recorder's start and needs no Python: it goes on
-    in a thread from here on, and `wait` must come before anything else.
+    """The programs and their maps. Where they are to be compiled, that takes most of a recorder's start: it
+    goes on in a child from here on, and `wait` must come before anything else.
 
     `roots`: cgroup ids to trace with all below them; None traces every cgroup. `version`: of the cgroup
     hierarchy that has the memory controller. `ring_pages`: rings that are to have another size than
     `RING_BYTES`, in pages. `forced`: the family of hooks to take where a signal can be had by it.
-    `stacks_bytes`: sample stacks, one for each so many bytes that a process charges. While it compiles, what
-    this process writes to its standard streams is taken for BCC's. Raises `TracerError` where BCC cannot be
-    had, or the kernel lacks what all programs read; `wait` does where this kernel does not take them.
+    `stacks_bytes`: sample stacks, one for each so many bytes that a process charges. Raises `TracerError`
+    where BCC cannot be had, or the kernel lacks what all programs read; `wait` does where this kernel refuses
+    them.
     """
 
     def __init__(
@@ -137,7 +138,6 @@ class Programs:
         self._stacks_bytes = stacks_bytes
         self._refused: dict[Way, str] = {}
         self._offer = Offer.look(btf)
-        os.environ["BCC_KERNEL_SOURCE"] = str(bpf_folder() / "include")
         self._bcc = find_bcc()
         self._kernel_symbols = threading.Lock()
         self._users = self.user_symbols()
@@ -148,13 +148,14 @@ class Programs:
         self.choices = choose(self._offer, self._version, forced=self._forced, refused=self._refused)
         hooks = [hook for choice in self.choices for hook in _hooks(choice)]
         hooks += [watching(hook) for hook in self.ledger_hooks]
-        compiler = ThreadPoolExecutor(1, thread_name_prefix="clang")
-        text, flags = source_text(self._btf, hooks), self._flags()
-        self._attacher: Future[Attacher] = compiler.submit(self._compile, text, flags)
-        compiler.shutdown(wait=False)
-
-    def _compile(self, text: str, flags: list[str]) -> Attacher:
-        return Attacher(compile_unit(self._bcc, text, flags), self._btf)
+        self._attacher: Attacher | None = None
+        self._compilation = Compilation(
+            self._bcc,
+            source_text(self._btf, hooks),
+            self._flags(),
+            include=bpf_folder() / "include",
+            cache=UnitCache(cache_folder()),
+        )
 
     def wait(self, warn: Callable[[str], None]) -> None:
         """Until the programs are compiled and loaded.
@@ -167,7 +168,7 @@ class Programs:
                 way, why = refusal
                 self._refused[way] = why
                 warn(f"{why}: going on without {way}")
-                self._attacher.result().close()
+                self._loaded.close()
                 self._begin_compiling()
             for root in self._roots or ():
                 self.trace_below(root)
@@ -183,12 +184,13 @@ class Programs:
                     f"{choice.signal.name} cannot be had: {choice.why_not} ({choice.signal.without}); "
                     "see memcg-tracer doctor"
                 )
+        self._attacher = Attacher(self._compilation.unit(), self._btf, self._bcc.lib, self.cpus)
         for name in _RUN_BY_US:
-            self._attacher.result().load_runnable(name)
+            self._attacher.load_runnable(name)
         for choice in self.choices:
             for hook in _hooks(choice):
                 try:
-                    self._attacher.result().load(hook)
+                    self._attacher.load(hook)
                 except TracerError as error:
                     assert choice.way is not None
                     return choice.way, str(error).removesuffix("; see memcg-tracer doctor")
@@ -200,8 +202,9 @@ class Programs:
         return [hook for c in self.choices if c.signal.stream == "charge" for hook in _hooks(c)]
 
     @property
-    def _bpf(self) -> Any:
-        return self._attacher.result().bpf
+    def _loaded(self) -> Attacher:
+        assert self._attacher is not None, "`wait` comes first"
+        return self._attacher
 
     def _flags(self) -> list[str]:
         flags = [f"-D{machine().macro}", f"-DPAGE_SIZE={mmap.PAGESIZE}UL", f"-DTRACER_CPUS={self.cpus}"]
@@ -217,11 +220,11 @@ class Programs:
 
     def run(self, name: str, args: Sequence[int] = (), cpu: int | None = None) -> int:
         """Run one of our own programs (bpf/probe.bpf.c) and return its result."""
-        return run_program(self._attacher.result().load_runnable(name), args, cpu)
+        return run_program(self._loaded.load_runnable(name), args, cpu)
 
-    def map(self, name: str) -> Any:
-        """A map, as BCC's table object."""
-        return self._bpf[name.encode()]
+    def map(self, name: str) -> Map:
+        """A map, by its name in the sources."""
+        return self._loaded.maps[name]
 
     @property
     def streams(self) -> list[str]:
@@ -232,7 +235,7 @@ class Programs:
 
     def ring_fd(self, name: str) -> int:
         """The descriptor of a stream's ring."""
-        return int(self.map(f"{name}_ring").map_fd)
+        return self.map(f"{name}_ring").fd
 
     def ring_bytes(self, name: str) -> int:
         """The size of a stream's ring."""
@@ -240,8 +243,7 @@ class Programs:
 
     def trace_below(self, cgroup_id: int) -> None:
         """Trace this cgroup and all below it, from now on."""
-        table = self.map("roots")
-        table[table.Key(cgroup_id)] = table.Leaf(1)
+        self.map("roots")[cgroup_id] = 1
         self.map("memcgs").clear()
 
     def attach(self, warn: Callable[[str], None]) -> None:
@@ -269,28 +271,28 @@ class Programs:
 
     def attach_hook(self, hook: Hook) -> None:
         """Attach one program."""
-        self._attacher.result().attach(hook)
+        self._loaded.attach(hook)
 
     def detach_hook(self, hook: Hook) -> None:
         """Detach one program."""
-        self._attacher.result().detach(hook)
+        self._loaded.detach(hook)
 
     def runs(self, hook: Hook) -> Runs:
         """How often a hook's program ran, and for how long, while statistics were enabled. Raises OSError."""
-        return self._attacher.result().runs(hook)
+        return self._loaded.runs(hook)
 
     def detach_all(self) -> None:
         """Stop all signals; maps and rings stay readable."""
-        self._attacher.result().detach_all()
+        self._loaded.detach_all()
 
     def drain(self) -> bool:
         """Send the sums that wait, on the CPUs that have any. False where some could not leave yet."""
-        table = self.map("combine_state")
-        for cpu, state in enumerate(table[table.Key(0)]):
+        states = self.map("combine_state")
+        for cpu, state in enumerate(states[0]):
             if state.waiting:
                 with suppress(OSError):  # the CPU is offline: nothing of ours runs there
                     self.run("drain", cpu=cpu)
-        return not any(state.waiting for state in table[table.Key(0)])
+        return not any(state.waiting for state in states[0])
 
     def take_residue(self) -> dict[tuple[int, int], int]:
         """(cgroup id, category) -> bytes of sums whose record was lost; exact once all is detached."""
@@ -298,7 +300,7 @@ class Programs:
 
     def unfinished_swap_writes(self) -> bytes:
         """The records of those whose end was not seen, one after the other; once all is detached."""
-        return b"".join(bytes(write) for write in self.map("swap_writes").values())
+        return b"".join(bytes(write) for _, write in self.map("swap_writes").items())
 
     @property
     def counts_reclaim(self) -> bool:
@@ -312,9 +314,8 @@ class Programs:
         """
         if not self.counts_reclaim:
             return {}
-        table = self.map("reclaim_counts")
         try:
-            counts = table[table.Key(cgroup_id)]
+            counts = self.map("reclaim_counts")[cgroup_id]
         except KeyError:
             return {"pgscan": 0, "pgsteal": 0}
         return {"pgscan": int(counts.pgscan), "pgsteal": int(counts.pgsteal)}
@@ -324,7 +325,9 @@ class Programs:
         probe. From any thread.
         """
         with self._kernel_symbols:
-            frames = [_symbol(self._bpf.ksym(address, show_offset=True), address) for address in addresses]
+            frames = [
+                _symbol(self._bcc.BPF.ksym(address, show_offset=True), address) for address in addresses
+            ]
         return without_probes(frames)
 
     def read_kernel_symbols(self) -> None:
@@ -344,22 +347,24 @@ class Programs:
     def stack(self, stack_id: int) -> list[int]:
         """The addresses of a stack in the map `stacks`, innermost first."""
         try:
-            return list(self.map("stacks").walk(stack_id))
+            addresses = self.map("stacks")[stack_id].ip
         except KeyError:
             return []
+        return list(takewhile(bool, addresses))
 
     def lost(self) -> dict[str, int]:
         """Each of `LOSSES` -> records that found their ring full, since the begin."""
         from tracer.wire import LOSSES  # noqa: PLC0415  it brings NumPy: not before clang is at work
 
         counts = self.map("lost")
-        return {name: sum(counts[counts.Key(number)]) for number, name in enumerate(LOSSES)}
+        return {name: sum(count.value for count in counts[number]) for number, name in enumerate(LOSSES)}
 
     def close(self) -> None:
         """Detach everything and free the maps."""
         self._users.close()
-        if self._attacher.exception() is None:
-            self._attacher.result().close()
+        self._compilation.stop()
+        if self._attacher is not None:
+            self._attacher.close()
 
 
 def without_probes(frames: Sequence[str]) -> list[str]:

@@ -13,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tracer.capture.bpf_syscall import create_array
+from tracer.capture.bpf_syscall import create_map
 
+_BPF_MAP_TYPE_ARRAY: Final = 2
 _libc = ctypes.CDLL(None)
 
 
@@ -63,7 +64,7 @@ def _send_on_loopback() -> None:
 def _make_map() -> None:
     """An array map of this size lies in vmalloc memory."""
     with suppress(OSError):
-        os.close(create_array(value_size=4096, entries=64))
+        os.close(create_map(_BPF_MAP_TYPE_ARRAY, key_size=4, value_size=4096, entries=64))
 
 
 def _make_process() -> None:
