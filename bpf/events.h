@@ -179,8 +179,13 @@ struct stall_event {
 	u8 pad[7];
 };
 
-/* Pages of one owner that one bio writes to swap; time_ns is when it was queued. */
-struct swap_write_event {
+enum swap_io_op {
+	SWAP_IO_WRITE,
+	SWAP_IO_READ,
+};
+
+/* Pages of one owner that one bio writes to swap, or reads from it; time_ns is when it was queued. */
+struct swap_io_event {
 	u64 time_ns;
 	u64 duration_ns; /* 0 = its end was not seen */
 	u64 cgroup_id; /* owner; 0 = nobody */
@@ -188,7 +193,8 @@ struct swap_write_event {
 	u32 tgid;
 	u32 pid;
 	u32 nr_pages;
-	u8 pad[4];
+	u8 op;
+	u8 pad[3];
 };
 
 /* One task marked as OOM victim. */

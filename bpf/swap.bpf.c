@@ -1,78 +1,99 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * Writes to swap, from when one is queued to when the device has done it. mm/page_io.c marks them (REQ_SWAP). What stacked
- * devices make of one are clones, which are no writes of their own. A bio whose device takes requests ends with its
- * request (blk_update_request, blk_complete_request in block/blk-mq.c), any other by itself (bio_endio in block/bio.c).
+ * Writes to swap and reads from it, from when one is queued to when the device has done it. A bio whose device takes
+ * requests ends with its request (blk_update_request, blk_complete_request in block/blk-mq.c), any other by itself
+ * (bio_endio in block/bio.c). What stacked devices make of one are clones, which are none of their own.
  */
 
-BPF_RINGBUF_OUTPUT(swap_write_ring, SWAP_WRITE_RING_PAGES);
+BPF_RINGBUF_OUTPUT(swap_io_ring, SWAP_IO_RING_PAGES);
 
-BPF_HASH(swap_writes, struct bio *, struct swap_write_event, 16384); /* under way */
-BPF_ARRAY(swap_writes_under_way, s64, 1); /* how many */
+BPF_HASH(swap_ios, struct bio *, struct swap_io_event, 16384); /* under way */
+BPF_ARRAY(swap_ios_under_way, s64, 1); /* how many */
 
 #define REQ_OP_MASK 0xff /* include/linux/blk_types.h */
 #define REQUEST_BIOS 256 /* that are looked at of one request */
 
-static __always_inline bool is_write(u32 flags)
+static __always_inline struct folio *first_folio(struct bio *bio)
 {
-	return (flags & REQ_OP_MASK) == KERNEL_ENUM_REQ_OP_WRITE;
+	struct bio_vec *first = READ(bio, bi_io_vec);
+
+	return (struct folio *)READ(first, bv_page);
 }
 
-static __always_inline bool is_swap_write(u32 flags)
+/*
+ * mm/page_io.c marks writes (REQ_SWAP), and reads not. These fill memory that swap backs, and that has no contents yet:
+ * what is read into a process's own buffer (O_DIRECT) has some.
+ */
+static __always_inline bool is_swap_read(struct bio *bio)
 {
-	return flags & (1U << KERNEL_ENUM___REQ_SWAP) && is_write(flags);
+	u64 flags = READ(first_folio(bio), flags);
+
+	return flags & (1UL << KERNEL_ENUM_PG_swapbacked) && !(flags & (1UL << KERNEL_ENUM_PG_uptodate));
+}
+
+static __always_inline bool is_swap_io(struct bio *bio, u32 flags)
+{
+	switch (flags & REQ_OP_MASK) {
+	case KERNEL_ENUM_REQ_OP_WRITE:
+		return flags & (1U << KERNEL_ENUM___REQ_SWAP);
+	case KERNEL_ENUM_REQ_OP_READ:
+		return is_swap_read(bio);
+	default:
+		return false;
+	}
 }
 
 static __always_inline s64 *under_way(void)
 {
 	u32 zero = 0;
 
-	return swap_writes_under_way.lookup(&zero);
+	return swap_ios_under_way.lookup(&zero);
 }
 
 /*
- * A write is done, or lost sight of: 0 ns. Returns how many records were lost by that. To count them here would be another
+ * One is done, or lost sight of: 0 ns. Returns how many records were lost by that. To count them here would be another
  * branch for each bio of a request, and take the verifier half as long again.
  */
-static __always_inline u64 end_swap_write(struct bio *bio, u64 now, s64 *count)
+static __always_inline u64 end_swap_io(struct bio *bio, u64 now, s64 *count)
 {
-	struct swap_write_event *record = swap_writes.lookup(&bio);
+	struct swap_io_event *record = swap_ios.lookup(&bio);
 
 	if (!record)
 		return 0;
 	record->duration_ns = now ? now - record->time_ns : 0;
 
-	s64 result = swap_write_ring.ringbuf_output(record, sizeof(*record), BPF_RB_NO_WAKEUP);
+	s64 result = swap_io_ring.ringbuf_output(record, sizeof(*record), BPF_RB_NO_WAKEUP);
 
-	swap_writes.delete(&bio);
+	swap_ios.delete(&bio);
 	__sync_fetch_and_add(count, -1);
 	return (u64)result >> 63;
 }
 
 /*
  * Later kernels gather pages for one write (struct swap_iocb in mm/swap.h, seen on 7.3): those of one list, so of one
- * cgroup, but for those that are reclaimed by address (reclaim_pages in mm/vmscan.c).
+ * cgroup, but for those that are reclaimed by address (reclaim_pages in mm/vmscan.c). Pages are charged before they are
+ * read (mem_cgroup_swapin_charge_folio in mm/memcontrol.c).
  */
-static __always_inline void begin_swap_write(struct bio *bio, s64 *count)
+static __always_inline void begin_swap_io(struct bio *bio, u32 flags, s64 *count)
 {
-	struct bio_vec *first = READ(bio, bi_io_vec);
-	struct folio *folio = (struct folio *)READ(first, bv_page);
+	struct folio *folio = first_folio(bio);
 	struct memcg_info *info = memcg_info(folio_memcg(READ(folio, memcg_data)));
 
 	if (!is_wanted_owner(info))
 		return;
 
-	struct swap_write_event record = {
+	struct swap_io_event record = {
 		.time_ns = bpf_ktime_get_ns(),
 		.cgroup_id = info ? info->cgroup_id : 0,
 		.task_cgroup_id = memcg_id(task_memcg(current_task())),
 		.tgid = current_tgid(),
 		.pid = bpf_get_current_pid_tgid(),
 		.nr_pages = READ(bio, bi_size) / PAGE_SIZE,
+		.op = (flags & REQ_OP_MASK) == KERNEL_ENUM_REQ_OP_WRITE ? SWAP_IO_WRITE : SWAP_IO_READ,
 	};
 
-	if (swap_writes.update(&bio, &record))
-		count_lost(STREAM_SWAP_WRITE);
+	if (swap_ios.update(&bio, &record))
+		count_lost(STREAM_SWAP_IO);
 	else
 		__sync_fetch_and_add(count, 1);
 	see_current(record.tgid);
@@ -82,43 +103,40 @@ PROGRAM(block_bio_queue)
 {
 	struct bio *bio = (struct bio *)ctx->args[0];
 
-	if (!is_swap_write(READ(bio, bi_opf)) || READ(bio, bi_flags) & (1U << KERNEL_ENUM_BIO_CLONED))
+	u32 flags = READ(bio, bi_opf);
+
+	if (!is_swap_io(bio, flags) || READ(bio, bi_flags) & (1U << KERNEL_ENUM_BIO_CLONED))
 		return 0;
 
 	s64 *count = under_way();
 
 	if (!count)
 		return 0;
-	count_lost_records(STREAM_SWAP_WRITE, end_swap_write(bio, 0, count));
-	begin_swap_write(bio, count);
+	count_lost_records(STREAM_SWAP_IO, end_swap_io(bio, 0, count));
+	begin_swap_io(bio, flags, count);
 	return 0;
 }
 
 PROGRAM(block_bio_complete)
 {
-	struct bio *bio = (struct bio *)ctx->args[1];
-
-	if (!is_swap_write(READ(bio, bi_opf)))
-		return 0;
-
 	s64 *count = under_way();
 
-	if (count)
-		count_lost_records(STREAM_SWAP_WRITE, end_swap_write(bio, bpf_ktime_get_ns(), count));
+	if (count && *count > 0)
+		count_lost_records(STREAM_SWAP_IO,
+				   end_swap_io((struct bio *)ctx->args[1], bpf_ktime_get_ns(), count));
 	return 0;
 }
 
 /*
- * A request has the flags of its first bio alone, which can be what a file beside the swap file has to write. Of a request
- * that is done in parts, which is rare, only the last part is looked at.
+ * A request has the flags of its first bio alone, which can be of a file beside the swap file. Of a request that is done
+ * in parts, which is rare, only the last part is looked at.
  */
 PROGRAM(block_rq_complete)
 {
 	struct request *request = (struct request *)ctx->args[0];
 	s64 *count = under_way();
 
-	if (!count || *count <= 0 || !is_write(READ(request, cmd_flags)) ||
-	    (u32)ctx->args[2] < READ(request, __data_len))
+	if (!count || *count <= 0 || (u32)ctx->args[2] < READ(request, __data_len))
 		return 0;
 
 	u64 now = bpf_ktime_get_ns();
@@ -129,9 +147,9 @@ PROGRAM(block_rq_complete)
 	for (u32 at = 0; at < REQUEST_BIOS; at++) {
 		if (!bio)
 			break;
-		lost_records += end_swap_write(bio, now, count);
+		lost_records += end_swap_io(bio, now, count);
 		bio = READ(bio, bi_next);
 	}
-	count_lost_records(STREAM_SWAP_WRITE, lost_records);
+	count_lost_records(STREAM_SWAP_IO, lost_records);
 	return 0;
 }

@@ -24,6 +24,7 @@ ENUMS = {
     "reclaim_kind": ("RECLAIM_", schema.RECLAIM_KINDS),
     "target_source": ("TARGET_", schema.TARGET_SOURCES),
     "stall_kind": ("STALL_", schema.STALL_KINDS),
+    "swap_io_op": ("SWAP_IO_", schema.SWAP_OPS),
     "constraint": ("CONSTRAINT_", schema.CONSTRAINTS),
     "cgroup_event_kind": ("CGROUP_", schema.CGROUP_EVENTS),
     "task_event_kind": ("TASK_", schema.TASK_EVENTS),

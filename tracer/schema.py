@@ -68,6 +68,7 @@ STALL_KINDS: Final = (
     "high",
 )
 
+SWAP_OPS: Final = ("write", "read")
 CONSTRAINTS: Final = ("unknown", "memcg", "global", "cpuset", "mempolicy")
 SAMPLE_SOURCES: Final = ("start", "periodic", "oom", "end")
 PATH_KINDS: Final = ("host", "container", "filesystem", "device", "kernel")
@@ -210,13 +211,14 @@ TABLES: Final[dict[str, pa.Schema]] = {
         tgid=_PID,
         pid=_PID,
     ),
-    "swap_writes": _table(
+    "swap_io": _table(
         time=TIME,  # when it was queued
         duration_ns=_MAYBE_INT,  # null: its end was not seen
         cgroup_id=_MAYBE_INT,  # owner; null: the pages were charged to no cgroup
         tgid=_PID,
         pid=_PID,
         task_cgroup_id=_ID,
+        op=_NAME,
         nr_pages=pa.int64(),
     ),
     "oom": _table(

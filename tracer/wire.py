@@ -112,7 +112,7 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
         ],
         40,
     ),
-    "swap_write": _wire(
+    "swap_io": _wire(
         [
             ("time_ns", "<u8"),
             ("duration_ns", "<u8"),
@@ -121,7 +121,8 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
             ("tgid", "<u4"),
             ("pid", "<u4"),
             ("nr_pages", "<u4"),
-            ("pad", "u1", 4),
+            ("op", "u1"),
+            ("pad", "u1", 3),
         ],
         48,
     ),

@@ -149,25 +149,30 @@ def test_a_wait_counts_in_each_bin_that_it_lies_in(trace: Any) -> None:
     assert timeline(trace, "/a")["stalled_swap_in_ms"].tolist() == [0, 0, 0, 0]
 
 
-def test_a_write_to_swap_counts_when_it_was_queued_and_for_whose_pages_it_is(trace: Any) -> None:
+def test_swap_io_counts_when_it_was_queued_and_for_whose_pages_it_is(trace: Any) -> None:
     for number, path in ((PARENT, "/a"), (CHILD, "/a/b"), (STRANGER, "/c")):
         trace.add("cgroups", cgroup_id=number, path=path)
     trace.add("samples", 0, cgroup_id=PARENT, source="start")
     trace.add("samples", 0.35, cgroup_id=PARENT, source="end")
     by_stranger = {"task_cgroup_id": STRANGER, "tgid": 9}
-    trace.add("swap_writes", 0.05, cgroup_id=CHILD, nr_pages=3, duration_ns=400_000_000, **by_stranger)
-    trace.add("swap_writes", 0.06, cgroup_id=PARENT, nr_pages=32, duration_ns=2_000_000)
-    trace.add("swap_writes", 0.07, cgroup_id=PARENT, nr_pages=1)
-    trace.add("swap_writes", 0.25, cgroup_id=PARENT, nr_pages=5)
+    trace.add(
+        "swap_io", 0.05, cgroup_id=CHILD, op="write", nr_pages=3, duration_ns=400_000_000, **by_stranger
+    )
+    trace.add("swap_io", 0.06, cgroup_id=PARENT, op="write", nr_pages=32, duration_ns=2_000_000)
+    trace.add("swap_io", 0.07, cgroup_id=PARENT, op="write", nr_pages=1)
+    trace.add("swap_io", 0.25, cgroup_id=PARENT, op="write", nr_pages=5)
+    trace.add("swap_io", 0.15, cgroup_id=CHILD, op="read", nr_pages=8, duration_ns=500_000)
     parent, child, stranger = (timeline(trace, path) for path in ("/a", "/a/b", "/c"))
     assert parent["swap_written_bytes"].tolist() == [36 * 4096, 0, 5 * 4096, 0]
     assert parent["swap_write_mean_ms"].tolist() == pytest.approx([201, *[np.nan] * 3], nan_ok=True)
     assert child["swap_written_bytes"].tolist() == [3 * 4096, 0, 0, 0]
     assert child["swap_write_mean_ms"].iloc[0] == 400
     assert stranger["swap_written_bytes"].tolist() == [0, 0, 0, 0]
+    assert parent["swap_read_bytes"].tolist() == [0, 8 * 4096, 0, 0]
+    assert child["swap_read_mean_ms"].tolist() == pytest.approx([np.nan, 0.5, *[np.nan] * 2], nan_ok=True)
     trace.charged(0.2, PARENT, "swap", 4096)  # nothing says that writes were looked for
     assert timeline(trace, "/a")["swap_written_bytes"].isna().all()
-    trace.meta["probes"] = {"swap-out": {"hook": "raw_tracepoint block_bio_queue", "meaning": "exact"}}
+    trace.meta["probes"] = {"swap IO": {"hook": "raw_tracepoint block_bio_queue", "meaning": "exact"}}
     pd.testing.assert_series_equal(timeline(trace, "/a")["swap_written_bytes"], parent["swap_written_bytes"])
 
 

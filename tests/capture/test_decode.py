@@ -213,12 +213,13 @@ def test_waits() -> None:
     ]
 
 
-def test_writes_to_swap() -> None:
-    whose = {"cgroup_id": 7, "task_cgroup_id": 8, "tgid": 3, "pid": 4, "nr_pages": 32}
+def test_swap_io() -> None:
+    whose = {"cgroup_id": 7, "task_cgroup_id": 8, "tgid": 3, "pid": 4, "nr_pages": 32, "op": 1}
     seen, unseen = {"time_ns": 5, "duration_ns": 9} | whose, {"time_ns": 6, "nr_pages": 1}
-    over, open_ended = Decoder(100).swap_write(records("swap_write", seen, unseen)).to_pylist()
+    over, open_ended = Decoder(100).swap_io(records("swap_io", seen, unseen)).to_pylist()
     assert over.pop("time").value == 105
-    assert over == {"duration_ns": 9} | whose
+    assert over == {"duration_ns": 9} | whose | {"op": "read"}
+    assert open_ended["op"] == "write"
     assert (open_ended["duration_ns"], open_ended["cgroup_id"], open_ended["nr_pages"]) == (None, None, 1)
 
 

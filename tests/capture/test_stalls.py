@@ -31,6 +31,13 @@ for value in (1, 2):
     for page in range(0, len(area), mmap.PAGESIZE):
         area[page] = value
 """
+READ_DIRECTLY = """
+import mmap, os, sys
+into = mmap.mmap(-1, 1 << 20)
+file = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
+while os.readv(file, [into]):
+    pass
+"""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -48,15 +55,31 @@ def swap(disk_dir: Path) -> Iterator[None]:
     assert _libc.swapoff(str(file).encode()) == 0
 
 
-def touch_twice(memcg: Path, size_bytes: int) -> None:
+def do_in(memcg: Path, *program: str) -> None:
     enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
-    subprocess.run(["sh", "-c", enter, sys.executable, "-c", TOUCH_TWICE, str(size_bytes)], check=True)
+    subprocess.run(["sh", "-c", enter, sys.executable, "-c", *program], check=True)
 
 
-def swapped_out_pages(counts: Path) -> int | None:
-    """`pswpout` of /proc/vmstat, or of a memory.stat: of v2, and not on all kernels."""
+def touch_twice(memcg: Path, size_bytes: int) -> None:
+    do_in(memcg, TOUCH_TWICE, str(size_bytes))
+
+
+def swapped_pages(counts: Path) -> dict[str, int]:
+    """`pswpout` and `pswpin` of /proc/vmstat, or of a memory.stat: of v2, and not on all kernels."""
     counted = dict(line.split() for line in counts.read_text(encoding="ascii").splitlines())
-    return int(counted["pswpout"]) if "pswpout" in counted else None
+    return {name: int(counted[name]) for name in ("pswpout", "pswpin") if name in counted}
+
+
+def test_reads_into_a_buffer_of_its_own_are_no_swap(
+    memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """O_DIRECT reads into anonymous memory, as swap does, and reads of a file into its page cache."""
+    (disk_dir / "file").write_bytes(bytes(3 << 20))
+    recorder = start_recorder("-c", str(memcg))
+    do_in(memcg, READ_DIRECTLY, str(disk_dir / "file"))
+    trace = tracer.open(recorder.stop())
+    assert trace.swap_io.empty
+    assert trace.meta["probes"]["swap IO"]["meaning"] == "exact"
 
 
 def compresses() -> bool:
@@ -67,25 +90,25 @@ def compresses() -> bool:
 
 @pytest.mark.usefixtures("swap")
 def test_what_was_swapped_out_and_waited_for(start_recorder: Callable[..., Any]) -> None:
-    before, begun_ns = swapped_out_pages(VMSTAT), time.monotonic_ns()
+    before, begun_ns = swapped_pages(VMSTAT), time.monotonic_ns()
     with ephemeral_cgroup("swapped", LIMIT_BYTES, SWAP_BYTES) as memcg:
         recorder = start_recorder("-c", str(memcg))
         touch_twice(memcg, ANON_BYTES)
         trace = tracer.open(recorder.stop())
-        of_the_cgroup, owner = swapped_out_pages(memcg / "memory.stat"), cgroup_id(memcg)
-    of_the_machine, took_ns = swapped_out_pages(VMSTAT), time.monotonic_ns() - begun_ns
-    assert before is not None and of_the_machine is not None
-    writes = trace.swap_writes
-    pages = int(writes["nr_pages"].sum())
-    assert set(writes["cgroup_id"]) == {owner}
-    assert pages <= of_the_machine - before
-    if of_the_cgroup is not None and trace.loss.empty:
-        assert pages == of_the_cgroup
-    over = writes[writes["duration_ns"].notna()]
+        of_the_cgroup, owner = swapped_pages(memcg / "memory.stat"), cgroup_id(memcg)
+    of_the_machine, took_ns = swapped_pages(VMSTAT), time.monotonic_ns() - begun_ns
+    assert set(trace.swap_io["cgroup_id"]) == {owner}
+    over = trace.swap_io[trace.swap_io["duration_ns"].notna()]
     assert over["duration_ns"].between(1, took_ns).all()
-    if not compresses():  # no page is full of zeros: before one made room for another, its write was over
-        assert over["nr_pages"].sum() >= (ANON_BYTES - LIMIT_BYTES) // PAGE
-        assert owner in set(writes["task_cgroup_id"])
+    for op, counter in (("write", "pswpout"), ("read", "pswpin")):
+        of_op = trace.swap_io[trace.swap_io["op"] == op]
+        pages = int(of_op["nr_pages"].sum())
+        assert pages <= of_the_machine[counter] - before[counter]
+        if counter in of_the_cgroup and trace.loss.empty:
+            assert pages == of_the_cgroup[counter]
+        if not compresses():  # no page is full of zeros: before one made room for another, its write was over
+            assert over[over["op"] == op]["nr_pages"].sum() >= (ANON_BYTES - LIMIT_BYTES) // PAGE
+            assert owner in set(of_op["task_cgroup_id"])
     written = int(trace.reclaim["written_anon"].sum())
     swapped = trace.charge[trace.charge["category"] == "swap"]
     out_pages = int(swapped[swapped["pages"] > 0]["pages"].sum())

@@ -71,6 +71,7 @@ def experiment_timeline(step_ms: int = 100) -> pd.DataFrame:
         "reclaimed_bytes": evicted,
         "scanned_pages": attempts * 64,
         "swap_written_bytes": np.zeros(len(seconds)),
+        "swap_read_bytes": np.zeros(len(seconds)),
         "oom_kills": (np.arange(len(seconds)) == np.argmin(alive)).astype(int),
     }
     frame = pd.DataFrame({name: pd.array(np.rint(values), dtype="Int64") for name, values in whole.items()})
@@ -78,7 +79,7 @@ def experiment_timeline(step_ms: int = 100) -> pd.DataFrame:
     frame["stalled_reclaim_ms"] = attempts * 0.11
     for kind in ("throttled", "dirty", "swap_in", "high"):
         frame[f"stalled_{kind}_ms"] = np.nan
-    frame["swap_write_mean_ms"] = np.nan
+    frame["swap_write_mean_ms"] = frame["swap_read_mean_ms"] = np.nan
     for who in ("some", "full"):
         frame[f"psi_{who}_us"] = pd.array([pd.NA] * len(frame), dtype="Int64")
     frame.index = pd.DatetimeIndex(ORIGIN + pd.to_timedelta(seconds - step_ms / 1000, unit="s"), name="time")

@@ -7,7 +7,7 @@ import pytest
 from rich.cells import cell_len
 
 from tracer.analysis import stalls
-from tracer.analysis.report import Cushion, Held, LimitOwner, OomReport, Reclaim, SwapWrites, Waiter
+from tracer.analysis.report import Cushion, Held, LimitOwner, OomReport, Reclaim, SwapIo, Waiter
 from tracer.render import explain_text, facts, held_facts, reclaim_facts, text
 from tracer.schema import RECLAIM_COUNTS
 
@@ -47,7 +47,8 @@ def stuck(report: OomReport) -> OomReport:
         Waiter(7, None, 3.0, {"dirty": 3.0}),
     )
     tried = replace(report.reclaim, transcript=attempts, waiters=waiters)
-    return replace(report, reclaim=replace(tried, swap_writes=SwapWrites(1300, 79 << 20, TOOK_MS)))
+    swapped = {"swap_writes": SwapIo(1300, 79 << 20, TOOK_MS), "swap_reads": SwapIo(40, 1 << 20, {})}
+    return replace(report, reclaim=replace(tried, **swapped))
 
 
 def test_who_waited_for_what_and_why_nothing_was_freed(
@@ -59,13 +60,15 @@ def test_who_waited_for_what_and_why_nothing_was_freed(
     assert max(map(cell_len, shown(stuck, columns=70).splitlines())) <= 70
 
 
-def test_writes_to_swap_are_told_where_there_were_any(report: OomReport) -> None:
-    def told(writes: SwapWrites | None) -> list[tuple[str, str]]:
-        return list(reclaim_facts.to_swap(replace(report.reclaim, swap_writes=writes)))
+def test_swap_is_told_of_where_there_was_any(report: OomReport) -> None:
+    def told(writes: SwapIo | None, reads: SwapIo | None = None) -> list[tuple[str, str]]:
+        return list(reclaim_facts.swapped(replace(report.reclaim, swap_writes=writes, swap_reads=reads)))
 
-    assert told(None) == told(SwapWrites(0, 0, {})) == []
-    (fact,) = told(SwapWrites(2, 8192, {}))
+    assert told(None) == told(SwapIo(0, 0, {}), SwapIo(0, 0, {})) == []
+    (fact,) = told(SwapIo(2, 8192, {}))
     assert fact == ("to swap", "8 KiB in 2 writes, how long that took was not seen")
+    (fact,) = told(None, SwapIo(1, 4096, {"median": 2.0, "longest": 2.0}))
+    assert fact == ("from swap", "4 KiB in 1 reads, half of them within 2 ms, the slowest in 2 ms")
 
 
 def test_what_the_kernel_log_adds_and_where_it_differs(report: OomReport) -> None:

@@ -65,7 +65,7 @@ def test_the_lane_is_to_scale_and_pressure_is_optional(waiting: pd.DataFrame, he
     assert "PSI" not in shown
 
 
-def test_writes_to_swap_have_columns_where_there_were_any(timeline: pd.DataFrame, heading: Heading) -> None:
+def test_swap_has_columns_where_there_was_any(timeline: pd.DataFrame, heading: Heading) -> None:
     timeline = timeline.iloc[:12].copy()
     assert "swap" not in drawn(timeline, heading).replace("only swap", "").replace("only to swap", "")
     timeline["swap_written_bytes"] = pd.array([0] * 8 + [3 * MIB, 0, MIB, 7 * MIB // 4], dtype="Int64")
@@ -75,6 +75,15 @@ def test_writes_to_swap_have_columns_where_there_were_any(timeline: pd.DataFrame
     assert [row[-2:] for row in rows[8:9] + rows[10:]] == [["3.0", "61.2"], ["1.0", "?"], ["1.8", "?"]]
     assert rows[9][-1] not in ("?", "0.0")
     assert "5.8 MiB were written to swap." in " ".join(shown.split())
+    assert "in ms" not in shown
+    timeline["swap_read_bytes"] = pd.array([0] * 11 + [MIB], dtype="Int64")
+    timeline["swap_read_mean_ms"] = [*[float("nan")] * 11, 0.52]
+    both = drawn(timeline, heading)
+    rows = [line.split() for line in both.splitlines() if "│" in line and " s " in line]
+    assert rows[-1][-4:] == ["1.8", "?", "1.0", "0.5"]
+    assert "5.8 MiB were written to swap, 1 MiB read from it." in " ".join(both.split())
+    timeline["swap_written_bytes"] = 0
+    assert "1 MiB were read from swap." in " ".join(drawn(timeline, heading).split())
 
 
 def test_without_waits_or_with_reclaim_alone_there_is_no_lane(

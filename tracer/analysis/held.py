@@ -97,7 +97,7 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
     if limit is not None and not bounded:
         why["headroom_bytes"] = "no limit is set"
     if one.reclaim.swap_writes is None:
-        why["reclaim.swap_writes"] = swapping.NOT_KNOWN
+        why |= swapping.NOT_KNOWN
     if why_unsized is not None:
         why["sizing.min_limit_bytes"] = why_unsized
     return replace(one, quality=replace(quality, unknown=why))

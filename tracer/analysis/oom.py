@@ -173,7 +173,7 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
     sizes, made_of, working_set, used = _memory(kill, unknown)
     tried = reclaim.attempts(kill.subtree, kill.window.at_limit, kill.time_ns)
     if tried.swap_writes is None:
-        unknown["reclaim.swap_writes"] = swapping.NOT_KNOWN
+        unknown |= swapping.NOT_KNOWN
     lost = lost_records(trace, kill.window.begin, kill.time_ns)
     most, further = _allocators(kill)
     findings = Findings(

@@ -46,7 +46,8 @@ def attempts(subtree: Subtree, begin_ns: int, end_ns: int) -> Reclaim:
         stall_ms=float(integers(rows["duration_ns"])[is_waited_for(rows)].sum() / 1e6),
         transcript=_transcript(trace, rows.iloc[-_TRANSCRIPT:]),
         waiters=stalls.longest(subtree, begin_ns, end_ns),
-        swap_writes=swapping.written(subtree, begin_ns, end_ns),
+        swap_writes=swapping.swapped(subtree, "write", begin_ns, end_ns),
+        swap_reads=swapping.swapped(subtree, "read", begin_ns, end_ns),
     )
 
 

@@ -179,12 +179,13 @@ class Waiter:
 
 
 @dataclass(frozen=True, slots=True)
-class SwapWrites:
-    """Writes to swap. `took_ms`: what half of them took at most (`median`), and the slowest (`longest`);
-    empty where there was none of which the end was seen."""
+class SwapIo:
+    """What was written to swap, or what was read from it, in how many pieces. `took_ms`: what half of them
+    took at most (`median`), and the slowest (`longest`); empty where there was none of which the end was
+    seen."""
 
-    writes: int
-    written_bytes: int
+    count: int
+    size_bytes: int
     took_ms: Mapping[str, float]
 
 
@@ -193,8 +194,9 @@ class Reclaim:
     """All attempts in the window; `transcript` holds the last ones, oldest first.
 
     `stall_ms` is what these attempts took. `waiters` are the processes of the cgroup that waited longest for
-    memory in the window, in these attempts, in others or for another reason. `swap_writes`: of pages of the
-    cgroup, whoever reclaimed. The numbers are None where there are only a kernel log's words.
+    memory in the window, in these attempts, in others or for another reason. `swap_writes`, `swap_reads`: of
+    pages of the cgroup, whoever made room or wanted them back. The numbers are None where there are only a
+    kernel log's words.
     """
 
     attempts: int | None
@@ -203,7 +205,8 @@ class Reclaim:
     stall_ms: float | None
     transcript: tuple[ReclaimAttempt, ...]
     waiters: tuple[Waiter, ...] = ()
-    swap_writes: SwapWrites | None = None
+    swap_writes: SwapIo | None = None
+    swap_reads: SwapIo | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from tracer.analysis.tables import NO_ID, Int64s, TraceTables, integers, is_evic
 T = TypeVar("T")
 
 _NARROWED: Final = (
-    *("charge", "pagecache", "samples", "reclaim", "waits", "swap_writes"),
+    *("charge", "pagecache", "samples", "reclaim", "waits", "swap_io"),
     *("needed_again", "stack_samples", "cgroups"),
 )
 _NOBODY: Final = np.array([], dtype=np.int64)
@@ -64,7 +64,7 @@ class Subtrees:
     def of_nobody(self) -> Subtree:
         """What is about no cgroup: attempts of reclaim for the whole machine, in which any process may have
         waited and any cgroup's pages been swapped."""
-        tables = {name: getattr(self._trace, name) for name in ("charge", "waits", "swap_writes")}
+        tables = {name: getattr(self._trace, name) for name in ("charge", "waits", "swap_io")}
         tables["reclaim"] = self._table("reclaim").rows(np.array([NO_ID]))
         return self._of(NO_ID, _NOBODY, tables)
 

@@ -96,10 +96,10 @@ def timeline(
     read again in the bin; `refault_bytes`, evicted file pages that were read again by the kernel's count,
     and `psi_some_us`, `psi_full_us`, all in the bin of the sample that first saw them; `reclaim_attempts`
     with target in the subtree, by their begin, `reclaimed_bytes`, `scanned_pages`, `reclaim_stall_ms`
-    (kswapd's time is nobody's stall); `swap_written_bytes`, by when the write to swap was queued (NA: this
-    trace knows nothing of it); `oom_kills`, victims below the cgroup or killed for its limit.
-    `swap_write_mean_ms` is how long the writes to swap of that bin took on the average (NaN: there was none
-    whose end was seen).
+    (kswapd's time is nobody's stall); `swap_written_bytes` and `swap_read_bytes`, by when the write to swap
+    or the read from it was queued (NA: this trace knows nothing of it); `oom_kills`, victims below the cgroup
+    or killed for its limit. `swap_write_mean_ms` and `swap_read_mean_ms` are how long those of that bin took
+    on the average (NaN: there was none whose end was seen).
 
     Time that tasks of the cgroup and of those below it waited, added up over the tasks, each moment in its
     own bin (NaN: this trace knows nothing of it): `stalled_reclaim_ms`, in reclaim for whatever target, and
@@ -119,7 +119,7 @@ def timeline(
     columns |= _page_cache_flows(trace, grid)
     columns["refault_bytes"] = _sampled_flow(trace, grid, "workingset_refault_file", page_size(trace))
     columns |= _reclaim_flows(trace, grid)
-    columns |= _swap_writes(trace, grid)
+    columns |= _swap_io(trace, grid)
     columns |= _stalled(trace, grid)
     for who in ("some", "full"):
         columns[f"psi_{who}_us"] = _sampled_flow(trace, grid, f"psi_{who}_total_us", 1)
@@ -151,6 +151,8 @@ COLUMNS: Final = (
     "reclaim_stall_ms",
     "swap_written_bytes",
     "swap_write_mean_ms",
+    "swap_read_bytes",
+    "swap_read_mean_ms",
     *stalls.STALLED,
     "psi_some_us",
     "psi_full_us",
@@ -390,17 +392,20 @@ def _reclaim_flows(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
     }
 
 
-def _swap_writes(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
-    writes = trace.swap_writes
-    time, owner = times_ns(writes), writes["cgroup_id"]
-    every_row, is_over = np.ones(len(writes), dtype=bool), known(writes["duration_ns"])
-    amounts = grid.sums(owner, time, integers(writes["nr_pages"]) * page_size(trace), every_row)
-    took_ns = grid.shown(grid.sums(owner, time, integers(writes["duration_ns"]), is_over))
-    over = grid.shown(grid.sums(owner, time, None, is_over))
-    return {
-        "swap_written_bytes": grid.shown_or_na(amounts, np.full(amounts.shape, swapping.is_known(trace))),
-        "swap_write_mean_ms": took_ns / np.where(over > 0, over, np.nan) / 1e6,
-    }
+def _swap_io(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
+    rows = trace.swap_io
+    time, owner = times_ns(rows), rows["cgroup_id"]
+    is_over = known(rows["duration_ns"])
+    found: dict[str, Any] = {}
+    for op, done in (("write", "written"), ("read", "read")):
+        is_op = is_one_of(rows["op"], [op])
+        amounts = grid.sums(owner, time, integers(rows["nr_pages"]) * page_size(trace), is_op)
+        took_ns = grid.shown(grid.sums(owner, time, integers(rows["duration_ns"]), is_op & is_over))
+        over = grid.shown(grid.sums(owner, time, None, is_op & is_over))
+        is_known = np.full(amounts.shape, swapping.is_known(trace))
+        found[f"swap_{done}_bytes"] = grid.shown_or_na(amounts, is_known)
+        found[f"swap_{op}_mean_ms"] = took_ns / np.where(over > 0, over, np.nan) / 1e6
+    return found
 
 
 def _stalled(trace: TraceTables, grid: _Grid) -> dict[str, Any]:

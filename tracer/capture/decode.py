@@ -21,6 +21,7 @@ from tracer.schema import (
     RECLAIM_KINDS,
     SAMPLE_SOURCES,
     STALL_KINDS,
+    SWAP_OPS,
     TABLES,
     TARGET_SOURCES,
     TIME,
@@ -226,8 +227,8 @@ class Decoder:
             }
         )
 
-    def swap_write(self, records: Records) -> pa.RecordBatch:
-        """Rows of `swap_writes`."""
+    def swap_io(self, records: Records) -> pa.RecordBatch:
+        """Rows of `swap_io`."""
         duration_ns = records["duration_ns"].astype(np.int64)
         return pa.record_batch(
             {
@@ -237,6 +238,7 @@ class Decoder:
                 "tgid": numbers(records["tgid"].astype(np.int32)),
                 "pid": numbers(records["pid"].astype(np.int32)),
                 "task_cgroup_id": numbers(records["task_cgroup_id"].astype(np.int64)),
+                "op": names(records["op"], SWAP_OPS),
                 "nr_pages": numbers(records["nr_pages"].astype(np.int64)),
             }
         )

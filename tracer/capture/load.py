@@ -49,7 +49,7 @@ RING_BYTES: Final[Mapping[str, int]] = {
     "pagecache": 16 << 20,
     "reclaim": 1 << 20,
     "stall": 1 << 20,
-    "swap_write": 1 << 20,
+    "swap_io": 1 << 20,
     "oom": 256 << 10,
     "candidate": 1 << 20,
     "cgroup": 256 << 10,
@@ -298,9 +298,9 @@ class Programs:
         """(cgroup id, category) -> bytes of sums whose record was lost; exact once all is detached."""
         return {(int(k.cgroup_id), int(k.category)): int(v.value) for k, v in self.map("residue").items()}
 
-    def unfinished_swap_writes(self) -> bytes:
+    def unfinished_swap_io(self) -> bytes:
         """The records of those whose end was not seen, one after the other; once all is detached."""
-        return b"".join(bytes(write) for _, write in self.map("swap_writes").items())
+        return b"".join(bytes(record) for _, record in self.map("swap_ios").items())
 
     @property
     def counts_reclaim(self) -> bool:

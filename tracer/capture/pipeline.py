@@ -44,7 +44,7 @@ _TABLES_OF_ROWS: Final = {
     "pagecache": "pagecache",
     "reclaim": "reclaim",
     "stall": "stalls",
-    "swap_write": "swap_writes",
+    "swap_io": "swap_io",
 }
 
 
@@ -225,9 +225,9 @@ class Pipeline:
         residue = self._programs.take_residue()
         if residue:
             self._writer.append("charge", self._decoder.residue(time.monotonic_ns(), residue))
-        writes = np.frombuffer(self._programs.unfinished_swap_writes(), WIRE["swap_write"])
-        if len(writes):
-            self._writer.append("swap_writes", self._decoder.swap_write(writes))
+        unfinished = np.frombuffer(self._programs.unfinished_swap_io(), WIRE["swap_io"])
+        if len(unfinished):
+            self._writer.append("swap_io", self._decoder.swap_io(unfinished))
         if self._sampled is not None:
             self._sampled.finish()
         self._write_names()
@@ -258,7 +258,7 @@ class Pipeline:
                 waiting["pagecache"]["task_cgroup_id"],
                 waiting["reclaim"]["task_cgroup_id"],
                 waiting["reclaim"]["cgroup_id"],
-                waiting["swap_write"]["task_cgroup_id"],
+                waiting["swap_io"]["task_cgroup_id"],
                 waiting["oom"]["trigger_cgroup_id"],
                 waiting["oom"]["owner_cgroup_id"],
                 waiting["oom"]["victim_cgroup_id"],

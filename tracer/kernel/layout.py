@@ -90,7 +90,7 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "shrink_control": ("memcg",),
     "bio_vec": ("bv_page",),
     "bio": ("bi_opf", "bi_flags", "bi_next", "bi_io_vec", "bi_iter.bi_size"),
-    "request": ("cmd_flags", "__data_len", "bio"),
+    "request": ("__data_len", "bio"),
     "trace_event_raw_mm_vmscan_direct_reclaim_begin_template": ("memcg_id",),
 }
 """The structures and members that the programs read, each structure after those that it holds by value. A
@@ -102,7 +102,9 @@ ENUMERATORS: Final = (
     "memory_cgrp_id",
     "PG_head",
     "PG_swapbacked",
+    "PG_uptodate",
     "AS_EXITING",
+    "REQ_OP_READ",
     "REQ_OP_WRITE",
     "__REQ_SWAP",
     "BIO_CLONED",

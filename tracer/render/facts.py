@@ -84,6 +84,7 @@ FIELDS_IN_WORDS: Final = {
     "working_set_bytes": "the working set",
     "reclaim": "what reclaim tried",
     "reclaim.swap_writes": "what was written to swap",
+    "reclaim.swap_reads": "what was read from swap",
     "allocators": "who had allocated",
     "further_allocators": "who had allocated",
     "cushion": "what the page cache gave back",

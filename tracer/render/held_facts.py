@@ -8,7 +8,7 @@ from tracer import units
 from tracer.analysis.report import Held
 from tracer.render.escape import visible
 from tracer.render.facts import Fact, limit_range, place, refaulted, shown_time, sizing_basis
-from tracer.render.reclaim_facts import to_swap, waits
+from tracer.render.reclaim_facts import swapped, waits
 
 
 def held(one: Held) -> Iterator[Fact]:
@@ -35,7 +35,7 @@ def held(one: Held) -> Iterator[Fact]:
     yield "given back", f"{units.size(one.evicted_bytes)} of page cache, {_by_what(one)}"
     if one.peak_swap_bytes:
         yield "in swap", f"{units.size(one.peak_swap_bytes)} at most: process or shared memory that made room"
-    yield from to_swap(one.reclaim)
+    yield from swapped(one.reclaim)
     if one.stuck_since is not None:
         yield (
             "stuck since",

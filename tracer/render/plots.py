@@ -79,9 +79,10 @@ def memory_over_time(
             "scanned": floats(timeline, "scanned_pages") * page_size,
             "freed": floats(timeline, "reclaimed_bytes"),
         }
-        written = floats(timeline, "swap_written_bytes")
-        if np.nansum(written):
-            reclaim_flows["written to swap"] = written
+        for name, way in (("written to swap", "written"), ("read from swap", "read")):
+            flow = floats(timeline, f"swap_{way}_bytes")
+            if np.nansum(flow):
+                reclaim_flows[name] = flow
         _draw_rates(reclaim, "reclaim", begins, step_s, reclaim_flows)
         for axes in waiting:
             _draw_waits(axes, timeline, begins, step_s)

@@ -70,16 +70,18 @@ def waits(it: Reclaim) -> Iterator[Fact]:
         yield "" if number else "waited most", f"{name} ({waiter.tgid}) {total}{parts}"
 
 
-def to_swap(it: Reclaim) -> Iterator[Fact]:
-    """How much was written to swap, and how long the writes took; nothing where nothing was, or is known."""
-    writes = it.swap_writes
-    if writes is None or not writes.writes:
-        return
-    took = "how long that took was not seen"
-    if writes.took_ms:
-        median, longest = (units.duration(writes.took_ms[name] / 1000) for name in ("median", "longest"))
-        took = f"half of them within {median}, the slowest in {longest}"
-    yield "to swap", f"{units.size(writes.written_bytes)} in {units.count(writes.writes)} writes, {took}"
+def swapped(it: Reclaim) -> Iterator[Fact]:
+    """How much was written to swap and read from it, and how long that took; nothing where nothing was, or is
+    known.
+    """
+    for title, io, done in (("to swap", it.swap_writes, "writes"), ("from swap", it.swap_reads, "reads")):
+        if io is None or not io.count:
+            continue
+        took = "how long that took was not seen"
+        if io.took_ms:
+            median, longest = (units.duration(io.took_ms[name] / 1000) for name in ("median", "longest"))
+            took = f"half of them within {median}, the slowest in {longest}"
+        yield title, f"{units.size(io.size_bytes)} in {units.count(io.count)} {done}, {took}"
 
 
 def kept(attempts: Sequence[ReclaimAttempt]) -> Iterator[Fact]:
@@ -160,8 +162,10 @@ def _attempt_cells(report: OomReport, attempt: ReclaimAttempt) -> tuple[str, ...
 
 
 def tried(report: OomReport, page_size: int) -> Iterator[Fact]:
-    """All of it but the table of attempts: how much in all, who waited, what went to swap and what stayed."""
+    """All of it but the table of attempts: how much in all, who waited, what went to swap and came back, and
+    what stayed.
+    """
     yield _in_all(report, page_size)
     yield from waits(report.reclaim)
-    yield from to_swap(report.reclaim)
+    yield from swapped(report.reclaim)
     yield from kept(report.reclaim.transcript)

@@ -56,10 +56,12 @@ _COLUMNS: Final = (
     _Column("stall", "reclaim_stall_ms", "ms", "reclaim", 7),
 )
 _SWAP: Final = (
-    _Column("to swap", "swap_written_bytes", "bytes", "swap", 8),
-    _Column("took", "swap_write_mean_ms", "ms", "swap", 7),
+    _Column("out", "swap_written_bytes", "bytes", "swap", 7),
+    _Column("out ms", "swap_write_mean_ms", "ms", "swap", 7),
+    _Column("in", "swap_read_bytes", "bytes", "swap", 7),
+    _Column("in ms", "swap_read_mean_ms", "ms", "swap", 7),
 )
-"""Where anything was written to swap."""
+"""Each where there was any."""
 
 _WAITING: Final = (
     _Column("waited", "waited_ms", "ms", "waiting", 7),
@@ -69,7 +71,20 @@ _WAITING: Final = (
 """Where tasks waited for more than reclaim these stand in the place of `stall`."""
 
 _GIVEN_UP_FIRST: Final = (
-    *("dropped", "freed", "stall", "took", "back", "tries", "to swap", "for what", "PSI", "waited"),
+    *(
+        "dropped",
+        "freed",
+        "stall",
+        "out ms",
+        "back",
+        "tries",
+        "in ms",
+        "out",
+        "for what",
+        "PSI",
+        "waited",
+        "in",
+    ),
 )
 
 
@@ -87,7 +102,8 @@ def picture(
     timeline = timeline.assign(
         waited_ms=waits.sum(axis=1),
         psi_some_ms=psi_ms(timeline, "some"),
-        swap_write_mean_ms=_swap_write_ms(timeline),
+        swap_write_mean_ms=_blank_where_none(timeline, "swap_write_mean_ms", "swap_written_bytes"),
+        swap_read_mean_ms=_blank_where_none(timeline, "swap_read_mean_ms", "swap_read_bytes"),
     )
     shown = _columns_that_fit(timeline, waits, columns)
     bar_cells = columns - _TIME_CELLS - 3 - sum(column.cells for column in shown)
@@ -161,8 +177,9 @@ def _columns_that_fit(timeline: pd.DataFrame, waits: pd.DataFrame, columns: int)
     dropped, evicted = (np.nansum(floats(timeline, f"cache_{way}_bytes")) for way in ("dropped", "evicted"))
     # The totals below the picture name it in any case; a wider bar says more than a column of blanks.
     shown = [column for column in _COLUMNS if column.title != "dropped" or dropped > evicted / 10]
-    if timeline["swap_written_bytes"].gt(0).any():
-        shown += _SWAP
+    for of_one_way in (_SWAP[:2], _SWAP[2:]):
+        if timeline[of_one_way[0].source].gt(0).any():
+            shown += of_one_way
     if _has_a_lane(timeline, waits):
         shown = [column for column in shown if column.title != "stall"]
         shown += [column for column in _WAITING if timeline[column.source].notna().any()]
@@ -173,9 +190,9 @@ def _columns_that_fit(timeline: pd.DataFrame, waits: pd.DataFrame, columns: int)
     return shown
 
 
-def _swap_write_ms(timeline: pd.DataFrame) -> pd.Series[float]:
-    """Blank where nothing was written; what is not known then is how long it took."""
-    return timeline["swap_write_mean_ms"].mask(floats(timeline, "swap_written_bytes") == 0, 0.0)
+def _blank_where_none(timeline: pd.DataFrame, took: str, amount: str) -> pd.Series[float]:
+    """Of what took none: blank where there was nothing; what is not known then is how long it took."""
+    return timeline[took].mask(floats(timeline, amount) == 0, 0.0)
 
 
 def _has_a_lane(timeline: pd.DataFrame, waits: pd.DataFrame) -> bool:
@@ -320,8 +337,14 @@ def _totals(timeline: pd.DataFrame) -> list[Text]:
 
     attempts = total("reclaim_attempts")
     stall_ms = total("reclaim_stall_ms")
-    written = total("swap_written_bytes")
-    swapped = f" {units.size(written)} were written to swap." if written else ""
+    written, read = total("swap_written_bytes"), total("swap_read_bytes")
+    ways = [f"{units.size(written)} were written to swap"] if written else []
+    ways += (
+        [f"{units.size(read)} read from it" if written else f"{units.size(read)} were read from swap"]
+        if read
+        else []
+    )
+    swapped = f" {', '.join(ways)}." if ways else ""
     return [
         Text(
             f"Most at the end of a row: usage {units.size(peak('usage_bytes'))}, "
@@ -369,8 +392,10 @@ def _legend(shown: Sequence[_Column], waits: pd.DataFrame) -> list[Text]:
         "back": "back: read again after it had been evicted, within the trace",
         "tries": "tries: attempts to free memory (reclaim)",
         "freed": "freed: what they gave",
-        "to swap": "to swap: written there",
-        "took": "took: how long a write to swap took, on the average",
+        "out": "out: written to swap",
+        "out ms": "out ms: how long a write took, on the average",
+        "in": "in: read from swap",
+        "in ms": "in ms: how long a read took",
         "stall": "stall: time that tasks spent in them",
         "waited": "waited: time that tasks waited for memory, added up over the tasks",
         "PSI": "PSI: time in which some task did, by the kernel's own account (memory.pressure)",

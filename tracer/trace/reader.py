@@ -87,8 +87,8 @@ class Trace:
         return self._frame("stalls")
 
     @cached_property
-    def swap_writes(self) -> pd.DataFrame:
-        return self._frame("swap_writes")
+    def swap_io(self) -> pd.DataFrame:
+        return self._frame("swap_io")
 
     @cached_property
     def oom(self) -> pd.DataFrame:
