@@ -32,6 +32,7 @@ mkdir /run/disk/home
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/run/disk/home TERM=dumb LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
 export MEMCG_TRACER_KERNEL_TESTS=1
+export MEMCG_TRACER_CACHE=/run/disk/cache # its own place for that, /var/cache, is the host's, which is read-only
 export MEMCG_TRACER_WHOLE_MACHINE=1 # it is ours: tests may drop its caches
 
 cd "$VM_CHECKOUT"
