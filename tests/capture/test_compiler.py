@@ -17,7 +17,7 @@ import pytest
 from tracer.capture import compiler
 from tracer.capture.compiler import Compilation
 from tracer.capture.load import Programs
-from tracer.capture.unit import Unit
+from tracer.capture.unit import Code, Unit
 from tracer.capture.unit_cache import UnitCache
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
@@ -89,29 +89,27 @@ def test_what_is_not_waited_for_is_ended(tmp_path: Path) -> None:
 
 def test_what_is_kept_is_not_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But where anything differs that it was made from."""
-    monkeypatch.setattr(
-        compiler, "unit_of", lambda _bcc, compiled: Unit((), {compiled: compiler.Code(b"", ())})
-    )
 
-    def compiles(**given: Any) -> str:
-        return str(given)
+    def unit_of(_bcc: ModuleType, compiled: str) -> Unit:
+        return Unit((), {compiled: Code(b"", ())})
 
-    def must_not(**_: Any) -> str:
-        raise AssertionError
+    monkeypatch.setattr(compiler, "unit_of", unit_of)
+    compiles = bcc_that(lambda **given: str(given))
 
-    first = compilation(bcc_that(compiles), tmp_path, text="a", flags=("-Db",)).unit()
-    assert compilation(bcc_that(must_not), tmp_path, text="a", flags=("-Db",)).unit() == first
-    changed = [
-        compilation(bcc_that(compiles), tmp_path, text="ab").unit(),
-        compilation(bcc_that(compiles, version="2"), tmp_path, text="a", flags=("-Db",)),
-    ]
+    def is_compiled(bcc: ModuleType, *, text: str = "a", flags: tuple[str, ...] = ("-Db",)) -> bool:
+        one = compilation(bcc, tmp_path, text=text, flags=flags)
+        child = one._child
+        assert one.unit().programs.keys() == {str({"text": text.encode(), "cflags": [*flags]})}
+        return child != 0
+
+    assert is_compiled(compiles)
+    assert not is_compiled(compiles)
+    assert is_compiled(compiles, text="ab")
+    assert is_compiled(compiles, flags=("-Dc",))
+    assert is_compiled(bcc_that(compiles.BPF, version="2"))
     (tmp_path / "include/a.h").write_text("x")
-    changed.append(compilation(bcc_that(compiles), tmp_path, text="a", flags=("-Db",)))
-    for one in changed[1:]:
-        assert isinstance(one, Compilation)
-        assert one._child != 0
-        one.stop()
-    assert changed[0] != first
+    assert is_compiled(compiles)
+    assert not is_compiled(compiles)
 
 
 @pytest.mark.kernel

@@ -38,6 +38,7 @@ _BPF_ENABLE_STATS: Final = 32
 _BPF_F_TEST_RUN_ON_CPU: Final = 1
 _BPF_STATS_RUN_TIME: Final = 0
 _NAME_BYTES: Final = 16  # BPF_OBJ_NAME_LEN
+_LOAD_TRIES: Final = 5  # a signal that comes meanwhile ends the verifier's work (do_check, EAGAIN)
 _ARGS: Final = 12  # MAX_BPF_FUNC_ARGS, as bpf_prog_test_run_raw_tp() takes them
 
 
@@ -312,11 +313,10 @@ def load_program(
         expected_attach_type=attach_type,
         attach_btf_id=function,
     )
-    while True:
-        with suppress(
-            BlockingIOError
-        ):  # a signal came (bpf_check in kernel/bpf/verifier.c); it is handled now
+    for _ in range(_LOAD_TRIES - 1):
+        with suppress(BlockingIOError):
             return _bpf(_BPF_PROG_LOAD, attr)
+    return _bpf(_BPF_PROG_LOAD, attr)
 
 
 def attach_program(program_fd: int, tracepoint: str | None = None) -> int:
