@@ -189,6 +189,7 @@ _PROVOKED: Final = frozenset(
     {
         "NR_INACTIVE_ANON",
         "NR_INACTIVE_FILE",
+        "NR_ACTIVE_FILE",
         "NR_UNEVICTABLE",
         "NR_SLAB_RECLAIMABLE_B",
         "NR_SLAB_UNRECLAIMABLE_B",
@@ -219,7 +220,6 @@ MEMCG_ITEMS: Final = _PROVOKED | {
     "MEMCG_SWAP",
     "MEMCG_SOCK",
     "NR_ACTIVE_ANON",
-    "NR_ACTIVE_FILE",
 }
 """What is learnt, some of it only if it happens by itself."""
 

@@ -16,13 +16,19 @@ from typing import Final
 from tracer.capture.bpf_syscall import create_map
 
 _BPF_MAP_TYPE_ARRAY: Final = 2
+_MADV_COLD: Final = 20  # include/uapi/asm-generic/mman-common.h; Python has no name for it
 _libc = ctypes.CDLL(None)
 
 
 def _touch_anon() -> None:
+    """New pages go to one list or the other (that of the active, by the multi-gen LRU), and cold ones to the
+    inactive (lru_deactivate in mm/swap.c).
+    """
     with mmap.mmap(-1, 64 * mmap.PAGESIZE) as area:
         for page in range(0, len(area), mmap.PAGESIZE):
             area[page] = 1
+        with suppress(OSError):
+            area.madvise(_MADV_COLD)
 
 
 def _touch_shmem() -> None:
@@ -80,12 +86,21 @@ def _lock_memory() -> None:
         _libc.mlock(ctypes.c_void_p(start), ctypes.c_size_t(len(area)))
 
 
-def _write_a_file() -> None:
-    """Dirty pages, and their writeback."""
-    with suppress(OSError), tempfile.TemporaryFile(dir="/var/tmp") as file:
-        file.write(bytes(32 * mmap.PAGESIZE))
-        file.flush()
+def _use_a_file() -> None:
+    """Dirty pages, and their writeback; then pages that are active: those that are read again and again, or,
+    by the multi-gen LRU, those that a fault brought in (folio_add_lru in mm/swap.c).
+    """
+    with suppress(OSError, ValueError), tempfile.TemporaryFile(dir="/var/tmp", buffering=0) as file:
+        size = 32 * mmap.PAGESIZE
+        file.write(bytes(size))
         os.fdatasync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as area:
+            for page in range(0, size, mmap.PAGESIZE):
+                area[page]
+        for _ in range(3):
+            for page in range(0, size, mmap.PAGESIZE):
+                os.pread(file.fileno(), mmap.PAGESIZE, page)
 
 
 PROVOCATIONS: Final[tuple[Callable[[], None], ...]] = (
@@ -97,5 +112,5 @@ PROVOCATIONS: Final[tuple[Callable[[], None], ...]] = (
     _make_map,
     _make_process,
     _lock_memory,
-    _write_a_file,
+    _use_a_file,
 )
