@@ -189,6 +189,29 @@ def test_what_was_sampled_at_the_kill_stays(trace: Any) -> None:
     assert "composition" not in report.quality.kmsg_fields
 
 
+def test_counters_that_were_not_learnt_are_those_of_the_log(trace: Any) -> None:
+    """Without the lists it could not be told of which class the locked memory was (seen on 7.3)."""
+    kill(trace, 1)
+    locked = DUMP.usage - 17 * MIB
+    sizes = {
+        "anon": 15 * MIB,
+        "file": locked,
+        "shmem": 0,
+        "unevictable": locked,
+        "file_dirty": 0,
+        "active_anon": MIB,
+    }
+    sampled = {f"{name}_bytes": value for name, value in sizes.items()} | {"usage_bytes": DUMP.usage}
+    trace.add("samples", 1, cgroup_id=1, source="oom", kill_id=1, **sampled)
+    assert only(trace).composition.unevictable is None
+    log(trace, 1, *DUMP.lines())
+    report = only(trace)
+    assert (report.composition.unevictable, report.composition.file_clean) == (locked, 0)
+    assert report.memory_stat_bytes["active_anon"] == MIB
+    assert report.memory_stat_bytes["inactive_anon"] == DUMP.usage - 5 * MIB
+    assert "memory_stat_bytes" in report.quality.kmsg_fields
+
+
 def test_a_victim_that_was_gone_has_the_sizes_of_the_table(trace: Any) -> None:
     gone = dict.fromkeys(
         ("anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes", "pgtables_bytes", "swap_bytes")

@@ -2,7 +2,7 @@
 
 Nothing that the kernel told our programs is replaced. What they inferred, or left open, is taken from the
 report of the log: constraint, limit owner, gfp and order (`oom`), and memory.stat of the limit owner with all
-below it (`samples`), which our program reads only where nothing is below it.
+below it (`samples`), which our program reads only where nothing is below it, and then may not have all of.
 """
 
 from __future__ import annotations
@@ -138,13 +138,16 @@ def _sampled(
             counter = {name: optional(first[name]) for name in ("usage_bytes", "limit_bytes")}
             row = {"time": int(times_ns(kill)[0]), "cgroup_id": owner_id, "source": "oom", "kill_id": kill_id}
             rows.append(row | counter | reading)
-        elif known(samples["anon_bytes"].iloc[at_kill]).any():
+            taken[kill_id].append("composition")
             continue
-        else:
-            if samples is trace.samples:
-                samples = samples.copy()
-            _put(samples, at_kill, reading)
-        taken[kill_id].append("composition")
+        here = samples.iloc[at_kill]
+        was_read = bool(known(here["anon_bytes"]).any())
+        # All of it, or what our program could not learn the place of in the kernel (capture/calibrate.py).
+        lacking = {n: value for n, value in reading.items() if not (was_read and known(here[n]).any())}
+        if lacking:
+            samples = samples.copy() if samples is trace.samples else samples
+            _put(samples, at_kill, lacking)
+            taken[kill_id].append("memory_stat_bytes" if was_read else "composition")
     return _with_rows(samples, "samples", rows)
 
 

@@ -82,6 +82,7 @@ FIELDS_IN_WORDS: Final = {
     "composition": "what the limit was full of",
     "composition.total": "usage",
     "working_set_bytes": "the working set",
+    "memory_stat_bytes": "some counters (memory.stat)",
     "reclaim": "what reclaim tried",
     "reclaim.swap_writes": "what was written to swap",
     "reclaim.swap_reads": "what was read from swap",
