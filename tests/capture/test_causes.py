@@ -126,11 +126,12 @@ BY_THE_MACHINE = {"reclaim_kswapd": "pgsteal_kswapd", "reclaim_direct": "pgsteal
 def huge_pages_of(size_bytes: int) -> Iterator[None]:
     """As many as can be had, for so long: the kernel reclaims for them, and kills nobody."""
     wanted = Path("/proc/sys/vm/nr_hugepages")
+    before = wanted.read_text(encoding="ascii")
     wanted.write_text(str(size_bytes >> 21), encoding="ascii")
     try:
         yield
     finally:
-        wanted.write_text("0", encoding="ascii")
+        wanted.write_text(before, encoding="ascii")
 
 
 def free_bytes() -> int:
