@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from vm.programs import PACKAGES, find
 AT_ONCE: Final = 3  # on two CPUs: a guest's tests often wait
 FACTOR: Final = 8  # how much slower than a real machine a test may find a guest
 TIMEOUT_S: Final = 2400  # of one guest's tests
+BOOTS: Final = 3  # of one guest, at most
 ARM64_SERIES: Final = "7.3"
 EACH: Final = "vm"
 ONCE: Final = "vm_once"
@@ -119,6 +120,13 @@ def files_with_tests(markers: str) -> list[str]:
     return [line.partition(": ")[0] for line in collected.stdout.splitlines() if ".py: " in line]
 
 
+def last_words(results: Path) -> str:
+    """How far a guest came, and the last line of its console."""
+    console, log = ((results / name) for name in ("console", "pytest.log"))
+    said = console.read_text(encoding="utf-8", errors="replace").splitlines() if console.exists() else []
+    return f"{'amid its tests' if log.exists() else 'before its tests'}, last line {(said or [''])[-1]!r}"
+
+
 def make_ready(asked: Sequence[str]) -> tuple[list[Boot], list[str]]:
     """What to boot, and why some of it cannot be."""
     boots, not_run = [], []
@@ -141,14 +149,16 @@ def make_ready(asked: Sequence[str]) -> tuple[list[Boot], list[str]]:
 
 def run(boots: Sequence[Boot], tests: Mapping[str, list[str]], arm64: bytes | None) -> bool:
     """Boot them, AT_ONCE at a time, and print the report of each once it has ended; the last compiles for
-    arm64. Whether there was any, and all passed.
+    arm64. One that comes to a standstill is booted again, a few times. Whether there was any, and all passed.
     """
     waiting, reports = deque(boots), []
     running: dict[Boot, tuple[Machine, float]] = {}
+    booted: Counter[Boot] = Counter()
     with ExitStack() as machines:
         while waiting or running:
             while waiting and len(running) < AT_ONCE:
                 boot = waiting.popleft()
+                booted[boot] += 1
                 print(f"booting {boot.title}", file=sys.stderr)
                 selected = tests[boot.markers]
                 if boot.version == 1:
@@ -157,7 +167,12 @@ def run(boots: Sequence[Boot], tests: Mapping[str, list[str]], arm64: bytes | No
                 running[boot] = machines.enter_context(machine), time.monotonic()
             time.sleep(_POLL_S)
             for boot, (machine, begin) in list(running.items()):
-                if machine.has_ended():
+                if machine.is_at_a_standstill() and booted[boot] < BOOTS:
+                    machine.stop()
+                    del running[boot]
+                    waiting.appendleft(boot)
+                    print(f"HUNG  {boot.title}, {last_words(boot.results)}: it is booted again", flush=True)
+                elif machine.has_ended():
                     machine.stop()
                     del running[boot]
                     reports.append(report.guest(boot.title, boot.results, time.monotonic() - begin))

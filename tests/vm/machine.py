@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -24,11 +25,36 @@ _CPU: Final = "Nehalem"  # as little as binary wheels take (x86-64-v2): what mor
 _MEMORY_MIB: Final = 3072
 _DISK_BYTES: Final = 4 << 30  # sparse
 _STOPS_WITHIN_S: Final = 60.0  # after the guest's own time limit
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _KERNEL_OPTIONS: Final = (
     "console=ttyS0 quiet panic=-1 oops=panic reboot=t mitigations=off nokaslr nowatchdog random.trust_cpu=on "
     "hugepages=8 "  # of 2 MiB, for files of hugetlbfs
     "rcupdate.rcu_expedited=1"  # attaching and detaching a program waits for grace periods
 )
+
+
+class Standstill:
+    """A guest that came to a standstill: an emulated processor can lose its timer, and waits for it for ever
+    (seen once in some thirty boots; rcu_preempt of the guest then says so). One that waits for anything else
+    uses more time than that, or does so for shorter.
+    """
+
+    LASTS_S: Final = 150.0
+    _LEAST_SHARE: Final = 0.05  # of a processor; 0.02 were seen at a standstill
+    _STEP_S: Final = 10.0
+
+    def __init__(self, now_s: float) -> None:
+        self._moved_s = self._looked_s = now_s
+        self._used_s = 0.0
+
+    def is_there(self, now_s: float, used_s: float) -> bool:
+        """By the processor time that it has used until now."""
+        step_s = now_s - self._looked_s
+        if step_s >= self._STEP_S:
+            if used_s - self._used_s >= self._LEAST_SHARE * step_s:
+                self._moved_s = now_s
+            self._looked_s, self._used_s = now_s, used_s
+        return now_s - self._moved_s >= self.LASTS_S
 
 
 class Machine:
@@ -77,6 +103,8 @@ class Machine:
                 _command(kernel, scratch, results), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
+        self._standstill = Standstill(time.monotonic())
+
     def __enter__(self) -> Self:
         return self
 
@@ -90,6 +118,14 @@ class Machine:
         self._process.kill()
         self._process.wait()
         self._scratch.cleanup()
+
+    def is_at_a_standstill(self) -> bool:
+        """Whether it runs, and does nothing any more."""
+        if self._process.poll() is not None:
+            return False
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        used_s = (int(stat[11]) + int(stat[12])) / _TICKS_PER_S  # utime and stime
+        return self._standstill.is_there(time.monotonic(), used_s)
 
     def has_ended(self) -> bool:
         """Whether it stopped, or took too long."""
