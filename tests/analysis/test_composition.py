@@ -30,17 +30,6 @@ def test_unevictable_memory_that_is_none_of_an_unknown_cache() -> None:
     assert (made_of.shmem, made_of.unevictable, made_of.file_clean) == (0, 4096, None)
 
 
-def test_unevictable_memory_that_the_counter_of_cache_has_not_all_of() -> None:
-    """As 7.3 was seen to have it when a file was locked that filled the limit: 12 KiB, and then too much."""
-    for file, expected in ((42_652, 42_652), (39_000, 39_000), (38_000, None)):
-        sizes = _sizes(anon=6212, inactive_anon=6212, file=file, unevictable=42_664)
-        made_of, unknown = compose(sizes, 49_152)
-        assert made_of.unevictable == expected
-        assert made_of.file_clean == (0 if expected else file)
-        assert ("composition.unevictable" in unknown) == (expected is None)
-        assert sum(size or 0 for _, size in made_of.parts()) == 49_152
-
-
 @given(sizes=SIZES)
 def test_nothing_is_made_of_an_unknown_total(sizes: dict[str, int | None]) -> None:
     made_of, unknown = compose(sizes, None)

@@ -77,6 +77,19 @@ def test_the_units_used_last_are_kept(tmp_path: Path) -> None:
     assert kept == {keys[0], *keys[-31:]}
 
 
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    """As where the folder is somebody's home."""
+    for number in range(40):
+        (tmp_path / f"letter-{number}").touch()
+        os.utime(tmp_path / f"letter-{number}", (0, 0))
+    cache = UnitCache(tmp_path)
+    for number in range(40):
+        cache.put(key_of(str(number)), UNIT)
+    names = [path.name for path in tmp_path.iterdir()]
+    assert len([name for name in names if name.startswith("letter-")]) == 40
+    assert len(names) == 40 + 32
+
+
 def test_where_nothing_can_be_kept_nothing_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (None, tmp_path / "file", tmp_path / "file" / "below"):

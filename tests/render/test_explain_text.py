@@ -68,7 +68,7 @@ def test_swap_is_told_of_where_there_was_any(report: OomReport) -> None:
     (fact,) = told(SwapIo(2, 8192, {}))
     assert fact == ("to swap", "8 KiB in 2 writes, how long that took was not seen")
     (fact,) = told(None, SwapIo(1, 4096, {"median": 2.0, "longest": 2.0}))
-    assert fact == ("from swap", "4 KiB in 1 reads, half of them within 2 ms, the slowest in 2 ms")
+    assert fact == ("from swap", "4 KiB in 1 read, half of them within 2 ms, the slowest in 2 ms")
 
 
 def test_what_the_kernel_log_adds_and_where_it_differs(report: OomReport) -> None:

@@ -11,9 +11,8 @@ them:
 * `unevictable` (mlock, SHM_LOCK) counts pages that anon, file or shmem count as well, and that are on none
   of their LRU lists. anon and shmem share theirs: what of both is on no list is theirs, the rest is file. It
   is a class of its own where it can be told from which of the two it is to be taken, but for a tenth of it at
-  most, which is then taken from anon. As much it may have beyond file_clean, since counters that change are
-  read one after the other; that is left out. Otherwise it is null, it stays inside those classes, and
-  `quality` gives its size.
+  most, which is then taken from anon. Otherwise it is null, it stays inside those classes, and `quality`
+  gives its size.
 * `other` is what is left of usage: kernel memory without a counter of its own, charges
   that a CPU holds in stock (up to 64 pages each, MEMCG_CHARGE_BATCH), and every class that is null. It is
   negative only where the kernel's counters exceed its page counter, as they may by folios that are both
@@ -130,15 +129,13 @@ def _take_out_unevictable(
             unknown["composition.unevictable"] = f"{absent}; it is inside anon, file_clean and shmem"
         return
     split = _split_unevictable(size, sizes)
-    excess = 0 if split is None else max(split["file_clean"] - max(parts["file_clean"] or 0, 0), 0)
-    if split is None or excess > size * _UNDECIDED_PERCENT // 100:
+    if split is None or split["file_clean"] > (parts["file_clean"] or 0):
         unknown["composition.unevictable"] = (
             f"{size} bytes are unevictable, but the kernel does not say of which class: "
             "they are inside anon, file_clean and shmem"
         )
         return
-    split["file_clean"] -= excess
-    parts["unevictable"] = size - excess
+    parts["unevictable"] = size
     for part, share in split.items():
         if share:  # of file_clean, which may be null, there is none then
             parts[part] -= share

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from tracer.capture.unit import Unit
 _FOLDER: Final = "/var/cache/memcg-tracer"
 _MOST_UNITS: Final = 32  # of some 200 KB; a unit for each set of hooks and options, and for each kernel
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
+_OURS: Final = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.\d+")  # by `key_of`; or unfinished
 
 
 def cache_folder() -> Path | None:
@@ -77,8 +79,10 @@ class UnitCache:
             self._forget_the_oldest()
 
     def _forget_the_oldest(self) -> None:
+        """Of ours alone: the folder may be one that a user keeps other files in."""
         assert self._folder is not None
-        used = sorted(self._folder.iterdir(), key=lambda path: path.lstat().st_mtime_ns, reverse=True)
+        ours = (path for path in self._folder.iterdir() if _OURS.fullmatch(path.name))
+        used = sorted(ours, key=lambda path: path.lstat().st_mtime_ns, reverse=True)
         for path in used[_MOST_UNITS:]:
             path.unlink(missing_ok=True)
 

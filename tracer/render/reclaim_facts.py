@@ -74,14 +74,15 @@ def swapped(it: Reclaim) -> Iterator[Fact]:
     """How much was written to swap and read from it, and how long that took; nothing where nothing was, or is
     known.
     """
-    for title, io, done in (("to swap", it.swap_writes, "writes"), ("from swap", it.swap_reads, "reads")):
+    for title, io, done in (("to swap", it.swap_writes, "write"), ("from swap", it.swap_reads, "read")):
         if io is None or not io.count:
             continue
         took = "how long that took was not seen"
         if io.took_ms:
             median, longest = (units.duration(io.took_ms[name] / 1000) for name in ("median", "longest"))
             took = f"half of them within {median}, the slowest in {longest}"
-        yield title, f"{units.size(io.size_bytes)} in {units.count(io.count)} {done}, {took}"
+        plural = "" if io.count == 1 else "s"
+        yield title, f"{units.size(io.size_bytes)} in {units.count(io.count)} {done}{plural}, {took}"
 
 
 def kept(attempts: Sequence[ReclaimAttempt]) -> Iterator[Fact]:

@@ -71,20 +71,8 @@ _WAITING: Final = (
 """Where tasks waited for more than reclaim these stand in the place of `stall`."""
 
 _GIVEN_UP_FIRST: Final = (
-    *(
-        "dropped",
-        "freed",
-        "stall",
-        "out ms",
-        "back",
-        "tries",
-        "in ms",
-        "out",
-        "for what",
-        "PSI",
-        "waited",
-        "in",
-    ),
+    *("dropped", "freed", "stall", "out ms", "back", "tries"),
+    *("in ms", "out", "for what", "PSI", "waited", "in"),
 )
 
 
