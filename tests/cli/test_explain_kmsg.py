@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import lzma
 from pathlib import Path
 
 import pytest
@@ -83,7 +83,7 @@ def test_zeros_that_a_crash_left_do_not_hide_a_kill(run: CliRunner, tmp_path: Pa
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (gzip.compress(b"x"), "zcat"),
+        (lzma.compress(b"x"), "xzcat"),
         (b"LPKSHHRH" + bytes(99), "journalctl -k --file"),
         (bytes(99), "is no text"),
     ],

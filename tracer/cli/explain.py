@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any
 
 import click
 
@@ -17,21 +15,9 @@ from tracer.analysis.log_memory import DEFAULT_PAGE_SIZE
 from tracer.analysis.oom import no_such_kill
 from tracer.analysis.report import OomReport
 from tracer.analysis.trace import AnalysedTrace
-from tracer.errors import TracerError, UsageError
-from tracer.kernel.kmsg import grammar, lines
-from tracer.kernel.kmsg.facts import LogReport
+from tracer.errors import UsageError
+from tracer.kernel.kmsg import files
 from tracer.render import explain_text, text
-
-_KMSG: Final = Path("/dev/kmsg")
-_CHUNK_BYTES: Final = 1 << 20
-_OF_OTHER_FORMATS: Final = (
-    (b"\x1f\x8b", "gzip: give it to zcat, and what that prints to --kmsg -"),
-    (b"\xfd7zXZ\x00", "xz: give it to xzcat, and what that prints to --kmsg -"),
-    (b"\x28\xb5\x2f\xfd", "zstd: give it to zstdcat, and what that prints to --kmsg -"),
-    (b"BZh", "bzip2: give it to bzcat, and what that prints to --kmsg -"),
-    (b"LPKSHHRH", "a journal: give it to journalctl -k --file, and what that prints to --kmsg -"),
-)
-"""How a file that is no text begins -> what to do."""
 
 
 @click.command(
@@ -46,7 +32,7 @@ Examples:
 @click.option(
     "--kmsg",
     metavar="FILE",
-    help="Explain the kills in a kernel log instead (dmesg, journalctl -k, kern.log); - is standard input.",
+    help="Explain the kills in a kernel log instead (dmesg, journalctl -k, kern.log; gzip); - is stdin.",
 )
 @click.option("--kill", "kill_id", metavar="N", type=int, help="Explain kill number N. Default: the first.")
 @click.option("-v", "--verbose", is_flag=True, help="Show whole stacks, all rows of the tables, the probes.")
@@ -62,7 +48,7 @@ def command(
     if (path is None) == (kmsg is None):
         raise UsageError("give either a TRACE or --kmsg FILE; see memcg-tracer explain -h")
     trace = None if path is None else tracer.open(path)
-    reports = trace.explain() if trace is not None else list(from_log.explain(read_log(str(kmsg))))
+    reports = trace.explain() if trace is not None else list(from_log.explain(files.read(str(kmsg))))
     place = "this trace" if kmsg is None else "this log"
     chosen = reports if kill_id is None else [_of_number(reports, kill_id, place)]
     if as_json:
@@ -91,34 +77,6 @@ def document(trace: AnalysedTrace, reports: list[OomReport]) -> dict[str, Any]:
 def log_document(log: str, reports: list[OomReport]) -> dict[str, Any]:
     """The same of a kernel log."""
     return {"schema": 1, "trace": None, "kmsg": log, "kills": [report.to_dict() for report in reports]}
-
-
-def read_log(log: str) -> Iterator[LogReport]:
-    """The reports in a file, or in standard input for `-`. TracerError where it is not text at all."""
-    if log != "-" and _KMSG.exists() and _KMSG.samefile(log):
-        raise TracerError(f"{log} has no end: give what dmesg prints to --kmsg -")
-    with nullcontext(sys.stdin.buffer) if log == "-" else Path(log).open("rb") as stream:
-        first = stream.read(_CHUNK_BYTES)
-        for beginning, what in _OF_OTHER_FORMATS:
-            if first.startswith(beginning):
-                raise TracerError(f"{_name(log)} is {what}")
-        is_any = False
-        for report in grammar.reports(lines.split(_chunks(first, stream))):
-            is_any = True
-            yield report
-    if not is_any and b"\0" in first:
-        raise TracerError(f"{_name(log)} is no text: give what dmesg or journalctl -k prints, or a kern.log")
-
-
-def _name(log: str) -> str:
-    return "standard input" if log == "-" else log
-
-
-def _chunks(first: bytes, stream: IO[bytes]) -> Iterable[bytes]:
-    chunk = first
-    while chunk:
-        yield chunk
-        chunk = stream.read(_CHUNK_BYTES)
 
 
 def _page_size(trace: AnalysedTrace | None, report: OomReport) -> int:
