@@ -25,18 +25,15 @@ def settle(memcg: Path) -> None:
     """Wait until the cgroup's statistics, flushed, do not change any more."""
     hierarchy = memory_hierarchy()
     files = MemcgFiles(memcg, hierarchy.version)
-    try:
-        last, since = None, time.monotonic()
-        deadline = since + _SETTLES_WITHIN_S
-        while time.monotonic() - since < QUIET_S:
-            assert time.monotonic() < deadline, "the cgroup does not become quiet"
-            time.sleep(0.1)
-            _flush(hierarchy.mount)
-            now = files.read()
-            if now != last:
-                last, since = now, time.monotonic()
-    finally:
-        files.close()
+    last, since = None, time.monotonic()
+    deadline = since + _SETTLES_WITHIN_S
+    while time.monotonic() - since < QUIET_S:
+        assert time.monotonic() < deadline, "the cgroup does not become quiet"
+        time.sleep(0.1)
+        _flush(hierarchy.mount)
+        now = files.read()
+        if now != last:
+            last, since = now, time.monotonic()
 
 
 def _flush(root: Path) -> None:

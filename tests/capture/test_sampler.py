@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,76 +13,126 @@ import pytest
 from tracer.capture import sampler
 from tracer.capture.identity import Cgroup
 from tracer.capture.sampler import Sampler
-from tracer.kernel.cgroupfs import Hierarchy
+from tracer.kernel import memory_files
+from tracer.kernel.cgroupfs import Hierarchy, cgroup_id
 
-PATHS = {1: "/", 20: "/a", 30: "/a/b", 31: "/a/c", 40: "/d"}
-PARENTS = {1: None, 20: 1, 30: 20, 31: 20, 40: 1}
-STACKS_KB = {1: 1, 20: 2, 30: 4, 31: 8, 40: 16}
+PARENTS = {"/": None, "/a": "/", "/a/b": "/a", "/a/c": "/a", "/d": "/"}
+STACKS_KB = {"/": 1, "/a": 2, "/a/b": 4, "/a/c": 8, "/d": 16}
+SCANNED = {"/": 1, "/a": 20, "/a/b": 30, "/a/c": 31, "/d": 40}
 
 
-class Counted:
-    """As much of `Programs` as a sampler asks for: the kernel's count of reclaim, by cgroup id."""
+class Sampled:
+    """A sampler of the cgroups of `PARENTS`, which are folders in `mount`."""
 
-    def reclaim_counts(self, cgroup_id: int) -> dict[str, int]:
-        return {"pgscan": cgroup_id, "pgsteal": 0}
+    def __init__(self, mount: Path, version: int) -> None:
+        self.mount = mount
+        for path in PARENTS:
+            self.make(path)
+        self.ids = {path: cgroup_id(self.folder(path)) for path in PARENTS}
+        self.warnings: list[str] = []
+        programs: Any = self
+        self.sampler = Sampler(programs, Hierarchy(version, mount, "/"), {}, self.warnings.append)
+        for path in reversed(PARENTS):  # whoever comes first
+            self.add(path, self.ids[path], PARENTS[path])
+
+    def folder(self, path: str) -> Path:
+        return self.mount / path.lstrip("/")
+
+    def make(self, path: str) -> None:
+        self.folder(path).mkdir(exist_ok=True)
+        (self.folder(path) / "memory.stat").write_text("total_rss 4096\n")
+
+    def add(self, path: str, number: int, parent: str | None) -> None:
+        self.sampler.add(Cgroup(number, parent and self.ids[parent], path, memcg=number))
+
+    def reclaim_counts(self, number: int) -> dict[str, int]:
+        """As `Programs` has the kernel's count of reclaim."""
+        return {"pgscan": self.value_of(number, SCANNED), "pgsteal": 0}
+
+    def value_of(self, number: int, values: dict[str, Any]) -> Any:
+        return next(values[path] for path, known in self.ids.items() if known == number)
+
+    def column(self, name: str) -> dict[str, Any]:
+        paths = {number: path for path, number in self.ids.items()}
+        return {paths[row["cgroup_id"]]: row[name] for row in self.sampler.sample("periodic", 0)}
 
 
 @pytest.fixture
-def counters(monkeypatch: pytest.MonkeyPatch) -> dict[int, dict[str, int] | None]:
+def counters() -> dict[str, dict[str, int] | None]:
     """The counters of each cgroup, which a test may change."""
-    known: dict[int, dict[str, int] | None] = {i: {"NR_KERNEL_STACK_KB": kb} for i, kb in STACKS_KB.items()}
-    monkeypatch.setattr(sampler, "read_counters", lambda _programs, _memcg, cgroup_id, _: known[cgroup_id])
-    return known
+    return {path: {"NR_KERNEL_STACK_KB": kb} for path, kb in STACKS_KB.items()}
 
 
-def sampled(mount: Path, version: int = 1) -> Sampler:
-    for path in PATHS.values():
-        (mount / path.lstrip("/")).mkdir(exist_ok=True)
-        (mount / path.lstrip("/") / "memory.stat").write_text("total_rss 4096\n")
-    programs: Any = Counted()
-    made = Sampler(programs, Hierarchy(version, mount, "/"), {})
-    for number, path in reversed(PATHS.items()):  # whoever comes first
-        made.add(Cgroup(number, PARENTS[number], path, memcg=number))
-    return made
+@pytest.fixture
+def made(
+    tmp_path: Path,
+    counters: dict[str, dict[str, int] | None],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Sampled:
+    sampled = Sampled(tmp_path, getattr(request, "param", 1))
+    monkeypatch.setattr(
+        sampler, "read_counters", lambda _programs, _memcg, number, _: sampled.value_of(number, counters)
+    )
+    return sampled
 
 
-def column(made: Sampler, name: str) -> dict[int, Any]:
-    return {row["cgroup_id"]: row[name] for row in made.sample("periodic", 0)}
-
-
-@pytest.mark.usefixtures("counters")
-def test_a_cgroup_has_what_is_below_it_too(tmp_path: Path) -> None:
-    made = sampled(tmp_path)
-    stacks = {1: 31, 20: 14, 30: 4, 31: 8, 40: 16}
-    assert column(made, "kernel_stack_bytes") == {number: kb * 1024 for number, kb in stacks.items()}
-    assert column(made, "pgscan")[20] == 20 + 30 + 31
-    assert column(made, "anon_bytes") == dict.fromkeys(PATHS, 4096), "the files add up by themselves"
-    assert column(made, "sock_bytes") == dict.fromkeys(PATHS, 0)
-    assert column(made, "percpu_bytes") == dict.fromkeys(PATHS), "not learnt: not known"
-    made.close()
+def test_a_cgroup_has_what_is_below_it_too(made: Sampled) -> None:
+    stacks = {"/": 31, "/a": 14, "/a/b": 4, "/a/c": 8, "/d": 16}
+    assert made.column("kernel_stack_bytes") == {path: kb * 1024 for path, kb in stacks.items()}
+    assert made.column("pgscan")["/a"] == 20 + 30 + 31
+    assert made.column("anon_bytes") == dict.fromkeys(PARENTS, 4096), "the files add up by themselves"
+    assert made.column("sock_bytes") == dict.fromkeys(PARENTS, 0)
+    assert made.column("percpu_bytes") == dict.fromkeys(PARENTS), "not learnt: not known"
 
 
 def test_one_that_cannot_be_read_makes_all_above_it_unknown(
-    tmp_path: Path, counters: dict[int, dict[str, int] | None]
+    made: Sampled, counters: dict[str, dict[str, int] | None]
 ) -> None:
-    counters[30] = None
-    made = sampled(tmp_path)
-    stacks = column(made, "kernel_stack_bytes")
-    assert stacks == {1: None, 20: None, 30: None, 31: 8 << 10, 40: 16 << 10}
-    made.close()
+    counters["/a/b"] = None
+    stacks = made.column("kernel_stack_bytes")
+    assert stacks == {"/": None, "/a": None, "/a/b": None, "/a/c": 8 << 10, "/d": 16 << 10}
 
 
-@pytest.mark.usefixtures("counters")
-def test_one_that_is_gone_is_forgotten(tmp_path: Path) -> None:
-    made = sampled(tmp_path)
-    made.add(Cgroup(50, 1, "/never", memcg=50))
-    assert set(column(made, "pgscan")) == set(PATHS)
-    assert column(made, "pgscan")[1] == sum(PATHS)
-    made.close()
+def test_one_that_is_gone_is_forgotten(made: Sampled) -> None:
+    shutil.rmtree(made.folder("/d"))
+    assert set(made.column("pgscan")) == set(PARENTS) - {"/d"}
+    assert made.column("pgscan")["/"] == sum(SCANNED.values()) - SCANNED["/d"]
 
 
-@pytest.mark.usefixtures("counters")
-def test_on_v2_the_files_say_all(tmp_path: Path) -> None:
-    made = sampled(tmp_path, version=2)
-    assert column(made, "kernel_stack_bytes") == dict.fromkeys(PATHS)
-    made.close()
+def test_one_that_took_the_name_of_another_is_not_read_for_it(made: Sampled) -> None:
+    made.folder("/d").rename(made.mount / "away")  # so that its inode number is not used again
+    made.make("/d")
+    assert set(made.column("anon_bytes")) == set(PARENTS) - {"/d"}
+
+
+@pytest.mark.parametrize("made", [2], indirect=True)
+def test_on_v2_the_files_say_all(made: Sampled) -> None:
+    assert made.column("kernel_stack_bytes") == dict.fromkeys(PARENTS)
+
+
+def test_without_free_descriptors_a_sample_is_missing_and_counted(
+    made: Sampled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def refuse(path: Any, *args: Any, **options: Any) -> int:
+        if path == made.folder("/d"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(memory_files.os, "open", refuse)
+    for _ in range(2):
+        scanned = made.column("pgscan")
+        assert scanned.keys() == set(PARENTS) - {"/d"}
+        assert scanned["/"] == sum(SCANNED.values()), "its own counters are known"
+    assert made.sampler.lost == 2
+    (warning,) = made.warnings
+    assert warning.endswith("raise ulimit -n")
+    monkeypatch.undo()
+
+
+def test_no_descriptor_is_held_between_samples(made: Sampled) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    assert len(made.sampler.sample("periodic", 0)) == len(PARENTS)
+    assert set(os.listdir("/proc/self/fd")) == before

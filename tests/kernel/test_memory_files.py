@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import mmap
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.kernel import memory_files
-from tracer.kernel.cgroupfs import memory_hierarchy
+from tracer.kernel.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.memory_files import COLUMNS, MemcgFiles, parse_flat_keyed, parse_pressure, parse_size
 from tracer.schema import TABLES, UNLIMITED_BYTES
 
@@ -67,11 +69,7 @@ def test_refusals_that_the_kernel_does_not_count_are_unknown(tmp_path: Path) -> 
 def reading(directory: Path, version: int, files: dict[str, str]) -> dict[str, int | None]:
     for name, content in files.items():
         (directory / name).write_text(content)
-    opened = MemcgFiles(directory, version)
-    try:
-        seen = opened.read()
-    finally:
-        opened.close()
+    seen = MemcgFiles(directory, version).read()
     assert seen is not None
     return seen
 
@@ -162,33 +160,48 @@ def test_files_that_come_later_are_found(tmp_path: Path) -> None:
     for name, content in V2.items():
         (tmp_path / name).write_text(content)
     assert files.read() == reading(tmp_path, 2, V2)
-    files.close()
+
+
+def test_a_cgroup_without_its_directory_is_gone(tmp_path: Path) -> None:
+    assert MemcgFiles(tmp_path / "never", 1).read() is None
+
+
+def test_a_cgroup_that_took_the_name_of_another_is_not_it(tmp_path: Path) -> None:
+    (tmp_path / "memory.stat").write_text("total_rss 4096\n")
+    number = tmp_path.stat().st_ino
+    assert known(MemcgFiles(tmp_path, 1, number).read() or {}) == {"anon_bytes": 4096}
+    assert MemcgFiles(tmp_path, 1, number + 1).read() is None
+
+
+def test_a_cgroup_that_goes_while_it_is_read_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of a directory that was opened, and removed since, are not there."""
+    directory = tmp_path / "cgroup"
+    directory.mkdir()
+    files = MemcgFiles(directory, 2)
+    opened = os.open
+
+    def remove_first(path: Any, *args: Any, **options: Any) -> int:
+        if path != directory and directory.exists():
+            directory.rmdir()
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(memory_files.os, "open", remove_first)
     assert files.read() is None
 
 
-def test_a_cgroup_without_any_file_is_gone(tmp_path: Path) -> None:
-    assert MemcgFiles(tmp_path / "never", 1).read() is None
-    (tmp_path / "memory.stat").write_text("total_rss 4096\n")
-    opened = MemcgFiles(tmp_path, 1)
-    assert opened.read() is not None
-    opened.close()
-    assert opened.read() is None
-
-
-def test_too_many_open_files_says_what_to_do(tmp_path: Path) -> None:
+def test_too_many_open_files_raise(tmp_path: Path) -> None:
     script = (
         "import pathlib, resource, sys\n"
         "from tracer.kernel.memory_files import MemcgFiles\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (6, 6))\n"
-        "try: MemcgFiles(pathlib.Path(sys.argv[1]), 1)\n"
-        "except Exception as error: print(type(error).__name__, error)"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "try: MemcgFiles(pathlib.Path(sys.argv[1]), 1).read()\n"
+        "except OSError as error: print(error.errno)"
     )
     for name, content in V1.items():
         (tmp_path / name).write_text(content)
     command = [sys.executable, "-c", script, str(tmp_path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert said.stdout.startswith("TracerError ")
-    assert "ulimit -n" in said.stdout
+    assert said.stdout == f"{errno.EMFILE}\n"
 
 
 @pytest.mark.parametrize(
@@ -239,15 +252,13 @@ def test_pressure_switched_off_is_unknown(tmp_path: Path, monkeypatch: pytest.Mo
     def refuse(*_: object) -> bytes:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(memory_files.os, "pread", refuse)
+    monkeypatch.setattr(memory_files.os, "read", refuse)
     assert known(reading(tmp_path, 2, {"memory.pressure": ""})) == {}
 
 
 @pytest.fixture
-def opened(memcg: Path) -> Iterator[MemcgFiles]:
-    files = MemcgFiles(memcg, memory_hierarchy().version)
-    yield files
-    files.close()
+def opened(memcg: Path) -> MemcgFiles:
+    return MemcgFiles(memcg, memory_hierarchy().version, cgroup_id(memcg))
 
 
 @pytest.mark.kernel
@@ -284,7 +295,6 @@ def test_a_cgroup_that_is_given_memory_later(memcg: Path) -> None:
     assert (files.read() or {})["usage_bytes"] is None
     (memcg / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
     assert (files.read() or {})["usage_bytes"] is not None
-    files.close()
 
 
 @pytest.mark.kernel
@@ -295,4 +305,3 @@ def test_a_cgroup_that_is_removed_reads_as_none(memcg: Path) -> None:
     assert files.read() is not None
     child.rmdir()
     assert files.read() is None
-    files.close()

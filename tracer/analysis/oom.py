@@ -371,4 +371,4 @@ def _circumstances(kill: _Kill, sizes: dict[str, int | None]) -> Circumstances:
 def lost_records(trace: TraceTables, begin_ns: int, end_ns: int) -> int:
     """Records lost in intervals that touch this one, other than what no number rests on: the kernel's own
     (`kernel_log`), and samples of stacks."""
-    return trace.losses.near_but_of(("kernel_log", "stack_sample"), begin_ns, end_ns)
+    return trace.losses.near_but_of(("kernel_log", "samples", "stack_sample"), begin_ns, end_ns)

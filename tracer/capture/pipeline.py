@@ -72,7 +72,7 @@ class Pipeline:
         self._hierarchy = hierarchy
         self._observer = observer
         self._roots = roots
-        self.lost: dict[str, int] = dict.fromkeys((*LOSSES, "kernel_log"), 0)
+        self.lost: dict[str, int] = dict.fromkeys((*LOSSES, "kernel_log", "samples"), 0)
         self.kills = 0
         self.startup_s = 0.0
         programs.wait(observer.warn)
@@ -83,8 +83,7 @@ class Pipeline:
             for name in programs.streams:
                 self._rings[name] = Ring(programs.ring_fd(name), programs.ring_bytes(name), WIRE[name])
                 owned.callback(self._rings[name].close)
-            self._sampler = Sampler(programs, hierarchy, self._positions)
-            owned.callback(self._sampler.close)
+            self._sampler = Sampler(programs, hierarchy, self._positions, observer.warn)
             mounts = Mounts()
             owned.callback(mounts.close)
             self._files = identity.Files(mounts)
@@ -351,7 +350,7 @@ class Pipeline:
     def _count_loss(self) -> None:
         """A row for each stream that lost records since the last look."""
         now_ns = time.monotonic_ns()
-        counts = self._programs.lost() | {"kernel_log": self._kernel_log.lost}
+        counts = self._programs.lost() | {"kernel_log": self._kernel_log.lost, "samples": self._sampler.lost}
         lost = {
             stream: count - self.lost[stream] for stream, count in counts.items() if count > self.lost[stream]
         }

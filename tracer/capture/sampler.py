@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from tracer.capture.calibrate import read_counters
@@ -32,45 +33,58 @@ class Sampler:
     """Samples the traced cgroups. `positions` are those of `calibrate`: {} where they could not be learnt.
 
     On v1 some columns come from each cgroup's own counters, added up over the cgroups below it, as
-    memory.stat's are on v2; they are null while one of those cannot be read.
+    memory.stat's are on v2; they are null while one of those cannot be read. `lost` counts the
+    rows of cgroups that were there and could not be read; `warn` hears of the first.
     """
 
-    def __init__(self, programs: Programs, hierarchy: Hierarchy, positions: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        programs: Programs,
+        hierarchy: Hierarchy,
+        positions: Mapping[str, int],
+        warn: Callable[[str], None],
+    ) -> None:
         self._programs = programs
         self._hierarchy = hierarchy
         self._positions = positions
+        self._warn = warn
         self._cgroups: dict[int, tuple[Cgroup, MemcgFiles]] = {}
+        self.lost = 0
 
     def add(self, cgroup: Cgroup) -> None:
         """Sample this cgroup from now on."""
         if cgroup.id not in self._cgroups:
-            files = MemcgFiles(self._hierarchy.directory(cgroup.path), self._hierarchy.version)
+            files = MemcgFiles(self._hierarchy.directory(cgroup.path), self._hierarchy.version, cgroup.id)
             self._cgroups[cgroup.id] = (cgroup, files)
 
     def sample(self, source: str, clock_offset_ns: int) -> list[Row]:
-        """A row for each cgroup that is still there."""
+        """Return a row for each cgroup that is still there and can be read."""
         rows: dict[int, Row] = {}
         counters: dict[int, dict[str, int]] = {}
         for cgroup_id, (cgroup, files) in list(self._cgroups.items()):
-            reading = files.read()
-            if reading is None:
-                self._forget(cgroup_id)
-                continue
             if self._hierarchy.version == 1:
                 counters[cgroup_id] = self._own_counters(cgroup)
+            try:
+                reading = files.read()
+            except OSError as error:
+                self._lose(error)
+                continue
+            if reading is None:
+                del self._cgroups[cgroup_id]
+                continue
             row = sample_row(time.monotonic_ns() + clock_offset_ns, cgroup_id, source)
             rows[cgroup_id] = row | reading
         if self._hierarchy.version == 1:
             self._add_counters(rows, counters)
         return list(rows.values())
 
-    def close(self) -> None:
-        """Close the files of all cgroups."""
-        for cgroup_id in list(self._cgroups):
-            self._forget(cgroup_id)
-
-    def _forget(self, cgroup_id: int) -> None:
-        self._cgroups.pop(cgroup_id)[1].close()
+    def _lose(self, error: OSError) -> None:
+        if not self.lost:
+            self._warn(
+                f"a cgroup's memory files cannot be read ({error.strerror}): samples are missing, charges are "
+                "not; " + ("raise ulimit -n" if error.errno == errno.EMFILE else "see memcg-tracer info")
+            )
+        self.lost += 1
 
     def _add_counters(self, rows: Mapping[int, Row], counters: Mapping[int, dict[str, int]]) -> None:
         subtree: defaultdict[int, list[dict[str, int]]] = defaultdict(list)

@@ -19,6 +19,7 @@ from tracer.capture.load import Programs
 from tracer.errors import TracerError
 from tracer.kernel import cgroupfs
 from tracer.kernel.btf import Btf
+from tracer.kernel.descriptors import as_many_as_allowed
 from tracer.kernel.ephemeral import ephemeral_cgroup, remove_leftovers
 from tracer.kernel.spawn import CommandError, GatedCommand, spawn
 
@@ -94,6 +95,7 @@ def record(options: Options, observer: Observer) -> Recording:
     hierarchy = cgroupfs.memory_hierarchy()
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_signals())  # first, so that a signal never cuts the tidying up short
+        limits = stack.enter_context(as_many_as_allowed())
         for directory in remove_leftovers(hierarchy):
             observer.warn(f"removed {directory.name}, the cgroup of a recording that was killed")
         roots = [
@@ -104,7 +106,7 @@ def record(options: Options, observer: Observer) -> Recording:
             cgroup = stack.enter_context(
                 ephemeral_cgroup(options.name, options.limit_bytes, options.swap_bytes, hierarchy)
             )
-            command = spawn(cgroup, options.command)
+            command = spawn(cgroup, options.command, limits=limits)
             stack.callback(_end_command, command)
             roots.append(cgroup)
         ids = [cgroupfs.cgroup_id(directory) for directory in roots] if roots else None

@@ -11,12 +11,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from tracer.errors import TracerError
 from tracer.schema import MEMORY_STAT_BYTES, MEMORY_STAT_COUNTS, TABLES, UNLIMITED_BYTES
 
 Reading = dict[str, int | None]
@@ -154,50 +152,40 @@ _FILES: Final[Mapping[int, Mapping[str, Callable[[bytes], Reading]]]] = MappingP
 
 
 class MemcgFiles:
-    """The open files of one cgroup, for many readings: about a dozen descriptors, a read costs one pread
-    each.
+    """The memory files of one cgroup, for many readings. No file stays open between them: a recorder of a
+    thousand cgroups needs no more descriptors than that of one.
 
-    Raises TracerError when the process may open no more files. A file that this kernel or this cgroup lacks
-    (the root cgroup has no limit on v2) leaves its columns None. A v2 cgroup can be there before it has the
-    memory controller (cgroup.subtree_control of its parent): its files are looked for again until it has.
+    `cgroup_id`: a cgroup of another id that has the directory's name by now is not read; None reads whatever
+    is there. A file that this kernel or this cgroup lacks (the root cgroup has no limit on v2; a v2 cgroup
+    can be there before it has the memory controller) leaves its columns None.
     """
 
-    def __init__(self, directory: Path, version: int) -> None:
+    def __init__(self, directory: Path, version: int, cgroup_id: int | None = None) -> None:
         self._directory = directory
         self._version = version
-        self._has_memory = False
-        self._open: list[tuple[int, Callable[[bytes], Reading]]] = []
-        self._open_files()
-
-    def _open_files(self) -> None:
-        try:
-            for name, parse in _FILES[self._version].items():
-                with suppress(FileNotFoundError, PermissionError):
-                    fd = os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC)
-                    self._open.append((fd, parse))
-                    self._has_memory |= name == "memory.stat"
-        except OSError as error:
-            self.close()
-            if error.errno not in _GONE:
-                raise TracerError(
-                    f"cannot open the files of {self._directory} ({error.strerror}): "
-                    "trace fewer cgroups with -c, or raise ulimit -n"
-                ) from error
+        self._cgroup_id = cgroup_id
 
     def read(self) -> Reading | None:
-        """The values now, with `COLUMNS` as keys; None: the cgroup is gone."""
-        if self._open and not self._has_memory:
-            self.close()
-            self._open_files()
+        """Return the values now, with `COLUMNS` as keys; None: the cgroup is gone.
+
+        Raises OSError where they cannot be read now (EMFILE: the process may open no more files).
+        """
         reading: Reading = dict.fromkeys(COLUMNS)
         try:
-            for fd, parse in self._open:
-                reading.update(parse(_pread(fd)))
+            directory = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             if error.errno in _GONE:
                 return None
-            raise TracerError(f"cannot read a cgroup's memory files: {error.strerror}") from error
-        if not self._open:
+            raise
+        try:
+            if self._cgroup_id not in (None, os.fstat(directory).st_ino):
+                return None
+            is_complete = all(
+                [_read_into(reading, directory, *file) for file in _FILES[self._version].items()]
+            )
+        finally:
+            os.close(directory)
+        if not is_complete and not self._is_there():
             return None
         # One counter, and each version shows it in one of two places. v1's memsw.usage - usage would say the
         # same, were the two read at one instant.
@@ -208,10 +196,26 @@ class MemcgFiles:
             reading["swap_bytes"] = reading["swap_usage_bytes"]
         return reading
 
-    def close(self) -> None:
-        """Close the files; a later `read` says that the cgroup is gone."""
-        while self._open:
-            os.close(self._open.pop()[0])
+    def _is_there(self) -> bool:
+        """Whether the cgroup still has its name: a directory that was removed has no files either."""
+        try:
+            return self._cgroup_id in (None, self._directory.stat().st_ino)
+        except FileNotFoundError:
+            return False
+
+
+def _read_into(reading: Reading, directory: int, name: str, parse: Callable[[bytes], Reading]) -> bool:
+    """Read one file of the directory; False where it is not there."""
+    try:
+        content = _content(directory, name)
+    except PermissionError:
+        return True
+    except OSError as error:
+        if error.errno in _GONE:
+            return False
+        raise
+    reading.update(parse(content))
+    return True
 
 
 def _add_memsw_refusals(reading: Reading) -> None:
@@ -232,10 +236,13 @@ def _add_memsw_refusals(reading: Reading) -> None:
         reading["max_events"] = None
 
 
-def _pread(fd: int) -> bytes:
+def _content(directory: int, name: str) -> bytes:
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
-        return os.pread(fd, _READ_BYTES, 0)
+        return os.read(fd, _READ_BYTES)
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:  # memory.pressure with PSI switched off (psi=0)
             return b""
         raise
+    finally:
+        os.close(fd)

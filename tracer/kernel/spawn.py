@@ -13,7 +13,7 @@ from io import FileIO
 from pathlib import Path
 
 from tracer.errors import TracerError
-from tracer.kernel import gate
+from tracer.kernel import descriptors, gate
 
 _READY_WITHIN_S = 20.0
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # as the shell: POSIX, "Exit Status for Commands"
@@ -67,11 +67,16 @@ class GatedCommand:
         self.status.close()
 
 
-def spawn(cgroup: Path, argv: Sequence[str], env: Mapping[str, str] | None = None) -> GatedCommand:
+def spawn(
+    cgroup: Path,
+    argv: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    limits: descriptors.Limits | None = None,
+) -> GatedCommand:
     """Start a process that is already in `cgroup` and will become `argv` when released.
 
-    It has our standard streams, working directory and, where `env` is None, environment. Raises TracerError
-    when the process cannot be put into the cgroup.
+    It has our standard streams, working directory and, where `env` is None, environment; and our limit of
+    open files, or `limits`. Raises TracerError when the process cannot be put into the cgroup.
     """
     gate_end, gate_fd = os.pipe()
     status_fd, status_end = os.pipe()
@@ -92,6 +97,8 @@ def spawn(cgroup: Path, argv: Sequence[str], env: Mapping[str, str] | None = Non
     command = GatedCommand(process, tuple(argv), opened, status)
     try:
         _await_ready(command)
+        if limits is not None:
+            descriptors.restore(process.pid, limits)
         Path(cgroup, "cgroup.procs").write_text(str(process.pid), encoding="ascii")
     except BaseException as error:
         process.kill()

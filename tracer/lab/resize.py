@@ -97,9 +97,5 @@ def rerun(experiment: Experiment, limit_bytes: int, near: Path) -> Rerun:
 
 
 def _kills(cgroup: Path, version: int) -> int:
-    files = MemcgFiles(cgroup, version)
-    try:
-        reading = files.read()
-    finally:
-        files.close()
+    reading = MemcgFiles(cgroup, version).read()
     return (reading and reading["oom_kill_events"]) or 0
