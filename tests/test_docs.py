@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tracer.cli import VERBS, group
+from tracer.cli.verbs import VERBS, group
 
 TOP = Path(__file__).parents[1]
 DOCUMENTS = sorted([TOP / "README.md", *TOP.glob("docs/**/*.md")])

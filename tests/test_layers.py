@@ -86,7 +86,7 @@ def test_what_records_does_not_import_pandas(module: Path) -> None:
 
 
 def test_nor_does_what_it_imports() -> None:
-    script = "import sys, tracer.cli.record; sys.exit('pandas' in sys.modules)"
+    script = "import sys, tracer.cli.record, tracer.capture.session; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=TOP, check=False).returncode == 0
 
 

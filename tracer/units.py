@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from tracer.schema import UNLIMITED_BYTES
-
 UNKNOWN: Final = "not known"
 
 _SIZES: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -35,6 +33,8 @@ def size(value_bytes: float | None) -> str:
 
 def limit(value_bytes: int | None) -> str:
     """A limit's size, or `no limit` for what the kernel prints as "max"."""
+    from tracer.schema import UNLIMITED_BYTES  # noqa: PLC0415  it brings Arrow
+
     if value_bytes is not None and value_bytes >= UNLIMITED_BYTES:
         return "no limit"
     return size(value_bytes)

@@ -33,8 +33,8 @@ def run(
 ) -> Result:
     """The command on a machine of which `checks` hold, and which has `signals`."""
     examined = Examination([], signals or [])
-    monkeypatch.setattr(doctor, "examine_kernel", lambda: list(checks))
-    monkeypatch.setattr(doctor, "examine_tracer", lambda *, may_load, measure: examined)
+    monkeypatch.setattr("tracer.kernel.doctor.examine", lambda: list(checks))
+    monkeypatch.setattr("tracer.capture.doctor.examine", lambda *, may_load, measure: examined)
     return CliRunner().invoke(doctor.command, arguments)
 
 
@@ -42,7 +42,7 @@ def test_exit_status_tells_whether_record_can_work(monkeypatch: pytest.MonkeyPat
     assert run(monkeypatch, [FINE, POOR]).exit_code == 0
     result = run(monkeypatch, [FINE, FATAL, POOR])
     assert result.exit_code == 1
-    assert "`record` cannot work here, because of: BTF." in result.stdout
+    assert "This machine cannot record, because of: BTF." in result.stdout
 
 
 def test_what_is_missing_comes_with_its_cost_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_a_row_says_by_what_and_for_how_much(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_is_absent_has_no_figure_but_a_reason_and_a_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     text = run(monkeypatch, [FINE], signals=ABSENT).stdout
     lines = text.splitlines()
-    at = next(number for number, line in enumerate(lines) if " OOM kill " in line)
+    at = next(number for number, line in enumerate(lines) if "absent       OOM kill " in line)
     assert lines[at].split() == ["absent", "OOM", "kill", "-", "-", "-"]
     assert lines[at + 1].split()[:2] == ["why:", "no"]
     assert "costs: no OOM kills" in text
@@ -110,6 +110,29 @@ def test_figures_are_explained_only_where_something_was_measured(monkeypatch: py
     assert "none happened" not in not_measured
     assert "nothing was measured" in not_measured
     assert "hook" not in run(monkeypatch, [FINE], signals=UNTRIED).stdout
+
+
+def test_the_answer_comes_first_with_what_is_missing_and_its_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *rest = run(monkeypatch, [FINE, POOR], signals=ABSENT[:1]).stdout.splitlines()
+    assert first == "This machine can record. What is missing, and what that costs:"
+    assert rest[0].split() == ["PSI", "no", "stalls", "by", "cgroup"]
+    assert rest[1].split(maxsplit=3)[:3] == ABSENT[0].signal.name.split()
+    assert run(monkeypatch, [FINE], signals=TAKEN).stdout.startswith("This machine can record, and nothing")
+    first, second, *_ = run(monkeypatch, [FINE, FATAL, POOR]).stdout.splitlines()
+    assert second.split(maxsplit=1) == ["BTF", "boot another kernel"]
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_narrow_terminal_has_the_hooks_below_their_signal(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = run(monkeypatch, [FINE], signals=TAKEN).stdout.splitlines()
+    assert max(map(len, lines)) <= columns
+    for finding in TAKEN:
+        assert finding.choice is not None and finding.choice.way is not None
+        for hook in finding.choice.way.hooks:
+            assert f"{hook.kind} {hook.target}" in " ".join(" ".join(lines).split())
 
 
 def test_json_has_every_signal_and_null_for_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,8 +155,8 @@ def test_programs_are_tried_where_the_kernel_may_take_them_and_measured_unless_i
         asked.append((may_load, measure))
         return Examination([], [])
 
-    monkeypatch.setattr(doctor, "examine_tracer", examine_tracer)
+    monkeypatch.setattr("tracer.capture.doctor.examine", examine_tracer)
     for checks, options in (([FINE, POOR], []), ([FINE, FATAL], []), ([FINE], ["--quiet"])):
-        monkeypatch.setattr(doctor, "examine_kernel", lambda checks=checks: list(checks))
+        monkeypatch.setattr("tracer.kernel.doctor.examine", lambda checks=checks: list(checks))
         CliRunner().invoke(doctor.command, options)
     assert asked == [(True, True), (False, True), (True, False)]

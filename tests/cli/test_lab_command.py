@@ -44,7 +44,7 @@ def test_the_list_as_json() -> None:
 def test_checks_are_shown_and_decide_the_status(
     monkeypatch: pytest.MonkeyPatch, passed: tuple[bool, ...], status: int
 ) -> None:
-    monkeypatch.setattr(lab, "run", lambda *_: outcome(*passed))
+    monkeypatch.setattr("tracer.lab.run.run", lambda *_: outcome(*passed))
     result = CliRunner().invoke(lab.command, ["anon"])
     assert result.exit_code == status
     assert result.stdout.splitlines()[0] == r"PASS  check 0: 1 of \x1b[31m2"
@@ -53,7 +53,7 @@ def test_checks_are_shown_and_decide_the_status(
 
 
 def test_checks_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lab, "run", lambda *_: outcome(True, False))
+    monkeypatch.setattr("tracer.lab.run.run", lambda *_: outcome(True, False))
     result = CliRunner().invoke(lab.command, ["anon", "--json"])
     assert result.exit_code == 1
     document = json.loads(result.stdout)
@@ -73,7 +73,7 @@ def some_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Path 
         outputs[experiment.name] = output
         return replace(outcome(True, experiment.name != "dirty"), experiment=experiment.name)
 
-    monkeypatch.setattr(lab, "run", run)
+    monkeypatch.setattr("tracer.lab.run.run", run)
     monkeypatch.setattr(lab, "EXPERIMENTS", {name: EXPERIMENTS[name] for name in RUN})
     monkeypatch.setattr(lab_run, "memory_hierarchy", lambda: Hierarchy(1, tmp_path, "/"))
     return outputs
@@ -98,8 +98,8 @@ def test_one_that_cannot_be_made_does_not_end_the_others(
             raise TracerError("no room")
         return some(experiment, output, force)
 
-    some = lab.run
-    monkeypatch.setattr(lab, "run", run)
+    some = lab_run.run
+    monkeypatch.setattr("tracer.lab.run.run", run)
     result = CliRunner().invoke(lab.command, ["--all"])
     assert result.exit_code == 1
     assert list(some_run) == ["anon", "dirty"]
@@ -129,8 +129,8 @@ def test_the_work_is_done_again_where_that_is_asked_for(monkeypatch: pytest.Monk
         asked.append(repeat)
         return replace(found, checks=(*found.checks, Check("it lives", False, "1 of 2")))
 
-    monkeypatch.setattr(lab, "run", lambda *_: outcome(True))
-    monkeypatch.setattr(lab, "verified", verified)
+    monkeypatch.setattr("tracer.lab.run.run", lambda *_: outcome(True))
+    monkeypatch.setattr("tracer.lab.resize.verified", verified)
     results = [
         CliRunner().invoke(lab.command, options)
         for options in (["anon"], ["anon", "--resize"], ["anon", "--resize", "--repeat", "2"])

@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 import pytest
 
-import tracer.cli
+from tracer.cli import verbs
 
 MANUAL = Path(__file__).parents[2] / "docs" / "memcg-tracer.1"
-VERBS = sorted(tracer.cli.VERBS)
+VERBS = sorted(verbs.VERBS)
 
 
 def options_of(verb: str) -> list[list[str]]:

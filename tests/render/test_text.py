@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import TextIO
 
@@ -31,7 +32,6 @@ def _written(stream: TextIO) -> str:
 
 
 def test_a_pipe_gets_plain_text_within_100_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "170")
     written = _written(io.StringIO())
     assert "\x1b" not in written
     assert max(map(len, written.splitlines())) <= 100
@@ -45,15 +45,38 @@ def test_a_terminal_gets_colour_and_its_own_width(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
 def test_no_colour_where_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setattr("shutil.get_terminal_size", lambda _: os.terminal_size((140, 24)))
+    assert text.columns_of(Terminal()) == 140
     monkeypatch.setenv(name, value)
     assert text.columns_of(Terminal()) == 100
     assert "\x1b" not in _written(Terminal())
 
 
-def test_forced_colour_of_other_tools_does_not_reach_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colour_in_a_pipe_where_it_is_forced_and_not_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[1;31m" in _written(io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b" not in _written(io.StringIO())
+
+
+@pytest.mark.parametrize(
+    ("asked", "columns"),
+    [
+        ("170", 170),
+        ("80", 80),
+        ("7", 60),
+        ("9" * 30, 1000),
+        ("", 100),
+        ("wide", 100),
+        ("-8", 100),
+        ("0", 100),
+    ],
+)
+def test_columns_of_a_pipe_are_those_asked_for(
+    monkeypatch: pytest.MonkeyPatch, asked: str, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", asked)
+    assert text.columns_of(io.StringIO()) == columns
 
 
 def test_markup_and_emoji_codes_are_shown_as_they_are() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis import names
+from tracer.analysis.groupings import GROUPINGS
 from tracer.analysis.refaults import left_pages
 from tracer.analysis.tables import (
     NO_ID,
@@ -62,7 +63,7 @@ def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = N
 def summed(trace: TraceTables, rows: pd.DataFrame, by: str) -> pd.DataFrame:
     """`evictions` of the rows that `moves` gave."""
     return (
-        GROUPINGS[by](trace, rows)
+        _SUMMED[by](trace, rows)
         .sort_values(["evicted_bytes", "added_bytes", "dropped_bytes"], ascending=False, kind="stable")
         .reset_index(drop=True)
     )
@@ -192,9 +193,6 @@ def _paths(trace: TraceTables, cgroup_ids: Int64s) -> list[str | None]:
     ]
 
 
-GROUPINGS: Final[Mapping[str, Callable[[TraceTables, pd.DataFrame], pd.DataFrame]]] = {
-    "file": _by_file,
-    "cgroup": _by_cgroup,
-    "cause": _by_cause,
-    "process": _by_process,
-}
+_SUMMED: Final[Mapping[str, Callable[[TraceTables, pd.DataFrame], pd.DataFrame]]] = dict(
+    zip(GROUPINGS, (_by_file, _by_cgroup, _by_cause, _by_process), strict=True)
+)

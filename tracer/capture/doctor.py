@@ -150,7 +150,7 @@ def function_hooks(closed: Mapping[str, str], options: Collection[str] | None) -
         "function hooks",
         State.MISSING,
         "; ".join(reasons),
-        "what no tracepoint tells: see the absent signals below",
+        "the signals that no tracepoint offers are absent",
         "boot a kernel of the distribution: today's have both",
         area=AREA,
     )

@@ -7,13 +7,10 @@ import sys
 from pathlib import Path
 
 import click
-import pandas as pd
 
 import tracer
-from tracer.analysis.cache_flow import cache_flow
-from tracer.analysis.evictions import GROUPINGS, moves, summed
-from tracer.analysis.tables import start_ns
-from tracer.render import evictions_text, text
+from tracer.analysis.groupings import GROUPINGS
+from tracer.cli import values
 
 
 @click.command(
@@ -28,11 +25,12 @@ Examples:
     "-c",
     "--cgroup",
     metavar="CGROUP",
+    shell_complete=values.cgroups_in_trace,
     help="Path, container name or id, or glob: only what is charged to that cgroup and below it.",
 )
 @click.option(
     "--by",
-    type=click.Choice(list(GROUPINGS)),
+    type=click.Choice(GROUPINGS),
     default="file",
     show_default=True,
     help="What to sum by: file; owner and actor (cgroup); cause; process that did it.",
@@ -46,6 +44,13 @@ def command(path: Path, *, cgroup: str | None, by: str, as_json: bool) -> None:
     Cache is charged to one cgroup and evicted by a task of that or another one: --by cgroup shows who took
     whose. What was read again soon after it had been evicted did not fit: that is thrash.
     """
+    import pandas as pd
+
+    from tracer.analysis.cache_flow import cache_flow
+    from tracer.analysis.evictions import moves, summed
+    from tracer.analysis.tables import start_ns
+    from tracer.render import evictions_text, text
+
     trace = tracer.open(path)
     rows = moves(trace, cgroup)
     flow, table = cache_flow(trace, rows, cgroup), summed(trace, rows, by)

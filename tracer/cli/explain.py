@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import tracer
-from tracer.analysis import from_log
-from tracer.analysis.log_memory import DEFAULT_PAGE_SIZE
-from tracer.analysis.oom import no_such_kill
-from tracer.analysis.report import OomReport
-from tracer.analysis.trace import AnalysedTrace
+from tracer.cli import values
 from tracer.errors import UsageError
-from tracer.kernel.kmsg import files
-from tracer.render import explain_text, text
+
+if TYPE_CHECKING:
+    from tracer.analysis.report import OomReport
+    from tracer.analysis.trace import AnalysedTrace
 
 
 @click.command(
@@ -34,7 +32,14 @@ Examples:
     metavar="FILE",
     help="Explain the kills in a kernel log instead (dmesg, journalctl -k, kern.log; gzip); - is stdin.",
 )
-@click.option("--kill", "kill_id", metavar="N", type=int, help="Explain kill number N. Default: the first.")
+@click.option(
+    "--kill",
+    "kill_id",
+    metavar="N",
+    type=int,
+    shell_complete=values.kills_in_trace,
+    help="Explain kill number N. Default: the first.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show whole stacks, all rows of the tables, the probes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: all kills, or kill N.")
 def command(
@@ -47,6 +52,10 @@ def command(
     """
     if (path is None) == (kmsg is None):
         raise UsageError("give either a TRACE or --kmsg FILE; see memcg-tracer explain -h")
+    from tracer.analysis import from_log
+    from tracer.kernel.kmsg import files
+    from tracer.render import explain_text, text
+
     trace = None if path is None else tracer.open(path)
     reports = trace.explain() if trace is not None else list(from_log.explain(files.read(str(kmsg))))
     place = "this trace" if kmsg is None else "this log"
@@ -80,6 +89,8 @@ def log_document(log: str, reports: list[OomReport]) -> dict[str, Any]:
 
 
 def _page_size(trace: AnalysedTrace | None, report: OomReport) -> int:
+    from tracer.analysis.log_memory import DEFAULT_PAGE_SIZE
+
     if trace is not None:
         return int(trace.meta["page_size"])
     place = report.kernel_log
@@ -87,6 +98,8 @@ def _page_size(trace: AnalysedTrace | None, report: OomReport) -> int:
 
 
 def _of_number(reports: list[OomReport], kill_id: int, place: str) -> OomReport:
+    from tracer.analysis.oom import no_such_kill
+
     for report in reports:
         if report.kill_id == kill_id:
             return report

@@ -5,19 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 import tracer
-from tracer.analysis.trace import AnalysedTrace
+from tracer.cli import values
 from tracer.cli.output import check_output, write_output
-from tracer.render import folded
+
+if TYPE_CHECKING:
+    from tracer.analysis.trace import AnalysedTrace
 
 _STDOUT: Final = Path("-")
 
 
 def _folded(trace: AnalysedTrace, cgroup: str | None, kill_id: int | None) -> Iterator[str]:
+    from tracer.render import folded
+
     return folded.lines(trace.charged_stacks(cgroup, kill_id))
 
 
@@ -52,10 +56,16 @@ Examples:
     "-c",
     "--cgroup",
     metavar="CGROUP",
+    shell_complete=values.cgroups_in_trace,
     help="Path, container name or id, or glob: only what was charged to that cgroup and below it.",
 )
 @click.option(
-    "--kill", "kill_id", metavar="N", type=int, help="Only what led to kill number N, as explain has it."
+    "--kill",
+    "kill_id",
+    metavar="N",
+    type=int,
+    shell_complete=values.kills_in_trace,
+    help="Only what led to kill number N, as explain has it.",
 )
 @click.option("-f", "--force", is_flag=True, help="Replace the file if it is there.")
 def command(

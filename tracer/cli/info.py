@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import pandas as pd
 
 import tracer
-from tracer.analysis import focus
-from tracer.analysis.tables import end_ns, optional, start_ns
-from tracer.analysis.trace import AnalysedTrace
-from tracer.render import info_text, text
-from tracer.schema import TABLES
-from tracer.wire import LOSSES
+
+if TYPE_CHECKING:
+    from tracer.analysis.trace import AnalysedTrace
+    from tracer.render import info_text
 
 
 @click.command(
@@ -28,6 +26,8 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(path: Path, as_json: bool) -> None:
     """Show what a trace holds: rows, loss, cgroups, probes, duration, size, and how it ended."""
+    from tracer.render import info_text, text
+
     summary = summarise(tracer.open(path))
     if as_json:
         click.echo(json.dumps(summary.to_dict(), indent=2))
@@ -37,6 +37,9 @@ def command(path: Path, as_json: bool) -> None:
 
 def summarise(trace: AnalysedTrace) -> info_text.Summary:
     """Reads what `info` shows; the big tables are only counted."""
+    from tracer.render import info_text
+    from tracer.schema import TABLES
+
     return info_text.Summary(
         path=str(trace.path),
         interrupted=trace.interrupted,
@@ -50,6 +53,10 @@ def summarise(trace: AnalysedTrace) -> info_text.Summary:
 
 
 def _duration(trace: AnalysedTrace) -> float | None:
+    import pandas as pd
+
+    from tracer.analysis.tables import end_ns, start_ns
+
     ended = trace.meta["ended"]
     if ended is not None:
         return float((pd.Timestamp(ended) - pd.Timestamp(trace.meta["started"])).total_seconds())
@@ -57,11 +64,17 @@ def _duration(trace: AnalysedTrace) -> float | None:
 
 
 def _lost(trace: AnalysedTrace) -> dict[str, int]:
+    from tracer.wire import LOSSES
+
     lost = trace.loss.groupby("stream", observed=True)["lost"].sum()
     return {**dict.fromkeys(LOSSES, 0), **{str(stream): int(records) for stream, records in lost.items()}}
 
 
 def _cgroups(trace: AnalysedTrace) -> list[info_text.TracedCgroup]:
+    from tracer.analysis import focus
+    from tracer.analysis.tables import optional
+    from tracer.render import info_text
+
     ranked = focus.ranked(trace)
     return [
         info_text.TracedCgroup(

@@ -7,18 +7,15 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from tracer.errors import TracerError, UsageError
 from tracer.lab.experiments import EXPERIMENTS, Experiment
-from tracer.lab.resize import verified
-from tracer.lab.run import Outcome, run, what_lacks
-from tracer.render.escape import visible
-from tracer.render.text import write
+
+if TYPE_CHECKING:
+    from tracer.lab.run import Outcome
 
 _REPEAT: Final = 5
 
@@ -83,6 +80,9 @@ def command(
     if list_ or (name is None and not all_):
         _show_experiments(as_json)
         return
+    from tracer.lab.resize import verified
+    from tracer.lab.run import run
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM, too, leaves nothing behind
     if name is None:
         context.exit(_run_all(output, force, as_json))
@@ -100,6 +100,11 @@ def _run_all(output: Path | None, force: bool, as_json: bool) -> int:
     """The exit status. What cannot be made on this machine is said, and no failure; nor does one that goes
     wrong end the others.
     """
+    from rich.text import Text
+
+    from tracer.lab.run import run, what_lacks
+    from tracer.render.text import write
+
     passed: list[str] = []
     failed: list[str] = []
     skipped: list[str] = []
@@ -135,6 +140,12 @@ def _show_experiments(as_json: bool) -> None:
 
 
 def _show_outcome(outcome: Outcome) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from tracer.render.escape import visible
+    from tracer.render.text import write
+
     table = Table.grid(padding=(0, 2, 0, 0))
     for check in outcome.checks:
         mark = Text("PASS", "green") if check.passed else Text("FAIL", "bold red")

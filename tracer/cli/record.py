@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tracer.capture.hooks import FAMILIES
-from tracer.capture.load import RING_BYTES
-from tracer.capture.session import Options, record
+from tracer.cli import values
 from tracer.cli.size import size_bytes
 from tracer.render.escape import visible
 
@@ -40,7 +38,7 @@ Examples:
     help="Where to write the trace.  [default: traces/<UTC time>-<name>]",
 )  # fmt: skip
 @click.option(
-    "-c", "cgroups", metavar="CGROUP", multiple=True,
+    "-c", "cgroups", metavar="CGROUP", multiple=True, shell_complete=values.cgroups_here,
     help="Trace this cgroup and all below it: a path, a container's name or id, or a glob. May be repeated. "
     "Without it, and without CMD, every cgroup is traced.",
 )  # fmt: skip
@@ -108,6 +106,8 @@ def command(
     name = name or (Path(argv[0]).name if argv else "trace")
     if output is None:
         output = Path("traces", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_file_name(name)}")
+    from tracer.capture.session import Options, record
+
     options = Options(
         output=output,
         cgroups=cgroups,
@@ -140,6 +140,8 @@ def _until(argv: tuple[str, ...], duration_s: float | None) -> str:
 
 def _ring_pages(text: str) -> dict[str, int]:
     """`STREAM=PAGES,...`: other sizes of rings, for machines with little memory, and for tests of loss."""
+    from tracer.capture.load import RING_BYTES
+
     sizes = {}
     for item in filter(None, text.split(",")):
         stream, _, pages = item.partition("=")
@@ -153,6 +155,8 @@ def _ring_pages(text: str) -> dict[str, int]:
 
 def _hooks(family: str) -> str | None:
     """The family to take where there is a choice, for comparing what they tell, and what they cost."""
+    from tracer.capture.hooks import FAMILIES
+
     if family and family not in FAMILIES:
         raise click.UsageError(f"MEMCG_TRACER_HOOKS: {family!a} is none of {', '.join(FAMILIES)}")
     return family or None
@@ -180,7 +184,7 @@ class _Progress:
             self._write(f"\r\x1b[K{self._summary(pipeline)}")
 
     def killed(self, kill: dict[str, Any]) -> None:
-        from tracer.units import size  # noqa: PLC0415  it brings Arrow: not before clang is at work
+        from tracer.units import size  # it brings Arrow: not before clang is at work
 
         where = "" if kill["limit_bytes"] is None else f" at a limit of {size(kill['limit_bytes'])}"
         self._line(f"OOM kill: {visible(kill['comm'])} (pid {kill['pid']}){where}")

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
-import pandas as pd
 
 import tracer
-from tracer.analysis import focus, thrash
-from tracer.analysis.report import OomReport
-from tracer.analysis.tables import start_ns
-from tracer.analysis.trace import AnalysedTrace
 from tracer.cli.output import check_output, write_output
-from tracer.render import html, markers, plots
+
+if TYPE_CHECKING:
+    from tracer.analysis.report import OomReport
+    from tracer.analysis.trace import AnalysedTrace
+    from tracer.render import html
 
 _ROWS_IN_PICTURE: Final = 400
 
@@ -42,6 +41,8 @@ def command(path: Path, output: Path, force: bool) -> None:
     The page is complete in itself: it makes no request and runs no script, and can be sent by mail. Names of
     processes, cgroups and containers are in it, so only you can read the file.
     """
+    from tracer.render import html
+
     check_output(output, force)
     trace = tracer.open(path)
     write_output(output, [html.page(subject(trace))])
@@ -50,6 +51,8 @@ def command(path: Path, output: Path, force: bool) -> None:
 
 def subject(trace: AnalysedTrace) -> html.Subject:
     """What the page tells of a trace."""
+    from tracer.render import html
+
     reports = trace.explain()
     return html.Subject(
         trace=str(trace.path),
@@ -63,6 +66,12 @@ def subject(trace: AnalysedTrace) -> html.Subject:
 
 
 def _pictures(trace: AnalysedTrace, reports: list[OomReport]) -> Iterator[html.Picture]:
+    import pandas as pd
+
+    from tracer.analysis import focus, thrash
+    from tracer.analysis.tables import start_ns
+    from tracer.render import html, markers, plots
+
     ids, _ = focus.to_show(trace)
     for number in ids:
         timeline = focus.timeline_of_life(trace, number, _ROWS_IN_PICTURE)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
-import numpy as np
-import pandas as pd
-from rich.text import Text
 
 import tracer
-from tracer.analysis import focus, names, thrash
-from tracer.analysis.tables import start_ns
-from tracer.analysis.trace import AnalysedTrace
+from tracer.cli import values
 from tracer.errors import TracerError, UsageError
-from tracer.render import markers, text, timeline_text
-from tracer.render.escape import visible
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tracer.analysis.trace import AnalysedTrace
 
 _ROWS_EVERY: Final = "100ms"
 _ROWS_ON_SCREEN: Final = 40
@@ -38,6 +36,7 @@ Examples:
     "-c",
     "--cgroup",
     metavar="CGROUP",
+    shell_complete=values.cgroups_in_trace,
     help="Path, container name or id, or glob of the cgroup to show; its descendants count in. "
     "Default: for the picture the cgroups that matter most, for rows all.",
 )
@@ -81,6 +80,13 @@ def command(
 def _draw(
     trace: AnalysedTrace, cgroup: str | None, every: str | None, begin: str | None, end: str | None
 ) -> None:
+    import pandas as pd
+    from rich.text import Text
+
+    from tracer.analysis import focus, names, thrash
+    from tracer.analysis.tables import start_ns
+    from tracer.render import markers, text, timeline_text
+
     if cgroup is None:
         shown, left_out = focus.to_show(trace)
     else:
@@ -115,6 +121,11 @@ def _draw(
 
 def _with_plain_times(frame: pd.DataFrame) -> pd.DataFrame:
     """The index as a column of ISO 8601 text, and names that are safe to print."""
+    import numpy as np
+    import pandas as pd
+
+    from tracer.render.escape import visible
+
     plain = frame.reset_index()
     plain["time"] = pd.DatetimeIndex(plain["time"]).strftime(_ISO)
     if "cgroup" in plain:

@@ -207,6 +207,11 @@ def _containers(paths: list[str]) -> dict[str, str]:
     return found
 
 
+def container_names(paths: list[str]) -> list[tuple[str, str]]:
+    """Return (name, topmost cgroup) of each container below `paths` whose runtime says a name."""
+    return _container_names(_containers(paths))
+
+
 def _container_names(containers: dict[str, str]) -> list[tuple[str, str]]:
     """(name, cgroup path) of the containers whose runtime says a name."""
     refs = [(identify(path), path) for path in containers.values()]
@@ -223,7 +228,7 @@ def _name(path: str) -> str:
 
 def _why_no_match(paths: list[str], pattern: str) -> str:
     known = {_name(path): path for path in paths} | {path: path for path in paths}
-    known |= dict(_container_names(_containers(paths)))
+    known |= dict(container_names(paths))
     near = [known[name] for name in difflib.get_close_matches(pattern, known, _NEAR_MATCHES, 0.5)]
     near += [path for path in paths if pattern in path]
     listed = ", ".join(repr(path)[1:-1] for path in list(dict.fromkeys(near))[:_NEAR_MATCHES])

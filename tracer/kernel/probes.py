@@ -178,7 +178,7 @@ SIGNALS: Final = (
         "reclaim",
         _entry("enter_memcg_reclaim", "try_to_free_mem_cgroup_pages", argument="mem_cgroup"),
         "the cgroup that is reclaimed from, and whether somebody asked for it, from the kernel's own call",
-        "the target is found by its page counter, and who stands at no limit is taken to have been asked",
+        "the target is found by its page counter, and reclaim below every limit is assumed to be proactive",
     ),
     Signal(
         "soft-limit reclaim",
@@ -304,7 +304,7 @@ SIGNALS: Final = (
         "candidate",
         _both_ends("enter_badness", "leave_badness", "oom_badness", argument="task_struct"),
         "the badness of each task that the kernel weighed",
-        "whom the kernel weighed is not known",
+        "which processes the kernel weighed is not known",
     ),
     Signal(
         "cgroup made",

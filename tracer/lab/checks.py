@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from tracer.analysis.cushion import damons_pages
 from tracer.analysis.report import Cause, OomReport
-from tracer.analysis.tables import is_evicted, optional
-from tracer.analysis.trace import AnalysedTrace
 from tracer.units import count, duration, size
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tracer.analysis.trace import AnalysedTrace
 
 _CHARGE_BATCH_PAGES = 64
 _INTERPRETER_BYTES = 16 << 20
@@ -107,6 +109,8 @@ def evictions_equal_pgsteal(evidence: Evidence) -> Check:
 
 def cache_fills_to_the_limit(evidence: Evidence) -> Check:
     """Act one: usage comes to the limit while nearly all of it is cache."""
+    from tracer.analysis.tables import optional
+
     timeline = _timeline(evidence)
     full = timeline[timeline["usage_bytes"] >= 0.97 * evidence.limit_bytes]  # a large folio is 2 %
     if full.empty:
@@ -140,7 +144,7 @@ def cache_is_used_up(evidence: Evidence) -> Check:
     cushion, killed_at = evidence.report.cushion, str(evidence.report.time)
     passed = (
         cushion.exhausted_at is not None
-        and pd.Timestamp(cushion.exhausted_at) <= pd.Timestamp(killed_at)
+        and datetime.fromisoformat(cushion.exhausted_at) <= datetime.fromisoformat(killed_at)
         and cushion.cache_end_bytes is not None
         and cushion.cache_end_bytes <= 0.05 * evidence.limit_bytes
     )
@@ -151,7 +155,7 @@ def cache_is_used_up(evidence: Evidence) -> Check:
 def _used_up(exhausted_at: str | None, killed_at: str) -> str:
     if exhausted_at is None:
         return "never used up"
-    before = pd.Timestamp(killed_at) - pd.Timestamp(exhausted_at)
+    before = datetime.fromisoformat(killed_at) - datetime.fromisoformat(exhausted_at)
     return f"used up {duration(before.total_seconds())} before"
 
 
@@ -308,6 +312,8 @@ def killed_together(others_bytes: Sequence[int]) -> Callable[[Evidence], Check]:
 
 def _timeline(evidence: Evidence) -> pd.DataFrame:
     """The limit owner's timeline before the kill; a row shows the levels at the end of its interval."""
+    import pandas as pd
+
     timeline = evidence.trace.timeline(cgroup=evidence.report.limit_owner.cgroup, every="20ms")
     return timeline[timeline.index <= pd.Timestamp(str(evidence.report.time)) - pd.Timedelta("20ms")]
 
@@ -326,6 +332,9 @@ def _pgsteal_bytes(evidence: Evidence) -> int | None:
 
 
 def _damons_bytes(evidence: Evidence) -> int:
+    from tracer.analysis.cushion import damons_pages
+    from tracer.analysis.tables import is_evicted
+
     trace = evidence.trace
     evicted = trace.pagecache[is_evicted(trace.pagecache)]
     evicted = evicted[evicted["cgroup_id"].isin(_owner_ids(evidence))]

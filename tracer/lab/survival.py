@@ -6,13 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from tracer.analysis.report import Held, OomReport
-from tracer.analysis.trace import AnalysedTrace
 from tracer.lab.checks import Check
 from tracer.units import count, size
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tracer.analysis.trace import AnalysedTrace
 
 _NEAR_LIMIT_BYTES = 2 << 20  # a large folio
 

@@ -14,6 +14,7 @@ PLAIN_COLUMNS: Final = 100
 """The width of everything that is not written to a colour terminal."""
 
 LEAST_COLUMNS: Final = 60
+MOST_COLUMNS: Final = 1000
 
 _ASCII: Final = str.maketrans(
     {
@@ -41,17 +42,28 @@ _ASCII: Final = str.maketrans(
 )
 
 
-def is_colour_terminal(stream: TextIO) -> bool:
-    """Whether escape sequences belong into `stream` (https://no-color.org is honoured)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def is_coloured(stream: TextIO) -> bool:
+    """Return whether escape sequences belong into `stream`.
+
+    NO_COLOR (https://no-color.org) switches them off, else FORCE_COLOR (https://force-color.org) switches
+    them on, also in a pipe.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
 
 
 def columns_of(stream: TextIO) -> int:
-    """The width to draw for: the terminal's, or `PLAIN_COLUMNS` for pipes, files and NO_COLOR."""
+    """Return the width to draw for: COLUMNS if set, else the terminal's; `PLAIN_COLUMNS` for a pipe or file,
+    and at most that many for a terminal without colour.
+    """
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isascii() and asked.isdigit() and int(asked) > 0:
+        return min(max(LEAST_COLUMNS, int(asked)), MOST_COLUMNS)
     if not stream.isatty():
         return PLAIN_COLUMNS
     columns = max(LEAST_COLUMNS, shutil.get_terminal_size((PLAIN_COLUMNS, 24)).columns)
-    return columns if is_colour_terminal(stream) else min(columns, PLAIN_COLUMNS)
+    return columns if is_coloured(stream) else min(columns, PLAIN_COLUMNS)
 
 
 def to_text(renderables: Iterable[RenderableType], *, columns: int, colour: bool) -> str:
@@ -78,7 +90,7 @@ def to_text(renderables: Iterable[RenderableType], *, columns: int, colour: bool
 
 def write(stream: TextIO, renderables: Iterable[RenderableType]) -> None:
     """Writes the renderables as fits `stream`; an encoding that lacks our glyphs gets ASCII ones."""
-    text = to_text(renderables, columns=columns_of(stream), colour=is_colour_terminal(stream))
+    text = to_text(renderables, columns=columns_of(stream), colour=is_coloured(stream))
     encoding = stream.encoding or "utf-8"
     try:
         text.encode(encoding)

@@ -17,7 +17,7 @@ StartRecording = Callable[..., Any]  # conftest.py
 
 NOBODY = 65534
 AS_NOBODY = (
-    "import os, tracer.cli, tracer.cli.record\n"
+    "import os, tracer.cli.record, tracer.capture.session\n"
     f"if os.geteuid() == 0: os.setgroups([]); os.setresuid({NOBODY}, {NOBODY}, {NOBODY})\n"
     "tracer.cli.main()"
 )

@@ -1,0 +1,83 @@
+"""What the Tab key offers for an option's value: cgroups, containers and kills.
+
+A function here is the `shell_complete` of an option. It reads only what it offers, and without pandas. What
+cannot be read offers nothing: a completion has no place for an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from click.shell_completion import CompletionItem
+
+from tracer.errors import TracerError
+
+if TYPE_CHECKING:
+    from tracer.trace.reader import Trace
+
+_MOST: Final = 500
+_PLAIN: Final = re.compile(r"[\w./:@%+=,-]+", re.ASCII)
+
+
+def cgroups_here(
+    _context: click.Context, _parameter: click.Parameter, typed: str
+) -> list[CompletionItem[Any]]:
+    """Return the containers that run here, by name, and the memory cgroups, by path."""
+    from tracer.kernel import cgroupfs
+
+    with suppress(OSError, TracerError):
+        hierarchy = cgroupfs.memory_hierarchy()
+        paths = [hierarchy.path(directory) for directory in cgroupfs.descendants(hierarchy.mount)]
+        named = [] if typed.startswith("/") else cgroupfs.container_names(paths)
+        return _offered([name for name, _ in named] + paths, typed)
+    return []
+
+
+def cgroups_in_trace(
+    context: click.Context, _parameter: click.Parameter, typed: str
+) -> list[CompletionItem[Any]]:
+    """Return the containers of the trace on the command line, by name, and its cgroups, by path."""
+    with suppress(OSError, TracerError):
+        rows = _trace(context).table("cgroups", ["container", "path"])
+        return _offered([*rows["container"].to_pylist(), *rows["path"].to_pylist()], typed)
+    return []
+
+
+def kills_in_trace(
+    context: click.Context, _parameter: click.Parameter, typed: str
+) -> list[CompletionItem[Any]]:
+    """Return the numbers of the kills in the trace on the command line, with who was killed."""
+    from tracer.render.escape import visible
+
+    with suppress(OSError, TracerError):
+        rows = _trace(context).table("oom", ["kill_id", "comm", "pid"]).to_pylist()
+        killed = {str(row["kill_id"]): f"{visible(row['comm'] or '')} (pid {row['pid']})" for row in rows}
+        return [
+            CompletionItem(number, help=who) for number, who in killed.items() if number.startswith(typed)
+        ]
+    return []
+
+
+def _trace(context: click.Context) -> Trace:
+    from tracer.trace.meta import is_trace
+    from tracer.trace.reader import Trace
+
+    # Before an option that lacks its value click gives up parsing, and leaves all words.
+    for path in filter(None, (context.params.get("path"), *context.args)):
+        if is_trace(Path(path)):
+            return Trace(path)
+    raise TracerError("no trace on the command line so far")
+
+
+def _offered(names: Sequence[str | None], typed: str) -> list[CompletionItem[Any]]:
+    """Those that begin with what was typed, each once.
+
+    bash puts a name on the command line as it is: only one that no shell would expand or split is offered.
+    """
+    offered = (name for name in dict.fromkeys(names) if name and name.startswith(typed))
+    return [CompletionItem(name) for name in offered if _PLAIN.fullmatch(name)][:_MOST]
