@@ -21,6 +21,7 @@ from unset import unset_row
 from tracer.schema import TABLES
 
 LIMIT_BYTES: Final = 256 << 20
+CONTAINER_ID: Final = "4f2a" * 16
 _LIKE: Final = Path(__file__).parent.parent / "traces" / "page-cache"
 _START_NS: Final = 1_764_000_000_000_000_000
 _LIFE_NS: Final = 5_000_000_000
@@ -42,6 +43,7 @@ class Restarts:
     """`lives` in all, by turns in each of `cgroups` below `/pods`; in as many cgroups as lives, each is made
     for one. `killed_for`: the limit that ends a life is its own cgroup's, that of `/pods`, or it just ends.
     `charges`, `folios`: rows of the tables for a life. `gap_ns` is from the begin of one to that of the next.
+    `container`: all cgroups are lives of the container of that name, and have its path, one after the other.
     """
 
     lives: int
@@ -50,6 +52,7 @@ class Restarts:
     charges: int = 200
     folios: int = 100
     gap_ns: int = _LIFE_NS
+    container: str | None = None
 
     def write(self, folder: Path) -> Path:
         """The trace, as a recorder leaves it: `folder`."""
@@ -70,10 +73,15 @@ class Restarts:
             "cgroups",
             self.cgroups + 1,
             cgroup_id=[_PARENT_ID, *range(_FIRST_ID, _FIRST_ID + self.cgroups)],
-            path=["/pods", *(f"/pods/one-{number}" for number in range(self.cgroups))],
+            path=["/pods", *(self._path(number) for number in range(self.cgroups))],
             created=created,
             removed=removed,
+            container=[None, *[self.container] * self.cgroups],
+            container_id=[None, *[self.container and CONTAINER_ID] * self.cgroups],
         )
+
+    def _path(self, cgroup: int) -> str:
+        return f"/pods/one-{cgroup}" if self.container is None else f"/pods/{CONTAINER_ID}"
 
     def _life(self, number: int) -> dict[str, pa.Table]:
         own = number % self.cgroups
@@ -82,7 +90,7 @@ class Restarts:
             begin=_START_NS + number * self.gap_ns,
             cgroup_id=_FIRST_ID + own,
             owner_id=_PARENT_ID if self.killed_for == "parent" else _FIRST_ID + own,
-            paths=(f"/pods/one-{own}", "/pods" if self.killed_for == "parent" else f"/pods/one-{own}"),
+            paths=(self._path(own), "/pods" if self.killed_for == "parent" else self._path(own)),
         )
         tables = life.tables(self.charges, self.folios)
         return tables if self.killed_for is None else tables | life.end()

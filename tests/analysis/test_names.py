@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tracer.analysis import names
-from tracer.errors import TracerError
+from tracer.errors import TracerError, UsageError
 
 
 @pytest.fixture
@@ -55,18 +55,26 @@ def test_a_beginning_too_short_for_an_id_is_none(named: Any) -> None:
 
 
 def test_refusals_name_the_candidates(named: Any) -> None:
-    with pytest.raises(TracerError, match=r"'/docker/4f2a99/worker' \(id 23\), '/batch/worker' \(id 25\)"):
-        names.resolve_one(named.cgroups, "worker")
+    with pytest.raises(UsageError, match=r"'/docker/4f2a99/worker', '/batch/worker'"):
+        names.select(named, "worker", run=1)
     with pytest.raises(TracerError, match="'/batch/worker'"):
-        names.resolve_one(named.cgroups, "bacth/workr")
+        names.select(named, "bacth/workr")
 
 
-def test_one_path_after_the_other_is_two_cgroups(trace: Any) -> None:
+def test_select_leaves_out_what_lies_below_another_that_fits(named: Any) -> None:
+    assert names.select(named, "/docker/*") == [21, 22]
+    assert names.select(named, "worker") == [23, 25]
+    assert names.members_of(named, names.select(named, "*/worker")).tolist() == [23, 25]
+
+
+def test_one_path_after_the_other_is_two_lives(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=5, path="/a", removed=trace.ns(1))
     trace.add("cgroups", cgroup_id=6, path="/a", created=trace.ns(2))
-    with pytest.raises(TracerError, match=r"id 5.*id 6"):
-        names.resolve_one(trace.cgroups, "/a")
-    assert names.resolve_one(trace.cgroups, "6") == 6
+    assert names.select(trace, "/a") == [5, 6]
+    assert names.select(trace, "/a", run=2) == [6]
+    assert names.select(trace, "6") == [6]
+    with pytest.raises(UsageError, match=r"'/a' has no run 3 in this trace: it has 1, 2"):
+        names.select(trace, "/a", run=3)
     assert trace.places.descendants(6).tolist() == [6]
 
 

@@ -53,10 +53,10 @@ def test_index_and_dtypes(page_cache_experiment: Any) -> None:
     assert line["usage_bytes"].dtype == pd.Int64Dtype()
     assert line["cache_added_bytes"].dtype == np.int64
     assert line["reclaim_stall_ms"].dtype == np.float64
-    everyone = timeline(page_cache_experiment)
-    assert everyone.columns[0] == "cgroup"
-    assert everyone["cgroup"].dtype == "category"
-    pd.testing.assert_frame_equal(everyone.drop(columns="cgroup"), line)
+    assert line["cgroup"].dtype == "category" and set(line["cgroup"]) == {"/docker/4f2a"}
+    assert line["container"].dtype == "category" and set(line["container"]) == {"web"}
+    assert set(line["cgroup_id"]) == {7} and set(line["run"]) == {1}
+    pd.testing.assert_frame_equal(timeline(page_cache_experiment), line)
 
 
 def test_unknown_is_na_and_zero_is_zero(trace: Any) -> None:
@@ -228,21 +228,21 @@ def test_rows_are_bounded_for_all_cgroups_together(trace: Any) -> None:
 
 
 def test_nested_and_reused_paths(trace: Any) -> None:
-    """A kill or a page counts for each cgroup around it once, also where two had one path after the other."""
+    """A kill or a page counts for each cgroup around it once, where two had one path for the one before."""
     paths = {1: "/", 2: "/a", 3: "/a/b", 4: "/a", 5: "/a/b/c", 6: "/ab"}
     for number, path in paths.items():
-        trace.add("cgroups", cgroup_id=number, path=path)
+        trace.add("cgroups", cgroup_id=number, path=path, created=trace.ns(0) if number == 4 else None)
         trace.add("pagecache", 0, cgroup_id=number, op="add", nr_pages=1 << number)
         trace.add("samples", 0, cgroup_id=number, source="periodic")
     trace.add("oom", 0, kill_id=1, cgroup_id=5, limit_owner_cgroup_id=2)
     trace.add("oom", 0, kill_id=2, cgroup_id=6)
     trace.add("pagecache", 0, cgroup_id=9, op="add", nr_pages=1 << 9)  # nobody knows its path
     line = timeline(trace)
-    within = {1: (1, 2, 3, 4, 5, 6), 2: (2, 3, 5), 3: (3, 5), 4: (4, 3, 5), 5: (5,), 6: (6,)}
+    within = {1: (1, 2, 3, 4, 5, 6), 2: (2, 3, 5), 3: (3, 5), 4: (4,), 5: (5,), 6: (6,)}
     by_id = [1, 2, 4, 3, 5, 6]  # as their paths are sorted
     added = [sum(1 << one for one in within[number]) * 4096 for number in by_id]
     assert line["cache_added_bytes"].tolist() == added
-    assert line["oom_kills"].tolist() == [2, 1, 1, 1, 1, 1]
+    assert line["oom_kills"].tolist() == [2, 1, 0, 1, 1, 1]
     for number in within:
         assert timeline(trace, number)["cache_added_bytes"].tolist() == [added[by_id.index(number)]]
 

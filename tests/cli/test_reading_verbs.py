@@ -70,7 +70,8 @@ def test_timeline_rows_are_those_of_the_analysis(run: CliRunner, write_trace: Wr
     assert rows[0]["time"] == "2025-11-24T16:00:00.000000Z"
     assert rows[0]["refault_bytes"] is None
     assert rows[0]["cache_evicted_bytes"] == 0
-    assert "cgroup" not in rows[0]
+    whose = {"cgroup": "/memcg-tracer-77-page-cache", "cgroup_id": 7, "container": None, "run": 1}
+    assert {name: rows[0][name] for name in whose} == whose
     table = list(csv.DictReader(io.StringIO(output(run.invoke(timeline.command, [str(path), "--csv"])))))
     assert {row["cgroup"] for row in table} == {"/memcg-tracer-77-page-cache", "/quiet"}
     mine = [row for row in table if row["cgroup"] != "/quiet"]

@@ -20,9 +20,10 @@ BEGIN = "2025-11-24T23:40:03.500000+00:00"
 
 @pytest.fixture
 def flow() -> CacheFlow:
-    kernel = KernelCount("/web", BEGIN, BEGIN, 34 * MIB, 37 * MIB)
+    kernel = KernelCount("/web", 1, BEGIN, BEGIN, 34 * MIB, 37 * MIB)
     return CacheFlow(
         cgroup="/web",
+        runs=1,
         added_bytes=203 * MIB,
         evicted_bytes=118 * MIB,
         dropped_bytes=7 * MIB,
@@ -38,8 +39,8 @@ def flow() -> CacheFlow:
         evictor=Evictor(22, "pg_dump", "/db", 61 * MIB),
         refaults=Refaults(34 * MIB, 417.3, 30 * MIB, 4 * MIB, (kernel,)),
         thrash=(
-            Thrash("/web", BEGIN, "2025-11-24T23:40:05.250000+00:00", 40 * MIB, 33 * MIB, 402.5, 0.38),
-            Thrash(None, BEGIN, BEGIN, 2 * MIB, MIB, 12.0, None),
+            Thrash("/web", 1, BEGIN, "2025-11-24T23:40:05.250000+00:00", 40 * MIB, 33 * MIB, 402.5, 0.38),
+            Thrash(None, None, BEGIN, BEGIN, 2 * MIB, MIB, 12.0, None),
         ),
         quality=Quality(lost_records=12),
     )
@@ -70,12 +71,17 @@ def by_file(count: int, path: str = "/var/lib/postgresql/16/main/base/16384/2457
 
 
 def by_cgroup() -> pd.DataFrame:
-    known = {"cgroup_id": 1, "cgroup": "/web", "container": None, "charged_to": "live"}
+    known = {"cgroup_id": 1, "cgroup": "/web", "container": None, "run": 1, "runs": 1, "charged_to": "live"}
     rows = [
         row(0, **known, task_cgroup_id=1, task_cgroup="/web"),
         row(1, **known, task_cgroup_id=2, task_cgroup="/db"),
         row(2, **known | {"charged_to": "removed", "container": "shop"}, task_cgroup_id=9, task_cgroup="/"),
-        row(3, **known | {"cgroup_id": None, "cgroup": None}, task_cgroup_id=9, task_cgroup="/"),
+        row(
+            3,
+            **known | dict.fromkeys(("cgroup_id", "cgroup", "run", "runs")),
+            task_cgroup_id=9,
+            task_cgroup="/",
+        ),
     ]
     return pd.DataFrame(rows)
 
@@ -148,7 +154,7 @@ def test_summary(flow: CacheFlow, change: Mapping[str, Any], words: str) -> None
     [(34, 34, "34 MiB, too"), (34, 37, "large folios whole"), (34, 31, "forgets what was evicted long ago")],
 )
 def test_the_kernels_count_and_why_it_differs(flow: CacheFlow, seen: int, told: int, words: str) -> None:
-    kernel = (KernelCount("/web", BEGIN, BEGIN, seen * MIB, told * MIB),)
+    kernel = (KernelCount("/web", 1, BEGIN, BEGIN, seen * MIB, told * MIB),)
     shown = drawn(replace(flow, refaults=replace(flow.refaults, kernel=kernel)), "cgroup", by_cgroup())
     assert words in " ".join(shown.split())
 
@@ -160,3 +166,11 @@ def test_what_is_not_known_is_said(flow: CacheFlow) -> None:
     words = " ".join(shown.split())
     assert "came back nothing that is charged here now the kernel's own count is not known: because" in words
     assert "this is what had been written by then" in words
+
+
+def test_lives_of_a_name_are_told_apart_and_counted(flow: CacheFlow) -> None:
+    table = by_cgroup().assign(container="web", cgroup_id=1, cgroup="/web", run=[1, 2, 3, 3], runs=3)
+    shown = drawn(replace(flow, cgroup="web", runs=3), "cgroup", table)
+    assert "of web (3 runs) evicted" in shown
+    assert [f"web run {run}" in shown for run in (1, 2, 3)] == [True] * 3
+    assert "web run 3 (removed)" in shown

@@ -18,7 +18,7 @@ HOSTILE = "\x1b[31m[red]<script>\nx\udc80" + "y" * 200
 
 @pytest.fixture
 def heading(origin: pd.Timestamp) -> Heading:
-    return Heading("/memcg-tracer-77-page-cache", None, "6.18.5", origin, 0, False)
+    return Heading("/memcg-tracer-77-page-cache", None, 1, 1, "6.18.5", origin, 0, False)
 
 
 def drawn(
@@ -136,6 +136,12 @@ def test_a_limit_far_away_is_named_but_not_drawn(timeline: pd.DataFrame, heading
     rows = [line for line in shown.splitlines() if line.startswith("    2.0 s")]
     assert "│" not in rows[0]
     assert "must first be freed" not in shown
+
+
+def test_one_life_of_several_says_which(timeline: pd.DataFrame, heading: Heading) -> None:
+    first = drawn(timeline, replace(heading, container="web", run=3, runs=7)).splitlines()[0]
+    assert first == "run 3 of 7: container web  /memcg-tracer-77-page-cache"
+    assert "run" not in drawn(timeline, heading).splitlines()[0]
 
 
 def test_no_limit_is_said(timeline: pd.DataFrame, heading: Heading) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -50,6 +50,7 @@ class KernelCount:
     workingset_refault, lru_gen_refault)."""
 
     cgroup: str
+    run: int
     begin: str
     end: str
     refaulted_bytes: int
@@ -73,6 +74,7 @@ class Thrash:
     """One row of `analysis.thrash`."""
 
     cgroup: str | None
+    run: int | None
     begin: str
     end: str
     evicted_bytes: int
@@ -91,9 +93,11 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class CacheFlow:
-    """All in bytes. `cgroup`: whose cache it is, with all below it; None: everybody's."""
+    """All in bytes. `cgroup`: whose cache it is, with all below it, summed over its `runs` cgroups; None:
+    everybody's."""
 
     cgroup: str | None
+    runs: int | None
     added_bytes: int
     evicted_bytes: int
     dropped_bytes: int
@@ -118,15 +122,16 @@ class CacheFlow:
 
 def cache_flow(trace: TraceTables, rows: pd.DataFrame, cgroup: str | int | None = None) -> CacheFlow:
     """Of the `rows` that `evictions.moves` gives for `cgroup`: all, or what is charged to it and below it."""
-    shown = None if cgroup is None else names.resolve_one(trace.cgroups, cgroup)
-    members = None if shown is None else trace.places.descendants(shown)
+    shown = None if cgroup is None else names.select(trace, cgroup)
+    members = None if shown is None else names.members_of(trace, shown)
     by_cause = summed(trace, rows, "cause")
     by_owner = summed(trace, rows, "cgroup")
     charged_to = by_owner.groupby("charged_to", observed=False)["evicted_bytes"].sum()
     kernel = _kernel_counts(trace, shown)
     lost = integers(trace.loss["lost"])
     return CacheFlow(
-        cgroup=None if shown is None else trace.places.label_of(shown),
+        cgroup=None if shown is None else _name_of(trace, str(cgroup), shown),
+        runs=None if shown is None else len(shown),
         added_bytes=int(rows["added_bytes"].sum()),
         evicted_bytes=int(rows["evicted_bytes"].sum()),
         dropped_bytes=int(rows["dropped_bytes"].sum()),
@@ -147,6 +152,14 @@ def cache_flow(trace: TraceTables, rows: pd.DataFrame, cgroup: str | int | None 
             unknown={} if kernel else {"refaults.kernel": _NOT_COUNTED},
         ),
     )
+
+
+def _name_of(trace: TraceTables, pattern: str, shown: Sequence[int]) -> str:
+    """The path of one cgroup, the name of several lives, and of several names what was asked for."""
+    if len(shown) == 1:
+        return trace.places.label_of(shown[0])
+    of_name = trace.places.lives.by_name(shown)
+    return of_name[0][0].name if len(of_name) == 1 else pattern
 
 
 def _causes(by_cause: pd.DataFrame, amount: str) -> dict[str, int]:
@@ -190,10 +203,10 @@ def _median_away_ms(back: pd.DataFrame) -> float | None:
     return float(integers(back["away_ns"])[order][half] / 1e6)
 
 
-def _kernel_counts(trace: TraceTables, shown: int | None) -> tuple[KernelCount, ...]:
+def _kernel_counts(trace: TraceTables, shown: Sequence[int] | None) -> tuple[KernelCount, ...]:
     """Of the cgroup shown, or of each with samples that lies below no other with samples."""
     if shown is not None:
-        tops = [shown]
+        tops = list(shown)
     else:
         sampled = np.unique(integers(trace.samples["cgroup_id"])).tolist()
         above = names.positions_above(trace.cgroups, sampled)
@@ -218,6 +231,7 @@ def _kernel_count(trace: TraceTables, subtree: Subtree) -> KernelCount | None:
     counted &= (time >= begin) & (time <= end)
     return KernelCount(
         trace.places.label_of(subtree.cgroup_id),
+        trace.places.lives.of(subtree.cgroup_id).run,
         iso_time(begin),
         iso_time(end),
         int(integers(back["bytes"])[counted].sum()),
@@ -231,9 +245,11 @@ def _thrash(trace: TraceTables, members: Int64s | None) -> tuple[Thrash, ...]:
         found = found[np.isin(integers(found["cgroup_id"]), members)]
     found = found.assign(known=known(found["psi_some_share"])).sort_values("begin", kind="stable")
     labels = {number: trace.places.label_of(number) for number in set(integers(found["cgroup_id"]))}
+    runs = {number: trace.places.lives.of(number).run for number in labels}
     return tuple(
         Thrash(
             cgroup=None if optional(row["cgroup_id"]) is None else labels[row["cgroup_id"]],
+            run=None if optional(row["cgroup_id"]) is None else runs[row["cgroup_id"]],
             begin=row["begin"].isoformat(timespec="microseconds"),
             end=row["end"].isoformat(timespec="microseconds"),
             evicted_bytes=row["evicted_bytes"],

@@ -40,8 +40,9 @@ def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = N
       `owners`, how many cgroups were charged for it; `evictor_tgid`, `evictor_comm`, `evictor_cgroup_id`,
       `evictor_cgroup` and `evictor_bytes`, of the process that evicted most of it.
     * `cgroup`: a row for each pair of owner and actor, with their ids and paths: `cgroup_id`, `cgroup`,
-      `container` of who is charged; `task_cgroup_id`, `task_cgroup` of who did it; `charged_to`: `live`,
-      `removed` (the cgroup's directory was gone by then, its cache was not) or `nobody`.
+      `container`, `run` of `runs` (`analysis.lives`) of who is charged; `task_cgroup_id`, `task_cgroup` of
+      who did it; `charged_to`: `live`, `removed` (the cgroup's directory was gone by then, its cache was not)
+      or `nobody`.
     * `cause`: `op` and `cause`, as in `pagecache`.
     * `process`: `tgid`, `comm`, `task_cgroup_id`, `task_cgroup` of who did it.
 
@@ -52,7 +53,8 @@ def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = N
     began); `evicted_from_others_bytes`, of what was evicted, that was charged to another cgroup than the
     actor's. What was evicted most stands first.
 
-    `cgroup` is anything that `names.resolve` takes: only what is charged to it or to one below it counts.
+    `cgroup` is anything that `names.resolve` takes: only what is charged to one that fits it, all lives of a
+    name, or to one below counts.
     Raises TracerError for a cgroup that is not there, UsageError for another `by`.
     """
     if by not in GROUPINGS:
@@ -87,7 +89,7 @@ def moves(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFrame:
     found = pagecache.assign(cgroup_id=owner, **{name: amounts[name] for name in AMOUNTS})
     if cgroup is None:
         return found
-    members = trace.places.descendants(names.resolve_one(trace.cgroups, cgroup))
+    members = names.members_of(trace, names.select(trace, cgroup))
     return found[np.isin(owner, members)]
 
 
@@ -148,10 +150,13 @@ def _by_cgroup(trace: TraceTables, rows: pd.DataFrame) -> pd.DataFrame:
     sums = _sums(rows.assign(charged_to=charged_to), keys)
     owner, actor = integers(sums["cgroup_id"]), integers(sums["task_cgroup_id"])
     containers = {number: trace.places.container_of(number)[0] for number in np.unique(owner).tolist()}
+    lives = [trace.places.lives.of(number) for number in owner.tolist()]
     described = {
         "cgroup_id": sums["cgroup_id"].astype("Int64").where(owner != NO_ID),
         "cgroup": _paths(trace, owner),
         "container": [containers[number] for number in owner.tolist()],
+        "run": pd.Series([life.run for life in lives], dtype="Int64").where(owner != NO_ID),
+        "runs": pd.Series([life.runs for life in lives], dtype="Int64").where(owner != NO_ID),
         "charged_to": sums["charged_to"],
         "task_cgroup_id": actor,
         "task_cgroup": _paths(trace, actor),

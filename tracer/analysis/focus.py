@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import pandas as pd
 
-from tracer.analysis.tables import TraceTables, end_ns, integers, start_ns
-from tracer.analysis.timeline import timeline
+from tracer.analysis.tables import TraceTables, end_ns, start_ns
+from tracer.analysis.timeline import interval_ns, timeline
 from tracer.schema import UNLIMITED_BYTES
 
 _MOST_SHOWN: Final = 3
@@ -43,25 +44,39 @@ def ranked(trace: TraceTables) -> pd.DataFrame:
 
 
 def to_show(trace: TraceTables, most: int = _MOST_SHOWN) -> tuple[list[int], int]:
-    """(the ids of the at most `most` cgroups with a kill, or else of the one that matters most; how many
-    cgroups with data are left out)."""
+    """(the ids of the at most `most` cgroups with a kill, of each name the last life that had one, or else of
+    the cgroup that matters most; how many cgroups with data are left out)."""
     found = ranked(trace)
-    with_kill = int((found["kills"] > 0).sum())
-    ids = [int(cgroup_id) for cgroup_id in found.index[: min(max(with_kill, 1), most)]]
+    killed = [int(cgroup_id) for cgroup_id in found.index[found["kills"] > 0]]
+    last_lives = [lives[-1].cgroup_id for lives in trace.places.lives.by_name(killed)]
+    ids = (last_lives or [int(cgroup_id) for cgroup_id in found.index[:1]])[:most]
     return ids, len(found) - len(ids)
+
+
+def lives_to_show(
+    trace: TraceTables,
+    cgroup_ids: Sequence[int],
+    *,
+    begin: str | None = None,
+    end: str | None = None,
+    most: int = _MOST_SHOWN,
+) -> list[int]:
+    """At most `most` of these, in the same order: those that were there from `begin` to `end`, of which such
+    that a limit led to a kill in count more, and then the last ones."""
+    first, last = interval_ns(trace, begin, end)
+    spans = {number: trace.places.lifetime_ns(number) for number in cgroup_ids}
+    there = [number for number, (made, left) in spans.items() if made <= last and left >= first]
+    kills = ranked(trace)["kills"].reindex(there, fill_value=0)
+    by_weight = sorted(range(len(there)), key=lambda position: (kills.iloc[position] > 0, position))
+    return [there[position] for position in sorted(by_weight[-most:])]
 
 
 def lifetime(trace: TraceTables, cgroup_id: int) -> tuple[pd.Timestamp, pd.Timestamp]:
     """The part of the trace in which the cgroup was there, UTC."""
-    begin = pd.Timestamp(start_ns(trace), tz="UTC")
-    end = pd.Timestamp(end_ns(trace), tz="UTC")
-    rows = trace.cgroups[integers(trace.cgroups["cgroup_id"]) == cgroup_id]
-    if rows.empty:
-        return begin, end
-    created, removed = rows["created"].iloc[-1], rows["removed"].iloc[-1]
+    made, left = trace.places.lifetime_ns(cgroup_id)
     return (
-        begin if pd.isna(created) else max(begin, pd.Timestamp(created)),
-        end if pd.isna(removed) else min(end, pd.Timestamp(removed)),
+        pd.Timestamp(max(start_ns(trace), made), tz="UTC"),
+        pd.Timestamp(min(end_ns(trace), left), tz="UTC"),
     )
 
 

@@ -1,6 +1,7 @@
 """From what a person types to cgroup ids, and from ids to the names that the trace holds.
 
-A cgroup's id is the inode number of its directory, so two cgroups that had one path after the other are two.
+A cgroup's id is the inode number of its directory, so two cgroups that had one path after the other are two:
+two lives of one name (`analysis.lives`).
 """
 
 from __future__ import annotations
@@ -9,22 +10,23 @@ import difflib
 import fnmatch
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from tracer.analysis.grouped import Grouped
+from tracer.analysis.lives import Container, Life, Lives, containers, made_ns
 from tracer.analysis.tables import (
     Int64s,
     TraceTables,
     column_times_ns,
     integers,
     known,
-    optional_text,
     times_ns,
 )
-from tracer.errors import TracerError
+from tracer.errors import TracerError, UsageError
 
 _MOST_LISTED: Final = 8
 _LEAST_ID_PREFIX: Final = 4
@@ -42,20 +44,16 @@ def resolve(cgroups: pd.DataFrame, pattern: str | int) -> list[int]:
     Raises TracerError with the nearest names when nothing fits.
     """
     text = str(pattern).strip()
-    rows = list(
-        zip(
-            integers(cgroups["cgroup_id"]).tolist(),
-            cgroups["path"].astype(str).tolist(),
-            [optional_text(name) for name in cgroups["container"]],
-            [optional_text(name) for name in cgroups["container_id"]],
-            strict=True,
-        )
-    )
-    paths = _as_paths(text)
+    ids, paths = integers(cgroups["cgroup_id"]).tolist(), cgroups["path"].astype(str).tolist()
+    rows = [
+        (number, path, container.name, container.container_id)
+        for number, path, container in zip(ids, paths, containers(cgroups), strict=True)
+    ]
+    whole_paths = _as_paths(text)
     ending = "/" + text.strip("/")
     kinds: tuple[Callable[[int, str, str | None, str | None], bool], ...] = (
         lambda number, _path, _name, _id: text == str(number),
-        lambda _number, path, _name, _id: path in paths,
+        lambda _number, path, _name, _id: path in whole_paths,
         lambda _number, _path, name, _id: name == text,
         lambda _number, _path, _name, id_: (
             len(text) >= _LEAST_ID_PREFIX and id_ is not None and id_.startswith(text)
@@ -72,17 +70,31 @@ def resolve(cgroups: pd.DataFrame, pattern: str | int) -> list[int]:
     raise TracerError(f"no cgroup in this trace fits {text!r}; {_candidates(cgroups, text)}")
 
 
-def resolve_one(cgroups: pd.DataFrame, pattern: str | int) -> int:
-    """The one id that `pattern` means; raises TracerError that lists the candidates when it means several."""
-    found = resolve(cgroups, pattern)
-    if len(found) > 1:
-        paths = labels_of(cgroups, found[:_MOST_LISTED])
-        listed = ", ".join(
-            f"{path!r} (id {number})" for path, number in zip(paths, found[:_MOST_LISTED], strict=True)
-        )
-        more = f" and {len(found) - _MOST_LISTED} more" if len(found) > _MOST_LISTED else ""
-        raise TracerError(f"{str(pattern)!r} fits {len(found)} cgroups, name one: {listed}{more}")
-    return found[0]
+def select(trace: TraceTables, pattern: str | int, run: int | None = None) -> list[int]:
+    """The ids that a verb shows for `pattern`, each with all below it: every life of every name that fits, as
+    `Lives.in_order` has them, without those that lie below another one. `run`: only that life.
+
+    Raises TracerError with the nearest names when nothing fits, UsageError when `run` does not name one life.
+    """
+    found = resolve(trace.cgroups, pattern)
+    above = positions_above(trace.cgroups, found)
+    lives = trace.places.lives
+    ids = lives.in_order([number for number in found if len(above.get(number, ())) <= 1])
+    return ids if run is None else [_of_run(lives.by_name(ids), run)]
+
+
+def _of_run(of_name: Sequence[Sequence[Life]], run: int) -> int:
+    if len(of_name) > 1:
+        listed = ", ".join(repr(lives[0].name) for lives in of_name[:_MOST_LISTED])
+        more = f" and {len(of_name) - _MOST_LISTED} more" if len(of_name) > _MOST_LISTED else ""
+        raise UsageError(f"--run counts the lives of one name, and {len(of_name)} fit: {listed}{more}")
+    (lives,) = of_name
+    for life in lives:
+        if life.run == run:
+            return life.cgroup_id
+    runs = ", ".join(str(life.run) for life in lives[:_MOST_LISTED])
+    more = f" to {lives[-1].run}" if len(lives) > _MOST_LISTED else ""
+    raise UsageError(f"{lives[0].name!r} has no run {run} in this trace: it has {runs}{more}")
 
 
 def labels_of(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> list[str]:
@@ -94,16 +106,20 @@ def labels_of(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> list[str]:
 def positions_above(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> dict[int, list[int]]:
     """For each cgroup that is one of these or below one: the positions of those it counts for, in its own
     position first. As `Places.descendants` has it, for many."""
-    paths = _paths(cgroups)
+    paths, lives = _paths(cgroups), Lives(cgroups)
+    made = dict(zip(integers(cgroups["cgroup_id"]).tolist(), made_ns(cgroups).tolist(), strict=True))
     above: dict[int, list[int]] = {number: [position] for position, number in enumerate(cgroup_ids)}
-    at_path: dict[str, list[int]] = {}
+    at_path: dict[str, dict[int, int]] = {}
     for position, number in enumerate(cgroup_ids):
         if number in paths:
-            at_path.setdefault(paths[number].rstrip("/"), []).append(position)
+            at_path.setdefault(paths[number].rstrip("/"), {})[number] = position
     for number, path in paths.items():
         end = len(path.rstrip("/"))
         while (end := path.rfind("/", 0, end)) >= 0:
-            above.setdefault(number, []).extend(at_path.get(path[:end], []))
+            parents = at_path.get(path[:end])
+            parent = None if parents is None else lives.under(path[:end], made[number])
+            if parents is not None and parent in parents:
+                above.setdefault(number, []).append(parents[parent])
     return {number: positions for number, positions in above.items() if positions}
 
 
@@ -116,10 +132,16 @@ def descendants_of(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> dict[int
     return {number: np.array(ids, np.int64) for number, ids in zip(cgroup_ids, below, strict=True)}
 
 
+def members_of(trace: TraceTables, cgroup_ids: Sequence[int]) -> Int64s:
+    """The ids of these cgroups and of all below any of them, ascending."""
+    return np.unique(np.concatenate([trace.places.descendants(number) for number in cgroup_ids]))
+
+
 def with_data(trace: TraceTables) -> list[int]:
-    """The ids of the cgroups that the trace has charges or samples of, by path."""
+    """The ids of the cgroups that the trace has charges or samples of, by path, and then by run."""
     ids = np.union1d(integers(trace.charge["cgroup_id"]), integers(trace.samples["cgroup_id"])).tolist()
-    return [number for _, number in sorted(zip(labels_of(trace.cgroups, ids), ids, strict=True))]
+    runs = [trace.places.lives.of(number).run for number in ids]
+    return [number for *_, number in sorted(zip(labels_of(trace.cgroups, ids), runs, ids, strict=True))]
 
 
 class Places:
@@ -132,9 +154,18 @@ class Places:
         self._row = {number: row for row, number in enumerate(self._ids.tolist())}
         self._order = np.array(sorted(range(len(self._paths)), key=self._paths.__getitem__), dtype=np.int64)
         self._sorted = sorted(self._paths)
-        created, removed = cgroups["created"], cgroups["removed"]
-        self._made_ns = np.where(known(created), column_times_ns(created), 0)
+        removed = cgroups["removed"]
+        self._made_ns = made_ns(cgroups)
         self._left_ns = np.where(known(removed), column_times_ns(removed), _FOREVER)
+
+    @cached_property
+    def _containers(self) -> list[Container]:
+        return containers(self._cgroups)
+
+    @cached_property
+    def lives(self) -> Lives:
+        """Which run of which name each of them is."""
+        return Lives(self._cgroups)
 
     def path_of(self, cgroup_id: int | None) -> str | None:
         """The path below the memory controller's mount; None when the trace does not hold that cgroup."""
@@ -145,15 +176,18 @@ class Places:
         """The path, or `id:N` where the trace holds no path."""
         return self.path_of(cgroup_id) or f"id:{cgroup_id}"
 
+    def lifetime_ns(self, cgroup_id: int) -> tuple[int, int]:
+        """When the cgroup was made and removed; 0 and the largest int64 where the trace does not tell."""
+        row = self._row.get(cgroup_id)
+        return (0, _FOREVER) if row is None else (int(self._made_ns[row]), int(self._left_ns[row]))
+
     def container_of(self, cgroup_id: int | None) -> tuple[str | None, str | None]:
         """(container name, or else its id; pod name)."""
         row = None if cgroup_id is None else self._row.get(cgroup_id)
         if row is None:
             return None, None
-        container, container_id, pod = (
-            optional_text(self._cgroups[column].iloc[row]) for column in ("container", "container_id", "pod")
-        )
-        return container or container_id, pod
+        container = self._containers[row]
+        return container.name or container.container_id, container.pod
 
     def id_at(self, path: str, time_ns: int) -> int | None:
         """The cgroup that had this path at that time."""
@@ -163,14 +197,19 @@ class Places:
         return int(self._ids[rows[-1]]) if len(rows) else None
 
     def descendants(self, cgroup_id: int) -> Int64s:
-        """The ids of the cgroup and of every cgroup whose path lies below its path, ascending."""
+        """The ids of the cgroup and of every cgroup that lay below it, ascending: a path may be of one cgroup
+        after the other, and what was made below it is the last one's at that time."""
         own, path = np.array([cgroup_id], dtype=np.int64), self.path_of(cgroup_id)
         if path is None:
             return own
         # What begins with "/a/" lies before "/a0", the character that follows the slash.
         stem = path.rstrip("/")
         first, end = (bisect_left(self._sorted, stem + sign) for sign in ("/", "0"))
-        return np.union1d(self._ids[self._order[first:end]], own)
+        rows = self._order[first:end]
+        if self.lives.is_succeeded(path):
+            made = self._made_ns[rows].tolist()
+            rows = rows[[self.lives.under(path, moment) == cgroup_id for moment in made]]
+        return np.union1d(self._ids[rows], own)
 
 
 class Processes:

@@ -181,12 +181,12 @@ def by_process(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFr
     column for each of `KINDS`, such as `dirty_ms`: NaN where the trace knows nothing of that kind. A process
     that waited in two cgroups has two rows.
 
-    `cgroup` is anything that `names.resolve` takes: only who waited in it or below it counts. Raises
-    TracerError for a cgroup that is not there.
+    `cgroup` is anything that `names.resolve` takes: only who waited in one that fits it, or below it, counts.
+    Raises TracerError for a cgroup that is not there.
     """
     rows = trace.waits
     if cgroup is not None:
-        members = trace.places.descendants(names.resolve_one(trace.cgroups, cgroup))
+        members = names.members_of(trace, names.select(trace, cgroup))
         rows = rows[np.isin(integers(rows["cgroup_id"]), members)]
     keys = ["tgid", "cgroup_id"]
     sums = _sums_ms(rows, keys)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -76,13 +76,19 @@ def timeline(
     every: str = "100ms",
     begin: str | float | None = None,
     end: str | float | None = None,
+    *,
+    run: int | None = None,
 ) -> pd.DataFrame:
     """What happened to a cgroup and all below it, a row a bin.
 
-    `cgroup` is anything that `names.resolve` takes. Without it every cgroup that the trace has data of is
-    there, and a leading categorical column `cgroup` holds its path. `every` is the length of a bin
-    (`"100ms"`, `"1s"`). `begin` and `end` are seconds from the start of the trace (`"1.5s"`, `1.5`) or ISO
-    8601 times; without a zone they are UTC.
+    `cgroup` is anything that `names.resolve` takes: of each name that fits all lives (`analysis.lives`), one
+    after the other, or with `run` that one. Without it every cgroup that the trace has data of is there.
+    `every` is the length of a bin (`"100ms"`, `"1s"`). `begin` and `end` are seconds from the start of the
+    trace (`"1.5s"`, `1.5`) or ISO 8601 times; without a zone they are UTC.
+
+    The first columns say of which cgroup a row is: `cgroup` (its path) and `container` (null: none is
+    known), both categorical, `cgroup_id` and `run`. Where several lives of a name are there, each has rows
+    from the bin in which it was created to the last one in which it was there or anything of it was counted.
 
     The index, `time` (UTC), is the beginning of the bin. Levels (usage, limit, anon, file, cache, shmem,
     slab, kernel_stack, page_tables, kernel_other, sock, swap, file_dirty, file_writeback: all `_bytes`) hold
@@ -109,7 +115,9 @@ def timeline(
 
     Raises TracerError for a cgroup that is not there, UsageError for times that make no sense.
     """
-    ids = names.with_data(trace) if cgroup is None else [names.resolve_one(trace.cgroups, cgroup)]
+    ids = names.with_data(trace) if cgroup is None else names.select(trace, cgroup, run)
+    if cgroup is None and run is not None:
+        raise UsageError("--run counts the lives of one name: name it with -c")
     bins = _Bins.cover(trace, every, begin, end)
     _require_bounded(bins, every, len(ids))
     grid = _Grid.of(trace, ids, bins)
@@ -126,15 +134,61 @@ def timeline(
     columns["oom_kills"] = _oom_kills(trace, grid)
 
     index = pd.DatetimeIndex(np.tile(bins.begins(), len(ids)), name="time").tz_localize("UTC")
+    columns |= _whose(trace, ids, bins.count)
     frame = pd.DataFrame({name: columns[name] for name in COLUMNS}, index=index)
-    if cgroup is None:
-        labels = names.labels_of(trace.cgroups, ids)
-        paths = pd.Categorical(np.repeat(np.array(labels, dtype=object), bins.count), ordered=False)
-        frame.insert(0, "cgroup", pd.Series(paths, index=index))
-    return frame
+    return frame[_lived(trace, grid, frame)]
 
+
+def _whose(trace: TraceTables, ids: list[int], bins: int) -> dict[str, Any]:
+    """What stands in every row of each cgroup shown."""
+    containers = [trace.places.container_of(number)[0] for number in ids]
+    return {
+        "cgroup": _repeated(names.labels_of(trace.cgroups, ids), bins),
+        "cgroup_id": np.repeat(np.array(ids, dtype=np.int64), bins),
+        "container": _repeated(containers, bins),
+        "run": np.repeat(np.array([trace.places.lives.of(number).run for number in ids], np.int64), bins),
+    }
+
+
+def _repeated(labels: Sequence[str | None], bins: int) -> pd.Categorical:
+    categories = pd.Index(sorted({label for label in labels if label is not None}), dtype=object)
+    codes = categories.get_indexer(pd.Index(labels, dtype=object))
+    return pd.Categorical.from_codes(np.repeat(codes, bins), categories=categories)
+
+
+def _lived(trace: TraceTables, grid: _Grid, frame: pd.DataFrame) -> Bools:
+    """Which rows to keep: of the only life of a name all, of one of several those of its time."""
+    shape = len(grid.ids), grid.bins.count
+    counted = (frame[list(FLOWS)].fillna(0) != 0).any(axis=1).to_numpy(dtype=bool).reshape(shape)
+    spans = np.array([trace.places.lifetime_ns(number) for number in grid.ids], np.int64).reshape(-1, 2)
+    first, end = grid.bins.slot(spans[:, :1]), grid.bins.slot(spans[:, 1:])
+    slot = np.arange(1, grid.bins.slots)
+    to_come = np.logical_or.accumulate(((slot <= end) | counted)[:, ::-1], axis=1)[:, ::-1]
+    lives = trace.places.lives.by_name(grid.ids)
+    alone = [of_name[0].cgroup_id for of_name in lives if len(of_name) == 1]
+    is_alone = np.isin(np.array(grid.ids, np.int64), alone).reshape(-1, 1)
+    return np.asarray((is_alone | ((slot >= first) & to_come)).ravel())
+
+
+PLACE: Final = ("cgroup", "cgroup_id", "container", "run")
+"""The columns that say of which cgroup a row is."""
+
+FLOWS: Final = (
+    "cache_added_bytes",
+    "cache_evicted_bytes",
+    "cache_dropped_bytes",
+    "cache_refaulted_bytes",
+    "reclaim_attempts",
+    "reclaim_stall_ms",
+    "swap_written_bytes",
+    "swap_read_bytes",
+    *stalls.STALLED,
+    "oom_kills",
+)
+"""Columns in which a cgroup that has been removed can still have anything: its cache outlives it."""
 
 COLUMNS: Final = (
+    *PLACE,
     "usage_bytes",
     "limit_bytes",
     *LEVELS,
@@ -160,6 +214,13 @@ COLUMNS: Final = (
 )
 
 
+def interval_ns(trace: TraceTables, begin: str | float | None, end: str | float | None) -> tuple[int, int]:
+    """The first and the last moment from `begin` to `end`, in nanoseconds since the epoch."""
+    start = start_ns(trace)
+    first = start if begin is None else _moment_ns(begin, start)
+    return first, end_ns(trace) if end is None else _moment_ns(end, start) - 1
+
+
 @dataclass(frozen=True, slots=True)
 class _Bins:
     """`count` bins of `width_ns` from `begin_ns`. Slot 0 of the matrices below is all that came before."""
@@ -172,13 +233,11 @@ class _Bins:
     def cover(
         cls, trace: TraceTables, every: str, begin: str | float | None, end: str | float | None
     ) -> _Bins:
-        start, stop = start_ns(trace), end_ns(trace)
         width = _nanoseconds(every, "--every")
         if width <= 0:
             raise UsageError(f"--every: {every!r} is no time at all; give one such as 100ms")
-        first = start if begin is None else _moment_ns(begin, start)
-        last = stop if end is None else _moment_ns(end, start) - 1
-        if start == 0 or last < first:
+        first, last = interval_ns(trace, begin, end)
+        if first == 0 or last < first:
             if begin is None and end is None:
                 return cls(first, width, 0)
             raise UsageError("the time range is empty; --begin must lie before --end, both within the trace")

@@ -27,9 +27,11 @@ class AnalysedTrace(Trace):
         every: str = "100ms",
         begin: str | float | None = None,
         end: str | float | None = None,
+        *,
+        run: int | None = None,
     ) -> pd.DataFrame:
         """A row a bin, one column per quantity: see `tracer.analysis.timeline.timeline`."""
-        return timeline(self, cgroup, every, begin, end)
+        return timeline(self, cgroup, every, begin, end, run=run)
 
     @cached_property
     def refaults(self) -> pd.DataFrame:
@@ -102,7 +104,7 @@ class AnalysedTrace(Trace):
             )
         members, begin, end = (None, None, None) if kill_id is None else oom.allocated_before(self, kill_id)
         if cgroup is not None:
-            below = self.places.descendants(names.resolve_one(self.cgroups, cgroup))
+            below = names.members_of(self, names.select(self, cgroup))
             members = below if members is None else np.intersect1d(members, below)
         return stacks.charged(self, stacks.of_interval(self, members, begin, end))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _ROWS_EVERY: Final = "100ms"
 _ROWS_ON_SCREEN: Final = 40
+_MOST_NAMED: Final = 5
 _ROWS_AT_ONCE: Final = 50_000
 _ISO: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -29,7 +31,8 @@ _ISO: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 Examples:
   memcg-tracer timeline traces/page-cache
   memcg-tracer timeline traces/page-cache --every 20ms --begin 1.5s --end 2s
-  memcg-tracer timeline traces/page-cache -c '*page-cache' --csv > rows.csv"""
+  memcg-tracer timeline traces/page-cache -c '*page-cache' --csv > rows.csv
+  memcg-tracer timeline traces/restarts -c web --run 3"""
 )
 @click.argument("path", metavar="TRACE", type=click.Path(path_type=Path))
 @click.option(
@@ -37,8 +40,15 @@ Examples:
     "--cgroup",
     metavar="CGROUP",
     shell_complete=values.cgroups_in_trace,
-    help="Path, container name or id, or glob of the cgroup to show; its descendants count in. "
+    help="Path, container name or id, or glob of the cgroups to show; descendants count in. "
     "Default: for the picture the cgroups that matter most, for rows all.",
+)
+@click.option(
+    "--run",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Show only the Nth life of what -c names: each start of a container is one. Default: the last ones; "
+    "for rows all.",
 )
 @click.option(
     "--every",
@@ -55,6 +65,7 @@ def command(
     path: Path,
     *,
     cgroup: str | None,
+    run: int | None,
     every: str | None,
     begin: str | None,
     end: str | None,
@@ -64,59 +75,100 @@ def command(
     """Draw a cgroup's memory against its limit, over time.
 
     Each row shows what usage was made of at its end, and what came into the page cache, was evicted from it
-    and was freed by reclaim within it.
+    and was freed by reclaim within it. A container that restarts has a cgroup for each run: -c shows them one
+    after the other.
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv are two forms of the same rows: give one of them")
+    if run is not None and cgroup is None:
+        raise UsageError("--run counts the lives of one name: name it with -c")
     trace = tracer.open(path)
     if as_json or as_csv:
-        frame = trace.timeline(cgroup, every=every or _ROWS_EVERY, begin=begin, end=end)
+        frame = trace.timeline(cgroup, every=every or _ROWS_EVERY, begin=begin, end=end, run=run)
         for piece in _json(frame) if as_json else _csv(frame):
             click.echo(piece, nl=False)
         return
-    _draw(trace, cgroup, every, begin, end)
+    from rich.text import Text
+
+    from tracer.analysis import focus, names
+    from tracer.render import text
+
+    if cgroup is None:
+        shown, others = focus.to_show(trace)
+        left_out = _other_cgroups(others)
+    else:
+        ids = names.select(trace, cgroup, run)
+        shown = focus.lives_to_show(trace, ids, begin=begin, end=end)
+        left_out = _other_runs(trace, sorted(set(ids) - set(shown), key=ids.index))
+    if not shown:
+        raise TracerError(
+            f"{trace.path} holds no measurement of any cgroup then: see memcg-tracer info {trace.path}"
+        )
+    _draw(trace, shown, _Range(every, begin, end))
+    if left_out:
+        text.write(sys.stdout, [Text(), Text(left_out, style="dim")])
 
 
-def _draw(
-    trace: AnalysedTrace, cgroup: str | None, every: str | None, begin: str | None, end: str | None
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """The options of those names, as they were given."""
+
+    every: str | None
+    begin: str | None
+    end: str | None
+
+
+def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
     import pandas as pd
     from rich.text import Text
 
-    from tracer.analysis import focus, names, thrash
+    from tracer.analysis import focus, thrash
     from tracer.analysis.tables import start_ns
     from tracer.render import markers, text, timeline_text
 
-    if cgroup is None:
-        shown, left_out = focus.to_show(trace)
-    else:
-        shown, left_out = [names.resolve_one(trace.cgroups, cgroup)], 0
-    if not shown:
-        raise TracerError(
-            f"{trace.path} holds no measurement of any cgroup: see memcg-tracer info {trace.path}"
-        )
     reports = trace.explain()
     columns = text.columns_of(sys.stdout)
     for number in shown:
-        frame = focus.timeline_of_life(trace, number, _ROWS_ON_SCREEN, every=every, begin=begin, end=end)
-        label = trace.places.label_of(number)
+        frame = focus.timeline_of_life(
+            trace, number, _ROWS_ON_SCREEN, every=options.every, begin=options.begin, end=options.end
+        )
+        life = trace.places.lives.of(number)
         heading = timeline_text.Heading(
-            cgroup=label,
+            cgroup=trace.places.label_of(number),
             container=trace.places.container_of(number)[0],
+            run=life.run,
+            runs=life.runs,
             kernel=trace.meta["kernel_release"],
             origin=pd.Timestamp(start_ns(trace), tz="UTC"),
             lost_records=int(trace.loss["lost"].sum()),
             interrupted=trace.interrupted,
         )
         thrashing = markers.of_thrash(thrash.thrash_below(trace, number), frame)
-        found = [*markers.of_cgroup(reports, label, frame), *thrashing]
+        found = [*markers.of_cgroup(reports, trace.places.label_of(number), frame), *thrashing]
         page_size = trace.meta["page_size"]
         drawn = timeline_text.picture(frame, heading, found, columns=columns, page_size=page_size)
         text.write(sys.stdout, [*([] if number == shown[0] else [Text()]), *drawn])
-    if left_out:
-        more = "1 more cgroup was" if left_out == 1 else f"{left_out} more cgroups were"
-        left = f"{more} traced: -c CGROUP shows one, memcg-tracer info lists them."
-        text.write(sys.stdout, [Text(), Text(left, style="dim")])
+
+
+def _other_cgroups(left_out: int) -> str:
+    if not left_out:
+        return ""
+    more = "1 more cgroup was" if left_out == 1 else f"{left_out} more cgroups were"
+    return f"{more} traced: -c CGROUP shows one, memcg-tracer info lists them."
+
+
+def _other_runs(trace: AnalysedTrace, left_out: Sequence[int]) -> str:
+    """Which lives of what was named are not drawn, by name."""
+    from tracer.render import runs
+    from tracer.render.escape import visible
+
+    of_name = [
+        visible(lives[0].name) + (f" {runs.listed(life.run for life in lives)}" if lives[0].runs > 1 else "")
+        for lives in trace.places.lives.by_name(left_out)
+    ]
+    more = f", and {len(of_name) - _MOST_NAMED} more cgroups" if len(of_name) > _MOST_NAMED else ""
+    shows = "-c NAME --run N shows one, --json and --csv have the rows of all."
+    return f"Not drawn: {', '.join(of_name[:_MOST_NAMED])}{more}. {shows}" if of_name else ""
 
 
 def _with_plain_times(frame: pd.DataFrame) -> pd.DataFrame:
@@ -128,9 +180,9 @@ def _with_plain_times(frame: pd.DataFrame) -> pd.DataFrame:
 
     plain = frame.reset_index()
     plain["time"] = pd.DatetimeIndex(plain["time"]).strftime(_ISO)
-    if "cgroup" in plain:
-        shown = np.array([visible(str(path)) for path in plain["cgroup"].cat.categories], dtype=object)
-        plain["cgroup"] = shown[plain["cgroup"].cat.codes]
+    for column in ("cgroup", "container"):
+        shown = [visible(str(name)) for name in plain[column].cat.categories]
+        plain[column] = np.array([*shown, None], dtype=object)[plain[column].cat.codes]
     return plain
 
 

@@ -82,7 +82,8 @@ def lines(flow: CacheFlow, by: str, table: pd.DataFrame, context: Context) -> It
 
 def summary(flow: CacheFlow) -> str:
     """The answer in a sentence, its names escaped."""
-    whose = "" if flow.cgroup is None else f" of {visible(flow.cgroup)}"
+    runs = f" ({units.count(flow.runs)} runs)" if (flow.runs or 1) > 1 else ""
+    whose = "" if flow.cgroup is None else f" of {visible(flow.cgroup)}{runs}"
     if not (flow.added_bytes or flow.evicted_bytes or flow.dropped_bytes):
         return f"Nothing came into the page cache{whose} or went from it in this trace."
     if not flow.evicted_bytes:
@@ -265,7 +266,8 @@ def _file_names(row: Mapping[str, Any]) -> tuple[str, ...]:
 def _cgroup_names(row: Mapping[str, Any]) -> tuple[str, ...]:
     owner, actor = optional_text(row["cgroup"]), optional_text(row["task_cgroup"])
     charged = optional_text(row["container"]) or owner or "nobody"
-    removed = " (removed)" if row["charged_to"] == "removed" else ""
+    run = f" run {row['run']}" if not pd.isna(row["runs"]) and row["runs"] > 1 else ""
+    removed = run + (" (removed)" if row["charged_to"] == "removed" else "")
     is_own = not pd.isna(row["cgroup_id"]) and row["cgroup_id"] == row["task_cgroup_id"]
     return charged + removed, "its own" if is_own else actor or "not known"
 

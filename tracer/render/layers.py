@@ -87,7 +87,9 @@ def stacked(timeline: pd.DataFrame) -> pd.DataFrame:
     Unknown columns count as nothing; what is then missing of usage is the layer `other`, as is the memory
     charged in advance to a CPU's stock.
     """
-    known = {name: np.nan_to_num(floats(timeline, name)) for name in timeline.columns if name != "cgroup"}
+    known = {
+        name: np.nan_to_num(floats(timeline, name)) for name in timeline.columns if name.endswith("_bytes")
+    }
     cache = known["cache_bytes"].clip(0)
     dirty = np.clip(known["file_dirty_bytes"] + known["file_writeback_bytes"], 0, cache)
     layers = {

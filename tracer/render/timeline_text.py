@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tracer import units
 from tracer.analysis.cushion import NEAR_LIMIT_PAGES, NEAR_LIMIT_PERCENT
+from tracer.render import runs
 from tracer.render.escape import fitted
 from tracer.render.layers import LAYERS, floats, stacked, stacked_composition
 from tracer.render.markers import Marker
@@ -26,10 +27,13 @@ _MOST_BAR_CELLS: Final = 80
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """What stands above the picture; names as the kernel gave them. `origin` is the trace's begin."""
+    """What stands above the picture; names as the kernel gave them. `run` of `runs` lives of that name;
+    `origin` is the trace's begin."""
 
     cgroup: str
     container: str | None
+    run: int
+    runs: int
     kernel: str | None
     origin: pd.Timestamp
     lost_records: int
@@ -130,6 +134,8 @@ def _scale(timeline: pd.DataFrame, cells: int) -> _Scale:
 
 def _heading_lines(timeline: pd.DataFrame, heading: Heading, columns: int) -> list[Text]:
     name = Text()
+    if heading.runs > 1:
+        name.append(f"{runs.one_of(heading.run, heading.runs)}: ", style="bold")
     if heading.container:
         name.append("container " + fitted(heading.container, columns // 2), style="bold").append("  ")
     name.append(fitted(heading.cgroup, columns - name.cell_len), style="" if heading.container else "bold")
