@@ -17,7 +17,7 @@ help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
 	echo 'make test      run every test that this machine can run (ARGS=... goes to pytest)'
 	echo 'make test-vm   run kernel tests on other kernels, in emulated machines (KERNELS="6.12 7.3": on these)'
-	echo 'make fuzz      read 200,000 damaged kernel logs (ARGS="--count 1000 --seed 7": fewer, others)'
+	echo 'make fuzz      read 200,000 damaged kernel logs, 3,000 damaged traces (ARGS="--count 1000 --seed 7": others)'
 	echo 'make lint      ruff, mypy, clang-format'
 	echo 'make bench     measure what tracing and reading cost here'
 	echo 'make pictures  draw the pictures of the README again, from the recorded example'
@@ -127,6 +127,7 @@ test-vm: packages-vm setup
 
 fuzz: setup
 	@PYTHONPATH=tests $(VENV)/bin/python tests/kernel/kmsg/fuzz.py $(ARGS)
+	PYTHONPATH=tests $(VENV)/bin/python tests/trace/fuzz.py $(ARGS)
 
 bench: setup
 	@PYTHONPATH=tests $(VENV)/bin/python tests/bench/measure.py

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tracer.errors import TraceError
-from tracer.schema import TABLES
+from tracer.schema import TABLES, value_range
 from tracer.trace import layout
 from tracer.trace.meta import begin
 from tracer.trace.reader import Trace
@@ -26,17 +26,16 @@ OpenWriter = Callable[..., TraceWriter]
 TEXT = st.text(st.characters(codec="utf-8"), max_size=5)
 
 
-def values_of(kind: pa.DataType) -> st.SearchStrategy[Any]:
+def values_of(table: str, field: pa.Field) -> st.SearchStrategy[Any]:
+    kind = field.type
     if pa.types.is_boolean(kind):
         return st.booleans()
     if pa.types.is_list(kind):
         return st.lists(TEXT, max_size=3)
     if pa.types.is_string(kind) or pa.types.is_dictionary(kind):
         return TEXT
-    bits = kind.bit_width
-    if pa.types.is_unsigned_integer(kind):
-        return st.sampled_from([0, 2**bits - 1]) | st.integers(0, 2**bits - 1)
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    low, high = value_range(table, field) or (0, 2**64 - 1)
+    high = min(high, 2 ** (kind.bit_width - 1) - 1) if kind != pa.uint64() else high
     return st.sampled_from([low, 0, high]) | st.integers(low, high)
 
 
@@ -45,7 +44,7 @@ def batches(draw: st.DrawFn, table: str) -> pa.RecordBatch:
     count = draw(st.integers(0, 5))
     columns = []
     for field in TABLES[table]:
-        values = values_of(field.type)
+        values = values_of(table, field)
         values = st.none() | values if field.nullable else values
         column = draw(st.lists(values, min_size=count, max_size=count))
         if pa.types.is_dictionary(field.type):
@@ -178,13 +177,13 @@ def test_frames_say_what_can_be_null(
 
 
 def test_nullable_integers_keep_every_bit(open_writer: OpenWriter, rows_of: RowsOf) -> None:
-    batch = rows_of("charge", range(3))
-    extremes = pa.array([2**63 - 1, None, -(2**63) + 1])
-    columns = [extremes if name == "limit_bytes" else batch.column(name) for name in batch.schema.names]
+    batch = rows_of("samples", range(3))
+    extremes = pa.array([2**63 - 1, None, 2**53 + 1])
+    columns = [extremes if name == "pgfault" else batch.column(name) for name in batch.schema.names]
     writer = open_writer()
-    writer.append("charge", pa.RecordBatch.from_arrays(columns, names=batch.schema.names))
+    writer.append("samples", pa.RecordBatch.from_arrays(columns, names=batch.schema.names))
     writer.close("done")
-    assert Trace(writer.path).charge["limit_bytes"].tolist() == [2**63 - 1, pd.NA, -(2**63) + 1]
+    assert Trace(writer.path).samples["pgfault"].tolist() == [2**63 - 1, pd.NA, 2**53 + 1]
 
 
 def test_frames_are_sorted_by_time_and_ties_stay_in_order(open_writer: OpenWriter, rows_of: RowsOf) -> None:
@@ -307,7 +306,7 @@ import sys
 import numpy as np
 import pyarrow as pa
 from pathlib import Path
-from tracer.schema import TABLES
+from tracer.schema import TABLES, value_range
 from tracer.trace.meta import begin
 from tracer.trace.reader import Trace
 from tracer.trace.writer import TraceWriter

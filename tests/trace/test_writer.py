@@ -201,7 +201,7 @@ def test_a_big_append_to_a_full_disk_gives_up_only_what_was_not_flushed(
 
 def test_no_room_for_parquet_leaves_the_journals(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer()
-    noise = np.random.default_rng(1).integers(0, 2**62, 20_000)
+    noise = np.random.default_rng(1).integers(0, 2**48, 20_000)
     batch = rows_of("loss", range(20_000))
     columns = [pa.array(noise) if name == "lost" else batch.column(name) for name in batch.schema.names]
     writer.append("loss", pa.RecordBatch.from_arrays(columns, names=batch.schema.names))

@@ -30,7 +30,7 @@ def _column(table: str, batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     column = batch.column(field.name)
     try:
         if pa.types.is_dictionary(field.type):
-            column = _encoded(column, field.type)
+            column = encoded(column, field.type)
         elif column.type != field.type:
             column = column.cast(field.type)
     except pa.ArrowException as error:
@@ -40,8 +40,8 @@ def _column(table: str, batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     return column
 
 
-def _encoded(column: pa.Array, kind: pa.DictionaryType) -> pa.Array:
-    """The column with the dictionary type `kind`, whose values are distinct and not null."""
+def encoded(column: pa.Array, kind: pa.DictionaryType) -> pa.Array:
+    """A column of strings with the dictionary type `kind`, whose values are distinct and not null."""
     if not pa.types.is_dictionary(column.type):
         return column.cast(kind.value_type).dictionary_encode().cast(kind)
     values = column.dictionary

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
+from tracer.trace.ipc_message import is_any_compressed
 from tracer.trace.layout import create
 
 
@@ -61,13 +62,18 @@ class Journal:
         return given_up
 
 
-def read_journal(file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+def read_journal(content: pa.Buffer, check: Callable[[pa.Schema], None]) -> Iterator[pa.RecordBatch]:
     """The whole batches of a stream; a torn tail, even one within the first message, reads as absent.
 
-    Raises OSError where the file itself cannot be read.
+    `check` may refuse the stream's schema, by raising, before a batch is read. Raises ValueError for
+    compressed batches: the recorder writes none, and their length is known only once they are in memory.
     """
+    if is_any_compressed(content):
+        raise ValueError("its batches are compressed")
     try:
-        yield from pa.ipc.open_stream(file)
+        with pa.ipc.open_stream(content) as stream:
+            check(stream.schema)
+            yield from stream
     except pa.ArrowInvalid:
         return
     except OSError as error:

@@ -12,6 +12,7 @@ rows of the table are in it, and stands for all of it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import IO, Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from tracer.trace import folder
 
 META: Final = "meta.json"
 JOURNAL: Final = "journal"
@@ -36,7 +39,7 @@ MERGED: Final = frozenset({"inodes"})
 """Those of them in which the later row says what changed: where it is null, the earlier one holds, as for the
 name of a file that is removed."""
 
-PART: Final = re.compile(r"(\d{6,})\.parquet")
+PART: Final = re.compile(r"(\d{6,9})\.parquet")
 JOURNAL_FILE: Final = re.compile(r"[a-z_]+\.\w+\.(arrows|tmp)")
 """A journal, or the Parquet file that it is being turned into."""
 
@@ -59,19 +62,17 @@ def parts(trace: Path, table: str) -> list[Path]:
     The journals are listed before the Parquet files: while a recorder is at work, a part may be in both lists
     but never in neither.
     """
-    numbered = _numbered(trace / JOURNAL, re.compile(rf"{table}\.(\d+)\.arrows"))
-    numbered |= _numbered(trace / table, PART)
+    numbered = _numbered(trace, trace / JOURNAL, re.compile(rf"{table}\.(\d{{1,9}})\.arrows"))
+    numbered |= _numbered(trace, trace / table, PART)
     whole = whole_path(trace, table)
-    if whole.exists():
+    if whole.name in folder.names(trace, trace):
         return [whole]
     return [numbered[number] for number in sorted(numbered)]
 
 
-def _numbered(folder: Path, name: re.Pattern[str]) -> dict[int, Path]:
-    if not folder.is_dir():
-        return {}
-    found = ((name.fullmatch(path.name), path) for path in folder.iterdir())
-    return {int(match[1]): path for match, path in found if match}
+def _numbered(trace: Path, place: Path, name: re.Pattern[str]) -> dict[int, Path]:
+    found = ((name.fullmatch(entry), entry) for entry in folder.names(trace, place))
+    return {int(match[1]): place / entry for match, entry in found if match}
 
 
 def keep_last(data: pa.Table, table: str) -> pa.Table:
@@ -126,10 +127,8 @@ def _private(path: str, flags: int) -> int:
 def size_bytes(trace: Path) -> int:
     """The sum of the lengths of a trace's files. A file that vanishes meanwhile (a journal) counts as 0."""
     total = 0
-    for folder, _, names in os.walk(trace):
+    for place, _, names in os.walk(trace):
         for name in names:
-            try:
-                total += (Path(folder) / name).stat().st_size
-            except FileNotFoundError:
-                continue
+            with contextlib.suppress(OSError):
+                total += (Path(place) / name).lstat().st_size
     return total

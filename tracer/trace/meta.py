@@ -12,7 +12,9 @@ from typing import Any, Final, TypedDict, cast
 
 from tracer.errors import TraceError
 from tracer.schema import SCHEMA_VERSION
+from tracer.trace.folder import open_file
 from tracer.trace.layout import META, create
+from tracer.trace.meta_check import MOST_BYTES, wrong_keys
 from tracer.version import VERSION
 
 FORMAT: Final = "memcg-tracer trace"
@@ -147,6 +149,10 @@ def read_meta(trace: Path) -> Meta:
         raise TraceError(f"{trace} is of schema {version!a}, this version reads {SCHEMA_VERSION}: {remedy}")
     if missing := sorted(Meta.__required_keys__ - found.keys()):
         raise TraceError(f"{trace / META} is damaged, it lacks {', '.join(missing)}: restore it from a copy")
+    if wrong := wrong_keys(found):
+        raise TraceError(
+            f"{trace / META} is damaged, no recording writes such {', '.join(wrong)}: restore it from a copy"
+        )
     return cast(Meta, found)
 
 
@@ -162,7 +168,11 @@ def is_trace(path: Path) -> bool:
 def _load(trace: Path) -> dict[str, Any]:
     """The JSON object in the trace's meta.json, known to be ours by its marker."""
     try:
-        found = json.loads((trace / META).read_bytes())
+        with open_file(trace, trace / META) as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise TraceError(f"{trace / META} is longer than {MOST_BYTES:,} bytes: restore it from a copy")
+        found = json.loads(content)
     except FileNotFoundError:
         what = "is not a trace, it has no meta.json" if trace.is_dir() else "does not exist"
         raise TraceError(f"{trace} {what}: name the directory that record printed") from None

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tracer.errors import TraceError
-from tracer.schema import SCHEMA_VERSION, TABLES
+from tracer.schema import TABLES
 from tracer.trace import layout
-from tracer.trace.journal import read_journal
+from tracer.trace.bounds import Budget
 from tracer.trace.meta import read_meta
+from tracer.trace.part import count_part, read_part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,9 +56,9 @@ class Trace:
         stored = pa.schema([schema.field(column) for column in needed])
 
         def read(paths: list[Path]) -> pa.Table:
-            return pa.concat_tables(
-                [pa.Table.from_batches([], stored), *(_read_part(path, stored) for path in paths)]
-            )
+            budget = Budget.of(name, stored)
+            parts = [read_part(self.path, path, stored, budget) for path in paths]
+            return pa.concat_tables([pa.Table.from_batches([], stored), *parts])
 
         data = self._settled(name, read).unify_dictionaries()
         return layout.keep_last(data, name).select(wanted)
@@ -68,7 +68,12 @@ class Trace:
         keys = layout.IDENTITY_KEYS.get(name)
         if keys and layout.whole_path(self.path, name) not in layout.parts(self.path, name):
             return int(self.table(name, keys).num_rows)
-        return self._settled(name, lambda paths: sum(_count_part(path) for path in paths))
+
+        def count(paths: list[Path]) -> int:
+            budget = Budget.of(name, TABLES[name])
+            return sum(count_part(self.path, path, TABLES[name], budget) for path in paths)
+
+        return self._settled(name, count)
 
     @cached_property
     def charge(self) -> pd.DataFrame:
@@ -145,53 +150,3 @@ class Trace:
                 before, paths = paths, layout.parts(self.path, name)
                 if paths == before:
                     raise TraceError(f"{error.filename} vanished meanwhile: open the trace again") from error
-
-
-def _read_part(path: Path, schema: pa.Schema) -> pa.Table:
-    """The columns of `schema` of one file; raises FileNotFoundError, and TraceError where it is damaged."""
-    try:
-        if path.suffix == ".arrows":
-            data = _read_journal(path)
-        else:
-            with path.open("rb") as file, pq.ParquetFile(file) as parquet:
-                data = parquet.read(columns=schema.names)
-        if not data:  # no rows, then nor is a column that it lacks missed
-            return pa.Table.from_batches([], schema)
-        return _with_later_columns(data, schema).select(schema.names).cast(schema)
-    except FileNotFoundError:
-        raise
-    except (KeyError, pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def _with_later_columns(data: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Null for the columns that the format did not have yet when the file was written."""
-    for field in schema:
-        if field.name not in data.column_names and field.nullable:
-            data = data.append_column(field, pa.nulls(data.num_rows, field.type))
-    return data
-
-
-def _count_part(path: Path) -> int:
-    try:
-        if path.suffix == ".arrows":
-            data = _read_journal(path)
-            return int(data.num_rows) if data else 0
-        with path.open("rb") as file, pq.ParquetFile(file) as parquet:
-            return int(parquet.metadata.num_rows)
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def _read_journal(path: Path) -> pa.Table | None:
-    """All whole batches, or None where there is none."""
-    with path.open("rb") as file:
-        batches = list(read_journal(file))
-    return pa.Table.from_batches(batches) if batches else None
-
-
-def _damaged(path: Path, error: Exception) -> TraceError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
-    return TraceError(f"{path} cannot be read as schema {SCHEMA_VERSION} ({reason}): restore it from a copy")

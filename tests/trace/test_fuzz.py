@@ -1,0 +1,18 @@
+"""Some of the traces that `make fuzz` makes by the thousand."""
+
+from __future__ import annotations
+
+import runpy
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+FUZZ = runpy.run_path(str(Path(__file__).with_name("fuzz.py")))  # `trace` is a module of Python's own
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_traces_are_read_or_refused_in_one_line(seed: int) -> None:
+    outcomes: Counter[str] = sum(FUZZ["mutations"](seed, range(1, 16)), start=Counter())
+    assert outcomes["read"] > 20
+    assert outcomes["refused"] > 20

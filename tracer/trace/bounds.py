@@ -1,0 +1,97 @@
+"""How much a trace may ask of its reader: a few KiB of Parquet can stand for more rows than fit into memory.
+
+What a recording writes is far from each bound. A row of it takes some bytes on disk, since its time differs
+from that of the row before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from tracer.errors import TraceError
+
+MOST_ROWS: Final = {
+    "oom": 100_000,
+    "oom_candidates": 5_000_000,
+    "kernel_log": 5_000_000,
+    "loss": 1_000_000,
+    "cgroups": 1_000_000,
+    "tasks": 5_000_000,
+    "inodes": 5_000_000,
+    "stacks": 1_000_000,
+}
+"""Rows of a table. Only memory bounds the tables of events that are not here."""
+
+FREE_BYTES: Final = 1 << 30
+EXPANSION: Final = 32
+"""A table takes at most `FREE_BYTES` of memory, or `EXPANSION` times the length of its files. Ten times is
+usual."""
+
+MOST_TEXT_BYTES: Final = 1 << 30
+"""Text of one column of a file, as often as rows repeat it."""
+
+LONGEST_TEXT_BYTES: Final = 1 << 17
+"""One text. A path has at most 4096 bytes (PATH_MAX); each may be shown as an escape of four."""
+
+MOST_FRAMES: Final = 20_000_000
+"""Frames of all stacks of a file."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """What the files of one table have asked for so far; `row_bytes` is of a row in memory."""
+
+    table: str
+    row_bytes: float
+    rows: int = 0
+    stored_bytes: int = 0
+
+    @classmethod
+    def of(cls, table: str, schema: pa.Schema) -> Budget:
+        """The budget of a table of which the columns of `schema` are read."""
+        return cls(table, sum(_value_bytes(field.type) + field.nullable / 8 for field in schema))
+
+    def take(self, path: Path, *, rows: int, stored_bytes: int) -> None:
+        """Count rows of the file `path`, and its length; raises TraceError where that is too much."""
+        self.rows += rows
+        self.stored_bytes += stored_bytes
+        most = MOST_ROWS.get(self.table)
+        if most is not None and self.rows > most:
+            raise TraceError(
+                f"{path}: {self.rows:,} rows of {self.table}, and no recording has more than {most:,}: "
+                "restore it from a copy"
+            )
+        taken_bytes = self.rows * self.row_bytes
+        if taken_bytes > max(FREE_BYTES, EXPANSION * self.stored_bytes):
+            raise TraceError(
+                f"{path}: {self.rows:,} rows of {self.table} in {self.stored_bytes:,} bytes, and no "
+                "recording is so dense: restore it from a copy"
+            )
+        available_bytes = memory_available_bytes()
+        if available_bytes is not None and max(taken_bytes, self.stored_bytes) > available_bytes:
+            raise TraceError(
+                f"{path}: {self.rows:,} rows of {self.table} take {taken_bytes / (1 << 30):,.1f} GiB of "
+                f"memory, and {available_bytes / (1 << 30):,.1f} GiB are available: use a larger machine"
+            )
+
+
+def memory_available_bytes() -> int | None:
+    """The memory that this machine has left (MemAvailable of /proc/meminfo); None where it does not say."""
+    try:
+        with Path("/proc/meminfo").open(encoding="ascii") as file:
+            fields = (line.split() for line in file)
+            return next((int(row[1]) << 10 for row in fields if row[0] == "MemAvailable:"), None)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _value_bytes(kind: pa.DataType) -> float:
+    if pa.types.is_dictionary(kind):
+        kind = kind.index_type
+    if pa.types.is_string(kind) or pa.types.is_list(kind):
+        return 4  # where it ends
+    return float(kind.bit_width / 8)
