@@ -26,7 +26,7 @@ import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tracer import cli
+from tracer.cli.verbs import group
 from tracer.errors import TracerError
 from tracer.schema import TABLES, UNLIMITED_BYTES
 from tracer.trace.reader import Trace
@@ -329,7 +329,7 @@ def _outcome(arguments: list[str]) -> str:
         ):
             warnings.simplefilter("error", RuntimeWarning)
             warnings.simplefilter("error", UserWarning)
-            cli.group.main(args=arguments, prog_name="memcg-tracer", standalone_mode=False)
+            group.main(args=arguments, prog_name="memcg-tracer", standalone_mode=False)
     except TracerError as error:
         shown = str(error)
         assert shown and len(shown) < 4000, arguments
