@@ -133,6 +133,6 @@ def test_without_free_descriptors_a_sample_is_missing_and_counted(
 
 
 def test_no_descriptor_is_held_between_samples(made: Sampled) -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = set(Path("/proc/self/fd").iterdir())
     assert len(made.sampler.sample("periodic", 0)) == len(PARENTS)
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(Path("/proc/self/fd").iterdir()) == before

@@ -80,9 +80,10 @@ class Sampler:
 
     def _lose(self, error: OSError) -> None:
         if not self.lost:
+            remedy = "raise ulimit -n" if error.errno == errno.EMFILE else "see memcg-tracer info"
             self._warn(
-                f"a cgroup's memory files cannot be read ({error.strerror}): samples are missing, charges are "
-                "not; " + ("raise ulimit -n" if error.errno == errno.EMFILE else "see memcg-tracer info")
+                f"a cgroup's memory files cannot be read ({error.strerror}): its samples are missing, its "
+                f"charges are recorded; {remedy}"
             )
         self.lost += 1
 

@@ -180,12 +180,10 @@ class MemcgFiles:
         try:
             if self._cgroup_id not in (None, os.fstat(directory).st_ino):
                 return None
-            is_complete = all(
-                [_read_into(reading, directory, *file) for file in _FILES[self._version].items()]
-            )
+            found = [_read_into(reading, directory, *file) for file in _FILES[self._version].items()]
         finally:
             os.close(directory)
-        if not is_complete and not self._is_there():
+        if not all(found) and not self._is_there():
             return None
         # One counter, and each version shows it in one of two places. v1's memsw.usage - usage would say the
         # same, were the two read at one instant.
