@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
+from tracer.capture import apart
 from tracer.capture.apart import TableApart
 
 
@@ -15,6 +17,10 @@ class Table:
     def resolve(self, address: int) -> tuple[str | None, int, str | None]:
         if address == 0x666:
             os.closerange(0, 150)  # as BCC may
+        if address == 0xBAD:
+            raise ValueError
+        if address == 0xA51EE9:
+            time.sleep(60)
         if address == 0xDEAD:
             os._exit(1)
         if address == 0x10:
@@ -37,7 +43,8 @@ def test_answers_are_those_of_the_table() -> None:
     before = descriptors(), children()
     table = TableApart(Table)
     assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
-    assert table.resolve(1 << 63) == (None, 1 << 63, None)
+    for address in (0, 1 << 63, (1 << 64) - 1):
+        assert table.resolve(address) == Table().resolve(address)
     symbol, offset, module = table.resolve(0x10)
     assert (len(symbol or ""), offset, module) == (4096, 1, "/lib/\udcff")
     table.close()
@@ -50,6 +57,32 @@ def test_descriptors_that_are_closed_there_stay_open_here() -> None:
     assert table.resolve(0x666) == ("f666", 2, "/bin/work")
     assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
     assert descriptors() == before
+    table.close()
+
+
+@pytest.mark.parametrize("address", [-1, 1 << 64, 1 << 200])
+def test_what_is_no_address_has_no_symbol(address: int) -> None:
+    table = TableApart(Table)
+    symbol, *_ = table.resolve(address)
+    assert symbol in (None, "f0")
+    assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
+    table.close()
+
+
+def test_an_address_that_cannot_be_looked_up_leaves_the_others() -> None:
+    table = TableApart(Table)
+    assert table.resolve(0xBAD) == (None, 0xBAD, None)
+    assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
+    table.close()
+
+
+def test_one_that_does_not_answer_is_asked_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "_ANSWERS_WITHIN_S", 0.3)
+    table = TableApart(Table)
+    assert table.resolve(0xA51EE9) == (None, 0xA51EE9, None)
+    begin = time.monotonic()
+    assert table.resolve(0xAB) == (None, 0xAB, None)
+    assert time.monotonic() - begin < 0.2
     table.close()
 
 

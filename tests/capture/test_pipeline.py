@@ -15,6 +15,7 @@ import pytest
 from tracer.capture import pipeline
 from tracer.capture.pipeline import Pipeline
 from tracer.capture.session import Observer, Options
+from tracer.capture.symbols import UserSymbols
 from tracer.errors import TraceError, TracerError
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.trace import meta
@@ -37,6 +38,13 @@ class FakePrograms:
 
     def wait(self, _warn: object) -> None:
         """They are compiled."""
+
+    def kernel_frames(self, _addresses: object) -> list[str]:
+        raise AssertionError("there is no stack")
+
+    def user_symbols(self) -> UserSymbols:
+        made: Any = self.kernel_frames
+        return UserSymbols(made)
 
     def ring_fd(self, name: str) -> int:
         return 1 << 20 if name == self.no_ring else self.file  # no such descriptor

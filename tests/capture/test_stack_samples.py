@@ -24,7 +24,6 @@ from tracer.wire import WIRE
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
-SOURCE = Path(__file__).with_name("growing.c")
 CPUS = os.cpu_count() or 1
 KIB, MIB = 1 << 10, 1 << 20
 ROW_BYTES = 256 * KIB  # a sum of charges leaves its CPU when it is as large
@@ -34,14 +33,19 @@ CHARGED = ["anon", "file", "kernel", "sock"]
 
 @pytest.fixture(scope="module")
 def growing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program whose frames can be told apart: unoptimised, every function keeps its frame pointer."""
+    """The program whose frames can be told apart."""
+    return compiled("growing", tmp_path_factory.mktemp("growing"))
+
+
+def compiled(name: str, folder: Path) -> Path:
+    """A program beside this file: unoptimised, every function keeps its frame pointer."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler (cc) to make a program with frame pointers")
-    program = tmp_path_factory.mktemp("growing") / "growing"
     flags = ["-O0", "-Wall", "-Werror", "-fno-omit-frame-pointer"]
-    subprocess.run([compiler, *flags, "-o", program, SOURCE], check=True)
-    return program
+    source = Path(__file__).with_name(f"{name}.c")
+    subprocess.run([compiler, *flags, "-o", folder / name, source], check=True)
+    return folder / name
 
 
 @contextmanager
@@ -211,6 +215,26 @@ def test_a_kill_is_told_by_functions(growing: Path, start_recorder: Callable[...
     assert allocator.stack is not None and allocator.stack.user is not None
     assert allocator.stack.user[:3] == ("grow_index", "grow", "main")
     assert abs(allocator.stack.of_bytes - allocator.charged_bytes) < (2 * 256 * KIB + ROW_BYTES) * CPUS
+
+
+def test_code_in_no_file_has_the_names_of_the_perf_map(
+    memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
+) -> None:
+    size = 37 * MIB
+    with started(compiled("jit", tmp_path), memcg, str(size)) as process:
+        try:
+            recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
+            go_on(process)
+            recorder.wait_for(lambda: len(tracer.open(recorder.path).stacks))
+            trace = tracer.open(recorder.stop())
+        finally:
+            Path(f"/tmp/perf-{process.pid}.map").unlink()
+        tgid = process.pid
+    samples = trace.stack_samples[trace.stack_samples["tgid"] == tgid]
+    weights = samples.groupby("user_stack_id")["weight_bytes"].sum()
+    frames = dict(zip(trace.stacks["stack_id"], trace.stacks["frames"], strict=True))
+    assert list(frames[weights.idxmax()])[:2] == ["JS:*grow made.js:1:1", "main [jit]"]
+    assert weights.max() > size // 2
 
 
 @pytest.mark.parametrize("asked", [(), ("--stacks", "1M")])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tracer.capture import stacks
-from tracer.capture.stacks import NO_STACK, SampledStacks
+from tracer.capture.stacks import NO_STACK, Stacks
 from tracer.capture.symbols import Program
 from tracer.wire import WIRE
 
@@ -50,20 +50,20 @@ def users() -> Users:
 
 
 @pytest.fixture
-def sampled(users: Users) -> Iterator[SampledStacks]:
-    made = SampledStacks(lambda addresses: [f"kernel:{address}" for address in addresses], users)  # type: ignore[arg-type]
+def sampled(users: Users) -> Iterator[Stacks]:
+    made = Stacks(lambda addresses: [f"kernel:{address}" for address in addresses], users)  # type: ignore[arg-type]
     yield made
     users.gate.set()
     made.close()
 
 
-def named(sampled: SampledStacks) -> dict[int, list[str]]:
+def named(sampled: Stacks) -> dict[int, list[str]]:
     """All names, once there are no more to come."""
     sampled.finish()
     return {row["stack_id"]: row["frames"] for row in sampled.take_rows()}
 
 
-def test_each_sample_has_the_numbers_of_its_stacks(sampled: SampledStacks) -> None:
+def test_each_sample_has_the_numbers_of_its_stacks(sampled: Stacks) -> None:
     kernel, user = sampled.number(
         records(
             {"tgid": 1, "kernel": [30, 20], "user": [5, 4]},
@@ -81,13 +81,13 @@ def test_each_sample_has_the_numbers_of_its_stacks(sampled: SampledStacks) -> No
     assert len({*kernel, *user}) == len(names) == 4
 
 
-def test_numbers_are_not_those_of_the_stacks_of_kills(sampled: SampledStacks) -> None:
+def test_numbers_are_not_those_of_the_stacks_of_kills(sampled: Stacks) -> None:
     """Which the kernel numbers, below the size of its map (bpf/oom.bpf.c)."""
     kernel, user = sampled.number(records({"kernel": [1], "user": [1]}))
     assert min(*kernel, *user) > 1024
 
 
-def test_a_stack_that_comes_again_is_named_once(sampled: SampledStacks, users: Users) -> None:
+def test_a_stack_that_comes_again_is_named_once(sampled: Stacks, users: Users) -> None:
     first = sampled.number(records({"tgid": 1, "kernel": [30], "user": [5]}))
     again = sampled.number(records({"tgid": 1, "kernel": [30], "user": [5]}))
     assert [*map(list, first)] == [*map(list, again)]
@@ -97,7 +97,7 @@ def test_a_stack_that_comes_again_is_named_once(sampled: SampledStacks, users: U
 
 @pytest.mark.parametrize("other", [{"tgid": 2}, {"start_code": 9}, {"start_stack": 9}])
 def test_the_same_addresses_in_another_program_are_another_stack(
-    sampled: SampledStacks, users: Users, other: dict[str, int]
+    sampled: Stacks, users: Users, other: dict[str, int]
 ) -> None:
     one = {"tgid": 1, "start_code": 8, "start_stack": 8, "kernel": [30], "user": [5]}
     kernel, user = sampled.number(records(one, one | other))
@@ -108,14 +108,14 @@ def test_the_same_addresses_in_another_program_are_another_stack(
     assert sorted(users.asked) == sorted(programs)
 
 
-def test_a_stack_that_could_not_be_taken_has_no_number(sampled: SampledStacks) -> None:
+def test_a_stack_that_could_not_be_taken_has_no_number(sampled: Stacks) -> None:
     kernel, user = sampled.number(records({"kernel": [30]}, {"user": [5]}))
     assert (kernel[1], user[0]) == (NO_STACK, NO_STACK)
     assert min(kernel[0], user[1]) > 0
     assert len(named(sampled)) == 2
 
 
-def test_numbering_does_not_wait_for_names(sampled: SampledStacks, users: Users) -> None:
+def test_numbering_does_not_wait_for_names(sampled: Stacks, users: Users) -> None:
     users.gate.clear()
     sampled.number(records({"tgid": 1, "user": [5]}))
     assert sampled.take_rows() == []
@@ -124,7 +124,7 @@ def test_numbering_does_not_wait_for_names(sampled: SampledStacks, users: Users)
 
 
 def test_what_waits_too_long_stays_with_its_addresses(
-    sampled: SampledStacks, users: Users, monkeypatch: pytest.MonkeyPatch
+    sampled: Stacks, users: Users, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the end, and where too many wait: nothing is kept for ever."""
     monkeypatch.setattr(stacks, "_LAST_WAIT_S", 0.05)
@@ -135,6 +135,7 @@ def test_what_waits_too_long_stays_with_its_addresses(
     late = named(sampled)
     users.gate.set()
     assert len(late) >= len(rows) - 1  # one is in the hands of whoever names them
+    assert sampled.failed == len(rows)
     assert all(
         late.get(number, [f"{address:#x}"]) == [f"{address:#x}"]
         for number, address in zip(numbers, range(10, 20), strict=True)
@@ -142,7 +143,7 @@ def test_what_waits_too_long_stays_with_its_addresses(
 
 
 def test_numbers_are_forgotten_before_they_fill_the_memory(
-    sampled: SampledStacks, monkeypatch: pytest.MonkeyPatch
+    sampled: Stacks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stacks, "_MOST_NUMBERED", 4)
     numbers = [int(sampled.number(records({"kernel": [address]}))[0][0]) for address in [*range(1, 10), 1]]
@@ -153,8 +154,25 @@ def test_numbers_are_forgotten_before_they_fill_the_memory(
 
 
 def test_all_is_freed(users: Users) -> None:
-    made: Callable[..., Any] = SampledStacks
+    made: Callable[..., Any] = Stacks
     one = made(lambda _: [], users)
     one.close()
     assert users.closed == 1
     assert not one._thread.is_alive()
+
+
+def test_a_stack_that_cannot_be_named_is_counted_and_the_next_one_is_named(
+    sampled: Stacks, users: Users, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = users.frames
+
+    def refuse(tgid: int, addresses: Any, program: Program) -> list[str]:
+        if addresses == (5,):
+            raise OverflowError
+        return frames(tgid, addresses, program)
+
+    monkeypatch.setattr(users, "frames", refuse)
+    _, (failed,) = sampled.number(records({"tgid": 1, "user": [5]}))
+    _, (fine,) = sampled.number(records({"tgid": 1, "user": [(1 << 64) - 1]}))
+    assert named(sampled) == {failed: ["0x5"], fine: ["1:18446744073709551615"]}
+    assert sampled.failed == 1

@@ -28,7 +28,7 @@ class Table:
         if 0x1000 <= address < 0x2000:
             number, offset = divmod(address - 0x1000, 0x100)
             return f"f{number}.{self.generation}", offset, "/bin/work"
-        if address < 0x3000:
+        if 0x2000 <= address < 0x3000:
             return None, address - 0x2000, "/lib/no symbols.so"
         return None, address, "[vdso]" if address < 0x4000 else None
 
@@ -79,11 +79,27 @@ def test_a_caller_is_the_function_of_the_call_not_of_what_lies_behind_it(world: 
     assert world.symbols.frames(7, [0x1100, 0x1100], ONE) == ["f1.0 [work]", "f0.0 [work]"]
 
 
+def test_any_address_has_a_name(world: World) -> None:
+    """A program without frame pointers has anything on its stack."""
+    world.runs(7, ONE)
+    addresses = [0x1234, 0, 1, 1 << 63, (1 << 64) - 1]
+    frames = world.symbols.frames(7, addresses, ONE)
+    assert frames == ["f2.0 [work]", *map(hex, addresses[1:])]
+
+
 def test_an_address_is_looked_up_once(world: World) -> None:
     world.runs(7, ONE)
     for _ in range(3):
         world.symbols.frames(7, [0x1234, 0x1310], ONE)
     assert [table.asked for table in world.made] == [[0x1234, 0x130F]]
+
+
+def test_a_name_in_no_file_is_looked_up_again(world: World) -> None:
+    """Code that is made while running is replaced by other code."""
+    world.runs(7, ONE)
+    for _ in range(2):
+        world.symbols.frames(7, [0x5000], ONE)
+    assert [table.asked for table in world.made] == [[0x5000, 0x5000]]
 
 
 def test_a_process_that_ended_keeps_the_names_that_were_learnt(world: World) -> None:

@@ -55,6 +55,9 @@ from tracer.analysis.tables import (
 from tracer.errors import UsageError
 from tracer.schema import UNLIMITED_BYTES
 
+_IN_NO_NUMBER: Final = ("kernel_log", "samples", "stack_names", "stack_sample")
+"""Streams whose loss makes no number of a report less certain."""
+
 _NO_OWNER: Final = "no cgroup's limit was hit, or the trace does not say whose"
 
 
@@ -369,6 +372,5 @@ def _circumstances(kill: _Kill, sizes: dict[str, int | None]) -> Circumstances:
 
 
 def lost_records(trace: TraceTables, begin_ns: int, end_ns: int) -> int:
-    """Records lost in intervals that touch this one, other than what no number rests on: the kernel's own
-    (`kernel_log`), and samples of stacks."""
-    return trace.losses.near_but_of(("kernel_log", "samples", "stack_sample"), begin_ns, end_ns)
+    """Records lost in intervals that touch this one, other than those that no number rests on."""
+    return trace.losses.near_but_of(_IN_NO_NUMBER, begin_ns, end_ns)

@@ -93,6 +93,10 @@ class Functions:
         frames = self._frames.get(stack_id)
         return None if frames is None else tuple(map(str, frames))
 
+    def unnamed(self) -> int:
+        """Return how many of the stacks are addresses alone."""
+        return sum(all(map(_is_address, frames)) for frames in self._frames.values())
+
     def of(self, stack_id: int) -> Frames:
         """The functions, innermost first; () where no stack was taken."""
         if stack_id not in self._known:
@@ -107,6 +111,10 @@ def function_of(frame: str) -> str:
     if frame.startswith("["):
         return frame
     return frame.rpartition(" [")[0] if frame.endswith("]") else _OFFSET.sub("", frame)
+
+
+def _is_address(frame: object) -> bool:
+    return str(frame).startswith("0x")
 
 
 def _by_stacks(samples: pd.DataFrame) -> Iterator[tuple[int, int, int]]:

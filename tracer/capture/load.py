@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Final
@@ -20,7 +19,8 @@ from tracer.capture.bpf_syscall import Runs, machine, run_program
 from tracer.capture.compiler import Compilation
 from tracer.capture.hooks import Choice, Offer, choose
 from tracer.capture.maps import Map
-from tracer.capture.symbols import Program, UserSymbols
+from tracer.capture.perf_map import CodeSymbols
+from tracer.capture.symbols import UserSymbols
 from tracer.capture.unit_cache import UnitCache, cache_folder
 from tracer.errors import TracerError
 from tracer.kernel import layout
@@ -140,7 +140,6 @@ class Programs:
         self._offer = Offer.look(btf)
         self._bcc = find_bcc()
         self._kernel_symbols = threading.Lock()
-        self._users = self.user_symbols()
         self._begin_compiling()
 
     def _begin_compiling(self) -> None:
@@ -336,13 +335,9 @@ class Programs:
         """
         self.kernel_frames([0])
 
-    def user_frames(self, tgid: int, program: Program, addresses: Sequence[int]) -> list[str]:
-        """Names of addresses in a process that ran `program`, as `UserSymbols` has them."""
-        return self._users.frames(tgid, addresses, program)
-
     def user_symbols(self) -> UserSymbols:
         """Names for addresses of processes; for one thread."""
-        return UserSymbols(lambda tgid: TableApart(partial(BccSymbols, self._bcc, tgid)))
+        return UserSymbols(lambda tgid: TableApart(lambda: CodeSymbols(BccSymbols(self._bcc, tgid), tgid)))
 
     def stack(self, stack_id: int) -> list[int]:
         """The addresses of a stack in the map `stacks`, innermost first."""
@@ -361,7 +356,6 @@ class Programs:
 
     def close(self) -> None:
         """Detach everything and free the maps."""
-        self._users.close()
         self._compilation.stop()
         if self._attacher is not None:
             self._attacher.close()

@@ -19,7 +19,7 @@ from tracer.capture.kernel_log import READ, open_kernel_log
 from tracer.capture.load import Programs
 from tracer.capture.ring import Ring
 from tracer.capture.sampler import Sampler
-from tracer.capture.stacks import SampledStacks
+from tracer.capture.stacks import Stacks
 from tracer.capture.symbols import Program
 from tracer.errors import TraceError, TracerError
 from tracer.kernel.btf import Btf
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 WRITE_FAILED: Final = "write_failed"
 """The end reason of a trace that could not be written on."""
 
+_OTHER_LOSSES: Final = ("kernel_log", "samples", "stack_names")  # of what comes through no ring
 _DRAIN_TRIES: Final = 100
 _DECISION: Final = ["trigger_pid", "invocation"]  # what the records of one OOM decision share
 _DECISIONS_HELD: Final = 64
@@ -72,7 +73,7 @@ class Pipeline:
         self._hierarchy = hierarchy
         self._observer = observer
         self._roots = roots
-        self.lost: dict[str, int] = dict.fromkeys((*LOSSES, "kernel_log", "samples"), 0)
+        self.lost: dict[str, int] = dict.fromkeys((*LOSSES, *_OTHER_LOSSES), 0)
         self.kills = 0
         self.startup_s = 0.0
         programs.wait(observer.warn)
@@ -89,10 +90,8 @@ class Pipeline:
             self._files = identity.Files(mounts)
             self._kernel_log = open_kernel_log()
             owned.callback(self._kernel_log.close)
-            self._sampled: SampledStacks | None = None
-            if options.stacks_bytes is not None:
-                self._sampled = SampledStacks(programs.kernel_frames, programs.user_symbols())
-                owned.callback(self._sampled.close)
+            self._stacks = Stacks(programs.kernel_frames, programs.user_symbols())
+            owned.callback(self._stacks.close)
             self._writer = _create_trace(options, hierarchy, roots)
             self._owned = owned.pop_all()
         clock = self._writer.meta["clock"]
@@ -102,7 +101,7 @@ class Pipeline:
         self._cgroups = identity.Cgroups(hierarchy, traced_paths)
         self._tasks = identity.Tasks()
         self._loss_seen_ns = time.monotonic_ns()
-        self._stacks: set[int] = set()
+        self._triggers: set[int] = set()  # the numbers of stacks
         self._candidates: dict[Any, list[Records]] = {}
         self._marked_ns: dict[int, int] = {}
         self._finished = False
@@ -136,7 +135,7 @@ class Pipeline:
             self._observer.warn(f"the kernel log cannot be read ({self._kernel_log.state})")
         self._programs.attach(self._observer.warn)
         self._take_up_cgroups()  # those that were made in between, without an event
-        if self._sampled is not None:  # a process may not live long enough to wait for it
+        if "stack_sample" in self._rings:  # a process may not live long enough to wait for it
             self._programs.read_kernel_symbols()
         self._writer.meta["kernel_log"] = self._kernel_log.state
         self._writer.meta["probes"] = {c.signal.name: c.document() for c in self._programs.choices}
@@ -180,10 +179,9 @@ class Pipeline:
         for name, table in _TABLES_OF_ROWS.items():
             if len(waiting[name]):
                 self._writer.append(table, getattr(self._decoder, name)(waiting[name]))
-        if self._sampled is not None and len(samples := waiting["stack_sample"]):
-            self._writer.append(
-                "stack_samples", self._decoder.stack_sample(samples, *self._sampled.number(samples))
-            )
+        if (samples := waiting.get("stack_sample")) is not None and len(samples):
+            numbers = self._stacks.number(samples)
+            self._writer.append("stack_samples", self._decoder.stack_sample(samples, *numbers))
         self._hold_candidates(waiting["candidate"])
         if len(waiting["oom"]):
             self._take_kills(waiting["oom"])
@@ -227,8 +225,8 @@ class Pipeline:
         unfinished = np.frombuffer(self._programs.unfinished_swap_io(), WIRE["swap_io"])
         if len(unfinished):
             self._writer.append("swap_io", self._decoder.swap_io(unfinished))
-        if self._sampled is not None:
-            self._sampled.finish()
+        self._stacks.finish()
+        self._count_loss()
         self._write_names()
 
     def close(self) -> None:
@@ -266,7 +264,7 @@ class Pipeline:
         )
 
     def _write_names(self) -> None:
-        if self._sampled is not None and (stacks := self._sampled.take_rows()):
+        if stacks := self._stacks.take_rows():
             self._writer.append("stacks", rows_of("stacks", stacks))
         for table, rows in (("cgroups", self._cgroups.rows), ("tasks", self._tasks.rows)):
             if rows:
@@ -297,7 +295,7 @@ class Pipeline:
         self._writer.append("oom", rows_of("oom", kills))
         self._marked_ns = {kill["pid"]: kill["ktime_ns"] for kill in kills}
         self._write_candidates(records)
-        self._writer.flush()  # naming stacks takes its time, and a kill that was seen must outlive us
+        self._writer.flush()  # a kill that was seen must outlive us, whatever the rest takes
         counted = self._programs.counts_reclaim
         samples = {
             self._decoder.kill_id(record): self._decoder.oom_sample(
@@ -307,32 +305,19 @@ class Pipeline:
         }
         self._write_samples([row for row in samples.values() if row is not None])
         for kill, record in zip(kills, records, strict=True):
-            self._write_stacks(kill, Program(int(record["start_code"]), int(record["start_stack"])))
+            self._name_stacks(kill, Program(int(record["start_code"]), int(record["start_stack"])))
         self._write_samples(self._sampler.sample("periodic", self._clock_offset_ns))
         self._write_log(self._kernel_log.read())  # most of its lines on this kill are there by now
         self.flush()
         for kill in kills:
             self._observer.killed(kill)
 
-    def _write_stacks(self, kill: Mapping[str, Any], program: Program) -> None:
-        """The trigger's, which ran `program`. Where stacks are sampled its symbols may be known from before,
-        and it is mostly the trigger that is killed.
-        """
-        frames: dict[int, list[str]] = {}
-        kernel, user = kill["kernel_stack_id"], kill["user_stack_id"]
-        if kernel is not None and kernel not in self._stacks:
-            frames[kernel] = self._programs.kernel_frames(self._programs.stack(kernel))
-        if user is not None and user not in self._stacks:
-            addresses = self._programs.stack(user)
-            if self._sampled is not None:
-                self._sampled.name(user, kill["trigger_tgid"], program, addresses)
-                self._stacks.add(user)
-            else:
-                frames[user] = self._programs.user_frames(kill["trigger_tgid"], program, addresses)
-        if frames:
-            self._stacks |= frames.keys()
-            rows = [{"stack_id": stack_id, "frames": names} for stack_id, names in frames.items()]
-            self._writer.append("stacks", rows_of("stacks", rows))
+    def _name_stacks(self, kill: Mapping[str, Any], program: Program) -> None:
+        """The trigger's, which ran `program`."""
+        kinds = {kill["kernel_stack_id"]: None, kill["user_stack_id"]: program}
+        for number in kinds.keys() - self._triggers - {None}:
+            self._stacks.name(number, kill["trigger_tgid"], kinds[number], self._programs.stack(number))
+            self._triggers.add(number)
 
     # The rest
 
@@ -350,7 +335,11 @@ class Pipeline:
     def _count_loss(self) -> None:
         """A row for each stream that lost records since the last look."""
         now_ns = time.monotonic_ns()
-        counts = self._programs.lost() | {"kernel_log": self._kernel_log.lost, "samples": self._sampler.lost}
+        counts = self._programs.lost() | {
+            "kernel_log": self._kernel_log.lost,
+            "samples": self._sampler.lost,
+            "stack_names": self._stacks.failed,
+        }
         lost = {
             stream: count - self.lost[stream] for stream, count in counts.items() if count > self.lost[stream]
         }

@@ -1,4 +1,4 @@
-"""Stacks of samples: each one is given a number at once, and its names soon, by a thread of its own.
+"""Stacks: each one has a number at once, and its names soon, by a thread of its own.
 
 Names are looked up aside because a table of symbols can take a second to read, and rings do not wait.
 """
@@ -42,15 +42,17 @@ class _Stack:
 
 
 @dataclass
-class SampledStacks:
+class Stacks:
     """`name_kernel` names the addresses of a kernel stack; `users`, which is closed with this, those of
     processes.
 
-    A stack that comes again has the number that it has, and is named but once.
+    A sampled stack that comes again has the number that it has, and is named but once. `failed` counts the
+    stacks that stay bare addresses because there was no time to name them, or because naming them failed.
     """
 
     name_kernel: Callable[[list[int]], list[str]]
     users: UserSymbols
+    failed: int = 0
     _numbers: dict[bytes, int] = field(default_factory=dict)
     _last_number: int = _FIRST_NUMBER - 1
     _waiting: queue.SimpleQueue[_Stack | None] = field(default_factory=queue.SimpleQueue)
@@ -97,7 +99,7 @@ class SampledStacks:
         if self._waiting.qsize() < _MOST_WAITING:
             self._waiting.put(stack)
         else:
-            self._named.append(_row(stack, _bare(stack)))
+            self._fail(stack)
 
     def take_rows(self) -> list[dict[str, Any]]:
         """Rows of `stacks`: those that were named since the last call."""
@@ -107,9 +109,10 @@ class SampledStacks:
         """Name what waits; what still does after a few seconds stays without names."""
         self._waiting.put(None)
         self._thread.join(_LAST_WAIT_S)
+        self.failed += self._thread.is_alive()  # with the stack that it has in hand
         with suppress(queue.Empty):
             while (stack := self._waiting.get_nowait()) is not None:
-                self._named.append(_row(stack, _bare(stack)))
+                self._fail(stack)
 
     def close(self) -> None:
         """Stop at once, and free the tables of symbols."""
@@ -122,9 +125,20 @@ class SampledStacks:
     def _name_all(self) -> None:
         try:
             while (stack := self._waiting.get()) is not None:
-                self._named.append(_row(stack, self._names(stack)))
+                self._name_one(stack)
         finally:
             self.users.close()
+
+    def _name_one(self, stack: _Stack) -> None:
+        """Whatever a process may have made of its stack and its files ends no thread of ours."""
+        try:
+            self._named.append(_row(stack, self._names(stack)))
+        except Exception:
+            self._fail(stack)
+
+    def _fail(self, stack: _Stack) -> None:
+        self.failed += 1
+        self._named.append(_row(stack, [f"{address:#x}" for address in stack.addresses]))
 
     def _names(self, stack: _Stack) -> list[str]:
         if stack.program is None:
@@ -137,10 +151,6 @@ def _firsts(member_of: npt.NDArray[np.intp], groups: int) -> npt.NDArray[np.intp
     firsts = np.empty(groups, np.intp)
     firsts[member_of[::-1]] = np.arange(len(member_of))[::-1]
     return firsts
-
-
-def _bare(stack: _Stack) -> list[str]:
-    return [f"{address:#x}" for address in stack.addresses]
 
 
 def _row(stack: _Stack, frames: list[str]) -> dict[str, Any]:

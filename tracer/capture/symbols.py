@@ -118,17 +118,22 @@ def _name(process: _Process, address: int, is_return: bool, may_look: bool) -> s
     if name is None:
         if not may_look:
             return f"{address:#x}"
-        if len(process.names) >= _MOST_NAMES:
-            process.names.clear()
-        name = process.names[address, is_return] = _look_up(process.table, address, is_return)
+        name, is_lasting = _look_up(process.table, address, is_return and address > 0)
+        if is_lasting:
+            if len(process.names) >= _MOST_NAMES:
+                process.names.clear()
+            process.names[address, is_return] = name
     return name
 
 
-def _look_up(table: SymbolTable, address: int, is_return: bool) -> str:
+def _look_up(table: SymbolTable, address: int, is_return: bool) -> tuple[str, bool]:
+    """The name, and whether that is one for as long as the module is mapped: where code was just made, and
+    where nothing is yet, something else may be soon.
+    """
     symbol, offset, path = table.resolve(address - is_return)
     is_file = path is not None and path.startswith("/")  # no [vdso], and no memory of a just-in-time compiler
     module = f"[{os.path.basename(path)}]" if path and is_file else None  # noqa: PTH119  it may be any text
     if symbol is None:
-        return f"{module}+{offset + is_return:#x}" if module else f"{address:#x}"
+        return f"{module}+{offset + is_return:#x}" if module else f"{address:#x}", path is not None
     symbol = symbol if len(symbol) <= _LONGEST_NAME else symbol[:_LONGEST_NAME] + "…"
-    return f"{symbol} {module}" if module else symbol
+    return f"{symbol} {module}" if module else symbol, path is not None

@@ -37,6 +37,7 @@ def command(path: Path, as_json: bool) -> None:
 
 def summarise(trace: AnalysedTrace) -> info_text.Summary:
     """Reads what `info` shows; the big tables are only counted."""
+    from tracer.analysis.stacks import Functions
     from tracer.render import info_text
     from tracer.schema import TABLES
 
@@ -46,6 +47,7 @@ def summarise(trace: AnalysedTrace) -> info_text.Summary:
         duration_s=_duration(trace),
         size_bytes=trace.size_bytes,
         rows={table: trace.rows(table) for table in TABLES},
+        unnamed_stacks=Functions(trace.stacks).unnamed(),
         lost=_lost(trace),
         cgroups=_cgroups(trace),
         meta=dict(trace.meta),

@@ -29,14 +29,16 @@ class TracedCgroup:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """`rows`: table -> rows; `lost`: every stream -> records lost; `duration_s` of an interrupted recording
-    is up to its last record. `cgroups` are those with data, what matters first."""
+    """`rows`: table -> rows; `unnamed_stacks`: of the rows of `stacks`, those of addresses alone; `lost`:
+    every stream -> records lost; `duration_s` of an interrupted recording is up to its last record. `cgroups`
+    are those with data, what matters first."""
 
     path: str
     interrupted: bool
     duration_s: float | None
     size_bytes: int
     rows: Mapping[str, int]
+    unnamed_stacks: int
     lost: Mapping[str, int]
     cgroups: Sequence[TracedCgroup]
     meta: Mapping[str, Any]
@@ -82,7 +84,7 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
         ]
     )
     yield sections.title("Rows")
-    yield sections.facts((table, units.count(rows)) for table, rows in summary.rows.items())
+    yield sections.facts(_rows(summary))
     yield sections.title("Lost records")
     lost = [(stream, units.count(records)) for stream, records in summary.lost.items() if records]
     yield sections.facts(lost or [("none lost", "in any stream: " + ", ".join(summary.lost))])
@@ -91,6 +93,15 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
     yield sections.facts([*probes.taken(meta["probes"])] or [(units.UNKNOWN, "")], label_cells=0)
     yield sections.title("What tracing cost")
     yield sections.facts([*_flat(meta["cost"])] or [(units.UNKNOWN, "")], label_cells=0)
+
+
+def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
+    for table, rows in summary.rows.items():
+        count = units.count(rows)
+        if table == "stacks" and summary.unnamed_stacks:
+            unnamed = units.count(summary.unnamed_stacks)
+            count += f", {unnamed} of addresses alone (the process was gone, or its code has no names)"
+        yield table, count
 
 
 def _cgroups(cgroups: Sequence[TracedCgroup]) -> Iterator[RenderableType]:
