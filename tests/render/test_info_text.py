@@ -21,6 +21,7 @@ def summary() -> info_text.Summary:
         duration_s=4.25,
         size_bytes=3 * MIB // 2,
         rows={"charge": 12_345, "oom": 1},
+        unnamed_stacks=0,
         lost={"charge": 0, "pagecache": 0},
         cgroups=[info_text.TracedCgroup("/docker/web", "web", 100 * MIB, 100 * MIB, 1)],
         meta={
@@ -54,6 +55,12 @@ def shown(summary: info_text.Summary) -> str:
 
 def test_everything_is_there(summary: info_text.Summary, matches_golden: Callable[[str, str], None]) -> None:
     matches_golden("info.txt", shown(summary))
+
+
+def test_stacks_without_names_are_counted(summary: info_text.Summary) -> None:
+    stacks = replace(summary, rows={"stacks": 142}, unnamed_stacks=131)
+    assert "142, 131 of addresses alone" in shown(stacks)
+    assert "addresses alone" not in shown(summary)
 
 
 def test_loss_is_said_for_each_stream(summary: info_text.Summary) -> None:
