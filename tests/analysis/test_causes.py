@@ -212,7 +212,7 @@ def test_many_small_processes_are_looked_at_together() -> None:
     many = tuple(weighed(100 + number, 500, chosen=not number) for number in range(50))
     found = findings(made_of(anon=97), grew(anon=97), candidates=many)
     judged = verdict.judge(found)
-    assert "it is spread over 50 processes, the largest of which held 2.0 MiB" in judged.contributing
+    assert "the memory is spread over 50 processes; the largest held 2.0 MiB" in judged.contributing
     assert any("what starts so many processes (50)" in line for line in advise(found, judged))
     few = replace(found, candidates=many[:9])
     assert not any("spread" in line for line in verdict.judge(few).contributing)
@@ -251,11 +251,11 @@ def test_what_else_played_a_part() -> None:
         "8.0 % of usage was shared memory",
         "9.0 % of usage was page cache that was not yet written",
         "it came in a burst: four fifths of 60 MiB within 1 s, after 9 s of calm",
-        "it may not swap",
+        "swap is off for this cgroup",
         "memory.min keeps 3 MiB",
         "writers were held back for 1.25 s",
         "not allowed to enter file systems",
-        "7 MiB were held by removed cgroups",
+        "removed cgroups (dying ones) still held 7 MiB",
         "7 MiB of clean page cache were left",
     ):
         assert any(sentence.startswith(expected) or expected in sentence for sentence in sentences), expected

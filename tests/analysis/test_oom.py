@@ -217,7 +217,7 @@ def test_limit_of_an_ancestor(trace: Any) -> None:
     assert "(above the cgroup that asked)" in report.verdict.summary
     assert report.cushion.exhausted_at is None
     assert "cushion.exhausted_at" not in report.quality.unknown
-    assert any("Do not look only at who was killed (sh (pid 50))" in line for line in report.advice)
+    assert any("Do not look only at the killed process, sh (pid 50)" in line for line in report.advice)
 
 
 def test_much_cache_left_is_no_anon_growth(trace: Any) -> None:

@@ -174,7 +174,7 @@ def test_a_kill_is_bounded_by_what_was_mapped(page_cache_experiment: Any) -> Non
     assert sizing.min_limit_bytes == (LIMIT + PAGE, -(-high // PAGE) * PAGE)
     assert "211 MiB mapped that it had not touched" in sizing.basis[1]
     # A MiB each 10 ms from 2 s on, the kill at 3.6 s.
-    assert "grew by 99 MiB in 1.60 s: while that goes on, each further 100 MiB" in sizing.basis[2]
+    assert "grew by 99 MiB in 1.60 s: at this rate, each extra 100 MiB of limit buys" in sizing.pace
 
 
 def test_locked_files_are_bounded_by_what_is_mapped_too(page_cache_experiment: Any) -> None:
@@ -206,7 +206,7 @@ def test_without_a_bound_it_is_said_what_a_greater_limit_buys(
     report = killed(page_cache_experiment, **columns)
     assert any(word in why_not(report) for word in reason.split("|"))
     assert report.sizing.basis[0] == "100 MiB did not hold."
-    assert "each further 100 MiB of limit last" in report.sizing.basis[1]
+    assert "each extra 100 MiB of limit buys" in report.sizing.pace
 
 
 @pytest.mark.parametrize(

@@ -22,25 +22,24 @@ def advise(findings: Findings, verdict: Verdict) -> tuple[str, ...]:
 
 def _anon_growth(findings: Findings) -> Iterator[str]:
     yield (
-        f"Raise the limit of {owner_name(findings.owner)} above {size(findings.owner.limit_bytes)}, or make "
-        f"what runs there need less: {size(findings.composition.anon)} are anonymous memory, which only swap "
-        "could have taken."
+        f"Raise the limit above {size(findings.owner.limit_bytes)}, or make what runs there need less "
+        f"memory: only swap could have taken its {size(findings.composition.anon)} of anonymous memory."
     )
 
 
 def _shmem(findings: Findings) -> Iterator[str]:
     yield (
         f"Look for files on tmpfs (/dev/shm, /tmp, emptyDir in memory), memfd and shared mappings: they hold "
-        f"{size(findings.composition.shmem)}, count as cache, and are not given back before they are deleted."
+        f"{size(findings.composition.shmem)} until they are deleted."
     )
     yield "Bound a tmpfs by its own limit (size= at mount, --shm-size, emptyDir.sizeLimit), below this one."
 
 
 def _unevictable(findings: Findings) -> Iterator[str]:
     yield (
-        "Find who locks memory (mlock, MAP_LOCKED, SHM_LOCK) or writes to a ramfs: "
+        "Find what locks memory (mlock, MAP_LOCKED, SHM_LOCK) or writes to a ramfs: "
         f"{size(findings.composition.unevictable)} can neither be dropped nor swapped. Lock less "
-        "(RLIMIT_MEMLOCK bounds it), use tmpfs instead of ramfs, or raise the limit by it."
+        "(RLIMIT_MEMLOCK bounds it), use tmpfs instead of ramfs, or raise the limit by that much."
     )
 
 
@@ -80,28 +79,28 @@ def _dirty_writeback(findings: Findings) -> Iterator[str]:
 
 def _gfp_constrained(_: Findings) -> Iterator[str]:
     yield (
-        "Leave more room below the limit: a request of the kernel's own could not wait for what others could "
-        "have had freed. memory.high below the limit (cgroup v2) has reclaim begin earlier."
+        "Leave more room below the limit: this request of the kernel could not free what others could have "
+        "freed. With memory.high below the limit (cgroup v2), reclaim begins earlier."
     )
 
 
 def _swap_exhausted(findings: Findings) -> Iterator[str]:
     yield (
         f"Give {owner_name(findings.owner)} more swap (memory.swap.max, memory.memsw.limit_in_bytes) or a "
-        "higher limit, or make what runs there need less: with swap full, memory of processes stays."
+        "higher limit, or make what runs there need less: with swap full, process memory cannot be reclaimed."
     )
 
 
 def _protected_cache(findings: Findings) -> Iterator[str]:
     yield (
         f"Lower memory.min of the cgroups below {owner_name(findings.owner)}, or raise its limit: "
-        f"{size(findings.circumstances.protected_bytes)} are kept from reclaim at any price."
+        f"{size(findings.circumstances.protected_bytes)} are protected from any reclaim."
     )
 
 
 def _global_pressure(_: Findings) -> Iterator[str]:
     yield "No cgroup's limit was hit: look for what filled the machine (or the NUMA nodes that were allowed)."
-    yield "Set limits whose sum the machine has, so that who grows is stopped before everybody is in need."
+    yield "Set limits whose sum the machine has, so that a growing cgroup hits its own limit first."
 
 
 _CURES: Final[dict[Cause, Callable[[Findings], Iterator[str]]]] = {
@@ -133,7 +132,7 @@ def _who(findings: Findings) -> Iterator[str]:
     yield f"Look for growth in {process(top.comm, top.tgid)}: {charged}."
     if top.tgid not in findings.victim_tgids:
         killed = ", ".join(process(victim.comm, victim.pid) for victim in findings.victims)
-        yield f"Do not look only at who was killed ({killed}): it charged less than that."
+        yield f"Do not look only at the killed process, {killed}: it charged less than that."
 
 
 def _where(findings: Findings) -> Iterator[str]:

@@ -30,9 +30,10 @@ def contributing(findings: Findings, cause: Cause) -> tuple[str, ...]:
 def _ancestor(findings: Findings, _: Cause) -> Iterator[str]:
     if not findings.owner.is_ancestor:
         return
-    yield "the limit is an ancestor's, which its children share"
+    shared = "the limit is an ancestor's, which its children share"
     holders = findings.circumstances.holders[:_MOST_HOLDERS]
     if not holders:
+        yield shared
         return
     held = ", ".join(
         f"{holder.cgroup or 'the cgroup itself'} {size(holder.held_bytes)}"
@@ -40,9 +41,11 @@ def _ancestor(findings: Findings, _: Cause) -> Iterator[str]:
         for holder in holders
     )
     if holders[0].cgroup is not None and not holders[0].is_triggers:
-        yield f"a sibling holds most of the memory: {held}"
+        yield f"{shared}, and a sibling holds most of the memory: {held}"
     elif len(holders) > 1:
-        yield f"the memory is held by {held}"
+        yield f"{shared}; the memory is held by {held}"
+    else:
+        yield shared
 
 
 def _adj(findings: Findings, _: Cause) -> Iterator[str]:
@@ -66,7 +69,7 @@ def _adj(findings: Findings, _: Cause) -> Iterator[str]:
         )
     else:
         yield (
-            f"{most_name} held {held(most)}, and {killed_name}, who was killed, {held(killed)}: an "
+            f"{most_name} held {held(most)}, and {killed_name}, which was killed, {held(killed)}: an "
             f"oom_score_adj of {most.oom_score_adj} spared the larger one"
         )
 
@@ -84,7 +87,7 @@ def crowd(findings: Findings) -> tuple[int, int] | None:
 def _crowd(findings: Findings, _: Cause) -> Iterator[str]:
     found = crowd(findings)
     if found is not None:
-        yield f"it is spread over {count(found[0])} processes, the largest of which held {size(found[1])}"
+        yield f"the memory is spread over {count(found[0])} processes; the largest held {size(found[1])}"
 
 
 def _pace(findings: Findings, _: Cause) -> Iterator[str]:
@@ -122,7 +125,7 @@ def _swap(findings: Findings, cause: Cause) -> Iterator[str]:
     if swap is None or cause == "swap_exhausted":
         return
     if swap.allowed_bytes == 0 and cause in ("anon_growth", "shmem"):
-        yield "it may not swap, so that only page cache could give way"
+        yield "swap is off for this cgroup, so only page cache could be reclaimed"
     elif swap.used_bytes:
         allowed = "" if swap.allowed_bytes is None else f" of the {size(swap.allowed_bytes)} that it may"
         yield f"{size(swap.used_bytes)} were in swap{allowed}"
@@ -169,8 +172,8 @@ def _unmapped_shmem(findings: Findings, cause: Cause) -> Iterator[str]:
     rest = shmem - sum(one or 0 for one in mapped)
     if rest > _LEAST_SHARE * (findings.composition.total or 0):
         yield (
-            f"{size(rest)} of the shared memory were not mapped by who was killed: such memory, in files of "
-            "tmpfs for one, outlives the kill"
+            f"the killed processes had not mapped {size(rest)} of the shared memory: such memory, as in "
+            "files on tmpfs, outlives the kill"
         )
 
 
@@ -194,7 +197,7 @@ def _gfp(findings: Findings, cause: Cause) -> Iterator[str]:
 def _dying(findings: Findings, _: Cause) -> Iterator[str]:
     dying = findings.circumstances.dying_bytes
     if dying >= _LEAST_SHARE * (findings.composition.total or 0) and dying:
-        yield f"{size(dying)} were held by removed cgroups (dying ones): by what outlives a cgroup"
+        yield f"removed cgroups (dying ones) still held {size(dying)}"
 
 
 def _cache_left(findings: Findings, cause: Cause) -> Iterator[str]:

@@ -31,7 +31,7 @@ from tracer.analysis.wording import owner_name, process
 from tracer.kernel import containers
 from tracer.kernel.kmsg.facts import Kill, LogReport, Stamp, TaskRow
 
-_LOG_ALONE: Final = "a kernel log alone does not tell"
+LOG_ALONE: Final = "a kernel log alone does not show it"
 _NO_HEADER: Final = "the kernel log has no beginning of this report"
 _NO_OWNER: Final = "the kernel log does not name the cgroup whose limit was hit"
 _NO_COUNTERS: Final = "the kernel log has no usage and limit of it"
@@ -62,7 +62,7 @@ def explain(logs: Iterable[LogReport]) -> Iterator[OomReport]:
 
 
 def _report(number: int, log: LogReport) -> OomReport:
-    unknown: Unknown = dict.fromkeys(_NOT_OF_LOG, _LOG_ALONE)
+    unknown: Unknown = dict.fromkeys(_NOT_OF_LOG, LOG_ALONE)
     told_size = log_memory.page_size(log)
     page_size = told_size or log_memory.DEFAULT_PAGE_SIZE
     if told_size is None:

@@ -282,11 +282,13 @@ class Verdict:
 class Sizing:
     """The least limit, (low, high), under which the same work would have lived: `analysis.sizing`.
 
-    `basis` are sentences on what bounds it; where the range is None, on what is known all the same.
+    `basis` are sentences on what bounds it; where the range is None, on what is known all the same. `pace` is
+    one on how long a greater limit would have lasted; empty where nothing grew.
     """
 
     min_limit_bytes: tuple[int, int] | None
     basis: tuple[str, ...] = ()
+    pace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ def of_kill(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Sized:
     if kill.kept_bytes * 100 < kill.limit_bytes * _FULL_PERCENT:
         could = size(kill.limit_bytes - kill.kept_bytes)
         return Sizing(None), f"{could} could have been given back, given time: the size is not what failed"
-    rate = tuple(_how_fast(subtree, findings))
+    pace = _pace(subtree, findings)
     first = f"{size(kill.limit_bytes)} did not hold."
     why_not = _why_no_bound(rows, findings, kill)
     mapped = _Mapped.of(rows, findings)
@@ -120,7 +120,7 @@ def of_kill(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Sized:
     if why_not is None and mapped is not None and mapped.is_step_by_step(kill.grown_bytes):
         why_not = "it had mapped little more than it had touched, so that what it would map next is not known"
     if why_not is not None or mapped is None:
-        return Sizing(None, (first, *rate)), why_not
+        return Sizing(None, (first,), pace), why_not
     again = _needed(subtree)
     if findings.window is not None:
         again = again.within(findings.window.begin, findings.window.end)
@@ -137,7 +137,7 @@ def of_kill(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Sized:
         basis.append(f"And if the {size(unmapped)} of shmem that it had not mapped grow no more.")
     if again.peak():
         basis.append(f"There, {size(again.peak())} of page cache that had been read again fit, too.")
-    return Sizing(_whole_pages(subtree.trace, kill.low_bytes, high), (*basis, *rate)), None
+    return Sizing(_whole_pages(subtree.trace, kill.low_bytes, high), tuple(basis), pace), None
 
 
 def cures(findings: Findings, cause: Cause) -> Iterator[str]:
@@ -263,23 +263,24 @@ _MAPPED_COLUMNS: Final = (
 )
 
 
-def _how_fast(subtree: Subtree, findings: Findings) -> Iterator[str]:
+def _pace(subtree: Subtree, findings: Findings) -> str:
     """What a greater limit would have bought, from the growth since it last was at its least."""
     if findings.window is None:
-        return
+        return ""
     grown = ledger.change(subtree, ledger.NOT_CACHE).within(findings.window.begin, findings.window.end)
     least, last = grown.least(), grown.at(findings.window.end)
     if least is None or last is None or last <= least:
-        return
+        return ""
     lowest = np.flatnonzero(grown.values == least)
     rises = int(lowest[-1]) + 1 if len(lowest) else 0
     seconds = (findings.window.end - int(grown.times[rises])) / 1e9
-    if seconds > 0:
-        buys = duration(_STEP_BYTES / (last - least) * seconds)
-        yield (
-            f"What cannot be given back grew by {size(last - least)} in {duration(seconds)}: while that goes "
-            f"on, each further {size(_STEP_BYTES)} of limit last {buys}."
-        )
+    if seconds <= 0:
+        return ""
+    buys = duration(_STEP_BYTES / (last - least) * seconds)
+    return (
+        f"Memory that cannot be reclaimed grew by {size(last - least)} in {duration(seconds)}: at this rate, "
+        f"each extra {size(_STEP_BYTES)} of limit buys {buys}."
+    )
 
 
 def _kept(subtree: Subtree) -> Steps | None:

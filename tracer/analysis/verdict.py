@@ -17,6 +17,8 @@ _CONFIDENCES: Final[tuple[Confidence, ...]] = ("high", "medium", "low")
 _SURE_WEIGHTS: Final = (0.7, 0.5)
 """From which weight on a cause is held for with high, and with medium confidence."""
 _CLOSE: Final = 0.1
+DOUBT: Final = "doubt: "
+"""How a line of the evidence begins that lowers the confidence."""
 _BESIDE_SHARE: Final = 0.2
 
 
@@ -48,18 +50,18 @@ def _doubts(findings: Findings, suspects: Sequence[Suspect]) -> tuple[str, ...]:
     """What lowers the confidence, each by one step."""
     doubts = []
     if findings.lost_records:
-        doubts.append(f"doubt: {findings.lost_records} records were lost in the window (loss)")
+        doubts.append(f"{DOUBT}{findings.lost_records} records were lost in the window (loss)")
     if not findings.sampled_at_kill:
-        doubts.append("doubt: the composition is the ledger's, no sample was taken at the kill (samples)")
+        doubts.append(f"{DOUBT}the composition is the ledger's, no sample was taken at the kill (samples)")
     if findings.kmsg == "only":
-        doubts.append("doubt: there is only a kernel log, so what had grown is not known (kernel log)")
+        doubts.append(f"{DOUBT}there is only a kernel log, so what had grown is not known (kernel log)")
     elif findings.cushion.cache_start_bytes is None and findings.constraint == "memcg":
-        doubts.append("doubt: what the cgroup held when the trace began is not known (samples)")
+        doubts.append(f"{DOUBT}what the cgroup held when the trace began is not known (samples)")
     if not findings.is_told and findings.kmsg == "missing" and findings.constraint == "memcg":
-        doubts.append("doubt: whose limit was hit is inferred, and no kernel log confirms it (kernel log)")
+        doubts.append(f"{DOUBT}whose limit was hit is inferred, and no kernel log confirms it (kernel log)")
     if len(suspects) > 1 and suspects[0].weight - suspects[1].weight < _CLOSE:
         other = suspects[1]
-        doubts.append(f"doubt: {other.cause} is nearly as likely: {other.reason} (composition)")
+        doubts.append(f"{DOUBT}{other.cause} is nearly as likely: {other.reason} (composition)")
     return tuple(doubts)
 
 

@@ -40,7 +40,7 @@ Examples:
     shell_complete=values.kills_in_trace,
     help="Explain kill number N. Default: the first.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Show whole stacks, all rows of the tables, the probes.")
+@click.option("-v", "--verbose", is_flag=True, help="Show everything: evidence, reclaim, stacks, all tables.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: all kills, or kill N.")
 def command(
     path: Path | None, *, kmsg: str | None, kill_id: int | None, verbose: bool, as_json: bool
@@ -69,7 +69,7 @@ def command(
         written = explain_text.post_mortem(chosen[0], others, page_size=page_size, verbose=verbose)
         text.write(sys.stdout, written)
     elif trace is not None:
-        text.write(sys.stdout, explain_text.held(trace.held()))
+        text.write(sys.stdout, explain_text.held(trace.held(), verbose=verbose))
     else:
         click.echo(
             "No report of the OOM killer is in this log: the kernel killed nothing, or said so elsewhere."

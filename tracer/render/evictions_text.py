@@ -197,7 +197,7 @@ def _table(by: str, table: pd.DataFrame, columns: int) -> Iterator[RenderableTyp
     }
     shown = _that_fit(cells, columns - _LEAST_NAMES_CELLS[len(names)])
     room = columns - _GAP * len(names) - sum(_cells(name, cells) + _GAP for name in shown)
-    drawn = sections.table(*((_AMOUNTS[name], ">") for name in shown), *((heading, "<") for heading in names))
+    drawn = sections.Rows(*((_AMOUNTS[name], ">") for name in shown), *((heading, "<") for heading in names))
     in_room = _in_room(names, room)
     for number in range(len(listed) + bool(len(rest))):
         drawn.add_row(*(cells[name][number] for name in shown), *(Text(names[number]) for names in in_room))
@@ -306,7 +306,7 @@ _MEANING: Final = {
 def _thrash(flow: CacheFlow, context: Context) -> Iterator[RenderableType]:
     yield sections.title("Thrash: evicted, and needed again at once")
     headings = ("at", "for", "evicted", "came back", "half within", "stalled")
-    drawn = sections.table(*((heading, ">") for heading in headings), ("charged to", "<"))
+    drawn = sections.Rows(*((heading, ">") for heading in headings), ("charged to", "<"))
     for one in flow.thrash[:_MOST_INTERVALS]:
         begin, end = pd.Timestamp(one.begin), pd.Timestamp(one.end)
         stalled = "" if one.psi_some_share is None else units.percent(one.psi_some_share, 1)

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import pandas as pd
 
 from tracer import units
+from tracer.analysis.from_log import LOG_ALONE
 from tracer.analysis.report import (
     OomReport,
     Quality,
@@ -27,14 +28,14 @@ Fact: TypeAlias = tuple[str, str]
 """(label, sentence)"""
 
 CAUSES: Final = {
-    "anon_growth": "process memory grew until it filled the limit",
+    "anon_growth": "process memory grew",
     "shmem": "tmpfs or shared memory filled the limit",
     "dirty_writeback": "cache could not be dropped before it was written to disk",
     "unevictable": "locked memory, or files on ramfs, filled the limit",
     "kernel_memory": "kernel memory filled the limit",
-    "gfp_constrained": "reclaim was not allowed what it needed: to enter file systems, to start I/O",
+    "gfp_constrained": "the request did not allow reclaim to enter file systems or to start I/O",
     "swap_exhausted": "swap was full",
-    "protected_cache": "the cache that was left is protected by memory.min",
+    "protected_cache": "memory.min protects the cache that was left",
     "global_pressure": "the whole machine was out of memory",
     "unknown": "the records do not show why",
 }
@@ -65,7 +66,7 @@ FIELDS_IN_WORDS: Final = {
     "limit_owner.is_ancestor": "whether the limit was an ancestor's",
     "trigger": "who asked",
     "trigger.pid": "the pid of the task that asked",
-    "trigger.comm": "its name",
+    "trigger.comm": "the name of the task that asked",
     "trigger.cgroup": "the cgroup of the task that asked",
     "trigger.gfp": "what the request allowed (gfp)",
     "trigger.order": "how large the request was (order)",
@@ -90,11 +91,11 @@ FIELDS_IN_WORDS: Final = {
     "further_allocators": "who had allocated",
     "cushion": "what the page cache gave back",
     "cushion.evicted_bytes": "what the page cache gave back",
-    "cushion.absorbed_bytes": "what fitted in its place",
+    "cushion.absorbed_bytes": "how much other memory took its place",
     "cushion.cache_start_bytes": "how much page cache there was",
     "cushion.cache_end_bytes": "how much page cache was left",
-    "cushion.exhausted_at": "when it was used up",
-    "cushion.refaulted_bytes": "how much of it was needed again",
+    "cushion.exhausted_at": "when the page cache was used up",
+    "cushion.refaulted_bytes": "how much evicted cache was needed again",
     "sizing.min_limit_bytes": "which limit would have sufficed",
 }
 """Field of the report that can be unknown -> what it is; the classes of its composition: `PART_LABELS`."""
@@ -122,7 +123,7 @@ def place(cgroup: str | None, container: str | None, pod: str | None = None) -> 
 
 def cause(report: OomReport) -> str:
     verdict = report.verdict
-    return f"Cause: {verdict.cause} ({CAUSES[verdict.cause]}). Confidence: {verdict.confidence}."
+    return f"Cause: {CAUSES[verdict.cause]} ({verdict.cause}). Confidence: {verdict.confidence}."
 
 
 def setting(report: OomReport) -> Iterator[Fact]:
@@ -161,21 +162,16 @@ def first_of(kills: Sequence[OomReport]) -> Iterator[Fact]:
     yield "", f"and {units.count(len(rest))} more at this limit, of this cause: {numbers}{later}"
 
 
-def composition(report: OomReport, *, least_share: float = 0.0) -> list[tuple[str, int]]:
-    """(class, bytes) of the classes that hold this share of usage, or anything; the largest first."""
-    least = least_share * (report.composition.total or 0)
-    parts = [(part, value) for part, value in report.composition.parts() if value and abs(value) >= least]
+def composition(report: OomReport, *, least_bytes: float = 0.0) -> list[tuple[str, int]]:
+    """(class, bytes) of the classes that hold as much as this, or anything; the largest first."""
+    parts = [
+        (part, value) for part, value in report.composition.parts() if value and abs(value) >= least_bytes
+    ]
     return sorted(parts, key=lambda part: -part[1])
 
 
-def composition_rest(report: OomReport, *, least_share: float = 0.0) -> Iterator[str]:
-    """What `composition` leaves out: classes with little in them, with none, and those that are not known."""
-    shown = {part for part, _ in composition(report, least_share=least_share)}
-    little = [(part, size) for part, size in report.composition.parts() if size and part not in shown]
-    if little:
-        yield "and little: " + ", ".join(
-            f"{PART_LABELS[part][0]} {units.size(size)}" for part, size in little
-        )
+def composition_rest(report: OomReport) -> Iterator[str]:
+    """The classes with nothing in them, and those that are not known."""
     for words, wanted in (("none of it: ", 0), ("not known: ", None)):
         labels = [PART_LABELS[part][0] for part, value in report.composition.parts() if value == wanted]
         if labels:
@@ -201,7 +197,8 @@ def often_confused(report: OomReport) -> Iterator[Fact]:
     inactive = report.memory_stat_bytes.get("inactive_file")
     yield (
         "usage",
-        f"{units.size(usage)}: all that the limit counts, page cache included; by this alone is killed",
+        f"{units.size(usage)}: all that the limit counts, page cache included; the only number that decides "
+        "on a kill",
     )
     yield (
         "working set",
@@ -239,8 +236,7 @@ def cushion(report: OomReport) -> Iterator[Fact]:
     """The page cache as the cushion between the limit and the kill."""
     it = report.cushion
     if report.kernel_log is not None:
-        before = f"what it had given back before is {not_known(report, 'cushion.evicted_bytes')}"
-        yield "page cache", f"{units.size(it.cache_end_bytes)} at the kill; {before}"
+        yield "page cache", f"{units.size(it.cache_end_bytes)} at the kill"
         return
     at_most, at_kill = units.size(it.cache_start_bytes), units.size(it.cache_end_bytes)
     yield "page cache", f"{at_most} at its most, {at_kill} at the kill"
@@ -337,29 +333,46 @@ def victim_cells(victim: Victim) -> tuple[str, ...]:
     )
 
 
-def quality(report: OomReport, *, reasons: bool) -> Iterator[Fact]:
-    """What the report rests on, and what it does not know; with `reasons`, also why."""
+def quality(report: OomReport) -> Iterator[Fact]:
+    """What the report rests on, and what it does not know, with the reasons."""
     lost = report.quality.lost_records
     if report.kernel_log is not None:
         yield (
             "lost lines",
-            f"{units.count(lost)} by the log's own word" if lost else "none that the log tells of",
+            f"{units.count(lost)} by the log's own count" if lost else "none that the log mentions",
         )
     else:
         yield "lost records", f"{units.count(lost)}: sums of flows may be low" if lost else "none"
     yield "kernel log", _kernel_log(report.quality)
     yield from (("differs", visible(sentence)) for sentence in report.quality.disagreements)
     if (signals := probes.not_exact(report.quality.probes)) is not None:
-        yield "signals", signals if reasons or signals == probes.ALL_EXACT else f"{signals} (-v says why)"
-    if not reasons:
-        names = ", ".join(dict.fromkeys(map(_in_words, report.quality.unknown)))
-        yield "not known", f"{names} (-v says why)" if names else "nothing"
-        return
+        yield "signals", signals
     by_reason: dict[str, list[str]] = {}
     for field, why in report.quality.unknown.items():
         by_reason.setdefault(why, []).append(_in_words(field))
     for why, fields in by_reason.items():
         yield "not known", f"{', '.join(dict.fromkeys(fields))}: {visible(why)}"
+
+
+def not_known_in_words(quality: Quality) -> list[str]:
+    """What is not known, each once; without what no kernel log shows."""
+    fields = (field for field, why in quality.unknown.items() if why != LOG_ALONE)
+    return list(dict.fromkeys(map(_in_words, fields)))
+
+
+def is_beyond_a_log(report: OomReport, field: str) -> bool:
+    """Whether the field is not known since the answer comes from a kernel log alone."""
+    return report.quality.unknown.get(field) == LOG_ALONE
+
+
+def kernel_log_agrees(quality: Quality) -> str:
+    """Whether the kernel's own lines on the kill were there, and say the same."""
+    words = KERNEL_LOG[quality.kmsg]
+    if quality.kmsg == "matched":
+        words = (
+            "its lines differ in what follows" if quality.disagreements else "its lines on this kill agree"
+        )
+    return f"{words}; {visible(quality.kmsg_missing)}" if quality.kmsg_missing else words
 
 
 def not_known(report: OomReport, field: str) -> str:
@@ -404,4 +417,4 @@ def limit_range(sizing: Sizing) -> str:
 
 
 def sizing_basis(sizing: Sizing) -> str:
-    return " ".join(map(visible, sizing.basis))
+    return " ".join(map(visible, filter(None, (*sizing.basis, sizing.pace))))

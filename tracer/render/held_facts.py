@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from tracer import units
 from tracer.analysis.report import Held
@@ -14,11 +16,7 @@ from tracer.render.reclaim_facts import swapped, waits
 def held(one: Held) -> Iterator[Fact]:
     """A cgroup that lived: how near its limit it came, and what kept it alive."""
     yield "limit", units.limit(one.limit_bytes)
-    near = ""
-    if one.headroom_bytes is not None and one.limit_bytes:
-        share = units.percent(one.peak_usage_bytes, one.limit_bytes)
-        near = f", {share} of the limit; {units.size(one.headroom_bytes)} were left"
-    yield "most usage", units.size(one.peak_usage_bytes) + near
+    yield "most usage", _most_usage(one)
     others = "".join(
         f"{words} {units.size(bytes_)}, "
         for words, bytes_ in (
@@ -37,11 +35,7 @@ def held(one: Held) -> Iterator[Fact]:
         yield "in swap", f"{units.size(one.peak_swap_bytes)} at most: process or shared memory that made room"
     yield from swapped(one.reclaim)
     if one.stuck_since is not None:
-        yield (
-            "stuck since",
-            f"{shown_time(one.stuck_since)}: tasks wait for memory that nobody gives back, since "
-            "oom_kill_disable is set in memory.oom_control. Unset it, raise the limit, or end one of them",
-        )
+        yield "stuck since", _stuck(one.stuck_since)
     yield "refaulted", refaulted(one.refaulted_bytes, one.evicted_bytes)
     yield from waits(one.reclaim)
     if one.sizing.min_limit_bytes is not None:
@@ -57,13 +51,65 @@ def held(one: Held) -> Iterator[Fact]:
     yield "lost records", f"{units.count(lost)}: sums of flows may be low" if lost else "none"
 
 
+def in_brief(one: Held) -> Iterator[Fact]:
+    """The same in a few lines: usage, its largest kinds, the cushion, sizing, and how sure it is."""
+    yield "limit", units.limit(one.limit_bytes)
+    yield "most usage", _most_usage(one)
+    kinds = (
+        ("page cache", one.cache_at_peak_bytes),
+        ("anonymous memory", one.peak_anon_bytes),
+        ("shared memory", one.shmem_at_peak_bytes),
+        ("kernel memory", one.kernel_at_peak_bytes),
+    )
+    least = (one.peak_usage_bytes or 0) / 100
+    made_of = [f"{units.size(bytes_)} {kind}" for kind, bytes_ in kinds if bytes_ and bytes_ >= least]
+    if made_of:
+        yield "made of", ", ".join(made_of)
+    if one.stuck_since is not None:
+        yield "stuck since", _stuck(one.stuck_since)
+    again = f"; {units.size(one.refaulted_bytes)} was read again" if one.refaulted_bytes else ""
+    if one.evicted_bytes:
+        yield "evicted", f"{units.size(one.evicted_bytes)} of page cache, {_by_what(one)}{again}"
+    if one.peak_swap_bytes:
+        yield "in swap", f"{units.size(one.peak_swap_bytes)} at most"
+    yield from islice(waits(one.reclaim), 1)
+    if one.sizing.min_limit_bytes is not None:
+        yield "least limit", f"between {limit_range(one.sizing)} for the same work"
+    if one.max_events is not None:
+        yield "limit hit", f"{units.count(one.max_events)} times by the kernel's own count"
+    lost = one.quality.lost_records
+    yield "lost records", f"{units.count(lost)}: sums of flows may be low" if lost else "none"
+
+
+def room_left(one: Held) -> float:
+    """The share of its limit that the cgroup never used; infinite where it has no limit."""
+    if one.headroom_bytes is None or not one.limit_bytes:
+        return math.inf
+    return one.headroom_bytes / one.limit_bytes
+
+
+def _most_usage(one: Held) -> str:
+    near = ""
+    if one.headroom_bytes is not None and one.limit_bytes:
+        share = units.percent(one.peak_usage_bytes, one.limit_bytes)
+        near = f", {share} of the limit; {units.size(one.headroom_bytes)} were left"
+    return units.size(one.peak_usage_bytes) + near
+
+
+def _stuck(since: str) -> str:
+    return (
+        f"{shown_time(since)}: tasks wait for memory that nothing frees, since oom_kill_disable is set in "
+        "memory.oom_control. Unset it, raise the limit, or end one of them"
+    )
+
+
 def _by_what(one: Held) -> str:
     attempts, stall_ms = one.reclaim.attempts, one.reclaim.stall_ms
     if one.evicted_bytes and not attempts:
         return "by reclaim that was for a cgroup above it, or for the whole machine"
     return (
         f"by {units.count(attempts)} attempts of reclaim (the kernel freeing memory for a cgroup at its "
-        f"limit), which held tasks up {units.duration(stall_ms and stall_ms / 1000)}"
+        f"limit), which delayed tasks by {units.duration(stall_ms and stall_ms / 1000)}"
     )
 
 
@@ -72,7 +118,7 @@ def summary(cgroups: Iterable[Held]) -> str:
     limited = [one for one in cgroups if one.headroom_bytes is not None and one.limit_bytes]
     if not limited:
         return "No OOM kill, and no cgroup of this trace has a limit."
-    near = min(limited, key=lambda one: (one.headroom_bytes or 0) / (one.limit_bytes or 1))
+    near = min(limited, key=room_left)
     where = place(near.cgroup, near.container)
     if near.stuck_since is not None:
         return (

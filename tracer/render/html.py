@@ -115,7 +115,7 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
         "candidate_note": candidates.note(report, page_size),
         "what_if": list(candidates.what_if(report)),
         "advice": list(facts.sizing(report)),
-        "quality": list(facts.quality(report, reasons=True)),
+        "quality": list(facts.quality(report)),
     }
 
 

@@ -106,7 +106,7 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
 
 def _cgroups(cgroups: Sequence[TracedCgroup]) -> Iterator[RenderableType]:
     yield sections.title("Cgroups with data")
-    table = sections.table(("peak usage", ">"), ("limit", ">"), ("kills", ">"), ("cgroup", "<"))
+    table = sections.Rows(("peak usage", ">"), ("limit", ">"), ("kills", ">"), ("cgroup", "<"))
     for one in cgroups[:_MOST_CGROUPS]:
         name = visible(one.path) + (f" (container {visible(one.container)})" if one.container else "")
         kills = units.count(one.kills) if one.kills else ""

@@ -57,11 +57,11 @@ OF_COMPOSITION: Final = {
 """Class of `analysis.report.Composition` -> the layer in whose colour it is drawn."""
 
 PART_LABELS: Final = {
-    "anon": ("anonymous memory", "heap and stack; only swap can take it"),
+    "anon": ("anonymous memory", "heap and stack; only swap takes it"),
     "file_clean": ("clean page cache", "file contents, free to be dropped"),
     "file_dirty": ("dirty page cache", "must be written to disk first"),
     "writeback": ("under writeback", "being written to disk"),
-    "shmem": ("shared memory (shmem)", "tmpfs, shared maps; only swap takes it"),
+    "shmem": ("shared memory (shmem)", "tmpfs, memfd; only swap takes it"),
     "unevictable": ("unevictable", "locked, or on ramfs: never reclaimed"),
     "slab_reclaimable": ("reclaimable slab", "kernel objects; unused ones can go"),
     "slab_unreclaimable": ("unreclaimable slab", "kernel objects in use"),

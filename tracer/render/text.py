@@ -10,6 +10,8 @@ from typing import Final, TextIO
 
 from rich.console import Console, RenderableType
 
+from tracer.render.prose import released
+
 PLAIN_COLUMNS: Final = 100
 """The width of everything that is not written to a colour terminal."""
 
@@ -85,7 +87,7 @@ def to_text(renderables: Iterable[RenderableType], *, columns: int, colour: bool
     )
     for renderable in renderables:
         console.print(renderable)
-    return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
+    return "".join(line.rstrip() + "\n" for line in released(out.getvalue()).splitlines())
 
 
 def write(stream: TextIO, renderables: Iterable[RenderableType]) -> None:
