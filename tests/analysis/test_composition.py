@@ -21,7 +21,18 @@ def test_adds_up_exactly(sizes: dict[str, int | None], total: int) -> None:
     made_of, unknown = compose(sizes, total)
     assert sum(size or 0 for _, size in made_of.parts()) == total == made_of.total
     for name, size in made_of.parts():
+        assert size is None or size >= 0, "nothing is less than nothing"
         assert (size is not None) or f"composition.{name}" in unknown
+
+
+def test_folios_that_are_dirty_and_under_writeback_are_counted_once() -> None:
+    made_of, _ = compose(_sizes(file=1000, file_dirty=700, file_writeback=500), 1000)
+    assert (made_of.file_clean, made_of.file_dirty, made_of.writeback, made_of.other) == (0, 700, 300, 0)
+
+
+def test_counters_that_exceed_usage_cost_the_largest_class() -> None:
+    made_of, _ = compose(_sizes(anon=9000, sock=4000), 9000)
+    assert (made_of.anon, made_of.sock, made_of.other) == (5000, 4000, 0)
 
 
 def test_unevictable_memory_that_is_none_of_an_unknown_cache() -> None:

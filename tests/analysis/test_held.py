@@ -96,3 +96,11 @@ def test_the_most_usage_of_a_cgroup_that_those_below_it_charge_for(trace: Any) -
     trace.charged(0.15, 2, "anon", 9 * MIB, usage_bytes=9 * MIB)
     (of_parent,) = (one for one in held(trace) if one.cgroup == "/a")
     assert (of_parent.peak_usage_bytes, of_parent.peak_time) == (50 * MIB, iso_time(trace.ns(0.15)))
+
+
+def test_usage_above_the_limit_leaves_nothing(trace: Any) -> None:
+    """The kernel lets some charges pass (GFP_NOFAIL, __GFP_MEMALLOC), and a limit may be lowered."""
+    trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
+    trace.charged(0.1, 7, "anon", 40 * MIB, usage_bytes=40 * MIB + 4096, limit_bytes=40 * MIB)
+    (one,) = held(trace)
+    assert one.headroom_bytes == 0

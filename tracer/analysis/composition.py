@@ -7,16 +7,17 @@ them:
   shmem, but neither counter has it. (Nor has file: of a cgroup, NR_FILE_PAGES does not count swap cache.)
 * `file_clean` is file - shmem - file_dirty - file_writeback. Where dirty and writeback are not known, what
   was dirty is inside `file_clean`, and `quality` says so. The kernel counts as under writeback also what is
-  being swapped out: where there is swap cache, `writeback` is no more than the rest of file.
+  being swapped out: where there is swap cache, `writeback` is no more than the rest of file. A folio that is
+  both dirty and under writeback is in both counters: where all of file is, `writeback` is without it.
 * `unevictable` (mlock, SHM_LOCK) counts pages that anon, file or shmem count as well, and that are on none
   of their LRU lists. anon and shmem share theirs: what of both is on no list is theirs, the rest is file. It
   is a class of its own where it can be told from which of the two it is to be taken, but for a tenth of it at
   most, which is then taken from anon. Otherwise it is null, it stays inside those classes, and `quality`
   gives its size.
 * `other` is what is left of usage: kernel memory without a counter of its own, charges
-  that a CPU holds in stock (up to 64 pages each, MEMCG_CHARGE_BATCH), and every class that is null. It is
-  negative only where the kernel's counters exceed its page counter, as they may by folios that are both
-  dirty and under writeback.
+  that a CPU holds in stock (up to 64 pages each, MEMCG_CHARGE_BATCH), and every class that is null. Where the
+  counters exceed usage, being read one after the other, it is 0, and the largest class is less by the excess:
+  no class is negative, and they add up.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def compose(
     parts["file_clean"] = _file_clean(sizes, parts["writeback"])
     if parts["file_clean"] is not None and None in (parts["file_dirty"], parts["writeback"]):
         unknown["composition.file_clean"] = "it contains what was dirty or under writeback: that was not read"
+    _count_once(parts)
     _take_out_unevictable(parts, sizes, absent("unevictable"), unknown)
     for name in COMPOSITION_PARTS[:-1]:
         if parts[name] is None:
@@ -83,7 +85,31 @@ def compose(
         unknown |= dict.fromkeys(("composition.other", "composition.total"), "usage was never read")
     else:
         parts["other"] = total - sum(size or 0 for size in parts.values())
+        _take_off_excess(parts)
     return Composition(**parts, total=total), unknown
+
+
+def _count_once(parts: dict[str, int | None]) -> None:
+    """Leave out of `writeback`, then of `file_dirty`, what would make `file_clean` less than nothing."""
+    for name in ("writeback", "file_dirty"):
+        clean, of_both = parts["file_clean"], parts[name]
+        if clean is not None and of_both is not None and clean < 0:
+            twice = min(-clean, of_both)
+            parts[name], parts["file_clean"] = of_both - twice, clean + twice
+    if parts["file_clean"] is not None:
+        parts["file_clean"] = max(parts["file_clean"], 0)
+
+
+def _take_off_excess(parts: dict[str, int | None]) -> None:
+    excess = -(parts["other"] or 0)
+    if excess <= 0:
+        return
+    parts["other"] = 0
+    for name in sorted(parts, key=lambda name: -(parts[name] or 0)):
+        taken = min(excess, parts[name] or 0)
+        if taken:
+            parts[name] = (parts[name] or 0) - taken
+            excess -= taken
 
 
 def working_set(sizes: Mapping[str, int | None], total: int | None, unknown: Unknown) -> int | None:

@@ -79,7 +79,7 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
         limit_bytes=limit,
         peak_usage_bytes=peak,
         peak_time=None if peak_ns is None else iso_time(peak_ns),
-        headroom_bytes=limit - peak if bounded and limit is not None and peak is not None else None,
+        headroom_bytes=max(limit - peak, 0) if bounded and limit is not None and peak is not None else None,
         peak_anon_bytes=None if anon is None else anon.peak(),
         cache_at_peak_bytes=at_peak["cache"],
         evicted_bytes=cushion.evicted_pages(subtree, begin, end) * page_size(trace),
