@@ -9,6 +9,8 @@ import pyarrow as pa
 import pytest
 from unset import unset_row
 
+from tracer.analysis.kernel_log import logged
+from tracer.analysis.log_match import Logged
 from tracer.analysis.losses import Losses
 from tracer.analysis.names import Places, Processes
 from tracer.analysis.refaults import needed_again, refaults
@@ -84,6 +86,10 @@ class SyntheticTrace:
     @property
     def losses(self) -> Losses:
         return Losses(self.loss)
+
+    @property
+    def logged(self) -> list[Logged]:
+        return logged(self.kernel_log)
 
     @property
     def functions(self) -> Functions:

@@ -24,6 +24,8 @@ def summary() -> info_text.Summary:
         unnamed_stacks=0,
         lost={"charge": 0, "pagecache": 0},
         cgroups=[info_text.TracedCgroup("/docker/web", "web", 100 * MIB, 100 * MIB, 1)],
+        kills=4,
+        kills_of_log_alone=3,
         meta={
             "end_reason": "the command ended",
             "started": "2025-11-24T23:40:01+00:00",

@@ -8,6 +8,7 @@ from typing import Final
 
 import pandas as pd
 
+from tracer.analysis import log_kills
 from tracer.analysis.tables import TraceTables, end_ns, start_ns
 from tracer.analysis.timeline import interval_ns, timeline
 from tracer.schema import UNLIMITED_BYTES
@@ -34,7 +35,8 @@ def ranked(trace: TraceTables) -> pd.DataFrame:
     found = readings.groupby("cgroup_id").agg(
         limit_bytes=("limit_bytes", "last"), peak_usage_bytes=("usage_bytes", "max")
     )
-    kills = trace.oom.dropna(subset="limit_owner_cgroup_id").groupby("limit_owner_cgroup_id")["kill_id"]
+    decisions = log_kills.decisions(trace).dropna(subset="limit_owner_cgroup_id")
+    kills = decisions.groupby("limit_owner_cgroup_id")["kill_id"]
     found["kills"] = kills.nunique().reindex(found.index, fill_value=0)
     found["first_kill"] = kills.min().reindex(found.index)
     found["limited"] = found["limit_bytes"].lt(UNLIMITED_BYTES).fillna(False).astype(bool)

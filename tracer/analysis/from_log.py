@@ -7,7 +7,7 @@ so what had grown, what the cache gave back and who allocated is not known.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -38,6 +38,7 @@ _NO_COUNTERS: Final = "the kernel log has no usage and limit of it"
 _NO_LIMIT: Final = "no cgroup's limit was hit"
 _NO_KILL: Final = "the kernel log says whom the kernel chose, and ends before it says that it was killed"
 _NOBODY: Final = "the kernel found no process that it could have killed"
+OF_LIVES: Final = ("limit_owner.cgroup_id", "limit_owner.run", "limit_owner.runs", "victims.cgroup_id")
 _NOT_OF_LOG: Final = (
     "reclaim",
     "cushion.cache_start_bytes",
@@ -48,6 +49,7 @@ _NOT_OF_LOG: Final = (
     "allocators",
     "further_allocators",
     "trigger.user_stack",
+    *OF_LIVES,
     "sizing.min_limit_bytes",
     "ktime_ns",
 )
@@ -55,19 +57,24 @@ _SECONDS: Final = re.compile(r"\d+\.\d+")
 _UTC_DATE: Final = re.compile(r"\S+ (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
 
 
-def explain(logs: Iterable[LogReport]) -> Iterator[OomReport]:
-    """One report for each decision in a log, numbered from 1."""
+Named = Callable[[str], tuple[str | None, str | None]]
+"""The path of a cgroup -> the name of its container and that of its pod; None: not known."""
+
+
+def explain(logs: Iterable[LogReport], named: Named = lambda _path: (None, None)) -> Iterator[OomReport]:
+    """One report for each decision in a log, numbered from 1. Names are not in a log: `named` knows them."""
     for number, log in enumerate(logs, start=1):
-        yield _report(number, log)
+        yield report(number, log, named=named)
 
 
-def _report(number: int, log: LogReport) -> OomReport:
+def report(number: int, log: LogReport, *, named: Named, page_size: int | None = None) -> OomReport:
+    """The report of one decision; `page_size` where it is known otherwise than by the log."""
     unknown: Unknown = dict.fromkeys(_NOT_OF_LOG, LOG_ALONE)
-    told_size = log_memory.page_size(log)
+    told_size = page_size or log_memory.page_size(log)
     page_size = told_size or log_memory.DEFAULT_PAGE_SIZE
     if told_size is None:
         unknown["kernel_log.page_size"] = f"the kernel log does not say it; taken to be {page_size} bytes"
-    findings = _findings(log, page_size, unknown)
+    findings = _findings(log, page_size, unknown, named)
     total = choice.log_total_pages(log, page_size)
     chosen = choice.of_log(log, total, page_size, unknown)
     findings = replace(findings, candidates=chosen.candidates)
@@ -106,7 +113,7 @@ def _report(number: int, log: LogReport) -> OomReport:
     )
 
 
-def _findings(log: LogReport, page_size: int, unknown: Unknown) -> Findings:
+def _findings(log: LogReport, page_size: int, unknown: Unknown, named: Named) -> Findings:
     sizes = log_memory.sizes(log)
     memory = log.counters.get("memory")
     made_of, why = composition.compose(
@@ -125,7 +132,7 @@ def _findings(log: LogReport, page_size: int, unknown: Unknown) -> Findings:
     return Findings(
         time=_time(log.stamp, unknown),
         constraint=log.constraint,
-        owner=_owner(log, unknown),
+        owner=_owner(log, unknown, named),
         trigger=_trigger(log, unknown),
         victims=victims,
         victim_tgids=frozenset(victim.pid for victim in victims),
@@ -188,8 +195,8 @@ def _utc(wall: str) -> datetime | None:
         return None
 
 
-def _owner(log: LogReport, unknown: Unknown) -> LimitOwner:
-    """The container is named by its id: names are not in a log."""
+def _owner(log: LogReport, unknown: Unknown, named: Named) -> LimitOwner:
+    """A container whose name is not known is named by its id, a pod by its uid: those are in the path."""
     memory = log.counters.get("memory")
     if log.constraint not in ("memcg", "unknown"):
         unknown["limit_owner"] = _NO_LIMIT
@@ -204,10 +211,11 @@ def _owner(log: LogReport, unknown: Unknown) -> LimitOwner:
     if "limit_owner" not in unknown and (log.oom_memcg is None or cgroup is None):
         unknown["limit_owner.is_ancestor"] = "the kernel log does not say in which cgroup who asked was"
     reference = None if log.oom_memcg is None else containers.identify(log.oom_memcg)
+    container, pod = (None, None) if log.oom_memcg is None else named(log.oom_memcg)
     return LimitOwner(
         cgroup=log.oom_memcg,
-        container=None if reference is None else reference.container_id,
-        pod=None if reference is None else reference.pod_uid,
+        container=container or (None if reference is None else reference.container_id),
+        pod=pod or (None if reference is None else reference.pod_uid),
         limit_bytes=None if memory is None else memory.limit_bytes,
         usage_bytes=None if memory is None else memory.usage_bytes,
         is_ancestor=None if cgroup is None or log.oom_memcg is None else cgroup != log.oom_memcg,

@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 
 from tracer.analysis import cushion, ledger, names, reclaim, sizing, swapping
-from tracer.analysis.oom import lost_records
 from tracer.analysis.report import Held, Quality, Sizing
 from tracer.analysis.subtree import Subtree, Subtrees
 from tracer.analysis.tables import (
@@ -48,7 +47,7 @@ def held(trace: TraceTables) -> list[Held]:
     """One for each cgroup that the trace has data of, the nearest to its limit first, those without a limit
     last, by peak usage. The figures include all below the cgroup."""
     begin, end = start_ns(trace), end_ns(trace)
-    quality = Quality(lost_records(trace, begin, end), "missing", dict(trace.meta["probes"]))
+    quality = Quality(trace.losses.of_numbers(begin, end), "missing", dict(trace.meta["probes"]))
     subtrees = Subtrees(trace)
     members = names.descendants_of(trace.cgroups, names.with_data(trace))
     found = (_held(subtrees.of(*one), begin=begin, end=end, quality=quality) for one in members.items())

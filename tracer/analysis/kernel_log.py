@@ -39,7 +39,7 @@ def complete(trace: TraceTables) -> tuple[TraceTables, Mapping[int, Told]]:
     """The trace with what its kernel log adds to the tables; what the log has on each kill, by kill_id."""
     kill_ids = dict.fromkeys(integers(trace.oom["kill_id"]).tolist())
     of_kill = Grouped.by(integers(trace.oom["kill_id"]))
-    matched = log_match.match(trace.oom, logged(trace.kernel_log)) if kill_ids else {}
+    matched = log_match.match(trace.oom, trace.logged) if kill_ids else {}
     taken: log_tables.Taken = {kill_id: [] for kill_id in kill_ids}
     tables = log_tables.complete(trace, matched, taken)
     told = {}

@@ -55,6 +55,13 @@ def match(oom: pd.DataFrame, logged: Sequence[Logged]) -> dict[int, LogReport]:
     return {kill_id: logged[number].report for kill_id, number in found.items()}
 
 
+def unmatched(oom: pd.DataFrame, logged: Sequence[Logged]) -> list[Logged]:
+    """The reports with a line on a kill, none of which `oom` has: neither as it was matched, nor as a victim
+    of a decision that has another report, as where the log tells of a group kill in pieces."""
+    seen = {number for _, _, number in _pairs(oom, logged)}
+    return [one for number, one in enumerate(logged) if one.report.kills and number not in seen]
+
+
 def _pairs(oom: pd.DataFrame, logged: Sequence[Logged]) -> Iterator[tuple[int, int, int]]:
     """(ns apart, kill_id, number of the report) of all that can be."""
     kills = zip(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from tracer.analysis.tables import Int64s, column_times_ns, integers, times_ns
+
+
+_IN_NO_NUMBER: Final = ("kernel_log", "samples", "stack_names", "stack_sample")
 
 
 class Losses:
@@ -21,9 +25,9 @@ class Losses:
         """Records of the stream that were lost in intervals that touch this one."""
         return self._of[stream].near(begin_ns, end_ns) if stream in self._of else 0
 
-    def near_but_of(self, without: tuple[str, ...], begin_ns: int, end_ns: int) -> int:
-        """The same of all streams but these."""
-        return sum(self.near(stream, begin_ns, end_ns) for stream in self._of if stream not in without)
+    def of_numbers(self, begin_ns: int, end_ns: int) -> int:
+        """The same of all streams whose loss makes a number of a report less certain."""
+        return sum(self.near(stream, begin_ns, end_ns) for stream in self._of if stream not in _IN_NO_NUMBER)
 
 
 @dataclass(frozen=True, slots=True)

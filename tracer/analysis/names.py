@@ -222,6 +222,7 @@ class Processes:
         self._exited_ns = column_times_ns(tasks["exited"])
         self._start_ns = integers(tasks["start_ns"])
         self._comm = tasks["comm"]
+        self._cgroup_id = integers(tasks["cgroup_id"])
 
     def comm_at(self, tgid: int, begin_ns: int, end_ns: int) -> str | None:
         """The name of the process that had this tgid within the interval: the last to start where the kernel
@@ -234,6 +235,14 @@ class Processes:
         is_there = seen_ns <= max(end_ns, int(seen_ns.min()))
         rows = rows[is_there & (self._is_left[rows] | (self._exited_ns[rows] >= begin_ns))]
         return str(self._comm.iloc[rows[self._start_ns[rows].argmax()]]) if len(rows) else None
+
+    def cgroup_at(self, tgid: int, time_ns: int) -> int | None:
+        """The cgroup of the process that had this tgid then; None when the trace does not hold it."""
+        rows = self._rows.of(tgid)
+        rows = rows[
+            (self._seen_ns[rows] <= time_ns) & (self._is_left[rows] | (self._exited_ns[rows] >= time_ns))
+        ]
+        return int(self._cgroup_id[rows[self._start_ns[rows].argmax()]]) if len(rows) else None
 
 
 def with_names(trace: TraceTables, frame: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from tracer.analysis import (
     composition,
     cushion,
     kernel_log,
+    log_kills,
     reclaim,
     sizing,
     swapping,
@@ -55,18 +56,18 @@ from tracer.analysis.tables import (
 from tracer.errors import UsageError
 from tracer.schema import UNLIMITED_BYTES
 
-_IN_NO_NUMBER: Final = ("kernel_log", "samples", "stack_names", "stack_sample")
-"""Streams whose loss makes no number of a report less certain."""
-
 _NO_OWNER: Final = "no cgroup's limit was hit, or the trace does not say whose"
 
 
 def explain(trace: TraceTables) -> list[OomReport]:
-    """One report for each kill of the trace, in order of time; empty where nothing was killed.
+    """One report for each kill of the trace, in order of time, those that only its kernel log has included;
+    empty where nothing was killed.
 
     What the numbers mean: `analysis.composition` (what usage was made of), `analysis.cushion` (what the cache
-    gave back, and the window), `analysis.verdict` (the cause), `analysis.kernel_log` (what it adds).
+    gave back, and the window), `analysis.verdict` (the cause), `analysis.kernel_log` (what it adds),
+    `analysis.log_kills` (what the probe missed).
     """
+    missed = log_kills.reports(trace)
     trace, told = kernel_log.complete(trace)
     kills = _Kills(trace)
     reports = {
@@ -74,7 +75,7 @@ def explain(trace: TraceTables) -> list[OomReport]:
         for owner_id, kill_ids in kills.by_owner().items()
         for kill in kills.of_owner(owner_id, kill_ids)
     }
-    return [reports[kill_id] for kill_id in told]
+    return sorted([*(reports[kill_id] for kill_id in told), *missed], key=lambda report: str(report.time))
 
 
 def allocated_before(trace: TraceTables, kill_id: int) -> tuple[Int64s | None, int, int]:
@@ -83,6 +84,8 @@ def allocated_before(trace: TraceTables, kill_id: int) -> tuple[Int64s | None, i
     UsageError where there is no such kill.
     """
     there = np.unique(integers(trace.oom["kill_id"])).tolist()
+    if kill_id in {kill.kill_id for kill in log_kills.missed(trace)}:
+        raise UsageError(f"kill {kill_id} is known from the kernel log alone: see memcg-tracer explain")
     if kill_id not in there:
         raise no_such_kill(kill_id, there)
     trace, _ = kernel_log.complete(trace)
@@ -177,7 +180,7 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
     tried = reclaim.attempts(kill.subtree, kill.window.at_limit, kill.time_ns)
     if tried.swap_writes is None:
         unknown |= swapping.NOT_KNOWN
-    lost = lost_records(trace, kill.window.begin, kill.time_ns)
+    lost = trace.losses.of_numbers(kill.window.begin, kill.time_ns)
     most, further = _allocators(kill)
     findings = Findings(
         time=iso_time(kill.time_ns),
@@ -272,6 +275,7 @@ def _usage_at_kill(kill: _Kill) -> int | None:
 def _limit_owner(trace: TraceTables, kill: _Kill, unknown: Unknown) -> LimitOwner:
     first = kill.rows.iloc[0]
     container, pod = trace.places.container_of(kill.owner_id)
+    life = None if kill.owner_id is None else trace.places.lives.of(kill.owner_id)
     owner = LimitOwner(
         cgroup=trace.places.path_of(kill.owner_id),
         container=container,
@@ -282,6 +286,9 @@ def _limit_owner(trace: TraceTables, kill: _Kill, unknown: Unknown) -> LimitOwne
         if kill.owner_id is None
         else bool(np.isin(first["trigger_cgroup_id"], kill.subtree.members))
         and int(first["trigger_cgroup_id"]) != kill.owner_id,
+        cgroup_id=kill.owner_id,
+        run=None if life is None else life.run,
+        runs=None if life is None else life.runs,
     )
     if kill.owner_id is None:
         unknown["limit_owner"] = _NO_OWNER
@@ -348,6 +355,7 @@ def _victims(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> tuple[
             swap_bytes=optional(row["swap_bytes"]),
             oom_score_adj=int(row["oom_score_adj"]),
             group_kill=len(rows) > 1,
+            cgroup_id=int(row["cgroup_id"]),
         )
         for row in records(rows)
     )
@@ -369,8 +377,3 @@ def _circumstances(kill: _Kill, sizes: dict[str, int | None]) -> Circumstances:
         return Circumstances()
     trigger_id = int(kill.rows["trigger_cgroup_id"].iloc[0])
     return circumstances.around(kill.subtree, kill.window, trigger_id=trigger_id, sizes=sizes)
-
-
-def lost_records(trace: TraceTables, begin_ns: int, end_ns: int) -> int:
-    """Records lost in intervals that touch this one, other than those that no number rests on."""
-    return trace.losses.near_but_of(_IN_NO_NUMBER, begin_ns, end_ns)

@@ -32,7 +32,10 @@ KernelLog = Literal["matched", "missing", "rate_limited", "only"]
 
 @dataclass(frozen=True, slots=True)
 class LimitOwner:
-    """The cgroup whose limit was hit; `is_ancestor` when the trigger's task lives below it."""
+    """The cgroup whose limit was hit; `is_ancestor` when the trigger's task lives below it. `run` of `runs`:
+    which life of its name it was (`analysis.lives`). That and `cgroup_id` are None where only a kernel log
+    tells of the kill.
+    """
 
     cgroup: str | None
     container: str | None
@@ -40,6 +43,9 @@ class LimitOwner:
     limit_bytes: int | None
     usage_bytes: int | None
     is_ancestor: bool | None
+    cgroup_id: int | None = None
+    run: int | None = None
+    runs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,8 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """A killed task. `group_kill`: it died with others of one decision (memory.oom.group)."""
+    """A killed task. `group_kill`: it died with others of one decision (memory.oom.group). `cgroup_id` is
+    None where only a kernel log tells of the kill."""
 
     pid: int
     comm: str
@@ -73,6 +80,7 @@ class Victim:
     swap_bytes: int | None
     oom_score_adj: int | None
     group_kill: bool
+    cgroup_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

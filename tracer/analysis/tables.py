@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 if TYPE_CHECKING:
+    from tracer.analysis.log_match import Logged
     from tracer.analysis.losses import Losses
     from tracer.analysis.names import Places, Processes
     from tracer.analysis.stacks import Functions
@@ -82,6 +83,11 @@ class TraceTables(Protocol):
     @property
     def losses(self) -> Losses:
         """What `loss` holds, likewise: `analysis.losses.Losses`."""
+        ...
+
+    @property
+    def logged(self) -> list[Logged]:
+        """The reports in `kernel_log`: `analysis.kernel_log.logged`."""
         ...
 
     @property

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tracer.analysis import names, stalls, swapping
+from tracer.analysis import log_kills, names, stalls, swapping
 from tracer.analysis.ledger import ANON, CACHE, Weights, base_levels, made_in_trace, usage
 from tracer.analysis.reclaim import is_waited_for
 from tracer.analysis.subtree import Subtrees
@@ -503,7 +503,7 @@ def _sampled_flow(trace: TraceTables, grid: _Grid, column: str, scale: int) -> p
 
 def _oom_kills(trace: TraceTables, grid: _Grid) -> Int64s:
     """A victim counts for a cgroup once, be it killed below it, for its limit, or both."""
-    oom = trace.oom
+    oom = log_kills.decisions(trace)
     kills = np.zeros((len(grid.ids), grid.bins.slots), dtype=np.int64)
     slot = grid.bins.slot(times_ns(oom))
     owners, victims = integers(oom["limit_owner_cgroup_id"]), integers(oom["cgroup_id"])

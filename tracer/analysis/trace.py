@@ -7,9 +7,10 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from tracer.analysis import names, oom, refaults, stacks, stalls, thrash
+from tracer.analysis import kernel_log, names, oom, refaults, stacks, stalls, thrash
 from tracer.analysis.evictions import evictions
 from tracer.analysis.held import held
+from tracer.analysis.log_match import Logged
 from tracer.analysis.losses import Losses
 from tracer.analysis.names import with_names
 from tracer.analysis.report import Held, OomReport
@@ -63,6 +64,11 @@ class AnalysedTrace(Trace):
     def losses(self) -> Losses:
         """What was lost when: see `tracer.analysis.losses.Losses`."""
         return Losses(self.loss)
+
+    @cached_property
+    def logged(self) -> list[Logged]:
+        """The OOM killer's reports in the trace's kernel log: see `tracer.analysis.kernel_log.logged`."""
+        return kernel_log.logged(self.kernel_log)
 
     @cached_property
     def functions(self) -> stacks.Functions:

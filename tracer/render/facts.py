@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 import pandas as pd
 
 from tracer import units
-from tracer.analysis.from_log import LOG_ALONE
+from tracer.analysis import from_log
 from tracer.analysis.report import (
     OomReport,
     Quality,
@@ -61,6 +61,7 @@ FIELDS_IN_WORDS: Final = {
     "limit_owner.cgroup": "the path of the cgroup",
     "limit_owner.container": "its container",
     "limit_owner.pod": "its pod",
+    **dict.fromkeys(from_log.OF_LIVES, "which life of its path the cgroup was"),
     "limit_owner.limit_bytes": "the limit",
     "limit_owner.usage_bytes": "usage at the kill",
     "limit_owner.is_ancestor": "whether the limit was an ancestor's",
@@ -356,13 +357,13 @@ def quality(report: OomReport) -> Iterator[Fact]:
 
 def not_known_in_words(quality: Quality) -> list[str]:
     """What is not known, each once; without what no kernel log shows."""
-    fields = (field for field, why in quality.unknown.items() if why != LOG_ALONE)
+    fields = (field for field, why in quality.unknown.items() if why != from_log.LOG_ALONE)
     return list(dict.fromkeys(map(_in_words, fields)))
 
 
 def is_beyond_a_log(report: OomReport, field: str) -> bool:
     """Whether the field is not known since the answer comes from a kernel log alone."""
-    return report.quality.unknown.get(field) == LOG_ALONE
+    return report.quality.unknown.get(field) == from_log.LOG_ALONE
 
 
 def kernel_log_agrees(quality: Quality) -> str:

@@ -31,7 +31,8 @@ class TracedCgroup:
 class Summary:
     """`rows`: table -> rows; `unnamed_stacks`: of the rows of `stacks`, those of addresses alone; `lost`:
     every stream -> records lost; `duration_s` of an interrupted recording is up to its last record. `cgroups`
-    are those with data, what matters first."""
+    are those with data, what matters first. Of the `kills`, the probe missed `kills_of_log_alone`, which the
+    kernel log has."""
 
     path: str
     interrupted: bool
@@ -41,6 +42,8 @@ class Summary:
     unnamed_stacks: int
     lost: Mapping[str, int]
     cgroups: Sequence[TracedCgroup]
+    kills: int
+    kills_of_log_alone: int
     meta: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,6 +66,7 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
             ("started", visible(str(meta["started"]))),
             ("duration", units.duration(summary.duration_s)),
             ("size", units.size(summary.size_bytes)),
+            ("OOM kills", _kills(summary)),
             ("command", visible(" ".join(map(str, meta["command_line"])))),
             *_filters(meta["filters"]),
         ]
@@ -102,6 +106,15 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
             unnamed = units.count(summary.unnamed_stacks)
             count += f", {unnamed} of addresses alone (the process was gone, or its code has no names)"
         yield table, count
+
+
+def _kills(summary: Summary) -> str:
+    if not summary.kills:
+        return "none"
+    alone = summary.kills_of_log_alone
+    return units.count(summary.kills) + (
+        f", {units.count(alone)} of them only in the kernel log" if alone else ""
+    )
 
 
 def _cgroups(cgroups: Sequence[TracedCgroup]) -> Iterator[RenderableType]:
