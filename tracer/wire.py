@@ -262,6 +262,21 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
 """Ring name -> record. One ring for each, so that a flood in one cannot starve another, and so that a ring is
 an array with a constant stride."""
 
+TABLE_OF: Final = {
+    "charge": "charge",
+    "pagecache": "pagecache",
+    "reclaim": "reclaim",
+    "stall": "stalls",
+    "swap_io": "swap_io",
+    "oom": "oom",
+    "candidate": "oom_candidates",
+    "cgroup": "cgroups",
+    "task": "tasks",
+    "inode": "inodes",
+    "stack_sample": "stack_samples",
+}
+"""Ring name -> the table whose rows its records become."""
+
 LOSSES: Final = (*WIRE, "residue")
 """What loss is counted of: the records of each ring, and sums of charges that were lost whole, so that totals
 of the ledger are not exact."""

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracer.capture import decode
-from tracer.capture.decode import PAGE_BYTES, Decoder, rows_of, sample_row, state_reading, text
+from tracer.capture.decode import PAGE_BYTES, Decoder, sample_row, state_reading, text
 from tracer.schema import (
     CATEGORIES,
     CAUSES,
@@ -23,6 +23,7 @@ from tracer.schema import (
     TABLES,
     UNLIMITED_BYTES,
 )
+from tracer.trace.rows import rows_of
 from tracer.wire import WIRE
 
 OFFSET_NS = 1_700_000_000_000_000_000
@@ -237,7 +238,7 @@ def test_whom_a_decision_weighed() -> None:
     assert (chosen["badness"], chosen["rss_bytes"], chosen["swap_bytes"]) == (300, 296 * PAGE_BYTES, 0)
     assert (other["badness"], other["chosen"], other["swap_bytes"]) == (-2, False, 3 * PAGE_BYTES)
     assert (unkillable["badness"], unkillable["rss_bytes"], unkillable["pgtables_bytes"]) == (None,) * 3
-    batch = decode.rows_of("oom_candidates", [chosen, other, unkillable])
+    batch = rows_of("oom_candidates", [chosen, other, unkillable])
     assert batch.column("pid").to_pylist() == [8, 9, 1]
 
 

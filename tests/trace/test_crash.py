@@ -93,7 +93,7 @@ def test_death_between_any_two_steps_of_compaction_loses_and_doubles_nothing(
             except Died:
                 died = True
         assert_complete(writer.path)
-        assert Trace(writer.path).interrupted != any("meta.json" in step for step in log), log
+        assert Trace(writer.path).interrupted != any("replace meta.json" in step for step in log), log
         steps += 1
     assert steps > 20
     assert [path.name for path in parts(writer.path, "loss")] == [f"{n:06}.parquet" for n in (1, 2, 3)]
@@ -124,10 +124,10 @@ def test_a_part_whose_compaction_failed_is_tried_again_at_the_end(
     writer = open_writer(part_rows=3)
     replace, failures = os.replace, iter([OSError(5, "Input/output error")])
 
-    def flaky(*names: Any) -> None:
+    def flaky(*names: Any, **folders: Any) -> None:
         for failure in failures:
             raise failure
-        replace(*names)
+        replace(*names, **folders)
 
     monkeypatch.setattr(os, "replace", flaky)
     recorded(writer, rows_of)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tracer.directory import Directory
 from tracer.errors import TraceError
 from tracer.schema import SCHEMA_VERSION
-from tracer.trace.meta import Meta, begin, is_trace, read_clocks, read_meta, utc_time, write_meta
+from tracer.trace.meta import Meta, begin, is_meta, is_trace, read_clocks, read_meta, utc_time, write_meta
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
@@ -18,7 +19,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         filters={"cgroups": ["/a"]},
         probes={"oom": {"hook": "raw_tp:mark_victim"}},
     )
-    write_meta(tmp_path, meta)
+    write_meta(Directory.open(tmp_path), meta)
     assert read_meta(tmp_path) == meta
     assert json.loads((tmp_path / "meta.json").read_text()) == meta
     assert "\x1b" not in (tmp_path / "meta.json").read_text()
@@ -44,14 +45,14 @@ def test_time_follows_the_pair_and_not_the_wall_clock() -> None:
 def test_a_failed_rewrite_leaves_the_old_one(
     tmp_path: Path, meta: Meta, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_meta(tmp_path, meta)
+    write_meta(Directory.open(tmp_path), meta)
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise SystemExit
 
     monkeypatch.setattr("os.replace", die)
     with pytest.raises(SystemExit):
-        write_meta(tmp_path, {**meta, "ended": "now"})
+        write_meta(Directory.open(tmp_path), {**meta, "ended": "now"})
     assert read_meta(tmp_path) == meta
 
 
@@ -101,3 +102,4 @@ def test_another_schema(tmp_path: Path, meta: Meta, version: object, remedy: str
         read_meta(tmp_path)
     assert f"schema {version!r}, this version reads {SCHEMA_VERSION}" in str(raised.value)
     assert is_trace(tmp_path), "of another schema, but still ours"
+    assert is_meta((tmp_path / "meta.json").read_bytes()), "of another schema, but still ours"

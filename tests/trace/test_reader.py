@@ -216,7 +216,7 @@ def test_a_recording_at_work_reads_as_interrupted(open_writer: OpenWriter, rows_
 def test_a_journal_torn_at_any_byte_gives_its_whole_batches(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer()
     ends = []
-    journal = layout.journal_path(writer.path, "loss", 1)
+    journal = writer.path / "journal" / layout.journal_name("loss", 1)
     for numbers in (range(1), range(1, 3), range(3, 7)):  # each batch brings another dictionary
         writer.append("loss", rows_of("loss", numbers))
         writer.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tracer.capture.columns import from_values, names, numbers
 from tracer.schema import (
     CATEGORIES,
     CAUSES,
@@ -27,6 +26,7 @@ from tracer.schema import (
     TIME,
     UNLIMITED_BYTES,
 )
+from tracer.trace.rows import names, numbers
 
 Records = npt.NDArray[np.void]
 
@@ -385,10 +385,3 @@ def sample_row(time_ns: int, cgroup_id: int, source: str) -> dict[str, Any]:
 def text(name: bytes) -> str:
     """A name from the kernel as text that can be stored: what is no UTF-8 shows as escapes."""
     return bytes(name).split(b"\0", 1)[0].decode(errors="backslashreplace")
-
-
-def rows_of(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
-    """Rows given one by one (kills, samples, names) as a batch of `table`."""
-    schema = TABLES[table]
-    columns = [from_values([row[column.name] for row in rows], column.type) for column in schema]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -14,39 +15,32 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from tracer.capture import calibrate, identity
-from tracer.capture.decode import Decoder, Records, rows_of
+from tracer.capture.decode import Decoder, Records
 from tracer.capture.kernel_log import READ, open_kernel_log
 from tracer.capture.load import Programs
 from tracer.capture.ring import Ring
 from tracer.capture.sampler import Sampler
 from tracer.capture.stacks import Stacks
 from tracer.capture.symbols import Program
-from tracer.errors import TraceError, TracerError
+from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.mounts import Mounts
 from tracer.kernel.spawn import CommandError
 from tracer.trace import meta
+from tracer.trace.rows import rows_of
 from tracer.trace.writer import TraceWriter
-from tracer.wire import LOSSES, WIRE
+from tracer.wire import LOSSES, TABLE_OF, WIRE
 
 if TYPE_CHECKING:
     from tracer.capture.session import Observer, Options
-
-WRITE_FAILED: Final = "write_failed"
-"""The end reason of a trace that could not be written on."""
 
 _OTHER_LOSSES: Final = ("kernel_log", "samples", "stack_names")  # of what comes through no ring
 _DRAIN_TRIES: Final = 100
 _DECISION: Final = ["trigger_pid", "invocation"]  # what the records of one OOM decision share
 _DECISIONS_HELD: Final = 64
-_TABLES_OF_ROWS: Final = {
-    "charge": "charge",
-    "pagecache": "pagecache",
-    "reclaim": "reclaim",
-    "stall": "stalls",
-    "swap_io": "swap_io",
-}
+_DECODED_WHOLE: Final = ("charge", "pagecache", "reclaim", "stall", "swap_io")
+"""Rings whose records become rows of a table without a look at each."""
 
 
 class Pipeline:
@@ -73,7 +67,7 @@ class Pipeline:
         self._hierarchy = hierarchy
         self._observer = observer
         self._roots = roots
-        self.lost: dict[str, int] = dict.fromkeys((*LOSSES, *_OTHER_LOSSES), 0)
+        self._lost: dict[str, int] = dict.fromkeys((*LOSSES, *_OTHER_LOSSES), 0)
         self.kills = 0
         self.startup_s = 0.0
         programs.wait(observer.warn)
@@ -92,7 +86,7 @@ class Pipeline:
             owned.callback(self._kernel_log.close)
             self._stacks = Stacks(programs.kernel_frames, programs.user_symbols())
             owned.callback(self._stacks.close)
-            self._writer = _create_trace(options, hierarchy, roots)
+            self._writer = _create_trace(options, hierarchy, roots, observer)
             self._owned = owned.pop_all()
         clock = self._writer.meta["clock"]
         self._clock_offset_ns = clock["realtime_ns"] - clock["monotonic_ns"]
@@ -112,9 +106,13 @@ class Pipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
+        self.abort(error)
+
+    def abort(self, error: BaseException | None) -> None:
+        """Detach, and end the trace as far as that can be done, because of `error`."""
         try:
             if not self._finished:
-                with suppress(OSError, TracerError):  # `error` says it already
+                with suppress(Exception):  # `error` came first
                     self.finish(_failure(error))
         finally:
             self.close()
@@ -123,6 +121,11 @@ class Pipeline:
     def rows(self) -> Mapping[str, int]:
         """Rows written so far, by table."""
         return self._writer.rows
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Records lost so far, by stream: for which a ring had no room, or the disk."""
+        return self._writer.lost + Counter(self._lost)
 
     def fds(self) -> list[int]:
         """What to poll: readable when a decision waits, when a ring is half full, when the kernel logs."""
@@ -139,9 +142,10 @@ class Pipeline:
             self._programs.read_kernel_symbols()
         self._writer.meta["kernel_log"] = self._kernel_log.state
         self._writer.meta["probes"] = {c.signal.name: c.document() for c in self._programs.choices}
-        meta.write_meta(self._writer.path, self._writer.meta)
+        self._writer.write_meta()
         self._write_samples(self._sampler.sample("start", self._clock_offset_ns))
         self.flush()
+        self._writer.require_written()
         self.startup_s = time.monotonic() - self._began
 
     def _take_up_cgroups(self) -> None:
@@ -176,9 +180,9 @@ class Pipeline:
         self._write_log(self._kernel_log.read())  # first: that it is read late tells how its clock goes
         waiting = {name: ring.read() for name, ring in self._rings.items()}
         self._take_names(waiting)
-        for name, table in _TABLES_OF_ROWS.items():
+        for name in _DECODED_WHOLE:
             if len(waiting[name]):
-                self._writer.append(table, getattr(self._decoder, name)(waiting[name]))
+                self._writer.append(TABLE_OF[name], getattr(self._decoder, name)(waiting[name]))
         if (samples := waiting.get("stack_sample")) is not None and len(samples):
             numbers = self._stacks.number(samples)
             self._writer.append("stack_samples", self._decoder.stack_sample(samples, *numbers))
@@ -197,13 +201,13 @@ class Pipeline:
         self._writer.flush()
 
     def finish(self, end_reason: str) -> None:
-        """The last sums, samples and rows; then the trace is closed, also where those cannot be written."""
+        """The last sums, samples and rows; then the trace is closed, also where those cannot be had.
+
+        Raises TraceError where it could not be written to its end.
+        """
         self._finished = True
         try:
             self._take_last()
-        except TraceError:
-            end_reason = WRITE_FAILED
-            raise
         finally:
             self._writer.close(end_reason, cost=self._cost())
 
@@ -341,7 +345,9 @@ class Pipeline:
             "stack_names": self._stacks.failed,
         }
         lost = {
-            stream: count - self.lost[stream] for stream, count in counts.items() if count > self.lost[stream]
+            stream: count - self._lost[stream]
+            for stream, count in counts.items()
+            if count > self._lost[stream]
         }
         if lost:
             offset = self._clock_offset_ns
@@ -355,17 +361,17 @@ class Pipeline:
                 for stream, count in lost.items()
             ]
             self._writer.append("loss", rows_of("loss", rows))
-            self.lost = counts
+            self._lost = counts
         self._loss_seen_ns = now_ns
 
 
 def _failure(error: BaseException | None) -> str:
-    if isinstance(error, TraceError):
-        return WRITE_FAILED
     return "command_not_started" if isinstance(error, CommandError) else "failed"
 
 
-def _create_trace(options: Options, hierarchy: Hierarchy, roots: list[Path] | None) -> TraceWriter:
+def _create_trace(
+    options: Options, hierarchy: Hierarchy, roots: list[Path] | None, observer: Observer
+) -> TraceWriter:
     """The trace, made when nothing else of a pipeline can fail any more: until then nothing is overwritten in
     vain, and after that every trace has someone to end it.
     """
@@ -375,7 +381,7 @@ def _create_trace(options: Options, hierarchy: Hierarchy, roots: list[Path] | No
         filters=_filters(options, hierarchy, roots),
         probes={},
     )
-    return TraceWriter(options.output, began, force=options.force)
+    return TraceWriter(options.output, began, force=options.force, warn=observer.warn)
 
 
 def _filters(options: Options, hierarchy: Hierarchy, roots: list[Path] | None) -> dict[str, Any]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
-import select
 import shutil
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tracer.capture.load import Programs
+from tracer.capture.loop import COMMAND_ENDED, Loop, StopSignals, Timer, stop_signals
 from tracer.errors import TracerError
 from tracer.kernel import cgroupfs
 from tracer.kernel.btf import Btf
@@ -84,8 +82,11 @@ def record(options: Options, observer: Observer) -> Recording:
 
     A command that outlives the recording is asked to end, then made to; what it does until then is recorded.
 
-    Raises TracerError where recording cannot begin, or cannot go on (the disk is full): what was recorded
-    until then is a readable trace. CommandError, with a shell's exit status, where the command cannot run.
+    Where recording fails while the command runs, the command runs on to its end, and the error comes then;
+    what was recorded until then is a readable trace.
+
+    Raises TracerError where recording cannot begin, or the trace could not be written to its end.
+    CommandError, with a shell's exit status, where the command cannot run.
     """
     began_s = time.monotonic()
     _require_root()
@@ -94,7 +95,7 @@ def record(options: Options, observer: Observer) -> Recording:
     _require_absent(options.ready_file)
     hierarchy = cgroupfs.memory_hierarchy()
     with ExitStack() as stack:
-        stop = stack.enter_context(_stop_signals())  # first, so that a signal never cuts the tidying up short
+        stop = stack.enter_context(stop_signals())  # first, so that a signal never cuts the tidying up short
         limits = stack.enter_context(as_many_as_allowed())
         for directory in remove_leftovers(hierarchy):
             observer.warn(f"removed {directory.name}, the cgroup of a recording that was killed")
@@ -140,7 +141,7 @@ def _run(
     options: Options,
     pipeline: Pipeline,
     observer: Observer,
-    stop: _StopSignals,
+    stop: StopSignals,
     command: GatedCommand | None,
 ) -> Recording:
     pipeline.start()
@@ -150,79 +151,53 @@ def _run(
     _say_ready(options.ready_file)
     if command is not None:
         command.release()
+    deadline_s = math.inf if options.duration_s is None else time.monotonic() + options.duration_s
     observer.ready(pipeline)
-    run_timers = partial(_loop, pipeline, observer, stop)
+    loop = Loop(stop, _timers(pipeline, observer), pipeline.fds(), pipeline.read_rings)
     if command is None:
-        pipeline.finish(run_timers(options.duration_s, None))
+        pipeline.finish(loop.run(deadline_s))
         return Recording(options.output, 0)
-    pidfd = os.pidfd_open(command.process.pid)
     try:
-        end_reason = run_timers(options.duration_s, pidfd)
-        if end_reason != "command_ended":
-            number = stop.take() or signal.SIGTERM
-            if not _came_to_the_command_too(number):
-                signal.pidfd_send_signal(pidfd, number)
-            if run_timers(_COMMAND_GRACE_S, pidfd) != "command_ended":  # or a second signal came
-                command.process.kill()
-    finally:
-        os.close(pidfd)
-    code = command.process.wait()
+        end_reason = _until_command_ends(loop, command, stop, deadline_s)
+    except Exception as error:  # whatever failed is ours: the command is not to suffer from it
+        pipeline.abort(error)
+        observer.warn(f"recording failed ({error}): the command goes on without it")
+        _until_command_ends(Loop(stop), command, stop, deadline_s)
+        raise
     pipeline.finish(end_reason)
+    code = command.process.wait()
     return Recording(options.output, code if code >= 0 else 128 - code)
 
 
-def _loop(
-    pipeline: Pipeline,
-    observer: Observer,
-    stop: _StopSignals,
-    duration_s: float | None,
-    pidfd: int | None,
-) -> str:
-    """Run the timers until something ends the recording; returns what did."""
-    started = time.monotonic()
-    timers = [
-        _Timer(_DRAIN_INTERVAL_S, pipeline.drain),
-        _Timer(_RING_INTERVAL_S, pipeline.read_rings),
-        _Timer(_SAMPLE_INTERVAL_S, pipeline.sample),
-        _Timer(_FLUSH_INTERVAL_S, pipeline.flush),
-        _Timer(_TICK_INTERVAL_S, lambda: observer.tick(pipeline)),
+def _timers(pipeline: Pipeline, observer: Observer) -> list[Timer]:
+    """What is done again and again; flushing comes before sampling, which may take long."""
+    return [
+        Timer(_DRAIN_INTERVAL_S, pipeline.drain),
+        Timer(_RING_INTERVAL_S, pipeline.read_rings),
+        Timer(_FLUSH_INTERVAL_S, pipeline.flush),
+        Timer(_SAMPLE_INTERVAL_S, pipeline.sample),
+        Timer(_TICK_INTERVAL_S, lambda: observer.tick(pipeline)),
     ]
-    with select.epoll() as poll:
-        for fd in (*pipeline.fds(), stop.fileno(), *([] if pidfd is None else [pidfd])):
-            poll.register(fd, select.EPOLLIN)
-        while True:
-            now = time.monotonic()
-            if duration_s is not None and now - started >= duration_s:
-                return "duration"
-            wait = max(0.0, min(timer.due for timer in timers) - now)
-            ready = {fd for fd, _ in poll.poll(wait)}
-            if stop.fileno() in ready:
-                stop.drain()
-            if stop.received is not None:
-                return signal.Signals(stop.received).name
-            if pidfd in ready:
-                return "command_ended"
-            if ready - {stop.fileno()}:
-                pipeline.read_rings()
-            for timer in timers:
-                timer.run_if_due()
 
 
-class _Timer:
-    """Runs a function each interval; a long run pushes the next one back, so that half the time is free."""
+def _until_command_ends(loop: Loop, command: GatedCommand, stop: StopSignals, deadline_s: float) -> str:
+    """Run the loop until the command has ended, which it is made to when the recording is over before.
 
-    def __init__(self, interval_s: float, function: Callable[[], object]) -> None:
-        self._interval_s = interval_s
-        self._function = function
-        self.due = time.monotonic() + interval_s
-
-    def run_if_due(self) -> None:
-        begin = time.monotonic()
-        if begin < self.due:
-            return
-        self._function()
-        end = time.monotonic()
-        self.due = max(self.due + self._interval_s, end + min(end - begin, 1.0))
+    Returns what ended the recording.
+    """
+    pidfd = os.pidfd_open(command.process.pid)
+    try:
+        end_reason = loop.run(deadline_s, pidfd)
+        if end_reason != COMMAND_ENDED:
+            number = stop.take() or signal.SIGTERM
+            if not _came_to_the_command_too(number):
+                signal.pidfd_send_signal(pidfd, number)
+            if loop.run(time.monotonic() + _COMMAND_GRACE_S, pidfd) != COMMAND_ENDED:  # or a second signal
+                command.process.kill()
+    finally:
+        os.close(pidfd)
+    command.process.wait()
+    return end_reason
 
 
 def _end_command(command: GatedCommand) -> None:
@@ -275,51 +250,3 @@ def _came_to_the_command_too(number: int) -> bool:
             return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
     except OSError:
         return False
-
-
-class _StopSignals:
-    """SIGINT, SIGTERM and SIGHUP as something to poll; `received` is the one that waits to be taken."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._wake, self._woken = socket.socketpair()
-        self._wake.setblocking(False)
-        self._woken.setblocking(False)
-
-    def fileno(self) -> int:
-        return self._woken.fileno()
-
-    def receive(self, number: int, _frame: object) -> None:
-        self.received = number
-        with suppress(BlockingIOError):
-            self._wake.send(b"s")
-
-    def take(self) -> int | None:
-        """The signal that waits, if any."""
-        number, self.received = self.received, None
-        return number
-
-    def drain(self) -> None:
-        """No longer readable, until the next signal."""
-        with suppress(BlockingIOError):
-            self._woken.recv(1024)
-
-    def close(self) -> None:
-        self._wake.close()
-        self._woken.close()
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_StopSignals]:
-    """A SIGHUP that is ignored (nohup) stays ignored."""
-    stop = _StopSignals()
-    numbers = {signal.SIGINT, signal.SIGTERM}
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.add(signal.SIGHUP)
-    before = {number: signal.signal(number, stop.receive) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        stop.close()

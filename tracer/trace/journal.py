@@ -8,58 +8,98 @@ enumeration is written once and an arbitrary one as often as it changes. Readers
 
 from __future__ import annotations
 
-import contextlib
+import errno
+import io
 import os
+import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import suppress
+from typing import IO
 
 import pyarrow as pa
 
+from tracer.directory import Directory
 from tracer.trace.ipc_message import is_any_compressed
-from tracer.trace.layout import create
 
 
 class Journal:
-    """An open part: `path` holds its flushed rows and perhaps a torn tail.
+    """An open part: the file `name` of `folder` holds its flushed rows and perhaps a torn tail.
 
     Methods raise OSError where the file cannot be written; `abandon` must be called then.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.path = path
+    def __init__(self, folder: Directory, name: str, schema: pa.Schema) -> None:
+        self.folder = folder
+        self.name = name
         self.rows = 0
-        self._flushed_rows = 0
+        self.removed_rows = 0  # that were flushed to a file which was then removed
+        self.began_ns = time.monotonic_ns()
+        self._unflushed: list[pa.RecordBatch] = []
         self._flushed_bytes = 0
-        self._file = create(path)
+        self._file = folder.create(name)
         self._stream = pa.ipc.new_stream(self._file, schema)
 
     def append(self, batch: pa.RecordBatch) -> None:
-        self._stream.write_batch(batch)
+        self._unflushed.append(batch)
         self.rows += batch.num_rows
+        self._stream.write_batch(batch)
 
     def flush(self) -> None:
         """Hand all rows to the kernel: they survive the death of this process."""
         self._file.flush()
-        self._flushed_rows = self.rows
+        if self.is_removed:
+            raise FileNotFoundError(errno.ENOENT, "its files were removed", self.name)
         self._flushed_bytes = self._file.tell()
+        self._unflushed.clear()
+
+    @property
+    def size_bytes(self) -> int:
+        """The length of the file up to the last flush."""
+        return self._flushed_bytes
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether no name leads to the file any more: its rows are gone when it is closed."""
+        return os.fstat(self._file.fileno()).st_nlink == 0
 
     def close(self) -> None:
+        """End the stream. The rows that were not flushed are kept for `abandon` until all is written."""
         self._stream.close()
+        self.flush()
         self._file.close()
-        self._flushed_rows = self.rows
 
-    def abandon(self) -> int:
-        """Close at the last flush, and return how many rows after it are given up.
+    def abandon(self) -> list[pa.RecordBatch]:
+        """Close at the last flush, and return the batches after it.
 
-        What reached the file since then is cut off, so that `rows` is what a reader finds.
+        What reached the file since then is cut off, so that `rows` is what a reader finds: none, where the
+        file was removed.
         """
-        with contextlib.suppress(OSError):
-            self._file.close()
-        with contextlib.suppress(OSError):
-            os.truncate(self.path, self._flushed_bytes)
-        given_up = self.rows - self._flushed_rows
-        self.rows = self._flushed_rows
-        return given_up
+        assert isinstance(self._file, io.BufferedWriter)
+        is_removed = False
+        if not self._file.closed:
+            is_removed = self.is_removed
+            with suppress(OSError):
+                os.ftruncate(self._file.fileno(), self._flushed_bytes)
+            self._file.raw.close()  # without what waits in the buffer
+        unflushed, self._unflushed = self._unflushed, []
+        self.rows -= sum(batch.num_rows for batch in unflushed)
+        if is_removed:
+            self.rows, self.removed_rows = 0, self.rows
+        return unflushed
+
+    def read(self) -> IO[bytes]:
+        """Open the file for reading."""
+        return self.folder.read(self.name)
+
+    def unlink(self) -> None:
+        self.folder.unlink(self.name)
+
+    def exists(self) -> bool:
+        try:
+            self.folder.mode(self.name)
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def read_journal(content: pa.Buffer, check: Callable[[pa.Schema], None]) -> Iterator[pa.RecordBatch]:

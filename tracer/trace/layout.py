@@ -16,7 +16,7 @@ import contextlib
 import os
 import re
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ import pyarrow as pa
 from tracer.trace import folder
 
 META: Final = "meta.json"
+META_TEMPORARY: Final = "meta.json.tmp"
+"""What it is written as first."""
 JOURNAL: Final = "journal"
 
 IDENTITY_KEYS: Final[dict[str, tuple[str, ...]]] = {
@@ -44,16 +46,27 @@ JOURNAL_FILE: Final = re.compile(r"[a-z_]+\.\w+\.(arrows|tmp)")
 """A journal, or the Parquet file that it is being turned into."""
 
 
+def whole_name(table: str) -> str:
+    return f"{table}.parquet"
+
+
+def part_name(number: int) -> str:
+    """The name of a part in the table's folder."""
+    return f"{number:06}.parquet"
+
+
+def journal_name(table: str, number: int) -> str:
+    """The name of a journal in the folder of journals."""
+    return f"{table}.{number}.arrows"
+
+
+def journal_temporary(table: str, target: str) -> str:
+    """The name, in the folder of journals, of the Parquet file `target` while it is written."""
+    return f"{table}.{target.removesuffix('.parquet')}.tmp"
+
+
 def whole_path(trace: Path, table: str) -> Path:
-    return trace / f"{table}.parquet"
-
-
-def part_path(trace: Path, table: str, number: int) -> Path:
-    return trace / table / f"{number:06}.parquet"
-
-
-def journal_path(trace: Path, table: str, number: int) -> Path:
-    return trace / JOURNAL / f"{table}.{number}.arrows"
+    return trace / whole_name(table)
 
 
 def parts(trace: Path, table: str) -> list[Path]:
@@ -113,15 +126,6 @@ def integers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     Not by Arrow's `to_numpy`, which imports pandas, as `pa.array` does: that is not for the recorder.
     """
     return np.from_dlpack(column.combine_chunks()).astype(np.int64, copy=False)
-
-
-def create(path: Path) -> IO[bytes]:
-    """Open a new file of the trace for writing: buffered, for the owner only, emptied if it was there."""
-    return open(path, "wb", buffering=1 << 18, opener=_private)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def size_bytes(trace: Path) -> int:

@@ -6,14 +6,16 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypedDict, cast
 
+from tracer.directory import Directory
 from tracer.errors import TraceError
 from tracer.schema import SCHEMA_VERSION
 from tracer.trace.folder import open_file
-from tracer.trace.layout import META, create
+from tracer.trace.layout import META, META_TEMPORARY
 from tracer.trace.meta_check import MOST_BYTES, wrong_keys
 from tracer.version import VERSION
 
@@ -130,12 +132,13 @@ def utc_time(clock: ClockPair, monotonic_ns: int) -> str:
     return instant.isoformat(timespec="microseconds")
 
 
-def write_meta(trace: Path, meta: Meta) -> None:
+def write_meta(trace: Directory, meta: Meta) -> None:
     """Replace the trace's meta.json in one step; raises OSError."""
-    temporary = trace / f"{META}.tmp"
-    with create(temporary) as file:
+    with suppress(FileNotFoundError):  # of an attempt that failed
+        trace.unlink(META_TEMPORARY)
+    with trace.create(META_TEMPORARY) as file:
         file.write(json.dumps(meta, indent=2).encode() + b"\n")
-    temporary.replace(trace / META)
+    trace.replace(META_TEMPORARY, META)
 
 
 def read_meta(trace: Path) -> Meta:
@@ -157,12 +160,21 @@ def read_meta(trace: Path) -> Meta:
 
 
 def is_trace(path: Path) -> bool:
-    """Whether the directory is a trace of ours, of whatever schema."""
+    """Return whether the directory is a trace of ours, of whatever schema."""
     try:
         _load(path)
     except TraceError:
         return False
     return True
+
+
+def is_meta(document: bytes) -> bool:
+    """Return whether this is the meta.json of a trace of ours, of whatever schema."""
+    try:
+        found = json.loads(document)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("format") == FORMAT
 
 
 def _load(trace: Path) -> dict[str, Any]:

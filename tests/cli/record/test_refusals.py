@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 import tracer
-from tracer.kernel.cgroupfs import memory_hierarchy
 
 StartRecording = Callable[..., Any]  # conftest.py
 
@@ -255,39 +254,3 @@ def test_a_hostile_name(start_recording: StartRecording, tmp_path: Path, name: s
     assert Path(recording.stdout[:-1]).parent == Path("traces")
     assert "\x1b" not in recording.stderr
     recording.assert_nothing_left()
-
-
-# A trace that cannot be written on
-
-
-CHURN = "while :; do head -c 1M /dev/zero > churned; rm churned; sleep 0.01; done"  # never ends by itself
-
-
-@pytest.mark.kernel
-def test_a_full_disk(start_recording: StartRecording, tmp_path: Path) -> None:
-    (tmp_path / "disk").mkdir()
-    script = (
-        "mount -t tmpfs -o size=4m,mode=700 none disk\n"
-        'status=0; "$@" || status=$?\n'
-        "cp -a disk/trace trace; exit $status"
-    )
-    name = f"full-{tmp_path.parent.name}"
-    options = ["-o", "disk/trace", "--name", name, "--", "sh", "-c", CHURN]
-    recording = start_recording(
-        *options, output=False, wrapper=["unshare", "--mount", "sh", "-euc", script, "sh"]
-    )
-    recording.assert_refused(1, "cannot write the trace disk/trace: No space left on device", "is readable")
-    assert not [*memory_hierarchy().mount.glob(f"*{name}")]
-    trace = tracer.open(recording.path)
-    assert len(trace.pagecache) > 100
-    assert set(trace.pagecache["op"]) == {"add", "delete"}
-    assert recording.meta["end_reason"] in ("write_failed", None)  # None: not even that could be written
-
-
-@pytest.mark.kernel
-def test_a_file_size_limit(start_recording: StartRecording) -> None:
-    wrapper = ["prlimit", f"--fsize={3 << 20}"]  # above what CMD writes into one file
-    recording = start_recording("--", "sh", "-c", CHURN, wrapper=wrapper)
-    recording.assert_refused(1, "cannot write the trace", "File too large")
-    recording.assert_trace("write_failed")
-    assert len(tracer.open(recording.path).pagecache) > 1000

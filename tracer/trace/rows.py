@@ -7,12 +7,21 @@ made from buffers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from tracer.schema import TABLES
+
+
+def rows_of(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
+    """Rows given one by one (kills, samples, names) as a batch of `table`."""
+    schema = TABLES[table]
+    columns = [from_values([row[column.name] for row in rows], column.type) for column in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def numbers(

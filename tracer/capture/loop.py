@@ -1,0 +1,127 @@
+"""What a recording waits for: timers, descriptors, signals, the end of the command."""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final
+
+COMMAND_ENDED: Final = "command_ended"
+DURATION: Final = "duration"
+
+_LONGEST_WAIT_S: Final = 3600.0  # epoll_wait(2) takes an int of ms
+
+
+class Timer:
+    """Runs a function each interval; one that takes long is put off, so that half of a CPU is free.
+
+    It is put off by the CPU time that it took: on a busy machine most of a run is waiting for a CPU, and to
+    wait as long again would only make the recorder later.
+    """
+
+    def __init__(self, interval_s: float, function: Callable[[], object]) -> None:
+        self._interval_s = interval_s
+        self._function = function
+        self.due = time.monotonic() + interval_s
+
+    def run_if_due(self) -> None:
+        begin = time.monotonic()
+        if begin < self.due:
+            return
+        cpu_begin = time.thread_time()
+        self._function()
+        cpu_s = time.thread_time() - cpu_begin
+        kept_up = max(self.due + self._interval_s, begin)  # runs that were missed are not made up for
+        self.due = max(kept_up, time.monotonic() + min(cpu_s, 1.0))
+
+
+class Loop:
+    """Runs timers, and `read` whenever one of `descriptors` is readable."""
+
+    def __init__(
+        self,
+        stop: StopSignals,
+        timers: Sequence[Timer] = (),
+        descriptors: Sequence[int] = (),
+        read: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._stop = stop
+        self._timers = timers
+        self._descriptors = descriptors
+        self._read = read
+
+    def run(self, deadline_s: float, pidfd: int | None = None) -> str:
+        """Run until something ends it; return what: `COMMAND_ENDED` (the process of `pidfd`), `DURATION` (at
+        `deadline_s`, CLOCK_MONOTONIC), or the name of a signal, which then waits to be taken from `stop`.
+        """
+        with select.epoll() as poll:
+            for fd in (*self._descriptors, self._stop.fileno(), *([] if pidfd is None else [pidfd])):
+                poll.register(fd, select.EPOLLIN)
+            while True:
+                now = time.monotonic()
+                if now >= deadline_s:
+                    return DURATION
+                due = min([deadline_s, *(timer.due for timer in self._timers)])
+                ready = {fd for fd, _ in poll.poll(min(max(due - now, 0.0), _LONGEST_WAIT_S))}
+                if self._stop.fileno() in ready:
+                    self._stop.drain()
+                if self._stop.received is not None:
+                    return signal.Signals(self._stop.received).name
+                if pidfd in ready:
+                    return COMMAND_ENDED
+                if ready - {self._stop.fileno()}:
+                    self._read()
+                for timer in self._timers:
+                    timer.run_if_due()
+
+
+class StopSignals:
+    """SIGINT, SIGTERM and SIGHUP as something to poll; `received` is the one that waits to be taken."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._wake, self._woken = socket.socketpair()
+        self._wake.setblocking(False)
+        self._woken.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._woken.fileno()
+
+    def receive(self, number: int, _frame: object) -> None:
+        self.received = number
+        with suppress(BlockingIOError):
+            self._wake.send(b"s")
+
+    def take(self) -> int | None:
+        """The signal that waits, if any."""
+        number, self.received = self.received, None
+        return number
+
+    def drain(self) -> None:
+        """No longer readable, until the next signal."""
+        with suppress(BlockingIOError):
+            self._woken.recv(1024)
+
+    def close(self) -> None:
+        self._wake.close()
+        self._woken.close()
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopSignals]:
+    """A SIGHUP that is ignored (nohup) stays ignored."""
+    stop = StopSignals()
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.add(signal.SIGHUP)
+    before = {number: signal.signal(number, stop.receive) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        stop.close()

@@ -1,0 +1,99 @@
+"""A directory held open by a descriptor.
+
+Names are looked up in the directory itself, whatever its path leads to by now, and a symbolic link in the
+place of a file or a folder is an error. So a user who can write to a directory further up the path cannot
+have another file written.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Final, Self
+
+_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not block
+_BUFFER_BYTES: Final = 1 << 18
+
+
+class Directory:
+    """An open directory. `path` is what it was opened as, for messages. Methods raise OSError."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a directory; NotADirectoryError for a symbolic link to one."""
+        return cls(os.open(path, _FOLDER_FLAGS), path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptor; calling it again does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    @property
+    def owner(self) -> int:
+        """The user id that the directory belongs to."""
+        return os.fstat(self._descriptor).st_uid
+
+    @property
+    def is_removed(self) -> bool:
+        return os.fstat(self._descriptor).st_nlink == 0
+
+    def is_writable_by_us_alone(self) -> bool:
+        """Return whether only this user can have put there what is in the directory."""
+        status = os.fstat(self._descriptor)
+        return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+    def names(self) -> list[str]:
+        return sorted(os.listdir(self._descriptor))  # noqa: PTH208  a descriptor
+
+    def mode(self, name: str) -> int:
+        """Return the type and permissions of an entry, of a link itself."""
+        return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_mode
+
+    def subfolder(self, name: str, *, make: bool = False) -> Directory:
+        """Open a directory in this one; with `make`, create it (mode 0700) if it is absent."""
+        if make:
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=self._descriptor)
+        return Directory(os.open(name, _FOLDER_FLAGS, dir_fd=self._descriptor), self.path / name)
+
+    def create(self, name: str) -> IO[bytes]:
+        """Open a new file (mode 0600) for buffered writing; FileExistsError where the name is taken."""
+        descriptor = os.open(name, _NEW_FILE_FLAGS, 0o600, dir_fd=self._descriptor)
+        return open(descriptor, "wb", buffering=_BUFFER_BYTES)  # noqa: PTH123  a descriptor
+
+    def read(self, name: str) -> IO[bytes]:
+        """Open a regular file for reading; OSError for anything else."""
+        descriptor = os.open(name, _READ_FLAGS, dir_fd=self._descriptor)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(f"{self.path / name} is not a regular file")
+        return open(descriptor, "rb")  # noqa: PTH123  a descriptor
+
+    def replace(self, name: str, new_name: str, target: Directory | None = None) -> None:
+        """Rename a file in one step, within the folder or into `target`."""
+        to = self if target is None else target
+        os.replace(name, new_name, src_dir_fd=self._descriptor, dst_dir_fd=to.fileno())
+
+    def unlink(self, name: str) -> None:
+        os.unlink(name, dir_fd=self._descriptor)
+
+    def rmdir(self, name: str) -> None:
+        os.rmdir(name, dir_fd=self._descriptor)
