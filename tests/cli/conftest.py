@@ -49,6 +49,7 @@ def _write(
     file: str = "/srv/read-me",
     size: int = READ,
     stacks_bytes: int | None = None,
+    step_ns: int = STEP_NS,
 ) -> Path:
     meta = begin(
         command_line=["memcg-tracer", "record", "--", comm],
@@ -58,7 +59,7 @@ def _write(
     )
     meta["started"] = "2025-11-24T16:00:00.000000+00:00"
     writer = TraceWriter(path, meta, force=False)
-    rows = _experiment(comm, killed, size)
+    rows = _experiment(comm, killed, size, step_ns)
     rows["cgroups"] = [
         {"cgroup_id": 7, "path": cgroup, "container": container, "version": 1, "created": START_NS},
         {"cgroup_id": 8, "path": "/quiet", "version": 1, "created": START_NS},
@@ -89,7 +90,7 @@ def _sampled(step: int, stacks_bytes: int) -> dict[str, Any]:
     }
 
 
-def _experiment(comm: str, killed: bool, size: int) -> dict[str, list[dict[str, Any]]]:
+def _experiment(comm: str, killed: bool, size: int, step_ns: int) -> dict[str, list[dict[str, Any]]]:
     """`size` is of the file, in MiB: one that is smaller than `READ` is read from its beginning again."""
     charge: list[dict[str, Any]] = []
     pagecache: list[dict[str, Any]] = []
@@ -119,14 +120,14 @@ def _experiment(comm: str, killed: bool, size: int) -> dict[str, list[dict[str, 
 
     usage = 0
     for step in range(READ + GROW if killed else READ):
-        time = START_NS + STEP_NS * (step + 1)
+        time = START_NS + step_ns * (step + 1)
         if usage == LIMIT:
             evict(time)
         usage = min(usage + MIB, LIMIT)
         if step < READ:
             moved(time, "add", "readahead")
         charged(time, "file" if step < READ else "anon", 1, usage)
-    end = START_NS + STEP_NS * (READ + GROW + 1)
+    end = START_NS + step_ns * (READ + GROW + 1)
     sizes = (set(MEMORY_STAT_BYTES) & set(CATEGORIES)) | {"file_dirty", "file_writeback", "unevictable"}
     at_kill = dict.fromkeys((f"{size}_bytes" for size in sizes), 0)
     quiet = {"cgroup_id": 8, "source": "start", "usage_bytes": MIB, "limit_bytes": LIMIT}

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import re
+import shlex
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -255,3 +257,32 @@ def test_what_is_no_trace_is_said_in_one_line(run: CliRunner, tmp_path: Path, ve
 def test_every_option_has_help_and_every_verb_examples(verb: click.Command) -> None:
     assert all(option.help for option in verb.params if isinstance(option, click.Option))
     assert verb.help and verb.epilog and verb.epilog.count("memcg-tracer") >= 2
+
+
+def test_a_timeline_of_hours_shows_the_kill_closer_and_how_to_see_more(
+    run: CliRunner, write_trace: WriteTrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    path = Path(write_trace(step_ns=60_000_000_000).name)
+    monkeypatch.chdir(write_trace("other").parent)
+    shown = output(run.invoke(timeline.command, [str(path), "-c", "/memcg-tracer-77-page-cache"]))
+    assert "in rows of 10 min 00 s" in shown
+    _, inset = shown.split("Closer: the last kill, in rows of 1 min 00 s")
+    assert "✗ OOM kill: python3 (pid 41)" in inset
+    one_line = inset.replace(" \\\n", "").splitlines()
+    commands = [shlex.split(line) for line in one_line if "memcg-tracer timeline" in line]
+    assert len(commands) == 3
+    closer = [output(run.invoke(timeline.command, command[2:])) for command in commands]
+    assert [re.findall(r"in rows of (\d+ s),", one) for one in closer] == [["30 s"], ["15 s"], ["15 s"]]
+    assert "✗ OOM kill: python3" in closer[0] and "✗ OOM kill: python3" not in closer[1]
+    assert "usage is at the limit" in closer[2]
+    assert "Closer" not in output(run.invoke(timeline.command, [str(path), "--every", "10min"]))
+
+
+def test_the_command_for_a_closer_look_holds_nothing_that_acts(
+    run: CliRunner, write_trace: WriteTrace
+) -> None:
+    path = write_trace(step_ns=60_000_000_000, cgroup="/a\x1b[31m$(reboot)")
+    shown = output(run.invoke(timeline.command, [str(path)]))
+    assert "\x1b" not in shown
+    assert "-c 7 " in shown.split("Commands that show more")[1]

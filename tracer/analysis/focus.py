@@ -9,7 +9,8 @@ from typing import Final
 import pandas as pd
 
 from tracer.analysis import log_kills
-from tracer.analysis.tables import TraceTables, end_ns, start_ns
+from tracer.analysis.tables import TraceTables, start_ns
+from tracer.analysis.tables import end_ns as trace_end_ns
 from tracer.analysis.timeline import interval_ns, timeline
 from tracer.schema import UNLIMITED_BYTES
 
@@ -78,7 +79,7 @@ def lifetime(trace: TraceTables, cgroup_id: int) -> tuple[pd.Timestamp, pd.Times
     made, left = trace.places.lifetime_ns(cgroup_id)
     return (
         pd.Timestamp(max(start_ns(trace), made), tz="UTC"),
-        pd.Timestamp(min(end_ns(trace), left), tz="UTC"),
+        pd.Timestamp(min(trace_end_ns(trace), left), tz="UTC"),
     )
 
 
@@ -101,12 +102,11 @@ def timeline_of_life(
     last = end if end is not None else (died + pd.Timedelta(1, "ns")).isoformat()
     if every is not None:
         return timeline(trace, cgroup_id, every, first, last)
-    # One row less than allowed: the instant `died` may need a row of its own.
-    frame = timeline(trace, cgroup_id, row_width((died - born).total_seconds(), rows - 1), first, last)
-    if (begin is None and end is None) or len(frame) < 2:
-        return frame
-    seconds = (frame.index[-1] - frame.index[0] + (frame.index[1] - frame.index[0])).total_seconds()
-    return timeline(trace, cgroup_id, row_width(seconds, rows), first, last)
+    begin_ns, end_ns = interval_ns(trace, first, last)
+    begin_ns, end_ns = max(begin_ns, start_ns(trace)), min(end_ns, trace_end_ns(trace))
+    if end is None:
+        rows -= 1  # the instant `died` may need a row of its own
+    return timeline(trace, cgroup_id, row_width((end_ns + 1 - begin_ns) / 1e9, rows), first, last)
 
 
 def row_width(seconds: float, rows: int) -> str:

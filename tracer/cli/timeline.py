@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,14 @@ from tracer.errors import TracerError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tracer.analysis.moments import Moment
+    from tracer.analysis.report import OomReport
     from tracer.analysis.trace import AnalysedTrace
+    from tracer.render.timeline_text import Heading
 
 _ROWS_EVERY: Final = "100ms"
 _ROWS_ON_SCREEN: Final = 40
+_ROWS_OF_INSET: Final = 12
 _MOST_NAMED: Final = 5
 _ROWS_AT_ONCE: Final = 50_000
 _ISO: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -122,7 +127,7 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
     import pandas as pd
     from rich.text import Text
 
-    from tracer.analysis import focus, thrash
+    from tracer.analysis import focus, moments, thrash
     from tracer.analysis.tables import start_ns
     from tracer.render import markers, text, timeline_text
 
@@ -148,6 +153,49 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
         page_size = trace.meta["page_size"]
         drawn = timeline_text.picture(frame, heading, found, columns=columns, page_size=page_size)
         text.write(sys.stdout, [*([] if number == shown[0] else [Text()]), *drawn])
+        if options.every is None:
+            looks = moments.to_look_at(frame, [marker.time for marker in found if marker.is_kill])
+            _look_closer(trace, number, heading, reports, looks)
+
+
+def _look_closer(
+    trace: AnalysedTrace,
+    cgroup_id: int,
+    heading: Heading,
+    reports: Sequence[OomReport],
+    looks: Sequence[Moment],
+) -> None:
+    """The first of `looks` in shorter rows, and the commands that show all of them."""
+    from rich.text import Text
+
+    from tracer.analysis import focus
+    from tracer.render import commands, markers, text, timeline_text
+
+    if not looks:
+        return
+    first, columns = looks[0], text.columns_of(sys.stdout)
+    begin, end = first.begin.isoformat(), first.end.isoformat()
+    frame = focus.timeline_of_life(trace, cgroup_id, _ROWS_OF_INSET, begin=begin, end=end)
+    found = markers.of_cgroup(reports, heading.cgroup, frame)
+    page_size = trace.meta["page_size"]
+    drawn = timeline_text.inset(first.what, frame, heading, found, columns=columns, page_size=page_size)
+    title = Text("Commands that show more of it, in shorter rows:", style="bold")
+    written = [*drawn, Text(), title]
+    path = next(name for name in (str(trace.path), "TRACE") if commands.may_be_pasted(name, columns))
+    names = (heading.container or heading.cgroup, heading.cgroup, str(cgroup_id))
+    name = next(name for name in names if commands.may_be_pasted(name, columns))
+    which = [
+        "-c",
+        name,
+        *(["--run", str(heading.run)] if heading.runs > 1 and name != str(cgroup_id) else []),
+    ]
+    for look in looks:
+        from_s = math.floor((look.begin - heading.origin).total_seconds() * 10) / 10
+        to_s = math.ceil((look.end - heading.origin).total_seconds() * 10) / 10
+        range_ = ["--begin", f"{max(from_s, 0):g}s", "--end", f"{to_s:g}s"]
+        parts = [["memcg-tracer", "timeline", path], which, range_]
+        written += [Text(f"{look.what}:", style="dim"), *commands.lines(parts, columns)]
+    text.write(sys.stdout, written)
 
 
 def _other_cgroups(left_out: int) -> str:

@@ -17,6 +17,7 @@ from tracer.analysis.tables import optional_text
 from tracer.analysis.thrash import LEAST_EVICTED_BYTES, LEAST_SHARE, SOON_NS
 from tracer.render import sections
 from tracer.render.escape import fitted, visible
+from tracer.render.prose import prose
 
 _MOST_ROWS: Final = 15
 _MOST_INTERVALS: Final = 8
@@ -70,7 +71,7 @@ class Context:
 
 def lines(flow: CacheFlow, by: str, table: pd.DataFrame, context: Context) -> Iterator[RenderableType]:
     """`table` is `analysis.evictions` summed by `by`, of the same rows as `flow`."""
-    yield Text(summary(flow), style="bold")
+    yield prose(summary(flow), "bold")
     yield Text()
     yield sections.facts(_facts(flow, context))
     if len(table):

@@ -17,6 +17,7 @@ from tracer.render import runs
 from tracer.render.escape import fitted
 from tracer.render.layers import LAYERS, floats, stacked, stacked_composition
 from tracer.render.markers import Marker
+from tracer.render.prose import prose
 from tracer.render.waits import WAITS, psi_ms, stacked_ms
 from tracer.schema import UNLIMITED_BYTES
 
@@ -91,6 +92,42 @@ def picture(
     if timeline.empty or timeline["usage_bytes"].isna().all():
         return [*lines, Text("Nothing is known of this cgroup's memory in that time.")]
     waits = stacked_ms(timeline)
+    timeline, shown, drawn = _drawn(timeline, waits, heading, markers, columns=columns, page_size=page_size)
+    lines += drawn
+    lines += [Text(), *_totals(timeline), *_waited(timeline, waits), Text()]
+    lines += _legend(shown, waits)
+    return lines
+
+
+def inset(
+    what: str,
+    timeline: pd.DataFrame,
+    heading: Heading,
+    markers: Iterable[Marker],
+    *,
+    columns: int,
+    page_size: int,
+) -> list[Text]:
+    """The lines of a part of a picture in shorter rows: a title, a ruler and the rows."""
+    if len(timeline) < 2 or timeline["usage_bytes"].isna().all():
+        return []
+    step = units.duration((timeline.index[1] - timeline.index[0]).total_seconds())
+    title = Text(f"Closer: {what}, in rows of {step}", style="bold")
+    waits = stacked_ms(timeline)
+    *_, drawn = _drawn(timeline, waits, heading, markers, columns=columns, page_size=page_size)
+    return [Text(), title, *drawn]
+
+
+def _drawn(
+    timeline: pd.DataFrame,
+    waits: pd.DataFrame,
+    heading: Heading,
+    markers: Iterable[Marker],
+    *,
+    columns: int,
+    page_size: int,
+) -> tuple[pd.DataFrame, Sequence[_Column], list[Text]]:
+    """The timeline with the columns that are drawn, which of them there is room for, and ruler and rows."""
     timeline = timeline.assign(
         waited_ms=waits.sum(axis=1),
         psi_some_ms=psi_ms(timeline, "some"),
@@ -100,12 +137,9 @@ def picture(
     shown = _columns_that_fit(timeline, waits, columns)
     bar_cells = columns - _TIME_CELLS - 3 - sum(column.cells for column in shown)
     scale = _scale(timeline, min(_MOST_BAR_CELLS, bar_cells))
-    lines += _ruler(scale, shown)
-    limit_reached = _limit_reached(timeline, page_size)
-    lines += _rows(timeline, heading, markers, shown, scale, limit_reached=limit_reached)
-    lines += [Text(), *_totals(timeline), *_waited(timeline, waits), Text()]
-    lines += _legend(shown, waits)
-    return lines
+    reached = _limit_reached(timeline, page_size)
+    rows = _rows(timeline, heading, markers, shown, scale, limit_reached=reached)
+    return timeline, shown, [*_ruler(scale, shown), *rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,11 +374,11 @@ def _totals(timeline: pd.DataFrame) -> list[Text]:
     )
     swapped = f" {', '.join(ways)}." if ways else ""
     return [
-        Text(
+        prose(
             f"Most at the end of a row: usage {units.size(peak('usage_bytes'))}, "
             f"anon {units.size(peak('anon_bytes'))}, page cache {units.size(peak('cache_bytes'))}."
         ),
-        Text(
+        prose(
             f"In all: page cache {units.size(total('cache_added_bytes'))} added, "
             f"{units.size(total('cache_evicted_bytes'))} evicted, "
             f"{units.size(total('cache_dropped_bytes'))} dropped, "
@@ -371,7 +405,7 @@ def _waited(timeline: pd.DataFrame, waits: pd.DataFrame) -> list[Text]:
     if np.isfinite(some).any() and np.isfinite(full).any():
         some_s, full_s = (units.duration(float(np.nansum(psi)) / 1000) for psi in (some, full))
         said += f"; by memory.pressure (PSI) some task stalled for {some_s}, all for {full_s}"
-    return [Text(said + ".")]
+    return [prose(said + ".")]
 
 
 def _legend(shown: Sequence[_Column], waits: pd.DataFrame) -> list[Text]:
