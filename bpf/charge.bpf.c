@@ -23,7 +23,7 @@ struct combined {
 	u32 tgid;
 	u32 category;
 	u32 updates;
-	u32 pad;
+	u32 generation; /* in which `memcg` was looked at: then it was of `cgroup_id`, and traced */
 };
 
 BPF_PERCPU_ARRAY(combine, struct combined, COMBINE_SLOTS);
@@ -101,6 +101,7 @@ static __always_inline void take_over(struct combined *sum, struct memcg_info *i
 	clear(sum);
 	sum->memcg = memcg;
 	sum->cgroup_id = info->cgroup_id;
+	sum->generation = info->generation;
 	sum->tgid = tgid;
 	sum->category = category;
 	see_current(tgid);
@@ -238,14 +239,15 @@ static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 categor
 	if (!sum)
 		return false;
 
-	bool ours = !nested && sum->memcg == memcg && sum->tgid == tgid && sum->category == category;
+	bool ours = !nested && sum->memcg == memcg && sum->tgid == tgid && sum->category == category &&
+		    sum->generation == this_generation();
 
 	/* Most updates find their slot, and need to know no more about the cgroup. */
 	if (!ours || counter != EXACT_COUNTERS) {
 		if (nested && counter != EXACT_COUNTERS)
 			return false;
 		info = memcg_info(memcg);
-		if (!info || !info->traced)
+		if (!info || !info->follow)
 			return false;
 		if (nested) {
 			add_residue(info->cgroup_id, category, reported_bytes);

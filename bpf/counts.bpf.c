@@ -62,7 +62,7 @@ static __always_inline int count_reclaim(struct mem_cgroup *memcg, u32 item, u64
 		attempt->scanned_memcg = memcg;
 	struct memcg_info *info = memcg_info(memcg);
 
-	if (!info || !info->traced)
+	if (!info || !info->follow)
 		return 0;
 
 	u64 id = info->cgroup_id;

@@ -89,6 +89,14 @@ enum cgroup_event_kind {
 	CGROUP_SEEN,
 	CGROUP_MKDIR,
 	CGROUP_RMDIR,
+	CGROUP_RENAME,
+};
+
+/* Whether a cgroup's events are recorded, as decided when it was made. */
+enum follow {
+	FOLLOW_NO,
+	FOLLOW_YES,
+	FOLLOW_UNDECIDED, /* recorded for now: user space knows names that the kernel does not, and decides */
 };
 
 enum task_event_kind {
@@ -268,8 +276,9 @@ struct cgroup_event {
 	u64 parent_id; /* 0 = the root */
 	u64 memcg; /* kernel address of its struct mem_cgroup, to read its counters by; 0 = not known */
 	u8 event;
-	u8 pad[7];
-	char path[TRACER_PATH_LEN]; /* names from the leaf to the root, each ended by '/' */
+	u8 follow;
+	u8 pad[6];
+	char path[TRACER_PATH_LEN]; /* as in /proc/PID/cgroup; cut where it is longer */
 };
 
 struct task_event {
@@ -287,6 +296,7 @@ struct task_event {
 struct inode_event {
 	u64 time_ns;
 	u64 inode_id;
+	u64 cgroup_id; /* owner of the folio by which the file was seen; 0 = nobody */
 	u64 ino;
 	u64 size_bytes;
 	u32 dev;

@@ -11,7 +11,7 @@ BPF_RINGBUF_OUTPUT(task_ring, TASK_RING_PAGES);
 BPF_RINGBUF_OUTPUT(inode_ring, INODE_RING_PAGES);
 
 BPF_TABLE("lru_hash", u32, u64, seen_tasks, 16384); /* tgid -> start */
-BPF_PERCPU_ARRAY(last_task, u32, 1);
+BPF_PERCPU_ARRAY(last_task, u64, 1); /* tgid, and in the upper half the generation */
 
 /*
  * What was said of a file. It is said again when its last name is removed, and once when a task of another mount
@@ -30,6 +30,7 @@ BPF_TABLE("lru_hash", u64, struct seen_inode, seen_inodes, 65536);
 struct sight {
 	u64 inode_id;
 	struct nsproxy *namespaces;
+	u64 undecided_id; /* the folio's owner, where it is not decided whether that is traced */
 	u32 tgid;
 	u32 is_deleted;
 };
@@ -61,11 +62,12 @@ static __always_inline void emit_task(struct task_struct *task, u64 cgroup_id, u
 static __always_inline void see_current(u32 tgid)
 {
 	u32 zero = 0;
-	u32 *last = last_task.lookup(&zero);
+	u64 *last = last_task.lookup(&zero);
+	u64 now = (u64)this_generation() << 32 | tgid;
 
-	if (!last || *last == tgid)
+	if (!last || *last == now)
 		return;
-	*last = tgid;
+	*last = now;
 
 	struct task_struct *task = current_task();
 	u64 start = READ(READ(task, group_leader), start_boottime);
@@ -151,7 +153,7 @@ static __always_inline u32 current_mount_ns(void)
 	return READ(READ(READ(current_task(), nsproxy), mnt_ns), inum);
 }
 
-static __always_inline int emit_inode(struct inode *inode, u64 inode_id, struct seen_inode *now)
+static __always_inline int emit_inode(struct inode *inode, u64 inode_id, u64 owner_id, struct seen_inode *now)
 {
 	struct inode_event *record = inode_ring.ringbuf_reserve(sizeof(*record));
 
@@ -165,6 +167,7 @@ static __always_inline int emit_inode(struct inode *inode, u64 inode_id, struct 
 	CLEAR(record);
 	record->time_ns = bpf_ktime_get_ns();
 	record->inode_id = inode_id;
+	record->cgroup_id = owner_id;
 	record->ino = READ(inode, i_ino);
 	record->size_bytes = READ(inode, i_size);
 	record->dev = READ(sb, s_dev);
@@ -183,23 +186,28 @@ static __always_inline int emit_inode(struct inode *inode, u64 inode_id, struct 
 
 	inode_ring.ringbuf_submit(record,
 				  waiting > INODE_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
-	seen_inodes.update(&inode_id, now);
 	return 0;
 }
 
-static __always_inline int see_inode(struct inode *inode, u64 inode_id, u32 tgid)
+/*
+ * `owner`: of the folio, NULL where nobody is. What is seen for an undecided one is not remembered: if the record is
+ * thrown away with that cgroup, the next sight must bring another.
+ */
+static __always_inline int see_inode(struct inode *inode, u64 inode_id, struct memcg_info *owner, u32 tgid)
 {
 	u32 zero = 0;
 	struct sight *last = last_sight.lookup(&zero);
 	struct sight sight = {
 		.inode_id = inode_id,
 		.namespaces = READ(current_task(), nsproxy),
+		.undecided_id = owner && owner->follow == FOLLOW_UNDECIDED ? owner->cgroup_id : 0,
 		.tgid = tgid,
 		.is_deleted = READ(inode, i_nlink) == 0,
 	};
 
 	if (!last || (last->inode_id == sight.inode_id && last->namespaces == sight.namespaces &&
-		      last->tgid == sight.tgid && last->is_deleted == sight.is_deleted))
+		      last->undecided_id == sight.undecided_id && last->tgid == sight.tgid &&
+		      last->is_deleted == sight.is_deleted))
 		return 0;
 
 	struct seen_inode *seen = seen_inodes.lookup(&inode_id);
@@ -216,12 +224,55 @@ static __always_inline int see_inode(struct inode *inode, u64 inode_id, u32 tgid
 		*last = sight;
 		return 0;
 	}
-	return emit_inode(inode, inode_id, &now);
+	if (sight.undecided_id)
+		*last = sight;
+	else
+		seen_inodes.update(&inode_id, &now);
+	return emit_inode(inode, inode_id, owner ? owner->cgroup_id : 0, &now);
 }
 
 static __always_inline struct mem_cgroup *cgroup_memcg(struct cgroup *cgroup)
 {
 	return memcg_from_css(READ(cgroup, subsys[KERNEL_ENUM_memory_cgrp_id]));
+}
+
+BPF_PERCPU_ARRAY(new_path, struct cgroup_path, 1); /* scratch: too large for the stack */
+
+static __always_inline bool is_wanted_path(const char *path)
+{
+	u32 zero = 0;
+	struct cgroup_path *key = new_path.lookup(&zero);
+
+	if (!key)
+		return false;
+	CLEAR(key);
+	bpf_probe_read_kernel_str(key->text, sizeof(key->text), path);
+	return wanted_paths.lookup(key);
+}
+
+/* Decide on a cgroup that is made: nothing has been charged to it, since no task can be in it yet. */
+static __always_inline u8 follow_new(struct cgroup *cgroup, const char *path)
+{
+#ifdef TRACE_ALL
+	return FOLLOW_YES;
+#else
+	u32 zero = 0;
+	u64 id = cgroup_id(cgroup);
+	struct wanted *now = wanted.lookup(&zero);
+	u8 follow = FOLLOW_NO;
+
+	if (is_wanted_path(path))
+		follow = FOLLOW_YES;
+	else if (follow_by_roots(cgroup) == FOLLOW_YES)
+		return FOLLOW_YES;
+	else if (now && now->is_open)
+		follow = FOLLOW_UNDECIDED;
+	if (follow && roots.update(&id, &follow)) {
+		count_lost(STREAM_CGROUP);
+		return FOLLOW_NO;
+	}
+	return follow;
+#endif
 }
 
 static __always_inline int emit_cgroup(struct cgroup *cgroup, const char *path, u32 event)
@@ -234,25 +285,36 @@ static __always_inline int emit_cgroup(struct cgroup *cgroup, const char *path, 
 
 	struct mem_cgroup *memcg = cgroup_memcg(cgroup);
 
-	/* The memory of an earlier memcg can be this one's now. */
-	if (event == CGROUP_MKDIR && memcg) {
-		memcgs.delete(&memcg);
-		counters_seen.delete(&memcg);
+	u8 follow;
+
+	if (event == CGROUP_MKDIR) {
+		/* The memory of an earlier memcg can be this one's now. */
+		if (memcg)
+			counters_seen.delete(&memcg);
+		follow = follow_new(cgroup, path);
+		end_generation();
+	} else {
+		follow = follow_by_roots(cgroup);
 	}
 
 	struct cgroup_event *record = cgroup_ring.ringbuf_reserve(sizeof(*record));
 
 	if (!record) {
+		u64 id = cgroup_id(cgroup);
+
+		if (event == CGROUP_MKDIR && follow == FOLLOW_UNDECIDED) /* nobody would decide */
+			roots.delete(&id);
 		count_lost(STREAM_CGROUP);
 		return 0;
 	}
 	CLEAR(record);
 	record->time_ns = bpf_ktime_get_ns();
-	record->cgroup_id = READ(READ(cgroup, kn), id);
+	record->cgroup_id = cgroup_id(cgroup);
 	if (memcg && memcg_parent(memcg))
 		record->parent_id = memcg_id(memcg_parent(memcg));
 	record->memcg = (u64)memcg;
 	record->event = event;
+	record->follow = follow;
 	bpf_probe_read_kernel_str(record->path, sizeof(record->path), path);
 	cgroup_ring.ringbuf_submit(record, 0);
 	return 0;
@@ -266,6 +328,12 @@ PROGRAM(cgroup_mkdir)
 PROGRAM(cgroup_rmdir)
 {
 	return emit_cgroup((struct cgroup *)ctx->args[0], (const char *)ctx->args[1], CGROUP_RMDIR);
+}
+
+/* cgroup v1 alone lets a cgroup be renamed; it stays where it is, and keeps its id. */
+PROGRAM(cgroup_rename)
+{
+	return emit_cgroup((struct cgroup *)ctx->args[0], (const char *)ctx->args[1], CGROUP_RENAME);
 }
 
 PROGRAM(sched_process_exec)

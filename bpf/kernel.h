@@ -136,12 +136,16 @@ static __always_inline struct file *file_of(u32 fd)
 	return file;
 }
 
+/* The inode number of its directory. */
+static __always_inline u64 cgroup_id(struct cgroup *cgroup)
+{
+	return READ(READ(cgroup, kn), id);
+}
+
 /* The id of a memcg: the inode number of its directory, on v1 and v2 alike. */
 static __always_inline u64 memcg_id(struct mem_cgroup *memcg)
 {
-	struct cgroup *cgroup = READ(memcg, css.cgroup);
-
-	return READ(READ(cgroup, kn), id);
+	return cgroup_id(READ(memcg, css.cgroup));
 }
 
 /* css is the first member of struct mem_cgroup (mem_cgroup_from_css in memcontrol.h relies on container_of). */
@@ -153,6 +157,13 @@ static __always_inline struct mem_cgroup *memcg_from_css(struct cgroup_subsys_st
 static __always_inline struct mem_cgroup *memcg_parent(struct mem_cgroup *memcg)
 {
 	return memcg_from_css(READ(memcg, css.parent));
+}
+
+static __always_inline struct cgroup *cgroup_parent(struct cgroup *cgroup)
+{
+	struct cgroup_subsys_state *css = READ(cgroup, self.parent);
+
+	return css ? (struct cgroup *)((char *)css - offsetof(struct cgroup, self)) : NULL;
 }
 
 static __always_inline struct mem_cgroup *task_memcg(struct task_struct *task)

@@ -220,7 +220,7 @@ static __always_inline bool is_wanted_owner(struct memcg_info *info)
 #ifdef TRACE_ALL
 	return true;
 #else
-	return info && info->traced;
+	return info && info->follow;
 #endif
 }
 
@@ -286,7 +286,7 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 
 	pagecache_ring.ringbuf_submit(record, wake_flags());
 	see_current(tgid);
-	see_inode(cached.inode, inode_id, tgid);
+	see_inode(cached.inode, inode_id, info, tgid);
 	return 0;
 }
 

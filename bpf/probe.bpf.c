@@ -101,6 +101,19 @@ PROGRAM(find_memcg)
 	return 0;
 }
 
+/* User space has changed what is traced. args: whether each new cgroup is undecided from now on (follow_new). */
+PROGRAM(look_again)
+{
+	u32 zero = 0;
+	struct wanted *now = wanted.lookup(&zero);
+
+	if (!now)
+		return 1;
+	now->is_open = ctx->args[0];
+	end_generation();
+	return 0;
+}
+
 /* A memcg's own counters now. args: its address. Returns 0, or 1 where they could not be read. */
 PROGRAM(read_memcg)
 {
@@ -117,14 +130,14 @@ PROGRAM(read_memcg)
 	return !sum_counters(out->counters.state, memcg);
 }
 
-static __always_inline int settle_counters(struct mem_cgroup *memcg, bool add)
+static __always_inline int settle_counters(struct mem_cgroup *memcg, u64 id, bool add)
 {
 	struct calibration *known = calibrated();
 	struct memcg_vmstats_percpu *stats = this_cpu_stats(memcg);
 	struct memcg_info *info = memcg_info(memcg);
 	struct counters_seen none = {};
 
-	if (!known || !stats || !info || info->cgroup_id != memcg_id(memcg))
+	if (!known || !stats || !info || !info->follow || id != memcg_id(memcg))
 		return 1;
 
 	struct counters_seen *seen = counters_seen.lookup_or_try_init(&memcg, &none);
@@ -142,14 +155,14 @@ static __always_inline int settle_counters(struct mem_cgroup *memcg, bool add)
 		s64 delta_bytes = unseen_bytes(stats, seen, counter, index, 0);
 
 		if (delta_bytes && add)
-			add_residue(info->cgroup_id, category, delta_bytes);
+			add_residue(id, category, delta_bytes);
 	}
 	return 0;
 }
 
 /*
  * What this CPU's counters of a memcg have that the ledger has not: before it starts, take it as seen; at its end, add
- * it, to no process. args: the memcg's address; whether to add. Run on each CPU.
+ * it, to no process. args: the memcg's address, its cgroup's id; whether to add. Run on each CPU.
  * Returns 2 where this CPU was inside of a slot: ask again.
  */
 PROGRAM(settle)
@@ -161,7 +174,7 @@ PROGRAM(settle)
 	if (!state || state->busy)
 		return 2;
 	state->busy = 1;
-	refused = settle_counters((struct mem_cgroup *)ctx->args[0], ctx->args[1]);
+	refused = settle_counters((struct mem_cgroup *)ctx->args[0], ctx->args[1], ctx->args[2]);
 	state->busy = 0;
 	return refused;
 }

@@ -326,7 +326,7 @@ static __always_inline int emit_stall(u64 begin_ns, u64 duration_ns, u8 kind)
 	struct mem_cgroup *memcg = task_memcg(current_task());
 	struct memcg_info *info = memcg_info(memcg);
 
-	if (!duration_ns || !info || !info->traced)
+	if (!duration_ns || !info || !info->follow)
 		return 0;
 
 	struct stall_event *record = stall_ring.ringbuf_reserve(sizeof(*record));

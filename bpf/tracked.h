@@ -3,8 +3,9 @@
  * What all programs share: the calibration that user space wrote, which cgroups are traced, the count of lost records.
  *
  * The loader defines: TRACE_ALL (no filter), CGROUP_V1, TRACER_CPUS (possible CPUs), TRACER_COMBINE_TICKS (how long a
- * sum of charges may wait), TRACER_TICK_NS (the timer's), PAGE_SIZE, the rings' sizes, LEDGER_BY_FUNCTION where functions
- * are hooked for it, and STACKS_BYTES where stacks are asked for.
+ * sum of charges may wait), TRACER_TICK_NS (the timer's), TRACER_ROOTS and TRACER_WANTED_PATHS (room for what is asked
+ * for), PAGE_SIZE, the rings' sizes, LEDGER_BY_FUNCTION where functions are hooked for it, and STACKS_BYTES where stacks
+ * are asked for.
  */
 #ifndef MEMCG_TRACER_TRACKED_H
 #define MEMCG_TRACER_TRACKED_H
@@ -56,12 +57,35 @@ BPF_ARRAY(calibration, struct calibration, 1);
 BPF_ARRAY(cpu_offsets, u64, TRACER_CPUS); /* what to add to a per-CPU pointer for that CPU's copy */
 BPF_PERCPU_ARRAY(lost, u64, STREAM_COUNT);
 
+/* `follow`: of enum follow. It holds for one generation (struct wanted). */
 struct memcg_info {
 	u64 cgroup_id;
-	u64 traced;
+	u32 follow;
+	u32 generation;
 };
 
-BPF_HASH(roots, u64, u8, 1024); /* cgroup ids asked for: they and all below are traced */
+/*
+ * Cgroup ids that are traced with all below them, and whether that is decided (enum follow). User space fills and prunes
+ * it; a cgroup that is made comes in here before its first charge (follow_new in identity.bpf.c).
+ */
+BPF_HASH(roots, u64, u8, TRACER_ROOTS);
+
+/*
+ * What user space wants of cgroups to come. A generation ends when a cgroup is made, whose memcg can have the address of
+ * an earlier one, and when user space changes `roots`: what was remembered of a memcg by its address is then wrong.
+ */
+struct wanted {
+	u32 generation;
+	u32 is_open; /* some are wanted by what only user space knows: each new one is undecided */
+};
+
+BPF_ARRAY(wanted, struct wanted, 1);
+
+struct cgroup_path {
+	char text[TRACER_PATH_LEN];
+};
+
+BPF_HASH(wanted_paths, struct cgroup_path, u8, TRACER_WANTED_PATHS); /* a cgroup made there is wanted */
 BPF_TABLE("lru_hash", struct mem_cgroup *, struct memcg_info, memcgs, 16384);
 
 /* memcg -> this CPU's exact counters when last looked at, in the kernel's units. */
@@ -91,36 +115,61 @@ static __always_inline struct calibration *calibrated(void)
 	return calibration.lookup(&zero);
 }
 
-static __always_inline bool is_below_root(struct mem_cgroup *memcg)
+static __always_inline u32 this_generation(void)
+{
+	u32 zero = 0;
+	struct wanted *now = wanted.lookup(&zero);
+
+	return now ? now->generation : 0;
+}
+
+static __always_inline void end_generation(void)
+{
+	u32 zero = 0;
+	struct wanted *now = wanted.lookup(&zero);
+
+	if (now)
+		__sync_fetch_and_add(&now->generation, 1);
+}
+
+/* By the roots that a cgroup is at or below: one that is decided counts more than one that is not. */
+static __always_inline u8 follow_by_roots(struct cgroup *cgroup)
 {
 #ifdef TRACE_ALL
-	return true;
+	return FOLLOW_YES;
 #else
-	for (int depth = 0; depth < MAX_DEPTH; depth++) {
-		u64 id = memcg_id(memcg);
+	u8 found = FOLLOW_NO;
 
-		if (roots.lookup(&id))
-			return true;
-		memcg = memcg_parent(memcg);
-		if (!memcg)
+	for (int depth = 0; depth < MAX_DEPTH; depth++) {
+		u64 id = cgroup_id(cgroup);
+		u8 *follow = roots.lookup(&id);
+
+		if (follow && *follow == FOLLOW_YES)
+			return FOLLOW_YES;
+		if (follow)
+			found = FOLLOW_UNDECIDED;
+		cgroup = cgroup_parent(cgroup);
+		if (!cgroup)
 			break;
 	}
-	return false;
+	return found;
 #endif
 }
 
-/* The id of a memcg and whether it is traced, remembered at its first sight. */
+/* The id of a memcg and whether it is traced, remembered until that can be another answer. */
 static __always_inline struct memcg_info *memcg_info(struct mem_cgroup *memcg)
 {
 	struct memcg_info *info = memcgs.lookup(&memcg);
+	u32 generation = this_generation(); /* before looking: a change meanwhile makes the answer stale */
 
-	if (info || !memcg)
+	if (!memcg || (info && info->generation == generation))
 		return info;
 
-	struct memcg_info fresh = {
-		.cgroup_id = memcg_id(memcg),
-		.traced = is_below_root(memcg),
-	};
+	struct memcg_info fresh = {.generation = generation};
+	struct cgroup *cgroup = READ(memcg, css.cgroup);
+
+	fresh.cgroup_id = cgroup_id(cgroup);
+	fresh.follow = follow_by_roots(cgroup);
 
 	memcgs.update(&memcg, &fresh);
 	return memcgs.lookup(&memcg);
@@ -133,7 +182,7 @@ static __always_inline bool is_traced(struct mem_cgroup *memcg)
 #else
 	struct memcg_info *info = memcg_info(memcg);
 
-	return info && info->traced;
+	return info && info->follow;
 #endif
 }
 

@@ -27,6 +27,7 @@ ENUMS = {
     "swap_io_op": ("SWAP_IO_", schema.SWAP_OPS),
     "constraint": ("CONSTRAINT_", schema.CONSTRAINTS),
     "cgroup_event_kind": ("CGROUP_", schema.CGROUP_EVENTS),
+    "follow": ("FOLLOW_", schema.FOLLOW),
     "task_event_kind": ("TASK_", schema.TASK_EVENTS),
 }
 """C enum -> the prefix of its enumerators and the names that they stand for, in order from 0."""

@@ -76,8 +76,11 @@ PATH_KINDS: Final = ("host", "container", "filesystem", "device", "kernel")
 has mounted the file nowhere; that from the root of its file system, where nobody known has; the node of the
 block device whose own cache it is; what the kernel calls a file that is in no directory (memfd:NAME)."""
 
+FOLLOW: Final = ("no", "yes", "undecided")
+"""Whether a new cgroup is traced; undecided: until user space knows its names."""
+
 TASK_EVENTS: Final = ("seen", "exec", "exit")
-CGROUP_EVENTS: Final = ("seen", "mkdir", "rmdir")
+CGROUP_EVENTS: Final = ("seen", "mkdir", "rmdir", "rename")
 
 
 TIME: Final = pa.timestamp("ns", tz="UTC")

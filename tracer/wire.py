@@ -199,7 +199,8 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
             ("parent_id", "<u8"),
             ("memcg", "<u8"),
             ("event", "u1"),
-            ("pad", "u1", 7),
+            ("follow", "u1"),
+            ("pad", "u1", 6),
             ("path", f"S{PATH_LEN}"),
         ],
         456,
@@ -222,6 +223,7 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
         [
             ("time_ns", "<u8"),
             ("inode_id", "<u8"),
+            ("cgroup_id", "<u8"),
             ("ino", "<u8"),
             ("size_bytes", "<u8"),
             ("dev", "<u4"),
@@ -240,7 +242,7 @@ WIRE: Final[dict[str, np.dtype[np.void]]] = {
             ("fs_type", "S16"),
             ("path", f"S{PATH_LEN}"),
         ],
-        504,
+        512,
     ),
     "stack_sample": _wire(
         [

@@ -118,7 +118,7 @@ def test_the_programs_are_compiled_once(tmp_path: Path, monkeypatch: pytest.Monk
     units = []
     for folder in (tmp_path / "one", tmp_path / "another", tmp_path / "one"):
         monkeypatch.setenv("MEMCG_TRACER_CACHE", str(folder))
-        with closing(Programs(Btf.load(), version=memory_hierarchy().version, roots=[])) as programs:
+        with closing(Programs(Btf.load(), version=memory_hierarchy().version)) as programs:
             units.append((programs._compilation._child != 0, programs._compilation.unit()))
     assert [compiled for compiled, _ in units] == [True, True, False]
     assert units[0][1] == units[1][1] == units[2][1]

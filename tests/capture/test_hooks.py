@@ -129,6 +129,7 @@ def test_some_signals_are_of_cgroup_v1_alone() -> None:
     assert {signal.name for signal in needed(1)} - {signal.name for signal in needed(2)} == {
         "soft-limit reclaim",
         "reclaim counts",
+        "cgroup renamed",
     }
 
 

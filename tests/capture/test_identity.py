@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 
 from tracer.capture.decode import Records
-from tracer.capture.identity import Cgroups, Files, Row, Tasks, list_traced
+from tracer.capture.identity import Cgroup, Cgroups, Files, Row, Tasks, list_traced
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.mounts import MountTable, parse_mountinfo
-from tracer.schema import CGROUP_EVENTS, TASK_EVENTS
+from tracer.schema import CGROUP_EVENTS, FOLLOW, TASK_EVENTS
 from tracer.wire import WIRE
 
 CLOCK_OFFSET_NS = 1_000_000
@@ -73,15 +74,11 @@ def test_a_thread_that_executes_lives_on_as_its_leader() -> None:
     assert (row["comm"], row["first_seen"], row["exited"]) == ("b", 10, None)
 
 
-def cgroup_record(event: str, time_ns: int, cgroup_id: int, path: str) -> Records:
+def cgroup_record(event: str, time_ns: int, cgroup_id: int, path: str | bytes) -> Records:
     record = np.zeros(1, WIRE["cgroup"])
-    record["event"] = CGROUP_EVENTS.index(event)
+    record["event"], record["follow"] = CGROUP_EVENTS.index(event), FOLLOW.index("yes")
     record["time_ns"], record["cgroup_id"], record["path"] = time_ns, cgroup_id, path
     return record
-
-
-def cgroups_below(mount: Path, roots: tuple[str, ...] | None) -> Cgroups:
-    return Cgroups(Hierarchy(2, mount, "/"), roots)
 
 
 def test_cgroups_that_are_there_are_listed_once_with_their_parents(tmp_path: Path) -> None:
@@ -94,29 +91,61 @@ def test_cgroups_that_are_there_are_listed_once_with_their_parents(tmp_path: Pat
     assert list_traced(hierarchy, [tmp_path, tmp_path / "a"]) == whole
 
 
-def test_only_what_was_asked_for_is_taken_up(tmp_path: Path) -> None:
-    cgroups = cgroups_below(tmp_path, ("/docker",))
-    for number, path in enumerate(("/docker", "/docker/web", "/docker-two", "/other/docker")):
-        cgroups.take_events(cgroup_record("mkdir", number, 100 + number, path), 0)
-    assert sorted(cgroups.traced) == [100, 101]
+def test_events_tell_of_what_can_be_seen_from_here(tmp_path: Path) -> None:
+    cgroups = Cgroups(Hierarchy(1, tmp_path, "/docker/abc"))
+    records = [
+        cgroup_record("mkdir", 5, 23, "/docker/abc/web"),
+        cgroup_record("rmdir", 7, 24, "/docker/other"),
+        cgroup_record("rename", 9, 23, b"/docker/abc/\xff"),
+    ]
+    assert [
+        (event.kind, event.time_ns, event.cgroup.id, event.cgroup.path, event.follow)
+        for event in cgroups.events(np.concatenate(records))
+    ] == [("mkdir", 5, 23, "/web", "yes"), ("rename", 9, 23, "/\udcff", "yes")]
+
+
+def test_a_path_that_was_cut_is_asked_of_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tmp_path / "deep" / "est"
+    monkeypatch.setattr("tracer.kernel.cgroupfs.directory_of", lambda _hierarchy, _cgroup: whole)
+    (event,) = Cgroups(Hierarchy(2, tmp_path, "/")).events(cgroup_record("mkdir", 5, 23, "/" + "a" * 500))
+    assert event.cgroup.path == "/deep/est"
 
 
 def test_a_cgroup_that_is_removed_keeps_its_name(tmp_path: Path) -> None:
-    cgroups = cgroups_below(tmp_path, None)
-    cgroups.take_events(cgroup_record("mkdir", 5, 23, "/web"), CLOCK_OFFSET_NS)
-    cgroups.take_events(cgroup_record("rmdir", 9, 23, "/web"), CLOCK_OFFSET_NS)
+    cgroups = Cgroups(Hierarchy(2, tmp_path, "/"))
+    cgroups.add(Cgroup(23, 1, "/web", 0), 5)
+    cgroups.remove(23, 9)
     row = cgroups.rows[-1]
-    assert (row["path"], row["created"], row["removed"]) == ("/web", 5 + CLOCK_OFFSET_NS, 9 + CLOCK_OFFSET_NS)
-    assert not cgroups.traced
+    assert (row["path"], row["created"], row["removed"]) == ("/web", 5, 9)
+
+
+def test_a_cgroup_that_is_renamed_keeps_its_birth(tmp_path: Path) -> None:
+    cgroups = Cgroups(Hierarchy(1, tmp_path, "/"))
+    cgroups.add(Cgroup(23, 1, "/web", 0), 5)
+    cgroups.add(Cgroup(23, 1, "/old-web", 0), None)
+    row = cgroups.rows[-1]
+    assert (row["cgroup_id"], row["path"], row["created"]) == (23, "/old-web", 5)
+
+
+def test_names_of_cgroups_are_stored_so_that_two_are_two(tmp_path: Path) -> None:
+    cgroups = Cgroups(Hierarchy(2, tmp_path, "/"))
+    cgroups.add(Cgroup(23, 1, os.fsdecode(b"/\xff.service"), 0), 5)
+    cgroups.add(Cgroup(24, 1, r"/\xff.service", 0), 5)
+    assert [(row["path"], row["unit"]) for row in cgroups.rows] == [
+        (r"/\xff.service", r"\xff.service"),
+        (r"/\x5cxff.service", "\N{REPLACEMENT CHARACTER}.service"),
+    ]
 
 
 def test_the_end_of_a_cgroup_that_nothing_named_is_no_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tracer.kernel.cgroupfs.directory_of", lambda _hierarchy, _cgroup: None)
-    cgroups = cgroups_below(tmp_path, None)
+    cgroups = Cgroups(Hierarchy(2, tmp_path, "/"))
     cgroups.need([23])
-    cgroups.take_events(cgroup_record("rmdir", 9, 23, "/web"), 0)
+    cgroups.remove(23, 9)
     assert cgroups.rows == []
 
 

@@ -19,7 +19,8 @@ from settled import QUIET_S, settle
 
 import tracer
 from tracer.capture.hooks import FAMILIES
-from tracer.kernel.cgroupfs import cgroup_id
+from tracer.kernel.cgroupfs import cgroup_id, memory_hierarchy
+from tracer.kernel.ephemeral import remove
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
@@ -49,11 +50,17 @@ def ledger_pages(trace: Any, memcg_id: int) -> dict[str, int]:
 
 
 def kernel_pages(trace: Any, memcg_id: int) -> dict[str, float]:
-    """Pages by the kernel's own counters: the last sample less the first."""
+    """Pages by the kernel's own counters: the last sample less the first; a cgroup that was made during the
+    trace began with nothing.
+    """
     samples = trace.samples[trace.samples["cgroup_id"] == memcg_id]
-    first, last = samples[samples["source"] == "start"].iloc[0], samples[samples["source"] == "end"].iloc[-1]
     columns = [f"{category}_bytes" for category in CATEGORIES]
-    grown = last[columns].astype("Int64") - first[columns].astype("Int64")
+    grown = samples.loc[samples["source"] == "end", columns].iloc[-1].astype("Int64")
+    at_start = samples.loc[samples["source"] == "start", columns]
+    if len(at_start):
+        grown -= at_start.iloc[0].astype("Int64")
+    else:
+        assert trace.cgroups.set_index("cgroup_id").loc[memcg_id, "created"] is not pd.NaT
     return {c: pd.NA if pd.isna(v) else int(v) / 4096 for c, v in zip(CATEGORIES, grown, strict=True)}
 
 
@@ -162,6 +169,33 @@ def test_ledger_is_exact_on_a_cgroup_with_history(
     assert ledger["anon"] < 0
     assert ledger["shmem"] == -(3 << 20) // 4096
     assert differences(trace, cgroup_id(memcg)) == {}
+
+
+@pytest.mark.parametrize("by_name", [False, pytest.param(True, marks=pytest.mark.vm)])
+def test_ledger_is_exact_of_a_second_life(
+    by_name: bool,
+    memcg: Path,
+    disk_dir: Path,
+    start_workload: Callable[..., Any],
+    start_recorder: Callable[..., Any],
+) -> None:
+    """The cgroup is made while its path, or its name alone, is awaited; and its struct mem_cgroup may lie
+    where the first one's lay.
+    """
+    if memory_hierarchy().version == 2:
+        (memcg / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
+    life = memcg / "life-23"
+    recorder = start_recorder("-c", life.name if by_name else str(life))
+    life.mkdir()
+    first = start_workload(life, "anon", str(5 << 20))
+    assert first.advance()
+    first.process.kill()
+    first.process.wait()
+    remove(life)
+    life.mkdir()
+    run_uneven_workload(life, disk_dir, start_workload)
+    trace = tracer.open(recorder.stop())
+    assert_exact(trace, cgroup_id(life))
 
 
 PROCESSES = 367

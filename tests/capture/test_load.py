@@ -62,7 +62,7 @@ def test_a_way_that_the_kernel_refuses_is_given_up_for_the_next(monkeypatch: pyt
         return load(self, hook)
 
     monkeypatch.setattr(Attacher, "load", refuse)
-    with closing(Programs(Btf.load(), version=memory_hierarchy().version, roots=[])) as programs:
+    with closing(Programs(Btf.load(), version=memory_hierarchy().version)) as programs:
         before = {choice.signal.name: choice.way for choice in programs.choices}
         programs.wait(warnings.append)
         programs.attach(warnings.append)
@@ -88,7 +88,7 @@ class TypesBeforeFolios(Btf):
 
 def test_a_kernel_without_folios_is_refused_before_anything_is_compiled() -> None:
     with pytest.raises(TracerError, match=r"no struct folio.*; see memcg-tracer doctor"):
-        Programs(TypesBeforeFolios(), version=2, roots=[])
+        Programs(TypesBeforeFolios(), version=2)
 
 
 def test_a_machine_that_the_programs_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from tracer.capture import pipeline
+from tracer.capture.following import Following
 from tracer.capture.pipeline import Pipeline
 from tracer.capture.session import Observer, Options
 from tracer.capture.symbols import UserSymbols
@@ -66,10 +67,11 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePrograms]:
 
 def make(programs: Any, output: Path, *, force: bool = False) -> Pipeline:
     other: Any = None  # what is only used later
+    hierarchy = Hierarchy(2, output.parent, "/")
     return Pipeline(
         Options(output, force=force),
-        Hierarchy(2, output.parent, "/"),
-        None,
+        hierarchy,
+        Following(programs, hierarchy, None),
         btf=other,
         programs=programs,
         observer=cast(Observer, SimpleNamespace(warn=None)),

@@ -15,8 +15,7 @@ from click.shell_completion import ZshComplete
 from click.testing import CliRunner
 
 from tracer.cli import completion, verbs
-from tracer.kernel import cgroupfs
-from tracer.kernel.containers import ContainerNames
+from tracer.kernel import cgroupfs, containers
 
 WriteTrace = Callable[..., Path]  # conftest.py
 
@@ -108,7 +107,7 @@ def test_cgroups_and_containers_of_this_machine(monkeypatch: pytest.MonkeyPatch,
     (tmp_path / "docker" / identity).mkdir(parents=True)
     (tmp_path / "system.slice").mkdir()
     monkeypatch.setattr(cgroupfs, "memory_hierarchy", lambda: cgroupfs.Hierarchy(1, tmp_path, "/"))
-    monkeypatch.setattr(cgroupfs, "lookup_name", lambda _: ContainerNames("web-1"))
+    monkeypatch.setattr(containers, "lookup_name", lambda _: containers.ContainerNames("web-1"))
     paths = {"/", "/docker", f"/docker/{identity}", "/system.slice"}
     assert completed("record", "-c", "").keys() == {"web-1", *paths}
     assert completed("record", "-c", "/s").keys() == {"/system.slice"}

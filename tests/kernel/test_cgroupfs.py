@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tracer.errors import TracerError, UsageError
+from tracer.errors import TracerError
 from tracer.kernel import cgroupfs
 from tracer.kernel.cgroupfs import Hierarchy
-from tracer.kernel.containers import ContainerNames
 from tracer.kernel.mounts import Mount
 
 ID = "4f2c9d1be0a73586" * 4
@@ -75,108 +74,11 @@ def test_own_path_of_a_process_in_no_memory_cgroup() -> None:
         cgroupfs.own_path(Hierarchy(1, Path("/m"), "/"), "0::/\n")
 
 
-@pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hierarchy:
-    """A hierarchy of plain directories, with one container that has a name."""
-    for path in (
-        f"docker/{ID}/inner",
-        f"docker/{ID2}",
-        "system.slice/nginx.service",
-        "a/web",
-        "b/web",
-        "odd[1]",
-    ):
-        (tmp_path / path).mkdir(parents=True)
-    names = {ID: "shop-db"}
-    monkeypatch.setattr(
-        cgroupfs, "lookup_name", lambda ref: ContainerNames(names.get(ref.container_id or ""))
-    )
-    return Hierarchy(1, tmp_path, "/")
-
-
-@pytest.mark.parametrize(
-    ("pattern", "expected"),
-    [
-        ("/", ["/"]),
-        ("a", ["/a"]),
-        ("/a/web", ["/a/web"]),
-        ("a/web/", ["/a/web"]),
-        ("web", ["/a/web", "/b/web"]),
-        ("nginx.service", ["/system.slice/nginx.service"]),
-        ("ngin*", ["/system.slice/nginx.service"]),
-        ("/*/web", ["/a/web", "/b/web"]),
-        ("system.slice/*", ["/system.slice/nginx.service"]),
-        ("odd[1]", ["/odd[1]"]),
-        (ID, [f"/docker/{ID}"]),
-        (ID[:7], [f"/docker/{ID}"]),
-        ("shop-db", [f"/docker/{ID}"]),
-        ("shop-*", [f"/docker/{ID}"]),
-    ],
-)
-def test_resolve(tree: Hierarchy, pattern: str, expected: list[str]) -> None:
-    assert [tree.path(directory) for directory in cgroupfs.resolve(tree, pattern)] == expected
-
-
-def test_resolve_takes_the_directory_itself(tree: Hierarchy) -> None:
-    assert cgroupfs.resolve(tree, str(tree.mount / "a")) == [tree.mount / "a"]
-
-
-@pytest.mark.parametrize("pattern", ["../..", "/etc", "/a/../../etc"])
-def test_resolve_stays_below_the_mount(tree: Hierarchy, pattern: str) -> None:
-    with pytest.raises(UsageError, match="no cgroup or container matches"):
-        cgroupfs.resolve(tree, pattern)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "namesake"),
-    [("/nowhere", None), ("", "/"), ("/a/web", "/a/web"), ("/a/../b/", "/b"), ("/sys*/x", None)],
-)
-def test_a_path_of_another_hierarchy_is_refused(
-    tree: Hierarchy,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-    pattern: str,
-    namesake: str | None,
-) -> None:
-    """A hybrid host: memory on v1, and a cgroup2 beside it with cgroups of the same names, or others."""
-    point = tmp_path_factory.mktemp("cgroup2") / "unified"
-    mounts = [unified(point, "hugetlb\n"), mount("cgroup", tree.mount, {"rw", "memory"})]
-    monkeypatch.setattr(cgroupfs, "read_mounts", lambda: mounts)
-    with pytest.raises(UsageError, match="cgroup v2 hierarchy without the memory controller") as caught:
-        cgroupfs.resolve(tree, f"{point}{pattern}")
-    said = str(caught.value)
-    assert f"v1 at {tree.mount}" in said
-    assert said.endswith(f"as -c {str(tree.directory(namesake))!r}" if namesake else "that one")
-
-
-@pytest.mark.parametrize(
-    ("pattern", "said"),
-    [
-        ("nginx.servce", "near it: /system.slice/nginx.service"),
-        ("shop-dx", f"near it: /docker/{ID}"),
-        ("qqqqqq", "none with a name like it"),
-        ("qqqqqq", "only while it runs"),
-        ("4f2c9d", "ambiguous"),
-        ("", "empty"),
-        ("a\0b", "means nothing"),
-    ],
-)
-def test_resolve_says_what_is_near(tree: Hierarchy, pattern: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said) as caught:
-        cgroupfs.resolve(tree, pattern)
-    assert "\n" not in str(caught.value)
-    assert caught.value.exit_code == 2
-
-
-def test_hostile_names_are_escaped_in_messages(tree: Hierarchy) -> None:
-    (tree.mount / "evil\x1b[31m\n").mkdir()
-    with pytest.raises(UsageError) as caught:
-        cgroupfs.resolve(tree, "evil\x1b[3")
-    assert str(caught.value).isprintable()
-
-
-def test_descendants_come_after_their_parents(tree: Hierarchy) -> None:
-    paths = [tree.path(directory) for directory in cgroupfs.descendants(tree.mount / "docker")]
+def test_descendants_come_after_their_parents(tmp_path: Path) -> None:
+    (tmp_path / "docker" / ID / "inner").mkdir(parents=True)
+    (tmp_path / "docker" / ID2).mkdir()
+    hierarchy = Hierarchy(1, tmp_path, "/")
+    paths = [hierarchy.path(directory) for directory in cgroupfs.descendants(tmp_path / "docker")]
     assert paths == ["/docker", f"/docker/{ID}", f"/docker/{ID}/inner", f"/docker/{ID2}"]
 
 

@@ -50,7 +50,7 @@ def main() -> int:
     arm64 = Machine("TRACER_ARM64", 280)
     with patch.object(load, "machine", lambda: arm64), patch.object(load, "Offer", OfferOfBtf):
         for family in FAMILIES:
-            programs = Arm64Programs(btf, version=2, roots=None, forced=family)
+            programs = Arm64Programs(btf, version=2, trace_all=True, forced=family)
             try:
                 print(f"hooked by {family}: {programs.count()} programs")
             except TracerError as error:

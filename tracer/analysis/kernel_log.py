@@ -10,12 +10,13 @@ import pandas as pd
 
 from tracer.analysis import log_match, log_tables
 from tracer.analysis.grouped import Grouped
-from tracer.analysis.log_agreement import disagreements, plain
+from tracer.analysis.log_agreement import disagreements
 from tracer.analysis.log_match import Logged
 from tracer.analysis.report import KernelLog
 from tracer.analysis.tables import TraceTables, integers, times_ns
 from tracer.kernel.kmsg import grammar
 from tracer.kernel.kmsg.facts import LogReport
+from tracer.stored_names import stored_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def logged(kernel_log: pd.DataFrame) -> list[Logged]:
         killed_ns = {kill.pid: int(moments[kill.stamp.line - 1]) for kill in report.kills}
         if report.chosen is not None:
             killed_ns.setdefault(report.chosen.pid, int(moments[report.last_line - 1]))
-        tasks = tuple(replace(task, comm=plain(task.comm)) for task in report.tasks)
+        tasks = tuple(replace(task, comm=stored_text(task.comm)) for task in report.tasks)
         found.append(Logged(replace(report, tasks=tasks), killed_ns))
     return found
 

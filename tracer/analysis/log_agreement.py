@@ -18,6 +18,7 @@ import pandas as pd
 
 from tracer.analysis.tables import TraceTables, optional, page_size, records
 from tracer.kernel.kmsg.facts import Kill, LogReport
+from tracer.stored_names import stored_text
 
 _CHARGE_BATCH_PAGES: Final = 64
 _COUNTER_BATCH_PAGES: Final = 32  # at least, and twice the number of CPUs
@@ -53,10 +54,10 @@ def _decision(trace: TraceTables, first: pd.Series[Any], report: LogReport) -> I
         yield from _words("constraint", constraint, report.constraint)
     owner = trace.places.path_of(optional(first["limit_owner_cgroup_id"]))
     if owner is not None and report.oom_memcg is not None and len(owner) < _LONGEST_NAME:
-        yield from _words("the limit's owner", owner, plain(report.oom_memcg))
+        yield from _words("the limit's owner", owner, stored_text(report.oom_memcg))
     yield from _words("the pid of who asked", int(first["trigger_pid"]), asked.pid)
     if asked.comm is not None:
-        yield from _words("the name of who asked", str(first["trigger_comm"]), plain(asked.comm))
+        yield from _words("the name of who asked", str(first["trigger_comm"]), stored_text(asked.comm))
     if optional(first["is_told"]):
         yield from _words("order", optional(first["order"]), asked.order)
         yield from _words("gfp", _flags(optional(first["gfp"])), _flags(asked.gfp))
@@ -64,7 +65,7 @@ def _decision(trace: TraceTables, first: pd.Series[Any], report: LogReport) -> I
 
 def _victim(row: Mapping[str, Any], kill: Kill, slack_bytes: int, page_bytes: int) -> Iterator[str]:
     pid = kill.pid
-    yield from _words(f"the name of pid {pid}", str(row["comm"]), plain(kill.comm))
+    yield from _words(f"the name of pid {pid}", str(row["comm"]), stored_text(kill.comm))
     yield from _words(f"oom_score_adj of pid {pid}", int(row["oom_score_adj"]), kill.oom_score_adj)
     for kind in ("anon", "file", "shmem"):
         column = f"{kind}_rss_bytes"
@@ -88,8 +89,3 @@ def _sizes(what: str, ours: int | None, theirs: int | None, within_bytes: int) -
     """The kernel prints KiB: that much less it may say than is."""
     if ours is not None and theirs is not None and abs(ours - theirs) > max(within_bytes, _KIB):
         yield f"{what}: {ours} bytes, in the kernel log {theirs}"
-
-
-def plain(text: str) -> str:
-    """What is no UTF-8 as it stands in a trace: as escapes."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -15,7 +15,6 @@ import pandas as pd
 
 from tracer.analysis import from_log, log_match, names
 from tracer.analysis.from_log import Named
-from tracer.analysis.log_agreement import plain
 from tracer.analysis.log_match import Logged
 from tracer.analysis.report import LimitOwner, OomReport, Victim
 from tracer.analysis.tables import (
@@ -27,6 +26,7 @@ from tracer.analysis.tables import (
     utc_times,
 )
 from tracer.kernel.kmsg.facts import LogReport
+from tracer.stored_names import stored_text
 
 _COLUMNS: Final = ("kill_id", "cgroup_id", "limit_owner_cgroup_id")
 MISSED: Final = "the kernel log has this kill: the probe of the OOM killer missed it"
@@ -113,8 +113,8 @@ def _victims(trace: TraceTables, kill: LogKill, victims: Sequence[Victim]) -> It
 def _kill(trace: TraceTables, one: Logged) -> LogKill:
     report = one.report
     time_ns = min(one.killed_ns[kill.pid] for kill in report.kills)
-    owner = NO_ID if report.oom_memcg is None else trace.places.id_at(plain(report.oom_memcg), time_ns)
-    told = None if report.task_memcg is None else trace.places.id_at(plain(report.task_memcg), time_ns)
+    owner = NO_ID if report.oom_memcg is None else trace.places.id_at(stored_text(report.oom_memcg), time_ns)
+    told = None if report.task_memcg is None else trace.places.id_at(stored_text(report.task_memcg), time_ns)
     victims = [trace.processes.cgroup_at(kill.pid, time_ns) for kill in report.kills]
     if told is not None:
         victims[0] = told
@@ -126,7 +126,7 @@ def _named(trace: TraceTables, kill: LogKill) -> Named:
     """The names of the last cgroup that had a path by then: a life that was missed has those of the path."""
 
     def names_of(path: str) -> tuple[str | None, str | None]:
-        return trace.places.container_of(trace.places.lives.under(plain(path), kill.time_ns))
+        return trace.places.container_of(trace.places.lives.under(stored_text(path), kill.time_ns))
 
     return names_of
 
@@ -149,7 +149,7 @@ class _Scope:
         return bool(self._ids & {kill.owner_id, *kill.victim_ids}) or any(map(self._is_below_root, paths))
 
     def _is_below_root(self, path: str) -> bool:
-        return any(above in self._roots for above in _and_above(plain(path)))
+        return any(above in self._roots for above in _and_above(stored_text(path)))
 
 
 def _and_above(path: str) -> Iterable[str]:

@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from tracer.analysis import log_memory
 from tracer.analysis.grouped import Grouped
-from tracer.analysis.log_agreement import plain
 from tracer.analysis.subtree import Part
 from tracer.analysis.tables import (
     Int64s,
@@ -30,6 +29,7 @@ from tracer.analysis.tables import (
 )
 from tracer.kernel.kmsg.facts import LogReport, MemoryStat
 from tracer.schema import TABLES
+from tracer.stored_names import stored_text
 from tracer.trace.frame import to_frame
 
 Taken = dict[int, list[str]]
@@ -101,7 +101,9 @@ def _owner(
     if report.constraint != "memcg":
         columns = dict.fromkeys(("limit_owner_cgroup_id", "usage_bytes", "limit_bytes"))
         return {"constraint": report.constraint, "is_told": True} | columns
-    owner_id = None if report.oom_memcg is None else trace.places.id_at(plain(report.oom_memcg), time_ns)
+    owner_id = (
+        None if report.oom_memcg is None else trace.places.id_at(stored_text(report.oom_memcg), time_ns)
+    )
     if owner_id is None:
         return {"constraint": report.constraint}
     told: dict[str, Any] = {
@@ -152,7 +154,7 @@ def _sampled(
 
 
 def _is_of(trace: TraceTables, owner_id: int, stat: MemoryStat) -> bool:
-    return trace.places.path_of(owner_id) == plain(stat.cgroup)
+    return trace.places.path_of(owner_id) == stored_text(stat.cgroup)
 
 
 def _memory_stat(report: LogReport) -> dict[str, int]:

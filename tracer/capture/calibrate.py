@@ -241,25 +241,28 @@ def read_counters(
     return {name: ctypes.c_int64(state[position]).value for name, position in positions.items()}
 
 
-def prime(programs: Programs, memcg: int) -> None:
+def prime(programs: Programs, memcg: int, cgroup_id: int) -> None:
     """Take a cgroup's counters of this moment as the ledger's zero, on every CPU."""
-    _settle(programs, memcg, add=False)
+    _settle(programs, memcg, cgroup_id, add=False)
 
 
-def settle(programs: Programs) -> None:
+def settle(programs: Programs, memcgs: Mapping[int, int]) -> None:
     """Add to the ledger what the counters of the cgroups that it saw have beyond it, as sums without a
     process.
 
-    Updates in an interrupt that hits one of our programs are seen at the next update only (charge.bpf.c,
-    `combine_update`): these are the last ones. A cgroup that is gone keeps what it had.
+    `memcgs`: cgroup id -> address, of those that are there. Updates in an interrupt that hits one of our
+    programs are seen at the next update only (charge.bpf.c, `combine_update`): these are the last ones. A
+    cgroup that is gone keeps what it had: its memory may be another's by now.
     """
-    for memcg in list(programs.map("counters_seen").keys()):
-        _settle(programs, memcg.value, add=True)
+    seen = {memcg.value for memcg in list(programs.map("counters_seen").keys())}
+    for cgroup_id, memcg in memcgs.items():
+        if memcg in seen:
+            _settle(programs, memcg, cgroup_id, add=True)
 
 
-def _settle(programs: Programs, memcg: int, *, add: bool) -> None:
+def _settle(programs: Programs, memcg: int, cgroup_id: int, *, add: bool) -> None:
     for cpu in range(programs.cpus):
         with suppress(OSError):  # offline
             for _ in range(_SETTLE_TRIES):
-                if programs.run("settle", [memcg, add], cpu) != _INSIDE_A_SLOT:
+                if programs.run("settle", [memcg, cgroup_id, add], cpu) != _INSIDE_A_SLOT:
                     break

@@ -26,6 +26,7 @@ from tracer.schema import (
     TIME,
     UNLIMITED_BYTES,
 )
+from tracer.stored_names import stored_name
 from tracer.trace.rows import names, numbers
 
 Records = npt.NDArray[np.void]
@@ -383,5 +384,5 @@ def sample_row(time_ns: int, cgroup_id: int, source: str) -> dict[str, Any]:
 
 
 def text(name: bytes) -> str:
-    """A name from the kernel as text that can be stored: what is no UTF-8 shows as escapes."""
-    return bytes(name).split(b"\0", 1)[0].decode(errors="backslashreplace")
+    """Return a name from the kernel as a trace keeps it."""
+    return stored_name(bytes(name).split(b"\0", 1)[0])

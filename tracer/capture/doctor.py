@@ -164,7 +164,7 @@ def trial(types: Btf, hierarchy: Hierarchy, *, measure: bool) -> Examination:
     costs: Mapping[str, EventCost] = {}
     choices: list[Choice] = []
     try:
-        programs = Programs(types, version=hierarchy.version, roots=[])
+        programs = Programs(types, version=hierarchy.version)
         choices = programs.choices
         programs.wait(warnings.append)
         try:

@@ -20,6 +20,7 @@ from tracer.capture.bpf_syscall import enable_statistics
 from tracer.capture.hooks import Choice
 from tracer.capture.load import Programs
 from tracer.capture.provoke import PROVOCATIONS
+from tracer.capture.roots import Roots
 from tracer.errors import TracerError
 from tracer.kernel import cgroupfs
 from tracer.kernel.cgroupfs import Hierarchy
@@ -51,7 +52,7 @@ def measure(programs: Programs, hierarchy: Hierarchy) -> Mapping[str, EventCost]
     measured.
     """
     with ephemeral_cgroup("doctor", _LIMIT_BYTES, hierarchy=hierarchy) as cgroup:
-        programs.trace_below(cgroupfs.cgroup_id(cgroup))
+        Roots(programs).add(cgroupfs.cgroup_id(cgroup))
         try:
             statistics = enable_statistics()
         except OSError as error:

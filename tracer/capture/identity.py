@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,9 @@ from tracer.capture.decode import Records, text
 from tracer.kernel import cgroupfs, containers
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.mounts import Mounts, MountTable
-from tracer.schema import CGROUP_EVENTS, TASK_EVENTS
+from tracer.schema import CGROUP_EVENTS, FOLLOW, TASK_EVENTS
+from tracer.stored_names import stored_path, stored_text
+from tracer.wire import PATH_LEN
 
 Row = dict[str, Any]
 
@@ -34,6 +37,16 @@ class Cgroup:
     memcg: int
 
 
+@dataclass(frozen=True)
+class CgroupEvent:
+    """That a cgroup was made, removed or renamed (`kind` of CGROUP_EVENTS, `follow` of FOLLOW; monotonic)."""
+
+    kind: str
+    time_ns: int
+    cgroup: Cgroup
+    follow: str
+
+
 @dataclass
 class Cgroups:
     """The cgroups of a recording: those that are traced, and those that only act.
@@ -42,41 +55,38 @@ class Cgroups:
     """
 
     hierarchy: Hierarchy
-    roots: tuple[str, ...] | None  # paths; None: everything is traced
-    traced: dict[int, Cgroup] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     _known: dict[int, Row] = field(default_factory=dict)
 
-    def is_traced_path(self, path: str) -> bool:
-        """Whether a cgroup at this path is asked for, by itself or by one above it."""
-        if self.roots is None:
-            return True
-        return any(root in (path, "/") or path.startswith(root + "/") for root in self.roots)
-
-    def add(self, cgroup: Cgroup, created_ns: int | None) -> None:
-        """Take up a cgroup that is traced; `created_ns` (realtime) where it was made during the trace."""
-        self.traced[cgroup.id] = cgroup
-        self._say(cgroup.id, cgroup.parent_id, cgroup.path, created_ns)
-
-    def take_events(self, records: Records, clock_offset_ns: int) -> list[Cgroup]:
-        """Cgroups made and removed; returns those that are new and traced."""
-        made = []
+    def events(self, records: Records) -> Iterator[CgroupEvent]:
+        """Read the records of what can be seen from here: a container's mount may begin further down."""
         for record in records:
-            path = self.hierarchy.visible_path(text(record["path"]))
-            if path is None or not self.is_traced_path(path):
-                continue
-            time_ns = int(record["time_ns"]) + clock_offset_ns
-            cgroup_id = int(record["cgroup_id"])
-            if CGROUP_EVENTS[record["event"]] == "mkdir":
-                parent = int(record["parent_id"]) or None
-                cgroup = Cgroup(cgroup_id, parent, path, int(record["memcg"]))
-                self.add(cgroup, time_ns)
-                made.append(cgroup)
-            elif known := self._known.get(cgroup_id):
-                self.traced.pop(cgroup_id, None)
-                known["removed"] = time_ns
-                self.rows.append(known)
-        return made
+            cgroup_id, rooted = int(record["cgroup_id"]), os.fsdecode(bytes(record["path"]).split(b"\0")[0])
+            path = self.hierarchy.visible_path(rooted)
+            if len(os.fsencode(rooted)) >= PATH_LEN - 1:  # it is cut
+                directory = cgroupfs.directory_of(self.hierarchy, cgroup_id)
+                path = path if directory is None else self.hierarchy.path(directory)
+            if path is not None:
+                cgroup = Cgroup(cgroup_id, int(record["parent_id"]) or None, path, int(record["memcg"]))
+                kind, follow = CGROUP_EVENTS[record["event"]], FOLLOW[record["follow"]]
+                yield CgroupEvent(kind, int(record["time_ns"]), cgroup, follow)
+
+    def add(
+        self, cgroup: Cgroup, created_ns: int | None, names: containers.ContainerNames | None = None
+    ) -> None:
+        """Take up a cgroup that is traced, or one that has another path now; `created_ns` (realtime) where it
+        was made during the trace.
+        """
+        known = self._known.get(cgroup.id)
+        if known:
+            created_ns = created_ns or known["created"]
+        self._say(cgroup.id, cgroup.parent_id, cgroup.path, created_ns, names)
+
+    def remove(self, cgroup_id: int, removed_ns: int) -> None:
+        """Take note of the end (realtime) of a cgroup that has a row."""
+        if known := self._known.get(cgroup_id):
+            known["removed"] = removed_ns
+            self.rows.append(known)
 
     def need(self, ids: Iterable[int]) -> None:
         """Find names for ids that appeared as actors only; one that is gone stays without."""
@@ -89,22 +99,30 @@ class Cgroups:
             else:
                 self._say(cgroup_id, None, self.hierarchy.path(directory), None)
 
-    def _say(self, cgroup_id: int, parent_id: int | None, path: str, created_ns: int | None) -> None:
-        reference = containers.identify(path)
-        names = containers.lookup_name(reference) if reference else containers.ContainerNames()
+    def _say(
+        self,
+        cgroup_id: int,
+        parent_id: int | None,
+        path: str,
+        created_ns: int | None,
+        names: containers.ContainerNames | None = None,
+    ) -> None:
+        reference = containers.identify(path) or containers.ContainerRef()
+        if names is None:
+            names = containers.lookup_name(reference)
         row = {
             "cgroup_id": cgroup_id,
             "parent_id": parent_id,
-            "path": path,
+            "path": stored_path(path),
             "version": self.hierarchy.version,
             "created": created_ns,
             "removed": None,
-            "runtime": reference and reference.runtime,
-            "container_id": reference and reference.container_id,
+            "runtime": reference.runtime,
+            "container_id": reference.container_id and stored_text(reference.container_id),
             "container": names.container,
             "pod": names.pod,
-            "namespace": names.namespace or (reference and reference.namespace),
-            "unit": reference and reference.unit,
+            "namespace": names.namespace or reference.namespace,
+            "unit": reference.unit and stored_text(reference.unit),
         }
         self._known[cgroup_id] = row
         self.rows.append(row)
@@ -180,9 +198,9 @@ class Files:
             "inode_id": int(record["inode_id"]),
             "dev": _device(record["dev"]),
             "ino": int(record["ino"]),
-            "path": path and _printable(path),
+            "path": path and stored_text(path),
             "path_kind": kind,
-            "container_path": container_path and _printable(container_path),
+            "container_path": container_path and stored_text(container_path),
             "rdev": _device(record["rdev"]) if is_block_device else None,
             "deleted": bool(record["nlink"] == 0),
             "fs_type": text(record["fs_type"]),
@@ -225,11 +243,6 @@ class Files:
 def _names_from_the_root(record: np.void) -> list[str]:
     names = bytes(record["path"])[: int(record["path_len"])].rstrip(b"\0").split(b"/")
     return [name.decode("utf-8", "surrogateescape") for name in reversed(names) if name]
-
-
-def _printable(path: str) -> str:
-    """Bytes that are no UTF-8 as \\xNN."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _numbers(dev: np.integer[Any]) -> tuple[int, int]:

@@ -61,6 +61,10 @@ RING_BYTES: Final[Mapping[str, int]] = {
 """Ring sizes: powers of two, and whole pages of any size that a kernel has (up to 64 KiB). They are allocated
 once, not charged per event; that of stack samples only where these are asked for."""
 
+WANTED_PATHS: Final = 2048
+"""For how many paths the kernel program can watch, so that a cgroup that is made there is traced."""
+
+_ROOTS: Final = 16384
 _COMBINE_NS: Final = 10_000_000  # how long the kernel program may hold a sum of charges back
 _CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no name for it
 
@@ -75,6 +79,7 @@ _RUN_BY_US: Final = (
     "find_map",
     "find_registers",
     "find_memcg",
+    "look_again",
     "read_memcg",
     "settle",
 )
@@ -108,7 +113,7 @@ class Programs:
     """The programs and their maps. Where they are to be compiled, that takes most of a recorder's start: it
     goes on in a child from here on, and `wait` must come before anything else.
 
-    `roots`: cgroup ids to trace with all below them; None traces every cgroup. `version`: of the cgroup
+    `trace_all`: every cgroup, else those of capture/roots.py. `version`: of the cgroup
     hierarchy that has the memory controller. `ring_pages`: rings that are to have another size than
     `RING_BYTES`, in pages. `forced`: the family of hooks to take where a signal can be had by it.
     `stacks_bytes`: sample stacks, one for each so many bytes that a process charges. Raises `TracerError`
@@ -121,7 +126,7 @@ class Programs:
         btf: Btf,
         *,
         version: int,
-        roots: Sequence[int] | None,
+        trace_all: bool = False,
         ring_pages: Mapping[str, int] | None = None,
         forced: str | None = None,
         stacks_bytes: int | None = None,
@@ -133,7 +138,7 @@ class Programs:
         self._ring_pages = {name: size // mmap.PAGESIZE for name, size in RING_BYTES.items()}
         self._ring_pages |= ring_pages or {}
         self._btf = btf
-        self._roots = roots
+        self._trace_all = trace_all
         self._forced = forced
         self._stacks_bytes = stacks_bytes
         self._refused: dict[Way, str] = {}
@@ -169,8 +174,6 @@ class Programs:
                 warn(f"{why}: going on without {way}")
                 self._loaded.close()
                 self._begin_compiling()
-            for root in self._roots or ():
-                self.trace_below(root)
         except BaseException:
             self.close()
             raise
@@ -209,10 +212,11 @@ class Programs:
         flags = [f"-D{machine().macro}", f"-DPAGE_SIZE={mmap.PAGESIZE}UL", f"-DTRACER_CPUS={self.cpus}"]
         flags += [f"-DTRACER_COMBINE_TICKS={max(_COMBINE_NS // _tick_ns(), 1)}"]
         flags += [f"-DTRACER_TICK_NS={_tick_ns()}"]
+        flags += [f"-DTRACER_ROOTS={_ROOTS}", f"-DTRACER_WANTED_PATHS={WANTED_PATHS}"]
         flags += [f"-D{name.upper()}_RING_PAGES={pages}" for name, pages in self._ring_pages.items()]
         if any(hook.kind is not Kind.RAW_TRACEPOINT for hook in self.ledger_hooks):
             flags += ["-DLEDGER_BY_FUNCTION"]
-        flags += ["-DTRACE_ALL"] if self._roots is None else []
+        flags += ["-DTRACE_ALL"] if self._trace_all else []
         flags += ["-DCGROUP_V1"] if self._version == 1 else []
         flags += [f"-DSTACKS_BYTES={self._stacks_bytes}ULL"] if self._stacks_bytes else []
         return [*flags, "-Wno-unused-function"]
@@ -239,11 +243,6 @@ class Programs:
     def ring_bytes(self, name: str) -> int:
         """The size of a stream's ring."""
         return self._ring_pages[name] * mmap.PAGESIZE
-
-    def trace_below(self, cgroup_id: int) -> None:
-        """Trace this cgroup and all below it, from now on."""
-        self.map("roots")[cgroup_id] = 1
-        self.map("memcgs").clear()
 
     def attach(self, warn: Callable[[str], None]) -> None:
         """Attach everything that was chosen, decisions first: a ledger without them explains nothing.

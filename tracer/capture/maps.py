@@ -31,8 +31,8 @@ _C_TYPES: Final = {
 
 
 class Map:
-    """One map. Keys are given as numbers; what comes back is a ctypes object, a copy of that moment, or a
-    list of them by CPU number where the map is per CPU.
+    """One map. Keys are given as numbers, as bytes where they are text; what comes back is a ctypes object,
+    a copy of that moment, or a list of them by CPU number where the map is per CPU.
     """
 
     def __init__(self, definition: MapDefinition, cpus: int) -> None:
@@ -58,14 +58,14 @@ class Map:
         """The ctypes type of its values: of one CPU's, where it has one for each."""
         return _sized(json.loads(self._definition.value_type), self._definition.value_size)
 
-    def __getitem__(self, key: int) -> Any:
+    def __getitem__(self, key: int | bytes) -> Any:
         """KeyError where there is none."""
         value = self._lookup(self.key_type(key))
         if value is None:
             raise KeyError(key)
         return value
 
-    def __setitem__(self, key: int, value: Any) -> None:
+    def __setitem__(self, key: int | bytes, value: Any) -> None:
         """`value`: one of `value_type`, or what makes one. Raises OSError where there is no more room."""
         bpf_syscall.update_element(
             self.fd,
@@ -87,10 +87,9 @@ class Map:
             if value is not None:
                 yield key, value
 
-    def clear(self) -> None:
-        """Take all out."""
-        for key in list(self.keys()):
-            bpf_syscall.delete_element(self.fd, key)
+    def delete(self, key: int | bytes) -> bool:
+        """Take a key out. False where it was not there."""
+        return bpf_syscall.delete_element(self.fd, self.key_type(key))
 
     def _lookup(self, key: Any) -> Any:
         """None where there is none; of each CPU the value begins on 8 bytes (kernel/bpf/syscall.c,

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,17 +15,20 @@ import numpy as np
 
 from tracer.capture import calibrate, identity
 from tracer.capture.decode import Decoder, Records
+from tracer.capture.following import Following
 from tracer.capture.kernel_log import READ, open_kernel_log
 from tracer.capture.load import Programs
 from tracer.capture.ring import Ring
 from tracer.capture.sampler import Sampler
 from tracer.capture.stacks import Stacks
 from tracer.capture.symbols import Program
-from tracer.errors import TracerError
+from tracer.capture.traced_cgroups import TracedCgroups
+from tracer.errors import TraceError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.mounts import Mounts
 from tracer.kernel.spawn import CommandError
+from tracer.stored_names import stored_path
 from tracer.trace import meta
 from tracer.trace.rows import rows_of
 from tracer.trace.writer import TraceWriter
@@ -46,16 +48,16 @@ _DECODED_WHOLE: Final = ("charge", "pagecache", "reclaim", "stall", "swap_io")
 class Pipeline:
     """The programs, their rings, and the trace that they are written to.
 
-    `roots` are the cgroup directories to trace, which `programs` were made for; None traces all. `began_s` is
-    when the recorder was asked to start (CLOCK_MONOTONIC). Raises TracerError where the kernel, BCC or the
-    output directory does not take part.
+    `following` says which cgroups `programs` trace, and is closed with this. `began_s` is when the recorder
+    was asked to start (CLOCK_MONOTONIC). Raises TracerError where the kernel, BCC or the output directory
+    does not take part.
     """
 
     def __init__(
         self,
         options: Options,
         hierarchy: Hierarchy,
-        roots: list[Path] | None,
+        following: Following,
         *,
         btf: Btf,
         programs: Programs,
@@ -66,13 +68,14 @@ class Pipeline:
         self._programs = programs
         self._hierarchy = hierarchy
         self._observer = observer
-        self._roots = roots
+        self._following = following
         self._lost: dict[str, int] = dict.fromkeys((*LOSSES, *_OTHER_LOSSES), 0)
         self.kills = 0
         self.startup_s = 0.0
         programs.wait(observer.warn)
         with ExitStack() as owned:
             owned.callback(programs.close)
+            owned.callback(following.close)
             self._positions = calibrate.calibrate(programs, btf, hierarchy)
             self._rings: dict[str, Ring] = {}
             for name in programs.streams:
@@ -86,13 +89,15 @@ class Pipeline:
             owned.callback(self._kernel_log.close)
             self._stacks = Stacks(programs.kernel_frames, programs.user_symbols())
             owned.callback(self._stacks.close)
-            self._writer = _create_trace(options, hierarchy, roots, observer)
+            self._writer = _create_trace(options, hierarchy, observer)
             self._owned = owned.pop_all()
         clock = self._writer.meta["clock"]
         self._clock_offset_ns = clock["realtime_ns"] - clock["monotonic_ns"]
         self._decoder = Decoder(self._clock_offset_ns)
-        traced_paths = None if roots is None else tuple(hierarchy.path(directory) for directory in roots)
-        self._cgroups = identity.Cgroups(hierarchy, traced_paths)
+        self._cgroups = identity.Cgroups(hierarchy)
+        self._traced = TracedCgroups(
+            programs, hierarchy, following, self._cgroups, self._sampler, self._clock_offset_ns
+        )
         self._tasks = identity.Tasks()
         self._loss_seen_ns = time.monotonic_ns()
         self._triggers: set[int] = set()  # the numbers of stacks
@@ -133,40 +138,23 @@ class Pipeline:
 
     def start(self) -> None:
         """Take up the cgroups that are there, and attach: from here on the ledger counts."""
-        self._take_up_cgroups()
+        self._following.begin()
+        self._traced.find(self._rings["cgroup"].read)
         if self._kernel_log.state != READ:
             self._observer.warn(f"the kernel log cannot be read ({self._kernel_log.state})")
         self._programs.attach(self._observer.warn)
-        self._take_up_cgroups()  # those that were made in between, without an event
+        self._traced.find(self._rings["cgroup"].read)  # those that were made in between, without an event
         if "stack_sample" in self._rings:  # a process may not live long enough to wait for it
             self._programs.read_kernel_symbols()
+        for line in self._following.waiting():
+            self._observer.notice(line)
         self._writer.meta["kernel_log"] = self._kernel_log.state
         self._writer.meta["probes"] = {c.signal.name: c.document() for c in self._programs.choices}
-        self._writer.write_meta()
+        self._write_meta()
         self._write_samples(self._sampler.sample("start", self._clock_offset_ns))
         self.flush()
         self._writer.require_written()
         self.startup_s = time.monotonic() - self._began
-
-    def _take_up_cgroups(self) -> None:
-        roots = [self._hierarchy.mount] if self._roots is None else self._roots
-        for directory, cgroup_id, parent in identity.list_traced(self._hierarchy, roots):
-            if cgroup_id in self._cgroups.traced:
-                continue
-            try:
-                memcg = calibrate.find_memcg(self._programs, directory)
-            except OSError:
-                continue
-            if not memcg and directory in roots:
-                raise TracerError(
-                    f"{directory} has no memory controller: "
-                    f"run echo +memory > {directory.parent}/cgroup.subtree_control"
-                )
-            cgroup = identity.Cgroup(cgroup_id, parent, self._hierarchy.path(directory), memcg)
-            self._cgroups.add(cgroup, None)
-            if memcg:
-                calibrate.prime(self._programs, memcg)
-            self._sampler.add(cgroup)
 
     # What runs again and again
 
@@ -178,7 +166,10 @@ class Pipeline:
         """Everything that waits in the rings, and in the kernel log; names first, so that who acts is known
         before what they did."""
         self._write_log(self._kernel_log.read())  # first: that it is read late tells how its clock goes
-        waiting = {name: ring.read() for name, ring in self._rings.items()}
+        waiting = {name: ring.read() for name, ring in self._rings.items() if name != "cgroup"}
+        # Last: all of which there is a record are known then.
+        self._write_samples(self._traced.take_events(self._rings["cgroup"].read()))
+        waiting = {name: self._following.sift(name, records) for name, records in waiting.items()}
         self._take_names(waiting)
         for name in _DECODED_WHOLE:
             if len(waiting[name]):
@@ -189,11 +180,24 @@ class Pipeline:
         self._hold_candidates(waiting["candidate"])
         if len(waiting["oom"]):
             self._take_kills(waiting["oom"])
+        self._following.tidy()
         self._count_loss()
 
     def sample(self) -> None:
         """A row for each traced cgroup."""
         self._write_samples(self._sampler.sample("periodic", self._clock_offset_ns))
+
+    def tell_news(self) -> None:
+        """What was asked for has come, or is gone; meta.json says what it was."""
+        for line in self._following.news():
+            self._observer.notice(line)
+        if self._writer.meta["filters"]["cgroups"] != self._following.matched_paths():
+            with suppress(TraceError):  # it is written again at the end
+                self._write_meta()
+
+    def _write_meta(self) -> None:
+        self._writer.meta["filters"]["cgroups"] = self._following.matched_paths()
+        self._writer.write_meta()
 
     def flush(self) -> None:
         """Make what was read outlive us."""
@@ -208,8 +212,11 @@ class Pipeline:
         self._finished = True
         try:
             self._take_last()
+            self.tell_news()
         finally:
             self._writer.close(end_reason, cost=self._cost())
+        for text in self._following.never_came():
+            self._observer.warn(f"no cgroup or container was {text!r} while the recording went on")
 
     def _take_last(self) -> None:
         for _ in range(_DRAIN_TRIES):
@@ -220,13 +227,14 @@ class Pipeline:
         self._write_samples(self._sampler.sample("end", self._clock_offset_ns))
         self._write_log(self._kernel_log.read_until_killed(self._marked_ns))
         self._programs.detach_all()
-        calibrate.settle(self._programs)
+        calibrate.settle(self._programs, self._following.memcgs())
         self._programs.drain()
         self.read_rings()
-        residue = self._programs.take_residue()
+        residue = self._following.residue(self._programs.take_residue())
         if residue:
             self._writer.append("charge", self._decoder.residue(time.monotonic_ns(), residue))
         unfinished = np.frombuffer(self._programs.unfinished_swap_io(), WIRE["swap_io"])
+        unfinished = self._following.sift("swap_io", unfinished)
         if len(unfinished):
             self._writer.append("swap_io", self._decoder.swap_io(unfinished))
         self._stacks.finish()
@@ -249,8 +257,6 @@ class Pipeline:
     # Names
 
     def _take_names(self, waiting: Mapping[str, Records]) -> None:
-        for cgroup in self._cgroups.take_events(waiting["cgroup"], self._clock_offset_ns):
-            self._sampler.add(cgroup)
         self._tasks.take_events(waiting["task"], self._clock_offset_ns)
         if len(waiting["inode"]):
             self._writer.append("inodes", rows_of("inodes", self._files.rows(waiting["inode"])))
@@ -326,7 +332,7 @@ class Pipeline:
     # The rest
 
     def _write_samples(self, rows: list[dict[str, Any]]) -> None:
-        if rows:
+        if rows := self._following.hold.sift_rows(rows):
             self._writer.append("samples", rows_of("samples", rows))
 
     def _write_log(self, rows: list[dict[str, Any]]) -> None:
@@ -339,7 +345,10 @@ class Pipeline:
     def _count_loss(self) -> None:
         """A row for each stream that lost records since the last look."""
         now_ns = time.monotonic_ns()
-        counts = self._programs.lost() | {
+        counts = self._programs.lost()
+        for stream, held in self._following.hold.lost.items():
+            counts[stream] += held
+        counts |= {
             "kernel_log": self._kernel_log.lost,
             "samples": self._sampler.lost,
             "stack_names": self._stacks.failed,
@@ -369,27 +378,26 @@ def _failure(error: BaseException | None) -> str:
     return "command_not_started" if isinstance(error, CommandError) else "failed"
 
 
-def _create_trace(
-    options: Options, hierarchy: Hierarchy, roots: list[Path] | None, observer: Observer
-) -> TraceWriter:
+def _create_trace(options: Options, hierarchy: Hierarchy, observer: Observer) -> TraceWriter:
     """The trace, made when nothing else of a pipeline can fail any more: until then nothing is overwritten in
     vain, and after that every trace has someone to end it.
     """
     began = meta.begin(
-        command_line=["memcg-tracer", *sys.argv[1:]],
+        command_line=["memcg-tracer", *map(stored_path, sys.argv[1:])],
         cgroup_version=hierarchy.version,
-        filters=_filters(options, hierarchy, roots),
+        filters=_filters(options),
         probes={},
     )
     return TraceWriter(options.output, began, force=options.force, warn=observer.warn)
 
 
-def _filters(options: Options, hierarchy: Hierarchy, roots: list[Path] | None) -> dict[str, Any]:
+def _filters(options: Options) -> dict[str, Any]:
+    """What was asked for. `cgroups`: the paths of what was found, null where everything is traced."""
     return {
-        "asked": list(options.cgroups),
-        "cgroups": None if roots is None else [hierarchy.path(directory) for directory in roots],
+        "asked": [stored_path(argument) for argument in options.cgroups],
+        "cgroups": None,
         "limit_bytes": options.limit_bytes,
         "swap_bytes": options.swap_bytes,
-        "command": list(options.command) or None,
+        "command": [stored_path(word) for word in options.command] or None,
         "stacks_bytes": options.stacks_bytes,
     }

@@ -6,6 +6,7 @@ import errno
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from tracer.capture.calibrate import read_counters
@@ -56,6 +57,17 @@ class Sampler:
         if cgroup.id not in self._cgroups:
             files = MemcgFiles(self._hierarchy.directory(cgroup.path), self._hierarchy.version, cgroup.id)
             self._cgroups[cgroup.id] = (cgroup, files)
+
+    def discard(self, cgroup_id: int) -> None:
+        """Sample it no more."""
+        self._cgroups.pop(cgroup_id, None)
+
+    def sample_files(self, cgroup_id: int, source: str, clock_offset_ns: int) -> list[Row]:
+        """Return the one row of a cgroup by its files alone; none where it cannot be read."""
+        with suppress(OSError, KeyError):
+            if reading := self._cgroups[cgroup_id][1].read():
+                return [sample_row(time.monotonic_ns() + clock_offset_ns, cgroup_id, source) | reading]
+        return []
 
     def sample(self, source: str, clock_offset_ns: int) -> list[Row]:
         """Return a row for each cgroup that is still there and can be read."""

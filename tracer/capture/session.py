@@ -17,8 +17,10 @@ from tracer.capture.loop import COMMAND_ENDED, Loop, StopSignals, Timer, stop_si
 from tracer.errors import TracerError
 from tracer.kernel import cgroupfs
 from tracer.kernel.btf import Btf
+from tracer.kernel.containers import lookup_name
 from tracer.kernel.descriptors import as_many_as_allowed
 from tracer.kernel.ephemeral import ephemeral_cgroup, remove_leftovers
+from tracer.kernel.selectors import parse_selectors
 from tracer.kernel.spawn import CommandError, GatedCommand, spawn
 
 if TYPE_CHECKING:
@@ -73,6 +75,9 @@ class Observer(Protocol):
     def killed(self, kill: dict[str, Any]) -> None:
         """An OOM kill, as a row of `oom`."""
 
+    def notice(self, message: str) -> None:
+        """What was asked for is awaited, has come, or is gone."""
+
     def warn(self, message: str) -> None:
         """Something is not as it should be, and recording goes on."""
 
@@ -99,35 +104,33 @@ def record(options: Options, observer: Observer) -> Recording:
         limits = stack.enter_context(as_many_as_allowed())
         for directory in remove_leftovers(hierarchy):
             observer.warn(f"removed {directory.name}, the cgroup of a recording that was killed")
-        roots = [
-            directory for pattern in options.cgroups for directory in cgroupfs.resolve(hierarchy, pattern)
-        ]
-        command = None
+        selectors = parse_selectors(hierarchy, options.cgroups, lookup_name) if options.cgroups else []
+        cgroup = command = None
         if options.command:
             cgroup = stack.enter_context(
                 ephemeral_cgroup(options.name, options.limit_bytes, options.swap_bytes, hierarchy)
             )
             command = spawn(cgroup, options.command, limits=limits)
             stack.callback(_end_command, command)
-            roots.append(cgroup)
-        ids = [cgroupfs.cgroup_id(directory) for directory in roots] if roots else None
+        trace_all = not selectors and cgroup is None
         btf = Btf.load()
         programs = Programs(
             btf,
             version=hierarchy.version,
-            roots=ids,
+            trace_all=trace_all,
             ring_pages=options.ring_pages,
             forced=options.hooks,
             stacks_bytes=options.stacks_bytes,
         )
         # Here, while clang is at work: NumPy and Arrow take a fifth of a second to import.
+        from tracer.capture.following import Following  # noqa: PLC0415
         from tracer.capture.pipeline import Pipeline  # noqa: PLC0415
 
         pipeline = stack.enter_context(
             Pipeline(
                 options,
                 hierarchy,
-                roots or None,
+                Following(programs, hierarchy, None if trace_all else selectors, cgroup),
                 btf=btf,
                 programs=programs,
                 observer=observer,
@@ -176,6 +179,7 @@ def _timers(pipeline: Pipeline, observer: Observer) -> list[Timer]:
         Timer(_RING_INTERVAL_S, pipeline.read_rings),
         Timer(_FLUSH_INTERVAL_S, pipeline.flush),
         Timer(_SAMPLE_INTERVAL_S, pipeline.sample),
+        Timer(_TICK_INTERVAL_S, pipeline.tell_news),
         Timer(_TICK_INTERVAL_S, lambda: observer.tick(pipeline)),
     ]
 

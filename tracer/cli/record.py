@@ -39,8 +39,9 @@ Examples:
 )  # fmt: skip
 @click.option(
     "-c", "cgroups", metavar="CGROUP", multiple=True, shell_complete=values.cgroups_here,
-    help="Trace this cgroup and all below it: a path, a container's name or id, or a glob. May be repeated. "
-    "Without it, and without CMD, every cgroup is traced.",
+    help="Trace this cgroup and all below it: a path, a container's name or id, or a glob. What comes under "
+    "that name later is traced from its first charge. May be repeated. Without it, and without CMD, every "
+    "cgroup is traced.",
 )  # fmt: skip
 @click.option(
     "-d",
@@ -74,7 +75,7 @@ Examples:
 @click.option("-f", "--force", is_flag=True, help="Overwrite a trace that is there.")
 @click.option(
     "--ready-file", metavar="PATH", type=click.Path(path_type=Path),
-    help="Create this file once all probes are attached.",
+    help="Create this file once all probes are attached, and what -c names is traced or awaited.",
 )  # fmt: skip
 @click.argument("argv", metavar="[-- CMD...]", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -188,6 +189,9 @@ class _Progress:
 
         where = "" if kill["limit_bytes"] is None else f" at a limit of {size(kill['limit_bytes'])}"
         self._line(f"OOM kill: {visible(kill['comm'])} (pid {kill['pid']}){where}")
+
+    def notice(self, message: str) -> None:
+        self._line(visible(message))
 
     def warn(self, message: str) -> None:
         self._line(f"warning: {visible(message)}")

@@ -28,13 +28,14 @@ def cgroups_here(
     _context: click.Context, _parameter: click.Parameter, typed: str
 ) -> list[CompletionItem[Any]]:
     """Return the containers that run here, by name, and the memory cgroups, by path."""
-    from tracer.kernel import cgroupfs
+    from tracer.kernel.cgroupfs import memory_hierarchy
+    from tracer.kernel.containers import lookup_name
+    from tracer.kernel.selectors import list_cgroups
 
     with suppress(OSError, TracerError):
-        hierarchy = cgroupfs.memory_hierarchy()
-        paths = [hierarchy.path(directory) for directory in cgroupfs.descendants(hierarchy.mount)]
-        named = [] if typed.startswith("/") else cgroupfs.container_names(paths)
-        return _offered([name for name, _ in named] + paths, typed)
+        listing = list_cgroups(memory_hierarchy(), lookup_name)
+        named = [] if typed.startswith("/") else listing.containers()
+        return _offered([*(name for name, _ in named), *listing.paths], typed)
     return []
 
 

@@ -9,26 +9,17 @@ namespace shows it.
 from __future__ import annotations
 
 import ctypes
-import difflib
 import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
-from tracer.errors import TracerError, UsageError
-from tracer.kernel.containers import identify, lookup_name
+from tracer.errors import TracerError
 from tracer.kernel.mounts import Mount, read_mounts
 
 _FILEID_KERNFS = 0xFE  # include/linux/exportfs.h: eight bytes, the node's id
-_MIN_ID_PREFIX = 6  # shorter prefixes of a container id are too often a word that means something else
-_NEAR_MATCHES = 5
-_WHILE_IT_RUNS = (
-    " (a container has a cgroup only while it runs: to catch its start, trace the cgroup above it, "
-    "as -c /docker, or everything)"
-)
 
 
 @dataclass(frozen=True)
@@ -70,7 +61,7 @@ def find_hierarchy(mounts: list[Mount], cgroups: str) -> Hierarchy:
     with_memory = [
         Hierarchy(version, Path(mount.mount_point), mount.root)
         for mount in mounts
-        if (version := _memory_version(mount)) is not None
+        if (version := memory_version(mount)) is not None
     ]
     if not with_memory:
         raise TracerError(_why_no_hierarchy(cgroups))
@@ -127,116 +118,6 @@ def descendants(directory: Path) -> Iterator[Path]:
         yield Path(parent)
 
 
-def resolve(hierarchy: Hierarchy, pattern: str) -> list[Path]:
-    """The directories that a `-c` argument means, sorted; at least one.
-
-    `pattern` is a path (of the directory, or relative to the hierarchy), the last part of a path, a
-    container's name, its id or the first six or more digits of it, or a glob over any of these. In a glob
-    over paths `*` also crosses "/". Raises UsageError that lists near matches when nothing fits, or the
-    candidates when the beginning of an id fits several containers, or that says where memory is when the path
-    is one of another controller's hierarchy.
-    """
-    literal = _literal_directory(hierarchy, pattern)
-    if literal is not None:
-        return [literal]
-    _refuse_other_hierarchies(hierarchy, pattern)
-    paths = [hierarchy.path(directory) for directory in descendants(hierarchy.mount)]
-    matched = _match_paths(paths, pattern) or _match_containers(paths, pattern)
-    if not matched:
-        raise UsageError(_why_no_match(paths, pattern))
-    return [hierarchy.directory(path) for path in sorted(matched)]
-
-
-def _literal_directory(hierarchy: Hierarchy, pattern: str) -> Path | None:
-    if not pattern or "\0" in pattern:
-        raise UsageError("an empty cgroup name means nothing: give a path, a container or a glob")
-    for candidate in (Path(pattern), hierarchy.directory(pattern)):
-        directory = Path(os.path.normpath(candidate))
-        if directory.is_absolute() and directory.is_relative_to(hierarchy.mount) and directory.is_dir():
-            return directory
-    return None
-
-
-def _refuse_other_hierarchies(hierarchy: Hierarchy, pattern: str) -> None:
-    """A cgroup of the same path in the memory controller's hierarchy is not taken by itself: managers keep
-    the paths the same as a rule, but the two can hold different processes.
-    """
-    for mount in read_mounts():
-        if mount.fs_type not in ("cgroup", "cgroup2") or _memory_version(mount) is not None:
-            continue
-        other = Hierarchy(1 if mount.fs_type == "cgroup" else 2, Path(mount.mount_point), mount.root)
-        directory = Path(os.path.normpath(pattern))
-        if not directory.is_relative_to(other.mount):
-            continue
-        namesake = hierarchy.directory(other.path(directory))
-        hint = f", as -c {str(namesake)!r}" if namesake.is_dir() else ""
-        raise UsageError(
-            f"{pattern!r} is of a cgroup v{other.version} hierarchy without the memory controller, "
-            f"which is on v{hierarchy.version} at {hierarchy.mount}: give a cgroup of that one{hint}"
-        )
-
-
-def _match_paths(paths: list[str], pattern: str) -> set[str]:
-    if "/" in pattern:
-        rooted = pattern if pattern.startswith("/") else f"/{pattern}"
-        return {path for path in paths if fnmatchcase(path, rooted)}
-    return {path for path in paths if _name(path) == pattern} or {
-        path for path in paths if fnmatchcase(_name(path), pattern)
-    }
-
-
-def _match_containers(paths: list[str], pattern: str) -> set[str]:
-    """Containers by id, by the beginning of an id, then by name (which costs a question to the runtime)."""
-    containers = _containers(paths)
-    by_id = {path for container, path in containers.items() if fnmatchcase(container, pattern)}
-    if not by_id and len(pattern) >= _MIN_ID_PREFIX:
-        by_id = {path for container, path in containers.items() if container.startswith(pattern)}
-        if len(by_id) > 1:
-            candidates = ", ".join(sorted(by_id)[:_NEAR_MATCHES])
-            raise UsageError(f"container id {pattern!r} is ambiguous, give more of it: {candidates}")
-    return by_id or {path for name, path in _container_names(containers) if fnmatchcase(name, pattern)}
-
-
-def _containers(paths: list[str]) -> dict[str, str]:
-    """Container id -> its topmost cgroup."""
-    found: dict[str, str] = {}
-    for path in paths:
-        ref = identify(path)
-        if ref is not None and ref.container_id is not None:
-            found.setdefault(ref.container_id, path)
-    return found
-
-
-def container_names(paths: list[str]) -> list[tuple[str, str]]:
-    """Return (name, topmost cgroup) of each container below `paths` whose runtime says a name."""
-    return _container_names(_containers(paths))
-
-
-def _container_names(containers: dict[str, str]) -> list[tuple[str, str]]:
-    """(name, cgroup path) of the containers whose runtime says a name."""
-    refs = [(identify(path), path) for path in containers.values()]
-    return [
-        (name, path)
-        for ref, path in refs
-        if ref is not None and (name := lookup_name(ref).container) is not None
-    ]
-
-
-def _name(path: str) -> str:
-    return path.rsplit("/", 1)[-1]
-
-
-def _why_no_match(paths: list[str], pattern: str) -> str:
-    known = {_name(path): path for path in paths} | {path: path for path in paths}
-    known |= dict(container_names(paths))
-    near = [known[name] for name in difflib.get_close_matches(pattern, known, _NEAR_MATCHES, 0.5)]
-    near += [path for path in paths if pattern in path]
-    listed = ", ".join(repr(path)[1:-1] for path in list(dict.fromkeys(near))[:_NEAR_MATCHES])
-    hint = f"near it: {listed}" if listed else f"there are {len(paths)} cgroups, none with a name like it"
-    wait = "" if "/" in pattern else _WHILE_IT_RUNS
-    return f"no cgroup or container matches {pattern!r}; {hint}{wait}"
-
-
 def _gone_or_raise(error: int) -> None:
     if error not in (errno.ESTALE, errno.ENOENT, errno.ENODEV):
         raise TracerError(f"cannot open a cgroup by its id ({os.strerror(error)}): run as root")
@@ -253,8 +134,10 @@ def _why_no_hierarchy(cgroups: str) -> str:
     )
 
 
-def _memory_version(mount: Mount) -> int | None:
-    """1 or 2: the cgroup version of a mount that has the memory controller; None for any other mount."""
+def memory_version(mount: Mount) -> int | None:
+    """Return 1 or 2, the cgroup version of a mount that has the memory controller; None for any other
+    mount.
+    """
     if mount.fs_type == "cgroup" and "memory" in mount.super_options:
         return 1
     if mount.fs_type == "cgroup2" and "memory" in _words(Path(mount.mount_point, "cgroup.controllers")):

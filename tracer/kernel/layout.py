@@ -18,7 +18,7 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "hlist_node": ("next",),
     "hlist_head": ("first",),
     "cgroup_subsys_state": ("cgroup", "parent", "children"),
-    "cgroup": ("kn", "root", "subsys"),
+    "cgroup": ("self", "kn", "root", "subsys"),
     "page_counter": ("usage", "max", "high"),
     "memcg_vmstats_percpu": ("state",),
     "mem_cgroup": ("css", "memory", "memsw", "vmstats_percpu"),

@@ -321,6 +321,14 @@ SIGNALS: Final = (
         "removal times are not known",
     ),
     Signal(
+        "cgroup renamed",
+        "cgroup",
+        _tracepoint("cgroup_rename"),
+        "a cgroup gets another name",
+        "a renamed cgroup keeps its old name, and is not found by the new one",
+        only_version=1,
+    ),
+    Signal(
         "process name",
         "task",
         _tracepoint("sched_process_exec"),

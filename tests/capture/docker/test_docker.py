@@ -143,17 +143,6 @@ def test_containers_that_are_gone_at_once(engine: Any, start_recorder: Callable[
     assert (containers["created"] < containers["removed"]).all()
 
 
-def test_a_container_that_does_not_run_yet(engine: Any, tmp_path: Path) -> None:
-    engine.docker("create", "--name", "not-yet_29", "--network", "none", "memcg-tracer-test", "/bin/sh")
-    command = [sys.executable, "-m", "tracer", "record", "-o", str(tmp_path / "trace"), "-c", "not-yet_29"]
-    done = subprocess.run(command, env=engine.env, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "'not-yet_29'" in done.stderr
-    assert "-c /docker" in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "trace").exists()
-
-
 def test_files_of_a_container_as_the_host_and_as_the_container_sees_them(
     engine: Any, start_recorder: Callable[..., Any]
 ) -> None:

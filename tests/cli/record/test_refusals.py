@@ -147,9 +147,21 @@ def test_a_limit_below_one_page(start_recording: StartRecording) -> None:
 
 
 @pytest.mark.kernel
-def test_a_cgroup_that_is_not_there(start_recording: StartRecording, memcg: Path) -> None:
+def test_a_cgroup_that_is_not_there_is_awaited(start_recording: StartRecording, memcg: Path) -> None:
+    """What may be a typing error is seen in the same line."""
     wrong = memcg.name[:-1] + "x"
-    start_recording("-c", wrong).assert_refused(2, f"matches '{wrong}'", "near it:", memcg.name)
+    recording = start_recording("-c", wrong, "-d", "0.1")
+    recording.assert_ended(0, "duration")
+    (waiting,) = [line for line in recording.stderr.splitlines() if "waiting" in line]
+    assert f"'{wrong}'" in waiting
+    assert f"near it: /{memcg.name}" in waiting
+    assert f"was '{wrong}' while the recording went on" in recording.stderr.splitlines()[-2]
+
+
+@pytest.mark.kernel
+def test_what_can_never_be_a_cgroup(start_recording: StartRecording) -> None:
+    start_recording("-c", "../..").assert_refused(2, "'../..' is not below")
+    start_recording("-c", "").assert_refused(2, "an empty cgroup name")
 
 
 @pytest.mark.kernel

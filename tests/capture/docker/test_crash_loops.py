@@ -1,0 +1,171 @@
+"""Containers that are killed and started again, recorded by their name: each life is there, whole."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tracer
+from tracer.analysis.trace import AnalysedTrace
+
+pytestmark = pytest.mark.kernel
+
+IMAGE = "memcg-tracer-test"
+LIMIT_BYTES = 48 << 20
+PAGE = os.sysconf("SC_PAGE_SIZE")
+FILE_PAGES = 1511
+RESTARTS = 5
+CRASH = """
+ulimit -v 409600  # should the container's limit not hold, this one protects the machine
+dd if=/data/known of=/dev/null bs=64k 2>/dev/null
+exec tail </dev/zero
+"""
+"""Reads a file of a known size, whose cache each life must bring in anew; then grows until it is killed."""
+
+LIMITS = ("-m", "48m", "--memory-swap", "48m", "--network", "none")
+
+
+class Loop:
+    """A container that crashes, on an engine of the tests' own."""
+
+    def __init__(self, engine: Any, name: str) -> None:
+        self.engine = engine
+        self.name = name
+        file = engine.files / "known"
+        file.write_bytes(os.urandom(FILE_PAGES * PAGE))
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+
+    def forget_cache(self) -> None:
+        """So that the next life reads the file from the disk: a cached page stays charged to who read it."""
+        with (self.engine.files / "known").open("rb") as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def run(self, *options: str) -> None:
+        self.forget_cache()
+        volume = ("-v", f"{self.engine.files}:/data:ro")
+        command = (IMAGE, "/bin/sh", "-c", CRASH)
+        self.engine.docker("run", "-d", *LIMITS, *volume, "--name", self.name, *options, *command)
+
+    def wait(self) -> dict[str, Any]:
+        """Until Docker gives up; what it knows then."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            self.forget_cache()
+            container: dict[str, Any] = self.engine.inspect(self.name)
+            state = container["State"]
+            if not state["Running"] and not state["Restarting"] and state["ExitCode"] == 137:
+                return container
+            time.sleep(0.05)
+        raise AssertionError(container)
+
+
+def kills_by_the_kernel_log(trace: AnalysedTrace, container_ids: set[str]) -> list[int]:
+    """The victims of the containers' kills, as the kernel reported them while the trace was recorded."""
+    text = "\n".join(trace.kernel_log["text"])
+    pattern = r"oom-kill:constraint=CONSTRAINT_MEMCG,.*,oom_memcg=/docker/([0-9a-f]{64}),.*,pid=(\d+)"
+    return [int(pid) for container, pid in re.findall(pattern, text) if container in container_ids]
+
+
+def assert_lives(trace: AnalysedTrace, ids: list[str]) -> None:
+    """One life for each of the container ids: with its kill, and with all that it was charged for."""
+    paths = [f"/docker/{container}" for container in ids]
+    lives = trace.cgroups[trace.cgroups["path"].isin(paths)].sort_values("created")
+    assert list(lives["path"]) == paths
+    assert (lives["created"] < lives["removed"]).all()
+    oom = trace.oom.reset_index()
+    assert list(oom["limit_owner_cgroup_id"]) == list(lives["cgroup_id"])
+    assert list(oom["tgid"]) == kills_by_the_kernel_log(trace, set(ids))
+    assert (oom["limit_bytes"] == LIMIT_BYTES).all()
+    for kill, life in zip(oom.itertuples(), lives.itertuples(), strict=True):
+        charge = trace.charge[trace.charge["cgroup_id"] == life.cgroup_id]
+        until = charge[charge.index <= kill.time]
+        held = until.groupby("category", observed=True)["bytes"].sum()
+        total = int(held["anon"] + held["file"] + held["kernel"])
+        # Sums wait for up to 10 ms, those of what was given back too.
+        assert abs(total - LIMIT_BYTES) < 2 << 20, held
+        sample = trace.samples[trace.samples["kill_id"] == kill.kill_id].iloc[0]
+        assert sample["cgroup_id"] == life.cgroup_id
+        assert (
+            abs(total - int(sample["anon_bytes"] + sample["file_bytes"] + sample["kernel_bytes"])) < 2 << 20
+        )
+        added = trace.pagecache[
+            (trace.pagecache["cgroup_id"] == life.cgroup_id)
+            & (trace.pagecache["op"] == "add")
+            & trace.pagecache["inode_id"].isin(inode_of(trace, "known"))
+        ]
+        assert added["nr_pages"].sum() == FILE_PAGES
+
+
+def inode_of(trace: AnalysedTrace, name: str) -> list[int]:
+    """The files of that name."""
+    return list(trace.inodes.loc[trace.inodes["path"].str.endswith(f"/{name}", na=False), "inode_id"])
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["before-it-exists", "while-it-lives"])
+def test_every_restart_of_a_container_is_recorded_by_its_name(
+    engine: Any, start_recorder: Callable[..., Any], is_there: bool
+) -> None:
+    name = f"crasher_{'lives' if is_there else 'comes'}"
+    loop = Loop(engine, name)
+    restart = f"--restart=on-failure:{RESTARTS}"
+    if is_there:
+        os.mkfifo(engine.files / "start")
+        volume = ("-v", f"{engine.files}:/data:ro")
+        script = f"[ -e /crashed ] || read -r go </data/start\n>/crashed\n{CRASH}"
+        engine.docker("run", "-d", *LIMITS, *volume, "--name", name, restart, IMAGE, "/bin/sh", "-c", script)
+        recorder = start_recorder("-c", name, env=engine.env)
+        loop.forget_cache()
+        (engine.files / "start").write_text("go\n", encoding="ascii")
+    else:
+        recorder = start_recorder("-c", name, env=engine.env)
+        loop.run(restart)
+    container = loop.wait()
+    assert container["RestartCount"] == RESTARTS
+    trace = tracer.open(recorder.stop())
+    lives = 1 + RESTARTS
+    assert len(kills_by_the_kernel_log(trace, {container["Id"]})) == lives
+    if is_there:
+        assert len(trace.oom) == lives
+    else:
+        assert_lives(trace, [container["Id"]] * lives)
+    rows = trace.cgroups[trace.cgroups["container_id"] == container["Id"]]
+    assert set(rows["container"]) == {name}
+    assert len(rows) == lives
+    assert trace.meta["lost"] == {}
+    assert trace.meta["filters"]["asked"] == [name]
+    assert trace.meta["filters"]["cgroups"] == [f"/docker/{container['Id']}"]
+
+
+def test_a_container_made_anew_by_the_same_name(engine: Any, start_recorder: Callable[..., Any]) -> None:
+    """Each has another id, that no one knows before; and a neighbour that crashes as well is not recorded."""
+    loop, neighbour = Loop(engine, "worker-31"), Loop(engine, "other-31")
+    recorder = start_recorder("-c", "worker-31", env=engine.env)
+    ids = []
+    for _ in range(3):
+        loop.run()
+        ids.append(loop.wait()["Id"])
+        neighbour.run()
+        other = neighbour.wait()["Id"]
+        engine.docker("rm", "-f", "worker-31", "other-31")
+    trace = tracer.open(recorder.stop())
+    assert len(set(ids)) == 3
+    assert_lives(trace, ids)
+    assert set(trace.cgroups["container_id"].dropna()) == set(ids)
+    assert other not in ids
+    assert recorder.stderr.count("waiting for it to come again") >= 1
+
+
+def test_a_glob_over_names_of_containers(engine: Any, start_recorder: Callable[..., Any]) -> None:
+    recorder = start_recorder("-c", "shop-*", env=engine.env)
+    for name in ("shop-db", "stop-db", "shop-web"):
+        engine.run(name, "exit 0", "--rm")
+    rows = tracer.open(recorder.stop()).cgroups
+    assert list(rows["container"].dropna()) == ["shop-db", "shop-web"]
+    assert Path(recorder.path).is_dir()

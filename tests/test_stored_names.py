@@ -1,0 +1,36 @@
+"""A trace's text for a name: readable, and another for each name."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+import pytest
+
+from tracer.stored_names import stored_name, stored_path, stored_text
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        (b"web-1", "web-1"),
+        ("café".encode(), "café"),
+        (b"a\xffb", r"a\xffb"),
+        (rb"a\xffb", r"a\x5cxffb"),
+        (rb"dev-disk-by\x2dlabel.swap", r"dev-disk-by\x2dlabel.swap"),
+        (rb"back\slash", r"back\slash"),
+        (rb"\x5cxff", r"\x5cx5cxff"),
+        (b"\\\xff", "\\\\xff"),
+        (b"\xed\xb3\xbf", r"\xed\xb3\xbf"),
+    ],
+)
+def test_names_are_stored_as_text_that_says_each_byte(name: bytes, stored: str) -> None:
+    assert stored_name(name) == stored
+    assert stored_text(name.decode("utf-8", "surrogateescape")) == stored
+    assert stored_path(os.fsdecode(name)) == stored
+
+
+def test_no_two_names_have_one_text() -> None:
+    pieces = (b"\\", b"x", b"f", b"5", b"c", b"\xff", b"\x5cx5c", "é".encode(), b"\xc3")
+    names = {b"".join(parts) for length in range(1, 6) for parts in itertools.product(pieces, repeat=length)}
+    assert len({stored_name(name) for name in names}) == len(names)
