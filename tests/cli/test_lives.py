@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from restarts import CONTAINER_ID, Restarts
 
 import tracer
-from tracer.cli import evictions, timeline
-from tracer.errors import UsageError
+from tracer.cli import evictions, explain, report, timeline
+from tracer.errors import TracerError, UsageError
 
 LIVES = 5
 
@@ -98,3 +98,82 @@ def test_evictions_sums_over_lives(crasher: str, out: Callable[..., str]) -> Non
     assert sum(one["evicted_bytes"] for one in alone) == whole["evicted_bytes"]
     shown = out(evictions.command, crasher, "-c", "crasher", "--by", "cgroup")
     assert "of crasher (5 runs) evicted" in " ".join(shown.split()) and "crasher run 3" in shown
+
+
+def test_explain_says_how_often_lists_and_tells_the_newest(crasher: str, out: Callable[..., str]) -> None:
+    shown = out(explain.command, crasher)
+    assert " ".join(shown.split()).startswith(
+        "container crasher: killed 5 times in 20 s, the same cause each time (anon_growth)."
+    )
+    assert [f"crasher run {run}" in shown for run in range(1, 6)] == [True] * 5
+    assert "Kill 5, the newest (4 others" in shown
+    story = shown.partition("the newest")[2]
+    assert "worker-4 (pid" in story and "worker-0" not in story
+    assert out(explain.command, crasher, "-c", "crasher") == shown
+
+
+def test_explain_last_list_and_kill_pick(crasher: str, out: Callable[..., str]) -> None:
+    last = out(explain.command, crasher, "--last")
+    assert last.startswith("Kill 5; 4 others: --list") and "crasher run 1" not in last
+    assert out(explain.command, crasher, "--kill", "5") == last
+    assert "worker-1 (pid" in out(explain.command, crasher, "--kill", "2")
+    listed = [line for line in out(explain.command, crasher, "--list").splitlines() if "crasher run" in line]
+    assert [line.split()[0] for line in listed] == ["1", "2", "3", "4", "5"]
+    assert all("anon_growth" in line and "256 MiB" in line and "worker-" in line for line in listed)
+
+
+def test_explain_json_goes_with_each_of_them(crasher: str, out: Callable[..., str]) -> None:
+    def kills(*arguments: str) -> list[dict[str, object]]:
+        found: list[dict[str, object]] = json.loads(out(explain.command, crasher, "--json", *arguments))[
+            "kills"
+        ]
+        return found
+
+    assert [kill["kill_id"] for kill in kills()] == [1, 2, 3, 4, 5]
+    assert kills("--last") == kills()[-1:] == kills("--kill", "5")
+    brief = kills("--list")
+    assert [(kill["kill_id"], kill["run"], kill["cause"]) for kill in brief] == [
+        (run, run, "anon_growth") for run in range(1, 6)
+    ]
+    assert brief[0]["container"] == "crasher" and "composition" not in brief[0]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--list", "--last"], ["--kill", "1", "--last"], ["--list", "--kill", "1"]]
+)
+def test_two_ways_to_pick_are_a_usage_error(run: CliRunner, crasher: str, arguments: list[str]) -> None:
+    raised = run.invoke(explain.command, [crasher, *arguments]).exception
+    assert isinstance(raised, UsageError) and "give one of them" in str(raised)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Six lives by turns in /pods/one-0 and /pods/one-1."""
+    return str(Restarts(6, cgroups=2).write(tmp_path_factory.mktemp("two") / "trace"))
+
+
+def test_explain_of_a_name_has_its_kills_alone(run: CliRunner, two: str, out: Callable[..., str]) -> None:
+    ids = json.loads(out(explain.command, two, "-c", "one-1", "--json"))["kills"]
+    assert [kill["kill_id"] for kill in ids] == [2, 4, 6]
+    assert "/pods/one-0" not in out(explain.command, two, "-c", "one-1")
+    assert len(json.loads(out(explain.command, two, "-c", "/pods", "--json"))["kills"]) == 6
+    raised = run.invoke(explain.command, [two, "-c", "one-1", "--kill", "3"]).exception
+    assert isinstance(raised, UsageError) and "there is no kill 3 in this trace for 'one-1'" in str(raised)
+    raised = run.invoke(explain.command, [two, "-c", "one-7"]).exception
+    assert isinstance(raised, TracerError) and "no cgroup in this trace fits 'one-7'" in str(raised)
+
+
+def test_victim_counts_where_the_limit_is_of_an_ancestor(tmp_path: Path, out: Callable[..., str]) -> None:
+    trace = str(Restarts(4, cgroups=2, killed_for="parent").write(tmp_path / "trace"))
+    kills = json.loads(out(explain.command, trace, "-c", "one-0", "--json"))["kills"]
+    assert [kill["kill_id"] for kill in kills] == [1, 3]
+
+
+def test_page_of_a_name(crasher: str, two: str, out: Callable[..., str], tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    out(report.command, crasher, "-c", "crasher", "-o", str(page))
+    html = page.read_text()
+    assert "killed 5 times in 20 s" in html and "run 5 of 5 of container crasher" in html
+    assert html.index("<h2>Kill 5</h2>") < html.index("<h2>Kill 1</h2>")
+    out(report.command, two, "-c", "one-1", "-f", "-o", str(page))
+    assert "/pods/one-0" not in page.read_text()

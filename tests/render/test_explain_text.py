@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -26,10 +26,8 @@ MIB = 1 << 20
 TOOK_MS = {"median": 13.9, "longest": 496.7}
 
 
-def shown(
-    report: OomReport, *, others: Sequence[OomReport] = (), columns: int = 100, verbose: bool = True
-) -> str:
-    lines = explain_text.post_mortem(report, others, page_size=4096, verbose=verbose)
+def shown(report: OomReport, *, columns: int = 100, verbose: bool = True) -> str:
+    lines = explain_text.post_mortem(report, page_size=4096, verbose=verbose)
     return text.to_text(lines, columns=columns, colour=False)
 
 
@@ -164,7 +162,7 @@ def test_hostile_names_neither_act_nor_widen_the_text(
         advice=(HOSTILE,),
         verdict=replace(hostile.verdict, evidence=(HOSTILE,), contributing=(HOSTILE,)),
     )
-    said = shown(hostile, others=[hostile], columns=columns, verbose=verbose)
+    said = shown(hostile, columns=columns, verbose=verbose)
     assert "\x1b" not in said
     assert r"\x1b[31m[red]<script>\nx\x80" in said
     assert max(map(cell_len, said.splitlines())) <= columns
@@ -216,23 +214,6 @@ def test_the_cgroups_of_victims_are_said_where_they_are_not_the_owner(report: Oo
     assert "/p\x1b" not in said
     assert "1008" in said
     assert "memory.oom.group" not in said
-
-
-def test_other_kills_are_named(report: OomReport) -> None:
-    other = replace(report, kill_id=2, verdict=replace(report.verdict, summary="sh (pid 9) was next"))
-    assert "--kill 2      sh (pid 9) was next" in shown(report, others=[other])
-
-
-def test_kills_that_are_alike_are_told_once(report: OomReport) -> None:
-    """A service that is started again and again is killed again and again."""
-    again = [
-        replace(report, kill_id=number, time=f"2025-11-24T23:50:{number:02}+00:00") for number in range(2, 42)
-    ]
-    nobodys = replace(report.limit_owner, cgroup=None)
-    elsewhere = [replace(report, kill_id=number, limit_owner=nobodys, time=None) for number in (50, 51)]
-    said = shown(report, others=[*again, *elsewhere])
-    assert "and 39 more at this limit, of this cause: numbers 3 to 41, the last 39 s later" in said
-    assert [line.split()[1] for line in said.splitlines() if "--kill" in line] == ["2", "50", "51"]
 
 
 def test_cache_that_was_never_used_up(report: OomReport) -> None:

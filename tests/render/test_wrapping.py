@@ -57,7 +57,7 @@ def forms(report: OomReport) -> set[str]:
 
 
 def everything(report: OomReport) -> Iterator[RenderableType]:
-    return explain_text.post_mortem(report, [], page_size=4096, verbose=True)
+    return explain_text.post_mortem(report, page_size=4096, verbose=True)
 
 
 @cache

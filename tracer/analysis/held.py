@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -43,15 +43,28 @@ _AT_PEAK: Final[Mapping[str, ledger.Weights]] = {
 }
 
 
-def held(trace: TraceTables) -> list[Held]:
-    """One for each cgroup that the trace has data of, the nearest to its limit first, those without a limit
-    last, by peak usage. The figures include all below the cgroup."""
+def held(trace: TraceTables, cgroup: str | int | None = None) -> list[Held]:
+    """One for each cgroup that the trace has data of, or of these for each that `cgroup` means
+    (`names.select`): the nearest to its limit first, those without a limit last, by peak usage. The figures
+    include all below the cgroup."""
     begin, end = start_ns(trace), end_ns(trace)
     quality = Quality(trace.losses.of_numbers(begin, end), "missing", dict(trace.meta["probes"]))
     subtrees = Subtrees(trace)
-    members = names.descendants_of(trace.cgroups, names.with_data(trace))
+    there = names.with_data(trace)
+    if cgroup is not None:
+        there = [number for number in names.select(trace, cgroup) if number in set(there)]
+    members = names.descendants_of(trace.cgroups, there)
     found = (_held(subtrees.of(*one), begin=begin, end=end, quality=quality) for one in members.items())
     return sorted(found, key=_nearness)
+
+
+def of_names(trace: TraceTables, cgroups: Iterable[Held]) -> list[Held]:
+    """Of each name that life which came nearest to its limit."""
+    in_order = {one.cgroup_id: one for one in cgroups if one.cgroup_id is not None}
+    of_name = trace.places.lives.by_name(list(in_order))
+    positions = {number: position for position, number in enumerate(in_order)}
+    nearest = [min(positions[life.cgroup_id] for life in lives) for lives in of_name]
+    return [one for position, one in enumerate(in_order.values()) if position in set(nearest)]
 
 
 def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
@@ -90,6 +103,9 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
         shmem_at_peak_bytes=at_peak["shmem"],
         kernel_at_peak_bytes=at_peak["kernel"],
         peak_swap_bytes=None if swap is None else swap.peak(),
+        cgroup_id=cgroup_id,
+        run=trace.places.lives.of(cgroup_id).run,
+        runs=trace.places.lives.of(cgroup_id).runs,
         stuck_since=None if stuck_ns is None else iso_time(stuck_ns),
     )
     why = {field: reason for field, reason in _REASONS.items() if getattr(one, field) is None}

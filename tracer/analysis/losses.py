@@ -10,7 +10,6 @@ import pandas as pd
 
 from tracer.analysis.tables import Int64s, column_times_ns, integers, times_ns
 
-
 _IN_NO_NUMBER: Final = ("kernel_log", "samples", "stack_names", "stack_sample")
 
 

@@ -11,7 +11,7 @@ import fnmatch
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,12 +43,30 @@ def resolve(cgroups: pd.DataFrame, pattern: str | int) -> list[int]:
 
     Raises TracerError with the nearest names when nothing fits.
     """
-    text = str(pattern).strip()
     ids, paths = integers(cgroups["cgroup_id"]).tolist(), cgroups["path"].astype(str).tolist()
-    rows = [
-        (number, path, container.name, container.container_id)
+    places = [
+        Place(number, path, container.name, container.container_id)
         for number, path, container in zip(ids, paths, containers(cgroups), strict=True)
     ]
+    found = fitting(places, str(pattern))
+    if not found:
+        text = str(pattern).strip()
+        raise TracerError(f"no cgroup in this trace fits {text!r}; {_candidates(cgroups, text)}")
+    return [ids[position] for position in found]
+
+
+class Place(NamedTuple):
+    """A cgroup by all that a person may call it."""
+
+    number: int
+    path: str
+    container: str | None
+    container_id: str | None
+
+
+def fitting(places: Sequence[Place], pattern: str) -> list[int]:
+    """The positions of those that `pattern` means, as `resolve` says."""
+    text = pattern.strip()
     whole_paths = _as_paths(text)
     ending = "/" + text.strip("/")
     kinds: tuple[Callable[[int, str, str | None, str | None], bool], ...] = (
@@ -64,10 +82,10 @@ def resolve(cgroups: pd.DataFrame, pattern: str | int) -> list[int]:
         ),
     )
     for fits in kinds:
-        found = [row[0] for row in rows if fits(*row)]
+        found = [position for position, place in enumerate(places) if fits(*place)]
         if found:
             return found
-    raise TracerError(f"no cgroup in this trace fits {text!r}; {_candidates(cgroups, text)}")
+    return []
 
 
 def select(trace: TraceTables, pattern: str | int, run: int | None = None) -> list[int]:
@@ -280,11 +298,15 @@ def _candidates(cgroups: pd.DataFrame, text: str) -> str:
     names = sorted({str(name) for name in cgroups["container"].dropna()})
     if not paths:
         return "it names no cgroups at all"
-    near = [name for name in names + paths if text.strip("/").casefold() in name.casefold()] or _nearest(
-        names + paths, text
-    )
-    more = f" (and {len(names) + len(paths) - len(near)} more)" if len(near) < len(names) + len(paths) else ""
-    return "it has " + ", ".join(repr(name) for name in near[:_MOST_LISTED]) + more
+    return "it has " + nearest(names + paths, text)
+
+
+def nearest(names: Sequence[str], text: str) -> str:
+    """The names that come nearest to what was typed, and how many more there are."""
+    near = [name for name in names if text.strip("/").casefold() in name.casefold()] or _nearest(names, text)
+    listed = near[:_MOST_LISTED]
+    more = f" (and {len(names) - len(listed)} more)" if len(listed) < len(names) else ""
+    return ", ".join(map(repr, listed)) + more
 
 
 def _nearest(names: Sequence[str], text: str) -> list[str]:

@@ -379,7 +379,8 @@ class Held:
     `limit_bytes` is `schema.UNLIMITED_BYTES` where no limit is set, and `headroom_bytes` (limit - peak, 0
     where usage was above it: the kernel lets some charges pass) is then None. `cache_at_peak_bytes` is page
     cache without shmem at `peak_time`, the other two are of that moment, too. `peak_swap_bytes`: the most
-    that was in swap. `stuck_since`: from when to the end its tasks waited at the limit, since killing is switched off (v1 memory.oom_control); None: they did not.
+    that was in swap. `stuck_since`: from when to the end its tasks waited at the limit, since killing is
+    switched off (v1 memory.oom_control); None: they did not. `run` of `runs`: which life of its name it was.
     """
 
     cgroup: str
@@ -400,6 +401,9 @@ class Held:
     kernel_at_peak_bytes: int | None = None
     peak_swap_bytes: int | None = None
     stuck_since: str | None = None
+    cgroup_id: int | None = None
+    run: int = 1
+    runs: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """The object of this cgroup in the `held` list of `explain --json`."""

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from tracer.analysis import kernel_log, names, oom, refaults, stacks, stalls, thrash
+from tracer.analysis import kernel_log, kills, names, oom, refaults, stacks, stalls, thrash
 from tracer.analysis.evictions import evictions
 from tracer.analysis.held import held
 from tracer.analysis.log_match import Logged
@@ -88,13 +88,14 @@ class AnalysedTrace(Trace):
         """When page cache was evicted only to be read again at once: see `tracer.analysis.thrash.thrash`."""
         return thrash.thrash(self)
 
-    def explain(self) -> list[OomReport]:
-        """The post-mortem of each OOM kill, in order; empty where nothing was killed."""
-        return oom.explain(self)
+    def explain(self, cgroup: str | int | None = None) -> list[OomReport]:
+        """The post-mortem of each OOM kill, in order; empty where nothing was killed. `cgroup`: only those
+        that concern it: see `tracer.analysis.kills.of_trace`."""
+        return kills.of_trace(self, oom.explain(self), cgroup)
 
-    def held(self) -> list[Held]:
-        """How near each cgroup came to its limit, and what reclaim gave back."""
-        return held(self)
+    def held(self, cgroup: str | int | None = None) -> list[Held]:
+        """How near each cgroup came to its limit, and what reclaim gave back; `cgroup`: only of what fits."""
+        return held(self, cgroup)
 
     def charged_stacks(
         self, cgroup: str | int | None = None, kill_id: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +14,10 @@ from tracer.cli import values
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import RenderableType
+
     from tracer.analysis.report import OomReport
     from tracer.analysis.trace import AnalysedTrace
 
@@ -23,8 +27,9 @@ if TYPE_CHECKING:
 Examples:
   memcg-tracer explain traces/page-cache
   memcg-tracer explain traces/page-cache --kill 1 -v
+  memcg-tracer explain traces/restarts --list -c web
   memcg-tracer explain traces/page-cache --json | jq '.kills[].verdict'
-  journalctl -k | memcg-tracer explain --kmsg -"""
+  journalctl -k | memcg-tracer explain --kmsg - --last"""
 )
 @click.argument("path", metavar="[TRACE]", type=click.Path(path_type=Path), required=False)
 @click.option(
@@ -33,59 +38,136 @@ Examples:
     help="Explain the kills in a kernel log instead (dmesg, journalctl -k, kern.log; gzip); - is stdin.",
 )
 @click.option(
+    "-c",
+    "--cgroup",
+    metavar="CGROUP",
+    shell_complete=values.cgroups_in_trace,
+    help="Path, container name or id, or glob: only kills for the limit of the cgroups that fit, or of a "
+    "task in them; descendants and all lives of a name count in.",
+)
+@click.option(
     "--kill",
     "kill_id",
     metavar="N",
     type=int,
     shell_complete=values.kills_in_trace,
-    help="Explain kill number N. Default: the first.",
+    help="Explain kill number N. Default: the newest, after a line for each.",
 )
+@click.option("--last", is_flag=True, help="Explain the newest kill alone.")
+@click.option("--list", "as_list", is_flag=True, help="Print a line for each kill, and no more.")
 @click.option("-v", "--verbose", is_flag=True, help="Show everything: evidence, reclaim, stacks, all tables.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document: all kills, or kill N.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document: all kills, or those that were picked."
+)
 def command(
-    path: Path | None, *, kmsg: str | None, kill_id: int | None, verbose: bool, as_json: bool
+    path: Path | None,
+    *,
+    kmsg: str | None,
+    cgroup: str | None,
+    kill_id: int | None,
+    last: bool,
+    as_list: bool,
+    verbose: bool,
+    as_json: bool,
 ) -> None:
     """Explain an OOM kill: why it came, and why then.
 
-    Without a kill in the trace it says what held instead: how near each cgroup came to its limit and what
-    reclaim gave back. From a kernel log alone it says what the log tells, and what it cannot.
+    Of many kills each has a line, and the newest is explained. Without a kill in the trace it says what held
+    instead: how near each cgroup came to its limit and what reclaim gave back. From a kernel log alone it
+    says what the log tells, and what it cannot.
     """
     if (path is None) == (kmsg is None):
         raise UsageError("give either a TRACE or --kmsg FILE; see memcg-tracer explain -h")
-    from tracer.analysis import from_log
-    from tracer.kernel.kmsg import files
-    from tracer.render import explain_text, text
-
+    if as_list + last + (kill_id is not None) > 1:
+        raise UsageError("--list, --last and --kill N each say which kills to show: give one of them")
     trace = None if path is None else tracer.open(path)
-    reports = trace.explain() if trace is not None else list(from_log.explain(files.read(str(kmsg))))
-    place = "this trace" if kmsg is None else "this log"
-    chosen = reports if kill_id is None else [_of_number(reports, kill_id, place)]
+    reports = _of_log(str(kmsg), cgroup) if trace is None else trace.explain(cgroup)
+    chosen = reports[-1:] if last else reports
+    if kill_id is not None:
+        place = f"this {'log' if trace is None else 'trace'}" + ("" if cgroup is None else f" for {cgroup!r}")
+        chosen = [_of_number(reports, kill_id, place)]
     if as_json:
-        shown = document(trace, chosen) if trace is not None else log_document(str(kmsg), chosen)
-        click.echo(json.dumps(shown, indent=2))
-    elif chosen:
-        others = [report for report in reports if report is not chosen[0]]
-        page_size = _page_size(trace, chosen[0])
-        written = explain_text.post_mortem(chosen[0], others, page_size=page_size, verbose=verbose)
-        text.write(sys.stdout, written)
-    elif trace is not None:
-        text.write(sys.stdout, explain_text.held(trace.held(), verbose=verbose))
+        _print_json(trace, kmsg, chosen, cgroup=cgroup, as_list=as_list)
+    elif not chosen:
+        _say_what_held(trace, cgroup, verbose)
+    elif as_list:
+        from tracer.render import kills_text
+
+        _write(kills_text.listed(chosen))
     else:
+        is_picked = last or kill_id is not None
+        _tell(trace, reports, chosen[-1], is_picked=is_picked, verbose=verbose)
+
+
+def _of_log(log: str, cgroup: str | None) -> list[OomReport]:
+    from tracer.analysis import from_log, kills
+    from tracer.kernel.kmsg import files
+
+    reports = list(from_log.explain(files.read(log)))
+    return reports if cgroup is None or not reports else kills.of_log(reports, cgroup)
+
+
+def _tell(
+    trace: AnalysedTrace | None,
+    reports: list[OomReport],
+    told: OomReport,
+    *,
+    is_picked: bool,
+    verbose: bool,
+) -> None:
+    """The story of one kill, below what there is to say of the others."""
+    from tracer.render import explain_text, kills_text
+
+    lines = explain_text.SCREEN_LINES
+    if len(reports) > 1 and not is_picked:
+        _write(kills_text.before_the_story(reports, told))
+        lines = explain_text.LINES_BELOW_A_LIST
+    elif len(reports) > 1:
+        _write(kills_text.one_of_many(reports, told))
+    page_size = _page_size(trace, told)
+    _write(explain_text.post_mortem(told, page_size=page_size, verbose=verbose, lines=lines))
+
+
+def _say_what_held(trace: AnalysedTrace | None, cgroup: str | None, verbose: bool) -> None:
+    from tracer.analysis.held import of_names
+    from tracer.render import explain_text, sections
+
+    if trace is None:
         click.echo(
             "No report of the OOM killer is in this log: the kernel killed nothing, or said so elsewhere."
         )
+        return
+    _write(explain_text.held(of_names(trace, trace.held(cgroup)), verbose=verbose))
+    elsewhere = 0 if cgroup is None else len(trace.explain())
+    if elsewhere:
+        kills = "1 kill" if elsewhere == 1 else f"{elsewhere} kills"
+        _write([sections.title(f"{kills} of other cgroups in this trace: memcg-tracer explain --list")])
 
 
-def document(trace: AnalysedTrace, reports: list[OomReport]) -> dict[str, Any]:
-    """The object of `explain --json`; `held` says what lived where nothing was killed."""
-    kills = [report.to_dict() for report in reports]
-    held = {} if kills else {"held": [one.to_dict() for one in trace.held()]}
-    return {"schema": 1, "trace": str(trace.path), "kills": kills, **held}
+def _print_json(
+    trace: AnalysedTrace | None,
+    kmsg: str | None,
+    reports: list[OomReport],
+    *,
+    cgroup: str | None,
+    as_list: bool,
+) -> None:
+    """`held` says what lived where nothing was killed."""
+    from tracer.render import kills_text
+
+    kills = [kills_text.to_dict(report) if as_list else report.to_dict() for report in reports]
+    if trace is None:
+        head = {"schema": 1, "trace": None, "kmsg": kmsg, "kills": kills}
+    else:
+        held = {} if kills else {"held": [one.to_dict() for one in trace.held(cgroup)]}
+        head = {"schema": 1, "trace": str(trace.path), "kills": kills, **held}
+    click.echo(json.dumps(head, indent=2))
 
 
-def log_document(log: str, reports: list[OomReport]) -> dict[str, Any]:
-    """The same of a kernel log."""
-    return {"schema": 1, "trace": None, "kmsg": log, "kills": [report.to_dict() for report in reports]}
+def _write(renderables: Iterable[RenderableType]) -> None:
+    from tracer.render import text
+
+    text.write(sys.stdout, renderables)
 
 
 def _page_size(trace: AnalysedTrace | None, report: OomReport) -> int:

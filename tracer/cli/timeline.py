@@ -127,7 +127,7 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
     import pandas as pd
     from rich.text import Text
 
-    from tracer.analysis import focus, moments, thrash
+    from tracer.analysis import focus, kills, moments, thrash
     from tracer.analysis.tables import start_ns
     from tracer.render import markers, text, timeline_text
 
@@ -149,7 +149,8 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
             interrupted=trace.interrupted,
         )
         thrashing = markers.of_thrash(thrash.thrash_below(trace, number), frame)
-        found = [*markers.of_cgroup(reports, trace.places.label_of(number), frame), *thrashing]
+        concerned = kills.concerning(trace, reports, [number])
+        found = [*markers.of_cgroup(concerned, trace.places.label_of(number), frame), *thrashing]
         page_size = trace.meta["page_size"]
         drawn = timeline_text.picture(frame, heading, found, columns=columns, page_size=page_size)
         text.write(sys.stdout, [*([] if number == shown[0] else [Text()]), *drawn])

@@ -18,26 +18,19 @@ from tracer.render.prose import prose
 
 _BAR_CELLS: Final = 20
 _MOST_HELD: Final = 50
-_MOST_OTHERS: Final = 20
+SCREEN_LINES: Final = first_screen.SCREEN_LINES
+LINES_BELOW_A_LIST: Final = 20
+"""Of the story, where the list of kills takes the rest of a screen."""
 
 
 def post_mortem(
-    report: OomReport, others: Sequence[OomReport], *, page_size: int, verbose: bool
+    report: OomReport, *, page_size: int, verbose: bool, lines: int = first_screen.SCREEN_LINES
 ) -> Iterator[RenderableType]:
-    """One kill: on one screen, or when `verbose` everything about it. `others` are the trace's other kills,
-    named in a line each.
-    """
+    """One kill: in `lines` lines, or when `verbose` everything about it."""
     if verbose:
         yield from _everything(report, page_size)
     else:
-        yield first_screen.of_kill(report)
-    if others:
-        yield sections.title(f"Other kills in this {'trace' if report.kernel_log is None else 'log'}")
-        alike = facts.alike(others)
-        yield sections.facts(fact for kills in alike[:_MOST_OTHERS] for fact in facts.first_of(kills))
-        if len(alike) > _MOST_OTHERS:
-            more = sum(map(len, alike[_MOST_OTHERS:]))
-            yield sections.note(f"and {units.count(more)} more (--json has them all)")
+        yield first_screen.of_kill(report, lines=lines)
 
 
 def held(cgroups: Sequence[Held], *, verbose: bool = False) -> Iterator[RenderableType]:
@@ -47,7 +40,7 @@ def held(cgroups: Sequence[Held], *, verbose: bool = False) -> Iterator[Renderab
         return
     yield prose(held_facts.summary(cgroups), "bold")
     for one in cgroups[:_MOST_HELD]:
-        yield sections.title(facts.place(one.cgroup, one.container))
+        yield sections.title(facts.life(one))
         yield sections.facts(held_facts.held(one))
     if len(cgroups) > _MOST_HELD:
         yield Text()

@@ -6,7 +6,7 @@ every technical word is explained where it is first used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 import pandas as pd
@@ -14,6 +14,8 @@ import pandas as pd
 from tracer import units
 from tracer.analysis import from_log
 from tracer.analysis.report import (
+    Held,
+    LimitOwner,
     OomReport,
     Quality,
     Sizing,
@@ -23,6 +25,7 @@ from tracer.analysis.report import (
 from tracer.render import log_place, probes
 from tracer.render.escape import visible
 from tracer.render.layers import PART_LABELS
+from tracer.render.runs import one_of
 
 Fact: TypeAlias = tuple[str, str]
 """(label, sentence)"""
@@ -115,11 +118,25 @@ def seconds_before(report: OomReport, iso: str) -> float:
     return float((pd.Timestamp(str(report.time)) - pd.Timestamp(iso)).total_seconds())
 
 
-def place(cgroup: str | None, container: str | None, pod: str | None = None) -> str:
-    """`container web, pod web-1 (/docker/4f…)`."""
+def place(
+    cgroup: str | None,
+    container: str | None,
+    pod: str | None = None,
+    *,
+    run: int | None = None,
+    runs: int | None = None,
+) -> str:
+    """`container web, pod web-1 (/docker/4f…)`; of one of several lives `run 3 of 7 of …`."""
     path = visible(cgroup) if cgroup is not None else "a cgroup whose path is not known"
     names = [f"{kind} {visible(name)}" for kind, name in (("container", container), ("pod", pod)) if name]
-    return f"{', '.join(names)} ({path})" if names else path
+    where = f"{', '.join(names)} ({path})" if names else path
+    return where if run is None or runs is None or runs == 1 else f"{one_of(run, runs)} of {where}"
+
+
+def life(of: LimitOwner | Held) -> str:
+    """The place of a limit that was hit, or of a cgroup that lived."""
+    pod = of.pod if isinstance(of, LimitOwner) else None
+    return place(of.cgroup, of.container, pod, run=of.run, runs=of.runs)
 
 
 def cause(report: OomReport) -> str:
@@ -134,33 +151,9 @@ def setting(report: OomReport) -> Iterator[Fact]:
     yield "kill", f"number {report.kill_id}, {when}"
     if report.kernel_log is not None:
         yield "in the log", log_place.lines(report.kernel_log)
-    yield "cgroup", place(owner.cgroup, owner.container, owner.pod)
+    yield "cgroup", life(owner)
     ancestor = "; the task that asked lives in a cgroup below it" if owner.is_ancestor else ""
     yield "limit", f"{units.limit(owner.limit_bytes)}; {CONSTRAINTS[report.constraint]}{ancestor}"
-
-
-def alike(reports: Sequence[OomReport]) -> list[list[OomReport]]:
-    """The kills that had one limit and one cause together, in the order of the first of each."""
-    found: dict[tuple[str | int, str], list[OomReport]] = {}
-    for one in reports:
-        limit = one.limit_owner.cgroup
-        found.setdefault((one.kill_id if limit is None else limit, one.verdict.cause), []).append(one)
-    return list(found.values())
-
-
-def first_of(kills: Sequence[OomReport]) -> Iterator[Fact]:
-    """The first of kills that are alike, and how many came after it."""
-    first, *rest = kills
-    yield f"--kill {first.kill_id}", visible(first.verdict.summary)
-    if not rest:
-        return
-    numbers = f"number {rest[0].kill_id}"
-    if len(rest) > 1:
-        numbers = f"numbers {rest[0].kill_id} to {rest[-1].kill_id}"
-    later = ""
-    if first.time is not None and rest[-1].time is not None:
-        later = f", the last {units.duration(-seconds_before(first, rest[-1].time))} later"
-    yield "", f"and {units.count(len(rest))} more at this limit, of this cause: {numbers}{later}"
 
 
 def composition(report: OomReport, *, least_bytes: float = 0.0) -> list[tuple[str, int]]:

@@ -67,8 +67,10 @@ def _setting(report: OomReport) -> Iterator[facts.Fact]:
     if report.kernel_log is not None:
         yield "in the log", log_place.lines(report.kernel_log)
     owner = report.limit_owner
-    if owner.container is not None or owner.pod is not None:  # else the sentence above names the cgroup
-        yield "cgroup", facts.place(owner.cgroup, owner.container, owner.pod)
+    if (
+        owner.container is not None or owner.pod is not None or (owner.runs or 1) > 1
+    ):  # else the sentence above names the cgroup
+        yield "cgroup", facts.life(owner)
 
 
 def _advice(report: OomReport, most: int) -> Iterator[RenderableType]:
@@ -211,7 +213,7 @@ def _of_lives(
     yield prose(held_facts.summary(cgroups), "bold")
     if first is None:
         return
-    yield sections.title(facts.place(first.cgroup, first.container))
+    yield sections.title(facts.life(first))
     yield sections.facts(held_facts.in_brief(first))
     if others[:most]:
         yield sections.title("The other cgroups, the nearest to its limit first")
@@ -222,7 +224,7 @@ def _of_lives(
                 units.limit(one.limit_bytes),
                 units.size(one.evicted_bytes),
             )
-            table.add_row(*sizes, facts.place(one.cgroup, one.container))
+            table.add_row(*sizes, facts.life(one))
         yield sections.indented(table)
     left_out = len(others) - len(others[:most])
     more = f"{units.count(left_out)} more in -v and --json. " if left_out else ""

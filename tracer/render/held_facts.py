@@ -9,7 +9,7 @@ from itertools import islice
 from tracer import units
 from tracer.analysis.report import Held
 from tracer.render.escape import visible
-from tracer.render.facts import Fact, limit_range, place, refaulted, shown_time, sizing_basis
+from tracer.render.facts import Fact, life, limit_range, refaulted, shown_time, sizing_basis
 from tracer.render.reclaim_facts import swapped, waits
 
 
@@ -119,7 +119,7 @@ def summary(cgroups: Iterable[Held]) -> str:
     if not limited:
         return "No OOM kill, and no cgroup of this trace has a limit."
     near = min(limited, key=room_left)
-    where = place(near.cgroup, near.container)
+    where = life(near)
     if near.stuck_since is not None:
         return (
             f"No OOM kill, and tasks are stuck: {where} is at its limit of "

@@ -13,22 +13,25 @@ from markupsafe import Markup
 
 from tracer import units
 from tracer.analysis.report import Held, OomReport
-from tracer.render import candidates, facts, held_facts, reclaim_facts
+from tracer.render import candidates, facts, held_facts, kills_text, reclaim_facts
 from tracer.render.escape import visible
 from tracer.render.layers import BY_NAME, LAYERS, OF_COMPOSITION, PART_LABELS
 
 _MOST_ALLOCATORS: Final = 10
 _MOST_KILLS: Final = 20
+_MOST_LISTED: Final = 200
 _MOST_HELD: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An `<svg>` element of `render.plots` and the cgroup that it shows."""
+    """An `<svg>` element of `render.plots` and the cgroup that it shows: `run` of `runs` lives of a name."""
 
     cgroup: str
     container: str | None
     svg: str
+    run: int = 1
+    runs: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +50,12 @@ class Subject:
 def page(subject: Subject) -> str:
     """The page. The same subject gives the same text.
 
-    Of many kills and of many cgroups that lived the first are told whole: a browser has to show them all.
+    The newest kill comes first. Of many kills the newest are told whole, and of many cgroups that lived the
+    first: a browser has to show them all.
     """
     page_size = int(subject.meta["page_size"])
-    headline = subject.reports[0].verdict.summary if subject.reports else held_facts.summary(subject.held)
+    headline = subject.reports[-1].verdict.summary if subject.reports else held_facts.summary(subject.held)
+    is_one = len(subject.reports) == 1
     return _template().render(
         title=f"memcg-tracer: {visible(subject.trace)}",
         headline=visible(headline),
@@ -58,22 +63,30 @@ def page(subject: Subject) -> str:
         lost=units.count(subject.lost) if subject.lost else None,
         layers=LAYERS,
         pictures=[
-            {"place": facts.place(picture.cgroup, picture.container), "svg": Markup(picture.svg)}
+            {
+                "place": facts.place(picture.cgroup, picture.container, run=picture.run, runs=picture.runs),
+                "svg": Markup(picture.svg),
+            }
             for picture in subject.pictures
         ],
-        kills=[_kill(report, page_size) for report in subject.reports[:_MOST_KILLS]],
-        other_kills=[
-            fact
-            for kills in facts.alike(subject.reports[_MOST_KILLS:])[:_MOST_KILLS]
-            for fact in facts.first_of(kills)
-        ],
-        held=[
-            (facts.place(one.cgroup, one.container), list(held_facts.held(one)))
-            for one in subject.held[:_MOST_HELD]
-        ],
+        kills=[_kill(report, page_size) for report in reversed(subject.reports[-_MOST_KILLS:])],
+        how_often=[] if is_one else list(kills_text.summary(subject.reports)),
+        list_titles=kills_text.TITLES,
+        list=[] if is_one else list(kills_text.rows(subject.reports[-_MOST_LISTED:])),
+        list_note=_left_out(len(subject.reports)),
+        held=[(facts.life(one), list(held_facts.held(one))) for one in subject.held[:_MOST_HELD]],
         more_held=max(len(subject.held) - _MOST_HELD, 0),
         recording=list(_recording(subject)),
     )
+
+
+def _left_out(kills: int) -> str:
+    unlisted = max(kills - _MOST_LISTED, 0)
+    earlier = (
+        f"{units.count(unlisted)} earlier kills: memcg-tracer explain TRACE --list. " if unlisted else ""
+    )
+    told = f"The newest {_MOST_KILLS} are told below, each by --kill N. " if kills > _MOST_KILLS else ""
+    return f"{earlier}{told}Times are UTC."
 
 
 def _kill(report: OomReport, page_size: int) -> dict[str, Any]:

@@ -30,6 +30,15 @@ def when(place: KernelLogPlace | None) -> str:
     return f"when is {units.UNKNOWN}"
 
 
+def moment(place: KernelLogPlace | None) -> str:
+    """The same in a few characters."""
+    if place is not None and place.wall is not None:
+        return visible(place.wall)
+    if place is not None and place.since_boot_ns is not None:
+        return f"{place.since_boot_ns / 1e9:.6f} s"
+    return units.UNKNOWN
+
+
 def lines(place: KernelLogPlace) -> str:
     """`lines 12 to 90; not there: the table of processes`."""
     first, last = units.count(place.first_line), units.count(place.last_line)

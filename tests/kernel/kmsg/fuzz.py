@@ -199,7 +199,7 @@ def sections_of(one: LogReport) -> Iterator[str]:
 
 def _check_text(report: OomReport) -> None:
     for verbose in (False, True):
-        shown = explain_text.post_mortem(report, [], page_size=4096, verbose=verbose)
+        shown = explain_text.post_mortem(report, page_size=4096, verbose=verbose)
         written = text.to_text(shown, columns=100, colour=False)
         assert max(map(cell_len, written.splitlines())) <= 100
         assert not any(unicodedata.category(one) == "Cc" and one != "\n" for one in written)

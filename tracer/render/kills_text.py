@@ -1,0 +1,176 @@
+"""Many kills: how often each name was killed, and a line for each kill. Every name has passed `visible`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import pandas as pd
+from rich.console import RenderableType
+from rich.text import Text
+
+from tracer import units
+from tracer.analysis.kills import History, histories
+from tracer.analysis.report import LimitOwner, OomReport
+from tracer.render import facts, log_place, sections
+from tracer.render.escape import visible
+from tracer.render.prose import prose
+
+MOST_LINES: Final = 8
+_MOST_NAMES: Final = 4
+_ID: Final = re.compile(r"[0-9a-f]{64}")
+_ID_SHOWN: Final = 12  # as docker ps and crictl ps have it
+_SIDES: Final = (
+    *(("kill", ">"), ("time", "<"), ("limit", ">"), ("cause", "<"), ("sure", "<")),
+    *(("killed", "<"), ("cgroup", "<")),
+)
+TITLES: Final = tuple(heading for heading, _ in _SIDES)
+
+
+def before_the_story(reports: Sequence[OomReport], told: OomReport) -> Iterator[RenderableType]:
+    """What stands above the story of one of many kills: how often each was killed, the last kills in a line
+    each, and which of them the story is of."""
+    yield from (prose(sentence, "bold") for sentence in summary(reports))
+    yield Text()
+    yield from listed(reports[-MOST_LINES:])
+    left_out = len(reports) - MOST_LINES
+    if left_out > 0:
+        yield sections.note(f"{units.count(left_out)} earlier kills are left out: --list shows all")
+    yield Text()
+    others = _others(len(reports) - 1)
+    yield prose(f"Kill {told.kill_id}, the newest ({others}: --kill N explains one)", "bold cyan")
+    yield Text()
+
+
+def one_of_many(reports: Sequence[OomReport], told: OomReport) -> Iterator[RenderableType]:
+    """The line above the story of a kill that was asked for."""
+    yield prose(f"Kill {told.kill_id}; {_others(len(reports) - 1)}: --list", "dim")
+    yield Text()
+
+
+def listed(reports: Sequence[OomReport]) -> Iterator[RenderableType]:
+    """A line for each kill."""
+    table = sections.Rows(*_SIDES)
+    day = _one_day(reports)
+    for row in rows(reports):
+        table.add_row(*row)
+    if day is not None:
+        yield sections.note(f"times are of {day}, UTC")
+    yield sections.indented(table)
+
+
+def rows(reports: Sequence[OomReport]) -> Iterator[tuple[str, ...]]:
+    """The cells below `TITLES`."""
+    day = _one_day(reports)
+    for report in reports:
+        yield (
+            str(report.kill_id),
+            _when(report, day),
+            units.limit(report.limit_owner.limit_bytes) if _has_owner(report) else "",
+            report.verdict.cause,
+            report.verdict.confidence,
+            _killed(report),
+            _where(report.limit_owner) if _has_owner(report) else "the whole machine",
+        )
+
+
+def summary(reports: Sequence[OomReport]) -> Iterator[str]:
+    """A sentence for each name that was killed, the one with the most kills first."""
+    found = histories(reports)
+    for history in found[:_MOST_NAMES]:
+        yield _how_often(history)
+    rest = found[_MOST_NAMES:]
+    if rest:
+        kills = units.count(sum(len(history.kills) for history in rest))
+        yield f"and {units.count(len(rest))} more, with {kills} kills in all."
+
+
+def to_dict(report: OomReport) -> dict[str, Any]:
+    """The object of a kill in `explain --list --json`."""
+    owner, first = report.limit_owner, next(iter(report.victims), None)
+    return {
+        "kill_id": report.kill_id,
+        "time": report.time,
+        "cgroup": owner.cgroup,
+        "container": owner.container,
+        "pod": owner.pod,
+        "run": owner.run,
+        "limit_bytes": owner.limit_bytes,
+        "pid": None if first is None else first.pid,
+        "comm": None if first is None else first.comm,
+        "victims": len(report.victims),
+        "cause": report.verdict.cause,
+        "confidence": report.verdict.confidence,
+    }
+
+
+def _how_often(history: History) -> str:
+    """`container crasher: killed 7 times in 27 s, the same cause each time (anon_growth).`"""
+    count, causes = len(history.kills), history.causes
+    if count == 1:
+        return f"{_name(history)}: killed once ({next(iter(causes))})."
+    span = "" if history.seconds is None else f" in {units.duration(history.seconds)}"
+    if len(causes) == 1:
+        why = f"the same cause each time ({next(iter(causes))})"
+    else:
+        why = "the causes: " + ", ".join(f"{cause} {_times(times)}" for cause, times in causes.items())
+    return f"{_name(history)}: killed {_times(count)}{span}, {why}."
+
+
+def _others(count: int) -> str:
+    return "1 other" if count == 1 else f"{units.count(count)} others"
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{units.count(count)} times")
+
+
+def _name(history: History) -> str:
+    if history.container is None and history.cgroup is None:
+        is_machine = not _has_owner(history.kills[0])
+        return "the whole machine" if is_machine else "cgroups that are not known"
+    if history.container is None:
+        return visible(str(history.cgroup))
+    pod = "" if history.pod is None else f", pod {visible(history.pod)}"
+    return f"container {_short(history.container)}{pod}"
+
+
+def _has_owner(report: OomReport) -> bool:
+    return report.constraint in ("memcg", "unknown")
+
+
+def _where(owner: LimitOwner) -> str:
+    if owner.container is None and owner.cgroup is None:
+        return units.UNKNOWN
+    name = visible(str(owner.cgroup)) if owner.container is None else _short(owner.container)
+    pod = "" if owner.pod is None or owner.container is None else f" of pod {visible(owner.pod)}"
+    run = f" run {owner.run}" if (owner.runs or 1) > 1 else ""
+    return f"{name}{pod}{run}"
+
+
+def _short(container: str) -> str:
+    """A name as it is, an id as the tools of its runtime show it."""
+    return container[:_ID_SHOWN] if _ID.fullmatch(container) else visible(container)
+
+
+def _killed(report: OomReport) -> str:
+    if not report.victims:
+        return units.UNKNOWN
+    first, *rest = report.victims
+    return f"{visible(first.comm)} ({first.pid})" + (f" +{units.count(len(rest))}" if rest else "")
+
+
+def _one_day(reports: Sequence[OomReport]) -> str | None:
+    """The day of all of them."""
+    days = {
+        None if report.time is None else facts.shown_time(report.time).partition(" ")[0] for report in reports
+    }
+    return days.pop() if len(days) == 1 else None
+
+
+def _when(report: OomReport, day: str | None) -> str:
+    if report.time is not None:
+        moment = pd.Timestamp(report.time)
+        return f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}" if day else f"{moment:%Y-%m-%d %H:%M:%S}"
+    return log_place.moment(report.kernel_log)
