@@ -156,7 +156,7 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
         text.write(sys.stdout, [*([] if number == shown[0] else [Text()]), *drawn])
         if options.every is None:
             looks = moments.to_look_at(frame, [marker.time for marker in found if marker.is_kill])
-            _look_closer(trace, number, heading, reports, looks)
+            _look_closer(trace, number, heading, concerned, looks)
 
 
 def _look_closer(
