@@ -10,7 +10,6 @@ from tracer.analysis.report import (
     Allocator,
     Candidate,
     Composition,
-    Constraint,
     Cushion,
     FurtherAllocators,
     KernelLog,
@@ -67,7 +66,7 @@ class Findings:
     nothing before the kill is known. `trigger_tgid`: the process of the task that asked; None: not known."""
 
     time: str | None
-    constraint: Constraint
+    constraint: str
     owner: LimitOwner
     trigger: Trigger
     victims: Sequence[Victim]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,6 @@ from tracer.analysis.kernel_log import Told
 from tracer.analysis.report import (
     Allocator,
     Composition,
-    Constraint,
     Cushion,
     FurtherAllocators,
     LimitOwner,
@@ -184,7 +183,7 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
     most, further = _allocators(kill)
     findings = Findings(
         time=iso_time(kill.time_ns),
-        constraint=cast(Constraint, str(first["constraint"])),
+        constraint=str(first["constraint"]),
         owner=_limit_owner(trace, kill, unknown),
         trigger=_trigger(trace, kill, told, unknown),
         victims=_victims(trace, kill.rows, unknown),

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Final, Literal
 
-Constraint = Literal["unknown", "memcg", "global", "cpuset", "mempolicy"]
 Cause = Literal[
     "anon_growth",
     "shmem",
@@ -338,7 +337,8 @@ class OomReport:
 
     `memory_stat_bytes`: the limit owner's counters at the kill, which overlap, by their names in memory.stat
     (`schema.MEMORY_STAT_BYTES`), as far as they are known.
-    `kernel_log`: None for a report from a trace.
+    `constraint` is `memcg`, `global`, `cpuset`, `mempolicy`, `unknown`, or the word that a BPF policy printed
+    for its own (`CONSTRAINT_…`). `kernel_log`: None for a report from a trace.
     `badness_total_pages` is the whole of which oom_score_adj is thousandths, `what_if` what other
     oom_score_adj would have had another killed. `further_allocators`: None where nothing is known of
     allocators.
@@ -347,7 +347,7 @@ class OomReport:
     kill_id: int
     time: str | None
     ktime_ns: int | None
-    constraint: Constraint
+    constraint: str
     limit_owner: LimitOwner
     trigger: Trigger
     victims: tuple[Victim, ...]

@@ -5,11 +5,18 @@ from __future__ import annotations
 import pytest
 
 from tracer.kernel.kmsg.facts import Stamp
-from tracer.kernel.kmsg.lines import MOST_CHARACTERS, Record, read, split
+from tracer.kernel.kmsg.lines import MOST_CHARACTERS, Reader, Record, split
 
 TEXT = "oom_reaper: reaped process 7 (a), now anon-rss:0kB"
 US = 1_000
 SECOND = 1_000_000_000
+
+
+def read(line: str, number: int) -> Record | None:
+    """The message of a line that has one, or none."""
+    found = Reader().read(line, number)
+    assert len(found) <= 1
+    return found[0] if found else None
 
 
 @pytest.mark.parametrize(
@@ -105,4 +112,7 @@ def test_json_of_journalctl() -> None:
 
 def test_a_line_too_long_is_cut_and_the_next_one_is_not() -> None:
     lines = list(split([b"x" * 50_000, b"y" * 50_000, b"z" * 50_000 + b"\nshort\n", b"last"]))
-    assert [len(line) for line in lines] == [MOST_CHARACTERS, 5, 4]
+    assert [len(line) for line in lines] == [4 * MOST_CHARACTERS, 5, 4]
+    record = read(lines[0], 1)
+    assert record is not None
+    assert len(record.text) == MOST_CHARACTERS

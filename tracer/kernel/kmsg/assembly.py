@@ -10,7 +10,6 @@ from tracer.kernel.kmsg import mem_info, sections
 from tracer.kernel.kmsg.facts import (
     SECTIONS,
     Chosen,
-    Constraint,
     Counter,
     CounterName,
     Invoker,
@@ -29,6 +28,18 @@ CALL_TRACE: Final = ("Call Trace:", "Call trace:")
 SLAB_TITLE: Final = "Unreclaimable slab info:"
 
 _TRACE_ENDS: Final = ("</TASK>", "RIP:", "Code:")
+_OF_MEMCG: Final = frozenset({"mem_cgroup_out_of_memory", "mem_cgroup_oom_synchronize"})
+_OF_MACHINE: Final = frozenset(
+    {
+        "__alloc_pages",
+        "__alloc_pages_nodemask",
+        "__alloc_pages_slowpath",
+        "__alloc_pages_internal",
+        "moom_callback",
+    }
+)
+"""Functions below which the OOM killer was called because a cgroup's limit was hit, or was not."""
+
 _MEMCG_REASON: Final = "Memory cgroup out of memory"
 # Before Linux 6.5 all of memory.stat is one message of several lines, and a message is cut at 1024 characters
 # less room for a prefix, which differs by release (LOG_LINE_MAX in kernel/printk/printk.c). What reads it by
@@ -93,6 +104,7 @@ class Assembly:
     is_old: bool = False
     invoker: Invoker = field(default_factory=Invoker)
     stack: list[str] = field(default_factory=list)
+    functions: set[str] = field(default_factory=set)
     nodemask: str | None = None
     cpuset: tuple[str, str] | None = None
     limit_of: tuple[str, str] | None = None
@@ -169,8 +181,12 @@ class Assembly:
                 taint=head.taint,
             )
             return True
-        if self.is_old and self.cpuset is None and (found := sections.cpuset(text)) is not None:
-            self.cpuset = found
+        if self.cpuset is None and (found := sections.cpuset(text)) is not None:
+            self.cpuset, self.is_old = found, True
+            return True
+        if " from " in text and self._take_frame(text):
+            self.seen.add("stack")
+            self.mode = "stack"  # 32-bit ARM has no title above it
             return True
         return False
 
@@ -179,9 +195,12 @@ class Assembly:
             self.mode = ""
             return True
         frame = sections.frame(text)
-        if frame:
-            self.stack.append(frame)
-        return frame is not None
+        if frame is None:
+            return False
+        self.functions.add(frame[0].partition("+")[0])
+        if frame[1]:
+            self.stack.append(frame[0])
+        return True
 
     def add_stats(self, stats: MemoryStat, record: Record) -> None:
         """memory.stat of one more cgroup begins."""
@@ -197,7 +216,6 @@ class Assembly:
         """The report."""
         summary = self._summary()
         owner, victim = self.limit_of[::-1] if self.limit_of is not None else (None, None)
-        titles = [stats.printed.cgroup for stats in self.stats]
         return LogReport(
             stamp=self.stamp,
             last_line=self.last.line,
@@ -207,7 +225,7 @@ class Assembly:
             nodemask=summary.nodemask or self.nodemask,
             cpuset=summary.cpuset or (self.cpuset[0] if self.cpuset is not None else None),
             mems_allowed=summary.mems_allowed or (self.cpuset[1] if self.cpuset is not None else None),
-            oom_memcg=summary.oom_memcg or owner or (titles[0] if titles else None) or None,
+            oom_memcg=summary.oom_memcg or owner or self._titled(),
             task_memcg=summary.task_memcg or victim,
             group_memcg=self.group_memcg,
             chosen=summary.chosen or self.chosen,
@@ -226,6 +244,14 @@ class Assembly:
             missing=tuple(self._missing(summary)),
         )
 
+    def _titled(self) -> str | None:
+        """The limit's cgroup by the title of its memory.stat: before Linux 5.3 the first of those of a tree,
+        which follows its counters."""
+        if not self.stats:
+            return None
+        first = self.stats[0].printed
+        return (first.cgroup or None) if first.resolution_bytes == 1 or "counters" in self.seen else None
+
     def _summary(self) -> sections.Summary:
         """The summary; a comm that the kill tells bounds the one in it."""
         summary = self.summary
@@ -237,25 +263,38 @@ class Assembly:
                 return sections.summary(self.summary_text, kill.comm) or summary
         return summary
 
-    def _constraint(self, summary: sections.Summary) -> Constraint:
-        """Of old kernels, `global` only where no nodemask and no cpuset could have narrowed it."""
-        if summary.constraint != "unknown":
+    def _constraint(self, summary: sections.Summary) -> str:
+        """What the kernel said, or what the lines that came mean.
+
+        Linux 5.0 to 5.2 print CONSTRAINT_NONE for the limit of a cgroup, too, and older kernels print no
+        constraint at all.
+        """
+        if summary.constraint not in ("unknown", "global"):
             return summary.constraint
         if self._is_memcg(summary):
             return "memcg"
-        if not self.is_old or "header" not in self.seen or "mem_info" not in self.seen:
-            return "unknown"
+        if summary.constraint == "global":
+            return "global"
         if self.nodemask not in (None, "(null)"):
             return "mempolicy"
-        return "global" if self.cpuset is not None and self.cpuset[0] == "/" else "unknown"
+        if any(reason is not None for reason in self._reasons()):
+            return "global"
+        is_of_machine = "mem_info" in self.seen or not self.functions.isdisjoint(_OF_MACHINE)
+        is_narrowed = self.cpuset is not None and self.cpuset[0] != "/"
+        return "global" if "header" in self.seen and is_of_machine and not is_narrowed else "unknown"
+
+    def _reasons(self) -> Iterator[str | None]:
+        yield self.reason
+        yield from (kill.reason for kill in self.kills)
 
     def _is_memcg(self, summary: sections.Summary) -> bool:
-        reasons = [self.reason, *(kill.reason for kill in self.kills)]
         return (
             summary.constraint == "memcg"
+            or summary.oom_memcg is not None
             or not self.seen.isdisjoint({"counters", "memory.stat"})
             or self.limit_of is not None
-            or any(reason is not None and reason.startswith(_MEMCG_REASON) for reason in reasons)
+            or ("mem_info" not in self.seen and not self.functions.isdisjoint(_OF_MEMCG))
+            or any(reason is not None and reason.startswith(_MEMCG_REASON) for reason in self._reasons())
         )
 
     def _missing(self, summary: sections.Summary) -> Iterator[Section]:

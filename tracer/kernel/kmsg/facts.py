@@ -207,7 +207,8 @@ class LogReport:
     `missing`: the sections that a whole report of this kind has and this one lacks, because the log begins or
     ends within it, lines were lost, `vm.oom_dump_tasks` is 0, or the kernel printed only the kill since its
     rate limit was reached. `suppressed` is how many reports the kernel says, just before this one, that it
-    did not print; `dropped` how many lines of this one the log itself says were lost. `oom_memcg` is the
+    did not print; `constraint` is a `Constraint`, or the word that a BPF policy printed for its own
+    (`CONSTRAINT_…`); `dropped` how many lines of this one the log itself says were lost. `oom_memcg` is the
     cgroup whose limit was hit, `task_memcg` the victim's, `group_memcg` the one whose memory.oom.group had
     all its tasks killed. `counters` are `oom_memcg`'s, and so are `min_protection_bytes` and
     `low_protection_bytes`: what memory.min and memory.low protect in the cgroups below it (v2, new kernels).
@@ -217,7 +218,7 @@ class LogReport:
     last_line: int
     invoker: Invoker = Invoker()
     stack: tuple[str, ...] = ()
-    constraint: Constraint = "unknown"
+    constraint: str = "unknown"
     nodemask: str | None = None
     cpuset: str | None = None
     mems_allowed: str | None = None

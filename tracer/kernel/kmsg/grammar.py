@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from tracer.kernel.kmsg import lines, mem_info, sections
+from tracer.kernel.kmsg import lines, mem_info, sections, shapes, wrapping
 from tracer.kernel.kmsg.assembly import CALL_TRACE, SLAB_TITLE, Assembly
 from tracer.kernel.kmsg.facts import LogReport, Section
 from tracer.kernel.kmsg.lines import Record
@@ -67,35 +67,65 @@ class _Scan:
         self.begun: deque[Assembly] = deque()
         self._machines: dict[str | None, _Machine] = {}
         self._within: set[str | None] = set()
+        self._reader = lines.Reader()
         self._message: Record | None = None
+        self._pieces: list[str] = []
+        self._width = wrapping.Width()
+        self._characters = 0
         self._before = ""
+        self._host: str | None = None
 
     def take(self, line: str, number: int) -> None:
         before, self._before = self._before, line
         is_idle = self._message is None and not self._within
         if is_idle and _WORDS.search(line) is None:
             return
-        record = lines.read(line, number)
-        if record is None:
-            return
-        if is_idle and not record.prefix:
-            self._message = lines.read(before, number - 1)
+        records = self._reader.read(line, number)
+        if is_idle and records and not records[0].prefix:
+            self._begin(self._reader.read(before, number - 1))
+        for record in records:
+            if self._goes_on(record, before):
+                continue
+            self.end()
+            if self._within or _WORDS.search(line) is not None:
+                self._begin([record])
+
+    def _begin(self, records: list[Record]) -> None:
+        if records:
+            self._message, self._pieces, self._characters = records[-1], [], len(records[-1].text)
+
+    def _goes_on(self, record: Record, before: str) -> bool:
+        """Whether the message goes on in this line, which is then kept with it."""
         message = self._message
-        if message is not None and message.prefix and not record.prefix:
-            continued = message.continued(record.text)
-            if len(continued.text) < _MOST_CONTINUED:
-                self._message = continued
-                return
-        self.end()
-        if self._within or _WORDS.search(line) is not None:
-            self._message = record
+        if message is None or record.prefix:
+            return False
+        self._characters += len(record.text.strip()) + 1
+        if self._characters >= _MOST_CONTINUED:
+            return False
+        if message.is_indented(record.text) and not self._pieces:
+            self._message = message.continued(record.text)
+            return True
+        if not message.prefix and not wrapping.may_go_on(message.text, self._pieces, record.text):
+            return False
+        gap = self._width.gap(len(before))
+        text = lines.unescaped(record.text) if message.is_raw else record.text
+        self._pieces.append(text if gap is None else wrapping.CUT + " " * gap + text)
+        return True
+
+    def _name_machine(self, host: str) -> None:
+        """Give the machine that the lines without a name are of the first name that the log has."""
+        self._machines[host] = self._machines.pop(None)
+        if None in self._within:
+            self._within.symmetric_difference_update({None, host})
 
     def end(self) -> None:
         """The message is whole."""
         record, self._message = self._message, None
         if record is None:
             return
-        host = record.host
+        host = self._host = record.host or self._host
+        if host is not None and None in self._machines:
+            self._name_machine(host)
         if host not in self._machines:
             while len(self._machines) >= _MOST_HOSTS:
                 gone = next(iter(self._machines))
@@ -103,6 +133,8 @@ class _Scan:
                 self._within.discard(gone)
             self._machines[host] = _Machine(self.begun)
         machine = self._machines[host]
+        if self._pieces:
+            record = record.saying(wrapping.joined(record.text, self._pieces, machine.columns))
         machine.take(record)
         if machine.is_within:
             self._within.add(host)
@@ -136,6 +168,11 @@ class _Machine:
     def is_within(self) -> bool:
         """Whether the next line may belong to a report without saying so."""
         return self._open is not None or self._unfinished is not None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of the table of tasks that is being printed; empty where there is none."""
+        return self._open.columns if self._open is not None and self._open.mode == "tasks" else ()
 
     def take(self, record: Record) -> None:
         """A message; one of several lines may be a line with a name that has line ends, or several lines."""
@@ -205,8 +242,9 @@ class _Machine:
     # Lines with a name in them, which may have line ends
 
     def _take_named(self, record: Record) -> bool:
+        of_path = shapes.path_word(record.text.lstrip())
         for word, take in self._named:
-            if word in record.text:
+            if word in record.text and of_path in (None, word):
                 return take(record)
         return False
 

@@ -9,7 +9,11 @@ from tracer.kernel.kmsg.facts import MemInfo, Zone
 
 TITLE: Final = "Mem-Info:"
 
-_NODE: Final = re.compile(r"Node (\d{1,4}) (?:(\w{1,32}) free:|active_anon:)")
+_NODE: Final = re.compile(
+    r"(?:Node (\d{1,4}) )?(?:(DMA|DMA32|Normal|HighMem|Movable|Device) free:|(?<=\d )active_anon:)"
+)
+"""Kernels without NUMA print their zones without a node (show_node)."""
+
 _AMOUNT: Final = re.compile(r"(?<![\w()])([a-z][a-z_()]{0,63}):(\d{1,20})(k[Bb])?(?=\s|$)", re.IGNORECASE)
 _SUMS: Final = (
     "active_anon:",
@@ -41,11 +45,11 @@ class Reader:
         text = text.lstrip()
         node = _NODE.match(text)
         if node is not None and node[2] is not None:
-            self._zones.append(_zone(int(node[1]), node[2], text))
+            self._zones.append(_zone(int(node[1] or 0), node[2], text))
         elif node is not None:
-            self._nodes[int(node[1])] = _amounts(text)
+            self._nodes[int(node[1])] = _sizes(text)
         elif text.startswith(_SUMS):
-            self._pages |= _amounts(text)
+            self._pages |= _pages(text)
         elif (total := _TOTAL.fullmatch(text)) is not None:
             name, number = (total[2], total[1]) if total[2] is not None else (f"{total[3]} swap", total[4])
             self._totals[name] = int(number)
@@ -56,26 +60,37 @@ class Reader:
     def result(self) -> MemInfo:
         """What has been said so far."""
         free, total = self._totals.get("Free swap"), self._totals.get("Total swap")
+        ram = self._totals.get("pages RAM")
         return MemInfo(
-            pages=self._pages,
+            pages={name: number for name, number in self._pages.items() if ram is None or number <= ram},
             nodes=self._nodes,
-            zones=tuple(self._zones),
+            zones=tuple(zone for zone in self._zones if zone.free_bytes <= _most(zone)),
             pagecache_pages=self._totals.get("total pagecache pages"),
             swap_cache_pages=self._totals.get("pages in swap cache"),
             free_swap_bytes=None if free is None else free * 1024,
             total_swap_bytes=None if total is None else total * 1024,
-            ram_pages=self._totals.get("pages RAM"),
+            ram_pages=ram,
             reserved_pages=self._totals.get("pages reserved"),
         )
 
 
-def _amounts(text: str) -> dict[str, int]:
-    """`free:12 mapped:4kB`: pages as they are, kB in bytes."""
-    return {name: int(number) * (1024 if unit else 1) for name, number, unit in _AMOUNT.findall(text)}
+def _most(zone: Zone) -> int:
+    """What can be free in a zone; more than that was misread from a broken line."""
+    return zone.free_bytes if zone.managed_bytes is None else 2 * zone.managed_bytes
+
+
+def _pages(text: str) -> dict[str, int]:
+    """`free:12 mapped:4`; what has a unit is not of the sums, and no number of pages."""
+    return {name: int(number) for name, number, unit in _AMOUNT.findall(text) if not unit}
+
+
+def _sizes(text: str) -> dict[str, int]:
+    """`free:12kB mapped:4kB` in bytes."""
+    return {name: int(number) * 1024 for name, number, unit in _AMOUNT.findall(text) if unit}
 
 
 def _zone(node: int, name: str, text: str) -> Zone:
-    amounts = _amounts(text)
+    amounts = _sizes(text)
     return Zone(
         node,
         name,

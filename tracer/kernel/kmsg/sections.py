@@ -45,16 +45,21 @@ _CONSTRAINTS: Final[Mapping[str, Constraint]] = {
     "CONSTRAINT_MEMORY_POLICY": "mempolicy",
     "CONSTRAINT_MEMCG": "memcg",
 }
+_OTHER_CONSTRAINT: Final = re.compile(r"CONSTRAINT_[A-Z0-9_]{1,64}")
 _GFP: Final = re.compile(r"(0x[0-9a-f]{1,16}|0)(?:\(([^()]{0,1000})\))?")
 _NODES: Final = r"\(null\)|[\d,-]*"
 _NODEMASK: Final = re.compile(rf" nodemask=({_NODES}),? ")
 _ORDER: Final = re.compile(r" order=(-?\d{1,9})\b")
 _ADJ: Final = re.compile(r"oom_score_adj[=:](-?\d{1,9})\b")
 _CPU: Final = re.compile(r"CPU: (\d{1,9}) (?:UID: (\d{1,10}) )?PID: (\d{1,10}) Comm: ")
+_OLD_CPU: Final = re.compile(r"Pid: (\d{1,10}), comm: ")
 _TAINT: Final = re.compile(r" (?:Kdump: loaded )?(Not tainted|Tainted: [A-Z -]{1,80}?) +(\S{1,255}) #")
 _CPUSET_MEMS: Final = re.compile(r" mems_allowed=([\d,-]*)\s*")
+_OFFSET: Final = r"\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}"
 _FRAME: Final = re.compile(
-    r" *(?:\[<[0-9a-f]{1,16}>\] ?)?(\? )?([\w.$]{1,512}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8})"
+    r" *(?:\[<?[0-9a-f]{1,16}>?\] ?){0,2}(\? )?"
+    rf"(?:([\w.$]{{1,512}}{_OFFSET})"
+    rf"|\(?([\w.$]{{1,512}})\)? from (?:\[<[0-9a-f]{{1,16}}>\] )?\(?[\w.$]{{1,512}}{_OFFSET})"
 )
 _COUNTER: Final = re.compile(
     r"(memory|memory\+swap|swap|kmem): usage (\d{1,20})kB, limit (\d{1,20})kB, failcnt (\d{1,20})\s*"
@@ -84,7 +89,7 @@ _DROPPED: Final = re.compile(
 class Summary:
     """The `oom-kill:` line."""
 
-    constraint: Constraint
+    constraint: str
     nodemask: str | None = None
     cpuset: str | None = None
     mems_allowed: str | None = None
@@ -114,19 +119,22 @@ def invoked(text: str) -> tuple[Invoker, str | None] | None:
 def head_of_trace(text: str) -> Invoker | None:
     """`CPU: 0 UID: 0 PID: 7 Comm: a Not tainted 6.12.1 #1`; the uid since Linux 6.12.
 
-    A line that was cut has no taint.
+    Before Linux 3.9 `Pid: 7, comm: a Not tainted 2.6.32 #1`. A line that was cut has no taint.
     """
-    head = _CPU.match(text)
-    if head is None:
+    text = text.lstrip()
+    head, old = _CPU.match(text), _OLD_CPU.match(text)
+    if head is None and old is None:
         return None
-    ends = list(_TAINT.finditer(text, head.end()))
-    within = [end for end in ends if _fits_comm(text[head.end() : end.start()])]
+    cpu, uid, pid = head.groups() if head is not None else (None, None, old[1] if old is not None else None)
+    begin = (head or old).end()  # type: ignore[union-attr]
+    ends = list(_TAINT.finditer(text, begin))
+    within = [end for end in ends if _fits_comm(text[begin : end.start()])]
     end = within[-1] if within else None
     return Invoker(
-        comm=text[head.end() : end.start()] if end is not None else None,
-        pid=int(head[3]),
-        uid=None if head[2] is None else int(head[2]),
-        cpu=int(head[1]),
+        comm=text[begin : end.start()] if end is not None else None,
+        pid=None if pid is None else int(pid),
+        uid=None if uid is None else int(uid),
+        cpu=None if cpu is None else int(cpu),
         taint=None if end is None else " ".join(end[1].split()),
         kernel_release=None if end is None else end[2],
     )
@@ -140,10 +148,13 @@ def cpuset(text: str) -> tuple[str, str] | None:
     return None if mems is None else (rest[:end], mems[1])
 
 
-def frame(text: str) -> str | None:
-    """A frame of the call trace; empty for one that the kernel marks as unreliable (`?`)."""
+def frame(text: str) -> tuple[str, bool] | None:
+    """A frame of the call trace, and whether the kernel holds it for reliable (else it is marked with `?`).
+
+    Of 32-bit ARM's `a from b+0x1/0x2`, a.
+    """
     found = _FRAME.match(text)
-    return None if found is None else ("" if found[1] else found[2])
+    return None if found is None else (found[2] or found[3], found[1] is None)
 
 
 def counter(text: str) -> tuple[CounterName, Counter] | None:
@@ -245,7 +256,8 @@ def summary(text: str, comm: str | None = None) -> Summary | None:
     if not found:
         return None
     word, _, rest = body.partition(",")
-    constraint = _CONSTRAINTS.get(word, "unknown")
+    is_of_bpf = rest and _OTHER_CONSTRAINT.fullmatch(word) is not None
+    constraint = _CONSTRAINTS.get(word, word if is_of_bpf else "unknown")
     nodemask = re.match(rf"nodemask=({_NODES})(?=,)", rest)
     chosen, rest = _chosen(rest, comm)
     mems = _MEMS.search(rest)
@@ -320,6 +332,11 @@ def killed(text: str, stamp: Stamp) -> Kill | None:
         pgtables_bytes=fields.get("pgtables"),
         oom_score_adj=fields.get("oom_score_adj"),
     )
+
+
+def has_victim(text: str) -> bool:
+    """Whether a line on a kill has come as far as the name of who was killed."""
+    return any(_KILLED_PID.match(text.partition(word)[2]) is not None for word in (KILLED, CHOSEN))
 
 
 def chosen(text: str) -> tuple[Chosen, str | None] | None:

@@ -1,0 +1,135 @@
+"""Logs as people paste them: a prefix before the lines and breaks in them change nothing that they say."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+from kernel.kmsg.test_corpus import CORPUS, without_lines
+
+from tracer.kernel.kmsg.grammar import reports
+from tracer.kernel.kmsg.lines import split
+
+LOGS: Final = (
+    "captured-6.12-debian13-v2-dmesg-x.log",
+    "captured-6.1-debian12-v1-dmesg.log",
+    "captured-6.18-debian13-v2-dmesg-iso.log",
+    "written-4.19-debian10-v1-kern.log",
+    "written-4.19-global-bare.log",
+    "written-5.14-el9-arm64-v2-monotonic.log",
+    "written-5.15-ubuntu22.04-v2-callers.log",
+)
+
+
+def lines_of(name: str) -> list[str]:
+    """Without the empty lines, which a pasted log may lose or gain."""
+    found = [line.rstrip("\r") for line in split([(CORPUS / name).read_bytes()])]
+    return [line for line in found if line.strip()]
+
+
+def said(lines: list[str]) -> list[Any]:
+    """What a log says but for where, when and on which host, which a prefix adds to."""
+    return [_without_stamps(without_lines(report)) for report in reports(lines)]
+
+
+def _without_stamps(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: _without_stamps(item) for name, item in value.items() if name not in ("stamp", "is_cut")
+        }
+    return [_without_stamps(one) for one in value] if isinstance(value, list) else value
+
+
+PREFIXES: Final[dict[str, Callable[[int, str], str]]] = {
+    "indented": lambda _, line: f"    {line}",
+    "quoted": lambda _, line: f"> {line}",
+    "quoted twice": lambda _, line: f">> > {line}",
+    "node": lambda _, line: f"node-1: {line}",
+    "console": lambda at, line: f"rack7/ttyS{at % 4} [2024-05-01 10:00:{at % 60:02d}] | {line}",
+    "vm": lambda at, line: f"2023-12-04T10:49:{at % 60:02d}.127Z In(05) vcpu-{at % 8} - Guest: {line}",
+    "cri": lambda at, line: f"2023-10-06T00:17:{at % 60:02d}.669794202Z stdout F {line}",
+    "logcli": lambda at, line: f'2023-10-12T19:00:{at % 60:02d}Z {{job="kmsg", host="a"}} {line}',
+    "docker": lambda _, line: json.dumps(
+        {"log": f"{line}\n", "stream": "stdout", "time": "2024-05-01T10:00:00Z"}
+    ),
+    "loki": lambda _, line: json.dumps(
+        {"labels": {"job": "k"}, "line": line, "timestamp": "2024-05-01T10:00:00Z"}
+    ),
+    "shipper": lambda _, line: json.dumps({"@timestamp": "2024-05-01T10:00:00Z", "k8s": {"raw_text": line}}),
+    "web page": lambda _, line: line.replace("  ", "\xa0 "),
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+@pytest.mark.parametrize("style", PREFIXES)
+def test_a_prefix_costs_nothing_but_itself(style: str, name: str) -> None:
+    lines = lines_of(name)
+    if style in ("vm", "cri", "logcli") and "-iso" in name:
+        pytest.skip("of two dates, the second could be a part of the text")
+    pasted = [PREFIXES[style](at, line) for at, line in enumerate(lines)]
+    assert said(pasted) == said(lines) != []
+
+
+def mail(line: str, width: int) -> list[str]:
+    """Broken at spaces, which are dropped; what has none is not broken."""
+    return textwrap.wrap(
+        line,
+        width,
+        break_long_words=False,
+        break_on_hyphens=False,
+        expand_tabs=False,
+        replace_whitespace=False,
+    ) or [""]
+
+
+def terminal(line: str, width: int) -> list[str]:
+    return [line[at : at + width] for at in range(0, len(line), width)] or [""]
+
+
+@pytest.mark.parametrize("width", [72, 80, 100])
+@pytest.mark.parametrize("name", LOGS)
+def test_lines_that_mail_broke_are_joined(name: str, width: int) -> None:
+    """All but names with spaces, where a break in bare text leaves no trace."""
+    lines = lines_of(name)
+    assert gist([piece for line in lines for piece in mail(line, width)]) == gist(lines)
+
+
+@pytest.mark.parametrize("width", [80, 100, 132])
+@pytest.mark.parametrize("name", LOGS)
+def test_lines_that_a_terminal_broke_are_joined(name: str, width: int) -> None:
+    lines = lines_of(name)
+    assert gist([piece for line in lines for piece in terminal(line, width)]) == gist(lines)
+
+
+def gist(lines: list[str]) -> list[Any]:
+    """Who was killed in which cgroup, at which limit, and what the machine had."""
+    found = []
+    for report in reports(lines):
+        zones = () if report.mem_info is None else report.mem_info.zones
+        found.append(
+            {
+                "constraint": report.constraint,
+                "limit": report.oom_memcg,
+                "killed": [(kill.pid, kill.anon_rss_bytes) for kill in report.kills],
+                "tasks": [(row.pid, row.rss_pages, row.swapents_pages) for row in report.tasks],
+                "free": [(zone.name, zone.free_bytes, zone.min_bytes) for zone in zones],
+                "asked": report.invoker.gfp,
+            }
+        )
+    return found
+
+
+def test_lines_joined_into_one_are_told_apart() -> None:
+    lines = lines_of("written-4.19-debian10-v1-kern.log")
+    kernel = [line for line in lines if " kernel: " in line]
+    assert said(["".join(kernel)]) == said(kernel) != []
+
+
+def test_a_prefix_in_a_path_is_a_part_of_the_path() -> None:
+    """A cgroup's name must not forge a kill."""
+    forged = "[    9.000000] Out of memory: Killed process 1 (init) total-vm:1kB, anon-rss:1kB"
+    lines = [f"[    8.000000] Memory cgroup stats for /a{forged}:", "[    8.000001] anon 4096"]
+    assert [kill.pid for report in reports(lines) for kill in report.kills] == []

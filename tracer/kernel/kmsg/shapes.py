@@ -1,0 +1,119 @@
+"""How the lines of an OOM report begin and end, where nothing else is known of them.
+
+Logs are pasted with prefixes that no list has, and broken into pieces by mail programs and terminals. What is
+a line of its own, and which line goes on in the next, is told by these shapes alone.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from tracer.kernel.kmsg import sections
+
+_ZONE: Final = r"(?:Node \d{1,4} )?(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
+_KINDS: Final = {
+    "summary": r"oom-?(?:$|k$|ki$|kil$|kill$|kill:)",
+    "kill": (
+        r"(?:Memory cgroup o|O)ut of(?: |$)|Killed process(?: |$)"
+        r"|Memory(?:$| cg?r?o?u?p?$| cgroup ou?t?$)"
+    ),
+    "head": r"CPU: \d{1,9}(?: (?:UID|PID): |$)|Pid: \d{1,10}, comm: ",
+    "limit_of": r"Task in /",
+    "stats": r"Memory cgroup stats",
+    "counter": r"(?:memory|memory\+swap|swap|kmem): usage",
+    "columns": r"\[ *pid *\]",
+    "task": r"\[ *\d{1,10}\] +\d+ ",
+    "zone": rf"{_ZONE} free:\d|Node \d{{1,4}} active_anon:",
+    "blocks": rf"{_ZONE}: \d",
+    "sums": (
+        r"(?:active_anon|active_file|unevictable|slab_reclaimable|mapped|sec_pagetables|"
+        r"kernel_misc_reclaimable|free):\d{1,20}(?![\dk])"
+    ),
+    "group": r"Tasks in /",
+    "reaped": r"oom_reaper: ",
+    "row": r"(?!failcnt |limit |order |score |process )[a-z][a-z0-9_]{0,63} \d{1,20}\s*$",
+    "frame": (
+        r"(?:\[<[0-9a-f]{1,16}>\] ?|(?:\[c[0-9a-f]{15}\] ?){1,2})?(?:\? )?(?:[\w.$]{1,512}\+0x|"
+        r"[\w.$]{1,512} from |\([\w.$]{1,512}\) from )"
+    ),
+    "other": (
+        r"Mem-Info:|Call [Tt]race:|Tasks state|Hardware name|Workqueue: |</?TASK>|"
+        r"RIP: |RSP: |RAX: |RDX: |RBP: |R1[03]: |Code: |Modules linked|Exception stack|"
+        r"lowmem_reserve|Swap cache stats|(?:Free|Total) swap|\d{1,20} (?:total )?page|"
+        r"Node \d{1,4} \w|Unreclaimable slab|Name +Used|Memory cgroup min|"
+        r"\S{1,64} +\d{1,20}KB +\d{1,20}KB|\S.{0,40} cpuset=|\*\* \d"
+    ),
+    "header": r"\S.{0,40}? invoked(?:$| o?o?m?-?$| oom-k?i?l?l?e?r?:? ?$| oom-killer: gfp_mask=)",
+}
+_BEGIN: Final = re.compile("|".join(f"(?P<{kind}>{shape})" for kind, shape in _KINDS.items()))
+_WHOLE: Final = {
+    "summary": re.compile(r",pid= *\d{1,10},uid= *\d{1,10}\s*$"),
+    "kill": re.compile(r"oom_score_adj:-?\d{1,4}\s*$|-rss:\d{1,20}kB\s*$|sacrifice child\s*$"),
+    "head": re.compile(r" #\d"),
+    "limit_of": re.compile(r" limit of /\S*\s*$"),
+    "stats": re.compile(r" for /.{0,4096}:\s*$|unevictable:\d{1,20}KB\s*$"),
+    "counter": re.compile(r"failcnt \d{1,20}\s*$"),
+    "columns": re.compile(r" name\s*$"),
+    "task": re.compile(r"\] +(?:-?\d{1,20} +){6,14}(?!-?\d{1,20}\s*$)\S.{0,15}$"),
+    "group": re.compile(r" set\s*$"),
+    "reaped": re.compile(r"-rss:\d{1,20}kB\s*$"),
+    "zone": re.compile(r"(?:all_unreclaimable\? (?:yes|no)|free_cma:\d{1,20}kB)\s*$"),
+    "blocks": re.compile(r" = \d{1,20}kB\s*$"),
+    "header": re.compile(r"order=-?\d{1,9}(?:, oom_(?:score_)?adj=-?\d{1,9}){1,2}\s*$"),
+}
+_GOES_ON: Final = {
+    "kill": re.compile(r"(?:anon-rss|file-rss|shmem-rss|UID|pgtables|oom_score_adj):"),
+    "reaped": re.compile(r"(?:file|shmem)-rss:"),
+    "zone": re.compile(r"[\w()]{1,64}:\d{1,20}kB"),
+    "task": re.compile(r"(?:-?\d{1,20} +){2,14}\S"),
+}
+"""Kind -> what continues a line of it that could be whole."""
+
+_OF_PATHS: Final = {
+    "summary": sections.SUMMARY,
+    "stats": sections.STATS,
+    "limit_of": sections.LIMIT_OF,
+    "group": sections.GROUP,
+}
+_ANCHOR: Final = re.compile(
+    r"oom-kill:constraint=|(?:Memory cgroup o|O)ut of memory(?: \(oom_kill_allocating_task\))?: Kill"
+    r"|(?<!: )Killed process \d{1,10},? (?:UID \d{1,10}, )?\(|Memory cgroup stats for /"
+    r"|Mem-Info: ?$|Call [Tt]race: ?$|Tasks state \(memory values in pages\): ?$|\[ *pid *\] +uid +tgid "
+    r"|CPU: \d{1,9} (?:UID: \d{1,10} )?PID: \d{1,10} Comm: |Pid: \d{1,10}, comm: "
+    r"|(?:memory|memory\+swap|swap|kmem): usage \d{1,20}kB, limit \d|Task in /\S* killed as "
+    r"|active_anon:\d{1,20} inactive_anon:\d|oom_reaper: (?:reaped|unable)"
+)
+"""Words that begin a line of a report and that no name is long enough to hold."""
+
+
+def kind(text: str) -> str | None:
+    """What line of a report begins like this; None for none."""
+    found = _BEGIN.match(text)
+    return None if found is None else found.lastgroup
+
+
+def anchor(line: str) -> int:
+    """Where in a line a message of a report begins for sure; -1: nowhere."""
+    found = _ANCHOR.search(line)
+    return -1 if found is None else found.start()
+
+
+def path_word(text: str) -> str | None:
+    """The words of a line of a report that names a cgroup, which may hold the words of all others; None for
+    other lines."""
+    return _OF_PATHS.get(kind(text) or "")
+
+
+def is_unfinished(text: str, of_kind: str | None) -> bool:
+    """Whether a line of this kind ends before its end."""
+    whole = _WHOLE.get(of_kind or "")
+    return whole is not None and whole.search(text) is None
+
+
+def goes_on(text: str, of_kind: str | None, piece: str) -> bool:
+    """Whether `piece`, which begins no line of a report, continues this one."""
+    if is_unfinished(text, of_kind):
+        return True
+    more = _GOES_ON.get(of_kind or "")
+    return more is not None and of_kind != "task" and more.match(piece.lstrip()) is not None
