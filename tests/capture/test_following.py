@@ -299,3 +299,38 @@ def test_everything_is_traced_where_nothing_is_asked_for(tmp_path: Path) -> None
     assert (taken.cgroup.path, following.matched_paths()) == ("/web", None)
     records = np.zeros(1, WIRE["charge"])
     assert following.sift("charge", records) is records
+
+
+def test_a_report_concerns_what_was_asked_for_and_the_limits_above_it(host: Host) -> None:
+    (host.hierarchy.mount / "a" / "web").mkdir(parents=True)
+    following = host.record("/a/web", "late")
+    assert following.concerns("/")
+    assert following.concerns("/a")
+    assert following.concerns("/a/web")
+    assert following.concerns("/a/web/child")
+    assert not following.concerns("/a/we")
+    assert not following.concerns("/a/web2")
+    path = f"/docker/{ID2}"
+    assert not following.concerns(path)
+    host.answer.clear()
+    host.event("mkdir", 7, path)
+    following.settle()
+    assert following.concerns(path), "that is not decided yet"
+    host.names[ID2] = "late"
+    host.answer.set()
+    assert [taken.cgroup.id for taken in host.settled()] == [7]
+    host.event("rmdir", 7, path)
+    assert following.concerns(path), "its kill may be logged late"
+
+
+def test_where_everything_is_traced_every_report_concerns_it(host: Host) -> None:
+    host.following = Following(host.programs, host.hierarchy, None)
+    assert host.following.concerns("/any")
+
+
+def test_a_report_concerns_a_container_that_sees_a_part_of_the_hierarchy(host: Host) -> None:
+    host.hierarchy = Hierarchy(1, host.hierarchy.mount, "/docker/a")
+    (host.hierarchy.mount / "box").mkdir()
+    following = host.record("/box")
+    asked = ("/", "/docker", "/docker/a", "/docker/a/box/b", "/docker/a/c", "/docker/b")
+    assert [path for path in asked if following.concerns(path)] == list(asked[:4])

@@ -254,6 +254,19 @@ class Following:
         """
         return None if self._followed is None else [stored_path(path) for path in self._matched]
 
+    def concerns(self, rooted_path: str) -> bool:
+        """Return whether a cgroup, by its path from the root of the hierarchy, was or may be asked for, or is
+        above such a one: its limit is then a limit of theirs.
+        """
+        if self._followed is None or len(self._matched) >= _MOST_PATHS:
+            return True
+        path = self._hierarchy.visible_path(rooted_path)
+        if path is None:
+            return self._hierarchy.root.startswith(rooted_path.rstrip("/") + "/")
+        below, own = path.rstrip("/") + "/", path + "/"
+        places = [*self._matched, *(one.cgroup.path for one in self._undecided.values())]
+        return any(own.startswith(place.rstrip("/") + "/") or place.startswith(below) for place in places)
+
     def news(self) -> Iterator[str]:
         """Say, in a line for each selector, what has come, gone or come again since the last call."""
         for followed in self._followed or ():

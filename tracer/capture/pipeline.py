@@ -18,6 +18,7 @@ from tracer.capture.decode import Decoder, Records
 from tracer.capture.following import Following
 from tracer.capture.kernel_log import READ, open_kernel_log
 from tracer.capture.load import Programs
+from tracer.capture.log_filter import LogFilter
 from tracer.capture.ring import Ring
 from tracer.capture.sampler import Sampler
 from tracer.capture.stacks import Stacks
@@ -98,6 +99,7 @@ class Pipeline:
         self._traced = TracedCgroups(
             programs, hierarchy, following, self._cgroups, self._sampler, self._clock_offset_ns
         )
+        self._log_filter = LogFilter(following.concerns)
         self._tasks = identity.Tasks()
         self._loss_seen_ns = time.monotonic_ns()
         self._triggers: set[int] = set()  # the numbers of stacks
@@ -165,12 +167,13 @@ class Pipeline:
     def read_rings(self) -> None:
         """Everything that waits in the rings, and in the kernel log; names first, so that who acts is known
         before what they did."""
-        self._write_log(self._kernel_log.read())  # first: that it is read late tells how its clock goes
+        log = self._kernel_log.read()  # first: that it is read late tells how its clock goes
         waiting = {name: ring.read() for name, ring in self._rings.items() if name != "cgroup"}
         # Last: all of which there is a record are known then.
         self._write_samples(self._traced.take_events(self._rings["cgroup"].read()))
         waiting = {name: self._following.sift(name, records) for name, records in waiting.items()}
         self._take_names(waiting)
+        self._write_log(log)
         for name in _DECODED_WHOLE:
             if len(waiting[name]):
                 self._writer.append(TABLE_OF[name], getattr(self._decoder, name)(waiting[name]))
@@ -214,7 +217,8 @@ class Pipeline:
             self._take_last()
             self.tell_news()
         finally:
-            self._writer.close(end_reason, cost=self._cost())
+            left_out = self._log_filter.left_out
+            self._writer.close(end_reason, cost=self._cost(), kernel_log_left_out=left_out)
         for text in self._following.never_came():
             self._observer.warn(f"no cgroup or container was {text!r} while the recording went on")
 
@@ -230,6 +234,7 @@ class Pipeline:
         calibrate.settle(self._programs, self._following.memcgs())
         self._programs.drain()
         self.read_rings()
+        self._write_kept(self._log_filter.end())
         residue = self._following.residue(self._programs.take_residue())
         if residue:
             self._writer.append("charge", self._decoder.residue(time.monotonic_ns(), residue))
@@ -336,11 +341,13 @@ class Pipeline:
             self._writer.append("samples", rows_of("samples", rows))
 
     def _write_log(self, rows: list[dict[str, Any]]) -> None:
-        if rows:
+        self._write_kept(self._log_filter.take(rows))
+
+    def _write_kept(self, log: list[dict[str, Any]]) -> None:
+        if log:
             offset = self._clock_offset_ns
-            self._writer.append(
-                "kernel_log", rows_of("kernel_log", [row | {"time": row["time"] + offset} for row in rows])
-            )
+            rows = [row | {"time": row["time"] + offset} for row in log]
+            self._writer.append("kernel_log", rows_of("kernel_log", rows))
 
     def _count_loss(self) -> None:
         """A row for each stream that lost records since the last look."""

@@ -79,7 +79,7 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
                 "kernel",
                 visible(f"{meta['kernel_release']} {meta['architecture']}, cgroup v{meta['cgroup_version']}"),
             ),
-            ("kernel log", visible(str(meta.get("kernel_log", "not read")))),
+            ("kernel log", visible(str(meta.get("kernel_log", "not read"))) + _left_out(meta)),
             ("CPUs", f"{meta['cpus']}, pages of {units.size(meta['page_size'])}"),
             (
                 "recorded by",
@@ -97,6 +97,14 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
     yield sections.facts([*probes.taken(meta["probes"])] or [(units.UNKNOWN, "")], label_cells=0)
     yield sections.title("What tracing cost")
     yield sections.facts([*_flat(meta["cost"])] or [(units.UNKNOWN, "")], label_cells=0)
+
+
+def _left_out(meta: Mapping[str, Any]) -> str:
+    """Of the kernel log."""
+    left_out = meta.get("kernel_log_left_out") or {}
+    reports = left_out.get("reports")
+    lines = units.count(left_out.get("lines"))
+    return f"; without {units.count(reports)} OOM reports ({lines} lines) on other cgroups" if reports else ""
 
 
 def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
