@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pandas as pd
@@ -47,6 +48,26 @@ def named(trace: Any) -> Any:
 )
 def test_resolve(named: Any, pattern: str | int, expected: list[int]) -> None:
     assert names.resolve(named.cgroups, pattern) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        (b"web-\xff", [31]),
+        (rb"web-\xff", [32]),
+        (rb"web-\x5cxff", [32]),
+        (b"/x/web-\xff", [31]),
+        (rb"/x/web-\xff", [32]),
+        (rb"api-\xfe", [33]),
+    ],
+)
+def test_a_byte_and_the_text_of_its_escape_are_two_names(
+    trace: Any, pattern: bytes, expected: list[int]
+) -> None:
+    """What is typed is a name; where no cgroup has it, it is what a report showed of one."""
+    for number, path in ((31, r"/x/web-\xff"), (32, r"/x/web-\x5cxff"), (33, r"/x/api-\xfe")):
+        trace.add("cgroups", cgroup_id=number, path=path)
+    assert names.resolve(trace.cgroups, os.fsdecode(pattern)) == expected
 
 
 def test_a_beginning_too_short_for_an_id_is_none(named: Any) -> None:

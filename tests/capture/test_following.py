@@ -260,9 +260,27 @@ def test_news_are_told_once(host: Host) -> None:
     assert host.following.never_came() == []
 
 
+def test_news_of_a_crash_loop_do_not_flood(host: Host) -> None:
+    host.record("web")
+    lines = []
+    for cgroup_id in range(100, 200):
+        host.event("mkdir", cgroup_id, "/x/web")
+        host.event("rmdir", cgroup_id, "/x/web")
+        lines += host.following.news()
+    lines += host.following.news(is_last=True)
+    assert len(lines) == 12
+    assert lines[-1] == "'web' is gone ('/x/web', made 89 times): waiting for it to come again"
+
+
+def test_names_are_told_as_a_trace_keeps_them(host: Host) -> None:
+    host.record("web\udcff")
+    host.event("mkdir", 7, "/x/web\udcff")
+    assert list(host.following.news()) == [r"'web\xff': now tracing '/x/web\xff'"]
+
+
 def test_what_never_came_is_known(host: Host) -> None:
     host.record("web", "/docker")
-    assert host.following.never_came() == ["web"]
+    assert host.following.never_came() == ["'web'"]
 
 
 def test_paths_are_told_as_a_trace_keeps_them(host: Host) -> None:

@@ -97,6 +97,14 @@ def test_many_cgroups_are_cut_and_counted(summary: info_text.Summary) -> None:
     assert "and 18 more" in shown(replace(summary, cgroups=list(summary.cgroups) * 30))
 
 
+def test_many_paths_of_a_filter_are_cut_and_counted(summary: info_text.Summary) -> None:
+    paths = [f"/c-{number}" for number in range(30)]
+    said = shown(replace(summary, meta=summary.meta | {"filters": {"cgroups": paths, "asked": ["c-*"]}}))
+    assert "cgroups: /c-0 /c-1" in said
+    assert "/c-7 and 22 more" in " ".join(said.split())
+    assert "asked: c-*" in said
+
+
 def test_the_document_holds_all(summary: info_text.Summary) -> None:
     document = json.loads(json.dumps(summary.to_dict()))
     assert document["schema"] == 1

@@ -27,6 +27,7 @@ from tracer.analysis.tables import (
     times_ns,
 )
 from tracer.errors import TracerError, UsageError
+from tracer.stored_names import stored_text
 
 _MOST_LISTED: Final = 8
 _LEAST_ID_PREFIX: Final = 4
@@ -40,6 +41,8 @@ def resolve(cgroups: pd.DataFrame, pattern: str | int) -> list[int]:
     Tried in this order, and the first kind that fits anything wins: an id; a path below the memory
     controller's mount (or with the usual mount points before it); a container's name; the beginning of a
     container's id; the end of a path, whole names only; a glob over paths and container names.
+
+    It is taken first as a name as the kernel has it, then as the text that a trace has for one.
 
     Raises TracerError with the nearest names when nothing fits.
     """
@@ -67,6 +70,11 @@ class Place(NamedTuple):
 def fitting(places: Sequence[Place], pattern: str) -> list[int]:
     """The positions of those that `pattern` means, as `resolve` says."""
     text = pattern.strip()
+    spellings = dict.fromkeys((stored_text(text), text))
+    return next((found for spelling in spellings if (found := _spelt(places, spelling))), [])
+
+
+def _spelt(places: Sequence[Place], text: str) -> list[int]:
     whole_paths = _as_paths(text)
     ending = "/" + text.strip("/")
     kinds: tuple[Callable[[int, str, str | None, str | None], bool], ...] = (

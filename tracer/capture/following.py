@@ -35,6 +35,8 @@ _MOST_WAIT_S: Final = 10.0
 _PURGE_INTERVAL_S: Final = 0.05
 _STRAYS_S: Final = 2.0  # what was under way in the kernel when a cgroup was refused has come by then
 _MOST_PATHS: Final = 1000
+_PROMPT_LINES: Final = 10
+_MOST_PAUSE_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,15 @@ class _Followed:
     selector: Selector
     there: dict[int, str] = field(default_factory=dict)
     came: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    said: frozenset[int] | None = None
+    said: frozenset[int] = frozenset()
     lives: int = 0  # that came since then
+    lines: int = 0
+    next_line_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The argument, to be said."""
+        return f"'{stored_path(self.selector.text)}'"
 
     def note(self, path: str) -> None:
         """One of its cgroups is at this path, and will be what it means when it is made again."""
@@ -154,7 +163,7 @@ class Following:
             if not followed.there:
                 listing = listing or list_cgroups(self._hierarchy, self._lookup)
                 near = listing.near(followed.selector)
-                yield f"no cgroup or container is {followed.selector.text!r} yet: waiting for it ({near})"
+                yield f"no cgroup or container is {followed.name} yet: waiting for it ({near})"
 
     def is_traced(self, cgroup_id: int) -> bool:
         """Whether it is traced by now."""
@@ -267,23 +276,32 @@ class Following:
         places = [*self._matched, *(one.cgroup.path for one in self._undecided.values())]
         return any(own.startswith(place.rstrip("/") + "/") or place.startswith(below) for place in places)
 
-    def news(self) -> Iterator[str]:
-        """Say, in a line for each selector, what has come, gone or come again since the last call."""
+    def news(self, *, is_last: bool = False) -> Iterator[str]:
+        """Say, in a line for each selector, what has come, gone or come again since the last call.
+
+        After the first lines of a selector, the next ones wait: twice as long each time, a minute at most.
+        """
+        now = time.monotonic()
         for followed in self._followed or ():
-            there, text = frozenset(followed.there), repr(followed.selector.text)
-            if followed.said is None or (there == followed.said and not followed.lives):
+            there = frozenset(followed.there)
+            is_due = is_last or now >= followed.next_line_s
+            if not is_due or (there == followed.said and not followed.lives):
                 continue
-            last = next(reversed(followed.came), "")
+            last = stored_path(next(reversed(followed.came), ""))
             again = f", made {followed.lives} times" if followed.lives > 1 else ""
             if not there:
-                yield f"{text} is gone ({last!r}{again}): waiting for it to come again"
+                yield f"{followed.name} is gone ('{last}'{again}): waiting for it to come again"
             elif followed.lives:
-                yield f"{text}: now tracing {last!r}{again}"
+                yield f"{followed.name}: now tracing '{last}'{again}"
             followed.said, followed.lives = there, 0
+            followed.lines += 1
+            if followed.lines > _PROMPT_LINES:
+                pause_s = min(2.0 ** (followed.lines - _PROMPT_LINES), _MOST_PAUSE_S)
+                followed.next_line_s = now + pause_s
 
     def never_came(self) -> list[str]:
         """Return what was asked for and did not come, as it was typed."""
-        return [f.selector.text for f in self._followed or () if not f.came]
+        return [followed.name for followed in self._followed or () if not followed.came]
 
     # Decisions
 

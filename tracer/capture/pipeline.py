@@ -190,9 +190,9 @@ class Pipeline:
         """A row for each traced cgroup."""
         self._write_samples(self._sampler.sample("periodic", self._clock_offset_ns))
 
-    def tell_news(self) -> None:
+    def tell_news(self, *, is_last: bool = False) -> None:
         """What was asked for has come, or is gone; meta.json says what it was."""
-        for line in self._following.news():
+        for line in self._following.news(is_last=is_last):
             self._observer.notice(line)
         if self._writer.meta["filters"]["cgroups"] != self._following.matched_paths():
             with suppress(TraceError):  # it is written again at the end
@@ -215,12 +215,12 @@ class Pipeline:
         self._finished = True
         try:
             self._take_last()
-            self.tell_news()
+            self.tell_news(is_last=True)
         finally:
             left_out = self._log_filter.left_out
             self._writer.close(end_reason, cost=self._cost(), kernel_log_left_out=left_out)
-        for text in self._following.never_came():
-            self._observer.warn(f"no cgroup or container was {text!r} while the recording went on")
+        for name in self._following.never_came():
+            self._observer.warn(f"no cgroup or container was {name} while the recording went on")
 
     def _take_last(self) -> None:
         for _ in range(_DRAIN_TRIES):

@@ -13,6 +13,7 @@ from tracer import units
 from tracer.render import probes, sections
 from tracer.render.escape import visible
 
+_MOST_FILTERS: Final = 8
 _MOST_CGROUPS: Final = 12
 
 
@@ -144,8 +145,11 @@ def _filters(filters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for name, value in filters.items()
         if name != "command" and value is not None and value != []
     }
-    for name, value in _flat(asked):
-        yield "filter", f"{name}: {value}"
+    for name, value in asked.items():
+        shown = value[:_MOST_FILTERS] if isinstance(value, list) else value
+        more = f" and {len(value) - len(shown)} more" if shown != value else ""
+        for leaf, text in _flat(shown, name):
+            yield "filter", f"{leaf}: {text}{more}"
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
