@@ -13,6 +13,7 @@ from rich.cells import cell_len
 
 from tracer.cli import explain
 from tracer.errors import TracerError, UsageError
+from tracer.kernel import containers
 
 CORPUS = Path(__file__).parents[1] / "kernel/kmsg/corpus"
 GOLDEN = Path(__file__).parent / "golden"
@@ -120,3 +121,70 @@ def test_a_kill_that_is_not_in_the_log(run: CliRunner) -> None:
     raised = failure(run.invoke(explain.command, ["--kmsg", log, "--kill", "7"]))
     assert isinstance(raised, UsageError)
     assert "in this log: it holds kill 1" in str(raised)
+
+
+ID = "9f" * 32
+UID = "0f4a1e9c-3b1d-4d5e-8a7b-1c2d3e4f5a6b"
+HOSTILE = "\x1b[31mweb"
+
+
+def _log_of(path: str) -> str:
+    """Of one kill for the limit of the cgroup with this path."""
+    return (CORPUS / "captured-6.18-v1-kmsg.log").read_text().replace("/memcg-tracer-kmsg", path)
+
+
+def _docker_knows(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str) -> None:
+    config = folder / "containers" / ID / "config.v2.json"
+    config.parent.mkdir(parents=True)
+    config.write_text(json.dumps({"Name": f"/{name}"}))
+    monkeypatch.setattr(containers, "_DOCKER_DATA_ROOT", folder)
+    monkeypatch.setattr(containers, "_DOCKER_CONFIG", folder / "none.json")
+
+
+def test_container_has_the_name_that_its_runtime_still_knows(
+    run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    log.write_text(_log_of(f"/docker/{ID}") * 2)
+    plain = " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
+    assert f"cgroup container {ID} (/docker/{ID})" in plain
+    _docker_knows(monkeypatch, tmp_path / "docker", "crasher")
+    shown = " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
+    assert f"cgroup container crasher (/docker/{ID})" in shown
+    assert "container crasher: killed twice" in shown
+    for named in ("crasher", ID[:12], f"/docker/{ID}", "crash*"):
+        document = output(run.invoke(explain.command, ["--kmsg", str(log), "-c", named, "--json"]))
+        assert [kill["limit_owner"]["container"] for kill in json.loads(document)["kills"]] == ["crasher"] * 2
+    raised = failure(run.invoke(explain.command, ["--kmsg", str(log), "-c", "other"]))
+    assert isinstance(raised, TracerError) and "no kill in this log is of 'other'; it has" in str(raised)
+
+
+def test_name_of_a_container_is_escaped(
+    run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    log.write_text(_log_of(f"/docker/{ID}") * 2)
+    _docker_knows(monkeypatch, tmp_path / "docker", HOSTILE)
+    for arguments in ([], ["-v"], ["--list"], ["--json"]):
+        shown = output(run.invoke(explain.command, ["--kmsg", str(log), *arguments]))
+        assert "\x1b" not in shown and "[31mweb" in shown
+
+
+def test_pod_and_container_stand_before_the_path(run: CliRunner, tmp_path: Path) -> None:
+    slice_ = f"kubepods-burstable-pod{UID.replace('-', '_')}.slice"
+    path = f"/kubepods.slice/kubepods-burstable.slice/{slice_}/cri-containerd-{ID}.scope"
+    log = tmp_path / "log"
+    log.write_text(_log_of(path))
+    shown = output(run.invoke(explain.command, ["--kmsg", str(log)]))
+    _, _, cgroup = "".join(shown.split()).partition("cgroupcontainer")
+    assert cgroup.startswith(f"{ID},pod{UID}({path})")
+
+
+def test_list_and_last_of_a_log(run: CliRunner) -> None:
+    log = str(CORPUS / "captured-6.1-debian12-v2-kmsg.log")
+    listed = output(run.invoke(explain.command, ["--kmsg", log, "--list"])).splitlines()
+    assert [line.split()[0] for line in listed[1:]] == [str(number) for number in range(1, 9)]
+    last = output(run.invoke(explain.command, ["--kmsg", log, "--last"]))
+    assert last.startswith("Kill 8; 7 others: --list")
+    whole = output(run.invoke(explain.command, ["--kmsg", log]))
+    assert "Kill 8, the newest (7 others" in whole

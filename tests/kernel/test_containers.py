@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.kernel import containers
-from tracer.kernel.containers import ContainerNames, ContainerRef, identify, lookup_name
+from tracer.kernel.containers import ContainerNames, ContainerRef, NamesHere, identify, lookup_name
 
 ID = "4f2c9d1be0a73586" * 4
 ID2 = "0123456789abcdef" * 4
@@ -120,6 +120,8 @@ def no_runtimes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(containers, "_DOCKER_CONFIG", tmp_path / "daemon.json")
     monkeypatch.setattr(containers, "_CONTAINERD_TASKS", (tmp_path / "tasks",))
     monkeypatch.setattr(containers, "_CONTAINERS_STORAGE", (tmp_path / "containers.json",))
+    monkeypatch.setattr(containers, "_KUBELET_CONTAINER_LOGS", tmp_path / "kubelet-containers")
+    monkeypatch.setattr(containers, "_KUBELET_POD_LOGS", tmp_path / "kubelet-pods")
     return tmp_path
 
 
@@ -228,4 +230,42 @@ def test_a_docker_that_hangs_is_not_waited_for(no_runtimes: Path) -> None:
     with listen(no_runtimes / "docker.sock"):  # accepts in the backlog, and never answers
         begin = time.monotonic()
         assert lookup_name(ContainerRef("docker", ID)) == ContainerNames()
+        assert time.monotonic() - begin < 2
+
+
+def test_kubelet_logs_name_what_any_runtime_ran(no_runtimes: Path) -> None:
+    """Of a container that is gone, and of a pod's own cgroup."""
+    put(no_runtimes / "kubelet-containers" / f"web-7d9f_prod_app-side-{ID}.log", "")
+    put(no_runtimes / "kubelet-containers" / f"other_prod_app-{ID2}.log", "")
+    (no_runtimes / "kubelet-pods" / f"prod_web-7d9f_{UID}").mkdir(parents=True)
+    (no_runtimes / "kubelet-pods" / "rubbish").mkdir()
+    assert lookup_name(ContainerRef("containerd", ID)) == ContainerNames("app-side", "web-7d9f", "prod")
+    assert lookup_name(ContainerRef(pod_uid=UID)) == ContainerNames(None, "web-7d9f", "prod")
+    assert lookup_name(ContainerRef(pod_uid=UID.replace("0", "1"))) == ContainerNames()
+    assert lookup_name(ContainerRef("containerd", "f" * 64)) == ContainerNames()
+
+
+def test_names_of_paths_ask_docker_once(no_runtimes: Path) -> None:
+    listed = [{"Id": ID, "Names": ["/exited"]}, {"Id": ID2, "Names": ["/web"]}]
+    body = json.dumps(listed).encode()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    here = NamesHere()
+    with listen(no_runtimes / "docker.sock") as listener:
+        server = threading.Thread(target=serve_once, args=(listener, answer))
+        server.start()
+        assert here.of(f"/docker/{ID}") == ContainerNames("exited")
+        server.join()
+    (no_runtimes / "docker.sock").unlink()
+    assert here.of(f"/system.slice/docker-{ID2}.scope") == ContainerNames("web")
+    assert (
+        here.of(f"/docker/{'a' * 64}") == here.of("/user.slice") == here.of("/docker/..") == ContainerNames()
+    )
+
+
+def test_names_of_many_paths_wait_once_for_a_docker_that_hangs(no_runtimes: Path) -> None:
+    here = NamesHere()
+    with listen(no_runtimes / "docker.sock"):
+        begin = time.monotonic()
+        for number in range(20):
+            assert here.of(f"/docker/{number:064x}") == ContainerNames()
         assert time.monotonic() - begin < 2

@@ -101,9 +101,16 @@ def command(
 
 def _of_log(log: str, cgroup: str | None) -> list[OomReport]:
     from tracer.analysis import from_log, kills
+    from tracer.kernel.containers import NamesHere
     from tracer.kernel.kmsg import files
 
-    reports = list(from_log.explain(files.read(log)))
+    here = NamesHere()
+
+    def named(path: str) -> tuple[str | None, str | None]:
+        names = here.of(path)
+        return names.container, names.pod
+
+    reports = list(from_log.explain(files.read(log), named))
     return reports if cgroup is None or not reports else kills.of_log(reports, cgroup)
 
 

@@ -2,7 +2,7 @@
 
 The path says the runtime and the id, because each runtime names its cgroups by a fixed pattern. Names are
 not in the path: they are read from the state files of Docker, containerd and containers/storage (podman,
-CRI-O), or asked of Docker. Unknown is None.
+CRI-O) and from the names of the kubelet's log files, or asked of Docker. Unknown is None.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import json
 import os
 import re
 import urllib.parse
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +26,8 @@ _CONTAINERD_TASKS = tuple(
 _CONTAINERS_STORAGE = tuple(
     Path(f"/var/lib/containers/storage/{driver}-containers/containers.json") for driver in ("overlay", "vfs")
 )
+_KUBELET_CONTAINER_LOGS = Path("/var/log/containers")
+_KUBELET_POD_LOGS = Path("/var/log/pods")
 _DOCKER_TIMEOUT_S = 0.5
 _MAX_ANSWER_BYTES = 4 << 20
 
@@ -88,6 +92,9 @@ _BARE_ID: Final = re.compile(rf"{_ID}|(?P<ecs>{_ECS_ID.replace('?P<id>', '?:')})
 _UNIT: Final = re.compile(r".+\.(?:service|scope|socket|mount|swap)")
 _UNIT_ESCAPE: Final = re.compile(r"(?:\\x[0-9a-fA-F]{2})+")
 # k8s_<container>_<pod>_<namespace>_<pod uid>_<attempt>: Kubernetes' own names cannot contain "_".
+# Its log files: <pod>_<namespace>_<container>-<container id>.log, and folders <namespace>_<pod>_<pod uid>.
+_KUBELET_LOG: Final = re.compile(rf"([^_]+)_([^_]+)_([^_]+)-{_ID}\.log")
+_KUBELET_POD: Final = re.compile(rf"([^_]+)_([^_]+)_{_UID}")
 _KUBELET_NAME: Final = re.compile(r"k8s_([^_]+)_([^_]+)_([^_]+)_[^_]+_[0-9]+")
 
 
@@ -106,23 +113,60 @@ def identify(path: str) -> ContainerRef | None:
 
 
 def lookup_name(ref: ContainerRef) -> ContainerNames:
-    """The names of a container that lives now; fields are None where nothing says them.
+    """The names of a container, or of a pod, that lives now or that the runtime still knows; fields are None
+    where nothing says them.
 
     Never raises, and takes at most about a second however sick the runtime is. Files come before the socket,
     because a daemon that hangs must not hold up a recording.
     """
+    found = _from_files(ref)
+    if found is None and ref.container_id is not None and _BARE_ID.fullmatch(ref.container_id):
+        found = _named_by_docker(_docker_containers(ref.container_id), ref.container_id)
+    return found or ContainerNames()
+
+
+class NamesHere:
+    """The names that the runtimes of this machine still know for paths of cgroups, which may be gone. Each
+    path is looked up once, and Docker is asked once, for all its containers."""
+
+    def __init__(self) -> None:
+        self._of_path: dict[str, ContainerNames] = {}
+
+    def of(self, path: str) -> ContainerNames:
+        """Fields are None where nothing says them, as for a log of another machine. Never raises."""
+        if path not in self._of_path:
+            self._of_path[path] = self._find(identify(path))
+        return self._of_path[path]
+
+    def _find(self, ref: ContainerRef | None) -> ContainerNames:
+        if ref is None:
+            return ContainerNames()
+        found = _from_files(ref)
+        if found is None and ref.container_id is not None:
+            found = _named_by_docker(self._docker, ref.container_id)
+        return found or ContainerNames()
+
+    @cached_property
+    def _docker(self) -> Sequence[object]:
+        return _docker_containers(None)
+
+
+def _from_files(ref: ContainerRef) -> ContainerNames | None:
     identity = ref.container_id
     if identity is None:
-        return ContainerNames()
+        return None if ref.pod_uid is None else _pod_from_kubelet_logs(ref.pod_uid)
     if ref.runtime in ("lxc", "systemd-nspawn"):
         return ContainerNames(container=identity)
     if not _BARE_ID.fullmatch(identity):  # it becomes a file name and a URL below
-        return ContainerNames()
-    for names in (_from_docker_files, _from_containerd_files, _from_containers_storage, _from_docker_socket):
+        return None
+    for names in (
+        *(_from_docker_files, _from_containerd_files, _from_containers_storage),
+        _from_kubelet_logs,
+    ):
         found = names(identity)
         if found is not None:
             return found
-    return ContainerNames()
+    return None
 
 
 def _descend(ref: ContainerRef, parent: str, component: str) -> ContainerRef:
@@ -162,22 +206,27 @@ def _from_docker_files(identity: str) -> ContainerNames | None:
     return _docker_names(config, _get(config, "Config", "Labels"))
 
 
-def _from_docker_socket(identity: str) -> ContainerNames | None:
-    """GET /containers/json of the Docker Engine API.
+def _docker_containers(identity: str | None) -> Sequence[object]:
+    """GET /containers/json of the Docker Engine API: of all containers, or of one; those that exited as well.
 
     The list, not the container itself: an answer about one container waits until its start is over, which
     is just when a recording asks.
     """
     from tracer.kernel import unix_http  # noqa: PLC0415  (only where there is a Docker to ask)
 
-    filters = urllib.parse.quote(json.dumps({"id": [identity]}))
-    url = f"/containers/json?all=1&filters={filters}"
+    url = "/containers/json?all=1"
+    if identity is not None:
+        url += f"&filters={urllib.parse.quote(json.dumps({'id': [identity]}))}"
     body = unix_http.get(_docker_socket(), url, timeout_s=_DOCKER_TIMEOUT_S, max_bytes=_MAX_ANSWER_BYTES)
     try:
         containers = json.loads(body or b"")
     except (ValueError, RecursionError):
-        return None
-    for container in containers if isinstance(containers, list) else ():
+        return ()
+    return containers if isinstance(containers, list) else ()
+
+
+def _named_by_docker(listed: Sequence[object], identity: str) -> ContainerNames | None:
+    for container in listed:
         names = _get(container, "Names")
         # A link shows as a second name, "/other/alias".
         own = [name for name in names if str(name).count("/") == 1] if isinstance(names, list) else []
@@ -207,6 +256,32 @@ def _from_containers_storage(identity: str) -> ContainerNames | None:
             if _text(container, "id") == identity and isinstance(names, list) and names:
                 return _split_name(str(names[0]))
     return None
+
+
+def _from_kubelet_logs(identity: str) -> ContainerNames | None:
+    """The kubelet keeps the log of a container's last life, whatever the runtime."""
+    for name in _listed(_KUBELET_CONTAINER_LOGS):
+        log = _KUBELET_LOG.fullmatch(name)
+        if log is not None and log["id"] == identity:
+            pod, namespace, container = log.groups()[:3]
+            return ContainerNames(container, pod, namespace)
+    return None
+
+
+def _pod_from_kubelet_logs(uid: str) -> ContainerNames | None:
+    """The pod's name, of a cgroup that is the pod's own."""
+    for name in _listed(_KUBELET_POD_LOGS):
+        pod = _KUBELET_POD.fullmatch(name)
+        if pod is not None and _dashed(pod["uid"]) == uid:
+            return ContainerNames(None, pod[2], pod[1])
+    return None
+
+
+def _listed(directory: Path) -> list[str]:
+    try:
+        return [entry.name for entry in directory.iterdir()]
+    except OSError:
+        return []
 
 
 def _docker_names(document: object, labels: object) -> ContainerNames | None:
