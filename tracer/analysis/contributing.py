@@ -114,12 +114,6 @@ def _refaults(findings: Findings, _: Cause) -> Iterator[str]:
         yield f"{size(again)} of the evicted cache were read again: the work needs its cache"
 
 
-def _last_attempt(findings: Findings, _: Cause) -> Iterator[str]:
-    last = findings.reclaim.transcript[-1:]
-    if last and last[0].reclaimed_pages == 0:
-        yield f"the last reclaim attempt scanned {last[0].scanned_pages} pages and freed none"
-
-
 def _swap(findings: Findings, cause: Cause) -> Iterator[str]:
     swap = findings.circumstances.swap
     if swap is None or cause == "swap_exhausted":
@@ -220,5 +214,4 @@ _FACTORS: Final[tuple[Callable[[Findings, Cause], Iterator[str]], ...]] = (
     _gfp,
     _dying,
     _cache_left,
-    _last_attempt,
 )

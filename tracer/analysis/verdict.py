@@ -11,7 +11,7 @@ from tracer.analysis.contributing import contributing
 from tracer.analysis.findings import Findings
 from tracer.analysis.report import Cause, Confidence, Suspect, Verdict
 from tracer.analysis.wording import no_limit, owner_name, process
-from tracer.units import duration, percent, size
+from tracer.units import count, duration, percent, size
 
 _CONFIDENCES: Final[tuple[Confidence, ...]] = ("high", "medium", "low")
 _SURE_WEIGHTS: Final = (0.7, 0.5)
@@ -273,23 +273,28 @@ def _evidence_of_reclaim(findings: Findings) -> list[str]:
     lines, reclaim = [], findings.reclaim
     steal = findings.steal
     if steal is not None and (steal.evicted_pages or steal.swapped_pages or steal.pgsteal_pages):
-        swapped = f" and {steal.swapped_pages} swapped out" if steal.swapped_pages else ""
+        swapped = f" and {count(steal.swapped_pages)} swapped out" if steal.swapped_pages else ""
         lines.append(
-            f"evictions seen until the kernel's own count was last read: {steal.evicted_pages} pages of "
-            f"cache{swapped}; by that count: {steal.pgsteal_pages} (pagecache, reclaim, pgsteal)"
+            "evictions seen until the kernel's own count was last read: "
+            f"{count(steal.evicted_pages)} pages of cache{swapped}; by that count: "
+            f"{count(steal.pgsteal_pages)} (pagecache, reclaim, pgsteal)"
         )
     if reclaim.attempts is not None and reclaim.stall_ms is not None:
         lines.append(
-            f"{reclaim.attempts} reclaim attempts scanned {reclaim.scanned_pages} and freed "
-            f"{reclaim.reclaimed_pages} pages, {reclaim.stall_ms:.1f} ms of waiting (reclaim)"
+            f"{count(reclaim.attempts)} reclaim attempts scanned {count(reclaim.scanned_pages)} and freed "
+            f"{count(reclaim.reclaimed_pages)} pages, {duration(reclaim.stall_ms / 1000)} of waiting "
+            "(reclaim)"
         )
     last = reclaim.transcript
+    if last and last[-1].reclaimed_pages == 0:
+        scanned_last = count(last[-1].scanned_pages)
+        lines.append(f"the last reclaim attempt scanned {scanned_last} pages and freed none (reclaim)")
     scanned = sum(attempt.scanned_file_pages for attempt in last)
     unwritten = sum(max(attempt.nr_dirty, attempt.nr_writeback) for attempt in last)  # a page can be both
     if unwritten * 2 > scanned:
         lines.append(
-            f"of {scanned} pages of cache that the last {len(last)} attempts looked at, {unwritten} were not "
-            "yet written (reclaim)"
+            f"of {count(scanned)} pages of cache that the last {len(last)} attempts looked at, "
+            f"{count(unwritten)} were not yet written (reclaim)"
         )
     return lines
 

@@ -83,7 +83,7 @@ FIELDS_IN_WORDS: Final = {
     "candidates": "which processes the kernel weighed",
     "candidates.badness": "the badness of some of them",
     "badness_total_pages": "what oom_score_adj is a part of",
-    "what_if": "which oom_score_adj would have had another killed",
+    "what_if": "which oom_score_adj would have changed the choice",
     "composition": "what the limit was full of",
     "composition.total": "usage",
     "working_set_bytes": "the working set",
