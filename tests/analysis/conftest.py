@@ -31,6 +31,7 @@ class SyntheticTrace:
         self.meta: dict[str, Any] = {
             **{"page_size": PAGE, "cpus": 2, "cgroup_version": 1, "memory": {"swap_total_bytes": 0}},
             "probes": {"oom": "tp_btf/mark_victim"},
+            "ended": "2026-01-31T12:00:10+00:00",
         }
         self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
         self._frames: dict[str, pd.DataFrame] = {}

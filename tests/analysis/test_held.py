@@ -9,6 +9,7 @@ import pytest
 from tracer.analysis.held import held
 from tracer.analysis.tables import iso_time
 from tracer.analysis.timeline import timeline
+from tracer.render import held_facts
 
 MIB = 1 << 20
 PATHS = {1: "/", 2: "/a", 3: "/a/b", 4: "/ab", 5: "/a"}  # 5: after 2 was removed, and before 3 was made
@@ -104,3 +105,15 @@ def test_usage_above_the_limit_leaves_nothing(trace: Any) -> None:
     trace.charged(0.1, 7, "anon", 40 * MIB, usage_bytes=40 * MIB + 4096, limit_bytes=40 * MIB)
     (one,) = held(trace)
     assert one.headroom_bytes == 0
+
+
+def test_a_recording_without_an_end_denies_no_kill_after_it(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
+    trace.charged(0.1, 7, "anon", 40 * MIB, usage_bytes=40 * MIB, limit_bytes=50 * MIB)
+    whole = held_facts.summary(held(trace))
+    assert whole.startswith("No OOM kill: ")
+    trace.meta["ended"] = None
+    trace.meta["recorder_cgroup"] = "/a\x1b"
+    said = held_facts.summary(held(trace))
+    assert not said.startswith("No OOM kill: ")
+    assert "a kill after that cannot be excluded, and is likely: the recorder ran in /a\\x1b" in said

@@ -100,6 +100,8 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
         reclaim=reclaim.attempts(subtree, begin, end),
         sizing=sized,
         quality=quality,
+        recorded_until=iso_time(end) if trace.meta["ended"] is None else None,
+        recorder_cgroup=trace.meta.get("recorder_cgroup"),
         shmem_at_peak_bytes=at_peak["shmem"],
         kernel_at_peak_bytes=at_peak["kernel"],
         peak_swap_bytes=None if swap is None else swap.peak(),

@@ -381,6 +381,8 @@ class Held:
     cache without shmem at `peak_time`, the other two are of that moment, too. `peak_swap_bytes`: the most
     that was in swap. `stuck_since`: from when to the end its tasks waited at the limit, since killing is
     switched off (v1 memory.oom_control); None: they did not. `run` of `runs`: which life of its name it was.
+    `recorded_until`: the last record of a recording that has no end, which says nothing of what came then;
+    `recorder_cgroup`: where its recorder ran, if that was traced and had a limit.
     """
 
     cgroup: str
@@ -404,6 +406,8 @@ class Held:
     cgroup_id: int | None = None
     run: int = 1
     runs: int = 1
+    recorded_until: str | None = None
+    recorder_cgroup: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The object of this cgroup in the `held` list of `explain --json`."""

@@ -272,9 +272,18 @@ class Following:
         path = self._hierarchy.visible_path(rooted_path)
         if path is None:
             return self._hierarchy.root.startswith(rooted_path.rstrip("/") + "/")
-        below, own = path.rstrip("/") + "/", path + "/"
-        places = [*self._matched, *(one.cgroup.path for one in self._undecided.values())]
-        return any(own.startswith(place.rstrip("/") + "/") or place.startswith(below) for place in places)
+        below = path.rstrip("/") + "/"
+        return self.is_asked_for(path) or any(place.startswith(below) for place in self._places())
+
+    def is_asked_for(self, path: str) -> bool:
+        """Return whether a cgroup at this path was or may be asked for, or is below such a one."""
+        own = path.rstrip("/") + "/"
+        return self._followed is None or any(
+            own.startswith(place.rstrip("/") + "/") for place in self._places()
+        )
+
+    def _places(self) -> list[str]:
+        return [*self._matched, *(one.cgroup.path for one in self._undecided.values())]
 
     def news(self, *, is_last: bool = False) -> Iterator[str]:
         """Say, in a line for each selector, what has come, gone or come again since the last call.

@@ -19,6 +19,7 @@ from tracer.capture.following import Following
 from tracer.capture.kernel_log import READ, open_kernel_log
 from tracer.capture.load import Programs
 from tracer.capture.log_filter import LogFilter
+from tracer.capture.own_cgroup import find_own_bounded
 from tracer.capture.ring import Ring
 from tracer.capture.sampler import Sampler
 from tracer.capture.stacks import Stacks
@@ -150,6 +151,9 @@ class Pipeline:
             self._programs.read_kernel_symbols()
         for line in self._following.waiting():
             self._observer.notice(line)
+        if own := find_own_bounded(self._hierarchy, self._following.is_asked_for):
+            self._writer.meta["recorder_cgroup"] = stored_path(own.path)
+            self._observer.warn(own.warning)
         self._writer.meta["kernel_log"] = self._kernel_log.state
         self._writer.meta["probes"] = {c.signal.name: c.document() for c in self._programs.choices}
         self._write_meta()

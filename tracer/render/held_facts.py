@@ -114,15 +114,33 @@ def _by_what(one: Held) -> str:
 
 
 def summary(cgroups: Iterable[Held]) -> str:
-    """One sentence on a trace without a kill: the cgroup that came nearest to its limit, and what held."""
+    """What a trace without a kill says: the cgroup that came nearest to its limit, and what held."""
+    cgroups = list(cgroups)
+    return _what_held(cgroups) + "".join(_broken_off(cgroups[0]) if cgroups else ())
+
+
+def _broken_off(one: Held) -> Iterator[str]:
+    """A recorder that was killed saw no kill after its own."""
+    if one.recorded_until is None:
+        return
+    yield (
+        f" The recording has no end: its last record is of {shown_time(one.recorded_until)}. Its recorder "
+        "was killed then, or still records: a kill after that cannot be excluded"
+    )
+    if one.recorder_cgroup is not None:
+        yield f", and is likely: the recorder ran in {visible(one.recorder_cgroup)}, which was traced"
+    yield "."
+
+
+def _what_held(cgroups: Iterable[Held]) -> str:
     limited = [one for one in cgroups if one.headroom_bytes is not None and one.limit_bytes]
     if not limited:
-        return "No OOM kill, and no cgroup of this trace has a limit."
+        return f"{_no_kill(cgroups)}, and no cgroup of this trace has a limit."
     near = min(limited, key=room_left)
     where = life(near)
     if near.stuck_since is not None:
         return (
-            f"No OOM kill, and tasks are stuck: {where} is at its limit of "
+            f"{_no_kill(limited)}, and tasks are stuck: {where} is at its limit of "
             f"{units.size(near.limit_bytes)}, and killing is switched off there (memory.oom_control)."
         )
     near_by = f"came within {units.size(near.headroom_bytes)} of" if near.headroom_bytes else "reached"
@@ -136,4 +154,9 @@ def summary(cgroups: Iterable[Held]) -> str:
         gave += f", {units.size(again)} had to be read again"
     swapped = f", and {units.size(near.peak_swap_bytes)} went to swap" if near.peak_swap_bytes else ""
     limit = units.size(near.limit_bytes)
-    return f"No OOM kill: {where} {near_by} its limit of {limit}; {gave}{swapped}."
+    return f"{_no_kill(limited)}: {where} {near_by} its limit of {limit}; {gave}{swapped}."
+
+
+def _no_kill(cgroups: Iterable[Held]) -> str:
+    is_whole = all(one.recorded_until is None for one in cgroups)
+    return "No OOM kill" if is_whole else "No OOM kill was recorded until the recording broke off"

@@ -67,6 +67,7 @@ class Meta(_FirstMeta, total=False):
     """With those that came later, which older traces lack."""
 
     kernel_log: str  # "read", or why it was not
+    recorder_cgroup: str  # the recorder's own, where it is traced and a limit bounds it
     kernel_log_left_out: dict[str, int]  # lines and reports that were on kills of cgroups that are not traced
     memory: Memory
 

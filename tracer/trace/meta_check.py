@@ -126,5 +126,6 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "rows": _or_null(_dict_of(_integer(0))),
     "lost": _or_null(_dict_of(_integer(0))),
     "kernel_log": _text,
+    "recorder_cgroup": _text,
     "kernel_log_left_out": _dict_of(_integer(0)),
 }
