@@ -308,7 +308,7 @@ def test_what_damon_evicts_is_evicted_but_not_compared_with_what_reclaim_stole(
     report = _only(trace)
     assert report.cushion.evicted_bytes == 116 * MIB + 13 * 4096
     (compared,) = [line for line in report.verdict.evidence if "evictions seen" in line]
-    assert f"{116 * 256 + 4} pages of cache; by that count: {116 * 256} " in compared
+    assert f"{116 * 256 + 4:,} pages of cache; by that count: {116 * 256:,} " in compared
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -8,13 +10,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
+import pyarrow as pa
 import pytest
 from click.shell_completion import ZshComplete
 from click.testing import CliRunner
 
-from tracer.cli import completion, verbs
+from tracer.cli import completion, values, verbs
 from tracer.kernel import cgroupfs, containers
 
 WriteTrace = Callable[..., Path]  # conftest.py
@@ -40,9 +44,15 @@ MAY_BE_IMPORTED = frozenset({"click", "tracer", "rich"})
 """Beside the standard library: a Tab key has no time for more. Of rich, the widths of characters."""
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMP_WORDS", "")
+
+
 def completed(*words: str) -> dict[str, str]:
     """What is offered for the last of `words`, with the help beside it."""
     arguments, typed = list(words[:-1]), words[-1]
+    os.environ["COMP_WORDS"] = shlex.join(["memcg-tracer", *words])
     completions = ZshComplete(verbs.group, {}, "memcg-tracer", "_MEMCG_TRACER_COMPLETE")
     return {item.value: item.help or "" for item in completions.get_completions(arguments, typed)}
 
@@ -89,6 +99,17 @@ def test_kills_come_with_their_victim(write_trace: WriteTrace) -> None:
     trace = str(write_trace(comm="a\x1b[31mb"))
     assert completed("explain", trace, "--kill", "") == {"1": r"a\x1b[31mb (pid 41)"}
     assert completed("export", trace, "--kill", "2") == {}
+
+
+def test_runs_are_those_of_the_name_before(write_trace: WriteTrace, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = str(write_trace(container="web-1"))
+    assert completed("timeline", trace, "-c", "web-1", "--run", "").keys() == {"1"}
+    assert completed("timeline", trace, "--run", "") == {}
+    rows = {"container": ["web", "web", "web", None], "path": ["/d/4f", "/d/4f/init", "/d/4f", "/quiet"]}
+    table = SimpleNamespace(table=lambda *_: pa.table(rows))
+    monkeypatch.setattr(values, "_trace", lambda _: table)
+    assert completed("timeline", trace, "-c", "web", "--run", "").keys() == {"1", "2"}
+    assert completed("timeline", trace, "--cgroup", "/quiet", "--run", "").keys() == {"1"}
 
 
 @pytest.mark.parametrize("name", ["/$(reboot)", "/a b", "/`id`", "/a;b", "/a\\x2db", "/a\x1b[31m", "/a*"])

@@ -52,6 +52,7 @@ Examples:
     "--run",
     metavar="N",
     type=click.IntRange(min=1),
+    shell_complete=values.runs_in_trace,
     help="Show only the Nth life of what -c names: each start of a container is one. Default: the last ones; "
     "for rows all.",
 )

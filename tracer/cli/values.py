@@ -1,4 +1,4 @@
-"""What the Tab key offers for an option's value: cgroups, containers and kills.
+"""What the Tab key offers for an option's value: cgroups, containers, kills and runs.
 
 A function here is the `shell_complete` of an option. It reads only what it offers, and without pandas. What
 cannot be read offers nothing: a completion has no place for an error.
@@ -6,14 +6,16 @@ cannot be read offers nothing: a completion has no place for an error.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import CompletionItem, split_arg_string
 
 from tracer.errors import TracerError
 
@@ -60,6 +62,29 @@ def kills_in_trace(
         killed = {str(row["kill_id"]): f"{visible(row['comm'] or '')} (pid {row['pid']})" for row in rows}
         return [
             CompletionItem(number, help=who) for number, who in killed.items() if number.startswith(typed)
+        ]
+    return []
+
+
+def runs_in_trace(
+    context: click.Context, _parameter: click.Parameter, typed: str
+) -> list[CompletionItem[Any]]:
+    """Return the numbers of the lives that the name after -c has in the trace on the command line."""
+    words = split_arg_string(
+        os.environ.get("COMP_WORDS", "")
+    )  # click drops the options before an incomplete one
+    named = [name for option, name in pairwise(words) if option in ("-c", "--cgroup")]
+    if not named:
+        return []
+    with suppress(OSError, TracerError):
+        rows = _trace(context).table("cgroups", ["container", "path"])
+        pairs = zip(rows["container"].to_pylist(), rows["path"].to_pylist(), strict=True)
+        paths = [path for container, path in pairs if named[-1] in (container, path)]
+        lives = [path for path in paths if not any(path.startswith(f"{other}/") for other in paths)]
+        return [
+            CompletionItem(number)
+            for number in map(str, range(1, len(lives) + 1))
+            if number.startswith(typed)
         ]
     return []
 
