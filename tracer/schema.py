@@ -16,6 +16,19 @@ SCHEMA_VERSION: Final = 1
 UNLIMITED_BYTES: Final = 0x7FFF_FFFF_FFFF_F000
 """PAGE_COUNTER_MAX in bytes with 4-KiB pages (include/linux/page_counter.h): "max" on v2."""
 
+LIMITS: Final = {
+    "limit_bytes": "is_limited",
+    "high_bytes": "is_high_limited",
+    "low_bytes": "is_low_limited",
+    "min_bytes": "is_min_limited",
+    "soft_limit_bytes": "is_soft_limited",
+    "swap_high_bytes": "is_swap_high_limited",
+    "swap_limit_bytes": "is_swap_limited",
+    "kmem_limit_bytes": "is_kmem_limited",
+}
+"""Columns that are `UNLIMITED_BYTES` where no limit is set -> the flag beside them in DataFrames, where the
+size is then NA. True: there is a limit; false: there is none; NA: not known."""
+
 # Enumerations. The position in the tuple is the number on the wire (enums of the same names in events.h).
 CATEGORIES: Final = (
     "anon",
@@ -371,7 +384,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
 """Table name -> Arrow schema of its Parquet file. What a column means: docs/trace-format.md."""
 
 
-_LATEST_NS: Final = 7_258_118_400_000_000_000  # 2200-01-01: times and differences of them fit an int64
+LATEST_NS: Final = 7_258_118_400_000_000_000  # 2200-01-01: times and differences of them fit an int64
 _LONGEST_NS: Final = 1_000_000_000_000_000_000  # 31 years
 _LARGEST_BYTES: Final = 1 << 60
 _MOST_PAGES: Final = 1 << 52  # of a file of 8 EiB, the largest offset that there is
@@ -389,7 +402,7 @@ def value_range(table: str, field: pa.Field) -> tuple[int, int] | None:
     signed = {"pages": _MOST_PAGES, "oom_score_adj": 1000, "badness": _MOST_PAGES, "bytes": _LARGEST_BYTES}
     most = _LARGEST
     if pa.types.is_timestamp(kind):
-        return 0, _LATEST_NS
+        return 0, LATEST_NS
     if not pa.types.is_integer(kind) or kind == pa.uint64():
         return None
     if name in signed:

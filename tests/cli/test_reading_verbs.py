@@ -168,6 +168,7 @@ def test_info(run: CliRunner, write_trace: WriteTrace) -> None:
         "path": "/memcg-tracer-77-page-cache",
         "container": None,
         "limit_bytes": 100 * MIB,
+        "is_limited": True,
         "peak_usage_bytes": 100 * MIB,
         "kills": 1,
     }

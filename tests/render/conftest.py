@@ -50,6 +50,7 @@ def experiment_timeline(step_ms: int = 100) -> pd.DataFrame:
     whole = {
         "usage_bytes": np.where(alive, cache + anon + kernel, 256 * 1024),
         "limit_bytes": np.full(len(seconds), 100 * MIB),
+        "is_limited": np.ones(len(seconds), dtype=bool),
         "anon_bytes": anon,
         "file_bytes": cache,
         "cache_bytes": cache,

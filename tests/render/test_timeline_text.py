@@ -10,7 +10,6 @@ from rich.cells import cell_len
 from tracer.analysis.report import OomReport
 from tracer.render import markers, text
 from tracer.render.timeline_text import Heading, picture
-from tracer.schema import UNLIMITED_BYTES
 
 MIB = 1 << 20
 HOSTILE = "\x1b[31m[red]<script>\nx\udc80" + "y" * 200
@@ -145,7 +144,7 @@ def test_one_life_of_several_says_which(timeline: pd.DataFrame, heading: Heading
 
 
 def test_no_limit_is_said(timeline: pd.DataFrame, heading: Heading) -> None:
-    timeline["limit_bytes"] = UNLIMITED_BYTES
+    timeline["limit_bytes"], timeline["is_limited"] = pd.NA, False
     assert "no limit" in drawn(timeline, heading).splitlines()[1]
 
 

@@ -11,7 +11,16 @@ import pandas as pd
 from tracer.analysis import ledger, names
 from tracer.analysis.grouped import Histories, RunningSums
 from tracer.analysis.subtree import Subtree
-from tracer.analysis.tables import Bools, Int64s, column_times_ns, integers, is_one_of, known, times_ns
+from tracer.analysis.tables import (
+    Bools,
+    Int64s,
+    column_times_ns,
+    integers,
+    is_one_of,
+    kernel_numbers,
+    known,
+    times_ns,
+)
 
 _NEVER: Final = np.iinfo(np.int64).max
 
@@ -72,7 +81,7 @@ class Below:
             is_known=is_known,
             samples=samples,
             kept_bytes=np.minimum(
-                *(integers(samples[name], missing=0) for name in ("min_bytes", "usage_bytes"))
+                *(integers(kernel_numbers(samples, name), missing=0) for name in ("min_bytes", "usage_bytes"))
             ),
             read=Histories.of(
                 times_ns(samples), np.searchsorted(members, integers(samples["cgroup_id"])), len(ids)

@@ -17,7 +17,7 @@ from tracer.analysis.badness import TODAY, Rules
 from tracer.analysis.composition import Unknown
 from tracer.analysis.report import Candidate, WhatIf
 from tracer.analysis.subtree import Subtree
-from tracer.analysis.tables import TraceTables, optional, page_size, records, times_ns
+from tracer.analysis.tables import TraceTables, limit_of, optional, page_size, records, times_ns
 from tracer.kernel.kmsg.facts import LogReport, TaskRow
 
 _SIGNAL: Final = "OOM candidates"  # in meta.json
@@ -165,7 +165,7 @@ def total_pages(subtree: Subtree, rows: pd.DataFrame) -> int | None:
     swap_total = _pages(machine.get("swap_total_bytes"), size)
     if first["constraint"] == "global":
         return _sum(_pages(machine.get("total_bytes"), size), swap_total)
-    owner, limit = optional(first["limit_owner_cgroup_id"]), _pages(optional(first["limit_bytes"]), size)
+    owner, limit = optional(first["limit_owner_cgroup_id"]), _pages(limit_of(first), size)
     if first["constraint"] != "memcg" or owner is None or limit is None:
         return None
     swap_limit = _pages(ledger.reading(subtree, "swap_limit_bytes").at(time_ns), size)

@@ -13,7 +13,7 @@ from tracer.analysis.cushion import Window
 from tracer.analysis.findings import Circumstances, Holder, Swap
 from tracer.analysis.ledger import Steps
 from tracer.analysis.subtree import Subtree
-from tracer.analysis.tables import Int64s, integers, is_one_of, optional, times_ns
+from tracer.analysis.tables import Int64s, integers, is_one_of, limit_of, times_ns
 from tracer.schema import UNLIMITED_BYTES
 
 _GROWING: Final = ("anon", "shmem", "kernel", "sock")
@@ -84,7 +84,8 @@ def _swap(subtree: Subtree, below: Below, window: Window) -> Swap | None:
     last = int(below.read.last(window.end)[below.owner])
     if level is None or last < 0:
         return None
-    limit, memory = (optional(below.samples[f"{name}_bytes"].iloc[last]) for name in ("swap_limit", "limit"))
+    row = below.samples.iloc[last]
+    limit, memory = limit_of(row, "swap_limit_bytes"), limit_of(row)
     meta = subtree.trace.meta
     if limit is not None and meta.get("cgroup_version") == 1:  # memory.memsw bounds both together
         limit = UNLIMITED_BYTES if limit >= UNLIMITED_BYTES else max(limit - (memory or 0), 0)

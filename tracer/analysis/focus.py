@@ -9,7 +9,7 @@ from typing import Final
 import pandas as pd
 
 from tracer.analysis import log_kills
-from tracer.analysis.tables import TraceTables, start_ns
+from tracer.analysis.tables import TraceTables, kernel_numbers, start_ns
 from tracer.analysis.tables import end_ns as trace_end_ns
 from tracer.analysis.timeline import interval_ns, timeline
 from tracer.schema import UNLIMITED_BYTES
@@ -28,11 +28,15 @@ def ranked(trace: TraceTables) -> pd.DataFrame:
     """A row for each cgroup with data, what matters first: where a limit led to a kill, in the order of the
     kills; then by peak usage those that have a limit; then by peak usage the rest.
 
-    Indexed by `cgroup_id`; columns `limit_bytes` (the last one seen), `peak_usage_bytes` (both NA where no
+    Indexed by `cgroup_id`; columns `limit_bytes` (the last one seen,
+    `UNLIMITED_BYTES` where none is set), `peak_usage_bytes` (both NA where no
     counter was read) and `kills` (decisions of the OOM killer for this cgroup's limit).
     """
-    columns = ["cgroup_id", "usage_bytes", "limit_bytes"]
-    readings = pd.concat([trace.samples[columns], trace.charge[columns]]).sort_index(kind="stable")
+    tables = (
+        table[["cgroup_id", "usage_bytes"]].assign(limit_bytes=kernel_numbers(table, "limit_bytes"))
+        for table in (trace.samples, trace.charge)
+    )
+    readings = pd.concat(tables).sort_index(kind="stable")
     found = readings.groupby("cgroup_id").agg(
         limit_bytes=("limit_bytes", "last"), peak_usage_bytes=("usage_bytes", "max")
     )

@@ -21,6 +21,7 @@ from tracer.analysis.tables import (
     TraceTables,
     integers,
     is_one_of,
+    kernel_numbers,
     known,
     optional,
     times_ns,
@@ -238,11 +239,11 @@ def reading(subtree: Subtree, column: str) -> Steps:
 def _read(table: pd.DataFrame, cgroup_id: int, column: str) -> tuple[Int64s, Int64s]:
     """When, and what: rows of the cgroup that tell it."""
     rows = _reads(table, cgroup_id, column)
-    return times_ns(table)[rows], integers(table[column])[rows]
+    return times_ns(table)[rows], integers(kernel_numbers(table, column))[rows]
 
 
 def _reads(table: pd.DataFrame, cgroup_id: int, column: str) -> Bools:
-    rows: Bools = (integers(table["cgroup_id"]) == cgroup_id) & known(table[column])
+    rows: Bools = (integers(table["cgroup_id"]) == cgroup_id) & known(kernel_numbers(table, column))
     return rows
 
 

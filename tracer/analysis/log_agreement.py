@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from tracer.analysis.tables import TraceTables, optional, page_size, records
+from tracer.analysis.tables import TraceTables, limit_of, optional, page_size, records
 from tracer.kernel.kmsg.facts import Kill, LogReport
 from tracer.stored_names import stored_text
 
@@ -35,7 +35,7 @@ def disagreements(trace: TraceTables, rows: pd.DataFrame, report: LogReport) -> 
     if memory is not None:
         stock_bytes = _CHARGE_BATCH_PAGES * cpus * page_size(trace)
         yield from _sizes("usage", optional(first["usage_bytes"]), memory.usage_bytes, stock_bytes)
-        yield from _sizes("limit", optional(first["limit_bytes"]), memory.limit_bytes, _KIB)
+        yield from _sizes("limit", limit_of(first), memory.limit_bytes, _KIB)
     killed = {kill.pid: kill for kill in report.kills}
     slack_bytes = max(_COUNTER_BATCH_PAGES, 2 * cpus) * cpus * page_size(trace)
     for row in records(rows):

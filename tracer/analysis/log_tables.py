@@ -23,12 +23,13 @@ from tracer.analysis.tables import (
     integers,
     is_one_of,
     known,
+    limit_of,
     optional,
     page_size,
     times_ns,
 )
 from tracer.kernel.kmsg.facts import LogReport, MemoryStat
-from tracer.schema import TABLES
+from tracer.schema import LIMITS, TABLES, UNLIMITED_BYTES
 from tracer.stored_names import stored_text
 from tracer.trace.frame import to_frame
 
@@ -99,8 +100,8 @@ def _owner(
     if report.constraint != str(first["constraint"]):
         taken.append("constraint")
     if report.constraint != "memcg":
-        columns = dict.fromkeys(("limit_owner_cgroup_id", "usage_bytes", "limit_bytes"))
-        return {"constraint": report.constraint, "is_told": True} | columns
+        columns = dict.fromkeys(("limit_owner_cgroup_id", "usage_bytes"))
+        return {"constraint": report.constraint, "is_told": True} | columns | _limit(None)
     owner_id = (
         None if report.oom_memcg is None else trace.places.id_at(stored_text(report.oom_memcg), time_ns)
     )
@@ -114,9 +115,15 @@ def _owner(
     if owner_id != optional(first["limit_owner_cgroup_id"]):
         memory = report.counters.get("memory")
         told["usage_bytes"] = None if memory is None else memory.usage_bytes
-        told["limit_bytes"] = None if memory is None else memory.limit_bytes
+        told |= _limit(None if memory is None else memory.limit_bytes)
         taken.append("limit_owner")
     return told
+
+
+def _limit(limit_bytes: int | None) -> dict[str, Any]:
+    """The columns of a limit; None: not known."""
+    is_limited = None if limit_bytes is None else limit_bytes < UNLIMITED_BYTES
+    return {"limit_bytes": limit_bytes if is_limited else None, LIMITS["limit_bytes"]: is_limited}
 
 
 def _sampled(
@@ -137,7 +144,7 @@ def _sampled(
         at_kill = at_kill[integers(samples["cgroup_id"].iloc[at_kill]) == owner_id]
         if not len(at_kill):
             first = kill.iloc[0]
-            counter = {name: optional(first[name]) for name in ("usage_bytes", "limit_bytes")}
+            counter = {"usage_bytes": optional(first["usage_bytes"]), "limit_bytes": limit_of(first)}
             row = {"time": int(times_ns(kill)[0]), "cgroup_id": owner_id, "source": "oom", "kill_id": kill_id}
             rows.append(row | counter | reading)
             taken[kill_id].append("composition")

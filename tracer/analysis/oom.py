@@ -47,6 +47,7 @@ from tracer.analysis.tables import (
     integers,
     is_one_of,
     iso_time,
+    limit_of,
     optional,
     page_size,
     records,
@@ -146,7 +147,7 @@ class _Kills:
         subtree = self._subtrees.of_nobody() if owner_id == NO_ID else self._subtrees.of(owner_id)
         for kill_id in kill_ids:
             rows = self._trace.oom.iloc[self._rows.of(kill_id)]
-            time_ns, limit = int(times_ns(rows)[0]), optional(rows["limit_bytes"].iloc[0])
+            time_ns, limit = int(times_ns(rows)[0]), limit_of(rows.iloc[0])
             earlier = moments[: int(np.searchsorted(moments, time_ns))]
             if owner_id == NO_ID:
                 start = cushion.after(subtree, earlier)
@@ -254,7 +255,7 @@ def _memory(kill: _Kill, unknown: Unknown) -> tuple[dict[str, int | None], Compo
     working_set = composition.working_set(sizes, total, unknown)
     file, shmem = sizes["file"], sizes["shmem"]
     cache_end = None if file is None or shmem is None else file - shmem
-    limit = optional(kill.rows["limit_bytes"].iloc[0])
+    limit = limit_of(kill.rows.iloc[0])
     used = cushion.measure(
         kill.subtree,
         limit_bytes=UNLIMITED_BYTES if limit is None else limit,
@@ -279,7 +280,7 @@ def _limit_owner(trace: TraceTables, kill: _Kill, unknown: Unknown) -> LimitOwne
         cgroup=trace.places.path_of(kill.owner_id),
         container=container,
         pod=pod,
-        limit_bytes=optional(first["limit_bytes"]),
+        limit_bytes=limit_of(first),
         usage_bytes=optional(first["usage_bytes"]),
         is_ancestor=None
         if kill.owner_id is None

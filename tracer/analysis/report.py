@@ -2,7 +2,8 @@
 when nothing was killed.
 
 `to_dict()` gives the JSON document's objects: the same names and nesting, tuples as lists. Sizes are bytes,
-page counts are pages of `meta["page_size"]`, times are ISO 8601 in UTC. None is "not known", and
+page counts are pages of `meta["page_size"]`, times are ISO 8601 in UTC. A limit that is not set is null, and
+`is_limited` beside it false. None is "not known", and
 `Quality.unknown` then says why, under the field's dotted name (`"composition.percpu"`). Where a None has no
 entry there it is known that there is none: no container, no pod, no moment at which the cache was used up.
 """
@@ -12,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Final, Literal
+
+from tracer.schema import LIMITS, UNLIMITED_BYTES
 
 Cause = Literal[
     "anon_growth",
@@ -415,7 +418,20 @@ class Held:
 
 
 def _as_object(record: Any) -> dict[str, Any]:
-    return {item.name: _as_json(getattr(record, item.name)) for item in fields(record)}
+    found: dict[str, Any] = {}
+    for item in fields(record):
+        value = getattr(record, item.name)
+        if item.name in LIMITS:
+            found |= limit_columns(value)
+        else:
+            found[item.name] = _as_json(value)
+    return found
+
+
+def limit_columns(limit_bytes: int | None) -> dict[str, Any]:
+    """A limit as documents have it: null where none is set, and beside it whether that is known."""
+    is_limited = None if limit_bytes is None else limit_bytes < UNLIMITED_BYTES
+    return {"limit_bytes": limit_bytes if is_limited else None, "is_limited": is_limited}
 
 
 def _as_json(value: Any) -> Any:

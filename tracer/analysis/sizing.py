@@ -33,7 +33,17 @@ from tracer.analysis.findings import Findings
 from tracer.analysis.ledger import Steps
 from tracer.analysis.report import Cause, Composition, Sizing
 from tracer.analysis.subtree import Subtree
-from tracer.analysis.tables import Bools, TraceTables, integers, known, optional, page_size, records, times_ns
+from tracer.analysis.tables import (
+    Bools,
+    TraceTables,
+    integers,
+    known,
+    limit_of,
+    optional,
+    page_size,
+    records,
+    times_ns,
+)
 from tracer.analysis.wording import no_limit, owner_name
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import duration, size
@@ -333,7 +343,7 @@ def _samples(subtree: Subtree, columns: tuple[str, ...]) -> pd.DataFrame:
 
 _READ: Final = (
     *("unevictable_bytes", *_LISTS, "active_file_bytes", "file_dirty_bytes", "file_writeback_bytes"),
-    *("file_bytes", "swap_limit_bytes", "limit_bytes"),
+    *("file_bytes", "swap_limit_bytes", "limit_bytes", "is_swap_limited", "is_limited"),
 )
 
 
@@ -353,14 +363,10 @@ def _needed(subtree: Subtree) -> Steps:
 def _swap_bytes(subtree: Subtree) -> int | None:
     """How much swap the cgroup could use beside a limit: what the machine has, and what it is allowed."""
     machine = (subtree.trace.meta.get("memory") or {}).get("swap_total_bytes")
-    samples = _samples(subtree, ("swap_limit_bytes", "limit_bytes"))
-    allowed = None
-    if len(samples):
-        allowed = int(samples["swap_limit_bytes"].iloc[-1])
-        if (
-            subtree.trace.meta.get("cgroup_version") == 1 and allowed < UNLIMITED_BYTES
-        ):  # memory and swap together
-            allowed = max(allowed - int(samples["limit_bytes"].iloc[-1]), 0)
+    samples = _samples(subtree, ("is_swap_limited", "is_limited"))
+    allowed = limit_of(samples.iloc[-1], "swap_limit_bytes") if len(samples) else None
+    if allowed is not None and allowed < UNLIMITED_BYTES and subtree.trace.meta.get("cgroup_version") == 1:
+        allowed = max(allowed - (limit_of(samples.iloc[-1]) or 0), 0)  # memory and swap together
     bounds = [bound for bound in (machine, allowed) if bound is not None]
     return min(bounds) if 0 in bounds or len(bounds) == 2 else machine
 

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tracer.schema import LIMITS, UNLIMITED_BYTES
+
 if TYPE_CHECKING:
     from tracer.analysis.log_match import Logged
     from tracer.analysis.losses import Losses
@@ -131,6 +133,19 @@ def integers(column: pd.Series, missing: int = NO_ID) -> Int64s:
 
 def known(column: pd.Series) -> Bools:
     return np.asarray(column.notna().to_numpy(), dtype=np.bool_)
+
+
+def kernel_numbers(table: pd.DataFrame, name: str) -> pd.Series:
+    """A column as the kernel has it: a limit that is not set is `schema.UNLIMITED_BYTES`, NA is not known."""
+    if name not in LIMITS:
+        return table[name]
+    return table[name].mask(table[LIMITS[name]].eq(False).fillna(False), UNLIMITED_BYTES)
+
+
+def limit_of(row: Mapping[str, Any] | pd.Series, name: str = "limit_bytes") -> int | None:
+    """The same of one row."""
+    flag = row[LIMITS[name]]
+    return None if pd.isna(flag) else int(row[name]) if flag else UNLIMITED_BYTES
 
 
 def is_one_of(column: pd.Series, values: Iterable[str | int]) -> Bools:

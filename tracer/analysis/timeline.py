@@ -29,13 +29,15 @@ from tracer.analysis.tables import (
     integers,
     is_evicted,
     is_one_of,
+    kernel_numbers,
     known,
     page_size,
     start_ns,
     times_ns,
 )
 from tracer.errors import UsageError
-from tracer.schema import CATEGORIES
+from tracer.schema import CATEGORIES, LATEST_NS
+from tracer.trace.frame import with_flag
 
 _MOST_ROWS: Final = 2_000_000  # of all cgroups together: more would take gigabytes
 _LONGEST_SECONDS: Final = 1e9
@@ -94,7 +96,8 @@ def timeline(
     slab, kernel_stack, page_tables, kernel_other, sock, swap, file_dirty, file_writeback: all `_bytes`) hold
     at its end: `file_bytes` is the kernel's NR_FILE_PAGES and contains shmem, `cache_bytes` does not. Levels
     of categories are the start sample plus the ledger; usage (`ledger.usage`) and limit are the latest
-    reading of the page counter, dirty and writeback the latest sample. NA means that nothing is known yet.
+    reading of the page counter, dirty and writeback the latest sample. NA means that nothing is known yet;
+    of the limit also that there is none, and `is_limited` is then false.
 
     Flows are sums over the bin: `cache_added_bytes`; `cache_evicted_bytes`, taken by reclaim, and of that
     `cache_evicted_memcg_bytes`, `cache_evicted_direct_bytes` and `cache_evicted_kswapd_bytes` by its cause;
@@ -191,6 +194,7 @@ COLUMNS: Final = (
     *PLACE,
     "usage_bytes",
     "limit_bytes",
+    "is_limited",
     *LEVELS,
     *_SAMPLED,
     "cache_added_bytes",
@@ -362,11 +366,11 @@ class Readings:
 
     @classmethod
     def of(cls, column: str, *tables: pd.DataFrame) -> Readings:
-        rows = [table[known(table[column])] for table in tables]
+        rows = [table[known(kernel_numbers(table, column))] for table in tables]
         return cls(
             np.concatenate([integers(picked["cgroup_id"]) for picked in rows]),
             np.concatenate([times_ns(picked) for picked in rows]),
-            np.concatenate([integers(picked[column]) for picked in rows]),
+            np.concatenate([integers(kernel_numbers(picked, column)) for picked in rows]),
         )
 
     @classmethod
@@ -383,7 +387,9 @@ class Readings:
 
 
 def _counter_levels(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
-    columns = {"limit_bytes": grid.latest(Readings.of("limit_bytes", trace.charge, trace.samples))}
+    limits = grid.latest(Readings.of("limit_bytes", trace.charge, trace.samples))
+    flagged = with_flag("limit_bytes", pd.Series(limits))
+    columns: dict[str, Any] = {name: column.array for name, column in flagged.items()}
     columns["usage_bytes"] = grid.latest(Readings.of_usage(trace, grid.ids))
     return columns | {name: grid.latest(Readings.of(name, trace.samples)) for name in _SAMPLED}
 
@@ -538,9 +544,13 @@ def _moment_ns(moment: str | float, start: int) -> int:
         return start + _nanoseconds(moment, "--begin/--end")
     try:
         time = pd.Timestamp(moment)
-    except ValueError:
+        utc = time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
+        time_ns = int(utc.as_unit("ns").value)
+    except (ValueError, OverflowError, TypeError):  # OutOfBoundsDatetime is a ValueError
+        time_ns = -1
+    if not 0 <= time_ns <= LATEST_NS:  # NaT is the least int64
         raise UsageError(
-            f"{moment!r} is neither seconds from the start (1.5s) nor an ISO 8601 time; give one of them"
-        ) from None
-    utc = time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
-    return int(utc.as_unit("ns").value)
+            f"{moment!r} is neither seconds from the start (1.5s) nor an ISO 8601 time from 1970 to 2199; "
+            "give one of them"
+        )
+    return time_ns

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
 from types import FrameType
 from typing import Any
+
+from tracer.cli import streams
+from tracer.errors import TracerError
 
 
 def main() -> None:
@@ -15,35 +17,56 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored: in the background
         signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `memcg-tracer timeline … | head` ends quietly
+    streams.prepare()
+    arguments = sys.argv[1:] or ["--help"]
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    debug = "--debug" in ours
+    if not {"record", "lab"} & set(ours):  # these run commands, whose environment is not ours to change
+        # More threads are of no use here, and OpenBLAS ends the process where it cannot make them.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except Exception as error:
+        if debug:
+            raise
+        streams.abandon_output()
+        status = _complain(*_line(error))
+    sys.exit(status)
+
+
+def _run(arguments: list[str]) -> int:
     import click
 
     from tracer.cli.verbs import group
-    from tracer.errors import TracerError
 
-    arguments = sys.argv[1:] or ["--help"]
-    debug = "--debug" in arguments[: arguments.index("--")] if "--" in arguments else "--debug" in arguments
     try:
         status: Any = group.main(args=arguments, prog_name="memcg-tracer", standalone_mode=False)
     except click.exceptions.Exit as end:
-        status = end.exit_code
-    except click.UsageError as error:
-        verb = error.ctx.command_path if error.ctx else "memcg-tracer"
-        message = f"{error.format_message().rstrip('.')}; see {verb} -h"
-        status = _complain(message, error.exit_code, error if debug else None)
-    except click.ClickException as error:
-        status = _complain(error.format_message(), error.exit_code, error if debug else None)
+        return end.exit_code
     except click.Abort:
-        status = 130
-    except TracerError as error:
-        status = _complain(str(error), error.exit_code, error if debug else None)
-    except OSError as error:
-        status = _complain(_os_error(error), 1, error if debug else None)
-    except Exception as error:
-        message = (
-            f"a defect of memcg-tracer ({type(error).__name__}: {error}); report what it says with --debug"
-        )
-        status = _complain(message, 1, error if debug else None)
-    sys.exit(status if isinstance(status, int) else 0)
+        return 130
+    return status if isinstance(status, int) else 0
+
+
+def _line(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit status."""
+    if isinstance(error, TracerError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError) or "failed to map segment" in str(error):
+        return "there is not enough memory for this here: free some, or raise the limit (ulimit -v)", 1
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror or error}{where}", 1
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return "no thread can be started here: end some processes, or raise the limit (ulimit -u)", 1
+    if (of_click := sys.modules.get("click")) and isinstance(error, of_click.ClickException):
+        message = error.format_message()
+        if isinstance(error, of_click.UsageError):
+            verb = error.ctx.command_path if error.ctx else "memcg-tracer"
+            message = f"{message.rstrip('.')}; see {verb} -h"
+        return message, error.exit_code
+    return f"a defect of memcg-tracer ({type(error).__name__}: {error}); report what it says with --debug", 1
 
 
 def _interrupt(_signal: int, frame: FrameType | None) -> None:
@@ -59,17 +82,10 @@ def _interrupt(_signal: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _complain(message: str, status: int, traceback: BaseException | None) -> int:
+def _complain(message: str, status: int) -> int:
     """One line on stderr."""
-    if traceback is not None:
-        raise traceback
     line = " ".join(message.split())
     shown = line if line.isprintable() else line.encode("unicode_escape").decode()
-    with suppress(OSError):  # nobody reads any more
-        print(f"memcg-tracer: error: {shown}", file=sys.stderr, flush=True)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # nobody reads any more: the status still tells
+    print(f"memcg-tracer: error: {shown}", file=sys.stderr, flush=True)
     return status
-
-
-def _os_error(error: OSError) -> str:
-    where = f" ({error.filename})" if error.filename else ""
-    return f"{error.strerror or error}{where}"

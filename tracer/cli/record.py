@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import signal
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 LEAST_STACKS_BYTES: Final = 4 << 10
 MOST_STACKS_BYTES: Final = 1 << 30
+
+_LONGEST_S: Final = 1e9
 
 
 @click.command(
@@ -98,12 +99,12 @@ def command(
     """
     if not argv and (limit_bytes is not None or swap_bytes is not None):
         raise click.UsageError("--limit and --swap are for the cgroup that CMD runs in: add -- CMD")
-    if duration_s is not None and math.isnan(duration_s):
-        raise click.UsageError("-d nan is not a time: give a number of seconds")
+    if duration_s is not None and not duration_s <= _LONGEST_S:
+        raise click.UsageError(
+            f"-d {duration_s:g} is not a time: give a number of seconds up to {_LONGEST_S:g}"
+        )
     if stacks_bytes is not None and not LEAST_STACKS_BYTES <= stacks_bytes <= MOST_STACKS_BYTES:
         raise click.UsageError("--stacks: give a size from 4K, which samples each page, to 1G")
-    if name == "":
-        raise click.UsageError("--name is empty: give a name, or leave it out")
     name = name or (Path(argv[0]).name if argv else "trace")
     if output is None:
         output = Path("traces", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_file_name(name)}")

@@ -41,9 +41,28 @@ class _Verbs(click.Group):
         command.context_settings.setdefault("help_option_names", ["-h", "--help"])
         return command
 
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(context, args)
+        if command is not None and not context.resilient_parsing:
+            _require_values(command, rest)
+        return name, command, rest
+
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(verb, _summary(self.get_command(context, verb))) for verb in VERBS])
+
+
+def _require_values(command: click.Command, arguments: list[str]) -> None:
+    """Raise UsageError for an option with an empty value: `-c "$name"` without a name is not every cgroup."""
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    options = [one for one in command.params if isinstance(one, click.Option) and not one.is_flag]
+    names = {name for option in options for name in option.opts}
+    for before, argument in zip(["", *ours], ours, strict=False):
+        option = argument.removesuffix("=") if argument else before
+        if option != argument and option in names:
+            raise click.UsageError(f"{option} is empty: give a value, or leave it out")
 
 
 def _summary(command: click.Command | None) -> str:

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tracer import units
+from tracer.analysis.report import limit_columns
 from tracer.render import probes, sections
 from tracer.render.escape import visible
 
@@ -49,7 +50,8 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """The document of `info --json`."""
-        return {"schema": 1, **asdict(self)}
+        cgroups = [asdict(one) | limit_columns(one.limit_bytes) for one in self.cgroups]
+        return {"schema": 1, **asdict(self), "cgroups": cgroups}
 
 
 def lines(summary: Summary) -> Iterator[RenderableType]:

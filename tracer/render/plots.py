@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from tracer.render.layers import BY_NAME, LAYERS, floats, stacked
 from tracer.render.markers import Marker
 from tracer.render.waits import WAITS, psi_ms, stacked_ms
-from tracer.schema import UNLIMITED_BYTES
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -117,7 +116,7 @@ def _draw_memory(axes: Axes, timeline: pd.DataFrame, seconds: Floats) -> None:
         )
     limit = floats(timeline, "limit_bytes")
     peak = np.nanmax(floats(timeline, "usage_bytes"), initial=0.0) / MIB
-    limit = np.where(limit < UNLIMITED_BYTES, limit, np.nan) / MIB
+    limit = limit / MIB
     top = np.nanmax(limit, initial=0.0)
     if top and peak >= top / 4:
         axes.plot(seconds, limit, color=_INK, linestyle="--", linewidth=1.3, label="limit")

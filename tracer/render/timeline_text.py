@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -160,7 +160,7 @@ def _scale(timeline: pd.DataFrame, cells: int) -> _Scale:
     """The bar ends at the limit, unless usage never came near it: then it ends at the peak."""
     peak = float(np.nanmax(floats(timeline, "usage_bytes")))
     limits = floats(timeline, "limit_bytes")
-    limit = float(limits[limits < UNLIMITED_BYTES].max(initial=0.0))
+    limit = float(limits[limits > 0].max(initial=0.0))
     limit_drawn = limit > 0 and peak >= limit / 4
     full = max(peak, limit if limit_drawn else 0.0, 1.0)
     return _Scale(full, cells, *units.scale_of(full), limit_drawn)
@@ -173,7 +173,7 @@ def _heading_lines(timeline: pd.DataFrame, heading: Heading, columns: int) -> li
     if heading.container:
         name.append("container " + fitted(heading.container, columns // 2), style="bold").append("  ")
     name.append(fitted(heading.cgroup, columns - name.cell_len), style="" if heading.container else "bold")
-    facts = [_limit_words(timeline["limit_bytes"].dropna())]
+    facts = [_limit_words(timeline)]
     if len(timeline) > 1:
         step = timeline.index[1] - timeline.index[0]
         span = timeline.index[-1] - timeline.index[0] + step
@@ -192,9 +192,11 @@ def _heading_lines(timeline: pd.DataFrame, heading: Heading, columns: int) -> li
     return [*lines, Text()]
 
 
-def _limit_words(limits: pd.Series[Any]) -> str:
-    if limits.empty:
+def _limit_words(timeline: pd.DataFrame) -> str:
+    is_known = timeline["is_limited"].notna()
+    if not is_known.any():
         return "limit not known"
+    limits = timeline["limit_bytes"].fillna(UNLIMITED_BYTES)[is_known]
     first, last = int(limits.iloc[0]), int(limits.iloc[-1])
     if first != last:
         return f"limit {units.limit(first)}, later {units.limit(last)}"
@@ -254,7 +256,7 @@ def _limit_reached(timeline: pd.DataFrame, page_size: int) -> int | None:
     """The first row at whose end usage was at the limit, as `analysis.cushion` has it."""
     usage, limit = floats(timeline, "usage_bytes"), floats(timeline, "limit_bytes")
     nearness = np.maximum(limit * NEAR_LIMIT_PERCENT / 100, NEAR_LIMIT_PAGES * page_size)
-    near = (limit < UNLIMITED_BYTES) & (usage >= limit - nearness)
+    near = usage >= limit - nearness
     return int(near.argmax()) if near.any() else None
 
 

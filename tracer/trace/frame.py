@@ -7,6 +7,8 @@ from typing import Any, Final, cast
 import pandas as pd
 import pyarrow as pa
 
+from tracer.schema import LIMITS, UNLIMITED_BYTES
+
 _NULLABLE: Final = {
     pa.int64(): pd.Int64Dtype(),
     pa.int32(): pd.Int32Dtype(),
@@ -18,13 +20,25 @@ def to_frame(data: pa.Table) -> pd.DataFrame:
     """The table as a DataFrame, indexed by `time` (UTC) where it has one; rows of one time keep their order.
 
     Integers that the schema says may be null are Int64/Int32 (NA is "not known"), truths boolean, others
-    plain; dictionaries are categoricals; lists are lists.
+    plain; dictionaries are categoricals; lists are lists. A limit that is not set is NA too, and the column
+    beside it (`schema.LIMITS`) says which it is.
     """
-    columns = {field.name: _series(data.column(field.name), field) for field in data.schema}
+    columns: dict[str, Any] = {}
+    for field in data.schema:
+        if field.name in LIMITS:
+            columns |= with_flag(field.name, data.column(field.name).to_pandas(types_mapper=_NULLABLE.get))
+        else:
+            columns[field.name] = _series(data.column(field.name), field)
     frame = pd.DataFrame(columns, copy=False)
     if "time" not in columns:
         return frame
     return frame.set_index("time").sort_index(kind="stable")
+
+
+def with_flag(name: str, limits: pd.Series[Any]) -> dict[str, pd.Series[Any]]:
+    """Return a column of limits, `UNLIMITED_BYTES` where none is set, as DataFrames have it, and its flag."""
+    is_limited = limits.lt(UNLIMITED_BYTES)
+    return {name: limits.mask(is_limited.eq(False).fillna(False)), LIMITS[name]: is_limited}
 
 
 def _series(column: pa.ChunkedArray, field: pa.Field) -> pd.Series[Any]:

@@ -1,0 +1,89 @@
+"""The three standard streams, whatever the process was started with: closed, full, or of a poor encoding.
+
+What cannot be written to standard output is an error that says so. What cannot be written to standard error
+is left out: no recording ends because nobody reads its progress.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import select
+import sys
+from typing import TYPE_CHECKING, Final, TextIO
+
+from tracer.errors import TracerError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+_ENCODABLE: Final = "memcg-tracer-encodable"
+
+
+def prepare() -> None:
+    """Replace sys.stdin, stdout and stderr, and open what is closed: no file of ours takes its number."""
+    for descriptor in range(3):
+        _occupy(descriptor)
+    codecs.register_error(_ENCODABLE, _encodable)
+    sys.stdin = _text(io.BufferedReader(_Input(0, closefd=False)), sys.stdin)
+    sys.stdout = _text(io.BufferedWriter(_Output(1, "w", closefd=False)), sys.stdout)
+    sys.stderr = _text(io.BufferedWriter(_Diagnostics(2, "w", closefd=False)), sys.stderr)
+
+
+def abandon_output() -> None:
+    """Give up what standard output could not take, so that nothing tries again at the end."""
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  for as long as we live
+
+
+def _occupy(descriptor: int) -> None:
+    """Let a closed descriptor fail as it did, by a file that is open for the other direction."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        unusable = os.open(os.devnull, os.O_WRONLY if descriptor == 0 else os.O_RDONLY)
+        os.dup2(unusable, descriptor, inheritable=True)
+        if unusable != descriptor:
+            os.close(unusable)
+
+
+class _Input(io.FileIO):
+    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise TracerError(f"cannot read standard input: {error.strerror}") from error
+
+
+class _Output(io.FileIO):
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            while (written := super().write(data)) is None:  # somebody made it non-blocking
+                select.select([], [self], [])
+        except OSError as error:
+            raise TracerError(f"cannot write to standard output: {error.strerror}") from error
+        return written
+
+
+class _Diagnostics(io.FileIO):
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            written = super().write(data)
+        except OSError:
+            written = None
+        return len(memoryview(data).cast("B")) if written is None else written
+
+
+def _text(buffer: io.BufferedReader | io.BufferedWriter, replaced: TextIO | None) -> io.TextIOWrapper:
+    encoding = getattr(replaced, "encoding", None) or "utf-8"
+    return io.TextIOWrapper(buffer, encoding, _ENCODABLE, line_buffering=buffer.isatty())
+
+
+def _encodable(error: UnicodeError) -> tuple[str | bytes, int]:
+    """An error handler: a byte that was no UTF-8 as that byte, other characters as escapes."""
+    if isinstance(error, UnicodeDecodeError):
+        return codecs.lookup_error("surrogateescape")(error)
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.backslashreplace_errors(error)
