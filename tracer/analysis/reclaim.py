@@ -93,6 +93,6 @@ def _transcript(trace: TraceTables, rows: pd.DataFrame) -> tuple[ReclaimAttempt,
 
 def _kept(row: dict[str, Any], lru: str) -> dict[str, int] | None:
     """What the attempt met on this list and could not free, in pages."""
-    if pd.isna(row[f"nr_dirty_{lru}"]):
-        return None
-    return {count: int(row[f"{count}_{lru}"]) for count in RECLAIM_COUNTS}
+    counts = {count: optional(row[f"{count}_{lru}"]) for count in RECLAIM_COUNTS}
+    known_counts = {name: count for name, count in counts.items() if count is not None}
+    return known_counts if len(known_counts) == len(counts) else None
