@@ -71,7 +71,7 @@ def page(subject: Subject) -> str:
         ],
         kills=[_kill(report, page_size) for report in reversed(subject.reports[-_MOST_KILLS:])],
         how_often=[] if is_one else list(kills_text.summary(subject.reports)),
-        list_titles=kills_text.TITLES,
+        list_titles=kills_text.titles(subject.reports[-_MOST_LISTED:]),
         list=[] if is_one else list(kills_text.rows(subject.reports[-_MOST_LISTED:])),
         list_note=_left_out(len(subject.reports)),
         held=[(facts.life(one), list(held_facts.held(one))) for one in subject.held[:_MOST_HELD]],

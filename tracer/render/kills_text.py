@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pandas as pd
 from rich.console import RenderableType
@@ -17,15 +17,18 @@ from tracer.render import facts, log_place, sections
 from tracer.render.escape import visible
 from tracer.render.prose import prose
 
+T = TypeVar("T")
+
 MOST_LINES: Final = 8
 _MOST_NAMES: Final = 4
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 _ID_SHOWN: Final = 12  # as docker ps and crictl ps have it
-_SIDES: Final = (
+_COLUMNS: Final = (
     *(("kill", ">"), ("time", "<"), ("limit", ">"), ("cause", "<"), ("sure", "<")),
-    *(("killed", "<"), ("cgroup", "<")),
+    *(("killed", "<"), ("run", ">"), ("cgroup", "<")),
 )
-TITLES: Final = tuple(heading for heading, _ in _SIDES)
+_RUN: Final = 6
+"""The position of the column that stands there only where a name has several lives."""
 
 
 def before_the_story(reports: Sequence[OomReport], told: OomReport) -> Iterator[RenderableType]:
@@ -51,7 +54,7 @@ def one_of_many(reports: Sequence[OomReport], told: OomReport) -> Iterator[Rende
 
 def listed(reports: Sequence[OomReport]) -> Iterator[RenderableType]:
     """A line for each kill."""
-    table = sections.Rows(*_SIDES)
+    table = sections.Rows(*(_COLUMNS if _have_runs(reports) else _without_run(_COLUMNS)))
     day = _one_day(reports)
     for row in rows(reports):
         table.add_row(*row)
@@ -60,19 +63,28 @@ def listed(reports: Sequence[OomReport]) -> Iterator[RenderableType]:
     yield sections.indented(table)
 
 
+def titles(reports: Sequence[OomReport]) -> tuple[str, ...]:
+    """What stands above `rows`."""
+    headings = tuple(heading for heading, _ in _COLUMNS)
+    return headings if _have_runs(reports) else _without_run(headings)
+
+
 def rows(reports: Sequence[OomReport]) -> Iterator[tuple[str, ...]]:
-    """The cells below `TITLES`."""
-    day = _one_day(reports)
+    """The cells of each kill."""
+    day, have_runs = _one_day(reports), _have_runs(reports)
     for report in reports:
-        yield (
+        owner = report.limit_owner
+        cells = (
             str(report.kill_id),
             _when(report, day),
-            units.limit(report.limit_owner.limit_bytes) if _has_owner(report) else "",
+            units.limit(owner.limit_bytes) if _has_owner(report) else "",
             report.verdict.cause,
             report.verdict.confidence,
             _killed(report),
-            _where(report.limit_owner) if _has_owner(report) else "the whole machine",
+            str(owner.run) if (owner.runs or 1) > 1 else "",
+            _where(owner) if _has_owner(report) else "the whole machine",
         )
+        yield cells if have_runs else _without_run(cells)
 
 
 def summary(reports: Sequence[OomReport]) -> Iterator[str]:
@@ -103,6 +115,14 @@ def to_dict(report: OomReport) -> dict[str, Any]:
         "cause": report.verdict.cause,
         "confidence": report.verdict.confidence,
     }
+
+
+def _have_runs(reports: Sequence[OomReport]) -> bool:
+    return any((report.limit_owner.runs or 1) > 1 for report in reports)
+
+
+def _without_run(cells: tuple[T, ...]) -> tuple[T, ...]:
+    return cells[:_RUN] + cells[_RUN + 1 :]
 
 
 def _how_often(history: History) -> str:
@@ -145,8 +165,7 @@ def _where(owner: LimitOwner) -> str:
         return units.UNKNOWN
     name = visible(str(owner.cgroup)) if owner.container is None else _short(owner.container)
     pod = "" if owner.pod is None or owner.container is None else f" of pod {visible(owner.pod)}"
-    run = f" run {owner.run}" if (owner.runs or 1) > 1 else ""
-    return f"{name}{pod}{run}"
+    return f"{name}{pod}"
 
 
 def _short(container: str) -> str:

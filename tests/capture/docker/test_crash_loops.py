@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import tracer
@@ -169,3 +174,58 @@ def test_a_glob_over_names_of_containers(engine: Any, start_recorder: Callable[.
     rows = tracer.open(recorder.stop()).cgroups
     assert list(rows["container"].dropna()) == ["shop-db", "shop-web"]
     assert Path(recorder.path).is_dir()
+
+
+def test_the_verbs_that_read_tell_the_lives_apart(
+    engine: Any, start_recorder: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Each kill once, in its run; the same kills where the probe of the OOM killer saw none."""
+    loop = Loop(engine, "crasher_read")
+    recorder = start_recorder("-c", "crasher_read", env=engine.env)
+    loop.run(f"--restart=on-failure:{RESTARTS}")
+    container = loop.wait()
+    path, lives = recorder.stop(), 1 + RESTARTS
+    trace = tracer.open(path)
+    pids = kills_by_the_kernel_log(trace, {container["Id"]})
+    shown = read_by("explain", path, "-c", "crasher_read", "--list")
+    listed = re.findall(r" \((\d+)\) +(\d) +crasher_read", shown)
+    assert listed == [(str(pid), str(run)) for run, pid in enumerate(pids, start=1)]
+    top = read_by("explain", path).splitlines()[0]
+    assert top.startswith(f"container crasher_read: killed {lives} times in ")
+    assert "the same cause each time (anon_growth)" in " ".join(read_by("explain", path).split())
+
+    rows = json.loads(read_by("timeline", path, "-c", "crasher_read", "--json"))
+    assert sorted({row["run"] for row in rows}) == list(range(1, lives + 1))
+    assert len({(row["time"], row["run"]) for row in rows}) == len(rows)
+    assert sum(row["oom_kills"] for row in rows) == lives
+    known = trace.pagecache[trace.pagecache["inode_id"].isin(inode_of(trace, "known"))]
+    by_file = json.loads(read_by("evictions", path, "-c", "crasher_read", "--json"))["rows"]
+    (file,) = (row for row in by_file if (row["path"] or "").endswith("/known"))
+    assert file["added_bytes"] == lives * FILE_PAGES * PAGE
+    assert known["cgroup_id"].nunique() == lives
+
+    blind = tmp_path / "blind"
+    shutil.copytree(path, blind)
+    (blind / "oom.parquet").unlink()
+    for seen, missed in zip(trace.explain(), tracer.open(blind).explain(), strict=True):
+        assert missed.quality.kmsg == "only"
+        assert (missed.kill_id, missed.verdict.cause) == (seen.kill_id, seen.verdict.cause)
+        assert [victim.pid for victim in missed.victims] == [victim.pid for victim in seen.victims]
+        assert missed.limit_owner.run == seen.limit_owner.run == seen.kill_id
+        for field in ("cgroup_id", "cgroup", "container", "limit_bytes"):
+            assert getattr(missed.limit_owner, field) == getattr(seen.limit_owner, field)
+        assert abs(pd.Timestamp(missed.time) - pd.Timestamp(seen.time)) < pd.Timedelta("1s")
+
+    log = tmp_path / "kern.log"
+    log.write_text(
+        "\n".join(f"[{row.ktime_ns / 1e9:12.6f}] {row.text}" for row in trace.kernel_log.itertuples())
+    )
+    of_log = json.loads(read_by("explain", "--kmsg", log, "-c", "crasher_read", "--json", env=engine.env))
+    assert [kill["victims"][0]["pid"] for kill in of_log["kills"]] == pids
+    assert {kill["limit_owner"]["container"] for kill in of_log["kills"]} == {"crasher_read"}
+
+
+def read_by(verb: str, *arguments: object, env: dict[str, str] | None = None) -> str:
+    """What a verb prints."""
+    words = [sys.executable, "-m", "tracer", verb, *map(str, arguments)]
+    return subprocess.run(words, env=env, capture_output=True, check=True, text=True, timeout=120).stdout
