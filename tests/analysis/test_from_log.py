@@ -151,3 +151,134 @@ def test_the_size_of_a_page_is_told_by_the_log() -> None:
 
     assert size_of("captured-6.18-v1-kmsg.log") == 4096
     assert size_of("written-6.6-cut.log") == 4096
+
+
+MEM_INFO = """Mem-Info:
+active_anon:{anon} inactive_anon:0 isolated_anon:0
+ active_file:10 inactive_file:10 isolated_file:0
+ unevictable:0 dirty:0 writeback:0
+ slab_reclaimable:100 slab_unreclaimable:{slab}
+ mapped:0 shmem:0 pagetables:10
+ free:{free} free_pcp:0 free_cma:0
+Normal free:{normal}kB min:4000kB low:5000kB high:6000kB active_anon:0kB present:800000kB managed:800000kB
+HighMem free:{high}kB min:500kB low:700kB high:900kB active_anon:0kB present:900000kB managed:900000kB
+100000 pages RAM
+0 pages reserved"""
+OF_MACHINE = {
+    **{"gfp": "0xcc0(GFP_KERNEL)", "order": 0, "function": "__alloc_pages", "constraint": "CONSTRAINT_NONE"},
+    **{"anon": 90_000, "slab": 1000, "free": 2000, "normal": 3000, "high": 400},
+}
+KILL = "Out of memory: Killed process 9 (hog) total-vm:9000kB, anon-rss:8000kB, file-rss:0kB, shmem-rss:0kB"
+
+
+def of_machine(**changed: Any) -> str:
+    """The sentence on a kill of the machine's, as these numbers have it."""
+    values = OF_MACHINE | changed
+    log = [
+        f"asker invoked oom-killer: gfp_mask={values['gfp']}, order={values['order']}, oom_score_adj=0",
+        "CPU: 0 PID: 8 Comm: asker Not tainted 6.6.0 #1",
+        "Call Trace:",
+        " out_of_memory+0x1/0x2",
+        f" {values['function']}+0x1/0x2",
+        *MEM_INFO.format(**values).split("\n"),
+        f"oom-kill:constraint={values['constraint']},nodemask=(null),cpuset=/,mems_allowed=4,global_oom,"
+        "task_memcg=/,task=hog,pid=9,uid=0",
+        KILL,
+    ]
+    (report,) = from_log.explain(reports(log))
+    return report.verdict.summary
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "the whole machine had none left; 7.8 MiB of the machine's 390.6 MiB were free"),
+        ({"order": -1, "function": "moom_callback"}, "by hand (SysRq-F)"),
+        ({"gfp": "0x0()", "function": "pagefault_out_of_memory"}, "pagefault_out_of_memory, gfp 0x0"),
+        ({"order": 3, "normal": 90_000}, "not in one piece of 32 KiB (order 3): it is fragmented"),
+        ({"high": 90_000}, "low memory (zone Normal) was exhausted"),
+        ({"constraint": "CONSTRAINT_CPUSET"}, "its cpuset allows (nodes 4) had none left; 7.8 MiB"),
+        ({"constraint": "CONSTRAINT_MEMORY_POLICY"}, "its memory policy allows (nodes 4)"),
+        ({"constraint": "CONSTRAINT_BPF_OURS"}, "a BPF policy had it killed (CONSTRAINT_BPF_OURS)"),
+        ({"slab": 70_000, "anon": 100}, "273.8 MiB of its 390.6 MiB slab"),
+        ({"anon": 100}, "are memory that no counter names"),
+    ],
+)
+def test_not_every_kill_of_the_machine_is_a_full_machine(changed: dict[str, Any], said: str) -> None:
+    assert said in of_machine(**changed)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled", "vm.panic_on_oom"),
+        (
+            "Kernel panic - not syncing: System is deadlocked on memory",
+            "no process that the kernel could kill",
+        ),
+        ("Out of memory and no killable processes...", "no process that the kernel could kill"),
+    ],
+)
+def test_a_panic_is_no_kill(line: str, said: str) -> None:
+    log = ["a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0", "Mem-Info:", line]
+    (report,) = from_log.explain(reports(log))
+    assert report.victims == ()
+    assert said in report.verdict.summary
+
+
+def test_who_was_killed_had_nearly_all_of_the_limit() -> None:
+    log = [
+        "memory: usage 10000kB, limit 10000kB, failcnt 7",
+        "Memory cgroup out of memory: Killed process 9 (hog) total-vm:90000kB, anon-rss:9200kB, file-rss:0kB",
+    ]
+    (report,) = from_log.explain(reports(log))
+    assert report.verdict.cause == "anon_growth"
+    assert any("92.0 % of the limit" in line for line in report.verdict.evidence)
+    (other,) = from_log.explain(reports([log[0], log[1].replace("9200kB", "8000kB")]))
+    assert other.verdict.cause == "unknown"
+
+
+def test_a_limit_of_memory_and_swap_is_named_where_it_was_the_one_hit() -> None:
+    log = [
+        "memory: usage 10000kB, limit 20000kB, failcnt 0",
+        "memory+swap: usage 30000kB, limit 30000kB, failcnt 9",
+        "Memory cgroup out of memory: Killed process 9 (hog) total-vm:90000kB, anon-rss:9200kB, file-rss:0kB",
+    ]
+    (report,) = from_log.explain(reports(log))
+    assert "its limit of memory and swap together, 29.3 MiB" in report.verdict.summary
+
+
+def test_the_largest_number_is_no_limit() -> None:
+    log = [
+        "memory: usage 42240kB, limit 9007199254740988kB, failcnt 0",
+        "swap: usage 0kB, limit 0kB, failcnt 0",
+    ]
+    (report,) = from_log.explain(reports(log))
+    assert report.limit_owner.limit_bytes is None
+    assert "it has none" in report.quality.unknown["limit_owner.limit_bytes"]
+
+
+def test_numbers_that_cannot_be_are_refused() -> None:
+    """A piece of a broken line with kB is no number of pages, and nothing is larger than all there is."""
+    log = [
+        "a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        "Mem-Info:",
+        "active_anon:500 inactive_anon:900000 isolated_anon:0",
+        "active_file:16696kB inactive_file:850072kB unevictable:0kB",
+        "100000 pages RAM",
+        "Killed process 9 (hog) total-vm:9000kB, anon-rss:8000kB, file-rss:0kB",
+    ]
+    (found,) = reports(log)
+    assert found.mem_info is not None
+    assert dict(found.mem_info.pages) == {"active_anon": 500, "isolated_anon": 0}
+    (report,) = from_log.explain(
+        reports(
+            [
+                "memory: usage 10000kB, limit 10000kB, failcnt 7",
+                "Memory cgroup stats for /a:",
+                "anon 9000000",
+                "shmem 990000000000",
+            ]
+        )
+    )
+    assert report.composition.shmem is None

@@ -15,12 +15,13 @@ the definitions for users.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
 from tracer.analysis.findings import Findings, Swap
 from tracer.analysis.report import Cause, Composition, Suspect
+from tracer.analysis.wording import no_limit
 from tracer.units import percent, size
 
 LEAST_WEIGHT: Final = 0.4
@@ -48,6 +49,8 @@ _KERNEL: Final = {
     "vmalloc": "vmalloc memory",
     "other": "whole pages that no counter tells apart",
 }
+_KILLED_SHARE: Final = 0.9
+_KILLED_WEIGHT: Final = 0.6
 _UNTOLD: Final = "memory of unknown kinds"
 
 
@@ -55,10 +58,26 @@ def suspects(findings: Findings) -> tuple[Suspect, ...]:
     """All causes that anything speaks for, the likeliest first."""
     if findings.constraint in ("global", "cpuset", "mempolicy"):
         return (Suspect("global_pressure", 1.0, f"the kernel's constraint was {findings.constraint}"),)
-    if findings.constraint != "memcg" or not findings.composition.total:
+    if findings.constraint != "memcg":
         return ()
+    if not findings.composition.total or findings.composition.anon is None:
+        return tuple(by_the_killed(findings))
     found = [*_with_swap(findings, _fillers(findings)), *_blockers(findings)]
     return tuple(sorted((one for one in found if one.weight > 0), key=lambda one: -one.weight))
+
+
+def by_the_killed(findings: Findings) -> Iterator[Suspect]:
+    """Where nothing says what filled the limit: whether what was killed had nearly all of it in use."""
+    limit = findings.owner.limit_bytes
+    killed = [victim.anon_rss_bytes or 0 for victim in findings.victims]
+    if no_limit(findings.owner) or not limit or not killed or sum(killed) < _KILLED_SHARE * limit:
+        return
+    share = percent(min(sum(killed), limit), limit)
+    yield Suspect(
+        "anon_growth",
+        _KILLED_WEIGHT,
+        f"anonymous memory of what was killed was {size(sum(killed))}, {share} of the limit",
+    )
 
 
 def kernel_bytes(made_of: Composition) -> int:

@@ -48,7 +48,8 @@ class Circumstances:
     since `Window.begin`; empty: not known. `rise_ns`: how long the last 80 % took of the growth of all that
     cannot be dropped. `protected_bytes`: usage of the cgroups right below the owner that their memory.min
     keeps from reclaim. `dying_bytes`: held by cgroups that had been removed. `dirty_wait_ms`: what writers
-    were held back for too many dirty pages, in the window.
+    were held back for too many dirty pages, in the window. `shortage`: the clause on what was short, where no
+    cgroup's limit was hit. `full_swap_limit_bytes`: v1's limit of memory and swap, where it was the one hit.
     """
 
     grown_bytes: Mapping[str, int] = field(default_factory=dict)
@@ -58,6 +59,8 @@ class Circumstances:
     holders: tuple[Holder, ...] = ()
     dying_bytes: int = 0
     dirty_wait_ms: float = 0.0
+    shortage: str | None = None
+    full_swap_limit_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

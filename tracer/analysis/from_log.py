@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
-from tracer.analysis import advice, choice, composition, log_memory, verdict
+from tracer.analysis import advice, choice, composition, log_memory, shortage, verdict
 from tracer.analysis.composition import Unknown
 from tracer.analysis.findings import Circumstances, Findings
 from tracer.analysis.report import (
@@ -30,11 +30,13 @@ from tracer.analysis.report import (
 from tracer.analysis.wording import owner_name, process
 from tracer.kernel import containers
 from tracer.kernel.kmsg.facts import Kill, LogReport, Stamp, TaskRow
+from tracer.schema import UNLIMITED_BYTES
 
 LOG_ALONE: Final = "a kernel log alone does not show it"
 _NO_HEADER: Final = "the kernel log has no beginning of this report"
 _NO_OWNER: Final = "the kernel log does not name the cgroup whose limit was hit"
 _NO_COUNTERS: Final = "the kernel log has no usage and limit of it"
+_UNLIMITED: Final = "it has none: the kernel printed the largest number that there is"
 _NO_LIMIT: Final = "no cgroup's limit was hit"
 _NO_KILL: Final = "the kernel log says whom the kernel chose, and ends before it says that it was killed"
 _NOBODY: Final = "the kernel found no process that it could have killed"
@@ -148,7 +150,12 @@ def _findings(log: LogReport, page_size: int, unknown: Unknown, named: Named) ->
         reclaim=Reclaim(None, None, None, None, ()),
         allocators=(),
         page_size=page_size,
-        circumstances=Circumstances(swap=log_memory.swap(log), protected_bytes=log.min_protection_bytes or 0),
+        circumstances=Circumstances(
+            swap=log_memory.swap(log),
+            protected_bytes=log.min_protection_bytes or 0,
+            shortage=shortage.words(log, page_size),
+            full_swap_limit_bytes=log_memory.full_swap_limit(log),
+        ),
         is_told=True,
         kmsg="only",
     )
@@ -212,11 +219,14 @@ def _owner(log: LogReport, unknown: Unknown, named: Named) -> LimitOwner:
         unknown["limit_owner.is_ancestor"] = "the kernel log does not say in which cgroup who asked was"
     reference = None if log.oom_memcg is None else containers.identify(log.oom_memcg)
     container, pod = (None, None) if log.oom_memcg is None else named(log.oom_memcg)
+    limit_bytes = None if memory is None else memory.limit_bytes
+    if limit_bytes is not None and limit_bytes >= UNLIMITED_BYTES:
+        limit_bytes, unknown["limit_owner.limit_bytes"] = None, _UNLIMITED
     return LimitOwner(
         cgroup=log.oom_memcg,
         container=container or (None if reference is None else reference.container_id),
         pod=pod or (None if reference is None else reference.pod_uid),
-        limit_bytes=None if memory is None else memory.limit_bytes,
+        limit_bytes=limit_bytes,
         usage_bytes=None if memory is None else memory.usage_bytes,
         is_ancestor=None if cgroup is None or log.oom_memcg is None else cgroup != log.oom_memcg,
     )

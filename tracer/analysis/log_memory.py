@@ -19,6 +19,11 @@ from tracer.units import size
 Sizes = dict[str, int | None]
 
 DEFAULT_PAGE_SIZE: Final = 4096
+_NEAR_BYTES: Final = 1 << 20  # what charges of all CPUs may differ by
+_MOST_OF_USAGE: Final = 4
+"""Of all that is in use, no kind is more than that: such a number was misread from a broken line."""
+
+_NOT_IN_USAGE: Final = frozenset({"swap", "zswapped", "swapcached"})
 _PAGE_SIZES: Final = frozenset({4096, 8192, 16384, 32768, 65536})
 _V2: Final = {name: name for name in MEMORY_STAT_BYTES} | {"page_tables": "pagetables"}
 _V1: Final = {column.removesuffix("_bytes"): name for name, column in V1_STAT.items()}
@@ -29,6 +34,13 @@ def sizes(log: LogReport) -> Sizes:
     """The sizes of memory.stat (`schema.MEMORY_STAT_BYTES`) of the cgroup whose limit was hit."""
     values, names = _values(log)
     found: Sizes = {name: values.get(names.get(name, "")) for name in MEMORY_STAT_BYTES}
+    memory = log.counters.get("memory")
+    if memory is not None:
+        most = _MOST_OF_USAGE * max(memory.usage_bytes, _NEAR_BYTES)
+        found = {
+            name: value if value is None or value <= most or name in _NOT_IN_USAGE else None
+            for name, value in found.items()
+        }
     kmem, swap = log.counters.get("kmem"), log.counters.get("swap")
     if found["kernel"] is None and kmem is not None:
         found["kernel"] = kmem.usage_bytes
@@ -59,6 +71,16 @@ def swap(log: LogReport) -> Swap | None:
     used = max(both.usage_bytes - memory.usage_bytes, 0)
     room = max(both.limit_bytes - memory.limit_bytes, 0)
     return Swap(used, None if both.limit_bytes >= UNLIMITED_BYTES else room, refused=False)
+
+
+def full_swap_limit(log: LogReport) -> int | None:
+    """v1's limit of memory and swap together where it was the one hit: usage stood at it, and below the limit
+    of memory alone."""
+    memory, both = log.counters.get("memory"), log.counters.get("memory+swap")
+    if memory is None or both is None or both.limit_bytes >= UNLIMITED_BYTES:
+        return None
+    is_full = both.limit_bytes - both.usage_bytes <= _NEAR_BYTES
+    return both.limit_bytes if is_full and memory.limit_bytes - memory.usage_bytes > _NEAR_BYTES else None
 
 
 def machine(log: LogReport, page_size: int) -> Iterator[str]:

@@ -68,6 +68,8 @@ def _doubts(findings: Findings, suspects: Sequence[Suspect]) -> tuple[str, ...]:
 def summary(findings: Findings, cause: Cause) -> str:
     """The one sentence that answers why."""
     asked = f"{_asker(findings)} asked for"
+    if findings.circumstances.shortage is not None:
+        return f"{asked} memory{_killed(findings)}: {findings.circumstances.shortage}."
     if findings.constraint == "global":
         return f"{asked} memory{_killed(findings)}: the whole machine had none left."
     if findings.constraint == "unknown":
@@ -76,6 +78,8 @@ def summary(findings: Findings, cause: Cause) -> str:
         return f"{asked} memory that its {findings.constraint} constraint did not leave{_killed(findings)}."
     owner = findings.owner
     limit = "its limit" if no_limit(owner) else f"its limit of {size(owner.limit_bytes)}"
+    if findings.circumstances.full_swap_limit_bytes is not None:
+        limit = f"its limit of memory and swap together, {size(findings.circumstances.full_swap_limit_bytes)}"
     above = " (above the cgroup that asked)" if owner.is_ancestor else ""
     filled = _filled(findings, cause)
     sentence = f"{asked} more memory{_killed(findings)}: {owner_name(owner)}{above} was at {limit}{filled}"
@@ -225,6 +229,8 @@ def _evidence(findings: Findings, suspects: Sequence[Suspect]) -> tuple[str, ...
 def _evidence_of_composition(findings: Findings) -> list[str]:
     lines: list[str] = []
     made_of = findings.composition
+    if not made_of.total or made_of.anon is None:
+        lines += [f"{one.reason} (line on the kill)" for one in causes.by_the_killed(findings)]
     if not made_of.total:
         return lines
     parts = (

@@ -153,10 +153,8 @@ def setting(report: OomReport) -> Iterator[Fact]:
         yield "in the log", log_place.lines(report.kernel_log)
     yield "cgroup", life(owner)
     ancestor = "; the task that asked lives in a cgroup below it" if owner.is_ancestor else ""
-    yield (
-        "limit",
-        f"{units.limit(owner.limit_bytes)}; {CONSTRAINTS.get(report.constraint, CONSTRAINTS['unknown'])}{ancestor}",
-    )
+    constraint = CONSTRAINTS.get(report.constraint, f"{report.constraint}: a BPF policy's own")
+    yield "limit", f"{units.limit(owner.limit_bytes)}; {constraint}{ancestor}"
 
 
 def composition(report: OomReport, *, least_bytes: float = 0.0) -> list[tuple[str, int]]:

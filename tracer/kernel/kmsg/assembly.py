@@ -122,6 +122,7 @@ class Assembly:
     kills: list[Kill] = field(default_factory=list)
     reaped: list[Reaped] = field(default_factory=list)
     is_no_task_killable: bool = False
+    is_panic_on_oom: bool = False
     machine: mem_info.Reader = field(default_factory=mem_info.Reader)
 
     def is_past(self, section: Section) -> bool:
@@ -238,6 +239,7 @@ class Assembly:
             kills=tuple(self.kills),
             reaped=tuple(self.reaped),
             is_no_task_killable=self.is_no_task_killable,
+            is_panic_on_oom=self.is_panic_on_oom,
             mem_info=self.machine.result() if "mem_info" in self.seen else None,
             suppressed=self.suppressed,
             dropped=self.dropped,
@@ -308,7 +310,7 @@ class Assembly:
             not_of_this_kind |= {"counters", "memory.stat"}
         if is_memcg or not is_other:
             not_of_this_kind |= {"mem_info"}
-        if self.is_no_task_killable:
+        if self.is_no_task_killable or self.is_panic_on_oom:
             not_of_this_kind |= {"summary", "kill"}
         if self.is_old:
             not_of_this_kind |= {"summary"}

@@ -235,6 +235,7 @@ class LogReport:
     kills: tuple[Kill, ...] = ()
     reaped: tuple[Reaped, ...] = ()
     is_no_task_killable: bool = False
+    is_panic_on_oom: bool = False
     mem_info: MemInfo | None = None
     suppressed: int = 0
     dropped: int = 0

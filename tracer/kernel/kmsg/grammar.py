@@ -25,9 +25,20 @@ _WORDS: Final = re.compile(
 """What a line has that begins a report or belongs to a finished one."""
 
 _NO_TASK: Final = "Out of memory and no killable processes"
+_DEADLOCKED: Final = "System is deadlocked on memory"
+_PANIC_ON_OOM: Final = " panic_on_oom is enabled"
 _TITLES: Final = (
     *("memory", "swap", "kmem", "[", *CALL_TRACE, SLAB_TITLE, mem_info.TITLE, _NO_TASK),
-    *("Memory cgroup min", "oom_kill", "dump_header", "out_of_memory", "** ", "systemd-journald"),
+    *(
+        "Memory cgroup min",
+        "Kernel panic - not syncing: ",
+        _DEADLOCKED,
+        "oom_kill",
+        "dump_header",
+        "out_of_memory",
+        "** ",
+        "systemd-journald",
+    ),
 )
 _GAP_LINES: Final = 1000
 _GAP_NS: Final = 60_000_000_000
@@ -404,9 +415,10 @@ class _Machine:
             assembly.columns, assembly.mode = columns, "tasks"
         elif (count := sections.suppressed(text)) is not None:
             self._suppressed += count
-        elif _NO_TASK in text:
+        elif _NO_TASK in text or _DEADLOCKED in text or _PANIC_ON_OOM in text:
             assembly = self._begin(record) if self._open is None else self._open
-            assembly.is_no_task_killable = True
+            assembly.is_panic_on_oom = _PANIC_ON_OOM in text
+            assembly.is_no_task_killable = not assembly.is_panic_on_oom
             assembly.touch(record)
             self._open = None
         else:
