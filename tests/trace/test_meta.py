@@ -12,11 +12,12 @@ from tracer.schema import SCHEMA_VERSION
 from tracer.trace.meta import Meta, begin, is_meta, is_trace, read_clocks, read_meta, utc_time, write_meta
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cgroups", [["/a"], [], None], ids=["some", "none-yet", "all"])
+def test_what_was_written_is_read(tmp_path: Path, cgroups: list[str] | None) -> None:
     meta = begin(
         command_line=["memcg-tracer", "--name", "\x1b[31m"],
         cgroup_version=2,
-        filters={"cgroups": ["/a"]},
+        filters={"asked": [], "cgroups": cgroups},
         probes={"oom": {"hook": "raw_tp:mark_victim"}},
     )
     write_meta(Directory.open(tmp_path), meta)

@@ -111,7 +111,7 @@ _CHECKS: Final[Mapping[str, Check]] = {
         _plain,
         _keys(
             asked=_list_of(_text),
-            cgroups=_list_of(_text),
+            cgroups=_or_null(_list_of(_text)),
             command=_or_null(_list_of(_text)),
             limit_bytes=_SIZE,
             swap_bytes=_SIZE,
