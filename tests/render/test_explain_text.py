@@ -122,6 +122,8 @@ def test_the_answer_comes_first_and_all_of_it_fits_one_screen(report: OomReport,
         assert " ".join(lines).startswith(report.verdict.summary)
         assert len(lines) <= 30
     assert "more (-v)" in shown(many, verbose=False)
+    (little,) = explain_text.post_mortem(many, page_size=4096, verbose=False, lines=5)
+    assert "advice 0" in text.to_text([little], columns=columns, colour=False)
 
 
 def test_what_is_less_than_a_hundredth_of_the_limit_is_not_on_the_first_screen(report: OomReport) -> None:

@@ -36,11 +36,11 @@ _MOST_LIVES: Final = 6
 
 
 def of_kill(report: OomReport, *, lines: int = SCREEN_LINES) -> RenderableType:
-    """Return the answer in at most `lines` lines, wherever names are not too long for that."""
+    """Return the answer in at most `lines` lines, as far as that leaves one piece of advice."""
     factors = min(len(report.verdict.contributing), _MOST_FACTORS)
     advice = len(report.advice)
     with_factors = [(most, also) for most in range(advice, 1, -1) for also in range(factors, 0, -1)]
-    amounts = with_factors + [(most, 0) for most in range(advice, -1, -1)]
+    amounts = with_factors + [(most, 0) for most in range(advice, 0, -1)] or [(0, factors)]
     return sections.Fitted(lines, [partial(_of_kill, report, *most) for most in amounts])
 
 
