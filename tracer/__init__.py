@@ -15,7 +15,9 @@ from tracer.version import VERSION
 if TYPE_CHECKING:
     from tracer.analysis.trace import AnalysedTrace
 
-__all__ = ["VERSION", "TraceError", "TracerError", "UsageError", "open"]
+__version__ = VERSION
+
+__all__ = ["VERSION", "TraceError", "TracerError", "UsageError", "__version__", "open"]
 
 
 def open(path: str | Path) -> AnalysedTrace:

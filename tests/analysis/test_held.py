@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tracer.analysis.held import held
+from tracer.analysis.held import held_cgroups
 from tracer.analysis.tables import iso_time
 from tracer.analysis.timeline import timeline
 from tracer.render import held_facts
@@ -27,7 +27,7 @@ def test_figures_are_of_the_subtree(trace: Any) -> None:
             trace.add("reclaim", 0.1, kind="memcg", cgroup_id=number, scanned=3, duration_ns=10**6)
         trace.add("stalls", 0.1, kind="dirty", cgroup_id=number, duration_ns=10**6, tgid=number, pid=number)
     within = {1: (1, 2, 3, 4, 5), 2: (2,), 3: (3,), 4: (4,), 5: (5, 3)}
-    found = held(trace)
+    found = held_cgroups(trace)
     assert len(found) == len(PATHS)
     # Without a limit the greatest comes first: by its own counter, here 2^number MiB.
     for one, number in zip(found, sorted(PATHS, reverse=True), strict=True):
@@ -53,7 +53,7 @@ def test_what_made_room_in_swap_and_in_what_it_stood(trace: Any) -> None:
     ):
         trace.charged(0.1, 7, category, amount * MIB, **read)
     trace.charged(0.2, 7, "swap", -4 * MIB, **read | {"usage_bytes": 29 * MIB})
-    (one,) = held(trace)
+    (one,) = held_cgroups(trace)
     assert (one.cache_at_peak_bytes, one.shmem_at_peak_bytes, one.kernel_at_peak_bytes) == (
         MIB,
         5 * MIB,
@@ -73,7 +73,7 @@ def test_tasks_that_wait_where_none_may_be_killed_are_stuck(
     for number, under_oom in enumerate(map(int, readings)):
         flags = {"oom_kill_disable": 1, "under_oom": under_oom}
         trace.add("samples", number / 10, cgroup_id=7, source="periodic", usage_bytes=MIB, **flags)
-    (one,) = held(trace)
+    (one,) = held_cgroups(trace)
     assert one.stuck_since == (None if since is None else iso_time(trace.ns(since)))
 
 
@@ -86,7 +86,7 @@ def test_the_most_usage_of_a_cgroup_that_those_below_it_charge_for(trace: Any) -
     trace.charged(0.11, 2, "anon", 30 * MIB, usage_bytes=30 * MIB)
     trace.charged(0.12, 2, "anon", -30 * MIB, usage_bytes=0)
     trace.add("samples", 0.2, cgroup_id=1, source="periodic", usage_bytes=3 * MIB, **limit)
-    (of_parent,) = (one for one in held(trace) if one.cgroup == "/a")
+    (of_parent,) = (one for one in held_cgroups(trace) if one.cgroup == "/a")
     assert of_parent.peak_usage_bytes == 32 * MIB
     assert of_parent.peak_time == iso_time(trace.ns(0.11))
     line = timeline(trace, 1, every="10ms")["usage_bytes"]
@@ -95,7 +95,7 @@ def test_the_most_usage_of_a_cgroup_that_those_below_it_charge_for(trace: Any) -
     counters = {"usage_bytes": 49 * MIB, "limit_bytes": 50 * MIB}
     trace.add("reclaim", 0.13, kind="memcg", cgroup_id=1, duration_ns=10_000_000, **counters)
     trace.charged(0.15, 2, "anon", 9 * MIB, usage_bytes=9 * MIB)
-    (of_parent,) = (one for one in held(trace) if one.cgroup == "/a")
+    (of_parent,) = (one for one in held_cgroups(trace) if one.cgroup == "/a")
     assert (of_parent.peak_usage_bytes, of_parent.peak_time) == (50 * MIB, iso_time(trace.ns(0.15)))
 
 
@@ -103,17 +103,17 @@ def test_usage_above_the_limit_leaves_nothing(trace: Any) -> None:
     """The kernel lets some charges pass (GFP_NOFAIL, __GFP_MEMALLOC), and a limit may be lowered."""
     trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
     trace.charged(0.1, 7, "anon", 40 * MIB, usage_bytes=40 * MIB + 4096, limit_bytes=40 * MIB)
-    (one,) = held(trace)
+    (one,) = held_cgroups(trace)
     assert one.headroom_bytes == 0
 
 
 def test_a_recording_without_an_end_denies_no_kill_after_it(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
     trace.charged(0.1, 7, "anon", 40 * MIB, usage_bytes=40 * MIB, limit_bytes=50 * MIB)
-    whole = held_facts.summary(held(trace))
+    whole = held_facts.summary(held_cgroups(trace))
     assert whole.startswith("No OOM kill: ")
     trace.meta["ended"] = None
     trace.meta["recorder_cgroup"] = "/a\x1b"
-    said = held_facts.summary(held(trace))
+    said = held_facts.summary(held_cgroups(trace))
     assert not said.startswith("No OOM kill: ")
     assert "a kill after that cannot be excluded, and is likely: the recorder ran in /a\\x1b" in said

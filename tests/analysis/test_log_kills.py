@@ -10,7 +10,7 @@ from oom_log import MIB, Dump, log
 
 from tracer.analysis import log_kills
 from tracer.analysis.focus import ranked
-from tracer.analysis.held import held
+from tracer.analysis.held import held_cgroups
 from tracer.analysis.oom import allocated_before, explain
 from tracer.analysis.timeline import timeline
 from tracer.errors import UsageError
@@ -148,4 +148,4 @@ def test_report_that_ends_before_its_kill_is_none(trace: Any) -> None:
     lives(trace, 1)
     log(trace, 0.9, *list(DUMP.lines())[:-1])
     assert explain(trace) == []
-    assert held(trace)
+    assert held_cgroups(trace)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tracer.analysis.held import held
+from tracer.analysis.held import held_cgroups
 from tracer.analysis.oom import explain
 from tracer.analysis.report import FurtherAllocators, OomReport
 
@@ -375,7 +375,7 @@ def test_what_held(trace: Any) -> None:
     trace.add("samples", 3, cgroup_id=1, source="end", max_events=12)
     trace.add("samples", 3, cgroup_id=2, source="end", usage_bytes=1, limit_bytes=0x7FFF_FFFF_FFFF_F000)
     assert explain(trace) == []
-    near, free = held(trace)
+    near, free = held_cgroups(trace)
     assert (near.cgroup, near.limit_bytes, near.peak_usage_bytes, near.headroom_bytes) == (
         "/near",
         LIMIT,

@@ -34,7 +34,7 @@ def test_disk_changes_nothing(page_cache_experiment: Any, path: Path) -> None:
     (direct,) = explain(page_cache_experiment)
     assert written.to_dict() | {"quality": None} == direct.to_dict() | {"quality": None}
     assert opened.timeline(cgroup="web", every="1s")["cache_evicted_bytes"].sum() == 116 << 20
-    assert [one.cgroup for one in opened.held()] == ["/docker/4f2a"]
+    assert [one.cgroup for one in opened.held_cgroups()] == ["/docker/4f2a"]
     assert set(opened.with_names(opened.pagecache)["comm"]) == {"python3"}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tracer.analysis.held import held
+from tracer.analysis.held import held_cgroups
 from tracer.analysis.oom import explain
 from tracer.analysis.report import Held, OomReport
 
@@ -31,7 +31,7 @@ def work(trace: Any, *, usage: int = 99 * MIB, **sample: int) -> None:
 
 
 def only(trace: Any) -> Held:
-    (one,) = held(trace)
+    (one,) = held_cgroups(trace)
     return one
 
 
@@ -76,7 +76,7 @@ def test_what_came_back_has_room_whenever_it_went(trace: Any) -> None:
     trace.add("pagecache", 0.1, op="delete", cause="reclaim_memcg", **elsewhere)
     trace.add("pagecache", 0.2, op="add", cause="read", **elsewhere)
     trace.add("cgroups", cgroup_id=8, path="/other", created=trace.ns(0))
-    (of_work,) = (one for one in held(trace) if one.cgroup == "/work")
+    (of_work,) = (one for one in held_cgroups(trace) if one.cgroup == "/work")
     # All 12 MiB are away or needed at 0.15 s; at 0.25 s the anonymous memory is still there.
     assert of_work.sizing.min_limit_bytes == (62 * MIB, 74 * MIB + SLAB + UNSEEN)
 
@@ -100,7 +100,7 @@ def test_of_what_is_stuck_or_empty_there_is_none(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=8, path="/empty", created=trace.ns(0))
     trace.add("samples", 0.2, cgroup_id=8, source="periodic", usage_bytes=0, limit_bytes=LIMIT)
     work(trace, oom_kill_disable=1, under_oom=1)
-    stuck, empty = held(trace)
+    stuck, empty = held_cgroups(trace)
     assert why_not(stuck) == "its tasks wait at the limit: the work did not go on"
     assert why_not(empty) == "it held nothing"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tracer.analysis import swapping
-from tracer.analysis.held import held
+from tracer.analysis.held import held_cgroups
 from tracer.analysis.report import SwapIo
 from tracer.analysis.subtree import Subtrees
 
@@ -45,7 +45,7 @@ def test_of_those_that_lived(written: Any) -> None:
         written.add("cgroups", cgroup_id=number, path=path)
         for seconds in (0, 5):
             written.add("samples", seconds, cgroup_id=number, source="periodic", usage_bytes=1)
-    found = held(written)
+    found = held_cgroups(written)
     pages = {one.cgroup: one.reclaim.swap_writes for one in found}
     assert pages["/a"] == SwapIo(3, 35 * 4096, {"median": 2.0, "longest": 3.0})
     assert pages["/b"] == SwapIo(1, 5 * 4096, {"median": 90.0, "longest": 90.0})
@@ -59,7 +59,7 @@ def test_without_a_look_at_writes_none_is_known_where_there_was_swapping(trace: 
     trace.add("cgroups", cgroup_id=OURS, path="/a")
     trace.charged(1, OURS, "swap", 4096)
     assert written_in(trace, None, 0, 9) is None
-    (one,) = held(trace)
+    (one,) = held_cgroups(trace)
     assert one.reclaim.swap_writes is None
     assert one.quality.unknown.items() >= swapping.NOT_KNOWN.items()
     trace.meta["probes"] = PROBED

@@ -56,7 +56,7 @@ def test_a_recorder_that_dies_where_it_traces(memcg: Path, tmp_path: Path, limit
         recorder.process.send_signal(signal.SIGKILL)
         recorder.end()
     trace = tracer.open(recorder.path)
-    said = held_facts.summary(trace.held())
+    said = held_facts.summary(trace.held_cgroups())
     assert said.startswith("No OOM kill was recorded until the recording broke off")
     assert "a kill after that cannot be excluded" in said
     assert ("is likely: the recorder ran in" in said) == (limit is not None)

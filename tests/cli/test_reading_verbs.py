@@ -152,7 +152,9 @@ def test_explain_without_a_kill_says_what_held(run: CliRunner, write_trace: Writ
     assert "No OOM kill: /memcg-tracer-77-page-cache reached its limit of 100 MiB; 17 MiB of" in shown
     document = json.loads(output(run.invoke(explain.command, [str(path), "--json"])))
     assert document["kills"] == []
-    assert document["held"] == json.loads(json.dumps([one.to_dict() for one in tracer.open(path).held()]))
+    assert document["held"] == json.loads(
+        json.dumps([one.to_dict() for one in tracer.open(path).held_cgroups()])
+    )
 
 
 def test_info(run: CliRunner, write_trace: WriteTrace) -> None:

@@ -77,7 +77,7 @@ def test_recorded_examples(example: str) -> None:
 
 @pytest.mark.parametrize("columns", SOME_WIDTHS)
 def test_what_held(columns: int) -> None:
-    held = tracer.open(TOP / "traces/thrash").held()
+    held = tracer.open(TOP / "traces/thrash").held_cgroups()
     for verbose in (False, True):
         whole = text.to_text(explain_text.held(held, verbose=verbose), columns=1000, colour=False)
         assert_unbroken(lambda v=verbose: explain_text.held(held, verbose=v), words(whole), columns)

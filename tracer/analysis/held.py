@@ -43,7 +43,7 @@ _AT_PEAK: Final[Mapping[str, ledger.Weights]] = {
 }
 
 
-def held(trace: TraceTables, cgroup: str | int | None = None) -> list[Held]:
+def held_cgroups(trace: TraceTables, cgroup: str | int | None = None) -> list[Held]:
     """One for each cgroup that the trace has data of, or of these for each that `cgroup` means
     (`names.select`): the nearest to its limit first, those without a limit last, by peak usage. The figures
     include all below the cgroup."""

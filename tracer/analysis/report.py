@@ -334,7 +334,7 @@ class KernelLogPlace:
     suppressed: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class OomReport:
     """One decision of the OOM killer: who, what filled the cgroup, what reclaim tried, why then.
 
@@ -373,6 +373,16 @@ class OomReport:
     def to_dict(self) -> dict[str, Any]:
         """The object of this kill in `explain --json`."""
         return _as_object(self)
+
+    def __repr__(self) -> str:
+        from tracer.analysis import summary  # noqa: PLC0415  it makes DataFrames of these
+
+        return summary.as_text(*summary.of_report(self))
+
+    def _repr_html_(self) -> str:
+        from tracer.analysis import summary  # noqa: PLC0415
+
+        return summary.as_html(*summary.of_report(self))
 
 
 @dataclass(frozen=True, slots=True)

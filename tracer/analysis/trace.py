@@ -7,16 +7,18 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from tracer.analysis import kernel_log, kills, names, oom, refaults, stacks, stalls, thrash
+from tracer.analysis import kernel_log, kills, names, oom, refaults, stacks, stalls, summary, thrash
 from tracer.analysis.evictions import evictions
-from tracer.analysis.held import held
+from tracer.analysis.held import held_cgroups
 from tracer.analysis.log_match import Logged
 from tracer.analysis.losses import Losses
 from tracer.analysis.names import with_names
 from tracer.analysis.report import Held, OomReport
 from tracer.analysis.timeline import timeline
 from tracer.errors import TracerError
+from tracer.schema import TABLES
 from tracer.trace.reader import Trace
+from tracer.units import count
 
 
 class AnalysedTrace(Trace):
@@ -93,9 +95,40 @@ class AnalysedTrace(Trace):
         that concern it: see `tracer.analysis.kills.of_trace`."""
         return kills.of_trace(self, oom.explain(self), cgroup)
 
-    def held(self, cgroup: str | int | None = None) -> list[Held]:
+    def kills(self, cgroup: str | int | None = None) -> pd.DataFrame:
+        """The same as a row for each victim: see `tracer.analysis.summary.kills`."""
+        return summary.kills(self.explain(cgroup))
+
+    def held_cgroups(self, cgroup: str | int | None = None) -> list[Held]:
         """How near each cgroup came to its limit, and what reclaim gave back; `cgroup`: only of what fits."""
-        return held(self, cgroup)
+        return held_cgroups(self, cgroup)
+
+    def held(self, cgroup: str | int | None = None) -> pd.DataFrame:
+        """The same as a row for each cgroup: see `tracer.analysis.summary.held`."""
+        return summary.held(self.held_cgroups(cgroup))
+
+    def __repr__(self) -> str:
+        return summary.as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return summary.as_html(*self._shown())
+
+    def _shown(self) -> tuple[str, summary.Facts]:
+        """What it holds, of which the tables of events are only counted."""
+        meta = self.meta
+        rows = {name: self.rows(name) for name in TABLES}
+        machine = f"on {meta['host_name']}, kernel {meta['kernel_release']}, cgroup v{meta['cgroup_version']}"
+        facts = [
+            ("recorded", f"{meta['started']} to {meta['ended'] or 'an interruption'}, {machine}"),
+            ("command", " ".join(meta["command_line"])[:200]),
+            ("rows", ", ".join(f"{name} {number:,}" for name, number in rows.items() if number)),
+            ("lost records", count(None if meta["lost"] is None else sum(meta["lost"].values()))),
+            (
+                "next",
+                "t.explain(), t.kills(), t.held(), t.timeline(), t.evictions(); help(t) lists all columns",
+            ),
+        ]
+        return summary.shown(f"memcg-tracer trace {self.path}", facts)
 
     def charged_stacks(
         self, cgroup: str | int | None = None, kill_id: int | None = None

@@ -144,7 +144,7 @@ def _say_what_held(trace: AnalysedTrace | None, cgroup: str | None, verbose: boo
             "No report of the OOM killer is in this log: the kernel killed nothing, or said so elsewhere."
         )
         return
-    _write(explain_text.held(of_names(trace, trace.held(cgroup)), verbose=verbose))
+    _write(explain_text.held(of_names(trace, trace.held_cgroups(cgroup)), verbose=verbose))
     elsewhere = 0 if cgroup is None else len(trace.explain())
     if elsewhere:
         kills = "1 kill" if elsewhere == 1 else f"{elsewhere} kills"
@@ -166,7 +166,7 @@ def _print_json(
     if trace is None:
         head = {"schema": 1, "trace": None, "kmsg": kmsg, "kills": kills}
     else:
-        held = {} if kills else {"held": [one.to_dict() for one in trace.held(cgroup)]}
+        held = {} if kills else {"held": [one.to_dict() for one in trace.held_cgroups(cgroup)]}
         head = {"schema": 1, "trace": str(trace.path), "kills": kills, **held}
     click.echo(json.dumps(head, indent=2))
 

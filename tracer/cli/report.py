@@ -70,7 +70,7 @@ def subject(trace: AnalysedTrace, cgroup: str | None = None) -> html.Subject:
         lost=int(trace.loss["lost"].sum()),
         pictures=list(_pictures(trace, reports, cgroup)),
         reports=reports,
-        held=[] if reports else trace.held(cgroup),
+        held=[] if reports else trace.held_cgroups(cgroup),
     )
 
 

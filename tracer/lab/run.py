@@ -87,7 +87,7 @@ def own_kills(trace: AnalysedTrace) -> list[OomReport]:
 def own_life(trace: AnalysedTrace) -> Held:
     """What is said of the experiment's cgroup as one that lived."""
     own = _own_cgroup(trace)
-    (held,) = (one for one in trace.held() if one.cgroup == own)
+    (held,) = (one for one in trace.held_cgroups() if one.cgroup == own)
     return held
 
 
