@@ -21,7 +21,7 @@ from tracer.kernel.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.ephemeral import remove
 from tracer.trace.meta import read_meta
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PAGES = (1201, 307, 2503)
@@ -36,6 +36,22 @@ for page in range(pages):
 print("touched", flush=True)
 sys.stdin.readline()
 """
+
+
+WANDER = """
+import mmap, sys
+for line in sys.stdin:
+    cgroup, home, pages = line.split()
+    open(f"{cgroup}/cgroup.procs", "w").write("0")
+    memory = mmap.mmap(-1, int(pages) * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    for page in range(int(pages)):
+        memory[page * mmap.PAGESIZE] = 1
+    memory.close()
+    open(f"{home}/cgroup.procs", "w").write("0")
+    print("left", flush=True)
+"""
+"""Goes through cgroups, and takes and gives back so many pages in each."""
 
 
 class Script:
@@ -108,7 +124,14 @@ def assert_only(trace: AnalysedTrace, ids: list[int], strangers: list[int]) -> N
         assert not getattr(trace, name)["cgroup_id"].isin(strangers).any(), name
 
 
-@pytest.mark.parametrize("way", [0, 1, 2], ids=["path", "name", "glob"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(0, id="path", marks=pytest.mark.vm_once),
+        pytest.param(1, id="name", marks=pytest.mark.vm_once),
+        pytest.param(2, id="glob"),
+    ],
+)
 def test_each_life_is_charged_what_it_touches(
     memcg: Path, script: Script, start_recorder: Callable[..., Any], way: int
 ) -> None:
@@ -136,6 +159,34 @@ def test_each_life_is_charged_what_it_touches(
     assert trace.meta["filters"]["cgroups"] == [memory_hierarchy().path(memcg / "web-1")]
 
 
+def test_one_process_in_many_lives_is_charged_to_each(
+    memcg: Path, script: Script, start_recorder: Callable[..., Any]
+) -> None:
+    """The kernel gives the memory of one life's struct mem_cgroup to another, and the process is the same."""
+    recorder = start_recorder("-c", str(memcg / "web-1"))
+    home = script.make("home")
+    expected = {}
+    wanderer = subprocess.Popen(
+        [sys.executable, "-S", "-c", WANDER], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with wanderer as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for number in range(60):
+            cgroup, pages = script.make("web-1"), 64 + 3 * number
+            expected[cgroup_id(cgroup)] = pages
+            process.stdin.write(f"{cgroup} {home} {pages}\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "left\n"
+            cgroup.rmdir()
+    trace = tracer.open(recorder.stop())
+    anon = trace.charge[trace.charge["category"] == "anon"].groupby("cgroup_id")
+    assert (anon["bytes"].sum() == 0).all()
+    updates = anon["updates"].sum().to_dict()  # each page that is touched is one
+    assert [cgroup for cgroup, pages in expected.items() if updates.get(cgroup, 0) < pages] == []
+
+
+@pytest.mark.vm
 def test_kills_of_every_life_are_there(
     memcg: Path, script: Script, start_recorder: Callable[..., Any]
 ) -> None:
@@ -197,6 +248,7 @@ def test_a_name_that_is_no_utf8_and_its_escape_are_two(
     assert (trace.samples["cgroup_id"] == cgroup_id(byte)).any(), "its files were found by that name"
 
 
+@pytest.mark.vm_once
 def test_one_that_is_renamed(memcg: Path, script: Script, start_recorder: Callable[..., Any]) -> None:
     """cgroup v1 alone can: it is the same cgroup, and comes to be what was named, or stays it."""
     if script.version == 2:
@@ -222,6 +274,7 @@ def test_one_that_is_renamed(memcg: Path, script: Script, start_recorder: Callab
     assert trace.cgroups.set_index("cgroup_id").loc[identity, "path"].endswith("/web-2")
 
 
+@pytest.mark.vm_once
 def test_many_that_come_and_go_leave_no_trace_of_the_others(
     memcg: Path, script: Script, start_recorder: Callable[..., Any]
 ) -> None:
