@@ -15,7 +15,7 @@ from tracer.render.prose import prose
 
 _INDENT: Final = 2
 _LABEL_CELLS: Final = 13
-_WORD_CELLS: Final = 24
+_WORD_CELLS: Final = 40
 """A longer word, such as a path, may be broken where a table is narrow."""
 
 _GAPS: Final = (2, 1)

@@ -183,7 +183,7 @@ def _heading_lines(timeline: pd.DataFrame, heading: Heading, columns: int) -> li
         )
     if heading.kernel:
         facts.append("kernel " + fitted(heading.kernel, 20))
-    lines = [name, Text(", ".join(facts), style="dim")]
+    lines = [name, prose(", ".join(facts), "dim")]
     if heading.lost_records:
         lost = f"{units.count(heading.lost_records)} records were lost: added, evicted, tries may be low"
         lines.append(Text(lost, style="bold yellow"))
