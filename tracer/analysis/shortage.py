@@ -83,11 +83,8 @@ def _filled(info: MemInfo | None, page_size: int) -> str | None:
         held = f"{size(slab * page_size)} of its {size(usable * page_size)}"
         return f"{held} slab, objects that the kernel itself holds"
     if unnamed >= _UNNAMED * usable:
-        return (
-            f"and {size(unnamed * page_size)} of its {size(usable * page_size)} "
-            f"({percent(unnamed, usable)}) are memory that no counter names: pages of drivers, or a leak of the "
-            "kernel's"
-        )
+        held = f"{size(unnamed * page_size)} of its {size(usable * page_size)} ({percent(unnamed, usable)})"
+        return f"and {held} are memory that no counter names: pages of drivers, or a leak of the kernel's"
     return None
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tracer.analysis.report import OomReport
     from tracer.analysis.trace import AnalysedTrace
+    from tracer.kernel.kmsg.userspace import UserspaceKill
 
 
 @click.command(
@@ -81,14 +82,19 @@ def command(
     if as_list + last + (kill_id is not None) > 1:
         raise UsageError("--list, --last and --kill N each say which kills to show: give one of them")
     trace = None if path is None else tracer.open(path)
-    reports = _of_log(str(kmsg), cgroup) if trace is None else trace.explain(cgroup)
+    elsewhere: list[UserspaceKill] = []
+    if trace is None:
+        reports, elsewhere = _of_log(str(kmsg), cgroup)
+    else:
+        reports = trace.explain(cgroup)
     chosen = reports[-1:] if last else reports
     if kill_id is not None:
         place = f"this {'log' if trace is None else 'trace'}" + ("" if cgroup is None else f" for {cgroup!r}")
         chosen = [_of_number(reports, kill_id, place)]
     if as_json:
-        _print_json(trace, kmsg, chosen, cgroup=cgroup, as_list=as_list)
-    elif not chosen:
+        _print_json(trace, kmsg, chosen, elsewhere, cgroup=cgroup, as_list=as_list)
+        return
+    if not chosen:
         _say_what_held(trace, cgroup, verbose)
     elif as_list:
         from tracer.render import kills_text
@@ -97,9 +103,14 @@ def command(
     else:
         is_picked = last or kill_id is not None
         _tell(trace, reports, chosen[-1], is_picked=is_picked, verbose=verbose)
+    if elsewhere:
+        from tracer.render import userspace_text
+
+        _write(userspace_text.told(elsewhere))
 
 
-def _of_log(log: str, cgroup: str | None) -> list[OomReport]:
+def _of_log(log: str, cgroup: str | None) -> tuple[list[OomReport], list[UserspaceKill]]:
+    """The kernel's kills, and those in user space."""
     from tracer.analysis import from_log, kills
     from tracer.kernel.containers import NamesHere
     from tracer.kernel.kmsg import files
@@ -110,8 +121,11 @@ def _of_log(log: str, cgroup: str | None) -> list[OomReport]:
         names = here.of(path)
         return names.container, names.pod
 
-    reports = list(from_log.explain(files.read(log), named))
-    return reports if cgroup is None or not reports else kills.of_log(reports, cgroup)
+    found = files.read(log)
+    reports = list(from_log.explain(found.reports, named))
+    if cgroup is not None and reports:
+        reports = kills.of_log(reports, cgroup)
+    return reports, found.userspace_kills
 
 
 def _tell(
@@ -155,16 +169,18 @@ def _print_json(
     trace: AnalysedTrace | None,
     kmsg: str | None,
     reports: list[OomReport],
+    userspace_kills: list[UserspaceKill],
     *,
     cgroup: str | None,
     as_list: bool,
 ) -> None:
     """`held` says what lived where nothing was killed."""
-    from tracer.render import kills_text
+    from tracer.render import kills_text, userspace_text
 
     kills = [kills_text.to_dict(report) if as_list else report.to_dict() for report in reports]
     if trace is None:
-        head = {"schema": 1, "trace": None, "kmsg": kmsg, "kills": kills}
+        others = [userspace_text.to_dict(kill) for kill in userspace_kills]
+        head = {"schema": 1, "trace": None, "kmsg": kmsg, "kills": kills, "userspace_kills": others}
     else:
         held = {} if kills else {"held": [one.to_dict() for one in trace.held_cgroups(cgroup)]}
         head = {"schema": 1, "trace": str(trace.path), "kills": kills, **held}

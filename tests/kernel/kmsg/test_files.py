@@ -14,7 +14,7 @@ LOG = (Path(__file__).parent / "corpus/captured-6.18-v1-kmsg.log").read_bytes()
 
 
 def victims(path: Path) -> list[int]:
-    return [kill.pid for report in files.read(str(path)) for kill in report.kills]
+    return [kill.pid for report in files.read(str(path)).reports for kill in report.kills]
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,11 @@ def test_broken_gzip_is_named(tmp_path: Path) -> None:
     path.write_bytes(whole)
     with pytest.raises(TracerError, match=r"kern\.log\.2\.gz is gzip, and broken"):
         victims(path)
+
+
+def test_text_that_names_a_kill_is_never_no_kill(tmp_path: Path) -> None:
+    path = tmp_path / "note"
+    for text in ("Nov 25 10:00:00 host app[7]: saw Killed process 7", "java invoked oom-killer again, help"):
+        path.write_text(f"hello\n{text}\n")
+        with pytest.raises(TracerError, match="names a kill that could not be read, in line 2"):
+            files.read(str(path))

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
 from tracer.errors import TracerError
-from tracer.kernel.kmsg import grammar, lines
+from tracer.kernel.kmsg import copies, grammar, lines, userspace
 from tracer.kernel.kmsg.facts import LogReport
+from tracer.kernel.kmsg.userspace import UserspaceKill
 
 _KMSG: Final = Path("/dev/kmsg")
 _CHUNK_BYTES: Final = 1 << 20
 _GZIP: Final = b"\x1f\x8b"
 _GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
+_KILL: Final = re.compile(r"Kill(?:ed)? process|invoked oom-killer|oom-kill:constraint")
+_MOST_SHOWN: Final = 200
+_MOST_USERSPACE_KILLS: Final = 10_000
 _OF_OTHER_FORMATS: Final = (
     (b"\xfd7zXZ\x00", "xz: give it to xzcat, and what that prints to --kmsg -"),
     (b"\x28\xb5\x2f\xfd", "zstd: give it to zstdcat, and what that prints to --kmsg -"),
@@ -26,10 +32,36 @@ _OF_OTHER_FORMATS: Final = (
 """How a file that is no text begins -> what to do."""
 
 
-def read(log: str) -> Iterator[LogReport]:
-    """The reports in a file (text, or gzip of text), or in standard input for `-`.
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What a log says: the kernel's kills, each once, and those of killers in user space."""
 
-    TracerError where it is neither.
+    reports: list[LogReport]
+    userspace_kills: list[UserspaceKill]
+
+
+class _Watched:
+    """The lines of a log on their way to the grammar, with an eye on what others than the kernel say."""
+
+    def __init__(self, log: Iterable[str]) -> None:
+        self._log = log
+        self.userspace_kills: list[UserspaceKill] = []
+        self.first_kill: tuple[int, str] | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in enumerate(self._log, start=1):
+            if (found := userspace.kill(line, number)) is not None:
+                if len(self.userspace_kills) < _MOST_USERSPACE_KILLS:
+                    self.userspace_kills.append(found)
+            elif self.first_kill is None and _KILL.search(line) is not None:
+                self.first_kill = number, line
+            yield line
+
+
+def read(log: str) -> Log:
+    """The kills in a file (text, or gzip of text), or in standard input for `-`.
+
+    TracerError where it is neither, and where its text names a kill of the kernel's that cannot be read.
     """
     if log != "-" and _KMSG.exists() and _KMSG.samefile(log):
         raise TracerError(f"{log} has no end: give what dmesg prints to --kmsg -")
@@ -40,12 +72,15 @@ def read(log: str) -> Iterator[LogReport]:
         for beginning, what in _OF_OTHER_FORMATS:
             if first.startswith(beginning):
                 raise TracerError(f"{name} is {what}")
-        is_any = False
-        for report in grammar.reports(lines.split(_chained(first, chunks))):
-            is_any = True
-            yield report
-    if not is_any and b"\0" in first:
+        watched = _Watched(lines.split(_chained(first, chunks)))
+        reports = copies.merged(grammar.reports(watched))
+    if not reports and watched.first_kill is not None:
+        number, line = watched.first_kill
+        shown = line.encode("utf-8", "backslashreplace").decode().strip()[:_MOST_SHOWN]
+        raise TracerError(f"{name} names a kill that could not be read, in line {number}: {shown!r}")
+    if not reports and not watched.userspace_kills and b"\0" in first:
         raise TracerError(f"{name} is no text: give what dmesg or journalctl -k prints, or a kern.log")
+    return Log(reports, watched.userspace_kills)
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:

@@ -1,0 +1,29 @@
+"""One kill in several copies is one kill."""
+
+from __future__ import annotations
+
+from kernel.kmsg.test_corpus import CORPUS
+
+from tracer.kernel.kmsg.copies import merged
+from tracer.kernel.kmsg.grammar import reports
+from tracer.kernel.kmsg.lines import split
+
+LOG = list(split([(CORPUS / "captured-6.18-v1-kmsg.log").read_bytes()]))
+
+
+def test_the_fullest_copy_of_a_kill_is_kept() -> None:
+    (whole,) = reports(LOG)
+    killed = next(line for line in LOG if "Killed process" in line).partition(";")[2]
+    event = f"5m  Warning  OOMKilling  node/n1  {killed}"
+    monitor = f"I1012 19:00:20.884452 3240 log_monitor.go:160] New status generated: {{Message:{killed}}}"
+    for log in ([event, *LOG], [*LOG, monitor], [*LOG, "", *LOG], [event, *LOG, monitor]):
+        (kept,) = merged(reports(log))
+        assert (kept.missing, len(kept.tasks)) == (whole.missing, len(whole.tasks))
+
+
+def test_the_same_pid_on_another_day_is_another_kill() -> None:
+    later = [line.replace("anon-rss:", "anon-rss:1") for line in LOG]
+    assert len(merged(reports([*LOG, *later]))) == 2
+    kill = "[{}.000000] Memory cgroup out of memory: Killed process 7 (a) total-vm:9kB, anon-rss:8kB"
+    assert len(merged(reports([kill.format(100), kill.format(900)]))) == 2
+    assert len(merged(reports([kill.format(100), kill.format(100)]))) == 1

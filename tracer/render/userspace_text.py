@@ -1,0 +1,38 @@
+"""Kills in user space that a log has beside the kernel's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from rich.console import RenderableType
+
+from tracer import units
+from tracer.kernel.kmsg.userspace import UserspaceKill
+from tracer.render import sections
+from tracer.render.escape import visible
+from tracer.render.prose import prose
+
+_MOST: Final = 8
+
+
+def told(kills: Sequence[UserspaceKill]) -> Iterator[RenderableType]:
+    """A sentence for each of the first."""
+    yield sections.title("Killed in user space, not by the kernel")
+    for kill in kills[:_MOST]:
+        pid = "" if kill.pid is None else f" (pid {kill.pid})"
+        victim = f"{visible(kill.victim or 'a process that its line does not name')}{pid}"
+        yield prose(f"{kill.killer} killed {victim}: {visible(kill.reason)} (line {kill.line})")
+    if len(kills) > _MOST:
+        yield sections.note(f"{units.count(len(kills) - _MOST)} more: --json has all")
+
+
+def to_dict(kill: UserspaceKill) -> dict[str, Any]:
+    """A row of `userspace_kills` in the JSON."""
+    return {
+        "line": kill.line,
+        "killer": kill.killer,
+        "victim": kill.victim,
+        "pid": kill.pid,
+        "reason": kill.reason,
+    }
