@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from tracer import schema, wire
+from tracer.meanings import documentation
 
 BPF = Path(__file__).parents[1] / "bpf"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "trace-format.md"
@@ -161,6 +163,28 @@ def test_fields_are_naturally_aligned_and_records_fill_a_ring_without_padding(re
 def test_every_table_and_column_is_documented() -> None:
     documented = documented_columns(DOCUMENT.read_text())
     assert documented == {table: declared_columns(columns) for table, columns in schema.TABLES.items()}
+
+
+def test_what_help_says_of_a_column_is_what_the_document_says(
+    matches_golden: Callable[[str, str], None],
+) -> None:
+    row = r"^(?:## `(\w+)`|\| ((?:`\w+`(?:, )?)+) \| [\w ]+(?:, or null)? \| (.*) \|)$"
+    lines, table = [], ""
+    for heading, columns, meaning in re.findall(row, DOCUMENT.read_text(), re.MULTILINE):
+        table = heading or table
+        if columns:
+            named = " ".join(re.findall(r"`(\w+)`", columns))
+            lines.append(f"{table}\t{named}\t{meaning}\n")
+    matches_golden(str(Path(schema.__file__).with_name("meanings.tsv")), "".join(lines))
+
+
+def test_help_names_every_column() -> None:
+    text = documentation()
+    for table, columns in schema.TABLES.items():
+        (part,) = re.findall(rf"^t\.{table}$.*?(?=^t\.|\Z)", text, re.MULTILINE | re.DOTALL)
+        words = set(re.findall(r"\w+", part))
+        assert {*columns.names} <= words
+        assert {schema.LIMITS[name] for name in columns.names if name in schema.LIMITS} <= words
 
 
 def declared_columns(columns: pa.Schema) -> dict[str, tuple[str, bool]]:

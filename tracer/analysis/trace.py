@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from tracer import meanings
 from tracer.analysis import kernel_log, kills, names, oom, refaults, stacks, stalls, summary, thrash
 from tracer.analysis.evictions import evictions
 from tracer.analysis.held import held_cgroups
@@ -22,7 +23,14 @@ from tracer.units import count
 
 
 class AnalysedTrace(Trace):
-    """The tables of `tracer.trace.reader.Trace`, and what follows from them."""
+    __doc__ = f"""A trace: its tables as pandas DataFrames, and what follows from them.
+
+Each table is read at first use and kept. Where it has a `time`, that is the sorted index, in UTC. Units are
+in the names: `_bytes`, `_pages`, `_ns`, `_us`; pages are of `t.meta["page_size"]` bytes. NA is "not known", 0
+is zero. A limit that is not set is NA too, and the flag beside it is then false.
+
+{meanings.documentation()}
+"""
 
     def timeline(
         self,
