@@ -6,10 +6,13 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import click
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from restarts import CONTAINER_ID, Restarts
@@ -180,3 +183,26 @@ def test_page_of_a_name(crasher: str, two: str, out: Callable[..., str], tmp_pat
     assert html.index("<h2>Kill 5</h2>") < html.index("<h2>Kill 1</h2>")
     out(report.command, two, "-c", "one-1", "-f", "-o", str(page))
     assert "/pods/one-0" not in page.read_text()
+
+
+def test_what_held_is_said_of_a_name_once(tmp_path: Path, out: Callable[..., str]) -> None:
+    restarts = Restarts(3, cgroups=3, container="steady", killed_for=None)
+    trace = str(restarts.write(tmp_path / "trace"))
+    shown = " ".join(out(explain.command, trace, "-c", "steady").split())
+    assert shown.startswith("No OOM kill") and "of 3 of container steady" in shown
+    assert "The other cgroups" not in shown
+    held = json.loads(out(explain.command, trace, "-c", "steady", "--json"))["held"]
+    assert sorted((one["container"], one["run"], one["runs"]) for one in held) == [
+        ("steady", run, 3) for run in (1, 2, 3)
+    ]
+
+
+def test_no_kill_of_a_name_beside_kills_of_others(two: str, tmp_path: Path, out: Callable[..., str]) -> None:
+    trace = tmp_path / "trace"
+    shutil.copytree(two, trace)
+    cgroups = pq.read_table(trace / "cgroups.parquet").to_pylist()
+    quiet = dict.fromkeys(cgroups[0]) | {"cgroup_id": 77, "path": "/quiet", "version": 1}
+    schema = pq.read_schema(trace / "cgroups.parquet")
+    pq.write_table(pa.Table.from_pylist([*cgroups, quiet], schema=schema), trace / "cgroups.parquet")
+    shown = out(explain.command, str(trace), "-c", "quiet")
+    assert "6 kills of other cgroups in this trace: memcg-tracer explain --list" in shown
