@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Final, Literal
 
-from tracer.schema import LIMITS, UNLIMITED_BYTES
 
 Cause = Literal[
     "anon_growth",
@@ -428,6 +427,8 @@ class Held:
 
 
 def _as_object(record: Any) -> dict[str, Any]:
+    from tracer.schema import LIMITS  # noqa: PLC0415  it brings Arrow, which lab's names do not need
+
     found: dict[str, Any] = {}
     for item in fields(record):
         value = getattr(record, item.name)
@@ -440,6 +441,8 @@ def _as_object(record: Any) -> dict[str, Any]:
 
 def limit_columns(limit_bytes: int | None) -> dict[str, Any]:
     """A limit as documents have it: null where none is set, and beside it whether that is known."""
+    from tracer.schema import UNLIMITED_BYTES  # noqa: PLC0415  as above
+
     is_limited = None if limit_bytes is None else limit_bytes < UNLIMITED_BYTES
     return {"limit_bytes": limit_bytes if is_limited else None, "is_limited": is_limited}
 
