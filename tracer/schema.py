@@ -365,6 +365,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         cgroup_id=_ID,
         first_seen=TIME,
         exited=_nullable(TIME),
+        cmdline=_nullable(pa.string()),  # /proc/PID/cmdline, its first 256 bytes; null: it was never read
     ),
     "inodes": _table(
         inode_id=_ID,

@@ -55,7 +55,12 @@ def _is_covered(null: str, unknown: set[str]) -> bool:
 def _known_to_be_none(report: OomReport) -> set[str]:
     """No container, no pod; what adj adds where badness is never computed has its reason there."""
     is_known = report.limit_owner.cgroup is not None
-    names = {"limit_owner.container", "limit_owner.pod"} if is_known else set()
+    names = {
+        "trigger.cmdline",
+        "victims.cmdline",
+        "trigger.tgid",
+    }  # no log has titles, nor who a thread is of
+    names |= {"limit_owner.container", "limit_owner.pod"} if is_known else set()
     never = {"candidates.badness"} if any(one.oom_score_adj == -1000 for one in report.candidates) else set()
     badness = {"candidates.adj_pages", "candidates.held_pages"}
     return names | never | (badness if "candidates.badness" in report.quality.unknown else set())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tracer.analysis.held import held_cgroups
 from tracer.analysis.oom import explain
 from tracer.analysis.report import FurtherAllocators, OomReport
+from tracer.analysis.wording import trigger_name
 
 MIB = 1 << 20
 LIMIT = 100 * MIB
@@ -120,7 +122,8 @@ def test_null_fields_say_why(page_cache_experiment: Any) -> None:
             return [found for key, item in value.items() for found in nulls(item, f"{name}.{key}".strip("."))]
         return [name] if value is None else []
 
-    known_to_be_none = {"limit_owner.pod", "kernel_log"}  # the container is no pod's, the report is no log's
+    # The container is no pod's, the report is no log's, and the title says no more than the name.
+    known_to_be_none = {"limit_owner.pod", "kernel_log", "trigger.cmdline"}
     assert set(nulls(document, "")) - known_to_be_none <= set(unknown)
     assert not known_to_be_none & set(unknown)
 
@@ -388,3 +391,17 @@ def test_what_held(trace: Any) -> None:
     assert (free.cgroup, free.headroom_bytes, free.peak_anon_bytes) == ("/free", None, None)
     assert free.quality.unknown["headroom_bytes"] == "no limit is set"
     assert json.loads(json.dumps(near.to_dict())) == near.to_dict()
+
+
+def test_a_title_that_says_more_than_the_name_is_in_the_report(page_cache_experiment: Any) -> None:
+    for row in page_cache_experiment.recorded()["tasks"]:
+        row["cmdline"] = "work: growing"
+    report = _only(page_cache_experiment)
+    assert report.trigger.cmdline == report.victims[0].cmdline == "work: growing"
+
+
+def test_a_thread_is_named_beside_its_process(page_cache_experiment: Any) -> None:
+    trigger = _only(page_cache_experiment).trigger
+    assert (trigger.pid, trigger.tgid) == (42, 41)
+    assert trigger_name(trigger) == f"{trigger.comm} (thread 42 of pid 41)"
+    assert trigger_name(replace(trigger, tgid=42)) == f"{trigger.comm} (pid 42)"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tracer.capture import identity
 from tracer.capture.decode import Records
 from tracer.capture.identity import Cgroup, Cgroups, Files, Row, Tasks, list_traced
 from tracer.kernel.cgroupfs import Hierarchy
@@ -224,3 +226,25 @@ def test_the_cache_of_a_block_device_says_which() -> None:
     row = file_row((0, 3), fs_type=b"bdev", mode=0o060600, rdev=4095 << 20 | 77)
     assert (row["path"], row["path_kind"], row["rdev"]) == (None, None, "4095:77"), "no such device here"
     assert file_row((254, 1), b"file", mode=0o100644)["rdev"] is None
+
+
+def test_a_title_is_read_at_first_sight_and_once_it_may_have_been_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that was forked has its parent's; at a kill those that were weighed are read again."""
+    titles = {1: "postgres", 2: "postgres"}
+    monkeypatch.setattr(identity, "read_title", lambda _tgid, start: titles[start])
+    tasks = Tasks()
+    tasks.take_events(task_records(("seen", 10, 1, "postgres"), ("seen", 10, 2, "postgres")), 0)
+    assert [row["cmdline"] for row in tasks.rows] == ["postgres", "postgres"]
+    tasks.rows.clear()
+    titles.update({1: "postgres: checkpointer"})
+    tasks.look_again()
+    assert tasks.rows == []
+    tasks.look_again({23})
+    assert [row["cmdline"] for row in tasks.rows] == ["postgres: checkpointer"]
+    titles.update({2: "postgres: writer"})
+    later_s = time.monotonic() + 2
+    monkeypatch.setattr(identity.time, "monotonic", lambda: later_s)
+    tasks.look_again()
+    assert [row["cmdline"] for row in tasks.rows] == ["postgres: checkpointer", "postgres: writer"]

@@ -35,6 +35,7 @@ def between(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[tuple[Allocat
             comm=trace.processes.comm_at(tgid, begin_ns, end_ns),
             charged_bytes=bytes_,
             stack=stacks.heaviest(trace, sampled[tgid_sampled == tgid]),
+            cmdline=trace.processes.cmdline_at(tgid, begin_ns, end_ns),
         )
         for tgid, bytes_ in zip(tgids[:_MOST].tolist(), charged[:_MOST].tolist(), strict=True)
     )

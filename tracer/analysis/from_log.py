@@ -263,6 +263,7 @@ def _trigger(log: LogReport, unknown: Unknown) -> Trigger:
         stack=log.stack or None,
         user_stack=None,
         gfp_names=invoker.gfp_names or "",
+        tgid=next((row.tgid for row in log.tasks if row.pid == invoker.pid), None),
     )
 
 

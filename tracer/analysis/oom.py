@@ -187,7 +187,7 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
         constraint=str(first["constraint"]),
         owner=_limit_owner(trace, kill, unknown),
         trigger=_trigger(trace, kill, told, unknown),
-        victims=_victims(trace, kill.rows, unknown),
+        victims=_victims(trace, kill.rows, kill.time_ns, unknown),
         victim_tgids=frozenset(integers(kill.rows["tgid"]).tolist()),
         composition=made_of,
         cushion=used,
@@ -323,6 +323,8 @@ def _trigger(trace: TraceTables, kill: _Kill, told: Told, unknown: Unknown) -> T
         stack=_frames(trace, first["kernel_stack_id"], "trigger.stack", unknown),
         user_stack=_frames(trace, first["user_stack_id"], "trigger.user_stack", unknown),
         gfp_names=told.gfp_names(gfp),
+        tgid=int(first["trigger_tgid"]),
+        cmdline=_title(trace, int(first["trigger_tgid"]), kill.time_ns),
     )
 
 
@@ -342,7 +344,12 @@ def _frames(trace: TraceTables, stack_id: Any, field: str, unknown: Unknown) -> 
     return frames
 
 
-def _victims(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> tuple[Victim, ...]:
+def _title(trace: TraceTables, tgid: int, time_ns: int) -> str | None:
+    """Of a process that there was at that time."""
+    return trace.processes.cmdline_at(tgid, time_ns, time_ns)
+
+
+def _victims(trace: TraceTables, rows: pd.DataFrame, time_ns: int, unknown: Unknown) -> tuple[Victim, ...]:
     victims = tuple(
         Victim(
             pid=int(row["pid"]),
@@ -356,6 +363,7 @@ def _victims(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> tuple[
             oom_score_adj=int(row["oom_score_adj"]),
             group_kill=len(rows) > 1,
             cgroup_id=int(row["cgroup_id"]),
+            cmdline=_title(trace, int(row["tgid"]), time_ns),
         )
         for row in records(rows)
     )

@@ -53,7 +53,9 @@ class LimitOwner:
 class Trigger:
     """The task whose charge could not be met. It need not be a victim.
 
-    `gfp_names`: what the kernel log calls the flags in `gfp`; empty without a log.
+    `gfp_names`: what the kernel log calls the flags in `gfp`; empty without a log. `pid` is that of the
+    thread, `tgid` that of its process (None: a kernel log does not say). `cmdline`: the title of the process,
+    where that says more than its name.
     """
 
     pid: int | None
@@ -64,6 +66,8 @@ class Trigger:
     stack: tuple[str, ...] | None
     user_stack: tuple[str, ...] | None
     gfp_names: str = ""
+    tgid: int | None = None
+    cmdline: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class Victim:
     oom_score_adj: int | None
     group_kill: bool
     cgroup_id: int | None = None
+    cmdline: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +257,7 @@ class Allocator:
     comm: str | None
     charged_bytes: int
     stack: ChargedStack | None = None
+    cmdline: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

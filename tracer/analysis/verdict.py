@@ -10,7 +10,7 @@ from tracer.analysis import causes
 from tracer.analysis.contributing import contributing
 from tracer.analysis.findings import Findings
 from tracer.analysis.report import Cause, Confidence, Suspect, Verdict
-from tracer.analysis.wording import no_limit, owner_name, process
+from tracer.analysis.wording import no_limit, owner_name, process, trigger_name
 from tracer.units import count, duration, percent, size
 
 _CONFIDENCES: Final[tuple[Confidence, ...]] = ("high", "medium", "low")
@@ -91,7 +91,7 @@ def _asker(findings: Findings) -> str:
     """Who asked; of a thread of who was killed the process."""
     if findings.trigger_tgid in findings.victim_tgids and len(findings.victims) == 1:
         return process(findings.victims[0].comm, findings.victims[0].pid)
-    return process(findings.trigger.comm, findings.trigger.pid)
+    return trigger_name(findings.trigger)
 
 
 def _killed(findings: Findings) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tracer.analysis.report import LimitOwner
+from tracer.analysis.report import LimitOwner, Trigger
 from tracer.schema import UNLIMITED_BYTES
 
 
@@ -18,6 +18,13 @@ def process(comm: str | None, pid: int | None) -> str:
     if pid is None:
         return comm or "a process"
     return f"{comm} (pid {pid})" if comm else f"pid {pid}"
+
+
+def trigger_name(trigger: Trigger) -> str:
+    """`nginx (pid 41)`, or `pool (thread 43 of pid 41)` where another thread of the process asked."""
+    if trigger.tgid in (None, trigger.pid):
+        return process(trigger.comm, trigger.pid)
+    return f"{trigger.comm or 'a task'} (thread {trigger.pid} of pid {trigger.tgid})"
 
 
 def no_limit(owner: LimitOwner) -> bool:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+import time
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,16 @@ from tracer.capture.decode import Records, text
 from tracer.kernel import cgroupfs, containers
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.mounts import Mounts, MountTable
+from tracer.kernel.titles import read_title
 from tracer.schema import CGROUP_EVENTS, FOLLOW, TASK_EVENTS
 from tracer.stored_names import stored_path, stored_text
 from tracer.wire import PATH_LEN
 
 Row = dict[str, Any]
 
+_TITLES_AT_ONCE = 128  # of some 20 us each
+_TITLE_AFTER_S = 1.0
+_YOUNG_KEPT = 4096
 _EXITED_KEPT = 4096  # a dying task acts within milliseconds of its exit
 _MINOR_BITS = 20  # include/linux/kdev_t.h, the kernel's own dev_t
 
@@ -146,6 +153,22 @@ class Tasks:
         self.rows: list[Row] = []
         self._alive: dict[tuple[int, int], Row] = {}
         self._exited: dict[tuple[int, int], Row] = {}  # the last ones, oldest first
+        self._young: deque[tuple[float, tuple[int, int]]] = deque()
+
+    def look_again(self, tgids: Collection[int] = ()) -> None:
+        """Read the titles of these processes, and of those that have had time to write their own: a process
+        has its parent's when it is first seen.
+        """
+        now_s = time.monotonic()
+        asked = (key for key in self._alive if key[0] in tgids) if tgids else ()
+        due = set(islice(asked, _TITLES_AT_ONCE))
+        while self._young and self._young[0][0] <= now_s and len(due) < _TITLES_AT_ONCE:
+            due.add(self._young.popleft()[1])
+        for key in due:
+            row = self._alive.get(key)
+            if row is not None and (title := read_title(*key)) not in (None, row["cmdline"]):
+                row["cmdline"] = title
+                self.rows.append(row)
 
     def take_events(self, records: Records, clock_offset_ns: int) -> None:
         """First sights, execs (which change the name) and exits.
@@ -153,6 +176,7 @@ class Tasks:
         Since kernel 6.16 a task says that it exits before it gives its memory back (kernel/exit.c, do_exit),
         which makes it act again afterwards: such a sight is of the dead, and no process of its own.
         """
+        reads = 0
         for record in records:
             event = TASK_EVENTS[record["event"]]
             time_ns = int(record["time_ns"]) + clock_offset_ns
@@ -160,7 +184,7 @@ class Tasks:
             if event == "seen" and key in self._exited:
                 continue
             # A thread that executes takes over the tgid and the start of a leader that has exited.
-            row = self._alive.setdefault(key, self._exited.pop(key, {"first_seen": time_ns}))
+            row = self._alive.setdefault(key, self._exited.pop(key, {"first_seen": time_ns, "cmdline": None}))
             row |= {
                 "tgid": key[0],
                 "start_ns": key[1],
@@ -175,6 +199,11 @@ class Tasks:
                 self._exited[key] = self._alive.pop(key)
                 if len(self._exited) > _EXITED_KEPT:
                     del self._exited[next(iter(self._exited))]
+            elif len(self._young) < _YOUNG_KEPT:
+                self._young.append((time.monotonic() + _TITLE_AFTER_S, key))
+                if reads < _TITLES_AT_ONCE:
+                    row["cmdline"] = read_title(*key) or row["cmdline"]
+                    reads += 1
             self.rows.append(row)
 
 

@@ -266,6 +266,7 @@ class Pipeline:
     # Names
 
     def _take_names(self, waiting: Mapping[str, Records]) -> None:
+        self._tasks.look_again()
         self._tasks.take_events(waiting["task"], self._clock_offset_ns)
         if len(waiting["inode"]):
             self._writer.append("inodes", rows_of("inodes", self._files.rows(waiting["inode"])))
@@ -307,6 +308,7 @@ class Pipeline:
                     batch, self._decoder.kill_id(record), int(record["victim_tgid"])
                 )
                 self._writer.append("oom_candidates", rows_of("oom_candidates", rows))
+                self._tasks.look_again({row["tgid"] for row in rows})
 
     def _take_kills(self, records: Records) -> None:
         kills = [self._decoder.oom(record) for record in records]

@@ -22,10 +22,13 @@ from tracer.analysis.report import (
     Trigger,
     Victim,
 )
+from tracer.analysis.wording import trigger_name
 from tracer.render import log_place, probes
 from tracer.render.escape import visible
 from tracer.render.layers import PART_LABELS
 from tracer.render.runs import one_of
+
+_TITLE_CHARACTERS: Final = 60
 
 Fact: TypeAlias = tuple[str, str]
 """(label, sentence)"""
@@ -271,8 +274,8 @@ def asked(report: OomReport) -> Iterator[Fact]:
     if trigger.order is not None:
         pages = f", 2^{trigger.order} pages in a row (order)" if trigger.order else ", one page (order 0)"
     gfp = "" if trigger.gfp is None else f", gfp {_gfp(trigger)} (what the allocator may do to find memory)"
-    pid = "" if trigger.pid is None else f" (pid {trigger.pid})"
-    yield "asked", f"{units.UNKNOWN if trigger.comm is None else visible(trigger.comm)}{pid}{pages}{gfp}"
+    name = units.UNKNOWN if trigger.pid is None and trigger.comm is None else visible(trigger_name(trigger))
+    yield "asked", f"{name}{_titled(trigger.cmdline)}{pages}{gfp}"
     if trigger.cgroup is not None and trigger.cgroup != report.limit_owner.cgroup:
         yield "its cgroup", visible(trigger.cgroup)
 
@@ -281,11 +284,19 @@ def _gfp(trigger: Trigger) -> str:
     return f"{trigger.gfp:#x} {visible(trigger.gfp_names)}".rstrip()
 
 
+def _titled(cmdline: str | None) -> str:
+    """` [postgres: checkpointer]`, where a title says more than the name before it."""
+    if cmdline is None:
+        return ""
+    shown = visible(cmdline)
+    return f" [{shown if len(shown) <= _TITLE_CHARACTERS else shown[:_TITLE_CHARACTERS] + '…'}]"
+
+
 def allocated(report: OomReport, most: int) -> Iterator[Fact]:
     """Who charged how much in the window before the kill, net of what they gave back."""
     for one in report.allocators[:most]:
         name = visible(one.comm) if one.comm else "name not known"
-        yield f"{name} ({one.tgid})", units.size(one.charged_bytes)
+        yield f"{name} ({one.tgid})", units.size(one.charged_bytes) + _titled(one.cmdline)
     rest, further = report.allocators[most:], report.further_allocators
     processes = len(rest) + (further.processes if further is not None else 0)
     if processes:
@@ -309,6 +320,9 @@ def killed(report: OomReport, most: int) -> Iterator[Fact]:
     if any(victim.group_kill for victim in report.victims):
         several = f"{units.count(len(report.victims))} processes by one decision"
         yield "killed", f"{several}: memory.oom.group is set, so that they are killed together"
+    for victim in report.victims[:most]:
+        if victim.cmdline is not None:
+            yield "killed", f"{visible(victim.comm)} (pid {victim.pid}){_titled(victim.cmdline)}"
     cgroups = list(dict.fromkeys(victim.cgroup for victim in report.victims if victim.cgroup is not None))
     if cgroups and cgroups != [report.limit_owner.cgroup]:
         more = f" and {len(cgroups) - most} more" if len(cgroups) > most else ""
