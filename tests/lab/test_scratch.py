@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,22 @@ def test_a_file_that_stays_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(TracerError, match="choose another place"):
         write_uncached(tmp_path / "missing" / "f", PAGE)
+
+
+def test_what_a_killed_maker_left_is_removed_by_the_next(disk_dir: Path) -> None:
+    script = (
+        "import os, pathlib, sys; from tracer.lab.scratch import scratch_directory\n"
+        "with scratch_directory(pathlib.Path(sys.argv[1])) as made:\n"
+        "    (made / 'f').touch(); print(made, flush=True); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script, str(disk_dir)], capture_output=True, text=True, check=False
+    )
+    left = Path(killed.stdout.strip())
+    alike = disk_dir / ".memcg-tracer-notes"
+    alike.mkdir()
+    assert (left / "f").exists()
+    with scratch_directory(disk_dir) as ours, scratch_directory(disk_dir):
+        assert not left.exists()
+        assert ours.exists()
+    assert alike.exists()

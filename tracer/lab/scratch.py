@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
+import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,6 +17,7 @@ from pathlib import Path
 from tracer.errors import TracerError
 from tracer.kernel.mounts import first_on_a_disk
 
+_PREFIX = ".memcg-tracer-"
 _CHUNK_BYTES = 1 << 20
 _DROP_WITHIN_S = 5.0
 
@@ -21,7 +25,7 @@ _DROP_WITHIN_S = 5.0
 @contextmanager
 def scratch_directory(near: Path) -> Iterator[Path]:
     """A temporary directory (0700) in `near` or, where that is kept in memory, in /var/tmp; removed at the
-    end.
+    end. Those of makers that were killed before they could are removed first.
 
     Raises TracerError when neither is writable and on a disk.
     """
@@ -30,8 +34,34 @@ def scratch_directory(near: Path) -> Iterator[Path]:
         raise TracerError(
             f"neither {near} nor /var/tmp is a writable directory on a disk: choose another with -o"
         )
-    with tempfile.TemporaryDirectory(prefix=".memcg-tracer-", dir=parent) as directory:
-        yield Path(directory)
+    _remove_leftovers(parent)
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent) as directory:
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield Path(directory)
+        finally:
+            os.close(lock)
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """As `kernel.ephemeral.remove_leftovers` does with cgroups: the maker, and its lock, are both gone."""
+    for directory in parent.glob(f"{_PREFIX}*"):
+        maker = re.match(rf"{re.escape(_PREFIX)}(\d+)-", directory.name)
+        if maker is None or Path("/proc", maker[1]).exists():
+            continue
+        try:
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            if os.fstat(lock).st_uid == os.geteuid():
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(directory, ignore_errors=True)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(lock)
 
 
 def write_uncached(file: Path, size_bytes: int) -> None:
