@@ -67,6 +67,10 @@ class Directory:
         """Return the type and permissions of an entry, of a link itself."""
         return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_mode
 
+    def modified_ns(self, name: str) -> int:
+        """Return when an entry, or a link itself, was last modified."""
+        return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_mtime_ns
+
     def subfolder(self, name: str, *, make: bool = False) -> Directory:
         """Open a directory in this one; with `make`, create it (mode 0700) if it is absent."""
         if make:

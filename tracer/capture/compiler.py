@@ -20,6 +20,7 @@ from tracer.capture.bpf_syscall import sizes_of
 from tracer.capture.unit import Code, MapDefinition, Unit
 from tracer.capture.unit_cache import UnitCache, key_of
 from tracer.errors import TracerError
+from tracer.kernel.priority import prefer_this_thread
 
 _FORMAT: Final = "1"  # of what is kept; another one for each change of `Unit.encode`
 
@@ -100,6 +101,7 @@ def _compile(bcc: ModuleType, text: str, flags: list[str], *, made: Any, said: A
     status = 1
     try:
         ends_with_its_parent()
+        prefer_this_thread()
         for fd in (1, 2):
             os.dup2(said.fileno(), fd)
         sys.stdout = sys.stderr = os.fdopen(1, "w", 1, errors="backslashreplace", closefd=False)

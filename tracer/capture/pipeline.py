@@ -157,7 +157,10 @@ class Pipeline:
         self._writer.meta["kernel_log"] = self._kernel_log.state
         self._writer.meta["probes"] = {c.signal.name: c.document() for c in self._programs.choices}
         self._write_meta()
+        self._writer.open_journals()
         self._write_samples(self._sampler.sample("start", self._clock_offset_ns))
+        self.drain()
+        self.read_rings()  # once before it matters: the first pass takes several times as long as others
         self.flush()
         self._writer.require_written()
         self.startup_s = time.monotonic() - self._began
@@ -169,13 +172,19 @@ class Pipeline:
         self._programs.drain()
 
     def read_rings(self) -> None:
-        """Everything that waits in the rings, and in the kernel log; names first, so that who acts is known
-        before what they did."""
-        log = self._kernel_log.read()  # first: that it is read late tells how its clock goes
-        waiting = {name: ring.read() for name, ring in self._rings.items() if name != "cgroup"}
-        # Last: all of which there is a record are known then.
-        self._write_samples(self._traced.take_events(self._rings["cgroup"].read()))
+        """Write everything that waits in the rings, and in the kernel log.
+
+        Kills come first, and outlive us at once; then names, so that an actor is known before its acts.
+        """
+        log = self._kernel_log.read()  # early: how late it is read tells how its clock goes
+        decided = self._rings["oom"].read()
+        self._take_cgroups()
+        decided = self._following.sift("oom", decided)
+        kills = self._save_kills(decided)
+        waiting = {name: ring.read() for name, ring in self._rings.items() if name not in ("cgroup", "oom")}
+        self._take_cgroups()  # last: all of which there is a record are known then
         waiting = {name: self._following.sift(name, records) for name, records in waiting.items()}
+        waiting["oom"] = decided
         self._take_names(waiting)
         self._write_log(log)
         for name in _DECODED_WHOLE:
@@ -185,10 +194,13 @@ class Pipeline:
             numbers = self._stacks.number(samples)
             self._writer.append("stack_samples", self._decoder.stack_sample(samples, *numbers))
         self._hold_candidates(waiting["candidate"])
-        if len(waiting["oom"]):
-            self._take_kills(waiting["oom"])
+        if kills:
+            self._take_kills(kills, decided)
         self._following.tidy()
         self._count_loss()
+
+    def _take_cgroups(self) -> None:
+        self._write_samples(self._traced.take_events(self._rings["cgroup"].read()))
 
     def sample(self) -> None:
         """A row for each traced cgroup."""
@@ -310,13 +322,20 @@ class Pipeline:
                 self._writer.append("oom_candidates", rows_of("oom_candidates", rows))
                 self._tasks.look_again({row["tgid"] for row in rows})
 
-    def _take_kills(self, records: Records) -> None:
+    def _save_kills(self, records: Records) -> list[dict[str, Any]]:
+        """Write the rows of `oom`, and have them outlive us, whatever the rest takes."""
         kills = [self._decoder.oom(record) for record in records]
-        self.kills += len({kill["kill_id"] for kill in kills})
-        self._writer.append("oom", rows_of("oom", kills))
-        self._marked_ns = {kill["pid"]: kill["ktime_ns"] for kill in kills}
+        if kills:
+            self.kills += len({kill["kill_id"] for kill in kills})
+            self._writer.append("oom", rows_of("oom", kills))
+            self._writer.flush()
+            self._marked_ns = {kill["pid"]: kill["ktime_ns"] for kill in kills}
+        return kills
+
+    def _take_kills(self, kills: list[dict[str, Any]], records: Records) -> None:
+        """Write all else that belongs to kills."""
         self._write_candidates(records)
-        self._writer.flush()  # a kill that was seen must outlive us, whatever the rest takes
+        self._writer.flush()
         counted = self._programs.counts_reclaim
         samples = {
             self._decoder.kill_id(record): self._decoder.oom_sample(

@@ -20,6 +20,7 @@ from tracer.kernel.btf import Btf
 from tracer.kernel.containers import lookup_name
 from tracer.kernel.descriptors import as_many_as_allowed
 from tracer.kernel.ephemeral import ephemeral_cgroup, remove_leftovers
+from tracer.kernel.priority import Urgency
 from tracer.kernel.selectors import parse_selectors
 from tracer.kernel.spawn import CommandError, GatedCommand, spawn
 
@@ -113,6 +114,7 @@ def record(options: Options, observer: Observer) -> Recording:
             command = spawn(cgroup, options.command, limits=limits)
             stack.callback(_end_command, command)
         trace_all = not selectors and cgroup is None
+        urgency = stack.enter_context(Urgency())  # not before: the command's priority is its own
         btf = Btf.load()
         programs = Programs(
             btf,
@@ -137,7 +139,7 @@ def record(options: Options, observer: Observer) -> Recording:
                 began_s=began_s,
             )
         )
-        return _run(options, pipeline, observer, stop, command)
+        return _run(options, pipeline, observer, stop, urgency=urgency, command=command)
 
 
 def _run(
@@ -145,20 +147,26 @@ def _run(
     pipeline: Pipeline,
     observer: Observer,
     stop: StopSignals,
+    *,
+    urgency: Urgency,
     command: GatedCommand | None,
 ) -> Recording:
     pipeline.start()
     if stop.received is not None:  # the command never ran, as if the signal had ended it
         pipeline.finish(signal.Signals(stop.received).name)
         return Recording(options.output, 128 + stop.received if command else 0)
+    urgency.watch()
     _say_ready(options.ready_file)
     if command is not None:
         command.release()
     deadline_s = math.inf if options.duration_s is None else time.monotonic() + options.duration_s
     observer.ready(pipeline)
-    loop = Loop(stop, _timers(pipeline, observer), pipeline.fds(), pipeline.read_rings)
+    timers = [*_timers(pipeline, observer), Timer(_TICK_INTERVAL_S, urgency.adjust)]
+    loop = Loop(stop, timers, pipeline.fds(), pipeline.read_rings)
     if command is None:
-        pipeline.finish(loop.run(deadline_s))
+        end_reason = loop.run(deadline_s)
+        urgency.close()
+        pipeline.finish(end_reason)
         return Recording(options.output, 0)
     try:
         end_reason = _until_command_ends(loop, command, stop, deadline_s)
@@ -167,6 +175,7 @@ def _run(
         observer.warn(f"recording failed ({error}): the command goes on without it")
         _until_command_ends(Loop(stop), command, stop, deadline_s)
         raise
+    urgency.close()
     pipeline.finish(end_reason)
     code = command.process.wait()
     return Recording(options.output, code if code >= 0 else 128 - code)

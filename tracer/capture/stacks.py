@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from tracer.capture.decode import Records
 from tracer.capture.symbols import Program, UserSymbols
+from tracer.kernel.priority import prefer_this_thread
 
 NO_STACK: Final = -1
 """Stands for the number of a stack that could not be taken."""
@@ -123,6 +124,7 @@ class Stacks:
         self._thread.join(_LAST_WAIT_S)
 
     def _name_all(self) -> None:
+        prefer_this_thread()  # while it waits for a CPU with Python's lock, nothing is recorded
         try:
             while (stack := self._waiting.get()) is not None:
                 self._name_one(stack)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from tracer.capture.unit import Unit
+from tracer.directory import Directory
 
 _FOLDER: Final = "/var/cache/memcg-tracer"
 _MOST_UNITS: Final = 32  # of some 200 KB; a unit for each set of hooks and options, and for each kernel
@@ -47,17 +47,17 @@ class UnitCache:
 
     def get(self, key: str) -> Unit | None:
         """The unit of that key, if it is kept."""
-        if self._folder is None or not _is_ours_alone(self._folder):
-            return None
-        try:
-            document = (self._folder / key).read_bytes()
-            digest, document = document[:_DIGEST_BYTES], document[_DIGEST_BYTES:]
-            if digest != hashlib.sha256(document).digest():
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            if (folder := self._open()) is None:
                 return None
-            os.utime(self._folder / key)
+            with folder, folder.read(key) as file:
+                document = file.read()
+                digest, document = document[:_DIGEST_BYTES], document[_DIGEST_BYTES:]
+                if digest != hashlib.sha256(document).digest():
+                    return None
+                os.utime(file.fileno())
             return Unit.decode(document)
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        return None
 
     def put(self, key: str, unit: Unit) -> None:
         """Keep it, whole or not at all."""
@@ -65,36 +65,33 @@ class UnitCache:
             return
         with suppress(OSError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not _is_ours_alone(self._folder):
+            if (folder := self._open()) is None:
                 return
             document = unit.encode()
-            unfinished = self._folder / f".{key}.{os.getpid()}"
-            try:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                with open(os.open(unfinished, flags, 0o600), "wb") as stream:  # noqa: PTH123  a descriptor
-                    stream.write(hashlib.sha256(document).digest() + document)
-                unfinished.rename(self._folder / key)
-            finally:
-                unfinished.unlink(missing_ok=True)
-            self._forget_the_oldest()
+            unfinished = f".{key}.{os.getpid()}"
+            with folder:
+                try:
+                    with folder.create(unfinished) as file:
+                        file.write(hashlib.sha256(document).digest() + document)
+                    folder.replace(unfinished, key)
+                except OSError:
+                    folder.unlink(unfinished)
+                    raise
+                _forget_the_oldest(folder)
 
-    def _forget_the_oldest(self) -> None:
-        """Of ours alone: the folder may be one that a user keeps other files in."""
-        assert self._folder is not None
-        ours = (path for path in self._folder.iterdir() if _OURS.fullmatch(path.name))
-        used = sorted(ours, key=lambda path: path.lstat().st_mtime_ns, reverse=True)
-        for path in used[_MOST_UNITS:]:
-            path.unlink(missing_ok=True)
+    def _open(self) -> Directory | None:
+        """The folder, where only this user could have put there what is in it."""
+        if self._folder is None:
+            return None
+        folder = Directory.open(self._folder)
+        if folder.is_writable_by_us_alone():
+            return folder
+        folder.close()
+        return None
 
 
-def _is_ours_alone(folder: Path) -> bool:
-    """Whether only this user could have put there what is in it."""
-    try:
-        status = folder.lstat()
-    except OSError:
-        return False
-    return (
-        stat.S_ISDIR(status.st_mode)
-        and status.st_uid == os.geteuid()
-        and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    )
+def _forget_the_oldest(folder: Directory) -> None:
+    """Of ours alone: the folder may be one that a user keeps other files in."""
+    ours = [name for name in folder.names() if _OURS.fullmatch(name)]
+    for name in sorted(ours, key=folder.modified_ns, reverse=True)[_MOST_UNITS:]:
+        folder.unlink(name)

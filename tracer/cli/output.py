@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import io
+import secrets
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
+from tracer.directory import Directory
 from tracer.errors import TracerError, UsageError
 
 
@@ -28,13 +31,16 @@ def check_output(output: Path, force: bool) -> None:
 
 def write_output(output: Path, pieces: Iterable[str]) -> None:
     """All of the text or nothing. Names of processes and cgroups are in it: only its owner can read it."""
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    temporary = f".{output.name}.{secrets.token_hex(8)}.tmp"  # not to be guessed, so not to be in the way
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.writelines(pieces)
-        temporary.replace(output)
+        with Directory.open(output.parent.resolve()) as folder:
+            try:
+                with io.TextIOWrapper(folder.create(temporary), encoding="utf-8") as file:
+                    file.writelines(pieces)
+                folder.replace(temporary, output.name)
+            except BaseException:
+                with suppress(OSError):
+                    folder.unlink(temporary)
+                raise
     except OSError as error:
         raise TracerError(f"cannot write {output}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -102,6 +102,14 @@ class TraceWriter:
         except OSError as error:
             raise TraceError(f"cannot write the trace {self.path}: {self._reason(error)}") from error
 
+    def open_journals(self) -> None:
+        """Create a journal for each table: later, that could wait for the disk when time matters."""
+        for table in TABLES:
+            try:
+                self._journal(table)
+            except OSError as error:
+                self._fail(table, error)
+
     def append(self, table: str, batch: pa.RecordBatch | pa.Table) -> None:
         """Add rows, which `conform` brings to the table's schema; `flush` makes them outlive this process."""
         for conforming in conform(table, batch):
