@@ -259,7 +259,8 @@ def test_the_largest_number_is_no_limit() -> None:
         "swap: usage 0kB, limit 0kB, failcnt 0",
     ]
     (report,) = from_log.explain(reports(log))
-    assert report.limit_owner.limit_bytes is None
+    owner = report.to_dict()["limit_owner"]
+    assert (owner["limit_bytes"], owner["is_limited"]) == (None, False)
     assert "it has none" in report.quality.unknown["limit_owner.limit_bytes"]
 
 

@@ -213,7 +213,8 @@ def _owner(log: LogReport, unknown: Unknown, named: Named) -> LimitOwner:
         if log.oom_memcg is None:
             unknown |= {f"limit_owner.{name}": _NO_OWNER for name in ("cgroup", "container", "pod")}
         if memory is None:
-            unknown["limit_owner.limit_bytes"] = unknown["limit_owner.usage_bytes"] = _NO_COUNTERS
+            unknown |= {f"limit_owner.{name}": _NO_COUNTERS for name in ("limit_bytes", "usage_bytes")}
+            unknown["limit_owner.is_limited"] = _NO_COUNTERS
     cgroup = _trigger_cgroup(log)
     if "limit_owner" not in unknown and (log.oom_memcg is None or cgroup is None):
         unknown["limit_owner.is_ancestor"] = "the kernel log does not say in which cgroup who asked was"
@@ -221,7 +222,7 @@ def _owner(log: LogReport, unknown: Unknown, named: Named) -> LimitOwner:
     container, pod = (None, None) if log.oom_memcg is None else named(log.oom_memcg)
     limit_bytes = None if memory is None else memory.limit_bytes
     if limit_bytes is not None and limit_bytes >= UNLIMITED_BYTES:
-        limit_bytes, unknown["limit_owner.limit_bytes"] = None, _UNLIMITED
+        unknown["limit_owner.limit_bytes"] = _UNLIMITED
     return LimitOwner(
         cgroup=log.oom_memcg,
         container=container or (None if reference is None else reference.container_id),

@@ -150,8 +150,51 @@ def _swell(chance: random.Random, lines: list[bytes]) -> None:
         lines[at] += chance.choice(WORDS) * chance.randrange(2 * MOST_CHARACTERS // 10)
 
 
+def _prefix(chance: random.Random, lines: list[bytes]) -> None:
+    """As consoles, mail programs and people put before all lines, or before some."""
+    prefix = chance.choice(
+        (b"> ", b">> > ", b"    ", b"node-1: ", b"2023-12-04T10:49:30Z stdout F ", b"a | ")
+    )
+    first = chance.randrange(len(lines))
+    lines[first:] = [prefix + line for line in lines[first:]]
+
+
+def _wrap(chance: random.Random, lines: list[bytes]) -> None:
+    """As a terminal breaks lines."""
+    width, first = chance.choice((20, 72, 80)), chance.randrange(len(lines))
+    lines[first:] = [
+        line[at : at + width] for line in lines[first:] for at in range(0, max(len(line), 1), width)
+    ]
+
+
+def _object(chance: random.Random, lines: list[bytes]) -> None:
+    """As Docker's json-file and what Loki exports hold them."""
+    member, first = chance.choice(("log", "line", "raw")), chance.randrange(len(lines))
+    lines[first:] = [json.dumps({member: line.decode("latin-1")}).encode() for line in lines[first:]]
+
+
+def _glue(chance: random.Random, lines: list[bytes]) -> None:
+    at = chance.randrange(len(lines))
+    lines[at : at + 20] = [b"".join(lines[at : at + 20])]
+
+
 _ACCIDENTS: Final[tuple[Callable[[random.Random, list[bytes]], None], ...]] = (
-    *(_drop, _repeat, _swap, _flip, _cut, _splice, _splice, _join, _break, _swell),
+    *(
+        _drop,
+        _repeat,
+        _swap,
+        _flip,
+        _cut,
+        _splice,
+        _splice,
+        _join,
+        _break,
+        _swell,
+        _prefix,
+        _wrap,
+        _object,
+        _glue,
+    ),
 )
 
 
@@ -162,7 +205,7 @@ def check(log: bytes, *, said: bool, shown: bool) -> int:
     found = list(reports(split([log])))
     for one in found:
         _check_facts(one, number_of_lines)
-    assert sum(len(one.tasks) + len(one.kills) for one in found) <= number_of_lines
+    assert sum(len(one.tasks) + len(one.kills) for one in found) <= number_of_lines + len(log) // 20
     for report in from_log.explain(found):
         if said:
             json.dumps(report.to_dict())

@@ -27,3 +27,12 @@ def test_the_same_pid_on_another_day_is_another_kill() -> None:
     kill = "[{}.000000] Memory cgroup out of memory: Killed process 7 (a) total-vm:9kB, anon-rss:8kB"
     assert len(merged(reports([kill.format(100), kill.format(900)]))) == 2
     assert len(merged(reports([kill.format(100), kill.format(100)]))) == 1
+
+
+def test_an_event_of_the_kubelet_is_a_kill_of_the_kernels() -> None:
+    event = "default 53m Warning SystemOOM node/n4 System OOM encountered, victim process: my app, pid: 77"
+    (found,) = reports([event])
+    assert (found.constraint, [(kill.pid, kill.comm) for kill in found.kills]) == ("global", [(77, "my app")])
+    kill = "Out of memory: Killed process 77 (my app) total-vm:9kB, anon-rss:8kB"
+    (kept,) = merged(reports([event, kill]))
+    assert kept.kills[0].anon_rss_bytes == 8192

@@ -133,3 +133,30 @@ def test_a_prefix_in_a_path_is_a_part_of_the_path() -> None:
     forged = "[    9.000000] Out of memory: Killed process 1 (init) total-vm:1kB, anon-rss:1kB"
     lines = [f"[    8.000000] Memory cgroup stats for /a{forged}:", "[    8.000001] anon 4096"]
     assert [kill.pid for report in reports(lines) for kill in report.kills] == []
+
+
+OLD = (
+    "kernel: java invoked oom-killer: gfp_mask=0xd0, nodemask=0, order=0, oom_score_adj=0",
+    "kernel: CPU: 1 PID: 9949 Comm: java Tainted: P           OE  ------------   3.10.0-327.el7.x86_64 #1",
+    "kernel:  [<ffffffff8114e30a>] ? oom_kill_process+0x28a/0x3e0",
+    "kernel:  [<ffffffff811b1faf>] ? mem_cgroup_oom_synchronize+0x50f/0x580",
+)
+
+
+def test_an_old_header_behind_a_short_prefix_names_who_asked() -> None:
+    (found,) = reports(OLD)
+    assert (found.invoker.comm, found.invoker.pid, found.constraint) == ("java", 9949, "memcg")
+
+
+def test_blanks_at_the_end_and_two_lines_in_one() -> None:
+    (found,) = reports(["[ 1.000000] Task in /LXC01 killed as a result of limit of /LXC01 "])
+    assert found.oom_memcg == "/LXC01"
+    line = "Out of memory: Kill process 7 (a) score 205 or sacrifice child Killed process 7 (a), anon-rss:1kB"
+    (joined,) = reports([line])
+    assert (joined.constraint, joined.kills[0].pid) == ("global", 7)
+
+
+def test_a_limit_that_the_kernel_called_no_constraint_is_a_cgroups() -> None:
+    line = "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),oom_memcg=/a,task_memcg=/a,task=a,pid=7,uid=0"
+    (found,) = reports([f"Nov 25 10:00:00 bmc conserver[7]: [   12.345678] {line}"])
+    assert (found.constraint, found.oom_memcg) == ("memcg", "/a")

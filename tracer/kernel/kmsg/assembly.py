@@ -89,6 +89,12 @@ class _Stats:
         return replace(self.printed, values=values, is_cut=is_cut)
 
 
+def _are_one(asked: str | None, comm: str | None) -> bool:
+    """Whether the two lines that name who asked mean one task; a prefix may stand before either name."""
+    one, other = (asked or "").strip(), (comm or "").strip()
+    return one.endswith(other) or other.endswith(one)
+
+
 @dataclass(slots=True)
 class Assembly:
     """`seen`: the sections of which a line came; `mode`: which of them the lines that have only a shape, and
@@ -171,7 +177,7 @@ class Assembly:
     def _take_head(self, text: str) -> bool:
         """What stands between `invoked oom-killer` and the call trace."""
         head = sections.head_of_trace(text)
-        if head is not None and (head.comm or "").strip().endswith((self.invoker.comm or "").strip()):
+        if head is not None and _are_one(self.invoker.comm, head.comm):
             self.invoker = replace(
                 self.invoker,
                 comm=head.comm or self.invoker.comm,
@@ -185,9 +191,9 @@ class Assembly:
         if self.cpuset is None and (found := sections.cpuset(text)) is not None:
             self.cpuset, self.is_old = found, True
             return True
-        if " from " in text and self._take_frame(text):
+        if "+0x" in text and self._take_frame(text):
             self.seen.add("stack")
-            self.mode = "stack"  # 32-bit ARM has no title above it
+            self.mode = "stack"  # 32-bit ARM has no title above it, and who greps loses it
             return True
         return False
 
@@ -277,8 +283,8 @@ class Assembly:
             return "memcg"
         if summary.constraint == "global":
             return "global"
-        if self.nodemask not in (None, "(null)"):
-            return "mempolicy"
+        if self.nodemask not in (None, "(null)") and self.cpuset not in (None, ("/", self.nodemask)):
+            return "mempolicy"  # Linux 4.6 to 4.13 print the nodes of the cpuset where there is no policy
         if any(reason is not None for reason in self._reasons()):
             return "global"
         is_of_machine = "mem_info" in self.seen or not self.functions.isdisjoint(_OF_MACHINE)

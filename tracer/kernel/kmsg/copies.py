@@ -48,11 +48,13 @@ def _is_copy(one: LogReport, other: LogReport) -> bool:
 
 
 def _has_same_sizes(one: Kill, other: Kill) -> bool:
-    """Whether no size that both have differs, and there is one."""
+    """Whether no size that both have differs; an event names no sizes at all."""
     pairs = [(getattr(one, name), getattr(other, name)) for name in _SIZES]
     known = [(left, right) for left, right in pairs if left is not None and right is not None]
-    return bool(known) and all(left == right for left, right in known)
+    has_none = any(all(getattr(kill, name) is None for name in _SIZES) for kill in (one, other))
+    return has_none or (bool(known) and all(left == right for left, right in known))
 
 
 def _fullness(report: LogReport) -> tuple[int, int, int]:
-    return -len(report.missing), len(report.tasks), len(report.kills)
+    known = sum(getattr(kill, name) is not None for kill in report.kills for name in _SIZES)
+    return -len(report.missing), len(report.tasks), known

@@ -20,7 +20,7 @@ from tracer.kernel.kmsg.lines import Record
 
 _WORDS: Final = re.compile(
     r"oom|[Oo]ut of memory|Kill(?:ed)? process|suppressed|memory: usage|Memory cgroup stats|Tasks state"
-    r"|Mem-Info:"
+    r"|Mem-Info:|System OOM|killed as a result"
 )
 """What a line has that begins a report or belongs to a finished one."""
 
@@ -171,6 +171,7 @@ class _Machine:
             (sections.CHOSEN, self._take_chosen),
             (sections.GROUP, self._take_group),
             (sections.REAPER, self._take_reaped),
+            (sections.SYSTEM_OOM, self._take_event),
             (sections.STATS, self._take_stats),
             (sections.LIMIT_OF, self._take_limit_of),
         )
@@ -309,6 +310,14 @@ class _Machine:
         if kill.total_vm_bytes is None:
             self._unfinished = record
         return True
+
+    def _take_event(self, record: Record) -> bool:
+        kill = sections.of_event(record.text, record.stamp)
+        if kill is not None:
+            assembly = self._begin(record)
+            assembly.add_kill(kill)
+            assembly.touch(record, "kill")
+        return kill is not None
 
     def _is_kill_of(self, assembly: Assembly, pid: int, comm: str, record: Record) -> bool:
         """Old kernels may kill a child of the chosen task; a thread of it may stand for it on all."""

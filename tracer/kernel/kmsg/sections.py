@@ -31,6 +31,7 @@ from tracer.schema import UNLIMITED_BYTES
 INVOKED: Final = " invoked oom-killer: gfp_mask="
 SUMMARY: Final = "oom-kill:constraint="
 STATS: Final = "Memory cgroup stats for "
+SYSTEM_OOM: Final = "System OOM encountered, victim process: "
 KILLED: Final = "Killed process "
 CHOSEN: Final = "Kill process "
 LIMIT_OF: Final = " killed as a result of limit of "
@@ -74,6 +75,7 @@ _PROTECTION: Final = re.compile(
     r"Memory cgroup min protection (\d{1,20})kB -- low protection (\d{1,20})kB\s*"
 )
 _REASON: Final = re.compile(r"(?:Memory cgroup o|O)ut of memory.{0,64}:(?= $)")
+_SYSTEM_OOM: Final = re.compile(r"System OOM encountered, victim process: (.{1,64}?), pid: (\d{1,10})")
 _SCORE: Final = re.compile(r"\) score (\d{1,20}) or sacrifice child")
 _REAPER: Final = re.compile(r"oom_reaper: (?:reaped process (\d{1,10})|unable to reap pid:(\d{1,10})) \(")
 _SIZE: Final = re.compile(r"([a-zA-Z_-]{1,32}):(-?\d{1,20})(kB)?")
@@ -178,6 +180,8 @@ def limit_of(text: str) -> tuple[str, str] | None:
         task, owner = body[:at], body[at + len(LIMIT_OF) :]
         if _is_within(task, owner):
             return task, owner
+        if _is_within(task, owner.rstrip()):  # pasted with blanks at the end
+            return task, owner.rstrip()
     return None
 
 
@@ -334,6 +338,12 @@ def killed(text: str, stamp: Stamp) -> Kill | None:
     )
 
 
+def of_event(text: str, stamp: Stamp) -> Kill | None:
+    """The kill that the kubelet's event SystemOOM tells of."""
+    found = _SYSTEM_OOM.search(text)
+    return None if found is None else Kill(stamp, int(found[2]), found[1], reason="Out of memory")
+
+
 def has_victim(text: str) -> bool:
     """Whether a line on a kill has come as far as the name of who was killed."""
     return any(_KILLED_PID.match(text.partition(word)[2]) is not None for word in (KILLED, CHOSEN))
@@ -390,7 +400,7 @@ def dropped(text: str) -> int | None:
 
 def _reason(text: str) -> str | None:
     """`Out of memory` and its like, whatever stands before it."""
-    found = _REASON.search(text)
+    found = _REASON.search(text.partition(CHOSEN)[0])
     return None if found is None else found[0].removesuffix(":")
 
 
