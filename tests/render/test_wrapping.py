@@ -85,7 +85,7 @@ def test_what_held(columns: int) -> None:
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda path: path.stem)
 def test_kernel_logs(log: Path) -> None:
-    for report in list(from_log.explain(files.read(str(log))))[:3]:
+    for report in list(from_log.explain(files.read(str(log)).reports))[:3]:
         known = forms(report)
         for columns in (60, 80, 100):
             assert_unbroken(lambda report=report: [first_screen.of_kill(report)], known, columns)
