@@ -59,7 +59,7 @@ def test_each_name_is_told_apart_the_most_killed_first(report: OomReport) -> Non
         "the whole machine",
     ]
     many = [one for number in range(9) for one in loop(report, 1, container=f"c{number}")]
-    assert list(kills_text.summary(many))[-1] == "and 5 more, with 5 kills in all."
+    assert list(kills_text.summary(many))[-1] == "and 5 more, killed 5 times in all."
 
 
 def test_list_has_a_line_for_each_kill(report: OomReport, matches_golden: Callable[[str, str], None]) -> None:

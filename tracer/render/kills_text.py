@@ -94,8 +94,8 @@ def summary(reports: Sequence[OomReport]) -> Iterator[str]:
         yield _how_often(history)
     rest = found[_MOST_NAMES:]
     if rest:
-        kills = units.count(sum(len(history.kills) for history in rest))
-        yield f"and {units.count(len(rest))} more, with {kills} kills in all."
+        kills = sum(len(history.kills) for history in rest)
+        yield f"and {units.count(len(rest))} more, killed {_times(kills)} in all."
 
 
 def to_dict(report: OomReport) -> dict[str, Any]:
