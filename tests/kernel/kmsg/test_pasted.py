@@ -160,3 +160,10 @@ def test_a_limit_that_the_kernel_called_no_constraint_is_a_cgroups() -> None:
     line = "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),oom_memcg=/a,task_memcg=/a,task=a,pid=7,uid=0"
     (found,) = reports([f"Nov 25 10:00:00 bmc conserver[7]: [   12.345678] {line}"])
     assert (found.constraint, found.oom_memcg) == ("memcg", "/a")
+
+
+def test_a_panic_without_a_report_names_who_asked() -> None:
+    panic = "[ 9.100000] Kernel panic - not syncing: Out of memory: compulsory panic_on_oom is enabled"
+    head = "[ 9.200000] CPU: 1 PID: 243 Comm: kworker/1:2 Tainted: G         C O  3.16.0-6-amd64 #1 Debian"
+    (found,) = reports([panic, head])
+    assert (found.constraint, found.invoker.pid, found.is_panic_on_oom) == ("global", 243, True)

@@ -283,9 +283,9 @@ class Assembly:
             return "memcg"
         if summary.constraint == "global":
             return "global"
-        if self.nodemask not in (None, "(null)") and self.cpuset not in (None, ("/", self.nodemask)):
+        if self.nodemask not in (None, "(null)") and self.cpuset != ("/", self.nodemask):
             return "mempolicy"  # Linux 4.6 to 4.13 print the nodes of the cpuset where there is no policy
-        if any(reason is not None for reason in self._reasons()):
+        if any(reason is not None for reason in self._reasons()) or self.is_panic_on_oom:
             return "global"
         is_of_machine = "mem_info" in self.seen or not self.functions.isdisjoint(_OF_MACHINE)
         is_narrowed = self.cpuset is not None and self.cpuset[0] != "/"

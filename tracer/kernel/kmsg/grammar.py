@@ -425,11 +425,13 @@ class _Machine:
         elif (count := sections.suppressed(text)) is not None:
             self._suppressed += count
         elif _NO_TASK in text or _DEADLOCKED in text or _PANIC_ON_OOM in text:
+            is_new = self._open is None
             assembly = self._begin(record) if self._open is None else self._open
             assembly.is_panic_on_oom = _PANIC_ON_OOM in text
             assembly.is_no_task_killable = not assembly.is_panic_on_oom
-            assembly.touch(record)
-            self._open = None
+            # Where it stands alone, the head and the call trace of the panic follow.
+            assembly.touch(record, None, "header" if is_new else None)
+            self._open = assembly if is_new else None
         else:
             return self._open is not None and self._take_title_within(self._open, record, text)
         return True
