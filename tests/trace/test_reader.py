@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tracer.errors import TraceError
-from tracer.schema import TABLES, value_range
+from tracer.schema import TABLES
 from tracer.trace import layout
 from tracer.trace.meta import begin
 from tracer.trace.reader import Trace
+from tracer.trace.value_ranges import value_range
 from tracer.trace.writer import TraceWriter
 
 RowsOf = Callable[[str, range], pa.RecordBatch]
@@ -306,7 +307,7 @@ import sys
 import numpy as np
 import pyarrow as pa
 from pathlib import Path
-from tracer.schema import TABLES, value_range
+from tracer.schema import TABLES
 from tracer.trace.meta import begin
 from tracer.trace.reader import Trace
 from tracer.trace.writer import TraceWriter

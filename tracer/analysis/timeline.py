@@ -36,8 +36,9 @@ from tracer.analysis.tables import (
     times_ns,
 )
 from tracer.errors import UsageError
-from tracer.schema import CATEGORIES, LATEST_NS
+from tracer.schema import CATEGORIES
 from tracer.trace.frame import with_flag
+from tracer.trace.value_ranges import LATEST_NS
 
 _MOST_ROWS: Final = 2_000_000  # of all cgroups together: more would take gigabytes
 _LONGEST_SECONDS: Final = 1e9

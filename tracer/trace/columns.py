@@ -7,9 +7,9 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracer.schema import value_range
 from tracer.trace import bounds
 from tracer.trace.conform import encoded
+from tracer.trace.value_ranges import value_range
 
 
 def conforming(table: str, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

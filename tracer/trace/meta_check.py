@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from tracer.trace.value_ranges import LATEST_NS
+
 MOST_BYTES: Final = 16 << 20
 """Of meta.json. A command line has at most 2 MiB."""
 
@@ -69,8 +71,8 @@ def _time(value: Any) -> bool:
 
 
 def _clock(value: Any) -> bool:
-    latest = _integer(0, 7_258_118_400_000_000_000)
-    return _keys(monotonic_ns=latest, realtime_ns=latest)(value) and {*value} >= {
+    time_ns = _integer(0, LATEST_NS)
+    return _keys(monotonic_ns=time_ns, realtime_ns=time_ns)(value) and {*value} >= {
         "monotonic_ns",
         "realtime_ns",
     }

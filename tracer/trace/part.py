@@ -1,7 +1,7 @@
 """One file of a table: read within bounds, and known to be rows of the table's schema.
 
 The bytes may be anybody's. What comes out of here has the types of `schema.TABLES`, NULL only where it may
-be, texts that are text, and numbers within `schema.value_range`: nothing after it looks again.
+be, texts that are text, and numbers within `value_ranges.value_range`: nothing after it looks again.
 """
 
 from __future__ import annotations

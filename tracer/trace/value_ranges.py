@@ -1,0 +1,40 @@
+"""The least and the largest number that each column of a trace may hold."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+LATEST_NS: Final = 7_258_118_400_000_000_000
+"""2200-01-01: times and differences of them fit an int64."""
+
+_LONGEST_NS: Final = 1_000_000_000_000_000_000  # 31 years
+_LARGEST_BYTES: Final = 1 << 60
+_MOST_PAGES: Final = 1 << 52  # of a file of 8 EiB, the largest offset that there is
+_LARGEST: Final = (1 << 63) - 1
+_LIMITS: Final = ("limit_bytes", "high_bytes", "low_bytes", "min_bytes")
+
+
+def value_range(table: str, field: pa.Field) -> tuple[int, int] | None:
+    """Return the least and the largest number that a column may hold (times: ns since 1970); None: any.
+
+    Counts, ids and times are never negative. Changes are, and sizes may be a little: the kernel reads per-CPU
+    counters that others change meanwhile. The bounds keep sums, differences and products within 64 bits.
+    """
+    name, kind = field.name, field.type
+    signed = {"pages": _MOST_PAGES, "oom_score_adj": 1000, "badness": _MOST_PAGES, "bytes": _LARGEST_BYTES}
+    most = _LARGEST
+    if pa.types.is_timestamp(kind):
+        return 0, LATEST_NS
+    if not pa.types.is_integer(kind) or kind == pa.uint64():
+        return None
+    if name in signed:
+        return -signed[name], signed[name]
+    if name.endswith("_ns"):
+        most = _LONGEST_NS
+    elif name in ("nr_pages", "index", "lost", "updates"):
+        most = _MOST_PAGES
+    elif name.endswith("_bytes") and not name.endswith(_LIMITS) and table != "inodes":
+        return -_LARGEST_BYTES, _LARGEST_BYTES
+    return 0, most
