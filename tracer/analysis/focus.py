@@ -9,9 +9,10 @@ from typing import Final
 import pandas as pd
 
 from tracer.analysis import log_kills
+from tracer.analysis.bins import interval_ns
 from tracer.analysis.tables import TraceTables, kernel_numbers, start_ns
 from tracer.analysis.tables import end_ns as trace_end_ns
-from tracer.analysis.timeline import interval_ns, timeline
+from tracer.analysis.timeline import timeline
 from tracer.schema import UNLIMITED_BYTES
 
 _MOST_SHOWN: Final = 3

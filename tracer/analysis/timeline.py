@@ -6,42 +6,31 @@ in: the cost is a pass over the table for each level of nesting, however many cg
 
 from __future__ import annotations
 
-import contextlib
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from tracer.analysis import log_kills, names, stalls, swapping
-from tracer.analysis.ledger import ANON, CACHE, Weights, base_levels, made_in_trace, usage
+from tracer.analysis.bins import Bins, Grid, Readings, positions, require_bounded
+from tracer.analysis.ledger import ANON, CACHE, Weights, base_levels, made_in_trace
 from tracer.analysis.reclaim import is_waited_for
-from tracer.analysis.subtree import Subtrees
 from tracer.analysis.tables import (
     Bools,
     Int64s,
     TraceTables,
     column_times_ns,
-    end_ns,
     integers,
     is_evicted,
     is_one_of,
-    kernel_numbers,
     known,
     page_size,
-    start_ns,
     times_ns,
 )
 from tracer.errors import UsageError
 from tracer.schema import CATEGORIES
 from tracer.trace.frame import with_flag
-from tracer.trace.value_ranges import LATEST_NS
-
-_MOST_ROWS: Final = 2_000_000  # of all cgroups together: more would take gigabytes
-_LONGEST_SECONDS: Final = 1e9
 
 LEVELS: Final[Mapping[str, Weights]] = {
     "anon_bytes": ANON,
@@ -122,9 +111,9 @@ def timeline(
     ids = names.with_data(trace) if cgroup is None else names.select(trace, cgroup, run)
     if cgroup is None and run is not None:
         raise UsageError("--run counts the lives of one name: name it with -c")
-    bins = _Bins.cover(trace, every, begin, end)
-    _require_bounded(bins, every, len(ids))
-    grid = _Grid.of(trace, ids, bins)
+    bins = Bins.cover(trace, every, begin, end)
+    require_bounded(bins, every, len(ids))
+    grid = Grid.of(trace, ids, bins)
     columns: dict[str, Any] = {}
     columns |= _counter_levels(trace, grid)
     columns |= _ledger_levels(trace, grid)
@@ -160,7 +149,7 @@ def _repeated(labels: Sequence[str | None], bins: int) -> pd.Categorical:
     return pd.Categorical.from_codes(np.repeat(codes, bins), categories=categories)
 
 
-def _lived(trace: TraceTables, grid: _Grid, frame: pd.DataFrame) -> Bools:
+def _lived(trace: TraceTables, grid: Grid, frame: pd.DataFrame) -> Bools:
     """Which rows to keep: of the only life of a name all, of one of several those of its time."""
     shape = len(grid.ids), grid.bins.count
     counted = (frame[list(FLOWS)].fillna(0) != 0).any(axis=1).to_numpy(dtype=bool).reshape(shape)
@@ -219,175 +208,7 @@ COLUMNS: Final = (
 )
 
 
-def interval_ns(trace: TraceTables, begin: str | float | None, end: str | float | None) -> tuple[int, int]:
-    """The first and the last moment from `begin` to `end`, in nanoseconds since the epoch."""
-    start = start_ns(trace)
-    first = start if begin is None else _moment_ns(begin, start)
-    return first, end_ns(trace) if end is None else _moment_ns(end, start) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Bins:
-    """`count` bins of `width_ns` from `begin_ns`. Slot 0 of the matrices below is all that came before."""
-
-    begin_ns: int
-    width_ns: int
-    count: int
-
-    @classmethod
-    def cover(
-        cls, trace: TraceTables, every: str, begin: str | float | None, end: str | float | None
-    ) -> _Bins:
-        width = _nanoseconds(every, "--every")
-        if width <= 0:
-            raise UsageError(f"--every: {every!r} is no time at all; give one such as 100ms")
-        first, last = interval_ns(trace, begin, end)
-        if first == 0 or last < first:
-            if begin is None and end is None:
-                return cls(first, width, 0)
-            raise UsageError("the time range is empty; --begin must lie before --end, both within the trace")
-        return cls(first, width, (last - first) // width + 1)
-
-    @property
-    def slots(self) -> int:
-        return self.count + 1
-
-    def begins(self) -> npt.NDArray[np.datetime64]:
-        edges = self.begin_ns + self.width_ns * np.arange(self.count, dtype=np.int64)
-        return edges.view("datetime64[ns]")
-
-    def slot(self, time_ns: Int64s) -> Int64s:
-        """0 before the first bin, 1.. in the bins, `slots` and more after the last."""
-        return np.maximum((time_ns - self.begin_ns) // self.width_ns + 1, 0)
-
-
-def _require_bounded(bins: _Bins, every: str, cgroups: int) -> None:
-    """Raises UsageError, which says what would do, for more rows than a machine should be asked for."""
-    if bins.count * cgroups <= _MOST_ROWS:
-        return
-    most = max(_MOST_ROWS // cgroups, 1)
-    width_us = -(-(bins.count * bins.width_ns) // (most * 1000))
-    enough = f"{-(-width_us // 1000)}ms" if width_us >= 1000 else f"{width_us}us"
-    each = f" for each of {cgroups} cgroups" if cgroups > 1 else ""
-    one_would_do = cgroups > 1 and bins.count <= _MOST_ROWS
-    other = "one of them (-c CGROUP)" if one_would_do else "a shorter range (--begin, --end)"
-    raise UsageError(f"{bins.count} rows of {every}{each} are too many: --every {enough} will do, or {other}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Grid:
-    """The cgroups to show, and where in `ids` those are that a charge of a cgroup counts for.
-
-    `counts_for[n]` is the n-th such position of each of `local_ids` (ascending), -1 where there is none.
-    """
-
-    ids: list[int]
-    local_ids: Int64s
-    counts_for: Int64s
-    bins: _Bins
-
-    @classmethod
-    def of(cls, trace: TraceTables, ids: list[int], bins: _Bins) -> _Grid:
-        above = names.positions_above(trace.cgroups, ids)
-        local_ids = np.array(sorted(above), dtype=np.int64)
-        levels = max(map(len, above.values()), default=0)
-        counts_for = np.full((levels, len(local_ids)), -1, dtype=np.int64)
-        for column, number in enumerate(local_ids.tolist()):
-            counts_for[: len(above[number]), column] = above[number]
-        return cls(ids, local_ids, counts_for, bins)
-
-    def sums(self, owner: pd.Series, time_ns: Int64s, weights: Int64s | None, rows: Bools) -> Int64s:
-        """Per cgroup shown and slot, the sum of `weights` (else the number) of its subtree's picked rows.
-
-        Exact: float64, which NumPy counts in, holds integers up to 2^53.
-        """
-        shape = len(self.ids), self.bins.slots
-        total = np.zeros(shape, dtype=np.int64)
-        slot, local = self.bins.slot(time_ns), _positions(self.local_ids, integers(owner))
-        rows = rows & (slot < self.bins.slots) & (local >= 0)
-        for counts_for in self.counts_for:
-            shown = counts_for[local]  # of what is in no subtree, the last one's: `rows` leaves it out
-            picked = rows & (shown >= 0)
-            counted = np.bincount(
-                (shown * self.bins.slots + slot)[picked],
-                None if weights is None else weights[picked],
-                minlength=total.size,
-            )
-            total += np.rint(counted).astype(np.int64).reshape(shape)
-        return total
-
-    def time_within(self, owner: pd.Series, begin_ns: Int64s, end_ns: Int64s, rows: Bools) -> Int64s:
-        """Per cgroup shown and slot, how much of the picked spans of its subtree lies in the slot, in ns."""
-
-        def time_since(moment_ns: Int64s) -> Int64s:
-            """The same of spans that have no end."""
-            to_slot_end = self.bins.begin_ns + self.bins.slot(moment_ns) * self.bins.width_ns - moment_ns
-            in_first_slot = self.sums(owner, moment_ns, to_slot_end, rows)
-            begun = self.sums(owner, moment_ns, None, rows)
-            return in_first_slot + (begun.cumsum(axis=1) - begun) * self.bins.width_ns
-
-        return time_since(begin_ns) - time_since(end_ns)
-
-    def shown_for(self, cgroup_id: int) -> list[int]:
-        """The positions in `ids` of those that this cgroup counts for."""
-        (local,) = _positions(self.local_ids, np.array([cgroup_id], dtype=np.int64))
-        return [] if local < 0 else [shown for shown in self.counts_for[:, local].tolist() if shown >= 0]
-
-    def shown(self, slots: Int64s) -> Int64s:
-        """A flow as a column: the bins of each cgroup, one after the other."""
-        return np.asarray(slots[:, 1:].ravel())
-
-    def shown_or_na(self, slots: Int64s, valid: Bools) -> pd.arrays.IntegerArray:
-        return pd.arrays.IntegerArray(slots[:, 1:].ravel().copy(), ~valid[:, 1:].ravel())
-
-    def latest(self, readings: Readings) -> pd.arrays.IntegerArray:
-        """The last of the readings (of the cgroups shown themselves) up to the end of each bin."""
-        order = np.argsort(readings.time_ns, kind="stable")
-        slot = self.bins.slot(readings.time_ns[order])
-        row = _positions(np.array(self.ids, dtype=np.int64), readings.cgroup_id[order])
-        picked = (row >= 0) & (slot < self.bins.slots)
-        values = np.zeros((len(self.ids), self.bins.slots), dtype=np.int64)
-        valid = np.zeros(values.shape, dtype=bool)
-        # NumPy assigns repeated positions in order, so the latest reading of a slot stays.
-        values[row[picked], slot[picked]] = readings.value[order][picked]
-        valid[row[picked], slot[picked]] = True
-        source = np.maximum.accumulate(np.where(valid, np.arange(self.bins.slots), 0), axis=1)
-        return self.shown_or_na(
-            np.take_along_axis(values, source, axis=1), np.logical_or.accumulate(valid, axis=1)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Readings:
-    """A quantity of cgroups as read at moments."""
-
-    cgroup_id: Int64s
-    time_ns: Int64s
-    value: Int64s
-
-    @classmethod
-    def of(cls, column: str, *tables: pd.DataFrame) -> Readings:
-        rows = [table[known(kernel_numbers(table, column))] for table in tables]
-        return cls(
-            np.concatenate([integers(picked["cgroup_id"]) for picked in rows]),
-            np.concatenate([times_ns(picked) for picked in rows]),
-            np.concatenate([integers(kernel_numbers(picked, column)) for picked in rows]),
-        )
-
-    @classmethod
-    def of_usage(cls, trace: TraceTables, ids: list[int]) -> Readings:
-        """`ledger.usage` of each of them."""
-        subtrees, members = Subtrees(trace), names.descendants_of(trace.cgroups, ids)
-        found = [(number, usage(subtrees.of(number, members[number]))) for number in ids]
-        none = np.array([], dtype=np.int64)
-        return cls(
-            np.concatenate([none, *(np.full(len(steps.times), number) for number, steps in found)]),
-            np.concatenate([none, *(steps.times for _, steps in found)]),
-            np.concatenate([none, *(steps.values for _, steps in found)]),
-        )
-
-
-def _counter_levels(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
+def _counter_levels(trace: TraceTables, grid: Grid) -> dict[str, Any]:
     limits = grid.latest(Readings.of("limit_bytes", trace.charge, trace.samples))
     flagged = with_flag("limit_bytes", pd.Series(limits))
     columns: dict[str, Any] = {name: column.array for name, column in flagged.items()}
@@ -395,7 +216,7 @@ def _counter_levels(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
     return columns | {name: grid.latest(Readings.of(name, trace.samples)) for name in _SAMPLED}
 
 
-def _ledger_levels(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
+def _ledger_levels(trace: TraceTables, grid: Grid) -> dict[str, Any]:
     charge = trace.charge
     time, amounts = times_ns(charge), integers(charge["bytes"])
     running = {
@@ -413,7 +234,7 @@ def _ledger_levels(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
     return columns
 
 
-def _exists(trace: TraceTables, grid: _Grid) -> Bools:
+def _exists(trace: TraceTables, grid: Grid) -> Bools:
     """Per cgroup shown and slot, whether the cgroup was there by the slot's end."""
     created = pd.Series(
         column_times_ns(trace.cgroups["created"]), index=pd.Index(integers(trace.cgroups["cgroup_id"]))
@@ -422,7 +243,7 @@ def _exists(trace: TraceTables, grid: _Grid) -> Bools:
     return np.arange(grid.bins.slots) >= grid.bins.slot(first).reshape(-1, 1)
 
 
-def _page_cache_flows(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
+def _page_cache_flows(trace: TraceTables, grid: Grid) -> dict[str, Any]:
     pagecache = trace.pagecache
     time, owner = times_ns(pagecache), pagecache["cgroup_id"]
     amounts = integers(pagecache["nr_pages"]) * page_size(trace)
@@ -443,7 +264,7 @@ def _page_cache_flows(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
     }
 
 
-def _reclaim_flows(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
+def _reclaim_flows(trace: TraceTables, grid: Grid) -> dict[str, Any]:
     reclaim = trace.reclaim
     time, target = times_ns(reclaim), reclaim["cgroup_id"]
     every_row = np.ones(len(reclaim), dtype=bool)
@@ -458,7 +279,7 @@ def _reclaim_flows(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
     }
 
 
-def _swap_io(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
+def _swap_io(trace: TraceTables, grid: Grid) -> dict[str, Any]:
     rows = trace.swap_io
     time, owner = times_ns(rows), rows["cgroup_id"]
     is_over = known(rows["duration_ns"])
@@ -474,7 +295,7 @@ def _swap_io(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
     return found
 
 
-def _stalled(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
+def _stalled(trace: TraceTables, grid: Grid) -> dict[str, Any]:
     waits = trace.waits
     begins = times_ns(waits)
     ends = begins + integers(waits["duration_ns"])
@@ -486,14 +307,14 @@ def _stalled(trace: TraceTables, grid: _Grid) -> dict[str, Any]:
     return columns
 
 
-def _sampled_flow(trace: TraceTables, grid: _Grid, column: str, scale: int) -> pd.arrays.IntegerArray:
+def _sampled_flow(trace: TraceTables, grid: Grid, column: str, scale: int) -> pd.arrays.IntegerArray:
     """Growth of a running count between the samples of each cgroup shown, NA where it was never read.
 
     The first reading of a cgroup that was made during the trace counts from zero; of any other it is only
     where to count from.
     """
     readings, ids = Readings.of(column, trace.samples), np.array(grid.ids, dtype=np.int64)
-    row = _positions(ids, readings.cgroup_id)
+    row = positions(ids, readings.cgroup_id)
     order = np.argsort(row, kind="stable")
     order = order[row[order] >= 0]  # one cgroup after the other, each in the order of time
     row, slot = row[order], grid.bins.slot(readings.time_ns[order])
@@ -508,7 +329,7 @@ def _sampled_flow(trace: TraceTables, grid: _Grid, column: str, scale: int) -> p
     return grid.shown_or_na(grown, np.broadcast_to(was_read, grown.shape))
 
 
-def _oom_kills(trace: TraceTables, grid: _Grid) -> Int64s:
+def _oom_kills(trace: TraceTables, grid: Grid) -> Int64s:
     """A victim counts for a cgroup once, be it killed below it, for its limit, or both."""
     oom = log_kills.decisions(trace)
     kills = np.zeros((len(grid.ids), grid.bins.slots), dtype=np.int64)
@@ -518,40 +339,3 @@ def _oom_kills(trace: TraceTables, grid: _Grid) -> Int64s:
         if at < grid.bins.slots:
             kills[list({*grid.shown_for(owner), *grid.shown_for(victim)}), at] += 1
     return grid.shown(kills)
-
-
-def _positions(ids: Int64s, wanted: Int64s) -> Int64s:
-    """The position of each wanted id in `ids`, -1 where it is not there."""
-    return np.asarray(pd.Index(ids).get_indexer(pd.Index(wanted)), dtype=np.int64)
-
-
-def _nanoseconds(duration: str | float, option: str) -> int:
-    """A duration with a unit, or in seconds."""
-    try:
-        seconds = float(duration)
-    except ValueError:
-        try:
-            seconds = pd.Timedelta(duration).total_seconds()
-        except ValueError:
-            seconds = math.nan
-    if not abs(seconds) < _LONGEST_SECONDS:
-        raise UsageError(f"{option}: {duration!r} is not a duration; give one such as 100ms or 1.5s")
-    return round(seconds * 1e9)
-
-
-def _moment_ns(moment: str | float, start: int) -> int:
-    """A time as seconds from the start of the trace, or an ISO 8601 time."""
-    with contextlib.suppress(UsageError):
-        return start + _nanoseconds(moment, "--begin/--end")
-    try:
-        time = pd.Timestamp(moment)
-        utc = time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
-        time_ns = int(utc.as_unit("ns").value)
-    except (ValueError, OverflowError, TypeError):  # OutOfBoundsDatetime is a ValueError
-        time_ns = -1
-    if not 0 <= time_ns <= LATEST_NS:  # NaT is the least int64
-        raise UsageError(
-            f"{moment!r} is neither seconds from the start (1.5s) nor an ISO 8601 time from 1970 to 2199; "
-            "give one of them"
-        )
-    return time_ns
