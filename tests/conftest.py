@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,12 @@ from tracer.kernel.ephemeral import ephemeral_cgroup
 from tracer.lab.scratch import scratch_directory
 
 SWITCH = "MEMCG_TRACER_KERNEL_TESTS"
+
+
+def pytest_configure() -> None:
+    """Take SIGINT again, as programs that tests start then do: a script's background job ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
