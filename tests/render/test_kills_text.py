@@ -62,6 +62,15 @@ def test_each_name_is_told_apart_the_most_killed_first(report: OomReport) -> Non
     assert list(kills_text.summary(many))[-1] == "and 5 more, killed 5 times in all."
 
 
+def test_reports_without_a_victim_are_not_counted_as_kills(report: OomReport) -> None:
+    kills = loop(report, 2, container="crasher")
+    kills[1] = replace(kills[1], victims=())
+    (said,) = kills_text.summary(kills)
+    assert said.startswith("container crasher: out of memory twice in 1 s,")
+    story = drawn(list(kills_text.before_the_story(kills, kills[0])))
+    assert "Kill 1, the newest whose victim is known (1 other: --kill N explains one)" in story
+
+
 def test_list_has_a_line_for_each_kill(report: OomReport, matches_golden: Callable[[str, str], None]) -> None:
     kills = loop(report, 3, container="crasher")
     kills[1] = replace(kills[1], victims=report.victims * 3)

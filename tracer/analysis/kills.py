@@ -40,6 +40,14 @@ def histories(reports: Iterable[OomReport]) -> list[History]:
     return sorted(found, key=lambda one: -len(one.kills))
 
 
+def newest(reports: Sequence[OomReport]) -> OomReport:
+    """Return the last kill whose victim is known, or else the last of all.
+
+    A log that was cut, as a pasted one is, often ends in a report of which only the first line is there.
+    """
+    return next((report for report in reversed(reports) if report.victims), reports[-1])
+
+
 def of_trace(
     trace: TraceTables, reports: Iterable[OomReport], pattern: str | int | None = None
 ) -> list[OomReport]:

@@ -81,13 +81,15 @@ def command(
         raise UsageError("give either a TRACE or --kmsg FILE; see memcg-tracer explain -h")
     if as_list + last + (kill_id is not None) > 1:
         raise UsageError("--list, --last and --kill N each say which kills to show: give one of them")
+    from tracer.analysis import kills
+
     trace = None if path is None else tracer.open(path)
     elsewhere: list[UserspaceKill] = []
     if trace is None:
         reports, elsewhere = _of_log(str(kmsg), cgroup)
     else:
         reports = trace.explain(cgroup)
-    chosen = reports[-1:] if last else reports
+    chosen = [kills.newest(reports)] if last and reports else reports
     if kill_id is not None:
         place = f"this {'log' if trace is None else 'trace'}" + ("" if cgroup is None else f" for {cgroup!r}")
         chosen = [_of_number(reports, kill_id, place)]
@@ -102,7 +104,7 @@ def command(
         _write(kills_text.listed(chosen))
     else:
         is_picked = last or kill_id is not None
-        _tell(trace, reports, chosen[-1], is_picked=is_picked, verbose=verbose)
+        _tell(trace, reports, kills.newest(chosen), is_picked=is_picked, verbose=verbose)
     if elsewhere:
         from tracer.render import userspace_text
 

@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from tracer import units
+from tracer.analysis.kills import newest
 from tracer.analysis.report import Held, OomReport
 from tracer.render import candidates, facts, held_facts, kills_text, reclaim_facts
 from tracer.render.escape import visible
@@ -54,7 +55,9 @@ def page(subject: Subject) -> str:
     first: a browser has to show them all.
     """
     page_size = int(subject.meta["page_size"])
-    headline = subject.reports[-1].verdict.summary if subject.reports else held_facts.summary(subject.held)
+    headline = (
+        newest(subject.reports).verdict.summary if subject.reports else held_facts.summary(subject.held)
+    )
     is_one = len(subject.reports) == 1
     return _template().render(
         title=f"memcg-tracer: {visible(subject.trace)}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 import pandas as pd
@@ -42,7 +42,8 @@ def before_the_story(reports: Sequence[OomReport], told: OomReport) -> Iterator[
         yield sections.note(f"{units.count(left_out)} earlier kills are left out: --list shows all")
     yield Text()
     others = _others(len(reports) - 1)
-    yield prose(f"Kill {told.kill_id}, the newest ({others}: --kill N explains one)", "bold cyan")
+    newest = "the newest" if told is reports[-1] else "the newest whose victim is known"
+    yield prose(f"Kill {told.kill_id}, {newest} ({others}: --kill N explains one)", "bold cyan")
     yield Text()
 
 
@@ -94,8 +95,8 @@ def summary(reports: Sequence[OomReport]) -> Iterator[str]:
         yield _how_often(history)
     rest = found[_MOST_NAMES:]
     if rest:
-        kills = sum(len(history.kills) for history in rest)
-        yield f"and {units.count(len(rest))} more, killed {_times(kills)} in all."
+        kills = [kill for history in rest for kill in history.kills]
+        yield f"and {units.count(len(rest))} more, {_happened(kills)} {_times(len(kills))} in all."
 
 
 def to_dict(report: OomReport) -> dict[str, Any]:
@@ -127,15 +128,20 @@ def _without_run(cells: tuple[T, ...]) -> tuple[T, ...]:
 
 def _how_often(history: History) -> str:
     """`container crasher: killed 7 times in 27 s, the same cause each time (anon_growth).`"""
-    count, causes = len(history.kills), history.causes
+    count, causes, happened = len(history.kills), history.causes, _happened(history.kills)
     if count == 1:
-        return f"{_name(history)}: killed once ({next(iter(causes))})."
+        return f"{_name(history)}: {happened} once ({next(iter(causes))})."
     span = "" if history.seconds is None else f" in {units.duration(history.seconds)}"
     if len(causes) == 1:
         why = f"the same cause each time ({next(iter(causes))})"
     else:
         why = "the causes: " + ", ".join(f"{cause} {_times(times)}" for cause, times in causes.items())
-    return f"{_name(history)}: killed {_times(count)}{span}, {why}."
+    return f"{_name(history)}: {happened} {_times(count)}{span}, {why}."
+
+
+def _happened(kills: Iterable[OomReport]) -> str:
+    """A report without a victim is not known to be a kill: there may have been no process to kill."""
+    return "killed" if all(kill.victims for kill in kills) else "out of memory"
 
 
 def _others(count: int) -> str:
