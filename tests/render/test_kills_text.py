@@ -62,6 +62,12 @@ def test_each_name_is_told_apart_the_most_killed_first(report: OomReport) -> Non
     assert list(kills_text.summary(many))[-1] == "and 5 more, killed 5 times in all."
 
 
+def test_a_pod_is_named_where_its_own_limit_was_hit(report: OomReport) -> None:
+    (kill,) = loop(report, 1, container=None, pod="web-1", cgroup="/kubepods.slice/pod1.slice")
+    assert list(kills_text.summary([kill])) == ["pod web-1: killed once (anon_growth)."]
+    assert next(kills_text.rows([kill]))[-1] == "pod web-1"
+
+
 def test_reports_without_a_victim_are_not_counted_as_kills(report: OomReport) -> None:
     kills = loop(report, 2, container="crasher")
     kills[1] = replace(kills[1], victims=())

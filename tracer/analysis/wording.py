@@ -7,9 +7,11 @@ from tracer.schema import UNLIMITED_BYTES
 
 
 def owner_name(owner: LimitOwner) -> str:
-    """`container web`, else `the cgroup /a/b`."""
+    """`container web`, else `pod web-1` (its cgroup holds all of its containers), else `the cgroup /a/b`."""
     if owner.container is not None:
         return f"container {owner.container}"
+    if owner.pod is not None:
+        return f"pod {owner.pod}"
     return f"the cgroup {owner.cgroup}" if owner.cgroup is not None else "the cgroup"
 
 

@@ -153,11 +153,11 @@ def _times(count: int) -> str:
 
 
 def _name(history: History) -> str:
-    if history.container is None and history.cgroup is None:
+    if history.container is None and history.pod is None and history.cgroup is None:
         is_machine = not _has_owner(history.kills[0])
         return "the whole machine" if is_machine else "cgroups that are not known"
     if history.container is None:
-        return visible(str(history.cgroup))
+        return visible(str(history.cgroup)) if history.pod is None else f"pod {visible(history.pod)}"
     pod = "" if history.pod is None else f", pod {visible(history.pod)}"
     return f"container {_short(history.container)}{pod}"
 
@@ -169,9 +169,10 @@ def _has_owner(report: OomReport) -> bool:
 def _where(owner: LimitOwner) -> str:
     if owner.container is None and owner.cgroup is None:
         return units.UNKNOWN
-    name = visible(str(owner.cgroup)) if owner.container is None else _short(owner.container)
-    pod = "" if owner.pod is None or owner.container is None else f" of pod {visible(owner.pod)}"
-    return f"{name}{pod}"
+    if owner.container is None:
+        return visible(str(owner.cgroup)) if owner.pod is None else f"pod {visible(owner.pod)}"
+    pod = "" if owner.pod is None else f" of pod {visible(owner.pod)}"
+    return f"{_short(owner.container)}{pod}"
 
 
 def _short(container: str) -> str:
