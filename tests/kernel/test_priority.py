@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tracer.kernel.priority import Urgency, prefer_this_thread
+from tracer.kernel.priority import HeadStart, Urgency, prefer_this_thread
 
 WAIT_S = 0.2
 
@@ -95,3 +95,37 @@ def test_without_the_right_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     nice = os.getpriority(os.PRIO_PROCESS, 0)
     assert in_a_thread(look) == (False, os.SCHED_OTHER, nice)
+
+
+def is_better_nice_permitted() -> bool:
+    with HeadStart():
+        return os.getpriority(os.PRIO_PROCESS, 0) < 0
+
+
+@pytest.mark.skipif(not in_a_thread(is_better_nice_permitted), reason="needs the right to a better nice")
+@pytest.mark.parametrize("before", [0, -3])
+def test_a_head_start_is_given_back(before: int) -> None:
+    def look() -> list[int]:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
+        seen = []
+        head_start = HeadStart()
+        seen.append(os.getpriority(os.PRIO_PROCESS, 0))
+        for _ in range(2):
+            head_start.end()
+            seen += [os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)]
+        return seen
+
+    assert in_a_thread(look) == [-10, before, os.SCHED_OTHER, before, os.SCHED_OTHER]
+
+
+@pytest.mark.parametrize("before", [5, -15])
+def test_a_nice_that_was_chosen_stays(before: int) -> None:
+    def look() -> int:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, before)
+        except PermissionError:
+            return before
+        with HeadStart():
+            return os.getpriority(os.PRIO_PROCESS, 0)
+
+    assert in_a_thread(look) == before

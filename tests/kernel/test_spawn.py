@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tracer.errors import TracerError
+from tracer.kernel import spawn as spawn_module
 from tracer.kernel.spawn import CommandError, spawn
 
 
@@ -161,3 +162,27 @@ def await_gone(pid: int) -> None:
         assert select.select([pidfd], [], [], 10)[0], "the process is still there"
     finally:
         os.close(pidfd)
+
+
+@pytest.mark.parametrize("nice", [0, 3])
+def test_the_command_has_the_priority_that_it_was_called_with(
+    plain: Path, nice: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its gate was preferred while it started."""
+    preferred: list[int] = []
+    await_ready = spawn_module._await_ready
+
+    def look(command: spawn_module.GatedCommand) -> None:
+        preferred.append(os.getpriority(os.PRIO_PROCESS, command.process.pid))
+        await_ready(command)
+
+    monkeypatch.setattr(spawn_module, "_await_ready", look)
+    what = "repr((os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)))"
+    nicely = ["nice", "-n", str(nice)]
+    command = spawn(plain, [*nicely, *show(plain / "out", what)])
+    command.release()
+    command.process.wait()
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert (plain / "out").read_text() == repr((ours + nice, os.SCHED_OTHER))
+    if os.geteuid() == 0 and ours == 0:
+        assert preferred == [-10]

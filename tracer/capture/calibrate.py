@@ -22,6 +22,7 @@ from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.ephemeral import ephemeral_cgroup
+from tracer.kernel.priority import prefer_this_thread
 from tracer.kernel.probes import Kind
 from tracer.wire import STATE_ITEMS
 
@@ -141,6 +142,7 @@ def _provoke(cgroup: Path | None, ring: Ring) -> Iterator[npt.NDArray[np.void]]:
     child = os.fork()
     if child == 0:
         try:
+            prefer_this_thread()
             if cgroup is not None:
                 Path(cgroup, "cgroup.procs").write_text("0", encoding="ascii")
             for provocation in PROVOCATIONS:

@@ -20,7 +20,7 @@ from tracer.kernel.btf import Btf
 from tracer.kernel.containers import lookup_name
 from tracer.kernel.descriptors import as_many_as_allowed
 from tracer.kernel.ephemeral import ephemeral_cgroup, remove_leftovers
-from tracer.kernel.priority import Urgency
+from tracer.kernel.priority import HeadStart, Urgency
 from tracer.kernel.selectors import parse_selectors
 from tracer.kernel.spawn import CommandError, GatedCommand, spawn
 
@@ -83,10 +83,12 @@ class Observer(Protocol):
         """Something is not as it should be, and recording goes on."""
 
 
-def record(options: Options, observer: Observer) -> Recording:
+def record(options: Options, observer: Observer, head_start: HeadStart | None = None) -> Recording:
     """Record until the command ends, the time is over, or SIGINT, SIGTERM or SIGHUP comes.
 
     A command that outlives the recording is asked to end, then made to; what it does until then is recorded.
+
+    `head_start` ends before the command is started, whose priority is that of our caller.
 
     Where recording fails while the command runs, the command runs on to its end, and the error comes then;
     what was recorded until then is a readable trace.
@@ -106,6 +108,8 @@ def record(options: Options, observer: Observer) -> Recording:
         for directory in remove_leftovers(hierarchy):
             observer.warn(f"removed {directory.name}, the cgroup of a recording that was killed")
         selectors = parse_selectors(hierarchy, options.cgroups, lookup_name) if options.cgroups else []
+        if head_start is not None:
+            head_start.end()
         cgroup = command = None
         if options.command:
             cgroup = stack.enter_context(

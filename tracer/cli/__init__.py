@@ -6,10 +6,13 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracer.cli import streams
 from tracer.errors import TracerError
+
+if TYPE_CHECKING:
+    from tracer.kernel.priority import HeadStart
 
 
 def main() -> None:
@@ -25,7 +28,7 @@ def main() -> None:
         # More threads are of no use here, and OpenBLAS ends the process where it cannot make them.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        status = _run(arguments)
+        status = _run(arguments, _head_start() if _verb(ours) == "record" else None)
         sys.stdout.flush()
     except Exception as error:
         if debug:
@@ -35,13 +38,26 @@ def main() -> None:
     sys.exit(status)
 
 
-def _run(arguments: list[str]) -> int:
+def _verb(arguments: list[str]) -> str | None:
+    return next((word for word in arguments if not word.startswith("-")), None)
+
+
+def _head_start() -> HeadStart:
+    """Before the imports: they are what a start waits for on a busy machine."""
+    from tracer.kernel.priority import HeadStart
+
+    return HeadStart()
+
+
+def _run(arguments: list[str], head_start: HeadStart | None) -> int:
     import click
 
     from tracer.cli.verbs import group
 
     try:
-        status: Any = group.main(args=arguments, prog_name="memcg-tracer", standalone_mode=False)
+        status: Any = group.main(
+            args=arguments, prog_name="memcg-tracer", standalone_mode=False, obj=head_start
+        )
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.Abort:

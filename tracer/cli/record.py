@@ -20,6 +20,7 @@ from tracer.render.escape import visible
 
 if TYPE_CHECKING:
     from tracer.capture.pipeline import Pipeline
+    from tracer.kernel.priority import HeadStart
 
 LEAST_STACKS_BYTES: Final = 4 << 10
 MOST_STACKS_BYTES: Final = 1 << 30
@@ -79,7 +80,9 @@ Examples:
     help="Create this file once all probes are attached, and what -c names is traced or awaited.",
 )  # fmt: skip
 @click.argument("argv", metavar="[-- CMD...]", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
 def command(
+    head_start: HeadStart | None,
     *,
     output: Path | None,
     cgroups: tuple[str, ...],
@@ -126,7 +129,7 @@ def command(
     )
     progress = _Progress(until=_until(argv, duration_s))
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # it would end us without tidying up
-    recording = record(options, progress)
+    recording = record(options, progress, head_start)
     progress.done(recording.status)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     click.echo(os.fsencode(recording.path))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tracer.errors import TracerError
 from tracer.kernel import descriptors, gate
+from tracer.kernel.priority import HeadStart
 
 _READY_WITHIN_S = 20.0
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # as the shell: POSIX, "Exit Status for Commands"
@@ -96,7 +97,8 @@ def spawn(
         os.close(status_end)
     command = GatedCommand(process, tuple(argv), opened, status)
     try:
-        _await_ready(command)
+        with HeadStart(process.pid):
+            _await_ready(command)
         if limits is not None:
             descriptors.restore(process.pid, limits)
         Path(cgroup, "cgroup.procs").write_text(str(process.pid), encoding="ascii")
