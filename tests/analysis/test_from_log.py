@@ -176,8 +176,8 @@ OF_MACHINE = {
 KILL = "Out of memory: Killed process 9 (hog) total-vm:9000kB, anon-rss:8000kB, file-rss:0kB, shmem-rss:0kB"
 
 
-def of_machine(**changed: Any) -> str:
-    """The sentence on a kill of the machine's, as these numbers have it."""
+def of_machine(**changed: Any) -> OomReport:
+    """The report on a kill of the machine's, as these numbers have it."""
     values = OF_MACHINE | changed
     log = [
         f"asker invoked oom-killer: gfp_mask={values['gfp']}, order={values['order']}, oom_score_adj=0",
@@ -191,7 +191,7 @@ def of_machine(**changed: Any) -> str:
         KILL,
     ]
     (report,) = from_log.explain(reports(log))
-    return report.verdict.summary
+    return report
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,44 @@ def of_machine(**changed: Any) -> str:
     ],
 )
 def test_not_every_kill_of_the_machine_is_a_full_machine(changed: dict[str, Any], said: str) -> None:
-    assert said in of_machine(**changed)
+    assert said in of_machine(**changed).verdict.summary
+
+
+@pytest.mark.parametrize(
+    ("changed", "cause", "advised"),
+    [
+        ({}, "global_pressure", "what filled the machine"),
+        ({"order": -1, "function": "moom_callback"}, "unknown", "/proc/sysrq-trigger"),
+        ({"gfp": "0x0()", "function": "pagefault_out_of_memory"}, "unknown", None),
+        ({"order": 3, "normal": 90_000}, "global_pressure", "More memory need not help"),
+        ({"high": 90_000}, "global_pressure", "More memory does not help"),
+        ({"constraint": "CONSTRAINT_CPUSET"}, "global_pressure", "cpuset.mems"),
+        ({"constraint": "CONSTRAINT_BPF_OURS"}, "unknown", None),
+    ],
+)
+def test_cause_and_advice_are_those_of_what_was_short(
+    changed: dict[str, Any], cause: str, advised: str | None
+) -> None:
+    report = of_machine(**changed)
+    assert report.verdict.cause == cause
+    assert (report.advice == ()) if advised is None else (advised in report.advice[0])
+
+
+def test_a_limit_that_usage_was_far_below_is_not_the_cause() -> None:
+    log = [
+        "memory: usage 53192kB, limit 262144kB, failcnt 99902",
+        "memory+swap: usage 53192kB, limit 524288kB, failcnt 0",
+        "kmem: usage 0kB, limit 9007199254740991kB, failcnt 0",
+        "Memory cgroup stats for /lxc/a: cache:18092KB rss:34988KB inactive_anon:4344KB active_anon:48720KB",
+    ]
+    (report,) = from_log.explain(reports(log))
+    assert report.verdict.cause == "unknown"
+    assert "the limit was not reached: usage was 51.9 MiB, and the limit 256 MiB" in report.verdict.summary
+    (full,) = from_log.explain(reports([log[0].replace("53192", "261000"), *log[1:]]))
+    assert full.verdict.cause != "unknown" or "not reached" not in full.verdict.summary
+    # The limit of memory and swap together, or of kernel memory, can be the one that was hit.
+    (swap,) = from_log.explain(reports([log[0], log[1].replace("53192", "524280"), *log[2:]]))
+    assert "not reached" not in swap.verdict.summary
 
 
 @pytest.mark.parametrize(

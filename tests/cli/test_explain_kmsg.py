@@ -189,3 +189,33 @@ def test_list_and_last_of_a_log(run: CliRunner) -> None:
     assert last.startswith("Kill 8; 7 others: --list")
     whole = output(run.invoke(explain.command, ["--kmsg", log]))
     assert "Kill 8, the newest (7 others" in whole
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "May 01 10:00:00 h systemd-oomd[612]: Killed /user.slice/a.scope due to memory pressure for /u",
+            "systemd-oomd, in user space, killed:",
+        ),
+        (
+            'May 01 10:00:00 h earlyoom[9]: sending SIGTERM to process 4711 uid 1000 "firefox": oom_score 901',
+            "earlyoom, in user space, killed:",
+        ),
+        (
+            "5m Warning Evicted pod/hog The node was low on resource: memory. Threshold quantity: 100Mi",
+            "kubelet, in user space, killed:",
+        ),
+    ],
+)
+def test_killers_in_user_space_alone_are_not_called_nothing(
+    run: CliRunner, tmp_path: Path, line: str, said: str
+) -> None:
+    log = tmp_path / "log"
+    log.write_text(f"{line}\n")
+    shown = " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
+    assert shown.startswith(f"No report of the kernel's OOM killer is in this log. {said}")
+    assert "killed nothing" not in shown
+    log.write_text("May 01 10:00:00 h kernel: eth0: up\n")
+    quiet = " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
+    assert "the kernel killed nothing, or said so elsewhere" in quiet

@@ -1,4 +1,4 @@
-"""What can be done about a kill, as far as the evidence goes; nothing for an unknown cause."""
+"""What can be done about a kill, as far as the evidence goes; nothing for an unknown cause as a rule."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from tracer.units import count, duration, size
 
 def advise(findings: Findings, verdict: Verdict) -> tuple[str, ...]:
     """Sentences that can be acted on: first the cause, then who, then where."""
+    shortage = findings.circumstances.shortage
+    if shortage is not None and shortage.advice:
+        return shortage.advice
     if verdict.cause == "unknown":
         return ()
     return (*_CURES[verdict.cause](findings), *_who(findings), *_where(findings))

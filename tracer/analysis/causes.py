@@ -56,6 +56,9 @@ _UNTOLD: Final = "memory of unknown kinds"
 
 def suspects(findings: Findings) -> tuple[Suspect, ...]:
     """All causes that anything speaks for, the likeliest first."""
+    shortage = findings.circumstances.shortage
+    if shortage is not None and shortage.cause == "unknown":
+        return ()
     if findings.constraint in ("global", "cpuset", "mempolicy"):
         return (Suspect("global_pressure", 1.0, f"the kernel's constraint was {findings.constraint}"),)
     if findings.constraint != "memcg":

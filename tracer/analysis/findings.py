@@ -9,6 +9,7 @@ from tracer.analysis.cushion import Steal, Window
 from tracer.analysis.report import (
     Allocator,
     Candidate,
+    Cause,
     Composition,
     Cushion,
     FurtherAllocators,
@@ -41,6 +42,16 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
+class Shortage:
+    """What was short where no limit was full: the clause that says it, the cause that it is, and what can be
+    done; without `advice`, what can be done about that cause."""
+
+    clause: str
+    cause: Cause = "global_pressure"
+    advice: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Circumstances:
     """What a kill came about in; each is empty, zero or None where the trace does not tell.
 
@@ -48,8 +59,8 @@ class Circumstances:
     since `Window.begin`; empty: not known. `rise_ns`: how long the last 80 % took of the growth of all that
     cannot be dropped. `protected_bytes`: usage of the cgroups right below the owner that their memory.min
     keeps from reclaim. `dying_bytes`: held by cgroups that had been removed. `dirty_wait_ms`: what writers
-    were held back for too many dirty pages, in the window. `shortage`: the clause on what was short, where no
-    cgroup's limit was hit. `full_swap_limit_bytes`: v1's limit of memory and swap, where it was the one hit.
+    were held back for too many dirty pages, in the window. `shortage`: where no
+    limit was full. `full_swap_limit_bytes`: v1's limit of memory and swap, where it was the one hit.
     """
 
     grown_bytes: Mapping[str, int] = field(default_factory=dict)
@@ -59,7 +70,7 @@ class Circumstances:
     holders: tuple[Holder, ...] = ()
     dying_bytes: int = 0
     dirty_wait_ms: float = 0.0
-    shortage: str | None = None
+    shortage: Shortage | None = None
     full_swap_limit_bytes: int | None = None
 
 

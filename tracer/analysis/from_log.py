@@ -153,7 +153,7 @@ def _findings(log: LogReport, page_size: int, unknown: Unknown, named: Named) ->
         circumstances=Circumstances(
             swap=log_memory.swap(log),
             protected_bytes=log.min_protection_bytes or 0,
-            shortage=shortage.words(log, page_size),
+            shortage=shortage.of_log(log, page_size),
             full_swap_limit_bytes=log_memory.full_swap_limit(log),
         ),
         is_told=True,

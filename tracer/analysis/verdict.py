@@ -69,7 +69,7 @@ def summary(findings: Findings, cause: Cause) -> str:
     """The one sentence that answers why."""
     asked = f"{_asker(findings)} asked for"
     if findings.circumstances.shortage is not None:
-        return f"{asked} memory{_killed(findings)}: {findings.circumstances.shortage}."
+        return f"{asked} memory{_killed(findings)}: {findings.circumstances.shortage.clause}."
     if findings.constraint == "global":
         return f"{asked} memory{_killed(findings)}: the whole machine had none left."
     if findings.constraint == "unknown":

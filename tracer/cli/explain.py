@@ -97,7 +97,7 @@ def command(
         _print_json(trace, kmsg, chosen, elsewhere, cgroup=cgroup, as_list=as_list)
         return
     if not chosen:
-        _say_what_held(trace, cgroup, verbose)
+        _say_what_held(trace, cgroup, elsewhere, verbose=verbose)
     elif as_list:
         from tracer.render import kills_text
 
@@ -151,19 +151,22 @@ def _tell(
     _write(explain_text.post_mortem(told, page_size=page_size, verbose=verbose, lines=lines))
 
 
-def _say_what_held(trace: AnalysedTrace | None, cgroup: str | None, verbose: bool) -> None:
+def _say_what_held(
+    trace: AnalysedTrace | None, cgroup: str | None, elsewhere: list[UserspaceKill], *, verbose: bool
+) -> None:
     from tracer.analysis.held import of_names
     from tracer.render import explain_text, sections
 
     if trace is None:
-        click.echo(
-            "No report of the OOM killer is in this log: the kernel killed nothing, or said so elsewhere."
-        )
+        from tracer.render import userspace_text
+        from tracer.render.prose import prose
+
+        _write([prose(userspace_text.instead_of_a_report(elsewhere))])
         return
     _write(explain_text.held(of_names(trace, trace.held_cgroups(cgroup)), verbose=verbose))
-    elsewhere = 0 if cgroup is None else len(trace.explain())
-    if elsewhere:
-        kills = "1 kill" if elsewhere == 1 else f"{elsewhere} kills"
+    others = 0 if cgroup is None else len(trace.explain())
+    if others:
+        kills = "1 kill" if others == 1 else f"{others} kills"
         _write([sections.title(f"{kills} of other cgroups in this trace: memcg-tracer explain --list")])
 
 

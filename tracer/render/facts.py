@@ -42,12 +42,12 @@ CAUSES: Final = {
     "gfp_constrained": "the request did not allow reclaim to enter file systems or to start I/O",
     "swap_exhausted": "swap was full",
     "protected_cache": "memory.min protects the cache that was left",
-    "global_pressure": "the whole machine was out of memory",
+    "global_pressure": "the machine had no memory that this request could use",
     "unknown": "the records do not show why",
 }
 CONSTRAINTS: Final = {
     "memcg": "it was this cgroup's own limit that was hit",
-    "global": "no cgroup's limit: the whole machine was out of memory",
+    "global": "no limit of a cgroup: the request was to the machine as a whole",
     "cpuset": "the memory nodes of a cpuset were full",
     "mempolicy": "the memory nodes of a memory policy were full",
     "unknown": "what was exhausted is not known",

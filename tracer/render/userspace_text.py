@@ -16,6 +16,14 @@ from tracer.render.prose import prose
 _MOST: Final = 8
 
 
+def instead_of_a_report(kills: Sequence[UserspaceKill]) -> str:
+    """What a log without a report of the kernel's says."""
+    if not kills:
+        return "No report of the OOM killer is in this log: the kernel killed nothing, or said so elsewhere."
+    killers = " and ".join(dict.fromkeys(kill.killer for kill in kills))
+    return f"No report of the kernel's OOM killer is in this log. {killers}, in user space, killed:"
+
+
 def told(kills: Sequence[UserspaceKill]) -> Iterator[RenderableType]:
     """A sentence for each of the first."""
     yield sections.title("Killed in user space, not by the kernel")

@@ -167,3 +167,62 @@ def test_a_panic_without_a_report_names_who_asked() -> None:
     head = "[ 9.200000] CPU: 1 PID: 243 Comm: kworker/1:2 Tainted: G         C O  3.16.0-6-amd64 #1 Debian"
     (found,) = reports([panic, head])
     assert (found.constraint, found.invoker.pid, found.is_panic_on_oom) == ("global", 243, True)
+
+
+def test_a_path_that_the_paste_cut_is_not_known() -> None:
+    """The rest of it names another cgroup."""
+    cut = (
+        "Memory cgroup stats for /kubepods.slice/kubepods",
+        "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/kubepods",
+    )
+    for line in cut:
+        (found,) = reports([f"[ 1.000000] {line}"])
+        assert (found.constraint, found.oom_memcg, found.task_memcg) == ("memcg", None, None)
+    (found,) = reports([f"[ 1.000000] {cut[1]}/pod1,task_memcg=/kubepods/pod1/co"])
+    assert (found.oom_memcg, found.task_memcg) == ("/kubepods/pod1", None)
+    (found,) = reports([f"[ 1.000000] {cut[1]}/pod1,task_memcg=/kubepods/pod1/c,task=jav"])
+    assert (found.oom_memcg, found.task_memcg) == ("/kubepods/pod1", "/kubepods/pod1/c")
+
+
+ZONES = (
+    "Mem-Info:",
+    "Node 0 Normal free:9kB min:10kB low:11kB high:12kB present:4100kB managed:4000kB",
+    "Node 1 Normal free:9kB min:10kB low:11kB high:12kB present:4100kB managed:4000kB",
+    "2100 pages RAM",
+    "100 pages reserved",
+)
+
+
+@pytest.mark.parametrize(
+    ("nodemask", "cpuset", "release", "mem_info", "constraint"),
+    [
+        # Linux 4.9 and 4.10 print the cpuset's nodes, and so does a kernel whose release was lost.
+        (" nodemask=0,", None, "4.9.118", (), "global"),
+        (" nodemask=0,", "/docker/a mems_allowed=0", "4.9.118", ZONES, "unknown"),
+        (" nodemask=0-1,", "/docker/a mems_allowed=0-1", "4.10.3", ZONES, "global"),
+        (" nodemask=1,", None, None, (), "global"),
+        # Later ones print a policy's, with two spaces after it up to 4.18.
+        (" nodemask=1, ", None, None, (), "mempolicy"),
+        (" nodemask=1,", None, "4.14.2", (), "mempolicy"),
+        (" nodemask=0, ", "/ mems_allowed=0-1", None, (), "mempolicy"),
+        (" nodemask=0, ", "/ mems_allowed=0", None, (), "unknown"),
+        (" nodemask=0, ", "/ mems_allowed=0", None, ZONES[:2] + ZONES[3:], "mempolicy"),
+        (" nodemask=0-1, ", "/ mems_allowed=0-1", None, ZONES, "global"),
+        # Older ones print none; a cpuset may confine.
+        ("", "/docker/a mems_allowed=0", "3.10.0", ZONES, "unknown"),
+        ("", "/docker/a mems_allowed=0-1", "3.10.0", ZONES, "global"),
+        ("", "/docker/a mems_allowed=0", "3.10.0", (), "unknown"),
+        ("", "/ mems_allowed=0", "3.10.0", (), "global"),
+    ],
+)
+def test_nodes_that_confine_are_told_from_those_that_do_not(
+    nodemask: str, cpuset: str | None, release: str | None, mem_info: tuple[str, ...], constraint: str
+) -> None:
+    lines = [
+        f"a invoked oom-killer: gfp_mask=0x24201ca,{nodemask} order=0, oom_score_adj=0",
+        *([] if cpuset is None else [f"a cpuset={cpuset}"]),
+        *([] if release is None else [f"CPU: 0 PID: 8 Comm: a Not tainted {release} #1"]),
+        *("Call Trace:", " __alloc_pages_nodemask+0x1/0x2", *mem_info),
+    ]
+    (found,) = reports([f"[ 1.{number:06d}] {line}" for number, line in enumerate(lines)])
+    assert found.constraint == constraint

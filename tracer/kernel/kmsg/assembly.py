@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tracer.kernel.kmsg import mem_info, sections
+from tracer.kernel.kmsg import mem_info, nodes, sections
 from tracer.kernel.kmsg.facts import (
     SECTIONS,
     Chosen,
@@ -111,7 +111,7 @@ class Assembly:
     invoker: Invoker = field(default_factory=Invoker)
     stack: list[str] = field(default_factory=list)
     functions: set[str] = field(default_factory=set)
-    nodemask: str | None = None
+    nodemask: nodes.Nodemask | None = None
     cpuset: tuple[str, str] | None = None
     limit_of: tuple[str, str] | None = None
     summary: sections.Summary | None = None
@@ -229,7 +229,7 @@ class Assembly:
             invoker=self.invoker,
             stack=tuple(self.stack),
             constraint=self._constraint(summary),
-            nodemask=summary.nodemask or self.nodemask,
+            nodemask=summary.nodemask or (self.nodemask.nodes if self.nodemask is not None else None),
             cpuset=summary.cpuset or (self.cpuset[0] if self.cpuset is not None else None),
             mems_allowed=summary.mems_allowed or (self.cpuset[1] if self.cpuset is not None else None),
             oom_memcg=summary.oom_memcg or owner or self._titled(),
@@ -283,13 +283,15 @@ class Assembly:
             return "memcg"
         if summary.constraint == "global":
             return "global"
-        if self.nodemask not in (None, "(null)") and self.cpuset != ("/", self.nodemask):
-            return "mempolicy"  # Linux 4.6 to 4.13 print the nodes of the cpuset where there is no policy
+        shown = self.machine.shown()
+        confined = nodes.confined(self.nodemask, self.cpuset, self.invoker.kernel_release, shown)
+        if confined is not None:
+            return confined
         if any(reason is not None for reason in self._reasons()) or self.is_panic_on_oom:
             return "global"
         is_of_machine = "mem_info" in self.seen or not self.functions.isdisjoint(_OF_MACHINE)
-        is_narrowed = self.cpuset is not None and self.cpuset[0] != "/"
-        return "global" if "header" in self.seen and is_of_machine and not is_narrowed else "unknown"
+        may_be_confined = self.cpuset is not None and self.cpuset[0] != "/" and not shown.is_all
+        return "global" if "header" in self.seen and is_of_machine and not may_be_confined else "unknown"
 
     def _reasons(self) -> Iterator[str | None]:
         yield self.reason

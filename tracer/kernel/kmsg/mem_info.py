@@ -6,8 +6,10 @@ import re
 from typing import Final
 
 from tracer.kernel.kmsg.facts import MemInfo, Zone
+from tracer.kernel.kmsg.nodes import Shown
 
 TITLE: Final = "Mem-Info:"
+_PAGE_KB: Final = (4, 16, 64)
 
 _NODE: Final = re.compile(
     r"(?:Node (\d{1,4}) )?(?:(DMA|DMA32|Normal|HighMem|Movable|Device) free:|(?<=\d )active_anon:)"
@@ -57,6 +59,15 @@ class Reader:
             return False
         return True
 
+    def shown(self) -> Shown:
+        """The nodes of which zones came, and whether their pages are all that the machine has."""
+        found = frozenset(zone.node for zone in self._zones)
+        ram = self._totals.get("pages RAM", 0) - self._totals.get("pages reserved", 0)
+        managed_kb = sum((zone.managed_bytes or 0) // 1024 for zone in self._zones)
+        if ram <= 0 or not managed_kb:
+            return Shown(found)
+        return Shown(found, any(_near(managed_kb / ram, size) for size in _PAGE_KB))
+
     def result(self) -> MemInfo:
         """What has been said so far."""
         free, total = self._totals.get("Free swap"), self._totals.get("Total swap")
@@ -72,6 +83,10 @@ class Reader:
             ram_pages=ram,
             reserved_pages=self._totals.get("pages reserved"),
         )
+
+
+def _near(number: float, other: float) -> bool:
+    return 0.9 * other <= number <= 1.1 * other
 
 
 def _most(zone: Zone) -> int:

@@ -26,6 +26,7 @@ from tracer.kernel.kmsg.facts import (
     Stamp,
     TaskRow,
 )
+from tracer.kernel.kmsg.nodes import Nodemask
 from tracer.schema import UNLIMITED_BYTES
 
 INVOKED: Final = " invoked oom-killer: gfp_mask="
@@ -46,10 +47,11 @@ _CONSTRAINTS: Final[Mapping[str, Constraint]] = {
     "CONSTRAINT_MEMORY_POLICY": "mempolicy",
     "CONSTRAINT_MEMCG": "memcg",
 }
+_TASK_MEMCG: Final = ",task_memcg="
 _OTHER_CONSTRAINT: Final = re.compile(r"CONSTRAINT_[A-Z0-9_]{1,64}")
 _GFP: Final = re.compile(r"(0x[0-9a-f]{1,16}|0)(?:\(([^()]{0,1000})\))?")
 _NODES: Final = r"\(null\)|[\d,-]*"
-_NODEMASK: Final = re.compile(rf" nodemask=({_NODES}),? ")
+_NODEMASK: Final = re.compile(r" nodemask=(\(null\)|[\d,-]*?),?( {1,2})")
 _ORDER: Final = re.compile(r" order=(-?\d{1,9})\b")
 _ADJ: Final = re.compile(r"oom_score_adj[=:](-?\d{1,9})\b")
 _CPU: Final = re.compile(r"CPU: (\d{1,9}) (?:UID: (\d{1,10}) )?PID: (\d{1,10}) Comm: ")
@@ -100,8 +102,8 @@ class Summary:
     chosen: Chosen | None = None
 
 
-def invoked(text: str) -> tuple[Invoker, str | None] | None:
-    """`X invoked oom-killer: gfp_mask=…`: the task, and the nodemask that Linux 4.19 prints here."""
+def invoked(text: str) -> tuple[Invoker, Nodemask | None] | None:
+    """`X invoked oom-killer: gfp_mask=…`: the task, and the nodemask that Linux 4.9 to 4.20 print here."""
     comm, found, rest = text.rpartition(INVOKED)
     gfp = _GFP.match(rest)
     if not found or gfp is None or ("\n" in comm and not _fits_comm(comm)):
@@ -115,7 +117,7 @@ def invoked(text: str) -> tuple[Invoker, str | None] | None:
         order=_number(_ORDER.search(rest)),
         oom_score_adj=_number(_ADJ.search(rest)),
     )
-    return invoker, None if nodemask is None else nodemask[1]
+    return invoker, None if nodemask is None else Nodemask(nodemask[1], is_of_policy=len(nodemask[2]) > 1)
 
 
 def head_of_trace(text: str) -> Invoker | None:
@@ -192,7 +194,8 @@ def stats(text: str) -> MemoryStat | None:
         return None
     at = rest.rfind(": cache:")
     if at < 0:
-        return MemoryStat(rest.rstrip().removesuffix(":"), {})
+        path = rest.rstrip()
+        return MemoryStat(path.removesuffix(":") if path.endswith(":") else "", {})  # else it was cut
     values = {name: int(number) * 1024 for name, number in _OLD_STAT.findall(rest, at + 1)}
     return MemoryStat(rest[:at], values, resolution_bytes=1024)
 
@@ -270,7 +273,7 @@ def summary(text: str, comm: str | None = None) -> Summary | None:
         of_cpuset = rest[start + len(",cpuset=") : mems.start()]
     # Early kernels with this line name no cpuset.
     paths = rest[mems.end() :] if mems is not None else rest.partition(",oom_memcg=")[2]
-    owner, victim = _paths(paths, is_global=mems is not None and mems[2] is not None)
+    owner, victim = _paths(paths, is_global=mems is not None and mems[2] is not None, is_cut=chosen is None)
     return Summary(
         constraint,
         None if nodemask is None else nodemask[1],
@@ -300,15 +303,19 @@ def _chosen(text: str, comm: str | None) -> tuple[Chosen | None, str]:
     return Chosen(name, int(numbers[1]), int(numbers[2])), text[:begin]
 
 
-def _paths(text: str, *, is_global: bool) -> tuple[str | None, str | None]:
-    """(limit's cgroup, victim's cgroup) of `/a,task_memcg=/a/b`."""
+def _paths(text: str, *, is_global: bool, is_cut: bool) -> tuple[str | None, str | None]:
+    """(limit's cgroup, victim's cgroup) of `/a,task_memcg=/a/b`; if `is_cut`, the last of them may lack its
+    end, and is not known."""
+    if is_cut:
+        whole, found, _ = text.rpartition(",task=")
+        text = whole if found else f"{text.rpartition(_TASK_MEMCG)[0]}{_TASK_MEMCG}"
     if is_global:
-        return None, text.removeprefix("task_memcg=") or None
-    for at in _places(text, ",task_memcg="):
-        owner, victim = text[:at], text[at + len(",task_memcg=") :]
+        return None, text.removeprefix(_TASK_MEMCG[1:]) or None
+    for at in _places(text, _TASK_MEMCG):
+        owner, victim = text[:at], text[at + len(_TASK_MEMCG) :]
         if _is_within(victim, owner):
             return owner, victim
-    owner, _, victim = text.partition(",task_memcg=")
+    owner, _, victim = text.partition(_TASK_MEMCG)
     return owner or None, victim or None
 
 
