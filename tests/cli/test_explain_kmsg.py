@@ -199,11 +199,11 @@ def test_list_and_last_of_a_log(run: CliRunner) -> None:
             "systemd-oomd, in user space, killed:",
         ),
         (
-            'May 01 10:00:00 h earlyoom[9]: sending SIGTERM to process 4711 uid 1000 "firefox": oom_score 901',
+            'May 01 10:00:00 h earlyoom[9]: sending SIGTERM to process 7 uid 1000 "firefox": oom_score 901',
             "earlyoom, in user space, killed:",
         ),
         (
-            "5m Warning Evicted pod/hog The node was low on resource: memory. Threshold quantity: 100Mi",
+            "5m Warning Evicted pod/hog The node was low on resource: memory. Threshold: 100Mi",
             "kubelet, in user space, killed:",
         ),
     ],

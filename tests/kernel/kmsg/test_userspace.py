@@ -36,6 +36,15 @@ from tracer.kernel.kmsg import userspace
             *("kubelet", "hog", None, "The node was low on resource: memory"),
         ),
         (
+            "May 01 10:00:00 pc nohang[530]:   Send SIGTERM to the victim; total response time: 13246 ms",
+            *("nohang", "victim", None, "Send SIGTERM to the victim"),
+        ),
+        (
+            'user: warning: [2026-01-12T20:27:31Z]: [talos] Sending SIGKILL to cgroup {"component": "c", '
+            '"controller": "runtime.OOMController", "cgroup": "/sys/fs/cgroup/kubepods/burstable/pod7"}',
+            *("Talos", "/sys/fs/cgroup/kubepods/burstable/pod7", None, "Sending SIGKILL to cgroup"),
+        ),
+        (
             "05-01 10:00:00.000 612 612 I lowmemorykiller: Kill 'com.example' (4711), uid 10123, "
             "oom_score_adj 900 to free 123456kB rss; reason: low watermark is breached",
             *("lmkd", "com.example", 4711, "low watermark is breached"),

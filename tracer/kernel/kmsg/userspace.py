@@ -1,4 +1,5 @@
-"""Killers in user space that write into the same journal: systemd-oomd, oomd, earlyoom, the kubelet, lmkd.
+"""Killers in user space that write into the same journal: systemd-oomd, oomd, earlyoom, nohang, the kubelet,
+Talos, lmkd.
 
 They kill before the kernel has to, so there is no report of the kernel's; each says its reason in a line
 of its own.
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _MOST_CHARACTERS: Final = 4096
-WORDS: Final = re.compile(r"oomd|earlyoom|sending SIG|evict|Evict|lowmemorykiller|lmkd")
+WORDS: Final = re.compile(r"oomd|earlyoom|[sS]end(?:ing)? SIG|evict|Evict|lowmemorykiller|lmkd")
 """What a line has at least."""
 
 _PATTERNS: Final = {
@@ -33,6 +34,12 @@ _PATTERNS: Final = {
     "kubelet event": re.compile(
         r"\bEvicted\b.{0,80}?(?:pod/(?P<victim>\S{1,255}).{0,80}?)?"
         r"(?P<reason>The node was low on resource: .{1,1024})"
+    ),
+    "nohang": re.compile(
+        r"(?P<reason>Send SIG(?:TERM|KILL) to the (?P<victim>victim));? ?(?:total response time|$)"
+    ),
+    "Talos": re.compile(
+        r"\[talos\] (?P<reason>Sending SIGKILL to cgroup) \{.{0,200}?\"cgroup\": \"(?P<victim>[^\"]{1,1024})"
     ),
     "lmkd": re.compile(
         r"(?:lowmemorykiller|lmkd).{0,20}: Kill(?:ing)? '(?P<victim>[^']{0,255})' \((?P<pid>\d{1,10})\)"
