@@ -9,10 +9,10 @@ whether it was meant.
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -20,10 +20,11 @@ from typing import Final
 from tracer.capture import calibrate
 from tracer.capture.container_names import NamesApart
 from tracer.capture.decode import Records
+from tracer.capture.followed import Followed
 from tracer.capture.hold import Hold
 from tracer.capture.identity import Cgroup, CgroupEvent
 from tracer.capture.load import Programs
-from tracer.capture.roots import CAME_KEPT, Roots
+from tracer.capture.roots import Roots
 from tracer.kernel import cgroupfs
 from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.containers import ContainerNames, ContainerRef, identify, lookup_name
@@ -35,8 +36,6 @@ _MOST_WAIT_S: Final = 10.0
 _PURGE_INTERVAL_S: Final = 0.05
 _STRAYS_S: Final = 2.0  # what was under way in the kernel when a cgroup was refused has come by then
 _MOST_PATHS: Final = 1000
-_PROMPT_LINES: Final = 10
-_MOST_PAUSE_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -62,32 +61,6 @@ class _Undecided:
     removed_ns: int | None = None
 
 
-@dataclass
-class _Followed:
-    """What is known of one selector: which of its cgroups are there, and what was said last."""
-
-    selector: Selector
-    there: dict[int, str] = field(default_factory=dict)
-    came: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    said: frozenset[int] = frozenset()
-    lives: int = 0  # that came since then
-    lines: int = 0
-    next_line_s: float = 0.0
-
-    @property
-    def name(self) -> str:
-        """The argument, to be said."""
-        return f"'{stored_path(self.selector.text)}'"
-
-    def note(self, path: str) -> None:
-        """One of its cgroups is at this path, and will be what it means when it is made again."""
-        self.lives += 1
-        self.came[path] = None
-        self.came.move_to_end(path)
-        if len(self.came) > CAME_KEPT:
-            self.came.popitem(last=False)
-
-
 class Following:
     """Decides. `selectors` None: everything is traced. `own`: the cgroup of the recorder's command.
 
@@ -109,7 +82,7 @@ class Following:
         self._lookup = cache(lookup)  # for the listings at the start
         self._roots = Roots(programs, hierarchy.root)
         self._names = NamesApart(lookup)
-        self._followed = None if selectors is None else [_Followed(selector) for selector in selectors]
+        self._followed = None if selectors is None else [Followed(selector) for selector in selectors]
         self._undecided: dict[int, _Undecided] = {}
         self._traced: dict[int, Cgroup | None] = {}  # None: it is gone
         self._taken: list[Taken] = []
@@ -159,7 +132,7 @@ class Following:
         """Say, a line for each, what was asked for and is not there."""
         listing = None
         for followed in self._followed or ():
-            followed.said, followed.lives = frozenset(followed.there), 0
+            followed.begin()
             if not followed.there:
                 listing = listing or list_cgroups(self._hierarchy, self._lookup)
                 near = listing.near(followed.selector)
@@ -286,27 +259,10 @@ class Following:
         return [*self._matched, *(one.cgroup.path for one in self._undecided.values())]
 
     def news(self, *, is_last: bool = False) -> Iterator[str]:
-        """Say, in a line for each selector, what has come, gone or come again since the last call.
-
-        After the first lines of a selector, the next ones wait: twice as long each time, a minute at most.
-        """
-        now = time.monotonic()
+        """Say, in a line for each selector, what has come, gone or come again since the last call."""
         for followed in self._followed or ():
-            there = frozenset(followed.there)
-            is_due = is_last or now >= followed.next_line_s
-            if not is_due or (there == followed.said and not followed.lives):
-                continue
-            last = stored_path(next(reversed(followed.came), ""))
-            again = f", made {followed.lives} times" if followed.lives > 1 else ""
-            if not there:
-                yield f"{followed.name} is gone ('{last}'{again}): waiting for it to come again"
-            elif followed.lives:
-                yield f"{followed.name}: now tracing '{last}'{again}"
-            followed.said, followed.lives = there, 0
-            followed.lines += 1
-            if followed.lines > _PROMPT_LINES:
-                pause_s = min(2.0 ** (followed.lines - _PROMPT_LINES), _MOST_PAUSE_S)
-                followed.next_line_s = now + pause_s
+            if (line := followed.news(is_last=is_last)) is not None:
+                yield line
 
     def never_came(self) -> list[str]:
         """Return what was asked for and did not come, as it was typed."""
@@ -373,7 +329,7 @@ class Following:
                     if cgroup.id in followed.there:
                         followed.there[cgroup.id] = renamed.path
 
-    def _fitting(self, cgroup: Cgroup, names: ContainerNames | None) -> list[_Followed]:
+    def _fitting(self, cgroup: Cgroup, names: ContainerNames | None) -> list[Followed]:
         """The selectors that mean this cgroup. `names`: of its container, where they are known."""
         ref = identify(cgroup.path)
         container = None if ref is None else ref.container_id
@@ -386,14 +342,14 @@ class Following:
             or cgroup.path in followed.came
         ]
 
-    def _add_root(self, cgroup_id: int, path: str, followed_by: list[_Followed]) -> None:
+    def _add_root(self, cgroup_id: int, path: str, followed_by: list[Followed]) -> None:
         self._roots.add(cgroup_id)
         for followed in followed_by:
             followed.there[cgroup_id] = path
             self._note_match(followed, path)
             self._roots.want_again(path)
 
-    def _note_match(self, followed: _Followed, path: str) -> None:
+    def _note_match(self, followed: Followed, path: str) -> None:
         followed.note(path)
         if len(self._matched) < _MOST_PATHS:
             self._matched[path] = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -19,6 +18,8 @@ from tracer.capture.following import Following
 from tracer.capture.kernel_log import READ, open_kernel_log
 from tracer.capture.load import Programs
 from tracer.capture.log_filter import LogFilter
+from tracer.capture.losses import Losses
+from tracer.capture.new_trace import create_trace
 from tracer.capture.own_cgroup import find_own_bounded
 from tracer.capture.ring import Ring
 from tracer.capture.sampler import Sampler
@@ -31,15 +32,12 @@ from tracer.kernel.cgroupfs import Hierarchy
 from tracer.kernel.mounts import Mounts
 from tracer.kernel.spawn import CommandError
 from tracer.stored_names import stored_path
-from tracer.trace import meta
 from tracer.trace.rows import rows_of
-from tracer.trace.writer import TraceWriter
-from tracer.wire import LOSSES, TABLE_OF, WIRE
+from tracer.wire import TABLE_OF, WIRE
 
 if TYPE_CHECKING:
     from tracer.capture.session import Observer, Options
 
-_OTHER_LOSSES: Final = ("kernel_log", "samples", "stack_names")  # of what comes through no ring
 _DRAIN_TRIES: Final = 100
 _DECISION: Final = ["trigger_pid", "invocation"]  # what the records of one OOM decision share
 _DECISIONS_HELD: Final = 64
@@ -71,7 +69,7 @@ class Pipeline:
         self._hierarchy = hierarchy
         self._observer = observer
         self._following = following
-        self._lost: dict[str, int] = dict.fromkeys((*LOSSES, *_OTHER_LOSSES), 0)
+        self._losses = Losses()
         self.kills = 0
         self.startup_s = 0.0
         programs.wait(observer.warn)
@@ -91,7 +89,7 @@ class Pipeline:
             owned.callback(self._kernel_log.close)
             self._stacks = Stacks(programs.kernel_frames, programs.user_symbols())
             owned.callback(self._stacks.close)
-            self._writer = _create_trace(options, hierarchy, observer)
+            self._writer = create_trace(options, hierarchy, observer)
             self._owned = owned.pop_all()
         clock = self._writer.meta["clock"]
         self._clock_offset_ns = clock["realtime_ns"] - clock["monotonic_ns"]
@@ -102,7 +100,6 @@ class Pipeline:
         )
         self._log_filter = LogFilter(following.concerns)
         self._tasks = identity.Tasks()
-        self._loss_seen_ns = time.monotonic_ns()
         self._triggers: set[int] = set()  # the numbers of stacks
         self._candidates: dict[Any, list[Records]] = {}
         self._marked_ns: dict[int, int] = {}
@@ -133,7 +130,7 @@ class Pipeline:
     @property
     def lost(self) -> Mapping[str, int]:
         """Records lost so far, by stream: for which a ring had no room, or the disk."""
-        return self._writer.lost + Counter(self._lost)
+        return self._writer.lost + self._losses.counts
 
     def fds(self) -> list[int]:
         """What to poll: readable when a decision waits, when a ring is half full, when the kernel logs."""
@@ -376,60 +373,14 @@ class Pipeline:
 
     def _count_loss(self) -> None:
         """A row for each stream that lost records since the last look."""
-        now_ns = time.monotonic_ns()
-        counts = self._programs.lost()
-        for stream, held in self._following.hold.lost.items():
-            counts[stream] += held
-        counts |= {
-            "kernel_log": self._kernel_log.lost,
-            "samples": self._sampler.lost,
-            "stack_names": self._stacks.failed,
-        }
-        lost = {
-            stream: count - self._lost[stream]
-            for stream, count in counts.items()
-            if count > self._lost[stream]
-        }
-        if lost:
-            offset = self._clock_offset_ns
-            rows = [
-                {
-                    "time": now_ns + offset,
-                    "begin": self._loss_seen_ns + offset,
-                    "stream": stream,
-                    "lost": count,
-                }
-                for stream, count in lost.items()
-            ]
+        counts = Counter(self._programs.lost())
+        counts.update(self._following.hold.lost)
+        counts["kernel_log"] = self._kernel_log.lost
+        counts["samples"] = self._sampler.lost
+        counts["stack_names"] = self._stacks.failed
+        if rows := self._losses.rows(counts, self._clock_offset_ns):
             self._writer.append("loss", rows_of("loss", rows))
-            self._lost = counts
-        self._loss_seen_ns = now_ns
 
 
 def _failure(error: BaseException | None) -> str:
     return "command_not_started" if isinstance(error, CommandError) else "failed"
-
-
-def _create_trace(options: Options, hierarchy: Hierarchy, observer: Observer) -> TraceWriter:
-    """The trace, made when nothing else of a pipeline can fail any more: until then nothing is overwritten in
-    vain, and after that every trace has someone to end it.
-    """
-    began = meta.begin(
-        command_line=["memcg-tracer", *map(stored_path, sys.argv[1:])],
-        cgroup_version=hierarchy.version,
-        filters=_filters(options),
-        probes={},
-    )
-    return TraceWriter(options.output, began, force=options.force, warn=observer.warn)
-
-
-def _filters(options: Options) -> dict[str, Any]:
-    """What was asked for. `cgroups`: the paths of what was found, null where everything is traced."""
-    return {
-        "asked": [stored_path(argument) for argument in options.cgroups],
-        "cgroups": None,
-        "limit_bytes": options.limit_bytes,
-        "swap_bytes": options.swap_bytes,
-        "command": [stored_path(word) for word in options.command] or None,
-        "stacks_bytes": options.stacks_bytes,
-    }

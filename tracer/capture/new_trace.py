@@ -1,0 +1,39 @@
+"""The trace that a recording is written to, as it begins."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from tracer.kernel.cgroupfs import Hierarchy
+from tracer.stored_names import stored_path
+from tracer.trace import meta
+from tracer.trace.writer import TraceWriter
+
+if TYPE_CHECKING:
+    from tracer.capture.session import Observer, Options
+
+
+def create_trace(options: Options, hierarchy: Hierarchy, observer: Observer) -> TraceWriter:
+    """The trace, made when nothing else of a pipeline can fail any more: until then nothing is overwritten in
+    vain, and after that every trace has someone to end it.
+    """
+    began = meta.begin(
+        command_line=["memcg-tracer", *map(stored_path, sys.argv[1:])],
+        cgroup_version=hierarchy.version,
+        filters=_filters(options),
+        probes={},
+    )
+    return TraceWriter(options.output, began, force=options.force, warn=observer.warn)
+
+
+def _filters(options: Options) -> dict[str, Any]:
+    """What was asked for. `cgroups`: the paths of what was found, null where everything is traced."""
+    return {
+        "asked": [stored_path(argument) for argument in options.cgroups],
+        "cgroups": None,
+        "limit_bytes": options.limit_bytes,
+        "swap_bytes": options.swap_bytes,
+        "command": [stored_path(word) for word in options.command] or None,
+        "stacks_bytes": options.stacks_bytes,
+    }
