@@ -188,6 +188,20 @@ def test_info_of_an_interrupted_and_lossy_recording(run: CliRunner, write_trace:
     assert "interrupted" in output(run.invoke(timeline.command, [str(path)]))
 
 
+def test_a_trace_whose_disk_was_full_says_so_and_excludes_no_kill(
+    run: CliRunner, write_trace: WriteTrace
+) -> None:
+    path = write_trace(killed=False)
+    meta = json.loads((path / "meta.json").read_text())
+    meta |= {"end_reason": "write_failed", "lost": {"pagecache": 382_698}}
+    (path / "meta.json").write_text(json.dumps(meta))
+    assert "pagecache     382,698" in output(run.invoke(info.command, [str(path)]))
+    told = " ".join(output(run.invoke(explain.command, [str(path)])).split())
+    assert told.startswith("No OOM kill was recorded until the recording broke off")
+    assert "a kill after that cannot be excluded" in told
+    assert "lost records 382,698" in told
+
+
 def test_report_writes_one_private_page(run: CliRunner, write_trace: WriteTrace, tmp_path: Path) -> None:
     path, page = str(write_trace()), tmp_path / "page.html"
     assert output(run.invoke(report.command, [path, "-o", str(page)])) == f"{page}\n"

@@ -124,6 +124,23 @@ def test_an_ended_trace_has_a_file_for_each_table_that_needs_no_tracer(
     assert trace.size_bytes == sum(path.stat().st_size for path in writer.path.iterdir())
 
 
+def test_losses_that_only_meta_json_counts_are_in_loss(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+    writer = open_writer()
+    writer.append("loss", rows_of("loss", range(3)))  # of v0, v1 and v2
+    writer.close("write_failed", lost={"v0": 0, "v1": 5, "pagecache": 7}, ended="2025-11-24T16:00:04+00:00")
+    trace = Trace(writer.path)
+    assert trace.loss.groupby("stream", observed=True)["lost"].sum().to_dict() == {
+        "v0": 0,
+        "v1": 5,
+        "v2": 2,
+        "pagecache": 7,
+    }
+    began = pd.Timestamp(trace.meta["clock"]["realtime_ns"], tz="UTC")
+    ended = pd.Timestamp("2025-11-24T16:00:04Z")
+    of_meta = trace.loss[trace.loss["stream"] == "pagecache"]
+    assert [*of_meta["begin"]] == [began] and [*of_meta.index] == [max(began, ended)]
+
+
 def test_columns_are_chosen_and_identity_still_holds(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer()
     writer.append("tasks", rows_of("tasks", range(3)))

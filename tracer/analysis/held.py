@@ -13,6 +13,7 @@ from tracer.analysis.report import Held, Quality, Sizing
 from tracer.analysis.subtree import Subtree, Subtrees
 from tracer.analysis.tables import (
     TraceTables,
+    breaks_off,
     end_ns,
     integers,
     iso_time,
@@ -100,7 +101,7 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
         reclaim=reclaim.attempts(subtree, begin, end),
         sizing=sized,
         quality=quality,
-        recorded_until=iso_time(end) if trace.meta["ended"] is None else None,
+        recorded_until=iso_time(end) if breaks_off(trace) else None,
         recorder_cgroup=trace.meta.get("recorder_cgroup"),
         shmem_at_peak_bytes=at_peak["shmem"],
         kernel_at_peak_bytes=at_peak["kernel"],

@@ -398,7 +398,7 @@ class Held:
     cache without shmem at `peak_time`, the other two are of that moment, too. `peak_swap_bytes`: the most
     that was in swap. `stuck_since`: from when to the end its tasks waited at the limit, since killing is
     switched off (v1 memory.oom_control); None: they did not. `run` of `runs`: which life of its name it was.
-    `recorded_until`: the last record of a recording that has no end, which says nothing of what came then;
+    `recorded_until`: the last record of a recording that breaks off, which says nothing of what came then;
     `recorder_cgroup`: where its recorder ran, if that was traced and had a limit.
     """
 

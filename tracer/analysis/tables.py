@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tracer.schema import LIMITS, UNLIMITED_BYTES
+from tracer.trace.meta import WRITE_FAILED
 
 if TYPE_CHECKING:
     from tracer.analysis.log_match import Logged
@@ -180,6 +181,12 @@ def page_size(trace: TraceTables) -> int:
 def iso_time(time_ns: int) -> str:
     """`2026-01-31T12:00:00.123456+00:00`, as in meta.json."""
     return pd.Timestamp(time_ns, tz="UTC").isoformat(timespec="microseconds")
+
+
+def breaks_off(trace: TraceTables) -> bool:
+    """Return whether the last record is not the recording's end: the recorder was killed, is still at work, or
+    could not write on."""
+    return trace.meta["ended"] is None or trace.meta["end_reason"] == WRITE_FAILED
 
 
 def start_ns(trace: TraceTables) -> int:

@@ -125,7 +125,7 @@ def _broken_off(one: Held) -> Iterator[str]:
         return
     yield (
         f" The recording has no end: its last record is of {shown_time(one.recorded_until)}. Its recorder "
-        "was killed then, or still records: a kill after that cannot be excluded"
+        "was killed then, could not write on, or still records: a kill after that cannot be excluded"
     )
     if one.recorder_cgroup is not None:
         yield f", and is likely: the recorder ran in {visible(one.recorder_cgroup)}, which was traced"

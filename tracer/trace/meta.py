@@ -23,6 +23,10 @@ FORMAT: Final = "memcg-tracer trace"
 """The marker by which a directory is known to be ours, whatever the version of its schema."""
 
 
+WRITE_FAILED: Final = "write_failed"
+"""The end reason of a trace that could not be written to its end."""
+
+
 class ClockPair(TypedDict):
     """One instant on CLOCK_MONOTONIC (what kernel programs stamp) and CLOCK_REALTIME (what `time` shows)."""
 

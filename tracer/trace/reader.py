@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -15,6 +17,7 @@ from tracer.trace import layout
 from tracer.trace.bounds import Budget
 from tracer.trace.meta import read_meta
 from tracer.trace.part import count_part, read_part
+from tracer.trace.rows import rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,7 +116,28 @@ class Trace:
 
     @cached_property
     def loss(self) -> pd.DataFrame:
-        return self._frame("loss")
+        """Return the rows of `loss`, completed by what only meta.json counts: on a full disk the table itself
+        may not have been written. Such a row begins at the last sample, at which all tables were written."""
+        from tracer.trace.frame import to_frame  # noqa: PLC0415  pandas is no business of the recorder
+
+        written = self.table("loss")
+        unwritten = self._losses_of_meta(written)
+        rows = pa.Table.from_batches([rows_of("loss", unwritten)]) if unwritten else written.slice(0, 0)
+        return to_frame(pa.concat_tables([written, rows]).unify_dictionaries())
+
+    def _losses_of_meta(self, written: pa.Table) -> list[dict[str, Any]]:
+        ended = self.meta["ended"]
+        counted = Counter(self.meta["lost"] or {})
+        for stream, lost in zip(written["stream"].to_pylist(), written["lost"].to_pylist(), strict=True):
+            counted[stream] -= lost
+        if ended is None or not (missing := +counted):
+            return []
+        times = self.table("samples", ["time"])["time"].cast(pa.int64()).to_pylist()
+        begin = max(times, default=self.meta["clock"]["realtime_ns"])
+        end = max(begin, round(datetime.fromisoformat(ended).timestamp() * 1e9))
+        return [
+            {"time": end, "begin": begin, "stream": stream, "lost": lost} for stream, lost in missing.items()
+        ]
 
     @cached_property
     def cgroups(self) -> pd.DataFrame:

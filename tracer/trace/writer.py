@@ -21,11 +21,9 @@ from tracer.trace.claim import claim
 from tracer.trace.compact import compact_part, compact_whole, count_rows
 from tracer.trace.conform import conform
 from tracer.trace.journal import Journal
-from tracer.trace.meta import Meta, utc_time, write_meta
+from tracer.trace.meta import WRITE_FAILED, Meta, utc_time, write_meta
 
 PART_ROWS: Final = 1_000_000
-WRITE_FAILED: Final = "write_failed"
-"""The end reason of a trace that could not be written to its end."""
 
 _FLUSHED_BATCHES: Final = 64  # of what waited: so many at a time are made safe
 _FIRST_RETRY_S: Final = 0.25
@@ -348,7 +346,11 @@ class TraceWriter:
 
     def _raise_failures(self, failures: list[OSError | TraceError], written: int) -> None:
         """Say in one line what was written and what not, if anything was not."""
-        advice = "free some space or record to another place"
+        advice = (
+            "record to another place"
+            if self._trace.is_removed
+            else "free some space or record to another place"
+        )
         if self._failure is not None:
             reason, kept = self._failure.reason, self._kept_and_lost(written)
             raise TraceError(f"cannot write the trace {self.path}: {reason}; {kept}: {advice}")
