@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from restarts import CONTAINER_ID, Restarts
 
 import tracer
-from tracer.cli import evictions, explain, report, timeline
+from tracer.cli import evictions, explain, info, report, timeline
 from tracer.errors import TracerError, UsageError
 
 LIVES = 5
@@ -52,6 +52,31 @@ def test_timeline_draws_the_last_lives_and_says_what_it_leaves_out(
     assert "worker-1 (pid" in one and one.count("OOM kill:") == 1 and "Not drawn" not in one
 
 
+def test_run_without_a_name_is_of_the_only_name_with_several(
+    run: CliRunner, crasher: str, tmp_path: Path, out: Callable[..., str]
+) -> None:
+    assert out(timeline.command, crasher, "--run", "2").startswith("run 2 of 5: container crasher")
+    rows = [*csv.DictReader(io.StringIO(out(timeline.command, crasher, "--run", "2", "--csv")))]
+    assert {row["run"] for row in rows} == {"2"}
+    alone = str(Restarts(2).write(tmp_path / "alone"))
+    raised = run.invoke(timeline.command, [alone, "--run", "1"]).exception
+    assert isinstance(raised, UsageError) and "every name in this trace has one" in str(raised)
+
+
+def test_a_life_within_one_row_keeps_its_kill(crasher: str, out: Callable[..., str]) -> None:
+    shown = out(timeline.command, crasher, "-c", "crasher", "--run", "2", "--every", "100s")
+    assert "in rows of 1 min 40 s" in shown
+    assert shown.count("OOM kill:") == 1
+
+
+def test_lives_are_told_apart_by_info_and_held(crasher: str, out: Callable[..., str]) -> None:
+    shown = out(info.command, crasher)
+    assert [f"run {number} of 5:" in shown for number in range(1, 6)] == [True] * 5
+    held = tracer.open(crasher).held()
+    held = held[held["container"] == "crasher"]
+    assert sorted(held["run"]) == [1, 2, 3, 4, 5] and held["cgroup_id"].is_unique
+
+
 def test_timeline_without_a_name_draws_the_newest_life(crasher: str, out: Callable[..., str]) -> None:
     shown = out(timeline.command, crasher)
     assert shown.startswith("run 5 of 5: container crasher") and "run 4" not in shown
@@ -80,8 +105,8 @@ def test_no_time_stands_twice_in_the_rows_of_a_run(crasher: str, out: Callable[.
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--run", "3"], "name it with -c"),
-        (["--run", "3", "--json"], "name it with -c"),
+        (["--run", "6"], "'crasher' has no run 6"),
+        (["--run", "6", "--json"], "'crasher' has no run 6"),
         (["-c", "crasher", "--run", "6"], "'crasher' has no run 6 in this trace: it has 1, 2, 3, 4, 5"),
     ],
 )

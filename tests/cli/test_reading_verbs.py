@@ -168,7 +168,10 @@ def test_info(run: CliRunner, write_trace: WriteTrace) -> None:
     assert document["duration_s"] == 4.0
     assert document["cgroups"][0] == {
         "path": "/memcg-tracer-77-page-cache",
+        "cgroup_id": 7,
         "container": None,
+        "run": 1,
+        "runs": 1,
         "limit_bytes": 100 * MIB,
         "is_limited": True,
         "peak_usage_bytes": 100 * MIB,
@@ -186,6 +189,16 @@ def test_info_of_an_interrupted_and_lossy_recording(run: CliRunner, write_trace:
     assert document["lost"]["pagecache"] == 12 and document["lost"]["charge"] == 0
     assert document["duration_s"] == pytest.approx(2.17)
     assert "interrupted" in output(run.invoke(timeline.command, [str(path)]))
+
+
+def test_report_to_a_dash_is_standard_output(
+    run: CliRunner, write_trace: WriteTrace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_trace().resolve()
+    monkeypatch.chdir(tmp_path)
+    page = output(run.invoke(report.command, [str(path), "-o", "-"]))
+    assert page.startswith("<!") and page.rstrip().endswith("</html>")
+    assert not (tmp_path / "-").exists()
 
 
 def test_a_trace_whose_disk_was_full_says_so_and_excludes_no_kill(

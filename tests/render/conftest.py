@@ -84,6 +84,7 @@ def experiment_timeline(step_ms: int = 100) -> pd.DataFrame:
     for who in ("some", "full"):
         frame[f"psi_{who}_us"] = pd.array([pd.NA] * len(frame), dtype="Int64")
     frame.index = pd.DatetimeIndex(ORIGIN + pd.to_timedelta(seconds - step_ms / 1000, unit="s"), name="time")
+    frame.attrs["every_ns"] = step_ms * 1_000_000
     return frame
 
 

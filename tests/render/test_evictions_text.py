@@ -151,7 +151,11 @@ def test_summary(flow: CacheFlow, change: Mapping[str, Any], words: str) -> None
 
 @pytest.mark.parametrize(
     ("seen", "told", "words"),
-    [(34, 34, "34 MiB, too"), (34, 37, "large folios whole"), (34, 31, "forgets what was evicted long ago")],
+    [
+        (34, 34, "34 MiB as well"),
+        (34, 37, "large folios whole"),
+        (34, 31, "forgets what was evicted long ago"),
+    ],
 )
 def test_the_kernels_count_and_why_it_differs(flow: CacheFlow, seen: int, told: int, words: str) -> None:
     kernel = (KernelCount("/web", 1, BEGIN, BEGIN, seen * MIB, told * MIB),)

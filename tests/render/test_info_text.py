@@ -23,7 +23,7 @@ def summary() -> info_text.Summary:
         rows={"charge": 12_345, "oom": 1},
         unnamed_stacks=0,
         lost={"charge": 0, "pagecache": 0},
-        cgroups=[info_text.TracedCgroup("/docker/web", "web", 100 * MIB, 100 * MIB, 1)],
+        cgroups=[info_text.TracedCgroup("/docker/web", 7, "web", 1, 1, 100 * MIB, 100 * MIB, 1)],
         kills=4,
         kills_of_log_alone=3,
         meta={
@@ -79,7 +79,7 @@ def test_an_interruption_is_said_plainly(summary: info_text.Summary) -> None:
 
 
 def test_hostile_names_neither_act_nor_widen_the_text(summary: info_text.Summary) -> None:
-    cgroup = info_text.TracedCgroup(HOSTILE + "z" * 200, HOSTILE, None, None, 0)
+    cgroup = info_text.TracedCgroup(HOSTILE + "z" * 200, 7, HOSTILE, 2, 3, None, None, 0)
     meta = summary.meta | {  # type: ignore[operator]
         "command_line": [HOSTILE],
         "host_name": HOSTILE,

@@ -126,6 +126,8 @@ def test_a_meta_that_is_no_file_is_not_read(
     make(tmp_path / "trace" / "meta.json")
     with pytest.raises(TraceError, match="is not a trace and will not be overwritten"):
         open_writer(force=True)
+    with pytest.raises(TraceError, match=r"exists and is not empty: choose another place$"):
+        open_writer()  # -f would not help
 
 
 @as_root

@@ -109,6 +109,18 @@ def select(trace: TraceTables, pattern: str | int, run: int | None = None) -> li
     return ids if run is None else [_of_run(lives.by_name(ids), run)]
 
 
+def of_run(trace: TraceTables, run: int) -> int:
+    """Return the id of that life of the only name with several; UsageError where there is no such name."""
+    of_name = trace.places.lives.by_name(with_data(trace))
+    restarted = [lives for lives in of_name if lives[0].runs > 1]
+    if not restarted:
+        raise UsageError("--run chooses a life of a name, and every name in this trace has one: leave it out")
+    if len(restarted) > 1:
+        listed = ", ".join(repr(lives[0].name) for lives in restarted[:_MOST_LISTED])
+        raise UsageError(f"--run counts the lives of one name: name it with -c; several have lives: {listed}")
+    return _of_run(restarted, run)
+
+
 def _of_run(of_name: Sequence[Sequence[Life]], run: int) -> int:
     if len(of_name) > 1:
         listed = ", ".join(repr(lives[0].name) for lives in of_name[:_MOST_LISTED])

@@ -36,7 +36,9 @@ _KILL_DTYPES: Final = {
 
 _HELD_DTYPES: Final = {
     "cgroup": "str",
+    "cgroup_id": "Int64",
     "container": "str",
+    "run": "Int64",
     "limit_bytes": "Int64",
     "is_limited": "boolean",
     "peak_usage_bytes": "Int64",

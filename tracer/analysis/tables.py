@@ -184,9 +184,9 @@ def iso_time(time_ns: int) -> str:
 
 
 def breaks_off(trace: TraceTables) -> bool:
-    """Return whether the last record is not the recording's end: the recorder was killed, is still at work, or
-    could not write on."""
-    return trace.meta["ended"] is None or trace.meta["end_reason"] == WRITE_FAILED
+    """Return whether the last record is before the recording's end: the recorder was killed, is still at
+    work, or could not write on."""
+    return trace.meta["ended"] is None or trace.meta.get("end_reason") == WRITE_FAILED
 
 
 def start_ns(trace: TraceTables) -> int:

@@ -28,9 +28,10 @@ from tracer.analysis.tables import (
     page_size,
     times_ns,
 )
-from tracer.errors import UsageError
 from tracer.schema import CATEGORIES
 from tracer.trace.frame import with_flag
+
+_EVERY_NS: Final = "every_ns"  # in `attrs` of the frame: one row alone does not show its length
 
 LEVELS: Final[Mapping[str, Weights]] = {
     "anon_bytes": ANON,
@@ -108,9 +109,10 @@ def timeline(
 
     Raises TracerError for a cgroup that is not there, UsageError for times that make no sense.
     """
-    ids = names.with_data(trace) if cgroup is None else names.select(trace, cgroup, run)
-    if cgroup is None and run is not None:
-        raise UsageError("--run counts the lives of one name: name it with -c")
+    if cgroup is not None:
+        ids = names.select(trace, cgroup, run)
+    else:
+        ids = names.with_data(trace) if run is None else [names.of_run(trace, run)]
     bins = Bins.cover(trace, every, begin, end)
     require_bounded(bins, every, len(ids))
     grid = Grid.of(trace, ids, bins)
@@ -129,7 +131,15 @@ def timeline(
     index = pd.DatetimeIndex(np.tile(bins.begins(), len(ids)), name="time").tz_localize("UTC")
     columns |= _whose(trace, ids, bins.count)
     frame = pd.DataFrame({name: columns[name] for name in COLUMNS}, index=index)
+    frame.attrs[_EVERY_NS] = int(bins.width_ns)
     return frame[_lived(trace, grid, frame)]
+
+
+def row_length(timeline: pd.DataFrame) -> pd.Timedelta:
+    """Return how long a row of what `timeline` gave for one cgroup lasts, also where there is only one."""
+    if len(timeline) > 1:
+        return pd.Timedelta(timeline.index[1] - timeline.index[0])
+    return pd.Timedelta(timeline.attrs[_EVERY_NS], "ns")
 
 
 def _whose(trace: TraceTables, ids: list[int], bins: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,8 +14,6 @@ from tracer.cli.output import check_output, write_output
 
 if TYPE_CHECKING:
     from tracer.analysis.trace import AnalysedTrace
-
-_STDOUT: Final = Path("-")
 
 
 def _folded(trace: AnalysedTrace, cgroup: str | None, kill_id: int | None) -> Iterator[str]:
@@ -75,11 +72,5 @@ def command(
 
     Names of processes, cgroups and functions are in it, so only you can read the file.
     """
-    if output != _STDOUT:
-        check_output(output, force)
-    pieces = FORMATS[form](tracer.open(path), cgroup, kill_id)
-    if output == _STDOUT:
-        sys.stdout.writelines(pieces)
-        return
-    write_output(output, pieces)
-    click.echo(output)
+    check_output(output, force)
+    write_output(output, FORMATS[form](tracer.open(path), cgroup, kill_id))

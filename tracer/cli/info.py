@@ -81,9 +81,13 @@ def _cgroups(trace: AnalysedTrace) -> list[info_text.TracedCgroup]:
     from tracer.render import info_text
 
     ranked = focus.ranked(trace)
+    lives = {cgroup_id: trace.places.lives.of(cgroup_id) for cgroup_id in ranked.index.tolist()}
     return [
         info_text.TracedCgroup(
             path=trace.places.label_of(cgroup_id),
+            cgroup_id=cgroup_id,
+            run=lives[cgroup_id].run,
+            runs=lives[cgroup_id].runs,
             container=trace.places.container_of(cgroup_id)[0],
             limit_bytes=optional(row["limit_bytes"]),
             peak_usage_bytes=optional(row["peak_usage_bytes"]),

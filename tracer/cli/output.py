@@ -5,16 +5,24 @@ from __future__ import annotations
 import io
 import secrets
 import stat
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+import click
 
 from tracer.directory import Directory
 from tracer.errors import TracerError, UsageError
 
+STDOUT: Final = Path("-")
+
 
 def check_output(output: Path, force: bool) -> None:
     """Says at once what would only fail after the work."""
+    if output == STDOUT:
+        return
     try:
         mode = output.lstat().st_mode
     except FileNotFoundError:
@@ -30,7 +38,13 @@ def check_output(output: Path, force: bool) -> None:
 
 
 def write_output(output: Path, pieces: Iterable[str]) -> None:
-    """All of the text or nothing. Names of processes and cgroups are in it: only its owner can read it."""
+    """Write all of the text or nothing, and print the path; `-` is standard output.
+
+    Names of processes and cgroups are in it: only its owner can read the file.
+    """
+    if output == STDOUT:
+        sys.stdout.writelines(pieces)
+        return
     temporary = f".{output.name}.{secrets.token_hex(8)}.tmp"  # not to be guessed, so not to be in the way
     try:
         with Directory.open(output.parent.resolve()) as folder:
@@ -44,3 +58,4 @@ def write_output(output: Path, pieces: Iterable[str]) -> None:
                 raise
     except OSError as error:
         raise TracerError(f"cannot write {output}: {error.strerror}") from error
+    click.echo(output)

@@ -34,7 +34,7 @@ Examples:
     metavar="FILE",
     required=True,
     type=click.Path(path_type=Path),
-    help="The page to write.",
+    help="The page to write; - is standard output.",
 )
 @click.option(
     "-c",
@@ -55,7 +55,6 @@ def command(path: Path, output: Path, cgroup: str | None, force: bool) -> None:
     check_output(output, force)
     trace = tracer.open(path)
     write_output(output, [html.page(subject(trace, cgroup))])
-    click.echo(output)
 
 
 def subject(trace: AnalysedTrace, cgroup: str | None = None) -> html.Subject:

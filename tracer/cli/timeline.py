@@ -53,8 +53,8 @@ Examples:
     metavar="N",
     type=click.IntRange(min=1),
     shell_complete=values.runs_in_trace,
-    help="Show only the Nth life of what -c names: each start of a container is one. Default: the last ones; "
-    "for rows all.",
+    help="Show only the Nth life of what -c names, or of the only name with several: each start of a "
+    "container is one. Default: the last ones; for rows all.",
 )
 @click.option(
     "--every",
@@ -86,8 +86,6 @@ def command(
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv are two forms of the same rows: give one of them")
-    if run is not None and cgroup is None:
-        raise UsageError("--run counts the lives of one name: name it with -c")
     trace = tracer.open(path)
     if as_json or as_csv:
         frame = trace.timeline(cgroup, every=every or _ROWS_EVERY, begin=begin, end=end, run=run)
@@ -99,7 +97,9 @@ def command(
     from tracer.analysis import focus, names
     from tracer.render import text
 
-    if cgroup is None:
+    if cgroup is None and run is not None:
+        shown, left_out = [names.of_run(trace, run)], ""
+    elif cgroup is None:
         shown, others = focus.to_show(trace)
         left_out = _other_cgroups(others)
     else:

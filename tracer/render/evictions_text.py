@@ -174,7 +174,7 @@ def _beside_the_kernel(counts: Sequence[KernelCount]) -> str:
     told = sum(count.kernel_bytes for count in counts)
     count = f"the kernel's own count (workingset_refault_file) is {units.size(told)}"
     if seen == told:
-        return f"{count}, too"
+        return f"{count} as well"
     why = (
         "it counts what was evicted before the trace began or whose record was lost, and large folios whole"
         if told > seen

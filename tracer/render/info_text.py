@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tracer import units
 from tracer.analysis.report import limit_columns
-from tracer.render import probes, sections
+from tracer.render import probes, runs, sections
 from tracer.render.escape import visible
 
 _MOST_FILTERS: Final = 8
@@ -20,10 +20,14 @@ _MOST_CGROUPS: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class TracedCgroup:
-    """A cgroup of the trace; `peak_usage_bytes` is null where no usage was read."""
+    """A cgroup of the trace, life `run` of `runs` of its name; `peak_usage_bytes` is null where no usage was
+    read."""
 
     path: str
+    cgroup_id: int
     container: str | None
+    run: int
+    runs: int
     limit_bytes: int | None
     peak_usage_bytes: int | None
     kills: int
@@ -133,6 +137,8 @@ def _cgroups(cgroups: Sequence[TracedCgroup]) -> Iterator[RenderableType]:
     table = sections.Rows(("peak usage", ">"), ("limit", ">"), ("kills", ">"), ("cgroup", "<"))
     for one in cgroups[:_MOST_CGROUPS]:
         name = visible(one.path) + (f" (container {visible(one.container)})" if one.container else "")
+        if one.runs > 1:
+            name = f"{runs.one_of(one.run, one.runs)}: {name}"
         kills = units.count(one.kills) if one.kills else ""
         table.add_row(units.size(one.peak_usage_bytes), units.limit(one.limit_bytes), kills, name)
     yield sections.indented(table)

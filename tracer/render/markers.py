@@ -10,6 +10,7 @@ import pandas as pd
 
 from tracer import units
 from tracer.analysis.report import Composition, OomReport
+from tracer.analysis.timeline import row_length
 from tracer.render.escape import visible
 
 _MOST_INTERVALS: Final = 5
@@ -33,10 +34,9 @@ def of_cgroup(reports: Iterable[OomReport], cgroup: str, timeline: pd.DataFrame)
 
     Of more than 20, the first in each twentieth of that time, which says how many follow it there.
     """
-    if len(timeline) < 2:
+    if timeline.empty:
         return []
-    begin, step = timeline.index[0], timeline.index[1] - timeline.index[0]
-    end = timeline.index[-1] + step
+    begin, end = timeline.index[0], timeline.index[-1] + row_length(timeline)
     kills = [report for report in reports if _concerns(report, cgroup)]
     markers = [
         marker
@@ -64,10 +64,9 @@ def _in_parts(
 def of_thrash(thrash: pd.DataFrame, timeline: pd.DataFrame) -> list[Marker]:
     """The markers of the intervals (rows of `analysis.thrash`) in which most was evicted, as far as they lie
     within the time of the `timeline`."""
-    if len(timeline) < 2:
+    if timeline.empty:
         return []
-    begin, step = timeline.index[0], timeline.index[1] - timeline.index[0]
-    end = timeline.index[-1] + step
+    begin, end = timeline.index[0], timeline.index[-1] + row_length(timeline)
     inside = thrash[(thrash["begin"] < end) & (thrash["end"] >= begin)]
     most = inside.nlargest(_MOST_INTERVALS, "evicted_bytes").sort_values("begin")
     return [

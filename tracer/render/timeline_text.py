@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,11 +14,12 @@ from rich.text import Text
 
 from tracer import units
 from tracer.analysis.cushion import NEAR_LIMIT_PAGES, NEAR_LIMIT_PERCENT
+from tracer.analysis.timeline import row_length
 from tracer.render import runs
 from tracer.render.escape import fitted
 from tracer.render.layers import LAYERS, floats, stacked, stacked_composition
 from tracer.render.markers import Marker
-from tracer.render.prose import prose
+from tracer.render.prose import held_together, prose
 from tracer.render.waits import WAITS, psi_ms, stacked_ms
 from tracer.schema import UNLIMITED_BYTES
 
@@ -136,7 +138,7 @@ def _drawn(
     )
     shown = _columns_that_fit(timeline, waits, columns)
     bar_cells = columns - _TIME_CELLS - 3 - sum(column.cells for column in shown)
-    scale = _scale(timeline, min(_MOST_BAR_CELLS, bar_cells))
+    scale = _scale(timeline, min(_MOST_BAR_CELLS, bar_cells), columns)
     reached = _limit_reached(timeline, page_size)
     rows = _rows(timeline, heading, markers, shown, scale, limit_reached=reached)
     return timeline, shown, [*_ruler(scale, shown), *rows]
@@ -144,26 +146,28 @@ def _drawn(
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """`full_bytes` are at the right end of a bar of `cells`; the numbers are in `unit` (bytes)."""
+    """`full_bytes` are at the right end of a bar of `cells`; the numbers are in `unit` (bytes). A line of the
+    picture has at most `columns` cells."""
 
     full_bytes: float
     cells: int
     unit: float
     unit_name: str
     limit_drawn: bool
+    columns: int
 
     def cell_of(self, value_bytes: float) -> int:
         return round(value_bytes / self.full_bytes * self.cells)
 
 
-def _scale(timeline: pd.DataFrame, cells: int) -> _Scale:
+def _scale(timeline: pd.DataFrame, cells: int, columns: int) -> _Scale:
     """The bar ends at the limit, unless usage never came near it: then it ends at the peak."""
     peak = float(np.nanmax(floats(timeline, "usage_bytes")))
     limits = floats(timeline, "limit_bytes")
     limit = float(limits[limits > 0].max(initial=0.0))
     limit_drawn = limit > 0 and peak >= limit / 4
     full = max(peak, limit if limit_drawn else 0.0, 1.0)
-    return _Scale(full, cells, *units.scale_of(full), limit_drawn)
+    return _Scale(full, cells, *units.scale_of(full), limit_drawn, columns)
 
 
 def _heading_lines(timeline: pd.DataFrame, heading: Heading, columns: int) -> list[Text]:
@@ -174,8 +178,8 @@ def _heading_lines(timeline: pd.DataFrame, heading: Heading, columns: int) -> li
         name.append("container " + fitted(heading.container, columns // 2), style="bold").append("  ")
     name.append(fitted(heading.cgroup, columns - name.cell_len), style="" if heading.container else "bold")
     facts = [_limit_words(timeline)]
-    if len(timeline) > 1:
-        step = timeline.index[1] - timeline.index[0]
+    if not timeline.empty:
+        step = row_length(timeline)
         span = timeline.index[-1] - timeline.index[0] + step
         facts.append(
             f"{units.duration(span.total_seconds())} from {timeline.index[0]:%Y-%m-%d %H:%M:%S} UTC "
@@ -270,11 +274,11 @@ def _rows(
     limit_reached: int | None,
 ) -> Iterator[Text]:
     """A line for each row, at its end; before it what happened within it, after `limit_reached` that."""
-    step = timeline.index[1] - timeline.index[0] if len(timeline) > 1 else pd.Timedelta("1ms")
+    step = row_length(timeline)
     decimals = next(
         (digits for digits, least in enumerate((1, 0.1, 0.01)) if step.total_seconds() >= least), 3
     )
-    ends = timeline.index + step
+    ends = pd.DatetimeIndex(timeline.index) + step
     layers, waits = stacked(timeline).to_numpy(), stacked_ms(timeline).to_numpy()
     longest_ms = waits.sum(axis=1).max()
     limits = floats(timeline, "limit_bytes")
@@ -292,9 +296,8 @@ def _rows(
                 line.append(_number(values[row], column, scale.unit).rjust(column.cells))
         yield line
         if row == limit_reached:
-            yield _line("").append(
-                "→ usage is at the limit: what is charged from here on must first be freed", "bold"
-            )
+            said = "usage is at the limit: what is charged from here on must first be freed"
+            yield from _remark("", f"→ {said}", "bold", scale)
 
 
 def _event(marker: Marker, limit_bytes: float, origin: pd.Timestamp, scale: _Scale) -> Iterator[Text]:
@@ -306,7 +309,16 @@ def _event(marker: Marker, limit_bytes: float, origin: pd.Timestamp, scale: _Sca
         yield line.append(usage.rjust(_COLUMNS[0].cells))
         at = ""
     glyph, style = ("✗", "bold red") if marker.is_kill else ("→", "bold")
-    yield _line(at).append(f"{glyph} {marker.text}", style)
+    yield from _remark(at, f"{glyph} {marker.text}", style, scale)
+
+
+def _remark(at: str, words: str, style: str, scale: _Scale) -> Iterator[Text]:
+    """Words below the bars, which go on below themselves."""
+    first, *more = textwrap.wrap(
+        held_together(words), scale.columns - _TIME_CELLS - 1, subsequent_indent="  "
+    )
+    yield _line(at).append(first, style)
+    yield from (_line("").append(line, style) for line in more)
 
 
 def _line(moment: str) -> Text:

@@ -48,9 +48,8 @@ def claim(path: Path, *, force: bool) -> Directory:
         os.fchmod(trace.fileno(), 0o700)
         if names := trace.names():
             if not force:
-                raise TraceError(
-                    f"{path} exists and is not empty: choose another place, or overwrite it with -f"
-                )
+                instead = ", or overwrite it with -f" if _is_trace(trace) else ""
+                raise TraceError(f"{path} exists and is not empty: choose another place{instead}")
             _discard(trace, names)
     except BaseException:
         trace.close()
