@@ -163,7 +163,11 @@ def _say_what_held(
 
         _write([prose(userspace_text.instead_of_a_report(elsewhere))])
         return
-    _write(explain_text.held(of_names(trace, trace.held_cgroups(cgroup)), verbose=verbose))
+    _write(
+        explain_text.held(
+            of_names(trace, trace.held_cgroups(cgroup)), interrupted=trace.interrupted, verbose=verbose
+        )
+    )
     others = 0 if cgroup is None else len(trace.explain())
     if others:
         kills = "1 kill" if others == 1 else f"{others} kills"

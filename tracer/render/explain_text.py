@@ -33,12 +33,14 @@ def post_mortem(
         yield first_screen.of_kill(report, lines=lines)
 
 
-def held(cgroups: Sequence[Held], *, verbose: bool = False) -> Iterator[RenderableType]:
+def held(
+    cgroups: Sequence[Held], *, interrupted: bool = False, verbose: bool = False
+) -> Iterator[RenderableType]:
     """A trace without a kill: on one screen, or when `verbose` everything about each cgroup."""
     if not verbose:
-        yield first_screen.of_lives(cgroups)
+        yield first_screen.of_lives(cgroups, interrupted=interrupted)
         return
-    yield prose(held_facts.summary(cgroups), "bold")
+    yield prose(held_facts.summary(cgroups, interrupted=interrupted), "bold")
     for one in cgroups[:_MOST_HELD]:
         yield sections.title(facts.life(one))
         yield sections.facts(held_facts.held(one))

@@ -198,19 +198,20 @@ def _more(report: OomReport) -> str:
     return "More: -v (evidence, reclaim, stacks, every process), or memcg-tracer report."
 
 
-def of_lives(cgroups: Sequence[Held], *, lines: int = SCREEN_LINES) -> RenderableType:
+def of_lives(
+    cgroups: Sequence[Held], *, interrupted: bool = False, lines: int = SCREEN_LINES
+) -> RenderableType:
     """Return what held in a trace without a kill: the cgroup nearest to its limit, and the others in a row
     each."""
     by_room = sorted(cgroups, key=held_facts.room_left)
     first, others = (by_room[0], by_room[1:]) if by_room else (None, [])
     rows = range(min(len(others), _MOST_LIVES), -1, -1)
-    return sections.Fitted(lines, [partial(_of_lives, cgroups, first, others, most) for most in rows])
+    said = held_facts.summary(cgroups, interrupted=interrupted)
+    return sections.Fitted(lines, [partial(_of_lives, said, first, others, most) for most in rows])
 
 
-def _of_lives(
-    cgroups: Sequence[Held], first: Held | None, others: Sequence[Held], most: int
-) -> Iterator[RenderableType]:
-    yield prose(held_facts.summary(cgroups), "bold")
+def _of_lives(said: str, first: Held | None, others: Sequence[Held], most: int) -> Iterator[RenderableType]:
+    yield prose(said, "bold")
     if first is None:
         return
     yield sections.title(facts.life(first))

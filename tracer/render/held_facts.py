@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Final
 
 from tracer import units
 from tracer.analysis.report import Held
 from tracer.render.escape import visible
 from tracer.render.facts import Fact, life, limit_range, refaulted, shown_time, sizing_basis
 from tracer.render.reclaim_facts import swapped, waits
+
+_NONE_SEEN: Final = "No OOM kill was recorded until the recording broke off"
 
 
 def held(one: Held) -> Iterator[Fact]:
@@ -113,9 +116,17 @@ def _by_what(one: Held) -> str:
     )
 
 
-def summary(cgroups: Iterable[Held]) -> str:
-    """What a trace without a kill says: the cgroup that came nearest to its limit, and what held."""
+def summary(cgroups: Iterable[Held], *, interrupted: bool = False) -> str:
+    """What a trace without a kill says: the cgroup that came nearest to its limit, and what held.
+
+    `interrupted`: the trace has no end, which a trace without data of any cgroup does not show here.
+    """
     cgroups = list(cgroups)
+    if interrupted and not cgroups:
+        return (
+            f"{_NONE_SEEN}, which was before it had data of any cgroup. Its recorder was killed, or still "
+            "records: a kill cannot be excluded."
+        )
     return _what_held(cgroups) + "".join(_broken_off(cgroups[0]) if cgroups else ())
 
 
@@ -159,4 +170,4 @@ def _what_held(cgroups: Iterable[Held]) -> str:
 
 def _no_kill(cgroups: Iterable[Held]) -> str:
     is_whole = all(one.recorded_until is None for one in cgroups)
-    return "No OOM kill" if is_whole else "No OOM kill was recorded until the recording broke off"
+    return "No OOM kill" if is_whole else _NONE_SEEN

@@ -56,7 +56,9 @@ def page(subject: Subject) -> str:
     """
     page_size = int(subject.meta["page_size"])
     headline = (
-        newest(subject.reports).verdict.summary if subject.reports else held_facts.summary(subject.held)
+        newest(subject.reports).verdict.summary
+        if subject.reports
+        else held_facts.summary(subject.held, interrupted=subject.interrupted)
     )
     is_one = len(subject.reports) == 1
     return _template().render(
