@@ -9,6 +9,7 @@ import pytest
 
 from tracer.analysis.cache_flow import cache_flow
 from tracer.analysis.evictions import AMOUNTS, evictions, moves
+from tracer.analysis.timeline import timeline
 from tracer.errors import TracerError, UsageError
 
 PAGE = 4096
@@ -52,6 +53,16 @@ AT = {"dev": 259 << 20 | 5, "ino": 77}
 
 def pages(frame: pd.DataFrame, amount: str) -> list[int]:
     return [int(value) // PAGE for value in frame[f"{amount}_bytes"]]
+
+
+def test_shared_memory_that_goes_is_no_cache_that_was_dropped(shared: Any) -> None:
+    """runc copies itself into a memfd, whose pages are deleted and were never added."""
+    before = evictions(shared)
+    shared.add("inodes", inode_id=104, dev="0:1", ino=9, path="memfd:runc", fs_type="tmpfs")
+    moved(shared, 1.7, "truncate", READER, inode_id=104, cgroup_id=WEB, index=0, nr_pages=128)
+    pd.testing.assert_frame_equal(evictions(shared), before)
+    dropped = timeline(shared, WEB, every="100ms")["cache_dropped_bytes"]
+    assert dropped.sum() == 64 * PAGE  # of LOG
 
 
 def test_by_file(shared: Any) -> None:

@@ -19,6 +19,7 @@ from tracer.analysis.tables import (
     integers,
     is_evicted,
     is_one_of,
+    is_shmem,
     known,
     page_size,
     times_ns,
@@ -72,7 +73,8 @@ def summed(trace: TraceTables, rows: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def moves(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFrame:
-    """The rows of `pagecache` that count, with `AMOUNTS`; a null `cgroup_id` is `tables.NO_ID`."""
+    """The rows of `pagecache` that count, which are those of no shmem, with `AMOUNTS`; a null `cgroup_id` is
+    `tables.NO_ID`."""
     pagecache, size = trace.pagecache, page_size(trace)
     owner, actor = integers(pagecache["cgroup_id"]), integers(pagecache["task_cgroup_id"])
     moved = integers(pagecache["nr_pages"]) * size
@@ -87,10 +89,10 @@ def moves(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFrame:
         "evicted_from_others_bytes": moved * (evicted & (owner != NO_ID) & (owner != actor)),
     }
     found = pagecache.assign(cgroup_id=owner, **{name: amounts[name] for name in AMOUNTS})
-    if cgroup is None:
-        return found
-    members = names.members_of(trace, names.select(trace, cgroup))
-    return found[np.isin(owner, members)]
+    counts = ~is_shmem(trace)
+    if cgroup is not None:
+        counts &= np.isin(owner, names.members_of(trace, names.select(trace, cgroup)))
+    return found[counts]
 
 
 def _at_rows(trace: TraceTables, position: str) -> Int64s:

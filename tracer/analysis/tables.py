@@ -158,6 +158,16 @@ def is_evicted(pagecache: pd.DataFrame) -> Bools:
     return is_one_of(pagecache["op"], ["delete"]) & is_one_of(pagecache["cause"], _RECLAIM_CAUSES)
 
 
+def is_shmem(trace: TraceTables) -> Bools:
+    """Return which rows of `pagecache` are of tmpfs, memfd or shared anonymous memory.
+
+    They are deletions alone: mm/shmem.c adds its folios without the tracepoint. What they held is in the
+    ledger, as shmem, and is no page cache that could be dropped.
+    """
+    files = trace.inodes["inode_id"][is_one_of(trace.inodes["fs_type"], ["tmpfs"])]
+    return is_one_of(trace.pagecache["inode_id"], files)
+
+
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as dictionaries; each column becomes Python's objects at once: `to_dict` goes by cells."""
     cells = {str(name): frame[name].tolist() for name in frame.columns}

@@ -24,6 +24,7 @@ from tracer.analysis.tables import (
     integers,
     is_evicted,
     is_one_of,
+    is_shmem,
     known,
     page_size,
     times_ns,
@@ -92,8 +93,8 @@ def timeline(
 
     Flows are sums over the bin: `cache_added_bytes`; `cache_evicted_bytes`, taken by reclaim, and of that
     `cache_evicted_memcg_bytes`, `cache_evicted_direct_bytes` and `cache_evicted_kswapd_bytes` by its cause;
-    `cache_dropped_bytes`, truncated or invalidated; `cache_refaulted_bytes`, evicted within the trace and
-    read again in the bin; `refault_bytes`, evicted file pages that were read again by the kernel's count,
+    `cache_dropped_bytes`, truncated or invalidated (without shmem); `cache_refaulted_bytes`, evicted within
+    the trace and read again in the bin; `refault_bytes`, evicted file pages that were read again by the kernel's count,
     and `psi_some_us`, `psi_full_us`, all in the bin of the sample that first saw them; `reclaim_attempts`
     with target in the subtree, by their begin, `reclaimed_bytes`, `scanned_pages`, `reclaim_stall_ms`
     (kswapd's time is nobody's stall); `swap_written_bytes` and `swap_read_bytes`, by when the write to swap
@@ -259,6 +260,7 @@ def _page_cache_flows(trace: TraceTables, grid: Grid) -> dict[str, Any]:
     amounts = integers(pagecache["nr_pages"]) * page_size(trace)
     added = is_one_of(pagecache["op"], ["add"])
     evicted = is_evicted(pagecache)
+    dropped = ~added & ~evicted & ~is_shmem(trace)
     by_cause = {
         name: grid.shown(grid.sums(owner, time, amounts, evicted & is_one_of(pagecache["cause"], [cause])))
         for name, cause in _EVICTED_BY.items()
@@ -269,7 +271,7 @@ def _page_cache_flows(trace: TraceTables, grid: Grid) -> dict[str, Any]:
     return by_cause | {
         "cache_added_bytes": grid.shown(grid.sums(owner, time, amounts, added)),
         "cache_evicted_bytes": grid.shown(grid.sums(owner, time, amounts, evicted)),
-        "cache_dropped_bytes": grid.shown(grid.sums(owner, time, amounts, ~added & ~evicted)),
+        "cache_dropped_bytes": grid.shown(grid.sums(owner, time, amounts, dropped)),
         "cache_refaulted_bytes": grid.shown(returned),
     }
 
