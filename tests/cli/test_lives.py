@@ -67,11 +67,14 @@ def test_a_life_within_one_row_keeps_its_kill(crasher: str, out: Callable[..., s
     shown = out(timeline.command, crasher, "-c", "crasher", "--run", "2", "--every", "100s")
     assert "in rows of 1 min 40 s" in shown
     assert shown.count("OOM kill:") == 1
+    lines = shown.splitlines()
+    kill = next(number for number, line in enumerate(lines) if "OOM kill:" in line)
+    assert "256 MiB limit" in shown and lines[kill - 1].endswith("256.0")
 
 
 def test_lives_are_told_apart_by_info_and_held(crasher: str, out: Callable[..., str]) -> None:
     shown = out(info.command, crasher)
-    assert [f"run {number} of 5:" in shown for number in range(1, 6)] == [True] * 5
+    assert [f"run {number} of 5)" in shown for number in range(1, 6)] == [True] * 5
     held = tracer.open(crasher).held()
     held = held[held["container"] == "crasher"]
     assert sorted(held["run"]) == [1, 2, 3, 4, 5] and held["cgroup_id"].is_unique

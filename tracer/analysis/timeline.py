@@ -94,13 +94,13 @@ def timeline(
     Flows are sums over the bin: `cache_added_bytes`; `cache_evicted_bytes`, taken by reclaim, and of that
     `cache_evicted_memcg_bytes`, `cache_evicted_direct_bytes` and `cache_evicted_kswapd_bytes` by its cause;
     `cache_dropped_bytes`, truncated or invalidated (without shmem); `cache_refaulted_bytes`, evicted within
-    the trace and read again in the bin; `refault_bytes`, evicted file pages that were read again by the kernel's count,
-    and `psi_some_us`, `psi_full_us`, all in the bin of the sample that first saw them; `reclaim_attempts`
-    with target in the subtree, by their begin, `reclaimed_bytes`, `scanned_pages`, `reclaim_stall_ms`
-    (kswapd's time is nobody's stall); `swap_written_bytes` and `swap_read_bytes`, by when the write to swap
-    or the read from it was queued (NA: this trace knows nothing of it); `oom_kills`, victims below the cgroup
-    or killed for its limit. `swap_write_mean_ms` and `swap_read_mean_ms` are how long those of that bin took
-    on the average (NaN: there was none whose end was seen).
+    the trace and read again in the bin; `refault_bytes`, evicted file pages that were read again by the
+    kernel's count, and `psi_some_us`, `psi_full_us`, all in the bin of the sample that first saw them;
+    `reclaim_attempts` with target in the subtree, by their begin, `reclaimed_bytes`, `scanned_pages`,
+    `reclaim_stall_ms` (kswapd's time is nobody's stall); `swap_written_bytes` and `swap_read_bytes`, by when
+    the write to swap or the read from it was queued (NA: this trace knows nothing of it); `oom_kills`,
+    victims below the cgroup or killed for its limit. `swap_write_mean_ms` and `swap_read_mean_ms` are how
+    long those of that bin took on the average (NaN: there was none whose end was seen).
 
     Time that tasks of the cgroup and of those below it waited, added up over the tasks, each moment in its
     own bin (NaN: this trace knows nothing of it): `stalled_reclaim_ms`, in reclaim for whatever target, and

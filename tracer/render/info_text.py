@@ -136,9 +136,9 @@ def _cgroups(cgroups: Sequence[TracedCgroup]) -> Iterator[RenderableType]:
     yield sections.title("Cgroups with data")
     table = sections.Rows(("peak usage", ">"), ("limit", ">"), ("kills", ">"), ("cgroup", "<"))
     for one in cgroups[:_MOST_CGROUPS]:
-        name = visible(one.path) + (f" (container {visible(one.container)})" if one.container else "")
-        if one.runs > 1:
-            name = f"{runs.one_of(one.run, one.runs)}: {name}"
+        container = [f"container {visible(one.container)}"] if one.container else []
+        life = [runs.one_of(one.run, one.runs)] if one.runs > 1 else []
+        name = visible(one.path) + (f" ({', '.join(container + life)})" if container or life else "")
         kills = units.count(one.kills) if one.kills else ""
         table.add_row(units.size(one.peak_usage_bytes), units.limit(one.limit_bytes), kills, name)
     yield sections.indented(table)

@@ -138,7 +138,9 @@ def _drawn(
     )
     shown = _columns_that_fit(timeline, waits, columns)
     bar_cells = columns - _TIME_CELLS - 3 - sum(column.cells for column in shown)
-    scale = _scale(timeline, min(_MOST_BAR_CELLS, bar_cells), columns)
+    markers = list(markers)
+    at_markers = [one.composition.total for one in markers if one.composition and one.composition.total]
+    scale = _scale(timeline, at_markers, min(_MOST_BAR_CELLS, bar_cells), columns)
     reached = _limit_reached(timeline, page_size)
     rows = _rows(timeline, heading, markers, shown, scale, limit_reached=reached)
     return timeline, shown, [*_ruler(scale, shown), *rows]
@@ -160,9 +162,10 @@ class _Scale:
         return round(value_bytes / self.full_bytes * self.cells)
 
 
-def _scale(timeline: pd.DataFrame, cells: int, columns: int) -> _Scale:
-    """The bar ends at the limit, unless usage never came near it: then it ends at the peak."""
-    peak = float(np.nanmax(floats(timeline, "usage_bytes")))
+def _scale(timeline: pd.DataFrame, at_markers: Sequence[int], cells: int, columns: int) -> _Scale:
+    """The bar ends at the limit, unless usage never came near it: then it ends at the peak, of rows and of
+    the usage at the instants that are marked."""
+    peak = max(float(np.nanmax(floats(timeline, "usage_bytes"))), *map(float, at_markers), 0.0)
     limits = floats(timeline, "limit_bytes")
     limit = float(limits[limits > 0].max(initial=0.0))
     limit_drawn = limit > 0 and peak >= limit / 4
