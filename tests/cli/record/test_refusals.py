@@ -161,7 +161,7 @@ def test_a_cgroup_that_is_not_there_is_awaited(start_recording: StartRecording, 
 @pytest.mark.kernel
 def test_what_can_never_be_a_cgroup(start_recording: StartRecording) -> None:
     start_recording("-c", "../..").assert_refused(2, "'../..' is not below")
-    start_recording("-c", "").assert_refused(2, "an empty cgroup name")
+    start_recording("-c", "").assert_refused(2, "-c is empty")
 
 
 @pytest.mark.kernel
@@ -169,7 +169,7 @@ def test_the_output_is_taken(start_recording: StartRecording, tmp_path: Path) ->
     (tmp_path / "trace").mkdir()
     precious = tmp_path / "trace" / "precious"
     precious.write_text("mine")
-    start_recording("--", "true").assert_refused(1, "exists and is not empty", "-f")
+    start_recording("--", "true").assert_refused(1, "exists and is not empty: choose another place")
     start_recording("-f", "--", "true").assert_refused(1, "is not a trace and will not be overwritten")
     assert precious.read_text() == "mine"
 
