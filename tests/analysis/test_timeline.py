@@ -176,6 +176,11 @@ def test_swap_io_counts_when_it_was_queued_and_for_whose_pages_it_is(trace: Any)
     pd.testing.assert_series_equal(timeline(trace, "/a")["swap_written_bytes"], parent["swap_written_bytes"])
 
 
+def test_range_beyond_the_trace_says_how_long_it_lasts(page_cache_experiment: Any) -> None:
+    with pytest.raises(UsageError, match=r"within the trace, which lasts \d"):
+        timeline(page_cache_experiment, begin="1000s")
+
+
 def test_range(page_cache_experiment: Any) -> None:
     whole = timeline(page_cache_experiment, 7)
     start = whole.index[0]

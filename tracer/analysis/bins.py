@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tracer import units
 from tracer.analysis import names
 from tracer.analysis.ledger import usage
 from tracer.analysis.subtree import Subtrees
@@ -62,7 +63,11 @@ class Bins:
         if first == 0 or last < first:
             if begin is None and end is None:
                 return cls(first, width, 0)
-            raise UsageError("the time range is empty; --begin must lie before --end, both within the trace")
+            lasts = units.duration((end_ns(trace) - start_ns(trace)) / 1e9)
+            raise UsageError(
+                "the time range is empty; --begin must lie before --end, both within the trace, which "
+                f"lasts {lasts}"
+            )
         return cls(first, width, (last - first) // width + 1)
 
     @property
