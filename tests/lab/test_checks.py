@@ -100,6 +100,7 @@ def pagecache(**damons: int) -> pd.DataFrame:
 def processes() -> Processes:
     seen = pd.to_datetime([BEGIN, BEGIN])
     columns = {"tgid": [77, 8], "comm": ["kdamond.0", "python3"], "start_ns": [1, 2], "first_seen": seen}
+    columns |= {"cmdline": [None, None], "cgroup_id": [6, 5]}
     return Processes(pd.DataFrame(columns | {"exited": pd.Series([pd.NaT, pd.NaT], dtype=seen.dtype)}))
 
 
