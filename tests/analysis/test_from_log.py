@@ -10,6 +10,7 @@ import pytest
 
 from tracer.analysis import from_log
 from tracer.analysis.report import OomReport
+from tracer.analysis.wording import trigger_name
 from tracer.kernel.kmsg.grammar import reports
 from tracer.kernel.kmsg.lines import split
 
@@ -58,6 +59,7 @@ def _known_to_be_none(report: OomReport) -> set[str]:
     names = {
         "trigger.cmdline",
         "victims.cmdline",
+        "candidates.cmdline",
         "trigger.tgid",
     }  # no log has titles, nor who a thread is of
     names |= {"limit_owner.container", "limit_owner.pod"} if is_known else set()
@@ -325,3 +327,19 @@ def test_numbers_that_cannot_be_are_refused() -> None:
         )
     )
     assert report.composition.shmem is None
+
+
+def test_the_asking_number_is_a_process_only_where_another_line_tells() -> None:
+    """The header prints the number of the thread; a kill line and the table of tasks have processes."""
+    told, threads = 0, set()
+    for log in LOGS:
+        for report in explained(log.name):
+            asked = report.trigger.pid
+            if asked is not None and asked in {victim.pid for victim in report.victims}:
+                assert report.trigger.tgid == asked
+                told += 1
+            elif asked is not None and report.trigger.tgid is None:
+                assert asked not in {one.pid for one in report.candidates}
+                threads.add(trigger_name(report.trigger))
+    assert told
+    assert "java (thread 21877)" in threads

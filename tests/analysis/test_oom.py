@@ -396,7 +396,9 @@ def test_what_held(trace: Any) -> None:
 def test_a_title_that_says_more_than_the_name_is_in_the_report(page_cache_experiment: Any) -> None:
     for row in page_cache_experiment.recorded()["tasks"]:
         row["cmdline"] = "work: growing"
+    page_cache_experiment.add("oom_candidates", 3, kill_id=1, pid=42, tgid=41, badness=9, chosen=True)
     report = _only(page_cache_experiment)
+    assert [one.cmdline for one in report.candidates] == ["work: growing"]
     assert report.trigger.cmdline == report.victims[0].cmdline == "work: growing"
 
 

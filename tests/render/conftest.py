@@ -149,7 +149,7 @@ def experiment_report(name: str = "python3", cgroup: str = "/memcg-tracer-77-pag
         ktime_ns=81_234_412_345_678,
         constraint="memcg",
         limit_owner=LimitOwner(cgroup, None, None, 100 * MIB, 100 * MIB, False),
-        trigger=Trigger(123, name, cgroup, 0xCC0, 0, KERNEL_STACK, None),
+        trigger=Trigger(123, name, cgroup, 0xCC0, 0, KERNEL_STACK, None, tgid=123),
         victims=(Victim(123, name, cgroup, 97 * MIB, 5 * MIB, 0, 300 * 1024, 0, 0, False),),
         candidates=(
             Candidate(123, name, 25000, 0, 97 * MIB, True, 25000, 0),

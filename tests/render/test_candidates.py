@@ -42,3 +42,12 @@ def test_what_would_have_led_to_another_choice(report: OomReport) -> None:
         ("", "with an oom_score_adj of 41, not 3, for b\\n (2), it would have been killed"),
         ("", "only with an oom_score_adj of -1000, not 0, for a (1), b (2) would have been killed"),
     ]
+
+
+def test_a_title_is_said_once_below_the_table(report: OomReport) -> None:
+    """That of a victim stands among who was killed."""
+    worker = Candidate(98, "postgres\n", 230, 0, 1 << 20, False, 230, 0, "postgres: checkpointer\x1b[31m")
+    dead = replace(worker, pid=report.victims[0].pid)
+    plain = replace(worker, pid=97, cmdline=None)
+    said = list(candidates.titles(replace(report, candidates=(dead, worker, plain))))
+    assert said == [("weighed", "postgres\\n (98) [postgres: checkpointer\\x1b[31m]")]

@@ -55,10 +55,15 @@ def of_trace(
     if not is_whole and log is not None and log.tasks:
         size = page_size(trace)
         total = log_total_pages(log, size) if total is None else total
-        return replace(of_log(log, total, size, unknown), is_logged=True)
+        logged = of_log(log, total, size, unknown)
+        titled = tuple(_titled(trace, one, one.pid, int(times_ns(rows)[0])) for one in logged.candidates)
+        return replace(logged, candidates=titled, is_logged=True)
     if total is None:
         unknown["badness_total_pages"] = _NO_TOTAL
-    told = [_told(row, total) for row in records(weighed)]
+    told = [
+        _titled(trace, _told(row, total), int(row["tgid"]), int(times_ns(rows)[0]))
+        for row in records(weighed)
+    ]
     if is_whole:
         return _judged(told, total, TODAY, is_group=len(rows) > 1, unknown=unknown)
     if told:
@@ -126,6 +131,10 @@ def _told(row: dict[Any, Any], total: int | None) -> Candidate:
         held_pages=None if bad is None or added is None else bad - added,
         adj_pages=added,
     )
+
+
+def _titled(trace: TraceTables, one: Candidate, tgid: int, time_ns: int) -> Candidate:
+    return replace(one, cmdline=trace.processes.cmdline_at(tgid, time_ns, time_ns))
 
 
 def _listed(row: TaskRow, total: int | None, rules: Rules, size: int, *, is_chosen: bool) -> Candidate:

@@ -264,8 +264,16 @@ def _trigger(log: LogReport, unknown: Unknown) -> Trigger:
         stack=log.stack or None,
         user_stack=None,
         gfp_names=invoker.gfp_names or "",
-        tgid=next((row.tgid for row in log.tasks if row.pid == invoker.pid), None),
+        tgid=_process_of(invoker.pid, log),
     )
+
+
+def _process_of(pid: int | None, log: LogReport) -> int | None:
+    """The process of the thread whose number the header has (dump_header prints task_pid_nr), where another
+    line tells: the table of tasks has both numbers, and a process is what is killed."""
+    if any(kill.pid == pid for kill in log.kills):
+        return pid
+    return next((row.tgid for row in log.tasks if pid in (row.pid, row.tgid)), None)
 
 
 def _victims(log: LogReport, page_size: int, unknown: Unknown) -> Iterator[Victim]:

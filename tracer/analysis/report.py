@@ -93,7 +93,7 @@ class Candidate:
     """A task that the kernel weighed; `badness` (`analysis.badness`) is in pages.
 
     It is what the task holds (`held_pages`: RSS, swap, page tables) and what oom_score_adj adds
-    (`adj_pages`).
+    (`adj_pages`). `cmdline`: as of `Trigger`.
     """
 
     pid: int
@@ -104,6 +104,7 @@ class Candidate:
     chosen: bool
     held_pages: int | None = None
     adj_pages: int | None = None
+    cmdline: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

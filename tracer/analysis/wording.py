@@ -23,8 +23,12 @@ def process(comm: str | None, pid: int | None) -> str:
 
 
 def trigger_name(trigger: Trigger) -> str:
-    """`nginx (pid 41)`, or `pool (thread 43 of pid 41)` where another thread of the process asked."""
-    if trigger.tgid in (None, trigger.pid):
+    """`nginx (pid 41)`, or `pool (thread 43 of pid 41)` where another thread of the process asked; in a
+    kernel log that does not tell the process, `pool (thread 43)`.
+    """
+    if trigger.tgid is None and trigger.pid is not None:
+        return f"{trigger.comm or 'a task'} (thread {trigger.pid})"
+    if trigger.tgid == trigger.pid:
         return process(trigger.comm, trigger.pid)
     return f"{trigger.comm or 'a task'} (thread {trigger.pid} of pid {trigger.tgid})"
 

@@ -9,6 +9,7 @@ from tracer import units
 from tracer.analysis.badness import ADJ_SCALE, OOM_SCORE_ADJ_MIN
 from tracer.analysis.report import Candidate, OomReport, WhatIf
 from tracer.render.escape import visible
+from tracer.render.facts import Fact, titled
 
 TITLES: Final = ("weighed", "badness", "of total", "RSS", "holds", "adj", "adj adds", "")
 SIDES: Final = "<>>>>>><"
@@ -41,6 +42,14 @@ def note(report: OomReport, page_size: int) -> str:
         thousandth = units.size(total // ADJ_SCALE * page_size)
         words += f"; 1 of it is {thousandth}, a thousandth of {units.size(total * page_size)}"
     return f"{words}. The most is killed; never: what has an adj of -1000, or nothing left to give back"
+
+
+def titles(report: OomReport) -> Iterator[Fact]:
+    """The titles of those whose title says more than the name; of victims they are said elsewhere."""
+    killed = {victim.pid for victim in report.victims}
+    for one in report.candidates:
+        if one.cmdline is not None and one.pid not in killed:
+            yield "weighed", f"{visible(one.comm)} ({one.pid}){titled(one.cmdline)}"
 
 
 def what_if(report: OomReport) -> Iterator[tuple[str, str]]:

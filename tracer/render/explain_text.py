@@ -138,6 +138,7 @@ def _who(report: OomReport, page_size: int) -> Iterator[RenderableType]:
         weighed.add_row(*candidates.cells(candidate, report, page_size))
     yield sections.indented(weighed)
     yield sections.note(candidates.note(report, page_size))
+    yield sections.facts(candidates.titles(report))
     yield sections.facts(candidates.what_if(report))
 
 

@@ -275,7 +275,7 @@ def asked(report: OomReport) -> Iterator[Fact]:
         pages = f", 2^{trigger.order} pages in a row (order)" if trigger.order else ", one page (order 0)"
     gfp = "" if trigger.gfp is None else f", gfp {_gfp(trigger)} (what the allocator may do to find memory)"
     name = units.UNKNOWN if trigger.pid is None and trigger.comm is None else visible(trigger_name(trigger))
-    yield "asked", f"{name}{_titled(trigger.cmdline)}{pages}{gfp}"
+    yield "asked", f"{name}{titled(trigger.cmdline)}{pages}{gfp}"
     if trigger.cgroup is not None and trigger.cgroup != report.limit_owner.cgroup:
         yield "its cgroup", visible(trigger.cgroup)
 
@@ -284,7 +284,7 @@ def _gfp(trigger: Trigger) -> str:
     return f"{trigger.gfp:#x} {visible(trigger.gfp_names)}".rstrip()
 
 
-def _titled(cmdline: str | None) -> str:
+def titled(cmdline: str | None) -> str:
     """` [postgres: checkpointer]`, where a title says more than the name before it."""
     if cmdline is None:
         return ""
@@ -296,7 +296,7 @@ def allocated(report: OomReport, most: int) -> Iterator[Fact]:
     """Who charged how much in the window before the kill, net of what they gave back."""
     for one in report.allocators[:most]:
         name = visible(one.comm) if one.comm else "name not known"
-        yield f"{name} ({one.tgid})", units.size(one.charged_bytes) + _titled(one.cmdline)
+        yield f"{name} ({one.tgid})", units.size(one.charged_bytes) + titled(one.cmdline)
     rest, further = report.allocators[most:], report.further_allocators
     processes = len(rest) + (further.processes if further is not None else 0)
     if processes:
@@ -322,7 +322,7 @@ def killed(report: OomReport, most: int) -> Iterator[Fact]:
         yield "killed", f"{several}: memory.oom.group is set, so that they are killed together"
     for victim in report.victims[:most]:
         if victim.cmdline is not None:
-            yield "killed", f"{visible(victim.comm)} (pid {victim.pid}){_titled(victim.cmdline)}"
+            yield "killed", f"{visible(victim.comm)} (pid {victim.pid}){titled(victim.cmdline)}"
     cgroups = list(dict.fromkeys(victim.cgroup for victim in report.victims if victim.cgroup is not None))
     if cgroups and cgroups != [report.limit_owner.cgroup]:
         more = f" and {len(cgroups) - most} more" if len(cgroups) > most else ""

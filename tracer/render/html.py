@@ -131,6 +131,7 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
         "candidates": [candidates.cells(candidate, report, page_size) for candidate in report.candidates],
         "candidate_titles": candidates.TITLES,
         "candidate_note": candidates.note(report, page_size),
+        "candidate_cmdlines": list(candidates.titles(report)),
         "what_if": list(candidates.what_if(report)),
         "advice": list(facts.sizing(report)),
         "quality": list(facts.quality(report)),
