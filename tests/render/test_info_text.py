@@ -87,7 +87,7 @@ def test_hostile_names_neither_act_nor_widen_the_text(summary: info_text.Summary
         "filters": {HOSTILE: HOSTILE},
         "probes": {HOSTILE: HOSTILE},
     }
-    said = shown(replace(summary, path=HOSTILE, cgroups=[cgroup], meta=meta))
+    said = shown(replace(summary, path=HOSTILE, cgroups=[cgroup], meta=meta, lost={HOSTILE: 1}))
     assert "\x1b" not in said
     assert said.count(r"\x1b[31m[red]\nx") >= 8
     assert max(map(cell_len, said.splitlines())) <= 100

@@ -141,6 +141,13 @@ def test_losses_that_only_meta_json_counts_are_in_loss(open_writer: OpenWriter, 
     assert [*of_meta["begin"]] == [began] and [*of_meta.index] == [max(began, ended)]
 
 
+def test_a_count_of_losses_beyond_what_a_row_may_hold_is_damage(open_writer: OpenWriter) -> None:
+    writer = open_writer()
+    writer.close("done", lost={"charge": 2**63 - 1, "pagecache": 2**63 - 1})
+    with pytest.raises(TraceError, match="no recording writes such lost"):
+        Trace(writer.path)
+
+
 def test_columns_are_chosen_and_identity_still_holds(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer()
     writer.append("tasks", rows_of("tasks", range(3)))

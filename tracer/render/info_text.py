@@ -97,7 +97,7 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
     yield sections.title("Rows")
     yield sections.facts(_rows(summary))
     yield sections.title("Lost records")
-    lost = [(stream, units.count(records)) for stream, records in summary.lost.items() if records]
+    lost = [(visible(stream), units.count(records)) for stream, records in summary.lost.items() if records]
     yield sections.facts(lost or [("none lost", "in any stream: " + ", ".join(summary.lost))])
     yield from _cgroups(summary.cgroups)
     yield sections.title("Probes")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from tracer.trace.value_ranges import LATEST_NS
+from tracer.trace.value_ranges import LATEST_NS, MOST_RECORDS
 
 MOST_BYTES: Final = 16 << 20
 """Of meta.json. A command line has at most 2 MiB."""
@@ -126,7 +126,7 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "ended": _or_null(_time),
     "end_reason": _or_null(_text),
     "rows": _or_null(_dict_of(_integer(0))),
-    "lost": _or_null(_dict_of(_integer(0))),
+    "lost": _or_null(_dict_of(_integer(0, MOST_RECORDS))),  # they become rows of `loss`
     "kernel_log": _text,
     "recorder_cgroup": _text,
     "kernel_log_left_out": _dict_of(_integer(0)),

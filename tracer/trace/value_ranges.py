@@ -9,6 +9,9 @@ import pyarrow as pa
 LATEST_NS: Final = 7_258_118_400_000_000_000
 """2200-01-01: times and differences of them fit an int64."""
 
+MOST_RECORDS: Final = 1 << 52
+"""How many records a row of `loss` may count."""
+
 _LONGEST_NS: Final = 1_000_000_000_000_000_000  # 31 years
 _LARGEST_BYTES: Final = 1 << 60
 _MOST_PAGES: Final = 1 << 52  # of a file of 8 EiB, the largest offset that there is
@@ -33,7 +36,9 @@ def value_range(table: str, field: pa.Field) -> tuple[int, int] | None:
         return -signed[name], signed[name]
     if name.endswith("_ns"):
         most = _LONGEST_NS
-    elif name in ("nr_pages", "index", "lost", "updates"):
+    elif name == "lost":
+        most = MOST_RECORDS
+    elif name in ("nr_pages", "index", "updates"):
         most = _MOST_PAGES
     elif name.endswith("_bytes") and not name.endswith(_LIMITS) and table != "inodes":
         return -_LARGEST_BYTES, _LARGEST_BYTES
