@@ -84,7 +84,8 @@ def test_zeros_that_a_crash_left_do_not_hide_a_kill(run: CliRunner, tmp_path: Pa
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (lzma.compress(b"x"), "xzcat"),
+        (b"\x28\xb5\x2f\xfd" + bytes(9), "zstdcat"),
+        (lzma.compress(b"\0" * 99), "is no text"),
         (b"LPKSHHRH" + bytes(99), "journalctl -k --file"),
         (bytes(99), "is no text"),
     ],

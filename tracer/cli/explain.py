@@ -36,7 +36,7 @@ Examples:
 @click.option(
     "--kmsg",
     metavar="FILE",
-    help="Explain the kills in a kernel log instead (dmesg, journalctl -k, kern.log; gzip); - is stdin.",
+    help="Explain the kills in a kernel log instead (dmesg, journalctl -k, kern.log, .gz, .xz); - is stdin.",
 )
 @click.option(
     "-c",

@@ -1,8 +1,11 @@
-"""Files that hold a log: text, and gzip of text."""
+"""Files that hold a log: text, and text that is compressed."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
+import random
 from pathlib import Path
 
 import pytest
@@ -24,22 +27,30 @@ def victims(path: Path) -> list[int]:
         gzip.compress(LOG[:999]) + gzip.compress(LOG[999:]),
         gzip.compress(LOG) + bytes(99),  # what tar and some tapes pad with
         gzip.compress(LOG + b"x" * (5 << 20))[:-20],
+        lzma.compress(LOG),
+        lzma.compress(LOG + b"x" * (5 << 20))[:-40],
+        bz2.compress(LOG),
+        bz2.compress(LOG + random.Random(7).randbytes(1 << 20).hex().encode())[:-20],
     ],
-    ids=["whole", "members", "padded", "cut"],
+    ids=["whole", "members", "padded", "cut", "xz", "xz cut", "bzip2", "bzip2 cut"],
 )
-def test_gzip_is_read_as_what_it_holds(tmp_path: Path, content: bytes) -> None:
+def test_compressed_text_is_read_as_what_it_holds(tmp_path: Path, content: bytes) -> None:
     plain, zipped = tmp_path / "kern.log", tmp_path / "kern.log.1.gz"
     plain.write_bytes(LOG)
     zipped.write_bytes(content)
     assert victims(zipped) == victims(plain) != []
 
 
-def test_broken_gzip_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "kern.log.2.gz"
-    whole = bytearray(gzip.compress(LOG))
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [("gzip", gzip.compress(LOG)), ("xz", lzma.compress(LOG)), ("bzip2", bz2.compress(LOG))],
+)
+def test_broken_compressed_text_is_named(tmp_path: Path, kind: str, content: bytes) -> None:
+    path = tmp_path / "kern.log.2"
+    whole = bytearray(content)
     whole[60:90] = bytes(30)
     path.write_bytes(whole)
-    with pytest.raises(TracerError, match=r"kern\.log\.2\.gz is gzip, and broken"):
+    with pytest.raises(TracerError, match=rf"kern\.log\.2 is {kind}, and broken"):
         victims(path)
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from io import BufferedReader
+from itertools import chain
 from pathlib import Path
-from typing import IO, Final
+from typing import BinaryIO, Final, Protocol
 
 from tracer.errors import TracerError
 from tracer.kernel.kmsg import copies, grammar, lines, userspace
@@ -18,15 +23,19 @@ from tracer.kernel.kmsg.userspace import UserspaceKill
 
 _KMSG: Final = Path("/dev/kmsg")
 _CHUNK_BYTES: Final = 1 << 20
-_GZIP: Final = b"\x1f\x8b"
-_GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
+_COMPRESSED: Final = (
+    (b"\x1f\x8b", "gzip", gzip.open),
+    (b"\xfd7zXZ\x00", "xz", lzma.open),
+    (b"BZh", "bzip2", bz2.open),
+)
+"""How a compressed file begins, what it is, and what reads it."""
+
+_MOST_MAGIC: Final = 6
 _KILL: Final = re.compile(r"Kill(?:ed)? process|invoked oom-killer|oom-kill:constraint")
 _MOST_SHOWN: Final = 200
 _MOST_USERSPACE_KILLS: Final = 10_000
 _OF_OTHER_FORMATS: Final = (
-    (b"\xfd7zXZ\x00", "xz: give it to xzcat, and what that prints to --kmsg -"),
     (b"\x28\xb5\x2f\xfd", "zstd: give it to zstdcat, and what that prints to --kmsg -"),
-    (b"BZh", "bzip2: give it to bzcat, and what that prints to --kmsg -"),
     (b"LPKSHHRH", "a journal: give it to journalctl -k --file, and what that prints to --kmsg -"),
 )
 """How a file that is no text begins -> what to do."""
@@ -59,7 +68,7 @@ class _Watched:
 
 
 def read(log: str) -> Log:
-    """The kills in a file (text, or gzip of text), or in standard input for `-`.
+    """The kills in a file (text, or gzip, xz or bzip2 of text), or in standard input for `-`.
 
     TracerError where it is neither, and where its text names a kill of the kernel's that cannot be read.
     """
@@ -67,12 +76,12 @@ def read(log: str) -> Log:
         raise TracerError(f"{log} has no end: give what dmesg prints to --kmsg -")
     name = "standard input" if log == "-" else log
     with nullcontext(sys.stdin.buffer) if log == "-" else Path(log).open("rb") as stream:
-        chunks = _text(_chunks(stream), name)
+        chunks = _chunks(stream, name)
         first = next(chunks, b"")
         for beginning, what in _OF_OTHER_FORMATS:
             if first.startswith(beginning):
                 raise TracerError(f"{name} is {what}")
-        watched = _Watched(lines.split(_chained(first, chunks)))
+        watched = _Watched(lines.split(chain([first], chunks)))
         reports = copies.merged(grammar.reports(watched))
     if not reports and watched.first_kill is not None:
         number, line = watched.first_kill
@@ -83,35 +92,26 @@ def read(log: str) -> Log:
     return Log(reports, watched.userspace_kills)
 
 
-def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
-    while chunk := stream.read(_CHUNK_BYTES):
-        yield chunk
-
-
-def _chained(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
-
-
-def _text(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """What the pieces of a file hold: of gzip, what was compressed, in pieces of bounded size."""
-    first = next(chunks, b"")
-    pieces = _chained(first, chunks)
-    if not first.startswith(_GZIP):
-        return pieces
-    return _unzipped(pieces, name)
-
-
-def _unzipped(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """The content of gzip's members, one after the other; of a file that was cut, what is there."""
-    member = zlib.decompressobj(_GZIP_WINDOW)
-    for piece in pieces:
-        rest = piece
-        while rest:
-            if member.eof:
-                member = zlib.decompressobj(_GZIP_WINDOW)
+def _chunks(stream: BinaryIO, name: str) -> Iterator[bytes]:
+    """What a file holds, in pieces of bounded size; of a compressed file that was cut, what is there."""
+    buffered = stream if isinstance(stream, BufferedReader) else BufferedReader(stream)  # type: ignore[type-var]
+    magic = buffered.peek(_MOST_MAGIC)
+    for beginning, kind, opened in _COMPRESSED:
+        if magic.startswith(beginning):
             try:
-                yield member.decompress(rest, _CHUNK_BYTES)
-            except zlib.error as error:
-                raise TracerError(f"{name} is gzip, and broken: {error}") from None
-            rest = member.unused_data.lstrip(b"\0") if member.eof else member.unconsumed_tail
+                yield from _pieces(opened(buffered, "rb"))
+            except EOFError:
+                return
+            except (OSError, zlib.error, lzma.LZMAError) as error:
+                raise TracerError(f"{name} is {kind}, and broken: {error}") from None
+            return
+    yield from _pieces(buffered)
+
+
+class _Readable(Protocol):
+    def read1(self, size: int, /) -> bytes: ...
+
+
+def _pieces(stream: _Readable) -> Iterator[bytes]:
+    while piece := stream.read1(_CHUNK_BYTES):
+        yield piece
