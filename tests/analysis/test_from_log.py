@@ -343,3 +343,23 @@ def test_the_asking_number_is_a_process_only_where_another_line_tells() -> None:
                 threads.add(trigger_name(report.trigger))
     assert told
     assert "java (thread 21877)" in threads
+
+
+V1 = (
+    "memory: usage 122880kB, limit 122880kB, failcnt 83",
+    "memory+swap: usage 122880kB, limit 9007199254740988kB, failcnt 0",
+    "kmem: usage {kmem}kB, limit 9007199254740988kB, failcnt 0",
+    "Memory cgroup stats for /pod: cache:0KB rss:{rss}KB inactive_anon:0KB active_anon:{rss}KB",
+)
+
+
+@pytest.mark.parametrize(
+    ("kmem", "rss", "cause"),
+    [(0, 0, "unknown"), (120_000, 2000, "kernel_memory"), (100, 122_000, "anon_growth")],
+)
+def test_what_counters_of_cgroups_below_lack_is_no_memory_of_the_kernel(
+    kmem: int, rss: int, cause: str
+) -> None:
+    """The kernel printed each cgroup for itself; the paste ends before those below."""
+    (report,) = from_log.explain(reports([line.format(kmem=kmem, rss=rss) for line in V1]))
+    assert report.verdict.cause == cause

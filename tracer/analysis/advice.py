@@ -47,7 +47,7 @@ def _unevictable(findings: Findings) -> Iterator[str]:
 
 
 def _kernel_memory(findings: Findings) -> Iterator[str]:
-    part, held = causes.largest_kernel_part(findings.composition)
+    part, held = causes.largest_kernel_part(findings)
     yield (
         f"Look for what makes the kernel hold {size(held)} as {part}: the processes' own memory is not the "
         "problem, and their RSS does not show it."

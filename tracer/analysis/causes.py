@@ -83,17 +83,21 @@ def by_the_killed(findings: Findings) -> Iterator[Suspect]:
     )
 
 
-def kernel_bytes(made_of: Composition) -> int:
+def kernel_bytes(findings: Findings) -> int:
     """Memory that the kernel holds for the cgroup; what no counter tells apart included, if all others are
     known."""
+    made_of = findings.composition
     parts = [getattr(made_of, part) or 0 for part in _KERNEL if part != "other"]
-    return sum(parts) + _other_bytes(made_of)
+    return max(sum(parts) + _other_bytes(made_of), findings.circumstances.kmem_bytes)
 
 
-def largest_kernel_part(made_of: Composition) -> tuple[str, int]:
+def largest_kernel_part(findings: Findings) -> tuple[str, int]:
     """(what it is, bytes)."""
+    made_of, kmem = findings.composition, findings.circumstances.kmem_bytes
     sizes = {part: getattr(made_of, part) or 0 for part in _KERNEL} | {"other": _other_bytes(made_of)}
     part = max(sizes, key=lambda name: sizes[name])
+    if kmem > 2 * sizes[part]:
+        return _UNTOLD, kmem
     if part == "other" and any(getattr(made_of, name) is None for name in _KERNEL):
         return _UNTOLD, sizes[part]
     return _KERNEL[part], sizes[part]
@@ -136,7 +140,7 @@ def _fillers(findings: Findings) -> list[Suspect]:
         "anon_growth": made_of.anon,
         "shmem": made_of.shmem,
         "unevictable": made_of.unevictable,
-        "kernel_memory": kernel_bytes(made_of),
+        "kernel_memory": kernel_bytes(findings),
     }
     grown = _grown(findings)
     return [_filler(cause, bytes_, grown, made_of) for cause, bytes_ in held.items() if bytes_ is not None]

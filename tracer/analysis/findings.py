@@ -61,6 +61,7 @@ class Circumstances:
     keeps from reclaim. `dying_bytes`: held by cgroups that had been removed. `dirty_wait_ms`: what writers
     were held back for too many dirty pages, in the window. `shortage`: where no
     limit was full. `full_swap_limit_bytes`: v1's limit of memory and swap, where it was the one hit.
+    `kmem_bytes`: v1's count of kernel memory, one number for all kinds of it.
     """
 
     grown_bytes: Mapping[str, int] = field(default_factory=dict)
@@ -72,6 +73,7 @@ class Circumstances:
     dirty_wait_ms: float = 0.0
     shortage: Shortage | None = None
     full_swap_limit_bytes: int | None = None
+    kmem_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,7 @@ def _findings(log: LogReport, page_size: int, unknown: Unknown, named: Named) ->
             protected_bytes=log.min_protection_bytes or 0,
             shortage=shortage.of_log(log, page_size),
             full_swap_limit_bytes=log_memory.full_swap_limit(log),
+            kmem_bytes=log.counters["kmem"].usage_bytes if "kmem" in log.counters else 0,
         ),
         is_told=True,
         kmsg="only",

@@ -23,6 +23,9 @@ _NEAR_BYTES: Final = 1 << 20  # what charges of all CPUs may differ by
 _MOST_OF_USAGE: Final = 4
 """Of all that is in use, no kind is more than that: such a number was misread from a broken line."""
 
+_MOSTLY: Final = 0.8
+"""Of usage, what its parts in v1's memory.stat come to at least where none is missing."""
+
 _NOT_IN_USAGE: Final = frozenset({"swap", "zswapped", "swapcached"})
 _PAGE_SIZES: Final = frozenset({4096, 8192, 16384, 32768, 65536})
 _V2: Final = {name: name for name in MEMORY_STAT_BYTES} | {"page_tables": "pagetables"}
@@ -32,7 +35,7 @@ _V1_HIERARCHICAL: Final = {column: f"total_{name}" for column, name in _V1.items
 
 def sizes(log: LogReport) -> Sizes:
     """The sizes of memory.stat (`schema.MEMORY_STAT_BYTES`) of the cgroup whose limit was hit."""
-    values, names = _values(log)
+    values, names = ({}, {}) if is_in_part(log) else _values(log)
     found: Sizes = {name: values.get(names.get(name, "")) for name in MEMORY_STAT_BYTES}
     memory = log.counters.get("memory")
     if memory is not None:
@@ -49,11 +52,21 @@ def sizes(log: LogReport) -> Sizes:
     return found
 
 
+def is_in_part(log: LogReport) -> bool:
+    """Whether memory.stat of cgroups below is missing: before Linux 5.3 the kernel prints each without what
+    is below it, and usage is the anonymous memory, the cache and the kernel memory of all together."""
+    memory, kmem = log.counters.get("memory"), log.counters.get("kmem")
+    if memory is None or kmem is None or not log.stats or log.stats[0].resolution_bytes == 1:
+        return False
+    charged = sum(stat.values.get(name, 0) for stat in log.stats for name in ("cache", "rss"))
+    return charged + kmem.usage_bytes < _MOSTLY * memory.usage_bytes - _NEAR_BYTES
+
+
 def why_not(log: LogReport, name: str) -> str:
     """Why a size is not known."""
     if not log.stats:
         return "the kernel log has no memory.stat of it"
-    if log.stats[0].is_cut:
+    if log.stats[0].is_cut or is_in_part(log):
         return "the kernel log has its memory.stat only in part"
     kmem = log.counters.get("kmem")
     if kmem is not None and name not in _V1:

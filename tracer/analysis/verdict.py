@@ -118,7 +118,7 @@ def _beside(findings: Findings, cause: Cause) -> str:
         "anon_growth": (made_of.anon, "anonymous memory"),
         "shmem": (made_of.shmem, "shared memory"),
         "unevictable": (made_of.unevictable, "locked memory"),
-        "kernel_memory": (causes.kernel_bytes(made_of), "kernel memory"),
+        "kernel_memory": (causes.kernel_bytes(findings), "kernel memory"),
     }
     if cause not in kinds:
         return ""
@@ -145,8 +145,8 @@ def _unevictable(findings: Findings) -> str:
 
 
 def _kernel_memory(findings: Findings) -> str:
-    held = causes.kernel_bytes(findings.composition)
-    part, most = causes.largest_kernel_part(findings.composition)
+    held = causes.kernel_bytes(findings)
+    part, most = causes.largest_kernel_part(findings)
     return f"{size(held)} of it kernel memory, {size(most)} of that {part}"
 
 
@@ -237,7 +237,7 @@ def _evidence_of_composition(findings: Findings) -> list[str]:
         ("anonymous memory", made_of.anon),
         ("shared memory", made_of.shmem or None),
         ("locked memory (or on ramfs)", made_of.unevictable or None),
-        ("kernel memory", causes.kernel_bytes(made_of)),
+        ("kernel memory", causes.kernel_bytes(findings)),
         ("clean page cache", made_of.file_clean),
         ("page cache not yet written", causes.unwritten_bytes(made_of) or None),
     )

@@ -22,7 +22,7 @@ def test_the_fullest_copy_of_a_kill_is_kept() -> None:
 
 
 def test_the_same_pid_on_another_day_is_another_kill() -> None:
-    later = [line.replace("anon-rss:", "anon-rss:1") for line in LOG]
+    later = [line.replace("total-vm:", "total-vm:1") for line in LOG]
     assert len(merged(reports([*LOG, *later]))) == 2
     kill = "[{}.000000] Memory cgroup out of memory: Killed process 7 (a) total-vm:9kB, anon-rss:8kB"
     assert len(merged(reports([kill.format(100), kill.format(900)]))) == 2

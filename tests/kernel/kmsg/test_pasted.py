@@ -226,3 +226,77 @@ def test_nodes_that_confine_are_told_from_those_that_do_not(
     ]
     (found,) = reports([f"[ 1.{number:06d}] {line}" for number, line in enumerate(lines)])
     assert found.constraint == constraint
+
+
+def test_a_path_broken_behind_a_slash_is_joined() -> None:
+    lines = [
+        "[ 1.000000] Task in /docker/0f2b killed as a result of limit of /docker/",
+        "0f2b",
+        "[ 1.1] memory: x",
+    ]
+    (found,) = reports(lines)
+    assert found.oom_memcg == "/docker/0f2b"
+    (cut,) = reports(lines[:1])
+    assert (cut.constraint, cut.oom_memcg) == ("memcg", None)
+
+
+def test_a_size_that_the_paste_cut_is_not_known() -> None:
+    (found,) = reports(["Out of memory: Killed process 7 (a) total-vm:90000kB, anon-rss:139459"])
+    assert (found.kills[0].total_vm_bytes, found.kills[0].anon_rss_bytes) == (90000 * 1024, None)
+
+
+def test_words_of_linux_2_6_name_who_was_chosen() -> None:
+    lines = [
+        "[ 1.331945] nautilus invoked oom-killer: gfp_mask=0x201d2, order=0, oomkilladj=0",
+        "[ 1.356037] Out of memory: kill process 18662 (amule) score 56923 or a child",
+        "[ 1.356059] Killed process 18662 (amule)",
+    ]
+    (found,) = reports(lines)
+    assert found.chosen is not None
+    assert (found.constraint, found.chosen.score, found.kills[0].pid) == ("global", 56923, 18662)
+
+
+def test_fields_set_anew_are_read() -> None:
+    lines = [
+        "[  581.507012] oom-kill:constraint=CONSTRAINT_MEMCG, oom_memcg=/api/01a09330/bash,",
+        "               task=python, pid=2269, uid=0",
+    ]
+    (found,) = reports(lines)
+    assert found.chosen is not None
+    assert (found.constraint, found.oom_memcg, found.chosen.pid) == (
+        "memcg",
+        "/api/01a09330/bash",
+        2269,
+    )
+
+
+def test_where_the_allocating_task_is_killed_it_is_who_asked() -> None:
+    line = "Out of memory (oom_kill_allocating_task): Kill process 6344 (sh) score 0 or sacrifice child"
+    (found,) = reports([line, "Killed process 6345 (dd) total-vm:9kB, anon-rss:0kB, file-rss:0kB"])
+    assert (found.invoker.pid, found.kills[0].pid) == (6344, 6345)
+    (other,) = reports([line.replace(" (oom_kill_allocating_task)", "")])
+    assert other.invoker.pid is None
+
+
+def test_a_panic_below_a_table_alone_names_who_asked() -> None:
+    lines = [
+        "[ 9.100000] [ pid ]   uid  tgid total_vm      rss nr_ptes nr_pmds swapents oom_score_adj name",
+        "[ 9.100001] [ 1799]     0  1799    26512      245      56       3        0         -1000 sshd",
+        "[ 9.100002] Kernel panic - not syncing: Out of memory and no killable processes...",
+        "[ 9.200000] CPU: 1 PID: 3578 Comm: kworker/u176:4 Tainted: G           OE   3.10.0-1062.el7 #1",
+    ]
+    (found,) = reports(lines)
+    assert (found.constraint, found.invoker.pid, found.is_no_task_killable) == ("global", 3578, True)
+
+
+def test_who_was_reaped_was_killed() -> None:
+    lines = [
+        "[ 9.100000] memory: usage 20480kB, limit 20480kB, failcnt 136",
+        "[ 9.100001] [  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name",
+        "[ 9.100002] [   7]     0     7   178320     5602   131072        0          -997 main",
+        "[ 9.100003] oom_reaper: reaped process {pid} (main), now anon-rss:0kB, file-rss:0kB, shmem-rss:0kB",
+    ]
+    (found,) = reports([line.format(pid=7) for line in lines])
+    assert [(kill.pid, kill.comm, kill.anon_rss_bytes) for kill in found.kills] == [(7, "main", None)]
+    (other,) = reports([line.format(pid=8) for line in lines])
+    assert other.kills == ()

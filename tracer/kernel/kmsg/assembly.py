@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tracer.kernel.kmsg import mem_info, nodes, sections
+from tracer.kernel.kmsg import bounds, mem_info, nodes, sections
 from tracer.kernel.kmsg.facts import (
     SECTIONS,
     Chosen,
@@ -40,6 +40,7 @@ _OF_MACHINE: Final = frozenset(
 )
 """Functions below which the OOM killer was called because a cgroup's limit was hit, or was not."""
 
+_ALLOCATING: Final = "(oom_kill_allocating_task)"
 _MEMCG_REASON: Final = "Memory cgroup out of memory"
 # Before Linux 6.5 all of memory.stat is one message of several lines, and a message is cut at 1024 characters
 # less room for a prefix, which differs by release (LOG_LINE_MAX in kernel/printk/printk.c). What reads it by
@@ -113,7 +114,7 @@ class Assembly:
     functions: set[str] = field(default_factory=set)
     nodemask: nodes.Nodemask | None = None
     cpuset: tuple[str, str] | None = None
-    limit_of: tuple[str, str] | None = None
+    limit_of: tuple[str, str | None] | None = None
     summary: sections.Summary | None = None
     summary_text: str = ""
     chosen: Chosen | None = None
@@ -129,6 +130,7 @@ class Assembly:
     reaped: list[Reaped] = field(default_factory=list)
     is_no_task_killable: bool = False
     is_panic_on_oom: bool = False
+    is_panic: bool = False
     machine: mem_info.Reader = field(default_factory=mem_info.Reader)
 
     def is_past(self, section: Section) -> bool:
@@ -168,6 +170,12 @@ class Assembly:
         """The same for a message of several lines, where the rows that are being printed have a name in them,
         which may have line ends."""
         return self.mode in ("header", "tasks") and self.take_row(record)
+
+    def has(self, pid: int) -> bool:
+        """Whether its table of tasks, or the line on who was chosen, names this process."""
+        chosen = self.chosen if self.summary is None else self.summary.chosen
+        is_chosen = chosen is not None and chosen.pid == pid
+        return is_chosen or any(row.pid == pid for row in self.tasks)
 
     @property
     def is_head_cut(self) -> bool:
@@ -222,11 +230,13 @@ class Assembly:
     def finish(self) -> LogReport:
         """The report."""
         summary = self._summary()
+        tasks = bounds.rows(self.tasks, self.machine.ram_pages)
+        row_of = {row.pid: row for row in tasks}
         owner, victim = self.limit_of[::-1] if self.limit_of is not None else (None, None)
         return LogReport(
             stamp=self.stamp,
             last_line=self.last.line,
-            invoker=self.invoker,
+            invoker=self._asked(),
             stack=tuple(self.stack),
             constraint=self._constraint(summary),
             nodemask=summary.nodemask or (self.nodemask.nodes if self.nodemask is not None else None),
@@ -241,8 +251,10 @@ class Assembly:
             slabs=tuple(self.slabs),
             min_protection_bytes=None if self.protection is None else self.protection[0],
             low_protection_bytes=None if self.protection is None else self.protection[1],
-            tasks=tuple(self.tasks),
-            kills=tuple(self.kills),
+            tasks=tasks,
+            kills=tuple(
+                bounds.kill(kill, row_of.get(kill.pid), self.machine.most_bytes) for kill in self.kills
+            ),
             reaped=tuple(self.reaped),
             is_no_task_killable=self.is_no_task_killable,
             is_panic_on_oom=self.is_panic_on_oom,
@@ -251,6 +263,14 @@ class Assembly:
             dropped=self.dropped,
             missing=tuple(self._missing(summary)),
         )
+
+    def _asked(self) -> Invoker:
+        """Who asked: where vm.oom_kill_allocating_task is set, who was chosen."""
+        chosen, invoker = self.chosen, self.invoker
+        is_chosen = chosen is not None and any(reason and _ALLOCATING in reason for reason in self._reasons())
+        if invoker.pid is not None or chosen is None or not is_chosen:
+            return invoker
+        return replace(invoker, pid=chosen.pid, comm=invoker.comm or chosen.comm)
 
     def _titled(self) -> str | None:
         """The limit's cgroup by the title of its memory.stat: before Linux 5.3 the first of those of a tree,
@@ -287,7 +307,7 @@ class Assembly:
         confined = nodes.confined(self.nodemask, self.cpuset, self.invoker.kernel_release, shown)
         if confined is not None:
             return confined
-        if any(reason is not None for reason in self._reasons()) or self.is_panic_on_oom:
+        if any(reason is not None for reason in self._reasons()) or self.is_panic:
             return "global"
         is_of_machine = "mem_info" in self.seen or not self.functions.isdisjoint(_OF_MACHINE)
         may_be_confined = self.cpuset is not None and self.cpuset[0] != "/" and not shown.is_all

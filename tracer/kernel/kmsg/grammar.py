@@ -15,7 +15,7 @@ from typing import Final
 
 from tracer.kernel.kmsg import lines, mem_info, sections, shapes, wrapping
 from tracer.kernel.kmsg.assembly import CALL_TRACE, SLAB_TITLE, Assembly
-from tracer.kernel.kmsg.facts import LogReport, Section
+from tracer.kernel.kmsg.facts import Kill, LogReport, Section
 from tracer.kernel.kmsg.lines import Record
 
 _WORDS: Final = re.compile(
@@ -24,6 +24,7 @@ _WORDS: Final = re.compile(
 )
 """What a line has that begins a report or belongs to a finished one."""
 
+_PANIC: Final = "Kernel panic - not syncing: "
 _NO_TASK: Final = "Out of memory and no killable processes"
 _DEADLOCKED: Final = "System is deadlocked on memory"
 _PANIC_ON_OOM: Final = " panic_on_oom is enabled"
@@ -31,7 +32,7 @@ _TITLES: Final = (
     *("memory", "swap", "kmem", "[", *CALL_TRACE, SLAB_TITLE, mem_info.TITLE, _NO_TASK),
     *(
         "Memory cgroup min",
-        "Kernel panic - not syncing: ",
+        _PANIC,
         _DEADLOCKED,
         "oom_kill",
         "dump_header",
@@ -169,6 +170,7 @@ class _Machine:
             (sections.SUMMARY, self._take_summary),
             (sections.KILLED, self._take_killed),
             (sections.CHOSEN, self._take_chosen),
+            (sections.OLD_CHOSEN, self._take_chosen),
             (sections.GROUP, self._take_group),
             (sections.REAPER, self._take_reaped),
             (sections.SYSTEM_OOM, self._take_event),
@@ -366,6 +368,12 @@ class _Machine:
     def _take_reaped(self, record: Record) -> bool:
         reaped = sections.reaped(record.text, record.stamp)
         assembly = None if reaped is None else self._by_pid.get(reaped.pid)
+        if reaped is not None and assembly is None and self._open is not None and self._open.has(reaped.pid):
+            # The line on the kill was lost; the reaper takes the memory of nobody else.
+            assembly, self._open = self._open, None
+            assembly.add_kill(Kill(record.stamp, reaped.pid, reaped.comm))
+            assembly.touch(record, "kill", "")
+            self._remember(reaped.pid, assembly)
         if reaped is not None and assembly is not None:
             assembly.reaped.append(reaped)
         return reaped is not None
@@ -425,13 +433,14 @@ class _Machine:
         elif (count := sections.suppressed(text)) is not None:
             self._suppressed += count
         elif _NO_TASK in text or _DEADLOCKED in text or _PANIC_ON_OOM in text:
-            is_new = self._open is None
+            is_headless = self._open is None or "header" not in self._open.seen
             assembly = self._begin(record) if self._open is None else self._open
             assembly.is_panic_on_oom = _PANIC_ON_OOM in text
             assembly.is_no_task_killable = not assembly.is_panic_on_oom
-            # Where it stands alone, the head and the call trace of the panic follow.
-            assembly.touch(record, None, "header" if is_new else None)
-            self._open = assembly if is_new else None
+            assembly.is_panic = assembly.is_panic or text.startswith(_PANIC)
+            # Where no line said who asked, the head and the call trace of the panic follow.
+            assembly.touch(record, None, "header" if is_headless else None)
+            self._open = assembly if is_headless else None
         else:
             return self._open is not None and self._take_title_within(self._open, record, text)
         return True

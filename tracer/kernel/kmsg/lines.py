@@ -26,7 +26,7 @@ MOST_CHARACTERS: Final = 1 << 14
 _MOST_LINE_CHARACTERS: Final = 1 << 16
 """Of a line that may hold many records."""
 
-_LEAST_PREFIX: Final = 17
+_LEAST_PREFIX: Final = 16
 _PREFIX_BEGIN: Final = 4
 _MOST_RECORD: Final = 1100
 """A longer line is more than one message of the kernel's (LOG_LINE_MAX in kernel/printk/printk.c)."""
@@ -163,7 +163,7 @@ class Reader:
             return None
         self._before_messages.learn(prefix)
         end = self._before_messages.end(line)
-        return _behind(line, end, record, is_whole=True) if end else record
+        return _behind(line, end, record, is_whole=not line[:end].isspace()) if end else record
 
 
 def _is_many(line: str, record: Record) -> bool:

@@ -59,14 +59,33 @@ class Reader:
             return False
         return True
 
+    @property
+    def ram_pages(self) -> int | None:
+        """How many the machine has; None: not known, as of what follows."""
+        return self._totals.get("pages RAM")
+
+    @property
+    def most_bytes(self) -> int | None:
+        """What the machine has at most: where nothing tells the size of a page, with the largest."""
+        if self.ram_pages is None:
+            return None
+        page_kb = next((size for size in _PAGE_KB if _near(self._kb_of_a_page(), size)), _PAGE_KB[-1])
+        return self.ram_pages * page_kb * 1024
+
     def shown(self) -> Shown:
         """The nodes of which zones came, and whether their pages are all that the machine has."""
-        found = frozenset(zone.node for zone in self._zones)
-        ram = self._totals.get("pages RAM", 0) - self._totals.get("pages reserved", 0)
+        found, of_a_page = frozenset(zone.node for zone in self._zones), self._kb_of_a_page()
+        return Shown(found, any(_near(of_a_page, size) for size in _PAGE_KB) if of_a_page else None)
+
+    def _bounded(self, sizes: dict[str, int]) -> dict[str, int]:
+        most = self.most_bytes
+        return {name: size for name, size in sizes.items() if most is None or size <= most}
+
+    def _kb_of_a_page(self) -> float:
+        """The kB of all zones that came for each page of the machine; 0: not known."""
+        pages = self._totals.get("pages RAM", 0) - self._totals.get("pages reserved", 0)
         managed_kb = sum((zone.managed_bytes or 0) // 1024 for zone in self._zones)
-        if ram <= 0 or not managed_kb:
-            return Shown(found)
-        return Shown(found, any(_near(managed_kb / ram, size) for size in _PAGE_KB))
+        return managed_kb / pages if pages > 0 else 0
 
     def result(self) -> MemInfo:
         """What has been said so far."""
@@ -74,7 +93,7 @@ class Reader:
         ram = self._totals.get("pages RAM")
         return MemInfo(
             pages={name: number for name, number in self._pages.items() if ram is None or number <= ram},
-            nodes=self._nodes,
+            nodes={number: self._bounded(sizes) for number, sizes in self._nodes.items()},
             zones=tuple(zone for zone in self._zones if zone.free_bytes <= _most(zone)),
             pagecache_pages=self._totals.get("total pagecache pages"),
             swap_cache_pages=self._totals.get("pages in swap cache"),

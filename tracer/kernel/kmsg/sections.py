@@ -35,6 +35,7 @@ STATS: Final = "Memory cgroup stats for "
 SYSTEM_OOM: Final = "System OOM encountered, victim process: "
 KILLED: Final = "Killed process "
 CHOSEN: Final = "Kill process "
+OLD_CHOSEN: Final = "kill process "  # before Linux 2.6.36
 LIMIT_OF: Final = " killed as a result of limit of "
 REAPER: Final = "oom_reaper: "
 GROUP: Final = " are going to be killed due to memory.oom.group set"
@@ -54,7 +55,7 @@ _NODES: Final = r"\(null\)|[\d,-]*"
 _NODEMASK: Final = re.compile(r" nodemask=(\(null\)|[\d,-]*?),?( {1,2})")
 _ORDER: Final = re.compile(r" order=(-?\d{1,9})\b")
 _ADJ: Final = re.compile(r"oom_score_adj[=:](-?\d{1,9})\b")
-_CPU: Final = re.compile(r"CPU: (\d{1,9}) (?:UID: (\d{1,10}) )?PID: (\d{1,10}) Comm: ")
+_CPU: Final = re.compile(r"CPU: (\d{1,9}) (?:UID: (\d{1,10}) )?PID: (\d{1,10}) Comm:(?: |$)")
 _OLD_CPU: Final = re.compile(r"Pid: (\d{1,10}), comm: ")
 _TAINT: Final = re.compile(r" (?:Kdump: loaded )?(Not tainted|Tainted: [A-Z -]{1,80}?) +(\S{1,255}) #")
 _CPUSET_MEMS: Final = re.compile(r" mems_allowed=([\d,-]*)\s*")
@@ -71,6 +72,11 @@ _STAT: Final = re.compile(r"\s*([a-z][a-z0-9_]{0,63}) (\d{1,20})\s*")
 _OLD_STAT: Final = re.compile(r"([a-z][a-z0-9_]{0,63}):(\d{1,20})KB")
 _SLAB: Final = re.compile(r"(\S.{0,255}?) +(\d{1,20})KB +(\d{1,20})KB\s*")
 _MEMS: Final = re.compile(rf",mems_allowed=({_NODES}),(?:(global_oom),|oom_memcg=)")
+_SPACED: Final = re.compile(
+    r",\s{1,40}(?=(?:cpuset|mems_allowed|oom_memcg|task_memcg|task|pid|uid)=|global_oom,)"
+)
+"""Between fields, where people set the line anew."""
+
 _PID_UID: Final = re.compile(r",pid= *(\d{1,10}),uid= *(\d{1,10})\s*")
 _KILLED_PID: Final = re.compile(r" ?(\d{1,10}),? (?:UID (\d{1,10}), )?\(")
 _PROTECTION: Final = re.compile(
@@ -78,9 +84,10 @@ _PROTECTION: Final = re.compile(
 )
 _REASON: Final = re.compile(r"(?:Memory cgroup o|O)ut of memory.{0,64}:(?= $)")
 _SYSTEM_OOM: Final = re.compile(r"System OOM encountered, victim process: (.{1,64}?), pid: (\d{1,10})")
-_SCORE: Final = re.compile(r"\) score (\d{1,20}) or sacrifice child")
+_SCORE: Final = re.compile(r"\) score (\d{1,20}) or (?:sacrifice|a) child")
 _REAPER: Final = re.compile(r"oom_reaper: (?:reaped process (\d{1,10})|unable to reap pid:(\d{1,10})) \(")
 _SIZE: Final = re.compile(r"([a-zA-Z_-]{1,32}):(-?\d{1,20})(kB)?")
+_NO_SIZES: Final = ("UID", "oom_score_adj")
 _SUPPRESSED: Final = re.compile(
     r"(?:oom_kill_process|dump_header|out_of_memory): (\d{1,9}) (?:callbacks|messages) suppressed"
 )
@@ -173,13 +180,16 @@ def counter(text: str) -> tuple[CounterName, Counter] | None:
     return name, Counter(int(found[2]) * 1024, limit, int(found[4]))
 
 
-def limit_of(text: str) -> tuple[str, str] | None:
-    """(task's cgroup, limit's cgroup) of Linux 4.19's `Task in /a/b killed as a result of limit of /a`."""
+def limit_of(text: str) -> tuple[str, str | None] | None:
+    """(task's cgroup, limit's cgroup) of Linux 4.19's `Task in /a/b killed as a result of limit of /a`; None
+    for that of the limit where the paste ends within its path."""
     if not text.startswith("Task in "):
         return None
     body = text[len("Task in ") :]
     for at in _places(body, LIMIT_OF):
         task, owner = body[:at], body[at + len(LIMIT_OF) :]
+        if owner.rstrip().endswith("/") and owner.rstrip() != "/":
+            return task, None
         if _is_within(task, owner):
             return task, owner
         if _is_within(task, owner.rstrip()):  # pasted with blanks at the end
@@ -263,6 +273,8 @@ def summary(text: str, comm: str | None = None) -> Summary | None:
     if not found:
         return None
     word, _, rest = body.partition(",")
+    if rest[:1] == " ":
+        rest = _SPACED.sub(",", f",{rest}")[1:]
     is_of_bpf = rest and _OTHER_CONSTRAINT.fullmatch(word) is not None
     constraint = _CONSTRAINTS.get(word, word if is_of_bpf else "unknown")
     nodemask = re.match(rf"nodemask=({_NODES})(?=,)", rest)
@@ -272,7 +284,7 @@ def summary(text: str, comm: str | None = None) -> Summary | None:
     if mems is not None and (start := rest.find(",cpuset=")) >= 0:
         of_cpuset = rest[start + len(",cpuset=") : mems.start()]
     # Early kernels with this line name no cpuset.
-    paths = rest[mems.end() :] if mems is not None else rest.partition(",oom_memcg=")[2]
+    paths = rest[mems.end() :] if mems is not None else f",{rest}".partition(",oom_memcg=")[2]
     owner, victim = _paths(paths, is_global=mems is not None and mems[2] is not None, is_cut=chosen is None)
     return Summary(
         constraint,
@@ -353,13 +365,15 @@ def of_event(text: str, stamp: Stamp) -> Kill | None:
 
 def has_victim(text: str) -> bool:
     """Whether a line on a kill has come as far as the name of who was killed."""
-    return any(_KILLED_PID.match(text.partition(word)[2]) is not None for word in (KILLED, CHOSEN))
+    return any(
+        _KILLED_PID.match(text.partition(word)[2]) is not None for word in (KILLED, CHOSEN, OLD_CHOSEN)
+    )
 
 
 def chosen(text: str) -> tuple[Chosen, str | None] | None:
     """Linux 4.19's `Memory cgroup out of memory: Kill process 7 (a) score 900 or sacrifice child`: whom, and
     what the line begins with."""
-    reason, found, rest = text.partition(CHOSEN)
+    reason, found, rest = text.partition(CHOSEN if CHOSEN in text else OLD_CHOSEN)
     head = _KILLED_PID.match(rest)
     ends = list(_SCORE.finditer(rest))
     if not found or head is None or not ends or ends[-1].start() < head.end():
@@ -407,13 +421,17 @@ def dropped(text: str) -> int | None:
 
 def _reason(text: str) -> str | None:
     """`Out of memory` and its like, whatever stands before it."""
-    found = _REASON.search(text.partition(CHOSEN)[0])
+    found = _REASON.search(text.partition(CHOSEN)[0].partition(OLD_CHOSEN)[0])
     return None if found is None else found[0].removesuffix(":")
 
 
 def _fields(text: str) -> dict[str, int]:
-    """`anon-rss:4kB, UID:0`: sizes in bytes, other numbers as they are."""
-    return {name: int(number) * (1024 if unit else 1) for name, number, unit in _SIZE.findall(text)}
+    """`anon-rss:4kB, UID:0`: sizes in bytes, other numbers as they are. A size without its unit was cut."""
+    return {
+        name: int(number) * (1024 if unit else 1)
+        for name, number, unit in _SIZE.findall(text)
+        if unit or name in _NO_SIZES
+    }
 
 
 def _number(found: re.Match[str] | None) -> int | None:

@@ -49,9 +49,9 @@ _KINDS: Final = {
 _BEGIN: Final = re.compile("|".join(f"(?P<{kind}>{shape})" for kind, shape in _KINDS.items()))
 _WHOLE: Final = {
     "summary": re.compile(r",pid= *\d{1,10},uid= *\d{1,10}\s*$"),
-    "kill": re.compile(r"oom_score_adj:-?\d{1,4}\s*$|-rss:\d{1,20}kB\s*$|sacrifice child\s*$"),
+    "kill": re.compile(r"oom_score_adj:-?\d{1,4}\s*$|-rss:\d{1,20}kB\s*$|(?:sacrifice|a) child\s*$"),
     "head": re.compile(r" #\d"),
-    "limit_of": re.compile(r" limit of /\S*\s*$"),
+    "limit_of": re.compile(r" limit of /(?:\S{0,4096}[^\s/])?\s*$"),
     "stats": re.compile(r" for /.{0,4096}:\s*$|unevictable:\d{1,20}KB\s*$"),
     "counter": re.compile(r"failcnt \d{1,20}\s*$"),
     "columns": re.compile(r" name\s*$"),
@@ -77,7 +77,7 @@ _OF_PATHS: Final = {
     "group": sections.GROUP,
 }
 _ANCHOR: Final = re.compile(
-    r"oom-kill:constraint=|(?:Memory cgroup o|O)ut of memory(?: \(oom_kill_allocating_task\))?: Kill"
+    r"oom-kill:constraint=|(?:Memory cgroup o|O)ut of memory(?: \(oom_kill_allocating_task\))?: [Kk]ill"
     r"|(?<!: )Killed process \d{1,10},? (?:UID \d{1,10}, )?\(|Memory cgroup stats for /"
     r"|Mem-Info: ?$|Call [Tt]race: ?$|Tasks state \(memory values in pages\): ?$|\[ *pid *\] +uid +tgid "
     r"|CPU: \d{1,9} (?:UID: \d{1,10} )?PID: \d{1,10} Comm: |Pid: \d{1,10}, comm: "

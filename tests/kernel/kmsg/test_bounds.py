@@ -1,0 +1,53 @@
+"""Sizes that cannot be are not known, and those that can be stay."""
+
+from __future__ import annotations
+
+import pytest
+
+from tracer.kernel.kmsg.facts import LogReport
+from tracer.kernel.kmsg.grammar import reports
+
+ZONE = "Node 0 Normal free:9kB min:10kB low:11kB high:12kB present:4000000kB managed:4000000kB"
+MACHINE = ("Mem-Info:", "Node 0 active_anon:16kB active_file:16696000000kB", ZONE, "1000000 pages RAM")
+TABLE = (
+    "[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name",
+    "[      7]     0     7  5000000   900000       126976        0             0 hog",
+    "[      8]     0     8  5000000  1000001       126976        0             0 broken",
+    "[      9]     0     9      100   900000       126976        0             0 broken",
+)
+SIZES = {"total-vm": 20_000_000, "anon-rss": 3_000_000, "file-rss": 4, "shmem-rss": 8, "pgtables": 128}
+
+
+def report(**changed: int) -> LogReport:
+    sizes = SIZES | {name.replace("_", "-"): size for name, size in changed.items()}
+    told = ", ".join(f"{name}:{size}kB" for name, size in sizes.items())
+    kill = f"Out of memory: Killed process 7 (hog) {told.replace('kB, pgtables', 'kB, UID:0 pgtables')}"
+    (found,) = reports([f"[ 1.{at:06d}] {line}" for at, line in enumerate((*MACHINE, *TABLE, kill))])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changed", "unknown"),
+    [
+        ({}, set()),
+        ({"anon_rss": 5_000_000}, {"anon_rss_bytes"}),  # more than the machine has
+        ({"file_rss": 5_000_000}, {"file_rss_bytes"}),
+        (
+            {"total_vm": 3000},  # less than is resident: one of them was misread
+            {"total_vm_bytes", "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes"},
+        ),
+        ({"pgtables": 126_976}, {"pgtables_bytes"}),  # bytes that Linux 5.4 calls kB
+        ({"pgtables": 30_000_000}, {"pgtables_bytes"}),
+    ],
+)
+def test_a_size_of_a_kill_that_cannot_be_is_not_known(changed: dict[str, int], unknown: set[str]) -> None:
+    (kill,) = report(**changed).kills
+    names = [f"{name.replace('-', '_')}_bytes" for name in SIZES]
+    assert {name for name in names if getattr(kill, name) is None} == unknown
+
+
+def test_rows_and_nodes_that_cannot_be_are_left_out() -> None:
+    found = report()
+    assert [row.pid for row in found.tasks] == [7]
+    assert found.mem_info is not None
+    assert found.mem_info.nodes == {0: {"active_anon": 16384}}
