@@ -112,4 +112,4 @@ def _cgroups_named(text: str) -> tuple[str, ...]:
     if text.startswith(sections.SUMMARY) and (summary := sections.summary(text)) is not None:
         named = (summary.oom_memcg, summary.task_memcg) if summary.constraint == "memcg" else ()
         return tuple(path for path in named if path)
-    return sections.limit_of(text) or ()
+    return tuple(path for path in sections.limit_of(text) or () if path is not None)
