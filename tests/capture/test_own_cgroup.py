@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,46 @@ def test_a_recorder_that_dies_where_it_traces(memcg: Path, tmp_path: Path, limit
     assert "a kill after that cannot be excluded" in said
     assert ("is likely: the recorder ran in" in said) == (limit is not None)
     assert ("the recorder itself runs in" in recorder.stderr) == (limit is not None)
+
+
+FILL = """
+import sys
+kept = []
+while True:
+    kept.append(bytearray(b"x" * (1 << 20)))
+"""
+
+
+@pytest.mark.kernel
+def test_the_oom_killer_takes_the_recorder_first(memcg: Path, tmp_path: Path) -> None:
+    """It is the most to be killed of its cgroup, whose limit another process reaches."""
+    version = memory_hierarchy().version
+    name = "memory.limit_in_bytes" if version == 1 else "memory.max"
+    enter = f'echo 0 > "{memcg}/cgroup.procs" && '
+    raised = ("sh", "-c", f'{enter} echo 1000 > /proc/self/oom_score_adj && exec "$0" "$@"')
+    (memcg / name).write_text(str(1 << 40))
+    with Recorder(tmp_path, "--ready-file", "ready", "-c", str(memcg), wrapper=raised) as recorder:
+        recorder.wait_until_ready()
+        filler = subprocess.Popen(["sh", "-c", f'{enter} exec "$0" -c "$1"', sys.executable, FILL])
+        try:
+            usage = "memory.usage_in_bytes" if version == 1 else "memory.current"
+            limit = int((memcg / usage).read_text()) + 32 * MIB
+            (memcg / name).write_text(str(limit))
+            recorder.end()
+        finally:
+            filler.kill()
+            filler.wait()
+    assert recorder.process.returncode == -signal.SIGKILL
+    shown = {
+        verb: subprocess.run(
+            [sys.executable, "-m", "tracer", verb, recorder.path], capture_output=True, text=True, check=True
+        ).stdout
+        for verb in ("info", "explain")
+    }
+    assert "interrupted" in shown["info"]
+    if len(tracer.open(recorder.path).oom):  # the recorder may be scheduled once more before it dies
+        assert "was killed" in " ".join(shown["explain"].split())
+    else:
+        said = " ".join(shown["explain"].split())
+        assert said.startswith("No OOM kill was recorded until the recording broke off")
+        assert "is likely: the recorder ran in" in said

@@ -29,7 +29,7 @@ def trace_of(kill: Any = None, life: Any = None) -> Any:
     lived = [] if life is None else [life]
     killed = [] if kill is None else [kill]
     return SimpleNamespace(
-        explain=lambda: killed, held=lambda: lived, meta={"filters": {"cgroups": ["/lab"]}}
+        explain=lambda: killed, held_cgroups=lambda: lived, meta={"filters": {"cgroups": ["/lab"]}}
     )
 
 

@@ -55,7 +55,7 @@ def trace(**changes: Any) -> Any:
         "refaults": pd.DataFrame({"cgroup_id": 5, "inode_id": 1, "bytes": [FILE, FILE]}),
         "thrash": lambda: pd.DataFrame(thrashed),
         "explain": list,
-        "held": lambda: [HELD],
+        "held_cgroups": lambda: [HELD],
     }
     return SimpleNamespace(**parts | changes)
 
