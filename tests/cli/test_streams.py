@@ -6,7 +6,8 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,21 @@ ARGUMENTS = {
     "report": "{trace} -f -o {trace}.html",
     "export": "{trace} --to folded -o -",
 }
+IN_TURN = """
+import pathlib, shlex, sys
+from tracer.cli import main
+
+statuses = pathlib.Path(sys.argv[1])
+for arguments in sys.argv[2:]:
+    sys.argv = ["memcg-tracer", *shlex.split(arguments)]
+    try:
+        main()
+    except SystemExit as end:
+        with statuses.open("a") as file:
+            print(end.code, file=file)
+"""
+"""Calls `main` for each argument, with the streams that the process was started with: what takes time is to
+import pandas, and that is done once."""
 
 
 def run(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -37,32 +53,73 @@ def run(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def arguments_of(verb: str, trace: Path | str) -> str:
+    return f"{verb} {ARGUMENTS.get(verb, '{trace}').format(trace=trace)}"
+
+
 def command_of(verb: str, trace: Path) -> str:
-    return f"{PROGRAM} {verb} {ARGUMENTS.get(verb, '{trace}').format(trace=trace)}"
+    return f"{PROGRAM} {arguments_of(verb, trace)}"
+
+
+@dataclass
+class Ended:
+    """What came of several command lines in one process."""
+
+    statuses: list[int]
+    stdout: str
+    errors: list[str]
+
+
+RunInTurn = Callable[..., Ended]
+
+
+@pytest.fixture
+def run_in_turn(tmp_path: Path) -> RunInTurn:
+    def run_all(lines: Sequence[str], redirection: str = "", **environment: str) -> Ended:
+        statuses = tmp_path / "statuses"
+        words = [sys.executable, "-c", IN_TURN, str(statuses), *lines]
+        ended = run(f"{shlex.join(words)} {redirection}", **environment)
+        assert ended.returncode == 0, ended.stderr[-2000:]
+        return Ended([int(line) for line in statuses.open()], ended.stdout, ended.stderr.splitlines())
+
+    return run_all
+
+
+def assert_line(line: str, words: str) -> None:
+    assert line.startswith("memcg-tracer: error: ")
+    assert words in line
+    assert "defect" not in line
 
 
 def assert_one_line(ended: subprocess.CompletedProcess[str], status: int, words: str) -> None:
     (line,) = ended.stderr.splitlines()
-    assert line.startswith("memcg-tracer: error: ")
-    assert words in line
-    assert "defect" not in line
+    assert_line(line, words)
     assert ended.returncode == status
 
 
-@pytest.mark.parametrize("verb", VERBS)
+def assert_a_line_each(ended: Ended, status: int, words: Sequence[str]) -> None:
+    assert ended.statuses == [status] * len(words)
+    assert len(ended.errors) == len(words)
+    for line, expected in zip(ended.errors, words, strict=True):
+        assert_line(line, expected)
+    assert ended.stdout == ""
+
+
 @pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
-def test_standard_output_that_takes_nothing(write_trace: WriteTrace, verb: str, redirection: str) -> None:
-    ended = run(f"{command_of(verb, write_trace(stacks_bytes=4096))} {redirection}")
-    assert_one_line(ended, 1, "cannot write to standard output: ")
+def test_standard_output_that_takes_nothing(
+    write_trace: WriteTrace, run_in_turn: RunInTurn, redirection: str
+) -> None:
+    trace = write_trace(stacks_bytes=4096)
+    ended = run_in_turn([arguments_of(verb, trace) for verb in VERBS], redirection)
+    assert_a_line_each(ended, 1, ["cannot write to standard output: "] * len(VERBS))
 
 
-@pytest.mark.parametrize("verb", READING)
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "2> >(:)"])
 def test_standard_error_that_takes_nothing_leaves_the_status(
-    tmp_path: Path, verb: str, redirection: str
+    tmp_path: Path, run_in_turn: RunInTurn, redirection: str
 ) -> None:
-    ended = run(f"{command_of(verb, tmp_path / 'nowhere')} {redirection}")
-    assert (ended.returncode, ended.stdout) == (1, "")
+    ended = run_in_turn([arguments_of(verb, tmp_path / "nowhere") for verb in READING], redirection)
+    assert (ended.statuses, ended.stdout, ended.errors) == ([1] * len(READING), "", [])
 
 
 def test_a_reader_that_has_enough_ends_it_quietly(write_trace: WriteTrace) -> None:
@@ -84,62 +141,64 @@ def test_no_file_takes_the_number_of_a_closed_stream(write_trace: WriteTrace) ->
     assert Path(f"{trace}.html").read_text().rstrip().endswith("</html>")
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-@pytest.mark.parametrize("verb", [*READING[:4], "report"])
-def test_names_that_the_encoding_lacks(write_trace: WriteTrace, verb: str, encoding: str) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "verbs"),
+    [
+        ("ascii", ["explain", "timeline", "evictions", "info", "report"]),
+        ("latin-1", ["explain", "timeline"]),
+        ("utf-8", ["explain", "info"]),
+    ],
+)
+def test_names_that_the_encoding_lacks(
+    write_trace: WriteTrace, run_in_turn: RunInTurn, verbs: list[str], encoding: str
+) -> None:
     trace = write_trace(name="tr\udcffce-\u2603", comm="caf\u00e9\u2603", cgroup="/\u2603")
-    ended = run(command_of(verb, trace), PYTHONIOENCODING=encoding, LC_ALL="C.UTF-8")
-    assert (ended.returncode, ended.stderr) == (0, "")
+    lines = [arguments_of(verb, trace) for verb in verbs]
+    ended = run_in_turn(lines, PYTHONIOENCODING=encoding, LC_ALL="C.UTF-8")
+    assert (ended.statuses, ended.errors) == ([0] * len(verbs), [])
+    assert ended.stdout
 
 
-@pytest.mark.parametrize("moment", ["nan", "inf", "-inf", "1e400", "1677-01-01", "9999-12-31", "NaT", "1e30"])
-@pytest.mark.parametrize("option", ["--begin", "--end", "--every"])
-def test_a_time_that_no_trace_has(write_trace: WriteTrace, option: str, moment: str) -> None:
-    assert_one_line(run(f"{PROGRAM} timeline {write_trace()} {option}={moment}"), 2, f"{moment!r} is n")
+def test_a_time_that_no_trace_has(write_trace: WriteTrace, run_in_turn: RunInTurn) -> None:
+    moments = ("nan", "inf", "-inf", "1e400", "1677-01-01", "9999-12-31", "NaT", "1e30")
+    cases = [(option, moment) for option in ("--begin", "--end", "--every") for moment in moments]
+    trace = write_trace()
+    ended = run_in_turn([f"timeline {trace} {option}={moment}" for option, moment in cases])
+    assert_a_line_each(ended, 2, [f"{moment!r} is n" for _, moment in cases])
 
 
-@pytest.mark.parametrize("duration", ["nan", "inf", "1e400", "0", "-1", "1677-01-01"])
-def test_a_duration_that_no_recording_has(tmp_path: Path, duration: str) -> None:
-    assert_one_line(run(f"{PROGRAM} record -d {duration} -o {tmp_path / 'x'} -- true"), 2, "-d")
+def test_a_duration_that_no_recording_has(tmp_path: Path, run_in_turn: RunInTurn) -> None:
+    durations = ("nan", "inf", "1e400", "0", "-1", "1677-01-01")
+    ended = run_in_turn([f"record -d {duration} -o {tmp_path / 'x'} -- true" for duration in durations])
+    assert_a_line_each(ended, 2, ["-d"] * len(durations))
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        *(
-            "record -o '' -- true",
-            "record -c '' -d 1",
-            "record --name= -- true",
-            "record --ready-file '' -d 1",
-        ),
-        *(
-            "explain --kmsg ''",
-            "explain {trace} --kill ''",
-            "timeline {trace} -c ''",
-            "timeline {trace} --end=",
-        ),
-        *("evictions {trace} --cgroup ''", "report {trace} -o ''", "export {trace} --to folded -o ''"),
-        *("lab page-cache -o ''",),
-    ],
-)
-def test_an_empty_value_is_none(write_trace: WriteTrace, arguments: str) -> None:
-    ended = run(f"{PROGRAM} {arguments.format(trace=write_trace())}")
-    assert_one_line(ended, 2, " is empty: give a value, or leave it out")
+def test_an_empty_value_is_none(write_trace: WriteTrace, run_in_turn: RunInTurn) -> None:
+    trace = write_trace()
+    lines = [
+        *("record -o '' -- true", "record -c '' -d 1", "record --name= -- true"),
+        *("record --ready-file '' -d 1", "explain --kmsg ''", f"explain {trace} --kill ''"),
+        *(f"timeline {trace} -c ''", f"timeline {trace} --end=", f"evictions {trace} --cgroup ''"),
+        *(f"report {trace} -o ''", f"export {trace} --to folded -o ''", "lab page-cache -o ''"),
+    ]
+    ended = run_in_turn(lines)
+    assert_a_line_each(ended, 2, [" is empty: give a value, or leave it out"] * len(lines))
 
 
 def test_an_empty_argument_of_a_command_is_its_own() -> None:
     assert "is empty" not in run(f"{PROGRAM} record -o /proc/nowhere -- printf -c ''").stderr
 
 
-@pytest.mark.parametrize("verb", READING)
-@pytest.mark.parametrize("name", ["", "no\nwhere", "x" * 5000, "/root/\udcff", "/dev/null", "/proc/self/mem"])
-def test_a_trace_that_is_none(verb: str, name: str) -> None:
-    assert_one_line(run(command_of(verb, Path("TRACE")).replace("TRACE", shlex.quote(name))), 1, "")
+def test_a_trace_that_is_none(run_in_turn: RunInTurn) -> None:
+    names = ("", "no\nwhere", "x" * 5000, "/root/\udcff", "/dev/null", "/proc/self/mem")
+    lines = [arguments_of(verb, shlex.quote(name)) for verb in READING for name in names]
+    assert_a_line_each(run_in_turn(lines), 1, [""] * len(lines))
 
 
-@pytest.mark.parametrize("limit_kib", [300_000, 400_000, 500_000])
-@pytest.mark.parametrize("verb", ["explain", "timeline", "info"])
+@pytest.mark.parametrize(
+    ("verb", "limit_kib"), [("info", 300_000), ("explain", 400_000), ("timeline", 500_000)]
+)
 def test_without_memory(write_trace: WriteTrace, verb: str, limit_kib: int) -> None:
     ended = run(f"ulimit -v {limit_kib}; {command_of(verb, write_trace())}")
     if ended.returncode:
