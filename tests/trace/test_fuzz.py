@@ -11,8 +11,8 @@ import pytest
 FUZZ = runpy.run_path(str(Path(__file__).with_name("fuzz.py")))  # `trace` is a module of Python's own
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_damaged_traces_are_read_or_refused_in_one_line(seed: int) -> None:
-    outcomes: Counter[str] = sum(FUZZ["mutations"](seed, range(1, 16)), start=Counter())
+    outcomes: Counter[str] = sum(FUZZ["mutations"](seed, range(1, 21)), start=Counter())
     assert outcomes["read"] > 20
     assert outcomes["refused"] > 20
