@@ -180,6 +180,9 @@ def test_the_flow_in_a_few_numbers(shared: Any) -> None:
     assert back.median_away_ms == pytest.approx(200)
     (counted,) = back.kernel
     assert (counted.cgroup, counted.refaulted_bytes, counted.kernel_bytes) == ("/db", 4 * PAGE, 6 * PAGE)
+    assert counted.end - counted.begin == pd.Timedelta("2s")
+    (document,) = flow.to_dict()["refaults"]["kernel"]
+    assert document["end"] == counted.end.isoformat(timespec="microseconds")
     assert (flow.quality.lost_records, dict(flow.quality.unknown)) == (5, {})
     web = cache_flow(shared, moves(shared, WEB), WEB)
     assert (web.cgroup, web.evicted_bytes, web.returned_bytes) == ("/web", 19 * PAGE, 4 * PAGE)

@@ -117,7 +117,7 @@ def test_a_group() -> None:
 def test_times() -> None:
     def time_of(name: str) -> tuple[str | None, str]:
         report = explained(name)[0]
-        return report.time, report.quality.unknown.get("time", "")
+        return report.to_dict()["time"], report.quality.unknown.get("time", "")
 
     assert time_of("captured-6.18-debian13-v2-dmesg-iso.log")[0] == "2026-11-25T09:35:02.246273+00:00"
     assert time_of("written-5.10-debian11-v2-rfc3339.log")[0] == "2024-10-12T17:00:20.347274+00:00"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tracer.analysis.held import held_cgroups
-from tracer.analysis.tables import iso_time
+from tracer.analysis.tables import utc_time
 from tracer.analysis.timeline import timeline
 from tracer.render import held_facts
 
@@ -74,7 +74,7 @@ def test_tasks_that_wait_where_none_may_be_killed_are_stuck(
         flags = {"oom_kill_disable": 1, "under_oom": under_oom}
         trace.add("samples", number / 10, cgroup_id=7, source="periodic", usage_bytes=MIB, **flags)
     (one,) = held_cgroups(trace)
-    assert one.stuck_since == (None if since is None else iso_time(trace.ns(since)))
+    assert one.stuck_since == (None if since is None else utc_time(trace.ns(since)))
 
 
 def test_the_most_usage_of_a_cgroup_that_those_below_it_charge_for(trace: Any) -> None:
@@ -88,7 +88,7 @@ def test_the_most_usage_of_a_cgroup_that_those_below_it_charge_for(trace: Any) -
     trace.add("samples", 0.2, cgroup_id=1, source="periodic", usage_bytes=3 * MIB, **limit)
     (of_parent,) = (one for one in held_cgroups(trace) if one.cgroup == "/a")
     assert of_parent.peak_usage_bytes == 32 * MIB
-    assert of_parent.peak_time == iso_time(trace.ns(0.11))
+    assert of_parent.peak_time == utc_time(trace.ns(0.11))
     line = timeline(trace, 1, every="10ms")["usage_bytes"]
     assert [line.iloc[-1], *line.loc[line > 3 * MIB]] == [3 * MIB, 32 * MIB]
     # What an attempt left is read when it ends; and the limit bounds what the ledger has late.
@@ -96,7 +96,7 @@ def test_the_most_usage_of_a_cgroup_that_those_below_it_charge_for(trace: Any) -
     trace.add("reclaim", 0.13, kind="memcg", cgroup_id=1, duration_ns=10_000_000, **counters)
     trace.charged(0.15, 2, "anon", 9 * MIB, usage_bytes=9 * MIB)
     (of_parent,) = (one for one in held_cgroups(trace) if one.cgroup == "/a")
-    assert (of_parent.peak_usage_bytes, of_parent.peak_time) == (50 * MIB, iso_time(trace.ns(0.15)))
+    assert (of_parent.peak_usage_bytes, of_parent.peak_time) == (50 * MIB, utc_time(trace.ns(0.15)))
 
 
 def test_usage_above_the_limit_leaves_nothing(trace: Any) -> None:

@@ -60,7 +60,7 @@ def test_kills_of_lives_that_the_probe_missed(trace: Any) -> None:
     missed = reports[2]
     assert missed.limit_owner.container == "crasher"
     assert missed.limit_owner.limit_bytes == 100 * MIB
-    assert missed.time is not None and missed.time.startswith("2025-11-24T16:00:02.9")
+    assert missed.to_dict()["time"].startswith("2025-11-24T16:00:02.9")
     assert log_kills.MISSED in missed.quality.disagreements
     assert log_kills.MISSED not in reports[0].quality.disagreements
     assert missed.victims[0].cgroup_id == 3 and missed.verdict.cause == reports[0].verdict.cause

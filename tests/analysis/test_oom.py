@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from tracer.analysis.held import held_cgroups
@@ -31,8 +32,11 @@ def test_cushion_to_the_byte(page_cache_experiment: Any) -> None:
     assert cushion.absorbed_bytes == 99 * MIB
     assert cushion.refaulted_bytes == 5 * 4096
     # The 99th allocation of the second act took the cache below 2 MiB.
-    assert cushion.exhausted_at == "2025-11-24T16:00:02.980000+00:00"
-    assert report.time == "2025-11-24T16:00:03.600000+00:00"
+    assert cushion.exhausted_at == pd.Timestamp("2025-11-24T16:00:02.980000+00:00")
+    assert report.time == pd.Timestamp("2025-11-24T16:00:03.600000+00:00")
+    document = report.to_dict()
+    assert document["time"] == "2025-11-24T16:00:03.600000+00:00"
+    assert document["cushion"]["exhausted_at"] == "2025-11-24T16:00:02.980000+00:00"
 
 
 def test_reclaim_and_allocators(page_cache_experiment: Any) -> None:
@@ -385,7 +389,7 @@ def test_what_held(trace: Any) -> None:
         98 * MIB,
         2 * MIB,
     )
-    assert near.peak_time == "2025-11-24T16:00:02.000000+00:00"
+    assert near.peak_time == pd.Timestamp("2025-11-24T16:00:02.000000+00:00")
     assert (near.peak_anon_bytes, near.cache_at_peak_bytes) == (40 * MIB, 58 * MIB)
     assert (near.evicted_bytes, near.reclaim.reclaimed_pages, near.max_events) == (3 * 4096, 3, 12)
     assert (free.cgroup, free.headroom_bytes, free.peak_anon_bytes) == ("/free", None, None)

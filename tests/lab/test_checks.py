@@ -57,7 +57,7 @@ def report() -> OomReport:
     )
     return OomReport(
         kill_id=1,
-        time=KILL.isoformat(),
+        time=KILL,
         ktime_ns=1,
         constraint="memcg",
         limit_owner=LimitOwner("/memcg-tracer-1-lab", None, None, LIMIT, LIMIT, False),
@@ -67,7 +67,7 @@ def report() -> OomReport:
         composition=composition,
         working_set_bytes=None,
         reclaim=Reclaim(0, 0, 0, 0.0, ()),
-        cushion=Cushion(97 * MIB, MIB // 2, EVICTED, 96 * MIB, (KILL - pd.Timedelta("20ms")).isoformat(), 0),
+        cushion=Cushion(97 * MIB, MIB // 2, EVICTED, 96 * MIB, KILL - pd.Timedelta("20ms"), 0),
         allocators=(),
         verdict=Verdict("anon_growth", "high", "x", (), ()),
         advice=(),
@@ -170,7 +170,7 @@ def owner(**changes: Any) -> OomReport:
         (checks.cache_gives_way, cushion(evicted_bytes=50 * MIB)),
         (checks.cache_gives_way, cushion(absorbed_bytes=None)),
         (checks.cache_is_used_up, cushion(exhausted_at=None)),
-        (checks.cache_is_used_up, cushion(exhausted_at=(KILL + pd.Timedelta("1ms")).isoformat())),
+        (checks.cache_is_used_up, cushion(exhausted_at=KILL + pd.Timedelta("1ms"))),
         (checks.cache_is_used_up, cushion(cache_end_bytes=30 * MIB)),
         (checks.little_was_evicted, report()),
     ],

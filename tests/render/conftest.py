@@ -119,7 +119,7 @@ KERNEL_STACK = (
 def attempts(count: int, comm: str = "python3") -> tuple[ReclaimAttempt, ...]:
     return tuple(
         ReclaimAttempt(
-            time=(ORIGIN + pd.Timedelta(3412 - 2 * (count - number), "ms")).isoformat(),
+            time=ORIGIN + pd.Timedelta(3412 - 2 * (count - number), "ms"),
             duration_ms=0.8 + number / 8,
             kind="memcg",
             cgroup="/memcg-tracer-77-page-cache",
@@ -145,7 +145,7 @@ def experiment_report(name: str = "python3", cgroup: str = "/memcg-tracer-77-pag
     """The kill of the page-cache experiment; `name` and `cgroup` stand wherever the kernel's names do."""
     return OomReport(
         kill_id=1,
-        time="2025-11-24T23:40:04.412345+00:00",
+        time=pd.Timestamp("2025-11-24T23:40:04.412345+00:00"),
         ktime_ns=81_234_412_345_678,
         constraint="memcg",
         limit_owner=LimitOwner(cgroup, None, None, 100 * MIB, 100 * MIB, False),
@@ -180,7 +180,7 @@ def experiment_report(name: str = "python3", cgroup: str = "/memcg-tracer-77-pag
             cache_end_bytes=MIB,
             evicted_bytes=116 * MIB + MIB // 2,
             absorbed_bytes=96 * MIB,
-            exhausted_at="2025-11-24T23:40:04.310000+00:00",
+            exhausted_at=pd.Timestamp("2025-11-24T23:40:04.310000+00:00"),
             refaulted_bytes=MIB,
         ),
         allocators=(Allocator(123, name, 98 * MIB), Allocator(99, "sh", MIB // 2), Allocator(7, None, 4096)),
@@ -240,7 +240,7 @@ def experiment_held(cgroup: str = "/memcg-tracer-78-anon", container: str | None
         container=container,
         limit_bytes=100 * MIB,
         peak_usage_bytes=99 * MIB,
-        peak_time="2025-11-24T23:40:03.000000+00:00",
+        peak_time=pd.Timestamp("2025-11-24T23:40:03.000000+00:00"),
         headroom_bytes=MIB,
         peak_anon_bytes=40 * MIB,
         cache_at_peak_bytes=58 * MIB,

@@ -15,7 +15,7 @@ from tracer.render.evictions_text import Context, lines, summary
 
 MIB = 1 << 20
 HOSTILE = "\x1b[31m[red]<script>\nx\udc80" + "y" * 200
-BEGIN = "2025-11-24T23:40:03.500000+00:00"
+BEGIN = pd.Timestamp("2025-11-24T23:40:03.500000+00:00")
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def flow() -> CacheFlow:
         evictor=Evictor(22, "pg_dump", "/db", 61 * MIB),
         refaults=Refaults(34 * MIB, 417.3, 30 * MIB, 4 * MIB, (kernel,)),
         thrash=(
-            Thrash("/web", 1, BEGIN, "2025-11-24T23:40:05.250000+00:00", 40 * MIB, 33 * MIB, 402.5, 0.38),
+            Thrash("/web", 1, BEGIN, BEGIN + pd.Timedelta("1750ms"), 40 * MIB, 33 * MIB, 402.5, 0.38),
             Thrash(None, None, BEGIN, BEGIN, 2 * MIB, MIB, 12.0, None),
         ),
         quality=Quality(lost_records=12),

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from rich.cells import cell_len
 
@@ -262,7 +263,7 @@ def test_what_held_where_there_is_no_limit_or_no_cgroup(held: Held) -> None:
     said = dict(held_facts.held(above))
     assert "30 MiB of page cache, by reclaim that was for a cgroup above it" in said["given back"]
     assert said["refaulted"].endswith("some of it was evicted before this time")
-    stuck = replace(held, stuck_since="2025-11-24T23:40:03.000000+00:00")
+    stuck = replace(held, stuck_since=pd.Timestamp("2025-11-24T23:40:03.000000+00:00"))
     assert "tasks are stuck" in held_facts.summary([stuck])
     assert "Unset it, raise the limit" in dict(held_facts.held(stuck))["stuck since"]
     assert "reached its limit of 100 MiB" in held_facts.summary([replace(held, headroom_bytes=0)])

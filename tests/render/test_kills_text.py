@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from rich.cells import cell_len
 
@@ -20,7 +21,7 @@ def loop(report: OomReport, count: int, **owner: str | None) -> list[OomReport]:
         replace(
             report,
             kill_id=number,
-            time=f"2025-11-24T23:50:{number:02}.250000+00:00",
+            time=pd.Timestamp(f"2025-11-24T23:50:{number:02}.250000+00:00"),
             limit_owner=replace(report.limit_owner, **owner, run=number, runs=count),
         )
         for number in range(1, count + 1)
@@ -97,7 +98,7 @@ def test_above_the_story_stand_the_last_kills(report: OomReport) -> None:
 
 def test_times_of_several_days_have_their_date(report: OomReport) -> None:
     kills = loop(report, 2)
-    kills[1] = replace(kills[1], time="2025-11-25T00:00:01+00:00")
+    kills[1] = replace(kills[1], time=pd.Timestamp("2025-11-25T00:00:01+00:00"))
     said = drawn(list(kills_text.listed(kills)))
     assert "2025-11-24 23:50:01" in said and "2025-11-25 00:00:01" in said and "times are of" not in said
 

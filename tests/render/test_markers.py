@@ -33,7 +33,7 @@ def test_of_many_kills_the_first_in_each_part_of_the_time_says_how_many_follow(
     def kills(count: int) -> list[OomReport]:
         """As many in the time shown, and one after it."""
         moments = [timeline.index[0] + span * number / count for number in range(count + 1)]
-        return [replace(new_report(cgroup="/a"), time=moment.isoformat()) for moment in moments]
+        return [replace(new_report(cgroup="/a"), time=moment) for moment in moments]
 
     assert [marker.text.count("more") for marker in of_cgroup(kills(20), "/", timeline)] == [0] * 20
     many = of_cgroup(kills(50), "/", timeline)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 
 from tracer.analysis import ledger, names, thrash
 from tracer.analysis.evictions import summed
+from tracer.analysis.report import as_object
 from tracer.analysis.subtree import Subtree, Subtrees
 from tracer.analysis.tables import (
     NO_ID,
@@ -19,13 +20,13 @@ from tracer.analysis.tables import (
     TraceTables,
     integers,
     is_one_of,
-    iso_time,
     known,
     optional,
     optional_text,
     page_size,
     start_ns,
     times_ns,
+    utc_time,
 )
 
 _NOT_COUNTED: Final = "workingset_refault_file was not sampled twice"
@@ -51,8 +52,8 @@ class KernelCount:
 
     cgroup: str
     run: int
-    begin: str
-    end: str
+    begin: pd.Timestamp
+    end: pd.Timestamp
     refaulted_bytes: int
     kernel_bytes: int
 
@@ -75,8 +76,8 @@ class Thrash:
 
     cgroup: str | None
     run: int | None
-    begin: str
-    end: str
+    begin: pd.Timestamp
+    end: pd.Timestamp
     evicted_bytes: int
     refaulted_bytes: int
     median_away_ms: float
@@ -117,7 +118,7 @@ class CacheFlow:
 
     def to_dict(self) -> dict[str, Any]:
         """The head of `evictions --json`."""
-        return asdict(self)
+        return as_object(self)
 
 
 def cache_flow(trace: TraceTables, rows: pd.DataFrame, cgroup: str | int | None = None) -> CacheFlow:
@@ -232,8 +233,8 @@ def _kernel_count(trace: TraceTables, subtree: Subtree) -> KernelCount | None:
     return KernelCount(
         trace.places.label_of(subtree.cgroup_id),
         trace.places.lives.of(subtree.cgroup_id).run,
-        iso_time(begin),
-        iso_time(end),
+        utc_time(begin),
+        utc_time(end),
         int(integers(back["bytes"])[counted].sum()),
         (int(count.values[-1]) - first) * page_size(trace),
     )
@@ -250,8 +251,8 @@ def _thrash(trace: TraceTables, members: Int64s | None) -> tuple[Thrash, ...]:
         Thrash(
             cgroup=None if optional(row["cgroup_id"]) is None else labels[row["cgroup_id"]],
             run=None if optional(row["cgroup_id"]) is None else runs[row["cgroup_id"]],
-            begin=row["begin"].isoformat(timespec="microseconds"),
-            end=row["end"].isoformat(timespec="microseconds"),
+            begin=row["begin"],
+            end=row["end"],
             evicted_bytes=row["evicted_bytes"],
             refaulted_bytes=row["refaulted_bytes"],
             median_away_ms=row["median_away_ms"],

@@ -26,7 +26,7 @@ from tracer.analysis.names import Processes
 from tracer.analysis.reclaim import reclaimed_anon_pages
 from tracer.analysis.report import Cushion
 from tracer.analysis.subtree import Subtree
-from tracer.analysis.tables import Int64s, integers, is_one_of, iso_time, page_size, times_ns
+from tracer.analysis.tables import Int64s, integers, is_one_of, page_size, times_ns, utc_time
 from tracer.schema import UNLIMITED_BYTES
 
 NEAR_LIMIT_PERCENT: Final = 1
@@ -217,10 +217,10 @@ def _last_below(usage: Steps, bytes_: int, otherwise: int) -> int:
     return int(below[-1]) if len(below) else otherwise
 
 
-def _exhausted_at(cache: Steps, least: int, cache_end_bytes: int | None) -> str | None:
+def _exhausted_at(cache: Steps, least: int, cache_end_bytes: int | None) -> pd.Timestamp | None:
     """From when on the cache stayed below `least` bytes. None: it never was above, or was so at the end."""
     enough = np.flatnonzero(cache.values >= least)
     after = int(enough[-1]) + 1 if len(enough) else 0
     never_above = not len(enough) and (cache.before is None or cache.before < least)
     left_at_end = after == len(cache.times) or (cache_end_bytes is not None and cache_end_bytes >= least)
-    return None if never_above or left_at_end else iso_time(int(cache.times[after]))
+    return None if never_above or left_at_end else utc_time(int(cache.times[after]))

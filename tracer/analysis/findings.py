@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import pandas as pd
+
 from tracer.analysis.cushion import Steal, Window
 from tracer.analysis.report import (
     Allocator,
@@ -81,7 +83,7 @@ class Findings:
     """`is_told`: constraint and limit owner are the kernel's own word, not inferred. `window` is None where
     nothing before the kill is known. `trigger_tgid`: the process of the task that asked; None: not known."""
 
-    time: str | None
+    time: pd.Timestamp | None
     constraint: str
     owner: LimitOwner
     trigger: Trigger

@@ -12,6 +12,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
+import pandas as pd
+
 from tracer.analysis import advice, choice, composition, log_memory, shortage, verdict
 from tracer.analysis.composition import Unknown
 from tracer.analysis.findings import Circumstances, Findings
@@ -175,12 +177,12 @@ def _judge(log: LogReport, findings: Findings) -> Verdict:
     return replace(judged, summary=f"{killed} was killed since {where}; the kernel log has {rest}.")
 
 
-def _time(stamp: Stamp, unknown: Unknown) -> str | None:
-    """ISO 8601 in UTC where the log names a date with its zone."""
+def _time(stamp: Stamp, unknown: Unknown) -> pd.Timestamp | None:
+    """The time in UTC where the log names a date with its zone."""
     wall = stamp.wall
     when = None if wall is None else _utc(wall)
     if when is not None:
-        return when.isoformat(timespec="microseconds")
+        return pd.Timestamp(when)
     if wall is not None:
         unknown["time"] = f"the kernel log says {wall}, without a year or a time zone"
     elif stamp.since_boot_ns is not None:

@@ -16,10 +16,10 @@ from tracer.analysis.tables import (
     breaks_off,
     end_ns,
     integers,
-    iso_time,
     page_size,
     start_ns,
     times_ns,
+    utc_time,
 )
 from tracer.schema import UNLIMITED_BYTES
 
@@ -91,7 +91,7 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
         container=trace.places.container_of(cgroup_id)[0],
         limit_bytes=limit,
         peak_usage_bytes=peak,
-        peak_time=None if peak_ns is None else iso_time(peak_ns),
+        peak_time=None if peak_ns is None else utc_time(peak_ns),
         headroom_bytes=max(limit - peak, 0) if bounded and limit is not None and peak is not None else None,
         peak_anon_bytes=None if anon is None else anon.peak(),
         cache_at_peak_bytes=at_peak["cache"],
@@ -101,7 +101,7 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
         reclaim=reclaim.attempts(subtree, begin, end),
         sizing=sized,
         quality=quality,
-        recorded_until=iso_time(end) if breaks_off(trace) else None,
+        recorded_until=utc_time(end) if breaks_off(trace) else None,
         recorder_cgroup=trace.meta.get("recorder_cgroup"),
         shmem_at_peak_bytes=at_peak["shmem"],
         kernel_at_peak_bytes=at_peak["kernel"],
@@ -109,7 +109,7 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
         cgroup_id=cgroup_id,
         run=trace.places.lives.of(cgroup_id).run,
         runs=trace.places.lives.of(cgroup_id).runs,
-        stuck_since=None if stuck_ns is None else iso_time(stuck_ns),
+        stuck_since=None if stuck_ns is None else utc_time(stuck_ns),
     )
     why = {field: reason for field, reason in _REASONS.items() if getattr(one, field) is None}
     if limit is not None and not bounded:

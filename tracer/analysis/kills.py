@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from tracer.analysis import names
 from tracer.analysis.report import Cause, OomReport
 from tracer.analysis.tables import TraceTables
@@ -125,7 +123,7 @@ def _history(kills: Sequence[OomReport]) -> History:
 
 def _seconds(first: OomReport, last: OomReport) -> float | None:
     if first.time is not None and last.time is not None:
-        return float((pd.Timestamp(last.time) - pd.Timestamp(first.time)).total_seconds())
+        return (last.time - first.time).total_seconds()
     begin, end = (
         None if kill.kernel_log is None else kill.kernel_log.since_boot_ns for kill in (first, last)
     )

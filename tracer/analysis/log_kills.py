@@ -21,8 +21,8 @@ from tracer.analysis.tables import (
     NO_ID,
     TraceTables,
     integers,
-    iso_time,
     page_size,
+    utc_time,
     utc_times,
 )
 from tracer.kernel.kmsg.facts import LogReport
@@ -81,7 +81,7 @@ def reports(trace: TraceTables) -> Iterator[OomReport]:
         report = from_log.report(kill.kill_id, kill.report, page_size=page_size(trace), named=named)
         report = replace(
             report,
-            time=iso_time(kill.time_ns),
+            time=utc_time(kill.time_ns),
             limit_owner=_owner(trace, kill, report.limit_owner),
             victims=tuple(_victims(trace, kill, report.victims)),
         )

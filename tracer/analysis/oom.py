@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
@@ -46,12 +47,12 @@ from tracer.analysis.tables import (
     TraceTables,
     integers,
     is_one_of,
-    iso_time,
     limit_of,
     optional,
     page_size,
     records,
     times_ns,
+    utc_time,
 )
 from tracer.errors import UsageError
 from tracer.schema import UNLIMITED_BYTES
@@ -75,7 +76,7 @@ def explain(trace: TraceTables) -> list[OomReport]:
         for owner_id, kill_ids in kills.by_owner().items()
         for kill in kills.of_owner(owner_id, kill_ids)
     }
-    return sorted([*(reports[kill_id] for kill_id in told), *missed], key=lambda report: str(report.time))
+    return sorted([*(reports[kill_id] for kill_id in told), *missed], key=attrgetter("time"))
 
 
 def allocated_before(trace: TraceTables, kill_id: int) -> tuple[Int64s | None, int, int]:
@@ -183,7 +184,7 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
     lost = trace.losses.of_numbers(kill.window.begin, kill.time_ns)
     most, further = _allocators(kill)
     findings = Findings(
-        time=iso_time(kill.time_ns),
+        time=utc_time(kill.time_ns),
         constraint=str(first["constraint"]),
         owner=_limit_owner(trace, kill, unknown),
         trigger=_trigger(trace, kill, told, unknown),

@@ -16,11 +16,11 @@ from tracer.analysis.tables import (
     TraceTables,
     integers,
     is_one_of,
-    iso_time,
     limit_of,
     optional,
     records,
     times_ns,
+    utc_time,
 )
 from tracer.schema import RECLAIM_COUNTS
 
@@ -67,7 +67,7 @@ def _transcript(trace: TraceTables, rows: pd.DataFrame) -> tuple[ReclaimAttempt,
     moments = times_ns(rows).tolist()
     return tuple(
         ReclaimAttempt(
-            time=iso_time(moment),
+            time=utc_time(moment),
             duration_ms=row["duration_ns"] / 1e6,
             kind=str(row["kind"]),
             cgroup=trace.places.path_of(optional(row["cgroup_id"])),

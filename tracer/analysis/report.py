@@ -2,8 +2,8 @@
 when nothing was killed.
 
 `to_dict()` gives the JSON document's objects: the same names and nesting, tuples as lists. Sizes are bytes,
-page counts are pages of `meta["page_size"]`, times are ISO 8601 in UTC. A limit that is not set is null, and
-`is_limited` beside it false. None is "not known", and
+page counts are pages of `meta["page_size"]`. Times are Timestamps in UTC, in the document ISO 8601. A limit
+that is not set is null there, and `is_limited` beside it false. None is "not known", and
 `Quality.unknown` then says why, under the field's dotted name (`"composition.percpu"`). Where a None has no
 entry there it is known that there is none: no container, no pod, no moment at which the cache was used up.
 """
@@ -12,7 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Final, Literal
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:  # lab's names do not need it
+    import pandas as pd
 
 Cause = Literal[
     "anon_growth",
@@ -160,7 +164,7 @@ class ReclaimAttempt:
     `schema.RECLAIM_COUNTS`; None where the trace does not tell the lists apart.
     """
 
-    time: str
+    time: pd.Timestamp
     duration_ms: float
     kind: str
     cgroup: str | None
@@ -231,7 +235,7 @@ class Cushion:
     cache_end_bytes: int | None
     evicted_bytes: int | None
     absorbed_bytes: int | None
-    exhausted_at: str | None
+    exhausted_at: pd.Timestamp | None
     refaulted_bytes: int | None
 
 
@@ -353,7 +357,7 @@ class OomReport:
     """
 
     kill_id: int
-    time: str | None
+    time: pd.Timestamp | None
     ktime_ns: int | None
     constraint: str
     limit_owner: LimitOwner
@@ -377,7 +381,7 @@ class OomReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The object of this kill in `explain --json`."""
-        return _as_object(self)
+        return as_object(self)
 
     def __repr__(self) -> str:
         from tracer.analysis import summary  # noqa: PLC0415  it makes DataFrames of these
@@ -407,7 +411,7 @@ class Held:
     container: str | None
     limit_bytes: int | None
     peak_usage_bytes: int | None
-    peak_time: str | None
+    peak_time: pd.Timestamp | None
     headroom_bytes: int | None
     peak_anon_bytes: int | None
     cache_at_peak_bytes: int | None
@@ -420,19 +424,20 @@ class Held:
     shmem_at_peak_bytes: int | None = None
     kernel_at_peak_bytes: int | None = None
     peak_swap_bytes: int | None = None
-    stuck_since: str | None = None
+    stuck_since: pd.Timestamp | None = None
     cgroup_id: int | None = None
     run: int = 1
     runs: int = 1
-    recorded_until: str | None = None
+    recorded_until: pd.Timestamp | None = None
     recorder_cgroup: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The object of this cgroup in the `held` list of `explain --json`."""
-        return _as_object(self)
+        return as_object(self)
 
 
-def _as_object(record: Any) -> dict[str, Any]:
+def as_object(record: Any) -> dict[str, Any]:
+    """Return a frozen dataclass as documents have it: field by field, by `as_json` and `limit_columns`."""
     from tracer.schema import LIMITS  # noqa: PLC0415  it brings Arrow, which lab's names do not need
 
     found: dict[str, Any] = {}
@@ -441,7 +446,7 @@ def _as_object(record: Any) -> dict[str, Any]:
         if item.name in LIMITS:
             found |= limit_columns(value)
         else:
-            found[item.name] = _as_json(value)
+            found[item.name] = as_json(value)
     return found
 
 
@@ -453,11 +458,12 @@ def limit_columns(limit_bytes: int | None) -> dict[str, Any]:
     return {"limit_bytes": limit_bytes if is_limited else None, "is_limited": is_limited}
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """Return a field's value as documents have it; times with microseconds, as in meta.json."""
     if is_dataclass(value):
-        return _as_object(value)
+        return as_object(value)
     if isinstance(value, tuple | list):
-        return [_as_json(item) for item in value]
+        return [as_json(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _as_json(item) for key, item in value.items()}
-    return value
+        return {str(key): as_json(item) for key, item in value.items()}
+    return value.isoformat(timespec="microseconds") if isinstance(value, datetime) else value

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from tracer.analysis.report import Held, OomReport, limit_columns
+from tracer.analysis.report import Held, OomReport, as_json, limit_columns
 from tracer.units import UNKNOWN, limit
 
 _KILL_DTYPES: Final = {
@@ -128,7 +128,7 @@ def of_report(report: OomReport) -> tuple[str, Facts]:
     victims = [f"{victim.comm} (pid {victim.pid})" for victim in report.victims]
     more = f" and {len(victims) - 3} more" if len(victims) > 3 else ""
     return shown(
-        f"OOM kill {report.kill_id} at {report.time or UNKNOWN}",
+        f"OOM kill {report.kill_id} at {as_json(report.time) or UNKNOWN}",
         [
             ("limit of", f"{place}{life}: {limit(owner.limit_bytes)}, {report.constraint}"),
             ("killed", (", ".join(victims[:3]) or UNKNOWN) + more),

@@ -188,9 +188,9 @@ def page_size(trace: TraceTables) -> int:
     return int(trace.meta["page_size"])
 
 
-def iso_time(time_ns: int) -> str:
-    """`2026-01-31T12:00:00.123456+00:00`, as in meta.json."""
-    return pd.Timestamp(time_ns, tz="UTC").isoformat(timespec="microseconds")
+def utc_time(time_ns: int) -> pd.Timestamp:
+    """An instant, from nanoseconds since the epoch."""
+    return pd.Timestamp(time_ns, tz="UTC")
 
 
 def breaks_off(trace: TraceTables) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Final
+
+import pandas as pd
 
 from tracer.analysis import causes
 from tracer.analysis.contributing import contributing
@@ -305,6 +306,5 @@ def _evidence_of_reclaim(findings: Findings) -> list[str]:
     return lines
 
 
-def _since(earlier: str, later: str) -> str:
-    elapsed = datetime.fromisoformat(later) - datetime.fromisoformat(earlier)
-    return duration(elapsed.total_seconds())
+def _since(earlier: pd.Timestamp, later: pd.Timestamp) -> str:
+    return duration((later - earlier).total_seconds())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tracer.analysis.report import Cause, OomReport
@@ -141,10 +140,11 @@ def cache_gives_way(evidence: Evidence) -> Check:
 
 def cache_is_used_up(evidence: Evidence) -> Check:
     """Act three: the kill comes once the cache is used up, and not before."""
-    cushion, killed_at = evidence.report.cushion, str(evidence.report.time)
+    cushion, killed_at = evidence.report.cushion, evidence.report.time
     passed = (
         cushion.exhausted_at is not None
-        and datetime.fromisoformat(cushion.exhausted_at) <= datetime.fromisoformat(killed_at)
+        and killed_at is not None
+        and cushion.exhausted_at <= killed_at
         and cushion.cache_end_bytes is not None
         and cushion.cache_end_bytes <= 0.05 * evidence.limit_bytes
     )
@@ -152,11 +152,10 @@ def cache_is_used_up(evidence: Evidence) -> Check:
     return Check("act 3: the kill comes when the cache is used up", passed, detail)
 
 
-def _used_up(exhausted_at: str | None, killed_at: str) -> str:
-    if exhausted_at is None:
+def _used_up(exhausted_at: pd.Timestamp | None, killed_at: pd.Timestamp | None) -> str:
+    if exhausted_at is None or killed_at is None:
         return "never used up"
-    before = datetime.fromisoformat(killed_at) - datetime.fromisoformat(exhausted_at)
-    return f"used up {duration(before.total_seconds())} before"
+    return f"used up {duration((killed_at - exhausted_at).total_seconds())} before"
 
 
 def little_was_evicted(evidence: Evidence) -> Check:
@@ -315,7 +314,8 @@ def _timeline(evidence: Evidence) -> pd.DataFrame:
     import pandas as pd
 
     timeline = evidence.trace.timeline(cgroup=evidence.report.limit_owner.cgroup, every="20ms")
-    return timeline[timeline.index <= pd.Timestamp(str(evidence.report.time)) - pd.Timedelta("20ms")]
+    assert evidence.report.time is not None  # a trace has a clock
+    return timeline[timeline.index <= evidence.report.time - pd.Timedelta("20ms")]
 
 
 def _pgsteal_bytes(evidence: Evidence) -> int | None:

@@ -309,7 +309,7 @@ def _thrash(flow: CacheFlow, context: Context) -> Iterator[RenderableType]:
     headings = ("at", "for", "evicted", "came back", "half within", "stalled")
     drawn = sections.Rows(*((heading, ">") for heading in headings), ("charged to", "<"))
     for one in flow.thrash[:_MOST_INTERVALS]:
-        begin, end = pd.Timestamp(one.begin), pd.Timestamp(one.end)
+        begin, end = one.begin, one.end
         stalled = "" if one.psi_some_share is None else units.percent(one.psi_some_share, 1)
         drawn.add_row(
             f"{(begin - context.origin).total_seconds():.2f} s",

@@ -111,14 +111,14 @@ VICTIM_TITLES: Final = ("killed", "anon", "file", "shmem", "page tables", "swap"
 VICTIM_NOTE: Final = "anon, file, shmem: its RSS by kind. adj: oom_score_adj, -1000 (never) to 1000 (first)"
 
 
-def shown_time(iso: str) -> str:
+def shown_time(time: pd.Timestamp) -> str:
     """`2025-11-24 23:40:04.412345 UTC`."""
-    return pd.Timestamp(iso).strftime("%Y-%m-%d %H:%M:%S.%f") + " UTC"
+    return time.strftime("%Y-%m-%d %H:%M:%S.%f") + " UTC"
 
 
-def seconds_before(report: OomReport, iso: str) -> float:
-    """From an instant to the kill."""
-    return float((pd.Timestamp(str(report.time)) - pd.Timestamp(iso)).total_seconds())
+def seconds_before(report: OomReport, time: pd.Timestamp) -> float | None:
+    """From an instant to the kill; None where the time of the kill is not known."""
+    return None if report.time is None else (report.time - time).total_seconds()
 
 
 def place(

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
+import pandas as pd
+
 from tracer import units
 from tracer.analysis.report import Held
 from tracer.render.escape import visible
@@ -99,7 +101,7 @@ def _most_usage(one: Held) -> str:
     return units.size(one.peak_usage_bytes) + near
 
 
-def _stuck(since: str) -> str:
+def _stuck(since: pd.Timestamp) -> str:
     return (
         f"{shown_time(since)}: tasks wait for memory that nothing frees, since oom_kill_disable is set in "
         "memory.oom_control. Unset it, raise the limit, or end one of them"

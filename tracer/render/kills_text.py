@@ -6,13 +6,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
-import pandas as pd
 from rich.console import RenderableType
 from rich.text import Text
 
 from tracer import units
 from tracer.analysis.kills import History, histories
-from tracer.analysis.report import LimitOwner, OomReport
+from tracer.analysis.report import LimitOwner, OomReport, as_json
 from tracer.render import facts, log_place, sections
 from tracer.render.escape import visible
 from tracer.render.prose import prose
@@ -104,7 +103,7 @@ def to_dict(report: OomReport) -> dict[str, Any]:
     owner, first = report.limit_owner, next(iter(report.victims), None)
     return {
         "kill_id": report.kill_id,
-        "time": report.time,
+        "time": as_json(report.time),
         "cgroup": owner.cgroup,
         "container": owner.container,
         "pod": owner.pod,
@@ -197,6 +196,6 @@ def _one_day(reports: Sequence[OomReport]) -> str | None:
 
 def _when(report: OomReport, day: str | None) -> str:
     if report.time is not None:
-        moment = pd.Timestamp(report.time)
-        return f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}" if day else f"{moment:%Y-%m-%d %H:%M:%S}"
+        milliseconds = report.time.microsecond // 1000
+        return f"{report.time:%H:%M:%S}.{milliseconds:03}" if day else f"{report.time:%Y-%m-%d %H:%M:%S}"
     return log_place.moment(report.kernel_log)

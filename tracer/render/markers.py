@@ -50,7 +50,7 @@ def _in_parts(
     kills: Sequence[OomReport], begin: pd.Timestamp, end: pd.Timestamp
 ) -> Iterator[tuple[OomReport, Sequence[OomReport]]]:
     """Each kill to mark, and those that it stands for."""
-    timed = [(pd.Timestamp(kill.time), kill) for kill in kills if kill.time is not None]
+    timed = [(kill.time, kill) for kill in kills if kill.time is not None]
     shown = [(time, kill) for time, kill in timed if begin <= time < end]
     if len(shown) <= _MOST_KILLS:
         yield from ((kill, ()) for _, kill in timed)
@@ -97,12 +97,12 @@ def _of_kill(report: OomReport, cgroup: str, more: int) -> Iterator[Marker]:
         gave = (
             "" if cushion.evicted_bytes is None else f", {units.size(cushion.evicted_bytes)} were given back"
         )
-        yield Marker(pd.Timestamp(cushion.exhausted_at), f"the page cache is used up{gave}", is_kill=False)
+        yield Marker(cushion.exhausted_at, f"the page cache is used up{gave}", is_kill=False)
     after = f"; {units.count(more)} more soon after" if more else ""
     for number, victim in enumerate(report.victims):
         anon = units.size(victim.anon_rss_bytes)
         yield Marker(
-            pd.Timestamp(report.time),
+            report.time,
             f"OOM kill: {visible(victim.comm)} (pid {victim.pid}), anon {anon}{after}",
             is_kill=True,
             composition=report.composition if is_owner and number == 0 else None,
