@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import random
 from pathlib import Path
 
@@ -60,3 +61,11 @@ def test_text_that_names_a_kill_is_never_no_kill(tmp_path: Path) -> None:
         path.write_text(f"hello\n{text}\n")
         with pytest.raises(TracerError, match="names a kill that could not be read, in line 2"):
             files.read(str(path))
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/kmsg"])
+def test_a_device_without_an_end_is_refused(device: str) -> None:
+    if not os.access(device, os.R_OK):
+        pytest.skip(f"{device} cannot be read here")
+    with pytest.raises(TracerError, match=f"{device} has no end"):
+        files.read(device)

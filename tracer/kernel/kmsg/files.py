@@ -21,7 +21,6 @@ from tracer.kernel.kmsg import copies, grammar, lines, userspace
 from tracer.kernel.kmsg.facts import LogReport
 from tracer.kernel.kmsg.userspace import UserspaceKill
 
-_KMSG: Final = Path("/dev/kmsg")
 _CHUNK_BYTES: Final = 1 << 20
 _COMPRESSED: Final = (
     (b"\x1f\x8b", "gzip", gzip.open),
@@ -72,10 +71,10 @@ def read(log: str) -> Log:
 
     TracerError where it is neither, and where its text names a kill of the kernel's that cannot be read.
     """
-    if log != "-" and _KMSG.exists() and _KMSG.samefile(log):
-        raise TracerError(f"{log} has no end: give what dmesg prints to --kmsg -")
     name = "standard input" if log == "-" else log
     with nullcontext(sys.stdin.buffer) if log == "-" else Path(log).open("rb") as stream:
+        if log != "-" and Path(log).is_char_device() and not stream.isatty():  # /dev/kmsg, /dev/zero
+            raise TracerError(f"{log} has no end: give what dmesg prints to --kmsg -")
         chunks = _chunks(stream, name)
         first = next(chunks, b"")
         for beginning, what in _OF_OTHER_FORMATS:
