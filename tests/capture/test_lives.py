@@ -117,11 +117,16 @@ def charged_pages(trace: AnalysedTrace, cgroup: int, category: str, tgid: int | 
 
 
 def assert_only(trace: AnalysedTrace, ids: list[int], strangers: list[int]) -> None:
-    """Every life has its row, and nothing in the trace is of the strangers."""
+    """Every life has its row, and the trace has nothing of the strangers, but for the name of one whose task
+    acted on a life's memory, as on pages of a library that both read."""
     rows = trace.cgroups.set_index("cgroup_id")
     assert set(ids) <= set(rows.index)
-    for name in ("charge", "pagecache", "reclaim", "stalls", "samples", "tasks", "cgroups"):
+    for name in ("charge", "pagecache", "reclaim", "stalls", "samples"):
         assert not getattr(trace, name)["cgroup_id"].isin(strangers).any(), name
+    acted = {*trace.pagecache["tgid"].dropna(), *trace.charge["tgid"].dropna()}
+    tasks = trace.tasks[trace.tasks["cgroup_id"].isin(strangers)]
+    assert set(tasks["tgid"]) <= acted
+    assert set(strangers) & set(rows.index) <= {*tasks["cgroup_id"], *trace.pagecache["task_cgroup_id"]}
 
 
 @pytest.mark.parametrize(
