@@ -11,6 +11,7 @@ import pytest
 FUZZ = runpy.run_path(str(Path(__file__).with_name("fuzz.py")))  # `trace` is a module of Python's own
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(2))
 def test_damaged_traces_are_read_or_refused_in_one_line(seed: int) -> None:
     outcomes: Counter[str] = sum(FUZZ["mutations"](seed, range(1, 21)), start=Counter())
