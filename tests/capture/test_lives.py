@@ -157,7 +157,7 @@ def test_each_life_is_charged_what_it_touches(
     assert rows["created"].is_monotonic_increasing
     for cgroup, (tgid, pages) in lives.items():
         charged = charged_pages(trace, cgroup, "anon", tgid)
-        assert pages <= charged <= pages + 1500, "the interpreter's own pages, too, and not another life's"
+        assert pages <= charged <= pages + 1500, "the interpreter's own pages beside them, not another life's"
         assert charged_pages(trace, cgroup, "anon") == 0, "all of it was given back"
     assert "waiting for it" in recorder.stderr
     assert "now tracing" in recorder.stderr or "is gone" in recorder.stderr

@@ -400,7 +400,7 @@ class Held:
 
     `limit_bytes` is `schema.UNLIMITED_BYTES` where no limit is set, and `headroom_bytes` (limit - peak, 0
     where usage was above it: the kernel lets some charges pass) is then None. `cache_at_peak_bytes` is page
-    cache without shmem at `peak_time`, the other two are of that moment, too. `peak_swap_bytes`: the most
+    cache without shmem at `peak_time`, the other two are of the same moment. `peak_swap_bytes`: the most
     that was in swap. `stuck_since`: from when to the end its tasks waited at the limit, since killing is
     switched off (v1 memory.oom_control); None: they did not. `run` of `runs`: which life of its name it was.
     `recorded_until`: the last record of a recording that breaks off, which says nothing of what came then;

@@ -52,7 +52,7 @@ class Roots:
         self._look_again()
 
     def bury(self, cgroup_id: int) -> None:
-        """Take note that a root is gone. What is left of its memory is traced until many others are, too."""
+        """Note that a root is gone. Its remaining memory is traced until many other roots are gone."""
         self._dead.append(cgroup_id)
         while len(self._dead) > _DEAD_KEPT:
             self._programs.map("roots").delete(self._dead.popleft())

@@ -51,8 +51,8 @@ class Subject:
 def page(subject: Subject) -> str:
     """The page. The same subject gives the same text.
 
-    The newest kill comes first. Of many kills the newest are told whole, and of many cgroups that lived the
-    first: a browser has to show them all.
+    The newest kill comes first. The newest of many kills are explained in full, and the first of many cgroups
+    that lived: a browser has to show them all.
     """
     page_size = int(subject.meta["page_size"])
     headline = (
@@ -90,7 +90,7 @@ def _left_out(kills: int) -> str:
     earlier = (
         f"{units.count(unlisted)} earlier kills: memcg-tracer explain TRACE --list. " if unlisted else ""
     )
-    told = f"The newest {_MOST_KILLS} are told below, each by --kill N. " if kills > _MOST_KILLS else ""
+    told = f"The newest {_MOST_KILLS} are explained below, each by --kill N. " if kills > _MOST_KILLS else ""
     return f"{earlier}{told}Times are UTC."
 
 

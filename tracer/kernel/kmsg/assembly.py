@@ -294,7 +294,7 @@ class Assembly:
     def _constraint(self, summary: sections.Summary) -> str:
         """What the kernel said, or what the lines that came mean.
 
-        Linux 5.0 to 5.2 print CONSTRAINT_NONE for the limit of a cgroup, too, and older kernels print no
+        Linux 5.0 to 5.2 print CONSTRAINT_NONE also for the limit of a cgroup, and older kernels print no
         constraint at all.
         """
         if summary.constraint not in ("unknown", "global"):

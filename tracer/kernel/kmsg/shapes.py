@@ -1,7 +1,7 @@
 """How the lines of an OOM report begin and end, where nothing else is known of them.
 
 Logs are pasted with prefixes that no list has, and broken into pieces by mail programs and terminals. What is
-a line of its own, and which line goes on in the next, is told by these shapes alone.
+a line of its own, and which line goes on in the next, follows from these shapes alone.
 """
 
 from __future__ import annotations
