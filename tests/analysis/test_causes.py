@@ -47,7 +47,7 @@ def findings(composition: Composition, around: Circumstances, **others: Any) -> 
             "time": "2026-01-31T12:00:00.000000+00:00",
             "constraint": "memcg",
             "owner": LimitOwner("/a", None, None, LIMIT, LIMIT, False),
-            "trigger": Trigger(41, "sh", "/a", GFP_KERNEL, 0, None, None),
+            "trigger": Trigger(41, "sh", "/a", GFP_KERNEL, 0, None, None, tgid=41),
             "victims": [Victim(41, "sh", "/a", 0, 0, 0, 0, 0, 0, False)],
             "victim_tgids": frozenset({41}),
             "composition": composition,
