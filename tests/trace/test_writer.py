@@ -342,7 +342,7 @@ def test_files_that_may_not_grow_become_parts(open_writer: OpenWriter, rows_of: 
 
 def test_no_room_for_parquet_leaves_the_journals(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer()
-    noise = np.random.default_rng(1).integers(0, 2**48, 20_000)
+    noise = np.random.default_rng(1).integers(0, 2**36, 20_000)  # their sum is a loss that can be
     batch = rows_of("loss", range(20_000))
     columns = [pa.array(noise) if name == "lost" else batch.column(name) for name in batch.schema.names]
     writer.append("loss", pa.RecordBatch.from_arrays(columns, names=batch.schema.names))
