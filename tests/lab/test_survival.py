@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tracer.analysis.names import Processes
 from tracer.analysis.report import Held, Quality, Reclaim, Sizing
 from tracer.lab import survival
 from tracer.lab.experiments import EXPERIMENTS
@@ -39,19 +40,30 @@ HELD = Held(
 )
 
 
+def processes() -> Processes:
+    seen = pd.to_datetime([HELD.peak_time] * 2)
+    columns = {"tgid": [77, 8], "comm": ["kdamond.0", "python3"], "start_ns": [1, 2], "first_seen": seen}
+    columns |= {"cmdline": [None, None], "cgroup_id": [6, 5]}
+    return Processes(pd.DataFrame(columns | {"exited": pd.Series([pd.NaT, pd.NaT], dtype=seen.dtype)}))
+
+
 def trace(**changes: Any) -> Any:
     """The file is read three times; a library of 8 pages is read once, which the kernel remembers."""
     added = {"op": "add", "cgroup_id": 5}
     pagecache = [{**added, "inode_id": 1, "nr_pages": FILE // PAGE}] * 3
     pagecache += [{**added, "inode_id": 2, "nr_pages": 8}, {**added, "inode_id": 1, "cgroup_id": 6}]
-    pagecache += [{**added, "op": "delete", "inode_id": 1, "nr_pages": 217 * MIB // PAGE}]
+    evicted = {**added, "op": "delete", "inode_id": 1, "tgid": 8, "cause": "reclaim_memcg"}
+    pagecache += [{**evicted, "nr_pages": 217 * MIB // PAGE}]
+    pagecache += [{**evicted, "nr_pages": 4, "tgid": 77, "cause": "reclaim_kswapd"}]
+    moments = pd.DatetimeIndex([HELD.peak_time] * len(pagecache), name="time")
     samples = pd.DataFrame({"cgroup_id": [5, 5, 6], "pgsteal": [0, 217 * MIB // PAGE, 9]})
     thrashed = {"cgroup_id": [5, 6], "evicted_bytes": [200 * MIB, 1], "refaulted_bytes": [2 * FILE, 1]}
     parts = {
         "meta": {"page_size": PAGE, "cpus": 2, "filters": {"cgroups": [OWN]}},
         "samples": samples.astype("Int64"),
         "cgroups": pd.DataFrame({"cgroup_id": [5, 6], "path": [OWN, "/"]}),
-        "pagecache": pd.DataFrame(pagecache).fillna(0),
+        "pagecache": pd.DataFrame(pagecache, index=moments).fillna({"tgid": 0, "nr_pages": 0, "cause": "read"}),
+        "processes": processes(),
         "refaults": pd.DataFrame({"cgroup_id": 5, "inode_id": 1, "bytes": [FILE, FILE]}),
         "thrash": lambda: pd.DataFrame(thrashed),
         "explain": list,
@@ -86,6 +98,14 @@ def test_the_experiment_as_it_should_be_passes(check: Any) -> None:
 def test_each_check_fails_on_what_it_is_there_for(check: Any, changes: dict[str, Any]) -> None:
     found = check(Survival(trace(), replace(HELD, **changes), THRASH.limit_bytes))
     assert not found.passed, found
+
+
+@pytest.mark.parametrize(("damons_pages", "passed"), [(4, True), (5, False)])
+def test_evictions_by_damon_are_no_difference_from_pgsteal(damons_pages: int, passed: bool) -> None:
+    held = replace(HELD, evicted_bytes=217 * MIB + damons_pages * PAGE)
+    found = survival.evictions_equal_pgsteal(Survival(trace(), held, THRASH.limit_bytes))
+    assert found.passed is passed
+    assert f"DAMON took {4 * PAGE} bytes" in found.detail
 
 
 def test_what_the_kernel_remembers_from_before_the_trace_is_no_difference() -> None:

@@ -91,19 +91,33 @@ def composition_adds_up(evidence: Evidence) -> Check:
 
 
 def evictions_equal_pgsteal(evidence: Evidence) -> Check:
-    """Every page that the kernel counts as stolen from the cgroup was seen to leave the page cache;
-    what DAMON takes is not counted.
-    """
-    evicted, stolen, damons = (
-        evidence.report.cushion.evicted_bytes,
-        _pgsteal_bytes(evidence),
-        _damons_bytes(evidence),
+    """Every page that the kernel counts as stolen from the cgroup was seen to leave the page cache."""
+    owners = _owner_ids(evidence)
+    damons = damons_bytes(evidence.trace, owners)
+    return equal_pgsteal(evidence.report.cushion.evicted_bytes, _pgsteal_bytes(evidence, owners), damons)
+
+
+def equal_pgsteal(evicted_bytes: int | None, stolen_bytes: int | None, damons_bytes: int) -> Check:
+    """Compare evictions with the kernel's count, which leaves out what DAMON takes (`damons_pages`)."""
+    passed = (
+        evicted_bytes is not None
+        and stolen_bytes is not None
+        and 0 <= evicted_bytes - stolen_bytes <= damons_bytes
     )
-    passed = evicted is not None and stolen is not None and 0 <= evicted - stolen <= damons
-    detail = f"evicted {evicted} bytes, pgsteal {stolen} bytes"
-    if damons:
-        detail += f"; DAMON took {damons} bytes, which are not in pgsteal"
+    detail = f"evicted {evicted_bytes} bytes, pgsteal {stolen_bytes} bytes"
+    if damons_bytes:
+        detail += f"; DAMON took {damons_bytes} bytes, which are not in pgsteal"
     return Check("evicted bytes equal the kernel's pgsteal", passed, detail)
+
+
+def damons_bytes(trace: AnalysedTrace, cgroup_ids: Sequence[int]) -> int:
+    """Return the bytes of page cache that DAMON's threads took from these cgroups."""
+    from tracer.analysis.cushion import damons_pages
+    from tracer.analysis.tables import is_evicted
+
+    evicted = trace.pagecache[is_evicted(trace.pagecache)]
+    evicted = evicted[evicted["cgroup_id"].isin(cgroup_ids)]
+    return damons_pages(trace.processes, evicted) * int(trace.meta["page_size"])
 
 
 def cache_fills_to_the_limit(evidence: Evidence) -> Check:
@@ -318,29 +332,20 @@ def _timeline(evidence: Evidence) -> pd.DataFrame:
     return timeline[timeline.index <= evidence.report.time - pd.Timedelta("20ms")]
 
 
-def _pgsteal_bytes(evidence: Evidence) -> int | None:
+def _pgsteal_bytes(evidence: Evidence, owners: Sequence[int]) -> int | None:
     """The kernel's count from the cgroup's creation to the kill, by the sample taken at the kill.
 
     That one has none where only memory.stat counts (v2 until the counts became node statistics in 7.1), which
     lags until its next flush. The last reading is right there: its only process gone, nothing is reclaimed.
     """
     samples = evidence.trace.samples
-    readings = samples[samples["cgroup_id"].isin(_owner_ids(evidence))].dropna(subset="pgsteal")
+    readings = samples[samples["cgroup_id"].isin(owners)].dropna(subset="pgsteal")
     at_kill = readings[readings["kill_id"] == evidence.report.kill_id]
     counts = (readings if at_kill.empty else at_kill)["pgsteal"]
     return None if counts.empty else int(counts.iloc[-1]) * int(evidence.trace.meta["page_size"])
 
 
-def _damons_bytes(evidence: Evidence) -> int:
-    from tracer.analysis.cushion import damons_pages
-    from tracer.analysis.tables import is_evicted
-
-    trace = evidence.trace
-    evicted = trace.pagecache[is_evicted(trace.pagecache)]
-    evicted = evicted[evicted["cgroup_id"].isin(_owner_ids(evidence))]
-    return damons_pages(trace.processes, evicted) * int(trace.meta["page_size"])
-
-
-def _owner_ids(evidence: Evidence) -> pd.Series[int]:
+def _owner_ids(evidence: Evidence) -> list[int]:
     cgroups = evidence.trace.cgroups
-    return cgroups.loc[cgroups["path"] == evidence.report.limit_owner.cgroup, "cgroup_id"]
+    owners = cgroups.loc[cgroups["path"] == evidence.report.limit_owner.cgroup, "cgroup_id"]
+    return [int(each) for each in owners]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tracer.analysis.report import Held, OomReport
-from tracer.lab.checks import Check
+from tracer.lab.checks import Check, damons_bytes, equal_pgsteal
 from tracer.units import count, size
 
 if TYPE_CHECKING:
@@ -68,9 +68,8 @@ def evictions_equal_pgsteal(survival: Survival) -> Check:
     """Every page that the kernel counts as stolen from the cgroup was seen to leave the page cache."""
     counts = survival.samples()["pgsteal"].dropna()
     stolen = None if counts.empty else int(counts.iloc[-1]) * survival.page_size
-    detail = f"evicted {survival.held.evicted_bytes} bytes, pgsteal {stolen} bytes"
-    passed = survival.held.evicted_bytes == stolen
-    return Check("evicted bytes equal the kernel's pgsteal", passed, detail)
+    damons = damons_bytes(survival.trace, [survival.cgroup_id()])
+    return equal_pgsteal(survival.held.evicted_bytes, stolen, damons)
 
 
 def read_again(file_bytes: int, times: int) -> Callable[[Survival], Check]:
