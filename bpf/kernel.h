@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * Reading the kernel's structures. Their layout comes from the running kernel's BTF (tracer/kernel/layout.py), which
+ * Reading the kernel's structures. Their layout comes from the running kernel's BTF (tracer/kernel/struct_header.py), which
  * stands before this file when BCC compiles it.
  */
 #ifndef MEMCG_TRACER_KERNEL_H

@@ -183,7 +183,7 @@ PROGRAM(settle)
  * Which position of memcg_vmstats_percpu.state belongs to which item. The kernel keeps that in a table
  * (mem_cgroup_stats_index, since 6.10) whose address is a data symbol. But between two updates of one memcg on one CPU
  * only one position changes: the second's where the hook comes after the change, the first's where it comes before, at a
- * function's entry. User space finds it by comparing (tracer/capture/calibrate.py).
+ * function's entry. User space finds it by comparing (tracer/capture/learn/calibration.py).
  */
 struct watched {
 	u64 memcg;

@@ -11,12 +11,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from slowdown import SLOWDOWN
+from support.slowdown import SLOWDOWN
 
-from tracer.capture.bcc_module import find_bcc
+from tracer.capture.bpf.bcc_module import find_bcc
 from tracer.errors import TracerError
-from tracer.kernel.cgroupfs import memory_hierarchy
-from tracer.kernel.ephemeral import ephemeral_cgroup
+from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.lab.scratch import scratch_directory
 
 SWITCH = "MEMCG_TRACER_KERNEL_TESTS"
@@ -126,7 +126,9 @@ def disk_dir(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def matches_golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """`matches_golden(NAME, text)` compares with golden/NAME beside the test, or with an absolute path."""
-    from golden import compare  # here: test_conftest.py tries this file in folders that have no golden.py
+    from support.golden import (
+        compare,  # here: test_conftest.py tries this file in folders that have no golden.py
+    )
 
     folder = request.path.parent / "golden"
     return lambda name, text: compare(folder / name, text, request.node.nodeid)

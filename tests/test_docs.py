@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tracer.cli.verbs import VERBS, group
+from tracer.cli.group import VERBS, group
 
 TOP = Path(__file__).parents[1]
 DOCUMENTS = sorted([TOP / "README.md", *TOP.glob("docs/**/*.md")])

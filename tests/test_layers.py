@@ -75,7 +75,10 @@ def test_one_module_imports_bcc_and_one_matplotlib() -> None:
         ]
         for package in ("bcc", "matplotlib")
     }
-    assert importers == {"bcc": ["tracer/capture/bcc_module.py"], "matplotlib": ["tracer/render/plots.py"]}
+    assert importers == {
+        "bcc": ["tracer/capture/bpf/bcc_module.py"],
+        "matplotlib": ["tracer/render/page/plots.py"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ def test_what_records_does_not_import_pandas(module: Path) -> None:
 
 
 def test_nor_does_what_it_imports() -> None:
-    script = "import sys, tracer.cli.record, tracer.capture.session; sys.exit('pandas' in sys.modules)"
+    script = "import sys, tracer.cli.verbs.record, tracer.capture.session; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=TOP, check=False).returncode == 0
 
 

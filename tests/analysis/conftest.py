@@ -7,17 +7,17 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
-from unset import unset_row
+from synthetic.unset import unset_row
 
-from tracer.analysis.kernel_log import logged
-from tracer.analysis.log_match import Logged
-from tracer.analysis.losses import Losses
-from tracer.analysis.names import Places, Processes
-from tracer.analysis.refaults import needed_again, refaults
-from tracer.analysis.stacks import Functions
-from tracer.analysis.stalls import waits
+from tracer.analysis.core.lookup.losses import Losses
+from tracer.analysis.core.lookup.stacks import Functions
+from tracer.analysis.core.naming import Places, Processes
+from tracer.analysis.kernel_log.comparison import logged
+from tracer.analysis.kernel_log.matching import Logged
+from tracer.analysis.views.refaults import needed_again, refaults
+from tracer.analysis.views.stalls import waits
 from tracer.schema import TABLES
-from tracer.trace.frame import to_frame
+from tracer.trace.read.to_pandas import to_frame
 
 PAGE = 4096
 MIB = 1 << 20

@@ -9,10 +9,10 @@ from types import FrameType
 from typing import Any, Final
 
 import pytest
-from restarts import Restarts
+from synthetic.restarts import Restarts
 
 import tracer
-from tracer.analysis import tables
+from tracer.analysis.core import tables
 from tracer.analysis.trace import AnalysedTrace
 
 _FEW, _MANY = 8, 32

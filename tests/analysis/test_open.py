@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 import tracer
-from tracer.analysis.oom import explain
+from tracer.analysis.explain.postmortem import explain
 from tracer.schema import TABLES
 from tracer.trace import meta
-from tracer.trace.writer import TraceWriter
+from tracer.trace.write.writer import TraceWriter
 
 
 @pytest.fixture

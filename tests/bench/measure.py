@@ -23,12 +23,12 @@ from rich.table import Table
 from starting import starts
 from tracers import RECORD, WITH_STACKS, Seconds, Traced, Tracer
 
-from tracer.capture.bpf_syscall import enable_statistics
+from tracer.capture.bpf.syscall import enable_statistics
 from tracer.errors import TracerError
-from tracer.kernel.ephemeral import ephemeral_cgroup
-from tracer.kernel.spawn import spawn
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+from tracer.kernel.process.spawn import spawn
 from tracer.lab.scratch import scratch_directory, write_uncached
-from tracer.render.text import write
+from tracer.render.terminal.console import write
 
 ROUNDS: Final = 5
 MEASURED_ROUNDS: Final = 3

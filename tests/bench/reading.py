@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from restarts import Restarts
+from synthetic.restarts import Restarts
 
 import tracer
 from tracer.analysis.trace import AnalysedTrace

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from recorder import Recorder
+from support.recorder import Recorder
 
 ROUNDS: Final = 7
 

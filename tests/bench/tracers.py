@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from recorder import Recorder
+from support.recorder import Recorder
 
-from tracer.kernel.cgroupfs import memory_hierarchy
+from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.trace.layout import parts
 from tracer.trace.meta import read_meta
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from recorder import Recorder
+from support.recorder import Recorder
 
 
 @pytest.fixture

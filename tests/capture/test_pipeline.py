@@ -13,14 +13,14 @@ from typing import Any, cast
 import pytest
 
 from tracer.capture import pipeline
-from tracer.capture.following import Following
 from tracer.capture.pipeline import Pipeline
+from tracer.capture.selection.following import Following
 from tracer.capture.session import Observer, Options
-from tracer.capture.symbols import UserSymbols
+from tracer.capture.symbols.address_names import UserSymbols
 from tracer.errors import TraceError, TracerError
-from tracer.kernel.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.trace import meta
-from tracer.trace.writer import TraceWriter
+from tracer.trace.write.writer import TraceWriter
 from tracer.wire import WIRE
 
 RING_BYTES = mmap.PAGESIZE
@@ -59,7 +59,7 @@ class FakePrograms:
 
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePrograms]:
-    monkeypatch.setattr(pipeline.calibrate, "calibrate", lambda *_: {})
+    monkeypatch.setattr(pipeline.calibration, "calibrate", lambda *_: {})
     made = FakePrograms()
     yield made
     os.close(made.file)

@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
-from unset import unset_row
+from synthetic.unset import unset_row
 
 from tracer.schema import CATEGORIES, MEMORY_STAT_BYTES, TABLES
 from tracer.trace.meta import begin
-from tracer.trace.writer import TraceWriter
+from tracer.trace.write.writer import TraceWriter
 
 MIB = 1 << 20
 LIMIT = 100 * MIB

@@ -11,15 +11,15 @@ from pathlib import Path
 import click
 import pytest
 
-from tracer.cli import verbs
+from tracer.cli import group
 
 MANUAL = Path(__file__).parents[2] / "docs" / "memcg-tracer.1"
-VERBS = sorted(verbs.VERBS)
+VERBS = sorted(group.VERBS)
 
 
 def options_of(verb: str) -> list[list[str]]:
     """The spellings of each option of a verb."""
-    command = importlib.import_module(f"tracer.cli.{verb}").command
+    command = importlib.import_module(f"tracer.cli.verbs.{verb}").command
     return [
         parameter.opts
         for parameter in command.params

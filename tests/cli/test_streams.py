@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer.cli.verbs import VERBS
+from tracer.cli.group import VERBS
 
 WriteTrace = Callable[..., Path]
 PROGRAM = f"{shlex.quote(sys.executable)} -m tracer"

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from rich.cells import cell_len
 
-from tracer.cli import evictions, info, timeline
+from tracer.cli.verbs import evictions, info, timeline
 
 EXAMPLE = str(Path(__file__).parents[2] / "traces/page-cache")
 ENDS_IN_A_NUMBER = re.compile(r"\d[\d,.]*$")

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracer.errors import TracerError
-from tracer.kernel import layout
+from tracer.kernel import struct_header
 from tracer.kernel.btf import ARRAY, ENUM, ENUM64, INT, PTR, STRUCT, TYPEDEF, UNION, VMLINUX, Btf, Member
 
 needs_btf = pytest.mark.skipif(not VMLINUX.exists(), reason=f"this kernel has no {VMLINUX}")
@@ -126,7 +126,7 @@ def test_names() -> None:
 
 
 def test_a_member_that_is_missing_is_left_out_of_the_header() -> None:
-    text = layout.header(Btf(small_blob()))
+    text = struct_header.header(Btf(small_blob()))
     assert "#define HAS_page_counter_max 1" in text
     assert "HAS_page_counter_high" not in text
     assert "struct mem_cgroup * css;" in text
@@ -146,10 +146,10 @@ def placed_members() -> list[tuple[str, str, int]]:
     """(structure, member, offset in bytes) of all that the programs read here."""
     btf = kernels_own()
     placed = []
-    for name, members in layout.STRUCTS.items():
+    for name, members in struct_header.STRUCTS.items():
         type_id = btf.struct(name)
         for path in members if type_id is not None else ():
-            found = layout._member(btf, type_id, path) if type_id is not None else None
+            found = struct_header._member(btf, type_id, path) if type_id is not None else None
             if found is not None:
                 placed.append((name, path.rpartition(".")[2], found.offset_bytes))
     return placed
@@ -176,14 +176,14 @@ def test_the_header_says_the_same_to_a_compiler(tmp_path: Path) -> None:
         f'_Static_assert(__builtin_offsetof(struct {name}, {member}) == {offset}, "{name}.{member}");'
         for name, member, offset in placed_members()
     ]
-    sizes = [(name, btf.struct(name)) for name in layout.STRUCTS]
+    sizes = [(name, btf.struct(name)) for name in struct_header.STRUCTS]
     checks += [
         f'_Static_assert(sizeof(struct {name}) == {max(btf.size_bytes(type_id), 1)}, "{name}");'
         for name, type_id in sizes
         if type_id is not None
     ]
     source = tmp_path / "layout.c"
-    source.write_text("\n".join([*integers, layout.header(btf), *checks]))
+    source.write_text("\n".join([*integers, struct_header.header(btf), *checks]))
     ended = subprocess.run(["cc", "-fsyntax-only", source], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
 
@@ -203,7 +203,7 @@ def test_bpftool_reads_the_same() -> None:
         r"^\[(\d+)\] (?:STRUCT|UNION) '(.*?)' size=(\d+) vlen=\d+\n((?:\t.*\n)*)", dumped, re.M
     )
     for type_id, name, size, body in (head.groups() for head in heads):
-        if name not in layout.STRUCTS:
+        if name not in struct_header.STRUCTS:
             continue
         members = re.findall(r"^\t'(.*?)' type_id=(\d+) bits_offset=(\d+)", body, re.M)
         theirs = [("" if m == "(anon)" else m, int(bits) // 8, int(kind)) for m, kind, bits in members]
@@ -211,9 +211,9 @@ def test_bpftool_reads_the_same() -> None:
         assert ours == theirs, name
         assert btf.size_bytes(int(type_id)) == int(size)
         compared += 1
-    assert compared >= len([name for name in layout.STRUCTS if btf.struct(name)])
+    assert compared >= len([name for name in struct_header.STRUCTS if btf.struct(name)])
     values = dict(re.findall(r"^\t'(\w+)' val=(\d+)", dumped, re.M)[::-1])  # the first of a name counts
-    for name in layout.ENUMERATORS:
+    for name in struct_header.ENUMERATORS:
         assert btf.enumerators.get(name) == (int(values[name]) if name in values else None), name
     assert dumped.count("\n[") + 1 == len(btf._starts)
 
@@ -226,7 +226,7 @@ def explore(blob: bytes) -> None:
     btf = Btf(blob)
     btf.tracepoint_arguments("mark_victim")
     btf.function_arguments("out_of_memory")
-    layout.header(btf)
+    struct_header.header(btf)
     for type_id in range(len(btf._starts) + 2):
         btf.name(type_id)
         btf.size_bytes(btf.resolve(type_id)) if type_id else None

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tracer.errors import TracerError
 from tracer.kernel import doctor
 from tracer.kernel.btf import Btf
-from tracer.kernel.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.mounts import Mount
 from tracer.kernel.doctor import Check, State
-from tracer.kernel.mounts import Mount
 
 INITIAL = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
 

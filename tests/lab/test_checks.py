@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tracer.analysis.names import Processes
-from tracer.analysis.report import (
+from tracer.analysis.core.naming import Processes
+from tracer.analysis.results.report import (
     Candidate,
     Composition,
     Cushion,

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 import tracer
-from tracer.cli.verbs import group
+from tracer.cli.group import group
 from tracer.lab.experiments import EXPERIMENTS
 from tracer.lab.run import examine
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tracer.errors import TracerError
-from tracer.kernel.mounts import MountTable, read_mounts
+from tracer.kernel.cgroups.mounts import MountTable, read_mounts
 from tracer.lab.scratch import cached_pages, scratch_directory, write_uncached
 
 PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tracer.analysis.names import Processes
-from tracer.analysis.report import Held, Quality, Reclaim, Sizing
+from tracer.analysis.core.naming import Processes
+from tracer.analysis.results.report import Held, Quality, Reclaim, Sizing
 from tracer.lab import survival
 from tracer.lab.experiments import EXPERIMENTS
 from tracer.lab.run import examine
@@ -62,7 +62,9 @@ def trace(**changes: Any) -> Any:
         "meta": {"page_size": PAGE, "cpus": 2, "filters": {"cgroups": [OWN]}},
         "samples": samples.astype("Int64"),
         "cgroups": pd.DataFrame({"cgroup_id": [5, 6], "path": [OWN, "/"]}),
-        "pagecache": pd.DataFrame(pagecache, index=moments).fillna({"tgid": 0, "nr_pages": 0, "cause": "read"}),
+        "pagecache": pd.DataFrame(pagecache, index=moments).fillna(
+            {"tgid": 0, "nr_pages": 0, "cause": "read"}
+        ),
         "processes": processes(),
         "refaults": pd.DataFrame({"cgroup_id": 5, "inode_id": 1, "bytes": [FILE, FILE]}),
         "thrash": lambda: pd.DataFrame(thrashed),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tracer.kernel.cgroupfs import memory_hierarchy, own_path
+from tracer.kernel.cgroups.cgroupfs import memory_hierarchy, own_path
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:

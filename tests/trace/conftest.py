@@ -10,7 +10,7 @@ import pytest
 
 from tracer.schema import TABLES
 from tracer.trace.meta import Meta, begin
-from tracer.trace.writer import TraceWriter
+from tracer.trace.write.writer import TraceWriter
 
 
 @pytest.fixture

@@ -29,11 +29,11 @@ import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tracer.cli.verbs import group
+from tracer.cli.group import group
 from tracer.errors import TracerError
 from tracer.schema import TABLES, UNLIMITED_BYTES
-from tracer.trace.reader import Trace
-from tracer.trace.writer import TraceWriter
+from tracer.trace.read.reader import Trace
+from tracer.trace.write.writer import TraceWriter
 
 RECORDED: Final = Path(__file__).parents[2] / "traces"
 SOURCES: Final = ("page-cache", "thrash", "group-kill", "parent-limit")

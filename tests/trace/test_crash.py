@@ -16,10 +16,10 @@ import pytest
 from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace.layout import parts
-from tracer.trace.reader import Trace
-from tracer.trace.writer import TraceWriter
+from tracer.trace.read.reader import Trace
+from tracer.trace.write.writer import TraceWriter
 
-BUSY_WRITER = Path(__file__).with_name("busy_writer.py")
+BUSY_WRITER = Path(__file__).parents[1] / "workloads/busy_writer.py"
 CHARGES = 50
 
 RowsOf = Callable[[str, range], pa.RecordBatch]

@@ -31,7 +31,7 @@ ARM64_SERIES: Final = "7.3"
 EACH: Final = "vm"
 ONCE: Final = "vm_once"
 """What pytest selects on each kernel, and in one more guest with the newest, since that takes longest."""
-V1_TESTS: Final = ("tests/kernel/", "tests/capture/test_ledger.py")
+V1_TESTS: Final = ("tests/kernel/", "tests/capture/recordings/test_ledger.py")
 """Those of files and counters, which v1 has others of."""
 
 _POLL_S: Final = 0.2

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
-from tracer.capture import load
-from tracer.capture.bpf_syscall import Machine
-from tracer.capture.hooks import FAMILIES, Offer
+from tracer.capture.bpf import load
+from tracer.capture.bpf.hooks import FAMILIES, Offer
+from tracer.capture.bpf.syscall import Machine
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.probes import Hook, Kind

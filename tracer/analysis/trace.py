@@ -8,17 +8,22 @@ import numpy as np
 import pandas as pd
 
 from tracer import meanings
-from tracer.analysis import kernel_log, kills, names, oom, refaults, stacks, stalls, summary, thrash
-from tracer.analysis.evictions import evictions
-from tracer.analysis.held import held_cgroups
-from tracer.analysis.log_match import Logged
-from tracer.analysis.losses import Losses
-from tracer.analysis.names import with_names
-from tracer.analysis.report import Held, OomReport
-from tracer.analysis.timeline import timeline
+from tracer.analysis.core import naming
+from tracer.analysis.core.lookup import stacks
+from tracer.analysis.core.lookup.losses import Losses
+from tracer.analysis.core.naming import with_names
+from tracer.analysis.explain import kills, postmortem
+from tracer.analysis.explain.survivors import held_cgroups
+from tracer.analysis.kernel_log import comparison
+from tracer.analysis.kernel_log.matching import Logged
+from tracer.analysis.results import summary
+from tracer.analysis.results.report import Held, OomReport
+from tracer.analysis.views import refaults, stalls, thrash
+from tracer.analysis.views.evictions import evictions
+from tracer.analysis.views.timeline import timeline
 from tracer.errors import TracerError
 from tracer.schema import TABLES
-from tracer.trace.reader import Trace
+from tracer.trace.read.reader import Trace
 from tracer.units import count
 
 
@@ -41,70 +46,74 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
         *,
         run: int | None = None,
     ) -> pd.DataFrame:
-        """A row a bin, one column per quantity: see `tracer.analysis.timeline.timeline`."""
+        """A row a bin, one column per quantity: see `tracer.analysis.views.timeline.timeline`."""
         return timeline(self, cgroup, every, begin, end, run=run)
 
     @cached_property
     def refaults(self) -> pd.DataFrame:
-        """What was evicted and read again: see `tracer.analysis.refaults.refaults`."""
+        """What was evicted and read again: see `tracer.analysis.views.refaults.refaults`."""
         return refaults.refaults(self)
 
     @cached_property
     def needed_again(self) -> pd.DataFrame:
         """Which page cache came back, and from when to when it was needed: see
-        `tracer.analysis.refaults.needed_again`."""
+        `tracer.analysis.views.refaults.needed_again`."""
         return refaults.needed_again(self)
 
     @cached_property
     def waits(self) -> pd.DataFrame:
-        """When which thread waited for memory, and for what: see `tracer.analysis.stalls.waits`."""
+        """When which thread waited for memory, and for what: see `tracer.analysis.views.stalls.waits`."""
         return stalls.waits(self)
 
     @cached_property
-    def places(self) -> names.Places:
-        """Which cgroup is where: see `tracer.analysis.names.Places`."""
-        return names.Places(self.cgroups)
+    def places(self) -> naming.Places:
+        """Which cgroup is where: see `tracer.analysis.core.naming.Places`."""
+        return naming.Places(self.cgroups)
 
     @cached_property
-    def processes(self) -> names.Processes:
-        """Who had which tgid when: see `tracer.analysis.names.Processes`."""
-        return names.Processes(self.tasks)
+    def processes(self) -> naming.Processes:
+        """Who had which tgid when: see `tracer.analysis.core.naming.Processes`."""
+        return naming.Processes(self.tasks)
 
     @cached_property
     def losses(self) -> Losses:
-        """What was lost when: see `tracer.analysis.losses.Losses`."""
+        """What was lost when: see `tracer.analysis.core.lookup.losses.Losses`."""
         return Losses(self.loss)
 
     @cached_property
     def logged(self) -> list[Logged]:
-        """The OOM killer's reports in the trace's kernel log: see `tracer.analysis.kernel_log.logged`."""
-        return kernel_log.logged(self.kernel_log)
+        """The OOM killer's reports in the trace's kernel log: see
+        `tracer.analysis.kernel_log.comparison.logged`.
+        """
+        return comparison.logged(self.kernel_log)
 
     @cached_property
     def functions(self) -> stacks.Functions:
-        """What a stack is of: see `tracer.analysis.stacks.Functions`."""
+        """What a stack is of: see `tracer.analysis.core.lookup.stacks.Functions`."""
         return stacks.Functions(self.stacks)
 
     def waits_by_process(self, cgroup: str | int | None = None) -> pd.DataFrame:
-        """How long each process waited for memory: see `tracer.analysis.stalls.by_process`."""
+        """How long each process waited for memory: see `tracer.analysis.views.stalls.by_process`."""
         return stalls.by_process(self, cgroup)
 
     def evictions(self, by: str = "file", cgroup: str | int | None = None) -> pd.DataFrame:
         """What came into the page cache, was evicted and read again, by `file`, `cgroup` (owner and actor),
-        `cause` or `process`: see `tracer.analysis.evictions.evictions`."""
+        `cause` or `process`: see `tracer.analysis.views.evictions.evictions`."""
         return evictions(self, by, cgroup)
 
     def thrash(self) -> pd.DataFrame:
-        """When page cache was evicted only to be read again at once: see `tracer.analysis.thrash.thrash`."""
+        """When page cache was evicted only to be read again at once: see
+        `tracer.analysis.views.thrash.thrash`.
+        """
         return thrash.thrash(self)
 
     def explain(self, cgroup: str | int | None = None) -> list[OomReport]:
         """The post-mortem of each OOM kill, in order; empty where nothing was killed. `cgroup`: only those
-        that concern it: see `tracer.analysis.kills.of_trace`."""
-        return kills.of_trace(self, oom.explain(self), cgroup)
+        that concern it: see `tracer.analysis.explain.kills.of_trace`."""
+        return kills.of_trace(self, postmortem.explain(self), cgroup)
 
     def kills(self, cgroup: str | int | None = None) -> pd.DataFrame:
-        """The same as a row for each victim: see `tracer.analysis.summary.kills`."""
+        """The same as a row for each victim: see `tracer.analysis.results.summary.kills`."""
         return summary.kills(self.explain(cgroup))
 
     def held_cgroups(self, cgroup: str | int | None = None) -> list[Held]:
@@ -112,7 +121,7 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
         return held_cgroups(self, cgroup)
 
     def held(self, cgroup: str | int | None = None) -> pd.DataFrame:
-        """The same as a row for each cgroup: see `tracer.analysis.summary.held`."""
+        """The same as a row for each cgroup: see `tracer.analysis.results.summary.held`."""
         return summary.held(self.held_cgroups(cgroup))
 
     def __repr__(self) -> str:
@@ -141,7 +150,8 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
     def charged_stacks(
         self, cgroup: str | int | None = None, kill_id: int | None = None
     ) -> list[stacks.Charged]:
-        """What was sampled of who allocated (`record --stacks`), by functions: see `tracer.analysis.stacks`.
+        """What was sampled of who allocated (`record --stacks`), by functions: see
+        `tracer.analysis.core.lookup.stacks`.
 
         `cgroup`: only what was charged to it or below it. `kill_id`: only what counts for the allocators of
         that kill. TracerError where stacks were not asked for.
@@ -150,9 +160,11 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
             raise TracerError(
                 f"{self.path} was recorded without --stacks: it does not know where memory was charged"
             )
-        members, begin, end = (None, None, None) if kill_id is None else oom.allocated_before(self, kill_id)
+        members, begin, end = (
+            (None, None, None) if kill_id is None else postmortem.allocated_before(self, kill_id)
+        )
         if cgroup is not None:
-            below = names.members_of(self, names.select(self, cgroup))
+            below = naming.members_of(self, naming.select(self, cgroup))
             members = below if members is None else np.intersect1d(members, below)
         return stacks.charged(self, stacks.of_interval(self, members, begin, end))
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tracer.capture import event_cost
-from tracer.capture.bcc_module import find_bcc
-from tracer.capture.calibrate import calibrate
-from tracer.capture.event_cost import EventCost
-from tracer.capture.hooks import Choice, Offer, choose
-from tracer.capture.kernel_log import KMSG, READ, open_kernel_log
-from tracer.capture.load import Programs
+from tracer.capture.bpf.bcc_module import find_bcc
+from tracer.capture.bpf.hooks import Choice, Offer, choose
+from tracer.capture.bpf.load import Programs
+from tracer.capture.learn import event_cost
+from tracer.capture.learn.calibration import calibrate
+from tracer.capture.learn.event_cost import EventCost
+from tracer.capture.rows.kmsg_stream import KMSG, READ, open_kernel_log
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
-from tracer.kernel.cgroupfs import Hierarchy, memory_hierarchy
+from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.kernel.config import options_set
 from tracer.kernel.doctor import Check, State
 from tracer.kernel.probes import Kind, Signal, needed

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tracer.kernel.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.stored_names import stored_path
 from tracer.trace import meta
-from tracer.trace.writer import TraceWriter
+from tracer.trace.write.writer import TraceWriter
 
 if TYPE_CHECKING:
     from tracer.capture.session import Observer, Options

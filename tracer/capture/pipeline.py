@@ -12,27 +12,28 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from tracer.capture import calibrate, identity
-from tracer.capture.decode import Decoder, Records
-from tracer.capture.following import Following
-from tracer.capture.kernel_log import READ, open_kernel_log
-from tracer.capture.load import Programs
-from tracer.capture.log_filter import LogFilter
-from tracer.capture.losses import Losses
+from tracer.capture.bpf.load import Programs
+from tracer.capture.bpf.ring import Ring
+from tracer.capture.learn import calibration
 from tracer.capture.new_trace import create_trace
-from tracer.capture.own_cgroup import find_own_bounded
-from tracer.capture.ring import Ring
-from tracer.capture.sampler import Sampler
-from tracer.capture.stacks import Stacks
-from tracer.capture.symbols import Program
-from tracer.capture.traced_cgroups import TracedCgroups
+from tracer.capture.rows import identity
+from tracer.capture.rows.decode import Decoder, Records
+from tracer.capture.rows.kmsg_stream import READ, open_kernel_log
+from tracer.capture.rows.log_filter import LogFilter
+from tracer.capture.rows.loss_rows import Losses
+from tracer.capture.rows.sampler import Sampler
+from tracer.capture.selection.following import Following
+from tracer.capture.selection.own_cgroup import find_own_bounded
+from tracer.capture.selection.traced_cgroups import TracedCgroups
+from tracer.capture.symbols.address_names import Program
+from tracer.capture.symbols.stack_names import Stacks
 from tracer.errors import TraceError
 from tracer.kernel.btf import Btf
-from tracer.kernel.cgroupfs import Hierarchy
-from tracer.kernel.mounts import Mounts
-from tracer.kernel.spawn import CommandError
+from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.mounts import Mounts
+from tracer.kernel.process.spawn import CommandError
 from tracer.stored_names import stored_path
-from tracer.trace.rows import rows_of
+from tracer.trace.write.arrow_columns import rows_of
 from tracer.wire import TABLE_OF, WIRE
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Pipeline:
         with ExitStack() as owned:
             owned.callback(programs.close)
             owned.callback(following.close)
-            self._positions = calibrate.calibrate(programs, btf, hierarchy)
+            self._positions = calibration.calibrate(programs, btf, hierarchy)
             self._rings: dict[str, Ring] = {}
             for name in programs.streams:
                 self._rings[name] = Ring(programs.ring_fd(name), programs.ring_bytes(name), WIRE[name])
@@ -244,7 +245,7 @@ class Pipeline:
         self._write_samples(self._sampler.sample("end", self._clock_offset_ns))
         self._write_log(self._kernel_log.read_until_killed(self._marked_ns))
         self._programs.detach_all()
-        calibrate.settle(self._programs, self._following.memcgs())
+        calibration.settle(self._programs, self._following.memcgs())
         self._programs.drain()
         self.read_rings()
         self._write_kept(self._log_filter.end())

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from tracer.capture.load import Programs
+from tracer.capture.bpf.load import Programs
 from tracer.capture.loop import COMMAND_ENDED, Loop, StopSignals, Timer, stop_signals
 from tracer.errors import TracerError
-from tracer.kernel import cgroupfs
 from tracer.kernel.btf import Btf
-from tracer.kernel.containers import lookup_name
-from tracer.kernel.descriptors import as_many_as_allowed
-from tracer.kernel.ephemeral import ephemeral_cgroup, remove_leftovers
-from tracer.kernel.priority import HeadStart, Urgency
-from tracer.kernel.selectors import parse_selectors
-from tracer.kernel.spawn import CommandError, GatedCommand, spawn
+from tracer.kernel.cgroups import cgroupfs
+from tracer.kernel.cgroups.containers import lookup_name
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, remove_leftovers
+from tracer.kernel.cgroups.selectors import parse_selectors
+from tracer.kernel.process.descriptors import as_many_as_allowed
+from tracer.kernel.process.priority import HeadStart, Urgency
+from tracer.kernel.process.spawn import CommandError, GatedCommand, spawn
 
 if TYPE_CHECKING:
     from tracer.capture.pipeline import Pipeline
@@ -129,8 +129,8 @@ def record(options: Options, observer: Observer, head_start: HeadStart | None = 
             stacks_bytes=options.stacks_bytes,
         )
         # Here, while clang is at work: NumPy and Arrow take a fifth of a second to import.
-        from tracer.capture.following import Following  # noqa: PLC0415
         from tracer.capture.pipeline import Pipeline  # noqa: PLC0415
+        from tracer.capture.selection.following import Following  # noqa: PLC0415
 
         pipeline = stack.enter_context(
             Pipeline(

@@ -1,4 +1,4 @@
-"""The command line: `main` turns every error into a line and an exit status; its verbs: `cli.verbs`."""
+"""The command line: `main` turns every error into a line and an exit status; its verbs: `cli.group`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tracer.cli import streams
 from tracer.errors import TracerError
 
 if TYPE_CHECKING:
-    from tracer.kernel.priority import HeadStart
+    from tracer.kernel.process.priority import HeadStart
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def _verb(arguments: list[str]) -> str | None:
 
 def _head_start() -> HeadStart:
     """Before the imports: they are what a start waits for on a busy machine."""
-    from tracer.kernel.priority import HeadStart
+    from tracer.kernel.process.priority import HeadStart
 
     return HeadStart()
 
@@ -52,7 +52,7 @@ def _head_start() -> HeadStart:
 def _run(arguments: list[str], head_start: HeadStart | None) -> int:
     import click
 
-    from tracer.cli.verbs import group
+    from tracer.cli.group import group
 
     try:
         status: Any = group.main(

@@ -20,7 +20,7 @@ from click.shell_completion import CompletionItem, split_arg_string
 from tracer.errors import TracerError
 
 if TYPE_CHECKING:
-    from tracer.trace.reader import Trace
+    from tracer.trace.read.reader import Trace
 
 _MOST: Final = 500
 _PLAIN: Final = re.compile(r"[\w./:@%+=,-]+", re.ASCII)
@@ -30,9 +30,9 @@ def cgroups_here(
     _context: click.Context, _parameter: click.Parameter, typed: str
 ) -> list[CompletionItem[Any]]:
     """Return the containers that run here, by name, and the memory cgroups, by path."""
-    from tracer.kernel.cgroupfs import memory_hierarchy
-    from tracer.kernel.containers import lookup_name
-    from tracer.kernel.selectors import list_cgroups
+    from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
+    from tracer.kernel.cgroups.containers import lookup_name
+    from tracer.kernel.cgroups.selectors import list_cgroups
 
     with suppress(OSError, TracerError):
         listing = list_cgroups(memory_hierarchy(), lookup_name)
@@ -55,7 +55,7 @@ def kills_in_trace(
     context: click.Context, _parameter: click.Parameter, typed: str
 ) -> list[CompletionItem[Any]]:
     """Return the numbers of the kills in the trace on the command line, with who was killed."""
-    from tracer.render.escape import visible
+    from tracer.render.words.escape import visible
 
     with suppress(OSError, TracerError):
         rows = _trace(context).table("oom", ["kill_id", "comm", "pid"]).to_pylist()
@@ -91,7 +91,7 @@ def runs_in_trace(
 
 def _trace(context: click.Context) -> Trace:
     from tracer.trace.meta import is_trace
-    from tracer.trace.reader import Trace
+    from tracer.trace.read.reader import Trace
 
     # Before an option that lacks its value click gives up parsing, and leaves all words.
     for path in filter(None, (context.params.get("path"), *context.args)):

@@ -14,9 +14,9 @@ from typing import Final
 
 from tracer.errors import TracerError
 from tracer.kernel.btf import VMLINUX, Btf
-from tracer.kernel.cgroupfs import Hierarchy, memory_hierarchy
-from tracer.kernel.layout import why_unfit
-from tracer.kernel.mounts import Mount, read_mounts
+from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
+from tracer.kernel.cgroups.mounts import Mount, read_mounts
+from tracer.kernel.struct_header import why_unfit
 from tracer.units import size
 
 

@@ -1,6 +1,6 @@
 """The signals: what each is taken from, best first, what that means, and what is lost without it.
 
-Data, not code. What this kernel offers is found by looking (tracer/capture/hooks.py), never by a version
+Data, not code. What this kernel offers is found by looking (tracer/capture/bpf/hooks.py), never by a version
 number, and the first way that is there is taken.
 """
 

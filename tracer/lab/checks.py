@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracer.analysis.report import Cause, OomReport
+from tracer.analysis.results.report import Cause, OomReport
 from tracer.units import count, duration, size
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def equal_pgsteal(evicted_bytes: int | None, stolen_bytes: int | None, damons_by
 
 def damons_bytes(trace: AnalysedTrace, cgroup_ids: Sequence[int]) -> int:
     """Return the bytes of page cache that DAMON's threads took from these cgroups."""
-    from tracer.analysis.cushion import damons_pages
-    from tracer.analysis.tables import is_evicted
+    from tracer.analysis.core.tables import is_evicted
+    from tracer.analysis.explain.measure.cushion import damons_pages
 
     evicted = trace.pagecache[is_evicted(trace.pagecache)]
     evicted = evicted[evicted["cgroup_id"].isin(cgroup_ids)]
@@ -122,7 +122,7 @@ def damons_bytes(trace: AnalysedTrace, cgroup_ids: Sequence[int]) -> int:
 
 def cache_fills_to_the_limit(evidence: Evidence) -> Check:
     """Act one: usage comes to the limit while nearly all of it is cache."""
-    from tracer.analysis.tables import optional
+    from tracer.analysis.core.tables import optional
 
     timeline = _timeline(evidence)
     full = timeline[timeline["usage_bytes"] >= 0.97 * evidence.limit_bytes]  # a large folio is 2 %

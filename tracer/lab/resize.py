@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Final
 
 import tracer
-from tracer.analysis.report import Held, OomReport
+from tracer.analysis.results.report import Held, OomReport
 from tracer.analysis.trace import AnalysedTrace
-from tracer.kernel.cgroupfs import descendants, memory_hierarchy
-from tracer.kernel.ephemeral import ephemeral_cgroup
-from tracer.kernel.memory_files import MemcgFiles
-from tracer.kernel.spawn import spawn
+from tracer.kernel.cgroups.cgroupfs import descendants, memory_hierarchy
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+from tracer.kernel.cgroups.memory_files import MemcgFiles
+from tracer.kernel.process.spawn import spawn
 from tracer.lab.checks import Check
 from tracer.lab.experiments import Experiment
 from tracer.lab.run import Outcome, nearest, own_kills, own_life, record

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tracer
-from tracer.analysis.report import Cause, Held, OomReport
+from tracer.analysis.results.report import Cause, Held, OomReport
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError
-from tracer.kernel.cgroupfs import memory_hierarchy
+from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.lab.checks import Check, Evidence
 from tracer.lab.experiments import Experiment
 from tracer.lab.scratch import scratch_directory

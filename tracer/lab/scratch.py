@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tracer.errors import TracerError
-from tracer.kernel.mounts import first_on_a_disk
+from tracer.kernel.cgroups.mounts import first_on_a_disk
 
 _PREFIX = ".memcg-tracer-"
 _CHUNK_BYTES = 1 << 20
@@ -45,7 +45,9 @@ def scratch_directory(near: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """As `kernel.ephemeral.remove_leftovers` does with cgroups: the maker, and its lock, are both gone."""
+    """As `kernel.cgroups.ephemeral.remove_leftovers` does with cgroups: the maker, and its lock, are both
+    gone.
+    """
     for directory in parent.glob(f"{_PREFIX}*"):
         maker = re.match(rf"{re.escape(_PREFIX)}(\d+)-", directory.name)
         if maker is None or Path("/proc", maker[1]).exists():

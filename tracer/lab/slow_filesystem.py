@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Final
 
 from tracer.errors import TracerError
-from tracer.kernel.mounts import MOUNTINFO, parse_mountinfo
+from tracer.kernel.cgroups.mounts import MOUNTINFO, parse_mountinfo
 
 _CLONE_NEWNS: Final = 0x00020000
 _MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 2, 4, 1 << 14, 1 << 18  # include/uapi/linux/mount.h

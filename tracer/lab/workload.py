@@ -210,7 +210,7 @@ def main(arguments: list[str]) -> int:
 @cache
 def _cgroup() -> str:
     """The directory of the memory cgroup that we were in when this was first asked."""
-    from tracer.kernel.cgroupfs import memory_hierarchy, own_path  # noqa: PLC0415  few steps need it
+    from tracer.kernel.cgroups.cgroupfs import memory_hierarchy, own_path  # noqa: PLC0415  few steps need it
 
     hierarchy = memory_hierarchy()
     return str(hierarchy.directory(own_path(hierarchy)))

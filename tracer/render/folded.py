@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from tracer.analysis.stacks import Charged
-from tracer.render.escape import visible
+from tracer.analysis.core.lookup.stacks import Charged
+from tracer.render.words.escape import visible
 
 
 def lines(charged: Iterable[Charged]) -> Iterator[str]:

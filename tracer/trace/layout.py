@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tracer.trace import folder
+from tracer.trace.read import folder
 
 META: Final = "meta.json"
 META_TEMPORARY: Final = "meta.json.tmp"

@@ -14,9 +14,9 @@ from typing import Any, Final, TypedDict, cast
 from tracer.directory import Directory
 from tracer.errors import TraceError
 from tracer.schema import SCHEMA_VERSION
-from tracer.trace.folder import open_file
 from tracer.trace.layout import META, META_TEMPORARY
-from tracer.trace.meta_check import MOST_BYTES, wrong_keys
+from tracer.trace.read.folder import open_file
+from tracer.trace.read.meta_check import MOST_BYTES, wrong_keys
 from tracer.version import VERSION
 
 FORMAT: Final = "memcg-tracer trace"

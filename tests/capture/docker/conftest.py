@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tracer.kernel.mounts import read_mounts
+from tracer.kernel.cgroups.mounts import read_mounts
 from tracer.lab.scratch import scratch_directory, write_uncached
 
 NEEDED = ("dockerd", "docker", "busybox")

@@ -20,13 +20,13 @@ from typing import Final
 
 from rich.cells import cell_len
 
-from tracer.analysis import from_log
-from tracer.analysis.report import OomReport
+from tracer.analysis.explain import log_postmortem
+from tracer.analysis.results.report import OomReport
 from tracer.kernel.kmsg import sections
-from tracer.kernel.kmsg.facts import LogReport
 from tracer.kernel.kmsg.grammar import reports
-from tracer.kernel.kmsg.lines import MOST_CHARACTERS, split
-from tracer.render import explain_text, text
+from tracer.kernel.kmsg.log_report import LogReport
+from tracer.kernel.kmsg.text.lines import MOST_CHARACTERS, split
+from tracer.render.terminal import console, explain_text
 
 CORPUS: Final = [
     path.read_bytes()
@@ -206,7 +206,7 @@ def check(log: bytes, *, said: bool, shown: bool) -> int:
     for one in found:
         _check_facts(one, number_of_lines)
     assert sum(len(one.tasks) + len(one.kills) for one in found) <= number_of_lines + len(log) // 20
-    for report in from_log.explain(found):
+    for report in log_postmortem.explain(found):
         if said:
             json.dumps(report.to_dict())
         if report.composition.total is not None:
@@ -243,7 +243,7 @@ def sections_of(one: LogReport) -> Iterator[str]:
 def _check_text(report: OomReport) -> None:
     for verbose in (False, True):
         shown = explain_text.post_mortem(report, page_size=4096, verbose=verbose)
-        written = text.to_text(shown, columns=100, colour=False)
+        written = console.to_text(shown, columns=100, colour=False)
         assert max(map(cell_len, written.splitlines())) <= 100
         assert not any(unicodedata.category(one) == "Cc" and one != "\n" for one in written)
 

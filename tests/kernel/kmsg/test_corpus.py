@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from golden import compare
+from support.golden import compare
 
 from tracer.kernel.kmsg.grammar import reports
-from tracer.kernel.kmsg.lines import split
+from tracer.kernel.kmsg.text.lines import split
 
 CORPUS = Path(__file__).parent / "corpus"
 EXPECTED = ".expected.json"

@@ -11,7 +11,7 @@ import pytest
 from kernel.kmsg.test_corpus import CORPUS, without_lines
 
 from tracer.kernel.kmsg.grammar import reports
-from tracer.kernel.kmsg.lines import split
+from tracer.kernel.kmsg.text.lines import split
 
 LOGS: Final = (
     "captured-6.12-debian13-v2-dmesg-x.log",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tracer.kernel.kmsg import bounds, mem_info, nodes, sections
-from tracer.kernel.kmsg.facts import (
+from tracer.kernel.kmsg.log_report import (
     SECTIONS,
     Chosen,
     Counter,
@@ -22,7 +22,7 @@ from tracer.kernel.kmsg.facts import (
     Stamp,
     TaskRow,
 )
-from tracer.kernel.kmsg.lines import Record
+from tracer.kernel.kmsg.text.lines import Record
 
 CALL_TRACE: Final = ("Call Trace:", "Call trace:")
 SLAB_TITLE: Final = "Unreclaimable slab info:"

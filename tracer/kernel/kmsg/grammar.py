@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from tracer.kernel.kmsg import lines, mem_info, sections, shapes, wrapping
+from tracer.kernel.kmsg import mem_info, sections
 from tracer.kernel.kmsg.assembly import CALL_TRACE, SLAB_TITLE, Assembly
-from tracer.kernel.kmsg.facts import Kill, LogReport, Section
-from tracer.kernel.kmsg.lines import Record
+from tracer.kernel.kmsg.log_report import Kill, LogReport, Section
+from tracer.kernel.kmsg.text import lines, shapes, wrapping
+from tracer.kernel.kmsg.text.lines import Record
 
 _WORDS: Final = re.compile(
     r"oom|[Oo]ut of memory|Kill(?:ed)? process|suppressed|memory: usage|Memory cgroup stats|Tasks state"

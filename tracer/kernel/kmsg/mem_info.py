@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from tracer.kernel.kmsg.facts import MemInfo, Zone
+from tracer.kernel.kmsg.log_report import MemInfo, Zone
 from tracer.kernel.kmsg.nodes import Shown
 
 TITLE: Final = "Mem-Info:"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from tracer.kernel.kmsg.facts import (
+from tracer.kernel.kmsg.log_report import (
     Chosen,
     Constraint,
     Counter,

@@ -1,0 +1,40 @@
+"""What is found by a search is what a pass over the rows finds."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracer.analysis.core.index import Grouped, Histories, RunningSums
+from tracer.analysis.core.tables import Int64s
+
+_THINGS = 4
+ROWS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, _THINGS - 1), st.integers(-5, 5)), max_size=20)
+
+
+def array(values: list[int]) -> Int64s:
+    return np.array(values, dtype=np.int64)
+
+
+@given(keys=st.lists(st.integers(-1, 5), max_size=20), wanted=st.sets(st.integers(-1, 6)))
+@settings(deadline=None)
+def test_rows_of_keys(keys: list[int], wanted: set[int]) -> None:
+    grouped = Grouped.by(array(keys))
+    found = grouped.of_any(array(sorted(wanted))).tolist()
+    assert found == [row for row, key in enumerate(keys) if key in wanted]
+    for key in wanted:
+        assert grouped.of(key).tolist() == [row for row, one in enumerate(keys) if one == key]
+
+
+@given(rows=ROWS, moment=st.integers(-1, 10))
+@settings(deadline=None)
+def test_what_was_told_of_each_thing_by_a_moment(rows: list[tuple[int, int, int]], moment: int) -> None:
+    rows = sorted(rows, key=lambda row: row[0])
+    times, things, amounts = (array([row[column] for row in rows]) for column in range(3))
+    earlier = [(thing, number) for number, (time, thing, _) in enumerate(rows) if time <= moment]
+    of_things = [[number for one, number in earlier if one == thing] for thing in range(_THINGS)]
+    last = Histories.of(times, things, _THINGS).last(moment)
+    assert last.tolist() == [max(numbers, default=-1) for numbers in of_things]
+    sums = RunningSums.of(times, things, amounts, _THINGS).at(moment)
+    assert sums.tolist() == [sum(rows[number][2] for number in numbers) for numbers in of_things]

@@ -1,0 +1,158 @@
+"""A kill that the trace's own kernel log has is a kill, also where the probe missed it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from synthetic.oom_log import MIB, Dump, log
+
+from tracer.analysis.explain import log_kills
+from tracer.analysis.explain.postmortem import allocated_before, explain
+from tracer.analysis.explain.survivors import held_cgroups
+from tracer.analysis.views.focus import ranked
+from tracer.analysis.views.timeline import timeline
+from tracer.errors import UsageError
+
+DUMP = Dump(pid=50)
+
+
+def lives(trace: Any, count: int) -> None:
+    """One second of /box after the other, from cgroup 1 on, with something charged in each."""
+    trace.meta |= {"kernel_log": "read", "cpus": 1}
+    for run in range(count):
+        ends = {"created": trace.ns(run), "removed": trace.ns(run + 1)}
+        trace.add("cgroups", cgroup_id=run + 1, path="/box", container="crasher", **ends)
+        trace.charged(run + 0.1, run + 1, "anon", MIB, usage_bytes=MIB, limit_bytes=100 * MIB)
+
+
+def probed(trace: Any, seconds: float, pid: int, cgroup_id: int) -> None:
+    trace.add(
+        "oom",
+        seconds,
+        kill_id=len(trace.oom) + 1,
+        constraint="memcg",
+        limit_owner_cgroup_id=cgroup_id,
+        trigger_cgroup_id=cgroup_id,
+        usage_bytes=DUMP.usage,
+        limit_bytes=DUMP.limit,
+        pid=pid,
+        tgid=pid,
+        comm="hog",
+        cgroup_id=cgroup_id,
+    )
+
+
+def test_kills_of_lives_that_the_probe_missed(trace: Any) -> None:
+    lives(trace, 4)
+    probed(trace, 0.9, 50, 1)
+    for run in range(4):
+        log(trace, run + 0.9, *replace(DUMP, pid=50 + run).lines())
+    reports = explain(trace)
+    assert [report.kill_id for report in reports] == [1, 2, 3, 4]
+    assert [report.victims[0].pid for report in reports] == [50, 51, 52, 53]
+    assert [report.quality.kmsg for report in reports] == ["matched", "only", "only", "only"]
+    assert [report.limit_owner.cgroup_id for report in reports] == [1, 2, 3, 4]
+    assert [(report.limit_owner.run, report.limit_owner.runs) for report in reports] == [
+        (run, 4) for run in range(1, 5)
+    ]
+    missed = reports[2]
+    assert missed.limit_owner.container == "crasher"
+    assert missed.limit_owner.limit_bytes == 100 * MIB
+    assert missed.to_dict()["time"].startswith("2025-11-24T16:00:02.9")
+    assert log_kills.MISSED in missed.quality.disagreements
+    assert log_kills.MISSED not in reports[0].quality.disagreements
+    assert missed.victims[0].cgroup_id == 3 and missed.verdict.cause == reports[0].verdict.cause
+    # The same kills wherever they are counted.
+    assert ranked(trace)["kills"].to_dict() == {1: 1, 2: 1, 3: 1, 4: 1}
+    assert timeline(trace, "crasher", every="1s").groupby("run")["oom_kills"].sum().tolist() == [1] * 4
+    with pytest.raises(UsageError, match="kill 3 is known from the kernel log alone"):
+        allocated_before(trace, 3)
+
+
+def test_life_that_the_trace_does_not_know_has_the_name_of_its_path(trace: Any) -> None:
+    """As when only the first life of a container was traced."""
+    lives(trace, 1)
+    trace.meta["filters"] = {"cgroups": ["/box"]}
+    log(trace, 2.5, *DUMP.lines())
+    (report,) = explain(trace)
+    owner = report.limit_owner
+    assert (owner.cgroup, owner.container, owner.cgroup_id) == ("/box", "crasher", None)
+    assert "limit_owner.cgroup_id" in report.quality.unknown
+
+
+def test_numbers_follow_those_of_the_probes_and_time_orders_them(trace: Any) -> None:
+    lives(trace, 3)
+    probed(trace, 2.9, 52, 3)
+    for run in range(3):
+        log(trace, run + 0.9, *replace(DUMP, pid=50 + run).lines())
+    reports = explain(trace)
+    assert [(report.kill_id, report.victims[0].pid) for report in reports] == [(2, 50), (3, 51), (1, 52)]
+
+
+@pytest.mark.parametrize(
+    ("filters", "dump", "is_there"),
+    [
+        ({}, replace(DUMP, oom_memcg="/other", task_memcg="/other"), True),
+        ({"cgroups": []}, replace(DUMP, oom_memcg="/other", task_memcg="/other"), True),
+        ({"cgroups": ["/box"]}, replace(DUMP, oom_memcg="/other", task_memcg="/other"), False),
+        ({"cgroups": ["/box"]}, replace(DUMP, oom_memcg="/boxer", task_memcg="/boxer"), False),
+        ({"cgroups": ["/box"]}, replace(DUMP, oom_memcg="/box/in", task_memcg="/box/in"), True),
+        ({"cgroups": ["/box"]}, replace(DUMP, oom_memcg="/", task_memcg="/box"), True),
+        ({"cgroups": ["/web*"]}, DUMP, True),  # what was traced, whatever it was asked for by
+        (
+            {"cgroups": ["/box"]},
+            replace(DUMP, constraint="CONSTRAINT_NONE", oom_memcg="/", task_memcg="/other"),
+            True,
+        ),
+    ],
+)
+def test_kills_are_of_what_the_trace_is_about(
+    trace: Any, filters: dict[str, Any], dump: Dump, is_there: bool
+) -> None:
+    lives(trace, 1)
+    trace.meta["filters"] = filters
+    lines = list(dump.lines())
+    if dump.constraint == "CONSTRAINT_NONE":
+        counters = set(dump.counters())
+        lines = [
+            line.replace(f"oom_memcg={dump.oom_memcg},", "global_oom,")
+            .replace("Memory cgroup out of memory", "Out of memory")
+            .replace("try_charge_memcg", "__alloc_pages_may_oom")
+            for line in lines
+            if line not in counters
+        ]
+    log(trace, 0.5, *lines)
+    assert len(explain(trace)) == is_there
+
+
+def test_line_of_a_kill_alone_is_of_the_cgroup_of_its_task(trace: Any) -> None:
+    """The kernel prints 10 reports in 5 s, and then the kills alone."""
+    lives(trace, 2)
+    trace.meta["filters"] = {"cgroups": ["/box"]}
+    trace.add("tasks", tgid=60, start_ns=1, comm="hog", cgroup_id=2, first_seen=trace.ns(1.1))
+    trace.add("tasks", tgid=61, start_ns=1, comm="stranger", cgroup_id=9, first_seen=trace.ns(1.1))
+    for pid in (60, 61, 62):
+        log(trace, 1.5, replace(DUMP, pid=pid).kill())
+    (report,) = explain(trace)
+    assert (report.victims[0].pid, report.victims[0].cgroup_id) == (60, 2)
+    assert report.victims[0].cgroup == "/box"
+
+
+def test_group_kill_that_the_log_tells_in_pieces_is_one(trace: Any) -> None:
+    lives(trace, 1)
+    probed(trace, 0.9, 50, 1)
+    trace.add(
+        "oom", 0.9, kill_id=1, constraint="memcg", limit_owner_cgroup_id=1, pid=51, tgid=51, cgroup_id=1
+    )
+    for pid in (50, 51):
+        log(trace, 0.9, replace(DUMP, pid=pid).kill())
+    assert len(explain(trace)) == 1
+
+
+def test_report_that_ends_before_its_kill_is_none(trace: Any) -> None:
+    lives(trace, 1)
+    log(trace, 0.9, *list(DUMP.lines())[:-1])
+    assert explain(trace) == []
+    assert held_cgroups(trace)

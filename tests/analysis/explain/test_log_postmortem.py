@@ -1,0 +1,365 @@
+"""Post-mortems of the logs in the grammar's corpus."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracer.analysis.explain import log_postmortem
+from tracer.analysis.explain.wording import trigger_name
+from tracer.analysis.results.report import OomReport
+from tracer.kernel.kmsg.grammar import reports
+from tracer.kernel.kmsg.text.lines import split
+
+CORPUS = Path(__file__).parents[2] / "kernel/kmsg/corpus"
+LOGS = sorted(path for path in CORPUS.glob("*-*") if not path.name.endswith(".expected.json"))
+MIB = 1 << 20
+
+
+def explained(name: str) -> list[OomReport]:
+    return list(log_postmortem.explain(reports(split([(CORPUS / name).read_bytes()]))))
+
+
+@pytest.mark.parametrize("log", LOGS, ids=lambda path: path.name)
+def test_every_report(log: Path) -> None:
+    """Adds up, is JSON, says why what is null is null, and comes from the log alone."""
+    for number, report in enumerate(explained(log.name), start=1):
+        document = report.to_dict()
+        assert json.loads(json.dumps(document)) == document
+        assert report.kill_id == number
+        assert report.quality.kmsg == "only"
+        made_of = report.composition
+        if made_of.total is not None:
+            assert sum(part or 0 for _, part in made_of.parts()) == made_of.total
+        assert made_of.total == report.limit_owner.usage_bytes
+        assert min((part or 0 for name, part in made_of.parts() if name != "other"), default=0) >= 0
+        nulls = {null for null in _nulls(document, "") if not null.startswith("kernel_log.")}
+        unknown = set(report.quality.unknown)
+        assert {null for null in nulls if not _is_covered(null, unknown)} <= _known_to_be_none(report)
+
+
+def _nulls(value: Any, name: str) -> list[str]:
+    if isinstance(value, dict):
+        return [null for key, item in value.items() for null in _nulls(item, f"{name}.{key}".strip("."))]
+    if isinstance(value, list):
+        return [null for item in value for null in _nulls(item, name)]
+    return [name] if value is None else []
+
+
+def _is_covered(null: str, unknown: set[str]) -> bool:
+    return null in unknown or null.partition(".")[0] in unknown
+
+
+def _known_to_be_none(report: OomReport) -> set[str]:
+    """No container, no pod; what adj adds where badness is never computed has its reason there."""
+    is_known = report.limit_owner.cgroup is not None
+    names = {
+        "trigger.cmdline",
+        "victims.cmdline",
+        "candidates.cmdline",
+        "trigger.tgid",
+    }  # no log has titles, nor who a thread is of
+    names |= {"limit_owner.container", "limit_owner.pod"} if is_known else set()
+    never = {"candidates.badness"} if any(one.oom_score_adj == -1000 for one in report.candidates) else set()
+    badness = {"candidates.adj_pages", "candidates.held_pages"}
+    return names | never | (badness if "candidates.badness" in report.quality.unknown else set())
+
+
+def test_swap_that_is_full_is_the_cause() -> None:
+    assert [one.verdict.cause for one in explained("captured-6.12-debian13-v2-dmesg-x.log")] == [
+        "swap_exhausted",
+        "shmem",
+    ]
+    _, full = explained("captured-6.1-debian12-v1-dmesg.log")
+    assert full.verdict.cause == "swap_exhausted"
+    assert full.composition.anon is not None
+    assert full.composition.anon > 23 * MIB  # half of it in the swap cache, which no class but this has
+
+
+def test_a_limit_of_an_ancestor() -> None:
+    report = explained("captured-6.1-debian12-v2-kmsg.log")[0]
+    owner = report.limit_owner
+    assert (owner.cgroup, owner.is_ancestor, owner.limit_bytes) == ("/web.slice", True, 48 * MIB)
+    assert report.trigger.cgroup == report.victims[0].cgroup == "/web.slice/app.service"
+    assert "(above the cgroup that asked)" in report.verdict.summary
+
+
+def test_containers_are_named_by_their_ids() -> None:
+    (docker,) = explained("written-5.4-ubuntu20.04-v1-journal.log")
+    assert docker.limit_owner.container is not None
+    assert docker.limit_owner.container.startswith("9c1d0ec8a5f5")
+    (pod,) = explained("written-5.10-debian11-v2-rfc3339.log")
+    assert (pod.limit_owner.container, pod.limit_owner.pod) == (None, "5931aa75-4603-4e65-b552-7c71cf55cfb5")
+    assert pod.verdict.cause == "shmem"
+
+
+def test_old_counters_in_kb_are_added_up_over_the_tree() -> None:
+    (report,) = explained("written-4.19-debian10-v1-kern.log")
+    made_of = report.composition
+    assert made_of.anon == (1840 + 515836) << 10
+    assert made_of.file_clean == (188 + 412 - 132) << 10
+    assert made_of.writeback == 132 << 10
+    assert "6156288 bytes" in report.quality.unknown["composition.page_tables"]
+    assert [victim.pid for victim in report.victims] == [21931]
+    assert [one.pid for one in report.candidates if one.chosen] == [21854]
+
+
+def test_a_group() -> None:
+    report = explained("captured-6.1-debian12-v2-kmsg.log")[1]
+    assert [victim.pid for victim in report.victims] == [142, 139, 140, 141]
+    assert all(victim.group_kill for victim in report.victims)
+    assert [victim.cgroup for victim in report.victims] == ["/batch", None, None, None]
+
+
+def test_times() -> None:
+    def time_of(name: str) -> tuple[str | None, str]:
+        report = explained(name)[0]
+        return report.to_dict()["time"], report.quality.unknown.get("time", "")
+
+    assert time_of("captured-6.18-debian13-v2-dmesg-iso.log")[0] == "2026-11-25T09:35:02.246273+00:00"
+    assert time_of("written-5.10-debian11-v2-rfc3339.log")[0] == "2024-10-12T17:00:20.347274+00:00"
+    assert time_of("written-6.8-ubuntu24.04-v2-journal.json")[0] == "2024-11-10T16:00:00.123456+00:00"
+    assert "1367.841788 s" in time_of("captured-6.18-v1-kmsg.log")[1]
+    assert "Nov 02 14:03:27" in time_of("written-5.4-ubuntu20.04-v1-journal.log")[1]
+    assert "no times" in time_of("written-4.19-global-bare.log")[1]
+
+
+def test_a_kill_without_a_report() -> None:
+    report = explained("written-6.6-cut.log")[1]
+    assert report.verdict.summary.startswith("limited (pid 812) was killed since a cgroup was at its limit")
+    assert (report.verdict.cause, report.trigger.pid, report.composition.total) == ("unknown", None, None)
+
+
+def test_a_report_without_its_kill() -> None:
+    report = explained("written-6.6-cut.log")[2]
+    assert report.victims == ()
+    assert "ends before" in report.quality.unknown["victims"]
+
+
+def test_nobody_could_be_killed() -> None:
+    report = next(one for one in explained("captured-7.3-debian13-v2-dmesg-T.log") if not one.victims)
+    assert "no process" in report.quality.unknown["victims"]
+
+
+def test_the_whole_machine() -> None:
+    report = explained("captured-6.18-debian13-v2-dmesg-iso.log")[1]
+    assert (report.constraint, report.verdict.cause) == ("global", "global_pressure")
+    assert report.candidates[0].chosen
+    assert report.badness_total_pages == 163707 - 18593
+
+
+def test_the_size_of_a_page_is_told_by_the_log() -> None:
+    def size_of(name: str) -> int | None:
+        place = explained(name)[0].kernel_log
+        return None if place is None else place.page_size
+
+    assert size_of("captured-6.18-v1-kmsg.log") == 4096
+    assert size_of("written-6.6-cut.log") == 4096
+
+
+MEM_INFO = """Mem-Info:
+active_anon:{anon} inactive_anon:0 isolated_anon:0
+ active_file:10 inactive_file:10 isolated_file:0
+ unevictable:0 dirty:0 writeback:0
+ slab_reclaimable:100 slab_unreclaimable:{slab}
+ mapped:0 shmem:0 pagetables:10
+ free:{free} free_pcp:0 free_cma:0
+Normal free:{normal}kB min:4000kB low:5000kB high:6000kB active_anon:0kB present:800000kB managed:800000kB
+HighMem free:{high}kB min:500kB low:700kB high:900kB active_anon:0kB present:900000kB managed:900000kB
+100000 pages RAM
+0 pages reserved"""
+OF_MACHINE = {
+    **{"gfp": "0xcc0(GFP_KERNEL)", "order": 0, "function": "__alloc_pages", "constraint": "CONSTRAINT_NONE"},
+    **{"anon": 90_000, "slab": 1000, "free": 2000, "normal": 3000, "high": 400},
+}
+KILL = "Out of memory: Killed process 9 (hog) total-vm:9000kB, anon-rss:8000kB, file-rss:0kB, shmem-rss:0kB"
+
+
+def of_machine(**changed: Any) -> OomReport:
+    """The report on a kill of the machine's, as these numbers have it."""
+    values = OF_MACHINE | changed
+    log = [
+        f"asker invoked oom-killer: gfp_mask={values['gfp']}, order={values['order']}, oom_score_adj=0",
+        "CPU: 0 PID: 8 Comm: asker Not tainted 6.6.0 #1",
+        "Call Trace:",
+        " out_of_memory+0x1/0x2",
+        f" {values['function']}+0x1/0x2",
+        *MEM_INFO.format(**values).split("\n"),
+        f"oom-kill:constraint={values['constraint']},nodemask=(null),cpuset=/,mems_allowed=4,global_oom,"
+        "task_memcg=/,task=hog,pid=9,uid=0",
+        KILL,
+    ]
+    (report,) = log_postmortem.explain(reports(log))
+    return report
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "the whole machine had none left; 7.8 MiB of the machine's 390.6 MiB were free"),
+        ({"order": -1, "function": "moom_callback"}, "by hand (SysRq-F)"),
+        ({"gfp": "0x0()", "function": "pagefault_out_of_memory"}, "pagefault_out_of_memory, gfp 0x0"),
+        ({"order": 3, "normal": 90_000}, "not in one piece of 32 KiB (order 3): it is fragmented"),
+        ({"high": 90_000}, "low memory (zone Normal) was exhausted"),
+        ({"constraint": "CONSTRAINT_CPUSET"}, "its cpuset allows (nodes 4) had none left; 7.8 MiB"),
+        ({"constraint": "CONSTRAINT_MEMORY_POLICY"}, "its memory policy allows (nodes 4)"),
+        ({"constraint": "CONSTRAINT_BPF_OURS"}, "a BPF policy had it killed (CONSTRAINT_BPF_OURS)"),
+        ({"slab": 70_000, "anon": 100}, "273.8 MiB of its 390.6 MiB slab"),
+        ({"anon": 100}, "are memory that no counter names"),
+    ],
+)
+def test_not_every_kill_of_the_machine_is_a_full_machine(changed: dict[str, Any], said: str) -> None:
+    assert said in of_machine(**changed).verdict.summary
+
+
+@pytest.mark.parametrize(
+    ("changed", "cause", "advised"),
+    [
+        ({}, "global_pressure", "what filled the machine"),
+        ({"order": -1, "function": "moom_callback"}, "unknown", "/proc/sysrq-trigger"),
+        ({"gfp": "0x0()", "function": "pagefault_out_of_memory"}, "unknown", None),
+        ({"order": 3, "normal": 90_000}, "global_pressure", "More memory need not help"),
+        ({"high": 90_000}, "global_pressure", "More memory does not help"),
+        ({"constraint": "CONSTRAINT_CPUSET"}, "global_pressure", "cpuset.mems"),
+        ({"constraint": "CONSTRAINT_BPF_OURS"}, "unknown", None),
+    ],
+)
+def test_cause_and_advice_are_those_of_what_was_short(
+    changed: dict[str, Any], cause: str, advised: str | None
+) -> None:
+    report = of_machine(**changed)
+    assert report.verdict.cause == cause
+    assert (report.advice == ()) if advised is None else (advised in report.advice[0])
+
+
+def test_a_limit_that_usage_was_far_below_is_not_the_cause() -> None:
+    log = [
+        "memory: usage 53192kB, limit 262144kB, failcnt 99902",
+        "memory+swap: usage 53192kB, limit 524288kB, failcnt 0",
+        "kmem: usage 0kB, limit 9007199254740991kB, failcnt 0",
+        "Memory cgroup stats for /lxc/a: cache:18092KB rss:34988KB inactive_anon:4344KB active_anon:48720KB",
+    ]
+    (report,) = log_postmortem.explain(reports(log))
+    assert report.verdict.cause == "unknown"
+    assert "the limit was not reached: usage was 51.9 MiB, and the limit 256 MiB" in report.verdict.summary
+    (full,) = log_postmortem.explain(reports([log[0].replace("53192", "261000"), *log[1:]]))
+    assert full.verdict.cause != "unknown" or "not reached" not in full.verdict.summary
+    # The limit of memory and swap together, or of kernel memory, can be the one that was hit.
+    (swap,) = log_postmortem.explain(reports([log[0], log[1].replace("53192", "524280"), *log[2:]]))
+    assert "not reached" not in swap.verdict.summary
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled", "vm.panic_on_oom"),
+        (
+            "Kernel panic - not syncing: System is deadlocked on memory",
+            "no process that the kernel could kill",
+        ),
+        ("Out of memory and no killable processes...", "no process that the kernel could kill"),
+    ],
+)
+def test_a_panic_is_no_kill(line: str, said: str) -> None:
+    log = ["a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0", "Mem-Info:", line]
+    (report,) = log_postmortem.explain(reports(log))
+    assert report.victims == ()
+    assert said in report.verdict.summary
+
+
+def test_who_was_killed_had_nearly_all_of_the_limit() -> None:
+    log = [
+        "memory: usage 10000kB, limit 10000kB, failcnt 7",
+        "Memory cgroup out of memory: Killed process 9 (hog) total-vm:90000kB, anon-rss:9200kB, file-rss:0kB",
+    ]
+    (report,) = log_postmortem.explain(reports(log))
+    assert report.verdict.cause == "anon_growth"
+    assert any("92.0 % of the limit" in line for line in report.verdict.evidence)
+    (other,) = log_postmortem.explain(reports([log[0], log[1].replace("9200kB", "8000kB")]))
+    assert other.verdict.cause == "unknown"
+
+
+def test_a_limit_of_memory_and_swap_is_named_where_it_was_the_one_hit() -> None:
+    log = [
+        "memory: usage 10000kB, limit 20000kB, failcnt 0",
+        "memory+swap: usage 30000kB, limit 30000kB, failcnt 9",
+        "Memory cgroup out of memory: Killed process 9 (hog) total-vm:90000kB, anon-rss:9200kB, file-rss:0kB",
+    ]
+    (report,) = log_postmortem.explain(reports(log))
+    assert "its limit of memory and swap together, 29.3 MiB" in report.verdict.summary
+
+
+def test_the_largest_number_is_no_limit() -> None:
+    log = [
+        "memory: usage 42240kB, limit 9007199254740988kB, failcnt 0",
+        "swap: usage 0kB, limit 0kB, failcnt 0",
+    ]
+    (report,) = log_postmortem.explain(reports(log))
+    owner = report.to_dict()["limit_owner"]
+    assert (owner["limit_bytes"], owner["is_limited"]) == (None, False)
+    assert "it has none" in report.quality.unknown["limit_owner.limit_bytes"]
+
+
+def test_numbers_that_cannot_be_are_refused() -> None:
+    """A piece of a broken line with kB is no number of pages, and nothing is larger than all there is."""
+    log = [
+        "a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        "Mem-Info:",
+        "active_anon:500 inactive_anon:900000 isolated_anon:0",
+        "active_file:16696kB inactive_file:850072kB unevictable:0kB",
+        "100000 pages RAM",
+        "Killed process 9 (hog) total-vm:9000kB, anon-rss:8000kB, file-rss:0kB",
+    ]
+    (found,) = reports(log)
+    assert found.mem_info is not None
+    assert dict(found.mem_info.pages) == {"active_anon": 500, "isolated_anon": 0}
+    (report,) = log_postmortem.explain(
+        reports(
+            [
+                "memory: usage 10000kB, limit 10000kB, failcnt 7",
+                "Memory cgroup stats for /a:",
+                "anon 9000000",
+                "shmem 990000000000",
+            ]
+        )
+    )
+    assert report.composition.shmem is None
+
+
+def test_the_asking_number_is_a_process_only_where_another_line_tells() -> None:
+    """The header prints the number of the thread; a kill line and the table of tasks have processes."""
+    told, threads = 0, set()
+    for log in LOGS:
+        for report in explained(log.name):
+            asked = report.trigger.pid
+            if asked is not None and asked in {victim.pid for victim in report.victims}:
+                assert report.trigger.tgid == asked
+                told += 1
+            elif asked is not None and report.trigger.tgid is None:
+                assert asked not in {one.pid for one in report.candidates}
+                threads.add(trigger_name(report.trigger))
+    assert told
+    assert "java (thread 21877)" in threads
+
+
+V1 = (
+    "memory: usage 122880kB, limit 122880kB, failcnt 83",
+    "memory+swap: usage 122880kB, limit 9007199254740988kB, failcnt 0",
+    "kmem: usage {kmem}kB, limit 9007199254740988kB, failcnt 0",
+    "Memory cgroup stats for /pod: cache:0KB rss:{rss}KB inactive_anon:0KB active_anon:{rss}KB",
+)
+
+
+@pytest.mark.parametrize(
+    ("kmem", "rss", "cause"),
+    [(0, 0, "unknown"), (120_000, 2000, "kernel_memory"), (100, 122_000, "anon_growth")],
+)
+def test_what_counters_of_cgroups_below_lack_is_no_memory_of_the_kernel(
+    kmem: int, rss: int, cause: str
+) -> None:
+    """The kernel printed each cgroup for itself; the paste ends before those below."""
+    (report,) = log_postmortem.explain(reports([line.format(kmem=kmem, rss=rss) for line in V1]))
+    assert report.verdict.cause == cause

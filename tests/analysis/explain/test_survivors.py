@@ -1,0 +1,119 @@
+"""What held, of cgroups within each other: a figure is of the cgroup and all below it, of nothing beside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tracer.analysis.core.tables import utc_time
+from tracer.analysis.explain.survivors import held_cgroups
+from tracer.analysis.views.timeline import timeline
+from tracer.render.words import survivor_facts
+
+MIB = 1 << 20
+PATHS = {1: "/", 2: "/a", 3: "/a/b", 4: "/ab", 5: "/a"}  # 5: after 2 was removed, and before 3 was made
+
+
+def test_figures_are_of_the_subtree(trace: Any) -> None:
+    for number, path in PATHS.items():
+        trace.add("cgroups", cgroup_id=number, path=path, created=trace.ns(0))
+        trace.add(
+            "pagecache", 0.1, cgroup_id=number, op="delete", cause="reclaim_memcg", nr_pages=1 << number
+        )
+        trace.charged(0.1, number, "anon", MIB << number, usage_bytes=MIB << number)
+        trace.charged(0.2, number, "anon", -MIB, usage_bytes=0)
+        for _ in range(number):
+            trace.add("reclaim", 0.1, kind="memcg", cgroup_id=number, scanned=3, duration_ns=10**6)
+        trace.add("stalls", 0.1, kind="dirty", cgroup_id=number, duration_ns=10**6, tgid=number, pid=number)
+    within = {1: (1, 2, 3, 4, 5), 2: (2,), 3: (3,), 4: (4,), 5: (5, 3)}
+    found = held_cgroups(trace)
+    assert len(found) == len(PATHS)
+    # Without a limit the greatest comes first: by its own counter, here 2^number MiB.
+    for one, number in zip(found, sorted(PATHS, reverse=True), strict=True):
+        members = within[number]
+        assert (one.cgroup, one.peak_usage_bytes) == (PATHS[number], MIB << number)
+        assert one.peak_anon_bytes == sum(MIB << member for member in members)
+        assert one.evicted_bytes == sum(1 << member for member in members) * 4096
+        assert (one.reclaim.attempts, one.reclaim.scanned_pages) == (sum(members), 3 * sum(members))
+        assert sorted(waiter.tgid for waiter in one.reclaim.waiters) == sorted(members)
+        assert {attempt.cgroup for attempt in one.reclaim.transcript} <= {PATHS[member] for member in members}
+
+
+def test_what_made_room_in_swap_and_in_what_it_stood(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
+    read = {"usage_bytes": 30 * MIB, "limit_bytes": 40 * MIB}
+    for category, amount in (
+        ("anon", 21),
+        ("file", 6),
+        ("shmem", 5),
+        ("kernel", 2),
+        ("sock", 1),
+        ("swap", 9),
+    ):
+        trace.charged(0.1, 7, category, amount * MIB, **read)
+    trace.charged(0.2, 7, "swap", -4 * MIB, **read | {"usage_bytes": 29 * MIB})
+    (one,) = held_cgroups(trace)
+    assert (one.cache_at_peak_bytes, one.shmem_at_peak_bytes, one.kernel_at_peak_bytes) == (
+        MIB,
+        5 * MIB,
+        3 * MIB,
+    )
+    assert one.peak_swap_bytes == 9 * MIB
+    assert one.stuck_since is None
+
+
+@pytest.mark.parametrize(
+    ("readings", "since"), [("0011", 0.2), ("1101", 0.3), ("1110", None), ("0000", None), ("1111", 0.0)]
+)
+def test_tasks_that_wait_where_none_may_be_killed_are_stuck(
+    trace: Any, readings: str, since: float | None
+) -> None:
+    trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
+    for number, under_oom in enumerate(map(int, readings)):
+        flags = {"oom_kill_disable": 1, "under_oom": under_oom}
+        trace.add("samples", number / 10, cgroup_id=7, source="periodic", usage_bytes=MIB, **flags)
+    (one,) = held_cgroups(trace)
+    assert one.stuck_since == (None if since is None else utc_time(trace.ns(since)))
+
+
+def test_the_most_usage_of_a_cgroup_that_those_below_it_charge_for(trace: Any) -> None:
+    """Its own counter is read in samples, and when reclaim for it ends: in between the ledger counts."""
+    limit = {"limit_bytes": 50 * MIB}
+    for number, path in ((1, "/a"), (2, "/a/b")):
+        trace.add("cgroups", cgroup_id=number, path=path, created=trace.ns(0))
+    trace.add("samples", 0.1, cgroup_id=1, source="periodic", usage_bytes=2 * MIB, **limit)
+    trace.charged(0.11, 2, "anon", 30 * MIB, usage_bytes=30 * MIB)
+    trace.charged(0.12, 2, "anon", -30 * MIB, usage_bytes=0)
+    trace.add("samples", 0.2, cgroup_id=1, source="periodic", usage_bytes=3 * MIB, **limit)
+    (of_parent,) = (one for one in held_cgroups(trace) if one.cgroup == "/a")
+    assert of_parent.peak_usage_bytes == 32 * MIB
+    assert of_parent.peak_time == utc_time(trace.ns(0.11))
+    line = timeline(trace, 1, every="10ms")["usage_bytes"]
+    assert [line.iloc[-1], *line.loc[line > 3 * MIB]] == [3 * MIB, 32 * MIB]
+    # What an attempt left is read when it ends; and the limit bounds what the ledger has late.
+    counters = {"usage_bytes": 49 * MIB, "limit_bytes": 50 * MIB}
+    trace.add("reclaim", 0.13, kind="memcg", cgroup_id=1, duration_ns=10_000_000, **counters)
+    trace.charged(0.15, 2, "anon", 9 * MIB, usage_bytes=9 * MIB)
+    (of_parent,) = (one for one in held_cgroups(trace) if one.cgroup == "/a")
+    assert (of_parent.peak_usage_bytes, of_parent.peak_time) == (50 * MIB, utc_time(trace.ns(0.15)))
+
+
+def test_usage_above_the_limit_leaves_nothing(trace: Any) -> None:
+    """The kernel lets some charges pass (GFP_NOFAIL, __GFP_MEMALLOC), and a limit may be lowered."""
+    trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
+    trace.charged(0.1, 7, "anon", 40 * MIB, usage_bytes=40 * MIB + 4096, limit_bytes=40 * MIB)
+    (one,) = held_cgroups(trace)
+    assert one.headroom_bytes == 0
+
+
+def test_a_recording_without_an_end_denies_no_kill_after_it(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
+    trace.charged(0.1, 7, "anon", 40 * MIB, usage_bytes=40 * MIB, limit_bytes=50 * MIB)
+    whole = survivor_facts.summary(held_cgroups(trace))
+    assert whole.startswith("No OOM kill: ")
+    trace.meta["ended"] = None
+    trace.meta["recorder_cgroup"] = "/a\x1b"
+    said = survivor_facts.summary(held_cgroups(trace))
+    assert not said.startswith("No OOM kill: ")
+    assert "a kill after that cannot be excluded, and is likely: the recorder ran in /a\\x1b" in said

@@ -1,0 +1,212 @@
+"""Owners and actors, by hand: pages are powers of two, so that each sum tells what is in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tracer.analysis.views.cache_flow import cache_flow
+from tracer.analysis.views.evictions import AMOUNTS, evictions, moves
+from tracer.analysis.views.timeline import timeline
+from tracer.errors import TracerError, UsageError
+
+PAGE = 4096
+WEB, DB, GONE, ROOT = 1, 2, 3, 9
+LOG, LIB, LOST = 101, 102, 103
+READER, BACKUP, KSWAPD = 11, 22, 33
+ACTOR_CGROUP = {READER: WEB, BACKUP: DB, KSWAPD: ROOT}
+
+
+def moved(trace: Any, seconds: float, cause: str, tgid: int, **row: Any) -> None:
+    op = "add" if cause in ("read", "write", "readahead", "fault") else "delete"
+    known = {"op": op, "cause": cause, "tgid": tgid, "task_cgroup_id": ACTOR_CGROUP[tgid]}
+    trace.add("pagecache", seconds, **(known | row))
+
+
+@pytest.fixture
+def shared(trace: Any) -> Any:
+    """web (1) and db (2) read the same library; db's backup evicts web's cache, and kswapd that of a removed
+    cgroup (3) and of nobody."""
+    for number, path in ((WEB, "/web"), (DB, "/db"), (ROOT, "/")):
+        trace.add("cgroups", cgroup_id=number, path=path, container="shop" if number == WEB else None)
+    trace.add("cgroups", cgroup_id=GONE, path="/web/job", removed=trace.ns(2))
+    for tgid, comm in ((READER, "nginx"), (BACKUP, "pg_dump"), (KSWAPD, "kswapd0")):
+        trace.add("tasks", tgid=tgid, comm=comm, first_seen=trace.ns(0))
+    trace.add("inodes", inode_id=LOG, dev="8:3", ino=7, path="/var/log/a", deleted=True)
+    trace.add("inodes", inode_id=LIB, dev="8:3", ino=8, path="/lib/x.so")
+    moved(trace, 1, "read", READER, inode_id=LIB, cgroup_id=WEB, index=0, nr_pages=16)
+    moved(trace, 1.1, "fault", BACKUP, inode_id=LIB, cgroup_id=DB, index=16, nr_pages=8)
+    moved(trace, 1.2, "write", READER, inode_id=LOG, cgroup_id=WEB, index=0, nr_pages=64)
+    moved(trace, 1.3, "reclaim_direct", BACKUP, inode_id=LIB, cgroup_id=WEB, index=0, nr_pages=16)
+    moved(trace, 1.5, "readahead", BACKUP, inode_id=LIB, cgroup_id=DB, index=0, nr_pages=4)  # 4 of those 16
+    moved(trace, 1.6, "truncate", READER, inode_id=LOG, cgroup_id=WEB, index=0, nr_pages=64)
+    moved(trace, 1.9, "reclaim_kswapd", KSWAPD, inode_id=LOST, cgroup_id=GONE, index=0, nr_pages=1, **AT)
+    moved(trace, 2.1, "reclaim_kswapd", KSWAPD, inode_id=LOST, cgroup_id=GONE, index=1, nr_pages=2, **AT)
+    moved(trace, 2.2, "reclaim_kswapd", KSWAPD, inode_id=LOST, index=32, nr_pages=32, **AT)
+    return trace
+
+
+AT = {"dev": 259 << 20 | 5, "ino": 77}
+
+
+def pages(frame: pd.DataFrame, amount: str) -> list[int]:
+    return [int(value) // PAGE for value in frame[f"{amount}_bytes"]]
+
+
+def test_shared_memory_that_goes_is_no_cache_that_was_dropped(shared: Any) -> None:
+    """runc copies itself into a memfd, whose pages are deleted and were never added."""
+    before = evictions(shared)
+    shared.add("inodes", inode_id=104, dev="0:1", ino=9, path="memfd:runc", fs_type="tmpfs")
+    moved(shared, 1.7, "truncate", READER, inode_id=104, cgroup_id=WEB, index=0, nr_pages=128)
+    pd.testing.assert_frame_equal(evictions(shared), before)
+    dropped = timeline(shared, WEB, every="100ms")["cache_dropped_bytes"]
+    assert dropped.sum() == 64 * PAGE  # of LOG
+
+
+def test_by_file(shared: Any) -> None:
+    by_file = evictions(shared)
+    assert by_file["inode_id"].tolist() == [LOST, LIB, LOG]
+    assert [None if pd.isna(path) else path for path in by_file["path"]] == [None, "/lib/x.so", "/var/log/a"]
+    assert (by_file["dev"][0], by_file["ino"][0]) == ("259:5", 77)
+    assert by_file["deleted"].tolist() == [pd.NA, False, True]
+    assert by_file["owners"].tolist() == [1, 2, 1]
+    assert pages(by_file, "added") == [0, 28, 64]
+    assert pages(by_file, "evicted") == [35, 16, 0]
+    assert pages(by_file, "dropped") == [0, 0, 64]
+    assert pages(by_file, "refaulted") == pages(by_file, "returned") == [0, 4, 0]
+    assert pages(by_file, "left") == [0, 12, 0]
+    assert by_file["evictor_tgid"].tolist() == [KSWAPD, BACKUP, pd.NA]
+    assert (
+        by_file["evictor_comm"].tolist()[:2] == ["kswapd0", "pg_dump"] and by_file["evictor_comm"].isna()[2]
+    )
+    assert by_file["evictor_cgroup"].tolist()[:2] == ["/", "/db"] and by_file["evictor_cgroup"].isna()[2]
+    assert pages(by_file, "evictor") == [35, 16, 0]
+
+
+def test_by_cgroup_is_owner_and_actor(shared: Any) -> None:
+    matrix = evictions(shared, "cgroup").set_index(["cgroup", "charged_to", "task_cgroup"])
+    evicted = {pair: amount // PAGE for pair, amount in matrix["evicted_bytes"].items() if amount}
+    assert len(evicted) == 4
+    assert evicted["/web", "live", "/db"] == 16
+    assert evicted["/web/job", "live", "/"] == 1
+    assert evicted["/web/job", "removed", "/"] == 2
+    (nobody,) = [
+        amount for (owner, kind, _), amount in evicted.items() if pd.isna(owner) and kind == "nobody"
+    ]
+    assert nobody == 32
+    assert matrix.loc[("/web", "live", "/web"), "container"] == "shop"
+    assert matrix.loc[("/web", "live", "/web"), "dropped_bytes"] == 64 * PAGE
+    assert matrix.loc[("/db", "live", "/db"), "refaulted_bytes"] == 4 * PAGE
+    assert matrix.loc[("/web", "live", "/db"), "returned_bytes"] == 4 * PAGE
+    assert matrix["evicted_from_others_bytes"].sum() == (16 + 1 + 2) * PAGE
+
+
+def test_by_cause_and_by_process(shared: Any) -> None:
+    by_cause = evictions(shared, "cause").set_index("cause")
+    assert by_cause["evicted_bytes"].to_dict()["reclaim_kswapd"] == 35 * PAGE
+    assert by_cause.loc["readahead", ["added_bytes", "refaulted_bytes"]].tolist() == [4 * PAGE, 4 * PAGE]
+    assert by_cause.loc["reclaim_direct", "returned_bytes"] == 4 * PAGE
+    assert by_cause["op"].to_dict()["truncate"] == "delete"
+    by_process = evictions(shared, "process")
+    assert by_process["comm"].tolist() == ["kswapd0", "pg_dump", "nginx"]
+    assert by_process["task_cgroup"].tolist() == ["/", "/db", "/web"]
+    assert pages(by_process, "evicted_from_others") == [3, 16, 0]
+
+
+@pytest.mark.parametrize("by", ["file", "cgroup", "cause", "process"])
+def test_each_sums_up_to_the_same(shared: Any, by: str) -> None:
+    whole = {"added": 92, "evicted": 51, "dropped": 64, "refaulted": 4, "returned": 4, "left": 12}
+    assert evictions(shared, by)[list(AMOUNTS)].sum().to_dict() == {
+        **{f"{amount}_bytes": total * PAGE for amount, total in whole.items()},
+        "evicted_from_others_bytes": 19 * PAGE,
+    }
+    of_web = evictions(shared, by, "shop")
+    assert sum(pages(of_web, "evicted")) == 16 + 1 + 2
+    assert sum(pages(of_web, "returned")) == 4
+    assert sum(pages(of_web, "refaulted")) == 0
+
+
+def test_what_is_left_does_not_hide_behind_what_was_there_before(trace: Any) -> None:
+    """100 pages from before the trace go, 9 others come: 9 are left, not 0."""
+    moved(trace, 1, "reclaim_memcg", READER, inode_id=LIB, cgroup_id=WEB, index=0, nr_pages=100)
+    moved(trace, 2, "read", READER, inode_id=LIB, cgroup_id=WEB, index=200, nr_pages=9)
+    (row,) = evictions(trace).to_dict("records")
+    assert (row["evicted_bytes"], row["left_bytes"]) == (100 * PAGE, 9 * PAGE)
+    assert pd.isna(row["path"]) and pd.isna(row["evictor_comm"])
+    assert row["evictor_cgroup"] == "id:1"
+    evictor = cache_flow(trace, moves(trace)).evictor
+    assert evictor is not None and evictor.comm is None
+
+
+@pytest.mark.parametrize("by", ["file", "cgroup", "cause", "process"])
+def test_nothing_is_an_empty_frame_of_the_same_columns(trace: Any, shared: Any, by: str) -> None:
+    columns = evictions(shared, by).columns.tolist()
+    shared.forget("pagecache")
+    assert evictions(shared, by).empty
+    assert evictions(shared, by).columns.tolist() == columns
+
+
+def test_refusals(shared: Any) -> None:
+    with pytest.raises(UsageError, match="by file, cgroup, cause, process, not by 'inode'"):
+        evictions(shared, "inode")
+    with pytest.raises(TracerError, match="no cgroup"):
+        evictions(shared, "file", "nope")
+
+
+def test_the_flow_in_a_few_numbers(shared: Any) -> None:
+    shared.add("loss", 2, stream="pagecache", lost=5)
+    shared.add("loss", 2, stream="charge", lost=7)
+    shared.add("samples", 0.5, cgroup_id=DB, source="start", workingset_refault_file=1000)
+    shared.add("samples", 2.5, cgroup_id=DB, source="end", workingset_refault_file=1006)
+    flow = cache_flow(shared, moves(shared))
+    assert flow.evicted_by_cause == {"reclaim_kswapd": 35 * PAGE, "reclaim_direct": 16 * PAGE}
+    assert list(flow.evicted_by_cause) == ["reclaim_kswapd", "reclaim_direct"]
+    assert flow.added_by_cause == {
+        "write": 64 * PAGE,
+        "read": 16 * PAGE,
+        "fault": 8 * PAGE,
+        "readahead": 4 * PAGE,
+    }
+    assert flow.dropped_by_cause == {"truncate": 64 * PAGE}
+    assert flow.evicted_from_removed_bytes == 2 * PAGE
+    assert flow.evicted_from_nobody_bytes == 32 * PAGE
+    assert flow.shared_files == 1
+    assert flow.evictor is not None
+    assert (flow.evictor.comm, flow.evictor.cgroup, flow.evictor.evicted_bytes) == ("kswapd0", "/", 35 * PAGE)
+    back = flow.refaults
+    assert (back.bytes, back.same_cgroup_bytes, back.other_cgroup_bytes) == (4 * PAGE, 0, 4 * PAGE)
+    assert back.median_away_ms == pytest.approx(200)
+    (counted,) = back.kernel
+    assert (counted.cgroup, counted.refaulted_bytes, counted.kernel_bytes) == ("/db", 4 * PAGE, 6 * PAGE)
+    assert counted.end - counted.begin == pd.Timedelta("2s")
+    (document,) = flow.to_dict()["refaults"]["kernel"]
+    assert document["end"] == counted.end.isoformat(timespec="microseconds")
+    assert (flow.quality.lost_records, dict(flow.quality.unknown)) == (5, {})
+    web = cache_flow(shared, moves(shared, WEB), WEB)
+    assert (web.cgroup, web.evicted_bytes, web.returned_bytes) == ("/web", 19 * PAGE, 4 * PAGE)
+    assert web.refaults.bytes == 0 and web.refaults.median_away_ms is None
+    assert web.quality.unknown == {"refaults.kernel": "workingset_refault_file was not sampled twice"}
+
+
+def test_the_kernel_counts_once_for_what_lies_within(trace: Any) -> None:
+    """Of a parent and its child only the parent; of a cgroup made in the trace from nothing."""
+    for number, path in ((1, "/a"), (2, "/a/b"), (3, "/c")):
+        trace.add("cgroups", cgroup_id=number, path=path, created=trace.ns(0) if number == 3 else None)
+        trace.add("samples", 1, cgroup_id=number, source="periodic", workingset_refault_file=30 * number)
+        trace.add("samples", 2, cgroup_id=number, source="periodic", workingset_refault_file=33 * number)
+    counts = cache_flow(trace, moves(trace)).refaults.kernel
+    assert [(count.cgroup, count.kernel_bytes // PAGE) for count in counts] == [("/a", 3), ("/c", 99)]
+
+
+def test_thrash_has_names_and_order(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=WEB, path="/web")
+    for second, owner in ((1, None), (0, WEB)):
+        moved(trace, second, "reclaim_memcg", READER, inode_id=LIB, cgroup_id=owner, nr_pages=257)
+        moved(trace, second + 0.01, "read", READER, inode_id=LIB, cgroup_id=owner, nr_pages=257)
+    found = cache_flow(trace, moves(trace)).thrash
+    assert [one.cgroup for one in found] == ["/web", None]
+    assert [one.psi_some_share for one in found] == [None, None]
+    assert found[0].median_away_ms == pytest.approx(10)
+    assert len(cache_flow(trace, moves(trace, WEB), WEB).thrash) == 1

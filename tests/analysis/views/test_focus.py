@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracer.analysis.views import focus
+from tracer.schema import UNLIMITED_BYTES
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def several(trace):
+    for number, (usage, limit) in enumerate([(900, None), (50, 100), (80, 100), (5, 10)]):
+        trace.add("cgroups", cgroup_id=number, path=f"/{number}")
+        limit_bytes = UNLIMITED_BYTES if limit is None else limit * MIB
+        for at, sample in enumerate((1, usage, 2)):
+            trace.add(
+                *("samples", at),
+                cgroup_id=number,
+                source="periodic",
+                usage_bytes=sample * MIB,
+                limit_bytes=limit_bytes,
+            )
+    trace.add("cgroups", cgroup_id=9, path="/never-measured")
+    return trace
+
+
+def test_a_limit_matters_more_than_size(several) -> None:
+    ranked = focus.ranked(several)
+    assert ranked.index.tolist() == [2, 1, 3, 0]
+    assert ranked["peak_usage_bytes"].tolist() == [80 * MIB, 50 * MIB, 5 * MIB, 900 * MIB]
+    assert ranked["limit_bytes"].tolist() == [100 * MIB, 100 * MIB, 10 * MIB, UNLIMITED_BYTES]
+    assert focus.to_show(several, 3) == ([2], 3)
+
+
+def test_kills_matter_most_in_their_order(several) -> None:
+    for kill_id, owner in ((1, 3), (2, 1), (2, 1), (3, 3)):
+        several.add("oom", 1, kill_id=kill_id, limit_owner_cgroup_id=owner, constraint="memcg")
+    several.add("oom", 1, kill_id=4, constraint="global")
+    ranked = focus.ranked(several)
+    assert ranked.index.tolist() == [3, 1, 2, 0]
+    assert ranked["kills"].tolist() == [2, 1, 0, 0]
+    assert focus.to_show(several, 3) == ([3, 1], 2)
+    assert focus.to_show(several, 1) == ([3], 3)
+
+
+def test_an_empty_trace_has_nothing_to_show(trace) -> None:
+    assert focus.to_show(trace, 3) == ([], 0)
+
+
+def test_the_picture_covers_the_life_of_the_cgroup(several) -> None:
+    several.add("cgroups", cgroup_id=20, path="/short", created=several.ns(0.5), removed=several.ns(1.5))
+    several.charged(0.6, 20, "anon", MIB, usage_bytes=MIB)
+    frame = focus.timeline_of_life(several, 20, 40)
+    assert frame.index[0] == pd.Timestamp(several.ns(0.5), tz="UTC")
+    assert len(frame) <= 40
+    assert frame.index[-1] < pd.Timestamp(several.ns(1.5) + 1, tz="UTC")
+    whole = focus.timeline_of_life(several, 2, 40)
+    assert whole.index[0] == pd.Timestamp(several.ns(0), tz="UTC")
+
+
+def test_a_life_of_a_round_number_of_rows_fits_too(several) -> None:
+    several.add("cgroups", cgroup_id=20, path="/short", created=several.ns(0), removed=several.ns(2))
+    assert len(focus.timeline_of_life(several, 20, 40)) <= 40
+
+
+def test_a_given_time_is_cut_into_rows_of_its_own(several) -> None:
+    frame = focus.timeline_of_life(several, 2, 40, begin="0.2s", end="0.6s")
+    assert (frame.index[1] - frame.index[0]) == pd.Timedelta("10ms")
+    assert len(frame) == 40
+    assert len(focus.timeline_of_life(several, 2, 40, every="1s")) == 3
+
+
+@given(st.floats(0.001, 1e7), st.integers(2, 400))
+def test_rows_are_round_and_few_enough(seconds: float, rows: int) -> None:
+    width = pd.Timedelta(focus.row_width(seconds, rows)).total_seconds()
+    assert seconds / width <= rows * (1 + 1e-9)
+    assert width == 0.01 or seconds / width > rows / 3 - 1 or width > 86400

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pandas as pd
+
+from tracer.analysis.views.moments import to_look_at
+
+BEGIN = pd.Timestamp("2025-11-24T10:00:00Z")
+
+
+def frame(step: str, evicted: list[int], tries: list[int]) -> pd.DataFrame:
+    index = pd.date_range(BEGIN, periods=len(evicted), freq=step)
+    return pd.DataFrame({"cache_evicted_bytes": evicted, "reclaim_attempts": tries}, index, dtype="Int64")
+
+
+def looked_at(rows: pd.DataFrame, *kill_s: float) -> list[tuple[str, float, float]]:
+    """What, and from when to when, in seconds."""
+    kills = [BEGIN + pd.Timedelta(second, "s") for second in kill_s]
+    return [
+        (one.what, (one.begin - BEGIN).total_seconds(), (one.end - BEGIN).total_seconds())
+        for one in to_look_at(rows, kills)
+    ]
+
+
+def test_kill_evictions_and_first_reclaim_in_this_order() -> None:
+    rows = frame("80s", [0, 5, 0, 9, 0, 0, 0], [0, 3, 0, 9, 0, 0, 1])
+    assert looked_at(rows, 100, 490) == [
+        ("the last kill", 410, 500),
+        ("the most evictions", 240, 320),
+        ("the first reclaim", 80, 160),
+    ]
+
+
+def test_what_lies_in_one_part_is_shown_once() -> None:
+    rows = frame("80s", [0, 0, 9], [0, 0, 9])
+    assert looked_at(rows) == [("the most evictions", 160, 240)]
+    assert looked_at(rows, 235) == [("the last kill", 155, 245)]
+
+
+def test_a_kill_at_the_begin_and_one_outside() -> None:
+    rows = frame("80s", [0, 0, 0], [0, 0, 0])
+    assert looked_at(rows, 8) == [("the last kill", 0, 18)]
+    assert looked_at(rows, -8, 240) == []
+
+
+def test_short_rows_need_no_closer_look() -> None:
+    assert looked_at(frame("500ms", [0, 5, 0], [1, 1, 1]), 0.7) == []
+    assert looked_at(frame("1s", [0], [0]), 0.5) == []
+
+
+def test_what_is_not_known_is_nothing_to_look_at() -> None:
+    rows = frame("80s", [0, 0, 0], [0, 0, 0])
+    rows.iloc[1] = pd.NA
+    assert looked_at(rows) == []

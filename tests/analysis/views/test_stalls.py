@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tracer.analysis.core.subtree import Subtrees
+from tracer.analysis.views.stalls import KINDS, THROTTLED, by_process, longest
+from tracer.errors import TracerError
+
+MS = 1_000_000
+CGROUP, CHILD, STRANGER = 1, 2, 3
+KSWAPD = 9
+
+
+def stall(trace: Any, seconds: float, kind: str, ms: float, pid: int = 41, **row: Any) -> None:
+    trace.add(
+        "stalls",
+        seconds,
+        **{"kind": kind, "duration_ns": round(ms * MS), "cgroup_id": CGROUP, "pid": pid} | row,
+    )
+
+
+def attempt(trace: Any, seconds: float, ms: float, pid: int = 41, kind: str = "memcg", **row: Any) -> None:
+    defaults = {"kind": kind, "duration_ns": round(ms * MS), "task_cgroup_id": CGROUP, "pid": pid}
+    trace.add("reclaim", seconds, **defaults | row)
+
+
+def pieces(trace: Any) -> list[tuple[float, str, float]]:
+    """(milliseconds after the start, kind, milliseconds)."""
+    origin = pd.Timestamp(trace.ns(0), tz="UTC")
+    return [
+        ((time - origin).total_seconds() * 1e3, kind, duration / MS)
+        for time, kind, duration in zip(
+            trace.waits.index, trace.waits["kind"], trace.waits["duration_ns"], strict=True
+        )
+    ]
+
+
+def test_a_wait_within_waits_counts_for_the_innermost(trace: Any) -> None:
+    """A fault of 100 ms reclaims twice, 30 and 40 ms, and waits 7 ms and 11 ms within the second."""
+    stall(trace, 0, "swap_in", 100)
+    attempt(trace, 0.010, 30)
+    attempt(trace, 0.050, 40)
+    stall(trace, 0.055, "writeback", 7)
+    stall(trace, 0.070, "noprogress", 11)
+    stall(trace, 0.020, "dirty", 5, pid=42)  # another thread
+    assert pieces(trace) == [
+        (0, "swap_in", 10),
+        (10, "reclaim", 30),
+        (20, "dirty", 5),
+        (40, "swap_in", 10),
+        (50, "reclaim", 5),
+        (55, "writeback", 7),
+        (62, "reclaim", 8),
+        (70, "noprogress", 11),
+        (81, "reclaim", 9),
+        (90, "swap_in", 10),
+    ]
+
+
+def test_a_wait_in_whole_ticks_does_not_begin_before_its_attempt(trace: Any) -> None:
+    """It ended 3 ms after the attempt's begin, and took a tick of 4 ms. That before it is as it was told."""
+    attempt(trace, 0.010, 5)
+    stall(trace, 0.009, "writeback", 4)
+    attempt(trace, 0.010, 5, pid=42)
+    stall(trace, 0.004, "writeback", 4)
+    assert pieces(trace) == [
+        (4, "writeback", 4),
+        (10, "writeback", 3),
+        (10, "reclaim", 5),
+        (13, "reclaim", 2),
+    ]
+
+
+def test_a_wait_whose_attempt_was_lost_counts_and_kswapd_does_not(trace: Any) -> None:
+    attempt(trace, 0, 50, pid=KSWAPD, kind="kswapd")
+    stall(trace, 0.010, "writeback", 20, pid=KSWAPD)
+    stall(trace, 0.015, "congested", 3)
+    assert pieces(trace) == [(15, "congested", 3)]
+
+
+def test_nothing_waited(trace: Any) -> None:
+    assert trace.waits.empty
+    assert by_process(trace).empty
+    assert longest(Subtrees(trace).of_nobody(), 0, trace.ns(1)) == ()
+
+
+@given(
+    waits=st.lists(
+        st.tuples(st.integers(0, 50), st.integers(1, 50), st.integers(1, 3), st.sampled_from(KINDS)),
+        max_size=20,
+    )
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_each_moment_of_a_thread_counts_once(new_trace: Any, waits: list[Any]) -> None:
+    """Also of records that contradict each other: a moment counts if and only if the thread waited then."""
+    trace = new_trace()
+    waited = set()
+    for begin, length, thread, kind in waits:
+        # Within an attempt of its own thread a throttle begins where that does: not before.
+        pid = thread + 10 if kind in THROTTLED else thread
+        if kind == "reclaim":
+            attempt(trace, begin / 1000, length, pid=pid)
+        else:
+            stall(trace, begin / 1000, kind, length, pid=pid)
+        waited |= {(pid, moment) for moment in range(begin, begin + length)}
+    found = [
+        (int(pid), round(begin) + number)
+        for (begin, _, length), pid in zip(pieces(trace), trace.waits["pid"], strict=True)
+        for number in range(round(length))
+    ]
+    assert sorted(found) == sorted(waited)
+
+
+@pytest.fixture
+def three_processes(trace: Any) -> Any:
+    """python3 waits 18 ms of two threads in the cgroup and 3 below it, dd 40, somebody 100 elsewhere."""
+    trace.add("cgroups", cgroup_id=CGROUP, path="/a")
+    trace.add("cgroups", cgroup_id=CHILD, path="/a/b")
+    trace.add("cgroups", cgroup_id=STRANGER, path="/c")
+    trace.add("tasks", tgid=41, comm="python3", first_seen=trace.ns(0))
+    trace.add("tasks", tgid=50, comm="dd", first_seen=trace.ns(0.31))
+    attempt(trace, 0.1, 13, tgid=41)
+    stall(trace, 0.105, "writeback", 6, tgid=41)
+    stall(trace, 0.1, "dirty", 5, pid=42, tgid=41)
+    attempt(trace, 0.2, 3, tgid=41, task_cgroup_id=CHILD)
+    stall(trace, 0.28, "dirty", 15, pid=50, tgid=50, cgroup_id=CHILD)  # before it is named
+    stall(trace, 0.315, "dirty", 25, pid=50, tgid=50, cgroup_id=CHILD)
+    stall(trace, 0.3, "dirty", 100, pid=60, tgid=60, cgroup_id=STRANGER)
+    return trace
+
+
+def test_by_process(three_processes: Any) -> None:
+    three_processes.meta["probes"] = {"swap-in": {"hook": "fentry", "meaning": "exact"}, "memory.high": {}}
+    found = by_process(three_processes, "/a")
+    assert found[["tgid", "comm", "cgroup", "stalled_ms"]].to_numpy().tolist() == [
+        [50, "dd", "/a/b", 40],
+        [41, "python3", "/a", 18],
+        [41, "python3", "/a/b", 3],
+    ]
+    assert found["reclaim_ms"].tolist() == [0, 7, 3]
+    assert found["writeback_ms"].tolist() == [0, 6, 0]
+    assert found["dirty_ms"].tolist() == [40, 5, 0]
+    assert found["swap_in_ms"].tolist() == [0, 0, 0]
+    assert np.isnan(found["high_ms"]).all()
+    everyone = by_process(three_processes)
+    assert everyone.iloc[0][["tgid", "comm", "stalled_ms"]].tolist() == [60, None, 100]
+    with pytest.raises(TracerError, match="no cgroup"):
+        by_process(three_processes, "/nowhere")
+
+
+def test_who_waited_longest_within_an_interval(three_processes: Any) -> None:
+    """From 0.107 s on: python3 waits 4 ms more for writeback, 2 + 3 ms in reclaim; dd 25 ms by the end."""
+    begin, end = three_processes.ns(0.107), three_processes.ns(0.325)
+    subtrees = Subtrees(three_processes)
+    first, second = longest(subtrees.of(CGROUP), begin, end)
+    assert (first.tgid, first.comm, first.stalled_ms, first.kinds_ms) == (50, "dd", 25, {"dirty": 25})
+    assert (second.tgid, second.stalled_ms) == (41, 9)
+    assert second.kinds_ms == {"reclaim": 5, "writeback": 4}
+    assert [one.tgid for one in longest(subtrees.of_nobody(), begin, end)] == [50, 60, 41]

@@ -1,0 +1,97 @@
+"""What the loader decides before any kernel is asked."""
+
+from __future__ import annotations
+
+import platform
+import re
+from contextlib import closing
+
+import pytest
+
+from tracer.capture.bpf.attach import Attacher
+from tracer.capture.bpf.load import RING_BYTES, Programs, bpf_folder, without_probes
+from tracer.capture.bpf.syscall import machine
+from tracer.errors import TracerError
+from tracer.kernel.btf import Btf
+from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
+from tracer.kernel.probes import Hook, Kind
+from tracer.wire import LOSSES, WIRE
+
+
+@pytest.mark.parametrize("page_bytes", [4096, 16_384, 65_536])
+def test_rings_are_a_power_of_two_of_pages_of_any_size(page_bytes: int) -> None:
+    for name, size in RING_BYTES.items():
+        pages, rest = divmod(size, page_bytes)
+        assert (pages.bit_count(), rest) == (1, 0), name
+
+
+def test_losses_are_counted_in_the_order_of_the_streams() -> None:
+    """By number alone: `enum stream` in C, the streams' order here."""
+    counted = re.findall(r"^\tSTREAM_(\w+),", (bpf_folder() / "tracked.h").read_text(), flags=re.MULTILINE)
+    assert counted == [*(stream.upper() for stream in LOSSES), "COUNT"]
+    assert list(RING_BYTES) == [*WIRE, "watched"]
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        "bpf_prog_1f_mark+0x9 bpf_trace_run2+0x8e __traceiter_mark+0x3 kill+0x75 out+0x217 charge+0xc0",
+        "kill+0x75 out+0x217 bpf_trampoline_6442552478+0x76 charge+0xc0",
+        "kill+0x75 out+0x219 bpf_trampoline_6442540474+0x71 out+0x9 charge+0xc0",
+        "bpf_prog_2a_f+0x1 bpf_trampoline_1+0x5 kill+0x75 out+0x1 bpf_trampoline_2+0x7 out+0x9 charge+0xc0",
+    ],
+)
+def test_a_kernel_stack_does_not_show_how_it_was_taken(taken: str) -> None:
+    """As fexit programs on out_of_memory() were seen to be in the stacks of 6.18 and 7.3."""
+    assert [frame.partition("+")[0] for frame in without_probes(taken.split())] == ["kill", "out", "charge"]
+
+
+def test_a_function_that_calls_itself_stays_there_twice() -> None:
+    assert without_probes(["walk+0x8", "walk+0x8", "main+0x1"]) == ["walk+0x8", "walk+0x8", "main+0x1"]
+
+
+@pytest.mark.kernel
+@pytest.mark.vm_once
+def test_a_way_that_the_kernel_refuses_is_given_up_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first way of a signal that can be missed: what is left may be another, or none."""
+    load, warnings = Attacher.load, list[str]()
+
+    def refuse(self: Attacher, hook: Hook) -> int:
+        if hook.kind is Kind.RAW_TRACEPOINT and hook.target == "mm_shrink_slab_start":
+            raise TracerError("the kernel refuses the BPF program mm_shrink_slab_start: today")
+        return load(self, hook)
+
+    monkeypatch.setattr(Attacher, "load", refuse)
+    with closing(Programs(Btf.load(), version=memory_hierarchy().version)) as programs:
+        before = {choice.signal.name: choice.way for choice in programs.choices}
+        programs.wait(warnings.append)
+        programs.attach(warnings.append)
+        after = {choice.signal.name: choice.way for choice in programs.choices}
+    assert before.pop("slab shrunk") is not None
+    assert after.pop("slab shrunk") is None
+    assert after == before
+    assert warnings == [
+        "the kernel refuses the BPF program mm_shrink_slab_start: today: "
+        "going on without raw_tracepoint mm_shrink_slab_start + raw_tracepoint mm_shrink_slab_end"
+    ]
+
+
+class TypesBeforeFolios(Btf):
+    """A kernel's BTF that has but the memory controller."""
+
+    def __init__(self) -> None:
+        pass
+
+    def struct(self, name: str) -> int | None:
+        return 1 if name == "mem_cgroup" else None
+
+
+def test_a_kernel_without_folios_is_refused_before_anything_is_compiled() -> None:
+    with pytest.raises(TracerError, match=r"no struct folio.*; see memcg-tracer doctor"):
+        Programs(TypesBeforeFolios(), version=2)
+
+
+def test_a_machine_that_the_programs_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    with pytest.raises(TracerError, match="riscv64 is not supported: use x86_64 or aarch64"):
+        machine()

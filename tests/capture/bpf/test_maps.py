@@ -1,0 +1,96 @@
+"""Maps of the running kernel, of each kind that user space reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+
+from tracer.capture.bpf.load import Programs, _possible_cpus
+from tracer.capture.bpf.maps import Map
+from tracer.capture.bpf.object_file import MapDefinition
+from tracer.capture.bpf.syscall import MapSizes, sizes_of
+from tracer.kernel.btf import Btf
+from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
+
+pytestmark = pytest.mark.kernel
+
+HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY = 1, 2, 5, 6
+PAIR = json.dumps(
+    ["pair", [["low", "unsigned int"], ["high", "signed char"], ["rest", "char", [3]]], "struct"]
+)
+CPUS = _possible_cpus()
+
+
+@contextmanager
+def made(kind: int, key: str, value: str, sizes: tuple[int, int], entries: int = 3) -> Iterator[Map]:
+    one = Map(MapDefinition("test", kind, *sizes, entries, 0, key, value), CPUS)
+    try:
+        yield one
+    finally:
+        os.close(one.fd)
+
+
+def test_a_hash() -> None:
+    with made(HASH, '"unsigned long long"', PAIR, (8, 8)) as table:
+        with pytest.raises(KeyError):
+            table[5]
+        value = table.value_type(low=7, high=-3)
+        for key in (5, 2**64 - 1):
+            table[key] = value
+        assert sorted((key.value, pair.low, pair.high) for key, pair in table.items()) == [
+            (5, 7, -3),
+            (2**64 - 1, 7, -3),
+        ]
+        table[5] = table.value_type(low=8)
+        assert (table[5].low, table[5].high, table[2**64 - 1].low) == (8, 0, 7)
+        table[6] = value
+        with pytest.raises(OSError, match="Argument list too long"):  # E2BIG: it is full
+            table[7] = value
+        assert (table.delete(5), table.delete(5)) == (True, False)
+        assert sorted(key.value for key, _ in table.items()) == [6, 2**64 - 1]
+
+
+def test_keys_that_are_structures() -> None:
+    with made(HASH, PAIR, '"long long"', (8, 8)) as table:
+        assert list(table.items()) == []
+        assert table.key_type._fields_[0][0] == "low"
+
+
+@pytest.mark.parametrize(("kind", "bytes_"), [(PERCPU_ARRAY, 4), (PERCPU_ARRAY, 8)])
+def test_a_value_for_each_cpu(kind: int, bytes_: int) -> None:
+    """The values stand on 8 bytes each, also where they are smaller."""
+    name = {4: "unsigned int", 8: "unsigned long long"}[bytes_]
+    with made(kind, '"int"', json.dumps(name), (4, bytes_), 2) as table:
+        assert [value.value for value in table[1]] == [0] * CPUS
+
+
+def test_a_type_of_another_size_is_a_defect() -> None:
+    with (
+        made(ARRAY, '"int"', PAIR, (4, 16)) as table,
+        pytest.raises(AssertionError, match="16 in the kernel"),
+    ):
+        table[0]
+
+
+def test_the_kernel_is_asked_for_sizes() -> None:
+    with made(HASH, '"int"', PAIR, (4, 8), 9) as table:
+        assert sizes_of(table.fd) == MapSizes(HASH, 4, 8, 9, 0)
+
+
+def test_what_the_programs_have() -> None:
+    """Every map that is made is as the compiler said, and the structures that we read have their names."""
+    with closing(Programs(Btf.load(), version=memory_hierarchy().version)) as programs:
+        programs.wait(pytest.fail)
+        maps: dict[str, Any] = programs._loaded.maps
+        assert {"roots", "residue", "calibration", "oom_ring", "stacks"} <= set(maps)
+        programs.map("roots")[77] = 1
+        assert [(key.value, value.value) for key, value in programs.map("roots").items()] == [(77, 1)]
+        assert len(programs.map("combine_state")[0]) == programs.cpus
+        assert len(programs.map("lost")[0]) == programs.cpus
+        assert [name for name, _ in programs.map("residue").key_type._fields_][:1] == ["cgroup_id"]
+        assert programs.stack(12) == []

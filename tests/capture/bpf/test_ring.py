@@ -1,0 +1,152 @@
+"""A ring in a file, laid out as kernel/bpf/ringbuf.c does, against a list of the records that went in."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tracer.capture.bpf.ring import Ring
+from tracer.errors import TracerError
+
+PAGE = mmap.PAGESIZE
+BUSY, LENGTH_BITS = 1 << 31, (1 << 30) - 1
+HEADER = struct.Struct("<II")  # struct bpf_ringbuf_hdr: len, pg_off
+
+RECORDS = [np.dtype([("number", "<u8"), ("rest", "u1", size - 8)]) for size in (16, 56, 60, 480)]
+
+
+class FakeKernel:
+    """The producer's side. The kernel maps the data twice in a row; here all is written in both places."""
+
+    def __init__(self, record: np.dtype[np.void], data_bytes: int) -> None:
+        self.record = record
+        self.data_bytes = data_bytes
+        self.fd = os.memfd_create("ring")
+        os.truncate(self.fd, 2 * PAGE + 2 * data_bytes)
+        self.produced = 0
+        self.reserved: dict[int, int] = {}  # number -> position, of records that are not yet submitted
+        self.next_number = 0
+
+    def consumed(self) -> int:
+        return int.from_bytes(os.pread(self.fd, 8, 0), "little")
+
+    def reserve(self) -> bool:
+        """A new record that is busy; False where the ring is full."""
+        length = self.record.itemsize
+        size = HEADER.size + length + -length % 8
+        if self.produced + size - self.consumed() > self.data_bytes - 1:  # __bpf_ringbuf_reserve: > mask
+            return False
+        payload = np.zeros(1, self.record)
+        payload["number"] = self.next_number
+        self._write(self.produced, HEADER.pack(length | BUSY, 0) + payload.tobytes())
+        self.reserved[self.next_number] = self.produced
+        self.next_number += 1
+        self.produced += size
+        os.pwrite(self.fd, self.produced.to_bytes(8, "little"), PAGE)
+        return True
+
+    def submit(self, number: int) -> None:
+        self._write(self.reserved.pop(number), HEADER.pack(self.record.itemsize, 0))
+
+    def _write(self, position: int, content: bytes) -> None:
+        at = position % self.data_bytes
+        until_end = self.data_bytes - at
+        for copy in (0, self.data_bytes):
+            os.pwrite(self.fd, content[:until_end], 2 * PAGE + copy + at)
+            os.pwrite(self.fd, content[until_end:], 2 * PAGE + copy)
+
+
+@pytest.fixture(scope="module", params=RECORDS, ids=lambda record: str(record.itemsize))
+def record(request: pytest.FixtureRequest) -> np.dtype[np.void]:
+    kind: np.dtype[np.void] = request.param
+    return kind
+
+
+class Pair:
+    """The kernel's side and ours."""
+
+    def __init__(self, record: np.dtype[np.void], data_bytes: int = PAGE) -> None:
+        self.kernel = FakeKernel(record, data_bytes)
+        self.ring = Ring(self.kernel.fd, data_bytes, record)
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ring.close()
+        os.close(self.kernel.fd)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_every_record_comes_once_and_in_order(record: np.dtype[np.void], data: st.DataObject) -> None:
+    with Pair(record) as pair:
+        kernel, received = pair.kernel, 0
+        for _ in range(data.draw(st.integers(1, 40))):
+            for _ in range(data.draw(st.integers(0, 12))):
+                if not kernel.reserve():
+                    break
+            for number in [n for n in kernel.reserved if data.draw(st.booleans())]:
+                kernel.submit(number)
+            finished = min(kernel.reserved, default=kernel.next_number)
+            read = pair.ring.read()
+            assert read["number"].tolist() == list(range(received, finished))
+            assert not read["rest"].any()
+            received = finished
+        for number in sorted(kernel.reserved):
+            kernel.submit(number)
+        assert pair.ring.read()["number"].tolist() == list(range(received, kernel.next_number))
+        assert kernel.consumed() == kernel.produced
+
+
+def test_it_goes_round_many_times(record: np.dtype[np.void]) -> None:
+    with Pair(record) as pair:
+        numbers: list[int] = []
+        while pair.kernel.produced < 5 * PAGE:
+            while pair.kernel.reserve():
+                pair.kernel.submit(pair.kernel.next_number - 1)
+            numbers += pair.ring.read()["number"].tolist()
+        assert numbers == list(range(pair.kernel.next_number))
+
+
+def test_what_was_read_is_ours(record: np.dtype[np.void]) -> None:
+    """The space is given back: what the kernel writes there next must not show in what was read."""
+    with Pair(record) as pair:
+        first = None
+        for _ in range(2):
+            while pair.kernel.reserve():
+                pair.kernel.submit(pair.kernel.next_number - 1)
+            read = pair.ring.read()
+            first = read if first is None else first
+        assert first is not None
+        assert first["number"].tolist() == list(range(len(first)))
+
+
+def test_records_of_another_size_are_an_error() -> None:
+    with Pair(RECORDS[0]) as pair:
+        pair.kernel.record = RECORDS[1]
+        for number in range(3):
+            pair.kernel.reserve()
+            pair.kernel.submit(number)
+        with pytest.raises(TracerError, match="another size than expected"):
+            pair.ring.read()
+
+
+@pytest.fixture
+def not_mappable() -> Iterator[int]:
+    reader, writer = os.pipe()
+    yield reader
+    os.close(reader)
+    os.close(writer)
+
+
+def test_what_cannot_be_mapped(not_mappable: int) -> None:
+    with pytest.raises(TracerError, match="cannot map a BPF ring buffer"):
+        Ring(not_mappable, PAGE, RECORDS[0])

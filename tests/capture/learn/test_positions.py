@@ -1,0 +1,91 @@
+"""Learning where an item's counter is, from observations that are made up here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracer.capture.learn.calibration import WATCHED, positions_from
+
+NAMES = {10: "NR_FILE_PAGES", 11: "NR_SHMEM", 12: "MEMCG_KMEM", 13: "NR_FILE_DIRTY"}
+TRUE = {"NR_FILE_PAGES": 4, "NR_SHMEM": 0, "MEMCG_KMEM": 63, "NR_FILE_DIRTY": 17}
+AT = {item: TRUE[name] for item, name in NAMES.items()}
+
+Update = tuple[int, int, int]  # cpu, memcg, item
+
+
+def watched(
+    updates: Sequence[Update], unseen: frozenset[int] = frozenset(), *, before: bool = False
+) -> npt.NDArray[np.void]:
+    """The records of these updates. Each shows its memcg's counters on its CPU after the update, or `before`
+    it; the updates whose numbers are in `unseen` happen, and leave no record of their own.
+    """
+    counters: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
+    records = []
+    for number, (cpu, memcg, item) in enumerate(updates):
+        state = counters.setdefault((cpu, memcg), np.zeros(64, np.int64))
+        shown = state.copy()
+        if item in AT:
+            state[AT[item]] += 1 + number
+        if number not in unseen:
+            records.append((memcg, cpu, item, shown if before else state.copy()))
+    return np.array(records, WATCHED)
+
+
+updates = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(1, 2), st.sampled_from([*NAMES, 99])), max_size=80
+)
+
+
+moments = pytest.mark.parametrize("before", [False, True])
+
+
+@moments
+@settings(deadline=None)
+@given(updates=updates)
+def test_what_is_learnt_is_true(before: bool, updates: list[Update]) -> None:
+    learnt = positions_from(watched(updates, before=before), NAMES, before=before)
+    assert learnt.items() <= TRUE.items()
+
+
+@moments
+def test_all_is_learnt_from_enough(before: bool) -> None:
+    updates = [(cpu, 1, item) for item in NAMES for cpu in (0, 1) for _ in range(3)]
+    assert positions_from(watched(updates, before=before), NAMES, before=before) == TRUE
+
+
+@moments
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_few_unseen_updates_do_no_harm(before: bool, seed: int) -> None:
+    """An update in an interrupt is not seen: the next record then shows two changes, or another's alone."""
+    chance = np.random.default_rng(seed)
+    updates = [(0, 1, int(item)) for item in chance.permutation(np.repeat(list(NAMES), 100))]
+    unseen = frozenset(chance.choice(len(updates), 8, replace=False).tolist())
+    assert positions_from(watched(updates, unseen, before=before), NAMES, before=before) == TRUE
+
+
+def test_an_item_that_is_seen_everywhere_stays_unknown() -> None:
+    """Half of its observations are of another counter's change."""
+    records = watched([(0, 1, 10)] * 21)
+    records["item"][::2] = 12
+    assert positions_from(records, NAMES, before=False) == {}
+
+
+def test_two_items_at_one_place_are_both_doubted() -> None:
+    records = watched([(0, 1, 10)] * 10 + [(0, 1, 13)] * 10)
+    records["item"][5:10] = 11
+    learnt = positions_from(records, NAMES, before=False)
+    assert "NR_FILE_PAGES" not in learnt
+    assert "NR_SHMEM" not in learnt
+    assert learnt["NR_FILE_DIRTY"] == TRUE["NR_FILE_DIRTY"]
+
+
+def test_nothing_from_nothing() -> None:
+    assert positions_from(np.zeros(0, WATCHED), NAMES, before=False) == {}
+    assert positions_from(watched([(0, 1, 10)]), NAMES, before=False) == {}

@@ -1,0 +1,176 @@
+"""Why a folio entered or left the page cache: each cause provoked with a number of pages of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from support.settled import settle
+from workloads import file_steps
+from workloads.file_steps import MORE_PAGES, PAGE, STEPS
+
+import tracer
+from tracer.kernel.cgroups.cgroupfs import cgroup_id
+
+pytestmark = pytest.mark.kernel
+
+WHOLE_MACHINE = os.environ.get("MEMCG_TRACER_WHOLE_MACHINE") == "1"
+"""Whether nobody else is disturbed by what concerns the whole machine, as in a guest of tests/vm."""
+
+EXPECTED = {
+    ("read", "add", "read"): 37,
+    ("readahead", "add", "readahead"): 61,
+    ("fault", "add", "fault"): 29,
+    ("write", "add", "write"): 43,
+    ("truncate", "delete", "truncate"): 53,
+    ("unlink", "delete", "truncate"): 59,
+    ("punch", "delete", "truncate"): 72,
+    ("forget", "delete", "invalidate"): 67,
+    ("write_past", "delete", "invalidate"): 71,
+    ("drop", "delete", "drop_caches"): 79,
+}
+"""(file, op, cause) -> pages, where a folio has one; in large ones, so many more of each file."""
+
+
+IN_PARTS = {"read": "read", "begin": "read", "fault": "fault"}
+"""Steps that read on and so, in large folios, ahead: name -> cause of the rest."""
+
+
+def pages_of(step: str, folios: str) -> int:
+    return STEPS[step][1] + (MORE_PAGES if folios == "large" else 0)
+
+
+def make_files(folder: Path, folios: str) -> dict[int, str]:
+    """The steps' files, on disk and not in the cache. Inode number -> name."""
+    inodes = {}
+    for name in STEPS:
+        path = folder / name
+        path.write_bytes(b"" if name == "write" else os.urandom(pages_of(name, folios) * PAGE))
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        inodes[path.stat().st_ino] = name
+    return inodes
+
+
+def record_steps(memcg: Path, folder: Path, start_recorder: Callable[..., Any], folios: str) -> pd.DataFrame:
+    """The rows of `pagecache` of the steps' files; `file` is the step's name."""
+    inodes = make_files(folder, folios)
+    recorder = start_recorder("-c", str(memcg))
+    enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
+    names = [name for name in STEPS if name != "drop" or WHOLE_MACHINE]
+    command = ["sh", "-c", enter, sys.executable, file_steps.__file__, folios, str(folder), *names]
+    subprocess.run(command, check=True)
+    trace = tracer.open(recorder.stop())
+    assert trace.loss.empty
+    rows = trace.pagecache
+    rows = rows[rows["cause"] != "reclaim_kswapd"]  # DAMON's: what lay idle is not among what the steps touch
+    # of what lies in the same file system, only these inodes were asked for
+    rows = rows[rows["dev"] == rows[rows["ino"].isin(inodes)]["dev"].mode().iloc[0]]
+    assert set(rows["cgroup_id"].dropna()) == {cgroup_id(memcg)}
+    assert set(rows["task_cgroup_id"]) == {cgroup_id(memcg)}
+    return rows.assign(file=rows["ino"].map(inodes)).dropna(subset=["file"])
+
+
+def by_cause(rows: pd.DataFrame, how: str) -> dict[tuple[str, str, str], int]:
+    found = rows.groupby(["file", "op", "cause"], observed=True)["nr_pages"].agg(how)
+    return {tuple(map(str, key)): int(value) for key, value in found.items()}
+
+
+@pytest.mark.vm
+def test_each_cause_with_its_own_number_of_pages(
+    memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
+    rows = record_steps(memcg, disk_dir, start_recorder, "single")
+    pages, counts = by_cause(rows, "sum"), by_cause(rows, "count")
+    expected = {key: pages for key, pages in EXPECTED.items() if key[0] != "drop" or WHOLE_MACHINE}
+    assert {key: pages.get(key, 0) for key in expected} == expected, pages
+    assert {key: counts[key] for key in expected} == expected, "a row for each page"
+    begun = {key[2]: pages for key, pages in pages.items() if key[:2] == ("begin", "add")}
+    assert 1 <= begun["read"] <= 16, "the folio that was asked for"
+    assert begun["readahead"] >= 1
+    assert sum(begun.values()) <= STEPS["begin"][1]
+
+
+@pytest.mark.vm_once
+def test_each_cause_in_large_folios(memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]) -> None:
+    rows = record_steps(memcg, disk_dir, start_recorder, "large")
+    if rows["nr_pages"].max() == 1:
+        pytest.skip("needs a file system with large folios")
+    pages, largest = by_cause(rows, "sum"), by_cause(rows, "max")
+    # How far ahead the kernel reads at the beginning is its own choice; and what is asked for in advance
+    # comes in single pages (force_page_cache_ra, mm/readahead.c).
+    in_parts = {name: [(name, "add", cause), (name, "add", "readahead")] for name, cause in IN_PARTS.items()}
+    left_out = {"readahead", *IN_PARTS, *(() if WHOLE_MACHINE else ("drop",))}
+    expected = {key: pages + MORE_PAGES for key, pages in EXPECTED.items() if key[0] not in left_out}
+    assert {key: pages.get(key, 0) for key in expected} == expected, pages
+    for name, parts in in_parts.items():
+        assert sum(pages[part] for part in parts) == pages_of(name, "large"), pages
+    in_large = [*expected, ("read", "add", "read"), ("begin", "add", "readahead"), *in_parts["fault"]]
+    assert {key: largest[key] for key in in_large if largest[key] == 1} == {}, "each of these in large folios"
+
+
+PRESSED_PAGES = (96 << 20) // PAGE + 5
+BY_THE_MACHINE = {"reclaim_kswapd": "pgsteal_kswapd", "reclaim_direct": "pgsteal_direct"}
+"""Cause -> what memory.stat of v2 counts such pages as."""
+
+
+@contextmanager
+def huge_pages_of(size_bytes: int) -> Iterator[None]:
+    """As many as can be had, for so long: the kernel reclaims for them, and kills nobody."""
+    wanted = Path("/proc/sys/vm/nr_hugepages")
+    before = wanted.read_text(encoding="ascii")
+    wanted.write_text(str(size_bytes >> 21), encoding="ascii")
+    try:
+        yield
+    finally:
+        wanted.write_text(before, encoding="ascii")
+
+
+def free_bytes() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * PAGE
+
+
+def stolen_pages(memcg: Path) -> dict[str, int]:
+    lines = (memcg / "memory.stat").read_text("ascii").splitlines()
+    return {name: int(pages) for name, pages in map(str.split, lines) if name in BY_THE_MACHINE.values()}
+
+
+@pytest.mark.vm_once
+@pytest.mark.skipif(
+    not WHOLE_MACHINE, reason="takes a machine whose memory may be used up (a guest of tests/vm)"
+)
+def test_a_machine_that_is_short_takes_the_cache_of_a_cgroup(
+    memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """By kswapd, and by the task that wants memory: to the page what the kernel counts of each."""
+    path = disk_dir / "pressed"
+    path.write_bytes(os.urandom(PRESSED_PAGES * PAGE))
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    recorder = start_recorder("-c", str(memcg))
+    enter = f'echo 0 > "{memcg}/cgroup.procs" && exec cat "{path}"'
+    subprocess.run(["sh", "-c", enter], stdout=subprocess.DEVNULL, check=True)
+    with huge_pages_of(free_bytes() + PRESSED_PAGES * PAGE // 2):
+        pass
+    settle(memcg)
+    counted = stolen_pages(memcg)
+    trace = tracer.open(recorder.stop())
+    assert trace.loss.empty
+    rows = trace.pagecache[trace.pagecache["cause"].isin(BY_THE_MACHINE)]
+    assert set(rows["op"]) == {"delete"}
+    assert set(rows["cgroup_id"]) == {cgroup_id(memcg)}
+    assert cgroup_id(memcg) not in set(rows["task_cgroup_id"])
+    pages = rows.groupby("cause", observed=True)["nr_pages"].sum()
+    found = {counter: int(pages.get(cause, 0)) for cause, counter in BY_THE_MACHINE.items()}
+    assert found == counted
+    assert found["pgsteal_kswapd"] > 0
+    assert found["pgsteal_direct"] > 0

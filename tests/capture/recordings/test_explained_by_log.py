@@ -1,0 +1,184 @@
+"""Real kills, and what the kernel logged of them, side by side: one recording for all."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.recorder import Recorder
+
+import tracer
+from tracer.analysis.results.report import OomReport
+from tracer.capture.rows.kmsg_stream import READ, open_kernel_log
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
+
+MIB = 1 << 20
+DUMP_TASKS = Path("/proc/sys/vm/oom_dump_tasks")
+MANY = 24
+"""More than twice what the kernel prints in 5 s (DEFAULT_RATELIMIT_BURST), should these begin meanwhile."""
+
+TRIES = 60
+
+KILLS = """
+import os, sys
+for cgroup, size in zip(sys.argv[1::2], sys.argv[2::2]):
+    child = os.fork()
+    if not child:
+        open(cgroup + '/cgroup.procs', 'w').write('0')
+        b'x' * int(size)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    print(child if os.WIFSIGNALED(status) else 0)
+"""
+
+
+def kill_in(*cgroups: Path) -> list[int]:
+    """In one cgroup after the other a process that asks for too much; their pids. Milliseconds apart."""
+    command = [sys.executable, "-S", "-c", KILLS]
+    for cgroup in cgroups:
+        command += [str(cgroup), str(200 * MIB)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    pids = [int(line) for line in done.stdout.split()]
+    assert 0 not in pids, "one of them was not killed"
+    return pids
+
+
+@contextmanager
+def no_table_of_tasks() -> Iterator[None]:
+    before = DUMP_TASKS.read_text()
+    DUMP_TASKS.write_text("0")
+    try:
+        yield
+    finally:
+        DUMP_TASKS.write_text(before)
+
+
+def has_dump(text: str, pid: int) -> bool:
+    """Whether the kernel printed more than the line of the kill; each of these asks for itself."""
+    return re.search(rf"^CPU: \d+ .*PID: {pid} Comm: ", text, flags=re.MULTILINE) is not None
+
+
+def text_of(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "\n".join(str(row["text"]) for row in rows)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What was killed, by pid, and what came of it; `text` is the kernel's own."""
+
+    pids: list[int]
+    near: list[int]  # two, right after one another
+    below: int  # by the limit of the parent
+    without_table: int
+    many: list[int]
+    parent: str
+    text: str
+    by_pid: dict[int, OomReport]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
+    log = open_kernel_log()
+    if log.state != READ:
+        pytest.skip(f"the kernel log cannot be read here: {log.state}")
+    with ExitStack() as stack:
+        stack.callback(log.close)
+        small, middle, large, parent = (
+            stack.enter_context(ephemeral_cgroup(f"logged-{mib}", mib * MIB, 0)) for mib in (12, 17, 23, 31)
+        )
+        if (control := parent / "cgroup.subtree_control").exists():
+            control.write_text("+memory")
+        (parent / "child").mkdir()
+        folder = tmp_path_factory.mktemp("logged")
+        options = [option for cgroup in (small, middle, large, parent) for option in ("-c", str(cgroup))]
+        recorder = stack.enter_context(Recorder(folder, "--ready-file", "ready", *options))
+        recorder.wait_until_ready()
+        pids: list[int] = []
+        for _ in range(TRIES):  # others on this machine may use up what the kernel prints in 5 s
+            log.read()
+            near = kill_in(middle, large)
+            (below,) = kill_in(parent / "child")
+            with no_table_of_tasks():
+                (without_table,) = kill_in(small)
+            of_this = [*near, below, without_table]
+            pids += of_this
+            text = text_of(log.read())
+            if all(has_dump(text, pid) for pid in of_this):
+                break
+        many = kill_in(*[middle, small] * (MANY // 2))
+        trace = tracer.open(recorder.stop())
+        yield Recorded(
+            [*pids, *many],
+            near,
+            below,
+            without_table,
+            many,
+            "/" + parent.name,
+            text_of(trace.kernel_log.to_dict("records")),
+            {report.victims[0].pid: report for report in trace.explain()},
+        )
+
+
+def test_every_kill_has_its_own_lines(recorded: Recorded) -> None:
+    """Also those of which the kernel printed nothing else, and none has those of another."""
+    assert set(recorded.pids) <= set(recorded.by_pid)
+    for pid in recorded.pids:
+        quality = recorded.by_pid[pid].quality
+        assert quality.kmsg == ("matched" if has_dump(recorded.text, pid) else "rate_limited"), pid
+        assert quality.disagreements == (), pid
+    limited = [pid for pid in recorded.many if recorded.by_pid[pid].quality.kmsg == "rate_limited"]
+    assert len(limited) >= MANY - 20
+    for pid in limited:
+        assert "only the line of the kill" in recorded.by_pid[pid].quality.kmsg_missing
+
+
+def test_numbers_are_those_of_the_kernel(recorded: Recorded) -> None:
+    for pid in recorded.pids:
+        (victim,) = recorded.by_pid[pid].victims
+        (line,) = re.findall(rf"Killed process {pid} .*", recorded.text)
+        sizes = dict(re.findall(r"(anon-rss|file-rss|shmem-rss|pgtables):(\d+)kB", line))
+        ours = (
+            victim.anon_rss_bytes,
+            victim.file_rss_bytes,
+            victim.shmem_rss_bytes,
+            victim.pgtables_bytes,
+        )
+        assert [int(size) for size in sizes.values()] == [(size or 0) // 1024 for size in ours], line
+    first, second = (recorded.by_pid[pid].victims[0].anon_rss_bytes or 0 for pid in recorded.near)
+    assert second - first >= 5 * MIB  # of the limits, 6 MiB apart
+
+
+def test_what_the_probes_could_not_tell(recorded: Recorded) -> None:
+    for pid in recorded.near:
+        report = recorded.by_pid[pid]
+        assert report.trigger.order == 0
+        assert "GFP_KERNEL" in (report.trigger.gfp_names or "")
+        assert report.constraint == "memcg"
+        assert [one.pid for one in report.candidates if one.chosen] == [pid]
+
+
+def test_composition_of_a_parent(recorded: Recorded) -> None:
+    report = recorded.by_pid[recorded.below]
+    assert report.limit_owner.cgroup == recorded.parent
+    assert "composition" in report.quality.kmsg_fields
+    _, _, dumped = recorded.text.partition(f"Memory cgroup stats for {recorded.parent}:")
+    stat = dict(re.findall(r"^(\w+) (\d+)$", dumped.partition("Tasks state")[0], flags=re.MULTILINE))
+    assert report.composition.anon == int(stat.get("total_rss") or stat["anon"])
+    assert report.composition.total == sum(size or 0 for _, size in report.composition.parts())
+    assert abs((report.composition.anon or 0) - 31 * MIB) < 4 * MIB
+
+
+def test_no_table_of_tasks(recorded: Recorded) -> None:
+    quality = recorded.by_pid[recorded.without_table].quality
+    assert quality.kmsg == "matched"
+    assert "vm.oom_dump_tasks" in quality.kmsg_missing
+    assert all(recorded.by_pid[pid].quality.kmsg_missing == "" for pid in recorded.near)

@@ -1,0 +1,80 @@
+"""Limits filled by memory of each kind, all of them at once: what each kill is put down to, and what it was
+made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+import tracer
+from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+from tracer.lab.scratch import write_uncached
+
+pytestmark = [pytest.mark.kernel, pytest.mark.vm_once]
+
+LIMIT_BYTES: Final = 48 << 20
+FILE_BYTES: Final = 57 << 20
+INTERPRETER_BYTES: Final = 12 << 20
+"""What is left of the limit to the process itself, at most."""
+
+
+class Kind(NamedTuple):
+    """Steps of the workload that fill the limit, the class of the composition that they fill, the cause."""
+
+    steps: str
+    part: str
+    cause: str
+
+
+KINDS: Final = {
+    "anon": Kind(f"anon {2 * LIMIT_BYTES}", "anon", "anon_growth"),
+    "memfd": Kind(f"memfd {2 * LIMIT_BYTES}", "shmem", "shmem"),
+    "locked-file": Kind("mlock_file {file}", "unevictable", "unevictable"),
+    "pipes": Kind(f"pipes {2 * LIMIT_BYTES}", "slab_unreclaimable", "kernel_memory"),
+    "page-tables": Kind(f"page_tables {2 * LIMIT_BYTES}", "page_tables", "kernel_memory"),
+    "sockets": Kind(f"sockets {2 * LIMIT_BYTES}", "sock", "kernel_memory"),
+}
+V2_ONLY: Final = {"sockets": "v1 has a limit of its own for TCP (memory.kmem.tcp.limit_in_bytes)"}
+
+
+@pytest.fixture
+def limited() -> Iterator[dict[str, Path]]:
+    """A cgroup for each kind that this version has."""
+    names = [name for name in KINDS if name not in V2_ONLY or memory_hierarchy().version == 2]
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(ephemeral_cgroup(name, LIMIT_BYTES, 0)) for name in names}
+
+
+def test_each_kill_is_put_down_to_what_filled_its_limit(
+    limited: dict[str, Path],
+    disk_dir: Path,
+    start_workload: Callable[..., Any],
+    start_recorder: Callable[..., Any],
+) -> None:
+    write_uncached(disk_dir / "file", FILE_BYTES)
+    recorder = start_recorder(*(word for directory in limited.values() for word in ("-c", str(directory))))
+    workloads = []
+    for name, directory in limited.items():
+        steps = KINDS[name].steps.format(file=disk_dir / "file").split()
+        workloads.append(start_workload(directory, *steps))
+        assert workloads[-1].advance() == "start"
+    for workload in workloads:
+        workload.let_on()
+    assert [workload.process.wait() for workload in workloads] == [-9] * len(limited)
+
+    reports = {report.limit_owner.cgroup: report for report in tracer.open(recorder.stop()).explain()}
+    for name, directory in limited.items():
+        report = reports[memory_hierarchy().path(directory)]
+        made_of = report.composition
+        assert report.verdict.cause == KINDS[name].cause, name
+        assert report.verdict.confidence != "low", report.verdict
+        assert getattr(made_of, KINDS[name].part) >= LIMIT_BYTES - INTERPRETER_BYTES, (name, made_of)
+        assert sum(size or 0 for _, size in made_of.parts()) == made_of.total
+        assert abs(made_of.other) <= LIMIT_BYTES / 100, (name, made_of)
+        assert LIMIT_BYTES - made_of.total <= LIMIT_BYTES / 100

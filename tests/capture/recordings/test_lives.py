@@ -1,0 +1,304 @@
+"""A cgroup that is removed and made again, while its name is what is recorded.
+
+Each life touches another number of pages. What the trace has of each is compared with that; a neighbour of
+another name must leave nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tracer
+from tracer.analysis.trace import AnalysedTrace
+from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
+from tracer.kernel.cgroups.ephemeral import remove
+from tracer.trace.meta import read_meta
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+PAGES = (1201, 307, 2503)
+LIMIT_BYTES = 24 << 20
+TOUCH = """
+import mmap, sys
+pages = int(sys.argv[1])
+memory = mmap.mmap(-1, pages * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+for page in range(pages):
+    memory[page * mmap.PAGESIZE] = 1
+print("touched", flush=True)
+sys.stdin.readline()
+"""
+
+
+WANDER = """
+import mmap, sys
+for line in sys.stdin:
+    cgroup, home, pages = line.split()
+    open(f"{cgroup}/cgroup.procs", "w").write("0")
+    memory = mmap.mmap(-1, int(pages) * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    for page in range(int(pages)):
+        memory[page * mmap.PAGESIZE] = 1
+    memory.close()
+    open(f"{home}/cgroup.procs", "w").write("0")
+    print("left", flush=True)
+"""
+"""Goes through cgroups, and takes and gives back so many pages in each."""
+
+
+class Script:
+    """What restarts a service: it makes a cgroup, runs something in it, and removes it."""
+
+    def __init__(self, parent: Path) -> None:
+        self.parent = parent
+        self.version = memory_hierarchy().version
+        if self.version == 2:
+            (parent / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
+
+    def make(self, name: str | bytes, limit_bytes: int | None = None) -> Path:
+        cgroup = self.parent / os.fsdecode(name)
+        cgroup.mkdir()
+        if limit_bytes is not None:
+            file = "memory.limit_in_bytes" if self.version == 1 else "memory.max"
+            (cgroup / file).write_text(str(limit_bytes), encoding="ascii")
+        return cgroup
+
+    def start(self, cgroup: Path, *command: str) -> subprocess.Popen[str]:
+        """The first thing that the process does is to enter: all that it touches is charged here."""
+        enter = ["sh", "-c", 'echo 0 > "$0" && exec "$@"', str(cgroup / "cgroup.procs"), *command]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        return subprocess.Popen(enter, text=True, **pipes)
+
+    def live(self, cgroup: Path, pages: int) -> int:
+        """One life that touches so many pages; returns its pid."""
+        with self.start(cgroup, sys.executable, "-S", "-c", TOUCH, str(pages)) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "touched\n"
+        assert process.returncode == 0
+        return process.pid
+
+    def die(self, cgroup: Path) -> int:
+        """One life that the OOM killer ends; returns its pid."""
+        pages = 2 * LIMIT_BYTES // PAGE
+        with self.start(cgroup, sys.executable, "-S", "-c", TOUCH, str(pages)) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == ""
+        assert process.returncode == -9
+        return process.pid
+
+
+@pytest.fixture
+def script(memcg: Path) -> Iterator[Script]:
+    yield Script(memcg)
+    for cgroup in sorted(memcg.glob("*/")):
+        remove(cgroup)
+
+
+def named(memcg: Path, name: str) -> tuple[str, str, str]:
+    """The ways to name a cgroup to come: by its path, its name, and a glob."""
+    path = memory_hierarchy().path(memcg / name)
+    return path, name, f"{name[:-1]}[{name[-1]}]"
+
+
+def charged_pages(trace: AnalysedTrace, cgroup: int, category: str, tgid: int | None = None) -> int:
+    """What a cgroup was charged, or one process of it charged."""
+    charge = trace.charge[(trace.charge["cgroup_id"] == cgroup) & (trace.charge["category"] == category)]
+    if tgid is not None:
+        charge = charge[(charge["tgid"] == tgid) & (charge["pages"] > 0)]
+    return int(charge["pages"].sum())
+
+
+def assert_only(trace: AnalysedTrace, ids: list[int], strangers: list[int]) -> None:
+    """Every life has its row, and the trace has nothing of the strangers, but for the name of one whose task
+    acted on a life's memory, as on pages of a library that both read."""
+    rows = trace.cgroups.set_index("cgroup_id")
+    assert set(ids) <= set(rows.index)
+    for name in ("charge", "pagecache", "reclaim", "stalls", "samples"):
+        assert not getattr(trace, name)["cgroup_id"].isin(strangers).any(), name
+    acted = {*trace.pagecache["tgid"].dropna(), *trace.charge["tgid"].dropna()}
+    tasks = trace.tasks[trace.tasks["cgroup_id"].isin(strangers)]
+    assert set(tasks["tgid"]) <= acted
+    assert set(strangers) & set(rows.index) <= {*tasks["cgroup_id"], *trace.pagecache["task_cgroup_id"]}
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(0, id="path", marks=pytest.mark.vm_once),
+        pytest.param(1, id="name", marks=pytest.mark.vm_once),
+        pytest.param(2, id="glob"),
+    ],
+)
+def test_each_life_is_charged_what_it_touches(
+    memcg: Path, script: Script, start_recorder: Callable[..., Any], way: int
+) -> None:
+    recorder = start_recorder("-c", named(memcg, "web-1")[way])
+    lives, strangers = {}, []
+    for pages in PAGES:
+        stranger, cgroup = script.make("db-1"), script.make("web-1")
+        script.live(stranger, 977)
+        lives[cgroup_id(cgroup)] = (script.live(cgroup, pages), pages)
+        strangers.append(cgroup_id(stranger))
+        stranger.rmdir()
+        cgroup.rmdir()
+    trace = tracer.open(recorder.stop())
+    assert_only(trace, list(lives), strangers)
+    rows = trace.cgroups.set_index("cgroup_id").loc[list(lives)]
+    assert rows["path"].nunique() == 1
+    assert (rows["created"] < rows["removed"]).all()
+    assert rows["created"].is_monotonic_increasing
+    for cgroup, (tgid, pages) in lives.items():
+        charged = charged_pages(trace, cgroup, "anon", tgid)
+        assert pages <= charged <= pages + 1500, "the interpreter's own pages beside them, not another life's"
+        assert charged_pages(trace, cgroup, "anon") == 0, "all of it was given back"
+    assert "waiting for it" in recorder.stderr
+    assert "now tracing" in recorder.stderr or "is gone" in recorder.stderr
+    assert trace.meta["filters"]["cgroups"] == [memory_hierarchy().path(memcg / "web-1")]
+
+
+def test_one_process_in_many_lives_is_charged_to_each(
+    memcg: Path, script: Script, start_recorder: Callable[..., Any]
+) -> None:
+    """The kernel gives the memory of one life's struct mem_cgroup to another, and the process is the same."""
+    recorder = start_recorder("-c", str(memcg / "web-1"))
+    home = script.make("home")
+    expected = {}
+    wanderer = subprocess.Popen(
+        [sys.executable, "-S", "-c", WANDER], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with wanderer as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for number in range(60):
+            cgroup, pages = script.make("web-1"), 64 + 3 * number
+            expected[cgroup_id(cgroup)] = pages
+            process.stdin.write(f"{cgroup} {home} {pages}\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "left\n"
+            cgroup.rmdir()
+    trace = tracer.open(recorder.stop())
+    anon = trace.charge[trace.charge["category"] == "anon"].groupby("cgroup_id")
+    assert (anon["bytes"].sum() == 0).all()
+    updates = anon["updates"].sum().to_dict()  # each page that is touched is one
+    assert [cgroup for cgroup, pages in expected.items() if updates.get(cgroup, 0) < pages] == []
+
+
+@pytest.mark.vm
+def test_kills_of_every_life_are_there(
+    memcg: Path, script: Script, start_recorder: Callable[..., Any]
+) -> None:
+    """Also that of a cgroup that nobody named is not."""
+    recorder = start_recorder("-c", "web-1")
+    victims, stranger = [], script.make("db-1", LIMIT_BYTES)
+    for _ in range(3):
+        cgroup = script.make("web-1", LIMIT_BYTES)
+        victims.append((script.die(cgroup), cgroup_id(cgroup)))
+        cgroup.rmdir()
+        script.die(stranger)
+    oom = tracer.open(recorder.stop()).oom
+    assert list(zip(oom["tgid"], oom["cgroup_id"], strict=True)) == victims
+    assert list(oom["limit_owner_cgroup_id"]) == [cgroup for _, cgroup in victims]
+    assert (oom["limit_bytes"] == LIMIT_BYTES).all()
+
+
+def test_a_life_that_was_there_before_and_one_after(
+    memcg: Path, script: Script, start_recorder: Callable[..., Any]
+) -> None:
+    before = script.make("web-1")
+    first = cgroup_id(before)
+    recorder = start_recorder("-c", "web-1")
+    pid = script.live(before, 701)
+    before.rmdir()
+    after = script.make("web-1")
+    second = cgroup_id(after)
+    other = script.live(after, 503)
+    trace = tracer.open(recorder.stop())
+    assert charged_pages(trace, first, "anon", pid) >= 701
+    assert charged_pages(trace, second, "anon", other) >= 503
+
+
+def test_what_is_below_a_life_is_of_it(
+    memcg: Path, script: Script, start_recorder: Callable[..., Any]
+) -> None:
+    """As a pod with its container: the path named is the parent's, which comes later."""
+    recorder = start_recorder("-c", "pod-1")
+    pod = script.make("pod-1")
+    container = Script(pod).make("container")
+    pid = script.live(container, 601)
+    trace = tracer.open(recorder.stop())
+    assert charged_pages(trace, cgroup_id(container), "anon", pid) >= 601
+    remove(container)
+
+
+def test_a_name_that_is_no_utf8_and_its_escape_are_two(
+    memcg: Path, script: Script, start_recorder: Callable[..., Any]
+) -> None:
+    recorder = start_recorder("-c", os.fsdecode(b"web-\xff"))
+    byte, text = script.make(b"web-\xff"), script.make(rb"web-\xff")
+    script.live(text, 307)
+    pid = script.live(byte, 401)
+    trace = tracer.open(recorder.stop())
+    assert_only(trace, [cgroup_id(byte)], [cgroup_id(text)])
+    assert charged_pages(trace, cgroup_id(byte), "anon", pid) >= 401
+    row = trace.cgroups.set_index("cgroup_id").loc[cgroup_id(byte)]
+    assert row["path"] == memory_hierarchy().path(memcg) + r"/web-\xff"
+    assert (trace.samples["cgroup_id"] == cgroup_id(byte)).any(), "its files were found by that name"
+
+
+@pytest.mark.vm_once
+def test_one_that_is_renamed(memcg: Path, script: Script, start_recorder: Callable[..., Any]) -> None:
+    """cgroup v1 alone can: it is the same cgroup, and comes to be what was named, or stays it."""
+    if script.version == 2:
+        stays = script.make("web-0")
+        with pytest.raises(PermissionError):
+            stays.rename(memcg / "web-1")
+        pytest.skip(
+            "cgroup v2 renames no cgroup (no rename in cgroup_kf_syscall_ops, kernel/cgroup/cgroup.c)"
+        )
+    recorder = start_recorder("-c", "web-1")
+    cgroup = script.make("web-0")
+    identity, before = cgroup_id(cgroup), script.live(cgroup, 811)
+    cgroup = cgroup.rename(memcg / "web-1")
+    path = memory_hierarchy().path(cgroup)
+    recorder.wait_for(lambda: path in read_meta(recorder.path)["filters"]["cgroups"])
+    during = script.live(cgroup, 907)
+    cgroup = cgroup.rename(memcg / "web-2")
+    after = script.live(cgroup, 503)
+    trace = tracer.open(recorder.stop())
+    assert charged_pages(trace, identity, "anon", before) == 0
+    assert charged_pages(trace, identity, "anon", during) >= 907
+    assert charged_pages(trace, identity, "anon", after) >= 503
+    assert trace.cgroups.set_index("cgroup_id").loc[identity, "path"].endswith("/web-2")
+
+
+@pytest.mark.vm_once
+def test_many_that_come_and_go_leave_no_trace_of_the_others(
+    memcg: Path, script: Script, start_recorder: Callable[..., Any]
+) -> None:
+    """A busy host, on which one in twenty is named; nothing is lost."""
+    recorder = start_recorder("-c", "web-*")
+    wanted, strangers = {}, []
+    for number in range(400):
+        is_wanted = number % 20 == 7
+        cgroup = script.make(f"{'web' if is_wanted else 'db'}-{number}")
+        if is_wanted:
+            wanted[cgroup_id(cgroup)] = (script.live(cgroup, 101 + number), 101 + number)
+        else:
+            strangers.append(cgroup_id(cgroup))
+            if number % 5 == 0:
+                with script.start(cgroup, "true"):
+                    pass
+        remove(cgroup)
+    trace = tracer.open(recorder.stop())
+    assert_only(trace, list(wanted), strangers)
+    for cgroup, (tgid, pages) in wanted.items():
+        assert charged_pages(trace, cgroup, "anon", tgid) >= pages
+    assert not trace.meta["lost"]

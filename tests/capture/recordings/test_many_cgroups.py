@@ -1,0 +1,107 @@
+"""Cgroups in hundreds: no number of them costs the recorder its descriptors, and all totals stay exact."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from support.recorder import Recorder
+
+import tracer
+from tracer.kernel.cgroups.cgroupfs import cgroup_id
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
+
+MANY: Final = 300
+DESCRIPTORS: Final = 256
+"""Fewer than cgroups, soft and hard."""
+
+
+@pytest.fixture
+def shm() -> Iterator[Path]:
+    folder = Path(f"/dev/shm/memcg-tracer-test-{os.getpid()}")
+    folder.mkdir(mode=0o700)
+    yield folder
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+
+
+def within(memcg: Path, work: Callable[[], object]) -> None:
+    """Do something in a process that is in this cgroup, and then is no more."""
+    child = os.fork()
+    if child == 0:
+        try:
+            (memcg / "cgroup.procs").write_text("0", "ascii")
+            work()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def record_within(memcg: Path, folder: Path) -> Recorder:
+    limited = ("prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}")
+    return Recorder(folder, "--ready-file", "ready", "-c", str(memcg), wrapper=limited)
+
+
+def pages_of(number: int) -> int:
+    """No two neighbours the same."""
+    return 1 + number * 7 % 61
+
+
+def test_more_cgroups_than_descriptors_have_exact_totals(memcg: Path, shm: Path, tmp_path: Path) -> None:
+    """Half of them are there before, half come during the recording."""
+    children = [memcg / f"child-{number}" for number in range(MANY)]
+    for child in children[: MANY // 2]:
+        child.mkdir()
+    with record_within(memcg, tmp_path) as recorder:
+        recorder.wait_until_ready()
+        for child in children[MANY // 2 :]:
+            child.mkdir()
+        for number, child in enumerate(children):
+            content = bytes(pages_of(number) * 4096)
+            within(child, lambda file=shm / str(number), content=content: file.write_bytes(content))
+        trace = tracer.open(recorder.stop())
+    expected = {cgroup_id(child): pages_of(number) for number, child in enumerate(children)}
+    charged = trace.charge[trace.charge["category"] == "shmem"].groupby("cgroup_id")["pages"].sum().to_dict()
+    assert {number: charged.get(number) for number in expected} == expected
+    ends = trace.samples[trace.samples["source"] == "end"].set_index("cgroup_id")["shmem_bytes"]
+    assert (ends.loc[list(expected)] // 4096).to_dict() == expected
+    assert expected.keys() <= set(trace.samples[trace.samples["source"] == "periodic"]["cgroup_id"])
+    assert "samples" not in trace.meta["lost"]
+
+
+def test_cgroups_that_come_and_go(memcg: Path, tmp_path: Path) -> None:
+    """In hundreds a second, each with a process that lives for a moment."""
+    made: list[int] = []
+    with record_within(memcg, tmp_path) as recorder:
+        recorder.wait_until_ready()
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            child = memcg / f"child-{len(made)}"
+            child.mkdir()
+            made.append(cgroup_id(child))
+            if len(made) % 10 == 0:
+                within(child, lambda: bytearray(1 << 20))
+            child.rmdir()
+        trace = tracer.open(recorder.stop())
+    print(f"{len(made)} cgroups in 3 s")
+    assert len(made) > 300
+    known = trace.cgroups.set_index("cgroup_id")
+    lost = trace.meta["lost"].get("cgroup", 0)
+    assert len(set(made) - set(known.index)) <= lost
+    gone = known.loc[[number for number in made if number in known.index]]
+    assert gone["removed"].notna().sum() >= len(gone) - lost
+    assert "samples" not in trace.meta["lost"]
+
+
+def test_the_command_has_the_limits_of_before(tmp_path: Path) -> None:
+    """Programs with select(2) cannot use the numbers that the recorder may."""
+    show = ("--", "sh", "-c", "ulimit -Sn; ulimit -Hn")
+    with Recorder(tmp_path, *show, wrapper=("prlimit", "--nofile=220:260")) as recorder:
+        assert recorder.end().stdout.splitlines()[:2] == ["220", "260"]
+        assert recorder.process.returncode == 0

@@ -1,0 +1,54 @@
+"""Reclaim attempts: whose memory, who does it, and whether a limit or somebody asked for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tracer
+from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
+
+pytestmark = [pytest.mark.kernel, pytest.mark.vm]
+
+FILE_BYTES = 13 << 20
+ASKED_BYTES = 5 << 20
+
+
+def test_reclaim_on_request(memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]) -> None:
+    """memory.reclaim, or memory.force_empty on v1, written by a process of another cgroup."""
+    version = memory_hierarchy().version
+    if version == 2 and not (memcg / "memory.reclaim").exists():
+        pytest.skip("needs memory.reclaim (5.19)")
+    path = disk_dir / "cached"
+    path.write_bytes(os.urandom(FILE_BYTES))
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    recorder = start_recorder("-c", str(memcg))
+    enter = f'echo 0 > "{memcg}/cgroup.procs" && exec cat "{path}"'
+    subprocess.run(["sh", "-c", enter], stdout=subprocess.DEVNULL, check=True)
+    with suppress(OSError):  # EAGAIN: not all of it could be freed
+        if version == 2:
+            (memcg / "memory.reclaim").write_text(str(ASKED_BYTES), encoding="ascii")
+        else:
+            (memcg / "memory.force_empty").write_text("0", encoding="ascii")
+    trace = tracer.open(recorder.stop())
+
+    attempts = trace.reclaim[trace.reclaim["cgroup_id"] == cgroup_id(memcg)]
+    assert set(attempts["kind"]) == {"proactive"}
+    assert set(attempts["tgid"]) == {os.getpid()}
+    assert cgroup_id(memcg) not in set(attempts["task_cgroup_id"])
+    told = trace.meta["probes"]["reclaim target"]["meaning"] != "absent"
+    assert set(attempts["target_source"]) == ({"named"} if told else {"scanned"})
+    freed = trace.pagecache[(trace.pagecache["op"] == "delete") & (trace.pagecache["tgid"] == os.getpid())]
+    assert set(freed["cause"]) == {"reclaim_memcg"}
+    assert set(freed["cgroup_id"]) == {cgroup_id(memcg)}
+    least_bytes = ASKED_BYTES if version == 2 else 0.9 * FILE_BYTES
+    assert freed["nr_pages"].sum() * os.sysconf("SC_PAGESIZE") >= 0.9 * least_bytes
+    assert attempts["reclaimed"].sum() >= freed["nr_pages"].sum()

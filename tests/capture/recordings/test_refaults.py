@@ -1,0 +1,86 @@
+"""A file twice the limit, read three times: what the cache gave and got back, and the kernel's own counts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.settled import settle
+
+import tracer
+from tracer.analysis.views.refaults import refaults
+from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+
+pytestmark = pytest.mark.kernel
+
+PAGE = os.sysconf("SC_PAGESIZE")
+LIMIT_BYTES = 32 << 20
+FILE_PAGES = 2 * LIMIT_BYTES // PAGE + 37
+TIMES = 3
+READ = """
+import os, sys
+with open(sys.argv[1], "rb", buffering=0) as file:
+    os.posix_fadvise(file.fileno(), 0, 0, int(sys.argv[3]))
+    for _ in range(int(sys.argv[2])):
+        file.seek(0)
+        while file.read(1 << 16):
+            pass
+"""
+
+
+@pytest.fixture
+def limited() -> Iterator[Path]:
+    with ephemeral_cgroup("reread", LIMIT_BYTES, 0) as directory:
+        yield directory
+
+
+@pytest.mark.parametrize(
+    ("advice", "is_single"),
+    [
+        pytest.param(os.POSIX_FADV_NORMAL, False, marks=pytest.mark.vm, id="folios-as-the-kernel-takes-them"),
+        pytest.param(os.POSIX_FADV_RANDOM, True, id="folios-of-one-page"),
+    ],
+)
+def test_what_left_and_came_back(
+    advice: int, is_single: bool, limited: Path, disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
+    path = disk_dir / "twice-the-limit"
+    path.write_bytes(os.urandom(FILE_PAGES * PAGE))
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    recorder = start_recorder("-c", str(limited))
+    enter = f'echo 0 > "{limited}/cgroup.procs" && exec "$0" "$@"'
+    arguments = [str(path), str(TIMES), str(advice)]
+    subprocess.run(["sh", "-c", enter, sys.executable, "-c", READ, *arguments], check=True)
+    settle(limited)
+    trace = tracer.open(recorder.stop())
+    assert trace.loss.empty
+
+    rows, back = trace.pagecache, refaults(trace)
+    of_file = rows[rows["ino"] == path.stat().st_ino]
+    if is_single:
+        assert set(of_file["nr_pages"]) == {1}
+    added = int(of_file[of_file["op"] == "add"]["nr_pages"].sum())
+    back_pages = int(back[back["inode_id"] == of_file["inode_id"].iloc[0]]["bytes"].sum()) // PAGE
+    samples = trace.samples[trace.samples["cgroup_id"] == cgroup_id(limited)]
+    first, last = samples[samples["source"] == "start"].iloc[0], samples[samples["source"] == "end"].iloc[-1]
+    assert 0.99 * TIMES * FILE_PAGES <= added <= TIMES * FILE_PAGES, "hardly any was there when read again"
+    assert added == FILE_PAGES + back_pages
+
+    # The kernel counts by cgroup: what the reader itself is made of may have left and come back, too.
+    evicted = rows[(rows["op"] == "delete") & rows["cause"].isin(["reclaim_memcg", "reclaim_direct"])]
+    evicted = evicted[evicted["cgroup_id"] == cgroup_id(limited)]
+    before = 0 if memory_hierarchy().version == 1 else first["pgsteal"]
+    assert evicted["nr_pages"].sum() == last["pgsteal"] - before
+    # It may also remember an eviction of another file from before the trace, of which there are few.
+    came_back = int(back[back["cgroup_id"] == cgroup_id(limited)]["bytes"].sum()) // PAGE
+    others = rows[(rows["op"] == "add") & (rows["ino"] != path.stat().st_ino)]["nr_pages"].sum()
+    counted = last["workingset_refault_file"] - first["workingset_refault_file"]
+    assert came_back <= counted <= came_back + others

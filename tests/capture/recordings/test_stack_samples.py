@@ -1,0 +1,254 @@
+"""Sampled stacks against work of known, uneven amounts in functions of known names."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.offered import skip_unless_offered
+
+import tracer
+from tracer.capture.bpf.hooks import FAMILIES
+from tracer.kernel.cgroups.cgroupfs import cgroup_id
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+from tracer.wire import WIRE
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
+
+CPUS = os.cpu_count() or 1
+KIB, MIB = 1 << 10, 1 << 20
+ROW_BYTES = 256 * KIB  # a sum of charges leaves its CPU when it is as large
+RINGBUF, LRU_PERCPU_HASH = "27", "10"  # BPF_MAP_TYPE_* in include/uapi/linux/bpf.h
+CHARGED = ["anon", "file", "kernel", "sock"]
+
+
+@pytest.fixture(scope="module")
+def growing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program whose frames can be told apart."""
+    return compiled("growing", tmp_path_factory.mktemp("growing"))
+
+
+def compiled(name: str, folder: Path) -> Path:
+    """A program beside this file: unoptimised, every function keeps its frame pointer."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler (cc) to make a program with frame pointers")
+    flags = ["-O0", "-Wall", "-Werror", "-fno-omit-frame-pointer"]
+    source = Path(__file__).parents[2] / "workloads" / f"{name}.c"
+    subprocess.run([compiler, *flags, "-o", folder / name, source], check=True)
+    return folder / name
+
+
+@contextmanager
+def started(program: Path, memcg: Path, *phases: str) -> Iterator[subprocess.Popen[str]]:
+    """The program in the cgroup, ready for its first phase."""
+    enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
+    command = ["sh", "-c", enter, str(program), *phases]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            await_ready(process)
+            yield process
+        finally:
+            process.kill()
+
+
+def await_ready(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+
+
+def go_on(process: subprocess.Popen[str]) -> None:
+    """The next phase, to its end."""
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    await_ready(process)
+
+
+def weights_by_function(trace: Any, tgid: int) -> dict[str, int]:
+    """Bytes by the innermost function of the program's own that the samples of a process were in."""
+    samples = trace.stack_samples[trace.stack_samples["tgid"] == tgid]
+    frames = dict(zip(trace.stacks["stack_id"], trace.stacks["frames"], strict=True))
+    sums: dict[str, int] = {}
+    for stack_id, weight in zip(samples["user_stack_id"], samples["weight_bytes"], strict=True):
+        function = frames[stack_id][0].partition(" ")[0]
+        sums[function] = sums.get(function, 0) + weight
+    return sums
+
+
+def ledger_bytes(trace: Any, tgid: int) -> int:
+    rows = trace.charge[trace.charge["category"].isin(CHARGED) & (trace.charge["tgid"] == tgid)]
+    return int(rows["bytes"].sum())
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(None, id="best"),
+        # A minute for each in an emulated machine: there, the one that differs most.
+        *(pytest.param(one, marks=pytest.mark.vm_once) if one == "kprobe" else one for one in FAMILIES),
+    ],
+)
+def test_samples_weigh_what_the_ledger_has_and_name_the_functions(
+    family: str | None, growing: Path, memcg: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """A CPU's stream has at most two pieces that are not wholly of one phase, at its begin and its end."""
+    if family is not None:
+        skip_unless_offered(family)
+    size, index, table = 256 * KIB, 37 * MIB, 91 * MIB + 12 * KIB
+    with started(growing, memcg, f"index={index}", f"table={table}") as process:
+        environment = os.environ | {"MEMCG_TRACER_HOOKS": family or ""}
+        recorder = start_recorder("-c", str(memcg), "--stacks", "256K", env=environment)
+        go_on(process)
+        go_on(process)
+        trace = tracer.open(recorder.stop())
+        tgid = process.pid
+    samples = trace.stack_samples[trace.stack_samples["tgid"] == tgid]
+    assert trace.meta["filters"]["stacks_bytes"] == size
+    assert trace.loss.empty
+    assert set(samples["cgroup_id"]) == {cgroup_id(memcg)}
+    assert not (samples["weight_bytes"] % size).any()
+    assert abs(samples["weight_bytes"].sum() - ledger_bytes(trace, tgid)) < size * CPUS
+    weights = weights_by_function(trace, tgid)
+    assert abs(weights.pop("grow_index") - index) < 2 * size * CPUS
+    assert abs(weights.pop("grow_table") - table) < 2 * size * CPUS
+    assert sum(weights.values()) <= 2 * size * CPUS, f"charged elsewhere: {weights}"
+    frames = dict(zip(trace.stacks["stack_id"], trace.stacks["frames"], strict=True))
+    anon = samples[samples["category"] == "anon"]
+    user = [name.partition(" ")[0] for name in frames[anon["user_stack_id"].iloc[-1]]]
+    assert user[:3] == ["grow_table", "grow", "main"]
+    assert frames[anon["user_stack_id"].iloc[-1]][0] == "grow_table [growing]"
+    kernel = [name.partition("+")[0] for name in frames[anon["kernel_stack_id"].iloc[-1]]]
+    assert "handle_mm_fault" in kernel
+
+
+def test_work_in_a_rhythm_is_sampled_by_its_amounts(
+    growing: Path, memcg: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """A page in one function, three in the other, again and again, and a piece holds a whole number of turns:
+    a sample after each so many bytes would always fall into the same function. Of a random byte of each
+    piece, a quarter is the one's: a binomial distribution, of which five standard deviations are allowed.
+    """
+    size, turns = 64 * KIB, 48 * 127 * 16 * KIB
+    pieces = turns // size
+    with started(growing, memcg, f"turns={turns}") as process:
+        os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
+        recorder = start_recorder("-c", str(memcg), "--stacks", "64K")
+        go_on(process)
+        trace = tracer.open(recorder.stop())
+        weights = weights_by_function(trace, process.pid)
+    allowed = 5 * np.sqrt(pieces * 0.25 * 0.75) + 2 * CPUS
+    assert abs(weights["grow_index"] / size - pieces / 4) < allowed
+    assert abs(weights["grow_table"] / size - pieces * 3 / 4) < allowed
+
+
+def test_a_process_is_sampled_from_its_first_byte_on_each_cpu(
+    growing: Path, memcg: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """A piece that is whole has its sample, also on the CPU that the process comes to second."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("needs a second CPU to move to")
+    size = 32 * MIB
+    with started(growing, memcg, "index=65536", f"table={size + MIB}") as process:
+        os.sched_setaffinity(process.pid, {cpus[0]})
+        recorder = start_recorder("-c", str(memcg), "--stacks", "32M")
+        go_on(process)
+        os.sched_setaffinity(process.pid, {cpus[1]})
+        go_on(process)
+        trace = tracer.open(recorder.stop())
+        tgid = process.pid
+    samples = trace.stack_samples[trace.stack_samples["tgid"] == tgid]
+    assert samples["weight_bytes"].sum() >= size
+
+
+@pytest.mark.parametrize("pages", [1, 64])
+def test_a_full_ring_loses_samples_and_says_so(
+    pages: int, growing: Path, memcg: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """A sample of each page: what the ring cannot hold is counted, and the ledger is none the worse."""
+    with started(growing, memcg, f"table={64 * MIB}") as process:
+        environment = os.environ | {"MEMCG_TRACER_RING_PAGES": f"stack_sample={pages}"}
+        recorder = start_recorder("-c", str(memcg), "--stacks", "4K", env=environment)
+        go_on(process)
+        trace = tracer.open(recorder.stop())
+        tgid = process.pid
+    lost = trace.loss.groupby("stream", observed=True)["lost"].sum().to_dict()
+    assert set(lost) == {"stack_sample"}
+    known = trace.stack_samples["tgid"] == tgid
+    charged = trace.charge[(trace.charge["tgid"] == tgid) & (trace.charge["category"] == "anon")]
+    assert charged["bytes"].sum() == 64 * MIB
+    assert known.sum() + lost["stack_sample"] >= 64 * MIB // 4096
+
+
+def test_a_kill_is_told_by_functions(growing: Path, start_recorder: Callable[..., Any]) -> None:
+    """The trigger is gone before anyone can read its symbols: they are known from its samples before.
+
+    At each end of the window a CPU's piece may be in part outside, and its sample on either side; and the row
+    of the ledger that crosses the begin counts as inside.
+    """
+    with (
+        ephemeral_cgroup("test", 40 * MIB, 0) as memcg,
+        started(growing, memcg, f"index={30 * MIB}", f"table={80 * MIB}") as process,
+    ):
+        recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
+        go_on(process)
+        recorder.wait_for(lambda: len(tracer.open(recorder.path).stacks))
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.wait() == -signal.SIGKILL
+        (report,) = tracer.open(recorder.stop()).explain()
+        tgid = process.pid
+    assert report.trigger.user_stack is not None
+    assert report.trigger.user_stack[:3] == ("grow_table [growing]", "grow [growing]", "main [growing]")
+    (allocator,) = [one for one in report.allocators if one.tgid == tgid]
+    assert allocator.stack is not None and allocator.stack.user is not None
+    assert allocator.stack.user[:3] == ("grow_index", "grow", "main")
+    assert abs(allocator.stack.of_bytes - allocator.charged_bytes) < (2 * 256 * KIB + ROW_BYTES) * CPUS
+
+
+def test_code_in_no_file_has_the_names_of_the_perf_map(
+    memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
+) -> None:
+    size = 37 * MIB
+    with started(compiled("jit", tmp_path), memcg, str(size)) as process:
+        try:
+            recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
+            go_on(process)
+            recorder.wait_for(lambda: len(tracer.open(recorder.path).stacks))
+            trace = tracer.open(recorder.stop())
+        finally:
+            Path(f"/tmp/perf-{process.pid}.map").unlink()
+        tgid = process.pid
+    samples = trace.stack_samples[trace.stack_samples["tgid"] == tgid]
+    weights = samples.groupby("user_stack_id")["weight_bytes"].sum()
+    frames = dict(zip(trace.stacks["stack_id"], trace.stacks["frames"], strict=True))
+    assert list(frames[weights.idxmax()])[:2] == ["JS:*grow made.js:1:1", "main [jit]"]
+    assert weights.max() > size // 2
+
+
+@pytest.mark.parametrize("asked", [(), ("--stacks", "1M")])
+def test_nothing_is_made_for_it_unless_asked_for(
+    asked: tuple[str, ...], memcg: Path, start_recorder: Callable[..., Any]
+) -> None:
+    recorder = start_recorder("-c", str(memcg), *asked)
+    maps = [
+        dict(re.findall(r"(\w+):\t(\S+)", path.read_text()))
+        for path in Path(f"/proc/{recorder.process.pid}/fdinfo").iterdir()
+    ]
+    rings = {one["map_id"] for one in maps if one.get("map_type") == RINGBUF}
+    streams = {one["map_id"] for one in maps if one.get("map_type") == LRU_PERCPU_HASH}
+    assert (len(rings), len(streams)) == ((len(WIRE) + 1, 1) if asked else (len(WIRE), 0))
+    trace = tracer.open(recorder.stop())
+    assert trace.meta["filters"]["stacks_bytes"] == (1 << 20 if asked else None)
+    assert trace.stack_samples.empty

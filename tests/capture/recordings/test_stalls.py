@@ -1,0 +1,140 @@
+"""Waits for memory, and what is swapped out: provoked, and beside the kernel's own account of them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tracer
+from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+
+pytestmark = [pytest.mark.kernel, pytest.mark.vm_once]
+
+LIMIT_BYTES = 24 << 20
+ANON_BYTES = 43 << 20
+SWAP_BYTES = 64 << 20
+PAGE = os.sysconf("SC_PAGESIZE")
+VMSTAT = Path("/proc/vmstat")
+TOUCH_TWICE = """
+import mmap, sys
+area = mmap.mmap(-1, int(sys.argv[1]))
+for value in (1, 2):
+    for page in range(0, len(area), mmap.PAGESIZE):
+        area[page] = value
+"""
+READ_DIRECTLY = """
+import mmap, os, sys
+into = mmap.mmap(-1, 1 << 20)
+file = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
+while os.readv(file, [into]):
+    pass
+"""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@pytest.fixture
+def swap(disk_dir: Path) -> Iterator[None]:
+    """A swap file, for as long as the test takes."""
+    file = disk_dir / "swap"
+    file.write_bytes(bytes(SWAP_BYTES))
+    file.chmod(0o600)
+    subprocess.run(["mkswap", str(file)], check=True, stdout=subprocess.DEVNULL)
+    if _libc.swapon(str(file).encode(), 0):
+        pytest.skip(f"needs swap on a file: {os.strerror(ctypes.get_errno())}")
+    yield
+    assert _libc.swapoff(str(file).encode()) == 0
+
+
+def do_in(memcg: Path, *program: str) -> None:
+    enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
+    subprocess.run(["sh", "-c", enter, sys.executable, "-c", *program], check=True)
+
+
+def touch_twice(memcg: Path, size_bytes: int) -> None:
+    do_in(memcg, TOUCH_TWICE, str(size_bytes))
+
+
+def swapped_pages(counts: Path) -> dict[str, int]:
+    """`pswpout` and `pswpin` of /proc/vmstat, or of a memory.stat: of v2, and not on all kernels."""
+    counted = dict(line.split() for line in counts.read_text(encoding="ascii").splitlines())
+    return {name: int(counted[name]) for name in ("pswpout", "pswpin") if name in counted}
+
+
+def test_reads_into_a_buffer_of_its_own_are_no_swap(
+    memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """O_DIRECT reads into anonymous memory, as swap does, and reads of a file into its page cache."""
+    (disk_dir / "file").write_bytes(bytes(3 << 20))
+    recorder = start_recorder("-c", str(memcg))
+    do_in(memcg, READ_DIRECTLY, str(disk_dir / "file"))
+    trace = tracer.open(recorder.stop())
+    assert trace.swap_io.empty
+    assert trace.meta["probes"]["swap IO"]["meaning"] == "exact"
+
+
+def compresses() -> bool:
+    """Whether swapped pages go to zswap, from where they may never be written."""
+    enabled = Path("/sys/module/zswap/parameters/enabled")
+    return enabled.exists() and enabled.read_text(encoding="ascii").strip() == "Y"
+
+
+@pytest.mark.usefixtures("swap")
+def test_what_was_swapped_out_and_waited_for(start_recorder: Callable[..., Any]) -> None:
+    before, begun_ns = swapped_pages(VMSTAT), time.monotonic_ns()
+    with ephemeral_cgroup("swapped", LIMIT_BYTES, SWAP_BYTES) as memcg:
+        recorder = start_recorder("-c", str(memcg))
+        touch_twice(memcg, ANON_BYTES)
+        trace = tracer.open(recorder.stop())
+        of_the_cgroup, owner = swapped_pages(memcg / "memory.stat"), cgroup_id(memcg)
+    of_the_machine, took_ns = swapped_pages(VMSTAT), time.monotonic_ns() - begun_ns
+    assert set(trace.swap_io["cgroup_id"]) == {owner}
+    over = trace.swap_io[trace.swap_io["duration_ns"].notna()]
+    assert over["duration_ns"].between(1, took_ns).all()
+    for op, counter in (("write", "pswpout"), ("read", "pswpin")):
+        of_op = trace.swap_io[trace.swap_io["op"] == op]
+        pages = int(of_op["nr_pages"].sum())
+        assert pages <= of_the_machine[counter] - before[counter]
+        if counter in of_the_cgroup and trace.loss.empty:
+            assert pages == of_the_cgroup[counter]
+        if not compresses():  # no page is full of zeros: before one made room for another, its write was over
+            assert over[over["op"] == op]["nr_pages"].sum() >= (ANON_BYTES - LIMIT_BYTES) // PAGE
+            assert owner in set(of_op["task_cgroup_id"])
+    written = int(trace.reclaim["written_anon"].sum())
+    swapped = trace.charge[trace.charge["category"] == "swap"]
+    out_pages = int(swapped[swapped["pages"] > 0]["pages"].sum())
+    assert written >= (ANON_BYTES - LIMIT_BYTES) // PAGE
+    assert out_pages >= (ANON_BYTES - LIMIT_BYTES) // PAGE
+    waits = trace.stalls[trace.stalls["kind"] == "swap_in"]
+    if trace.meta["probes"]["swap-in"]["meaning"] == "absent":
+        assert waits.empty
+        return
+    assert len(waits) >= (ANON_BYTES - LIMIT_BYTES) // PAGE // 16
+    assert (waits["duration_ns"] > 0).all()
+
+
+def test_memory_high_holds_a_task_back(memcg: Path, start_recorder: Callable[..., Any]) -> None:
+    if memory_hierarchy().version == 1:
+        pytest.skip("needs cgroup v2: v1 has no memory.high")
+    (memcg / "memory.high").write_text(str(LIMIT_BYTES), encoding="ascii")
+    recorder = start_recorder("-c", str(memcg))
+    touch_twice(memcg, LIMIT_BYTES + (3 << 20))
+    trace = tracer.open(recorder.stop())
+    attempts = trace.reclaim[trace.reclaim["cgroup_id"] == cgroup_id(memcg)]
+    assert set(attempts["kind"]) == {"memcg"}
+    waits = trace.stalls[trace.stalls["kind"] == "high"]
+    if trace.meta["probes"]["memory.high"]["meaning"] == "absent":
+        assert waits.empty
+        return
+    assert len(waits) >= 1
+    # A task above memory.high by some MiB sleeps up to 2 s each time (MEMCG_MAX_HIGH_DELAY_JIFFIES).
+    assert 0 < waits["duration_ns"].max() <= 60_000_000_000

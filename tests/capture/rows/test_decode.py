@@ -1,0 +1,335 @@
+"""From records to rows: sums to the page, what is not known is null, and which victims belong together."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracer.capture.rows import decode
+from tracer.capture.rows.decode import PAGE_BYTES, Decoder, sample_row, state_reading, text
+from tracer.schema import (
+    CATEGORIES,
+    CAUSES,
+    CONSTRAINTS,
+    OPS,
+    RECLAIM_KINDS,
+    TABLES,
+    UNLIMITED_BYTES,
+)
+from tracer.trace.write.arrow_columns import rows_of
+from tracer.wire import WIRE
+
+OFFSET_NS = 1_700_000_000_000_000_000
+BY_THE_BYTE = ("slab_reclaimable", "slab_unreclaimable", "percpu")
+
+
+def records(stream: str, *rows: dict[str, Any]) -> npt.NDArray[np.void]:
+    made = np.zeros(len(rows), WIRE[stream])
+    for record, row in zip(made, rows, strict=True):
+        for name, value in row.items():
+            record[name] = value
+    return made
+
+
+def only(stream: str, **row: Any) -> np.void:
+    record: np.void = records(stream, row)[0]
+    return record
+
+
+changes = st.lists(
+    st.tuples(st.sampled_from([7, 8]), st.sampled_from(BY_THE_BYTE), st.integers(-40_000, 40_000)),
+    max_size=60,
+)
+
+
+@settings(deadline=None)
+@given(changes, st.lists(st.integers(0, 60), max_size=4), st.integers(0, 60))
+def test_pages_sum_to_the_bytes_over_any_rows(
+    changes: list[tuple[int, str, int]], cuts: list[int], residue_from: int
+) -> None:
+    """However the rows are cut into batches, and also where the last came as residue."""
+    decoder = Decoder(0)
+    shown: dict[tuple[int, str], int] = {}
+    true: dict[tuple[int, str], int] = {}
+    streamed, left_over = changes[:residue_from], changes[residue_from:]
+    edges = [0, *sorted(min(cut, len(streamed)) for cut in cuts), len(streamed)]
+    batches = [
+        decoder.charge(
+            records(
+                "charge",
+                *(
+                    {"cgroup_id": cgroup, "category": CATEGORIES.index(category), "delta_bytes": delta}
+                    for cgroup, category, delta in streamed[begin:end]
+                ),
+            )
+        )
+        for begin, end in pairwise(edges)
+    ]
+    sums: dict[tuple[int, int], int] = {}
+    for cgroup, category, delta in left_over:
+        number = CATEGORIES.index(category)
+        sums[cgroup, number] = sums.get((cgroup, number), 0) + delta
+    batches.append(decoder.residue(0, sums))
+    for cgroup, category, delta in changes:
+        true[cgroup, category] = true.get((cgroup, category), 0) + delta
+    for row in pa.Table.from_batches(batches).to_pylist():
+        key = (row["cgroup_id"], row["category"])
+        shown[key] = shown.get(key, 0) + row["pages"]
+    assert shown == {key: total // PAGE_BYTES for key, total in true.items()}
+
+
+def test_whole_pages_stay_as_they_are() -> None:
+    rows = [
+        {"category": CATEGORIES.index(category), "delta_bytes": pages * PAGE_BYTES}
+        for category, pages in (("anon", 3), ("file", -2), ("kernel_stack", 4))
+    ]
+    batch = Decoder(0).charge(records("charge", *rows))
+    assert batch.column("pages").to_pylist() == [3, -2, 4]
+    assert batch.column("category").to_pylist() == ["anon", "file", "kernel_stack"]
+
+
+def test_a_charge() -> None:
+    known = {"time_ns": 5, "cgroup_id": 7, "tgid": 41, "updates": 2, "usage_pages": 3, "limit_pages": 25_600}
+    (row,) = Decoder(OFFSET_NS).charge(records("charge", known)).to_pylist()
+    assert row["time"].value == OFFSET_NS + 5
+    assert (row["cgroup_id"], row["tgid"], row["updates"]) == (7, 41, 2)
+    assert (row["usage_bytes"], row["limit_bytes"]) == (3 * PAGE_BYTES, 100 << 20)
+
+
+def test_the_process_of_a_residue_is_not_known() -> None:
+    (row,) = Decoder(0).residue(9, {(7, CATEGORIES.index("file")): 2 * PAGE_BYTES}).to_pylist()
+    assert (row["pages"], row["bytes"], row["category"]) == (2, 8192, "file")
+    assert (row["tgid"], row["usage_bytes"], row["limit_bytes"]) == (None, None, None)
+    assert Decoder(0).residue(9, {}).num_rows == 0
+
+
+def test_a_folio_of_no_cgroup() -> None:
+    largest = (1 << 63) - 1
+    of_seven = {
+        "cgroup_id": 7,
+        "op": 1,
+        "cause": CAUSES.index("truncate"),
+        "inode_id": largest,
+        "nr_pages": 512,
+    }
+    first, second = Decoder(0).pagecache(records("pagecache", {"ino": 2**64 - 1}, of_seven)).to_pylist()
+    assert (first["cgroup_id"], first["op"], first["cause"], first["ino"]) == (
+        None,
+        OPS[0],
+        "other",
+        2**64 - 1,
+    )
+    assert (second["cgroup_id"], second["op"], second["cause"]) == (7, "delete", "truncate")
+    assert (second["inode_id"], second["nr_pages"]) == (largest, 512)
+
+
+def test_a_reclaim_attempt() -> None:
+    known = {"cgroup_id": 7, "scanned_anon": 3, "scanned_file": 4, "reclaimed": 5, "usage_pages": 6}
+    unknown = {"kind": RECLAIM_KINDS.index("kswapd"), "priority": -1, "order": -1, "usage_pages": 6}
+    first, second = Decoder(0).reclaim(records("reclaim", known | {"priority": 12}, unknown)).to_pylist()
+    assert (first["kind"], first["scanned"], first["reclaimed"], first["priority"]) == ("memcg", 7, 5, 12)
+    assert (first["order"], first["usage_bytes"]) == (0, 6 * PAGE_BYTES)
+    assert second["kind"] == "kswapd"
+    nulls = ("cgroup_id", "priority", "order", "usage_bytes", "limit_bytes")
+    assert [second[name] for name in nulls] == [None] * 5
+
+
+@pytest.mark.parametrize("table", ["charge", "pagecache", "reclaim"])
+@pytest.mark.parametrize("count", [0, 3])
+def test_batches_fit_their_tables(table: str, count: int) -> None:
+    batch = getattr(Decoder(0), table)(np.zeros(count, WIRE[table]))
+    assert batch.num_rows == count
+    assert batch.schema.names == TABLES[table].names
+    for field in TABLES[table]:
+        column = batch.column(field.name)
+        assert column.cast(field.type).null_count == 0 or field.nullable
+
+
+def test_victims_of_one_decision_share_its_number() -> None:
+    decoder = Decoder(0)
+    decisions = [(10, 1), (10, 1), (11, 1), (10, 2), (10, 1)]
+    made = [decoder.kill_id(only("oom", trigger_pid=pid, invocation=n)) for pid, n in decisions]
+    assert made == [1, 1, 2, 3, 1]
+
+
+def test_an_oom_kill() -> None:
+    record = only(
+        "oom", time_ns=5, constraint=CONSTRAINTS.index("memcg"), owner_cgroup_id=7, owner_usage_pages=25_600,
+        owner_limit_pages=25_600, trigger_comm=b"\xff\x1b[31m", victim_comm=b"sixteen-bytes-xx",
+        victim_pid=41, anon_pages=24_000, swap_entries=0, pgtables_bytes=4096, oom_score_adj=-998, gfp=0xCC0,
+        user_stack_id=-14, total_vm_pages=90_000, data_vm_pages=50_000, exec_vm_pages=900, stack_vm_pages=33,
+        victim_threads=3,
+    )  # fmt: skip
+    row = Decoder(OFFSET_NS).oom(record)
+    assert (row["time"], row["ktime_ns"], row["kill_id"]) == (OFFSET_NS + 5, 5, 1)
+    assert (row["constraint"], row["limit_owner_cgroup_id"], row["usage_bytes"]) == ("memcg", 7, 100 << 20)
+    assert (row["trigger_comm"], row["comm"], row["pid"]) == ("\\xff\x1b[31m", "sixteen-bytes-xx", 41)
+    assert (row["anon_rss_bytes"], row["swap_bytes"], row["pgtables_bytes"]) == (24_000 * PAGE_BYTES, 0, 4096)
+    mapped_pages = {"total": 90_000, "data": 50_000, "exec": 900, "stack": 33}
+    assert {kind: row[f"{kind}_vm_bytes"] for kind in mapped_pages} == {
+        kind: pages * PAGE_BYTES for kind, pages in mapped_pages.items()
+    }
+    assert (row["oom_score_adj"], row["gfp"], row["threads"]) == (-998, 0xCC0, 3)
+    assert (row["kernel_stack_id"], row["user_stack_id"]) == (0, None)
+    assert rows_of("oom", [row]).schema.names == TABLES["oom"].names
+
+
+def test_what_is_not_known_of_an_oom_kill() -> None:
+    row = Decoder(0).oom(only("oom", anon_pages=-1, kernel_stack_id=-1, user_stack_id=-1, order=-1))
+    assert {name for name, value in row.items() if value is None} == {
+        "limit_owner_cgroup_id", "usage_bytes", "limit_bytes", "gfp", "order", "total_bytes",
+        "kernel_stack_id", "user_stack_id",
+        "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes", "pgtables_bytes", "swap_bytes",
+        "total_vm_bytes", "data_vm_bytes", "exec_vm_bytes", "stack_vm_bytes",
+    }  # fmt: skip
+
+
+def test_what_reclaim_met_on_each_list() -> None:
+    met = {
+        "nr_dirty_anon": 3,
+        "nr_dirty_file": 5,
+        "nr_ref_keep_file": 7,
+        "throttles": 2,
+        "slab_reclaimed": 11,
+    }
+    row = Decoder(0).reclaim(records("reclaim", met)).to_pylist()[0]
+    assert (row["nr_dirty"], row["nr_dirty_anon"], row["nr_dirty_file"]) == (8, 3, 5)
+    assert (row["nr_ref_keep"], row["nr_ref_keep_anon"], row["nr_activate"]) == (7, 0, 0)
+    assert (row["throttles"], row["slab_reclaimed"], row["slab_scanned"]) == (2, 11, 0)
+
+
+def test_waits() -> None:
+    waits = [{"time_ns": 5, "duration_ns": 9, "cgroup_id": 7, "pid": 3, "kind": kind} for kind in (1, 4)]
+    rows = Decoder(100).stall(records("stall", *waits)).to_pylist()
+    assert [(row["time"].value, row["duration_ns"], row["kind"]) for row in rows] == [
+        (105, 9, "dirty"),
+        (105, 9, "noprogress"),
+    ]
+
+
+def test_swap_io() -> None:
+    whose = {"cgroup_id": 7, "task_cgroup_id": 8, "tgid": 3, "pid": 4, "nr_pages": 32, "op": 1}
+    seen, unseen = {"time_ns": 5, "duration_ns": 9} | whose, {"time_ns": 6, "nr_pages": 1}
+    over, open_ended = Decoder(100).swap_io(records("swap_io", seen, unseen)).to_pylist()
+    assert over.pop("time").value == 105
+    assert over == {"duration_ns": 9} | whose | {"op": "read"}
+    assert open_ended["op"] == "write"
+    assert (open_ended["duration_ns"], open_ended["cgroup_id"], open_ended["nr_pages"]) == (None, None, 1)
+
+
+def test_whom_a_decision_weighed() -> None:
+    decoder = Decoder(1000)
+    never = {"badness": -(1 << 63), "oom_score_adj": -1000, "anon_pages": -1}
+    weighed = records(
+        "candidate",
+        {"time_ns": 5, "tgid": 7, "pid": 8, "badness": 300, "anon_pages": 290, "file_pages": 6, "comm": b"a"},
+        {"time_ns": 6, "tgid": 9, "pid": 9, "badness": -2, "swap_entries": 3, "pgtables_bytes": 4096},
+        {"time_ns": 7, "tgid": 1, "pid": 1, **never},
+    )
+    chosen, other, unkillable = decoder.candidates(weighed, 4, 7)
+    assert (chosen["kill_id"], chosen["chosen"], chosen["time"], chosen["comm"]) == (4, True, 1005, "a")
+    assert (chosen["badness"], chosen["rss_bytes"], chosen["swap_bytes"]) == (300, 296 * PAGE_BYTES, 0)
+    assert (other["badness"], other["chosen"], other["swap_bytes"]) == (-2, False, 3 * PAGE_BYTES)
+    assert (unkillable["badness"], unkillable["rss_bytes"], unkillable["pgtables_bytes"]) == (None,) * 3
+    batch = rows_of("oom_candidates", [chosen, other, unkillable])
+    assert batch.column("pid").to_pylist() == [8, 9, 1]
+
+
+def test_what_the_kernel_told_of_its_decision() -> None:
+    told = Decoder(0).oom(only("oom", is_told=1, order=0, gfp=0xCC0, total_pages=25_600))
+    assert (told["is_told"], told["order"], told["gfp"]) == (True, 0, 0xCC0)
+    assert told["total_bytes"] == 100 << 20
+    inferred = Decoder(0).oom(only("oom", is_told=0, order=-1))
+    assert (inferred["is_told"], inferred["order"], inferred["total_bytes"]) == (False, None, None)
+
+
+@pytest.mark.parametrize("page_bytes", [4096, 16_384, 65_536])
+def test_no_limit_is_the_same_with_pages_of_any_size(
+    page_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "PAGE_BYTES", page_bytes)
+    page_counter_max = (2**63 - 1) // page_bytes
+    known = [{"cgroup_id": 7, "limit_pages": pages} for pages in (page_counter_max, page_counter_max - 1, 25)]
+    expected = [UNLIMITED_BYTES, (page_counter_max - 1) * page_bytes, 25 * page_bytes]
+    for table in ("charge", "reclaim"):
+        batch = getattr(Decoder(0), table)(records(table, *known))
+        assert batch.column("limit_bytes").to_pylist() == expected
+    kill = only("oom", owner_cgroup_id=7, owner_limit_pages=page_counter_max)
+    assert Decoder(0).oom(kill)["limit_bytes"] == UNLIMITED_BYTES
+    sample = Decoder(0).oom_sample(kill, {}, version=2, counted=False)
+    assert sample is not None
+    assert sample["limit_bytes"] == UNLIMITED_BYTES
+
+
+POSITIONS = {"NR_ANON_MAPPED": 3, "NR_KERNEL_STACK_KB": 0, "MEMCG_PERCPU_B": 5, "WORKINGSET_REFAULT_FILE": 9}
+STATE = [16, 0, 0, 24_000, 0, 1234, 0, 0, 0, 77, *[0] * 54]
+
+
+def test_the_owners_counters_at_the_kill() -> None:
+    record = only("oom", owner_cgroup_id=7, state_items=10, state=STATE, pgscan=40, pgsteal=30)
+    row = Decoder(0).oom_sample(record, POSITIONS, version=2, counted=True)
+    assert row is not None
+    known = {name: value for name, value in row.items() if value is not None and name.endswith("_bytes")}
+    assert known == {
+        "usage_bytes": 0, "limit_bytes": 0, "anon_bytes": 24_000 * PAGE_BYTES,
+        "kernel_stack_bytes": 16 << 10, "percpu_bytes": 1234,
+    }  # fmt: skip
+    assert (row["source"], row["kill_id"], row["workingset_refault_file"]) == ("oom", 1, 77)
+    assert (row["pgscan"], row["pgsteal"]) == (40, 30)
+
+
+@pytest.mark.parametrize(
+    ("known", "counted", "is_there"),
+    [
+        ({"owner_has_children": 1, "state_items": 10}, True, set()),
+        ({"state_items": 0}, False, set()),
+        ({"state_items": 0}, True, {"pgscan", "pgsteal"}),
+    ],
+)
+def test_counters_that_are_not_the_whole_stay_unknown(
+    known: dict[str, int], counted: bool, is_there: set[str]
+) -> None:
+    record = only("oom", owner_cgroup_id=7, state=STATE, **known)
+    row = Decoder(0).oom_sample(record, POSITIONS, version=2, counted=counted)
+    assert row is not None
+    always = {"time", "cgroup_id", "source", "kill_id", "usage_bytes", "limit_bytes"}
+    assert {name for name, value in row.items() if value is not None} == always | is_there
+
+
+def test_no_owner_no_sample() -> None:
+    assert Decoder(0).oom_sample(only("oom"), POSITIONS, version=2, counted=True) is None
+
+
+def test_a_state_in_its_units() -> None:
+    values = {"NR_FILE_PAGES": 2, "NR_SLAB_RECLAIMABLE_B": 100, "MEMCG_KMEM": 3, "NR_PAGETABLE": 4}
+    assert state_reading(values) == {
+        "file_bytes": 8192, "slab_reclaimable_bytes": 100, "kernel_bytes": 12_288,
+        "page_tables_bytes": 16_384,
+    }  # fmt: skip
+
+
+def test_rows_one_by_one() -> None:
+    row = sample_row(OFFSET_NS, 7, "start") | {"usage_bytes": 0}
+    (read,) = rows_of("samples", [row]).to_pylist()
+    assert (read["cgroup_id"], read["source"], read["usage_bytes"], read["anon_bytes"]) == (
+        7,
+        "start",
+        0,
+        None,
+    )
+    assert rows_of("samples", []).num_rows == 0
+
+
+@given(st.binary(max_size=16))
+def test_any_name_becomes_text_that_can_be_stored(name: bytes) -> None:
+    shown = text(np.array([name], "S16")[0])
+    assert shown.encode().count(b"\0") == 0
+    if name.isascii():
+        assert shown == name.split(b"\0")[0].decode()

@@ -1,0 +1,138 @@
+"""Samples of a v1 hierarchy: what its files do not say comes from each cgroup's own counters, added up."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracer.capture.rows import sampler
+from tracer.capture.rows.identity import Cgroup
+from tracer.capture.rows.sampler import Sampler
+from tracer.kernel.cgroups import memory_files
+from tracer.kernel.cgroups.cgroupfs import Hierarchy, cgroup_id
+
+PARENTS = {"/": None, "/a": "/", "/a/b": "/a", "/a/c": "/a", "/d": "/"}
+STACKS_KB = {"/": 1, "/a": 2, "/a/b": 4, "/a/c": 8, "/d": 16}
+SCANNED = {"/": 1, "/a": 20, "/a/b": 30, "/a/c": 31, "/d": 40}
+
+
+class Sampled:
+    """A sampler of the cgroups of `PARENTS`, which are folders in `mount`."""
+
+    def __init__(self, mount: Path, version: int) -> None:
+        self.mount = mount
+        for path in PARENTS:
+            self.make(path)
+        self.ids = {path: cgroup_id(self.folder(path)) for path in PARENTS}
+        self.warnings: list[str] = []
+        programs: Any = self
+        self.sampler = Sampler(programs, Hierarchy(version, mount, "/"), {}, self.warnings.append)
+        for path in reversed(PARENTS):  # whoever comes first
+            self.add(path, self.ids[path], PARENTS[path])
+
+    def folder(self, path: str) -> Path:
+        return self.mount / path.lstrip("/")
+
+    def make(self, path: str) -> None:
+        self.folder(path).mkdir(exist_ok=True)
+        (self.folder(path) / "memory.stat").write_text("total_rss 4096\n")
+
+    def add(self, path: str, number: int, parent: str | None) -> None:
+        self.sampler.add(Cgroup(number, parent and self.ids[parent], path, memcg=number))
+
+    def reclaim_counts(self, number: int) -> dict[str, int]:
+        """As `Programs` has the kernel's count of reclaim."""
+        return {"pgscan": self.value_of(number, SCANNED), "pgsteal": 0}
+
+    def value_of(self, number: int, values: dict[str, Any]) -> Any:
+        return next(values[path] for path, known in self.ids.items() if known == number)
+
+    def column(self, name: str) -> dict[str, Any]:
+        paths = {number: path for path, number in self.ids.items()}
+        return {paths[row["cgroup_id"]]: row[name] for row in self.sampler.sample("periodic", 0)}
+
+
+@pytest.fixture
+def counters() -> dict[str, dict[str, int] | None]:
+    """The counters of each cgroup, which a test may change."""
+    return {path: {"NR_KERNEL_STACK_KB": kb} for path, kb in STACKS_KB.items()}
+
+
+@pytest.fixture
+def made(
+    tmp_path: Path,
+    counters: dict[str, dict[str, int] | None],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Sampled:
+    sampled = Sampled(tmp_path, getattr(request, "param", 1))
+    monkeypatch.setattr(
+        sampler, "read_counters", lambda _programs, _memcg, number, _: sampled.value_of(number, counters)
+    )
+    return sampled
+
+
+def test_a_cgroup_has_what_is_below_it_too(made: Sampled) -> None:
+    stacks = {"/": 31, "/a": 14, "/a/b": 4, "/a/c": 8, "/d": 16}
+    assert made.column("kernel_stack_bytes") == {path: kb * 1024 for path, kb in stacks.items()}
+    assert made.column("pgscan")["/a"] == 20 + 30 + 31
+    assert made.column("anon_bytes") == dict.fromkeys(PARENTS, 4096), "the files add up by themselves"
+    assert made.column("sock_bytes") == dict.fromkeys(PARENTS, 0)
+    assert made.column("percpu_bytes") == dict.fromkeys(PARENTS), "not learnt: not known"
+
+
+def test_one_that_cannot_be_read_makes_all_above_it_unknown(
+    made: Sampled, counters: dict[str, dict[str, int] | None]
+) -> None:
+    counters["/a/b"] = None
+    stacks = made.column("kernel_stack_bytes")
+    assert stacks == {"/": None, "/a": None, "/a/b": None, "/a/c": 8 << 10, "/d": 16 << 10}
+
+
+def test_one_that_is_gone_is_forgotten(made: Sampled) -> None:
+    shutil.rmtree(made.folder("/d"))
+    assert set(made.column("pgscan")) == set(PARENTS) - {"/d"}
+    assert made.column("pgscan")["/"] == sum(SCANNED.values()) - SCANNED["/d"]
+
+
+def test_one_that_took_the_name_of_another_is_not_read_for_it(made: Sampled) -> None:
+    made.folder("/d").rename(made.mount / "away")  # so that its inode number is not used again
+    made.make("/d")
+    assert set(made.column("anon_bytes")) == set(PARENTS) - {"/d"}
+
+
+@pytest.mark.parametrize("made", [2], indirect=True)
+def test_on_v2_the_files_say_all(made: Sampled) -> None:
+    assert made.column("kernel_stack_bytes") == dict.fromkeys(PARENTS)
+
+
+def test_without_free_descriptors_a_sample_is_missing_and_counted(
+    made: Sampled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def refuse(path: Any, *args: Any, **options: Any) -> int:
+        if path == made.folder("/d"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(memory_files.os, "open", refuse)
+    for _ in range(2):
+        scanned = made.column("pgscan")
+        assert scanned.keys() == set(PARENTS) - {"/d"}
+        assert scanned["/"] == sum(SCANNED.values()), "its own counters are known"
+    assert made.sampler.lost == 2
+    (warning,) = made.warnings
+    assert warning.endswith("raise ulimit -n")
+    monkeypatch.undo()
+
+
+def test_no_descriptor_is_held_between_samples(made: Sampled) -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    assert len(made.sampler.sample("periodic", 0)) == len(PARENTS)
+    assert set(Path("/proc/self/fd").iterdir()) == before

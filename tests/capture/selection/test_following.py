@@ -1,0 +1,354 @@
+"""Which cgroups are taken, refused and awaited, by what was asked for and what a runtime answers."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tracer.capture.rows.identity import Cgroup, CgroupEvent
+from tracer.capture.selection import following as module
+from tracer.capture.selection.following import Following, Taken
+from tracer.errors import TracerError
+from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef
+from tracer.kernel.cgroups.selectors import parse_selector
+from tracer.wire import WIRE
+
+ID = "4f2c9d1be0a73586" * 4
+ID2 = "5a2c9d2be0a73586" * 4
+
+
+class FakeMap(dict[Any, Any]):
+    """A map of the kernel's with room for `room` keys."""
+
+    room = 1 << 20
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if len(self) >= self.room:
+            raise OSError(7, "Argument list too long")
+        super().__setitem__(key, value)
+
+    def delete(self, key: Any) -> bool:
+        return self.pop(key, None) is not None
+
+
+class FakePrograms:
+    """The maps, and the programs that are run by us."""
+
+    def __init__(self) -> None:
+        self.maps: defaultdict[str, FakeMap] = defaultdict(FakeMap)
+        self.is_open = False
+
+    def map(self, name: str) -> FakeMap:
+        return self.maps[name]
+
+    def run(self, name: str, args: list[int]) -> int:
+        assert name == "look_again"
+        self.is_open = bool(args[0])
+        return 0
+
+    def roots(self) -> set[int]:
+        return set(self.maps["roots"])
+
+
+class Host:
+    """A hierarchy of plain directories, a runtime with names, and a recorder's decisions on them."""
+
+    def __init__(self, mount: Path) -> None:
+        self.hierarchy = Hierarchy(1, mount, "/")
+        self.programs: Any = FakePrograms()
+        self.names: dict[str, str | None] = {}
+        self.answer = threading.Event()
+        self.answer.set()
+        self.following: Following
+        self.now_ns = 0
+
+    def lookup(self, ref: ContainerRef) -> ContainerNames:
+        self.answer.wait(10)
+        return ContainerNames(self.names.get(ref.container_id or ""))
+
+    def record(self, *arguments: str) -> Following:
+        selectors = [parse_selector(self.hierarchy, argument) for argument in arguments]
+        self.following = Following(self.programs, self.hierarchy, selectors, lookup=self.lookup)
+        self.following.begin()
+        self.following.find()
+        return self.following
+
+    def event(self, kind: str, cgroup_id: int, path: str, parent: int = 1, follow: str = "") -> None:
+        """What the kernel would tell; it decides by path alone."""
+        self.now_ns += 1
+        if not follow:
+            is_wanted = os.fsencode(path) in self.programs.map("wanted_paths")
+            follow = "yes" if is_wanted else "undecided" if self.programs.is_open else "no"
+        self.following.take_event(
+            CgroupEvent(kind, self.now_ns, Cgroup(cgroup_id, parent, path, 0xF00), follow)
+        )
+
+    def settled(self, expected: int = 1) -> list[Taken]:
+        """What was taken, once that many are."""
+        taken: list[Taken] = []
+        deadline = time.monotonic() + 10
+        while len(taken) < expected and time.monotonic() < deadline:
+            taken += self.following.settle()
+        return taken
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    (tmp_path / "docker" / ID).mkdir(parents=True)
+    made = Host(tmp_path)
+    yield made
+    made.answer.set()
+    made.following.close()
+
+
+def test_a_path_is_decided_on_in_the_kernel_alone(host: Host) -> None:
+    host.record("/a/web")
+    assert (list(host.programs.map("wanted_paths")), host.programs.is_open) == ([b"/a/web"], False)
+    host.event("mkdir", 7, "/a/web")
+    host.event("mkdir", 8, "/b/web")
+    assert [taken.cgroup.id for taken in host.settled()] == [7]
+    assert host.following.undecided() == []
+
+
+def test_a_path_below_a_mount_that_begins_further_down_is_wanted_by_its_whole_path(tmp_path: Path) -> None:
+    hierarchy = Hierarchy(1, tmp_path, "/docker/abc")
+    programs: Any = FakePrograms()
+    Following(programs, hierarchy, [parse_selector(hierarchy, "/web")]).begin()
+    assert list(programs.map("wanted_paths")) == [b"/docker/abc/web"]
+
+
+def test_a_name_opens_the_kernel_for_all_and_refuses_what_is_none_of_it(host: Host) -> None:
+    host.record("web-*")
+    assert host.programs.is_open
+    host.event("mkdir", 7, "/x/web-1")
+    host.event("mkdir", 8, "/x/db-1")
+    assert [taken.cgroup.path for taken in host.settled()] == ["/x/web-1"]
+    host.programs.map("roots").update({7: 1, 8: 2})
+    host.following.tidy()
+    assert host.programs.roots() == {7}
+
+
+def test_a_container_is_awaited_until_its_name_is_known(host: Host) -> None:
+    host.names[ID2] = "shop-db"
+    host.record("shop-db")
+    host.answer.clear()
+    host.event("mkdir", 7, f"/docker/{ID2}")
+    assert host.following.settle() == []
+    assert [cgroup.id for cgroup in host.following.undecided()] == [7]
+    host.answer.set()
+    (taken,) = host.settled()
+    assert (taken.cgroup.id, taken.created_ns, taken.names) == (7, 1, ContainerNames("shop-db"))
+    assert host.following.undecided() == []
+
+
+def test_a_runtime_that_answers_late_is_asked_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ASK_AGAIN_S", 0.01)
+    host.record("shop-db")
+    host.event("mkdir", 7, f"/docker/{ID2}")
+    for _ in range(20):
+        assert host.following.settle() == []
+        time.sleep(0.005)
+    host.names[ID2] = "shop-db"
+    assert [taken.cgroup.id for taken in host.settled()] == [7]
+
+
+def test_a_container_that_nobody_names_is_refused_in_the_end(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_WAIT_S", 0.05)
+    host.record("shop-db")
+    host.event("mkdir", 7, f"/docker/{ID2}")
+    deadline = time.monotonic() + 10
+    while host.following.undecided() and time.monotonic() < deadline:
+        assert host.following.settle() == []
+    assert host.following.take_refused() == [7]
+
+
+def test_a_container_of_another_name_is_refused(host: Host) -> None:
+    host.names[ID2] = "other"
+    host.record("shop-db")
+    host.event("mkdir", 7, f"/docker/{ID2}")
+    deadline = time.monotonic() + 10
+    while host.following.undecided() and time.monotonic() < deadline:
+        assert host.following.settle() == []
+    charge = np.zeros(1, WIRE["charge"])
+    charge["cgroup_id"] = 7
+    assert len(host.following.sift("charge", charge)) == 0
+    assert host.following.take_refused() == [7]
+
+
+def test_a_container_that_ended_before_its_name_was_known(host: Host) -> None:
+    host.names[ID2] = "shop-db"
+    host.record("shop-db")
+    host.event("mkdir", 7, f"/docker/{ID2}")
+    host.event("rmdir", 7, f"/docker/{ID2}", follow="undecided")
+    (taken,) = host.settled()
+    assert (taken.created_ns, taken.removed_ns) == (1, 2)
+    assert host.following.memcgs() == {}
+
+
+def test_a_container_that_is_made_again_is_known_in_the_kernel(host: Host) -> None:
+    """No runtime is asked: it is the same container, whatever it is called by now."""
+    host.names[ID] = "shop-db"
+    host.record("shop-db")
+    assert f"/docker/{ID}".encode() in host.programs.map("wanted_paths")
+    host.answer.clear()
+    host.event("rmdir", 3, f"/docker/{ID}")
+    host.event("mkdir", 7, f"/docker/{ID}")
+    assert [taken.cgroup.id for taken in host.settled()] == [7]
+
+
+def test_what_is_below_an_awaited_one_is_decided_with_it(host: Host) -> None:
+    host.names[ID2] = "shop-db"
+    host.record("shop-db")
+    host.answer.clear()
+    host.event("mkdir", 7, f"/docker/{ID2}")
+    host.event("mkdir", 8, f"/docker/{ID2}/inner", parent=7)
+    assert host.following.settle() == []
+    host.answer.set()
+    assert [taken.cgroup.id for taken in host.settled(2)] == [7, 8]
+
+
+def test_one_that_gets_a_wanted_name_is_taken_as_one_that_was_there(host: Host) -> None:
+    host.record("web-*")
+    host.event("mkdir", 7, "/x/db-1")
+    host.event("rename", 7, "/x/web-1", follow="no")
+    (taken,) = host.settled()
+    assert (taken.cgroup.path, taken.created_ns) == ("/x/web-1", None)
+
+
+def test_one_that_loses_its_name_stays_and_takes_those_below_with_it(host: Host) -> None:
+    host.record("/web")
+    host.event("mkdir", 7, "/web")
+    host.event("mkdir", 8, "/web/a", parent=7, follow="yes")
+    host.settled(2)
+    host.event("rename", 7, "/old", follow="yes")
+    assert [(cgroup.id, cgroup.path) for cgroup in host.following.take_renamed()] == [
+        (7, "/old"),
+        (8, "/old/a"),
+    ]
+    assert host.settled(0) == []
+    host.event("mkdir", 9, "/web")
+    assert [taken.cgroup.id for taken in host.settled()] == [9]
+
+
+def test_news_are_told_once(host: Host) -> None:
+    host.record("web")
+    (line,) = host.following.waiting()
+    assert line.startswith("no cgroup or container is 'web' yet: waiting for it (")
+    assert list(host.following.news()) == []
+    host.event("mkdir", 7, "/x/web")
+    assert list(host.following.news()) == ["'web': now tracing '/x/web'"]
+    host.event("rmdir", 7, "/x/web")
+    assert list(host.following.news()) == ["'web' is gone ('/x/web'): waiting for it to come again"]
+    assert list(host.following.news()) == []
+    for cgroup_id in range(8, 11):
+        host.event("mkdir", cgroup_id, "/x/web")
+        host.event("rmdir", cgroup_id, "/x/web")
+    (line,) = host.following.news()
+    assert line == "'web' is gone ('/x/web', made 3 times): waiting for it to come again"
+    assert host.following.never_came() == []
+
+
+def test_news_of_a_crash_loop_do_not_flood(host: Host) -> None:
+    host.record("web")
+    lines = []
+    for cgroup_id in range(100, 200):
+        host.event("mkdir", cgroup_id, "/x/web")
+        host.event("rmdir", cgroup_id, "/x/web")
+        lines += host.following.news()
+    lines += host.following.news(is_last=True)
+    assert len(lines) == 12
+    assert lines[-1] == "'web' is gone ('/x/web', made 89 times): waiting for it to come again"
+
+
+def test_names_are_told_as_a_trace_keeps_them(host: Host) -> None:
+    host.record("web\udcff")
+    host.event("mkdir", 7, "/x/web\udcff")
+    assert list(host.following.news()) == [r"'web\xff': now tracing '/x/web\xff'"]
+
+
+def test_what_never_came_is_known(host: Host) -> None:
+    host.record("web", "/docker")
+    assert host.following.never_came() == ["'web'"]
+
+
+def test_paths_are_told_as_a_trace_keeps_them(host: Host) -> None:
+    host.record("web*")
+    host.event("mkdir", 7, "/x/web\udcff")
+    host.event("mkdir", 8, r"/x/web\xff")
+    assert host.following.matched_paths() == [r"/x/web\xff", r"/x/web\x5cxff"]
+
+
+@pytest.mark.parametrize("argument", ["c-*", "/x/*"])
+def test_cgroups_that_come_and_go_without_end_leave_nothing_behind(host: Host, argument: str) -> None:
+    host.record(argument)
+    for cgroup_id in range(100, 5100):
+        host.event("mkdir", cgroup_id, f"/x/c-{cgroup_id}")
+        host.event("rmdir", cgroup_id, f"/x/c-{cgroup_id}")
+    assert len(host.settled(5000)) == 5000
+    assert len(host.programs.map("roots")) <= 1024
+    assert len(host.programs.map("wanted_paths")) <= 1025
+
+
+def test_more_than_the_kernel_can_hold_is_an_error_with_a_way_out(host: Host) -> None:
+    host.programs.map("roots").room = 0
+    with pytest.raises(TracerError, match="the cgroup above them"):
+        host.record("docker")
+
+
+def test_everything_is_traced_where_nothing_is_asked_for(tmp_path: Path) -> None:
+    programs: Any = SimpleNamespace()
+    following = Following(programs, Hierarchy(2, tmp_path, "/"), None)
+    following.begin()
+    assert following.find() == [tmp_path]
+    following.take_event(CgroupEvent("mkdir", 5, Cgroup(7, 1, "/web", 0), "yes"))
+    (taken,) = following.settle()
+    assert (taken.cgroup.path, following.matched_paths()) == ("/web", None)
+    records = np.zeros(1, WIRE["charge"])
+    assert following.sift("charge", records) is records
+
+
+def test_a_report_concerns_what_was_asked_for_and_the_limits_above_it(host: Host) -> None:
+    (host.hierarchy.mount / "a" / "web").mkdir(parents=True)
+    following = host.record("/a/web", "late")
+    assert following.concerns("/")
+    assert following.concerns("/a")
+    assert following.concerns("/a/web")
+    assert following.concerns("/a/web/child")
+    assert not following.concerns("/a/we")
+    assert not following.concerns("/a/web2")
+    path = f"/docker/{ID2}"
+    assert not following.concerns(path)
+    host.answer.clear()
+    host.event("mkdir", 7, path)
+    following.settle()
+    assert following.concerns(path), "that is not decided yet"
+    host.names[ID2] = "late"
+    host.answer.set()
+    assert [taken.cgroup.id for taken in host.settled()] == [7]
+    host.event("rmdir", 7, path)
+    assert following.concerns(path), "its kill may be logged late"
+
+
+def test_where_everything_is_traced_every_report_concerns_it(host: Host) -> None:
+    host.following = Following(host.programs, host.hierarchy, None)
+    assert host.following.concerns("/any")
+
+
+def test_a_report_concerns_a_container_that_sees_a_part_of_the_hierarchy(host: Host) -> None:
+    host.hierarchy = Hierarchy(1, host.hierarchy.mount, "/docker/a")
+    (host.hierarchy.mount / "box").mkdir()
+    following = host.record("/box")
+    asked = ("/", "/docker", "/docker/a", "/docker/a/box/b", "/docker/a/c", "/docker/b")
+    assert [path for path in asked if following.concerns(path)] == list(asked[:4])

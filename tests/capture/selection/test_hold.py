@@ -1,0 +1,125 @@
+"""What is kept back comes out whole, is dropped whole, or is counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tracer.capture.rows.decode import Records
+from tracer.capture.selection.hold import OWNERS, Hold
+from tracer.schema import TASK_EVENTS
+from tracer.wire import WIRE
+
+WANTED, OTHER, NEVER = 23, 37, 41
+
+
+def charges(*of: tuple[int, int]) -> Records:
+    """Charges of (cgroup id, bytes)."""
+    records = np.zeros(len(of), WIRE["charge"])
+    for record, (cgroup_id, delta_bytes) in zip(records, of, strict=True):
+        record["cgroup_id"], record["delta_bytes"], record["category"] = cgroup_id, delta_bytes, 3
+    return records
+
+
+def sifted(hold: Hold, *of: tuple[int, int]) -> list[tuple[int, int]]:
+    written, _ = hold.sift("charge", charges(*of))
+    return [(int(record["cgroup_id"]), int(record["delta_bytes"])) for record in written]
+
+
+def test_what_is_accepted_comes_once_and_in_order() -> None:
+    hold = Hold()
+    hold.wait_for(WANTED)
+    assert sifted(hold, (WANTED, 1), (OTHER, 2)) == [(OTHER, 2)]
+    assert sifted(hold, (WANTED, 3)) == []
+    hold.accept(WANTED)
+    assert sifted(hold, (WANTED, 4), (OTHER, 5)) == [(WANTED, 1), (WANTED, 3), (WANTED, 4), (OTHER, 5)]
+    assert sifted(hold) == []
+
+
+def test_what_is_refused_never_comes() -> None:
+    hold = Hold()
+    hold.wait_for(NEVER)
+    hold.wait_for(WANTED)
+    assert sifted(hold, (NEVER, 1), (WANTED, 2)) == []
+    hold.refuse(NEVER)
+    assert sifted(hold, (NEVER, 3), (OTHER, 4)) == [(OTHER, 4)]
+    hold.accept(WANTED)
+    assert sifted(hold, (NEVER, 5)) == [(WANTED, 2)]
+    hold.forget(NEVER)
+    assert hold.lost == {}
+
+
+@pytest.mark.parametrize("stream", OWNERS)
+def test_every_stream_is_kept_back(stream: str) -> None:
+    hold = Hold()
+    hold.wait_for(NEVER)
+    records = np.zeros(2, WIRE[stream])
+    for field in OWNERS[stream]:
+        records[field] = [NEVER, OTHER]
+    written, dropped = hold.sift(stream, records)
+    assert (written[OWNERS[stream][0]].tolist(), len(dropped)) == ([OTHER], 0)
+    hold.refuse(NEVER)
+    written, dropped = hold.sift(stream, records[:0])
+    assert (len(written), dropped[OWNERS[stream][0]].tolist()) == (0, [NEVER])
+
+
+def test_every_stream_that_belongs_to_a_cgroup_is_sifted() -> None:
+    assert OWNERS.keys() == WIRE.keys() - {"cgroup", "candidate"}
+
+
+@pytest.mark.parametrize("field", OWNERS["oom"])
+def test_a_kill_counts_if_anything_wanted_has_a_part_in_it(field: str) -> None:
+    hold = Hold()
+    hold.wait_for(NEVER)
+    hold.accept(WANTED)
+    kill = np.zeros(1, WIRE["oom"])
+    for each in OWNERS["oom"]:
+        kill[each] = NEVER
+    assert len(hold.sift("oom", kill)[0]) == 0
+    kill[field] = WANTED
+    assert len(hold.sift("oom", kill)[0]) == 1
+
+
+def test_a_process_seen_after_the_kernel_let_a_cgroup_go_acts_on_what_is_traced() -> None:
+    hold = Hold()
+    hold.wait_for(NEVER)
+    hold.refuse(NEVER)
+    seen = np.zeros(1, WIRE["task"])
+    seen["cgroup_id"], seen["time_ns"] = NEVER, 5
+    assert len(hold.sift("task", seen)[0]) == 0
+    hold.purge(NEVER, 7)
+    assert len(hold.sift("task", seen)[0]) == 0, "it was under way"
+    seen["time_ns"] = 9
+    assert len(hold.sift("task", seen)[0]) == 1
+    seen["event"] = TASK_EVENTS.index("exit")
+    assert len(hold.sift("task", seen)[0]) == 0, "that of one that was dropped"
+    assert sifted(hold, (NEVER, 1)) == [], "its charges were under way"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_does_not_fit_is_counted_if_it_was_wanted(wanted: bool) -> None:
+    size = WIRE["charge"].itemsize
+    hold = Hold(most_bytes=3 * size)
+    hold.wait_for(WANTED)
+    for delta_bytes in (4096, -1024, 512, 256, 128):
+        sifted(hold, (WANTED, delta_bytes))
+    if not wanted:
+        hold.refuse(WANTED)
+        assert (sifted(hold), hold.take_residue(), dict(hold.lost)) == ([], {}, {})
+        return
+    hold.accept(WANTED)
+    assert sifted(hold) == [(WANTED, 512), (WANTED, 256), (WANTED, 128)]
+    assert hold.take_residue() == {(WANTED, 3): 3072}
+    assert hold.take_residue() == {}
+    assert dict(hold.lost) == {"charge": 2}
+
+
+def test_rows_wait_with_the_records() -> None:
+    hold = Hold()
+    hold.wait_for(WANTED)
+    hold.wait_for(NEVER)
+    rows = [{"cgroup_id": cgroup_id} for cgroup_id in (WANTED, OTHER, NEVER)]
+    assert hold.sift_rows(rows) == [{"cgroup_id": OTHER}]
+    hold.accept(WANTED)
+    hold.refuse(NEVER)
+    assert hold.sift_rows([{"cgroup_id": OTHER}]) == [{"cgroup_id": WANTED}, {"cgroup_id": OTHER}]

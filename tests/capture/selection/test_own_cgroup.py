@@ -1,0 +1,108 @@
+"""A recorder in a cgroup that it traces: it says so, and its own death is no proof that nobody died."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.recorder import Recorder
+
+import tracer
+from tracer.capture.selection import own_cgroup
+from tracer.capture.selection.own_cgroup import find_own_bounded
+from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
+from tracer.render.words import survivor_facts
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def hierarchy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hierarchy:
+    """We are in /a/b; nothing there has a limit yet."""
+    for path in ("", "a", "a/b"):
+        (tmp_path / path).mkdir(exist_ok=True)
+        (tmp_path / path / "memory.max").write_text("max\n")
+    monkeypatch.setattr(own_cgroup, "own_path", lambda _: "/a/b")
+    return Hierarchy(2, tmp_path, "/")
+
+
+def test_a_recorder_without_a_limit_needs_no_warning(hierarchy: Hierarchy) -> None:
+    assert find_own_bounded(hierarchy, lambda _: True) is None
+
+
+def test_the_least_limit_above_it_is_named(hierarchy: Hierarchy) -> None:
+    (hierarchy.mount / "a" / "memory.max").write_text(f"{90 * MIB}\n")
+    (hierarchy.mount / "a" / "b" / "memory.max").write_text(f"{100 * MIB}\n")
+    own = find_own_bounded(hierarchy, lambda path: path == "/a/b")
+    assert own is not None
+    assert (own.path, own.limited_by, own.limit_bytes) == ("/a/b", "/a", 90 * MIB)
+    assert "'/a/b'" in own.warning
+    assert "the limit of '/a' (90 MiB)" in own.warning
+    assert find_own_bounded(hierarchy, lambda _: False) is None
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("limit", [None, 1 << 40])
+def test_a_recorder_that_dies_where_it_traces(memcg: Path, tmp_path: Path, limit: int | None) -> None:
+    """Killed as the OOM killer would: what it could not see is not denied."""
+    version = memory_hierarchy().version
+    if limit is not None:
+        name = "memory.limit_in_bytes" if version == 1 else "memory.max"
+        (memcg / name).write_text(str(limit))
+    enter = ("sh", "-c", f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"')
+    with Recorder(tmp_path, "--ready-file", "ready", "-c", str(memcg), wrapper=enter) as recorder:
+        recorder.wait_until_ready()
+        recorder.process.send_signal(signal.SIGKILL)
+        recorder.end()
+    trace = tracer.open(recorder.path)
+    said = survivor_facts.summary(trace.held_cgroups())
+    assert said.startswith("No OOM kill was recorded until the recording broke off")
+    assert "a kill after that cannot be excluded" in said
+    assert ("is likely: the recorder ran in" in said) == (limit is not None)
+    assert ("the recorder itself runs in" in recorder.stderr) == (limit is not None)
+
+
+FILL = """
+import sys
+kept = []
+while True:
+    kept.append(bytearray(b"x" * (1 << 20)))
+"""
+
+
+@pytest.mark.kernel
+def test_the_oom_killer_takes_the_recorder_first(memcg: Path, tmp_path: Path) -> None:
+    """It is the most to be killed of its cgroup, whose limit another process reaches."""
+    version = memory_hierarchy().version
+    name = "memory.limit_in_bytes" if version == 1 else "memory.max"
+    enter = f'echo 0 > "{memcg}/cgroup.procs" && '
+    raised = ("sh", "-c", f'{enter} echo 1000 > /proc/self/oom_score_adj && exec "$0" "$@"')
+    (memcg / name).write_text(str(1 << 40))
+    with Recorder(tmp_path, "--ready-file", "ready", "-c", str(memcg), wrapper=raised) as recorder:
+        recorder.wait_until_ready()
+        filler = subprocess.Popen(["sh", "-c", f'{enter} exec "$0" -c "$1"', sys.executable, FILL])
+        try:
+            usage = "memory.usage_in_bytes" if version == 1 else "memory.current"
+            limit = int((memcg / usage).read_text()) + 32 * MIB
+            (memcg / name).write_text(str(limit))
+            recorder.end()
+        finally:
+            filler.kill()
+            filler.wait()
+    assert recorder.process.returncode == -signal.SIGKILL
+    shown = {
+        verb: subprocess.run(
+            [sys.executable, "-m", "tracer", verb, recorder.path], capture_output=True, text=True, check=True
+        ).stdout
+        for verb in ("info", "explain")
+    }
+    assert "interrupted" in shown["info"]
+    if len(tracer.open(recorder.path).oom):  # the recorder may be scheduled once more before it dies
+        assert "was killed" in " ".join(shown["explain"].split())
+    else:
+        said = " ".join(shown["explain"].split())
+        assert said.startswith("No OOM kill was recorded until the recording broke off")
+        assert "is likely: the recorder ran in" in said

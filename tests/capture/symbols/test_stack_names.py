@@ -1,0 +1,178 @@
+"""Stacks are numbered once, and named aside."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tracer.capture.symbols import stack_names
+from tracer.capture.symbols.address_names import Program
+from tracer.capture.symbols.stack_names import NO_STACK, Stacks
+from tracer.wire import WIRE
+
+
+def records(*rows: dict[str, Any]) -> Any:
+    made = np.zeros(len(rows), WIRE["stack_sample"])
+    for record, row in zip(made, rows, strict=True):
+        for name, value in row.items():
+            if name in ("kernel", "user"):
+                record[name][: len(value)] = value
+            else:
+                record[name] = value
+    return made
+
+
+class Users:
+    """Names as the process, the program and the address; `gate` holds whoever asks."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.asked: list[tuple[int, tuple[int, ...], Program]] = []
+        self.closed = 0
+
+    def frames(self, tgid: int, addresses: Any, program: Program) -> list[str]:
+        self.gate.wait()
+        self.asked.append((tgid, tuple(addresses), program))
+        return [f"{tgid}:{address}" for address in addresses]
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def users() -> Users:
+    return Users()
+
+
+@pytest.fixture
+def sampled(users: Users) -> Iterator[Stacks]:
+    made = Stacks(lambda addresses: [f"kernel:{address}" for address in addresses], users)  # type: ignore[arg-type]
+    yield made
+    users.gate.set()
+    made.close()
+
+
+def named(sampled: Stacks) -> dict[int, list[str]]:
+    """All names, once there are no more to come."""
+    sampled.finish()
+    return {row["stack_id"]: row["frames"] for row in sampled.take_rows()}
+
+
+def test_each_sample_has_the_numbers_of_its_stacks(sampled: Stacks) -> None:
+    kernel, user = sampled.number(
+        records(
+            {"tgid": 1, "kernel": [30, 20], "user": [5, 4]},
+            {"tgid": 1, "kernel": [30], "user": [5, 4, 3]},
+            {"tgid": 1, "kernel": [30, 20], "user": [5, 4]},
+        )
+    )
+    names = named(sampled)
+    assert [names[number] for number in kernel] == [
+        ["kernel:30", "kernel:20"],
+        ["kernel:30"],
+        ["kernel:30", "kernel:20"],
+    ]
+    assert [names[number] for number in user] == [["1:5", "1:4"], ["1:5", "1:4", "1:3"], ["1:5", "1:4"]]
+    assert len({*kernel, *user}) == len(names) == 4
+
+
+def test_numbers_are_not_those_of_the_stacks_of_kills(sampled: Stacks) -> None:
+    """Which the kernel numbers, below the size of its map (bpf/oom.bpf.c)."""
+    kernel, user = sampled.number(records({"kernel": [1], "user": [1]}))
+    assert min(*kernel, *user) > 1024
+
+
+def test_a_stack_that_comes_again_is_named_once(sampled: Stacks, users: Users) -> None:
+    first = sampled.number(records({"tgid": 1, "kernel": [30], "user": [5]}))
+    again = sampled.number(records({"tgid": 1, "kernel": [30], "user": [5]}))
+    assert [*map(list, first)] == [*map(list, again)]
+    assert len(named(sampled)) == 2
+    assert len(users.asked) == 1
+
+
+@pytest.mark.parametrize("other", [{"tgid": 2}, {"start_code": 9}, {"start_stack": 9}])
+def test_the_same_addresses_in_another_program_are_another_stack(
+    sampled: Stacks, users: Users, other: dict[str, int]
+) -> None:
+    one = {"tgid": 1, "start_code": 8, "start_stack": 8, "kernel": [30], "user": [5]}
+    kernel, user = sampled.number(records(one, one | other))
+    assert kernel[0] == kernel[1]
+    assert user[0] != user[1]
+    sampled.finish()
+    programs = [(r["tgid"], (5,), Program(r["start_code"], r["start_stack"])) for r in (one, one | other)]
+    assert sorted(users.asked) == sorted(programs)
+
+
+def test_a_stack_that_could_not_be_taken_has_no_number(sampled: Stacks) -> None:
+    kernel, user = sampled.number(records({"kernel": [30]}, {"user": [5]}))
+    assert (kernel[1], user[0]) == (NO_STACK, NO_STACK)
+    assert min(kernel[0], user[1]) > 0
+    assert len(named(sampled)) == 2
+
+
+def test_numbering_does_not_wait_for_names(sampled: Stacks, users: Users) -> None:
+    users.gate.clear()
+    sampled.number(records({"tgid": 1, "user": [5]}))
+    assert sampled.take_rows() == []
+    users.gate.set()
+    assert list(named(sampled).values()) == [["1:5"]]
+
+
+def test_what_waits_too_long_stays_with_its_addresses(
+    sampled: Stacks, users: Users, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end, and where too many wait: nothing is kept for ever."""
+    monkeypatch.setattr(stack_names, "_LAST_WAIT_S", 0.05)
+    monkeypatch.setattr(stack_names, "_MOST_WAITING", 2)
+    users.gate.clear()
+    rows: list[dict[str, Any]] = [{"tgid": 1, "user": [number]} for number in range(10, 20)]
+    numbers = [sampled.number(records(row))[1][0] for row in rows]
+    late = named(sampled)
+    users.gate.set()
+    assert len(late) >= len(rows) - 1  # one is in the hands of whoever names them
+    assert sampled.failed == len(rows)
+    assert all(
+        late.get(number, [f"{address:#x}"]) == [f"{address:#x}"]
+        for number, address in zip(numbers, range(10, 20), strict=True)
+    )
+
+
+def test_numbers_are_forgotten_before_they_fill_the_memory(
+    sampled: Stacks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack_names, "_MOST_NUMBERED", 4)
+    numbers = [int(sampled.number(records({"kernel": [address]}))[0][0]) for address in [*range(1, 10), 1]]
+    assert len(set(numbers)) == len(numbers), "a number is never used again"
+    assert len(sampled._numbers) <= 4
+    names = named(sampled)
+    assert names[numbers[0]] == names[numbers[-1]] == ["kernel:1"]
+
+
+def test_all_is_freed(users: Users) -> None:
+    made: Callable[..., Any] = Stacks
+    one = made(lambda _: [], users)
+    one.close()
+    assert users.closed == 1
+    assert not one._thread.is_alive()
+
+
+def test_a_stack_that_cannot_be_named_is_counted_and_the_next_one_is_named(
+    sampled: Stacks, users: Users, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = users.frames
+
+    def refuse(tgid: int, addresses: Any, program: Program) -> list[str]:
+        if addresses == (5,):
+            raise OverflowError
+        return frames(tgid, addresses, program)
+
+    monkeypatch.setattr(users, "frames", refuse)
+    _, (failed,) = sampled.number(records({"tgid": 1, "user": [5]}))
+    _, (fine,) = sampled.number(records({"tgid": 1, "user": [(1 << 64) - 1]}))
+    assert named(sampled) == {failed: ["0x5"], fine: ["1:18446744073709551615"]}
+    assert sampled.failed == 1

@@ -1,0 +1,113 @@
+"""A table in a child: what it answers, and that nothing that happens there happens here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tracer.capture.symbols import symbol_process
+from tracer.capture.symbols.symbol_process import TableApart
+
+
+class Table:
+    def resolve(self, address: int) -> tuple[str | None, int, str | None]:
+        if address == 0x666:
+            os.closerange(0, 150)  # as BCC may
+        if address == 0xBAD:
+            raise ValueError
+        if address == 0xA51EE9:
+            time.sleep(60)
+        if address == 0xDEAD:
+            os._exit(1)
+        if address == 0x10:
+            return "f" * 10_000, 1, "/lib/\udcff"
+        return (f"f{address:x}", 2, "/bin/work") if address < 0x1000 else (None, address, None)
+
+    def close(self) -> None:
+        raise AssertionError("its process ends instead")
+
+
+def descriptors() -> set[str]:
+    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
+
+
+def children() -> str:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+
+
+def test_answers_are_those_of_the_table() -> None:
+    before = descriptors(), children()
+    table = TableApart(Table)
+    assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
+    for address in (0, 1 << 63, (1 << 64) - 1):
+        assert table.resolve(address) == Table().resolve(address)
+    symbol, offset, module = table.resolve(0x10)
+    assert (len(symbol or ""), offset, module) == (4096, 1, "/lib/\udcff")
+    table.close()
+    assert (descriptors(), children()) == before
+
+
+def test_descriptors_that_are_closed_there_stay_open_here() -> None:
+    table = TableApart(Table)
+    before = descriptors()
+    assert table.resolve(0x666) == ("f666", 2, "/bin/work")
+    assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
+    assert descriptors() == before
+    table.close()
+
+
+@pytest.mark.parametrize("address", [-1, 1 << 64, 1 << 200])
+def test_what_is_no_address_has_no_symbol(address: int) -> None:
+    table = TableApart(Table)
+    symbol, *_ = table.resolve(address)
+    assert symbol in (None, "f0")
+    assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
+    table.close()
+
+
+def test_an_address_that_cannot_be_looked_up_leaves_the_others() -> None:
+    table = TableApart(Table)
+    assert table.resolve(0xBAD) == (None, 0xBAD, None)
+    assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
+    table.close()
+
+
+def test_one_that_does_not_answer_is_asked_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(symbol_process, "_ANSWERS_WITHIN_S", 0.3)
+    table = TableApart(Table)
+    assert table.resolve(0xA51EE9) == (None, 0xA51EE9, None)
+    begin = time.monotonic()
+    assert table.resolve(0xAB) == (None, 0xAB, None)
+    assert time.monotonic() - begin < 0.2
+    table.close()
+
+
+@pytest.mark.parametrize("when", ["made", "asked"])
+def test_a_child_that_ends(when: str) -> None:
+    def make() -> Table:
+        if when == "made":
+            raise RuntimeError
+        return Table()
+
+    table = TableApart(make)
+    assert table.resolve(0xDEAD) == (None, 0xDEAD, None)
+    assert table.resolve(0xAB) == (None, 0xAB, None)
+    table.close()
+
+
+def test_it_keeps_nothing_of_ours_and_minds_no_signal() -> None:
+    before = set(children().split())  # of other tests
+    read, write = os.pipe()
+    table = TableApart(Table)
+    os.close(write)
+    assert os.read(read, 1) == b""  # or it would wait for the child's copy
+    (child,) = map(int, set(children().split()) - before)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(child, number)
+    assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
+    table.close()
+    os.close(read)

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tracer.capture import doctor
+from tracer.capture.bpf.hooks import Choice
+from tracer.capture.bpf.load import Programs
+from tracer.capture.learn.event_cost import EventCost
+from tracer.capture.rows.kmsg_stream import READ, KernelLog
+from tracer.errors import TracerError
+from tracer.kernel.btf import VMLINUX, Btf
+from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
+from tracer.kernel.cgroups.ephemeral import NAME_PREFIX
+from tracer.kernel.doctor import State
+from tracer.kernel.probes import SIGNALS, needed
+
+needs_btf = pytest.mark.skipif(not VMLINUX.exists(), reason=f"this kernel has no {VMLINUX}")
+PROVOKED = ("memory by kind", "kernel memory", "cache added", "cache deleted", "memcg reclaim", "process end")
+"""Some of what the work that is measured brings about on every kernel."""
+
+
+def no_bcc() -> None:
+    raise TracerError("BCC is not installed; install the distribution's: apt-get install python3-bpfcc")
+
+
+@needs_btf
+def test_without_bcc_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_bcc", no_bcc)
+    found = doctor.examine(may_load=True, measure=True)
+    checks = {check.name: check for check in found.checks}
+    assert (checks["BCC"].state, checks["BCC"].prevents_recording) == (State.MISSING, True)
+    assert "python3-bpfcc" in checks["BCC"].detail
+    assert checks["programs"].state is State.UNKNOWN
+    assert all(signal.choice and signal.cost is None for signal in found.signals), "what is offered is known"
+
+
+def test_where_nothing_may_be_loaded_no_signal_is_guessed() -> None:
+    found = doctor.examine(may_load=False, measure=True)
+    assert found.checks[-1].state is State.UNKNOWN
+    documents = [finding.document() for finding in found.signals]
+    assert {(one["hook"], one["meaning"], one["event_ns"]) for one in documents} == {(None, None, None)}
+    of_both = {signal.name for signal in SIGNALS if signal.only_version is None}
+    assert {one["name"] for one in documents} >= of_both
+
+
+def test_a_kernel_log_that_cannot_be_read_is_missed(tmp_path: Path) -> None:
+    device, dump_tasks = tmp_path / "kmsg", tmp_path / "oom_dump_tasks"
+    absent = doctor.kernel_log(device, dump_tasks)
+    device.touch()
+    other = doctor.kernel_log(device, dump_tasks)
+    assert (absent.state, other.state) == (State.MISSING, State.MISSING)
+    assert absent.detail == f"{device}: No such file or directory"
+    assert other.detail == f"{device} is something else here"
+    assert not absent.prevents_recording
+
+
+@pytest.mark.parametrize(("says", "state"), [(None, State.OK), ("1\n", State.OK), ("0\n", State.DEGRADED)])
+def test_a_kernel_log_without_candidates_is_degraded(
+    says: str | None, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "open_kernel_log", lambda _: KernelLog(None, READ))
+    dump_tasks = tmp_path / "oom_dump_tasks"
+    if says is not None:
+        dump_tasks.write_text(says)
+    check = doctor.kernel_log(tmp_path / "kmsg", dump_tasks)
+    assert check.state is state
+    assert ("oom_dump_tasks" in check.detail) == (state is State.DEGRADED)
+
+
+@needs_btf
+def test_a_kernel_that_refuses_a_program_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise TracerError(
+            "the kernel refuses the BPF program drain: Permission denied; see memcg-tracer doctor"
+        )
+
+    monkeypatch.setattr(doctor, "Programs", refuse)
+    (check,) = doctor.trial(Btf.load(), memory_hierarchy(), measure=True).checks
+    assert (check.state, check.prevents_recording) == (State.MISSING, True)
+    assert check.detail == "the kernel refuses the BPF program drain: Permission denied"
+
+
+class Attached(Programs):
+    """Programs that load and attach, and note that they were closed."""
+
+    closed = False
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.choices = [Choice(signal, signal.ways[0]) for signal in needed(1)]
+
+    def wait(self, warn: Callable[[str], None]) -> None:
+        pass
+
+    def attach(self, warn: Callable[[str], None]) -> None:
+        warn("the kernel refuses the BPF program a: going on without fentry a")
+
+    def close(self) -> None:
+        Attached.closed = True
+
+
+@needs_btf
+def test_without_figures_the_signals_are_known_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise TracerError("cgroups below /sys/fs/cgroup have no memory controller")
+
+    monkeypatch.setattr(doctor, "Programs", Attached)
+    monkeypatch.setattr(doctor, "calibrate", lambda *_: {})
+    monkeypatch.setattr(doctor.event_cost, "measure", fail)
+    found = doctor.trial(Btf.load(), Hierarchy(1, Path("/sys/fs/cgroup/memory"), "/"), measure=True)
+    programs, costs = found.checks
+    assert (programs.state, costs.state) == (State.DEGRADED, State.UNKNOWN)
+    assert "going on without fentry a" in programs.detail
+    assert costs.detail == "cgroups below /sys/fs/cgroup have no memory controller"
+    assert not costs.prevents_recording
+    assert {finding.document()["meaning"] for finding in found.signals} <= {"exact", "approximate"}
+    assert Attached.closed
+
+
+def test_functions_can_be_hooked_by_one_way_or_by_another() -> None:
+    assert doctor.function_hooks({}, None).detail == "by fentry and by kprobe"
+    one = doctor.function_hooks({"fentry": "fentry is closed here (x)"}, None)
+    assert (one.state, one.detail) == (State.OK, "by kprobe; fentry is closed here (x)")
+
+
+def test_functions_closed_are_explained_by_the_configuration_where_it_says_why() -> None:
+    closed = {"fentry": "fentry is closed here (x)", "kprobe": "this kernel has no kprobes"}
+    built = {"CONFIG_BPF_JIT", "CONFIG_FUNCTION_TRACER", "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"}
+    check = doctor.function_hooks(closed, built)
+    assert (check.state, check.prevents_recording) == (State.MISSING, False)
+    assert "closed here (x), though the kernel is built for it" in check.detail
+    assert "no kprobes: CONFIG_KPROBES is not set" in check.detail
+    without = doctor.function_hooks(closed, built - {"CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"})
+    assert "(x): CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS is not set" in without.detail
+    assert doctor.function_hooks(closed, None).detail == "; ".join(closed.values())
+
+
+@pytest.mark.parametrize("signal", SIGNALS, ids=lambda signal: signal.name)
+def test_a_signal_as_a_document(signal: doctor.Signal) -> None:
+    way = signal.ways[-1]
+    taken = doctor.Finding(signal, Choice(signal, way), EventCost(3, 70.26)).document()
+    assert (taken["hook"], taken["event_ns"], taken["events"]) == (str(way), 70.3, 3)
+    assert taken["detail"] == (way.approximate or None)
+    absent = doctor.Finding(signal, Choice(signal, None, "closed")).document()
+    assert (absent["hook"], absent["meaning"], absent["detail"]) == (None, "absent", "closed")
+    assert absent["without"] == signal.without
+
+
+@pytest.mark.kernel
+def test_every_program_loads_and_what_happens_has_its_cost() -> None:
+    hierarchy = memory_hierarchy()
+    found = doctor.examine(may_load=True, measure=True)
+    checks = {check.name: check for check in found.checks}
+    assert checks["BCC"].state is State.OK
+    assert checks["programs"].state is State.OK, checks["programs"].detail
+    assert "event costs" not in checks
+    documents = {one["name"]: one for one in (finding.document() for finding in found.signals)}
+    assert list(documents) == [signal.name for signal in needed(hierarchy.version)]
+    assert all((one["event_ns"] or 0) > 0 for one in documents.values() if one["events"])
+    assert all(one["event_ns"] is None for one in documents.values() if not one["events"])
+    assert all(documents[name]["events"] for name in PROVOKED)
+    assert list(hierarchy.mount.glob(f"{NAME_PREFIX}*-doctor")) == []

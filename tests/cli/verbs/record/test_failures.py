@@ -1,0 +1,174 @@
+"""What fails while CMD runs, on the disk or in the recorder, does not end CMD."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tracer
+from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
+
+pytestmark = pytest.mark.kernel
+
+StartRecording = Callable[..., Any]  # conftest.py
+
+PAGES, ROUNDS = 64, 150
+CHURN = f"for i in $(seq {ROUNDS}); do head -c {PAGES * 4096} /dev/zero > churned; rm churned; done"
+FILL = "dd if=/dev/zero of=disk/filler bs=4k status=none; true"
+STATUS = 7
+
+
+def on_a_small_disk(mount: str) -> list[str]:
+    """Run what follows with a private filesystem at `disk`; the trace is copied out of it at the end."""
+    script = f'{mount}; status=0; "$@" || status=$?; cp -a disk/trace trace; exit $status'
+    return ["unshare", "--mount", "sh", "-euc", script, "sh"]
+
+
+@pytest.fixture
+def start_on_disk(start_recording: StartRecording, tmp_path: Path) -> Callable[..., Any]:
+    """`start_on_disk(script, *options, mount=...)`: a recording onto a small disk of a CMD, with `STATUS`."""
+    (tmp_path / "disk").mkdir()
+
+    def start(script: str, *options: str, mount: str = "mount -t tmpfs -o size=8m,mode=700 none disk") -> Any:
+        command = ["--", "sh", "-c", f"{script}; touch ended; exit {STATUS}"]
+        name = f"disk-{tmp_path.parent.name}"
+        return start_recording(
+            *["-o", "disk/trace", "--name", name, *options, *command],
+            output=False,
+            wrapper=on_a_small_disk(mount),
+        )
+
+    return start
+
+
+def assert_command_ran_to_its_end(recording: Any) -> None:
+    assert (recording.folder / "ended").exists(), "the command was ended"
+    assert recording.processes() == []
+    assert not [*memory_hierarchy().mount.glob(f"*disk-{recording.folder.parent.name}")]
+
+
+def warnings(recording: Any) -> list[str]:
+    return [line for line in recording.stderr.splitlines() if "warning: " in line]
+
+
+def churned_pages(recording: Any) -> int:
+    """The pages that CMD added to the page cache, by their number in one round."""
+    pagecache = tracer.open(recording.path).pagecache
+    files = tracer.open(recording.path).inodes
+    churned = files[files["path"].str.endswith("/churned").fillna(False)]["inode_id"]
+    added = pagecache[(pagecache["op"] == "add") & pagecache["inode_id"].isin(churned)]
+    return int(added["nr_pages"].sum())
+
+
+def test_a_disk_that_fills_leaves_the_command_alone(start_on_disk: Callable[..., Any]) -> None:
+    recording = start_on_disk(f"sleep 0.5; {FILL}; {CHURN}").end()
+    assert_command_ran_to_its_end(recording)
+    assert (recording.status, recording.stdout) == (1, "")
+    assert len(warnings(recording)) == 1
+    assert "cannot write the trace disk/trace: No space left on device; recording goes on" in recording.stderr
+    last = recording.stderr.splitlines()[-1]
+    assert last.startswith(
+        "memcg-tracer: error: cannot write the trace disk/trace: No space left on device; "
+    )
+    assert "readable" in last
+    trace = tracer.open(recording.path)
+    assert set(trace.samples["source"]) >= {"start", "periodic"}
+    assert recording.meta["end_reason"] in ("write_failed", None)  # None: not even that could be written
+
+
+def test_a_disk_that_has_room_again_gets_everything(start_on_disk: Callable[..., Any]) -> None:
+    recording = start_on_disk(f"sleep 0.5; {FILL}; {CHURN}; sleep 1; rm disk/filler; {CHURN}").end()
+    assert_command_ran_to_its_end(recording)
+    assert (recording.status, recording.stdout) == (STATUS, "disk/trace\n"), recording.stderr
+    begun, ended = warnings(recording)
+    assert "cannot write the trace disk/trace: No space left on device" in begun
+    assert "the trace disk/trace can be written again: no row was lost" in ended
+    assert recording.meta["end_reason"] == "command_ended"
+    assert tracer.open(recording.path).loss.empty
+    assert churned_pages(recording) == 2 * ROUNDS * PAGES
+
+
+def test_a_read_only_disk_leaves_the_command_alone(start_on_disk: Callable[..., Any], tmp_path: Path) -> None:
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("needs mkfs.ext4")
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    abort = "sleep 0.5; mount -o remount,abort disk 2> refused"  # as after an error of the device
+    recording = start_on_disk(f"{abort}; {CHURN}", mount="mount -o loop image disk").end()
+    assert_command_ran_to_its_end(recording)
+    assert recording.status == 1
+    assert len(warnings(recording)) == 1
+    last = recording.stderr.splitlines()[-1]
+    assert last.startswith("memcg-tracer: error: cannot write the trace disk/trace: ")
+    assert "Read-only file system" in last or "Input/output error" in last
+
+
+def test_a_directory_that_is_removed_leaves_the_command_alone(start_recording: StartRecording) -> None:
+    script = f"sleep 0.5; rm -r trace; {CHURN}; sleep 0.5; touch ended; exit {STATUS}"
+    recording = start_recording("--", "sh", "-c", script).end()
+    assert_command_ran_to_its_end(recording)
+    assert (recording.status, recording.stdout) == (1, "")
+    (begun,) = warnings(recording)
+    assert "its directory was removed; recording goes on in memory" in begun
+    last = recording.stderr.splitlines()[-1]
+    assert "error: cannot write the trace" in last
+    assert "nothing of it is left" in last
+    assert not recording.path.exists()
+    recording.assert_nothing_left()
+
+
+def test_a_limit_on_the_size_of_files_costs_nothing(start_recording: StartRecording) -> None:
+    recording = start_recording(
+        "--", "sh", "-c", f"{CHURN}; touch ended; exit {STATUS}", wrapper=["prlimit", f"--fsize={1 << 20}"]
+    )
+    recording.assert_ended(STATUS, "command_ended")
+    assert_command_ran_to_its_end(recording)
+    assert churned_pages(recording) == ROUNDS * PAGES
+    assert tracer.open(recording.path).loss.empty
+
+
+def launch_with(defect: str) -> Sequence[str]:
+    """What the interpreter is given to record with a defect: `defect` is run with `Pipeline` at hand."""
+    return (
+        "-c",
+        f"import tracer.cli\nfrom tracer.capture.pipeline import Pipeline\n{defect}\ntracer.cli.main()",
+    )
+
+
+@pytest.mark.parametrize("method", ["read_rings", "sample", "flush", "drain"])
+def test_a_defect_of_the_recorder_leaves_the_command_alone(
+    start_recording: StartRecording, method: str
+) -> None:
+    defect = (
+        f"inner = Pipeline.{method}\n"
+        "def failing(self):\n"
+        "    if self.startup_s: raise RuntimeError('oops')\n"
+        "    inner(self)\n"
+        f"Pipeline.{method} = failing"
+    )
+    script = f"sleep 0.5; {CHURN}; touch ended; exit {STATUS}"
+    recording = start_recording("--", "sh", "-c", script, launch=launch_with(defect)).end()
+    assert_command_ran_to_its_end(recording)
+    assert (recording.status, recording.stdout) == (1, "")
+    assert "warning: recording failed (oops): the command goes on without it" in recording.stderr
+    assert "error: a defect of memcg-tracer (RuntimeError: oops)" in recording.stderr.splitlines()[-1]
+    recording.assert_trace("failed")
+    recording.assert_nothing_left()
+
+
+def test_a_signal_still_ends_the_command_after_a_defect(start_recording: StartRecording) -> None:
+    defect = "def failing(self): raise RuntimeError('oops')\nPipeline.sample = failing"
+    recording = start_recording("--", "sh", "-c", "touch begun; sleep 1000", launch=launch_with(defect))
+    recording.wait_for((recording.folder / "begun").exists)
+    recording.wait_for(lambda: "recording failed" in recording.process.stderr.readline().decode())
+    recording.process.terminate()
+    recording.end()
+    assert recording.status == 1
+    recording.assert_nothing_left()

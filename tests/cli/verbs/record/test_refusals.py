@@ -1,0 +1,268 @@
+"""What `record` refuses: one line that says what to do, the right status, and nothing left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tracer
+
+StartRecording = Callable[..., Any]  # conftest.py
+
+NOBODY = 65534
+AS_NOBODY = (
+    "import os, tracer.cli.verbs.record, tracer.capture.session\n"
+    f"if os.geteuid() == 0: os.setgroups([]); os.setresuid({NOBODY}, {NOBODY}, {NOBODY})\n"
+    "tracer.cli.main()"
+)
+
+
+def in_private_mounts(script: str) -> list[str]:
+    """Run what follows after `script`, which may hide things under mounts that nobody else sees."""
+    return ["unshare", "--mount", "sh", "-euc", f'{script}; exec "$@"', "sh"]
+
+
+# What makes no sense on any machine
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--limit", "100M"], "add -- CMD"),
+        (["--swap", "0"], "add -- CMD"),
+        (["--limit", "lots", "--", "true"], "'lots' is not a size"),
+        (["--limit", "-5M", "--", "true"], "'-5M' is not a size"),
+        (["--limit", "9" * 30, "--", "true"], "is not a size"),
+        (["--limit", "9999999T", "--", "true"], "more than any machine has"),
+        (["-d", "-1"], "-d"),
+        (["-d", "0"], "-d"),
+        (["-d", "nan"], "nan is not a time"),
+        (["-d", "soon"], "'soon' is not a valid float"),
+        (["--name", ""], "--name is empty"),
+        (["--no-such-option"], "--no-such-option"),
+    ],
+)
+def test_nonsense(start_recording: StartRecording, options: list[str], word: str) -> None:
+    start_recording(*options).assert_refused(2, word)
+
+
+def test_an_unknown_verb() -> None:
+    command = [sys.executable, "-m", "tracer", "recrod"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "memcg-tracer: error: No such command 'recrod'; see memcg-tracer -h\n"
+
+
+def test_without_root(start_recording: StartRecording) -> None:
+    start_recording(launch=("-c", AS_NOBODY)).assert_refused(1, "recording needs root", "sudo")
+
+
+# What this machine lacks
+
+NO_BTF = in_private_mounts("mount -t tmpfs none /sys/kernel/btf")
+NO_BCC = in_private_mounts(
+    "for bcc in /usr/lib/python3*/*-packages/bcc; do mount -t tmpfs none $bcc; done"  # there, and empty
+)
+
+
+@pytest.fixture
+def fake_bcc(tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """`fake_bcc(source)`: the environment in which `import bcc` finds a module with that source."""
+
+    def make(source: str) -> dict[str, str]:
+        folder = tmp_path / "python"
+        folder.mkdir()
+        (folder / "bcc.py").write_text(source)
+        return {"PYTHONPATH": str(folder)}
+
+    return make
+
+
+@pytest.mark.kernel
+def test_without_btf(start_recording: StartRecording) -> None:
+    recording = start_recording("--", "true", wrapper=NO_BTF)
+    recording.assert_refused(1, "no BTF at /sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF=y")
+    assert not recording.path.exists()
+
+
+@pytest.mark.kernel
+def test_with_a_damaged_btf(start_recording: StartRecording, tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(Path("/sys/kernel/btf/vmlinux").read_bytes()[:-100_000])
+    wrapper = in_private_mounts(f"mount --bind {tmp_path}/vmlinux /sys/kernel/btf/vmlinux")
+    start_recording("--", "true", wrapper=wrapper).assert_refused(1, "the BTF is damaged")
+
+
+@pytest.mark.kernel
+def test_without_bcc(start_recording: StartRecording) -> None:
+    recording = start_recording("--", "true", wrapper=NO_BCC)
+    recording.assert_refused(1, "BCC, the BPF Compiler Collection, is not installed", "python3-bpfcc")
+    assert not recording.path.exists()
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("source", ["", "raise RuntimeError('not what you think')"])
+def test_with_the_wrong_bcc(
+    start_recording: StartRecording, fake_bcc: Callable[[str], dict[str, str]], source: str
+) -> None:
+    recording = start_recording("--", "true", wrapper=NO_BCC, env=fake_bcc(source))
+    recording.assert_refused(1, "is PyPI's package, not the BPF Compiler Collection", "python3-bpfcc")
+
+
+@pytest.mark.kernel
+def test_the_wrong_bcc_is_passed_over_where_the_right_one_is_there_too(
+    start_recording: StartRecording, fake_bcc: Callable[[str], dict[str, str]]
+) -> None:
+    start_recording("--", "true", env=fake_bcc("")).assert_ended(0, "command_ended")
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("last_act", ["sys.exit(1)", "os._exit(1)", "os.abort()"])
+def test_bcc_or_llvm_ends_the_process(
+    start_recording: StartRecording, fake_bcc: Callable[[str], dict[str, str]], last_act: str
+) -> None:
+    """BCC calls sys.exit, LLVM exit(3) and abort(3): stood in for by a module that does the same."""
+    source = f"import os, sys\ndef BPF(**_):\n    os.write(2, b'out of luck\\n')\n    {last_act}\n"
+    recording = start_recording("--", "true", env=fake_bcc(source)).end()
+    assert recording.status == 1
+    assert [line for line in recording.stderr.splitlines() if "error" in line] == [
+        "memcg-tracer: error: BCC cannot compile the BPF programs: out of luck; see memcg-tracer doctor"
+    ]
+    assert "Traceback" not in recording.stderr
+    assert recording.stdout == ""
+    assert recording.processes() == []
+    recording.assert_nothing_left()
+
+
+# What cannot be done with what was given
+
+
+@pytest.mark.kernel
+def test_a_limit_below_one_page(start_recording: StartRecording) -> None:
+    start_recording("--limit", "100", "--", "true").assert_refused(2, "less than one page")
+
+
+@pytest.mark.kernel
+def test_a_cgroup_that_is_not_there_is_awaited(start_recording: StartRecording, memcg: Path) -> None:
+    """What may be a typing error is seen in the same line."""
+    wrong = memcg.name[:-1] + "x"
+    recording = start_recording("-c", wrong, "-d", "0.1")
+    recording.assert_ended(0, "duration")
+    (waiting,) = [line for line in recording.stderr.splitlines() if "waiting" in line]
+    assert f"'{wrong}'" in waiting
+    assert f"near it: /{memcg.name}" in waiting
+    assert f"was '{wrong}' while the recording went on" in recording.stderr.splitlines()[-2]
+
+
+@pytest.mark.kernel
+def test_what_can_never_be_a_cgroup(start_recording: StartRecording) -> None:
+    start_recording("-c", "../..").assert_refused(2, "'../..' is not below")
+    start_recording("-c", "").assert_refused(2, "-c is empty")
+
+
+@pytest.mark.kernel
+def test_the_output_is_taken(start_recording: StartRecording, tmp_path: Path) -> None:
+    (tmp_path / "trace").mkdir()
+    precious = tmp_path / "trace" / "precious"
+    precious.write_text("mine")
+    start_recording("--", "true").assert_refused(1, "exists and is not empty: choose another place")
+    start_recording("-f", "--", "true").assert_refused(1, "is not a trace and will not be overwritten")
+    assert precious.read_text() == "mine"
+
+
+@pytest.mark.kernel
+def test_force_overwrites_a_trace_but_not_in_vain(start_recording: StartRecording) -> None:
+    start_recording("--", "true").assert_ended(0, "command_ended")
+    start_recording("--", "true").assert_refused(1, "exists and is not empty")
+    last = start_recording("-f", "--", "no-such-command")
+    last.assert_refused(127, "command not found: 'no-such-command'")
+    last.assert_trace("command_ended")
+    start_recording("-f", "--", "sh", "-c", "exit 3").assert_ended(3, "command_ended")
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("place", ["/proc/nowhere/trace", "file/trace", "file"])
+def test_the_output_is_not_writable(start_recording: StartRecording, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    recording = start_recording("-o", place, "--", "touch", "ran", output=False)
+    recording.assert_refused(1, place, "choose another place")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.kernel
+def test_the_outputs_parents_are_made(start_recording: StartRecording, tmp_path: Path) -> None:
+    recording = start_recording("-o", "a/b/trace", "--", "true", output=False).end()
+    assert (recording.status, recording.stdout) == (0, "a/b/trace\n")
+    assert tracer.open(tmp_path / "a/b/trace").oom.empty
+
+
+@pytest.mark.kernel
+def test_a_ready_file_that_cannot_be_made(start_recording: StartRecording, tmp_path: Path) -> None:
+    place = "/proc/nowhere/ready"
+    recording = start_recording("--ready-file", place, "--", "touch", "ran")
+    recording.assert_refused(1, f"cannot create the ready file {place}: No such file or directory")
+    recording.assert_trace("failed")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.kernel
+def test_a_ready_file_of_before(start_recording: StartRecording, tmp_path: Path) -> None:
+    (tmp_path / "ready").touch()
+    start_recording("--ready-file", "ready", "--", "true").assert_refused(1, "is there before the recording")
+
+
+# Commands that cannot run
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("no-such-command", 127),
+        ("./no-such-command", 127),
+        ("", 127),
+        ("\x1b[31m\nno-such-command", 127),
+        ("./folder", 126),
+        ("./not-executable", 126),
+    ],
+)
+def test_a_command_that_cannot_run(
+    start_recording: StartRecording, tmp_path: Path, command: str, status: int
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "not-executable").touch(0o600)
+    recording = start_recording("--", command)
+    recording.assert_refused(status, repr(command))
+    assert recording.stderr.isprintable() or recording.stderr.count("\n") == 1
+    assert "\x1b" not in recording.stderr
+    assert not recording.path.exists()
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("first_line", "status"), [("#!/no/such/interpreter", 127), ("\x7fELF", 126)])
+def test_a_command_that_only_the_kernel_can_refuse(
+    start_recording: StartRecording, tmp_path: Path, first_line: str, status: int
+) -> None:
+    (tmp_path / "command").write_text(first_line + "\n")
+    (tmp_path / "command").chmod(0o700)
+    recording = start_recording("--", "./command")
+    recording.assert_refused(status, "'./command'")
+    recording.assert_trace("command_not_started")
+
+
+# Names
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("name", ["../../x", "line\nbreak", "\x1b[31mred", "x" * 300, "…"])
+def test_a_hostile_name(start_recording: StartRecording, tmp_path: Path, name: str) -> None:
+    recording = start_recording("--name", name, "--", "true", output=False).end()
+    assert recording.status == 0, recording.stderr
+    assert [path.parent for path in tmp_path.glob("**/meta.json")] == [tmp_path / recording.stdout[:-1]]
+    assert Path(recording.stdout[:-1]).parent == Path("traces")
+    assert "\x1b" not in recording.stderr
+    recording.assert_nothing_left()

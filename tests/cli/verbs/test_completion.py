@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import pyarrow as pa
+import pytest
+from click.shell_completion import ZshComplete
+from click.testing import CliRunner
+
+from tracer.cli import group, values
+from tracer.cli.verbs import completion
+from tracer.kernel.cgroups import cgroupfs, containers
+
+WriteTrace = Callable[..., Path]  # conftest.py
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_script_is_for_this_command_and_the_shell_can_read_it(shell: str) -> None:
+    result = CliRunner().invoke(completion.command, [shell])
+    assert result.exit_code == 0, result.output
+    assert "memcg-tracer" in result.stdout
+    assert f"_MEMCG_TRACER_COMPLETE={shell}_complete" in result.stdout
+    if interpreter := shutil.which(shell):
+        subprocess.run([interpreter, "-n"], input=result.stdout, text=True, check=True)
+
+
+def test_other_shells_are_a_usage_error() -> None:
+    result = CliRunner().invoke(completion.command, ["tcsh"])
+    assert result.exit_code == click.UsageError.exit_code
+    assert "tcsh" in result.stderr
+
+
+MAY_BE_IMPORTED = frozenset({"click", "tracer", "rich"})
+"""Beside the standard library: a Tab key has no time for more. Of rich, the widths of characters."""
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMP_WORDS", "")
+
+
+def completed(*words: str) -> dict[str, str]:
+    """What is offered for the last of `words`, with the help beside it."""
+    arguments, typed = list(words[:-1]), words[-1]
+    os.environ["COMP_WORDS"] = shlex.join(["memcg-tracer", *words])
+    completions = ZshComplete(group.group, {}, "memcg-tracer", "_MEMCG_TRACER_COMPLETE")
+    return {item.value: item.help or "" for item in completions.get_completions(arguments, typed)}
+
+
+@pytest.mark.parametrize("verb", group.VERBS)
+def test_a_verb_is_parsed_without_what_it_works_with(verb: str) -> None:
+    script = (
+        f"import sys; before = set(sys.modules); import tracer.cli.group, tracer.cli.verbs.{verb}\n"
+        "new = set(sys.modules) - before; print(*new & {'rich.console'})\n"
+        "print(*{name.partition('.')[0] for name in new} - sys.stdlib_module_names)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert set(ended.stdout.split()) <= MAY_BE_IMPORTED
+    assert "rich.console" not in ended.stdout
+
+
+def test_completing_a_value_of_a_trace_does_not_load_pandas(write_trace: WriteTrace) -> None:
+    trace = write_trace()
+    script = (
+        "import sys; from click.shell_completion import ZshComplete; from tracer.cli.group import group\n"
+        "found = ZshComplete(group, {}, 'memcg-tracer', 'X').get_completions(sys.argv[1:], '')\n"
+        "print(len(found), 'pandas' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, "timeline", str(trace), "-c"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "2 False\n"
+
+
+def test_verbs_and_options_come_with_their_help() -> None:
+    assert completed("e").keys() == {"explain", "evictions", "export"}
+    assert completed("e")["explain"].startswith("Explain")
+    assert completed("timeline", "--e").keys() == {"--every", "--end"}
+    assert "page-cache" in completed("lab", "")
+    assert completed("evictions", "x", "--by", "c").keys() == {"cgroup", "cause"}
+
+
+@pytest.mark.parametrize("verb", ["timeline", "evictions", "export"])
+def test_cgroups_and_containers_of_the_trace(write_trace: WriteTrace, verb: str) -> None:
+    trace = str(write_trace(container="web-1"))
+    assert completed(verb, trace, "-c", "").keys() == {"web-1", "/memcg-tracer-77-page-cache", "/quiet"}
+    assert completed(verb, trace, "-c", "/q").keys() == {"/quiet"}
+
+
+def test_kills_come_with_their_victim(write_trace: WriteTrace) -> None:
+    trace = str(write_trace(comm="a\x1b[31mb"))
+    assert completed("explain", trace, "--kill", "") == {"1": r"a\x1b[31mb (pid 41)"}
+    assert completed("export", trace, "--kill", "2") == {}
+
+
+def test_runs_are_those_of_the_name_before(write_trace: WriteTrace, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = str(write_trace(container="web-1"))
+    assert completed("timeline", trace, "-c", "web-1", "--run", "").keys() == {"1"}
+    assert completed("timeline", trace, "--run", "") == {}
+    rows = {"container": ["web", "web", "web", None], "path": ["/d/4f", "/d/4f/init", "/d/4f", "/quiet"]}
+    table = SimpleNamespace(table=lambda *_: pa.table(rows))
+    monkeypatch.setattr(values, "_trace", lambda _: table)
+    assert completed("timeline", trace, "-c", "web", "--run", "").keys() == {"1", "2"}
+    assert completed("timeline", trace, "--cgroup", "/quiet", "--run", "").keys() == {"1"}
+
+
+@pytest.mark.parametrize("name", ["/$(reboot)", "/a b", "/`id`", "/a;b", "/a\\x2db", "/a\x1b[31m", "/a*"])
+def test_a_name_that_a_shell_would_act_on_is_not_offered(write_trace: WriteTrace, name: str) -> None:
+    assert completed("timeline", str(write_trace(cgroup=name)), "-c", "").keys() == {"/quiet"}
+
+
+@pytest.mark.parametrize("trace", ["nowhere", "/dev/null", ""])
+def test_what_cannot_be_read_offers_nothing(trace: str) -> None:
+    assert completed("timeline", trace, "-c", "") == completed("explain", trace, "--kill", "") == {}
+    assert completed("timeline", "-c", "") == {}
+
+
+def test_cgroups_and_containers_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    identity = "4f" * 32
+    (tmp_path / "docker" / identity).mkdir(parents=True)
+    (tmp_path / "system.slice").mkdir()
+    monkeypatch.setattr(cgroupfs, "memory_hierarchy", lambda: cgroupfs.Hierarchy(1, tmp_path, "/"))
+    monkeypatch.setattr(containers, "lookup_name", lambda _: containers.ContainerNames("web-1"))
+    paths = {"/", "/docker", f"/docker/{identity}", "/system.slice"}
+    assert completed("record", "-c", "").keys() == {"web-1", *paths}
+    assert completed("record", "-c", "/s").keys() == {"/system.slice"}
+
+
+@pytest.mark.parametrize("after_ms", range(0, 400, 50))
+def test_ctrl_c_leaves_no_traceback(write_trace: WriteTrace, after_ms: int) -> None:
+    command = [sys.executable, "-m", "tracer", "explain", str(write_trace())]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not _is_in_main(process.pid):
+        time.sleep(0.001)
+    time.sleep(after_ms / 1000)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate()
+    assert complaint.strip() == ""
+    assert process.returncode in (0, 130, -signal.SIGINT)
+
+
+def _is_in_main(pid: int) -> bool:
+    """Python catches SIGINT and ignores SIGPIPE while it starts; `main` no longer ignores SIGPIPE."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught, ignored = (
+        int(re.findall(rf"^{name}:\t(\w+)$", status, re.MULTILINE)[0], 16) for name in ("SigCgt", "SigIgn")
+    )
+    return bool(caught >> (signal.SIGINT - 1) & 1) and not ignored >> (signal.SIGPIPE - 1) & 1

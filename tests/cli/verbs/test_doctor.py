@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tracer.capture.bpf.hooks import Choice
+from tracer.capture.doctor import Examination, Finding
+from tracer.capture.learn.event_cost import EventCost
+from tracer.cli.verbs import doctor
+from tracer.kernel.doctor import Check, State
+from tracer.kernel.probes import SIGNALS
+
+FINE = Check("kernel", State.OK, "Linux 6.18.0, x86_64")
+POOR = Check("PSI", State.DEGRADED, "of the whole machine only", "no stalls by cgroup", "boot with v2")
+FATAL = Check(
+    "BTF", State.MISSING, "no BTF", "nothing can be read", "boot another kernel", prevents_recording=True
+)
+HOSTILE = Check("lockdown", State.UNKNOWN, "a\x1b[31m[red]b\nc", "x" * 300, "y")
+
+
+TAKEN = [Finding(one, Choice(one, one.ways[-1]), EventCost(7, 1234.56)) for one in SIGNALS]
+ABSENT = [Finding(one, Choice(one, None, "no \x1b[31m" + "x" * 200)) for one in SIGNALS]
+UNTRIED = [Finding(one) for one in SIGNALS]
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch,
+    checks: list[Check],
+    *arguments: str,
+    signals: list[Finding] | None = None,
+) -> Result:
+    """The command on a machine of which `checks` hold, and which has `signals`."""
+    examined = Examination([], signals or [])
+    monkeypatch.setattr("tracer.kernel.doctor.examine", lambda: list(checks))
+    monkeypatch.setattr("tracer.capture.doctor.examine", lambda *, may_load, measure: examined)
+    return CliRunner().invoke(doctor.command, arguments)
+
+
+def test_exit_status_tells_whether_record_can_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, [FINE, POOR]).exit_code == 0
+    result = run(monkeypatch, [FINE, FATAL, POOR])
+    assert result.exit_code == 1
+    assert "This machine cannot record, because of: BTF." in result.stdout
+
+
+def test_what_is_missing_comes_with_its_cost_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = run(monkeypatch, [FINE, POOR]).stdout
+    assert "no stalls by cgroup" in text
+    assert "boot with v2" in text
+
+
+def test_quiet_is_one_line_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, [FINE, POOR], "--quiet").stdout == ""
+    second = Check("permissions", State.MISSING, "none", "", "sudo", prevents_recording=True)
+    assert run(monkeypatch, [FATAL, second], "-q").stdout == "BTF: no BTF; boot another kernel\n"
+
+
+def test_json_has_every_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = json.loads(run(monkeypatch, [FINE, HOSTILE, FATAL], "--json").stdout)
+    assert document["can_record"] is False
+    assert [check["state"] for check in document["checks"]] == ["ok", "unknown", "missing"]
+    assert document["checks"][1]["detail"] == HOSTILE.detail
+
+
+def test_plain_text_is_narrow_and_escapes_what_others_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = run(monkeypatch, [HOSTILE]).stdout
+    assert "\x1b" not in text
+    assert r"a\x1b[31m[red]b\nc" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("signals", [TAKEN, ABSENT])
+def test_the_matrix_fits_a_hundred_columns(monkeypatch: pytest.MonkeyPatch, signals: list[Finding]) -> None:
+    lines = run(monkeypatch, [FINE], signals=signals).stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "\x1b" not in "".join(lines)
+    for finding in signals:
+        assert any(finding.signal.name in line for line in lines)
+
+
+def test_a_row_says_by_what_and_for_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = run(monkeypatch, [FINE], signals=TAKEN).stdout
+    row = next(line for line in text.splitlines() if " OOM kill " in line)
+    assert row.split() == ["exact", "OOM", "kill", "kprobe", "mark_oom_victim", "1,235"]
+    assert text.index("stream charge") < text.index("memory by kind") < text.index("stream pagecache")
+    assert "approximate: totals are exact" in text
+
+
+def test_what_is_absent_has_no_figure_but_a_reason_and_a_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = run(monkeypatch, [FINE], signals=ABSENT).stdout
+    lines = text.splitlines()
+    at = next(number for number, line in enumerate(lines) if "absent       OOM kill " in line)
+    assert lines[at].split() == ["absent", "OOM", "kill", "-", "-", "-"]
+    assert lines[at + 1].split()[:2] == ["why:", "no"]
+    assert "costs: no OOM kills" in text
+
+
+def test_what_did_not_happen_has_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = Finding(TAKEN[0].signal, TAKEN[0].choice, EventCost(0, None))
+    text = run(monkeypatch, [FINE], signals=[never]).stdout
+    assert next(line for line in text.splitlines() if "memory by kind" in line).split()[-1] == "-"
+
+
+def test_figures_are_explained_only_where_something_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = [Finding(finding.signal, finding.choice) for finding in TAKEN]
+    measured, not_measured = (run(monkeypatch, [FINE], signals=signals).stdout for signals in (TAKEN, chosen))
+    assert "none happened" in measured
+    assert "none happened" not in not_measured
+    assert "nothing was measured" in not_measured
+    assert "hook" not in run(monkeypatch, [FINE], signals=UNTRIED).stdout
+
+
+def test_the_answer_comes_first_with_what_is_missing_and_its_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *rest = run(monkeypatch, [FINE, POOR], signals=ABSENT[:1]).stdout.splitlines()
+    assert first == "This machine can record. What is missing, and what that costs:"
+    assert rest[0].split() == ["PSI", "no", "stalls", "by", "cgroup"]
+    assert rest[1].split(maxsplit=3)[:3] == ABSENT[0].signal.name.split()
+    assert run(monkeypatch, [FINE], signals=TAKEN).stdout.startswith("This machine can record, and nothing")
+    first, second, *_ = run(monkeypatch, [FINE, FATAL, POOR]).stdout.splitlines()
+    assert second.split(maxsplit=1) == ["BTF", "boot another kernel"]
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_narrow_terminal_has_the_hooks_below_their_signal(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = run(monkeypatch, [FINE], signals=TAKEN).stdout.splitlines()
+    assert max(map(len, lines)) <= columns
+    for finding in TAKEN:
+        assert finding.choice is not None and finding.choice.way is not None
+        for hook in finding.choice.way.hooks:
+            assert f"{hook.kind} {hook.target}" in " ".join(" ".join(lines).split())
+
+
+def test_json_has_every_signal_and_null_for_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    signals = [TAKEN[0], ABSENT[1], UNTRIED[2]]
+    taken, absent, untried = json.loads(run(monkeypatch, [FINE], "--json", signals=signals).stdout)["signals"]
+    keys = "name stream hook meaning detail without required event_ns events"
+    assert [" ".join(row) for row in (taken, absent, untried)] == [keys] * 3
+    assert (taken["meaning"], taken["event_ns"], taken["events"]) == ("approximate", 1234.6, 7)
+    assert (absent["meaning"], absent["hook"], absent["event_ns"]) == ("absent", None, None)
+    assert absent["detail"].startswith("no ")
+    assert (untried["meaning"], untried["hook"], untried["detail"], untried["events"]) == (None,) * 4
+
+
+def test_programs_are_tried_where_the_kernel_may_take_them_and_measured_unless_it_is_to_be_quiet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[bool, bool]] = []
+
+    def examine_tracer(*, may_load: bool, measure: bool) -> Examination:
+        asked.append((may_load, measure))
+        return Examination([], [])
+
+    monkeypatch.setattr("tracer.capture.doctor.examine", examine_tracer)
+    for checks, options in (([FINE, POOR], []), ([FINE, FATAL], []), ([FINE], ["--quiet"])):
+        monkeypatch.setattr("tracer.kernel.doctor.examine", lambda checks=checks: list(checks))
+        CliRunner().invoke(doctor.command, options)
+    assert asked == [(True, True), (False, True), (True, False)]

@@ -1,0 +1,222 @@
+"""`explain --kmsg`: the post-mortem from a kernel log alone."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from rich.cells import cell_len
+from support.golden import compare
+
+from tracer.cli.verbs import explain
+from tracer.errors import TracerError, UsageError
+from tracer.kernel.cgroups import containers
+
+CORPUS = Path(__file__).parents[2] / "kernel/kmsg/corpus"
+GOLDEN = Path(__file__).parent / "golden"
+NO_KILL = "No report of the OOM killer is in this log"
+
+
+def output(result: Result) -> str:
+    assert result.exception is None, result.exception
+    return result.stdout
+
+
+def failure(result: Result) -> BaseException:
+    assert result.exception is not None
+    return result.exception
+
+
+@pytest.mark.parametrize(
+    ("name", "log", "arguments"),
+    [
+        ("swap", "captured-6.12-debian13-v2-dmesg-x.log", []),
+        ("pod", "written-5.10-debian11-v2-rfc3339.log", ["-v"]),
+        ("global", "captured-6.18-debian13-v2-dmesg-iso.log", ["--kill", "2"]),
+        ("group", "captured-6.1-debian12-v2-kmsg.log", ["--kill", "2"]),
+        ("hostile", "captured-6.1-debian12-v2-hostile-dmesg.log", []),
+        ("kill-alone", "written-6.6-cut.log", ["--kill", "2"]),
+        ("old", "written-4.19-debian10-v1-kern.log", []),
+    ],
+)
+def test_text(
+    run: CliRunner, name: str, log: str, arguments: list[str], request: pytest.FixtureRequest
+) -> None:
+    shown = output(run.invoke(explain.command, ["--kmsg", str(CORPUS / log), *arguments]))
+    assert max(map(cell_len, shown.splitlines())) <= 100
+    compare(GOLDEN / f"explain-kmsg-{name}.txt", shown, request.node.nodeid)
+
+
+def test_json_has_all_kills_and_standard_input_does(run: CliRunner) -> None:
+    log = CORPUS / "captured-6.1-debian12-v2-kmsg.log"
+    document = json.loads(output(run.invoke(explain.command, ["--kmsg", str(log), "--json"])))
+    assert (document["schema"], document["trace"], document["kmsg"]) == (1, None, str(log))
+    assert [kill["kill_id"] for kill in document["kills"]] == list(range(1, 9))
+    assert {kill["quality"]["kmsg"] for kill in document["kills"]} == {"only"}
+    piped = run.invoke(explain.command, ["--kmsg", "-", "--json"], input=log.read_bytes())
+    assert json.loads(output(piped)) == document | {"kmsg": "-"}
+    second = run.invoke(explain.command, ["--kmsg", str(log), "--json", "--kill", "2"])
+    assert json.loads(output(second))["kills"] == [document["kills"][1]]
+
+
+@pytest.mark.parametrize("content", [b"", b"[    1.000000] Linux version 6.12\n", b"\0\n" * 9 + b"words\n"])
+def test_a_log_without_a_kill(run: CliRunner, tmp_path: Path, content: bytes) -> None:
+    log = tmp_path / "kern.log"
+    log.write_bytes(content)
+    shown = run.invoke(explain.command, ["--kmsg", str(log)])
+    document = run.invoke(explain.command, ["--kmsg", str(log), "--json"])
+    if b"\0" in content:
+        assert "is no text" in str(failure(shown))
+    else:
+        assert output(shown).startswith(NO_KILL)
+        assert json.loads(output(document))["kills"] == []
+
+
+def test_zeros_that_a_crash_left_do_not_hide_a_kill(run: CliRunner, tmp_path: Path) -> None:
+    log = tmp_path / "kern.log"
+    log.write_bytes(b"\0" * 4096 + b"\n" + (CORPUS / "captured-6.18-v1-kmsg.log").read_bytes())
+    assert len(json.loads(output(run.invoke(explain.command, ["--kmsg", str(log), "--json"])))["kills"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\x28\xb5\x2f\xfd" + bytes(9), "zstdcat"),
+        (lzma.compress(b"\0" * 99), "is no text"),
+        (b"LPKSHHRH" + bytes(99), "journalctl -k --file"),
+        (bytes(99), "is no text"),
+    ],
+)
+def test_what_is_no_text_is_named(run: CliRunner, tmp_path: Path, content: bytes, said: str) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(content)
+    raised = failure(run.invoke(explain.command, ["--kmsg", str(log)]))
+    assert isinstance(raised, TracerError) and raised.exit_code == 1
+    assert said in str(raised)
+
+
+def test_a_device_has_no_end(run: CliRunner) -> None:
+    if not Path("/dev/kmsg").exists():
+        pytest.skip("no /dev/kmsg here")
+    raised = failure(run.invoke(explain.command, ["--kmsg", "/dev/kmsg"]))
+    assert isinstance(raised, TracerError)
+    assert "dmesg" in str(raised)
+
+
+def test_a_log_that_is_not_there(run: CliRunner) -> None:
+    raised = failure(run.invoke(explain.command, ["--kmsg", "/nowhere/kern.log"]))
+    assert isinstance(raised, FileNotFoundError)
+
+
+def test_either_a_trace_or_a_log(run: CliRunner) -> None:
+    for arguments in ([], ["trace", "--kmsg", "log"]):
+        raised = failure(run.invoke(explain.command, arguments))
+        assert isinstance(raised, UsageError) and raised.exit_code == 2
+
+
+def test_a_kill_that_is_not_in_the_log(run: CliRunner) -> None:
+    log = str(CORPUS / "captured-6.18-v1-kmsg.log")
+    raised = failure(run.invoke(explain.command, ["--kmsg", log, "--kill", "7"]))
+    assert isinstance(raised, UsageError)
+    assert "in this log: it holds kill 1" in str(raised)
+
+
+ID = "9f" * 32
+UID = "0f4a1e9c-3b1d-4d5e-8a7b-1c2d3e4f5a6b"
+HOSTILE = "\x1b[31mweb"
+
+
+def _log_of(path: str) -> str:
+    """Of one kill for the limit of the cgroup with this path."""
+    return (CORPUS / "captured-6.18-v1-kmsg.log").read_text().replace("/memcg-tracer-kmsg", path)
+
+
+def _docker_knows(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str) -> None:
+    config = folder / "containers" / ID / "config.v2.json"
+    config.parent.mkdir(parents=True)
+    config.write_text(json.dumps({"Name": f"/{name}"}))
+    monkeypatch.setattr(containers, "_DOCKER_DATA_ROOT", folder)
+    monkeypatch.setattr(containers, "_DOCKER_CONFIG", folder / "none.json")
+
+
+def test_container_has_the_name_that_its_runtime_still_knows(
+    run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    once = _log_of(f"/docker/{ID}")
+    log.write_text(once + once.replace("23055", "23066"))  # the same again would be a copy of one kill
+    plain = " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
+    assert f"cgroup container {ID} (/docker/{ID})" in plain
+    _docker_knows(monkeypatch, tmp_path / "docker", "crasher")
+    shown = " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
+    assert f"cgroup container crasher (/docker/{ID})" in shown
+    assert "container crasher: killed twice" in shown
+    for named in ("crasher", ID[:12], f"/docker/{ID}", "crash*"):
+        document = output(run.invoke(explain.command, ["--kmsg", str(log), "-c", named, "--json"]))
+        assert [kill["limit_owner"]["container"] for kill in json.loads(document)["kills"]] == ["crasher"] * 2
+    raised = failure(run.invoke(explain.command, ["--kmsg", str(log), "-c", "other"]))
+    assert isinstance(raised, TracerError) and "no kill in this log is of 'other'; it has" in str(raised)
+
+
+def test_name_of_a_container_is_escaped(
+    run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    log.write_text(_log_of(f"/docker/{ID}") * 2)
+    _docker_knows(monkeypatch, tmp_path / "docker", HOSTILE)
+    for arguments in ([], ["-v"], ["--list"], ["--json"]):
+        shown = output(run.invoke(explain.command, ["--kmsg", str(log), *arguments]))
+        assert "\x1b" not in shown and "[31mweb" in shown
+
+
+def test_pod_and_container_stand_before_the_path(run: CliRunner, tmp_path: Path) -> None:
+    slice_ = f"kubepods-burstable-pod{UID.replace('-', '_')}.slice"
+    path = f"/kubepods.slice/kubepods-burstable.slice/{slice_}/cri-containerd-{ID}.scope"
+    log = tmp_path / "log"
+    log.write_text(_log_of(path))
+    shown = output(run.invoke(explain.command, ["--kmsg", str(log)]))
+    _, _, cgroup = "".join(shown.split()).partition("cgroupcontainer")
+    assert cgroup.startswith(f"{ID},pod{UID}({path})")
+
+
+def test_list_and_last_of_a_log(run: CliRunner) -> None:
+    log = str(CORPUS / "captured-6.1-debian12-v2-kmsg.log")
+    listed = output(run.invoke(explain.command, ["--kmsg", log, "--list"])).splitlines()
+    assert [line.split()[0] for line in listed[1:]] == [str(number) for number in range(1, 9)]
+    last = output(run.invoke(explain.command, ["--kmsg", log, "--last"]))
+    assert last.startswith("Kill 8; 7 others: --list")
+    whole = output(run.invoke(explain.command, ["--kmsg", log]))
+    assert "Kill 8, the newest (7 others" in whole
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "May 01 10:00:00 h systemd-oomd[612]: Killed /user.slice/a.scope due to memory pressure for /u",
+            "systemd-oomd, in user space, killed:",
+        ),
+        (
+            'May 01 10:00:00 h earlyoom[9]: sending SIGTERM to process 7 uid 1000 "firefox": oom_score 901',
+            "earlyoom, in user space, killed:",
+        ),
+        (
+            "5m Warning Evicted pod/hog The node was low on resource: memory. Threshold: 100Mi",
+            "kubelet, in user space, killed:",
+        ),
+    ],
+)
+def test_killers_in_user_space_alone_are_not_called_nothing(
+    run: CliRunner, tmp_path: Path, line: str, said: str
+) -> None:
+    log = tmp_path / "log"
+    log.write_text(f"{line}\n")
+    shown = " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
+    assert shown.startswith(f"No report of the kernel's OOM killer is in this log. {said}")
+    assert "killed nothing" not in shown
+    log.write_text("May 01 10:00:00 h kernel: eth0: up\n")
+    quiet = " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
+    assert "the kernel killed nothing, or said so elsewhere" in quiet

@@ -1,0 +1,117 @@
+"""`export` of a trace on disk: what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import tracer
+from tracer.cli.verbs import explain, export
+from tracer.errors import TraceError, TracerError, UsageError
+
+MIB = 1 << 20
+HOSTILE = "\x1b[31m;<script>\nx"
+
+WriteTrace = Callable[..., Path]
+
+
+@pytest.fixture
+def path(write_trace: WriteTrace) -> Path:
+    return write_trace(stacks_bytes=MIB)
+
+
+@pytest.fixture
+def exported(run: CliRunner) -> Callable[..., Result]:
+    return lambda *arguments: run.invoke(export.command, [*map(str, arguments), "--to", "folded"])
+
+
+Exported = Callable[..., Result]
+
+
+def refusal(result: Result) -> str:
+    assert isinstance(result.exception, TracerError)
+    assert result.stdout == "" and "\n" not in str(result.exception)
+    return str(result.exception)
+
+
+def test_all_that_was_sampled(exported: Exported, path: Path) -> None:
+    result = exported(path, "-o", "-")
+    assert result.stdout == f"python3;main;python3;try_charge_memcg;out_of_memory {216 * MIB}\n"
+    assert result.exit_code == 0
+    charged = tracer.open(path).charged_stacks()
+    assert [row.weight_bytes for row in charged] == [216 * MIB]
+
+
+def test_what_led_to_a_kill_and_to_a_cgroup(exported: Exported, path: Path) -> None:
+    """The window before the kill is that of the allocators of `explain`."""
+    (report,) = tracer.open(path).explain()
+    (allocator,) = report.allocators
+    assert allocator.stack is not None
+    of_kill = exported(path, "-o", "-", "--kill", "1").stdout
+    assert int(of_kill.rpartition(" ")[2]) == allocator.stack.of_bytes
+    assert exported(path, "-o", "-", "-c", "7").stdout.endswith(f" {216 * MIB}\n")
+    assert exported(path, "-o", "-", "-c", "/quiet").stdout == ""
+    assert exported(path, "-o", "-", "-c", "/quiet", "--kill", "1").stdout == ""
+    assert exported(path, "-o", "-", "-c", "7", "--kill", "1").stdout == of_kill
+
+
+def test_a_file_is_private_and_not_replaced_by_mistake(
+    exported: Exported, path: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.folded"
+    assert exported(path, "-o", file).stdout == f"{file}\n"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    text = file.read_text()
+    assert text == exported(path, "-o", "-").stdout
+    file.write_text("kept")
+    assert "-f" in refusal(exported(path, "-o", file))
+    assert file.read_text() == "kept"
+    assert exported(path, "-f", "-o", file).exit_code == 0
+    assert file.read_text() == text
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["mine.folded", "trace"]
+
+
+def test_what_cannot_be_written(exported: Exported, path: Path, tmp_path: Path) -> None:
+    assert "cannot write" in refusal(exported(path, "-o", tmp_path / "no" / "mine"))
+    assert isinstance(exported(path, "-f", "-o", tmp_path).exception, UsageError)
+    os.mkfifo(tmp_path / "pipe")
+    assert "a device or a pipe" in refusal(exported(path, "-f", "-o", tmp_path / "pipe"))
+
+
+def test_a_trace_without_stacks_says_so_and_writes_nothing(
+    exported: Exported, write_trace: WriteTrace, tmp_path: Path
+) -> None:
+    """Also one from before stacks could be asked for, whose meta.json does not know of them."""
+    file = tmp_path / "mine"
+    assert "recorded without --stacks" in refusal(exported(write_trace(), "-o", file))
+    assert not file.exists()
+    assert "recorded without --stacks" in refusal(exported("traces/page-cache", "-o", "-"))
+
+
+def test_no_such_kill_cgroup_or_trace(exported: Exported, path: Path, tmp_path: Path) -> None:
+    assert "it holds kill 1" in refusal(exported(path, "-o", "-", "--kill", "7"))
+    assert "/quiet" in refusal(exported(path, "-o", "-", "-c", "nowhere"))
+    assert isinstance(exported(tmp_path / "none", "-o", "-").exception, TraceError)
+
+
+def test_usage(run: CliRunner, path: Path) -> None:
+    for arguments in (["-o", "-"], ["--to", "folded"], ["--to", "flames", "-o", "-"]):
+        assert run.invoke(export.command, [str(path), *arguments]).exit_code == 2
+    shown = run.invoke(export.command, ["--help"]).stdout
+    assert "folded" in shown
+
+
+def test_hostile_names(run: CliRunner, exported: Exported, write_trace: WriteTrace) -> None:
+    path = write_trace(comm=HOSTILE, stacks_bytes=MIB)
+    (line,) = exported(path, "-o", "-").stdout.splitlines()
+    assert line.count(";") == 4
+    assert r"\x1b[31m\x3b<script>\nx" in line
+    for options in ([], ["-v"], ["--json"]):
+        shown = run.invoke(explain.command, [str(path), *options]).stdout
+        assert "\x1b" not in shown
+        assert "sampled" in shown

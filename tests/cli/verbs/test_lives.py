@@ -1,0 +1,236 @@
+"""A container that restarts, through the verbs that read: `-c NAME` is all of its lives."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from synthetic.restarts import CONTAINER_ID, Restarts
+
+import tracer
+from tracer.cli.verbs import evictions, explain, info, report, timeline
+from tracer.errors import TracerError, UsageError
+
+LIVES = 5
+
+
+@pytest.fixture(scope="module")
+def crasher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    restarts = Restarts(LIVES, cgroups=LIVES, container="crasher")
+    return str(restarts.write(tmp_path_factory.mktemp("lives") / "trace"))
+
+
+@pytest.fixture
+def out(run: CliRunner) -> Callable[..., str]:
+    def of(verb: click.Command, *arguments: str) -> str:
+        result = run.invoke(verb, arguments, catch_exceptions=False)
+        assert result.exit_code == 0
+        return result.stdout
+
+    return of
+
+
+def test_timeline_draws_the_last_lives_and_says_what_it_leaves_out(
+    crasher: str, out: Callable[..., str]
+) -> None:
+    shown = out(timeline.command, crasher, "-c", "crasher")
+    assert [f"run {run} of 5: container crasher" in shown for run in range(1, 6)] == [False] * 2 + [True] * 3
+    assert shown.count("OOM kill:") == 3
+    assert "Not drawn: crasher runs 1, 2. -c NAME --run N shows one" in shown
+    one = out(timeline.command, crasher, "-c", "crasher", "--run", "2")
+    assert one.startswith("run 2 of 5: container crasher")
+    assert "worker-1 (pid" in one and one.count("OOM kill:") == 1 and "Not drawn" not in one
+
+
+def test_run_without_a_name_is_of_the_only_name_with_several(
+    run: CliRunner, crasher: str, tmp_path: Path, out: Callable[..., str]
+) -> None:
+    assert out(timeline.command, crasher, "--run", "2").startswith("run 2 of 5: container crasher")
+    rows = [*csv.DictReader(io.StringIO(out(timeline.command, crasher, "--run", "2", "--csv")))]
+    assert {row["run"] for row in rows} == {"2"}
+    alone = str(Restarts(2).write(tmp_path / "alone"))
+    raised = run.invoke(timeline.command, [alone, "--run", "1"]).exception
+    assert isinstance(raised, UsageError) and "every name in this trace has one" in str(raised)
+
+
+def test_a_life_within_one_row_keeps_its_kill(crasher: str, out: Callable[..., str]) -> None:
+    shown = out(timeline.command, crasher, "-c", "crasher", "--run", "2", "--every", "100s")
+    assert "in rows of 1 min 40 s" in shown
+    assert shown.count("OOM kill:") == 1
+    lines = shown.splitlines()
+    kill = next(number for number, line in enumerate(lines) if "OOM kill:" in line)
+    assert "256 MiB limit" in shown and lines[kill - 1].endswith("256.0")
+
+
+def test_lives_are_told_apart_by_info_and_held(crasher: str, out: Callable[..., str]) -> None:
+    shown = out(info.command, crasher)
+    assert [f"run {number} of 5)" in shown for number in range(1, 6)] == [True] * 5
+    held = tracer.open(crasher).held()
+    held = held[held["container"] == "crasher"]
+    assert sorted(held["run"]) == [1, 2, 3, 4, 5] and held["cgroup_id"].is_unique
+
+
+def test_timeline_without_a_name_draws_the_newest_life(crasher: str, out: Callable[..., str]) -> None:
+    shown = out(timeline.command, crasher)
+    assert shown.startswith("run 5 of 5: container crasher") and "run 4" not in shown
+
+
+def test_timeline_draws_the_lives_of_the_time_that_is_asked_for(
+    crasher: str, out: Callable[..., str]
+) -> None:
+    shown = out(timeline.command, crasher, "-c", "crasher", "--begin", "1s", "--end", "4.5s")
+    assert shown.startswith("run 1 of 5") and "run 2" not in shown.partition("Not drawn")[0]
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_no_time_stands_twice_in_the_rows_of_a_run(crasher: str, out: Callable[..., str], form: str) -> None:
+    text = out(timeline.command, crasher, "-c", "crasher", form, "--every", "1s")
+    rows = json.loads(text) if form == "--json" else list(csv.DictReader(io.StringIO(text)))
+    assert list(rows[0])[:5] == ["time", "cgroup", "cgroup_id", "container", "run"]
+    runs = [int(row["run"]) for row in rows]
+    assert sorted(set(runs)) == [1, 2, 3, 4, 5] and runs == sorted(runs)
+    assert len({(row["time"], row["run"]) for row in rows}) == len(rows)
+    assert {row["container"] for row in rows} == {"crasher"}
+    assert {row["cgroup"] for row in rows} == {f"/pods/{CONTAINER_ID}"}
+    assert sum(int(row["oom_kills"]) for row in rows) == LIVES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--run", "6"], "'crasher' has no run 6"),
+        (["--run", "6", "--json"], "'crasher' has no run 6"),
+        (["-c", "crasher", "--run", "6"], "'crasher' has no run 6 in this trace: it has 1, 2, 3, 4, 5"),
+    ],
+)
+def test_run_that_is_none_is_a_usage_error(
+    run: CliRunner, crasher: str, arguments: list[str], words: str
+) -> None:
+    raised = run.invoke(timeline.command, [crasher, *arguments]).exception
+    assert isinstance(raised, UsageError) and words in str(raised)
+
+
+def test_evictions_sums_over_lives(crasher: str, out: Callable[..., str]) -> None:
+    whole = json.loads(out(evictions.command, crasher, "-c", "crasher", "--by", "cgroup", "--json"))
+    assert (whole["cgroup"], whole["runs"]) == ("crasher", LIVES)
+    assert sorted(row["run"] for row in whole["rows"]) == [1, 2, 3, 4, 5]
+    assert whole["evicted_bytes"] == sum(row["evicted_bytes"] for row in whole["rows"]) > 0
+    ids = tracer.open(Path(crasher)).cgroups.query("container == 'crasher'")["cgroup_id"]
+    alone = [json.loads(out(evictions.command, crasher, "-c", str(one), "--json")) for one in ids]
+    assert sum(one["evicted_bytes"] for one in alone) == whole["evicted_bytes"]
+    shown = out(evictions.command, crasher, "-c", "crasher", "--by", "cgroup")
+    assert "of crasher (5 runs) evicted" in " ".join(shown.split()) and "crasher run 3" in shown
+
+
+def test_explain_says_how_often_lists_and_tells_the_newest(crasher: str, out: Callable[..., str]) -> None:
+    shown = out(explain.command, crasher)
+    assert " ".join(shown.split()).startswith(
+        "container crasher: killed 5 times in 20 s, the same cause each time (anon_growth)."
+    )
+    assert re.findall(r"(\d)  crasher$", shown, flags=re.MULTILINE) == ["1", "2", "3", "4", "5"]
+    assert "Kill 5, the newest (4 others" in shown
+    story = shown.partition("the newest")[2]
+    assert "worker-4 (pid" in story and "worker-0" not in story
+    assert out(explain.command, crasher, "-c", "crasher") == shown
+
+
+def test_explain_last_list_and_kill_pick(crasher: str, out: Callable[..., str]) -> None:
+    last = out(explain.command, crasher, "--last")
+    assert last.startswith("Kill 5; 4 others: --list") and "  crasher\n" not in last
+    assert out(explain.command, crasher, "--kill", "5") == last
+    assert "worker-1 (pid" in out(explain.command, crasher, "--kill", "2")
+    listed = [
+        line for line in out(explain.command, crasher, "--list").splitlines() if line.endswith("  crasher")
+    ]
+    assert [line.split()[0] for line in listed] == ["1", "2", "3", "4", "5"]
+    assert all("anon_growth" in line and "256 MiB" in line and "worker-" in line for line in listed)
+
+
+def test_explain_json_goes_with_each_of_them(crasher: str, out: Callable[..., str]) -> None:
+    def kills(*arguments: str) -> list[dict[str, object]]:
+        found: list[dict[str, object]] = json.loads(out(explain.command, crasher, "--json", *arguments))[
+            "kills"
+        ]
+        return found
+
+    assert [kill["kill_id"] for kill in kills()] == [1, 2, 3, 4, 5]
+    assert kills("--last") == kills()[-1:] == kills("--kill", "5")
+    brief = kills("--list")
+    assert [(kill["kill_id"], kill["run"], kill["cause"]) for kill in brief] == [
+        (run, run, "anon_growth") for run in range(1, 6)
+    ]
+    assert brief[0]["container"] == "crasher" and "composition" not in brief[0]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--list", "--last"], ["--kill", "1", "--last"], ["--list", "--kill", "1"]]
+)
+def test_two_ways_to_pick_are_a_usage_error(run: CliRunner, crasher: str, arguments: list[str]) -> None:
+    raised = run.invoke(explain.command, [crasher, *arguments]).exception
+    assert isinstance(raised, UsageError) and "give one of them" in str(raised)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Six lives by turns in /pods/one-0 and /pods/one-1."""
+    return str(Restarts(6, cgroups=2).write(tmp_path_factory.mktemp("two") / "trace"))
+
+
+def test_explain_of_a_name_has_its_kills_alone(run: CliRunner, two: str, out: Callable[..., str]) -> None:
+    ids = json.loads(out(explain.command, two, "-c", "one-1", "--json"))["kills"]
+    assert [kill["kill_id"] for kill in ids] == [2, 4, 6]
+    assert "/pods/one-0" not in out(explain.command, two, "-c", "one-1")
+    assert len(json.loads(out(explain.command, two, "-c", "/pods", "--json"))["kills"]) == 6
+    raised = run.invoke(explain.command, [two, "-c", "one-1", "--kill", "3"]).exception
+    assert isinstance(raised, UsageError) and "there is no kill 3 in this trace for 'one-1'" in str(raised)
+    raised = run.invoke(explain.command, [two, "-c", "one-7"]).exception
+    assert isinstance(raised, TracerError) and "no cgroup in this trace fits 'one-7'" in str(raised)
+
+
+def test_victim_counts_where_the_limit_is_of_an_ancestor(tmp_path: Path, out: Callable[..., str]) -> None:
+    trace = str(Restarts(4, cgroups=2, killed_for="parent").write(tmp_path / "trace"))
+    kills = json.loads(out(explain.command, trace, "-c", "one-0", "--json"))["kills"]
+    assert [kill["kill_id"] for kill in kills] == [1, 3]
+
+
+def test_page_of_a_name(crasher: str, two: str, out: Callable[..., str], tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    out(report.command, crasher, "-c", "crasher", "-o", str(page))
+    html = page.read_text()
+    assert "killed 5 times in 20 s" in html and "run 5 of 5 of container crasher" in html
+    assert html.index("<h2>Kill 5</h2>") < html.index("<h2>Kill 1</h2>")
+    out(report.command, two, "-c", "one-1", "-f", "-o", str(page))
+    assert "/pods/one-0" not in page.read_text()
+
+
+def test_what_held_is_said_of_a_name_once(tmp_path: Path, out: Callable[..., str]) -> None:
+    restarts = Restarts(3, cgroups=3, container="steady", killed_for=None)
+    trace = str(restarts.write(tmp_path / "trace"))
+    shown = " ".join(out(explain.command, trace, "-c", "steady").split())
+    assert shown.startswith("No OOM kill") and "of 3 of container steady" in shown
+    assert "The other cgroups" not in shown
+    held = json.loads(out(explain.command, trace, "-c", "steady", "--json"))["held"]
+    assert sorted((one["container"], one["run"], one["runs"]) for one in held) == [
+        ("steady", run, 3) for run in (1, 2, 3)
+    ]
+
+
+def test_no_kill_of_a_name_beside_kills_of_others(two: str, tmp_path: Path, out: Callable[..., str]) -> None:
+    trace = tmp_path / "trace"
+    shutil.copytree(two, trace)
+    cgroups = pq.read_table(trace / "cgroups.parquet").to_pylist()
+    quiet = dict.fromkeys(cgroups[0]) | {"cgroup_id": 77, "path": "/quiet", "version": 1}
+    schema = pq.read_schema(trace / "cgroups.parquet")
+    pq.write_table(pa.Table.from_pylist([*cgroups, quiet], schema=schema), trace / "cgroups.parquet")
+    shown = out(explain.command, str(trace), "-c", "quiet")
+    assert "6 kills of other cgroups in this trace: memcg-tracer explain --list" in shown

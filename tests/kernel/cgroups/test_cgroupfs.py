@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tracer.errors import TracerError
+from tracer.kernel.cgroups import cgroupfs
+from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.mounts import Mount
+
+ID = "4f2c9d1be0a73586" * 4
+ID2 = "4f2c9d2be0a73586" * 4
+ENABLED = "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t0\t10\t1\n"
+
+
+def mount(fs_type: str, point: Path, options: set[str], root: str = "/") -> Mount:
+    return Mount(30, 20, (0, 30), root, str(point), fs_type, fs_type, frozenset(options))
+
+
+def unified(point: Path, controllers: str) -> Mount:
+    point.mkdir(parents=True)
+    (point / "cgroup.controllers").write_text(controllers)
+    return mount("cgroup2", point, {"rw", "nsdelegate"})
+
+
+def test_v1(tmp_path: Path) -> None:
+    mounts = [
+        mount("cgroup", tmp_path / "cpu", {"rw", "cpu"}),
+        mount("cgroup", tmp_path / "m", {"rw", "memory"}),
+    ]
+    assert cgroupfs.find_hierarchy(mounts, ENABLED) == Hierarchy(1, tmp_path / "m", "/")
+
+
+def test_v2_although_proc_cgroups_lists_only_v1_controllers(tmp_path: Path) -> None:
+    mounts = [unified(tmp_path / "u", "cpuset cpu io memory pids\n")]
+    assert cgroupfs.find_hierarchy(mounts, "") == Hierarchy(2, tmp_path / "u", "/")
+
+
+def test_hybrid_is_v1(tmp_path: Path) -> None:
+    mounts = [unified(tmp_path / "u", "\n"), mount("cgroup", tmp_path / "m", {"rw", "memory"})]
+    assert cgroupfs.find_hierarchy(mounts, ENABLED).version == 1
+
+
+def test_a_containers_mount_begins_below_the_root() -> None:
+    inside = Hierarchy(1, Path("/sys/fs/cgroup/memory"), "/docker/abc")
+    assert inside.visible_path("/docker/abc") == "/"
+    assert inside.visible_path("/docker/abc/d") == "/d"
+    assert inside.visible_path("/docker/abcd") is None
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "said"),
+    [("memory\t0\t1\t0\n", "cgroup_disable=memory"), (ENABLED, "mount -t cgroup2"), ("", "mount -t cgroup2")],
+)
+def test_no_hierarchy_says_what_to_do(tmp_path: Path, cgroups: str, said: str) -> None:
+    with pytest.raises(TracerError, match=said):
+        cgroupfs.find_hierarchy([unified(tmp_path / "u", "cpu\n")], cgroups)
+
+
+@pytest.mark.parametrize(
+    ("version", "text", "expected"),
+    [
+        (1, "9:name=systemd:/\n4:cpu,memory:/process:with:colons\n0::/unified\n", "/process:with:colons"),
+        (2, "4:cpu:/x\n0::/user.slice\n", "/user.slice"),
+    ],
+)
+def test_own_path(version: int, text: str, expected: str) -> None:
+    assert cgroupfs.own_path(Hierarchy(version, Path("/m"), "/"), text) == expected
+
+
+def test_own_path_of_a_process_in_no_memory_cgroup() -> None:
+    with pytest.raises(TracerError, match="no memory cgroup"):
+        cgroupfs.own_path(Hierarchy(1, Path("/m"), "/"), "0::/\n")
+
+
+def test_descendants_come_after_their_parents(tmp_path: Path) -> None:
+    (tmp_path / "docker" / ID / "inner").mkdir(parents=True)
+    (tmp_path / "docker" / ID2).mkdir()
+    hierarchy = Hierarchy(1, tmp_path, "/")
+    paths = [hierarchy.path(directory) for directory in cgroupfs.descendants(tmp_path / "docker")]
+    assert paths == ["/docker", f"/docker/{ID}", f"/docker/{ID}/inner", f"/docker/{ID2}"]
+
+
+@pytest.mark.kernel
+@pytest.mark.vm
+def test_an_id_leads_back_to_its_directory(memcg: Path) -> None:
+    hierarchy = cgroupfs.memory_hierarchy()
+    child = memcg / "child"
+    child.mkdir()
+    identity = cgroupfs.cgroup_id(child)
+    assert cgroupfs.directory_of(hierarchy, identity) == child
+    child.rmdir()
+    assert cgroupfs.directory_of(hierarchy, identity) is None
+
+
+@pytest.mark.kernel
+def test_ids_that_never_were_lead_nowhere(memcg: Path) -> None:
+    hierarchy = cgroupfs.memory_hierarchy()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for identity in (0, 2**63 - 1, 2**64 - 1):
+        assert cgroupfs.directory_of(hierarchy, identity) is None
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

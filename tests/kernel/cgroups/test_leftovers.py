@@ -1,0 +1,90 @@
+"""What a maker of cgroups that was killed leaves behind, and who may take it away."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
+from tracer.kernel.cgroups.ephemeral import NAME_PREFIX, ephemeral_cgroup, remove, remove_leftovers
+
+pytestmark = pytest.mark.kernel
+
+MAKER = """
+import sys, subprocess
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+with ephemeral_cgroup("left", None) as directory:
+    member = subprocess.Popen(["sleep", "1000"], stdout=subprocess.DEVNULL)
+    (directory / "cgroup.procs").write_text(str(member.pid))
+    print(directory, member.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def maker() -> Iterator[tuple[subprocess.Popen[str], Path, int]]:
+    """A process that holds a cgroup with a process in it: (it, the directory, the member's pid)."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAKER], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout
+    directory, _, member = process.stdout.readline().strip().rpartition(" ")
+    yield process, Path(directory), int(member)
+    process.kill()
+    process.communicate()
+    remove(Path(directory))
+
+
+def is_running(pid: int) -> bool:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
+def test_those_of_a_killed_maker_go_with_what_runs_inside(
+    maker: tuple[subprocess.Popen[str], Path, int],
+) -> None:
+    process, directory, member = maker
+    (directory / "inner").mkdir()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert directory.is_dir()
+    assert is_running(member)
+    assert directory in remove_leftovers(memory_hierarchy())
+    assert not directory.exists()
+    assert not is_running(member)
+
+
+def test_those_of_a_living_maker_stay(maker: tuple[subprocess.Popen[str], Path, int]) -> None:
+    _, directory, member = maker
+    assert directory not in remove_leftovers(memory_hierarchy())
+    assert directory.is_dir()
+    assert is_running(member)
+
+
+def test_a_maker_whose_number_means_nothing_here_is_known_by_its_lock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in another pid namespace: the name's number is nobody's here, and the maker lives."""
+    monkeypatch.setattr("os.getpid", lambda: 1 << 23)  # above PID_MAX_LIMIT
+    with ephemeral_cgroup("far", None) as directory:
+        monkeypatch.undo()
+        assert directory.name == f"{NAME_PREFIX}{1 << 23}-far"
+        assert directory not in remove_leftovers(memory_hierarchy())
+        assert directory.is_dir()
+
+
+def test_a_cgroup_whose_name_only_begins_like_ours_stays() -> None:
+    directory = memory_hierarchy().mount / f"{NAME_PREFIX}of-somebody"
+    directory.mkdir()
+    try:
+        assert directory not in remove_leftovers(memory_hierarchy())
+        assert directory.is_dir()
+    finally:
+        directory.rmdir()

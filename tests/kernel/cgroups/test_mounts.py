@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracer.kernel.cgroups import mounts as mounts_module
+from tracer.kernel.cgroups.mounts import (
+    Mount,
+    Mounts,
+    MountTable,
+    first_on_a_disk,
+    parse_mountinfo,
+    read_mounts,
+)
+
+TABLE = b"""\
+21 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,errors=remount-ro
+22 21 0:20 / /proc rw,nosuid shared:5 - proc proc rw
+23 21 254:2 /@home /home rw,relatime shared:7 master:3 - btrfs /dev/vdb rw,subvol=/@home
+24 23 254:2 /@data/big /home/data rw - btrfs /dev/vdb rw,subvol=/@data
+25 21 0:40 / /mnt/with\\040space\\134\\011 rw - tmpfs none rw,size=4k
+26 21 254:1 /var/lib/docker /docker ro - ext4 /dev/vda1 rw
+27 21 254:3 / /over rw - xfs /dev/vdc rw
+28 27 254:4 / /over rw - xfs /dev/vdd rw
+29 21 254:5 / /a/b rw - xfs /dev/vde rw
+30 21 254:6 / /a rw - xfs /dev/vdf rw
+"""
+
+
+@pytest.fixture
+def table() -> MountTable:
+    return MountTable(parse_mountinfo(TABLE))
+
+
+def test_every_field_of_a_line_is_read() -> None:
+    home = parse_mountinfo(TABLE)[2]
+    assert home == Mount(
+        23, 21, (254, 2), "/@home", "/home", "btrfs", "/dev/vdb", frozenset({"rw", "subvol=/@home"})
+    )
+
+
+def test_octal_escapes_are_decoded() -> None:
+    assert parse_mountinfo(TABLE)[4].mount_point == "/mnt/with space\\\t"
+
+
+def test_lines_of_another_form_are_left_out() -> None:
+    assert parse_mountinfo(b"21 1 254:1 / /\n\nx y a:b / / rw - ext4 none rw\n") == []
+
+
+@pytest.mark.parametrize(
+    ("device", "path_in_fs", "expected"),
+    [
+        ((254, 1), "/etc/passwd", "/etc/passwd"),
+        ((254, 1), "/", "/"),
+        ((254, 1), "/var/lib/docker/f", "/docker/f"),  # the deepest root that fits
+        ((254, 1), "/var/lib/docker2/f", "/var/lib/docker2/f"),
+        ((254, 2), "/@home/me", "/home/me"),
+        ((254, 2), "/@data/big/f", "/home/data/f"),
+        ((254, 2), "/@home/data/f", None),  # hidden by the mount at /home/data
+        ((254, 2), "/@snapshots/f", None),  # a subvolume that is mounted nowhere
+        ((254, 1), "/proc/f", None),
+        ((254, 3), "/f", None),  # another filesystem is mounted over it, at the same place
+        ((254, 4), "/f", "/over/f"),
+        ((254, 5), "/f", None),  # /a was mounted after /a/b, over it
+        ((254, 6), "/b/f", "/a/b/f"),
+        ((0, 40), "/f", "/mnt/with space\\\t/f"),
+        ((9, 9), "/f", None),
+    ],
+)
+def test_host_path(table: MountTable, device: tuple[int, int], path_in_fs: str, expected: str | None) -> None:
+    assert table.host_path(device, path_in_fs) == expected
+
+
+OVERLAYS = b"""\
+21 1 254:1 / / rw - ext4 /dev/vda1 rw
+22 21 0:40 / /merged rw - overlay overlay rw,lowerdir=/l/one:/l/a\\134:b::/l/data,upperdir=/u/diff
+23 21 0:41 / /new rw - overlay overlay rw,lowerdir+=/l/x:y,datadir+=/l/far,upperdir=/v/diff,workdir=/v/work
+24 21 0:42 /sub /part rw - overlay overlay rw,lowerdir=/l/part
+25 21 0:43 / /hidden rw - overlay overlay rw,lowerdir=/l/hidden
+26 25 254:2 / /hidden rw - ext4 /dev/vdb rw
+27 21 0:44 / /short rw - overlay overlay rw,lowerdir=l/ABC,upperdir=ID/diff
+28 21 254:3 / /ext rw - ext4 /dev/vdc rw,lowerdir=/l/none
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/l/one/bin/sh", "/merged/bin/sh"),
+        ("/l/a:b/f", "/merged/f"),
+        ("/l/data/f", "/merged/f"),
+        ("/u/diff/made", "/merged/made"),
+        ("/u/w/made", None),
+        ("/l/x:y/f", "/new/f"),
+        ("/l/far/f", "/new/f"),
+        ("/l/onemore/f", None),
+        ("/l/one", None),
+        ("/l/part/sub/f", "/part/f"),
+        ("/l/part/else/f", None),  # of that overlay only /sub is mounted
+        ("/l/hidden/f", None),
+        ("/ID/diff/f", None),  # from where, nothing tells
+        ("/l/none/f", None),
+    ],
+)
+def test_overlaid_path(path: str, expected: str | None) -> None:
+    assert MountTable(parse_mountinfo(OVERLAYS)).overlaid_path(path) == expected
+
+
+def test_this_namespace_is_no_other_and_who_is_gone_tells_nothing() -> None:
+    mounts = Mounts()
+    own_ns = Path("/proc/self/ns/mnt").stat().st_ino
+    assert mounts.other(own_ns, (os.getpid(),), 1) is None
+    assert mounts.other(0, (os.getpid(),), 1) is None
+    assert mounts.other(own_ns + 1, (os.getpid(), 2**22 + 1), 1) is None, "nobody of it"
+    assert mounts.own() is mounts.own(), "read again though nothing changed"
+    mounts.close()
+
+
+def test_another_namespace_is_read_again_for_what_happened_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {7: b"21 1 254:1 / / rw - ext4 /dev/vda1 rw\n"}
+    monkeypatch.setattr(mounts_module, "_mountinfo_of", lambda _, tgid: said.get(tgid, b""))
+    mounts = Mounts()
+    before = mounts.other(23, (5, 7), time.monotonic_ns())
+    assert before is not None
+    assert before.host_path((0, 40), "/f") is None
+    assert mounts.other(23, (5, 7), time.monotonic_ns()) is before, "parsed again though nothing changed"
+    said[7] += b"22 21 0:40 / /new rw - tmpfs none rw\n"
+    assert mounts.other(23, (5, 7), 1) is before, "read again for what was earlier"
+    after = mounts.other(23, (5, 7), time.monotonic_ns())
+    assert after is not None
+    assert after.host_path((0, 40), "/f") == "/new/f"
+    del said[7]
+    assert mounts.other(23, (5, 7), time.monotonic_ns()) is after, "what was known last"
+    mounts.close()
+
+
+def test_a_file_of_this_machine_is_found_where_it_is(tmp_path: Path) -> None:
+    mounts = read_mounts()
+    table = MountTable(mounts)
+    real = Path(os.path.realpath(tmp_path))
+    mount = table.mount_of(str(real))
+    assert mount is not None
+    inside = mount.root.rstrip("/") + str(real)[len(mount.mount_point.rstrip("/")) :]
+    assert table.host_path(mount.device, inside) == str(real)
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_parse(content: bytes) -> None:
+    table = MountTable(parse_mountinfo(content))
+    table.host_path((0, 0), "/x")
+    table.mount_of("/x")
+
+
+def test_a_directory_on_a_disk_is_neither_in_memory_nor_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, disk, missing = tmp_path / "memory", tmp_path / "disk", tmp_path / "missing"
+    memory.mkdir()
+    disk.mkdir()
+    table = [
+        Mount(1, 1, (0, 1), "/", "/", "ext4", "x", frozenset()),
+        Mount(2, 1, (0, 2), "/", str(memory), "tmpfs", "x", frozenset()),
+    ]
+    monkeypatch.setattr(mounts_module, "read_mounts", lambda: table)
+    assert first_on_a_disk([memory, missing, disk]) == disk
+    assert first_on_a_disk([memory, missing]) is None
+
+
+EDGES = st.tuples(st.integers(0, 5), st.integers(0, 5), st.sampled_from(["/", "/a", "/a/b"]))
+
+
+@given(st.lists(EDGES, max_size=6, unique_by=lambda edge: edge[0]))
+def test_tables_with_cycles_end(edges: list[tuple[int, int, str]]) -> None:
+    mounts = [Mount(own, parent, (0, own), "/", point, "x", "x", frozenset()) for own, parent, point in edges]
+    table = MountTable(mounts)
+    for mount in mounts:
+        path = table.host_path(mount.device, "/f")
+        assert path is None or path.startswith(mount.mount_point)

@@ -1,0 +1,118 @@
+"""The message of a line in each style of log."""
+
+from __future__ import annotations
+
+import pytest
+
+from tracer.kernel.kmsg.log_report import Stamp
+from tracer.kernel.kmsg.text.lines import MOST_CHARACTERS, Reader, Record, split
+
+TEXT = "oom_reaper: reaped process 7 (a), now anon-rss:0kB"
+US = 1_000
+SECOND = 1_000_000_000
+
+
+def read(line: str, number: int) -> Record | None:
+    """The message of a line that has one, or none."""
+    found = Reader().read(line, number)
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize(
+    ("prefix", "since_boot_ns", "wall"),
+    [
+        ("6,1234,5678,-;", 5678 * US, None),
+        ("4,1,99,c,caller=T1;", 99 * US, None),
+        ("[   12.345678] ", 12_345_678 * US, None),
+        ("[12345678.000001] ", 12345678 * SECOND + US, None),
+        ("<6>[   12.345678] ", 12_345_678 * US, None),
+        ("kern  :info  : [   12.345678] ", 12_345_678 * US, None),
+        ("[   12.345678 <    0.000012>] ", 12_345_678 * US, None),
+        ("[<    0.000012>] ", None, None),
+        ("[  +0.000012] ", None, None),
+        ("[Nov25 10:00] ", None, "Nov25 10:00"),
+        ("[Wed Nov 25 09:28:48 2026] ", None, "Wed Nov 25 09:28:48 2026"),
+        ("[二 9月  3 05:57:48 2024] ", None, "二 9月  3 05:57:48 2024"),
+        ("2026-11-25T09:28:48,676527+00:00 ", None, "2026-11-25T09:28:48,676527+00:00"),
+        ("kern:    info: [2026-07-25T14:23:17.527285605Z]: ", None, "2026-07-25T14:23:17.527285605Z"),
+        ("Nov 25 10:00:00 host kernel: ", None, "Nov 25 10:00:00"),
+        ("Nov  5 10:00:00 host kernel: [   12.345678] ", 12_345_678 * US, "Nov  5 10:00:00"),
+        ("Nov 25 10:00:00.123456 host kernel: ", None, "Nov 25 10:00:00.123456"),
+        ("2026-11-25T10:00:00+0100 host kernel: ", None, "2026-11-25T10:00:00+0100"),
+        (
+            "2026-11-25T10:00:00.123+01:00 host kernel: [ 1.5] ",
+            SECOND * 3 // 2,
+            "2026-11-25T10:00:00.123+01:00",
+        ),
+        ("<6>1 2026-11-25T10:00:00Z host kernel - - - ", None, "2026-11-25T10:00:00Z"),
+        ("Wed 2026-11-25 10:00:00 UTC host kernel: ", None, "Wed 2026-11-25 10:00:00 UTC"),
+        ("1764064800.123456 host kernel: ", None, "1764064800.123456"),
+        ("[   12.345678] host.example kernel: ", 12_345_678 * US, None),
+        ("[   12.345678] [    T7] ", 12_345_678 * US, None),
+    ],
+)
+def test_a_style(prefix: str, since_boot_ns: int | None, wall: str | None) -> None:
+    record = read(prefix + TEXT, 3)
+    assert record is not None
+    assert (record.text, record.stamp) == (TEXT, Stamp(3, since_boot_ns, wall))
+    assert record.prefix == len(prefix)
+
+
+def test_a_bare_line() -> None:
+    assert read(TEXT, 1) == Record(Stamp(1), TEXT)
+    row = "[    123]     0   123     4000     2100    61440        0             0 a"
+    assert read(row, 1) == Record(Stamp(1), row)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "14,1234,5678,-;",
+        "<30>",
+        "user  :notice: [   12.345678] ",
+        "Nov 25 10:00:00 host app[7]: ",
+        "2026-11-25T10:00:00Z host systemd-oomd: ",
+        '{"_TRANSPORT":"syslog","MESSAGE":"a"}',
+    ],
+)
+def test_what_another_program_says_is_not_the_kernels(prefix: str) -> None:
+    assert read(prefix + TEXT, 1) is None
+
+
+def test_the_caller_and_the_host() -> None:
+    def of(line: str) -> tuple[str | None, str | None]:
+        record = read(line, 1)
+        assert record is not None
+        return record.caller, record.host
+
+    assert of("[ 1.000000] [   C3] text") == ("C3", None)
+    assert of("4,1,99,-,caller=T41;text") == ("T41", None)
+    assert of("Nov 25 10:00:00 web-3 kernel: [ 1.000000][ T7] text") == ("T7", "web-3")
+
+
+def test_escapes_of_dev_kmsg() -> None:
+    record = read(r"6,1,2,-;a\x0ab\x5cx41 \xc3\xa4\xff", 1)
+    assert record is not None
+    assert record.text == "a\nb\\x41 ä\udcff"
+
+
+def test_colours_and_line_ends() -> None:
+    record = read("\x1b[32m[    1.000000] \x1b[0m\x1b[33mMem-Info:\x1b[0m\r\n", 1)
+    assert record is not None
+    assert record.text == "Mem-Info:"
+
+
+def test_json_of_journalctl() -> None:
+    line = '{"MESSAGE":[97,255],"__REALTIME_TIMESTAMP":"1731254400123456","_SOURCE_MONOTONIC_TIMESTAMP":"7"}'
+    assert read(line, 1) == Record(Stamp(1, 7 * US, "1731254400.123456"), "a\udcff", prefix=1)
+    for broken in ("{", "{}", '{"MESSAGE":7}', "[" * 9, '{"MESSAGE":"a","_HOSTNAME":[]}'):
+        read(broken, 1)
+
+
+def test_a_line_too_long_is_cut_and_the_next_one_is_not() -> None:
+    lines = list(split([b"x" * 50_000, b"y" * 50_000, b"z" * 50_000 + b"\nshort\n", b"last"]))
+    assert [len(line) for line in lines] == [4 * MOST_CHARACTERS, 5, 4]
+    record = read(lines[0], 1)
+    assert record is not None
+    assert len(record.text) == MOST_CHARACTERS

@@ -1,0 +1,131 @@
+"""The recorder's scheduling: at once while it needs little, and like everybody else when it needs much."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tracer.kernel.process.priority import HeadStart, Urgency, prefer_this_thread
+
+WAIT_S = 0.2
+
+
+def in_a_thread(look: Callable[[], Any]) -> Any:
+    """What `look` returns in a thread of its own, whose scheduling ends with it."""
+    seen: list[Any] = []
+    thread = threading.Thread(target=lambda: seen.append(look()))
+    thread.start()
+    thread.join()
+    return seen[0]
+
+
+def policy() -> int:
+    return os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK
+
+
+def is_real_time_permitted() -> bool:
+    with Urgency() as urgency:
+        return urgency.is_real_time
+
+
+permitted = pytest.mark.skipif(
+    not in_a_thread(is_real_time_permitted), reason="needs the right to real-time scheduling"
+)
+
+
+def busy() -> None:
+    end = time.thread_time() + WAIT_S
+    while time.thread_time() < end:
+        pass
+
+
+@permitted
+def test_it_lasts_as_long_as_little_is_used() -> None:
+    def look() -> list[int]:
+        with Urgency() as urgency:
+            policies = [policy()]
+            for use in (lambda: time.sleep(WAIT_S), busy, lambda: time.sleep(WAIT_S)):
+                urgency.watch()
+                use()
+                urgency.adjust()
+                policies.append(policy())
+        return [*policies, policy()]
+
+    normal, at_once = os.SCHED_OTHER, os.SCHED_RR
+    assert in_a_thread(look) == [at_once, at_once, normal, at_once, normal]
+
+
+@permitted
+def test_children_are_normal() -> None:
+    def look() -> int:
+        with Urgency():
+            child = os.fork()
+            if child == 0:
+                os._exit(policy() + 100 * os.getpriority(os.PRIO_PROCESS, 0))
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert in_a_thread(look) == os.SCHED_OTHER
+
+
+def test_a_recorder_that_is_to_be_nice_stays_so() -> None:
+    def look() -> tuple[bool, int, int]:
+        os.setpriority(os.PRIO_PROCESS, 0, 5)
+        with Urgency() as urgency:
+            prefer_this_thread()
+            urgency.adjust()
+            return urgency.is_real_time, policy(), os.getpriority(os.PRIO_PROCESS, 0)
+
+    assert in_a_thread(look) == (False, os.SCHED_OTHER, 5)
+
+
+def test_without_the_right_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    def look() -> tuple[bool, int, int]:
+        with Urgency() as urgency:
+            urgency.adjust()
+            return urgency.is_real_time, policy(), os.getpriority(os.PRIO_PROCESS, 0)
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    assert in_a_thread(look) == (False, os.SCHED_OTHER, nice)
+
+
+def is_better_nice_permitted() -> bool:
+    with HeadStart():
+        return os.getpriority(os.PRIO_PROCESS, 0) < 0
+
+
+@pytest.mark.skipif(not in_a_thread(is_better_nice_permitted), reason="needs the right to a better nice")
+@pytest.mark.parametrize("before", [0, -3])
+def test_a_head_start_is_given_back(before: int) -> None:
+    def look() -> list[int]:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
+        seen = []
+        head_start = HeadStart()
+        seen.append(os.getpriority(os.PRIO_PROCESS, 0))
+        for _ in range(2):
+            head_start.end()
+            seen += [os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)]
+        return seen
+
+    assert in_a_thread(look) == [-10, before, os.SCHED_OTHER, before, os.SCHED_OTHER]
+
+
+@pytest.mark.parametrize("before", [5, -15])
+def test_a_nice_that_was_chosen_stays(before: int) -> None:
+    def look() -> int:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, before)
+        except PermissionError:
+            return before
+        with HeadStart():
+            return os.getpriority(os.PRIO_PROCESS, 0)
+
+    assert in_a_thread(look) == before

@@ -1,0 +1,56 @@
+"""Titles of processes: of their own, of others that took their number, and of those that mean no good."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tracer.kernel.process import titles
+from tracer.kernel.process.titles import MOST_BYTES, read_title
+
+START_NS = 1234 * titles._NS_PER_TICK + 5
+
+
+def process(proc: Path, cmdline: bytes, comm: str = "a) b") -> None:
+    folder = proc / "7"
+    folder.mkdir()
+    (folder / "cmdline").write_bytes(cmdline)
+    fields = ["S"] + ["0"] * 18 + ["1234", "0"]
+    (folder / "stat").write_text(f"7 ({comm}) {' '.join(fields)}\n")
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "title"),
+    [
+        (b"postgres: checkpointer \0\0\0\0", "postgres: checkpointer"),
+        (b"python3\0app.py\0--fast\0", "python3 app.py --fast"),
+        (b"", None),
+        (b"\xff\x1b[31m\n", "\\xff\x1b[31m\n"),
+        (b"x" * 10_000, "x" * MOST_BYTES),
+    ],
+)
+def test_a_title_is_its_command_line(tmp_path: Path, cmdline: bytes, title: str | None) -> None:
+    process(tmp_path, cmdline)
+    assert read_title(7, START_NS, tmp_path) == title
+
+
+def test_another_process_of_that_number_is_not_it(tmp_path: Path) -> None:
+    process(tmp_path, b"other\0")
+    assert read_title(7, START_NS + titles._NS_PER_TICK, tmp_path) is None
+    assert read_title(8, START_NS, tmp_path) is None
+
+
+def test_a_process_of_this_machine() -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(command) as child:
+        try:
+            ticks = int(Path(f"/proc/{child.pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+            deadline = time.monotonic() + 10
+            while read_title(child.pid, ticks * titles._NS_PER_TICK) != " ".join(command):
+                assert time.monotonic() < deadline
+        finally:
+            child.kill()

@@ -1,0 +1,57 @@
+"""What of the kernel's layout differs between kernels is told by existence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tracer.kernel import struct_header
+
+NODE = {"NR_LRU_BASE": 0, "NR_FILE_PAGES": 19}
+NODE_END = {"NR_VM_NODE_STAT_ITEMS": 69}
+STEAL = {"PGSTEAL_DIRECT": 50}
+
+
+class Enumerators:
+    """As much of a Btf as the question needs."""
+
+    def __init__(self, enumerators: dict[str, int]) -> None:
+        self.enumerators = enumerators
+
+
+@pytest.mark.parametrize(
+    ("enumerators", "expected"),
+    [
+        (NODE | STEAL | NODE_END, True),  # from 7.1 on
+        (NODE | NODE_END | STEAL, False),  # before: of vm_event_item, with a number that could be either's
+        (STEAL | NODE | NODE_END, False),
+        (NODE | NODE_END, False),
+        ({}, False),
+    ],
+)
+def test_reclaim_counts_are_node_stats_by_the_enum_they_stand_in(
+    enumerators: dict[str, int], expected: bool
+) -> None:
+    btf: Any = Enumerators(enumerators)
+    assert struct_header.reclaim_counts_are_node_stats(btf) is expected
+
+
+class Functions:
+    """The same, of functions."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def function_arguments(self, name: str) -> tuple[str, ...] | None:
+        return ("page",) if name in self.names else None
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [(("hugetlb_basepage_index",), True), (("hugetlb_fault",), False)]
+)
+def test_places_in_hugetlbfs_are_by_huge_pages_where_the_kernel_converts_them(
+    names: tuple[str, ...], expected: bool
+) -> None:
+    btf: Any = Functions(*names)
+    assert struct_header.hugetlb_index_is_of_huge_pages(btf) is expected

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pandas as pd
+
+from tracer.analysis.results.report import OomReport
+from tracer.render.picture.markers import of_cgroup, of_thrash
+
+
+def test_a_kill_marks_its_cgroup_and_those_above(
+    timeline: pd.DataFrame, new_report: Callable[..., OomReport]
+) -> None:
+    reports = [new_report(cgroup="/docker/web")]
+    assert [marker.is_kill for marker in of_cgroup(reports, "/docker/web", timeline)] == [False, True]
+    assert [marker.is_kill for marker in of_cgroup(reports, "/docker", timeline)] == [True]
+    assert [marker.is_kill for marker in of_cgroup(reports, "/", timeline)] == [True]
+    assert of_cgroup(reports, "/docker/we", timeline) == []
+    assert of_cgroup(reports, "/docker/web/child", timeline) == []
+
+
+def test_what_lies_outside_the_time_shown_is_left_out(timeline: pd.DataFrame, report: OomReport) -> None:
+    assert of_cgroup([report], "/memcg-tracer-77-page-cache", timeline.iloc[:30]) == []
+
+
+def test_of_many_kills_the_first_in_each_part_of_the_time_says_how_many_follow(
+    timeline: pd.DataFrame, new_report: Callable[..., OomReport]
+) -> None:
+    """Those beyond the time shown count for nothing."""
+    span = timeline.index[-1] + (timeline.index[1] - timeline.index[0]) - timeline.index[0]
+
+    def kills(count: int) -> list[OomReport]:
+        """As many in the time shown, and one after it."""
+        moments = [timeline.index[0] + span * number / count for number in range(count + 1)]
+        return [replace(new_report(cgroup="/a"), time=moment) for moment in moments]
+
+    assert [marker.text.count("more") for marker in of_cgroup(kills(20), "/", timeline)] == [0] * 20
+    many = of_cgroup(kills(50), "/", timeline)
+    assert len(many) == 20
+    assert sum(int(marker.text.split()[-4]) + 1 for marker in many if "more" in marker.text) == 50
+
+
+def intervals(origin: pd.Timestamp, *rows: tuple[float, float, int]) -> pd.DataFrame:
+    """(begin, end) in seconds, MiB evicted; half of it came back."""
+    return pd.DataFrame(
+        {
+            "begin": [origin + pd.Timedelta(begin, "s") for begin, _, _ in rows],
+            "end": [origin + pd.Timedelta(end, "s") for _, end, _ in rows],
+            "evicted_bytes": [mib << 20 for *_, mib in rows],
+            "refaulted_bytes": [mib << 19 for *_, mib in rows],
+        }
+    )
+
+
+def test_thrash_is_marked_where_the_time_shown_touches_it(
+    timeline: pd.DataFrame, origin: pd.Timestamp
+) -> None:
+    shown = timeline.iloc[10:20]  # 1 s to 2 s
+    found = intervals(origin, (0.2, 0.9, 10), (0.5, 1.25, 30), (1.5, 2.5, 20), (2.0, 2.1, 50))
+    first, second = of_thrash(found, shown)
+    assert first.text == "thrash for 750 ms: 30 MiB evicted, 15 MiB of it read again"
+    assert (first.time, first.until) == (shown.index[0], found["end"][1])
+    assert (second.time, second.until) == (found["begin"][2], origin + pd.Timedelta("2s"))
+    (alone,) = of_thrash(found, shown.iloc[:1])  # a row that lasts 100 ms
+    assert (alone.time, alone.until) == (shown.index[0], origin + pd.Timedelta("1.1s"))
+    assert of_thrash(found.iloc[:0], shown) == []
+
+
+def test_of_many_intervals_the_worst_are_marked(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
+    found = intervals(origin, *((number / 4, number / 4 + 0.1, 1 + number * 3 % 8) for number in range(8)))
+    shown = of_thrash(found, timeline)
+    assert [marker.text.split()[4] for marker in shown] == ["4", "7", "5", "8", "6"]

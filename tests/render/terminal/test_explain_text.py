@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from rich.cells import cell_len
+
+from tracer.analysis.explain.log_postmortem import LOG_ALONE
+from tracer.analysis.results.report import (
+    Cushion,
+    Held,
+    KernelLogPlace,
+    LimitOwner,
+    OomReport,
+    Reclaim,
+    SwapIo,
+    Waiter,
+)
+from tracer.analysis.views import stalls
+from tracer.render.terminal import console, explain_text
+from tracer.render.words import kill_facts, reclaim_facts, survivor_facts
+from tracer.schema import RECLAIM_COUNTS
+
+HOSTILE = "\x1b[31m[red]<script>\nx\udc80"
+MIB = 1 << 20
+TOOK_MS = {"median": 13.9, "longest": 496.7}
+
+
+def shown(report: OomReport, *, columns: int = 100, verbose: bool = True) -> str:
+    lines = explain_text.post_mortem(report, page_size=4096, verbose=verbose)
+    return console.to_text(lines, columns=columns, colour=False)
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_the_page_cache_experiment(
+    report: OomReport, verbose: bool, matches_golden: Callable[[str, str], None]
+) -> None:
+    matches_golden(f"explain{'-verbose' if verbose else ''}.txt", shown(report, verbose=verbose))
+
+
+@pytest.fixture
+def stuck(report: OomReport) -> OomReport:
+    """Reclaim freed little since most was dirty, and tasks waited for that."""
+    none = dict.fromkeys(RECLAIM_COUNTS, 0)
+    attempts = tuple(
+        replace(
+            attempt,
+            kept_file=none | {"nr_dirty": 3000 + number, "nr_unqueued_dirty": 2900, "nr_ref_keep": number},
+            kept_anon=none | {"nr_unmap_fail": number},
+        )
+        for number, attempt in enumerate(report.reclaim.transcript)
+    )
+    waiters = (
+        Waiter(123, "python3", 812.5, {"reclaim": 300.0, "writeback": 500.0, "dirty": 12.5}),
+        Waiter(7, None, 3.0, {"dirty": 3.0}),
+    )
+    tried = replace(report.reclaim, transcript=attempts, waiters=waiters)
+    swapped = {"swap_writes": SwapIo(1300, 79 << 20, TOOK_MS), "swap_reads": SwapIo(40, 1 << 20, {})}
+    return replace(report, reclaim=replace(tried, **swapped))
+
+
+def test_who_waited_for_what_and_why_nothing_was_freed(
+    stuck: OomReport, matches_golden: Callable[[str, str], None]
+) -> None:
+    said = shown(stuck)
+    begin, end = said.index("Reclaim: the kernel"), said.index("Who asked")
+    matches_golden("explain-stuck.txt", said[begin:end])
+    assert max(map(cell_len, shown(stuck, columns=70).splitlines())) <= 70
+
+
+def test_swap_is_told_of_where_there_was_any(report: OomReport) -> None:
+    def told(writes: SwapIo | None, reads: SwapIo | None = None) -> list[tuple[str, str]]:
+        return list(reclaim_facts.swapped(replace(report.reclaim, swap_writes=writes, swap_reads=reads)))
+
+    assert told(None) == told(SwapIo(0, 0, {}), SwapIo(0, 0, {})) == []
+    (fact,) = told(SwapIo(2, 8192, {}))
+    assert fact == ("to swap", "8 KiB in 2 writes, how long that took was not seen")
+    (fact,) = told(None, SwapIo(1, 4096, {"median": 2.0, "longest": 2.0}))
+    assert fact == ("from swap", "4 KiB in 1 read, half of them within 2 ms, the slowest in 2 ms")
+
+
+def test_what_the_kernel_log_adds_and_where_it_differs(report: OomReport) -> None:
+    log = replace(
+        report.quality,
+        kmsg="matched",
+        kmsg_missing="it lacks tasks",
+        kmsg_fields=("trigger.order", "composition"),
+        disagreements=(
+            f"the name of who asked: {HOSTILE}, in the kernel log cat",
+            "order: 0, in the kernel log 2",
+        ),
+    )
+    told = replace(report.trigger, gfp=0xCC0, gfp_names="GFP_KERNEL|__GFP_ZERO")
+    said = " ".join(shown(replace(report, quality=log, trigger=told)).split())
+    assert (
+        "it lacks tasks; taken from it: how large the request was (order), what the limit was full of" in said
+    )
+    assert "differs the name of who asked: \\x1b[31m[red]" in said
+    assert "differs order: 0, in the kernel log 2" in said
+    assert "GFP_KERNEL|__GFP_ZERO" in said
+
+
+def test_kept_pages_add_up_over_the_attempts(stuck: OomReport) -> None:
+    file, anon = reclaim_facts.kept(stuck.reclaim.transcript[-2:])
+    assert file[1].endswith("6,021 dirty (5,800 of them not even queued to be written), 21 referenced")
+    assert anon == ("kept anon", "pages of process memory that the last 2 attempts could not free: 21 mapped")
+    one = replace(stuck.reclaim.transcript[0], kept_file=None)
+    assert list(reclaim_facts.kept([one])) == []
+
+
+def test_every_kind_of_wait_and_of_page_kept_has_words() -> None:
+    assert set(reclaim_facts.KINDS_IN_WORDS) == set(stalls.KINDS)
+    assert set(reclaim_facts.KEPT_IN_WORDS) < set(RECLAIM_COUNTS)
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_answer_comes_first_and_all_of_it_fits_one_screen(report: OomReport, columns: int) -> None:
+    verdict = replace(report.verdict, contributing=tuple(f"factor {number} " * 9 for number in range(5)))
+    many = replace(report, verdict=verdict, advice=tuple(f"advice {number} " * 20 for number in range(9)))
+    for one in (report, many):
+        lines = shown(one, verbose=False, columns=columns).splitlines()
+        assert " ".join(lines).startswith(report.verdict.summary)
+        assert len(lines) <= 30
+    assert "more (-v)" in shown(many, verbose=False)
+    (little,) = explain_text.post_mortem(many, page_size=4096, verbose=False, lines=5)
+    assert "advice 0" in console.to_text([little], columns=columns, colour=False)
+
+
+def test_what_is_less_than_a_hundredth_of_the_limit_is_not_on_the_first_screen(report: OomReport) -> None:
+    first, everything = shown(report, verbose=False), shown(report)
+    assert "clean page cache   1 MiB" in first and "reclaimable slab   1 MiB" in first
+    for little in ("unreclaimable slab", "page tables", "kernel stacks"):
+        assert little not in first and little in everything
+
+
+def test_a_kernel_log_says_once_what_no_log_shows(report: OomReport) -> None:
+    place = KernelLogPlace(1, 9, 5, None, None, (), 0)
+    unknown = dict.fromkeys(("reclaim", "cushion.evicted_bytes", "allocators"), LOG_ALONE)
+    log = replace(
+        report,
+        kernel_log=place,
+        allocators=(),
+        reclaim=Reclaim(None, None, None, None, ()),
+        cushion=Cushion(None, MIB, None, None, None, None),
+        quality=replace(report.quality, kmsg="only", unknown=unknown | {"trigger.gfp": "the line is cut"}),
+    )
+    assert " ".join(shown(log).split()).count(LOG_ALONE) == 1
+    first = shown(log, verbose=False)
+    assert "not known     what the request allowed (gfp)\n" in first
+    assert "a kernel log alone" in first and "Reclaim" not in first
+
+
+@pytest.mark.parametrize("columns", [70, 80, 100, 140])
+@pytest.mark.parametrize("verbose", [False, True])
+def test_hostile_names_neither_act_nor_widen_the_text(
+    new_report: Callable[..., OomReport], columns: int, verbose: bool
+) -> None:
+    hostile = new_report(HOSTILE, "/" + HOSTILE + "z" * 300)
+    hostile = replace(
+        hostile,
+        trigger=replace(hostile.trigger, stack=(HOSTILE,), user_stack=(HOSTILE,), cgroup=HOSTILE),
+        limit_owner=replace(hostile.limit_owner, container=HOSTILE, pod=HOSTILE),
+        quality=replace(hostile.quality, probes={HOSTILE: HOSTILE}, unknown={HOSTILE: HOSTILE}),
+        advice=(HOSTILE,),
+        verdict=replace(hostile.verdict, evidence=(HOSTILE,), contributing=(HOSTILE,)),
+    )
+    said = shown(hostile, columns=columns, verbose=verbose)
+    assert "\x1b" not in said
+    assert r"\x1b[31m[red]<script>\nx\x80" in said
+    assert max(map(cell_len, said.splitlines())) <= columns
+
+
+def test_every_number_of_the_composition_is_there_and_adds_up(report: OomReport) -> None:
+    assert sum(value for _, value in kill_facts.composition(report)) == report.composition.total
+    said = shown(report)
+    assert "not known: unevictable" in said
+    assert "none of it: dirty page cache" in said
+
+
+def test_a_kill_of_which_nothing_is_known_still_reads(report: OomReport) -> None:
+    nothing = replace(
+        report,
+        constraint="unknown",
+        limit_owner=LimitOwner(None, None, None, None, None, None),
+        trigger=replace(report.trigger, cgroup=None, gfp=None, order=None, stack=None),
+        victims=tuple(replace(victim, anon_rss_bytes=None, cgroup=None) for victim in report.victims),
+        candidates=(),
+        composition=replace(report.composition, **dict.fromkeys([*kill_facts.PART_LABELS, "total"])),
+        working_set_bytes=None,
+        reclaim=Reclaim(0, 0, 0, 0.0, ()),
+        cushion=Cushion(None, None, None, None, None, None),
+        allocators=(),
+        advice=(),
+    )
+    said = shown(nothing)
+    assert "RSS           not known" in said
+    assert "None" not in said
+    assert "nan" not in said
+
+
+def test_group_kills_and_ancestors_are_said(report: OomReport) -> None:
+    many = tuple(replace(report.victims[0], pid=pid, group_kill=True) for pid in range(1000, 1009))
+    owner = replace(report.limit_owner, is_ancestor=True)
+    said = shown(replace(report, victims=many, limit_owner=owner))
+    assert "1008" in said
+    assert "in a cgroup below it" in " ".join(said.split())
+    assert "killed processes had mapped" in " ".join(said.split())
+    assert "9 processes by one decision: memory.oom.group is set" in " ".join(said.split())
+
+
+def test_the_cgroups_of_victims_are_said_where_they_are_not_the_owner(report: OomReport) -> None:
+    assert "killed in" not in shown(report)
+    moved = tuple(replace(report.victims[0], pid=pid, cgroup=f"/p\x1b/{pid}") for pid in range(1000, 1009))
+    said = " ".join(shown(replace(report, victims=moved)).split())
+    assert r"killed in /p\x1b/1000, /p\x1b/1001" in said
+    assert "/p\x1b" not in said
+    assert "1008" in said
+    assert "memory.oom.group" not in said
+
+
+def test_cache_that_was_never_used_up(report: OomReport) -> None:
+    left = replace(report, cushion=replace(report.cushion, exhausted_at=None))
+    assert "used up       not between usage coming to the limit and the kill" in shown(left)
+    why = {"cushion.exhausted_at": "no start sample"}
+    unknown = replace(left, quality=replace(report.quality, unknown=why))
+    assert "not known: no start sample" in shown(unknown)
+
+
+def test_what_held(
+    held: Held, new_held: Callable[..., Held], matches_golden: Callable[[str, str], None]
+) -> None:
+    cgroups = [held, *(new_held(f"/other-{number}", HOSTILE) for number in range(60))]
+    for verbose, more in ((False, "54 more in -v and --json"), (True, "11 more cgroups were traced")):
+        said = console.to_text(explain_text.held(cgroups, verbose=verbose), columns=100, colour=False)
+        assert "\x1b" not in said
+        assert more in said
+    few = console.to_text(explain_text.held(cgroups[:3], verbose=True), columns=100, colour=False)
+    matches_golden("held-verbose.txt", few)
+
+
+def test_what_held_on_one_screen(
+    held: Held, new_held: Callable[..., Held], matches_golden: Callable[[str, str], None]
+) -> None:
+    cgroups = [
+        *(new_held(f"/other-{number}", HOSTILE) for number in range(9)),
+        replace(held, headroom_bytes=0),
+    ]
+    said = console.to_text(explain_text.held(cgroups), columns=100, colour=False)
+    matches_golden("held.txt", said)
+    assert said.index("/memcg-tracer-78-anon") < said.index("/other-0")
+    assert len(said.splitlines()) <= 30
+
+
+def test_what_held_where_there_is_no_limit_or_no_cgroup(held: Held) -> None:
+    assert "no cgroup of this trace has a limit" in survivor_facts.summary(
+        [replace(held, headroom_bytes=None)]
+    )
+    assert "no cgroup of this trace has a limit" in survivor_facts.summary([])
+    swapped = replace(held, peak_swap_bytes=9 << 20)
+    assert "30 MiB of page cache gave way, and 9 MiB went to swap" in survivor_facts.summary([swapped])
+    again = replace(held, refaulted_bytes=15 << 20)
+    assert survivor_facts.summary([again]).endswith("page cache gave way, 15 MiB had to be read again.")
+    above = replace(held, reclaim=replace(held.reclaim, attempts=0, stall_ms=0.0), refaulted_bytes=31 << 20)
+    said = dict(survivor_facts.held(above))
+    assert "30 MiB of page cache, by reclaim that was for a cgroup above it" in said["given back"]
+    assert said["refaulted"].endswith("some of it was evicted before this time")
+    stuck = replace(held, stuck_since=pd.Timestamp("2025-11-24T23:40:03.000000+00:00"))
+    assert "tasks are stuck" in survivor_facts.summary([stuck])
+    assert "Unset it, raise the limit" in dict(survivor_facts.held(stuck))["stuck since"]
+    assert "reached its limit of 100 MiB" in survivor_facts.summary([replace(held, headroom_bytes=0)])

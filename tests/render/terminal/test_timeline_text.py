@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from rich.cells import cell_len
+
+from tracer.analysis.results.report import OomReport
+from tracer.render.picture import markers
+from tracer.render.terminal import console
+from tracer.render.terminal.timeline_text import Heading, picture
+
+MIB = 1 << 20
+HOSTILE = "\x1b[31m[red]<script>\nx\udc80" + "y" * 200
+
+
+@pytest.fixture
+def heading(origin: pd.Timestamp) -> Heading:
+    return Heading("/memcg-tracer-77-page-cache", None, 1, 1, "6.18.5", origin, 0, False)
+
+
+def drawn(
+    timeline: pd.DataFrame,
+    heading: Heading,
+    reports: list[OomReport] = [],  # noqa: B006 - never changed
+    columns: int = 100,
+    colour: bool = False,
+) -> str:
+    found = markers.of_cgroup(reports, heading.cgroup, timeline)
+    lines = picture(timeline, heading, found, columns=columns, page_size=4096)
+    return console.to_text(lines, columns=columns, colour=colour)
+
+
+@pytest.mark.parametrize("columns", [80, 100, 160])
+def test_the_page_cache_experiment(
+    timeline: pd.DataFrame,
+    heading: Heading,
+    report: OomReport,
+    columns: int,
+    matches_golden: Callable[[str, str], None],
+) -> None:
+    shown = drawn(timeline, heading, [report], columns)
+    matches_golden(f"timeline-{columns}.txt", shown)
+    assert max(map(cell_len, shown.splitlines())) <= columns
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_waits_have_a_lane_beside_pressure(
+    waiting: pd.DataFrame, heading: Heading, columns: int, matches_golden: Callable[[str, str], None]
+) -> None:
+    shown = drawn(waiting.iloc[4:24], heading, columns=columns)
+    matches_golden(f"timeline-waits-{columns}.txt", shown)
+    assert max(map(cell_len, shown.splitlines())) <= columns
+
+
+def test_the_lane_is_to_scale_and_pressure_is_optional(waiting: pd.DataFrame, heading: Heading) -> None:
+    """37 ms of dirty pages where 114.2 ms are 10 cells."""
+    waiting["psi_some_us"] = waiting["psi_full_us"] = pd.array([pd.NA] * len(waiting), dtype="Int64")
+    shown = drawn(waiting, heading)
+    lines = {line[:9].strip(): line for line in shown.splitlines() if "│" in line}
+    assert lines["0.8 s"].endswith("37.0  ddd")
+    assert lines["1.1 s"].endswith("114.2  rrrrrrrddd")
+    assert "PSI" not in shown
+
+
+def test_swap_has_columns_where_there_was_any(timeline: pd.DataFrame, heading: Heading) -> None:
+    timeline = timeline.iloc[:12].copy()
+    assert "swap" not in drawn(timeline, heading).replace("only swap", "").replace("only to swap", "")
+    timeline["swap_written_bytes"] = pd.array([0] * 8 + [3 * MIB, 0, MIB, 7 * MIB // 4], dtype="Int64")
+    timeline["swap_write_mean_ms"] = [*[float("nan")] * 8, 61.24, *[float("nan")] * 3]
+    shown = drawn(timeline, heading)
+    rows = [line.split() for line in shown.splitlines() if "│" in line and " s " in line]
+    assert [row[-2:] for row in rows[8:9] + rows[10:]] == [["3.0", "61.2"], ["1.0", "?"], ["1.8", "?"]]
+    assert rows[9][-1] not in ("?", "0.0")
+    assert "5.8 MiB were written to swap." in " ".join(shown.split())
+    assert "in ms" not in shown
+    timeline["swap_read_bytes"] = pd.array([0] * 11 + [MIB], dtype="Int64")
+    timeline["swap_read_mean_ms"] = [*[float("nan")] * 11, 0.52]
+    both = drawn(timeline, heading)
+    rows = [line.split() for line in both.splitlines() if "│" in line and " s " in line]
+    assert rows[-1][-4:] == ["1.8", "?", "1.0", "0.5"]
+    assert "5.8 MiB were written to swap, 1 MiB read from it." in " ".join(both.split())
+    timeline["swap_written_bytes"] = 0
+    assert "1 MiB were read from swap." in " ".join(drawn(timeline, heading).split())
+
+
+def test_without_waits_or_with_reclaim_alone_there_is_no_lane(
+    timeline: pd.DataFrame, heading: Heading
+) -> None:
+    assert "waiting" not in drawn(timeline, heading)
+    timeline["psi_some_us"] = timeline["psi_full_us"] = 0
+    assert "waiting" not in drawn(timeline, heading)
+    timeline.iloc[9, timeline.columns.get_loc("psi_some_us")] = 1
+    assert "waiting" in drawn(timeline, heading)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 97, 100, 160])
+def test_hostile_names_neither_act_nor_widen_the_picture(
+    timeline: pd.DataFrame,
+    heading: Heading,
+    new_report: Callable[..., OomReport],
+    columns: int,
+) -> None:
+    hostile = replace(heading, cgroup="/" + HOSTILE, container=HOSTILE, kernel=HOSTILE)
+    shown = drawn(timeline, hostile, [new_report(HOSTILE, "/" + HOSTILE)], columns)
+    assert "\x1b" not in shown
+    assert r"\x1b[31m[red]<" in shown
+    assert "OOM kill" in shown
+    assert max(map(cell_len, shown.splitlines())) <= columns
+    assert "\x1b[31m[red]" not in drawn(timeline, hostile, columns=columns, colour=True)
+
+
+def test_colour_adds_nothing_but_colour(timeline: pd.DataFrame, heading: Heading, report: OomReport) -> None:
+    import re
+
+    plain, coloured = (drawn(timeline, heading, [report], colour=colour) for colour in (False, True))
+    assert "\x1b[38;5;166m" in coloured
+    stripped = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
+    assert [line.rstrip() for line in stripped.splitlines()] == plain.splitlines()
+
+
+def test_bars_are_to_scale(timeline: pd.DataFrame, heading: Heading) -> None:
+    lines = [line for line in drawn(timeline, heading).splitlines() if line.startswith("    2.5 s")]
+    bar = lines[0][10 : lines[0].index("│")]
+    row = timeline.iloc[24]
+    for glyph, part in (("█", "anon_bytes"), ("░", "cache_bytes")):
+        assert bar.count(glyph) == pytest.approx(row[part] / (100 * MIB) * len(bar), abs=1)
+
+
+def test_a_limit_far_away_is_named_but_not_drawn(timeline: pd.DataFrame, heading: Heading) -> None:
+    timeline["limit_bytes"] = 8 << 30
+    shown = drawn(timeline, heading)
+    assert "limit 8 GiB" in shown
+    rows = [line for line in shown.splitlines() if line.startswith("    2.0 s")]
+    assert "│" not in rows[0]
+    assert "must first be freed" not in shown
+
+
+def test_one_life_of_several_says_which(timeline: pd.DataFrame, heading: Heading) -> None:
+    first = drawn(timeline, replace(heading, container="web", run=3, runs=7)).splitlines()[0]
+    assert first == "run 3 of 7: container web  /memcg-tracer-77-page-cache"
+    assert "run" not in drawn(timeline, heading).splitlines()[0]
+
+
+def test_no_limit_is_said(timeline: pd.DataFrame, heading: Heading) -> None:
+    timeline["limit_bytes"], timeline["is_limited"] = pd.NA, False
+    assert "no limit" in drawn(timeline, heading).splitlines()[1]
+
+
+@pytest.mark.parametrize(("page_size", "is_said"), [(4096, False), (65_536, True)])
+def test_how_near_the_limit_counts_as_at_it_goes_by_the_page(
+    timeline: pd.DataFrame, heading: Heading, page_size: int, is_said: bool
+) -> None:
+    timeline["usage_bytes"] = 97 * MIB
+    lines = picture(timeline, heading, [], columns=100, page_size=page_size)
+    assert any("must first be freed" in line.plain for line in lines) is is_said
+
+
+def test_a_lowered_limit_has_its_tick_inside_the_bar(timeline: pd.DataFrame, heading: Heading) -> None:
+    timeline.iloc[20:, timeline.columns.get_loc("limit_bytes")] = 50 * MIB
+    shown = drawn(timeline, heading)
+    assert "limit 100 MiB, later 50 MiB" in shown
+    row = next(line for line in shown.splitlines() if line.startswith("    2.5 s"))
+    assert row[row.index("│") + 1] in "█░"
+
+
+def test_unknown_is_a_question_mark_and_zero_is_blank(timeline: pd.DataFrame, heading: Heading) -> None:
+    for column in ("cache_refaulted_bytes", "refault_bytes"):
+        timeline[column] = pd.array([pd.NA] * len(timeline), dtype="Int64")
+    shown = drawn(timeline, heading)
+    row = next(line for line in shown.splitlines() if line.startswith("    1.3 s"))
+    assert row.split("│")[1].split() == ["100.0", "?"]
+    assert "not known came back (by the kernel's count not known)" in " ".join(shown.split())
+
+
+def test_nothing_known_is_said(timeline: pd.DataFrame, heading: Heading) -> None:
+    timeline["usage_bytes"] = pd.array([pd.NA] * len(timeline), dtype="Int64")
+    assert "Nothing is known" in drawn(timeline, heading)
+    assert "Nothing is known" in drawn(timeline.iloc[:0], heading)
+
+
+def test_loss_and_interruption_are_said(timeline: pd.DataFrame, heading: Heading) -> None:
+    shown = drawn(timeline, replace(heading, lost_records=1234, interrupted=True))
+    assert "1,234 records were lost" in shown
+    assert "interrupted" in shown
+
+
+def test_dropped_cache_has_a_column_where_there_is_much(timeline: pd.DataFrame, heading: Heading) -> None:
+    assert " dropped " not in drawn(timeline, heading).splitlines()[4]
+    timeline["cache_dropped_bytes"] = timeline["cache_evicted_bytes"]
+    assert " dropped " in drawn(timeline, heading).splitlines()[4]
+
+
+def test_one_row_is_enough(timeline: pd.DataFrame, heading: Heading) -> None:
+    assert "100.0" in drawn(timeline.iloc[20:21], heading)
+
+
+def test_the_instant_of_a_kill_is_drawn_though_its_row_ends_after_it(
+    timeline: pd.DataFrame, heading: Heading, report: OomReport
+) -> None:
+    lines = drawn(timeline, heading, [report]).splitlines()
+    kill = next(number for number, line in enumerate(lines) if "✗ OOM kill: python3" in line)
+    at_kill = lines[kill - 1]
+    assert at_kill.startswith("  3.412 s ")
+    assert at_kill.count("█") >= 0.95 * len(at_kill[10 : at_kill.index("│")])
+    assert at_kill.endswith("100.0")
+    assert lines[kill + 1].startswith("    3.5 s   ")
+    group = replace(report, victims=(report.victims[0], replace(report.victims[0], pid=124)))
+    both = drawn(timeline, heading, [group])
+    assert both.count("✗ OOM kill: python3") == 2
+    assert both.count("  3.412 s ") == 2

@@ -1,0 +1,109 @@
+"""No report breaks a line inside a word, or between a number and its unit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import RenderableType
+
+import tracer
+from tracer.analysis.explain import log_postmortem
+from tracer.analysis.results.report import OomReport
+from tracer.kernel.kmsg import log_files
+from tracer.render.terminal import console, explain_text, first_screen
+from tracer.render.words.prose import prose
+
+TOP = Path(__file__).parents[3]
+EXAMPLES = sorted(path.parent.name for path in TOP.glob("traces/*/meta.json"))
+LOGS = sorted((TOP / "tests/kernel/kmsg/corpus").glob("*.log"))
+WIDTHS = range(60, 121)
+SOME_WIDTHS = (60, 61, 67, 79, 80, 100, 120)
+LABEL_CELLS = 16
+"""What stands before a sentence with a label. A word that has no room beside it has to be broken: a path."""
+
+ENDS_IN_A_NUMBER = re.compile(r"[\d][\d,.]*$")
+BEGINS_WITH_A_UNIT = re.compile(r"\s*(?:B|[KMGT]iB|[um]?s|%|min|h)(?![\w/])")
+
+
+def words(laid_out: str) -> set[str]:
+    return {word.strip("(),.;:") for word in laid_out.split()}
+
+
+def assert_unbroken(draw: Callable[[], Iterable[RenderableType]], known: set[str], columns: int) -> None:
+    lines = console.to_text(draw(), columns=columns, colour=False).splitlines()
+    assert max(map(cell_len, lines)) <= columns
+    pairs = pairwise(lines)
+    assert [
+        pair for pair in pairs if ENDS_IN_A_NUMBER.search(pair[0]) and BEGINS_WITH_A_UNIT.match(pair[1])
+    ] == []
+    too_long = [word for word in known if cell_len(word) > columns - LABEL_CELLS]
+    torn = words("\n".join(lines)) - known
+    assert {word for word in torn if not any(word in long for long in too_long)} == set()
+
+
+def forms(report: OomReport) -> set[str]:
+    """All words that the story of a kill can have: whatever fits, with bars and without."""
+    brief = [first_screen.of_kill(report, lines=1000)]
+    drawn = [console.to_text(brief, columns=columns, colour=False) for columns in (99, 1000)]
+    drawn.append(console.to_text(everything(report), columns=1000, colour=False))
+    left_out = [f"and {amount} more (-v)" for amount in range(len(report.advice) + 1)]
+    return words("\n".join([*drawn, *left_out]))
+
+
+def everything(report: OomReport) -> Iterator[RenderableType]:
+    return explain_text.post_mortem(report, page_size=4096, verbose=True)
+
+
+@cache
+def reports_of(example: str) -> list[OomReport]:
+    return tracer.open(TOP / "traces" / example).explain()
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_recorded_examples(example: str) -> None:
+    for report in reports_of(example):
+        known = forms(report)
+        for columns in WIDTHS:
+            assert_unbroken(lambda report=report: [first_screen.of_kill(report)], known, columns)
+        for columns in SOME_WIDTHS:
+            assert_unbroken(lambda report=report: everything(report), known, columns)
+
+
+@pytest.mark.parametrize("columns", SOME_WIDTHS)
+def test_what_held(columns: int) -> None:
+    held = tracer.open(TOP / "traces/thrash").held_cgroups()
+    for verbose in (False, True):
+        whole = console.to_text(explain_text.held(held, verbose=verbose), columns=1000, colour=False)
+        assert_unbroken(lambda v=verbose: explain_text.held(held, verbose=v), words(whole), columns)
+
+
+@pytest.mark.parametrize("log", LOGS, ids=lambda path: path.stem)
+def test_kernel_logs(log: Path) -> None:
+    for report in list(log_postmortem.explain(log_files.read(str(log)).reports))[:3]:
+        known = forms(report)
+        for columns in (60, 80, 100):
+            assert_unbroken(lambda report=report: [first_screen.of_kill(report)], known, columns)
+            assert_unbroken(lambda report=report: everything(report), known, columns)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_first_screen_of_every_example_is_one_screen(example: str, columns: int) -> None:
+    for report in reports_of(example):
+        lines = console.to_text([first_screen.of_kill(report)], columns=columns, colour=False).splitlines()
+        assert len(lines) <= first_screen.SCREEN_LINES
+
+
+@pytest.mark.parametrize(
+    "pair", ["99.7 MiB", "1,024 pages", "12 %", "2 min 03 s", "5 h 02 min", "(pid 41)", "0 B", "kill 3"]
+)
+def test_what_belongs_together_stays_together(pair: str) -> None:
+    for columns in range(len(pair), 30):
+        laid_out = console.to_text([prose(f"aaaa bbbb {pair} cccc")], columns=columns, colour=False)
+        assert any(pair in line for line in laid_out.splitlines()), laid_out

@@ -1,0 +1,36 @@
+"""The words of the post-mortem that are not everyday English are explained in docs/glossary.md."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[3]
+GLOSSARY = (TOP / "docs/glossary.md").read_text(encoding="utf-8")
+EXPLAINED = re.findall(r"^\*\*(.+)\*\*\n: ", GLOSSARY, flags=re.MULTILINE)
+TECHNICAL = (
+    *("anon", "badness", "cache", "cgroup", "charge", "evicted", "gfp", "limit owner", "order", "page"),
+    *("page tables", "priority", "reclaim", "refault", "RSS", "shmem", "slab", "unevictable", "usage"),
+    *("working set", "writeback", "oom_score_adj", "stall", "group kill", "folio", "dying cgroup", "thrash"),
+)
+
+
+def test_entries_are_in_order() -> None:
+    assert [word.casefold() for word in EXPLAINED] == sorted(word.casefold() for word in EXPLAINED)
+
+
+@pytest.mark.parametrize("word", TECHNICAL)
+def test_word_is_explained(word: str) -> None:
+    assert any(word in re.split(r", | \(|\)", entry) for entry in EXPLAINED)
+
+
+def test_every_cause_is_defined() -> None:
+    from typing import get_args
+
+    from tracer.analysis.results.report import Cause
+
+    defined = (TOP / "docs/causes.md").read_text(encoding="utf-8")
+    for cause in get_args(Cause):
+        assert f"`{cause}`" in defined

@@ -1,0 +1,20 @@
+"""Runs in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from tracer.render.words import runs
+
+
+@pytest.mark.parametrize(
+    ("ordinals", "words"),
+    [
+        ([3], "run 3"),
+        ([3, 4], "runs 3, 4"),
+        ([1, 3, 4, 5, 9, 10], "runs 1, 3 to 5, 9, 10"),
+        (range(1, 1001), "runs 1 to 1000"),
+    ],
+)
+def test_ordinals_that_follow_each_other_are_one_piece(ordinals: list[int], words: str) -> None:
+    assert runs.listed(ordinals) == words

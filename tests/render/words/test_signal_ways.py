@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from tracer.kernel.probes import SIGNALS
+from tracer.render.words import signal_ways
+
+EXACT = {"hook": "raw_tracepoint mark_victim", "meaning": "exact", "detail": ""}
+ABSENT = {"hook": None, "meaning": "absent", "detail": "no kprobes: it is inferred"}
+ROUGH = {"hook": "kprobe f", "meaning": "approximate", "detail": "totals are exact"}
+
+
+def test_each_probe_says_its_hook_and_its_meaning() -> None:
+    written = {"a": EXACT, "b": ABSENT, "c": ROUGH}
+    assert dict(signal_ways.taken(written)) == {
+        "a": "exact: raw_tracepoint mark_victim",
+        "b": "absent: no kprobes: it is inferred",
+        "c": "approximate: kprobe f (totals are exact)",
+    }
+
+
+def test_older_traces_have_the_hook_alone_or_null() -> None:
+    assert list(signal_ways.taken({"a": "raw_tracepoint", "b": None})) == [
+        ("a", "raw_tracepoint"),
+        ("b", "absent"),
+    ]
+    assert signal_ways.not_exact({"OOM kill": "raw_tracepoint", "OOM decision": None}) is None
+
+
+def test_names_and_hooks_cannot_act() -> None:
+    ((name, said),) = signal_ways.taken({"\x1b[31m": EXACT | {"hook": "\x1b[31m"}})
+    assert "\x1b" not in name + said
+
+
+def test_what_is_not_exact_is_said_in_a_line() -> None:
+    written = {"OOM decision": ABSENT, "OOM candidates": ABSENT, "memory by kind": ROUGH, "OOM kill": EXACT}
+    assert (
+        signal_ways.not_exact(written) == "absent: OOM decision, OOM candidates; approximate: memory by kind"
+    )
+    assert signal_ways.not_exact({"OOM kill": EXACT}) == signal_ways.ALL_EXACT
+
+
+def test_what_a_post_mortem_does_not_show_is_left_out() -> None:
+    assert signal_ways.not_exact({"OOM kill": EXACT, "kswapd": ABSENT}) == signal_ways.ALL_EXACT
+
+
+def test_what_a_post_mortem_rests_on_are_signals() -> None:
+    assert {signal.name for signal in SIGNALS} >= signal_ways.EXPLAINED_BY

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pytest
+
+from tracer.render.terminal import console, explain_text
+from tracer.render.words import survivor_facts
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_an_interrupted_trace_without_data_denies_no_kill(verbose: bool) -> None:
+    said = console.to_text(
+        explain_text.held([], interrupted=True, verbose=verbose), columns=1000, colour=False
+    )
+    assert "No OOM kill was recorded until the recording broke off" in said
+    assert "a kill cannot be excluded" in said
+    whole = console.to_text(explain_text.held([], verbose=verbose), columns=1000, colour=False)
+    assert whole.startswith("No OOM kill, and no cgroup of this trace has a limit.")
+
+
+def test_the_page_says_the_same() -> None:
+    assert "cannot be excluded" in survivor_facts.summary([], interrupted=True)

@@ -1,0 +1,19 @@
+"""What this kernel's ledger can be kept by."""
+
+from __future__ import annotations
+
+import pytest
+
+from tracer.capture.bpf.hooks import Offer, choose
+from tracer.kernel.btf import Btf
+from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
+
+
+def skip_unless_offered(family: str) -> None:
+    """Skip where this kernel's ledger cannot be kept by hooks of a family."""
+    offer = Offer.look(Btf.load())
+    for choice in choose(offer, memory_hierarchy().version, forced=family):
+        if choice.signal.stream == "charge" and (choice.way is None or choice.way.family != family):
+            hooks = [hook for way in choice.signal.ways if way.family == family for hook in way.hooks]
+            reasons = dict.fromkeys(filter(None, map(offer.why_not, hooks)))
+            pytest.skip(f"{choice.signal.name} by {family}: {'; '.join(reasons)}")

@@ -1,0 +1,92 @@
+"""`memcg-tracer record` in the background, as tests and measurements start it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+from support.slowdown import SLOWDOWN
+
+from tracer.errors import TracerError
+
+WITHIN_S: Final = 60.0 * SLOWDOWN
+_POLL_S: Final = 0.002
+
+
+class Recorder:
+    """A recorder that runs in `folder`; its trace goes to trace there, if not told otherwise (`output`).
+
+    `wrapper` is a command that runs the recorder, `launch` what the interpreter is given to be one. The rest
+    is `Popen`'s; both outputs are pipes if it does not say otherwise. Leaving the context kills what still
+    runs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: str | Path,
+        wrapper: Sequence[str] = (),
+        launch: Sequence[str] = ("-m", "tracer"),
+        output: bool = True,
+        **popen: Any,
+    ) -> None:
+        self.folder = folder
+        self.path = folder / "trace"
+        self.stdout = self.stderr = ""
+        places = ["-o", str(self.path)] if output else []
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
+            [*wrapper, sys.executable, *launch, "record", *places, *options], cwd=folder, **{**pipes, **popen}
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
+    @property
+    def ready_file(self) -> Path:
+        """Where `wait_until_ready` looks; it is there only with the options `--ready-file ready`."""
+        return self.folder / "ready"
+
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        """Raises TracerError, with what the recorder said, if it ends or takes too long before that."""
+        deadline = time.monotonic() + WITHIN_S
+        while not condition():
+            if time.monotonic() > deadline:
+                self.process.kill()
+            if self.process.poll() is not None:
+                said = self.end().stderr.strip() or "it said nothing"
+                raise TracerError(f"the recorder did not come to that: {said}")
+            time.sleep(_POLL_S)
+
+    def wait_until_ready(self) -> Self:
+        """Until all probes are attached."""
+        self.wait_for(self.ready_file.exists)
+        return self
+
+    def end(self) -> Self:
+        """Wait for its end, which must be near."""
+        if not self.stderr:
+            stdout, stderr = self.process.communicate(timeout=WITHIN_S)
+            self.stdout, self.stderr = (os.fsdecode(text or b"") for text in (stdout, stderr))
+        return self
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> Path:
+        """End the recording as a user would; returns the trace."""
+        self.process.send_signal(number)
+        self.end()
+        assert self.process.returncode == 0, self.stderr
+        assert self.stdout.splitlines()[-1] == str(self.path), self.stdout
+        return self.path

@@ -1,0 +1,42 @@
+"""memory.stat lags: a reader flushes only where more than 64 pages a CPU have changed (MEMCG_CHARGE_BATCH,
+memcg_vmstats_needs_flush() in mm/memcontrol.c), and the flush every 2 s is deferred while CPUs are idle. So
+that much is made to change elsewhere, and the root read, whose flush is that of all cgroups below it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from support.slowdown import SLOWDOWN
+
+from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
+from tracer.kernel.cgroups.memory_files import MemcgFiles
+
+QUIET_S: Final = 1.0 * min(SLOWDOWN, 3)  # what is freed after a grace period, or by a worker
+_SETTLES_WITHIN_S: Final = 30.0 * SLOWDOWN
+_CHANGE_BYTES: Final = 2 * 64 * mmap.PAGESIZE * (1 + (os.cpu_count() or 1))
+
+
+def settle(memcg: Path) -> None:
+    """Wait until the cgroup's statistics, flushed, do not change any more."""
+    hierarchy = memory_hierarchy()
+    files = MemcgFiles(memcg, hierarchy.version)
+    last, since = None, time.monotonic()
+    deadline = since + _SETTLES_WITHIN_S
+    while time.monotonic() - since < QUIET_S:
+        assert time.monotonic() < deadline, "the cgroup does not become quiet"
+        time.sleep(0.1)
+        _flush(hierarchy.mount)
+        now = files.read()
+        if now != last:
+            last, since = now, time.monotonic()
+
+
+def _flush(root: Path) -> None:
+    with mmap.mmap(-1, _CHANGE_BYTES) as memory:
+        memory[:: mmap.PAGESIZE] = bytes(_CHANGE_BYTES // mmap.PAGESIZE)
+    (root / "memory.stat").read_bytes()

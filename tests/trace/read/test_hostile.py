@@ -1,0 +1,249 @@
+"""Traces that were made to harm who reads them."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tracer.errors import TraceError
+from tracer.schema import TABLES
+from tracer.trace.meta import Meta, begin, read_meta
+from tracer.trace.read import memory_bounds
+from tracer.trace.read.memory_bounds import Budget
+from tracer.trace.read.reader import Trace
+from tracer.trace.write.writer import TraceWriter
+
+RowsOf = Callable[[str, range], pa.RecordBatch]
+OpenWriter = Callable[..., TraceWriter]
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link_to_zero(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def link_beside(path: Path) -> None:
+    path.symlink_to(path.with_name("kept"))
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.fixture
+def ended(open_writer: OpenWriter, rows_of: RowsOf) -> Path:
+    writer = open_writer()
+    writer.append("oom", rows_of("oom", range(3)))
+    writer.close("done")
+    return writer.path
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("replace", [make_fifo, link_to_zero, link_beside, make_folder])
+@pytest.mark.parametrize("name", ["oom.parquet", "meta.json", "journal"])
+def test_what_is_no_file_of_a_trace_is_refused_and_not_opened(
+    ended: Path, name: str, replace: Callable[[Path], None]
+) -> None:
+    path = ended / name
+    if path.exists():
+        path.rename(ended / "kept")
+    replace(path)
+    if name == "journal" and replace is make_folder:
+        assert Trace(ended).rows("oom") == 3
+        return
+    for read in (Trace.table, Trace.rows):
+        with pytest.raises(TraceError) as raised:
+            read(Trace(ended), "oom")
+        assert str(raised.value).startswith(f"{path} is a link, a pipe, a device or the like")
+
+
+def test_a_folder_of_parts_that_leads_elsewhere_is_refused(ended: Path) -> None:
+    (ended / "charge.parquet").unlink()
+    (ended / "charge").symlink_to("/etc")
+    with pytest.raises(TraceError, match="charge is a link"):
+        Trace(ended).table("charge")
+
+
+def test_a_trace_may_itself_be_named_by_a_link(ended: Path, tmp_path: Path) -> None:
+    (tmp_path / "latest").symlink_to(ended)
+    assert Trace(tmp_path / "latest").rows("oom") == 3
+
+
+def bomb(path: Path, table: str, rows: int) -> None:
+    """All rows alike, but for an even step in time: a few bytes for thousands of rows."""
+    schema, block = TABLES[table], 1 << 20
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for first in range(0, rows, block):
+            count = min(block, rows - first)
+            columns = []
+            for field in schema:
+                if pa.types.is_timestamp(field.type):
+                    column = pa.array(range(first, first + count), pa.int64()).cast(field.type)
+                elif pa.types.is_dictionary(field.type):
+                    column = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), ["read"])
+                elif pa.types.is_integer(field.type):
+                    column = pa.array([7] * count, field.type)
+                else:
+                    column = pa.array(["x"] * count, field.type)
+                columns.append(column)
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def used_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+@pytest.mark.parametrize(("table", "rows"), [("pagecache", 24_000_000), ("loss", 2_000_000)])
+def test_a_bomb_is_refused_before_it_is_in_memory(ended: Path, table: str, rows: int) -> None:
+    path = ended / f"{table}.parquet"
+    bomb(path, table, rows)
+    before, begin_s = used_bytes(), time.process_time()
+    for read in (Trace.table, Trace.rows):
+        with pytest.raises(TraceError, match=f"{rows:,} rows of {table}") as raised:
+            read(Trace(ended), table)
+        assert str(path) in str(raised.value)
+    assert used_bytes() - before < 64 << 20
+    assert time.process_time() - begin_s < 5
+
+
+def test_what_a_recording_writes_is_within_its_budget() -> None:
+    """20 million page-cache events take 7 bytes each on disk."""
+    Budget.of("pagecache", TABLES["pagecache"]).take(
+        Path("pagecache.parquet"), rows=20_000_000, stored_bytes=140_000_000
+    )
+
+
+def test_parts_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_bounds, "memory_available_bytes", lambda: 1 << 40)
+    budget = Budget.of("pagecache", TABLES["pagecache"])
+    budget.take(Path("000001.parquet"), rows=10_000_000, stored_bytes=1000)
+    with pytest.raises(TraceError, match=r"000002\.parquet: 20,000,000 rows of pagecache in 2,000 bytes"):
+        budget.take(Path("000002.parquet"), rows=10_000_000, stored_bytes=1000)
+
+
+def test_more_than_this_machine_has_memory_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_bounds, "memory_available_bytes", lambda: 1 << 29)
+    with pytest.raises(TraceError, match=r"GiB of memory, and 0\.5 GiB are available"):
+        Budget.of("pagecache", TABLES["pagecache"]).take(Path("x"), rows=10_000_000, stored_bytes=100_000_000)
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_a_compressed_journal_is_refused(open_writer: OpenWriter, rows_of: RowsOf, compression: str) -> None:
+    writer = open_writer()
+    rows = pa.RecordBatch.from_arrays(
+        [rows_of("inodes", range(3)).column(field.name) for field in TABLES["inodes"]],
+        schema=TABLES["inodes"],
+    )
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    path = writer.path / "journal" / "inodes.1.arrows"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, rows.schema, options=options) as stream:
+        stream.write_batch(rows)
+    with pytest.raises(TraceError, match=r"inodes\.1\.arrows cannot be read .*compressed"):
+        Trace(writer.path).table("inodes")
+
+
+def test_a_sparse_journal_is_refused_by_its_length(open_writer: OpenWriter) -> None:
+    path = open_writer().path / "journal" / "loss.1.arrows"
+    path.touch()
+    os.truncate(path, 1 << 43)
+    with pytest.raises(TraceError, match=r"loss\.1\.arrows"):
+        Trace(path.parents[1]).table("loss")
+
+
+def with_column(ended: Path, name: str, column: pa.Array) -> Path:
+    path = ended / "oom.parquet"
+    data = pq.read_table(path)
+    pq.write_table(data.set_column(data.schema.get_field_index(name), name, column), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "says"),
+    [
+        ("pid", pa.array([1, None, 2], pa.int32()), "column pid has NULL"),
+        ("pid", pa.array([1, -5, 2], pa.int32()), "column pid has -5"),
+        ("pid", pa.array([1.0, 2.0, 3.0]), "column pid is of type double, not int32"),
+        ("pid", pa.array([1, 2, 1 << 40]), "not in range"),
+        (
+            "time",
+            pa.array([0, -(1 << 63), 0], pa.timestamp("ns", "UTC")),
+            "column time has -9223372036854775808",
+        ),
+        ("time", pa.array([0, 1 << 50, 0], pa.timestamp("s", "UTC")), "out of bounds"),
+        ("comm", pa.array(["a", "b", "c" * 200_000]), "a text of 200,000 bytes"),
+        ("comm", pa.array([b"a", b"b", b"\xff"]).view(pa.string()), "UTF8"),
+        ("order", pa.array([True, False, None]), "column order is of type bool"),
+    ],
+)
+def test_what_the_schema_does_not_allow_is_named(ended: Path, name: str, column: pa.Array, says: str) -> None:
+    path = with_column(ended, name, column)
+    with pytest.raises(TraceError) as raised:
+        Trace(ended).table("oom")
+    assert str(raised.value).startswith(f"{path} cannot be read as schema")
+    assert says in str(raised.value)
+
+
+def test_a_type_that_holds_the_same_values_is_read(ended: Path) -> None:
+    with_column(ended, "pid", pa.array([1, 2, 3], pa.int64()))
+    assert Trace(ended).oom["pid"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("page_size", 0),
+        ("page_size", 4095),
+        ("page_size", "4096"),
+        ("page_size", None),
+        ("page_size", True),
+        ("cpus", -1),
+        ("cpus", 2.5),
+        ("cgroup_version", 3),
+        ("clock", None),
+        ("clock", {"monotonic_ns": 1}),
+        ("clock", {"monotonic_ns": 1, "realtime_ns": -5}),
+        ("started", "1677-01-01T00:00:00+00:00"),
+        ("started", "2025-01-01T00:00:00"),
+        ("ended", 5),
+        ("filters", []),
+        ("filters", {"cgroups": "x"}),
+        ("probes", {"oom": 5}),
+        ("rows", {"oom": -1}),
+        ("lost", {"oom": float("nan")}),
+        ("memory", {"swap_total_bytes": "1"}),
+        ("command_line", [1]),
+        ("cost", {"x_bytes": "many"}),
+    ],
+)
+def test_a_value_that_no_recording_writes_is_named(tmp_path: Path, meta: Meta, key: str, value: Any) -> None:
+    (tmp_path / "meta.json").write_text(json.dumps({**meta, key: value}))
+    with pytest.raises(TraceError, match=rf"meta\.json is damaged, no recording writes such {key}:"):
+        read_meta(tmp_path)
+
+
+def test_what_a_recording_writes_passes(tmp_path: Path) -> None:
+    meta = begin(
+        command_line=["x"],
+        cgroup_version=2,
+        filters={"asked": ["/a"], "cgroups": ["/a"], "limit_bytes": 1 << 63 - 1, "command": None},
+        probes={"oom": {"hook": None, "meaning": "absent", "detail": "x"}, "old": "tp_btf/mark_victim"},
+    )
+    later = {
+        **meta,
+        "cost": {"startup_s": 1.5, "programs": {"a": {"runs": 3}}},
+        "of_a_later_version": [1, {}],
+    }
+    (tmp_path / "meta.json").write_text(json.dumps(later))
+    assert read_meta(tmp_path) == later

@@ -1,0 +1,360 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tracer.errors import TraceError
+from tracer.schema import TABLES
+from tracer.trace import layout
+from tracer.trace.meta import begin
+from tracer.trace.read.reader import Trace
+from tracer.trace.read.value_ranges import value_range
+from tracer.trace.write.writer import TraceWriter
+
+RowsOf = Callable[[str, range], pa.RecordBatch]
+OpenWriter = Callable[..., TraceWriter]
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=5)
+
+
+def values_of(table: str, field: pa.Field) -> st.SearchStrategy[Any]:
+    kind = field.type
+    if pa.types.is_boolean(kind):
+        return st.booleans()
+    if pa.types.is_list(kind):
+        return st.lists(TEXT, max_size=3)
+    if pa.types.is_string(kind) or pa.types.is_dictionary(kind):
+        return TEXT
+    low, high = value_range(table, field) or (0, 2**64 - 1)
+    high = min(high, 2 ** (kind.bit_width - 1) - 1) if kind != pa.uint64() else high
+    return st.sampled_from([low, 0, high]) | st.integers(low, high)
+
+
+@st.composite
+def batches(draw: st.DrawFn, table: str) -> pa.RecordBatch:
+    count = draw(st.integers(0, 5))
+    columns = []
+    for field in TABLES[table]:
+        values = values_of(table, field)
+        values = st.none() | values if field.nullable else values
+        column = draw(st.lists(values, min_size=count, max_size=count))
+        if pa.types.is_dictionary(field.type):
+            columns.append(pa.array(column, pa.string()).dictionary_encode())
+        elif pa.types.is_timestamp(field.type):
+            columns.append(pa.array(column, pa.int64()).cast(field.type))
+        else:
+            columns.append(pa.array(column, field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=TABLES[table])
+
+
+def last_of_each_key(data: pa.Table, keys: tuple[str, ...], *, merged: bool) -> pa.Table:
+    """A row for each key, at the place of its last; merged: with what earlier ones knew and it does not."""
+    rows = list(zip(*(data[key].to_pylist() for key in keys), strict=True))
+    places = sorted({key: place for place, key in enumerate(rows)}.values())
+
+    def source(column: pa.ChunkedArray, place: int) -> int:
+        same = (at for at in range(place, -1, -1) if rows[at] == rows[place])
+        return next((at for at in same if not merged or column[at].is_valid), place)
+
+    columns = [
+        column.take(pa.array([source(column, place) for place in places], pa.int64()))
+        for column in data.columns
+    ]
+    return pa.Table.from_arrays(columns, schema=data.schema)
+
+
+@pytest.mark.parametrize("table", TABLES)
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_every_table_comes_back_from_the_journal_and_from_parquet(
+    table: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    given_batches = data.draw(st.lists(batches(table), max_size=3))
+    expected = pa.Table.from_batches(given_batches, TABLES[table])
+    if keys := layout.IDENTITY_KEYS.get(table):
+        expected = last_of_each_key(expected, keys, merged=table in layout.MERGED)
+
+    path = tmp_path_factory.mktemp("round") / "trip"
+    meta = begin(command_line=[], cgroup_version=2, filters={}, probes={})
+    writer = TraceWriter(path, meta, force=False)
+    for batch in given_batches:
+        writer.append(table, batch)
+    writer.flush()
+    for state in ("recording", "ended"):
+        if state == "ended":
+            writer.close("done")
+        trace = Trace(path)
+        found = trace.table(table)
+        assert found.schema.equals(TABLES[table])
+        assert found.equals(expected.unify_dictionaries())
+        assert trace.rows(table) == expected.num_rows
+        assert len(trace._frame(table)) == expected.num_rows
+    assert not list(path.glob("journal*"))
+
+
+def test_an_ended_trace_has_a_file_for_each_table_that_needs_no_tracer(
+    open_writer: OpenWriter, rows_of: RowsOf
+) -> None:
+    writer = open_writer()
+    writer.append("loss", pa.Table.from_batches([rows_of("loss", range(4)), rows_of("loss", range(4, 5))]))
+    writer.append("tasks", rows_of("tasks", range(3)))
+    writer.append("tasks", rows_of("tasks", range(1, 4)))
+    writer.close("command ended", cost={"cpu_ms": 3})
+    names = {path.name for path in writer.path.iterdir()}
+    assert names == {"meta.json"} | {f"{table}.parquet" for table in TABLES}
+    assert pq.read_table(writer.path / "oom.parquet").num_rows == 0
+    assert pq.read_table(writer.path / "tasks.parquet")["tgid"].to_pylist() == [0, 1, 2, 3]
+
+    trace = Trace(str(writer.path))
+    assert not trace.interrupted
+    assert trace.meta["end_reason"] == "command ended"
+    assert trace.meta["cost"] == {"cpu_ms": 3}
+    assert trace.meta["rows"] == dict.fromkeys(TABLES, 0) | {"loss": 5, "tasks": 4}
+    assert trace.meta["lost"] == {"v0": 0 + 3, "v1": 1 + 4, "v2": 2}
+    assert trace.size_bytes == sum(path.stat().st_size for path in writer.path.iterdir())
+
+
+def test_losses_that_only_meta_json_counts_are_in_loss(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+    writer = open_writer()
+    writer.append("loss", rows_of("loss", range(3)))  # of v0, v1 and v2
+    writer.close("write_failed", lost={"v0": 0, "v1": 5, "pagecache": 7}, ended="2025-11-24T16:00:04+00:00")
+    trace = Trace(writer.path)
+    assert trace.loss.groupby("stream", observed=True)["lost"].sum().to_dict() == {
+        "v0": 0,
+        "v1": 5,
+        "v2": 2,
+        "pagecache": 7,
+    }
+    began = pd.Timestamp(trace.meta["clock"]["realtime_ns"], tz="UTC")
+    ended = pd.Timestamp("2025-11-24T16:00:04Z")
+    of_meta = trace.loss[trace.loss["stream"] == "pagecache"]
+    assert [*of_meta["begin"]] == [began] and [*of_meta.index] == [max(began, ended)]
+
+
+def test_a_count_of_losses_beyond_what_a_row_may_hold_is_damage(open_writer: OpenWriter) -> None:
+    writer = open_writer()
+    writer.close("done", lost={"charge": 2**63 - 1, "pagecache": 2**63 - 1})
+    with pytest.raises(TraceError, match="no recording writes such lost"):
+        Trace(writer.path)
+
+
+def test_columns_are_chosen_and_identity_still_holds(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+    writer = open_writer()
+    writer.append("tasks", rows_of("tasks", range(3)))
+    writer.append("tasks", rows_of("tasks", range(3)))
+    writer.flush()
+    trace = Trace(writer.path)
+    assert trace.table("tasks", ["comm", "tgid"]).to_pydict() == {
+        "comm": ["s0", "s1", "s2"],
+        "tgid": [0, 1, 2],
+    }
+    assert trace.rows("tasks") == 3
+    assert trace.table("charge", ["time"]).schema.names == ["time"]
+    with pytest.raises(KeyError):
+        trace.table("tasks", ["nonsense"])
+    with pytest.raises(KeyError):
+        trace.table("nonsense")
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("filled", [True, False])
+def test_frames_say_what_can_be_null(
+    table: str, filled: bool, open_writer: OpenWriter, rows_of: RowsOf
+) -> None:
+    writer = open_writer()
+    if filled:
+        batch = rows_of(table, range(3))
+        columns = [
+            pa.nulls(3, field.type) if field.nullable else batch.column(field.name) for field in TABLES[table]
+        ]
+        writer.append(table, pa.RecordBatch.from_arrays(columns, schema=TABLES[table]))
+    writer.close("done")
+    frame = getattr(Trace(writer.path), table)
+    assert len(frame) == (3 if filled else 0)
+    for field in TABLES[table]:
+        if field.name == "time":
+            assert frame.index.name == "time"
+            assert str(frame.index.dtype) == "datetime64[ns, UTC]"
+            continue
+        series = frame[field.name]
+        assert series.isna().all() if field.nullable else series.notna().all()
+        if pa.types.is_integer(field.type):
+            name = str(field.type)
+            assert str(series.dtype) == (name.replace("i", "I") if field.nullable else name)
+        if pa.types.is_timestamp(field.type):
+            assert str(series.dtype) == "datetime64[ns, UTC]"
+        if pa.types.is_dictionary(field.type):
+            assert isinstance(series.dtype, pd.CategoricalDtype)
+        if pa.types.is_boolean(field.type):
+            assert series.dtype == ("boolean" if field.nullable else bool)
+        if pa.types.is_list(field.type) and filled:
+            assert series.tolist() == [["f0", "g"], ["f1", "g"], ["f2", "g"]]
+
+
+def test_nullable_integers_keep_every_bit(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+    batch = rows_of("samples", range(3))
+    extremes = pa.array([2**63 - 1, None, 2**53 + 1])
+    columns = [extremes if name == "pgfault" else batch.column(name) for name in batch.schema.names]
+    writer = open_writer()
+    writer.append("samples", pa.RecordBatch.from_arrays(columns, names=batch.schema.names))
+    writer.close("done")
+    assert Trace(writer.path).samples["pgfault"].tolist() == [2**63 - 1, pd.NA, 2**53 + 1]
+
+
+def test_frames_are_sorted_by_time_and_ties_stay_in_order(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+    writer = open_writer(part_rows=2)
+    for number, time in enumerate([5, 3, 5, 3, 5, 4]):
+        batch = rows_of("loss", range(number, number + 1))
+        columns = [pa.array([time]), *batch.columns[1:]]
+        writer.append("loss", pa.RecordBatch.from_arrays(columns, names=batch.schema.names))
+    writer.close("done")
+    frame = Trace(writer.path).loss
+    assert frame["lost"].tolist() == [1, 3, 5, 0, 2, 4]
+    assert frame.index.is_monotonic_increasing
+    assert frame["stream"].tolist() == ["v1", "v0", "v2", "v0", "v2", "v1"]
+
+
+def test_frames_are_read_once(open_writer: OpenWriter) -> None:
+    trace = Trace(open_writer().path)
+    assert trace.charge is trace.charge
+
+
+def test_a_recording_at_work_reads_as_interrupted(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+    writer = open_writer()
+    writer.append("reclaim", rows_of("reclaim", range(7)))
+    writer.flush()
+    trace = Trace(writer.path)
+    assert trace.interrupted
+    assert trace.rows("reclaim") == trace.table("reclaim").num_rows == 7
+
+
+def test_a_journal_torn_at_any_byte_gives_its_whole_batches(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+    writer = open_writer()
+    ends = []
+    journal = writer.path / "journal" / layout.journal_name("loss", 1)
+    for numbers in (range(1), range(1, 3), range(3, 7)):  # each batch brings another dictionary
+        writer.append("loss", rows_of("loss", numbers))
+        writer.flush()
+        ends.append((journal.stat().st_size, numbers.stop))
+    whole = journal.read_bytes()
+    trace = Trace(writer.path)
+    for length in range(len(whole) + 1):
+        journal.write_bytes(whole[:length])
+        expected = max((rows for end, rows in ends if end <= length), default=0)
+        assert trace.table("loss", ["lost"])["lost"].to_pylist() == list(range(expected)), length
+        assert trace.rows("loss") == expected, length
+
+
+def test_a_damaged_parquet_file_is_named(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+    writer = open_writer()
+    writer.append("oom", rows_of("oom", range(9)))
+    writer.close("done")
+    path = writer.path / "oom.parquet"
+    whole = path.read_bytes()
+    for length in (0, 3, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        for read in (Trace(writer.path).table, Trace(writer.path).rows):
+            with pytest.raises(TraceError) as raised:
+                read("oom")
+            assert str(raised.value).startswith(f"{path} cannot be read")
+            assert "\n" not in str(raised.value)
+    path.write_bytes(whole[: len(whole) // 3] + bytes(64) + whole[len(whole) // 3 + 64 :])
+    with pytest.raises(TraceError, match=r"oom\.parquet cannot be read"):
+        Trace(writer.path).table("oom")
+    assert Trace(writer.path).table("charge").num_rows == 0, "other tables still open"
+
+
+@pytest.mark.parametrize(
+    "other", [pa.table({"lost": [1]}), pa.table({name: ["x"] for name in TABLES["loss"].names})]
+)
+def test_parquet_of_other_columns_is_refused(other: pa.Table, open_writer: OpenWriter) -> None:
+    writer = open_writer()
+    writer.close("done")
+    pq.write_table(other, writer.path / "loss.parquet")
+    with pytest.raises(TraceError, match=r"loss\.parquet cannot be read as schema"):
+        Trace(writer.path).table("loss")
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_trace_from_before_a_column_was_added_reads_it_as_null(
+    ended: bool, open_writer: OpenWriter, rows_of: RowsOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = TABLES["samples"]
+    before = pa.schema([field for field in now if field.name not in ("oom_group", "swap_max_events")])
+    rows = rows_of("samples", range(7))
+    with monkeypatch.context() as then:
+        then.setitem(TABLES, "samples", before)
+        writer = open_writer()
+        writer.append("samples", rows.select(before.names))
+        writer.flush()
+        if ended:
+            writer.close("done")
+    table = Trace(writer.path).table("samples")
+    assert table.schema == now
+    assert table.column("oom_group").null_count == table.column("swap_max_events").null_count == 7
+    assert table.column("usage_bytes").to_pylist() == list(range(7))
+    assert Trace(writer.path).table("samples", ["oom_group"]).num_rows == 7
+
+
+def test_a_journal_that_became_parquet_meanwhile_is_looked_for_again(
+    open_writer: OpenWriter, rows_of: RowsOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = open_writer()
+    writer.append("loss", rows_of("loss", range(3)))
+    writer.flush()
+    listed = layout.parts(writer.path, "loss")
+    writer.close("done")
+    now = layout.parts
+
+    answers = iter([listed])
+    monkeypatch.setattr(layout, "parts", lambda *names: next(answers, None) or now(*names))
+    assert Trace(writer.path).table("loss").num_rows == 3
+
+    monkeypatch.setattr(layout, "parts", lambda *names: listed)
+    with pytest.raises(TraceError, match=r"loss\.1\.arrows vanished"):
+        Trace(writer.path).table("loss")
+
+
+def test_recording_and_reading_rows_do_without_pandas(tmp_path: Path) -> None:
+    program = """
+import sys
+import numpy as np
+import pyarrow as pa
+from pathlib import Path
+from tracer.schema import TABLES
+from tracer.trace.meta import begin
+from tracer.trace.read.reader import Trace
+from tracer.trace.write.writer import TraceWriter
+
+def numbers(kind):
+    return pa.Array.from_buffers(pa.int64(), 2, [None, pa.py_buffer(np.array([4, 4]))]).cast(kind)
+
+def column(field):
+    if pa.types.is_dictionary(field.type) or pa.types.is_string(field.type):
+        return numbers(pa.string())
+    return numbers(field.type)
+
+path = Path(sys.argv[1])
+meta = begin(command_line=[], cgroup_version=1, filters={}, probes={})
+writer = TraceWriter(path, meta, force=False, part_rows=1)
+for table in ("charge", "loss", "tasks"):
+    for _ in range(2):
+        writer.append(table, pa.RecordBatch.from_arrays([column(f) for f in TABLES[table]], schema=None,
+                                                        names=TABLES[table].names))
+        writer.flush()
+writer.close("done")
+trace = Trace(path)
+assert trace.meta["lost"] == {"4": 16} and trace.rows("tasks") == 1 and trace.table("charge").num_rows == 4
+assert "pandas" not in sys.modules, "pandas was imported"
+"""
+    subprocess.run([sys.executable, "-c", program, tmp_path / "trace"], check=True)

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import pandas as pd
+import pyarrow as pa
+from synthetic.unset import unset_row
+
+from tracer.schema import LIMITS, TABLES, UNLIMITED_BYTES
+from tracer.trace.read.to_pandas import to_frame
+
+
+def test_a_limit_that_is_not_set_is_na_and_flagged_and_so_is_one_that_is_not_known() -> None:
+    limits = [100 << 20, UNLIMITED_BYTES, (1 << 63) - 1, None]
+    rows = [unset_row("samples") | {"time": 0} | dict.fromkeys(LIMITS, limit) for limit in limits]
+    frame = to_frame(pa.Table.from_pylist(rows, schema=TABLES["samples"]))
+    for column, flag in LIMITS.items():
+        assert frame[column].tolist() == [100 << 20, pd.NA, pd.NA, pd.NA]
+        assert frame[flag].tolist() == [True, False, False, pd.NA]
+        assert (str(frame[column].dtype), str(frame[flag].dtype)) == ("Int64", "boolean")
+        assert list(frame.columns).index(flag) == list(frame.columns).index(column) + 1
+
+
+def test_every_column_of_limits_has_a_flag() -> None:
+    found = {name for schema in TABLES.values() for name in schema.names if name.endswith(tuple(LIMITS))}
+    assert found == {*LIMITS}

@@ -1,0 +1,210 @@
+"""Which directory a new trace may have, what is removed for it, and what is never touched."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tracer.errors import TraceError
+from tracer.trace.write.writer import TraceWriter
+
+RowsOf = Callable[[str, range], pa.RecordBatch]
+OpenWriter = Callable[..., TraceWriter]
+
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
+
+
+@pytest.fixture
+def precious(tmp_path: Path) -> Path:
+    """A file, outside of any trace, that a link leads to."""
+    file = tmp_path / "precious"
+    file.write_text("mine")
+    return file
+
+
+@pytest.fixture
+def old(open_writer: OpenWriter, rows_of: RowsOf) -> Path:
+    """A trace that is there before."""
+    writer = open_writer(part_rows=1)
+    for number in range(3):
+        writer.append("loss", rows_of("loss", range(number, number + 1)))
+    writer.close("done")
+    return writer.path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@as_root
+@pytest.mark.parametrize("planted", ["meta.json.tmp", "meta.json", "journal", "charge.parquet"])
+@pytest.mark.parametrize("force", [False, True])
+def test_a_directory_of_another_user_is_refused(
+    open_writer: OpenWriter, tmp_path: Path, precious: Path, planted: str, force: bool
+) -> None:
+    (tmp_path / "trace").mkdir()
+    (tmp_path / "trace" / planted).symlink_to(precious)
+    os.chown(tmp_path / "trace", NOBODY, NOBODY)
+    with pytest.raises(TraceError, match=f"belongs to user {NOBODY}, .*: choose another place") as raised:
+        open_writer(force=force)
+    assert "\n" not in str(raised.value)
+    assert precious.read_text() == "mine"
+    assert (tmp_path / "trace" / planted).is_symlink()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_link_to_a_trace_is_refused(open_writer: OpenWriter, old: Path, force: bool) -> None:
+    link = old.with_name("link")
+    link.symlink_to(old)
+    before = contents(old)
+    with pytest.raises(TraceError, match=f"{link} is a symbolic link, .*: name the directory itself"):
+        open_writer("link", force=force)
+    assert contents(old) == before
+
+
+@pytest.mark.parametrize(
+    "planted",
+    ["meta.json.tmp", "charge.parquet", "charge", "journal", "journal/loss.1.arrows", "loss/000009.parquet"],
+)
+def test_links_in_an_old_trace_are_neither_followed_nor_removed(
+    open_writer: OpenWriter, old: Path, precious: Path, planted: str
+) -> None:
+    (old / planted).parent.mkdir(exist_ok=True)
+    (old / planted).unlink(missing_ok=True)
+    (old / planted).symlink_to(precious)
+    before = contents(old)
+    with pytest.raises(TraceError, match=f"holds '{planted}', which is no part of a trace: move it away"):
+        open_writer(force=True)
+    assert contents(old) == before
+    assert precious.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("odd", "make"),
+    [
+        ("report.html", Path.touch),
+        ("charge.parquet.bak", Path.touch),
+        ("loss/notes", Path.touch),
+        ("journal/loss.1.arrows.old", Path.touch),
+        ("meta.json.tmp", Path.mkdir),
+        ("samples.parquet", os.mkfifo),
+        ("journal/x.1.arrows", os.mkfifo),
+        ("other", Path.mkdir),
+    ],
+)
+def test_what_is_no_part_of_a_trace_is_not_removed(
+    open_writer: OpenWriter, old: Path, odd: str, make: Callable[[Path], Any]
+) -> None:
+    (old / odd).parent.mkdir(exist_ok=True)
+    (old / odd).unlink(missing_ok=True)
+    make(old / odd)
+    before = contents(old)
+    with pytest.raises(TraceError, match=f"holds '{odd}', which is no part of a trace"):
+        open_writer(force=True)
+    assert contents(old) == before
+    assert os.path.lexists(old / odd)
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["fifo", "device"]
+)
+def test_a_meta_that_is_no_file_is_not_read(
+    open_writer: OpenWriter, tmp_path: Path, make: Callable[[Path], Any]
+) -> None:
+    (tmp_path / "trace").mkdir()
+    make(tmp_path / "trace" / "meta.json")
+    with pytest.raises(TraceError, match="is not a trace and will not be overwritten"):
+        open_writer(force=True)
+    with pytest.raises(TraceError, match=r"exists and is not empty: choose another place$"):
+        open_writer()  # -f would not help
+
+
+@as_root
+def test_a_parent_of_another_user_cannot_lead_the_recorder_elsewhere(
+    open_writer: OpenWriter, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    """The directory is exchanged for a link while it is written."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "meta.json").write_text("mine")
+    (tmp_path / "parent").mkdir()
+    os.chown(tmp_path / "parent", NOBODY, NOBODY)
+    writer = open_writer("parent/trace", part_rows=1)
+    writer.path.rename(tmp_path / "parent/moved")
+    writer.path.symlink_to(elsewhere)
+    for number in range(3):
+        writer.append("loss", rows_of("loss", range(number, number + 1)))
+    writer.flush()
+    writer.close("done")
+    assert contents(elsewhere) == {"meta.json": b"mine"}
+    assert set(contents(tmp_path / "parent/moved")) > {"meta.json", "loss/000003.parquet"}
+
+
+def test_a_recording_that_goes_on_is_not_overwritten(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+    live = open_writer()
+    live.append("loss", rows_of("loss", range(3)))
+    live.flush()
+    before = contents(live.path)
+    for force in (False, True):
+        with pytest.raises(
+            TraceError, match=f"written by the recorder with pid {os.getpid()}: stop that one"
+        ):
+            open_writer(force=force)
+    assert contents(live.path) == before
+    live.close("done")
+    open_writer(force=True).close("done")
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_of_two_recorders_at_once_one_wins(tmp_path: Path, old: Path, is_there: bool) -> None:
+    path = old if is_there else tmp_path / "new"
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from tracer.trace.meta import begin; from tracer.trace.write.writer import TraceWriter\n"
+        "meta = begin(command_line=[], cgroup_version=1, filters={}, probes={})\n"
+        "print('here', flush=True); sys.stdin.readline()\n"
+        "try: writer = TraceWriter(Path(sys.argv[1]), meta, force=True)\n"
+        "except Exception as error: print(error, flush=True)\n"
+        "else: print('won', flush=True)\n"
+        "sys.stdin.readline()"
+    )
+    recorders = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+
+    def said(recorder: subprocess.Popen[str]) -> str:
+        assert recorder.stdin
+        assert recorder.stdout
+        recorder.stdin.write("\n")
+        recorder.stdin.flush()
+        return recorder.stdout.readline().strip()
+
+    for recorder in recorders:
+        assert recorder.stdout
+        assert recorder.stdout.readline() == "here\n"
+    with ThreadPoolExecutor() as threads:
+        answers = list(threads.map(said, recorders))
+    for recorder in recorders:
+        recorder.communicate("\n")
+    assert answers.count("won") == 1, answers
+    assert sum("is being written by" in answer for answer in answers) == 3, answers
+
+
+def test_its_own_directory_is_made_private(open_writer: OpenWriter, tmp_path: Path) -> None:
+    (tmp_path / "trace").mkdir()
+    (tmp_path / "trace").chmod(0o777)
+    assert stat.S_IMODE(open_writer().path.stat().st_mode) == 0o700

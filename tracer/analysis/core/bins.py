@@ -1,0 +1,251 @@
+"""Bins of equal length, cgroups with those below them, and what falls into each."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tracer import units
+from tracer.analysis.core import naming
+from tracer.analysis.core.ledger import usage
+from tracer.analysis.core.subtree import Subtrees
+from tracer.analysis.core.tables import (
+    Bools,
+    Int64s,
+    TraceTables,
+    end_ns,
+    integers,
+    kernel_numbers,
+    known,
+    start_ns,
+    times_ns,
+)
+from tracer.errors import UsageError
+from tracer.trace.read.value_ranges import LATEST_NS
+
+_MOST_ROWS: Final = 2_000_000  # of all cgroups together: more would take gigabytes
+_LONGEST_SECONDS: Final = 1e9
+
+
+def interval_ns(trace: TraceTables, begin: str | float | None, end: str | float | None) -> tuple[int, int]:
+    """Return the first and the last moment from `begin` to `end`, in nanoseconds since the epoch."""
+    start = start_ns(trace)
+    first = start if begin is None else _moment_ns(begin, start)
+    return first, end_ns(trace) if end is None else _moment_ns(end, start) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """`count` bins of `width_ns` from `begin_ns`. Slot 0 of the matrices below is all that came before."""
+
+    begin_ns: int
+    width_ns: int
+    count: int
+
+    @classmethod
+    def cover(
+        cls, trace: TraceTables, every: str, begin: str | float | None, end: str | float | None
+    ) -> Bins:
+        """Return bins of `every` from `begin` to `end`, by default those of the trace.
+
+        Raises UsageError for a length or a range that makes no sense.
+        """
+        width = _nanoseconds(every, "--every")
+        if width <= 0:
+            raise UsageError(f"--every: {every!r} is no time at all; give one such as 100ms")
+        first, last = interval_ns(trace, begin, end)
+        if first == 0 or last < first:
+            if begin is None and end is None:
+                return cls(first, width, 0)
+            lasts = units.duration((end_ns(trace) - start_ns(trace)) / 1e9)
+            raise UsageError(
+                "the time range is empty; --begin must lie before --end, both within the trace, which "
+                f"lasts {lasts}"
+            )
+        return cls(first, width, (last - first) // width + 1)
+
+    @property
+    def slots(self) -> int:
+        """The number of slots up to the end of the last bin."""
+        return self.count + 1
+
+    def begins(self) -> npt.NDArray[np.datetime64]:
+        """Return where each bin begins, UTC."""
+        edges = self.begin_ns + self.width_ns * np.arange(self.count, dtype=np.int64)
+        return edges.view("datetime64[ns]")
+
+    def slot(self, time_ns: Int64s) -> Int64s:
+        """Return 0 before the first bin, 1.. in the bins, `slots` and more after the last."""
+        return np.maximum((time_ns - self.begin_ns) // self.width_ns + 1, 0)
+
+
+def require_bounded(bins: Bins, every: str, cgroups: int) -> None:
+    """Raise UsageError, which says what would do, for more rows than a machine should be asked for."""
+    if bins.count * cgroups <= _MOST_ROWS:
+        return
+    most = max(_MOST_ROWS // cgroups, 1)
+    width_us = -(-(bins.count * bins.width_ns) // (most * 1000))
+    enough = f"{-(-width_us // 1000)}ms" if width_us >= 1000 else f"{width_us}us"
+    each = f" for each of {cgroups} cgroups" if cgroups > 1 else ""
+    one_would_do = cgroups > 1 and bins.count <= _MOST_ROWS
+    other = "one of them (-c CGROUP)" if one_would_do else "a shorter range (--begin, --end)"
+    raise UsageError(f"{bins.count} rows of {every}{each} are too many: --every {enough} will do, or {other}")
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The cgroups to show, and where in `ids` those are that a charge of a cgroup counts for.
+
+    `counts_for[n]` is the n-th such position of each of `local_ids` (ascending), -1 where there is none.
+    """
+
+    ids: list[int]
+    local_ids: Int64s
+    counts_for: Int64s
+    bins: Bins
+
+    @classmethod
+    def of(cls, trace: TraceTables, ids: list[int], bins: Bins) -> Grid:
+        """Return the grid of the cgroups `ids`."""
+        above = naming.positions_above(trace.cgroups, ids)
+        local_ids = np.array(sorted(above), dtype=np.int64)
+        levels = max(map(len, above.values()), default=0)
+        counts_for = np.full((levels, len(local_ids)), -1, dtype=np.int64)
+        for column, number in enumerate(local_ids.tolist()):
+            counts_for[: len(above[number]), column] = above[number]
+        return cls(ids, local_ids, counts_for, bins)
+
+    def sums(self, owner: pd.Series, time_ns: Int64s, weights: Int64s | None, rows: Bools) -> Int64s:
+        """Return the sum of `weights` (else the number) of picked rows, per slot and cgroup shown.
+
+        Exact: float64, which NumPy counts in, holds integers up to 2^53.
+        """
+        shape = len(self.ids), self.bins.slots
+        total = np.zeros(shape, dtype=np.int64)
+        slot, local = self.bins.slot(time_ns), positions(self.local_ids, integers(owner))
+        rows = rows & (slot < self.bins.slots) & (local >= 0)
+        for counts_for in self.counts_for:
+            shown = counts_for[local]  # of what is in no subtree, the last one's: `rows` leaves it out
+            picked = rows & (shown >= 0)
+            counted = np.bincount(
+                (shown * self.bins.slots + slot)[picked],
+                None if weights is None else weights[picked],
+                minlength=total.size,
+            )
+            total += np.rint(counted).astype(np.int64).reshape(shape)
+        return total
+
+    def time_within(self, owner: pd.Series, begin_ns: Int64s, end_ns: Int64s, rows: Bools) -> Int64s:
+        """Return how many ns of the picked spans lie in each slot, per cgroup shown with its subtree."""
+
+        def time_since(moment_ns: Int64s) -> Int64s:
+            """The same of spans that have no end."""
+            to_slot_end = self.bins.begin_ns + self.bins.slot(moment_ns) * self.bins.width_ns - moment_ns
+            in_first_slot = self.sums(owner, moment_ns, to_slot_end, rows)
+            begun = self.sums(owner, moment_ns, None, rows)
+            return in_first_slot + (begun.cumsum(axis=1) - begun) * self.bins.width_ns
+
+        return time_since(begin_ns) - time_since(end_ns)
+
+    def shown_for(self, cgroup_id: int) -> list[int]:
+        """Return the positions in `ids` of those that this cgroup counts for."""
+        (local,) = positions(self.local_ids, np.array([cgroup_id], dtype=np.int64))
+        return [] if local < 0 else [shown for shown in self.counts_for[:, local].tolist() if shown >= 0]
+
+    def shown(self, slots: Int64s) -> Int64s:
+        """Return a flow as a column: the bins of each cgroup, one after the other."""
+        return np.asarray(slots[:, 1:].ravel())
+
+    def shown_or_na(self, slots: Int64s, valid: Bools) -> pd.arrays.IntegerArray:
+        """Return a flow as a column, with NA where it is not valid."""
+        return pd.arrays.IntegerArray(slots[:, 1:].ravel().copy(), ~valid[:, 1:].ravel())
+
+    def latest(self, readings: Readings) -> pd.arrays.IntegerArray:
+        """Return the last of the readings (of the cgroups shown themselves) up to the end of each bin."""
+        order = np.argsort(readings.time_ns, kind="stable")
+        slot = self.bins.slot(readings.time_ns[order])
+        row = positions(np.array(self.ids, dtype=np.int64), readings.cgroup_id[order])
+        picked = (row >= 0) & (slot < self.bins.slots)
+        values = np.zeros((len(self.ids), self.bins.slots), dtype=np.int64)
+        valid = np.zeros(values.shape, dtype=bool)
+        # NumPy assigns repeated positions in order, so the latest reading of a slot stays.
+        values[row[picked], slot[picked]] = readings.value[order][picked]
+        valid[row[picked], slot[picked]] = True
+        source = np.maximum.accumulate(np.where(valid, np.arange(self.bins.slots), 0), axis=1)
+        return self.shown_or_na(
+            np.take_along_axis(values, source, axis=1), np.logical_or.accumulate(valid, axis=1)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """A quantity of cgroups as read at moments."""
+
+    cgroup_id: Int64s
+    time_ns: Int64s
+    value: Int64s
+
+    @classmethod
+    def of(cls, column: str, *tables: pd.DataFrame) -> Readings:
+        """Return a column of such tables, without what is null."""
+        rows = [table[known(kernel_numbers(table, column))] for table in tables]
+        return cls(
+            np.concatenate([integers(picked["cgroup_id"]) for picked in rows]),
+            np.concatenate([times_ns(picked) for picked in rows]),
+            np.concatenate([integers(kernel_numbers(picked, column)) for picked in rows]),
+        )
+
+    @classmethod
+    def of_usage(cls, trace: TraceTables, ids: list[int]) -> Readings:
+        """Return `ledger.usage` of each of them."""
+        subtrees, members = Subtrees(trace), naming.descendants_of(trace.cgroups, ids)
+        found = [(number, usage(subtrees.of(number, members[number]))) for number in ids]
+        none = np.array([], dtype=np.int64)
+        return cls(
+            np.concatenate([none, *(np.full(len(steps.times), number) for number, steps in found)]),
+            np.concatenate([none, *(steps.times for _, steps in found)]),
+            np.concatenate([none, *(steps.values for _, steps in found)]),
+        )
+
+
+def positions(ids: Int64s, wanted: Int64s) -> Int64s:
+    """Return the position of each wanted id in `ids`, -1 where it is not there."""
+    return np.asarray(pd.Index(ids).get_indexer(pd.Index(wanted)), dtype=np.int64)
+
+
+def _nanoseconds(duration: str | float, option: str) -> int:
+    """A duration with a unit, or in seconds."""
+    try:
+        seconds = float(duration)
+    except ValueError:
+        try:
+            seconds = pd.Timedelta(duration).total_seconds()
+        except ValueError:
+            seconds = math.nan
+    if not abs(seconds) < _LONGEST_SECONDS:
+        raise UsageError(f"{option}: {duration!r} is not a duration; give one such as 100ms or 1.5s")
+    return round(seconds * 1e9)
+
+
+def _moment_ns(moment: str | float, start: int) -> int:
+    """A time as seconds from the start of the trace, or an ISO 8601 time."""
+    with contextlib.suppress(UsageError):
+        return start + _nanoseconds(moment, "--begin/--end")
+    try:
+        time = pd.Timestamp(moment)
+        utc = time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
+        time_ns = int(utc.as_unit("ns").value)
+    except (ValueError, OverflowError, TypeError):  # OutOfBoundsDatetime is a ValueError
+        time_ns = -1
+    if not 0 <= time_ns <= LATEST_NS:  # NaT is the least int64
+        raise UsageError(
+            f"{moment!r} is neither seconds from the start (1.5s) nor an ISO 8601 time from 1970 to 2199; "
+            "give one of them"
+        )
+    return time_ns

@@ -1,0 +1,261 @@
+"""A cgroup's memory as step functions of time, out of the `charge` table.
+
+The rows of that table are signed changes of the cgroup that was charged itself; memory.stat and the page
+counter are hierarchical. So the level of a cgroup is what it was at the start plus the running sum over the
+cgroup and everything below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import (
+    Bools,
+    Int64s,
+    TraceTables,
+    integers,
+    is_one_of,
+    kernel_numbers,
+    known,
+    optional,
+    times_ns,
+)
+from tracer.schema import UNLIMITED_BYTES
+
+Weights = Mapping[str, int]
+
+ANON: Final[Weights] = {"anon": 1}
+CACHE: Final[Weights] = {"file": 1, "shmem": -1}
+"""Page cache with a file behind it: NR_FILE_PAGES contains shmem, which reclaim cannot just drop."""
+NOT_CACHE: Final[Weights] = {"anon": 1, "shmem": 1, "kernel": 1, "sock": 1}
+CHARGED: Final[Weights] = {"anon": 1, "file": 1, "kernel": 1, "sock": 1}
+"""All that usage counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A quantity that changes at `times` (ns, ascending) to `values`; before the first it is `before`."""
+
+    times: Int64s
+    values: Int64s
+    before: int | None
+
+    def at(self, time_ns: int) -> int | None:
+        """The value at a moment, changes at that very moment included."""
+        position = int(np.searchsorted(self.times, time_ns, side="right"))
+        return self.before if position == 0 else int(self.values[position - 1])
+
+    def at_each(self, times_ns: Int64s, missing: int = 0) -> Int64s:
+        """`at` of many moments; `missing` where nothing is known yet."""
+        before = missing if self.before is None else self.before
+        return np.append(before, self.values)[np.searchsorted(self.times, times_ns, side="right")]
+
+    def within(self, begin_ns: int, end_ns: int) -> Steps:
+        """The same quantity from `begin_ns` to `end_ns`, both included."""
+        first = int(np.searchsorted(self.times, begin_ns, side="left"))
+        last = int(np.searchsorted(self.times, end_ns, side="right"))
+        before = self.before if first == 0 else int(self.values[first - 1])
+        return Steps(self.times[first:last], self.values[first:last], before)
+
+    def peak(self) -> int | None:
+        """The greatest value, `before` included."""
+        candidates = [] if self.before is None else [self.before]
+        if len(self.values):
+            candidates.append(int(self.values.max()))
+        return max(candidates, default=None)
+
+    def least(self) -> int | None:
+        """The least value, `before` included."""
+        candidates = [] if self.before is None else [self.before]
+        if len(self.values):
+            candidates.append(int(self.values.min()))
+        return min(candidates, default=None)
+
+
+NOTHING: Final = Steps(np.array([], dtype=np.int64), np.array([], dtype=np.int64), 0)
+
+
+def total(parts: Sequence[Steps]) -> Steps:
+    """The sum of quantities, each of which counts as 0 before anything is known of it. Of several changes at
+    one moment only the last counts."""
+    return _merged(parts, np.add)
+
+
+def largest(parts: Sequence[Steps]) -> Steps:
+    """At each moment the greatest of the quantities, taken likewise."""
+    return _merged(parts, np.maximum)
+
+
+def _merged(parts: Sequence[Steps], combine: np.ufunc) -> Steps:
+    times = np.unique(np.concatenate([part.times for part in parts]))
+    values, before = np.zeros(len(times), dtype=np.int64), 0
+    for part in parts:
+        earlier = part.before or 0
+        position = np.searchsorted(part.times, times, side="right")
+        values = combine(values, np.concatenate([[earlier], part.values])[position])
+        before = int(combine(before, earlier))
+    return Steps(times, values, before)
+
+
+def level(subtree: Subtree, weights: Weights) -> Steps | None:
+    """The weighted sum of categories of the cgroup and its descendants, in bytes; None when the trace does
+    not say what it was at the start."""
+    base = base_bytes(subtree, weights)
+    return None if base is None else change(subtree, weights, base)
+
+
+def change(subtree: Subtree, weights: Weights, base: int = 0) -> Steps:
+    """The same as a change since the start of the trace (or above `base`), which is always known."""
+
+    def find() -> Steps:
+        charge = subtree.trace.charge
+        picked, bytes_ = weighted_bytes(charge, weights)
+        return Steps(times_ns(charge)[picked], base + np.cumsum(bytes_[picked]), base)
+
+    return subtree.once(("ledger.change", *weights.items(), base), find)
+
+
+def weighted_bytes(charge: pd.DataFrame, weights: Weights) -> tuple[Bools, Int64s]:
+    """(Which rows are of these categories; what each row adds to the weighted sum)."""
+    kinds = charge["category"].cat
+    codes = kinds.codes.to_numpy()
+    counts = np.array([name in weights for name in kinds.categories], dtype=bool)
+    factor = np.array([weights.get(name, 0) for name in kinds.categories], dtype=np.int64)
+    if not len(factor):
+        return np.zeros(len(codes), dtype=bool), np.zeros(len(codes), dtype=np.int64)
+    return counts[codes], integers(charge["bytes"]) * factor[codes]
+
+
+def base_bytes(subtree: Subtree, weights: Weights) -> int | None:
+    """The weighted sum at the start of the trace: of the cgroup's `start` sample, or zero where the cgroup
+    was made during the trace. None: not known."""
+    samples = subtree.trace.samples
+    row = subtree.once("ledger.start", lambda: _start(samples, subtree.cgroup_id))
+    if row is None:
+        return 0 if _is_made(subtree) else None
+    sizes = [optional(samples[f"{category}_bytes"].iloc[row]) for category in weights]
+    if None in sizes:
+        return None
+    return sum((size or 0) * weight for size, weight in zip(sizes, weights.values(), strict=True))
+
+
+def _start(samples: pd.DataFrame, cgroup_id: int) -> int | None:
+    """The position of the cgroup's `start` sample."""
+    rows = np.flatnonzero(
+        is_one_of(samples["source"], ["start"]) & (integers(samples["cgroup_id"]) == cgroup_id)
+    )
+    return int(rows[0]) if len(rows) else None
+
+
+def _is_made(subtree: Subtree) -> bool:
+    ids = np.array([subtree.cgroup_id])
+    return subtree.once("ledger.is_made", lambda: bool(made_in_trace(subtree.trace.cgroups, ids)[0]))
+
+
+def base_levels(trace: TraceTables, cgroup_ids: Sequence[int], weights: Weights) -> tuple[Int64s, Bools]:
+    """(`base_bytes` of each of the cgroups, 0 where it is not known; where it is known)."""
+    samples, ids = trace.samples, np.array(cgroup_ids, dtype=np.int64)
+    starts = np.flatnonzero(
+        is_one_of(samples["source"], ["start"]) & is_one_of(samples["cgroup_id"], cgroup_ids)
+    )
+    sampled_ids, firsts = np.unique(integers(samples["cgroup_id"].iloc[starts]), return_index=True)
+    row = pd.Index(sampled_ids).get_indexer(pd.Index(ids))
+    base = np.zeros(len(ids), dtype=np.int64)
+    sampled = row >= 0
+    is_known = sampled.copy()
+    for category, weight in weights.items():
+        value = samples[f"{category}_bytes"].iloc[starts[firsts]]
+        base[sampled] += weight * integers(value, missing=0)[row[sampled]]
+        is_known[sampled] &= known(value)[row[sampled]]
+    is_known |= ~sampled & made_in_trace(trace.cgroups, ids)
+    return np.where(is_known, base, 0), is_known
+
+
+def made_in_trace(cgroups: pd.DataFrame, cgroup_ids: Int64s) -> Bools:
+    """Which of the cgroups were made during the trace."""
+    return np.isin(cgroup_ids, integers(cgroups["cgroup_id"])[known(cgroups["created"])])
+
+
+def counter(subtree: Subtree, column: str) -> Steps:
+    """`usage_bytes` or `limit_bytes` of the cgroup's own page counter (struct mem_cgroup, memory) wherever a
+    charge row or a sample read it; None before the first reading."""
+    trace = subtree.trace
+
+    def find() -> Steps:
+        readings = [_read(table, subtree.cgroup_id, column) for table in (trace.charge, trace.samples)]
+        times, values = zip(*readings, strict=True)
+        merged_times, merged = np.concatenate(times), np.concatenate(values)
+        order = np.argsort(merged_times, kind="stable")
+        return Steps(merged_times[order], merged[order], None)
+
+    return subtree.once(("ledger.counter", column), find)
+
+
+def usage(subtree: Subtree) -> Steps:
+    """`usage_bytes` of the page counter; of a cgroup that those below it charge for, with what was charged
+    since it was last read.
+
+    Such a counter is read only in samples, and when an attempt of reclaim for its cgroup ends. What was
+    charged and what was freed reach the ledger with up to 10 ms between them: the limit bounds it.
+    """
+
+    def find() -> Steps:
+        trace = subtree.trace
+        read = counter(subtree, "usage_bytes")
+        if not (integers(trace.charge["cgroup_id"]) != subtree.cgroup_id).any():
+            return read
+        attempts = trace.reclaim
+        times, values = _read(attempts, subtree.cgroup_id, "usage_bytes")
+        took = integers(attempts["duration_ns"])[_reads(attempts, subtree.cgroup_id, "usage_bytes")]
+        times, values = np.append(read.times, times + took), np.append(read.values, values)
+        order = np.argsort(times, kind="stable")
+        times, values = times[order], values[order]
+        charged = change(subtree, CHARGED)
+        moments = np.unique(np.append(times, charged.times))
+        last = np.searchsorted(times, moments, side="right") - 1
+        moments, last = moments[last >= 0], last[last >= 0]
+        since = charged.at_each(moments) - charged.at_each(times[last])
+        limits = counter(subtree, "limit_bytes").at_each(moments, missing=UNLIMITED_BYTES)
+        return Steps(moments, np.clip(values[last] + since, 0, np.maximum(limits, values[last])), None)
+
+    return subtree.once("ledger.usage", find)
+
+
+def reading(subtree: Subtree, column: str) -> Steps:
+    """A column of the cgroup's samples, wherever they tell it; None before the first reading."""
+
+    def find() -> Steps:
+        return Steps(*_read(subtree.trace.samples, subtree.cgroup_id, column), None)
+
+    return subtree.once(("ledger.reading", column), find)
+
+
+def _read(table: pd.DataFrame, cgroup_id: int, column: str) -> tuple[Int64s, Int64s]:
+    """When, and what: rows of the cgroup that tell it."""
+    rows = _reads(table, cgroup_id, column)
+    return times_ns(table)[rows], integers(kernel_numbers(table, column))[rows]
+
+
+def _reads(table: pd.DataFrame, cgroup_id: int, column: str) -> Bools:
+    rows: Bools = (integers(table["cgroup_id"]) == cgroup_id) & known(kernel_numbers(table, column))
+    return rows
+
+
+def count(subtree: Subtree, column: str) -> Steps:
+    """A running count of memory.stat (`schema.MEMORY_STAT_COUNTS`) as the samples read it.
+
+    A reading can lag behind an earlier one where the kernel had not yet folded its per-CPU parts together
+    (mm/memcontrol.c, mem_cgroup_flush_stats); the count itself never falls, so neither does this.
+    """
+
+    def find() -> Steps:
+        read = reading(subtree, column)
+        return Steps(read.times, np.maximum.accumulate(read.values), 0 if _is_made(subtree) else None)
+
+    return subtree.once(("ledger.count", column), find)

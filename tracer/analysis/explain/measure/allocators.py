@@ -1,0 +1,79 @@
+"""Who had charged most in the window before a kill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from tracer.analysis.core.lookup import stacks
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import Int64s, integers, known, times_ns
+from tracer.analysis.results.report import Allocator, FurtherAllocators
+
+_MOST: Final = 10
+_CHARGED: Final = ("anon", "file", "kernel", "sock")
+"""Categories that do not contain each other and together are all that is charged."""
+
+
+def between(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[tuple[Allocator, ...], FurtherAllocators]:
+    """Who was charged most within the interval, both ends included, and all others together.
+
+    The sum of each category counts where it is positive, so that a process is not excused by the cache that
+    reclaim took in its context while it allocated.
+    """
+    trace = subtree.trace
+    charges = subtree.once("allocators.charges", lambda: _Charges.of(trace.charge))
+    tgids, charged = charges.sums(begin_ns, end_ns)
+    sampled = stacks.of_interval(trace, None, begin_ns, end_ns)
+    tgid_sampled = integers(sampled["tgid"])
+    most = tuple(
+        Allocator(
+            tgid=tgid,
+            comm=trace.processes.comm_at(tgid, begin_ns, end_ns),
+            charged_bytes=bytes_,
+            stack=stacks.heaviest(trace, sampled[tgid_sampled == tgid]),
+            cmdline=trace.processes.cmdline_at(tgid, begin_ns, end_ns),
+        )
+        for tgid, bytes_ in zip(tgids[:_MOST].tolist(), charged[:_MOST].tolist(), strict=True)
+    )
+    return most, FurtherAllocators(len(tgids) - len(most), int(charged[_MOST:].sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Charges:
+    """What processes were charged with; `tgids` in the order in which they came first. `pair` is a position
+    in `tgids` and one in `_CHARGED`, as one number."""
+
+    times: Int64s
+    pair: Int64s
+    bytes_: Int64s
+    tgids: Int64s
+
+    @classmethod
+    def of(cls, charge: pd.DataFrame) -> _Charges:
+        kind = pd.Index(_CHARGED).get_indexer(pd.Index(charge["category"].cat.categories))
+        kinds = np.append(kind, -1)[charge["category"].cat.codes.to_numpy()]
+        rows = np.flatnonzero((kinds >= 0) & known(charge["tgid"]))
+        number, tgids = pd.factorize(integers(charge["tgid"])[rows])
+        pair = number.astype(np.int64) * len(_CHARGED) + kinds[rows]
+        return cls(times_ns(charge)[rows], pair, integers(charge["bytes"])[rows], np.asarray(tgids))
+
+    def sums(self, begin_ns: int, end_ns: int) -> tuple[Int64s, Int64s]:
+        """(tgids that were charged anything within the interval, the most first; how much).
+
+        Those who come at one time have numbers near each other: what is counted is what came between.
+        """
+        first, last = np.searchsorted(self.times, [begin_ns, end_ns + 1])
+        pair = self.pair[first:last]
+        base = int(pair.min(initial=len(self.tgids) * len(_CHARGED))) // len(_CHARGED)
+        # Exact: float64, in which NumPy sums here, holds integers up to 2^53.
+        summed = np.bincount(pair - base * len(_CHARGED), self.bytes_[first:last])
+        summed = np.append(summed, np.zeros(-len(summed) % len(_CHARGED)))
+        charged = np.rint(summed.reshape(-1, len(_CHARGED)).clip(min=0).sum(axis=1)).astype(np.int64)
+        tgids = self.tgids[base : base + len(charged)]
+        order = np.lexsort((tgids, -charged))
+        order = order[charged[order] > 0]
+        return tgids[order], charged[order]

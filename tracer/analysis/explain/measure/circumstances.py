@@ -1,0 +1,119 @@
+"""What a kill came about in: what had grown and how fast, whether swap was full, who else held the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from tracer.analysis.core import ledger
+from tracer.analysis.core.ledger import Steps
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import Int64s, integers, is_one_of, limit_of, times_ns
+from tracer.analysis.explain.measure.cushion import Window
+from tracer.analysis.explain.measure.findings import Circumstances, Holder, Swap
+from tracer.analysis.explain.measure.subtree_levels import Below
+from tracer.schema import UNLIMITED_BYTES
+
+_GROWING: Final = ("anon", "shmem", "kernel", "sock")
+_RISE_PERCENT: Final = 80
+_SWAP_REFUSALS: Final = ("swap_max_events", "swap_fail_events")
+
+
+def around(
+    subtree: Subtree, window: Window, *, trigger_id: int, sizes: Mapping[str, int | None]
+) -> Circumstances:
+    """Those of a kill at `window.end` for the limit of a subtree; `sizes` is `composition.at_kill`."""
+    below = subtree.once("circumstances.below", lambda: Below.of(subtree))
+    levels = below.levels_at(window.end)
+    tops = below.gone_tops(window.end)
+    return Circumstances(
+        grown_bytes=_grown(subtree, window, sizes),
+        rise_ns=_rise_ns(subtree, window),
+        swap=_swap(subtree, below, window),
+        protected_bytes=_protected_bytes(below, window.end),
+        holders=_holders(below, levels, trigger_id),
+        # Page cache and kernel objects outlive their cgroup.
+        dying_bytes=int(np.where(below.is_known, np.maximum(levels, 0), 0)[tops].sum()),
+        dirty_wait_ms=_dirty_wait_ms(subtree, window),
+    )
+
+
+def _holders(below: Below, levels: Int64s, trigger_id: int) -> tuple[Holder, ...]:
+    """Who held anything, the most first; what is left of the owner's own level is its own."""
+    all_held = int(levels[below.owner]) if below.is_known[below.owner] else None
+    with_trigger = below.above(trigger_id)
+    children = below.children[(below.is_known & (levels != 0))[below.children]]
+    holders = [
+        Holder(below.labels[child].rpartition("/")[2], held, child in with_trigger)
+        for child, held in zip(children.tolist(), levels[children].tolist(), strict=True)
+    ]
+    own = (all_held or 0) - sum(holder.held_bytes for holder in holders)
+    if holders and all_held is not None and own > 0:
+        holders.append(Holder(None, own, is_triggers=False))
+    return tuple(sorted(holders, key=lambda holder: -holder.held_bytes))
+
+
+def _grown(subtree: Subtree, window: Window, sizes: Mapping[str, int | None]) -> dict[str, int]:
+    """The ledger has what a CPU had not handed over by the kill (up to 256 KiB) only later: of a small limit
+    that can be all of it. So what `sizes` knows counts."""
+    grown = {}
+    for name in _GROWING:
+        steps = ledger.change(subtree, {name: 1}).within(window.begin, window.end)
+        last, at_kill = steps.at(window.end) or 0, sizes.get(name)
+        base = ledger.base_bytes(subtree, {name: 1})
+        if base is not None and at_kill is not None:
+            last = at_kill - base
+        grown[name] = max(last - (steps.least() or 0), 0)
+    return grown
+
+
+def _rise_ns(subtree: Subtree, window: Window) -> int | None:
+    """How long the last 80 % of the growth of what cannot be dropped took; None where nothing grew."""
+    steps = ledger.change(subtree, ledger.NOT_CACHE).within(window.begin, window.end)
+    last, least = steps.at(window.end) or 0, steps.least() or 0
+    if last <= least:
+        return None
+    low = steps.times[steps.values < last - (last - least) * _RISE_PERCENT // 100]
+    return window.end - (int(low[-1]) if len(low) else window.begin)
+
+
+def _swap(subtree: Subtree, below: Below, window: Window) -> Swap | None:
+    level = ledger.level(subtree, {"swap": 1})
+    last = int(below.read.last(window.end)[below.owner])
+    if level is None or last < 0:
+        return None
+    row = below.samples.iloc[last]
+    limit, memory = limit_of(row, "swap_limit_bytes"), limit_of(row)
+    meta = subtree.trace.meta
+    if limit is not None and meta.get("cgroup_version") == 1:  # memory.memsw bounds both together
+        limit = UNLIMITED_BYTES if limit >= UNLIMITED_BYTES else max(limit - (memory or 0), 0)
+    machine = meta.get("memory", {}).get("swap_total_bytes")
+    bounds = [bound for bound in (limit, machine) if bound is not None and bound < UNLIMITED_BYTES]
+    return Swap(
+        used_bytes=level.at(window.end) or 0,
+        allowed_bytes=min(bounds, default=None),
+        refused=any(_rose(subtree, column, window) for column in _SWAP_REFUSALS),
+    )
+
+
+def _rose(subtree: Subtree, column: str, window: Window) -> bool:
+    counted = ledger.count(subtree, column).within(window.at_limit, window.end)
+    return len(counted.values) > 0 and int(counted.values[-1]) > (counted.before or int(counted.values[0]))
+
+
+def _protected_bytes(below: Below, end_ns: int) -> int:
+    """Of the children."""
+    last = below.read.last(end_ns)[below.children]
+    return int(below.kept_bytes[last[last >= 0]].sum())
+
+
+def _dirty_wait_ms(subtree: Subtree, window: Window) -> float:
+    def find() -> Steps:
+        waits = subtree.trace.waits
+        dirty = waits[is_one_of(waits["kind"], ["dirty"])]
+        return Steps(times_ns(dirty), np.cumsum(integers(dirty["duration_ns"])), 0)
+
+    waited = subtree.once("circumstances.dirty_wait", find)
+    return ((waited.at(window.end) or 0) - (waited.at(window.begin - 1) or 0)) / 1e6

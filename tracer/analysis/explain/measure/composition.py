@@ -1,0 +1,202 @@
+"""What a cgroup's usage was made of at the instant of a kill, in classes that do not overlap.
+
+The kernel's counters (mm/memcontrol.c, memory_stat_format) do overlap; this is how the classes follow from
+them:
+
+* `anon` has with it what of the swap cache no process has mapped: that is on the LRU lists of anon and
+  shmem, but neither counter has it. (Nor has file: of a cgroup, NR_FILE_PAGES does not count swap cache.)
+* `file_clean` is file - shmem - file_dirty - file_writeback. Where dirty and writeback are not known, what
+  was dirty is inside `file_clean`, and `quality` says so. The kernel counts as under writeback also what is
+  being swapped out: where there is swap cache, `writeback` is no more than the rest of file. A folio that is
+  both dirty and under writeback is in both counters: where all of file is, `writeback` is without it.
+* `unevictable` (mlock, SHM_LOCK) counts pages that anon, file or shmem count as well, and that are on none
+  of their LRU lists. anon and shmem share theirs: what of both is on no list is theirs, the rest is file. It
+  is a class of its own where it can be told from which of the two it is to be taken, but for a tenth of it at
+  most, which is then taken from anon. Otherwise it is null, it stays inside those classes, and `quality`
+  gives its size.
+* `other` is what is left of usage: kernel memory without a counter of its own, charges
+  that a CPU holds in stock (up to 64 pages each, MEMCG_CHARGE_BATCH), and every class that is null. Where the
+  counters exceed usage, being read one after the other, it is 0, and the largest class is less by the excess:
+  no class is negative, and they add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import pandas as pd
+
+from tracer.analysis.core.ledger import level
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import optional
+from tracer.analysis.results.report import COMPOSITION_PARTS, Composition
+from tracer.schema import CATEGORIES, MEMORY_STAT_BYTES
+
+Unknown = dict[str, str]
+"""Dotted field name -> why it is null."""
+
+_STRAIGHT: Final = (
+    "slab_reclaimable",
+    "slab_unreclaimable",
+    "kernel_stack",
+    "page_tables",
+    "sock",
+    "percpu",
+    "vmalloc",
+)
+_UNDECIDED_PERCENT: Final = 10
+_NO_SAMPLE: Final = "the kernel program took no sample of this counter at the kill"
+
+
+def at_kill(subtree: Subtree, kill_ns: int, sample: pd.Series | None) -> dict[str, int | None]:
+    """The sizes of memory.stat (`schema.MEMORY_STAT_BYTES`) at the kill: of the kernel's own `oom` sample, or
+    else of the start sample plus the ledger."""
+    sizes: dict[str, int | None] = {}
+    for name in MEMORY_STAT_BYTES:
+        sizes[name] = None if sample is None else optional(sample[f"{name}_bytes"])
+        if sizes[name] is None and name in CATEGORIES:
+            steps = level(subtree, {name: 1})
+            sizes[name] = None if steps is None else steps.at(kill_ns)
+    return sizes
+
+
+def compose(
+    sizes: Mapping[str, int | None],
+    total: int | None,
+    absent: Callable[[str], str] = lambda _: _NO_SAMPLE,
+) -> tuple[Composition, Unknown]:
+    """Disjoint classes that add up to `total`, the usage in bytes, and why any of them is null; `absent` says
+    why a size is not known."""
+    unknown: Unknown = {}
+    parts: dict[str, int | None] = dict.fromkeys(COMPOSITION_PARTS)
+    parts["anon"], parts["shmem"] = _anon(sizes), sizes["shmem"]
+    parts["file_dirty"], parts["writeback"] = sizes["file_dirty"], _writeback(sizes)
+    parts |= {name: sizes[name] for name in _STRAIGHT}
+    parts["file_clean"] = _file_clean(sizes, parts["writeback"])
+    if parts["file_clean"] is not None and None in (parts["file_dirty"], parts["writeback"]):
+        unknown["composition.file_clean"] = "it contains what was dirty or under writeback: that was not read"
+    _count_once(parts)
+    _take_out_unevictable(parts, sizes, absent("unevictable"), unknown)
+    for name in COMPOSITION_PARTS[:-1]:
+        if parts[name] is None:
+            unknown.setdefault(f"composition.{name}", f"{absent(name)}; it is inside `other`")
+    if total is None:
+        unknown |= dict.fromkeys(("composition.other", "composition.total"), "usage was never read")
+    else:
+        parts["other"] = total - sum(size or 0 for size in parts.values())
+        _take_off_excess(parts)
+    return Composition(**parts, total=total), unknown
+
+
+def _count_once(parts: dict[str, int | None]) -> None:
+    """Leave out of `writeback`, then of `file_dirty`, what would make `file_clean` less than nothing."""
+    for name in ("writeback", "file_dirty"):
+        clean, of_both = parts["file_clean"], parts[name]
+        if clean is not None and of_both is not None and clean < 0:
+            twice = min(-clean, of_both)
+            parts[name], parts["file_clean"] = of_both - twice, clean + twice
+    if parts["file_clean"] is not None:
+        parts["file_clean"] = max(parts["file_clean"], 0)
+
+
+def _take_off_excess(parts: dict[str, int | None]) -> None:
+    excess = -(parts["other"] or 0)
+    if excess <= 0:
+        return
+    parts["other"] = 0
+    for name in sorted(parts, key=lambda name: -(parts[name] or 0)):
+        taken = min(excess, parts[name] or 0)
+        if taken:
+            parts[name] = (parts[name] or 0) - taken
+            excess -= taken
+
+
+def working_set(sizes: Mapping[str, int | None], total: int | None, unknown: Unknown) -> int | None:
+    """Usage without the inactive file list, at least 0: what kubelet and cAdvisor call the working set."""
+    inactive_file = sizes["inactive_file"]
+    if total is None or inactive_file is None:
+        unknown["working_set_bytes"] = "inactive_file was not known at the instant of the kill"
+        return None
+    return max(total - inactive_file, 0)
+
+
+def _anon(sizes: Mapping[str, int | None]) -> int | None:
+    """With the swap cache that is on the lists alone; old kernels do not count that cache itself."""
+    anon, shmem, *lists = (sizes[name] for name in ("anon", "shmem", "inactive_anon", "active_anon"))
+    in_swap_cache = sizes["swapcached"] if sizes["swapcached"] is not None else sizes["swap"]
+    if anon is None or shmem is None or None in lists or not in_swap_cache:
+        return anon
+    unmapped = sum(one or 0 for one in lists) - anon - shmem
+    return anon + min(max(unmapped, 0), in_swap_cache)
+
+
+def _writeback(sizes: Mapping[str, int | None]) -> int | None:
+    file, shmem, writeback = sizes["file"], sizes["shmem"], sizes["file_writeback"]
+    if writeback is None or file is None or shmem is None or not sizes["swapcached"]:
+        return writeback
+    return min(writeback, max(file - shmem - (sizes["file_dirty"] or 0), 0))
+
+
+def _file_clean(sizes: Mapping[str, int | None], writeback: int | None) -> int | None:
+    file, shmem = sizes["file"], sizes["shmem"]
+    if file is None or shmem is None:
+        return None
+    return file - shmem - (sizes["file_dirty"] or 0) - (writeback or 0)
+
+
+def _take_out_unevictable(
+    parts: dict[str, Any], sizes: Mapping[str, int | None], absent: str, unknown: Unknown
+) -> None:
+    size = sizes["unevictable"]
+    if not size:
+        parts["unevictable"] = size
+        if size is None:
+            unknown["composition.unevictable"] = f"{absent}; it is inside anon, file_clean and shmem"
+        return
+    split = _split_unevictable(size, sizes)
+    if split is None or split["file_clean"] > (parts["file_clean"] or 0):
+        unknown["composition.unevictable"] = (
+            f"{size} bytes are unevictable, but the kernel does not say of which class: "
+            "they are inside anon, file_clean and shmem"
+        )
+        return
+    parts["unevictable"] = size
+    for part, share in split.items():
+        if share:  # of file_clean, which may be null, there is none then
+            parts[part] -= share
+
+
+def _split_unevictable(size: int, sizes: Mapping[str, int | None]) -> dict[str, int] | None:
+    """How much of it is in which class: what of a class is on none of its LRU lists. None: that is not known,
+    or anon and shmem, which share their lists, could both be it."""
+    anon, shmem, swap_backed = sizes["anon"], sizes["shmem"], _swap_backed(size, sizes)
+    if anon is None or shmem is None or swap_backed is None:
+        return None
+    least_anon, least_shmem = max(swap_backed - shmem, 0), max(swap_backed - anon, 0)
+    if swap_backed - least_anon - least_shmem > size * _UNDECIDED_PERCENT // 100:
+        return None
+    return {"anon": swap_backed - least_shmem, "file_clean": size - swap_backed, "shmem": least_shmem}
+
+
+def _swap_backed(size: int, sizes: Mapping[str, int | None]) -> int | None:
+    """How much of it is anon or shmem: what both have beyond their lists.
+
+    A list that is not known holds at most what is on any list (all that is not unevictable) less what is on
+    the known ones. None where that is too much to tell anon from cache.
+    """
+    anon, file, shmem = sizes["anon"], sizes["file"], sizes["shmem"]
+    of_anon, of_file = ([sizes[f"{kind}_{of}"] for kind in ("inactive", "active")] for of in ("anon", "file"))
+    if anon is None or shmem is None:
+        return None
+    beyond = anon + shmem - sum(filter(None, of_anon))
+    if None in of_anon:
+        if file is None:
+            return None
+        listed = anon + file - size
+        hidden = max(listed - sum(filter(None, of_anon + of_file)), 0)
+        if None not in of_file:
+            beyond -= hidden
+        elif hidden > size * _UNDECIDED_PERCENT // 100:
+            return None
+    return min(max(beyond, 0), size)

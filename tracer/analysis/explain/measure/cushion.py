@@ -1,0 +1,226 @@
+"""The page cache as the cushion between a limit and the OOM killer, and the window in which it was used up.
+
+A cgroup at its limit lives as long as reclaim finds something to give back, and that is cache first. Three
+moments bound the story of a kill:
+
+* `begin`: when usage was last below half of the limit; at the earliest the start of the trace, or the
+  previous kill for this limit. One less than 1 s before, after which usage was never seen below 90 %, is no
+  bound: what was killed had not given its memory back yet, so that both are of one story.
+* `at_limit`: when usage came within 1 % of the limit (at least 64 pages) or reclaim for the limit began,
+  whichever was first after usage had last been below 90 % of it. From here on every new page needed another
+  to go.
+* `end`: the kill.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from tracer.analysis.core import ledger
+from tracer.analysis.core.ledger import Steps
+from tracer.analysis.core.naming import Processes
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import Int64s, integers, is_one_of, page_size, times_ns, utc_time
+from tracer.analysis.results.report import Cushion
+from tracer.analysis.views.reclaim import reclaimed_anon_pages
+from tracer.schema import UNLIMITED_BYTES
+
+NEAR_LIMIT_PERCENT: Final = 1
+NEAR_LIMIT_PAGES: Final = 64  # what a CPU may hold in stock: MEMCG_CHARGE_BATCH in mm/memcontrol.c
+_LULL_PERCENT: Final = 90
+_APPROACH_PERCENT: Final = 50
+_SOON_NS: Final = 1_000_000_000
+_EXHAUSTED_PERCENT: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Moments in nanoseconds since the epoch; see the module's text."""
+
+    begin: int
+    at_limit: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Steal:
+    """Pages of the cgroup that reclaim took over one interval: page-cache deletions, but for those by DAMON,
+    and swapped-out pages as seen here, and the kernel's own count of both (PGSTEAL_*)."""
+
+    evicted_pages: int
+    swapped_pages: int
+    pgsteal_pages: int
+
+
+def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns: int) -> Window:
+    """The window before the kill at `kill_ns` for the limit of a subtree, after those at `earlier`: all
+    since the previous one where no limit is set."""
+    if limit_bytes >= UNLIMITED_BYTES:
+        start = after(subtree, earlier)
+        return Window(start, start, kill_ns)
+    usage = ledger.usage(subtree)
+    start = _begin_of_story(subtree, usage, earlier, limit_bytes * _LULL_PERCENT // 100, kill_ns)
+    usage = usage.within(start, kill_ns)
+    near = limit_bytes - max(
+        limit_bytes * NEAR_LIMIT_PERCENT // 100, NEAR_LIMIT_PAGES * page_size(subtree.trace)
+    )
+    begin = _last_below(usage, limit_bytes * _APPROACH_PERCENT // 100, start)
+    after_lull = _last_below(usage, limit_bytes * _LULL_PERCENT // 100, start)
+    usage = usage.within(after_lull, kill_ns)
+    reached = usage.times[usage.values >= near]
+    reclaim = times_ns(subtree.trace.reclaim)
+    first, last = np.searchsorted(reclaim, [after_lull, kill_ns + 1])
+    firsts = [int(moments[0]) for moments in (reached, reclaim[first:last]) if len(moments)]
+    return Window(begin, min(firsts, default=kill_ns), kill_ns)
+
+
+def after(subtree: Subtree, earlier: Int64s) -> int:
+    """From right after the last of these kills on, or from the start of the trace."""
+    return int(earlier[-1]) + 1 if len(earlier) else subtree.start_ns
+
+
+def _begin_of_story(subtree: Subtree, usage: Steps, earlier: Int64s, lull: int, kill_ns: int) -> int:
+    """Found for each kill once: where it is of one story with the kill before it, the story is that one's."""
+    begins: dict[int, int] = subtree.once(("cushion.begin_of_story", lull), dict)
+    moments = [kill_ns]
+    while moments[-1] not in begins:
+        last, position = moments[-1], len(earlier) - len(moments)
+        if position < 0:
+            begins[last] = subtree.start_ns
+            break
+        previous = int(earlier[position])
+        seen = usage.within(previous + 1, last).values
+        if last - previous >= _SOON_NS or (seen < lull).any():
+            begins[last] = previous + 1
+        else:
+            moments.append(previous)
+    return begins.setdefault(kill_ns, begins[moments[-1]])
+
+
+def measure(
+    subtree: Subtree,
+    *,
+    limit_bytes: int,
+    window: Window,
+    cache_end_bytes: int | None,
+    unknown: dict[str, str],
+) -> Cushion:
+    """What the cache was, gave back and was when the kill came; `cache` is page cache without shmem.
+
+    `cache_start_bytes` is its peak from `at_limit` to the kill. `evicted_bytes` counts every page that
+    reclaim deleted from the cache of the subtree since `at_limit`, those that later came back included.
+    `absorbed_bytes` is by how much all other memory (anon, shmem, kernel, sock) grew since `at_limit`: what
+    fitted only because cache was given back, so no more than that; 0 where it shrank. `exhausted_at` is from
+    when on cache stayed under 2 % of the limit (of the cache's peak where no limit is set). `refaulted_bytes`
+    are pages that were evicted and read again, to the resolution of the samples.
+
+    `cache_end_bytes` is passed in because the sample that was taken at the kill knows it best.
+    """
+    cache = ledger.level(subtree, ledger.CACHE)
+    start_bytes = exhausted_at = None
+    if cache is None:
+        reason = "the trace holds no start sample of this cgroup's file and shmem"
+        unknown |= dict.fromkeys(("cushion.cache_start_bytes", "cushion.exhausted_at"), reason)
+    else:
+        in_window = cache.within(window.at_limit, window.end)
+        start_bytes = in_window.peak()
+        reference = (start_bytes or 0) if limit_bytes >= UNLIMITED_BYTES else limit_bytes
+        exhausted_at = _exhausted_at(in_window, reference * _EXHAUSTED_PERCENT // 100, cache_end_bytes)
+        if cache_end_bytes is None:
+            cache_end_bytes = in_window.at(window.end)
+    if cache_end_bytes is None:
+        unknown["cushion.cache_end_bytes"] = "neither a sample at the kill nor a start sample is there"
+    refaulted = refaulted_bytes(subtree, window.at_limit, window.end)
+    if refaulted is None:
+        unknown["cushion.refaulted_bytes"] = "workingset_refault_file was not sampled twice in the window"
+    other = ledger.change(subtree, ledger.NOT_CACHE)
+    absorbed = (other.at(window.end) or 0) - (other.at(window.at_limit) or 0)
+    evicted = evicted_pages(subtree, window.at_limit, window.end) * page_size(subtree.trace)
+    return Cushion(
+        cache_start_bytes=start_bytes,
+        cache_end_bytes=cache_end_bytes,
+        evicted_bytes=evicted,
+        absorbed_bytes=min(max(absorbed, 0), evicted),
+        exhausted_at=exhausted_at,
+        refaulted_bytes=refaulted,
+    )
+
+
+def evicted_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
+    """Pages that reclaim took from the page cache of these cgroups, both ends of the interval included."""
+
+    def find() -> Steps:
+        evicted = subtree.trace.pagecache
+        return Steps(times_ns(evicted), np.cumsum(integers(evicted["nr_pages"])), 0)
+
+    taken = subtree.once("cushion.evicted_pages", find)
+    return (taken.at(end_ns) or 0) - (taken.at(begin_ns - 1) or 0)
+
+
+def damons_pages(processes: Processes, evicted: pd.DataFrame) -> int:
+    """Of these evictions, the pages that threads of DAMON took since they lay idle: the kernel does not count
+    these as stolen (reclaim_pages in mm/vmscan.c; kdamond_fn in mm/damon/core.c names the threads)."""
+    behind = evicted[is_one_of(evicted["cause"], ["reclaim_kswapd"])]
+    tgids, moments = integers(behind["tgid"]), times_ns(behind)
+    damons = [
+        tgid
+        for tgid in np.unique(tgids).tolist()
+        if (processes.comm_at(tgid, int(moments[0]), int(moments[-1])) or "").startswith("kdamond")
+    ]
+    return int(integers(behind["nr_pages"])[np.isin(tgids, damons)].sum())
+
+
+def refaulted_bytes(subtree: Subtree, begin_ns: int, end_ns: int) -> int | None:
+    """File pages of the cgroup that had been evicted and were read again, by memory.stat: from the last
+    reading before the interval, or the first in it, to the last in it. None without two such readings."""
+    refaults = ledger.count(subtree, "workingset_refault_file")
+    inside = refaults.within(begin_ns, end_ns)
+    before = inside.before
+    if before is None and len(inside.values) > 1:
+        before = int(inside.values[0])
+    if before is None or not len(inside.values):
+        return None
+    return (int(inside.values[-1]) - before) * page_size(subtree.trace)
+
+
+def compare_with_kernel(subtree: Subtree, window: Window) -> Steal | None:
+    """Evictions beside the kernel's count, over the longest interval that both cover: from the first reading
+    of pgsteal (or from nothing, in a cgroup that was made during the trace) to the last one before the kill.
+    A reading in between may fall into the middle of an attempt. None where there are no two readings."""
+    steal = ledger.count(subtree, "pgsteal").within(subtree.start_ns, window.end)
+    if steal.before is not None:
+        first, since = steal.before, subtree.start_ns
+    elif len(steal.times) > 1:
+        first, since = int(steal.values[0]), int(steal.times[0]) + 1
+    else:
+        return None
+    if not len(steal.times):
+        return None
+    until = int(steal.times[-1])
+    evicted = subtree.trace.pagecache
+    first_row, end_row = np.searchsorted(times_ns(evicted), [since, until + 1])
+    return Steal(
+        evicted_pages(subtree, since, until)
+        - damons_pages(subtree.trace.processes, evicted.iloc[first_row:end_row]),
+        reclaimed_anon_pages(subtree, since, until),
+        int(steal.values[-1]) - first,
+    )
+
+
+def _last_below(usage: Steps, bytes_: int, otherwise: int) -> int:
+    """The last moment at which the usage was read below a level; `otherwise` when it never was."""
+    below = usage.times[usage.values < bytes_]
+    return int(below[-1]) if len(below) else otherwise
+
+
+def _exhausted_at(cache: Steps, least: int, cache_end_bytes: int | None) -> pd.Timestamp | None:
+    """From when on the cache stayed below `least` bytes. None: it never was above, or was so at the end."""
+    enough = np.flatnonzero(cache.values >= least)
+    after = int(enough[-1]) + 1 if len(enough) else 0
+    never_above = not len(enough) and (cache.before is None or cache.before < least)
+    left_at_end = after == len(cache.times) or (cache_end_bytes is not None and cache_end_bytes >= least)
+    return None if never_above or left_at_end else utc_time(int(cache.times[after]))

@@ -1,0 +1,122 @@
+"""The cgroups at and below a limit, one by one: what each held, and when it was removed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from tracer.analysis.core import ledger, naming
+from tracer.analysis.core.index import Histories, RunningSums
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import (
+    Bools,
+    Int64s,
+    column_times_ns,
+    integers,
+    is_one_of,
+    kernel_numbers,
+    known,
+    times_ns,
+)
+
+_NEVER: Final = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """Of the cgroups of a subtree, each by its position in `members`; itself at `owner`.
+
+    `children` are those right below it. `paths` numbers the paths of all, `parents` has the number of the
+    path above that, or -1 where nothing has it. What is charged to the one in row 0 of `counts_for` counts
+    for the one in row 1: itself, or one above it. `samples` are the readings of files, `read` when each was
+    made. `kept_bytes` is the usage in each that memory.min keeps; memory.low does not: it is reclaimed too
+    before a kill (shrink_node_memcgs and memcg_low_skipped in mm/vmscan.c).
+    """
+
+    members: Int64s
+    owner: int
+    labels: list[str]
+    children: Int64s
+    paths: Int64s
+    parents: Int64s
+    removed_ns: Int64s
+    counts_for: Int64s
+    charged: RunningSums
+    base: Int64s
+    is_known: Bools
+    samples: pd.DataFrame
+    kept_bytes: Int64s
+    read: Histories
+
+    @classmethod
+    def of(cls, subtree: Subtree) -> Below:
+        trace, members = subtree.trace, subtree.members
+        ids = members.tolist()
+        labels = naming.labels_of(trace.cgroups, ids)
+        numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+        owner = ids.index(subtree.cgroup_id)
+        depth = len(labels[owner].rstrip("/").split("/")) + 1 if labels[owner].startswith("/") else None
+        charged, bytes_ = ledger.weighted_bytes(trace.charge, ledger.CHARGED)
+        base, is_known = ledger.base_levels(trace, ids, ledger.CHARGED)
+        samples = trace.samples[~is_one_of(trace.samples["source"], ["oom"])]
+        return cls(
+            members=members,
+            owner=owner,
+            labels=labels,
+            children=np.array([i for i, one in enumerate(labels) if len(one.split("/")) == depth], np.int64),
+            paths=np.array([numbers[label] for label in labels]),
+            parents=np.array([numbers.get(label.rpartition("/")[0], -1) for label in labels]),
+            removed_ns=_removed_ns(trace.cgroups, members),
+            counts_for=_counts_for(trace.cgroups, ids),
+            charged=RunningSums.of(
+                times_ns(trace.charge)[charged],
+                np.searchsorted(members, integers(trace.charge["cgroup_id"])[charged]),
+                bytes_[charged],
+                len(ids),
+            ),
+            base=base,
+            is_known=is_known,
+            samples=samples,
+            kept_bytes=np.minimum(
+                *(integers(kernel_numbers(samples, name), missing=0) for name in ("min_bytes", "usage_bytes"))
+            ),
+            read=Histories.of(
+                times_ns(samples), np.searchsorted(members, integers(samples["cgroup_id"])), len(ids)
+            ),
+        )
+
+    def levels_at(self, time_ns: int) -> Int64s:
+        """What was charged to each and all below it, in bytes; of no meaning where it is not `is_known`."""
+        levels = self.base.copy()
+        of, counts_for = self.counts_for
+        np.add.at(levels, counts_for, self.charged.at(time_ns)[of])
+        return levels
+
+    def gone_tops(self, time_ns: int) -> Int64s:
+        """Those that had been removed by then, but for those below another of them."""
+        gone = self.removed_ns <= time_ns
+        is_path_of_gone = np.zeros(len(self.members) + 1, dtype=bool)  # the last stands for -1
+        is_path_of_gone[self.paths[gone]] = True
+        return np.flatnonzero(gone & ~is_path_of_gone[self.parents])
+
+    def above(self, cgroup_id: int) -> set[int]:
+        """The cgroup and those above it; nothing where it is none of these."""
+        of, counts_for = self.counts_for
+        return set(counts_for[self.members[of] == cgroup_id].tolist())
+
+
+def _removed_ns(cgroups: pd.DataFrame, members: Int64s) -> Int64s:
+    removed = np.full(len(members), _NEVER)
+    was_seen = known(cgroups["removed"])
+    position = np.searchsorted(members, integers(cgroups["cgroup_id"])[was_seen])
+    np.minimum.at(removed, position, column_times_ns(cgroups["removed"])[was_seen])
+    return removed
+
+
+def _counts_for(cgroups: pd.DataFrame, ids: list[int]) -> Int64s:
+    above = naming.positions_above(cgroups, ids)
+    pairs = [(of, one) for of, number in enumerate(ids) for one in above[number]]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2).T

@@ -1,0 +1,141 @@
+"""What held: of each cgroup that lived, how near its limit came and what reclaim gave back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from tracer.analysis.core import ledger, naming
+from tracer.analysis.core.subtree import Subtree, Subtrees
+from tracer.analysis.core.tables import (
+    TraceTables,
+    breaks_off,
+    end_ns,
+    integers,
+    page_size,
+    start_ns,
+    times_ns,
+    utc_time,
+)
+from tracer.analysis.explain import sizing
+from tracer.analysis.explain.measure import cushion
+from tracer.analysis.results.report import Held, Quality, Sizing
+from tracer.analysis.views import reclaim, swapping
+from tracer.schema import UNLIMITED_BYTES
+
+_REASONS: Final[Mapping[str, str]] = {
+    "container": "the cgroup is no known runtime's container",
+    "limit_bytes": "the limit was never read",
+    "peak_usage_bytes": "usage was never read",
+    "peak_time": "usage was never read",
+    "headroom_bytes": "usage or the limit was never read",
+    "peak_anon_bytes": "what the cgroup held when the trace began is not known",
+    "cache_at_peak_bytes": "what the cgroup held when the trace began, or its peak, is not known",
+    "shmem_at_peak_bytes": "what the cgroup held when the trace began, or its peak, is not known",
+    "kernel_at_peak_bytes": "what the cgroup held when the trace began, or its peak, is not known",
+    "peak_swap_bytes": "what the cgroup had in swap when the trace began is not known",
+    "refaulted_bytes": "workingset_refault_file was not sampled twice",
+    "max_events": "it is not counted here (v1, where memory + swap have the same limit), or was never read",
+}
+_AT_PEAK: Final[Mapping[str, ledger.Weights]] = {
+    "cache": ledger.CACHE,
+    "shmem": {"shmem": 1},
+    "kernel": {"kernel": 1, "sock": 1},
+}
+
+
+def held_cgroups(trace: TraceTables, cgroup: str | int | None = None) -> list[Held]:
+    """One for each cgroup that the trace has data of, or of these for each that `cgroup` means
+    (`names.select`): the nearest to its limit first, those without a limit last, by peak usage. The figures
+    include all below the cgroup."""
+    begin, end = start_ns(trace), end_ns(trace)
+    quality = Quality(trace.losses.of_numbers(begin, end), "missing", dict(trace.meta["probes"]))
+    subtrees = Subtrees(trace)
+    there = naming.with_data(trace)
+    if cgroup is not None:
+        there = [number for number in naming.select(trace, cgroup) if number in set(there)]
+    members = naming.descendants_of(trace.cgroups, there)
+    found = (_held(subtrees.of(*one), begin=begin, end=end, quality=quality) for one in members.items())
+    return sorted(found, key=_nearness)
+
+
+def of_names(trace: TraceTables, cgroups: Iterable[Held]) -> list[Held]:
+    """Of each name that life which came nearest to its limit."""
+    in_order = {one.cgroup_id: one for one in cgroups if one.cgroup_id is not None}
+    of_name = trace.places.lives.by_name(list(in_order))
+    positions = {number: position for position, number in enumerate(in_order)}
+    nearest = [min(positions[life.cgroup_id] for life in lives) for lives in of_name]
+    return [one for position, one in enumerate(in_order.values()) if position in set(nearest)]
+
+
+def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
+    trace, cgroup_id = subtree.trace, subtree.cgroup_id
+    usage = ledger.usage(subtree)
+    peak = usage.peak()
+    peak_ns = None if peak is None else int(usage.times[usage.values.argmax()])
+    limit = ledger.counter(subtree, "limit_bytes").at(end)
+    bounded = limit is not None and limit < UNLIMITED_BYTES
+    anon = ledger.level(subtree, ledger.ANON)
+    swap = ledger.level(subtree, {"swap": 1})
+    at_peak = {
+        name: None if steps is None or peak_ns is None else steps.at(peak_ns)
+        for name, weights in _AT_PEAK.items()
+        for steps in (ledger.level(subtree, weights),)
+    }
+    stuck_ns = _stuck_since(subtree)
+    sized, why_unsized = sizing.of_life(subtree, peak)
+    if stuck_ns is not None:
+        sized, why_unsized = Sizing(None), "its tasks wait at the limit: the work did not go on"
+    one = Held(
+        cgroup=trace.places.label_of(cgroup_id),
+        container=trace.places.container_of(cgroup_id)[0],
+        limit_bytes=limit,
+        peak_usage_bytes=peak,
+        peak_time=None if peak_ns is None else utc_time(peak_ns),
+        headroom_bytes=max(limit - peak, 0) if bounded and limit is not None and peak is not None else None,
+        peak_anon_bytes=None if anon is None else anon.peak(),
+        cache_at_peak_bytes=at_peak["cache"],
+        evicted_bytes=cushion.evicted_pages(subtree, begin, end) * page_size(trace),
+        refaulted_bytes=cushion.refaulted_bytes(subtree, begin, end),
+        max_events=ledger.count(subtree, "max_events").at(end),
+        reclaim=reclaim.attempts(subtree, begin, end),
+        sizing=sized,
+        quality=quality,
+        recorded_until=utc_time(end) if breaks_off(trace) else None,
+        recorder_cgroup=trace.meta.get("recorder_cgroup"),
+        shmem_at_peak_bytes=at_peak["shmem"],
+        kernel_at_peak_bytes=at_peak["kernel"],
+        peak_swap_bytes=None if swap is None else swap.peak(),
+        cgroup_id=cgroup_id,
+        run=trace.places.lives.of(cgroup_id).run,
+        runs=trace.places.lives.of(cgroup_id).runs,
+        stuck_since=None if stuck_ns is None else utc_time(stuck_ns),
+    )
+    why = {field: reason for field, reason in _REASONS.items() if getattr(one, field) is None}
+    if limit is not None and not bounded:
+        why["headroom_bytes"] = "no limit is set"
+    if one.reclaim.swap_writes is None:
+        why |= swapping.NOT_KNOWN
+    if why_unsized is not None:
+        why["sizing.min_limit_bytes"] = why_unsized
+    return replace(one, quality=replace(quality, unknown=why))
+
+
+def _stuck_since(subtree: Subtree) -> int | None:
+    """From when on every reading up to the last found tasks that wait where none may be killed."""
+    samples = subtree.trace.samples
+    samples = samples[integers(samples["cgroup_id"]) == subtree.cgroup_id]
+    flags = [integers(samples[name], missing=0) for name in ("under_oom", "oom_kill_disable")]
+    free = np.flatnonzero((flags[0] == 0) | (flags[1] == 0))
+    first = int(free[-1]) + 1 if len(free) else 0
+    return None if first == len(samples) else int(times_ns(samples)[first])
+
+
+def _nearness(one: Held) -> tuple[bool, float, int, str]:
+    peak = one.peak_usage_bytes or 0
+    if one.headroom_bytes is None or not one.limit_bytes:
+        return True, 0.0, -peak, one.cgroup
+    return False, one.headroom_bytes / one.limit_bytes, -peak, one.cgroup

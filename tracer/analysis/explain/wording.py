@@ -1,0 +1,38 @@
+"""How a cgroup, a process and a limit are called in the sentences of a verdict."""
+
+from __future__ import annotations
+
+from tracer.analysis.results.report import LimitOwner, Trigger
+from tracer.schema import UNLIMITED_BYTES
+
+
+def owner_name(owner: LimitOwner) -> str:
+    """`container web`, else `pod web-1` (its cgroup holds all of its containers), else `the cgroup /a/b`."""
+    if owner.container is not None:
+        return f"container {owner.container}"
+    if owner.pod is not None:
+        return f"pod {owner.pod}"
+    return f"the cgroup {owner.cgroup}" if owner.cgroup is not None else "the cgroup"
+
+
+def process(comm: str | None, pid: int | None) -> str:
+    """`python3 (pid 41)`."""
+    if pid is None:
+        return comm or "a process"
+    return f"{comm} (pid {pid})" if comm else f"pid {pid}"
+
+
+def trigger_name(trigger: Trigger) -> str:
+    """`nginx (pid 41)`, or `pool (thread 43 of pid 41)` where another thread of the process asked; in a
+    kernel log that does not tell the process, `pool (thread 43)`.
+    """
+    if trigger.tgid is None and trigger.pid is not None:
+        return f"{trigger.comm or 'a task'} (thread {trigger.pid})"
+    if trigger.tgid == trigger.pid:
+        return process(trigger.comm, trigger.pid)
+    return f"{trigger.comm or 'a task'} (thread {trigger.pid} of pid {trigger.tgid})"
+
+
+def no_limit(owner: LimitOwner) -> bool:
+    """Whether no limit is set, or none is known."""
+    return owner.limit_bytes is None or owner.limit_bytes >= UNLIMITED_BYTES

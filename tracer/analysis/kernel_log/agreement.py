@@ -1,0 +1,91 @@
+"""In what the kernel log and the trace differ on a kill, with both numbers.
+
+Pids, names, limits, oom_score_adj, gfp and order are equal or not. Sizes are read at two moments, and may
+differ by what each CPU keeps for itself: usage by MEMCG_CHARGE_BATCH pages a CPU (mm/memcontrol.c), RSS by a
+batch of percpu_counter a CPU (lib/percpu_counter.c), page tables by one page. A victim that was quick to exit
+may have given back more when its line was printed.
+
+What the trace only inferred is compared as well, but for gfp: the flags of a reclaim attempt, which stand in
+for those of the charge, are not the same flags (mm/vmscan.c, try_to_free_mem_cgroup_pages).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import pandas as pd
+
+from tracer.analysis.core.tables import TraceTables, limit_of, optional, page_size, records
+from tracer.kernel.kmsg.log_report import Kill, LogReport
+from tracer.stored_names import stored_text
+
+_CHARGE_BATCH_PAGES: Final = 64
+_COUNTER_BATCH_PAGES: Final = 32  # at least, and twice the number of CPUs
+_KIB: Final = 1024
+_LONGEST_NAME: Final = 400  # of a longer path the line may be cut (LOG_LINE_MAX, kernel/printk/printk.c)
+
+
+def disagreements(trace: TraceTables, rows: pd.DataFrame, report: LogReport) -> Iterator[str]:
+    """A sentence for each; `rows` are those of one kill in `oom`."""
+    first = rows.iloc[0]
+    cpus = int(trace.meta.get("cpus", 1))
+    yield from _decision(trace, first, report)
+    memory = report.counters.get("memory")
+    if memory is not None:
+        stock_bytes = _CHARGE_BATCH_PAGES * cpus * page_size(trace)
+        yield from _sizes("usage", optional(first["usage_bytes"]), memory.usage_bytes, stock_bytes)
+        yield from _sizes("limit", limit_of(first), memory.limit_bytes, _KIB)
+    killed = {kill.pid: kill for kill in report.kills}
+    slack_bytes = max(_COUNTER_BATCH_PAGES, 2 * cpus) * cpus * page_size(trace)
+    for row in records(rows):
+        kill = killed.pop(int(row["pid"]), None)
+        if kill is not None:
+            yield from _victim(row, kill, slack_bytes, page_size(trace))
+        elif report.kills:
+            yield f"pid {row['pid']} was marked as a victim: the kernel log has no line on it"
+    for pid in killed:
+        yield f"pid {pid} was killed by the kernel log: it was not marked as a victim"
+
+
+def _decision(trace: TraceTables, first: pd.Series[Any], report: LogReport) -> Iterator[str]:
+    constraint, asked = str(first["constraint"]), report.invoker
+    if "unknown" not in (constraint, report.constraint):
+        yield from _words("constraint", constraint, report.constraint)
+    owner = trace.places.path_of(optional(first["limit_owner_cgroup_id"]))
+    if owner is not None and report.oom_memcg is not None and len(owner) < _LONGEST_NAME:
+        yield from _words("the limit's owner", owner, stored_text(report.oom_memcg))
+    yield from _words("the pid of who asked", int(first["trigger_pid"]), asked.pid)
+    if asked.comm is not None:
+        yield from _words("the name of who asked", str(first["trigger_comm"]), stored_text(asked.comm))
+    if optional(first["is_told"]):
+        yield from _words("order", optional(first["order"]), asked.order)
+        yield from _words("gfp", _flags(optional(first["gfp"])), _flags(asked.gfp))
+
+
+def _victim(row: Mapping[str, Any], kill: Kill, slack_bytes: int, page_bytes: int) -> Iterator[str]:
+    pid = kill.pid
+    yield from _words(f"the name of pid {pid}", str(row["comm"]), stored_text(kill.comm))
+    yield from _words(f"oom_score_adj of pid {pid}", int(row["oom_score_adj"]), kill.oom_score_adj)
+    for kind in ("anon", "file", "shmem"):
+        column = f"{kind}_rss_bytes"
+        ours, theirs = optional(row[column]), getattr(kill, column)
+        yield from _sizes(f"{kind} RSS of pid {pid}", ours, theirs, slack_bytes)
+    yield from _sizes(
+        f"page tables of pid {pid}", optional(row["pgtables_bytes"]), kill.pgtables_bytes, page_bytes
+    )
+
+
+def _words(what: str, ours: str | int | None, theirs: str | int | None) -> Iterator[str]:
+    if ours is not None and theirs is not None and ours != theirs:
+        yield f"{what}: {ours}, in the kernel log {theirs}"
+
+
+def _flags(mask: int | None) -> str | None:
+    return None if mask is None else f"{mask:#x}"
+
+
+def _sizes(what: str, ours: int | None, theirs: int | None, within_bytes: int) -> Iterator[str]:
+    """The kernel prints KiB: that much less it may say than is."""
+    if ours is not None and theirs is not None and abs(ours - theirs) > max(within_bytes, _KIB):
+        yield f"{what}: {ours} bytes, in the kernel log {theirs}"

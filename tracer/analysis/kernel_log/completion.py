@@ -1,0 +1,182 @@
+"""What the kernel log adds to the tables of a trace.
+
+Nothing that the kernel told our programs is replaced. What they inferred, or left open, is taken from the
+report of the log: constraint, limit owner, gfp and order (`oom`), and memory.stat of the limit owner with all
+below it (`samples`), which our program reads only where nothing is below it, and then may not have all of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from tracer.analysis.core.index import Grouped
+from tracer.analysis.core.subtree import Part
+from tracer.analysis.core.tables import (
+    Int64s,
+    TraceTables,
+    integers,
+    is_one_of,
+    known,
+    limit_of,
+    optional,
+    page_size,
+    times_ns,
+)
+from tracer.analysis.kernel_log import logged_memory
+from tracer.kernel.kmsg.log_report import LogReport, MemoryStat
+from tracer.schema import LIMITS, TABLES, UNLIMITED_BYTES
+from tracer.stored_names import stored_text
+from tracer.trace.read.to_pandas import to_frame
+
+Taken = dict[int, list[str]]
+"""kill_id -> the fields of its report that come from the log, by their dotted names."""
+
+
+def complete(trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken) -> TraceTables:
+    """The trace with what the log adds; `matched` are the reports by kill_id."""
+    if not matched:
+        return trace
+    oom = _told(trace, matched, taken)
+    tables = {
+        "oom": oom,
+        "samples": _sampled(trace, oom, matched, taken),
+    }
+    return cast(TraceTables, Part(trace, tables))
+
+
+def _told(trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken) -> pd.DataFrame:
+    """`oom`, where decisions that were inferred are as the log tells them."""
+    oom = trace.oom.assign(constraint=trace.oom["constraint"].astype(object))
+    of_kill = Grouped.by(integers(oom["kill_id"]))
+    for kill_id, report in matched.items():
+        rows = of_kill.of(kill_id)
+        first = oom.iloc[rows[0]]
+        if optional(first["is_told"]) or "header" in report.missing:
+            continue
+        told: dict[str, Any] = {"gfp": report.invoker.gfp, "order": report.invoker.order}
+        taken[kill_id] += [f"trigger.{name}" for name, value in told.items() if value is not None]
+        if report.constraint != "unknown":
+            told |= _owner(trace, first, int(times_ns(oom)[rows[0]]), report, taken[kill_id])
+        _put(oom, rows, {column: pd.NA if value is None else value for column, value in told.items()})
+    for kill_id, report in matched.items():
+        _take_sizes(oom, of_kill.of(kill_id), report, page_size(trace), taken[kill_id])
+    return oom
+
+
+def _put(table: pd.DataFrame, rows: Int64s, values: Mapping[str, Any]) -> None:
+    """Into the table, at these positions."""
+    for column, value in values.items():
+        table.iloc[rows, list(table.columns).index(column)] = value
+
+
+def _take_sizes(
+    oom: pd.DataFrame, rows: Int64s, report: LogReport, page_bytes: int, taken: list[str]
+) -> None:
+    """Of victims that were gone when they were marked: SIGKILL came first. The table of tasks is older."""
+    listed = {task.tgid: task for task in report.tasks if task.rss_anon_pages is not None}
+    gone = rows[~known(oom["anon_rss_bytes"].iloc[rows])]
+    for row, tgid in zip(gone.tolist(), integers(oom["tgid"].iloc[gone]).tolist(), strict=True):
+        if (task := listed.get(tgid)) is None:
+            continue
+        sizes = {
+            f"{kind}_rss_bytes": getattr(task, f"rss_{kind}_pages") * page_bytes
+            for kind in ("anon", "file", "shmem")
+        }
+        sizes |= {"pgtables_bytes": task.pgtables_bytes, "swap_bytes": task.swapents_pages * page_bytes}
+        _put(oom, np.array([row]), sizes)
+        taken.append("victims.anon_rss_bytes")
+
+
+def _owner(
+    trace: TraceTables, first: pd.Series[Any], time_ns: int, report: LogReport, taken: list[str]
+) -> dict[str, Any]:
+    """Constraint and limit owner as columns of `oom`. An owner that the trace does not have stays as it was
+    inferred, and as uncertain."""
+    if report.constraint != str(first["constraint"]):
+        taken.append("constraint")
+    if report.constraint != "memcg":
+        columns = dict.fromkeys(("limit_owner_cgroup_id", "usage_bytes"))
+        return {"constraint": report.constraint, "is_told": True} | columns | _limit(None)
+    owner_id = (
+        None if report.oom_memcg is None else trace.places.id_at(stored_text(report.oom_memcg), time_ns)
+    )
+    if owner_id is None:
+        return {"constraint": report.constraint}
+    told: dict[str, Any] = {
+        "constraint": report.constraint,
+        "is_told": True,
+        "limit_owner_cgroup_id": owner_id,
+    }
+    if owner_id != optional(first["limit_owner_cgroup_id"]):
+        memory = report.counters.get("memory")
+        told["usage_bytes"] = None if memory is None else memory.usage_bytes
+        told |= _limit(None if memory is None else memory.limit_bytes)
+        taken.append("limit_owner")
+    return told
+
+
+def _limit(limit_bytes: int | None) -> dict[str, Any]:
+    """The columns of a limit; None: not known."""
+    is_limited = None if limit_bytes is None else limit_bytes < UNLIMITED_BYTES
+    return {"limit_bytes": limit_bytes if is_limited else None, LIMITS["limit_bytes"]: is_limited}
+
+
+def _sampled(
+    trace: TraceTables, oom: pd.DataFrame, matched: Mapping[int, LogReport], taken: Taken
+) -> pd.DataFrame:
+    """`samples`, with memory.stat of the limit owner at kills at which it was not read."""
+    samples = trace.samples
+    at_kills = np.flatnonzero(is_one_of(samples["source"], ["oom"]))
+    read, of_kill = Grouped.by(integers(samples["kill_id"])[at_kills]), Grouped.by(integers(oom["kill_id"]))
+    rows: list[dict[str, Any]] = []
+    for kill_id, report in matched.items():
+        kill = oom.iloc[of_kill.of(kill_id)]
+        owner_id = optional(kill["limit_owner_cgroup_id"].iloc[0])
+        reading = _memory_stat(report)
+        if owner_id is None or not reading or not _is_of(trace, owner_id, report.stats[0]):
+            continue
+        at_kill = at_kills[read.of(kill_id)]
+        at_kill = at_kill[integers(samples["cgroup_id"].iloc[at_kill]) == owner_id]
+        if not len(at_kill):
+            first = kill.iloc[0]
+            counter = {"usage_bytes": optional(first["usage_bytes"]), "limit_bytes": limit_of(first)}
+            row = {"time": int(times_ns(kill)[0]), "cgroup_id": owner_id, "source": "oom", "kill_id": kill_id}
+            rows.append(row | counter | reading)
+            taken[kill_id].append("composition")
+            continue
+        here = samples.iloc[at_kill]
+        was_read = bool(known(here["anon_bytes"]).any())
+        # All of it, or what our program could not learn the place of in the kernel
+        # (capture/learn/calibration.py).
+        lacking = {n: value for n, value in reading.items() if not (was_read and known(here[n]).any())}
+        if lacking:
+            samples = samples.copy() if samples is trace.samples else samples
+            _put(samples, at_kill, lacking)
+            taken[kill_id].append("memory_stat_bytes" if was_read else "composition")
+    return _with_rows(samples, "samples", rows)
+
+
+def _is_of(trace: TraceTables, owner_id: int, stat: MemoryStat) -> bool:
+    return trace.places.path_of(owner_id) == stored_text(stat.cgroup)
+
+
+def _memory_stat(report: LogReport) -> dict[str, int]:
+    """Columns of `samples`, of the limit owner with all below it."""
+    if not report.stats:
+        return {}
+    return {
+        f"{name}_bytes": value for name, value in logged_memory.sizes(report).items() if value is not None
+    }
+
+
+def _with_rows(table: pd.DataFrame, name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The table with these as well; what a row leaves out is null."""
+    if not rows:
+        return table
+    added = to_frame(pa.Table.from_pylist(rows, schema=TABLES[name]))
+    return pd.concat([table, added]).sort_index(kind="stable")

@@ -1,0 +1,158 @@
+"""What a kernel log says of a cgroup's memory, under the names that samples of a trace have.
+
+memory.stat is printed in four ways: v2's; v1's with `total_` for the cgroup with all below it (since Linux
+6.5); v2's names on v1 (5.3 to 6.4); and in KB, one line for each cgroup without what is below it (before
+5.3), which are added up here. Kernel memory that the log of v1 gives as one number (`kmem`) is `kernel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from tracer.analysis.explain.measure.findings import Swap
+from tracer.kernel.cgroups.memory_files import V1_STAT
+from tracer.kernel.kmsg.log_report import LogReport, MemInfo
+from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES
+from tracer.units import size
+
+Sizes = dict[str, int | None]
+
+DEFAULT_PAGE_SIZE: Final = 4096
+_NEAR_BYTES: Final = 1 << 20  # what charges of all CPUs may differ by
+_MOST_OF_USAGE: Final = 4
+"""Of all that is in use, no kind is more than that: such a number was misread from a broken line."""
+
+_MOSTLY: Final = 0.8
+"""Of usage, what its parts in v1's memory.stat come to at least where none is missing."""
+
+_NOT_IN_USAGE: Final = frozenset({"swap", "zswapped", "swapcached"})
+_PAGE_SIZES: Final = frozenset({4096, 8192, 16384, 32768, 65536})
+_V2: Final = {name: name for name in MEMORY_STAT_BYTES} | {"page_tables": "pagetables"}
+_V1: Final = {column.removesuffix("_bytes"): name for name, column in V1_STAT.items()}
+_V1_HIERARCHICAL: Final = {column: f"total_{name}" for column, name in _V1.items()}
+
+
+def sizes(log: LogReport) -> Sizes:
+    """The sizes of memory.stat (`schema.MEMORY_STAT_BYTES`) of the cgroup whose limit was hit."""
+    values, names = ({}, {}) if is_in_part(log) else _values(log)
+    found: Sizes = {name: values.get(names.get(name, "")) for name in MEMORY_STAT_BYTES}
+    memory = log.counters.get("memory")
+    if memory is not None:
+        most = _MOST_OF_USAGE * max(memory.usage_bytes, _NEAR_BYTES)
+        found = {
+            name: value if value is None or value <= most or name in _NOT_IN_USAGE else None
+            for name, value in found.items()
+        }
+    kmem, swap = log.counters.get("kmem"), log.counters.get("swap")
+    if found["kernel"] is None and kmem is not None:
+        found["kernel"] = kmem.usage_bytes
+    if found["swap"] is None and swap is not None:
+        found["swap"] = swap.usage_bytes
+    return found
+
+
+def is_in_part(log: LogReport) -> bool:
+    """Whether memory.stat of cgroups below is missing: before Linux 5.3 the kernel prints each without what
+    is below it, and usage is the anonymous memory, the cache and the kernel memory of all together."""
+    memory, kmem = log.counters.get("memory"), log.counters.get("kmem")
+    if memory is None or kmem is None or not log.stats or log.stats[0].resolution_bytes == 1:
+        return False
+    charged = sum(stat.values.get(name, 0) for stat in log.stats for name in ("cache", "rss"))
+    return charged + kmem.usage_bytes < _MOSTLY * memory.usage_bytes - _NEAR_BYTES
+
+
+def why_not(log: LogReport, name: str) -> str:
+    """Why a size is not known."""
+    if not log.stats:
+        return "the kernel log has no memory.stat of it"
+    if log.stats[0].is_cut or is_in_part(log):
+        return "the kernel log has its memory.stat only in part"
+    kmem = log.counters.get("kmem")
+    if kmem is not None and name not in _V1:
+        return f"the kernel log gives the kernel's memory as one number, {kmem.usage_bytes} bytes"
+    return "the memory.stat in the kernel log has no line for it"
+
+
+def swap(log: LogReport) -> Swap | None:
+    """What was in swap, and how much could be. memory+swap of v1 bounds both together."""
+    memory, own, both = (log.counters.get(name) for name in ("memory", "swap", "memory+swap"))
+    if own is not None:
+        return Swap(own.usage_bytes, _bound(own.limit_bytes), refused=False)
+    if memory is None or both is None:
+        return None
+    used = max(both.usage_bytes - memory.usage_bytes, 0)
+    room = max(both.limit_bytes - memory.limit_bytes, 0)
+    return Swap(used, None if both.limit_bytes >= UNLIMITED_BYTES else room, refused=False)
+
+
+def full_swap_limit(log: LogReport) -> int | None:
+    """v1's limit of memory and swap together where it was the one hit: usage stood at it, and below the limit
+    of memory alone."""
+    memory, both = log.counters.get("memory"), log.counters.get("memory+swap")
+    if memory is None or both is None or both.limit_bytes >= UNLIMITED_BYTES:
+        return None
+    is_full = both.limit_bytes - both.usage_bytes <= _NEAR_BYTES
+    return both.limit_bytes if is_full and memory.limit_bytes - memory.usage_bytes > _NEAR_BYTES else None
+
+
+def machine(log: LogReport, page_size: int) -> Iterator[str]:
+    """What the report on a machine that was short of memory says, as evidence."""
+    info = log.mem_info
+    if info is None:
+        return
+    if info.ram_pages is not None:
+        usable = (info.ram_pages - (info.reserved_pages or 0)) * page_size
+        kinds = {
+            "anonymous": _pages(info, "active_anon", "inactive_anon"),
+            "page cache": _pages(info, "active_file", "inactive_file"),
+            "shared": _pages(info, "shmem"),
+            "slab": _pages(info, "slab_reclaimable", "slab_unreclaimable"),
+            "locked": _pages(info, "unevictable"),
+            "free": _pages(info, "free"),
+        }
+        made_of = ", ".join(f"{size(pages * page_size)} {kind}" for kind, pages in kinds.items() if pages)
+        yield f"of the machine's {size(usable)}: {made_of} (Mem-Info)"
+    for zone in info.zones:
+        if zone.min_bytes is not None and zone.free_bytes < zone.min_bytes:
+            yield (
+                f"zone {zone.name} of node {zone.node} had {size(zone.free_bytes)} free, less than the "
+                f"{size(zone.min_bytes)} that it keeps (Mem-Info)"
+            )
+    if info.total_swap_bytes:
+        yield f"{size(info.free_swap_bytes)} of {size(info.total_swap_bytes)} of swap were free (Mem-Info)"
+
+
+def _pages(info: MemInfo, *names: str) -> int:
+    return sum(info.pages.get(name, 0) for name in names)
+
+
+def page_size(log: LogReport) -> int | None:
+    """What of the table in pages and the kill in kB are the same, tells how large a page is."""
+    rows = {row.pid: row.total_vm_pages for row in log.tasks}
+    for kill in log.kills:
+        pages = rows.get(kill.pid)
+        if pages and kill.total_vm_bytes is not None and kill.total_vm_bytes % pages == 0:
+            found = kill.total_vm_bytes // pages
+            if found in _PAGE_SIZES:
+                return found
+    return None
+
+
+def _values(log: LogReport) -> tuple[Mapping[str, int], Mapping[str, str]]:
+    """What was printed, and size -> its name there."""
+    if not log.stats:
+        return {}, {}
+    first = log.stats[0]
+    if first.resolution_bytes > 1:
+        added: dict[str, int] = {}
+        for stat in log.stats:
+            for name, value in stat.values.items():
+                added[name] = added.get(name, 0) + value
+        return added, _V1
+    is_v1 = "total_rss" in first.values or "cache" in first.values
+    return first.values, _V1_HIERARCHICAL if is_v1 else _V2
+
+
+def _bound(limit_bytes: int) -> int | None:
+    return None if limit_bytes >= UNLIMITED_BYTES else limit_bytes

@@ -1,0 +1,101 @@
+"""Which report of the kernel log is on which kill of the trace, and how much of it is there.
+
+Both have the victim's pid in the initial pid namespace, and a time: nearest first, each once, and never
+further apart than the two clocks can be. A decision has one report, with a kill line for each victim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+
+from tracer.analysis.core.tables import TraceTables, integers, times_ns
+from tracer.analysis.results.report import KernelLog
+from tracer.kernel.kmsg.log_report import LogReport, Section
+
+_APART_AT_MOST_NS: Final = 2_000_000_000
+_LOSS_NEAR_NS: Final = 1_000_000_000
+_OF_A_DUMP: Final[frozenset[Section]] = frozenset({"header", "counters", "summary"})
+"""What dump_header prints whatever the settings (mm/oom_kill.c)."""
+
+_NOT_READ: Final = "the trace is of a version that did not read the kernel log"
+_NO_LINE: Final = "nothing on this kill was logged while the trace was recorded, as of a task that was ending"
+_RATE_LIMITED: Final = "only the line of the kill is there: the kernel prints 10 reports in 5 s, and no more"
+_NO_TASKS: Final = "the table of tasks is missing, as with vm.oom_dump_tasks=0"
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A report, and when the trace's clock was at its kill lines, by pid."""
+
+    report: LogReport
+    killed_ns: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of a report is there; `missing` says what is not, and why; empty: nothing."""
+
+    state: KernelLog
+    missing: str
+
+
+def match(oom: pd.DataFrame, logged: Sequence[Logged]) -> dict[int, LogReport]:
+    """kill_id -> its report."""
+    pairs = sorted(_pairs(oom, logged))
+    found: dict[int, int] = {}
+    taken = set[int]()
+    for _, kill_id, number in pairs:
+        if kill_id not in found and number not in taken:
+            found[kill_id] = number
+            taken.add(number)
+    return {kill_id: logged[number].report for kill_id, number in found.items()}
+
+
+def unmatched(oom: pd.DataFrame, logged: Sequence[Logged]) -> list[Logged]:
+    """The reports with a line on a kill, none of which `oom` has: neither as it was matched, nor as a victim
+    of a decision that has another report, as where the log tells of a group kill in pieces."""
+    seen = {number for _, _, number in _pairs(oom, logged)}
+    return [one for number, one in enumerate(logged) if one.report.kills and number not in seen]
+
+
+def _pairs(oom: pd.DataFrame, logged: Sequence[Logged]) -> Iterator[tuple[int, int, int]]:
+    """(ns apart, kill_id, number of the report) of all that can be."""
+    kills = zip(
+        integers(oom["kill_id"]).tolist(), integers(oom["pid"]).tolist(), times_ns(oom).tolist(), strict=True
+    )
+    by_pid: dict[int, list[tuple[int, int]]] = {}
+    for number, one in enumerate(logged):
+        for pid, killed_ns in one.killed_ns.items():
+            by_pid.setdefault(pid, []).append((number, killed_ns))
+    for kill_id, pid, marked_ns in kills:
+        for number, killed_ns in by_pid.get(pid, ()):
+            apart_ns = abs(killed_ns - marked_ns)
+            if apart_ns <= _APART_AT_MOST_NS:
+                yield apart_ns, kill_id, number
+
+
+def coverage(trace: TraceTables, time_ns: int, report: LogReport | None) -> Coverage:
+    """Of a kill at that time."""
+    lost = trace.losses.near("kernel_log", time_ns - _LOSS_NEAR_NS, time_ns + _LOSS_NEAR_NS)
+    overrun = (
+        f"{lost} records of the kernel log around it were overwritten before they were read" if lost else None
+    )
+    if report is None:
+        state = trace.meta.get("kernel_log")
+        if state is None:
+            return Coverage("missing", _NOT_READ)
+        return Coverage(
+            "missing", f"it could not be read: {state}" if state != "read" else overrun or _NO_LINE
+        )
+    if _OF_A_DUMP.issubset(report.missing) and not lost:
+        return Coverage("rate_limited", _RATE_LIMITED)
+    if report.missing == ("tasks",) and not lost:
+        return Coverage("matched", _NO_TASKS)
+    if report.missing:
+        why = f": {overrun}" if overrun else ""
+        return Coverage("matched", f"it lacks {', '.join(report.missing)}{why}")
+    return Coverage("matched", "")

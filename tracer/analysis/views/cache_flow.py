@@ -1,0 +1,263 @@
+"""The page cache of a trace in a few numbers: what came, went, at whose hand, and was needed again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from tracer.analysis.core import ledger, naming
+from tracer.analysis.core.subtree import Subtree, Subtrees
+from tracer.analysis.core.tables import (
+    NO_ID,
+    Bools,
+    Int64s,
+    TraceTables,
+    integers,
+    is_one_of,
+    known,
+    optional,
+    optional_text,
+    page_size,
+    start_ns,
+    times_ns,
+    utc_time,
+)
+from tracer.analysis.results.report import as_object
+from tracer.analysis.views import thrash
+from tracer.analysis.views.evictions import summed
+
+_NOT_COUNTED: Final = "workingset_refault_file was not sampled twice"
+
+
+@dataclass(frozen=True, slots=True)
+class Evictor:
+    """The process that evicted most; `comm` and `cgroup` as the kernel names them."""
+
+    tgid: int
+    comm: str | None
+    cgroup: str | None
+    evicted_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCount:
+    """The refaults of a cgroup and all below it over one interval: as linked here, and by memory.stat
+    (workingset_refault_file). A trace knows neither what was evicted before it began nor what it lost; the
+    kernel forgets what was evicted long ago, counts a large folio as a whole where it had evicted a part, and
+    with the multi-generational LRU does not count what another cgroup is charged for now (mm/workingset.c,
+    workingset_refault, lru_gen_refault)."""
+
+    cgroup: str
+    run: int
+    begin: pd.Timestamp
+    end: pd.Timestamp
+    refaulted_bytes: int
+    kernel_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refaults:
+    """What was read again after it had been evicted, and is charged to the cgroup now. `median_away_ms`: half
+    of it within that time."""
+
+    bytes: int
+    median_away_ms: float | None
+    same_cgroup_bytes: int  # charged to the cgroup that it was evicted from
+    other_cgroup_bytes: int
+    kernel: tuple[KernelCount, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Thrash:
+    """One row of `analysis.views.thrash`."""
+
+    cgroup: str | None
+    run: int | None
+    begin: pd.Timestamp
+    end: pd.Timestamp
+    evicted_bytes: int
+    refaulted_bytes: int
+    median_away_ms: float
+    psi_some_share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How far this can be trusted: `unknown` says why a field is None or empty, by its dotted name."""
+
+    lost_records: int  # of the page cache's stream
+    unknown: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFlow:
+    """All in bytes. `cgroup`: whose cache it is, with all below it, summed over its `runs` cgroups; None:
+    everybody's."""
+
+    cgroup: str | None
+    runs: int | None
+    added_bytes: int
+    evicted_bytes: int
+    dropped_bytes: int
+    returned_bytes: int  # of what was evicted, read again by anybody
+    left_bytes: int  # of what was added, still there at the end
+    added_by_cause: Mapping[str, int]
+    evicted_by_cause: Mapping[str, int]
+    dropped_by_cause: Mapping[str, int]
+    evicted_from_others_bytes: int  # by a task of another cgroup than the one charged
+    evicted_from_removed_bytes: int  # charged to a cgroup that had been removed by then
+    evicted_from_nobody_bytes: int
+    shared_files: int  # files with cache charged to more than one cgroup
+    evictor: Evictor | None
+    refaults: Refaults
+    thrash: tuple[Thrash, ...]
+    quality: Quality
+
+    def to_dict(self) -> dict[str, Any]:
+        """The head of `evictions --json`."""
+        return as_object(self)
+
+
+def cache_flow(trace: TraceTables, rows: pd.DataFrame, cgroup: str | int | None = None) -> CacheFlow:
+    """Of the `rows` that `evictions.moves` gives for `cgroup`: all, or what is charged to it and below it."""
+    shown = None if cgroup is None else naming.select(trace, cgroup)
+    members = None if shown is None else naming.members_of(trace, shown)
+    by_cause = summed(trace, rows, "cause")
+    by_owner = summed(trace, rows, "cgroup")
+    charged_to = by_owner.groupby("charged_to", observed=False)["evicted_bytes"].sum()
+    kernel = _kernel_counts(trace, shown)
+    lost = integers(trace.loss["lost"])
+    return CacheFlow(
+        cgroup=None if shown is None else _name_of(trace, str(cgroup), shown),
+        runs=None if shown is None else len(shown),
+        added_bytes=int(rows["added_bytes"].sum()),
+        evicted_bytes=int(rows["evicted_bytes"].sum()),
+        dropped_bytes=int(rows["dropped_bytes"].sum()),
+        returned_bytes=int(rows["returned_bytes"].sum()),
+        left_bytes=int(rows["left_bytes"].sum()),
+        added_by_cause=_causes(by_cause, "added_bytes"),
+        evicted_by_cause=_causes(by_cause, "evicted_bytes"),
+        dropped_by_cause=_causes(by_cause, "dropped_bytes"),
+        evicted_from_others_bytes=int(rows["evicted_from_others_bytes"].sum()),
+        evicted_from_removed_bytes=int(charged_to.get("removed", 0)),
+        evicted_from_nobody_bytes=int(charged_to.get("nobody", 0)),
+        shared_files=_shared_files(rows),
+        evictor=_evictor(trace, rows),
+        refaults=_refaults(trace, members, kernel),
+        thrash=_thrash(trace, members),
+        quality=Quality(
+            lost_records=int(lost[is_one_of(trace.loss["stream"], ["pagecache"])].sum()),
+            unknown={} if kernel else {"refaults.kernel": _NOT_COUNTED},
+        ),
+    )
+
+
+def _name_of(trace: TraceTables, pattern: str, shown: Sequence[int]) -> str:
+    """The path of one cgroup, the name of several lives, and of several names what was asked for."""
+    if len(shown) == 1:
+        return trace.places.label_of(shown[0])
+    of_name = trace.places.lives.by_name(shown)
+    return of_name[0][0].name if len(of_name) == 1 else pattern
+
+
+def _causes(by_cause: pd.DataFrame, amount: str) -> dict[str, int]:
+    """Cause -> bytes, the most first; without causes of nothing."""
+    sums = by_cause.groupby("cause", observed=True)[amount].sum().sort_values(ascending=False, kind="stable")
+    return {str(cause): int(total) for cause, total in sums.items() if total}
+
+
+def _shared_files(rows: pd.DataFrame) -> int:
+    charged = rows.loc[rows["cgroup_id"] != NO_ID, ["inode_id", "cgroup_id"]].drop_duplicates()
+    return int((charged.groupby("inode_id").size() > 1).sum())
+
+
+def _evictor(trace: TraceTables, rows: pd.DataFrame) -> Evictor | None:
+    processes = summed(trace, rows[rows["evicted_bytes"] > 0], "process")
+    if processes.empty:
+        return None
+    most = processes.iloc[0]
+    comm, cgroup = optional_text(most["comm"]), optional_text(most["task_cgroup"])
+    return Evictor(int(most["tgid"]), comm, cgroup, int(most["evicted_bytes"]))
+
+
+def _refaults(trace: TraceTables, members: Int64s | None, kernel: tuple[KernelCount, ...]) -> Refaults:
+    back = trace.refaults
+    if members is not None:
+        back = back[np.isin(integers(back["cgroup_id"]), members)]
+    amounts = integers(back["bytes"])
+    same = integers(back["cgroup_id"]) == integers(back["evicted_cgroup_id"])
+    total = int(amounts.sum())
+    at_home = int(amounts[same].sum())
+    return Refaults(total, _median_away_ms(back), at_home, total - at_home, kernel)
+
+
+def _median_away_ms(back: pd.DataFrame) -> float | None:
+    """The time after which half of the bytes were back."""
+    if back.empty:
+        return None
+    order = np.argsort(integers(back["away_ns"]), kind="stable")
+    running = np.cumsum(integers(back["bytes"])[order])
+    half = int(np.searchsorted(2 * running, running[-1]))
+    return float(integers(back["away_ns"])[order][half] / 1e6)
+
+
+def _kernel_counts(trace: TraceTables, shown: Sequence[int] | None) -> tuple[KernelCount, ...]:
+    """Of the cgroup shown, or of each with samples that lies below no other with samples."""
+    if shown is not None:
+        tops = list(shown)
+    else:
+        sampled = np.unique(integers(trace.samples["cgroup_id"])).tolist()
+        above = naming.positions_above(trace.cgroups, sampled)
+        tops = [number for number in sampled if len(above[number]) == 1]
+    members, subtrees = naming.descendants_of(trace.cgroups, tops), Subtrees(trace)
+    counts = (_kernel_count(trace, subtrees.of(number, members[number])) for number in tops)
+    return tuple(count for count in counts if count is not None)
+
+
+def _kernel_count(trace: TraceTables, subtree: Subtree) -> KernelCount | None:
+    count = ledger.count(subtree, "workingset_refault_file")
+    if count.before is not None and len(count.times):
+        begin, first = start_ns(trace), count.before
+    elif len(count.times) > 1:
+        begin, first = int(count.times[0]), int(count.values[0])
+    else:
+        return None
+    end = int(count.times[-1])
+    back = trace.refaults
+    time = times_ns(back)
+    counted: Bools = np.isin(integers(back["cgroup_id"]), subtree.members)
+    counted &= (time >= begin) & (time <= end)
+    return KernelCount(
+        trace.places.label_of(subtree.cgroup_id),
+        trace.places.lives.of(subtree.cgroup_id).run,
+        utc_time(begin),
+        utc_time(end),
+        int(integers(back["bytes"])[counted].sum()),
+        (int(count.values[-1]) - first) * page_size(trace),
+    )
+
+
+def _thrash(trace: TraceTables, members: Int64s | None) -> tuple[Thrash, ...]:
+    found = thrash.thrash(trace)
+    if members is not None:
+        found = found[np.isin(integers(found["cgroup_id"]), members)]
+    found = found.assign(known=known(found["psi_some_share"])).sort_values("begin", kind="stable")
+    labels = {number: trace.places.label_of(number) for number in set(integers(found["cgroup_id"]))}
+    runs = {number: trace.places.lives.of(number).run for number in labels}
+    return tuple(
+        Thrash(
+            cgroup=None if optional(row["cgroup_id"]) is None else labels[row["cgroup_id"]],
+            run=None if optional(row["cgroup_id"]) is None else runs[row["cgroup_id"]],
+            begin=row["begin"],
+            end=row["end"],
+            evicted_bytes=row["evicted_bytes"],
+            refaulted_bytes=row["refaulted_bytes"],
+            median_away_ms=row["median_away_ms"],
+            psi_some_share=row["psi_some_share"] if row["known"] else None,
+        )
+        for row in found.to_dict("records")
+    )

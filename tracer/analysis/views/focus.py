@@ -1,0 +1,122 @@
+"""Which cgroups a picture should be of when nobody named one, and in which part of the trace they lived."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import pandas as pd
+
+from tracer.analysis.core.bins import interval_ns
+from tracer.analysis.core.tables import TraceTables, kernel_numbers, start_ns
+from tracer.analysis.core.tables import end_ns as trace_end_ns
+from tracer.analysis.explain import log_kills
+from tracer.analysis.views.timeline import timeline
+from tracer.schema import UNLIMITED_BYTES
+
+_MOST_SHOWN: Final = 3
+
+_STEPS_MS: Final = (
+    *(10, 20, 50, 100, 200, 500),
+    *(seconds * 1000 for seconds in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)),
+    *(seconds * 1000 for seconds in (21600, 43200, 86400)),
+)
+"""Widths of a row that a person can count in. The kernel side sums charges over up to 10 ms: no finer."""
+
+
+def ranked(trace: TraceTables) -> pd.DataFrame:
+    """A row for each cgroup with data, what matters first: where a limit led to a kill, in the order of the
+    kills; then by peak usage those that have a limit; then by peak usage the rest.
+
+    Indexed by `cgroup_id`; columns `limit_bytes` (the last one seen,
+    `UNLIMITED_BYTES` where none is set), `peak_usage_bytes` (both NA where no
+    counter was read) and `kills` (decisions of the OOM killer for this cgroup's limit).
+    """
+    tables = (
+        table[["cgroup_id", "usage_bytes"]].assign(limit_bytes=kernel_numbers(table, "limit_bytes"))
+        for table in (trace.samples, trace.charge)
+    )
+    readings = pd.concat(tables).sort_index(kind="stable")
+    found = readings.groupby("cgroup_id").agg(
+        limit_bytes=("limit_bytes", "last"), peak_usage_bytes=("usage_bytes", "max")
+    )
+    decisions = log_kills.decisions(trace).dropna(subset="limit_owner_cgroup_id")
+    kills = decisions.groupby("limit_owner_cgroup_id")["kill_id"]
+    found["kills"] = kills.nunique().reindex(found.index, fill_value=0)
+    found["first_kill"] = kills.min().reindex(found.index)
+    found["limited"] = found["limit_bytes"].lt(UNLIMITED_BYTES).fillna(False).astype(bool)
+    order = ["first_kill", "limited", "peak_usage_bytes"]
+    found = found.sort_values(order, ascending=[True, False, False], na_position="last")
+    return found[["limit_bytes", "peak_usage_bytes", "kills"]]
+
+
+def to_show(trace: TraceTables, most: int = _MOST_SHOWN) -> tuple[list[int], int]:
+    """(the ids of the at most `most` cgroups with a kill, of each name the last life that had one, or else of
+    the cgroup that matters most; how many cgroups with data are left out)."""
+    found = ranked(trace)
+    killed = [int(cgroup_id) for cgroup_id in found.index[found["kills"] > 0]]
+    last_lives = [lives[-1].cgroup_id for lives in trace.places.lives.by_name(killed)]
+    ids = (last_lives or [int(cgroup_id) for cgroup_id in found.index[:1]])[:most]
+    return ids, len(found) - len(ids)
+
+
+def lives_to_show(
+    trace: TraceTables,
+    cgroup_ids: Sequence[int],
+    *,
+    begin: str | None = None,
+    end: str | None = None,
+    most: int = _MOST_SHOWN,
+) -> list[int]:
+    """At most `most` of these, in the same order: those that were there from `begin` to `end`, of which such
+    that a limit led to a kill in count more, and then the last ones."""
+    first, last = interval_ns(trace, begin, end)
+    spans = {number: trace.places.lifetime_ns(number) for number in cgroup_ids}
+    there = [number for number, (made, left) in spans.items() if made <= last and left >= first]
+    kills = ranked(trace)["kills"].reindex(there, fill_value=0)
+    by_weight = sorted(range(len(there)), key=lambda position: (kills.iloc[position] > 0, position))
+    return [there[position] for position in sorted(by_weight[-most:])]
+
+
+def lifetime(trace: TraceTables, cgroup_id: int) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """The part of the trace in which the cgroup was there, UTC."""
+    made, left = trace.places.lifetime_ns(cgroup_id)
+    return (
+        pd.Timestamp(max(start_ns(trace), made), tz="UTC"),
+        pd.Timestamp(min(trace_end_ns(trace), left), tz="UTC"),
+    )
+
+
+def timeline_of_life(
+    trace: TraceTables,
+    cgroup_id: int,
+    rows: int,
+    *,
+    every: str | None = None,
+    begin: str | None = None,
+    end: str | None = None,
+) -> pd.DataFrame:
+    """The timeline of the cgroup for as long as it was there, or from `begin` to `end`.
+
+    It has at most `rows` rows, of a round length, unless `every` gives their length. The arguments are those
+    of `analysis.views.timeline`.
+    """
+    born, died = lifetime(trace, cgroup_id)
+    first = begin if begin is not None else born.isoformat()
+    last = end if end is not None else (died + pd.Timedelta(1, "ns")).isoformat()
+    if every is not None:
+        return timeline(trace, cgroup_id, every, first, last)
+    begin_ns, end_ns = interval_ns(trace, first, last)
+    begin_ns, end_ns = max(begin_ns, start_ns(trace)), min(end_ns, trace_end_ns(trace))
+    if end is None:
+        rows -= 1  # the instant `died` may need a row of its own
+    return timeline(trace, cgroup_id, row_width((end_ns + 1 - begin_ns) / 1e9, rows), first, last)
+
+
+def row_width(seconds: float, rows: int) -> str:
+    """The shortest round length of a row, as `"200ms"`, such that `seconds` take at most `rows` rows."""
+    wanted_ms = seconds * 1000 / max(1, rows)
+    longest = _STEPS_MS[-1]
+    step = next((step for step in _STEPS_MS if step >= wanted_ms), longest * math.ceil(wanted_ms / longest))
+    return f"{step}ms"

@@ -1,0 +1,98 @@
+"""What reclaim tried for a cgroup."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from tracer.analysis.core.ledger import Steps
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import (
+    Bools,
+    TraceTables,
+    integers,
+    is_one_of,
+    limit_of,
+    optional,
+    records,
+    times_ns,
+    utc_time,
+)
+from tracer.analysis.results.report import Reclaim, ReclaimAttempt
+from tracer.analysis.views import stalls, swapping
+from tracer.schema import RECLAIM_COUNTS
+
+_TRANSCRIPT: Final = 12
+
+
+def is_waited_for(reclaim: pd.DataFrame) -> Bools:
+    """Which attempts a task waited for: kswapd works for others in its own time (mm/vmscan.c)."""
+    return ~is_one_of(reclaim["kind"], ["kswapd"])
+
+
+def attempts(subtree: Subtree, begin_ns: int, end_ns: int) -> Reclaim:
+    """The attempts for these cgroups that began within the interval, both ends included; and who waited.
+
+    Of `Subtrees.of_nobody`: those for the whole machine, for which any process may have waited.
+    """
+    trace = subtree.trace
+    first, last = np.searchsorted(times_ns(trace.reclaim), [begin_ns, end_ns + 1])
+    rows = trace.reclaim.iloc[first:last]
+    return Reclaim(
+        attempts=len(rows),
+        scanned_pages=int(integers(rows["scanned"]).sum()),
+        reclaimed_pages=int(integers(rows["reclaimed"]).sum()),
+        stall_ms=float(integers(rows["duration_ns"])[is_waited_for(rows)].sum() / 1e6),
+        transcript=_transcript(trace, rows.iloc[-_TRANSCRIPT:]),
+        waiters=stalls.longest(subtree, begin_ns, end_ns),
+        swap_writes=swapping.swapped(subtree, "write", begin_ns, end_ns),
+        swap_reads=swapping.swapped(subtree, "read", begin_ns, end_ns),
+    )
+
+
+def reclaimed_anon_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
+    """Pages that the attempts for these cgroups took from anonymous lists: they went to swap."""
+
+    def find() -> Steps:
+        reclaim = subtree.trace.reclaim
+        return Steps(times_ns(reclaim), np.cumsum(integers(reclaim["reclaimed_anon"])), 0)
+
+    taken = subtree.once("reclaim.reclaimed_anon_pages", find)
+    return (taken.at(end_ns) or 0) - (taken.at(begin_ns - 1) or 0)
+
+
+def _transcript(trace: TraceTables, rows: pd.DataFrame) -> tuple[ReclaimAttempt, ...]:
+    moments = times_ns(rows).tolist()
+    return tuple(
+        ReclaimAttempt(
+            time=utc_time(moment),
+            duration_ms=row["duration_ns"] / 1e6,
+            kind=str(row["kind"]),
+            cgroup=trace.places.path_of(optional(row["cgroup_id"])),
+            pid=int(row["pid"]),
+            comm=trace.processes.comm_at(int(row["tgid"]), moment, moment),
+            scanned_pages=int(row["scanned"]),
+            reclaimed_pages=int(row["reclaimed"]),
+            priority=optional(row["priority"]),
+            scanned_anon_pages=int(row["scanned_anon"]),
+            scanned_file_pages=int(row["scanned_file"]),
+            reclaimed_anon_pages=int(row["reclaimed_anon"]),
+            reclaimed_file_pages=int(row["reclaimed_file"]),
+            nr_dirty=int(row["nr_dirty"]),
+            nr_writeback=int(row["nr_writeback"]),
+            usage_bytes=optional(row["usage_bytes"]),
+            limit_bytes=limit_of(row),
+            kept_anon=_kept(row, "anon"),
+            kept_file=_kept(row, "file"),
+        )
+        for moment, row in zip(moments, records(rows), strict=True)
+    )
+
+
+def _kept(row: dict[str, Any], lru: str) -> dict[str, int] | None:
+    """What the attempt met on this list and could not free, in pages."""
+    counts = {count: optional(row[f"{count}_{lru}"]) for count in RECLAIM_COUNTS}
+    known_counts = {name: count for name, count in counts.items() if count is not None}
+    return known_counts if len(known_counts) == len(counts) else None

@@ -1,0 +1,231 @@
+"""What tasks waited for: memory's share of the time that they did not get on.
+
+A thread can wait within a wait: a page fault on what was swapped out charges a page, for that it has to
+reclaim, and there it is made to wait for writeback. Each moment of a thread counts once, for the innermost.
+So the times of any kinds, of a process or of a cgroup, can be added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from tracer.analysis.core import naming
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import (
+    NO_ID,
+    Int64s,
+    TraceTables,
+    integers,
+    is_one_of,
+    optional_text,
+    records,
+    times_ns,
+    utc_times,
+)
+from tracer.analysis.results.report import Waiter
+from tracer.schema import STALL_KINDS
+
+THROTTLED: Final = ("writeback", "isolated", "noprogress", "congested", "other")
+"""The kinds of waits inside of reclaim (reclaim_throttle, mm/vmscan.c)."""
+
+KINDS: Final = ("reclaim", *THROTTLED, *(kind for kind in STALL_KINDS if kind not in THROTTLED))
+
+STALLED: Final[Mapping[str, tuple[str, ...]]] = {
+    "stalled_reclaim_ms": ("reclaim", *THROTTLED),
+    "stalled_throttled_ms": THROTTLED,
+    "stalled_dirty_ms": ("dirty",),
+    "stalled_swap_in_ms": ("swap_in",),
+    "stalled_high_ms": ("high",),
+}
+"""Column of a timeline -> the kinds that it sums; stalled_throttled_ms is part of stalled_reclaim_ms."""
+
+_SIGNALS: Final = {
+    **dict.fromkeys(THROTTLED, "reclaim waits"),
+    "dirty": "writer waits",
+    "swap_in": "swap-in",
+    "high": "memory.high",
+}
+"""Kind -> the signal that it is known by (kernel/probes.py). Reclaim is part of every trace."""
+
+_MOST_WAITERS: Final = 10
+_KSWAPD: Final = len(KINDS)  # stands for a kind: background reclaim, whose time is nobody's
+_RECLAIM_DEPTH: Final = 1
+
+
+def waits(trace: TraceTables) -> pd.DataFrame:
+    """The times in which a thread waited for memory, a row each; no two of one thread overlap.
+
+    The index, `time` (UTC), is the begin. `duration_ns`; `kind`: reclaim (an attempt to free memory, but for
+    the waits inside of it; kswapd's are left out), or as in `stalls`; `cgroup_id` (of the task), `tgid`,
+    `pid`. A wait that others lie within is as many rows as they leave of it.
+    """
+    spans = _Spans.of(trace.stalls, trace.reclaim)
+    begins, ends, span = _innermost(spans)
+    order = np.argsort(begins, kind="stable")
+    begins, ends, span = begins[order], ends[order], span[order]
+    columns = {
+        "duration_ns": ends - begins,
+        "kind": pd.Categorical.from_codes(spans.kind[span], categories=pd.Index(KINDS)),
+        "cgroup_id": spans.cgroup_id[span],
+        "tgid": spans.tgid[span],
+        "pid": spans.pid[span],
+    }
+    return pd.DataFrame(columns, index=utc_times(begins).rename("time"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Spans:
+    """Waits as recorded. `kind` is a position in `KINDS`; `depth` says what can lie within what: reclaim
+    within a page fault, its own waits within reclaim."""
+
+    begin_ns: Int64s
+    end_ns: Int64s
+    kind: Int64s
+    depth: Int64s
+    cgroup_id: Int64s
+    tgid: Int64s
+    pid: Int64s
+
+    @classmethod
+    def of(cls, stalls: pd.DataFrame, reclaim: pd.DataFrame) -> _Spans:
+        is_throttled = is_one_of(stalls["kind"], THROTTLED)
+        stall_begins = np.where(is_throttled, _within_attempts(stalls, reclaim), times_ns(stalls))
+        begins = np.concatenate([stall_begins, times_ns(reclaim)])
+        ends = np.concatenate([_ends_ns(stalls), _ends_ns(reclaim)])
+        is_kswapd = is_one_of(reclaim["kind"], ["kswapd"])
+
+        def both(stalls_column: str, reclaim_column: str) -> Int64s:
+            return np.concatenate([integers(stalls[stalls_column]), integers(reclaim[reclaim_column])])
+
+        return cls(
+            begin_ns=begins,
+            end_ns=ends,
+            kind=np.concatenate(
+                [
+                    np.asarray(pd.Index(KINDS).get_indexer(pd.Index(stalls["kind"])), dtype=np.int64),
+                    np.where(is_kswapd, _KSWAPD, KINDS.index("reclaim")),
+                ]
+            ),
+            depth=np.concatenate(
+                [np.where(is_throttled, _RECLAIM_DEPTH + 1, 0), np.full(len(reclaim), _RECLAIM_DEPTH)]
+            ),
+            cgroup_id=both("cgroup_id", "task_cgroup_id"),
+            tgid=both("tgid", "tgid"),
+            pid=both("pid", "pid"),
+        )
+
+
+def _ends_ns(rows: pd.DataFrame) -> Int64s:
+    return times_ns(rows) + integers(rows["duration_ns"])
+
+
+def _within_attempts(stalls: pd.DataFrame, reclaim: pd.DataFrame) -> Int64s:
+    """The begins of `stalls`, not before the attempt in which they ended.
+
+    The kernel tells the length of a wait inside of reclaim in whole timer ticks (jiffies_to_usecs in
+    reclaim_throttle, mm/vmscan.c), so the begin that follows from it may lie too early.
+    """
+    ends = _ends_ns(stalls)
+    waited = pd.DataFrame({"time": ends, "pid": integers(stalls["pid"]), "row": np.arange(len(stalls))})
+    attempts = pd.DataFrame(
+        {"time": times_ns(reclaim), "pid": integers(reclaim["pid"]), "attempt": np.arange(len(reclaim))}
+    )
+    joined = pd.merge_asof(waited.sort_values("time"), attempts, on="time", by="pid").sort_values("row")
+    attempt = joined["attempt"].fillna(NO_ID).to_numpy(np.int64)
+    begin, end = (np.append(moments, 0)[attempt] for moments in (times_ns(reclaim), _ends_ns(reclaim)))
+    return np.where(end >= ends, np.maximum(times_ns(stalls), begin), times_ns(stalls))
+
+
+def _innermost(spans: _Spans) -> tuple[Int64s, Int64s, Int64s]:
+    """Begin, end and span of each time in which that span is the deepest of its thread.
+
+    From one begin or end of a thread's spans to its next nothing changes, so a pass over them is enough.
+    """
+    count = len(spans.pid)
+    span = np.tile(np.arange(count), 2)
+    time = np.concatenate([spans.begin_ns, spans.end_ns])
+    order = np.lexsort((time, spans.pid[span]))
+    span, time = span[order], time[order]
+    is_begin = order < count
+    deepest = np.full(2 * count, -1, dtype=np.int64)
+    for depth in range(_RECLAIM_DEPTH + 2):
+        is_of_depth = spans.depth[span] == depth
+        running = np.cumsum(np.where(is_of_depth, np.where(is_begin, 1, -1), 0))
+        last_begun = np.maximum.accumulate(np.where(is_of_depth & is_begin, np.arange(2 * count), 0))
+        within = running > 0
+        deepest[within] = span[last_begun][within]
+        if depth == _RECLAIM_DEPTH:
+            by_kswapd = within & (spans.kind[deepest] == _KSWAPD)
+    deepest[by_kswapd] = -1
+    has_next = spans.pid[span[:-1]] == spans.pid[span[1:]]
+    picked = np.flatnonzero(has_next & (time[1:] > time[:-1]) & (deepest[:-1] >= 0))
+    return time[picked], time[picked + 1], deepest[picked]
+
+
+def is_known(trace: TraceTables, kind: str) -> bool:
+    """Whether a trace without waits of this kind had none: it was looked for, or is there."""
+    probe = trace.meta["probes"].get(_SIGNALS.get(kind))
+    was_taken = isinstance(probe, dict) and bool(probe.get("hook"))
+    return kind == "reclaim" or was_taken or bool(is_one_of(trace.waits["kind"], [kind]).any())
+
+
+def by_process(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFrame:
+    """How long each process waited for memory, all its threads together, the longest first.
+
+    `tgid`, `comm` (when it last waited; null: not known), `cgroup_id`, `cgroup`; `stalled_ms`, and of that a
+    column for each of `KINDS`, such as `dirty_ms`: NaN where the trace knows nothing of that kind. A process
+    that waited in two cgroups has two rows.
+
+    `cgroup` is anything that `names.resolve` takes: only who waited in one that fits it, or below it, counts.
+    Raises TracerError for a cgroup that is not there.
+    """
+    rows = trace.waits
+    if cgroup is not None:
+        members = naming.members_of(trace, naming.select(trace, cgroup))
+        rows = rows[np.isin(integers(rows["cgroup_id"]), members)]
+    keys = ["tgid", "cgroup_id"]
+    sums = _sums_ms(rows, keys)
+    last = rows.reset_index().groupby(keys, as_index=False)["time"].max()
+    named = naming.with_names(trace, sums[keys].merge(last, on=keys).set_index("time")[["tgid"]])
+    sums.insert(1, "comm", pd.Series(map(optional_text, named["comm"]), dtype=object))
+    sums.insert(3, "cgroup", naming.labels_of(trace.cgroups, sums["cgroup_id"].tolist()))
+    unknown = [f"{kind}_ms" for kind in KINDS if not is_known(trace, kind)]
+    return sums.assign(**dict.fromkeys(unknown, np.nan))
+
+
+def longest(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[Waiter, ...]:
+    """The processes that waited longest for memory in the interval: those of these cgroups; of
+    `Subtrees.of_nobody`, any."""
+    waits = subtree.trace.waits
+    ended = subtree.once("stalls.longest", lambda: np.maximum.accumulate(_ends_ns(waits)))
+    first, last = np.searchsorted(ended, begin_ns, "right"), np.searchsorted(times_ns(waits), end_ns)
+    rows = waits.iloc[first:last]
+    within = np.minimum(_ends_ns(rows), end_ns) - np.maximum(times_ns(rows), begin_ns)
+    sums = _sums_ms(rows.assign(duration_ns=within)[within > 0], ["tgid"])
+    return tuple(
+        Waiter(
+            tgid=int(row["tgid"]),
+            comm=subtree.trace.processes.comm_at(int(row["tgid"]), begin_ns, end_ns),
+            stalled_ms=row["stalled_ms"],
+            kinds_ms={kind: row[f"{kind}_ms"] for kind in KINDS if row[f"{kind}_ms"]},
+        )
+        for row in records(sums.head(_MOST_WAITERS))
+    )
+
+
+def _sums_ms(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """By these keys, what was waited in all and of each kind, the longest first."""
+    columns = np.column_stack([integers(rows[key]) for key in keys])
+    groups, group = np.unique(columns, axis=0, return_inverse=True)
+    of_kind = np.zeros((len(groups), len(KINDS) + 1), dtype=np.int64)  # the last is for a kind not listed
+    np.add.at(of_kind, (group.ravel(), rows["kind"].cat.codes.to_numpy()), integers(rows["duration_ns"]))
+    order = np.argsort(-of_kind.sum(axis=1), kind="stable")
+    groups, of_kind = groups[order], of_kind[order]
+    amounts = {"stalled_ms": of_kind.sum(axis=1) / 1e6}
+    amounts |= {f"{name}_ms": of_kind[:, code] / 1e6 for code, name in enumerate(KINDS)}
+    return pd.DataFrame(dict(zip(keys, groups.T, strict=True)) | amounts)

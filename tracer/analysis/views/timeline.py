@@ -1,0 +1,355 @@
+"""The timeline of cgroups: each quantity in bins of equal length.
+
+Each row of a table is counted into a matrix of (cgroup shown, bin), once for each cgroup shown that it lies
+in: the cost is a pass over the table for each level of nesting, however many cgroups and bins there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from tracer.analysis.core import naming
+from tracer.analysis.core.bins import Bins, Grid, Readings, positions, require_bounded
+from tracer.analysis.core.ledger import ANON, CACHE, Weights, base_levels, made_in_trace
+from tracer.analysis.core.tables import (
+    Bools,
+    Int64s,
+    TraceTables,
+    column_times_ns,
+    integers,
+    is_evicted,
+    is_one_of,
+    is_shmem,
+    known,
+    page_size,
+    times_ns,
+)
+from tracer.analysis.explain import log_kills
+from tracer.analysis.views import stalls, swapping
+from tracer.analysis.views.reclaim import is_waited_for
+from tracer.schema import CATEGORIES
+from tracer.trace.read.to_pandas import with_flag
+
+_EVERY_NS: Final = "every_ns"  # in `attrs` of the frame: one row alone does not show its length
+
+LEVELS: Final[Mapping[str, Weights]] = {
+    "anon_bytes": ANON,
+    "file_bytes": {"file": 1},
+    "cache_bytes": CACHE,
+    "shmem_bytes": {"shmem": 1},
+    "slab_bytes": {"slab_reclaimable": 1, "slab_unreclaimable": 1},
+    "kernel_stack_bytes": {"kernel_stack": 1},
+    "page_tables_bytes": {"page_tables": 1},
+    "kernel_other_bytes": {
+        "kernel": 1,
+        "slab_reclaimable": -1,
+        "slab_unreclaimable": -1,
+        "kernel_stack": -1,
+        "page_tables": -1,
+    },
+    "sock_bytes": {"sock": 1},
+    "swap_bytes": {"swap": 1},
+}
+"""Columns that follow from the ledger: category -> sign. anon + cache + shmem + slab + kernel_stack +
+page_tables + kernel_other + sock is all that usage counts; kernel_other holds percpu, vmalloc and what has no
+counter of its own."""
+
+_SAMPLED: Final = ("file_dirty_bytes", "file_writeback_bytes")
+_EVICTED_BY: Final = {
+    "cache_evicted_memcg_bytes": "reclaim_memcg",
+    "cache_evicted_direct_bytes": "reclaim_direct",
+    "cache_evicted_kswapd_bytes": "reclaim_kswapd",
+}
+
+
+def timeline(
+    trace: TraceTables,
+    cgroup: str | int | None = None,
+    every: str = "100ms",
+    begin: str | float | None = None,
+    end: str | float | None = None,
+    *,
+    run: int | None = None,
+) -> pd.DataFrame:
+    """What happened to a cgroup and all below it, a row a bin.
+
+    `cgroup` is anything that `names.resolve` takes: of each name that fits all lives
+    (`analysis.core.lives`), one after the other, or with `run` that one. Without it every cgroup that the
+    trace has data of is there. `every` is the length of a bin (`"100ms"`, `"1s"`). `begin` and `end` are
+    seconds from the start of the trace (`"1.5s"`, `1.5`) or ISO 8601 times; without a zone they are UTC.
+
+    The first columns say of which cgroup a row is: `cgroup` (its path) and `container` (null: none is
+    known), both categorical, `cgroup_id` and `run`. Where several lives of a name are there, each has rows
+    from the bin in which it was created to the last one in which it was there or anything of it was counted.
+
+    The index, `time` (UTC), is the beginning of the bin. Levels (usage, limit, anon, file, cache, shmem,
+    slab, kernel_stack, page_tables, kernel_other, sock, swap, file_dirty, file_writeback: all `_bytes`) hold
+    at its end: `file_bytes` is the kernel's NR_FILE_PAGES and contains shmem, `cache_bytes` does not. Levels
+    of categories are the start sample plus the ledger; usage (`ledger.usage`) and limit are the latest
+    reading of the page counter, dirty and writeback the latest sample. NA means that nothing is known yet;
+    of the limit also that there is none, and `is_limited` is then false.
+
+    Flows are sums over the bin: `cache_added_bytes`; `cache_evicted_bytes`, taken by reclaim, and of that
+    `cache_evicted_memcg_bytes`, `cache_evicted_direct_bytes` and `cache_evicted_kswapd_bytes` by its cause;
+    `cache_dropped_bytes`, truncated or invalidated (without shmem); `cache_refaulted_bytes`, evicted within
+    the trace and read again in the bin; `refault_bytes`, evicted file pages that were read again by the
+    kernel's count, and `psi_some_us`, `psi_full_us`, all in the bin of the sample that first saw them;
+    `reclaim_attempts` with target in the subtree, by their begin, `reclaimed_bytes`, `scanned_pages`,
+    `reclaim_stall_ms` (kswapd's time is nobody's stall); `swap_written_bytes` and `swap_read_bytes`, by when
+    the write to swap or the read from it was queued (NA: this trace knows nothing of it); `oom_kills`,
+    victims below the cgroup or killed for its limit. `swap_write_mean_ms` and `swap_read_mean_ms` are how
+    long those of that bin took on the average (NaN: there was none whose end was seen).
+
+    Time that tasks of the cgroup and of those below it waited, added up over the tasks, each moment in its
+    own bin (NaN: this trace knows nothing of it): `stalled_reclaim_ms`, in reclaim for whatever target, and
+    of that `stalled_throttled_ms`, made to wait inside of it; `stalled_dirty_ms`, writers held back by dirty
+    pages; `stalled_swap_in_ms`, page faults on what was swapped out, and `stalled_high_ms`, above
+    memory.high, both without the reclaim that lies within.
+
+    Raises TracerError for a cgroup that is not there, UsageError for times that make no sense.
+    """
+    if cgroup is not None:
+        ids = naming.select(trace, cgroup, run)
+    else:
+        ids = naming.with_data(trace) if run is None else [naming.of_run(trace, run)]
+    bins = Bins.cover(trace, every, begin, end)
+    require_bounded(bins, every, len(ids))
+    grid = Grid.of(trace, ids, bins)
+    columns: dict[str, Any] = {}
+    columns |= _counter_levels(trace, grid)
+    columns |= _ledger_levels(trace, grid)
+    columns |= _page_cache_flows(trace, grid)
+    columns["refault_bytes"] = _sampled_flow(trace, grid, "workingset_refault_file", page_size(trace))
+    columns |= _reclaim_flows(trace, grid)
+    columns |= _swap_io(trace, grid)
+    columns |= _stalled(trace, grid)
+    for who in ("some", "full"):
+        columns[f"psi_{who}_us"] = _sampled_flow(trace, grid, f"psi_{who}_total_us", 1)
+    columns["oom_kills"] = _oom_kills(trace, grid)
+
+    index = pd.DatetimeIndex(np.tile(bins.begins(), len(ids)), name="time").tz_localize("UTC")
+    columns |= _whose(trace, ids, bins.count)
+    frame = pd.DataFrame({name: columns[name] for name in COLUMNS}, index=index)
+    frame.attrs[_EVERY_NS] = int(bins.width_ns)
+    return frame[_lived(trace, grid, frame)]
+
+
+def row_length(timeline: pd.DataFrame) -> pd.Timedelta:
+    """Return how long a row of what `timeline` gave for one cgroup lasts, also where there is only one."""
+    if len(timeline) > 1:
+        return pd.Timedelta(timeline.index[1] - timeline.index[0])
+    return pd.Timedelta(timeline.attrs[_EVERY_NS], "ns")
+
+
+def _whose(trace: TraceTables, ids: list[int], bins: int) -> dict[str, Any]:
+    """What stands in every row of each cgroup shown."""
+    containers = [trace.places.container_of(number)[0] for number in ids]
+    return {
+        "cgroup": _repeated(naming.labels_of(trace.cgroups, ids), bins),
+        "cgroup_id": np.repeat(np.array(ids, dtype=np.int64), bins),
+        "container": _repeated(containers, bins),
+        "run": np.repeat(np.array([trace.places.lives.of(number).run for number in ids], np.int64), bins),
+    }
+
+
+def _repeated(labels: Sequence[str | None], bins: int) -> pd.Categorical:
+    categories = pd.Index(sorted({label for label in labels if label is not None}), dtype=object)
+    codes = categories.get_indexer(pd.Index(labels, dtype=object))
+    return pd.Categorical.from_codes(np.repeat(codes, bins), categories=categories)
+
+
+def _lived(trace: TraceTables, grid: Grid, frame: pd.DataFrame) -> Bools:
+    """Which rows to keep: of the only life of a name all, of one of several those of its time."""
+    shape = len(grid.ids), grid.bins.count
+    counted = (frame[list(FLOWS)].fillna(0) != 0).any(axis=1).to_numpy(dtype=bool).reshape(shape)
+    spans = np.array([trace.places.lifetime_ns(number) for number in grid.ids], np.int64).reshape(-1, 2)
+    first, end = grid.bins.slot(spans[:, :1]), grid.bins.slot(spans[:, 1:])
+    slot = np.arange(1, grid.bins.slots)
+    to_come = np.logical_or.accumulate(((slot <= end) | counted)[:, ::-1], axis=1)[:, ::-1]
+    lives = trace.places.lives.by_name(grid.ids)
+    alone = [of_name[0].cgroup_id for of_name in lives if len(of_name) == 1]
+    is_alone = np.isin(np.array(grid.ids, np.int64), alone).reshape(-1, 1)
+    return np.asarray((is_alone | ((slot >= first) & to_come)).ravel())
+
+
+PLACE: Final = ("cgroup", "cgroup_id", "container", "run")
+"""The columns that say of which cgroup a row is."""
+
+FLOWS: Final = (
+    "cache_added_bytes",
+    "cache_evicted_bytes",
+    "cache_dropped_bytes",
+    "cache_refaulted_bytes",
+    "reclaim_attempts",
+    "reclaim_stall_ms",
+    "swap_written_bytes",
+    "swap_read_bytes",
+    *stalls.STALLED,
+    "oom_kills",
+)
+"""Columns in which a cgroup that has been removed can still have anything: its cache outlives it."""
+
+COLUMNS: Final = (
+    *PLACE,
+    "usage_bytes",
+    "limit_bytes",
+    "is_limited",
+    *LEVELS,
+    *_SAMPLED,
+    "cache_added_bytes",
+    "cache_evicted_bytes",
+    *_EVICTED_BY,
+    "cache_dropped_bytes",
+    "cache_refaulted_bytes",
+    "refault_bytes",
+    "reclaim_attempts",
+    "reclaimed_bytes",
+    "scanned_pages",
+    "reclaim_stall_ms",
+    "swap_written_bytes",
+    "swap_write_mean_ms",
+    "swap_read_bytes",
+    "swap_read_mean_ms",
+    *stalls.STALLED,
+    "psi_some_us",
+    "psi_full_us",
+    "oom_kills",
+)
+
+
+def _counter_levels(trace: TraceTables, grid: Grid) -> dict[str, Any]:
+    limits = grid.latest(Readings.of("limit_bytes", trace.charge, trace.samples))
+    flagged = with_flag("limit_bytes", pd.Series(limits))
+    columns: dict[str, Any] = {name: column.array for name, column in flagged.items()}
+    columns["usage_bytes"] = grid.latest(Readings.of_usage(trace, grid.ids))
+    return columns | {name: grid.latest(Readings.of(name, trace.samples)) for name in _SAMPLED}
+
+
+def _ledger_levels(trace: TraceTables, grid: Grid) -> dict[str, Any]:
+    charge = trace.charge
+    time, amounts = times_ns(charge), integers(charge["bytes"])
+    running = {
+        category: grid.sums(
+            charge["cgroup_id"], time, amounts, is_one_of(charge["category"], [category])
+        ).cumsum(axis=1)
+        for category in CATEGORIES
+    }
+    exists = _exists(trace, grid)
+    columns: dict[str, Any] = {}
+    for name, weights in LEVELS.items():
+        bases, is_known = base_levels(trace, grid.ids, weights)
+        level = sum(weight * running[category] for category, weight in weights.items())
+        columns[name] = grid.shown_or_na(level + bases.reshape(-1, 1), exists & is_known.reshape(-1, 1))
+    return columns
+
+
+def _exists(trace: TraceTables, grid: Grid) -> Bools:
+    """Per cgroup shown and slot, whether the cgroup was there by the slot's end."""
+    created = pd.Series(
+        column_times_ns(trace.cgroups["created"]), index=pd.Index(integers(trace.cgroups["cgroup_id"]))
+    )
+    first = np.array([max(created.get(number, 0), 0) for number in grid.ids], dtype=np.int64)
+    return np.arange(grid.bins.slots) >= grid.bins.slot(first).reshape(-1, 1)
+
+
+def _page_cache_flows(trace: TraceTables, grid: Grid) -> dict[str, Any]:
+    pagecache = trace.pagecache
+    time, owner = times_ns(pagecache), pagecache["cgroup_id"]
+    amounts = integers(pagecache["nr_pages"]) * page_size(trace)
+    added = is_one_of(pagecache["op"], ["add"])
+    evicted = is_evicted(pagecache)
+    dropped = ~added & ~evicted & ~is_shmem(trace)
+    by_cause = {
+        name: grid.shown(grid.sums(owner, time, amounts, evicted & is_one_of(pagecache["cause"], [cause])))
+        for name, cause in _EVICTED_BY.items()
+    }
+    back = trace.refaults
+    every_row = np.ones(len(back), dtype=bool)
+    returned = grid.sums(back["cgroup_id"], times_ns(back), integers(back["bytes"]), every_row)
+    return by_cause | {
+        "cache_added_bytes": grid.shown(grid.sums(owner, time, amounts, added)),
+        "cache_evicted_bytes": grid.shown(grid.sums(owner, time, amounts, evicted)),
+        "cache_dropped_bytes": grid.shown(grid.sums(owner, time, amounts, dropped)),
+        "cache_refaulted_bytes": grid.shown(returned),
+    }
+
+
+def _reclaim_flows(trace: TraceTables, grid: Grid) -> dict[str, Any]:
+    reclaim = trace.reclaim
+    time, target = times_ns(reclaim), reclaim["cgroup_id"]
+    every_row = np.ones(len(reclaim), dtype=bool)
+    waited_for = is_waited_for(reclaim)
+    freed = integers(reclaim["reclaimed"]) * page_size(trace)
+    stall_ns = grid.sums(target, time, integers(reclaim["duration_ns"]), waited_for)
+    return {
+        "reclaim_attempts": grid.shown(grid.sums(target, time, None, every_row)),
+        "reclaimed_bytes": grid.shown(grid.sums(target, time, freed, every_row)),
+        "scanned_pages": grid.shown(grid.sums(target, time, integers(reclaim["scanned"]), every_row)),
+        "reclaim_stall_ms": grid.shown(stall_ns) / 1e6,
+    }
+
+
+def _swap_io(trace: TraceTables, grid: Grid) -> dict[str, Any]:
+    rows = trace.swap_io
+    time, owner = times_ns(rows), rows["cgroup_id"]
+    is_over = known(rows["duration_ns"])
+    found: dict[str, Any] = {}
+    for op, done in (("write", "written"), ("read", "read")):
+        is_op = is_one_of(rows["op"], [op])
+        amounts = grid.sums(owner, time, integers(rows["nr_pages"]) * page_size(trace), is_op)
+        took_ns = grid.shown(grid.sums(owner, time, integers(rows["duration_ns"]), is_op & is_over))
+        over = grid.shown(grid.sums(owner, time, None, is_op & is_over))
+        is_known = np.full(amounts.shape, swapping.is_known(trace))
+        found[f"swap_{done}_bytes"] = grid.shown_or_na(amounts, is_known)
+        found[f"swap_{op}_mean_ms"] = took_ns / np.where(over > 0, over, np.nan) / 1e6
+    return found
+
+
+def _stalled(trace: TraceTables, grid: Grid) -> dict[str, Any]:
+    waits = trace.waits
+    begins = times_ns(waits)
+    ends = begins + integers(waits["duration_ns"])
+    columns: dict[str, Any] = {}
+    for name, kinds in stalls.STALLED.items():
+        waited_ns = grid.time_within(waits["cgroup_id"], begins, ends, is_one_of(waits["kind"], kinds))
+        is_known = any(stalls.is_known(trace, kind) for kind in kinds)
+        columns[name] = grid.shown(waited_ns) / (1e6 if is_known else np.nan)
+    return columns
+
+
+def _sampled_flow(trace: TraceTables, grid: Grid, column: str, scale: int) -> pd.arrays.IntegerArray:
+    """Growth of a running count between the samples of each cgroup shown, NA where it was never read.
+
+    The first reading of a cgroup that was made during the trace counts from zero; of any other it is only
+    where to count from.
+    """
+    readings, ids = Readings.of(column, trace.samples), np.array(grid.ids, dtype=np.int64)
+    row = positions(ids, readings.cgroup_id)
+    order = np.argsort(row, kind="stable")
+    order = order[row[order] >= 0]  # one cgroup after the other, each in the order of time
+    row, slot = row[order], grid.bins.slot(readings.time_ns[order])
+    counts = pd.Series(readings.value[order]).groupby(row).cummax().to_numpy(np.int64)
+    is_first = np.diff(row, prepend=-1) != 0
+    before = np.where(made_in_trace(trace.cgroups, ids)[row], 0, counts)
+    steps = counts - np.where(is_first, before, np.roll(counts, 1))
+    grown = np.zeros((len(ids), grid.bins.slots), dtype=np.int64)
+    inside = slot < grid.bins.slots
+    np.add.at(grown, (row[inside], slot[inside]), steps[inside] * scale)
+    was_read = np.isin(ids, readings.cgroup_id).reshape(-1, 1)
+    return grid.shown_or_na(grown, np.broadcast_to(was_read, grown.shape))
+
+
+def _oom_kills(trace: TraceTables, grid: Grid) -> Int64s:
+    """A victim counts for a cgroup once, be it killed below it, for its limit, or both."""
+    oom = log_kills.decisions(trace)
+    kills = np.zeros((len(grid.ids), grid.bins.slots), dtype=np.int64)
+    slot = grid.bins.slot(times_ns(oom))
+    owners, victims = integers(oom["limit_owner_cgroup_id"]), integers(oom["cgroup_id"])
+    for owner, victim, at in zip(owners.tolist(), victims.tolist(), slot.tolist(), strict=True):
+        if at < grid.bins.slots:
+            kills[list({*grid.shown_for(owner), *grid.shown_for(victim)}), at] += 1
+    return grid.shown(kills)

@@ -1,0 +1,124 @@
+"""What this kernel can be hooked by, found by looking, and which way of each signal is taken.
+
+Whether programs of a kind are taken at all is tried with the least program that there is; whether a place is
+there is read in BTF and in the symbol table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from tracer.capture.bpf.syscall import AttachType, ProgramType, attach_program, load_program
+from tracer.kernel.btf import Btf
+from tracer.kernel.probes import Hook, Kind, Signal, Way, needed
+
+FAMILIES: Final = tuple(dict.fromkeys(kind.family for kind in Kind))
+
+_TRIED_ON: Final = "out_of_memory"  # a function that every kernel has and that hardly ever runs
+_RETURN_0: Final = bytes.fromhex("b7000000000000009500000000000000")
+_KPROBE_EVENTS: Final = Path("/sys/bus/event_source/devices/kprobe/type")
+_SYMBOLS: Final = Path("/proc/kallsyms")
+
+
+class Offer:
+    """What the running kernel offers. `closed`: family -> why its hooks are not to be had at all."""
+
+    def __init__(self, btf: Btf, closed: Mapping[str, str]) -> None:
+        self.btf = btf
+        self.closed = closed
+
+    @classmethod
+    def look(cls, btf: Btf) -> Offer:
+        """Ask the running kernel."""
+        reasons = {Kind.FENTRY.value: _why_no_trampolines(btf), Kind.KPROBE.value: _why_no_kprobes()}
+        return cls(btf, {family: why for family, why in reasons.items() if why is not None})
+
+    def why_not(self, hook: Hook) -> str | None:
+        """Why a hook cannot be had here; None where nothing speaks against it."""
+        if hook.kind.family in self.closed:
+            return self.closed[hook.kind.family]
+        if hook.kind is Kind.RAW_TRACEPOINT:
+            what, arguments = "tracepoint", self.btf.tracepoint_arguments(hook.target)
+        else:
+            what, arguments = "function", self.btf.function_arguments(hook.target)
+        if arguments is None:
+            return f"this kernel has no {what} {hook.target}"
+        if hook.argument and hook.argument != (arguments or ("",))[0]:
+            return f"the {what} {hook.target} is of another form here"
+        if hook.kind.family == Kind.KPROBE and f" {hook.target}\n".encode() not in self._symbols:
+            return f"the function {hook.target} is inlined in this kernel"
+        return None
+
+    @cached_property
+    def _symbols(self) -> bytes:
+        return _SYMBOLS.read_bytes()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The way taken for a signal, or why there is none."""
+
+    signal: Signal
+    way: Way | None
+    why_not: str = ""
+
+    @property
+    def meaning(self) -> str:
+        """`exact`, `approximate` or `absent`."""
+        return "absent" if self.way is None else "approximate" if self.way.approximate else "exact"
+
+    def document(self) -> dict[str, str | None]:
+        """As meta.json has it."""
+        if self.way is None:
+            return {"hook": None, "meaning": self.meaning, "detail": f"{self.why_not}: {self.signal.without}"}
+        return {"hook": str(self.way), "meaning": self.meaning, "detail": self.way.approximate}
+
+
+def choose(
+    offer: Offer, version: int, *, forced: str | None = None, refused: Mapping[Way, str] | None = None
+) -> list[Choice]:
+    """A way for each signal of cgroups of `version`: the first that is there and was not `refused`.
+
+    `forced`: the family to take for each signal that can be had by it.
+    """
+    refused = refused or {}
+    return [_choose(offer, signal, forced, refused) for signal in needed(version)]
+
+
+def _choose(offer: Offer, signal: Signal, forced: str | None, refused: Mapping[Way, str]) -> Choice:
+    ways: Collection[Way] = [way for way in signal.ways if way.family == forced] or signal.ways
+    reasons = []
+    for way in ways:
+        why = refused.get(way) or next(filter(None, map(offer.why_not, way.hooks)), None)
+        if why is None:
+            return Choice(signal, way)
+        reasons.append(why)
+    return Choice(signal, None, "; ".join(dict.fromkeys(reasons)))
+
+
+def _why_no_trampolines(btf: Btf) -> str | None:
+    function = btf.function(_TRIED_ON)
+    if function is None:
+        return "the kernel's BTF has no functions"
+    try:
+        program = load_program(
+            _RETURN_0, ProgramType.TRACING, "trial", attach_type=AttachType.TRACE_FENTRY, function=function
+        )
+        try:
+            os.close(attach_program(program))
+        finally:
+            os.close(program)
+    except OSError as error:
+        return f"fentry is closed here ({error.strerror})"
+    return None
+
+
+def _why_no_kprobes() -> str | None:
+    if not _KPROBE_EVENTS.exists():
+        return "this kernel has no kprobes"
+    return None

@@ -1,0 +1,395 @@
+"""The BPF programs of one recording: compiled for this kernel and for the hooks chosen, loaded, attached."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import dropwhile, takewhile
+from pathlib import Path
+from typing import Final
+
+import tracer
+from tracer.capture.bpf.attach import Attacher
+from tracer.capture.bpf.bcc_module import BccSymbols, find_bcc
+from tracer.capture.bpf.compiler import Compilation
+from tracer.capture.bpf.hooks import Choice, Offer, choose
+from tracer.capture.bpf.maps import Map
+from tracer.capture.bpf.object_cache import UnitCache, cache_folder
+from tracer.capture.bpf.syscall import Runs, machine, run_program
+from tracer.capture.symbols.address_names import UserSymbols
+from tracer.capture.symbols.perf_map import CodeSymbols
+from tracer.capture.symbols.symbol_process import TableApart
+from tracer.errors import TracerError
+from tracer.kernel import struct_header
+from tracer.kernel.btf import Btf
+from tracer.kernel.probes import Hook, Kind, Way
+
+SOURCES: Final = (
+    "events.h",
+    "kernel.h",
+    "tracked.h",
+    "syscalls.h",
+    "identity.bpf.c",
+    "reclaim.bpf.c",
+    "counts.bpf.c",
+    "stacks.bpf.c",
+    "charge.bpf.c",
+    "pagecache.bpf.c",
+    "swap.bpf.c",
+    "oom.bpf.c",
+    "probe.bpf.c",
+)
+"""In the order in which they are compiled, as one unit: they share maps, and clang starts once."""
+
+RING_BYTES: Final[Mapping[str, int]] = {
+    "charge": 4 << 20,
+    "pagecache": 16 << 20,
+    "reclaim": 1 << 20,
+    "stall": 1 << 20,
+    "swap_io": 1 << 20,
+    "oom": 256 << 10,
+    "candidate": 1 << 20,
+    "cgroup": 256 << 10,
+    "task": 256 << 10,
+    "inode": 4 << 20,
+    "stack_sample": 4 << 20,
+    "watched": 4 << 20,
+}
+"""Ring sizes: powers of two, and whole pages of any size that a kernel has (up to 64 KiB). They are allocated
+once, not charged per event; that of stack samples only where these are asked for."""
+
+WANTED_PATHS: Final = 2048
+"""For how many paths the kernel program can watch, so that a cgroup that is made there is traced."""
+
+_ROOTS: Final = 16384
+_COMBINE_NS: Final = 10_000_000  # how long the kernel program may hold a sum of charges back
+_CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no name for it
+
+_TRAMPOLINE: Final = "bpf_trampoline_"
+_PROBE_FRAMES: Final = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", _TRAMPOLINE)
+"""How a raw tracepoint's or a function's program comes to run (kernel/trace/bpf_trace.c,
+include/trace/bpf_probe.h, kernel/bpf/trampoline.c)."""
+
+_RUN_BY_US: Final = (
+    "drain",
+    "find_cpu_offset",
+    "find_map",
+    "find_registers",
+    "find_memcg",
+    "look_again",
+    "read_memcg",
+    "settle",
+)
+
+
+def bpf_folder() -> Path:
+    """Where the BPF sources are: beside the package in a checkout, inside it when installed."""
+    package = Path(tracer.__file__).parent
+    return next(p for p in (package / "bpf", package.parent / "bpf") if (p / "events.h").is_file())
+
+
+def source_text(btf: Btf, hooks: Sequence[Hook]) -> str:
+    """The one compilation unit: this kernel's structures, then our sources, each under its own name in
+    messages, then a line for each function that is hooked (bpf/kernel.h).
+    """
+    folder = bpf_folder()
+    parts = [f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in SOURCES]
+    lines = [
+        f"{hook.kind.upper()}({hook.function}, {len(btf.function_arguments(hook.target) or ())})"
+        for hook in {hook.program: hook for hook in hooks if hook.kind is not Kind.RAW_TRACEPOINT}.values()
+    ]
+    return "\n".join([struct_header.header(btf), *parts, '#line 1 "hooks"', *lines, ""])
+
+
+def watching(hook: Hook) -> Hook:
+    """The hook by which positions of the ledger's counters are learnt: at the same place (probe.bpf.c)."""
+    return Hook(hook.kind, hook.target, f"watch_{hook.function}", hook.argument)
+
+
+class Programs:
+    """The programs and their maps. Where they are to be compiled, that takes most of a recorder's start: it
+    goes on in a child from here on, and `wait` must come before anything else.
+
+    `trace_all`: every cgroup, else those of capture/selection/roots.py. `version`: of the cgroup
+    hierarchy that has the memory controller. `ring_pages`: rings that are to have another size than
+    `RING_BYTES`, in pages. `forced`: the family of hooks to take where a signal can be had by it.
+    `stacks_bytes`: sample stacks, one for each so many bytes that a process charges. Raises `TracerError`
+    where BCC cannot be had, or the kernel lacks what all programs read; `wait` does where this kernel refuses
+    them.
+    """
+
+    def __init__(
+        self,
+        btf: Btf,
+        *,
+        version: int,
+        trace_all: bool = False,
+        ring_pages: Mapping[str, int] | None = None,
+        forced: str | None = None,
+        stacks_bytes: int | None = None,
+    ) -> None:
+        if (unfit := struct_header.why_unfit(btf)) is not None:
+            raise TracerError(f"{unfit}; see memcg-tracer doctor")
+        self.cpus = _possible_cpus()
+        self._version = version
+        self._ring_pages = {name: size // mmap.PAGESIZE for name, size in RING_BYTES.items()}
+        self._ring_pages |= ring_pages or {}
+        self._btf = btf
+        self._trace_all = trace_all
+        self._forced = forced
+        self._stacks_bytes = stacks_bytes
+        self._refused: dict[Way, str] = {}
+        self._offer = Offer.look(btf)
+        self._bcc = find_bcc()
+        self._kernel_symbols = threading.Lock()
+        self._begin_compiling()
+
+    def _begin_compiling(self) -> None:
+        """With the first way of each signal that was not refused."""
+        self.choices = choose(self._offer, self._version, forced=self._forced, refused=self._refused)
+        hooks = [hook for choice in self.choices for hook in _hooks(choice)]
+        hooks += [watching(hook) for hook in self.ledger_hooks]
+        self._attacher: Attacher | None = None
+        self._compilation = Compilation(
+            self._bcc,
+            source_text(self._btf, hooks),
+            self._flags(),
+            include=bpf_folder() / "include",
+            cache=UnitCache(cache_folder()),
+        )
+
+    def wait(self, warn: Callable[[str], None]) -> None:
+        """Until the programs are compiled and loaded.
+
+        A way whose program the kernel refuses is given up for the next, after a word to `warn`. TracerError
+        where a signal that cannot be missed is left without any.
+        """
+        try:
+            while (refusal := self._load_all()) is not None:
+                way, why = refusal
+                self._refused[way] = why
+                warn(f"{why}: going on without {way}")
+                self._loaded.close()
+                self._begin_compiling()
+        except BaseException:
+            self.close()
+            raise
+
+    def _load_all(self) -> tuple[Way, str] | None:
+        """Load what was chosen; the first way that the kernel refuses, and why."""
+        for choice in self.choices:
+            if choice.way is None and choice.signal.required:
+                raise TracerError(
+                    f"{choice.signal.name} cannot be had: {choice.why_not} ({choice.signal.without}); "
+                    "see memcg-tracer doctor"
+                )
+        self._attacher = Attacher(self._compilation.unit(), self._btf, self._bcc.lib, self.cpus)
+        for name in _RUN_BY_US:
+            self._attacher.load_runnable(name)
+        for choice in self.choices:
+            for hook in _hooks(choice):
+                try:
+                    self._attacher.load(hook)
+                except TracerError as error:
+                    assert choice.way is not None
+                    return choice.way, str(error).removesuffix("; see memcg-tracer doctor")
+        return None
+
+    @property
+    def ledger_hooks(self) -> list[Hook]:
+        """Where the ledger's counters are seen to change."""
+        return [hook for c in self.choices if c.signal.stream == "charge" for hook in _hooks(c)]
+
+    @property
+    def _loaded(self) -> Attacher:
+        assert self._attacher is not None, "`wait` comes first"
+        return self._attacher
+
+    def _flags(self) -> list[str]:
+        flags = [f"-D{machine().macro}", f"-DPAGE_SIZE={mmap.PAGESIZE}UL", f"-DTRACER_CPUS={self.cpus}"]
+        flags += [f"-DTRACER_COMBINE_TICKS={max(_COMBINE_NS // _tick_ns(), 1)}"]
+        flags += [f"-DTRACER_TICK_NS={_tick_ns()}"]
+        flags += [f"-DTRACER_ROOTS={_ROOTS}", f"-DTRACER_WANTED_PATHS={WANTED_PATHS}"]
+        flags += [f"-D{name.upper()}_RING_PAGES={pages}" for name, pages in self._ring_pages.items()]
+        if any(hook.kind is not Kind.RAW_TRACEPOINT for hook in self.ledger_hooks):
+            flags += ["-DLEDGER_BY_FUNCTION"]
+        flags += ["-DTRACE_ALL"] if self._trace_all else []
+        flags += ["-DCGROUP_V1"] if self._version == 1 else []
+        flags += [f"-DSTACKS_BYTES={self._stacks_bytes}ULL"] if self._stacks_bytes else []
+        return [*flags, "-Wno-unused-function"]
+
+    def run(self, name: str, args: Sequence[int] = (), cpu: int | None = None) -> int:
+        """Run one of our own programs (bpf/probe.bpf.c) and return its result."""
+        return run_program(self._loaded.load_runnable(name), args, cpu)
+
+    def map(self, name: str) -> Map:
+        """A map, by its name in the sources."""
+        return self._loaded.maps[name]
+
+    @property
+    def streams(self) -> list[str]:
+        """The streams that there is a ring of."""
+        from tracer.wire import WIRE  # noqa: PLC0415  as in `lost`
+
+        return [name for name in WIRE if name != "stack_sample" or self._stacks_bytes]
+
+    def ring_fd(self, name: str) -> int:
+        """The descriptor of a stream's ring."""
+        return self.map(f"{name}_ring").fd
+
+    def ring_bytes(self, name: str) -> int:
+        """The size of a stream's ring."""
+        return self._ring_pages[name] * mmap.PAGESIZE
+
+    def attach(self, warn: Callable[[str], None]) -> None:
+        """Attach everything that was chosen, decisions first: a ledger without them explains nothing.
+
+        What the kernel refuses only now is left out of `choices` after a word to `warn`; TracerError where it
+        cannot be missed.
+        """
+        self.choices = [self._attach(choice, warn) for choice in reversed(self.choices)][::-1]
+
+    def _attach(self, choice: Choice, warn: Callable[[str], None]) -> Choice:
+        attached = []
+        try:
+            for hook in _hooks(choice):
+                self.attach_hook(hook)
+                attached.append(hook)
+        except TracerError as error:
+            if choice.signal.required:
+                raise
+            for hook in attached:
+                self.detach_hook(hook)
+            warn(f"{error} ({choice.signal.without})")
+            return Choice(choice.signal, None, str(error))
+        return choice
+
+    def attach_hook(self, hook: Hook) -> None:
+        """Attach one program."""
+        self._loaded.attach(hook)
+
+    def detach_hook(self, hook: Hook) -> None:
+        """Detach one program."""
+        self._loaded.detach(hook)
+
+    def runs(self, hook: Hook) -> Runs:
+        """How often a hook's program ran, and for how long, while statistics were enabled. Raises OSError."""
+        return self._loaded.runs(hook)
+
+    def detach_all(self) -> None:
+        """Stop all signals; maps and rings stay readable."""
+        self._loaded.detach_all()
+
+    def drain(self) -> bool:
+        """Send the sums that wait, on the CPUs that have any. False where some could not leave yet."""
+        states = self.map("combine_state")
+        for cpu, state in enumerate(states[0]):
+            if state.waiting:
+                with suppress(OSError):  # the CPU is offline: nothing of ours runs there
+                    self.run("drain", cpu=cpu)
+        return not any(state.waiting for state in states[0])
+
+    def take_residue(self) -> dict[tuple[int, int], int]:
+        """(cgroup id, category) -> bytes of sums whose record was lost; exact once all is detached."""
+        return {(int(k.cgroup_id), int(k.category)): int(v.value) for k, v in self.map("residue").items()}
+
+    def unfinished_swap_io(self) -> bytes:
+        """The records of those whose end was not seen, one after the other; once all is detached."""
+        return b"".join(bytes(record) for _, record in self.map("swap_ios").items())
+
+    @property
+    def counts_reclaim(self) -> bool:
+        """Whether the kernel's scans and steals are counted (bpf/counts.bpf.c)."""
+        counting = any(choice.signal.name == "reclaim counts" and choice.way for choice in self.choices)
+        return counting or struct_header.reclaim_counts_are_node_stats(self._btf)
+
+    def reclaim_counts(self, cgroup_id: int) -> dict[str, int]:
+        """The kernel's counts of pages scanned and stolen from a cgroup since the begin; {} where not
+        counted.
+        """
+        if not self.counts_reclaim:
+            return {}
+        try:
+            counts = self.map("reclaim_counts")[cgroup_id]
+        except KeyError:
+            return {"pgscan": 0, "pgsteal": 0}
+        return {"pgscan": int(counts.pgscan), "pgsteal": int(counts.pgsteal)}
+
+    def kernel_frames(self, addresses: Sequence[int]) -> list[str]:
+        """Names of addresses in the kernel, innermost first, as symbol+offset, without those of our own
+        probe. From any thread.
+        """
+        with self._kernel_symbols:
+            frames = [
+                _symbol(self._bcc.BPF.ksym(address, show_offset=True), address) for address in addresses
+            ]
+        return without_probes(frames)
+
+    def read_kernel_symbols(self) -> None:
+        """Now, and not when the first of them is needed. Those of our own programs are there once they are
+        attached.
+        """
+        self.kernel_frames([0])
+
+    def user_symbols(self) -> UserSymbols:
+        """Names for addresses of processes; for one thread."""
+        return UserSymbols(lambda tgid: TableApart(lambda: CodeSymbols(BccSymbols(self._bcc, tgid), tgid)))
+
+    def stack(self, stack_id: int) -> list[int]:
+        """The addresses of a stack in the map `stacks`, innermost first."""
+        try:
+            addresses = self.map("stacks")[stack_id].ip
+        except KeyError:
+            return []
+        return list(takewhile(bool, addresses))
+
+    def lost(self) -> dict[str, int]:
+        """Each of `LOSSES` -> records that found their ring full, since the begin."""
+        from tracer.wire import LOSSES  # noqa: PLC0415  it brings NumPy: not before clang is at work
+
+        counts = self.map("lost")
+        return {name: sum(count.value for count in counts[number]) for number, name in enumerate(LOSSES)}
+
+    def close(self) -> None:
+        """Detach everything and free the maps."""
+        self._compilation.stop()
+        if self._attacher is not None:
+            self._attacher.close()
+
+
+def without_probes(frames: Sequence[str]) -> list[str]:
+    """A kernel stack, innermost first, as it is where nothing is hooked.
+
+    A function whose end is hooked is called by its trampoline, which its own first instruction called: so it
+    may be there twice.
+    """
+    kept: list[str] = []
+    is_behind_trampoline = False
+    for frame in dropwhile(lambda frame: frame.startswith(_PROBE_FRAMES), frames):
+        is_trampoline = frame.startswith(_TRAMPOLINE)
+        is_again = is_behind_trampoline and frame.partition("+")[0] == kept[-1].partition("+")[0]
+        if not is_trampoline and not is_again:
+            kept.append(frame)
+        is_behind_trampoline = is_trampoline
+    return kept
+
+
+def _hooks(choice: Choice) -> tuple[Hook, ...]:
+    return choice.way.hooks if choice.way else ()
+
+
+def _symbol(name: bytes, address: int) -> str:
+    return f"{address:#x}" if name.startswith(b"[unknown]") else name.decode(errors="backslashreplace")
+
+
+def _tick_ns() -> int:
+    """The kernel's timer tick, which the coarse clocks advance by (hrtimer_get_res in kernel/time/)."""
+    return round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9)
+
+
+def _possible_cpus() -> int:
+    last = Path("/sys/devices/system/cpu/possible").read_text().strip().rpartition("-")[2].rpartition(",")[2]
+    return int(last) + 1

@@ -1,0 +1,124 @@
+"""The maps of the programs, read and written by bpf(2) as values of the types that they have in C."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, Final
+
+from tracer.capture.bpf import syscall
+from tracer.capture.bpf.object_file import MapDefinition
+
+_PER_CPU_KINDS: Final = (5, 6, 10)  # percpu_hash, percpu_array, lru_percpu_hash in enum bpf_map_type
+
+_C_TYPES: Final = {
+    "char": ctypes.c_char,
+    "signed char": ctypes.c_int8,
+    "unsigned char": ctypes.c_uint8,
+    "_Bool": ctypes.c_bool,
+    "short": ctypes.c_int16,
+    "unsigned short": ctypes.c_uint16,
+    "int": ctypes.c_int32,
+    "unsigned int": ctypes.c_uint32,
+    "long": ctypes.c_int64,
+    "unsigned long": ctypes.c_uint64,
+    "long long": ctypes.c_int64,
+    "unsigned long long": ctypes.c_uint64,
+}
+"""As BCC names them; a pointer is one of these too."""
+
+
+class Map:
+    """One map. Keys are given as numbers, as bytes where they are text; what comes back is a ctypes object,
+    a copy of that moment, or a list of them by CPU number where the map is per CPU.
+    """
+
+    def __init__(self, definition: MapDefinition, cpus: int) -> None:
+        """Raises OSError where the kernel refuses to make it."""
+        self._definition = definition
+        self._cpus = cpus if definition.kind in _PER_CPU_KINDS else None
+        self.fd = syscall.create_map(
+            definition.kind,
+            key_size=definition.key_size,
+            value_size=definition.value_size,
+            entries=definition.max_entries,
+            flags=definition.flags,
+            name=definition.name,
+        )
+
+    @cached_property
+    def key_type(self) -> Any:
+        """The ctypes type of its keys."""
+        return _sized(json.loads(self._definition.key_type), self._definition.key_size)
+
+    @cached_property
+    def value_type(self) -> Any:
+        """The ctypes type of its values: of one CPU's, where it has one for each."""
+        return _sized(json.loads(self._definition.value_type), self._definition.value_size)
+
+    def __getitem__(self, key: int | bytes) -> Any:
+        """KeyError where there is none."""
+        value = self._lookup(self.key_type(key))
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __setitem__(self, key: int | bytes, value: Any) -> None:
+        """`value`: one of `value_type`, or what makes one. Raises OSError where there is no more room."""
+        syscall.update_element(
+            self.fd,
+            self.key_type(key),
+            value if isinstance(value, self.value_type) else self.value_type(value),
+        )
+
+    def keys(self) -> Iterator[Any]:
+        """All of them, as ctypes objects. What comes or goes meanwhile may be missed, or seen twice."""
+        key, following = None, self.key_type()
+        while syscall.next_key(self.fd, key, following):
+            yield following
+            key, following = following, self.key_type()
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        """Keys with their values, as ctypes objects."""
+        for key in self.keys():
+            value = self._lookup(key)
+            if value is not None:
+                yield key, value
+
+    def delete(self, key: int | bytes) -> bool:
+        """Take a key out. False where it was not there."""
+        return syscall.delete_element(self.fd, self.key_type(key))
+
+    def _lookup(self, key: Any) -> Any:
+        """None where there is none; of each CPU the value begins on 8 bytes (kernel/bpf/syscall.c,
+        bpf_map_value_size).
+        """
+        if self._cpus is None:
+            value = self.value_type()
+            return value if syscall.lookup_element(self.fd, key, value) else None
+        stride = -(-self._definition.value_size // 8) * 8
+        values = ctypes.create_string_buffer(stride * self._cpus)
+        if not syscall.lookup_element(self.fd, key, values):
+            return None
+        return [self.value_type.from_buffer_copy(values, stride * cpu) for cpu in range(self._cpus)]
+
+
+def _sized(description: Any, size: int) -> Any:
+    made = _c_type(description)
+    if ctypes.sizeof(made) != size:
+        raise AssertionError(f"{made.__name__} has {ctypes.sizeof(made)} bytes here, {size} in the kernel")
+    return made
+
+
+def _c_type(description: Any) -> Any:
+    """The ctypes type of what BCC describes as a type's name, or as [name, fields, "struct"], where a field
+    is [name, type] or, of an array, [name, type, [length]]. In a struct_packed, padding is a field.
+    """
+    if isinstance(description, str):
+        return _C_TYPES[description]
+    name, fields, kind = description
+    layout = {"struct": {}, "struct_packed": {"_pack_": 1}}[kind]
+    made = [(f[0], _c_type(f[1]) if len(f) == 2 else _c_type(f[1]) * f[2][0]) for f in fields]
+    return type(name, (ctypes.Structure,), layout | {"_fields_": made})

@@ -1,0 +1,270 @@
+"""Learn from inside the kernel what its types do not tell, by the programs of bpf/probe.bpf.c."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tracer.capture.bpf.load import Programs, watching
+from tracer.capture.bpf.ring import Ring
+from tracer.capture.bpf.syscall import syscall_number
+from tracer.capture.learn.stimuli import PROVOCATIONS
+from tracer.errors import TracerError
+from tracer.kernel.btf import Btf
+from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+from tracer.kernel.probes import Kind
+from tracer.kernel.process.priority import prefer_this_thread
+from tracer.wire import STATE_ITEMS
+
+WATCHED: Final = np.dtype([("memcg", "<u8"), ("cpu", "<u4"), ("item", "<u4"), ("state", "<i8", STATE_ITEMS)])
+"""struct watched in bpf/probe.bpf.c."""
+
+_SETTLE_TRIES: Final = 100
+_INSIDE_A_SLOT: Final = 2  # what `settle` returns where it hit the CPU inside of another program
+
+_MAX_ROUNDS: Final = 12
+_FRUITLESS_ROUNDS: Final = 2
+_READ_INTERVAL_MS: Final = 2
+_AGREEMENT: Final = 0.9
+
+EXACT_COUNTERS: Final = (
+    "NR_SLAB_RECLAIMABLE_B",
+    "NR_SLAB_UNRECLAIMABLE_B",
+    "MEMCG_PERCPU_B",
+    "NR_KERNEL_STACK_KB",
+    "NR_PAGETABLE",
+    "MEMCG_SOCK",
+    "MEMCG_VMALLOC",
+    "MEMCG_KMEM",
+)
+"""In the order of enum exact_counter in bpf/tracked.h."""
+
+
+def calibrate(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> Mapping[str, int]:
+    """Calibrate the programs, before they are attached. Returns item name -> position in
+    memcg_vmstats_percpu.state.
+
+    What cannot be learnt stays unknown: causes by system call are then `other`, slab and percpu memory are
+    as exact as the tracepoint, and composition comes from memory.stat alone.
+    """
+    _find_cpu_offsets(programs)
+    programs.run("find_registers", [syscall_number()])
+    root = _find_root(programs, hierarchy.mount)
+    positions = learn_positions(programs, btf, hierarchy)
+    calibration = programs.map("calibration")
+    known = calibration[0]
+    known.cgroup_root = root
+    for number, name in enumerate(EXACT_COUNTERS):
+        known.counter_index[number] = positions.get(name, -1) + 1
+    calibration[0] = known
+    return positions
+
+
+def _find_cpu_offsets(programs: Programs) -> None:
+    if programs.run("find_map", [programs.map("landmark").fd]):
+        return
+    address = programs.map("answer")[0].memcg
+    for cpu in range(programs.cpus):
+        with suppress(OSError):  # offline
+            programs.run("find_cpu_offset", [address], cpu)
+
+
+def _find_root(programs: Programs, hierarchy_root: Path) -> int:
+    find_memcg(programs, hierarchy_root)
+    return int(programs.map("answer")[0].cgroup_root)
+
+
+def find_memcg(programs: Programs, directory: Path) -> int:
+    """The kernel address of the memcg of a cgroup directory; 0: it has none. OSError where it is gone."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        programs.run("find_memcg", [fd])
+    finally:
+        os.close(fd)
+    return int(programs.map("answer")[0].memcg)
+
+
+def learn_positions(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> dict[str, int]:
+    """Watch counters move while we make them move (bpf/probe.bpf.c, `watch`).
+
+    Ends early once everything that we can move is known, or when two rounds taught nothing more.
+    """
+    items = btf.enumerators.items()
+    names = {value: _RENAMED.get(name, name) for name, value in items if name in MEMCG_ITEMS}
+    movable = {_RENAMED.get(name, name) for name, _ in items if name in _PROVOKED}
+    hooks = [watching(hook) for hook in programs.ledger_hooks]
+    before = hooks[0].kind is not Kind.RAW_TRACEPOINT
+    ring = Ring(programs.ring_fd("watched"), programs.ring_bytes("watched"), WATCHED)
+    try:
+        for hook in hooks:
+            programs.attach_hook(hook)
+        records = np.zeros(0, WATCHED)
+        positions: dict[str, int] = {}
+        fruitless = 0
+        with _provoker(hierarchy) as cgroup:
+            for _ in range(_MAX_ROUNDS):
+                records = np.concatenate([records, *_provoke(cgroup, ring)])
+                known, positions = positions.keys(), positions_from(records, names, before=before)
+                fruitless = fruitless + 1 if known >= positions.keys() else 0
+                if positions.keys() >= movable or fruitless == _FRUITLESS_ROUNDS:
+                    break
+        return positions
+    finally:
+        for hook in hooks:
+            programs.detach_hook(hook)
+        ring.close()
+
+
+@contextmanager
+def _provoker(hierarchy: Hierarchy) -> Iterator[Path | None]:
+    """A cgroup for the provocations: the root cgroup, where we may be, has no counters of kernel memory.
+    None where none can be made: then they happen in our own.
+    """
+    with ExitStack() as stack:
+        cgroup = None
+        with suppress(TracerError):
+            cgroup = stack.enter_context(ephemeral_cgroup("calibrate", None, hierarchy=hierarchy))
+        yield cgroup
+
+
+def _provoke(cgroup: Path | None, ring: Ring) -> Iterator[npt.NDArray[np.void]]:
+    """One round in a child process; the records that it causes, as they come."""
+    child = os.fork()
+    if child == 0:
+        try:
+            prefer_this_thread()
+            if cgroup is not None:
+                Path(cgroup, "cgroup.procs").write_text("0", encoding="ascii")
+            for provocation in PROVOCATIONS:
+                provocation()
+        finally:
+            os._exit(0)
+    ended = os.pidfd_open(child)
+    try:
+        while not select.select([ended], [], [], _READ_INTERVAL_MS / 1000)[0]:
+            yield ring.read()
+    finally:
+        os.close(ended)
+        os.waitpid(child, 0)
+    yield ring.read()
+
+
+def positions_from(
+    records: npt.NDArray[np.void], names: Mapping[int, str], *, before: bool
+) -> dict[str, int]:
+    """Item name -> position, from `WATCHED` records in the order in which they were made; each shows the
+    counters as they were after its item's change, or `before` it.
+
+    An update in an interrupt can go unseen and make one observation wrong, so the many decide: a position
+    stands if nearly all observations of the item agree on it, and no other item has it.
+    """
+    votes: dict[str, Counter[int]] = defaultdict(Counter)
+    for cpu in np.unique(records["cpu"]):
+        rows = records[records["cpu"] == cpu]
+        changed = rows["state"][1:] != rows["state"][:-1]
+        clear = (rows["memcg"][1:] == rows["memcg"][:-1]) & (changed.sum(axis=1) == 1)
+        items = rows["item"][:-1] if before else rows["item"][1:]
+        pairs = np.stack([items[clear], changed[clear].argmax(axis=1)], axis=1)
+        for (item, position), count in zip(*np.unique(pairs, axis=0, return_counts=True), strict=True):
+            if int(item) in names:
+                votes[names[int(item)]][int(position)] += int(count)
+    elected = {}
+    for name, counted in votes.items():
+        (position, count), *_ = counted.most_common(1)
+        if count >= _AGREEMENT * counted.total():
+            elected[name] = position
+    taken = Counter(elected.values())
+    return {name: position for name, position in elected.items() if taken[position] == 1}
+
+
+_PROVOKED: Final = frozenset(
+    {
+        "NR_INACTIVE_ANON",
+        "NR_INACTIVE_FILE",
+        "NR_ACTIVE_FILE",
+        "NR_UNEVICTABLE",
+        "NR_SLAB_RECLAIMABLE_B",
+        "NR_SLAB_UNRECLAIMABLE_B",
+        "NR_ANON_MAPPED",
+        "NR_FILE_MAPPED",
+        "NR_FILE_PAGES",
+        "NR_FILE_DIRTY",
+        "NR_WRITEBACK",
+        "NR_SHMEM",
+        "NR_KERNEL_STACK_KB",
+        "NR_PAGETABLE",
+        "MEMCG_PERCPU_B",
+        "MEMCG_VMALLOC",
+        "NR_VMALLOC",
+        "MEMCG_KMEM",
+    }
+)
+"""What `PROVOCATIONS` move."""
+
+_RENAMED: Final = {"NR_VMALLOC": "MEMCG_VMALLOC"}
+"""vmalloc is counted by node, and under that name, on kernels that have no MEMCG_VMALLOC (seen on 7.3)."""
+
+MEMCG_ITEMS: Final = _PROVOKED | {
+    "WORKINGSET_REFAULT_ANON",
+    "WORKINGSET_REFAULT_FILE",
+    "WORKINGSET_ACTIVATE_ANON",
+    "WORKINGSET_ACTIVATE_FILE",
+    "MEMCG_SWAP",
+    "MEMCG_SOCK",
+    "NR_ACTIVE_ANON",
+}
+"""What is learnt, some of it only if it happens by itself."""
+
+
+def read_counters(
+    programs: Programs, memcg: int, cgroup_id: int, positions: Mapping[str, int]
+) -> dict[str, int] | None:
+    """A memcg's own counters now, by item name, in the kernel's units (bytes, KiB or pages by item).
+
+    `memcg` comes from `find_memcg` or from a cgroup event. None where it is no longer that of `cgroup_id`,
+    or cannot be read.
+    """
+    if programs.run("read_memcg", [memcg]):
+        return None
+    answer = programs.map("answer")[0]
+    if answer.cgroup_id != cgroup_id:
+        return None
+    state = answer.counters.state
+    return {name: ctypes.c_int64(state[position]).value for name, position in positions.items()}
+
+
+def prime(programs: Programs, memcg: int, cgroup_id: int) -> None:
+    """Take a cgroup's counters of this moment as the ledger's zero, on every CPU."""
+    _settle(programs, memcg, cgroup_id, add=False)
+
+
+def settle(programs: Programs, memcgs: Mapping[int, int]) -> None:
+    """Add to the ledger what the counters of the cgroups that it saw have beyond it, as sums without a
+    process.
+
+    `memcgs`: cgroup id -> address, of those that are there. Updates in an interrupt that hits one of our
+    programs are seen at the next update only (charge.bpf.c, `combine_update`): these are the last ones. A
+    cgroup that is gone keeps what it had: its memory may be another's by now.
+    """
+    seen = {memcg.value for memcg in list(programs.map("counters_seen").keys())}
+    for cgroup_id, memcg in memcgs.items():
+        if memcg in seen:
+            _settle(programs, memcg, cgroup_id, add=True)
+
+
+def _settle(programs: Programs, memcg: int, cgroup_id: int, *, add: bool) -> None:
+    for cpu in range(programs.cpus):
+        with suppress(OSError):  # offline
+            for _ in range(_SETTLE_TRIES):
+                if programs.run("settle", [memcg, cgroup_id, add], cpu) != _INSIDE_A_SLOT:
+                    break

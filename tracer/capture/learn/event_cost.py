@@ -1,0 +1,124 @@
+"""What one event of each signal costs on this machine: a short known work, traced, and the kernel's own
+measurement of our programs.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import signal
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from tracer.capture.bpf.hooks import Choice
+from tracer.capture.bpf.load import Programs
+from tracer.capture.bpf.syscall import enable_statistics
+from tracer.capture.learn.stimuli import PROVOCATIONS
+from tracer.capture.selection.roots import Roots
+from tracer.errors import TracerError
+from tracer.kernel.cgroups import cgroupfs
+from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+from tracer.kernel.cgroups.mounts import first_on_a_disk
+
+_LIMIT_BYTES: Final = 24 << 20
+_FILE_BYTES: Final = 40 << 20
+_CHUNK_BYTES: Final = 1 << 20
+_WITHIN_S: Final = 30.0  # it takes a third of a second; emulated machines are slow
+
+
+@dataclass(frozen=True)
+class EventCost:
+    """`event_ns`: what our programs took for one event, begin and end together; None where there was none.
+
+    The mean of the whole machine, so also of events of cgroups that are not traced, which are left early.
+    What the kernel takes to get to a program is not in it.
+    """
+
+    events: int
+    event_ns: float | None
+
+
+def measure(programs: Programs, hierarchy: Hierarchy) -> Mapping[str, EventCost]:
+    """Signal name -> its cost, for those that have a hook. The programs are attached and trace no cgroup yet.
+
+    No OOM kill is provoked: it would stay in the kernel's log. Raises TracerError where nothing can be
+    measured.
+    """
+    with ephemeral_cgroup("doctor", _LIMIT_BYTES, hierarchy=hierarchy) as cgroup:
+        Roots(programs).add(cgroupfs.cgroup_id(cgroup))
+        try:
+            statistics = enable_statistics()
+        except OSError as error:
+            raise TracerError(f"the kernel does not measure programs: {error.strerror}") from error
+        try:
+            _work_in(cgroup)
+            return {c.signal.name: _cost(programs, c) for c in programs.choices if c.way is not None}
+        finally:
+            os.close(statistics)
+
+
+def _cost(programs: Programs, choice: Choice) -> EventCost:
+    """An event is a run of the first hook's program, which no other signal has; ends share one, and an event
+    has but one of several ends.
+    """
+    assert choice.way is not None
+    runs = [programs.runs(hook) for hook in choice.way.hooks]
+    ends = [run for run in runs[1:] if run.times]
+    if not runs[0].times or (len(runs) > 1 and not ends):
+        return EventCost(runs[0].times, None)
+    return EventCost(runs[0].times, sum(run.total_ns / run.times for run in (runs[0], *ends)))
+
+
+def _work_in(cgroup: Path) -> None:
+    """Work in a child process there. Raises TracerError where that fails, or takes too long."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            Path(cgroup, "cgroup.procs").write_text("0", encoding="ascii")
+            below: Callable[[], None] = partial(_make_and_remove, cgroup / "below")
+            for work in (*PROVOCATIONS, _read_and_map_a_file, below):
+                with suppress(OSError):  # what cannot be done here has no figure
+                    work()
+            status = 0
+        finally:
+            os._exit(status)
+    ended = os.pidfd_open(child)
+    try:
+        done = select.select([ended], [], [], _WITHIN_S)[0]
+    finally:
+        signal.pidfd_send_signal(ended, signal.SIGKILL)  # nothing, where it has ended: it is not yet reaped
+        os.close(ended)
+        _, status = os.waitpid(child, 0)
+    if not done:
+        raise TracerError(f"the work to be measured was not done within {_WITHIN_S:.0f} s")
+    if status:
+        raise TracerError(f"the work to be measured failed ({os.waitstatus_to_exitcode(status)})")
+
+
+def _read_and_map_a_file() -> None:
+    """More of it than the limit has room for: page cache is added, reclaimed, and added again by faults.
+
+    The file is a hole: what is read of it enters the page cache all the same, and no disk is kept busy.
+    """
+    place = first_on_a_disk((Path(tempfile.gettempdir()), Path("/var/tmp"), Path.cwd()))
+    if place is None:
+        return
+    with tempfile.TemporaryFile(dir=place) as file:
+        file.truncate(_FILE_BYTES)
+        for offset in range(0, _FILE_BYTES, _CHUNK_BYTES):
+            os.pread(file.fileno(), _CHUNK_BYTES, offset)
+        with mmap.mmap(file.fileno(), _FILE_BYTES, prot=mmap.PROT_READ) as mapping:
+            sum(mapping[page] for page in range(0, _FILE_BYTES, mmap.PAGESIZE))
+
+
+def _make_and_remove(cgroup: Path) -> None:
+    cgroup.mkdir()
+    cgroup.rmdir()

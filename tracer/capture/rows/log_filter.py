@@ -1,0 +1,115 @@
+"""Of the kernel log, what a trace of some cgroups keeps: not the OOM reports on other people's.
+
+The kernel writes a report at a time (oom_lock, mm/oom_kill.c): whose it is stands near its end, so its lines
+are held until then. What is of no report is kept, as is every report that does not name a cgroup.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from tracer.kernel.kmsg import sections
+from tracer.kernel.kmsg.log_report import Stamp
+
+Row = dict[str, Any]
+
+_MOST_HELD: Final = 20_000
+"""Lines: the table of tasks has one for each of the machine's processes. A longer report is kept."""
+
+_HELD_AT_MOST_NS: Final = 1_000_000_000
+_KILL_WITHIN_LINES: Final = 50
+"""From the line that says whose it is to the kill (`_CHOICE_TO_KILL_LINES` of the grammar)."""
+
+_MOST_VICTIMS: Final = 4096
+_MAY_BE_CUT: Final = 900
+"""Characters of a line: the kernel cuts at about a thousand (LOG_LINE_MAX, kernel/printk/printk.c)."""
+
+
+class LogFilter:
+    """Rows of `kernel_log` in, those to keep out. `concerns` is asked for each cgroup that a report names, as
+    the kernel names it: the set of traced cgroups may grow.
+
+    `left_out`: how many lines, and reports, were of other cgroups.
+    """
+
+    def __init__(self, concerns: Callable[[str], bool]) -> None:
+        self._concerns = concerns
+        self._held: list[Row] = []
+        self._others: deque[int] = deque(maxlen=_MOST_VICTIMS)  # victims in cgroups that are none of ours
+        self._left_to_kill = 0
+        self._is_group = False
+        self.left_out = {"reports": 0, "lines": 0}
+
+    def take(self, rows: Iterable[Row]) -> list[Row]:
+        """Return what is to be kept of these rows, and of those that were held."""
+        kept: list[Row] = []
+        for row in rows:
+            self._take(row, kept)
+            is_late = self._held and row["ktime_ns"] - self._held[0]["ktime_ns"] > _HELD_AT_MOST_NS
+            if is_late or len(self._held) > _MOST_HELD:
+                kept += self.end()
+        return kept
+
+    def end(self) -> list[Row]:
+        """Return what is held: it will not be said any more whose it is."""
+        held, self._held = self._held, []
+        return held
+
+    def _take(self, row: Row, kept: list[Row]) -> None:
+        text = row["text"]
+        if sections.INVOKED in text:
+            kept += self.end()
+            self._left_to_kill, self._is_group = 0, False
+            self._held.append(row)
+        elif self._left_to_kill or self._is_after_one_of_others(text):
+            self._leave_out_rest(row)
+        elif self._held:
+            self._held.append(row)
+            named = _cgroups_named(text)
+            if named and not any(map(self._concerns, named)):
+                self._leave_out()
+            elif named or sections.KILLED in text:
+                kept += self.end()
+        else:
+            kept.append(row)
+
+    def _leave_out(self) -> None:
+        self.left_out["lines"] += len(self._held)
+        self.left_out["reports"] += 1
+        self._held.clear()
+        self._left_to_kill = _KILL_WITHIN_LINES
+
+    def _leave_out_rest(self, row: Row) -> None:
+        self.left_out["lines"] += 1
+        if self._left_to_kill:
+            self._left_to_kill -= 1
+        killed = sections.killed(row["text"], Stamp(0))
+        if killed is not None:
+            self._others.append(killed.pid)
+            self._left_to_kill = 0
+
+    def _is_after_one_of_others(self, text: str) -> bool:
+        """The other kills of its group, and what the oom_reaper says of its victims."""
+        if sections.REAPER in text:
+            reaped = sections.reaped(text, Stamp(0))
+            return reaped is not None and reaped.pid in self._others
+        if (group := sections.group(text)) is not None:
+            self._is_group = not self._concerns(group)
+            return self._is_group
+        if self._is_group:
+            self._is_group = sections.KILLED in text
+        return self._is_group
+
+
+def _cgroups_named(text: str) -> tuple[str, ...]:
+    """Those of a line that says whose limit was hit, and whose task was chosen; () where the kernel may have
+    cut one of them, or has written it with escapes (dev-kmsg), which are no part of a path.
+    """
+    if len(text) >= _MAY_BE_CUT or "\\" in text:
+        return ()
+    if text.startswith(sections.SUMMARY) and (summary := sections.summary(text)) is not None:
+        named = (summary.oom_memcg, summary.task_memcg) if summary.constraint == "memcg" else ()
+        return tuple(path for path in named if path)
+    return tuple(path for path in sections.limit_of(text) or () if path is not None)

@@ -1,0 +1,53 @@
+"""The cgroup that the recorder itself runs in: where it is traced and bounded, its next kill may be ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tracer.errors import TracerError
+from tracer.kernel.cgroups.cgroupfs import Hierarchy, own_path
+from tracer.kernel.cgroups.memory_files import MemcgFiles
+from tracer.schema import UNLIMITED_BYTES
+from tracer.units import size
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCgroup:
+    """Where the recorder runs, and the least limit of it and of those above it (`limited_by`)."""
+
+    path: str
+    limited_by: str
+    limit_bytes: int
+
+    @property
+    def warning(self) -> str:
+        """What a user should know of it before it happens."""
+        return (
+            f"the recorder itself runs in {self.path!a}, which is traced: the limit of {self.limited_by!a} "
+            f"({size(self.limit_bytes)}) counts its memory, and an OOM kill there may end the recording"
+        )
+
+
+def find_own_bounded(hierarchy: Hierarchy, is_traced: Callable[[str], bool]) -> OwnCgroup | None:
+    """Return the recorder's cgroup if it is traced, and some limit that can be seen bounds it."""
+    try:
+        own = own_path(hierarchy)
+    except (TracerError, OSError):
+        return None
+    if not is_traced(own):
+        return None
+    limits: list[tuple[int, str]] = []
+    path = own
+    while path.startswith("/"):
+        try:
+            reading = MemcgFiles(hierarchy.directory(path), hierarchy.version).read()
+        except OSError:
+            reading = None
+        limit = None if reading is None else reading["limit_bytes"]
+        if limit is not None and limit < UNLIMITED_BYTES:
+            limits.append((limit, path))
+        if path == "/":
+            break
+        path = path.rpartition("/")[0] or "/"
+    return OwnCgroup(own, min(limits)[1], min(limits)[0]) if limits else None

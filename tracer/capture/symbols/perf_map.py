@@ -1,0 +1,160 @@
+"""Names of what a just-in-time compiler made, from the file that it writes them to.
+
+`/tmp/perf-PID.map` of the process's own root has a line `START SIZE NAME` for each function, both numbers in
+hexadecimal (tools/perf/Documentation/jit-interface.txt of the kernel). Anyone may have made a file of that
+name: it is read only if it is a regular one of the process's user or of root, and no more than a bound of it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tracer.capture.symbols.address_names import SymbolTable
+
+_MOST_BYTES: Final = 32 << 20  # of a file, however often it begins anew: some 500,000 functions
+_MOST_ADDRESS: Final = 1 << 64
+_PROC: Final = Path("/proc")
+
+
+class PerfMap:
+    """The functions that a process's map names by now; the last line on an address counts, since memory of
+    code is used again.
+    """
+
+    def __init__(self, tgid: int, proc: Path = _PROC) -> None:
+        self._folder = proc / str(tgid)
+        self._user, number = _identity(self._folder, tgid)
+        self._name = f"perf-{number}.map"
+        self._left_bytes = _MOST_BYTES
+        self._read_from = 0
+        self._functions: dict[int, tuple[int, str]] = {}  # by where they start: end, name
+        self._starts: list[int] = []
+
+    def name(self, address: int) -> tuple[str, int] | None:
+        """Return the function at an address, and how far into it; the file is read on first."""
+        self._read_on()
+        position = bisect_right(self._starts, address)
+        if not position:
+            return None
+        start = self._starts[position - 1]
+        end, name = self._functions[start]
+        return (name, address - start) if address < end else None
+
+    def _read_on(self) -> None:
+        try:
+            fd = self._open()
+        except OSError:
+            return
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, self._user):
+                return
+            if status.st_size < self._read_from:  # begun anew
+                self._read_from = 0
+                self._functions.clear()
+                self._starts.clear()
+            if status.st_size > self._read_from and self._left_bytes:
+                new_bytes = min(self._left_bytes, status.st_size - self._read_from)
+                self._take(_pread(fd, new_bytes, self._read_from))
+        finally:
+            os.close(fd)
+
+    def _open(self) -> int:
+        """No link is followed: one would lead out of the process's root."""
+        folder = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        root = os.open(self._folder / "root", folder)
+        try:
+            place = os.open("tmp", folder | os.O_NOFOLLOW, dir_fd=root)
+        finally:
+            os.close(root)
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            return os.open(self._name, flags, dir_fd=place)
+        finally:
+            os.close(place)
+
+    def _take(self, content: bytes) -> None:
+        """Whole lines; what is none of the form is passed over."""
+        whole = content[: content.rfind(b"\n") + 1]
+        if not whole and len(content) == self._left_bytes:  # no line ends within the bound
+            whole = content
+        self._read_from += len(whole)
+        self._left_bytes -= len(whole)
+        for line in whole.split(b"\n"):
+            fields = line.split(None, 2)
+            if len(fields) < 3:
+                continue
+            try:
+                start, size = int(fields[0], 16), int(fields[1], 16)
+            except ValueError:
+                continue
+            if 0 <= start < _MOST_ADDRESS and 0 < size <= _MOST_ADDRESS - start:
+                self._functions[start] = start + size, fields[2].decode(errors="backslashreplace")
+        self._starts = sorted(self._functions)
+
+
+class CodeSymbols:
+    """A `SymbolTable` of all code of a process, as of now: `table` has the names of what lies in files, its
+    perf map those of the rest.
+
+    BCC looks into perf maps too, whoever made them: what it found there is not taken.
+    """
+
+    def __init__(self, table: SymbolTable, tgid: int, proc: Path = _PROC) -> None:
+        self._table = table
+        self._map = PerfMap(tgid, proc)
+        self._in_files = _code_in_files(proc / str(tgid))
+
+    def resolve(self, address: int) -> tuple[str | None, int, str | None]:
+        """As `SymbolTable.resolve`; what the perf map names has no module."""
+        if any(start <= address < end for start, end in self._in_files):
+            symbol, offset, module = self._table.resolve(address)
+            if module is None or not module.endswith(".map"):
+                return symbol, offset, module
+        found = self._map.name(address)
+        return (None, address, None) if found is None else (*found, None)
+
+    def close(self) -> None:
+        """Free the table."""
+        self._table.close()
+
+
+def _code_in_files(folder: Path) -> Sequence[tuple[int, int]]:
+    """Where code of files and of the kernel's own object, [vdso], is mapped (proc_pid_maps(5))."""
+    try:
+        lines = (folder / "maps").read_bytes().splitlines()
+    except OSError:
+        return []
+    ranges = []
+    for line in lines:
+        fields = line.split(None, 5)
+        if b"x" in fields[1] and (fields[4] != b"0" or fields[-1] == b"[vdso]"):
+            start, _, end = fields[0].partition(b"-")
+            ranges.append((int(start, 16), int(end, 16)))
+    return ranges
+
+
+def _identity(folder: Path, tgid: int) -> tuple[int, int]:
+    """The user that a process runs as, and its number in its own pid namespace (proc_pid_status(5))."""
+    user, number = 0, tgid
+    try:
+        for line in (folder / "status").read_bytes().splitlines():
+            if line.startswith(b"Uid:"):
+                user = int(line.split()[2])
+            elif line.startswith(b"NSpid:"):
+                number = int(line.split()[-1])
+    except (OSError, ValueError, IndexError):
+        pass
+    return user, number
+
+
+def _pread(fd: int, count: int, offset: int) -> bytes:
+    try:
+        return os.pread(fd, count, offset)
+    except OSError:
+        return b""

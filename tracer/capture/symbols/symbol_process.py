@@ -1,0 +1,115 @@
+"""A table of symbols in a process of its own.
+
+BCC reads files of processes that may end meanwhile, and that anyone may have made. Where one ends in the
+middle of it, BCC 0.31 closes a descriptor of any number (ProcSyms::ModulePath in src/cc/syms.h, whose `fd_`
+has no value then): here, it would be that of a map, or of the trace.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, NoReturn
+
+from tracer.capture.symbols.address_names import SymbolTable
+
+_OUT_OF_THE_WAY: Final = (
+    200  # BCC's own descriptors are lower, and so are the numbers that it may take for one
+)
+_MESSAGE_BYTES: Final = 1 << 16
+_LONGEST_NAME: Final = 4096
+_ANSWERS_WITHIN_S: Final = 30.0  # the symbols of a browser, on a busy machine
+_MOST_MEMORY_BYTES: Final = 4 << 30  # beyond what we have: a file of symbols may be made to need any amount
+_ADDRESS_MASK: Final = (1 << 64) - 1
+_MADE: Final = b"+"
+_PR_SET_PDEATHSIG: Final = 1
+_libc = ctypes.CDLL(None)
+
+
+class TableApart:
+    """A `SymbolTable` made by `make` in a child of this process, which is there until `close`.
+
+    It knows no symbol any more when the child came to an end, or does not answer.
+    """
+
+    def __init__(self, make: Callable[[], SymbolTable]) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._child = os.fork()
+        if self._child == 0:
+            _serve(make, theirs.fileno())
+        theirs.close()
+        self._socket.settimeout(_ANSWERS_WITHIN_S)
+        self._is_waiting_for_us = False
+        with suppress(OSError):
+            self._is_waiting_for_us = self._socket.recv(1) == _MADE  # as of now
+
+    def resolve(self, address: int) -> tuple[str | None, int, str | None]:
+        """As `SymbolTable.resolve`, for any address."""
+        if self._is_waiting_for_us:
+            self._is_waiting_for_us = False  # one that answers late would answer the next question then
+            with suppress(OSError, ValueError):
+                self._socket.send((address & _ADDRESS_MASK).to_bytes(8, "little"))
+                symbol, offset, module = json.loads(self._socket.recv(_MESSAGE_BYTES))
+                self._is_waiting_for_us = True
+                return symbol, offset, module
+        return None, address, None
+
+    def close(self) -> None:
+        """End the child."""
+        self._socket.close()
+        os.kill(self._child, signal.SIGKILL)
+        os.waitpid(self._child, 0)
+
+
+def ends_with_its_parent() -> None:
+    """For a child of a fork: what asks its parent to end, as Ctrl-C does, leaves it alone until then."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _serve(make: Callable[[], SymbolTable], fd: int) -> NoReturn:
+    """The child: it keeps nothing of its parent's, and ends with it."""
+    try:
+        ends_with_its_parent()
+        last = max(int(entry.name) for entry in os.scandir("/proc/self/fd"))
+        os.dup2(fd, _OUT_OF_THE_WAY)
+        os.closerange(0, _OUT_OF_THE_WAY)
+        os.closerange(_OUT_OF_THE_WAY + 1, last + 1)
+        for _ in range(3):
+            os.open(os.devnull, os.O_RDWR)
+        bound = _address_space_bytes() + _MOST_MEMORY_BYTES
+        with suppress(OSError, ValueError):  # the hard limit is lower
+            resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+        with socket.socket(fileno=_OUT_OF_THE_WAY) as ours:
+            table = make()
+            ours.send(_MADE)
+            while request := ours.recv(8):
+                symbol, offset, module = _resolve(table, int.from_bytes(request, "little"))
+                ours.send(json.dumps([_cut(symbol), offset, _cut(module)]).encode())
+    finally:
+        os._exit(0)
+
+
+def _resolve(table: SymbolTable, address: int) -> tuple[str | None, int, str | None]:
+    """One address that cannot be looked up is no reason to know no other."""
+    try:
+        return table.resolve(address)
+    except Exception:
+        return None, address, None
+
+
+def _address_space_bytes() -> int:
+    with open("/proc/self/statm", "rb") as stream:  # noqa: PTH123  as elsewhere in this child
+        return int(stream.read().split()[0]) * mmap.PAGESIZE
+
+
+def _cut(name: str | None) -> str | None:
+    return None if name is None else name[:_LONGEST_NAME]

@@ -1,0 +1,91 @@
+"""The verbs of the command line: one module each, imported when its verb, its help or its completion is asked
+for.
+
+Importing such a module imports click and the standard library, nothing else
+(tests/cli/verbs/test_completion.py): pandas, Arrow and matplotlib take up to a second, which a Tab key does
+not have. So what a verb needs for its work is imported in its functions.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+import click
+
+from tracer.version import VERSION
+
+VERBS: Final = (
+    "record",
+    "explain",
+    "timeline",
+    "evictions",
+    "report",
+    "export",
+    "info",
+    "lab",
+    "doctor",
+    "completion",
+)
+"""In the order of `--help`. What it says of each is the first sentence of the verb's own help."""
+
+
+class _Verbs(click.Group):
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"tracer.cli.verbs.{name}").command
+        command.context_settings.setdefault("help_option_names", ["-h", "--help"])
+        return command
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(context, args)
+        if command is not None and not context.resilient_parsing:
+            _require_values(command, rest)
+        return name, command, rest
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, _summary(self.get_command(context, verb))) for verb in VERBS])
+
+
+def _require_values(command: click.Command, arguments: list[str]) -> None:
+    """Raise UsageError for an option with an empty value: `-c "$name"` without a name is not every cgroup."""
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    options = [one for one in command.params if isinstance(one, click.Option) and not one.is_flag]
+    names = {name for option in options for name in option.opts}
+    for before, argument in zip(["", *ours], ours, strict=False):
+        option = argument.removesuffix("=") if argument else before
+        if option != argument and option in names:
+            raise click.UsageError(f"{option} is empty: give a value, or leave it out")
+
+
+def _summary(command: click.Command | None) -> str:
+    """The first sentence of its help."""
+    assert command is not None
+    return command.get_short_help_str(limit=1000)
+
+
+@click.group(
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  sudo memcg-tracer record --limit 100M -- ./my-program   # what happens at 100 MiB?
+  sudo memcg-tracer record -c my-container -d 60          # watch a container for a minute
+  memcg-tracer explain traces/20261124T120000Z-my-program  # why was it killed?""",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(VERSION, prog_name="memcg-tracer")
+def group(debug: bool) -> None:
+    """A container sits at its memory limit: why does it not die, and when it dies, why then?
+
+    Records every charge, page-cache folio, reclaim attempt and OOM kill of memory cgroups (v1 and v2) with
+    eBPF, and explains them, with their evidence.
+    """
+    del debug  # read by main, which also covers errors outside of any verb

@@ -1,0 +1,53 @@
+"""`doctor`: what this machine offers the tracer, and what is missing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+import click
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  memcg-tracer doctor
+  memcg-tracer doctor --json | jq '.checks[] | select(.state != "ok")'
+  memcg-tracer doctor --json | jq -r '.signals[] | [.name, .meaning, .hook, .event_ns] | @tsv'
+  memcg-tracer doctor --quiet && memcg-tracer record -d 10"""
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only why `record` cannot work; nothing if it can.")
+@click.pass_context
+def command(context: click.Context, as_json: bool, quiet: bool) -> None:
+    """Show what this kernel offers, what is missing and what that costs.
+
+    As root the programs are loaded and attached, and the cost of an event is measured. Exit status 1 if
+    `record` could not work here.
+    """
+    from tracer.capture.doctor import examine as examine_tracer
+    from tracer.kernel.doctor import examine as examine_kernel
+    from tracer.render.terminal import console, doctor_text
+
+    checks = examine_kernel()
+    may_load = not any(check.prevents_recording for check in checks)
+    examined = examine_tracer(may_load=may_load, measure=not quiet)
+    checks += examined.checks
+    obstacles = [check for check in checks if check.prevents_recording]
+    if as_json:
+        document = {
+            "schema": 1,
+            "can_record": not obstacles,
+            "checks": [asdict(check) for check in checks],
+            "signals": [finding.document() for finding in examined.signals],
+        }
+        click.echo(json.dumps(document, indent=2))
+    elif quiet:
+        for check in obstacles[:1]:
+            click.echo(doctor_text.sentence(check))
+    else:
+        columns = console.columns_of(sys.stdout)
+        console.write(sys.stdout, doctor_text.report(checks, examined.signals, columns=columns))
+    if obstacles:
+        context.exit(1)

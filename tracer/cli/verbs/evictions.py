@@ -1,0 +1,67 @@
+"""`evictions`: whose page cache came and went, at whose hand, and whether it was needed again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+import tracer
+from tracer.analysis.views.groupings import GROUPINGS
+from tracer.cli import values
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  memcg-tracer evictions traces/page-cache
+  memcg-tracer evictions traces/page-cache --by cgroup -c '*page-cache'
+  memcg-tracer evictions traces/page-cache --json | jq '.rows[:3]'"""
+)
+@click.argument("path", metavar="TRACE", type=click.Path(path_type=Path))
+@click.option(
+    "-c",
+    "--cgroup",
+    metavar="CGROUP",
+    shell_complete=values.cgroups_in_trace,
+    help="Path, container name or id, or glob: only what is charged to that cgroup and below it.",
+)
+@click.option(
+    "--by",
+    type=click.Choice(GROUPINGS),
+    default="file",
+    show_default=True,
+    help="What to sum by: file; owner and actor (cgroup); cause; process that did it.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document with all rows, sizes in bytes."
+)
+def command(path: Path, *, cgroup: str | None, by: str, as_json: bool) -> None:
+    """Show whose page cache was added, evicted (by whom, why) and read again.
+
+    Cache is charged to one cgroup and evicted by a task of that or another one: --by cgroup shows who took
+    whose. What was read again soon after it had been evicted did not fit: that is thrash.
+    """
+    import pandas as pd
+
+    from tracer.analysis.core.tables import start_ns
+    from tracer.analysis.views.cache_flow import cache_flow
+    from tracer.analysis.views.evictions import moves, summed
+    from tracer.render.terminal import console, evictions_text
+
+    trace = tracer.open(path)
+    rows = moves(trace, cgroup)
+    flow, table = cache_flow(trace, rows, cgroup), summed(trace, rows, by)
+    if as_json:
+        listed = json.loads(table.to_json(orient="records"))
+        head = {"schema": 1, "trace": str(trace.path), "by": by}
+        click.echo(json.dumps(head | flow.to_dict() | {"rows": listed}, indent=2))
+        return
+    context = evictions_text.Context(
+        columns=console.columns_of(sys.stdout),
+        origin=pd.Timestamp(start_ns(trace), tz="UTC"),
+        interrupted=trace.interrupted,
+    )
+    console.write(sys.stdout, evictions_text.lines(flow, by, table, context))

@@ -1,0 +1,97 @@
+"""`info`: what a trace holds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+import tracer
+
+if TYPE_CHECKING:
+    from tracer.analysis.trace import AnalysedTrace
+    from tracer.render.terminal import info_text
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  memcg-tracer info traces/page-cache
+  memcg-tracer info traces/page-cache --json | jq .rows"""
+)
+@click.argument("path", metavar="TRACE", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(path: Path, as_json: bool) -> None:
+    """Show what a trace holds: rows, loss, cgroups, probes, duration, size, and how it ended."""
+    from tracer.render.terminal import console, info_text
+
+    summary = summarise(tracer.open(path))
+    if as_json:
+        click.echo(json.dumps(summary.to_dict(), indent=2))
+    else:
+        console.write(sys.stdout, info_text.lines(summary))
+
+
+def summarise(trace: AnalysedTrace) -> info_text.Summary:
+    """Reads what `info` shows; the big tables are only counted."""
+    from tracer.analysis.core.lookup.stacks import Functions
+    from tracer.analysis.explain import log_kills
+    from tracer.render.terminal import info_text
+    from tracer.schema import TABLES
+
+    return info_text.Summary(
+        path=str(trace.path),
+        interrupted=trace.interrupted,
+        duration_s=_duration(trace),
+        size_bytes=trace.size_bytes,
+        rows={table: trace.rows(table) for table in TABLES},
+        unnamed_stacks=Functions(trace.stacks).unnamed(),
+        lost=_lost(trace),
+        cgroups=_cgroups(trace),
+        kills=len({int(number) for number in log_kills.decisions(trace)["kill_id"]}),
+        kills_of_log_alone=len(log_kills.missed(trace)),
+        meta=dict(trace.meta),
+    )
+
+
+def _duration(trace: AnalysedTrace) -> float | None:
+    import pandas as pd
+
+    from tracer.analysis.core.tables import end_ns, start_ns
+
+    ended = trace.meta["ended"]
+    if ended is not None:
+        return float((pd.Timestamp(ended) - pd.Timestamp(trace.meta["started"])).total_seconds())
+    return (end_ns(trace) - start_ns(trace)) / 1e9 if start_ns(trace) else None
+
+
+def _lost(trace: AnalysedTrace) -> dict[str, int]:
+    from tracer.wire import LOSSES
+
+    lost = trace.loss.groupby("stream", observed=True)["lost"].sum()
+    return {**dict.fromkeys(LOSSES, 0), **{str(stream): int(records) for stream, records in lost.items()}}
+
+
+def _cgroups(trace: AnalysedTrace) -> list[info_text.TracedCgroup]:
+    from tracer.analysis.core.tables import optional
+    from tracer.analysis.views import focus
+    from tracer.render.terminal import info_text
+
+    ranked = focus.ranked(trace)
+    lives = {cgroup_id: trace.places.lives.of(cgroup_id) for cgroup_id in ranked.index.tolist()}
+    return [
+        info_text.TracedCgroup(
+            path=trace.places.label_of(cgroup_id),
+            cgroup_id=cgroup_id,
+            run=lives[cgroup_id].run,
+            runs=lives[cgroup_id].runs,
+            container=trace.places.container_of(cgroup_id)[0],
+            limit_bytes=optional(row["limit_bytes"]),
+            peak_usage_bytes=optional(row["peak_usage_bytes"]),
+            kills=int(row["kills"]),
+        )
+        for cgroup_id, row in zip(ranked.index.tolist(), ranked.to_dict("records"), strict=True)
+    ]

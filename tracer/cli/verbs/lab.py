@@ -1,0 +1,176 @@
+"""`lab [NAME]`: an experiment whose answer is known, recorded here and explained."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from tracer.errors import TracerError, UsageError
+from tracer.lab.experiments import EXPERIMENTS, Experiment
+
+if TYPE_CHECKING:
+    from tracer.lab.run import Outcome
+
+_REPEAT: Final = 5
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  memcg-tracer lab --list
+  memcg-tracer lab page-cache -o traces/mine
+  memcg-tracer lab anon --resize --json
+  memcg-tracer lab --all"""
+)
+@click.argument("name", metavar="[NAME]", required=False, type=click.Choice(list(EXPERIMENTS)))
+@click.option("--list", "list_", is_flag=True, help="Show the experiments and run none.")
+@click.option("--all", "all_", is_flag=True, help="Run all that this machine can, one after the other.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the trace goes; with --all, each in a folder of its name there.  "
+    "[default: traces/<UTC time>-lab-NAME]",
+)
+@click.option("-f", "--force", is_flag=True, help="Replace the trace that is at DIR.")
+@click.option(
+    "--resize",
+    is_flag=True,
+    help="Then do the work of NAME again, at the least limit that was told, a range: it must live at the "
+    "upper end, and die at 80 % of the lower.",
+)
+@click.option(
+    "--repeat",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="How often at each, with --resize.  [default: 5]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_context
+def command(
+    context: click.Context,
+    *,
+    name: str | None,
+    list_: bool,
+    all_: bool,
+    output: Path | None,
+    force: bool,
+    resize: bool,
+    repeat: int | None,
+    as_json: bool,
+) -> None:
+    """Provoke one thing in a cgroup, trace it, and check the explanation against what was done.
+
+    NAME is one of the experiments of --list, which is also what is shown without a NAME. The exit status is 1
+    when a check fails.
+    """
+    if all_ and name is not None:
+        raise UsageError("--all runs every experiment: leave NAME out")
+    if repeat is not None and not resize:
+        raise UsageError("--repeat is how often to do the work again: add --resize")
+    if resize and name is None:
+        raise UsageError("--resize is for one experiment: give its NAME")
+    if list_ or (name is None and not all_):
+        _show_experiments(as_json)
+        return
+    from tracer.lab.resize import verified
+    from tracer.lab.run import run
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM, too, leaves nothing behind
+    if name is None:
+        context.exit(_run_all(output, force, as_json))
+    outcome = run(EXPERIMENTS[name], output, force)
+    if resize:
+        outcome = verified(EXPERIMENTS[name], outcome, repeat or _REPEAT)
+    if as_json:
+        click.echo(json.dumps(_document(outcome), indent=2))
+    else:
+        _show_outcome(outcome)
+    context.exit(0 if outcome.passed else 1)
+
+
+def _run_all(output: Path | None, force: bool, as_json: bool) -> int:
+    """The exit status. What cannot be made on this machine is said, and no failure; nor does one that goes
+    wrong end the others.
+    """
+    from rich.text import Text
+
+    from tracer.lab.run import run, what_lacks
+    from tracer.render.terminal.console import write
+
+    passed: list[str] = []
+    failed: list[str] = []
+    skipped: list[str] = []
+    for name, experiment in EXPERIMENTS.items():
+        lacking = what_lacks(experiment)
+        if lacking is not None:
+            skipped.append(lacking)
+            continue
+        try:
+            outcome = run(experiment, None if output is None else output / name, force)
+        except TracerError as error:
+            click.echo(f"memcg-tracer: {name}: {error}", err=True)
+            failed.append(name)
+            continue
+        (passed if outcome.passed else failed).append(name)
+        if as_json:
+            click.echo(json.dumps(_document(outcome)))
+        else:
+            _show_outcome(outcome)
+    lines = [f"{len(passed)} of {len(passed) + len(failed)} experiments passed"]
+    lines += [f"failed: {', '.join(failed)}"] if failed else []
+    lines += [f"skipped: {lacking}" for lacking in skipped]
+    write(sys.stderr if as_json else sys.stdout, [Text(line) for line in lines])
+    return 1 if failed else 0
+
+
+def _show_experiments(as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([_description(experiment) for experiment in EXPERIMENTS.values()], indent=2))
+        return
+    for experiment in EXPERIMENTS.values():
+        click.echo(f"{experiment.name:<12}  {experiment.cause or 'no kill':<15}  {experiment.summary}")
+
+
+def _show_outcome(outcome: Outcome) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from tracer.render.terminal.console import write
+    from tracer.render.words.escape import visible
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for check in outcome.checks:
+        mark = Text("PASS", "green") if check.passed else Text("FAIL", "bold red")
+        table.add_row(mark, Text(f"{check.name}: {visible(check.detail)}"))
+    failed = sum(not check.passed for check in outcome.checks)
+    verdict = "all checks passed" if not failed else f"{failed} of {len(outcome.checks)} checks failed"
+    summary = Text(f"{outcome.experiment}: {verdict}; trace: {visible(str(outcome.trace))}")
+    write(sys.stdout, [table, summary])
+
+
+def _description(experiment: Experiment) -> dict[str, object]:
+    return {
+        "name": experiment.name,
+        "cause": experiment.cause,
+        "limit_bytes": experiment.limit_bytes,
+        "needs_v2": experiment.needs_v2,
+        "summary": experiment.summary,
+    }
+
+
+def _document(outcome: Outcome) -> dict[str, object]:
+    return {
+        "experiment": outcome.experiment,
+        "cause": outcome.cause,
+        "trace": str(outcome.trace),
+        "passed": outcome.passed,
+        "checks": [asdict(check) for check in outcome.checks],
+    }

@@ -1,0 +1,230 @@
+"""`record`: trace cgroups, or a command in a cgroup of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from tracer.cli import values
+from tracer.cli.size import size_bytes
+from tracer.render.words.escape import visible
+
+if TYPE_CHECKING:
+    from tracer.capture.pipeline import Pipeline
+    from tracer.kernel.process.priority import HeadStart
+
+LEAST_STACKS_BYTES: Final = 4 << 10
+MOST_STACKS_BYTES: Final = 1 << 30
+
+_LONGEST_S: Final = 1e9
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  sudo memcg-tracer record --limit 100M -- ./my-program --its-options
+  sudo memcg-tracer record -c my-container -d 60
+  sudo memcg-tracer record -c /docker -o traces/all-of-docker"""
+)
+@click.option(
+    "-o", "output", metavar="DIR", type=click.Path(path_type=Path),
+    help="Where to write the trace.  [default: traces/<UTC time>-<name>]",
+)  # fmt: skip
+@click.option(
+    "-c", "cgroups", metavar="CGROUP", multiple=True, shell_complete=values.cgroups_here,
+    help="Trace this cgroup and all below it: a path, a container's name or id, or a glob. What comes under "
+    "that name later is traced from its first charge. May be repeated. Without it, and without CMD, every "
+    "cgroup is traced.",
+)  # fmt: skip
+@click.option(
+    "-d",
+    "duration_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Stop after this time.",
+)
+@click.option(
+    "--limit",
+    "limit_bytes",
+    metavar="SIZE",
+    type=size_bytes,
+    help="Memory limit of CMD's cgroup, as 100M or 1.5G.",
+)
+@click.option(
+    "--swap",
+    "swap_bytes",
+    metavar="SIZE",
+    type=size_bytes,
+    help="How much swap CMD's cgroup may use beside it; 0 = none.",
+)
+@click.option(
+    "--name", metavar="NAME", help="A name for the trace and CMD's cgroup.  [default: CMD's name, or trace]"
+)
+@click.option(
+    "--stacks", "stacks_bytes", metavar="SIZE", type=size_bytes,
+    help="Sample the stacks of those who allocate: one for each SIZE (as 1M; 4K to 1G) that a process "
+    "charges on a CPU.  [default: none]",
+)  # fmt: skip
+@click.option("-f", "--force", is_flag=True, help="Overwrite a trace that is there.")
+@click.option(
+    "--ready-file", metavar="PATH", type=click.Path(path_type=Path),
+    help="Create this file once all probes are attached, and what -c names is traced or awaited.",
+)  # fmt: skip
+@click.argument("argv", metavar="[-- CMD...]", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def command(
+    head_start: HeadStart | None,
+    *,
+    output: Path | None,
+    cgroups: tuple[str, ...],
+    duration_s: float | None,
+    limit_bytes: int | None,
+    swap_bytes: int | None,
+    name: str | None,
+    stacks_bytes: int | None,
+    force: bool,
+    ready_file: Path | None,
+    argv: tuple[str, ...],
+) -> None:
+    """Trace memory cgroups until Ctrl-C, until -d is over, or until CMD ends.
+
+    CMD runs in a fresh cgroup, which is removed afterwards; it starts once all probes are attached. Its exit
+    status is ours (128+N where signal N ended it). The path of the trace is printed on stdout at the end.
+    """
+    if not argv and (limit_bytes is not None or swap_bytes is not None):
+        raise click.UsageError("--limit and --swap are for the cgroup that CMD runs in: add -- CMD")
+    if duration_s is not None and not duration_s <= _LONGEST_S:
+        raise click.UsageError(
+            f"-d {duration_s:g} is not a time: give a number of seconds up to {_LONGEST_S:g}"
+        )
+    if stacks_bytes is not None and not LEAST_STACKS_BYTES <= stacks_bytes <= MOST_STACKS_BYTES:
+        raise click.UsageError("--stacks: give a size from 4K, which samples each page, to 1G")
+    name = name or (Path(argv[0]).name if argv else "trace")
+    if output is None:
+        output = Path("traces", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_file_name(name)}")
+    from tracer.capture.session import Options, record
+
+    options = Options(
+        output=output,
+        cgroups=cgroups,
+        duration_s=duration_s,
+        limit_bytes=limit_bytes,
+        swap_bytes=swap_bytes,
+        name=name,
+        force=force,
+        command=argv,
+        ready_file=ready_file,
+        ring_pages=_ring_pages(os.environ.get("MEMCG_TRACER_RING_PAGES", "")),
+        stacks_bytes=stacks_bytes,
+        hooks=_hooks(os.environ.get("MEMCG_TRACER_HOOKS", "")),
+    )
+    progress = _Progress(until=_until(argv, duration_s))
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # it would end us without tidying up
+    recording = record(options, progress, head_start)
+    progress.done(recording.status)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    click.echo(os.fsencode(recording.path))
+    sys.exit(recording.status)
+
+
+def _until(argv: tuple[str, ...], duration_s: float | None) -> str:
+    ends = ["the command ends"] if argv else []
+    if duration_s is not None:
+        ends.append(f"{duration_s:g} s have passed")
+    return " or ".join(ends or ["Ctrl-C"])
+
+
+def _ring_pages(text: str) -> dict[str, int]:
+    """`STREAM=PAGES,...`: other sizes of rings, for machines with little memory, and for tests of loss."""
+    from tracer.capture.bpf.load import RING_BYTES
+
+    sizes = {}
+    for item in filter(None, text.split(",")):
+        stream, _, pages = item.partition("=")
+        if stream not in RING_BYTES or not pages.isdecimal() or int(pages).bit_count() != 1:
+            raise click.UsageError(
+                f"MEMCG_TRACER_RING_PAGES: {item!r} is not STREAM=PAGES, a power of two, as pagecache=4096"
+            )
+        sizes[stream] = int(pages)
+    return sizes
+
+
+def _hooks(family: str) -> str | None:
+    """The family to take where there is a choice, for comparing what they tell, and what they cost."""
+    from tracer.capture.bpf.hooks import FAMILIES
+
+    if family and family not in FAMILIES:
+        raise click.UsageError(f"MEMCG_TRACER_HOOKS: {family!a} is none of {', '.join(FAMILIES)}")
+    return family or None
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:60] or "trace"
+
+
+class _Progress:
+    """Says on stderr how it goes: a line that renews itself on a terminal, else only what matters."""
+
+    def __init__(self, until: str) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._until = until
+        self._pipeline: Pipeline | None = None
+        self._began = time.monotonic()
+
+    def ready(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._line(f"tracing (ready in {pipeline.startup_s:.2f} s); until {self._until}")
+
+    def tick(self, pipeline: Pipeline) -> None:
+        if self._terminal:
+            self._write(f"\r\x1b[K{self._summary(pipeline)}")
+
+    def killed(self, kill: dict[str, Any]) -> None:
+        from tracer.units import size  # it brings Arrow: not before clang is at work
+
+        where = "" if kill["limit_bytes"] is None else f" at a limit of {size(kill['limit_bytes'])}"
+        self._line(f"OOM kill: {visible(kill['comm'])} (pid {kill['pid']}){where}")
+
+    def notice(self, message: str) -> None:
+        self._line(visible(message))
+
+    def warn(self, message: str) -> None:
+        self._line(f"warning: {visible(message)}")
+
+    def done(self, status: int) -> None:
+        if self._pipeline is None:
+            return
+        self._line(self._summary(self._pipeline))
+        if status == 128 + signal.SIGKILL and not self._pipeline.kills:
+            self._line("the command was ended by SIGKILL, and not by the OOM killer")
+        lost = {stream: count for stream, count in self._pipeline.lost.items() if count}
+        if lost:
+            listed = ", ".join(f"{count:,} of {stream}" for stream, count in lost.items())
+            totals = "are not exact any more" if "residue" in lost else "stay exact"
+            self.warn(f"records were lost ({listed}): totals of the ledger {totals}, see memcg-tracer info")
+
+    def _summary(self, pipeline: Pipeline) -> str:
+        rows, lost = pipeline.rows, sum(pipeline.lost.values())
+        return (
+            f"{time.monotonic() - self._began:.1f} s, {rows['charge']:,} charges, "
+            f"{rows['pagecache']:,} page-cache folios, {rows['reclaim']:,} reclaims, {lost:,} lost, "
+            f"{pipeline.kills} OOM kill{'s' * (pipeline.kills != 1)}"
+        )
+
+    def _line(self, text: str) -> None:
+        start = "\r\x1b[K" if self._terminal else ""
+        self._write(f"{start}memcg-tracer: {text}\n")
+
+    @staticmethod
+    def _write(text: str) -> None:
+        with suppress(OSError):  # nobody reads any more: no reason to stop recording
+            print(text, end="", file=sys.stderr, flush=True)

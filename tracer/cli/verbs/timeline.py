@@ -1,0 +1,261 @@
+"""`timeline`: what a cgroup's memory was made of over time."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+import tracer
+from tracer.cli import values
+from tracer.errors import TracerError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tracer.analysis.results.report import OomReport
+    from tracer.analysis.trace import AnalysedTrace
+    from tracer.analysis.views.moments import Moment
+    from tracer.render.terminal.timeline_text import Heading
+
+_ROWS_EVERY: Final = "100ms"
+_ROWS_ON_SCREEN: Final = 40
+_ROWS_OF_INSET: Final = 12
+_MOST_NAMED: Final = 5
+_ROWS_AT_ONCE: Final = 50_000
+_ISO: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  memcg-tracer timeline traces/page-cache
+  memcg-tracer timeline traces/page-cache --every 20ms --begin 1.5s --end 2s
+  memcg-tracer timeline traces/page-cache -c '*page-cache' --csv > rows.csv
+  memcg-tracer timeline traces/restarts -c web --run 3"""
+)
+@click.argument("path", metavar="TRACE", type=click.Path(path_type=Path))
+@click.option(
+    "-c",
+    "--cgroup",
+    metavar="CGROUP",
+    shell_complete=values.cgroups_in_trace,
+    help="Path, container name or id, or glob of the cgroups to show; descendants count in. "
+    "Default: for the picture the cgroups that matter most, for rows all.",
+)
+@click.option(
+    "--run",
+    metavar="N",
+    type=click.IntRange(min=1),
+    shell_complete=values.runs_in_trace,
+    help="Show only the Nth life of what -c names, or of the only name with several: each start of a "
+    "container is one. Default: the last ones; for rows all.",
+)
+@click.option(
+    "--every",
+    metavar="DURATION",
+    help="Length of a row, such as 100ms. Default: 100ms for rows, what fits the screen for the picture.",
+)
+@click.option("--begin", metavar="TIME", help="Show from here: seconds into the trace (1.5s) or ISO 8601.")
+@click.option("--end", metavar="TIME", help="Show up to here: seconds into the trace (1.5s) or ISO 8601.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document: a list of rows, sizes in bytes."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print rows as CSV, sizes in bytes.")
+def command(
+    path: Path,
+    *,
+    cgroup: str | None,
+    run: int | None,
+    every: str | None,
+    begin: str | None,
+    end: str | None,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """Draw a cgroup's memory against its limit, over time.
+
+    Each row shows what usage was made of at its end, and what came into the page cache, was evicted from it
+    and was freed by reclaim within it. A container that restarts has a cgroup for each run: -c shows them one
+    after the other.
+    """
+    if as_json and as_csv:
+        raise UsageError("--json and --csv are two forms of the same rows: give one of them")
+    trace = tracer.open(path)
+    if as_json or as_csv:
+        frame = trace.timeline(cgroup, every=every or _ROWS_EVERY, begin=begin, end=end, run=run)
+        for piece in _json(frame) if as_json else _csv(frame):
+            click.echo(piece, nl=False)
+        return
+    from rich.text import Text
+
+    from tracer.analysis.core import naming
+    from tracer.analysis.views import focus
+    from tracer.render.terminal import console
+
+    if cgroup is None and run is not None:
+        shown, left_out = [naming.of_run(trace, run)], ""
+    elif cgroup is None:
+        shown, others = focus.to_show(trace)
+        left_out = _other_cgroups(others)
+    else:
+        ids = naming.select(trace, cgroup, run)
+        shown = focus.lives_to_show(trace, ids, begin=begin, end=end)
+        left_out = _other_runs(trace, sorted(set(ids) - set(shown), key=ids.index))
+    if not shown:
+        raise TracerError(
+            f"{trace.path} holds no measurement of any cgroup then: see memcg-tracer info {trace.path}"
+        )
+    _draw(trace, shown, _Range(every, begin, end))
+    if left_out:
+        console.write(sys.stdout, [Text(), Text(left_out, style="dim")])
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """The options of those names, as they were given."""
+
+    every: str | None
+    begin: str | None
+    end: str | None
+
+
+def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
+    import pandas as pd
+    from rich.text import Text
+
+    from tracer.analysis.core.tables import start_ns
+    from tracer.analysis.explain import kills
+    from tracer.analysis.views import focus, moments, thrash
+    from tracer.render.picture import markers
+    from tracer.render.terminal import console, timeline_text
+
+    reports = trace.explain()
+    columns = console.columns_of(sys.stdout)
+    for number in shown:
+        frame = focus.timeline_of_life(
+            trace, number, _ROWS_ON_SCREEN, every=options.every, begin=options.begin, end=options.end
+        )
+        life = trace.places.lives.of(number)
+        heading = timeline_text.Heading(
+            cgroup=trace.places.label_of(number),
+            container=trace.places.container_of(number)[0],
+            run=life.run,
+            runs=life.runs,
+            kernel=trace.meta["kernel_release"],
+            origin=pd.Timestamp(start_ns(trace), tz="UTC"),
+            lost_records=int(trace.loss["lost"].sum()),
+            interrupted=trace.interrupted,
+        )
+        thrashing = markers.of_thrash(thrash.thrash_below(trace, number), frame)
+        concerned = kills.concerning(trace, reports, [number])
+        found = [*markers.of_cgroup(concerned, trace.places.label_of(number), frame), *thrashing]
+        page_size = trace.meta["page_size"]
+        drawn = timeline_text.picture(frame, heading, found, columns=columns, page_size=page_size)
+        console.write(sys.stdout, [*([] if number == shown[0] else [Text()]), *drawn])
+        if options.every is None:
+            looks = moments.to_look_at(frame, [marker.time for marker in found if marker.is_kill])
+            _look_closer(trace, number, heading, concerned, looks)
+
+
+def _look_closer(
+    trace: AnalysedTrace,
+    cgroup_id: int,
+    heading: Heading,
+    reports: Sequence[OomReport],
+    looks: Sequence[Moment],
+) -> None:
+    """The first of `looks` in shorter rows, and the commands that show all of them."""
+    from rich.text import Text
+
+    from tracer.analysis.views import focus
+    from tracer.render.picture import markers
+    from tracer.render.terminal import console, timeline_text
+    from tracer.render.words import commands
+
+    if not looks:
+        return
+    first, columns = looks[0], console.columns_of(sys.stdout)
+    begin, end = first.begin.isoformat(), first.end.isoformat()
+    frame = focus.timeline_of_life(trace, cgroup_id, _ROWS_OF_INSET, begin=begin, end=end)
+    found = markers.of_cgroup(reports, heading.cgroup, frame)
+    page_size = trace.meta["page_size"]
+    drawn = timeline_text.inset(first.what, frame, heading, found, columns=columns, page_size=page_size)
+    title = Text("Commands that show more of it, in shorter rows:", style="bold")
+    written = [*drawn, Text(), title]
+    path = next(name for name in (str(trace.path), "TRACE") if commands.may_be_pasted(name, columns))
+    names = (heading.container or heading.cgroup, heading.cgroup, str(cgroup_id))
+    name = next(name for name in names if commands.may_be_pasted(name, columns))
+    which = [
+        "-c",
+        name,
+        *(["--run", str(heading.run)] if heading.runs > 1 and name != str(cgroup_id) else []),
+    ]
+    for look in looks:
+        from_s = math.floor((look.begin - heading.origin).total_seconds() * 10) / 10
+        to_s = math.ceil((look.end - heading.origin).total_seconds() * 10) / 10
+        range_ = ["--begin", f"{max(from_s, 0):g}s", "--end", f"{to_s:g}s"]
+        parts = [["memcg-tracer", "timeline", path], which, range_]
+        written += [Text(f"{look.what}:", style="dim"), *commands.lines(parts, columns)]
+    console.write(sys.stdout, written)
+
+
+def _other_cgroups(left_out: int) -> str:
+    if not left_out:
+        return ""
+    more = "1 more cgroup was" if left_out == 1 else f"{left_out} more cgroups were"
+    return f"{more} traced: -c CGROUP shows one, memcg-tracer info lists them."
+
+
+def _other_runs(trace: AnalysedTrace, left_out: Sequence[int]) -> str:
+    """Which lives of what was named are not drawn, by name."""
+    from tracer.render.words import runs
+    from tracer.render.words.escape import visible
+
+    of_name = [
+        visible(lives[0].name) + (f" {runs.listed(life.run for life in lives)}" if lives[0].runs > 1 else "")
+        for lives in trace.places.lives.by_name(left_out)
+    ]
+    more = f", and {len(of_name) - _MOST_NAMED} more cgroups" if len(of_name) > _MOST_NAMED else ""
+    shows = "-c NAME --run N shows one, --json and --csv have the rows of all."
+    return f"Not drawn: {', '.join(of_name[:_MOST_NAMED])}{more}. {shows}" if of_name else ""
+
+
+def _with_plain_times(frame: pd.DataFrame) -> pd.DataFrame:
+    """The index as a column of ISO 8601 text, and names that are safe to print."""
+    import numpy as np
+    import pandas as pd
+
+    from tracer.render.words.escape import visible
+
+    plain = frame.reset_index()
+    plain["time"] = pd.DatetimeIndex(plain["time"]).strftime(_ISO)
+    for column in ("cgroup", "container"):
+        shown = [visible(str(name)) for name in plain[column].cat.categories]
+        plain[column] = np.array([*shown, None], dtype=object)[plain[column].cat.codes]
+    return plain
+
+
+def _json(frame: pd.DataFrame) -> Iterator[str]:
+    """In pieces, as `_csv`: the whole text takes more memory than its rows."""
+    before = "["
+    for part in _parts(frame):
+        yield before + str(part.to_json(orient="records"))[1:-1]
+        before = ","
+    yield "]\n"
+
+
+def _csv(frame: pd.DataFrame) -> Iterator[str]:
+    for number, part in enumerate(_parts(frame)):
+        yield str(part.to_csv(index=False, header=number == 0, lineterminator="\n"))
+
+
+def _parts(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """At least one, which may be empty."""
+    for first in range(0, max(len(frame), 1), _ROWS_AT_ONCE):
+        yield _with_plain_times(frame.iloc[first : first + _ROWS_AT_ONCE])

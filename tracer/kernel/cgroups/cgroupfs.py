@@ -1,0 +1,167 @@
+"""Where the memory controller's cgroups are: the hierarchy, its directories, and their ids.
+
+A cgroup's id is the inode number of its directory (`css.cgroup->kn->id`; kernfs gives both the same number
+since kernel 5.5), on v1 and v2 alike. Its path is relative to the mount, "/" first. A container's mount may
+begin below the hierarchy's root: `Hierarchy.root` says where, as far as this process's cgroup
+namespace shows it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from tracer.errors import TracerError
+from tracer.kernel.cgroups.mounts import Mount, read_mounts
+
+_FILEID_KERNFS = 0xFE  # include/linux/exportfs.h: eight bytes, the node's id
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """The mount of the hierarchy that the memory controller is attached to."""
+
+    version: int
+    mount: Path
+    root: str
+
+    def directory(self, path: str) -> Path:
+        """The directory of the cgroup at `path`, which is relative to the mount."""
+        return self.mount / path.lstrip("/")
+
+    def path(self, directory: Path) -> str:
+        """The cgroup path of a directory below the mount: "/" for the mount itself."""
+        relative = directory.relative_to(self.mount).as_posix()
+        return "/" if relative == "." else f"/{relative}"
+
+    def visible_path(self, rooted_path: str) -> str | None:
+        """From a path as /proc/PID/cgroup gives it to one relative to the mount; None: it is outside."""
+        root = self.root.rstrip("/")
+        if rooted_path == root or rooted_path.startswith(f"{root}/"):
+            return rooted_path[len(root) :] or "/"
+        return None
+
+
+def memory_hierarchy() -> Hierarchy:
+    """The hierarchy of the memory controller on this machine: v1, v2, or v1 beside a cgroup2 without memory.
+
+    Raises TracerError where there is none: the controller is switched off, or its filesystem is not mounted.
+    """
+    controllers = Path("/proc/cgroups")  # a kernel without cgroups has no such file
+    return find_hierarchy(read_mounts(), controllers.read_text("ascii") if controllers.exists() else "")
+
+
+def find_hierarchy(mounts: list[Mount], cgroups: str) -> Hierarchy:
+    """`memory_hierarchy` from given mounts and the text of /proc/cgroups (kernel/cgroup/cgroup-v1.c)."""
+    with_memory = [
+        Hierarchy(version, Path(mount.mount_point), mount.root)
+        for mount in mounts
+        if (version := memory_version(mount)) is not None
+    ]
+    if not with_memory:
+        raise TracerError(_why_no_hierarchy(cgroups))
+    return min(with_memory, key=lambda hierarchy: hierarchy.version)
+
+
+def own_path(hierarchy: Hierarchy, proc_cgroup: str | None = None) -> str:
+    """The cgroup of this process in the memory controller's hierarchy, relative to the mount.
+
+    `proc_cgroup` is the text of /proc/self/cgroup (cgroups(7)), read when not given.
+    """
+    text = Path("/proc/self/cgroup").read_text("utf-8") if proc_cgroup is None else proc_cgroup
+    for line in text.splitlines():
+        number, controllers, path = line.split(":", 2)
+        if (hierarchy.version == 1 and "memory" in controllers.split(",")) or (
+            hierarchy.version == 2 and number == "0"
+        ):
+            return hierarchy.visible_path(path) or path
+    raise TracerError("this process is in no memory cgroup: /proc/self/cgroup does not name the controller")
+
+
+def cgroup_id(directory: Path) -> int:
+    """The id by which the kernel program knows the cgroup of this directory."""
+    return directory.stat().st_ino
+
+
+def directory_of(hierarchy: Hierarchy, cgroup: int) -> Path | None:
+    """The directory of a cgroup id without walking the tree; None: it is gone, or was never of this
+    hierarchy.
+
+    Opens the kernfs file handle of the id (fs/kernfs/mount.c, `kernfs_fh_to_dentry`); needs
+    CAP_DAC_READ_SEARCH, and raises TracerError without it.
+    """
+    mount = os.open(hierarchy.mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        handle = _FileHandle(8, _FILEID_KERNFS, cgroup)
+        fd = _libc().open_by_handle_at(mount, ctypes.byref(handle), os.O_PATH | os.O_CLOEXEC)
+        if fd < 0:
+            _gone_or_raise(ctypes.get_errno())
+            return None
+    finally:
+        os.close(mount)
+    try:
+        directory = Path(f"/proc/self/fd/{fd}").readlink()
+    finally:
+        os.close(fd)
+    return directory if directory.is_relative_to(hierarchy.mount) and directory.is_dir() else None
+
+
+def descendants(directory: Path) -> Iterator[Path]:
+    """The cgroup itself and all below it, parents first; those that vanish meanwhile are left out."""
+    for parent, children, _ in os.walk(directory):
+        children.sort()
+        yield Path(parent)
+
+
+def _gone_or_raise(error: int) -> None:
+    if error not in (errno.ESTALE, errno.ENOENT, errno.ENODEV):
+        raise TracerError(f"cannot open a cgroup by its id ({os.strerror(error)}): run as root")
+
+
+def _why_no_hierarchy(cgroups: str) -> str:
+    for line in cgroups.splitlines():
+        fields = line.split()
+        if fields[:1] == ["memory"] and fields[3:] == ["0"]:
+            return "the memory controller is off: remove cgroup_disable=memory from the kernel's command line"
+    return (
+        "no mounted cgroup hierarchy has the memory controller: mount one, for example "
+        "mount -t cgroup2 none /sys/fs/cgroup"
+    )
+
+
+def memory_version(mount: Mount) -> int | None:
+    """Return 1 or 2, the cgroup version of a mount that has the memory controller; None for any other
+    mount.
+    """
+    if mount.fs_type == "cgroup" and "memory" in mount.super_options:
+        return 1
+    if mount.fs_type == "cgroup2" and "memory" in _words(Path(mount.mount_point, "cgroup.controllers")):
+        return 2
+    return None
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="ascii").split()
+    except OSError:
+        return []
+
+
+class _FileHandle(ctypes.Structure):
+    """struct file_handle (include/linux/fs.h) with room for a kernfs id."""
+
+    _fields_ = (
+        ("handle_bytes", ctypes.c_uint),
+        ("handle_type", ctypes.c_int),
+        ("kernfs_id", ctypes.c_uint64),
+    )
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

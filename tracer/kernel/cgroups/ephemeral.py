@@ -1,0 +1,211 @@
+"""A memory cgroup of our own, and its removal whatever happens.
+
+Only processes that were started by us ever live in it, so everything found inside at the end may be ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tracer.errors import TracerError, UsageError
+from tracer.kernel.cgroups.cgroupfs import Hierarchy, descendants, memory_hierarchy, own_path
+
+NAME_PREFIX = "memcg-tracer-"
+
+_EMPTY_WITHIN_S = 5.0
+_RETRY_S = 0.01
+_LOG = logging.getLogger(__name__)
+
+
+@contextmanager
+def ephemeral_cgroup(
+    name: str, limit_bytes: int | None, swap_bytes: int | None = None, hierarchy: Hierarchy | None = None
+) -> Iterator[Path]:
+    """Make the cgroup `memcg-tracer-<pid>-<name>` with a memory limit; yield its directory; remove it.
+
+    It is made at the root of the hierarchy (on v2 a cgroup that holds processes can have no children), on v1
+    below our own cgroup where the root is closed to us. `swap_bytes` bounds the swap space used on top of
+    `limit_bytes`. What is left inside at the end is killed. Raises TracerError where it cannot be made; a
+    cgroup that cannot be removed is a logged warning.
+    """
+    hierarchy = memory_hierarchy() if hierarchy is None else hierarchy
+    directory = _make(hierarchy, f"{NAME_PREFIX}{os.getpid()}-{_component(name)}")
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _set_limits(hierarchy, directory, limit_bytes, swap_bytes)
+        yield directory
+    finally:
+        remove(directory)
+        os.close(lock)
+
+
+def remove_leftovers(hierarchy: Hierarchy) -> list[Path]:
+    """Remove the cgroups of makers that were killed before they could, with what still runs inside.
+
+    Returns their directories. One is taken only if the process that it is named after is gone and nobody
+    holds its lock, which a maker does for as long as it lives: that also spares those of another pid
+    namespace, whose numbers say nothing here.
+    """
+    parents = {hierarchy.mount, hierarchy.directory(own_path(hierarchy))}
+    left = [
+        found for parent in parents for found in sorted(parent.glob(f"{NAME_PREFIX}*")) if _is_left(found)
+    ]
+    return [directory for directory in left if _remove_unlocked(directory)]
+
+
+def _is_left(directory: Path) -> bool:
+    maker = re.match(rf"{NAME_PREFIX}(\d+)-", directory.name)
+    return maker is not None and not Path("/proc", maker[1]).exists()
+
+
+def _remove_unlocked(directory: Path) -> bool:
+    try:
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove(directory)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return not directory.exists()
+
+
+def remove(directory: Path) -> None:
+    """End every process in a cgroup that we made, and in those below it, then remove them all."""
+    deadline = time.monotonic() + _EMPTY_WITHIN_S
+    while True:
+        problem = _try_remove(directory)
+        if problem is None:
+            return
+        if time.monotonic() > deadline:
+            shown = repr(str(directory))  # of a leftover, whose name others could choose
+            _LOG.warning("cgroup %s is left behind (%s): remove it with rmdir", shown, problem.strerror)
+            return
+        time.sleep(_RETRY_S)
+
+
+def _try_remove(directory: Path) -> OSError | None:
+    """One round; None once the directory is gone."""
+    for child in reversed(list(descendants(directory))):
+        for pid in _pids(child):
+            _kill_member(child, pid)
+        try:
+            child.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            return error
+    return None if not directory.exists() else OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+
+def _kill_member(directory: Path, pid: int) -> None:
+    """SIGKILL a process of the cgroup. Membership is read again once the pidfd pins the pid, so that a pid
+    that was reused in between is left alone.
+    """
+    with suppress(OSError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            if pid in _pids(directory):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)
+
+
+def _pids(directory: Path) -> list[int]:
+    """The processes of a cgroup; 0 stands for one outside of our pid namespace, which cannot be ours."""
+    try:
+        lines = Path(directory, "cgroup.procs").read_text("ascii").split()
+    except OSError:
+        return []
+    return [pid for line in lines if (pid := int(line))]
+
+
+def _make(hierarchy: Hierarchy, component: str) -> Path:
+    parent = hierarchy.mount
+    if hierarchy.version == 2:
+        _require_delegation(parent)
+    try:
+        return _mkdir(parent / component)
+    except PermissionError as error:
+        own = hierarchy.directory(own_path(hierarchy))
+        if hierarchy.version == 1 and own != parent:
+            with suppress(OSError):
+                return _mkdir(own / component)
+        raise TracerError(f"cannot make a cgroup in {parent} ({error.strerror}): run as root") from error
+    except OSError as error:
+        raise TracerError(f"cannot make a cgroup in {parent} ({error.strerror}): is it read-only?") from error
+
+
+def _mkdir(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
+def _require_delegation(parent: Path) -> None:
+    """Children of a v2 cgroup have memory files only if its subtree_control says so; it is not ours to
+    change.
+    """
+    try:
+        controllers = Path(parent, "cgroup.subtree_control").read_text("ascii").split()
+    except OSError as error:
+        raise TracerError(f"cannot read {parent}/cgroup.subtree_control: {error.strerror}") from error
+    if "memory" not in controllers:
+        raise TracerError(
+            f"cgroups below {parent} have no memory controller: "
+            f"run echo +memory > {parent}/cgroup.subtree_control"
+        )
+
+
+def _set_limits(
+    hierarchy: Hierarchy, directory: Path, limit_bytes: int | None, swap_bytes: int | None
+) -> None:
+    """v1 bounds memory and swap by their sum (memory.memsw), which may not lie below memory's own limit."""
+    limit_file = "memory.limit_in_bytes" if hierarchy.version == 1 else "memory.max"
+    if limit_bytes is not None:
+        if limit_bytes < os.sysconf("SC_PAGE_SIZE"):
+            raise UsageError(f"a limit of {limit_bytes} bytes is less than one page: give more")
+        _write_setting(directory / limit_file, limit_bytes)
+    if swap_bytes is None:
+        return
+    if hierarchy.version == 1 and limit_bytes is None:
+        raise UsageError("cgroup v1 bounds memory and swap together: give a limit beside the swap size")
+    swap_file = "memory.memsw.limit_in_bytes" if hierarchy.version == 1 else "memory.swap.max"
+    if not Path(directory, swap_file).exists() and not _machine_has_swap():
+        return  # a kernel without swap accounting, and nothing to bound
+    memory_bytes = limit_bytes if hierarchy.version == 1 and limit_bytes is not None else 0
+    _write_setting(directory / swap_file, memory_bytes + swap_bytes)
+
+
+def _machine_has_swap() -> bool:
+    """/proc/swaps has a line for each swap area below its heading (mm/swapfile.c, `swap_show`)."""
+    try:
+        return len(Path("/proc/swaps").read_text("utf-8", "replace").splitlines()) > 1
+    except OSError:
+        return False
+
+
+def _write_setting(file: Path, value: int) -> None:
+    try:
+        file.write_text(str(value), encoding="ascii")
+    except FileNotFoundError as error:
+        raise TracerError(f"no {file.name} here (swap accounting is off): leave the swap size out") from error
+    except OSError as error:
+        raise TracerError(f"the kernel refused {value} for {file.name}: {error.strerror}") from error
+
+
+def _component(name: str) -> str:
+    """A directory name from any text; it stays short, so that the whole path fits the wire record."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:40] or "cgroup"

@@ -1,0 +1,117 @@
+"""From a file, or standard input, to the OOM reports in the log that it holds."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import re
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from io import BufferedReader
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol
+
+from tracer.errors import TracerError
+from tracer.kernel.kmsg import copies, grammar, userspace
+from tracer.kernel.kmsg.log_report import LogReport
+from tracer.kernel.kmsg.text import lines
+from tracer.kernel.kmsg.userspace import UserspaceKill
+
+_CHUNK_BYTES: Final = 1 << 20
+_COMPRESSED: Final = (
+    (b"\x1f\x8b", "gzip", gzip.open),
+    (b"\xfd7zXZ\x00", "xz", lzma.open),
+    (b"BZh", "bzip2", bz2.open),
+)
+"""How a compressed file begins, what it is, and what reads it."""
+
+_MOST_MAGIC: Final = 6
+_KILL: Final = re.compile(r"Kill(?:ed)? process|invoked oom-killer|oom-kill:constraint")
+_MOST_SHOWN: Final = 200
+_MOST_USERSPACE_KILLS: Final = 10_000
+_OF_OTHER_FORMATS: Final = (
+    (b"\x28\xb5\x2f\xfd", "zstd: give it to zstdcat, and what that prints to --kmsg -"),
+    (b"LPKSHHRH", "a journal: give it to journalctl -k --file, and what that prints to --kmsg -"),
+)
+"""How a file that is no text begins -> what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What a log says: the kernel's kills, each once, and those of killers in user space."""
+
+    reports: list[LogReport]
+    userspace_kills: list[UserspaceKill]
+
+
+class _Watched:
+    """The lines of a log on their way to the grammar, with an eye on what others than the kernel say."""
+
+    def __init__(self, log: Iterable[str]) -> None:
+        self._log = log
+        self.userspace_kills: list[UserspaceKill] = []
+        self.first_kill: tuple[int, str] | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in enumerate(self._log, start=1):
+            if (found := userspace.kill(line, number)) is not None:
+                if len(self.userspace_kills) < _MOST_USERSPACE_KILLS:
+                    self.userspace_kills.append(found)
+            elif self.first_kill is None and _KILL.search(line) is not None:
+                self.first_kill = number, line
+            yield line
+
+
+def read(log: str) -> Log:
+    """The kills in a file (text, or gzip, xz or bzip2 of text), or in standard input for `-`.
+
+    TracerError where it is neither, and where its text names a kill of the kernel's that cannot be read.
+    """
+    name = "standard input" if log == "-" else log
+    with nullcontext(sys.stdin.buffer) if log == "-" else Path(log).open("rb") as stream:
+        if log != "-" and Path(log).is_char_device() and not stream.isatty():  # /dev/kmsg, /dev/zero
+            raise TracerError(f"{log} has no end: give what dmesg prints to --kmsg -")
+        chunks = _chunks(stream, name)
+        first = next(chunks, b"")
+        for beginning, what in _OF_OTHER_FORMATS:
+            if first.startswith(beginning):
+                raise TracerError(f"{name} is {what}")
+        watched = _Watched(lines.split(chain([first], chunks)))
+        reports = copies.merged(grammar.reports(watched))
+    if not reports and watched.first_kill is not None:
+        number, line = watched.first_kill
+        shown = line.encode("utf-8", "backslashreplace").decode().strip()[:_MOST_SHOWN]
+        raise TracerError(f"{name} names a kill that could not be read, in line {number}: {shown!r}")
+    if not reports and not watched.userspace_kills and b"\0" in first:
+        raise TracerError(f"{name} is no text: give what dmesg or journalctl -k prints, or a kern.log")
+    return Log(reports, watched.userspace_kills)
+
+
+def _chunks(stream: BinaryIO, name: str) -> Iterator[bytes]:
+    """What a file holds, in pieces of bounded size; of a compressed file that was cut, what is there."""
+    buffered = stream if isinstance(stream, BufferedReader) else BufferedReader(stream)  # type: ignore[type-var]
+    magic = buffered.peek(_MOST_MAGIC)
+    for beginning, kind, opened in _COMPRESSED:
+        if magic.startswith(beginning):
+            try:
+                yield from _pieces(opened(buffered, "rb"))
+            except EOFError:
+                return
+            except (OSError, zlib.error, lzma.LZMAError) as error:
+                raise TracerError(f"{name} is {kind}, and broken: {error}") from None
+            return
+    yield from _pieces(buffered)
+
+
+class _Readable(Protocol):
+    def read1(self, size: int, /) -> bytes: ...
+
+
+def _pieces(stream: _Readable) -> Iterator[bytes]:
+    while piece := stream.read1(_CHUNK_BYTES):
+        yield piece

@@ -1,0 +1,124 @@
+"""Start a command inside a cgroup, held at a gate until every probe is attached."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+from tracer.errors import TracerError
+from tracer.kernel.process import descriptors, gate
+from tracer.kernel.process.priority import HeadStart
+
+_READY_WITHIN_S = 20.0
+_NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # as the shell: POSIX, "Exit Status for Commands"
+
+
+class CommandError(TracerError):
+    """The command could not be started; the exit status is the one that a shell would give."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class GatedCommand:
+    """A started process that stands at its gate; after `release` the same process is the command."""
+
+    process: subprocess.Popen[bytes]
+    argv: tuple[str, ...]
+    gate: FileIO
+    status: FileIO
+
+    def release(self) -> None:
+        """Let the command run; return once it was executed.
+
+        Raises CommandError (exit status 127 or 126) when it could not be: the process is then gone. A gate is
+        opened once.
+        """
+        try:
+            self.gate.write(b"g")
+            refused = self.status.read(16)
+        except BrokenPipeError as error:
+            self.process.wait()
+            raise CommandError(f"{self.argv[0]!r} was ended before it could run", _NOT_EXECUTABLE) from error
+        finally:
+            self._close()
+        if refused:
+            self.process.wait()
+            raise _refusal(self.argv[0], int(refused))
+
+    def abandon(self) -> None:
+        """Take the command back: a process that stands at the gate ends without running it.
+
+        One that was released is only waited for.
+        """
+        self._close()
+        self.process.wait()
+
+    def _close(self) -> None:
+        self.gate.close()
+        self.status.close()
+
+
+def spawn(
+    cgroup: Path,
+    argv: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    limits: descriptors.Limits | None = None,
+) -> GatedCommand:
+    """Start a process that is already in `cgroup` and will become `argv` when released.
+
+    It has our standard streams, working directory and, where `env` is None, environment; and our limit of
+    open files, or `limits`. Raises TracerError when the process cannot be put into the cgroup.
+    """
+    gate_end, gate_fd = os.pipe()
+    status_fd, status_end = os.pipe()
+    opened, status = FileIO(gate_fd, "w"), FileIO(status_fd, "r")
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", gate.__file__, str(gate_end), str(status_end), *argv],
+            env=env,
+            pass_fds=(gate_end, status_end),
+        )
+    except OSError as error:
+        opened.close()
+        status.close()
+        raise TracerError(f"cannot start a process: {error.strerror}") from error
+    finally:
+        os.close(gate_end)
+        os.close(status_end)
+    command = GatedCommand(process, tuple(argv), opened, status)
+    try:
+        with HeadStart(process.pid):
+            _await_ready(command)
+        if limits is not None:
+            descriptors.restore(process.pid, limits)
+        Path(cgroup, "cgroup.procs").write_text(str(process.pid), encoding="ascii")
+    except BaseException as error:
+        process.kill()
+        command.abandon()
+        if isinstance(error, OSError):
+            raise TracerError(f"cannot put a process into {cgroup}: {error.strerror}") from error
+        raise
+    return command
+
+
+def _await_ready(command: GatedCommand) -> None:
+    """Wait until the process has finished starting up, so that none of that is charged to the cgroup."""
+    readable, _, _ = select.select([command.status], [], [], _READY_WITHIN_S)
+    if not readable or command.status.read(1) != b"r":
+        raise TracerError(f"{sys.executable} did not start within {_READY_WITHIN_S:.0f} s: try again")
+
+
+def _refusal(program: str, error: int) -> CommandError:
+    if error in (errno.ENOENT, errno.ENOTDIR):
+        return CommandError(f"command not found: {program!r} (or the interpreter that it names)", _NOT_FOUND)
+    return CommandError(f"cannot run {program!r}: {os.strerror(error)}", _NOT_EXECUTABLE)

@@ -1,0 +1,174 @@
+"""The report as one HTML page that needs nothing else: no request leaves it, no script runs in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+import jinja2
+from markupsafe import Markup
+
+from tracer import units
+from tracer.analysis.explain.kills import newest
+from tracer.analysis.results.report import Held, OomReport
+from tracer.render.picture.layers import BY_NAME, LAYERS, OF_COMPOSITION, PART_LABELS
+from tracer.render.terminal import candidates_table, kills_text
+from tracer.render.words import kill_facts, reclaim_facts, survivor_facts
+from tracer.render.words.escape import visible
+
+_MOST_ALLOCATORS: Final = 10
+_MOST_KILLS: Final = 20
+_MOST_LISTED: Final = 200
+_MOST_HELD: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An `<svg>` element of `render.page.plots` and the cgroup that it shows: `run` of `runs` lives of a
+    name.
+    """
+
+    cgroup: str
+    container: str | None
+    svg: str
+    run: int = 1
+    runs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What the page is about; `lost` is the number of records lost in all streams."""
+
+    trace: str
+    meta: Mapping[str, Any]
+    interrupted: bool
+    lost: int
+    pictures: Sequence[Picture]
+    reports: Sequence[OomReport]
+    held: Sequence[Held]
+
+
+def page(subject: Subject) -> str:
+    """The page. The same subject gives the same text.
+
+    The newest kill comes first. The newest of many kills are explained in full, and the first of many cgroups
+    that lived: a browser has to show them all.
+    """
+    page_size = int(subject.meta["page_size"])
+    headline = (
+        newest(subject.reports).verdict.summary
+        if subject.reports
+        else survivor_facts.summary(subject.held, interrupted=subject.interrupted)
+    )
+    is_one = len(subject.reports) == 1
+    return _template().render(
+        title=f"memcg-tracer: {visible(subject.trace)}",
+        headline=visible(headline),
+        interrupted=subject.interrupted,
+        lost=units.count(subject.lost) if subject.lost else None,
+        layers=LAYERS,
+        pictures=[
+            {
+                "place": kill_facts.place(
+                    picture.cgroup, picture.container, run=picture.run, runs=picture.runs
+                ),
+                "svg": Markup(picture.svg),
+            }
+            for picture in subject.pictures
+        ],
+        kills=[_kill(report, page_size) for report in reversed(subject.reports[-_MOST_KILLS:])],
+        how_often=[] if is_one else list(kills_text.summary(subject.reports)),
+        list_titles=kills_text.titles(subject.reports[-_MOST_LISTED:]),
+        list=[] if is_one else list(kills_text.rows(subject.reports[-_MOST_LISTED:])),
+        list_note=_left_out(len(subject.reports)),
+        held=[(kill_facts.life(one), list(survivor_facts.held(one))) for one in subject.held[:_MOST_HELD]],
+        more_held=max(len(subject.held) - _MOST_HELD, 0),
+        recording=list(_recording(subject)),
+    )
+
+
+def _left_out(kills: int) -> str:
+    unlisted = max(kills - _MOST_LISTED, 0)
+    earlier = (
+        f"{units.count(unlisted)} earlier kills: memcg-tracer explain TRACE --list. " if unlisted else ""
+    )
+    told = f"The newest {_MOST_KILLS} are explained below, each by --kill N. " if kills > _MOST_KILLS else ""
+    return f"{earlier}{told}Times are UTC."
+
+
+def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
+    total, attempts = report.composition.total, report.reclaim.transcript
+    return {
+        "number": report.kill_id,
+        "summary": visible(report.verdict.summary),
+        "cause": kill_facts.cause(report),
+        "setting": list(kill_facts.setting(report)),
+        "evidence": [visible(sentence) for sentence in report.verdict.evidence],
+        "contributing": [visible(sentence) for sentence in report.verdict.contributing],
+        "composition": [
+            {
+                "layer": BY_NAME[OF_COMPOSITION[part]].name,
+                "label": PART_LABELS[part][0],
+                "meaning": PART_LABELS[part][1],
+                "size": units.size(value),
+                "percent": units.percent(value, total),
+                "share": 100 * max(value, 0) / total if total else 0,
+            }
+            for part, value in kill_facts.composition(report)
+        ],
+        "usage": units.size(total),
+        "composition_rest": list(kill_facts.composition_rest(report)),
+        "often_confused": list(kill_facts.often_confused(report)),
+        "cushion": list(kill_facts.cushion(report)),
+        "reclaim": list(reclaim_facts.tried(report, page_size)),
+        "transcript": reclaim_facts.transcript(report, attempts),
+        "asked": list(kill_facts.asked(report)),
+        "stack": [visible(frame) for frame in report.trigger.stack or ()],
+        "user_stack": [visible(frame) for frame in report.trigger.user_stack or ()],
+        "allocators": list(kill_facts.allocated(report, _MOST_ALLOCATORS)),
+        "killed": list(kill_facts.killed(report, len(report.victims))),
+        "victims": [kill_facts.victim_cells(victim) for victim in report.victims],
+        "victim_titles": kill_facts.VICTIM_TITLES,
+        "victim_note": kill_facts.VICTIM_NOTE,
+        "candidates": [
+            candidates_table.cells(candidate, report, page_size) for candidate in report.candidates
+        ],
+        "candidate_titles": candidates_table.TITLES,
+        "candidate_note": candidates_table.note(report, page_size),
+        "candidate_cmdlines": list(candidates_table.titles(report)),
+        "what_if": list(candidates_table.what_if(report)),
+        "advice": list(kill_facts.sizing(report)),
+        "quality": list(kill_facts.quality(report)),
+    }
+
+
+def _recording(subject: Subject) -> list[kill_facts.Fact]:
+    meta = subject.meta
+    ended = "interrupted" if subject.interrupted else f"{meta['ended']} ({meta['end_reason']})"
+    pairs = (
+        ("trace", subject.trace),
+        (
+            "host",
+            f"{meta['host_name']}, {meta['architecture']}, {meta['cpus']} CPUs",
+        ),
+        ("cgroups", f"v{meta['cgroup_version']}"),
+        ("kernel", meta["kernel_release"]),
+        ("command", " ".join(map(str, meta["command_line"]))),
+        ("started", meta["started"]),
+        ("ended", ended),
+        ("lost records", units.count(subject.lost) if subject.lost else "none"),
+        ("recorded by", f"memcg-tracer {meta['tool_version']}"),
+    )
+    return [(label, visible(str(value))) for label, value in pairs]
+
+
+@cache
+def _template() -> jinja2.Template:
+    source = (resources.files("tracer.render.page") / "report.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(source)

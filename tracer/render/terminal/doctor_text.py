@@ -1,0 +1,158 @@
+"""What `doctor` found, for a reader: whether this machine can record, what is missing and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Final
+
+from rich.console import JustifyMethod, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from tracer.capture.doctor import Finding
+from tracer.kernel.doctor import Check, State
+from tracer.render.terminal import paragraphs
+from tracer.render.words.escape import visible
+
+_STYLES: Final = {
+    State.OK: "green",
+    State.DEGRADED: "yellow",
+    State.MISSING: "red",
+    State.UNKNOWN: "yellow",
+    "exact": "green",
+    "approximate": "yellow",
+    "absent": "red",
+}
+_AREAS: Final = ("machine", "tracer")
+_INDENT: Final = 2
+_GAP: Final = 2
+_CELLS: Final = (11, 18, 14, 39, 7)
+"""Widths of meaning, signal, kind of hook, place and cost: with what is between them a line of plain text."""
+
+_NARROW: Final = (0, 1, 4)
+"""The columns of a narrow terminal: meaning, signal and cost."""
+
+_HEADINGS: Final = ("", "signal", "hook", "at", "ns")
+_LEGEND: Final = (
+    "ns: what our programs took for one event just now, begin and end together, in a short work of ours and "
+    "whatever else ran; -: none happened. What the kernel takes to get to them comes on top."
+)
+_UNMEASURED: Final = "These hooks are those that would be attached; nothing was measured."
+
+
+def sentence(check: Check) -> str:
+    """A failed check in one line: what it is, and what to do."""
+    remedy = f"; {check.remedy}" if check.remedy else ""
+    return visible(f"{check.name}: {check.detail}{remedy}")
+
+
+def report(checks: Sequence[Check], signals: Sequence[Finding], *, columns: int) -> Iterator[RenderableType]:
+    """The answer; then the checks by area, with cost and remedy where they are not ok; then the signals by
+    stream.
+    """
+    tried = [finding for finding in signals if finding.choice]
+    yield from _answer(checks, tried)
+    for area in _AREAS:
+        yield paragraphs.title(area)
+        yield Padding(_table([check for check in checks if check.area == area]), (0, 0, 0, 2))
+    yield from _matrix(tried, columns)
+
+
+def _answer(checks: Sequence[Check], signals: Sequence[Finding]) -> Iterator[RenderableType]:
+    """Whether this machine can record; if so, what is missing and its cost, else what to do."""
+    obstacles = [check for check in checks if check.prevents_recording]
+    if obstacles:
+        names = ", ".join(check.name for check in obstacles)
+        yield Text(f"This machine cannot record, because of: {names}.", style="bold")
+        yield paragraphs.facts((check.name, visible(check.remedy or check.detail)) for check in obstacles)
+        return
+    missing = [(check.name, visible(check.cost)) for check in checks if check.cost]
+    missing += [
+        (finding.signal.name, finding.signal.without)
+        for finding in signals
+        if finding.choice is not None and finding.choice.way is None
+    ]
+    if not missing:
+        yield Text("This machine can record, and nothing is missing.", style="bold")
+        return
+    yield Text("This machine can record. What is missing, and what that costs:", style="bold")
+    yield paragraphs.facts(missing)
+
+
+def _table(checks: Sequence[Check]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, width=max(map(len, State)))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for check in checks:
+        detail = Text(visible(check.detail))
+        if check.cost:
+            detail.append(f"\ncosts: {visible(check.cost)}", style="dim")
+        if check.remedy:
+            detail.append(f"\nremedy: {visible(check.remedy)}", style="dim")
+        table.add_row(Text(check.state, style=_STYLES[check.state]), Text(check.name), detail)
+    return table
+
+
+def _matrix(signals: Sequence[Finding], columns: int) -> Iterator[RenderableType]:
+    """A row for each signal, and below it what it tells and what is not exact, or why it is absent.
+
+    Where the columns do not suffice the hooks stand below the row as well.
+    """
+    if not signals:
+        return
+    is_wide = columns >= _INDENT + sum(_CELLS) + _GAP * (len(_CELLS) - 1)
+    shown = range(len(_CELLS)) if is_wide else _NARROW
+    headings = [Text(_HEADINGS[at], "dim") for at in shown]
+    for stream, findings in groupby(signals, key=lambda finding: finding.signal.stream):
+        yield paragraphs.title(f"stream {stream}")
+        if headings:
+            yield Padding(_row(headings, shown), (0, 0, 0, _INDENT))
+            headings = []
+        for finding in findings:
+            cells = list(_cells(finding))
+            yield Padding(_row([cells[at] for at in shown], shown), (0, 0, 0, _INDENT))
+            remarks = [*([] if is_wide else _hooks(finding)), *_remarks(finding)]
+            yield Padding(Text("\n".join(remarks), "dim"), (0, 0, 0, _INDENT + _CELLS[0] + _GAP))
+    measured = any(finding.cost for finding in signals)
+    yield Padding(Text(_LEGEND if measured else _UNMEASURED, "dim"), (1, 0, 0, 0))
+
+
+def _hooks(finding: Finding) -> Iterator[str]:
+    way = finding.choice and finding.choice.way
+    yield from (f"{hook.kind} {hook.target}" for hook in (way.hooks if way else ()))
+
+
+def _row(cells: Sequence[Text], shown: Sequence[int]) -> Table:
+    """A table of one row, so that what stands between rows may be as wide as all columns."""
+    table = Table.grid(padding=(0, _GAP, 0, 0))
+    for cell, width in zip(cells, (_CELLS[at] for at in shown), strict=True):
+        justify: JustifyMethod = "right" if cell is cells[-1] else "left"
+        table.add_column(width=width, justify=justify, overflow="fold")
+    table.add_row(*cells)
+    return table
+
+
+def _cells(finding: Finding) -> Iterator[Text]:
+    choice, cost = finding.choice, finding.cost
+    assert choice is not None
+    hooks = choice.way.hooks if choice.way else ()
+    yield Text(choice.meaning, _STYLES[choice.meaning])
+    yield Text(finding.signal.name)
+    yield Text("\n".join(hook.kind for hook in hooks) or "-")
+    yield Text("\n".join(hook.target for hook in hooks) or "-")
+    yield Text("-" if cost is None or cost.event_ns is None else f"{cost.event_ns:,.0f}")
+
+
+def _remarks(finding: Finding) -> Iterator[str]:
+    choice = finding.choice
+    assert choice is not None
+    if choice.way is None:
+        yield f"why: {visible(choice.why_not)}"
+        yield f"costs: {finding.signal.without}"
+        return
+    yield finding.signal.meaning
+    if choice.way.approximate:
+        yield f"approximate: {choice.way.approximate}"

@@ -1,0 +1,332 @@
+"""Whose page cache came and went, in a terminal: the answer, a few facts, a table of what matters most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+from rich.cells import cell_len
+from rich.console import RenderableType
+from rich.text import Text
+
+from tracer import units
+from tracer.analysis.core.tables import optional_text
+from tracer.analysis.views.cache_flow import CacheFlow, KernelCount
+from tracer.analysis.views.thrash import LEAST_EVICTED_BYTES, LEAST_SHARE, SOON_NS
+from tracer.render.terminal import paragraphs
+from tracer.render.words.escape import fitted, visible
+from tracer.render.words.prose import prose
+
+_MOST_ROWS: Final = 15
+_MOST_INTERVALS: Final = 8
+_GAP: Final = 2
+_LEAST_NAMES_CELLS: Final = (0, 30, 42, 54)
+"""With so many columns of names: less room, and sizes are left out."""
+
+_WHY: Final = {
+    "reclaim_memcg": "to keep a cgroup within its limit",
+    "reclaim_direct": "for an allocation that found the machine short of memory",
+    "reclaim_kswapd": "in the background, for the machine was short of memory, or it lay idle",
+}
+_CAUSES: Final = {
+    "read": "read by a system call",
+    "write": "written by a system call",
+    "readahead": "read ahead, or asked for",
+    "fault": "touched where it is mapped",
+    "truncate": "file cut or removed, device closed",
+    "invalidate": "dropped on request (fadvise), or stale",
+    "drop_caches": "vm.drop_caches was written",
+    "other": "could not be made out",
+    **_WHY,
+}
+_TITLES: Final = {
+    "file": "By file",
+    "cgroup": "By who is charged, and whose task did it",
+    "cause": "By cause",
+    "process": "By process",
+}
+_WHAT: Final = {"file": "files", "cgroup": "pairs", "cause": "causes", "process": "processes"}
+_AMOUNTS: Final = {
+    "evicted_bytes": "evicted",
+    "returned_bytes": "came back",
+    "added_bytes": "added",
+    "dropped_bytes": "dropped",
+    "left_bytes": "left",
+    "evicted_from_others_bytes": "from others",
+}
+_ALWAYS: Final = ("evicted_bytes", "added_bytes")
+_GIVEN_UP_FIRST: Final = ("dropped_bytes", "left_bytes", "added_bytes", "evicted_from_others_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """`columns` is the width to draw for; `origin` the trace's begin, UTC."""
+
+    columns: int
+    origin: pd.Timestamp
+    interrupted: bool
+
+
+def lines(flow: CacheFlow, by: str, table: pd.DataFrame, context: Context) -> Iterator[RenderableType]:
+    """`table` is `analysis.views.evictions` summed by `by`, of the same rows as `flow`."""
+    yield prose(summary(flow), "bold")
+    yield Text()
+    yield paragraphs.facts(_facts(flow, context))
+    if len(table):
+        yield paragraphs.title(_TITLES[by])
+        yield from _table(by, table, context.columns)
+    if flow.thrash:
+        yield from _thrash(flow, context)
+
+
+def summary(flow: CacheFlow) -> str:
+    """The answer in a sentence, its names escaped."""
+    runs = f" ({units.count(flow.runs)} runs)" if (flow.runs or 1) > 1 else ""
+    whose = "" if flow.cgroup is None else f" of {visible(flow.cgroup)}{runs}"
+    if not (flow.added_bytes or flow.evicted_bytes or flow.dropped_bytes):
+        return f"Nothing came into the page cache{whose} or went from it in this trace."
+    if not flow.evicted_bytes:
+        dropped = f", {units.size(flow.dropped_bytes)} dropped" if flow.dropped_bytes else ""
+        return (
+            f"No page cache{whose} was evicted: {units.size(flow.added_bytes)} were added{dropped}, "
+            f"{units.size(flow.left_bytes)} of what was added were still there at the end."
+        )
+    back = units.size(flow.returned_bytes) if flow.returned_bytes else "nothing"
+    cause = next(iter(flow.evicted_by_cause))
+    mostly = "" if len(flow.evicted_by_cause) == 1 else "mostly "
+    return (
+        f"Of {units.size(flow.evicted_bytes)} of page cache{whose} evicted, {mostly}{_WHY[cause]}, "
+        f"{back} came back{_who(flow)}."
+    )
+
+
+def _who(flow: CacheFlow) -> str:
+    evictor = flow.evictor
+    if evictor is None:
+        return ""
+    share = evictor.evicted_bytes / flow.evicted_bytes
+    part = f"most of it, {units.size(evictor.evicted_bytes)}"
+    if share == 1:
+        part = "all of it"
+    elif share <= 0.5:
+        part = f"more of it than any other, {units.size(evictor.evicted_bytes)}"
+    return f"; {_process(evictor.comm, evictor.tgid)} evicted {part}"
+
+
+def _process(comm: str | None, tgid: int) -> str:
+    return f"pid {tgid}" if comm is None else f"{visible(comm)} (pid {tgid})"
+
+
+def _facts(flow: CacheFlow, context: Context) -> Iterator[tuple[str, str]]:
+    yield "added", _with_causes(flow.added_bytes, flow.added_by_cause)
+    yield "evicted", _with_causes(flow.evicted_bytes, flow.evicted_by_cause)
+    for amount, whose in (
+        (flow.evicted_from_others_bytes, "charged to another cgroup than that of the task that evicted it"),
+        (flow.evicted_from_removed_bytes, "charged to a cgroup that had been removed"),
+        (flow.evicted_from_nobody_bytes, "charged to no cgroup"),
+    ):
+        if amount:
+            yield "", f"{units.size(amount)} of it {whose}"
+    yield "dropped", _with_causes(flow.dropped_bytes, flow.dropped_by_cause)
+    yield "came back", _back(flow)
+    if flow.refaults.kernel:
+        yield "", _beside_the_kernel(flow.refaults.kernel)
+    elif "refaults.kernel" in flow.quality.unknown:
+        yield "", f"the kernel's own count is not known: {flow.quality.unknown['refaults.kernel']}"
+    left = units.size(flow.left_bytes) if flow.left_bytes else "nothing"
+    yield "left", f"{left} of what was added; of what was cached before the trace began nothing is known"
+    if flow.shared_files:
+        files = "1 file has" if flow.shared_files == 1 else f"{units.count(flow.shared_files)} files have"
+        yield "shared", f"{files} cache charged to more than one cgroup: who reads a page first pays for it"
+    if flow.quality.lost_records:
+        lost = units.count(flow.quality.lost_records)
+        yield "lost", f"{lost} records of the page cache: sizes may be low, what came back or is left wrong"
+    if context.interrupted:
+        yield "interrupted", "the recording was; this is what had been written by then"
+
+
+def _with_causes(total: int, by_cause: Mapping[str, int]) -> str:
+    if not total:
+        return "nothing"
+    if len(by_cause) == 1:
+        return f"{units.size(total)}, all by {next(iter(by_cause))}"
+    return f"{units.size(total)}: " + ", ".join(
+        f"{cause} {units.size(part)}" for cause, part in by_cause.items()
+    )
+
+
+def _back(flow: CacheFlow) -> str:
+    refaults = flow.refaults
+    if not refaults.bytes or refaults.median_away_ms is None:
+        return "nothing" if not flow.returned_bytes else "nothing that is charged here now"
+    half = units.duration(refaults.median_away_ms / 1000)
+    elsewhere = ""
+    if refaults.other_cgroup_bytes:
+        elsewhere = f"; {units.size(refaults.other_cgroup_bytes)} charged to another cgroup than before"
+    return f"{units.size(refaults.bytes)}, half of it within {half} of its eviction{elsewhere}"
+
+
+def _beside_the_kernel(counts: Sequence[KernelCount]) -> str:
+    """Both counts, and why they can differ where they do."""
+    seen = sum(count.refaulted_bytes for count in counts)
+    told = sum(count.kernel_bytes for count in counts)
+    count = f"the kernel's own count (workingset_refault_file) is {units.size(told)}"
+    if seen == told:
+        return f"{count} as well"
+    why = (
+        "it counts what was evicted before the trace began or whose record was lost, and large folios whole"
+        if told > seen
+        else "it forgets what was evicted long ago, and with the multi-generational LRU (lru_gen) does not "
+        "count what another cgroup is charged for now"
+    )
+    return f"{count}, {units.size(seen)} were seen here over the same time: {why}"
+
+
+def _table(by: str, table: pd.DataFrame, columns: int) -> Iterator[RenderableType]:
+    """The first rows, and one for all others."""
+    listed = table.iloc[:_MOST_ROWS]
+    rest = table.iloc[len(listed) :]
+    names = _names(by, listed, len(rest))
+    amounts = [name for name in _AMOUNTS if name in _ALWAYS or table[name].any()]
+    if by != "process":  # the other tables name whose it was, or who did it
+        amounts = [name for name in amounts if name != "evicted_from_others_bytes"]
+    cells = {
+        name: [_amount(value) for value in [*listed[name], *([rest[name].sum()] if len(rest) else [])]]
+        for name in amounts
+    }
+    shown = _that_fit(cells, columns - _LEAST_NAMES_CELLS[len(names)])
+    room = columns - _GAP * len(names) - sum(_cells(name, cells) + _GAP for name in shown)
+    drawn = paragraphs.Rows(
+        *((_AMOUNTS[name], ">") for name in shown), *((heading, "<") for heading in names)
+    )
+    in_room = _in_room(names, room)
+    for number in range(len(listed) + bool(len(rest))):
+        drawn.add_row(*(cells[name][number] for name in shown), *(Text(names[number]) for names in in_room))
+    yield paragraphs.indented(drawn)
+    yield paragraphs.note(_MEANING[by])
+
+
+def _names(by: str, listed: pd.DataFrame, more: int) -> dict[str, list[str]]:
+    """Heading -> a name for each row; the last one says how many more there are. Columns of nothing are left
+    out."""
+    records = (dict(zip(listed.columns, row, strict=True)) for row in listed.itertuples(index=False))
+    columns = dict(zip(_HEADINGS[by], zip(*map(_NAMES[by], records), strict=True), strict=True))
+    names = {heading: list(column) for heading, column in columns.items() if any(column)}
+    if more:
+        for column in names.values():
+            column.append("")
+        names[_HEADINGS[by][-1]][-1] = f"{units.count(more)} more {_WHAT[by]}"
+    return names
+
+
+def _amount(value: int) -> str:
+    return units.size(int(value)) if value else ""
+
+
+def _cells(amount: str, cells: Mapping[str, Sequence[str]]) -> int:
+    return max(len(_AMOUNTS[amount]), *map(len, cells[amount]))
+
+
+def _that_fit(cells: Mapping[str, Sequence[str]], columns: int) -> list[str]:
+    """The amounts that `columns` cells have room for; the least telling are given up first."""
+    shown = list(cells)
+    for given_up in _GIVEN_UP_FIRST:
+        taken = sum(_cells(name, cells) + _GAP for name in shown)
+        if taken <= columns:
+            break
+        shown = [name for name in shown if name != given_up]
+    return shown
+
+
+def _in_room(names: Mapping[str, Sequence[str]], room: int) -> list[list[str]]:
+    """Each column in the cells that it can have: those that need less than their part leave the rest."""
+    widths = [
+        max(cell_len(visible(name)) for name in (heading, *column)) for heading, column in names.items()
+    ]
+    left, given = room, [0] * len(widths)
+    for place, column in enumerate(sorted(range(len(widths)), key=lambda number: widths[number])):
+        given[column] = min(widths[column], left // (len(widths) - place))
+        left -= given[column]
+    return [
+        [fitted(name, max(cells, 1)) for name in column]
+        for column, cells in zip(names.values(), given, strict=True)
+    ]
+
+
+def _file_names(row: Mapping[str, Any]) -> tuple[str, ...]:
+    path = optional_text(row["path"])
+    name = f"no name known: {row['dev']} inode {row['ino']}" if path is None else path
+    if not pd.isna(row["deleted"]) and row["deleted"]:
+        name = f"(deleted) {name}"
+    owners = f"{row['owners']} cgroups" if row["owners"] > 1 else ""
+    if pd.isna(row["evictor_tgid"]):
+        return owners, "", name
+    return owners, f"{optional_text(row['evictor_comm']) or 'pid'} {int(row['evictor_tgid'])}", name
+
+
+def _cgroup_names(row: Mapping[str, Any]) -> tuple[str, ...]:
+    owner, actor = optional_text(row["cgroup"]), optional_text(row["task_cgroup"])
+    charged = optional_text(row["container"]) or owner or "nobody"
+    run = f" run {row['run']}" if not pd.isna(row["runs"]) and row["runs"] > 1 else ""
+    removed = run + (" (removed)" if row["charged_to"] == "removed" else "")
+    is_own = not pd.isna(row["cgroup_id"]) and row["cgroup_id"] == row["task_cgroup_id"]
+    return charged + removed, "its own" if is_own else actor or "not known"
+
+
+def _cause_names(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return str(row["cause"]), _CAUSES[str(row["cause"])]
+
+
+def _process_names(row: Mapping[str, Any]) -> tuple[str, ...]:
+    comm = optional_text(row["comm"])
+    return f"{comm or 'pid'} {row['tgid']}", optional_text(row["task_cgroup"]) or "not known"
+
+
+_NAMES: Final = {
+    "file": _file_names,
+    "cgroup": _cgroup_names,
+    "cause": _cause_names,
+    "process": _process_names,
+}
+_HEADINGS: Final = {
+    "file": ("charged to", "evictor", "file"),
+    "cgroup": ("charged to", "by tasks of"),
+    "cause": ("cause", ""),
+    "process": ("process", "of cgroup"),
+}
+_FLOWS: Final = (
+    "evicted: taken by reclaim. came back: of that, read again. left: of what was added, there at the end."
+)
+_MEANING: Final = {
+    **dict.fromkeys(_NAMES, _FLOWS),
+    "file": f"{_FLOWS} evictor: the process that evicted most of it.",
+    "process": f"{_FLOWS} from others: of what it evicted, charged to another cgroup than its own.",
+}
+
+
+def _thrash(flow: CacheFlow, context: Context) -> Iterator[RenderableType]:
+    yield paragraphs.title("Thrash: evicted, and needed again at once")
+    headings = ("at", "for", "evicted", "came back", "half within", "stalled")
+    drawn = paragraphs.Rows(*((heading, ">") for heading in headings), ("charged to", "<"))
+    for one in flow.thrash[:_MOST_INTERVALS]:
+        begin, end = one.begin, one.end
+        stalled = "" if one.psi_some_share is None else units.percent(one.psi_some_share, 1)
+        drawn.add_row(
+            f"{(begin - context.origin).total_seconds():.2f} s",
+            units.duration((end - begin).total_seconds()),
+            units.size(one.evicted_bytes),
+            units.size(one.refaulted_bytes),
+            units.duration(one.median_away_ms / 1000),
+            stalled,
+            Text(fitted(one.cgroup or "nobody", max(context.columns - 68, 1))),
+        )
+    yield paragraphs.indented(drawn)
+    more = len(flow.thrash) - _MOST_INTERVALS
+    left_out = f"{units.count(more)} more intervals: --json lists them. " if more > 0 else ""
+    yield paragraphs.note(
+        f"{left_out}Seconds of the trace in which {units.size(LEAST_EVICTED_BYTES)} or more was evicted and "
+        f"{100 * LEAST_SHARE:.0f} % of it read again within {units.duration(SOON_NS / 1e9)}. stalled: the "
+        "part of that time in which some task waited for memory (memory.pressure); blank: not known."
+    )

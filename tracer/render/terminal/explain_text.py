@@ -1,0 +1,161 @@
+"""All that `explain` knows (`-v`); the answer on one screen is `render.terminal.first_screen`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from tracer import units
+from tracer.analysis.results.report import Held, OomReport
+from tracer.render.picture.layers import BY_NAME, OF_COMPOSITION, PART_LABELS
+from tracer.render.terminal import candidates_table as candidates
+from tracer.render.terminal import first_screen
+from tracer.render.terminal import paragraphs as sections
+from tracer.render.terminal.allocation_stacks import heaviest
+from tracer.render.words import kill_facts as facts
+from tracer.render.words import reclaim_facts, signal_ways
+from tracer.render.words import survivor_facts as held_facts
+from tracer.render.words.escape import visible
+from tracer.render.words.prose import prose
+
+_BAR_CELLS: Final = 20
+_MOST_HELD: Final = 50
+SCREEN_LINES: Final = first_screen.SCREEN_LINES
+LINES_BELOW_A_LIST: Final = 20
+"""Of the story, where the list of kills takes the rest of a screen."""
+
+
+def post_mortem(
+    report: OomReport, *, page_size: int, verbose: bool, lines: int = first_screen.SCREEN_LINES
+) -> Iterator[RenderableType]:
+    """One kill: in `lines` lines, or when `verbose` everything about it."""
+    if verbose:
+        yield from _everything(report, page_size)
+    else:
+        yield first_screen.of_kill(report, lines=lines)
+
+
+def held(
+    cgroups: Sequence[Held], *, interrupted: bool = False, verbose: bool = False
+) -> Iterator[RenderableType]:
+    """A trace without a kill: on one screen, or when `verbose` everything about each cgroup."""
+    if not verbose:
+        yield first_screen.of_lives(cgroups, interrupted=interrupted)
+        return
+    yield prose(held_facts.summary(cgroups, interrupted=interrupted), "bold")
+    for one in cgroups[:_MOST_HELD]:
+        yield sections.title(facts.life(one))
+        yield sections.facts(held_facts.held(one))
+    if len(cgroups) > _MOST_HELD:
+        yield Text()
+        yield Text(f"{len(cgroups) - _MOST_HELD} more cgroups were traced: --json lists them all.")
+
+
+def _everything(report: OomReport, page_size: int) -> Iterator[RenderableType]:
+    yield prose(visible(report.verdict.summary), "bold")
+    yield prose(facts.cause(report))
+    yield Text()
+    yield sections.facts(facts.setting(report))
+    yield from _bullets("What to do", facts.sizing(report))
+    yield from _bullets("Evidence", report.verdict.evidence)
+    yield from _bullets("What else played a part", report.verdict.contributing)
+    yield sections.title("Which causes were weighed, from 0 to 1 (docs/causes.md)")
+    yield sections.facts(facts.suspects(report))
+    yield from _composition(report)
+    yield sections.title("Numbers that are often taken for one another")
+    yield sections.facts(facts.often_confused(report))
+    yield from _cushion(report)
+    yield from _reclaim(report, page_size)
+    yield from _who(report, page_size)
+    yield sections.title("How far to trust this")
+    yield sections.facts(facts.quality(report))
+    if report.quality.probes:
+        yield sections.title("The hook of each signal")
+        yield sections.facts(signal_ways.taken(report.quality.probes), label_cells=0)
+    yield sections.note(
+        "docs/: words in glossary.md, causes in causes.md, how the victim is chosen in victim.md"
+    )
+
+
+def _composition(report: OomReport) -> Iterator[RenderableType]:
+    total = report.composition.total
+    yield sections.title("What the limit was full of")
+    if "composition" in report.quality.unknown:
+        yield sections.note(facts.not_known(report, "composition"))
+        return
+    table = sections.Rows(("", "<"), ("", ">"), ("", ">"), ("", "<"), ("", "<"))
+    for part, value in facts.composition(report):
+        layer = BY_NAME[OF_COMPOSITION[part]]
+        label, meaning = PART_LABELS[part]
+        cells = round(_BAR_CELLS * max(value, 0) / total) if total else 0
+        bar = Text(layer.glyph * cells, style=layer.terminal)
+        table.add_row(label, units.size(value), units.percent(value, total), bar, prose(meaning, "dim"))
+    table.add_row(Text("= usage", "bold"), Text(units.size(total), "bold"))
+    yield sections.indented(table)
+    yield from (sections.note(rest) for rest in facts.composition_rest(report))
+
+
+def _cushion(report: OomReport) -> Iterator[RenderableType]:
+    if report.kernel_log is not None and report.cushion.cache_end_bytes is None:
+        return
+    yield sections.title("The cushion: page cache gives way until there is none")
+    yield sections.facts(facts.cushion(report))
+
+
+def _reclaim(report: OomReport, page_size: int) -> Iterator[RenderableType]:
+    if facts.is_beyond_a_log(report, "reclaim"):
+        return
+    yield sections.title("Reclaim: the kernel frees memory at the limit before it kills")
+    attempts = report.reclaim.transcript
+    yield sections.facts(reclaim_facts.tried(report, page_size))
+    if not attempts:
+        return
+    transcript = reclaim_facts.transcript(report, attempts)
+    table = sections.Rows(*zip(transcript.titles, "><>>>>><"[: len(transcript.titles)], strict=True))
+    for row in transcript.rows:
+        table.add_row(*row)
+    yield sections.indented(table)
+    yield sections.note(transcript.note)
+
+
+def _who(report: OomReport, page_size: int) -> Iterator[RenderableType]:
+    yield sections.title("Who asked, who had allocated, who was killed")
+    yield sections.facts(facts.asked(report))
+    yield sections.facts(_stacks(report))
+    if not facts.is_beyond_a_log(report, "allocators"):
+        charged = ", ".join(f"{who} {size}" for who, size in facts.allocated(report, len(report.allocators)))
+        yield sections.facts([("allocated", charged or facts.no_allocator(report))])
+    yield sections.facts(heaviest(report, verbose=True))
+    yield sections.facts(facts.killed(report, len(report.victims)))
+    victims = sections.Rows(*zip(facts.VICTIM_TITLES, "<>>>>>>", strict=True))
+    for victim in report.victims:
+        victims.add_row(*facts.victim_cells(victim))
+    if report.victims:
+        yield sections.indented(victims)
+        yield sections.note(facts.VICTIM_NOTE)
+    if not report.candidates:
+        return
+    weighed = sections.Rows(*zip(candidates.TITLES, candidates.SIDES, strict=True))
+    for candidate in report.candidates:
+        weighed.add_row(*candidates.cells(candidate, report, page_size))
+    yield sections.indented(weighed)
+    yield sections.note(candidates.note(report, page_size))
+    yield sections.facts(candidates.titles(report))
+    yield sections.facts(candidates.what_if(report))
+
+
+def _stacks(report: OomReport) -> Iterator[facts.Fact]:
+    """The trigger's stacks, innermost frame first, a line each."""
+    for label, stack in (("in the kernel", report.trigger.stack), ("in its code", report.trigger.user_stack)):
+        for number, frame in enumerate(stack or ()):
+            yield "" if number else label, visible(frame)
+
+
+def _bullets(title: str, sentences: Iterable[str]) -> Iterator[RenderableType]:
+    shown = [visible(sentence) for sentence in sentences]
+    if shown:
+        yield sections.title(title)
+        yield sections.bullets(shown)

@@ -1,0 +1,237 @@
+"""The answer of `explain` on one screen: why, what to do, what the limit was full of, the cushion, how sure.
+
+What stands here is short; `render.terminal.explain_text` has all of it, and so has the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import Final
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.text import Text
+
+from tracer import units
+from tracer.analysis.explain.verdict import DOUBT
+from tracer.analysis.explain.wording import no_limit
+from tracer.analysis.results.report import Held, OomReport
+from tracer.render.picture.layers import BY_NAME, OF_COMPOSITION, PART_LABELS
+from tracer.render.terminal import paragraphs
+from tracer.render.terminal.allocation_stacks import heaviest
+from tracer.render.words import kill_facts, log_place, signal_ways, survivor_facts
+from tracer.render.words.escape import visible
+from tracer.render.words.prose import prose
+
+SCREEN_LINES: Final = 30
+LEAST_SHARE: Final = 0.01
+"""What is less of the limit is not mentioned."""
+
+_BAR_CELLS: Final = 20
+_COLUMNS_FOR_BARS: Final = 100
+_MOST_FACTORS: Final = 2
+_MOST_NAMED: Final = 4
+_MOST_EVIDENCE: Final = 3
+_MOST_LIVES: Final = 6
+
+
+def of_kill(report: OomReport, *, lines: int = SCREEN_LINES) -> RenderableType:
+    """Return the answer in at most `lines` lines, as far as that leaves one piece of advice."""
+    factors = min(len(report.verdict.contributing), _MOST_FACTORS)
+    advice = len(report.advice)
+    with_factors = [(most, also) for most in range(advice, 1, -1) for also in range(factors, 0, -1)]
+    amounts = with_factors + [(most, 0) for most in range(advice, 0, -1)] or [(0, factors)]
+    return paragraphs.Fitted(lines, [partial(_of_kill, report, *most) for most in amounts])
+
+
+def _of_kill(report: OomReport, most_advice: int, most_factors: int) -> Iterator[RenderableType]:
+    """With so much of the advice, and so many factors beside the cause."""
+    yield prose(visible(report.verdict.summary), "bold")
+    yield prose(kill_facts.cause(report))
+    yield Text()
+    yield paragraphs.facts(_setting(report))
+    yield from _advice(report, most_advice)
+    yield from _composition(report)
+    yield Text()
+    yield paragraphs.facts(_cushion(report))
+    factors = report.verdict.contributing[:most_factors]
+    yield paragraphs.facts(
+        ("" if number else "also", visible(factor)) for number, factor in enumerate(factors)
+    )
+    yield paragraphs.facts(islice(heaviest(report, verbose=False), 1))
+    yield paragraphs.facts(_how_sure(report))
+    yield prose(_more(report), "dim")
+
+
+def _setting(report: OomReport) -> Iterator[kill_facts.Fact]:
+    when = log_place.when(report.kernel_log) if report.time is None else kill_facts.shown_time(report.time)
+    yield "kill", f"number {report.kill_id}, {when}"
+    if report.kernel_log is not None:
+        yield "in the log", log_place.lines(report.kernel_log)
+    owner = report.limit_owner
+    if (
+        owner.container is not None or owner.pod is not None or (owner.runs or 1) > 1
+    ):  # else the sentence above names the cgroup
+        yield "cgroup", kill_facts.life(owner)
+
+
+def _advice(report: OomReport, most: int) -> Iterator[RenderableType]:
+    sentences = [visible(sentence) for sentence in report.advice]
+    left_out = len(sentences) - most
+    sentences = sentences[:most] + list(_sizing(report))
+    if not sentences:
+        return
+    yield paragraphs.title("What to do")
+    yield paragraphs.bullets(sentences)
+    if left_out > 0:
+        yield paragraphs.note(f"and {left_out} more (-v)")
+
+
+def _sizing(report: OomReport) -> Iterator[str]:
+    """The limit that would have held, or how long more of it would have lasted."""
+    if report.sizing.min_limit_bytes is not None:
+        yield f"The least limit that would have held lies between {kill_facts.limit_range(report.sizing)}."
+    elif report.sizing.pace:
+        yield visible(report.sizing.pace)
+
+
+class _Composition:
+    """The kinds of memory as a table: with bars where there is room for them."""
+
+    def __init__(self, report: OomReport) -> None:
+        self._parts = kill_facts.composition(report, least_bytes=_least_bytes(report))
+        self._full = report.composition.total or 0
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        with_bars = options.max_width >= _COLUMNS_FOR_BARS - 2
+        table = paragraphs.Rows(
+            ("", "<"), ("", ">"), ("", ">"), *([("", "<")] if with_bars else []), ("", "<")
+        )
+        for part, value in self._parts:
+            label, meaning = PART_LABELS[part]
+            layer = BY_NAME[OF_COMPOSITION[part]]
+            bar = Text(layer.glyph * round(_BAR_CELLS * max(value, 0) / self._full), style=layer.terminal)
+            sizes = units.size(value), units.percent(value, self._full)
+            bars = [bar] if with_bars else []
+            table.add_row(Text(label, layer.terminal), *sizes, *bars, prose(meaning, "dim"))
+        yield table
+
+
+def _least_bytes(report: OomReport) -> float:
+    limit = report.composition.total if no_limit(report.limit_owner) else report.limit_owner.limit_bytes
+    return LEAST_SHARE * (limit or 0)
+
+
+def _composition(report: OomReport) -> Iterator[RenderableType]:
+    total = report.composition.total
+    if "composition" in report.quality.unknown or not total:
+        if report.constraint in ("memcg", "unknown"):
+            yield paragraphs.title("What the limit was full of")
+            yield paragraphs.note(kill_facts.not_known(report, "composition"))
+        elif evidence := [line for line in report.verdict.evidence if not line.startswith(DOUBT)]:
+            yield paragraphs.title("Evidence")
+            yield paragraphs.bullets(map(visible, evidence[:_MOST_EVIDENCE]))
+        return
+    owner = report.limit_owner
+    of_size = "" if no_limit(owner) else f" of {units.size(owner.limit_bytes)}"
+    usage = "" if of_size and total == owner.limit_bytes else f": usage was {units.size(total)}"
+    yield paragraphs.title(f"What the limit{of_size} was full of{usage}")
+    yield paragraphs.indented(_Composition(report))
+
+
+def _cushion(report: OomReport) -> Iterator[kill_facts.Fact]:
+    it = report.cushion
+    if it.evicted_bytes is None:
+        if it.cache_end_bytes is not None:
+            yield "page cache", f"{units.size(it.cache_end_bytes)} left at the kill"
+        return
+    if it.evicted_bytes < _least_bytes(report):
+        evicted = f"only {units.size(it.evicted_bytes)}" if it.evicted_bytes else "nothing"
+        yield (
+            "page cache",
+            f"{evicted} was evicted before the kill, {units.size(it.cache_end_bytes)} was left",
+        )
+        return
+    if it.exhausted_at is not None:
+        end = f"used up {units.duration(kill_facts.seconds_before(report, it.exhausted_at))} before the kill"
+    else:
+        end = f"{units.size(it.cache_end_bytes)} was left at the kill"
+    room = (
+        f", which made room for {units.size(it.absorbed_bytes)} of other memory" if it.absorbed_bytes else ""
+    )
+    again = f"; {units.size(it.refaulted_bytes)} was read again" if it.refaulted_bytes else ""
+    yield "page cache", f"{units.size(it.evicted_bytes)} evicted{room}; {end}{again}"
+
+
+def _how_sure(report: OomReport) -> Iterator[kill_facts.Fact]:
+    """Losses, doubts, the kernel's own account, and what is not known."""
+    quality = report.quality
+    if report.kernel_log is None:
+        lost = (
+            f"{units.count(quality.lost_records)}: sums of flows may be low"
+            if quality.lost_records
+            else "none"
+        )
+        yield "lost records", lost
+        yield "kernel log", kill_facts.kernel_log_agrees(quality)
+        signals = signal_ways.not_exact(quality.probes)
+        if signals is not None and signals != signal_ways.ALL_EXACT:
+            yield "signals", signals
+    else:
+        yield "source", "a kernel log alone: what grew, and what reclaim freed before, is not in it"
+        if quality.lost_records:
+            yield "lost lines", f"{units.count(quality.lost_records)} by the log's own count"
+    yield from (("doubt", visible(doubt)) for doubt in _doubts(report))
+    yield from (("differs", visible(sentence)) for sentence in quality.disagreements)
+    names = kill_facts.not_known_in_words(quality)
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    if names:
+        yield "not known", ", ".join(names[:_MOST_NAMED]) + more
+
+
+def _doubts(report: OomReport) -> Iterator[str]:
+    """What lowers the confidence; without that there is only a kernel log, which `source` says."""
+    for sentence in report.verdict.evidence:
+        if sentence.startswith(DOUBT) and report.kernel_log is None:
+            yield sentence.removeprefix(DOUBT)
+
+
+def _more(report: OomReport) -> str:
+    if report.kernel_log is not None:
+        return "More: -v (evidence, stack, every process)."
+    return "More: -v (evidence, reclaim, stacks, every process), or memcg-tracer report."
+
+
+def of_lives(
+    cgroups: Sequence[Held], *, interrupted: bool = False, lines: int = SCREEN_LINES
+) -> RenderableType:
+    """Return what held in a trace without a kill: the cgroup nearest to its limit, and the others in a row
+    each."""
+    by_room = sorted(cgroups, key=survivor_facts.room_left)
+    first, others = (by_room[0], by_room[1:]) if by_room else (None, [])
+    rows = range(min(len(others), _MOST_LIVES), -1, -1)
+    said = survivor_facts.summary(cgroups, interrupted=interrupted)
+    return paragraphs.Fitted(lines, [partial(_of_lives, said, first, others, most) for most in rows])
+
+
+def _of_lives(said: str, first: Held | None, others: Sequence[Held], most: int) -> Iterator[RenderableType]:
+    yield prose(said, "bold")
+    if first is None:
+        return
+    yield paragraphs.title(kill_facts.life(first))
+    yield paragraphs.facts(survivor_facts.in_brief(first))
+    if others[:most]:
+        yield paragraphs.title("The other cgroups, the nearest to its limit first")
+        table = paragraphs.Rows(("most usage", ">"), ("limit", ">"), ("evicted", ">"), ("cgroup", "<"))
+        for one in others[:most]:
+            sizes = (
+                units.size(one.peak_usage_bytes),
+                units.limit(one.limit_bytes),
+                units.size(one.evicted_bytes),
+            )
+            table.add_row(*sizes, kill_facts.life(one))
+        yield paragraphs.indented(table)
+    left_out = len(others) - len(others[:most])
+    more = f"{units.count(left_out)} more in -v and --json. " if left_out else ""
+    yield prose(f"{more}-v shows reclaim, waits and swap of each cgroup.", "dim")

@@ -1,0 +1,203 @@
+"""Many kills: how often each name was killed, and a line for each kill. Every name has passed `visible`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from tracer import units
+from tracer.analysis.explain.kills import History, histories
+from tracer.analysis.results.report import LimitOwner, OomReport, as_json
+from tracer.render.terminal import paragraphs
+from tracer.render.words import kill_facts, log_place
+from tracer.render.words.escape import visible
+from tracer.render.words.prose import prose
+
+T = TypeVar("T")
+
+MOST_LINES: Final = 8
+_MOST_NAMES: Final = 4
+_ID: Final = re.compile(r"[0-9a-f]{64}")
+_ID_SHOWN: Final = 12  # as docker ps and crictl ps have it
+_COLUMNS: Final = (
+    *(("kill", ">"), ("time", "<"), ("limit", ">"), ("cause", "<"), ("sure", "<")),
+    *(("killed", "<"), ("run", ">"), ("cgroup", "<")),
+)
+_RUN: Final = 6
+"""The position of the column that stands there only where a name has several lives."""
+
+
+def before_the_story(reports: Sequence[OomReport], told: OomReport) -> Iterator[RenderableType]:
+    """What stands above the story of one of many kills: how often each was killed, the last kills in a line
+    each, and which of them the story is of."""
+    yield from (prose(sentence, "bold") for sentence in summary(reports))
+    yield Text()
+    yield from listed(reports[-MOST_LINES:])
+    left_out = len(reports) - MOST_LINES
+    if left_out > 0:
+        yield paragraphs.note(f"{units.count(left_out)} earlier kills are left out: --list shows all")
+    yield Text()
+    others = _others(len(reports) - 1)
+    newest = "the newest" if told is reports[-1] else "the newest whose victim is known"
+    yield prose(f"Kill {told.kill_id}, {newest} ({others}: --kill N explains one)", "bold cyan")
+    yield Text()
+
+
+def one_of_many(reports: Sequence[OomReport], told: OomReport) -> Iterator[RenderableType]:
+    """The line above the story of a kill that was asked for."""
+    yield prose(f"Kill {told.kill_id}; {_others(len(reports) - 1)}: --list", "dim")
+    yield Text()
+
+
+def listed(reports: Sequence[OomReport]) -> Iterator[RenderableType]:
+    """A line for each kill."""
+    table = paragraphs.Rows(*(_COLUMNS if _have_runs(reports) else _without_run(_COLUMNS)))
+    day = _one_day(reports)
+    for row in rows(reports):
+        table.add_row(*row)
+    if day is not None:
+        yield paragraphs.note(f"times are of {day}, UTC")
+    yield paragraphs.indented(table)
+
+
+def titles(reports: Sequence[OomReport]) -> tuple[str, ...]:
+    """What stands above `rows`."""
+    headings = tuple(heading for heading, _ in _COLUMNS)
+    return headings if _have_runs(reports) else _without_run(headings)
+
+
+def rows(reports: Sequence[OomReport]) -> Iterator[tuple[str, ...]]:
+    """The cells of each kill."""
+    day, have_runs = _one_day(reports), _have_runs(reports)
+    for report in reports:
+        owner = report.limit_owner
+        cells = (
+            str(report.kill_id),
+            _when(report, day),
+            units.limit(owner.limit_bytes) if _has_owner(report) else "",
+            report.verdict.cause,
+            report.verdict.confidence,
+            _killed(report),
+            str(owner.run) if (owner.runs or 1) > 1 else "",
+            _where(owner) if _has_owner(report) else "the whole machine",
+        )
+        yield cells if have_runs else _without_run(cells)
+
+
+def summary(reports: Sequence[OomReport]) -> Iterator[str]:
+    """A sentence for each name that was killed, the one with the most kills first."""
+    found = histories(reports)
+    for history in found[:_MOST_NAMES]:
+        yield _how_often(history)
+    rest = found[_MOST_NAMES:]
+    if rest:
+        kills = [kill for history in rest for kill in history.kills]
+        yield f"and {units.count(len(rest))} more, {_happened(kills)} {_times(len(kills))} in all."
+
+
+def to_dict(report: OomReport) -> dict[str, Any]:
+    """The object of a kill in `explain --list --json`."""
+    owner, first = report.limit_owner, next(iter(report.victims), None)
+    return {
+        "kill_id": report.kill_id,
+        "time": as_json(report.time),
+        "cgroup": owner.cgroup,
+        "container": owner.container,
+        "pod": owner.pod,
+        "run": owner.run,
+        "limit_bytes": owner.limit_bytes,
+        "pid": None if first is None else first.pid,
+        "comm": None if first is None else first.comm,
+        "victims": len(report.victims),
+        "cause": report.verdict.cause,
+        "confidence": report.verdict.confidence,
+    }
+
+
+def _have_runs(reports: Sequence[OomReport]) -> bool:
+    return any((report.limit_owner.runs or 1) > 1 for report in reports)
+
+
+def _without_run(cells: tuple[T, ...]) -> tuple[T, ...]:
+    return cells[:_RUN] + cells[_RUN + 1 :]
+
+
+def _how_often(history: History) -> str:
+    """`container crasher: killed 7 times in 27 s, the same cause each time (anon_growth).`"""
+    count, causes, happened = len(history.kills), history.causes, _happened(history.kills)
+    if count == 1:
+        return f"{_name(history)}: {happened} once ({next(iter(causes))})."
+    span = "" if history.seconds is None else f" in {units.duration(history.seconds)}"
+    if len(causes) == 1:
+        why = f"the same cause each time ({next(iter(causes))})"
+    else:
+        why = "the causes: " + ", ".join(f"{cause} {_times(times)}" for cause, times in causes.items())
+    return f"{_name(history)}: {happened} {_times(count)}{span}, {why}."
+
+
+def _happened(kills: Iterable[OomReport]) -> str:
+    """A report without a victim is not known to be a kill: there may have been no process to kill."""
+    return "killed" if all(kill.victims for kill in kills) else "out of memory"
+
+
+def _others(count: int) -> str:
+    return "1 other" if count == 1 else f"{units.count(count)} others"
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{units.count(count)} times")
+
+
+def _name(history: History) -> str:
+    if history.container is None and history.pod is None and history.cgroup is None:
+        is_machine = not _has_owner(history.kills[0])
+        return "the whole machine" if is_machine else "cgroups that are not known"
+    if history.container is None:
+        return visible(str(history.cgroup)) if history.pod is None else f"pod {visible(history.pod)}"
+    pod = "" if history.pod is None else f", pod {visible(history.pod)}"
+    return f"container {_short(history.container)}{pod}"
+
+
+def _has_owner(report: OomReport) -> bool:
+    return report.constraint in ("memcg", "unknown")
+
+
+def _where(owner: LimitOwner) -> str:
+    if owner.container is None and owner.cgroup is None:
+        return units.UNKNOWN
+    if owner.container is None:
+        return visible(str(owner.cgroup)) if owner.pod is None else f"pod {visible(owner.pod)}"
+    pod = "" if owner.pod is None else f" of pod {visible(owner.pod)}"
+    return f"{_short(owner.container)}{pod}"
+
+
+def _short(container: str) -> str:
+    """A name as it is, an id as the tools of its runtime show it."""
+    return container[:_ID_SHOWN] if _ID.fullmatch(container) else visible(container)
+
+
+def _killed(report: OomReport) -> str:
+    if not report.victims:
+        return units.UNKNOWN
+    first, *rest = report.victims
+    return f"{visible(first.comm)} ({first.pid})" + (f" +{units.count(len(rest))}" if rest else "")
+
+
+def _one_day(reports: Sequence[OomReport]) -> str | None:
+    """The day of all of them."""
+    days = {
+        None if report.time is None else kill_facts.shown_time(report.time).partition(" ")[0]
+        for report in reports
+    }
+    return days.pop() if len(days) == 1 else None
+
+
+def _when(report: OomReport, day: str | None) -> str:
+    if report.time is not None:
+        milliseconds = report.time.microsecond // 1000
+        return f"{report.time:%H:%M:%S}.{milliseconds:03}" if day else f"{report.time:%Y-%m-%d %H:%M:%S}"
+    return log_place.moment(report.kernel_log)

@@ -1,0 +1,122 @@
+"""The few shapes that texts in the terminal are made of: titles, facts with a label, tables without rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from tracer.render.words.prose import prose
+
+_INDENT: Final = 2
+_LABEL_CELLS: Final = 13
+_WORD_CELLS: Final = 40
+"""A longer word, such as a path, may be broken where a table is narrow."""
+
+_GAPS: Final = (2, 1)
+"""Cells between the columns of a table: fewer where it does not fit else."""
+
+
+def title(words: str) -> RenderableType:
+    """A heading with a blank line before it."""
+    return Padding(prose(words, "bold cyan"), (1, 0, 0, 0))
+
+
+def facts(lines: Iterable[tuple[str, str]], label_cells: int = _LABEL_CELLS) -> RenderableType:
+    """Labels in one column, sentences that wrap in another."""
+    grid = Table.grid(padding=(0, 1), pad_edge=False)
+    grid.add_column(min_width=label_cells, no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    for label, sentence in lines:
+        grid.add_row(Text(label), prose(sentence))
+    return indented(grid)
+
+
+def bullets(sentences: Iterable[str]) -> RenderableType:
+    return facts((("-", sentence) for sentence in sentences), label_cells=1)
+
+
+class Rows:
+    """A table without rules; each column is a title and `<` or `>`, the side its cells stand on.
+
+    Only the last column may wrap, if it stands on the left. Where the table is wider than the terminal, each
+    row becomes a sentence after its first cell.
+    """
+
+    def __init__(self, *columns: tuple[str, str]) -> None:
+        self._columns = columns
+        self._rows: list[Sequence[str | Text]] = []
+
+    def add_row(self, *cells: str | Text) -> None:
+        self._rows.append(cells)
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        least_cells = sum(self._least_cells())
+        for gap in _GAPS:
+            if least_cells + gap * (len(self._columns) - 1) <= options.max_width:
+                yield self._table(gap)
+                return
+        yield facts(self._sentences(), label_cells=1)
+
+    def _least_cells(self) -> Iterator[int]:
+        """The cells that each column needs."""
+        for at, (heading, _) in enumerate(self._columns):
+            cells = [str(cell) for row in self._rows for cell in row[at : at + 1]]
+            if self._may_wrap(at):
+                cells = [word[:_WORD_CELLS] for cell in cells for word in cell.split()]
+            yield max(map(cell_len, [heading, *cells]))
+
+    def _may_wrap(self, at: int) -> bool:
+        return at == len(self._columns) - 1 and self._columns[at][1] == "<"
+
+    def _table(self, gap: int) -> Table:
+        titled = any(heading for heading, _ in self._columns)
+        made = Table(box=None, show_header=titled, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim")
+        for at, (heading, side) in enumerate(self._columns):
+            made.add_column(
+                Text(heading, no_wrap=True),
+                justify="right" if side == ">" else "left",
+                overflow="fold",
+                no_wrap=not self._may_wrap(at),
+            )
+        for cells in self._rows:
+            made.add_row(*(prose(cell) if isinstance(cell, str) else cell for cell in cells))
+        return made
+
+    def _sentences(self) -> Iterable[tuple[str, str]]:
+        for first, *rest in self._rows:
+            named = zip((heading for heading, _ in self._columns[1:]), rest, strict=False)
+            said = [f"{heading} {cell}".strip() for heading, cell in named if str(cell)]
+            yield f"{first}:", ", ".join(said)
+
+
+class Fitted:
+    """The first of several forms of a text that has at most so many lines, else the last one.
+
+    Each form is a function, so that only those that are tried are made.
+    """
+
+    def __init__(self, lines: int, forms: Sequence[Callable[[], Iterable[RenderableType]]]) -> None:
+        self._lines = lines
+        self._forms = forms
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for form in self._forms:
+            group = Group(*form())
+            if len(console.render_lines(group, options, pad=False)) <= self._lines:
+                break
+        yield group
+
+
+def indented(renderable: RenderableType) -> RenderableType:
+    return Padding(renderable, (0, 0, 0, _INDENT))
+
+
+def note(words: str) -> RenderableType:
+    """A remark on what stands above it."""
+    return indented(prose(words, "dim"))

@@ -1,0 +1,46 @@
+"""Kills in user space that a log has beside the kernel's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from rich.console import RenderableType
+
+from tracer import units
+from tracer.kernel.kmsg.userspace import UserspaceKill
+from tracer.render.terminal import paragraphs
+from tracer.render.words.escape import visible
+from tracer.render.words.prose import prose
+
+_MOST: Final = 8
+
+
+def instead_of_a_report(kills: Sequence[UserspaceKill]) -> str:
+    """What a log without a report of the kernel's says."""
+    if not kills:
+        return "No report of the OOM killer is in this log: the kernel killed nothing, or said so elsewhere."
+    killers = " and ".join(dict.fromkeys(kill.killer for kill in kills))
+    return f"No report of the kernel's OOM killer is in this log. {killers}, in user space, killed:"
+
+
+def told(kills: Sequence[UserspaceKill]) -> Iterator[RenderableType]:
+    """A sentence for each of the first."""
+    yield paragraphs.title("Killed in user space, not by the kernel")
+    for kill in kills[:_MOST]:
+        pid = "" if kill.pid is None else f" (pid {kill.pid})"
+        victim = f"{visible(kill.victim or 'a process that its line does not name')}{pid}"
+        yield prose(f"{kill.killer} killed {victim}: {visible(kill.reason)} (line {kill.line})")
+    if len(kills) > _MOST:
+        yield paragraphs.note(f"{units.count(len(kills) - _MOST)} more: --json has all")
+
+
+def to_dict(kill: UserspaceKill) -> dict[str, Any]:
+    """A row of `userspace_kills` in the JSON."""
+    return {
+        "line": kill.line,
+        "killer": kill.killer,
+        "victim": kill.victim,
+        "pid": kill.pid,
+        "reason": kill.reason,
+    }

@@ -1,0 +1,63 @@
+"""By what each signal of a trace was taken, for a reader: what meta.json has under `probes`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from tracer.render.words.escape import visible
+
+EXPLAINED_BY: Final = frozenset(
+    {
+        "memory by kind",
+        "kernel memory",
+        "cache added",
+        "cache deleted",
+        "memcg reclaim",
+        "reclaim target",
+        "lists shrunk",
+        "reclaim counts",
+        "OOM kill",
+        "OOM decision",
+        "OOM candidates",
+    }
+)
+"""The signals (kernel/probes.py) that a post-mortem rests on."""
+
+ALL_EXACT: Final = "all exact"
+
+
+def taken(probes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(signal, by what it was taken and what that means), both without what could act in a terminal."""
+    for name, probe in probes.items():
+        yield visible(str(name)), visible(_taken(probe))
+
+
+def _taken(probe: Any) -> str:
+    if probe is None:
+        return "absent"
+    if not isinstance(probe, Mapping):  # a trace from before meanings were recorded has the hook alone
+        return str(probe)
+    meaning, hook, detail = (probe.get(key) for key in ("meaning", "hook", "detail"))
+    if not hook:
+        return ": ".join(filter(None, ("absent", detail)))
+    return f"{meaning or 'meaning not known'}: {hook}" + (f" ({detail})" if detail else "")
+
+
+def not_exact(probes: Mapping[str, Any]) -> str | None:
+    """`absent: A, B; approximate: C` of what a post-mortem rests on, `ALL_EXACT`, or None where that was not
+    recorded.
+    """
+    meanings = {
+        name: probe.get("meaning")
+        for name, probe in probes.items()
+        if name in EXPLAINED_BY and isinstance(probe, Mapping)
+    }
+    if not meanings:
+        return None
+    by_meaning = {
+        meaning: [name for name, its in meanings.items() if its == meaning]
+        for meaning in ("absent", "approximate")
+    }
+    said = [f"{meaning}: {', '.join(names)}" for meaning, names in by_meaning.items() if names]
+    return "; ".join(said) or ALL_EXACT

@@ -1,0 +1,121 @@
+"""A column as a file has it, made into one of the schema's type, with values that the schema allows."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tracer.trace.read import memory_bounds
+from tracer.trace.read.value_ranges import value_range
+from tracer.trace.write.schema_cast import encoded
+
+
+def conforming(table: str, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The columns of `schema`, some of the table's, of a batch from a file.
+
+    A column that the batch lacks is null. Raises KeyError, TypeError and ValueError, of which
+    pyarrow.ArrowInvalid is one, for what the schema does not allow.
+    """
+    batch.validate(
+        full=True
+    )  # offsets and indices within their buffers, UTF-8: else all that follows may crash
+    arrays = [_column(table, batch, field) for field in schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def require_akin(stored: pa.Schema, schema: pa.Schema) -> None:
+    """Raise TypeError where a stored column is of a type that the schema's type has nothing to do with."""
+    for field in schema:
+        for place in stored.get_all_field_indices(field.name):
+            kind = stored.field(place).type
+            if not _is_akin(kind, field.type):
+                raise TypeError(f"column {field.name} is of type {kind}, not {field.type}")
+
+
+def _is_akin(stored: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values of the one type are values of the other, only kept in another way."""
+    types = pa.types
+    if types.is_list(wanted):
+        return bool(types.is_list(stored)) and _is_akin(stored.value_type, wanted.value_type)
+    if types.is_dictionary(wanted) or types.is_string(wanted):
+        kind = stored.value_type if types.is_dictionary(stored) else stored
+        return bool(types.is_string(kind) or types.is_large_string(kind))
+    if types.is_timestamp(wanted):
+        return bool(types.is_timestamp(stored)) and stored.tz == wanted.tz
+    if types.is_integer(wanted):
+        return bool(types.is_integer(stored))
+    return bool(stored == wanted)
+
+
+def _column(table: str, batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    places = batch.schema.get_all_field_indices(field.name)
+    if len(places) > 1:
+        raise KeyError(f"{len(places)} columns are named {field.name}")
+    if not places:
+        if not field.nullable:
+            raise KeyError(f"there is no column {field.name}")
+        return pa.nulls(batch.num_rows, field.type)
+    column = batch.column(places[0])
+    if pa.types.is_list(field.type):
+        column = _lists(column, field.type)
+    elif pa.types.is_dictionary(field.type):
+        _require_short(column)
+        column = encoded(column, field.type)
+    elif pa.types.is_string(field.type):
+        column = _texts(column, field.type)
+    elif column.type != field.type:
+        column = column.cast(field.type)
+    if column.null_count and not field.nullable:
+        raise ValueError(f"column {field.name} has NULL, which it never has")
+    _require_in_range(table, field, column)
+    return column
+
+
+def _texts(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Plain texts. Those of a dictionary may be few, and what they stand for not."""
+    _require_short(column)
+    return column.cast(kind) if column.type != kind else column
+
+
+def _lists(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if len(column.flatten()) > memory_bounds.MOST_FRAMES:
+        raise ValueError(f"there are more than {memory_bounds.MOST_FRAMES:,} frames")
+    texts = column.flatten()
+    if texts.null_count:
+        raise ValueError("a list holds NULL, which it never does")
+    _require_short(texts)
+    return column.cast(kind) if column.type != kind else column
+
+
+def _require_short(texts: pa.Array) -> None:
+    """Raise ValueError for a text that no kernel has a name of, or for too much text."""
+    if pa.types.is_dictionary(texts.type):
+        lengths = pc.binary_length(texts.dictionary)
+        total = pc.sum(lengths.take(texts.indices)).as_py()
+    else:
+        lengths = pc.binary_length(texts)
+        total = pc.sum(lengths).as_py()
+    longest = pc.max(lengths).as_py()
+    if (longest or 0) > memory_bounds.LONGEST_TEXT_BYTES:
+        raise ValueError(f"a text of {longest:,} bytes is longer than any name")
+    if (total or 0) > memory_bounds.MOST_TEXT_BYTES:
+        raise ValueError(f"its texts are of {total:,} bytes")
+
+
+def _require_in_range(table: str, field: pa.Field, column: pa.Array) -> None:
+    allowed = value_range(table, field)
+    if allowed is None:
+        return
+    if pa.types.is_timestamp(field.type):
+        column = column.cast(_INT64)
+    found = pc.min_max(column).as_py()
+    for value in (found["min"], found["max"]):
+        if value is not None and not allowed[0] <= value <= allowed[1]:
+            raise ValueError(
+                f"column {field.name} has {value}, which is not between {allowed[0]} and {allowed[1]}"
+            )
+
+
+_INT64: Final = pa.int64()

@@ -1,0 +1,133 @@
+"""What each key of meta.json may hold: the file may be anybody's, and what is read of it is relied on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from tracer.trace.read.value_ranges import LATEST_NS, MOST_RECORDS
+
+MOST_BYTES: Final = 16 << 20
+"""Of meta.json. A command line has at most 2 MiB."""
+
+_LARGEST: Final = (1 << 63) - 1
+_LATEST_YEAR: Final = 2200
+_DEEPEST: Final = 20
+
+Check = Callable[[Any], bool]
+
+
+def wrong_keys(meta: Mapping[str, Any]) -> list[str]:
+    """Return the keys whose value is of a wrong type or out of range, sorted.
+
+    Keys that this version does not know may hold anything.
+    """
+    return sorted(key for key, check in _CHECKS.items() if key in meta and not check(meta[key]))
+
+
+def _integer(least: int, most: int = _LARGEST) -> Check:
+    return lambda value: type(value) is int and least <= value <= most  # bool is a subclass of int
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _or_null(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+def _list_of(check: Check) -> Check:
+    return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+def _dict_of(check: Check) -> Check:
+    return lambda value: isinstance(value, dict) and all(map(check, value.values()))
+
+
+def _keys(**checks: Check) -> Check:
+    """A dictionary in which these keys, where they are there, pass their check."""
+    return lambda value: (
+        isinstance(value, dict) and all(check(value[key]) for key, check in checks.items() if key in value)
+    )
+
+
+def _all_of(*checks: Check) -> Check:
+    return lambda value: all(check(value) for check in checks)
+
+
+def _page_size(value: Any) -> bool:
+    return type(value) is int and 1 << 10 <= value <= 1 << 20 and value.bit_count() == 1
+
+
+def _time(value: Any) -> bool:
+    """ISO 8601 with a zone."""
+    try:
+        moment = datetime.fromisoformat(value)
+    except (ValueError, TypeError):
+        return False
+    return moment.tzinfo is not None and 1970 < moment.year < _LATEST_YEAR
+
+
+def _clock(value: Any) -> bool:
+    time_ns = _integer(0, LATEST_NS)
+    return _keys(monotonic_ns=time_ns, realtime_ns=time_ns)(value) and {*value} >= {
+        "monotonic_ns",
+        "realtime_ns",
+    }
+
+
+def _plain(value: Any, depth: int = 0) -> bool:
+    """Whether it is made of texts, finite numbers, truths and null, with sizes where a name says so, and is
+    not nested beyond reason."""
+    if isinstance(value, dict):
+        return depth < _DEEPEST and all(
+            _SIZE(inner) if name.endswith("_bytes") else _plain(inner, depth + 1)
+            for name, inner in value.items()
+        )
+    if isinstance(value, list):
+        return depth < _DEEPEST and all(_plain(inner, depth + 1) for inner in value)
+    return not isinstance(value, int | float) or abs(value) <= _LARGEST
+
+
+_SIZE: Final = _or_null(_integer(0))
+_PROBE: Final[Check] = lambda value: (  # noqa: E731  a check like the others
+    value is None
+    or _text(value)
+    or _keys(hook=_or_null(_text), meaning=_or_null(_text), detail=_or_null(_text))(value)
+)
+_CHECKS: Final[Mapping[str, Check]] = {
+    "tool_version": _text,
+    "kernel_release": _text,
+    "architecture": _text,
+    "page_size": _page_size,
+    "cpus": _integer(1, 1 << 20),
+    "boot_id": _or_null(_text),
+    "host_name": _text,
+    "cgroup_version": _integer(1, 2),
+    "memory": _keys(total_bytes=_SIZE, swap_total_bytes=_SIZE, swappiness=_SIZE),
+    "clock": _clock,
+    "command_line": _list_of(_text),
+    "filters": _all_of(
+        _plain,
+        _keys(
+            asked=_list_of(_text),
+            cgroups=_or_null(_list_of(_text)),
+            command=_or_null(_list_of(_text)),
+            limit_bytes=_SIZE,
+            swap_bytes=_SIZE,
+            stacks_bytes=_SIZE,
+        ),
+    ),
+    "probes": _dict_of(_PROBE),
+    "cost": _all_of(_plain, _dict_of(lambda _: True)),
+    "started": _time,
+    "ended": _or_null(_time),
+    "end_reason": _or_null(_text),
+    "rows": _or_null(_dict_of(_integer(0))),
+    "lost": _or_null(_dict_of(_integer(0, MOST_RECORDS))),  # they become rows of `loss`
+    "kernel_log": _text,
+    "recorder_cgroup": _text,
+    "kernel_log_left_out": _dict_of(_integer(0)),
+}

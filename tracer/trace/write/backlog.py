@@ -1,0 +1,132 @@
+"""Rows that wait in memory while a trace cannot be written, and the count of those that find no room."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tracer.schema import TABLES
+from tracer.trace.layout import integers
+from tracer.trace.write.arrow_columns import rows_of
+from tracer.wire import TABLE_OF
+
+HELD_BYTES: Final = 64 << 20
+"""How much memory waiting rows may take."""
+
+_BULK: Final = frozenset({"charge", "pagecache", "reclaim", "stalls", "swap_io", "stack_samples"})
+_BULK_SHARE: Final = 0.75  # the rest is for kills, samples and names: few rows, and worth more
+_STREAM_OF: Final = {table: stream for stream, table in TABLE_OF.items()}
+_SUMMED: Final = ("pages", "bytes", "updates")
+
+
+class Backlog:
+    """Batches that wait to be written, by table, the oldest first.
+
+    They take up to `most_bytes`. Beyond that only the sums of `charge` are kept, so that totals stay exact,
+    and rows are counted (`lose`).
+    """
+
+    def __init__(self, most_bytes: int = HELD_BYTES) -> None:
+        self.most_bytes = most_bytes
+        self._bytes = 0
+        self._waiting: defaultdict[str, deque[pa.RecordBatch]] = defaultdict(deque)
+        self._lost: dict[str, tuple[int, int]] = {}  # stream: since when (CLOCK_MONOTONIC), how many
+        self._sums: defaultdict[tuple[int, str], npt.NDArray[np.int64]]
+        self._sums = defaultdict(lambda: np.zeros(len(_SUMMED), np.int64))
+
+    def __bool__(self) -> bool:
+        return bool(self._lost or any(self._waiting.values()))
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """How many rows wait, by table; tables without any are left out."""
+        counts = {name: sum(batch.num_rows for batch in waiting) for name, waiting in self._waiting.items()}
+        return {name: count for name, count in counts.items() if count}
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """How many rows cannot be written any more, by stream, since `take_lost`."""
+        return {stream: count for stream, (_, count) in self._lost.items()}
+
+    def put(self, table: str, batch: pa.RecordBatch) -> bool:
+        """Have a batch wait as the last of its table; return whether there was room for it.
+
+        Of charges that find none the sums are kept.
+        """
+        most_bytes = self.most_bytes * (_BULK_SHARE if table in _BULK else 1)
+        if self._bytes + batch.nbytes > most_bytes:
+            if table == "charge":
+                self._sum_up(batch)
+            return False
+        self._bytes += batch.nbytes
+        self._waiting[table].append(batch)
+        return True
+
+    def put_back(self, table: str, batches: Iterable[pa.RecordBatch]) -> None:
+        """Have batches wait again, before all others of their table."""
+        listed = list(batches)
+        self._bytes += sum(batch.nbytes for batch in listed)
+        self._waiting[table].extendleft(reversed(listed))
+
+    def take(self, table: str) -> deque[pa.RecordBatch]:
+        """Take all batches of a table that wait."""
+        taken = self._waiting.pop(table, deque())
+        self._bytes -= sum(batch.nbytes for batch in taken)
+        return taken
+
+    def tables(self) -> list[str]:
+        return [table for table in TABLES if self._waiting.get(table)]
+
+    def lose(self, stream: str, rows: int, since_ns: int) -> None:
+        """Count rows that cannot be written any more."""
+        since, count = self._lost.get(stream, (since_ns, 0))
+        self._lost[stream] = (since, count + rows)
+
+    def take_lost(self, time_ns: int, clock_offset_ns: int) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """Yield the rows of `loss`, and of `charge` with the sums of charges, that stand for what was lost.
+
+        `time_ns` is CLOCK_MONOTONIC, `clock_offset_ns` realtime less that.
+        """
+        time = {"time": time_ns + clock_offset_ns}
+        if self._lost:
+            rows = [
+                time | {"begin": since + clock_offset_ns, "stream": stream, "lost": count}
+                for stream, (since, count) in self._lost.items()
+            ]
+            yield "loss", rows_of("loss", rows)
+        if self._sums:
+            unknown = dict.fromkeys(TABLES["charge"].names)
+            charges = [
+                unknown
+                | time
+                | {"cgroup_id": cgroup_id, "category": category}
+                | dict(zip(_SUMMED, sums.tolist(), strict=True))
+                for (cgroup_id, category), sums in self._sums.items()
+            ]
+            yield "charge", rows_of("charge", charges)
+        self._lost.clear()
+        self._sums.clear()
+
+    def _sum_up(self, charges: pa.RecordBatch) -> None:
+        """Add charges to the sums of their cgroup and category."""
+        category = charges.column("category")
+        codes = np.from_dlpack(category.indices).astype(np.int64)
+        keys = np.stack([integers(pa.chunked_array([charges.column("cgroup_id")])), codes])
+        groups, member_of = np.unique(keys, axis=1, return_inverse=True)
+        sums = np.zeros((len(_SUMMED), groups.shape[1]), np.int64)
+        for position, name in enumerate(_SUMMED):
+            values = integers(pa.chunked_array([charges.column(name)]))
+            np.add.at(sums[position], member_of.ravel(), values)
+        names = category.dictionary.to_pylist()
+        for position, (cgroup_id, code) in enumerate(groups.T.tolist()):
+            self._sums[cgroup_id, names[code]] += sums[:, position]
+
+
+def stream_of(table: str) -> str:
+    """Return the stream that a loss of rows of this table is counted in: that of its ring, if it has one."""
+    return _STREAM_OF.get(table, table)

@@ -1,0 +1,82 @@
+"""A journal becomes Parquet."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tracer.directory import Directory
+from tracer.errors import TraceError
+from tracer.schema import TABLES
+from tracer.trace.layout import journal_temporary, keep_last, part_name, whole_name
+from tracer.trace.write.journal import Journal, read_journal
+
+
+def compact_whole(trace: Directory, scratch: Directory, table: str, journals: Sequence[Journal]) -> int:
+    """Write the rows of all journals of a table as its one Parquet file; return how many rows that has.
+
+    The file is made in `scratch`, the folder of journals, and renamed when it is whole. No journal is removed
+    before that, and repeating it after a failure at any step is safe. Raises OSError where a file cannot be
+    written, TraceError where a journal lost rows.
+    """
+    return _compact(scratch, table, journals, trace, whole_name(table))
+
+
+def compact_part(trace: Directory, scratch: Directory, table: str, number: int, journal: Journal) -> None:
+    """Write the rows of one journal as a part of its table, as `compact_whole` does."""
+    with trace.subfolder(table, make=True) as parts:
+        _compact(scratch, table, [journal], parts, part_name(number))
+
+
+def count_rows(table: str, journals: Sequence[Journal]) -> int:
+    """Count the rows of a table that stays in its journals, as a reader finds them."""
+    batches = [batch for journal in journals for batch in _mapped(journal)]
+    return int(keep_last(pa.Table.from_batches(batches, TABLES[table]), table).num_rows)
+
+
+def _compact(
+    scratch: Directory, table: str, journals: Sequence[Journal], target: Directory, name: str
+) -> int:
+    batches = [batch for journal in journals for batch in _whole(journal)]
+    data = keep_last(pa.Table.from_batches(batches, TABLES[table]).unify_dictionaries(), table)
+    temporary = journal_temporary(table, name)
+    with suppress(FileNotFoundError):  # of an attempt that failed
+        scratch.unlink(temporary)
+    try:
+        with scratch.create(temporary) as file:
+            pq.write_table(data, file, compression="zstd")
+    except OSError:
+        with suppress(OSError):
+            scratch.unlink(temporary)
+        raise
+    scratch.replace(temporary, name, target)
+    for journal in journals:
+        with suppress(OSError):  # a reader prefers the Parquet file
+            journal.unlink()
+    return int(data.num_rows)
+
+
+def _whole(journal: Journal) -> list[pa.RecordBatch]:
+    """All rows of a closed journal; raises TraceError where some are missing."""
+    batches = _mapped(journal)
+    found = sum(batch.num_rows for batch in batches)
+    if found != journal.rows:
+        path = journal.folder.path / journal.name
+        raise TraceError(f"{path} holds {found} rows of {journal.rows}: keep it, and check the disk")
+    return batches
+
+
+def _mapped(journal: Journal) -> list[pa.RecordBatch]:
+    """The rows that the file of a closed journal has, on the page cache that they are in already."""
+    if not journal.rows:
+        return []
+    with journal.read() as file:
+        if not os.fstat(file.fileno()).st_size:
+            return []
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return list(read_journal(pa.py_buffer(mapping), lambda _: None))

@@ -1,0 +1,374 @@
+"""Writing a trace: rows go to a journal at once, and to Parquet when their part is full and at the end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import pyarrow as pa
+
+from tracer.errors import TraceError
+from tracer.schema import TABLES
+from tracer.trace import layout
+from tracer.trace.meta import WRITE_FAILED, Meta, utc_time, write_meta
+from tracer.trace.write.backlog import HELD_BYTES, Backlog, stream_of
+from tracer.trace.write.claim import claim
+from tracer.trace.write.compact import compact_part, compact_whole, count_rows
+from tracer.trace.write.journal import Journal
+from tracer.trace.write.schema_cast import conform
+
+PART_ROWS: Final = 1_000_000
+
+_FLUSHED_BATCHES: Final = 64  # of what waited: so many at a time are made safe
+_FIRST_RETRY_S: Final = 0.25
+_LONGEST_RETRY_S: Final = 4.0
+
+
+@dataclass
+class _Failure:
+    """Why rows wait in memory, and when the next attempt to write them is due (CLOCK_MONOTONIC)."""
+
+    reason: str
+    began_s: float
+    retry_s: float = 0.0  # the interval between attempts
+    due_s: float = 0.0
+    is_reported: bool = False
+
+    def put_off(self, reason: str) -> None:
+        self.reason = reason
+        self.retry_s = min(max(2 * self.retry_s, _FIRST_RETRY_S), _LONGEST_RETRY_S)
+        self.due_s = time.monotonic() + self.retry_s
+
+
+class TraceWriter:
+    """A trace that is being recorded.
+
+    `rows` counts, for each table, the rows appended and not given up; in identity tables also those that
+    later ones superseded. Parts of event tables that have reached `part_rows` become Parquet in a thread
+    beside the recording. Identity tables (`layout.IDENTITY_KEYS`) wait for the end: any row may supersede
+    any earlier one.
+
+    While the trace cannot be written (the disk is full, or fails), rows wait in memory, up to `held_bytes`;
+    what goes beyond is counted in `lost`, by stream, and has a row in `loss` when the trace can be written
+    again. `warn` is called when that begins and ends.
+
+    Methods must be called from one thread. Raises TraceError where `path` is taken or cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        meta: Meta,
+        *,
+        force: bool,
+        warn: Callable[[str], None] = lambda _: None,
+        part_rows: int = PART_ROWS,
+        held_bytes: int = HELD_BYTES,
+    ) -> None:
+        self.path = path
+        self.meta = meta
+        self.rows = dict.fromkeys(TABLES, 0)
+        self.lost: Counter[str] = Counter()
+        self._warn = warn
+        self._part_rows = part_rows
+        self._open: dict[str, Journal] = {}
+        self._parts: dict[str, dict[int, Journal]] = {table: {} for table in TABLES}
+        self._numbers: defaultdict[str, int] = defaultdict(int)  # of parts, those given up included
+        self._lost_in_table: Counter[str] = Counter()  # what `loss` says, by stream
+        self._backlog = Backlog(held_bytes)
+        self._failure: _Failure | None = None
+        self._is_closed = False
+        self._compactor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trace-compactor")
+        try:
+            self._trace = claim(path, force=force)
+            write_meta(self._trace, meta)
+            self._journals = self._trace.subfolder(layout.JOURNAL, make=True)
+        except OSError as error:
+            reason = f"{error.strerror}: {error.filename}"
+            raise TraceError(f"cannot create the trace {path} ({reason}); choose another place") from error
+
+    def write_meta(self) -> None:
+        """Replace meta.json by `meta`; raises TraceError where that cannot be written."""
+        try:
+            write_meta(self._trace, self.meta)
+        except OSError as error:
+            raise TraceError(f"cannot write the trace {self.path}: {self._reason(error)}") from error
+
+    def open_journals(self) -> None:
+        """Create a journal for each table: later, that could wait for the disk when time matters."""
+        for table in TABLES:
+            try:
+                self._journal(table)
+            except OSError as error:
+                self._fail(table, error)
+
+    def append(self, table: str, batch: pa.RecordBatch | pa.Table) -> None:
+        """Add rows, which `conform` brings to the table's schema; `flush` makes them outlive this process."""
+        for conforming in conform(table, batch):
+            self._count_rows(table, conforming)
+            if self._failure is not None:
+                self._hold(table, conforming)
+                continue
+            try:
+                journal = self._journal(table)
+            except OSError as error:
+                self._fail(table, error, conforming)
+                continue
+            try:
+                journal.append(conforming)
+            except OSError as error:
+                self._fail(table, error)
+
+    def _count_rows(self, table: str, batch: pa.RecordBatch) -> None:
+        self.rows[table] += batch.num_rows
+        if table == "loss":
+            for stream, lost in zip(batch["stream"].to_pylist(), batch["lost"].to_pylist(), strict=True):
+                self._lost_in_table[stream] += lost
+
+    def flush(self) -> None:
+        """Make everything appended outlive this process, as far as the trace can be written."""
+        for table, journal in list(self._open.items()):
+            try:
+                journal.flush()
+            except OSError as error:
+                self._fail(table, error)
+        if self._failure is not None and time.monotonic() >= self._failure.due_s:
+            self._write_backlog()
+
+    def require_written(self) -> None:
+        """Raise TraceError where rows wait in memory since the trace cannot be written."""
+        if self._failure is not None:
+            raise TraceError(f"cannot write the trace {self.path}: {self._failure.reason}")
+
+    def close(self, end_reason: str, **meta_updates: Any) -> None:
+        """Turn all journals into Parquet, write the final meta.json, and let go of the directory.
+
+        A table that cannot be turned stays a journal, which is as readable. Raises TraceError, when all that
+        can be written is, where a table stays a journal or rows still wait in memory: those are lost.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._end_parts()
+        if self._failure is not None:
+            self._write_backlog()
+            self._end_parts()
+        self._compactor.shutdown()
+        failures: list[OSError | TraceError] = []
+        rows = dict.fromkeys(TABLES, 0)
+        for table in sorted(TABLES, key=self._journal_bytes):  # the smallest first: each makes room
+            try:
+                rows[table] = self._settle(table)
+            except (OSError, TraceError) as error:
+                failures.append(error)
+                rows[table] = self._count(table)
+        if self._failure is not None:
+            end_reason = WRITE_FAILED
+        try:
+            write_meta(self._trace, self._final_meta(end_reason, rows, meta_updates))
+        except OSError as error:
+            failures.append(error)
+        with suppress(OSError):
+            self._trace.rmdir(layout.JOURNAL)
+        try:
+            self._raise_failures(failures, sum(rows.values()))
+        finally:
+            self._journals.close()
+            self._trace.close()
+
+    # Journals
+
+    def _journal(self, table: str) -> Journal:
+        """The table's open journal, a new one where there is none or the one there was is full."""
+        journal = self._open.get(table)
+        if journal and journal.rows >= self._part_rows and table not in layout.IDENTITY_KEYS:
+            number = self._numbers[table]
+            self._end_part(table)
+            self._compactor.submit(compact_part, self._trace, self._journals, table, number, journal)
+            journal = None
+        if journal is None:
+            self._numbers[table] += 1
+            number = self._numbers[table]
+            journal = self._new_journal(table, layout.journal_name(table, number))
+            self._parts[table][number] = self._open[table] = journal
+        return journal
+
+    def _new_journal(self, table: str, name: str) -> Journal:
+        try:
+            return Journal(self._journals, name, TABLES[table])
+        except FileNotFoundError:  # somebody removed the folder: what was in it is gone, what comes is not
+            self._journals = self._trace.subfolder(layout.JOURNAL, make=True)
+            return Journal(self._journals, name, TABLES[table])
+
+    def _end_part(self, table: str) -> None:
+        self._open[table].close()
+        del self._open[table]
+
+    def _end_parts(self) -> None:
+        for table in list(self._open):
+            try:
+                self._end_part(table)
+            except OSError as error:
+                self._fail(table, error)
+
+    def _journal_bytes(self, table: str) -> int:
+        return sum(journal.size_bytes for journal in self._parts[table].values())
+
+    # While it cannot be written
+
+    def _fail(self, table: str, error: OSError, *batches: pa.RecordBatch) -> None:
+        """Have what the table's journal did not take, and `batches` after that, wait in memory.
+
+        The first attempt to write them elsewhere is made at once: a file may only have become too long.
+        """
+        self._backlog.put_back(table, [*self._give_up(table), *batches])
+        if self._failure is None:
+            self._failure = _Failure(self._reason(error), time.monotonic())
+            self._write_backlog()
+
+    def _give_up(self, table: str) -> list[pa.RecordBatch]:
+        """End the table's part at its last flush, and return the batches after it."""
+        journal = self._open.pop(table, None)
+        if journal is None:
+            return []
+        unflushed = journal.abandon()
+        if journal.removed_rows:
+            self._lose(table, journal.removed_rows, journal.began_ns)
+            if table == "charge":  # not even their sums are known
+                self._backlog.lose("residue", journal.removed_rows, journal.began_ns)
+                self.lost["residue"] += journal.removed_rows
+        if not journal.rows:
+            self._parts[table].popitem()
+            with suppress(OSError):
+                journal.unlink()
+        return unflushed
+
+    def _hold(self, table: str, batch: pa.RecordBatch) -> None:
+        if not self._backlog.put(table, batch):
+            self._lose(table, batch.num_rows, time.monotonic_ns())
+
+    def _lose(self, table: str, rows: int, since_ns: int) -> None:
+        self.rows[table] -= rows
+        self.lost[stream_of(table)] += rows
+        self._backlog.lose(stream_of(table), rows, since_ns)
+
+    def _write_backlog(self) -> None:
+        """Write all that waits, and what stands for what was lost; or put it off."""
+        assert self._failure is not None
+        try:
+            self._write_waiting()
+            clock = self.meta["clock"]
+            offset_ns = clock["realtime_ns"] - clock["monotonic_ns"]
+            for table, batch in self._backlog.take_lost(time.monotonic_ns(), offset_ns):
+                self._count_rows(table, batch)
+                self._backlog.put_back(table, [batch])
+            self._write_waiting()
+        except OSError as error:
+            self._failure.put_off(self._reason(error))
+            if not self._failure.is_reported:
+                self._failure.is_reported = True
+                self._warn(
+                    f"cannot write the trace {self.path}: {self._failure.reason}; recording goes on in "
+                    f"memory, up to {self._backlog.most_bytes >> 20} MiB, and tries again"
+                )
+            return
+        if self._failure.is_reported:
+            lost = sum(self.lost.values())
+            self._warn(
+                f"the trace {self.path} can be written again: "
+                + (f"{lost:,} rows were lost" if lost else "no row was lost")
+            )
+        self._failure = None
+
+    def _write_waiting(self) -> None:
+        """Write and flush all that waits; raises OSError, and then what is not flushed waits still."""
+        for table in self._backlog.tables():
+            waiting = self._backlog.take(table)
+            try:
+                while waiting:
+                    journal = self._journal(table)
+                    for _ in range(min(len(waiting), _FLUSHED_BATCHES)):
+                        journal.append(waiting.popleft())
+                    journal.flush()
+            except OSError:
+                self._backlog.put_back(table, [*self._give_up(table), *waiting])
+                raise
+
+    def _reason(self, error: OSError) -> str:
+        return "its directory was removed" if self._trace.is_removed else error.strerror or str(error)
+
+    # The end
+
+    def _settle(self, table: str) -> int:
+        """Turn what is a journal still into Parquet: parts that were open, or whose compaction failed.
+
+        Returns how many rows the table has on disk.
+        """
+        known = self._parts[table]
+        journals = [journal for journal in known.values() if journal.exists()]
+        if table in layout.IDENTITY_KEYS or (len(known) < 2 and len(journals) == len(known)):
+            return compact_whole(self._trace, self._journals, table, list(known.values()))
+        for number, journal in known.items():
+            if journal in journals:
+                compact_part(self._trace, self._journals, table, number, journal)
+        return sum(journal.rows for journal in known.values())
+
+    def _count(self, table: str) -> int:
+        """Count the rows of a table that stays in its journals, or in some of them."""
+        journals = self._parts[table].values()
+        with suppress(OSError):
+            left = [journal for journal in journals if journal.exists()]
+            turned = sum(journal.rows for journal in journals if journal not in left)
+            return turned + count_rows(table, left)
+        return 0
+
+    def _final_meta(self, end_reason: str, rows: dict[str, int], updates: dict[str, Any]) -> Meta:
+        """The totals are what a reader finds."""
+        lost = self._lost_in_table + Counter(self._backlog.lost)
+        lost.update(
+            {stream_of(table): count for table, count in self._backlog.rows.items() if table != "loss"}
+        )
+        final = {
+            **self.meta,
+            "ended": utc_time(self.meta["clock"], time.monotonic_ns()),
+            "end_reason": end_reason,
+            "rows": rows,
+            "lost": dict(lost),
+            **updates,
+        }
+        return cast(Meta, final)
+
+    def _raise_failures(self, failures: list[OSError | TraceError], written: int) -> None:
+        """Say in one line what was written and what not, if anything was not."""
+        advice = (
+            "record to another place"
+            if self._trace.is_removed
+            else "free some space or record to another place"
+        )
+        if self._failure is not None:
+            reason, kept = self._failure.reason, self._kept_and_lost(written)
+            raise TraceError(f"cannot write the trace {self.path}: {reason}; {kept}: {advice}")
+        for error in failures:
+            if isinstance(error, TraceError):
+                raise error
+            raise TraceError(
+                f"cannot write the trace {self.path}: {self._reason(error)}; all {written:,} rows are "
+                f"written and what is there is readable, but it is not finished: {advice}"
+            ) from error
+
+    def _kept_and_lost(self, written: int) -> str:
+        assert self._failure is not None
+        lost = sum(self._backlog.rows.values()) + sum(self.lost.values())
+        if self._trace.is_removed:
+            return f"nothing of it is left, and {lost:,} rows that came later are lost"
+        since_s = time.monotonic() - self._failure.began_s
+        return (
+            f"{written:,} rows, until {since_s:.1f} s before the end, are written, and what is there is "
+            f"readable; {lost:,} rows are lost"
+        )
