@@ -11,13 +11,9 @@ from rich.text import Text
 from tracer import units
 from tracer.analysis.results.report import Held, OomReport
 from tracer.render.picture.layers import BY_NAME, OF_COMPOSITION, PART_LABELS
-from tracer.render.terminal import candidates_table as candidates
-from tracer.render.terminal import first_screen
-from tracer.render.terminal import paragraphs as sections
+from tracer.render.terminal import candidates_table, first_screen, paragraphs
 from tracer.render.terminal.allocation_stacks import heaviest
-from tracer.render.words import kill_facts as facts
-from tracer.render.words import reclaim_facts, signal_ways
-from tracer.render.words import survivor_facts as held_facts
+from tracer.render.words import kill_facts, reclaim_facts, signal_ways, survivor_facts
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import prose
 
@@ -45,10 +41,10 @@ def held(
     if not verbose:
         yield first_screen.of_lives(cgroups, interrupted=interrupted)
         return
-    yield prose(held_facts.summary(cgroups, interrupted=interrupted), "bold")
+    yield prose(survivor_facts.summary(cgroups, interrupted=interrupted), "bold")
     for one in cgroups[:_MOST_HELD]:
-        yield sections.title(facts.life(one))
-        yield sections.facts(held_facts.held(one))
+        yield paragraphs.title(kill_facts.life(one))
+        yield paragraphs.facts(survivor_facts.held(one))
     if len(cgroups) > _MOST_HELD:
         yield Text()
         yield Text(f"{len(cgroups) - _MOST_HELD} more cgroups were traced: --json lists them all.")
@@ -56,98 +52,100 @@ def held(
 
 def _everything(report: OomReport, page_size: int) -> Iterator[RenderableType]:
     yield prose(visible(report.verdict.summary), "bold")
-    yield prose(facts.cause(report))
+    yield prose(kill_facts.cause(report))
     yield Text()
-    yield sections.facts(facts.setting(report))
-    yield from _bullets("What to do", facts.sizing(report))
+    yield paragraphs.facts(kill_facts.setting(report))
+    yield from _bullets("What to do", kill_facts.sizing(report))
     yield from _bullets("Evidence", report.verdict.evidence)
     yield from _bullets("What else played a part", report.verdict.contributing)
-    yield sections.title("Which causes were weighed, from 0 to 1 (docs/causes.md)")
-    yield sections.facts(facts.suspects(report))
+    yield paragraphs.title("Which causes were weighed, from 0 to 1 (docs/causes.md)")
+    yield paragraphs.facts(kill_facts.suspects(report))
     yield from _composition(report)
-    yield sections.title("Numbers that are often taken for one another")
-    yield sections.facts(facts.often_confused(report))
+    yield paragraphs.title("Numbers that are often taken for one another")
+    yield paragraphs.facts(kill_facts.often_confused(report))
     yield from _cushion(report)
     yield from _reclaim(report, page_size)
     yield from _who(report, page_size)
-    yield sections.title("How far to trust this")
-    yield sections.facts(facts.quality(report))
+    yield paragraphs.title("How far to trust this")
+    yield paragraphs.facts(kill_facts.quality(report))
     if report.quality.probes:
-        yield sections.title("The hook of each signal")
-        yield sections.facts(signal_ways.taken(report.quality.probes), label_cells=0)
-    yield sections.note(
+        yield paragraphs.title("The hook of each signal")
+        yield paragraphs.facts(signal_ways.taken(report.quality.probes), label_cells=0)
+    yield paragraphs.note(
         "docs/: words in glossary.md, causes in causes.md, how the victim is chosen in victim.md"
     )
 
 
 def _composition(report: OomReport) -> Iterator[RenderableType]:
     total = report.composition.total
-    yield sections.title("What the limit was full of")
+    yield paragraphs.title("What the limit was full of")
     if "composition" in report.quality.unknown:
-        yield sections.note(facts.not_known(report, "composition"))
+        yield paragraphs.note(kill_facts.not_known(report, "composition"))
         return
-    table = sections.Rows(("", "<"), ("", ">"), ("", ">"), ("", "<"), ("", "<"))
-    for part, value in facts.composition(report):
+    table = paragraphs.Rows(("", "<"), ("", ">"), ("", ">"), ("", "<"), ("", "<"))
+    for part, value in kill_facts.composition(report):
         layer = BY_NAME[OF_COMPOSITION[part]]
         label, meaning = PART_LABELS[part]
         cells = round(_BAR_CELLS * max(value, 0) / total) if total else 0
         bar = Text(layer.glyph * cells, style=layer.terminal)
         table.add_row(label, units.size(value), units.percent(value, total), bar, prose(meaning, "dim"))
     table.add_row(Text("= usage", "bold"), Text(units.size(total), "bold"))
-    yield sections.indented(table)
-    yield from (sections.note(rest) for rest in facts.composition_rest(report))
+    yield paragraphs.indented(table)
+    yield from (paragraphs.note(rest) for rest in kill_facts.composition_rest(report))
 
 
 def _cushion(report: OomReport) -> Iterator[RenderableType]:
     if report.kernel_log is not None and report.cushion.cache_end_bytes is None:
         return
-    yield sections.title("The cushion: page cache gives way until there is none")
-    yield sections.facts(facts.cushion(report))
+    yield paragraphs.title("The cushion: page cache gives way until there is none")
+    yield paragraphs.facts(kill_facts.cushion(report))
 
 
 def _reclaim(report: OomReport, page_size: int) -> Iterator[RenderableType]:
-    if facts.is_beyond_a_log(report, "reclaim"):
+    if kill_facts.is_beyond_a_log(report, "reclaim"):
         return
-    yield sections.title("Reclaim: the kernel frees memory at the limit before it kills")
+    yield paragraphs.title("Reclaim: the kernel frees memory at the limit before it kills")
     attempts = report.reclaim.transcript
-    yield sections.facts(reclaim_facts.tried(report, page_size))
+    yield paragraphs.facts(reclaim_facts.tried(report, page_size))
     if not attempts:
         return
     transcript = reclaim_facts.transcript(report, attempts)
-    table = sections.Rows(*zip(transcript.titles, "><>>>>><"[: len(transcript.titles)], strict=True))
+    table = paragraphs.Rows(*zip(transcript.titles, "><>>>>><"[: len(transcript.titles)], strict=True))
     for row in transcript.rows:
         table.add_row(*row)
-    yield sections.indented(table)
-    yield sections.note(transcript.note)
+    yield paragraphs.indented(table)
+    yield paragraphs.note(transcript.note)
 
 
 def _who(report: OomReport, page_size: int) -> Iterator[RenderableType]:
-    yield sections.title("Who asked, who had allocated, who was killed")
-    yield sections.facts(facts.asked(report))
-    yield sections.facts(_stacks(report))
-    if not facts.is_beyond_a_log(report, "allocators"):
-        charged = ", ".join(f"{who} {size}" for who, size in facts.allocated(report, len(report.allocators)))
-        yield sections.facts([("allocated", charged or facts.no_allocator(report))])
-    yield sections.facts(heaviest(report, verbose=True))
-    yield sections.facts(facts.killed(report, len(report.victims)))
-    victims = sections.Rows(*zip(facts.VICTIM_TITLES, "<>>>>>>", strict=True))
+    yield paragraphs.title("Who asked, who had allocated, who was killed")
+    yield paragraphs.facts(kill_facts.asked(report))
+    yield paragraphs.facts(_stacks(report))
+    if not kill_facts.is_beyond_a_log(report, "allocators"):
+        charged = ", ".join(
+            f"{who} {size}" for who, size in kill_facts.allocated(report, len(report.allocators))
+        )
+        yield paragraphs.facts([("allocated", charged or kill_facts.no_allocator(report))])
+    yield paragraphs.facts(heaviest(report, verbose=True))
+    yield paragraphs.facts(kill_facts.killed(report, len(report.victims)))
+    victims = paragraphs.Rows(*zip(kill_facts.VICTIM_TITLES, "<>>>>>>", strict=True))
     for victim in report.victims:
-        victims.add_row(*facts.victim_cells(victim))
+        victims.add_row(*kill_facts.victim_cells(victim))
     if report.victims:
-        yield sections.indented(victims)
-        yield sections.note(facts.VICTIM_NOTE)
+        yield paragraphs.indented(victims)
+        yield paragraphs.note(kill_facts.VICTIM_NOTE)
     if not report.candidates:
         return
-    weighed = sections.Rows(*zip(candidates.TITLES, candidates.SIDES, strict=True))
+    weighed = paragraphs.Rows(*zip(candidates_table.TITLES, candidates_table.SIDES, strict=True))
     for candidate in report.candidates:
-        weighed.add_row(*candidates.cells(candidate, report, page_size))
-    yield sections.indented(weighed)
-    yield sections.note(candidates.note(report, page_size))
-    yield sections.facts(candidates.titles(report))
-    yield sections.facts(candidates.what_if(report))
+        weighed.add_row(*candidates_table.cells(candidate, report, page_size))
+    yield paragraphs.indented(weighed)
+    yield paragraphs.note(candidates_table.note(report, page_size))
+    yield paragraphs.facts(candidates_table.titles(report))
+    yield paragraphs.facts(candidates_table.what_if(report))
 
 
-def _stacks(report: OomReport) -> Iterator[facts.Fact]:
+def _stacks(report: OomReport) -> Iterator[kill_facts.Fact]:
     """The trigger's stacks, innermost frame first, a line each."""
     for label, stack in (("in the kernel", report.trigger.stack), ("in its code", report.trigger.user_stack)):
         for number, frame in enumerate(stack or ()):
@@ -157,5 +155,5 @@ def _stacks(report: OomReport) -> Iterator[facts.Fact]:
 def _bullets(title: str, sentences: Iterable[str]) -> Iterator[RenderableType]:
     shown = [visible(sentence) for sentence in sentences]
     if shown:
-        yield sections.title(title)
-        yield sections.bullets(shown)
+        yield paragraphs.title(title)
+        yield paragraphs.bullets(shown)
