@@ -37,6 +37,8 @@ def values_of(table: str, field: pa.Field) -> st.SearchStrategy[Any]:
         return TEXT
     low, high = value_range(table, field) or (0, 2**64 - 1)
     high = min(high, 2 ** (kind.bit_width - 1) - 1) if kind != pa.uint64() else high
+    if (table, field.name) == ("loss", "lost"):
+        high //= 16  # meta.json holds their sum, which has the same bound; three batches have 15 rows
     return st.sampled_from([low, 0, high]) | st.integers(low, high)
 
 
