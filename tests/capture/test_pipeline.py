@@ -14,7 +14,7 @@ import pytest
 
 from tracer.capture import pipeline
 from tracer.capture.pipeline import Pipeline
-from tracer.capture.selection.following import Following
+from tracer.capture.selection.cgroup_selection import Following
 from tracer.capture.session import Observer, Options
 from tracer.capture.symbols.address_names import UserSymbols
 from tracer.errors import TraceError, TracerError

@@ -16,14 +16,14 @@ from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.ring import Ring
 from tracer.capture.learn import calibration
 from tracer.capture.new_trace import create_trace
-from tracer.capture.rows import identity
+from tracer.capture.rows import cgroup_rows
 from tracer.capture.rows.decode import Decoder, Records
 from tracer.capture.rows.kmsg_stream import READ, open_kernel_log
 from tracer.capture.rows.log_filter import LogFilter
 from tracer.capture.rows.loss_rows import Losses
 from tracer.capture.rows.sampler import Sampler
-from tracer.capture.selection.following import Following
-from tracer.capture.selection.own_cgroup import find_own_bounded
+from tracer.capture.selection.cgroup_selection import Following
+from tracer.capture.selection.recorder_cgroup import find_own_bounded
 from tracer.capture.selection.traced_cgroups import TracedCgroups
 from tracer.capture.symbols.address_names import Program
 from tracer.capture.symbols.stack_names import Stacks
@@ -85,7 +85,7 @@ class Pipeline:
             self._sampler = Sampler(programs, hierarchy, self._positions, observer.warn)
             mounts = Mounts()
             owned.callback(mounts.close)
-            self._files = identity.Files(mounts)
+            self._files = cgroup_rows.Files(mounts)
             self._kernel_log = open_kernel_log()
             owned.callback(self._kernel_log.close)
             self._stacks = Stacks(programs.kernel_frames, programs.user_symbols())
@@ -95,12 +95,12 @@ class Pipeline:
         clock = self._writer.meta["clock"]
         self._clock_offset_ns = clock["realtime_ns"] - clock["monotonic_ns"]
         self._decoder = Decoder(self._clock_offset_ns)
-        self._cgroups = identity.Cgroups(hierarchy)
+        self._cgroups = cgroup_rows.Cgroups(hierarchy)
         self._traced = TracedCgroups(
             programs, hierarchy, following, self._cgroups, self._sampler, self._clock_offset_ns
         )
         self._log_filter = LogFilter(following.concerns)
-        self._tasks = identity.Tasks()
+        self._tasks = cgroup_rows.Tasks()
         self._triggers: set[int] = set()  # the numbers of stacks
         self._candidates: dict[Any, list[Records]] = {}
         self._marked_ns: dict[int, int] = {}
@@ -281,7 +281,7 @@ class Pipeline:
         if len(waiting["inode"]):
             self._writer.append("inodes", rows_of("inodes", self._files.rows(waiting["inode"])))
         self._cgroups.need(
-            identity.actors(
+            cgroup_rows.actors(
                 waiting["pagecache"]["task_cgroup_id"],
                 waiting["reclaim"]["task_cgroup_id"],
                 waiting["reclaim"]["cgroup_id"],

@@ -130,7 +130,7 @@ def record(options: Options, observer: Observer, head_start: HeadStart | None = 
         )
         # Here, while clang is at work: NumPy and Arrow take a fifth of a second to import.
         from tracer.capture.pipeline import Pipeline  # noqa: PLC0415
-        from tracer.capture.selection.following import Following  # noqa: PLC0415
+        from tracer.capture.selection.cgroup_selection import Following  # noqa: PLC0415
 
         pipeline = stack.enter_context(
             Pipeline(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tracer.capture.rows import sampler
-from tracer.capture.rows.identity import Cgroup
+from tracer.capture.rows.cgroup_rows import Cgroup
 from tracer.capture.rows.sampler import Sampler
 from tracer.kernel.cgroups import memory_files
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, cgroup_id

@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tracer.capture.bpf.hooks import Choice
-from tracer.capture.doctor import Examination, Finding
 from tracer.capture.learn.event_cost import EventCost
+from tracer.capture.trial import Examination, Finding
 from tracer.cli.verbs import doctor
 from tracer.kernel.doctor import Check, State
 from tracer.kernel.probes import SIGNALS
@@ -34,7 +34,7 @@ def run(
     """The command on a machine of which `checks` hold, and which has `signals`."""
     examined = Examination([], signals or [])
     monkeypatch.setattr("tracer.kernel.doctor.examine", lambda: list(checks))
-    monkeypatch.setattr("tracer.capture.doctor.examine", lambda *, may_load, measure: examined)
+    monkeypatch.setattr("tracer.capture.trial.examine", lambda *, may_load, measure: examined)
     return CliRunner().invoke(doctor.command, arguments)
 
 
@@ -155,7 +155,7 @@ def test_programs_are_tried_where_the_kernel_may_take_them_and_measured_unless_i
         asked.append((may_load, measure))
         return Examination([], [])
 
-    monkeypatch.setattr("tracer.capture.doctor.examine", examine_tracer)
+    monkeypatch.setattr("tracer.capture.trial.examine", examine_tracer)
     for checks, options in (([FINE, POOR], []), ([FINE, FATAL], []), ([FINE], ["--quiet"])):
         monkeypatch.setattr("tracer.kernel.doctor.examine", lambda checks=checks: list(checks))
         CliRunner().invoke(doctor.command, options)

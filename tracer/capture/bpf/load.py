@@ -113,7 +113,7 @@ class Programs:
     """The programs and their maps. Where they are to be compiled, that takes most of a recorder's start: it
     goes on in a child from here on, and `wait` must come before anything else.
 
-    `trace_all`: every cgroup, else those of capture/selection/roots.py. `version`: of the cgroup
+    `trace_all`: every cgroup, else those of capture/bpf/roots.py. `version`: of the cgroup
     hierarchy that has the memory controller. `ring_pages`: rings that are to have another size than
     `RING_BYTES`, in pages. `forced`: the family of hooks to take where a signal can be had by it.
     `stacks_bytes`: sample stacks, one for each so many bytes that a process charges. Raises `TracerError`

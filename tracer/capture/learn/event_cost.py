@@ -18,9 +18,9 @@ from typing import Final
 
 from tracer.capture.bpf.hooks import Choice
 from tracer.capture.bpf.load import Programs
+from tracer.capture.bpf.roots import Roots
 from tracer.capture.bpf.syscall import enable_statistics
 from tracer.capture.learn.stimuli import PROVOCATIONS
-from tracer.capture.selection.roots import Roots
 from tracer.errors import TracerError
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.cgroupfs import Hierarchy

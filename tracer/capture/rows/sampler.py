@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from tracer.capture.bpf.load import Programs
 from tracer.capture.learn.calibration import read_counters
+from tracer.capture.rows.cgroup_rows import Cgroup
 from tracer.capture.rows.decode import sample_row, state_reading
-from tracer.capture.rows.identity import Cgroup
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.memory_files import MemcgFiles
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tracer.capture.bpf.load import Programs
 from tracer.capture.learn import calibration
-from tracer.capture.rows import identity
+from tracer.capture.rows import cgroup_rows
 from tracer.capture.rows.decode import Records
 from tracer.capture.rows.sampler import Row, Sampler
-from tracer.capture.selection.following import Following, Taken
+from tracer.capture.selection.cgroup_selection import Following, Taken
 from tracer.errors import TracerError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 
@@ -24,7 +24,7 @@ class TracedCgroups:
     programs: Programs
     hierarchy: Hierarchy
     following: Following
-    cgroups: identity.Cgroups
+    cgroups: cgroup_rows.Cgroups
     sampler: Sampler
     clock_offset_ns: int
 
@@ -33,11 +33,11 @@ class TracedCgroups:
         where one that was asked for has no memory controller.
         """
         roots = self.following.find()
-        listed = identity.list_traced(self.hierarchy, roots)
+        listed = cgroup_rows.list_traced(self.hierarchy, roots)
         self.take_events(read_events())  # after the listing: of what is in it, nothing comes later
         for directory, cgroup_id, parent in listed:
             if not self.following.is_traced(cgroup_id):
-                cgroup = identity.Cgroup(cgroup_id, parent, self.hierarchy.path(directory), 0)
+                cgroup = cgroup_rows.Cgroup(cgroup_id, parent, self.hierarchy.path(directory), 0)
                 with suppress(OSError):  # gone
                     self._require_memory(self._take_up(cgroup), directory, roots)
 
@@ -74,20 +74,20 @@ class TracedCgroups:
         self.sampler.add(taken.cgroup)
         return []
 
-    def _below(self, cgroup: identity.Cgroup) -> Iterator[identity.Cgroup]:
+    def _below(self, cgroup: cgroup_rows.Cgroup) -> Iterator[cgroup_rows.Cgroup]:
         """The cgroup itself, and those below it that nothing of was recorded until now."""
         yield cgroup
         directory = self.hierarchy.directory(cgroup.path)
-        for below, cgroup_id, parent in identity.list_traced(self.hierarchy, [directory]):
+        for below, cgroup_id, parent in cgroup_rows.list_traced(self.hierarchy, [directory]):
             if not self.following.is_traced(cgroup_id):
-                yield identity.Cgroup(cgroup_id, parent, self.hierarchy.path(below), 0)
+                yield cgroup_rows.Cgroup(cgroup_id, parent, self.hierarchy.path(below), 0)
 
-    def _begin_late(self, cgroup: identity.Cgroup) -> list[Row]:
+    def _begin_late(self, cgroup: cgroup_rows.Cgroup) -> list[Row]:
         with suppress(OSError):  # gone
             self._take_up(cgroup)
         return self.sampler.sample_files(cgroup.id, "start", self.clock_offset_ns)
 
-    def _take_up(self, cgroup: identity.Cgroup) -> int:
+    def _take_up(self, cgroup: cgroup_rows.Cgroup) -> int:
         """Take up a cgroup whose charges until now nobody has seen. Returns the address of its memcg; 0: it
         has none. Raises OSError where it is gone.
         """

@@ -26,7 +26,7 @@ def command(context: click.Context, as_json: bool, quiet: bool) -> None:
     As root the programs are loaded and attached, and the cost of an event is measured. Exit status 1 if
     `record` could not work here.
     """
-    from tracer.capture.doctor import examine as examine_tracer
+    from tracer.capture.trial import examine as examine_tracer
     from tracer.kernel.doctor import examine as examine_kernel
     from tracer.render.terminal import console, doctor_text
 

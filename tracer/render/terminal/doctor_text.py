@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tracer.capture.doctor import Finding
+from tracer.capture.trial import Finding
 from tracer.kernel.doctor import Check, State
 from tracer.render.terminal import paragraphs
 from tracer.render.words.escape import visible

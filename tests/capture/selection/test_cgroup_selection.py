@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tracer.capture.rows.identity import Cgroup, CgroupEvent
-from tracer.capture.selection import following as module
-from tracer.capture.selection.following import Following, Taken
+from tracer.capture.rows.cgroup_rows import Cgroup, CgroupEvent
+from tracer.capture.selection import cgroup_selection as module
+from tracer.capture.selection.cgroup_selection import Following, Taken
 from tracer.errors import TracerError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Final
 
 from tracer.capture.bpf.load import Programs
+from tracer.capture.bpf.roots import Roots
 from tracer.capture.learn import calibration
+from tracer.capture.rows.cgroup_rows import Cgroup, CgroupEvent
 from tracer.capture.rows.decode import Records
-from tracer.capture.rows.identity import Cgroup, CgroupEvent
-from tracer.capture.selection.container_names import NamesApart
-from tracer.capture.selection.followed import Followed
+from tracer.capture.selection.container_lookup import NamesApart
 from tracer.capture.selection.hold import Hold
-from tracer.capture.selection.roots import Roots
+from tracer.capture.selection.selector_state import Followed
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, identify, lookup_name

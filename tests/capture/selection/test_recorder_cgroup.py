@@ -11,8 +11,8 @@ import pytest
 from support.recorder import Recorder
 
 import tracer
-from tracer.capture.selection import own_cgroup
-from tracer.capture.selection.own_cgroup import find_own_bounded
+from tracer.capture.selection import recorder_cgroup
+from tracer.capture.selection.recorder_cgroup import find_own_bounded
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.render.words import survivor_facts
 
@@ -25,7 +25,7 @@ def hierarchy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hierarchy:
     for path in ("", "a", "a/b"):
         (tmp_path / path).mkdir(exist_ok=True)
         (tmp_path / path / "memory.max").write_text("max\n")
-    monkeypatch.setattr(own_cgroup, "own_path", lambda _: "/a/b")
+    monkeypatch.setattr(recorder_cgroup, "own_path", lambda _: "/a/b")
     return Hierarchy(2, tmp_path, "/")
 
 

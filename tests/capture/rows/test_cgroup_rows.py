@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tracer.capture.rows import identity
+from tracer.capture.rows import cgroup_rows
+from tracer.capture.rows.cgroup_rows import Cgroup, Cgroups, Files, Row, Tasks, list_traced
 from tracer.capture.rows.decode import Records
-from tracer.capture.rows.identity import Cgroup, Cgroups, Files, Row, Tasks, list_traced
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.mounts import MountTable, parse_mountinfo
 from tracer.schema import CGROUP_EVENTS, FOLLOW, TASK_EVENTS
@@ -233,7 +233,7 @@ def test_a_title_is_read_at_first_sight_and_once_it_may_have_been_written(
 ) -> None:
     """A process that was forked has its parent's; at a kill those that were weighed are read again."""
     titles = {1: "postgres", 2: "postgres"}
-    monkeypatch.setattr(identity, "read_title", lambda _tgid, start: titles[start])
+    monkeypatch.setattr(cgroup_rows, "read_title", lambda _tgid, start: titles[start])
     tasks = Tasks()
     tasks.take_events(task_records(("seen", 10, 1, "postgres"), ("seen", 10, 2, "postgres")), 0)
     assert [row["cmdline"] for row in tasks.rows] == ["postgres", "postgres"]
@@ -245,6 +245,6 @@ def test_a_title_is_read_at_first_sight_and_once_it_may_have_been_written(
     assert [row["cmdline"] for row in tasks.rows] == ["postgres: checkpointer"]
     titles.update({2: "postgres: writer"})
     later_s = time.monotonic() + 2
-    monkeypatch.setattr(identity.time, "monotonic", lambda: later_s)
+    monkeypatch.setattr(cgroup_rows.time, "monotonic", lambda: later_s)
     tasks.look_again()
     assert [row["cmdline"] for row in tasks.rows] == ["postgres: checkpointer", "postgres: writer"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer.capture import doctor
+from tracer.capture import trial
 from tracer.capture.bpf.hooks import Choice
 from tracer.capture.bpf.load import Programs
 from tracer.capture.learn.event_cost import EventCost
@@ -28,8 +28,8 @@ def no_bcc() -> None:
 
 @needs_btf
 def test_without_bcc_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "find_bcc", no_bcc)
-    found = doctor.examine(may_load=True, measure=True)
+    monkeypatch.setattr(trial, "find_bcc", no_bcc)
+    found = trial.examine(may_load=True, measure=True)
     checks = {check.name: check for check in found.checks}
     assert (checks["BCC"].state, checks["BCC"].prevents_recording) == (State.MISSING, True)
     assert "python3-bpfcc" in checks["BCC"].detail
@@ -38,7 +38,7 @@ def test_without_bcc_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_where_nothing_may_be_loaded_no_signal_is_guessed() -> None:
-    found = doctor.examine(may_load=False, measure=True)
+    found = trial.examine(may_load=False, measure=True)
     assert found.checks[-1].state is State.UNKNOWN
     documents = [finding.document() for finding in found.signals]
     assert {(one["hook"], one["meaning"], one["event_ns"]) for one in documents} == {(None, None, None)}
@@ -48,9 +48,9 @@ def test_where_nothing_may_be_loaded_no_signal_is_guessed() -> None:
 
 def test_a_kernel_log_that_cannot_be_read_is_missed(tmp_path: Path) -> None:
     device, dump_tasks = tmp_path / "kmsg", tmp_path / "oom_dump_tasks"
-    absent = doctor.kernel_log(device, dump_tasks)
+    absent = trial.kernel_log(device, dump_tasks)
     device.touch()
-    other = doctor.kernel_log(device, dump_tasks)
+    other = trial.kernel_log(device, dump_tasks)
     assert (absent.state, other.state) == (State.MISSING, State.MISSING)
     assert absent.detail == f"{device}: No such file or directory"
     assert other.detail == f"{device} is something else here"
@@ -61,11 +61,11 @@ def test_a_kernel_log_that_cannot_be_read_is_missed(tmp_path: Path) -> None:
 def test_a_kernel_log_without_candidates_is_degraded(
     says: str | None, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "open_kernel_log", lambda _: KernelLog(None, READ))
+    monkeypatch.setattr(trial, "open_kernel_log", lambda _: KernelLog(None, READ))
     dump_tasks = tmp_path / "oom_dump_tasks"
     if says is not None:
         dump_tasks.write_text(says)
-    check = doctor.kernel_log(tmp_path / "kmsg", dump_tasks)
+    check = trial.kernel_log(tmp_path / "kmsg", dump_tasks)
     assert check.state is state
     assert ("oom_dump_tasks" in check.detail) == (state is State.DEGRADED)
 
@@ -77,8 +77,8 @@ def test_a_kernel_that_refuses_a_program_is_quoted(monkeypatch: pytest.MonkeyPat
             "the kernel refuses the BPF program drain: Permission denied; see memcg-tracer doctor"
         )
 
-    monkeypatch.setattr(doctor, "Programs", refuse)
-    (check,) = doctor.trial(Btf.load(), memory_hierarchy(), measure=True).checks
+    monkeypatch.setattr(trial, "Programs", refuse)
+    (check,) = trial.trial(Btf.load(), memory_hierarchy(), measure=True).checks
     assert (check.state, check.prevents_recording) == (State.MISSING, True)
     assert check.detail == "the kernel refuses the BPF program drain: Permission denied"
 
@@ -106,10 +106,10 @@ def test_without_figures_the_signals_are_known_all_the_same(monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise TracerError("cgroups below /sys/fs/cgroup have no memory controller")
 
-    monkeypatch.setattr(doctor, "Programs", Attached)
-    monkeypatch.setattr(doctor, "calibrate", lambda *_: {})
-    monkeypatch.setattr(doctor.event_cost, "measure", fail)
-    found = doctor.trial(Btf.load(), Hierarchy(1, Path("/sys/fs/cgroup/memory"), "/"), measure=True)
+    monkeypatch.setattr(trial, "Programs", Attached)
+    monkeypatch.setattr(trial, "calibrate", lambda *_: {})
+    monkeypatch.setattr(trial.event_cost, "measure", fail)
+    found = trial.trial(Btf.load(), Hierarchy(1, Path("/sys/fs/cgroup/memory"), "/"), measure=True)
     programs, costs = found.checks
     assert (programs.state, costs.state) == (State.DEGRADED, State.UNKNOWN)
     assert "going on without fentry a" in programs.detail
@@ -120,30 +120,30 @@ def test_without_figures_the_signals_are_known_all_the_same(monkeypatch: pytest.
 
 
 def test_functions_can_be_hooked_by_one_way_or_by_another() -> None:
-    assert doctor.function_hooks({}, None).detail == "by fentry and by kprobe"
-    one = doctor.function_hooks({"fentry": "fentry is closed here (x)"}, None)
+    assert trial.function_hooks({}, None).detail == "by fentry and by kprobe"
+    one = trial.function_hooks({"fentry": "fentry is closed here (x)"}, None)
     assert (one.state, one.detail) == (State.OK, "by kprobe; fentry is closed here (x)")
 
 
 def test_functions_closed_are_explained_by_the_configuration_where_it_says_why() -> None:
     closed = {"fentry": "fentry is closed here (x)", "kprobe": "this kernel has no kprobes"}
     built = {"CONFIG_BPF_JIT", "CONFIG_FUNCTION_TRACER", "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"}
-    check = doctor.function_hooks(closed, built)
+    check = trial.function_hooks(closed, built)
     assert (check.state, check.prevents_recording) == (State.MISSING, False)
     assert "closed here (x), though the kernel is built for it" in check.detail
     assert "no kprobes: CONFIG_KPROBES is not set" in check.detail
-    without = doctor.function_hooks(closed, built - {"CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"})
+    without = trial.function_hooks(closed, built - {"CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"})
     assert "(x): CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS is not set" in without.detail
-    assert doctor.function_hooks(closed, None).detail == "; ".join(closed.values())
+    assert trial.function_hooks(closed, None).detail == "; ".join(closed.values())
 
 
 @pytest.mark.parametrize("signal", SIGNALS, ids=lambda signal: signal.name)
-def test_a_signal_as_a_document(signal: doctor.Signal) -> None:
+def test_a_signal_as_a_document(signal: trial.Signal) -> None:
     way = signal.ways[-1]
-    taken = doctor.Finding(signal, Choice(signal, way), EventCost(3, 70.26)).document()
+    taken = trial.Finding(signal, Choice(signal, way), EventCost(3, 70.26)).document()
     assert (taken["hook"], taken["event_ns"], taken["events"]) == (str(way), 70.3, 3)
     assert taken["detail"] == (way.approximate or None)
-    absent = doctor.Finding(signal, Choice(signal, None, "closed")).document()
+    absent = trial.Finding(signal, Choice(signal, None, "closed")).document()
     assert (absent["hook"], absent["meaning"], absent["detail"]) == (None, "absent", "closed")
     assert absent["without"] == signal.without
 
@@ -151,7 +151,7 @@ def test_a_signal_as_a_document(signal: doctor.Signal) -> None:
 @pytest.mark.kernel
 def test_every_program_loads_and_what_happens_has_its_cost() -> None:
     hierarchy = memory_hierarchy()
-    found = doctor.examine(may_load=True, measure=True)
+    found = trial.examine(may_load=True, measure=True)
     checks = {check.name: check for check in found.checks}
     assert checks["BCC"].state is State.OK
     assert checks["programs"].state is State.OK, checks["programs"].detail

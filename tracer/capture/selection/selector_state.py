@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
-from tracer.capture.selection.roots import CAME_KEPT
+from tracer.capture.bpf.roots import CAME_KEPT
 from tracer.kernel.cgroups.selectors import Selector
 from tracer.stored_names import stored_path
 
