@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from tracer.analysis.core.naming import Processes
-from tracer.analysis.results.report import (
+from tracer.analysis.results.kill import (
     Candidate,
     Composition,
     Cushion,

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tracer.analysis.core.naming import Processes
-from tracer.analysis.results.report import Held, Quality, Reclaim, Sizing
+from tracer.analysis.results.kill import Held, Quality, Reclaim, Sizing
 from tracer.lab import survival
 from tracer.lab.experiments import EXPERIMENTS
 from tracer.lab.run import examine

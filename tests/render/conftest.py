@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tracer.analysis.results.report import (
+from tracer.analysis.results.kill import (
     Allocator,
     Candidate,
     Composition,

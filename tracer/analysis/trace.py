@@ -17,7 +17,7 @@ from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.kernel_log import comparison
 from tracer.analysis.kernel_log.matching import Logged
 from tracer.analysis.results import summary
-from tracer.analysis.results.report import Held, OomReport
+from tracer.analysis.results.kill import Held, OomReport
 from tracer.analysis.views import refaults, stalls, thrash
 from tracer.analysis.views.evictions import evictions
 from tracer.analysis.views.timeline import timeline

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracer.analysis.results.report import Cause, OomReport
+from tracer.analysis.results.kill import Cause, OomReport
 from tracer.units import count, duration, size
 
 if TYPE_CHECKING:

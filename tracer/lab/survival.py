@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracer.analysis.results.report import Held, OomReport
+from tracer.analysis.results.kill import Held, OomReport
 from tracer.lab.checks import Check, damons_bytes, equal_pgsteal
 from tracer.units import count, size
 

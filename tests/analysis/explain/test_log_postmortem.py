@@ -10,7 +10,7 @@ import pytest
 
 from tracer.analysis.explain import log_postmortem
 from tracer.analysis.explain.wording import trigger_name
-from tracer.analysis.results.report import OomReport
+from tracer.analysis.results.kill import OomReport
 from tracer.kernel.kmsg.grammar import reports
 from tracer.kernel.kmsg.text.lines import split
 

@@ -12,7 +12,7 @@ import pytest
 from tracer.analysis.explain.postmortem import explain
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.explain.wording import trigger_name
-from tracer.analysis.results.report import FurtherAllocators, OomReport
+from tracer.analysis.results.kill import FurtherAllocators, OomReport
 
 MIB = 1 << 20
 LIMIT = 100 * MIB

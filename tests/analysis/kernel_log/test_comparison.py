@@ -9,7 +9,7 @@ import pytest
 from synthetic.oom_log import MIB, Dump, log
 
 from tracer.analysis.explain.postmortem import explain
-from tracer.analysis.results.report import OomReport
+from tracer.analysis.results.kill import OomReport
 
 DUMP = Dump(pid=50)
 RATE_LIMITED = "only the line of the kill is there"

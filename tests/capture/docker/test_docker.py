@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import tracer
-from tracer.analysis.results.report import OomReport
+from tracer.analysis.results.kill import OomReport
 from tracer.analysis.trace import AnalysedTrace
 from tracer.lab import checks
 from tracer.lab.scratch import write_uncached

@@ -15,7 +15,7 @@ import pytest
 from support.recorder import Recorder
 
 import tracer
-from tracer.analysis.results.report import OomReport
+from tracer.analysis.results.kill import OomReport
 from tracer.capture.rows.kmsg_stream import READ, open_kernel_log
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 

@@ -21,7 +21,7 @@ from typing import Final
 from rich.cells import cell_len
 
 from tracer.analysis.explain import log_postmortem
-from tracer.analysis.results.report import OomReport
+from tracer.analysis.results.kill import OomReport
 from tracer.kernel.kmsg import sections
 from tracer.kernel.kmsg.grammar import reports
 from tracer.kernel.kmsg.log_report import LogReport

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from tracer.analysis.results.report import Held, OomReport
+from tracer.analysis.results.kill import Held, OomReport
 from tracer.analysis.views.timeline import LEVELS
 from tracer.render.page import html, plots
 from tracer.render.picture import markers

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from tracer.analysis.results.report import OomReport
+from tracer.analysis.results.kill import OomReport
 from tracer.render.picture.markers import of_cgroup, of_thrash
 
 

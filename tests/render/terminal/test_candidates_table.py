@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tracer.analysis.results.report import Candidate, OomReport, WhatIf
+from tracer.analysis.results.kill import Candidate, OomReport, WhatIf
 from tracer.render.terminal import candidates_table
 
 PAGE = 4096

@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 
 from tracer.analysis.explain.log_postmortem import LOG_ALONE
-from tracer.analysis.results.report import (
+from tracer.analysis.results.kill import (
     Cushion,
     Held,
     KernelLogPlace,

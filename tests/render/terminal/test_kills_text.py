@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.cells import cell_len
 
-from tracer.analysis.results.report import OomReport
+from tracer.analysis.results.kill import OomReport
 from tracer.render.terminal import console, kills_text
 
 HOSTILE = "\x1b[31m[red]<script>\nx"

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from rich.cells import cell_len
 
-from tracer.analysis.results.report import OomReport
+from tracer.analysis.results.kill import OomReport
 from tracer.render.picture import markers
 from tracer.render.terminal import console
 from tracer.render.terminal.timeline_text import Heading, picture

@@ -14,7 +14,7 @@ from rich.console import RenderableType
 
 import tracer
 from tracer.analysis.explain import log_postmortem
-from tracer.analysis.results.report import OomReport
+from tracer.analysis.results.kill import OomReport
 from tracer.kernel.kmsg import log_files
 from tracer.render.terminal import console, explain_text, first_screen
 from tracer.render.words.prose import prose

@@ -22,7 +22,7 @@ from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.victim import victim_selection
 from tracer.analysis.explain.wording import owner_name, process
 from tracer.analysis.kernel_log import logged_memory
-from tracer.analysis.results.report import (
+from tracer.analysis.results.kill import (
     Cushion,
     KernelLogPlace,
     LimitOwner,

@@ -33,7 +33,7 @@ from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.victim import victim_selection
 from tracer.analysis.kernel_log import comparison
 from tracer.analysis.kernel_log.comparison import Told
-from tracer.analysis.results.report import (
+from tracer.analysis.results.kill import (
     Allocator,
     Composition,
     Cushion,

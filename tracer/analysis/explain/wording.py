@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tracer.analysis.results.report import LimitOwner, Trigger
+from tracer.analysis.results.kill import LimitOwner, Trigger
 from tracer.schema import UNLIMITED_BYTES
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from tracer.analysis.results.report import Held, OomReport, as_json, limit_columns
+from tracer.analysis.results.kill import Held, OomReport, as_json, limit_columns
 from tracer.units import UNKNOWN, limit
 
 _KILL_DTYPES: Final = {
@@ -96,7 +96,7 @@ def kills(reports: Sequence[OomReport]) -> pd.DataFrame:
 def held(cgroups: Sequence[Held]) -> pd.DataFrame:
     """Return a row for each cgroup, in the order given: how near its limit came, and what reclaim gave back.
 
-    The columns are the fields of `analysis.results.report.Held`. NA is not known; of `limit_bytes` also that
+    The columns are the fields of `analysis.results.kill.Held`. NA is not known; of `limit_bytes` also that
     there is no limit, and `is_limited` is then false.
     """
     rows = [

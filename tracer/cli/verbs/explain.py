@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from tracer.analysis.results.report import OomReport
+    from tracer.analysis.results.kill import OomReport
     from tracer.analysis.trace import AnalysedTrace
     from tracer.kernel.kmsg.userspace import UserspaceKill
 

@@ -13,7 +13,7 @@ from tracer.cli import values
 from tracer.cli.output import check_output, write_output
 
 if TYPE_CHECKING:
-    from tracer.analysis.results.report import OomReport
+    from tracer.analysis.results.kill import OomReport
     from tracer.analysis.trace import AnalysedTrace
     from tracer.render.page import html
 

@@ -18,7 +18,7 @@ from tracer.errors import TracerError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tracer.analysis.results.report import OomReport
+    from tracer.analysis.results.kill import OomReport
     from tracer.analysis.trace import AnalysedTrace
     from tracer.analysis.views.moments import Moment
     from tracer.render.terminal.timeline_text import Heading

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from tracer import units
 from tracer.analysis.explain.kills import newest
-from tracer.analysis.results.report import Held, OomReport
+from tracer.analysis.results.kill import Held, OomReport
 from tracer.render.picture.layers import BY_NAME, LAYERS, OF_COMPOSITION, PART_LABELS
 from tracer.render.terminal import candidates_table, kills_text
 from tracer.render.words import kill_facts, reclaim_facts, survivor_facts

@@ -7,7 +7,7 @@ from typing import Final
 
 from tracer import units
 from tracer.analysis.explain.victim.badness import ADJ_SCALE, OOM_SCORE_ADJ_MIN
-from tracer.analysis.results.report import Candidate, OomReport, WhatIf
+from tracer.analysis.results.kill import Candidate, OomReport, WhatIf
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import Fact, titled
 

@@ -14,7 +14,7 @@ import pandas as pd
 from tracer import units
 from tracer.analysis.explain import log_postmortem
 from tracer.analysis.explain.wording import trigger_name
-from tracer.analysis.results.report import (
+from tracer.analysis.results.kill import (
     Held,
     LimitOwner,
     OomReport,

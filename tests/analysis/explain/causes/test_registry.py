@@ -13,7 +13,7 @@ from tracer.analysis.explain import verdict
 from tracer.analysis.explain.advice import advise
 from tracer.analysis.explain.measure.cushion import Window
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, Holder, Swap
-from tracer.analysis.results.report import (
+from tracer.analysis.results.kill import (
     COMPOSITION_PARTS,
     Candidate,
     Composition,

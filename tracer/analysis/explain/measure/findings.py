@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from tracer.analysis.explain.measure.cushion import Steal, Window
-from tracer.analysis.results.report import (
+from tracer.analysis.results.kill import (
     Allocator,
     Candidate,
     Cause,
