@@ -11,20 +11,12 @@ import pandas as pd
 import pytest
 
 from tracer.analysis.core.naming import Processes
-from tracer.analysis.results.kill import (
-    Candidate,
-    Composition,
-    Cushion,
-    LimitOwner,
-    OomReport,
-    Quality,
-    Reclaim,
-    ReclaimAttempt,
-    Sizing,
-    Trigger,
-    Verdict,
-    Victim,
-)
+from tracer.analysis.results.conclusions import Sizing, Verdict
+from tracer.analysis.results.kill import LimitOwner, OomReport
+from tracer.analysis.results.memory import Composition, Cushion
+from tracer.analysis.results.quality import Quality
+from tracer.analysis.results.reclaim_attempts import Reclaim, ReclaimAttempt
+from tracer.analysis.results.tasks import Candidate, Trigger, Victim
 from tracer.lab import checks
 from tracer.lab.checks import Evidence
 from tracer.lab.experiments import EXPERIMENTS

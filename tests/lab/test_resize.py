@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tracer.analysis.results.kill import Quality, Sizing
+from tracer.analysis.results.conclusions import Sizing
+from tracer.analysis.results.quality import Quality
 from tracer.lab import resize
 from tracer.lab.experiments import EXPERIMENTS, Experiment
 from tracer.lab.resize import Rerun, verify

@@ -10,7 +10,10 @@ import pandas as pd
 import pytest
 
 from tracer.analysis.core.naming import Processes
-from tracer.analysis.results.kill import Held, Quality, Reclaim, Sizing
+from tracer.analysis.results.conclusions import Sizing
+from tracer.analysis.results.quality import Quality
+from tracer.analysis.results.reclaim_attempts import Reclaim
+from tracer.analysis.results.survivor import Held
 from tracer.lab import survival
 from tracer.lab.experiments import EXPERIMENTS
 from tracer.lab.run import examine

@@ -16,8 +16,9 @@ from tracer.analysis.explain import kills, postmortem
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.kernel_log import comparison
 from tracer.analysis.kernel_log.matching import Logged
-from tracer.analysis.results import summary
-from tracer.analysis.results.kill import Held, OomReport
+from tracer.analysis.results import display, summary
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.survivor import Held
 from tracer.analysis.views import refaults, stalls, thrash
 from tracer.analysis.views.evictions import evictions
 from tracer.analysis.views.timeline import timeline
@@ -125,12 +126,12 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
         return summary.held(self.held_cgroups(cgroup))
 
     def __repr__(self) -> str:
-        return summary.as_text(*self._shown())
+        return display.as_text(*self._shown())
 
     def _repr_html_(self) -> str:
-        return summary.as_html(*self._shown())
+        return display.as_html(*self._shown())
 
-    def _shown(self) -> tuple[str, summary.Facts]:
+    def _shown(self) -> tuple[str, display.Facts]:
         """What it holds, of which the tables of events are only counted."""
         meta = self.meta
         rows = {name: self.rows(name) for name in TABLES}
@@ -145,7 +146,7 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
                 "t.explain(), t.kills(), t.held(), t.timeline(), t.evictions(); help(t) lists all columns",
             ),
         ]
-        return summary.shown(f"memcg-tracer trace {self.path}", facts)
+        return display.printable(f"memcg-tracer trace {self.path}", facts)
 
     def charged_stacks(
         self, cgroup: str | int | None = None, kill_id: int | None = None

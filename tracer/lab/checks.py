@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracer.analysis.results.kill import Cause, OomReport
+from tracer.analysis.results.conclusions import Cause
+from tracer.analysis.results.kill import OomReport
 from tracer.units import count, duration, size
 
 if TYPE_CHECKING:

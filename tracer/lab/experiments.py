@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tracer.analysis.results.kill import Cause, OomReport
+from tracer.analysis.results.conclusions import Cause
+from tracer.analysis.results.kill import OomReport
 from tracer.lab import checks, survival
 from tracer.lab.checks import Check, Evidence, first_kill, only_kill
 from tracer.lab.scratch import write_uncached

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 import tracer
-from tracer.analysis.results.kill import Held, OomReport
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.survivor import Held
 from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.cgroups.cgroupfs import descendants, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tracer
-from tracer.analysis.results.kill import Cause, Held, OomReport
+from tracer.analysis.results.conclusions import Cause
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.survivor import Held
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracer.analysis.results.kill import Held, OomReport
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.survivor import Held
 from tracer.lab.checks import Check, damons_bytes, equal_pgsteal
 from tracer.units import count, size
 

@@ -12,7 +12,8 @@ import pytest
 from tracer.analysis.explain.postmortem import explain
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.explain.wording import trigger_name
-from tracer.analysis.results.kill import FurtherAllocators, OomReport
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.memory import FurtherAllocators
 
 MIB = 1 << 20
 LIMIT = 100 * MIB

@@ -8,7 +8,8 @@ import pytest
 
 from tracer.analysis.explain.postmortem import explain
 from tracer.analysis.explain.survivors import held_cgroups
-from tracer.analysis.results.kill import Held, OomReport
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.survivor import Held
 
 PAGE = 4096
 MIB = 1 << 20

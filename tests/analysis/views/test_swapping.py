@@ -8,7 +8,7 @@ import pytest
 
 from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.explain.survivors import held_cgroups
-from tracer.analysis.results.kill import SwapIo
+from tracer.analysis.results.reclaim_attempts import SwapIo
 from tracer.analysis.views import swapping
 
 OURS, THEIRS = 7, 8

@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from tracer.analysis.results.kill import Held, OomReport
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.survivor import Held
 from tracer.analysis.views.timeline import LEVELS
 from tracer.render.page import html, plots
 from tracer.render.picture import markers

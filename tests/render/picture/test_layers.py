@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.results.kill import COMPOSITION_PARTS
+from tracer.analysis.results.memory import COMPOSITION_PARTS
 from tracer.render.picture.layers import BY_NAME, LAYERS, OF_COMPOSITION, PART_LABELS, stacked
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from tracer.analysis.results.kill import Allocator, ChargedStack
+from tracer.analysis.results.memory import Allocator, ChargedStack
 from tracer.render.terminal.allocation_stacks import heaviest
 
 MIB = 1 << 20

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tracer.analysis.results.kill import Candidate, OomReport, WhatIf
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.tasks import Candidate, WhatIf
 from tracer.render.terminal import candidates_table
 
 PAGE = 4096

@@ -8,16 +8,11 @@ import pytest
 from rich.cells import cell_len
 
 from tracer.analysis.explain.log_postmortem import LOG_ALONE
-from tracer.analysis.results.kill import (
-    Cushion,
-    Held,
-    KernelLogPlace,
-    LimitOwner,
-    OomReport,
-    Reclaim,
-    SwapIo,
-    Waiter,
-)
+from tracer.analysis.results.kill import LimitOwner, OomReport
+from tracer.analysis.results.memory import Cushion
+from tracer.analysis.results.quality import KernelLogPlace
+from tracer.analysis.results.reclaim_attempts import Reclaim, SwapIo, Waiter
+from tracer.analysis.results.survivor import Held
 from tracer.analysis.views import stalls
 from tracer.render.terminal import console, explain_text
 from tracer.render.words import kill_facts, reclaim_facts, survivor_facts

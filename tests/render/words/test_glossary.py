@@ -29,7 +29,7 @@ def test_word_is_explained(word: str) -> None:
 def test_every_cause_is_defined() -> None:
     from typing import get_args
 
-    from tracer.analysis.results.kill import Cause
+    from tracer.analysis.results.conclusions import Cause
 
     defined = (TOP / "docs/causes.md").read_text(encoding="utf-8")
     for cause in get_args(Cause):

@@ -9,7 +9,7 @@ from tracer.analysis.explain.causes import registry
 from tracer.analysis.explain.contributing import crowd
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.wording import owner_name, process
-from tracer.analysis.results.kill import Cause, Verdict
+from tracer.analysis.results.conclusions import Cause, Verdict
 from tracer.units import count, duration, size
 
 

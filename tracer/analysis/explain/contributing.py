@@ -8,7 +8,8 @@ from typing import Final
 from tracer.analysis.explain.causes import registry
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.wording import process
-from tracer.analysis.results.kill import Candidate, Cause
+from tracer.analysis.results.conclusions import Cause
+from tracer.analysis.results.tasks import Candidate
 from tracer.units import count, duration, percent, size
 
 _LEAST_SHARE: Final = 0.05

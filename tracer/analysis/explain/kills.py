@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from tracer.analysis.core import naming
 from tracer.analysis.core.tables import TraceTables
-from tracer.analysis.results.kill import Cause, OomReport
+from tracer.analysis.results.conclusions import Cause
+from tracer.analysis.results.kill import OomReport
 from tracer.errors import TracerError
 from tracer.kernel.cgroups import containers
 

@@ -26,7 +26,8 @@ from tracer.analysis.explain import log_postmortem
 from tracer.analysis.explain.log_postmortem import Named
 from tracer.analysis.kernel_log import matching
 from tracer.analysis.kernel_log.matching import Logged
-from tracer.analysis.results.kill import LimitOwner, OomReport, Victim
+from tracer.analysis.results.kill import LimitOwner, OomReport
+from tracer.analysis.results.tasks import Victim
 from tracer.kernel.kmsg.log_report import LogReport
 from tracer.stored_names import stored_text
 

@@ -22,18 +22,12 @@ from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.victim import victim_selection
 from tracer.analysis.explain.wording import owner_name, process
 from tracer.analysis.kernel_log import logged_memory
-from tracer.analysis.results.kill import (
-    Cushion,
-    KernelLogPlace,
-    LimitOwner,
-    OomReport,
-    Quality,
-    Reclaim,
-    Sizing,
-    Trigger,
-    Verdict,
-    Victim,
-)
+from tracer.analysis.results.conclusions import Sizing, Verdict
+from tracer.analysis.results.kill import LimitOwner, OomReport
+from tracer.analysis.results.memory import Cushion
+from tracer.analysis.results.quality import KernelLogPlace, Quality
+from tracer.analysis.results.reclaim_attempts import Reclaim
+from tracer.analysis.results.tasks import Trigger, Victim
 from tracer.kernel.cgroups import containers
 from tracer.kernel.kmsg.log_report import Kill, LogReport, Stamp, TaskRow
 from tracer.schema import UNLIMITED_BYTES

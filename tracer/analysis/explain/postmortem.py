@@ -33,17 +33,10 @@ from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.victim import victim_selection
 from tracer.analysis.kernel_log import comparison
 from tracer.analysis.kernel_log.comparison import Told
-from tracer.analysis.results.kill import (
-    Allocator,
-    Composition,
-    Cushion,
-    FurtherAllocators,
-    LimitOwner,
-    OomReport,
-    Quality,
-    Trigger,
-    Victim,
-)
+from tracer.analysis.results.kill import LimitOwner, OomReport
+from tracer.analysis.results.memory import Allocator, Composition, Cushion, FurtherAllocators
+from tracer.analysis.results.quality import Quality
+from tracer.analysis.results.tasks import Trigger, Victim
 from tracer.analysis.views import reclaim, swapping
 from tracer.errors import UsageError
 from tracer.schema import UNLIMITED_BYTES

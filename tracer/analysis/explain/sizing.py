@@ -44,7 +44,8 @@ from tracer.analysis.core.tables import (
 )
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.wording import no_limit, owner_name
-from tracer.analysis.results.kill import Cause, Composition, Sizing
+from tracer.analysis.results.conclusions import Cause, Sizing
+from tracer.analysis.results.memory import Composition
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import duration, size
 

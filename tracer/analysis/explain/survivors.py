@@ -22,7 +22,9 @@ from tracer.analysis.core.tables import (
 )
 from tracer.analysis.explain import sizing
 from tracer.analysis.explain.measure import cushion
-from tracer.analysis.results.kill import Held, Quality, Sizing
+from tracer.analysis.results.conclusions import Sizing
+from tracer.analysis.results.quality import Quality
+from tracer.analysis.results.survivor import Held
 from tracer.analysis.views import reclaim, swapping
 from tracer.schema import UNLIMITED_BYTES
 

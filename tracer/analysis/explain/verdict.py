@@ -11,7 +11,7 @@ from tracer.analysis.explain.causes import registry
 from tracer.analysis.explain.contributing import contributing
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.wording import no_limit, owner_name, process, trigger_name
-from tracer.analysis.results.kill import Cause, Confidence, Suspect, Verdict
+from tracer.analysis.results.conclusions import Cause, Confidence, Suspect, Verdict
 from tracer.units import count, duration, percent, size
 
 _CONFIDENCES: Final[tuple[Confidence, ...]] = ("high", "medium", "low")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tracer.analysis.results.kill import LimitOwner, Trigger
+from tracer.analysis.results.kill import LimitOwner
+from tracer.analysis.results.tasks import Trigger
 from tracer.schema import UNLIMITED_BYTES
 
 

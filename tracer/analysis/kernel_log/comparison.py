@@ -13,7 +13,7 @@ from tracer.analysis.core.tables import TraceTables, integers, times_ns
 from tracer.analysis.kernel_log import completion, matching
 from tracer.analysis.kernel_log.agreement import disagreements
 from tracer.analysis.kernel_log.matching import Logged
-from tracer.analysis.results.kill import KernelLog
+from tracer.analysis.results.quality import KernelLog
 from tracer.kernel.kmsg import grammar
 from tracer.kernel.kmsg.log_report import LogReport
 from tracer.stored_names import stored_text

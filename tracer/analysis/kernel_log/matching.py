@@ -13,7 +13,7 @@ from typing import Final
 import pandas as pd
 
 from tracer.analysis.core.tables import TraceTables, integers, times_ns
-from tracer.analysis.results.kill import KernelLog
+from tracer.analysis.results.quality import KernelLog
 from tracer.kernel.kmsg.log_report import LogReport, Section
 
 _APART_AT_MOST_NS: Final = 2_000_000_000

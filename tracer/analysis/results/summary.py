@@ -1,15 +1,15 @@
-"""Kills and cgroups as DataFrames, and what a trace and a report show of themselves in Python."""
+"""Kills, and cgroups that lived, as DataFrames."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any, Final
 
 import pandas as pd
 
-from tracer.analysis.results.kill import Held, OomReport, as_json, limit_columns
-from tracer.units import UNKNOWN, limit
+from tracer.analysis.results.json_values import limit_columns
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.survivor import Held
 
 _KILL_DTYPES: Final = {
     "kill_id": "int64",
@@ -96,8 +96,8 @@ def kills(reports: Sequence[OomReport]) -> pd.DataFrame:
 def held(cgroups: Sequence[Held]) -> pd.DataFrame:
     """Return a row for each cgroup, in the order given: how near its limit came, and what reclaim gave back.
 
-    The columns are the fields of `analysis.results.kill.Held`. NA is not known; of `limit_bytes` also that
-    there is no limit, and `is_limited` is then false.
+    The columns are the fields of `analysis.results.survivor.Held`. NA is not known. `limit_bytes` is NA also
+    where no limit is set; `is_limited` is then false.
     """
     rows = [
         {name: getattr(one, name) for name in _HELD_DTYPES if name not in ("limit_bytes", "is_limited")}
@@ -115,49 +115,3 @@ def _column(values: list[Any], dtype: str) -> pd.Series:
     if dtype.startswith("datetime64"):
         return pd.Series(pd.DatetimeIndex([pd.Timestamp(value) for value in values], tz="UTC").as_unit("ns"))
     return pd.Series(values, dtype="object" if dtype == "str" else dtype)
-
-
-Facts = Sequence[tuple[str, str]]
-
-
-def of_report(report: OomReport) -> tuple[str, Facts]:
-    """What a report shows of itself: a title, and labels with values."""
-    owner = report.limit_owner
-    place = owner.container or owner.cgroup or UNKNOWN
-    life = f" (run {owner.run} of {owner.runs})" if (owner.runs or 1) > 1 else ""
-    victims = [f"{victim.comm} (pid {victim.pid})" for victim in report.victims]
-    more = f" and {len(victims) - 3} more" if len(victims) > 3 else ""
-    return shown(
-        f"OOM kill {report.kill_id} at {as_json(report.time) or UNKNOWN}",
-        [
-            ("limit of", f"{place}{life}: {limit(owner.limit_bytes)}, {report.constraint}"),
-            ("killed", (", ".join(victims[:3]) or UNKNOWN) + more),
-            ("cause", f"{report.verdict.cause}, confidence {report.verdict.confidence}"),
-            ("summary", report.verdict.summary),
-        ],
-    )
-
-
-def as_text(title: str, facts: Facts) -> str:
-    """Lines of a label and a value, below a title."""
-    width = max((len(label) for label, _ in facts), default=0)
-    return "\n".join([title, *(f"  {label:<{width}}  {value}" for label, value in facts)])
-
-
-def as_html(title: str, facts: Facts) -> str:
-    """The same as a table of HTML, escaped."""
-    style = 'style="text-align:left"'
-    rows = "".join(
-        f"<tr><th {style}>{html.escape(label)}</th><td {style}>{html.escape(value)}</td></tr>"
-        for label, value in facts
-    )
-    return f"<table><caption>{html.escape(title)}</caption>{rows}</table>"
-
-
-def shown(title: str, facts: Facts) -> tuple[str, Facts]:
-    """Both without what could act in a terminal: names come from the kernel."""
-    return _printable(title), [(label, _printable(value)) for label, value in facts]
-
-
-def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

@@ -26,7 +26,7 @@ from tracer.analysis.core.tables import (
     times_ns,
     utc_time,
 )
-from tracer.analysis.results.kill import as_object
+from tracer.analysis.results.json_values import as_object
 from tracer.analysis.views import thrash
 from tracer.analysis.views.evictions import summed
 

@@ -20,7 +20,7 @@ from tracer.analysis.core.tables import (
     times_ns,
     utc_time,
 )
-from tracer.analysis.results.kill import Reclaim, ReclaimAttempt
+from tracer.analysis.results.reclaim_attempts import Reclaim, ReclaimAttempt
 from tracer.analysis.views import stalls, swapping
 from tracer.schema import RECLAIM_COUNTS
 

@@ -27,7 +27,7 @@ from tracer.analysis.core.tables import (
     times_ns,
     utc_times,
 )
-from tracer.analysis.results.kill import Waiter
+from tracer.analysis.results.reclaim_attempts import Waiter
 from tracer.schema import STALL_KINDS
 
 THROTTLED: Final = ("writeback", "isolated", "noprogress", "congested", "other")

@@ -19,7 +19,7 @@ from tracer.analysis.core.tables import (
     page_size,
     times_ns,
 )
-from tracer.analysis.results.kill import SwapIo
+from tracer.analysis.results.reclaim_attempts import SwapIo
 
 NOT_KNOWN: Final = dict.fromkeys(
     ("reclaim.swap_writes", "reclaim.swap_reads"),

@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from tracer import units
 from tracer.analysis.explain.kills import newest
-from tracer.analysis.results.kill import Held, OomReport
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.survivor import Held
 from tracer.render.picture.layers import BY_NAME, LAYERS, OF_COMPOSITION, PART_LABELS
 from tracer.render.terminal import candidates_table, kills_text
 from tracer.render.words import kill_facts, reclaim_facts, survivor_facts

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.results.kill import Composition
+from tracer.analysis.results.memory import Composition
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ OF_COMPOSITION: Final = {
     "vmalloc": "kernel",
     "other": "other",
 }
-"""Class of `analysis.results.kill.Composition` -> the layer in whose colour it is drawn."""
+"""Class of `analysis.results.memory.Composition` -> the layer in whose colour it is drawn."""
 
 PART_LABELS: Final = {
     "anon": ("anonymous memory", "heap and stack; only swap takes it"),

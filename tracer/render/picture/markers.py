@@ -9,7 +9,8 @@ from typing import Final
 import pandas as pd
 
 from tracer import units
-from tracer.analysis.results.kill import Composition, OomReport
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.memory import Composition
 from tracer.analysis.views.timeline import row_length
 from tracer.render.words.escape import visible
 

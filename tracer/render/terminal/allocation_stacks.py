@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from tracer import units
-from tracer.analysis.results.kill import Allocator, ChargedStack, OomReport
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.memory import Allocator, ChargedStack
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import Fact
 

@@ -9,7 +9,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tracer import units
-from tracer.analysis.results.kill import Held, OomReport
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.survivor import Held
 from tracer.render.picture.layers import BY_NAME, OF_COMPOSITION, PART_LABELS
 from tracer.render.terminal import candidates_table, first_screen, paragraphs
 from tracer.render.terminal.allocation_stacks import heaviest

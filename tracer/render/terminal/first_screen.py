@@ -16,7 +16,8 @@ from rich.text import Text
 from tracer import units
 from tracer.analysis.explain.verdict import DOUBT
 from tracer.analysis.explain.wording import no_limit
-from tracer.analysis.results.kill import Held, OomReport
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.survivor import Held
 from tracer.render.picture.layers import BY_NAME, OF_COMPOSITION, PART_LABELS
 from tracer.render.terminal import paragraphs
 from tracer.render.terminal.allocation_stacks import heaviest

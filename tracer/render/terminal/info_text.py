@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tracer import units
-from tracer.analysis.results.kill import limit_columns
+from tracer.analysis.results.json_values import limit_columns
 from tracer.render.terminal import paragraphs
 from tracer.render.words import runs, signal_ways
 from tracer.render.words.escape import visible

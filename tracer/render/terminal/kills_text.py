@@ -11,7 +11,8 @@ from rich.text import Text
 
 from tracer import units
 from tracer.analysis.explain.kills import History, histories
-from tracer.analysis.results.kill import LimitOwner, OomReport, as_json
+from tracer.analysis.results.json_values import as_json
+from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.render.terminal import paragraphs
 from tracer.render.words import kill_facts, log_place
 from tracer.render.words.escape import visible

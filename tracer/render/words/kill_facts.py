@@ -14,15 +14,11 @@ import pandas as pd
 from tracer import units
 from tracer.analysis.explain import log_postmortem
 from tracer.analysis.explain.wording import trigger_name
-from tracer.analysis.results.kill import (
-    Held,
-    LimitOwner,
-    OomReport,
-    Quality,
-    Sizing,
-    Trigger,
-    Victim,
-)
+from tracer.analysis.results.conclusions import Sizing
+from tracer.analysis.results.kill import LimitOwner, OomReport
+from tracer.analysis.results.quality import Quality
+from tracer.analysis.results.survivor import Held
+from tracer.analysis.results.tasks import Trigger, Victim
 from tracer.render.picture.layers import PART_LABELS
 from tracer.render.words import log_place, signal_ways
 from tracer.render.words.escape import visible

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tracer import units
-from tracer.analysis.results.kill import KernelLogPlace
+from tracer.analysis.results.quality import KernelLogPlace
 from tracer.render.words.escape import visible
 
 _SECTIONS: Final = {

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from tracer import units
-from tracer.analysis.results.kill import OomReport, Reclaim, ReclaimAttempt
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.reclaim_attempts import Reclaim, ReclaimAttempt
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import Fact, not_known, seconds_before
 

@@ -10,7 +10,7 @@ from typing import Final
 import pandas as pd
 
 from tracer import units
-from tracer.analysis.results.kill import Held
+from tracer.analysis.results.survivor import Held
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import Fact, life, limit_range, refaulted, shown_time, sizing_basis
 from tracer.render.words.reclaim_facts import swapped, waits

@@ -10,7 +10,7 @@ import pytest
 from tracer.analysis.core.lookup import stacks
 from tracer.analysis.core.lookup.stacks import Charged, function_of
 from tracer.analysis.explain import postmortem
-from tracer.analysis.results.kill import ChargedStack
+from tracer.analysis.results.memory import ChargedStack
 from tracer.errors import UsageError
 
 MIB = 1 << 20

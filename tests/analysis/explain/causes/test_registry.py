@@ -13,16 +13,10 @@ from tracer.analysis.explain import verdict
 from tracer.analysis.explain.advice import advise
 from tracer.analysis.explain.measure.cushion import Window
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, Holder, Swap
-from tracer.analysis.results.kill import (
-    COMPOSITION_PARTS,
-    Candidate,
-    Composition,
-    Cushion,
-    LimitOwner,
-    Reclaim,
-    Trigger,
-    Victim,
-)
+from tracer.analysis.results.kill import LimitOwner
+from tracer.analysis.results.memory import COMPOSITION_PARTS, Composition, Cushion
+from tracer.analysis.results.reclaim_attempts import Reclaim
+from tracer.analysis.results.tasks import Candidate, Trigger, Victim
 
 MIB = 1 << 20
 LIMIT = 100 * MIB

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.analysis.explain.measure.composition import compose, working_set
-from tracer.analysis.results.kill import COMPOSITION_PARTS
+from tracer.analysis.results.memory import COMPOSITION_PARTS
 from tracer.schema import MEMORY_STAT_BYTES
 
 SIZES = st.fixed_dictionaries({name: st.none() | st.integers(0, 2**50) for name in MEMORY_STAT_BYTES})

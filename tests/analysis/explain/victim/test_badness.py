@@ -22,7 +22,7 @@ from tracer.analysis.explain.victim.badness import (
     rules_of,
     what_if,
 )
-from tracer.analysis.results.kill import Candidate
+from tracer.analysis.results.tasks import Candidate
 
 TOTAL = 25600  # pages: 100 MiB, of which a thousandth is 25 whole pages
 

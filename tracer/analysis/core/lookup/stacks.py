@@ -16,7 +16,7 @@ import pandas as pd
 
 from tracer.analysis.core import naming
 from tracer.analysis.core.tables import NO_ID, Int64s, TraceTables, integers, times_ns
-from tracer.analysis.results.kill import ChargedStack
+from tracer.analysis.results.memory import ChargedStack
 
 Frames = tuple[str, ...]
 

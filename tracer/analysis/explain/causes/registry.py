@@ -21,7 +21,8 @@ from typing import Final
 
 from tracer.analysis.explain.measure.findings import Findings, Swap
 from tracer.analysis.explain.wording import no_limit
-from tracer.analysis.results.kill import Cause, Composition, Suspect
+from tracer.analysis.results.conclusions import Cause, Suspect
+from tracer.analysis.results.memory import Composition
 from tracer.units import percent, size
 
 LEAST_WEIGHT: Final = 0.4

@@ -11,7 +11,7 @@ import pandas as pd
 from tracer.analysis.core.lookup import stacks
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import Int64s, integers, known, times_ns
-from tracer.analysis.results.kill import Allocator, FurtherAllocators
+from tracer.analysis.results.memory import Allocator, FurtherAllocators
 
 _MOST: Final = 10
 _CHARGED: Final = ("anon", "file", "kernel", "sock")

@@ -8,19 +8,12 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from tracer.analysis.explain.measure.cushion import Steal, Window
-from tracer.analysis.results.kill import (
-    Allocator,
-    Candidate,
-    Cause,
-    Composition,
-    Cushion,
-    FurtherAllocators,
-    KernelLog,
-    LimitOwner,
-    Reclaim,
-    Trigger,
-    Victim,
-)
+from tracer.analysis.results.conclusions import Cause
+from tracer.analysis.results.kill import LimitOwner
+from tracer.analysis.results.memory import Allocator, Composition, Cushion, FurtherAllocators
+from tracer.analysis.results.quality import KernelLog
+from tracer.analysis.results.reclaim_attempts import Reclaim
+from tracer.analysis.results.tasks import Candidate, Trigger, Victim
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tracer.analysis.results.kill import Candidate, WhatIf
+from tracer.analysis.results.tasks import Candidate, WhatIf
 
 OOM_SCORE_ADJ_MIN: Final = -1000
 OOM_SCORE_ADJ_MAX: Final = 1000

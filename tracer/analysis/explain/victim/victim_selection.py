@@ -19,7 +19,7 @@ from tracer.analysis.core.tables import TraceTables, limit_of, optional, page_si
 from tracer.analysis.explain.measure.composition import Unknown
 from tracer.analysis.explain.victim import badness
 from tracer.analysis.explain.victim.badness import TODAY, Rules
-from tracer.analysis.results.kill import Candidate, WhatIf
+from tracer.analysis.results.tasks import Candidate, WhatIf
 from tracer.kernel.kmsg.log_report import LogReport, TaskRow
 
 _SIGNAL: Final = "OOM candidates"  # in meta.json

@@ -1,0 +1,41 @@
+"""Result records as JSON documents have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from typing import Any
+
+
+def as_object(record: Any) -> dict[str, Any]:
+    """Return a frozen dataclass as documents have it: field by field, by `as_json` and `limit_columns`."""
+    from tracer.schema import LIMITS  # noqa: PLC0415  it brings Arrow, which lab's names do not need
+
+    found: dict[str, Any] = {}
+    for item in fields(record):
+        value = getattr(record, item.name)
+        if item.name in LIMITS:
+            found |= limit_columns(value)
+        else:
+            found[item.name] = as_json(value)
+    return found
+
+
+def limit_columns(limit_bytes: int | None) -> dict[str, Any]:
+    """A limit as documents have it: null where none is set, and beside it whether that is known."""
+    from tracer.schema import UNLIMITED_BYTES  # noqa: PLC0415  as above
+
+    is_limited = None if limit_bytes is None else limit_bytes < UNLIMITED_BYTES
+    return {"limit_bytes": limit_bytes if is_limited else None, "is_limited": is_limited}
+
+
+def as_json(value: Any) -> Any:
+    """Return a field's value as documents have it; times with microseconds, as in meta.json."""
+    if is_dataclass(value):
+        return as_object(value)
+    if isinstance(value, tuple | list):
+        return [as_json(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    return value.isoformat(timespec="microseconds") if isinstance(value, datetime) else value

@@ -1,0 +1,56 @@
+"""A cgroup that lived through the trace: one `Held` for each when nothing was killed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tracer.analysis.results.conclusions import Sizing
+from tracer.analysis.results.json_values import as_object
+from tracer.analysis.results.quality import Quality
+from tracer.analysis.results.reclaim_attempts import Reclaim
+
+if TYPE_CHECKING:  # lab's names do not need it
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A cgroup that lived: how near its limit came and what reclaim gave back, over the whole trace.
+
+    `limit_bytes` is `schema.UNLIMITED_BYTES` where no limit is set, and `headroom_bytes` (limit - peak, 0
+    where usage was above it: the kernel lets some charges pass) is then None. `cache_at_peak_bytes` is page
+    cache without shmem at `peak_time`, the other two are of the same moment. `peak_swap_bytes`: the most
+    that was in swap. `stuck_since`: from when to the end its tasks waited at the limit, since killing is
+    switched off (v1 memory.oom_control); None: they did not. `run` of `runs`: which life of its name it was.
+    `recorded_until`: the last record of a recording that breaks off, which says nothing of what came then;
+    `recorder_cgroup`: where its recorder ran, if that was traced and had a limit.
+    """
+
+    cgroup: str
+    container: str | None
+    limit_bytes: int | None
+    peak_usage_bytes: int | None
+    peak_time: pd.Timestamp | None
+    headroom_bytes: int | None
+    peak_anon_bytes: int | None
+    cache_at_peak_bytes: int | None
+    evicted_bytes: int
+    refaulted_bytes: int | None
+    max_events: int | None
+    reclaim: Reclaim
+    sizing: Sizing
+    quality: Quality
+    shmem_at_peak_bytes: int | None = None
+    kernel_at_peak_bytes: int | None = None
+    peak_swap_bytes: int | None = None
+    stuck_since: pd.Timestamp | None = None
+    cgroup_id: int | None = None
+    run: int = 1
+    runs: int = 1
+    recorded_until: pd.Timestamp | None = None
+    recorder_cgroup: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of this cgroup in the `held` list of `explain --json`."""
+        return as_object(self)

@@ -1,0 +1,77 @@
+"""The tasks of a kill: the trigger, the victims, and the candidates that the kernel weighed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """The task whose charge could not be met. It need not be a victim.
+
+    `gfp_names`: what the kernel log calls the flags in `gfp`; empty without a log. `pid` is that of the
+    thread, `tgid` that of its process (None: a kernel log does not say). `cmdline`: the title of the process,
+    where that says more than its name.
+    """
+
+    pid: int | None
+    comm: str | None
+    cgroup: str | None
+    gfp: int | None
+    order: int | None
+    stack: tuple[str, ...] | None
+    user_stack: tuple[str, ...] | None
+    gfp_names: str = ""
+    tgid: int | None = None
+    cmdline: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """A killed task. `group_kill`: it died with others of one decision (memory.oom.group). `cgroup_id` is
+    None where only a kernel log tells of the kill."""
+
+    pid: int
+    comm: str
+    cgroup: str | None
+    anon_rss_bytes: int | None
+    file_rss_bytes: int | None
+    shmem_rss_bytes: int | None
+    pgtables_bytes: int | None
+    swap_bytes: int | None
+    oom_score_adj: int | None
+    group_kill: bool
+    cgroup_id: int | None = None
+    cmdline: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A task that the kernel weighed; `badness` (`analysis.explain.victim.badness`) is in pages.
+
+    It is what the task holds (`held_pages`: RSS, swap, page tables) and what oom_score_adj adds
+    (`adj_pages`). `cmdline`: as of `Trigger`.
+    """
+
+    pid: int
+    comm: str
+    badness: int | None
+    oom_score_adj: int
+    rss_bytes: int | None
+    chosen: bool
+    held_pages: int | None = None
+    adj_pages: int | None = None
+    cmdline: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """A change with which the kernel would have chosen another: had this task had `instead` for its
+    `oom_score_adj`, `victim` would have been killed."""
+
+    pid: int
+    comm: str
+    oom_score_adj: int
+    instead: int
+    victim_pid: int
+    victim_comm: str
