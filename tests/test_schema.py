@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tracer import schema, wire
+from tracer import schema
 from tracer.meanings import documentation
+from tracer.wire import records as wire
 
 BPF = Path(__file__).parents[1] / "bpf"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "trace-format.md"

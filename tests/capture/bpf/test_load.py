@@ -15,7 +15,7 @@ from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.probes import Hook, Kind
-from tracer.wire import LOSSES, WIRE
+from tracer.wire.records import LOSSES, WIRE
 
 
 @pytest.mark.parametrize("page_bytes", [4096, 16_384, 65_536])

@@ -16,7 +16,7 @@ from tracer.capture.rows.decode import Records
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.mounts import MountTable, parse_mountinfo
 from tracer.schema import CGROUP_EVENTS, FOLLOW, TASK_EVENTS
-from tracer.wire import WIRE
+from tracer.wire.records import WIRE
 
 CLOCK_OFFSET_NS = 1_000_000
 

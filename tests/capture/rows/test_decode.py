@@ -24,7 +24,7 @@ from tracer.schema import (
     UNLIMITED_BYTES,
 )
 from tracer.trace.write.arrow_columns import rows_of
-from tracer.wire import WIRE
+from tracer.wire.records import WIRE
 
 OFFSET_NS = 1_700_000_000_000_000_000
 BY_THE_BYTE = ("slab_reclaimable", "slab_unreclaimable", "percpu")

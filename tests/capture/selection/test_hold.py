@@ -8,7 +8,7 @@ import pytest
 from tracer.capture.rows.decode import Records
 from tracer.capture.selection.hold import OWNERS, Hold
 from tracer.schema import TASK_EVENTS
-from tracer.wire import WIRE
+from tracer.wire.records import WIRE
 
 WANTED, OTHER, NEVER = 23, 37, 41
 

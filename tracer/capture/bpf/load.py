@@ -232,7 +232,7 @@ class Programs:
     @property
     def streams(self) -> list[str]:
         """The streams that there is a ring of."""
-        from tracer.wire import WIRE  # noqa: PLC0415  as in `lost`
+        from tracer.wire.records import WIRE  # noqa: PLC0415  as in `lost`
 
         return [name for name in WIRE if name != "stack_sample" or self._stacks_bytes]
 
@@ -348,7 +348,7 @@ class Programs:
 
     def lost(self) -> dict[str, int]:
         """Each of `LOSSES` -> records that found their ring full, since the begin."""
-        from tracer.wire import LOSSES  # noqa: PLC0415  it brings NumPy: not before clang is at work
+        from tracer.wire.records import LOSSES  # noqa: PLC0415  it brings NumPy: not before clang is at work
 
         counts = self.map("lost")
         return {name: sum(count.value for count in counts[number]) for number, name in enumerate(LOSSES)}

@@ -24,7 +24,7 @@ from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.kernel.probes import Kind
 from tracer.kernel.process.priority import prefer_this_thread
-from tracer.wire import STATE_ITEMS
+from tracer.wire.records import STATE_ITEMS
 
 WATCHED: Final = np.dtype([("memcg", "<u8"), ("cpu", "<u4"), ("item", "<u4"), ("state", "<i8", STATE_ITEMS)])
 """struct watched in bpf/probe.bpf.c."""

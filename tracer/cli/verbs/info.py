@@ -69,7 +69,7 @@ def _duration(trace: AnalysedTrace) -> float | None:
 
 
 def _lost(trace: AnalysedTrace) -> dict[str, int]:
-    from tracer.wire import LOSSES
+    from tracer.wire.records import LOSSES
 
     lost = trace.loss.groupby("stream", observed=True)["lost"].sum()
     return {**dict.fromkeys(LOSSES, 0), **{str(stream): int(records) for stream, records in lost.items()}}

@@ -13,7 +13,7 @@ import pyarrow as pa
 from tracer.schema import TABLES
 from tracer.trace.layout import integers
 from tracer.trace.write.arrow_columns import rows_of
-from tracer.wire import TABLE_OF
+from tracer.wire.records import TABLE_OF
 
 HELD_BYTES: Final = 64 << 20
 """How much memory waiting rows may take."""
