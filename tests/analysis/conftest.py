@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 from synthetic.unset import unset_row
 
+from tracer.analysis.core.lookup.cgroups import Places
+from tracer.analysis.core.lookup.log_reports import Logged, logged
 from tracer.analysis.core.lookup.losses import Losses
+from tracer.analysis.core.lookup.processes import Processes
 from tracer.analysis.core.lookup.stacks import Functions
-from tracer.analysis.core.naming import Places, Processes
-from tracer.analysis.kernel_log.comparison import logged
-from tracer.analysis.kernel_log.matching import Logged
 from tracer.analysis.views.refaults import needed_again, refaults
 from tracer.analysis.views.stalls import waits
 from tracer.schema import TABLES

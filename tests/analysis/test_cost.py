@@ -12,13 +12,13 @@ import pytest
 from synthetic.restarts import Restarts
 
 import tracer
-from tracer.analysis.core import tables
+from tracer.analysis.core import columns
 from tracer.analysis.trace import AnalysedTrace
 
 _FEW, _MANY = 8, 32
 _WAYS_TO_NUMPY: Final = {
     function.__code__
-    for function in (tables.integers, tables.known, tables.is_one_of, tables.column_times_ns)
+    for function in (columns.integers, columns.known, columns.is_one_of, columns.column_times_ns)
 }
 """Each has a `column`: by them analysis gets at the rows of a table."""
 

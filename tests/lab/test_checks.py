@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tracer.analysis.core.naming import Processes
+from tracer.analysis.core.lookup.processes import Processes
 from tracer.analysis.results.conclusions import Sizing, Verdict
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.memory import Composition, Cushion

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tracer.analysis.core.naming import Processes
+from tracer.analysis.core.lookup.processes import Processes
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.reclaim_attempts import Reclaim

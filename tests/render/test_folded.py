@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracer.analysis.core.lookup.stacks import Charged
+from tracer.analysis.views.stack_samples import Charged
 from tracer.render import folded
 
 

@@ -9,17 +9,19 @@ import pandas as pd
 
 from tracer import meanings
 from tracer.analysis.core import naming
-from tracer.analysis.core.lookup import stacks
+from tracer.analysis.core.lookup import log_reports
+from tracer.analysis.core.lookup.cgroups import Places
+from tracer.analysis.core.lookup.log_reports import Logged
 from tracer.analysis.core.lookup.losses import Losses
+from tracer.analysis.core.lookup.processes import Processes
+from tracer.analysis.core.lookup.stacks import Functions
 from tracer.analysis.core.naming import with_names
 from tracer.analysis.explain import kills, postmortem
 from tracer.analysis.explain.survivors import held_cgroups
-from tracer.analysis.kernel_log import comparison
-from tracer.analysis.kernel_log.matching import Logged
 from tracer.analysis.results import display, summary
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
-from tracer.analysis.views import refaults, stalls, thrash
+from tracer.analysis.views import refaults, stack_samples, stalls, thrash
 from tracer.analysis.views.evictions import evictions
 from tracer.analysis.views.timeline import timeline
 from tracer.errors import TracerError
@@ -67,14 +69,14 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
         return stalls.waits(self)
 
     @cached_property
-    def places(self) -> naming.Places:
-        """Which cgroup is where: see `tracer.analysis.core.naming.Places`."""
-        return naming.Places(self.cgroups)
+    def places(self) -> Places:
+        """Which cgroup is where: see `tracer.analysis.core.lookup.cgroups.Places`."""
+        return Places(self.cgroups)
 
     @cached_property
-    def processes(self) -> naming.Processes:
-        """Who had which tgid when: see `tracer.analysis.core.naming.Processes`."""
-        return naming.Processes(self.tasks)
+    def processes(self) -> Processes:
+        """Who had which tgid when: see `tracer.analysis.core.lookup.processes.Processes`."""
+        return Processes(self.tasks)
 
     @cached_property
     def losses(self) -> Losses:
@@ -84,14 +86,14 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
     @cached_property
     def logged(self) -> list[Logged]:
         """The OOM killer's reports in the trace's kernel log: see
-        `tracer.analysis.kernel_log.comparison.logged`.
+        `tracer.analysis.core.lookup.log_reports.logged`.
         """
-        return comparison.logged(self.kernel_log)
+        return log_reports.logged(self.kernel_log)
 
     @cached_property
-    def functions(self) -> stacks.Functions:
+    def functions(self) -> Functions:
         """What a stack is of: see `tracer.analysis.core.lookup.stacks.Functions`."""
-        return stacks.Functions(self.stacks)
+        return Functions(self.stacks)
 
     def waits_by_process(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """How long each process waited for memory: see `tracer.analysis.views.stalls.by_process`."""
@@ -150,14 +152,14 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
 
     def charged_stacks(
         self, cgroup: str | int | None = None, kill_id: int | None = None
-    ) -> list[stacks.Charged]:
+    ) -> list[stack_samples.Charged]:
         """What was sampled of who allocated (`record --stacks`), by functions: see
-        `tracer.analysis.core.lookup.stacks`.
+        `tracer.analysis.views.stack_samples`.
 
         `cgroup`: only what was charged to it or below it. `kill_id`: only what counts for the allocators of
         that kill. TracerError where stacks were not asked for.
         """
-        if not stacks.were_asked_for(self):
+        if not stack_samples.were_asked_for(self):
             raise TracerError(
                 f"{self.path} was recorded without --stacks: it does not know where memory was charged"
             )
@@ -167,7 +169,7 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
         if cgroup is not None:
             below = naming.members_of(self, naming.select(self, cgroup))
             members = below if members is None else np.intersect1d(members, below)
-        return stacks.charged(self, stacks.of_interval(self, members, begin, end))
+        return stack_samples.charged(self, stack_samples.samples_within(self, members, begin, end))
 
     def with_names(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A table with the names behind its ids (cgroup, container, comm, file) added as columns."""

@@ -123,7 +123,7 @@ def damons_bytes(trace: AnalysedTrace, cgroup_ids: Sequence[int]) -> int:
 
 def cache_fills_to_the_limit(evidence: Evidence) -> Check:
     """Act one: usage comes to the limit while nearly all of it is cache."""
-    from tracer.analysis.core.tables import optional
+    from tracer.analysis.core.columns import optional
 
     timeline = _timeline(evidence)
     full = timeline[timeline["usage_bytes"] >= 0.97 * evidence.limit_bytes]  # a large folio is 2 %

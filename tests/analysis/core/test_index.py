@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tracer.analysis.core.columns import Int64s
 from tracer.analysis.core.index import Grouped, Histories, RunningSums
-from tracer.analysis.core.tables import Int64s
 
 _THINGS = 4
 ROWS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, _THINGS - 1), st.integers(-5, 5)), max_size=20)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tracer.analysis.core.tables import utc_time
+from tracer.analysis.core.columns import utc_time
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.views.timeline import timeline
 from tracer.render.words import survivor_facts

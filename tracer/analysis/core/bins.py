@@ -13,19 +13,11 @@ import pandas as pd
 
 from tracer import units
 from tracer.analysis.core import naming
+from tracer.analysis.core.columns import Bools, Int64s, integers, known, positions, times_ns
 from tracer.analysis.core.ledger import usage
+from tracer.analysis.core.limits import kernel_numbers
 from tracer.analysis.core.subtree import Subtrees
-from tracer.analysis.core.tables import (
-    Bools,
-    Int64s,
-    TraceTables,
-    end_ns,
-    integers,
-    kernel_numbers,
-    known,
-    start_ns,
-    times_ns,
-)
+from tracer.analysis.core.tables import TraceTables, end_ns, start_ns
 from tracer.errors import UsageError
 from tracer.trace.read.value_ranges import LATEST_NS
 
@@ -212,11 +204,6 @@ class Readings:
             np.concatenate([none, *(steps.times for _, steps in found)]),
             np.concatenate([none, *(steps.values for _, steps in found)]),
         )
-
-
-def positions(ids: Int64s, wanted: Int64s) -> Int64s:
-    """Return the position of each wanted id in `ids`, -1 where it is not there."""
-    return np.asarray(pd.Index(ids).get_indexer(pd.Index(wanted)), dtype=np.int64)
 
 
 def _nanoseconds(duration: str | float, option: str) -> int:

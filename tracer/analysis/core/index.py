@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracer.analysis.core.tables import Int64s
+from tracer.analysis.core.columns import Int64s
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,18 +14,10 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from tracer.analysis.core.columns import Bools, Int64s, integers, is_one_of, known, optional, times_ns
+from tracer.analysis.core.limits import kernel_numbers
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import (
-    Bools,
-    Int64s,
-    TraceTables,
-    integers,
-    is_one_of,
-    kernel_numbers,
-    known,
-    optional,
-    times_ns,
-)
+from tracer.analysis.core.tables import TraceTables
 from tracer.schema import UNLIMITED_BYTES
 
 Weights = Mapping[str, int]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.tables import Int64s, column_times_ns, integers, known, optional_text
+from tracer.analysis.core.columns import Int64s, column_times_ns, integers, known, optional_text
 
 _Key = tuple[str | None, str | None, str, str]
 """(namespace, pod, container or path, what lies below the container's own cgroup)"""

@@ -8,24 +8,15 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.index import Grouped
-from tracer.analysis.core.lives import Container, Life, Lives, containers, made_ns
-from tracer.analysis.core.tables import (
-    Int64s,
-    TraceTables,
-    column_times_ns,
-    integers,
-    known,
-    times_ns,
-)
+from tracer.analysis.core.columns import Int64s, column_times_ns, integers, times_ns
+from tracer.analysis.core.lives import Life, Lives, containers, made_ns
+from tracer.analysis.core.tables import TraceTables
 from tracer.errors import TracerError, UsageError
 from tracer.stored_names import stored_text
 
@@ -180,119 +171,6 @@ def with_data(trace: TraceTables) -> list[int]:
     ids = np.union1d(integers(trace.charge["cgroup_id"]), integers(trace.samples["cgroup_id"])).tolist()
     runs = [trace.places.lives.of(number).run for number in ids]
     return [number for *_, number in sorted(zip(labels_of(trace.cgroups, ids), runs, ids, strict=True))]
-
-
-class Places:
-    """The cgroups of a trace, for whoever asks for one after the other."""
-
-    def __init__(self, cgroups: pd.DataFrame) -> None:
-        self._cgroups = cgroups
-        self._ids = integers(cgroups["cgroup_id"])
-        self._paths = cgroups["path"].astype(str).tolist()
-        self._row = {number: row for row, number in enumerate(self._ids.tolist())}
-        self._order = np.array(sorted(range(len(self._paths)), key=self._paths.__getitem__), dtype=np.int64)
-        self._sorted = sorted(self._paths)
-        removed = cgroups["removed"]
-        self._made_ns = made_ns(cgroups)
-        self._left_ns = np.where(known(removed), column_times_ns(removed), _FOREVER)
-
-    @cached_property
-    def _containers(self) -> list[Container]:
-        return containers(self._cgroups)
-
-    @cached_property
-    def lives(self) -> Lives:
-        """Which run of which name each of them is."""
-        return Lives(self._cgroups)
-
-    def path_of(self, cgroup_id: int | None) -> str | None:
-        """The path below the memory controller's mount; None when the trace does not hold that cgroup."""
-        row = None if cgroup_id is None else self._row.get(cgroup_id)
-        return None if row is None else str(self._paths[row])
-
-    def label_of(self, cgroup_id: int) -> str:
-        """The path, or `id:N` where the trace holds no path."""
-        return self.path_of(cgroup_id) or f"id:{cgroup_id}"
-
-    def lifetime_ns(self, cgroup_id: int) -> tuple[int, int]:
-        """When the cgroup was made and removed; 0 and the largest int64 where the trace does not tell."""
-        row = self._row.get(cgroup_id)
-        return (0, _FOREVER) if row is None else (int(self._made_ns[row]), int(self._left_ns[row]))
-
-    def container_of(self, cgroup_id: int | None) -> tuple[str | None, str | None]:
-        """(container name, or else its id; pod name)."""
-        row = None if cgroup_id is None else self._row.get(cgroup_id)
-        if row is None:
-            return None, None
-        container = self._containers[row]
-        return container.name or container.container_id, container.pod
-
-    def id_at(self, path: str, time_ns: int) -> int | None:
-        """The cgroup that had this path at that time."""
-        first, end = bisect_left(self._sorted, path), bisect_right(self._sorted, path)
-        rows = self._order[first:end]
-        rows = rows[(self._made_ns[rows] <= time_ns) & (self._left_ns[rows] >= time_ns)]
-        return int(self._ids[rows[-1]]) if len(rows) else None
-
-    def descendants(self, cgroup_id: int) -> Int64s:
-        """The ids of the cgroup and of every cgroup that lay below it, ascending: a path may be of one cgroup
-        after the other, and what was made below it is the last one's at that time."""
-        own, path = np.array([cgroup_id], dtype=np.int64), self.path_of(cgroup_id)
-        if path is None:
-            return own
-        # What begins with "/a/" lies before "/a0", the character that follows the slash.
-        stem = path.rstrip("/")
-        first, end = (bisect_left(self._sorted, stem + sign) for sign in ("/", "0"))
-        rows = self._order[first:end]
-        if self.lives.is_succeeded(path):
-            made = self._made_ns[rows].tolist()
-            rows = rows[[self.lives.under(path, moment) == cgroup_id for moment in made]]
-        return np.union1d(self._ids[rows], own)
-
-
-class Processes:
-    """The processes of a trace, for whoever asks for one after the other."""
-
-    def __init__(self, tasks: pd.DataFrame) -> None:
-        self._rows = Grouped.by(integers(tasks["tgid"]))
-        self._seen_ns = column_times_ns(tasks["first_seen"])
-        self._is_left = ~known(tasks["exited"])
-        self._exited_ns = column_times_ns(tasks["exited"])
-        self._start_ns = integers(tasks["start_ns"])
-        self._comm, self._cmdline = tasks["comm"], tasks["cmdline"]
-        self._cgroup_id = integers(tasks["cgroup_id"])
-
-    def comm_at(self, tgid: int, begin_ns: int, end_ns: int) -> str | None:
-        """The name of the process that had this tgid within the interval: the last to start where the kernel
-        gave the number out again; else of the first one after it, if there was none before, since who acts is
-        named after the deed. None when the trace does not hold it."""
-        row = self._row_at(tgid, begin_ns, end_ns)
-        return None if row is None else str(self._comm.iloc[row])
-
-    def cmdline_at(self, tgid: int, begin_ns: int, end_ns: int) -> str | None:
-        """The title of the same process; None when that was never read, or says no more than its name."""
-        row = self._row_at(tgid, begin_ns, end_ns)
-        if row is None or pd.isna(self._cmdline.iloc[row]):
-            return None
-        title = str(self._cmdline.iloc[row])
-        return None if title.rpartition("/")[2] == str(self._comm.iloc[row]) else title
-
-    def _row_at(self, tgid: int, begin_ns: int, end_ns: int) -> int | None:
-        rows = self._rows.of(tgid)
-        if not len(rows):
-            return None
-        seen_ns = self._seen_ns[rows]
-        is_there = seen_ns <= max(end_ns, int(seen_ns.min()))
-        rows = rows[is_there & (self._is_left[rows] | (self._exited_ns[rows] >= begin_ns))]
-        return int(rows[self._start_ns[rows].argmax()]) if len(rows) else None
-
-    def cgroup_at(self, tgid: int, time_ns: int) -> int | None:
-        """The cgroup of the process that had this tgid then; None when the trace does not hold it."""
-        rows = self._rows.of(tgid)
-        rows = rows[
-            (self._seen_ns[rows] <= time_ns) & (self._is_left[rows] | (self._exited_ns[rows] >= time_ns))
-        ]
-        return int(self._cgroup_id[rows[self._start_ns[rows].argmax()]]) if len(rows) else None
 
 
 def with_names(trace: TraceTables, frame: pd.DataFrame) -> pd.DataFrame:

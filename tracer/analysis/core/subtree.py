@@ -14,8 +14,9 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 import pandas as pd
 
+from tracer.analysis.core.columns import NO_ID, Int64s, integers
 from tracer.analysis.core.index import Grouped
-from tracer.analysis.core.tables import NO_ID, Int64s, TraceTables, integers, is_evicted, start_ns
+from tracer.analysis.core.tables import TraceTables, is_evicted, start_ns
 
 T = TypeVar("T")
 

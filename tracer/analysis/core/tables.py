@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from tracer.schema import LIMITS, UNLIMITED_BYTES
+from tracer.analysis.core.columns import Bools, is_one_of, times_ns
+from tracer.analysis.core.lookup.cgroups import Places
+from tracer.analysis.core.lookup.log_reports import Logged
+from tracer.analysis.core.lookup.losses import Losses
+from tracer.analysis.core.lookup.processes import Processes
+from tracer.analysis.core.lookup.stacks import Functions
 from tracer.trace.meta import WRITE_FAILED
-
-if TYPE_CHECKING:
-    from tracer.analysis.core.lookup.losses import Losses
-    from tracer.analysis.core.lookup.stacks import Functions
-    from tracer.analysis.core.naming import Places, Processes
-    from tracer.analysis.kernel_log.matching import Logged
-
-Int64s = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 
 class TraceTables(Protocol):
@@ -75,12 +69,12 @@ class TraceTables(Protocol):
 
     @property
     def places(self) -> Places:
-        """What `cgroups` holds, to be looked up: `analysis.core.naming.Places`."""
+        """What `cgroups` holds, to be looked up: `analysis.core.lookup.cgroups.Places`."""
         ...
 
     @property
     def processes(self) -> Processes:
-        """What `tasks` holds, likewise: `analysis.core.naming.Processes`."""
+        """What `tasks` holds, likewise: `analysis.core.lookup.processes.Processes`."""
         ...
 
     @property
@@ -90,7 +84,7 @@ class TraceTables(Protocol):
 
     @property
     def logged(self) -> list[Logged]:
-        """The reports in `kernel_log`: `analysis.kernel_log.comparison.logged`."""
+        """The reports in `kernel_log`: `analysis.core.lookup.log_reports.logged`."""
         ...
 
     @property
@@ -100,57 +94,6 @@ class TraceTables(Protocol):
 
 
 _RECLAIM_CAUSES: Final = ("reclaim_memcg", "reclaim_direct", "reclaim_kswapd")
-
-NO_ID: Final = -1
-"""Stands for a null id in the int64 arrays of this package; kernel ids and inode hashes are positive."""
-
-
-def times_ns(frame: pd.DataFrame) -> Int64s:
-    """The `time` index of a table as nanoseconds since the epoch."""
-    return _index_ns(frame.index)
-
-
-def column_times_ns(column: pd.Series) -> Int64s:
-    """A column of times as nanoseconds since the epoch; nulls are the least int64, as in NumPy."""
-    return _index_ns(pd.Index(column))
-
-
-def _index_ns(index: pd.Index) -> Int64s:
-    times = pd.DatetimeIndex(index)
-    if times.unit != "ns":  # as_unit() would copy what is in ns already
-        times = times.as_unit("ns")
-    return np.asarray(times.asi8, dtype=np.int64)
-
-
-def utc_times(time_ns: Int64s) -> pd.DatetimeIndex:
-    """Nanoseconds since the epoch as pandas has them in the tables."""
-    return pd.DatetimeIndex(time_ns.view("datetime64[ns]")).tz_localize("UTC")
-
-
-def integers(column: pd.Series, missing: int = NO_ID) -> Int64s:
-    """A column as int64, with `missing` in the place of nulls."""
-    return np.asarray(column.to_numpy(np.int64, na_value=missing), dtype=np.int64)
-
-
-def known(column: pd.Series) -> Bools:
-    return np.asarray(column.notna().to_numpy(), dtype=np.bool_)
-
-
-def kernel_numbers(table: pd.DataFrame, name: str) -> pd.Series:
-    """A column as the kernel has it: a limit that is not set is `schema.UNLIMITED_BYTES`, NA is not known."""
-    if name not in LIMITS:
-        return table[name]
-    return table[name].mask(table[LIMITS[name]].eq(False).fillna(False), UNLIMITED_BYTES)
-
-
-def limit_of(row: Mapping[str, Any] | pd.Series, name: str = "limit_bytes") -> int | None:
-    """The same of one row."""
-    flag = row[LIMITS[name]]
-    return None if pd.isna(flag) else int(row[name]) if flag else UNLIMITED_BYTES
-
-
-def is_one_of(column: pd.Series, values: Iterable[str | int]) -> Bools:
-    return np.asarray(column.isin(list(values)).to_numpy(), dtype=np.bool_)
 
 
 def is_evicted(pagecache: pd.DataFrame) -> Bools:
@@ -168,29 +111,8 @@ def is_shmem(trace: TraceTables) -> Bools:
     return is_one_of(trace.pagecache["inode_id"], files)
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as dictionaries; each column becomes Python's objects at once: `to_dict` goes by cells."""
-    cells = {str(name): frame[name].tolist() for name in frame.columns}
-    return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
-
-
-def optional(value: Any) -> int | None:
-    """A cell of a nullable integer column."""
-    return None if pd.isna(value) else int(value)
-
-
-def optional_text(value: Any) -> str | None:
-    """A cell of a nullable string column."""
-    return None if pd.isna(value) else str(value)
-
-
 def page_size(trace: TraceTables) -> int:
     return int(trace.meta["page_size"])
-
-
-def utc_time(time_ns: int) -> pd.Timestamp:
-    """An instant, from nanoseconds since the epoch."""
-    return pd.Timestamp(time_ns, tz="UTC")
 
 
 def breaks_off(trace: TraceTables) -> bool:

@@ -14,18 +14,12 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import naming
-from tracer.analysis.core.tables import (
-    NO_ID,
-    TraceTables,
-    integers,
-    page_size,
-    utc_time,
-    utc_times,
-)
+from tracer.analysis.core.columns import NO_ID, integers, utc_time, utc_times
+from tracer.analysis.core.lookup.log_reports import Logged
+from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import log_postmortem
 from tracer.analysis.explain.log_postmortem import Named
 from tracer.analysis.kernel_log import matching
-from tracer.analysis.kernel_log.matching import Logged
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.tasks import Victim
 from tracer.kernel.kmsg.log_report import LogReport

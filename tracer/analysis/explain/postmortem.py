@@ -10,21 +10,20 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.index import Grouped
-from tracer.analysis.core.subtree import Subtree, Subtrees
-from tracer.analysis.core.tables import (
+from tracer.analysis.core.columns import (
     NO_ID,
     Int64s,
-    TraceTables,
     integers,
     is_one_of,
-    limit_of,
     optional,
-    page_size,
     records,
     times_ns,
     utc_time,
 )
+from tracer.analysis.core.index import Grouped
+from tracer.analysis.core.limits import limit_of
+from tracer.analysis.core.subtree import Subtree, Subtrees
+from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import advice, log_kills, sizing, verdict
 from tracer.analysis.explain.measure import allocators, circumstances, composition, cushion
 from tracer.analysis.explain.measure.composition import Unknown

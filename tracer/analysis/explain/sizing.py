@@ -29,19 +29,11 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import ledger
+from tracer.analysis.core.columns import Bools, integers, known, optional, records, times_ns
 from tracer.analysis.core.ledger import Steps
+from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import (
-    Bools,
-    TraceTables,
-    integers,
-    known,
-    limit_of,
-    optional,
-    page_size,
-    records,
-    times_ns,
-)
+from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.wording import no_limit, owner_name
 from tracer.analysis.results.conclusions import Cause, Sizing

@@ -9,17 +9,9 @@ from typing import Final
 import numpy as np
 
 from tracer.analysis.core import ledger, naming
+from tracer.analysis.core.columns import integers, times_ns, utc_time
 from tracer.analysis.core.subtree import Subtree, Subtrees
-from tracer.analysis.core.tables import (
-    TraceTables,
-    breaks_off,
-    end_ns,
-    integers,
-    page_size,
-    start_ns,
-    times_ns,
-    utc_time,
-)
+from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
 from tracer.analysis.explain import sizing
 from tracer.analysis.explain.measure import cushion
 from tracer.analysis.results.conclusions import Sizing

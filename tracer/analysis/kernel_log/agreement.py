@@ -16,7 +16,9 @@ from typing import Any, Final
 
 import pandas as pd
 
-from tracer.analysis.core.tables import TraceTables, limit_of, optional, page_size, records
+from tracer.analysis.core.columns import optional, records
+from tracer.analysis.core.limits import limit_of
+from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.kernel.kmsg.log_report import Kill, LogReport
 from tracer.stored_names import stored_text
 

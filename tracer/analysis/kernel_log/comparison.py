@@ -3,20 +3,16 @@ left open."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import pandas as pd
-
+from tracer.analysis.core.columns import integers, times_ns
 from tracer.analysis.core.index import Grouped
-from tracer.analysis.core.tables import TraceTables, integers, times_ns
+from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.kernel_log import completion, matching
 from tracer.analysis.kernel_log.agreement import disagreements
-from tracer.analysis.kernel_log.matching import Logged
 from tracer.analysis.results.quality import KernelLog
-from tracer.kernel.kmsg import grammar
 from tracer.kernel.kmsg.log_report import LogReport
-from tracer.stored_names import stored_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +52,3 @@ def complete(trace: TraceTables) -> tuple[TraceTables, Mapping[int, Told]]:
             () if report is None else tuple(disagreements(trace, rows, report)),
         )
     return tables, told
-
-
-def logged(kernel_log: pd.DataFrame) -> list[Logged]:
-    """The reports of the table `kernel_log`, each with the times of its kills."""
-    rows = kernel_log.sort_values("sequence")
-    moments = times_ns(rows)
-    found = []
-    for report in grammar.reports(_lines(rows)):
-        killed_ns = {kill.pid: int(moments[kill.stamp.line - 1]) for kill in report.kills}
-        if report.chosen is not None:
-            killed_ns.setdefault(report.chosen.pid, int(moments[report.last_line - 1]))
-        tasks = tuple(replace(task, comm=stored_text(task.comm)) for task in report.tasks)
-        found.append(Logged(replace(report, tasks=tasks), killed_ns))
-    return found
-
-
-def _lines(rows: pd.DataFrame) -> Iterator[str]:
-    """As /dev/kmsg gave them, one a row."""
-    columns = ("level", "sequence", "ktime_ns", "caller", "text")
-    for level, sequence, ktime_ns, caller, text in zip(*(rows[name] for name in columns), strict=True):
-        by = "" if pd.isna(caller) else f",caller={caller}"
-        yield f"{level},{sequence},{ktime_ns // 1000},-{by};{text}"

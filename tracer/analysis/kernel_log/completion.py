@@ -14,19 +14,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from tracer.analysis.core.columns import Int64s, integers, is_one_of, known, optional, times_ns
 from tracer.analysis.core.index import Grouped
+from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.subtree import Part
-from tracer.analysis.core.tables import (
-    Int64s,
-    TraceTables,
-    integers,
-    is_one_of,
-    known,
-    limit_of,
-    optional,
-    page_size,
-    times_ns,
-)
+from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.kernel_log import logged_memory
 from tracer.kernel.kmsg.log_report import LogReport, MemoryStat
 from tracer.schema import LIMITS, TABLES, UNLIMITED_BYTES

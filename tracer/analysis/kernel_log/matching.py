@@ -6,13 +6,15 @@ further apart than the two clocks can be. A decision has one report, with a kill
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import pandas as pd
 
-from tracer.analysis.core.tables import TraceTables, integers, times_ns
+from tracer.analysis.core.columns import integers, times_ns
+from tracer.analysis.core.lookup.log_reports import Logged
+from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.quality import KernelLog
 from tracer.kernel.kmsg.log_report import LogReport, Section
 
@@ -25,14 +27,6 @@ _NOT_READ: Final = "the trace is of a version that did not read the kernel log"
 _NO_LINE: Final = "nothing on this kill was logged while the trace was recorded, as of a task that was ending"
 _RATE_LIMITED: Final = "only the line of the kill is there: the kernel prints 10 reports in 5 s, and no more"
 _NO_TASKS: Final = "the table of tasks is missing, as with vm.oom_dump_tasks=0"
-
-
-@dataclass(frozen=True, slots=True)
-class Logged:
-    """A report, and when the trace's clock was at its kill lines, by pid."""
-
-    report: LogReport
-    killed_ns: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,22 +10,20 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import ledger, naming
-from tracer.analysis.core.subtree import Subtree, Subtrees
-from tracer.analysis.core.tables import (
+from tracer.analysis.core.columns import (
     NO_ID,
     Bools,
     Int64s,
-    TraceTables,
     integers,
     is_one_of,
     known,
     optional,
     optional_text,
-    page_size,
-    start_ns,
     times_ns,
     utc_time,
 )
+from tracer.analysis.core.subtree import Subtree, Subtrees
+from tracer.analysis.core.tables import TraceTables, page_size, start_ns
 from tracer.analysis.results.json_values import as_object
 from tracer.analysis.views import thrash
 from tracer.analysis.views.evictions import summed

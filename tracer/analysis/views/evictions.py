@@ -9,19 +9,8 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import naming
-from tracer.analysis.core.tables import (
-    NO_ID,
-    Int64s,
-    TraceTables,
-    column_times_ns,
-    integers,
-    is_evicted,
-    is_one_of,
-    is_shmem,
-    known,
-    page_size,
-    times_ns,
-)
+from tracer.analysis.core.columns import NO_ID, Int64s, column_times_ns, integers, is_one_of, known, times_ns
+from tracer.analysis.core.tables import TraceTables, is_evicted, is_shmem, page_size
 from tracer.analysis.views.groupings import GROUPINGS
 from tracer.analysis.views.refaults import left_pages
 from tracer.errors import UsageError

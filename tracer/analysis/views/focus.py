@@ -9,7 +9,8 @@ from typing import Final
 import pandas as pd
 
 from tracer.analysis.core.bins import interval_ns
-from tracer.analysis.core.tables import TraceTables, kernel_numbers, start_ns
+from tracer.analysis.core.limits import kernel_numbers
+from tracer.analysis.core.tables import TraceTables, start_ns
 from tracer.analysis.core.tables import end_ns as trace_end_ns
 from tracer.analysis.explain import log_kills
 from tracer.analysis.views.timeline import timeline

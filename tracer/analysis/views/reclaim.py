@@ -7,19 +7,11 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from tracer.analysis.core.columns import Bools, integers, is_one_of, optional, records, times_ns, utc_time
 from tracer.analysis.core.ledger import Steps
+from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import (
-    Bools,
-    TraceTables,
-    integers,
-    is_one_of,
-    limit_of,
-    optional,
-    records,
-    times_ns,
-    utc_time,
-)
+from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.reclaim_attempts import Reclaim, ReclaimAttempt
 from tracer.analysis.views import stalls, swapping
 from tracer.schema import RECLAIM_COUNTS

@@ -15,17 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.tables import (
-    Bools,
-    Int64s,
-    TraceTables,
-    integers,
-    is_evicted,
-    is_one_of,
-    page_size,
-    times_ns,
-    utc_times,
-)
+from tracer.analysis.core.columns import Bools, Int64s, integers, is_one_of, times_ns, utc_times
+from tracer.analysis.core.tables import TraceTables, is_evicted, page_size
 
 
 def refaults(trace: TraceTables) -> pd.DataFrame:

@@ -15,11 +15,9 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import naming
-from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import (
+from tracer.analysis.core.columns import (
     NO_ID,
     Int64s,
-    TraceTables,
     integers,
     is_one_of,
     optional_text,
@@ -27,6 +25,8 @@ from tracer.analysis.core.tables import (
     times_ns,
     utc_times,
 )
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.reclaim_attempts import Waiter
 from tracer.schema import STALL_KINDS
 

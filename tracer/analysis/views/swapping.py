@@ -10,15 +10,9 @@ from typing import Final
 
 import numpy as np
 
+from tracer.analysis.core.columns import integers, is_one_of, known, times_ns
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import (
-    TraceTables,
-    integers,
-    is_one_of,
-    known,
-    page_size,
-    times_ns,
-)
+from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.results.reclaim_attempts import SwapIo
 
 NOT_KNOWN: Final = dict.fromkeys(

@@ -17,17 +17,9 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import ledger
+from tracer.analysis.core.columns import Int64s, integers, times_ns, utc_times
 from tracer.analysis.core.subtree import Subtree, Subtrees
-from tracer.analysis.core.tables import (
-    Int64s,
-    TraceTables,
-    integers,
-    is_evicted,
-    page_size,
-    start_ns,
-    times_ns,
-    utc_times,
-)
+from tracer.analysis.core.tables import TraceTables, is_evicted, page_size, start_ns
 
 BIN_NS: Final = 1_000_000_000
 SOON_NS: Final = 10 * BIN_NS

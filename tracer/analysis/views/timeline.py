@@ -13,21 +13,19 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import naming
-from tracer.analysis.core.bins import Bins, Grid, Readings, positions, require_bounded
-from tracer.analysis.core.ledger import ANON, CACHE, Weights, base_levels, made_in_trace
-from tracer.analysis.core.tables import (
+from tracer.analysis.core.bins import Bins, Grid, Readings, require_bounded
+from tracer.analysis.core.columns import (
     Bools,
     Int64s,
-    TraceTables,
     column_times_ns,
     integers,
-    is_evicted,
     is_one_of,
-    is_shmem,
     known,
-    page_size,
+    positions,
     times_ns,
 )
+from tracer.analysis.core.ledger import ANON, CACHE, Weights, base_levels, made_in_trace
+from tracer.analysis.core.tables import TraceTables, is_evicted, is_shmem, page_size
 from tracer.analysis.explain import log_kills
 from tracer.analysis.views import stalls, swapping
 from tracer.analysis.views.reclaim import is_waited_for

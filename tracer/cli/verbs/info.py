@@ -76,7 +76,7 @@ def _lost(trace: AnalysedTrace) -> dict[str, int]:
 
 
 def _cgroups(trace: AnalysedTrace) -> list[info_text.TracedCgroup]:
-    from tracer.analysis.core.tables import optional
+    from tracer.analysis.core.columns import optional
     from tracer.analysis.views import focus
     from tracer.render.terminal import info_text
 

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tracer import units
-from tracer.analysis.core.tables import optional_text
+from tracer.analysis.core.columns import optional_text
 from tracer.analysis.views.cache_flow import CacheFlow, KernelCount
 from tracer.analysis.views.thrash import LEAST_EVICTED_BYTES, LEAST_SHARE, SOON_NS
 from tracer.render.terminal import paragraphs

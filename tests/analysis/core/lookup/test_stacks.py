@@ -1,98 +1,10 @@
-"""Sampled stacks by hand: which rows count, how they are summed, and what is not known."""
+"""The functions of stacks, looked up by number."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pytest
 
-from tracer.analysis.core.lookup import stacks
-from tracer.analysis.core.lookup.stacks import Charged, function_of
-from tracer.analysis.explain import postmortem
-from tracer.analysis.results.memory import ChargedStack
-from tracer.errors import UsageError
-
-MIB = 1 << 20
-USER, OTHER_USER, KERNEL, OTHER_KERNEL = 70_001, 70_002, 70_003, 70_004
-
-
-def sampled(trace: Any, seconds: float, weight: int, **row: Any) -> None:
-    known = {"cgroup_id": 7, "tgid": 41, "pid": 42, "category": "anon", "weight_bytes": weight}
-    trace.add("stack_samples", seconds, **known | row)
-
-
-@pytest.fixture
-def named(trace: Any) -> Any:
-    trace.add("tasks", tgid=41, start_ns=5, comm="work", first_seen=trace.ns(0))
-    trace.add("tasks", tgid=43, start_ns=6, comm="other", first_seen=trace.ns(0))
-    trace.add("stacks", stack_id=USER, frames=["grow [work]", "main [work]"])
-    trace.add("stacks", stack_id=OTHER_USER, frames=["[gone.so]+0x12", "0x7f00", "main [work]"])
-    trace.add("stacks", stack_id=KERNEL, frames=["charge+0x4", "asm_exc_page_fault+0x22"])
-    trace.add("stacks", stack_id=OTHER_KERNEL, frames=["charge+0x9", "asm_exc_page_fault+0x22"])
-    return trace
-
-
-def charged(trace: Any) -> list[Charged]:
-    return stacks.charged(trace, stacks.of_interval(trace, None))
-
-
-def test_functions_are_summed_wherever_in_them_the_calls_are(named: Any) -> None:
-    sampled(named, 1, MIB, user_stack_id=USER, kernel_stack_id=KERNEL)
-    sampled(named, 2, 2 * MIB, user_stack_id=USER, kernel_stack_id=OTHER_KERNEL)
-    sampled(named, 3, 5 * MIB, user_stack_id=OTHER_USER, kernel_stack_id=KERNEL)
-    sampled(named, 3, MIB, user_stack_id=USER, kernel_stack_id=KERNEL, tgid=43)
-    fault = ("asm_exc_page_fault", "charge")
-    assert charged(named) == [
-        Charged("work", ("main", "0x7f00", "[gone.so]+0x12"), fault, 5 * MIB),
-        Charged("work", ("main", "grow"), fault, 3 * MIB),
-        Charged("other", ("main", "grow"), fault, MIB),
-    ]
-
-
-def test_what_is_not_known_is_said(named: Any) -> None:
-    """No stack, a stack whose names were never written, and a process without a name."""
-    sampled(named, 1, MIB)
-    sampled(named, 1, 2 * MIB, user_stack_id=99_999, kernel_stack_id=KERNEL, tgid=50)
-    assert charged(named) == [
-        Charged("[unknown]", ("[unknown]",), ("asm_exc_page_fault", "charge"), 2 * MIB),
-        Charged("work", (), (), MIB),
-    ]
-
-
-def test_nothing_sampled_is_nothing_charged(trace: Any) -> None:
-    assert charged(trace) == []
-    assert stacks.heaviest(trace, stacks.of_interval(trace, None)) is None
-
-
-def test_rows_of_cgroups_and_an_interval(named: Any) -> None:
-    for seconds in (1, 2, 3, 4):
-        sampled(named, seconds, seconds, cgroup_id=7 if seconds % 2 else 8)
-
-    def weights(*arguments: Any) -> list[int]:
-        return stacks.of_interval(named, *arguments)["weight_bytes"].tolist()
-
-    assert weights(None) == [1, 2, 3, 4]
-    assert weights(None, named.ns(2), named.ns(3)) == [2, 3]
-    assert weights(np.array([7]), named.ns(2), None) == [3]
-    assert weights(np.array([], dtype=np.int64)) == []
-
-
-def test_heaviest_is_where_most_was_charged_by_its_own_code(named: Any) -> None:
-    """Not the single heaviest pair of stacks: one function may come into the kernel by many ways."""
-    named.add("stacks", stack_id=5, frames=["read+0x1"])
-    sampled(named, 1, 3, user_stack_id=OTHER_USER, kernel_stack_id=KERNEL)
-    sampled(named, 1, 2, user_stack_id=USER, kernel_stack_id=KERNEL)
-    sampled(named, 1, 2, user_stack_id=USER, kernel_stack_id=5)
-    sampled(named, 1, 1, user_stack_id=USER, kernel_stack_id=5)
-    found = stacks.heaviest(named, stacks.of_interval(named, None))
-    assert found == ChargedStack(("grow", "main"), ("read",), 5, 8)
-
-
-def test_heaviest_of_a_task_without_code_of_its_own(named: Any) -> None:
-    sampled(named, 1, 3, kernel_stack_id=KERNEL)
-    found = stacks.heaviest(named, stacks.of_interval(named, None))
-    assert found == ChargedStack(None, ("charge", "asm_exc_page_fault"), 3, 3)
+from tracer.analysis.core.lookup.stacks import function_of
 
 
 @pytest.mark.parametrize(
@@ -109,32 +21,3 @@ def test_heaviest_of_a_task_without_code_of_its_own(named: Any) -> None:
 )
 def test_function_of_a_frame(frame: str, function: str) -> None:
     assert function_of(frame) == function
-
-
-def test_allocators_of_a_kill_say_where_they_charged_most(page_cache_experiment: Any) -> None:
-    """Only in the window before the kill, only in the limit owner, each process its own."""
-    trace = page_cache_experiment
-    (before,) = postmortem.explain(trace)
-    assert [one.stack for one in before.allocators] == [None] * len(before.allocators)
-    trace.add("stacks", stack_id=USER, frames=["grow [work]", "main [work]"])
-    trace.add("stacks", stack_id=OTHER_USER, frames=["elsewhere [work]"])
-    sampled(trace, 2.5, 40 * MIB, user_stack_id=USER)
-    sampled(trace, 2.6, 90 * MIB, user_stack_id=OTHER_USER, cgroup_id=8)
-    sampled(trace, 2.6, 90 * MIB, user_stack_id=OTHER_USER, tgid=43)
-    sampled(trace, 3.7, 90 * MIB, user_stack_id=OTHER_USER)
-    (report,) = postmortem.explain(trace)
-    assert report.allocators[0].tgid == 41
-    assert report.allocators[0].stack == ChargedStack(("grow", "main"), None, 40 * MIB, 40 * MIB)
-    members, begin, end = postmortem.allocated_before(trace, 1)
-    rows = stacks.of_interval(trace, members, begin, end)
-    assert sorted(rows["weight_bytes"].tolist()) == [40 * MIB, 90 * MIB]  # by two processes
-    with pytest.raises(UsageError, match="there is no kill 2 in this trace: it holds kill 1"):
-        postmortem.allocated_before(trace, 2)
-
-
-def test_lost_samples_are_no_lost_records_of_the_ledger(page_cache_experiment: Any) -> None:
-    trace = page_cache_experiment
-    trace.add("loss", 3, begin=trace.ns(2), stream="stack_sample", lost=12)
-    assert postmortem.explain(trace)[0].quality.lost_records == 0
-    trace.add("loss", 3, begin=trace.ns(2), stream="charge", lost=3)
-    assert postmortem.explain(trace)[0].quality.lost_records == 3

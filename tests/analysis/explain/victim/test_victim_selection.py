@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import tracer
+from tracer.analysis.core.columns import optional
 from tracer.analysis.core.subtree import Subtree, Subtrees
-from tracer.analysis.core.tables import optional
 from tracer.analysis.explain.postmortem import explain
 from tracer.analysis.explain.victim import victim_selection
 from tracer.analysis.kernel_log import comparison

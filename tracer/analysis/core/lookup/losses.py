@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.tables import Int64s, column_times_ns, integers, times_ns
+from tracer.analysis.core.columns import Int64s, column_times_ns, integers, times_ns
 
 _IN_NO_NUMBER: Final = ("kernel_log", "samples", "stack_names", "stack_sample")
 

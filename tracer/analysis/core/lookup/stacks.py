@@ -1,22 +1,13 @@
-"""Who allocated, by where in its code: what `record --stacks` sampled, with names.
-
-Each sample stands for `weight_bytes` that were charged (docs/trace-format.md), and has a user stack and the
-kernel stack that it led to. Where a frame has a symbol, functions are told apart by its name alone: where in
-the function a call was made does not matter here.
-"""
+"""The stacks of a trace, looked up by number: their frames and functions."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
-import numpy as np
 import pandas as pd
 
-from tracer.analysis.core import naming
-from tracer.analysis.core.tables import NO_ID, Int64s, TraceTables, integers, times_ns
-from tracer.analysis.results.memory import ChargedStack
+from tracer.analysis.core.columns import NO_ID, integers
 
 Frames = tuple[str, ...]
 
@@ -24,61 +15,6 @@ _OFFSET: Final = re.compile(r"\+0x[0-9a-f]+$")
 _NO_NAME: Final = "[unknown]"
 _NO_NAMES: Final = (_NO_NAME,)
 """For a stack that was taken, and whose names the recorder did not live to write."""
-
-
-class Charged(NamedTuple):
-    """A process's name, its functions and the kernel's, outermost first, and the bytes sampled there."""
-
-    comm: str
-    user: Frames
-    kernel: Frames
-    weight_bytes: int
-
-
-def were_asked_for(trace: TraceTables) -> bool:
-    return (trace.meta.get("filters") or {}).get("stacks_bytes") is not None
-
-
-def of_interval(
-    trace: TraceTables, members: Int64s | None, begin_ns: int | None = None, end_ns: int | None = None
-) -> pd.DataFrame:
-    """The rows of `stack_samples` that were charged to these cgroups (None: to any), from begin to end, both
-    counted in."""
-    samples = trace.stack_samples
-    moments = times_ns(samples)
-    first = 0 if begin_ns is None else np.searchsorted(moments, begin_ns)
-    last = len(moments) if end_ns is None else np.searchsorted(moments, end_ns, "right")
-    rows = samples.iloc[first:last]
-    return rows if members is None else rows[np.isin(integers(rows["cgroup_id"]), members)]
-
-
-def charged(trace: TraceTables, samples: pd.DataFrame) -> list[Charged]:
-    """Rows of `stack_samples` by process name and functions, the heaviest first."""
-    functions = trace.functions
-    sums: dict[tuple[str, Frames, Frames], int] = {}
-    named = naming.with_names(trace, samples)
-    for comm, rows in named.groupby("comm", dropna=False, observed=True):
-        name = _NO_NAME if pd.isna(comm) else str(comm)
-        for user, kernel, weight in _by_stacks(rows):
-            key = (name, functions.of(user)[::-1], functions.of(kernel)[::-1])
-            sums[key] = sums.get(key, 0) + weight
-    rows_of_all = [Charged(*key, weight) for key, weight in sums.items()]
-    return sorted(rows_of_all, key=lambda row: (-row.weight_bytes, row))
-
-
-def heaviest(trace: TraceTables, samples: pd.DataFrame) -> ChargedStack | None:
-    """Where in its own code most of these samples were taken, and where in the kernel most of those."""
-    functions = trace.functions
-    paths: dict[Frames, dict[Frames, int]] = {}
-    for user, kernel, weight in _by_stacks(samples):
-        below = paths.setdefault(functions.of(user), {})
-        below[functions.of(kernel)] = below.get(functions.of(kernel), 0) + weight
-    if not paths:
-        return None
-    sums = {user: sum(below.values()) for user, below in paths.items()}
-    most = max(sums, key=lambda frames: (sums[frames], frames))
-    entered = max(paths[most], key=lambda frames: (paths[most][frames], frames))
-    return ChargedStack(most or None, entered or None, sums[most], sum(sums.values()))
 
 
 class Functions:
@@ -115,13 +51,3 @@ def function_of(frame: str) -> str:
 
 def _is_address(frame: object) -> bool:
     return str(frame).startswith("0x")
-
-
-def _by_stacks(samples: pd.DataFrame) -> Iterator[tuple[int, int, int]]:
-    """(user stack, kernel stack, weight) of each pair that occurs; `NO_ID`: there is none."""
-    ids = np.column_stack([integers(samples["user_stack_id"]), integers(samples["kernel_stack_id"])])
-    pairs, pair_of = np.unique(ids, axis=0, return_inverse=True)
-    weights = np.zeros(len(pairs), np.int64)
-    np.add.at(weights, pair_of.ravel(), integers(samples["weight_bytes"]))
-    for (user, kernel), weight in zip(pairs.tolist(), weights.tolist(), strict=True):
-        yield user, kernel, weight

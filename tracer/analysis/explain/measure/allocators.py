@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.lookup import stacks
+from tracer.analysis.core.columns import Int64s, integers, known, times_ns
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import Int64s, integers, known, times_ns
 from tracer.analysis.results.memory import Allocator, FurtherAllocators
+from tracer.analysis.views import stack_samples
 
 _MOST: Final = 10
 _CHARGED: Final = ("anon", "file", "kernel", "sock")
@@ -27,14 +27,14 @@ def between(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[tuple[Allocat
     trace = subtree.trace
     charges = subtree.once("allocators.charges", lambda: _Charges.of(trace.charge))
     tgids, charged = charges.sums(begin_ns, end_ns)
-    sampled = stacks.of_interval(trace, None, begin_ns, end_ns)
+    sampled = stack_samples.samples_within(trace, None, begin_ns, end_ns)
     tgid_sampled = integers(sampled["tgid"])
     most = tuple(
         Allocator(
             tgid=tgid,
             comm=trace.processes.comm_at(tgid, begin_ns, end_ns),
             charged_bytes=bytes_,
-            stack=stacks.heaviest(trace, sampled[tgid_sampled == tgid]),
+            stack=stack_samples.heaviest(trace, sampled[tgid_sampled == tgid]),
             cmdline=trace.processes.cmdline_at(tgid, begin_ns, end_ns),
         )
         for tgid, bytes_ in zip(tgids[:_MOST].tolist(), charged[:_MOST].tolist(), strict=True)

@@ -8,9 +8,10 @@ from typing import Final
 import numpy as np
 
 from tracer.analysis.core import ledger
+from tracer.analysis.core.columns import Int64s, integers, is_one_of, times_ns
 from tracer.analysis.core.ledger import Steps
+from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import Int64s, integers, is_one_of, limit_of, times_ns
 from tracer.analysis.explain.measure.cushion import Window
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Swap
 from tracer.analysis.explain.measure.subtree_levels import Below

@@ -27,9 +27,9 @@ from typing import Any, Final
 
 import pandas as pd
 
+from tracer.analysis.core.columns import optional
 from tracer.analysis.core.ledger import level
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import optional
 from tracer.analysis.results.memory import COMPOSITION_PARTS, Composition
 from tracer.schema import CATEGORIES, MEMORY_STAT_BYTES
 

@@ -21,10 +21,11 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import ledger
+from tracer.analysis.core.columns import Int64s, integers, is_one_of, times_ns, utc_time
 from tracer.analysis.core.ledger import Steps
-from tracer.analysis.core.naming import Processes
+from tracer.analysis.core.lookup.processes import Processes
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import Int64s, integers, is_one_of, page_size, times_ns, utc_time
+from tracer.analysis.core.tables import page_size
 from tracer.analysis.results.memory import Cushion
 from tracer.analysis.views.reclaim import reclaimed_anon_pages
 from tracer.schema import UNLIMITED_BYTES

@@ -9,18 +9,10 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import ledger, naming
+from tracer.analysis.core.columns import Bools, Int64s, column_times_ns, integers, is_one_of, known, times_ns
 from tracer.analysis.core.index import Histories, RunningSums
+from tracer.analysis.core.limits import kernel_numbers
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import (
-    Bools,
-    Int64s,
-    column_times_ns,
-    integers,
-    is_one_of,
-    kernel_numbers,
-    known,
-    times_ns,
-)
 
 _NEVER: Final = np.iinfo(np.int64).max
 

@@ -14,8 +14,10 @@ from typing import Any, Final
 import pandas as pd
 
 from tracer.analysis.core import ledger
+from tracer.analysis.core.columns import optional, records, times_ns
+from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import TraceTables, limit_of, optional, page_size, records, times_ns
+from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain.measure.composition import Unknown
 from tracer.analysis.explain.victim import badness
 from tracer.analysis.explain.victim.badness import TODAY, Rules
