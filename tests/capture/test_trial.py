@@ -14,7 +14,7 @@ from tracer.errors import TracerError
 from tracer.kernel.btf import VMLINUX, Btf
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import NAME_PREFIX
-from tracer.kernel.doctor import State
+from tracer.kernel.features import State
 from tracer.kernel.probes import SIGNALS, needed
 
 needs_btf = pytest.mark.skipif(not VMLINUX.exists(), reason=f"this kernel has no {VMLINUX}")

@@ -33,7 +33,7 @@ from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.mounts import Mounts
 from tracer.kernel.process.spawn import CommandError
 from tracer.stored_names import stored_path
-from tracer.trace.write.arrow_columns import rows_of
+from tracer.trace.arrow_columns import rows_of
 from tracer.wire.records import TABLE_OF, WIRE
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.kernel.config import options_set
-from tracer.kernel.doctor import Check, State
+from tracer.kernel.features import Check, State
 from tracer.kernel.probes import Kind, Signal, needed
 
 AREA: Final = "tracer"

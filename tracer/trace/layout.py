@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tracer.trace.read import folder
+from tracer.trace import untrusted_files
 
 META: Final = "meta.json"
 META_TEMPORARY: Final = "meta.json.tmp"
@@ -78,13 +78,13 @@ def parts(trace: Path, table: str) -> list[Path]:
     numbered = _numbered(trace, trace / JOURNAL, re.compile(rf"{table}\.(\d{{1,9}})\.arrows"))
     numbered |= _numbered(trace, trace / table, PART)
     whole = whole_path(trace, table)
-    if whole.name in folder.names(trace, trace):
+    if whole.name in untrusted_files.names(trace, trace):
         return [whole]
     return [numbered[number] for number in sorted(numbered)]
 
 
 def _numbered(trace: Path, place: Path, name: re.Pattern[str]) -> dict[int, Path]:
-    found = ((name.fullmatch(entry), entry) for entry in folder.names(trace, place))
+    found = ((name.fullmatch(entry), entry) for entry in untrusted_files.names(trace, place))
     return {int(match[1]): place / entry for match, entry in found if match}
 
 

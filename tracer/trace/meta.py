@@ -15,8 +15,8 @@ from tracer.directory import Directory
 from tracer.errors import TraceError
 from tracer.schema import SCHEMA_VERSION
 from tracer.trace.layout import META, META_TEMPORARY
-from tracer.trace.read.folder import open_file
-from tracer.trace.read.meta_check import MOST_BYTES, wrong_keys
+from tracer.trace.meta_check import MOST_BYTES, wrong_keys
+from tracer.trace.untrusted_files import open_file
 from tracer.version import VERSION
 
 FORMAT: Final = "memcg-tracer trace"

@@ -11,7 +11,7 @@ import pytest
 from tracer.analysis.explain import log_postmortem
 from tracer.analysis.explain.wording import trigger_name
 from tracer.analysis.results.kill import OomReport
-from tracer.kernel.kmsg.grammar import reports
+from tracer.kernel.kmsg.parser import reports
 from tracer.kernel.kmsg.text.lines import split
 
 CORPUS = Path(__file__).parents[2] / "kernel/kmsg/corpus"

@@ -23,7 +23,7 @@ from tracer.schema import (
     TABLES,
     UNLIMITED_BYTES,
 )
-from tracer.trace.write.arrow_columns import rows_of
+from tracer.trace.arrow_columns import rows_of
 from tracer.wire.records import WIRE
 
 OFFSET_NS = 1_700_000_000_000_000_000

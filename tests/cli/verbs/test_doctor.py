@@ -9,7 +9,7 @@ from tracer.capture.bpf.hooks import Choice
 from tracer.capture.learn.event_cost import EventCost
 from tracer.capture.trial import Examination, Finding
 from tracer.cli.verbs import doctor
-from tracer.kernel.doctor import Check, State
+from tracer.kernel.features import Check, State
 from tracer.kernel.probes import SIGNALS
 
 FINE = Check("kernel", State.OK, "Linux 6.18.0, x86_64")
@@ -33,7 +33,7 @@ def run(
 ) -> Result:
     """The command on a machine of which `checks` hold, and which has `signals`."""
     examined = Examination([], signals or [])
-    monkeypatch.setattr("tracer.kernel.doctor.examine", lambda: list(checks))
+    monkeypatch.setattr("tracer.kernel.features.examine", lambda: list(checks))
     monkeypatch.setattr("tracer.capture.trial.examine", lambda *, may_load, measure: examined)
     return CliRunner().invoke(doctor.command, arguments)
 
@@ -157,6 +157,6 @@ def test_programs_are_tried_where_the_kernel_may_take_them_and_measured_unless_i
 
     monkeypatch.setattr("tracer.capture.trial.examine", examine_tracer)
     for checks, options in (([FINE, POOR], []), ([FINE, FATAL], []), ([FINE], ["--quiet"])):
-        monkeypatch.setattr("tracer.kernel.doctor.examine", lambda checks=checks: list(checks))
+        monkeypatch.setattr("tracer.kernel.features.examine", lambda checks=checks: list(checks))
         CliRunner().invoke(doctor.command, options)
     assert asked == [(True, True), (False, True), (True, False)]

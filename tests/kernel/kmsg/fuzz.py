@@ -22,9 +22,9 @@ from rich.cells import cell_len
 
 from tracer.analysis.explain import log_postmortem
 from tracer.analysis.results.kill import OomReport
-from tracer.kernel.kmsg import sections
-from tracer.kernel.kmsg.grammar import reports
-from tracer.kernel.kmsg.log_report import LogReport
+from tracer.kernel.kmsg.parser import reports
+from tracer.kernel.kmsg.report import sections
+from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.kernel.kmsg.text.lines import MOST_CHARACTERS, split
 from tracer.render.terminal import console, explain_text
 

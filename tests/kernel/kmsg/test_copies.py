@@ -5,7 +5,7 @@ from __future__ import annotations
 from kernel.kmsg.test_corpus import CORPUS
 
 from tracer.kernel.kmsg.copies import merged
-from tracer.kernel.kmsg.grammar import reports
+from tracer.kernel.kmsg.parser import reports
 from tracer.kernel.kmsg.text.lines import split
 
 LOG = list(split([(CORPUS / "captured-6.18-v1-kmsg.log").read_bytes()]))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.golden import compare
 
-from tracer.kernel.kmsg.grammar import reports
+from tracer.kernel.kmsg.parser import reports
 from tracer.kernel.kmsg.text.lines import split
 
 CORPUS = Path(__file__).parent / "corpus"

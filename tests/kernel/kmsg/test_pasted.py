@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 from kernel.kmsg.test_corpus import CORPUS, without_lines
 
-from tracer.kernel.kmsg.grammar import reports
+from tracer.kernel.kmsg.parser import reports
 from tracer.kernel.kmsg.text.lines import split
 
 LOGS: Final = (

@@ -18,7 +18,7 @@ from tracer.schema import TABLES
 from tracer.trace import layout
 from tracer.trace.meta import begin
 from tracer.trace.read.reader import Trace
-from tracer.trace.read.value_ranges import value_range
+from tracer.trace.value_ranges import value_range
 from tracer.trace.write.writer import TraceWriter
 
 RowsOf = Callable[[str, range], pa.RecordBatch]

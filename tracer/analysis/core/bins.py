@@ -19,7 +19,7 @@ from tracer.analysis.core.limits import kernel_numbers
 from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.core.tables import TraceTables, end_ns, start_ns
 from tracer.errors import UsageError
-from tracer.trace.read.value_ranges import LATEST_NS
+from tracer.trace.value_ranges import LATEST_NS
 
 _MOST_ROWS: Final = 2_000_000  # of all cgroups together: more would take gigabytes
 _LONGEST_SECONDS: Final = 1e9

@@ -22,7 +22,7 @@ from tracer.analysis.explain.log_postmortem import Named
 from tracer.analysis.kernel_log import matching
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.tasks import Victim
-from tracer.kernel.kmsg.log_report import LogReport
+from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.stored_names import stored_text
 
 _COLUMNS: Final = ("kill_id", "cgroup_id", "limit_owner_cgroup_id")

@@ -29,7 +29,7 @@ from tracer.analysis.results.quality import KernelLogPlace, Quality
 from tracer.analysis.results.reclaim_attempts import Reclaim
 from tracer.analysis.results.tasks import Trigger, Victim
 from tracer.kernel.cgroups import containers
-from tracer.kernel.kmsg.log_report import Kill, LogReport, Stamp, TaskRow
+from tracer.kernel.kmsg.report.log_report import Kill, LogReport, Stamp, TaskRow
 from tracer.schema import UNLIMITED_BYTES
 
 LOG_ALONE: Final = "a kernel log alone does not show it"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tracer.analysis.explain.measure.findings import Shortage
-from tracer.kernel.kmsg.log_report import Counter, LogReport, MemInfo, Zone
+from tracer.kernel.kmsg.report.log_report import Counter, LogReport, MemInfo, Zone
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import percent, size
 

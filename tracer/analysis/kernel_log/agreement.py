@@ -19,7 +19,7 @@ import pandas as pd
 from tracer.analysis.core.columns import optional, records
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.tables import TraceTables, page_size
-from tracer.kernel.kmsg.log_report import Kill, LogReport
+from tracer.kernel.kmsg.report.log_report import Kill, LogReport
 from tracer.stored_names import stored_text
 
 _CHARGE_BATCH_PAGES: Final = 64

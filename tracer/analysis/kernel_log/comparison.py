@@ -12,7 +12,7 @@ from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.kernel_log import completion, matching
 from tracer.analysis.kernel_log.agreement import disagreements
 from tracer.analysis.results.quality import KernelLog
-from tracer.kernel.kmsg.log_report import LogReport
+from tracer.kernel.kmsg.report.log_report import LogReport
 
 
 @dataclass(frozen=True, slots=True)

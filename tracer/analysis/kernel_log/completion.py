@@ -20,7 +20,7 @@ from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.subtree import Part
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.kernel_log import logged_memory
-from tracer.kernel.kmsg.log_report import LogReport, MemoryStat
+from tracer.kernel.kmsg.report.log_report import LogReport, MemoryStat
 from tracer.schema import LIMITS, TABLES, UNLIMITED_BYTES
 from tracer.stored_names import stored_text
 from tracer.trace.read.to_pandas import to_frame

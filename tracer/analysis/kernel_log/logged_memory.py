@@ -12,7 +12,7 @@ from typing import Final
 
 from tracer.analysis.explain.measure.findings import Swap
 from tracer.kernel.cgroups.memory_files import V1_STAT
-from tracer.kernel.kmsg.log_report import LogReport, MemInfo
+from tracer.kernel.kmsg.report.log_report import LogReport, MemInfo
 from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES
 from tracer.units import size
 

@@ -16,7 +16,7 @@ from tracer.analysis.core.columns import integers, times_ns
 from tracer.analysis.core.lookup.log_reports import Logged
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.quality import KernelLog
-from tracer.kernel.kmsg.log_report import LogReport, Section
+from tracer.kernel.kmsg.report.log_report import LogReport, Section
 
 _APART_AT_MOST_NS: Final = 2_000_000_000
 _LOSS_NEAR_NS: Final = 1_000_000_000

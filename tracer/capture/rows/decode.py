@@ -27,7 +27,7 @@ from tracer.schema import (
     UNLIMITED_BYTES,
 )
 from tracer.stored_names import stored_name
-from tracer.trace.write.arrow_columns import names, numbers
+from tracer.trace.arrow_columns import names, numbers
 
 Records = npt.NDArray[np.void]
 

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from tracer.kernel.kmsg import sections
-from tracer.kernel.kmsg.log_report import Stamp
+from tracer.kernel.kmsg.report import sections
+from tracer.kernel.kmsg.report.log_report import Stamp
 
 Row = dict[str, Any]
 

@@ -27,7 +27,7 @@ def command(context: click.Context, as_json: bool, quiet: bool) -> None:
     `record` could not work here.
     """
     from tracer.capture.trial import examine as examine_tracer
-    from tracer.kernel.doctor import examine as examine_kernel
+    from tracer.kernel.features import examine as examine_kernel
     from tracer.render.terminal import console, doctor_text
 
     checks = examine_kernel()

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tracer.kernel.kmsg import bounds, mem_info, nodes, sections
-from tracer.kernel.kmsg.log_report import (
+from tracer.kernel.kmsg.report import bounds, mem_info, nodes, sections
+from tracer.kernel.kmsg.report.log_report import (
     SECTIONS,
     Chosen,
     Counter,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from tracer.kernel.kmsg.log_report import Kill, LogReport
+from tracer.kernel.kmsg.report.log_report import Kill, LogReport
 
 _NEAR_NS: Final = 2_000_000_000
 _MOST_COPIES: Final = 64

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 from tracer.errors import TracerError
-from tracer.kernel.kmsg import copies, grammar, userspace
-from tracer.kernel.kmsg.log_report import LogReport
+from tracer.kernel.kmsg import copies, parser, userspace
+from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.kernel.kmsg.text import lines
 from tracer.kernel.kmsg.userspace import UserspaceKill
 
@@ -82,7 +82,7 @@ def read(log: str) -> Log:
             if first.startswith(beginning):
                 raise TracerError(f"{name} is {what}")
         watched = _Watched(lines.split(chain([first], chunks)))
-        reports = copies.merged(grammar.reports(watched))
+        reports = copies.merged(parser.reports(watched))
     if not reports and watched.first_kill is not None:
         number, line = watched.first_kill
         shown = line.encode("utf-8", "backslashreplace").decode().strip()[:_MOST_SHOWN]

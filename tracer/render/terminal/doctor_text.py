@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tracer.capture.trial import Finding
-from tracer.kernel.doctor import Check, State
+from tracer.kernel.features import Check, State
 from tracer.render.terminal import paragraphs
 from tracer.render.words.escape import visible
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracer.trace.read import memory_bounds
-from tracer.trace.read.value_ranges import value_range
+from tracer.trace.value_ranges import value_range
 from tracer.trace.write.schema_cast import encoded
 
 

@@ -19,8 +19,8 @@ from tracer.errors import TraceError
 from tracer.schema import SCHEMA_VERSION
 from tracer.trace.read import memory_bounds
 from tracer.trace.read.column_check import conforming, require_akin
-from tracer.trace.read.folder import open_file
 from tracer.trace.read.memory_bounds import Budget
+from tracer.trace.untrusted_files import open_file
 from tracer.trace.write.journal import read_journal
 
 _BATCH_ROWS: Final = 1 << 20

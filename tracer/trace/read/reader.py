@@ -14,10 +14,10 @@ import pyarrow as pa
 from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace import layout
+from tracer.trace.arrow_columns import rows_of
 from tracer.trace.meta import read_meta
 from tracer.trace.read.memory_bounds import Budget
 from tracer.trace.read.part import count_part, read_part
-from tracer.trace.write.arrow_columns import rows_of
 
 if TYPE_CHECKING:
     import pandas as pd

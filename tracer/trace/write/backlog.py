@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.schema import TABLES
+from tracer.trace.arrow_columns import rows_of
 from tracer.trace.layout import integers
-from tracer.trace.write.arrow_columns import rows_of
 from tracer.wire.records import TABLE_OF
 
 HELD_BYTES: Final = 64 << 20

@@ -19,7 +19,7 @@ from typing import IO
 import pyarrow as pa
 
 from tracer.directory import Directory
-from tracer.trace.read.ipc_message import is_any_compressed
+from tracer.trace.ipc_message import is_any_compressed
 
 
 class Journal:

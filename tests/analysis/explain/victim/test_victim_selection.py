@@ -14,7 +14,16 @@ from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.explain.postmortem import explain
 from tracer.analysis.explain.victim import victim_selection
 from tracer.analysis.kernel_log import comparison
-from tracer.kernel.kmsg.log_report import Chosen, Counter, Invoker, Kill, LogReport, MemInfo, Stamp, TaskRow
+from tracer.kernel.kmsg.report.log_report import (
+    Chosen,
+    Counter,
+    Invoker,
+    Kill,
+    LogReport,
+    MemInfo,
+    Stamp,
+    TaskRow,
+)
 from tracer.schema import UNLIMITED_BYTES
 
 RECORDED = Path(__file__).parents[4] / "traces"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tracer.kernel.kmsg.log_report import Stamp
+from tracer.kernel.kmsg.report.log_report import Stamp
 from tracer.kernel.kmsg.text.lines import MOST_CHARACTERS, Reader, Record, split
 
 TEXT = "oom_reaper: reaped process 7 (a), now anon-rss:0kB"

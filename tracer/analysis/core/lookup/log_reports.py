@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from tracer.analysis.core.columns import times_ns
-from tracer.kernel.kmsg import grammar
-from tracer.kernel.kmsg.log_report import LogReport
+from tracer.kernel.kmsg import parser
+from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.stored_names import stored_text
 
 
@@ -26,7 +26,7 @@ def logged(kernel_log: pd.DataFrame) -> list[Logged]:
     rows = kernel_log.sort_values("sequence")
     moments = times_ns(rows)
     found = []
-    for report in grammar.reports(_lines(rows)):
+    for report in parser.reports(_lines(rows)):
         killed_ns = {kill.pid: int(moments[kill.stamp.line - 1]) for kill in report.kills}
         if report.chosen is not None:
             killed_ns.setdefault(report.chosen.pid, int(moments[report.last_line - 1]))

@@ -22,7 +22,7 @@ from tracer.analysis.explain.measure.composition import Unknown
 from tracer.analysis.explain.victim import badness
 from tracer.analysis.explain.victim.badness import TODAY, Rules
 from tracer.analysis.results.tasks import Candidate, WhatIf
-from tracer.kernel.kmsg.log_report import LogReport, TaskRow
+from tracer.kernel.kmsg.report.log_report import LogReport, TaskRow
 
 _SIGNAL: Final = "OOM candidates"  # in meta.json
 _NOT_TOLD: Final = (

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from tracer.kernel.kmsg.log_report import Stamp
+from tracer.kernel.kmsg.report.log_report import Stamp
 from tracer.kernel.kmsg.text import objects, prefixes, shapes
 
 MOST_CHARACTERS: Final = 1 << 14

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tracer.kernel.kmsg.log_report import Stamp
+from tracer.kernel.kmsg.report.log_report import Stamp
 from tracer.kernel.kmsg.text import shapes
 
 _TEXT_MEMBERS: Final = ("log", "line", "message", "msg", "text", "body")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from tracer.kernel.kmsg import sections
+from tracer.kernel.kmsg.report import sections
 
 _ZONE: Final = r"(?:Node \d{1,4} )?(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
 _KINDS: Final = {

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from tracer.kernel.kmsg import sections
+from tracer.kernel.kmsg.report import sections
 from tracer.kernel.kmsg.text import shapes
 
 CUT: Final = "\0"

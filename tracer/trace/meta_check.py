@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from tracer.trace.read.value_ranges import LATEST_NS, MOST_RECORDS
+from tracer.trace.value_ranges import LATEST_NS, MOST_RECORDS
 
 MOST_BYTES: Final = 16 << 20
 """Of meta.json. A command line has at most 2 MiB."""

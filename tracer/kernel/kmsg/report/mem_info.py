@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from tracer.kernel.kmsg.log_report import MemInfo, Zone
-from tracer.kernel.kmsg.nodes import Shown
+from tracer.kernel.kmsg.report.log_report import MemInfo, Zone
+from tracer.kernel.kmsg.report.nodes import Shown
 
 TITLE: Final = "Mem-Info:"
 _PAGE_KB: Final = (4, 16, 64)

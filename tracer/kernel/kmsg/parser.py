@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from tracer.kernel.kmsg import mem_info, sections
 from tracer.kernel.kmsg.assembly import CALL_TRACE, SLAB_TITLE, Assembly
-from tracer.kernel.kmsg.log_report import Kill, LogReport, Section
+from tracer.kernel.kmsg.report import mem_info, sections
+from tracer.kernel.kmsg.report.log_report import Kill, LogReport, Section
 from tracer.kernel.kmsg.text import lines, shapes, wrapping
 from tracer.kernel.kmsg.text.lines import Record
 

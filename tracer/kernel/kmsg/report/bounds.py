@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from tracer.kernel.kmsg.log_report import Kill, TaskRow
+from tracer.kernel.kmsg.report.log_report import Kill, TaskRow
 
 _MARGIN_BYTES: Final = 16 << 20
 _MARGIN_PAGES: Final = 4096

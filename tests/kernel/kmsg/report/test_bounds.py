@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tracer.kernel.kmsg.grammar import reports
-from tracer.kernel.kmsg.log_report import LogReport
+from tracer.kernel.kmsg.parser import reports
+from tracer.kernel.kmsg.report.log_report import LogReport
 
 ZONE = "Node 0 Normal free:9kB min:10kB low:11kB high:12kB present:4000000kB managed:4000000kB"
 MACHINE = ("Mem-Info:", "Node 0 active_anon:16kB active_file:16696000000kB", ZONE, "1000000 pages RAM")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from tracer.kernel.kmsg.log_report import (
+from tracer.kernel.kmsg.report.log_report import (
     Chosen,
     Constraint,
     Counter,
@@ -26,7 +26,7 @@ from tracer.kernel.kmsg.log_report import (
     Stamp,
     TaskRow,
 )
-from tracer.kernel.kmsg.nodes import Nodemask
+from tracer.kernel.kmsg.report.nodes import Nodemask
 from tracer.schema import UNLIMITED_BYTES
 
 INVOKED: Final = " invoked oom-killer: gfp_mask="

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from tracer.kernel.kmsg.log_report import Constraint
+from tracer.kernel.kmsg.report.log_report import Constraint
 
 _RANGE: Final = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
 _RELEASE: Final = re.compile(r"(\d{1,3})\.(\d{1,4})")

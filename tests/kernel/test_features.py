@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.errors import TracerError
-from tracer.kernel import doctor
+from tracer.kernel import features
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.mounts import Mount
-from tracer.kernel.doctor import Check, State
+from tracer.kernel.features import Check, State
 
 INITIAL = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
 
@@ -45,37 +45,37 @@ def bits(*numbers: int) -> int:
     ],
 )
 def test_permissions_are_the_effective_capabilities(capabilities: int, state: State) -> None:
-    check = doctor.permissions(status(capabilities))
+    check = features.permissions(status(capabilities))
     assert check.state is state
     assert check.prevents_recording is (state is State.MISSING)
 
 
 def test_capabilities_do_not_make_a_root() -> None:
-    check = doctor.permissions(status(0x1FFFFFFFFFF, user=1000))
+    check = features.permissions(status(0x1FFFFFFFFFF, user=1000))
     assert (check.state, check.prevents_recording) == (State.MISSING, True)
     assert "as user 1000" in check.detail
 
 
 def test_each_capability_that_is_missed_is_named_with_its_cost() -> None:
-    check = doctor.permissions(status(bits(38, 39)))
+    check = features.permissions(status(bits(38, 39)))
     assert "no CAP_SYS_ADMIN, no CAP_SYS_RESOURCE" in check.detail
     assert "an event costs cannot be measured" in check.cost
     assert "oom_score_adj" in check.cost
 
 
 def test_namespaces_of_the_host_and_of_a_container() -> None:
-    assert doctor.namespaces(INITIAL).state is State.OK
-    container = doctor.namespaces(INITIAL | {"pid": 4026532200, "cgroup": 4026532201})
+    assert features.namespaces(INITIAL).state is State.OK
+    container = features.namespaces(INITIAL | {"pid": 4026532200, "cgroup": 4026532201})
     assert container.state is State.DEGRADED
     assert "a pid and a cgroup namespace" in container.detail
-    assert doctor.namespaces(doctor._own_namespaces(Path("/none"))).state is State.OK, "built without any"
-    rootless = doctor.namespaces(INITIAL | {"user": 4026532199})
+    assert features.namespaces(features._own_namespaces(Path("/none"))).state is State.OK, "built without any"
+    rootless = features.namespaces(INITIAL | {"user": 4026532199})
     assert rootless.state is State.MISSING
     assert rootless.prevents_recording
 
 
 def test_without_btf_nothing_can_be_recorded() -> None:
-    absent = doctor.btf(TracerError("no BTF at /sys/kernel/btf/vmlinux"))
+    absent = features.btf(TracerError("no BTF at /sys/kernel/btf/vmlinux"))
     assert (absent.state, absent.prevents_recording) == (State.MISSING, True)
 
 
@@ -90,10 +90,10 @@ class Types(Btf):
 
 
 def test_a_kernel_that_the_programs_are_not_made_for_is_said_to_be_so() -> None:
-    before_folios = doctor.btf(Types("mem_cgroup"))
+    before_folios = features.btf(Types("mem_cgroup"))
     assert (before_folios.state, before_folios.prevents_recording) == (State.MISSING, True)
     assert "struct folio" in before_folios.detail
-    assert "CONFIG_MEMCG" in doctor.btf(Types("folio")).detail
+    assert "CONFIG_MEMCG" in features.btf(Types("folio")).detail
 
 
 @pytest.mark.parametrize(
@@ -107,65 +107,65 @@ def test_a_kernel_that_the_programs_are_not_made_for_is_said_to_be_so() -> None:
 def test_lockdown_forbids_only_in_confidentiality(tmp_path: Path, text: str, state: State) -> None:
     path = tmp_path / "lockdown"
     path.write_text(text)
-    check = doctor.lockdown(path, [])
+    check = features.lockdown(path, [])
     assert (check.state, check.prevents_recording) == (state, state is State.MISSING)
 
 
 def test_lockdown_unseen_is_unknown_and_lockdown_not_built_in_is_not(tmp_path: Path) -> None:
     path = tmp_path / "lockdown"
-    assert doctor.lockdown(path, [mount("tmpfs", "/tmp")]).state is State.UNKNOWN
-    assert doctor.lockdown(path, [mount("securityfs", "/sys/kernel/security")]).state is State.OK
+    assert features.lockdown(path, [mount("tmpfs", "/tmp")]).state is State.UNKNOWN
+    assert features.lockdown(path, [mount("securityfs", "/sys/kernel/security")]).state is State.OK
 
 
 def test_memory_controller_absent_prevents_recording() -> None:
-    check = doctor.memory_controller(TracerError("boot with cgroup_enable=memory"))
+    check = features.memory_controller(TracerError("boot with cgroup_enable=memory"))
     assert (check.state, check.prevents_recording) == (State.MISSING, True)
     assert "cgroup_enable=memory" in check.detail
     assert (
-        "v2 at /sys/fs/cgroup" in doctor.memory_controller(Hierarchy(2, Path("/sys/fs/cgroup"), "/")).detail
+        "v2 at /sys/fs/cgroup" in features.memory_controller(Hierarchy(2, Path("/sys/fs/cgroup"), "/")).detail
     )
 
 
 def test_pressure_by_cgroup_takes_v2(tmp_path: Path) -> None:
     path = tmp_path / "memory"
     v1, v2 = (Hierarchy(version, Path("/sys/fs/cgroup"), "/") for version in (1, 2))
-    assert doctor.pressure(path, v2).state is State.MISSING
+    assert features.pressure(path, v2).state is State.MISSING
     path.write_text("some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n")
-    assert doctor.pressure(path, v2).state is State.OK
-    assert doctor.pressure(path, v1).state is State.DEGRADED
+    assert features.pressure(path, v2).state is State.OK
+    assert features.pressure(path, v1).state is State.DEGRADED
 
 
 def test_tracefs_is_told_and_never_needed() -> None:
-    assert "not mounted" in doctor.tracefs([]).detail
-    mounted = doctor.tracefs([mount("tracefs", "/sys/kernel/tracing")])
+    assert "not mounted" in features.tracefs([]).detail
+    mounted = features.tracefs([mount("tracefs", "/sys/kernel/tracing")])
     assert "/sys/kernel/tracing" in mounted.detail
-    assert {doctor.tracefs([]).state, mounted.state} == {State.OK}
+    assert {features.tracefs([]).state, mounted.state} == {State.OK}
 
 
 def test_swap_sums_areas_whatever_their_names(tmp_path: Path) -> None:
     swaps, heading = tmp_path / "swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
-    assert "none" in doctor.swap(swaps).detail, "a kernel without swap has no such file"
+    assert "none" in features.swap(swaps).detail, "a kernel without swap has no such file"
     swaps.write_text(heading)
-    assert "none" in doctor.swap(swaps).detail
+    assert "none" in features.swap(swaps).detail
     areas = r"/swap\040file" + "\tfile\t\t1048572\t\t0\t\t-2\n/dev/sda2\tpartition\t2097148\t\t12\t\t-3\n"
     swaps.write_text(heading + areas)
-    assert doctor.swap(swaps).detail == "3.0 GiB in 2 area(s)"
+    assert features.swap(swaps).detail == "3.0 GiB in 2 area(s)"
 
 
 def test_huge_pages_not_built_in(tmp_path: Path) -> None:
-    assert "none" in doctor.huge_pages(tmp_path / "enabled").detail
+    assert "none" in features.huge_pages(tmp_path / "enabled").detail
     (tmp_path / "enabled").write_text("always [madvise] never\n")
-    assert doctor.huge_pages(tmp_path / "enabled").detail == "madvise"
+    assert features.huge_pages(tmp_path / "enabled").detail == "madvise"
 
 
 @given(st.integers(0, 2**64 - 1))
 def test_what_is_not_ok_says_what_it_costs(capabilities: int) -> None:
-    check = doctor.permissions(status(capabilities))
+    check = features.permissions(status(capabilities))
     assert (check.state is State.OK) == (check.cost == "") == (check.remedy == "")
 
 
 def test_the_running_kernel_is_examined_whoever_asks() -> None:
-    checks = doctor.examine()
+    checks = features.examine()
     assert len({check.name for check in checks}) == len(checks)
     assert all(isinstance(check, Check) and check.detail for check in checks)
     assert all(check.state is State.MISSING for check in checks if check.prevents_recording)
