@@ -8,7 +8,7 @@ import sys
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from tracer.cli import streams
+from tracer.cli import standard_streams
 from tracer.errors import TracerError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored: in the background
         signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `memcg-tracer timeline … | head` ends quietly
-    streams.prepare()
+    standard_streams.prepare()
     arguments = sys.argv[1:] or ["--help"]
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
     debug = "--debug" in ours
@@ -33,7 +33,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        streams.abandon_output()
+        standard_streams.abandon_output()
         status = _complain(*_line(error))
     sys.exit(status)
 

@@ -18,7 +18,7 @@ import pytest
 from click.shell_completion import ZshComplete
 from click.testing import CliRunner
 
-from tracer.cli import group, values
+from tracer.cli import group, value_completion
 from tracer.cli.verbs import completion
 from tracer.kernel.cgroups import cgroupfs, containers
 
@@ -108,7 +108,7 @@ def test_runs_are_those_of_the_name_before(write_trace: WriteTrace, monkeypatch:
     assert completed("timeline", trace, "--run", "") == {}
     rows = {"container": ["web", "web", "web", None], "path": ["/d/4f", "/d/4f/init", "/d/4f", "/quiet"]}
     table = SimpleNamespace(table=lambda *_: pa.table(rows))
-    monkeypatch.setattr(values, "_trace", lambda _: table)
+    monkeypatch.setattr(value_completion, "_trace", lambda _: table)
     assert completed("timeline", trace, "-c", "web", "--run", "").keys() == {"1", "2"}
     assert completed("timeline", trace, "--cgroup", "/quiet", "--run", "").keys() == {"1"}
 

@@ -10,7 +10,7 @@ import click
 
 import tracer
 from tracer.analysis.views.groupings import GROUPINGS
-from tracer.cli import values
+from tracer.cli import value_completion
 
 
 @click.command(
@@ -25,7 +25,7 @@ Examples:
     "-c",
     "--cgroup",
     metavar="CGROUP",
-    shell_complete=values.cgroups_in_trace,
+    shell_complete=value_completion.cgroups_in_trace,
     help="Path, container name or id, or glob: only what is charged to that cgroup and below it.",
 )
 @click.option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 import tracer
-from tracer.cli import values
+from tracer.cli import value_completion
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ Examples:
     "-c",
     "--cgroup",
     metavar="CGROUP",
-    shell_complete=values.cgroups_in_trace,
+    shell_complete=value_completion.cgroups_in_trace,
     help="Path, container name or id, or glob: only kills for the limit of the cgroups that fit, or of a "
     "task in them; descendants and all lives of a name count in.",
 )
@@ -51,7 +51,7 @@ Examples:
     "kill_id",
     metavar="N",
     type=int,
-    shell_complete=values.kills_in_trace,
+    shell_complete=value_completion.kills_in_trace,
     help="Explain kill number N. Default: the newest, after a line for each.",
 )
 @click.option("--last", is_flag=True, help="Explain the newest kill alone.")
@@ -99,9 +99,9 @@ def command(
     if not chosen:
         _say_what_held(trace, cgroup, elsewhere, verbose=verbose)
     elif as_list:
-        from tracer.render.terminal import kills_text
+        from tracer.render.words import kill_list
 
-        _write(kills_text.listed(chosen))
+        _write(kill_list.listed(chosen))
     else:
         is_picked = last or kill_id is not None
         _tell(trace, reports, kills.newest(chosen), is_picked=is_picked, verbose=verbose)
@@ -139,14 +139,15 @@ def _tell(
     verbose: bool,
 ) -> None:
     """The story of one kill, below what there is to say of the others."""
-    from tracer.render.terminal import explain_text, kills_text
+    from tracer.render.terminal import explain_text
+    from tracer.render.words import kill_list
 
     lines = explain_text.SCREEN_LINES
     if len(reports) > 1 and not is_picked:
-        _write(kills_text.before_the_story(reports, told))
+        _write(kill_list.before_the_story(reports, told))
         lines = explain_text.LINES_BELOW_A_LIST
     elif len(reports) > 1:
-        _write(kills_text.one_of_many(reports, told))
+        _write(kill_list.one_of_many(reports, told))
     page_size = _page_size(trace, told)
     _write(explain_text.post_mortem(told, page_size=page_size, verbose=verbose, lines=lines))
 
@@ -184,9 +185,10 @@ def _print_json(
     as_list: bool,
 ) -> None:
     """`held` says what lived where nothing was killed."""
-    from tracer.render.terminal import kills_text, userspace_text
+    from tracer.render.terminal import userspace_text
+    from tracer.render.words import kill_list
 
-    kills = [kills_text.to_dict(report) if as_list else report.to_dict() for report in reports]
+    kills = [kill_list.to_dict(report) if as_list else report.to_dict() for report in reports]
     if trace is None:
         others = [userspace_text.to_dict(kill) for kill in userspace_kills]
         head = {"schema": 1, "trace": None, "kmsg": kmsg, "kills": kills, "userspace_kills": others}

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Final
 import click
 
 import tracer
-from tracer.cli import values
-from tracer.cli.output import check_output, write_output
+from tracer.cli import value_completion
+from tracer.cli.output_file import check_output, write_output
 
 if TYPE_CHECKING:
     from tracer.analysis.trace import AnalysedTrace
 
 
 def _folded(trace: AnalysedTrace, cgroup: str | None, kill_id: int | None) -> Iterator[str]:
-    from tracer.render import folded
+    from tracer.render.export import folded
 
     return folded.lines(trace.charged_stacks(cgroup, kill_id))
 
@@ -53,7 +53,7 @@ Examples:
     "-c",
     "--cgroup",
     metavar="CGROUP",
-    shell_complete=values.cgroups_in_trace,
+    shell_complete=value_completion.cgroups_in_trace,
     help="Path, container name or id, or glob: only what was charged to that cgroup and below it.",
 )
 @click.option(
@@ -61,7 +61,7 @@ Examples:
     "kill_id",
     metavar="N",
     type=int,
-    shell_complete=values.kills_in_trace,
+    shell_complete=value_completion.kills_in_trace,
     help="Only what led to kill number N, as explain has it.",
 )
 @click.option("-f", "--force", is_flag=True, help="Replace the file if it is there.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tracer.cli import values
+from tracer.cli import value_completion
 from tracer.cli.size import size_bytes
 from tracer.render.words.escape import visible
 
@@ -40,7 +40,7 @@ Examples:
     help="Where to write the trace.  [default: traces/<UTC time>-<name>]",
 )  # fmt: skip
 @click.option(
-    "-c", "cgroups", metavar="CGROUP", multiple=True, shell_complete=values.cgroups_here,
+    "-c", "cgroups", metavar="CGROUP", multiple=True, shell_complete=value_completion.cgroups_here,
     help="Trace this cgroup and all below it: a path, a container's name or id, or a glob. What comes under "
     "that name later is traced from its first charge. May be repeated. Without it, and without CMD, every "
     "cgroup is traced.",

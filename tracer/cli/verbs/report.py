@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 import tracer
-from tracer.cli import values
-from tracer.cli.output import check_output, write_output
+from tracer.cli import value_completion
+from tracer.cli.output_file import check_output, write_output
 
 if TYPE_CHECKING:
     from tracer.analysis.results.kill import OomReport
@@ -40,7 +40,7 @@ Examples:
     "-c",
     "--cgroup",
     metavar="CGROUP",
-    shell_complete=values.cgroups_in_trace,
+    shell_complete=value_completion.cgroups_in_trace,
     help="Path, container name or id, or glob: only what concerns the cgroups that fit, all lives of a name.",
 )
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it is there.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 import tracer
-from tracer.cli import values
+from tracer.cli import value_completion
 from tracer.errors import TracerError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ Examples:
     "-c",
     "--cgroup",
     metavar="CGROUP",
-    shell_complete=values.cgroups_in_trace,
+    shell_complete=value_completion.cgroups_in_trace,
     help="Path, container name or id, or glob of the cgroups to show; descendants count in. "
     "Default: for the picture the cgroups that matter most, for rows all.",
 )
@@ -52,7 +52,7 @@ Examples:
     "--run",
     metavar="N",
     type=click.IntRange(min=1),
-    shell_complete=values.runs_in_trace,
+    shell_complete=value_completion.runs_in_trace,
     help="Show only the Nth life of what -c names, or of the only name with several: each start of a "
     "container is one. Default: the last ones; for rows all.",
 )
@@ -214,13 +214,13 @@ def _other_cgroups(left_out: int) -> str:
 
 def _other_runs(trace: AnalysedTrace, left_out: Sequence[int]) -> str:
     """Which lives of what was named are not drawn, by name."""
-    from tracer.render.words import runs
+    from tracer.render.words import places
     from tracer.render.words.escape import visible
 
-    of_name = [
-        visible(lives[0].name) + (f" {runs.listed(life.run for life in lives)}" if lives[0].runs > 1 else "")
-        for lives in trace.places.lives.by_name(left_out)
-    ]
+    of_name = []
+    for lives in trace.places.lives.by_name(left_out):
+        which = f" {places.listed(life.run for life in lives)}" if lives[0].runs > 1 else ""
+        of_name.append(visible(lives[0].name) + which)
     more = f", and {len(of_name) - _MOST_NAMED} more cgroups" if len(of_name) > _MOST_NAMED else ""
     shows = "-c NAME --run N shows one, --json and --csv have the rows of all."
     return f"Not drawn: {', '.join(of_name[:_MOST_NAMED])}{more}. {shows}" if of_name else ""

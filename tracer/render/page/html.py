@@ -16,8 +16,7 @@ from tracer.analysis.explain.kills import newest
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.render.picture.layers import BY_NAME, LAYERS, OF_COMPOSITION, PART_LABELS
-from tracer.render.terminal import candidates_table, kills_text
-from tracer.render.words import kill_facts, reclaim_facts, survivor_facts
+from tracer.render.words import candidate_facts, kill_facts, kill_list, reclaim_facts, survivor_facts
 from tracer.render.words.escape import visible
 
 _MOST_ALLOCATORS: Final = 10
@@ -81,9 +80,9 @@ def page(subject: Subject) -> str:
             for picture in subject.pictures
         ],
         kills=[_kill(report, page_size) for report in reversed(subject.reports[-_MOST_KILLS:])],
-        how_often=[] if is_one else list(kills_text.summary(subject.reports)),
-        list_titles=kills_text.titles(subject.reports[-_MOST_LISTED:]),
-        list=[] if is_one else list(kills_text.rows(subject.reports[-_MOST_LISTED:])),
+        how_often=[] if is_one else list(kill_list.summary(subject.reports)),
+        list_titles=kill_list.titles(subject.reports[-_MOST_LISTED:]),
+        list=[] if is_one else list(kill_list.rows(subject.reports[-_MOST_LISTED:])),
         list_note=_left_out(len(subject.reports)),
         held=[(kill_facts.life(one), list(survivor_facts.held(one))) for one in subject.held[:_MOST_HELD]],
         more_held=max(len(subject.held) - _MOST_HELD, 0),
@@ -135,12 +134,12 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
         "victim_titles": kill_facts.VICTIM_TITLES,
         "victim_note": kill_facts.VICTIM_NOTE,
         "candidates": [
-            candidates_table.cells(candidate, report, page_size) for candidate in report.candidates
+            candidate_facts.cells(candidate, report, page_size) for candidate in report.candidates
         ],
-        "candidate_titles": candidates_table.TITLES,
-        "candidate_note": candidates_table.note(report, page_size),
-        "candidate_cmdlines": list(candidates_table.titles(report)),
-        "what_if": list(candidates_table.what_if(report)),
+        "candidate_titles": candidate_facts.TITLES,
+        "candidate_note": candidate_facts.note(report, page_size),
+        "candidate_cmdlines": list(candidate_facts.titles(report)),
+        "what_if": list(candidate_facts.what_if(report)),
         "advice": list(kill_facts.sizing(report)),
         "quality": list(kill_facts.quality(report)),
     }

@@ -12,9 +12,9 @@ from tracer import units
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.render.picture.layers import BY_NAME, OF_COMPOSITION, PART_LABELS
-from tracer.render.terminal import candidates_table, first_screen, paragraphs
+from tracer.render.terminal import first_screen, paragraphs
 from tracer.render.terminal.allocation_stacks import heaviest
-from tracer.render.words import kill_facts, reclaim_facts, signal_ways, survivor_facts
+from tracer.render.words import candidate_facts, kill_facts, reclaim_facts, signal_ways, survivor_facts
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import prose
 
@@ -137,13 +137,13 @@ def _who(report: OomReport, page_size: int) -> Iterator[RenderableType]:
         yield paragraphs.note(kill_facts.VICTIM_NOTE)
     if not report.candidates:
         return
-    weighed = paragraphs.Rows(*zip(candidates_table.TITLES, candidates_table.SIDES, strict=True))
+    weighed = paragraphs.Rows(*zip(candidate_facts.TITLES, candidate_facts.SIDES, strict=True))
     for candidate in report.candidates:
-        weighed.add_row(*candidates_table.cells(candidate, report, page_size))
+        weighed.add_row(*candidate_facts.cells(candidate, report, page_size))
     yield paragraphs.indented(weighed)
-    yield paragraphs.note(candidates_table.note(report, page_size))
-    yield paragraphs.facts(candidates_table.titles(report))
-    yield paragraphs.facts(candidates_table.what_if(report))
+    yield paragraphs.note(candidate_facts.note(report, page_size))
+    yield paragraphs.facts(candidate_facts.titles(report))
+    yield paragraphs.facts(candidate_facts.what_if(report))
 
 
 def _stacks(report: OomReport) -> Iterator[kill_facts.Fact]:

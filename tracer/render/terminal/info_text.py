@@ -12,7 +12,7 @@ from rich.text import Text
 from tracer import units
 from tracer.analysis.results.json_values import limit_columns
 from tracer.render.terminal import paragraphs
-from tracer.render.words import runs, signal_ways
+from tracer.render.words import places, signal_ways
 from tracer.render.words.escape import visible
 
 _MOST_FILTERS: Final = 8
@@ -138,7 +138,7 @@ def _cgroups(cgroups: Sequence[TracedCgroup]) -> Iterator[RenderableType]:
     table = paragraphs.Rows(("peak usage", ">"), ("limit", ">"), ("kills", ">"), ("cgroup", "<"))
     for one in cgroups[:_MOST_CGROUPS]:
         container = [f"container {visible(one.container)}"] if one.container else []
-        life = [runs.one_of(one.run, one.runs)] if one.runs > 1 else []
+        life = [places.one_of(one.run, one.runs)] if one.runs > 1 else []
         name = visible(one.path) + (f" ({', '.join(container + life)})" if container or life else "")
         kills = units.count(one.kills) if one.kills else ""
         table.add_row(units.size(one.peak_usage_bytes), units.limit(one.limit_bytes), kills, name)

@@ -18,7 +18,7 @@ from tracer.analysis.views.timeline import row_length
 from tracer.render.picture.layers import LAYERS, floats, stacked, stacked_composition
 from tracer.render.picture.markers import Marker
 from tracer.render.picture.waits import WAITS, psi_ms, stacked_ms
-from tracer.render.words import runs
+from tracer.render.words import places
 from tracer.render.words.escape import fitted
 from tracer.render.words.prose import held_together, prose
 from tracer.schema import UNLIMITED_BYTES
@@ -176,7 +176,7 @@ def _scale(timeline: pd.DataFrame, at_markers: Sequence[int], cells: int, column
 def _heading_lines(timeline: pd.DataFrame, heading: Heading, columns: int) -> list[Text]:
     name = Text()
     if heading.runs > 1:
-        name.append(f"{runs.one_of(heading.run, heading.runs)}: ", style="bold")
+        name.append(f"{places.one_of(heading.run, heading.runs)}: ", style="bold")
     if heading.container:
         name.append("container " + fitted(heading.container, columns // 2), style="bold").append("  ")
     name.append(fitted(heading.cgroup, columns - name.cell_len), style="" if heading.container else "bold")

@@ -22,7 +22,7 @@ from tracer.analysis.results.tasks import Trigger, Victim
 from tracer.render.picture.layers import PART_LABELS
 from tracer.render.words import log_place, signal_ways
 from tracer.render.words.escape import visible
-from tracer.render.words.runs import one_of
+from tracer.render.words.places import one_of
 
 _TITLE_CHARACTERS: Final = 60
 

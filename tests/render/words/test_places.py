@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tracer.render.words import runs
+from tracer.render.words import places
 
 
 @pytest.mark.parametrize(
@@ -17,4 +17,4 @@ from tracer.render.words import runs
     ],
 )
 def test_ordinals_that_follow_each_other_are_one_piece(ordinals: list[int], words: str) -> None:
-    assert runs.listed(ordinals) == words
+    assert places.listed(ordinals) == words

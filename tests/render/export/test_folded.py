@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracer.analysis.views.stack_samples import Charged
-from tracer.render import folded
+from tracer.render.export import folded
 
 
 def test_a_line_a_stack_with_the_outermost_function_first() -> None:

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.tasks import Candidate, WhatIf
-from tracer.render.terminal import candidates_table
+from tracer.render.words import candidate_facts
 
 PAGE = 4096
 
 
 def test_what_a_row_says(report: OomReport) -> None:
     row = Candidate(7, "a\x1b[31m", 2730, 100, 1 << 20, True, 230, 2500)
-    assert candidates_table.cells(row, report, PAGE) == (
+    assert candidate_facts.cells(row, report, PAGE) == (
         "a\\x1b[31m (7)",
         *("2,730", "10.7 %", "1 MiB", "920 KiB", "100", "9.8 MiB", "chosen"),
     )
@@ -19,17 +19,17 @@ def test_what_a_row_says(report: OomReport) -> None:
 
 def test_never_is_not_unknown(report: OomReport) -> None:
     never, spared = Candidate(7, "a", None, -1000, 0, False), Candidate(7, "a", None, 5, 0, False, None, 125)
-    assert candidates_table.cells(never, report, PAGE)[1:3] == ("never", "")
-    assert candidates_table.cells(spared, report, PAGE)[1:3] == ("never", "")
+    assert candidate_facts.cells(never, report, PAGE)[1:3] == ("never", "")
+    assert candidate_facts.cells(spared, report, PAGE)[1:3] == ("never", "")
     unknown = replace(report.quality, unknown={"candidates.badness": "no total"})
     unsure = replace(report, quality=unknown, badness_total_pages=None)
-    assert candidates_table.cells(never, unsure, PAGE)[1:3] == ("never", "")
-    assert candidates_table.cells(spared, unsure, PAGE)[1:3] == ("not known", "")
-    assert "thousandth" not in candidates_table.note(unsure, PAGE)
+    assert candidate_facts.cells(never, unsure, PAGE)[1:3] == ("never", "")
+    assert candidate_facts.cells(spared, unsure, PAGE)[1:3] == ("not known", "")
+    assert "thousandth" not in candidate_facts.note(unsure, PAGE)
 
 
 def test_the_share_of_an_adj_is_said(report: OomReport) -> None:
-    assert "1 of it is 100 KiB, a thousandth of 100 MiB" in candidates_table.note(report, PAGE)
+    assert "1 of it is 100 KiB, a thousandth of 100 MiB" in candidate_facts.note(report, PAGE)
 
 
 def test_what_would_have_led_to_another_choice(report: OomReport) -> None:
@@ -38,7 +38,7 @@ def test_what_would_have_led_to_another_choice(report: OomReport) -> None:
         WhatIf(2, "b\n", 3, 41, 2, "b\n"),
         WhatIf(1, "a", 0, -1000, 2, "b"),
     )
-    assert list(candidates_table.what_if(replace(report, what_if=changes))) == [
+    assert list(candidate_facts.what_if(replace(report, what_if=changes))) == [
         ("instead", "with an oom_score_adj of -40, not 0, for a (1), b (2) would have been killed"),
         ("", "with an oom_score_adj of 41, not 3, for b\\n (2), it would have been killed"),
         ("", "only with an oom_score_adj of -1000, not 0, for a (1), b (2) would have been killed"),
@@ -50,5 +50,5 @@ def test_a_title_is_said_once_below_the_table(report: OomReport) -> None:
     worker = Candidate(98, "postgres\n", 230, 0, 1 << 20, False, 230, 0, "postgres: checkpointer\x1b[31m")
     dead = replace(worker, pid=report.victims[0].pid)
     plain = replace(worker, pid=97, cmdline=None)
-    said = list(candidates_table.titles(replace(report, candidates=(dead, worker, plain))))
+    said = list(candidate_facts.titles(replace(report, candidates=(dead, worker, plain))))
     assert said == [("weighed", "postgres\\n (98) [postgres: checkpointer\\x1b[31m]")]
