@@ -134,66 +134,28 @@ static __always_inline struct memcg_vmstats_percpu *this_cpu_stats(struct mem_cg
 }
 
 /*
- * Where a function is hooked instead of a tracepoint (LEDGER_BY_FUNCTION), the kernel may skip a program more often (a kprobe's while any other
- * BPF program runs on this CPU, trace_call_bpf in kernel/trace/bpf_trace.c): then no category goes by the hook's word.
+ * Whether a category's changes are taken from the kernel's counter and not from what a hook reports. Where functions are
+ * hooked, this is so for all: the kernel skips a kprobe's program while another BPF program runs on the same CPU, or a task
+ * there writes to a BPF map (trace_call_bpf in kernel/trace/bpf_trace.c).
  */
-/* The exact counter of a category; EXACT_COUNTERS where the hook's word is enough. */
-static __always_inline u32 exact_counter(u32 category)
+static __always_inline bool is_counted(u32 category)
 {
-	switch (category) {
 #ifdef LEDGER_BY_FUNCTION
-	case CATEGORY_ANON:
-		return EXACT_ANON;
-	case CATEGORY_FILE:
-		return EXACT_FILE;
-	case CATEGORY_SHMEM:
-		return EXACT_SHMEM;
-	case CATEGORY_SWAP:
-		return EXACT_SWAP;
+	return true;
+#else
+	return !is_reported_exactly(category);
 #endif
-	case CATEGORY_SLAB_RECLAIMABLE:
-		return EXACT_SLAB_RECLAIMABLE;
-	case CATEGORY_SLAB_UNRECLAIMABLE:
-		return EXACT_SLAB_UNRECLAIMABLE;
-	case CATEGORY_PERCPU:
-		return EXACT_PERCPU;
-	case CATEGORY_KERNEL_STACK:
-		return EXACT_KERNEL_STACK;
-	case CATEGORY_PAGE_TABLES:
-		return EXACT_PAGE_TABLES;
-	case CATEGORY_SOCK:
-		return EXACT_SOCK;
-	case CATEGORY_VMALLOC:
-		return EXACT_VMALLOC;
-	case CATEGORY_KERNEL:
-		return EXACT_KERNEL;
-	}
-	return EXACT_COUNTERS;
-}
-
-/* The unit that the kernel keeps an exact counter in (memcg_page_state_unit in mm/memcontrol.c). */
-static __always_inline s64 unit_bytes(u32 counter)
-{
-	switch (counter) {
-	case EXACT_SLAB_RECLAIMABLE:
-	case EXACT_SLAB_UNRECLAIMABLE:
-	case EXACT_PERCPU:
-		return 1;
-	case EXACT_KERNEL_STACK:
-		return 1024;
-	}
-	return PAGE_SIZE;
 }
 
 /* How a counter of this CPU, with the change that is about to be made, differs from what was last seen of it. */
 static __always_inline s64 unseen_bytes(struct memcg_vmstats_percpu *stats, struct counters_seen *seen,
-					u32 counter, u32 index, s64 coming)
+					u32 category, u32 index, s64 coming)
 {
 	s64 value = READ(stats, state[(index - 1) & (TRACER_STATE_ITEMS - 1)]) + coming;
-	s64 delta = value - seen->values[counter];
+	s64 delta = value - seen->values[category];
 
-	seen->values[counter] = value;
-	return delta * unit_bytes(counter);
+	seen->values[category] = value;
+	return delta * unit_bytes(category);
 }
 
 /*
@@ -206,11 +168,12 @@ static __always_inline s64 unseen_bytes(struct memcg_vmstats_percpu *stats, stru
  * `coming`: at the entry of a function the counter is still the old one. An interrupt that comes between this look and
  * the change is told twice, and taken back at the next look.
  */
-static __always_inline s64 exact_bytes(struct mem_cgroup *memcg, u32 counter, s64 reported_bytes, s64 coming)
+static __always_inline s64 counted_bytes(struct mem_cgroup *memcg, u32 category, s64 reported_bytes,
+					 s64 coming)
 {
 	struct calibration *known = calibrated();
 	struct memcg_vmstats_percpu *stats = this_cpu_stats(memcg);
-	u32 index = known && counter < EXACT_COUNTERS ? known->counter_index[counter] : 0;
+	u32 index = known && category < CATEGORY_COUNT ? known->counter_index[category] : 0;
 	struct counters_seen zero = {};
 
 	if (!index || !stats)
@@ -218,7 +181,7 @@ static __always_inline s64 exact_bytes(struct mem_cgroup *memcg, u32 counter, s6
 
 	struct counters_seen *seen = counters_seen.lookup_or_try_init(&memcg, &zero);
 
-	return seen ? unseen_bytes(stats, seen, counter, index, coming) : reported_bytes;
+	return seen ? unseen_bytes(stats, seen, category, index, coming) : reported_bytes;
 }
 
 /*
@@ -233,7 +196,7 @@ static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 categor
 	u32 slot = (mixed ^ (mixed >> 8)) & (COMBINE_SLOTS - 1);
 	struct combined *sum = combine.lookup(&slot);
 	struct memcg_info *info = NULL;
-	u32 counter = exact_counter(category);
+	bool counted = is_counted(category);
 	s64 delta_bytes = reported_bytes;
 
 	if (!sum)
@@ -243,8 +206,8 @@ static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 categor
 		    sum->generation == this_generation();
 
 	/* Most updates find their slot, and need to know no more about the cgroup. */
-	if (!ours || counter != EXACT_COUNTERS) {
-		if (nested && counter != EXACT_COUNTERS)
+	if (!ours || counted) {
+		if (nested && counted)
 			return false;
 		info = memcg_info(memcg);
 		if (!info || !info->follow)
@@ -253,8 +216,8 @@ static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 categor
 			add_residue(info->cgroup_id, category, reported_bytes);
 			return false;
 		}
-		if (counter != EXACT_COUNTERS)
-			delta_bytes = exact_bytes(memcg, counter, reported_bytes, coming);
+		if (counted)
+			delta_bytes = counted_bytes(memcg, category, reported_bytes, coming);
 		if (!delta_bytes)
 			return false;
 		if (!ours)
@@ -288,50 +251,6 @@ static __always_inline int account(void *ctx, struct mem_cgroup *memcg, u32 cate
 	return 0;
 }
 
-static __always_inline u32 category_of_lruvec_state(s32 item)
-{
-	switch (item) {
-	case KERNEL_ENUM_NR_ANON_MAPPED:
-		return CATEGORY_ANON;
-	case KERNEL_ENUM_NR_FILE_PAGES:
-		return CATEGORY_FILE;
-	case KERNEL_ENUM_NR_SHMEM:
-		return CATEGORY_SHMEM;
-	case KERNEL_ENUM_NR_SLAB_RECLAIMABLE_B:
-		return CATEGORY_SLAB_RECLAIMABLE;
-	case KERNEL_ENUM_NR_SLAB_UNRECLAIMABLE_B:
-		return CATEGORY_SLAB_UNRECLAIMABLE;
-	case KERNEL_ENUM_NR_KERNEL_STACK_KB:
-		return CATEGORY_KERNEL_STACK;
-	case KERNEL_ENUM_NR_PAGETABLE:
-		return CATEGORY_PAGE_TABLES;
-#ifdef KERNEL_ENUM_NR_VMALLOC /* since "mm: memcontrol: switch to native NR_VMALLOC vmstat counter" (7.1) */
-	case KERNEL_ENUM_NR_VMALLOC:
-		return CATEGORY_VMALLOC;
-#endif
-	}
-	return CATEGORY_COUNT;
-}
-
-static __always_inline u32 category_of_state(s32 item)
-{
-	switch (item) {
-	case KERNEL_ENUM_MEMCG_SWAP:
-		return CATEGORY_SWAP;
-	case KERNEL_ENUM_MEMCG_SOCK:
-		return CATEGORY_SOCK;
-	case KERNEL_ENUM_MEMCG_PERCPU_B:
-		return CATEGORY_PERCPU;
-#ifdef KERNEL_ENUM_MEMCG_VMALLOC /* until then */
-	case KERNEL_ENUM_MEMCG_VMALLOC:
-		return CATEGORY_VMALLOC;
-#endif
-	case KERNEL_ENUM_MEMCG_KMEM:
-		return CATEGORY_KERNEL;
-	}
-	return CATEGORY_COUNT;
-}
-
 /*
  * Both tracepoints report whole pages, whatever the counter's own unit is; the type was int, and is long since 7.1 ("mm:
  * memcontrol: change val type to long in __mod_memcg_{lruvec_}state()"). An int arrives without its sign in the upper
@@ -363,7 +282,7 @@ static __always_inline int account_units(void *ctx, struct mem_cgroup *memcg, u3
 {
 	s64 coming = (s32)units;
 
-	return account(ctx, memcg, category, coming * unit_bytes(exact_counter(category)), coming);
+	return account(ctx, memcg, category, coming * unit_bytes(category), coming);
 }
 
 static __always_inline int enter_state_of(struct mem_cgroup *memcg, struct call *call)

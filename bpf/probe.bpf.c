@@ -146,13 +146,12 @@ static __always_inline int settle_counters(struct mem_cgroup *memcg, u64 id, boo
 		return 1;
 #pragma clang loop unroll(disable)
 	for (u32 category = 0; category < CATEGORY_COUNT; category++) {
-		u32 counter = exact_counter(category);
-		u32 index = counter < EXACT_COUNTERS ? known->counter_index[counter] : 0;
+		u32 index = is_counted(category) ? known->counter_index[category] : 0;
 
 		if (!index)
 			continue;
 
-		s64 delta_bytes = unseen_bytes(stats, seen, counter, index, 0);
+		s64 delta_bytes = unseen_bytes(stats, seen, category, index, 0);
 
 		if (delta_bytes && add)
 			add_residue(id, category, delta_bytes);

@@ -26,31 +26,11 @@ enum stream {
 	STREAM_COUNT,
 };
 
-/*
- * The counters that the ledger looks at itself (exact_bytes in charge.bpf.c): those of kernel memory, and the rest where
- * it hooks functions.
- */
-enum exact_counter {
-	EXACT_SLAB_RECLAIMABLE,
-	EXACT_SLAB_UNRECLAIMABLE,
-	EXACT_PERCPU,
-	EXACT_KERNEL_STACK,
-	EXACT_PAGE_TABLES,
-	EXACT_SOCK,
-	EXACT_VMALLOC,
-	EXACT_KERNEL,
-	EXACT_ANON,
-	EXACT_FILE,
-	EXACT_SHMEM,
-	EXACT_SWAP,
-	EXACT_COUNTERS,
-};
-
 /* What can only be learnt by running on this kernel (bpf/probe.bpf.c); 0 = not known. */
 struct calibration {
 	u64 cgroup_root; /* struct cgroup_root of the memory controller's hierarchy */
 	u64 regs_offset; /* from the bottom of a task's kernel stack to its struct pt_regs */
-	u8 counter_index[EXACT_COUNTERS]; /* position + 1 in memcg_vmstats_percpu.state */
+	u8 counter_index[CATEGORY_COUNT]; /* position + 1 in memcg_vmstats_percpu.state */
 };
 
 BPF_ARRAY(calibration, struct calibration, 1);
@@ -88,9 +68,9 @@ struct cgroup_path {
 BPF_HASH(wanted_paths, struct cgroup_path, u8, TRACER_WANTED_PATHS); /* a cgroup made there is wanted */
 BPF_TABLE("lru_hash", struct mem_cgroup *, struct memcg_info, memcgs, 16384);
 
-/* memcg -> this CPU's exact counters when last looked at, in the kernel's units. */
+/* memcg -> this CPU's counters when last looked at, by category, in the kernel's units. */
 struct counters_seen {
-	s64 values[EXACT_COUNTERS];
+	s64 values[CATEGORY_COUNT];
 };
 
 BPF_TABLE("percpu_hash", struct mem_cgroup *, struct counters_seen, counters_seen, 4096);

@@ -11,6 +11,8 @@ from typing import Final
 
 import pyarrow as pa
 
+from tracer import categories
+
 SCHEMA_VERSION: Final = 1
 
 UNLIMITED_BYTES: Final = 0x7FFF_FFFF_FFFF_F000
@@ -30,26 +32,8 @@ LIMITS: Final = {
 size is then NA. True: there is a limit; false: there is none; NA: not known."""
 
 # Enumerations. The position in the tuple is the number on the wire (enums of the same names in events.h).
-CATEGORIES: Final = (
-    "anon",
-    "file",
-    "shmem",
-    "slab_reclaimable",
-    "slab_unreclaimable",
-    "kernel_stack",
-    "page_tables",
-    "sock",
-    "percpu",
-    "vmalloc",
-    "swap",
-    "kernel",
-)
-"""What a page is charged as, named as in memory.stat of cgroup v2.
-
-`file` is NR_FILE_PAGES and so contains `shmem`; `kernel` is MEMCG_KMEM and so contains slab, stacks, page
-tables, percpu and vmalloc, and the remainder that has no counter of its own ("other kernel memory", which
-`tracer.analysis` derives). Usage is anon + file + kernel + sock (mm/memcontrol.c, memory_stat_format).
-"""
+CATEGORIES: Final = tuple(category.name for category in categories.CATEGORIES)
+"""What a page is charged as, named as in memory.stat of cgroup v2; see `tracer.categories`."""
 
 OPS: Final = ("add", "delete")
 CAUSES: Final = (

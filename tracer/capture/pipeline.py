@@ -70,6 +70,7 @@ class Pipeline:
         self._hierarchy = hierarchy
         self._observer = observer
         self._following = following
+        self._btf = btf
         self._losses = Losses()
         self.kills = 0
         self.startup_s = 0.0
@@ -153,7 +154,7 @@ class Pipeline:
             self._writer.meta["recorder_cgroup"] = stored_path(own.path)
             self._observer.warn(own.warning)
         self._writer.meta["kernel_log"] = self._kernel_log.state
-        self._writer.meta["probes"] = {c.signal.name: c.document() for c in self._programs.choices}
+        self._writer.meta["probes"] = calibration.describe(self._programs.choices, self._btf, self._positions)
         self._write_meta()
         self._writer.open_journals()
         self._write_samples(self._sampler.sample("start", self._clock_offset_ns))

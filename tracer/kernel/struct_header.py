@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tracer.categories import CATEGORIES
 from tracer.kernel.btf import ARRAY, ENUM, ENUM64, INT, PTR, STRUCT, UNION, Btf, Member
 
 STRUCTS: Final[dict[str, tuple[str, ...]]] = {
@@ -108,19 +109,7 @@ ENUMERATORS: Final = (
     "REQ_OP_WRITE",
     "__REQ_SWAP",
     "BIO_CLONED",
-    "NR_ANON_MAPPED",
-    "NR_FILE_PAGES",
-    "NR_SHMEM",
-    "NR_SLAB_RECLAIMABLE_B",
-    "NR_SLAB_UNRECLAIMABLE_B",
-    "NR_KERNEL_STACK_KB",
-    "NR_PAGETABLE",
-    "MEMCG_SWAP",
-    "MEMCG_SOCK",
-    "MEMCG_PERCPU_B",
-    "MEMCG_VMALLOC",
-    "NR_VMALLOC",
-    "MEMCG_KMEM",
+    *(item for category in CATEGORIES for item in category.items),
     "MM_FILEPAGES",
     "MM_ANONPAGES",
     "MM_SHMEMPAGES",

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
+from support.ledger_check import differences, kernel_pages, ledger_pages
 from support.offered import skip_unless_offered
-from support.settled import QUIET_S, settle
+from support.settled import settle
 
 import tracer
 from tracer.capture.bpf.hooks import FAMILIES
@@ -29,51 +29,6 @@ ANON_BYTES = 37 << 20
 SHMEM_BYTES = (5 << 20) + 3 * 4096
 THREADS = 11
 SMALL_FILES = 1713
-
-CATEGORIES = [
-    "anon",
-    "file",
-    "shmem",
-    "slab_reclaimable",
-    "slab_unreclaimable",
-    "kernel_stack",
-    "page_tables",
-    "kernel",
-]
-
-
-def ledger_pages(trace: Any, memcg_id: int) -> dict[str, int]:
-    charge = trace.charge[trace.charge["cgroup_id"] == memcg_id]
-    return (
-        charge.groupby("category", observed=False)["pages"].sum().reindex(CATEGORIES, fill_value=0).to_dict()
-    )
-
-
-def kernel_pages(trace: Any, memcg_id: int) -> dict[str, float]:
-    """Pages by the kernel's own counters: the last sample less the first; a cgroup that was made during the
-    trace began with nothing.
-    """
-    samples = trace.samples[trace.samples["cgroup_id"] == memcg_id]
-    columns = [f"{category}_bytes" for category in CATEGORIES]
-    grown = samples.loc[samples["source"] == "end", columns].iloc[-1].astype("Int64")
-    at_start = samples.loc[samples["source"] == "start", columns]
-    if len(at_start):
-        grown -= at_start.iloc[0].astype("Int64")
-    else:
-        assert trace.cgroups.set_index("cgroup_id").loc[memcg_id, "created"] is not pd.NaT
-    return {c: pd.NA if pd.isna(v) else int(v) / 4096 for c, v in zip(CATEGORIES, grown, strict=True)}
-
-
-def differences(trace: Any, memcg_id: int) -> dict[str, tuple[int, float]]:
-    """Category -> (ledger, kernel), in pages, where they are not equal. A kernel that looks for idle memory
-    by itself (DAMON) may evict file pages of a settled cgroup, and memory.stat may not know of them yet.
-    """
-    ledger, kernel = ledger_pages(trace, memcg_id), kernel_pages(trace, memcg_id)
-    rows = trace.pagecache
-    since = trace.samples.index.max() - pd.Timedelta(QUIET_S, "s")
-    rows = rows[(rows["op"] == "delete") & (rows["cgroup_id"] == memcg_id) & (rows.index > since)]
-    late = dict.fromkeys(CATEGORIES, 0) | {"file": int(rows["nr_pages"].sum())}
-    return {c: (ledger[c], kernel[c]) for c in CATEGORIES if not -1 < kernel[c] - ledger[c] < 1 + late[c]}
 
 
 def uneven_steps(disk_dir: Path) -> list[str]:

@@ -29,6 +29,7 @@ from tracer.kernel.probes import Hook, Kind, Way
 
 SOURCES: Final = (
     "events.h",
+    "categories.h",
     "kernel.h",
     "tracked.h",
     "syscalls.h",

@@ -6,7 +6,7 @@ import ctypes
 import os
 import select
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -14,10 +14,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from tracer.capture.bpf.hooks import Choice
 from tracer.capture.bpf.load import Programs, watching
 from tracer.capture.bpf.ring import Ring
 from tracer.capture.bpf.syscall import syscall_number
 from tracer.capture.learn.stimuli import PROVOCATIONS
+from tracer.categories import CATEGORIES, Category
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
@@ -36,18 +38,12 @@ _MAX_ROUNDS: Final = 12
 _FRUITLESS_ROUNDS: Final = 2
 _READ_INTERVAL_MS: Final = 2
 _AGREEMENT: Final = 0.9
-
-EXACT_COUNTERS: Final = (
-    "NR_SLAB_RECLAIMABLE_B",
-    "NR_SLAB_UNRECLAIMABLE_B",
-    "MEMCG_PERCPU_B",
-    "NR_KERNEL_STACK_KB",
-    "NR_PAGETABLE",
-    "MEMCG_SOCK",
-    "MEMCG_VMALLOC",
-    "MEMCG_KMEM",
-)
-"""In the order of enum exact_counter in bpf/tracked.h."""
+_SWAPS: Final = Path("/proc/swaps")
+_LEDGER_ITEMS: Final[Mapping[str, Callable[[Category], tuple[str, ...]]]] = {
+    "memory by kind": lambda category: category.node_items,
+    "kernel memory": lambda category: category.memcg_items,
+}
+"""Signal -> the items of a category whose changes it reports (tracer/kernel/probes.py)."""
 
 
 def calibrate(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> Mapping[str, int]:
@@ -64,10 +60,41 @@ def calibrate(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> Mapping[str
     calibration = programs.map("calibration")
     known = calibration[0]
     known.cgroup_root = root
-    for number, name in enumerate(EXACT_COUNTERS):
-        known.counter_index[number] = positions.get(name, -1) + 1
+    for number, category in enumerate(CATEGORIES):
+        known.counter_index[number] = positions.get(category.item, -1) + 1
     calibration[0] = known
     return positions
+
+
+def describe(
+    choices: Sequence[Choice], btf: Btf, positions: Mapping[str, int]
+) -> dict[str, dict[str, str | None]]:
+    """Return signal name -> how it is had, as meta.json has it, with the categories of which totals are not
+    exact: those whose counter is not at a known position, and whose changes the hooks do not all report.
+    """
+    documents = {choice.signal.name: choice.document() for choice in choices}
+    for choice in choices:
+        unknown = [category.name for category in _counted(choice, btf) if category.item not in positions]
+        if unknown:
+            found = documents[choice.signal.name]
+            missing = f"totals of {', '.join(unknown)} are not exact: their counters were not found"
+            found["meaning"] = "approximate"
+            found["detail"] = "; ".join(filter(None, (found["detail"], missing)))
+    return documents
+
+
+def _counted(choice: Choice, btf: Btf) -> list[Category]:
+    """Return the categories that a ledger signal counts by the kernel's own counters (bpf/charge.bpf.c)."""
+    if choice.way is None or choice.signal.name not in _LEDGER_ITEMS:
+        return []
+    by_function = choice.way.hooks[0].kind is not Kind.RAW_TRACEPOINT
+    items = _LEDGER_ITEMS[choice.signal.name]
+    return [
+        category
+        for category in CATEGORIES
+        if (by_function or not category.is_reported_exactly)
+        and any(item in btf.enumerators for item in items(category))
+    ]
 
 
 def _find_cpu_offsets(programs: Programs) -> None:
@@ -101,7 +128,8 @@ def learn_positions(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> dict[
     """
     items = btf.enumerators.items()
     names = {value: _RENAMED.get(name, name) for name, value in items if name in MEMCG_ITEMS}
-    movable = {_RENAMED.get(name, name) for name, _ in items if name in _PROVOKED}
+    provoked = _PROVOKED | {"MEMCG_SWAP"} if _has_swap() else _PROVOKED
+    movable = {_RENAMED.get(name, name) for name, _ in items if name in provoked}
     hooks = [watching(hook) for hook in programs.ledger_hooks]
     before = hooks[0].kind is not Kind.RAW_TRACEPOINT
     ring = Ring(programs.ring_fd("watched"), programs.ring_bytes("watched"), WATCHED)
@@ -123,6 +151,11 @@ def learn_positions(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> dict[
         for hook in hooks:
             programs.detach_hook(hook)
         ring.close()
+
+
+def _has_swap() -> bool:
+    """Return whether any swap is in use. The first line of the file is a heading."""
+    return len(_SWAPS.read_bytes().splitlines()) > 1
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from typing import Final
 from tracer.capture.bpf.syscall import create_map
 
 _BPF_MAP_TYPE_ARRAY: Final = 2
-_MADV_COLD: Final = 20  # include/uapi/asm-generic/mman-common.h; Python has no name for it
+_MADV_COLD: Final = 20  # include/uapi/asm-generic/mman-common.h; Python has no names for these
+_MADV_PAGEOUT: Final = 21
 _libc = ctypes.CDLL(None)
 
 
@@ -29,6 +30,16 @@ def _touch_anon() -> None:
             area[page] = 1
         with suppress(OSError):
             area.madvise(_MADV_COLD)
+
+
+def _swap_out() -> None:
+    """Pages are swapped out where there is swap, and read back."""
+    with mmap.mmap(-1, 16 * mmap.PAGESIZE) as area:
+        area[:] = b"\xa5" * len(area)
+        with suppress(OSError):
+            area.madvise(_MADV_PAGEOUT)
+        for page in range(0, len(area), mmap.PAGESIZE):
+            area[page]
 
 
 def _touch_shmem() -> None:
@@ -105,6 +116,7 @@ def _use_a_file() -> None:
 
 PROVOCATIONS: Final[tuple[Callable[[], None], ...]] = (
     _touch_anon,
+    _swap_out,
     _touch_shmem,
     _make_thread,
     _make_slab,

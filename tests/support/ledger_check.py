@@ -1,0 +1,48 @@
+"""The ledger beside the kernel's own counters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from support.settled import QUIET_S
+
+from tracer.schema import CATEGORIES
+
+
+def ledger_pages(trace: Any, memcg_id: int) -> dict[str, int]:
+    """Category -> the sum of the cgroup's records, in pages."""
+    charge = trace.charge[trace.charge["cgroup_id"] == memcg_id]
+    pages = charge.groupby("category", observed=False)["pages"].sum()
+    return pages.reindex(list(CATEGORIES), fill_value=0).to_dict()
+
+
+def kernel_pages(trace: Any, memcg_id: int) -> dict[str, float]:
+    """Category -> pages by the kernel's own counters: the last sample less the first; a cgroup that was made
+    during the trace began with nothing. NA where the kernel does not print one.
+    """
+    samples = trace.samples[trace.samples["cgroup_id"] == memcg_id]
+    columns = [f"{category}_bytes" for category in CATEGORIES]
+    grown = samples.loc[samples["source"] == "end", columns].iloc[-1].astype("Int64")
+    at_start = samples.loc[samples["source"] == "start", columns]
+    if len(at_start):
+        grown -= at_start.iloc[0].astype("Int64")
+    else:
+        assert trace.cgroups.set_index("cgroup_id").loc[memcg_id, "created"] is not pd.NaT
+    return {c: pd.NA if pd.isna(v) else int(v) / 4096 for c, v in zip(CATEGORIES, grown, strict=True)}
+
+
+def differences(trace: Any, memcg_id: int) -> dict[str, tuple[int, float]]:
+    """Category -> (ledger, kernel), in pages, where they are not equal. A kernel that looks for idle memory
+    (DAMON) may evict file pages of a settled cgroup, and memory.stat may not know of them yet.
+    """
+    ledger, kernel = ledger_pages(trace, memcg_id), kernel_pages(trace, memcg_id)
+    rows = trace.pagecache
+    since = trace.samples.index.max() - pd.Timedelta(QUIET_S, "s")
+    rows = rows[(rows["op"] == "delete") & (rows["cgroup_id"] == memcg_id) & (rows.index > since)]
+    late = dict.fromkeys(CATEGORIES, 0) | {"file": int(rows["nr_pages"].sum())}
+    return {
+        c: (ledger[c], kernel[c])
+        for c in CATEGORIES
+        if not pd.isna(kernel[c]) and not -1 < kernel[c] - ledger[c] < 1 + late[c]
+    }
