@@ -18,7 +18,7 @@ import pandas as pd
 from tracer.analysis.explain import advice, shortage, verdict
 from tracer.analysis.explain.measure import composition
 from tracer.analysis.explain.measure.composition import Unknown
-from tracer.analysis.explain.measure.findings import Circumstances, Findings
+from tracer.analysis.explain.measure.findings import Circumstances, Findings, Swap
 from tracer.analysis.explain.victim import victim_selection
 from tracer.analysis.explain.wording import owner_name, process
 from tracer.analysis.kernel_log import logged_memory
@@ -117,7 +117,7 @@ def report(number: int, log: LogReport, *, named: Named, page_size: int | None =
 
 def _findings(log: LogReport, page_size: int, unknown: Unknown, named: Named) -> Findings:
     sizes = logged_memory.sizes(log)
-    memory = log.counters.get("memory")
+    memory, in_swap = log.counters.get("memory"), logged_memory.swap(log)
     made_of, why = composition.compose(
         sizes,
         None if memory is None else memory.usage_bytes,
@@ -151,7 +151,7 @@ def _findings(log: LogReport, page_size: int, unknown: Unknown, named: Named) ->
         allocators=(),
         page_size=page_size,
         circumstances=Circumstances(
-            swap=logged_memory.swap(log),
+            swap=None if in_swap is None else Swap(*in_swap, refused=False),
             protected_bytes=log.min_protection_bytes or 0,
             shortage=shortage.of_log(log, page_size),
             full_swap_limit_bytes=logged_memory.full_swap_limit(log),

@@ -30,7 +30,7 @@ from tracer.analysis.explain.measure.composition import Unknown
 from tracer.analysis.explain.measure.cushion import Window
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.victim import victim_selection
-from tracer.analysis.kernel_log import comparison
+from tracer.analysis.kernel_log import comparison, decisions
 from tracer.analysis.kernel_log.comparison import Told
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.memory import Allocator, Composition, Cushion, FurtherAllocators
@@ -49,7 +49,7 @@ def explain(trace: TraceTables) -> list[OomReport]:
 
     What the numbers mean: `analysis.explain.measure.composition` (what usage was made of),
     `analysis.explain.measure.cushion` (what the cache gave back, and the window), `analysis.explain.verdict`
-    (the cause), `analysis.kernel_log.comparison` (what it adds), `analysis.explain.log_kills` (what the
+    (the cause), `analysis.kernel_log.comparison` (what it adds), `analysis.kernel_log.decisions` (what the
     probe missed).
     """
     missed = log_kills.reports(trace)
@@ -69,7 +69,7 @@ def allocated_before(trace: TraceTables, kill_id: int) -> tuple[Int64s | None, i
     UsageError where there is no such kill.
     """
     there = np.unique(integers(trace.oom["kill_id"])).tolist()
-    if kill_id in {kill.kill_id for kill in log_kills.missed(trace)}:
+    if kill_id in {kill.kill_id for kill in decisions.missed(trace)}:
         raise UsageError(f"kill {kill_id} is known from the kernel log alone: see memcg-tracer explain")
     if kill_id not in there:
         raise no_such_kill(kill_id, there)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from tracer.analysis.explain.measure.findings import Swap
 from tracer.kernel.cgroups.memory_files import V1_STAT
 from tracer.kernel.kmsg.report.log_report import LogReport, MemInfo
 from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES
@@ -74,16 +73,16 @@ def why_not(log: LogReport, name: str) -> str:
     return "the memory.stat in the kernel log has no line for it"
 
 
-def swap(log: LogReport) -> Swap | None:
+def swap(log: LogReport) -> tuple[int, int | None] | None:
     """What was in swap, and how much could be. memory+swap of v1 bounds both together."""
     memory, own, both = (log.counters.get(name) for name in ("memory", "swap", "memory+swap"))
     if own is not None:
-        return Swap(own.usage_bytes, _bound(own.limit_bytes), refused=False)
+        return own.usage_bytes, _bound(own.limit_bytes)
     if memory is None or both is None:
         return None
     used = max(both.usage_bytes - memory.usage_bytes, 0)
     room = max(both.limit_bytes - memory.limit_bytes, 0)
-    return Swap(used, None if both.limit_bytes >= UNLIMITED_BYTES else room, refused=False)
+    return used, None if both.limit_bytes >= UNLIMITED_BYTES else room
 
 
 def full_swap_limit(log: LogReport) -> int | None:

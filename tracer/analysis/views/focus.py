@@ -12,7 +12,7 @@ from tracer.analysis.core.bins import interval_ns
 from tracer.analysis.core.limits import kernel_numbers
 from tracer.analysis.core.tables import TraceTables, start_ns
 from tracer.analysis.core.tables import end_ns as trace_end_ns
-from tracer.analysis.explain import log_kills
+from tracer.analysis.kernel_log import decisions
 from tracer.analysis.views.timeline import timeline
 from tracer.schema import UNLIMITED_BYTES
 
@@ -42,8 +42,8 @@ def ranked(trace: TraceTables) -> pd.DataFrame:
     found = readings.groupby("cgroup_id").agg(
         limit_bytes=("limit_bytes", "last"), peak_usage_bytes=("usage_bytes", "max")
     )
-    decisions = log_kills.decisions(trace).dropna(subset="limit_owner_cgroup_id")
-    kills = decisions.groupby("limit_owner_cgroup_id")["kill_id"]
+    of_limits = decisions.victims(trace).dropna(subset="limit_owner_cgroup_id")
+    kills = of_limits.groupby("limit_owner_cgroup_id")["kill_id"]
     found["kills"] = kills.nunique().reindex(found.index, fill_value=0)
     found["first_kill"] = kills.min().reindex(found.index)
     found["limited"] = found["limit_bytes"].lt(UNLIMITED_BYTES).fillna(False).astype(bool)

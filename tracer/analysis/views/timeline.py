@@ -26,7 +26,7 @@ from tracer.analysis.core.columns import (
 )
 from tracer.analysis.core.ledger import ANON, CACHE, Weights, base_levels, made_in_trace
 from tracer.analysis.core.tables import TraceTables, is_evicted, is_shmem, page_size
-from tracer.analysis.explain import log_kills
+from tracer.analysis.kernel_log import decisions
 from tracer.analysis.views import stalls, swapping
 from tracer.analysis.views.reclaim import is_waited_for
 from tracer.schema import CATEGORIES
@@ -343,7 +343,7 @@ def _sampled_flow(trace: TraceTables, grid: Grid, column: str, scale: int) -> pd
 
 def _oom_kills(trace: TraceTables, grid: Grid) -> Int64s:
     """A victim counts for a cgroup once, be it killed below it, for its limit, or both."""
-    oom = log_kills.decisions(trace)
+    oom = decisions.victims(trace)
     kills = np.zeros((len(grid.ids), grid.bins.slots), dtype=np.int64)
     slot = grid.bins.slot(times_ns(oom))
     owners, victims = integers(oom["limit_owner_cgroup_id"]), integers(oom["cgroup_id"])

@@ -38,7 +38,7 @@ def command(path: Path, as_json: bool) -> None:
 def summarise(trace: AnalysedTrace) -> info_text.Summary:
     """Reads what `info` shows; the big tables are only counted."""
     from tracer.analysis.core.lookup.stacks import Functions
-    from tracer.analysis.explain import log_kills
+    from tracer.analysis.kernel_log import decisions
     from tracer.render.terminal import info_text
     from tracer.schema import TABLES
 
@@ -51,8 +51,8 @@ def summarise(trace: AnalysedTrace) -> info_text.Summary:
         unnamed_stacks=Functions(trace.stacks).unnamed(),
         lost=_lost(trace),
         cgroups=_cgroups(trace),
-        kills=len({int(number) for number in log_kills.decisions(trace)["kill_id"]}),
-        kills_of_log_alone=len(log_kills.missed(trace)),
+        kills=len({int(number) for number in decisions.victims(trace)["kill_id"]}),
+        kills_of_log_alone=len(decisions.missed(trace)),
         meta=dict(trace.meta),
     )
 
