@@ -13,10 +13,11 @@ from typing import Any, cast
 import pytest
 
 from tracer.capture import pipeline
+from tracer.capture.observer import Observer
+from tracer.capture.options import Options
 from tracer.capture.pipeline import Pipeline
 from tracer.capture.selection.cgroup_selection import Following
-from tracer.capture.session import Observer, Options
-from tracer.capture.symbols.address_names import UserSymbols
+from tracer.capture.symbols.address_names import SymbolTable
 from tracer.errors import TraceError, TracerError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.trace import meta
@@ -43,9 +44,8 @@ class FakePrograms:
     def kernel_frames(self, _addresses: object) -> list[str]:
         raise AssertionError("there is no stack")
 
-    def user_symbols(self) -> UserSymbols:
-        made: Any = self.kernel_frames
-        return UserSymbols(made)
+    def bcc_symbols(self, _tgid: int) -> SymbolTable:
+        raise AssertionError("there is no stack")
 
     def ring_fd(self, name: str) -> int:
         return 1 << 20 if name == self.no_ring else self.file  # no such descriptor

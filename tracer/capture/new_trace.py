@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tracer.capture.observer import Observer
+from tracer.capture.options import Options
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.stored_names import stored_path
 from tracer.trace import meta
 from tracer.trace.write.writer import TraceWriter
-
-if TYPE_CHECKING:
-    from tracer.capture.session import Observer, Options
 
 
 def create_trace(options: Options, hierarchy: Hierarchy, observer: Observer) -> TraceWriter:

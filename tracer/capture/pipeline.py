@@ -8,16 +8,18 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
 from tracer.capture.bpf.load import Programs
-from tracer.capture.bpf.ring import Ring
+from tracer.capture.bpf.ring import Records, Ring
 from tracer.capture.learn import calibration
 from tracer.capture.new_trace import create_trace
+from tracer.capture.observer import Observer
+from tracer.capture.options import Options
 from tracer.capture.rows import cgroup_rows
-from tracer.capture.rows.decode import Decoder, Records
+from tracer.capture.rows.decode import Decoder
 from tracer.capture.rows.kmsg_stream import READ, open_kernel_log
 from tracer.capture.rows.log_filter import LogFilter
 from tracer.capture.rows.loss_rows import Losses
@@ -27,6 +29,7 @@ from tracer.capture.selection.recorder_cgroup import find_own_bounded
 from tracer.capture.selection.traced_cgroups import TracedCgroups
 from tracer.capture.symbols.address_names import Program
 from tracer.capture.symbols.stack_names import Stacks
+from tracer.capture.symbols.symbol_process import user_symbols
 from tracer.errors import TraceError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
@@ -35,9 +38,6 @@ from tracer.kernel.process.spawn import CommandError
 from tracer.stored_names import stored_path
 from tracer.trace.arrow_columns import rows_of
 from tracer.wire.records import TABLE_OF, WIRE
-
-if TYPE_CHECKING:
-    from tracer.capture.session import Observer, Options
 
 _DRAIN_TRIES: Final = 100
 _DECISION: Final = ["trigger_pid", "invocation"]  # what the records of one OOM decision share
@@ -89,7 +89,7 @@ class Pipeline:
             self._files = cgroup_rows.Files(mounts)
             self._kernel_log = open_kernel_log()
             owned.callback(self._kernel_log.close)
-            self._stacks = Stacks(programs.kernel_frames, programs.user_symbols())
+            self._stacks = Stacks(programs.kernel_frames, user_symbols(programs.bcc_symbols))
             owned.callback(self._stacks.close)
             self._writer = create_trace(options, hierarchy, observer)
             self._owned = owned.pop_all()

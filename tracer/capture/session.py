@@ -8,12 +8,14 @@ import shutil
 import signal
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from tracer.capture.bpf.load import Programs
 from tracer.capture.loop import COMMAND_ENDED, Loop, StopSignals, Timer, stop_signals
+from tracer.capture.observer import Observer
+from tracer.capture.options import Options
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups import cgroupfs
@@ -36,51 +38,11 @@ _COMMAND_GRACE_S: Final = 2.0
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to record. `limit_bytes` and `swap_bytes` bound the cgroup made for `command`; `hooks` is the
-    family to take wherever it can be had (kernel/probes.py); `stacks_bytes`: stacks are sampled, one for each
-    so many bytes that a process charges.
-    """
-
-    output: Path
-    cgroups: tuple[str, ...] = ()
-    duration_s: float | None = None
-    limit_bytes: int | None = None
-    swap_bytes: int | None = None
-    name: str = "trace"
-    force: bool = False
-    command: tuple[str, ...] = ()
-    ready_file: Path | None = None
-    ring_pages: dict[str, int] = field(default_factory=dict)
-    hooks: str | None = None
-    stacks_bytes: int | None = None
-
-
-@dataclass(frozen=True)
 class Recording:
     """A recording that ended. `status` is the command's (128+N where signal N ended it), 0 without one."""
 
     path: Path
     status: int
-
-
-class Observer(Protocol):
-    """Who is told how a recording goes."""
-
-    def ready(self, pipeline: Pipeline) -> None:
-        """All probes are attached; the command starts now."""
-
-    def tick(self, pipeline: Pipeline) -> None:
-        """Now and then."""
-
-    def killed(self, kill: dict[str, Any]) -> None:
-        """An OOM kill, as a row of `oom`."""
-
-    def notice(self, message: str) -> None:
-        """What was asked for is awaited, has come, or is gone."""
-
-    def warn(self, message: str) -> None:
-        """Something is not as it should be, and recording goes on."""
 
 
 def record(options: Options, observer: Observer, head_start: HeadStart | None = None) -> Recording:

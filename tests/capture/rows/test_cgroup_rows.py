@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tracer.capture.bpf.ring import Records
 from tracer.capture.rows import cgroup_rows
 from tracer.capture.rows.cgroup_rows import Cgroup, Cgroups, Files, Row, Tasks, list_traced
-from tracer.capture.rows.decode import Records
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.mounts import MountTable, parse_mountinfo
 from tracer.schema import CGROUP_EVENTS, FOLLOW, TASK_EVENTS

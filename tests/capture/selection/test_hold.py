@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tracer.capture.rows.decode import Records
+from tracer.capture.bpf.ring import Records
 from tracer.capture.selection.hold import OWNERS, Hold
 from tracer.schema import TASK_EVENTS
 from tracer.wire.records import WIRE

@@ -18,8 +18,8 @@ from typing import Any, Final, NoReturn
 from tracer.capture.bpf.object_cache import UnitCache, key_of
 from tracer.capture.bpf.object_file import Code, MapDefinition, Unit
 from tracer.capture.bpf.syscall import sizes_of
-from tracer.capture.symbols.symbol_process import ends_with_its_parent
 from tracer.errors import TracerError
+from tracer.kernel.process.forked_child import end_with_parent
 from tracer.kernel.process.priority import prefer_this_thread
 
 _FORMAT: Final = "1"  # of what is kept; another one for each change of `Unit.encode`
@@ -100,7 +100,7 @@ def _compile(bcc: ModuleType, text: str, flags: list[str], *, made: Any, said: A
     """The child."""
     status = 1
     try:
-        ends_with_its_parent()
+        end_with_parent()
         prefer_this_thread()
         for fd in (1, 2):
             os.dup2(said.fileno(), fd)

@@ -19,9 +19,6 @@ from tracer.capture.bpf.hooks import Choice, Offer, choose
 from tracer.capture.bpf.maps import Map
 from tracer.capture.bpf.object_cache import UnitCache, cache_folder
 from tracer.capture.bpf.syscall import Runs, machine, run_program
-from tracer.capture.symbols.address_names import UserSymbols
-from tracer.capture.symbols.perf_map import CodeSymbols
-from tracer.capture.symbols.symbol_process import TableApart
 from tracer.errors import TracerError
 from tracer.kernel import struct_header
 from tracer.kernel.btf import Btf
@@ -335,9 +332,9 @@ class Programs:
         """
         self.kernel_frames([0])
 
-    def user_symbols(self) -> UserSymbols:
-        """Names for addresses of processes; for one thread."""
-        return UserSymbols(lambda tgid: TableApart(lambda: CodeSymbols(BccSymbols(self._bcc, tgid), tgid)))
+    def bcc_symbols(self, tgid: int) -> BccSymbols:
+        """Return BCC's symbol table of a process, as of now."""
+        return BccSymbols(self._bcc, tgid)
 
     def stack(self, stack_id: int) -> list[int]:
         """The addresses of a stack in the map `stacks`, innermost first."""

@@ -18,6 +18,9 @@ import numpy.typing as npt
 
 from tracer.errors import TracerError
 
+Records = npt.NDArray[np.void]
+"""Wire records of one stream, as a structured array (tracer.wire)."""
+
 _BUSY: Final = 1 << 31  # BPF_RINGBUF_BUSY_BIT: reserved, not yet submitted
 _HEADER_BYTES: Final = 8  # BPF_RINGBUF_HDR_SZ
 
@@ -54,7 +57,7 @@ class Ring:
         self._barrier = threading.Lock()
         self._data_offset = page
 
-    def read(self) -> npt.NDArray[np.void]:
+    def read(self) -> Records:
         """Every finished record that waits, oldest first, as an array of our own; the ring's space is given
         back.
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tracer.capture.rows.decode import Records, text
+from tracer.capture.bpf.ring import Records
+from tracer.capture.rows.decode import text
 from tracer.kernel.cgroups import cgroupfs, containers
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.mounts import Mounts, MountTable

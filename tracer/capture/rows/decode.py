@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tracer.capture.bpf.ring import Records
 from tracer.schema import (
     CATEGORIES,
     CAUSES,
@@ -28,8 +29,6 @@ from tracer.schema import (
 )
 from tracer.stored_names import stored_name
 from tracer.trace.arrow_columns import names, numbers
-
-Records = npt.NDArray[np.void]
 
 PAGE_BYTES: Final = mmap.PAGESIZE
 

@@ -1,0 +1,1 @@
+"""The cgroups to trace, as they are made, renamed and removed."""

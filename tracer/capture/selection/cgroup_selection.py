@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from tracer.capture.bpf.load import Programs
+from tracer.capture.bpf.ring import Records
 from tracer.capture.bpf.roots import Roots
 from tracer.capture.learn import calibration
 from tracer.capture.rows.cgroup_rows import Cgroup, CgroupEvent
-from tracer.capture.rows.decode import Records
 from tracer.capture.selection.container_lookup import NamesApart
 from tracer.capture.selection.hold import Hold
 from tracer.capture.selection.selector_state import Followed

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tracer.capture.rows.decode import Records
+from tracer.capture.bpf.ring import Records
 from tracer.schema import TASK_EVENTS
 
 OWNERS: Final = {

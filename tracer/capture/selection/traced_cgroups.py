@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tracer.capture.bpf.load import Programs
+from tracer.capture.bpf.ring import Records
 from tracer.capture.learn import calibration
 from tracer.capture.rows import cgroup_rows
-from tracer.capture.rows.decode import Records
 from tracer.capture.rows.sampler import Row, Sampler
 from tracer.capture.selection.cgroup_selection import Following, Taken
 from tracer.errors import TracerError

@@ -1,0 +1,1 @@
+"""Names of the addresses in stacks."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tracer.capture.rows.decode import Records
+from tracer.capture.bpf.ring import Records
 from tracer.capture.symbols.address_names import Program, UserSymbols
 from tracer.kernel.process.priority import prefer_this_thread
 

@@ -7,7 +7,6 @@ has no value then): here, it would be that of a map, or of the trace.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import mmap
 import os
@@ -18,7 +17,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, NoReturn
 
-from tracer.capture.symbols.address_names import SymbolTable
+from tracer.capture.symbols.address_names import SymbolTable, UserSymbols
+from tracer.capture.symbols.perf_map import CodeSymbols
+from tracer.kernel.process.forked_child import end_with_parent
 
 _OUT_OF_THE_WAY: Final = (
     200  # BCC's own descriptors are lower, and so are the numbers that it may take for one
@@ -29,8 +30,6 @@ _ANSWERS_WITHIN_S: Final = 30.0  # the symbols of a browser, on a busy machine
 _MOST_MEMORY_BYTES: Final = 4 << 30  # beyond what we have: a file of symbols may be made to need any amount
 _ADDRESS_MASK: Final = (1 << 64) - 1
 _MADE: Final = b"+"
-_PR_SET_PDEATHSIG: Final = 1
-_libc = ctypes.CDLL(None)
 
 
 class TableApart:
@@ -68,17 +67,18 @@ class TableApart:
         os.waitpid(self._child, 0)
 
 
-def ends_with_its_parent() -> None:
-    """For a child of a fork: what asks its parent to end, as Ctrl-C does, leaves it alone until then."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def user_symbols(table_of: Callable[[int], SymbolTable]) -> UserSymbols:
+    """Return names for addresses of processes; each table is made in a child, and completed by the perf map.
+
+    `table_of` makes the symbol table of the files that a process (tgid) has mapped.
+    """
+    return UserSymbols(lambda tgid: TableApart(lambda: CodeSymbols(table_of(tgid), tgid)))
 
 
 def _serve(make: Callable[[], SymbolTable], fd: int) -> NoReturn:
     """The child: it keeps nothing of its parent's, and ends with it."""
     try:
-        ends_with_its_parent()
+        end_with_parent()
         last = max(int(entry.name) for entry in os.scandir("/proc/self/fd"))
         os.dup2(fd, _OUT_OF_THE_WAY)
         os.closerange(0, _OUT_OF_THE_WAY)

@@ -19,7 +19,7 @@ from tracer.cli.size import size_bytes
 from tracer.render.words.escape import visible
 
 if TYPE_CHECKING:
-    from tracer.capture.pipeline import Pipeline
+    from tracer.capture.observer import Progress
     from tracer.kernel.process.priority import HeadStart
 
 LEAST_STACKS_BYTES: Final = 4 << 10
@@ -111,7 +111,8 @@ def command(
     name = name or (Path(argv[0]).name if argv else "trace")
     if output is None:
         output = Path("traces", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_file_name(name)}")
-    from tracer.capture.session import Options, record
+    from tracer.capture.options import Options
+    from tracer.capture.session import record
 
     options = Options(
         output=output,
@@ -177,16 +178,16 @@ class _Progress:
     def __init__(self, until: str) -> None:
         self._terminal = sys.stderr.isatty()
         self._until = until
-        self._pipeline: Pipeline | None = None
+        self._progress: Progress | None = None
         self._began = time.monotonic()
 
-    def ready(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._line(f"tracing (ready in {pipeline.startup_s:.2f} s); until {self._until}")
+    def ready(self, progress: Progress) -> None:
+        self._progress = progress
+        self._line(f"tracing (ready in {progress.startup_s:.2f} s); until {self._until}")
 
-    def tick(self, pipeline: Pipeline) -> None:
+    def tick(self, progress: Progress) -> None:
         if self._terminal:
-            self._write(f"\r\x1b[K{self._summary(pipeline)}")
+            self._write(f"\r\x1b[K{self._summary(progress)}")
 
     def killed(self, kill: dict[str, Any]) -> None:
         from tracer.units import size  # it brings Arrow: not before clang is at work
@@ -201,23 +202,23 @@ class _Progress:
         self._line(f"warning: {visible(message)}")
 
     def done(self, status: int) -> None:
-        if self._pipeline is None:
+        if self._progress is None:
             return
-        self._line(self._summary(self._pipeline))
-        if status == 128 + signal.SIGKILL and not self._pipeline.kills:
+        self._line(self._summary(self._progress))
+        if status == 128 + signal.SIGKILL and not self._progress.kills:
             self._line("the command was ended by SIGKILL, and not by the OOM killer")
-        lost = {stream: count for stream, count in self._pipeline.lost.items() if count}
+        lost = {stream: count for stream, count in self._progress.lost.items() if count}
         if lost:
             listed = ", ".join(f"{count:,} of {stream}" for stream, count in lost.items())
             totals = "are not exact any more" if "residue" in lost else "stay exact"
             self.warn(f"records were lost ({listed}): totals of the ledger {totals}, see memcg-tracer info")
 
-    def _summary(self, pipeline: Pipeline) -> str:
-        rows, lost = pipeline.rows, sum(pipeline.lost.values())
+    def _summary(self, progress: Progress) -> str:
+        rows, lost = progress.rows, sum(progress.lost.values())
         return (
             f"{time.monotonic() - self._began:.1f} s, {rows['charge']:,} charges, "
             f"{rows['pagecache']:,} page-cache folios, {rows['reclaim']:,} reclaims, {lost:,} lost, "
-            f"{pipeline.kills} OOM kill{'s' * (pipeline.kills != 1)}"
+            f"{progress.kills} OOM kill{'s' * (progress.kills != 1)}"
         )
 
     def _line(self, text: str) -> None:

@@ -1,0 +1,45 @@
+"""The caller's view of a recording: progress, and messages for the user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+
+class Progress(Protocol):
+    """Counts of a recording that runs."""
+
+    @property
+    def startup_s(self) -> float:
+        """Seconds from the recorder's start until all probes were attached."""
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Rows written so far, by table."""
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Records lost so far, by stream: no room in a ring, in memory or on disk."""
+
+    @property
+    def kills(self) -> int:
+        """OOM decisions seen so far; one may kill many tasks."""
+
+
+class Observer(Protocol):
+    """Receives the events of a recording."""
+
+    def ready(self, progress: Progress) -> None:
+        """Report that all probes are attached; the command starts after this."""
+
+    def tick(self, progress: Progress) -> None:
+        """Report progress; called every half second."""
+
+    def killed(self, kill: dict[str, Any]) -> None:
+        """Report an OOM kill, given as a row of `oom`."""
+
+    def notice(self, message: str) -> None:
+        """Report that a requested cgroup is awaited, has appeared, or is gone."""
+
+    def warn(self, message: str) -> None:
+        """Report a problem that does not stop the recording."""

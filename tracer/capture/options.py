@@ -1,0 +1,30 @@
+"""What to record, as the caller asks for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one recording.
+
+    `limit_bytes` and `swap_bytes` bound the cgroup that is made for `command`. `ring_pages` gives rings
+    another size than the default, in pages. `hooks` is the family of hooks to take for each signal that has
+    one (kernel/probes.py). `stacks_bytes` turns stack sampling on: one sample for each so many bytes that a
+    process charges.
+    """
+
+    output: Path
+    cgroups: tuple[str, ...] = ()
+    duration_s: float | None = None
+    limit_bytes: int | None = None
+    swap_bytes: int | None = None
+    name: str = "trace"
+    force: bool = False
+    command: tuple[str, ...] = ()
+    ready_file: Path | None = None
+    ring_pages: dict[str, int] = field(default_factory=dict)
+    hooks: str | None = None
+    stacks_bytes: int | None = None
