@@ -19,7 +19,7 @@ from tracer.analysis.explain import advice, shortage, verdict
 from tracer.analysis.explain.measure import composition
 from tracer.analysis.explain.measure.composition import Unknown
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, Swap
-from tracer.analysis.explain.victim import victim_selection
+from tracer.analysis.explain.victim import badness_total, victim_selection
 from tracer.analysis.explain.wording import owner_name, process
 from tracer.analysis.kernel_log import logged_memory
 from tracer.analysis.results.conclusions import Sizing, Verdict
@@ -77,8 +77,8 @@ def report(number: int, log: LogReport, *, named: Named, page_size: int | None =
     if told_size is None:
         unknown["kernel_log.page_size"] = f"the kernel log does not say it; taken to be {page_size} bytes"
     findings = _findings(log, page_size, unknown, named)
-    total = victim_selection.log_total_pages(log, page_size)
-    chosen = victim_selection.of_log(log, total, page_size, unknown)
+    total = badness_total.logged_total_pages(log, page_size)
+    chosen = victim_selection.from_log(log, total, page_size, unknown)
     findings = replace(findings, candidates=chosen.candidates)
     judged = _judge(log, findings)
     sizes = logged_memory.sizes(log)

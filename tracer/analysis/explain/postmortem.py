@@ -189,7 +189,7 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
         trigger_tgid=optional(first["trigger_tgid"]),
         further_allocators=further,
     )
-    chosen = victim_selection.of_trace(kill.subtree, kill.rows, kill.weighed, told.report, unknown)
+    chosen = victim_selection.from_trace(kill.subtree, kill.rows, kill.weighed, told.report, unknown)
     findings = replace(findings, candidates=chosen.candidates)
     judged = verdict.judge(findings)
     sized, why_unsized = sizing.of_kill(kill.subtree, kill.rows, findings)
