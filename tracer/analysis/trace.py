@@ -16,7 +16,7 @@ from tracer.analysis.core.lookup.losses import Losses
 from tracer.analysis.core.lookup.processes import Processes
 from tracer.analysis.core.lookup.stacks import Functions
 from tracer.analysis.core.naming import with_names
-from tracer.analysis.explain import kills, postmortem
+from tracer.analysis.explain import kill_filter, postmortem
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.results import display, summary
 from tracer.analysis.results.kill import OomReport
@@ -112,8 +112,8 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
 
     def explain(self, cgroup: str | int | None = None) -> list[OomReport]:
         """The post-mortem of each OOM kill, in order; empty where nothing was killed. `cgroup`: only those
-        that concern it: see `tracer.analysis.explain.kills.of_trace`."""
-        return kills.of_trace(self, postmortem.explain(self), cgroup)
+        that concern it: see `tracer.analysis.explain.kill_filter.of_trace`."""
+        return kill_filter.of_trace(self, postmortem.explain(self), cgroup)
 
     def kills(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """The same as a row for each victim: see `tracer.analysis.results.summary.kills`."""

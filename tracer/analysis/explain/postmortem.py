@@ -24,11 +24,12 @@ from tracer.analysis.core.index import Grouped
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, page_size
-from tracer.analysis.explain import advice, log_kills, sizing, verdict
+from tracer.analysis.explain import advice, log_kills, verdict
 from tracer.analysis.explain.measure import allocators, circumstances, composition, cushion
 from tracer.analysis.explain.measure.composition import Unknown
 from tracer.analysis.explain.measure.cushion import Window
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
+from tracer.analysis.explain.sizing import kill_range
 from tracer.analysis.explain.victim import victim_selection
 from tracer.analysis.kernel_log import comparison, decisions
 from tracer.analysis.kernel_log.comparison import Told
@@ -192,7 +193,7 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
     chosen = victim_selection.from_trace(kill.subtree, kill.rows, kill.weighed, told.report, unknown)
     findings = replace(findings, candidates=chosen.candidates)
     judged = verdict.judge(findings)
-    sized, why_unsized = sizing.of_kill(kill.subtree, kill.rows, findings)
+    sized, why_unsized = kill_range.of_kill(kill.subtree, kill.rows, findings)
     if why_unsized is not None:
         unknown["sizing.min_limit_bytes"] = why_unsized
     return OomReport(
@@ -210,7 +211,7 @@ def _report(trace: TraceTables, kill: _Kill, told: Told) -> OomReport:
         cushion=used,
         allocators=tuple(findings.allocators),
         verdict=judged,
-        advice=(*advice.advise(findings, judged), *sizing.cures(findings, judged.cause)),
+        advice=(*advice.advise(findings, judged), *kill_range.cures(findings, judged.cause)),
         sizing=sized,
         quality=Quality(
             lost,

@@ -12,8 +12,8 @@ from tracer.analysis.core import ledger, naming
 from tracer.analysis.core.columns import integers, times_ns, utc_time
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
-from tracer.analysis.explain import sizing
 from tracer.analysis.explain.measure import cushion
+from tracer.analysis.explain.sizing import kill_range
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.survivor import Held
@@ -80,7 +80,7 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
         for steps in (ledger.level(subtree, weights),)
     }
     stuck_ns = _stuck_since(subtree)
-    sized, why_unsized = sizing.of_life(subtree, peak)
+    sized, why_unsized = kill_range.of_life(subtree, peak)
     if stuck_ns is not None:
         sized, why_unsized = Sizing(None), "its tasks wait at the limit: the work did not go on"
     one = Held(

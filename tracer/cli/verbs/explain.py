@@ -81,7 +81,7 @@ def command(
         raise UsageError("give either a TRACE or --kmsg FILE; see memcg-tracer explain -h")
     if as_list + last + (kill_id is not None) > 1:
         raise UsageError("--list, --last and --kill N each say which kills to show: give one of them")
-    from tracer.analysis.explain import kills
+    from tracer.analysis.explain import kill_filter
 
     trace = None if path is None else tracer.open(path)
     elsewhere: list[UserspaceKill] = []
@@ -89,7 +89,7 @@ def command(
         reports, elsewhere = _of_log(str(kmsg), cgroup)
     else:
         reports = trace.explain(cgroup)
-    chosen = [kills.newest(reports)] if last and reports else reports
+    chosen = [kill_filter.newest(reports)] if last and reports else reports
     if kill_id is not None:
         place = f"this {'log' if trace is None else 'trace'}" + ("" if cgroup is None else f" for {cgroup!r}")
         chosen = [_of_number(reports, kill_id, place)]
@@ -104,7 +104,7 @@ def command(
         _write(kill_list.listed(chosen))
     else:
         is_picked = last or kill_id is not None
-        _tell(trace, reports, kills.newest(chosen), is_picked=is_picked, verbose=verbose)
+        _tell(trace, reports, kill_filter.newest(chosen), is_picked=is_picked, verbose=verbose)
     if elsewhere:
         from tracer.render.terminal import userspace_text
 
@@ -113,7 +113,7 @@ def command(
 
 def _of_log(log: str, cgroup: str | None) -> tuple[list[OomReport], list[UserspaceKill]]:
     """The kernel's kills, and those in user space."""
-    from tracer.analysis.explain import kills, log_postmortem
+    from tracer.analysis.explain import kill_filter, log_postmortem
     from tracer.kernel.cgroups.containers import NamesHere
     from tracer.kernel.kmsg import log_files
 
@@ -126,7 +126,7 @@ def _of_log(log: str, cgroup: str | None) -> tuple[list[OomReport], list[Userspa
     found = log_files.read(log)
     reports = list(log_postmortem.explain(found.reports, named))
     if cgroup is not None and reports:
-        reports = kills.of_log(reports, cgroup)
+        reports = kill_filter.of_log(reports, cgroup)
     return reports, found.userspace_kills
 
 

@@ -78,7 +78,7 @@ def _pictures(trace: AnalysedTrace, reports: list[OomReport], cgroup: str | None
 
     from tracer.analysis.core import naming
     from tracer.analysis.core.tables import start_ns
-    from tracer.analysis.explain import kills
+    from tracer.analysis.explain import kill_filter
     from tracer.analysis.views import focus, thrash
     from tracer.render.page import html, plots
     from tracer.render.picture import markers
@@ -93,7 +93,7 @@ def _pictures(trace: AnalysedTrace, reports: list[OomReport], cgroup: str | None
         if len(timeline) < 2:
             continue
         label, life = trace.places.label_of(number), trace.places.lives.of(number)
-        concerned = kills.concerning(trace, reports, [number])
+        concerned = kill_filter.concerning(trace, reports, [number])
         svg = plots.memory_over_time(
             timeline,
             pd.Timestamp(start_ns(trace), tz="UTC"),

@@ -130,7 +130,7 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
     from rich.text import Text
 
     from tracer.analysis.core.tables import start_ns
-    from tracer.analysis.explain import kills
+    from tracer.analysis.explain import kill_filter
     from tracer.analysis.views import focus, moments, thrash
     from tracer.render.picture import markers
     from tracer.render.terminal import console, timeline_text
@@ -153,7 +153,7 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
             interrupted=trace.interrupted,
         )
         thrashing = markers.of_thrash(thrash.thrash_below(trace, number), frame)
-        concerned = kills.concerning(trace, reports, [number])
+        concerned = kill_filter.concerning(trace, reports, [number])
         found = [*markers.of_cgroup(concerned, trace.places.label_of(number), frame), *thrashing]
         page_size = trace.meta["page_size"]
         drawn = timeline_text.picture(frame, heading, found, columns=columns, page_size=page_size)

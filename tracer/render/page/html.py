@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from tracer import units
-from tracer.analysis.explain.kills import newest
+from tracer.analysis.explain.kill_filter import newest
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.render.picture.layers import BY_NAME, LAYERS, OF_COMPOSITION, PART_LABELS
