@@ -11,7 +11,7 @@ VENV := .venv
 TRACER := $(VENV)/bin/memcg-tracer
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup setup-test packages packages-test packages-vm demo test test-vm fuzz lint bench pictures clean
+.PHONY: help setup setup-test packages packages-test packages-vm demo test test-vm fuzz lint bench headers pictures clean
 
 help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
@@ -20,6 +20,7 @@ help:
 	echo 'make fuzz      read 200,000 damaged kernel logs, 3,000 damaged traces (ARGS="--count 1000 --seed 7": others)'
 	echo 'make lint      ruff, mypy, clang-format'
 	echo 'make bench     measure what tracing and reading cost here'
+	echo 'make headers   write bpf/events.h and bpf/categories.h again, after a change in tracer/'
 	echo 'make pictures  draw the pictures of the README again, from the recorded example'
 	echo 'make clean     remove what make made, but no trace that you recorded'
 	echo
@@ -137,6 +138,9 @@ lint: setup $(VENV)/.installed-lint
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_SOURCES)
+
+headers: setup
+	@$(VENV)/bin/python -m tracer.wire bpf
 
 pictures: setup
 	@for verb in timeline explain; do

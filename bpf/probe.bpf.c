@@ -184,19 +184,12 @@ PROGRAM(settle)
  * only one position changes: the second's where the hook comes after the change, the first's where it comes before, at a
  * function's entry. User space finds it by comparing (tracer/capture/learn/calibration.py).
  */
-struct watched {
-	u64 memcg;
-	u32 cpu;
-	u32 item;
-	s64 state[TRACER_STATE_ITEMS];
-};
-
 BPF_RINGBUF_OUTPUT(watched_ring, WATCHED_RING_PAGES);
 
 static __always_inline int watch(struct mem_cgroup *memcg, u32 item)
 {
 	struct memcg_vmstats_percpu *stats = this_cpu_stats(memcg);
-	struct watched *record;
+	struct watched_event *record;
 
 	if (!stats)
 		return 0;

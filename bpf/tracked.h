@@ -10,22 +10,6 @@
 #ifndef MEMCG_TRACER_TRACKED_H
 #define MEMCG_TRACER_TRACKED_H
 
-enum stream {
-	STREAM_CHARGE,
-	STREAM_PAGECACHE,
-	STREAM_RECLAIM,
-	STREAM_STALL,
-	STREAM_SWAP_IO,
-	STREAM_OOM,
-	STREAM_CANDIDATE,
-	STREAM_CGROUP,
-	STREAM_TASK,
-	STREAM_INODE,
-	STREAM_STACK_SAMPLE,
-	STREAM_RESIDUE, /* sums that found no room anywhere: from then on totals are not exact */
-	STREAM_COUNT,
-};
-
 /* What can only be learnt by running on this kernel (bpf/probe.bpf.c); 0 = not known. */
 struct calibration {
 	u64 cgroup_root; /* struct cgroup_root of the memory controller's hierarchy */

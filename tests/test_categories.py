@@ -12,7 +12,7 @@ HEADER = Path(__file__).parents[1] / "bpf" / "categories.h"
 
 
 def test_c_header_is_generated_from_the_table() -> None:
-    assert HEADER.read_text() == header_text(), f"run python -m tracer.wire.category_header > {HEADER}"
+    assert HEADER.read_text() == header_text(), "run make headers"
 
 
 def test_each_category_has_a_counter_of_its_own() -> None:

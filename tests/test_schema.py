@@ -1,4 +1,4 @@
-"""bpf/events.h and tracer/schema.py say the same: the header is compiled, and every number of it compared."""
+"""The wire records, bpf/events.h, the tables and their document agree."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,35 +15,18 @@ import pyarrow as pa
 import pytest
 
 from tracer import schema
+from tracer.enumerations import ENUMERATIONS
 from tracer.meanings import documentation
-from tracer.wire import records as wire
+from tracer.wire import event_header, records
+from tracer.wire.dtypes import WATCHED, WIRE
+from tracer.wire.event_header import header_text
+from tracer.wire.fields import LENGTHS, Field
+from tracer.wire.streams import LOSSES, RING_BYTES, STREAM_AT, STREAMS
 
 BPF = Path(__file__).parents[1] / "bpf"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "trace-format.md"
 
-ENUMS = {
-    "category": ("CATEGORY_", schema.CATEGORIES),
-    "op": ("OP_", schema.OPS),
-    "cause": ("CAUSE_", schema.CAUSES),
-    "reclaim_kind": ("RECLAIM_", schema.RECLAIM_KINDS),
-    "target_source": ("TARGET_", schema.TARGET_SOURCES),
-    "stall_kind": ("STALL_", schema.STALL_KINDS),
-    "swap_io_op": ("SWAP_IO_", schema.SWAP_OPS),
-    "constraint": ("CONSTRAINT_", schema.CONSTRAINTS),
-    "cgroup_event_kind": ("CGROUP_", schema.CGROUP_EVENTS),
-    "follow": ("FOLLOW_", schema.FOLLOW),
-    "task_event_kind": ("TASK_", schema.TASK_EVENTS),
-}
-"""C enum -> the prefix of its enumerators and the names that they stand for, in order from 0."""
-
-DEFINES = {
-    "TRACER_COMM_LEN": wire.COMM_LEN,
-    "TRACER_PATH_LEN": wire.PATH_LEN,
-    "TRACER_STATE_ITEMS": wire.STATE_ITEMS,
-    "TRACER_KERNEL_FRAMES": wire.KERNEL_FRAMES,
-    "TRACER_USER_FRAMES": wire.USER_FRAMES,
-    "CATEGORY_COUNT": len(schema.CATEGORIES),
-}
+DTYPES = {**WIRE, "watched": WATCHED}
 
 PROLOGUE = """
 #include <stdio.h>
@@ -58,9 +42,9 @@ typedef signed char s8; typedef short s16; typedef int s32; typedef long long s6
 
 
 def expected_of_records() -> dict[str, tuple[int, ...]]:
-    """`record` -> (size,) and `record.field` -> (offset, size, ord of the kind), as wire.WIRE has them."""
+    """`record` -> (size,) and `record.field` -> (offset, size, ord of the kind), as the dtypes have them."""
     expected: dict[str, tuple[int, ...]] = {}
-    for record, dtype in wire.WIRE.items():
+    for record, dtype in DTYPES.items():
         expected[record] = (dtype.itemsize,)
         assert dtype.fields is not None
         for field, (kind, offset, *_) in dtype.fields.items():
@@ -69,13 +53,11 @@ def expected_of_records() -> dict[str, tuple[int, ...]]:
 
 
 def expected_of_numbers() -> dict[str, tuple[int, ...]]:
-    """Every enumerator and #define that has a counterpart in schema.py."""
-    enumerators = {
-        prefix + name.upper(): (number,)
-        for prefix, names in ENUMS.values()
-        for number, name in enumerate(names)
-    }
-    return enumerators | {name: (value,) for name, value in DEFINES.items()}
+    """Every enumerator and length."""
+    numbers = dict(LENGTHS)
+    for enumeration in (*ENUMERATIONS, LOSSES):
+        numbers |= enumeration.enumerators()
+    return {name: (number,) for name, number in numbers.items()}
 
 
 def printing_program(records: dict[str, tuple[int, ...]], numbers: dict[str, tuple[int, ...]]) -> str:
@@ -133,32 +115,43 @@ def test_header_and_schema_agree_on_every_size_offset_and_number(compiler: str, 
     assert compiled == records | numbers
 
 
-def test_header_has_no_record_field_or_enumerator_that_the_schema_lacks() -> None:
-    header = re.sub(r"/\*.*?\*/", "", (BPF / "events.h").read_text(), flags=re.DOTALL)
-    structs = {
-        name.removesuffix("_event"): re.findall(r"\b(\w+)(?:\[\w+\])?;", body)
-        for name, body in re.findall(r"struct (\w+) \{(.*?)\};", header, flags=re.DOTALL)
-    }
-    assert structs == {record: list(dtype.names or ()) for record, dtype in wire.WIRE.items()}
-    enums = {
-        name: re.findall(r"\w+", body)
-        for name, body in re.findall(r"enum (\w+) \{(.*?)\};", header, flags=re.DOTALL)
-    }
-    enums["category"].remove("CATEGORY_COUNT")
-    assert enums == {
-        enum: [prefix + name.upper() for name in names] for enum, (prefix, names) in ENUMS.items()
-    }
+def test_events_h_is_what_the_table_generates(matches_golden: Callable[[str, str], None]) -> None:
+    matches_golden(str(BPF / "events.h"), header_text())
 
 
-@pytest.mark.parametrize("record", wire.WIRE)
+def test_generated_header_with_another_field_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    wider = replace(records.STALL, fields=(*records.STALL.fields, Field("cpu", "u16", "where it waited")))
+    monkeypatch.setattr(event_header, "STREAMS", (replace(STREAM_AT["stall"], record=wider),))
+    assert "\tu8 pad[1];\n\tu16 cpu; /* where it waited */\n\tu8 pad2[4];\n" in header_text()
+    assert "sizeof(struct stall_event) == 40" in header_text()
+
+
+@pytest.mark.parametrize("record", DTYPES)
 def test_fields_are_naturally_aligned_and_records_fill_a_ring_without_padding(record: str) -> None:
-    dtype = wire.WIRE[record]
+    dtype = DTYPES[record]
     assert dtype.fields is not None
     for field, (kind, offset, *_) in dtype.fields.items():
         assert offset % kind.base.alignment == 0, field
     # A ring record is an 8-byte header and the payload, rounded up to 8 (kernel/bpf/ringbuf.c).
     assert dtype.itemsize % 8 == 0
     assert dtype == np.dtype(dtype.descr, align=True)
+
+
+@pytest.mark.parametrize("page_bytes", [4096, 16_384, 65_536])
+def test_rings_are_a_power_of_two_of_pages_of_any_size(page_bytes: int) -> None:
+    for name, size in RING_BYTES.items():
+        pages, rest = divmod(size, page_bytes)
+        assert (pages.bit_count(), rest) == (1, 0), name
+
+
+def test_streams_name_tables_and_fields_that_there_are() -> None:
+    assert (
+        len({stream.name for stream in STREAMS}) == len({stream.table for stream in STREAMS}) == len(STREAMS)
+    )
+    for stream in STREAMS:
+        assert stream.table in schema.TABLES
+        named = {field.name for field in stream.record.fields}
+        assert named.issuperset((*stream.owners, *stream.actors))
 
 
 def test_every_table_and_column_is_documented() -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from tracer import categories
+from tracer import enumerations
 
 SCHEMA_VERSION: Final = 1
 
@@ -31,53 +31,29 @@ LIMITS: Final = {
 """Columns that are `UNLIMITED_BYTES` where no limit is set -> the flag beside them in DataFrames, where the
 size is then NA. True: there is a limit; false: there is none; NA: not known."""
 
-# Enumerations. The position in the tuple is the number on the wire (enums of the same names in events.h).
-CATEGORIES: Final = tuple(category.name for category in categories.CATEGORIES)
+# The names that columns hold for the numbers of the wire.
+CATEGORIES: Final = enumerations.CATEGORY.names
 """What a page is charged as, named as in memory.stat of cgroup v2; see `tracer.categories`."""
 
-OPS: Final = ("add", "delete")
-CAUSES: Final = (
-    "other",
-    "read",
-    "write",
-    "readahead",
-    "fault",
-    "reclaim_memcg",
-    "reclaim_direct",
-    "reclaim_kswapd",
-    "truncate",
-    "invalidate",
-    "drop_caches",
-)
-RECLAIM_KINDS: Final = ("memcg", "direct", "kswapd", "softlimit", "proactive")
-TARGET_SOURCES: Final = ("none", "limit", "high", "scanned", "named")
-"""How the target memcg of a reclaim attempt is known: its page counter stood at its limit; it stood above
-memory.high; it is the one whose pages were scanned; the kernel named it, which alone is certain."""
+OPS: Final = enumerations.OP.names
+CAUSES: Final = enumerations.CAUSE.names
+RECLAIM_KINDS: Final = enumerations.RECLAIM_KIND.names
+TARGET_SOURCES: Final = enumerations.TARGET_SOURCE.names
+STALL_KINDS: Final = enumerations.STALL_KIND.names
+SWAP_OPS: Final = enumerations.SWAP_OP.names
+CONSTRAINTS: Final = enumerations.CONSTRAINT.names
+FOLLOW: Final = enumerations.FOLLOW.names
+TASK_EVENTS: Final = enumerations.TASK_EVENT.names
+CGROUP_EVENTS: Final = enumerations.CGROUP_EVENT.names
 
-STALL_KINDS: Final = (
-    "other",
-    "dirty",
-    "writeback",
-    "isolated",
-    "noprogress",
-    "congested",
-    "swap_in",
-    "high",
-)
-
-SWAP_OPS: Final = ("write", "read")
-CONSTRAINTS: Final = ("unknown", "memcg", "global", "cpuset", "mempolicy")
 SAMPLE_SOURCES: Final = ("start", "periodic", "oom", "end")
 PATH_KINDS: Final = ("host", "container", "filesystem", "device", "kernel")
-"""Whose name for a file a path is: the host's; that of a process in another mount namespace, where the host
-has mounted the file nowhere; that from the root of its file system, where nobody known has; the node of the
-block device whose own cache it is; what the kernel calls a file that is in no directory (memfd:NAME)."""
+"""The namespace that the path of a file belongs to.
 
-FOLLOW: Final = ("no", "yes", "undecided")
-"""Whether a new cgroup is traced; undecided: until user space knows its names."""
-
-TASK_EVENTS: Final = ("seen", "exec", "exit")
-CGROUP_EVENTS: Final = ("seen", "mkdir", "rmdir", "rename")
+host: the host's mount namespace. container: that of a process in another mount namespace, if the host has
+not mounted the file. filesystem: the root of the file system, if no known process has mounted it. device: the
+node of the block device, for its own cache. kernel: the kernel's name of a file in no directory (memfd:NAME).
+"""
 
 
 TIME: Final = pa.timestamp("ns", tz="UTC")

@@ -22,7 +22,7 @@ from tracer.errors import TraceError, TracerError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.trace import meta
 from tracer.trace.write.writer import TraceWriter
-from tracer.wire.records import WIRE
+from tracer.wire.dtypes import WIRE
 
 RING_BYTES = mmap.PAGESIZE
 MEMFD = "rings-of-a-test"

@@ -19,7 +19,7 @@ from tracer.capture.new_trace import create_trace
 from tracer.capture.observer import Observer
 from tracer.capture.options import Options
 from tracer.capture.rows import cgroup_rows
-from tracer.capture.rows.decode import Decoder
+from tracer.capture.rows.decode import Decoder, stack_columns
 from tracer.capture.rows.kmsg_stream import READ, open_kernel_log
 from tracer.capture.rows.log_filter import LogFilter
 from tracer.capture.rows.loss_rows import Losses
@@ -37,13 +37,12 @@ from tracer.kernel.cgroups.mounts import Mounts
 from tracer.kernel.process.spawn import CommandError
 from tracer.stored_names import stored_path
 from tracer.trace.arrow_columns import rows_of
-from tracer.wire.records import TABLE_OF, WIRE
+from tracer.wire.dtypes import WIRE
+from tracer.wire.streams import STREAM_AT, STREAMS
 
 _DRAIN_TRIES: Final = 100
 _DECISION: Final = ["trigger_pid", "invocation"]  # what the records of one OOM decision share
 _DECISIONS_HELD: Final = 64
-_DECODED_WHOLE: Final = ("charge", "pagecache", "reclaim", "stall", "swap_io")
-"""Rings whose records become rows of a table without a look at each."""
 
 
 class Pipeline:
@@ -186,12 +185,11 @@ class Pipeline:
         waiting["oom"] = decided
         self._take_names(waiting)
         self._write_log(log)
-        for name in _DECODED_WHOLE:
-            if len(waiting[name]):
-                self._writer.append(TABLE_OF[name], getattr(self._decoder, name)(waiting[name]))
-        if (samples := waiting.get("stack_sample")) is not None and len(samples):
-            numbers = self._stacks.number(samples)
-            self._writer.append("stack_samples", self._decoder.stack_sample(samples, *numbers))
+        for stream in STREAMS:
+            records = waiting.get(stream.name)
+            if stream.is_bulk and records is not None and len(records):
+                columns = stack_columns(*self._stacks.number(records)) if stream.needs_stacks else {}
+                self._writer.append(stream.table, self._decoder.rows(stream, records, **columns))
         self._hold_candidates(waiting["candidate"])
         if kills:
             self._take_kills(kills, decided)
@@ -256,7 +254,7 @@ class Pipeline:
         unfinished = np.frombuffer(self._programs.unfinished_swap_io(), WIRE["swap_io"])
         unfinished = self._following.sift("swap_io", unfinished)
         if len(unfinished):
-            self._writer.append("swap_io", self._decoder.swap_io(unfinished))
+            self._writer.append("swap_io", self._decoder.rows(STREAM_AT["swap_io"], unfinished))
         self._stacks.finish()
         self._count_loss()
         self._write_names()
@@ -282,16 +280,7 @@ class Pipeline:
         if len(waiting["inode"]):
             self._writer.append("inodes", rows_of("inodes", self._files.rows(waiting["inode"])))
         self._cgroups.need(
-            cgroup_rows.actors(
-                waiting["pagecache"]["task_cgroup_id"],
-                waiting["reclaim"]["task_cgroup_id"],
-                waiting["reclaim"]["cgroup_id"],
-                waiting["swap_io"]["task_cgroup_id"],
-                waiting["oom"]["trigger_cgroup_id"],
-                waiting["oom"]["owner_cgroup_id"],
-                waiting["oom"]["victim_cgroup_id"],
-                waiting["task"]["cgroup_id"],
-            )
+            cgroup_rows.actors(*(waiting[one.name][field] for one in STREAMS for field in one.actors))
         )
 
     def _write_names(self) -> None:

@@ -62,7 +62,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Signal:
-    """One thing that the tracer is told of. `stream`: the ring that it feeds (a key of wire.WIRE)."""
+    """One thing that the tracer is told of. `stream`: the ring that it feeds (`tracer.wire.streams`)."""
 
     name: str
     stream: str

@@ -1,284 +1,309 @@
-"""The wire records, once: the NumPy dtype of each record that a BPF program puts in its ring.
+"""The wire records, field by field: the one definition of what each BPF program sends.
 
-`bpf/events.h` is the same in C; `tests/test_schema.py` compiles that header and compares every size, offset
-and number. Enumerations on the wire are numbers, whose names are in `tracer.schema`.
+bpf/events.h (`tracer.wire.event_header`), the NumPy dtypes (`tracer.wire.dtypes`) and the decoding of columns
+that are called like a field (`tracer.capture.rows.decode`) follow from it. All numbers are little-endian.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
+from tracer import enumerations
+from tracer.wire.fields import Field, Record
 
-COMM_LEN: Final = 16
-PATH_LEN: Final = 416
-STATE_ITEMS: Final = 64
-KERNEL_FRAMES: Final = 64
-USER_FRAMES: Final = 127
+CHARGE: Final = Record(
+    "charge",
+    "The sum of `updates` changes of one category of one cgroup by one process.",
+    (
+        Field("time_ns", "u64"),
+        Field("cgroup_id", "u64"),
+        Field("usage_pages", "u64", "page_counter `memory` of the cgroup when the record was made"),
+        Field("limit_pages", "u64"),
+        Field("delta_bytes", "s64"),
+        Field("tgid", "u32"),
+        Field("updates", "u32"),
+        Field("category", "u8", enumeration=enumerations.CATEGORY),
+    ),
+)
 
+PAGECACHE: Final = Record(
+    "pagecache",
+    "One folio that entered or left the page cache.",
+    (
+        Field("time_ns", "u64"),
+        Field("cgroup_id", "u64", "the owner, to which the folio is charged; 0 = none", null="zero"),
+        Field("task_cgroup_id", "u64", "of the acting task"),
+        Field("inode_id", "u64"),
+        Field("ino", "u64"),
+        Field("index", "u64", "of the folio's first page"),
+        Field("dev", "u32"),
+        Field("tgid", "u32"),
+        Field("nr_pages", "u32"),
+        Field("op", "u8", enumeration=enumerations.OP),
+        Field("cause", "u8", enumeration=enumerations.CAUSE),
+    ),
+)
 
-def _wire(fields: list[tuple[str, str] | tuple[str, str, int]], size: int) -> np.dtype[np.void]:
-    """A packed record type; every field is naturally aligned, so that C agrees without attributes."""
-    dtype = np.dtype(fields, align=False)
-    if dtype.itemsize != size:
-        raise AssertionError(f"record of {dtype.itemsize} bytes, meant to be {size}")
-    return dtype
+RECLAIM: Final = Record(
+    "reclaim",
+    "One reclaim attempt, from begin to end; time_ns is the begin.",
+    (
+        Field("time_ns", "u64"),
+        Field("duration_ns", "u64"),
+        Field("cgroup_id", "u64", "the target; 0 = none, or not known", null="zero"),
+        Field("task_cgroup_id", "u64"),
+        Field("usage_pages", "u64", "of the target at the end"),
+        Field("limit_pages", "u64"),
+        Field("reclaimed", "u64"),
+        Field("scanned_anon", "u32"),
+        Field("scanned_file", "u32"),
+        Field("reclaimed_anon", "u32"),
+        Field("reclaimed_file", "u32"),
+        Field("nr_dirty_anon", "u32"),
+        Field("nr_dirty_file", "u32"),
+        Field("nr_unqueued_dirty_anon", "u32"),
+        Field("nr_unqueued_dirty_file", "u32"),
+        Field("nr_writeback_anon", "u32"),
+        Field("nr_writeback_file", "u32"),
+        Field("nr_immediate_anon", "u32"),
+        Field("nr_immediate_file", "u32"),
+        Field("nr_activate_anon", "u32"),
+        Field("nr_activate_file", "u32"),
+        Field("nr_ref_keep_anon", "u32"),
+        Field("nr_ref_keep_file", "u32"),
+        Field("nr_unmap_fail_anon", "u32"),
+        Field("nr_unmap_fail_file", "u32"),
+        Field("written_anon", "u32", "pages given to swap"),
+        Field("written_file", "u32", "pages given to the file system"),
+        Field("slab_scanned", "u32", "objects"),
+        Field("slab_reclaimed", "u32"),
+        Field("throttles", "u32", "waits of the thread"),
+        Field("gfp", "u32"),
+        Field("tgid", "u32"),
+        Field("pid", "u32"),
+        Field("kind", "u8", enumeration=enumerations.RECLAIM_KIND),
+        Field("target_source", "u8", enumeration=enumerations.TARGET_SOURCE),
+        Field(
+            "priority",
+            "s8",
+            "the lowest at which a list was shrunk; -1 = no list was shrunk",
+            null="negative",
+        ),
+        Field("order", "s8", "-1 = not known", null="negative"),
+    ),
+)
 
+STALL: Final = Record(
+    "stall",
+    "One wait of a task for memory; time_ns is the begin.",
+    (
+        Field("time_ns", "u64"),
+        Field("duration_ns", "u64"),
+        Field("cgroup_id", "u64", "of the task"),
+        Field("tgid", "u32"),
+        Field("pid", "u32"),
+        Field("kind", "u8", enumeration=enumerations.STALL_KIND),
+    ),
+)
 
-WIRE: Final[dict[str, np.dtype[np.void]]] = {
-    "charge": _wire(
-        [
-            ("time_ns", "<u8"),
-            ("cgroup_id", "<u8"),
-            ("usage_pages", "<u8"),
-            ("limit_pages", "<u8"),
-            ("delta_bytes", "<i8"),
-            ("tgid", "<u4"),
-            ("updates", "<u4"),
-            ("category", "u1"),
-            ("pad", "u1", 7),
-        ],
-        56,
+SWAP_IO: Final = Record(
+    "swap_io",
+    "Pages of one owner that one bio writes to swap or reads from swap; time_ns is when it was queued.",
+    (
+        Field("time_ns", "u64"),
+        Field("duration_ns", "u64", "0 = its end was not seen", null="zero"),
+        Field("cgroup_id", "u64", "the owner; 0 = none", null="zero"),
+        Field("task_cgroup_id", "u64", "of the acting task"),
+        Field("tgid", "u32"),
+        Field("pid", "u32"),
+        Field("nr_pages", "u32"),
+        Field("op", "u8", enumeration=enumerations.SWAP_OP),
     ),
-    "pagecache": _wire(
-        [
-            ("time_ns", "<u8"),
-            ("cgroup_id", "<u8"),
-            ("task_cgroup_id", "<u8"),
-            ("inode_id", "<u8"),
-            ("ino", "<u8"),
-            ("index", "<u8"),
-            ("dev", "<u4"),
-            ("tgid", "<u4"),
-            ("nr_pages", "<u4"),
-            ("op", "u1"),
-            ("cause", "u1"),
-            ("pad", "u1", 2),
-        ],
-        64,
-    ),
-    "reclaim": _wire(
-        [
-            ("time_ns", "<u8"),
-            ("duration_ns", "<u8"),
-            ("cgroup_id", "<u8"),
-            ("task_cgroup_id", "<u8"),
-            ("usage_pages", "<u8"),
-            ("limit_pages", "<u8"),
-            ("reclaimed", "<u8"),
-            ("scanned_anon", "<u4"),
-            ("scanned_file", "<u4"),
-            ("reclaimed_anon", "<u4"),
-            ("reclaimed_file", "<u4"),
-            ("nr_dirty_anon", "<u4"),
-            ("nr_dirty_file", "<u4"),
-            ("nr_unqueued_dirty_anon", "<u4"),
-            ("nr_unqueued_dirty_file", "<u4"),
-            ("nr_writeback_anon", "<u4"),
-            ("nr_writeback_file", "<u4"),
-            ("nr_immediate_anon", "<u4"),
-            ("nr_immediate_file", "<u4"),
-            ("nr_activate_anon", "<u4"),
-            ("nr_activate_file", "<u4"),
-            ("nr_ref_keep_anon", "<u4"),
-            ("nr_ref_keep_file", "<u4"),
-            ("nr_unmap_fail_anon", "<u4"),
-            ("nr_unmap_fail_file", "<u4"),
-            ("written_anon", "<u4"),
-            ("written_file", "<u4"),
-            ("slab_scanned", "<u4"),
-            ("slab_reclaimed", "<u4"),
-            ("throttles", "<u4"),
-            ("gfp", "<u4"),
-            ("tgid", "<u4"),
-            ("pid", "<u4"),
-            ("kind", "u1"),
-            ("target_source", "u1"),
-            ("priority", "i1"),
-            ("order", "i1"),
-            ("pad", "u1", 4),
-        ],
-        168,
-    ),
-    "stall": _wire(
-        [
-            ("time_ns", "<u8"),
-            ("duration_ns", "<u8"),
-            ("cgroup_id", "<u8"),
-            ("tgid", "<u4"),
-            ("pid", "<u4"),
-            ("kind", "u1"),
-            ("pad", "u1", 7),
-        ],
-        40,
-    ),
-    "swap_io": _wire(
-        [
-            ("time_ns", "<u8"),
-            ("duration_ns", "<u8"),
-            ("cgroup_id", "<u8"),
-            ("task_cgroup_id", "<u8"),
-            ("tgid", "<u4"),
-            ("pid", "<u4"),
-            ("nr_pages", "<u4"),
-            ("op", "u1"),
-            ("pad", "u1", 3),
-        ],
-        48,
-    ),
-    "oom": _wire(
-        [
-            ("time_ns", "<u8"),
-            ("invocation", "<u8"),
-            ("owner_cgroup_id", "<u8"),
-            ("owner_usage_pages", "<u8"),
-            ("owner_limit_pages", "<u8"),
-            ("trigger_cgroup_id", "<u8"),
-            ("victim_cgroup_id", "<u8"),
-            ("anon_pages", "<i8"),
-            ("file_pages", "<i8"),
-            ("shmem_pages", "<i8"),
-            ("swap_entries", "<i8"),
-            ("pgtables_bytes", "<i8"),
-            ("total_vm_pages", "<u8"),
-            ("data_vm_pages", "<u8"),
-            ("exec_vm_pages", "<u8"),
-            ("stack_vm_pages", "<u8"),
-            ("pgscan", "<u8"),
-            ("pgsteal", "<u8"),
-            ("total_pages", "<u8"),
-            ("start_code", "<u8"),
-            ("start_stack", "<u8"),
-            ("trigger_tgid", "<u4"),
-            ("trigger_pid", "<u4"),
-            ("victim_tgid", "<u4"),
-            ("victim_pid", "<u4"),
-            ("victim_uid", "<u4"),
-            ("victim_threads", "<u4"),
-            ("kernel_stack_id", "<i4"),
-            ("user_stack_id", "<i4"),
-            ("gfp", "<u4"),
-            ("oom_score_adj", "<i2"),
-            ("constraint", "u1"),
-            ("owner_has_children", "u1"),
-            ("state_items", "u1"),
-            ("is_told", "u1"),
-            ("order", "i1"),
-            ("pad", "u1", 5),
-            ("trigger_comm", f"S{COMM_LEN}"),
-            ("victim_comm", f"S{COMM_LEN}"),
-            ("state", "<i8", STATE_ITEMS),
-        ],
-        760,
-    ),
-    "candidate": _wire(
-        [
-            ("time_ns", "<u8"),
-            ("invocation", "<u8"),
-            ("cgroup_id", "<u8"),
-            ("total_pages", "<u8"),
-            ("badness", "<i8"),
-            ("anon_pages", "<i8"),
-            ("file_pages", "<i8"),
-            ("shmem_pages", "<i8"),
-            ("swap_entries", "<i8"),
-            ("pgtables_bytes", "<i8"),
-            ("trigger_pid", "<u4"),
-            ("tgid", "<u4"),
-            ("pid", "<u4"),
-            ("oom_score_adj", "<i2"),
-            ("pad", "u1", 2),
-            ("comm", f"S{COMM_LEN}"),
-        ],
-        112,
-    ),
-    "cgroup": _wire(
-        [
-            ("time_ns", "<u8"),
-            ("cgroup_id", "<u8"),
-            ("parent_id", "<u8"),
-            ("memcg", "<u8"),
-            ("event", "u1"),
-            ("follow", "u1"),
-            ("pad", "u1", 6),
-            ("path", f"S{PATH_LEN}"),
-        ],
-        456,
-    ),
-    "task": _wire(
-        [
-            ("time_ns", "<u8"),
-            ("start_ns", "<u8"),
-            ("cgroup_id", "<u8"),
-            ("tgid", "<u4"),
-            ("ppid", "<u4"),
-            ("uid", "<u4"),
-            ("event", "u1"),
-            ("pad", "u1", 3),
-            ("comm", f"S{COMM_LEN}"),
-        ],
-        56,
-    ),
-    "inode": _wire(
-        [
-            ("time_ns", "<u8"),
-            ("inode_id", "<u8"),
-            ("cgroup_id", "<u8"),
-            ("ino", "<u8"),
-            ("size_bytes", "<u8"),
-            ("dev", "<u4"),
-            ("rdev", "<u4"),
-            ("mode", "<u4"),
-            ("nlink", "<u4"),
-            ("mount_ns", "<u4"),
-            ("tgid", "<u4"),
-            ("ppid", "<u4"),
-            ("reaper_tgid", "<u4"),
-            ("path_len", "<u2"),
-            ("depth", "u1"),
-            ("truncated", "u1"),
-            ("is_pseudo", "u1"),
-            ("pad", "u1", 3),
-            ("fs_type", "S16"),
-            ("path", f"S{PATH_LEN}"),
-        ],
-        512,
-    ),
-    "stack_sample": _wire(
-        [
-            ("time_ns", "<u8"),
-            ("cgroup_id", "<u8"),
-            ("weight_bytes", "<u8"),
-            ("start_code", "<u8"),
-            ("start_stack", "<u8"),
-            ("tgid", "<u4"),
-            ("pid", "<u4"),
-            ("category", "u1"),
-            ("pad", "u1", 7),
-            ("kernel", "<u8", KERNEL_FRAMES),
-            ("user", "<u8", USER_FRAMES),
-        ],
-        1584,
-    ),
-}
-"""Ring name -> record. One ring for each, so that a flood in one cannot starve another, and so that a ring is
-an array with a constant stride."""
+)
 
-TABLE_OF: Final = {
-    "charge": "charge",
-    "pagecache": "pagecache",
-    "reclaim": "reclaim",
-    "stall": "stalls",
-    "swap_io": "swap_io",
-    "oom": "oom",
-    "candidate": "oom_candidates",
-    "cgroup": "cgroups",
-    "task": "tasks",
-    "inode": "inodes",
-    "stack_sample": "stack_samples",
-}
-"""Ring name -> the table whose rows its records become."""
+_MM_COUNTERS: Final = (
+    Field("anon_pages", "s64", "mm counters of the task; -1 = it had no mm left"),
+    Field("file_pages", "s64"),
+    Field("shmem_pages", "s64"),
+    Field("swap_entries", "s64"),
+    Field("pgtables_bytes", "s64"),
+)
 
-LOSSES: Final = (*WIRE, "residue")
-"""What loss is counted of: the records of each ring, and sums of charges that were lost whole, so that totals
-of the ledger are not exact."""
+OOM: Final = Record(
+    "oom",
+    "One task marked as OOM victim.",
+    (
+        Field("time_ns", "u64"),
+        Field("invocation", "u64", "the same for all victims of one decision"),
+        Field(
+            "owner_cgroup_id", "u64", "whose limit was hit; 0 = not a memcg OOM, or not known", null="zero"
+        ),
+        Field("owner_usage_pages", "u64"),
+        Field("owner_limit_pages", "u64"),
+        Field("trigger_cgroup_id", "u64"),
+        Field("victim_cgroup_id", "u64"),
+        *_MM_COUNTERS,
+        Field("total_vm_pages", "u64", "of the victim's address space"),
+        Field("data_vm_pages", "u64", "private and writable"),
+        Field("exec_vm_pages", "u64", "code"),
+        Field("stack_vm_pages", "u64", "the stack"),
+        Field(
+            "pgscan",
+            "u64",
+            "of the owner alone, since the trace began (counts.bpf.c); 0 without that program",
+        ),
+        Field("pgsteal", "u64"),
+        Field(
+            "total_pages", "u64", "what badness is measured against (oom_control.totalpages); 0 = not known"
+        ),
+        Field("start_code", "u64", "of the trigger's program, as in stack_sample_event"),
+        Field("start_stack", "u64"),
+        Field("trigger_tgid", "u32"),
+        Field("trigger_pid", "u32"),
+        Field("victim_tgid", "u32"),
+        Field("victim_pid", "u32"),
+        Field("victim_uid", "u32"),
+        Field("victim_threads", "u32"),
+        Field("kernel_stack_id", "s32", "negative = no stack", null="negative"),
+        Field("user_stack_id", "s32", "negative = no stack", null="negative"),
+        Field(
+            "gfp",
+            "u32",
+            "of the decision, or else of the trigger's last reclaim attempt; 0 = there was none",
+            null="zero",
+        ),
+        Field("oom_score_adj", "s16"),
+        Field("constraint", "u8", enumeration=enumerations.CONSTRAINT),
+        Field("owner_has_children", "u8"),
+        Field("state_items", "u8", "how many of `state` were read; 0 = none could be read"),
+        Field(
+            "is_told",
+            "u8",
+            "constraint, owner, gfp and order come from the kernel (struct oom_control), not inferred",
+        ),
+        Field("order", "s8", "-1 = not known", null="negative"),
+        Field("trigger_comm", "char", length="TRACER_COMM_LEN"),
+        Field("victim_comm", "char", length="TRACER_COMM_LEN"),
+        Field(
+            "state",
+            "s64",
+            "the owner's own counters, summed over the CPUs (memcg_vmstats_percpu), in the kernel's order",
+            length="TRACER_STATE_ITEMS",
+        ),
+    ),
+)
+
+CANDIDATE: Final = Record(
+    "candidate",
+    "One task that an OOM decision weighed.",
+    (
+        Field("time_ns", "u64"),
+        Field("invocation", "u64", "as in the records of the tasks that the decision killed"),
+        Field("cgroup_id", "u64"),
+        Field("total_pages", "u64"),
+        Field("badness", "s64", "the result of oom_badness(); LONG_MIN = not to be killed"),
+        *_MM_COUNTERS,
+        Field("trigger_pid", "u32"),
+        Field("tgid", "u32"),
+        Field("pid", "u32"),
+        Field("oom_score_adj", "s16"),
+        Field("comm", "char", length="TRACER_COMM_LEN"),
+    ),
+)
+
+CGROUP: Final = Record(
+    "cgroup",
+    "One cgroup that was found, made, removed or renamed.",
+    (
+        Field("time_ns", "u64"),
+        Field("cgroup_id", "u64"),
+        Field("parent_id", "u64", "0 = it is the root"),
+        Field("memcg", "u64", "address of its struct mem_cgroup, to read its counters; 0 = not known"),
+        Field("event", "u8", enumeration=enumerations.CGROUP_EVENT),
+        Field("follow", "u8", enumeration=enumerations.FOLLOW),
+        Field("path", "char", "as in /proc/PID/cgroup; a longer one is cut", length="TRACER_PATH_LEN"),
+    ),
+)
+
+TASK: Final = Record(
+    "task",
+    "One process: seen for the first time, executing a program, or exiting.",
+    (
+        Field("time_ns", "u64"),
+        Field("start_ns", "u64", "CLOCK_BOOTTIME"),
+        Field("cgroup_id", "u64"),
+        Field("tgid", "u32"),
+        Field("ppid", "u32"),
+        Field("uid", "u32"),
+        Field("event", "u8", enumeration=enumerations.TASK_EVENT),
+        Field("comm", "char", length="TRACER_COMM_LEN"),
+    ),
+)
+
+INODE: Final = Record(
+    "inode",
+    "One file, with its name as the kernel knows it.",
+    (
+        Field("time_ns", "u64"),
+        Field("inode_id", "u64"),
+        Field("cgroup_id", "u64", "owner of the folio by which the file was seen; 0 = none"),
+        Field("ino", "u64"),
+        Field("size_bytes", "u64"),
+        Field("dev", "u32"),
+        Field("rdev", "u32", "the device, if this is the cache of a block device"),
+        Field("mode", "u32"),
+        Field("nlink", "u32"),
+        Field("mount_ns", "u32", "of the acting task; 0 = it is exiting"),
+        Field(
+            "tgid",
+            "u32",
+            "the acting task, its parent, and the init of its pid namespace: any of them shows its mounts",
+        ),
+        Field("ppid", "u32"),
+        Field("reaper_tgid", "u32"),
+        Field("path_len", "u16"),
+        Field("depth", "u8", "names in `path`"),
+        Field("truncated", "u8", "the path has more names than fit, or longer ones"),
+        Field("is_pseudo", "u8", "the one name is the kernel's: the file is in no directory"),
+        Field("fs_type", "char", length="TRACER_FS_TYPE_LEN"),
+        Field(
+            "path",
+            "char",
+            "names from the leaf to the root of the file system, '/' after each",
+            length="TRACER_PATH_LEN",
+        ),
+    ),
+)
+
+STACK_SAMPLE: Final = Record(
+    "stack_sample",
+    "The stacks of a task that charged: a sample that stands for `weight_bytes` of its process.",
+    (
+        Field("time_ns", "u64"),
+        Field("cgroup_id", "u64"),
+        Field("weight_bytes", "u64"),
+        Field("start_code", "u64", "of struct mm_struct: tells the programs of one process apart"),
+        Field("start_stack", "u64"),
+        Field("tgid", "u32"),
+        Field("pid", "u32"),
+        Field("category", "u8", enumeration=enumerations.CATEGORY),
+        Field(
+            "kernel",
+            "u64",
+            "addresses, innermost first, 0 after the last",
+            length="TRACER_KERNEL_FRAMES",
+        ),
+        Field("user", "u64", length="TRACER_USER_FRAMES"),
+    ),
+)
+
+WATCHED: Final = Record(
+    "watched",
+    "A memcg's counters of one CPU at an update, from which calibration learns their order.",
+    (
+        Field("memcg", "u64"),
+        Field("cpu", "u32"),
+        Field("item", "u32"),
+        Field("state", "s64", length="TRACER_STATE_ITEMS"),
+    ),
+)

@@ -11,7 +11,7 @@ from tracer.capture.bpf.hooks import FAMILIES, Choice, Offer, choose
 from tracer.capture.bpf.load import bpf_folder
 from tracer.kernel.btf import VMLINUX, Btf
 from tracer.kernel.probes import SIGNALS, Hook, Kind, Signal, Way, needed
-from tracer.wire.records import WIRE
+from tracer.wire.dtypes import WIRE
 
 RAW = Way((Hook(Kind.RAW_TRACEPOINT, "event", "event", "folio"),))
 ENTRY = Way((Hook(Kind.FENTRY, "function", "enter", "mem_cgroup"),), "rounded")

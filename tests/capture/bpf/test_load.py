@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import platform
-import re
 from contextlib import closing
 
 import pytest
 
 from tracer.capture.bpf.attach import Attacher
-from tracer.capture.bpf.load import RING_BYTES, Programs, bpf_folder, without_probes
+from tracer.capture.bpf.load import Programs, without_probes
 from tracer.capture.bpf.syscall import machine
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.probes import Hook, Kind
-from tracer.wire.records import LOSSES, WIRE
-
-
-@pytest.mark.parametrize("page_bytes", [4096, 16_384, 65_536])
-def test_rings_are_a_power_of_two_of_pages_of_any_size(page_bytes: int) -> None:
-    for name, size in RING_BYTES.items():
-        pages, rest = divmod(size, page_bytes)
-        assert (pages.bit_count(), rest) == (1, 0), name
-
-
-def test_losses_are_counted_in_the_order_of_the_streams() -> None:
-    """By number alone: `enum stream` in C, the streams' order here."""
-    counted = re.findall(r"^\tSTREAM_(\w+),", (bpf_folder() / "tracked.h").read_text(), flags=re.MULTILINE)
-    assert counted == [*(stream.upper() for stream in LOSSES), "COUNT"]
-    assert list(RING_BYTES) == [*WIRE, "watched"]
 
 
 @pytest.mark.parametrize(

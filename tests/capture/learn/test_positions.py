@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracer.capture.learn.calibration import WATCHED, positions_from
+from tracer.capture.learn.calibration import positions_from
+from tracer.wire.dtypes import WATCHED
 
 NAMES = {10: "NR_FILE_PAGES", 11: "NR_SHMEM", 12: "MEMCG_KMEM", 13: "NR_FILE_DIRTY"}
 TRUE = {"NR_FILE_PAGES": 4, "NR_SHMEM": 0, "MEMCG_KMEM": 63, "NR_FILE_DIRTY": 17}

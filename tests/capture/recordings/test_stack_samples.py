@@ -20,7 +20,7 @@ import tracer
 from tracer.capture.bpf.hooks import FAMILIES
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
-from tracer.wire.records import WIRE
+from tracer.wire.dtypes import WIRE
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 

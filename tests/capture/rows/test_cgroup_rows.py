@@ -16,7 +16,7 @@ from tracer.capture.rows.cgroup_rows import Cgroup, Cgroups, Files, Row, Tasks, 
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.mounts import MountTable, parse_mountinfo
 from tracer.schema import CGROUP_EVENTS, FOLLOW, TASK_EVENTS
-from tracer.wire.records import WIRE
+from tracer.wire.dtypes import WIRE
 
 CLOCK_OFFSET_NS = 1_000_000
 

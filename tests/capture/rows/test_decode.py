@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracer.capture.rows import decode
-from tracer.capture.rows.decode import PAGE_BYTES, Decoder, sample_row, state_reading, text
+from tracer.capture.rows.decode import PAGE_BYTES, Decoder, sample_row, stack_columns, state_reading, text
 from tracer.schema import (
     CATEGORIES,
     CAUSES,
@@ -24,7 +24,8 @@ from tracer.schema import (
     UNLIMITED_BYTES,
 )
 from tracer.trace.arrow_columns import rows_of
-from tracer.wire.records import WIRE
+from tracer.wire.dtypes import WIRE
+from tracer.wire.streams import STREAM_AT, STREAMS, Stream
 
 OFFSET_NS = 1_700_000_000_000_000_000
 BY_THE_BYTE = ("slab_reclaimable", "slab_unreclaimable", "percpu")
@@ -36,6 +37,13 @@ def records(stream: str, *rows: dict[str, Any]) -> npt.NDArray[np.void]:
         for name, value in row.items():
             record[name] = value
     return made
+
+
+def decoded(stream: str, *rows: dict[str, Any], offset_ns: int = 0) -> list[dict[str, Any]]:
+    """Return the rows of records whose other fields are 0."""
+    batch = Decoder(offset_ns).rows(STREAM_AT[stream], records(stream, *rows))
+    listed: list[dict[str, Any]] = batch.to_pylist()
+    return listed
 
 
 def only(stream: str, **row: Any) -> np.void:
@@ -61,14 +69,15 @@ def test_pages_sum_to_the_bytes_over_any_rows(
     streamed, left_over = changes[:residue_from], changes[residue_from:]
     edges = [0, *sorted(min(cut, len(streamed)) for cut in cuts), len(streamed)]
     batches = [
-        decoder.charge(
+        decoder.rows(
+            STREAM_AT["charge"],
             records(
                 "charge",
                 *(
                     {"cgroup_id": cgroup, "category": CATEGORIES.index(category), "delta_bytes": delta}
                     for cgroup, category, delta in streamed[begin:end]
                 ),
-            )
+            ),
         )
         for begin, end in pairwise(edges)
     ]
@@ -90,14 +99,14 @@ def test_whole_pages_stay_as_they_are() -> None:
         {"category": CATEGORIES.index(category), "delta_bytes": pages * PAGE_BYTES}
         for category, pages in (("anon", 3), ("file", -2), ("kernel_stack", 4))
     ]
-    batch = Decoder(0).charge(records("charge", *rows))
-    assert batch.column("pages").to_pylist() == [3, -2, 4]
-    assert batch.column("category").to_pylist() == ["anon", "file", "kernel_stack"]
+    made = decoded("charge", *rows)
+    assert [row["pages"] for row in made] == [3, -2, 4]
+    assert [row["category"] for row in made] == ["anon", "file", "kernel_stack"]
 
 
 def test_a_charge() -> None:
     known = {"time_ns": 5, "cgroup_id": 7, "tgid": 41, "updates": 2, "usage_pages": 3, "limit_pages": 25_600}
-    (row,) = Decoder(OFFSET_NS).charge(records("charge", known)).to_pylist()
+    (row,) = decoded("charge", known, offset_ns=OFFSET_NS)
     assert row["time"].value == OFFSET_NS + 5
     assert (row["cgroup_id"], row["tgid"], row["updates"]) == (7, 41, 2)
     assert (row["usage_bytes"], row["limit_bytes"]) == (3 * PAGE_BYTES, 100 << 20)
@@ -119,7 +128,7 @@ def test_a_folio_of_no_cgroup() -> None:
         "inode_id": largest,
         "nr_pages": 512,
     }
-    first, second = Decoder(0).pagecache(records("pagecache", {"ino": 2**64 - 1}, of_seven)).to_pylist()
+    first, second = decoded("pagecache", {"ino": 2**64 - 1}, of_seven)
     assert (first["cgroup_id"], first["op"], first["cause"], first["ino"]) == (
         None,
         OPS[0],
@@ -133,7 +142,7 @@ def test_a_folio_of_no_cgroup() -> None:
 def test_a_reclaim_attempt() -> None:
     known = {"cgroup_id": 7, "scanned_anon": 3, "scanned_file": 4, "reclaimed": 5, "usage_pages": 6}
     unknown = {"kind": RECLAIM_KINDS.index("kswapd"), "priority": -1, "order": -1, "usage_pages": 6}
-    first, second = Decoder(0).reclaim(records("reclaim", known | {"priority": 12}, unknown)).to_pylist()
+    first, second = decoded("reclaim", known | {"priority": 12}, unknown)
     assert (first["kind"], first["scanned"], first["reclaimed"], first["priority"]) == ("memcg", 7, 5, 12)
     assert (first["order"], first["usage_bytes"]) == (0, 6 * PAGE_BYTES)
     assert second["kind"] == "kswapd"
@@ -141,13 +150,15 @@ def test_a_reclaim_attempt() -> None:
     assert [second[name] for name in nulls] == [None] * 5
 
 
-@pytest.mark.parametrize("table", ["charge", "pagecache", "reclaim"])
+@pytest.mark.parametrize("stream", [stream for stream in STREAMS if stream.is_bulk], ids=lambda it: it.name)
 @pytest.mark.parametrize("count", [0, 3])
-def test_batches_fit_their_tables(table: str, count: int) -> None:
-    batch = getattr(Decoder(0), table)(np.zeros(count, WIRE[table]))
+def test_batches_fit_their_tables(stream: Stream, count: int) -> None:
+    no_stacks = np.full(count, -1)
+    columns = stack_columns(no_stacks, no_stacks) if stream.needs_stacks else {}
+    batch = Decoder(0).rows(stream, np.zeros(count, WIRE[stream.name]), **columns)
     assert batch.num_rows == count
-    assert batch.schema.names == TABLES[table].names
-    for field in TABLES[table]:
+    assert batch.schema.names == TABLES[stream.table].names
+    for field in TABLES[stream.table]:
         column = batch.column(field.name)
         assert column.cast(field.type).null_count == 0 or field.nullable
 
@@ -199,7 +210,7 @@ def test_what_reclaim_met_on_each_list() -> None:
         "throttles": 2,
         "slab_reclaimed": 11,
     }
-    row = Decoder(0).reclaim(records("reclaim", met)).to_pylist()[0]
+    row = decoded("reclaim", met)[0]
     assert (row["nr_dirty"], row["nr_dirty_anon"], row["nr_dirty_file"]) == (8, 3, 5)
     assert (row["nr_ref_keep"], row["nr_ref_keep_anon"], row["nr_activate"]) == (7, 0, 0)
     assert (row["throttles"], row["slab_reclaimed"], row["slab_scanned"]) == (2, 11, 0)
@@ -207,7 +218,7 @@ def test_what_reclaim_met_on_each_list() -> None:
 
 def test_waits() -> None:
     waits = [{"time_ns": 5, "duration_ns": 9, "cgroup_id": 7, "pid": 3, "kind": kind} for kind in (1, 4)]
-    rows = Decoder(100).stall(records("stall", *waits)).to_pylist()
+    rows = decoded("stall", *waits, offset_ns=100)
     assert [(row["time"].value, row["duration_ns"], row["kind"]) for row in rows] == [
         (105, 9, "dirty"),
         (105, 9, "noprogress"),
@@ -217,7 +228,7 @@ def test_waits() -> None:
 def test_swap_io() -> None:
     whose = {"cgroup_id": 7, "task_cgroup_id": 8, "tgid": 3, "pid": 4, "nr_pages": 32, "op": 1}
     seen, unseen = {"time_ns": 5, "duration_ns": 9} | whose, {"time_ns": 6, "nr_pages": 1}
-    over, open_ended = Decoder(100).swap_io(records("swap_io", seen, unseen)).to_pylist()
+    over, open_ended = decoded("swap_io", seen, unseen, offset_ns=100)
     assert over.pop("time").value == 105
     assert over == {"duration_ns": 9} | whose | {"op": "read"}
     assert open_ended["op"] == "write"
@@ -259,8 +270,7 @@ def test_no_limit_is_the_same_with_pages_of_any_size(
     known = [{"cgroup_id": 7, "limit_pages": pages} for pages in (page_counter_max, page_counter_max - 1, 25)]
     expected = [UNLIMITED_BYTES, (page_counter_max - 1) * page_bytes, 25 * page_bytes]
     for table in ("charge", "reclaim"):
-        batch = getattr(Decoder(0), table)(records(table, *known))
-        assert batch.column("limit_bytes").to_pylist() == expected
+        assert [row["limit_bytes"] for row in decoded(table, *known)] == expected
     kill = only("oom", owner_cgroup_id=7, owner_limit_pages=page_counter_max)
     assert Decoder(0).oom(kill)["limit_bytes"] == UNLIMITED_BYTES
     sample = Decoder(0).oom_sample(kill, {}, version=2, counted=False)

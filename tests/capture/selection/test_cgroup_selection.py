@@ -21,7 +21,7 @@ from tracer.errors import TracerError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef
 from tracer.kernel.cgroups.selectors import parse_selector
-from tracer.wire.records import WIRE
+from tracer.wire.dtypes import WIRE
 
 ID = "4f2c9d1be0a73586" * 4
 ID2 = "5a2c9d2be0a73586" * 4

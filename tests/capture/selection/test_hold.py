@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from tracer.capture.bpf.ring import Records
-from tracer.capture.selection.hold import OWNERS, Hold
+from tracer.capture.selection.hold import Hold
 from tracer.schema import TASK_EVENTS
-from tracer.wire.records import WIRE
+from tracer.wire.dtypes import WIRE
+from tracer.wire.streams import STREAM_AT, STREAMS
 
 WANTED, OTHER, NEVER = 23, 37, 41
 
@@ -49,31 +50,32 @@ def test_what_is_refused_never_comes() -> None:
     assert hold.lost == {}
 
 
-@pytest.mark.parametrize("stream", OWNERS)
+@pytest.mark.parametrize("stream", [stream.name for stream in STREAMS if stream.owners])
 def test_every_stream_is_kept_back(stream: str) -> None:
     hold = Hold()
     hold.wait_for(NEVER)
     records = np.zeros(2, WIRE[stream])
-    for field in OWNERS[stream]:
+    for field in STREAM_AT[stream].owners:
         records[field] = [NEVER, OTHER]
     written, dropped = hold.sift(stream, records)
-    assert (written[OWNERS[stream][0]].tolist(), len(dropped)) == ([OTHER], 0)
+    assert (written[STREAM_AT[stream].owners[0]].tolist(), len(dropped)) == ([OTHER], 0)
     hold.refuse(NEVER)
     written, dropped = hold.sift(stream, records[:0])
-    assert (len(written), dropped[OWNERS[stream][0]].tolist()) == (0, [NEVER])
+    assert (len(written), dropped[STREAM_AT[stream].owners[0]].tolist()) == (0, [NEVER])
 
 
 def test_every_stream_that_belongs_to_a_cgroup_is_sifted() -> None:
-    assert OWNERS.keys() == WIRE.keys() - {"cgroup", "candidate"}
+    without = {stream.name for stream in STREAMS if not stream.owners}
+    assert without == {"cgroup", "candidate"}
 
 
-@pytest.mark.parametrize("field", OWNERS["oom"])
+@pytest.mark.parametrize("field", STREAM_AT["oom"].owners)
 def test_a_kill_counts_if_anything_wanted_has_a_part_in_it(field: str) -> None:
     hold = Hold()
     hold.wait_for(NEVER)
     hold.accept(WANTED)
     kill = np.zeros(1, WIRE["oom"])
-    for each in OWNERS["oom"]:
+    for each in STREAM_AT["oom"].owners:
         kill[each] = NEVER
     assert len(hold.sift("oom", kill)[0]) == 0
     kill[field] = WANTED

@@ -12,7 +12,7 @@ import pytest
 from tracer.capture.symbols import stack_names
 from tracer.capture.symbols.address_names import Program
 from tracer.capture.symbols.stack_names import NO_STACK, Stacks
-from tracer.wire.records import WIRE
+from tracer.wire.dtypes import WIRE
 
 
 def records(*rows: dict[str, Any]) -> Any:

@@ -23,6 +23,7 @@ from tracer.errors import TracerError
 from tracer.kernel import struct_header
 from tracer.kernel.btf import Btf
 from tracer.kernel.probes import Hook, Kind, Way
+from tracer.wire.streams import LOSSES, RING_BYTES, STREAMS
 
 SOURCES: Final = (
     "events.h",
@@ -41,23 +42,6 @@ SOURCES: Final = (
     "probe.bpf.c",
 )
 """In the order in which they are compiled, as one unit: they share maps, and clang starts once."""
-
-RING_BYTES: Final[Mapping[str, int]] = {
-    "charge": 4 << 20,
-    "pagecache": 16 << 20,
-    "reclaim": 1 << 20,
-    "stall": 1 << 20,
-    "swap_io": 1 << 20,
-    "oom": 256 << 10,
-    "candidate": 1 << 20,
-    "cgroup": 256 << 10,
-    "task": 256 << 10,
-    "inode": 4 << 20,
-    "stack_sample": 4 << 20,
-    "watched": 4 << 20,
-}
-"""Ring sizes: powers of two, and whole pages of any size that a kernel has (up to 64 KiB). They are allocated
-once, not charged per event; that of stack samples only where these are asked for."""
 
 WANTED_PATHS: Final = 2048
 """For how many paths the kernel program can watch, so that a cgroup that is made there is traced."""
@@ -230,9 +214,7 @@ class Programs:
     @property
     def streams(self) -> list[str]:
         """The streams that there is a ring of."""
-        from tracer.wire.records import WIRE  # noqa: PLC0415  as in `lost`
-
-        return [name for name in WIRE if name != "stack_sample" or self._stacks_bytes]
+        return [stream.name for stream in STREAMS if self._stacks_bytes or not stream.needs_stacks]
 
     def ring_fd(self, name: str) -> int:
         """The descriptor of a stream's ring."""
@@ -345,11 +327,11 @@ class Programs:
         return list(takewhile(bool, addresses))
 
     def lost(self) -> dict[str, int]:
-        """Each of `LOSSES` -> records that found their ring full, since the begin."""
-        from tracer.wire.records import LOSSES  # noqa: PLC0415  it brings NumPy: not before clang is at work
-
+        """Each name of `LOSSES` -> records that found their ring full, since the begin."""
         counts = self.map("lost")
-        return {name: sum(count.value for count in counts[number]) for number, name in enumerate(LOSSES)}
+        return {
+            name: sum(count.value for count in counts[number]) for number, name in enumerate(LOSSES.names)
+        }
 
     def close(self) -> None:
         """Detach everything and free the maps."""

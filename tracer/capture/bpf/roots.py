@@ -15,7 +15,7 @@ from typing import Final
 
 from tracer.capture.bpf.load import WANTED_PATHS, Programs
 from tracer.errors import TracerError
-from tracer.wire.records import PATH_LEN
+from tracer.wire.fields import PATH_LEN
 
 _YES: Final = 1  # of enum follow in bpf/events.h
 _DEAD_KEPT: Final = 1024

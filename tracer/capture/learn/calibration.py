@@ -26,10 +26,7 @@ from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.kernel.probes import Kind
 from tracer.kernel.process.priority import prefer_this_thread
-from tracer.wire.records import STATE_ITEMS
-
-WATCHED: Final = np.dtype([("memcg", "<u8"), ("cpu", "<u4"), ("item", "<u4"), ("state", "<i8", STATE_ITEMS)])
-"""struct watched in bpf/probe.bpf.c."""
+from tracer.wire.dtypes import WATCHED
 
 _SETTLE_TRIES: Final = 100
 _INSIDE_A_SLOT: Final = 2  # what `settle` returns where it hit the CPU inside of another program

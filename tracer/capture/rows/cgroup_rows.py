@@ -24,7 +24,7 @@ from tracer.kernel.cgroups.mounts import Mounts, MountTable
 from tracer.kernel.process.titles import read_title
 from tracer.schema import CGROUP_EVENTS, FOLLOW, TASK_EVENTS
 from tracer.stored_names import stored_path, stored_text
-from tracer.wire.records import PATH_LEN
+from tracer.wire.fields import PATH_LEN
 
 Row = dict[str, Any]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,23 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.capture.bpf.ring import Records
-from tracer.schema import (
-    CATEGORIES,
-    CAUSES,
-    CONSTRAINTS,
-    OPS,
-    RECLAIM_COUNTS,
-    RECLAIM_KINDS,
-    SAMPLE_SOURCES,
-    STALL_KINDS,
-    SWAP_OPS,
-    TABLES,
-    TARGET_SOURCES,
-    TIME,
-    UNLIMITED_BYTES,
-)
+from tracer.schema import CATEGORIES, RECLAIM_COUNTS, SAMPLE_SOURCES, TABLES, TIME, UNLIMITED_BYTES
 from tracer.stored_names import stored_name
 from tracer.trace.arrow_columns import names, numbers
+from tracer.wire.dtypes import WIRE
+from tracer.wire.fields import Field, Record
+from tracer.wire.streams import STREAM_AT, Stream
 
 PAGE_BYTES: Final = mmap.PAGESIZE
 
@@ -76,17 +65,17 @@ def state_reading(values: Mapping[str, int]) -> dict[str, int]:
     return reading
 
 
-def _ids(values: npt.NDArray[np.uint64]) -> pa.Array:
-    """Ids, null where the kernel program wrote 0 for "none"."""
-    return numbers(values, pa.int64(), values == 0)
-
-
 _NOT_TO_BE_KILLED: Final = -(1 << 63)
-"""LONG_MIN, by which oom_badness() says so (mm/oom_kill.c)."""
+"""LONG_MIN: the badness of a task that must not be killed (oom_badness in mm/oom_kill.c)."""
 
+_UNKNOWN_OF_RESIDUE: Final = ("tgid", "usage_bytes", "limit_bytes")
 
-def _pages(values: npt.NDArray[np.uint64], null: npt.NDArray[np.bool_] | None = None) -> pa.Array:
-    return numbers(values.astype(np.int64) * PAGE_BYTES, null=null)
+_IS_NULL: Final[Mapping[str | None, Callable[[Any], Any]]] = {
+    None: lambda values: None,
+    "zero": lambda values: values == 0,
+    "negative": lambda values: values < 0,
+}
+"""`Field.null` -> whether a number, or each of an array, stands for "not known"."""
 
 
 def limit_bytes(pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
@@ -111,42 +100,52 @@ class Decoder:
         """Monotonic stamps as UTC timestamps."""
         return numbers(time_ns.astype(np.int64) + self.clock_offset_ns, TIME)
 
-    def charge(self, records: Records) -> pa.RecordBatch:
-        """Rows of `charge`."""
-        return pa.record_batch(
-            {
-                "time": self.times(records["time_ns"]),
-                "cgroup_id": numbers(records["cgroup_id"].astype(np.int64)),
-                "tgid": numbers(records["tgid"].astype(np.int32)),
-                "category": names(records["category"], CATEGORIES),
-                "pages": numbers(self._whole_pages(records)),
-                "bytes": numbers(records["delta_bytes"]),
-                "updates": numbers(records["updates"].astype(np.int64)),
-                "usage_bytes": _pages(records["usage_pages"]),
-                "limit_bytes": numbers(limit_bytes(records["limit_pages"])),
-            }
-        )
+    def rows(self, stream: Stream, records: Records, **columns: pa.Array) -> pa.RecordBatch:
+        """Return the rows of the stream's table that stand for `records`.
+
+        A column with the name of a field has the values of the field, and `X_bytes` those of `X_pages` in
+        bytes. `columns` are those that the records do not hold.
+        """
+        schema = TABLES[stream.table]
+        columns = self._computed(stream, records) | columns
+        for column in schema:
+            if column.name not in columns:
+                columns[column.name] = self._column(stream.record, column, records)
+        return pa.record_batch([columns[name] for name in schema.names], schema.names)
+
+    def _column(self, record: Record, column: pa.Field, records: Records) -> pa.Array:
+        if column.name == "time":
+            return self.times(records["time_ns"])
+        field = record.field_at(column.name)
+        if field is None:
+            return _sizes(column.name, records)
+        values = records[field.name]
+        if field.enumeration is not None:
+            return names(values, field.enumeration.names)
+        return numbers(values.astype(str(column.type)), null=_IS_NULL[field.null](values))
+
+    def _computed(self, stream: Stream, records: Records) -> dict[str, pa.Array]:
+        """Return the columns of which no field has the name."""
+        match stream.name:
+            case "charge":
+                return {
+                    "pages": numbers(self._whole_pages(records)),
+                    "bytes": numbers(records["delta_bytes"]),
+                }
+            case "reclaim":
+                return _reclaim_columns(records)
+        return {}
 
     def residue(self, time_ns: int, sums: Mapping[tuple[int, int], int]) -> pa.RecordBatch:
         """Rows of `charge` for sums whose record was lost: (cgroup id, category) -> bytes."""
-        records = np.zeros(len(sums), [("cgroup_id", "<u8"), ("category", "u1"), ("delta_bytes", "<i8")])
+        records = np.zeros(len(sums), WIRE["charge"])
+        records["time_ns"] = time_ns
         for row, ((cgroup_id, category), delta_bytes) in zip(records, sums.items(), strict=True):
             row["cgroup_id"], row["category"], row["delta_bytes"] = cgroup_id, category, delta_bytes
-        unknown = np.ones(len(records), np.bool_)
-        zeros = np.zeros(len(records), np.int64)
-        return pa.record_batch(
-            {
-                "time": self.times(np.full(len(records), time_ns, np.uint64)),
-                "cgroup_id": numbers(records["cgroup_id"].astype(np.int64)),
-                "tgid": numbers(zeros.astype(np.int32), null=unknown),
-                "category": names(records["category"], CATEGORIES),
-                "pages": numbers(self._whole_pages(records)),
-                "bytes": numbers(records["delta_bytes"]),
-                "updates": numbers(zeros),
-                "usage_bytes": numbers(zeros, null=unknown),
-                "limit_bytes": numbers(zeros, null=unknown),
-            }
-        )
+        nulls = {
+            name: pa.nulls(len(records), TABLES["charge"].field(name).type) for name in _UNKNOWN_OF_RESIDUE
+        }
+        return self.rows(STREAM_AT["charge"], records, **nulls)
 
     def _whole_pages(self, records: Records) -> npt.NDArray[np.int64]:
         delta_bytes = records["delta_bytes"]
@@ -166,100 +165,6 @@ class Decoder:
             self._carried[key] = int(running[-1] - shown[-1] * PAGE_BYTES)
         return pages
 
-    def pagecache(self, records: Records) -> pa.RecordBatch:
-        """Rows of `pagecache`."""
-        return pa.record_batch(
-            {
-                "time": self.times(records["time_ns"]),
-                "cgroup_id": _ids(records["cgroup_id"]),
-                "tgid": numbers(records["tgid"].astype(np.int32)),
-                "task_cgroup_id": numbers(records["task_cgroup_id"].astype(np.int64)),
-                "op": names(records["op"], OPS),
-                "cause": names(records["cause"], CAUSES),
-                "inode_id": numbers(records["inode_id"].astype(np.int64)),
-                "dev": numbers(records["dev"].astype(np.int64)),
-                "ino": numbers(records["ino"]),
-                "index": numbers(records["index"].astype(np.int64)),
-                "nr_pages": numbers(records["nr_pages"].astype(np.int64)),
-            }
-        )
-
-    def reclaim(self, records: Records) -> pa.RecordBatch:
-        """Rows of `reclaim`."""
-        no_target = records["cgroup_id"] == 0
-        lists = [f"{count}_{lru}" for count in RECLAIM_COUNTS for lru in ("anon", "file")]
-        names_of_counts = (
-            *("scanned_anon", "scanned_file", "reclaimed_anon", "reclaimed_file", *lists),
-            *("written_anon", "written_file", "slab_scanned", "slab_reclaimed", "throttles"),
-        )
-        counts = {name: records[name].astype(np.int64) for name in names_of_counts}
-        both = {name: counts[f"{name}_anon"] + counts[f"{name}_file"] for name in RECLAIM_COUNTS}
-        signed = {name: records[name].astype(np.int64) for name in ("priority", "order")}
-        columns = {
-            "time": self.times(records["time_ns"]),
-            "duration_ns": numbers(records["duration_ns"].astype(np.int64)),
-            "kind": names(records["kind"], RECLAIM_KINDS),
-            "cgroup_id": _ids(records["cgroup_id"]),
-            "target_source": names(records["target_source"], TARGET_SOURCES),
-            "tgid": numbers(records["tgid"].astype(np.int32)),
-            "pid": numbers(records["pid"].astype(np.int32)),
-            "task_cgroup_id": numbers(records["task_cgroup_id"].astype(np.int64)),
-            "scanned": numbers(counts["scanned_anon"] + counts["scanned_file"]),
-            "reclaimed": numbers(records["reclaimed"].astype(np.int64)),
-            **{name: numbers(values, null=values < 0) for name, values in signed.items()},
-            "gfp": numbers(records["gfp"].astype(np.int64)),
-            **{name: numbers(values) for name, values in (counts | both).items()},
-            "usage_bytes": _pages(records["usage_pages"], no_target),
-            "limit_bytes": numbers(limit_bytes(records["limit_pages"]), null=no_target),
-        }
-        return pa.record_batch({name: columns[name] for name in TABLES["reclaim"].names})
-
-    def stall(self, records: Records) -> pa.RecordBatch:
-        """Rows of `stalls`."""
-        return pa.record_batch(
-            {
-                "time": self.times(records["time_ns"]),
-                "duration_ns": numbers(records["duration_ns"].astype(np.int64)),
-                "kind": names(records["kind"], STALL_KINDS),
-                "cgroup_id": numbers(records["cgroup_id"].astype(np.int64)),
-                "tgid": numbers(records["tgid"].astype(np.int32)),
-                "pid": numbers(records["pid"].astype(np.int32)),
-            }
-        )
-
-    def swap_io(self, records: Records) -> pa.RecordBatch:
-        """Rows of `swap_io`."""
-        duration_ns = records["duration_ns"].astype(np.int64)
-        return pa.record_batch(
-            {
-                "time": self.times(records["time_ns"]),
-                "duration_ns": numbers(duration_ns, null=duration_ns == 0),
-                "cgroup_id": _ids(records["cgroup_id"]),
-                "tgid": numbers(records["tgid"].astype(np.int32)),
-                "pid": numbers(records["pid"].astype(np.int32)),
-                "task_cgroup_id": numbers(records["task_cgroup_id"].astype(np.int64)),
-                "op": names(records["op"], SWAP_OPS),
-                "nr_pages": numbers(records["nr_pages"].astype(np.int64)),
-            }
-        )
-
-    def stack_sample(
-        self, records: Records, kernel_stacks: npt.NDArray[np.int64], user_stacks: npt.NDArray[np.int64]
-    ) -> pa.RecordBatch:
-        """Rows of `stack_samples`, with the numbers of their stacks; negative: there is none."""
-        return pa.record_batch(
-            {
-                "time": self.times(records["time_ns"]),
-                "cgroup_id": numbers(records["cgroup_id"].astype(np.int64)),
-                "tgid": numbers(records["tgid"].astype(np.int32)),
-                "pid": numbers(records["pid"].astype(np.int32)),
-                "category": names(records["category"], CATEGORIES),
-                "weight_bytes": numbers(records["weight_bytes"].astype(np.int64)),
-                "kernel_stack_id": numbers(kernel_stacks, null=kernel_stacks < 0),
-                "user_stack_id": numbers(user_stacks, null=user_stacks < 0),
-            }
-        )
-
     def kill_id(self, record: np.void) -> int:
         """The number of the decision that an OOM record belongs to, from 1; the victims of one share it."""
         key = (int(record["trigger_pid"]), int(record["invocation"]))
@@ -268,24 +173,14 @@ class Decoder:
     def oom(self, record: np.void) -> dict[str, Any]:
         """One row of `oom`. Kills are few: they are decoded one by one."""
         owner = int(record["owner_cgroup_id"])
-        return {
+        return _columns_named_alike(STREAM_AT["oom"], record) | {
             "time": int(record["time_ns"]) + self.clock_offset_ns,
             "ktime_ns": int(record["time_ns"]),
             "kill_id": self.kill_id(record),
-            "constraint": CONSTRAINTS[record["constraint"]],
             "limit_owner_cgroup_id": owner or None,
             "usage_bytes": int(record["owner_usage_pages"]) * PAGE_BYTES if owner else None,
             "limit_bytes": int(limit_bytes(record["owner_limit_pages"])) if owner else None,
-            "trigger_pid": int(record["trigger_pid"]),
-            "trigger_tgid": int(record["trigger_tgid"]),
-            "trigger_comm": text(record["trigger_comm"]),
-            "trigger_cgroup_id": int(record["trigger_cgroup_id"]),
-            "is_told": bool(record["is_told"]),
-            "gfp": int(record["gfp"]) or None,
-            "order": int(record["order"]) if record["order"] >= 0 else None,
             "total_bytes": int(record["total_pages"]) * PAGE_BYTES or None,
-            "kernel_stack_id": _stack(record["kernel_stack_id"]),
-            "user_stack_id": _stack(record["user_stack_id"]),
             "pid": int(record["victim_pid"]),
             "tgid": int(record["victim_tgid"]),
             "comm": text(record["victim_comm"]),
@@ -294,21 +189,16 @@ class Decoder:
             **_mapped_sizes(record),
             "threads": int(record["victim_threads"]),
             **mm_sizes(record),
-            "oom_score_adj": int(record["oom_score_adj"]),
         }
 
     def candidates(self, records: Records, kill_id: int, chosen_tgid: int) -> list[dict[str, Any]]:
         """Rows of `oom_candidates`: whom the decision of a kill weighed, of whom one process was chosen."""
         return [
-            {
+            _columns_named_alike(STREAM_AT["candidate"], record)
+            | {
                 "time": int(record["time_ns"]) + self.clock_offset_ns,
                 "kill_id": kill_id,
-                "pid": int(record["pid"]),
-                "tgid": int(record["tgid"]),
-                "comm": text(record["comm"]),
-                "cgroup_id": int(record["cgroup_id"]),
                 "badness": None if record["badness"] == _NOT_TO_BE_KILLED else int(record["badness"]),
-                "oom_score_adj": int(record["oom_score_adj"]),
                 "rss_bytes": None if no_mm(record) else sum(_rss(record).values()),
                 "chosen": int(record["tgid"]) == chosen_tgid,
                 **mm_sizes(record),
@@ -371,8 +261,50 @@ def _mapped_sizes(record: np.void) -> dict[str, int | None]:
     }
 
 
-def _stack(stack_id: np.int32) -> int | None:
-    return int(stack_id) if stack_id >= 0 else None
+def _reclaim_columns(records: Records) -> dict[str, pa.Array]:
+    """Return the columns of `reclaim` that sum both lists, and the page counter of the target."""
+    both = {
+        name: numbers(records[f"{name}_anon"].astype(np.int64) + records[f"{name}_file"])
+        for name in ("scanned", *RECLAIM_COUNTS)
+    }
+    has_no_target = records["cgroup_id"] == 0
+    counter = {name: _sizes(name, records, null=has_no_target) for name in ("usage_bytes", "limit_bytes")}
+    return both | counter
+
+
+def stack_columns(
+    kernel_stacks: npt.NDArray[np.int64], user_stacks: npt.NDArray[np.int64]
+) -> dict[str, pa.Array]:
+    """Return the columns of `stack_samples` that name stacks, from their numbers; negative: no stack."""
+    numbered = {"kernel_stack_id": kernel_stacks, "user_stack_id": user_stacks}
+    return {name: numbers(stacks, null=stacks < 0) for name, stacks in numbered.items()}
+
+
+def _sizes(column: str, records: Records, null: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    """Return a column of sizes, from the field that counts them in pages."""
+    pages = records[f"{column.removesuffix('_bytes')}_pages"]
+    values = limit_bytes(pages) if column == "limit_bytes" else pages.astype(np.int64) * PAGE_BYTES
+    return numbers(values, null=null)
+
+
+def _columns_named_alike(stream: Stream, record: np.void) -> dict[str, Any]:
+    """Return those columns of one row that have the name of a field."""
+    columns = ((column, stream.record.field_at(column.name)) for column in TABLES[stream.table])
+    return {
+        column.name: _value(field, record[field.name], is_flag=pa.types.is_boolean(column.type))
+        for column, field in columns
+        if field is not None
+    }
+
+
+def _value(field: Field, value: Any, *, is_flag: bool) -> Any:
+    if field.enumeration is not None:
+        return field.enumeration.names[value]
+    if field.kind == "char":
+        return text(value)
+    if is_flag:
+        return bool(value)
+    return None if _IS_NULL[field.null](value) else int(value)
 
 
 def sample_row(time_ns: int, cgroup_id: int, source: str) -> dict[str, Any]:

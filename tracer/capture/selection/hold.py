@@ -14,15 +14,7 @@ import numpy.typing as npt
 
 from tracer.capture.bpf.ring import Records
 from tracer.schema import TASK_EVENTS
-
-OWNERS: Final = {
-    **dict.fromkeys(
-        ("charge", "pagecache", "reclaim", "stall", "swap_io", "task", "inode", "stack_sample"),
-        ("cgroup_id",),
-    ),
-    "oom": ("owner_cgroup_id", "trigger_cgroup_id", "victim_cgroup_id"),
-}
-"""Stream -> the fields by any of which a record is of interest."""
+from tracer.wire.streams import STREAM_AT
 
 _MOST_BYTES: Final = 64 << 20
 
@@ -90,8 +82,8 @@ class Hold:
         """Return (what is to be written now, what was dropped), of what was kept back before and of
         `records`.
         """
-        fields = OWNERS.get(stream)
-        if fields is None or not (self._undecided or self._refused or stream in self._held):
+        fields = STREAM_AT[stream].owners
+        if not fields or not (self._undecided or self._refused or stream in self._held):
             return records, records[:0]
         if self._sifted.get(stream) != self._decisions:
             records = np.concatenate([*self._held.pop(stream, ()), records])
@@ -143,7 +135,7 @@ class Hold:
         return sum(part.nbytes for parts in self._held.values() for part in parts)
 
     def _give_up(self, stream: str, records: Records) -> None:
-        owner = OWNERS[stream][0]
+        owner = STREAM_AT[stream].owners[0]
         for cgroup_id, count in zip(*np.unique(records[owner], return_counts=True), strict=True):
             self._given_up[int(cgroup_id), stream] += int(count)
         if stream == "charge":

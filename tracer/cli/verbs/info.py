@@ -69,10 +69,13 @@ def _duration(trace: AnalysedTrace) -> float | None:
 
 
 def _lost(trace: AnalysedTrace) -> dict[str, int]:
-    from tracer.wire.records import LOSSES
+    from tracer.wire.streams import LOSSES
 
     lost = trace.loss.groupby("stream", observed=True)["lost"].sum()
-    return {**dict.fromkeys(LOSSES, 0), **{str(stream): int(records) for stream, records in lost.items()}}
+    return {
+        **dict.fromkeys(LOSSES.names, 0),
+        **{str(stream): int(records) for stream, records in lost.items()},
+    }
 
 
 def _cgroups(trace: AnalysedTrace) -> list[info_text.TracedCgroup]:

@@ -146,7 +146,7 @@ def _until(argv: tuple[str, ...], duration_s: float | None) -> str:
 
 def _ring_pages(text: str) -> dict[str, int]:
     """`STREAM=PAGES,...`: other sizes of rings, for machines with little memory, and for tests of loss."""
-    from tracer.capture.bpf.load import RING_BYTES
+    from tracer.wire.streams import RING_BYTES
 
     sizes = {}
     for item in filter(None, text.split(",")):

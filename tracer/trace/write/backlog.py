@@ -13,14 +13,14 @@ import pyarrow as pa
 from tracer.schema import TABLES
 from tracer.trace.arrow_columns import rows_of
 from tracer.trace.layout import integers
-from tracer.wire.records import TABLE_OF
+from tracer.wire.streams import STREAMS
 
 HELD_BYTES: Final = 64 << 20
 """How much memory waiting rows may take."""
 
-_BULK: Final = frozenset({"charge", "pagecache", "reclaim", "stalls", "swap_io", "stack_samples"})
+_BULK: Final = frozenset(stream.table for stream in STREAMS if stream.is_bulk)
 _BULK_SHARE: Final = 0.75  # the rest is for kills, samples and names: few rows, and worth more
-_STREAM_OF: Final = {table: stream for stream, table in TABLE_OF.items()}
+_STREAM_OF: Final = {stream.table: stream.name for stream in STREAMS}
 _SUMMED: Final = ("pages", "bytes", "updates")
 
 

@@ -1,0 +1,121 @@
+"""The enumerations of the wire records: the names that stand for their numbers.
+
+Each becomes an enum of bpf/events.h (`tracer.wire.event_header`). A trace stores the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from tracer import categories
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """Names in the order of their numbers, from 0.
+
+    `enum` is the name of the enumeration in C, `prefix` begins each of its enumerators. `comments` explain
+    single names. `count`, if there is one, names an enumerator after the last: how many names there are.
+    """
+
+    enum: str
+    prefix: str
+    names: tuple[str, ...]
+    comment: str = ""
+    comments: Mapping[str, str] = field(default_factory=dict)
+    count: str = ""
+
+    def enumerators(self) -> dict[str, int]:
+        """Return the enumerators of C with their numbers, `count` included."""
+        names = [self.prefix + name.upper() for name in self.names]
+        return {name: number for number, name in enumerate([*names, *filter(None, [self.count])])}
+
+
+CATEGORY: Final = Enumeration(
+    "category",
+    "CATEGORY_",
+    tuple(category.name for category in categories.CATEGORIES),
+    "What a page is charged as.",
+    count="CATEGORY_COUNT",
+)
+OP: Final = Enumeration("op", "OP_", ("add", "delete"))
+CAUSE: Final = Enumeration(
+    "cause",
+    "CAUSE_",
+    (
+        "other",
+        "read",
+        "write",
+        "readahead",
+        "fault",
+        "reclaim_memcg",
+        "reclaim_direct",
+        "reclaim_kswapd",
+        "truncate",
+        "invalidate",
+        "drop_caches",
+    ),
+    "Why a folio entered or left the page cache.",
+)
+RECLAIM_KIND: Final = Enumeration(
+    "reclaim_kind", "RECLAIM_", ("memcg", "direct", "kswapd", "softlimit", "proactive")
+)
+TARGET_SOURCE: Final = Enumeration(
+    "target_source",
+    "TARGET_",
+    ("none", "limit", "high", "scanned", "named"),
+    "How the target memcg of a reclaim attempt is known. Only `named` is certain.",
+    {
+        "limit": "its page counter stood at its limit",
+        "high": "it was above memory.high",
+        "scanned": "its pages were scanned",
+        "named": "the kernel named it",
+    },
+)
+STALL_KIND: Final = Enumeration(
+    "stall_kind",
+    "STALL_",
+    ("other", "dirty", "writeback", "isolated", "noprogress", "congested", "swap_in", "high"),
+    "Why a task had to wait.",
+    {
+        "dirty": "too many pages are dirty: balance_dirty_pages()",
+        "writeback": "reclaim found too many pages under writeback",
+        "isolated": "other tasks have isolated too many pages from the lists",
+        "noprogress": "reclaim freed nothing",
+        "swap_in": "a page fault on memory that is swapped out",
+        "high": "above memory.high: the task reclaims, then sleeps for a penalty",
+    },
+)
+SWAP_OP: Final = Enumeration("swap_io_op", "SWAP_IO_", ("write", "read"))
+CONSTRAINT: Final = Enumeration(
+    "constraint",
+    "CONSTRAINT_",
+    ("unknown", "memcg", "global", "cpuset", "mempolicy"),
+    "Whose memory ran out (enum oom_constraint in include/linux/oom.h).",
+)
+CGROUP_EVENT: Final = Enumeration("cgroup_event_kind", "CGROUP_", ("seen", "mkdir", "rmdir", "rename"))
+FOLLOW: Final = Enumeration(
+    "follow",
+    "FOLLOW_",
+    ("no", "yes", "undecided"),
+    "Whether the events of a cgroup are recorded. The decision is made when the cgroup is made.",
+    {"undecided": "recorded until user space, which knows more names than the kernel, decides"},
+)
+TASK_EVENT: Final = Enumeration("task_event_kind", "TASK_", ("seen", "exec", "exit"))
+
+ENUMERATIONS: Final = (
+    CATEGORY,
+    OP,
+    CAUSE,
+    RECLAIM_KIND,
+    TARGET_SOURCE,
+    STALL_KIND,
+    SWAP_OP,
+    CONSTRAINT,
+    CGROUP_EVENT,
+    FOLLOW,
+    TASK_EVENT,
+)
+"""The enumerations that fields of records hold."""

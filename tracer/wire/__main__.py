@@ -1,0 +1,14 @@
+"""`python -m tracer.wire FOLDER` writes the generated C headers into FOLDER (`make headers`: bpf/)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tracer.wire import category_header, event_header
+
+_HEADERS = {"events.h": event_header.header_text, "categories.h": category_header.header_text}
+
+if __name__ == "__main__":
+    for name, header_text in _HEADERS.items():
+        (Path(sys.argv[1]) / name).write_text(header_text(), encoding="ascii")

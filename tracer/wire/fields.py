@@ -1,0 +1,102 @@
+"""The layout of a wire record: fields, alignment, padding and size, as a C compiler computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from tracer.enumerations import Enumeration
+
+KIND_BYTES: Final = {
+    "u8": 1,
+    "s8": 1,
+    "char": 1,
+    "u16": 2,
+    "s16": 2,
+    "u32": 4,
+    "s32": 4,
+    "u64": 8,
+    "s64": 8,
+}
+"""C type of a field, or of an element of it -> its size in bytes, which is also its alignment."""
+
+_RECORD_ALIGNMENT: Final = 8
+"""A ring record is an 8-byte header and the payload, rounded up to 8 (kernel/bpf/ringbuf.c)."""
+
+LENGTHS: Final = {
+    "TRACER_COMM_LEN": 16,
+    "TRACER_FS_TYPE_LEN": 16,
+    "TRACER_PATH_LEN": 416,
+    "TRACER_STATE_ITEMS": 64,
+    "TRACER_KERNEL_FRAMES": 64,
+    "TRACER_USER_FRAMES": 127,  # kernel.perf_event_max_stack, unless somebody changed it
+}
+"""#define of bpf/events.h -> elements of the arrays that have this length."""
+
+PATH_LEN: Final = LENGTHS["TRACER_PATH_LEN"]
+STATE_ITEMS: Final = LENGTHS["TRACER_STATE_ITEMS"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A member of a record.
+
+    `kind` is a key of `KIND_BYTES`. An array has a `length`, a key of `LENGTHS`. `null` says which numbers
+    stand for "not known": such a number is NULL in the trace. A field with an `enumeration` holds one of its
+    numbers.
+    """
+
+    name: str
+    kind: str
+    comment: str = ""
+    length: str = ""
+    null: Literal["zero", "negative"] | None = None
+    enumeration: Enumeration | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the field, of all elements of an array."""
+        return KIND_BYTES[self.kind] * (LENGTHS[self.length] if self.length else 1)
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Bytes that a C compiler would add, written down: no compiler adds others."""
+
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record of a ring: `struct <name>_event` in C."""
+
+    name: str
+    comment: str
+    fields: tuple[Field, ...]
+
+    def members(self) -> Iterator[Field | Padding]:
+        """Yield the fields with the padding that keeps each of them naturally aligned."""
+        at = pads = 0
+        for field in self.fields:
+            if gap := -at % KIND_BYTES[field.kind]:
+                pads += 1
+                yield _padding(pads, gap)
+            yield field
+            at += gap + field.size_bytes
+        if gap := -at % _RECORD_ALIGNMENT:
+            yield _padding(pads + 1, gap)
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the record, a multiple of 8."""
+        return sum(member.size_bytes for member in self.members())
+
+    def field_at(self, name: str) -> Field | None:
+        """Return the field of this name; None if there is none."""
+        return next((field for field in self.fields if field.name == name), None)
+
+
+def _padding(number: int, size_bytes: int) -> Padding:
+    return Padding("pad" if number == 1 else f"pad{number}", size_bytes)

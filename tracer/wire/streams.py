@@ -1,0 +1,78 @@
+"""The streams, once: what each carries, in which ring, into which table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tracer.enumerations import Enumeration
+from tracer.wire import records
+from tracer.wire.fields import Record
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A ring of its own for one type of record, and what becomes of the records.
+
+    One ring for each stream, so that a flood in one cannot starve another, and so that a ring is an array
+    with a constant stride.
+
+    `table`: the table whose rows the records become.
+    `ring_bytes`: a power of two, and whole pages of any size that a kernel has (up to 64 KiB). The ring is
+    allocated once, not charged per event.
+    `owners`: fields with the cgroups that a record concerns. It is recorded if any of them is traced. Empty:
+    it is always recorded.
+    `actors`: fields with cgroups that need not be traced, and so must be given a row in `cgroups`.
+    `is_bulk`: records come in masses and are decoded as whole arrays. Rows of the other streams are few and
+    worth more.
+    `needs_stacks`: there is a ring only if stacks were asked for.
+    """
+
+    record: Record
+    table: str
+    ring_bytes: int
+    owners: tuple[str, ...] = ("cgroup_id",)
+    actors: tuple[str, ...] = ()
+    is_bulk: bool = False
+    needs_stacks: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the stream, and of its record."""
+        return self.record.name
+
+
+STREAMS: Final = (
+    Stream(records.CHARGE, "charge", 4 << 20, is_bulk=True),
+    Stream(records.PAGECACHE, "pagecache", 16 << 20, actors=("task_cgroup_id",), is_bulk=True),
+    Stream(records.RECLAIM, "reclaim", 1 << 20, actors=("task_cgroup_id", "cgroup_id"), is_bulk=True),
+    Stream(records.STALL, "stalls", 1 << 20, is_bulk=True),
+    Stream(records.SWAP_IO, "swap_io", 1 << 20, actors=("task_cgroup_id",), is_bulk=True),
+    Stream(
+        records.OOM,
+        "oom",
+        256 << 10,
+        owners=("owner_cgroup_id", "trigger_cgroup_id", "victim_cgroup_id"),
+        actors=("trigger_cgroup_id", "owner_cgroup_id", "victim_cgroup_id"),
+    ),
+    Stream(records.CANDIDATE, "oom_candidates", 1 << 20, owners=()),
+    Stream(records.CGROUP, "cgroups", 256 << 10, owners=()),
+    Stream(records.TASK, "tasks", 256 << 10, actors=("cgroup_id",)),
+    Stream(records.INODE, "inodes", 4 << 20),
+    Stream(records.STACK_SAMPLE, "stack_samples", 4 << 20, is_bulk=True, needs_stacks=True),
+)
+
+STREAM_AT: Final = {stream.name: stream for stream in STREAMS}
+"""Name -> stream."""
+
+LOSSES: Final = Enumeration(
+    "stream",
+    "STREAM_",
+    (*STREAM_AT, "residue"),
+    "What losses are counted of: the records of each ring, and sums of charges.",
+    {"residue": "sums of charges that found no room anywhere: from then on totals are not exact"},
+    count="STREAM_COUNT",
+)
+
+RING_BYTES: Final = {stream.name: stream.ring_bytes for stream in STREAMS} | {records.WATCHED.name: 4 << 20}
+"""The size of each ring: those of the streams, and that of calibration."""
