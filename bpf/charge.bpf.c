@@ -2,11 +2,13 @@
 /*
  * The ledger: every change of a memcg's memory counters, by owner, process and category.
  *
- * Updates are combined before they travel: each CPU has a small direct-mapped cache of (memcg, process, category)
- * sums. A sum leaves for the ring when it is large (256 KiB), old (10 ms), displaced by another, or when user space
- * asks (the `drain` program). A record that finds the ring full is not forgotten: a sum that can stay, stays; one that
- * must make room is added to `residue`, by cgroup and category, from where user space collects it. So sums are exact
- * whatever is lost; only who and when can get lost. (Should thousands of cgroups fill `residue` too, that is counted.)
+ * Updates are combined before they travel: each CPU has a small direct-mapped cache of (memcg,
+ * process, category) sums. A sum leaves for the ring when it is large (256 KiB), old (10 ms),
+ * displaced by another, or when user space asks (the `drain` program). A record that finds the ring
+ * full is not forgotten: a sum that can stay, stays; one that must make room is added to `residue`,
+ * by cgroup and category, from where user space collects it. So sums are exact whatever is lost;
+ * only who and when can get lost. (Should thousands of cgroups fill `residue` too, that is
+ * counted.)
  */
 
 #define COMBINE_BYTES (256 << 10)
@@ -36,8 +38,9 @@ struct residue_key {
 BPF_HASH(residue, struct residue_key, s64, 32768);
 
 /*
- * Whether this CPU is inside a combine slot. Programs on one CPU nest (an interrupt's inside a task's, `drain` by IPI
- * inside either) and never interleave, so a flag is a lock: whoever finds it set leaves the slots alone.
+ * Whether this CPU is inside a combine slot. Programs on one CPU nest (an interrupt's inside a
+ * task's, `drain` by IPI inside either) and never interleave, so a flag is a lock: whoever finds it
+ * set leaves the slots alone.
  */
 struct combine_state {
 	u32 busy;
@@ -66,8 +69,8 @@ static __always_inline bool send(struct combined *sum)
 
 	u64 waiting = charge_ring.ringbuf_query(BPF_RB_AVAIL_DATA);
 
-	charge_ring.ringbuf_submit(record,
-				   waiting > RING_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	charge_ring.ringbuf_submit(record, waiting > RING_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP
+								     : BPF_RB_NO_WAKEUP);
 	return true;
 }
 
@@ -91,8 +94,8 @@ static __always_inline void add_residue(u64 cgroup_id, u32 category, s64 delta_b
 }
 
 /* Make `sum` the one of (memcg, tgid, category). */
-static __always_inline void take_over(struct combined *sum, struct memcg_info *info, struct mem_cgroup *memcg,
-				      u32 tgid, u32 category)
+static __always_inline void take_over(struct combined *sum, struct memcg_info *info,
+				      struct mem_cgroup *memcg, u32 tgid, u32 category)
 {
 	if (sum->updates && !send(sum)) {
 		count_lost(STREAM_CHARGE);
@@ -130,13 +133,15 @@ static __always_inline struct memcg_vmstats_percpu *this_cpu_stats(struct mem_cg
 	u64 *offset = cpu_offsets.lookup(&cpu);
 	char *counters = (char *)READ(memcg, vmstats_percpu);
 
-	return offset && *offset && counters ? (struct memcg_vmstats_percpu *)(counters + *offset) : NULL;
+	return offset && *offset && counters ? (struct memcg_vmstats_percpu *)(counters + *offset)
+					     : NULL;
 }
 
 /*
- * Whether a category's changes are taken from the kernel's counter and not from what a hook reports. Where functions are
- * hooked, this is so for all: the kernel skips a kprobe's program while another BPF program runs on the same CPU, or a task
- * there writes to a BPF map (trace_call_bpf in kernel/trace/bpf_trace.c).
+ * Whether a category's changes are taken from the kernel's counter and not from what a hook
+ * reports. Where functions are hooked, this is so for all: the kernel skips a kprobe's program
+ * while another BPF program runs on the same CPU, or a task there writes to a BPF map
+ * (trace_call_bpf in kernel/trace/bpf_trace.c).
  */
 static __always_inline bool is_counted(u32 category)
 {
@@ -147,9 +152,11 @@ static __always_inline bool is_counted(u32 category)
 #endif
 }
 
-/* How a counter of this CPU, with the change that is about to be made, differs from what was last seen of it. */
-static __always_inline s64 unseen_bytes(struct memcg_vmstats_percpu *stats, struct counters_seen *seen,
-					u32 category, u32 index, s64 coming)
+/* How a counter of this CPU, with the change that is about to be made, differs from what was last
+ * seen of it. */
+static __always_inline s64 unseen_bytes(struct memcg_vmstats_percpu *stats,
+					struct counters_seen *seen, u32 category, u32 index,
+					s64 coming)
 {
 	s64 value = READ(stats, state[(index - 1) & (TRACER_STATE_ITEMS - 1)]) + coming;
 	s64 delta = value - seen->values[category];
@@ -160,13 +167,14 @@ static __always_inline s64 unseen_bytes(struct memcg_vmstats_percpu *stats, stru
 
 /*
  * The tracepoint is not enough for kernel memory. It reports whole pages of counters kept in bytes
- * (memcg_state_val_in_pages in mm/memcontrol.c rounds every small update to at least one page). And kernel memory is
- * freed in interrupts too, most of it by RCU: one that comes while our program runs on this CPU finds it busy, and the
- * kernel then skips it (bpf_prog_info.recursion_misses). The counter itself is exact: take its difference since the
- * last look. Without a calibrated index, what was reported is all there is.
+ * (memcg_state_val_in_pages in mm/memcontrol.c rounds every small update to at least one page). And
+ * kernel memory is freed in interrupts too, most of it by RCU: one that comes while our program
+ * runs on this CPU finds it busy, and the kernel then skips it (bpf_prog_info.recursion_misses).
+ * The counter itself is exact: take its difference since the last look. Without a calibrated index,
+ * what was reported is all there is.
  *
- * `coming`: at the entry of a function the counter is still the old one. An interrupt that comes between this look and
- * the change is told twice, and taken back at the next look.
+ * `coming`: at the entry of a function the counter is still the old one. An interrupt that comes
+ * between this look and the change is told twice, and taken back at the next look.
  */
 static __always_inline s64 counted_bytes(struct mem_cgroup *memcg, u32 category, s64 reported_bytes,
 					 s64 coming)
@@ -185,11 +193,12 @@ static __always_inline s64 counted_bytes(struct mem_cgroup *memcg, u32 category,
 }
 
 /*
- * `nested`: in an interrupt that hit this CPU inside of a slot. No slot is touched then: the update is nobody's, and what
- * an exact counter has more is found at its next update, or by `settle`.
+ * `nested`: in an interrupt that hit this CPU inside of a slot. No slot is touched then: the update
+ * is nobody's, and what an exact counter has more is found at its next update, or by `settle`.
  */
-static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 category, s64 reported_bytes,
-					   s64 coming, bool nested, u64 *weight_bytes)
+static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 category,
+					   s64 reported_bytes, s64 coming, bool nested,
+					   u64 *weight_bytes)
 {
 	u32 tgid = current_tgid();
 	u64 mixed = ((u64)memcg >> 6) + tgid * 31 + category * 17;
@@ -202,8 +211,8 @@ static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 categor
 	if (!sum)
 		return false;
 
-	bool ours = !nested && sum->memcg == memcg && sum->tgid == tgid && sum->category == category &&
-		    sum->generation == this_generation();
+	bool ours = !nested && sum->memcg == memcg && sum->tgid == tgid &&
+		    sum->category == category && sum->generation == this_generation();
 
 	/* Most updates find their slot, and need to know no more about the cgroup. */
 	if (!ours || counted) {
@@ -229,8 +238,8 @@ static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 categor
 }
 
 /* `ctx`: the program's, which its stacks are taken by. */
-static __always_inline int account(void *ctx, struct mem_cgroup *memcg, u32 category, s64 reported_bytes,
-				   s64 coming)
+static __always_inline int account(void *ctx, struct mem_cgroup *memcg, u32 category,
+				   s64 reported_bytes, s64 coming)
 {
 	u32 zero = 0;
 	u64 weight_bytes = 0;
@@ -252,11 +261,12 @@ static __always_inline int account(void *ctx, struct mem_cgroup *memcg, u32 cate
 }
 
 /*
- * Both tracepoints report whole pages, whatever the counter's own unit is; the type was int, and is long since 7.1 ("mm:
- * memcontrol: change val type to long in __mod_memcg_{lruvec_}state()"). An int arrives without its sign in the upper
- * half; no update needs that half.
+ * Both tracepoints report whole pages, whatever the counter's own unit is; the type was int, and is
+ * long since 7.1 ("mm: memcontrol: change val type to long in __mod_memcg_{lruvec_}state()"). An
+ * int arrives without its sign in the upper half; no update needs that half.
  */
-static __always_inline int account_pages(void *ctx, struct mem_cgroup *memcg, u32 category, u64 pages)
+static __always_inline int account_pages(void *ctx, struct mem_cgroup *memcg, u32 category,
+					 u64 pages)
 {
 	return account(ctx, memcg, category, (s64)(s32)pages * (s64)PAGE_SIZE, 0);
 }
@@ -273,12 +283,13 @@ PROGRAM(mod_memcg_lruvec_state)
 
 PROGRAM(mod_memcg_state)
 {
-	return account_pages(ctx, (struct mem_cgroup *)ctx->args[0], category_of_state(ctx->args[1]),
-			     ctx->args[2]);
+	return account_pages(ctx, (struct mem_cgroup *)ctx->args[0],
+			     category_of_state(ctx->args[1]), ctx->args[2]);
 }
 
 /* The functions behind them are given the change in the counter's unit. */
-static __always_inline int account_units(void *ctx, struct mem_cgroup *memcg, u32 category, u64 units)
+static __always_inline int account_units(void *ctx, struct mem_cgroup *memcg, u32 category,
+					 u64 units)
 {
 	s64 coming = (s32)units;
 
@@ -290,13 +301,16 @@ static __always_inline int enter_state_of(struct mem_cgroup *memcg, struct call 
 #ifdef RECLAIM_COUNTS_ARE_NODE_STATS
 	count_reclaim(memcg, call->args[1], (s32)call->args[2]);
 #endif
-	return account_units(call->ctx, memcg, category_of_lruvec_state(call->args[1]), call->args[2]);
+	return account_units(call->ctx, memcg, category_of_lruvec_state(call->args[1]),
+			     call->args[2]);
 }
 
-/* A memcg's lists on one node lie in its counters of that node (mem_cgroup_lruvec in include/linux/memcontrol.h). */
+/* A memcg's lists on one node lie in its counters of that node (mem_cgroup_lruvec in
+ * include/linux/memcontrol.h). */
 static __always_inline struct mem_cgroup *memcg_of_lruvec(u64 lruvec)
 {
-	return READ((struct mem_cgroup_per_node *)(lruvec - offsetof(struct mem_cgroup_per_node, lruvec)),
+	return READ((struct mem_cgroup_per_node *)(lruvec -
+						   offsetof(struct mem_cgroup_per_node, lruvec)),
 		    memcg);
 }
 
@@ -317,13 +331,14 @@ static __always_inline int enter_node_state(struct call *call)
 
 static __always_inline int enter_memcg_state(struct call *call)
 {
-	return account_units(call->ctx, (struct mem_cgroup *)call->args[0], category_of_state(call->args[1]),
-			     call->args[2]);
+	return account_units(call->ctx, (struct mem_cgroup *)call->args[0],
+			     category_of_state(call->args[1]), call->args[2]);
 }
 
 /*
- * Run by user space on each CPU (BPF_PROG_TEST_RUN): send every sum that waits. What cannot leave keeps `waiting`
- * set, and so does a drain that hit this CPU inside of a slot, which returns 1: ask again.
+ * Run by user space on each CPU (BPF_PROG_TEST_RUN): send every sum that waits. What cannot leave
+ * keeps `waiting` set, and so does a drain that hit this CPU inside of a slot, which returns 1: ask
+ * again.
  */
 PROGRAM(drain)
 {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * The kernel's own count of pages scanned and stolen, by memcg: memory.stat of cgroup v1 does not print it, and that of
- * v2 lags. They were events of a memcg, most of which are page faults that leave here at once; so on v2 that program is
- * not attached. Since "mm: move pgscan, pgsteal, pgrefill to node stats" (7.1) the ledger's own tracepoint brings them.
+ * The kernel's own count of pages scanned and stolen, by memcg: memory.stat of cgroup v1 does not
+ * print it, and that of v2 lags. They were events of a memcg, most of which are page faults that
+ * leave here at once; so on v2 that program is not attached. Since "mm: move pgscan, pgsteal,
+ * pgrefill to node stats" (7.1) the ledger's own tracepoint brings them.
  */
 
 struct reclaim_counts {
@@ -13,8 +14,8 @@ struct reclaim_counts {
 BPF_HASH(reclaim_counts, u64, struct reclaim_counts, 8192); /* by cgroup id */
 
 /*
- * Reclaim by khugepaged counts apart since "mm: vmscan: split khugepaged stats from direct reclaim stats" (6.2), reclaim
- * on request on later kernels (seen on 6.18, not on 6.12).
+ * Reclaim by khugepaged counts apart since "mm: vmscan: split khugepaged stats from direct reclaim
+ * stats" (6.2), reclaim on request on later kernels (seen on 6.18, not on 6.12).
  */
 static __always_inline bool is_scan(u32 item)
 {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * The names behind ids, caught at the moment that user space could miss: cgroups made and removed, tasks seen for the
- * first time, executing and exiting, files at the first sight of one of their folios.
+ * The names behind ids, caught at the moment that user space could miss: cgroups made and removed,
+ * tasks seen for the first time, executing and exiting, files at the first sight of one of their
+ * folios.
  */
 
 #define INODE_WAKE_BYTES (INODE_RING_PAGES * PAGE_SIZE / 2)
@@ -14,8 +15,9 @@ BPF_TABLE("lru_hash", u32, u64, seen_tasks, 16384); /* tgid -> start */
 BPF_PERCPU_ARRAY(last_task, u64, 1); /* tgid, and in the upper half the generation */
 
 /*
- * What was said of a file. It is said again when its last name is removed, and once when a task of another mount
- * namespace comes to it: what the host has unpacked is run by a container, which has its own name for it.
+ * What was said of a file. It is said again when its last name is removed, and once when a task of
+ * another mount namespace comes to it: what the host has unpacked is run by a container, which has
+ * its own name for it.
  */
 struct seen_inode {
 	u32 mount_ns;
@@ -26,7 +28,8 @@ struct seen_inode {
 
 BPF_TABLE("lru_hash", u64, struct seen_inode, seen_inodes, 65536);
 
-/* The sight that was last found to be no news on this CPU: most events are of the same file and task as the one before. */
+/* The sight that was last found to be no news on this CPU: most events are of the same file and
+ * task as the one before. */
 struct sight {
 	u64 inode_id;
 	struct nsproxy *namespaces;
@@ -81,13 +84,15 @@ static __always_inline void see_current(u32 tgid)
 
 #define NAME_ROOM 128 /* for one name with its end; a longer one is cut, and said to be */
 
-/* A memfd, a System V segment, a shared anonymous map: d_alloc_pseudo() makes a dentry that is its own parent. */
+/* A memfd, a System V segment, a shared anonymous map: d_alloc_pseudo() makes a dentry that is its
+ * own parent. */
 static __always_inline void read_pseudo_name(struct inode_event *record, struct dentry *dentry)
 {
 	s64 got = bpf_probe_read_kernel_str(record->path, NAME_ROOM, READ(dentry, d_name.name));
 
 	if (got <= 1 ||
-	    record->path[0] == '/') /* that of a file opened by handle, whose name is not known yet */
+	    record->path[0] ==
+		    '/') /* that of a file opened by handle, whose name is not known yet */
 		return;
 	record->path_len = got;
 	record->depth = 1;
@@ -135,8 +140,9 @@ static __always_inline void read_path(struct inode_event *record, struct inode *
 }
 
 /*
- * A 63-bit identity of (device, inode, generation) that needs no state: multiply and fold, three rounds. The first is
- * done before the inode number comes in: where generations are random, number ^ generation is soon the same for two.
+ * A 63-bit identity of (device, inode, generation) that needs no state: multiply and fold, three
+ * rounds. The first is done before the inode number comes in: where generations are random, number
+ * ^ generation is soon the same for two.
  */
 static __always_inline u64 inode_identity(u32 dev, u64 ino, u32 generation)
 {
@@ -153,7 +159,8 @@ static __always_inline u32 current_mount_ns(void)
 	return READ(READ(READ(current_task(), nsproxy), mnt_ns), inum);
 }
 
-static __always_inline int emit_inode(struct inode *inode, u64 inode_id, u64 owner_id, struct seen_inode *now)
+static __always_inline int emit_inode(struct inode *inode, u64 inode_id, u64 owner_id,
+				      struct seen_inode *now)
 {
 	struct inode_event *record = inode_ring.ringbuf_reserve(sizeof(*record));
 
@@ -177,23 +184,25 @@ static __always_inline int emit_inode(struct inode *inode, u64 inode_id, u64 own
 	record->mount_ns = now->mount_ns;
 	record->tgid = current_tgid();
 	record->ppid = READ(READ(current_task(), real_parent), tgid);
-	record->reaper_tgid =
-		READ(READ(READ(READ(current_task(), nsproxy), pid_ns_for_children), child_reaper), tgid);
-	bpf_probe_read_kernel_str(record->fs_type, sizeof(record->fs_type), READ(READ(sb, s_type), name));
+	record->reaper_tgid = READ(
+		READ(READ(READ(current_task(), nsproxy), pid_ns_for_children), child_reaper), tgid);
+	bpf_probe_read_kernel_str(record->fs_type, sizeof(record->fs_type),
+				  READ(READ(sb, s_type), name));
 	read_path(record, inode);
 
 	u64 waiting = inode_ring.ringbuf_query(BPF_RB_AVAIL_DATA);
 
-	inode_ring.ringbuf_submit(record,
-				  waiting > INODE_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	inode_ring.ringbuf_submit(record, waiting > INODE_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP
+								     : BPF_RB_NO_WAKEUP);
 	return 0;
 }
 
 /*
- * `owner`: of the folio, NULL where nobody is. What is seen for an undecided one is not remembered: if the record is
- * thrown away with that cgroup, the next sight must bring another.
+ * `owner`: of the folio, NULL where nobody is. What is seen for an undecided one is not remembered:
+ * if the record is thrown away with that cgroup, the next sight must bring another.
  */
-static __always_inline int see_inode(struct inode *inode, u64 inode_id, struct memcg_info *owner, u32 tgid)
+static __always_inline int see_inode(struct inode *inode, u64 inode_id, struct memcg_info *owner,
+				     u32 tgid)
 {
 	u32 zero = 0;
 	struct sight *last = last_sight.lookup(&zero);
@@ -250,7 +259,8 @@ static __always_inline bool is_wanted_path(const char *path)
 	return wanted_paths.lookup(key);
 }
 
-/* Decide on a cgroup that is made: nothing has been charged to it, since no task can be in it yet. */
+/* Decide on a cgroup that is made: nothing has been charged to it, since no task can be in it yet.
+ */
 static __always_inline u8 follow_new(struct cgroup *cgroup, const char *path)
 {
 #ifdef TRACE_ALL
@@ -279,7 +289,8 @@ static __always_inline int emit_cgroup(struct cgroup *cgroup, const char *path, 
 {
 	struct calibration *known = calibrated();
 
-	/* Each v1 hierarchy numbers its directories by itself: an id means something in the memory hierarchy alone. */
+	/* Each v1 hierarchy numbers its directories by itself: an id means something in the memory
+	 * hierarchy alone. */
 	if (!known || (u64)READ(cgroup, root) != known->cgroup_root)
 		return 0;
 
@@ -333,7 +344,8 @@ PROGRAM(cgroup_rmdir)
 /* cgroup v1 alone lets a cgroup be renamed; it stays where it is, and keeps its id. */
 PROGRAM(cgroup_rename)
 {
-	return emit_cgroup((struct cgroup *)ctx->args[0], (const char *)ctx->args[1], CGROUP_RENAME);
+	return emit_cgroup((struct cgroup *)ctx->args[0], (const char *)ctx->args[1],
+			   CGROUP_RENAME);
 }
 
 PROGRAM(sched_process_exec)

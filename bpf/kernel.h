@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * Reading the kernel's structures. Their layout comes from the running kernel's BTF (tracer/kernel/struct_header.py), which
- * stands before this file when BCC compiles it.
+ * Reading the kernel's structures. Their layout comes from the running kernel's BTF
+ * (tracer/kernel/struct_header.py), which stands before this file when BCC compiles it.
  */
 #ifndef MEMCG_TRACER_KERNEL_H
 #define MEMCG_TRACER_KERNEL_H
 
-/* A member of a kernel object; 0 where the memory cannot be read, since the helper clears what it cannot fill. */
+/* A member of a kernel object; 0 where the memory cannot be read, since the helper clears what it
+ * cannot fill. */
 #define READ(ptr, member)                                                                     \
 	({                                                                                    \
 		typeof((ptr)->member) value_;                                                 \
@@ -18,9 +19,10 @@
 #define PROGRAM(name) int name(struct bpf_raw_tracepoint_args *ctx)
 
 /*
- * Programs at the entry or the exit of a kernel function differ in how they come by its arguments. So a hook is written as
- * a function of a `struct call`, and the loader adds the line below that makes a program of it, for the way by which this
- * kernel is hooked. `count`: of the function's arguments.
+ * Programs at the entry or the exit of a kernel function differ in how they come by its arguments.
+ * So a hook is written as a function of a `struct call`, and the loader adds the line below that
+ * makes a program of it, for the way by which this kernel is hooked. `count`: of the function's
+ * arguments.
  */
 #define CALL_ARGS 4
 
@@ -65,12 +67,13 @@ struct call {
 	}
 
 /*
- * A trampoline's context is an array: the arguments, behind them the result. It is read by the helper because what the
- * verifier knows to be a pointer to a kernel type may not be computed with.
+ * A trampoline's context is an array: the arguments, behind them the result. It is read by the
+ * helper because what the verifier knows to be a pointer to a kernel type may not be computed with.
  */
 static __always_inline void call_of_trampoline(struct call *call, u64 *ctx, u32 count)
 {
-	bpf_probe_read_kernel(call->args, (count < CALL_ARGS ? count : CALL_ARGS) * sizeof(u64), ctx);
+	bpf_probe_read_kernel(call->args, (count < CALL_ARGS ? count : CALL_ARGS) * sizeof(u64),
+			      ctx);
 }
 
 /* Arguments and result by the calling convention of the architecture. */
@@ -106,7 +109,8 @@ static __always_inline u64 result_of(struct pt_regs *regs)
 #define PF_KSWAPD 0x00020000
 #define PF_KTHREAD 0x00200000
 
-/* Set an object to zero by reading it from nowhere: LLVM's BPF target has no memset for large ones. */
+/* Set an object to zero by reading it from nowhere: LLVM's BPF target has no memset for large ones.
+ */
 #define CLEAR(ptr) bpf_probe_read_kernel(ptr, sizeof(*(ptr)), NULL)
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
@@ -148,7 +152,8 @@ static __always_inline u64 memcg_id(struct mem_cgroup *memcg)
 	return cgroup_id(READ(memcg, css.cgroup));
 }
 
-/* css is the first member of struct mem_cgroup (mem_cgroup_from_css in memcontrol.h relies on container_of). */
+/* css is the first member of struct mem_cgroup (mem_cgroup_from_css in memcontrol.h relies on
+ * container_of). */
 static __always_inline struct mem_cgroup *memcg_from_css(struct cgroup_subsys_state *css)
 {
 	return css ? (struct mem_cgroup *)((char *)css - offsetof(struct mem_cgroup, css)) : NULL;
@@ -186,9 +191,10 @@ static __always_inline struct mem_cgroup *charged_memcg(struct task_struct *task
 }
 
 /*
- * Whether every folio is charged by way of an obj_cgroup, and not only those of the kernel: since "mm: memcontrol:
- * eliminate the problem of dying memory cgroup for LRU folios" (7.1). The change before it in the same series ("convert
- * objcg to be per-memcg per-node type") gave struct obj_cgroup the member that tells.
+ * Whether every folio is charged by way of an obj_cgroup, and not only those of the kernel: since
+ * "mm: memcontrol: eliminate the problem of dying memory cgroup for LRU folios" (7.1). The change
+ * before it in the same series ("convert objcg to be per-memcg per-node type") gave struct
+ * obj_cgroup the member that tells.
  */
 #ifdef HAS_obj_cgroup_is_root
 #define MEMCG_DATA_IS_OBJCG true
@@ -209,8 +215,9 @@ static __always_inline struct mem_cgroup *folio_memcg(u64 data)
 }
 
 /*
- * Pages of a folio. A large folio has PG_head set and keeps its order in the first tail page: in the low byte of its
- * flags since "mm: free up a word in the first tail page" (6.7), until then in a byte of its own.
+ * Pages of a folio. A large folio has PG_head set and keeps its order in the first tail page: in
+ * the low byte of its flags since "mm: free up a word in the first tail page" (6.7), until then in
+ * a byte of its own.
  */
 static __always_inline u32 folio_nr_pages(struct folio *folio)
 {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * OOM kills. mark_victim runs once for each killed task, in the context of the task whose allocation could not be
- * served: the trigger's stacks and the owner's counters are those of the decision. The victim has been sent SIGKILL just
- * before (__oom_kill_process in mm/oom_kill.c): if it runs on another CPU, it may already be without its mm. Where
- * functions can be hooked, the decision itself (struct oom_control, on the trigger's stack) tells the rest.
+ * OOM kills. mark_victim runs once for each killed task, in the context of the task whose
+ * allocation could not be served: the trigger's stacks and the owner's counters are those of the
+ * decision. The victim has been sent SIGKILL just before (__oom_kill_process in mm/oom_kill.c): if
+ * it runs on another CPU, it may already be without its mm. Where functions can be hooked, the
+ * decision itself (struct oom_control, on the trigger's stack) tells the rest.
  */
 
 BPF_RINGBUF_OUTPUT(oom_ring, OOM_RING_PAGES);
@@ -74,8 +75,10 @@ static __always_inline void describe_owner(struct oom_event *record, struct mem_
 	}
 }
 
-/* Whose limit a kill is for, NULL where it is no memcg's: as the kernel decided, else by the page counters. */
-static __always_inline struct mem_cgroup *kill_owner(struct decision *decision, struct mem_cgroup *trigger)
+/* Whose limit a kill is for, NULL where it is no memcg's: as the kernel decided, else by the page
+ * counters. */
+static __always_inline struct mem_cgroup *kill_owner(struct decision *decision,
+						     struct mem_cgroup *trigger)
 {
 	if (decision)
 		return constraint_of(READ(decision->control, constraint)) == CONSTRAINT_MEMCG
@@ -107,10 +110,12 @@ static __always_inline void infer(struct oom_event *record, struct ended *ended)
 	record->invocation = ended ? ended->time_ns : record->time_ns;
 	record->gfp = ended ? ended->gfp : 0;
 	record->order = -1;
-	record->constraint = ended && ended->kind == RECLAIM_DIRECT ? CONSTRAINT_GLOBAL : CONSTRAINT_UNKNOWN;
+	record->constraint =
+		ended && ended->kind == RECLAIM_DIRECT ? CONSTRAINT_GLOBAL : CONSTRAINT_UNKNOWN;
 }
 
-/* As get_mm_counter() has it for the kill line of the kernel: without per-CPU rests, and never less than 0. */
+/* As get_mm_counter() has it for the kill line of the kernel: without per-CPU rests, and never less
+ * than 0. */
 static __always_inline s64 mm_count(struct mm_struct *mm, u32 member)
 {
 #ifdef HAS_mm_struct_count /* until "mm: convert mm's rss stats into percpu_counter" (6.2) */
@@ -151,13 +156,15 @@ static __always_inline void describe_victim(struct oom_event *record, struct tas
 }
 
 /*
- * Whether a kill concerns what is traced. One for the limit of a cgroup does if something traced has a part in it, also
- * where that limit has room again by now and cannot be told; the machine's own shortage concerns everybody.
+ * Whether a kill concerns what is traced. One for the limit of a cgroup does if something traced
+ * has a part in it, also where that limit has room again by now and cannot be told; the machine's
+ * own shortage concerns everybody.
  */
 static __always_inline bool is_wanted_kill(struct mem_cgroup *owner, bool is_for_limit,
 					   struct mem_cgroup *trigger, struct task_struct *victim)
 {
-	return !is_for_limit || is_traced(owner) || is_traced(trigger) || is_traced(task_memcg(victim));
+	return !is_for_limit || is_traced(owner) || is_traced(trigger) ||
+	       is_traced(task_memcg(victim));
 }
 
 static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stack, s32 user_stack)
@@ -210,7 +217,8 @@ PROGRAM(mark_victim)
 	return emit_kill((struct task_struct *)ctx->args[0], kernel_stack, user_stack);
 }
 
-/* The function also comes by for a thread of a process that was marked already; the tracepoint then stays silent. */
+/* The function also comes by for a thread of a process that was marked already; the tracepoint then
+ * stays silent. */
 static __always_inline int enter_mark_victim(struct call *call)
 {
 	struct task_struct *victim = (struct task_struct *)call->args[0];
@@ -221,7 +229,8 @@ static __always_inline int enter_mark_victim(struct call *call)
 			 stacks.get_stackid(call->ctx, BPF_F_USER_STACK));
 }
 
-/* oom_badness() is also asked by /proc/PID/oom_score: only what is weighed inside of a decision counts. */
+/* oom_badness() is also asked by /proc/PID/oom_score: only what is weighed inside of a decision
+ * counts. */
 static __always_inline int enter_badness(struct call *call)
 {
 	u32 pid = bpf_get_current_pid_tgid();
@@ -232,7 +241,8 @@ static __always_inline int enter_badness(struct call *call)
 	return 0;
 }
 
-static __always_inline void describe_candidate(struct candidate_event *record, struct task_struct *task)
+static __always_inline void describe_candidate(struct candidate_event *record,
+					       struct task_struct *task)
 {
 	struct mm_struct *mm = READ(task, mm);
 

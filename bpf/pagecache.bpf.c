@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * Every folio that enters or leaves the page cache: whose it is, who acts, which file, and why. The cause is read off
- * what the acting task is inside of: a reclaim attempt (reclaim.bpf.c), a page fault, a system call.
+ * Every folio that enters or leaves the page cache: whose it is, who acts, which file, and why. The
+ * cause is read off what the acting task is inside of: a reclaim attempt (reclaim.bpf.c), a page
+ * fault, a system call.
  */
 
 #define PAGECACHE_WAKE_BYTES (PAGECACHE_RING_PAGES * PAGE_SIZE / 2)
@@ -11,8 +12,9 @@ BPF_RINGBUF_OUTPUT(pagecache_ring, PAGECACHE_RING_PAGES);
 BPF_PERCPU_ARRAY(pagecache_sent, u32, 1);
 
 /*
- * The last fault on a file that a thread took. It has no end event; but registers saved at entry to the kernel differ
- * between a fault and what the thread does next, so a folio added under the same (call, instruction) belongs to it.
+ * The last fault on a file that a thread took. It has no end event; but registers saved at entry to
+ * the kernel differ between a fault and what the thread does next, so a folio added under the same
+ * (call, instruction) belongs to it.
  */
 struct fault {
 	s64 call;
@@ -46,8 +48,9 @@ static __always_inline bool is_of_type(struct inode *inode, u32 type)
 }
 
 /*
- * Whether a folio is of what was asked for, or was read ahead of it. A file's metadata lies in the block device's cache,
- * and is needed; and a file of a stacked file system has its cache in another inode, at the same place.
+ * Whether a folio is of what was asked for, or was read ahead of it. A file's metadata lies in the
+ * block device's cache, and is needed; and a file of a stacked file system has its cache in another
+ * inode, at the same place.
  */
 static __always_inline bool is_asked_for(struct cached *cached, struct pt_regs *regs, s64 call)
 {
@@ -83,7 +86,8 @@ static __always_inline u8 add_cause(struct cached *cached, struct calibration *k
 	s64 call = syscall_number(regs);
 	struct fault *fault = faults.lookup(&pid);
 
-	if (fault && fault->call == call && fault->ip == user_ip(regs) && fault->mapping == cached->mapping)
+	if (fault && fault->call == call && fault->ip == user_ip(regs) &&
+	    fault->mapping == cached->mapping)
 		return holds(cached, fault->index) ? CAUSE_FAULT : CAUSE_READAHEAD;
 	switch (syscall_activity(call)) {
 	case DOES_READ:
@@ -98,15 +102,17 @@ static __always_inline u8 add_cause(struct cached *cached, struct calibration *k
 	case DOES_ADVISE_MEMORY:
 		return CAUSE_READAHEAD;
 	}
-	/* A fault on huge pages is none of mm_filemap_fault. It is no system call, and no other way leads there. */
+	/* A fault on huge pages is none of mm_filemap_fault. It is no system call, and no other way
+	 * leads there. */
 	if (regs && call < 0 && is_of_hugetlbfs(cached))
 		return CAUSE_FAULT;
 	return CAUSE_OTHER;
 }
 
 /*
- * Whoever reclaims has PF_MEMALLOC, so as not to reclaim for the sake of reclaim: nobody else has an attempt. A kernel
- * thread without one is DAMON's, which takes what lay idle (reclaim_pages, mm/vmscan.c).
+ * Whoever reclaims has PF_MEMALLOC, so as not to reclaim for the sake of reclaim: nobody else has
+ * an attempt. A kernel thread without one is DAMON's, which takes what lay idle (reclaim_pages,
+ * mm/vmscan.c).
  */
 static __always_inline u8 reclaim_cause(u32 pid)
 {
@@ -149,7 +155,8 @@ static __always_inline bool is_drop_caches(struct file *file)
 	return true;
 }
 
-/* What a write takes out of the cache: everything, if it is to vm.drop_caches; if it goes past the cache, its range. */
+/* What a write takes out of the cache: everything, if it is to vm.drop_caches; if it goes past the
+ * cache, its range. */
 static __always_inline u8 write_cause(struct pt_regs *regs)
 {
 	struct file *file = file_of(syscall_argument(regs, 0));
@@ -179,8 +186,8 @@ static __always_inline u8 call_cause(struct cached *cached, struct pt_regs *regs
 }
 
 /*
- * Whether its inode is on its way out (truncate_inode_pages_final), or a task that ends closes what it had open, of
- * which a block device's cache goes with the last (kill_bdev).
+ * Whether its inode is on its way out (truncate_inode_pages_final), or a task that ends closes what
+ * it had open, of which a block device's cache goes with the last (kill_bdev).
  */
 static __always_inline bool is_given_up(struct cached *cached)
 {
@@ -236,7 +243,8 @@ static __always_inline u64 wake_flags(void)
 	return BPF_RB_FORCE_WAKEUP;
 }
 
-/* A folio as far as its owner: read at once, since to call the helper takes longer than to copy this. */
+/* A folio as far as its owner: read at once, since to call the helper takes longer than to copy
+ * this. */
 struct folio_head {
 	char bytes[offsetof(struct folio, memcg_data) + sizeof(u64)];
 } __attribute__((aligned(8)));
@@ -278,7 +286,8 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 	describe(record, &cached, owner, info ? info->cgroup_id : 0);
 	record->tgid = current_tgid();
 	record->op = op;
-	record->cause = op == OP_ADD ? add_cause(&cached, known, pid) : delete_cause(&cached, known, pid);
+	record->cause =
+		op == OP_ADD ? add_cause(&cached, known, pid) : delete_cause(&cached, known, pid);
 	record->pad[0] = record->pad[1] = 0;
 
 	u64 inode_id = record->inode_id;
@@ -322,7 +331,8 @@ PROGRAM(mm_filemap_fault)
 	return note_fault((struct address_space *)ctx->args[0], ctx->args[1]);
 }
 
-/* The tracepoint came with "filemap: add trace events for get_pages, map_pages, and fault" (6.12). */
+/* The tracepoint came with "filemap: add trace events for get_pages, map_pages, and fault" (6.12).
+ */
 static __always_inline int enter_filemap_fault(struct call *call)
 {
 	struct vm_fault *fault = (struct vm_fault *)call->args[0];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * Programs that user space runs itself (BPF_PROG_TEST_RUN): what can only be learnt by standing inside this kernel, and
- * exact readings of a memcg's counters. Their arguments come in ctx->args.
+ * Programs that user space runs itself (BPF_PROG_TEST_RUN): what can only be learnt by standing
+ * inside this kernel, and exact readings of a memcg's counters. Their arguments come in ctx->args.
  */
 
 /* What a program hands back. */
@@ -16,9 +16,10 @@ BPF_ARRAY(answer, struct answer, 1);
 BPF_PERCPU_ARRAY(landmark, u64, 1);
 
 /*
- * Where each CPU keeps its copy of per-CPU memory, without the symbol __per_cpu_offset (kallsyms has data symbols only
- * with CONFIG_KALLSYMS_ALL): our own per-CPU map has a pointer of that kind (bpf_array.pptrs), and a look-up in it
- * returns this CPU's copy. The difference serves every per-CPU pointer.
+ * Where each CPU keeps its copy of per-CPU memory, without the symbol __per_cpu_offset (kallsyms
+ * has data symbols only with CONFIG_KALLSYMS_ALL): our own per-CPU map has a pointer of that kind
+ * (bpf_array.pptrs), and a look-up in it returns this CPU's copy. The difference serves every
+ * per-CPU pointer.
  *
  * args: kernel address of the map `landmark`. Run once on each CPU.
  */
@@ -32,8 +33,8 @@ PROGRAM(find_cpu_offset)
 
 	if (!copy || !offset || !map)
 		return 1;
-	*offset = (u64)
-		copy; /* by way of memory: the verifier does no sums with what it knows to be a pointer */
+	*offset = (u64)copy; /* by way of memory: the verifier does no sums with what it knows to be
+				a pointer */
 	*offset -= (u64)READ(map, pptrs[0]);
 	return 0;
 }
@@ -51,9 +52,9 @@ PROGRAM(find_map)
 }
 
 /*
- * Where the registers saved at kernel entry lie on a task's stack: at its top, below a padding that depends on the
- * configuration (THREAD_SIZE, and TOP_OF_KERNEL_STACK_PADDING with FRED). We are inside of bpf(2) now, whose number is
- * known: try the places. args: that number.
+ * Where the registers saved at kernel entry lie on a task's stack: at its top, below a padding that
+ * depends on the configuration (THREAD_SIZE, and TOP_OF_KERNEL_STACK_PADDING with FRED). We are
+ * inside of bpf(2) now, whose number is known: try the places. args: that number.
  */
 PROGRAM(find_registers)
 {
@@ -84,7 +85,8 @@ PROGRAM(find_registers)
 	return 1;
 }
 
-/* The memcg of a cgroup directory, and the root of its hierarchy. args: descriptor of the open directory. */
+/* The memcg of a cgroup directory, and the root of its hierarchy. args: descriptor of the open
+ * directory. */
 PROGRAM(find_memcg)
 {
 	u32 zero = 0;
@@ -101,7 +103,8 @@ PROGRAM(find_memcg)
 	return 0;
 }
 
-/* User space has changed what is traced. args: whether each new cgroup is undecided from now on (follow_new). */
+/* User space has changed what is traced. args: whether each new cgroup is undecided from now on
+ * (follow_new). */
 PROGRAM(look_again)
 {
 	u32 zero = 0;
@@ -160,9 +163,9 @@ static __always_inline int settle_counters(struct mem_cgroup *memcg, u64 id, boo
 }
 
 /*
- * What this CPU's counters of a memcg have that the ledger has not: before it starts, take it as seen; at its end, add
- * it, to no process. args: the memcg's address, its cgroup's id; whether to add. Run on each CPU.
- * Returns 2 where this CPU was inside of a slot: ask again.
+ * What this CPU's counters of a memcg have that the ledger has not: before it starts, take it as
+ * seen; at its end, add it, to no process. args: the memcg's address, its cgroup's id; whether to
+ * add. Run on each CPU. Returns 2 where this CPU was inside of a slot: ask again.
  */
 PROGRAM(settle)
 {
@@ -179,10 +182,11 @@ PROGRAM(settle)
 }
 
 /*
- * Which position of memcg_vmstats_percpu.state belongs to which item. The kernel keeps that in a table
- * (mem_cgroup_stats_index, since 6.10) whose address is a data symbol. But between two updates of one memcg on one CPU
- * only one position changes: the second's where the hook comes after the change, the first's where it comes before, at a
- * function's entry. User space finds it by comparing (tracer/capture/learn/calibration.py).
+ * Which position of memcg_vmstats_percpu.state belongs to which item. The kernel keeps that in a
+ * table (mem_cgroup_stats_index, since 6.10) whose address is a data symbol. But between two
+ * updates of one memcg on one CPU only one position changes: the second's where the hook comes
+ * after the change, the first's where it comes before, at a function's entry. User space finds it
+ * by comparing (tracer/capture/learn/calibration.py).
  */
 BPF_RINGBUF_OUTPUT(watched_ring, WATCHED_RING_PAGES);
 

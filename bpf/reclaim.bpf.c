@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * Reclaim attempts, begin to end, with what each list gave up. Between a begin and its end the attempt lives in
- * `attempts`, by thread: the other programs ask there what the acting task is inside of.
+ * Reclaim attempts, begin to end, with what each list gave up. Between a begin and its end the
+ * attempt lives in `attempts`, by thread: the other programs ask there what the acting task is
+ * inside of.
  */
 
 BPF_RINGBUF_OUTPUT(reclaim_ring, RECLAIM_RING_PAGES);
@@ -16,7 +17,8 @@ struct attempt {
 BPF_HASH(attempts, u32, struct attempt, 8192); /* by thread id */
 BPF_PERCPU_ARRAY(new_attempt, struct attempt, 1);
 
-/* What a thread that is about to reclaim from a memcg was told to: from whom, and whether somebody asked for it. */
+/* What a thread that is about to reclaim from a memcg was told to: from whom, and whether somebody
+ * asked for it. */
 struct asked {
 	struct mem_cgroup *memcg;
 	u32 options;
@@ -25,15 +27,16 @@ struct asked {
 BPF_TABLE("lru_hash", u32, struct asked, asked, 4096); /* by thread id */
 
 /*
- * include/linux/swap.h, mm/internal.h: set for memory.reclaim since "mm: vmpressure: don't count proactive reclaim in
- * vmpressure" (6.0); until then the argument was a bool, of another bit.
+ * include/linux/swap.h, mm/internal.h: set for memory.reclaim since "mm: vmpressure: don't count
+ * proactive reclaim in vmpressure" (6.0); until then the argument was a bool, of another bit.
  */
 #define MEMCG_RECLAIM_PROACTIVE (1 << 2)
 
 static __always_inline int enter_memcg_reclaim(struct call *call)
 {
 	u32 pid = bpf_get_current_pid_tgid();
-	struct asked fresh = {.memcg = (struct mem_cgroup *)call->args[0], .options = call->args[3]};
+	struct asked fresh = {.memcg = (struct mem_cgroup *)call->args[0],
+			      .options = call->args[3]};
 
 	asked.update(&pid, &fresh);
 	return 0;
@@ -82,8 +85,9 @@ static __always_inline bool is_above_high(struct mem_cgroup *memcg)
 }
 
 /*
- * Whose limit a charge of current has hit. A charge is refused by the first counter on the way to the root that has no
- * room, so the one with the least room left is it; the nearest, where several have none.
+ * Whose limit a charge of current has hit. A charge is refused by the first counter on the way to
+ * the root that has no room, so the one with the least room left is it; the nearest, where several
+ * have none.
  */
 static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
 {
@@ -110,8 +114,8 @@ static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
 }
 
 /*
- * Since "mm: vmscan: add cgroup IDs to vmscan tracepoints" (7.1) the begin events have their arguments the other way
- * round, and the target behind them.
+ * Since "mm: vmscan: add cgroup IDs to vmscan tracepoints" (7.1) the begin events have their
+ * arguments the other way round, and the target behind them.
  */
 #ifdef HAS_trace_event_raw_mm_vmscan_direct_reclaim_begin_template_memcg_id
 #define ARG_GFP 0
@@ -137,8 +141,9 @@ static __always_inline bool is_pressed(struct mem_cgroup *memcg)
 }
 
 /*
- * Whether somebody asked for an attempt: the call says so. On v1 it does not (memory.force_empty, and limits written that
- * do not hold yet), nor where it is not seen: then it is one that no limit was in the way of.
+ * Whether somebody asked for an attempt: the call says so. On v1 it does not (memory.force_empty,
+ * and limits written that do not hold yet), nor where it is not seen: then it is one that no limit
+ * was in the way of.
  */
 static __always_inline bool is_proactive(struct mem_cgroup *target, struct asked *told)
 {
@@ -159,7 +164,8 @@ static __always_inline void aim(struct attempt *attempt, struct bpf_raw_tracepoi
 	if (named) {
 		attempt->target = named;
 		attempt->record.target_source = TARGET_NAMED;
-		attempt->record.kind = is_proactive(named, told) ? RECLAIM_PROACTIVE : RECLAIM_MEMCG;
+		attempt->record.kind =
+			is_proactive(named, told) ? RECLAIM_PROACTIVE : RECLAIM_MEMCG;
 	} else {
 		struct owner owner = limit_owner(charged_memcg(current_task()));
 
@@ -213,7 +219,8 @@ static __always_inline void finish(struct attempt *attempt, u64 reclaimed)
 	u32 pid = record->pid;
 
 	last_ended.update(&pid, &ended);
-	if (!attempt->target && (record->kind == RECLAIM_MEMCG || record->kind == RECLAIM_SOFTLIMIT)) {
+	if (!attempt->target &&
+	    (record->kind == RECLAIM_MEMCG || record->kind == RECLAIM_SOFTLIMIT)) {
 		attempt->target = attempt->scanned_memcg;
 		record->target_source = attempt->target ? TARGET_SCANNED : TARGET_NONE;
 		if (record->kind == RECLAIM_MEMCG)
@@ -271,17 +278,18 @@ PROGRAM(reclaim_end)
 	return 0;
 }
 
-#define ADD_LIST(record, list, ctx, stat)                                                                \
-	({                                                                                               \
-		(record)->scanned_##list += (ctx)->args[1];                                              \
-		(record)->reclaimed_##list += (ctx)->args[2];                                            \
-		(record)->nr_dirty_##list += READ(stat, nr_dirty);                                       \
-		(record)->nr_unqueued_dirty_##list += READ(stat, nr_unqueued_dirty);                     \
-		(record)->nr_writeback_##list += READ(stat, nr_writeback);                               \
-		(record)->nr_immediate_##list += READ(stat, nr_immediate);                               \
-		(record)->nr_activate_##list += READ(stat, nr_activate[0]) + READ(stat, nr_activate[1]); \
-		(record)->nr_ref_keep_##list += READ(stat, nr_ref_keep);                                 \
-		(record)->nr_unmap_fail_##list += READ(stat, nr_unmap_fail);                             \
+#define ADD_LIST(record, list, ctx, stat)                                            \
+	({                                                                           \
+		(record)->scanned_##list += (ctx)->args[1];                          \
+		(record)->reclaimed_##list += (ctx)->args[2];                        \
+		(record)->nr_dirty_##list += READ(stat, nr_dirty);                   \
+		(record)->nr_unqueued_dirty_##list += READ(stat, nr_unqueued_dirty); \
+		(record)->nr_writeback_##list += READ(stat, nr_writeback);           \
+		(record)->nr_immediate_##list += READ(stat, nr_immediate);           \
+		(record)->nr_activate_##list +=                                      \
+			READ(stat, nr_activate[0]) + READ(stat, nr_activate[1]);     \
+		(record)->nr_ref_keep_##list += READ(stat, nr_ref_keep);             \
+		(record)->nr_unmap_fail_##list += READ(stat, nr_unmap_fail);         \
 	})
 
 PROGRAM(mm_vmscan_lru_shrink_inactive)
@@ -305,7 +313,8 @@ PROGRAM(mm_vmscan_lru_shrink_inactive)
 	return 0;
 }
 
-/* What swap backs, of the lists of anonymous memory: folio_is_file_lru() in include/linux/mm_inline.h. */
+/* What swap backs, of the lists of anonymous memory: folio_is_file_lru() in
+ * include/linux/mm_inline.h. */
 PROGRAM(mm_vmscan_write_folio)
 {
 	u32 pid = bpf_get_current_pid_tgid();
@@ -377,10 +386,12 @@ PROGRAM(mm_vmscan_throttled)
 		attempt->record.throttles++;
 	u64 duration_ns = (u64)(u32)ctx->args[2] * 1000;
 
-	return emit_stall(bpf_ktime_get_ns() - duration_ns, duration_ns, throttle_kind(ctx->args[3]));
+	return emit_stall(bpf_ktime_get_ns() - duration_ns, duration_ns,
+			  throttle_kind(ctx->args[3]));
 }
 
-/* Slab shrinkers carry their memcg: it says whom an attempt without a known target is working on. */
+/* Slab shrinkers carry their memcg: it says whom an attempt without a known target is working on.
+ */
 PROGRAM(mm_shrink_slab_start)
 {
 	u32 pid = bpf_get_current_pid_tgid();
@@ -404,8 +415,8 @@ PROGRAM(mm_shrink_slab_end)
 }
 
 /*
- * A writer is about to be put to sleep, for `pause` timer ticks. The arguments before it were drawn together into a
- * structure (seen on 6.18); it has stayed the last but one.
+ * A writer is about to be put to sleep, for `pause` timer ticks. The arguments before it were drawn
+ * together into a structure (seen on 6.18); it has stayed the last but one.
  */
 PROGRAM(balance_dirty_pages)
 {

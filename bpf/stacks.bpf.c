@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * Who allocated: stacks of tasks that charge, one sample for each STACKS_BYTES that a process charges on a CPU. Only where
- * asked for: else the loader does not define it, and nothing of this is in any program.
+ * Who allocated: stacks of tasks that charge, one sample for each STACKS_BYTES that a process
+ * charges on a CPU. Only where asked for: else the loader does not define it, and nothing of this
+ * is in any program.
  *
- * What a process charges on a CPU is taken as a stream of bytes, cut into pieces of STACKS_BYTES. Of each piece one byte is
- * chosen at random, and the charge that it is part of is the sample of the piece. So each byte has the same chance,
- * whatever the rhythm of the work, and the samples of a process weigh what it charged, to less than a piece on each CPU.
+ * What a process charges on a CPU is taken as a stream of bytes, cut into pieces of STACKS_BYTES.
+ * Of each piece one byte is chosen at random, and the charge that it is part of is the sample of
+ * the piece. So each byte has the same chance, whatever the rhythm of the work, and the samples of
+ * a process weigh what it charged, to less than a piece on each CPU.
  */
 
 #ifdef STACKS_BYTES
@@ -44,11 +46,12 @@ static __always_inline struct piece *piece_of(u32 tgid)
 /* The categories that do not contain each other, and together are all that is charged. */
 static __always_inline bool is_sampled(u32 category)
 {
-	return category == CATEGORY_ANON || category == CATEGORY_FILE || category == CATEGORY_KERNEL ||
-	       category == CATEGORY_SOCK;
+	return category == CATEGORY_ANON || category == CATEGORY_FILE ||
+	       category == CATEGORY_KERNEL || category == CATEGORY_SOCK;
 }
 
-/* How much the sample of this charge stands for; 0 = it is none. Each program of this CPU, one at a time. */
+/* How much the sample of this charge stands for; 0 = it is none. Each program of this CPU, one at a
+ * time. */
 static __always_inline u64 sample_weight(u32 tgid, u32 category, s64 charged_bytes)
 {
 	if (charged_bytes <= 0 || !is_sampled(category))
@@ -60,10 +63,12 @@ static __always_inline u64 sample_weight(u32 tgid, u32 category, s64 charged_byt
 		return 0;
 
 	u64 end = piece->filled_bytes + charged_bytes;
-	u64 weight_bytes =
-		piece->filled_bytes < piece->chosen_byte && end >= piece->chosen_byte ? STACKS_BYTES : 0;
+	u64 weight_bytes = piece->filled_bytes < piece->chosen_byte && end >= piece->chosen_byte
+				   ? STACKS_BYTES
+				   : 0;
 
-	if (end >= STACKS_BYTES) { /* the pieces after this one that it fills, and what it has of the next */
+	if (end >= STACKS_BYTES) { /* the pieces after this one that it fills, and what it has of
+				      the next */
 		weight_bytes += (end / STACKS_BYTES - 1) * STACKS_BYTES;
 		end %= STACKS_BYTES;
 		piece->chosen_byte = any_byte();
@@ -77,8 +82,8 @@ static __always_inline u64 sample_weight(u32 tgid, u32 category, s64 charged_byt
 BPF_ARRAY(last_news, u64, 1); /* when user space was last woken for a process */
 
 /*
- * Whether to wake user space for the first sample of a process on this CPU, whose symbols it must read as long as it lives;
- * not more often than it could follow.
+ * Whether to wake user space for the first sample of a process on this CPU, whose symbols it must
+ * read as long as it lives; not more often than it could follow.
  */
 static __always_inline bool is_news(u32 tgid, u64 now_ns)
 {
@@ -95,14 +100,16 @@ static __always_inline bool is_news(u32 tgid, u64 now_ns)
 	return true;
 }
 
-/* A stack that cannot be taken is empty: the helper clears what it does not fill, but not always when it fails. */
+/* A stack that cannot be taken is empty: the helper clears what it does not fill, but not always
+ * when it fails. */
 #define TAKE_STACK(ctx, frames, flags)                                     \
 	({                                                                 \
 		if (bpf_get_stack(ctx, frames, sizeof(frames), flags) < 0) \
 			CLEAR(&(frames));                                  \
 	})
 
-static __always_inline void sample_stacks(void *ctx, struct mem_cgroup *memcg, u32 category, u64 weight_bytes)
+static __always_inline void sample_stacks(void *ctx, struct mem_cgroup *memcg, u32 category,
+					  u64 weight_bytes)
 {
 	struct mm_struct *mm = READ(current_task(), mm);
 	struct stack_sample_event *record;
@@ -138,7 +145,8 @@ static __always_inline u64 sample_weight(u32 tgid, u32 category, s64 charged_byt
 	return 0;
 }
 
-static __always_inline void sample_stacks(void *ctx, struct mem_cgroup *memcg, u32 category, u64 weight_bytes)
+static __always_inline void sample_stacks(void *ctx, struct mem_cgroup *memcg, u32 category,
+					  u64 weight_bytes)
 {
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * Writes to swap and reads from it, from when one is queued to when the device has done it. A bio whose device takes
- * requests ends with its request (blk_update_request, blk_complete_request in block/blk-mq.c), any other by itself
- * (bio_endio in block/bio.c). What stacked devices make of one are clones, which are none of their own.
+ * Writes to swap and reads from it, from when one is queued to when the device has done it. A bio
+ * whose device takes requests ends with its request (blk_update_request, blk_complete_request in
+ * block/blk-mq.c), any other by itself (bio_endio in block/bio.c). What stacked devices make of one
+ * are clones, which are none of their own.
  */
 
 BPF_RINGBUF_OUTPUT(swap_io_ring, SWAP_IO_RING_PAGES);
@@ -21,14 +22,15 @@ static __always_inline struct folio *first_folio(struct bio *bio)
 }
 
 /*
- * mm/page_io.c marks writes (REQ_SWAP), and reads not. These fill memory that swap backs, and that has no contents yet:
- * what is read into a process's own buffer (O_DIRECT) has some.
+ * mm/page_io.c marks writes (REQ_SWAP), and reads not. These fill memory that swap backs, and that
+ * has no contents yet: what is read into a process's own buffer (O_DIRECT) has some.
  */
 static __always_inline bool is_swap_read(struct bio *bio)
 {
 	u64 flags = READ(first_folio(bio), flags);
 
-	return flags & (1UL << KERNEL_ENUM_PG_swapbacked) && !(flags & (1UL << KERNEL_ENUM_PG_uptodate));
+	return flags & (1UL << KERNEL_ENUM_PG_swapbacked) &&
+	       !(flags & (1UL << KERNEL_ENUM_PG_uptodate));
 }
 
 static __always_inline bool is_swap_io(struct bio *bio, u32 flags)
@@ -51,8 +53,8 @@ static __always_inline s64 *under_way(void)
 }
 
 /*
- * One is done, or lost sight of: 0 ns. Returns how many records were lost by that. To count them here would be another
- * branch for each bio of a request, and take the verifier half as long again.
+ * One is done, or lost sight of: 0 ns. Returns how many records were lost by that. To count them
+ * here would be another branch for each bio of a request, and take the verifier half as long again.
  */
 static __always_inline u64 end_swap_io(struct bio *bio, u64 now, s64 *count)
 {
@@ -70,9 +72,10 @@ static __always_inline u64 end_swap_io(struct bio *bio, u64 now, s64 *count)
 }
 
 /*
- * Later kernels gather pages for one write (struct swap_iocb in mm/swap.h, seen on 7.3): those of one list, so of one
- * cgroup, but for those that are reclaimed by address (reclaim_pages in mm/vmscan.c). Pages are charged before they are
- * read (mem_cgroup_swapin_charge_folio in mm/memcontrol.c).
+ * Later kernels gather pages for one write (struct swap_iocb in mm/swap.h, seen on 7.3): those of
+ * one list, so of one cgroup, but for those that are reclaimed by address (reclaim_pages in
+ * mm/vmscan.c). Pages are charged before they are read (mem_cgroup_swapin_charge_folio in
+ * mm/memcontrol.c).
  */
 static __always_inline void begin_swap_io(struct bio *bio, u32 flags, s64 *count)
 {
@@ -89,7 +92,8 @@ static __always_inline void begin_swap_io(struct bio *bio, u32 flags, s64 *count
 		.tgid = current_tgid(),
 		.pid = bpf_get_current_pid_tgid(),
 		.nr_pages = READ(bio, bi_size) / PAGE_SIZE,
-		.op = (flags & REQ_OP_MASK) == KERNEL_ENUM_REQ_OP_WRITE ? SWAP_IO_WRITE : SWAP_IO_READ,
+		.op = (flags & REQ_OP_MASK) == KERNEL_ENUM_REQ_OP_WRITE ? SWAP_IO_WRITE
+									: SWAP_IO_READ,
 	};
 
 	if (swap_ios.update(&bio, &record))
@@ -122,14 +126,14 @@ PROGRAM(block_bio_complete)
 	s64 *count = under_way();
 
 	if (count && *count > 0)
-		count_lost_records(STREAM_SWAP_IO,
-				   end_swap_io((struct bio *)ctx->args[1], bpf_ktime_get_ns(), count));
+		count_lost_records(STREAM_SWAP_IO, end_swap_io((struct bio *)ctx->args[1],
+							       bpf_ktime_get_ns(), count));
 	return 0;
 }
 
 /*
- * A request has the flags of its first bio alone, which can be of a file beside the swap file. Of a request that is done
- * in parts, which is rare, only the last part is looked at.
+ * A request has the flags of its first bio alone, which can be of a file beside the swap file. Of a
+ * request that is done in parts, which is rare, only the last part is looked at.
  */
 PROGRAM(block_rq_complete)
 {

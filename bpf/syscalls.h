@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * What a system call does to the page cache, by its number. The loader defines TRACER_X86_64 or TRACER_ARM64; numbers
- * are ABI (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h).
+ * What a system call does to the page cache, by its number. The loader defines TRACER_X86_64 or
+ * TRACER_ARM64; numbers are ABI (arch/x86/entry/syscalls/syscall_64.tbl,
+ * include/uapi/asm-generic/unistd.h).
  */
 #ifndef MEMCG_TRACER_SYSCALLS_H
 #define MEMCG_TRACER_SYSCALLS_H
@@ -135,7 +136,8 @@ static __always_inline struct reading reading_arguments(s64 number)
 #elif defined(TRACER_ARM64)
 	case 71:
 #endif
-		return (struct reading){.file = 1, .count = 3, .position = 2, .position_is_pointer = 1};
+		return (struct reading){
+			.file = 1, .count = 3, .position = 2, .position_is_pointer = 1};
 	}
 	return (struct reading){.file = 0, .count = 2, .position = NO_ARGUMENT};
 }

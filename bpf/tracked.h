@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * What all programs share: the calibration that user space wrote, which cgroups are traced, the count of lost records.
+ * What all programs share: the calibration that user space wrote, which cgroups are traced, the
+ * count of lost records.
  *
- * The loader defines: TRACE_ALL (no filter), CGROUP_V1, TRACER_CPUS (possible CPUs), TRACER_COMBINE_TICKS (how long a
- * sum of charges may wait), TRACER_TICK_NS (the timer's), TRACER_ROOTS and TRACER_WANTED_PATHS (room for what is asked
- * for), PAGE_SIZE, the rings' sizes, LEDGER_BY_FUNCTION where functions are hooked for it, and STACKS_BYTES where stacks
- * are asked for.
+ * The loader defines: TRACE_ALL (no filter), CGROUP_V1, TRACER_CPUS (possible CPUs),
+ * TRACER_COMBINE_TICKS (how long a sum of charges may wait), TRACER_TICK_NS (the timer's),
+ * TRACER_ROOTS and TRACER_WANTED_PATHS (room for what is asked for), PAGE_SIZE, the rings' sizes,
+ * LEDGER_BY_FUNCTION where functions are hooked for it, and STACKS_BYTES where stacks are asked
+ * for.
  */
 #ifndef MEMCG_TRACER_TRACKED_H
 #define MEMCG_TRACER_TRACKED_H
@@ -29,14 +31,16 @@ struct memcg_info {
 };
 
 /*
- * Cgroup ids that are traced with all below them, and whether that is decided (enum follow). User space fills and prunes
- * it; a cgroup that is made comes in here before its first charge (follow_new in identity.bpf.c).
+ * Cgroup ids that are traced with all below them, and whether that is decided (enum follow). User
+ * space fills and prunes it; a cgroup that is made comes in here before its first charge
+ * (follow_new in identity.bpf.c).
  */
 BPF_HASH(roots, u64, u8, TRACER_ROOTS);
 
 /*
- * What user space wants of cgroups to come. A generation ends when a cgroup is made, whose memcg can have the address of
- * an earlier one, and when user space changes `roots`: what was remembered of a memcg by its address is then wrong.
+ * What user space wants of cgroups to come. A generation ends when a cgroup is made, whose memcg
+ * can have the address of an earlier one, and when user space changes `roots`: what was remembered
+ * of a memcg by its address is then wrong.
  */
 struct wanted {
 	u32 generation;
@@ -49,7 +53,8 @@ struct cgroup_path {
 	char text[TRACER_PATH_LEN];
 };
 
-BPF_HASH(wanted_paths, struct cgroup_path, u8, TRACER_WANTED_PATHS); /* a cgroup made there is wanted */
+BPF_HASH(wanted_paths, struct cgroup_path, u8,
+	 TRACER_WANTED_PATHS); /* a cgroup made there is wanted */
 BPF_TABLE("lru_hash", struct mem_cgroup *, struct memcg_info, memcgs, 16384);
 
 /* memcg -> this CPU's counters when last looked at, by category, in the kernel's units. */
@@ -96,7 +101,8 @@ static __always_inline void end_generation(void)
 		__sync_fetch_and_add(&now->generation, 1);
 }
 
-/* By the roots that a cgroup is at or below: one that is decided counts more than one that is not. */
+/* By the roots that a cgroup is at or below: one that is decided counts more than one that is not.
+ */
 static __always_inline u8 follow_by_roots(struct cgroup *cgroup)
 {
 #ifdef TRACE_ALL
@@ -124,7 +130,8 @@ static __always_inline u8 follow_by_roots(struct cgroup *cgroup)
 static __always_inline struct memcg_info *memcg_info(struct mem_cgroup *memcg)
 {
 	struct memcg_info *info = memcgs.lookup(&memcg);
-	u32 generation = this_generation(); /* before looking: a change meanwhile makes the answer stale */
+	u32 generation =
+		this_generation(); /* before looking: a change meanwhile makes the answer stale */
 
 	if (!memcg || (info && info->generation == generation))
 		return info;
@@ -160,8 +167,9 @@ struct memcg_counters {
 BPF_PERCPU_ARRAY(one_cpu, struct memcg_counters, 1); /* scratch: too large for the stack */
 
 /*
- * Sum a memcg's own counters over the CPUs: exact at this instant, with no flush awaited (memory.stat lags until its
- * next flush, mem_cgroup_flush_stats). Returns how many CPUs were read; 0 = the counters cannot be found.
+ * Sum a memcg's own counters over the CPUs: exact at this instant, with no flush awaited
+ * (memory.stat lags until its next flush, mem_cgroup_flush_stats). Returns how many CPUs were read;
+ * 0 = the counters cannot be found.
  */
 static __always_inline u32 sum_counters(s64 *state, struct mem_cgroup *memcg)
 {
@@ -179,7 +187,8 @@ static __always_inline u32 sum_counters(s64 *state, struct mem_cgroup *memcg)
 		if (!offset || !*offset)
 			continue;
 
-		struct memcg_vmstats_percpu *stats = (struct memcg_vmstats_percpu *)(base + *offset);
+		struct memcg_vmstats_percpu *stats =
+			(struct memcg_vmstats_percpu *)(base + *offset);
 
 		bpf_probe_read_kernel(cpu_counters->state, sizeof(stats->state), &stats->state);
 #pragma clang loop unroll(disable)
@@ -190,7 +199,8 @@ static __always_inline u32 sum_counters(s64 *state, struct mem_cgroup *memcg)
 	return cpus;
 }
 
-/* The registers that current's way into the kernel saved; NULL where that is not known, or for a kernel thread. */
+/* The registers that current's way into the kernel saved; NULL where that is not known, or for a
+ * kernel thread. */
 static __always_inline struct pt_regs *entry_registers(struct calibration *known)
 {
 	struct task_struct *task = current_task();
