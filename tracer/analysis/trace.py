@@ -169,7 +169,9 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
         if cgroup is not None:
             below = naming.members_of(self, naming.select(self, cgroup))
             members = below if members is None else np.intersect1d(members, below)
-        return stack_samples.charged(self, stack_samples.samples_within(self, members, begin, end))
+        return stack_samples.charged(
+            self, stack_samples.samples_within(self.stack_samples, members, begin, end)
+        )
 
     def with_names(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A table with the names behind its ids (cgroup, container, comm, file) added as columns."""

@@ -34,7 +34,7 @@ def named(trace: Any) -> Any:
 
 
 def charged(trace: Any) -> list[Charged]:
-    return stack_samples.charged(trace, stack_samples.samples_within(trace, None))
+    return stack_samples.charged(trace, stack_samples.samples_within(trace.stack_samples, None))
 
 
 def test_functions_are_summed_wherever_in_them_the_calls_are(named: Any) -> None:
@@ -62,7 +62,7 @@ def test_what_is_not_known_is_said(named: Any) -> None:
 
 def test_nothing_sampled_is_nothing_charged(trace: Any) -> None:
     assert charged(trace) == []
-    assert stack_samples.heaviest(trace, stack_samples.samples_within(trace, None)) is None
+    assert stack_samples.heaviest(trace, stack_samples.samples_within(trace.stack_samples, None)) is None
 
 
 def test_rows_of_cgroups_and_an_interval(named: Any) -> None:
@@ -70,7 +70,7 @@ def test_rows_of_cgroups_and_an_interval(named: Any) -> None:
         sampled(named, seconds, seconds, cgroup_id=7 if seconds % 2 else 8)
 
     def weights(*arguments: Any) -> list[int]:
-        return stack_samples.samples_within(named, *arguments)["weight_bytes"].tolist()
+        return stack_samples.samples_within(named.stack_samples, *arguments)["weight_bytes"].tolist()
 
     assert weights(None) == [1, 2, 3, 4]
     assert weights(None, named.ns(2), named.ns(3)) == [2, 3]
@@ -85,13 +85,13 @@ def test_heaviest_is_where_most_was_charged_by_its_own_code(named: Any) -> None:
     sampled(named, 1, 2, user_stack_id=USER, kernel_stack_id=KERNEL)
     sampled(named, 1, 2, user_stack_id=USER, kernel_stack_id=5)
     sampled(named, 1, 1, user_stack_id=USER, kernel_stack_id=5)
-    found = stack_samples.heaviest(named, stack_samples.samples_within(named, None))
+    found = stack_samples.heaviest(named, stack_samples.samples_within(named.stack_samples, None))
     assert found == ChargedStack(("grow", "main"), ("read",), 5, 8)
 
 
 def test_heaviest_of_a_task_without_code_of_its_own(named: Any) -> None:
     sampled(named, 1, 3, kernel_stack_id=KERNEL)
-    found = stack_samples.heaviest(named, stack_samples.samples_within(named, None))
+    found = stack_samples.heaviest(named, stack_samples.samples_within(named.stack_samples, None))
     assert found == ChargedStack(None, ("charge", "asm_exc_page_fault"), 3, 3)
 
 
@@ -110,7 +110,7 @@ def test_allocators_of_a_kill_say_where_they_charged_most(page_cache_experiment:
     assert report.allocators[0].tgid == 41
     assert report.allocators[0].stack == ChargedStack(("grow", "main"), None, 40 * MIB, 40 * MIB)
     members, begin, end = postmortem.allocated_before(trace, 1)
-    rows = stack_samples.samples_within(trace, members, begin, end)
+    rows = stack_samples.samples_within(trace.stack_samples, members, begin, end)
     assert sorted(rows["weight_bytes"].tolist()) == [40 * MIB, 90 * MIB]  # by two processes
     with pytest.raises(UsageError, match="there is no kill 2 in this trace: it holds kill 1"):
         postmortem.allocated_before(trace, 2)

@@ -87,7 +87,7 @@ def test_a_wait_whose_attempt_was_lost_counts_and_kswapd_does_not(trace: Any) ->
 def test_nothing_waited(trace: Any) -> None:
     assert trace.waits.empty
     assert by_process(trace).empty
-    assert longest(Subtrees(trace).of_nobody(), 0, trace.ns(1)) == ()
+    assert longest(Subtrees(trace).machine(), 0, trace.ns(1)) == ()
 
 
 @given(
@@ -158,8 +158,8 @@ def test_who_waited_longest_within_an_interval(three_processes: Any) -> None:
     """From 0.107 s on: python3 waits 4 ms more for writeback, 2 + 3 ms in reclaim; dd 25 ms by the end."""
     begin, end = three_processes.ns(0.107), three_processes.ns(0.325)
     subtrees = Subtrees(three_processes)
-    first, second = longest(subtrees.of(CGROUP), begin, end)
+    first, second = longest(subtrees.subtree_at(CGROUP), begin, end)
     assert (first.tgid, first.comm, first.stalled_ms, first.kinds_ms) == (50, "dd", 25, {"dirty": 25})
     assert (second.tgid, second.stalled_ms) == (41, 9)
     assert second.kinds_ms == {"reclaim": 5, "writeback": 4}
-    assert [one.tgid for one in longest(subtrees.of_nobody(), begin, end)] == [50, 60, 41]
+    assert [one.tgid for one in longest(subtrees.machine(), begin, end)] == [50, 60, 41]

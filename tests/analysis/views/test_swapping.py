@@ -16,7 +16,7 @@ PROBED = {"swap IO": {"hook": "raw_tracepoint block_bio_queue", "meaning": "exac
 
 
 def written_in(trace: Any, owner: int | None, begin: float, end: float) -> SwapIo | None:
-    subtree = Subtrees(trace).of_nobody() if owner is None else Subtrees(trace).of(owner)
+    subtree = Subtrees(trace).machine() if owner is None else Subtrees(trace).subtree_at(owner)
     return swapping.swapped(subtree, "write", trace.ns(begin), trace.ns(end))
 
 

@@ -197,7 +197,7 @@ class Readings:
     def of_usage(cls, trace: TraceTables, ids: list[int]) -> Readings:
         """Return `ledger.usage` of each of them."""
         subtrees, members = Subtrees(trace), naming.descendants_of(trace.cgroups, ids)
-        found = [(number, usage(subtrees.of(number, members[number]))) for number in ids]
+        found = [(number, usage(subtrees.subtree_at(number, members[number]))) for number in ids]
         none = np.array([], dtype=np.int64)
         return cls(
             np.concatenate([none, *(np.full(len(steps.times), number) for number, steps in found)]),

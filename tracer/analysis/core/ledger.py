@@ -17,7 +17,6 @@ import pandas as pd
 from tracer.analysis.core.columns import Bools, Int64s, integers, is_one_of, known, optional, times_ns
 from tracer.analysis.core.limits import kernel_numbers
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import TraceTables
 from tracer.schema import UNLIMITED_BYTES
 
 Weights = Mapping[str, int]
@@ -106,7 +105,7 @@ def change(subtree: Subtree, weights: Weights, base: int = 0) -> Steps:
     """The same as a change since the start of the trace (or above `base`), which is always known."""
 
     def find() -> Steps:
-        charge = subtree.trace.charge
+        charge = subtree.charge
         picked, bytes_ = weighted_bytes(charge, weights)
         return Steps(times_ns(charge)[picked], base + np.cumsum(bytes_[picked]), base)
 
@@ -127,7 +126,7 @@ def weighted_bytes(charge: pd.DataFrame, weights: Weights) -> tuple[Bools, Int64
 def base_bytes(subtree: Subtree, weights: Weights) -> int | None:
     """The weighted sum at the start of the trace: of the cgroup's `start` sample, or zero where the cgroup
     was made during the trace. None: not known."""
-    samples = subtree.trace.samples
+    samples = subtree.samples
     row = subtree.once("ledger.start", lambda: _start(samples, subtree.cgroup_id))
     if row is None:
         return 0 if _is_made(subtree) else None
@@ -147,12 +146,14 @@ def _start(samples: pd.DataFrame, cgroup_id: int) -> int | None:
 
 def _is_made(subtree: Subtree) -> bool:
     ids = np.array([subtree.cgroup_id])
-    return subtree.once("ledger.is_made", lambda: bool(made_in_trace(subtree.trace.cgroups, ids)[0]))
+    return subtree.once("ledger.is_made", lambda: bool(made_in_trace(subtree.cgroups, ids)[0]))
 
 
-def base_levels(trace: TraceTables, cgroup_ids: Sequence[int], weights: Weights) -> tuple[Int64s, Bools]:
+def base_levels(
+    samples: pd.DataFrame, cgroups: pd.DataFrame, cgroup_ids: Sequence[int], weights: Weights
+) -> tuple[Int64s, Bools]:
     """(`base_bytes` of each of the cgroups, 0 where it is not known; where it is known)."""
-    samples, ids = trace.samples, np.array(cgroup_ids, dtype=np.int64)
+    ids = np.array(cgroup_ids, dtype=np.int64)
     starts = np.flatnonzero(
         is_one_of(samples["source"], ["start"]) & is_one_of(samples["cgroup_id"], cgroup_ids)
     )
@@ -165,7 +166,7 @@ def base_levels(trace: TraceTables, cgroup_ids: Sequence[int], weights: Weights)
         value = samples[f"{category}_bytes"].iloc[starts[firsts]]
         base[sampled] += weight * integers(value, missing=0)[row[sampled]]
         is_known[sampled] &= known(value)[row[sampled]]
-    is_known |= ~sampled & made_in_trace(trace.cgroups, ids)
+    is_known |= ~sampled & made_in_trace(cgroups, ids)
     return np.where(is_known, base, 0), is_known
 
 
@@ -177,10 +178,9 @@ def made_in_trace(cgroups: pd.DataFrame, cgroup_ids: Int64s) -> Bools:
 def counter(subtree: Subtree, column: str) -> Steps:
     """`usage_bytes` or `limit_bytes` of the cgroup's own page counter (struct mem_cgroup, memory) wherever a
     charge row or a sample read it; None before the first reading."""
-    trace = subtree.trace
 
     def find() -> Steps:
-        readings = [_read(table, subtree.cgroup_id, column) for table in (trace.charge, trace.samples)]
+        readings = [_read(table, subtree.cgroup_id, column) for table in (subtree.charge, subtree.samples)]
         times, values = zip(*readings, strict=True)
         merged_times, merged = np.concatenate(times), np.concatenate(values)
         order = np.argsort(merged_times, kind="stable")
@@ -198,11 +198,10 @@ def usage(subtree: Subtree) -> Steps:
     """
 
     def find() -> Steps:
-        trace = subtree.trace
         read = counter(subtree, "usage_bytes")
-        if not (integers(trace.charge["cgroup_id"]) != subtree.cgroup_id).any():
+        if not (integers(subtree.charge["cgroup_id"]) != subtree.cgroup_id).any():
             return read
-        attempts = trace.reclaim
+        attempts = subtree.reclaim
         times, values = _read(attempts, subtree.cgroup_id, "usage_bytes")
         took = integers(attempts["duration_ns"])[_reads(attempts, subtree.cgroup_id, "usage_bytes")]
         times, values = np.append(read.times, times + took), np.append(read.values, values)
@@ -223,7 +222,7 @@ def reading(subtree: Subtree, column: str) -> Steps:
     """A column of the cgroup's samples, wherever they tell it; None before the first reading."""
 
     def find() -> Steps:
-        return Steps(*_read(subtree.trace.samples, subtree.cgroup_id, column), None)
+        return Steps(*_read(subtree.samples, subtree.cgroup_id, column), None)
 
     return subtree.once(("ledger.reading", column), find)
 

@@ -1,14 +1,15 @@
-"""A trace as far as it is about one cgroup and those below it, and what follows from that, found once.
+"""The rows of a trace that are about one cgroup and those below it, and what follows from them, found once.
 
-To pick the rows of a cgroup out of a table takes a pass over the table, and with thousands of cgroups, or of
-kills, that is all the time there is. So the tables are sorted by cgroup once: what belongs to one then lies
-side by side. And what is worked out of those rows, such as a level as a function of time, serves all who ask
-about the same cgroup: to find its value at one more moment is a search.
+Picking the rows of a cgroup out of a table takes a pass over the table. With thousands of cgroups or kills,
+such passes would take all the time. So each table is sorted by cgroup once; the rows of one cgroup then lie
+side by side. What is derived from them, such as a level as a function of time, is kept for all who ask about
+the same cgroup: its value at one more moment is a binary search.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
+from functools import cached_property
 from typing import Any, Final, TypeVar, cast
 
 import numpy as np
@@ -20,62 +21,119 @@ from tracer.analysis.core.tables import TraceTables, is_evicted, start_ns
 
 T = TypeVar("T")
 
-_NARROWED: Final = (
-    *("charge", "pagecache", "samples", "reclaim", "waits", "swap_io"),
-    *("needed_again", "stack_samples", "cgroups"),
-)
-_NOBODY: Final = np.array([], dtype=np.int64)
+_MACHINE: Final = np.array([NO_ID])
 
 
 class Subtree:
-    """A cgroup, `members` being itself and all below it, ascending.
+    """A cgroup with all cgroups below it, and their rows of each table.
 
-    `trace` has of what is by cgroup only the rows of these, and of `pagecache` only evictions. `start_ns` is
-    when the whole trace begins.
+    `members` are the ids of all of them, ascending. `whole` is the trace that the rows are from, and
+    `start_ns` the moment at which it begins.
     """
 
-    def __init__(self, trace: TraceTables, cgroup_id: int, members: Int64s, start_ns: int) -> None:
-        self.trace = trace
+    def __init__(
+        self,
+        whole: TraceTables,
+        cgroup_id: int,
+        members: Int64s,
+        start_ns: int,
+        rows: Callable[[str], pd.DataFrame],
+    ) -> None:
+        self.whole = whole
         self.cgroup_id = cgroup_id
         self.members = members
         self.start_ns = start_ns
+        self._rows = rows
         self._found: dict[Hashable, Any] = {}
 
+    @cached_property
+    def cgroups(self) -> pd.DataFrame:
+        """The rows of `cgroups` for the members."""
+        return self._rows("cgroups")
+
+    @cached_property
+    def charge(self) -> pd.DataFrame:
+        """The rows of `charge` for memory that is charged to a member."""
+        return self._rows("charge")
+
+    @cached_property
+    def evictions(self) -> pd.DataFrame:
+        """The rows of `pagecache` for folios of a member that reclaim took."""
+        return self._rows("pagecache")
+
+    @cached_property
+    def needed_again(self) -> pd.DataFrame:
+        """The rows of `needed_again` for pieces of files that were charged to a member first."""
+        return self._rows("needed_again")
+
+    @cached_property
+    def reclaim(self) -> pd.DataFrame:
+        """The rows of `reclaim` whose target is a member."""
+        return self._rows("reclaim")
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """The rows of `samples` of a member."""
+        return self._rows("samples")
+
+    @cached_property
+    def stack_samples(self) -> pd.DataFrame:
+        """The rows of `stack_samples` for memory that was charged to a member."""
+        return self._rows("stack_samples")
+
+    @cached_property
+    def swap_io(self) -> pd.DataFrame:
+        """The rows of `swap_io` for pages of a member."""
+        return self._rows("swap_io")
+
+    @cached_property
+    def waits(self) -> pd.DataFrame:
+        """The rows of `waits` for tasks in a member."""
+        return self._rows("waits")
+
     def once(self, key: Hashable, find: Callable[[], T]) -> T:
-        """What `find` gives: called for the first who asks for `key`, which has its caller's name in it."""
+        """Return what `find` gives; it is called only for the first caller with `key`.
+
+        The key has its caller's name in it.
+        """
         if key not in self._found:
             self._found[key] = find()
         return cast(T, self._found[key])
 
 
 class Subtrees:
-    """The subtrees of a trace. What was found in one is kept by whoever keeps it."""
+    """The subtrees of a trace. Callers keep a `Subtree`, and with it what was found in it."""
 
-    def __init__(self, trace: TraceTables) -> None:
+    def __init__(self, trace: TraceTables, samples: pd.DataFrame | None = None) -> None:
+        """Make them of `trace`; `samples` stands in for its table of that name."""
         self._trace = trace
         self._start_ns = start_ns(trace)
         self._tables: dict[str, _ByCgroup] = {}
+        if samples is not None:
+            self._tables["samples"] = _ByCgroup(samples)
 
-    def of(self, cgroup_id: int, members: Int64s | None = None) -> Subtree:
-        """`members`: where they are known already."""
-        if members is None:
-            members = self._trace.places.descendants(cgroup_id)
-        return self._of(cgroup_id, members, {})
+    def subtree_at(self, cgroup_id: int, members: Int64s | None = None) -> Subtree:
+        """Return the cgroup with all below it; `members` are their ids, where they are known already."""
+        ids = self._trace.places.descendants(cgroup_id) if members is None else members
+        return self._subtree(cgroup_id, ids, lambda name: self._table(name).rows_for(ids))
 
-    def of_nobody(self) -> Subtree:
-        """What is about no cgroup: attempts of reclaim for the whole machine, in which any process may have
-        waited and any cgroup's pages been swapped."""
-        tables = {name: getattr(self._trace, name) for name in ("charge", "waits", "swap_io")}
-        tables["reclaim"] = self._table("reclaim").rows(np.array([NO_ID]))
-        return self._of(NO_ID, _NOBODY, tables)
+    def machine(self) -> Subtree:
+        """Return what is about no cgroup: reclaim for the whole machine.
 
-    def _of(self, cgroup_id: int, members: Int64s, tables: dict[str, pd.DataFrame]) -> Subtree:
-        def find(name: str) -> pd.DataFrame | None:
-            if name in _NARROWED and name not in tables:
-                tables[name] = self._table(name).rows(members)
-            return tables.get(name)
+        Any process may have waited in it, and pages of any cgroup been swapped: `charge`, `waits` and
+        `swap_io` are those of the whole trace. All else is empty.
+        """
+        nobody = _MACHINE[:0]
 
-        return Subtree(cast(TraceTables, _Narrowed(self._trace, find)), cgroup_id, members, self._start_ns)
+        def rows(name: str) -> pd.DataFrame:
+            if name in ("charge", "waits", "swap_io"):
+                return cast(pd.DataFrame, getattr(self._trace, name))
+            return self._table(name).rows_for(_MACHINE if name == "reclaim" else nobody)
+
+        return self._subtree(NO_ID, nobody, rows)
+
+    def _subtree(self, cgroup_id: int, members: Int64s, rows: Callable[[str], pd.DataFrame]) -> Subtree:
+        return Subtree(self._trace, cgroup_id, members, self._start_ns, rows)
 
     def _table(self, name: str) -> _ByCgroup:
         if name not in self._tables:
@@ -85,35 +143,12 @@ class Subtrees:
 
 
 class _ByCgroup:
-    """A table, and which of its rows are whose."""
+    """A table, and the positions of the rows of each cgroup."""
 
     def __init__(self, table: pd.DataFrame) -> None:
         self._table = table
         self._rows = Grouped.by(integers(table["cgroup_id"]))
 
-    def rows(self, members: Int64s) -> pd.DataFrame:
-        """Those of these cgroups, in the table's order."""
+    def rows_for(self, members: Int64s) -> pd.DataFrame:
+        """Return the rows of these cgroups, in the table's order."""
         return self._table.iloc[self._rows.of_any(members)]
-
-
-class _Narrowed:
-    """The tables that `find` gives, made when they are first asked for, and for all else the whole trace."""
-
-    def __init__(self, whole: TraceTables, find: Callable[[str], pd.DataFrame | None]) -> None:
-        self._whole = whole
-        self._find = find
-
-    def __getattr__(self, name: str) -> Any:
-        found = self._find(name)
-        return getattr(self._whole, name) if found is None else found
-
-
-class Part:
-    """Some tables, and for all else the whole trace."""
-
-    def __init__(self, whole: TraceTables, tables: Mapping[str, pd.DataFrame]) -> None:
-        self._whole = whole
-        self._tables = tables
-
-    def __getattr__(self, name: str) -> Any:
-        return self._tables[name] if name in self._tables else getattr(self._whole, name)

@@ -32,7 +32,7 @@ from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.sizing import kill_range
 from tracer.analysis.explain.victim import victim_selection
 from tracer.analysis.kernel_log import comparison, decisions
-from tracer.analysis.kernel_log.comparison import Told
+from tracer.analysis.kernel_log.comparison import Completed, Told
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.memory import Allocator, Composition, Cushion, FurtherAllocators
 from tracer.analysis.results.quality import Quality
@@ -54,14 +54,14 @@ def explain(trace: TraceTables) -> list[OomReport]:
     probe missed).
     """
     missed = log_kills.reports(trace)
-    trace, told = comparison.complete(trace)
-    kills = _Kills(trace)
+    completed = comparison.complete(trace)
+    kills = _Kills(trace, completed)
     reports = {
-        kill.kill_id: _report(trace, kill, told[kill.kill_id])
+        kill.kill_id: _report(trace, kill, completed.told[kill.kill_id])
         for owner_id, kill_ids in kills.by_owner().items()
         for kill in kills.of_owner(owner_id, kill_ids)
     }
-    return sorted([*(reports[kill_id] for kill_id in told), *missed], key=attrgetter("time"))
+    return sorted([*(reports[kill_id] for kill_id in completed.told), *missed], key=attrgetter("time"))
 
 
 def allocated_before(trace: TraceTables, kill_id: int) -> tuple[Int64s | None, int, int]:
@@ -74,8 +74,7 @@ def allocated_before(trace: TraceTables, kill_id: int) -> tuple[Int64s | None, i
         raise UsageError(f"kill {kill_id} is known from the kernel log alone: see memcg-tracer explain")
     if kill_id not in there:
         raise no_such_kill(kill_id, there)
-    trace, _ = comparison.complete(trace)
-    kills = _Kills(trace)
+    kills = _Kills(trace, comparison.complete(trace))
     (owner_id,) = (owner_id for owner_id, kill_ids in kills.by_owner().items() if kill_id in kill_ids)
     (kill,) = kills.of_owner(owner_id, [kill_id])
     return None if kill.owner_id is None else kill.subtree.members, kill.window.begin, kill.time_ns
@@ -107,19 +106,20 @@ class _Kill:
 class _Kills:
     """The kills of a trace, those for one limit together: what follows for its owner serves all of them."""
 
-    def __init__(self, trace: TraceTables) -> None:
-        self._trace = trace
-        self._subtrees = Subtrees(trace)
-        self._rows = Grouped.by(integers(trace.oom["kill_id"]))
-        self._rows_of_owner = Grouped.by(integers(trace.oom["limit_owner_cgroup_id"]))
-        self._weighed = Grouped.by(integers(trace.oom_candidates["kill_id"]))
-        self._at_kills = trace.samples[is_one_of(trace.samples["source"], ["oom"])]
+    def __init__(self, trace: TraceTables, completed: Completed) -> None:
+        self._oom, samples = completed.oom, completed.samples
+        self._candidates = trace.oom_candidates
+        self._subtrees = Subtrees(trace, samples)
+        self._rows = Grouped.by(integers(self._oom["kill_id"]))
+        self._rows_of_owner = Grouped.by(integers(self._oom["limit_owner_cgroup_id"]))
+        self._weighed = Grouped.by(integers(self._candidates["kill_id"]))
+        self._at_kills = samples[is_one_of(samples["source"], ["oom"])]
         self._read = Grouped.by(integers(self._at_kills["kill_id"]))
         self._read_of = integers(self._at_kills["cgroup_id"])
 
     def by_owner(self) -> dict[int, list[int]]:
         """The owner (`NO_ID`: nobody) of the first row of each kill -> its kills, in order."""
-        oom, found = self._trace.oom, dict[int, list[int]]()
+        oom, found = self._oom, dict[int, list[int]]()
         kill_ids, firsts = np.unique(integers(oom["kill_id"]), return_index=True)
         for owner_id, kill_id in zip(
             integers(oom["limit_owner_cgroup_id"])[firsts].tolist(), kill_ids.tolist(), strict=True
@@ -129,10 +129,10 @@ class _Kills:
 
     def of_owner(self, owner_id: int, kill_ids: Sequence[int]) -> Iterator[_Kill]:
         """These kills, all for the limit of this owner."""
-        moments = times_ns(self._trace.oom)[self._rows_of_owner.of(owner_id)]
-        subtree = self._subtrees.of_nobody() if owner_id == NO_ID else self._subtrees.of(owner_id)
+        moments = times_ns(self._oom)[self._rows_of_owner.of(owner_id)]
+        subtree = self._subtrees.machine() if owner_id == NO_ID else self._subtrees.subtree_at(owner_id)
         for kill_id in kill_ids:
-            rows = self._trace.oom.iloc[self._rows.of(kill_id)]
+            rows = self._oom.iloc[self._rows.of(kill_id)]
             time_ns, limit = int(times_ns(rows)[0]), limit_of(rows.iloc[0])
             earlier = moments[: int(np.searchsorted(moments, time_ns))]
             if owner_id == NO_ID:
@@ -144,7 +144,7 @@ class _Kills:
             yield _Kill(
                 kill_id=kill_id,
                 rows=rows,
-                weighed=self._trace.oom_candidates.iloc[self._weighed.of(kill_id)],
+                weighed=self._candidates.iloc[self._weighed.of(kill_id)],
                 time_ns=time_ns,
                 owner_id=None if owner_id == NO_ID else owner_id,
                 subtree=subtree,
@@ -315,7 +315,7 @@ def _trigger(trace: TraceTables, kill: _Kill, told: Told, unknown: Unknown) -> T
 
 
 def _last_order(subtree: Subtree, pid: int, window: Window) -> int | None:
-    attempted = subtree.trace.reclaim
+    attempted = subtree.reclaim
     first, last = np.searchsorted(times_ns(attempted), [window.begin, window.end + 1])
     rows = attempted.iloc[first:last]
     rows = rows[(integers(rows["pid"]) == pid) & is_one_of(rows["kind"], ["direct"])]

@@ -52,7 +52,9 @@ def held_cgroups(trace: TraceTables, cgroup: str | int | None = None) -> list[He
     if cgroup is not None:
         there = [number for number in naming.select(trace, cgroup) if number in set(there)]
     members = naming.descendants_of(trace.cgroups, there)
-    found = (_held(subtrees.of(*one), begin=begin, end=end, quality=quality) for one in members.items())
+    found = (
+        _held(subtrees.subtree_at(*one), begin=begin, end=end, quality=quality) for one in members.items()
+    )
     return sorted(found, key=_nearness)
 
 
@@ -66,7 +68,7 @@ def of_names(trace: TraceTables, cgroups: Iterable[Held]) -> list[Held]:
 
 
 def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
-    trace, cgroup_id = subtree.trace, subtree.cgroup_id
+    trace, cgroup_id = subtree.whole, subtree.cgroup_id
     usage = ledger.usage(subtree)
     peak = usage.peak()
     peak_ns = None if peak is None else int(usage.times[usage.values.argmax()])
@@ -120,7 +122,7 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
 
 def _stuck_since(subtree: Subtree) -> int | None:
     """From when on every reading up to the last found tasks that wait where none may be killed."""
-    samples = subtree.trace.samples
+    samples = subtree.samples
     samples = samples[integers(samples["cgroup_id"]) == subtree.cgroup_id]
     flags = [integers(samples[name], missing=0) for name in ("under_oom", "oom_kill_disable")]
     free = np.flatnonzero((flags[0] == 0) | (flags[1] == 0))

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import pandas as pd
+
 from tracer.analysis.core.columns import integers, times_ns
 from tracer.analysis.core.index import Grouped
 from tracer.analysis.core.tables import TraceTables
@@ -32,13 +34,22 @@ class Told:
         return (asked.gfp_names or "") if asked is not None and asked.gfp == gfp else ""
 
 
-def complete(trace: TraceTables) -> tuple[TraceTables, Mapping[int, Told]]:
-    """The trace with what its kernel log adds to the tables; what the log has on each kill, by kill_id."""
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The tables `oom` and `samples` with what the kernel log adds; what it has on each kill, by kill_id."""
+
+    oom: pd.DataFrame
+    samples: pd.DataFrame
+    told: Mapping[int, Told]
+
+
+def complete(trace: TraceTables) -> Completed:
+    """Return the tables of a trace completed by its kernel log."""
     kill_ids = dict.fromkeys(integers(trace.oom["kill_id"]).tolist())
     of_kill = Grouped.by(integers(trace.oom["kill_id"]))
     matched = matching.match(trace.oom, trace.logged) if kill_ids else {}
     taken: completion.Taken = {kill_id: [] for kill_id in kill_ids}
-    tables = completion.complete(trace, matched, taken)
+    oom, samples = completion.complete(trace, matched, taken)
     told = {}
     for kill_id in kill_ids:
         rows = trace.oom.iloc[of_kill.of(kill_id)]
@@ -51,4 +62,4 @@ def complete(trace: TraceTables) -> tuple[TraceTables, Mapping[int, Told]]:
             tuple(taken[kill_id]),
             () if report is None else tuple(disagreements(trace, rows, report)),
         )
-    return tables, told
+    return Completed(oom, samples, told)

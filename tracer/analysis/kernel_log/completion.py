@@ -8,7 +8,7 @@ below it (`samples`), which our program reads only where nothing is below it, an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,6 @@ import pyarrow as pa
 from tracer.analysis.core.columns import Int64s, integers, is_one_of, known, optional, times_ns
 from tracer.analysis.core.index import Grouped
 from tracer.analysis.core.limits import limit_of
-from tracer.analysis.core.subtree import Part
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.kernel_log import logged_memory
 from tracer.kernel.kmsg.report.log_report import LogReport, MemoryStat
@@ -29,16 +28,14 @@ Taken = dict[int, list[str]]
 """kill_id -> the fields of its report that come from the log, by their dotted names."""
 
 
-def complete(trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken) -> TraceTables:
-    """The trace with what the log adds; `matched` are the reports by kill_id."""
+def complete(
+    trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return `oom` and `samples` with what the log adds; `matched` are the reports by kill_id."""
     if not matched:
-        return trace
+        return trace.oom, trace.samples
     oom = _told(trace, matched, taken)
-    tables = {
-        "oom": oom,
-        "samples": _sampled(trace, oom, matched, taken),
-    }
-    return cast(TraceTables, Part(trace, tables))
+    return oom, _sampled(trace, oom, matched, taken)
 
 
 def _told(trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken) -> pd.DataFrame:

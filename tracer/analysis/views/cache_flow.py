@@ -212,7 +212,7 @@ def _kernel_counts(trace: TraceTables, shown: Sequence[int] | None) -> tuple[Ker
         above = naming.positions_above(trace.cgroups, sampled)
         tops = [number for number in sampled if len(above[number]) == 1]
     members, subtrees = naming.descendants_of(trace.cgroups, tops), Subtrees(trace)
-    counts = (_kernel_count(trace, subtrees.of(number, members[number])) for number in tops)
+    counts = (_kernel_count(trace, subtrees.subtree_at(number, members[number])) for number in tops)
     return tuple(count for count in counts if count is not None)
 
 

@@ -27,17 +27,16 @@ def is_waited_for(reclaim: pd.DataFrame) -> Bools:
 def attempts(subtree: Subtree, begin_ns: int, end_ns: int) -> Reclaim:
     """The attempts for these cgroups that began within the interval, both ends included; and who waited.
 
-    Of `Subtrees.of_nobody`: those for the whole machine, for which any process may have waited.
+    Of `Subtrees.machine`: those for the whole machine, for which any process may have waited.
     """
-    trace = subtree.trace
-    first, last = np.searchsorted(times_ns(trace.reclaim), [begin_ns, end_ns + 1])
-    rows = trace.reclaim.iloc[first:last]
+    first, last = np.searchsorted(times_ns(subtree.reclaim), [begin_ns, end_ns + 1])
+    rows = subtree.reclaim.iloc[first:last]
     return Reclaim(
         attempts=len(rows),
         scanned_pages=int(integers(rows["scanned"]).sum()),
         reclaimed_pages=int(integers(rows["reclaimed"]).sum()),
         stall_ms=float(integers(rows["duration_ns"])[is_waited_for(rows)].sum() / 1e6),
-        transcript=_transcript(trace, rows.iloc[-_TRANSCRIPT:]),
+        transcript=_transcript(subtree.whole, rows.iloc[-_TRANSCRIPT:]),
         waiters=stalls.longest(subtree, begin_ns, end_ns),
         swap_writes=swapping.swapped(subtree, "write", begin_ns, end_ns),
         swap_reads=swapping.swapped(subtree, "read", begin_ns, end_ns),
@@ -48,7 +47,7 @@ def reclaimed_anon_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     """Pages that the attempts for these cgroups took from anonymous lists: they went to swap."""
 
     def find() -> Steps:
-        reclaim = subtree.trace.reclaim
+        reclaim = subtree.reclaim
         return Steps(times_ns(reclaim), np.cumsum(integers(reclaim["reclaimed_anon"])), 0)
 
     taken = subtree.once("reclaim.reclaimed_anon_pages", find)

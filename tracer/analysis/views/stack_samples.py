@@ -36,11 +36,10 @@ def were_asked_for(trace: TraceTables) -> bool:
 
 
 def samples_within(
-    trace: TraceTables, members: Int64s | None, begin_ns: int | None = None, end_ns: int | None = None
+    samples: pd.DataFrame, members: Int64s | None, begin_ns: int | None = None, end_ns: int | None = None
 ) -> pd.DataFrame:
     """The rows of `stack_samples` that were charged to these cgroups (None: to any), from begin to end, both
     counted in."""
-    samples = trace.stack_samples
     moments = times_ns(samples)
     first = 0 if begin_ns is None else np.searchsorted(moments, begin_ns)
     last = len(moments) if end_ns is None else np.searchsorted(moments, end_ns, "right")

@@ -200,8 +200,8 @@ def by_process(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFr
 
 def longest(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[Waiter, ...]:
     """The processes that waited longest for memory in the interval: those of these cgroups; of
-    `Subtrees.of_nobody`, any."""
-    waits = subtree.trace.waits
+    `Subtrees.machine`, any."""
+    waits = subtree.waits
     ended = subtree.once("stalls.longest", lambda: np.maximum.accumulate(_ends_ns(waits)))
     first, last = np.searchsorted(ended, begin_ns, "right"), np.searchsorted(times_ns(waits), end_ns)
     rows = waits.iloc[first:last]
@@ -210,7 +210,7 @@ def longest(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[Waiter, ...]:
     return tuple(
         Waiter(
             tgid=int(row["tgid"]),
-            comm=subtree.trace.processes.comm_at(int(row["tgid"]), begin_ns, end_ns),
+            comm=subtree.whole.processes.comm_at(int(row["tgid"]), begin_ns, end_ns),
             stalled_ms=row["stalled_ms"],
             kinds_ms={kind: row[f"{kind}_ms"] for kind in KINDS if row[f"{kind}_ms"]},
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import pandas as pd
 
 from tracer.analysis.core.columns import integers, is_one_of, known, times_ns
 from tracer.analysis.core.subtree import Subtree
@@ -22,27 +23,26 @@ NOT_KNOWN: Final = dict.fromkeys(
 """Of a report's `quality.unknown`."""
 
 
-def is_known(trace: TraceTables) -> bool:
+def is_known(trace: TraceTables, charge: pd.DataFrame) -> bool:
     """Whether a trace without them had none: they were looked for, or nothing was swapped."""
     probe = trace.meta["probes"].get("swap IO")
     was_taken = isinstance(probe, dict) and bool(probe.get("hook"))
-    return was_taken or not bool(is_one_of(trace.charge["category"], ["swap"]).any())
+    return was_taken or not bool(is_one_of(charge["category"], ["swap"]).any())
 
 
 def swapped(subtree: Subtree, op: str, begin_ns: int, end_ns: int) -> SwapIo | None:
     """What was written to swap, or read from it (`op`: of `SWAP_OPS`), of pages of these cgroups (of
-    `Subtrees.of_nobody`: of all), queued within the interval, both ends included. None: not known."""
-    trace = subtree.trace
-    if not subtree.once("swapping.is_known", lambda: is_known(trace)):
+    `Subtrees.machine`: of all), queued within the interval, both ends included. None: not known."""
+    if not subtree.once("swapping.is_known", lambda: is_known(subtree.whole, subtree.charge)):
         return None
-    rows = trace.swap_io
+    rows = subtree.swap_io
     first, last = np.searchsorted(times_ns(rows), [begin_ns, end_ns + 1])
     rows = rows.iloc[first:last]
     rows = rows[is_one_of(rows["op"], [op])]
     took_ms = integers(rows["duration_ns"])[known(rows["duration_ns"])] / 1e6
     return SwapIo(
         count=len(rows),
-        size_bytes=int(integers(rows["nr_pages"]).sum()) * page_size(trace),
+        size_bytes=int(integers(rows["nr_pages"]).sum()) * page_size(subtree.whole),
         took_ms={"median": float(np.median(took_ms)), "longest": float(took_ms.max())}
         if len(took_ms)
         else {},

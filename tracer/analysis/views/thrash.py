@@ -46,7 +46,7 @@ def thrash(trace: TraceTables) -> pd.DataFrame:
         return _empty()
     came_back = _came_back(trace, evicted)
     subtrees = Subtrees(trace)
-    owners = {number: subtrees.of(number) for number in set(runs["cgroup_id"].tolist())}
+    owners = {number: subtrees.subtree_at(number) for number in set(runs["cgroup_id"].tolist())}
     found = runs.assign(
         begin=utc_times(integers(runs["begin"])),
         end=utc_times(integers(runs["end"])),

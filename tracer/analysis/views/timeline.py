@@ -239,7 +239,7 @@ def _ledger_levels(trace: TraceTables, grid: Grid) -> dict[str, Any]:
     exists = _exists(trace, grid)
     columns: dict[str, Any] = {}
     for name, weights in LEVELS.items():
-        bases, is_known = base_levels(trace, grid.ids, weights)
+        bases, is_known = base_levels(trace.samples, trace.cgroups, grid.ids, weights)
         level = sum(weight * running[category] for category, weight in weights.items())
         columns[name] = grid.shown_or_na(level + bases.reshape(-1, 1), exists & is_known.reshape(-1, 1))
     return columns
@@ -301,7 +301,7 @@ def _swap_io(trace: TraceTables, grid: Grid) -> dict[str, Any]:
         amounts = grid.sums(owner, time, integers(rows["nr_pages"]) * page_size(trace), is_op)
         took_ns = grid.shown(grid.sums(owner, time, integers(rows["duration_ns"]), is_op & is_over))
         over = grid.shown(grid.sums(owner, time, None, is_op & is_over))
-        is_known = np.full(amounts.shape, swapping.is_known(trace))
+        is_known = np.full(amounts.shape, swapping.is_known(trace, trace.charge))
         found[f"swap_{done}_bytes"] = grid.shown_or_na(amounts, is_known)
         found[f"swap_{op}_mean_ms"] = took_ns / np.where(over > 0, over, np.nan) / 1e6
     return found

@@ -78,13 +78,13 @@ def test_recorded_total_without_the_kernels_number_follows_from_the_last_sample_
     trace.add("samples", 1, cgroup_id=7, swap_limit_bytes=swap_limit, swappiness=swappiness)
     trace.add("samples", 2, cgroup_id=7, source="oom", kill_id=1)
     trace.add("samples", 3, cgroup_id=7, swap_limit_bytes=0, swappiness=0)
-    assert badness_total.recorded_total_pages(Subtrees(trace).of(7), trace.oom) == expected
+    assert badness_total.recorded_total_pages(Subtrees(trace).subtree_at(7), trace.oom) == expected
 
 
 def test_recorded_total_of_a_global_kill_is_the_machines(trace: Any) -> None:
     record_kill(trace, "global", None)
     trace.meta |= {"cgroup_version": 2, "memory": MACHINE | {"swap_total_bytes": 3 * PAGE}}
-    nobody = Subtrees(trace).of_nobody()
+    nobody = Subtrees(trace).machine()
     assert badness_total.recorded_total_pages(nobody, trace.oom) == 8192 * 256 + 3
     assert badness_total.recorded_total_pages(nobody, trace.oom.assign(constraint="cpuset")) is None
 

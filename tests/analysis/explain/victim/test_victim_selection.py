@@ -231,7 +231,7 @@ def test_selection_with_no_killable_task_has_no_disagreement() -> None:
 def test_selection_from_the_log_of_a_trace_equals_the_kernels_own(recorded: str) -> None:
     """The traces are of kernels 6.12 and 7.3, which have both sources."""
     trace = tracer.open(RECORDED / recorded)
-    _, logged = comparison.complete(trace)
+    logged = comparison.complete(trace).told
     log = logged[1].report
     assert log is not None
     rows = trace.oom[trace.oom["kill_id"] == 1]
@@ -249,7 +249,7 @@ def test_selection_from_the_log_of_a_trace_equals_the_kernels_own(recorded: str)
 
 def owners_subtree(trace: Any) -> Subtree:
     owner_id = optional(trace.oom["limit_owner_cgroup_id"].iloc[0])
-    return Subtrees(trace).of_nobody() if owner_id is None else Subtrees(trace).of(owner_id)
+    return Subtrees(trace).machine() if owner_id is None else Subtrees(trace).subtree_at(owner_id)
 
 
 def selected(trace: Any, rows: Any, log: LogReport | None, unknown: dict[str, str]) -> Selection:

@@ -24,10 +24,10 @@ def between(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[tuple[Allocat
     The sum of each category counts where it is positive, so that a process is not excused by the cache that
     reclaim took in its context while it allocated.
     """
-    trace = subtree.trace
-    charges = subtree.once("allocators.charges", lambda: _Charges.of(trace.charge))
+    trace = subtree.whole
+    charges = subtree.once("allocators.charges", lambda: _Charges.of(subtree.charge))
     tgids, charged = charges.sums(begin_ns, end_ns)
-    sampled = stack_samples.samples_within(trace, None, begin_ns, end_ns)
+    sampled = stack_samples.samples_within(subtree.stack_samples, None, begin_ns, end_ns)
     tgid_sampled = integers(sampled["tgid"])
     most = tuple(
         Allocator(

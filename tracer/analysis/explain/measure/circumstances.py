@@ -87,7 +87,7 @@ def _swap(subtree: Subtree, below: Below, window: Window) -> Swap | None:
         return None
     row = below.samples.iloc[last]
     limit, memory = limit_of(row, "swap_limit_bytes"), limit_of(row)
-    meta = subtree.trace.meta
+    meta = subtree.whole.meta
     if limit is not None and meta.get("cgroup_version") == 1:  # memory.memsw bounds both together
         limit = UNLIMITED_BYTES if limit >= UNLIMITED_BYTES else max(limit - (memory or 0), 0)
     machine = meta.get("memory", {}).get("swap_total_bytes")
@@ -112,7 +112,7 @@ def _protected_bytes(below: Below, end_ns: int) -> int:
 
 def _dirty_wait_ms(subtree: Subtree, window: Window) -> float:
     def find() -> Steps:
-        waits = subtree.trace.waits
+        waits = subtree.waits
         dirty = waits[is_one_of(waits["kind"], ["dirty"])]
         return Steps(times_ns(dirty), np.cumsum(integers(dirty["duration_ns"])), 0)
 

@@ -67,13 +67,13 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
     start = _begin_of_story(subtree, usage, earlier, limit_bytes * _LULL_PERCENT // 100, kill_ns)
     usage = usage.within(start, kill_ns)
     near = limit_bytes - max(
-        limit_bytes * NEAR_LIMIT_PERCENT // 100, NEAR_LIMIT_PAGES * page_size(subtree.trace)
+        limit_bytes * NEAR_LIMIT_PERCENT // 100, NEAR_LIMIT_PAGES * page_size(subtree.whole)
     )
     begin = _last_below(usage, limit_bytes * _APPROACH_PERCENT // 100, start)
     after_lull = _last_below(usage, limit_bytes * _LULL_PERCENT // 100, start)
     usage = usage.within(after_lull, kill_ns)
     reached = usage.times[usage.values >= near]
-    reclaim = times_ns(subtree.trace.reclaim)
+    reclaim = times_ns(subtree.reclaim)
     first, last = np.searchsorted(reclaim, [after_lull, kill_ns + 1])
     firsts = [int(moments[0]) for moments in (reached, reclaim[first:last]) if len(moments)]
     return Window(begin, min(firsts, default=kill_ns), kill_ns)
@@ -140,7 +140,7 @@ def measure(
         unknown["cushion.refaulted_bytes"] = "workingset_refault_file was not sampled twice in the window"
     other = ledger.change(subtree, ledger.NOT_CACHE)
     absorbed = (other.at(window.end) or 0) - (other.at(window.at_limit) or 0)
-    evicted = evicted_pages(subtree, window.at_limit, window.end) * page_size(subtree.trace)
+    evicted = evicted_pages(subtree, window.at_limit, window.end) * page_size(subtree.whole)
     return Cushion(
         cache_start_bytes=start_bytes,
         cache_end_bytes=cache_end_bytes,
@@ -155,7 +155,7 @@ def evicted_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     """Pages that reclaim took from the page cache of these cgroups, both ends of the interval included."""
 
     def find() -> Steps:
-        evicted = subtree.trace.pagecache
+        evicted = subtree.evictions
         return Steps(times_ns(evicted), np.cumsum(integers(evicted["nr_pages"])), 0)
 
     taken = subtree.once("cushion.evicted_pages", find)
@@ -185,7 +185,7 @@ def refaulted_bytes(subtree: Subtree, begin_ns: int, end_ns: int) -> int | None:
         before = int(inside.values[0])
     if before is None or not len(inside.values):
         return None
-    return (int(inside.values[-1]) - before) * page_size(subtree.trace)
+    return (int(inside.values[-1]) - before) * page_size(subtree.whole)
 
 
 def compare_with_kernel(subtree: Subtree, window: Window) -> Steal | None:
@@ -202,11 +202,11 @@ def compare_with_kernel(subtree: Subtree, window: Window) -> Steal | None:
     if not len(steal.times):
         return None
     until = int(steal.times[-1])
-    evicted = subtree.trace.pagecache
+    evicted = subtree.evictions
     first_row, end_row = np.searchsorted(times_ns(evicted), [since, until + 1])
     return Steal(
         evicted_pages(subtree, since, until)
-        - damons_pages(subtree.trace.processes, evicted.iloc[first_row:end_row]),
+        - damons_pages(subtree.whole.processes, evicted.iloc[first_row:end_row]),
         reclaimed_anon_pages(subtree, since, until),
         int(steal.values[-1]) - first,
     )

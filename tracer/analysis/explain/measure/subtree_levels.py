@@ -45,15 +45,15 @@ class Below:
 
     @classmethod
     def of(cls, subtree: Subtree) -> Below:
-        trace, members = subtree.trace, subtree.members
+        members, charge = subtree.members, subtree.charge
         ids = members.tolist()
-        labels = naming.labels_of(trace.cgroups, ids)
+        labels = naming.labels_of(subtree.cgroups, ids)
         numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
         owner = ids.index(subtree.cgroup_id)
         depth = len(labels[owner].rstrip("/").split("/")) + 1 if labels[owner].startswith("/") else None
-        charged, bytes_ = ledger.weighted_bytes(trace.charge, ledger.CHARGED)
-        base, is_known = ledger.base_levels(trace, ids, ledger.CHARGED)
-        samples = trace.samples[~is_one_of(trace.samples["source"], ["oom"])]
+        charged, bytes_ = ledger.weighted_bytes(charge, ledger.CHARGED)
+        base, is_known = ledger.base_levels(subtree.samples, subtree.cgroups, ids, ledger.CHARGED)
+        samples = subtree.samples[~is_one_of(subtree.samples["source"], ["oom"])]
         return cls(
             members=members,
             owner=owner,
@@ -61,11 +61,11 @@ class Below:
             children=np.array([i for i, one in enumerate(labels) if len(one.split("/")) == depth], np.int64),
             paths=np.array([numbers[label] for label in labels]),
             parents=np.array([numbers.get(label.rpartition("/")[0], -1) for label in labels]),
-            removed_ns=_removed_ns(trace.cgroups, members),
-            counts_for=_counts_for(trace.cgroups, ids),
+            removed_ns=_removed_ns(subtree.cgroups, members),
+            counts_for=_counts_for(subtree.cgroups, ids),
             charged=RunningSums.of(
-                times_ns(trace.charge)[charged],
-                np.searchsorted(members, integers(trace.charge["cgroup_id"])[charged]),
+                times_ns(charge)[charged],
+                np.searchsorted(members, integers(charge["cgroup_id"])[charged]),
                 bytes_[charged],
                 len(ids),
             ),

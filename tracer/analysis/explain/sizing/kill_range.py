@@ -83,7 +83,7 @@ def of_life(subtree: Subtree, peak_usage_bytes: int | None) -> Sized:
     if not wanted:
         return Sizing(None), "it held nothing"
     bound = max(peak_usage_bytes + (again.peak() or 0), held.peak() or 0)
-    limits = _whole_pages(subtree.trace, low, min(wanted, bound) + _unseen_bytes(subtree.trace))
+    limits = _whole_pages(subtree.whole, low, min(wanted, bound) + _unseen_bytes(subtree.whole))
     return Sizing(limits, tuple(_why_of_life(limits, cache, unwritten, slab, swap_bytes))), None
 
 
@@ -129,7 +129,7 @@ def of_kill(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Sized:
         again = again.within(findings.window.begin, findings.window.end)
     # Its page tables, and the index of what is shared.
     untouched = mapped.untouched_bytes + mapped.untouched_bytes * 2 // _INDEX_SHARE
-    high = kill.low_bytes + untouched + (again.peak() or 0) + _unseen_bytes(subtree.trace)
+    high = kill.low_bytes + untouched + (again.peak() or 0) + _unseen_bytes(subtree.whole)
     basis = [
         first,
         f"What was killed had {size(mapped.untouched_bytes)} mapped that it had not touched: if it maps no "
@@ -140,7 +140,7 @@ def of_kill(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Sized:
         basis.append(f"And if the {size(unmapped)} of shmem that it had not mapped grow no more.")
     if again.peak():
         basis.append(f"There, {size(again.peak())} of page cache that had been read again fit, too.")
-    return Sizing(_whole_pages(subtree.trace, kill.low_bytes, high), tuple(basis), pace), None
+    return Sizing(_whole_pages(subtree.whole, kill.low_bytes, high), tuple(basis), pace), None
 
 
 def cures(findings: Findings, cause: Cause) -> Iterator[str]:
@@ -324,7 +324,7 @@ def _samples(subtree: Subtree, columns: tuple[str, ...]) -> pd.DataFrame:
     """The cgroup's own samples that tell all of these."""
 
     def find() -> pd.DataFrame:
-        samples = subtree.trace.samples
+        samples = subtree.samples
         own: pd.DataFrame = samples.loc[integers(samples["cgroup_id"]) == subtree.cgroup_id, list(_READ)]
         return own
 
@@ -344,7 +344,7 @@ def _needed(subtree: Subtree) -> Steps:
     """Page cache of these cgroups that was evicted and came back, for as long as it went and came."""
 
     def find() -> Steps:
-        needed = subtree.trace.needed_again
+        needed = subtree.needed_again
         bytes_ = integers(needed["bytes"])
         times = np.concatenate([integers(needed["begin_ns"]), integers(needed["end_ns"])])
         order = np.argsort(times, kind="stable")
@@ -355,10 +355,10 @@ def _needed(subtree: Subtree) -> Steps:
 
 def _swap_bytes(subtree: Subtree) -> int | None:
     """How much swap the cgroup could use beside a limit: what the machine has, and what it is allowed."""
-    machine = (subtree.trace.meta.get("memory") or {}).get("swap_total_bytes")
+    machine = (subtree.whole.meta.get("memory") or {}).get("swap_total_bytes")
     samples = _samples(subtree, ("is_swap_limited", "is_limited"))
     allowed = limit_of(samples.iloc[-1], "swap_limit_bytes") if len(samples) else None
-    if allowed is not None and allowed < UNLIMITED_BYTES and subtree.trace.meta.get("cgroup_version") == 1:
+    if allowed is not None and allowed < UNLIMITED_BYTES and subtree.whole.meta.get("cgroup_version") == 1:
         allowed = max(allowed - (limit_of(samples.iloc[-1]) or 0), 0)  # memory and swap together
     bounds = [bound for bound in (machine, allowed) if bound is not None]
     return min(bounds) if 0 in bounds or len(bounds) == 2 else machine

@@ -22,7 +22,7 @@ def recorded_total_pages(subtree: Subtree, rows: pd.DataFrame) -> int | None:
     `rows` are those of the table `oom` for this kill, `subtree` is that of the limit owner. The kernel's own
     number is used if a hook saw it; else the limits and the machine's memory give it.
     """
-    trace, first, time_ns = subtree.trace, rows.iloc[0], int(times_ns(rows)[0])
+    trace, first, time_ns = subtree.whole, rows.iloc[0], int(times_ns(rows)[0])
     size = page_size(trace)
     if (seen := optional(first["total_bytes"])) is not None:
         return seen // size

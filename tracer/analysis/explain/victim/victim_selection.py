@@ -55,7 +55,7 @@ def from_trace(
     `rows` of `oom` are the victims, `weighed` the rows of `oom_candidates`; `subtree` is that of the limit
     owner. Reasons for what is not known go to `unknown`.
     """
-    trace, total = subtree.trace, badness_total.recorded_total_pages(subtree, rows)
+    trace, total = subtree.whole, badness_total.recorded_total_pages(subtree, rows)
     is_whole = not weighed.empty and not trace.losses.near(
         "candidate", int(times_ns(weighed)[0]), int(times_ns(rows)[0])
     )
