@@ -40,7 +40,7 @@ class Hook:
 
     @property
     def program(self) -> str:
-        """The BPF program that is made of it (the macros in bpf/kernel.h)."""
+        """The BPF program that is made of it (the macros in bpf/shared/kernel.h)."""
         return self.function if self.kind is Kind.RAW_TRACEPOINT else f"{self.kind}_{self.function}"
 
 

@@ -28,13 +28,13 @@ from tracer.wire.streams import LOSSES, RING_BYTES, STREAMS
 SOURCES: Final = (
     "events.h",
     "categories.h",
-    "kernel.h",
-    "tracked.h",
-    "syscalls.h",
+    "shared/kernel.h",
+    "shared/tracked.h",
+    "shared/syscalls.h",
     "identity.bpf.c",
     "reclaim.bpf.c",
     "counts.bpf.c",
-    "stacks.bpf.c",
+    "shared/stacks.h",
     "charge.bpf.c",
     "pagecache.bpf.c",
     "swap.bpf.c",
@@ -75,7 +75,7 @@ def bpf_folder() -> Path:
 
 def source_text(btf: Btf, hooks: Sequence[Hook]) -> str:
     """The one compilation unit: this kernel's structures, then our sources, each under its own name in
-    messages, then a line for each function that is hooked (bpf/kernel.h).
+    messages, then a line for each function that is hooked (bpf/shared/kernel.h).
     """
     folder = bpf_folder()
     parts = [f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in SOURCES]

@@ -15,7 +15,7 @@ from tracer.errors import TracerError
 
 
 class Machine(NamedTuple):
-    """An architecture: how bpf/syscalls.h knows it, and the number that bpf(2) has there."""
+    """An architecture: how bpf/shared/syscalls.h knows it, and the number that bpf(2) has there."""
 
     macro: str
     bpf_number: int
