@@ -1,7 +1,8 @@
-"""The categories of memory that the ledger counts, each with what the kernel calls its counter.
+"""The kinds of memory: the kernel's counters of them, the categories that the ledger counts, the parts that
+usage is made of, and the layers of every picture.
 
-The position in `CATEGORIES` is the number on the wire. `bpf/categories.h` is generated from this table
-(tracer/wire/category_header.py).
+Each is named here once, with the kernel's names, its unit, its words and its colour. All of it is plain data:
+every room reads this table, and `bpf/categories.h` is generated from it (tracer/wire/category_header.py).
 """
 
 from __future__ import annotations
@@ -13,48 +14,232 @@ Unit = Literal["bytes", "KiB", "pages"]
 
 
 @dataclass(frozen=True, slots=True)
-class Category:
-    """A category of memory, named as in memory.stat of cgroup v2.
+class Counter:
+    """A size that the kernel counts for each cgroup, named as in memory.stat of cgroup v2.
 
-    `node_items` and `memcg_items` are the names that its counter has or had in enum node_stat_item and in
+    `node_items` and `memcg_items` are the names that the counter has or had in enum node_stat_item and in
     enum memcg_stat_item; a kernel has one of them. `unit` is what the kernel counts in
-    (memcg_page_state_unit in mm/memcontrol.c). `is_reported_exactly`: the memcg tracepoints report each
-    change in full. They round the other counters to pages, and interrupts change these counters unseen.
+    (memcg_page_state_unit in mm/memcontrol.c). `v1` and `v2` are its lines of memory.stat (memcg1_stats[] and
+    memory_stats[] in mm/memcontrol*.c). No `v1`: v1 prints no such line. No `v2`: the line has the counter's
+    own name; only without `is_in_v2_stat` is there none.
+
+    `number` makes it a category of the ledger: its number on the wire. `is_in_usage`: these add up to usage.
+    `is_reported_exactly`: the memcg tracepoints report each change in full. They round the other counters to
+    pages, and interrupts change these counters unseen.
     """
 
     name: str
+    v1: str | None = None
+    v2: str | None = None
+    is_in_v2_stat: bool = True
     node_items: tuple[str, ...] = ()
     memcg_items: tuple[str, ...] = ()
     unit: Unit = "pages"
+    number: int | None = None
+    is_in_usage: bool = False
     is_reported_exactly: bool = False
 
     @property
+    def column(self) -> str:
+        """The column of `samples`, in bytes."""
+        return f"{self.name}_bytes"
+
+    @property
+    def v2_line(self) -> str:
+        """The name of its line in memory.stat of v2, if it has one."""
+        return self.v2 or self.name
+
+    @property
     def items(self) -> tuple[str, ...]:
-        """Every name of its counter, of either enum."""
+        """Every name of the counter, of either enum."""
         return self.node_items + self.memcg_items
 
     @property
     def item(self) -> str:
-        """The name by which its counter is known here, whatever this kernel calls it."""
+        """The name by which positions of counters are kept, whatever this kernel calls it."""
         return self.items[-1]
 
+    def unit_bytes(self, page_bytes: int) -> int:
+        """Return the unit of the kernel's counter, in bytes."""
+        return {"bytes": 1, "KiB": 1024, "pages": page_bytes}[self.unit]
 
-CATEGORIES: Final = (
-    Category("anon", node_items=("NR_ANON_MAPPED",), is_reported_exactly=True),
-    Category("file", node_items=("NR_FILE_PAGES",), is_reported_exactly=True),
-    Category("shmem", node_items=("NR_SHMEM",), is_reported_exactly=True),
-    Category("slab_reclaimable", node_items=("NR_SLAB_RECLAIMABLE_B",), unit="bytes"),
-    Category("slab_unreclaimable", node_items=("NR_SLAB_UNRECLAIMABLE_B",), unit="bytes"),
-    Category("kernel_stack", node_items=("NR_KERNEL_STACK_KB",), unit="KiB"),
-    Category("page_tables", node_items=("NR_PAGETABLE",)),
-    Category("sock", memcg_items=("MEMCG_SOCK",)),
-    Category("percpu", memcg_items=("MEMCG_PERCPU_B",), unit="bytes"),
+
+COUNTERS: Final = (
+    Counter(
+        "anon",
+        v1="rss",
+        node_items=("NR_ANON_MAPPED",),
+        number=0,
+        is_in_usage=True,
+        is_reported_exactly=True,
+    ),
+    Counter(
+        "file",
+        v1="cache",
+        node_items=("NR_FILE_PAGES",),
+        number=1,
+        is_in_usage=True,
+        is_reported_exactly=True,
+    ),
+    Counter("shmem", v1="shmem", node_items=("NR_SHMEM",), number=2, is_reported_exactly=True),
+    Counter("file_mapped", v1="mapped_file", node_items=("NR_FILE_MAPPED",)),
+    Counter("file_dirty", v1="dirty", node_items=("NR_FILE_DIRTY",)),
+    Counter("file_writeback", v1="writeback", node_items=("NR_WRITEBACK",)),
+    Counter("swapcached", v1="swapcached"),
+    Counter("inactive_anon", v1="inactive_anon", node_items=("NR_INACTIVE_ANON",)),
+    Counter("active_anon", v1="active_anon", node_items=("NR_ACTIVE_ANON",)),
+    Counter("inactive_file", v1="inactive_file", node_items=("NR_INACTIVE_FILE",)),
+    Counter("active_file", v1="active_file", node_items=("NR_ACTIVE_FILE",)),
+    Counter("unevictable", v1="unevictable", node_items=("NR_UNEVICTABLE",)),
+    Counter("slab_reclaimable", node_items=("NR_SLAB_RECLAIMABLE_B",), unit="bytes", number=3),
+    Counter("slab_unreclaimable", node_items=("NR_SLAB_UNRECLAIMABLE_B",), unit="bytes", number=4),
+    Counter("kernel", memcg_items=("MEMCG_KMEM",), number=11, is_in_usage=True),
+    Counter("kernel_stack", node_items=("NR_KERNEL_STACK_KB",), unit="KiB", number=5),
+    Counter("page_tables", v2="pagetables", node_items=("NR_PAGETABLE",), number=6),
+    Counter("sock", memcg_items=("MEMCG_SOCK",), number=7, is_in_usage=True),
+    Counter("percpu", memcg_items=("MEMCG_PERCPU_B",), unit="bytes", number=8),
     # A node's counter since "mm: memcontrol: switch to native NR_VMALLOC vmstat counter" (7.1).
-    Category("vmalloc", node_items=("NR_VMALLOC",), memcg_items=("MEMCG_VMALLOC",)),
-    Category("swap", memcg_items=("MEMCG_SWAP",), is_reported_exactly=True),
-    Category("kernel", memcg_items=("MEMCG_KMEM",)),
+    Counter("vmalloc", node_items=("NR_VMALLOC",), memcg_items=("MEMCG_VMALLOC",), number=9),
+    # v2 has a file of its own, memory.swap.current.
+    Counter(
+        "swap",
+        v1="swap",
+        is_in_v2_stat=False,
+        memcg_items=("MEMCG_SWAP",),
+        number=10,
+        is_reported_exactly=True,
+    ),
 )
-"""`file` is NR_FILE_PAGES and so contains `shmem`. `kernel` is MEMCG_KMEM and so contains slab, stacks, page
+"""In the order of the columns of `samples`. `file` contains `shmem`. `kernel` contains slab, stacks, page
 tables, percpu, vmalloc, and the remainder that has no counter of its own. Usage is anon + file + kernel +
-sock (mm/memcontrol.c, memory_stat_format).
-"""
+sock (mm/memcontrol.c, memory_stat_format)."""
+
+CATEGORIES: Final = tuple(sorted((c for c in COUNTERS if c.number is not None), key=lambda c: c.number or 0))
+"""The counters of which the ledger has every change; the position is the number on the wire."""
+
+WORKINGSET_ITEMS: Final = {
+    name: name.upper()
+    for name in (
+        "workingset_refault_anon",
+        "workingset_refault_file",
+        "workingset_activate_anon",
+        "workingset_activate_file",
+    )
+}
+"""Running counts of pages, by their names in memory.stat of v2 -> item of enum node_stat_item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of usage at a kill; the parts do not overlap, and add up to usage.
+
+    `layer` is the `Layer` in whose colour it is drawn, `label` its name on a page, `meaning` what it is in a
+    few words. `counter` is the counter that is all of it, where one is. `phrase` names it in a sentence about
+    kernel memory.
+    """
+
+    name: str
+    layer: str
+    label: str
+    meaning: str
+    counter: str | None = None
+    phrase: str = ""
+
+
+PARTS: Final = (
+    Part("anon", "anon", "anonymous memory", "heap and stack; only swap takes it"),
+    Part("file_clean", "cache", "clean page cache", "file contents, free to be dropped"),
+    Part("file_dirty", "dirty", "dirty page cache", "must be written to disk first"),
+    Part("writeback", "dirty", "under writeback", "being written to disk"),
+    Part("shmem", "shmem", "shared memory (shmem)", "tmpfs, memfd; only swap takes it"),
+    Part("unevictable", "anon", "unevictable", "locked, or on ramfs: never reclaimed"),
+    Part(
+        "slab_reclaimable",
+        "kernel",
+        "reclaimable slab",
+        "kernel objects; unused ones can go",
+        counter="slab_reclaimable",
+        phrase="slab (kernel objects that could be dropped once unused)",
+    ),
+    Part(
+        "slab_unreclaimable",
+        "kernel",
+        "unreclaimable slab",
+        "kernel objects in use",
+        counter="slab_unreclaimable",
+        phrase="slab (kernel objects in use)",
+    ),
+    Part(
+        "kernel_stack",
+        "kernel",
+        "kernel stacks",
+        "one for each thread",
+        counter="kernel_stack",
+        phrase="kernel stacks, one for each thread",
+    ),
+    Part(
+        "page_tables",
+        "kernel",
+        "page tables",
+        "the maps of the processes' memory",
+        counter="page_tables",
+        phrase="page tables",
+    ),
+    Part(
+        "sock", "kernel", "socket buffers", "network data in flight", counter="sock", phrase="socket buffers"
+    ),
+    Part(
+        "percpu",
+        "kernel",
+        "per-CPU memory",
+        "kernel data with a copy for each CPU",
+        counter="percpu",
+        phrase="per-CPU memory",
+    ),
+    Part(
+        "vmalloc",
+        "kernel",
+        "vmalloc",
+        "large kernel allocations",
+        counter="vmalloc",
+        phrase="vmalloc memory",
+    ),
+    Part(
+        "other",
+        "other",
+        "other",
+        "in none of these counters",
+        phrase="whole pages that no counter tells apart",
+    ),
+)
+PART_BY_NAME: Final = {part.name: part for part in PARTS}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of memory in a picture.
+
+    `glyph` tells it apart without colour. `terminal` is its colour of 256, `hex` the same on a page.
+    """
+
+    name: str
+    label: str
+    glyph: str
+    terminal: str
+    hex: str
+    meaning: str
+
+
+LAYERS: Final = (
+    Layer("kernel", "kernel", "▚", "color(178)", "#E69F00", "slab, stacks, page tables, sockets"),
+    Layer("anon", "anon", "█", "color(166)", "#D55E00", "process memory with no file behind it"),
+    Layer("shmem", "shmem", "▓", "color(175)", "#CC79A7", "tmpfs and shared memory, reclaimed only to swap"),
+    Layer("other", "unnamed", "·", "color(245)", "#808080", "charged, but in no counter read"),
+    Layer("dirty", "dirty cache", "▒", "color(32)", "#0072B2", "must be written back before it can go"),
+    Layer("cache", "clean cache", "░", "color(74)", "#56B4E9", "file contents that can simply be dropped"),
+)
+"""In stacking order. Memory that cannot be given back is at the bottom (at the left in the terminal) and has
+dense glyphs; memory that reclaim can take is next to the limit and has light ones. The colours are distinct
+with any common colour blindness (the palette of Okabe and Ito), on light and on dark grounds."""
+
+LAYER_BY_NAME: Final = {layer.name: layer for layer in LAYERS}

@@ -11,7 +11,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from tracer import enumerations
+from tracer import categories, enumerations
 
 SCHEMA_VERSION: Final = 1
 
@@ -78,36 +78,11 @@ _ID = pa.int64()
 _PID = pa.int32()
 _MAYBE_INT = _nullable(pa.int64())
 
-MEMORY_STAT_BYTES: Final = (
-    "anon",
-    "file",
-    "shmem",
-    "file_mapped",
-    "file_dirty",
-    "file_writeback",
-    "swapcached",
-    "inactive_anon",
-    "active_anon",
-    "inactive_file",
-    "active_file",
-    "unevictable",
-    "slab_reclaimable",
-    "slab_unreclaimable",
-    "kernel",
-    "kernel_stack",
-    "page_tables",
-    "sock",
-    "percpu",
-    "vmalloc",
-    "swap",
-)
+MEMORY_STAT_BYTES: Final = tuple(counter.name for counter in categories.COUNTERS)
 """The sizes of memory.stat, by their v2 names; each is a `samples` column with `_bytes` behind it."""
 
 MEMORY_STAT_COUNTS: Final = (
-    "workingset_refault_anon",
-    "workingset_refault_file",
-    "workingset_activate_anon",
-    "workingset_activate_file",
+    *categories.WORKINGSET_ITEMS,
     "pgscan",
     "pgsteal",
     "pgfault",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tracer.categories import CATEGORIES, Category, Unit
+from tracer.categories import CATEGORIES, Counter, Unit
 
 _UNIT_IN_C: Final[dict[Unit, str]] = {"bytes": "1", "KiB": "1024", "pages": "PAGE_SIZE"}
 
@@ -50,7 +50,7 @@ def header_text() -> str:
     )
 
 
-def _function_of_item(name: str, items: dict[Category, tuple[str, ...]]) -> list[str]:
+def _function_of_item(name: str, items: dict[Counter, tuple[str, ...]]) -> list[str]:
     lines = [f"static __always_inline u32 {name}(s32 item)", "{", "\tswitch (item) {"]
     for category, names in items.items():
         for item in names:
@@ -60,9 +60,9 @@ def _function_of_item(name: str, items: dict[Category, tuple[str, ...]]) -> list
     return [*lines, "\t}", "\treturn CATEGORY_COUNT;", "}", ""]
 
 
-def _cases(categories: list[Category], result: str) -> list[str]:
+def _cases(categories: list[Counter], result: str) -> list[str]:
     return [*(f"\tcase {_constant(category)}:" for category in categories), f"\t\treturn {result};"]
 
 
-def _constant(category: Category) -> str:
+def _constant(category: Counter) -> str:
     return f"CATEGORY_{category.name.upper()}"

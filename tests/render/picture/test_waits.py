@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.views.stalls import STALLED
-from tracer.render.picture.layers import LAYERS
+from tracer.categories import LAYERS
 from tracer.render.picture.waits import WAITS, psi_ms, stacked_ms
 
 

@@ -182,7 +182,7 @@ def test_a_kill_of_which_nothing_is_known_still_reads(report: OomReport) -> None
         trigger=replace(report.trigger, cgroup=None, gfp=None, order=None, stack=None),
         victims=tuple(replace(victim, anon_rss_bytes=None, cgroup=None) for victim in report.victims),
         candidates=(),
-        composition=replace(report.composition, **dict.fromkeys([*kill_facts.PART_LABELS, "total"])),
+        composition=replace(report.composition, **dict.fromkeys([*kill_facts.PART_BY_NAME, "total"])),
         working_set_bytes=None,
         reclaim=Reclaim(0, 0, 0, 0.0, ()),
         cushion=Cushion(None, None, None, None, None, None),

@@ -17,6 +17,7 @@ import pandas as pd
 from tracer.analysis.core.columns import Bools, Int64s, integers, is_one_of, known, optional, times_ns
 from tracer.analysis.core.limits import kernel_numbers
 from tracer.analysis.core.subtree import Subtree
+from tracer.categories import CATEGORIES
 from tracer.schema import UNLIMITED_BYTES
 
 Weights = Mapping[str, int]
@@ -25,7 +26,7 @@ ANON: Final[Weights] = {"anon": 1}
 CACHE: Final[Weights] = {"file": 1, "shmem": -1}
 """Page cache with a file behind it: NR_FILE_PAGES contains shmem, which reclaim cannot just drop."""
 NOT_CACHE: Final[Weights] = {"anon": 1, "shmem": 1, "kernel": 1, "sock": 1}
-CHARGED: Final[Weights] = {"anon": 1, "file": 1, "kernel": 1, "sock": 1}
+CHARGED: Final[Weights] = {category.name: 1 for category in CATEGORIES if category.is_in_usage}
 """All that usage counts."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from tracer.categories import COUNTERS
 from tracer.kernel.cgroups.memory_files import V1_STAT
 from tracer.kernel.kmsg.report.log_report import LogReport, MemInfo
 from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES
@@ -27,7 +28,7 @@ _MOSTLY: Final = 0.8
 
 _NOT_IN_USAGE: Final = frozenset({"swap", "zswapped", "swapcached"})
 _PAGE_SIZES: Final = frozenset({4096, 8192, 16384, 32768, 65536})
-_V2: Final = {name: name for name in MEMORY_STAT_BYTES} | {"page_tables": "pagetables"}
+_V2: Final = {counter.name: counter.v2_line for counter in COUNTERS}
 _V1: Final = {column.removesuffix("_bytes"): name for name, column in V1_STAT.items()}
 _V1_HIERARCHICAL: Final = {column: f"total_{name}" for column, name in _V1.items()}
 

@@ -18,8 +18,9 @@ from tracer.capture.bpf.hooks import Choice
 from tracer.capture.bpf.load import Programs, watching
 from tracer.capture.bpf.ring import Ring
 from tracer.capture.bpf.syscall import syscall_number
-from tracer.capture.learn.stimuli import PROVOCATIONS
-from tracer.categories import CATEGORIES, Category
+from tracer.capture.learn.stimuli import STIMULI, moved_items
+from tracer.categories import CATEGORIES, COUNTERS, WORKINGSET_ITEMS
+from tracer.categories import Counter as MemoryCounter
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
@@ -35,8 +36,12 @@ _MAX_ROUNDS: Final = 12
 _FRUITLESS_ROUNDS: Final = 2
 _READ_INTERVAL_MS: Final = 2
 _AGREEMENT: Final = 0.9
-_SWAPS: Final = Path("/proc/swaps")
-_LEDGER_ITEMS: Final[Mapping[str, Callable[[Category], tuple[str, ...]]]] = {
+_LEARNT: Final = {item: counter.item for counter in COUNTERS for item in counter.items} | {
+    item: item for item in WORKINGSET_ITEMS.values()
+}
+"""Item of either enum -> the name by which its position is kept. Refaults are learnt only if some happen."""
+
+_LEDGER_ITEMS: Final[Mapping[str, Callable[[MemoryCounter], tuple[str, ...]]]] = {
     "memory by kind": lambda category: category.node_items,
     "kernel memory": lambda category: category.memcg_items,
 }
@@ -80,7 +85,7 @@ def describe(
     return documents
 
 
-def _counted(choice: Choice, btf: Btf) -> list[Category]:
+def _counted(choice: Choice, btf: Btf) -> list[MemoryCounter]:
     """Return the categories that a ledger signal counts by the kernel's own counters (bpf/charge.bpf.c)."""
     if choice.way is None or choice.signal.name not in _LEDGER_ITEMS:
         return []
@@ -123,10 +128,8 @@ def learn_positions(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> dict[
 
     Ends early once everything that we can move is known, or when two rounds taught nothing more.
     """
-    items = btf.enumerators.items()
-    names = {value: _RENAMED.get(name, name) for name, value in items if name in MEMCG_ITEMS}
-    provoked = _PROVOKED | {"MEMCG_SWAP"} if _has_swap() else _PROVOKED
-    movable = {_RENAMED.get(name, name) for name, _ in items if name in provoked}
+    names = {value: _LEARNT[name] for name, value in btf.enumerators.items() if name in _LEARNT}
+    movable = moved_items(hierarchy.version) & set(names.values())
     hooks = [watching(hook) for hook in programs.ledger_hooks]
     before = hooks[0].kind is not Kind.RAW_TRACEPOINT
     ring = Ring(programs.ring_fd("watched"), programs.ring_bytes("watched"), WATCHED)
@@ -150,11 +153,6 @@ def learn_positions(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> dict[
         ring.close()
 
 
-def _has_swap() -> bool:
-    """Return whether any swap is in use. The first line of the file is a heading."""
-    return len(_SWAPS.read_bytes().splitlines()) > 1
-
-
 @contextmanager
 def _provoker(hierarchy: Hierarchy) -> Iterator[Path | None]:
     """A cgroup for the provocations: the root cgroup, where we may be, has no counters of kernel memory.
@@ -175,8 +173,8 @@ def _provoke(cgroup: Path | None, ring: Ring) -> Iterator[npt.NDArray[np.void]]:
             prefer_this_thread()
             if cgroup is not None:
                 Path(cgroup, "cgroup.procs").write_text("0", encoding="ascii")
-            for provocation in PROVOCATIONS:
-                provocation()
+            for stimulus in STIMULI:
+                stimulus.act()
         finally:
             os._exit(0)
     ended = os.pidfd_open(child)
@@ -215,45 +213,6 @@ def positions_from(
             elected[name] = position
     taken = Counter(elected.values())
     return {name: position for name, position in elected.items() if taken[position] == 1}
-
-
-_PROVOKED: Final = frozenset(
-    {
-        "NR_INACTIVE_ANON",
-        "NR_INACTIVE_FILE",
-        "NR_ACTIVE_FILE",
-        "NR_UNEVICTABLE",
-        "NR_SLAB_RECLAIMABLE_B",
-        "NR_SLAB_UNRECLAIMABLE_B",
-        "NR_ANON_MAPPED",
-        "NR_FILE_MAPPED",
-        "NR_FILE_PAGES",
-        "NR_FILE_DIRTY",
-        "NR_WRITEBACK",
-        "NR_SHMEM",
-        "NR_KERNEL_STACK_KB",
-        "NR_PAGETABLE",
-        "MEMCG_PERCPU_B",
-        "MEMCG_VMALLOC",
-        "NR_VMALLOC",
-        "MEMCG_KMEM",
-    }
-)
-"""What `PROVOCATIONS` move."""
-
-_RENAMED: Final = {"NR_VMALLOC": "MEMCG_VMALLOC"}
-"""vmalloc is counted by node, and under that name, on kernels that have no MEMCG_VMALLOC (seen on 7.3)."""
-
-MEMCG_ITEMS: Final = _PROVOKED | {
-    "WORKINGSET_REFAULT_ANON",
-    "WORKINGSET_REFAULT_FILE",
-    "WORKINGSET_ACTIVATE_ANON",
-    "WORKINGSET_ACTIVATE_FILE",
-    "MEMCG_SWAP",
-    "MEMCG_SOCK",
-    "NR_ACTIVE_ANON",
-}
-"""What is learnt, some of it only if it happens by itself."""
 
 
 def read_counters(

@@ -20,7 +20,7 @@ from tracer.capture.bpf.hooks import Choice
 from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.roots import Roots
 from tracer.capture.bpf.syscall import enable_statistics
-from tracer.capture.learn.stimuli import PROVOCATIONS
+from tracer.capture.learn.stimuli import STIMULI
 from tracer.errors import TracerError
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
@@ -84,7 +84,7 @@ def _work_in(cgroup: Path) -> None:
         try:
             Path(cgroup, "cgroup.procs").write_text("0", encoding="ascii")
             below: Callable[[], None] = partial(_make_and_remove, cgroup / "below")
-            for work in (*PROVOCATIONS, _read_and_map_a_file, below):
+            for work in (*(stimulus.act for stimulus in STIMULI), _read_and_map_a_file, below):
                 with suppress(OSError):  # what cannot be done here has no figure
                     work()
             status = 0

@@ -1,4 +1,4 @@
-"""Small deeds, each of which moves some of the memory counters of the cgroup that does them."""
+"""Stimuli: small operations, each of which moves some memory counters of the cgroup that runs it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,47 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tracer.capture.bpf.syscall import create_map
 
-_BPF_MAP_TYPE_ARRAY: Final = 2
-_MADV_COLD: Final = 20  # include/uapi/asm-generic/mman-common.h; Python has no names for these
+_BPF_MAP_TYPE_ARRAY: Final = 2  # enum bpf_map_type
+_BPF_MAP_TYPE_PERCPU_ARRAY: Final = 6
+_MADV_COLD: Final = 20  # include/uapi/asm-generic/mman-common.h; Python has no name for these
 _MADV_PAGEOUT: Final = 21
+_SWAPS: Final = Path("/proc/swaps")
 _libc = ctypes.CDLL(None)
 
 
+@dataclass(frozen=True)
+class Stimulus:
+    """An operation, and the items of enum node_stat_item or memcg_stat_item that it surely moves.
+
+    `only_with_swap`: it needs swap. `only_version`: it moves them on this version of cgroups only.
+    """
+
+    act: Callable[[], None]
+    moves: frozenset[str]
+    only_with_swap: bool = False
+    only_version: int | None = None
+
+
+def moved_items(version: int) -> set[str]:
+    """Return the items that `STIMULI` move on this machine, on cgroups of `version`."""
+    has_swap = len(_SWAPS.read_bytes().splitlines()) > 1  # the first line is a heading
+    return {
+        item
+        for stimulus in STIMULI
+        if stimulus.only_version in (None, version) and (has_swap or not stimulus.only_with_swap)
+        for item in stimulus.moves
+    }
+
+
 def _touch_anon() -> None:
-    """New pages go to one list or the other (that of the active, by the multi-gen LRU), and cold ones to the
-    inactive (lru_deactivate in mm/swap.c).
+    """Touch new pages, and make them cold. New pages go to the active list with the multi-gen LRU, else to
+    the inactive one; cold pages go to the inactive list (lru_deactivate in mm/swap.c).
     """
     with mmap.mmap(-1, 64 * mmap.PAGESIZE) as area:
         for page in range(0, len(area), mmap.PAGESIZE):
@@ -33,7 +60,7 @@ def _touch_anon() -> None:
 
 
 def _swap_out() -> None:
-    """Pages are swapped out where there is swap, and read back."""
+    """Have pages swapped out, and read them back. Without swap they stay."""
     with mmap.mmap(-1, 16 * mmap.PAGESIZE) as area:
         area[:] = b"\xa5" * len(area)
         with suppress(OSError):
@@ -43,6 +70,7 @@ def _swap_out() -> None:
 
 
 def _touch_shmem() -> None:
+    """Write a file in memory."""
     fd = os.memfd_create("memcg-tracer")
     try:
         os.write(fd, bytes(64 * mmap.PAGESIZE))
@@ -51,22 +79,27 @@ def _touch_shmem() -> None:
 
 
 def _make_thread() -> None:
+    """Start a thread, which gets a kernel stack."""
     thread = threading.Thread(target=int)
     thread.start()
     thread.join()
 
 
 def _make_slab() -> None:
+    """Make pipes, which are unreclaimable slab, and negative dentries, which are reclaimable slab: a look-up
+    that fails leaves one.
+    """
     ends = [os.pipe() for _ in range(8)]
     for read_end, write_end in ends:
         os.close(read_end)
         os.close(write_end)
     for number in range(64):
-        with suppress(OSError):  # a look-up that fails leaves a negative dentry: reclaimable slab
+        with suppress(OSError):
             Path(f"/proc/self/cwd/.memcg-tracer-{number}").stat()
 
 
 def _send_on_loopback() -> None:
+    """Send data through a TCP connection to this process."""
     with (
         suppress(OSError),
         socket.create_server(("127.0.0.1", 0)) as server,
@@ -78,19 +111,21 @@ def _send_on_loopback() -> None:
             theirs.recv(64 << 10, socket.MSG_WAITALL)
 
 
-def _make_map() -> None:
-    """An array map of this size lies in vmalloc memory."""
-    with suppress(OSError):
-        os.close(create_map(_BPF_MAP_TYPE_ARRAY, key_size=4, value_size=4096, entries=64))
+def _make_maps() -> None:
+    """Make BPF maps. An array of this size is in vmalloc memory, a per-CPU array in per-CPU memory."""
+    for kind, value_bytes in ((_BPF_MAP_TYPE_ARRAY, 4096), (_BPF_MAP_TYPE_PERCPU_ARRAY, 64)):
+        with suppress(OSError):
+            os.close(create_map(kind, key_size=4, value_size=value_bytes, entries=64))
 
 
 def _make_process() -> None:
-    """A process's mm has percpu counters that are charged (mm_init in kernel/fork.c, since 6.2)."""
+    """Start a process. Its mm has per-CPU counters that are charged (mm_init in kernel/fork.c, since 6.2)."""
     child = os.posix_spawn("/bin/true", ["true"], {})
     os.waitpid(child, 0)
 
 
 def _lock_memory() -> None:
+    """Lock pages in memory."""
     with mmap.mmap(-1, 32 * mmap.PAGESIZE) as area:
         area[:] = bytes(len(area))
         start = ctypes.addressof(ctypes.c_char.from_buffer(area))
@@ -98,8 +133,8 @@ def _lock_memory() -> None:
 
 
 def _use_a_file() -> None:
-    """Dirty pages, and their writeback; then pages that are active: those that are read again and again, or,
-    by the multi-gen LRU, those that a fault brought in (folio_add_lru in mm/swap.c).
+    """Make dirty pages, write them back, then make pages active. Active pages are those that are read again
+    and again, or, with the multi-gen LRU, those that a fault brought in (folio_add_lru in mm/swap.c).
     """
     with suppress(OSError, ValueError), tempfile.TemporaryFile(dir="/var/tmp", buffering=0) as file:
         size = 32 * mmap.PAGESIZE
@@ -114,15 +149,19 @@ def _use_a_file() -> None:
                 os.pread(file.fileno(), mmap.PAGESIZE, page)
 
 
-PROVOCATIONS: Final[tuple[Callable[[], None], ...]] = (
-    _touch_anon,
-    _swap_out,
-    _touch_shmem,
-    _make_thread,
-    _make_slab,
-    _send_on_loopback,
-    _make_map,
-    _make_process,
-    _lock_memory,
-    _use_a_file,
+STIMULI: Final = (
+    Stimulus(_touch_anon, frozenset({"NR_ANON_MAPPED", "NR_INACTIVE_ANON", "NR_PAGETABLE"})),
+    Stimulus(_swap_out, frozenset({"MEMCG_SWAP"}), only_with_swap=True),
+    Stimulus(_touch_shmem, frozenset({"NR_SHMEM", "NR_FILE_PAGES"})),
+    Stimulus(_make_thread, frozenset({"NR_KERNEL_STACK_KB", "MEMCG_KMEM"})),
+    Stimulus(_make_slab, frozenset({"NR_SLAB_RECLAIMABLE_B", "NR_SLAB_UNRECLAIMABLE_B"})),
+    # v1 counts the memory of sockets elsewhere (tcpmem).
+    Stimulus(_send_on_loopback, frozenset({"MEMCG_SOCK"}), only_version=2),
+    Stimulus(_make_maps, frozenset({"MEMCG_VMALLOC", "MEMCG_PERCPU_B"})),
+    Stimulus(_make_process, frozenset({"MEMCG_PERCPU_B"})),
+    Stimulus(_lock_memory, frozenset({"NR_UNEVICTABLE"})),
+    Stimulus(
+        _use_a_file,
+        frozenset({"NR_INACTIVE_FILE", "NR_ACTIVE_FILE", "NR_FILE_MAPPED", "NR_FILE_DIRTY", "NR_WRITEBACK"}),
+    ),
 )

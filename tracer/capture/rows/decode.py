@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tracer import categories
 from tracer.capture.bpf.ring import Records
-from tracer.schema import CATEGORIES, RECLAIM_COUNTS, SAMPLE_SOURCES, TABLES, TIME, UNLIMITED_BYTES
+from tracer.schema import RECLAIM_COUNTS, SAMPLE_SOURCES, TABLES, TIME, UNLIMITED_BYTES
 from tracer.stored_names import stored_name
 from tracer.trace.arrow_columns import names, numbers
 from tracer.wire.dtypes import WIRE
@@ -21,36 +22,14 @@ from tracer.wire.streams import STREAM_AT, Stream
 
 PAGE_BYTES: Final = mmap.PAGESIZE
 
-_STATE_UNITS: Final = {"NR_KERNEL_STACK_KB": 1024}
-_BYTE_ITEMS: Final = frozenset({"NR_SLAB_RECLAIMABLE_B", "NR_SLAB_UNRECLAIMABLE_B", "MEMCG_PERCPU_B"})
-_PARTIAL_PAGES: Final = [CATEGORIES.index(c) for c in ("slab_reclaimable", "slab_unreclaimable", "percpu")]
+_PARTIAL_PAGES: Final = [
+    number for number, category in enumerate(categories.CATEGORIES) if category.unit == "bytes"
+]
+_UNIT_BYTES: Final = {c.item: c.unit_bytes(PAGE_BYTES) for c in categories.COUNTERS if c.items}
 
 STATE_COLUMNS: Final[Mapping[str, str]] = {
-    "anon_bytes": "NR_ANON_MAPPED",
-    "file_bytes": "NR_FILE_PAGES",
-    "shmem_bytes": "NR_SHMEM",
-    "file_mapped_bytes": "NR_FILE_MAPPED",
-    "file_dirty_bytes": "NR_FILE_DIRTY",
-    "file_writeback_bytes": "NR_WRITEBACK",
-    "inactive_anon_bytes": "NR_INACTIVE_ANON",
-    "active_anon_bytes": "NR_ACTIVE_ANON",
-    "inactive_file_bytes": "NR_INACTIVE_FILE",
-    "active_file_bytes": "NR_ACTIVE_FILE",
-    "unevictable_bytes": "NR_UNEVICTABLE",
-    "slab_reclaimable_bytes": "NR_SLAB_RECLAIMABLE_B",
-    "slab_unreclaimable_bytes": "NR_SLAB_UNRECLAIMABLE_B",
-    "kernel_bytes": "MEMCG_KMEM",
-    "kernel_stack_bytes": "NR_KERNEL_STACK_KB",
-    "page_tables_bytes": "NR_PAGETABLE",
-    "sock_bytes": "MEMCG_SOCK",
-    "percpu_bytes": "MEMCG_PERCPU_B",
-    "vmalloc_bytes": "MEMCG_VMALLOC",
-    "swap_bytes": "MEMCG_SWAP",
-    "workingset_refault_anon": "WORKINGSET_REFAULT_ANON",
-    "workingset_refault_file": "WORKINGSET_REFAULT_FILE",
-    "workingset_activate_anon": "WORKINGSET_ACTIVATE_ANON",
-    "workingset_activate_file": "WORKINGSET_ACTIVATE_FILE",
-}
+    counter.column: counter.item for counter in categories.COUNTERS if counter.items
+} | categories.WORKINGSET_ITEMS
 """Column of `samples` -> the item of memcg_vmstats_percpu.state that memory.stat prints there
 (memory_stats[] and memcg1_stats[] in mm/memcontrol*.c)."""
 
@@ -60,8 +39,7 @@ def state_reading(values: Mapping[str, int]) -> dict[str, int]:
     reading = {}
     for column, item in STATE_COLUMNS.items():
         if item in values:
-            unit = 1 if item in _BYTE_ITEMS else _STATE_UNITS.get(item, PAGE_BYTES)
-            reading[column] = values[item] * (unit if column.endswith("_bytes") else 1)
+            reading[column] = values[item] * _UNIT_BYTES.get(item, 1)
     return reading
 
 

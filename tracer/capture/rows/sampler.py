@@ -13,20 +13,13 @@ from tracer.capture.bpf.load import Programs
 from tracer.capture.learn.calibration import read_counters
 from tracer.capture.rows.cgroup_rows import Cgroup
 from tracer.capture.rows.decode import sample_row, state_reading
+from tracer.categories import CATEGORIES
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.memory_files import MemcgFiles
 
 Row = dict[str, Any]
 
-_KERNEL_COLUMNS: Final = (
-    "slab_reclaimable_bytes",
-    "slab_unreclaimable_bytes",
-    "kernel_bytes",
-    "kernel_stack_bytes",
-    "page_tables_bytes",
-    "percpu_bytes",
-    "vmalloc_bytes",
-)
+_KERNEL_COLUMNS: Final = tuple(category.column for category in CATEGORIES if category.v1 is None)
 """What memory.stat of cgroup v1 does not print; there it comes from the counters themselves."""
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from tracer.schema import MEMORY_STAT_BYTES, MEMORY_STAT_COUNTS, TABLES, UNLIMITED_BYTES
+from tracer.categories import COUNTERS
+from tracer.schema import MEMORY_STAT_COUNTS, TABLES, UNLIMITED_BYTES
 
 Reading = dict[str, int | None]
 
@@ -29,33 +30,15 @@ _UNLIMITED_FROM: Final = 0x7FFF_FFFF_FFFF_0000
 _READ_BYTES: Final = 16384
 _GONE: Final = frozenset({errno.ENODEV, errno.ENOENT})
 
-V1_STAT: Final = {
-    "rss": "anon_bytes",  # NR_ANON_MAPPED
-    "cache": "file_bytes",  # NR_FILE_PAGES, so it has shmem in it, as v2's `file`
-    "shmem": "shmem_bytes",
-    "mapped_file": "file_mapped_bytes",
-    "dirty": "file_dirty_bytes",
-    "writeback": "file_writeback_bytes",
-    "swap": "swap_bytes",
-    "swapcached": "swapcached_bytes",
-    "inactive_anon": "inactive_anon_bytes",
-    "active_anon": "active_anon_bytes",
-    "inactive_file": "inactive_file_bytes",
-    "active_file": "active_file_bytes",
-    "unevictable": "unevictable_bytes",
-    "workingset_refault_anon": "workingset_refault_anon",
-    "workingset_refault_file": "workingset_refault_file",
-    "pgfault": "pgfault",
-    "pgmajfault": "pgmajfault",
+V1_STAT: Final = {counter.v1: counter.column for counter in COUNTERS if counter.v1 is not None} | {
+    name: name for name in ("workingset_refault_anon", "workingset_refault_file", "pgfault", "pgmajfault")
 }
 """Name in v1's memory.stat -> column."""
 
 _V1_COLUMNS: Final = {f"total_{name}".encode(): column for name, column in V1_STAT.items()}
-_V2_COLUMNS: Final = (
-    {name.encode(): f"{name}_bytes" for name in MEMORY_STAT_BYTES if name != "swap"}
-    | {name.encode(): name for name in MEMORY_STAT_COUNTS}
-    | {b"pagetables": "page_tables_bytes"}
-)
+_V2_COLUMNS: Final = {
+    counter.v2_line.encode(): counter.column for counter in COUNTERS if counter.is_in_v2_stat
+} | {name.encode(): name for name in MEMORY_STAT_COUNTS}
 _V2_EVENTS: Final = {
     b"max": "max_events",
     b"high": "high_events",

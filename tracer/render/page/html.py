@@ -15,7 +15,7 @@ from tracer import units
 from tracer.analysis.explain.kill_filter import newest
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
-from tracer.render.picture.layers import BY_NAME, LAYERS, OF_COMPOSITION, PART_LABELS
+from tracer.categories import LAYERS, PART_BY_NAME
 from tracer.render.words import candidate_facts, kill_facts, kill_list, reclaim_facts, survivor_facts
 from tracer.render.words.escape import visible
 
@@ -110,9 +110,9 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
         "contributing": [visible(sentence) for sentence in report.verdict.contributing],
         "composition": [
             {
-                "layer": BY_NAME[OF_COMPOSITION[part]].name,
-                "label": PART_LABELS[part][0],
-                "meaning": PART_LABELS[part][1],
+                "layer": PART_BY_NAME[part].layer,
+                "label": PART_BY_NAME[part].label,
+                "meaning": PART_BY_NAME[part].meaning,
                 "size": units.size(value),
                 "percent": units.percent(value, total),
                 "share": 100 * max(value, 0) / total if total else 0,

@@ -14,7 +14,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tracer.render.picture.layers import BY_NAME, LAYERS, floats, stacked
+from tracer.categories import LAYER_BY_NAME, LAYERS
+from tracer.render.picture.layers import floats, stacked
 from tracer.render.picture.markers import Marker
 from tracer.render.picture.waits import WAITS, psi_ms, stacked_ms
 
@@ -134,7 +135,7 @@ def _draw_memory(axes: Axes, timeline: pd.DataFrame, seconds: Floats) -> None:
 def _draw_rates(axes: Axes, title: str, begins: Floats, step_s: float, flows: Mapping[str, Floats]) -> None:
     """Flows (bytes in each row) as rates, over so many rows at a time that bursts do not hide the course."""
     edges = _rate_edges(begins, step_s)
-    colours = (BY_NAME["cache"].hex, BY_NAME["anon"].hex, BY_NAME["shmem"].hex)
+    colours = (LAYER_BY_NAME["cache"].hex, LAYER_BY_NAME["anon"].hex, LAYER_BY_NAME["shmem"].hex)
     for (name, flow), colour, line in zip(flows.items(), colours, ("-", "-", "--"), strict=False):
         rate = _rate(flow, edges, step_s) / MIB
         label = name if np.isfinite(rate).any() else f"{name} (not known)"
@@ -209,7 +210,7 @@ def _draw_marker(panels: list[Axes], marker: Marker, second: float) -> None:
 
 def _draw_interval(axes: Axes, begin: float, end: float, *, is_late: bool) -> None:
     """Thrash: all that marks an interval is. Its word stands before it where there is no room behind."""
-    axes.axvspan(begin, end, color=BY_NAME["anon"].hex, alpha=0.2, linewidth=0)
+    axes.axvspan(begin, end, color=LAYER_BY_NAME["anon"].hex, alpha=0.2, linewidth=0)
     axes.annotate(
         "thrash",
         (begin, 1.0),

@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from tracer.render.picture.layers import Layer, floats
+from tracer.categories import Layer
+from tracer.render.picture.layers import floats
 
 WAITS: Final = (
     Layer("reclaim", "reclaim", "r", "color(166)", "#D55E00", "tasks free memory before they get any"),

@@ -11,7 +11,7 @@ from rich.text import Text
 from tracer import units
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
-from tracer.render.picture.layers import BY_NAME, OF_COMPOSITION, PART_LABELS
+from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.render.terminal import first_screen, paragraphs
 from tracer.render.terminal.allocation_stacks import heaviest
 from tracer.render.words import candidate_facts, kill_facts, reclaim_facts, signal_ways, survivor_facts
@@ -85,11 +85,13 @@ def _composition(report: OomReport) -> Iterator[RenderableType]:
         return
     table = paragraphs.Rows(("", "<"), ("", ">"), ("", ">"), ("", "<"), ("", "<"))
     for part, value in kill_facts.composition(report):
-        layer = BY_NAME[OF_COMPOSITION[part]]
-        label, meaning = PART_LABELS[part]
+        kind = PART_BY_NAME[part]
+        layer = LAYER_BY_NAME[kind.layer]
         cells = round(_BAR_CELLS * max(value, 0) / total) if total else 0
         bar = Text(layer.glyph * cells, style=layer.terminal)
-        table.add_row(label, units.size(value), units.percent(value, total), bar, prose(meaning, "dim"))
+        table.add_row(
+            kind.label, units.size(value), units.percent(value, total), bar, prose(kind.meaning, "dim")
+        )
     table.add_row(Text("= usage", "bold"), Text(units.size(total), "bold"))
     yield paragraphs.indented(table)
     yield from (paragraphs.note(rest) for rest in kill_facts.composition_rest(report))

@@ -18,7 +18,7 @@ from tracer.analysis.explain.verdict import DOUBT
 from tracer.analysis.explain.wording import no_limit
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
-from tracer.render.picture.layers import BY_NAME, OF_COMPOSITION, PART_LABELS
+from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.render.terminal import paragraphs
 from tracer.render.terminal.allocation_stacks import heaviest
 from tracer.render.words import kill_facts, log_place, signal_ways, survivor_facts
@@ -110,12 +110,12 @@ class _Composition:
             ("", "<"), ("", ">"), ("", ">"), *([("", "<")] if with_bars else []), ("", "<")
         )
         for part, value in self._parts:
-            label, meaning = PART_LABELS[part]
-            layer = BY_NAME[OF_COMPOSITION[part]]
+            kind = PART_BY_NAME[part]
+            layer = LAYER_BY_NAME[kind.layer]
             bar = Text(layer.glyph * round(_BAR_CELLS * max(value, 0) / self._full), style=layer.terminal)
             sizes = units.size(value), units.percent(value, self._full)
             bars = [bar] if with_bars else []
-            table.add_row(Text(label, layer.terminal), *sizes, *bars, prose(meaning, "dim"))
+            table.add_row(Text(kind.label, layer.terminal), *sizes, *bars, prose(kind.meaning, "dim"))
         yield table
 
 

@@ -15,7 +15,8 @@ from rich.text import Text
 from tracer import units
 from tracer.analysis.explain.measure.cushion import NEAR_LIMIT_PAGES, NEAR_LIMIT_PERCENT
 from tracer.analysis.views.timeline import row_length
-from tracer.render.picture.layers import LAYERS, floats, stacked, stacked_composition
+from tracer.categories import LAYERS
+from tracer.render.picture.layers import floats, stacked, stacked_composition
 from tracer.render.picture.markers import Marker
 from tracer.render.picture.waits import WAITS, psi_ms, stacked_ms
 from tracer.render.words import places

@@ -19,7 +19,7 @@ from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.survivor import Held
 from tracer.analysis.results.tasks import Trigger, Victim
-from tracer.render.picture.layers import PART_LABELS
+from tracer.categories import PART_BY_NAME
 from tracer.render.words import log_place, signal_ways
 from tracer.render.words.escape import visible
 from tracer.render.words.places import one_of
@@ -101,7 +101,7 @@ FIELDS_IN_WORDS: Final = {
     "cushion.refaulted_bytes": "how much evicted cache was needed again",
     "sizing.min_limit_bytes": "which limit would have sufficed",
 }
-"""Field of the report that can be unknown -> what it is; the classes of its composition: `PART_LABELS`."""
+"""Field of the report that can be unknown -> what it is; the classes of its composition: `PART_BY_NAME`."""
 
 VICTIM_TITLES: Final = ("killed", "anon", "file", "shmem", "page tables", "swap", "adj")
 VICTIM_NOTE: Final = "anon, file, shmem: its RSS by kind. adj: oom_score_adj, -1000 (never) to 1000 (first)"
@@ -167,7 +167,7 @@ def composition(report: OomReport, *, least_bytes: float = 0.0) -> list[tuple[st
 def composition_rest(report: OomReport) -> Iterator[str]:
     """The classes with nothing in them, and those that are not known."""
     for words, wanted in (("none of it: ", 0), ("not known: ", None)):
-        labels = [PART_LABELS[part][0] for part, value in report.composition.parts() if value == wanted]
+        labels = [PART_BY_NAME[part].label for part, value in report.composition.parts() if value == wanted]
         if labels:
             yield words + ", ".join(labels)
 
@@ -399,8 +399,8 @@ def _kernel_log(quality: Quality) -> str:
 def _in_words(field: str) -> str:
     """What a field of the report is, by its dotted name."""
     whole, _, part = field.partition(".")
-    if whole == "composition" and part in PART_LABELS:
-        return PART_LABELS[part][0]
+    if whole == "composition" and part in PART_BY_NAME:
+        return PART_BY_NAME[part].label
     return FIELDS_IN_WORDS.get(field) or visible(field)
 
 

@@ -31,20 +31,13 @@ from tracer.analysis.core.columns import optional
 from tracer.analysis.core.ledger import level
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.results.memory import COMPOSITION_PARTS, Composition
+from tracer.categories import PARTS
 from tracer.schema import CATEGORIES, MEMORY_STAT_BYTES
 
 Unknown = dict[str, str]
 """Dotted field name -> why it is null."""
 
-_STRAIGHT: Final = (
-    "slab_reclaimable",
-    "slab_unreclaimable",
-    "kernel_stack",
-    "page_tables",
-    "sock",
-    "percpu",
-    "vmalloc",
-)
+_STRAIGHT: Final = {part.name: part.counter for part in PARTS if part.counter is not None}
 _UNDECIDED_PERCENT: Final = 10
 _NO_SAMPLE: Final = "the kernel program took no sample of this counter at the kill"
 
@@ -72,7 +65,7 @@ def compose(
     parts: dict[str, int | None] = dict.fromkeys(COMPOSITION_PARTS)
     parts["anon"], parts["shmem"] = _anon(sizes), sizes["shmem"]
     parts["file_dirty"], parts["writeback"] = sizes["file_dirty"], _writeback(sizes)
-    parts |= {name: sizes[name] for name in _STRAIGHT}
+    parts |= {name: sizes[counter] for name, counter in _STRAIGHT.items()}
     parts["file_clean"] = _file_clean(sizes, parts["writeback"])
     if parts["file_clean"] is not None and None in (parts["file_dirty"], parts["writeback"]):
         unknown["composition.file_clean"] = "it contains what was dirty or under writeback: that was not read"
