@@ -9,7 +9,7 @@ from typing import Final
 from tracer.analysis.core.columns import NO_ID, utc_time
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import log_postmortem
-from tracer.analysis.explain.log_postmortem import Named
+from tracer.analysis.explain.measure.logged_parties import Named
 from tracer.analysis.kernel_log.decisions import LogKill, missed
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.tasks import Victim

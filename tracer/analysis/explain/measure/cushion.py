@@ -14,6 +14,7 @@ moments bound the story of a kill:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -149,6 +150,12 @@ def measure(
         exhausted_at=exhausted_at,
         refaulted_bytes=refaulted,
     )
+
+
+def cache_bytes(sizes: Mapping[str, int | None]) -> int | None:
+    """Return the page cache without shmem, from the sizes of memory.stat; None if either is not known."""
+    file, shmem = sizes["file"], sizes["shmem"]
+    return None if file is None or shmem is None else file - shmem
 
 
 def evicted_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:

@@ -146,7 +146,7 @@ def of_kill(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Sized:
 def cures(findings: Findings, cause: Cause) -> Iterator[str]:
     """Settings that are the real cure where the limit's size is not, with the numbers of this kill."""
     kill = _Kill.of(findings)
-    if kill is None:
+    if kill is None or findings.window is None:
         return
     shmem, room = findings.composition.shmem or 0, kill.limit_bytes - kill.kept_bytes
     if cause == "shmem" and room + shmem > 0:

@@ -1,0 +1,184 @@
+"""The time, the limit owner, the trigger and the victims of a kill that a kernel log reports.
+
+Each function adds the reasons for what is not known to `unknown`, by dotted field name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+import pandas as pd
+
+from tracer.analysis.explain.measure.composition import Unknown
+from tracer.analysis.results.kill import LimitOwner
+from tracer.analysis.results.tasks import Trigger, Victim
+from tracer.kernel.cgroups import containers
+from tracer.kernel.kmsg.report.log_report import Kill, LogReport, Stamp, TaskRow
+from tracer.schema import UNLIMITED_BYTES
+
+NO_COUNTERS: Final = "the kernel log has no usage and limit of it"
+NO_LIMIT: Final = "no cgroup's limit was hit"
+_NO_HEADER: Final = "the kernel log has no beginning of this report"
+_NO_OWNER: Final = "the kernel log does not name the cgroup whose limit was hit"
+_UNLIMITED: Final = "it has none: the kernel printed the largest number that there is"
+_NO_KILL: Final = "the kernel log says whom the kernel chose, and ends before it says that it was killed"
+_NOBODY: Final = "the kernel found no process that it could have killed"
+_SECONDS: Final = re.compile(r"\d+\.\d+")
+_UTC_DATE: Final = re.compile(r"\S+ (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
+
+Named = Callable[[str], tuple[str | None, str | None]]
+"""Path of a cgroup -> name of its container, name of its pod; None: not known."""
+
+
+def time(stamp: Stamp, unknown: Unknown) -> pd.Timestamp | None:
+    """Return the time in UTC if the log has a date with a time zone; else None."""
+    wall = stamp.wall
+    when = None if wall is None else _utc(wall)
+    if when is not None:
+        return pd.Timestamp(when)
+    if wall is not None:
+        unknown["time"] = f"the kernel log says {wall}, without a year or a time zone"
+    elif stamp.since_boot_ns is not None:
+        unknown["time"] = (
+            f"the kernel log says only {stamp.since_boot_ns / 1e9:.6f} s since the machine started"
+        )
+    else:
+        unknown["time"] = "the kernel log has no times"
+    return None
+
+
+def _utc(wall: str) -> datetime | None:
+    utc = _UTC_DATE.fullmatch(wall)
+    try:
+        if _SECONDS.fullmatch(wall):
+            return datetime.fromtimestamp(float(wall), UTC)
+        found = datetime.fromisoformat(f"{utc[1]}+00:00" if utc is not None else wall.replace(",", "."))
+        return None if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def limit_owner(log: LogReport, unknown: Unknown, named: Named) -> LimitOwner:
+    """Return the cgroup whose limit was hit; `named` has the names of its container and its pod.
+
+    If `named` does not know them, the container's id and the pod's uid stand for them: both are in the path.
+    """
+    memory = log.counters.get("memory")
+    if log.constraint not in ("memcg", "unknown"):
+        unknown["limit_owner"] = NO_LIMIT
+    elif log.oom_memcg is None and memory is None:
+        unknown["limit_owner"] = _NO_OWNER
+    else:
+        if log.oom_memcg is None:
+            unknown |= {f"limit_owner.{name}": _NO_OWNER for name in ("cgroup", "container", "pod")}
+        if memory is None:
+            unknown |= {f"limit_owner.{name}": NO_COUNTERS for name in ("limit_bytes", "usage_bytes")}
+            unknown["limit_owner.is_limited"] = NO_COUNTERS
+    cgroup = _trigger_cgroup(log)
+    if "limit_owner" not in unknown and (log.oom_memcg is None or cgroup is None):
+        unknown["limit_owner.is_ancestor"] = "the kernel log does not say in which cgroup who asked was"
+    reference = None if log.oom_memcg is None else containers.identify(log.oom_memcg)
+    container, pod = (None, None) if log.oom_memcg is None else named(log.oom_memcg)
+    limit_bytes = None if memory is None else memory.limit_bytes
+    if limit_bytes is not None and limit_bytes >= UNLIMITED_BYTES:
+        unknown["limit_owner.limit_bytes"] = _UNLIMITED
+    return LimitOwner(
+        cgroup=log.oom_memcg,
+        container=container or (None if reference is None else reference.container_id),
+        pod=pod or (None if reference is None else reference.pod_uid),
+        limit_bytes=limit_bytes,
+        usage_bytes=None if memory is None else memory.usage_bytes,
+        is_ancestor=None if cgroup is None or log.oom_memcg is None else cgroup != log.oom_memcg,
+    )
+
+
+def _trigger_cgroup(log: LogReport) -> str | None:
+    """Return the trigger's cgroup if the trigger and the victim are one process; a log has only the
+    victim's cgroup."""
+    pid = log.invoker.pid
+    if pid is None or log.task_memcg is None:
+        return None
+    if log.chosen is not None and pid == log.chosen.pid:
+        return log.task_memcg
+    tgids = {row.tgid for row in log.tasks if log.chosen is not None and row.pid == log.chosen.pid}
+    return log.task_memcg if pid in tgids else None
+
+
+def trigger(log: LogReport, unknown: Unknown) -> Trigger:
+    """Return the task whose charge could not be met."""
+    invoker, cgroup = log.invoker, _trigger_cgroup(log)
+    if "header" in log.missing:
+        unknown["trigger"] = _NO_HEADER
+    else:
+        if invoker.pid is None:
+            unknown["trigger.pid"] = "the kernel log has no line with the pid of who asked"
+        if cgroup is None:
+            unknown["trigger.cgroup"] = "the kernel log names only the cgroup of who was killed"
+        if not log.stack:
+            unknown["trigger.stack"] = "the kernel log has no call trace"
+    return Trigger(
+        pid=invoker.pid,
+        comm=invoker.comm,
+        cgroup=cgroup,
+        gfp=invoker.gfp,
+        order=invoker.order,
+        stack=log.stack or None,
+        user_stack=None,
+        gfp_names=invoker.gfp_names or "",
+        tgid=_tgid_of(invoker.pid, log),
+    )
+
+
+def _tgid_of(pid: int | None, log: LogReport) -> int | None:
+    """Return the process of a thread if another line of the log has it.
+
+    The header has the number of the thread (`dump_header` prints task_pid_nr). The table of tasks has both
+    numbers, and the line on the kill has that of a process.
+    """
+    if any(kill.pid == pid for kill in log.kills):
+        return pid
+    return next((row.tgid for row in log.tasks if pid in (row.pid, row.tgid)), None)
+
+
+def victims(log: LogReport, page_size: int, unknown: Unknown) -> Iterator[Victim]:
+    """Yield the killed tasks; if the log ends before the kill, the task that the kernel chose."""
+    rows = {row.pid: row for row in log.tasks}
+    kills = log.kills
+    if log.is_no_task_killable:
+        unknown["victims"] = _NOBODY
+    elif not kills and log.chosen is not None:
+        unknown["victims"] = _NO_KILL
+        kills = (Kill(log.stamp, log.chosen.pid, log.chosen.comm, uid=log.chosen.uid),)
+    elif not kills:
+        unknown["victims"] = "the kernel log ends before it says who was killed"
+    for number, kill in enumerate(kills):
+        yield _victim(log, kill, rows.get(kill.pid), page_size, is_first=number == 0)
+    if kills and not any(kill.pid in rows for kill in kills):
+        unknown["victims.swap_bytes"] = "the kernel log has no table with a line for who was killed"
+    if any(kill.anon_rss_bytes is None for kill in kills):
+        unknown["victims.anon_rss_bytes"] = "the kernel log does not have it in the line on the kill"
+    if len(kills) > 1 or (kills and log.task_memcg is None):
+        unknown["victims.cgroup"] = "the kernel log names only the cgroup of the process that was chosen"
+
+
+def _victim(log: LogReport, kill: Kill, row: TaskRow | None, page_size: int, *, is_first: bool) -> Victim:
+    """Return a victim from the line on its kill, and from its row in the table for what that line lacks."""
+    pgtables, adj = kill.pgtables_bytes, kill.oom_score_adj
+    if row is not None:
+        pgtables = row.pgtables_bytes if pgtables is None else pgtables
+        adj = row.oom_score_adj if adj is None else adj
+    return Victim(
+        pid=kill.pid,
+        comm=kill.comm,
+        cgroup=log.task_memcg if is_first else None,
+        anon_rss_bytes=kill.anon_rss_bytes,
+        file_rss_bytes=kill.file_rss_bytes,
+        shmem_rss_bytes=kill.shmem_rss_bytes,
+        pgtables_bytes=pgtables,
+        swap_bytes=None if row is None else row.swapents_pages * page_size,
+        oom_score_adj=adj,
+        group_kill=log.group_memcg is not None and len(log.kills) > 1,
+    )

@@ -1,0 +1,105 @@
+"""The kills that a trace recorded, each with its rows, its limit owner, and the window before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tracer.analysis.core.columns import NO_ID, integers, is_one_of, times_ns
+from tracer.analysis.core.index import Grouped
+from tracer.analysis.core.limits import limit_of
+from tracer.analysis.core.subtree import Subtree, Subtrees
+from tracer.analysis.core.tables import TraceTables
+from tracer.analysis.explain.measure import cushion
+from tracer.analysis.explain.measure.cushion import Window
+from tracer.analysis.kernel_log.comparison import Completed
+from tracer.schema import UNLIMITED_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedKill:
+    """One decision of the OOM killer.
+
+    `rows` of `oom` are the victims, `weighed` the rows of `oom_candidates`. `subtree` is the limit owner with
+    all cgroups below it. `sample` is the row of `samples` that the kernel program read of the owner at the
+    kill. A global OOM has no owner: `owner_id` is None, `subtree` is empty, and the window begins after the
+    previous global OOM.
+    """
+
+    kill_id: int
+    rows: pd.DataFrame
+    weighed: pd.DataFrame
+    time_ns: int
+    owner_id: int | None
+    subtree: Subtree
+    window: Window
+    sample: pd.Series | None
+
+
+class RecordedKills:
+    """The kills of a trace. Kills for one limit share a subtree, and so what was computed from its rows."""
+
+    def __init__(self, trace: TraceTables, completed: Completed) -> None:
+        """Find the kills in the tables that the trace's kernel log completed."""
+        self._oom, samples = completed.oom, completed.samples
+        self._candidates = trace.oom_candidates
+        self._subtrees = Subtrees(trace, samples)
+        self._rows = Grouped.by(integers(self._oom["kill_id"]))
+        self._rows_of_owner = Grouped.by(integers(self._oom["limit_owner_cgroup_id"]))
+        self._weighed = Grouped.by(integers(self._candidates["kill_id"]))
+        self._at_kills = samples[is_one_of(samples["source"], ["oom"])]
+        self._read = Grouped.by(integers(self._at_kills["kill_id"]))
+        self._read_of = integers(self._at_kills["cgroup_id"])
+
+    def __iter__(self) -> Iterator[RecordedKill]:
+        """Yield all kills, those for one limit one after the other."""
+        for owner_id, kill_ids in self._by_owner().items():
+            yield from self._for_limit_of(owner_id, kill_ids)
+
+    def kill_at(self, kill_id: int) -> RecordedKill:
+        """Return the kill of this number; ValueError if there is none."""
+        (owner_id,) = (owner_id for owner_id, numbers in self._by_owner().items() if kill_id in numbers)
+        (kill,) = self._for_limit_of(owner_id, [kill_id])
+        return kill
+
+    def _by_owner(self) -> dict[int, list[int]]:
+        """Return the kills in order, by the limit owner in the first row of each; `NO_ID`: no owner."""
+        oom, found = self._oom, dict[int, list[int]]()
+        kill_ids, firsts = np.unique(integers(oom["kill_id"]), return_index=True)
+        for owner_id, kill_id in zip(
+            integers(oom["limit_owner_cgroup_id"])[firsts].tolist(), kill_ids.tolist(), strict=True
+        ):
+            found.setdefault(owner_id, []).append(kill_id)
+        return found
+
+    def _for_limit_of(self, owner_id: int, kill_ids: Sequence[int]) -> Iterator[RecordedKill]:
+        moments = times_ns(self._oom)[self._rows_of_owner.of(owner_id)]
+        subtree = self._subtrees.machine() if owner_id == NO_ID else self._subtrees.subtree_at(owner_id)
+        for kill_id in kill_ids:
+            rows = self._oom.iloc[self._rows.of(kill_id)]
+            time_ns, limit = int(times_ns(rows)[0]), limit_of(rows.iloc[0])
+            earlier = moments[: int(np.searchsorted(moments, time_ns))]
+            if owner_id == NO_ID:
+                start = cushion.after(subtree, earlier)
+                window = Window(start, start, time_ns)
+            else:
+                limit = UNLIMITED_BYTES if limit is None else limit
+                window = cushion.find_window(subtree, limit_bytes=limit, earlier=earlier, kill_ns=time_ns)
+            yield RecordedKill(
+                kill_id=kill_id,
+                rows=rows,
+                weighed=self._candidates.iloc[self._weighed.of(kill_id)],
+                time_ns=time_ns,
+                owner_id=None if owner_id == NO_ID else owner_id,
+                subtree=subtree,
+                window=window,
+                sample=self._sample_at(kill_id, owner_id),
+            )
+
+    def _sample_at(self, kill_id: int, owner_id: int) -> pd.Series | None:
+        rows = self._read.of(kill_id)
+        rows = rows[self._read_of[rows] == owner_id]
+        return self._at_kills.iloc[int(rows[0])] if owner_id != NO_ID and len(rows) else None

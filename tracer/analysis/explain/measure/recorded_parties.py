@@ -1,0 +1,130 @@
+"""The limit owner, the trigger and the victims of a kill that a trace recorded.
+
+Each function adds the reasons for what is not known to `unknown`, by dotted field name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tracer.analysis.core.columns import integers, is_one_of, optional, records, times_ns
+from tracer.analysis.core.limits import limit_of
+from tracer.analysis.core.tables import TraceTables
+from tracer.analysis.explain.measure.composition import Unknown
+from tracer.analysis.explain.measure.recorded_kills import RecordedKill
+from tracer.analysis.kernel_log.comparison import Told
+from tracer.analysis.results.kill import LimitOwner
+from tracer.analysis.results.tasks import Trigger, Victim
+
+NO_OWNER = "no cgroup's limit was hit, or the trace does not say whose"
+
+
+def limit_owner(trace: TraceTables, kill: RecordedKill, unknown: Unknown) -> LimitOwner:
+    """Return the cgroup whose limit was hit."""
+    first = kill.rows.iloc[0]
+    container, pod = trace.places.container_of(kill.owner_id)
+    life = None if kill.owner_id is None else trace.places.lives.of(kill.owner_id)
+    owner = LimitOwner(
+        cgroup=trace.places.path_of(kill.owner_id),
+        container=container,
+        pod=pod,
+        limit_bytes=limit_of(first),
+        usage_bytes=optional(first["usage_bytes"]),
+        is_ancestor=None
+        if kill.owner_id is None
+        else bool(np.isin(first["trigger_cgroup_id"], kill.subtree.members))
+        and int(first["trigger_cgroup_id"]) != kill.owner_id,
+        cgroup_id=kill.owner_id,
+        run=None if life is None else life.run,
+        runs=None if life is None else life.runs,
+    )
+    if kill.owner_id is None:
+        unknown["limit_owner"] = NO_OWNER
+    elif owner.cgroup is None:  # the container and the pod follow from the path
+        no_path = f"the trace holds no path of cgroup {kill.owner_id}"
+        unknown |= {f"limit_owner.{name}": no_path for name in ("cgroup", "container", "pod")}
+    return owner
+
+
+def trigger(trace: TraceTables, kill: RecordedKill, told: Told, unknown: Unknown) -> Trigger:
+    """Return the task whose charge could not be met."""
+    first = kill.rows.iloc[0]
+    gfp = optional(first["gfp"])
+    if gfp is None:
+        unknown["trigger.gfp"] = "the trigger made no reclaim attempt that the trace knows"
+    cgroup = trace.places.path_of(int(first["trigger_cgroup_id"]))
+    order = _order(kill, unknown)
+    if cgroup is None:
+        unknown["trigger.cgroup"] = f"the trace holds no path of cgroup {first['trigger_cgroup_id']}"
+    return Trigger(
+        pid=int(first["trigger_pid"]),
+        comm=str(first["trigger_comm"]),
+        cgroup=cgroup,
+        gfp=gfp,
+        order=order,
+        stack=_frames(trace, first["kernel_stack_id"], "trigger.stack", unknown),
+        user_stack=_frames(trace, first["user_stack_id"], "trigger.user_stack", unknown),
+        gfp_names=told.gfp_names(gfp),
+        tgid=int(first["trigger_tgid"]),
+        cmdline=_title_at(trace, int(first["trigger_tgid"]), kill.time_ns),
+    )
+
+
+def victims(trace: TraceTables, kill: RecordedKill, unknown: Unknown) -> tuple[Victim, ...]:
+    """Return the killed tasks in the order in which they were marked."""
+    found = tuple(
+        Victim(
+            pid=int(row["pid"]),
+            comm=str(row["comm"]),
+            cgroup=trace.places.path_of(int(row["cgroup_id"])),
+            anon_rss_bytes=optional(row["anon_rss_bytes"]),
+            file_rss_bytes=optional(row["file_rss_bytes"]),
+            shmem_rss_bytes=optional(row["shmem_rss_bytes"]),
+            pgtables_bytes=optional(row["pgtables_bytes"]),
+            swap_bytes=optional(row["swap_bytes"]),
+            oom_score_adj=int(row["oom_score_adj"]),
+            group_kill=len(kill.rows) > 1,
+            cgroup_id=int(row["cgroup_id"]),
+            cmdline=_title_at(trace, int(row["tgid"]), kill.time_ns),
+        )
+        for row in records(kill.rows)
+    )
+    if any(victim.anon_rss_bytes is None for victim in found):
+        unknown["victims.anon_rss_bytes"] = "a victim had no address space left when it was marked"
+    if any(victim.cgroup is None for victim in found):
+        unknown["victims.cgroup"] = "the trace holds no path of a victim's cgroup"
+    return found
+
+
+def _order(kill: RecordedKill, unknown: Unknown) -> int | None:
+    """Return the order of the request; for a global OOM, else that of the trigger's last direct reclaim."""
+    first = kill.rows.iloc[0]
+    order = optional(first["order"])
+    if order is not None:
+        return order
+    if str(first["constraint"]) == "memcg":
+        # vmscan:mm_vmscan_memcg_reclaim_begin always has 0, whatever was asked for.
+        unknown["trigger.order"] = "the order of a charge is told where functions of the kernel can be hooked"
+        return None
+    attempts = kill.subtree.reclaim
+    begin, end = np.searchsorted(times_ns(attempts), [kill.window.begin, kill.window.end + 1])
+    rows = attempts.iloc[begin:end]
+    rows = rows[(integers(rows["pid"]) == int(first["trigger_pid"])) & is_one_of(rows["kind"], ["direct"])]
+    order = None if rows.empty else optional(rows["order"].iloc[-1])
+    if order is None:
+        unknown["trigger.order"] = "the trigger made no direct reclaim attempt that the trace knows"
+    return order
+
+
+def _frames(trace: TraceTables, stack_id: Any, field: str, unknown: Unknown) -> tuple[str, ...] | None:
+    number = optional(stack_id)
+    frames = None if number is None else trace.functions.frames(number)
+    if frames is None:
+        unknown[field] = "no stack was taken" if number is None else f"stack {number} is not in the trace"
+    return frames
+
+
+def _title_at(trace: TraceTables, tgid: int, time_ns: int) -> str | None:
+    return trace.processes.cmdline_at(tgid, time_ns, time_ns)

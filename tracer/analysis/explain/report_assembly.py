@@ -1,0 +1,68 @@
+"""The assembly of an `OomReport` from what one source, a trace or a kernel log, shows of a kill.
+
+The sources (`postmortem`, `log_postmortem`) measure. A value that a source does not show is None, and
+`Quality.unknown` has the reason. From there on all kills are treated alike: the verdict, then the advice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from tracer.analysis.explain import advice, verdict
+from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.sizing import kill_range
+from tracer.analysis.explain.victim.victim_selection import Selection
+from tracer.analysis.results.conclusions import Sizing, Verdict
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.quality import KernelLogPlace, Quality
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a source shows of one kill.
+
+    `findings`: without the candidates, which `selection` has. `sizes`: memory.stat of the limit owner at the
+    kill, in bytes, by name (`schema.MEMORY_STAT_BYTES`); None is "not known". `kernel_log`: None for a trace.
+    """
+
+    kill_id: int
+    ktime_ns: int | None
+    findings: Findings
+    selection: Selection
+    sizes: Mapping[str, int | None]
+    working_set_bytes: int | None
+    sizing: Sizing
+    quality: Quality
+    kernel_log: KernelLogPlace | None = None
+
+
+def assemble(measured: Measured, judge: Callable[[Findings], Verdict] = verdict.judge) -> OomReport:
+    """Return the report of a kill; `judge` gives the verdict on its findings."""
+    selection = measured.selection
+    findings = replace(measured.findings, candidates=selection.candidates)
+    judged = judge(findings)
+    return OomReport(
+        kill_id=measured.kill_id,
+        time=findings.time,
+        ktime_ns=measured.ktime_ns,
+        constraint=findings.constraint,
+        limit_owner=findings.owner,
+        trigger=findings.trigger,
+        victims=tuple(findings.victims),
+        candidates=selection.candidates,
+        composition=findings.composition,
+        working_set_bytes=measured.working_set_bytes,
+        reclaim=findings.reclaim,
+        cushion=findings.cushion,
+        allocators=tuple(findings.allocators),
+        verdict=judged,
+        advice=(*advice.advise(findings, judged), *kill_range.cures(findings, judged.cause)),
+        sizing=measured.sizing,
+        quality=measured.quality,
+        memory_stat_bytes={name: size for name, size in measured.sizes.items() if size is not None},
+        badness_total_pages=selection.total_pages,
+        what_if=selection.what_if,
+        kernel_log=measured.kernel_log,
+        further_allocators=findings.further_allocators,
+    )
