@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tracer import meanings
-from tracer.analysis.core import naming
+from tracer.analysis.core import hierarchy, naming
 from tracer.analysis.core.lookup import log_reports
 from tracer.analysis.core.lookup.cgroups import Places
 from tracer.analysis.core.lookup.log_reports import Logged
@@ -167,7 +167,7 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
             (None, None, None) if kill_id is None else postmortem.allocated_before(self, kill_id)
         )
         if cgroup is not None:
-            below = naming.members_of(self, naming.select(self, cgroup))
+            below = hierarchy.members_of(self, naming.select(self, cgroup))
             members = below if members is None else np.intersect1d(members, below)
         return stack_samples.charged(
             self, stack_samples.samples_within(self.stack_samples, members, begin, end)

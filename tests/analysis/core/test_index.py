@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracer.analysis.core.columns import Int64s
-from tracer.analysis.core.index import Grouped, Histories, RunningSums
+from tracer.analysis.core.index import Histories, RowIndex, RunningSums
 
 _THINGS = 4
 ROWS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, _THINGS - 1), st.integers(-5, 5)), max_size=20)
@@ -20,11 +20,11 @@ def array(values: list[int]) -> Int64s:
 @given(keys=st.lists(st.integers(-1, 5), max_size=20), wanted=st.sets(st.integers(-1, 6)))
 @settings(deadline=None)
 def test_rows_of_keys(keys: list[int], wanted: set[int]) -> None:
-    grouped = Grouped.by(array(keys))
-    found = grouped.of_any(array(sorted(wanted))).tolist()
+    grouped = RowIndex.from_keys(array(keys))
+    found = grouped.rows_for_any(array(sorted(wanted))).tolist()
     assert found == [row for row, key in enumerate(keys) if key in wanted]
     for key in wanted:
-        assert grouped.of(key).tolist() == [row for row, one in enumerate(keys) if one == key]
+        assert grouped.rows_for(key).tolist() == [row for row, one in enumerate(keys) if one == key]
 
 
 @given(rows=ROWS, moment=st.integers(-1, 10))
@@ -34,7 +34,7 @@ def test_what_was_told_of_each_thing_by_a_moment(rows: list[tuple[int, int, int]
     times, things, amounts = (array([row[column] for row in rows]) for column in range(3))
     earlier = [(thing, number) for number, (time, thing, _) in enumerate(rows) if time <= moment]
     of_things = [[number for one, number in earlier if one == thing] for thing in range(_THINGS)]
-    last = Histories.of(times, things, _THINGS).last(moment)
+    last = Histories.from_rows(times, things, _THINGS).last_rows_at(moment)
     assert last.tolist() == [max(numbers, default=-1) for numbers in of_things]
-    sums = RunningSums.of(times, things, amounts, _THINGS).at(moment)
+    sums = RunningSums.from_rows(times, things, amounts, _THINGS).sums_at(moment)
     assert sums.tolist() == [sum(rows[number][2] for number in numbers) for numbers in of_things]

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tracer.analysis.core import naming
+from tracer.analysis.core import hierarchy, naming
 from tracer.errors import TracerError, UsageError
 
 
@@ -85,7 +85,7 @@ def test_refusals_name_the_candidates(named: Any) -> None:
 def test_select_leaves_out_what_lies_below_another_that_fits(named: Any) -> None:
     assert naming.select(named, "/docker/*") == [21, 22]
     assert naming.select(named, "worker") == [23, 25]
-    assert naming.members_of(named, naming.select(named, "*/worker")).tolist() == [23, 25]
+    assert hierarchy.members_of(named, naming.select(named, "*/worker")).tolist() == [23, 25]
 
 
 def test_one_path_after_the_other_is_two_lives(trace: Any) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tracer import units
-from tracer.analysis.core import naming
+from tracer.analysis.core import hierarchy
 from tracer.analysis.core.columns import Bools, Int64s, integers, known, positions, times_ns
 from tracer.analysis.core.ledger import usage
 from tracer.analysis.core.limits import kernel_numbers
@@ -103,9 +103,9 @@ class Grid:
     bins: Bins
 
     @classmethod
-    def of(cls, trace: TraceTables, ids: list[int], bins: Bins) -> Grid:
+    def from_cgroups(cls, trace: TraceTables, ids: list[int], bins: Bins) -> Grid:
         """Return the grid of the cgroups `ids`."""
-        above = naming.positions_above(trace.cgroups, ids)
+        above = hierarchy.positions_above(trace.cgroups, ids)
         local_ids = np.array(sorted(above), dtype=np.int64)
         levels = max(map(len, above.values()), default=0)
         counts_for = np.full((levels, len(local_ids)), -1, dtype=np.int64)
@@ -184,7 +184,7 @@ class Readings:
     value: Int64s
 
     @classmethod
-    def of(cls, column: str, *tables: pd.DataFrame) -> Readings:
+    def from_tables(cls, column: str, *tables: pd.DataFrame) -> Readings:
         """Return a column of such tables, without what is null."""
         rows = [table[known(kernel_numbers(table, column))] for table in tables]
         return cls(
@@ -194,9 +194,9 @@ class Readings:
         )
 
     @classmethod
-    def of_usage(cls, trace: TraceTables, ids: list[int]) -> Readings:
+    def from_usage(cls, trace: TraceTables, ids: list[int]) -> Readings:
         """Return `ledger.usage` of each of them."""
-        subtrees, members = Subtrees(trace), naming.descendants_of(trace.cgroups, ids)
+        subtrees, members = Subtrees(trace), hierarchy.descendants_of(trace.cgroups, ids)
         found = [(number, usage(subtrees.subtree_at(number, members[number]))) for number in ids]
         none = np.array([], dtype=np.int64)
         return cls(

@@ -12,18 +12,17 @@ import pandas as pd
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-
 NO_ID: Final = -1
-"""Stands for a null id in the int64 arrays of this package; kernel ids and inode hashes are positive."""
+"""The value of a null id in int64 arrays; ids of the kernel and hashes of inodes are positive."""
 
 
 def times_ns(frame: pd.DataFrame) -> Int64s:
-    """The `time` index of a table as nanoseconds since the epoch."""
+    """Return the `time` index of a table in nanoseconds since the epoch."""
     return _index_ns(frame.index)
 
 
 def column_times_ns(column: pd.Series) -> Int64s:
-    """A column of times as nanoseconds since the epoch; nulls are the least int64, as in NumPy."""
+    """Return a column of times in nanoseconds since the epoch; a null is the least int64, as in NumPy."""
     return _index_ns(pd.Index(column))
 
 
@@ -35,44 +34,49 @@ def _index_ns(index: pd.Index) -> Int64s:
 
 
 def utc_times(time_ns: Int64s) -> pd.DatetimeIndex:
-    """Nanoseconds since the epoch as pandas has them in the tables."""
+    """Return nanoseconds since the epoch as an index of UTC times."""
     return pd.DatetimeIndex(time_ns.view("datetime64[ns]")).tz_localize("UTC")
 
 
+def utc_time(time_ns: int) -> pd.Timestamp:
+    """Return nanoseconds since the epoch as a UTC time."""
+    return pd.Timestamp(time_ns, tz="UTC")
+
+
 def integers(column: pd.Series, missing: int = NO_ID) -> Int64s:
-    """A column as int64, with `missing` in the place of nulls."""
+    """Return a column as int64, with `missing` in place of nulls."""
     return np.asarray(column.to_numpy(np.int64, na_value=missing), dtype=np.int64)
 
 
 def known(column: pd.Series) -> Bools:
+    """Return which rows of a column are not null."""
     return np.asarray(column.notna().to_numpy(), dtype=np.bool_)
 
 
 def is_one_of(column: pd.Series, values: Iterable[str | int]) -> Bools:
+    """Return which rows of a column have one of these values."""
     return np.asarray(column.isin(list(values)).to_numpy(), dtype=np.bool_)
 
 
 def positions(ids: Int64s, wanted: Int64s) -> Int64s:
-    """Return the position of each wanted id in `ids`, -1 where it is not there."""
+    """Return the position of each wanted id in `ids` (distinct), -1 where it is missing."""
     return np.asarray(pd.Index(ids).get_indexer(pd.Index(wanted)), dtype=np.int64)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as dictionaries; each column becomes Python's objects at once: `to_dict` goes by cells."""
+    """Return the rows as dictionaries of Python objects.
+
+    Each column is converted at once, which is faster than `DataFrame.to_dict`: that converts cell by cell.
+    """
     cells = {str(name): frame[name].tolist() for name in frame.columns}
     return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
 
 
 def optional(value: Any) -> int | None:
-    """A cell of a nullable integer column."""
+    """Return a cell of a nullable integer column."""
     return None if pd.isna(value) else int(value)
 
 
 def optional_text(value: Any) -> str | None:
-    """A cell of a nullable string column."""
+    """Return a cell of a nullable string column."""
     return None if pd.isna(value) else str(value)
-
-
-def utc_time(time_ns: int) -> pd.Timestamp:
-    """An instant, from nanoseconds since the epoch."""
-    return pd.Timestamp(time_ns, tz="UTC")

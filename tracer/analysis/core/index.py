@@ -1,4 +1,4 @@
-"""Rows by what they have in common, found by a search instead of by a pass over their table."""
+"""Indexes of the rows of a table, which are found by a binary search instead of a pass over the table."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from tracer.analysis.core.columns import Int64s
 
 
 @dataclass(frozen=True, slots=True)
-class Grouped:
-    """The positions of a table's rows, those of one key side by side, each in the table's order: `order`.
-    `keys` are the keys there, which ascend."""
+class RowIndex:
+    """The positions of a table's rows by key.
+
+    `keys` ascend, and `order` has the position of the row of each key; rows of one key keep the table's
+    order.
+    """
 
     keys: Int64s
     order: Int64s
 
     @classmethod
-    def by(cls, keys: Int64s) -> Grouped:
+    def from_keys(cls, keys: Int64s) -> RowIndex:
+        """Index a table by the key of each of its rows."""
         order = np.argsort(keys, kind="stable")
         return cls(keys[order], order)
 
-    def of(self, key: int) -> Int64s:
-        """The positions of the rows with this key."""
+    def rows_for(self, key: int) -> Int64s:
+        """Return the positions of the rows with this key."""
         first, end = (int(np.searchsorted(self.keys, key, side)) for side in ("left", "right"))
         return self.order[first:end]
 
-    def of_any(self, keys: Int64s) -> Int64s:
-        """Those with any of these (distinct) keys, in the table's order."""
+    def rows_for_any(self, keys: Int64s) -> Int64s:
+        """Return the positions of the rows with any of these (distinct) keys, in the table's order."""
         firsts, ends = (np.searchsorted(self.keys, keys, side) for side in ("left", "right"))
         slices = [self.order[first:end] for first, end in zip(firsts, ends, strict=True) if end > first]
         return np.sort(np.concatenate([*slices, self.order[:0]]))
@@ -36,9 +40,11 @@ class Grouped:
 
 @dataclass(frozen=True, slots=True)
 class Histories:
-    """Rows in the order of time that tell each of one thing out of `count`: asked what was last told of every
-    thing up to a moment. `times` are theirs, `order` is as in `Grouped`; `firsts` is where each thing's begin
-    in it, and `places` orders a row by its thing and then by its position."""
+    """The rows of a table in the order of time, each of which is about one of `count` things.
+
+    `times` are in ns since the epoch, a row each. `order` is as in `RowIndex`, by thing; `firsts` is where
+    the rows of each thing begin in it. `places` orders a row by its thing and then by its position.
+    """
 
     times: Int64s
     order: Int64s
@@ -46,36 +52,38 @@ class Histories:
     places: Int64s
 
     @classmethod
-    def of(cls, times: Int64s, things: Int64s, count: int) -> Histories:
-        """`things` are from 0 to less than `count`, of each row; `times` ascend."""
-        grouped = Grouped.by(things)
-        firsts = np.searchsorted(grouped.keys, np.arange(count))
-        return cls(times, grouped.order, firsts, grouped.keys * len(times) + grouped.order)
+    def from_rows(cls, times: Int64s, things: Int64s, count: int) -> Histories:
+        """Index rows by `things`, which are from 0 to `count` - 1; `times` ascend."""
+        index = RowIndex.from_keys(things)
+        firsts = np.searchsorted(index.keys, np.arange(count))
+        return cls(times, index.order, firsts, index.keys * len(times) + index.order)
 
-    def told(self, time_ns: int) -> Int64s:
-        """For each thing, how many of its rows are not later."""
+    def counts_at(self, time_ns: int) -> Int64s:
+        """Return for each thing how many of its rows are not later than a moment."""
         rows = int(np.searchsorted(self.times, time_ns, side="right"))
         begins = np.arange(len(self.firsts)) * len(self.times)
         return np.searchsorted(self.places, begins + rows) - self.firsts
 
-    def last(self, time_ns: int) -> Int64s:
-        """For each thing, the position of its last row that is not later; -1 where there is none."""
-        told = self.told(time_ns)
-        return np.where(told > 0, np.append(self.order, -1)[self.firsts + told - 1], -1)
+    def last_rows_at(self, time_ns: int) -> Int64s:
+        """Return for each thing the position of its last row that is not later than a moment, else -1."""
+        counts = self.counts_at(time_ns)
+        return np.where(counts > 0, np.append(self.order, -1)[self.firsts + counts - 1], -1)
 
 
 @dataclass(frozen=True, slots=True)
 class RunningSums:
-    """The sum of the amounts told of each thing up to any moment."""
+    """The sum of the amounts of each thing up to any moment."""
 
     histories: Histories
     sums: Int64s
 
     @classmethod
-    def of(cls, times: Int64s, things: Int64s, amounts: Int64s, count: int) -> RunningSums:
-        histories = Histories.of(times, things, count)
+    def from_rows(cls, times: Int64s, things: Int64s, amounts: Int64s, count: int) -> RunningSums:
+        """Sum up rows with one amount each; the other arguments are those of `Histories.from_rows`."""
+        histories = Histories.from_rows(times, things, count)
         return cls(histories, np.append(0, np.cumsum(amounts[histories.order])))
 
-    def at(self, time_ns: int) -> Int64s:
+    def sums_at(self, time_ns: int) -> Int64s:
+        """Return for each thing the sum of its rows that are not later than a moment."""
         firsts = self.histories.firsts
-        return np.asarray(self.sums[firsts + self.histories.told(time_ns)] - self.sums[firsts])
+        return np.asarray(self.sums[firsts + self.histories.counts_at(time_ns)] - self.sums[firsts])

@@ -1,4 +1,8 @@
-"""Limits as the kernel has them: a column of sizes, and the flag beside it that tells whether one is set."""
+"""Limits as the kernel has them, out of DataFrames.
+
+In a DataFrame a limit that is not set is NA, as is one that is not known; the flag column beside it
+(`schema.LIMITS`) tells them apart. In the kernel, a limit that is not set is a number: `UNLIMITED_BYTES`.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,13 @@ from tracer.schema import LIMITS, UNLIMITED_BYTES
 
 
 def kernel_numbers(table: pd.DataFrame, name: str) -> pd.Series:
-    """A column as the kernel has it: a limit that is not set is `schema.UNLIMITED_BYTES`, NA is not known."""
+    """Return a column, in bytes; of a limit that is not set, `UNLIMITED_BYTES`; NA is not known."""
     if name not in LIMITS:
         return table[name]
     return table[name].mask(table[LIMITS[name]].eq(False).fillna(False), UNLIMITED_BYTES)
 
 
 def limit_of(row: Mapping[str, Any] | pd.Series, name: str = "limit_bytes") -> int | None:
-    """The same of one row."""
+    """Return a limit of one row, in bytes; `UNLIMITED_BYTES` if it is not set, None if it is not known."""
     flag = row[LIMITS[name]]
     return None if pd.isna(flag) else int(row[name]) if flag else UNLIMITED_BYTES

@@ -1,7 +1,8 @@
-"""The lives of a name: a container that restarts has one cgroup after the other, and each is a life of it.
+"""The lives of a name: a container that restarts has one cgroup after the other, and each of them is a life.
 
-A name is the container's where it is known, with its pod and what lies below its own cgroup; else it is the
-path. The *run* of a cgroup is its ordinal among those of its name, from 1, in the order of creation.
+A name is the container's where it is known, together with its namespace, its pod, and the path below the
+container's own cgroup; otherwise it is the path of the cgroup. The *run* of a cgroup is its ordinal, from 1,
+among the cgroups of its name in the order of their creation.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import pandas as pd
 from tracer.analysis.core.columns import Int64s, column_times_ns, integers, known, optional_text
 
 _Key = tuple[str | None, str | None, str, str]
-"""(namespace, pod, container or path, what lies below the container's own cgroup)"""
+"""(namespace, pod, container or path, path below the container's own cgroup)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One cgroup of `runs` that had the same name. `name` is as it came from the kernel or a runtime."""
+    """One cgroup out of `runs` with the same name. `name` is spelt as the kernel or the runtime spells it."""
 
     cgroup_id: int
     name: str
@@ -31,7 +32,7 @@ class Life:
 
 
 class Lives:
-    """Which run of which name each cgroup of a trace is."""
+    """The cgroups of a trace by name and run."""
 
     def __init__(self, cgroups: pd.DataFrame) -> None:
         self._ids = integers(cgroups["cgroup_id"]).tolist()
@@ -43,36 +44,41 @@ class Lives:
             self._at_path.setdefault(self._paths[row].rstrip("/"), []).append(row)
         self._life = self._lives(_keys(cgroups, self._paths), order)
 
-    def of(self, cgroup_id: int) -> Life:
-        """A cgroup that the trace has no name of is the one run of its id."""
+    def life_for(self, cgroup_id: int) -> Life:
+        """Return the life of a cgroup; of a cgroup without a name in the trace, run 1 of 1 of its id."""
         return self._life.get(cgroup_id) or Life(cgroup_id, f"id:{cgroup_id}", 1, 1)
 
-    def under(self, path: str, made_ns: int) -> int | None:
-        """The cgroup with this path that one made then below it belongs to: the last that was made before it,
-        else the first; None where no cgroup had the path."""
+    def parent_at(self, path: str, made_ns: int) -> int | None:
+        """Return the cgroup with this path that a cgroup made below the path at that moment belongs to.
+
+        It is the last that was made by then, else the first of all; None if no cgroup had the path.
+        """
         rows = self._at_path.get(path.rstrip("/"), [])
         if not rows:
             return None
         earlier = bisect_right(rows, made_ns, key=self._made_ns.__getitem__)
         return int(self._ids[rows[max(earlier - 1, 0)]])
 
-    def is_succeeded(self, path: str) -> bool:
-        """Whether several cgroups had this path, one after the other."""
+    def is_reused(self, path: str) -> bool:
+        """Return whether several cgroups had this path, one after the other."""
         return len(self._at_path.get(path.rstrip("/"), [])) > 1
 
     def in_order(self, cgroup_ids: Sequence[int]) -> list[int]:
-        """The names in the order of the first of each, and of each name its lives one after the other."""
-        lives = [self.of(number) for number in cgroup_ids]
+        """Return the ids with the lives of one name together, in the order of their runs.
+
+        The names stand in the order in which each comes first in `cgroup_ids`.
+        """
+        lives = [self.life_for(number) for number in cgroup_ids]
         first: dict[object, int] = {}
         for position, life in enumerate(lives):
             first.setdefault(self._name(life), position)
         return [life.cgroup_id for life in sorted(lives, key=lambda one: (first[self._name(one)], one.run))]
 
     def by_name(self, cgroup_ids: Sequence[int]) -> list[list[Life]]:
-        """These lives, those of one name together, as `in_order` has them."""
+        """Return the lives in the order of `in_order`, a list for each name."""
         found: dict[object, list[Life]] = {}
         for number in self.in_order(cgroup_ids):
-            life = self.of(number)
+            life = self.life_for(number)
             found.setdefault(self._name(life), []).append(life)
         return list(found.values())
 
@@ -92,12 +98,12 @@ class Lives:
 
 
 def made_ns(cgroups: pd.DataFrame) -> Int64s:
-    """When each was made, in ns since the epoch; 0 for those that were there before the trace began."""
+    """Return when each cgroup was made, in ns since the epoch; 0 if it is older than the trace."""
     return np.where(known(cgroups["created"]), column_times_ns(cgroups["created"]), 0)
 
 
 class Container(NamedTuple):
-    """What a cgroup's row tells of its container; None: not known."""
+    """The container of a cgroup, by its row of `cgroups`; None: not known."""
 
     name: str | None
     container_id: str | None
@@ -106,14 +112,17 @@ class Container(NamedTuple):
 
 
 def containers(cgroups: pd.DataFrame) -> list[Container]:
-    """One for each row. A runtime may be slower than a container that crashes: what one life of a path tells
-    holds for all of it, since the path has the container's id."""
+    """Return the container of each row.
+
+    A container that crashes may be gone before its runtime was asked for its name. The path has the
+    container's id in it, so a name that is known of one cgroup holds for all cgroups with the same path.
+    """
     columns = ("container", "container_id", "pod", "namespace")
     cells = ([optional_text(cell) for cell in cgroups[name]] for name in columns)
     rows = [Container(*row) for row in zip(*cells, strict=True)]
     paths = cgroups["path"].astype(str).tolist()
-    of_path = {path: row for path, row in zip(paths, rows, strict=True) if row.name is not None}
-    return [of_path.get(path, row) for path, row in zip(paths, rows, strict=True)]
+    at_path = {path: row for path, row in zip(paths, rows, strict=True) if row.name is not None}
+    return [at_path.get(path, row) for path, row in zip(paths, rows, strict=True)]
 
 
 def _keys(cgroups: pd.DataFrame, paths: Sequence[str]) -> list[_Key]:
@@ -126,7 +135,7 @@ def _keys(cgroups: pd.DataFrame, paths: Sequence[str]) -> list[_Key]:
 
 
 def _below(path: str, container_id: str | None) -> str:
-    """What of the path lies below the last component that has the container's id in it."""
+    """Return the part of the path below the last component that contains the container's id."""
     if container_id is None:
         return ""
     _, found, rest = path.rpartition(container_id)

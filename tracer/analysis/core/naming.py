@@ -1,7 +1,7 @@
-"""From what a person types to cgroup ids, and from ids to the names that the trace holds.
+"""The way from what a person types to cgroup ids, and from ids to the names in the trace.
 
-A cgroup's id is the inode number of its directory, so two cgroups that had one path after the other are two:
-two lives of one name (`analysis.core.lives`).
+The id of a cgroup is the inode number of its directory. So two cgroups that had one path, one after the
+other, have two ids: they are two lives of one name (`analysis.core.lives`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Final, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import Int64s, column_times_ns, integers, times_ns
-from tracer.analysis.core.lives import Life, Lives, containers, made_ns
+from tracer.analysis.core.columns import column_times_ns, integers, times_ns
+from tracer.analysis.core.hierarchy import paths_by_id, positions_above
+from tracer.analysis.core.lives import Life, containers
 from tracer.analysis.core.tables import TraceTables
 from tracer.errors import TracerError, UsageError
 from tracer.stored_names import stored_text
@@ -27,15 +28,17 @@ _MOUNTS: Final = ("/sys/fs/cgroup/memory", "/sys/fs/cgroup")
 
 
 def resolve(cgroups: pd.DataFrame, pattern: str | int) -> list[int]:
-    """The ids that `pattern` means, in the order of the table.
+    """Return the ids of the cgroups that fit `pattern`, in the order of the table.
 
-    Tried in this order, and the first kind that fits anything wins: an id; a path below the memory
-    controller's mount (or with the usual mount points before it); a container's name; the beginning of a
-    container's id; the end of a path, whole names only; a glob over paths and container names.
+    These kinds of patterns are tried in turn, and the first that fits any cgroup is taken: an id; a path
+    below the mount point of the memory controller, or with a usual mount point before it; a container's
+    name; the beginning of a container's id; the end of a path, by whole components; a glob over paths and
+    container names.
 
-    It is taken first as a name as the kernel has it, then as the text that a trace has for one.
+    The pattern is read as a name in the kernel's spelling first, then in the spelling of a trace
+    (`tracer.stored_names`).
 
-    Raises TracerError with the nearest names when nothing fits.
+    Raises TracerError with the nearest names if nothing fits.
     """
     ids, paths = integers(cgroups["cgroup_id"]).tolist(), cgroups["path"].astype(str).tolist()
     places = [
@@ -50,7 +53,7 @@ def resolve(cgroups: pd.DataFrame, pattern: str | int) -> list[int]:
 
 
 class Place(NamedTuple):
-    """A cgroup by all that a person may call it."""
+    """A cgroup by every name that a person may give it."""
 
     number: int
     path: str
@@ -59,7 +62,7 @@ class Place(NamedTuple):
 
 
 def fitting(places: Sequence[Place], pattern: str) -> list[int]:
-    """The positions of those that `pattern` means, as `resolve` says."""
+    """Return the positions of the places that fit `pattern`, by the rules of `resolve`."""
     text = pattern.strip()
     spellings = dict.fromkeys((stored_text(text), text))
     return next((found for spelling in spellings if (found := _spelt(places, spelling))), [])
@@ -88,36 +91,41 @@ def _spelt(places: Sequence[Place], text: str) -> list[int]:
 
 
 def select(trace: TraceTables, pattern: str | int, run: int | None = None) -> list[int]:
-    """The ids that a verb shows for `pattern`, each with all below it: every life of every name that fits, as
-    `Lives.in_order` has them, without those that lie below another one. `run`: only that life.
+    """Return the ids of the cgroups that a verb shows for `pattern`, each of which stands for its subtree.
 
-    Raises TracerError with the nearest names when nothing fits, UsageError when `run` does not name one life.
+    These are all lives of all names that fit, in the order of `Lives.in_order`, without cgroups that lie
+    below another of them; with `run`, that life alone.
+
+    Raises TracerError with the nearest names if nothing fits, UsageError if `run` does not name one life.
     """
     found = resolve(trace.cgroups, pattern)
     above = positions_above(trace.cgroups, found)
     lives = trace.places.lives
     ids = lives.in_order([number for number in found if len(above.get(number, ())) <= 1])
-    return ids if run is None else [_of_run(lives.by_name(ids), run)]
+    return ids if run is None else [_life_of_run(lives.by_name(ids), run)]
 
 
-def of_run(trace: TraceTables, run: int) -> int:
-    """Return the id of that life of the only name with several; UsageError where there is no such name."""
-    of_name = trace.places.lives.by_name(with_data(trace))
-    restarted = [lives for lives in of_name if lives[0].runs > 1]
+def select_run(trace: TraceTables, run: int) -> int:
+    """Return the id of that life of the only name with several lives.
+
+    Raises UsageError if there is no such name, or more than one.
+    """
+    names = trace.places.lives.by_name(with_data(trace))
+    restarted = [lives for lives in names if lives[0].runs > 1]
     if not restarted:
         raise UsageError("--run chooses a life of a name, and every name in this trace has one: leave it out")
     if len(restarted) > 1:
         listed = ", ".join(repr(lives[0].name) for lives in restarted[:_MOST_LISTED])
         raise UsageError(f"--run counts the lives of one name: name it with -c; several have lives: {listed}")
-    return _of_run(restarted, run)
+    return _life_of_run(restarted, run)
 
 
-def _of_run(of_name: Sequence[Sequence[Life]], run: int) -> int:
-    if len(of_name) > 1:
-        listed = ", ".join(repr(lives[0].name) for lives in of_name[:_MOST_LISTED])
-        more = f" and {len(of_name) - _MOST_LISTED} more" if len(of_name) > _MOST_LISTED else ""
-        raise UsageError(f"--run counts the lives of one name, and {len(of_name)} fit: {listed}{more}")
-    (lives,) = of_name
+def _life_of_run(names: Sequence[Sequence[Life]], run: int) -> int:
+    if len(names) > 1:
+        listed = ", ".join(repr(lives[0].name) for lives in names[:_MOST_LISTED])
+        more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+        raise UsageError(f"--run counts the lives of one name, and {len(names)} fit: {listed}{more}")
+    (lives,) = names
     for life in lives:
         if life.run == run:
             return life.cgroup_id
@@ -127,57 +135,23 @@ def _of_run(of_name: Sequence[Sequence[Life]], run: int) -> int:
 
 
 def labels_of(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> list[str]:
-    """The path of each, or `id:N` where the trace holds no path."""
-    paths = _paths(cgroups)
+    """Return the path of each cgroup, or `id:N` if the trace has no path."""
+    paths = paths_by_id(cgroups)
     return [paths.get(number) or f"id:{number}" for number in cgroup_ids]
 
 
-def positions_above(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> dict[int, list[int]]:
-    """For each cgroup that is one of these or below one: the positions of those it counts for, in its own
-    position first. As `Places.descendants` has it, for many."""
-    paths, lives = _paths(cgroups), Lives(cgroups)
-    made = dict(zip(integers(cgroups["cgroup_id"]).tolist(), made_ns(cgroups).tolist(), strict=True))
-    above: dict[int, list[int]] = {number: [position] for position, number in enumerate(cgroup_ids)}
-    at_path: dict[str, dict[int, int]] = {}
-    for position, number in enumerate(cgroup_ids):
-        if number in paths:
-            at_path.setdefault(paths[number].rstrip("/"), {})[number] = position
-    for number, path in paths.items():
-        end = len(path.rstrip("/"))
-        while (end := path.rfind("/", 0, end)) >= 0:
-            parents = at_path.get(path[:end])
-            parent = None if parents is None else lives.under(path[:end], made[number])
-            if parents is not None and parent in parents:
-                above.setdefault(number, []).append(parents[parent])
-    return {number: positions for number, positions in above.items() if positions}
-
-
-def descendants_of(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> dict[int, Int64s]:
-    """`Places.descendants` of each of them, in one pass for all."""
-    below: list[list[int]] = [[] for _ in cgroup_ids]
-    for number, positions in sorted(positions_above(cgroups, cgroup_ids).items()):
-        for position in positions:
-            below[position].append(number)
-    return {number: np.array(ids, np.int64) for number, ids in zip(cgroup_ids, below, strict=True)}
-
-
-def members_of(trace: TraceTables, cgroup_ids: Sequence[int]) -> Int64s:
-    """The ids of these cgroups and of all below any of them, ascending."""
-    return np.unique(np.concatenate([trace.places.descendants(number) for number in cgroup_ids]))
-
-
 def with_data(trace: TraceTables) -> list[int]:
-    """The ids of the cgroups that the trace has charges or samples of, by path, and then by run."""
+    """Return the ids of the cgroups that the trace has charges or samples of, by path and then by run."""
     ids = np.union1d(integers(trace.charge["cgroup_id"]), integers(trace.samples["cgroup_id"])).tolist()
-    runs = [trace.places.lives.of(number).run for number in ids]
+    runs = [trace.places.lives.life_for(number).run for number in ids]
     return [number for *_, number in sorted(zip(labels_of(trace.cgroups, ids), runs, ids, strict=True))]
 
 
 def with_names(trace: TraceTables, frame: pd.DataFrame) -> pd.DataFrame:
-    """A table with the names behind its ids added: `cgroup` (path), `container`, `comm`, `file` (path, or
-    `major:minor inode N` where the kernel knew no name). Null where the trace holds no name.
+    """Return a table with columns for the names of its ids; null if the trace has no name.
 
-    A `comm` that the table already has is left alone.
+    `cgroup_id` gives `cgroup` (a path) and `container`; `tgid` gives `comm`, unless the table has one;
+    `inode_id` gives `file` (a path, or `major:minor inode N` if the kernel knew no name).
     """
     named = frame.copy()
     cgroups = trace.cgroups.set_index("cgroup_id")
@@ -189,12 +163,6 @@ def with_names(trace: TraceTables, frame: pd.DataFrame) -> pd.DataFrame:
     if "inode_id" in frame.columns:
         named["file"] = _looked_up(frame["inode_id"], _file_names(trace.inodes))
     return named
-
-
-def _paths(cgroups: pd.DataFrame) -> dict[int, str]:
-    """Id -> path."""
-    ids = integers(cgroups["cgroup_id"]).tolist()
-    return dict(zip(ids, cgroups["path"].astype(str).tolist(), strict=True))
 
 
 def _as_paths(text: str) -> set[str]:
@@ -212,7 +180,7 @@ def _candidates(cgroups: pd.DataFrame, text: str) -> str:
 
 
 def nearest(names: Sequence[str], text: str) -> str:
-    """The names that come nearest to what was typed, and how many more there are."""
+    """Return the names nearest to what was typed, as text, and how many more names there are."""
     near = [name for name in names if text.strip("/").casefold() in name.casefold()] or _nearest(names, text)
     listed = near[:_MOST_LISTED]
     more = f" (and {len(names) - len(listed)} more)" if len(listed) < len(names) else ""
@@ -230,8 +198,10 @@ def _file_names(inodes: pd.DataFrame) -> pd.Series:
 
 
 def _comms(tasks: pd.DataFrame, frame: pd.DataFrame) -> pd.Categorical:
-    """The name of the process with the row's tgid that was seen first at or before the row's time; else of
-    the first one after it, since who acts is named after the deed, and a wait's row stands at its begin.
+    """Return for each row the name of the process that had its tgid at its time.
+
+    It is the last one that was first seen by then, else the first one seen later: the recorder learns the
+    name of a process after it has acted, and the row of a wait stands at the wait's begin.
     """
     time = times_ns(frame) if isinstance(frame.index, pd.DatetimeIndex) else np.full(len(frame), _FOREVER)
     rows = pd.DataFrame({"tgid": integers(frame["tgid"]), "time": time, "row": np.arange(len(frame))})
@@ -251,7 +221,7 @@ def _comms(tasks: pd.DataFrame, frame: pd.DataFrame) -> pd.Categorical:
 
 
 def _looked_up(ids: pd.Series, names: pd.Series) -> pd.Categorical:
-    """Names by id, as a categorical: the frame may have millions of rows and few names."""
+    """Return the name of each id, as a categorical: millions of rows may have few names."""
     categories = pd.Index(sorted({str(name) for name in names.dropna()}), dtype=object)
     code_of_name = categories.get_indexer(pd.Index(names.astype(object)))
     positions = pd.Index(integers(names.index.to_series())).get_indexer(pd.Index(integers(ids)))

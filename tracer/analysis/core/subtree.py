@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core.columns import NO_ID, Int64s, integers
-from tracer.analysis.core.index import Grouped
+from tracer.analysis.core.index import RowIndex
 from tracer.analysis.core.tables import TraceTables, is_evicted, start_ns
 
 T = TypeVar("T")
@@ -147,8 +147,8 @@ class _ByCgroup:
 
     def __init__(self, table: pd.DataFrame) -> None:
         self._table = table
-        self._rows = Grouped.by(integers(table["cgroup_id"]))
+        self._rows = RowIndex.from_keys(integers(table["cgroup_id"]))
 
     def rows_for(self, members: Int64s) -> pd.DataFrame:
         """Return the rows of these cgroups, in the table's order."""
-        return self._table.iloc[self._rows.of_any(members)]
+        return self._table.iloc[self._rows.rows_for_any(members)]

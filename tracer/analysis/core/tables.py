@@ -1,4 +1,4 @@
-"""What the analysis asks of a trace, and the way from its pandas columns to NumPy."""
+"""The protocol that the analysis has with a trace, and what is read off its tables as a whole."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from tracer.analysis.core.lookup.processes import Processes
 from tracer.analysis.core.lookup.stacks import Functions
 from tracer.trace.meta import WRITE_FAILED
 
+_RECLAIM_CAUSES: Final = ("reclaim_memcg", "reclaim_direct", "reclaim_kswapd")
+
 
 class TraceTables(Protocol):
-    """The tables of a trace as DataFrames (columns: `schema.TABLES`), indexed by UTC `time` where they have
-    one and then sorted by it, and what meta.json says."""
+    """The tables of a trace as DataFrames, what follows from them, and `meta`: the contents of meta.json.
+
+    The columns of the tables are those of `schema.TABLES`. A table with a `time` is indexed by it, in UTC,
+    and sorted. Whatever follows from the tables is found at first use and kept, for all callers.
+    """
 
     @property
     def meta(self) -> Mapping[str, Any]: ...
@@ -52,82 +57,83 @@ class TraceTables(Protocol):
     def stack_samples(self) -> pd.DataFrame: ...
     @property
     def stacks(self) -> pd.DataFrame: ...
+
     @property
     def refaults(self) -> pd.DataFrame:
-        """What follows from `pagecache`, once for all that asks: `analysis.views.refaults.refaults`."""
+        """The links between evictions and refaults in `pagecache`: `analysis.views.refaults.refaults`."""
         ...
 
     @property
     def needed_again(self) -> pd.DataFrame:
-        """The same by piece of a file: `analysis.views.refaults.needed_again`."""
+        """The pieces of files that were refaulted: `analysis.views.refaults.needed_again`."""
         ...
 
     @property
     def waits(self) -> pd.DataFrame:
-        """What follows from `stalls` and `reclaim`: `analysis.views.stalls.waits`."""
+        """The times that threads waited for memory: `analysis.views.stalls.waits`."""
         ...
 
     @property
     def places(self) -> Places:
-        """What `cgroups` holds, to be looked up: `analysis.core.lookup.cgroups.Places`."""
+        """The look-up of `cgroups`."""
         ...
 
     @property
     def processes(self) -> Processes:
-        """What `tasks` holds, likewise: `analysis.core.lookup.processes.Processes`."""
+        """The look-up of `tasks`."""
         ...
 
     @property
     def losses(self) -> Losses:
-        """What `loss` holds, likewise: `analysis.core.lookup.losses.Losses`."""
+        """The look-up of `loss`."""
         ...
 
     @property
     def logged(self) -> list[Logged]:
-        """The reports in `kernel_log`: `analysis.core.lookup.log_reports.logged`."""
+        """The reports in `kernel_log`."""
         ...
 
     @property
     def functions(self) -> Functions:
-        """What `stacks` holds, likewise: `analysis.core.lookup.stacks.Functions`."""
+        """The look-up of `stacks`."""
         ...
 
 
-_RECLAIM_CAUSES: Final = ("reclaim_memcg", "reclaim_direct", "reclaim_kswapd")
-
-
 def is_evicted(pagecache: pd.DataFrame) -> Bools:
-    """Which rows of `pagecache` are folios that reclaim took."""
+    """Return which rows of `pagecache` are folios that reclaim took."""
     return is_one_of(pagecache["op"], ["delete"]) & is_one_of(pagecache["cause"], _RECLAIM_CAUSES)
 
 
 def is_shmem(trace: TraceTables) -> Bools:
     """Return which rows of `pagecache` are of tmpfs, memfd or shared anonymous memory.
 
-    They are deletions alone: mm/shmem.c adds its folios without the tracepoint. What they held is in the
-    ledger, as shmem, and is no page cache that could be dropped.
+    All of them are deletions: mm/shmem.c adds its folios without the tracepoint. What they held is in the
+    ledger, as shmem, and was no page cache that reclaim could drop.
     """
     files = trace.inodes["inode_id"][is_one_of(trace.inodes["fs_type"], ["tmpfs"])]
     return is_one_of(trace.pagecache["inode_id"], files)
 
 
 def page_size(trace: TraceTables) -> int:
+    """Return the size of a page of the recorded machine, in bytes."""
     return int(trace.meta["page_size"])
 
 
 def breaks_off(trace: TraceTables) -> bool:
-    """Return whether the last record is before the recording's end: the recorder was killed, is still at
-    work, or could not write on."""
+    """Return whether the recording may have gone on after the last record of the trace.
+
+    That is so if the recorder was killed, is still at work, or could not write on.
+    """
     return trace.meta["ended"] is None or trace.meta.get("end_reason") == WRITE_FAILED
 
 
 def start_ns(trace: TraceTables) -> int:
-    """The first moment that any table speaks of, in nanoseconds since the epoch; 0 for an empty trace."""
+    """Return the time of the first row of any table, in ns since the epoch; 0 for an empty trace."""
     return min((int(times_ns(table)[0]) for table in _timed(trace) if len(table)), default=0)
 
 
 def end_ns(trace: TraceTables) -> int:
-    """The last such moment."""
+    """Return the time of the last row of any table, in ns since the epoch; 0 for an empty trace."""
     return max((int(times_ns(table)[-1]) for table in _timed(trace) if len(table)), default=0)
 
 

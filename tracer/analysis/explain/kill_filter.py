@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tracer.analysis.core import naming
+from tracer.analysis.core import hierarchy, naming
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.conclusions import Cause
 from tracer.analysis.results.kill import OomReport
@@ -62,8 +62,8 @@ def concerning(
     trace: TraceTables, reports: Iterable[OomReport], cgroup_ids: Sequence[int]
 ) -> list[OomReport]:
     """Those for the limit of one of these cgroups, or of one below, or of a task in one."""
-    members = set(naming.members_of(trace, cgroup_ids).tolist())
-    lives = [trace.places.lives.of(number) for number in cgroup_ids]
+    members = set(hierarchy.members_of(trace, cgroup_ids).tolist())
+    lives = [trace.places.lives.life_for(number) for number in cgroup_ids]
     # Of one life alone a kill that no id tells of is not known to be of it.
     paths = {trace.places.label_of(life.cgroup_id) for life in lives if len(lives) == life.runs}
     return [

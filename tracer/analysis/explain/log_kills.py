@@ -32,7 +32,7 @@ def reports(trace: TraceTables) -> Iterator[OomReport]:
         told = {"time", *(log_postmortem.OF_LIVES if kill.owner_id != NO_ID else ())}
         quality = replace(
             report.quality,
-            lost_records=trace.losses.of_numbers(kill.time_ns, kill.time_ns),
+            lost_records=trace.losses.affecting_numbers(kill.time_ns, kill.time_ns),
             probes=dict(trace.meta["probes"]),
             unknown={field: why for field, why in report.quality.unknown.items() if field not in told},
             disagreements=(MISSED, *report.quality.disagreements),
@@ -43,7 +43,7 @@ def reports(trace: TraceTables) -> Iterator[OomReport]:
 def _owner(trace: TraceTables, kill: LogKill, owner: LimitOwner) -> LimitOwner:
     if kill.owner_id == NO_ID:
         return owner
-    life = trace.places.lives.of(kill.owner_id)
+    life = trace.places.lives.life_for(kill.owner_id)
     return replace(owner, cgroup_id=kill.owner_id, run=life.run, runs=life.runs)
 
 
@@ -58,6 +58,6 @@ def _named(trace: TraceTables, kill: LogKill) -> Named:
     """The names of the last cgroup that had a path by then: a life that was missed has those of the path."""
 
     def names_of(path: str) -> tuple[str | None, str | None]:
-        return trace.places.container_of(trace.places.lives.under(stored_text(path), kill.time_ns))
+        return trace.places.container_of(trace.places.lives.parent_at(stored_text(path), kill.time_ns))
 
     return names_of

@@ -76,7 +76,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
     tried = reclaim.attempts(kill.subtree, kill.window.at_limit, kill.time_ns)
     if tried.swap_writes is None:
         unknown |= swapping.NOT_KNOWN
-    lost = trace.losses.of_numbers(kill.window.begin, kill.time_ns)
+    lost = trace.losses.affecting_numbers(kill.window.begin, kill.time_ns)
     most, further = _allocators(kill)
     findings = Findings(
         time=utc_time(kill.time_ns),

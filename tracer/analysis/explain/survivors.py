@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from tracer.analysis.core import ledger, naming
+from tracer.analysis.core import hierarchy, ledger, naming
 from tracer.analysis.core.columns import integers, times_ns, utc_time
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
@@ -46,12 +46,12 @@ def held_cgroups(trace: TraceTables, cgroup: str | int | None = None) -> list[He
     (`names.select`): the nearest to its limit first, those without a limit last, by peak usage. The figures
     include all below the cgroup."""
     begin, end = start_ns(trace), end_ns(trace)
-    quality = Quality(trace.losses.of_numbers(begin, end), "missing", dict(trace.meta["probes"]))
+    quality = Quality(trace.losses.affecting_numbers(begin, end), "missing", dict(trace.meta["probes"]))
     subtrees = Subtrees(trace)
     there = naming.with_data(trace)
     if cgroup is not None:
         there = [number for number in naming.select(trace, cgroup) if number in set(there)]
-    members = naming.descendants_of(trace.cgroups, there)
+    members = hierarchy.descendants_of(trace.cgroups, there)
     found = (
         _held(subtrees.subtree_at(*one), begin=begin, end=end, quality=quality) for one in members.items()
     )
@@ -106,8 +106,8 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
         kernel_at_peak_bytes=at_peak["kernel"],
         peak_swap_bytes=None if swap is None else swap.peak(),
         cgroup_id=cgroup_id,
-        run=trace.places.lives.of(cgroup_id).run,
-        runs=trace.places.lives.of(cgroup_id).runs,
+        run=trace.places.lives.life_for(cgroup_id).run,
+        runs=trace.places.lives.life_for(cgroup_id).runs,
         stuck_since=None if stuck_ns is None else utc_time(stuck_ns),
     )
     why = {field: reason for field, reason in _REASONS.items() if getattr(one, field) is None}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from tracer.analysis.core.columns import integers, times_ns
-from tracer.analysis.core.index import Grouped
+from tracer.analysis.core.index import RowIndex
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.kernel_log import completion, matching
 from tracer.analysis.kernel_log.agreement import disagreements
@@ -46,13 +46,13 @@ class Completed:
 def complete(trace: TraceTables) -> Completed:
     """Return the tables of a trace completed by its kernel log."""
     kill_ids = dict.fromkeys(integers(trace.oom["kill_id"]).tolist())
-    of_kill = Grouped.by(integers(trace.oom["kill_id"]))
+    of_kill = RowIndex.from_keys(integers(trace.oom["kill_id"]))
     matched = matching.match(trace.oom, trace.logged) if kill_ids else {}
     taken: completion.Taken = {kill_id: [] for kill_id in kill_ids}
     oom, samples = completion.complete(trace, matched, taken)
     told = {}
     for kill_id in kill_ids:
-        rows = trace.oom.iloc[of_kill.of(kill_id)]
+        rows = trace.oom.iloc[of_kill.rows_for(kill_id)]
         report = matched.get(kill_id)
         coverage = matching.coverage(trace, int(times_ns(rows)[0]), report)
         told[kill_id] = Told(

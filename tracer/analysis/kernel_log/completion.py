@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from tracer.analysis.core.columns import Int64s, integers, is_one_of, known, optional, times_ns
-from tracer.analysis.core.index import Grouped
+from tracer.analysis.core.index import RowIndex
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.kernel_log import logged_memory
@@ -41,9 +41,9 @@ def complete(
 def _told(trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken) -> pd.DataFrame:
     """`oom`, where decisions that were inferred are as the log tells them."""
     oom = trace.oom.assign(constraint=trace.oom["constraint"].astype(object))
-    of_kill = Grouped.by(integers(oom["kill_id"]))
+    of_kill = RowIndex.from_keys(integers(oom["kill_id"]))
     for kill_id, report in matched.items():
-        rows = of_kill.of(kill_id)
+        rows = of_kill.rows_for(kill_id)
         first = oom.iloc[rows[0]]
         if optional(first["is_told"]) or "header" in report.missing:
             continue
@@ -53,7 +53,7 @@ def _told(trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken) ->
             told |= _owner(trace, first, int(times_ns(oom)[rows[0]]), report, taken[kill_id])
         _put(oom, rows, {column: pd.NA if value is None else value for column, value in told.items()})
     for kill_id, report in matched.items():
-        _take_sizes(oom, of_kill.of(kill_id), report, page_size(trace), taken[kill_id])
+        _take_sizes(oom, of_kill.rows_for(kill_id), report, page_size(trace), taken[kill_id])
     return oom
 
 
@@ -121,15 +121,18 @@ def _sampled(
     """`samples`, with memory.stat of the limit owner at kills at which it was not read."""
     samples = trace.samples
     at_kills = np.flatnonzero(is_one_of(samples["source"], ["oom"]))
-    read, of_kill = Grouped.by(integers(samples["kill_id"])[at_kills]), Grouped.by(integers(oom["kill_id"]))
+    read, of_kill = (
+        RowIndex.from_keys(integers(samples["kill_id"])[at_kills]),
+        RowIndex.from_keys(integers(oom["kill_id"])),
+    )
     rows: list[dict[str, Any]] = []
     for kill_id, report in matched.items():
-        kill = oom.iloc[of_kill.of(kill_id)]
+        kill = oom.iloc[of_kill.rows_for(kill_id)]
         owner_id = optional(kill["limit_owner_cgroup_id"].iloc[0])
         reading = _memory_stat(report)
         if owner_id is None or not reading or not _is_of(trace, owner_id, report.stats[0]):
             continue
-        at_kill = at_kills[read.of(kill_id)]
+        at_kill = at_kills[read.rows_for(kill_id)]
         at_kill = at_kill[integers(samples["cgroup_id"].iloc[at_kill]) == owner_id]
         if not len(at_kill):
             first = kill.iloc[0]

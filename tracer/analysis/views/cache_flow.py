@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core import ledger, naming
+from tracer.analysis.core import hierarchy, ledger, naming
 from tracer.analysis.core.columns import (
     NO_ID,
     Bools,
@@ -123,7 +123,7 @@ class CacheFlow:
 def cache_flow(trace: TraceTables, rows: pd.DataFrame, cgroup: str | int | None = None) -> CacheFlow:
     """Of the `rows` that `evictions.moves` gives for `cgroup`: all, or what is charged to it and below it."""
     shown = None if cgroup is None else naming.select(trace, cgroup)
-    members = None if shown is None else naming.members_of(trace, shown)
+    members = None if shown is None else hierarchy.members_of(trace, shown)
     by_cause = summed(trace, rows, "cause")
     by_owner = summed(trace, rows, "cgroup")
     charged_to = by_owner.groupby("charged_to", observed=False)["evicted_bytes"].sum()
@@ -209,9 +209,9 @@ def _kernel_counts(trace: TraceTables, shown: Sequence[int] | None) -> tuple[Ker
         tops = list(shown)
     else:
         sampled = np.unique(integers(trace.samples["cgroup_id"])).tolist()
-        above = naming.positions_above(trace.cgroups, sampled)
+        above = hierarchy.positions_above(trace.cgroups, sampled)
         tops = [number for number in sampled if len(above[number]) == 1]
-    members, subtrees = naming.descendants_of(trace.cgroups, tops), Subtrees(trace)
+    members, subtrees = hierarchy.descendants_of(trace.cgroups, tops), Subtrees(trace)
     counts = (_kernel_count(trace, subtrees.subtree_at(number, members[number])) for number in tops)
     return tuple(count for count in counts if count is not None)
 
@@ -231,7 +231,7 @@ def _kernel_count(trace: TraceTables, subtree: Subtree) -> KernelCount | None:
     counted &= (time >= begin) & (time <= end)
     return KernelCount(
         trace.places.label_of(subtree.cgroup_id),
-        trace.places.lives.of(subtree.cgroup_id).run,
+        trace.places.lives.life_for(subtree.cgroup_id).run,
         utc_time(begin),
         utc_time(end),
         int(integers(back["bytes"])[counted].sum()),
@@ -245,7 +245,7 @@ def _thrash(trace: TraceTables, members: Int64s | None) -> tuple[Thrash, ...]:
         found = found[np.isin(integers(found["cgroup_id"]), members)]
     found = found.assign(known=known(found["psi_some_share"])).sort_values("begin", kind="stable")
     labels = {number: trace.places.label_of(number) for number in set(integers(found["cgroup_id"]))}
-    runs = {number: trace.places.lives.of(number).run for number in labels}
+    runs = {number: trace.places.lives.life_for(number).run for number in labels}
     return tuple(
         Thrash(
             cgroup=None if optional(row["cgroup_id"]) is None else labels[row["cgroup_id"]],

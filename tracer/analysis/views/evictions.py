@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core import naming
+from tracer.analysis.core import hierarchy, naming
 from tracer.analysis.core.columns import NO_ID, Int64s, column_times_ns, integers, is_one_of, known, times_ns
 from tracer.analysis.core.tables import TraceTables, is_evicted, is_shmem, page_size
 from tracer.analysis.views.groupings import GROUPINGS
@@ -80,7 +80,7 @@ def moves(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFrame:
     found = pagecache.assign(cgroup_id=owner, **{name: amounts[name] for name in AMOUNTS})
     counts = ~is_shmem(trace)
     if cgroup is not None:
-        counts &= np.isin(owner, naming.members_of(trace, naming.select(trace, cgroup)))
+        counts &= np.isin(owner, hierarchy.members_of(trace, naming.select(trace, cgroup)))
     return found[counts]
 
 
@@ -141,7 +141,7 @@ def _by_cgroup(trace: TraceTables, rows: pd.DataFrame) -> pd.DataFrame:
     sums = _sums(rows.assign(charged_to=charged_to), keys)
     owner, actor = integers(sums["cgroup_id"]), integers(sums["task_cgroup_id"])
     containers = {number: trace.places.container_of(number)[0] for number in np.unique(owner).tolist()}
-    lives = [trace.places.lives.of(number) for number in owner.tolist()]
+    lives = [trace.places.lives.life_for(number) for number in owner.tolist()]
     described = {
         "cgroup_id": sums["cgroup_id"].astype("Int64").where(owner != NO_ID),
         "cgroup": _paths(trace, owner),

@@ -104,7 +104,7 @@ def _returns(pagecache: pd.DataFrame) -> _Returns:
     is_add = is_one_of(pagecache["op"], ["add"])
     needed = is_add & ~is_one_of(pagecache["cause"], ["write"])
     rows = np.flatnonzero(_may_matter(pagecache, evicted, needed))
-    pieces = _Pieces.of(pagecache.iloc[rows])
+    pieces = _Pieces.from_rows(pagecache.iloc[rows])
     row = rows[pieces.row]
     before, after = row[:-1], row[1:]
     linked = (pieces.piece[:-1] == pieces.piece[1:]) & evicted[before] & needed[after]
@@ -113,7 +113,7 @@ def _returns(pagecache: pd.DataFrame) -> _Returns:
 
 def left_pages(pagecache: pd.DataFrame) -> Int64s:
     """Of each row, the pages that it added and that were still there when the trace ended."""
-    pieces = _Pieces.of(pagecache)
+    pieces = _Pieces.from_rows(pagecache)
     is_last = np.diff(pieces.piece, append=-1) != 0
     stayed = is_last & is_one_of(pagecache["op"], ["add"])[pieces.row]
     left = np.zeros(len(pagecache), dtype=np.int64)
@@ -143,7 +143,7 @@ class _Pieces:
     pages: Int64s
 
     @classmethod
-    def of(cls, pagecache: pd.DataFrame) -> _Pieces:
+    def from_rows(cls, pagecache: pd.DataFrame) -> _Pieces:
         """The number of pieces is at most that of the pages."""
         inode, first = integers(pagecache["inode_id"]), integers(pagecache["index"])
         ends = first + integers(pagecache["nr_pages"])

@@ -55,7 +55,7 @@ def charged(trace: TraceTables, samples: pd.DataFrame) -> list[Charged]:
     for comm, rows in named.groupby("comm", dropna=False, observed=True):
         name = _NO_NAME if pd.isna(comm) else str(comm)
         for user, kernel, weight in _by_stacks(rows):
-            key = (name, functions.of(user)[::-1], functions.of(kernel)[::-1])
+            key = (name, functions.functions_for(user)[::-1], functions.functions_for(kernel)[::-1])
             sums[key] = sums.get(key, 0) + weight
     rows_of_all = [Charged(*key, weight) for key, weight in sums.items()]
     return sorted(rows_of_all, key=lambda row: (-row.weight_bytes, row))
@@ -66,8 +66,8 @@ def heaviest(trace: TraceTables, samples: pd.DataFrame) -> ChargedStack | None:
     functions = trace.functions
     paths: dict[Frames, dict[Frames, int]] = {}
     for user, kernel, weight in _by_stacks(samples):
-        below = paths.setdefault(functions.of(user), {})
-        below[functions.of(kernel)] = below.get(functions.of(kernel), 0) + weight
+        below = paths.setdefault(functions.functions_for(user), {})
+        below[functions.functions_for(kernel)] = below.get(functions.functions_for(kernel), 0) + weight
     if not paths:
         return None
     sums = {user: sum(below.values()) for user, below in paths.items()}

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core import naming
+from tracer.analysis.core import hierarchy, naming
 from tracer.analysis.core.columns import (
     NO_ID,
     Int64s,
@@ -64,7 +64,7 @@ def waits(trace: TraceTables) -> pd.DataFrame:
     the waits inside of it; kswapd's are left out), or as in `stalls`; `cgroup_id` (of the task), `tgid`,
     `pid`. A wait that others lie within is as many rows as they leave of it.
     """
-    spans = _Spans.of(trace.stalls, trace.reclaim)
+    spans = _Spans.from_tables(trace.stalls, trace.reclaim)
     begins, ends, span = _innermost(spans)
     order = np.argsort(begins, kind="stable")
     begins, ends, span = begins[order], ends[order], span[order]
@@ -92,7 +92,7 @@ class _Spans:
     pid: Int64s
 
     @classmethod
-    def of(cls, stalls: pd.DataFrame, reclaim: pd.DataFrame) -> _Spans:
+    def from_tables(cls, stalls: pd.DataFrame, reclaim: pd.DataFrame) -> _Spans:
         is_throttled = is_one_of(stalls["kind"], THROTTLED)
         stall_begins = np.where(is_throttled, _within_attempts(stalls, reclaim), times_ns(stalls))
         begins = np.concatenate([stall_begins, times_ns(reclaim)])
@@ -186,7 +186,7 @@ def by_process(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFr
     """
     rows = trace.waits
     if cgroup is not None:
-        members = naming.members_of(trace, naming.select(trace, cgroup))
+        members = hierarchy.members_of(trace, naming.select(trace, cgroup))
         rows = rows[np.isin(integers(rows["cgroup_id"]), members)]
     keys = ["tgid", "cgroup_id"]
     sums = _sums_ms(rows, keys)

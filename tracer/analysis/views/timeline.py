@@ -113,10 +113,10 @@ def timeline(
     if cgroup is not None:
         ids = naming.select(trace, cgroup, run)
     else:
-        ids = naming.with_data(trace) if run is None else [naming.of_run(trace, run)]
+        ids = naming.with_data(trace) if run is None else [naming.select_run(trace, run)]
     bins = Bins.cover(trace, every, begin, end)
     require_bounded(bins, every, len(ids))
-    grid = Grid.of(trace, ids, bins)
+    grid = Grid.from_cgroups(trace, ids, bins)
     columns: dict[str, Any] = {}
     columns |= _counter_levels(trace, grid)
     columns |= _ledger_levels(trace, grid)
@@ -150,7 +150,9 @@ def _whose(trace: TraceTables, ids: list[int], bins: int) -> dict[str, Any]:
         "cgroup": _repeated(naming.labels_of(trace.cgroups, ids), bins),
         "cgroup_id": np.repeat(np.array(ids, dtype=np.int64), bins),
         "container": _repeated(containers, bins),
-        "run": np.repeat(np.array([trace.places.lives.of(number).run for number in ids], np.int64), bins),
+        "run": np.repeat(
+            np.array([trace.places.lives.life_for(number).run for number in ids], np.int64), bins
+        ),
     }
 
 
@@ -220,11 +222,11 @@ COLUMNS: Final = (
 
 
 def _counter_levels(trace: TraceTables, grid: Grid) -> dict[str, Any]:
-    limits = grid.latest(Readings.of("limit_bytes", trace.charge, trace.samples))
+    limits = grid.latest(Readings.from_tables("limit_bytes", trace.charge, trace.samples))
     flagged = with_flag("limit_bytes", pd.Series(limits))
     columns: dict[str, Any] = {name: column.array for name, column in flagged.items()}
-    columns["usage_bytes"] = grid.latest(Readings.of_usage(trace, grid.ids))
-    return columns | {name: grid.latest(Readings.of(name, trace.samples)) for name in _SAMPLED}
+    columns["usage_bytes"] = grid.latest(Readings.from_usage(trace, grid.ids))
+    return columns | {name: grid.latest(Readings.from_tables(name, trace.samples)) for name in _SAMPLED}
 
 
 def _ledger_levels(trace: TraceTables, grid: Grid) -> dict[str, Any]:
@@ -325,7 +327,7 @@ def _sampled_flow(trace: TraceTables, grid: Grid, column: str, scale: int) -> pd
     The first reading of a cgroup that was made during the trace counts from zero; of any other it is only
     where to count from.
     """
-    readings, ids = Readings.of(column, trace.samples), np.array(grid.ids, dtype=np.int64)
+    readings, ids = Readings.from_tables(column, trace.samples), np.array(grid.ids, dtype=np.int64)
     row = positions(ids, readings.cgroup_id)
     order = np.argsort(row, kind="stable")
     order = order[row[order] >= 0]  # one cgroup after the other, each in the order of time

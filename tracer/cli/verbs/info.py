@@ -84,7 +84,7 @@ def _cgroups(trace: AnalysedTrace) -> list[info_text.TracedCgroup]:
     from tracer.render.terminal import info_text
 
     ranked = focus.ranked(trace)
-    lives = {cgroup_id: trace.places.lives.of(cgroup_id) for cgroup_id in ranked.index.tolist()}
+    lives = {cgroup_id: trace.places.lives.life_for(cgroup_id) for cgroup_id in ranked.index.tolist()}
     return [
         info_text.TracedCgroup(
             path=trace.places.label_of(cgroup_id),

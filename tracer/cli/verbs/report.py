@@ -92,7 +92,7 @@ def _pictures(trace: AnalysedTrace, reports: list[OomReport], cgroup: str | None
         timeline = focus.timeline_of_life(trace, number, _ROWS_IN_PICTURE)
         if len(timeline) < 2:
             continue
-        label, life = trace.places.label_of(number), trace.places.lives.of(number)
+        label, life = trace.places.label_of(number), trace.places.lives.life_for(number)
         concerned = kill_filter.concerning(trace, reports, [number])
         svg = plots.memory_over_time(
             timeline,

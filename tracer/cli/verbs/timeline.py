@@ -99,7 +99,7 @@ def command(
     from tracer.render.terminal import console
 
     if cgroup is None and run is not None:
-        shown, left_out = [naming.of_run(trace, run)], ""
+        shown, left_out = [naming.select_run(trace, run)], ""
     elif cgroup is None:
         shown, others = focus.to_show(trace)
         left_out = _other_cgroups(others)
@@ -141,7 +141,7 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
         frame = focus.timeline_of_life(
             trace, number, _ROWS_ON_SCREEN, every=options.every, begin=options.begin, end=options.end
         )
-        life = trace.places.lives.of(number)
+        life = trace.places.lives.life_for(number)
         heading = timeline_text.Heading(
             cgroup=trace.places.label_of(number),
             container=trace.places.container_of(number)[0],

@@ -29,4 +29,4 @@ def test_intervals_that_touch(new_trace: Any, lost: list[Any], asked: list[int])
     for stream in ("charge", "kernel_log", "reclaim"):
         assert losses.near(stream, *moments) == sum(count for one, count in near if one == stream)
     without_log = sum(count for stream, count in near if stream != "kernel_log")
-    assert losses.of_numbers(*moments) == without_log
+    assert losses.affecting_numbers(*moments) == without_log

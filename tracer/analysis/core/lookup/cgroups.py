@@ -1,4 +1,4 @@
-"""The cgroups of a trace, looked up one after the other: paths, lives, containers, descendants."""
+"""The cgroups of a trace, looked up one at a time: paths, lives, containers, descendants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FOREVER: Final = np.iinfo(np.int64).max
 
 
 class Places:
-    """The cgroups of a trace, for whoever asks for one after the other."""
+    """The table `cgroups`, by id and by path."""
 
     def __init__(self, cgroups: pd.DataFrame) -> None:
         self._cgroups = cgroups
@@ -35,25 +35,28 @@ class Places:
 
     @cached_property
     def lives(self) -> Lives:
-        """Which run of which name each of them is."""
+        """The cgroups by name and run."""
         return Lives(self._cgroups)
 
     def path_of(self, cgroup_id: int | None) -> str | None:
-        """The path below the memory controller's mount; None when the trace does not hold that cgroup."""
+        """Return the path below the mount point of the memory controller; None if the trace has no path."""
         row = None if cgroup_id is None else self._row.get(cgroup_id)
         return None if row is None else str(self._paths[row])
 
     def label_of(self, cgroup_id: int) -> str:
-        """The path, or `id:N` where the trace holds no path."""
+        """Return the path, or `id:N` if the trace has no path."""
         return self.path_of(cgroup_id) or f"id:{cgroup_id}"
 
     def lifetime_ns(self, cgroup_id: int) -> tuple[int, int]:
-        """When the cgroup was made and removed; 0 and the largest int64 where the trace does not tell."""
+        """Return when the cgroup was made and removed, in ns since the epoch.
+
+        0 and the largest int64 stand for what the trace does not know.
+        """
         row = self._row.get(cgroup_id)
         return (0, _FOREVER) if row is None else (int(self._made_ns[row]), int(self._left_ns[row]))
 
     def container_of(self, cgroup_id: int | None) -> tuple[str | None, str | None]:
-        """(container name, or else its id; pod name)."""
+        """Return (the container's name, or else its id; the pod's name); None: not known."""
         row = None if cgroup_id is None else self._row.get(cgroup_id)
         if row is None:
             return None, None
@@ -61,15 +64,18 @@ class Places:
         return container.name or container.container_id, container.pod
 
     def id_at(self, path: str, time_ns: int) -> int | None:
-        """The cgroup that had this path at that time."""
+        """Return the id of the cgroup that had this path at that time, None if there was none."""
         first, end = bisect_left(self._sorted, path), bisect_right(self._sorted, path)
         rows = self._order[first:end]
         rows = rows[(self._made_ns[rows] <= time_ns) & (self._left_ns[rows] >= time_ns)]
         return int(self._ids[rows[-1]]) if len(rows) else None
 
     def descendants(self, cgroup_id: int) -> Int64s:
-        """The ids of the cgroup and of every cgroup that lay below it, ascending: a path may be of one cgroup
-        after the other, and what was made below it is the last one's at that time."""
+        """Return the ids of the cgroup and of every cgroup below it, ascending.
+
+        Where several cgroups had the path one after the other, a cgroup that was made below it belongs to the
+        last of them at that time.
+        """
         own, path = np.array([cgroup_id], dtype=np.int64), self.path_of(cgroup_id)
         if path is None:
             return own
@@ -77,7 +83,7 @@ class Places:
         stem = path.rstrip("/")
         first, end = (bisect_left(self._sorted, stem + sign) for sign in ("/", "0"))
         rows = self._order[first:end]
-        if self.lives.is_succeeded(path):
+        if self.lives.is_reused(path):
             made = self._made_ns[rows].tolist()
-            rows = rows[[self.lives.under(path, moment) == cgroup_id for moment in made]]
+            rows = rows[[self.lives.parent_at(path, moment) == cgroup_id for moment in made]]
         return np.union1d(self._ids[rows], own)

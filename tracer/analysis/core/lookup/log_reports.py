@@ -15,14 +15,14 @@ from tracer.stored_names import stored_text
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A report, and when the trace's clock was at its kill lines, by pid."""
+    """A report of the log, and the times of its kill lines by pid, in ns since the epoch."""
 
     report: LogReport
     killed_ns: Mapping[int, int]
 
 
 def logged(kernel_log: pd.DataFrame) -> list[Logged]:
-    """The reports of the table `kernel_log`, each with the times of its kills."""
+    """Return the reports in the table `kernel_log`, each with the times of its kills."""
     rows = kernel_log.sort_values("sequence")
     moments = times_ns(rows)
     found = []
@@ -36,7 +36,7 @@ def logged(kernel_log: pd.DataFrame) -> list[Logged]:
 
 
 def _lines(rows: pd.DataFrame) -> Iterator[str]:
-    """As /dev/kmsg gave them, one a row."""
+    """Return the rows as lines of /dev/kmsg (Documentation/ABI/testing/dev-kmsg)."""
     columns = ("level", "sequence", "ktime_ns", "caller", "text")
     for level, sequence, ktime_ns, caller, text in zip(*(rows[name] for name in columns), strict=True):
         by = "" if pd.isna(caller) else f",caller={caller}"

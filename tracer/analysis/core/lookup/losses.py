@@ -1,4 +1,4 @@
-"""What was lost, by when: an interval in which records of a stream were lost is a row of `loss`."""
+"""The losses of a trace: a row of `loss` is an interval in which records of one stream were lost."""
 
 from __future__ import annotations
 
@@ -11,27 +11,36 @@ import pandas as pd
 from tracer.analysis.core.columns import Int64s, column_times_ns, integers, times_ns
 
 _IN_NO_NUMBER: Final = ("kernel_log", "samples", "stack_names", "stack_sample")
+"""Streams that no number of a report is computed from."""
 
 
 class Losses:
-    """The losses of a trace, for whoever asks about one interval after the other."""
+    """The table `loss`, by stream and interval."""
 
     def __init__(self, loss: pd.DataFrame) -> None:
         streams = loss["stream"].astype(str).to_numpy(dtype=object)
-        self._of = {str(stream): _Stream.of(loss[streams == stream]) for stream in np.unique(streams)}
+        self._streams = {
+            str(stream): _Stream.from_rows(loss[streams == stream]) for stream in np.unique(streams)
+        }
 
     def near(self, stream: str, begin_ns: int, end_ns: int) -> int:
-        """Records of the stream that were lost in intervals that touch this one."""
-        return self._of[stream].near(begin_ns, end_ns) if stream in self._of else 0
+        """Return how many records of a stream were lost in intervals that touch this one."""
+        return self._streams[stream].near(begin_ns, end_ns) if stream in self._streams else 0
 
-    def of_numbers(self, begin_ns: int, end_ns: int) -> int:
-        """The same of all streams whose loss makes a number of a report less certain."""
-        return sum(self.near(stream, begin_ns, end_ns) for stream in self._of if stream not in _IN_NO_NUMBER)
+    def affecting_numbers(self, begin_ns: int, end_ns: int) -> int:
+        """Return `near` for all streams together that numbers of a report are computed from."""
+        return sum(
+            self.near(stream, begin_ns, end_ns) for stream in self._streams if stream not in _IN_NO_NUMBER
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    """When its intervals ended and began, each ascending, and how much was lost in the first so many."""
+    """The intervals of one stream.
+
+    `ends` and `begins` ascend; `lost_by_end[n]` is what was lost in the first n intervals to end,
+    `lost_by_begin[n]` in the first n to begin.
+    """
 
     ends: Int64s
     lost_by_end: Int64s
@@ -39,7 +48,7 @@ class _Stream:
     lost_by_begin: Int64s
 
     @classmethod
-    def of(cls, loss: pd.DataFrame) -> _Stream:
+    def from_rows(cls, loss: pd.DataFrame) -> _Stream:
         begins, lost = column_times_ns(loss["begin"]), integers(loss["lost"])
         order = np.argsort(begins, kind="stable")
         return cls(

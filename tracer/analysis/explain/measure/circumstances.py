@@ -82,7 +82,7 @@ def _rise_ns(subtree: Subtree, window: Window) -> int | None:
 
 def _swap(subtree: Subtree, below: Below, window: Window) -> Swap | None:
     level = ledger.level(subtree, {"swap": 1})
-    last = int(below.read.last(window.end)[below.owner])
+    last = int(below.read.last_rows_at(window.end)[below.owner])
     if level is None or last < 0:
         return None
     row = below.samples.iloc[last]
@@ -106,7 +106,7 @@ def _rose(subtree: Subtree, column: str, window: Window) -> bool:
 
 def _protected_bytes(below: Below, end_ns: int) -> int:
     """Of the children."""
-    last = below.read.last(end_ns)[below.children]
+    last = below.read.last_rows_at(end_ns)[below.children]
     return int(below.kept_bytes[last[last >= 0]].sum())
 
 

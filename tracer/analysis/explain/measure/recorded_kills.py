@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core.columns import NO_ID, integers, is_one_of, times_ns
-from tracer.analysis.core.index import Grouped
+from tracer.analysis.core.index import RowIndex
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables
@@ -47,11 +47,11 @@ class RecordedKills:
         self._oom, samples = completed.oom, completed.samples
         self._candidates = trace.oom_candidates
         self._subtrees = Subtrees(trace, samples)
-        self._rows = Grouped.by(integers(self._oom["kill_id"]))
-        self._rows_of_owner = Grouped.by(integers(self._oom["limit_owner_cgroup_id"]))
-        self._weighed = Grouped.by(integers(self._candidates["kill_id"]))
+        self._rows = RowIndex.from_keys(integers(self._oom["kill_id"]))
+        self._rows_of_owner = RowIndex.from_keys(integers(self._oom["limit_owner_cgroup_id"]))
+        self._weighed = RowIndex.from_keys(integers(self._candidates["kill_id"]))
         self._at_kills = samples[is_one_of(samples["source"], ["oom"])]
-        self._read = Grouped.by(integers(self._at_kills["kill_id"]))
+        self._read = RowIndex.from_keys(integers(self._at_kills["kill_id"]))
         self._read_of = integers(self._at_kills["cgroup_id"])
 
     def __iter__(self) -> Iterator[RecordedKill]:
@@ -76,10 +76,10 @@ class RecordedKills:
         return found
 
     def _for_limit_of(self, owner_id: int, kill_ids: Sequence[int]) -> Iterator[RecordedKill]:
-        moments = times_ns(self._oom)[self._rows_of_owner.of(owner_id)]
+        moments = times_ns(self._oom)[self._rows_of_owner.rows_for(owner_id)]
         subtree = self._subtrees.machine() if owner_id == NO_ID else self._subtrees.subtree_at(owner_id)
         for kill_id in kill_ids:
-            rows = self._oom.iloc[self._rows.of(kill_id)]
+            rows = self._oom.iloc[self._rows.rows_for(kill_id)]
             time_ns, limit = int(times_ns(rows)[0]), limit_of(rows.iloc[0])
             earlier = moments[: int(np.searchsorted(moments, time_ns))]
             if owner_id == NO_ID:
@@ -91,7 +91,7 @@ class RecordedKills:
             yield RecordedKill(
                 kill_id=kill_id,
                 rows=rows,
-                weighed=self._candidates.iloc[self._weighed.of(kill_id)],
+                weighed=self._candidates.iloc[self._weighed.rows_for(kill_id)],
                 time_ns=time_ns,
                 owner_id=None if owner_id == NO_ID else owner_id,
                 subtree=subtree,
@@ -100,6 +100,6 @@ class RecordedKills:
             )
 
     def _sample_at(self, kill_id: int, owner_id: int) -> pd.Series | None:
-        rows = self._read.of(kill_id)
+        rows = self._read.rows_for(kill_id)
         rows = rows[self._read_of[rows] == owner_id]
         return self._at_kills.iloc[int(rows[0])] if owner_id != NO_ID and len(rows) else None

@@ -25,7 +25,7 @@ def limit_owner(trace: TraceTables, kill: RecordedKill, unknown: Unknown) -> Lim
     """Return the cgroup whose limit was hit."""
     first = kill.rows.iloc[0]
     container, pod = trace.places.container_of(kill.owner_id)
-    life = None if kill.owner_id is None else trace.places.lives.of(kill.owner_id)
+    life = None if kill.owner_id is None else trace.places.lives.life_for(kill.owner_id)
     owner = LimitOwner(
         cgroup=trace.places.path_of(kill.owner_id),
         container=container,
@@ -120,7 +120,7 @@ def _order(kill: RecordedKill, unknown: Unknown) -> int | None:
 
 def _frames(trace: TraceTables, stack_id: Any, field: str, unknown: Unknown) -> tuple[str, ...] | None:
     number = optional(stack_id)
-    frames = None if number is None else trace.functions.frames(number)
+    frames = None if number is None else trace.functions.frames_for(number)
     if frames is None:
         unknown[field] = "no stack was taken" if number is None else f"stack {number} is not in the trace"
     return frames

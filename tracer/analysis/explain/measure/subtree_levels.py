@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core import ledger, naming
+from tracer.analysis.core import hierarchy, ledger, naming
 from tracer.analysis.core.columns import Bools, Int64s, column_times_ns, integers, is_one_of, known, times_ns
 from tracer.analysis.core.index import Histories, RunningSums
 from tracer.analysis.core.limits import kernel_numbers
@@ -63,7 +63,7 @@ class Below:
             parents=np.array([numbers.get(label.rpartition("/")[0], -1) for label in labels]),
             removed_ns=_removed_ns(subtree.cgroups, members),
             counts_for=_counts_for(subtree.cgroups, ids),
-            charged=RunningSums.of(
+            charged=RunningSums.from_rows(
                 times_ns(charge)[charged],
                 np.searchsorted(members, integers(charge["cgroup_id"])[charged]),
                 bytes_[charged],
@@ -75,7 +75,7 @@ class Below:
             kept_bytes=np.minimum(
                 *(integers(kernel_numbers(samples, name), missing=0) for name in ("min_bytes", "usage_bytes"))
             ),
-            read=Histories.of(
+            read=Histories.from_rows(
                 times_ns(samples), np.searchsorted(members, integers(samples["cgroup_id"])), len(ids)
             ),
         )
@@ -84,7 +84,7 @@ class Below:
         """What was charged to each and all below it, in bytes; of no meaning where it is not `is_known`."""
         levels = self.base.copy()
         of, counts_for = self.counts_for
-        np.add.at(levels, counts_for, self.charged.at(time_ns)[of])
+        np.add.at(levels, counts_for, self.charged.sums_at(time_ns)[of])
         return levels
 
     def gone_tops(self, time_ns: int) -> Int64s:
@@ -109,6 +109,6 @@ def _removed_ns(cgroups: pd.DataFrame, members: Int64s) -> Int64s:
 
 
 def _counts_for(cgroups: pd.DataFrame, ids: list[int]) -> Int64s:
-    above = naming.positions_above(cgroups, ids)
+    above = hierarchy.positions_above(cgroups, ids)
     pairs = [(of, one) for of, number in enumerate(ids) for one in above[number]]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2).T
