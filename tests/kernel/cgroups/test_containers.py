@@ -253,12 +253,15 @@ def test_names_of_paths_ask_docker_once(no_runtimes: Path) -> None:
     with listen(no_runtimes / "docker.sock") as listener:
         server = threading.Thread(target=serve_once, args=(listener, answer))
         server.start()
-        assert here.of(f"/docker/{ID}") == ContainerNames("exited")
+        assert here.names_at(f"/docker/{ID}") == ContainerNames("exited")
         server.join()
     (no_runtimes / "docker.sock").unlink()
-    assert here.of(f"/system.slice/docker-{ID2}.scope") == ContainerNames("web")
+    assert here.names_at(f"/system.slice/docker-{ID2}.scope") == ContainerNames("web")
     assert (
-        here.of(f"/docker/{'a' * 64}") == here.of("/user.slice") == here.of("/docker/..") == ContainerNames()
+        here.names_at(f"/docker/{'a' * 64}")
+        == here.names_at("/user.slice")
+        == here.names_at("/docker/..")
+        == ContainerNames()
     )
 
 
@@ -267,5 +270,5 @@ def test_names_of_many_paths_wait_once_for_a_docker_that_hangs(no_runtimes: Path
     with listen(no_runtimes / "docker.sock"):
         begin = time.monotonic()
         for number in range(20):
-            assert here.of(f"/docker/{number:064x}") == ContainerNames()
+            assert here.names_at(f"/docker/{number:064x}") == ContainerNames()
         assert time.monotonic() - begin < 2

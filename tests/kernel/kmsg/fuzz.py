@@ -23,9 +23,10 @@ from rich.cells import cell_len
 from tracer.analysis.explain import log_postmortem
 from tracer.analysis.results.kill import OomReport
 from tracer.kernel.kmsg.parser import reports
-from tracer.kernel.kmsg.report import sections
 from tracer.kernel.kmsg.report.log_report import LogReport
-from tracer.kernel.kmsg.text.lines import MOST_CHARACTERS, split
+from tracer.kernel.kmsg.text import markers
+from tracer.kernel.kmsg.text.lines import split
+from tracer.kernel.kmsg.text.record import MOST_CHARACTERS
 from tracer.render.terminal import console, explain_text
 
 CORPUS: Final = [
@@ -36,8 +37,8 @@ CORPUS: Final = [
 WORDS: Final = [
     word.encode("utf-8", "surrogateescape")
     for word in (
-        *(sections.INVOKED, sections.SUMMARY, sections.STATS, sections.KILLED, sections.CHOSEN),
-        *(sections.LIMIT_OF, sections.GROUP, sections.REAPER, "Task in ", ",task=", ",pid=1,uid=2"),
+        *(markers.INVOKED, markers.SUMMARY, markers.STATS, markers.KILLED, markers.CHOSEN),
+        *(markers.LIMIT_OF, markers.GROUP, markers.REAPER, "Task in ", ",task=", ",pid=1,uid=2"),
         *(
             ",task_memcg=/",
             ",oom_memcg=/",

@@ -120,14 +120,14 @@ def test_a_bomb_is_refused_before_it_is_in_memory(ended: Path, table: str, rows:
 
 def test_what_a_recording_writes_is_within_its_budget() -> None:
     """20 million page-cache events take 7 bytes each on disk."""
-    Budget.of("pagecache", TABLES["pagecache"]).take(
+    Budget.from_schema("pagecache", TABLES["pagecache"]).take(
         Path("pagecache.parquet"), rows=20_000_000, stored_bytes=140_000_000
     )
 
 
 def test_parts_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_bounds, "memory_available_bytes", lambda: 1 << 40)
-    budget = Budget.of("pagecache", TABLES["pagecache"])
+    budget = Budget.from_schema("pagecache", TABLES["pagecache"])
     budget.take(Path("000001.parquet"), rows=10_000_000, stored_bytes=1000)
     with pytest.raises(TraceError, match=r"000002\.parquet: 20,000,000 rows of pagecache in 2,000 bytes"):
         budget.take(Path("000002.parquet"), rows=10_000_000, stored_bytes=1000)
@@ -136,7 +136,9 @@ def test_parts_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_more_than_this_machine_has_memory_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_bounds, "memory_available_bytes", lambda: 1 << 29)
     with pytest.raises(TraceError, match=r"GiB of memory, and 0\.5 GiB are available"):
-        Budget.of("pagecache", TABLES["pagecache"]).take(Path("x"), rows=10_000_000, stored_bytes=100_000_000)
+        Budget.from_schema("pagecache", TABLES["pagecache"]).take(
+            Path("x"), rows=10_000_000, stored_bytes=100_000_000
+        )
 
 
 @pytest.mark.parametrize("compression", ["zstd", "lz4"])

@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from tracer.kernel.kmsg.report import sections
-from tracer.kernel.kmsg.report.log_report import Stamp
+from tracer.kernel.kmsg.report import kill_lines, summary_line
+from tracer.kernel.kmsg.text import markers
+from tracer.kernel.kmsg.text.record import Stamp
 
 Row = dict[str, Any]
 
@@ -59,7 +60,7 @@ class LogFilter:
 
     def _take(self, row: Row, kept: list[Row]) -> None:
         text = row["text"]
-        if sections.INVOKED in text:
+        if markers.INVOKED in text:
             kept += self.end()
             self._left_to_kill, self._is_group = 0, False
             self._held.append(row)
@@ -70,7 +71,7 @@ class LogFilter:
             named = _cgroups_named(text)
             if named and not any(map(self._concerns, named)):
                 self._leave_out()
-            elif named or sections.KILLED in text:
+            elif named or markers.KILLED in text:
                 kept += self.end()
         else:
             kept.append(row)
@@ -85,21 +86,21 @@ class LogFilter:
         self.left_out["lines"] += 1
         if self._left_to_kill:
             self._left_to_kill -= 1
-        killed = sections.killed(row["text"], Stamp(0))
+        killed = kill_lines.killed(row["text"], Stamp(0))
         if killed is not None:
             self._others.append(killed.pid)
             self._left_to_kill = 0
 
     def _is_after_one_of_others(self, text: str) -> bool:
         """The other kills of its group, and what the oom_reaper says of its victims."""
-        if sections.REAPER in text:
-            reaped = sections.reaped(text, Stamp(0))
+        if markers.REAPER in text:
+            reaped = kill_lines.reaped(text, Stamp(0))
             return reaped is not None and reaped.pid in self._others
-        if (group := sections.group(text)) is not None:
+        if (group := kill_lines.group(text)) is not None:
             self._is_group = not self._concerns(group)
             return self._is_group
         if self._is_group:
-            self._is_group = sections.KILLED in text
+            self._is_group = markers.KILLED in text
         return self._is_group
 
 
@@ -109,7 +110,7 @@ def _cgroups_named(text: str) -> tuple[str, ...]:
     """
     if len(text) >= _MAY_BE_CUT or "\\" in text:
         return ()
-    if text.startswith(sections.SUMMARY) and (summary := sections.summary(text)) is not None:
+    if text.startswith(markers.SUMMARY) and (summary := summary_line.summary(text)) is not None:
         named = (summary.oom_memcg, summary.task_memcg) if summary.constraint == "memcg" else ()
         return tuple(path for path in named if path)
-    return tuple(path for path in sections.limit_of(text) or () if path is not None)
+    return tuple(path for path in summary_line.limit_of(text) or () if path is not None)

@@ -120,7 +120,7 @@ def _of_log(log: str, cgroup: str | None) -> tuple[list[OomReport], list[Userspa
     here = NamesHere()
 
     def named(path: str) -> tuple[str | None, str | None]:
-        names = here.of(path)
+        names = here.names_at(path)
         return names.container, names.pod
 
     found = log_files.read(log)

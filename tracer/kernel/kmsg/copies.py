@@ -1,5 +1,7 @@
-"""One kill that stands in a log more than once, in two journals, in an event, in what a monitor quotes: the
-fullest copy is kept."""
+"""Copies of one kill in a log: in two journals, in an event, or in a monitor's quotation.
+
+Of several copies, the most complete one is kept.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ _SIZES: Final = ("total_vm_bytes", "anon_rss_bytes", "file_rss_bytes", "shmem_rs
 
 
 def merged(reports: Iterable[LogReport]) -> list[LogReport]:
-    """The reports without copies, in the order in which each kill is first met."""
+    """Return the reports without copies, in the order in which each kill first appears."""
     kept: list[LogReport] = []
     places: dict[tuple[int | None, str | None], list[int]] = {}
     for report in reports:
@@ -29,7 +31,7 @@ def merged(reports: Iterable[LogReport]) -> list[LogReport]:
 
 
 def _key(report: LogReport) -> tuple[int | None, str | None]:
-    """Who was killed, as all copies have it; of a report without a kill, who asked."""
+    """Return what all copies have in common: the killed task, or the trigger of a report without a kill."""
     if report.kills:
         return report.kills[0].pid, report.kills[0].comm
     return report.invoker.pid, None
@@ -48,7 +50,7 @@ def _is_copy(one: LogReport, other: LogReport) -> bool:
 
 
 def _has_same_sizes(one: Kill, other: Kill) -> bool:
-    """Whether no size that both have differs; an event names no sizes at all."""
+    """Return whether all sizes that both have are equal; an event has no sizes."""
     pairs = [(getattr(one, name), getattr(other, name)) for name in _SIZES]
     known = [(left, right) for left, right in pairs if left is not None and right is not None]
     has_none = any(all(getattr(kill, name) is None for name in _SIZES) for kill in (one, other))

@@ -1,4 +1,4 @@
-"""From a file, or standard input, to the OOM reports in the log that it holds."""
+"""The OOM reports in a log file, or in standard input."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COMPRESSED: Final = (
     (b"\xfd7zXZ\x00", "xz", lzma.open),
     (b"BZh", "bzip2", bz2.open),
 )
-"""How a compressed file begins, what it is, and what reads it."""
+"""The begin of a compressed file, its format, and the function that opens it."""
 
 _MOST_MAGIC: Final = 6
 _KILL: Final = re.compile(r"Kill(?:ed)? process|invoked oom-killer|oom-kill:constraint")
@@ -38,19 +38,22 @@ _OF_OTHER_FORMATS: Final = (
     (b"\x28\xb5\x2f\xfd", "zstd: give it to zstdcat, and what that prints to --kmsg -"),
     (b"LPKSHHRH", "a journal: give it to journalctl -k --file, and what that prints to --kmsg -"),
 )
-"""How a file that is no text begins -> what to do."""
+"""The begin of a file that is not text, and the advice for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What a log says: the kernel's kills, each once, and those of killers in user space."""
+    """The kernel's kills in a log, each once, and those of killers in user space."""
 
     reports: list[LogReport]
     userspace_kills: list[UserspaceKill]
 
 
 class _Watched:
-    """The lines of a log on their way to the grammar, with an eye on what others than the kernel say."""
+    """The lines of a log on their way to the parser, and the kills in them that are not the kernel's.
+
+    `first_kill` is the first line that names a kill of the kernel.
+    """
 
     def __init__(self, log: Iterable[str]) -> None:
         self._log = log
@@ -68,9 +71,9 @@ class _Watched:
 
 
 def read(log: str) -> Log:
-    """The kills in a file (text, or gzip, xz or bzip2 of text), or in standard input for `-`.
+    """Return the kills in a file (text, or gzip, xz or bzip2 of text), or in standard input for `-`.
 
-    TracerError where it is neither, and where its text names a kill of the kernel's that cannot be read.
+    Raises TracerError if it is neither, or if its text names a kill of the kernel that cannot be read.
     """
     name = "standard input" if log == "-" else log
     with nullcontext(sys.stdin.buffer) if log == "-" else Path(log).open("rb") as stream:
@@ -93,7 +96,8 @@ def read(log: str) -> Log:
 
 
 def _chunks(stream: BinaryIO, name: str) -> Iterator[bytes]:
-    """What a file holds, in pieces of bounded size; of a compressed file that was cut, what is there."""
+    """Yield the content of a file in chunks of bounded size; of a truncated compressed file, up to its
+    end."""
     buffered = stream if isinstance(stream, BufferedReader) else BufferedReader(stream)  # type: ignore[type-var]
     magic = buffered.peek(_MOST_MAGIC)
     for beginning, kind, opened in _COMPRESSED:

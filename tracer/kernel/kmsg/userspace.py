@@ -1,8 +1,7 @@
-"""Killers in user space that write into the same journal: systemd-oomd, oomd, earlyoom, nohang, the kubelet,
-Talos, lmkd.
+"""Kills by user-space killers in a log: systemd-oomd, oomd, earlyoom, nohang, the kubelet, Talos, lmkd.
 
-They kill before the kernel has to, so there is no report of the kernel's; each says its reason in a line
-of its own.
+They kill before the kernel has to, so there is no report of the kernel. Each writes its reason in a line of
+its own.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Final
 
 _MOST_CHARACTERS: Final = 4096
 WORDS: Final = re.compile(r"oomd|earlyoom|[sS]end(?:ing)? SIG|evict|Evict|lowmemorykiller|lmkd")
-"""What a line has at least."""
+"""Words of which a line about such a kill has at least one."""
 
 _PATTERNS: Final = {
     "systemd-oomd": re.compile(
@@ -50,8 +49,8 @@ _PATTERNS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class UserspaceKill:
-    """A line of a killer in user space. `victim` is a process, a cgroup or a pod, as the killer names it;
-    None where its line does not."""
+    """A kill by a user-space killer. `victim` is a process, a cgroup or a pod, by the killer's words; None if
+    the line does not name it."""
 
     line: int
     killer: str
@@ -61,7 +60,7 @@ class UserspaceKill:
 
 
 def kill(line: str, number: int) -> UserspaceKill | None:
-    """What a line says of a kill that was not the kernel's; None for others."""
+    """Return the kill by a user-space killer in a line; None for any other line."""
     if WORDS.search(line) is None:
         return None
     for killer, pattern in _PATTERNS.items():

@@ -59,7 +59,7 @@ class Trace:
         stored = pa.schema([schema.field(column) for column in needed])
 
         def read(paths: list[Path]) -> pa.Table:
-            budget = Budget.of(name, stored)
+            budget = Budget.from_schema(name, stored)
             parts = [read_part(self.path, path, stored, budget) for path in paths]
             return pa.concat_tables([pa.Table.from_batches([], stored), *parts])
 
@@ -73,7 +73,7 @@ class Trace:
             return int(self.table(name, keys).num_rows)
 
         def count(paths: list[Path]) -> int:
-            budget = Budget.of(name, TABLES[name])
+            budget = Budget.from_schema(name, TABLES[name])
             return sum(count_part(self.path, path, TABLES[name], budget) for path in paths)
 
         return self._settled(name, count)

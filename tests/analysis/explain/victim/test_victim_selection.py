@@ -15,15 +15,8 @@ from tracer.analysis.explain.postmortem import explain
 from tracer.analysis.explain.victim import badness_total, victim_selection
 from tracer.analysis.explain.victim.victim_selection import Selection
 from tracer.analysis.kernel_log import comparison
-from tracer.kernel.kmsg.report.log_report import (
-    Chosen,
-    Counter,
-    Invoker,
-    Kill,
-    LogReport,
-    Stamp,
-    TaskRow,
-)
+from tracer.kernel.kmsg.report.log_report import Chosen, Counter, Invoker, Kill, LogReport, TaskRow
+from tracer.kernel.kmsg.text.record import Stamp
 
 RECORDED = Path(__file__).parents[4] / "traces"
 PAGE = 4096

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tracer.kernel.kmsg.report.log_report import Stamp
-from tracer.kernel.kmsg.text.lines import MOST_CHARACTERS, Reader, Record, split
+from tracer.kernel.kmsg.text.lines import Reader, split
+from tracer.kernel.kmsg.text.record import MOST_CHARACTERS, Record, Stamp
 
 TEXT = "oom_reaper: reaped process 7 (a), now anon-rss:0kB"
 US = 1_000

@@ -1,0 +1,1 @@
+"""The facts of an OOM report, and the lines that state them."""

@@ -1,4 +1,4 @@
-"""Sizes that cannot be, in lines that were broken or joined wrongly, are not known."""
+"""Impossible sizes, from lines that were broken or joined wrongly, replaced by "not known"."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from tracer.kernel.kmsg.report.log_report import Kill, TaskRow
 
 _MARGIN_BYTES: Final = 16 << 20
 _MARGIN_PAGES: Final = 4096
-"""What counters that each CPU keeps for itself may be wrong by (percpu_counter since Linux 6.2)."""
+"""The error that a per-CPU counter may have: rss is one since f1a7941243c1 ("mm: convert mm's rss stats into
+percpu_counter"), v6.2."""
 
 
 def kill(told: Kill, row: TaskRow | None, machine_bytes: int | None) -> Kill:
-    """The kill without sizes above those of the machine, or of its own address space.
+    """Return the kill without sizes above that of the machine, or of its own address space.
 
-    Linux before 5.4.9 prints bytes as kB for pgtables ("mm/oom: fix pgtables units mismatch in Killed process
-    message", v5.5).
+    Kernels before 941f762bcb27 ("mm/oom: fix pgtables units mismatch in Killed process message"), v5.5, print
+    pgtables in bytes with the unit kB.
     """
     whole = told.total_vm_bytes
     resident = sum(filter(None, (told.anon_rss_bytes, told.file_rss_bytes, told.shmem_rss_bytes)))
@@ -42,7 +43,7 @@ def _within(size: int | None, most: int | None) -> int | None:
 
 
 def rows(tasks: Iterable[TaskRow], machine_pages: int | None) -> tuple[TaskRow, ...]:
-    """The rows without those that have more resident than they can."""
+    """Return the rows without those that claim more resident memory than is possible."""
     return tuple(
         row
         for row in tasks

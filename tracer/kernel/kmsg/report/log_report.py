@@ -1,10 +1,10 @@
-"""What the kernel log says about an OOM, as frozen dataclasses: one `LogReport` for each decision.
+"""The facts of an OOM report as frozen dataclasses: one `LogReport` for each decision of the OOM killer.
 
-Names are the kernel's (mm/oom_kill.c, mm/memcontrol.c, mm/show_mem.c), sizes are bytes where the kernel
-prints KB, and pages where the name says so. None is "the log does not say", and so is an empty tuple or
-mapping whose section is in `LogReport.missing`.
+Names are the kernel's (mm/oom_kill.c, mm/memcontrol.c, mm/show_mem.c). Sizes are in bytes, also where the
+kernel prints KB, and in pages where the name says so. None means that the log does not have the fact; so does
+an empty tuple or mapping whose section is in `LogReport.missing`.
 
-Text of the log is as it was printed. Names in it (comm, cgroup path) are chosen by whoever runs there.
+Text is kept as it was printed. Users of the machine choose the names in it (comm, cgroup path).
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from tracer.kernel.kmsg.text.record import Stamp
+
 Constraint = Literal["unknown", "memcg", "global", "cpuset", "mempolicy"]
 CounterName = Literal["memory", "memory+swap", "swap", "kmem"]
-"""As the lines begin: `memory+swap` and `kmem` on v1, `swap` on v2."""
+"""The first word of a counter's line; `memory+swap` and `kmem` on v1, `swap` on v2."""
 
 Section = Literal["header", "stack", "counters", "memory.stat", "mem_info", "tasks", "summary", "kill"]
-"""The parts of a report in the order of printing: `X invoked oom-killer`, the call trace, usage and limit and
-memory.stat (memcg) or the zones (global), the table of tasks, `oom-kill:constraint=` (since Linux 5.0), and
-`Killed process`."""
+"""A part of a report: `X invoked oom-killer`, the call trace, usage and limit and memory.stat (memcg) or the
+zones (global), the table of tasks, `oom-kill:constraint=` (since v5.0), and `Killed process`."""
 
 SECTIONS: Final[tuple[Section, ...]] = (
     "header",
@@ -32,27 +33,15 @@ SECTIONS: Final[tuple[Section, ...]] = (
     "summary",
     "kill",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """When and where in the log a line stood.
-
-    `since_boot_ns` is printk's clock (near CLOCK_MONOTONIC, but not it). `wall` is the date and time that a
-    log daemon or `dmesg -T` wrote before the line, as text. `line` counts from 1.
-    """
-
-    line: int
-    since_boot_ns: int | None = None
-    wall: str | None = None
+"""The sections in the order of printing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Invoker:
-    """The task whose allocation invoked the OOM killer; from the header and the head of the call trace.
+    """The task whose allocation invoked the OOM killer, from the header and the head of the call trace.
 
-    `gfp_names` is what the kernel printed for the mask (`GFP_KERNEL|__GFP_ZERO`), `gfp` the number: which bit
-    means what differs by kernel. `taint` is `Not tainted` or `Tainted: …`.
+    `gfp` is the number of the mask, whose bits differ by release, and `gfp_names` are the names that the
+    kernel printed for it (`GFP_KERNEL|__GFP_ZERO`). `taint` is `Not tainted` or `Tainted: …`.
     """
 
     comm: str | None = None
@@ -69,10 +58,11 @@ class Invoker:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Whom the `oom-kill:` line names, or on kernels before 5.0 `Kill process … or sacrifice child`: the task
-    that was chosen, before it is killed. Those older kernels may then have killed a child of it instead.
+    """The task that was chosen, before it is killed: from the `oom-kill:` line, or on kernels before v5.0
+    from `Kill process … or sacrifice child`.
 
-    `score`, which only they print, is badness in thousandths of the memory that was allowed.
+    Those older kernels may kill a child of it instead. Only they print `score`: the badness in thousandths of
+    the allowed memory.
     """
 
     comm: str
@@ -85,8 +75,8 @@ class Chosen:
 class Counter:
     """A page counter of the cgroup whose limit was hit.
 
-    Without a limit `limit_bytes` is `schema.UNLIMITED_BYTES`. `failcnt`: how often it was hit (v2: the event
-    `max`).
+    Without a limit, `limit_bytes` is `schema.UNLIMITED_BYTES`. `failcnt` is the number of times that the
+    limit was hit (v2: the event `max`).
     """
 
     usage_bytes: int
@@ -98,8 +88,8 @@ class Counter:
 class MemoryStat:
     """memory.stat of one cgroup, under the names that were printed.
 
-    `values` are bytes, or counts of what the kernel counts (`pgfault`). `resolution_bytes` is 1024 where the
-    kernel printed KB (v1 before Linux 5.3, `cache:4KB rss:…`), else 1. `is_cut`: the last line ended early.
+    `values` are bytes, or counts of events (`pgfault`). `resolution_bytes` is 1024 if the kernel printed KB
+    (v1 before v5.3: `cache:4KB rss:…`), else 1. `is_cut`: the end is missing.
     """
 
     cgroup: str
@@ -110,7 +100,7 @@ class MemoryStat:
 
 @dataclass(frozen=True, slots=True)
 class SlabCache:
-    """A row of `Unreclaimable slab info`."""
+    """A row of the table `Unreclaimable slab info`."""
 
     name: str
     used_bytes: int
@@ -119,9 +109,11 @@ class SlabCache:
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """A row of the table of tasks that could have been chosen. The kernel prints pages, here as there.
+    """A row of the table of tasks that could have been chosen; sizes are in pages, as the kernel prints them.
 
-    `rss_anon_pages` and its like since Linux 6.9; `pgtables_bytes` since 4.15.
+    `rss_anon_pages`, `rss_file_pages` and `rss_shmem_pages` exist since "mm, oom:dump_tasks add rss detailed
+    information printing", v6.8; `pgtables_bytes` since af5b0f6a09e4 ("mm: consolidate page table
+    accounting"), v4.15.
     """
 
     pid: int
@@ -140,9 +132,9 @@ class TaskRow:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """A `Killed process` line: a task that was sent SIGKILL.
+    """A task that was sent SIGKILL, from a `Killed process` line.
 
-    `reason` is what the line begins with (`Memory cgroup out of memory`).
+    `reason` is the begin of the line (`Memory cgroup out of memory`).
     """
 
     stamp: Stamp
@@ -160,7 +152,7 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """What the oom_reaper says of a victim; `is_reaped` False: it was unable to."""
+    """A victim of which the oom_reaper reports; if not `is_reaped`, it was unable to reap the victim."""
 
     stamp: Stamp
     pid: int
@@ -173,7 +165,7 @@ class Reaped:
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """A zone's line of the report of a global OOM: `Node 0 DMA32 free:…kB min:…kB low:…kB high:…kB`."""
+    """A zone in the report of a global OOM, from `Node 0 DMA32 free:…kB min:…kB low:…kB high:…kB`."""
 
     node: int
     name: str
@@ -186,8 +178,11 @@ class Zone:
 
 @dataclass(frozen=True, slots=True)
 class MemInfo:
-    """The state of the whole machine (show_mem). `pages` are the sums that follow `Mem-Info:` in pages
-    (`active_anon`, `slab_unreclaimable`, `free`, …); `nodes` the same for each node, in bytes."""
+    """The memory of the whole machine (show_mem, mm/show_mem.c).
+
+    `pages` are the sums after `Mem-Info:`, in pages (`active_anon`, `slab_unreclaimable`, `free`, …). `nodes`
+    are the same for each node, in bytes.
+    """
 
     pages: Mapping[str, int] = field(default_factory=dict)
     nodes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
@@ -202,16 +197,18 @@ class MemInfo:
 
 @dataclass(frozen=True, slots=True)
 class LogReport:
-    """One decision of the OOM killer, as far as the log tells it.
+    """One decision of the OOM killer, as far as the log has it.
 
-    `missing`: the sections that a whole report of this kind has and this one lacks, because the log begins or
-    ends within it, lines were lost, `vm.oom_dump_tasks` is 0, or the kernel printed only the kill since its
-    rate limit was reached. `suppressed` is how many reports the kernel says, just before this one, that it
-    did not print; `constraint` is a `Constraint`, or the word that a BPF policy printed for its own
-    (`CONSTRAINT_…`); `dropped` how many lines of this one the log itself says were lost. `oom_memcg` is the
-    cgroup whose limit was hit, `task_memcg` the victim's, `group_memcg` the one whose memory.oom.group had
-    all its tasks killed. `counters` are `oom_memcg`'s, and so are `min_protection_bytes` and
-    `low_protection_bytes`: what memory.min and memory.low protect in the cgroups below it (v2, new kernels).
+    `constraint` is a `Constraint`, or the word (`CONSTRAINT_…`) of a BPF policy. `oom_memcg` is the cgroup
+    whose limit was hit, `task_memcg` the cgroup of the victim, and `group_memcg` the cgroup all of whose
+    tasks were killed because of its memory.oom.group. `counters` belong to `oom_memcg`, as do
+    `min_protection_bytes` and `low_protection_bytes`: the bytes that memory.min and memory.low protect in the
+    cgroups below it (v2, new kernels).
+
+    `missing` are the sections that a complete report of this kind has and this one lacks: the log begins or
+    ends within it, lines were lost, `vm.oom_dump_tasks` is 0, or the kernel printed only the kill because its
+    rate limit was reached. `suppressed` is the number of reports that the kernel did not print before this
+    one, and `dropped` the number of lines of this one that were lost, both by the log's own words.
     """
 
     stamp: Stamp

@@ -1,4 +1,5 @@
-"""The report on the whole machine that a global OOM has (`Mem-Info:`, mm/show_mem.c), line by line."""
+"""The lines about the memory of the whole machine in the report of a global OOM (`Mem-Info:`,
+mm/show_mem.c)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ _PAGE_KB: Final = (4, 16, 64)
 _NODE: Final = re.compile(
     r"(?:Node (\d{1,4}) )?(?:(DMA|DMA32|Normal|HighMem|Movable|Device) free:|(?<=\d )active_anon:)"
 )
-"""Kernels without NUMA print their zones without a node (show_node)."""
+"""The begin of a line of a zone or node; kernels without NUMA print a zone without its node (show_node)."""
 
 _AMOUNT: Final = re.compile(r"(?<![\w()])([a-z][a-z_()]{0,63}):(\d{1,20})(k[Bb])?(?=\s|$)", re.IGNORECASE)
 _SUMS: Final = (
@@ -33,8 +34,8 @@ _TOTAL: Final = re.compile(
 )
 
 
-class Reader:
-    """Takes the lines of one report, and gives what they said; others pass by."""
+class MemInfoReader:
+    """A reader of the `Mem-Info:` lines of one report."""
 
     def __init__(self) -> None:
         self._pages: dict[str, int] = {}
@@ -43,7 +44,7 @@ class Reader:
         self._totals: dict[str, int] = {}
 
     def take(self, text: str) -> bool:
-        """Whether the line belongs to it."""
+        """Read a line; return False, and ignore it, if it is not one of these lines."""
         text = text.lstrip()
         node = _NODE.match(text)
         if node is not None and node[2] is not None:
@@ -61,19 +62,20 @@ class Reader:
 
     @property
     def ram_pages(self) -> int | None:
-        """How many the machine has; None: not known, as of what follows."""
+        """The pages of the machine's memory; None: not known."""
         return self._totals.get("pages RAM")
 
     @property
     def most_bytes(self) -> int | None:
-        """What the machine has at most: where nothing tells the size of a page, with the largest."""
+        """An upper bound of the machine's memory, with the largest page size if the size is not known; None:
+        not known."""
         if self.ram_pages is None:
             return None
         page_kb = next((size for size in _PAGE_KB if _near(self._kb_of_a_page(), size)), _PAGE_KB[-1])
         return self.ram_pages * page_kb * 1024
 
     def shown(self) -> Shown:
-        """The nodes of which zones came, and whether their pages are all that the machine has."""
+        """Return the nodes whose zones were read, and whether their pages are all pages of the machine."""
         found, of_a_page = frozenset(zone.node for zone in self._zones), self._kb_of_a_page()
         return Shown(found, any(_near(of_a_page, size) for size in _PAGE_KB) if of_a_page else None)
 
@@ -82,15 +84,15 @@ class Reader:
         return {name: size for name, size in sizes.items() if most is None or size <= most}
 
     def _kb_of_a_page(self) -> float:
-        """The kB of all zones that came for each page of the machine; 0: not known."""
+        """Return the kB of all zones that were read, for each page of the machine; 0: not known."""
         pages = self._totals.get("pages RAM", 0) - self._totals.get("pages reserved", 0)
         managed_kb = sum((zone.managed_bytes or 0) // 1024 for zone in self._zones)
         return managed_kb / pages if pages > 0 else 0
 
     def result(self) -> MemInfo:
-        """What has been said so far."""
+        """Return the facts of the lines so far, without impossible sizes."""
         free, total = self._totals.get("Free swap"), self._totals.get("Total swap")
-        ram = self._totals.get("pages RAM")
+        ram = self.ram_pages
         return MemInfo(
             pages={name: number for name, number in self._pages.items() if ram is None or number <= ram},
             nodes={number: self._bounded(sizes) for number, sizes in self._nodes.items()},
@@ -109,17 +111,17 @@ def _near(number: float, other: float) -> bool:
 
 
 def _most(zone: Zone) -> int:
-    """What can be free in a zone; more than that was misread from a broken line."""
+    """Return the most bytes that can be free in a zone; more than that was misread from a broken line."""
     return zone.free_bytes if zone.managed_bytes is None else 2 * zone.managed_bytes
 
 
 def _pages(text: str) -> dict[str, int]:
-    """`free:12 mapped:4`; what has a unit is not of the sums, and no number of pages."""
+    """Return the pages of `free:12 mapped:4`; a number with a unit is not a number of pages."""
     return {name: int(number) for name, number, unit in _AMOUNT.findall(text) if not unit}
 
 
 def _sizes(text: str) -> dict[str, int]:
-    """`free:12kB mapped:4kB` in bytes."""
+    """Return the bytes of `free:12kB mapped:4kB`."""
     return {name: int(number) * 1024 for name, number, unit in _AMOUNT.findall(text) if unit}
 
 

@@ -1,5 +1,4 @@
-"""Whether an allocation was confined to some of the machine's memory nodes, by the lines of kernels that
-print no constraint."""
+"""The memory nodes that an allocation was confined to, by the lines of kernels that print no constraint."""
 
 from __future__ import annotations
 
@@ -17,11 +16,11 @@ _ALWAYS_A_NODE: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class Nodemask:
-    """`nodemask=` of the line `X invoked oom-killer`, Linux 4.9 to 4.20.
+    """`nodemask=` of the line `X invoked oom-killer`, which v4.9 to v4.20 print.
 
-    `is_of_policy`: Linux 4.11 to 4.18 printed it, which have two spaces after it. Linux 4.9 and 4.10 print
-    the nodes of the task's cpuset where no policy is in force ("mm, oom: header nodemask is NULL when cpusets
-    are disabled", v4.11).
+    `is_of_policy`: v4.11 to v4.18 printed it, which write two spaces after it. Without a memory policy, v4.9
+    and v4.10 print the nodes of the task's cpuset; v4.11 and later do not, since "mm, oom: header nodemask is
+    NULL when cpusets are disabled".
     """
 
     nodes: str
@@ -29,7 +28,7 @@ class Nodemask:
 
 
 def parse(text: str) -> frozenset[int] | None:
-    """The nodes of `0-1,3`; None where it is no such list."""
+    """Return the nodes of a list such as `0-1,3`; None if the text is not a list of nodes."""
     nodes: set[int] = set()
     for part in text.split(","):
         found = _RANGE.fullmatch(part)
@@ -41,8 +40,10 @@ def parse(text: str) -> frozenset[int] | None:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The nodes of which `Mem-Info:` has lines; the kernel leaves out those that are not allowed. `is_all`:
-    whether the machine has no others; None: not known."""
+    """The nodes that have lines after `Mem-Info:`; the kernel prints the allowed nodes only.
+
+    `is_all`: the machine has no other nodes; None: not known.
+    """
 
     nodes: frozenset[int] = frozenset()
     is_all: bool | None = None
@@ -51,9 +52,11 @@ class Shown:
 def confined(
     mask: Nodemask | None, cpuset: tuple[str, str] | None, release: str | None, shown: Shown
 ) -> Constraint | None:
-    """`mempolicy`, or `unknown`: to some nodes, of a policy or of a cpuset; None: to none, by the log.
+    """Return the constraint of an allocation that was confined to some nodes; None if the log shows no such
+    confinement.
 
-    `cpuset`: path and nodes. What allows all nodes of the machine confines nothing (constrained_alloc in
+    The result is `mempolicy` for a memory policy, and `unknown` if a policy or a cpuset confined it. `cpuset`
+    is (path, nodes). A mask or cpuset of all nodes of the machine confines nothing (constrained_alloc,
     mm/oom_kill.c).
     """
     mems = None if cpuset is None else parse(cpuset[1])
@@ -66,7 +69,7 @@ def confined(
 
 
 def _is_less(allowed: frozenset[int], mems: frozenset[int] | None, shown: Shown) -> bool:
-    """Whether these nodes are for sure not all of the machine."""
+    """Return whether these nodes are certainly not all nodes of the machine."""
     is_outside = shown.is_all is False or not shown.nodes <= allowed
     return is_outside or _ALWAYS_A_NODE not in allowed or (mems is not None and allowed < mems)
 

@@ -1,0 +1,1 @@
+"""The text of a kernel log: from a file's bytes to the messages that the kernel printed."""

@@ -1,7 +1,7 @@
-"""Log lines that are JSON objects: journalctl -o json, Docker's json-file, what Loki and shippers export.
+"""Log lines that are JSON objects: journalctl -o json, Docker's json-file, exports of Loki and log shippers.
 
-Where the text stands in an object is known of the journal, and found for others: the member that holds the
-words of an OOM report once holds the text of all lines.
+The journal's member for the text is fixed. In other objects it is found: the member that once holds the words
+of an OOM report holds the text of every line.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tracer.kernel.kmsg.report.log_report import Stamp
 from tracer.kernel.kmsg.text import shapes
+from tracer.kernel.kmsg.text.record import Stamp
 
 _TEXT_MEMBERS: Final = ("log", "line", "message", "msg", "text", "body")
 _TIME_MEMBERS: Final = ("time", "timestamp", "ts", "@timestamp")
@@ -22,8 +22,8 @@ _MOST_MEMBERS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What an object says: the text, when and where. `is_message`: the text is the kernel's own message,
-    with no prefix of its own."""
+    """The text of an object, with its time and host. `is_message`: the text is the kernel's own message,
+    without a prefix."""
 
     text: str
     stamp: Stamp
@@ -32,13 +32,13 @@ class Entry:
 
 
 class Reader:
-    """Reads the objects of one log."""
+    """A reader of the objects of one log, which learns the member that holds the text."""
 
     def __init__(self) -> None:
         self._member: str | None = None
 
     def read(self, line: str, number: int) -> Entry | None:
-        """What a line says; None where it is no such object, or not the kernel's."""
+        """Return the entry in a line; None if the line is not such an object, or is another program's."""
         try:
             entry: Any = json.loads(line)
         except (ValueError, RecursionError):
@@ -46,7 +46,7 @@ class Reader:
         if not isinstance(entry, dict):
             return None
         if "MESSAGE" in entry:
-            return _of_journal(entry, number)
+            return _from_journal(entry, number)
         members = dict(_members(entry))
         text = self._text(members)
         if text is None:
@@ -66,7 +66,7 @@ class Reader:
 
 
 def _members(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The strings of an object, and of objects right in it."""
+    """Yield the strings of an object, and of the objects directly in it."""
     for name, value in list(entry.items())[:_MOST_MEMBERS]:
         if isinstance(value, str):
             yield name, value
@@ -75,8 +75,8 @@ def _members(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from ((key, text) for key, text in inner if isinstance(text, str))
 
 
-def _of_journal(entry: Mapping[str, Any], number: int) -> Entry | None:
-    """An object of `journalctl -o json`; a message that is no UTF-8 is a list of bytes there."""
+def _from_journal(entry: Mapping[str, Any], number: int) -> Entry | None:
+    """Read an object of `journalctl -o json`, in which a message that is not UTF-8 is a list of bytes."""
     if entry.get("_TRANSPORT", "kernel") != "kernel":
         return None
     message, host = entry.get("MESSAGE"), entry.get("_HOSTNAME")

@@ -1,8 +1,8 @@
-"""What stands before the kernel's text on the lines of one log, learned from the log.
+"""The prefixes of the lines of one log, learned from the log.
 
-Consoles, log shippers and people put something before each line that no list has. Where a line has words
-that begin a message of the kernel for sure, what stands before them is the prefix; other lines have the same
-but for its numbers.
+Consoles, log shippers and people put prefixes before each line that no list has. If a line has words that
+certainly begin a message of the kernel, the text before them is the prefix. Other lines have the same prefix
+with other numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _RUN: Final = re.compile(r"(\d+)|(\s+)|([^\d\s]+)")
 
 
 def pattern(prefix: str) -> re.Pattern[str]:
-    """What matches this prefix with other numbers in it."""
+    """Return a pattern for this prefix, and for the same prefix with other numbers."""
     return re.compile("".join(map(_generalised, _RUN.finditer(prefix))))
 
 
@@ -32,13 +32,13 @@ def _generalised(run: re.Match[str]) -> str:
 
 
 class Learned:
-    """Prefixes of one log, the latest first."""
+    """The prefixes of one log, the most recently used first."""
 
     def __init__(self) -> None:
         self._known: list[re.Pattern[str]] = []
 
     def end(self, line: str) -> int:
-        """Where the prefix of a line ends; 0: it has none that is known."""
+        """Return the end of the prefix of a line; 0 if it has no known prefix."""
         for number, known in enumerate(self._known):
             if (found := known.match(line)) is not None:
                 if number:
@@ -47,14 +47,14 @@ class Learned:
         return 0
 
     def learn(self, prefix: str) -> None:
-        """Know this prefix, and those that differ from it by numbers only."""
+        """Remember a prefix, and with it those that differ in numbers only."""
         if prefix and not self.end(prefix):
             self._known.insert(0, pattern(prefix))
             del self._known[_MOST_PREFIXES:]
 
 
 def before_message(line: str) -> str | None:
-    """What stands before the words that begin a message of the kernel; empty where there are none, None where
+    """Return the text before the words that begin a message of the kernel; "" without such words, None if
     another program quotes them."""
     prefix = line[: max(shapes.anchor(line), 0)]
     if len(prefix) > MOST_CHARACTERS:

@@ -1,7 +1,7 @@
-"""How the lines of an OOM report begin and end, where nothing else is known of them.
+"""The shapes of the lines of an OOM report: how each kind of line begins and ends.
 
-Logs are pasted with prefixes that no list has, and broken into pieces by mail programs and terminals. What is
-a line of its own, and which line goes on in the next, follows from these shapes alone.
+Logs are pasted with prefixes that no list has, and broken into pieces by mail programs and terminals. These
+shapes alone decide whether a piece is a line of its own, or continues the line before it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from tracer.kernel.kmsg.report import sections
+from tracer.kernel.kmsg.text import markers
 
 _ZONE: Final = r"(?:Node \d{1,4} )?(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
 _KINDS: Final = {
@@ -68,13 +68,14 @@ _GOES_ON: Final = {
     "zone": re.compile(r"[\w()]{1,64}:\d{1,20}kB"),
     "task": re.compile(r"(?:-?\d{1,20} +){2,14}\S"),
 }
-"""Kind -> what continues a line of it that could be whole."""
+"""Kind -> the beginning of a piece that continues a line of that kind, although the line could be
+complete."""
 
 _OF_PATHS: Final = {
-    "summary": sections.SUMMARY,
-    "stats": sections.STATS,
-    "limit_of": sections.LIMIT_OF,
-    "group": sections.GROUP,
+    "summary": markers.SUMMARY,
+    "stats": markers.STATS,
+    "limit_of": markers.LIMIT_OF,
+    "group": markers.GROUP,
 }
 _ANCHOR: Final = re.compile(
     r"oom-kill:constraint=|(?:Memory cgroup o|O)ut of memory(?: \(oom_kill_allocating_task\))?: [Kk]ill"
@@ -84,35 +85,37 @@ _ANCHOR: Final = re.compile(
     r"|(?:memory|memory\+swap|swap|kmem): usage \d{1,20}kB, limit \d|Task in /\S* killed as "
     r"|active_anon:\d{1,20} inactive_anon:\d|oom_reaper: (?:reaped|unable)"
 )
-"""Words that begin a line of a report and that no name is long enough to hold."""
+"""Words that begin a line of a report, and that no comm is long enough to hold."""
 
 
 def kind(text: str) -> str | None:
-    """What line of a report begins like this; None for none."""
+    """Return the kind of report line that begins like this; None if no kind does."""
     found = _BEGIN.match(text)
     return None if found is None else found.lastgroup
 
 
 def anchor(line: str) -> int:
-    """Where in a line a message of a report begins for sure; -1: nowhere."""
+    """Return the place in a line at which a message of a report certainly begins; -1 if there is none."""
     found = _ANCHOR.search(line)
     return -1 if found is None else found.start()
 
 
 def path_word(text: str) -> str | None:
-    """The words of a line of a report that names a cgroup, which may hold the words of all others; None for
-    other lines."""
+    """Return the marker of a report line that names a cgroup; None for any other line.
+
+    The path in such a line may contain the markers of all other lines.
+    """
     return _OF_PATHS.get(kind(text) or "")
 
 
 def is_unfinished(text: str, of_kind: str | None) -> bool:
-    """Whether a line of this kind ends before its end."""
+    """Return whether the end of a line of this kind is missing."""
     whole = _WHOLE.get(of_kind or "")
     return whole is not None and whole.search(text) is None
 
 
 def goes_on(text: str, of_kind: str | None, piece: str) -> bool:
-    """Whether `piece`, which begins no line of a report, continues this one."""
+    """Return whether `piece`, which begins no line of a report, continues this line."""
     if is_unfinished(text, of_kind):
         return True
     more = _GOES_ON.get(of_kind or "")

@@ -1,7 +1,8 @@
-"""Lines that a mail program or a terminal broke, put together again.
+"""Joining of lines that a mail program or a terminal broke.
 
-A mail program breaks at a space, and drops it; a terminal breaks anywhere, and drops nothing. What stands at
-the break shows which of them it was: whole words of a report need the space back, parts of one do not.
+A mail program breaks a line at a space, and drops the space. A terminal breaks it anywhere, and drops
+nothing. The text at the break shows which of them it was: between whole words of a report the space is
+missing, within a word it is not.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from tracer.kernel.kmsg.report import sections
-from tracer.kernel.kmsg.text import shapes
+from tracer.kernel.kmsg.text import markers, shapes
 
 CUT: Final = "\0"
-"""Before a piece that a terminal cut off, so that nothing is missing at the break."""
+"""The mark of a piece that a terminal cut off: nothing is missing at the break."""
 
 _LEAST_CUTS: Final = 2
 _NAME: Final = re.compile(r"\s*[a-z][a-z0-9_]{0,63}")
@@ -53,15 +53,15 @@ _WORDS: Final = frozenset(
 
 
 class Width:
-    """How wide the terminal was, if it was a terminal: then nearly all lines that were broken end at one
+    """The width of the terminal that broke the lines, if it was one: it breaks nearly all lines at one
     column."""
 
     def __init__(self) -> None:
         self._lengths: Counter[int] = Counter()
 
     def gap(self, length: int) -> int | None:
-        """How many spaces were lost at the end of a line of this length that goes on; None: not a terminal,
-        as far as is known."""
+        """Return the number of spaces lost at the end of a broken line of this length; None if no terminal
+        is known to have broken it."""
         self._lengths[length] += 1
         width, times = max(self._lengths.items())
         if times < _LEAST_CUTS or times * 3 < self._lengths.total() * 2 or width - length > _MOST_GAP:
@@ -70,10 +70,10 @@ class Width:
 
 
 def joined(text: str, pieces: Sequence[str], columns: tuple[str, ...] = ()) -> str:
-    """A message with the lines that followed it in the log and may continue it.
+    """Return a message joined with `pieces`, the lines after it in the log that may continue it.
 
-    A piece that is a line of its own follows after a line end, as one of a message that has several.
-    `columns`: those of the table of tasks that is being printed.
+    A piece that is a line of its own is joined with a line end, as in a message of several lines. `columns`
+    are the columns of the table of tasks that is being printed.
     """
     lines = text.split("\n")
     for piece in pieces:
@@ -97,7 +97,8 @@ def joined(text: str, pieces: Sequence[str], columns: tuple[str, ...] = ()) -> s
 
 
 def may_go_on(text: str, pieces: Sequence[str], line: str) -> bool:
-    """Whether a message without a prefix, and what has been taken for more of it, goes on in this line."""
+    """Return whether a message without a prefix, and the pieces joined to it so far, continue in this
+    line."""
     stripped, first = line.strip(), text.lstrip()
     if not stripped or shapes.kind(stripped) is not None or len(pieces) >= _MOST_PIECES:
         return False
@@ -110,7 +111,7 @@ def _continues(last: str, of_kind: str | None, part: str) -> bool:
 
 
 def _is_in_name(text: str, of_kind: str | None) -> bool:
-    """Whether a line ends within the name of a process, where a mail program breaks at a space."""
+    """Return whether a line ends within the name of a process, which a mail program breaks at a space."""
     if of_kind == "kill":
         _, found, rest = text.partition("process ")
         return bool(found) and "(" in rest and ")" not in rest
@@ -127,23 +128,23 @@ def _join(left: str, part: str, of_kind: str | None, columns: tuple[str, ...]) -
         return spaced
     if of_kind == "summary":
         return plain
-    if of_kind == "kill" and sections.has_victim(plain) != sections.has_victim(spaced):
-        return plain if sections.has_victim(plain) else spaced
+    if of_kind == "kill" and markers.has_victim(plain) != markers.has_victim(spaced):
+        return plain if markers.has_victim(plain) else spaced
     if of_kind == "task" and columns:
         return plain if _fits(plain, columns) and not _fits(spaced, columns) else spaced
     return spaced if _is_between_words(left, right) else plain
 
 
 def _fits(row: str, columns: tuple[str, ...]) -> bool:
-    """Whether a row has these columns, and no number where its name begins."""
-    found = sections.task(row.lstrip(), columns)
-    return found is not None and not found.comm[:1].isdigit()
+    """Return whether a row of the table of tasks has these columns, and no digit at the begin of its name."""
+    found = markers.task_row(row.lstrip(), len(columns) - 2)
+    return found is not None and not found.groups()[-1][:1].isdigit()
 
 
 def _is_between_words(left: str, right: str) -> bool:
     left_word, right_word = left.rsplit(maxsplit=1)[-1], right.split(maxsplit=1)[0]
     if left.count("(") > left.count(")") and "|" in left_word:
-        return False  # among the names of a gfp mask
+        return False  # within the names of a gfp mask
     if left_word[-1] == ",":
         return True
     if left_word[-1] in "-_" or right_word[0] in ",_:=" or left_word + right_word in _WORDS:

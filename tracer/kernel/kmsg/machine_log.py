@@ -1,0 +1,376 @@
+"""The lines that one kernel printed, assembled to OOM reports.
+
+A line belongs to a report by words that only the OOM killer prints or, within a report, by its shape. So
+lines of other subsystems may be in between, and a report may lack its beginning or its end. The kernel writes
+one report at a time (oom_lock, mm/oom_kill.c) and ends it with a kill. What follows (the other kills of a
+group, the oom_reaper) is joined to the report by its order and its pid.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from tracer.kernel.kmsg.assembly import CALL_TRACE, SLAB_TITLE, Assembly
+from tracer.kernel.kmsg.report import (
+    header_lines,
+    kill_lines,
+    lost_lines,
+    mem_info,
+    memory_lines,
+    summary_line,
+    task_table,
+)
+from tracer.kernel.kmsg.report.log_report import Kill, Section
+from tracer.kernel.kmsg.text import markers, shapes
+from tracer.kernel.kmsg.text.record import Record
+
+_PANIC: Final = "Kernel panic - not syncing: "
+_NO_TASK: Final = "Out of memory and no killable processes"
+_DEADLOCKED: Final = "System is deadlocked on memory"
+_PANIC_ON_OOM: Final = " panic_on_oom is enabled"
+_TITLES: Final = (
+    *("memory", "swap", "kmem", "[", *CALL_TRACE, SLAB_TITLE, mem_info.TITLE, _NO_TASK),
+    *(
+        "Memory cgroup min",
+        _PANIC,
+        _DEADLOCKED,
+        "oom_kill",
+        "dump_header",
+        "out_of_memory",
+        "** ",
+        "systemd-journald",
+    ),
+)
+_GAP_LINES: Final = 1000
+_GAP_NS: Final = 60_000_000_000
+"""A report that gets no line for so long has no end in this log."""
+
+_CHOICE_TO_KILL_LINES: Final = 50
+_MOST_PIDS: Final = 4096
+
+
+class MachineLog:
+    """The reports of one kernel: the one that it is printing, and finished ones that late lines may belong
+    to.
+
+    Reports are appended to `begun` when they begin.
+    """
+
+    def __init__(self, begun: deque[Assembly]) -> None:
+        self._begun = begun
+        self._open: Assembly | None = None
+        self._killed: Assembly | None = None
+        self._by_pid: dict[int, Assembly] = {}
+        self._suppressed = 0
+        self._unfinished: Record | None = None
+        self._named: Final = (
+            (markers.INVOKED, self._take_invoked),
+            (markers.SUMMARY, self._take_summary),
+            (markers.KILLED, self._take_killed),
+            (markers.CHOSEN, self._take_chosen),
+            (markers.OLD_CHOSEN, self._take_chosen),
+            (markers.GROUP, self._take_group),
+            (markers.REAPER, self._take_reaped),
+            (markers.SYSTEM_OOM, self._take_event),
+            (markers.STATS, self._take_stats),
+            (markers.LIMIT_OF, self._take_limit_of),
+        )
+
+    @property
+    def is_within(self) -> bool:
+        """Whether the next line may belong to a report by its shape alone."""
+        return self._open is not None or self._unfinished is not None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the table of tasks that is being printed; empty if there is none."""
+        return self._open.columns if self._open is not None and self._open.mode == "tasks" else ()
+
+    def take(self, record: Record) -> None:
+        """Add a message.
+
+        A message of several lines is either one line with a name that contains line ends, or several lines.
+        """
+        if (
+            self._open is not None
+            and self._open.mode in ("memory.stat", "mem_info")
+            and "#012" in record.text
+        ):
+            record = record.with_text(record.text.replace("#012", "\n"))  # rsyslog's line end
+        if "\n" not in record.text:
+            self._take_line(record)
+        elif not self._take_named(record) and not self._take_named_row(record):
+            for text in record.text.split("\n"):
+                self._take_line(record.with_text(text))
+
+    def _take_plain_row(self, record: Record) -> bool:
+        """Add a row of memory.stat or of the table of tasks, as most lines are, before any search for
+        words."""
+        assembly = self._open
+        if (
+            assembly is None
+            or assembly.mode not in ("memory.stat", "tasks")
+            or not self._is_of(assembly, record)
+        ):
+            return False
+        return assembly.take_row(record)
+
+    def _take_named_row(self, record: Record) -> bool:
+        return self._open is not None and self._open.take_named_row(record)
+
+    def _take_line(self, record: Record) -> None:
+        unfinished, self._unfinished = self._unfinished, None
+        self._give_up(record)
+        if self._open is not None and not self._is_of(self._open, record) and not self._is_late(record.text):
+            return
+        if self._take_plain_row(record) or self._take_named(record):
+            return
+        if unfinished is not None and unfinished.stamp.line + 1 == record.stamp.line:
+            # A log daemon gives each line of a message its own prefix.
+            joined = unfinished.with_text(f"{unfinished.text}\n{record.text}")
+            if self._finish_line(joined):
+                return
+        if self._take_title(record) or self._open is None:
+            return
+        if self._open.take_row(record) and self._open.is_head_cut:
+            self._unfinished = record
+
+    def _give_up(self, record: Record) -> None:
+        """Close the open report if it has no end in this log."""
+        if self._open is None:
+            return
+        last, now = self._open.last, record.stamp
+        elapsed_ns = (now.since_boot_ns or 0) - (last.since_boot_ns or 0)
+        is_timed = now.since_boot_ns is not None and last.since_boot_ns is not None
+        if now.line - last.line > _GAP_LINES or (is_timed and not 0 <= elapsed_ns <= _GAP_NS):
+            self._open = None
+
+    @staticmethod
+    def _is_late(text: str) -> bool:
+        """Return whether a task other than the one that writes the report may print this line."""
+        return markers.INVOKED in text or text.startswith(markers.REAPER)
+
+    @staticmethod
+    def _is_of(assembly: Assembly, record: Record) -> bool:
+        """Return whether the task that writes the report printed the line, as far as the log names tasks.
+
+        One task writes a whole report.
+        """
+        return None in (assembly.caller, record.caller) or assembly.caller == record.caller
+
+    # Lines with a name in them, which may contain line ends
+
+    def _take_named(self, record: Record) -> bool:
+        of_path = shapes.path_word(record.text.lstrip())
+        for word, take in self._named:
+            if word in record.text and of_path in (None, word):
+                return take(record)
+        return False
+
+    def _begin(self, record: Record) -> Assembly:
+        assembly = Assembly(record.stamp, record.stamp, record.caller, suppressed=self._suppressed)
+        self._suppressed = 0
+        self._begun.append(assembly)
+        return assembly
+
+    def _within(self, record: Record, section: Section) -> Assembly:
+        """Return the report that a line of this section belongs to; begin one if its beginning is missing."""
+        if self._open is None or self._open.is_past(section):
+            self._open = self._begin(record)
+        self._open.touch(record, section)
+        return self._open
+
+    def _take_invoked(self, record: Record) -> bool:
+        found = header_lines.invoked(record.text)
+        if found is None:
+            return False
+        self._open = self._begin(record)
+        self._open.invoker, self._open.nodemask = found
+        self._open.is_old = found[1] is not None
+        self._open.touch(record, "header", "header")
+        return True
+
+    def _take_summary(self, record: Record) -> bool:
+        summary = summary_line.summary(record.text)
+        if summary is None or ("\n" in record.text and summary.chosen is None):
+            return False
+        if self._open is not None and self._open.summary is not None:
+            self._open = None
+        assembly = self._within(record, "summary")
+        assembly.summary, assembly.summary_text, assembly.mode = summary, record.text, ""
+        self._unfinished = record
+        return True
+
+    def _take_killed(self, record: Record) -> bool:
+        kill = kill_lines.killed(record.text, record.stamp)
+        if kill is None:
+            return False
+        assembly = self._open
+        if assembly is None or not self._is_kill_of(assembly, kill.pid, kill.comm, record):
+            assembly = self._killed if self._is_in_group(record) else None
+        if assembly is None:
+            assembly = self._begin(record)
+        assembly.add_kill(kill)
+        assembly.touch(record, "kill", "")
+        self._open, self._killed = None, assembly
+        self._remember(kill.pid, assembly)
+        if kill.total_vm_bytes is None:
+            self._unfinished = record
+        return True
+
+    def _take_event(self, record: Record) -> bool:
+        kill = kill_lines.system_oom(record.text, record.stamp)
+        if kill is not None:
+            assembly = self._begin(record)
+            assembly.add_kill(kill)
+            assembly.touch(record, "kill")
+        return kill is not None
+
+    def _is_kill_of(self, assembly: Assembly, pid: int, comm: str, record: Record) -> bool:
+        """Return whether a kill is of the task that the report chose.
+
+        Old kernels may kill a child of it, and all kernels may name a thread of it.
+        """
+        chosen = assembly.chosen if assembly.summary is None else assembly.summary.chosen
+        if chosen is None or assembly.is_old or pid == chosen.pid or comm == chosen.comm:
+            return True
+        return record.stamp.line - assembly.last.line <= _CHOICE_TO_KILL_LINES
+
+    def _is_in_group(self, record: Record) -> bool:
+        killed = self._killed
+        if killed is None or killed.group_memcg is None:
+            return False
+        return self._is_of(killed, record) and record.stamp.line - killed.last.line <= _GAP_LINES
+
+    def _take_chosen(self, record: Record) -> bool:
+        found = kill_lines.chosen(record.text)
+        if found is None:
+            return False
+        if self._open is None or self._open.chosen is not None or self._open.summary is not None:
+            self._open = self._begin(record)
+        self._open.chosen, self._open.reason = found
+        self._open.is_old = True
+        self._open.touch(record, None, "")
+        return True
+
+    def _take_group(self, record: Record) -> bool:
+        path = kill_lines.group(record.text)
+        if path is None:
+            return False
+        assembly = self._killed if self._open is None else self._open
+        if assembly is None:
+            assembly = self._begin(record)
+        elif assembly.group_memcg is not None and len(assembly.kills) > 1:
+            # The last kill of what seemed to be this group was the first kill of another group.
+            kill = assembly.kills.pop()
+            assembly = self._begin(record)
+            assembly.stamp = kill.stamp
+            assembly.add_kill(kill)
+            assembly.touch(record, "kill")
+            self._remember(kill.pid, assembly)
+        assembly.group_memcg = path
+        assembly.touch(record)
+        self._open, self._killed = None, assembly
+        return True
+
+    def _take_reaped(self, record: Record) -> bool:
+        reaped = kill_lines.reaped(record.text, record.stamp)
+        assembly = None if reaped is None else self._by_pid.get(reaped.pid)
+        if (
+            reaped is not None
+            and assembly is None
+            and self._open is not None
+            and self._open.has_task(reaped.pid)
+        ):
+            # The line about the kill was lost: the oom_reaper reaps victims only.
+            assembly, self._open = self._open, None
+            assembly.add_kill(Kill(record.stamp, reaped.pid, reaped.comm))
+            assembly.touch(record, "kill", "")
+            self._remember(reaped.pid, assembly)
+        if reaped is not None and assembly is not None:
+            assembly.reaped.append(reaped)
+        return reaped is not None
+
+    def _remember(self, pid: int, assembly: Assembly) -> None:
+        self._by_pid[pid] = assembly
+        if len(self._by_pid) > _MOST_PIDS:
+            del self._by_pid[next(iter(self._by_pid))]
+
+    def _take_stats(self, record: Record) -> bool:
+        stats = memory_lines.stats(record.text)
+        if stats is None or ("\n" in record.text and not record.text.rstrip().endswith(":")):
+            return False
+        self._within(record, "memory.stat").add_stats(stats, record)
+        return True
+
+    def _take_limit_of(self, record: Record) -> bool:
+        found = summary_line.limit_of(record.text)
+        if found is None:
+            return False
+        assembly = self._within(record, "stack")
+        assembly.limit_of, assembly.is_old, assembly.mode = found, True, ""
+        return True
+
+    def _finish_line(self, joined: Record) -> bool:
+        """Replace an unfinished line with a name in it by `joined`; return whether that completes the
+        line."""
+        if self._open is not None and self._open.is_head_cut:
+            return self._open.take_row(joined) and not self._open.is_head_cut
+        summary = summary_line.summary(joined.text)
+        if summary is not None and summary.chosen is not None and self._open is not None:
+            self._open.summary, self._open.summary_text = summary, joined.text
+            return True
+        kill = kill_lines.killed(joined.text, joined.stamp)
+        if kill is None or kill.total_vm_bytes is None or self._killed is None or not self._killed.kills:
+            return False
+        self._killed.kills.pop()
+        self._killed.add_kill(kill)
+        return True
+
+    # Lines that begin a section of a report, or are one
+
+    def _take_title(self, record: Record) -> bool:
+        text = record.text.strip()
+        if not text.startswith(_TITLES):
+            return False
+        if (counter := memory_lines.counter(text)) is not None:
+            if self._open is not None and counter[0] in self._open.counters:
+                self._open = None
+            assembly = self._within(record, "counters")
+            assembly.counters[counter[0]] = counter[1]
+            assembly.mode = ""
+        elif text == mem_info.TITLE:
+            self._within(record, "mem_info").mode = "mem_info"
+        elif (columns := task_table.columns(text)) is not None:
+            assembly = self._within(record, "tasks")
+            assembly.columns, assembly.mode = columns, "tasks"
+        elif (count := lost_lines.suppressed(text)) is not None:
+            self._suppressed += count
+        elif _NO_TASK in text or _DEADLOCKED in text or _PANIC_ON_OOM in text:
+            is_headless = self._open is None or "header" not in self._open.seen
+            assembly = self._begin(record) if self._open is None else self._open
+            assembly.is_panic_on_oom = _PANIC_ON_OOM in text
+            assembly.is_no_task_killable = not assembly.is_panic_on_oom
+            assembly.is_panic = assembly.is_panic or text.startswith(_PANIC)
+            # Without a line that names the trigger, the head and the call trace of the panic follow.
+            assembly.touch(record, None, "header" if is_headless else None)
+            self._open = assembly if is_headless else None
+        else:
+            return self._open is not None and self._take_title_within(self._open, record, text)
+        return True
+
+    def _take_title_within(self, assembly: Assembly, record: Record, text: str) -> bool:
+        """Add a line that has a meaning only within a report; return False for any other."""
+        if text in CALL_TRACE and assembly.mode == "header":
+            assembly.touch(record, "stack", "stack")
+        elif text == SLAB_TITLE:
+            assembly.touch(record, None, "slab")
+        elif (protection := memory_lines.protection(text)) is not None:
+            assembly.protection = protection
+            assembly.touch(record)
+        elif (count := lost_lines.dropped(text)) is not None:
+            assembly.dropped += count
+        else:
+            return False
+        return True

@@ -1,0 +1,70 @@
+"""The lines about the memory of the cgroup whose limit was hit (mm/memcontrol.c, mm/slab_common.c)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from tracer.kernel.kmsg.report.log_report import Counter, CounterName, MemoryStat, SlabCache
+from tracer.kernel.kmsg.text.markers import STATS
+from tracer.schema import UNLIMITED_BYTES
+
+_COUNTER: Final = re.compile(
+    r"(memory|memory\+swap|swap|kmem): usage (\d{1,20})kB, limit (\d{1,20})kB, failcnt (\d{1,20})\s*"
+)
+_STAT: Final = re.compile(r"\s*([a-z][a-z0-9_]{0,63}) (\d{1,20})\s*")
+_OLD_STAT: Final = re.compile(r"([a-z][a-z0-9_]{0,63}):(\d{1,20})KB")
+_SLAB: Final = re.compile(r"(\S.{0,255}?) +(\d{1,20})KB +(\d{1,20})KB\s*")
+_PROTECTION: Final = re.compile(
+    r"Memory cgroup min protection (\d{1,20})kB -- low protection (\d{1,20})kB\s*"
+)
+
+
+def counter(text: str) -> tuple[CounterName, Counter] | None:
+    """Return the page counter of `memory: usage 102400kB, limit 102400kB, failcnt 7`; None for any other
+    line."""
+    found = _COUNTER.fullmatch(text)
+    if found is None:
+        return None
+    limit = int(found[3]) * 1024
+    # PAGE_COUNTER_MAX, printed in kB, is the largest number of pages below 2^63 bytes, whatever the page
+    # size.
+    limit = UNLIMITED_BYTES if limit >= UNLIMITED_BYTES - (1 << 20) else limit
+    name: CounterName = found[1]  # type: ignore[assignment]
+    return name, Counter(int(found[2]) * 1024, limit, int(found[4]))
+
+
+def stats(text: str) -> MemoryStat | None:
+    """Return the cgroup of `Memory cgroup stats for /a:`; None for any other line.
+
+    Before c8713d0b2312 ("mm: memcontrol: dump memory.stat during cgroup OOM"), v5.3, the line has the values
+    as well, in KB.
+    """
+    _, found, rest = text.partition(STATS)
+    if not found:
+        return None
+    at = rest.rfind(": cache:")
+    if at < 0:
+        path = rest.rstrip()
+        return MemoryStat(path.removesuffix(":") if path.endswith(":") else "", {})  # "": the line was cut
+    values = {name: int(number) * 1024 for name, number in _OLD_STAT.findall(rest, at + 1)}
+    return MemoryStat(rest[:at], values, resolution_bytes=1024)
+
+
+def stat(text: str) -> tuple[str, int] | None:
+    """Return (name, value) of `inactive_file 4096`, a line of memory.stat; None for any other line."""
+    found = _STAT.fullmatch(text)
+    return None if found is None else (found[1], int(found[2]))
+
+
+def protection(text: str) -> tuple[int, int] | None:
+    """Return (memory.min, memory.low), in bytes, of `Memory cgroup min protection 0kB -- low protection 4kB`;
+    None for any other line."""
+    found = _PROTECTION.fullmatch(text)
+    return None if found is None else (int(found[1]) * 1024, int(found[2]) * 1024)
+
+
+def slab(text: str) -> SlabCache | None:
+    """Return the slab cache of `kmalloc-64   1024KB   2048KB`; None for any other line."""
+    found = _SLAB.fullmatch(text)
+    return None if found is None else SlabCache(found[1], int(found[2]) * 1024, int(found[3]) * 1024)
