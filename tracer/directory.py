@@ -1,8 +1,8 @@
 """A directory held open by a descriptor.
 
-Names are looked up in the directory itself, whatever its path leads to by now, and a symbolic link in the
-place of a file or a folder is an error. So a user who can write to a directory further up the path cannot
-have another file written.
+Names are looked up in the directory itself, even if its path leads elsewhere by now, and a symbolic link in
+place of a file or folder is an error. So a user who can write to a directory further up the path cannot
+redirect a write to another file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BUFFER_BYTES: Final = 1 << 18
 
 
 class Directory:
-    """An open directory. `path` is what it was opened as, for messages. Methods raise OSError."""
+    """An open directory. `path` is the path by which it was opened, for messages. Methods raise OSError."""
 
     def __init__(self, descriptor: int, path: Path) -> None:
         self.path = path
@@ -44,31 +44,34 @@ class Directory:
             self._descriptor = -1
 
     def fileno(self) -> int:
+        """Return the descriptor."""
         return self._descriptor
 
     @property
     def owner(self) -> int:
-        """The user id that the directory belongs to."""
+        """The user id of the directory's owner."""
         return os.fstat(self._descriptor).st_uid
 
     @property
     def is_removed(self) -> bool:
+        """Whether the directory has no name any more."""
         return os.fstat(self._descriptor).st_nlink == 0
 
     def is_writable_by_us_alone(self) -> bool:
-        """Return whether only this user can have put there what is in the directory."""
+        """Return whether no other user can put entries into the directory."""
         status = os.fstat(self._descriptor)
         return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
     def names(self) -> list[str]:
+        """Return the names of the entries, sorted."""
         return sorted(os.listdir(self._descriptor))  # noqa: PTH208  a descriptor
 
     def mode(self, name: str) -> int:
-        """Return the type and permissions of an entry, of a link itself."""
+        """Return the type and permissions of an entry; links are not followed."""
         return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_mode
 
     def modified_ns(self, name: str) -> int:
-        """Return when an entry, or a link itself, was last modified."""
+        """Return the time of the last modification of an entry, in ns since 1970; links are not followed."""
         return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_mtime_ns
 
     def subfolder(self, name: str, *, make: bool = False) -> Directory:
@@ -79,7 +82,7 @@ class Directory:
         return Directory(os.open(name, _FOLDER_FLAGS, dir_fd=self._descriptor), self.path / name)
 
     def create(self, name: str) -> IO[bytes]:
-        """Open a new file (mode 0600) for buffered writing; FileExistsError where the name is taken."""
+        """Create a file (mode 0600) for buffered writing; FileExistsError if the name is taken."""
         descriptor = os.open(name, _NEW_FILE_FLAGS, 0o600, dir_fd=self._descriptor)
         return open(descriptor, "wb", buffering=_BUFFER_BYTES)  # noqa: PTH123  a descriptor
 
@@ -97,7 +100,9 @@ class Directory:
         os.replace(name, new_name, src_dir_fd=self._descriptor, dst_dir_fd=to.fileno())
 
     def unlink(self, name: str) -> None:
+        """Remove a file."""
         os.unlink(name, dir_fd=self._descriptor)
 
     def rmdir(self, name: str) -> None:
+        """Remove an empty directory."""
         os.rmdir(name, dir_fd=self._descriptor)

@@ -1,9 +1,9 @@
-r"""Names of files, cgroups and tasks as a trace keeps them: text that says each byte of the name.
+r"""The text that stands for a name of a file, cgroup or task in a trace; different names have different
+texts.
 
-A name on Linux is bytes without a meaning; nearly always they are UTF-8. A byte that is not becomes `\xNN`,
-from `\x80` on. A backslash stays one, so that the escapes in names of systemd units (`a\x2db.service`) read
-as they are written; only where it would look like such a byte, or like the result of this rule, it becomes
-`\x5c`. So no two names have one text.
+A name on Linux is bytes, nearly always UTF-8. A byte that is not UTF-8 becomes `\xNN`, from `\x80` on. A
+backslash stays a backslash, so that the escapes in names of systemd units (`a\x2db.service`) are kept; only a
+backslash that would look like such a byte, or like the result of this rule, becomes `\x5c`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def stored_name(name: bytes) -> str:
 
 
 def stored_text(name: str) -> str:
-    """Return the same for a name that was decoded as UTF-8 with `surrogateescape`."""
+    """Return the text for a name that was decoded as UTF-8 with `surrogateescape`."""
     return stored_name(name.encode("utf-8", "surrogateescape"))
 
 
 def stored_path(path: str) -> str:
-    """Return the same for a name or path as Python has it from `os`, `pathlib` or the command line."""
+    """Return the text for a name or path from `os`, `pathlib` or the command line."""
     return stored_name(os.fsencode(path))

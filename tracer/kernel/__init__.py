@@ -1,0 +1,8 @@
+"""The running kernel: its types, its hooks, its cgroups, its log, and processes that we start on it.
+
+cgroups — the memory controller's hierarchy, memory files, mounts, containers, and a cgroup of our own
+process — commands held at a gate, priorities, limits of open files, and titles
+kmsg — OOM reports from a kernel log
+
+Modules beside the rooms may use them: what the kernel offers, as BTF, hooks and features.
+"""

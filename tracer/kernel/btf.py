@@ -1,8 +1,8 @@
-"""The running kernel's own description of its types: BTF (Documentation/bpf/btf.rst).
+"""BTF, the description of the running kernel's types (Documentation/bpf/btf.rst).
 
-Everything that depends on how this kernel was built is asked here: where a structure's member lies, what
-number an enumerator has, whether a tracepoint exists (each has a typedef `btf_trace_NAME`,
-include/trace/bpf_probe.h). Nothing is decided by a version number.
+It answers every question about how this kernel was built: the offset of a structure's member, the value of an
+enumerator, and whether a tracepoint exists (each has a typedef `btf_trace_NAME`, include/trace/bpf_probe.h).
+No decision depends on a version number.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MODIFIERS: Final = frozenset({TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG})
 
 
 class BtfError(TracerError):
-    """The blob contradicts itself."""
+    """The BTF contradicts itself."""
 
     def __init__(self, how: str) -> None:
         super().__init__(f"the BTF is damaged or of an unknown form: {how}; see memcg-tracer doctor")
@@ -41,14 +41,14 @@ class BtfError(TracerError):
 
 @dataclass(frozen=True)
 class Member:
-    """A member of a structure: its offset in bytes from the structure's begin, and the id of its type."""
+    """A member of a structure: its offset from the begin of the structure, and the id of its type."""
 
     offset_bytes: int
     type_id: int
 
 
 class Btf:
-    """A parsed BTF blob. Type ids are the kernel's: 0 is void, 1 the first type."""
+    """Parsed BTF. Type ids are the kernel's: 0 is void, and 1 is the first type."""
 
     def __init__(self, blob: bytes) -> None:
         try:
@@ -72,7 +72,7 @@ class Btf:
 
     @classmethod
     def load(cls, path: Path = VMLINUX) -> Btf:
-        """Read the running kernel's BTF; `TracerError` where there is none."""
+        """Read the running kernel's BTF; raises TracerError if there is none."""
         try:
             return cls(path.read_bytes())
         except OSError as error:
@@ -81,9 +81,10 @@ class Btf:
             ) from None
 
     def _scan(self) -> None:
-        """Note where each type starts, and the first of each name among those that are looked for by name.
+        """Record the begin of each type, and the first type of each name among the kinds that are looked up
+        by name.
 
-        Records vary in length, so this walk over every type is the one slow step.
+        Records vary in length, so this walk over all types is the only slow step.
         """
         fixed = [_COMMON_WORDS + _FIXED_WORDS.get(kind, 0) for kind in range(ENUM64 + 1)]
         each = [_WORDS_EACH.get(kind, 0) for kind in range(ENUM64 + 1)]  # another kind is an IndexError
@@ -119,34 +120,35 @@ class Btf:
         return self._strings[offset:end].decode(errors="backslashreplace")
 
     def _start(self, type_id: int) -> int:
-        """The word at which a type starts."""
+        """Return the word at which a type starts."""
         if not 0 < type_id <= len(self._starts):
             raise BtfError(f"it has no type {type_id}")
         return int(self._starts[type_id - 1])
 
     def _find(self, name: str, ids: dict[int, int]) -> int | None:
-        """The id of the type of that name: BTF keeps each string once, at one offset."""
+        """Return the id of the type of a name; BTF has each string once, at one offset."""
         offset = self._strings.find(b"\0" + name.encode() + b"\0") + 1
         return ids.get(offset) if offset else None
 
     def tracepoint_arguments(self, name: str) -> tuple[str, ...] | None:
-        """The names of the types of a tracepoint's arguments, as `function_arguments`; None: no tracepoint of
-        that name can be attached to as a raw one.
+        """Return the names of the types of a tracepoint's arguments, as `function_arguments` does; None if
+        there is no raw tracepoint of that name.
         """
         found = self._find(f"btf_trace_{name}", self._typedefs)
         if found is None:
             return None
         pointer = self.resolve(found)
         prototype = self.resolve(self.target(pointer)) if self.kind(pointer) == PTR else 0
-        return self._parameters(prototype)[1:]  # the first is the private data of whoever attached
+        return self._parameters(prototype)[1:]  # the first is the private data of the attached program
 
     def function(self, name: str) -> int | None:
-        """The type id of a function, which may since have been inlined everywhere; None: there is none."""
+        """Return the type id of a function; None if there is none. All calls of it may have been inlined."""
         return self._find(name, self._functions)
 
     def function_arguments(self, name: str) -> tuple[str, ...] | None:
-        """The names of the types of a function's arguments, that of what a pointer points to; None: there is
-        no such function.
+        """Return the names of the types of a function's arguments; None if there is no such function.
+
+        The name of a pointer is that of the type that it points to.
         """
         found = self.function(name)
         return None if found is None else self._parameters(self.target(found))
@@ -165,7 +167,8 @@ class Btf:
         return self.name(self.resolve(self.target(resolved)) if self.kind(resolved) == PTR else resolved)
 
     def struct(self, name: str) -> int | None:
-        """The type id of `struct name` or `union name`, also by a typedef's name; None: there is none."""
+        """Return the type id of `struct name` or `union name`, or of a typedef of one; None if there is
+        none."""
         found = self._find(name, self._structs)
         if found is None and (alias := self._find(name, self._typedefs)) is not None:
             found = self.resolve(alias)
@@ -173,7 +176,7 @@ class Btf:
 
     @cached_property
     def enumerators(self) -> dict[str, int]:
-        """Every enumerator of every named or anonymous enum: name -> value."""
+        """All enumerators of all enums, also of anonymous ones: name -> value."""
         values: dict[str, int] = {}
         for start in self._enums:
             info = self._words[start + 1]
@@ -186,19 +189,19 @@ class Btf:
     # Types
 
     def kind(self, type_id: int) -> int:
-        """The kind of a type; 0 for void."""
+        """Return the kind of a type (BTF_KIND_*); 0 for void."""
         return (int(self._words[self._start(type_id) + 1]) >> 24) & 0x1F if type_id else 0
 
     def name(self, type_id: int) -> str:
-        """The name of a type, "" for one without."""
+        """Return the name of a type; "" for a type without one."""
         return self._string(int(self._words[self._start(type_id)])) if type_id else "void"
 
     def target(self, type_id: int) -> int:
-        """What a pointer, typedef or qualifier refers to."""
+        """Return the id of the type that a pointer, typedef or qualifier refers to."""
         return int(self._words[self._start(type_id) + 2])
 
     def resolve(self, type_id: int) -> int:
-        """The type behind typedefs and qualifiers."""
+        """Return the id of the type behind typedefs and qualifiers."""
         for _ in range(_MAX_DEPTH):
             if self.kind(type_id) not in _MODIFIERS:
                 return type_id
@@ -206,7 +209,7 @@ class Btf:
         raise BtfError(f"type {type_id} refers to itself")
 
     def size_bytes(self, type_id: int) -> int:
-        """The size of a type; pointers are 8 bytes, as on every architecture supported."""
+        """Return the size of a type; pointers are 8 bytes, as on every supported architecture."""
         count = 1
         for _ in range(_MAX_DEPTH):
             type_id = self.resolve(type_id)
@@ -217,16 +220,16 @@ class Btf:
         raise BtfError(f"type {type_id} contains itself")
 
     def is_signed(self, type_id: int) -> bool:
-        """Whether an integer type is signed."""
+        """Return whether an integer type is signed."""
         return bool((int(self._words[self._start(type_id) + _COMMON_WORDS]) >> 24) & 1)
 
     def array(self, type_id: int) -> tuple[int, int]:
-        """(element type id, number of elements) of an array."""
+        """Return (type id of the elements, number of elements) of an array."""
         start = self._start(type_id) + _COMMON_WORDS
         return int(self._words[start]), int(self._words[start + 2])
 
     def members(self, type_id: int) -> list[tuple[str, Member]]:
-        """The direct members of a structure or union in order; an anonymous one has the name ""."""
+        """Return the direct members of a structure or union in order; an anonymous member has the name ""."""
         start = self._start(type_id)
         info = int(self._words[start + 1])
         bitfields = info >> 31
@@ -236,7 +239,8 @@ class Btf:
         return [(self._string(name), Member((bits & mask) // 8, kind)) for name, kind, bits in rows]
 
     def member(self, type_id: int, name: str, depth: int = 0) -> Member | None:
-        """The member `name` of a structure, looked for in its anonymous structures and unions too."""
+        """Return the member `name` of a structure, or of its anonymous structures and unions; None if there
+        is none."""
         if depth == _MAX_DEPTH:
             raise BtfError(f"type {type_id} contains itself")
         nested = []

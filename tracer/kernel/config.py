@@ -1,4 +1,4 @@
-"""How this kernel was configured when it was built, where it says so."""
+"""The configuration with which this kernel was built, if it can be read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 
 def places(release: str) -> tuple[Path, ...]:
-    """Where a kernel's configuration may be read: from itself (CONFIG_IKCONFIG_PROC), or beside its image."""
+    """Return the files that may have a kernel's configuration: its own (CONFIG_IKCONFIG_PROC), or one beside
+    its image."""
     return (
         Path("/proc/config.gz"),
         Path(f"/boot/config-{release}"),
@@ -18,7 +19,8 @@ def places(release: str) -> tuple[Path, ...]:
 
 
 def options_set(files: Iterable[Path] | None = None) -> frozenset[str] | None:
-    """The names, CONFIG_ and all, of the options that are built in or modules; None: it cannot be read."""
+    """Return the names (CONFIG_…) of the options that are built in or modules; None if no file can be
+    read."""
     for file in files if files is not None else places(os.uname().release):
         try:
             content = file.read_bytes()

@@ -1,7 +1,7 @@
-"""What this kernel offers the tracer: each thing it builds on, and what its absence costs.
+"""The features of this kernel that the tracer builds on, and the cost of their absence.
 
-A check reads what the kernel says of itself and judges it; nothing is concluded from a version number. What
-cannot be seen from here is `unknown`, which is not the same as absent.
+Each check reads what the kernel shows about itself. No decision depends on a version number. A feature that
+cannot be checked from here is `unknown`, not `missing`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tracer.units import size
 
 
 class State(StrEnum):
-    """How a thing stands: `degraded` is there in part, `unknown` cannot be told from here."""
+    """The state of a feature: `degraded` is present in part, `unknown` cannot be checked from here."""
 
     OK = "ok"
     DEGRADED = "degraded"
@@ -31,9 +31,9 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at: what its absence costs, and what remedies it; both "" where it is ok.
+    """One feature: its state, the cost of its absence, and the remedy; both are "" if the feature is ok.
 
-    `area` is `machine`, or `tracer` for what we bring to it.
+    `area` is `machine`, or `tracer` for what the tracer adds to the machine.
     """
 
     name: str
@@ -58,16 +58,16 @@ _WELCOME: Final = {
         "the recorder cannot lower its own oom_score_adj or raise hard limits",
     ),
 }
-"""Capabilities without which recording works: name -> number, and what their absence costs."""
+"""Capabilities that recording can do without: name -> (number, cost of its absence)."""
 
 # The inode numbers of the initial namespaces (PROC_USER_INIT_INO etc., include/linux/proc_ns.h).
 _INITIAL_NAMESPACES: Final = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
 
 
 def examine() -> list[Check]:
-    """Every check of the running kernel, in the order in which they are best read.
+    """Return all checks of the running kernel, in the order in which they are best read.
 
-    Raises TracerError where there is no Linux kernel to look at.
+    Raises TracerError if there is no Linux kernel to check.
     """
     try:
         status = Path("/proc/self/status").read_text("ascii", "replace")
@@ -91,13 +91,13 @@ def examine() -> list[Check]:
 
 
 def kernel() -> Check:
-    """Release and architecture, for a reader of the report: nothing is decided by them."""
+    """Return the release and architecture, for the reader of the report only."""
     host = os.uname()
     return Check("kernel", State.OK, f"{host.sysname} {host.release}, {host.machine}")
 
 
 def permissions(status: str) -> Check:
-    """The effective user and capabilities in the text of /proc/self/status (capabilities(7))."""
+    """Check the effective user and capabilities in the text of /proc/self/status (capabilities(7))."""
     fields = dict(line.split(":", 1) for line in status.splitlines())
     held = int(fields["CapEff"], 16)
     user = int(fields["Uid"].split()[1])
@@ -136,7 +136,7 @@ def permissions(status: str) -> Check:
 
 
 def namespaces(inodes: dict[str, int]) -> Check:
-    """Whether this is the host's view, by the inode numbers of /proc/self/ns/{user,pid,cgroup}."""
+    """Check for the host's namespaces, by the inode numbers of /proc/self/ns/{user,pid,cgroup}."""
     own = [kind for kind, inode in inodes.items() if inode != _INITIAL_NAMESPACES[kind]]
     if "user" in own:
         return Check(
@@ -159,7 +159,7 @@ def namespaces(inodes: dict[str, int]) -> Check:
 
 
 def btf(types: Btf | TracerError) -> Check:
-    """Whether the kernel describes its types, without which no program can read its structures."""
+    """Check for BTF, without which no program can read the kernel's structures."""
     if isinstance(types, TracerError):
         return Check(
             "BTF",
@@ -181,7 +181,7 @@ def btf(types: Btf | TracerError) -> Check:
 
 
 def lockdown(path: Path, mounts: list[Mount]) -> Check:
-    """The kernel's lockdown mode (kernel_lockdown(7)): `confidentiality` shuts BPF out of kernel memory."""
+    """Check the lockdown mode (kernel_lockdown(7)): in `confidentiality`, BPF may not read kernel memory."""
     try:
         text = path.read_text("ascii")
     except OSError:
@@ -208,7 +208,7 @@ def lockdown(path: Path, mounts: list[Mount]) -> Check:
 
 
 def memory_controller(hierarchy: Hierarchy | TracerError) -> Check:
-    """The hierarchy that the memory controller is on, or why there is none."""
+    """Check for the memory controller's hierarchy."""
     if isinstance(hierarchy, TracerError):
         return Check(
             "memory cgroups",
@@ -221,7 +221,8 @@ def memory_controller(hierarchy: Hierarchy | TracerError) -> Check:
 
 
 def pressure(path: Path, hierarchy: Hierarchy | TracerError) -> Check:
-    """Pressure stall information (Documentation/accounting/psi.rst); it cannot be read where it is off."""
+    """Check for pressure stall information (Documentation/accounting/psi.rst), which cannot be read if it is
+    off."""
     try:
         path.read_text("ascii")
     except OSError as error:
@@ -244,7 +245,10 @@ def pressure(path: Path, hierarchy: Hierarchy | TracerError) -> Check:
 
 
 def _own_namespaces(folder: Path) -> dict[str, int]:
-    """Kind -> inode number. A kernel may be built without a kind: then there is but the one of the host."""
+    """Return kind -> inode number of this process's namespaces.
+
+    A kernel that is built without a kind has only the host's namespace of it, which is left out.
+    """
     found = {kind: folder / kind for kind in _INITIAL_NAMESPACES}
     return {kind: path.stat().st_ino for kind, path in found.items() if path.exists()}
 
@@ -264,13 +268,14 @@ def _memory_hierarchy() -> Hierarchy | TracerError:
 
 
 def tracefs(mounts: list[Mount]) -> Check:
-    """Told for completeness: raw tracepoints are found by BTF and attached without it."""
+    """Report tracefs for completeness: raw tracepoints are found by BTF and attached without it."""
     mounted = [mount.mount_point for mount in mounts if mount.fs_type == "tracefs"]
     return Check("tracefs", State.OK, f"{mounted[0] if mounted else 'not mounted'} (not needed)")
 
 
 def swap(path: Path) -> Check:
-    """Swap areas, by /proc/swaps: without any (or in a kernel without swap) anonymous memory stays."""
+    """Report the swap areas in /proc/swaps; without one, or in a kernel without swap, anonymous memory cannot
+    be reclaimed."""
     lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
     sizes_kib = [int(line.split()[-3]) for line in lines[1:]]
     if not sizes_kib:
@@ -279,7 +284,7 @@ def swap(path: Path) -> Check:
 
 
 def huge_pages(path: Path) -> Check:
-    """The mode of transparent huge pages: with them, memory is charged 2 MiB at a time."""
+    """Report the mode of transparent huge pages, which are charged in units of 2 MiB."""
     try:
         mode = path.read_text("ascii").partition("[")[2].partition("]")[0]
     except OSError:

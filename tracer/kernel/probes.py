@@ -1,7 +1,7 @@
-"""The signals: what each is taken from, best first, what that means, and what is lost without it.
+"""The signals that the tracer records: for each, the ways to get it, best first, and the cost of its absence.
 
-Data, not code. What this kernel offers is found by looking (tracer/capture/bpf/hooks.py), never by a version
-number, and the first way that is there is taken.
+This module is data. tracer/capture/bpf/hooks.py takes the first way that the running kernel offers, by
+looking at the kernel, never by a version number.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 
 class Kind(StrEnum):
-    """How a program is attached; the cheapest first."""
+    """The way in which a program is attached, the cheapest first."""
 
     RAW_TRACEPOINT = "raw_tracepoint"  # Documentation/trace/tracepoints.rst
     FENTRY = "fentry"  # BPF trampolines: Documentation/bpf/prog_lsm.rst has their like
@@ -22,15 +22,17 @@ class Kind(StrEnum):
 
     @property
     def family(self) -> str:
-        """What a user can force (MEMCG_TRACER_HOOKS): entry and exit of a function belong together."""
+        """The kind that a user can force by MEMCG_TRACER_HOOKS; entry and exit of a function belong
+        together."""
         return {Kind.FEXIT: Kind.FENTRY, Kind.KRETPROBE: Kind.KPROBE}.get(self, self).value
 
 
 @dataclass(frozen=True)
 class Hook:
-    """A function of bpf/ at one place of the kernel.
+    """A function of bpf/ that is attached to one place in the kernel.
 
-    `argument`: the type of the first argument there, where several forms exist and the function reads one.
+    `argument` is the type of the first argument at that place, if several forms of it exist and the function
+    reads only one.
     """
 
     kind: Kind
@@ -40,13 +42,14 @@ class Hook:
 
     @property
     def program(self) -> str:
-        """The BPF program that is made of it (the macros in bpf/shared/kernel.h)."""
+        """The name of its BPF program (by the macros in bpf/shared/kernel.h)."""
         return self.function if self.kind is Kind.RAW_TRACEPOINT else f"{self.kind}_{self.function}"
 
 
 @dataclass(frozen=True)
 class Way:
-    """Hooks that together bring a signal. `approximate`: what is not exact about it, "" where all is."""
+    """The hooks that together give a signal; `approximate` says what is not exact about it, "" for
+    nothing."""
 
     hooks: tuple[Hook, ...]
     approximate: str = ""
@@ -62,26 +65,27 @@ class Way:
 
 @dataclass(frozen=True)
 class Signal:
-    """One thing that the tracer is told of. `stream`: the ring that it feeds (`tracer.wire.streams`)."""
+    """A kind of event that the tracer records; `stream` is the ring that it feeds (`tracer.wire.streams`)."""
 
     name: str
     stream: str
     ways: tuple[Way, ...]
     meaning: str
-    without: str  # what the user does not get where it is missing
+    without: str  # what the user loses without it
     required: bool = False
-    only_version: int | None = None  # of cgroups; None: of both
+    only_version: int | None = None  # of cgroups; None: both
 
 
 def _tracepoint(*names: str, end: str = "", argument: str = "") -> tuple[Way, ...]:
-    """Raw tracepoints, whose programs have their names; the ends of reclaim (`end`) share one."""
+    """Return the way by raw tracepoints; a program has the name of its tracepoint, but all ends of reclaim
+    (`end`) share one."""
     begins = [Hook(Kind.RAW_TRACEPOINT, name, name, argument) for name in names]
     ends = [Hook(Kind.RAW_TRACEPOINT, end, "reclaim_end")] if end else []
     return (Way((*begins, *ends)),)
 
 
 def _entry(function: str, *targets: str, argument: str, approximate: str = "") -> tuple[Way, ...]:
-    """The entry of the first of these targets that there is: by fentry, else by kprobe."""
+    """Return the ways by the entry of the first of these functions that exists: fentry, else kprobe."""
     return tuple(
         Way((Hook(kind, target, function, argument),), approximate)
         for kind in (Kind.FENTRY, Kind.KPROBE)
@@ -90,7 +94,7 @@ def _entry(function: str, *targets: str, argument: str, approximate: str = "") -
 
 
 def _both_ends(enter: str, leave: str, *targets: str, argument: str = "") -> tuple[Way, ...]:
-    """Entry and exit of the first of these targets that there is."""
+    """Return the ways by entry and exit of the first of these functions that exists."""
     return tuple(
         Way((Hook(begin, target, enter, argument), Hook(end, target, leave, argument)))
         for begin, end in ((Kind.FENTRY, Kind.FEXIT), (Kind.KPROBE, Kind.KRETPROBE))
@@ -108,7 +112,7 @@ SIGNALS: Final = (
         "charge",
         (
             *_tracepoint("mod_memcg_lruvec_state"),
-            # It is given the node's counters instead of their lists on later kernels (seen on 7.3).
+            # Later kernels pass the node's counters instead of its lists (seen on 7.3).
             *_entry("enter_lruvec_state", "__mod_memcg_lruvec_state", argument="lruvec", approximate=_LAGS),
             *_entry(
                 "enter_node_state",
@@ -255,7 +259,7 @@ SIGNALS: Final = (
     Signal(
         "memory.high",
         "stall",
-        # Its common case was moved into a header, and the rest renamed, on later kernels (seen on 6.18).
+        # Later kernels have the common case in a header, and a new name for the rest (seen on 6.18).
         _both_ends(
             "enter_over_high",
             "leave_over_high",
@@ -284,7 +288,7 @@ SIGNALS: Final = (
         "OOM kill",
         "oom",
         (
-            # Before "mm: update mark_victim tracepoints fields" (6.9) it was given but a process id.
+            # Before 72ba14deb40a ("mm: update mark_victim tracepoints fields"), v6.9, it passes only a pid.
             *_tracepoint("mark_victim", argument="task_struct"),
             *_entry("enter_mark_victim", "mark_oom_victim", argument="task_struct"),
         ),
@@ -346,5 +350,5 @@ SIGNALS: Final = (
 
 
 def needed(version: int) -> tuple[Signal, ...]:
-    """The signals that a trace of cgroups of `version` is made from."""
+    """Return the signals of a trace of cgroups of `version`."""
     return tuple(signal for signal in SIGNALS if signal.only_version in (None, version))

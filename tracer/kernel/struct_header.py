@@ -1,9 +1,8 @@
-"""The C header that lets BPF programs read this kernel's structures by name.
+"""The C header by which BPF programs read this kernel's structures by name.
 
-For each structure that the programs touch, the header declares the members they use at the offsets that the
-running kernel's BTF gives; nothing else of the structure exists for them. So the programs need no kernel
-headers and fit every kernel that has BTF. A member that this kernel lacks is left out;
-`HAS_<struct>_<member>` says that it is there.
+For each structure that the programs use, the header declares only the members that they use, at the offsets
+in the running kernel's BTF. So the programs need no kernel headers, and fit every kernel that has BTF. A
+member that this kernel lacks is left out; for all others, `HAS_<struct>_<member>` is defined.
 """
 
 from __future__ import annotations
@@ -94,10 +93,12 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "request": ("__data_len", "bio"),
     "trace_event_raw_mm_vmscan_direct_reclaim_begin_template": ("memcg_id",),
 }
-"""The structures and members that the programs read, each structure after those that it holds by value. A
-member behind a dot is declared by its own name: a named union or structure in between is the kernel's affair,
-and where it comes and goes (dentry.d_u: gone in 7.1; mm_struct.rss_stat: an array since 6.2) both ways are
-listed."""
+"""Structure -> the members that the programs read; each structure follows those that it has by value.
+
+A member after a dot is declared by its own name, whatever union or structure is around it. If that differs by
+release, both paths are listed: dentry.d_u is gone in v7.1; mm_struct.rss_stat is an array since f1a7941243c1
+("mm: convert mm's rss stats into percpu_counter"), v6.2.
+"""
 
 ENUMERATORS: Final = (
     "memory_cgrp_id",
@@ -130,14 +131,14 @@ ENUMERATORS: Final = (
     "PGSTEAL_KHUGEPAGED",
     "PGSTEAL_PROACTIVE",
 )
-"""The enumerators that the programs compare with; one that this kernel lacks is not defined."""
+"""The enumerators that the programs use; one that this kernel lacks is not defined."""
 
 
 def why_unfit(btf: Btf) -> str | None:
-    """Why the programs cannot be compiled for a kernel: a structure that all of them read is not there. None
-    where they are.
+    """Return why the programs cannot be compiled for a kernel that lacks a structure that all of them read;
+    None if they can.
 
-    struct folio came with "mm: Introduce struct folio" (5.16).
+    struct folio exists since 7b230db3b8d3 ("mm: Introduce struct folio"), v5.16.
     """
     if btf.struct("mem_cgroup") is None:
         return "the kernel has no struct mem_cgroup: it is built without CONFIG_MEMCG"
@@ -147,11 +148,12 @@ def why_unfit(btf: Btf) -> str | None:
 
 
 _PAUSE_FROM_THE_END: Final = 2
-"""Where writeback:balance_dirty_pages has `pause`: the last but one, however many stand before it."""
+"""The place of `pause` among the arguments of writeback:balance_dirty_pages: the last but one, on all
+releases."""
 
 
 def header(btf: Btf) -> str:
-    """The header's text for one kernel."""
+    """Return the text of the header for one kernel."""
     values = btf.enumerators
     lines = [f"#define KERNEL_ENUM_{name} {values[name]}" for name in ENUMERATORS if name in values]
     known = {name for name in STRUCTS if btf.struct(name) is not None}
@@ -167,8 +169,10 @@ def header(btf: Btf) -> str:
 
 
 def reclaim_counts_are_node_stats(btf: Btf) -> bool:
-    """Whether PGSCAN_* and PGSTEAL_* are of enum node_stat_item, not of vm_event_item: since "mm: move
-    pgscan, pgsteal, pgrefill to node stats" (7.1). An enum's members stand together in `Btf.enumerators`.
+    """Return whether PGSCAN_* and PGSTEAL_* belong to enum node_stat_item, and not to vm_event_item.
+
+    They do since "mm: move pgscan, pgsteal, pgrefill to node stats", v7.1. The members of an enum are
+    adjacent in `Btf.enumerators`.
     """
     order = list(btf.enumerators)
     members = ("NR_LRU_BASE", "PGSTEAL_DIRECT", "NR_VM_NODE_STAT_ITEMS")
@@ -179,8 +183,10 @@ def reclaim_counts_are_node_stats(btf: Btf) -> bool:
 
 
 def hugetlb_index_is_of_huge_pages(btf: Btf) -> bool:
-    """Whether a folio of hugetlbfs has its place in the file by pages of that size: until "mm/filemap: remove
-    hugetlb special casing in filemap.c" (6.7), which took away what converts it.
+    """Return whether the index of a hugetlbfs folio counts huge pages.
+
+    It does before a08c7193e4f1 ("mm/filemap: remove hugetlb special casing in filemap.c"), v6.7, which
+    removed the function that converts it.
     """
     return btf.function_arguments("hugetlb_basepage_index") is not None
 
@@ -202,7 +208,7 @@ def _struct(btf: Btf, name: str, known: set[str]) -> list[str]:
 
 
 def _member(btf: Btf, type_id: int, path: str) -> Member | None:
-    """A member by a dotted path; its offset counts from the outermost structure."""
+    """Return a member by a dotted path, with its offset from the begin of the outermost structure."""
     name, _, rest = path.partition(".")
     found = btf.member(type_id, name)
     if found is None or not rest:
@@ -212,7 +218,7 @@ def _member(btf: Btf, type_id: int, path: str) -> Member | None:
 
 
 def _declaration(btf: Btf, member: Member, name: str, known: set[str]) -> str:
-    """`type name` in C for a member, with arrays as arrays."""
+    """Return the declaration of a member in C, an array as an array."""
     type_id = btf.resolve(member.type_id)
     if btf.kind(type_id) == ARRAY:
         element, count = btf.array(type_id)
@@ -221,7 +227,7 @@ def _declaration(btf: Btf, member: Member, name: str, known: set[str]) -> str:
 
 
 def _c_type(btf: Btf, type_id: int, known: set[str]) -> str:
-    """The C type to read a value by: integers by size, pointers to known structures, else bytes."""
+    """Return the C type of a value: an integer of its size, a pointer to a known structure, or else bytes."""
     type_id = btf.resolve(type_id)
     kind = btf.kind(type_id)
     size = btf.size_bytes(type_id) if kind else 0
@@ -234,13 +240,13 @@ def _c_type(btf: Btf, type_id: int, known: set[str]) -> str:
     if kind in (STRUCT, UNION):
         if btf.name(type_id) in known:
             return f"struct {btf.name(type_id)}"
-        if size in (1, 2, 4, 8):  # atomic_t, kuid_t, memdesc_flags_t and the like: a number in a wrapper
+        if size in (1, 2, 4, 8):  # a number in a wrapper: atomic_t, kuid_t, memdesc_flags_t
             return f"{'s' if 'atomic' in btf.name(type_id) else 'u'}{8 * size}"
     return f"struct {{ char bytes_[{size}]; }}"
 
 
 def _pointee(btf: Btf, type_id: int, known: set[str]) -> str:
-    """What a pointer points to: a known structure, a pointer to one, or void."""
+    """Return the C type that a pointer points to: a known structure, a pointer to one, or void."""
     type_id = btf.resolve(type_id)
     if btf.kind(type_id) == PTR:
         inner = btf.resolve(btf.target(type_id))

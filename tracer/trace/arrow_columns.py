@@ -1,8 +1,8 @@
 """Arrow columns from arrays and lists, without pandas.
 
-`pyarrow.array` imports pandas when it first runs, to recognise its types. A recorder must do without: it
-would take half a second of the start, and a hundred MiB of the memory that is being watched. So columns are
-made from buffers.
+`pyarrow.array` imports pandas at its first call, to recognise the types of pandas. For a recorder that would
+cost half a second at the start, and 100 MiB of the memory that it watches. So columns are made from buffers
+here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tracer.schema import TABLES
 
 
 def rows_of(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
-    """Rows given one by one (kills, samples, names) as a batch of `table`."""
+    """Return rows that are given as mappings (kills, samples, names) as a batch of `table`."""
     schema = TABLES[table]
     columns = [from_values([row[column.name] for row in rows], column.type) for column in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -27,14 +27,14 @@ def rows_of(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
 def numbers(
     values: npt.NDArray[Any], kind: pa.DataType | None = None, null: npt.NDArray[np.bool_] | None = None
 ) -> pa.Array:
-    """A column of the array's own type, or of `kind` of the same width; null where `null` is true."""
+    """Return a column of the array's type, or of `kind` with the same width; null where `null` is true."""
     values = np.ascontiguousarray(values)
     kind = kind if kind is not None else pa.from_numpy_dtype(values.dtype)
     return pa.Array.from_buffers(kind, len(values), [_validity(null), pa.py_buffer(values)])
 
 
 def strings(values: Sequence[str | None]) -> pa.Array:
-    """A column of text."""
+    """Return a column of text."""
     encoded = [b"" if value is None else value.encode(errors="backslashreplace") for value in values]
     offsets = np.zeros(len(encoded) + 1, np.int32)
     np.cumsum([len(value) for value in encoded], out=offsets[1:])
@@ -44,12 +44,12 @@ def strings(values: Sequence[str | None]) -> pa.Array:
 
 
 def names(codes: npt.NDArray[Any], vocabulary: Sequence[str]) -> pa.DictionaryArray:
-    """A column of words from a vocabulary, by their positions in it."""
+    """Return a column of words from a vocabulary, which `codes` are positions in."""
     return pa.DictionaryArray.from_arrays(numbers(codes.astype(np.int32)), strings(vocabulary))
 
 
 def from_values(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """A column of any type that a trace has, from Python values; None is null."""
+    """Return a column of any type that a trace has from Python values; None is null."""
     if pa.types.is_dictionary(kind):
         vocabulary = list(dict.fromkeys(values))
         return names(np.array([vocabulary.index(value) for value in values], np.int32), vocabulary)
@@ -67,6 +67,18 @@ def from_values(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     null = np.array([value is None for value in values], np.bool_)
     width = np.dtype("i8" if pa.types.is_timestamp(kind) else kind.to_pandas_dtype())
     return numbers(np.array([0 if value is None else value for value in values], width), kind, null)
+
+
+def encoded(column: pa.Array, kind: pa.DictionaryType) -> pa.Array:
+    """Return a column of strings with the dictionary type `kind`, whose values are distinct and not null."""
+    if not pa.types.is_dictionary(column.type):
+        return column.cast(kind.value_type).dictionary_encode().cast(kind)
+    values = column.dictionary
+    if values.null_count or len(values.unique()) != len(values):
+        return column.dictionary_decode().cast(kind.value_type).dictionary_encode().cast(kind)
+    if column.type == kind:
+        return column
+    return pa.DictionaryArray.from_arrays(column.indices.cast(kind.index_type), values.cast(kind.value_type))
 
 
 def _validity(null: npt.NDArray[np.bool_] | None) -> pa.Buffer | None:

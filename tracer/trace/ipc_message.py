@@ -1,6 +1,6 @@
-"""What the header of an Arrow IPC message says of its body.
+"""Compression of Arrow IPC messages, read from their headers.
 
-pyarrow gives a header only as the flatbuffer that it is (format/Message.fbs in Apache Arrow).
+pyarrow gives a header only as a flatbuffer (format/Message.fbs in Apache Arrow).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _COMPRESSION_OF_BATCH: Final = 3
 
 
 def is_any_compressed(content: pa.Buffer) -> bool:
-    """Return whether any whole message of a stream has compressed buffers.
+    """Return whether any complete message of a stream has compressed buffers.
 
-    Raises ValueError where the header of a message is none.
+    Raises ValueError for a header that is not valid.
     """
     try:
         return any(_is_compressed(message) for message in _whole_messages(content))
@@ -45,7 +45,8 @@ def _is_compressed(message: pa.Message) -> bool:
 
 
 def _table(header: bytes, table: int, field: int | None = None) -> int:
-    """Return the position of the table that a field of the table at `table` leads to, or `table` itself."""
+    """Return the position of the table that a field of the table at `table` points to, or that `table` itself
+    points to."""
     place = table if field is None else _field(header, table, field)
     if place is None:
         raise struct.error("there is no such field")
@@ -53,7 +54,7 @@ def _table(header: bytes, table: int, field: int | None = None) -> int:
 
 
 def _field(header: bytes, table: int, field: int) -> int | None:
-    """The position of a field of a table, None where the table leaves it out."""
+    """Return the position of a field of a table; None if the table omits it."""
     fields = table - _read("<i", header, table)
     entry = 4 + 2 * field
     if entry + 2 > _read("<H", header, fields):

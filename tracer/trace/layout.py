@@ -1,13 +1,13 @@
-"""Where in a trace each row is.
+"""The files of a trace, and which of them hold the rows of a table.
 
-    meta.json                       what was recorded, where, and how it ended
+    meta.json                       the circumstances of the recording, and how it ended
     <table>.parquet                 the whole table, or
-    <table>/000001.parquet ...      its parts, in the order they were recorded
-    journal/<table>.<n>.arrows      part n while it is not yet Parquet
+    <table>/000001.parquet ...      its parts, in the order in which they were recorded
+    journal/<table>.<n>.arrows      part n until it is turned into Parquet
 
-A part becomes Parquet by a rename, and only then loses its journal. So a reader that prefers the Parquet file
-of a part sees each row exactly once, whenever the recorder died. `<table>.parquet` is written only when all
-rows of the table are in it, and stands for all of it.
+A part becomes Parquet by a rename, and its journal is removed after that. So a reader that prefers the
+Parquet file of a part sees each row exactly once, at whatever moment the recorder died. `<table>.parquet` is
+written only when it has all rows of the table.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tracer.trace import untrusted_files
 
 META: Final = "meta.json"
 META_TEMPORARY: Final = "meta.json.tmp"
-"""What it is written as first."""
+"""The name under which meta.json is first written."""
 JOURNAL: Final = "journal"
 
 IDENTITY_KEYS: Final[dict[str, tuple[str, ...]]] = {
@@ -35,45 +35,47 @@ IDENTITY_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "inodes": ("inode_id",),
     "stacks": ("stack_id",),
 }
-"""Tables in which a later row with the same key says all that the earlier one said, and more."""
+"""Identity tables -> their key; a later row with the same key supersedes an earlier one."""
 
 MERGED: Final = frozenset({"inodes"})
-"""Those of them in which the later row says what changed: where it is null, the earlier one holds, as for the
-name of a file that is removed."""
+"""Identity tables in which a null of the later row leaves the earlier value valid, as for the name of a
+removed file."""
 
 PART: Final = re.compile(r"(\d{6,9})\.parquet")
 JOURNAL_FILE: Final = re.compile(r"[a-z_]+\.\w+\.(arrows|tmp)")
-"""A journal, or the Parquet file that it is being turned into."""
+"""The name of a journal, or of the Parquet file that it is being turned into."""
 
 
 def whole_name(table: str) -> str:
+    """Return the name of the Parquet file of a whole table."""
     return f"{table}.parquet"
 
 
 def part_name(number: int) -> str:
-    """The name of a part in the table's folder."""
+    """Return the name of a part in the table's folder."""
     return f"{number:06}.parquet"
 
 
 def journal_name(table: str, number: int) -> str:
-    """The name of a journal in the folder of journals."""
+    """Return the name of a journal in the folder of journals."""
     return f"{table}.{number}.arrows"
 
 
 def journal_temporary(table: str, target: str) -> str:
-    """The name, in the folder of journals, of the Parquet file `target` while it is written."""
+    """Return the name, in the folder of journals, of the Parquet file `target` while it is written."""
     return f"{table}.{target.removesuffix('.parquet')}.tmp"
 
 
 def whole_path(trace: Path, table: str) -> Path:
+    """Return the path of the Parquet file of a whole table."""
     return trace / whole_name(table)
 
 
 def parts(trace: Path, table: str) -> list[Path]:
-    """The files that hold the table's rows, oldest first, each row in one of them.
+    """Return the files that hold the table's rows, oldest first; each row is in one of them.
 
-    The journals are listed before the Parquet files: while a recorder is at work, a part may be in both lists
-    but never in neither.
+    Journals are listed before Parquet files: while a recorder is at work, a part may be in both lists, but it
+    is always in one of them.
     """
     numbered = _numbered(trace, trace / JOURNAL, re.compile(rf"{table}\.(\d{{1,9}})\.arrows"))
     numbered |= _numbered(trace, trace / table, PART)
@@ -89,7 +91,7 @@ def _numbered(trace: Path, place: Path, name: re.Pattern[str]) -> dict[int, Path
 
 
 def keep_last(data: pa.Table, table: str) -> pa.Table:
-    """The rows of an identity table that no later row supersedes, in order; other tables as they are."""
+    """Return the rows of an identity table that no later row supersedes, in order; other tables unchanged."""
     keys = IDENTITY_KEYS.get(table)
     if keys is None or data.num_rows < 2:
         return data
@@ -115,21 +117,21 @@ def keep_last(data: pa.Table, table: str) -> pa.Table:
 
 
 def _take(data: Any, positions: npt.NDArray[np.int64]) -> Any:
-    """Rows of a table or column by their positions."""
+    """Return the rows of a table or column at these positions."""
     positions = np.ascontiguousarray(positions)
     return data.take(pa.Array.from_buffers(pa.int64(), len(positions), [None, pa.py_buffer(positions)]))
 
 
 def integers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """A column of integers without NULL as an array.
+    """Return a column of integers without NULL as an array.
 
-    Not by Arrow's `to_numpy`, which imports pandas, as `pa.array` does: that is not for the recorder.
+    Arrow's `to_numpy` and `pa.array` would import pandas, which the recorder must not.
     """
     return np.from_dlpack(column.combine_chunks()).astype(np.int64, copy=False)
 
 
 def size_bytes(trace: Path) -> int:
-    """The sum of the lengths of a trace's files. A file that vanishes meanwhile (a journal) counts as 0."""
+    """Return the sum of the lengths of a trace's files; a file that is removed meanwhile counts as 0."""
     total = 0
     for place, _, names in os.walk(trace):
         for name in names:

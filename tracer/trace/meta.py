@@ -1,4 +1,4 @@
-"""meta.json: what was recorded, where, with what, and how it ended."""
+"""meta.json: the circumstances of a recording: host, kernel, filters, probes, cost, and its end."""
 
 from __future__ import annotations
 
@@ -20,30 +20,29 @@ from tracer.trace.untrusted_files import open_file
 from tracer.version import VERSION
 
 FORMAT: Final = "memcg-tracer trace"
-"""The marker by which a directory is known to be ours, whatever the version of its schema."""
-
+"""The marker of a trace, in every version of the schema."""
 
 WRITE_FAILED: Final = "write_failed"
 """The end reason of a trace that could not be written to its end."""
 
 
 class ClockPair(TypedDict):
-    """One instant on CLOCK_MONOTONIC (what kernel programs stamp) and CLOCK_REALTIME (what `time` shows)."""
+    """One instant on CLOCK_MONOTONIC, the clock of BPF programs, and CLOCK_REALTIME, the clock of `time`."""
 
     monotonic_ns: int
     realtime_ns: int
 
 
 class Memory(TypedDict):
-    """The machine's memory when the recording began, as the OOM killer counts it; None: /proc did not say."""
+    """The machine's memory when the recording began; None: /proc does not have the value."""
 
-    total_bytes: int | None  # what the kernel has to give (MemTotal)
+    total_bytes: int | None  # MemTotal
     swap_total_bytes: int | None
-    swappiness: int | None  # vm.swappiness; on v1 each cgroup has its own beside it
+    swappiness: int | None  # vm.swappiness; on v1 each cgroup has a value of its own as well
 
 
 class _FirstMeta(TypedDict):
-    """The keys that each meta.json has; a recorder may add more."""
+    """The keys that every meta.json has; a recorder may add more."""
 
     format: str
     schema_version: int
@@ -54,25 +53,25 @@ class _FirstMeta(TypedDict):
     cpus: int
     boot_id: str | None
     host_name: str
-    cgroup_version: int  # of the hierarchy that has the memory controller
+    cgroup_version: int  # of the memory controller's hierarchy
     clock: ClockPair
     command_line: list[str]
     filters: dict[str, Any]
     probes: dict[str, Any]  # signal -> the hook that was chosen
-    cost: dict[str, Any]  # what tracing itself cost
+    cost: dict[str, Any]  # of the tracing
     started: str  # ISO 8601, UTC
-    ended: str | None  # null while recording, and for ever where the recorder was killed
+    ended: str | None  # null while recording; stays null if the recorder is killed
     end_reason: str | None
     rows: dict[str, int] | None  # table -> rows; null until the end
     lost: dict[str, int] | None  # stream -> records lost, streams without loss left out; null until the end
 
 
 class Meta(_FirstMeta, total=False):
-    """With those that came later, which older traces lack."""
+    """All keys of meta.json; older traces lack those below."""
 
-    kernel_log: str  # "read", or why it was not
-    recorder_cgroup: str  # the recorder's own, where it is traced and a limit bounds it
-    kernel_log_left_out: dict[str, int]  # lines and reports that were on kills of cgroups that are not traced
+    kernel_log: str  # "read", or the reason why it was not
+    recorder_cgroup: str  # the recorder's own, if it is traced and has a limit
+    kernel_log_left_out: dict[str, int]  # lines and reports about kills in cgroups that are not traced
     memory: Memory
 
 
@@ -83,7 +82,7 @@ def begin(
     filters: Mapping[str, Any],
     probes: Mapping[str, Any],
 ) -> Meta:
-    """The metadata of a recording that begins now on this host."""
+    """Return the metadata of a recording that begins now on this host."""
     host, clock = os.uname(), read_clocks()
     return {
         "format": FORMAT,
@@ -111,7 +110,10 @@ def begin(
 
 
 def read_clocks() -> ClockPair:
-    """Both clocks at one instant: of several readings of one between two of the other, the tightest."""
+    """Return both clocks at one instant.
+
+    CLOCK_REALTIME is read between two readings of CLOCK_MONOTONIC, 16 times; the shortest interval is taken.
+    """
 
     def bracket() -> tuple[int, ClockPair]:
         before, realtime, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
@@ -121,7 +123,7 @@ def read_clocks() -> ClockPair:
 
 
 def read_memory() -> Memory:
-    """The machine's memory now."""
+    """Return the machine's memory now."""
     rows = dict(line.split(":", 1) for line in _text("/proc/meminfo").splitlines() if ":" in line)
     swappiness = _text("/proc/sys/vm/swappiness").strip()
     return {
@@ -132,7 +134,7 @@ def read_memory() -> Memory:
 
 
 def utc_time(clock: ClockPair, monotonic_ns: int) -> str:
-    """The instant as ISO 8601 in UTC, to the microsecond, by the trace's own clock pair."""
+    """Return a time of CLOCK_MONOTONIC as ISO 8601 in UTC, in microseconds, by the trace's clock pair."""
     realtime_ns = clock["realtime_ns"] + monotonic_ns - clock["monotonic_ns"]
     instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=realtime_ns // 1000)
     return instant.isoformat(timespec="microseconds")
@@ -140,7 +142,7 @@ def utc_time(clock: ClockPair, monotonic_ns: int) -> str:
 
 def write_meta(trace: Directory, meta: Meta) -> None:
     """Replace the trace's meta.json in one step; raises OSError."""
-    with suppress(FileNotFoundError):  # of an attempt that failed
+    with suppress(FileNotFoundError):  # left by an attempt that failed
         trace.unlink(META_TEMPORARY)
     with trace.create(META_TEMPORARY) as file:
         file.write(json.dumps(meta, indent=2).encode() + b"\n")
@@ -148,7 +150,7 @@ def write_meta(trace: Directory, meta: Meta) -> None:
 
 
 def read_meta(trace: Path) -> Meta:
-    """The metadata of a trace that this version can read; raises TraceError for anything else."""
+    """Return the metadata of a trace; raises TraceError if it is no trace that this version can read."""
     found = _load(trace)
     version = found.get("schema_version")
     if version != SCHEMA_VERSION:
@@ -166,7 +168,7 @@ def read_meta(trace: Path) -> Meta:
 
 
 def is_trace(path: Path) -> bool:
-    """Return whether the directory is a trace of ours, of whatever schema."""
+    """Return whether the directory is a trace, of any version of the schema."""
     try:
         _load(path)
     except TraceError:
@@ -175,7 +177,7 @@ def is_trace(path: Path) -> bool:
 
 
 def is_meta(document: bytes) -> bool:
-    """Return whether this is the meta.json of a trace of ours, of whatever schema."""
+    """Return whether a document is the meta.json of a trace, of any version of the schema."""
     try:
         found = json.loads(document)
     except (ValueError, RecursionError):
@@ -184,7 +186,8 @@ def is_meta(document: bytes) -> bool:
 
 
 def _load(trace: Path) -> dict[str, Any]:
-    """The JSON object in the trace's meta.json, known to be ours by its marker."""
+    """Return the JSON object in the trace's meta.json; raises TraceError if it lacks the marker of a
+    trace."""
     try:
         with open_file(trace, trace / META) as file:
             content = file.read(MOST_BYTES + 1)
@@ -212,7 +215,7 @@ def _boot_id() -> str | None:
 
 
 def _kib(value: str | None) -> int | None:
-    """A value of /proc/meminfo, `24684012 kB`, in bytes."""
+    """Return a value of /proc/meminfo, such as `24684012 kB`, in bytes."""
     number = (value or "").split()[:1]
     return int(number[0]) << 10 if number and number[0].isdigit() else None
 

@@ -1,4 +1,7 @@
-"""What each key of meta.json may hold: the file may be anybody's, and what is read of it is relied on."""
+"""The values that each key of meta.json may have.
+
+The file may come from anybody, and code that reads it relies on its types and ranges.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any, Final
 from tracer.trace.value_ranges import LATEST_NS, MOST_RECORDS
 
 MOST_BYTES: Final = 16 << 20
-"""Of meta.json. A command line has at most 2 MiB."""
+"""The longest meta.json that is read. A command line has at most 2 MiB."""
 
 _LARGEST: Final = (1 << 63) - 1
 _LATEST_YEAR: Final = 2200
@@ -19,9 +22,9 @@ Check = Callable[[Any], bool]
 
 
 def wrong_keys(meta: Mapping[str, Any]) -> list[str]:
-    """Return the keys whose value is of a wrong type or out of range, sorted.
+    """Return the keys whose value has a wrong type or is out of range, sorted.
 
-    Keys that this version does not know may hold anything.
+    Keys that this version does not know may have any value.
     """
     return sorted(key for key, check in _CHECKS.items() if key in meta and not check(meta[key]))
 
@@ -47,7 +50,7 @@ def _dict_of(check: Check) -> Check:
 
 
 def _keys(**checks: Check) -> Check:
-    """A dictionary in which these keys, where they are there, pass their check."""
+    """Return a check for a dictionary: those of these keys that it has must pass their check."""
     return lambda value: (
         isinstance(value, dict) and all(check(value[key]) for key, check in checks.items() if key in value)
     )
@@ -62,7 +65,7 @@ def _page_size(value: Any) -> bool:
 
 
 def _time(value: Any) -> bool:
-    """ISO 8601 with a zone."""
+    """Return whether a value is a time in ISO 8601 with a time zone."""
     try:
         moment = datetime.fromisoformat(value)
     except (ValueError, TypeError):
@@ -79,8 +82,8 @@ def _clock(value: Any) -> bool:
 
 
 def _plain(value: Any, depth: int = 0) -> bool:
-    """Whether it is made of texts, finite numbers, truths and null, with sizes where a name says so, and is
-    not nested beyond reason."""
+    """Return whether a value is of strings, finite numbers, booleans and null, with sizes under names that
+    end in `_bytes`, and is not nested too deeply."""
     if isinstance(value, dict):
         return depth < _DEEPEST and all(
             _SIZE(inner) if name.endswith("_bytes") else _plain(inner, depth + 1)
@@ -126,7 +129,7 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "ended": _or_null(_time),
     "end_reason": _or_null(_text),
     "rows": _or_null(_dict_of(_integer(0))),
-    "lost": _or_null(_dict_of(_integer(0, MOST_RECORDS))),  # they become rows of `loss`
+    "lost": _or_null(_dict_of(_integer(0, MOST_RECORDS))),  # become rows of `loss`
     "kernel_log": _text,
     "recorder_cgroup": _text,
     "kernel_log_left_out": _dict_of(_integer(0)),

@@ -1,7 +1,7 @@
-"""Files of a trace that may be anybody's: each is reached from the trace's directory, and is a regular file.
+"""The files of a trace that may come from anybody: only regular files below the trace's directory are opened.
 
-The trace itself may be named by a symbolic link. Below it, a link is refused wherever it leads, and so is
-what is no regular file: a FIFO would never answer, and a device never end.
+The trace itself may be named by a symbolic link. Below it, every link is refused, and so is every file that
+is not regular: a read from a FIFO would block, and a read from a device would not end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 from tracer.errors import TraceError
 
 MOST_ENTRIES: Final = 100_000
-"""Of one folder of a trace. A part has a million rows."""
+"""The most entries of a folder of a trace. A part has a million rows."""
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -25,8 +25,8 @@ _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def open_file(trace: Path, path: Path) -> BinaryIO:
     """Open the file `path` below the directory `trace` for reading.
 
-    Raises FileNotFoundError where it is not there, NotADirectoryError where `trace` is a file, TraceError
-    where it is no regular file or cannot be opened.
+    Raises FileNotFoundError if there is no such file, NotADirectoryError if `trace` is a file, and TraceError
+    if `path` is not a regular file or cannot be opened.
     """
     try:
         with _opened(trace, path.parent) as folder:
@@ -45,9 +45,10 @@ def open_file(trace: Path, path: Path) -> BinaryIO:
 
 
 def names(trace: Path, folder: Path) -> list[str]:
-    """Return the names in a folder below the directory `trace`, or in itself, in any order.
+    """Return the names in a folder below the directory `trace`, or in `trace`, in any order; [] if there is
+    no such folder.
 
-    Empty where the folder is not there. Raises TraceError where it is no folder, or holds too many names.
+    Raises TraceError if the folder is not a directory, or holds too many names.
     """
     found: list[str] = []
     try:
@@ -67,7 +68,7 @@ def names(trace: Path, folder: Path) -> list[str]:
 
 @contextmanager
 def _opened(trace: Path, folder: Path) -> Iterator[int]:
-    """The descriptor of a folder, each step from the trace down by the one before."""
+    """Open a folder, each step of its path below the trace by the descriptor of the step before."""
     descriptor = os.open(trace, _FOLDER)
     try:
         reached = trace
@@ -87,7 +88,7 @@ def _opened(trace: Path, folder: Path) -> Iterator[int]:
 
 
 def _refusal(folder: int, path: Path, error: OSError) -> TraceError:
-    """Why an entry could not be opened: what it is, where that is the reason."""
+    """Return the error for an entry that could not be opened: its kind of file, if that is the reason."""
     try:
         mode = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode
     except OSError:

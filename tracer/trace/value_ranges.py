@@ -1,4 +1,4 @@
-"""The least and the largest number that each column of a trace may hold."""
+"""The range of numbers that each column of a trace may have."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from typing import Final
 import pyarrow as pa
 
 LATEST_NS: Final = 7_258_118_400_000_000_000
-"""2200-01-01: times and differences of them fit an int64."""
+"""2200-01-01: times up to then, and their differences, fit an int64."""
 
 MOST_RECORDS: Final = 1 << 52
-"""How many records a row of `loss` may count."""
+"""The most records that a row of `loss` may count."""
 
 _LONGEST_NS: Final = 1_000_000_000_000_000_000  # 31 years
 _LARGEST_BYTES: Final = 1 << 60
-_MOST_PAGES: Final = 1 << 52  # of a file of 8 EiB, the largest offset that there is
+_MOST_PAGES: Final = 1 << 52  # of a file of 8 EiB, the largest offset
 _LARGEST: Final = (1 << 63) - 1
 _LIMITS: Final = ("limit_bytes", "high_bytes", "low_bytes", "min_bytes")
 
 
 def value_range(table: str, field: pa.Field) -> tuple[int, int] | None:
-    """Return the least and the largest number that a column may hold (times: ns since 1970); None: any.
+    """Return the least and the largest number that a column may have (times: ns since 1970); None: any
+    number.
 
-    Counts, ids and times are never negative. Changes are, and sizes may be a little: the kernel reads per-CPU
-    counters that others change meanwhile. The bounds keep sums, differences and products within 64 bits.
+    Counts, ids and times are never negative. Changes may be, and sizes may be slightly negative: the kernel
+    reads per-CPU counters while other CPUs change them. The bounds keep sums, differences and products within
+    64 bits.
     """
     name, kind = field.name, field.type
     signed = {"pages": _MOST_PAGES, "oom_score_adj": 1000, "badness": _MOST_PAGES, "bytes": _LARGEST_BYTES}

@@ -1,9 +1,9 @@
-"""Where the memory controller's cgroups are: the hierarchy, its directories, and their ids.
+"""The hierarchy of the memory controller, the directories of its cgroups, and their ids.
 
-A cgroup's id is the inode number of its directory (`css.cgroup->kn->id`; kernfs gives both the same number
-since kernel 5.5), on v1 and v2 alike. Its path is relative to the mount, "/" first. A container's mount may
-begin below the hierarchy's root: `Hierarchy.root` says where, as far as this process's cgroup
-namespace shows it.
+On v1 and v2, a cgroup's id is the inode number of its directory: kernfs uses one number for both
+(`css.cgroup->kn->id`) since 40430452fd5d ("kernfs: use 64bit inos if ino_t is 64bit"), v5.5. A cgroup's path
+is relative to the mount, "/" first. A container's mount may begin below the root of the hierarchy, at
+`Hierarchy.root`, as far as the cgroup namespace of this process shows it.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from pathlib import Path
 from tracer.errors import TracerError
 from tracer.kernel.cgroups.mounts import Mount, read_mounts
 
-_FILEID_KERNFS = 0xFE  # include/linux/exportfs.h: eight bytes, the node's id
+_FILEID_KERNFS = 0xFE  # a handle of eight bytes, the node's id (include/linux/exportfs.h)
 
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """The mount of the hierarchy that the memory controller is attached to."""
+    """The mount of the hierarchy that has the memory controller."""
 
     version: int
     mount: Path
     root: str
 
     def directory(self, path: str) -> Path:
-        """The directory of the cgroup at `path`, which is relative to the mount."""
+        """Return the directory of the cgroup at `path`, which is relative to the mount."""
         return self.mount / path.lstrip("/")
 
     def path(self, directory: Path) -> str:
-        """The cgroup path of a directory below the mount: "/" for the mount itself."""
+        """Return the cgroup path of a directory below the mount; "/" for the mount itself."""
         relative = directory.relative_to(self.mount).as_posix()
         return "/" if relative == "." else f"/{relative}"
 
     def visible_path(self, rooted_path: str) -> str | None:
-        """From a path as /proc/PID/cgroup gives it to one relative to the mount; None: it is outside."""
+        """Return a path of /proc/PID/cgroup relative to the mount; None if it is outside of the mount."""
         root = self.root.rstrip("/")
         if rooted_path == root or rooted_path.startswith(f"{root}/"):
             return rooted_path[len(root) :] or "/"
@@ -48,16 +48,17 @@ class Hierarchy:
 
 
 def memory_hierarchy() -> Hierarchy:
-    """The hierarchy of the memory controller on this machine: v1, v2, or v1 beside a cgroup2 without memory.
+    """Return the hierarchy of the memory controller on this machine: v1, v2, or v1 beside a cgroup2 without
+    memory.
 
-    Raises TracerError where there is none: the controller is switched off, or its filesystem is not mounted.
+    Raises TracerError if there is none: the controller is switched off, or its filesystem is not mounted.
     """
     controllers = Path("/proc/cgroups")  # a kernel without cgroups has no such file
     return find_hierarchy(read_mounts(), controllers.read_text("ascii") if controllers.exists() else "")
 
 
 def find_hierarchy(mounts: list[Mount], cgroups: str) -> Hierarchy:
-    """`memory_hierarchy` from given mounts and the text of /proc/cgroups (kernel/cgroup/cgroup-v1.c)."""
+    """Return `memory_hierarchy` for given mounts and text of /proc/cgroups (kernel/cgroup/cgroup-v1.c)."""
     with_memory = [
         Hierarchy(version, Path(mount.mount_point), mount.root)
         for mount in mounts
@@ -69,9 +70,9 @@ def find_hierarchy(mounts: list[Mount], cgroups: str) -> Hierarchy:
 
 
 def own_path(hierarchy: Hierarchy, proc_cgroup: str | None = None) -> str:
-    """The cgroup of this process in the memory controller's hierarchy, relative to the mount.
+    """Return the cgroup of this process in the memory controller's hierarchy, relative to the mount.
 
-    `proc_cgroup` is the text of /proc/self/cgroup (cgroups(7)), read when not given.
+    `proc_cgroup` is the text of /proc/self/cgroup (cgroups(7)), which is read if it is not given.
     """
     text = Path("/proc/self/cgroup").read_text("utf-8") if proc_cgroup is None else proc_cgroup
     for line in text.splitlines():
@@ -84,16 +85,16 @@ def own_path(hierarchy: Hierarchy, proc_cgroup: str | None = None) -> str:
 
 
 def cgroup_id(directory: Path) -> int:
-    """The id by which the kernel program knows the cgroup of this directory."""
+    """Return the id of the cgroup of a directory, as BPF programs read it."""
     return directory.stat().st_ino
 
 
 def directory_of(hierarchy: Hierarchy, cgroup: int) -> Path | None:
-    """The directory of a cgroup id without walking the tree; None: it is gone, or was never of this
-    hierarchy.
+    """Return the directory of a cgroup id, without a walk over the tree; None if this hierarchy has no such
+    cgroup, or no longer.
 
-    Opens the kernfs file handle of the id (fs/kernfs/mount.c, `kernfs_fh_to_dentry`); needs
-    CAP_DAC_READ_SEARCH, and raises TracerError without it.
+    Opens the kernfs file handle of the id (kernfs_fh_to_dentry, fs/kernfs/mount.c). Raises TracerError
+    without CAP_DAC_READ_SEARCH.
     """
     mount = os.open(hierarchy.mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -112,7 +113,10 @@ def directory_of(hierarchy: Hierarchy, cgroup: int) -> Path | None:
 
 
 def descendants(directory: Path) -> Iterator[Path]:
-    """The cgroup itself and all below it, parents first; those that vanish meanwhile are left out."""
+    """Yield the directory of a cgroup and those of all cgroups below it, parents first.
+
+    Cgroups that are removed meanwhile are left out.
+    """
     for parent, children, _ in os.walk(directory):
         children.sort()
         yield Path(parent)
@@ -135,9 +139,7 @@ def _why_no_hierarchy(cgroups: str) -> str:
 
 
 def memory_version(mount: Mount) -> int | None:
-    """Return 1 or 2, the cgroup version of a mount that has the memory controller; None for any other
-    mount.
-    """
+    """Return the cgroup version (1 or 2) of a mount with the memory controller; None for any other mount."""
     if mount.fs_type == "cgroup" and "memory" in mount.super_options:
         return 1
     if mount.fs_type == "cgroup2" and "memory" in _words(Path(mount.mount_point, "cgroup.controllers")):
@@ -153,7 +155,7 @@ def _words(file: Path) -> list[str]:
 
 
 class _FileHandle(ctypes.Structure):
-    """struct file_handle (include/linux/fs.h) with room for a kernfs id."""
+    """struct file_handle (include/linux/fs.h) with space for a kernfs id."""
 
     _fields_ = (
         ("handle_bytes", ctypes.c_uint),

@@ -1,8 +1,9 @@
-"""Which container, pod or systemd unit a cgroup is: from its path, and the runtime's own files for the names.
+"""The container, pod or systemd unit of a cgroup, and their names.
 
-The path says the runtime and the id, because each runtime names its cgroups by a fixed pattern. Names are
-not in the path: they are read from the state files of Docker, containerd and containers/storage (podman,
-CRI-O) and from the names of the kubelet's log files, or asked of Docker. Unknown is None.
+The path of the cgroup has the runtime and the id, because each runtime names its cgroups by a fixed pattern.
+The names that people gave are not in the path. They are read from the state files of Docker, containerd and
+containers/storage (podman, CRI-O) and from the names of the kubelet's log files, or requested from Docker.
+None means unknown.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ _MAX_ANSWER_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class ContainerRef:
-    """What a cgroup path says. `container_id` None: a pod's own cgroup, or a plain systemd unit.
+    """The facts in a cgroup's path.
 
-    `runtime` None: the path shows a container, but several runtimes use this pattern. `namespace` is
-    containerd's.
+    `container_id` is None for a pod's own cgroup and for a plain systemd unit. `runtime` is None if several
+    runtimes use this pattern. `namespace` is containerd's.
     """
 
     runtime: str | None = None
@@ -49,7 +50,7 @@ class ContainerRef:
 
 @dataclass(frozen=True)
 class ContainerNames:
-    """The names that people gave; `namespace` is the pod's, in Kubernetes."""
+    """The names that people gave; `namespace` is the pod's namespace in Kubernetes."""
 
     container: str | None = None
     pod: str | None = None
@@ -60,7 +61,7 @@ _ID: Final = r"(?P<id>[0-9a-f]{64})"
 _ECS_ID: Final = r"(?P<id>[0-9a-f]{32}-[0-9]{1,20})"
 _UID: Final = r"(?P<uid>[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})"
 
-# One component of a path that names a container by itself: systemd scopes and their cgroupfs-driver twins.
+# Components of a path that name a container: systemd scopes, and their counterparts of the cgroupfs driver.
 _SCOPES: Final = tuple(
     (runtime, re.compile(pattern))
     for runtime, pattern in (
@@ -74,7 +75,7 @@ _SCOPES: Final = tuple(
         ("systemd-nspawn", r"systemd-nspawn@(?P<id>[^/]+)\.service"),
     )
 )
-# A component that is a bare id, by the component before it.
+# The runtime of a component that is a bare id, by the component before it.
 _PARENTS: Final = {
     "docker": "docker",
     "k8s.io": "containerd",
@@ -84,25 +85,25 @@ _PARENTS: Final = {
     "lxc.payload": "lxc",
 }
 _CONTAINERD_NAMESPACES: Final = frozenset({"k8s.io", "moby", "default"})
-# The monitors that podman and CRI-O put beside a container, in a cgroup that carries its id.
+# The monitors that podman and CRI-O put beside a container, in a cgroup that has its id.
 _MONITOR: Final = re.compile(rf"(?:crio|libpod)-conmon-{_ID}(?:\.scope)?")
 _POD: Final = re.compile(rf"(?:kubepods(?:-besteffort|-burstable)?-)?pod{_UID}(?:\.slice)?(?::.*)?")
 _POD_IN_TRIPLE: Final = re.compile(rf"kubepods(?:-besteffort|-burstable)?-pod{_UID}\.slice:")
 _BARE_ID: Final = re.compile(rf"{_ID}|(?P<ecs>{_ECS_ID.replace('?P<id>', '?:')})")
 _UNIT: Final = re.compile(r".+\.(?:service|scope|socket|mount|swap)")
 _UNIT_ESCAPE: Final = re.compile(r"(?:\\x[0-9a-fA-F]{2})+")
-# k8s_<container>_<pod>_<namespace>_<pod uid>_<attempt>: Kubernetes' own names cannot contain "_".
-# Its log files: <pod>_<namespace>_<container>-<container id>.log, and folders <namespace>_<pod>_<pod uid>.
+# k8s_<container>_<pod>_<namespace>_<pod uid>_<attempt>: names in Kubernetes cannot contain "_". Log files are
+# called <pod>_<namespace>_<container>-<container id>.log, and folders <namespace>_<pod>_<pod uid>.
 _KUBELET_LOG: Final = re.compile(rf"([^_]+)_([^_]+)_([^_]+)-{_ID}\.log")
 _KUBELET_POD: Final = re.compile(rf"([^_]+)_([^_]+)_{_UID}")
 _KUBELET_NAME: Final = re.compile(r"k8s_([^_]+)_([^_]+)_([^_]+)_[^_]+_[0-9]+")
 
 
 def identify(path: str) -> ContainerRef | None:
-    """The container, pod or unit that a cgroup path (relative to the mount) belongs to; None: none of them.
+    """Return the container, pod or unit of a cgroup path (relative to the mount); None if there is none.
 
-    In a container within a container the innermost counts. A cgroup that a container made below its own
-    counts as that container.
+    Of nested containers, the innermost is returned. A cgroup that a container made below its own belongs to
+    that container.
     """
     ref = ContainerRef()
     parent = ""
@@ -113,11 +114,11 @@ def identify(path: str) -> ContainerRef | None:
 
 
 def lookup_name(ref: ContainerRef) -> ContainerNames:
-    """The names of a container, or of a pod, that lives now or that the runtime still knows; fields are None
-    where nothing says them.
+    """Return the names of a container or pod that lives, or that its runtime still knows; unknown names are
+    None.
 
-    Never raises, and takes at most about a second however sick the runtime is. Files come before the socket,
-    because a daemon that hangs must not hold up a recording.
+    Never raises, and takes at most about a second, whatever the state of the runtime. Files are read before
+    the socket, because a daemon that hangs must not delay a recording.
     """
     found = _from_files(ref)
     if found is None and ref.container_id is not None and _BARE_ID.fullmatch(ref.container_id):
@@ -126,17 +127,20 @@ def lookup_name(ref: ContainerRef) -> ContainerNames:
 
 
 class NamesHere:
-    """The names that the runtimes of this machine still know for paths of cgroups, which may be gone. Each
-    path is looked up once, and Docker is asked once, for all its containers."""
+    """The names that the runtimes of this machine know for cgroup paths, also of cgroups that are gone.
+
+    Each path is looked up once, and Docker is requested once, for all its containers.
+    """
 
     def __init__(self) -> None:
-        self._of_path: dict[str, ContainerNames] = {}
+        self._known: dict[str, ContainerNames] = {}
 
-    def of(self, path: str) -> ContainerNames:
-        """Fields are None where nothing says them, as for a log of another machine. Never raises."""
-        if path not in self._of_path:
-            self._of_path[path] = self._find(identify(path))
-        return self._of_path[path]
+    def names_at(self, path: str) -> ContainerNames:
+        """Return the names at a path; unknown names are None, as for a log of another machine. Never
+        raises."""
+        if path not in self._known:
+            self._known[path] = self._find(identify(path))
+        return self._known[path]
 
     def _find(self, ref: ContainerRef | None) -> ContainerNames:
         if ref is None:
@@ -170,7 +174,7 @@ def _from_files(ref: ContainerRef) -> ContainerNames | None:
 
 
 def _descend(ref: ContainerRef, parent: str, component: str) -> ContainerRef:
-    """What is known one component further down."""
+    """Return the facts of a path with one more component."""
     pod = _POD.fullmatch(component) or _POD_IN_TRIPLE.match(component)
     uid = _dashed(pod["uid"]) if pod is not None else ref.pod_uid
     unit = _unescape_unit(component) if _UNIT.fullmatch(component) else ref.unit
@@ -188,12 +192,12 @@ def _descend(ref: ContainerRef, parent: str, component: str) -> ContainerRef:
 
 
 def _dashed(uid: str) -> str:
-    """systemd's slices use "-" for nesting, so the kubelet writes "_" there."""
+    """Return a uid with "-": systemd's slices use "-" for nesting, so the kubelet writes "_" in them."""
     return uid.replace("_", "-")
 
 
 def _unescape_unit(name: str) -> str:
-    r"""Undo systemd's `\x2d` escapes (systemd-escape(1)); a run of them is one UTF-8 sequence."""
+    r"""Return a unit's name without escapes such as `\x2d` (systemd-escape(1)); adjacent ones are UTF-8."""
 
     def decode(match: re.Match[str]) -> str:
         return bytes.fromhex(match[0].replace("\\x", "")).decode("utf-8", "replace")
@@ -207,12 +211,12 @@ def _from_docker_files(identity: str) -> ContainerNames | None:
 
 
 def _docker_containers(identity: str | None) -> Sequence[object]:
-    """GET /containers/json of the Docker Engine API: of all containers, or of one; those that exited as well.
+    """Return GET /containers/json of the Docker Engine API: all containers or one, also those that exited.
 
-    The list, not the container itself: an answer about one container waits until its start is over, which
-    is just when a recording asks.
+    The list is requested, and not the container, because the answer about one container waits until its start
+    is over, which is when a recording begins.
     """
-    from tracer.kernel.cgroups import unix_http  # noqa: PLC0415  (only where there is a Docker to ask)
+    from tracer.kernel.cgroups import unix_http  # noqa: PLC0415  (http.client is slow to import)
 
     url = "/containers/json?all=1"
     if identity is not None:
@@ -228,7 +232,7 @@ def _docker_containers(identity: str | None) -> Sequence[object]:
 def _named_by_docker(listed: Sequence[object], identity: str) -> ContainerNames | None:
     for container in listed:
         names = _get(container, "Names")
-        # A link shows as a second name, "/other/alias".
+        # A link is listed as a second name, "/other/alias".
         own = [name for name in names if str(name).count("/") == 1] if isinstance(names, list) else []
         if _text(container, "Id") == identity and own:
             return _docker_names({"Name": own[0]}, _get(container, "Labels"))
@@ -236,7 +240,8 @@ def _named_by_docker(listed: Sequence[object], identity: str) -> ContainerNames 
 
 
 def _from_containerd_files(identity: str) -> ContainerNames | None:
-    """The OCI bundle that containerd's shim runs; its annotations carry the names (CRI plugin, nerdctl)."""
+    """Return the names in the annotations of containerd's OCI bundle, as its CRI plugin and nerdctl write
+    them."""
     for tasks in _CONTAINERD_TASKS:
         for namespace in sorted(_CONTAINERD_NAMESPACES):
             notes = _get(_read_json(tasks / namespace / identity / "config.json"), "annotations")
@@ -248,7 +253,8 @@ def _from_containerd_files(identity: str) -> ContainerNames | None:
 
 
 def _from_containers_storage(identity: str) -> ContainerNames | None:
-    """The list of containers that podman and CRI-O keep (as root) through containers/storage."""
+    """Return the names in the list of containers that podman and CRI-O keep (as root) in
+    containers/storage."""
     for file in _CONTAINERS_STORAGE:
         containers = _read_json(file)
         for container in containers if isinstance(containers, list) else ():
@@ -259,7 +265,7 @@ def _from_containers_storage(identity: str) -> ContainerNames | None:
 
 
 def _from_kubelet_logs(identity: str) -> ContainerNames | None:
-    """The kubelet keeps the log of a container's last life, whatever the runtime."""
+    """Return the names in the name of the kubelet's log file, which exists for any runtime."""
     for name in _listed(_KUBELET_CONTAINER_LOGS):
         log = _KUBELET_LOG.fullmatch(name)
         if log is not None and log["id"] == identity:
@@ -269,7 +275,7 @@ def _from_kubelet_logs(identity: str) -> ContainerNames | None:
 
 
 def _pod_from_kubelet_logs(uid: str) -> ContainerNames | None:
-    """The pod's name, of a cgroup that is the pod's own."""
+    """Return the names of a pod from the name of its folder of logs."""
     for name in _listed(_KUBELET_POD_LOGS):
         pod = _KUBELET_POD.fullmatch(name)
         if pod is not None and _dashed(pod["uid"]) == uid:

@@ -1,6 +1,6 @@
-"""A memory cgroup of our own, and its removal whatever happens.
+"""A memory cgroup for one command or measurement, which is removed in any case.
 
-Only processes that were started by us ever live in it, so everything found inside at the end may be ended.
+Only our own processes run in it, so all processes in it may be killed at the end.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _LOG = logging.getLogger(__name__)
 def ephemeral_cgroup(
     name: str, limit_bytes: int | None, swap_bytes: int | None = None, hierarchy: Hierarchy | None = None
 ) -> Iterator[Path]:
-    """Make the cgroup `memcg-tracer-<pid>-<name>` with a memory limit; yield its directory; remove it.
+    """Create the cgroup `memcg-tracer-<pid>-<name>` with a memory limit, yield its directory, and remove it.
 
-    It is made at the root of the hierarchy (on v2 a cgroup that holds processes can have no children), on v1
-    below our own cgroup where the root is closed to us. `swap_bytes` bounds the swap space used on top of
-    `limit_bytes`. What is left inside at the end is killed. Raises TracerError where it cannot be made; a
-    cgroup that cannot be removed is a logged warning.
+    The cgroup is created at the root of the hierarchy, because a cgroup of v2 with processes cannot have
+    children; on v1 below our own cgroup, if we may not write to the root. `swap_bytes` bounds the swap space
+    used in addition to `limit_bytes`. Processes left in it at the end are killed. Raises TracerError if it
+    cannot be created; if it cannot be removed, a warning is logged.
     """
     hierarchy = memory_hierarchy() if hierarchy is None else hierarchy
     directory = _make(hierarchy, f"{NAME_PREFIX}{os.getpid()}-{_component(name)}")
@@ -50,11 +50,12 @@ def ephemeral_cgroup(
 
 
 def remove_leftovers(hierarchy: Hierarchy) -> list[Path]:
-    """Remove the cgroups of makers that were killed before they could, with what still runs inside.
+    """Remove the cgroups of tracers that were killed, with the processes in them, and return their
+    directories.
 
-    Returns their directories. One is taken only if the process that it is named after is gone and nobody
-    holds its lock, which a maker does for as long as it lives: that also spares those of another pid
-    namespace, whose numbers say nothing here.
+    A cgroup is removed only if the process in its name is gone and nobody holds its lock, which its maker
+    holds while it lives. The lock protects the cgroups of makers in other pid namespaces, whose pids mean
+    nothing here.
     """
     parents = {hierarchy.mount, hierarchy.directory(own_path(hierarchy))}
     left = [
@@ -84,21 +85,21 @@ def _remove_unlocked(directory: Path) -> bool:
 
 
 def remove(directory: Path) -> None:
-    """End every process in a cgroup that we made, and in those below it, then remove them all."""
+    """Kill all processes in a cgroup that we made, and in those below it, and remove them all."""
     deadline = time.monotonic() + _EMPTY_WITHIN_S
     while True:
         problem = _try_remove(directory)
         if problem is None:
             return
         if time.monotonic() > deadline:
-            shown = repr(str(directory))  # of a leftover, whose name others could choose
+            shown = repr(str(directory))  # others could choose the name of a leftover
             _LOG.warning("cgroup %s is left behind (%s): remove it with rmdir", shown, problem.strerror)
             return
         time.sleep(_RETRY_S)
 
 
 def _try_remove(directory: Path) -> OSError | None:
-    """One round; None once the directory is gone."""
+    """Try to remove a cgroup once; return the error, or None if it is gone."""
     for child in reversed(list(descendants(directory))):
         for pid in _pids(child):
             _kill_member(child, pid)
@@ -112,8 +113,9 @@ def _try_remove(directory: Path) -> OSError | None:
 
 
 def _kill_member(directory: Path, pid: int) -> None:
-    """SIGKILL a process of the cgroup. Membership is read again once the pidfd pins the pid, so that a pid
-    that was reused in between is left alone.
+    """Send SIGKILL to a process of the cgroup.
+
+    The processes are read again when the pidfd pins the pid, so that a process that reuses the pid is spared.
     """
     with suppress(OSError):
         pidfd = os.pidfd_open(pid)
@@ -125,7 +127,8 @@ def _kill_member(directory: Path, pid: int) -> None:
 
 
 def _pids(directory: Path) -> list[int]:
-    """The processes of a cgroup; 0 stands for one outside of our pid namespace, which cannot be ours."""
+    """Return the processes of a cgroup, without those outside of our pid namespace, which the kernel shows as
+    0."""
     try:
         lines = Path(directory, "cgroup.procs").read_text("ascii").split()
     except OSError:
@@ -155,8 +158,9 @@ def _mkdir(directory: Path) -> Path:
 
 
 def _require_delegation(parent: Path) -> None:
-    """Children of a v2 cgroup have memory files only if its subtree_control says so; it is not ours to
-    change.
+    """Raise TracerError if children of a v2 cgroup get no memory controller (cgroup.subtree_control).
+
+    The file belongs to the system's administrator, so it is not changed.
     """
     try:
         controllers = Path(parent, "cgroup.subtree_control").read_text("ascii").split()
@@ -172,7 +176,8 @@ def _require_delegation(parent: Path) -> None:
 def _set_limits(
     hierarchy: Hierarchy, directory: Path, limit_bytes: int | None, swap_bytes: int | None
 ) -> None:
-    """v1 bounds memory and swap by their sum (memory.memsw), which may not lie below memory's own limit."""
+    """Write the limits; v1 bounds the sum of memory and swap (memory.memsw), which must not be below the
+    limit of memory."""
     limit_file = "memory.limit_in_bytes" if hierarchy.version == 1 else "memory.max"
     if limit_bytes is not None:
         if limit_bytes < os.sysconf("SC_PAGE_SIZE"):
@@ -184,13 +189,13 @@ def _set_limits(
         raise UsageError("cgroup v1 bounds memory and swap together: give a limit beside the swap size")
     swap_file = "memory.memsw.limit_in_bytes" if hierarchy.version == 1 else "memory.swap.max"
     if not Path(directory, swap_file).exists() and not _machine_has_swap():
-        return  # a kernel without swap accounting, and nothing to bound
+        return  # no swap accounting, and no swap to bound
     memory_bytes = limit_bytes if hierarchy.version == 1 and limit_bytes is not None else 0
     _write_setting(directory / swap_file, memory_bytes + swap_bytes)
 
 
 def _machine_has_swap() -> bool:
-    """/proc/swaps has a line for each swap area below its heading (mm/swapfile.c, `swap_show`)."""
+    """Return whether /proc/swaps lists a swap area below its heading (swap_show, mm/swapfile.c)."""
     try:
         return len(Path("/proc/swaps").read_text("utf-8", "replace").splitlines()) > 1
     except OSError:
@@ -207,5 +212,5 @@ def _write_setting(file: Path, value: int) -> None:
 
 
 def _component(name: str) -> str:
-    """A directory name from any text; it stays short, so that the whole path fits the wire record."""
+    """Return a directory name for any text, short enough for the path to fit the wire record."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:40] or "cgroup"

@@ -1,9 +1,8 @@
-"""One reading of a cgroup's memory files, v1 and v2 in one set of columns.
+"""Readings of a cgroup's memory files, with the same columns for v1 and v2.
 
-The columns are those of `schema.TABLES["samples"]` under v2's names. A value that a version has no file for
-is None, never 0; what is unlimited is `UNLIMITED_BYTES`. All sizes are hierarchical: the cgroup with all
-below it (v1's own `total_` rows, mm/memcontrol-v1.c `memcg1_stat_format`; v2's memory.stat, mm/memcontrol.c
-`memcg_stat_format`).
+The columns are those of `schema.TABLES["samples"]`, with v2's names. A value without a file is None, never 0,
+and a limit that is not set is `UNLIMITED_BYTES`. All sizes include the cgroups below: the rows `total_` of v1
+(memcg1_stat_format, mm/memcontrol-v1.c), and memory.stat of v2 (memcg_stat_format, mm/memcontrol.c).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ COLUMNS: Final = tuple(
 )
 """The keys of every reading."""
 
-# PAGE_COUNTER_MAX depends on the page size; with pages of up to 64 KiB it is not below this.
+# PAGE_COUNTER_MAX depends on the page size; with pages of up to 64 KiB it is at least this.
 _UNLIMITED_FROM: Final = 0x7FFF_FFFF_FFFF_0000
 _READ_BYTES: Final = 16384
 _GONE: Final = frozenset({errno.ENODEV, errno.ENOENT})
@@ -60,7 +59,7 @@ _V1_OOM_CONTROL: Final = {
 
 
 def parse_size(content: bytes) -> int | None:
-    """A file of one number of bytes, or v2's "max"; None for anything else."""
+    """Return the bytes in a file with one number, or with v2's "max"; None for any other content."""
     word = content.strip()
     if word == b"max":
         return UNLIMITED_BYTES
@@ -71,7 +70,7 @@ def parse_size(content: bytes) -> int | None:
 
 
 def parse_flat_keyed(content: bytes, columns: Mapping[bytes, str]) -> Reading:
-    """The rows `key value` of which `columns` names the key; rows of any other form are left out."""
+    """Return the rows `key value` whose key is in `columns`; rows of another form are left out."""
     reading: Reading = {}
     for line in content.split(b"\n"):
         key, _, value = line.partition(b" ")
@@ -81,7 +80,7 @@ def parse_flat_keyed(content: bytes, columns: Mapping[bytes, str]) -> Reading:
 
 
 def parse_pressure(content: bytes) -> Reading:
-    """The totals of a PSI file in microseconds (kernel/sched/psi.c, `psi_show`)."""
+    """Return the totals of a PSI file in microseconds (psi_show, kernel/sched/psi.c)."""
     reading: Reading = {}
     for line in content.split(b"\n"):
         kind, _, rest = line.partition(b" ")
@@ -135,12 +134,12 @@ _FILES: Final[Mapping[int, Mapping[str, Callable[[bytes], Reading]]]] = MappingP
 
 
 class MemcgFiles:
-    """The memory files of one cgroup, for many readings. No file stays open between them: a recorder of a
-    thousand cgroups needs no more descriptors than that of one.
+    """The memory files of one cgroup, for many readings.
 
-    `cgroup_id`: a cgroup of another id that has the directory's name by now is not read; None reads whatever
-    is there. A file that this kernel or this cgroup lacks (the root cgroup has no limit on v2; a v2 cgroup
-    can be there before it has the memory controller) leaves its columns None.
+    No file stays open between readings, so a recorder of a thousand cgroups needs as few descriptors as that
+    of one. With `cgroup_id`, a later cgroup in the same directory is not read. A file that this kernel or
+    this cgroup lacks leaves its columns None: the root cgroup of v2 has no limit, and a cgroup of v2 can
+    exist before it has the memory controller.
     """
 
     def __init__(self, directory: Path, version: int, cgroup_id: int | None = None) -> None:
@@ -149,9 +148,9 @@ class MemcgFiles:
         self._cgroup_id = cgroup_id
 
     def read(self) -> Reading | None:
-        """Return the values now, with `COLUMNS` as keys; None: the cgroup is gone.
+        """Return the values now, with `COLUMNS` as keys; None if the cgroup is gone.
 
-        Raises OSError where they cannot be read now (EMFILE: the process may open no more files).
+        Raises OSError if they cannot be read now (EMFILE: this process has too many open files).
         """
         reading: Reading = dict.fromkeys(COLUMNS)
         try:
@@ -168,8 +167,8 @@ class MemcgFiles:
             os.close(directory)
         if not all(found) and not self._is_there():
             return None
-        # One counter, and each version shows it in one of two places. v1's memsw.usage - usage would say the
-        # same, were the two read at one instant.
+        # Each version shows this counter in one of two places. On v1, memsw.usage - usage would be the same,
+        # if both were read at one instant.
         if self._version == 1:
             reading["swap_usage_bytes"] = reading["swap_bytes"]
             _add_memsw_refusals(reading)
@@ -178,7 +177,7 @@ class MemcgFiles:
         return reading
 
     def _is_there(self) -> bool:
-        """Whether the cgroup still has its name: a directory that was removed has no files either."""
+        """Return whether the cgroup still exists: files are also absent if the directory was removed."""
         try:
             return self._cgroup_id in (None, self._directory.stat().st_ino)
         except FileNotFoundError:
@@ -186,7 +185,7 @@ class MemcgFiles:
 
 
 def _read_into(reading: Reading, directory: int, name: str, parse: Callable[[bytes], Reading]) -> bool:
-    """Read one file of the directory; False where it is not there."""
+    """Read one file of the directory into `reading`; return False if there is no such file."""
     try:
         content = _content(directory, name)
     except PermissionError:
@@ -200,9 +199,12 @@ def _read_into(reading: Reading, directory: int, name: str, parse: Callable[[byt
 
 
 def _add_memsw_refusals(reading: Reading) -> None:
-    """v1: a charge that memory + swap refuses never comes to memory's own counter (try_charge_memcg), so a
-    cgroup whose two limits are the same hits the first. Since 6.15 ("page_counter: track failcnt only for
-    legacy cgroups") it is counted for memory alone: then 0 does not say that the limit was not hit.
+    """Add the refusals of memory + swap to those of memory, on v1.
+
+    A charge that memory + swap refuses does not reach the counter of memory (try_charge_memcg,
+    mm/memcontrol.c), so a cgroup whose two limits are equal hits that of memory + swap. Since "page_counter:
+    track failcnt only for legacy cgroups", v6.15, refusals are counted for memory alone: then 0 may also mean
+    that the limit was hit.
     """
     refused = reading["swap_max_events"]
     limit, memsw_limit = reading["limit_bytes"], reading["swap_limit_bytes"]
@@ -222,7 +224,7 @@ def _content(directory: int, name: str) -> bytes:
     try:
         return os.read(fd, _READ_BYTES)
     except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:  # memory.pressure with PSI switched off (psi=0)
+        if error.errno == errno.EOPNOTSUPP:  # memory.pressure with psi=0
             return b""
         raise
     finally:

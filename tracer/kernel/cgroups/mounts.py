@@ -1,8 +1,8 @@
-"""The mounts of this process's namespace, and from a file's place in its filesystem to its path on the host.
+"""Mount tables, and the paths on the host of files that are known by their place in a filesystem.
 
-The kernel program can name a file only within its filesystem (`struct super_block` and the chain of
-dentries up to its root): which directory of the host that is, only the mount table knows. Format:
-proc_pid_mountinfo(5), and `show_mountinfo` in fs/proc_namespace.c.
+A BPF program can name a file only within its filesystem (by `struct super_block`, and the dentries up to its
+root). The mount table has the directory of the host that shows the filesystem. Format: proc_pid_mountinfo(5),
+and show_mountinfo in fs/proc_namespace.c.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ _OCTAL_ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
 
 @dataclass(frozen=True)
 class Mount:
-    """One line of mountinfo; `root` is the directory within the filesystem that is visible at
-    `mount_point`.
-    """
+    """One line of mountinfo; `root` is the directory of the filesystem that is shown at `mount_point`."""
 
     mount_id: int
     parent_id: int
@@ -42,11 +40,11 @@ class Mount:
     super_options: frozenset[str]
 
     def layers(self) -> Iterator[str]:
-        """The directories that an overlay shows as one, absolute and without symbolic links; those that are
-        not given from "/" are left out: where its maker stood then, nothing tells.
+        """Yield the directories that an overlay shows as one, absolute and without symbolic links.
 
-        ":" parts them, "::" those for data only; since "ovl: add support for appending lowerdirs one by one"
-        (6.7) each may be an option of its own.
+        Relative paths are left out, because the working directory of the overlay's maker is not known. Lower
+        directories are separated by ":", those for data only by "::". Since 24e16e385f22 ("ovl: add support
+        for appending lowerdirs one by one"), v6.7, each may be an option of its own.
         """
         if self.fs_type != "overlay":
             return
@@ -58,19 +56,17 @@ class Mount:
 
 
 def parse_mountinfo(text: bytes) -> list[Mount]:
-    """The mounts that `text`, the content of a mountinfo file, describes; lines of another form are left
-    out.
-    """
+    """Return the mounts in the text of a mountinfo file; lines of another form are left out."""
     return [mount for line in text.split(b"\n") if (mount := _parse_line(line)) is not None]
 
 
 def read_mounts() -> list[Mount]:
-    """The mounts of this process's namespace, in the kernel's order: what was mounted later comes later."""
+    """Return the mounts of this process's namespace, in the kernel's order: later mounts come later."""
     return parse_mountinfo(MOUNTINFO.read_bytes())
 
 
 class MountTable:
-    """Paths of the host for files known by filesystem; indexed once, for many look-ups."""
+    """An index of mounts, for looking up the paths of files."""
 
     def __init__(self, mounts: Iterable[Mount]) -> None:
         self._by_device: defaultdict[tuple[int, int], list[Mount]] = defaultdict(list)
@@ -81,7 +77,7 @@ class MountTable:
             self._by_device[mount.device].append(mount)
             self._by_parent[mount.parent_id].append(mount)
             self._by_layer.update(dict.fromkeys(mount.layers(), mount))
-        # The root of the namespace hangs below a mount that is not in the table, or below itself.
+        # The parent of the namespace's root is a mount that is not in the table, or the root itself.
         self._roots = [
             mount
             for mount in known.values()
@@ -89,11 +85,11 @@ class MountTable:
         ]
 
     def host_path(self, device: tuple[int, int], path_in_fs: str) -> str | None:
-        """The path at which `path_in_fs` (from the filesystem's own root, "/" first) is reachable here.
+        """Return the path at which a file can be reached; None if no mount shows it, or others are mounted
+        over it.
 
-        `device` is (major, minor) of the filesystem's `s_dev`. Of several mounts the one that shows the file
-        by the deepest root is taken, then the earliest. None: no mount shows it, or others are mounted over
-        it.
+        `device` is (major, minor) of the filesystem's `s_dev`, and `path_in_fs` begins at the filesystem's
+        own root, "/" first. Of several mounts, the one with the deepest root is taken, then the earliest.
         """
         fitting = [mount for mount in self._by_device.get(device, ()) if _is_below(path_in_fs, mount.root)]
         for mount in sorted(fitting, key=lambda mount: -len(mount.root)):
@@ -103,8 +99,10 @@ class MountTable:
         return None
 
     def overlaid_path(self, path: str) -> str | None:
-        """The path at which an overlay of this table shows a file, given as the overlay's maker sees it below
-        the upper or a lower directory. None: no overlay does, or others are mounted over it.
+        """Return the path at which an overlay of this table shows a file; None if no overlay does, or if
+        others are mounted over it.
+
+        `path` is the path of the file for the overlay's maker, below the upper or a lower directory.
         """
         end = len(path)
         while self._by_layer and (end := path.rfind("/", 0, end)) > 0:
@@ -113,10 +111,9 @@ class MountTable:
         return None
 
     def mount_of(self, path: str) -> Mount | None:
-        """The mount that `path` (absolute, without symbolic links) is in; None only for an empty table.
+        """Return the mount of `path` (absolute, without symbolic links); None only for an empty table.
 
-        It is the one in which a walk from "/" along `path` ends, as `path_lookupat` (fs/namei.c) crosses
-        them.
+        It is the mount in which a walk along the path ends, as path_lookupat (fs/namei.c) crosses mounts.
         """
         current = self._roots[-1] if self._roots else None
         visited: set[int] = set()
@@ -134,10 +131,11 @@ class MountTable:
 
 
 class Mounts:
-    """The mount tables that name the files of a recording: this process's own, read again when the kernel
-    says that it changed (proc_pid_mountinfo(5): poll), and those of the namespaces that others act in.
+    """The mount tables by which the files of a recording get their paths.
 
-    Another namespace's file is not kept open: it would keep alive what is mounted there.
+    The table of this process's namespace is read again when the kernel reports a change (poll,
+    proc_pid_mountinfo(5)). Tables of other namespaces are read from processes in them; their files are not
+    kept open, because that would keep the mounts alive.
     """
 
     def __init__(self) -> None:
@@ -149,19 +147,21 @@ class Mounts:
         self._others: OrderedDict[int, _Namespace] = OrderedDict()
 
     def close(self) -> None:
-        """No longer watch for changes."""
+        """Stop watching for changes."""
         self._mountinfo.close()
 
     def own(self) -> MountTable:
-        """The mounts of this process, as they are now."""
+        """Return the mounts of this process's namespace as they are now."""
         if self._changed.poll(0) or self._own is None:
             self._own = MountTable(read_mounts())
         return self._own
 
     def other(self, mount_ns: int, tgids: tuple[int, ...], since_ns: int) -> MountTable | None:
-        """The mounts of another namespace, not older than `since_ns` (CLOCK_MONOTONIC) if one of these
-        processes is in it still. None: it is this process's own namespace, or nobody was there long enough
-        to tell.
+        """Return the mounts of another namespace; None if it is our own, or if no process was in it long
+        enough.
+
+        The table is not older than `since_ns` (CLOCK_MONOTONIC) if one of the processes `tgids` is still in
+        the namespace.
         """
         if mount_ns in (0, self._own_ns):
             return None
@@ -176,7 +176,7 @@ class Mounts:
 
 @dataclass
 class _Namespace:
-    """A namespace as it was when last read; `gone` are processes that could not tell of it."""
+    """A mount namespace as it was last read; `gone` are the processes from which it could not be read."""
 
     table: MountTable | None = None
     read_ns: int = 0
@@ -184,6 +184,7 @@ class _Namespace:
     _mountinfo: bytes = b""
 
     def read(self, mount_ns: int, tgids: tuple[int, ...]) -> None:
+        """Read the table from the first of these processes that is in the namespace."""
         read_ns = time.monotonic_ns()
         mountinfo = next((text for tgid in tgids if (text := _mountinfo_of(mount_ns, tgid))), b"")
         if not mountinfo:
@@ -195,22 +196,22 @@ class _Namespace:
 
 
 def _namespace(process: str) -> int:
-    """The number of a process's mount namespace; raises OSError where it is gone."""
+    """Return the number of a process's mount namespace; raises OSError if the process is gone."""
     return Path(f"/proc/{process}/ns/mnt").stat().st_ino
 
 
 def _mountinfo_of(mount_ns: int, tgid: int) -> bytes:
-    """A process's mountinfo; empty where it is not in that namespace any more."""
+    """Return the mountinfo of a process; b"" if it is no longer in that namespace."""
     try:
         mountinfo = Path(f"/proc/{tgid}/mountinfo").read_bytes()
-        is_there = _namespace(str(tgid)) == mount_ns  # after reading: it may have gone elsewhere meanwhile
+        is_there = _namespace(str(tgid)) == mount_ns  # checked after reading: it may have left meanwhile
     except OSError:
         return b""
     return mountinfo if is_there else b""
 
 
 def first_on_a_disk(directories: Iterable[Path]) -> Path | None:
-    """The first of these that can be written and is not kept in memory; None: none is."""
+    """Return the first of these directories that is writable and on a disk; None if none is."""
     table = MountTable(read_mounts())
     for directory in directories:
         mount = table.mount_of(os.path.realpath(directory))
@@ -242,7 +243,7 @@ def _parse_line(line: bytes) -> Mount | None:
 
 
 def _unescape(field: bytes) -> str:
-    """Undo `mangle_path` (fs/seq_file.c): space, tab, newline and backslash stand as three octal digits."""
+    """Return a field without the octal escapes of mangle_path (fs/seq_file.c), as for space and backslash."""
     plain = _OCTAL_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field)
     return plain.decode("utf-8", "surrogateescape")
 

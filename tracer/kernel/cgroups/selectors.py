@@ -1,8 +1,8 @@
-"""What `-c` names: which cgroups it means now, and whether it means one that comes later.
+"""The arguments of `-c`, and the cgroups that they select, now or later.
 
-An argument that is a path (of the directory, or relative to the hierarchy) means the cgroup there. Any
-other is the last part of a path, a container's name, its id or the first six or more digits of it, or a
-glob over any of these or over paths, in which `*` also crosses "/".
+An argument that is a path (of the directory, or relative to the hierarchy) selects the cgroup at that path.
+Any other argument is the last part of a path, the name of a container, its id or at least the first six
+digits of it, or a glob over any of these or over paths, in which `*` matches "/" as well.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from tracer.kernel.cgroups.mounts import read_mounts
 
 Lookup = Callable[[ContainerRef], ContainerNames]
 
-_MIN_ID_PREFIX: Final = 6  # shorter prefixes of a container id are too often a word that means something else
+_MIN_ID_PREFIX: Final = 6  # a shorter prefix of a container id may be a word
 _NEAR_MATCHES: Final = 5
 _GLOB_CHARACTERS: Final = frozenset("*?[")
 
 
 @dataclass(frozen=True)
 class Selector:
-    """One argument, `text` as typed. `place`: the path that it means, a glob over paths, or a single name."""
+    """One argument: `text` as typed, and `place`, which is a path, a glob over paths, or a single name."""
 
     text: str
     place: str
     is_path: bool
 
     def fits_path(self, path: str) -> bool:
-        """Whether it means the cgroup at `path` by its place or its name."""
+        """Return whether it selects the cgroup at `path`, by its path or its name."""
         if self.is_path:
             return path == self.place
         if "/" in self.place:
@@ -46,7 +46,7 @@ class Selector:
         return self._fits(path.rsplit("/", 1)[-1])
 
     def fits_container(self, container_id: str, name: str | None) -> bool:
-        """Whether it means the container by its id or its name; None: that is not known."""
+        """Return whether it selects a container, by its id or its name (None: not known)."""
         if self.is_path or "/" in self.place:
             return False
         is_prefix = len(self.place) >= _MIN_ID_PREFIX and container_id.startswith(self.place)
@@ -57,10 +57,10 @@ class Selector:
 
 
 def parse_selector(hierarchy: Hierarchy, argument: str) -> Selector:
-    """Return what an argument means on this machine now.
+    """Return the selector of an argument on this machine now.
 
-    Raises UsageError where it can never mean a cgroup: it is empty, leads out of the hierarchy, or is a
-    path of another controller's hierarchy, and then the message says where memory is.
+    Raises UsageError if it can never select a cgroup: it is empty, leads out of the hierarchy, or is a path
+    of another controller's hierarchy.
     """
     if not argument or "\0" in argument:
         raise UsageError("an empty cgroup name means nothing: give a path, a container or a glob")
@@ -77,8 +77,8 @@ def parse_selector(hierarchy: Hierarchy, argument: str) -> Selector:
 
 
 def parse_selectors(hierarchy: Hierarchy, arguments: Sequence[str], lookup: Lookup) -> list[Selector]:
-    """Return what each argument means, as `parse_selector` does; raises UsageError also where the beginning
-    of a container's id fits several.
+    """Return the selector of each argument, as `parse_selector` does; raises UsageError also if the prefix of
+    an id fits several containers.
     """
     selectors = [parse_selector(hierarchy, argument) for argument in arguments]
     listing = list_cgroups(hierarchy, lookup)
@@ -89,16 +89,15 @@ def parse_selectors(hierarchy: Hierarchy, arguments: Sequence[str], lookup: Look
 
 @dataclass(frozen=True)
 class Listing:
-    """The cgroups that there are at one moment, and the names of their containers, asked when needed."""
+    """The cgroups at one moment, and the names of their containers, which are looked up when needed."""
 
     paths: Sequence[str]
     lookup: Lookup
 
     def find(self, selector: Selector) -> list[str]:
-        """Return the paths of the cgroups that the selector means, sorted.
+        """Return the paths of the selected cgroups, sorted; of a container's cgroups, the topmost.
 
-        Of a container's cgroups that is the topmost. Raises UsageError where the beginning of an id fits
-        several containers.
+        Raises UsageError if the prefix of an id fits several containers.
         """
         found = {path for path in self.paths if selector.fits_path(path)}
         if not selector.is_path and "/" not in selector.place:
@@ -111,7 +110,7 @@ class Listing:
         return sorted(found)
 
     def near(self, selector: Selector) -> str:
-        """Return, as a part of a sentence, which cgroups have a name like it."""
+        """Return a part of a sentence with the cgroups whose names are similar."""
         known = {path.rsplit("/", 1)[-1]: path for path in self.paths} | {path: path for path in self.paths}
         known |= dict(self.containers())
         near = [known[name] for name in difflib.get_close_matches(selector.text, known, _NEAR_MATCHES, 0.5)]
@@ -120,7 +119,7 @@ class Listing:
         return f"near it: {listed}" if listed else f"none of the {len(self.paths)} cgroups has a name like it"
 
     def containers(self) -> list[tuple[str, str]]:
-        """Return (name, topmost cgroup) of each container whose runtime says a name."""
+        """Return (name, topmost cgroup) of each container whose name is known."""
         return [(name, self._containers[container]) for container, name in self._names.items()]
 
     @cached_property
@@ -135,20 +134,20 @@ class Listing:
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        """Container id -> the name that its runtime knows."""
+        """Container id -> its name, if that is known."""
         refs = {container: identify(path) for container, path in self._containers.items()}
         named = {container: self.lookup(ref).container for container, ref in refs.items() if ref is not None}
         return {container: name for container, name in named.items() if name is not None}
 
 
 def list_cgroups(hierarchy: Hierarchy, lookup: Lookup) -> Listing:
-    """Return the cgroups that there are now."""
+    """Return the cgroups at this moment."""
     paths = [hierarchy.path(directory) for directory in cgroupfs.descendants(hierarchy.mount)]
     return Listing(paths, lookup)
 
 
 def _places(hierarchy: Hierarchy, argument: str) -> Iterable[Path]:
-    """The directories that it can mean as a path."""
+    """Yield the directories below the mount that an argument may be the path of."""
     for candidate in (Path(argument), hierarchy.directory(argument)):
         directory = Path(os.path.normpath(candidate))
         if directory.is_absolute() and directory.is_relative_to(hierarchy.mount):
@@ -156,8 +155,10 @@ def _places(hierarchy: Hierarchy, argument: str) -> Iterable[Path]:
 
 
 def _refuse_other_hierarchies(hierarchy: Hierarchy, argument: str) -> None:
-    """A cgroup of the same path in the memory controller's hierarchy is not taken instead: managers keep the
-    paths the same as a rule, but the two can hold different processes.
+    """Raise UsageError for a path of another controller's hierarchy.
+
+    The cgroup at the same path in the memory controller's hierarchy is not taken instead: managers usually
+    keep the paths equal, but the two may have different processes.
     """
     for mount in read_mounts():
         if mount.fs_type not in ("cgroup", "cgroup2") or cgroupfs.memory_version(mount) is not None:

@@ -1,5 +1,6 @@
-"""HTTP over a UNIX socket: a module of its own, since `http.client` costs a recorder's start more than it is
-used in most recordings.
+"""HTTP over a UNIX socket.
+
+This is a module of its own because most recordings start faster without the import of `http.client`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def get(path: Path, url: str, *, timeout_s: float, max_bytes: int) -> bytes | None:
-    """The body of the answer to GET `url`, cut at `max_bytes`; None: nobody answers, or not with 200."""
+    """Return the body of the answer to GET `url`, cut at `max_bytes`; None if there is no answer with status
+    200."""
     connection = _UnixConnection(path, timeout_s)
     try:
         connection.request("GET", url)

@@ -1,4 +1,4 @@
-"""How many files this process may have open, and may go on to open."""
+"""The limit of open files of this process, and of the commands that it starts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Limits = tuple[int, int]
 
 @contextmanager
 def as_many_as_allowed() -> Iterator[Limits]:
-    """Raise RLIMIT_NOFILE to its hard limit for a while.
+    """Raise RLIMIT_NOFILE to its hard limit for a while, and yield the limits from before.
 
-    Yield what it was before, which a command started meanwhile is to have: programs that use select(2) break
-    on descriptors above 1023, and are protected by the usual soft limit.
+    A command that is started meanwhile should get the limits from before: programs that use select(2) break
+    on descriptors above 1023, from which the usual soft limit protects them.
     """
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # fs.nr_open was lowered below the hard limit
@@ -28,6 +28,6 @@ def as_many_as_allowed() -> Iterator[Limits]:
 
 
 def restore(pid: int, limits: Limits) -> None:
-    """Give another process of ours these limits."""
+    """Set the limits of another process of ours."""
     with suppress(OSError, ValueError):
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)

@@ -1,12 +1,12 @@
-"""The process that becomes the traced command: it waits at a gate, then execs. Run as a script by `spawn`.
+"""The process that becomes the traced command: it waits at a gate, then execs. `spawn` runs it as a script.
 
-A process of its own, rather than code between fork and exec, for two reasons: the pages that it touches were
-charged where it started, so that the traced cgroup sees almost nothing before the exec; and threads of the
-recorder cannot hold a lock that the child would need.
+It is a process of its own, and not code between fork and exec, for two reasons. Its pages are charged to the
+cgroup in which it started, so that almost nothing is charged to the traced cgroup before the exec. And no
+thread of the recorder can hold a lock that the child would need.
 
-Arguments: the gate's descriptor, the status pipe's descriptor, then the command. On the status pipe it writes
-"r" when it stands at the gate, and the number of the error if the exec fails; the exec closes it. The
-gate's end without a byte means that the recorder is gone: nothing is run.
+Arguments: the descriptor of the gate, the descriptor of the status pipe, then the command. The process writes
+"r" to the status pipe when it waits at the gate, and the number of the error if the exec fails; the exec
+closes the pipe. If the gate is closed without a byte, the recorder is gone, and nothing is run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 
 
 def main(arguments: list[str]) -> int:
+    """Wait at the gate, then exec; return the exit status if nothing was executed."""
     gate, status, command = int(arguments[0]), int(arguments[1]), arguments[2:]
     os.set_inheritable(gate, False)
     os.set_inheritable(status, False)
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _initial_environment() -> dict[bytes, bytes]:
-    """The environment as it was given: the interpreter itself may have added LC_CTYPE to it (PEP 538)."""
+    """Return the environment as it was given: the interpreter may have added LC_CTYPE to it (PEP 538)."""
     with open("/proc/self/environ", "rb") as stream:  # noqa: PTH123  (pathlib would cost its import)
         entries = stream.read().split(b"\0")
     return dict(entry.split(b"=", 1) for entry in entries if b"=" in entry)

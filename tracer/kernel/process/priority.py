@@ -1,11 +1,11 @@
 """The recorder's share of a busy CPU.
 
-What the kernel programs report waits in rings, and is lost if the recorder is killed before it has been read.
-Under a load of 30, a process of normal priority waits 50 ms and more for each 3 ms of CPU. The recorder needs
-little, so it is given that little at once (SCHED_RR). If it needs much, it gives way like everybody else.
+Records of BPF programs wait in rings, and are lost if the recorder is killed before it reads them. Under a
+load of 30, a process of normal priority waits 50 ms and more for each 3 ms of CPU. The recorder needs little
+CPU, so it gets that at once (SCHED_RR). While it needs much, it has normal priority.
 
 Only the calling thread is raised. Its children, such as the compiler, and its threads start at normal
-priority (SCHED_RESET_ON_FORK, sched(7)). A recorder that was started with a positive nice stays at that.
+priority (SCHED_RESET_ON_FORK, sched(7)). A recorder that was started with a positive nice value keeps that.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ _MODEST_SHARE: Final = 0.25
 
 
 def prefer_this_thread() -> None:
-    """Give the calling thread more of a busy CPU than others have, by its nice, where that is permitted."""
+    """Lower the nice value of the calling thread, if that is permitted, so that it gets more of a busy
+    CPU."""
     with suppress(OSError):
         if 0 >= os.getpriority(os.PRIO_PROCESS, 0) > _NICE:
             os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
-            os.setpriority(os.PRIO_PROCESS, 0, _NICE)  # Linux: of the thread
+            os.setpriority(os.PRIO_PROCESS, 0, _NICE)  # on Linux, of the thread only
 
 
 class HeadStart:
-    """A better nice for a process of one thread (0: this one) while it starts, until `end` or `__exit__`.
+    """A lower nice value for a process of one thread (0: this one) while it starts, until `end` or
+    `__exit__`.
 
-    A start is 0.1 s of CPU for imports alone, which takes 2 s under a load of 30. Nothing but the nice is
-    changed, and it is returned: a command that is started after `end` has what the recorder was called with.
+    A start takes 0.1 s of CPU for imports alone, which is 2 s under a load of 30. Only the nice value is
+    changed, and it is restored: a command that is started after `end` has the value of the recorder's caller.
     """
 
     def __init__(self, pid: int = 0) -> None:
@@ -51,20 +53,20 @@ class HeadStart:
         self.end()
 
     def end(self) -> None:
-        """Return to the nice from before."""
+        """Restore the nice value from before."""
         if self._before is not None:
-            with suppress(ProcessLookupError):  # to lower a priority is always permitted
+            with suppress(ProcessLookupError):  # lowering the priority is always permitted
                 os.setpriority(os.PRIO_PROCESS, self._pid, self._before)
             self._before = None
 
 
 class Urgency:
-    """Real-time scheduling of the calling thread, until `close`, and for as long as it uses little CPU.
+    """Real-time scheduling of the calling thread until `close`, while it uses little CPU.
 
-    `adjust` must be called now and then: it looks at the share of a CPU used since the last call, or since
-    `watch`; what a start needs before that is granted. Where real-time scheduling is not permitted
-    (CAP_SYS_NICE is missing, or the cgroup has no real-time runtime under CONFIG_RT_GROUP_SCHED), the thread
-    is preferred by its nice, or stays as it is.
+    The caller must call `adjust` regularly: it compares the share of a CPU used since the last call, or since
+    `watch`, with the bounds. The CPU time of a start, before `watch`, does not count. If real-time scheduling
+    is not permitted (without CAP_SYS_NICE, or in a cgroup without real-time runtime under
+    CONFIG_RT_GROUP_SCHED), the thread gets a lower nice value if possible.
     """
 
     def __init__(self) -> None:
@@ -81,11 +83,11 @@ class Urgency:
         self.close()
 
     def watch(self) -> None:
-        """Look at the share of a CPU that is used from now on."""
+        """Begin to measure the share of a CPU."""
         self._seen = time.monotonic(), time.thread_time()
 
     def adjust(self) -> None:
-        """Give real-time scheduling up above half of a CPU, and take it again below a quarter."""
+        """Leave real-time scheduling above half of a CPU, and return to it below a quarter."""
         now, cpu_s = time.monotonic(), time.thread_time()
         share = (cpu_s - self._seen[1]) / max(now - self._seen[0], 1e-3)
         self._seen = now, cpu_s
@@ -95,7 +97,7 @@ class Urgency:
             self._raise()
 
     def close(self) -> None:
-        """Return to the priority from before, for good."""
+        """Restore the priority from before, for good."""
         self._is_wanted = False
         self._restore()
 

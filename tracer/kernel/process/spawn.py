@@ -1,4 +1,4 @@
-"""Start a command inside a cgroup, held at a gate until every probe is attached."""
+"""The start of a command in a cgroup, where it waits at a gate until every probe is attached."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # as the shell: POSIX, "Exit Status for 
 
 
 class CommandError(TracerError):
-    """The command could not be started; the exit status is the one that a shell would give."""
+    """The command could not be started; `exit_code` is the exit status that a shell would return."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class CommandError(TracerError):
 
 @dataclass(frozen=True)
 class GatedCommand:
-    """A started process that stands at its gate; after `release` the same process is the command."""
+    """A process that waits at its gate; after `release`, the same process is the command."""
 
     process: subprocess.Popen[bytes]
     argv: tuple[str, ...]
@@ -38,10 +38,9 @@ class GatedCommand:
     status: FileIO
 
     def release(self) -> None:
-        """Let the command run; return once it was executed.
+        """Let the command run, and return when it has been executed; may be called once.
 
-        Raises CommandError (exit status 127 or 126) when it could not be: the process is then gone. A gate is
-        opened once.
+        Raises CommandError (exit status 127 or 126) if it cannot be executed; the process is gone then.
         """
         try:
             self.gate.write(b"g")
@@ -56,10 +55,8 @@ class GatedCommand:
             raise _refusal(self.argv[0], int(refused))
 
     def abandon(self) -> None:
-        """Take the command back: a process that stands at the gate ends without running it.
-
-        One that was released is only waited for.
-        """
+        """Let a process at the gate end without the command, and wait for it; one that was released is only
+        waited for."""
         self._close()
         self.process.wait()
 
@@ -74,10 +71,10 @@ def spawn(
     env: Mapping[str, str] | None = None,
     limits: descriptors.Limits | None = None,
 ) -> GatedCommand:
-    """Start a process that is already in `cgroup` and will become `argv` when released.
+    """Start a process in `cgroup` that becomes `argv` when it is released.
 
-    It has our standard streams, working directory and, where `env` is None, environment; and our limit of
-    open files, or `limits`. Raises TracerError when the process cannot be put into the cgroup.
+    It has our standard streams, our working directory, `env` or else our environment, and `limits` or else
+    our limit of open files. Raises TracerError if the process cannot be moved into the cgroup.
     """
     gate_end, gate_fd = os.pipe()
     status_fd, status_end = os.pipe()
@@ -112,7 +109,7 @@ def spawn(
 
 
 def _await_ready(command: GatedCommand) -> None:
-    """Wait until the process has finished starting up, so that none of that is charged to the cgroup."""
+    """Wait until the process has started up, so that the memory for that is not charged to the cgroup."""
     readable, _, _ = select.select([command.status], [], [], _READY_WITHIN_S)
     if not readable or command.status.read(1) != b"r":
         raise TracerError(f"{sys.executable} did not start within {_READY_WITHIN_S:.0f} s: try again")

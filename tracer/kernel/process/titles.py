@@ -1,4 +1,4 @@
-"""The title of a process: its command line, or what it has written over that (setproctitle)."""
+"""The title of a process: its command line, or the text that it has written over that (setproctitle)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Final
 from tracer.stored_names import stored_name
 
 MOST_BYTES: Final = 256
-"""Of a title; the rest is left out."""
+"""The most bytes of a title; the rest is left out."""
 
 _PROC: Final = Path("/proc")
 _NS_PER_TICK: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 def read_title(tgid: int, start_ns: int, proc: Path = _PROC) -> str | None:
-    """Return /proc/PID/cmdline of the process that started then (CLOCK_BOOTTIME), its words parted by spaces.
+    """Return /proc/PID/cmdline of the process that started at `start_ns` (CLOCK_BOOTTIME), with spaces
+    between words.
 
-    None where it is gone, has no memory of its own any more, or is a thread of the kernel.
+    None if the process is gone, has no memory any more, or is a kernel thread.
     """
     try:
         with open(proc / str(tgid) / "cmdline", "rb", buffering=0) as stream:  # noqa: PTH123  hot

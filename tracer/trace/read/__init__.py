@@ -1,0 +1,1 @@
+"""Reading a trace that may come from anybody: bounded, checked, and converted to pandas."""

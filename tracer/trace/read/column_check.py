@@ -1,32 +1,29 @@
-"""A column as a file has it, made into one of the schema's type, with values that the schema allows."""
+"""The check of a file's columns, and their cast to the types of the schema."""
 
 from __future__ import annotations
-
-from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tracer.trace.arrow_columns import encoded
 from tracer.trace.read import memory_bounds
 from tracer.trace.value_ranges import value_range
-from tracer.trace.write.schema_cast import encoded
 
 
 def conforming(table: str, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The columns of `schema`, some of the table's, of a batch from a file.
+    """Return a batch from a file with the columns of `schema`, which are all or some of the table's.
 
-    A column that the batch lacks is null. Raises KeyError, TypeError and ValueError, of which
-    pyarrow.ArrowInvalid is one, for what the schema does not allow.
+    A column that the batch lacks is null. Raises KeyError, TypeError or ValueError (pyarrow.ArrowInvalid is a
+    ValueError) for columns and values that the schema does not allow.
     """
-    batch.validate(
-        full=True
-    )  # offsets and indices within their buffers, UTF-8: else all that follows may crash
+    # Offsets and indices must be within their buffers, and texts UTF-8: else later steps may crash.
+    batch.validate(full=True)
     arrays = [_column(table, batch, field) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def require_akin(stored: pa.Schema, schema: pa.Schema) -> None:
-    """Raise TypeError where a stored column is of a type that the schema's type has nothing to do with."""
+    """Raise TypeError if the type of a stored column is not another form of the schema's type."""
     for field in schema:
         for place in stored.get_all_field_indices(field.name):
             kind = stored.field(place).type
@@ -35,7 +32,7 @@ def require_akin(stored: pa.Schema, schema: pa.Schema) -> None:
 
 
 def _is_akin(stored: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether values of the one type are values of the other, only kept in another way."""
+    """Return whether the two types are different forms of the same values."""
     types = pa.types
     if types.is_list(wanted):
         return bool(types.is_list(stored)) and _is_akin(stored.value_type, wanted.value_type)
@@ -64,19 +61,14 @@ def _column(table: str, batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
         _require_short(column)
         column = encoded(column, field.type)
     elif pa.types.is_string(field.type):
-        column = _texts(column, field.type)
+        _require_short(column)  # before the cast: a short dictionary may stand for much text
+        column = column.cast(field.type)
     elif column.type != field.type:
         column = column.cast(field.type)
     if column.null_count and not field.nullable:
         raise ValueError(f"column {field.name} has NULL, which it never has")
     _require_in_range(table, field, column)
     return column
-
-
-def _texts(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Plain texts. Those of a dictionary may be few, and what they stand for not."""
-    _require_short(column)
-    return column.cast(kind) if column.type != kind else column
 
 
 def _lists(column: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -90,7 +82,7 @@ def _lists(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _require_short(texts: pa.Array) -> None:
-    """Raise ValueError for a text that no kernel has a name of, or for too much text."""
+    """Raise ValueError for a text that is longer than any name of the kernel, or for too much text."""
     if pa.types.is_dictionary(texts.type):
         lengths = pc.binary_length(texts.dictionary)
         total = pc.sum(lengths.take(texts.indices)).as_py()
@@ -109,13 +101,10 @@ def _require_in_range(table: str, field: pa.Field, column: pa.Array) -> None:
     if allowed is None:
         return
     if pa.types.is_timestamp(field.type):
-        column = column.cast(_INT64)
+        column = column.cast(pa.int64())
     found = pc.min_max(column).as_py()
     for value in (found["min"], found["max"]):
         if value is not None and not allowed[0] <= value <= allowed[1]:
             raise ValueError(
                 f"column {field.name} has {value}, which is not between {allowed[0]} and {allowed[1]}"
             )
-
-
-_INT64: Final = pa.int64()

@@ -1,6 +1,7 @@
-"""How much a trace may ask of its reader: a few KiB of Parquet can stand for more rows than fit into memory.
+"""Bounds of the memory that a trace may take: a few KiB of Parquet can stand for more rows than fit into
+memory.
 
-What a recording writes is far from each bound. A row of it takes some bytes on disk, since its time differs
+A recording stays far below each bound. Each of its rows takes some bytes on disk, because its time differs
 from that of the row before.
 """
 
@@ -24,26 +25,27 @@ MOST_ROWS: Final = {
     "inodes": 5_000_000,
     "stacks": 1_000_000,
 }
-"""Rows of a table. Only memory bounds the tables of events that are not here."""
+"""The most rows of a table. Tables that are not listed are bounded by memory only."""
 
 FREE_BYTES: Final = 1 << 30
 EXPANSION: Final = 32
-"""A table takes at most `FREE_BYTES` of memory, or `EXPANSION` times the length of its files. Ten times is
-usual."""
+"""A table takes at most `FREE_BYTES` of memory, or `EXPANSION` times the length of its files. A factor of ten
+is usual."""
 
 MOST_TEXT_BYTES: Final = 1 << 30
-"""Text of one column of a file, as often as rows repeat it."""
+"""The most text of one column of a file, counted as often as rows repeat it."""
 
 LONGEST_TEXT_BYTES: Final = 1 << 17
-"""One text. A path has at most 4096 bytes (PATH_MAX); each may be shown as an escape of four."""
+"""The longest text. A path has at most 4096 bytes (PATH_MAX), and each may be written as an escape of
+four."""
 
 MOST_FRAMES: Final = 20_000_000
-"""Frames of all stacks of a file."""
+"""The most frames in the stacks of a file."""
 
 
 @dataclass(slots=True)
 class Budget:
-    """What the files of one table have asked for so far; `row_bytes` is of a row in memory."""
+    """The rows and bytes of a table's files so far; `row_bytes` is the size of a row in memory."""
 
     table: str
     row_bytes: float
@@ -51,12 +53,12 @@ class Budget:
     stored_bytes: int = 0
 
     @classmethod
-    def of(cls, table: str, schema: pa.Schema) -> Budget:
-        """The budget of a table of which the columns of `schema` are read."""
+    def from_schema(cls, table: str, schema: pa.Schema) -> Budget:
+        """Return the budget of a table of which the columns of `schema` are read."""
         return cls(table, sum(_value_bytes(field.type) + field.nullable / 8 for field in schema))
 
     def take(self, path: Path, *, rows: int, stored_bytes: int) -> None:
-        """Count rows of the file `path`, and its length; raises TraceError where that is too much."""
+        """Add rows of the file `path`, and its length; raises TraceError if a bound is exceeded."""
         self.rows += rows
         self.stored_bytes += stored_bytes
         most = MOST_ROWS.get(self.table)
@@ -80,7 +82,7 @@ class Budget:
 
 
 def memory_available_bytes() -> int | None:
-    """The memory that this machine has left (MemAvailable of /proc/meminfo); None where it does not say."""
+    """Return MemAvailable of /proc/meminfo; None if it is not there."""
     try:
         with Path("/proc/meminfo").open(encoding="ascii") as file:
             fields = (line.split() for line in file)
@@ -93,5 +95,5 @@ def _value_bytes(kind: pa.DataType) -> float:
     if pa.types.is_dictionary(kind):
         kind = kind.index_type
     if pa.types.is_string(kind) or pa.types.is_list(kind):
-        return 4  # where it ends
+        return 4  # the offset of its end
     return float(kind.bit_width / 8)

@@ -1,7 +1,8 @@
-"""One file of a table: read within bounds, and known to be rows of the table's schema.
+"""Reading of one file of a table, within the bounds of memory.
 
-The bytes may be anybody's. What comes out of here has the types of `schema.TABLES`, NULL only where it may
-be, texts that are text, and numbers within `value_ranges.value_range`: nothing after it looks again.
+The file may come from anybody. The rows that leave this module have the types of `schema.TABLES`, NULL only
+where the schema allows it, valid UTF-8, and numbers within `value_ranges.value_range`. No later code checks
+them again.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ import pyarrow.parquet as pq
 
 from tracer.errors import TraceError
 from tracer.schema import SCHEMA_VERSION
+from tracer.trace.journal_stream import read_journal
 from tracer.trace.read import memory_bounds
 from tracer.trace.read.column_check import conforming, require_akin
 from tracer.trace.read.memory_bounds import Budget
 from tracer.trace.untrusted_files import open_file
-from tracer.trace.write.journal import read_journal
 
 _BATCH_ROWS: Final = 1 << 20
-_METADATA_BYTES: Final = 64 << 20  # of Parquet's own: a part of a million rows has some KiB
+_METADATA_BYTES: Final = 64 << 20  # Parquet's own; a part of a million rows has some KiB
 _DAMAGED: Final = (LookupError, ValueError, TypeError, OverflowError, pa.ArrowException, OSError)
-"""What Arrow and `columns.conforming` raise for a file that is not as it should be."""
+"""The errors of Arrow and `column_check.conforming` for a damaged file."""
 
 
 def read_part(trace: Path, path: Path, schema: pa.Schema, budget: Budget) -> pa.Table:
-    """The columns of `schema`, some of the table's, of a file below the directory `trace`.
+    """Return a file below the directory `trace`, with the columns of `schema`: all or some of the table's.
 
-    Raises FileNotFoundError, and TraceError where the file is damaged or exceeds the budget.
+    Raises FileNotFoundError, and TraceError if the file is damaged or exceeds the budget.
     """
     with _reading(trace, path) as file:
         batches = (
@@ -43,7 +44,7 @@ def read_part(trace: Path, path: Path, schema: pa.Schema, budget: Budget) -> pa.
 
 
 def count_part(trace: Path, path: Path, schema: pa.Schema, budget: Budget) -> int:
-    """How many rows the file has: of a Parquet file by its metadata. Raises as `read_part` does."""
+    """Return the number of rows of a file: for Parquet from its metadata. Raises as `read_part` does."""
     with _reading(trace, path) as file:
         if _is_journal(path):
             return sum(batch.num_rows for batch in _journal(path, file, schema, budget))
@@ -76,7 +77,8 @@ def _reading(trace: Path, path: Path) -> Iterator[BinaryIO]:
 
 
 def _journal(path: Path, file: BinaryIO, schema: pa.Schema, budget: Budget) -> Iterator[pa.RecordBatch]:
-    """All whole batches, read from memory: of a file, Arrow would reserve as much as a torn length says."""
+    """Yield all complete batches, from a buffer: from a file, Arrow would reserve whatever a torn length asks
+    for."""
     length = os.fstat(file.fileno()).st_size
     budget.take(path, rows=0, stored_bytes=length)
     for batch in read_journal(pa.py_buffer(file.read(length)), lambda stored: require_akin(stored, schema)):
@@ -85,7 +87,7 @@ def _journal(path: Path, file: BinaryIO, schema: pa.Schema, budget: Budget) -> I
 
 
 def _rows(path: Path, file: BinaryIO, schema: pa.Schema, budget: Budget) -> Iterator[pa.RecordBatch]:
-    """The rows of a Parquet file; columns of text as dictionaries, which repeat nothing."""
+    """Yield the rows of a Parquet file; columns of text are dictionaries, which repeat nothing."""
     with pq.ParquetFile(file, **_METADATA_LIMITS) as first:
         metadata = first.metadata
         claimed = _claimed(path, file, metadata, budget)
@@ -111,7 +113,7 @@ def _leaves(metadata: pq.FileMetaData) -> list[pq.ColumnSchema]:
 
 
 def _claimed(path: Path, file: BinaryIO, metadata: pq.FileMetaData, budget: Budget) -> int:
-    """How many rows the metadata claims; raises ValueError for a claim that cannot be."""
+    """Return the number of rows that the metadata claims; raises ValueError for an impossible claim."""
     length = os.fstat(file.fileno()).st_size
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     rows = [int(group.num_rows) for group in groups]

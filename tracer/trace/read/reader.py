@@ -1,4 +1,4 @@
-"""Reading a trace, whether it ended or was interrupted."""
+"""The reader of a trace, complete or interrupted."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ T = TypeVar("T")
 
 
 class Trace:
-    """A trace on disk. Raises TraceError where `path` is not one, or one that this version cannot read.
+    """A trace on disk. Raises TraceError if `path` is not a trace that this version can read.
 
-    The tables are DataFrames, read at first use and kept; where a table has a `time`, that is the sorted
-    index, in UTC. `interrupted` is true where the recorder has not written an end: it was killed, or is
-    still at work.
+    The tables are DataFrames, which are read at first use and kept. The index is the sorted column `time`, in
+    UTC, if the table has one.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -39,6 +38,7 @@ class Trace:
 
     @property
     def interrupted(self) -> bool:
+        """Whether the trace has no end: the recorder was killed, or is still at work."""
         return self.meta["ended"] is None
 
     @property
@@ -47,11 +47,11 @@ class Trace:
         return layout.size_bytes(self.path)
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of a table, in recorded order, with exactly the schema `TABLES[name]` or `columns` of it.
+        """Return the rows of a table, in recorded order, with the schema `TABLES[name]` or `columns` of it.
 
         A table that was never written is empty, and a column that was added to the format later is null. An
-        identity table gives the last row of each key. Raises TraceError where a file is damaged, KeyError for
-        a table or column that there is not.
+        identity table has the last row of each key. Raises TraceError for a damaged file, and KeyError for an
+        unknown table or column.
         """
         schema = TABLES[name]
         wanted = schema.names if columns is None else list(columns)
@@ -67,7 +67,7 @@ class Trace:
         return layout.keep_last(data, name).select(wanted)
 
     def rows(self, name: str) -> int:
-        """How many rows `table` has; Parquet parts say so without being read."""
+        """Return the number of rows of `table`; for Parquet parts without reading them."""
         keys = layout.IDENTITY_KEYS.get(name)
         if keys and layout.whole_path(self.path, name) not in layout.parts(self.path, name):
             return int(self.table(name, keys).num_rows)
@@ -116,9 +116,12 @@ class Trace:
 
     @cached_property
     def loss(self) -> pd.DataFrame:
-        """Return the rows of `loss`, completed by what only meta.json counts: on a full disk the table itself
-        may not have been written. Such a row begins at the last sample, at which all tables were written."""
-        from tracer.trace.read.to_pandas import to_frame  # noqa: PLC0415  pandas is no business of the recorder
+        """The rows of `loss`, and a row for each stream of which meta.json counts more lost records.
+
+        On a full disk the table itself may not have been written. Such a row begins at the last sample, the
+        last moment at which all tables were written.
+        """
+        from tracer.trace.read.to_pandas import to_frame  # noqa: PLC0415  the recorder must not import pandas
 
         written = self.table("loss")
         unwritten = self._losses_of_meta(written)
@@ -160,12 +163,13 @@ class Trace:
         return self._frame("stacks")
 
     def _frame(self, name: str) -> pd.DataFrame:
-        from tracer.trace.read.to_pandas import to_frame  # noqa: PLC0415  pandas is no business of the recorder
+        from tracer.trace.read.to_pandas import to_frame  # noqa: PLC0415  the recorder must not import pandas
 
         return to_frame(self.table(name))
 
     def _settled(self, name: str, read: Callable[[list[Path]], T]) -> T:
-        """`read` of the table's files; again where the recorder turned one into Parquet under our hands."""
+        """Return `read` of the table's files; read again if the recorder turned one into Parquet
+        meanwhile."""
         paths = layout.parts(self.path, name)
         while True:
             try:

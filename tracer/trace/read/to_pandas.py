@@ -1,4 +1,4 @@
-"""Tables as pandas DataFrames, with the same meaning on pandas 2.2 and 3."""
+"""Conversion of tables to pandas DataFrames, with the same result on pandas 2.2 and 3."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ _NULLABLE: Final = {
 
 
 def to_frame(data: pa.Table) -> pd.DataFrame:
-    """The table as a DataFrame, indexed by `time` (UTC) where it has one; rows of one time keep their order.
+    """Return the table as a DataFrame, indexed by `time` (UTC) if it has one; rows of one time keep their
+    order.
 
-    Integers that the schema says may be null are Int64/Int32 (NA is "not known"), truths boolean, others
-    plain; dictionaries are categoricals; lists are lists. A limit that is not set is NA too, and the column
-    beside it (`schema.LIMITS`) says which it is.
+    Integers that may be null by the schema are Int64/Int32 (NA is "not known"), and booleans that may be are
+    boolean; other numbers are plain. Dictionaries are categoricals, and lists are lists. A limit that is not
+    set is NA as well; the column beside it (`schema.LIMITS`) tells the two apart.
     """
     columns: dict[str, Any] = {}
     for field in data.schema:
@@ -36,7 +37,8 @@ def to_frame(data: pa.Table) -> pd.DataFrame:
 
 
 def with_flag(name: str, limits: pd.Series[Any]) -> dict[str, pd.Series[Any]]:
-    """Return a column of limits, `UNLIMITED_BYTES` where none is set, as DataFrames have it, and its flag."""
+    """Return a column of limits as DataFrames have it, and its flag; `UNLIMITED_BYTES` is a limit that is not
+    set."""
     is_limited = limits.lt(UNLIMITED_BYTES)
     return {name: limits.mask(is_limited.eq(False).fillna(False)), LIMITS[name]: is_limited}
 

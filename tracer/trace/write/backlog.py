@@ -1,4 +1,4 @@
-"""Rows that wait in memory while a trace cannot be written, and the count of those that find no room."""
+"""Rows that wait in memory while a trace cannot be written, and the count of those that are lost."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tracer.trace.layout import integers
 from tracer.wire.streams import STREAMS
 
 HELD_BYTES: Final = 64 << 20
-"""How much memory waiting rows may take."""
+"""The memory that waiting rows may take."""
 
 _BULK: Final = frozenset(stream.table for stream in STREAMS if stream.is_bulk)
-_BULK_SHARE: Final = 0.75  # the rest is for kills, samples and names: few rows, and worth more
+_BULK_SHARE: Final = 0.75  # the rest is for kills, samples and names: few rows, but important
 _STREAM_OF: Final = {stream.table: stream.name for stream in STREAMS}
 _SUMMED: Final = ("pages", "bytes", "updates")
 
@@ -27,36 +27,33 @@ _SUMMED: Final = ("pages", "bytes", "updates")
 class Backlog:
     """Batches that wait to be written, by table, the oldest first.
 
-    They take up to `most_bytes`. Beyond that only the sums of `charge` are kept, so that totals stay exact,
-    and rows are counted (`lose`).
+    They take up to `most_bytes`. Beyond that, only the sums of `charge` are kept, so that totals stay exact.
+    The rows are lost, and the caller counts them (`lose`).
     """
 
     def __init__(self, most_bytes: int = HELD_BYTES) -> None:
         self.most_bytes = most_bytes
         self._bytes = 0
         self._waiting: defaultdict[str, deque[pa.RecordBatch]] = defaultdict(deque)
-        self._lost: dict[str, tuple[int, int]] = {}  # stream: since when (CLOCK_MONOTONIC), how many
+        self._lost: dict[str, tuple[int, int]] = {}  # stream -> (first loss on CLOCK_MONOTONIC, rows)
         self._sums: defaultdict[tuple[int, str], npt.NDArray[np.int64]]
         self._sums = defaultdict(lambda: np.zeros(len(_SUMMED), np.int64))
 
-    def __bool__(self) -> bool:
-        return bool(self._lost or any(self._waiting.values()))
-
     @property
     def rows(self) -> dict[str, int]:
-        """How many rows wait, by table; tables without any are left out."""
+        """Table -> waiting rows; tables without waiting rows are left out."""
         counts = {name: sum(batch.num_rows for batch in waiting) for name, waiting in self._waiting.items()}
         return {name: count for name, count in counts.items() if count}
 
     @property
     def lost(self) -> dict[str, int]:
-        """How many rows cannot be written any more, by stream, since `take_lost`."""
+        """Stream -> rows that were lost since `take_lost`."""
         return {stream: count for stream, (_, count) in self._lost.items()}
 
     def put(self, table: str, batch: pa.RecordBatch) -> bool:
-        """Have a batch wait as the last of its table; return whether there was room for it.
+        """Append a batch to those of its table; return whether there was room for it.
 
-        Of charges that find none the sums are kept.
+        Charges without room are added to the sums.
         """
         most_bytes = self.most_bytes * (_BULK_SHARE if table in _BULK else 1)
         if self._bytes + batch.nbytes > most_bytes:
@@ -68,29 +65,31 @@ class Backlog:
         return True
 
     def put_back(self, table: str, batches: Iterable[pa.RecordBatch]) -> None:
-        """Have batches wait again, before all others of their table."""
+        """Put batches before all others of their table, also without room."""
         listed = list(batches)
         self._bytes += sum(batch.nbytes for batch in listed)
         self._waiting[table].extendleft(reversed(listed))
 
     def take(self, table: str) -> deque[pa.RecordBatch]:
-        """Take all batches of a table that wait."""
+        """Remove and return all waiting batches of a table."""
         taken = self._waiting.pop(table, deque())
         self._bytes -= sum(batch.nbytes for batch in taken)
         return taken
 
     def tables(self) -> list[str]:
+        """Return the tables that have waiting batches."""
         return [table for table in TABLES if self._waiting.get(table)]
 
     def lose(self, stream: str, rows: int, since_ns: int) -> None:
-        """Count rows that cannot be written any more."""
+        """Count rows that are lost; `since_ns` is CLOCK_MONOTONIC."""
         since, count = self._lost.get(stream, (since_ns, 0))
         self._lost[stream] = (since, count + rows)
 
     def take_lost(self, time_ns: int, clock_offset_ns: int) -> Iterator[tuple[str, pa.RecordBatch]]:
-        """Yield the rows of `loss`, and of `charge` with the sums of charges, that stand for what was lost.
+        """Yield and forget the rows of `loss` for lost rows, and the rows of `charge` for the sums of lost
+        charges.
 
-        `time_ns` is CLOCK_MONOTONIC, `clock_offset_ns` realtime less that.
+        `time_ns` is CLOCK_MONOTONIC, and `clock_offset_ns` is CLOCK_REALTIME less CLOCK_MONOTONIC.
         """
         time = {"time": time_ns + clock_offset_ns}
         if self._lost:
@@ -128,5 +127,6 @@ class Backlog:
 
 
 def stream_of(table: str) -> str:
-    """Return the stream that a loss of rows of this table is counted in: that of its ring, if it has one."""
+    """Return the stream under which lost rows of a table are counted: that of its ring, else the table
+    itself."""
     return _STREAM_OF.get(table, table)

@@ -1,7 +1,7 @@
-"""The directory of a new trace: made, or cleared of an old trace; held and locked while it is written.
+"""The directory of a new trace: created, or cleared of an old trace, and locked while it is written.
 
-The lock (flock(2) on the directory) ends with the recorder, however that ends. On filesystems that cannot
-lock a directory, such as NFS, there is none.
+The lock (flock(2) on the directory) ends with the recorder's process. Filesystems that cannot lock a
+directory, such as NFS, have no lock.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _FILES: Final = frozenset(
     {layout.META, layout.META_TEMPORARY, *(layout.whole_name(table) for table in TABLES)}
 )
 _FOLDERS: Final = {layout.JOURNAL: layout.JOURNAL_FILE, **dict.fromkeys(TABLES, layout.PART)}
-"""Folders of a trace, with what the files in them are called."""
+"""The folders of a trace -> the names of the files in them."""
 
 
 def claim(path: Path, *, force: bool) -> Directory:
     """Return `path` as an empty directory of mode 0700 that is locked until it is closed.
 
-    With `force` a trace that is there is removed: every entry must be of a name and kind that a trace
-    consists of, or nothing is removed. Raises TraceError for a place that is taken, is another user's, or is
-    being written by another recorder; OSError where the directory cannot be made.
+    With `force`, an old trace is removed from it, unless it has an entry that no trace has. Raises TraceError
+    if the place is taken, belongs to another user, or is being written by another recorder, and OSError if
+    the directory cannot be created.
     """
     if not os.path.lexists(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):  # made by another recorder in between: the lock decides
+        with suppress(FileExistsError):  # created by another recorder meanwhile: the lock decides
             path.mkdir(mode=0o700)
     trace = _open(path)
     try:
@@ -69,7 +69,7 @@ def _open(path: Path) -> Directory:
 
 
 def _require_own(trace: Directory) -> None:
-    """Refuse a directory whose owner could exchange what is in it at any time."""
+    """Refuse a directory of another user, who could exchange its files at any time."""
     if trace.owner != os.geteuid():
         raise TraceError(
             f"{trace.path} belongs to user {trace.owner}, who could replace what is written there: "
@@ -92,19 +92,20 @@ def _lock(trace: Directory) -> None:
 
 
 def _holder(trace: Directory) -> int | None:
-    """Return the pid that /proc/locks names for the directory's lock (locks_show in fs/locks.c), if any."""
+    """Return the pid of the holder of the directory's lock from /proc/locks (locks_show, fs/locks.c), if
+    any."""
     status = os.fstat(trace.fileno())
     inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError):
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
             _, kind, _, _, pid, locked, *_ = line.split()
-            if kind == "FLOCK" and locked == inode and int(pid) > 0:  # 0: of another pid namespace
+            if kind == "FLOCK" and locked == inode and int(pid) > 0:  # 0: in another pid namespace
                 return int(pid)
     return None
 
 
 def _discard(trace: Directory, names: list[str]) -> None:
-    """Remove an old trace. meta.json goes last: until then it is a trace."""
+    """Remove an old trace, meta.json last: without it the directory is not a trace."""
     if not _is_trace(trace):
         raise TraceError(f"{trace.path} is not a trace and will not be overwritten: choose another place")
     for odd in _foreign(trace, names):
@@ -130,7 +131,7 @@ def _is_trace(trace: Directory) -> bool:
 
 
 def _foreign(trace: Directory, names: list[str]) -> Iterator[str]:
-    """Yield the entries that no recorder writes: by their names, or by what they are."""
+    """Yield the entries that no recorder writes, by name or by kind of file."""
     for name in names:
         mode = trace.mode(name)
         if name in _FILES and stat.S_ISREG(mode):

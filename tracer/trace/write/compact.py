@@ -1,4 +1,4 @@
-"""A journal becomes Parquet."""
+"""Compaction: journals are turned into Parquet files."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import pyarrow.parquet as pq
 from tracer.directory import Directory
 from tracer.errors import TraceError
 from tracer.schema import TABLES
+from tracer.trace.journal_stream import read_journal
 from tracer.trace.layout import journal_temporary, keep_last, part_name, whole_name
-from tracer.trace.write.journal import Journal, read_journal
+from tracer.trace.write.journal import Journal
 
 
 def compact_whole(trace: Directory, scratch: Directory, table: str, journals: Sequence[Journal]) -> int:
-    """Write the rows of all journals of a table as its one Parquet file; return how many rows that has.
+    """Write the rows of all journals of a table as its only Parquet file; return the number of its rows.
 
-    The file is made in `scratch`, the folder of journals, and renamed when it is whole. No journal is removed
-    before that, and repeating it after a failure at any step is safe. Raises OSError where a file cannot be
-    written, TraceError where a journal lost rows.
+    The file is made in `scratch`, the folder of journals, and renamed when it is complete. No journal is
+    removed before that, and a repetition after a failure at any step is safe. Raises OSError if a file cannot
+    be written, and TraceError if a journal lost rows.
     """
     return _compact(scratch, table, journals, trace, whole_name(table))
 
@@ -34,7 +35,7 @@ def compact_part(trace: Directory, scratch: Directory, table: str, number: int, 
 
 
 def count_rows(table: str, journals: Sequence[Journal]) -> int:
-    """Count the rows of a table that stays in its journals, as a reader finds them."""
+    """Return the number of rows that a reader finds in the journals of a table."""
     batches = [batch for journal in journals for batch in _mapped(journal)]
     return int(keep_last(pa.Table.from_batches(batches, TABLES[table]), table).num_rows)
 
@@ -45,7 +46,7 @@ def _compact(
     batches = [batch for journal in journals for batch in _whole(journal)]
     data = keep_last(pa.Table.from_batches(batches, TABLES[table]).unify_dictionaries(), table)
     temporary = journal_temporary(table, name)
-    with suppress(FileNotFoundError):  # of an attempt that failed
+    with suppress(FileNotFoundError):  # left by an attempt that failed
         scratch.unlink(temporary)
     try:
         with scratch.create(temporary) as file:
@@ -62,7 +63,7 @@ def _compact(
 
 
 def _whole(journal: Journal) -> list[pa.RecordBatch]:
-    """All rows of a closed journal; raises TraceError where some are missing."""
+    """Return all rows of a closed journal; raises TraceError if some are missing."""
     batches = _mapped(journal)
     found = sum(batch.num_rows for batch in batches)
     if found != journal.rows:
@@ -72,7 +73,7 @@ def _whole(journal: Journal) -> list[pa.RecordBatch]:
 
 
 def _mapped(journal: Journal) -> list[pa.RecordBatch]:
-    """The rows that the file of a closed journal has, on the page cache that they are in already."""
+    """Return the rows in the file of a closed journal, mapped from the page cache."""
     if not journal.rows:
         return []
     with journal.read() as file:

@@ -1,4 +1,4 @@
-"""Rows as the capture layer has them, made into rows of exactly a table's schema."""
+"""The cast of the capture layer's rows to the exact schema of a table."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import pyarrow as pa
 
 from tracer.errors import TraceError
 from tracer.schema import TABLES
+from tracer.trace.arrow_columns import encoded
 
 
 def conform(table: str, rows: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]:
-    """The rows as batches of exactly `TABLES[table]`; columns that have the right type are not copied.
+    """Return the rows as batches with the schema `TABLES[table]`; columns of the right type are not copied.
 
-    Columns are matched by name, in any order, and cast where no value changes (a wider integer, nanoseconds
-    since the epoch to a timestamp, strings to a dictionary). Raises TraceError for a column too many or too
-    few, a value that the column's type cannot hold, and NULL in a column that is never null.
+    Columns are matched by name, in any order, and cast if no value changes (a wider integer, nanoseconds
+    since the epoch to a timestamp, strings to a dictionary). Raises TraceError for an unknown or missing
+    column, for a value that the column's type cannot hold, and for NULL in a column that is never null.
     """
     schema = TABLES[table]
     if odd := set(rows.schema.names) ^ set(schema.names):
@@ -38,15 +39,3 @@ def _column(table: str, batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     if column.null_count and not field.nullable:
         raise TraceError(f"rows for table {table} have NULL in column {field.name}, which is never null")
     return column
-
-
-def encoded(column: pa.Array, kind: pa.DictionaryType) -> pa.Array:
-    """A column of strings with the dictionary type `kind`, whose values are distinct and not null."""
-    if not pa.types.is_dictionary(column.type):
-        return column.cast(kind.value_type).dictionary_encode().cast(kind)
-    values = column.dictionary
-    if values.null_count or len(values.unique()) != len(values):
-        return column.dictionary_decode().cast(kind.value_type).dictionary_encode().cast(kind)
-    if column.type == kind:
-        return column
-    return pa.DictionaryArray.from_arrays(column.indices.cast(kind.index_type), values.cast(kind.value_type))

@@ -1,4 +1,5 @@
-"""Writing a trace: rows go to a journal at once, and to Parquet when their part is full and at the end."""
+"""The writer of a trace: rows go to a journal at once, and to Parquet when their part is full or at the
+end."""
 
 from __future__ import annotations
 
@@ -25,14 +26,15 @@ from tracer.trace.write.schema_cast import conform
 
 PART_ROWS: Final = 1_000_000
 
-_FLUSHED_BATCHES: Final = 64  # of what waited: so many at a time are made safe
+_FLUSHED_BATCHES: Final = 64  # written from the backlog between two flushes
 _FIRST_RETRY_S: Final = 0.25
 _LONGEST_RETRY_S: Final = 4.0
 
 
 @dataclass
 class _Failure:
-    """Why rows wait in memory, and when the next attempt to write them is due (CLOCK_MONOTONIC)."""
+    """The reason why rows wait in memory, and the time of the next attempt to write them
+    (CLOCK_MONOTONIC)."""
 
     reason: str
     began_s: float
@@ -49,16 +51,16 @@ class _Failure:
 class TraceWriter:
     """A trace that is being recorded.
 
-    `rows` counts, for each table, the rows appended and not given up; in identity tables also those that
-    later ones superseded. Parts of event tables that have reached `part_rows` become Parquet in a thread
-    beside the recording. Identity tables (`layout.IDENTITY_KEYS`) wait for the end: any row may supersede
-    any earlier one.
+    `rows` is, for each table, the number of rows that were appended and not lost, including those rows of
+    identity tables that later ones superseded. Parts of event tables that have `part_rows` rows become
+    Parquet in another thread while the recording goes on. Identity tables (`layout.IDENTITY_KEYS`) become
+    Parquet at the end, because any row may supersede any earlier one.
 
-    While the trace cannot be written (the disk is full, or fails), rows wait in memory, up to `held_bytes`;
-    what goes beyond is counted in `lost`, by stream, and has a row in `loss` when the trace can be written
-    again. `warn` is called when that begins and ends.
+    While the trace cannot be written (the disk is full, or fails), rows wait in memory, up to `held_bytes`.
+    Rows beyond that are lost: they are counted in `lost`, by stream, and get a row in `loss` when the trace
+    can be written again. `warn` is called when this state begins and ends.
 
-    Methods must be called from one thread. Raises TraceError where `path` is taken or cannot be written.
+    Methods must be called from one thread. Raises TraceError if `path` is taken or cannot be written.
     """
 
     def __init__(
@@ -79,8 +81,8 @@ class TraceWriter:
         self._part_rows = part_rows
         self._open: dict[str, Journal] = {}
         self._parts: dict[str, dict[int, Journal]] = {table: {} for table in TABLES}
-        self._numbers: defaultdict[str, int] = defaultdict(int)  # of parts, those given up included
-        self._lost_in_table: Counter[str] = Counter()  # what `loss` says, by stream
+        self._numbers: defaultdict[str, int] = defaultdict(int)  # the last part's, also if it was given up
+        self._lost_in_table: Counter[str] = Counter()  # stream -> rows of `loss`
         self._backlog = Backlog(held_bytes)
         self._failure: _Failure | None = None
         self._is_closed = False
@@ -94,14 +96,14 @@ class TraceWriter:
             raise TraceError(f"cannot create the trace {path} ({reason}); choose another place") from error
 
     def write_meta(self) -> None:
-        """Replace meta.json by `meta`; raises TraceError where that cannot be written."""
+        """Replace meta.json by `meta`; raises TraceError if it cannot be written."""
         try:
             write_meta(self._trace, self.meta)
         except OSError as error:
             raise TraceError(f"cannot write the trace {self.path}: {self._reason(error)}") from error
 
     def open_journals(self) -> None:
-        """Create a journal for each table: later, that could wait for the disk when time matters."""
+        """Create a journal for each table now: later, the disk could delay a recorder that has no time."""
         for table in TABLES:
             try:
                 self._journal(table)
@@ -109,7 +111,7 @@ class TraceWriter:
                 self._fail(table, error)
 
     def append(self, table: str, batch: pa.RecordBatch | pa.Table) -> None:
-        """Add rows, which `conform` brings to the table's schema; `flush` makes them outlive this process."""
+        """Add rows, cast to the table's schema by `conform`; they survive this process after `flush`."""
         for conforming in conform(table, batch):
             self._count_rows(table, conforming)
             if self._failure is not None:
@@ -132,7 +134,7 @@ class TraceWriter:
                 self._lost_in_table[stream] += lost
 
     def flush(self) -> None:
-        """Make everything appended outlive this process, as far as the trace can be written."""
+        """Make all rows survive this process, as far as the trace can be written."""
         for table, journal in list(self._open.items()):
             try:
                 journal.flush()
@@ -142,15 +144,16 @@ class TraceWriter:
             self._write_backlog()
 
     def require_written(self) -> None:
-        """Raise TraceError where rows wait in memory since the trace cannot be written."""
+        """Raise TraceError if rows wait in memory because the trace cannot be written."""
         if self._failure is not None:
             raise TraceError(f"cannot write the trace {self.path}: {self._failure.reason}")
 
     def close(self, end_reason: str, **meta_updates: Any) -> None:
-        """Turn all journals into Parquet, write the final meta.json, and let go of the directory.
+        """Turn all journals into Parquet, write the final meta.json, and close the directory.
 
-        A table that cannot be turned stays a journal, which is as readable. Raises TraceError, when all that
-        can be written is, where a table stays a journal or rows still wait in memory: those are lost.
+        A table that cannot be turned into Parquet stays a journal, which readers accept as well. Raises
+        TraceError if a table stays a journal, or if rows still wait in memory and are lost, after all else is
+        written.
         """
         if self._is_closed:
             return
@@ -162,7 +165,7 @@ class TraceWriter:
         self._compactor.shutdown()
         failures: list[OSError | TraceError] = []
         rows = dict.fromkeys(TABLES, 0)
-        for table in sorted(TABLES, key=self._journal_bytes):  # the smallest first: each makes room
+        for table in sorted(TABLES, key=self._journal_bytes):  # the smallest first: each frees space
             try:
                 rows[table] = self._settle(table)
             except (OSError, TraceError) as error:
@@ -185,7 +188,7 @@ class TraceWriter:
     # Journals
 
     def _journal(self, table: str) -> Journal:
-        """The table's open journal, a new one where there is none or the one there was is full."""
+        """Return the table's open journal; a new one if there is none, or if it is full."""
         journal = self._open.get(table)
         if journal and journal.rows >= self._part_rows and table not in layout.IDENTITY_KEYS:
             number = self._numbers[table]
@@ -202,7 +205,7 @@ class TraceWriter:
     def _new_journal(self, table: str, name: str) -> Journal:
         try:
             return Journal(self._journals, name, TABLES[table])
-        except FileNotFoundError:  # somebody removed the folder: what was in it is gone, what comes is not
+        except FileNotFoundError:  # the folder was removed: its rows are lost, but not those that come
             self._journals = self._trace.subfolder(layout.JOURNAL, make=True)
             return Journal(self._journals, name, TABLES[table])
 
@@ -220,12 +223,12 @@ class TraceWriter:
     def _journal_bytes(self, table: str) -> int:
         return sum(journal.size_bytes for journal in self._parts[table].values())
 
-    # While it cannot be written
+    # While the trace cannot be written
 
     def _fail(self, table: str, error: OSError, *batches: pa.RecordBatch) -> None:
-        """Have what the table's journal did not take, and `batches` after that, wait in memory.
+        """Move the unflushed rows of the table's journal, and `batches` after them, to the backlog.
 
-        The first attempt to write them elsewhere is made at once: a file may only have become too long.
+        The first attempt to write them to a new journal is made at once: the file may just be too long.
         """
         self._backlog.put_back(table, [*self._give_up(table), *batches])
         if self._failure is None:
@@ -240,7 +243,7 @@ class TraceWriter:
         unflushed = journal.abandon()
         if journal.removed_rows:
             self._lose(table, journal.removed_rows, journal.began_ns)
-            if table == "charge":  # not even their sums are known
+            if table == "charge":  # their sums are lost as well
                 self._backlog.lose("residue", journal.removed_rows, journal.began_ns)
                 self.lost["residue"] += journal.removed_rows
         if not journal.rows:
@@ -259,7 +262,7 @@ class TraceWriter:
         self._backlog.lose(stream_of(table), rows, since_ns)
 
     def _write_backlog(self) -> None:
-        """Write all that waits, and what stands for what was lost; or put it off."""
+        """Write all waiting rows, and rows for what was lost; on failure, put the next attempt off."""
         assert self._failure is not None
         try:
             self._write_waiting()
@@ -287,7 +290,7 @@ class TraceWriter:
         self._failure = None
 
     def _write_waiting(self) -> None:
-        """Write and flush all that waits; raises OSError, and then what is not flushed waits still."""
+        """Write and flush all waiting rows; raises OSError, after which those not flushed still wait."""
         for table in self._backlog.tables():
             waiting = self._backlog.take(table)
             try:
@@ -306,9 +309,9 @@ class TraceWriter:
     # The end
 
     def _settle(self, table: str) -> int:
-        """Turn what is a journal still into Parquet: parts that were open, or whose compaction failed.
+        """Turn the remaining journals into Parquet: parts that were open, or whose compaction failed.
 
-        Returns how many rows the table has on disk.
+        Returns the number of rows that the table has on disk.
         """
         known = self._parts[table]
         journals = [journal for journal in known.values() if journal.exists()]
@@ -320,7 +323,7 @@ class TraceWriter:
         return sum(journal.rows for journal in known.values())
 
     def _count(self, table: str) -> int:
-        """Count the rows of a table that stays in its journals, or in some of them."""
+        """Return the number of rows of a table of which all or some parts stay journals."""
         journals = self._parts[table].values()
         with suppress(OSError):
             left = [journal for journal in journals if journal.exists()]
@@ -329,7 +332,7 @@ class TraceWriter:
         return 0
 
     def _final_meta(self, end_reason: str, rows: dict[str, int], updates: dict[str, Any]) -> Meta:
-        """The totals are what a reader finds."""
+        """Return the final metadata, with the totals that a reader finds."""
         lost = self._lost_in_table + Counter(self._backlog.lost)
         lost.update(
             {stream_of(table): count for table, count in self._backlog.rows.items() if table != "loss"}
@@ -345,7 +348,7 @@ class TraceWriter:
         return cast(Meta, final)
 
     def _raise_failures(self, failures: list[OSError | TraceError], written: int) -> None:
-        """Say in one line what was written and what not, if anything was not."""
+        """Raise TraceError, with one line on what was written and what was not, if anything was not."""
         advice = (
             "record to another place"
             if self._trace.is_removed
