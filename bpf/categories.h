@@ -3,6 +3,8 @@
 #ifndef MEMCG_TRACER_CATEGORIES_H
 #define MEMCG_TRACER_CATEGORIES_H
 
+#include "events.h"
+
 /* The category that an item of enum node_stat_item counts; CATEGORY_COUNT where it is none. */
 static __always_inline u32 category_of_lruvec_state(s32 item)
 {

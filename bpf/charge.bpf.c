@@ -11,6 +11,12 @@
  * counted.)
  */
 
+#include "shared/counters.h"
+#include "shared/reclaim_counts.h"
+#include "shared/stacks.h"
+#include "shared/tasks.h"
+#include "shared/tracked.h"
+
 #define COMBINE_BYTES (256 << 10)
 #define COMBINE_SLOTS 256
 #define RING_WAKE_BYTES (CHARGE_RING_PAGES * PAGE_SIZE / 2)
@@ -126,72 +132,6 @@ static __always_inline void combine_into(struct combined *sum, s64 delta_bytes)
 	}
 }
 
-/* This CPU's copy of a memcg's counters. */
-static __always_inline struct memcg_vmstats_percpu *this_cpu_stats(struct mem_cgroup *memcg)
-{
-	u32 cpu = bpf_get_smp_processor_id();
-	u64 *offset = cpu_offsets.lookup(&cpu);
-	char *counters = (char *)READ(memcg, vmstats_percpu);
-
-	return offset && *offset && counters ? (struct memcg_vmstats_percpu *)(counters + *offset)
-					     : NULL;
-}
-
-/*
- * Whether a category's changes are taken from the kernel's counter and not from what a hook
- * reports. Where functions are hooked, this is so for all: the kernel skips a kprobe's program
- * while another BPF program runs on the same CPU, or a task there writes to a BPF map
- * (trace_call_bpf in kernel/trace/bpf_trace.c).
- */
-static __always_inline bool is_counted(u32 category)
-{
-#ifdef LEDGER_BY_FUNCTION
-	return true;
-#else
-	return !is_reported_exactly(category);
-#endif
-}
-
-/* How a counter of this CPU, with the change that is about to be made, differs from what was last
- * seen of it. */
-static __always_inline s64 unseen_bytes(struct memcg_vmstats_percpu *stats,
-					struct counters_seen *seen, u32 category, u32 index,
-					s64 coming)
-{
-	s64 value = READ(stats, state[(index - 1) & (TRACER_STATE_ITEMS - 1)]) + coming;
-	s64 delta = value - seen->values[category];
-
-	seen->values[category] = value;
-	return delta * unit_bytes(category);
-}
-
-/*
- * The tracepoint is not enough for kernel memory. It reports whole pages of counters kept in bytes
- * (memcg_state_val_in_pages in mm/memcontrol.c rounds every small update to at least one page). And
- * kernel memory is freed in interrupts too, most of it by RCU: one that comes while our program
- * runs on this CPU finds it busy, and the kernel then skips it (bpf_prog_info.recursion_misses).
- * The counter itself is exact: take its difference since the last look. Without a calibrated index,
- * what was reported is all there is.
- *
- * `coming`: at the entry of a function the counter is still the old one. An interrupt that comes
- * between this look and the change is told twice, and taken back at the next look.
- */
-static __always_inline s64 counted_bytes(struct mem_cgroup *memcg, u32 category, s64 reported_bytes,
-					 s64 coming)
-{
-	struct calibration *known = calibrated();
-	struct memcg_vmstats_percpu *stats = this_cpu_stats(memcg);
-	u32 index = known && category < CATEGORY_COUNT ? known->counter_index[category] : 0;
-	struct counters_seen zero = {};
-
-	if (!index || !stats)
-		return reported_bytes;
-
-	struct counters_seen *seen = counters_seen.lookup_or_try_init(&memcg, &zero);
-
-	return seen ? unseen_bytes(stats, seen, category, index, coming) : reported_bytes;
-}
-
 /*
  * `nested`: in an interrupt that hit this CPU inside of a slot. No slot is touched then: the update
  * is nobody's, and what an exact counter has more is found at its next update, or by `settle`.
@@ -305,20 +245,6 @@ static __always_inline int enter_state_of(struct mem_cgroup *memcg, struct call 
 			     call->args[2]);
 }
 
-/* A memcg's lists on one node lie in its counters of that node (mem_cgroup_lruvec in
- * include/linux/memcontrol.h). */
-static __always_inline struct mem_cgroup *memcg_of_lruvec(u64 lruvec)
-{
-	return READ((struct mem_cgroup_per_node *)(lruvec -
-						   offsetof(struct mem_cgroup_per_node, lruvec)),
-		    memcg);
-}
-
-static __always_inline struct mem_cgroup *memcg_of_node(u64 node)
-{
-	return READ((struct mem_cgroup_per_node *)node, memcg);
-}
-
 static __always_inline int enter_lruvec_state(struct call *call)
 {
 	return enter_state_of(memcg_of_lruvec(call->args[0]), call);
@@ -362,4 +288,52 @@ PROGRAM(drain)
 	}
 	state->busy = 0;
 	return 0;
+}
+
+static __always_inline int settle_counters(struct mem_cgroup *memcg, u64 id, bool add)
+{
+	struct calibration *known = calibrated();
+	struct memcg_vmstats_percpu *stats = this_cpu_stats(memcg);
+	struct memcg_info *info = memcg_info(memcg);
+	struct counters_seen none = {};
+
+	if (!known || !stats || !info || !info->follow || id != memcg_id(memcg))
+		return 1;
+
+	struct counters_seen *seen = counters_seen.lookup_or_try_init(&memcg, &none);
+
+	if (!seen)
+		return 1;
+#pragma clang loop unroll(disable)
+	for (u32 category = 0; category < CATEGORY_COUNT; category++) {
+		u32 index = is_counted(category) ? known->counter_index[category] : 0;
+
+		if (!index)
+			continue;
+
+		s64 delta_bytes = unseen_bytes(stats, seen, category, index, 0);
+
+		if (delta_bytes && add)
+			add_residue(id, category, delta_bytes);
+	}
+	return 0;
+}
+
+/*
+ * What this CPU's counters of a memcg have that the ledger has not: before it starts, take it as
+ * seen; at its end, add it, to no process. args: the memcg's address, its cgroup's id; whether to
+ * add. Run on each CPU. Returns 2 where this CPU was inside of a slot: ask again.
+ */
+PROGRAM(settle)
+{
+	u32 zero = 0;
+	volatile struct combine_state *state = combine_state.lookup(&zero);
+	int refused;
+
+	if (!state || state->busy)
+		return 2;
+	state->busy = 1;
+	refused = settle_counters((struct mem_cgroup *)ctx->args[0], ctx->args[1], ctx->args[2]);
+	state->busy = 0;
+	return refused;
 }

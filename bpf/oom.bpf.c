@@ -7,6 +7,12 @@
  * decision itself (struct oom_control, on the trigger's stack) tells the rest.
  */
 
+#include "shared/attempts.h"
+#include "shared/counters.h"
+#include "shared/limits.h"
+#include "shared/reclaim_counts.h"
+#include "shared/tracked.h"
+
 BPF_RINGBUF_OUTPUT(oom_ring, OOM_RING_PAGES);
 BPF_RINGBUF_OUTPUT(candidate_ring, CANDIDATE_RING_PAGES);
 BPF_STACK_TRACE(stacks, 1024);

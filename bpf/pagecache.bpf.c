@@ -5,6 +5,12 @@
  * fault, a system call.
  */
 
+#include "shared/attempts.h"
+#include "shared/inodes.h"
+#include "shared/syscalls.h"
+#include "shared/tasks.h"
+#include "shared/tracked.h"
+
 #define PAGECACHE_WAKE_BYTES (PAGECACHE_RING_PAGES * PAGE_SIZE / 2)
 #define PAGECACHE_WAKE_EVERY 16 /* records of a CPU: how full the ring is takes long to ask */
 
@@ -219,16 +225,6 @@ static __always_inline void describe(struct pagecache_event *record, struct cach
 	record->inode_id = inode_identity(record->dev, record->ino, READ(inode, i_generation));
 	record->index = cached->index;
 	record->nr_pages = cached->nr_pages;
-}
-
-/* Without a filter, a folio that nobody owns is wanted too. */
-static __always_inline bool is_wanted_owner(struct memcg_info *info)
-{
-#ifdef TRACE_ALL
-	return true;
-#else
-	return info && info->follow;
-#endif
 }
 
 /* Now and then, whether the recorder is to be woken. */

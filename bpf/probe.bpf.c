@@ -4,6 +4,9 @@
  * inside this kernel, and exact readings of a memcg's counters. Their arguments come in ctx->args.
  */
 
+#include "shared/counters.h"
+#include "shared/tracked.h"
+
 /* What a program hands back. */
 struct answer {
 	u64 memcg;
@@ -131,54 +134,6 @@ PROGRAM(read_memcg)
 	out->memcg = (u64)memcg;
 	out->cgroup_id = memcg_id(memcg);
 	return !sum_counters(out->counters.state, memcg);
-}
-
-static __always_inline int settle_counters(struct mem_cgroup *memcg, u64 id, bool add)
-{
-	struct calibration *known = calibrated();
-	struct memcg_vmstats_percpu *stats = this_cpu_stats(memcg);
-	struct memcg_info *info = memcg_info(memcg);
-	struct counters_seen none = {};
-
-	if (!known || !stats || !info || !info->follow || id != memcg_id(memcg))
-		return 1;
-
-	struct counters_seen *seen = counters_seen.lookup_or_try_init(&memcg, &none);
-
-	if (!seen)
-		return 1;
-#pragma clang loop unroll(disable)
-	for (u32 category = 0; category < CATEGORY_COUNT; category++) {
-		u32 index = is_counted(category) ? known->counter_index[category] : 0;
-
-		if (!index)
-			continue;
-
-		s64 delta_bytes = unseen_bytes(stats, seen, category, index, 0);
-
-		if (delta_bytes && add)
-			add_residue(id, category, delta_bytes);
-	}
-	return 0;
-}
-
-/*
- * What this CPU's counters of a memcg have that the ledger has not: before it starts, take it as
- * seen; at its end, add it, to no process. args: the memcg's address, its cgroup's id; whether to
- * add. Run on each CPU. Returns 2 where this CPU was inside of a slot: ask again.
- */
-PROGRAM(settle)
-{
-	u32 zero = 0;
-	volatile struct combine_state *state = combine_state.lookup(&zero);
-	int refused;
-
-	if (!state || state->busy)
-		return 2;
-	state->busy = 1;
-	refused = settle_counters((struct mem_cgroup *)ctx->args[0], ctx->args[1], ctx->args[2]);
-	state->busy = 0;
-	return refused;
 }
 
 /*

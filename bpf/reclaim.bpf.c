@@ -5,17 +5,12 @@
  * inside of.
  */
 
+#include "shared/attempts.h"
+#include "shared/limits.h"
+#include "shared/tasks.h"
+#include "shared/tracked.h"
+
 BPF_RINGBUF_OUTPUT(reclaim_ring, RECLAIM_RING_PAGES);
-BPF_RINGBUF_OUTPUT(stall_ring, STALL_RING_PAGES);
-
-struct attempt {
-	struct mem_cgroup *target;
-	struct mem_cgroup *scanned_memcg;
-	struct reclaim_event record;
-};
-
-BPF_HASH(attempts, u32, struct attempt, 8192); /* by thread id */
-BPF_PERCPU_ARRAY(new_attempt, struct attempt, 1);
 
 /* What a thread that is about to reclaim from a memcg was told to: from whom, and whether somebody
  * asked for it. */
@@ -40,77 +35,6 @@ static __always_inline int enter_memcg_reclaim(struct call *call)
 
 	asked.update(&pid, &fresh);
 	return 0;
-}
-
-/* The last attempt that a thread ended: what an OOM kill follows on. */
-struct ended {
-	u64 time_ns;
-	u32 gfp;
-	u32 kind;
-};
-
-BPF_TABLE("lru_hash", u32, struct ended, last_ended, 4096);
-
-#define NEAR_LIMIT_PAGES 512 /* a PMD-sized folio is refused with that much room left */
-
-struct owner {
-	struct mem_cgroup *memcg;
-	u8 source;
-};
-
-static __always_inline u64 headroom_pages(struct page_counter *counter)
-{
-	struct counter value = read_counter(counter);
-
-	return value.usage_pages >= value.limit_pages ? 0 : value.limit_pages - value.usage_pages;
-}
-
-/* How much can still be charged to a memcg. */
-static __always_inline u64 room_pages(struct mem_cgroup *memcg)
-{
-	u64 room = headroom_pages(&memcg->memory);
-#ifdef CGROUP_V1
-	/* memory + swap has a limit of its own on v1 (memory.memsw.limit_in_bytes) */
-	u64 memsw_room = headroom_pages(&memcg->memsw);
-
-	if (memsw_room < room)
-		room = memsw_room;
-#endif
-	return room;
-}
-
-static __always_inline bool is_above_high(struct mem_cgroup *memcg)
-{
-	return READ(memcg, memory.usage) > READ(memcg, memory.high);
-}
-
-/*
- * Whose limit a charge of current has hit. A charge is refused by the first counter on the way to
- * the root that has no room, so the one with the least room left is it; the nearest, where several
- * have none.
- */
-static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
-{
-	struct owner owner = {.memcg = NULL, .source = TARGET_NONE};
-	u64 least = NEAR_LIMIT_PAGES + 1;
-
-	for (int depth = 0; depth < MAX_DEPTH; depth++) {
-		if (!memcg)
-			break;
-
-		u64 room = room_pages(memcg);
-
-		if (room < least) {
-			least = room;
-			owner.memcg = memcg;
-			owner.source = TARGET_LIMIT;
-		} else if (!owner.memcg && is_above_high(memcg)) {
-			owner.memcg = memcg;
-			owner.source = TARGET_HIGH;
-		}
-		memcg = memcg_parent(memcg);
-	}
-	return owner;
 }
 
 /*
@@ -330,66 +254,6 @@ PROGRAM(mm_vmscan_write_folio)
 	return 0;
 }
 
-static __always_inline int emit_stall(u64 begin_ns, u64 duration_ns, u8 kind)
-{
-	struct mem_cgroup *memcg = task_memcg(current_task());
-	struct memcg_info *info = memcg_info(memcg);
-
-	if (!duration_ns || !info || !info->follow)
-		return 0;
-
-	struct stall_event *record = stall_ring.ringbuf_reserve(sizeof(*record));
-
-	if (!record) {
-		count_lost(STREAM_STALL);
-		return 0;
-	}
-	CLEAR(record);
-	record->time_ns = begin_ns;
-	record->duration_ns = duration_ns;
-	record->cgroup_id = info->cgroup_id;
-	record->tgid = current_tgid();
-	record->pid = bpf_get_current_pid_tgid();
-	record->kind = kind;
-
-	u32 tgid = record->tgid;
-
-	stall_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
-	see_current(tgid);
-	return 0;
-}
-
-static __always_inline u8 throttle_kind(u32 reason)
-{
-	switch (reason) {
-	case KERNEL_ENUM_VMSCAN_THROTTLE_WRITEBACK:
-		return STALL_WRITEBACK;
-	case KERNEL_ENUM_VMSCAN_THROTTLE_ISOLATED:
-		return STALL_ISOLATED;
-	case KERNEL_ENUM_VMSCAN_THROTTLE_NOPROGRESS:
-		return STALL_NOPROGRESS;
-#ifdef KERNEL_ENUM_VMSCAN_THROTTLE_CONGESTED
-	case KERNEL_ENUM_VMSCAN_THROTTLE_CONGESTED:
-		return STALL_CONGESTED;
-#endif
-	}
-	return STALL_OTHER;
-}
-
-/* reclaim_throttle() in mm/vmscan.c: told when the wait is over. */
-PROGRAM(mm_vmscan_throttled)
-{
-	u32 pid = bpf_get_current_pid_tgid();
-	struct attempt *attempt = attempts.lookup(&pid);
-
-	if (attempt)
-		attempt->record.throttles++;
-	u64 duration_ns = (u64)(u32)ctx->args[2] * 1000;
-
-	return emit_stall(bpf_ktime_get_ns() - duration_ns, duration_ns,
-			  throttle_kind(ctx->args[3]));
-}
-
 /* Slab shrinkers carry their memcg: it says whom an attempt without a known target is working on.
  */
 PROGRAM(mm_shrink_slab_start)
@@ -412,68 +276,4 @@ PROGRAM(mm_shrink_slab_end)
 	attempt->record.slab_scanned += ctx->args[5];
 	attempt->record.slab_reclaimed += (u32)ctx->args[2];
 	return 0;
-}
-
-/*
- * A writer is about to be put to sleep, for `pause` timer ticks. The arguments before it were drawn
- * together into a structure (seen on 6.18); it has stayed the last but one.
- */
-PROGRAM(balance_dirty_pages)
-{
-	s64 pause = ctx->args[KERNEL_PAUSE_ARGUMENT];
-
-	return pause > 0 ? emit_stall(bpf_ktime_get_ns(), pause * TRACER_TICK_NS, STALL_DIRTY) : 0;
-}
-
-/* What has a begin and an end, by thread and kind: one may lie within the other. */
-BPF_TABLE("lru_hash", u64, u64, waits, 8192);
-
-static __always_inline u64 wait_key(u8 kind)
-{
-	return (u64)(u32)bpf_get_current_pid_tgid() << 8 | kind;
-}
-
-static __always_inline int enter_wait(u8 kind)
-{
-	u64 key = wait_key(kind);
-	u64 now = bpf_ktime_get_ns();
-
-	if (is_traced(task_memcg(current_task())))
-		waits.update(&key, &now);
-	return 0;
-}
-
-static __always_inline int leave_wait(u8 kind)
-{
-	u64 key = wait_key(kind);
-	u64 *begin = waits.lookup(&key);
-
-	if (!begin)
-		return 0;
-
-	u64 begin_ns = *begin;
-
-	waits.delete(&key);
-	return emit_stall(begin_ns, bpf_ktime_get_ns() - begin_ns, kind);
-}
-
-static __always_inline int enter_swap_in(struct call *call)
-{
-	return enter_wait(STALL_SWAP_IN);
-}
-
-static __always_inline int leave_swap_in(struct call *call)
-{
-	return leave_wait(STALL_SWAP_IN);
-}
-
-/* It is called at many a way back to user space; mostly nothing is over. */
-static __always_inline int enter_over_high(struct call *call)
-{
-	return READ(current_task(), memcg_nr_pages_over_high) ? enter_wait(STALL_HIGH) : 0;
-}
-
-static __always_inline int leave_over_high(struct call *call)
-{
-	return leave_wait(STALL_HIGH);
 }

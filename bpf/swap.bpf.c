@@ -6,6 +6,9 @@
  * are clones, which are none of their own.
  */
 
+#include "shared/tasks.h"
+#include "shared/tracked.h"
+
 BPF_RINGBUF_OUTPUT(swap_io_ring, SWAP_IO_RING_PAGES);
 
 BPF_HASH(swap_ios, struct bio *, struct swap_io_event, 16384); /* under way */

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * Who allocated: stacks of tasks that charge, one sample for each STACKS_BYTES that a process
  * charges on a CPU. Only where asked for: else the loader does not define it, and nothing of this
@@ -9,6 +9,10 @@
  * the piece. So each byte has the same chance, whatever the rhythm of the work, and the samples of
  * a process weigh what it charged, to less than a piece on each CPU.
  */
+#ifndef MEMCG_TRACER_STACKS_H
+#define MEMCG_TRACER_STACKS_H
+
+#include "tracked.h"
 
 #ifdef STACKS_BYTES
 
@@ -149,5 +153,7 @@ static __always_inline void sample_stacks(void *ctx, struct mem_cgroup *memcg, u
 					  u64 weight_bytes)
 {
 }
+
+#endif
 
 #endif

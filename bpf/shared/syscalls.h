@@ -7,6 +7,8 @@
 #ifndef MEMCG_TRACER_SYSCALLS_H
 #define MEMCG_TRACER_SYSCALLS_H
 
+#include "tracked.h"
+
 enum activity {
 	DOES_OTHER,
 	DOES_READ,
@@ -145,5 +147,59 @@ static __always_inline struct reading reading_arguments(s64 number)
 /* madvise(2)'s advice (include/uapi/asm-generic/mman-common.h), and its place. */
 #define MADV_REMOVE 9
 #define MADVISE_ADVICE 2
+
+/* The registers that current's way into the kernel saved; NULL where that is not known, or for a
+ * kernel thread. */
+static __always_inline struct pt_regs *entry_registers(struct calibration *known)
+{
+	struct task_struct *task = current_task();
+	char *stack = READ(task, stack);
+
+	if (!known->regs_offset || !stack || READ(task, flags) & PF_KTHREAD)
+		return NULL;
+	return (struct pt_regs *)(stack + known->regs_offset);
+}
+
+/* The system call that these registers entered by, -1 where it was none. */
+static __always_inline s64 syscall_number(struct pt_regs *regs)
+{
+	if (!regs)
+		return -1;
+#if defined(HAS_pt_regs_orig_ax)
+	return (s64)READ(regs, orig_ax);
+#elif defined(HAS_pt_regs_syscallno)
+	return (s64)(s32)READ(regs, syscallno);
+#else
+	return -1;
+#endif
+}
+
+static __always_inline u64 user_ip(struct pt_regs *regs)
+{
+#if defined(TRACER_X86_64)
+	return regs ? READ(regs, ip) : 0;
+#elif defined(TRACER_ARM64)
+	return regs ? READ(regs, pc) : 0;
+#endif
+}
+
+/* A system call's arguments (syscall(2)). */
+static __always_inline u64 syscall_argument(struct pt_regs *regs, u32 number)
+{
+#if defined(TRACER_X86_64)
+	switch (number) {
+	case 0:
+		return READ(regs, di);
+	case 1:
+		return READ(regs, si);
+	case 2:
+		return READ(regs, dx);
+	}
+	return READ(regs, r10);
+#elif defined(TRACER_ARM64)
+	/* x0 is the result's place too: the call keeps what it was at entry. */
+	return number ? READ(regs, regs[number]) : READ(regs, orig_x0);
+#endif
+}
 
 #endif

@@ -12,6 +12,9 @@
 #ifndef MEMCG_TRACER_TRACKED_H
 #define MEMCG_TRACER_TRACKED_H
 
+#include "../events.h"
+#include "kernel.h"
+
 /* What can only be learnt by running on this kernel (bpf/probe.bpf.c); 0 = not known. */
 struct calibration {
 	u64 cgroup_root; /* struct cgroup_root of the memory controller's hierarchy */
@@ -56,13 +59,6 @@ struct cgroup_path {
 BPF_HASH(wanted_paths, struct cgroup_path, u8,
 	 TRACER_WANTED_PATHS); /* a cgroup made there is wanted */
 BPF_TABLE("lru_hash", struct mem_cgroup *, struct memcg_info, memcgs, 16384);
-
-/* memcg -> this CPU's counters when last looked at, by category, in the kernel's units. */
-struct counters_seen {
-	s64 values[CATEGORY_COUNT];
-};
-
-BPF_TABLE("percpu_hash", struct mem_cgroup *, struct counters_seen, counters_seen, 4096);
 
 static __always_inline void count_lost_records(u32 stream, u64 records)
 {
@@ -157,99 +153,13 @@ static __always_inline bool is_traced(struct mem_cgroup *memcg)
 #endif
 }
 
-#define STATE_ITEMS ARRAY_SIZE(((struct memcg_vmstats_percpu *)0)->state)
-
-/* A memcg's own counters, in the kernel's order and units. */
-struct memcg_counters {
-	s64 state[TRACER_STATE_ITEMS];
-};
-
-BPF_PERCPU_ARRAY(one_cpu, struct memcg_counters, 1); /* scratch: too large for the stack */
-
-/*
- * Sum a memcg's own counters over the CPUs: exact at this instant, with no flush awaited
- * (memory.stat lags until its next flush, mem_cgroup_flush_stats). Returns how many CPUs were read;
- * 0 = the counters cannot be found.
- */
-static __always_inline u32 sum_counters(s64 *state, struct mem_cgroup *memcg)
+/* Without a filter, a folio that nobody owns is wanted too. */
+static __always_inline bool is_wanted_owner(struct memcg_info *info)
 {
-	u32 zero = 0;
-	u32 cpus = 0;
-	struct memcg_counters *cpu_counters = one_cpu.lookup(&zero);
-	char *base = (char *)READ(memcg, vmstats_percpu);
-
-	if (!cpu_counters || !base)
-		return 0;
-	for (u32 cpu = 0; cpu < TRACER_CPUS; cpu++) {
-		u32 key = cpu;
-		u64 *offset = cpu_offsets.lookup(&key);
-
-		if (!offset || !*offset)
-			continue;
-
-		struct memcg_vmstats_percpu *stats =
-			(struct memcg_vmstats_percpu *)(base + *offset);
-
-		bpf_probe_read_kernel(cpu_counters->state, sizeof(stats->state), &stats->state);
-#pragma clang loop unroll(disable)
-		for (u32 item = 0; item < STATE_ITEMS; item++)
-			state[item] += cpu_counters->state[item];
-		cpus++;
-	}
-	return cpus;
-}
-
-/* The registers that current's way into the kernel saved; NULL where that is not known, or for a
- * kernel thread. */
-static __always_inline struct pt_regs *entry_registers(struct calibration *known)
-{
-	struct task_struct *task = current_task();
-	char *stack = READ(task, stack);
-
-	if (!known->regs_offset || !stack || READ(task, flags) & PF_KTHREAD)
-		return NULL;
-	return (struct pt_regs *)(stack + known->regs_offset);
-}
-
-/* The system call that these registers entered by, -1 where it was none. */
-static __always_inline s64 syscall_number(struct pt_regs *regs)
-{
-	if (!regs)
-		return -1;
-#if defined(HAS_pt_regs_orig_ax)
-	return (s64)READ(regs, orig_ax);
-#elif defined(HAS_pt_regs_syscallno)
-	return (s64)(s32)READ(regs, syscallno);
+#ifdef TRACE_ALL
+	return true;
 #else
-	return -1;
-#endif
-}
-
-static __always_inline u64 user_ip(struct pt_regs *regs)
-{
-#if defined(TRACER_X86_64)
-	return regs ? READ(regs, ip) : 0;
-#elif defined(TRACER_ARM64)
-	return regs ? READ(regs, pc) : 0;
-#endif
-}
-
-/* A system call's arguments (syscall(2)). */
-static __always_inline u64 syscall_argument(struct pt_regs *regs, u32 number)
-{
-#if defined(TRACER_X86_64)
-	switch (number) {
-	case 0:
-		return READ(regs, di);
-	case 1:
-		return READ(regs, si);
-	case 2:
-		return READ(regs, dx);
-	}
-	return READ(regs, r10);
-#elif defined(TRACER_ARM64)
-	/* x0 is the result's place too: the call keeps what it was at entry. */
-	return number ? READ(regs, regs[number]) : READ(regs, orig_x0);
+	return info && info->follow;
 #endif
 }
 

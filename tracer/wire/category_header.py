@@ -18,6 +18,8 @@ def header_text() -> str:
             "#ifndef MEMCG_TRACER_CATEGORIES_H",
             "#define MEMCG_TRACER_CATEGORIES_H",
             "",
+            '#include "events.h"',
+            "",
             "/* The category that an item of enum node_stat_item counts; CATEGORY_COUNT where it is none. */",
             *_function_of_item("category_of_lruvec_state", {c: c.node_items for c in CATEGORIES}),
             "/* The same of an item of enum memcg_stat_item. */",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from tracer.capture.bpf.hooks import FAMILIES, Choice, Offer, choose
-from tracer.capture.bpf.load import bpf_folder
+from tracer.capture.bpf.sources import bpf_folder
 from tracer.kernel.btf import VMLINUX, Btf
 from tracer.kernel.probes import SIGNALS, Hook, Kind, Signal, Way, needed
 from tracer.wire.dtypes import WIRE

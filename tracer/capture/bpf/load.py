@@ -11,37 +11,19 @@ from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Final
 
-import tracer
 from tracer.capture.bpf.attach import Attacher
 from tracer.capture.bpf.bcc_module import BccSymbols, find_bcc
 from tracer.capture.bpf.compiler import Compilation
 from tracer.capture.bpf.hooks import Choice, Offer, choose
 from tracer.capture.bpf.maps import Map
 from tracer.capture.bpf.object_cache import UnitCache, cache_folder
+from tracer.capture.bpf.sources import bpf_folder, source_text
 from tracer.capture.bpf.syscall import Runs, machine, run_program
 from tracer.errors import TracerError
 from tracer.kernel import struct_header
 from tracer.kernel.btf import Btf
 from tracer.kernel.probes import Hook, Kind, Way
 from tracer.wire.streams import LOSSES, RING_BYTES, STREAMS
-
-SOURCES: Final = (
-    "events.h",
-    "categories.h",
-    "shared/kernel.h",
-    "shared/tracked.h",
-    "shared/syscalls.h",
-    "identity.bpf.c",
-    "reclaim.bpf.c",
-    "counts.bpf.c",
-    "shared/stacks.h",
-    "charge.bpf.c",
-    "pagecache.bpf.c",
-    "swap.bpf.c",
-    "oom.bpf.c",
-    "probe.bpf.c",
-)
-"""In the order in which they are compiled, as one unit: they share maps, and clang starts once."""
 
 WANTED_PATHS: Final = 2048
 """For how many paths the kernel program can watch, so that a cgroup that is made there is traced."""
@@ -65,25 +47,6 @@ _RUN_BY_US: Final = (
     "read_memcg",
     "settle",
 )
-
-
-def bpf_folder() -> Path:
-    """Where the BPF sources are: beside the package in a checkout, inside it when installed."""
-    package = Path(tracer.__file__).parent
-    return next(p for p in (package / "bpf", package.parent / "bpf") if (p / "events.h").is_file())
-
-
-def source_text(btf: Btf, hooks: Sequence[Hook]) -> str:
-    """The one compilation unit: this kernel's structures, then our sources, each under its own name in
-    messages, then a line for each function that is hooked (bpf/shared/kernel.h).
-    """
-    folder = bpf_folder()
-    parts = [f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in SOURCES]
-    lines = [
-        f"{hook.kind.upper()}({hook.function}, {len(btf.function_arguments(hook.target) or ())})"
-        for hook in {hook.program: hook for hook in hooks if hook.kind is not Kind.RAW_TRACEPOINT}.values()
-    ]
-    return "\n".join([struct_header.header(btf), *parts, '#line 1 "hooks"', *lines, ""])
 
 
 def watching(hook: Hook) -> Hook:

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* The kernel's own counters of a memcg, of one CPU and of all. */
+#ifndef MEMCG_TRACER_COUNTERS_H
+#define MEMCG_TRACER_COUNTERS_H
+
+#include "../categories.h"
+#include "tracked.h"
+
+#define STATE_ITEMS ARRAY_SIZE(((struct memcg_vmstats_percpu *)0)->state)
+
+/* A memcg's own counters, in the kernel's order and units. */
+struct memcg_counters {
+	s64 state[TRACER_STATE_ITEMS];
+};
+
+BPF_PERCPU_ARRAY(one_cpu, struct memcg_counters, 1); /* scratch: too large for the stack */
+
+/*
+ * Sum a memcg's own counters over the CPUs: exact at this instant, with no flush awaited
+ * (memory.stat lags until its next flush, mem_cgroup_flush_stats). Returns how many CPUs were read;
+ * 0 = the counters cannot be found.
+ */
+static __always_inline u32 sum_counters(s64 *state, struct mem_cgroup *memcg)
+{
+	u32 zero = 0;
+	u32 cpus = 0;
+	struct memcg_counters *cpu_counters = one_cpu.lookup(&zero);
+	char *base = (char *)READ(memcg, vmstats_percpu);
+
+	if (!cpu_counters || !base)
+		return 0;
+	for (u32 cpu = 0; cpu < TRACER_CPUS; cpu++) {
+		u32 key = cpu;
+		u64 *offset = cpu_offsets.lookup(&key);
+
+		if (!offset || !*offset)
+			continue;
+
+		struct memcg_vmstats_percpu *stats =
+			(struct memcg_vmstats_percpu *)(base + *offset);
+
+		bpf_probe_read_kernel(cpu_counters->state, sizeof(stats->state), &stats->state);
+#pragma clang loop unroll(disable)
+		for (u32 item = 0; item < STATE_ITEMS; item++)
+			state[item] += cpu_counters->state[item];
+		cpus++;
+	}
+	return cpus;
+}
+
+/* memcg -> this CPU's counters when last looked at, by category, in the kernel's units. */
+struct counters_seen {
+	s64 values[CATEGORY_COUNT];
+};
+
+BPF_TABLE("percpu_hash", struct mem_cgroup *, struct counters_seen, counters_seen, 4096);
+
+/* This CPU's copy of a memcg's counters. */
+static __always_inline struct memcg_vmstats_percpu *this_cpu_stats(struct mem_cgroup *memcg)
+{
+	u32 cpu = bpf_get_smp_processor_id();
+	u64 *offset = cpu_offsets.lookup(&cpu);
+	char *counters = (char *)READ(memcg, vmstats_percpu);
+
+	return offset && *offset && counters ? (struct memcg_vmstats_percpu *)(counters + *offset)
+					     : NULL;
+}
+
+/*
+ * Whether a category's changes are taken from the kernel's counter and not from what a hook
+ * reports. Where functions are hooked, this is so for all: the kernel skips a kprobe's program
+ * while another BPF program runs on the same CPU, or a task there writes to a BPF map
+ * (trace_call_bpf in kernel/trace/bpf_trace.c).
+ */
+static __always_inline bool is_counted(u32 category)
+{
+#ifdef LEDGER_BY_FUNCTION
+	return true;
+#else
+	return !is_reported_exactly(category);
+#endif
+}
+
+/* How a counter of this CPU, with the change that is about to be made, differs from what was last
+ * seen of it. */
+static __always_inline s64 unseen_bytes(struct memcg_vmstats_percpu *stats,
+					struct counters_seen *seen, u32 category, u32 index,
+					s64 coming)
+{
+	s64 value = READ(stats, state[(index - 1) & (TRACER_STATE_ITEMS - 1)]) + coming;
+	s64 delta = value - seen->values[category];
+
+	seen->values[category] = value;
+	return delta * unit_bytes(category);
+}
+
+/*
+ * The tracepoint is not enough for kernel memory. It reports whole pages of counters kept in bytes
+ * (memcg_state_val_in_pages in mm/memcontrol.c rounds every small update to at least one page). And
+ * kernel memory is freed in interrupts too, most of it by RCU: one that comes while our program
+ * runs on this CPU finds it busy, and the kernel then skips it (bpf_prog_info.recursion_misses).
+ * The counter itself is exact: take its difference since the last look. Without a calibrated index,
+ * what was reported is all there is.
+ *
+ * `coming`: at the entry of a function the counter is still the old one. An interrupt that comes
+ * between this look and the change is told twice, and taken back at the next look.
+ */
+static __always_inline s64 counted_bytes(struct mem_cgroup *memcg, u32 category, s64 reported_bytes,
+					 s64 coming)
+{
+	struct calibration *known = calibrated();
+	struct memcg_vmstats_percpu *stats = this_cpu_stats(memcg);
+	u32 index = known && category < CATEGORY_COUNT ? known->counter_index[category] : 0;
+	struct counters_seen zero = {};
+
+	if (!index || !stats)
+		return reported_bytes;
+
+	struct counters_seen *seen = counters_seen.lookup_or_try_init(&memcg, &zero);
+
+	return seen ? unseen_bytes(stats, seen, category, index, coming) : reported_bytes;
+}
+
+/* A memcg's lists on one node lie in its counters of that node (mem_cgroup_lruvec in
+ * include/linux/memcontrol.h). */
+static __always_inline struct mem_cgroup *memcg_of_lruvec(u64 lruvec)
+{
+	return READ((struct mem_cgroup_per_node *)(lruvec -
+						   offsetof(struct mem_cgroup_per_node, lruvec)),
+		    memcg);
+}
+
+static __always_inline struct mem_cgroup *memcg_of_node(u64 node)
+{
+	return READ((struct mem_cgroup_per_node *)node, memcg);
+}
+
+#endif

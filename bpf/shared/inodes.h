@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* The stream `inode`: each file is named when one of its folios is first seen. */
+#ifndef MEMCG_TRACER_INODES_H
+#define MEMCG_TRACER_INODES_H
+
+#include "tracked.h"
+
+#define INODE_WAKE_BYTES (INODE_RING_PAGES * PAGE_SIZE / 2)
+
+BPF_RINGBUF_OUTPUT(inode_ring, INODE_RING_PAGES);
+
+/*
+ * What was said of a file. It is said again when its last name is removed, and once when a task of
+ * another mount namespace comes to it: what the host has unpacked is run by a container, which has
+ * its own name for it.
+ */
+struct seen_inode {
+	u32 mount_ns;
+	u8 is_deleted;
+	u8 is_shared; /* between mount namespaces */
+	u8 pad[2];
+};
+
+BPF_TABLE("lru_hash", u64, struct seen_inode, seen_inodes, 65536);
+
+/* The sight that was last found to be no news on this CPU: most events are of the same file and
+ * task as the one before. */
+struct sight {
+	u64 inode_id;
+	struct nsproxy *namespaces;
+	u64 undecided_id; /* the folio's owner, where it is not decided whether that is traced */
+	u32 tgid;
+	u32 is_deleted;
+};
+
+BPF_PERCPU_ARRAY(last_sight, struct sight, 1);
+
+#define NAME_ROOM 128 /* for one name with its end; a longer one is cut, and said to be */
+
+/* A memfd, a System V segment, a shared anonymous map: d_alloc_pseudo() makes a dentry that is its
+ * own parent. */
+static __always_inline void read_pseudo_name(struct inode_event *record, struct dentry *dentry)
+{
+	s64 got = bpf_probe_read_kernel_str(record->path, NAME_ROOM, READ(dentry, d_name.name));
+
+	if (got <= 1 ||
+	    record->path[0] ==
+		    '/') /* that of a file opened by handle, whose name is not known yet */
+		return;
+	record->path_len = got;
+	record->depth = 1;
+	record->is_pseudo = 1;
+}
+
+/* Names from the leaf up to the file system's root, each ended by '/'. */
+static __always_inline void read_path(struct inode_event *record, struct inode *inode)
+{
+	struct hlist_node *node = READ(inode, i_dentry.first);
+	u64 length = 0;
+
+	if (!node)
+		return;
+
+	struct dentry *dentry = (struct dentry *)((char *)node - offsetof(struct dentry, d_alias));
+
+	if (READ(dentry, d_parent) == dentry && READ(READ(inode, i_sb), s_root) != dentry) {
+		read_pseudo_name(record, dentry);
+		return;
+	}
+	for (int depth = 0; depth < 20; depth++) {
+		struct dentry *parent = READ(dentry, d_parent);
+		const u8 *name = READ(dentry, d_name.name);
+
+		if (parent == dentry || !parent)
+			return;
+		if (length > TRACER_PATH_LEN - NAME_ROOM)
+			break;
+
+		s64 got = bpf_probe_read_kernel_str(record->path + length, NAME_ROOM, name);
+		u64 end = length + got;
+
+		if (got <= 0 || end - 1 >= TRACER_PATH_LEN)
+			break;
+		if (got == NAME_ROOM && READ(dentry, d_name.len) >= NAME_ROOM)
+			record->truncated = 1;
+		record->path[end - 1] = '/';
+		length = end;
+		record->path_len = length;
+		record->depth++;
+		dentry = parent;
+	}
+	record->truncated = 1;
+}
+
+/*
+ * A 63-bit identity of (device, inode, generation) that needs no state: multiply and fold, three
+ * rounds. The first is done before the inode number comes in: where generations are random, number
+ * ^ generation is soon the same for two.
+ */
+static __always_inline u64 inode_identity(u32 dev, u64 ino, u32 generation)
+{
+	u64 hash = (u64)dev << 32 | generation;
+
+	hash = (hash ^ (hash >> 32)) * 0xd6e8feb86659fd93ULL;
+	hash = (hash ^ (hash >> 32) ^ ino) * 0xd6e8feb86659fd93ULL;
+	hash = (hash ^ (hash >> 32)) * 0xd6e8feb86659fd93ULL;
+	return (hash ^ (hash >> 32)) & 0x7fffffffffffffffULL;
+}
+
+static __always_inline u32 current_mount_ns(void)
+{
+	return READ(READ(READ(current_task(), nsproxy), mnt_ns), inum);
+}
+
+static __always_inline int emit_inode(struct inode *inode, u64 inode_id, u64 owner_id,
+				      struct seen_inode *now)
+{
+	struct inode_event *record = inode_ring.ringbuf_reserve(sizeof(*record));
+
+	if (!record) {
+		count_lost(STREAM_INODE);
+		return 0;
+	}
+
+	struct super_block *sb = READ(inode, i_sb);
+
+	CLEAR(record);
+	record->time_ns = bpf_ktime_get_ns();
+	record->inode_id = inode_id;
+	record->cgroup_id = owner_id;
+	record->ino = READ(inode, i_ino);
+	record->size_bytes = READ(inode, i_size);
+	record->dev = READ(sb, s_dev);
+	record->rdev = READ(inode, i_rdev);
+	record->mode = READ(inode, i_mode);
+	record->nlink = READ(inode, i_nlink);
+	record->mount_ns = now->mount_ns;
+	record->tgid = current_tgid();
+	record->ppid = READ(READ(current_task(), real_parent), tgid);
+	record->reaper_tgid = READ(
+		READ(READ(READ(current_task(), nsproxy), pid_ns_for_children), child_reaper), tgid);
+	bpf_probe_read_kernel_str(record->fs_type, sizeof(record->fs_type),
+				  READ(READ(sb, s_type), name));
+	read_path(record, inode);
+
+	u64 waiting = inode_ring.ringbuf_query(BPF_RB_AVAIL_DATA);
+
+	inode_ring.ringbuf_submit(record, waiting > INODE_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP
+								     : BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+/*
+ * `owner`: of the folio, NULL where nobody is. What is seen for an undecided one is not remembered:
+ * if the record is thrown away with that cgroup, the next sight must bring another.
+ */
+static __always_inline int see_inode(struct inode *inode, u64 inode_id, struct memcg_info *owner,
+				     u32 tgid)
+{
+	u32 zero = 0;
+	struct sight *last = last_sight.lookup(&zero);
+	struct sight sight = {
+		.inode_id = inode_id,
+		.namespaces = READ(current_task(), nsproxy),
+		.undecided_id = owner && owner->follow == FOLLOW_UNDECIDED ? owner->cgroup_id : 0,
+		.tgid = tgid,
+		.is_deleted = READ(inode, i_nlink) == 0,
+	};
+
+	if (!last || (last->inode_id == sight.inode_id && last->namespaces == sight.namespaces &&
+		      last->undecided_id == sight.undecided_id && last->tgid == sight.tgid &&
+		      last->is_deleted == sight.is_deleted))
+		return 0;
+
+	struct seen_inode *seen = seen_inodes.lookup(&inode_id);
+	struct seen_inode now = {.is_deleted = sight.is_deleted};
+
+	if (seen && seen->is_shared) {
+		now.mount_ns = seen->mount_ns;
+		now.is_shared = 1;
+	} else {
+		now.mount_ns = current_mount_ns();
+		now.is_shared = seen && now.mount_ns && seen->mount_ns != now.mount_ns;
+	}
+	if (seen && seen->is_deleted == now.is_deleted && seen->is_shared == now.is_shared) {
+		*last = sight;
+		return 0;
+	}
+	if (sight.undecided_id)
+		*last = sight;
+	else
+		seen_inodes.update(&inode_id, &now);
+	return emit_inode(inode, inode_id, owner ? owner->cgroup_id : 0, &now);
+}
+
+#endif

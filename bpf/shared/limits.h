@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* Which limit a charge has hit, from the page counters. */
+#ifndef MEMCG_TRACER_LIMITS_H
+#define MEMCG_TRACER_LIMITS_H
+
+#include "kernel.h"
+#include "../events.h"
+
+#define NEAR_LIMIT_PAGES 512 /* a PMD-sized folio is refused with that much room left */
+
+struct owner {
+	struct mem_cgroup *memcg;
+	u8 source;
+};
+
+static __always_inline u64 headroom_pages(struct page_counter *counter)
+{
+	struct counter value = read_counter(counter);
+
+	return value.usage_pages >= value.limit_pages ? 0 : value.limit_pages - value.usage_pages;
+}
+
+/* How much can still be charged to a memcg. */
+static __always_inline u64 room_pages(struct mem_cgroup *memcg)
+{
+	u64 room = headroom_pages(&memcg->memory);
+#ifdef CGROUP_V1
+	/* memory + swap has a limit of its own on v1 (memory.memsw.limit_in_bytes) */
+	u64 memsw_room = headroom_pages(&memcg->memsw);
+
+	if (memsw_room < room)
+		room = memsw_room;
+#endif
+	return room;
+}
+
+static __always_inline bool is_above_high(struct mem_cgroup *memcg)
+{
+	return READ(memcg, memory.usage) > READ(memcg, memory.high);
+}
+
+/*
+ * Whose limit a charge of current has hit. A charge is refused by the first counter on the way to
+ * the root that has no room, so the one with the least room left is it; the nearest, where several
+ * have none.
+ */
+static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
+{
+	struct owner owner = {.memcg = NULL, .source = TARGET_NONE};
+	u64 least = NEAR_LIMIT_PAGES + 1;
+
+	for (int depth = 0; depth < MAX_DEPTH; depth++) {
+		if (!memcg)
+			break;
+
+		u64 room = room_pages(memcg);
+
+		if (room < least) {
+			least = room;
+			owner.memcg = memcg;
+			owner.source = TARGET_LIMIT;
+		} else if (!owner.memcg && is_above_high(memcg)) {
+			owner.memcg = memcg;
+			owner.source = TARGET_HIGH;
+		}
+		memcg = memcg_parent(memcg);
+	}
+	return owner;
+}
+
+#endif

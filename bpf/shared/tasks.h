@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* The stream `task`: each process is named once, when it first acts on traced memory. */
+#ifndef MEMCG_TRACER_TASKS_H
+#define MEMCG_TRACER_TASKS_H
+
+#include "tracked.h"
+
+BPF_RINGBUF_OUTPUT(task_ring, TASK_RING_PAGES);
+BPF_TABLE("lru_hash", u32, u64, seen_tasks, 16384); /* tgid -> start */
+BPF_PERCPU_ARRAY(last_task, u64, 1); /* tgid, and in the upper half the generation */
+
+static __always_inline void emit_task(struct task_struct *task, u64 cgroup_id, u32 event)
+{
+	struct task_struct *leader = READ(task, group_leader);
+	struct task_event *record = task_ring.ringbuf_reserve(sizeof(*record));
+
+	if (!record) {
+		count_lost(STREAM_TASK);
+		return;
+	}
+	CLEAR(record);
+	record->time_ns = bpf_ktime_get_ns();
+	record->start_ns = READ(leader, start_boottime);
+	record->cgroup_id = cgroup_id;
+	record->tgid = READ(leader, tgid);
+	record->ppid = READ(READ(leader, real_parent), tgid);
+	record->uid = READ(READ(leader, cred), uid);
+	record->event = event;
+	bpf_probe_read_kernel(record->comm, sizeof(record->comm), &leader->comm);
+	task_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+}
+
+/* Say once who acts; `cgroup_id` is where the task was then. */
+static __always_inline void see_current(u32 tgid)
+{
+	u32 zero = 0;
+	u64 *last = last_task.lookup(&zero);
+	u64 now = (u64)this_generation() << 32 | tgid;
+
+	if (!last || *last == now)
+		return;
+	*last = now;
+
+	struct task_struct *task = current_task();
+	u64 start = READ(READ(task, group_leader), start_boottime);
+	u64 *seen = seen_tasks.lookup(&tgid);
+
+	if (seen && *seen == start)
+		return;
+	seen_tasks.update(&tgid, &start);
+	emit_task(task, memcg_id(task_memcg(task)), TASK_SEEN);
+}
+
+#endif
