@@ -16,7 +16,7 @@ from tracer.capture import pipeline
 from tracer.capture.observer import Observer
 from tracer.capture.options import Options
 from tracer.capture.pipeline import Pipeline
-from tracer.capture.selection.cgroup_selection import Following
+from tracer.capture.selection.cgroup_selection import CgroupSelection
 from tracer.capture.symbols.address_names import SymbolTable
 from tracer.errors import TraceError, TracerError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
@@ -47,6 +47,9 @@ class FakePrograms:
     def bcc_symbols(self, _tgid: int) -> SymbolTable:
         raise AssertionError("there is no stack")
 
+    def lost(self) -> dict[str, int]:
+        raise AssertionError("nothing is recorded")
+
     def ring_fd(self, name: str) -> int:
         return 1 << 20 if name == self.no_ring else self.file  # no such descriptor
 
@@ -71,7 +74,7 @@ def make(programs: Any, output: Path, *, force: bool = False) -> Pipeline:
     return Pipeline(
         Options(output, force=force),
         hierarchy,
-        Following(programs, hierarchy, None),
+        CgroupSelection(programs, hierarchy, None),
         btf=other,
         programs=programs,
         observer=cast(Observer, SimpleNamespace(warn=None)),

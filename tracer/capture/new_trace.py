@@ -1,4 +1,4 @@
-"""The trace that a recording is written to, as it begins."""
+"""The trace that a recording writes to, and its first meta.json."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from tracer.trace.write.writer import TraceWriter
 
 
 def create_trace(options: Options, hierarchy: Hierarchy, observer: Observer) -> TraceWriter:
-    """The trace, made when nothing else of a pipeline can fail any more: until then nothing is overwritten in
-    vain, and after that every trace has someone to end it.
+    """Create the trace. Call it after everything else that can fail.
+
+    Then an earlier trace is never overwritten in vain, and each new trace has a pipeline that ends it.
     """
     began = meta.begin(
         command_line=["memcg-tracer", *map(stored_path, sys.argv[1:])],
@@ -27,7 +28,7 @@ def create_trace(options: Options, hierarchy: Hierarchy, observer: Observer) -> 
 
 
 def _filters(options: Options) -> dict[str, Any]:
-    """What was asked for. `cgroups`: the paths of what was found, null where everything is traced."""
+    """Return what was requested. `cgroups`, the matched paths, follow as they are found."""
     return {
         "asked": [stored_path(argument) for argument in options.cgroups],
         "cgroups": None,

@@ -16,7 +16,7 @@ import pytest
 
 from tracer.capture.rows.cgroup_rows import Cgroup, CgroupEvent
 from tracer.capture.selection import cgroup_selection as module
-from tracer.capture.selection.cgroup_selection import Following, Taken
+from tracer.capture.selection.cgroup_selection import CgroupSelection, Taken
 from tracer.errors import TracerError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef
@@ -69,19 +69,19 @@ class Host:
         self.names: dict[str, str | None] = {}
         self.answer = threading.Event()
         self.answer.set()
-        self.following: Following
+        self.selection: CgroupSelection
         self.now_ns = 0
 
     def lookup(self, ref: ContainerRef) -> ContainerNames:
         self.answer.wait(10)
         return ContainerNames(self.names.get(ref.container_id or ""))
 
-    def record(self, *arguments: str) -> Following:
+    def record(self, *arguments: str) -> CgroupSelection:
         selectors = [parse_selector(self.hierarchy, argument) for argument in arguments]
-        self.following = Following(self.programs, self.hierarchy, selectors, lookup=self.lookup)
-        self.following.begin()
-        self.following.find()
-        return self.following
+        self.selection = CgroupSelection(self.programs, self.hierarchy, selectors, lookup=self.lookup)
+        self.selection.begin()
+        self.selection.find()
+        return self.selection
 
     def event(self, kind: str, cgroup_id: int, path: str, parent: int = 1, follow: str = "") -> None:
         """What the kernel would tell; it decides by path alone."""
@@ -89,7 +89,7 @@ class Host:
         if not follow:
             is_wanted = os.fsencode(path) in self.programs.map("wanted_paths")
             follow = "yes" if is_wanted else "undecided" if self.programs.is_open else "no"
-        self.following.take_event(
+        self.selection.take_event(
             CgroupEvent(kind, self.now_ns, Cgroup(cgroup_id, parent, path, 0xF00), follow)
         )
 
@@ -98,7 +98,7 @@ class Host:
         taken: list[Taken] = []
         deadline = time.monotonic() + 10
         while len(taken) < expected and time.monotonic() < deadline:
-            taken += self.following.settle()
+            taken += self.selection.settle()
         return taken
 
 
@@ -108,7 +108,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     made = Host(tmp_path)
     yield made
     made.answer.set()
-    made.following.close()
+    made.selection.close()
 
 
 def test_a_path_is_decided_on_in_the_kernel_alone(host: Host) -> None:
@@ -117,13 +117,13 @@ def test_a_path_is_decided_on_in_the_kernel_alone(host: Host) -> None:
     host.event("mkdir", 7, "/a/web")
     host.event("mkdir", 8, "/b/web")
     assert [taken.cgroup.id for taken in host.settled()] == [7]
-    assert host.following.undecided() == []
+    assert host.selection.undecided() == []
 
 
 def test_a_path_below_a_mount_that_begins_further_down_is_wanted_by_its_whole_path(tmp_path: Path) -> None:
     hierarchy = Hierarchy(1, tmp_path, "/docker/abc")
     programs: Any = FakePrograms()
-    Following(programs, hierarchy, [parse_selector(hierarchy, "/web")]).begin()
+    CgroupSelection(programs, hierarchy, [parse_selector(hierarchy, "/web")]).begin()
     assert list(programs.map("wanted_paths")) == [b"/docker/abc/web"]
 
 
@@ -134,7 +134,7 @@ def test_a_name_opens_the_kernel_for_all_and_refuses_what_is_none_of_it(host: Ho
     host.event("mkdir", 8, "/x/db-1")
     assert [taken.cgroup.path for taken in host.settled()] == ["/x/web-1"]
     host.programs.map("roots").update({7: 1, 8: 2})
-    host.following.tidy()
+    host.selection.purge()
     assert host.programs.roots() == {7}
 
 
@@ -143,12 +143,12 @@ def test_a_container_is_awaited_until_its_name_is_known(host: Host) -> None:
     host.record("shop-db")
     host.answer.clear()
     host.event("mkdir", 7, f"/docker/{ID2}")
-    assert host.following.settle() == []
-    assert [cgroup.id for cgroup in host.following.undecided()] == [7]
+    assert host.selection.settle() == []
+    assert [cgroup.id for cgroup in host.selection.undecided()] == [7]
     host.answer.set()
     (taken,) = host.settled()
     assert (taken.cgroup.id, taken.created_ns, taken.names) == (7, 1, ContainerNames("shop-db"))
-    assert host.following.undecided() == []
+    assert host.selection.undecided() == []
 
 
 def test_a_runtime_that_answers_late_is_asked_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ def test_a_runtime_that_answers_late_is_asked_again(host: Host, monkeypatch: pyt
     host.record("shop-db")
     host.event("mkdir", 7, f"/docker/{ID2}")
     for _ in range(20):
-        assert host.following.settle() == []
+        assert host.selection.settle() == []
         time.sleep(0.005)
     host.names[ID2] = "shop-db"
     assert [taken.cgroup.id for taken in host.settled()] == [7]
@@ -169,9 +169,9 @@ def test_a_container_that_nobody_names_is_refused_in_the_end(
     host.record("shop-db")
     host.event("mkdir", 7, f"/docker/{ID2}")
     deadline = time.monotonic() + 10
-    while host.following.undecided() and time.monotonic() < deadline:
-        assert host.following.settle() == []
-    assert host.following.take_refused() == [7]
+    while host.selection.undecided() and time.monotonic() < deadline:
+        assert host.selection.settle() == []
+    assert host.selection.take_given_up() == [7]
 
 
 def test_a_container_of_another_name_is_refused(host: Host) -> None:
@@ -179,12 +179,12 @@ def test_a_container_of_another_name_is_refused(host: Host) -> None:
     host.record("shop-db")
     host.event("mkdir", 7, f"/docker/{ID2}")
     deadline = time.monotonic() + 10
-    while host.following.undecided() and time.monotonic() < deadline:
-        assert host.following.settle() == []
+    while host.selection.undecided() and time.monotonic() < deadline:
+        assert host.selection.settle() == []
     charge = np.zeros(1, WIRE["charge"])
     charge["cgroup_id"] = 7
-    assert len(host.following.sift("charge", charge)) == 0
-    assert host.following.take_refused() == [7]
+    assert len(host.selection.sift("charge", charge)) == 0
+    assert host.selection.take_given_up() == [7]
 
 
 def test_a_container_that_ended_before_its_name_was_known(host: Host) -> None:
@@ -194,7 +194,7 @@ def test_a_container_that_ended_before_its_name_was_known(host: Host) -> None:
     host.event("rmdir", 7, f"/docker/{ID2}", follow="undecided")
     (taken,) = host.settled()
     assert (taken.created_ns, taken.removed_ns) == (1, 2)
-    assert host.following.memcgs() == {}
+    assert host.selection.memcgs() == {}
 
 
 def test_a_container_that_is_made_again_is_known_in_the_kernel(host: Host) -> None:
@@ -214,7 +214,7 @@ def test_what_is_below_an_awaited_one_is_decided_with_it(host: Host) -> None:
     host.answer.clear()
     host.event("mkdir", 7, f"/docker/{ID2}")
     host.event("mkdir", 8, f"/docker/{ID2}/inner", parent=7)
-    assert host.following.settle() == []
+    assert host.selection.settle() == []
     host.answer.set()
     assert [taken.cgroup.id for taken in host.settled(2)] == [7, 8]
 
@@ -233,7 +233,7 @@ def test_one_that_loses_its_name_stays_and_takes_those_below_with_it(host: Host)
     host.event("mkdir", 8, "/web/a", parent=7, follow="yes")
     host.settled(2)
     host.event("rename", 7, "/old", follow="yes")
-    assert [(cgroup.id, cgroup.path) for cgroup in host.following.take_renamed()] == [
+    assert [(cgroup.id, cgroup.path) for cgroup in host.selection.take_renamed()] == [
         (7, "/old"),
         (8, "/old/a"),
     ]
@@ -244,20 +244,20 @@ def test_one_that_loses_its_name_stays_and_takes_those_below_with_it(host: Host)
 
 def test_news_are_told_once(host: Host) -> None:
     host.record("web")
-    (line,) = host.following.waiting()
+    (line,) = host.selection.waiting()
     assert line.startswith("no cgroup or container is 'web' yet: waiting for it (")
-    assert list(host.following.news()) == []
+    assert list(host.selection.requests.news()) == []
     host.event("mkdir", 7, "/x/web")
-    assert list(host.following.news()) == ["'web': now tracing '/x/web'"]
+    assert list(host.selection.requests.news()) == ["'web': now tracing '/x/web'"]
     host.event("rmdir", 7, "/x/web")
-    assert list(host.following.news()) == ["'web' is gone ('/x/web'): waiting for it to come again"]
-    assert list(host.following.news()) == []
+    assert list(host.selection.requests.news()) == ["'web' is gone ('/x/web'): waiting for it to come again"]
+    assert list(host.selection.requests.news()) == []
     for cgroup_id in range(8, 11):
         host.event("mkdir", cgroup_id, "/x/web")
         host.event("rmdir", cgroup_id, "/x/web")
-    (line,) = host.following.news()
+    (line,) = host.selection.requests.news()
     assert line == "'web' is gone ('/x/web', made 3 times): waiting for it to come again"
-    assert host.following.never_came() == []
+    assert host.selection.requests.never_matched() == []
 
 
 def test_news_of_a_crash_loop_do_not_flood(host: Host) -> None:
@@ -266,8 +266,8 @@ def test_news_of_a_crash_loop_do_not_flood(host: Host) -> None:
     for cgroup_id in range(100, 200):
         host.event("mkdir", cgroup_id, "/x/web")
         host.event("rmdir", cgroup_id, "/x/web")
-        lines += host.following.news()
-    lines += host.following.news(is_last=True)
+        lines += host.selection.requests.news()
+    lines += host.selection.requests.news(is_last=True)
     assert len(lines) == 12
     assert lines[-1] == "'web' is gone ('/x/web', made 89 times): waiting for it to come again"
 
@@ -275,19 +275,19 @@ def test_news_of_a_crash_loop_do_not_flood(host: Host) -> None:
 def test_names_are_told_as_a_trace_keeps_them(host: Host) -> None:
     host.record("web\udcff")
     host.event("mkdir", 7, "/x/web\udcff")
-    assert list(host.following.news()) == [r"'web\xff': now tracing '/x/web\xff'"]
+    assert list(host.selection.requests.news()) == [r"'web\xff': now tracing '/x/web\xff'"]
 
 
 def test_what_never_came_is_known(host: Host) -> None:
     host.record("web", "/docker")
-    assert host.following.never_came() == ["'web'"]
+    assert host.selection.requests.never_matched() == ["'web'"]
 
 
 def test_paths_are_told_as_a_trace_keeps_them(host: Host) -> None:
     host.record("web*")
     host.event("mkdir", 7, "/x/web\udcff")
     host.event("mkdir", 8, r"/x/web\xff")
-    assert host.following.matched_paths() == [r"/x/web\xff", r"/x/web\x5cxff"]
+    assert host.selection.requests.matched_paths() == [r"/x/web\xff", r"/x/web\x5cxff"]
 
 
 @pytest.mark.parametrize("argument", ["c-*", "/x/*"])
@@ -309,46 +309,46 @@ def test_more_than_the_kernel_can_hold_is_an_error_with_a_way_out(host: Host) ->
 
 def test_everything_is_traced_where_nothing_is_asked_for(tmp_path: Path) -> None:
     programs: Any = SimpleNamespace()
-    following = Following(programs, Hierarchy(2, tmp_path, "/"), None)
-    following.begin()
-    assert following.find() == [tmp_path]
-    following.take_event(CgroupEvent("mkdir", 5, Cgroup(7, 1, "/web", 0), "yes"))
-    (taken,) = following.settle()
-    assert (taken.cgroup.path, following.matched_paths()) == ("/web", None)
+    selection = CgroupSelection(programs, Hierarchy(2, tmp_path, "/"), None)
+    selection.begin()
+    assert selection.find() == [tmp_path]
+    selection.take_event(CgroupEvent("mkdir", 5, Cgroup(7, 1, "/web", 0), "yes"))
+    (taken,) = selection.settle()
+    assert (taken.cgroup.path, selection.requests.matched_paths()) == ("/web", None)
     records = np.zeros(1, WIRE["charge"])
-    assert following.sift("charge", records) is records
+    assert selection.sift("charge", records) is records
 
 
 def test_a_report_concerns_what_was_asked_for_and_the_limits_above_it(host: Host) -> None:
     (host.hierarchy.mount / "a" / "web").mkdir(parents=True)
-    following = host.record("/a/web", "late")
-    assert following.concerns("/")
-    assert following.concerns("/a")
-    assert following.concerns("/a/web")
-    assert following.concerns("/a/web/child")
-    assert not following.concerns("/a/we")
-    assert not following.concerns("/a/web2")
+    selection = host.record("/a/web", "late")
+    assert selection.concerns("/")
+    assert selection.concerns("/a")
+    assert selection.concerns("/a/web")
+    assert selection.concerns("/a/web/child")
+    assert not selection.concerns("/a/we")
+    assert not selection.concerns("/a/web2")
     path = f"/docker/{ID2}"
-    assert not following.concerns(path)
+    assert not selection.concerns(path)
     host.answer.clear()
     host.event("mkdir", 7, path)
-    following.settle()
-    assert following.concerns(path), "that is not decided yet"
+    selection.settle()
+    assert selection.concerns(path), "that is not decided yet"
     host.names[ID2] = "late"
     host.answer.set()
     assert [taken.cgroup.id for taken in host.settled()] == [7]
     host.event("rmdir", 7, path)
-    assert following.concerns(path), "its kill may be logged late"
+    assert selection.concerns(path), "its kill may be logged late"
 
 
 def test_where_everything_is_traced_every_report_concerns_it(host: Host) -> None:
-    host.following = Following(host.programs, host.hierarchy, None)
-    assert host.following.concerns("/any")
+    host.selection = CgroupSelection(host.programs, host.hierarchy, None)
+    assert host.selection.concerns("/any")
 
 
 def test_a_report_concerns_a_container_that_sees_a_part_of_the_hierarchy(host: Host) -> None:
     host.hierarchy = Hierarchy(1, host.hierarchy.mount, "/docker/a")
     (host.hierarchy.mount / "box").mkdir()
-    following = host.record("/box")
+    selection = host.record("/box")
     asked = ("/", "/docker", "/docker/a", "/docker/a/box/b", "/docker/a/c", "/docker/b")
-    assert [path for path in asked if following.concerns(path)] == list(asked[:4])
+    assert [path for path in asked if selection.concerns(path)] == list(asked[:4])

@@ -12,7 +12,7 @@ from support.recorder import Recorder
 
 import tracer
 from tracer.capture.selection import recorder_cgroup
-from tracer.capture.selection.recorder_cgroup import find_own_bounded
+from tracer.capture.selection.recorder_cgroup import find_recorder_cgroup
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.render.words import survivor_facts
 
@@ -30,18 +30,18 @@ def hierarchy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hierarchy:
 
 
 def test_a_recorder_without_a_limit_needs_no_warning(hierarchy: Hierarchy) -> None:
-    assert find_own_bounded(hierarchy, lambda _: True) is None
+    assert find_recorder_cgroup(hierarchy, lambda _: True) is None
 
 
 def test_the_least_limit_above_it_is_named(hierarchy: Hierarchy) -> None:
     (hierarchy.mount / "a" / "memory.max").write_text(f"{90 * MIB}\n")
     (hierarchy.mount / "a" / "b" / "memory.max").write_text(f"{100 * MIB}\n")
-    own = find_own_bounded(hierarchy, lambda path: path == "/a/b")
+    own = find_recorder_cgroup(hierarchy, lambda path: path == "/a/b")
     assert own is not None
     assert (own.path, own.limited_by, own.limit_bytes) == ("/a/b", "/a", 90 * MIB)
     assert "'/a/b'" in own.warning
     assert "the limit of '/a' (90 MiB)" in own.warning
-    assert find_own_bounded(hierarchy, lambda _: False) is None
+    assert find_recorder_cgroup(hierarchy, lambda _: False) is None
 
 
 @pytest.mark.kernel

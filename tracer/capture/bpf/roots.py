@@ -1,8 +1,6 @@
-"""What the kernel programs trace: the cgroups in their map `roots` with all below, and those that come as
-wanted.
+"""The maps that say which cgroups the BPF programs trace: `roots` with all below them, and wanted paths.
 
-A cgroup that is made is decided on in the kernel, before its first charge (follow_new in
-bpf/identity.bpf.c).
+The BPF program decides on a new cgroup before its first charge (follow_new in bpf/identity.bpf.c).
 """
 
 from __future__ import annotations
@@ -17,15 +15,16 @@ from tracer.capture.bpf.load import WANTED_PATHS, Programs
 from tracer.errors import TracerError
 from tracer.wire.fields import PATH_LEN
 
-_YES: Final = 1  # of enum follow in bpf/events.h
+_YES: Final = 1  # FOLLOW_YES of enum follow in bpf/events.h
 _DEAD_KEPT: Final = 1024
-CAME_KEPT: Final = WANTED_PATHS // 2
-"""Of how many paths it is remembered that a traced cgroup was there."""
+REMEMBERED_PATHS: Final = WANTED_PATHS // 2
+"""Paths of traced cgroups that are remembered, so that a cgroup made there again is traced."""
 
 
 class Roots:
-    """The maps that say what is traced. `rooted`: the hierarchy's own path, which the kernel's paths begin
-    with.
+    """The selection as the BPF programs see it.
+
+    `rooted` is the path of the cgroup mount in the hierarchy: paths in the kernel begin with it.
     """
 
     def __init__(self, programs: Programs, rooted: str = "/") -> None:
@@ -33,10 +32,10 @@ class Roots:
         self._rooted = rooted.rstrip("/")
         self._is_open = False
         self._dead: deque[int] = deque()
-        self._came: OrderedDict[str, None] = OrderedDict()
+        self._remembered: OrderedDict[str, None] = OrderedDict()
 
     def add(self, cgroup_id: int) -> None:
-        """Trace this cgroup and all below it, from now on."""
+        """Trace a cgroup and all below it from now on. Raises TracerError if the map is full."""
         try:
             self._programs.map("roots")[cgroup_id] = _YES
         except OSError as error:
@@ -46,29 +45,29 @@ class Roots:
         self._look_again()
 
     def remove(self, cgroup_ids: Iterable[int]) -> None:
-        """Trace these no more."""
+        """Stop tracing these cgroups."""
         for cgroup_id in cgroup_ids:
             self._programs.map("roots").delete(cgroup_id)
         self._look_again()
 
     def bury(self, cgroup_id: int) -> None:
-        """Note that a root is gone. Its remaining memory is traced until many other roots are gone."""
+        """Note that a root was removed. Its remaining memory is traced until 1024 later roots are removed."""
         self._dead.append(cgroup_id)
         while len(self._dead) > _DEAD_KEPT:
             self._programs.map("roots").delete(self._dead.popleft())
 
     def want(self, path: str) -> bool:
-        """Trace whatever is made at `path`, for ever. False: that path is too long for the kernel program."""
+        """Trace each cgroup that is made at `path`, for ever. Return False if the path is too long."""
         return self._set_path(path)
 
     def want_again(self, path: str) -> None:
-        """Trace what is made at `path`, where a traced cgroup was, until many others have come."""
-        if path in self._came:
-            self._came.move_to_end(path)
+        """Trace each cgroup that is made at `path`, until `REMEMBERED_PATHS` other paths are newer."""
+        if path in self._remembered:
+            self._remembered.move_to_end(path)
         elif self._set_path(path):
-            self._came[path] = None
-            if len(self._came) > CAME_KEPT:
-                oldest, _ = self._came.popitem(last=False)
+            self._remembered[path] = None
+            if len(self._remembered) > REMEMBERED_PATHS:
+                oldest, _ = self._remembered.popitem(last=False)
                 self._programs.map("wanted_paths").delete(self._key(oldest))
 
     def want_undecided(self) -> None:
@@ -77,7 +76,7 @@ class Roots:
         self._look_again()
 
     def forget_tasks(self, tgids: Iterable[int]) -> None:
-        """Have the next sight of these processes sent, as if it were the first."""
+        """Have the next act of these processes reported as if it were their first."""
         for tgid in tgids:
             self._programs.map("seen_tasks").delete(tgid)
 
@@ -85,7 +84,7 @@ class Roots:
         key = self._key(path)
         if len(key) >= PATH_LEN:
             return False
-        with suppress(OSError):  # full
+        with suppress(OSError):  # the map is full
             self._programs.map("wanted_paths")[key] = _YES
             return True
         return False
@@ -94,5 +93,5 @@ class Roots:
         return os.fsencode(f"{self._rooted}{path}" if path != "/" else self._rooted or "/")
 
     def _look_again(self) -> None:
-        """What the programs remember of each cgroup is wrong now."""
+        """Make the BPF programs forget what they remember of each cgroup."""
         self._programs.run("look_again", [self._is_open])

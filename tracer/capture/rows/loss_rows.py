@@ -1,29 +1,36 @@
-"""What was lost, as rows of the table `loss`."""
+"""Rows of `loss`: how many records each stream lost, and between which instants."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
-class Losses:
-    """How many records each stream has lost, by the last look; the first row's interval begins here."""
+class LossRows:
+    """Sums the losses that several parties count, and makes rows of what was added since the last look.
 
-    def __init__(self) -> None:
+    Each of `counters` returns stream -> records lost since the recording began. The interval of the first
+    row begins now. `counts` are the sums at the last look.
+    """
+
+    def __init__(self, *counters: Callable[[], Mapping[str, int]]) -> None:
         self.counts: Counter[str] = Counter()
+        self._counters = counters
         self._seen_ns = time.monotonic_ns()
 
-    def rows(self, counts: Mapping[str, int], clock_offset_ns: int) -> list[dict[str, Any]]:
-        """Return a row for each stream whose count is higher than at the last look.
+    def take(self, clock_offset_ns: int) -> list[dict[str, Any]]:
+        """Return a row for each stream that lost records since the last call.
 
-        `counts`: stream -> records lost since the begin. `clock_offset_ns`: CLOCK_REALTIME minus
-        CLOCK_MONOTONIC.
+        `clock_offset_ns` is CLOCK_REALTIME minus CLOCK_MONOTONIC.
         """
         now_ns = time.monotonic_ns()
         interval = {"time": now_ns + clock_offset_ns, "begin": self._seen_ns + clock_offset_ns}
         self._seen_ns = now_ns
+        counts: Counter[str] = Counter()
+        for counter in self._counters:
+            counts.update(counter())
         lost = {stream: count - self.counts[stream] for stream, count in counts.items()}
-        self.counts = Counter(counts)
+        self.counts = counts
         return [interval | {"stream": stream, "lost": count} for stream, count in lost.items() if count > 0]

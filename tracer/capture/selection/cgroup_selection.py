@@ -1,16 +1,14 @@
-"""Which cgroups are traced: by what was asked for, at the start and as cgroups come, go and change their
-names.
+"""Decide which cgroups are traced: at the start, and as cgroups are made, removed and renamed.
 
-Paths are decided on in the kernel, when a cgroup is made. Names and globs the kernel cannot match: while
-any is asked for, each new cgroup is traced at once and its records are held back, until it is known here
-whether it was meant.
+The BPF program decides on paths when a cgroup is made. It cannot match names and globs: while one is
+requested, the program traces every new cgroup, and its records are held back until user space has decided.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,27 +20,27 @@ from tracer.capture.bpf.ring import Records
 from tracer.capture.bpf.roots import Roots
 from tracer.capture.learn import calibration
 from tracer.capture.rows.cgroup_rows import Cgroup, CgroupEvent
-from tracer.capture.selection.container_lookup import NamesApart
+from tracer.capture.selection.container_lookup import ContainerLookup
 from tracer.capture.selection.hold import Hold
-from tracer.capture.selection.selector_state import Followed
+from tracer.capture.selection.refusals import Refusals
+from tracer.capture.selection.requests import Requests
+from tracer.capture.selection.selector_state import SelectorState
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, identify, lookup_name
 from tracer.kernel.cgroups.selectors import Selector, list_cgroups
-from tracer.stored_names import stored_path
 
 _ASK_AGAIN_S: Final = 0.2
 _MOST_WAIT_S: Final = 10.0
-_PURGE_INTERVAL_S: Final = 0.05
-_STRAYS_S: Final = 2.0  # what was under way in the kernel when a cgroup was refused has come by then
-_MOST_PATHS: Final = 1000
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A cgroup that is traced from now on. `created_ns`: CLOCK_MONOTONIC; None: it was there before it was
-    asked for, and what was charged until now nobody has seen. `removed_ns`: where it is gone already.
-    `names` None: nobody has asked for them yet.
+    """A cgroup that is traced from now on.
+
+    `created_ns` and `removed_ns` are CLOCK_MONOTONIC. `created_ns` is None for a cgroup that existed before
+    it was requested: its charges until now were not recorded. `removed_ns` is set if the cgroup is gone.
+    `names` is None if the container runtime was not asked.
     """
 
     cgroup: Cgroup
@@ -61,10 +59,11 @@ class _Undecided:
     removed_ns: int | None = None
 
 
-class Following:
-    """Decides. `selectors` None: everything is traced. `own`: the cgroup of the recorder's command.
+class CgroupSelection:
+    """The traced cgroups, the undecided ones, and the decisions on new ones.
 
-    `hold` has the records of those that are not decided on.
+    `selectors` None traces every cgroup. `command_cgroup` is the directory made for the recorder's command.
+    `hold` has the records of undecided cgroups.
     """
 
     def __init__(
@@ -72,85 +71,75 @@ class Following:
         programs: Programs,
         hierarchy: Hierarchy,
         selectors: Sequence[Selector] | None,
-        own: Path | None = None,
+        command_cgroup: Path | None = None,
         *,
         lookup: Callable[[ContainerRef], ContainerNames] = lookup_name,
     ) -> None:
         self._programs = programs
         self._hierarchy = hierarchy
-        self._own = own
-        self._lookup = cache(lookup)  # for the listings at the start
+        self._command_cgroup = command_cgroup
+        self._cached_lookup = cache(lookup)  # for the listings at the start
         self._roots = Roots(programs, hierarchy.root)
-        self._names = NamesApart(lookup)
-        self._followed = None if selectors is None else [Followed(selector) for selector in selectors]
+        self._names = ContainerLookup(lookup)
         self._undecided: dict[int, _Undecided] = {}
         self._traced: dict[int, Cgroup | None] = {}  # None: it is gone
         self._taken: list[Taken] = []
         self._renamed: list[Cgroup] = []
-        self._refused: list[int] = []
-        self._let_go: list[int] = []
-        self._purged: list[tuple[float, int]] = []
-        self._dropped_tasks: set[int] = set()
-        self._purge_at_s = 0.0
+        self._given_up: list[int] = []
+        self.requests = Requests(hierarchy, selectors)
         self.hold = Hold()
-        self._matched: dict[str, None] = {}
+        self._refusals = Refusals(self._roots, self.hold)
 
     def close(self) -> None:
-        """End the thread that asks for names."""
+        """End the thread that looks up container names."""
         self._names.close()
 
     # At the start
 
     def begin(self) -> None:
-        """Have the kernel decide on what is made from now on."""
-        for followed in self._followed or ():
-            if not (followed.selector.is_path and self._roots.want(followed.selector.place)):
+        """Have the BPF program decide on cgroups that are made from now on."""
+        for state in self.requests.states:
+            if not (state.selector.is_path and self._roots.want(state.selector.place)):
                 self._roots.want_undecided()
 
     def find(self) -> list[Path]:
-        """Return the directories of what was asked for and is there now; the kernel traces them from now on.
+        """Return the directories of the requested cgroups that exist, and have the BPF programs trace them.
 
-        Raises UsageError where a name is ambiguous, OSError never: what goes meanwhile is left out.
+        A cgroup that is removed meanwhile is left out. Raises UsageError if a container name is ambiguous.
         """
-        if self._followed is None:
+        if self.requests.is_everything:
             return [self._hierarchy.mount]
-        listing = list_cgroups(self._hierarchy, self._lookup)
+        listing = list_cgroups(self._hierarchy, self._cached_lookup)
         found: list[Path] = []
-        for followed in self._followed:
-            for path in listing.find(followed.selector):
+        for state in self.requests.states:
+            for path in listing.find(state.selector):
                 directory = self._hierarchy.directory(path)
                 with suppress(FileNotFoundError):
-                    self._add_root(cgroupfs.cgroup_id(directory), path, [followed])
+                    self._add_root(cgroupfs.cgroup_id(directory), path, [state])
                     found.append(directory)
-        if self._own is not None:
-            self._roots.add(cgroupfs.cgroup_id(self._own))
-            self._matched[self._hierarchy.path(self._own)] = None
-            found.append(self._own)
+        if self._command_cgroup is not None:
+            self._roots.add(cgroupfs.cgroup_id(self._command_cgroup))
+            self.requests.add_command_cgroup(self._hierarchy.path(self._command_cgroup))
+            found.append(self._command_cgroup)
         return found
 
-    def waiting(self) -> Iterator[str]:
-        """Say, a line for each, what was asked for and is not there."""
-        listing = None
-        for followed in self._followed or ():
-            followed.begin()
-            if not followed.there:
-                listing = listing or list_cgroups(self._hierarchy, self._lookup)
-                near = listing.near(followed.selector)
-                yield f"no cgroup or container is {followed.name} yet: waiting for it ({near})"
+    def waiting(self) -> list[str]:
+        """Return a line for each selector that matches no cgroup now."""
+        return list(self.requests.waiting(self._cached_lookup))
 
     def is_traced(self, cgroup_id: int) -> bool:
-        """Whether it is traced by now."""
+        """Return whether a cgroup is or was traced."""
         return cgroup_id in self._traced
 
-    def take_up(self, cgroup: Cgroup) -> None:
-        """Take note of a traced cgroup that was there before."""
+    def add_existing(self, cgroup: Cgroup) -> None:
+        """Add a traced cgroup that existed before the recording."""
         self._traced[cgroup.id] = cgroup
         self.hold.accept(cgroup.id)
 
-    # As they come and go
+    # As cgroups are made, removed and renamed
 
     def take_event(self, event: CgroupEvent) -> None:
-        """Decide on a cgroup that was made, or take note that one was removed or renamed."""
+        """Decide on a cgroup that was made or renamed, or note that one was removed."""
         cgroup = event.cgroup
         if event.kind == "mkdir" and cgroup.id not in self._traced:
             self._take_new(event)
@@ -162,32 +151,32 @@ class Following:
             self._remove(cgroup.id)
 
     def undecided(self) -> list[Cgroup]:
-        """Return those whose records are held back now."""
+        """Return the cgroups whose records are held back now."""
         return [undecided.cgroup for undecided in self._undecided.values()]
 
     def memcgs(self) -> dict[int, int]:
-        """Return cgroup id -> the address of its memcg, of the traced ones that are there."""
+        """Return cgroup id -> kernel address of the memcg, for the traced cgroups that exist."""
         found: dict[int, int] = {}
         for cgroup in self._traced.values():
             if cgroup is not None:
-                with suppress(OSError):  # gone
+                with suppress(OSError):  # removed meanwhile
                     found[cgroup.id] = cgroup.memcg or calibration.find_memcg(
                         self._programs, self._hierarchy.directory(cgroup.path)
                     )
         return found
 
     def take_renamed(self) -> list[Cgroup]:
-        """Return those traced cgroups that got another path since the last call."""
+        """Return the traced cgroups that got a new path since the last call."""
         renamed, self._renamed = self._renamed, []
         return renamed
 
-    def take_refused(self) -> list[int]:
-        """Return the ids of those that were undecided until the last call, and are refused."""
-        refused, self._let_go = self._let_go, []
-        return refused
+    def take_given_up(self) -> list[int]:
+        """Return the ids of undecided cgroups that were refused since the last call."""
+        given_up, self._given_up = self._given_up, []
+        return given_up
 
     def settle(self) -> list[Taken]:
-        """Return what is traced since the last call, after the answers that have come."""
+        """Decide with the container names that have arrived. Return the cgroups taken since the last call."""
         now = time.monotonic()
         answers = self._names.take()
         for undecided in list(self._undecided.values()):
@@ -195,78 +184,44 @@ class Following:
         taken, self._taken = self._taken, []
         return taken
 
-    def tidy(self) -> None:
-        """Have the kernel stop with what was refused. To be called when all rings were read."""
-        now = time.monotonic()
-        while self._purged and now - self._purged[0][0] > _STRAYS_S:
-            self.hold.forget(self._purged.pop(0)[1])
-        if not self._refused:
-            self._roots.forget_tasks(self._dropped_tasks)
-            self._dropped_tasks.clear()
-        elif now >= self._purge_at_s:
-            self._purge_at_s = now + _PURGE_INTERVAL_S
-            self._roots.remove(self._refused)
-            for cgroup_id in self._refused:
-                self.hold.purge(cgroup_id, time.monotonic_ns())
-                self._purged.append((now, cgroup_id))
-            self._refused.clear()
+    def purge(self) -> None:
+        """Have the BPF programs stop tracing what was refused. Call it after all rings were read."""
+        self._refusals.purge()
 
     def sift(self, stream: str, records: Records) -> Records:
-        """Return what of `records`, and of what was held back before, is of what was asked for."""
-        if self._followed is None:
+        """Return the records to write now: of `records` and of what was held back, what is requested."""
+        if self.requests.is_everything:
             return records
         wanted, dropped = self.hold.sift(stream, records)
         if stream == "task":
-            self._dropped_tasks |= set(dropped["tgid"].tolist())
+            self._refusals.note_dropped(dropped)
         return wanted
 
     def residue(self, sums: Mapping[tuple[int, int], int]) -> dict[tuple[int, int], int]:
-        """Return, of the sums by (cgroup id, category) whose records were lost, those of what was asked
-        for; with what did not fit into the hold.
+        """Return the bytes by (cgroup id, category) whose records were lost, of the requested cgroups.
+
+        `sums` are those lost in the kernel; records that did not fit into the hold are added.
         """
         kept = Counter(self.hold.take_residue())
         kept.update(
-            {key: total for key, total in sums.items() if self._followed is None or key[0] in self._traced}
+            {
+                key: total
+                for key, total in sums.items()
+                if self.requests.is_everything or key[0] in self._traced
+            }
         )
         return dict(kept)
 
-    def matched_paths(self) -> list[str] | None:
-        """Return the paths of what was asked for and found, in the order in which it came; None:
-        everything.
-        """
-        return None if self._followed is None else [stored_path(path) for path in self._matched]
+    def includes(self, path: str) -> bool:
+        """Return whether a cgroup is requested, undecided, or below such a one."""
+        return self.requests.includes(path, self._undecided_paths())
 
     def concerns(self, rooted_path: str) -> bool:
-        """Return whether a cgroup, by its path from the root of the hierarchy, was or may be asked for, or is
-        above such a one: its limit is then a limit of theirs.
-        """
-        if self._followed is None or len(self._matched) >= _MOST_PATHS:
-            return True
-        path = self._hierarchy.visible_path(rooted_path)
-        if path is None:
-            return self._hierarchy.root.startswith(rooted_path.rstrip("/") + "/")
-        below = path.rstrip("/") + "/"
-        return self.is_asked_for(path) or any(place.startswith(below) for place in self._places())
+        """Return whether a cgroup is included, or above an included one (`Requests.concerns`)."""
+        return self.requests.concerns(rooted_path, self._undecided_paths())
 
-    def is_asked_for(self, path: str) -> bool:
-        """Return whether a cgroup at this path was or may be asked for, or is below such a one."""
-        own = path.rstrip("/") + "/"
-        return self._followed is None or any(
-            own.startswith(place.rstrip("/") + "/") for place in self._places()
-        )
-
-    def _places(self) -> list[str]:
-        return [*self._matched, *(one.cgroup.path for one in self._undecided.values())]
-
-    def news(self, *, is_last: bool = False) -> Iterator[str]:
-        """Say, in a line for each selector, what has come, gone or come again since the last call."""
-        for followed in self._followed or ():
-            if (line := followed.news(is_last=is_last)) is not None:
-                yield line
-
-    def never_came(self) -> list[str]:
-        """Return what was asked for and did not come, as it was typed."""
-        return [followed.name for followed in self._followed or () if not followed.came]
+    def _undecided_paths(self) -> list[str]:
+        return [undecided.cgroup.path for undecided in self._undecided.values()]
 
     # Decisions
 
@@ -274,100 +229,71 @@ class Following:
         cgroup = event.cgroup
         if event.follow == "no":
             return
-        if self._followed is None or event.follow == "yes" or cgroup.parent_id in self._traced:
-            fitting = [] if self._followed is None else self._fitting(cgroup, None)
-            if fitting or event.follow == "undecided":
-                self._add_root(cgroup.id, cgroup.path, fitting)
-            self._accept(Taken(cgroup, event.time_ns))
-        elif fitting := self._fitting(cgroup, None):
-            self._add_root(cgroup.id, cgroup.path, fitting)
+        matching = self.requests.matching(cgroup.path, None)
+        is_below_traced = cgroup.parent_id in self._traced
+        if self.requests.is_everything or event.follow == "yes" or is_below_traced or matching:
+            if matching or event.follow == "undecided":
+                self._add_root(cgroup.id, cgroup.path, matching)
             self._accept(Taken(cgroup, event.time_ns))
         elif (ref := identify(cgroup.path)) is not None and ref.container_id is not None:
             now = time.monotonic()
             self._undecided[cgroup.id] = _Undecided(cgroup, event.time_ns, ref, now + _MOST_WAIT_S, now)
             self.hold.wait_for(cgroup.id)
         else:
-            self._refuse(cgroup.id)
+            self._refusals.add(cgroup.id)
 
     def _decide(self, undecided: _Undecided, names: ContainerNames | None, now: float) -> None:
         cgroup = undecided.cgroup
-        fitting = self._fitting(cgroup, names) if names else []
-        if fitting or cgroup.parent_id in self._traced:
+        matching = self.requests.matching(cgroup.path, names) if names else []
+        if matching or cgroup.parent_id in self._traced:
             del self._undecided[cgroup.id]
-            self._add_root(cgroup.id, cgroup.path, fitting)
+            self._add_root(cgroup.id, cgroup.path, matching)
             self._accept(Taken(cgroup, undecided.created_ns, undecided.removed_ns, names))
             if undecided.removed_ns is not None:
                 self._remove(cgroup.id)
         elif (names and names.container is not None) or now > undecided.until_s:
             del self._undecided[cgroup.id]
-            self._let_go.append(cgroup.id)
-            self._refuse(cgroup.id)
+            self._given_up.append(cgroup.id)
+            self._refusals.add(cgroup.id)
         elif now >= undecided.ask_at_s:
             undecided.ask_at_s = now + _ASK_AGAIN_S
             self._names.ask(undecided.ref)
 
     def _take_renamed(self, event: CgroupEvent) -> None:
-        """One that is traced already stays so: it is what was named. Of another, what was charged until now
-        is not known, as of all that was there before the recording.
+        """Keep tracing a traced cgroup under its new name, and take one whose new name is requested.
+
+        The charges of the latter until now are unknown, as for cgroups that existed before the recording.
         """
         cgroup = event.cgroup
         if (known := self._traced.get(cgroup.id)) is not None:
-            self._rename_below(known.path, cgroup.path)
-        elif self._followed is not None and (fitting := self._fitting(cgroup, None)):
+            self._rename_subtree(known.path, cgroup.path)
+        elif matching := self.requests.matching(cgroup.path, None):
             self._undecided.pop(cgroup.id, None)
-            self._refused = [refused for refused in self._refused if refused != cgroup.id]
-            self._add_root(cgroup.id, cgroup.path, fitting)
+            self._refusals.take_back(cgroup.id)
+            self._add_root(cgroup.id, cgroup.path, matching)
             self._accept(Taken(cgroup, None))
 
-    def _rename_below(self, old: str, new: str) -> None:
+    def _rename_subtree(self, old: str, new: str) -> None:
         for cgroup in self._traced.values():
             if cgroup is not None and (cgroup.path == old or cgroup.path.startswith(f"{old}/")):
                 renamed = replace(cgroup, path=new + cgroup.path[len(old) :])
                 self._traced[cgroup.id] = renamed
                 self._renamed.append(renamed)
-                for followed in self._followed or ():
-                    if cgroup.id in followed.there:
-                        followed.there[cgroup.id] = renamed.path
+                self.requests.rename(cgroup.id, renamed.path)
 
-    def _fitting(self, cgroup: Cgroup, names: ContainerNames | None) -> list[Followed]:
-        """The selectors that mean this cgroup. `names`: of its container, where they are known."""
-        ref = identify(cgroup.path)
-        container = None if ref is None else ref.container_id
-        name = names.container if names else None
-        return [
-            followed
-            for followed in self._followed or ()
-            if followed.selector.fits_path(cgroup.path)
-            or (container is not None and followed.selector.fits_container(container, name))
-            or cgroup.path in followed.came
-        ]
-
-    def _add_root(self, cgroup_id: int, path: str, followed_by: list[Followed]) -> None:
+    def _add_root(self, cgroup_id: int, path: str, matching: Sequence[SelectorState]) -> None:
         self._roots.add(cgroup_id)
-        for followed in followed_by:
-            followed.there[cgroup_id] = path
-            self._note_match(followed, path)
+        if matching:
+            self.requests.add_match(matching, cgroup_id, path)
             self._roots.want_again(path)
-
-    def _note_match(self, followed: Followed, path: str) -> None:
-        followed.note(path)
-        if len(self._matched) < _MOST_PATHS:
-            self._matched[path] = None
 
     def _accept(self, taken: Taken) -> None:
         self._traced[taken.cgroup.id] = taken.cgroup
         self.hold.accept(taken.cgroup.id)
         self._taken.append(taken)
 
-    def _refuse(self, cgroup_id: int) -> None:
-        self.hold.refuse(cgroup_id)
-        self._refused.append(cgroup_id)
-
     def _remove(self, cgroup_id: int) -> None:
         if cgroup_id in self._traced:
             self._traced[cgroup_id] = None
-        was_root = False
-        for followed in self._followed or ():
-            was_root |= followed.there.pop(cgroup_id, None) is not None
-        if was_root:
+        if self.requests.remove(cgroup_id):
             self._roots.bury(cgroup_id)

@@ -1,6 +1,4 @@
-"""The names of containers, asked by a thread of its own: a runtime may take a second, and rings do not
-wait.
-"""
+"""Container names, looked up in a thread: a container runtime may take a second, and rings must be read."""
 
 from __future__ import annotations
 
@@ -12,8 +10,8 @@ from collections.abc import Callable
 from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, lookup_name
 
 
-class NamesApart:
-    """Questions and answers. The thread starts with the first question."""
+class ContainerLookup:
+    """Questions to container runtimes, and their answers. The thread starts with the first question."""
 
     def __init__(self, lookup: Callable[[ContainerRef], ContainerNames] = lookup_name) -> None:
         self._lookup = lookup
@@ -23,7 +21,7 @@ class NamesApart:
         self._thread: threading.Thread | None = None
 
     def ask(self, ref: ContainerRef) -> None:
-        """Ask for a container's names, where that question does not wait already."""
+        """Ask for a container's names, unless the same question waits already."""
         if ref in self._asked:
             return
         self._asked.add(ref)
@@ -39,7 +37,7 @@ class NamesApart:
         return answers
 
     def close(self) -> None:
-        """End the thread after the question that it is at."""
+        """End the thread after its current question."""
         self._questions.put(None)
 
     def _answer(self) -> None:

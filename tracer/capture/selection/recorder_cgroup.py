@@ -1,4 +1,4 @@
-"""The cgroup that the recorder itself runs in: where it is traced and bounded, its next kill may be ours."""
+"""The recorder's own cgroup: if it is traced and has a limit, the next kill may be the recorder's."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tracer.units import size
 
 
 @dataclass(frozen=True, slots=True)
-class OwnCgroup:
-    """Where the recorder runs, and the least limit of it and of those above it (`limited_by`)."""
+class RecorderCgroup:
+    """The recorder's cgroup, and the lowest limit on the way up from it, which `limited_by` has."""
 
     path: str
     limited_by: str
@@ -22,15 +22,15 @@ class OwnCgroup:
 
     @property
     def warning(self) -> str:
-        """What a user should know of it before it happens."""
+        """The warning for the user."""
         return (
             f"the recorder itself runs in {self.path!a}, which is traced: the limit of {self.limited_by!a} "
             f"({size(self.limit_bytes)}) counts its memory, and an OOM kill there may end the recording"
         )
 
 
-def find_own_bounded(hierarchy: Hierarchy, is_traced: Callable[[str], bool]) -> OwnCgroup | None:
-    """Return the recorder's cgroup if it is traced, and some limit that can be seen bounds it."""
+def find_recorder_cgroup(hierarchy: Hierarchy, is_traced: Callable[[str], bool]) -> RecorderCgroup | None:
+    """Return the recorder's cgroup if it is traced and a visible limit bounds it, else None."""
     try:
         own = own_path(hierarchy)
     except (TracerError, OSError):
@@ -50,4 +50,4 @@ def find_own_bounded(hierarchy: Hierarchy, is_traced: Callable[[str], bool]) -> 
         if path == "/":
             break
         path = path.rpartition("/")[0] or "/"
-    return OwnCgroup(own, min(limits)[1], min(limits)[0]) if limits else None
+    return RecorderCgroup(own, min(limits)[1], min(limits)[0]) if limits else None

@@ -1,99 +1,107 @@
-"""What the recorder keeps of each traced cgroup: a row of `cgroups`, samples, and where its counters are."""
+"""What the recorder keeps of each traced cgroup: its row of `cgroups`, its samples, its counters' address."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.ring import Records
 from tracer.capture.learn import calibration
-from tracer.capture.rows import cgroup_rows
-from tracer.capture.rows.sampler import Row, Sampler
-from tracer.capture.selection.cgroup_selection import Following, Taken
+from tracer.capture.rows.cgroup_rows import Cgroup, CgroupRows
+from tracer.capture.rows.sampler import Sampler
+from tracer.capture.selection.cgroup_selection import CgroupSelection, Taken
 from tracer.errors import TracerError
+from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 
 
 @dataclass(frozen=True)
 class TracedCgroups:
-    """Bring what `following` decides to those who go by it. `clock_offset_ns`: realtime minus monotonic."""
+    """Carries the decisions of `selection` to rows and samples.
+
+    `clock_offset_ns` is CLOCK_REALTIME minus CLOCK_MONOTONIC.
+    """
 
     programs: Programs
     hierarchy: Hierarchy
-    following: Following
-    cgroups: cgroup_rows.Cgroups
+    selection: CgroupSelection
+    cgroups: CgroupRows
     sampler: Sampler
     clock_offset_ns: int
 
     def find(self, read_events: Callable[[], Records]) -> None:
-        """Take up those that are there, but for those whose making `read_events` tells of. Raises TracerError
-        where one that was asked for has no memory controller.
-        """
-        roots = self.following.find()
-        listed = cgroup_rows.list_traced(self.hierarchy, roots)
-        self.take_events(read_events())  # after the listing: of what is in it, nothing comes later
-        for directory, cgroup_id, parent in listed:
-            if not self.following.is_traced(cgroup_id):
-                cgroup = cgroup_rows.Cgroup(cgroup_id, parent, self.hierarchy.path(directory), 0)
-                with suppress(OSError):  # gone
-                    self._require_memory(self._take_up(cgroup), directory, roots)
+        """Take up the requested cgroups that exist; `read_events` reads the ring of cgroup events.
 
-    def take_events(self, records: Records) -> list[Row]:
-        """Take note of those that were made, removed and renamed, and of those that are known by now to
-        have been asked for.
+        Raises TracerError if one that was requested has no memory controller.
+        """
+        roots = self.selection.find()
+        listed = list_cgroups_below(self.hierarchy, roots)
+        self.take_events(read_events())  # after the listing: later events are on cgroups that it lacks
+        for directory, cgroup_id, parent in listed:
+            if not self.selection.is_traced(cgroup_id):
+                cgroup = Cgroup(cgroup_id, parent, self.hierarchy.path(directory), 0)
+                with suppress(OSError):  # removed meanwhile
+                    self._require_memory(self._add_existing(cgroup), directory, roots)
+
+    def take_events(self, records: Records) -> list[dict[str, Any]]:
+        """Take `cgroup` records, and the cgroups that are decided by now.
+
+        Returns the first rows of `samples` of cgroups that existed before they were selected.
         """
         ends = []
-        begins: list[Row] = []
+        first_samples: list[dict[str, Any]] = []
         for event in self.cgroups.events(records):
-            self.following.take_event(event)
+            self.selection.take_event(event)
             if event.kind == "rmdir":
                 ends.append((event.cgroup.id, event.time_ns))
-        for taken in self.following.settle():
-            begins += self._take(taken)
+        for taken in self.selection.settle():
+            first_samples += self._add(taken)
             if taken.removed_ns is not None:
                 ends.append((taken.cgroup.id, taken.removed_ns))
-        for cgroup in self.following.take_renamed():
+        for cgroup in self.selection.take_renamed():
             self.cgroups.add(cgroup, None)
             self.sampler.discard(cgroup.id)
             self.sampler.add(cgroup)
         for cgroup_id, time_ns in ends:
             self.cgroups.remove(cgroup_id, time_ns + self.clock_offset_ns)
-        for cgroup in self.following.undecided():
+        for cgroup in self.selection.undecided():
             self.sampler.add(cgroup)
-        for cgroup_id in self.following.take_refused():
+        for cgroup_id in self.selection.take_given_up():
             self.sampler.discard(cgroup_id)
-        return begins
+        return first_samples
 
-    def _take(self, taken: Taken) -> list[Row]:
+    def _add(self, taken: Taken) -> list[dict[str, Any]]:
         if taken.created_ns is None:
-            return [row for cgroup in self._below(taken.cgroup) for row in self._begin_late(cgroup)]
+            return [row for cgroup in self._untraced_subtree(taken.cgroup) for row in self._add_late(cgroup)]
         self.cgroups.add(taken.cgroup, taken.created_ns + self.clock_offset_ns, taken.names)
         self.sampler.add(taken.cgroup)
         return []
 
-    def _below(self, cgroup: cgroup_rows.Cgroup) -> Iterator[cgroup_rows.Cgroup]:
-        """The cgroup itself, and those below it that nothing of was recorded until now."""
+    def _untraced_subtree(self, cgroup: Cgroup) -> Iterator[Cgroup]:
+        """Yield the cgroup, and those below it that were not traced until now."""
         yield cgroup
         directory = self.hierarchy.directory(cgroup.path)
-        for below, cgroup_id, parent in cgroup_rows.list_traced(self.hierarchy, [directory]):
-            if not self.following.is_traced(cgroup_id):
-                yield cgroup_rows.Cgroup(cgroup_id, parent, self.hierarchy.path(below), 0)
+        for below, cgroup_id, parent in list_cgroups_below(self.hierarchy, [directory]):
+            if not self.selection.is_traced(cgroup_id):
+                yield Cgroup(cgroup_id, parent, self.hierarchy.path(below), 0)
 
-    def _begin_late(self, cgroup: cgroup_rows.Cgroup) -> list[Row]:
-        with suppress(OSError):  # gone
-            self._take_up(cgroup)
+    def _add_late(self, cgroup: Cgroup) -> list[dict[str, Any]]:
+        with suppress(OSError):  # removed meanwhile
+            self._add_existing(cgroup)
         return self.sampler.sample_files(cgroup.id, "start", self.clock_offset_ns)
 
-    def _take_up(self, cgroup: cgroup_rows.Cgroup) -> int:
-        """Take up a cgroup whose charges until now nobody has seen. Returns the address of its memcg; 0: it
-        has none. Raises OSError where it is gone.
+    def _add_existing(self, cgroup: Cgroup) -> int:
+        """Add a cgroup whose charges until now were not recorded.
+
+        Returns the kernel address of its memcg; 0 if it has none. Raises OSError if it is gone.
         """
         memcg = calibration.find_memcg(self.programs, self.hierarchy.directory(cgroup.path))
         known = replace(cgroup, memcg=memcg)
-        self.following.take_up(known)
+        self.selection.add_existing(known)
         self.cgroups.add(known, None)
         if memcg:
             calibration.prime(self.programs, memcg, cgroup.id)
@@ -106,3 +114,16 @@ class TracedCgroups:
                 f"{directory} has no memory controller: "
                 f"run echo +memory > {directory.parent}/cgroup.subtree_control"
             )
+
+
+def list_cgroups_below(hierarchy: Hierarchy, roots: Iterable[Path]) -> list[tuple[Path, int, int | None]]:
+    """Return (directory, id, parent's id) of every cgroup that exists at or below the roots, each once.
+
+    A cgroup that is removed meanwhile is left out.
+    """
+    found: dict[Path, tuple[Path, int, int | None]] = {}
+    for directory in (below for root in roots for below in cgroupfs.descendants(root)):
+        with suppress(FileNotFoundError):
+            parent = None if directory == hierarchy.mount else cgroupfs.cgroup_id(directory.parent)
+            found[directory] = (directory, cgroupfs.cgroup_id(directory), parent)
+    return list(found.values())

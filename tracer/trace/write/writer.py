@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ import pyarrow as pa
 from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace import layout
+from tracer.trace.arrow_columns import rows_of
 from tracer.trace.meta import WRITE_FAILED, Meta, utc_time, write_meta
 from tracer.trace.write.backlog import HELD_BYTES, Backlog, stream_of
 from tracer.trace.write.claim import claim
@@ -126,6 +127,11 @@ class TraceWriter:
                 journal.append(conforming)
             except OSError as error:
                 self._fail(table, error)
+
+    def append_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows that are given as column -> value; no rows are fine."""
+        if rows:
+            self.append(table, rows_of(table, rows))
 
     def _count_rows(self, table: str, batch: pa.RecordBatch) -> None:
         self.rows[table] += batch.num_rows

@@ -1,0 +1,88 @@
+"""Rows of `inodes`, from records as the BPF programs write them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tracer.capture.rows.inode_rows import InodeRows
+from tracer.kernel.cgroups.mounts import MountTable, parse_mountinfo
+from tracer.wire.dtypes import WIRE
+
+HOST = b"""\
+21 1 254:1 / / rw - ext4 /dev/vda1 rw
+22 21 254:2 /exports /srv rw - ext4 /dev/vdb rw
+"""
+IN_CONTAINER = b"""\
+31 1 0:40 / / rw - overlay overlay rw,lowerdir=/docker/one/diff,upperdir=/docker/two/diff,workdir=/w
+32 31 254:2 /exports/big /data rw - ext4 /dev/vdb rw
+33 31 254:3 / /own rw - xfs /dev/vdc rw
+"""
+CONTAINER_NS = 23
+
+
+class KnownMounts:
+    """As much of Mounts as names need."""
+
+    def own(self) -> MountTable:
+        return MountTable(parse_mountinfo(HOST))
+
+    def other(self, mount_ns: int, tgids: tuple[int, ...], _since_ns: int) -> MountTable | None:
+        return MountTable(parse_mountinfo(IN_CONTAINER)) if mount_ns == CONTAINER_NS and 7 in tgids else None
+
+
+def file_row(device: tuple[int, int], *names: bytes, **fields: object) -> dict[str, Any]:
+    """The row of a file by its names from the root, met in the container if not told otherwise."""
+    record = np.zeros(1, WIRE["inode"])
+    path = b"".join(name + b"/" for name in reversed(names))
+    record["path"], record["path_len"], record["depth"] = path, len(path), len(names)
+    record["dev"], record["nlink"], record["fs_type"] = device[0] << 20 | device[1], 1, b"ext4"
+    record["mount_ns"], record["ppid"] = CONTAINER_NS, 7
+    for field, value in fields.items():
+        record[field] = value
+    mounts: Any = KnownMounts()
+    (row,) = InodeRows(mounts).rows_for(record)
+    return row
+
+
+@pytest.mark.parametrize(
+    ("device", "names", "path", "kind", "container_path"),
+    [
+        ((254, 1), (b"etc", b"passwd"), "/etc/passwd", "host", None),
+        ((254, 1), (b"docker", b"one", b"diff", b"sh"), "/docker/one/diff/sh", "host", "/sh"),
+        ((254, 1), (b"docker", b"two", b"diff", b"a", b"b"), "/docker/two/diff/a/b", "host", "/a/b"),
+        ((254, 2), (b"exports", b"big", b"file"), "/srv/big/file", "host", "/data/file"),
+        ((254, 3), (b"f",), "/own/f", "container", "/own/f"),
+        ((254, 4), (b"f",), "/f", "filesystem", None),
+        ((254, 1), (b"caf\xe9",), "/caf\\xe9", "host", None),
+        ((254, 1), (), None, None, None),
+    ],
+)
+def test_a_file_has_a_name_on_the_host_and_one_in_the_container(
+    device: tuple[int, int], names: tuple[bytes, ...], path: str, kind: str, container_path: str
+) -> None:
+    row = file_row(device, *names)
+    assert (row["path"], row["path_kind"], row["container_path"]) == (path, kind, container_path)
+
+
+def test_who_acts_on_the_host_sees_what_the_host_sees() -> None:
+    row = file_row((254, 2), b"exports", b"big", b"file", mount_ns=1)
+    assert (row["path"], row["path_kind"], row["container_path"]) == ("/srv/big/file", "host", None)
+
+
+def test_a_path_that_was_cut_is_no_path_of_the_host() -> None:
+    row = file_row((254, 1), b"deep", b"file", truncated=1)
+    assert (row["path"], row["path_kind"], row["container_path"]) == ("…/deep/file", "filesystem", None)
+
+
+def test_a_file_in_no_directory_has_the_name_that_the_kernel_gave_it() -> None:
+    row = file_row((0, 1), b"memfd:m", is_pseudo=1, nlink=0, fs_type=b"tmpfs")
+    assert (row["path"], row["path_kind"], row["deleted"]) == ("memfd:m", "kernel", True)
+
+
+def test_the_cache_of_a_block_device_says_which() -> None:
+    row = file_row((0, 3), fs_type=b"bdev", mode=0o060600, rdev=4095 << 20 | 77)
+    assert (row["path"], row["path_kind"], row["rdev"]) == (None, None, "4095:77"), "no such device here"
+    assert file_row((254, 1), b"file", mode=0o100644)["rdev"] is None

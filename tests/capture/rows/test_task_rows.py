@@ -1,0 +1,94 @@
+"""Rows of `tasks`, from records as the BPF programs write them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tracer.capture.bpf.ring import Records
+from tracer.capture.rows import task_rows
+from tracer.capture.rows.task_rows import TaskRows
+from tracer.schema import TASK_EVENTS
+from tracer.wire.dtypes import WIRE
+
+CLOCK_OFFSET_NS = 1_000_000
+
+
+def task_records(*events: tuple[str, int, int, str]) -> Records:
+    """(event, time, start, comm), all of tgid 23."""
+    records = np.zeros(len(events), WIRE["task"])
+    for record, (event, time_ns, start_ns, comm) in zip(records, events, strict=True):
+        record["event"] = TASK_EVENTS.index(event)
+        record["time_ns"], record["start_ns"], record["tgid"], record["comm"] = time_ns, start_ns, 23, comm
+    return records
+
+
+def last_rows(rows: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """start -> the row that a reader keeps."""
+    return {row["start_ns"]: row for row in rows}
+
+
+def test_a_process_is_one_row_from_first_sight_to_exit() -> None:
+    tasks = TaskRows()
+    tasks.take_events(task_records(("seen", 10, 7, "sh"), ("exec", 20, 7, "tail")), CLOCK_OFFSET_NS)
+    tasks.take_events(task_records(("exit", 30, 7, "tail")), CLOCK_OFFSET_NS)
+    row = last_rows(tasks.rows)[7]
+    assert (row["comm"], row["first_seen"], row["exited"]) == (
+        "tail",
+        10 + CLOCK_OFFSET_NS,
+        30 + CLOCK_OFFSET_NS,
+    )
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_memory_given_back_after_the_exit_makes_no_new_process(batches: int) -> None:
+    records = task_records(("seen", 10, 7, "tail"), ("exit", 30, 7, "tail"), ("seen", 31, 7, "tail"))
+    tasks = TaskRows()
+    for batch in np.array_split(records, batches):
+        tasks.take_events(batch, 0)
+    row = last_rows(tasks.rows)[7]
+    assert (row["first_seen"], row["exited"]) == (10, 30)
+
+
+def test_a_number_given_out_again_is_another_process() -> None:
+    tasks = TaskRows()
+    tasks.take_events(
+        task_records(("seen", 10, 7, "old"), ("exit", 30, 7, "old"), ("seen", 40, 39, "new")), 0
+    )
+    rows = last_rows(tasks.rows)
+    assert {start: (row["comm"], row["first_seen"], row["exited"]) for start, row in rows.items()} == {
+        7: ("old", 10, 30),
+        39: ("new", 40, None),
+    }
+
+
+def test_a_thread_that_executes_lives_on_as_its_leader() -> None:
+    tasks = TaskRows()
+    tasks.take_events(task_records(("seen", 10, 7, "a"), ("exit", 30, 7, "a"), ("exec", 40, 7, "b")), 0)
+    row = last_rows(tasks.rows)[7]
+    assert (row["comm"], row["first_seen"], row["exited"]) == ("b", 10, None)
+
+
+def test_a_title_is_read_at_first_sight_and_once_it_may_have_been_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that was forked has its parent's; at a kill those that were weighed are read again."""
+    titles = {1: "postgres", 2: "postgres"}
+    monkeypatch.setattr(task_rows, "read_title", lambda _tgid, start: titles[start])
+    tasks = TaskRows()
+    tasks.take_events(task_records(("seen", 10, 1, "postgres"), ("seen", 10, 2, "postgres")), 0)
+    assert [row["cmdline"] for row in tasks.rows] == ["postgres", "postgres"]
+    tasks.rows.clear()
+    titles.update({1: "postgres: checkpointer"})
+    tasks.reread_titles()
+    assert tasks.rows == []
+    tasks.reread_titles({23})
+    assert [row["cmdline"] for row in tasks.rows] == ["postgres: checkpointer"]
+    titles.update({2: "postgres: writer"})
+    later_s = time.monotonic() + 2
+    monkeypatch.setattr(task_rows.time, "monotonic", lambda: later_s)
+    tasks.reread_titles()
+    assert [row["cmdline"] for row in tasks.rows] == ["postgres: checkpointer", "postgres: writer"]

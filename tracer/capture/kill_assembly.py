@@ -1,0 +1,95 @@
+"""OOM kills: victims, candidates of the same decision, the limit owner's counters, the trigger's stacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from tracer.capture.bpf.load import Programs
+from tracer.capture.bpf.ring import Records
+from tracer.capture.rows.decode import Decoder
+from tracer.capture.rows.task_rows import TaskRows
+from tracer.capture.symbols.address_names import Program
+from tracer.capture.symbols.stack_names import Stacks
+from tracer.trace.write.writer import TraceWriter
+
+_DECISION: Final = ["trigger_pid", "invocation"]  # the fields that records of one OOM decision share
+_DECISIONS_HELD: Final = 64
+
+
+class KillAssembly:
+    """Writes the rows of each kill, the victim first.
+
+    `count` is the number of decisions that killed. `marked_ns` maps the pids of the latest victims to the
+    time (CLOCK_MONOTONIC) at which the kernel marked them.
+    """
+
+    def __init__(
+        self,
+        programs: Programs,
+        decoder: Decoder,
+        writer: TraceWriter,
+        tasks: TaskRows,
+        stacks: Stacks,
+    ) -> None:
+        self.count = 0
+        self.marked_ns: dict[int, int] = {}
+        self._programs = programs
+        self._decoder = decoder
+        self._writer = writer
+        self._tasks = tasks
+        self._stacks = stacks
+        self._named_stacks: set[int] = set()
+        self._candidates: dict[Any, list[Records]] = {}
+
+    def save(self, records: Records) -> list[dict[str, Any]]:
+        """Write and flush rows of `oom`, so that they survive the recorder from here on. Return them."""
+        kills = [self._decoder.oom(record) for record in records]
+        if kills:
+            self.count += len({kill["kill_id"] for kill in kills})
+            self._writer.append_rows("oom", kills)
+            self._writer.flush()
+            self.marked_ns = {kill["pid"]: kill["ktime_ns"] for kill in kills}
+        return kills
+
+    def hold_candidates(self, records: Records) -> None:
+        """Hold candidates until their decision kills; a decision that kills nobody leaves no row."""
+        for key in np.unique(records[_DECISION]):
+            self._candidates.setdefault(key.item(), []).append(records[records[_DECISION] == key])
+        for key in list(self._candidates)[:-_DECISIONS_HELD]:
+            del self._candidates[key]
+
+    def write_candidates(self, records: Records) -> None:
+        """Write and flush the candidates of the decisions of these `oom` records."""
+        for record in records:
+            kill_id, chosen_tgid = self._decoder.kill_id(record), int(record["victim_tgid"])
+            for batch in self._candidates.pop(record[_DECISION].item(), []):
+                rows = self._decoder.candidates(batch, kill_id, chosen_tgid)
+                self._writer.append_rows("oom_candidates", rows)
+                self._tasks.reread_titles({row["tgid"] for row in rows})
+        self._writer.flush()
+
+    def owner_samples(
+        self, records: Records, positions: Mapping[str, int], cgroup_version: int
+    ) -> list[dict[str, Any]]:
+        """Return rows of `samples`: the limit owner's counters at the first victim of each decision."""
+        counted = self._programs.counts_reclaim
+        samples = {
+            self._decoder.kill_id(record): self._decoder.oom_sample(
+                record, positions, version=cgroup_version, counted=counted
+            )
+            for record in records[::-1]
+        }
+        return [row for row in samples.values() if row is not None]
+
+    def name_stacks(self, kills: list[dict[str, Any]], records: Records) -> None:
+        """Have the stacks of the triggers named, each once."""
+        for kill, record in zip(kills, records, strict=True):
+            program = Program(int(record["start_code"]), int(record["start_stack"]))
+            programs = {kill["kernel_stack_id"]: None, kill["user_stack_id"]: program}
+            for number in programs.keys() - self._named_stacks - {None}:
+                addresses = self._programs.stack(number)
+                self._stacks.name(number, kill["trigger_tgid"], programs[number], addresses)
+                self._named_stacks.add(number)

@@ -1,0 +1,101 @@
+"""Rows of `inodes`: paths of files, from the names that the kernel has and the mounts of who acts on them."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from tracer.capture.bpf.ring import Records
+from tracer.capture.rows.decode import text
+from tracer.kernel.cgroups.mounts import Mounts, MountTable
+from tracer.stored_names import stored_text
+
+_MINOR_BITS: Final = 20  # include/linux/kdev_t.h, the kernel's own dev_t
+
+
+class InodeRows:
+    """Make rows of files. A path that is not known now is null; an earlier row of the file stays valid."""
+
+    def __init__(self, mounts: Mounts) -> None:
+        self._mounts = mounts
+
+    def rows_for(self, records: Records) -> list[dict[str, Any]]:
+        """Return a row for each record."""
+        if not len(records):
+            return []
+        own = self._mounts.own()
+        return [self._row(record, own) for record in records]
+
+    def _row(self, record: np.void, own: MountTable) -> dict[str, Any]:
+        path, kind, container_path = self._paths(record, own)
+        is_block_device = stat.S_ISBLK(int(record["mode"]))
+        return {
+            "inode_id": int(record["inode_id"]),
+            "dev": _device_text(record["dev"]),
+            "ino": int(record["ino"]),
+            "path": path and stored_text(path),
+            "path_kind": kind,
+            "container_path": container_path and stored_text(container_path),
+            "rdev": _device_text(record["rdev"]) if is_block_device else None,
+            "deleted": bool(record["nlink"] == 0),
+            "fs_type": text(record["fs_type"]),
+            "mode": int(record["mode"]),
+            "size_bytes": int(record["size_bytes"]),
+        }
+
+    def _paths(self, record: np.void, own: MountTable) -> tuple[str | None, str | None, str | None]:
+        """Return path, path_kind and container_path."""
+        if record["fs_type"] == b"bdev":
+            node = _device_node(_device_text(record["rdev"]))
+            return node, node and "device", None
+        if not record["depth"]:
+            return None, None, None
+        names = _names_from_root(record)
+        if record["is_pseudo"]:
+            return names[0], "kernel", None
+        if record["truncated"]:
+            return "…/" + "/".join(names), "filesystem", None
+        path, device = "/" + "/".join(names), _device_numbers(record["dev"])
+        host = own.host_path(device, path)
+        container = self._container_path(record, device, path, host)
+        if host is not None:
+            return host, "host", container
+        return (container, "container", container) if container else (path, "filesystem", None)
+
+    def _container_path(
+        self, record: np.void, device: tuple[int, int], path: str, host: str | None
+    ) -> str | None:
+        """Return the path that the acting process sees: through an overlay where one shows the file."""
+        tgids = (int(record["tgid"]), int(record["ppid"]), int(record["reaper_tgid"]))
+        table = self._mounts.other(int(record["mount_ns"]), tgids, int(record["time_ns"]))
+        if table is None:
+            return None
+        shown = table.host_path(device, path)
+        layers = (name for name in (host, shown) if name is not None)
+        return next((found for name in layers if (found := table.overlaid_path(name))), shown)
+
+
+def _names_from_root(record: np.void) -> list[str]:
+    names = bytes(record["path"])[: int(record["path_len"])].rstrip(b"\0").split(b"/")
+    return [name.decode("utf-8", "surrogateescape") for name in reversed(names) if name]
+
+
+def _device_numbers(dev: np.integer[Any]) -> tuple[int, int]:
+    """Return major and minor number."""
+    return int(dev) >> _MINOR_BITS, int(dev) & ((1 << _MINOR_BITS) - 1)
+
+
+def _device_text(dev: np.integer[Any]) -> str:
+    return "{}:{}".format(*_device_numbers(dev))
+
+
+def _device_node(device: str) -> str | None:
+    """Return the default path of a block device (dev_uevent in drivers/base/core.c); None if it is gone."""
+    try:
+        lines = Path(f"/sys/dev/block/{device}/uevent").read_text("utf-8", "backslashreplace").splitlines()
+    except OSError:
+        return None
+    return next(("/dev/" + line[len("DEVNAME=") :] for line in lines if line.startswith("DEVNAME=")), None)

@@ -1,0 +1,83 @@
+"""Rows of `tasks`: the processes that acted."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Collection
+from itertools import islice
+from typing import Any, Final
+
+from tracer.capture.bpf.ring import Records
+from tracer.capture.rows.decode import text
+from tracer.kernel.process.titles import read_title
+from tracer.schema import TASK_EVENTS
+
+_TITLES_AT_ONCE: Final = 128  # of some 20 us each
+_TITLE_AFTER_S: Final = 1.0
+_YOUNG_KEPT: Final = 4096
+_EXITED_KEPT: Final = 4096  # a dying task acts within milliseconds of its exit
+
+_Key = tuple[int, int]  # tgid, start_ns: a tgid may be used again
+
+
+class TaskRows:
+    """Keep a row of each process. The owner takes new and changed rows from `rows`."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._alive: dict[_Key, dict[str, Any]] = {}
+        self._exited: dict[_Key, dict[str, Any]] = {}  # the most recent ones, oldest first
+        self._young: deque[tuple[float, _Key]] = deque()
+
+    def reread_titles(self, tgids: Collection[int] = ()) -> None:
+        """Read the command lines of these processes, and of those that were first seen a second ago.
+
+        A process that was just forked has its parent's command line.
+        """
+        now_s = time.monotonic()
+        asked = (key for key in self._alive if key[0] in tgids) if tgids else ()
+        due = set(islice(asked, _TITLES_AT_ONCE))
+        while self._young and self._young[0][0] <= now_s and len(due) < _TITLES_AT_ONCE:
+            due.add(self._young.popleft()[1])
+        for key in due:
+            row = self._alive.get(key)
+            if row is not None and (title := read_title(*key)) not in (None, row["cmdline"]):
+                row["cmdline"] = title
+                self.rows.append(row)
+
+    def take_events(self, records: Records, clock_offset_ns: int) -> None:
+        """Take records of first sights, execs (which change the name) and exits.
+
+        Since v6.16 a task reports its exit before it frees its memory (do_exit in kernel/exit.c), and acts
+        again after that. Such a first sight after the exit is of the dead process and makes no new row.
+        """
+        reads = 0
+        for record in records:
+            event = TASK_EVENTS[record["event"]]
+            time_ns = int(record["time_ns"]) + clock_offset_ns
+            key = (int(record["tgid"]), int(record["start_ns"]))
+            if event == "seen" and key in self._exited:
+                continue
+            # A thread that executes takes over the tgid and the start time of a leader that has exited.
+            row = self._alive.setdefault(key, self._exited.pop(key, {"first_seen": time_ns, "cmdline": None}))
+            row |= {
+                "tgid": key[0],
+                "start_ns": key[1],
+                "ppid": int(record["ppid"]),
+                "uid": int(record["uid"]),
+                "comm": text(record["comm"]),
+                "cgroup_id": int(record["cgroup_id"]),
+                "exited": None,
+            }
+            if event == "exit":
+                row["exited"] = time_ns
+                self._exited[key] = self._alive.pop(key)
+                if len(self._exited) > _EXITED_KEPT:
+                    del self._exited[next(iter(self._exited))]
+            elif len(self._young) < _YOUNG_KEPT:
+                self._young.append((time.monotonic() + _TITLE_AFTER_S, key))
+                if reads < _TITLES_AT_ONCE:
+                    row["cmdline"] = read_title(*key) or row["cmdline"]
+                    reads += 1
+            self.rows.append(row)

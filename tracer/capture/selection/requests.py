@@ -1,0 +1,110 @@
+"""The user's request: the selectors, the paths that matched them, and the lines for the user about both."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
+from typing import Final
+
+from tracer.capture.selection.selector_state import SelectorState
+from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.containers import ContainerNames, identify
+from tracer.kernel.cgroups.selectors import Lookup, Selector, list_cgroups
+from tracer.stored_names import stored_path
+
+_MOST_PATHS: Final = 1000
+
+
+class Requests:
+    """The selectors of a recording; None stands for every cgroup."""
+
+    def __init__(self, hierarchy: Hierarchy, selectors: Sequence[Selector] | None) -> None:
+        self._hierarchy = hierarchy
+        self.is_everything = selectors is None
+        self.states = [SelectorState(selector) for selector in selectors or ()]
+        self._matched: dict[str, None] = {}
+
+    def matching(self, path: str, names: ContainerNames | None) -> list[SelectorState]:
+        """Return the selectors that match a cgroup.
+
+        `names` are those of its container; None if the container runtime has not answered.
+        """
+        ref = identify(path)
+        container = None if ref is None else ref.container_id
+        name = names.container if names else None
+        return [
+            state
+            for state in self.states
+            if state.selector.fits_path(path)
+            or (container is not None and state.selector.fits_container(container, name))
+            or path in state.seen_paths
+        ]
+
+    def add_match(self, states: Sequence[SelectorState], cgroup_id: int, path: str) -> None:
+        """Note that a cgroup matches these selectors."""
+        for state in states:
+            state.present[cgroup_id] = path
+            state.add_match(path)
+            if len(self._matched) < _MOST_PATHS:
+                self._matched[path] = None
+
+    def add_command_cgroup(self, path: str) -> None:
+        """Count the cgroup of the recorder's command among the matches."""
+        self._matched[path] = None
+
+    def rename(self, cgroup_id: int, path: str) -> None:
+        """Change the path of a match; its old path stays among the matched paths."""
+        for state in self.states:
+            if cgroup_id in state.present:
+                state.present[cgroup_id] = path
+
+    def remove(self, cgroup_id: int) -> bool:
+        """Note that a cgroup is gone. Return whether it matched a selector."""
+        removed = [state.present.pop(cgroup_id, None) for state in self.states]
+        return any(path is not None for path in removed)
+
+    def matched_paths(self) -> list[str] | None:
+        """Return the matched paths as a trace keeps them, first match first; None: every cgroup is traced."""
+        return None if self.is_everything else [stored_path(path) for path in self._matched]
+
+    def includes(self, path: str, undecided: Collection[str]) -> bool:
+        """Return whether a path is at or below a matched path, or one of the `undecided` paths."""
+        inside = path.rstrip("/") + "/"
+        return self.is_everything or any(
+            inside.startswith(place.rstrip("/") + "/") for place in chain(self._matched, undecided)
+        )
+
+    def concerns(self, rooted_path: str, undecided: Collection[str]) -> bool:
+        """Return whether a cgroup is included, or above an included one, which its limit then bounds.
+
+        `rooted_path` is its path from the root of the hierarchy, as the kernel log has it.
+        """
+        if self.is_everything or len(self._matched) >= _MOST_PATHS:
+            return True
+        path = self._hierarchy.visible_path(rooted_path)
+        if path is None:
+            return self._hierarchy.root.startswith(rooted_path.rstrip("/") + "/")
+        below = path.rstrip("/") + "/"
+        return self.includes(path, undecided) or any(
+            place.startswith(below) for place in chain(self._matched, undecided)
+        )
+
+    def waiting(self, lookup: Lookup) -> Iterator[str]:
+        """Yield a line for each selector that matches no cgroup now; later news are relative to now."""
+        listing = None
+        for state in self.states:
+            state.mark_reported()
+            if not state.present:
+                listing = listing or list_cgroups(self._hierarchy, lookup)
+                near = listing.near(state.selector)
+                yield f"no cgroup or container is {state.name} yet: waiting for it ({near})"
+
+    def news(self, *, is_last: bool = False) -> Iterator[str]:
+        """Yield a line for each selector whose matches appeared, went or came back since the last call."""
+        for state in self.states:
+            if (line := state.news(is_last=is_last)) is not None:
+                yield line
+
+    def never_matched(self) -> list[str]:
+        """Return the selectors that matched no cgroup, as they were typed."""
+        return [state.name for state in self.states if not state.seen_paths]
