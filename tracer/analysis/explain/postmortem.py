@@ -17,7 +17,7 @@ from tracer.analysis.explain.measure.composition import Unknown
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.measure.recorded_kills import RecordedKill, RecordedKills
 from tracer.analysis.explain.report_assembly import Measured
-from tracer.analysis.explain.sizing import kill_range
+from tracer.analysis.explain.sizing.kill_range import kill_range
 from tracer.analysis.explain.victim import victim_selection
 from tracer.analysis.kernel_log import comparison
 from tracer.analysis.kernel_log.comparison import Told
@@ -101,7 +101,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
         further_allocators=further,
     )
     selection = victim_selection.from_trace(kill.subtree, kill.rows, kill.weighed, told.report, unknown)
-    sized, why_unsized = kill_range.of_kill(kill.subtree, kill.rows, findings)
+    sized, why_unsized = kill_range(kill.subtree, kill.rows, findings)
     if why_unsized is not None:
         unknown["sizing.min_limit_bytes"] = why_unsized
     return report_assembly.assemble(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from tracer.analysis.explain import advice, verdict
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.sizing import kill_range
+from tracer.analysis.explain.sizing.cures import cures
 from tracer.analysis.explain.victim.victim_selection import Selection
 from tracer.analysis.results.conclusions import Sizing, Verdict
 from tracer.analysis.results.kill import OomReport
@@ -57,7 +57,7 @@ def assemble(measured: Measured, judge: Callable[[Findings], Verdict] = verdict.
         cushion=findings.cushion,
         allocators=tuple(findings.allocators),
         verdict=judged,
-        advice=(*advice.advise(findings, judged), *kill_range.cures(findings, judged.cause)),
+        advice=(*advice.advise(findings, judged), *cures(findings, judged.cause)),
         sizing=measured.sizing,
         quality=measured.quality,
         memory_stat_bytes={name: size for name, size in measured.sizes.items() if size is not None},

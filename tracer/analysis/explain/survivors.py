@@ -13,7 +13,7 @@ from tracer.analysis.core.columns import integers, times_ns, utc_time
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
 from tracer.analysis.explain.measure import cushion
-from tracer.analysis.explain.sizing import kill_range
+from tracer.analysis.explain.sizing.survivor_range import survivor_range
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.survivor import Held
@@ -82,7 +82,7 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
         for steps in (ledger.level(subtree, weights),)
     }
     stuck_ns = _stuck_since(subtree)
-    sized, why_unsized = kill_range.of_life(subtree, peak)
+    sized, why_unsized = survivor_range(subtree, peak)
     if stuck_ns is not None:
         sized, why_unsized = Sizing(None), "its tasks wait at the limit: the work did not go on"
     one = Held(

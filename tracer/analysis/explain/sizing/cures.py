@@ -1,0 +1,29 @@
+"""Settings that cure a kill where a greater limit does not, with the numbers of that kill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.sizing.kill_range import LimitAtKill
+from tracer.analysis.explain.wording import owner_name
+from tracer.analysis.results.conclusions import Cause
+from tracer.units import size
+
+
+def cures(findings: Findings, cause: Cause) -> Iterator[str]:
+    """Yield a sentence for each setting; none for a kill from a kernel log, which shows no window."""
+    kill = LimitAtKill.from_findings(findings)
+    if kill is None or findings.window is None:
+        return
+    shmem, room = findings.composition.shmem or 0, kill.limit_bytes - kill.kept_bytes
+    if cause == "shmem" and room + shmem > 0:
+        yield (
+            f"What {owner_name(findings.owner)} holds besides leaves {size(room + shmem)} for files in "
+            "memory: the size= of its tmpfs should be less."
+        )
+    if cause == "dirty_writeback" and room > 0:
+        yield (
+            f"{size(room)} are left here for page cache, of which less than half should wait to be written: "
+            f"vm.dirty_bytes={room // 2} bounds it for the whole machine, where nothing does for the cgroup."
+        )
