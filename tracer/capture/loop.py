@@ -1,4 +1,4 @@
-"""What a recording waits for: timers, descriptors, signals, the end of the command."""
+"""The event loop of a recording: timers, descriptors, signals, the end of the command."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LONGEST_WAIT_S: Final = 3600.0  # epoll_wait(2) takes an int of ms
 
 
 class Timer:
-    """Runs a function each interval; one that takes long is put off, so that half of a CPU is free.
+    """Runs a function each interval; a long run delays the next one, so that half of a CPU stays free.
 
-    It is put off by the CPU time that it took: on a busy machine most of a run is waiting for a CPU, and to
-    wait as long again would only make the recorder later.
+    The delay is the CPU time of the run, at most a second. It is not the wall-clock time: on a busy machine
+    that is mostly waiting for a CPU, and the recorder would only fall further behind.
     """
 
     def __init__(self, interval_s: float, function: Callable[[], object]) -> None:
@@ -29,18 +29,19 @@ class Timer:
         self.due = time.monotonic() + interval_s
 
     def run_if_due(self) -> None:
+        """Run the function if its time has come, and set the next time."""
         begin = time.monotonic()
         if begin < self.due:
             return
         cpu_begin = time.thread_time()
         self._function()
         cpu_s = time.thread_time() - cpu_begin
-        kept_up = max(self.due + self._interval_s, begin)  # runs that were missed are not made up for
+        kept_up = max(self.due + self._interval_s, begin)  # missed runs are not made up
         self.due = max(kept_up, time.monotonic() + min(cpu_s, 1.0))
 
 
 class Loop:
-    """Runs timers, and `read` whenever one of `descriptors` is readable."""
+    """Runs timers, and `read` each time that one of `descriptors` is readable."""
 
     def __init__(
         self,
@@ -55,8 +56,10 @@ class Loop:
         self._read = read
 
     def run(self, deadline_s: float, pidfd: int | None = None) -> str:
-        """Run until something ends it; return what: `COMMAND_ENDED` (the process of `pidfd`), `DURATION` (at
-        `deadline_s`, CLOCK_MONOTONIC), or the name of a signal, which then waits to be taken from `stop`.
+        """Run until something ends the loop, and return its name.
+
+        `COMMAND_ENDED`: the process of `pidfd` ended. `DURATION`: it is `deadline_s` (CLOCK_MONOTONIC). Else
+        the name of a signal, which stays in `stop` until it is taken.
         """
         with select.epoll() as poll:
             for fd in (*self._descriptors, self._stop.fileno(), *([] if pidfd is None else [pidfd])):
@@ -80,7 +83,7 @@ class Loop:
 
 
 class StopSignals:
-    """SIGINT, SIGTERM and SIGHUP as something to poll; `received` is the one that waits to be taken."""
+    """SIGINT, SIGTERM and SIGHUP as a descriptor to poll; `received` is the signal that was not taken yet."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -89,31 +92,34 @@ class StopSignals:
         self._woken.setblocking(False)
 
     def fileno(self) -> int:
+        """Return the descriptor, readable once a signal was received."""
         return self._woken.fileno()
 
     def receive(self, number: int, _frame: object) -> None:
+        """Handle a signal."""
         self.received = number
         with suppress(BlockingIOError):
             self._wake.send(b"s")
 
     def take(self) -> int | None:
-        """The signal that waits, if any."""
+        """Return the signal that was received, if any, and forget it."""
         number, self.received = self.received, None
         return number
 
     def drain(self) -> None:
-        """No longer readable, until the next signal."""
+        """Make the descriptor unreadable until the next signal."""
         with suppress(BlockingIOError):
             self._woken.recv(1024)
 
     def close(self) -> None:
+        """Close the descriptors."""
         self._wake.close()
         self._woken.close()
 
 
 @contextmanager
 def stop_signals() -> Iterator[StopSignals]:
-    """A SIGHUP that is ignored (nohup) stays ignored."""
+    """Catch SIGINT, SIGTERM and SIGHUP. A SIGHUP that is ignored (nohup) stays ignored."""
     stop = StopSignals()
     numbers = {signal.SIGINT, signal.SIGTERM}
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:

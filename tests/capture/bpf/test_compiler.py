@@ -1,4 +1,4 @@
-"""The compiler's child: what it says when it fails, and that what is kept is not compiled again."""
+"""The compiler's child: its errors, and that a cached object is not compiled again."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import pytest
 from tracer.capture.bpf import compiler
 from tracer.capture.bpf.compiler import Compilation
 from tracer.capture.bpf.load import Programs
-from tracer.capture.bpf.object_cache import UnitCache
-from tracer.capture.bpf.object_file import Code, Unit
+from tracer.capture.bpf.object_cache import ObjectCache
+from tracer.capture.bpf.object_file import ObjectFile, ProgramCode
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="without root, that is what is said")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="without root, the error is about root")
 
 
 def bcc_that(does: Callable[..., Any], version: str = "1") -> ModuleType:
@@ -34,11 +34,11 @@ def bcc_that(does: Callable[..., Any], version: str = "1") -> ModuleType:
 
 def compilation(bcc: ModuleType, folder: Path, *, text: str = "", flags: tuple[str, ...] = ()) -> Compilation:
     (folder / "include").mkdir(exist_ok=True)
-    return Compilation(bcc, text, [*flags], include=folder / "include", cache=UnitCache(folder / "cache"))
+    return Compilation(bcc, text, [*flags], include=folder / "include", cache=ObjectCache(folder / "cache"))
 
 
 def says(*lines: str, then: Callable[[], Any]) -> Callable[..., Any]:
-    """As BCC and LLVM do: to the descriptors, and by print."""
+    """Return a compiler that writes as BCC and LLVM do: to the descriptors, and by print."""
 
     def act(**_: object) -> None:
         os.write(2, "".join(f"{line}\n" for line in lines[:-1]).encode())
@@ -67,18 +67,18 @@ def raises() -> None:
         (says(then=lambda: sys.exit(1)), "it gave up and said nothing"),
     ],
 )
-def test_what_is_said_of_a_failure(
+def test_failed_compilation_reports_the_telling_line(
     act: Callable[..., Any], words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     failed = compilation(bcc_that(act), tmp_path)
     with pytest.raises(TracerError) as error:
-        failed.unit()
+        failed.result()
     assert str(error.value) == f"BCC cannot compile the BPF programs: {words}; see memcg-tracer doctor"
-    assert capfd.readouterr() == ("", ""), "what it says is in the error"
+    assert capfd.readouterr() == ("", ""), "the output is in the error only"
     failed.stop()
 
 
-def test_what_is_not_waited_for_is_ended(tmp_path: Path) -> None:
+def test_stop_kills_a_compiler_that_runs(tmp_path: Path) -> None:
     sleeping = compilation(bcc_that(lambda **_: time.sleep(600)), tmp_path)
     child = sleeping._child
     sleeping.stop()
@@ -87,19 +87,19 @@ def test_what_is_not_waited_for_is_ended(tmp_path: Path) -> None:
     sleeping.stop()
 
 
-def test_what_is_kept_is_not_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But where anything differs that it was made from."""
+def test_cached_object_is_not_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of anything that the object was made from compiles again."""
 
-    def unit_of(_bcc: ModuleType, compiled: str) -> Unit:
-        return Unit((), {compiled: Code(b"", ())})
+    def read_object(_bcc: ModuleType, compiled: str) -> ObjectFile:
+        return ObjectFile((), {compiled: ProgramCode(b"", ())})
 
-    monkeypatch.setattr(compiler, "unit_of", unit_of)
+    monkeypatch.setattr(compiler, "read_object", read_object)
     compiles = bcc_that(lambda **given: str(given))
 
     def is_compiled(bcc: ModuleType, *, text: str = "a", flags: tuple[str, ...] = ("-Db",)) -> bool:
         one = compilation(bcc, tmp_path, text=text, flags=flags)
         child = one._child
-        assert one.unit().programs.keys() == {str({"text": text.encode(), "cflags": [*flags]})}
+        assert one.result().programs.keys() == {str({"text": text.encode(), "cflags": [*flags]})}
         return child != 0
 
     assert is_compiled(compiles)
@@ -113,12 +113,14 @@ def test_what_is_kept_is_not_compiled_again(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.kernel
-def test_the_programs_are_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the compiler makes the same of the same each time."""
-    units = []
+def test_programs_of_the_same_sources_are_compiled_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two compilations of the same sources give equal objects."""
+    objects = []
     for folder in (tmp_path / "one", tmp_path / "another", tmp_path / "one"):
         monkeypatch.setenv("MEMCG_TRACER_CACHE", str(folder))
         with closing(Programs(Btf.load(), version=memory_hierarchy().version)) as programs:
-            units.append((programs._compilation._child != 0, programs._compilation.unit()))
-    assert [compiled for compiled, _ in units] == [True, True, False]
-    assert units[0][1] == units[1][1] == units[2][1]
+            objects.append((programs._compilation._child != 0, programs._compilation.result()))
+    assert [compiled for compiled, _ in objects] == [True, True, False]
+    assert objects[0][1] == objects[1][1] == objects[2][1]

@@ -1,4 +1,4 @@
-"""Which way of a signal is taken, on kernels made up here; and that every way has its program."""
+"""The choice of a way for each signal, on synthetic kernels; and that every way has its program."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOURCE = "\n".join(file.read_text() for file in bpf_folder().glob("*.bpf.c"))
 
 
 class Types(Btf):
-    """BTF of these tracepoints and functions, each with the types of its arguments."""
+    """BTF of some tracepoints and functions, each with the types of its arguments."""
 
     def __init__(
         self, tracepoints: Mapping[str, tuple[str, ...]], functions: Mapping[str, tuple[str, ...]]
@@ -37,7 +37,7 @@ class Types(Btf):
 
 
 class Kernel(Offer):
-    """A kernel with an `event` and a `function`, where nothing is told otherwise."""
+    """A kernel that has, by default, the tracepoint `event` and the function `function`."""
 
     def __init__(
         self,
@@ -50,12 +50,12 @@ class Kernel(Offer):
         tracepoints = {} if event is None else {"event": event}
         functions = {} if function is None else {"function": function}
         super().__init__(Types(tracepoints, functions), closed or {})
-        self.__dict__["_symbols"] = symbols  # where the cached property would put what it reads
+        self.__dict__["_symbols"] = symbols  # in place of the cached property's value
 
 
 @pytest.fixture
 def signal(monkeypatch: pytest.MonkeyPatch) -> Signal:
-    """The only signal there is, with three ways."""
+    """A signal with three ways, the only one there is."""
     only = Signal("s", "charge", (RAW, ENTRY, ENDS), "tells", "loses", required=True)
     monkeypatch.setattr("tracer.kernel.probes.SIGNALS", (only,))
     return only
@@ -67,54 +67,54 @@ def chosen(offer: Offer, **options: object) -> Choice:
 
 
 @pytest.mark.usefixtures("signal")
-def test_the_first_way_that_is_there_is_taken() -> None:
+def test_choose_takes_the_first_available_way() -> None:
     assert chosen(Kernel()).way is RAW
     assert chosen(Kernel(event=None)).way is ENTRY
     assert chosen(Kernel(event=None, closed={"fentry": "closed"})).way is ENDS
 
 
 @pytest.mark.usefixtures("signal")
-def test_what_a_way_means_goes_with_it() -> None:
+def test_document_of_a_choice_has_hook_and_meaning() -> None:
     assert chosen(Kernel()).document() == {"hook": "raw_tracepoint event", "meaning": "exact", "detail": ""}
     rounded = chosen(Kernel(event=None)).document()
     assert rounded == {"hook": "fentry function", "meaning": "approximate", "detail": "rounded"}
 
 
 @pytest.mark.usefixtures("signal")
-def test_a_place_of_another_form_is_not_taken() -> None:
+def test_choose_passes_over_a_hook_with_other_arguments() -> None:
     assert chosen(Kernel(event=("page",))).way is ENTRY
     assert chosen(Kernel(event=())).way is ENTRY
     assert Kernel(event=("page",)).why_not(RAW.hooks[0]) == "the tracepoint event is of another form here"
-    assert chosen(Kernel(event=None, function=("lruvec",))).way is ENDS, "which reads no argument"
+    assert chosen(Kernel(event=None, function=("lruvec",))).way is ENDS, "its program reads no argument"
 
 
-def test_a_function_that_was_inlined_cannot_be_probed() -> None:
+def test_why_not_of_an_inlined_function_gives_the_reason() -> None:
     inlined = Kernel(symbols=b"ffffffff81000000 T function_of_another\nffffffff81000000 T my_function\n")
     assert inlined.why_not(ENDS.hooks[0]) == "the function function is inlined in this kernel"
     assert Kernel().why_not(ENDS.hooks[0]) is None
 
 
 @pytest.mark.usefixtures("signal")
-def test_a_family_can_be_forced_where_the_signal_can_be_had_by_it() -> None:
+def test_choose_with_a_forced_family_takes_its_way_or_none() -> None:
     assert chosen(Kernel(), forced="kprobe").way is ENDS
     assert chosen(Kernel(), forced="fentry").way is ENTRY
     closed = chosen(Kernel(closed={"kprobe": "no kprobes"}), forced="kprobe")
-    assert (closed.way, closed.why_not) == (None, "no kprobes"), "and not another in its place"
+    assert (closed.way, closed.why_not) == (None, "no kprobes"), "no other family takes its place"
 
 
-def test_a_signal_without_a_way_of_the_forced_family_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choose_with_a_forced_family_keeps_signals_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tracer.kernel.probes.SIGNALS", (Signal("s", "charge", (RAW,), "tells", "loses"),))
     assert chosen(Kernel(), forced="kprobe").way is RAW
 
 
 @pytest.mark.usefixtures("signal")
-def test_a_way_that_the_kernel_refused_is_passed_over() -> None:
+def test_choose_passes_over_a_refused_way() -> None:
     assert chosen(Kernel(), refused={RAW: "the verifier says no"}).way is ENTRY
     every = dict.fromkeys((RAW, ENTRY, ENDS), "the verifier says no")
-    assert chosen(Kernel(), refused=every).why_not == "the verifier says no", "once, however many ways"
+    assert chosen(Kernel(), refused=every).why_not == "the verifier says no", "the reason is given once"
 
 
-def test_a_signal_that_cannot_be_had_says_why_by_each_way(signal: Signal) -> None:
+def test_choice_without_a_way_gives_the_reason_of_each(signal: Signal) -> None:
     choice = chosen(Kernel(event=None, function=None, closed={"kprobe": "no kprobes"}))
     assert (choice.signal, choice.way, choice.meaning) == (signal, None, "absent")
     assert (
@@ -125,7 +125,7 @@ def test_a_signal_that_cannot_be_had_says_why_by_each_way(signal: Signal) -> Non
     assert str(choice.document()["detail"]).endswith(": loses")
 
 
-def test_some_signals_are_of_cgroup_v1_alone() -> None:
+def test_signals_of_cgroup_v1_alone_are_these() -> None:
     assert {signal.name for signal in needed(1)} - {signal.name for signal in needed(2)} == {
         "soft-limit reclaim",
         "reclaim counts",
@@ -134,7 +134,7 @@ def test_some_signals_are_of_cgroup_v1_alone() -> None:
 
 
 @pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: f"{hook.kind}-{hook.target}-{hook.function}")
-def test_every_hook_has_its_function_in_the_sources(hook: Hook) -> None:
+def test_hook_has_its_function_in_the_sources(hook: Hook) -> None:
     function = re.escape(hook.function)
     if hook.kind is Kind.RAW_TRACEPOINT:
         assert re.search(rf"^PROGRAM\({function}\)", SOURCE, flags=re.MULTILINE)
@@ -143,20 +143,20 @@ def test_every_hook_has_its_function_in_the_sources(hook: Hook) -> None:
 
 
 @pytest.mark.parametrize("signal", SIGNALS, ids=lambda signal: signal.name)
-def test_every_signal_says_what_it_tells_and_what_its_absence_costs(signal: Signal) -> None:
+def test_signal_states_its_meaning_and_the_cost_of_its_absence(signal: Signal) -> None:
     assert signal.stream in WIRE
     assert signal.ways
     assert signal.meaning and signal.without
     assert all(len({hook.kind.family for hook in way.hooks}) == 1 for way in signal.ways)
 
 
-def test_names_are_one_of_a_kind() -> None:
+def test_names_of_signals_are_unique() -> None:
     assert len({signal.name for signal in SIGNALS}) == len(SIGNALS)
     assert FAMILIES == ("raw_tracepoint", "fentry", "kprobe")
 
 
 @pytest.mark.kernel
 @pytest.mark.vm
-def test_this_kernel_offers_every_signal_that_cannot_be_missed() -> None:
+def test_running_kernel_offers_every_required_signal() -> None:
     choices = choose(Offer.look(Btf.load(VMLINUX)), 1)
     assert [choice.why_not for choice in choices if choice.signal.required and choice.way is None] == []

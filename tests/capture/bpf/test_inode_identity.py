@@ -1,4 +1,4 @@
-"""The identity of files, as the kernel program computes it, compiled for this machine."""
+"""The BPF program's function for the identity of files, compiled for this machine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ FUNCTION = re.compile(r"static __always_inline (u64 inode_identity\(.*?\n}\n)", 
 FILES = 200_000
 
 
-def test_no_two_files_are_taken_for_one(tmp_path: Path) -> None:
-    """Inode numbers in a row, with the random generations that ext4 gives them."""
+def test_inode_identity_of_many_files_has_no_collision(tmp_path: Path) -> None:
+    """Inode numbers are consecutive, with random generations, as in ext4."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler (cc, gcc or clang)")

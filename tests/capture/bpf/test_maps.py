@@ -1,4 +1,4 @@
-"""Maps of the running kernel, of each kind that user space reads."""
+"""Maps in the running kernel, of each type that user space reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tracer.capture.bpf.load import Programs, _possible_cpus
 from tracer.capture.bpf.maps import Map
 from tracer.capture.bpf.object_file import MapDefinition
-from tracer.capture.bpf.syscall import MapSizes, sizes_of
+from tracer.capture.bpf.syscall import MapSizes, map_sizes
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 
@@ -35,7 +35,7 @@ def made(kind: int, key: str, value: str, sizes: tuple[int, int], entries: int =
         os.close(one.fd)
 
 
-def test_a_hash() -> None:
+def test_hash_map_sets_reads_lists_and_deletes() -> None:
     with made(HASH, '"unsigned long long"', PAIR, (8, 8)) as table:
         with pytest.raises(KeyError):
             table[5]
@@ -49,27 +49,27 @@ def test_a_hash() -> None:
         table[5] = table.value_type(low=8)
         assert (table[5].low, table[5].high, table[2**64 - 1].low) == (8, 0, 7)
         table[6] = value
-        with pytest.raises(OSError, match="Argument list too long"):  # E2BIG: it is full
+        with pytest.raises(OSError, match="Argument list too long"):  # E2BIG: the map is full
             table[7] = value
         assert (table.delete(5), table.delete(5)) == (True, False)
         assert sorted(key.value for key, _ in table.items()) == [6, 2**64 - 1]
 
 
-def test_keys_that_are_structures() -> None:
+def test_key_type_of_a_structure_has_its_fields() -> None:
     with made(HASH, PAIR, '"long long"', (8, 8)) as table:
         assert list(table.items()) == []
         assert table.key_type._fields_[0][0] == "low"
 
 
 @pytest.mark.parametrize(("kind", "bytes_"), [(PERCPU_ARRAY, 4), (PERCPU_ARRAY, 8)])
-def test_a_value_for_each_cpu(kind: int, bytes_: int) -> None:
-    """The values stand on 8 bytes each, also where they are smaller."""
+def test_per_cpu_map_returns_a_value_for_each_cpu(kind: int, bytes_: int) -> None:
+    """Each CPU's value is aligned to 8 bytes, smaller ones as well."""
     name = {4: "unsigned int", 8: "unsigned long long"}[bytes_]
     with made(kind, '"int"', json.dumps(name), (4, bytes_), 2) as table:
         assert [value.value for value in table[1]] == [0] * CPUS
 
 
-def test_a_type_of_another_size_is_a_defect() -> None:
+def test_value_type_of_another_size_than_the_kernels_raises() -> None:
     with (
         made(ARRAY, '"int"', PAIR, (4, 16)) as table,
         pytest.raises(AssertionError, match="16 in the kernel"),
@@ -77,13 +77,13 @@ def test_a_type_of_another_size_is_a_defect() -> None:
         table[0]
 
 
-def test_the_kernel_is_asked_for_sizes() -> None:
+def test_map_sizes_are_those_of_the_kernel() -> None:
     with made(HASH, '"int"', PAIR, (4, 8), 9) as table:
-        assert sizes_of(table.fd) == MapSizes(HASH, 4, 8, 9, 0)
+        assert map_sizes(table.fd) == MapSizes(HASH, 4, 8, 9, 0)
 
 
-def test_what_the_programs_have() -> None:
-    """Every map that is made is as the compiler said, and the structures that we read have their names."""
+def test_maps_of_the_programs_have_the_types_of_the_sources() -> None:
+    """Every map is created, and the structures that user space reads have named fields."""
     with closing(Programs(Btf.load(), version=memory_hierarchy().version)) as programs:
         programs.wait(pytest.fail)
         maps: dict[str, Any] = programs._loaded.maps

@@ -1,4 +1,4 @@
-"""What is kept of compiled units, and from whom it is taken."""
+"""The cache of object files: what it keeps, and which folders it trusts."""
 
 from __future__ import annotations
 
@@ -7,98 +7,100 @@ from pathlib import Path
 
 import pytest
 
-from tracer.capture.bpf.object_cache import UnitCache, cache_folder, key_of
-from tracer.capture.bpf.object_file import Code, MapDefinition, Unit
+from tracer.capture.bpf.object_cache import ObjectCache, cache_folder, cache_key
+from tracer.capture.bpf.object_file import MapDefinition, ObjectFile, ProgramCode
 
-UNIT = Unit((MapDefinition("m", 1, 4, 8, 16, 0, '"int"', '"long"'),), {"p": Code(b"12345678", ((0, 0),))})
-KEY = key_of("a", "unit")
+OBJECT = ObjectFile(
+    (MapDefinition("m", 1, 4, 8, 16, 0, '"int"', '"long"'),), {"p": ProgramCode(b"12345678", ((0, 0),))}
+)
+KEY = cache_key("a", "unit")
 
 
-def test_a_unit_is_kept_for_its_own_key(tmp_path: Path) -> None:
-    cache = UnitCache(tmp_path / "deep" / "cache")
+def test_get_of_its_own_key_returns_the_object(tmp_path: Path) -> None:
+    cache = ObjectCache(tmp_path / "deep" / "cache")
     assert cache.get(KEY) is None
-    cache.put(KEY, UNIT)
-    assert cache.get(KEY) == UNIT
-    assert cache.get(key_of("another")) is None
+    cache.put(KEY, OBJECT)
+    assert cache.get(KEY) == OBJECT
+    assert cache.get(cache_key("another")) is None
     assert [path.name for path in (tmp_path / "deep/cache").iterdir()] == [KEY], "nothing unfinished is left"
     assert (tmp_path / "deep/cache").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "deep/cache" / KEY).stat().st_mode & 0o777 == 0o600
 
 
-def test_keys_tell_where_a_part_ends() -> None:
-    assert len({key_of("ab", "c"), key_of("a", "bc"), key_of("abc"), key_of("ab", "c", "")}) == 4
-    assert key_of("ab", b"c") == key_of(b"ab", "c")
+def test_cache_key_of_parts_cut_elsewhere_differs() -> None:
+    assert len({cache_key("ab", "c"), cache_key("a", "bc"), cache_key("abc"), cache_key("ab", "c", "")}) == 4
+    assert cache_key("ab", b"c") == cache_key(b"ab", "c")
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 31, b"x" * 40])
-def test_a_damaged_unit_is_none(tmp_path: Path, damage: bytes) -> None:
-    cache = UnitCache(tmp_path)
-    cache.put(KEY, UNIT)
+def test_get_of_a_damaged_file_returns_none(tmp_path: Path, damage: bytes) -> None:
+    cache = ObjectCache(tmp_path)
+    cache.put(KEY, OBJECT)
     kept = tmp_path / KEY
     kept.write_bytes(damage or kept.read_bytes()[:-1])
     assert cache.get(KEY) is None
-    cache.put(KEY, UNIT)
-    assert cache.get(KEY) == UNIT
+    cache.put(KEY, OBJECT)
+    assert cache.get(KEY) == OBJECT
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
-def test_nothing_is_taken_from_where_others_can_write(tmp_path: Path, mode: int) -> None:
-    cache = UnitCache(tmp_path / "cache")
-    cache.put(KEY, UNIT)
+def test_cache_in_a_folder_that_others_can_write_is_not_used(tmp_path: Path, mode: int) -> None:
+    cache = ObjectCache(tmp_path / "cache")
+    cache.put(KEY, OBJECT)
     (tmp_path / "cache").chmod(mode)
     assert cache.get(KEY) is None
     (tmp_path / "cache" / KEY).unlink()
-    cache.put(KEY, UNIT)
-    assert list((tmp_path / "cache").iterdir()) == [], "nor is anything put there"
+    cache.put(KEY, OBJECT)
+    assert list((tmp_path / "cache").iterdir()) == [], "nothing is written there either"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
-def test_nothing_is_taken_from_another_user(tmp_path: Path) -> None:
-    cache = UnitCache(tmp_path / "cache")
-    cache.put(KEY, UNIT)
+def test_get_from_another_users_folder_returns_none(tmp_path: Path) -> None:
+    cache = ObjectCache(tmp_path / "cache")
+    cache.put(KEY, OBJECT)
     os.chown(tmp_path / "cache", 65534, 65534)
     assert cache.get(KEY) is None
 
 
-def test_nothing_is_taken_through_a_link(tmp_path: Path) -> None:
-    UnitCache(tmp_path / "cache").put(KEY, UNIT)
+def test_get_through_a_link_returns_none(tmp_path: Path) -> None:
+    ObjectCache(tmp_path / "cache").put(KEY, OBJECT)
     (tmp_path / "link").symlink_to(tmp_path / "cache")
-    assert UnitCache(tmp_path / "link").get(KEY) is None
+    assert ObjectCache(tmp_path / "link").get(KEY) is None
 
 
-def test_the_units_used_last_are_kept(tmp_path: Path) -> None:
-    cache = UnitCache(tmp_path)
-    keys = [key_of(str(number)) for number in range(40)]
+def test_put_beyond_the_bound_removes_the_least_recently_used(tmp_path: Path) -> None:
+    cache = ObjectCache(tmp_path)
+    keys = [cache_key(str(number)) for number in range(40)]
     for age, key in enumerate(keys):
-        cache.put(key, UNIT)
+        cache.put(key, OBJECT)
         os.utime(tmp_path / key, ns=(age, age))
-        assert cache.get(keys[0]) == UNIT, "used each time, so never the oldest"
+        assert cache.get(keys[0]) == OBJECT, "used each time, so never the oldest"
     kept = {path.name for path in tmp_path.iterdir()}
     assert kept == {keys[0], *keys[-31:]}
 
 
-def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
-    """As where the folder is somebody's home."""
+def test_put_beyond_the_bound_leaves_foreign_files_alone(tmp_path: Path) -> None:
+    """MEMCG_TRACER_CACHE may name a home directory."""
     for number in range(40):
         (tmp_path / f"letter-{number}").touch()
         os.utime(tmp_path / f"letter-{number}", (0, 0))
-    cache = UnitCache(tmp_path)
+    cache = ObjectCache(tmp_path)
     for number in range(40):
-        cache.put(key_of(str(number)), UNIT)
+        cache.put(cache_key(str(number)), OBJECT)
     names = [path.name for path in tmp_path.iterdir()]
     assert len([name for name in names if name.startswith("letter-")]) == 40
     assert len(names) == 40 + 32
 
 
-def test_where_nothing_can_be_kept_nothing_is_said(tmp_path: Path) -> None:
+def test_cache_without_a_usable_folder_is_silently_empty(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (None, tmp_path / "file", tmp_path / "file" / "below"):
-        cache = UnitCache(folder)
-        cache.put(KEY, UNIT)
+        cache = ObjectCache(folder)
+        cache.put(KEY, OBJECT)
         assert cache.get(KEY) is None
 
 
-def test_the_folder_is_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MEMCG_TRACER_CACHE", raising=False)
     assert cache_folder() == Path("/var/cache/memcg-tracer")
     monkeypatch.setenv("MEMCG_TRACER_CACHE", "/elsewhere")

@@ -1,4 +1,4 @@
-"""A compiled unit, its way to the disk and back, and its references to maps."""
+"""Object files: references to maps, encoding and decoding."""
 
 from __future__ import annotations
 
@@ -8,49 +8,55 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.capture.bpf.object_file import Code, MapDefinition, Unit
+from tracer.capture.bpf.object_file import MapDefinition, ObjectFile, ProgramCode
 
 EXIT = bytes.fromhex("9500000000000000")
 
 
 def load_immediate(register: int, source: int, value: int) -> bytes:
-    """BPF_LD_IMM64: one instruction in the place of two."""
+    """Return BPF_LD_IMM64, one instruction that takes the space of two."""
     return struct.pack("<BBhi", 0x18, source << 4 | register, 0, value) + bytes(8)
 
 
-def test_maps_are_found_where_a_program_names_them() -> None:
+def test_references_to_maps_are_found_and_replaced() -> None:
     lookalike = load_immediate(1, 0, 7)  # the number 7, no map
-    code = Code.of(load_immediate(1, 1, 7) + lookalike + load_immediate(2, 1, 9) + EXIT, {7: 0, 9: 1})
+    code = ProgramCode.from_instructions(
+        load_immediate(1, 1, 7) + lookalike + load_immediate(2, 1, 9) + EXIT, {7: 0, 9: 1}
+    )
     assert code.references == ((0, 0), (32, 1))
     expected = load_immediate(1, 1, 20) + lookalike + load_immediate(2, 1, 30) + EXIT
     assert code.with_maps([20, 30]) == expected
 
 
-def test_the_second_half_of_an_instruction_is_none() -> None:
+def test_second_half_of_a_wide_instruction_is_no_reference() -> None:
     halves = struct.pack("<BBhi", 0x18, 1, 0, 5) + struct.pack("<BBhi", 0x18, 0x11, 0, 5)
-    assert Code.of(halves + EXIT, {}).references == ()
+    assert ProgramCode.from_instructions(halves + EXIT, {}).references == ()
 
 
-def test_a_map_that_is_not_of_the_unit_is_no_reference() -> None:
+def test_reference_to_an_unknown_map_raises() -> None:
     with pytest.raises(KeyError):
-        Code.of(load_immediate(1, 1, 7), {8: 0})
+        ProgramCode.from_instructions(load_immediate(1, 1, 7), {8: 0})
 
 
 NUMBERS = st.integers(0, 2**31 - 1)
-CODES = st.builds(Code, st.binary(max_size=64), st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3).map(tuple))
+CODES = st.builds(
+    ProgramCode, st.binary(max_size=64), st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3).map(tuple)
+)
 DEFINITIONS = st.builds(MapDefinition, st.text(), *[NUMBERS] * 5, st.text(), st.text())
 
 
 @given(
     st.builds(
-        Unit, st.lists(DEFINITIONS, max_size=4).map(tuple), st.dictionaries(st.text(), CODES, max_size=4)
+        ObjectFile,
+        st.lists(DEFINITIONS, max_size=4).map(tuple),
+        st.dictionaries(st.text(), CODES, max_size=4),
     )
 )
-def test_a_unit_comes_back_as_it_was(unit: Unit) -> None:
-    assert Unit.decode(unit.encode()) == unit
+def test_object_file_survives_encode_and_decode(object_file: ObjectFile) -> None:
+    assert ObjectFile.decode(object_file.encode()) == object_file
 
 
 @given(st.binary(max_size=64) | st.sampled_from([b"{}", b"[]", b'{"maps": [[1]], "programs": {}}', b"7"]))
-def test_what_is_no_unit_is_refused(document: bytes) -> None:
+def test_decode_of_another_document_raises(document: bytes) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
-        Unit.decode(document)
+        ObjectFile.decode(document)

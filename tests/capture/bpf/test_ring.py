@@ -1,4 +1,4 @@
-"""A ring in a file, laid out as kernel/bpf/ringbuf.c does, against a list of the records that went in."""
+"""A ring in a file, laid out as in kernel/bpf/ringbuf.c, compared with the list of its records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECORDS = [np.dtype([("number", "<u8"), ("rest", "u1", size - 8)]) for size in (
 
 
 class FakeKernel:
-    """The producer's side. The kernel maps the data twice in a row; here all is written in both places."""
+    """The producer. The kernel maps the data twice in a row; here each write goes to both places."""
 
     def __init__(self, record: np.dtype[np.void], data_bytes: int) -> None:
         self.record = record
@@ -38,7 +38,7 @@ class FakeKernel:
         return int.from_bytes(os.pread(self.fd, 8, 0), "little")
 
     def reserve(self) -> bool:
-        """A new record that is busy; False where the ring is full."""
+        """Reserve a record, which is busy until `submit`. Return False if the ring is full."""
         length = self.record.itemsize
         size = HEADER.size + length + -length % 8
         if self.produced + size - self.consumed() > self.data_bytes - 1:  # __bpf_ringbuf_reserve: > mask
@@ -70,7 +70,7 @@ def record(request: pytest.FixtureRequest) -> np.dtype[np.void]:
 
 
 class Pair:
-    """The kernel's side and ours."""
+    """A producer and the reader of its ring."""
 
     def __init__(self, record: np.dtype[np.void], data_bytes: int = PAGE) -> None:
         self.kernel = FakeKernel(record, data_bytes)
@@ -86,7 +86,7 @@ class Pair:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_every_record_comes_once_and_in_order(record: np.dtype[np.void], data: st.DataObject) -> None:
+def test_read_returns_every_record_once_and_in_order(record: np.dtype[np.void], data: st.DataObject) -> None:
     with Pair(record) as pair:
         kernel, received = pair.kernel, 0
         for _ in range(data.draw(st.integers(1, 40))):
@@ -106,7 +106,7 @@ def test_every_record_comes_once_and_in_order(record: np.dtype[np.void], data: s
         assert kernel.consumed() == kernel.produced
 
 
-def test_it_goes_round_many_times(record: np.dtype[np.void]) -> None:
+def test_read_across_many_wraps_loses_nothing(record: np.dtype[np.void]) -> None:
     with Pair(record) as pair:
         numbers: list[int] = []
         while pair.kernel.produced < 5 * PAGE:
@@ -116,8 +116,8 @@ def test_it_goes_round_many_times(record: np.dtype[np.void]) -> None:
         assert numbers == list(range(pair.kernel.next_number))
 
 
-def test_what_was_read_is_ours(record: np.dtype[np.void]) -> None:
-    """The space is given back: what the kernel writes there next must not show in what was read."""
+def test_read_returns_a_copy_that_the_producer_does_not_overwrite(record: np.dtype[np.void]) -> None:
+    """The read frees the space: later records in it must not show in earlier results."""
     with Pair(record) as pair:
         first = None
         for _ in range(2):
@@ -129,7 +129,7 @@ def test_what_was_read_is_ours(record: np.dtype[np.void]) -> None:
         assert first["number"].tolist() == list(range(len(first)))
 
 
-def test_records_of_another_size_are_an_error() -> None:
+def test_read_of_records_of_another_size_raises() -> None:
     with Pair(RECORDS[0]) as pair:
         pair.kernel.record = RECORDS[1]
         for number in range(3):
@@ -147,6 +147,6 @@ def not_mappable() -> Iterator[int]:
     os.close(writer)
 
 
-def test_what_cannot_be_mapped(not_mappable: int) -> None:
+def test_ring_of_an_unmappable_descriptor_raises(not_mappable: int) -> None:
     with pytest.raises(TracerError, match="cannot map a BPF ring buffer"):
         Ring(not_mappable, PAGE, RECORDS[0])

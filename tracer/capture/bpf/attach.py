@@ -1,4 +1,4 @@
-"""Programs loaded into the kernel, attached to their hooks and detached again, and their maps."""
+"""BPF programs in the kernel: loaded, attached to hooks, detached; and their maps, created."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from typing import Any, Final
 
 from tracer.capture.bpf.bcc_module import output_to
 from tracer.capture.bpf.maps import Map
-from tracer.capture.bpf.object_file import Unit
-from tracer.capture.bpf.syscall import AttachType, ProgramType, Runs, attach_program, load_program, runs_of
+from tracer.capture.bpf.object_file import ObjectFile
+from tracer.capture.bpf.syscall import (
+    AttachType,
+    ProgramType,
+    Runs,
+    attach_program,
+    load_program,
+    program_runs,
+)
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.probes import Hook, Kind
@@ -30,19 +37,20 @@ _LOADED_AS: Final = {
 
 
 class Attacher:
-    """Makes the maps of one compiled unit, loads its programs, and attaches them. `bcc`: BCC's library of C
-    functions, for kprobes; `cpus`: how many are possible.
+    """Creates the maps of one object file, loads its programs, and attaches them.
+
+    `bcc` is BCC's C library, for kprobes. `cpus` is the number of possible CPUs.
     """
 
-    def __init__(self, unit: Unit, btf: Btf, bcc: Any, cpus: int) -> None:
-        """Raises TracerError where the kernel refuses a map."""
-        self._unit = unit
+    def __init__(self, object_file: ObjectFile, btf: Btf, bcc: Any, cpus: int) -> None:
+        """Create the maps. Raises TracerError if the kernel refuses one."""
+        self._object = object_file
         self._btf = btf
         self._bcc = bcc
         self._programs: dict[tuple[str, str | None], int] = {}  # (program, function if it is for one) -> fd
         self._detachers: dict[Hook, Callable[[], None]] = {}
         self.maps: dict[str, Map] = {}
-        for definition in unit.maps:
+        for definition in object_file.maps:
             try:
                 self.maps[definition.name] = Map(definition, cpus)
             except OSError as error:
@@ -52,7 +60,7 @@ class Attacher:
                 ) from error
 
     def load(self, hook: Hook) -> int:
-        """Have the kernel verify a hook's program; its descriptor. TracerError where it refuses."""
+        """Have the kernel verify a hook's program, and return its descriptor. Raises TracerError."""
         kind, attach_type = _LOADED_AS[hook.kind]
         if kind is not ProgramType.TRACING:
             return self._load(hook.program, kind)
@@ -62,15 +70,15 @@ class Attacher:
         return self._load(hook.program, kind, attach_type, hook.target, function)
 
     def load_runnable(self, name: str) -> int:
-        """The descriptor of a program with a raw tracepoint's context, which can also be run by hand."""
+        """Load a program that `run_program` can run, and return its descriptor. Raises TracerError."""
         return self._load(name, ProgramType.RAW_TRACEPOINT)
 
     def runs(self, hook: Hook) -> Runs:
-        """How often a hook's program ran, also at other hooks, and for how long. Raises OSError."""
-        return runs_of(self.load(hook))
+        """Return the run count and run time of a hook's program, at all of its hooks. Raises OSError."""
+        return program_runs(self.load(hook))
 
     def attach(self, hook: Hook) -> None:
-        """Load and attach; TracerError where the kernel refuses."""
+        """Load and attach a hook's program. Raises TracerError if the kernel refuses."""
         program = self.load(hook)
         detach: Callable[[], None]
         try:
@@ -86,16 +94,16 @@ class Attacher:
         self._detachers[hook] = detach
 
     def detach(self, hook: Hook) -> None:
-        """Detach what is attached to a hook."""
+        """Detach the program of a hook."""
         self._detachers.pop(hook)()
 
     def detach_all(self) -> None:
-        """Detach everything that is attached still."""
+        """Detach all programs that are attached."""
         for hook in list(self._detachers):
             self.detach(hook)
 
     def close(self) -> None:
-        """Detach everything, and let the programs and the maps go."""
+        """Detach all programs, and close programs and maps."""
         with suppress(OSError):
             self.detach_all()
         for fd in (*self._programs.values(), *(one.fd for one in self.maps.values())):
@@ -113,8 +121,8 @@ class Attacher:
     ) -> int:
         if (name, target) in self._programs:
             return self._programs[name, target]
-        fds = [self.maps[definition.name].fd for definition in self._unit.maps]
-        instructions = self._unit.programs[name].with_maps(fds)
+        fds = [self.maps[definition.name].fd for definition in self._object.maps]
+        instructions = self._object.programs[name].with_maps(fds)
         load = partial(
             load_program, instructions, kind, target or name, attach_type=attach_type, function=function
         )
@@ -122,7 +130,7 @@ class Attacher:
             fd = load()
         except OSError as error:
             log = ctypes.create_string_buffer(_LOG_BYTES)
-            with suppress(OSError):  # again, now for what the verifier says
+            with suppress(OSError):  # load again for the verifier's log
                 os.close(load(log=log))
             error.add_note(log.value.decode(errors="replace"))
             raise TracerError(f"the kernel refuses the BPF program {name}: {_refused(error)}") from error
@@ -130,7 +138,7 @@ class Attacher:
         return fd
 
     def _attach_kprobe(self, program: int, hook: Hook) -> Callable[[], None]:
-        """What BCC itself says of it goes into the error's note."""
+        """Attach a kprobe by BCC; its output goes into a note of the error. Return a function to detach."""
         is_return = hook.kind is Kind.KRETPROBE
         event = f"{'r' if is_return else 'p'}_{hook.target}".encode()
         with tempfile.TemporaryFile() as log:

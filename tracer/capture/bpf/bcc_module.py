@@ -1,4 +1,4 @@
-"""BCC itself: found, imported, and made to say what it has to say to us. The only importer of `bcc`."""
+"""BCC: found and imported, its output captured, its symbol tables. The only importer of `bcc`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tracer.errors import TracerError
 
 
 def find_bcc() -> ModuleType:
-    """Import BCC, from the distribution's folder where this Python does not see it.
+    """Import BCC, from the distribution's folder if this Python does not see it. Raises TracerError.
 
-    PyPI has a package of the same name that is something else, so a `bcc` without `BPF` is passed over.
+    PyPI has an unrelated package of the same name, so a `bcc` without `BPF` is passed over.
     """
     places = [
         *Path("/usr/lib").glob("python3*/dist-packages"),
@@ -28,7 +28,7 @@ def find_bcc() -> ModuleType:
         module = importlib.import_module("bcc")
     except ImportError:
         pass
-    except Exception:  # whatever a package of another purpose may raise
+    except Exception:  # an unrelated package may raise anything
         found_wrong = True
     else:
         if hasattr(module, "BPF"):
@@ -63,7 +63,7 @@ def _import_from(init: Path) -> ModuleType:
 
 @contextmanager
 def output_to(log: Any) -> Iterator[None]:
-    """BCC and LLVM write to descriptors 1 and 2 themselves; what they say belongs into our error."""
+    """Redirect descriptors 1 and 2 to a file: BCC and LLVM write to them directly."""
     sys.stdout.flush()
     sys.stderr.flush()
     saved = {fd: os.dup(fd) for fd in (1, 2)}
@@ -78,9 +78,11 @@ def output_to(log: Any) -> Iterator[None]:
 
 
 class BccSymbols:
-    """BCC's table of a process's symbols, as of now: of its modules in its own mount namespace, with their
-    debug files, and of what a just-in-time compiler has told (/tmp/perf-PID.map). A module's symbols are read
-    when the first of them is asked for; later modules are not in it.
+    """BCC's symbol table of a process, as of now.
+
+    It covers the modules that the process has mapped, read in its mount namespace with their debug files, and
+    the perf map of a just-in-time compiler (/tmp/perf-PID.map). A module's symbols are read at the first
+    look-up in it. Modules that are mapped later are missing.
     """
 
     def __init__(self, bcc: Any, tgid: int) -> None:
@@ -89,14 +91,15 @@ class BccSymbols:
         self._cache = bcc.SymbolCache(tgid)
 
     def resolve(self, address: int) -> tuple[str | None, int, str | None]:
-        """(symbol, offset in it, path of the module); without the symbol, the offset in the module; without
-        the module, the address.
+        """Return (symbol, offset in it, path of the module).
+
+        Without a symbol the offset is that in the module; without a module it is the address.
         """
         symbol, offset, module = self._cache.resolve(address, True)
         return _text(symbol), int(offset), _text(module)
 
     def close(self) -> None:
-        """BCC itself frees nothing: each of its modules has a file open."""
+        """Free the table, which has a file open for each module. BCC's own class frees nothing."""
         self._library.bcc_free_symcache(self._cache.cache, self._tgid)
 
 

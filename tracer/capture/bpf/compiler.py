@@ -1,7 +1,7 @@
-"""BCC at work in a child of this process, where it has most of a recorder's start to itself.
+"""Compilation by BCC in a child process, in parallel with the rest of a recorder's start.
 
-There, clang's memory is given back when it is done; what it and BCC write to the standard streams stays out
-of ours; and where LLVM calls something fatal and ends the process, ours goes on to say so.
+The child's exit gives clang's memory back. Output of BCC and clang goes to a file and not to the user's
+terminal. If LLVM meets a fatal error and ends the process, the recorder survives and reports it.
 """
 
 from __future__ import annotations
@@ -15,38 +15,41 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NoReturn
 
-from tracer.capture.bpf.object_cache import UnitCache, key_of
-from tracer.capture.bpf.object_file import Code, MapDefinition, Unit
-from tracer.capture.bpf.syscall import sizes_of
+from tracer.capture.bpf.object_cache import ObjectCache, cache_key
+from tracer.capture.bpf.object_file import MapDefinition, ObjectFile, ProgramCode
+from tracer.capture.bpf.syscall import map_sizes
 from tracer.errors import TracerError
 from tracer.kernel.process.forked_child import end_with_parent
 from tracer.kernel.process.priority import prefer_this_thread
 
-_FORMAT: Final = "1"  # of what is kept; another one for each change of `Unit.encode`
+_FORMAT: Final = "1"  # of the cached objects: change it with `ObjectFile.encode`
 
 
 class Compilation:
-    """A unit that is being compiled, or that was found in `cache`. `include`: the folder of headers that it
-    is compiled with.
+    """A compilation that runs, or an object file that was found in `cache`.
+
+    `text` is the C source, `include` the folder of the headers that it includes.
     """
 
     def __init__(
-        self, bcc: ModuleType, text: str, flags: list[str], *, include: Path, cache: UnitCache
+        self, bcc: ModuleType, text: str, flags: list[str], *, include: Path, cache: ObjectCache
     ) -> None:
         self._cache = cache
         self._key = _key(bcc, text, flags, include)
-        self._unit = cache.get(self._key)
+        self._object = cache.get(self._key)
         self._child = 0
-        if self._unit is None:
-            self._said, self._made = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115  until `unit`
+        if self._object is None:
+            self._said, self._made = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115  until `result`
             self._child = os.fork()
             if self._child == 0:
                 os.environ["BCC_KERNEL_SOURCE"] = str(include)
                 _compile(bcc, text, flags, made=self._made, said=self._said)
 
-    def unit(self) -> Unit:
-        """Once it is done. Raises TracerError where it cannot be compiled."""
-        if self._unit is None:
+    def result(self) -> ObjectFile:
+        """Wait for the compiler and return the object file. Raises TracerError if the source does not
+        compile.
+        """
+        if self._object is None:
             _, status = os.waitpid(self._child, 0)
             self._child = 0
             with self._made, self._said:
@@ -54,12 +57,12 @@ class Compilation:
                     file.seek(0)
                 if status:
                     raise self._failure(os.waitstatus_to_exitcode(status))
-                self._unit = Unit.decode(self._made.read())
-            self._cache.put(self._key, self._unit)
-        return self._unit
+                self._object = ObjectFile.decode(self._made.read())
+            self._cache.put(self._key, self._object)
+        return self._object
 
     def stop(self) -> None:
-        """Give up what is not done."""
+        """Kill the compiler if it still runs."""
         if self._child:
             os.kill(self._child, signal.SIGKILL)
             os.waitpid(self._child, 0)
@@ -68,7 +71,7 @@ class Compilation:
             self._child = 0
 
     def _failure(self, code: int) -> TracerError:
-        """One line for the user; all that was said is in a note, which --debug shows."""
+        """Return an error of one line for the user, with the whole output in a note, which --debug shows."""
         text = (self._said.read() + self._made.read()).decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         how = f"it was ended by {signal.Signals(-code).name}" if code < 0 else "it gave up"
@@ -84,9 +87,9 @@ class Compilation:
 
 
 def _key(bcc: ModuleType, text: str, flags: list[str], include: Path) -> str:
-    """By all that the outcome depends on: BCC looks into the running kernel too."""
+    """Return a digest of everything that the outcome depends on; BCC also looks at the running kernel."""
     headers = [path for path in sorted(include.rglob("*")) if path.is_file()]
-    return key_of(
+    return cache_key(
         _FORMAT,
         str(getattr(bcc, "__version__", "")),
         *os.uname()[2:],  # release, version and machine
@@ -97,7 +100,7 @@ def _key(bcc: ModuleType, text: str, flags: list[str], include: Path) -> str:
 
 
 def _compile(bcc: ModuleType, text: str, flags: list[str], *, made: Any, said: Any) -> NoReturn:
-    """The child."""
+    """Compile in the child, write the object file to `made`, and exit."""
     status = 1
     try:
         end_with_parent()
@@ -105,10 +108,10 @@ def _compile(bcc: ModuleType, text: str, flags: list[str], *, made: Any, said: A
         for fd in (1, 2):
             os.dup2(said.fileno(), fd)
         sys.stdout = sys.stderr = os.fdopen(1, "w", 1, errors="backslashreplace", closefd=False)
-        made.write(unit_of(bcc, bcc.BPF(text=text.encode(), cflags=flags)).encode())
+        made.write(read_object(bcc, bcc.BPF(text=text.encode(), cflags=flags)).encode())
         made.flush()
         status = 0
-    except SystemExit:  # BCC has printed why
+    except SystemExit:  # BCC has printed the reason
         pass
     except Exception as error:
         made.write(str(error).encode())
@@ -117,8 +120,8 @@ def _compile(bcc: ModuleType, text: str, flags: list[str], *, made: Any, said: A
         os._exit(status)
 
 
-def unit_of(bcc: ModuleType, compiled: Any) -> Unit:
-    """What BCC's object holds."""
+def read_object(bcc: ModuleType, compiled: Any) -> ObjectFile:
+    """Return the maps and programs of a compiled `bcc.BPF` object."""
     library, module = bcc.lib, compiled.module
     library.bpf_num_tables.argtypes, library.bpf_num_tables.restype = [ctypes.c_void_p], ctypes.c_ulonglong
     library.bpf_table_name.argtypes = [ctypes.c_void_p, ctypes.c_ulonglong]
@@ -128,7 +131,7 @@ def unit_of(bcc: ModuleType, compiled: Any) -> Unit:
     maps = tuple(
         MapDefinition(
             name.decode(),
-            *sizes_of(fd),
+            *map_sizes(fd),
             library.bpf_table_key_desc(module, name).decode(),
             library.bpf_table_leaf_desc(module, name).decode(),
         )
@@ -136,4 +139,10 @@ def unit_of(bcc: ModuleType, compiled: Any) -> Unit:
     )
     numbers = {fd: number for number, fd in enumerate(fds)}
     functions = [library.bpf_function_name(module, n) for n in range(library.bpf_num_functions(module))]
-    return Unit(maps, {name.decode(): Code.of(compiled.dump_func(name), numbers) for name in functions})
+    return ObjectFile(
+        maps,
+        {
+            name.decode(): ProgramCode.from_instructions(compiled.dump_func(name), numbers)
+            for name in functions
+        },
+    )

@@ -1,7 +1,7 @@
-"""What this kernel can be hooked by, found by looking, and which way of each signal is taken.
+"""The hooks that the running kernel offers, and the choice of a way for each signal.
 
-Whether programs of a kind are taken at all is tried with the least program that there is; whether a place is
-there is read in BTF and in the symbol table.
+No version number is looked at: a minimal program shows whether the kernel takes programs of a kind; BTF and
+the symbol table show whether a tracepoint or function exists.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from tracer.kernel.probes import Hook, Kind, Signal, Way, needed
 
 FAMILIES: Final = tuple(dict.fromkeys(kind.family for kind in Kind))
 
-_TRIED_ON: Final = "out_of_memory"  # a function that every kernel has and that hardly ever runs
+_TRIED_ON: Final = "out_of_memory"  # every kernel has this function, and it hardly ever runs
 _RETURN_0: Final = bytes.fromhex("b7000000000000009500000000000000")
 _KPROBE_EVENTS: Final = Path("/sys/bus/event_source/devices/kprobe/type")
 _SYMBOLS: Final = Path("/proc/kallsyms")
 
 
 class Offer:
-    """What the running kernel offers. `closed`: family -> why its hooks are not to be had at all."""
+    """The hooks of a kernel. `closed`: family of hooks -> the reason why the kernel takes none of it."""
 
     def __init__(self, btf: Btf, closed: Mapping[str, str]) -> None:
         self.btf = btf
@@ -34,12 +34,12 @@ class Offer:
 
     @classmethod
     def look(cls, btf: Btf) -> Offer:
-        """Ask the running kernel."""
+        """Look at the running kernel."""
         reasons = {Kind.FENTRY.value: _why_no_trampolines(btf), Kind.KPROBE.value: _why_no_kprobes()}
         return cls(btf, {family: why for family, why in reasons.items() if why is not None})
 
     def why_not(self, hook: Hook) -> str | None:
-        """Why a hook cannot be had here; None where nothing speaks against it."""
+        """Return the reason why a hook is not available; None if no reason is known."""
         if hook.kind.family in self.closed:
             return self.closed[hook.kind.family]
         if hook.kind is Kind.RAW_TRACEPOINT:
@@ -61,7 +61,7 @@ class Offer:
 
 @dataclass(frozen=True)
 class Choice:
-    """The way taken for a signal, or why there is none."""
+    """The way chosen for a signal, or the reason why there is none."""
 
     signal: Signal
     way: Way | None
@@ -73,7 +73,7 @@ class Choice:
         return "absent" if self.way is None else "approximate" if self.way.approximate else "exact"
 
     def document(self) -> dict[str, str | None]:
-        """As meta.json has it."""
+        """Return the entry for meta.json."""
         if self.way is None:
             return {"hook": None, "meaning": self.meaning, "detail": f"{self.why_not}: {self.signal.without}"}
         return {"hook": str(self.way), "meaning": self.meaning, "detail": self.way.approximate}
@@ -82,9 +82,9 @@ class Choice:
 def choose(
     offer: Offer, version: int, *, forced: str | None = None, refused: Mapping[Way, str] | None = None
 ) -> list[Choice]:
-    """A way for each signal of cgroups of `version`: the first that is there and was not `refused`.
+    """Choose for each signal of cgroup `version` the first way that is available and was not `refused`.
 
-    `forced`: the family to take for each signal that can be had by it.
+    `forced` is a family of hooks that is preferred to all others. `refused`: way -> reason.
     """
     refused = refused or {}
     return [_choose(offer, signal, forced, refused) for signal in needed(version)]

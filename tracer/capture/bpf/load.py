@@ -16,7 +16,7 @@ from tracer.capture.bpf.bcc_module import BccSymbols, find_bcc
 from tracer.capture.bpf.compiler import Compilation
 from tracer.capture.bpf.hooks import Choice, Offer, choose
 from tracer.capture.bpf.maps import Map
-from tracer.capture.bpf.object_cache import UnitCache, cache_folder
+from tracer.capture.bpf.object_cache import ObjectCache, cache_folder
 from tracer.capture.bpf.sources import bpf_folder, source_text
 from tracer.capture.bpf.syscall import Runs, machine, run_program
 from tracer.errors import TracerError
@@ -103,7 +103,7 @@ class Programs:
             source_text(self._btf, hooks),
             self._flags(),
             include=bpf_folder() / "include",
-            cache=UnitCache(cache_folder()),
+            cache=ObjectCache(cache_folder()),
         )
 
     def wait(self, warn: Callable[[str], None]) -> None:
@@ -131,7 +131,7 @@ class Programs:
                     f"{choice.signal.name} cannot be had: {choice.why_not} ({choice.signal.without}); "
                     "see memcg-tracer doctor"
                 )
-        self._attacher = Attacher(self._compilation.unit(), self._btf, self._bcc.lib, self.cpus)
+        self._attacher = Attacher(self._compilation.result(), self._btf, self._bcc.lib, self.cpus)
         for name in _RUN_BY_US:
             self._attacher.load_runnable(name)
         for choice in self.choices:

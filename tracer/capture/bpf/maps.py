@@ -1,4 +1,4 @@
-"""The maps of the programs, read and written by bpf(2) as values of the types that they have in C."""
+"""BPF maps, read and written by bpf(2), with ctypes values of their C types."""
 
 from __future__ import annotations
 
@@ -27,16 +27,18 @@ _C_TYPES: Final = {
     "long long": ctypes.c_int64,
     "unsigned long long": ctypes.c_uint64,
 }
-"""As BCC names them; a pointer is one of these too."""
+"""BCC's names of C types; it describes a pointer as one of the integers."""
 
 
 class Map:
-    """One map. Keys are given as numbers, as bytes where they are text; what comes back is a ctypes object,
-    a copy of that moment, or a list of them by CPU number where the map is per CPU.
+    """One map.
+
+    A key is a number, or bytes if the C type is text. A value is a ctypes object, a copy; in a per-CPU map it
+    is a list of them by CPU number.
     """
 
     def __init__(self, definition: MapDefinition, cpus: int) -> None:
-        """Raises OSError where the kernel refuses to make it."""
+        """Create the map. Raises OSError if the kernel refuses."""
         self._definition = definition
         self._cpus = cpus if definition.kind in _PER_CPU_KINDS else None
         self.fd = syscall.create_map(
@@ -50,23 +52,23 @@ class Map:
 
     @cached_property
     def key_type(self) -> Any:
-        """The ctypes type of its keys."""
+        """The ctypes type of the keys."""
         return _sized(json.loads(self._definition.key_type), self._definition.key_size)
 
     @cached_property
     def value_type(self) -> Any:
-        """The ctypes type of its values: of one CPU's, where it has one for each."""
+        """The ctypes type of the values; in a per-CPU map, of one CPU's value."""
         return _sized(json.loads(self._definition.value_type), self._definition.value_size)
 
     def __getitem__(self, key: int | bytes) -> Any:
-        """KeyError where there is none."""
+        """Return the value of a key. Raises KeyError."""
         value = self._lookup(self.key_type(key))
         if value is None:
             raise KeyError(key)
         return value
 
     def __setitem__(self, key: int | bytes, value: Any) -> None:
-        """`value`: one of `value_type`, or what makes one. Raises OSError where there is no more room."""
+        """Set a value: a `value_type`, or an argument for it. Raises OSError if the map is full."""
         syscall.update_element(
             self.fd,
             self.key_type(key),
@@ -74,26 +76,29 @@ class Map:
         )
 
     def keys(self) -> Iterator[Any]:
-        """All of them, as ctypes objects. What comes or goes meanwhile may be missed, or seen twice."""
+        """Yield the keys as ctypes objects. A key that is added or removed meanwhile may be missed or
+        repeated.
+        """
         key, following = None, self.key_type()
         while syscall.next_key(self.fd, key, following):
             yield following
             key, following = following, self.key_type()
 
     def items(self) -> Iterator[tuple[Any, Any]]:
-        """Keys with their values, as ctypes objects."""
+        """Yield keys and values as ctypes objects."""
         for key in self.keys():
             value = self._lookup(key)
             if value is not None:
                 yield key, value
 
     def delete(self, key: int | bytes) -> bool:
-        """Take a key out. False where it was not there."""
+        """Remove a key. Return False if it was not in the map."""
         return syscall.delete_element(self.fd, self.key_type(key))
 
     def _lookup(self, key: Any) -> Any:
-        """None where there is none; of each CPU the value begins on 8 bytes (kernel/bpf/syscall.c,
-        bpf_map_value_size).
+        """Return the value of a key, or None.
+
+        In a per-CPU map each CPU's value is aligned to 8 bytes (bpf_map_value_size in kernel/bpf/syscall.c).
         """
         if self._cpus is None:
             value = self.value_type()
@@ -113,8 +118,10 @@ def _sized(description: Any, size: int) -> Any:
 
 
 def _c_type(description: Any) -> Any:
-    """The ctypes type of what BCC describes as a type's name, or as [name, fields, "struct"], where a field
-    is [name, type] or, of an array, [name, type, [length]]. In a struct_packed, padding is a field.
+    """Return the ctypes type for BCC's description of a C type.
+
+    A description is the type's name, or [name, fields, "struct"]. A field is [name, type]; if it is an array,
+    [name, type, [length]]. In a "struct_packed" the padding is a field.
     """
     if isinstance(description, str):
         return _C_TYPES[description]

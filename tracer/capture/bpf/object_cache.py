@@ -1,7 +1,7 @@
-"""Compiled units kept on disk: clang takes most of a start, and makes the same of the same sources each time.
+"""Object files cached on disk, because clang takes most of a recorder's start.
 
-A unit is kept under the digest of all that it was made from, so one that does not fit is never found. Its
-programs run in the kernel: they are taken from a folder that nobody but this user can write to.
+The key of an object file is a digest of everything that it was made from, so a stale one is never found. Its
+programs run in the kernel, so the cache must be a folder that only this user can write to.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tracer.capture.bpf.object_file import Unit
+from tracer.capture.bpf.object_file import ObjectFile
 from tracer.directory import Directory
 
 _FOLDER: Final = "/var/cache/memcg-tracer"
-_MOST_UNITS: Final = 32  # of some 200 KB; a unit for each set of hooks and options, and for each kernel
+_MOST_OBJECTS: Final = 32  # of some 200 KB: one for each set of hooks and options, and for each kernel
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
-_OURS: Final = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.\d+")  # by `key_of`; or unfinished
+_OURS: Final = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.\d+")  # a `cache_key`, or an unfinished file
 
 
 def cache_folder() -> Path | None:
-    """`MEMCG_TRACER_CACHE`, or the place for such things; None where that variable is empty: keep nothing."""
+    """Return MEMCG_TRACER_CACHE, or /var/cache/memcg-tracer; None, for no cache, if the variable is empty."""
     folder = os.environ.get("MEMCG_TRACER_CACHE", _FOLDER)
     return Path(folder) if folder else None
 
 
-def key_of(*parts: str | bytes) -> str:
-    """The name under which a unit is kept that was made from all this."""
+def cache_key(*parts: str | bytes) -> str:
+    """Return the key of an object file that is made from these parts."""
     digest = hashlib.sha256()
     for part in parts:
         content = part.encode() if isinstance(part, str) else part
@@ -37,16 +37,18 @@ def key_of(*parts: str | bytes) -> str:
     return digest.hexdigest()
 
 
-class UnitCache:
-    """Units in a folder; the ones that were used last. Without a folder, or with one that does not serve,
-    nothing is kept, and nothing is said of it: it only takes longer then.
+class ObjectCache:
+    """The most recently used object files, in a folder.
+
+    Without a folder, or with one that is not safe or not writable, nothing is cached, silently: a start only
+    takes longer.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
-    def get(self, key: str) -> Unit | None:
-        """The unit of that key, if it is kept."""
+    def get(self, key: str) -> ObjectFile | None:
+        """Return the object file of a key, or None."""
         with suppress(OSError, ValueError, KeyError, TypeError):
             if (folder := self._open()) is None:
                 return None
@@ -56,18 +58,18 @@ class UnitCache:
                 if digest != hashlib.sha256(document).digest():
                     return None
                 os.utime(file.fileno())
-            return Unit.decode(document)
+            return ObjectFile.decode(document)
         return None
 
-    def put(self, key: str, unit: Unit) -> None:
-        """Keep it, whole or not at all."""
+    def put(self, key: str, object_file: ObjectFile) -> None:
+        """Cache an object file, whole or not at all."""
         if self._folder is None:
             return
         with suppress(OSError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if (folder := self._open()) is None:
                 return
-            document = unit.encode()
+            document = object_file.encode()
             unfinished = f".{key}.{os.getpid()}"
             with folder:
                 try:
@@ -80,7 +82,7 @@ class UnitCache:
                 _forget_the_oldest(folder)
 
     def _open(self) -> Directory | None:
-        """The folder, where only this user could have put there what is in it."""
+        """Open the folder; None if anyone else can write to it."""
         if self._folder is None:
             return None
         folder = Directory.open(self._folder)
@@ -91,7 +93,7 @@ class UnitCache:
 
 
 def _forget_the_oldest(folder: Directory) -> None:
-    """Of ours alone: the folder may be one that a user keeps other files in."""
+    """Remove the oldest cached files; the folder may hold a user's own files as well."""
     ours = [name for name in folder.names() if _OURS.fullmatch(name)]
-    for name in sorted(ours, key=folder.modified_ns, reverse=True)[_MOST_UNITS:]:
+    for name in sorted(ours, key=folder.modified_ns, reverse=True)[_MOST_OBJECTS:]:
         folder.unlink(name)

@@ -1,7 +1,7 @@
-"""What the compiler makes of our sources: programs, and the maps that they share.
+"""Compiled BPF programs and the definitions of the maps that they share.
 
-It belongs to no process: a program names a map by its place in the unit, and the loader puts in the
-descriptor that the map has here.
+An object file is independent of any process: a program refers to a map by its index, which the loader
+replaces with the map's descriptor in its own process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PSEUDO_MAP_FD: Final = 1
 
 
 class MapDefinition(NamedTuple):
-    """A map as bpf(2) makes it, and the C types of its keys and values, in JSON as BCC describes them."""
+    """The arguments of BPF_MAP_CREATE, and the C types of keys and values in JSON as BCC describes them."""
 
     name: str
     kind: int
@@ -30,15 +30,15 @@ class MapDefinition(NamedTuple):
     value_type: str
 
 
-class Code(NamedTuple):
-    """A program's instructions, and where among them a map is meant: (offset of the instruction, map)."""
+class ProgramCode(NamedTuple):
+    """A program's instructions, and its references to maps: (byte offset of the instruction, map index)."""
 
     instructions: bytes
     references: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, instructions: bytes, maps: Mapping[int, int]) -> Code:
-        """From a program in which maps stand by the descriptors that they had: descriptor -> map."""
+    def from_instructions(cls, instructions: bytes, maps: Mapping[int, int]) -> ProgramCode:
+        """Make it from instructions that refer to maps by descriptor. `maps`: descriptor -> map index."""
         references = []
         position = 0
         while position < len(instructions):
@@ -49,7 +49,7 @@ class Code(NamedTuple):
         return cls(instructions, tuple(references))
 
     def with_maps(self, fds: list[int]) -> bytes:
-        """The instructions for a process that has the maps under these descriptors."""
+        """Return the instructions with these descriptors for the maps, by map index."""
         code = bytearray(self.instructions)
         for position, number in self.references:
             struct.pack_into("<i", code, position + 4, fds[number])
@@ -57,23 +57,23 @@ class Code(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Unit:
+class ObjectFile:
     """One compilation unit: its maps, and its programs by name."""
 
     maps: tuple[MapDefinition, ...]
-    programs: Mapping[str, Code]
+    programs: Mapping[str, ProgramCode]
 
     def encode(self) -> bytes:
-        """As `decode` takes it."""
+        """Return a document that `decode` reads."""
         programs = {name: [code.instructions.hex(), code.references] for name, code in self.programs.items()}
         return json.dumps({"maps": self.maps, "programs": programs}).encode()
 
     @classmethod
-    def decode(cls, document: bytes) -> Unit:
-        """Raises ValueError, KeyError or TypeError for what is no such document."""
+    def decode(cls, document: bytes) -> ObjectFile:
+        """Read a document of `encode`. Raises ValueError, KeyError or TypeError for any other."""
         read = json.loads(document)
         programs = {
-            name: Code(bytes.fromhex(code), tuple((int(at), int(number)) for at, number in references))
+            name: ProgramCode(bytes.fromhex(code), tuple((int(at), int(number)) for at, number in references))
             for name, (code, references) in read["programs"].items()
         }
         return cls(tuple(MapDefinition(*one) for one in read["maps"]), programs)

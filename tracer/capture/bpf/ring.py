@@ -1,10 +1,10 @@
 """Read a BPF ring buffer as an array.
 
-A ring (kernel/bpf/ringbuf.c) is a page with the consumer's position, a page with the producer's, and the
-data, mapped twice in a row so that no record is ever cut at the end. Each record has a header of 8 bytes:
-its length with two flag bits, and an offset that is the kernel's own. Since all records of one ring are of
-one size, the data between the two positions is a NumPy array with a constant stride: reading it costs one
-copy, and nothing per event.
+A ring (kernel/bpf/ringbuf.c) is a page with the consumer's position, a page with the producer's position, and
+the data. The data is mapped twice in a row, so that no record is cut at the end. Each record has a header of
+8 bytes: its length with two flag bits, and an offset for the kernel's own use. All records of one ring have
+the same size, so the data between the two positions is a NumPy array with a constant stride: a read costs
+one copy, and no work per event.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ _HEADER_BYTES: Final = 8  # BPF_RINGBUF_HDR_SZ
 
 
 class Ring:
-    """One ring, mapped. `data_bytes` is the size of its data area, `record` the type of its records.
+    """One mapped ring. `data_bytes` is the size of its data area, `record` the type of its records.
 
-    A reader only ever moves the consumer position; it may be the only one to do so.
+    Reading moves the consumer's position, so a ring must have one reader only. Raises TracerError if the
+    kernel refuses to map it.
     """
 
     def __init__(self, fd: int, data_bytes: int, record: np.dtype[np.void]) -> None:
@@ -58,18 +59,17 @@ class Ring:
         self._data_offset = page
 
     def read(self) -> Records:
-        """Every finished record that waits, oldest first, as an array of our own; the ring's space is given
-        back.
+        """Return a copy of the waiting records, oldest first, and free their space in the ring.
 
-        Stops before a record that a program has reserved and not yet submitted: order is kept, it comes
-        next time.
+        Stops before a record that a program has reserved and not submitted: the next call returns it, in
+        order.
         """
         begin = int(self._consumer[0])
-        # The kernel publishes the position after the record's header (smp_store_release); taking a lock is
-        # the barrier that keeps this CPU from reading the header before it has read the position.
+        # The kernel publishes the position after the record's header (smp_store_release). Taking a lock is
+        # the barrier that keeps this CPU from reading the header before the position.
         with self._barrier:
             waiting = int(self._producer[0]) - begin
-        # A first reading may find up to a whole ring, but never more: it is mapped twice in a row.
+        # At most a whole ring waits, and the double mapping makes it contiguous.
         frames = np.frombuffer(
             self._producer_map,
             self._frame,

@@ -1,5 +1,4 @@
-"""bpf(2): maps made, read and written; programs loaded, attached, run on a CPU of our choice; what their runs
-took."""
+"""bpf(2): create, read and write maps; load, attach and run programs; measure their runs."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from tracer.errors import TracerError
 
 
 class Machine(NamedTuple):
-    """An architecture: how bpf/shared/syscalls.h knows it, and the number that bpf(2) has there."""
+    """An architecture: its macro in bpf/shared/syscalls.h, and the number of bpf(2)."""
 
     macro: str
     bpf_number: int
@@ -38,8 +37,8 @@ _BPF_ENABLE_STATS: Final = 32
 _BPF_F_TEST_RUN_ON_CPU: Final = 1
 _BPF_STATS_RUN_TIME: Final = 0
 _NAME_BYTES: Final = 16  # BPF_OBJ_NAME_LEN
-_LOAD_TRIES: Final = 5  # a signal that comes meanwhile ends the verifier's work (do_check, EAGAIN)
-_ARGS: Final = 12  # MAX_BPF_FUNC_ARGS, as bpf_prog_test_run_raw_tp() takes them
+_LOAD_TRIES: Final = 5  # a signal interrupts the verifier (EAGAIN from do_check in kernel/bpf/verifier.c)
+_ARGS: Final = 12  # MAX_BPF_FUNC_ARGS: the limit of bpf_prog_test_run_raw_tp() in net/bpf/test_run.c
 
 
 class _TestRunAttr(ctypes.Structure):
@@ -65,7 +64,7 @@ class _TestRunAttr(ctypes.Structure):
 
 
 def machine() -> Machine:
-    """The architecture that we run on; TracerError for one that the programs do not know."""
+    """Return this machine's architecture. Raises TracerError if the programs do not support it."""
     try:
         return _MACHINES[platform.machine()]
     except KeyError:
@@ -73,12 +72,12 @@ def machine() -> Machine:
 
 
 def syscall_number() -> int:
-    """bpf(2)'s number on this architecture."""
+    """Return the number of bpf(2) on this architecture."""
     return machine().bpf_number
 
 
 class _ProgLoadAttr(ctypes.Structure):
-    """union bpf_attr's member for BPF_PROG_LOAD, as far as it is used."""
+    """The member of union bpf_attr for BPF_PROG_LOAD, up to the last field that is used."""
 
     _fields_ = (
         ("prog_type", ctypes.c_uint32),
@@ -105,13 +104,13 @@ class _ProgLoadAttr(ctypes.Structure):
 
 
 class _RawTracepointAttr(ctypes.Structure):
-    """union bpf_attr's member for BPF_RAW_TRACEPOINT_OPEN; a tracing program needs no name."""
+    """The member of union bpf_attr for BPF_RAW_TRACEPOINT_OPEN; a tracing program needs no name."""
 
     _fields_ = (("name", ctypes.c_uint64), ("prog_fd", ctypes.c_uint32))
 
 
 class _MapCreateAttr(ctypes.Structure):
-    """The begin of union bpf_attr's member for BPF_MAP_CREATE."""
+    """The first fields of the member of union bpf_attr for BPF_MAP_CREATE."""
 
     _fields_ = (
         ("map_type", ctypes.c_uint32),
@@ -126,7 +125,9 @@ class _MapCreateAttr(ctypes.Structure):
 
 
 class _ElementAttr(ctypes.Structure):
-    """union bpf_attr's member for the elements of a map; `value` is the next key where that is asked for."""
+    """The member of union bpf_attr for elements of a map; for BPF_MAP_GET_NEXT_KEY `value` is the next
+    key.
+    """
 
     _fields_ = (
         ("map_fd", ctypes.c_uint32),
@@ -137,7 +138,7 @@ class _ElementAttr(ctypes.Structure):
 
 
 class _MapInfo(ctypes.Structure):
-    """The begin of struct bpf_map_info."""
+    """The first fields of struct bpf_map_info."""
 
     _fields_ = (
         ("type", ctypes.c_uint32),
@@ -156,7 +157,7 @@ class _ObjectInfoAttr(ctypes.Structure):
 
 
 class _ProgramInfo(ctypes.Structure):
-    """struct bpf_prog_info as far as its counts of runs; what stands before them is passed over."""
+    """struct bpf_prog_info up to its counts of runs; the fields before them are not read."""
 
     _fields_ = (
         ("before_", ctypes.c_uint64 * 24),
@@ -172,7 +173,7 @@ class _EnableStatsAttr(ctypes.Structure):
 
 
 class Runs(NamedTuple):
-    """How often a program ran while statistics were enabled, and how long all of that took."""
+    """Number and total duration of a program's runs while statistics were enabled."""
 
     times: int
     total_ns: int
@@ -182,10 +183,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def run_program(program_fd: int, args: Sequence[int] = (), cpu: int | None = None) -> int:
-    """Run a raw-tracepoint program with `args` as its context and return its result.
+    """Run a raw-tracepoint program with `args` as its context, and return its result.
 
-    Without `cpu` it runs here, in the calling task; with one, there, in an interrupt that hits whatever runs.
-    Raises OSError where the kernel refuses (ENXIO: the CPU is offline).
+    Without `cpu` it runs in the calling task; with `cpu`, in an interrupt on that CPU, whatever runs there.
+    Raises OSError if the kernel refuses (ENXIO: the CPU is offline).
     """
     context = (ctypes.c_uint64 * _ARGS)(*args)
     attr = _TestRunAttr(
@@ -202,7 +203,10 @@ def run_program(program_fd: int, args: Sequence[int] = (), cpu: int | None = Non
 def create_map(
     kind: int, *, key_size: int, value_size: int, entries: int, flags: int = 0, name: str = ""
 ) -> int:
-    """A descriptor of a new map of a kind (enum bpf_map_type), charged to our cgroup. Raises OSError."""
+    """Create a map of a kind (enum bpf_map_type) and return its descriptor. Raises OSError.
+
+    The memory is charged to the caller's cgroup.
+    """
     return _bpf(
         _BPF_MAP_CREATE,
         _MapCreateAttr(
@@ -217,7 +221,7 @@ def create_map(
 
 
 class MapSizes(NamedTuple):
-    """What the kernel says of a map, in the terms of `create_map`."""
+    """Type and sizes of a map, as `create_map` takes them."""
 
     kind: int
     key_size: int
@@ -226,29 +230,32 @@ class MapSizes(NamedTuple):
     flags: int
 
 
-def sizes_of(map_fd: int) -> MapSizes:
-    """Of a map that is there. Raises OSError."""
+def map_sizes(map_fd: int) -> MapSizes:
+    """Return type and sizes of a map. Raises OSError."""
     info = _object_info(map_fd, _MapInfo())
     return MapSizes(info.type, info.key_size, info.value_size, info.max_entries, info.map_flags)
 
 
 def lookup_element(map_fd: int, key: Any, value: Any) -> bool:
-    """Fill `value` from where `key` is; False where it is not. Raises OSError."""
+    """Read the value of `key` into `value`. Return False if the key is not in the map. Raises OSError."""
     return _is_there(_BPF_MAP_LOOKUP_ELEM, map_fd, key, value)
 
 
 def update_element(map_fd: int, key: Any, value: Any) -> None:
-    """Put it there, new or in place of what is there. Raises OSError."""
+    """Set the value of `key`, whether or not it is in the map. Raises OSError."""
     _element(_BPF_MAP_UPDATE_ELEM, map_fd, key, value)
 
 
 def delete_element(map_fd: int, key: Any) -> bool:
-    """Take it out; False where it was not there. Raises OSError."""
+    """Remove `key`. Return False if it was not in the map. Raises OSError."""
     return _is_there(_BPF_MAP_DELETE_ELEM, map_fd, key, None)
 
 
 def next_key(map_fd: int, key: Any, into: Any) -> bool:
-    """Fill `into` with the key after `key`, the first one for None; False after the last. Raises OSError."""
+    """Read the key after `key` into `into`; the first if `key` is None. Return False after the last one.
+
+    Raises OSError.
+    """
     return _is_there(_BPF_MAP_GET_NEXT_KEY, map_fd, key, into)
 
 
@@ -270,7 +277,7 @@ def _element(command: int, map_fd: int, key: Any, value: Any) -> None:
 
 
 class ProgramType(IntEnum):
-    """enum bpf_prog_type, as far as we have programs."""
+    """The values of enum bpf_prog_type that are used."""
 
     KPROBE = 2
     RAW_TRACEPOINT = 17
@@ -278,7 +285,7 @@ class ProgramType(IntEnum):
 
 
 class AttachType(IntEnum):
-    """enum bpf_attach_type of a tracing program; NONE for the others."""
+    """The values of enum bpf_attach_type of tracing programs; NONE for other programs."""
 
     NONE = 0
     TRACE_FENTRY = 24
@@ -294,10 +301,10 @@ def load_program(
     function: int = 0,
     log: ctypes.Array[ctypes.c_char] | None = None,
 ) -> int:
-    """A descriptor of a program that the kernel has verified.
+    """Have the kernel verify a program, and return its descriptor. Raises OSError if the kernel refuses.
 
-    A tracing program is for the entry or the exit of a kernel function, given by its BTF type id. `log`
-    receives what the verifier says. Raises OSError where the kernel refuses.
+    A tracing program needs `attach_type` and `function`, the BTF type id of a kernel function. `log` receives
+    the verifier's log.
     """
     code = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"GPL")
@@ -320,8 +327,9 @@ def load_program(
 
 
 def attach_program(program_fd: int, tracepoint: str | None = None) -> int:
-    """Attach a program to a raw tracepoint, or a tracing program to its function; it stays attached while the
-    descriptor returned is open. Raises OSError.
+    """Attach a program to a raw tracepoint, or a tracing program to its function. Raises OSError.
+
+    It stays attached while the returned descriptor is open.
     """
     name = None if tracepoint is None else ctypes.create_string_buffer(tracepoint.encode())
     address = 0 if name is None else ctypes.addressof(name)
@@ -329,15 +337,15 @@ def attach_program(program_fd: int, tracepoint: str | None = None) -> int:
 
 
 def enable_statistics() -> int:
-    """A descriptor: while it is open the kernel measures the runs of all programs. It takes CAP_SYS_ADMIN.
+    """Have the kernel measure the runs of all programs while the returned descriptor is open.
 
-    Raises OSError where the kernel refuses.
+    It needs CAP_SYS_ADMIN. Raises OSError if the kernel refuses.
     """
     return _bpf(_BPF_ENABLE_STATS, _EnableStatsAttr(type=_BPF_STATS_RUN_TIME))
 
 
-def runs_of(program_fd: int) -> Runs:
-    """What was measured of a program since it was loaded. Raises OSError."""
+def program_runs(program_fd: int) -> Runs:
+    """Return the measured runs of a program since it was loaded. Raises OSError."""
     info = _object_info(program_fd, _ProgramInfo())
     return Runs(int(info.run_cnt), int(info.run_time_ns))
 
