@@ -11,7 +11,7 @@ from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.ring import Records
 from tracer.capture.rows.decode import Decoder
 from tracer.capture.rows.task_rows import TaskRows
-from tracer.capture.symbols.address_names import Program
+from tracer.capture.symbols.address_names import ExecImage
 from tracer.capture.symbols.stack_names import Stacks
 from tracer.trace.write.writer import TraceWriter
 
@@ -87,9 +87,9 @@ class KillAssembly:
     def name_stacks(self, kills: list[dict[str, Any]], records: Records) -> None:
         """Have the stacks of the triggers named, each once."""
         for kill, record in zip(kills, records, strict=True):
-            program = Program(int(record["start_code"]), int(record["start_stack"]))
-            programs = {kill["kernel_stack_id"]: None, kill["user_stack_id"]: program}
-            for number in programs.keys() - self._named_stacks - {None}:
+            image = ExecImage(int(record["start_code"]), int(record["start_stack"]))
+            images = {kill["kernel_stack_id"]: None, kill["user_stack_id"]: image}
+            for number in images.keys() - self._named_stacks - {None}:
                 addresses = self._programs.stack(number)
-                self._stacks.name(number, kill["trigger_tgid"], programs[number], addresses)
+                self._stacks.name(number, kill["trigger_tgid"], images[number], addresses)
                 self._named_stacks.add(number)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tracer.capture.symbols.address_names import Program, UserSymbols, read_program
+from tracer.capture.symbols.address_names import ExecImage, UserSymbols, read_image
 
-ONE, OTHER = Program(0x1000, 0x7FFF_0000), Program(0x1000, 0x7FFE_0000)
+ONE, OTHER = ExecImage(0x1000, 0x7FFF_0000), ExecImage(0x1000, 0x7FFE_0000)
 MAPS = "1000-9000 r-xp 00000000 08:01 77  /bin/work\n"
 
 
@@ -51,7 +51,7 @@ class World:
         self.open.append(self.made[-1])
         return self.made[-1]
 
-    def runs(self, tgid: int, program: Program, maps: str = MAPS) -> None:
+    def runs(self, tgid: int, program: ExecImage, maps: str = MAPS) -> None:
         folder = self.proc / str(tgid)
         folder.mkdir(exist_ok=True)
         fields = ["S"] + ["0"] * 22 + [str(program.start_code), "0", str(program.start_stack), "0"]
@@ -183,12 +183,12 @@ def test_a_name_is_not_as_long_as_its_maker_likes(world: World, monkeypatch: pyt
 def test_what_is_no_stat_is_no_program(tmp_path: Path, stat: str) -> None:
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "stat").write_text(stat)
-    assert read_program(tmp_path, 7) == Program(0, 0)
+    assert read_image(tmp_path, 7) == ExecImage(0, 0)
 
 
 def test_the_program_of_this_process_is_where_the_kernel_says() -> None:
     """On the stack that /proc/self/maps has, and in a mapping of code."""
-    own = read_program(Path("/proc"), os.getpid())
+    own = read_image(Path("/proc"), os.getpid())
     stack = next(line for line in Path("/proc/self/maps").read_text().splitlines() if "[stack]" in line)
     begin, end = (int(number, 16) for number in stack.split()[0].split("-"))
     assert begin <= own.start_stack < end

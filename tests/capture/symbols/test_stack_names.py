@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tracer.capture.symbols import stack_names
-from tracer.capture.symbols.address_names import Program
+from tracer.capture.symbols.address_names import ExecImage
 from tracer.capture.symbols.stack_names import NO_STACK, Stacks
 from tracer.wire.dtypes import WIRE
 
@@ -32,10 +32,10 @@ class Users:
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
-        self.asked: list[tuple[int, tuple[int, ...], Program]] = []
+        self.asked: list[tuple[int, tuple[int, ...], ExecImage]] = []
         self.closed = 0
 
-    def frames(self, tgid: int, addresses: Any, program: Program) -> list[str]:
+    def frames(self, tgid: int, addresses: Any, program: ExecImage) -> list[str]:
         self.gate.wait()
         self.asked.append((tgid, tuple(addresses), program))
         return [f"{tgid}:{address}" for address in addresses]
@@ -104,7 +104,7 @@ def test_the_same_addresses_in_another_program_are_another_stack(
     assert kernel[0] == kernel[1]
     assert user[0] != user[1]
     sampled.finish()
-    programs = [(r["tgid"], (5,), Program(r["start_code"], r["start_stack"])) for r in (one, one | other)]
+    programs = [(r["tgid"], (5,), ExecImage(r["start_code"], r["start_stack"])) for r in (one, one | other)]
     assert sorted(users.asked) == sorted(programs)
 
 
@@ -166,7 +166,7 @@ def test_a_stack_that_cannot_be_named_is_counted_and_the_next_one_is_named(
 ) -> None:
     frames = users.frames
 
-    def refuse(tgid: int, addresses: Any, program: Program) -> list[str]:
+    def refuse(tgid: int, addresses: Any, program: ExecImage) -> list[str]:
         if addresses == (5,):
             raise OverflowError
         return frames(tgid, addresses, program)

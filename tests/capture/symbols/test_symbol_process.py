@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tracer.capture.symbols import symbol_process
-from tracer.capture.symbols.symbol_process import TableApart
+from tracer.capture.symbols.symbol_process import SymbolProcess
 
 
 class Table:
@@ -41,7 +41,7 @@ def children() -> str:
 
 def test_answers_are_those_of_the_table() -> None:
     before = descriptors(), children()
-    table = TableApart(Table)
+    table = SymbolProcess(Table)
     assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
     for address in (0, 1 << 63, (1 << 64) - 1):
         assert table.resolve(address) == Table().resolve(address)
@@ -52,7 +52,7 @@ def test_answers_are_those_of_the_table() -> None:
 
 
 def test_descriptors_that_are_closed_there_stay_open_here() -> None:
-    table = TableApart(Table)
+    table = SymbolProcess(Table)
     before = descriptors()
     assert table.resolve(0x666) == ("f666", 2, "/bin/work")
     assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
@@ -62,7 +62,7 @@ def test_descriptors_that_are_closed_there_stay_open_here() -> None:
 
 @pytest.mark.parametrize("address", [-1, 1 << 64, 1 << 200])
 def test_what_is_no_address_has_no_symbol(address: int) -> None:
-    table = TableApart(Table)
+    table = SymbolProcess(Table)
     symbol, *_ = table.resolve(address)
     assert symbol in (None, "f0")
     assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
@@ -70,7 +70,7 @@ def test_what_is_no_address_has_no_symbol(address: int) -> None:
 
 
 def test_an_address_that_cannot_be_looked_up_leaves_the_others() -> None:
-    table = TableApart(Table)
+    table = SymbolProcess(Table)
     assert table.resolve(0xBAD) == (None, 0xBAD, None)
     assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
     table.close()
@@ -78,7 +78,7 @@ def test_an_address_that_cannot_be_looked_up_leaves_the_others() -> None:
 
 def test_one_that_does_not_answer_is_asked_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symbol_process, "_ANSWERS_WITHIN_S", 0.3)
-    table = TableApart(Table)
+    table = SymbolProcess(Table)
     assert table.resolve(0xA51EE9) == (None, 0xA51EE9, None)
     begin = time.monotonic()
     assert table.resolve(0xAB) == (None, 0xAB, None)
@@ -93,7 +93,7 @@ def test_a_child_that_ends(when: str) -> None:
             raise RuntimeError
         return Table()
 
-    table = TableApart(make)
+    table = SymbolProcess(make)
     assert table.resolve(0xDEAD) == (None, 0xDEAD, None)
     assert table.resolve(0xAB) == (None, 0xAB, None)
     table.close()
@@ -102,7 +102,7 @@ def test_a_child_that_ends(when: str) -> None:
 def test_it_keeps_nothing_of_ours_and_minds_no_signal() -> None:
     before = set(children().split())  # of other tests
     read, write = os.pipe()
-    table = TableApart(Table)
+    table = SymbolProcess(Table)
     os.close(write)
     assert os.read(read, 1) == b""  # or it would wait for the child's copy
     (child,) = map(int, set(children().split()) - before)

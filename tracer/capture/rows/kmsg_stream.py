@@ -1,12 +1,12 @@
-"""The kernel log while recording: what /dev/kmsg gives from now on, as rows of `kernel_log`.
+"""Rows of `kernel_log`: the lines that /dev/kmsg gives while recording. Nothing is ever written to it.
 
-Nothing is ever written there. Only lines of the kernel itself are kept: whatever else writes to /dev/kmsg
-gets another facility (Documentation/ABI/testing/dev-kmsg).
+Only the kernel's own lines are kept. Lines that a program writes to /dev/kmsg have another facility
+(Documentation/ABI/testing/dev-kmsg).
 
-printk stamps with local_clock(), which is not CLOCK_MONOTONIC: that one is steered, and apart from it by
-seconds after weeks. How far is measured while reading: a record is read after it was made, so of all that it
-is late by (CLOCK_MONOTONIC when read, less its stamp) the least is the difference of the clocks, and what it
-takes to wake us up.
+printk stamps with local_clock(), which differs from CLOCK_MONOTONIC: that one is adjusted by NTP, so the two
+are seconds apart after weeks. The difference is measured while reading. A record is read after it was
+stamped, so each delay (CLOCK_MONOTONIC at the read minus the stamp) is the difference of the clocks plus the
+time until the recorder woke up; the smallest delay is the best estimate.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ from typing import Any, Final
 
 KMSG: Final = Path("/dev/kmsg")
 READ: Final = "read"
-"""What meta.json says of a log that was read; else, why it was not."""
+"""The state of a log that can be read, for meta.json; any other state is the reason why it cannot."""
 
 _KMSG_DEVICE: Final = os.makedev(1, 11)  # Documentation/admin-guide/devices.txt
 _RECORD_BYTES: Final = 16384  # more than any record (CONSOLE_EXT_LOG_MAX, PRINTK_MESSAGE_MAX: kernel/printk)
 _RECORDS_AT_ONCE: Final = 4096
 _KILL_LINE_WITHIN_NS: Final = 200_000_000
-_STEERED_MOST: Final = 2000  # a clock is steered by 500 parts in a million at most (MAXFREQ, linux/timex.h)
+_STEERED_MOST: Final = 2000  # 500 ppm, the largest adjustment of a clock (MAXFREQ in include/linux/timex.h)
 _KERNEL_FACILITY: Final = 0
 _KILLED: Final = re.compile(r"Killed process (\d+)")
 
 
 def open_kernel_log(device: Path = KMSG) -> KernelLog:
-    """The kernel log from here on, or one that is never read, whose `state` says why."""
+    """Open the kernel log from its present end. If it cannot be read, `state` of the result gives the
+    reason.
+    """
     try:
         fd = os.open(device, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -47,9 +49,9 @@ def open_kernel_log(device: Path = KMSG) -> KernelLog:
 
 
 class KernelLog:
-    """The records of /dev/kmsg that were not read yet; without `fd`, none.
+    """The unread records of /dev/kmsg; without `fd` there are none.
 
-    `lost` counts the records, of whatever facility, that were overwritten before they were read.
+    `lost` counts the records, of any facility, that were overwritten before they were read.
     """
 
     def __init__(self, fd: int | None, state: str) -> None:
@@ -57,16 +59,16 @@ class KernelLog:
         self.lost = 0
         self._fd = fd
         self._next_sequence: int | None = None
-        self._clock_ns: int | None = None  # CLOCK_MONOTONIC less the log's clock, and when that was found
+        self._clock_ns: int | None = None  # CLOCK_MONOTONIC minus the log's clock, and when it was measured
         self._clock_found_ns = 0
         self._killed_ns: dict[int, int] = {}
 
     def fds(self) -> list[int]:
-        """What to poll: readable when a record waits."""
+        """Return the descriptor to poll, if any: readable when a record waits."""
         return [] if self._fd is None else [self._fd]
 
     def read(self) -> list[dict[str, Any]]:
-        """What was logged since the last look, as rows of `kernel_log` whose `time` is CLOCK_MONOTONIC."""
+        """Return the lines since the last call as rows of `kernel_log`, with `time` as CLOCK_MONOTONIC."""
         if self._fd is None:
             return []
         rows = []
@@ -75,7 +77,7 @@ class KernelLog:
                 record = os.read(self._fd, _RECORD_BYTES)
             except BlockingIOError:
                 break
-            except BrokenPipeError:  # overrun; the sequence of the next record says by how many
+            except BrokenPipeError:  # overrun: the next sequence number shows by how many
                 self.lost += self._next_sequence is None
                 continue
             if (row := self._take(record)) is not None:
@@ -83,9 +85,10 @@ class KernelLog:
         return [row | {"time": row["ktime_ns"] + (self._clock_ns or 0)} for row in rows]
 
     def read_until_killed(self, marked_ns: Mapping[int, int]) -> list[dict[str, Any]]:
-        """The same, when the lines on these victims (pid, marked when) have come, or should have.
+        """Return the same after the lines on these victims (pid -> time of the mark) have arrived.
 
-        The kernel marks a victim, and then says that it killed it.
+        The kernel marks a victim before it logs the kill (__oom_kill_process in mm/oom_kill.c). Waits for at
+        most 200 ms after the mark.
         """
         rows = self.read()
         while self._fd is not None:
@@ -101,14 +104,15 @@ class KernelLog:
         return rows
 
     def close(self) -> None:
+        """Close the log."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
     def _take(self, record: bytes) -> dict[str, Any] | None:
-        """A row that has no `time` yet; None for what the kernel did not say itself.
+        """Return a row without `time`; None for a line that is not the kernel's own.
 
-        `6,1832,520011607,-[,caller=T5];text`, and then lines of KEY=VALUE for programs.
+        A record is `6,1832,520011607,-[,caller=T5];text`, followed by lines of KEY=VALUE for programs.
         """
         read_ns = time.monotonic_ns()
         head, _, body = record.decode("ascii", "backslashreplace").partition(";")
@@ -142,6 +146,6 @@ class KernelLog:
 
 
 def _is_kernel_log(fd: int) -> bool:
-    """Whether it is that device: some containers have a link to another one in its place."""
+    """Return whether it is /dev/kmsg itself: some containers have a link to another device there."""
     status = os.fstat(fd)
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == _KMSG_DEVICE

@@ -1,7 +1,7 @@
-"""Of the kernel log, what a trace of some cgroups keeps: not the OOM reports on other people's.
+"""The part of the kernel log that a trace of some cgroups keeps: no OOM reports on other cgroups.
 
-The kernel writes a report at a time (oom_lock, mm/oom_kill.c): whose it is stands near its end, so its lines
-are held until then. What is of no report is kept, as is every report that does not name a cgroup.
+The kernel writes one report at a time (oom_lock in mm/oom_kill.c). A report names its cgroup near its end,
+so its lines are held until then. Lines outside of reports are kept, and so are reports that name no cgroup.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from tracer.kernel.kmsg.text.record import Stamp
 Row = dict[str, Any]
 
 _MOST_HELD: Final = 20_000
-"""Lines: the table of tasks has one for each of the machine's processes. A longer report is kept."""
+"""Lines. The table of tasks has one for each process of the machine. A longer report is kept."""
 
 _HELD_AT_MOST_NS: Final = 1_000_000_000
 _KILL_WITHIN_LINES: Final = 50
-"""From the line that says whose it is to the kill (`_CHOICE_TO_KILL_LINES` of the grammar)."""
+"""From the line that names the cgroup to the kill (`_CHOICE_TO_KILL_LINES` of the grammar)."""
 
 _MOST_VICTIMS: Final = 4096
 _MAY_BE_CUT: Final = 900
-"""Characters of a line: the kernel cuts at about a thousand (LOG_LINE_MAX, kernel/printk/printk.c)."""
+"""Characters. The kernel cuts a line at about a thousand (LOG_LINE_MAX in kernel/printk/printk.c)."""
 
 
 class LogFilter:
-    """Rows of `kernel_log` in, those to keep out. `concerns` is asked for each cgroup that a report names, as
-    the kernel names it: the set of traced cgroups may grow.
+    """Takes rows of `kernel_log` and returns those to keep.
 
-    `left_out`: how many lines, and reports, were of other cgroups.
+    `concerns` is called for each cgroup that a report names, with the kernel's path; its answers may change
+    as the set of traced cgroups grows. `left_out` counts the reports on other cgroups, and their lines.
     """
 
     def __init__(self, concerns: Callable[[str], bool]) -> None:
         self._concerns = concerns
         self._held: list[Row] = []
-        self._others: deque[int] = deque(maxlen=_MOST_VICTIMS)  # victims in cgroups that are none of ours
+        self._others: deque[int] = deque(maxlen=_MOST_VICTIMS)  # pids of victims in other cgroups
         self._left_to_kill = 0
         self._is_group = False
         self.left_out = {"reports": 0, "lines": 0}
 
     def take(self, rows: Iterable[Row]) -> list[Row]:
-        """Return what is to be kept of these rows, and of those that were held."""
+        """Return the rows to keep, of these and of those that were held."""
         kept: list[Row] = []
         for row in rows:
             self._take(row, kept)
@@ -54,7 +54,7 @@ class LogFilter:
         return kept
 
     def end(self) -> list[Row]:
-        """Return what is held: it will not be said any more whose it is."""
+        """Return the rows that are held: no line will name their cgroup any more."""
         held, self._held = self._held, []
         return held
 
@@ -92,7 +92,7 @@ class LogFilter:
             self._left_to_kill = 0
 
     def _is_after_one_of_others(self, text: str) -> bool:
-        """The other kills of its group, and what the oom_reaper says of its victims."""
+        """Return whether a line belongs to an earlier report: a group kill, or the oom_reaper's line."""
         if markers.REAPER in text:
             reaped = kill_lines.reaped(text, Stamp(0))
             return reaped is not None and reaped.pid in self._others
@@ -105,8 +105,10 @@ class LogFilter:
 
 
 def _cgroups_named(text: str) -> tuple[str, ...]:
-    """Those of a line that says whose limit was hit, and whose task was chosen; () where the kernel may have
-    cut one of them, or has written it with escapes (dev-kmsg), which are no part of a path.
+    """Return the cgroups that a line names: the limit owner's, and the chosen task's.
+
+    Returns () if the kernel may have cut a path, or wrote it with escapes
+    (Documentation/ABI/testing/dev-kmsg).
     """
     if len(text) >= _MAY_BE_CUT or "\\" in text:
         return ()

@@ -1,4 +1,4 @@
-"""Rows of `samples`: what the kernel says of each traced cgroup, by its files and by its counters."""
+"""Rows of `samples`: the state of each traced cgroup, from its files and from its counters."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tracer.kernel.cgroups.memory_files import MemcgFiles
 Row = dict[str, Any]
 
 _KERNEL_COLUMNS: Final = tuple(category.column for category in CATEGORIES if category.v1 is None)
-"""What memory.stat of cgroup v1 does not print; there it comes from the counters themselves."""
+"""Columns that memory.stat of cgroup v1 lacks; there they come from the counters in the kernel."""
 
 
 class Sampler:
-    """Samples the traced cgroups. `positions` are those of `calibrate`: {} where they could not be learnt.
+    """Samples the traced cgroups. `positions` are those of `calibrate`, as far as they are known.
 
-    On v1 some columns come from each cgroup's own counters, added up over the cgroups below it, as
-    memory.stat's are on v2; they are null while one of those cannot be read. `lost` counts the
-    rows of cgroups that were there and could not be read; `warn` hears of the first.
+    On v1 some columns are sums of the counters of a cgroup and of those below it, which memory.stat prints on
+    v2. A sum is null while one of its counters cannot be read. `lost` counts rows of existing cgroups whose
+    files could not be read; `warn` is called for the first of them.
     """
 
     def __init__(
@@ -46,24 +46,24 @@ class Sampler:
         self.lost = 0
 
     def add(self, cgroup: Cgroup) -> None:
-        """Sample this cgroup from now on."""
+        """Sample a cgroup from now on."""
         if cgroup.id not in self._cgroups:
             files = MemcgFiles(self._hierarchy.directory(cgroup.path), self._hierarchy.version, cgroup.id)
             self._cgroups[cgroup.id] = (cgroup, files)
 
     def discard(self, cgroup_id: int) -> None:
-        """Sample it no more."""
+        """Stop sampling a cgroup."""
         self._cgroups.pop(cgroup_id, None)
 
     def sample_files(self, cgroup_id: int, source: str, clock_offset_ns: int) -> list[Row]:
-        """Return the one row of a cgroup by its files alone; none where it cannot be read."""
+        """Return the row of one cgroup, from its files alone; no row if they cannot be read."""
         with suppress(OSError, KeyError):
             if reading := self._cgroups[cgroup_id][1].read():
                 return [sample_row(time.monotonic_ns() + clock_offset_ns, cgroup_id, source) | reading]
         return []
 
     def sample(self, source: str, clock_offset_ns: int) -> list[Row]:
-        """Return a row for each cgroup that is still there and can be read."""
+        """Return a row for each cgroup that still exists and can be read."""
         rows: dict[int, Row] = {}
         counters: dict[int, dict[str, int]] = {}
         for cgroup_id, (cgroup, files) in list(self._cgroups.items()):
@@ -98,7 +98,7 @@ class Sampler:
             for cgroup_id in self._upwards(cgroup):
                 subtree[cgroup_id].append(counters[cgroup.id])
         for cgroup_id, row in rows.items():
-            row["sock_bytes"] = 0  # v1 counts socket memory apart, outside of usage (tcpmem)
+            row["sock_bytes"] = 0  # v1 counts socket memory in tcpmem, outside of usage
             for column in (*_KERNEL_COLUMNS, "pgscan", "pgsteal"):
                 values = [own.get(column) for own in subtree[cgroup_id]]
                 known = [value for value in values if value is not None]
@@ -106,7 +106,7 @@ class Sampler:
                     row[column] = sum(known)
 
     def _upwards(self, cgroup: Cgroup) -> Iterator[int]:
-        """The ids of a cgroup and of those above it, as far as they are sampled."""
+        """Yield the ids of a cgroup and of those above it, up to the first that is not sampled."""
         above: Cgroup | None = cgroup
         while above is not None:
             yield above.id

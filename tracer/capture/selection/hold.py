@@ -1,7 +1,7 @@
-"""Records of cgroups that are not decided on: kept back until somebody knows whether they were asked for.
+"""Records of undecided cgroups, held back until it is known whether the cgroup was requested.
 
-All that is kept has a bound. What does not fit is lost as from a full ring: counted, and the sums of the
-ledger stay right.
+The hold has a bound. Records that do not fit are lost as from a full ring: they are counted, and the sums of
+the ledger stay exact.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ _MOST_BYTES: Final = 64 << 20
 
 
 class Hold:
-    """What is kept back. A cgroup is `wait_for`ed, then `accept`ed or `refuse`d, and in the end `forget`ted.
+    """The records that are held back.
 
-    `lost`: records of each stream that were given up and would have been written.
+    A cgroup goes through `wait_for`, then `accept` or `refuse`; a refused one through `purge` and `forget`.
+    `lost` counts, by stream, the records of accepted cgroups that did not fit.
     """
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
@@ -41,11 +42,11 @@ class Hold:
         self._residue: Counter[tuple[int, int]] = Counter()
 
     def wait_for(self, cgroup_id: int) -> None:
-        """Keep back what is of this cgroup from now on."""
+        """Hold back the records of this cgroup from now on."""
         self._undecided.add(cgroup_id)
 
     def accept(self, cgroup_id: int) -> None:
-        """Let what was kept back of it go with the next records of each stream."""
+        """Release the held records of this cgroup with the next records of each stream."""
         self._accepted.add(cgroup_id)
         self.forget(cgroup_id)
         if cgroup_id not in self._undecided:
@@ -58,7 +59,7 @@ class Hold:
             self._residue[sums_key] += self._sums.pop(sums_key)
 
     def refuse(self, cgroup_id: int) -> None:
-        """Drop what is of it, and what still comes."""
+        """Drop the held records of this cgroup, and those that still arrive."""
         self._undecided.discard(cgroup_id)
         self._refused.add(cgroup_id)
         self._decisions += 1
@@ -68,20 +69,19 @@ class Hold:
             del self._sums[sums_key]
 
     def purge(self, cgroup_id: int, time_ns: int) -> None:
-        """Take note that the kernel traces it no more since then (monotonic): a process in it that is seen
-        later acts on what is traced.
+        """Note that the BPF programs stopped tracing a refused cgroup at `time_ns` (CLOCK_MONOTONIC).
+
+        A process in it that is reported later acts on a traced cgroup, and so is not dropped.
         """
         self._purged_ns[cgroup_id] = time_ns
 
     def forget(self, cgroup_id: int) -> None:
-        """Nothing of a refused cgroup comes any more."""
+        """Stop looking for records of a refused cgroup."""
         self._refused.discard(cgroup_id)
         self._purged_ns.pop(cgroup_id, None)
 
     def sift(self, stream: str, records: Records) -> tuple[Records, Records]:
-        """Return (what is to be written now, what was dropped), of what was kept back before and of
-        `records`.
-        """
+        """Return (records to write now, records dropped), of `records` and of what was held back before."""
         fields = STREAM_AT[stream].owners
         if not fields or not (self._undecided or self._refused or stream in self._held):
             return records, records[:0]
@@ -104,7 +104,7 @@ class Hold:
         return records[~(is_undecided | is_refused)], records[is_refused]
 
     def sift_rows(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The same for rows that are made already, by their `cgroup_id`."""
+        """Return the rows to write now, of `rows` and of those that were held back, by their `cgroup_id`."""
         if not (self._undecided or self._refused or self._rows):
             return rows
         candidates = [row for row in (*self._rows, *rows) if row["cgroup_id"] not in self._refused]
@@ -112,12 +112,12 @@ class Hold:
         return [row for row in candidates if row["cgroup_id"] not in self._undecided]
 
     def take_residue(self) -> dict[tuple[int, int], int]:
-        """Return (cgroup id, category) -> bytes of charges that were given up, since the last call."""
+        """Return (cgroup id, category) -> bytes of the charges that did not fit, since the last call."""
         residue, self._residue = dict(self._residue), Counter()
         return residue
 
     def _acts_elsewhere(self, tasks: Records) -> npt.NDArray[np.bool_]:
-        """Whether a process was seen because it acted on what is traced, wherever it is itself."""
+        """Return which tasks were reported because they acted on a traced cgroup, wherever they are."""
         never = np.iinfo(np.int64).max
         purged_ns = [self._purged_ns.get(int(cgroup_id), never) for cgroup_id in tasks["cgroup_id"]]
         is_sight: npt.NDArray[np.bool_] = tasks["event"] == TASK_EVENTS.index("seen")

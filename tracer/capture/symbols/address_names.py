@@ -1,8 +1,8 @@
-"""The names behind the addresses of a stack, as long as the process lives; never a guess.
+"""Names of user-space addresses, found while the process lives, and never guessed.
 
-A frame is `symbol [module]`, or `[module]+0xoffset` where the module has no symbol there, or else the bare
-address. That it is as well where the process is gone, or runs another program by now than when its stack was
-taken.
+A frame is `symbol [module]`, or `[module]+0xoffset` if the module has no symbol there, or else the bare
+address. It is the bare address as well if the process is gone, or has executed another program since its
+stack was taken.
 """
 
 from __future__ import annotations
@@ -15,41 +15,47 @@ from typing import Final, NamedTuple, Protocol
 
 _MOST_PROCESSES: Final = 8  # a table has an open file for each module
 _MOST_NAMES: Final = 1 << 16  # of one process
-_LONGEST_NAME: Final = 512  # of a symbol; templates make them long, and so can who wants to
+_LONGEST_NAME: Final = 512  # of a symbol; C++ templates and hostile files make them long
 
 
-class Program(NamedTuple):
-    """Where the program of a process lies, chosen anew by each exec (mm_struct's start_code, start_stack)."""
+class ExecImage(NamedTuple):
+    """The program that a process runs, known by addresses that each exec chooses anew (fields of
+    mm_struct).
+    """
 
     start_code: int
     start_stack: int
 
 
-_NO_PROGRAM: Final = Program(0, 0)  # what a process has that exits
+_NO_IMAGE: Final = ExecImage(0, 0)  # of a process that exits or is gone
 
 
 class SymbolTable(Protocol):
-    """The symbols of a process, as of when it was made."""
+    """The symbols of a process, as of when the table was made."""
 
     def resolve(self, address: int) -> tuple[str | None, int, str | None]:
-        """(symbol, offset, path of the module): of a symbol that is not known, the offset in the module; of a
-        module that is not known, the address."""
+        """Return (symbol, offset in it, path of the module).
+
+        Without a symbol the offset is that in the module; without a module it is the address.
+        """
 
     def close(self) -> None:
-        """Free it."""
+        """Free the table."""
 
 
 @dataclass
 class _Process:
-    program: Program
+    image: ExecImage
     modules: bytes
     table: SymbolTable
     names: dict[tuple[int, bool], str] = field(default_factory=dict)
 
 
 class UserSymbols:
-    """Names addresses of processes. `table_of` makes the symbol table of a process; of the few that were
-    needed last, it is kept.
+    """Names addresses of processes.
+
+    `table_of` makes the symbol table of a process (tgid). The tables of the most recently named processes are
+    kept.
     """
 
     def __init__(self, table_of: Callable[[int], SymbolTable], proc: Path = Path("/proc")) -> None:
@@ -57,26 +63,26 @@ class UserSymbols:
         self._proc = proc
         self._known: dict[int, _Process] = {}  # by tgid, the last one needed last
 
-    def frames(self, tgid: int, addresses: Iterable[int], program: Program) -> list[str]:
-        """A name for each address, innermost first, of the process that had this number and ran `program`."""
-        now = read_program(self._proc, tgid)
-        known = self._current(tgid, program, now)
-        may_look = now in (_NO_PROGRAM, known.program) if known else False
+    def frames(self, tgid: int, addresses: Iterable[int], image: ExecImage) -> list[str]:
+        """Return a name for each address, innermost first, of the process `tgid` while it ran `image`."""
+        now = read_image(self._proc, tgid)
+        known = self._current(tgid, image, now)
+        may_look = now in (_NO_IMAGE, known.image) if known else False
         return [
             f"{address:#x}" if known is None else _name(known, address, bool(number), may_look)
             for number, address in enumerate(addresses)
         ]
 
-    def _current(self, tgid: int, program: Program, now: Program) -> _Process | None:
-        """The table that was true when the process ran `program`."""
+    def _current(self, tgid: int, image: ExecImage, now: ExecImage) -> _Process | None:
+        """Return the process with a symbol table that is valid for `image`; None if there is none."""
         known = self._known.pop(tgid, None)
-        if program == now != _NO_PROGRAM:
+        if image == now != _NO_IMAGE:
             modules = _modules(self._proc, tgid)
-            if known is None or known.program != program or known.modules != modules:
+            if known is None or known.image != image or known.modules != modules:
                 if known:
                     known.table.close()
-                known = _Process(program, modules, self._table_of(tgid))
-                if read_program(self._proc, tgid) != program:  # the table may be of what came after it
+                known = _Process(image, modules, self._table_of(tgid))
+                if read_image(self._proc, tgid) != image:  # the table may be of what came after it
                     known.table.close()
                     known = None
         if known is None:
@@ -84,7 +90,7 @@ class UserSymbols:
         self._known[tgid] = known
         while len(self._known) > _MOST_PROCESSES:
             self._known.pop(next(iter(self._known))).table.close()
-        return known if known.program == program else None
+        return known if known.image == image else None
 
     def close(self) -> None:
         """Free all tables."""
@@ -92,17 +98,17 @@ class UserSymbols:
             self._known.popitem()[1].table.close()
 
 
-def read_program(proc: Path, tgid: int) -> Program:
-    """What a process runs; zeros where it has ended (proc_pid_stat(5))."""
+def read_image(proc: Path, tgid: int) -> ExecImage:
+    """Return the program that a process runs; zeros if the process has ended (proc_pid_stat(5))."""
     try:
         fields = (proc / str(tgid) / "stat").read_bytes().rpartition(b")")[2].split()
-        return Program(int(fields[23]), int(fields[25]))
+        return ExecImage(int(fields[23]), int(fields[25]))
     except (OSError, IndexError, ValueError):
-        return _NO_PROGRAM
+        return _NO_IMAGE
 
 
 def _modules(proc: Path, tgid: int) -> bytes:
-    """The mappings of files that hold code, as the kernel lists them (proc_pid_maps(5))."""
+    """Return the lines of executable file mappings in /proc/PID/maps (proc_pid_maps(5))."""
     try:
         lines = (proc / str(tgid) / "maps").read_bytes().splitlines()
     except OSError:
@@ -111,8 +117,10 @@ def _modules(proc: Path, tgid: int) -> bytes:
 
 
 def _name(process: _Process, address: int, is_return: bool, may_look: bool) -> str:
-    """`is_return`: the address is one to return to, which lies behind the call, and behind the function if
-    that call never returns. `may_look`: the table would still be asked of the same program.
+    """Return the name of an address.
+
+    `is_return`: it is a return address, which lies behind the call, and behind the function if that call
+    never returns. `may_look`: the process still runs the program of the table.
     """
     name = process.names.get((address, is_return))
     if name is None:
@@ -127,11 +135,14 @@ def _name(process: _Process, address: int, is_return: bool, may_look: bool) -> s
 
 
 def _look_up(table: SymbolTable, address: int, is_return: bool) -> tuple[str, bool]:
-    """The name, and whether that is one for as long as the module is mapped: where code was just made, and
-    where nothing is yet, something else may be soon.
+    """Return the name, and whether it lasts as long as the module is mapped.
+
+    A name in memory without a file does not last: a just-in-time compiler may put other code there.
     """
     symbol, offset, path = table.resolve(address - is_return)
-    is_file = path is not None and path.startswith("/")  # no [vdso], and no memory of a just-in-time compiler
+    is_file = path is not None and path.startswith(
+        "/"
+    )  # neither [vdso] nor memory of a just-in-time compiler
     module = f"[{os.path.basename(path)}]" if path and is_file else None  # noqa: PTH119  it may be any text
     if symbol is None:
         return f"{module}+{offset + is_return:#x}" if module else f"{address:#x}", path is not None

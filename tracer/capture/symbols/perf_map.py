@@ -1,8 +1,8 @@
-"""Names of what a just-in-time compiler made, from the file that it writes them to.
+"""Names of functions that a just-in-time compiler made, from its perf map.
 
-`/tmp/perf-PID.map` of the process's own root has a line `START SIZE NAME` for each function, both numbers in
-hexadecimal (tools/perf/Documentation/jit-interface.txt of the kernel). Anyone may have made a file of that
-name: it is read only if it is a regular one of the process's user or of root, and no more than a bound of it.
+`/tmp/perf-PID.map` in the process's own root has a line `START SIZE NAME` for each function, both numbers in
+hexadecimal (tools/perf/Documentation/jit-interface.txt of the kernel). Anyone can make a file of that name,
+so it is read only if it is a regular file of the process's user or of root, and only up to a bound.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from typing import Final
 
 from tracer.capture.symbols.address_names import SymbolTable
 
-_MOST_BYTES: Final = 32 << 20  # of a file, however often it begins anew: some 500,000 functions
+_MOST_BYTES: Final = 32 << 20  # in all, however often the file is truncated: some 500,000 functions
 _MOST_ADDRESS: Final = 1 << 64
 _PROC: Final = Path("/proc")
 
 
 class PerfMap:
-    """The functions that a process's map names by now; the last line on an address counts, since memory of
-    code is used again.
-    """
+    """The functions in a process's perf map. The last line on an address counts: code memory is reused."""
 
     def __init__(self, tgid: int, proc: Path = _PROC) -> None:
         self._folder = proc / str(tgid)
@@ -32,11 +30,11 @@ class PerfMap:
         self._name = f"perf-{number}.map"
         self._left_bytes = _MOST_BYTES
         self._read_from = 0
-        self._functions: dict[int, tuple[int, str]] = {}  # by where they start: end, name
+        self._functions: dict[int, tuple[int, str]] = {}  # start -> end, name
         self._starts: list[int] = []
 
     def name(self, address: int) -> tuple[str, int] | None:
-        """Return the function at an address, and how far into it; the file is read on first."""
+        """Return the function at an address and the offset in it; new lines of the file are read first."""
         self._read_on()
         position = bisect_right(self._starts, address)
         if not position:
@@ -54,7 +52,7 @@ class PerfMap:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, self._user):
                 return
-            if status.st_size < self._read_from:  # begun anew
+            if status.st_size < self._read_from:  # truncated and written again
                 self._read_from = 0
                 self._functions.clear()
                 self._starts.clear()
@@ -65,7 +63,7 @@ class PerfMap:
             os.close(fd)
 
     def _open(self) -> int:
-        """No link is followed: one would lead out of the process's root."""
+        """Open the file without following links, which would lead out of the process's root."""
         folder = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         root = os.open(self._folder / "root", folder)
         try:
@@ -79,7 +77,7 @@ class PerfMap:
             os.close(place)
 
     def _take(self, content: bytes) -> None:
-        """Whole lines; what is none of the form is passed over."""
+        """Take whole lines; a line of another form is skipped."""
         whole = content[: content.rfind(b"\n") + 1]
         if not whole and len(content) == self._left_bytes:  # no line ends within the bound
             whole = content
@@ -99,10 +97,10 @@ class PerfMap:
 
 
 class CodeSymbols:
-    """A `SymbolTable` of all code of a process, as of now: `table` has the names of what lies in files, its
-    perf map those of the rest.
+    """A `SymbolTable` of all code of a process, as of now.
 
-    BCC looks into perf maps too, whoever made them: what it found there is not taken.
+    `table` names code in files, the perf map names the rest. BCC reads perf maps as well, whoever made them:
+    its names from there are not used.
     """
 
     def __init__(self, table: SymbolTable, tgid: int, proc: Path = _PROC) -> None:
@@ -111,7 +109,7 @@ class CodeSymbols:
         self._in_files = _code_in_files(proc / str(tgid))
 
     def resolve(self, address: int) -> tuple[str | None, int, str | None]:
-        """As `SymbolTable.resolve`; what the perf map names has no module."""
+        """See `SymbolTable.resolve`; a name from the perf map has no module."""
         if any(start <= address < end for start, end in self._in_files):
             symbol, offset, module = self._table.resolve(address)
             if module is None or not module.endswith(".map"):
@@ -125,7 +123,7 @@ class CodeSymbols:
 
 
 def _code_in_files(folder: Path) -> Sequence[tuple[int, int]]:
-    """Where code of files and of the kernel's own object, [vdso], is mapped (proc_pid_maps(5))."""
+    """Return the address ranges of code that lies in files or in [vdso] (proc_pid_maps(5))."""
     try:
         lines = (folder / "maps").read_bytes().splitlines()
     except OSError:
@@ -140,7 +138,7 @@ def _code_in_files(folder: Path) -> Sequence[tuple[int, int]]:
 
 
 def _identity(folder: Path, tgid: int) -> tuple[int, int]:
-    """The user that a process runs as, and its number in its own pid namespace (proc_pid_status(5))."""
+    """Return the effective user of a process, and its pid in its own namespace (proc_pid_status(5))."""
     user, number = 0, tgid
     try:
         for line in (folder / "status").read_bytes().splitlines():

@@ -1,6 +1,6 @@
-"""Stacks: each one has a number at once, and its names soon, by a thread of its own.
+"""Stacks: a number for each at once, and its names later, from a thread.
 
-Names are looked up aside because a table of symbols can take a second to read, and rings do not wait.
+A symbol table may take a second to read, and rings must be read meanwhile.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tracer.capture.bpf.ring import Records
-from tracer.capture.symbols.address_names import Program, UserSymbols
+from tracer.capture.symbols.address_names import ExecImage, UserSymbols
 from tracer.kernel.process.priority import prefer_this_thread
 
 NO_STACK: Final = -1
-"""Stands for the number of a stack that could not be taken."""
+"""The number of a missing stack."""
 
-_FIRST_NUMBER: Final = 1 << 16  # below are the stacks of those who triggered a kill, numbered by their map
+_FIRST_NUMBER: Final = 1 << 16  # smaller numbers are keys of the map `stacks`: stacks of kill triggers
 _MOST_WAITING: Final = 4096
 _MOST_NUMBERED: Final = 1 << 16
 _LAST_WAIT_S: Final = 3.0
@@ -34,21 +34,21 @@ _USER_KEY: Final = ("tgid", "start_code", "start_stack", "user")
 
 @dataclass(frozen=True)
 class _Stack:
-    """`program` is None for a stack in the kernel."""
+    """`image` is None for a kernel stack."""
 
     number: int
     addresses: tuple[int, ...]
     tgid: int
-    program: Program | None
+    image: ExecImage | None
 
 
 @dataclass
 class Stacks:
-    """`name_kernel` names the addresses of a kernel stack; `users`, which is closed with this, those of
-    processes.
+    """Numbers and names stacks.
 
-    A sampled stack that comes again has the number that it has, and is named but once. `failed` counts the
-    stacks that stay bare addresses because there was no time to name them, or because naming them failed.
+    `name_kernel` names the addresses of a kernel stack; `users` those of processes, and is closed with this.
+    A sampled stack that occurs again keeps its number, and is named once. `failed` counts the stacks whose
+    frames stay bare addresses, because there was no time to name them or naming failed.
     """
 
     name_kernel: Callable[[list[int]], list[str]]
@@ -64,11 +64,13 @@ class Stacks:
         self._thread.start()
 
     def number(self, records: Records) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The numbers of the kernel stacks and of the user stacks of samples; `NO_STACK`: there is none."""
+        """Return the numbers of the samples' kernel stacks and user stacks; `NO_STACK` for a missing one."""
         return self._number(records, ("kernel",)), self._number(records, _USER_KEY)
 
     def _number(self, records: Records, fields: tuple[str, ...]) -> npt.NDArray[np.int64]:
-        """Each stack is looked at once, however many samples are of it."""
+        """Return the numbers of stacks, given in `fields`; the work per stack is done once per distinct
+        stack.
+        """
         addresses = fields[-1]
         dtype = np.dtype([(name, records.dtype[name]) for name in fields])
         keys = np.empty(len(records), dtype)
@@ -86,37 +88,39 @@ class Stacks:
     def _number_of(self, key: bytes, frames: tuple[int, ...], record: np.void, is_user: bool) -> int:
         if (number := self._numbers.get(key)) is not None:
             return number
-        if len(self._numbers) >= _MOST_NUMBERED:  # what comes again is another then, and named again
+        if (
+            len(self._numbers) >= _MOST_NUMBERED
+        ):  # a stack that occurs again then gets a new number and is named again
             self._numbers.clear()
         self._last_number += 1
         self._numbers[key] = self._last_number
-        program = Program(int(record["start_code"]), int(record["start_stack"])) if is_user else None
-        self.name(self._last_number, int(record["tgid"]), program, frames)
+        image = ExecImage(int(record["start_code"]), int(record["start_stack"])) if is_user else None
+        self.name(self._last_number, int(record["tgid"]), image, frames)
         return self._last_number
 
-    def name(self, number: int, tgid: int, program: Program | None, addresses: Sequence[int]) -> None:
-        """Have a stack of this number named; without a `program` it is one in the kernel."""
-        stack = _Stack(number, tuple(addresses), tgid, program)
+    def name(self, number: int, tgid: int, image: ExecImage | None, addresses: Sequence[int]) -> None:
+        """Have a stack named; `image` is None for a kernel stack."""
+        stack = _Stack(number, tuple(addresses), tgid, image)
         if self._waiting.qsize() < _MOST_WAITING:
             self._waiting.put(stack)
         else:
             self._fail(stack)
 
     def take_rows(self) -> list[dict[str, Any]]:
-        """Rows of `stacks`: those that were named since the last call."""
+        """Return rows of `stacks`, of those that were named since the last call."""
         return [self._named.popleft() for _ in range(len(self._named))]
 
     def finish(self) -> None:
-        """Name what waits; what still does after a few seconds stays without names."""
+        """Name the waiting stacks; those that still wait after three seconds stay bare addresses."""
         self._waiting.put(None)
         self._thread.join(_LAST_WAIT_S)
-        self.failed += self._thread.is_alive()  # with the stack that it has in hand
+        self.failed += self._thread.is_alive()  # the stack that the thread works on
         with suppress(queue.Empty):
             while (stack := self._waiting.get_nowait()) is not None:
                 self._fail(stack)
 
     def close(self) -> None:
-        """Stop at once, and free the tables of symbols."""
+        """Stop at once, and free the symbol tables."""
         with suppress(queue.Empty):
             while True:
                 self._waiting.get_nowait()
@@ -124,7 +128,7 @@ class Stacks:
         self._thread.join(_LAST_WAIT_S)
 
     def _name_all(self) -> None:
-        prefer_this_thread()  # while it waits for a CPU with Python's lock, nothing is recorded
+        prefer_this_thread()  # a thread that waits for a CPU while it holds the GIL stops the recorder
         try:
             while (stack := self._waiting.get()) is not None:
                 self._name_one(stack)
@@ -132,7 +136,7 @@ class Stacks:
             self.users.close()
 
     def _name_one(self, stack: _Stack) -> None:
-        """Whatever a process may have made of its stack and its files ends no thread of ours."""
+        """Name a stack. No stack and no file of a process may end the thread."""
         try:
             self._named.append(_row(stack, self._names(stack)))
         except Exception:
@@ -143,13 +147,13 @@ class Stacks:
         self._named.append(_row(stack, [f"{address:#x}" for address in stack.addresses]))
 
     def _names(self, stack: _Stack) -> list[str]:
-        if stack.program is None:
+        if stack.image is None:
             return self.name_kernel(list(stack.addresses))
-        return self.users.frames(stack.tgid, stack.addresses, stack.program)
+        return self.users.frames(stack.tgid, stack.addresses, stack.image)
 
 
 def _firsts(member_of: npt.NDArray[np.intp], groups: int) -> npt.NDArray[np.intp]:
-    """The first position of each group."""
+    """Return the first position of each group."""
     firsts = np.empty(groups, np.intp)
     firsts[member_of[::-1]] = np.arange(len(member_of))[::-1]
     return firsts

@@ -1,8 +1,8 @@
-"""A table of symbols in a process of its own.
+"""Symbol tables in child processes.
 
-BCC reads files of processes that may end meanwhile, and that anyone may have made. Where one ends in the
-middle of it, BCC 0.31 closes a descriptor of any number (ProcSyms::ModulePath in src/cc/syms.h, whose `fd_`
-has no value then): here, it would be that of a map, or of the trace.
+BCC reads files of processes that may end meanwhile, and anyone may have made those files. If a process ends
+at a bad moment, BCC 0.31 closes a descriptor of a random number (ProcSyms::ModulePath in src/cc/syms.h
+leaves `fd_` uninitialised). In the recorder that would be a map's or the trace's.
 """
 
 from __future__ import annotations
@@ -21,21 +21,19 @@ from tracer.capture.symbols.address_names import SymbolTable, UserSymbols
 from tracer.capture.symbols.perf_map import CodeSymbols
 from tracer.kernel.process.forked_child import end_with_parent
 
-_OUT_OF_THE_WAY: Final = (
-    200  # BCC's own descriptors are lower, and so are the numbers that it may take for one
-)
+_OUT_OF_THE_WAY: Final = 200  # above BCC's own descriptors, and above the numbers that it may close
 _MESSAGE_BYTES: Final = 1 << 16
 _LONGEST_NAME: Final = 4096
 _ANSWERS_WITHIN_S: Final = 30.0  # the symbols of a browser, on a busy machine
-_MOST_MEMORY_BYTES: Final = 4 << 30  # beyond what we have: a file of symbols may be made to need any amount
+_MOST_MEMORY_BYTES: Final = 4 << 30  # more than the parent's: a hostile symbol file may need any amount
 _ADDRESS_MASK: Final = (1 << 64) - 1
 _MADE: Final = b"+"
 
 
-class TableApart:
-    """A `SymbolTable` made by `make` in a child of this process, which is there until `close`.
+class SymbolProcess:
+    """A `SymbolTable` that `make` makes in a child process, which lives until `close`.
 
-    It knows no symbol any more when the child came to an end, or does not answer.
+    It resolves nothing once the child has ended or did not answer in time.
     """
 
     def __init__(self, make: Callable[[], SymbolTable]) -> None:
@@ -45,18 +43,18 @@ class TableApart:
             _serve(make, theirs.fileno())
         theirs.close()
         self._socket.settimeout(_ANSWERS_WITHIN_S)
-        self._is_waiting_for_us = False
+        self._is_ready = False
         with suppress(OSError):
-            self._is_waiting_for_us = self._socket.recv(1) == _MADE  # as of now
+            self._is_ready = self._socket.recv(1) == _MADE  # wait: the table is as of now
 
     def resolve(self, address: int) -> tuple[str | None, int, str | None]:
-        """As `SymbolTable.resolve`, for any address."""
-        if self._is_waiting_for_us:
-            self._is_waiting_for_us = False  # one that answers late would answer the next question then
+        """See `SymbolTable.resolve`; any address is fine."""
+        if self._is_ready:
+            self._is_ready = False  # a late answer must not be taken for that of the next question
             with suppress(OSError, ValueError):
                 self._socket.send((address & _ADDRESS_MASK).to_bytes(8, "little"))
                 symbol, offset, module = json.loads(self._socket.recv(_MESSAGE_BYTES))
-                self._is_waiting_for_us = True
+                self._is_ready = True
                 return symbol, offset, module
         return None, address, None
 
@@ -72,11 +70,11 @@ def user_symbols(table_of: Callable[[int], SymbolTable]) -> UserSymbols:
 
     `table_of` makes the symbol table of the files that a process (tgid) has mapped.
     """
-    return UserSymbols(lambda tgid: TableApart(lambda: CodeSymbols(table_of(tgid), tgid)))
+    return UserSymbols(lambda tgid: SymbolProcess(lambda: CodeSymbols(table_of(tgid), tgid)))
 
 
 def _serve(make: Callable[[], SymbolTable], fd: int) -> NoReturn:
-    """The child: it keeps nothing of its parent's, and ends with it."""
+    """Answer in the child, which keeps no descriptor of its parent and ends with it."""
     try:
         end_with_parent()
         last = max(int(entry.name) for entry in os.scandir("/proc/self/fd"))
@@ -99,7 +97,7 @@ def _serve(make: Callable[[], SymbolTable], fd: int) -> NoReturn:
 
 
 def _resolve(table: SymbolTable, address: int) -> tuple[str | None, int, str | None]:
-    """One address that cannot be looked up is no reason to know no other."""
+    """Resolve an address; a failure for one address does not end the child."""
     try:
         return table.resolve(address)
     except Exception:
@@ -107,7 +105,7 @@ def _resolve(table: SymbolTable, address: int) -> tuple[str | None, int, str | N
 
 
 def _address_space_bytes() -> int:
-    with open("/proc/self/statm", "rb") as stream:  # noqa: PTH123  as elsewhere in this child
+    with open("/proc/self/statm", "rb") as stream:  # noqa: PTH123
         return int(stream.read().split()[0]) * mmap.PAGESIZE
 
 
