@@ -75,8 +75,7 @@ static __always_inline bool send(struct combined *sum)
 
 	u64 waiting = charge_ring.ringbuf_query(BPF_RB_AVAIL_DATA);
 
-	charge_ring.ringbuf_submit(record, waiting > RING_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP
-								     : BPF_RB_NO_WAKEUP);
+	charge_ring.ringbuf_submit(record, wake_flag(waiting > RING_WAKE_BYTES));
 	return true;
 }
 

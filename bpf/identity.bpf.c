@@ -78,14 +78,14 @@ static __always_inline int emit_cgroup(struct cgroup *cgroup, const char *path, 
 		follow = follow_by_roots(cgroup);
 	}
 
-	struct cgroup_event *record = cgroup_ring.ringbuf_reserve(sizeof(*record));
+	struct cgroup_event *record =
+		or_count_lost(cgroup_ring.ringbuf_reserve(sizeof(*record)), STREAM_CGROUP);
 
 	if (!record) {
 		u64 id = cgroup_id(cgroup);
 
 		if (event == CGROUP_MKDIR && follow == FOLLOW_UNDECIDED) /* nobody would decide */
 			roots.delete(&id);
-		count_lost(STREAM_CGROUP);
 		return 0;
 	}
 	CLEAR(record);

@@ -187,12 +187,11 @@ static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stac
 	if (!is_wanted_kill(owner, is_for_limit, trigger, victim))
 		return 0;
 
-	struct oom_event *record = oom_ring.ringbuf_reserve(sizeof(*record));
+	struct oom_event *record =
+		or_count_lost(oom_ring.ringbuf_reserve(sizeof(*record)), STREAM_OOM);
 
-	if (!record) {
-		count_lost(STREAM_OOM);
+	if (!record)
 		return 0;
-	}
 	CLEAR(record);
 	record->time_ns = bpf_ktime_get_ns();
 	record->trigger_tgid = current_tgid();
@@ -268,12 +267,11 @@ static __always_inline int leave_badness(struct call *call)
 	if (!decision || !decision->weighed)
 		return 0;
 
-	struct candidate_event *record = candidate_ring.ringbuf_reserve(sizeof(*record));
+	struct candidate_event *record =
+		or_count_lost(candidate_ring.ringbuf_reserve(sizeof(*record)), STREAM_CANDIDATE);
 
-	if (!record) {
-		count_lost(STREAM_CANDIDATE);
+	if (!record)
 		return 0;
-	}
 	CLEAR(record);
 	record->time_ns = bpf_ktime_get_ns();
 	record->invocation = decision->time_ns;

@@ -86,8 +86,9 @@ static __always_inline bool is_of_hugetlbfs(struct cached *cached)
 	return READ(READ(cached->inode, i_sb), s_magic) == HUGETLBFS_MAGIC;
 }
 
-static __always_inline u8 add_cause(struct cached *cached, struct calibration *known, u32 pid)
+static __always_inline u8 add_cause(struct cached *cached, struct calibration *known)
 {
+	u32 pid = bpf_get_current_pid_tgid();
 	struct pt_regs *regs = entry_registers(known);
 	s64 call = syscall_number(regs);
 	struct fault *fault = faults.lookup(&pid);
@@ -120,7 +121,7 @@ static __always_inline u8 add_cause(struct cached *cached, struct calibration *k
  * an attempt. A kernel thread without one is DAMON's, which takes what lay idle (reclaim_pages,
  * mm/vmscan.c).
  */
-static __always_inline u8 reclaim_cause(u32 pid)
+static __always_inline u8 reclaim_cause(void)
 {
 	u32 flags = READ(current_task(), flags);
 
@@ -129,7 +130,7 @@ static __always_inline u8 reclaim_cause(u32 pid)
 	if (!(flags & PF_MEMALLOC))
 		return CAUSE_OTHER;
 
-	struct attempt *attempt = attempts.lookup(&pid);
+	struct attempt *attempt = current_attempt();
 
 	if (!attempt)
 		return flags & PF_KTHREAD ? CAUSE_RECLAIM_KSWAPD : CAUSE_OTHER;
@@ -201,9 +202,9 @@ static __always_inline bool is_given_up(struct cached *cached)
 	       READ(current_task(), flags) & PF_EXITING;
 }
 
-static __always_inline u8 delete_cause(struct cached *cached, struct calibration *known, u32 pid)
+static __always_inline u8 delete_cause(struct cached *cached, struct calibration *known)
 {
-	u8 cause = reclaim_cause(pid);
+	u8 cause = reclaim_cause();
 
 	if (cause == CAUSE_OTHER)
 		cause = call_cause(cached, entry_registers(known));
@@ -252,7 +253,6 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 
 	bpf_probe_read_kernel(&head, sizeof(head), folio);
 
-	u32 pid = bpf_get_current_pid_tgid();
 	struct mem_cgroup *owner = folio_memcg(copy->memcg_data);
 	struct memcg_info *info = memcg_info(owner);
 	struct calibration *known = calibrated();
@@ -260,12 +260,11 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 	if (!known || !is_wanted_owner(info))
 		return 0;
 
-	struct pagecache_event *record = pagecache_ring.ringbuf_reserve(sizeof(*record));
+	struct pagecache_event *record =
+		or_count_lost(pagecache_ring.ringbuf_reserve(sizeof(*record)), STREAM_PAGECACHE);
 
-	if (!record) {
-		count_lost(STREAM_PAGECACHE);
+	if (!record)
 		return 0;
-	}
 
 	struct cached cached = {
 		.mapping = copy->mapping,
@@ -282,8 +281,7 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 	describe(record, &cached, owner, info ? info->cgroup_id : 0);
 	record->tgid = current_tgid();
 	record->op = op;
-	record->cause =
-		op == OP_ADD ? add_cause(&cached, known, pid) : delete_cause(&cached, known, pid);
+	record->cause = op == OP_ADD ? add_cause(&cached, known) : delete_cause(&cached, known);
 	record->pad[0] = record->pad[1] = 0;
 
 	u64 inode_id = record->inode_id;

@@ -218,8 +218,7 @@ PROGRAM(reclaim_end)
 
 PROGRAM(mm_vmscan_lru_shrink_inactive)
 {
-	u32 pid = bpf_get_current_pid_tgid();
-	struct attempt *attempt = attempts.lookup(&pid);
+	struct attempt *attempt = current_attempt();
 	struct reclaim_stat *stat = (struct reclaim_stat *)ctx->args[3];
 	s8 priority = ctx->args[4];
 
@@ -241,8 +240,7 @@ PROGRAM(mm_vmscan_lru_shrink_inactive)
  * include/linux/mm_inline.h. */
 PROGRAM(mm_vmscan_write_folio)
 {
-	u32 pid = bpf_get_current_pid_tgid();
-	struct attempt *attempt = attempts.lookup(&pid);
+	struct attempt *attempt = current_attempt();
 	struct folio *folio = (struct folio *)ctx->args[0];
 
 	if (!attempt)
@@ -258,8 +256,7 @@ PROGRAM(mm_vmscan_write_folio)
  */
 PROGRAM(mm_shrink_slab_start)
 {
-	u32 pid = bpf_get_current_pid_tgid();
-	struct attempt *attempt = attempts.lookup(&pid);
+	struct attempt *attempt = current_attempt();
 
 	if (attempt && !attempt->scanned_memcg)
 		attempt->scanned_memcg = READ((struct shrink_control *)ctx->args[1], memcg);
@@ -268,8 +265,7 @@ PROGRAM(mm_shrink_slab_start)
 
 PROGRAM(mm_shrink_slab_end)
 {
-	u32 pid = bpf_get_current_pid_tgid();
-	struct attempt *attempt = attempts.lookup(&pid);
+	struct attempt *attempt = current_attempt();
 
 	if (!attempt)
 		return 0;

@@ -15,12 +15,11 @@ static __always_inline int emit_stall(u64 begin_ns, u64 duration_ns, u8 kind)
 	if (!duration_ns || !info || !info->follow)
 		return 0;
 
-	struct stall_event *record = stall_ring.ringbuf_reserve(sizeof(*record));
+	struct stall_event *record =
+		or_count_lost(stall_ring.ringbuf_reserve(sizeof(*record)), STREAM_STALL);
 
-	if (!record) {
-		count_lost(STREAM_STALL);
+	if (!record)
 		return 0;
-	}
 	CLEAR(record);
 	record->time_ns = begin_ns;
 	record->duration_ns = duration_ns;
@@ -56,8 +55,7 @@ static __always_inline u8 throttle_kind(u32 reason)
 /* reclaim_throttle() in mm/vmscan.c: told when the wait is over. */
 PROGRAM(mm_vmscan_throttled)
 {
-	u32 pid = bpf_get_current_pid_tgid();
-	struct attempt *attempt = attempts.lookup(&pid);
+	struct attempt *attempt = current_attempt();
 
 	if (attempt)
 		attempt->record.throttles++;

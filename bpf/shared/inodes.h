@@ -115,12 +115,11 @@ static __always_inline u32 current_mount_ns(void)
 static __always_inline int emit_inode(struct inode *inode, u64 inode_id, u64 owner_id,
 				      struct seen_inode *now)
 {
-	struct inode_event *record = inode_ring.ringbuf_reserve(sizeof(*record));
+	struct inode_event *record =
+		or_count_lost(inode_ring.ringbuf_reserve(sizeof(*record)), STREAM_INODE);
 
-	if (!record) {
-		count_lost(STREAM_INODE);
+	if (!record)
 		return 0;
-	}
 
 	struct super_block *sb = READ(inode, i_sb);
 
@@ -145,8 +144,7 @@ static __always_inline int emit_inode(struct inode *inode, u64 inode_id, u64 own
 
 	u64 waiting = inode_ring.ringbuf_query(BPF_RB_AVAIL_DATA);
 
-	inode_ring.ringbuf_submit(record, waiting > INODE_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP
-								     : BPF_RB_NO_WAKEUP);
+	inode_ring.ringbuf_submit(record, wake_flag(waiting > INODE_WAKE_BYTES));
 	return 0;
 }
 

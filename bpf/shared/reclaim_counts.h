@@ -61,8 +61,7 @@ static __always_inline int count_reclaim(struct mem_cgroup *memcg, u32 item, u64
 	if (!scan && !is_steal(item))
 		return 0;
 
-	u32 pid = bpf_get_current_pid_tgid();
-	struct attempt *attempt = attempts.lookup(&pid);
+	struct attempt *attempt = current_attempt();
 
 	if (attempt && !attempt->scanned_memcg)
 		attempt->scanned_memcg = memcg;

@@ -120,11 +120,10 @@ static __always_inline void sample_stacks(void *ctx, struct mem_cgroup *memcg, u
 
 	if (!weight_bytes)
 		return;
-	record = stack_sample_ring.ringbuf_reserve(sizeof(*record));
-	if (!record) {
-		count_lost(STREAM_STACK_SAMPLE);
+	record = or_count_lost(stack_sample_ring.ringbuf_reserve(sizeof(*record)),
+			       STREAM_STACK_SAMPLE);
+	if (!record)
 		return;
-	}
 	record->time_ns = bpf_ktime_get_ns();
 	record->cgroup_id = memcg_id(memcg);
 	record->weight_bytes = weight_bytes;
@@ -139,7 +138,7 @@ static __always_inline void sample_stacks(void *ctx, struct mem_cgroup *memcg, u
 	bool wakes = is_news(record->tgid, record->time_ns) ||
 		     stack_sample_ring.ringbuf_query(BPF_RB_AVAIL_DATA) > STACKS_WAKE_BYTES;
 
-	stack_sample_ring.ringbuf_submit(record, wakes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	stack_sample_ring.ringbuf_submit(record, wake_flag(wakes));
 }
 
 #else

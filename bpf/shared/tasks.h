@@ -12,12 +12,11 @@ BPF_PERCPU_ARRAY(last_task, u64, 1); /* tgid, and in the upper half the generati
 static __always_inline void emit_task(struct task_struct *task, u64 cgroup_id, u32 event)
 {
 	struct task_struct *leader = READ(task, group_leader);
-	struct task_event *record = task_ring.ringbuf_reserve(sizeof(*record));
+	struct task_event *record =
+		or_count_lost(task_ring.ringbuf_reserve(sizeof(*record)), STREAM_TASK);
 
-	if (!record) {
-		count_lost(STREAM_TASK);
+	if (!record)
 		return;
-	}
 	CLEAR(record);
 	record->time_ns = bpf_ktime_get_ns();
 	record->start_ns = READ(leader, start_boottime);

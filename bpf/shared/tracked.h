@@ -73,6 +73,20 @@ static __always_inline void count_lost(u32 stream)
 	count_lost_records(stream, 1);
 }
 
+/* Return a record that a ring reserved. NULL, for which it had no room, is counted as lost. */
+static __always_inline void *or_count_lost(void *record, u32 stream)
+{
+	if (!record)
+		count_lost(stream);
+	return record;
+}
+
+/* The flag by which submitting a record wakes user space, or does not. */
+static __always_inline u64 wake_flag(bool wakes)
+{
+	return wakes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
+
 static __always_inline struct calibration *calibrated(void)
 {
 	u32 zero = 0;
