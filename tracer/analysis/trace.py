@@ -112,8 +112,8 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
 
     def explain(self, cgroup: str | int | None = None) -> list[OomReport]:
         """The post-mortem of each OOM kill, in order; empty where nothing was killed. `cgroup`: only those
-        that concern it: see `tracer.analysis.explain.kill_filter.of_trace`."""
-        return kill_filter.of_trace(self, postmortem.explain(self), cgroup)
+        that concern it: see `tracer.analysis.explain.kill_filter.recorded_kills_of`."""
+        return kill_filter.recorded_kills_of(self, postmortem.explain(self), cgroup)
 
     def kills(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """The same as a row for each victim: see `tracer.analysis.results.summary.kills`."""

@@ -126,7 +126,7 @@ def _of_log(log: str, cgroup: str | None) -> tuple[list[OomReport], list[Userspa
     found = log_files.read(log)
     reports = list(log_postmortem.explain(found.reports, named))
     if cgroup is not None and reports:
-        reports = kill_filter.of_log(reports, cgroup)
+        reports = kill_filter.logged_kills_of(reports, cgroup)
     return reports, found.userspace_kills
 
 

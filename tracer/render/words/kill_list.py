@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tracer import units
-from tracer.analysis.explain.kill_filter import History, histories
+from tracer.analysis.explain.kill_history import History, histories
 from tracer.analysis.results.json_values import as_json
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.render.terminal import paragraphs
