@@ -1,4 +1,4 @@
-"""The one exception that the command line turns into a line on stderr and an exit status."""
+"""The exceptions that the command line turns into a line on stderr and an exit status."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from __future__ import annotations
 class TracerError(Exception):
     """An operation failed for a reason that the user can act on.
 
-    The message is one line that says what to do next; `exit_code` is what the process exits with.
+    The message is one line that says what to do next; `exit_code` is the exit status of the process.
     """
 
     exit_code = 1
 
 
 class UsageError(TracerError):
-    """What was asked for makes no sense, whatever the machine."""
+    """The arguments make no sense on any machine."""
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them: IEC sizes, durations, counts. None reads "not known", never 0."""
+"""Numbers for readers: IEC sizes, durations, counts. None becomes "not known", never 0."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ UNKNOWN: Final = "not known"
 _SIZES: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
-def scale_of(largest_bytes: float) -> tuple[float, str]:
-    """The unit (bytes in it, its name) in which `largest_bytes` and what is smaller than it read best."""
+def scale_for(largest_bytes: float) -> tuple[float, str]:
+    """Return (bytes, name) of the unit that suits numbers up to `largest_bytes`."""
     unit = 1.0
     for name in _SIZES:
         if abs(largest_bytes) < unit * 1024 or name == _SIZES[-1]:
@@ -20,10 +20,10 @@ def scale_of(largest_bytes: float) -> tuple[float, str]:
 
 
 def size(value_bytes: float | None) -> str:
-    """`97.3 MiB`; whole numbers have no decimal: `100 MiB`."""
+    """Return `97.3 MiB`, or `100 MiB` without a decimal for a whole number."""
     if value_bytes is None:
         return UNKNOWN
-    unit, name = scale_of(value_bytes)
+    unit, name = scale_for(value_bytes)
     scaled = value_bytes / unit
     # 1023.97 KiB must not read "1024.0 KiB".
     if round(abs(scaled), 1) >= 1024 and name != _SIZES[-1]:
@@ -32,8 +32,8 @@ def size(value_bytes: float | None) -> str:
 
 
 def limit(value_bytes: int | None) -> str:
-    """A limit's size, or `no limit` for what the kernel prints as "max"."""
-    from tracer.schema import UNLIMITED_BYTES  # noqa: PLC0415  it brings Arrow
+    """Return the size of a limit, or `no limit` for the value that the kernel prints as "max"."""
+    from tracer.schema import UNLIMITED_BYTES  # noqa: PLC0415  it imports Arrow
 
     if value_bytes is not None and value_bytes >= UNLIMITED_BYTES:
         return "no limit"
@@ -41,19 +41,19 @@ def limit(value_bytes: int | None) -> str:
 
 
 def count(value: int | None) -> str:
-    """`1,203`."""
+    """Return `1,203`."""
     return UNKNOWN if value is None else f"{value:,}"
 
 
 def percent(part: float | None, whole: float | None) -> str:
-    """`97.1 %`; empty when there is no such share."""
+    """Return `97.1 %`, or an empty text if the share is not defined."""
     if part is None or not whole:
         return ""
     return f"{100 * part / whole:.1f} %"
 
 
 def duration(seconds: float | None) -> str:
-    """`180 us`, `12.3 ms`, `3.42 s`, `2 min 03 s`, `5 h 02 min`."""
+    """Return `180 us`, `12.3 ms`, `3.42 s`, `2 min 03 s` or `5 h 02 min`."""
     if seconds is None:
         return UNKNOWN
     if seconds < 0:

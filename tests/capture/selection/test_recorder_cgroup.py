@@ -59,7 +59,7 @@ def test_a_recorder_that_dies_where_it_traces(memcg: Path, tmp_path: Path, limit
         recorder.end()
     trace = tracer.open(recorder.path)
     said = survivor_facts.summary(trace.held_cgroups())
-    assert said.startswith("No OOM kill was recorded until the recording broke off")
+    assert said.startswith("No OOM kill was recorded before the recording broke off")
     assert "a kill after that cannot be excluded" in said
     assert ("is likely: the recorder ran in" in said) == (limit is not None)
     assert ("the recorder itself runs in" in recorder.stderr) == (limit is not None)
@@ -104,5 +104,5 @@ def test_the_oom_killer_takes_the_recorder_first(memcg: Path, tmp_path: Path) ->
         assert "was killed" in " ".join(shown["explain"].split())
     else:
         said = " ".join(shown["explain"].split())
-        assert said.startswith("No OOM kill was recorded until the recording broke off")
+        assert said.startswith("No OOM kill was recorded before the recording broke off")
         assert "is likely: the recorder ran in" in said

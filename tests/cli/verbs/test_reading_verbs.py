@@ -43,8 +43,8 @@ def failure(result: Result) -> BaseException:
 def test_timeline_shows_the_three_acts(run: CliRunner, write_trace: WriteTrace) -> None:
     shown = output(run.invoke(timeline.command, [str(write_trace())]))
     acts = [
-        shown.index("usage is at the limit"),
-        shown.index("the page cache is used up, 116 MiB were given back"),
+        shown.index("usage has reached the limit"),
+        shown.index("the page cache is used up, 116 MiB was evicted"),
         shown.index("OOM kill: python3 (pid 41), anon 98 MiB"),
     ]
     assert acts == sorted(acts)
@@ -210,7 +210,7 @@ def test_a_trace_whose_disk_was_full_says_so_and_excludes_no_kill(
     (path / "meta.json").write_text(json.dumps(meta))
     assert "pagecache     382,698" in output(run.invoke(info.command, [str(path)]))
     told = " ".join(output(run.invoke(explain.command, [str(path)])).split())
-    assert told.startswith("No OOM kill was recorded until the recording broke off")
+    assert told.startswith("No OOM kill was recorded before the recording broke off")
     assert "a kill after that cannot be excluded" in told
     assert "lost records 382,698" in told
 
@@ -305,7 +305,7 @@ def test_a_timeline_of_hours_shows_the_kill_closer_and_how_to_see_more(
     closer = [output(run.invoke(timeline.command, command[2:])) for command in commands]
     assert [re.findall(r"in rows of (\d+ s),", one) for one in closer] == [["30 s"], ["15 s"], ["15 s"]]
     assert "✗ OOM kill: python3" in closer[0] and "✗ OOM kill: python3" not in closer[1]
-    assert "usage is at the limit" in closer[2]
+    assert "usage has reached the limit" in closer[2]
     assert "Closer" not in output(run.invoke(timeline.command, [str(path), "--every", "10min"]))
 
 

@@ -72,7 +72,7 @@ def parsed(page: str) -> WellFormed:
 
 @pytest.fixture
 def svg(timeline: pd.DataFrame, origin: pd.Timestamp, report: OomReport) -> str:
-    found = markers.of_cgroup([report], "/memcg-tracer-77-page-cache", timeline)
+    found = markers.kill_markers([report], "/memcg-tracer-77-page-cache", timeline)
     return plots.memory_over_time(timeline, origin, found, page_size=4096, salt="7")
 
 
@@ -117,7 +117,7 @@ def test_hostile_names_are_text(
 def test_the_same_trace_gives_the_same_page(
     timeline: pd.DataFrame, origin: pd.Timestamp, report: OomReport, svg: str
 ) -> None:
-    found = markers.of_cgroup([report], "/memcg-tracer-77-page-cache", timeline)
+    found = markers.kill_markers([report], "/memcg-tracer-77-page-cache", timeline)
     again = plots.memory_over_time(timeline, origin, found, page_size=4096, salt="7")
     assert page([report], [], svg) == page([report], [], again)
 
@@ -165,7 +165,7 @@ def test_waits_have_a_panel_of_their_own_where_there_are_any(
     timeline: pd.DataFrame, waiting: pd.DataFrame, origin: pd.Timestamp
 ) -> None:
     svg = plots.memory_over_time(waiting, origin, [], page_size=4096, salt="1")
-    for words in ("waits", "held in reclaim", "dirty pages", "PSI some", "PSI full"):
+    for words in ("waits", "throttled", "dirty pages", "PSI some", "PSI full"):
         assert svg.count(f">{words}<") == 1
     assert ">swap-in<" not in svg
     timeline["stalled_reclaim_ms"] = 0.0

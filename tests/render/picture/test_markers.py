@@ -6,22 +6,22 @@ from dataclasses import replace
 import pandas as pd
 
 from tracer.analysis.results.kill import OomReport
-from tracer.render.picture.markers import of_cgroup, of_thrash
+from tracer.render.picture.markers import kill_markers, thrash_markers
 
 
 def test_a_kill_marks_its_cgroup_and_those_above(
     timeline: pd.DataFrame, new_report: Callable[..., OomReport]
 ) -> None:
     reports = [new_report(cgroup="/docker/web")]
-    assert [marker.is_kill for marker in of_cgroup(reports, "/docker/web", timeline)] == [False, True]
-    assert [marker.is_kill for marker in of_cgroup(reports, "/docker", timeline)] == [True]
-    assert [marker.is_kill for marker in of_cgroup(reports, "/", timeline)] == [True]
-    assert of_cgroup(reports, "/docker/we", timeline) == []
-    assert of_cgroup(reports, "/docker/web/child", timeline) == []
+    assert [marker.is_kill for marker in kill_markers(reports, "/docker/web", timeline)] == [False, True]
+    assert [marker.is_kill for marker in kill_markers(reports, "/docker", timeline)] == [True]
+    assert [marker.is_kill for marker in kill_markers(reports, "/", timeline)] == [True]
+    assert kill_markers(reports, "/docker/we", timeline) == []
+    assert kill_markers(reports, "/docker/web/child", timeline) == []
 
 
 def test_what_lies_outside_the_time_shown_is_left_out(timeline: pd.DataFrame, report: OomReport) -> None:
-    assert of_cgroup([report], "/memcg-tracer-77-page-cache", timeline.iloc[:30]) == []
+    assert kill_markers([report], "/memcg-tracer-77-page-cache", timeline.iloc[:30]) == []
 
 
 def test_of_many_kills_the_first_in_each_part_of_the_time_says_how_many_follow(
@@ -35,8 +35,8 @@ def test_of_many_kills_the_first_in_each_part_of_the_time_says_how_many_follow(
         moments = [timeline.index[0] + span * number / count for number in range(count + 1)]
         return [replace(new_report(cgroup="/a"), time=moment) for moment in moments]
 
-    assert [marker.text.count("more") for marker in of_cgroup(kills(20), "/", timeline)] == [0] * 20
-    many = of_cgroup(kills(50), "/", timeline)
+    assert [marker.text.count("more") for marker in kill_markers(kills(20), "/", timeline)] == [0] * 20
+    many = kill_markers(kills(50), "/", timeline)
     assert len(many) == 20
     assert sum(int(marker.text.split()[-4]) + 1 for marker in many if "more" in marker.text) == 50
 
@@ -58,16 +58,16 @@ def test_thrash_is_marked_where_the_time_shown_touches_it(
 ) -> None:
     shown = timeline.iloc[10:20]  # 1 s to 2 s
     found = intervals(origin, (0.2, 0.9, 10), (0.5, 1.25, 30), (1.5, 2.5, 20), (2.0, 2.1, 50))
-    first, second = of_thrash(found, shown)
+    first, second = thrash_markers(found, shown)
     assert first.text == "thrash for 750 ms: 30 MiB evicted, 15 MiB of it read again"
     assert (first.time, first.until) == (shown.index[0], found["end"][1])
     assert (second.time, second.until) == (found["begin"][2], origin + pd.Timedelta("2s"))
-    (alone,) = of_thrash(found, shown.iloc[:1])  # a row that lasts 100 ms
+    (alone,) = thrash_markers(found, shown.iloc[:1])  # a row that lasts 100 ms
     assert (alone.time, alone.until) == (shown.index[0], origin + pd.Timedelta("1.1s"))
-    assert of_thrash(found.iloc[:0], shown) == []
+    assert thrash_markers(found.iloc[:0], shown) == []
 
 
 def test_of_many_intervals_the_worst_are_marked(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
     found = intervals(origin, *((number / 4, number / 4 + 0.1, 1 + number * 3 % 8) for number in range(8)))
-    shown = of_thrash(found, timeline)
+    shown = thrash_markers(found, timeline)
     assert [marker.text.split()[4] for marker in shown] == ["4", "7", "5", "8", "6"]

@@ -39,16 +39,16 @@ def test_a_pipe_gets_plain_text_within_100_columns(monkeypatch: pytest.MonkeyPat
 
 def test_a_terminal_gets_colour_and_its_own_width(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "140")
-    assert console.columns_of(Terminal()) == 140
+    assert console.columns_for(Terminal()) == 140
     assert "\x1b[1;31m" in _written(Terminal())
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
 def test_no_colour_where_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setattr("shutil.get_terminal_size", lambda _: os.terminal_size((140, 24)))
-    assert console.columns_of(Terminal()) == 140
+    assert console.columns_for(Terminal()) == 140
     monkeypatch.setenv(name, value)
-    assert console.columns_of(Terminal()) == 100
+    assert console.columns_for(Terminal()) == 100
     assert "\x1b" not in _written(Terminal())
 
 
@@ -76,7 +76,7 @@ def test_columns_of_a_pipe_are_those_asked_for(
     monkeypatch: pytest.MonkeyPatch, asked: str, columns: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", asked)
-    assert console.columns_of(io.StringIO()) == columns
+    assert console.columns_for(io.StringIO()) == columns
 
 
 def test_markup_and_emoji_codes_are_shown_as_they_are() -> None:

@@ -60,7 +60,7 @@ def test_who_waited_for_what_and_why_nothing_was_freed(
     stuck: OomReport, matches_golden: Callable[[str, str], None]
 ) -> None:
     said = shown(stuck)
-    begin, end = said.index("Reclaim: the kernel"), said.index("Who asked")
+    begin, end = said.index("Reclaim: the kernel"), said.index("The request, the")
     matches_golden("explain-stuck.txt", said[begin:end])
     assert max(map(cell_len, shown(stuck, columns=70).splitlines())) <= 70
 
@@ -71,7 +71,7 @@ def test_swap_is_told_of_where_there_was_any(report: OomReport) -> None:
 
     assert told(None) == told(SwapIo(0, 0, {}), SwapIo(0, 0, {})) == []
     (fact,) = told(SwapIo(2, 8192, {}))
-    assert fact == ("to swap", "8 KiB in 2 writes, how long that took was not seen")
+    assert fact == ("to swap", "8 KiB in 2 writes, with unknown latency")
     (fact,) = told(None, SwapIo(1, 4096, {"median": 2.0, "longest": 2.0}))
     assert fact == ("from swap", "4 KiB in 1 read, half of them within 2 ms, the slowest in 2 ms")
 
@@ -89,9 +89,7 @@ def test_what_the_kernel_log_adds_and_where_it_differs(report: OomReport) -> Non
     )
     told = replace(report.trigger, gfp=0xCC0, gfp_names="GFP_KERNEL|__GFP_ZERO")
     said = " ".join(shown(replace(report, quality=log, trigger=told)).split())
-    assert (
-        "it lacks tasks; taken from it: how large the request was (order), what the limit was full of" in said
-    )
+    assert "it lacks tasks; taken from it: the order of the request, the composition of usage" in said
     assert "differs the name of who asked: \\x1b[31m[red]" in said
     assert "differs order: 0, in the kernel log 2" in said
     assert "GFP_KERNEL|__GFP_ZERO" in said
@@ -99,7 +97,7 @@ def test_what_the_kernel_log_adds_and_where_it_differs(report: OomReport) -> Non
 
 def test_kept_pages_add_up_over_the_attempts(stuck: OomReport) -> None:
     file, anon = reclaim_facts.kept(stuck.reclaim.transcript[-2:])
-    assert file[1].endswith("6,021 dirty (5,800 of them not even queued to be written), 21 referenced")
+    assert file[1].endswith("6,021 dirty (5,800 of them not yet queued for writeback), 21 referenced")
     assert anon == ("kept anon", "pages of process memory that the last 2 attempts could not free: 21 mapped")
     one = replace(stuck.reclaim.transcript[0], kept_file=None)
     assert list(reclaim_facts.kept([one])) == []
@@ -143,7 +141,7 @@ def test_a_kernel_log_says_once_what_no_log_shows(report: OomReport) -> None:
     )
     assert " ".join(shown(log).split()).count(LOG_ALONE) == 1
     first = shown(log, verbose=False)
-    assert "not known     what the request allowed (gfp)\n" in first
+    assert "not known     the gfp flags of the request\n" in first
     assert "a kernel log alone" in first and "Reclaim" not in first
 
 
@@ -200,7 +198,7 @@ def test_group_kills_and_ancestors_are_said(report: OomReport) -> None:
     owner = replace(report.limit_owner, is_ancestor=True)
     said = shown(replace(report, victims=many, limit_owner=owner))
     assert "1008" in said
-    assert "in a cgroup below it" in " ".join(said.split())
+    assert "in a descendant of this cgroup" in " ".join(said.split())
     assert "killed processes had mapped" in " ".join(said.split())
     assert "9 processes by one decision: memory.oom.group is set" in " ".join(said.split())
 
@@ -217,7 +215,7 @@ def test_the_cgroups_of_victims_are_said_where_they_are_not_the_owner(report: Oo
 
 def test_cache_that_was_never_used_up(report: OomReport) -> None:
     left = replace(report, cushion=replace(report.cushion, exhausted_at=None))
-    assert "used up       not between usage coming to the limit and the kill" in shown(left)
+    assert "used up       not between the moment when usage reached the limit and the kill" in shown(left)
     why = {"cushion.exhausted_at": "no start sample"}
     unknown = replace(left, quality=replace(report.quality, unknown=why))
     assert "not known: no start sample" in shown(unknown)
@@ -254,13 +252,17 @@ def test_what_held_where_there_is_no_limit_or_no_cgroup(held: Held) -> None:
     )
     assert "no cgroup of this trace has a limit" in survivor_facts.summary([])
     swapped = replace(held, peak_swap_bytes=9 << 20)
-    assert "30 MiB of page cache gave way, and 9 MiB went to swap" in survivor_facts.summary([swapped])
+    assert "30 MiB of page cache was evicted to make room, and 9 MiB went to swap" in survivor_facts.summary(
+        [swapped]
+    )
     again = replace(held, refaulted_bytes=15 << 20)
-    assert survivor_facts.summary([again]).endswith("page cache gave way, 15 MiB had to be read again.")
+    assert survivor_facts.summary([again]).endswith(
+        "page cache was evicted to make room, 15 MiB had to be read again."
+    )
     above = replace(held, reclaim=replace(held.reclaim, attempts=0, stall_ms=0.0), refaulted_bytes=31 << 20)
     said = dict(survivor_facts.held(above))
-    assert "30 MiB of page cache, by reclaim that was for a cgroup above it" in said["given back"]
-    assert said["refaulted"].endswith("some of it was evicted before this time")
+    assert "30 MiB of page cache, by reclaim for an ancestor cgroup" in said["evicted"]
+    assert said["refaulted"].endswith("some of it was evicted earlier")
     stuck = replace(held, stuck_since=pd.Timestamp("2025-11-24T23:40:03.000000+00:00"))
     assert "tasks are stuck" in survivor_facts.summary([stuck])
     assert "Unset it, raise the limit" in dict(survivor_facts.held(stuck))["stuck since"]

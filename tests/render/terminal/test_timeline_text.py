@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from tracer.analysis.results.kill import OomReport
 from tracer.render.picture import markers
 from tracer.render.terminal import console
-from tracer.render.terminal.timeline_text import Heading, picture
+from tracer.render.terminal.timeline_text import Heading, legend, picture
 
 MIB = 1 << 20
 HOSTILE = "\x1b[31m[red]<script>\nx\udc80" + "y" * 200
@@ -28,9 +28,9 @@ def drawn(
     columns: int = 100,
     colour: bool = False,
 ) -> str:
-    found = markers.of_cgroup(reports, heading.cgroup, timeline)
-    lines = picture(timeline, heading, found, columns=columns, page_size=4096)
-    return console.to_text(lines, columns=columns, colour=colour)
+    found = markers.kill_markers(reports, heading.cgroup, timeline)
+    shown = picture(timeline, heading, found, columns=columns, page_size=4096)
+    return console.to_text([*shown.lines, *legend([shown])], columns=columns, colour=colour)
 
 
 @pytest.mark.parametrize("columns", [80, 100, 160])
@@ -74,16 +74,16 @@ def test_swap_has_columns_where_there_was_any(timeline: pd.DataFrame, heading: H
     rows = [line.split() for line in shown.splitlines() if "│" in line and " s " in line]
     assert [row[-2:] for row in rows[8:9] + rows[10:]] == [["3.0", "61.2"], ["1.0", "?"], ["1.8", "?"]]
     assert rows[9][-1] not in ("?", "0.0")
-    assert "5.8 MiB were written to swap." in " ".join(shown.split())
+    assert "5.8 MiB was written to swap." in " ".join(shown.split())
     assert "in ms" not in shown
     timeline["swap_read_bytes"] = pd.array([0] * 11 + [MIB], dtype="Int64")
     timeline["swap_read_mean_ms"] = [*[float("nan")] * 11, 0.52]
     both = drawn(timeline, heading)
     rows = [line.split() for line in both.splitlines() if "│" in line and " s " in line]
     assert rows[-1][-4:] == ["1.8", "?", "1.0", "0.5"]
-    assert "5.8 MiB were written to swap, 1 MiB read from it." in " ".join(both.split())
+    assert "5.8 MiB was written to swap and 1 MiB was read from it." in " ".join(both.split())
     timeline["swap_written_bytes"] = 0
-    assert "1 MiB were read from swap." in " ".join(drawn(timeline, heading).split())
+    assert "1 MiB was read from swap." in " ".join(drawn(timeline, heading).split())
 
 
 def test_without_waits_or_with_reclaim_alone_there_is_no_lane(
@@ -135,7 +135,7 @@ def test_a_limit_far_away_is_named_but_not_drawn(timeline: pd.DataFrame, heading
     assert "limit 8 GiB" in shown
     rows = [line for line in shown.splitlines() if line.startswith("    2.0 s")]
     assert "│" not in rows[0]
-    assert "must first be freed" not in shown
+    assert "has reached the limit" not in shown
 
 
 def test_one_life_of_several_says_which(timeline: pd.DataFrame, heading: Heading) -> None:
@@ -154,8 +154,8 @@ def test_how_near_the_limit_counts_as_at_it_goes_by_the_page(
     timeline: pd.DataFrame, heading: Heading, page_size: int, is_said: bool
 ) -> None:
     timeline["usage_bytes"] = 97 * MIB
-    lines = picture(timeline, heading, [], columns=100, page_size=page_size)
-    assert any("must first be freed" in line.plain for line in lines) is is_said
+    lines = picture(timeline, heading, [], columns=100, page_size=page_size).lines
+    assert any("has reached the limit" in line.plain for line in lines) is is_said
 
 
 def test_a_lowered_limit_has_its_tick_inside_the_bar(timeline: pd.DataFrame, heading: Heading) -> None:
@@ -172,13 +172,13 @@ def test_unknown_is_a_question_mark_and_zero_is_blank(timeline: pd.DataFrame, he
     shown = drawn(timeline, heading)
     row = next(line for line in shown.splitlines() if line.startswith("    1.3 s"))
     assert row.split("│")[1].split() == ["100.0", "?"]
-    assert "not known came back (by the kernel's count not known)" in " ".join(shown.split())
+    assert "not known read again (by the kernel's count not known)" in " ".join(shown.split())
 
 
 def test_nothing_known_is_said(timeline: pd.DataFrame, heading: Heading) -> None:
     timeline["usage_bytes"] = pd.array([pd.NA] * len(timeline), dtype="Int64")
-    assert "Nothing is known" in drawn(timeline, heading)
-    assert "Nothing is known" in drawn(timeline.iloc[:0], heading)
+    assert "was not measured" in drawn(timeline, heading)
+    assert "was not measured" in drawn(timeline.iloc[:0], heading)
 
 
 def test_loss_and_interruption_are_said(timeline: pd.DataFrame, heading: Heading) -> None:

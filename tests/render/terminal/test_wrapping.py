@@ -49,7 +49,7 @@ def assert_unbroken(draw: Callable[[], Iterable[RenderableType]], known: set[str
 
 def forms(report: OomReport) -> set[str]:
     """All words that the story of a kill can have: whatever fits, with bars and without."""
-    brief = [first_screen.of_kill(report, lines=1000)]
+    brief = [first_screen.kill_screen(report, lines=1000)]
     drawn = [console.to_text(brief, columns=columns, colour=False) for columns in (99, 1000)]
     drawn.append(console.to_text(everything(report), columns=1000, colour=False))
     left_out = [f"and {amount} more (-v)" for amount in range(len(report.advice) + 1)]
@@ -70,7 +70,7 @@ def test_recorded_examples(example: str) -> None:
     for report in reports_of(example):
         known = forms(report)
         for columns in WIDTHS:
-            assert_unbroken(lambda report=report: [first_screen.of_kill(report)], known, columns)
+            assert_unbroken(lambda report=report: [first_screen.kill_screen(report)], known, columns)
         for columns in SOME_WIDTHS:
             assert_unbroken(lambda report=report: everything(report), known, columns)
 
@@ -88,7 +88,7 @@ def test_kernel_logs(log: Path) -> None:
     for report in list(log_postmortem.explain(log_files.read(str(log)).reports))[:3]:
         known = forms(report)
         for columns in (60, 80, 100):
-            assert_unbroken(lambda report=report: [first_screen.of_kill(report)], known, columns)
+            assert_unbroken(lambda report=report: [first_screen.kill_screen(report)], known, columns)
             assert_unbroken(lambda report=report: everything(report), known, columns)
 
 
@@ -96,7 +96,9 @@ def test_kernel_logs(log: Path) -> None:
 @pytest.mark.parametrize("columns", [80, 100])
 def test_the_first_screen_of_every_example_is_one_screen(example: str, columns: int) -> None:
     for report in reports_of(example):
-        lines = console.to_text([first_screen.of_kill(report)], columns=columns, colour=False).splitlines()
+        lines = console.to_text(
+            [first_screen.kill_screen(report)], columns=columns, colour=False
+        ).splitlines()
         assert len(lines) <= first_screen.SCREEN_LINES
 
 

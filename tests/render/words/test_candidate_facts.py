@@ -29,7 +29,7 @@ def test_never_is_not_unknown(report: OomReport) -> None:
 
 
 def test_the_share_of_an_adj_is_said(report: OomReport) -> None:
-    assert "1 of it is 100 KiB, a thousandth of 100 MiB" in candidate_facts.note(report, PAGE)
+    assert "an adj of 1 adds 100 KiB, a thousandth of 100 MiB" in candidate_facts.note(report, PAGE)
 
 
 def test_what_would_have_led_to_another_choice(report: OomReport) -> None:
@@ -39,9 +39,9 @@ def test_what_would_have_led_to_another_choice(report: OomReport) -> None:
         WhatIf(1, "a", 0, -1000, 2, "b"),
     )
     assert list(candidate_facts.what_if(replace(report, what_if=changes))) == [
-        ("instead", "with an oom_score_adj of -40, not 0, for a (1), b (2) would have been killed"),
-        ("", "with an oom_score_adj of 41, not 3, for b\\n (2), it would have been killed"),
-        ("", "only with an oom_score_adj of -1000, not 0, for a (1), b (2) would have been killed"),
+        ("instead", "if a (1) had oom_score_adj -40, not 0, b (2) would have been killed"),
+        ("", "if b\\n (2) had oom_score_adj 41, not 3, it would have been killed"),
+        ("", "only if a (1) had oom_score_adj -1000, not 0, b (2) would have been killed"),
     ]
 
 
@@ -51,4 +51,4 @@ def test_a_title_is_said_once_below_the_table(report: OomReport) -> None:
     dead = replace(worker, pid=report.victims[0].pid)
     plain = replace(worker, pid=97, cmdline=None)
     said = list(candidate_facts.titles(replace(report, candidates=(dead, worker, plain))))
-    assert said == [("weighed", "postgres\\n (98) [postgres: checkpointer\\x1b[31m]")]
+    assert said == [("candidate", "postgres\\n (98) [postgres: checkpointer\\x1b[31m]")]

@@ -11,7 +11,7 @@ def test_an_interrupted_trace_without_data_denies_no_kill(verbose: bool) -> None
     said = console.to_text(
         explain_text.held([], interrupted=True, verbose=verbose), columns=1000, colour=False
     )
-    assert "No OOM kill was recorded until the recording broke off" in said
+    assert "No OOM kill was recorded before the recording broke off" in said
     assert "a kill cannot be excluded" in said
     whole = console.to_text(explain_text.held([], verbose=verbose), columns=1000, colour=False)
     assert whole.startswith("No OOM kill, and no cgroup of this trace has a limit.")

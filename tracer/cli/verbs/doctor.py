@@ -47,7 +47,7 @@ def command(context: click.Context, as_json: bool, quiet: bool) -> None:
         for check in obstacles[:1]:
             click.echo(doctor_text.sentence(check))
     else:
-        columns = console.columns_of(sys.stdout)
+        columns = console.columns_for(sys.stdout)
         console.write(sys.stdout, doctor_text.report(checks, examined.signals, columns=columns))
     if obstacles:
         context.exit(1)

@@ -60,7 +60,7 @@ def command(path: Path, *, cgroup: str | None, by: str, as_json: bool) -> None:
         click.echo(json.dumps(head | flow.to_dict() | {"rows": listed}, indent=2))
         return
     context = evictions_text.Context(
-        columns=console.columns_of(sys.stdout),
+        columns=console.columns_for(sys.stdout),
         origin=pd.Timestamp(start_ns(trace), tz="UTC"),
         interrupted=trace.interrupted,
     )

@@ -1,4 +1,4 @@
-"""`explain`: why the OOM killer came."""
+"""`explain`: the post-mortem of an OOM kill."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ Examples:
 @click.option(
     "--kmsg",
     metavar="FILE",
-    help="Explain the kills in a kernel log instead (dmesg, journalctl -k, kern.log, .gz, .xz); - is stdin.",
+    help="Explain the kills in a kernel log (dmesg, journalctl -k, kern.log, .gz, .xz) instead; - is stdin.",
 )
 @click.option(
     "-c",
     "--cgroup",
     metavar="CGROUP",
     shell_complete=value_completion.cgroups_in_trace,
-    help="Path, container name or id, or glob: only kills for the limit of the cgroups that fit, or of a "
-    "task in them; descendants and all lives of a name count in.",
+    help="Path, container name or id, or glob: only kills at the limit of a matching cgroup, or of a task in "
+    "one; includes descendants and all runs of a name.",
 )
 @click.option(
     "--kill",
@@ -52,13 +52,13 @@ Examples:
     metavar="N",
     type=int,
     shell_complete=value_completion.kills_in_trace,
-    help="Explain kill number N. Default: the newest, after a line for each.",
+    help="Explain kill number N. Default: the newest, below a list of the last kills.",
 )
-@click.option("--last", is_flag=True, help="Explain the newest kill alone.")
-@click.option("--list", "as_list", is_flag=True, help="Print a line for each kill, and no more.")
+@click.option("--last", is_flag=True, help="Explain only the newest kill.")
+@click.option("--list", "as_list", is_flag=True, help="Print only a line for each kill.")
 @click.option("-v", "--verbose", is_flag=True, help="Show everything: evidence, reclaim, stacks, all tables.")
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON document: all kills, or those that were picked."
+    "--json", "as_json", is_flag=True, help="Print one JSON document of all kills, or of the selected ones."
 )
 def command(
     path: Path | None,
@@ -71,48 +71,48 @@ def command(
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Explain an OOM kill: why it came, and why then.
+    """Explain an OOM kill: its cause, and why it came at that moment.
 
-    Of many kills each has a line, and the newest is explained. Without a kill in the trace it says what held
-    instead: how near each cgroup came to its limit and what reclaim gave back. From a kernel log alone it
-    says what the log tells, and what it cannot.
+    If there are several kills, the last ones are listed and the newest is explained. For a trace without a
+    kill, explain shows how near each cgroup came to its limit and what reclaim freed. For a kernel log alone,
+    it shows what the log contains and what it lacks.
     """
     if (path is None) == (kmsg is None):
         raise UsageError("give either a TRACE or --kmsg FILE; see memcg-tracer explain -h")
     if as_list + last + (kill_id is not None) > 1:
-        raise UsageError("--list, --last and --kill N each say which kills to show: give one of them")
+        raise UsageError("--list, --last and --kill N exclude each other: give one of them")
     from tracer.analysis.explain import kill_filter
 
     trace = None if path is None else tracer.open(path)
     elsewhere: list[UserspaceKill] = []
     if trace is None:
-        reports, elsewhere = _of_log(str(kmsg), cgroup)
+        reports, elsewhere = _reports_from_log(str(kmsg), cgroup)
     else:
         reports = trace.explain(cgroup)
     chosen = [kill_filter.newest(reports)] if last and reports else reports
     if kill_id is not None:
         place = f"this {'log' if trace is None else 'trace'}" + ("" if cgroup is None else f" for {cgroup!r}")
-        chosen = [_of_number(reports, kill_id, place)]
+        chosen = [_numbered(reports, kill_id, place)]
     if as_json:
         _print_json(trace, kmsg, chosen, elsewhere, cgroup=cgroup, as_list=as_list)
         return
     if not chosen:
-        _say_what_held(trace, cgroup, elsewhere, verbose=verbose)
+        _write_survivors(trace, cgroup, elsewhere, verbose=verbose)
     elif as_list:
-        from tracer.render.words import kill_list
+        from tracer.render.terminal import kills_text
 
-        _write(kill_list.listed(chosen))
+        _write(kills_text.listed(chosen))
     else:
         is_picked = last or kill_id is not None
-        _tell(trace, reports, kill_filter.newest(chosen), is_picked=is_picked, verbose=verbose)
+        _explain(trace, reports, kill_filter.newest(chosen), is_picked=is_picked, verbose=verbose)
     if elsewhere:
         from tracer.render.terminal import userspace_text
 
-        _write(userspace_text.told(elsewhere))
+        _write(userspace_text.listed(elsewhere))
 
 
-def _of_log(log: str, cgroup: str | None) -> tuple[list[OomReport], list[UserspaceKill]]:
-    """The kernel's kills, and those in user space."""
+def _reports_from_log(log: str, cgroup: str | None) -> tuple[list[OomReport], list[UserspaceKill]]:
+    """Return the kernel's kills and the kills by programs in user space."""
     from tracer.analysis.explain import kill_filter, log_postmortem
     from tracer.kernel.cgroups.containers import NamesHere
     from tracer.kernel.kmsg import log_files
@@ -130,29 +130,28 @@ def _of_log(log: str, cgroup: str | None) -> tuple[list[OomReport], list[Userspa
     return reports, found.userspace_kills
 
 
-def _tell(
+def _explain(
     trace: AnalysedTrace | None,
     reports: list[OomReport],
-    told: OomReport,
+    explained: OomReport,
     *,
     is_picked: bool,
     verbose: bool,
 ) -> None:
-    """The story of one kill, below what there is to say of the others."""
-    from tracer.render.terminal import explain_text
-    from tracer.render.words import kill_list
+    """Write the explanation of one kill, below a list of the others."""
+    from tracer.render.terminal import explain_text, kills_text
 
     lines = explain_text.SCREEN_LINES
     if len(reports) > 1 and not is_picked:
-        _write(kill_list.before_the_story(reports, told))
+        _write(kills_text.before_the_story(reports, explained))
         lines = explain_text.LINES_BELOW_A_LIST
     elif len(reports) > 1:
-        _write(kill_list.one_of_many(reports, told))
-    page_size = _page_size(trace, told)
-    _write(explain_text.post_mortem(told, page_size=page_size, verbose=verbose, lines=lines))
+        _write(kills_text.one_of_many(reports, explained))
+    page_size = _page_size(trace, explained)
+    _write(explain_text.post_mortem(explained, page_size=page_size, verbose=verbose, lines=lines))
 
 
-def _say_what_held(
+def _write_survivors(
     trace: AnalysedTrace | None, cgroup: str | None, elsewhere: list[UserspaceKill], *, verbose: bool
 ) -> None:
     from tracer.analysis.explain.survivors import of_names
@@ -184,7 +183,7 @@ def _print_json(
     cgroup: str | None,
     as_list: bool,
 ) -> None:
-    """`held` says what lived where nothing was killed."""
+    """Print the document; without a kill, `held` has the cgroups that survived."""
     from tracer.render.terminal import userspace_text
     from tracer.render.words import kill_list
 
@@ -213,7 +212,7 @@ def _page_size(trace: AnalysedTrace | None, report: OomReport) -> int:
     return (place.page_size if place is not None else None) or DEFAULT_PAGE_SIZE
 
 
-def _of_number(reports: list[OomReport], kill_id: int, place: str) -> OomReport:
+def _numbered(reports: list[OomReport], kill_id: int, place: str) -> OomReport:
     from tracer.analysis.explain.postmortem import no_such_kill
 
     for report in reports:

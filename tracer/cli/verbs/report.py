@@ -98,8 +98,8 @@ def _pictures(trace: AnalysedTrace, reports: list[OomReport], cgroup: str | None
             timeline,
             pd.Timestamp(start_ns(trace), tz="UTC"),
             [
-                *markers.of_cgroup(concerned, label, timeline),
-                *markers.of_thrash(thrash.thrash_below(trace, number), timeline),
+                *markers.kill_markers(concerned, label, timeline),
+                *markers.thrash_markers(thrash.thrash_below(trace, number), timeline),
             ],
             page_size=trace.meta["page_size"],
             salt=str(number),

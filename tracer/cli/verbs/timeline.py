@@ -136,7 +136,8 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
     from tracer.render.terminal import console, timeline_text
 
     reports = trace.explain()
-    columns = console.columns_of(sys.stdout)
+    columns = console.columns_for(sys.stdout)
+    pictures: list[timeline_text.Picture] = []
     for number in shown:
         frame = focus.timeline_of_life(
             trace, number, _ROWS_ON_SCREEN, every=options.every, begin=options.begin, end=options.end
@@ -152,12 +153,15 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
             lost_records=int(trace.loss["lost"].sum()),
             interrupted=trace.interrupted,
         )
-        thrashing = markers.of_thrash(thrash.thrash_below(trace, number), frame)
+        thrashing = markers.thrash_markers(thrash.thrash_below(trace, number), frame)
         concerned = kill_filter.concerning(trace, reports, [number])
-        found = [*markers.of_cgroup(concerned, trace.places.label_of(number), frame), *thrashing]
+        found = [*markers.kill_markers(concerned, trace.places.label_of(number), frame), *thrashing]
         page_size = trace.meta["page_size"]
         drawn = timeline_text.picture(frame, heading, found, columns=columns, page_size=page_size)
-        console.write(sys.stdout, [*([] if number == shown[0] else [Text()]), *drawn])
+        pictures.append(drawn)
+        console.write(sys.stdout, [*([] if number == shown[0] else [Text()]), *drawn.lines])
+        if number == shown[-1]:
+            console.write(sys.stdout, timeline_text.legend(pictures))
         if options.every is None:
             looks = moments.to_look_at(frame, [marker.time for marker in found if marker.is_kill])
             _look_closer(trace, number, heading, concerned, looks)
@@ -180,10 +184,10 @@ def _look_closer(
 
     if not looks:
         return
-    first, columns = looks[0], console.columns_of(sys.stdout)
+    first, columns = looks[0], console.columns_for(sys.stdout)
     begin, end = first.begin.isoformat(), first.end.isoformat()
     frame = focus.timeline_of_life(trace, cgroup_id, _ROWS_OF_INSET, begin=begin, end=end)
-    found = markers.of_cgroup(reports, heading.cgroup, frame)
+    found = markers.kill_markers(reports, heading.cgroup, frame)
     page_size = trace.meta["page_size"]
     drawn = timeline_text.inset(first.what, frame, heading, found, columns=columns, page_size=page_size)
     title = Text("Commands that show more of it, in shorter rows:", style="bold")

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no request leaves it, no script runs in it."""
+"""The report as one self-contained HTML page, without requests and without scripts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,17 @@ from tracer.analysis.explain.kill_filter import newest
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYERS, PART_BY_NAME
-from tracer.render.words import candidate_facts, kill_facts, kill_list, reclaim_facts, survivor_facts
+from tracer.render.words import (
+    candidate_facts,
+    kill_facts,
+    kill_list,
+    places,
+    quality_facts,
+    reclaim_facts,
+    survivor_facts,
+)
 from tracer.render.words.escape import visible
+from tracer.render.words.prose import Fact
 
 _MOST_ALLOCATORS: Final = 10
 _MOST_KILLS: Final = 20
@@ -27,9 +36,7 @@ _MOST_HELD: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An `<svg>` element of `render.page.plots` and the cgroup that it shows: `run` of `runs` lives of a
-    name.
-    """
+    """An `<svg>` element of `render.page.plots` and its cgroup: run `run` of the `runs` lives of a name."""
 
     cgroup: str
     container: str | None
@@ -40,7 +47,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What the page is about; `lost` is the number of records lost in all streams."""
+    """The contents of the page; `lost` is the number of records lost in all streams."""
 
     trace: str
     meta: Mapping[str, Any]
@@ -52,10 +59,10 @@ class Subject:
 
 
 def page(subject: Subject) -> str:
-    """The page. The same subject gives the same text.
+    """Return the page; the same subject always gives the same text.
 
-    The newest kill comes first. The newest of many kills are explained in full, and the first of many cgroups
-    that lived: a browser has to show them all.
+    The newest kill comes first. Only the newest of many kills and the first of many surviving cgroups are
+    explained in full, because a browser has to show them all.
     """
     page_size = int(subject.meta["page_size"])
     headline = (
@@ -72,19 +79,19 @@ def page(subject: Subject) -> str:
         layers=LAYERS,
         pictures=[
             {
-                "place": kill_facts.place(
-                    picture.cgroup, picture.container, run=picture.run, runs=picture.runs
-                ),
+                "place": places.place(picture.cgroup, picture.container, run=picture.run, runs=picture.runs),
                 "svg": Markup(picture.svg),
             }
             for picture in subject.pictures
         ],
         kills=[_kill(report, page_size) for report in reversed(subject.reports[-_MOST_KILLS:])],
         how_often=[] if is_one else list(kill_list.summary(subject.reports)),
-        list_titles=kill_list.titles(subject.reports[-_MOST_LISTED:]),
+        list_titles=[title for title, _ in kill_list.columns(subject.reports[-_MOST_LISTED:])],
         list=[] if is_one else list(kill_list.rows(subject.reports[-_MOST_LISTED:])),
         list_note=_left_out(len(subject.reports)),
-        held=[(kill_facts.life(one), list(survivor_facts.held(one))) for one in subject.held[:_MOST_HELD]],
+        held=[
+            (places.place_of_life(one), list(survivor_facts.held(one))) for one in subject.held[:_MOST_HELD]
+        ],
         more_held=max(len(subject.held) - _MOST_HELD, 0),
         recording=list(_recording(subject)),
     )
@@ -95,8 +102,12 @@ def _left_out(kills: int) -> str:
     earlier = (
         f"{units.count(unlisted)} earlier kills: memcg-tracer explain TRACE --list. " if unlisted else ""
     )
-    told = f"The newest {_MOST_KILLS} are explained below, each by --kill N. " if kills > _MOST_KILLS else ""
-    return f"{earlier}{told}Times are UTC."
+    explained = (
+        f"The newest {_MOST_KILLS} are explained below, any other by --kill N. "
+        if kills > _MOST_KILLS
+        else ""
+    )
+    return f"{earlier}{explained}Times are in UTC."
 
 
 def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
@@ -141,11 +152,11 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
         "candidate_cmdlines": list(candidate_facts.titles(report)),
         "what_if": list(candidate_facts.what_if(report)),
         "advice": list(kill_facts.sizing(report)),
-        "quality": list(kill_facts.quality(report)),
+        "quality": list(quality_facts.quality(report)),
     }
 
 
-def _recording(subject: Subject) -> list[kill_facts.Fact]:
+def _recording(subject: Subject) -> list[Fact]:
     meta = subject.meta
     ended = "interrupted" if subject.interrupted else f"{meta['ended']} ({meta['end_reason']})"
     pairs = (

@@ -1,4 +1,4 @@
-"""What stands out in every picture: kills, the moment the page cache was used up, and thrash."""
+"""The marked events in every picture: kills, the moment when the page cache was used up, and thrash."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ _MOST_KILLS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """`text` has its names escaped; `time` is UTC. `composition` is what the cgroup held at that instant;
-    `until` is the end of what lasted."""
+    """An event at `time` (UTC), with names in `text` escaped.
+
+    `composition` is the memory of the cgroup at that instant; `until` is the end of an interval.
+    """
 
     time: pd.Timestamp
     text: str
@@ -30,10 +32,12 @@ class Marker:
     until: pd.Timestamp | None = None
 
 
-def of_cgroup(reports: Iterable[OomReport], cgroup: str, timeline: pd.DataFrame) -> list[Marker]:
-    """The markers of the kills that concern the cgroup with this path, within the time of its `timeline`.
+def kill_markers(reports: Iterable[OomReport], cgroup: str, timeline: pd.DataFrame) -> list[Marker]:
+    """Return the markers of the kills that concern the cgroup with this path, within the time of its
+    `timeline`.
 
-    Of more than 20, the first in each twentieth of that time, which says how many follow it there.
+    For more than 20 kills, only the first in each twentieth of that time is marked, with the number of kills
+    that follow it there.
     """
     if timeline.empty:
         return []
@@ -42,7 +46,7 @@ def of_cgroup(reports: Iterable[OomReport], cgroup: str, timeline: pd.DataFrame)
     markers = [
         marker
         for report, later in _in_parts(kills, begin, end)
-        for marker in _of_kill(report, cgroup, len(later))
+        for marker in _markers_for_kill(report, cgroup, len(later))
     ]
     return [marker for marker in markers if begin <= marker.time < end]
 
@@ -50,7 +54,7 @@ def of_cgroup(reports: Iterable[OomReport], cgroup: str, timeline: pd.DataFrame)
 def _in_parts(
     kills: Sequence[OomReport], begin: pd.Timestamp, end: pd.Timestamp
 ) -> Iterator[tuple[OomReport, Sequence[OomReport]]]:
-    """Each kill to mark, and those that it stands for."""
+    """Yield each kill to mark, with the later kills that it represents."""
     timed = [(kill.time, kill) for kill in kills if kill.time is not None]
     shown = [(time, kill) for time, kill in timed if begin <= time < end]
     if len(shown) <= _MOST_KILLS:
@@ -62,9 +66,11 @@ def _in_parts(
     yield from ((first, rest) for first, *rest in parts.values())
 
 
-def of_thrash(thrash: pd.DataFrame, timeline: pd.DataFrame) -> list[Marker]:
-    """The markers of the intervals (rows of `analysis.views.thrash`) in which most was evicted, as far as
-    they lie within the time of the `timeline`."""
+def thrash_markers(thrash: pd.DataFrame, timeline: pd.DataFrame) -> list[Marker]:
+    """Return the markers of the intervals with the most evictions, clipped to the time of the `timeline`.
+
+    `thrash` has the rows of `analysis.views.thrash`.
+    """
     if timeline.empty:
         return []
     begin, end = timeline.index[0], timeline.index[-1] + row_length(timeline)
@@ -89,16 +95,16 @@ def _concerns(report: OomReport, cgroup: str) -> bool:
     return any(place is not None and (place + "/").startswith(below) for place in places)
 
 
-def _of_kill(report: OomReport, cgroup: str, more: int) -> Iterator[Marker]:
+def _markers_for_kill(report: OomReport, cgroup: str, more: int) -> Iterator[Marker]:
     is_owner = report.limit_owner.cgroup == cgroup
     cushion = report.cushion
     if report.time is None:
         return
     if is_owner and cushion.exhausted_at is not None:
-        gave = (
-            "" if cushion.evicted_bytes is None else f", {units.size(cushion.evicted_bytes)} were given back"
+        evicted = (
+            "" if cushion.evicted_bytes is None else f", {units.size(cushion.evicted_bytes)} was evicted"
         )
-        yield Marker(cushion.exhausted_at, f"the page cache is used up{gave}", is_kill=False)
+        yield Marker(cushion.exhausted_at, f"the page cache is used up{evicted}", is_kill=False)
     after = f"; {units.count(more)} more soon after" if more else ""
     for number, victim in enumerate(report.victims):
         anon = units.size(victim.anon_rss_bytes)

@@ -1,7 +1,7 @@
-"""What tasks waited for, in every picture: one name, glyph and colour for each kind, in stacking order.
+"""The kinds of waiting in every picture: a name, a glyph and a colour for each, in stacking order.
 
-The colours are those of `layers`, the glyphs letters: a wait stands in a lane of its own, never in the bar of
-memory.
+The colours are those of `layers`. The glyphs are letters, because waits have a lane of their own beside the
+bar of memory.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from tracer.categories import Layer
 from tracer.render.picture.layers import floats
 
 WAITS: Final = (
-    Layer("reclaim", "reclaim", "r", "color(166)", "#D55E00", "tasks free memory before they get any"),
-    Layer("throttled", "held in reclaim", "w", "color(74)", "#56B4E9", "for writeback, mostly"),
-    Layer("dirty", "dirty pages", "d", "color(32)", "#0072B2", "writers, until more has been written"),
-    Layer("swap_in", "swap-in", "s", "color(175)", "#CC79A7", "for what was swapped out"),
-    Layer("high", "memory.high", "h", "color(178)", "#E69F00", "above memory.high"),
+    Layer("reclaim", "reclaim", "r", "color(166)", "#D55E00", "tasks free memory themselves"),
+    Layer("throttled", "throttled", "w", "color(74)", "#56B4E9", "in reclaim, mostly for writeback"),
+    Layer("dirty", "dirty pages", "d", "color(32)", "#0072B2", "writers wait until more is written"),
+    Layer("swap_in", "swap-in", "s", "color(175)", "#CC79A7", "swapped memory is read back"),
+    Layer("high", "memory.high", "h", "color(178)", "#E69F00", "usage is above memory.high"),
 )
 
 
 def stacked_ms(timeline: pd.DataFrame) -> pd.DataFrame:
-    """Milliseconds of each wait (columns in the order of `WAITS`) in each row of `analysis.views.timeline`.
+    """Return the milliseconds of each wait (columns in the order of `WAITS`) for each row of a timeline.
 
-    Tasks are added up, so that it can be more than the row is long. What is not known counts as nothing.
+    The times of all tasks are summed, so a sum can exceed the length of the row. Unknown times count as 0.
     """
     waited = {wait.name: np.nan_to_num(floats(timeline, f"stalled_{wait.name}_ms")) for wait in WAITS}
     waited["reclaim"] = np.clip(waited["reclaim"] - waited["throttled"], 0, None)
     return pd.DataFrame(waited, index=timeline.index)
 
 
-def psi_ms(timeline: pd.DataFrame, who: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Milliseconds in which `some` or `full` stalled, by memory.pressure; NaN where it was not read."""
-    return floats(timeline, f"psi_{who}_us") / 1000
+def psi_ms(timeline: pd.DataFrame, level: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the milliseconds of level `some` or `full` of memory.pressure; NaN where it was not read."""
+    return floats(timeline, f"psi_{level}_us") / 1000

@@ -1,4 +1,4 @@
-"""From rich renderables to the characters of a stream: width, colour and encoding are decided here alone."""
+"""Output of rich renderables to a stream. Only this module decides on width, colour and encoding."""
 
 from __future__ import annotations
 
@@ -45,19 +45,20 @@ _ASCII: Final = str.maketrans(
 
 
 def is_coloured(stream: TextIO) -> bool:
-    """Return whether escape sequences belong into `stream`.
+    """Return True if escape sequences may be written to `stream`.
 
-    NO_COLOR (https://no-color.org) switches them off, else FORCE_COLOR (https://force-color.org) switches
-    them on, also in a pipe.
+    NO_COLOR (https://no-color.org) switches them off; otherwise FORCE_COLOR (https://force-color.org)
+    switches them on, even in a pipe.
     """
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
 
 
-def columns_of(stream: TextIO) -> int:
-    """Return the width to draw for: COLUMNS if set, else the terminal's; `PLAIN_COLUMNS` for a pipe or file,
-    and at most that many for a terminal without colour.
+def columns_for(stream: TextIO) -> int:
+    """Return the width of the output in columns: COLUMNS if it is set, otherwise the width of the terminal.
+
+    A pipe or file has `PLAIN_COLUMNS`, and a terminal without colour at most as many.
     """
     asked = os.environ.get("COLUMNS", "")
     if asked.isascii() and asked.isdigit() and int(asked) > 0:
@@ -69,9 +70,9 @@ def columns_of(stream: TextIO) -> int:
 
 
 def to_text(renderables: Iterable[RenderableType], *, columns: int, colour: bool) -> str:
-    """The renderables one below the other; without `colour` no escape sequence is in it.
+    """Return the renderables one below the other, without escape sequences unless `colour` is set.
 
-    Console markup, emoji codes and highlighting are off: a comm such as `[red]` is shown as it is.
+    Console markup, emoji codes and highlighting are off: a comm such as `[red]` is shown unchanged.
     """
     out = io.StringIO()
     console = Console(
@@ -91,8 +92,10 @@ def to_text(renderables: Iterable[RenderableType], *, columns: int, colour: bool
 
 
 def write(stream: TextIO, renderables: Iterable[RenderableType]) -> None:
-    """Writes the renderables as fits `stream`; an encoding that lacks our glyphs gets ASCII ones."""
-    text = to_text(renderables, columns=columns_of(stream), colour=is_coloured(stream))
+    """Write the renderables in the form that fits `stream`; an encoding without our glyphs gets ASCII
+    ones.
+    """
+    text = to_text(renderables, columns=columns_for(stream), colour=is_coloured(stream))
     encoding = stream.encoding or "utf-8"
     try:
         text.encode(encoding)

@@ -1,4 +1,4 @@
-"""All that `explain` knows (`-v`); the answer on one screen is `render.terminal.first_screen`."""
+"""Everything that `explain -v` shows; `render.terminal.first_screen` has the answer on one screen."""
 
 from __future__ import annotations
 
@@ -14,37 +14,47 @@ from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.render.terminal import first_screen, paragraphs
 from tracer.render.terminal.allocation_stacks import heaviest
-from tracer.render.words import candidate_facts, kill_facts, reclaim_facts, signal_ways, survivor_facts
+from tracer.render.words import (
+    candidate_facts,
+    kill_facts,
+    quality_facts,
+    reclaim_facts,
+    signal_ways,
+    survivor_facts,
+)
 from tracer.render.words.escape import visible
-from tracer.render.words.prose import prose
+from tracer.render.words.places import place_of_life
+from tracer.render.words.prose import Fact, prose
 
 _BAR_CELLS: Final = 20
 _MOST_HELD: Final = 50
 SCREEN_LINES: Final = first_screen.SCREEN_LINES
 LINES_BELOW_A_LIST: Final = 20
-"""Of the story, where the list of kills takes the rest of a screen."""
+"""The height of the explanation below a list of kills, which takes the rest of a screen."""
 
 
 def post_mortem(
     report: OomReport, *, page_size: int, verbose: bool, lines: int = first_screen.SCREEN_LINES
 ) -> Iterator[RenderableType]:
-    """One kill: in `lines` lines, or when `verbose` everything about it."""
+    """Yield the explanation of a kill in `lines` lines, or everything about it when `verbose`."""
     if verbose:
         yield from _everything(report, page_size)
     else:
-        yield first_screen.of_kill(report, lines=lines)
+        yield first_screen.kill_screen(report, lines=lines)
 
 
 def held(
     cgroups: Sequence[Held], *, interrupted: bool = False, verbose: bool = False
 ) -> Iterator[RenderableType]:
-    """A trace without a kill: on one screen, or when `verbose` everything about each cgroup."""
+    """Yield the answer for a trace without a kill on one screen, or everything about each cgroup when
+    `verbose`.
+    """
     if not verbose:
-        yield first_screen.of_lives(cgroups, interrupted=interrupted)
+        yield first_screen.survivors_screen(cgroups, interrupted=interrupted)
         return
     yield prose(survivor_facts.summary(cgroups, interrupted=interrupted), "bold")
     for one in cgroups[:_MOST_HELD]:
-        yield paragraphs.title(kill_facts.life(one))
+        yield paragraphs.title(place_of_life(one))
         yield paragraphs.facts(survivor_facts.held(one))
     if len(cgroups) > _MOST_HELD:
         yield Text()
@@ -59,29 +69,29 @@ def _everything(report: OomReport, page_size: int) -> Iterator[RenderableType]:
     yield from _bullets("What to do", kill_facts.sizing(report))
     yield from _bullets("Evidence", report.verdict.evidence)
     yield from _bullets("What else played a part", report.verdict.contributing)
-    yield paragraphs.title("Which causes were weighed, from 0 to 1 (docs/causes.md)")
+    yield paragraphs.title("The weight of each cause, from 0 to 1 (docs/causes.md)")
     yield paragraphs.facts(kill_facts.suspects(report))
     yield from _composition(report)
-    yield paragraphs.title("Numbers that are often taken for one another")
+    yield paragraphs.title("Numbers that are often confused")
     yield paragraphs.facts(kill_facts.often_confused(report))
     yield from _cushion(report)
     yield from _reclaim(report, page_size)
     yield from _who(report, page_size)
-    yield paragraphs.title("How far to trust this")
-    yield paragraphs.facts(kill_facts.quality(report))
+    yield paragraphs.title("Quality of this report")
+    yield paragraphs.facts(quality_facts.quality(report))
     if report.quality.probes:
         yield paragraphs.title("The hook of each signal")
         yield paragraphs.facts(signal_ways.taken(report.quality.probes), label_cells=0)
     yield paragraphs.note(
-        "docs/: words in glossary.md, causes in causes.md, how the victim is chosen in victim.md"
+        "docs/: glossary.md explains the terms, causes.md the causes, victim.md the choice of the victim"
     )
 
 
 def _composition(report: OomReport) -> Iterator[RenderableType]:
     total = report.composition.total
-    yield paragraphs.title("What the limit was full of")
+    yield paragraphs.title("What filled the limit")
     if "composition" in report.quality.unknown:
-        yield paragraphs.note(kill_facts.not_known(report, "composition"))
+        yield paragraphs.note(quality_facts.not_known(report, "composition"))
         return
     table = paragraphs.Rows(("", "<"), ("", ">"), ("", ">"), ("", "<"), ("", "<"))
     for part, value in kill_facts.composition(report):
@@ -100,14 +110,14 @@ def _composition(report: OomReport) -> Iterator[RenderableType]:
 def _cushion(report: OomReport) -> Iterator[RenderableType]:
     if report.kernel_log is not None and report.cushion.cache_end_bytes is None:
         return
-    yield paragraphs.title("The cushion: page cache gives way until there is none")
+    yield paragraphs.title("The cushion: page cache that could be reclaimed before the kill")
     yield paragraphs.facts(kill_facts.cushion(report))
 
 
 def _reclaim(report: OomReport, page_size: int) -> Iterator[RenderableType]:
-    if kill_facts.is_beyond_a_log(report, "reclaim"):
+    if quality_facts.is_beyond_a_log(report, "reclaim"):
         return
-    yield paragraphs.title("Reclaim: the kernel frees memory at the limit before it kills")
+    yield paragraphs.title("Reclaim: the kernel tries to free memory before it kills")
     attempts = report.reclaim.transcript
     yield paragraphs.facts(reclaim_facts.tried(report, page_size))
     if not attempts:
@@ -121,10 +131,10 @@ def _reclaim(report: OomReport, page_size: int) -> Iterator[RenderableType]:
 
 
 def _who(report: OomReport, page_size: int) -> Iterator[RenderableType]:
-    yield paragraphs.title("Who asked, who had allocated, who was killed")
+    yield paragraphs.title("The request, the allocating processes, and the victims")
     yield paragraphs.facts(kill_facts.asked(report))
     yield paragraphs.facts(_stacks(report))
-    if not kill_facts.is_beyond_a_log(report, "allocators"):
+    if not quality_facts.is_beyond_a_log(report, "allocators"):
         charged = ", ".join(
             f"{who} {size}" for who, size in kill_facts.allocated(report, len(report.allocators))
         )
@@ -148,9 +158,9 @@ def _who(report: OomReport, page_size: int) -> Iterator[RenderableType]:
     yield paragraphs.facts(candidate_facts.what_if(report))
 
 
-def _stacks(report: OomReport) -> Iterator[kill_facts.Fact]:
-    """The trigger's stacks, innermost frame first, a line each."""
-    for label, stack in (("in the kernel", report.trigger.stack), ("in its code", report.trigger.user_stack)):
+def _stacks(report: OomReport) -> Iterator[Fact]:
+    """Yield the trigger's stacks, innermost frame first, a line for each frame."""
+    for label, stack in (("kernel stack", report.trigger.stack), ("user stack", report.trigger.user_stack)):
         for number, frame in enumerate(stack or ()):
             yield "" if number else label, visible(frame)
 

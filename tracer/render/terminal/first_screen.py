@@ -1,6 +1,6 @@
-"""The answer of `explain` on one screen: why, what to do, what the limit was full of, the cushion, how sure.
+"""The answer of `explain` on one screen: the cause, advice, composition, cushion and quality.
 
-What stands here is short; `render.terminal.explain_text` has all of it, and so has the page.
+Each part is short. `render.terminal.explain_text` and the page show everything.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.render.terminal import paragraphs
 from tracer.render.terminal.allocation_stacks import heaviest
-from tracer.render.words import kill_facts, log_place, signal_ways, survivor_facts
+from tracer.render.words import kill_facts, log_place, quality_facts, signal_ways, survivor_facts
 from tracer.render.words.escape import visible
-from tracer.render.words.prose import prose
+from tracer.render.words.places import place_of_life
+from tracer.render.words.prose import Fact, prose
 
 SCREEN_LINES: Final = 30
 LEAST_SHARE: Final = 0.01
-"""What is less of the limit is not mentioned."""
+"""Smaller shares of the limit are left out."""
 
 _BAR_CELLS: Final = 20
 _COLUMNS_FOR_BARS: Final = 100
@@ -37,17 +38,17 @@ _MOST_EVIDENCE: Final = 3
 _MOST_LIVES: Final = 6
 
 
-def of_kill(report: OomReport, *, lines: int = SCREEN_LINES) -> RenderableType:
-    """Return the answer in at most `lines` lines, as far as that leaves one piece of advice."""
+def kill_screen(report: OomReport, *, lines: int = SCREEN_LINES) -> RenderableType:
+    """Return the answer in at most `lines` lines, or in more if it would lose its last piece of advice."""
     factors = min(len(report.verdict.contributing), _MOST_FACTORS)
     advice = len(report.advice)
     with_factors = [(most, also) for most in range(advice, 1, -1) for also in range(factors, 0, -1)]
     amounts = with_factors + [(most, 0) for most in range(advice, 0, -1)] or [(0, factors)]
-    return paragraphs.Fitted(lines, [partial(_of_kill, report, *most) for most in amounts])
+    return paragraphs.Fitted(lines, [partial(_kill_screen, report, *most) for most in amounts])
 
 
-def _of_kill(report: OomReport, most_advice: int, most_factors: int) -> Iterator[RenderableType]:
-    """With so much of the advice, and so many factors beside the cause."""
+def _kill_screen(report: OomReport, most_advice: int, most_factors: int) -> Iterator[RenderableType]:
+    """Yield the answer with the given amounts of advice and contributing factors."""
     yield prose(visible(report.verdict.summary), "bold")
     yield prose(kill_facts.cause(report))
     yield Text()
@@ -65,16 +66,15 @@ def _of_kill(report: OomReport, most_advice: int, most_factors: int) -> Iterator
     yield prose(_more(report), "dim")
 
 
-def _setting(report: OomReport) -> Iterator[kill_facts.Fact]:
-    when = log_place.when(report.kernel_log) if report.time is None else kill_facts.shown_time(report.time)
-    yield "kill", f"number {report.kill_id}, {when}"
+def _setting(report: OomReport) -> Iterator[Fact]:
+    yield "kill", kill_facts.number_and_time(report)
     if report.kernel_log is not None:
         yield "in the log", log_place.lines(report.kernel_log)
     owner = report.limit_owner
     if (
         owner.container is not None or owner.pod is not None or (owner.runs or 1) > 1
-    ):  # else the sentence above names the cgroup
-        yield "cgroup", kill_facts.life(owner)
+    ):  # otherwise the sentence above names the cgroup
+        yield "cgroup", place_of_life(owner)
 
 
 def _advice(report: OomReport, most: int) -> Iterator[RenderableType]:
@@ -90,15 +90,15 @@ def _advice(report: OomReport, most: int) -> Iterator[RenderableType]:
 
 
 def _sizing(report: OomReport) -> Iterator[str]:
-    """The limit that would have held, or how long more of it would have lasted."""
+    """Yield the minimum limit, or how much time a larger limit would have bought."""
     if report.sizing.min_limit_bytes is not None:
-        yield f"The least limit that would have held lies between {kill_facts.limit_range(report.sizing)}."
+        yield kill_facts.minimum_limit(report.sizing)
     elif report.sizing.pace:
         yield visible(report.sizing.pace)
 
 
 class _Composition:
-    """The kinds of memory as a table: with bars where there is room for them."""
+    """The kinds of memory as a table, with bars if there is room for them."""
 
     def __init__(self, report: OomReport) -> None:
         self._parts = kill_facts.composition(report, least_bytes=_least_bytes(report))
@@ -128,8 +128,8 @@ def _composition(report: OomReport) -> Iterator[RenderableType]:
     total = report.composition.total
     if "composition" in report.quality.unknown or not total:
         if report.constraint in ("memcg", "unknown"):
-            yield paragraphs.title("What the limit was full of")
-            yield paragraphs.note(kill_facts.not_known(report, "composition"))
+            yield paragraphs.title("What filled the limit")
+            yield paragraphs.note(quality_facts.not_known(report, "composition"))
         elif evidence := [line for line in report.verdict.evidence if not line.startswith(DOUBT)]:
             yield paragraphs.title("Evidence")
             yield paragraphs.bullets(map(visible, evidence[:_MOST_EVIDENCE]))
@@ -137,11 +137,11 @@ def _composition(report: OomReport) -> Iterator[RenderableType]:
     owner = report.limit_owner
     of_size = "" if no_limit(owner) else f" of {units.size(owner.limit_bytes)}"
     usage = "" if of_size and total == owner.limit_bytes else f": usage was {units.size(total)}"
-    yield paragraphs.title(f"What the limit{of_size} was full of{usage}")
+    yield paragraphs.title(f"What filled the limit{of_size}{usage}")
     yield paragraphs.indented(_Composition(report))
 
 
-def _cushion(report: OomReport) -> Iterator[kill_facts.Fact]:
+def _cushion(report: OomReport) -> Iterator[Fact]:
     it = report.cushion
     if it.evicted_bytes is None:
         if it.cache_end_bytes is not None:
@@ -165,34 +165,32 @@ def _cushion(report: OomReport) -> Iterator[kill_facts.Fact]:
     yield "page cache", f"{units.size(it.evicted_bytes)} evicted{room}; {end}{again}"
 
 
-def _how_sure(report: OomReport) -> Iterator[kill_facts.Fact]:
-    """Losses, doubts, the kernel's own account, and what is not known."""
+def _how_sure(report: OomReport) -> Iterator[Fact]:
+    """Yield losses, doubts, the comparison with the kernel log, and the unknown fields."""
     quality = report.quality
     if report.kernel_log is None:
-        lost = (
-            f"{units.count(quality.lost_records)}: sums of flows may be low"
-            if quality.lost_records
-            else "none"
-        )
-        yield "lost records", lost
-        yield "kernel log", kill_facts.kernel_log_agrees(quality)
+        yield "lost records", quality_facts.losses(quality.lost_records)
+        yield "kernel log", quality_facts.kernel_log_agrees(quality)
         signals = signal_ways.not_exact(quality.probes)
         if signals is not None and signals != signal_ways.ALL_EXACT:
             yield "signals", signals
     else:
-        yield "source", "a kernel log alone: what grew, and what reclaim freed before, is not in it"
+        yield (
+            "source",
+            "a kernel log alone, which does not show what grew or what reclaim freed",
+        )
         if quality.lost_records:
             yield "lost lines", f"{units.count(quality.lost_records)} by the log's own count"
     yield from (("doubt", visible(doubt)) for doubt in _doubts(report))
     yield from (("differs", visible(sentence)) for sentence in quality.disagreements)
-    names = kill_facts.not_known_in_words(quality)
+    names = quality_facts.not_known_in_words(quality)
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     if names:
         yield "not known", ", ".join(names[:_MOST_NAMED]) + more
 
 
 def _doubts(report: OomReport) -> Iterator[str]:
-    """What lowers the confidence; without that there is only a kernel log, which `source` says."""
+    """Yield what lowers the confidence, except the use of a kernel log alone, which `source` reports."""
     for sentence in report.verdict.evidence:
         if sentence.startswith(DOUBT) and report.kernel_log is None:
             yield sentence.removeprefix(DOUBT)
@@ -204,34 +202,39 @@ def _more(report: OomReport) -> str:
     return "More: -v (evidence, reclaim, stacks, every process), or memcg-tracer report."
 
 
-def of_lives(
+def survivors_screen(
     cgroups: Sequence[Held], *, interrupted: bool = False, lines: int = SCREEN_LINES
 ) -> RenderableType:
-    """Return what held in a trace without a kill: the cgroup nearest to its limit, and the others in a row
-    each."""
+    """Return the answer for a trace without a kill: the cgroup nearest to its limit, then a row for each
+    other cgroup.
+    """
     by_room = sorted(cgroups, key=survivor_facts.room_left)
     first, others = (by_room[0], by_room[1:]) if by_room else (None, [])
     rows = range(min(len(others), _MOST_LIVES), -1, -1)
-    said = survivor_facts.summary(cgroups, interrupted=interrupted)
-    return paragraphs.Fitted(lines, [partial(_of_lives, said, first, others, most) for most in rows])
+    summary = survivor_facts.summary(cgroups, interrupted=interrupted)
+    return paragraphs.Fitted(
+        lines, [partial(_survivors_screen, summary, first, others, most) for most in rows]
+    )
 
 
-def _of_lives(said: str, first: Held | None, others: Sequence[Held], most: int) -> Iterator[RenderableType]:
-    yield prose(said, "bold")
+def _survivors_screen(
+    summary: str, first: Held | None, others: Sequence[Held], most: int
+) -> Iterator[RenderableType]:
+    yield prose(summary, "bold")
     if first is None:
         return
-    yield paragraphs.title(kill_facts.life(first))
+    yield paragraphs.title(place_of_life(first))
     yield paragraphs.facts(survivor_facts.in_brief(first))
     if others[:most]:
-        yield paragraphs.title("The other cgroups, the nearest to its limit first")
-        table = paragraphs.Rows(("most usage", ">"), ("limit", ">"), ("evicted", ">"), ("cgroup", "<"))
+        yield paragraphs.title("Other cgroups, the nearest to its limit first")
+        table = paragraphs.Rows(("peak usage", ">"), ("limit", ">"), ("evicted", ">"), ("cgroup", "<"))
         for one in others[:most]:
             sizes = (
                 units.size(one.peak_usage_bytes),
                 units.limit(one.limit_bytes),
                 units.size(one.evicted_bytes),
             )
-            table.add_row(*sizes, kill_facts.life(one))
+            table.add_row(*sizes, place_of_life(one))
         yield paragraphs.indented(table)
     left_out = len(others) - len(others[:most])
     more = f"{units.count(left_out)} more in -v and --json. " if left_out else ""

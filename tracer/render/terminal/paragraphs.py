@@ -1,4 +1,4 @@
-"""The few shapes that texts in the terminal are made of: titles, facts with a label, tables without rules."""
+"""The building blocks of texts in the terminal: titles, facts with labels, tables without rules."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _WORD_CELLS: Final = 40
 """A longer word, such as a path, may be broken where a table is narrow."""
 
 _GAPS: Final = (2, 1)
-"""Cells between the columns of a table: fewer where it does not fit else."""
+"""Cells between the columns of a table: the second number for a table that does not fit otherwise."""
 
 
 def title(words: str) -> RenderableType:
-    """A heading with a blank line before it."""
+    """Return a heading with a blank line before it."""
     return Padding(prose(words, "bold cyan"), (1, 0, 0, 0))
 
 
 def facts(lines: Iterable[tuple[str, str]], label_cells: int = _LABEL_CELLS) -> RenderableType:
-    """Labels in one column, sentences that wrap in another."""
+    """Return labels in one column and their sentences, which wrap, in another."""
     grid = Table.grid(padding=(0, 1), pad_edge=False)
     grid.add_column(min_width=label_cells, no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
@@ -38,14 +38,15 @@ def facts(lines: Iterable[tuple[str, str]], label_cells: int = _LABEL_CELLS) -> 
 
 
 def bullets(sentences: Iterable[str]) -> RenderableType:
+    """Return the sentences as a list with dashes."""
     return facts((("-", sentence) for sentence in sentences), label_cells=1)
 
 
 class Rows:
-    """A table without rules; each column is a title and `<` or `>`, the side its cells stand on.
+    """A table without rules; each column is a title and its alignment, `<` or `>`.
 
-    Only the last column may wrap, if it stands on the left. Where the table is wider than the terminal, each
-    row becomes a sentence after its first cell.
+    Only a left-aligned last column wraps. If the table is wider than the terminal, each row becomes a
+    sentence behind its first cell.
     """
 
     def __init__(self, *columns: tuple[str, str]) -> None:
@@ -64,7 +65,7 @@ class Rows:
         yield facts(self._sentences(), label_cells=1)
 
     def _least_cells(self) -> Iterator[int]:
-        """The cells that each column needs."""
+        """Yield the width that each column needs, in cells."""
         for at, (heading, _) in enumerate(self._columns):
             cells = [str(cell) for row in self._rows for cell in row[at : at + 1]]
             if self._may_wrap(at):
@@ -91,14 +92,14 @@ class Rows:
     def _sentences(self) -> Iterable[tuple[str, str]]:
         for first, *rest in self._rows:
             named = zip((heading for heading, _ in self._columns[1:]), rest, strict=False)
-            said = [f"{heading} {cell}".strip() for heading, cell in named if str(cell)]
-            yield f"{first}:", ", ".join(said)
+            cells = [f"{heading} {cell}".strip() for heading, cell in named if str(cell)]
+            yield f"{first}:", ", ".join(cells)
 
 
 class Fitted:
-    """The first of several forms of a text that has at most so many lines, else the last one.
+    """The first of several forms of a text that fits into a number of lines, otherwise the last form.
 
-    Each form is a function, so that only those that are tried are made.
+    Each form is a function, so that only the forms that are tried are rendered.
     """
 
     def __init__(self, lines: int, forms: Sequence[Callable[[], Iterable[RenderableType]]]) -> None:
@@ -114,9 +115,10 @@ class Fitted:
 
 
 def indented(renderable: RenderableType) -> RenderableType:
+    """Return the renderable with the indentation of facts."""
     return Padding(renderable, (0, 0, 0, _INDENT))
 
 
 def note(words: str) -> RenderableType:
-    """A remark on what stands above it."""
+    """Return a remark about the text above it."""
     return indented(prose(words, "dim"))

@@ -1,4 +1,4 @@
-"""Kills in user space that a log has beside the kernel's."""
+"""Kills by programs in user space that a log has beside the kernel's."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _MOST: Final = 8
 
 
 def instead_of_a_report(kills: Sequence[UserspaceKill]) -> str:
-    """What a log without a report of the kernel's says."""
+    """Return the answer for a log without a report of the kernel's OOM killer."""
     if not kills:
-        return "No report of the OOM killer is in this log: the kernel killed nothing, or said so elsewhere."
+        return "This log has no report of the OOM killer: the kernel killed nothing, or logged it elsewhere."
     killers = " and ".join(dict.fromkeys(kill.killer for kill in kills))
-    return f"No report of the kernel's OOM killer is in this log. {killers}, in user space, killed:"
+    return f"This log has no report of the kernel's OOM killer. In user space, {killers} killed:"
 
 
-def told(kills: Sequence[UserspaceKill]) -> Iterator[RenderableType]:
-    """A sentence for each of the first."""
+def listed(kills: Sequence[UserspaceKill]) -> Iterator[RenderableType]:
+    """Yield a sentence for each of the first kills."""
     yield paragraphs.title("Killed in user space, not by the kernel")
     for kill in kills[:_MOST]:
         pid = "" if kill.pid is None else f" (pid {kill.pid})"
-        victim = f"{visible(kill.victim or 'a process that its line does not name')}{pid}"
+        victim = f"{visible(kill.victim or 'an unnamed process')}{pid}"
         yield prose(f"{kill.killer} killed {victim}: {visible(kill.reason)} (line {kill.line})")
     if len(kills) > _MOST:
-        yield paragraphs.note(f"{units.count(len(kills) - _MOST)} more: --json has all")
+        yield paragraphs.note(f"{units.count(len(kills) - _MOST)} more: --json lists all")
 
 
 def to_dict(kill: UserspaceKill) -> dict[str, Any]:
-    """A row of `userspace_kills` in the JSON."""
+    """Return the object of a kill in `userspace_kills` of the JSON."""
     return {
         "line": kill.line,
         "killer": kill.killer,

@@ -1,4 +1,4 @@
-"""Whom the kernel weighed, as a table, and what would have had it choose another."""
+"""The candidates of the OOM killer as a table, and the changes that would have led to another victim."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from tracer.analysis.explain.victim.badness import ADJ_SCALE, OOM_SCORE_ADJ_MIN
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.tasks import Candidate, WhatIf
 from tracer.render.words.escape import visible
-from tracer.render.words.kill_facts import Fact, titled
+from tracer.render.words.kill_facts import titled
+from tracer.render.words.prose import Fact
 
-TITLES: Final = ("weighed", "badness", "of total", "RSS", "holds", "adj", "adj adds", "")
+TITLES: Final = ("candidate", "badness", "of total", "RSS", "uses", "adj", "adj adds", "")
 SIDES: Final = "<>>>>>><"
 _NEVER: Final = "never"
 
 
 def cells(candidate: Candidate, report: OomReport, page_size: int) -> tuple[str, ...]:
-    """Cells under `TITLES`."""
+    """Return the cells under `TITLES`."""
     held, added = candidate.held_pages, candidate.adj_pages
     is_never = candidate.badness is None and (
         candidate.oom_score_adj == OOM_SCORE_ADJ_MIN or "candidates.badness" not in report.quality.unknown
@@ -36,25 +37,27 @@ def cells(candidate: Candidate, report: OomReport, page_size: int) -> tuple[str,
 
 
 def note(report: OomReport, page_size: int) -> str:
-    """What the table means."""
-    words = "badness, in pages: what a task holds (RSS, swap, page tables) and what its adj adds"
+    """Return the note that explains the table."""
+    words = "badness: pages that the process uses (RSS, swap, page tables) plus the pages that adj adds"
     total = report.badness_total_pages
     if total is not None:
         thousandth = units.size(total // ADJ_SCALE * page_size)
-        words += f"; 1 of it is {thousandth}, a thousandth of {units.size(total * page_size)}"
-    return f"{words}. The most is killed; never: what has an adj of -1000, or nothing left to give back"
+        words += f"; an adj of 1 adds {thousandth}, a thousandth of {units.size(total * page_size)}"
+    return (
+        f"{words}. The highest badness is killed. never: the adj is -1000, or no memory is left to be freed"
+    )
 
 
 def titles(report: OomReport) -> Iterator[Fact]:
-    """The titles of those whose title says more than the name; of victims they are said elsewhere."""
+    """Yield the process titles that say more than the name, except those of victims (`kill_facts.killed`)."""
     killed = {victim.pid for victim in report.victims}
     for one in report.candidates:
         if one.cmdline is not None and one.pid not in killed:
-            yield "weighed", f"{visible(one.comm)} ({one.pid}){titled(one.cmdline)}"
+            yield "candidate", f"{visible(one.comm)} ({one.pid}){titled(one.cmdline)}"
 
 
-def what_if(report: OomReport) -> Iterator[tuple[str, str]]:
-    """Which oom_score_adj would have led to another choice, all else being equal."""
+def what_if(report: OomReport) -> Iterator[Fact]:
+    """Yield the values of oom_score_adj that would have led to another choice, all else being equal."""
     for number, change in enumerate(report.what_if):
         yield "" if number else "instead", _sentence(change)
 
@@ -65,5 +68,5 @@ def _sentence(change: WhatIf) -> str:
         "it" if change.victim_pid == change.pid else f"{visible(change.victim_comm)} ({change.victim_pid})"
     )
     only = "only " if change.instead == OOM_SCORE_ADJ_MIN else ""
-    adj = f"an oom_score_adj of {change.instead}, not {change.oom_score_adj}"
-    return f"{only}with {adj}, for {task}, {victim} would have been killed"
+    adj = f"had oom_score_adj {change.instead}, not {change.oom_score_adj}"
+    return f"{only}if {task} {adj}, {victim} would have been killed"

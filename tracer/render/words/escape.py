@@ -1,7 +1,7 @@
-"""Names that come from the kernel (comm, cgroup path, container) are chosen by whoever runs there.
+"""Escapes for names that come from the kernel (comm, cgroup path, container): any user can choose them.
 
-Everything that shows such a name passes it through `visible` first: what could move a cursor, change a
-colour, reverse the reading direction or break a line is shown as the escape that stands for it.
+Everything that shows such a name passes it through `visible` first. A character that could move the cursor,
+change a colour, reverse the reading direction or break a line is shown as its escape.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def visible(name: str) -> str:
-    r"""`name` with control, format, unassigned and surrogate characters as `\n`, `\x1b`, `\u202e`.
+    r"""Return `name` with control, format, unassigned and surrogate characters as `\n`, `\x1b`, `\u202e`.
 
-    A byte that was no UTF-8 (a lone surrogate of `surrogateescape`) is shown as that byte. A backslash stays
-    one, so that the escaped names of systemd units (`a\x2db.service`) read as they are written.
+    A byte that is not UTF-8 (a lone surrogate of `surrogateescape`) is shown as that byte. A backslash stays
+    as it is, so that the escaped names of systemd units (`a\x2db.service`) stay readable.
     """
     if name.isascii() and name.isprintable():
         return name
@@ -39,9 +39,9 @@ def _visible(character: str) -> str:
 
 
 def fitted(name: str, cells: int) -> str:
-    """`visible(name)` in at most `cells` terminal cells; the middle of a longer one becomes an ellipsis.
+    """Return `visible(name)` in at most `cells` cells; a longer name has an ellipsis in the middle.
 
-    Both ends matter: a cgroup's path begins with its runtime and ends with its own name.
+    Both ends matter: the path of a cgroup begins with its runtime and ends with its own name.
     """
     shown = visible(name)
     if cell_len(shown) <= cells:

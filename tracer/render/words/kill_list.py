@@ -1,4 +1,4 @@
-"""Many kills: how often each name was killed, and a line for each kill. Every name has passed `visible`."""
+"""Many kills in words: how often each name was killed, and the cells of a line for each kill."""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
-from rich.console import RenderableType
-from rich.text import Text
-
 from tracer import units
 from tracer.analysis.explain.kill_history import History, histories
 from tracer.analysis.results.json_values import as_json
 from tracer.analysis.results.kill import LimitOwner, OomReport
-from tracer.render.terminal import paragraphs
-from tracer.render.words import kill_facts, log_place
+from tracer.render.words import log_place
 from tracer.render.words.escape import visible
-from tracer.render.words.prose import prose
+from tracer.render.words.kill_facts import shown_time
 
 T = TypeVar("T")
 
-MOST_LINES: Final = 8
 _MOST_NAMES: Final = 4
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 _ID_SHOWN: Final = 12  # as docker ps and crictl ps have it
@@ -29,51 +24,17 @@ _COLUMNS: Final = (
     *(("killed", "<"), ("run", ">"), ("cgroup", "<")),
 )
 _RUN: Final = 6
-"""The position of the column that stands there only where a name has several lives."""
+"""The position of the column that is shown only if a name has several lives."""
 
 
-def before_the_story(reports: Sequence[OomReport], told: OomReport) -> Iterator[RenderableType]:
-    """What stands above the story of one of many kills: how often each was killed, the last kills in a line
-    each, and which of them the story is of."""
-    yield from (prose(sentence, "bold") for sentence in summary(reports))
-    yield Text()
-    yield from listed(reports[-MOST_LINES:])
-    left_out = len(reports) - MOST_LINES
-    if left_out > 0:
-        yield paragraphs.note(f"{units.count(left_out)} earlier kills are left out: --list shows all")
-    yield Text()
-    others = _others(len(reports) - 1)
-    newest = "the newest" if told is reports[-1] else "the newest whose victim is known"
-    yield prose(f"Kill {told.kill_id}, {newest} ({others}: --kill N explains one)", "bold cyan")
-    yield Text()
-
-
-def one_of_many(reports: Sequence[OomReport], told: OomReport) -> Iterator[RenderableType]:
-    """The line above the story of a kill that was asked for."""
-    yield prose(f"Kill {told.kill_id}; {_others(len(reports) - 1)}: --list", "dim")
-    yield Text()
-
-
-def listed(reports: Sequence[OomReport]) -> Iterator[RenderableType]:
-    """A line for each kill."""
-    table = paragraphs.Rows(*(_COLUMNS if _have_runs(reports) else _without_run(_COLUMNS)))
-    day = _one_day(reports)
-    for row in rows(reports):
-        table.add_row(*row)
-    if day is not None:
-        yield paragraphs.note(f"times are of {day}, UTC")
-    yield paragraphs.indented(table)
-
-
-def titles(reports: Sequence[OomReport]) -> tuple[str, ...]:
-    """What stands above `rows`."""
-    headings = tuple(heading for heading, _ in _COLUMNS)
-    return headings if _have_runs(reports) else _without_run(headings)
+def columns(reports: Sequence[OomReport]) -> tuple[tuple[str, str], ...]:
+    """Return (title, `<` or `>`: its alignment) for each column of `rows`."""
+    return _COLUMNS if _have_runs(reports) else _without_run(_COLUMNS)
 
 
 def rows(reports: Sequence[OomReport]) -> Iterator[tuple[str, ...]]:
-    """The cells of each kill."""
-    day, have_runs = _one_day(reports), _have_runs(reports)
+    """Yield the cells of each kill."""
+    day, have_runs = one_day(reports), _have_runs(reports)
     for report in reports:
         owner = report.limit_owner
         cells = (
@@ -90,7 +51,7 @@ def rows(reports: Sequence[OomReport]) -> Iterator[tuple[str, ...]]:
 
 
 def summary(reports: Sequence[OomReport]) -> Iterator[str]:
-    """A sentence for each name that was killed, the one with the most kills first."""
+    """Yield a sentence for each name that was killed, the one with the most kills first."""
     found = histories(reports)
     for history in found[:_MOST_NAMES]:
         yield _how_often(history)
@@ -101,7 +62,7 @@ def summary(reports: Sequence[OomReport]) -> Iterator[str]:
 
 
 def to_dict(report: OomReport) -> dict[str, Any]:
-    """The object of a kill in `explain --list --json`."""
+    """Return the object of a kill in `explain --list --json`."""
     owner, first = report.limit_owner, next(iter(report.victims), None)
     return {
         "kill_id": report.kill_id,
@@ -128,7 +89,7 @@ def _without_run(cells: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def _how_often(history: History) -> str:
-    """`container crasher: killed 7 times in 27 s, the same cause each time (anon_growth).`"""
+    """Return `container crasher: killed 7 times in 27 s, the same cause each time (anon_growth).`"""
     count, causes, happened = len(history.kills), history.causes, _happened(history.kills)
     if count == 1:
         return f"{_name(history)}: {happened} once ({next(iter(causes))})."
@@ -141,11 +102,13 @@ def _how_often(history: History) -> str:
 
 
 def _happened(kills: Iterable[OomReport]) -> str:
-    """A report without a victim is not known to be a kill: there may have been no process to kill."""
+    """Return `killed`, or `out of memory` if a report has no victim: there may have been no process to
+    kill.
+    """
     return "killed" if all(kill.victims for kill in kills) else "out of memory"
 
 
-def _others(count: int) -> str:
+def others(count: int) -> str:
     return "1 other" if count == 1 else f"{units.count(count)} others"
 
 
@@ -156,7 +119,7 @@ def _times(count: int) -> str:
 def _name(history: History) -> str:
     if history.container is None and history.pod is None and history.cgroup is None:
         is_machine = not _has_owner(history.kills[0])
-        return "the whole machine" if is_machine else "cgroups that are not known"
+        return "the whole machine" if is_machine else "unknown cgroups"
     if history.container is None:
         return visible(str(history.cgroup)) if history.pod is None else f"pod {visible(history.pod)}"
     pod = "" if history.pod is None else f", pod {visible(history.pod)}"
@@ -177,7 +140,7 @@ def _where(owner: LimitOwner) -> str:
 
 
 def _short(container: str) -> str:
-    """A name as it is, an id as the tools of its runtime show it."""
+    """Return a name unchanged, and an id as short as the tools of its runtime show it."""
     return container[:_ID_SHOWN] if _ID.fullmatch(container) else visible(container)
 
 
@@ -188,12 +151,9 @@ def _killed(report: OomReport) -> str:
     return f"{visible(first.comm)} ({first.pid})" + (f" +{units.count(len(rest))}" if rest else "")
 
 
-def _one_day(reports: Sequence[OomReport]) -> str | None:
-    """The day of all of them."""
-    days = {
-        None if report.time is None else kill_facts.shown_time(report.time).partition(" ")[0]
-        for report in reports
-    }
+def one_day(reports: Sequence[OomReport]) -> str | None:
+    """Return the date that all of these kills share, or None."""
+    days = {None if report.time is None else shown_time(report.time).partition(" ")[0] for report in reports}
     return days.pop() if len(days) == 1 else None
 
 

@@ -1,4 +1,4 @@
-"""Where and when a report stands in the kernel log that it was read from, in words."""
+"""The position and the time of a report in the kernel log that it was read from."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from tracer.analysis.results.quality import KernelLogPlace
 from tracer.render.words.escape import visible
 
 _SECTIONS: Final = {
-    "header": "who asked",
+    "header": "the requesting task",
     "stack": "the call trace",
     "counters": "usage and limit",
     "memory.stat": "memory.stat",
     "mem_info": "the state of the machine",
     "tasks": "the table of processes",
-    "summary": "whose limit it was",
+    "summary": "the owner of the limit",
     "kill": "the kill",
 }
-"""Part of a report (`kmsg.facts.SECTIONS`) -> what it says."""
+"""Part of a report (`kernel.kmsg.log_report.SECTIONS`) -> what it contains."""
 
 
 def when(place: KernelLogPlace | None) -> str:
-    """As the log has it, where that is no date with its zone."""
+    """Return the time as the log has it, for a log without dates and time zones."""
     if place is not None and place.wall is not None:
         return f"{visible(place.wall)} by the kernel log"
     if place is not None and place.since_boot_ns is not None:
-        return f"{place.since_boot_ns / 1e9:.6f} s after the machine had started"
-    return f"when is {units.UNKNOWN}"
+        return f"{place.since_boot_ns / 1e9:.6f} s after boot"
+    return f"time {units.UNKNOWN}"
 
 
 def moment(place: KernelLogPlace | None) -> str:
-    """The same in a few characters."""
+    """Return the time as the log has it, in a few characters."""
     if place is not None and place.wall is not None:
         return visible(place.wall)
     if place is not None and place.since_boot_ns is not None:
@@ -40,11 +40,11 @@ def moment(place: KernelLogPlace | None) -> str:
 
 
 def lines(place: KernelLogPlace) -> str:
-    """`lines 12 to 90; not there: the table of processes`."""
+    """Return `lines 12 to 90; missing: the table of processes`."""
     first, last = units.count(place.first_line), units.count(place.last_line)
     words = f"line {first}" if first == last else f"lines {first} to {last}"
     if place.missing:
-        words += f"; not there: {', '.join(_SECTIONS[section] for section in place.missing)}"
+        words += f"; missing: {', '.join(_SECTIONS[section] for section in place.missing)}"
     if place.suppressed:
-        words += f"; {units.count(place.suppressed)} reports before it were not printed (rate limit)"
+        words += f"; {units.count(place.suppressed)} earlier reports were not printed (rate limit)"
     return words

@@ -1,17 +1,42 @@
-"""The lives of a name, in words: which run, and which runs."""
+"""Names of cgroups for a reader: container, pod and path, and the run of a name that has several lives."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from tracer.analysis.results.kill import LimitOwner
+from tracer.analysis.results.survivor import Held
+from tracer.render.words.escape import visible
+
+
+def place(
+    cgroup: str | None,
+    container: str | None,
+    pod: str | None = None,
+    *,
+    run: int | None = None,
+    runs: int | None = None,
+) -> str:
+    """Return `container web, pod web-1 (/docker/4f…)`; for one of several lives `run 3 of 7 of …`."""
+    path = visible(cgroup) if cgroup is not None else "a cgroup whose path is not known"
+    names = [f"{kind} {visible(name)}" for kind, name in (("container", container), ("pod", pod)) if name]
+    where = f"{', '.join(names)} ({path})" if names else path
+    return where if run is None or runs is None or runs == 1 else f"{one_of(run, runs)} of {where}"
+
+
+def place_of_life(cgroup: LimitOwner | Held) -> str:
+    """Return the place of a limit owner or of a surviving cgroup."""
+    pod = cgroup.pod if isinstance(cgroup, LimitOwner) else None
+    return place(cgroup.cgroup, cgroup.container, pod, run=cgroup.run, runs=cgroup.runs)
+
 
 def one_of(run: int, runs: int) -> str:
-    """`run 3 of 7`."""
+    """Return `run 3 of 7`."""
     return f"run {run} of {runs}"
 
 
 def listed(runs: Iterable[int]) -> str:
-    """`run 3`, `runs 1, 3 to 5`: ordinals that ascend."""
+    """Return `run 3` or `runs 1, 3 to 5` for ascending run numbers."""
     words: list[str] = []
     is_one = True
     for first, last in _without_gaps(runs):
@@ -21,7 +46,7 @@ def listed(runs: Iterable[int]) -> str:
 
 
 def _without_gaps(runs: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """(first, last) of each piece."""
+    """Yield (first, last) for each sequence of consecutive numbers."""
     piece: tuple[int, int] | None = None
     for run in runs:
         if piece is not None and run == piece[1] + 1:

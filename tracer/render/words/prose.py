@@ -1,16 +1,19 @@
 """Sentences that a terminal may wrap between any two words, but not inside `99.7 MiB` or `(pid 41)`.
 
-rich wraps at every space, also at one that Unicode calls non-breaking. So such a space is a private-use
-character until the text is laid out, and `text.to_text` puts the space back. No name can hold that character:
-`visible` escapes all of them.
+rich wraps at every space, even at Unicode's no-break space. So a space that must not break is a private-use
+character until the text is laid out; `render.terminal.console.to_text` then restores the space. No name can
+contain that character, because `visible` escapes it.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, TypeAlias
 
 from rich.text import Text
+
+Fact: TypeAlias = tuple[str, str]
+"""(label, sentence)"""
 
 _HELD: Final = "\ue000"
 _UNITS: Final = "B|[KMGTPE]iB|%|[um]?s|min|h|pages?|columns|times|CPUs"
@@ -27,10 +30,10 @@ def prose(words: str, style: str = "") -> Text:
 
 
 def held_together(words: str) -> str:
-    """Return the words with each space that must not be broken at as a character that is none."""
+    """Return the words with a private-use character for each space at which they must not wrap."""
     return _INSIDE.sub(_HELD, words)
 
 
 def released(laid_out: str) -> str:
-    """Return the spaces that `held_together` took away."""
+    """Restore the spaces that `held_together` replaced."""
     return laid_out.replace(_HELD, " ")

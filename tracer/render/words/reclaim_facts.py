@@ -1,7 +1,6 @@
-"""What is said about reclaim before a kill: how much it tried, what it met and could not free, who waited.
+"""The facts about reclaim before a kill: its attempts, the pages that it could not free, the waiting tasks.
 
-As `render.words.kill_facts`, of which this is a part: labels, sentences and table cells that have passed
-`visible`.
+Labels, sentences and table cells, with every name escaped by `visible`.
 """
 
 from __future__ import annotations
@@ -14,20 +13,22 @@ from tracer import units
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.reclaim_attempts import Reclaim, ReclaimAttempt
 from tracer.render.words.escape import visible
-from tracer.render.words.kill_facts import Fact, not_known, seconds_before
+from tracer.render.words.kill_facts import seconds_before
+from tracer.render.words.prose import Fact
+from tracer.render.words.quality_facts import not_known
 
 KINDS_IN_WORDS: Final = {
     "reclaim": "in reclaim",
-    "writeback": "in reclaim for writeback",
-    "isolated": "in reclaim for tasks that held too many pages",
-    "noprogress": "in reclaim since it freed nothing",
-    "congested": "in reclaim for pages that were still being written when they came round again",
-    "other": "in reclaim for a reason without a name",
-    "dirty": "held back from writing, since too much was dirty",
-    "swap_in": "for swapped memory to come back",
+    "writeback": "in reclaim waiting for writeback",
+    "isolated": "in reclaim because other tasks had isolated too many pages",
+    "noprogress": "in reclaim because it freed nothing",
+    "congested": "in reclaim for pages that were still under writeback when reclaim reached them again",
+    "other": "in reclaim for an unnamed reason",
+    "dirty": "as a writer because too much was dirty",
+    "swap_in": "for swapped memory to be read back",
     "high": "above memory.high",
 }
-"""Kind of a wait (`analysis.views.stalls.KINDS`) -> what it was for."""
+"""Kind of a wait (`analysis.views.stalls.KINDS`) -> the words after its duration."""
 
 KEPT_IN_WORDS: Final = {
     "nr_dirty": "dirty",
@@ -39,31 +40,31 @@ KEPT_IN_WORDS: Final = {
 """Why reclaim could not free a page that it met, by the kernel's count (`schema.RECLAIM_COUNTS`)."""
 
 _MOST_WAITERS: Final = 3
-_TRANSCRIPT_TITLES: Final = ("before the kill", "by", "looked at", "freed", "of it anon", "priority", "took")
+_TRANSCRIPT_TITLES: Final = ("before the kill", "by", "scanned", "freed", "freed anon", "priority", "took")
 _TRANSCRIPT_NOTE: Final = (
-    "looked at, freed: pages. anon: process memory, which needs swap to be freed. "
-    "priority: 12 is a light scan, 0 looks at everything; no scan: there was nothing to try"
+    "scanned, freed: pages. freed anon: process memory, which can only be freed with swap. "
+    "priority: 12 is a light scan, 0 scans everything; no scan: there was nothing to scan"
 )
 _KEPT_NOTE: Final = (
-    "kept: most of what could not be freed. dirty: to be written first. in use, referenced: used lately. "
-    "mapped: a process has it mapped and keeps it"
+    "kept: the most frequent reason why pages were not freed. dirty: must be written first. "
+    "in use, referenced: used recently. mapped: a process has them mapped and keeps them"
 )
 
 
-def _in_all(report: OomReport, page_size: int) -> Fact:
+def _total(report: OomReport, page_size: int) -> Fact:
     it = report.reclaim
     if it.attempts is None or it.reclaimed_pages is None or it.stall_ms is None:
-        return "in all", not_known(report, "reclaim")
+        return "total", not_known(report, "reclaim")
     return (
-        "in all",
-        f"{units.count(it.attempts)} attempts looked at {units.count(it.scanned_pages)} pages and freed "
+        "total",
+        f"{units.count(it.attempts)} attempts scanned {units.count(it.scanned_pages)} pages and freed "
         f"{units.count(it.reclaimed_pages)} ({units.size(it.reclaimed_pages * page_size)}); "
-        f"tasks were held up {units.duration(it.stall_ms / 1000)} by them",
+        f"they delayed tasks by {units.duration(it.stall_ms / 1000)}",
     )
 
 
 def waits(it: Reclaim) -> Iterator[Fact]:
-    """Which processes waited for memory, the longest first, and for what."""
+    """Yield the processes that waited longest for memory, with the kinds of waiting."""
     for number, waiter in enumerate(it.waiters[:_MOST_WAITERS]):
         name = visible(waiter.comm) if waiter.comm else "name not known"
         kinds = sorted(waiter.kinds_ms.items(), key=lambda kind: -kind[1])
@@ -73,13 +74,11 @@ def waits(it: Reclaim) -> Iterator[Fact]:
 
 
 def swapped(it: Reclaim) -> Iterator[Fact]:
-    """How much was written to swap and read from it, and how long that took; nothing where nothing was, or is
-    known.
-    """
+    """Yield the amounts written to swap and read from it, with their latency, if there were any."""
     for title, io, done in (("to swap", it.swap_writes, "write"), ("from swap", it.swap_reads, "read")):
         if io is None or not io.count:
             continue
-        took = "how long that took was not seen"
+        took = "with unknown latency"
         if io.took_ms:
             median, longest = (units.duration(io.took_ms[name] / 1000) for name in ("median", "longest"))
             took = f"half of them within {median}, the slowest in {longest}"
@@ -88,16 +87,18 @@ def swapped(it: Reclaim) -> Iterator[Fact]:
 
 
 def kept(attempts: Sequence[ReclaimAttempt]) -> Iterator[Fact]:
-    """What these attempts met on the lists and could not free; nothing where the lists are not told apart."""
-    for lru, of_list in (("file", "page cache"), ("anon", "process memory")):
+    """Yield the pages on each list that these attempts could not free, if the attempts tell the lists
+    apart.
+    """
+    for lru, memory in (("file", "page cache"), ("anon", "process memory")):
         sums: dict[str, int] = {}
         for attempt in attempts:
             for count, pages in (_kept(attempt, lru) or {}).items():
                 sums[count] = sums.get(count, 0) + pages
-        said = ", ".join(_kept_in_words(count, pages, sums) for count, pages in _largest(sums))
-        if said:
+        reasons = ", ".join(_kept_in_words(count, pages, sums) for count, pages in _largest(sums))
+        if reasons:
             last = "the last attempt" if len(attempts) == 1 else f"the last {len(attempts)} attempts"
-            yield f"kept {lru}", f"pages of {of_list} that {last} could not free: {said}"
+            yield f"kept {lru}", f"pages of {memory} that {last} could not free: {reasons}"
 
 
 def _kept(attempt: ReclaimAttempt, lru: str) -> Mapping[str, int] | None:
@@ -107,18 +108,18 @@ def _kept(attempt: ReclaimAttempt, lru: str) -> Mapping[str, int] | None:
 def _kept_in_words(count: str, pages: int, sums: Mapping[str, int]) -> str:
     words = f"{units.count(pages)} {KEPT_IN_WORDS[count]}"
     unqueued = sums["nr_unqueued_dirty"] if count == "nr_dirty" else 0
-    return words + (f" ({units.count(unqueued)} of them not even queued to be written)" if unqueued else "")
+    return words + (f" ({units.count(unqueued)} of them not yet queued for writeback)" if unqueued else "")
 
 
 def _largest(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Those that have words and are not zero, the largest first."""
+    """Return the counts that have words and are not zero, largest first."""
     found = [(count, pages) for count, pages in counts.items() if pages and count in KEPT_IN_WORDS]
     return sorted(found, key=lambda kept: -kept[1])
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """Attempts as a table, and a note on it."""
+    """A table of attempts, and a note about it."""
 
     titles: tuple[str, ...]
     rows: list[tuple[str, ...]]
@@ -126,7 +127,7 @@ class Transcript:
 
 
 def transcript(report: OomReport, attempts: Sequence[ReclaimAttempt]) -> Transcript:
-    """Where attempts say what they could not free, the last column has the most of it."""
+    """Return the table of attempts; its last column, if recorded, is the main reason why pages were kept."""
     rows = [_attempt_cells(report, attempt) for attempt in attempts]
     most_kept = [_most_kept(attempt) for attempt in attempts]
     if not any(most_kept):
@@ -139,7 +140,7 @@ def transcript(report: OomReport, attempts: Sequence[ReclaimAttempt]) -> Transcr
 
 
 def _most_kept(attempt: ReclaimAttempt) -> str:
-    """`300 dirty file`; empty where nothing was kept."""
+    """Return `300 dirty file`, or an empty text if nothing was kept."""
     found = [
         (pages, f"{KEPT_IN_WORDS[count]} {lru}")
         for lru in ("file", "anon")
@@ -152,7 +153,7 @@ def _most_kept(attempt: ReclaimAttempt) -> str:
 
 
 def _attempt_cells(report: OomReport, attempt: ReclaimAttempt) -> tuple[str, ...]:
-    """Cells under `_TRANSCRIPT_TITLES`; counts are pages."""
+    """Return the cells under `_TRANSCRIPT_TITLES`; counts are in pages."""
     return (
         units.duration(seconds_before(report, attempt.time)),
         f"{visible(attempt.comm)} ({attempt.pid})" if attempt.comm else f"pid {attempt.pid}",
@@ -165,10 +166,8 @@ def _attempt_cells(report: OomReport, attempt: ReclaimAttempt) -> tuple[str, ...
 
 
 def tried(report: OomReport, page_size: int) -> Iterator[Fact]:
-    """All of it but the table of attempts: how much in all, who waited, what went to swap and came back, and
-    what stayed.
-    """
-    yield _in_all(report, page_size)
+    """Yield the total, the waits, the traffic to and from swap, and the pages that were kept."""
+    yield _total(report, page_size)
     yield from waits(report.reclaim)
     yield from swapped(report.reclaim)
     yield from kept(report.reclaim.transcript)

@@ -1,4 +1,4 @@
-"""By what each signal of a trace was taken, for a reader: what meta.json has under `probes`."""
+"""The hook of each signal of a trace, for a reader: the contents of `probes` in meta.json."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ EXPLAINED_BY: Final = frozenset(
         "OOM candidates",
     }
 )
-"""The signals (kernel/probes.py) that a post-mortem rests on."""
+"""The signals (kernel/probes.py) that a post-mortem depends on."""
 
 ALL_EXACT: Final = "all exact"
 
 
 def taken(probes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(signal, by what it was taken and what that means), both without what could act in a terminal."""
+    """Yield (signal, its hook and how exact that is), both escaped for a terminal."""
     for name, probe in probes.items():
         yield visible(str(name)), visible(_taken(probe))
 
@@ -45,8 +45,9 @@ def _taken(probe: Any) -> str:
 
 
 def not_exact(probes: Mapping[str, Any]) -> str | None:
-    """`absent: A, B; approximate: C` of what a post-mortem rests on, `ALL_EXACT`, or None where that was not
-    recorded.
+    """Return `absent: A, B; approximate: C` for the signals that a post-mortem depends on.
+
+    Return `ALL_EXACT` if all of them are exact, and None if the trace does not record it.
     """
     meanings = {
         name: probe.get("meaning")

@@ -10,7 +10,7 @@ import pytest
 from rich.cells import cell_len
 
 from tracer.analysis.results.kill import OomReport
-from tracer.render.terminal import console
+from tracer.render.terminal import console, kills_text
 from tracer.render.words import kill_list
 
 HOSTILE = "\x1b[31m[red]<script>\nx"
@@ -75,21 +75,21 @@ def test_reports_without_a_victim_are_not_counted_as_kills(report: OomReport) ->
     kills[1] = replace(kills[1], victims=())
     (said,) = kill_list.summary(kills)
     assert said.startswith("container crasher: out of memory twice in 1 s,")
-    story = drawn(list(kill_list.before_the_story(kills, kills[0])))
-    assert "Kill 1, the newest whose victim is known (1 other: --kill N explains one)" in story
+    story = drawn(list(kills_text.before_the_story(kills, kills[0])))
+    assert "Kill 1, the newest with a known victim (1 other: --kill N explains one)" in story
 
 
 def test_list_has_a_line_for_each_kill(report: OomReport, matches_golden: Callable[[str, str], None]) -> None:
     kills = loop(report, 3, container="crasher")
     kills[1] = replace(kills[1], victims=report.victims * 3)
     kills[2] = replace(kills[2], victims=())
-    matches_golden("kills.txt", drawn(list(kill_list.listed(kills))))
+    matches_golden("kills.txt", drawn(list(kills_text.listed(kills))))
     alone = [replace(one, limit_owner=replace(one.limit_owner, runs=1)) for one in kills]
-    assert "run" not in drawn(list(kill_list.listed(alone)))
+    assert "run" not in drawn(list(kills_text.listed(alone)))
 
 
 def test_above_the_story_stand_the_last_kills(report: OomReport) -> None:
-    said = drawn(list(kill_list.before_the_story(kills := loop(report, 30, container="crasher"), kills[-1])))
+    said = drawn(list(kills_text.before_the_story(kills := loop(report, 30, container="crasher"), kills[-1])))
     numbers = [line.split()[0] for line in said.splitlines() if line.endswith("  crasher")]
     assert numbers == [str(number) for number in range(23, 31)]
     assert "22 earlier kills are left out: --list shows all" in said
@@ -100,20 +100,20 @@ def test_above_the_story_stand_the_last_kills(report: OomReport) -> None:
 def test_times_of_several_days_have_their_date(report: OomReport) -> None:
     kills = loop(report, 2)
     kills[1] = replace(kills[1], time=pd.Timestamp("2025-11-25T00:00:01+00:00"))
-    said = drawn(list(kill_list.listed(kills)))
+    said = drawn(list(kills_text.listed(kills)))
     assert "2025-11-24 23:50:01" in said and "2025-11-25 00:00:01" in said and "times are of" not in said
 
 
 def test_kill_without_a_time_or_an_owner_says_so(report: OomReport) -> None:
     owner = replace(report.limit_owner, cgroup=None, container=None, pod=None, limit_bytes=None)
     kills = [replace(one, time=None, limit_owner=owner) for one in loop(report, 2)]
-    said = drawn(list(kill_list.listed(kills)))
+    said = drawn(list(kills_text.listed(kills)))
     assert said.count("not known") >= 4
-    assert next(kill_list.summary(kills)).startswith("cgroups that are not known: killed twice,")
+    assert next(kill_list.summary(kills)).startswith("unknown cgroups: killed twice,")
 
 
 def test_id_of_a_container_is_as_short_as_its_runtime_shows_it(report: OomReport) -> None:
-    said = drawn(list(kill_list.listed(loop(report, 2, container="4f2a" * 16, cgroup="/docker/4f2a"))))
+    said = drawn(list(kills_text.listed(loop(report, 2, container="4f2a" * 16, cgroup="/docker/4f2a"))))
     assert said.count("  4f2a4f2a4f2a\n") == 2 and "4f2a" * 4 not in said
 
 
@@ -121,7 +121,7 @@ def test_id_of_a_container_is_as_short_as_its_runtime_shows_it(report: OomReport
 def test_hostile_names_neither_act_nor_widen_a_line(report: OomReport, columns: int) -> None:
     victim = replace(report.victims[0], comm=HOSTILE)
     kills = loop(replace(report, victims=(victim,)), 3, container=HOSTILE, pod=HOSTILE, cgroup=HOSTILE)
-    said = drawn(list(kill_list.before_the_story(kills, kills[-1])), columns)
+    said = drawn(list(kills_text.before_the_story(kills, kills[-1])), columns)
     assert "\x1b" not in said
     assert r"\x1b[31m[red]" in said
     assert max(map(cell_len, said.splitlines())) <= columns

@@ -1,0 +1,144 @@
+"""What a report rests on and what it does not know: losses, the kernel log, the signals, unknown fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from tracer import units
+from tracer.analysis.explain import log_postmortem
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.quality import Quality
+from tracer.categories import PART_BY_NAME
+from tracer.render.words import signal_ways
+from tracer.render.words.escape import visible
+from tracer.render.words.prose import Fact
+
+KERNEL_LOG: Final = {
+    "matched": "its lines about this kill were read and compared",
+    "missing": "no line about this kill was read",
+    "rate_limited": "the kernel left lines out (rate limit)",
+    "only": "the only source of this report",
+}
+FIELDS_IN_WORDS: Final = {
+    "time": "the date",
+    "ktime_ns": "the kernel's timestamp",
+    "kernel_log.page_size": "the page size",
+    "constraint": "the kind of shortage",
+    "limit_owner": "the cgroup whose limit was hit",
+    "limit_owner.cgroup": "the path of the cgroup",
+    "limit_owner.container": "its container",
+    "limit_owner.pod": "its pod",
+    **dict.fromkeys(log_postmortem.OF_LIVES, "the run number of the cgroup"),
+    "limit_owner.limit_bytes": "the limit",
+    "limit_owner.usage_bytes": "usage at the kill",
+    "limit_owner.is_ancestor": "whether the limit belongs to an ancestor",
+    "trigger": "the requesting task",
+    "trigger.pid": "the pid of the requesting task",
+    "trigger.comm": "the name of the requesting task",
+    "trigger.cgroup": "the cgroup of the requesting task",
+    "trigger.gfp": "the gfp flags of the request",
+    "trigger.order": "the order of the request",
+    "trigger.stack": "the kernel stack",
+    "trigger.user_stack": "the user stack",
+    "victims": "the killed processes",
+    "victims.swap_bytes": "the swap usage of a killed process",
+    "victims.anon_rss_bytes": "the RSS of a killed process",
+    "victims.cgroup": "the cgroup of a killed process",
+    "candidates": "the processes that the kernel considered",
+    "candidates.badness": "the badness of some candidates",
+    "badness_total_pages": "the total that oom_score_adj is a share of",
+    "what_if": "the oom_score_adj that would have changed the choice",
+    "composition": "the composition of usage",
+    "composition.total": "usage",
+    "working_set_bytes": "the working set",
+    "memory_stat_bytes": "some counters of memory.stat",
+    "reclaim": "the reclaim attempts",
+    "reclaim.swap_writes": "writes to swap",
+    "reclaim.swap_reads": "reads from swap",
+    "allocators": "the allocating processes",
+    "further_allocators": "the allocating processes",
+    "cushion": "the evicted page cache",
+    "cushion.evicted_bytes": "the evicted page cache",
+    "cushion.absorbed_bytes": "the growth that fitted because of evictions",
+    "cushion.cache_start_bytes": "the peak of the page cache",
+    "cushion.cache_end_bytes": "the page cache at the kill",
+    "cushion.exhausted_at": "the time when the page cache was used up",
+    "cushion.refaulted_bytes": "the evicted page cache that was read again",
+    "sizing.min_limit_bytes": "the minimum limit",
+}
+"""Field of the report that can be unknown -> a noun phrase for it; for the classes of its composition see
+`PART_BY_NAME`."""
+
+
+def losses(lost_records: int) -> str:
+    """Return the number of lost records and their effect, or `none`."""
+    return f"{units.count(lost_records)}: totals of flows may be too low" if lost_records else "none"
+
+
+def quality(report: OomReport) -> Iterator[Fact]:
+    """Yield the losses, the use of the kernel log, the signals, and each unknown field with its reason."""
+    lost = report.quality.lost_records
+    if report.kernel_log is None:
+        yield "lost records", losses(lost)
+    else:
+        yield (
+            "lost lines",
+            f"{units.count(lost)} by the log's own count" if lost else "none mentioned in the log",
+        )
+    yield "kernel log", _use_of_kernel_log(report.quality)
+    yield from (("differs", visible(sentence)) for sentence in report.quality.disagreements)
+    if (signals := signal_ways.not_exact(report.quality.probes)) is not None:
+        yield "signals", signals
+    by_reason: dict[str, list[str]] = {}
+    for field, why in report.quality.unknown.items():
+        by_reason.setdefault(why, []).append(_in_words(field))
+    for why, fields in by_reason.items():
+        yield "not known", f"{', '.join(dict.fromkeys(fields))}: {visible(why)}"
+
+
+def not_known_in_words(quality: Quality) -> list[str]:
+    """Return each unknown field once, without the fields that no kernel log shows."""
+    fields = (field for field, why in quality.unknown.items() if why != log_postmortem.LOG_ALONE)
+    return list(dict.fromkeys(map(_in_words, fields)))
+
+
+def is_beyond_a_log(report: OomReport, field: str) -> bool:
+    """Return True if the field is unknown because the report comes from a kernel log alone."""
+    return report.quality.unknown.get(field) == log_postmortem.LOG_ALONE
+
+
+def kernel_log_agrees(quality: Quality) -> str:
+    """Say if the kernel's own lines about the kill were read, and if they agree with the trace."""
+    words = KERNEL_LOG[quality.kmsg]
+    if quality.kmsg == "matched":
+        words = (
+            "its lines about this kill differ, see below"
+            if quality.disagreements
+            else "its lines about this kill agree"
+        )
+    return f"{words}; {visible(quality.kmsg_missing)}" if quality.kmsg_missing else words
+
+
+def not_known(report: OomReport, field: str) -> str:
+    """Return `not known: REASON`."""
+    why = report.quality.unknown.get(field)
+    return units.UNKNOWN if why is None else f"{units.UNKNOWN}: {visible(why)}"
+
+
+def _use_of_kernel_log(quality: Quality) -> str:
+    """Say what was found in the kernel log, what was missing, and which fields were taken from it."""
+    words = KERNEL_LOG[quality.kmsg]
+    if quality.kmsg_missing:
+        words += f"; {visible(quality.kmsg_missing)}"
+    if quality.kmsg_fields:
+        words += f"; taken from it: {', '.join(map(_in_words, quality.kmsg_fields))}"
+    return words
+
+
+def _in_words(field: str) -> str:
+    """Return the noun phrase for a field of the report, given its dotted name."""
+    whole, _, part = field.partition(".")
+    if whole == "composition" and part in PART_BY_NAME:
+        return PART_BY_NAME[part].label
+    return FIELDS_IN_WORDS.get(field) or visible(field)
