@@ -11,7 +11,7 @@ import pandas as pd
 from tracer.analysis.core.columns import integers, times_ns
 from tracer.analysis.core.index import RowIndex
 from tracer.analysis.core.tables import TraceTables
-from tracer.analysis.kernel_log import completion, matching
+from tracer.analysis.kernel_log import matching, merging
 from tracer.analysis.kernel_log.agreement import disagreements
 from tracer.analysis.results.quality import KernelLog
 from tracer.kernel.kmsg.report.log_report import LogReport
@@ -48,8 +48,8 @@ def complete(trace: TraceTables) -> Completed:
     kill_ids = dict.fromkeys(integers(trace.oom["kill_id"]).tolist())
     of_kill = RowIndex.from_keys(integers(trace.oom["kill_id"]))
     matched = matching.match(trace.oom, trace.logged) if kill_ids else {}
-    taken: completion.Taken = {kill_id: [] for kill_id in kill_ids}
-    oom, samples = completion.complete(trace, matched, taken)
+    taken: merging.Taken = {kill_id: [] for kill_id in kill_ids}
+    oom, samples = merging.complete(trace, matched, taken)
     told = {}
     for kill_id in kill_ids:
         rows = trace.oom.iloc[of_kill.rows_for(kill_id)]
