@@ -1,4 +1,11 @@
-"""Imports are as docs/architecture.md has them: layers, one importer of BCC, a recorder without pandas."""
+"""The order of imports: layers, rooms within layers, no circle; and the sizes of files and folders.
+
+The order of the layers is the table in docs/architecture.md. The order of the rooms of a folder is the list
+in the docstring of its `__init__.py`, a line each: `room — what it holds`. A room imports only from rooms
+above it in that list. Modules of the folder that are not in the list stand above all of its rooms: they
+import from any room, and no room imports from them. A module at the bottom, from which rooms do import, is
+in the list.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +13,87 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-TOP = Path(__file__).parents[1]
-MODULES = sorted(TOP.glob("tracer/**/*.py"))
-LAYERS = re.findall(r"^\| `tracer/(\w+)/` \|", (TOP / "docs/architecture.md").read_text(), flags=re.MULTILINE)
-WAYS_IN = ("tracer/__init__.py", "tracer/__main__.py")
-"""They stand above all layers, and lead to them."""
+TOP: Final = Path(__file__).parents[1]
+MODULES: Final = sorted(TOP.glob("tracer/**/*.py"))
+FOLDERS: Final = sorted({module.parent for module in MODULES})
+LAYERS: Final = re.findall(
+    r"^\| `tracer/(\w+)/` \|", (TOP / "docs/architecture.md").read_text(), flags=re.MULTILINE
+)
+WAYS_IN: Final = ("tracer/__init__.py", "tracer/__main__.py")
+"""Modules that stand above all layers, and lead to them."""
+
+LATE: Final[Mapping[tuple[str, str], str]] = {}
+"""Imports that may close a circle, (importer, imported) -> why."""
+
+SAME_MEANING: Final[Mapping[str, str]] = {
+    "evictions": "a verb, and the view that it prints",
+    "timeline": "a verb, and the view that it draws",
+}
+"""Names that several modules have -> why they mean one thing."""
+
+MOST_LINES: Final = 400
+MOST_MODULES: Final = 14
+
+KNOWN: Final[frozenset[str]] = frozenset(
+    {
+        "bpf/reclaim.bpf.c",
+        "tests/analysis/explain/test_postmortem.py",
+        "tests/lab/test_checks.py",
+        "tests/trace/fuzz.py",
+        "tracer/analysis/explain",
+        "tracer/analysis/explain/causes",
+        "tracer/analysis/explain/measure",
+        "tracer/analysis/explain/sizing",
+        "tracer/analysis/explain/victim",
+        "tracer/cli/verbs",
+        "tracer/kernel",
+        "tracer/kernel/cgroups",
+        "tracer/kernel/kmsg",
+        "tracer/kernel/kmsg/parser.py",
+        "tracer/kernel/kmsg/report",
+        "tracer/kernel/kmsg/report/sections.py",
+        "tracer/kernel/kmsg/text",
+        "tracer/kernel/process",
+        "tracer/lab",
+        "tracer/render",
+        "tracer/render/export",
+        "tracer/render/page",
+        "tracer/render/picture",
+        "tracer/render/terminal",
+        "tracer/render/terminal/timeline_text.py",
+        "tracer/render/words",
+        "tracer/render/words/kill_facts.py",
+        "tracer/trace/read",
+        "tracer/trace/write",
+    }
+)
+"""Places that do not keep to the rules yet."""
 
 
-def name_of(module: Path) -> str:
-    return module.relative_to(TOP).as_posix()
+def name_of(path: Path) -> str:
+    return path.relative_to(TOP).as_posix()
+
+
+def dotted(module: Path) -> str:
+    parts = module.relative_to(TOP).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def layer_of(parts: tuple[str, ...]) -> int:
-    """The position in `LAYERS` of what `("tracer", "kernel", "btf")` is in; what is in no folder is -1."""
+    """Return the position in `LAYERS` of the layer that has `("tracer", "kernel", "btf")`; -1 for none."""
     return LAYERS.index(parts[1]) if len(parts) > 1 and parts[1] in LAYERS else -1
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """The dotted names that are imported anywhere below, also by `import_module("name")` and the like."""
+    """Yield the dotted names imported anywhere below, by `import_module("name")` and the like as well."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -42,7 +107,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 def imported_at_once(tree: ast.Module) -> Iterator[str]:
-    """What importing the module imports: not what stands in functions, or is for the type checker."""
+    """Yield what importing the module imports: nothing in functions, nothing for the type checker."""
     for node in tree.body:
         is_for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         if not is_for_types and not isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -53,17 +118,133 @@ def packages(names: Iterator[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def test_every_folder_is_a_layer_of_the_document() -> None:
+@cache
+def graph() -> Mapping[str, frozenset[str]]:
+    """Return module -> the modules of the project that it imports, by their dotted names."""
+    names = frozenset(map(dotted, MODULES))
+
+    def module_of(name: str) -> str:
+        return name if name in names else name.rpartition(".")[0]
+
+    return {
+        dotted(module): frozenset(map(module_of, imports(ast.parse(module.read_text())))) & names
+        for module in MODULES
+    }
+
+
+def rooms_of(docstring: str | None) -> list[str]:
+    """Return the rooms that the docstring of a folder lists, the lowest first."""
+    return re.findall(r"^ *(\w+) — \S", docstring or "", flags=re.MULTILINE)
+
+
+def docstring_of(folder: Path) -> str | None:
+    return ast.get_docstring(ast.parse((folder / "__init__.py").read_text()), clean=False)
+
+
+def out_of_order(folder: str, rooms: list[str], imported: Mapping[str, frozenset[str]]) -> list[str]:
+    """Return the imports within a folder that go from a room to one that is not below it."""
+
+    def child_of(name: str) -> str | None:
+        inside = name.removeprefix(folder + ".")
+        return None if inside == name else inside.partition(".")[0]
+
+    ranks = {room: rank for rank, room in enumerate(rooms)}
+    found = []
+    for importer, names in imported.items():
+        for name in names:
+            above, below = child_of(importer), child_of(name)
+            if above is None or below is None or above == below:
+                continue
+            if ranks.get(below, len(rooms)) >= ranks.get(above, len(rooms) + 1):
+                found.append(f"{importer} imports {name}")
+    return sorted(found)
+
+
+def circles(imported: Mapping[str, frozenset[str]]) -> list[list[str]]:
+    """Return the sets of modules that import each other, directly or through others."""
+
+    def reached_from(start: str) -> set[str]:
+        found, ahead = set[str](), [start]
+        while ahead:
+            new = imported[ahead.pop()] - found
+            found |= new
+            ahead += new
+        return found
+
+    reached = {name: reached_from(name) for name in imported}
+    rings = {
+        tuple(sorted(other for other in reached[name] if name in reached[other]))
+        for name in imported
+        if name in reached[name]
+    }
+    return [list(ring) for ring in sorted(rings)]
+
+
+def new(places: list[str]) -> list[str]:
+    return [place for place in places if place not in KNOWN]
+
+
+def test_every_folder_of_tracer_is_a_layer_of_the_document() -> None:
     assert sorted(LAYERS) == sorted(path.parent.name for path in TOP.glob("tracer/*/__init__.py"))
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
-def test_a_module_imports_from_no_layer_below_its_own(module: Path) -> None:
+def test_module_imports_from_no_layer_above_its_own(module: Path) -> None:
     if name_of(module) in WAYS_IN:
         return
     own = layer_of(module.relative_to(TOP).with_suffix("").parts)
     names = [name for name in imports(ast.parse(module.read_text())) if name.startswith("tracer.")]
     assert [name for name in names if layer_of(tuple(name.split("."))) > own] == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
+def test_folder_begins_with_a_line_on_what_it_holds(folder: Path) -> None:
+    first = (docstring_of(folder) or "").partition("\n")[0]
+    assert new([name_of(folder)] if not first.endswith((".", "?")) else []) == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS[1:], ids=name_of)
+def test_folder_lists_its_rooms(folder: Path) -> None:
+    rooms = rooms_of(docstring_of(folder))
+    there = {path.parent.name for path in folder.glob("*/__init__.py")}
+    modules = {path.stem for path in folder.glob("*.py")}
+    assert new([f"{name_of(folder)}/{room}" for room in sorted(there - set(rooms))]) == []
+    assert set(rooms) - there - modules == set()
+    assert len(rooms) == len(set(rooms))
+
+
+@pytest.mark.parametrize("folder", FOLDERS[1:], ids=name_of)
+def test_room_imports_only_from_rooms_below_it(folder: Path) -> None:
+    rooms = rooms_of(docstring_of(folder))
+    assert new(out_of_order(dotted(folder), rooms, graph()) if rooms else []) == []
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    imported = {
+        importer: frozenset(name for name in names if (importer, name) not in LATE)
+        for importer, names in graph().items()
+    }
+    assert new([" <-> ".join(ring) for ring in circles(imported)]) == []
+    assert {pair for pair in LATE if pair[1] not in graph()[pair[0]]} == set()
+
+
+def test_modules_of_one_name_have_one_meaning() -> None:
+    counts = Counter(module.stem for module in MODULES if module.stem not in ("__init__", "__main__"))
+    repeated = {name for name, count in counts.items() if count > 1}
+    assert new(sorted(repeated - set(SAME_MEANING))) == []
+    assert set(SAME_MEANING) - repeated == set()
+
+
+def test_files_have_at_most_400_lines() -> None:
+    files = [path for top in ("tracer", "bpf", "tests") for path in (TOP / top).rglob("*.[pch]*")]
+    code = sorted(path for path in files if path.suffix in (".py", ".c", ".h"))
+    lines = {name_of(path): len(path.read_text().splitlines()) for path in code}
+    assert new([name for name, count in lines.items() if count > MOST_LINES]) == []
+
+
+def test_folders_have_at_most_14_modules() -> None:
+    counts = Counter(module.parent for module in MODULES if module.stem != "__init__")
+    assert new([name_of(folder) for folder, count in sorted(counts.items()) if count > MOST_MODULES]) == []
 
 
 def test_one_module_imports_bcc_and_one_matplotlib() -> None:
@@ -82,29 +263,23 @@ def test_one_module_imports_bcc_and_one_matplotlib() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [*TOP.glob("tracer/kernel/*.py"), *TOP.glob("tracer/capture/*.py")], ids=name_of
+    "module", [*TOP.glob("tracer/kernel/**/*.py"), *TOP.glob("tracer/capture/**/*.py")], ids=name_of
 )
-def test_what_records_does_not_import_pandas(module: Path) -> None:
+def test_module_of_the_recorder_does_not_import_pandas(module: Path) -> None:
     assert "pandas" not in packages(imported_at_once(ast.parse(module.read_text())))
 
 
-def test_nor_does_what_it_imports() -> None:
+def test_import_of_the_recorder_does_not_load_pandas() -> None:
     script = "import sys, tracer.cli.verbs.record, tracer.capture.session; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=TOP, check=False).returncode == 0
 
 
-def test_modules_are_called_by_what_they_hold() -> None:
-    assert {module.stem for module in MODULES} & {
-        "utils",
-        "util",
-        "helpers",
-        "helper",
-        "common",
-        "misc",
-    } == set()
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    empty = {"utils", "util", "helpers", "helper", "common", "misc"}
+    assert {module.stem for module in MODULES} & empty == set()
 
 
-def test_the_checks_see_what_they_are_to_find() -> None:
+def test_imports_are_seen_wherever_they_stand() -> None:
     """A check that finds nothing because it looks at nothing would pass as well."""
     for_types = "if TYPE_CHECKING:\n    import pandas\n"
     tree = ast.parse(f"from tracer.cli import main\n{for_types}def f():\n    import_module('bcc')\n")
@@ -115,3 +290,32 @@ def test_the_checks_see_what_they_are_to_find() -> None:
         > layer_of(("tracer", "kernel", "btf"))
         > layer_of(("tracer", "errors"))
     )
+    assert graph()["tracer"] == {"tracer.errors", "tracer.version", "tracer.analysis.trace"}
+    assert "tracer.analysis.core.columns" in graph()["tracer.analysis.core.index"]
+
+
+def test_imports_against_the_order_of_rooms_are_found() -> None:
+    rooms = rooms_of("A house.\n\n    base — at the bottom\n    cellar — below\n    attic — above\n")
+    assert rooms == ["base", "cellar", "attic"]
+    imported = {
+        "house.cellar.box": frozenset({"house.attic.box", "house.base", "house.roof", "house.cellar.rack"}),
+        "house.attic.box": frozenset({"house.cellar.box"}),
+        "house.roof": frozenset({"house.attic.box", "house.door"}),
+        "house.base": frozenset({"house.cellar.box", "elsewhere"}),
+    }
+    assert out_of_order("house", rooms, imported) == [
+        "house.base imports house.cellar.box",
+        "house.cellar.box imports house.attic.box",
+        "house.cellar.box imports house.roof",
+    ]
+
+
+def test_circles_are_found_at_any_length() -> None:
+    imported = {
+        "a": frozenset({"b"}),
+        "b": frozenset({"c"}),
+        "c": frozenset({"a"}),
+        "d": frozenset({"a", "e"}),
+        "e": frozenset[str](),
+    }
+    assert circles(imported) == [["a", "b", "c"]]

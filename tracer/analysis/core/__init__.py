@@ -1,0 +1,10 @@
+"""What every analysis needs: columns of tables, look-ups, names, and levels of memory.
+
+Modules here import from these, and each of these only from those above it:
+
+    columns — from pandas columns to NumPy arrays
+    limits — limits as the kernel has them
+    index — rows of a table by key
+    lives — the cgroups that had one name, one after the other
+    lookup — what a table holds, by id or time
+"""
