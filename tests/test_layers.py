@@ -44,6 +44,8 @@ MOST_MODULES: Final = 14
 
 KNOWN: Final[frozenset[str]] = frozenset(
     {
+        "markers",
+        "record",
         "bpf/reclaim.bpf.c",
         "tests/analysis/explain/test_postmortem.py",
         "tests/lab/test_checks.py",

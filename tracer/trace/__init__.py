@@ -1,7 +1,18 @@
 """The trace on disk: a journal while it is recorded, Parquet after that.
 
-write — the recorder's side: rows in, journals and Parquet files out
-read — the reader's side: tables of any trace, checked, as Arrow and pandas
+Modules at the bottom serve both rooms:
 
-Modules beside the rooms are used by both: the layout of the directory, meta.json, columns, and journals.
+    untrusted_files — files of a trace that may come from anybody
+    layout — the files of a trace by table
+    value_ranges — the range of numbers of each column
+    meta_check — the values that each key of meta.json may have
+    meta — meta.json
+    arrow_columns — Arrow columns, without pandas
+    ipc_message — compression of Arrow IPC messages
+    journal_stream — the content of a journal
+
+The rooms:
+
+    write — the recorder's side: rows in, journals and Parquet files out
+    read — the reader's side: tables of any trace, checked, as Arrow and pandas
 """
