@@ -1,4 +1,4 @@
-"""A recording by the real command, for the tests of the recorder."""
+"""Recordings by the real command, for the tests of the recorder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from support.recorder import Recorder
 
 @pytest.fixture
 def start_recorder(tmp_path: Path) -> Iterator[Callable[..., Recorder]]:
-    """`start_recorder(*options, env=None)`: all probes are attached once it returns. What is still recording
-    at the end of the test is killed.
+    """Return `start_recorder(*options, env=None)`, which returns once all probes are attached.
+
+    Recorders that still run at the end of the test are killed.
     """
     folders = (tmp_path / f"recording-{number}" for number in itertools.count())
     with ExitStack() as started:

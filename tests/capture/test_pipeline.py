@@ -1,4 +1,4 @@
-"""What is left of a pipeline that cannot be made: nothing, and what was there before."""
+"""A pipeline that cannot be made: it leaves nothing behind, and an earlier trace as it was."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MEMFD = "rings-of-a-test"
 
 
 class FakePrograms:
-    """As much of `Programs` as making a pipeline asks for; the rings are in a file."""
+    """A stand-in for `Programs` up to the creation of a pipeline; its rings lie in a file."""
 
     def __init__(self) -> None:
         self.file = os.memfd_create(MEMFD)
@@ -39,7 +39,7 @@ class FakePrograms:
         self.streams = list(WIRE)
 
     def wait(self, _warn: object) -> None:
-        """They are compiled."""
+        """Return at once: the programs are compiled."""
 
     def kernel_frames(self, _addresses: object) -> list[str]:
         raise AssertionError("there is no stack")
@@ -69,7 +69,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePrograms]:
 
 
 def make(programs: Any, output: Path, *, force: bool = False) -> Pipeline:
-    other: Any = None  # what is only used later
+    other: Any = None  # not used before `start`
     hierarchy = Hierarchy(2, output.parent, "/")
     return Pipeline(
         Options(output, force=force),
@@ -83,7 +83,7 @@ def make(programs: Any, output: Path, *, force: bool = False) -> Pipeline:
 
 
 def mapped_rings() -> int:
-    """Maps of a ring in this process: two for each."""
+    """Return the number of mappings of rings in this process: two for each ring."""
     return Path("/proc/self/maps").read_text().count(MEMFD)
 
 
@@ -91,15 +91,17 @@ def refuse_mounts() -> None:
     raise OSError("no mounts today")
 
 
-def test_what_was_made_is_closed_once(programs: FakePrograms, tmp_path: Path) -> None:
-    """That the rings count as mapped while there is a pipeline, too."""
+def test_close_unmaps_the_rings_once(programs: FakePrograms, tmp_path: Path) -> None:
+    """While the pipeline lives the rings are mapped, so the count of zero after it means something."""
     with closing(make(programs, tmp_path / "trace")):
         assert mapped_rings() == 2 * len(WIRE)
     assert (mapped_rings(), programs.closed) == (0, 1)
 
 
 @pytest.mark.parametrize("ring", WIRE)
-def test_a_ring_that_cannot_be_mapped(programs: FakePrograms, tmp_path: Path, ring: str) -> None:
+def test_ring_that_cannot_be_mapped_leaves_nothing_behind(
+    programs: FakePrograms, tmp_path: Path, ring: str
+) -> None:
     programs.no_ring = ring
     with pytest.raises(TracerError, match="cannot map a BPF ring buffer"):
         make(programs, tmp_path / "trace")
@@ -107,7 +109,7 @@ def test_a_ring_that_cannot_be_mapped(programs: FakePrograms, tmp_path: Path, ri
     assert not (tmp_path / "trace").exists()
 
 
-def test_a_trace_is_not_overwritten_in_vain(
+def test_failed_pipeline_leaves_the_earlier_trace(
     programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began = meta.begin(command_line=["earlier"], cgroup_version=2, filters={}, probes={})
@@ -120,7 +122,9 @@ def test_a_trace_is_not_overwritten_in_vain(
     assert (kept["command_line"], kept["end_reason"]) == (["earlier"], "duration")
 
 
-def test_a_place_that_is_taken(programs: FakePrograms, tmp_path: Path) -> None:
+def test_output_that_is_a_file_raises_and_leaves_nothing_behind(
+    programs: FakePrograms, tmp_path: Path
+) -> None:
     (tmp_path / "trace").write_text("not a trace")
     with pytest.raises(TraceError, match="choose another place"):
         make(programs, tmp_path / "trace", force=True)

@@ -1,4 +1,4 @@
-"""Text compared with what it is expected to be, kept in files that a person has read."""
+"""Comparison of output with golden files, which a person has read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UPDATE = "MEMCG_TRACER_UPDATE_GOLDEN"
 
 
 def compare(path: Path, text: str, node_id: str) -> None:
-    """Fails with the difference and the command to update; with the switch set, writes the file instead."""
+    """Fail with a diff and the command that updates the file; with MEMCG_TRACER_UPDATE_GOLDEN=1, write it."""
     if os.environ.get(UPDATE) == "1":
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The ledger beside the kernel's own counters."""
+"""Comparison of the ledger with the kernel's own counters."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from tracer.schema import CATEGORIES
 
 
 def ledger_pages(trace: Any, memcg_id: int) -> dict[str, int]:
-    """Category -> the sum of the cgroup's records, in pages."""
+    """Return category -> pages: the sum of the cgroup's rows of `charge`."""
     charge = trace.charge[trace.charge["cgroup_id"] == memcg_id]
     pages = charge.groupby("category", observed=False)["pages"].sum()
     return pages.reindex(list(CATEGORIES), fill_value=0).to_dict()
 
 
 def kernel_pages(trace: Any, memcg_id: int) -> dict[str, float]:
-    """Category -> pages by the kernel's own counters: the last sample less the first; a cgroup that was made
-    during the trace began with nothing. NA where the kernel does not print one.
+    """Return category -> pages: the growth in memory.stat between the first and the last sample.
+
+    A cgroup that was made during the trace began with nothing. NA stands for a counter that the kernel does
+    not print.
     """
     samples = trace.samples[trace.samples["cgroup_id"] == memcg_id]
     columns = [f"{category}_bytes" for category in CATEGORIES]
@@ -33,8 +35,10 @@ def kernel_pages(trace: Any, memcg_id: int) -> dict[str, float]:
 
 
 def differences(trace: Any, memcg_id: int) -> dict[str, tuple[int, float]]:
-    """Category -> (ledger, kernel), in pages, where they are not equal. A kernel that looks for idle memory
-    (DAMON) may evict file pages of a settled cgroup, and memory.stat may not know of them yet.
+    """Return category -> (pages in the ledger, pages by the kernel) of the categories that differ.
+
+    A kernel that reclaims idle memory (DAMON) may evict file pages of a settled cgroup before the last
+    sample, and memory.stat may lag behind that.
     """
     ledger, kernel = ledger_pages(trace, memcg_id), kernel_pages(trace, memcg_id)
     rows = trace.pagecache

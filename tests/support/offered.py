@@ -1,4 +1,4 @@
-"""What this kernel's ledger can be kept by."""
+"""The families of hooks by which the ledger can be kept on this kernel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 
 
 def skip_unless_offered(family: str) -> None:
-    """Skip where this kernel's ledger cannot be kept by hooks of a family."""
+    """Skip the test if this kernel lacks a hook of `family` that the ledger needs."""
     offer = Offer.look(Btf.load())
     for choice in choose(offer, memory_hierarchy().version, forced=family):
         if choice.signal.stream == "charge" and (choice.way is None or choice.way.family != family):

@@ -1,4 +1,4 @@
-"""`memcg-tracer record` in the background, as tests and measurements start it."""
+"""`memcg-tracer record` in the background, for tests and measurements."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _POLL_S: Final = 0.002
 
 
 class Recorder:
-    """A recorder that runs in `folder`; its trace goes to trace there, if not told otherwise (`output`).
+    """A recorder that runs in `folder`. Its trace is folder/trace, unless `output` is false.
 
-    `wrapper` is a command that runs the recorder, `launch` what the interpreter is given to be one. The rest
-    is `Popen`'s; both outputs are pipes if it does not say otherwise. Leaving the context kills what still
-    runs.
+    `wrapper` is a command line before the interpreter, `launch` the interpreter's arguments before the verb.
+    `popen` are further arguments of `Popen`; both outputs are pipes by default. Leaving the context kills the
+    recorder if it still runs.
     """
 
     def __init__(
@@ -57,11 +57,13 @@ class Recorder:
 
     @property
     def ready_file(self) -> Path:
-        """Where `wait_until_ready` looks; it is there only with the options `--ready-file ready`."""
+        """The file that `wait_until_ready` waits for; it needs the options `--ready-file ready`."""
         return self.folder / "ready"
 
     def wait_for(self, condition: Callable[[], object]) -> None:
-        """Raises TracerError, with what the recorder said, if it ends or takes too long before that."""
+        """Wait for a condition. Raises TracerError with the recorder's output if it ends or takes too
+        long.
+        """
         deadline = time.monotonic() + WITHIN_S
         while not condition():
             if time.monotonic() > deadline:
@@ -72,19 +74,19 @@ class Recorder:
             time.sleep(_POLL_S)
 
     def wait_until_ready(self) -> Self:
-        """Until all probes are attached."""
+        """Wait until all probes are attached."""
         self.wait_for(self.ready_file.exists)
         return self
 
     def end(self) -> Self:
-        """Wait for its end, which must be near."""
+        """Wait for the end of the recorder, and collect its output."""
         if not self.stderr:
             stdout, stderr = self.process.communicate(timeout=WITHIN_S)
             self.stdout, self.stderr = (os.fsdecode(text or b"") for text in (stdout, stderr))
         return self
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> Path:
-        """End the recording as a user would; returns the trace."""
+        """End the recording by a signal, check that it ended well, and return the trace's path."""
         self.process.send_signal(number)
         self.end()
         assert self.process.returncode == 0, self.stderr

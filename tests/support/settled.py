@@ -1,6 +1,8 @@
-"""memory.stat lags: a reader flushes only where more than 64 pages a CPU have changed (MEMCG_CHARGE_BATCH,
+"""Cgroups whose memory.stat is up to date and does not change any more.
+
+memory.stat lags. A reader flushes it only if more than 64 pages per CPU have changed (MEMCG_CHARGE_BATCH and
 memcg_vmstats_needs_flush() in mm/memcontrol.c), and the flush every 2 s is deferred while CPUs are idle. So
-that much is made to change elsewhere, and the root read, whose flush is that of all cgroups below it.
+this module changes that many pages elsewhere and reads the root's file, which flushes all cgroups below.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ from support.slowdown import SLOWDOWN
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.cgroups.memory_files import MemcgFiles
 
-QUIET_S: Final = 1.0 * min(SLOWDOWN, 3)  # what is freed after a grace period, or by a worker
+QUIET_S: Final = 1.0 * min(SLOWDOWN, 3)  # for memory that is freed after a grace period, or by a worker
 _SETTLES_WITHIN_S: Final = 30.0 * SLOWDOWN
 _CHANGE_BYTES: Final = 2 * 64 * mmap.PAGESIZE * (1 + (os.cpu_count() or 1))
 
 
 def settle(memcg: Path) -> None:
-    """Wait until the cgroup's statistics, flushed, do not change any more."""
+    """Wait until the cgroup's flushed statistics do not change any more."""
     hierarchy = memory_hierarchy()
     files = MemcgFiles(memcg, hierarchy.version)
     last, since = None, time.monotonic()

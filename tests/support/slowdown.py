@@ -1,4 +1,4 @@
-"""How long tests wait: MEMCG_TRACER_SLOWDOWN (environment) makes every time limit so many times as long."""
+"""The factor for every time limit of the tests: MEMCG_TRACER_SLOWDOWN in the environment."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A recorder at work, to be killed: writes numbered rows, and prints each number once it is flushed.
+"""A trace writer that a test kills: writes numbered rows, and prints each number once its rows are flushed.
 
-Usage: busy_writer.py DIR. Number n stands for 50 rows of `charge`, one of `loss`, and a row of task n % 5.
+Usage: busy_writer.py DIR. Number n stands for 50 rows of `charge`, one row of `loss`, and one of task n % 5.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHARGES = 50
 
 
 def numbered(table: str, numbers: np.ndarray[tuple[int], np.dtype[np.int64]], **known: int) -> pa.RecordBatch:
-    """Rows in which every column is the row's number, except for the known ones."""
+    """Return rows whose columns all hold the row's number, except for the `known` ones."""
     columns = []
     for field in TABLES[table]:
         values = np.full_like(numbers, known[field.name]) if field.name in known else numbers

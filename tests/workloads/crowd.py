@@ -1,4 +1,6 @@
-"""Crowds: processes of given sizes and oom_score_adj in one cgroup, pressed until the kernel kills one."""
+"""Crowds: processes of given sizes and oom_score_adj in one cgroup, under pressure until the kernel kills
+one.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ MIB: Final = 1 << 20
 LIMIT_BYTES: Final = 96 * MIB
 _MOST_BYTES: Final = LIMIT_BYTES * 3 // 4
 _CAP_SYS_RESOURCE: Final = 24  # include/uapi/linux/capability.h
-_BURST: Final = 10  # reports of OOM kills that are printed in an interval (oom_kill_process, mm/oom_kill.c)
+_BURST: Final = (
+    10  # reports of OOM kills that the kernel prints per interval (oom_kill_process in mm/oom_kill.c)
+)
 _INTERVAL_S: Final = 5.0
 _CROWDS_FOR_A_REPORT: Final = 3
 
@@ -32,14 +36,14 @@ class Member(NamedTuple):
 
 
 def may_lower_adj() -> bool:
-    """Whether our oom_score_adj may become less than it was."""
+    """Return whether this process may lower its oom_score_adj."""
     status = Path("/proc/self/status").read_text("ascii")
     able = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff"))
     return bool(int(able, 16) >> _CAP_SYS_RESOURCE & 1)
 
 
 def random_crowd(random: Random) -> list[Member]:
-    """2 to 9 members, which leave room below the limit; a third of them without an oom_score_adj."""
+    """Return 2 to 9 members that fit below the limit; about a third have no oom_score_adj."""
     sizes = [random.choice((MIB // 4, MIB)) * random.randint(1, 20) for _ in range(random.randint(2, 9))]
     too_much = max(sum(sizes) / _MOST_BYTES, 1)
     adjs = [lambda: 0, lambda: random.randint(0, 60), lambda: random.randint(0, OOM_SCORE_ADJ_MAX)]
@@ -49,7 +53,10 @@ def random_crowd(random: Random) -> list[Member]:
 
 
 def press(memcg: Path, members: Sequence[Member], own_adj: int = 0) -> int:
-    """Let one more process grow beside them until one of all is killed; its exit status (-9: itself)."""
+    """Run the members and one growing process until one of them is killed.
+
+    Returns the exit status of the growing process: -9 if it was killed itself.
+    """
     enter = f'echo {own_adj} > /proc/self/oom_score_adj && echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
     crowd = [f"{member.size_bytes}:{member.adj}" for member in members]
     steps = ["crowd", *crowd, "then", "press", str(2 * LIMIT_BYTES)]
@@ -58,24 +65,25 @@ def press(memcg: Path, members: Sequence[Member], own_adj: int = 0) -> int:
 
 
 class Reports:
-    """What the kernel logs of kills, which is no more than 10 reports in 5 s, whoever they are about."""
+    """The kernel's reports of kills, at most 10 in 5 s for the whole machine."""
 
     def __init__(self) -> None:
         self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
         os.lseek(self._fd, 0, os.SEEK_END)
-        self._seen_s = deque([time.monotonic()] * _BURST)  # for all that we know
+        self._seen_s = deque([time.monotonic()] * _BURST)  # assume that all were just printed
 
     def close(self) -> None:
+        """Close the log."""
         os.close(self._fd)
 
     def wait(self) -> None:
-        """Until the next kill is reported."""
+        """Wait until the kernel would report the next kill."""
         self.printed("")
         if (early_s := self._seen_s[-_BURST + 1] + _INTERVAL_S - time.monotonic()) > 0:
             time.sleep(early_s)
 
     def printed(self, cgroup: str) -> int:
-        """How many there were since the last look that tell of a cgroup of this name."""
+        """Return how many reports since the last call are on a cgroup of this name."""
         texts = list(self._texts())
         self._seen_s.extend(time.monotonic() for text in texts if "invoked oom-killer" in text)
         about = re.compile(rf"oom-kill:.*oom_memcg=[^,]*{re.escape(cgroup)},")
@@ -87,12 +95,15 @@ class Reports:
                 yield os.read(self._fd, 16384).decode("ascii", "replace")
             except BlockingIOError:
                 return
-            except BrokenPipeError:  # we were too slow: some are gone
+            except BrokenPipeError:  # some records were overwritten
                 continue
 
 
 def press_reported(memcg: Path, crowd: Sequence[Member], reports: Reports, own_adj: int = 0) -> int:
-    """The same until the kernel has reported a kill: others may use up what it prints. How many it took."""
+    """Call `press` until the kernel has reported a kill, and return the number of calls.
+
+    Kills elsewhere may use up the reports of an interval.
+    """
     for tries in range(1, _CROWDS_FOR_A_REPORT + 1):
         reports.wait()
         press(memcg, crowd, own_adj)

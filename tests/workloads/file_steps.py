@@ -1,8 +1,8 @@
-"""What is done to files, a cause each: test_causes.py runs it in a cgroup, and knows how many pages it takes.
+"""Steps on files, one for each cause of a page-cache event. test_causes.py runs them in a cgroup.
 
-`python causes.py FOLIOS FOLDER NAME...` does the steps of these names, each to its file. FOLIOS is `single`,
-for folios of one page each, or `large`, for what makes the kernel take larger ones where the file system has
-any.
+`python file_steps.py FOLIOS FOLDER NAME...` runs the steps of these names, each on the file of its name.
+FOLIOS is `single`, for folios of one page, or `large`, for accesses that make the kernel allocate larger
+folios if the file system supports them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Final
 PAGE: Final = mmap.PAGESIZE
 
 CACHED_BEFORE: Final = ("truncate", "unlink", "punch", "forget", "write_past", "drop")
-"""Steps whose file must be in the cache, so that they take it out."""
+"""Steps that delete their file from the cache, and so need it there."""
 
 
 def read(path: Path, pages: int) -> None:
-    """One page at a time, from the last to the first: nothing to read ahead."""
+    """Read page by page from the last to the first, so that nothing is read ahead."""
     with path.open("rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         for page in reversed(range(pages)):
@@ -30,33 +30,35 @@ def read(path: Path, pages: int) -> None:
 
 
 def read_at_once(path: Path, pages: int) -> None:
-    """The first page, and the rest by a call that reads on: for that the kernel takes larger folios."""
+    """Read the first page, and the rest by one sequential call, for which the kernel allocates larger
+    folios.
+    """
     with path.open("rb", buffering=0) as file:
         os.read(file.fileno(), PAGE)
         os.read(file.fileno(), (pages - 1) * PAGE)
 
 
 def read_on(path: Path, _pages: int) -> None:
-    """From the first page to the last, in pieces."""
+    """Read the file from its begin, 16 pages at a time."""
     with path.open("rb", buffering=0) as file:
         while os.read(file.fileno(), 16 * PAGE):
             pass
 
 
 def readahead(path: Path, _pages: int) -> None:
-    """Asked for in advance, and read by nobody."""
+    """Have the kernel read the file ahead, without reading it."""
     with path.open("rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def begin(path: Path, _pages: int) -> None:
-    """The first page only; the kernel takes some more, as much as the device's read_ahead_kb."""
+    """Read the first page only; the kernel reads ahead up to the device's read_ahead_kb."""
     with path.open("rb", buffering=0) as file:
         os.read(file.fileno(), PAGE)
 
 
 def fault(path: Path, pages: int) -> None:
-    """Touch each page of a map."""
+    """Touch each page of a mapping."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), pages * PAGE, prot=mmap.PROT_READ) as area:
         area.madvise(mmap.MADV_RANDOM)
         for page in reversed(range(pages)):
@@ -64,7 +66,9 @@ def fault(path: Path, pages: int) -> None:
 
 
 def fault_on_huge(path: Path, pages: int) -> None:
-    """Touch one page of a map that asks for huge pages; what follows on its folio is read ahead."""
+    """Touch the pages of a mapping that asks for huge pages; the pages after the first folio are read
+    ahead.
+    """
     with path.open("rb") as file, mmap.mmap(file.fileno(), pages * PAGE, prot=mmap.PROT_READ) as area:
         area.madvise(mmap.MADV_HUGEPAGE)
         for page in range(5, pages):
@@ -72,30 +76,30 @@ def fault_on_huge(path: Path, pages: int) -> None:
 
 
 def write(path: Path, pages: int) -> None:
-    """Page by page, into a new file."""
+    """Write a new file page by page."""
     with path.open("wb", buffering=0) as file:
         for _ in range(pages):
             file.write(bytes(PAGE))
 
 
 def write_at_once(path: Path, pages: int) -> None:
-    """All of it by one call, into a new file."""
+    """Write a new file by one call."""
     with path.open("wb", buffering=0) as file:
         assert file.write(bytes(pages * PAGE)) == pages * PAGE
 
 
 def truncate(path: Path, _pages: int) -> None:
-    """To nothing."""
+    """Truncate the file to size 0."""
     os.truncate(path, 0)
 
 
 def unlink(path: Path, _pages: int) -> None:
-    """The last name of a file that nobody has open."""
+    """Remove the last name of a file that no process has open."""
     path.unlink()
 
 
 def punch(path: Path, pages: int) -> None:
-    """A hole, of all but the last page."""
+    """Punch a hole over all but the last page."""
     fallocate = ctypes.CDLL(None, use_errno=True).fallocate
     with path.open("r+b") as file:
         size = ctypes.c_long((pages - 1) * PAGE)
@@ -103,13 +107,13 @@ def punch(path: Path, pages: int) -> None:
 
 
 def forget(path: Path, _pages: int) -> None:
-    """By fadvise."""
+    """Drop the file's cache by POSIX_FADV_DONTNEED."""
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def write_past(path: Path, pages: int) -> None:
-    """A direct write over what is cached."""
+    """Write over the cached pages with O_DIRECT."""
     fd = os.open(path, os.O_WRONLY | os.O_DIRECT)
     with mmap.mmap(-1, pages * PAGE) as zeros:
         assert os.write(fd, zeros) == pages * PAGE
@@ -117,7 +121,7 @@ def write_past(path: Path, pages: int) -> None:
 
 
 def drop(_path: Path, _pages: int) -> None:
-    """All clean cache of the machine."""
+    """Drop all clean page cache of the machine."""
     Path("/proc/sys/vm/drop_caches").write_text("1", encoding="ascii")
 
 
@@ -134,17 +138,19 @@ STEPS: Final[dict[str, tuple[Callable[[Path, int], None], int]]] = {
     "write_past": (write_past, 71),
     "drop": (drop, 79),
 }
-"""Name of a step, and of its file -> what it does, and the file's pages."""
+"""Name of a step and of its file -> (function, pages of the file)."""
 
 IN_LARGE: Final = {"read": read_at_once, "begin": read_on, "fault": fault_on_huge, "write": write_at_once}
-"""What is done otherwise where folios are to be large."""
+"""Functions that replace those of `STEPS` for large folios."""
 
 MORE_PAGES: Final = 1024
-"""How many a file has more then: two huge pages."""
+"""Additional pages of a file then: two huge pages."""
 
 
 def main(folios: str, folder: Path, names: list[str]) -> None:
-    """Do the steps; what takes a file out of the cache finds it there in folios of that kind."""
+    """Run the steps; the files of `CACHED_BEFORE` are brought into the cache first, in folios of that
+    kind.
+    """
     is_large = folios == "large"
     cache = read_on if is_large else read
     for name in names:

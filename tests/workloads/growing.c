@@ -1,7 +1,7 @@
 /*
- * Charges known amounts in two functions: `growing PHASE...`, where a phase is `index=BYTES`, `table=BYTES` (that function
- * touches fresh memory page by page) or `turns=BYTES` (a page in `index` by turns with three in `table`). Says "ready",
- * and goes on to the next phase at each line that it is sent.
+ * Charges known amounts in two functions: `growing PHASE...`. A phase is `index=BYTES` or `table=BYTES`, in which that
+ * function touches new memory page by page, or `turns=BYTES`, in which one page in `index` alternates with three pages
+ * in `table`. Prints "ready" before each phase, and waits for a line on its standard input.
  */
 
 #include <stdio.h>
@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 
 #define PAGE 4096
-#define REGION (2L << 20) /* what a page table is for */
+#define REGION (2L << 20) /* the range that one page table maps */
 #define TURNS 127
 #define FRAME __attribute__((noinline, noclone))
 
@@ -29,8 +29,8 @@ FRAME void grow_table(long bytes)
 }
 
 /*
- * In the same few pages, given back each time: all under one page table, which stays for the sake of the last of them, so
- * that nothing else is charged in between.
+ * Uses the same pages again and again, and frees them in between. One page table maps them all; the last page stays, so
+ * that the page table stays, and nothing else is charged.
  */
 FRAME void take_turns(char *memory, long bytes)
 {

@@ -1,6 +1,6 @@
 /*
- * Charges a known amount in code that lies in no file, as a just-in-time compiler makes it: `jit BYTES` runs a copy of
- * `grow`, which it names in its perf map. Says "ready", and goes on at each line that it is sent.
+ * Charges a known amount in code that lies in no file, as a just-in-time compiler's does. `jit BYTES` runs a copy of
+ * `grow` and names it in its perf map. Prints "ready" before and after that, and waits for a line each time.
  */
 
 #include <stdio.h>
@@ -12,7 +12,7 @@
 #define CODE_BYTES 4096
 #define COPIED_BYTES 512
 
-/* Nothing in it depends on where it lies: it calls nothing, and has no data of its own. */
+/* Position-independent: it calls nothing and has no static data. */
 __attribute__((noinline, aligned(CODE_BYTES))) void grow(volatile char *memory, long bytes)
 {
 	for (long offset = 0; offset < bytes; offset += 4096)

@@ -1,7 +1,7 @@
-"""Let process after process grow until the OOM killer ends it, and note who, and between when and when.
+"""Processes that grow one after the other until the OOM killer kills them, with a record of each kill.
 
-Usage: killed_work.py MEMCG KILLS. A kill is three words of 64 bits in the file KILLS: the pid, and
-CLOCK_MONOTONIC before the process began and after it was gone. This process itself stays outside of the
+Usage: killed_work.py MEMCG KILLS. A kill is three 64-bit words in the file KILLS: the pid, and
+CLOCK_MONOTONIC before the process began and after it was gone. The parent process stays outside of the
 cgroup.
 """
 

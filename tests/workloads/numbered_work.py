@@ -1,6 +1,7 @@
-"""Add page after page to a file's page cache, and note when. Usage: numbered_work.py FILE TIMES.
+"""Writes that add one page after the other to the page cache, with a record of their times.
 
-Page n is written after its time has been noted, and taken away some pages later, before it reaches a disk.
+Usage: numbered_work.py FILE TIMES. The time of page n is stored before the page is written. A hole is
+punched over it some pages later, before it reaches a disk.
 """
 
 from __future__ import annotations

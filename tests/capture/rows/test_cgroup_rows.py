@@ -22,7 +22,7 @@ def cgroup_record(event: str, time_ns: int, cgroup_id: int, path: str | bytes) -
     return record
 
 
-def test_events_tell_of_what_can_be_seen_from_here(tmp_path: Path) -> None:
+def test_events_outside_of_the_mount_are_left_out(tmp_path: Path) -> None:
     cgroups = CgroupRows(Hierarchy(1, tmp_path, "/docker/abc"))
     records = [
         cgroup_record("mkdir", 5, 23, "/docker/abc/web"),
@@ -35,16 +35,14 @@ def test_events_tell_of_what_can_be_seen_from_here(tmp_path: Path) -> None:
     ] == [("mkdir", 5, 23, "/web", "yes"), ("rename", 9, 23, "/\udcff", "yes")]
 
 
-def test_a_path_that_was_cut_is_asked_of_the_file_system(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cut_path_is_looked_up_in_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tmp_path / "deep" / "est"
     monkeypatch.setattr("tracer.kernel.cgroups.cgroupfs.directory_of", lambda _hierarchy, _cgroup: whole)
     (event,) = CgroupRows(Hierarchy(2, tmp_path, "/")).events(cgroup_record("mkdir", 5, 23, "/" + "a" * 500))
     assert event.cgroup.path == "/deep/est"
 
 
-def test_a_cgroup_that_is_removed_keeps_its_name(tmp_path: Path) -> None:
+def test_removed_cgroup_keeps_its_path(tmp_path: Path) -> None:
     cgroups = CgroupRows(Hierarchy(2, tmp_path, "/"))
     cgroups.add(Cgroup(23, 1, "/web", 0), 5)
     cgroups.remove(23, 9)
@@ -52,7 +50,7 @@ def test_a_cgroup_that_is_removed_keeps_its_name(tmp_path: Path) -> None:
     assert (row["path"], row["created"], row["removed"]) == ("/web", 5, 9)
 
 
-def test_a_cgroup_that_is_renamed_keeps_its_birth(tmp_path: Path) -> None:
+def test_renamed_cgroup_keeps_its_created_time(tmp_path: Path) -> None:
     cgroups = CgroupRows(Hierarchy(1, tmp_path, "/"))
     cgroups.add(Cgroup(23, 1, "/web", 0), 5)
     cgroups.add(Cgroup(23, 1, "/old-web", 0), None)
@@ -60,7 +58,7 @@ def test_a_cgroup_that_is_renamed_keeps_its_birth(tmp_path: Path) -> None:
     assert (row["cgroup_id"], row["path"], row["created"]) == (23, "/old-web", 5)
 
 
-def test_names_of_cgroups_are_stored_so_that_two_are_two(tmp_path: Path) -> None:
+def test_stored_paths_of_different_names_differ(tmp_path: Path) -> None:
     cgroups = CgroupRows(Hierarchy(2, tmp_path, "/"))
     cgroups.add(Cgroup(23, 1, os.fsdecode(b"/\xff.service"), 0), 5)
     cgroups.add(Cgroup(24, 1, r"/\xff.service", 0), 5)
@@ -70,9 +68,7 @@ def test_names_of_cgroups_are_stored_so_that_two_are_two(tmp_path: Path) -> None
     ]
 
 
-def test_the_end_of_a_cgroup_that_nothing_named_is_no_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_removed_cgroup_without_a_path_gets_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tracer.kernel.cgroups.cgroupfs.directory_of", lambda _hierarchy, _cgroup: None)
     cgroups = CgroupRows(Hierarchy(2, tmp_path, "/"))
     cgroups.require([23])

@@ -24,7 +24,7 @@ CONTAINER_NS = 23
 
 
 class KnownMounts:
-    """As much of Mounts as names need."""
+    """A stand-in for `Mounts` with two mount tables."""
 
     def own(self) -> MountTable:
         return MountTable(parse_mountinfo(HOST))
@@ -34,7 +34,7 @@ class KnownMounts:
 
 
 def file_row(device: tuple[int, int], *names: bytes, **fields: object) -> dict[str, Any]:
-    """The row of a file by its names from the root, met in the container if not told otherwise."""
+    """Return the row of a file, given by its names from the root; by default the container uses it."""
     record = np.zeros(1, WIRE["inode"])
     path = b"".join(name + b"/" for name in reversed(names))
     record["path"], record["path_len"], record["depth"] = path, len(path), len(names)
@@ -60,29 +60,29 @@ def file_row(device: tuple[int, int], *names: bytes, **fields: object) -> dict[s
         ((254, 1), (), None, None, None),
     ],
 )
-def test_a_file_has_a_name_on_the_host_and_one_in_the_container(
+def test_file_has_a_path_on_the_host_and_one_in_the_container(
     device: tuple[int, int], names: tuple[bytes, ...], path: str, kind: str, container_path: str
 ) -> None:
     row = file_row(device, *names)
     assert (row["path"], row["path_kind"], row["container_path"]) == (path, kind, container_path)
 
 
-def test_who_acts_on_the_host_sees_what_the_host_sees() -> None:
+def test_file_used_on_the_host_has_no_container_path() -> None:
     row = file_row((254, 2), b"exports", b"big", b"file", mount_ns=1)
     assert (row["path"], row["path_kind"], row["container_path"]) == ("/srv/big/file", "host", None)
 
 
-def test_a_path_that_was_cut_is_no_path_of_the_host() -> None:
+def test_cut_path_is_not_taken_for_a_host_path() -> None:
     row = file_row((254, 1), b"deep", b"file", truncated=1)
     assert (row["path"], row["path_kind"], row["container_path"]) == ("…/deep/file", "filesystem", None)
 
 
-def test_a_file_in_no_directory_has_the_name_that_the_kernel_gave_it() -> None:
+def test_file_without_a_directory_has_the_kernels_name() -> None:
     row = file_row((0, 1), b"memfd:m", is_pseudo=1, nlink=0, fs_type=b"tmpfs")
     assert (row["path"], row["path_kind"], row["deleted"]) == ("memfd:m", "kernel", True)
 
 
-def test_the_cache_of_a_block_device_says_which() -> None:
+def test_cache_of_a_block_device_names_the_device() -> None:
     row = file_row((0, 3), fs_type=b"bdev", mode=0o060600, rdev=4095 << 20 | 77)
     assert (row["path"], row["path_kind"], row["rdev"]) == (None, None, "4095:77"), "no such device here"
     assert file_row((254, 1), b"file", mode=0o100644)["rdev"] is None

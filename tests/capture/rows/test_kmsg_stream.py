@@ -1,4 +1,6 @@
-"""Reading /dev/kmsg: records from a socket that keeps their boundaries, and real ones of this kernel."""
+"""Records of /dev/kmsg: synthetic ones from a socket that keeps their boundaries, and those of a real
+kill.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ MS = 1_000_000
 
 
 class Device:
-    """What the kernel does: `log` adds a record. An overrun is met before the next one is read."""
+    """The kernel's side: `log` adds a record. A reader meets an overrun before the next record."""
 
     def __init__(self) -> None:
         ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -59,7 +61,7 @@ def log(device: Device) -> KernelLog:
     return KernelLog(device.theirs.fileno(), READ)
 
 
-def test_lines_of_the_kernel_only(device: Device, log: KernelLog) -> None:
+def test_read_returns_lines_of_the_kernel_only(device: Device, log: KernelLog) -> None:
     device.log("6,10", ";memory: usage 1kB; limit\n SUBSYSTEM=pci\n DEVICE=+pci:0\n", 5_000_000)
     device.log("12,11", ";Killed process 1 (init), says a user\n", 5_001_000)
     device.log("3,12,caller=T99", r";evil\x0aname" + "\n", 5_002_000)
@@ -72,7 +74,7 @@ def test_lines_of_the_kernel_only(device: Device, log: KernelLog) -> None:
     assert log.lost == 0
 
 
-def test_what_was_overwritten_is_counted(device: Device, log: KernelLog) -> None:
+def test_overwritten_records_are_counted_as_lost(device: Device, log: KernelLog) -> None:
     device.log("6,10", ";a\n")
     assert len(log.read()) == 1
     device.overruns = 2
@@ -81,14 +83,14 @@ def test_what_was_overwritten_is_counted(device: Device, log: KernelLog) -> None
     assert log.lost == 6
 
 
-def test_an_overrun_before_anything_was_read_is_at_least_one(device: Device, log: KernelLog) -> None:
+def test_overrun_before_the_first_read_counts_one(device: Device, log: KernelLog) -> None:
     device.overruns = 1
     assert log.read() == []
     assert log.lost == 1
 
 
-def test_a_clock_that_is_behind(device: Device, log: KernelLog) -> None:
-    """By 3 s: what is late by more than the least was read late, and is put where it belongs."""
+def test_times_follow_the_smallest_delay(device: Device, log: KernelLog) -> None:
+    """The log's clock is 3 s behind. A record with a longer delay was read late, and gets its true time."""
     behind_ns = 3_000_000_000
     made_ns = time.monotonic_ns() - 400 * MS
     device.log("6,1", ";read late\n", made_ns - behind_ns)
@@ -101,18 +103,18 @@ def test_a_clock_that_is_behind(device: Device, log: KernelLog) -> None:
     assert 0 <= late["time"] - made_ns < 100 * MS
 
 
-def test_the_line_on_a_kill_is_waited_for(device: Device, log: KernelLog) -> None:
+def test_read_until_killed_waits_for_the_lines_on_the_victims(device: Device, log: KernelLog) -> None:
     marked_ns = time.monotonic_ns()
     device.log("3,1", ";Memory cgroup out of memory: Killed process 7 (a) total-vm:1kB\n")
     rows = log.read_until_killed({7: marked_ns})
     assert len(rows) == 1
     assert time.monotonic_ns() - marked_ns < 150 * MS
-    rows = log.read_until_killed({7: time.monotonic_ns(), 8: marked_ns})  # 7 again: another one
+    rows = log.read_until_killed({7: time.monotonic_ns(), 8: marked_ns})  # pid 7 was used again
     assert rows == []
     assert time.monotonic_ns() - marked_ns >= 200 * MS
 
 
-def test_nothing_is_waited_for_that_is_long_ago(log: KernelLog) -> None:
+def test_read_until_killed_does_not_wait_for_old_kills(log: KernelLog) -> None:
     begin_ns = time.monotonic_ns()
     assert log.read_until_killed({7: begin_ns - 1000 * MS}) == []
     assert log.read_until_killed({}) == []
@@ -120,7 +122,7 @@ def test_nothing_is_waited_for_that_is_long_ago(log: KernelLog) -> None:
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_no_kernel_log(there: bool, tmp_path: Path) -> None:
+def test_unreadable_kernel_log_has_a_reason_and_no_rows(there: bool, tmp_path: Path) -> None:
     path = tmp_path / "kmsg"
     if there:
         path.symlink_to("/dev/null")
@@ -131,7 +133,7 @@ def test_no_kernel_log(there: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.kernel
-def test_a_kill_of_this_kernel(
+def test_real_kill_is_in_the_kernel_log(
     memcg: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
 ) -> None:
     if open_kernel_log().state != READ:

@@ -1,4 +1,4 @@
-"""What a trace of some cgroups keeps of the kernel log: never a line less on them, nor on the machine."""
+"""The part of the kernel log that a trace keeps: all on its cgroups, and all outside of reports."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def texts(kept: Iterable[dict[str, Any]]) -> list[str]:
 
 
 class Traced:
-    """The set of what is traced, with all below it and above it."""
+    """The traced cgroups; `concerns` holds for those below and above them as well."""
 
     def __init__(self, *paths: str) -> None:
         self.paths = set(paths)
@@ -59,7 +59,7 @@ def kept_of(traced: Traced) -> LogFilter:
 
 @pytest.mark.parametrize("dump", [OURS, ABOVE, GLOBAL], ids=lambda dump: dump.comm)
 @pytest.mark.parametrize("pieces", [1, 7, 1000])
-def test_a_report_on_the_traced_is_kept(kept_of: LogFilter, dump: Dump, pieces: int) -> None:
+def test_report_on_a_traced_cgroup_is_kept(kept_of: LogFilter, dump: Dump, pieces: int) -> None:
     lines = rows("before", *dump.lines(), "oom_reaper: reaped process 1 (ours), now anon-rss:0kB", "after")
     kept = [row for at in range(0, len(lines), pieces) for row in kept_of.take(lines[at : at + pieces])]
     assert kept + kept_of.end() == lines
@@ -67,14 +67,14 @@ def test_a_report_on_the_traced_is_kept(kept_of: LogFilter, dump: Dump, pieces: 
 
 
 @pytest.mark.parametrize("lines", [list(OTHERS.lines()), OLD], ids=["5.0 and later", "before 5.0"])
-def test_a_report_on_others_is_left_out_and_counted(kept_of: LogFilter, lines: list[str]) -> None:
+def test_report_on_another_cgroup_is_left_out_and_counted(kept_of: LogFilter, lines: list[str]) -> None:
     reaped = f"oom_reaper: reaped process {2 if lines is not OLD else 7} (others), now anon-rss:0kB"
     kept = kept_of.take(rows("before", *lines, reaped, "usb 1-1: new device", *OURS.lines()))
     assert texts(kept + kept_of.end()) == ["before", "usb 1-1: new device", *OURS.lines()]
     assert kept_of.left_out == {"reports": 1, "lines": len(lines) + 1}
 
 
-def test_the_rest_of_a_group_of_others_is_left_out(kept_of: LogFilter) -> None:
+def test_rest_of_another_cgroups_group_kill_is_left_out(kept_of: LogFilter) -> None:
     def group(path: str) -> list[str]:
         kill = "Memory cgroup out of memory: Killed process {} (a) total-vm:1kB, anon-rss:1kB, UID:0"
         ended = f"Tasks in {path} are going to be killed due to memory.oom.group set"
@@ -85,14 +85,14 @@ def test_the_rest_of_a_group_of_others_is_left_out(kept_of: LogFilter) -> None:
     assert kept_of.left_out["reports"] == 1
 
 
-def test_a_cgroup_that_came_later_is_asked_for_now(kept_of: LogFilter, traced: Traced) -> None:
+def test_cgroup_traced_later_has_its_report_kept(kept_of: LogFilter, traced: Traced) -> None:
     assert kept_of.take(rows(*OTHERS.lines())) == []
     traced.paths.add("/other/one/new")
     assert texts(kept_of.take(rows(*OTHERS.lines()))) == list(OTHERS.lines())
 
 
-def test_a_report_without_its_end_is_kept(kept_of: LogFilter) -> None:
-    """By the next one, by the end of the recording, and after a while."""
+def test_report_without_its_end_is_kept(kept_of: LogFilter) -> None:
+    """It is released by the next report, at the end of the recording, and after a second."""
     begun = list(OTHERS.lines())[:9]
     assert texts(kept_of.take(rows(*begun, *OURS.lines()))) == [*begun, *OURS.lines()]
     assert kept_of.take(rows(*begun)) == []
@@ -102,7 +102,7 @@ def test_a_report_without_its_end_is_kept(kept_of: LogFilter) -> None:
     assert texts(kept_of.take(later)) == [*begun, "a"]
 
 
-def test_no_more_than_a_bound_is_held(kept_of: LogFilter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_lines_stay_below_the_bound(kept_of: LogFilter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_filter, "_MOST_HELD", 50)
     flood = [next(OTHERS.lines()), *(f"[ {number} ] row" for number in range(500))]
     kept = kept_of.take(rows(*flood))
@@ -111,20 +111,20 @@ def test_no_more_than_a_bound_is_held(kept_of: LogFilter, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("path", [r"/bo\x78", "/" + "d" * 880])
-def test_what_cannot_be_told_is_kept(kept_of: LogFilter, path: str) -> None:
-    """A name with escapes in it may be ours, as may one that was cut."""
+def test_report_with_a_doubtful_path_is_kept(kept_of: LogFilter, path: str) -> None:
+    """A path with escapes, or one that was cut, may be that of a traced cgroup."""
     dump = Dump(5, "odd", path, path)
     assert texts(kept_of.take(rows(*dump.lines()))) == list(dump.lines())
 
 
-def test_a_name_cannot_speak_for_the_kernel(kept_of: LogFilter) -> None:
+def test_comm_that_imitates_the_kernel_changes_nothing(kept_of: LogFilter) -> None:
     name = "/box/oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/other,task_memcg=/other"
     dump = Dump(5, "odd", name, name)
     assert texts(kept_of.take(rows(*dump.lines()))) == list(dump.lines())
 
 
 @pytest.mark.kernel
-def test_of_two_kills_the_one_that_was_traced(
+def test_trace_has_the_report_of_the_traced_kill_alone(
     memcg: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
 ) -> None:
     if open_kernel_log().state != READ:
@@ -140,6 +140,8 @@ def test_of_two_kills_the_one_that_was_traced(
     text = "\n".join(trace.kernel_log["text"])
     assert f"Killed process {hog.process.pid} " in text
     assert other.name not in text
-    if trace.meta["kernel_log_left_out"]["reports"]:  # the kernel prints ten in 5 s, whoever they are about
+    if trace.meta["kernel_log_left_out"][
+        "reports"
+    ]:  # the kernel prints at most ten reports in 5 s, of all cgroups
         assert trace.meta["kernel_log_left_out"]["lines"] > 20
     assert len(trace.explain()) == 1

@@ -1,4 +1,4 @@
-"""Samples of a v1 hierarchy: what its files do not say comes from each cgroup's own counters, added up."""
+"""Samples of a v1 hierarchy: columns that its files lack are sums of the counters in the kernel."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Sampled:
         self.warnings: list[str] = []
         programs: Any = self
         self.sampler = Sampler(programs, Hierarchy(version, mount, "/"), {}, self.warnings.append)
-        for path in reversed(PARENTS):  # whoever comes first
+        for path in reversed(PARENTS):  # children first: the order must not matter
             self.add(path, self.ids[path], PARENTS[path])
 
     def folder(self, path: str) -> Path:
@@ -46,7 +46,7 @@ class Sampled:
         self.sampler.add(Cgroup(number, parent and self.ids[parent], path, memcg=number))
 
     def reclaim_counts(self, number: int) -> dict[str, int]:
-        """As `Programs` has the kernel's count of reclaim."""
+        """Return reclaim counts as `Programs` does."""
         return {"pgscan": self.value_of(number, SCANNED), "pgsteal": 0}
 
     def value_of(self, number: int, values: dict[str, Any]) -> Any:
@@ -59,7 +59,7 @@ class Sampled:
 
 @pytest.fixture
 def counters() -> dict[str, dict[str, int] | None]:
-    """The counters of each cgroup, which a test may change."""
+    """Counters by cgroup, which a test may change."""
     return {path: {"NR_KERNEL_STACK_KB": kb} for path, kb in STACKS_KB.items()}
 
 
@@ -77,16 +77,16 @@ def made(
     return sampled
 
 
-def test_a_cgroup_has_what_is_below_it_too(made: Sampled) -> None:
+def test_v1_sample_sums_the_counters_of_the_subtree(made: Sampled) -> None:
     stacks = {"/": 31, "/a": 14, "/a/b": 4, "/a/c": 8, "/d": 16}
     assert made.column("kernel_stack_bytes") == {path: kb * 1024 for path, kb in stacks.items()}
     assert made.column("pgscan")["/a"] == 20 + 30 + 31
-    assert made.column("anon_bytes") == dict.fromkeys(PARENTS, 4096), "the files add up by themselves"
+    assert made.column("anon_bytes") == dict.fromkeys(PARENTS, 4096), "memory.stat includes the subtree"
     assert made.column("sock_bytes") == dict.fromkeys(PARENTS, 0)
-    assert made.column("percpu_bytes") == dict.fromkeys(PARENTS), "not learnt: not known"
+    assert made.column("percpu_bytes") == dict.fromkeys(PARENTS), "their position is not known"
 
 
-def test_one_that_cannot_be_read_makes_all_above_it_unknown(
+def test_unreadable_counters_make_all_ancestors_null(
     made: Sampled, counters: dict[str, dict[str, int] | None]
 ) -> None:
     counters["/a/b"] = None
@@ -94,24 +94,24 @@ def test_one_that_cannot_be_read_makes_all_above_it_unknown(
     assert stacks == {"/": None, "/a": None, "/a/b": None, "/a/c": 8 << 10, "/d": 16 << 10}
 
 
-def test_one_that_is_gone_is_forgotten(made: Sampled) -> None:
+def test_removed_cgroup_is_forgotten(made: Sampled) -> None:
     shutil.rmtree(made.folder("/d"))
     assert set(made.column("pgscan")) == set(PARENTS) - {"/d"}
     assert made.column("pgscan")["/"] == sum(SCANNED.values()) - SCANNED["/d"]
 
 
-def test_one_that_took_the_name_of_another_is_not_read_for_it(made: Sampled) -> None:
+def test_cgroup_of_the_same_path_is_not_sampled_for_another(made: Sampled) -> None:
     made.folder("/d").rename(made.mount / "away")  # so that its inode number is not used again
     made.make("/d")
     assert set(made.column("anon_bytes")) == set(PARENTS) - {"/d"}
 
 
 @pytest.mark.parametrize("made", [2], indirect=True)
-def test_on_v2_the_files_say_all(made: Sampled) -> None:
+def test_v2_sample_comes_from_the_files_alone(made: Sampled) -> None:
     assert made.column("kernel_stack_bytes") == dict.fromkeys(PARENTS)
 
 
-def test_without_free_descriptors_a_sample_is_missing_and_counted(
+def test_sample_without_free_descriptors_is_counted_as_lost(
     made: Sampled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = os.open
@@ -132,7 +132,7 @@ def test_without_free_descriptors_a_sample_is_missing_and_counted(
     monkeypatch.undo()
 
 
-def test_no_descriptor_is_held_between_samples(made: Sampled) -> None:
+def test_samples_hold_no_descriptor_open(made: Sampled) -> None:
     before = set(Path("/proc/self/fd").iterdir())
     assert len(made.sampler.sample("periodic", 0)) == len(PARENTS)
     assert set(Path("/proc/self/fd").iterdir()) == before

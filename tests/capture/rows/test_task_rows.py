@@ -18,7 +18,7 @@ CLOCK_OFFSET_NS = 1_000_000
 
 
 def task_records(*events: tuple[str, int, int, str]) -> Records:
-    """(event, time, start, comm), all of tgid 23."""
+    """Return `task` records of (event, time, start, comm), all of tgid 23."""
     records = np.zeros(len(events), WIRE["task"])
     for record, (event, time_ns, start_ns, comm) in zip(records, events, strict=True):
         record["event"] = TASK_EVENTS.index(event)
@@ -27,11 +27,11 @@ def task_records(*events: tuple[str, int, int, str]) -> Records:
 
 
 def last_rows(rows: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """start -> the row that a reader keeps."""
+    """Return start -> the last row, which a reader keeps."""
     return {row["start_ns"]: row for row in rows}
 
 
-def test_a_process_is_one_row_from_first_sight_to_exit() -> None:
+def test_process_has_one_row_from_first_sight_to_exit() -> None:
     tasks = TaskRows()
     tasks.take_events(task_records(("seen", 10, 7, "sh"), ("exec", 20, 7, "tail")), CLOCK_OFFSET_NS)
     tasks.take_events(task_records(("exit", 30, 7, "tail")), CLOCK_OFFSET_NS)
@@ -44,7 +44,7 @@ def test_a_process_is_one_row_from_first_sight_to_exit() -> None:
 
 
 @pytest.mark.parametrize("batches", [1, 3])
-def test_memory_given_back_after_the_exit_makes_no_new_process(batches: int) -> None:
+def test_first_sight_after_the_exit_makes_no_new_row(batches: int) -> None:
     records = task_records(("seen", 10, 7, "tail"), ("exit", 30, 7, "tail"), ("seen", 31, 7, "tail"))
     tasks = TaskRows()
     for batch in np.array_split(records, batches):
@@ -53,7 +53,7 @@ def test_memory_given_back_after_the_exit_makes_no_new_process(batches: int) -> 
     assert (row["first_seen"], row["exited"]) == (10, 30)
 
 
-def test_a_number_given_out_again_is_another_process() -> None:
+def test_reused_tgid_is_another_process() -> None:
     tasks = TaskRows()
     tasks.take_events(
         task_records(("seen", 10, 7, "old"), ("exit", 30, 7, "old"), ("seen", 40, 39, "new")), 0
@@ -65,17 +65,19 @@ def test_a_number_given_out_again_is_another_process() -> None:
     }
 
 
-def test_a_thread_that_executes_lives_on_as_its_leader() -> None:
+def test_exec_of_a_thread_takes_over_the_leaders_row() -> None:
     tasks = TaskRows()
     tasks.take_events(task_records(("seen", 10, 7, "a"), ("exit", 30, 7, "a"), ("exec", 40, 7, "b")), 0)
     row = last_rows(tasks.rows)[7]
     assert (row["comm"], row["first_seen"], row["exited"]) == ("b", 10, None)
 
 
-def test_a_title_is_read_at_first_sight_and_once_it_may_have_been_written(
+def test_command_line_is_read_again_later_and_at_a_kill(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A process that was forked has its parent's; at a kill those that were weighed are read again."""
+    """A process that was just forked has its parent's command line; a kill reads those of the candidates
+    again.
+    """
     titles = {1: "postgres", 2: "postgres"}
     monkeypatch.setattr(task_rows, "read_title", lambda _tgid, start: titles[start])
     tasks = TaskRows()

@@ -1,4 +1,4 @@
-"""Which cgroups are taken, refused and awaited, by what was asked for and what a runtime answers."""
+"""Decisions on cgroups: taken, refused or undecided, by selectors and by a runtime's answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ID2 = "5a2c9d2be0a73586" * 4
 
 
 class FakeMap(dict[Any, Any]):
-    """A map of the kernel's with room for `room` keys."""
+    """A BPF map with room for `room` keys."""
 
     room = 1 << 20
 
@@ -42,7 +42,7 @@ class FakeMap(dict[Any, Any]):
 
 
 class FakePrograms:
-    """The maps, and the programs that are run by us."""
+    """The maps, and the program `look_again`."""
 
     def __init__(self) -> None:
         self.maps: defaultdict[str, FakeMap] = defaultdict(FakeMap)
@@ -61,7 +61,7 @@ class FakePrograms:
 
 
 class Host:
-    """A hierarchy of plain directories, a runtime with names, and a recorder's decisions on them."""
+    """A hierarchy of plain directories, a container runtime with names, and a selection."""
 
     def __init__(self, mount: Path) -> None:
         self.hierarchy = Hierarchy(1, mount, "/")
@@ -84,7 +84,7 @@ class Host:
         return self.selection
 
     def event(self, kind: str, cgroup_id: int, path: str, parent: int = 1, follow: str = "") -> None:
-        """What the kernel would tell; it decides by path alone."""
+        """Take an event as the BPF program would send it: it decides by path alone."""
         self.now_ns += 1
         if not follow:
             is_wanted = os.fsencode(path) in self.programs.map("wanted_paths")
@@ -94,7 +94,7 @@ class Host:
         )
 
     def settled(self, expected: int = 1) -> list[Taken]:
-        """What was taken, once that many are."""
+        """Return the taken cgroups, once there are as many as expected."""
         taken: list[Taken] = []
         deadline = time.monotonic() + 10
         while len(taken) < expected and time.monotonic() < deadline:
@@ -111,7 +111,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     made.selection.close()
 
 
-def test_a_path_is_decided_on_in_the_kernel_alone(host: Host) -> None:
+def test_path_is_decided_by_the_bpf_program_alone(host: Host) -> None:
     host.record("/a/web")
     assert (list(host.programs.map("wanted_paths")), host.programs.is_open) == ([b"/a/web"], False)
     host.event("mkdir", 7, "/a/web")
@@ -120,14 +120,14 @@ def test_a_path_is_decided_on_in_the_kernel_alone(host: Host) -> None:
     assert host.selection.undecided() == []
 
 
-def test_a_path_below_a_mount_that_begins_further_down_is_wanted_by_its_whole_path(tmp_path: Path) -> None:
+def test_path_below_a_partial_mount_is_wanted_by_its_full_path(tmp_path: Path) -> None:
     hierarchy = Hierarchy(1, tmp_path, "/docker/abc")
     programs: Any = FakePrograms()
     CgroupSelection(programs, hierarchy, [parse_selector(hierarchy, "/web")]).begin()
     assert list(programs.map("wanted_paths")) == [b"/docker/abc/web"]
 
 
-def test_a_name_opens_the_kernel_for_all_and_refuses_what_is_none_of_it(host: Host) -> None:
+def test_name_traces_every_new_cgroup_until_decided(host: Host) -> None:
     host.record("web-*")
     assert host.programs.is_open
     host.event("mkdir", 7, "/x/web-1")
@@ -138,7 +138,7 @@ def test_a_name_opens_the_kernel_for_all_and_refuses_what_is_none_of_it(host: Ho
     assert host.programs.roots() == {7}
 
 
-def test_a_container_is_awaited_until_its_name_is_known(host: Host) -> None:
+def test_container_is_undecided_until_its_name_is_known(host: Host) -> None:
     host.names[ID2] = "shop-db"
     host.record("shop-db")
     host.answer.clear()
@@ -151,7 +151,7 @@ def test_a_container_is_awaited_until_its_name_is_known(host: Host) -> None:
     assert host.selection.undecided() == []
 
 
-def test_a_runtime_that_answers_late_is_asked_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runtime_without_an_answer_is_asked_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_ASK_AGAIN_S", 0.01)
     host.record("shop-db")
     host.event("mkdir", 7, f"/docker/{ID2}")
@@ -162,7 +162,7 @@ def test_a_runtime_that_answers_late_is_asked_again(host: Host, monkeypatch: pyt
     assert [taken.cgroup.id for taken in host.settled()] == [7]
 
 
-def test_a_container_that_nobody_names_is_refused_in_the_end(
+def test_container_without_a_name_is_refused_after_the_wait(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_MOST_WAIT_S", 0.05)
@@ -174,7 +174,7 @@ def test_a_container_that_nobody_names_is_refused_in_the_end(
     assert host.selection.take_given_up() == [7]
 
 
-def test_a_container_of_another_name_is_refused(host: Host) -> None:
+def test_container_of_another_name_is_refused(host: Host) -> None:
     host.names[ID2] = "other"
     host.record("shop-db")
     host.event("mkdir", 7, f"/docker/{ID2}")
@@ -187,7 +187,7 @@ def test_a_container_of_another_name_is_refused(host: Host) -> None:
     assert host.selection.take_given_up() == [7]
 
 
-def test_a_container_that_ended_before_its_name_was_known(host: Host) -> None:
+def test_container_that_ended_undecided_is_taken_with_its_end(host: Host) -> None:
     host.names[ID2] = "shop-db"
     host.record("shop-db")
     host.event("mkdir", 7, f"/docker/{ID2}")
@@ -197,8 +197,8 @@ def test_a_container_that_ended_before_its_name_was_known(host: Host) -> None:
     assert host.selection.memcgs() == {}
 
 
-def test_a_container_that_is_made_again_is_known_in_the_kernel(host: Host) -> None:
-    """No runtime is asked: it is the same container, whatever it is called by now."""
+def test_container_made_again_is_wanted_by_its_path(host: Host) -> None:
+    """No runtime is asked: it is the same container, whatever its name is now."""
     host.names[ID] = "shop-db"
     host.record("shop-db")
     assert f"/docker/{ID}".encode() in host.programs.map("wanted_paths")
@@ -208,7 +208,7 @@ def test_a_container_that_is_made_again_is_known_in_the_kernel(host: Host) -> No
     assert [taken.cgroup.id for taken in host.settled()] == [7]
 
 
-def test_what_is_below_an_awaited_one_is_decided_with_it(host: Host) -> None:
+def test_child_of_an_undecided_container_is_decided_with_it(host: Host) -> None:
     host.names[ID2] = "shop-db"
     host.record("shop-db")
     host.answer.clear()
@@ -219,7 +219,7 @@ def test_what_is_below_an_awaited_one_is_decided_with_it(host: Host) -> None:
     assert [taken.cgroup.id for taken in host.settled(2)] == [7, 8]
 
 
-def test_one_that_gets_a_wanted_name_is_taken_as_one_that_was_there(host: Host) -> None:
+def test_cgroup_renamed_to_a_match_is_taken_as_existing(host: Host) -> None:
     host.record("web-*")
     host.event("mkdir", 7, "/x/db-1")
     host.event("rename", 7, "/x/web-1", follow="no")
@@ -227,7 +227,7 @@ def test_one_that_gets_a_wanted_name_is_taken_as_one_that_was_there(host: Host) 
     assert (taken.cgroup.path, taken.created_ns) == ("/x/web-1", None)
 
 
-def test_one_that_loses_its_name_stays_and_takes_those_below_with_it(host: Host) -> None:
+def test_traced_cgroup_that_is_renamed_stays_traced_with_its_subtree(host: Host) -> None:
     host.record("/web")
     host.event("mkdir", 7, "/web")
     host.event("mkdir", 8, "/web/a", parent=7, follow="yes")
@@ -242,7 +242,7 @@ def test_one_that_loses_its_name_stays_and_takes_those_below_with_it(host: Host)
     assert [taken.cgroup.id for taken in host.settled()] == [9]
 
 
-def test_news_are_told_once(host: Host) -> None:
+def test_news_are_reported_once(host: Host) -> None:
     host.record("web")
     (line,) = host.selection.waiting()
     assert line.startswith("no cgroup or container is 'web' yet: waiting for it (")
@@ -260,7 +260,7 @@ def test_news_are_told_once(host: Host) -> None:
     assert host.selection.requests.never_matched() == []
 
 
-def test_news_of_a_crash_loop_do_not_flood(host: Host) -> None:
+def test_news_of_a_crash_loop_are_few(host: Host) -> None:
     host.record("web")
     lines = []
     for cgroup_id in range(100, 200):
@@ -272,18 +272,18 @@ def test_news_of_a_crash_loop_do_not_flood(host: Host) -> None:
     assert lines[-1] == "'web' is gone ('/x/web', made 89 times): waiting for it to come again"
 
 
-def test_names_are_told_as_a_trace_keeps_them(host: Host) -> None:
+def test_news_show_names_as_a_trace_keeps_them(host: Host) -> None:
     host.record("web\udcff")
     host.event("mkdir", 7, "/x/web\udcff")
     assert list(host.selection.requests.news()) == [r"'web\xff': now tracing '/x/web\xff'"]
 
 
-def test_what_never_came_is_known(host: Host) -> None:
+def test_never_matched_lists_selectors_without_a_match(host: Host) -> None:
     host.record("web", "/docker")
     assert host.selection.requests.never_matched() == ["'web'"]
 
 
-def test_paths_are_told_as_a_trace_keeps_them(host: Host) -> None:
+def test_matched_paths_are_as_a_trace_keeps_them(host: Host) -> None:
     host.record("web*")
     host.event("mkdir", 7, "/x/web\udcff")
     host.event("mkdir", 8, r"/x/web\xff")
@@ -291,7 +291,7 @@ def test_paths_are_told_as_a_trace_keeps_them(host: Host) -> None:
 
 
 @pytest.mark.parametrize("argument", ["c-*", "/x/*"])
-def test_cgroups_that_come_and_go_without_end_leave_nothing_behind(host: Host, argument: str) -> None:
+def test_many_short_lived_cgroups_leave_the_maps_bounded(host: Host, argument: str) -> None:
     host.record(argument)
     for cgroup_id in range(100, 5100):
         host.event("mkdir", cgroup_id, f"/x/c-{cgroup_id}")
@@ -301,13 +301,13 @@ def test_cgroups_that_come_and_go_without_end_leave_nothing_behind(host: Host, a
     assert len(host.programs.map("wanted_paths")) <= 1025
 
 
-def test_more_than_the_kernel_can_hold_is_an_error_with_a_way_out(host: Host) -> None:
+def test_full_roots_map_raises_with_a_remedy(host: Host) -> None:
     host.programs.map("roots").room = 0
     with pytest.raises(TracerError, match="the cgroup above them"):
         host.record("docker")
 
 
-def test_everything_is_traced_where_nothing_is_asked_for(tmp_path: Path) -> None:
+def test_without_selectors_every_cgroup_is_traced(tmp_path: Path) -> None:
     programs: Any = SimpleNamespace()
     selection = CgroupSelection(programs, Hierarchy(2, tmp_path, "/"), None)
     selection.begin()
@@ -319,7 +319,7 @@ def test_everything_is_traced_where_nothing_is_asked_for(tmp_path: Path) -> None
     assert selection.sift("charge", records) is records
 
 
-def test_a_report_concerns_what_was_asked_for_and_the_limits_above_it(host: Host) -> None:
+def test_concerns_holds_for_requested_cgroups_and_those_above(host: Host) -> None:
     (host.hierarchy.mount / "a" / "web").mkdir(parents=True)
     selection = host.record("/a/web", "late")
     assert selection.concerns("/")
@@ -333,7 +333,7 @@ def test_a_report_concerns_what_was_asked_for_and_the_limits_above_it(host: Host
     host.answer.clear()
     host.event("mkdir", 7, path)
     selection.settle()
-    assert selection.concerns(path), "that is not decided yet"
+    assert selection.concerns(path), "it is undecided"
     host.names[ID2] = "late"
     host.answer.set()
     assert [taken.cgroup.id for taken in host.settled()] == [7]
@@ -341,12 +341,12 @@ def test_a_report_concerns_what_was_asked_for_and_the_limits_above_it(host: Host
     assert selection.concerns(path), "its kill may be logged late"
 
 
-def test_where_everything_is_traced_every_report_concerns_it(host: Host) -> None:
+def test_concerns_without_selectors_holds_for_every_cgroup(host: Host) -> None:
     host.selection = CgroupSelection(host.programs, host.hierarchy, None)
     assert host.selection.concerns("/any")
 
 
-def test_a_report_concerns_a_container_that_sees_a_part_of_the_hierarchy(host: Host) -> None:
+def test_concerns_in_a_partial_mount_uses_full_paths(host: Host) -> None:
     host.hierarchy = Hierarchy(1, host.hierarchy.mount, "/docker/a")
     (host.hierarchy.mount / "box").mkdir()
     selection = host.record("/box")

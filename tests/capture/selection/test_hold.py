@@ -1,4 +1,4 @@
-"""What is kept back comes out whole, is dropped whole, or is counted."""
+"""Records in the hold: released, dropped, or counted as lost."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tracer.wire.streams import STREAM_AT, STREAMS
 WANTED, OTHER, NEVER = 23, 37, 41
 
 
-def charges(*of: tuple[int, int]) -> Records:
-    """Charges of (cgroup id, bytes)."""
-    records = np.zeros(len(of), WIRE["charge"])
-    for record, (cgroup_id, delta_bytes) in zip(records, of, strict=True):
+def charges(*pairs: tuple[int, int]) -> Records:
+    """Return `charge` records of (cgroup id, bytes)."""
+    records = np.zeros(len(pairs), WIRE["charge"])
+    for record, (cgroup_id, delta_bytes) in zip(records, pairs, strict=True):
         record["cgroup_id"], record["delta_bytes"], record["category"] = cgroup_id, delta_bytes, 3
     return records
 
 
-def sifted(hold: Hold, *of: tuple[int, int]) -> list[tuple[int, int]]:
-    written, _ = hold.sift("charge", charges(*of))
+def sifted(hold: Hold, *pairs: tuple[int, int]) -> list[tuple[int, int]]:
+    written, _ = hold.sift("charge", charges(*pairs))
     return [(int(record["cgroup_id"]), int(record["delta_bytes"])) for record in written]
 
 
-def test_what_is_accepted_comes_once_and_in_order() -> None:
+def test_accepted_records_are_released_once_and_in_order() -> None:
     hold = Hold()
     hold.wait_for(WANTED)
     assert sifted(hold, (WANTED, 1), (OTHER, 2)) == [(OTHER, 2)]
@@ -37,7 +37,7 @@ def test_what_is_accepted_comes_once_and_in_order() -> None:
     assert sifted(hold) == []
 
 
-def test_what_is_refused_never_comes() -> None:
+def test_refused_records_are_dropped() -> None:
     hold = Hold()
     hold.wait_for(NEVER)
     hold.wait_for(WANTED)
@@ -51,7 +51,7 @@ def test_what_is_refused_never_comes() -> None:
 
 
 @pytest.mark.parametrize("stream", [stream.name for stream in STREAMS if stream.owners])
-def test_every_stream_is_kept_back(stream: str) -> None:
+def test_stream_with_owners_is_held_back(stream: str) -> None:
     hold = Hold()
     hold.wait_for(NEVER)
     records = np.zeros(2, WIRE[stream])
@@ -64,13 +64,13 @@ def test_every_stream_is_kept_back(stream: str) -> None:
     assert (len(written), dropped[STREAM_AT[stream].owners[0]].tolist()) == (0, [NEVER])
 
 
-def test_every_stream_that_belongs_to_a_cgroup_is_sifted() -> None:
+def test_streams_without_owners_are_cgroups_and_candidates() -> None:
     without = {stream.name for stream in STREAMS if not stream.owners}
     assert without == {"cgroup", "candidate"}
 
 
 @pytest.mark.parametrize("field", STREAM_AT["oom"].owners)
-def test_a_kill_counts_if_anything_wanted_has_a_part_in_it(field: str) -> None:
+def test_kill_is_written_if_any_of_its_cgroups_is_accepted(field: str) -> None:
     hold = Hold()
     hold.wait_for(NEVER)
     hold.accept(WANTED)
@@ -82,7 +82,7 @@ def test_a_kill_counts_if_anything_wanted_has_a_part_in_it(field: str) -> None:
     assert len(hold.sift("oom", kill)[0]) == 1
 
 
-def test_a_process_seen_after_the_kernel_let_a_cgroup_go_acts_on_what_is_traced() -> None:
+def test_task_seen_after_the_purge_of_its_cgroup_is_written() -> None:
     hold = Hold()
     hold.wait_for(NEVER)
     hold.refuse(NEVER)
@@ -90,16 +90,16 @@ def test_a_process_seen_after_the_kernel_let_a_cgroup_go_acts_on_what_is_traced(
     seen["cgroup_id"], seen["time_ns"] = NEVER, 5
     assert len(hold.sift("task", seen)[0]) == 0
     hold.purge(NEVER, 7)
-    assert len(hold.sift("task", seen)[0]) == 0, "it was under way"
+    assert len(hold.sift("task", seen)[0]) == 0, "the record was under way"
     seen["time_ns"] = 9
     assert len(hold.sift("task", seen)[0]) == 1
     seen["event"] = TASK_EVENTS.index("exit")
-    assert len(hold.sift("task", seen)[0]) == 0, "that of one that was dropped"
+    assert len(hold.sift("task", seen)[0]) == 0, "the process was dropped before"
     assert sifted(hold, (NEVER, 1)) == [], "its charges were under way"
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_what_does_not_fit_is_counted_if_it_was_wanted(wanted: bool) -> None:
+def test_records_that_do_not_fit_are_lost_only_if_accepted(wanted: bool) -> None:
     size = WIRE["charge"].itemsize
     hold = Hold(most_bytes=3 * size)
     hold.wait_for(WANTED)
@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_counted_if_it_was_wanted(wanted: bool) -> None:
     assert dict(hold.lost) == {"charge": 2}
 
 
-def test_rows_wait_with_the_records() -> None:
+def test_sift_rows_holds_back_rows_of_undecided_cgroups() -> None:
     hold = Hold()
     hold.wait_for(WANTED)
     hold.wait_for(NEVER)

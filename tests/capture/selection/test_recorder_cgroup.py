@@ -1,4 +1,6 @@
-"""A recorder in a cgroup that it traces: it says so, and its own death is no proof that nobody died."""
+"""A recorder in a cgroup that it traces: it warns, and its own death does not prove that nothing was
+killed.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def hierarchy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hierarchy:
-    """We are in /a/b; nothing there has a limit yet."""
+    """A hierarchy in which this process is in /a/b, and no cgroup has a limit yet."""
     for path in ("", "a", "a/b"):
         (tmp_path / path).mkdir(exist_ok=True)
         (tmp_path / path / "memory.max").write_text("max\n")
@@ -29,11 +31,11 @@ def hierarchy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hierarchy:
     return Hierarchy(2, tmp_path, "/")
 
 
-def test_a_recorder_without_a_limit_needs_no_warning(hierarchy: Hierarchy) -> None:
+def test_recorder_without_a_limit_gets_no_warning(hierarchy: Hierarchy) -> None:
     assert find_recorder_cgroup(hierarchy, lambda _: True) is None
 
 
-def test_the_least_limit_above_it_is_named(hierarchy: Hierarchy) -> None:
+def test_lowest_limit_above_the_recorder_is_named(hierarchy: Hierarchy) -> None:
     (hierarchy.mount / "a" / "memory.max").write_text(f"{90 * MIB}\n")
     (hierarchy.mount / "a" / "b" / "memory.max").write_text(f"{100 * MIB}\n")
     own = find_recorder_cgroup(hierarchy, lambda path: path == "/a/b")
@@ -46,8 +48,12 @@ def test_the_least_limit_above_it_is_named(hierarchy: Hierarchy) -> None:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("limit", [None, 1 << 40])
-def test_a_recorder_that_dies_where_it_traces(memcg: Path, tmp_path: Path, limit: int | None) -> None:
-    """Killed as the OOM killer would: what it could not see is not denied."""
+def test_recorder_killed_in_a_traced_cgroup_denies_no_kill(
+    memcg: Path, tmp_path: Path, limit: int | None
+) -> None:
+    """The recorder gets SIGKILL, as from the OOM killer; the report does not deny a kill that it may have
+    missed.
+    """
     version = memory_hierarchy().version
     if limit is not None:
         name = "memory.limit_in_bytes" if version == 1 else "memory.max"
@@ -74,8 +80,8 @@ while True:
 
 
 @pytest.mark.kernel
-def test_the_oom_killer_takes_the_recorder_first(memcg: Path, tmp_path: Path) -> None:
-    """It is the most to be killed of its cgroup, whose limit another process reaches."""
+def test_recorder_killed_by_the_oom_killer_leaves_a_readable_trace(memcg: Path, tmp_path: Path) -> None:
+    """The recorder has the highest badness in its cgroup, and another process reaches the limit."""
     version = memory_hierarchy().version
     name = "memory.limit_in_bytes" if version == 1 else "memory.max"
     enter = f'echo 0 > "{memcg}/cgroup.procs" && '

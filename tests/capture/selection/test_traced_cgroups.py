@@ -8,7 +8,7 @@ from tracer.capture.selection.traced_cgroups import list_cgroups_below
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 
 
-def test_cgroups_that_are_there_are_listed_once_with_their_parents(tmp_path: Path) -> None:
+def test_list_cgroups_below_returns_each_cgroup_once_with_its_parent(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     hierarchy, gone = Hierarchy(2, tmp_path, "/"), tmp_path / "gone" / "child"
     ids = {path: path.stat().st_ino for path in (tmp_path, tmp_path / "a", tmp_path / "a" / "b")}

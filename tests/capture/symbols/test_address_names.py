@@ -1,4 +1,4 @@
-"""Names of addresses in processes that live, die and become others, made up here."""
+"""Names of addresses in synthetic processes that live, end and execute other programs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAPS = "1000-9000 r-xp 00000000 08:01 77  /bin/work\n"
 
 
 class Table:
-    """As of when it was made: functions of 0x100 bytes at 0x1000, 0x1100, ... in a module up to 0x2000."""
+    """A table with functions of 0x100 bytes at 0x1000, 0x1100, ... in a module that ends at 0x2000."""
 
     def __init__(self, tgid: int, world: World) -> None:
         self.tgid = tgid
@@ -37,7 +37,7 @@ class Table:
 
 
 class World:
-    """A /proc, and the tables that were made."""
+    """A folder like /proc, and the tables that were made."""
 
     def __init__(self, proc: Path) -> None:
         self.proc = proc
@@ -51,10 +51,10 @@ class World:
         self.open.append(self.made[-1])
         return self.made[-1]
 
-    def runs(self, tgid: int, program: ExecImage, maps: str = MAPS) -> None:
+    def runs(self, tgid: int, image: ExecImage, maps: str = MAPS) -> None:
         folder = self.proc / str(tgid)
         folder.mkdir(exist_ok=True)
-        fields = ["S"] + ["0"] * 22 + [str(program.start_code), "0", str(program.start_stack), "0"]
+        fields = ["S"] + ["0"] * 22 + [str(image.start_code), "0", str(image.start_stack), "0"]
         (folder / "stat").write_text(f"{tgid} (a) b) {' '.join(fields)}\n")
         (folder / "maps").write_text(maps)
 
@@ -67,70 +67,70 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def test_a_frame_says_as_much_as_is_known(world: World) -> None:
+def test_frame_has_symbol_and_module_as_far_as_known(world: World) -> None:
     world.runs(7, ONE)
     frames = world.symbols.frames(7, [0x1234, 0x1310, 0x2040, 0x3040, 0x5000], ONE)
     assert frames == ["f2.0 [work]", "f3.0 [work]", "[no symbols.so]+0x40", "0x3040", "0x5000"]
 
 
-def test_a_caller_is_the_function_of_the_call_not_of_what_lies_behind_it(world: World) -> None:
-    """A call that never returns may be the last of its function: the return address is then another's."""
+def test_caller_frame_names_the_function_of_the_call(world: World) -> None:
+    """A call that never returns may end its function: its return address lies in the next function."""
     world.runs(7, ONE)
     assert world.symbols.frames(7, [0x1100, 0x1100], ONE) == ["f1.0 [work]", "f0.0 [work]"]
 
 
-def test_any_address_has_a_name(world: World) -> None:
-    """A program without frame pointers has anything on its stack."""
+def test_frames_of_any_addresses_are_returned(world: World) -> None:
+    """The stack of a program without frame pointers may hold any value."""
     world.runs(7, ONE)
     addresses = [0x1234, 0, 1, 1 << 63, (1 << 64) - 1]
     frames = world.symbols.frames(7, addresses, ONE)
     assert frames == ["f2.0 [work]", *map(hex, addresses[1:])]
 
 
-def test_an_address_is_looked_up_once(world: World) -> None:
+def test_address_in_a_file_is_looked_up_once(world: World) -> None:
     world.runs(7, ONE)
     for _ in range(3):
         world.symbols.frames(7, [0x1234, 0x1310], ONE)
     assert [table.asked for table in world.made] == [[0x1234, 0x130F]]
 
 
-def test_a_name_in_no_file_is_looked_up_again(world: World) -> None:
-    """Code that is made while running is replaced by other code."""
+def test_address_outside_of_files_is_looked_up_again(world: World) -> None:
+    """A just-in-time compiler replaces code by other code."""
     world.runs(7, ONE)
     for _ in range(2):
         world.symbols.frames(7, [0x5000], ONE)
     assert [table.asked for table in world.made] == [[0x5000, 0x5000]]
 
 
-def test_a_process_that_ended_keeps_the_names_that_were_learnt(world: World) -> None:
-    """And those that are still to learn: its modules were open."""
+def test_known_process_that_ended_keeps_its_names(world: World) -> None:
+    """Its other names can still be looked up: the table has the modules open."""
     world.runs(7, ONE)
     world.symbols.frames(7, [0x1234], ONE)
     world.ends(7)
     assert world.symbols.frames(7, [0x1234, 0x1410], ONE) == ["f2.0 [work]", "f4.0 [work]"]
 
 
-def test_a_process_that_ended_before_it_was_looked_at_has_addresses(world: World) -> None:
+def test_unknown_process_that_ended_gives_addresses(world: World) -> None:
     assert world.symbols.frames(7, [0x1234, 0x1310], ONE) == ["0x1234", "0x1310"]
     assert not world.made
 
 
-def test_a_stack_of_before_an_exec_is_not_named_by_what_came_after(world: World) -> None:
+def test_stack_from_before_an_exec_gives_addresses(world: World) -> None:
     world.runs(7, OTHER)
     assert world.symbols.frames(7, [0x1234], ONE) == ["0x1234"]
     assert world.symbols.frames(7, [0x1234], OTHER) == ["f2.0 [work]"]
     assert world.symbols.frames(7, [0x1234], ONE) == ["0x1234"]
 
 
-def test_what_was_learnt_before_an_exec_is_still_true_of_before(world: World) -> None:
-    """But the table is not asked any more: it might look at the new program."""
+def test_names_learnt_before_an_exec_stay_valid_for_older_stacks(world: World) -> None:
+    """The table is not used for more look-ups: it might read the new program."""
     world.runs(7, ONE)
     world.symbols.frames(7, [0x1234], ONE)
     world.runs(7, OTHER)
     assert world.symbols.frames(7, [0x1234, 0x1410], ONE) == ["f2.0 [work]", "0x1410"]
 
 
-def test_another_process_of_the_same_number_is_not_taken_for_it(world: World) -> None:
+def test_reused_pid_gets_a_new_table(world: World) -> None:
     world.runs(7, ONE)
     world.symbols.frames(7, [0x1234], ONE)
     world.ends(7)
@@ -140,7 +140,7 @@ def test_another_process_of_the_same_number_is_not_taken_for_it(world: World) ->
     assert len(world.open) == 1
 
 
-def test_an_exec_while_the_table_is_made(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exec_while_the_table_is_made_gives_addresses(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     made = world.table
 
     def table(tgid: int) -> Table:
@@ -153,7 +153,7 @@ def test_an_exec_while_the_table_is_made(world: World, monkeypatch: pytest.Monke
     assert not world.open
 
 
-def test_a_module_that_came_later_is_seen(world: World) -> None:
+def test_module_mapped_later_gets_a_new_table(world: World) -> None:
     world.runs(7, ONE)
     world.symbols.frames(7, [0x1234], ONE)
     world.generation = 1
@@ -164,7 +164,7 @@ def test_a_module_that_came_later_is_seen(world: World) -> None:
     assert len(world.open) == 1
 
 
-def test_few_tables_are_open_however_many_processes_there_are(world: World) -> None:
+def test_open_tables_stay_few_for_many_processes(world: World) -> None:
     for tgid in range(1, 500):
         world.runs(tgid, ONE)
         assert world.symbols.frames(tgid, [0x1234], ONE) == ["f2.0 [work]"]
@@ -173,21 +173,21 @@ def test_few_tables_are_open_however_many_processes_there_are(world: World) -> N
     assert not world.open
 
 
-def test_a_name_is_not_as_long_as_its_maker_likes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_symbol_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Table, "resolve", lambda *_: ("x" * 10_000_000, 0, "/bin/work"))
     world.runs(7, ONE)
     assert len(world.symbols.frames(7, [0x1234], ONE)[0]) < 600
 
 
 @pytest.mark.parametrize("stat", ["", "7 (a", "7 (a) S 1 2 3", "7 (a) S" + " x" * 40])
-def test_what_is_no_stat_is_no_program(tmp_path: Path, stat: str) -> None:
+def test_read_image_of_a_malformed_stat_returns_zeros(tmp_path: Path, stat: str) -> None:
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "stat").write_text(stat)
     assert read_image(tmp_path, 7) == ExecImage(0, 0)
 
 
-def test_the_program_of_this_process_is_where_the_kernel_says() -> None:
-    """On the stack that /proc/self/maps has, and in a mapping of code."""
+def test_read_image_of_this_process_matches_its_maps() -> None:
+    """The stack address lies in the stack of /proc/self/maps."""
     own = read_image(Path("/proc"), os.getpid())
     stack = next(line for line in Path("/proc/self/maps").read_text().splitlines() if "[stack]" in line)
     begin, end = (int(number, 16) for number in stack.split()[0].split("-"))

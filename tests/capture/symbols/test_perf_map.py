@@ -1,4 +1,4 @@
-"""Perf maps of processes that write them, and of those that mean no good."""
+"""Perf maps, honest and hostile ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ c000-d000 r-xp 00000000 00:00 0                          [vdso]
 
 
 class Process:
-    """A /proc with one process, which is number 7 in a container."""
+    """A folder like /proc with one process, whose pid in its container is 7."""
 
     def __init__(self, proc: Path) -> None:
         self.proc = proc
@@ -45,7 +45,7 @@ def process(tmp_path: Path) -> Process:
     return Process(tmp_path)
 
 
-def test_a_function_has_its_bounds(process: Process) -> None:
+def test_name_in_a_function_gives_name_and_offset(process: Process) -> None:
     process.map.write_text("5000 10 LazyCompile:*add /app/a.js:3\n5100 8 other\n")
     opened = process.open()
     assert opened.name(0x5000) == ("LazyCompile:*add /app/a.js:3", 0)
@@ -54,7 +54,7 @@ def test_a_function_has_its_bounds(process: Process) -> None:
     assert [opened.name(address) for address in (0, 0x4FFF, 0x5010, 0x5108, (1 << 64) - 1)] == [None] * 5
 
 
-def test_lines_that_come_later_are_read_and_count_more(process: Process) -> None:
+def test_lines_added_later_replace_earlier_ones(process: Process) -> None:
     process.map.write_text("5000 10 first\n5100 10 ha")
     opened = process.open()
     assert opened.name(0x5105) is None, "its line is not yet whole"
@@ -64,7 +64,7 @@ def test_lines_that_come_later_are_read_and_count_more(process: Process) -> None
     assert opened.name(0x5015) == ("second", 0x15)
 
 
-def test_a_file_that_begins_anew(process: Process) -> None:
+def test_truncated_file_is_read_anew(process: Process) -> None:
     process.map.write_text("5000 10 first\n5100 10 more\n")
     opened = process.open()
     assert opened.name(0x5100) == ("more", 0)
@@ -72,12 +72,12 @@ def test_a_file_that_begins_anew(process: Process) -> None:
     assert (opened.name(0x5100), opened.name(0x5200)) == (None, ("anew", 0))
 
 
-def test_no_map(process: Process) -> None:
+def test_missing_map_names_nothing(process: Process) -> None:
     assert process.open().name(0x5000) is None
     assert PerfMap(TGID + 1, process.proc).name(0x5000) is None
 
 
-def test_a_map_of_another_user_is_not_read(process: Process) -> None:
+def test_map_of_another_user_is_not_read(process: Process) -> None:
     process.map.write_text("5000 10 planted\n")
     os.chown(process.map, 4242, -1)
     assert process.open().name(0x5000) is None
@@ -86,7 +86,7 @@ def test_a_map_of_another_user_is_not_read(process: Process) -> None:
 
 
 @pytest.mark.parametrize("what", ["fifo", "link", "folder", "link of tmp"])
-def test_what_is_no_file_is_not_read(process: Process, tmp_path: Path, what: str) -> None:
+def test_map_that_is_not_a_regular_file_is_not_read(process: Process, tmp_path: Path, what: str) -> None:
     target = tmp_path / "elsewhere"
     target.mkdir()
     (target / process.map.name).write_text("5000 10 planted\n")
@@ -102,13 +102,13 @@ def test_what_is_no_file_is_not_read(process: Process, tmp_path: Path, what: str
     assert process.open().name(0x5000) is None
 
 
-def test_no_more_than_a_bound_is_read(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_stops_at_the_bound(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(perf_map, "_MOST_BYTES", 60)
     process.map.write_text("".join(f"{0x5000 + number * 16:x} 10 f{number}\n" for number in range(100)))
     opened = process.open()
     assert opened.name(0x5000) == ("f0", 0)
     assert opened.name(0x5000 + 16 * 50) is None
-    for number in range(20):  # nor by beginning anew
+    for number in range(20):  # truncating the file does not reset the bound
         process.map.write_text(f"7000 10 anew{number}\n")
         opened.name(0x7000)
         process.map.write_text("")
@@ -118,7 +118,7 @@ def test_no_more_than_a_bound_is_read(process: Process, monkeypatch: pytest.Monk
 
 
 @given(st.binary(max_size=300))
-def test_any_content(content: bytes) -> None:
+def test_any_content_gives_valid_functions(content: bytes) -> None:
     opened = PerfMap(0)
     opened._take(content + b"\n5000 10 f\n")
     opened._starts.sort()
@@ -127,7 +127,7 @@ def test_any_content(content: bytes) -> None:
 
 
 class Table:
-    """BCC's: it knows functions in files, and maps that anyone made."""
+    """A table like BCC's: it has functions in files, and names from perf maps of any user."""
 
     def resolve(self, address: int) -> tuple[str | None, int, str | None]:
         if address < 0x2000:
@@ -137,7 +137,7 @@ class Table:
     def close(self) -> None: ...
 
 
-def test_files_have_symbols_and_the_rest_has_the_map(process: Process) -> None:
+def test_code_in_files_is_named_by_the_table_and_the_rest_by_the_map(process: Process) -> None:
     process.map.write_text("1000 4000 everything\n5000 10 add\n")
     symbols = CodeSymbols(Table(), TGID, process.proc)
     assert symbols.resolve(0x1010) == ("work", 0x10, "/bin/work")

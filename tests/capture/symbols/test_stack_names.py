@@ -1,4 +1,4 @@
-"""Stacks are numbered once, and named aside."""
+"""Stacks: numbered at once, named by a thread."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def records(*rows: dict[str, Any]) -> Any:
 
 
 class Users:
-    """Names as the process, the program and the address; `gate` holds whoever asks."""
+    """A `UserSymbols` whose names are process and address; it waits while `gate` is not set."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -35,9 +35,9 @@ class Users:
         self.asked: list[tuple[int, tuple[int, ...], ExecImage]] = []
         self.closed = 0
 
-    def frames(self, tgid: int, addresses: Any, program: ExecImage) -> list[str]:
+    def frames(self, tgid: int, addresses: Any, image: ExecImage) -> list[str]:
         self.gate.wait()
-        self.asked.append((tgid, tuple(addresses), program))
+        self.asked.append((tgid, tuple(addresses), image))
         return [f"{tgid}:{address}" for address in addresses]
 
     def close(self) -> None:
@@ -58,12 +58,12 @@ def sampled(users: Users) -> Iterator[Stacks]:
 
 
 def named(sampled: Stacks) -> dict[int, list[str]]:
-    """All names, once there are no more to come."""
+    """Return all names, after the last one was found."""
     sampled.finish()
     return {row["stack_id"]: row["frames"] for row in sampled.take_rows()}
 
 
-def test_each_sample_has_the_numbers_of_its_stacks(sampled: Stacks) -> None:
+def test_number_gives_each_sample_the_numbers_of_its_stacks(sampled: Stacks) -> None:
     kernel, user = sampled.number(
         records(
             {"tgid": 1, "kernel": [30, 20], "user": [5, 4]},
@@ -81,13 +81,13 @@ def test_each_sample_has_the_numbers_of_its_stacks(sampled: Stacks) -> None:
     assert len({*kernel, *user}) == len(names) == 4
 
 
-def test_numbers_are_not_those_of_the_stacks_of_kills(sampled: Stacks) -> None:
-    """Which the kernel numbers, below the size of its map (bpf/oom.bpf.c)."""
+def test_numbers_lie_above_those_of_kill_stacks(sampled: Stacks) -> None:
+    """The kernel numbers kill stacks, below the size of the map `stacks` (bpf/oom.bpf.c)."""
     kernel, user = sampled.number(records({"kernel": [1], "user": [1]}))
     assert min(*kernel, *user) > 1024
 
 
-def test_a_stack_that_comes_again_is_named_once(sampled: Stacks, users: Users) -> None:
+def test_repeated_stack_keeps_its_number_and_is_named_once(sampled: Stacks, users: Users) -> None:
     first = sampled.number(records({"tgid": 1, "kernel": [30], "user": [5]}))
     again = sampled.number(records({"tgid": 1, "kernel": [30], "user": [5]}))
     assert [*map(list, first)] == [*map(list, again)]
@@ -96,7 +96,7 @@ def test_a_stack_that_comes_again_is_named_once(sampled: Stacks, users: Users) -
 
 
 @pytest.mark.parametrize("other", [{"tgid": 2}, {"start_code": 9}, {"start_stack": 9}])
-def test_the_same_addresses_in_another_program_are_another_stack(
+def test_same_addresses_in_another_program_get_another_number(
     sampled: Stacks, users: Users, other: dict[str, int]
 ) -> None:
     one = {"tgid": 1, "start_code": 8, "start_stack": 8, "kernel": [30], "user": [5]}
@@ -104,18 +104,18 @@ def test_the_same_addresses_in_another_program_are_another_stack(
     assert kernel[0] == kernel[1]
     assert user[0] != user[1]
     sampled.finish()
-    programs = [(r["tgid"], (5,), ExecImage(r["start_code"], r["start_stack"])) for r in (one, one | other)]
-    assert sorted(users.asked) == sorted(programs)
+    images = [(r["tgid"], (5,), ExecImage(r["start_code"], r["start_stack"])) for r in (one, one | other)]
+    assert sorted(users.asked) == sorted(images)
 
 
-def test_a_stack_that_could_not_be_taken_has_no_number(sampled: Stacks) -> None:
+def test_missing_stack_has_no_number(sampled: Stacks) -> None:
     kernel, user = sampled.number(records({"kernel": [30]}, {"user": [5]}))
     assert (kernel[1], user[0]) == (NO_STACK, NO_STACK)
     assert min(kernel[0], user[1]) > 0
     assert len(named(sampled)) == 2
 
 
-def test_numbering_does_not_wait_for_names(sampled: Stacks, users: Users) -> None:
+def test_number_does_not_wait_for_names(sampled: Stacks, users: Users) -> None:
     users.gate.clear()
     sampled.number(records({"tgid": 1, "user": [5]}))
     assert sampled.take_rows() == []
@@ -123,10 +123,10 @@ def test_numbering_does_not_wait_for_names(sampled: Stacks, users: Users) -> Non
     assert list(named(sampled).values()) == [["1:5"]]
 
 
-def test_what_waits_too_long_stays_with_its_addresses(
+def test_stack_that_waits_too_long_stays_bare_addresses(
     sampled: Stacks, users: Users, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the end, and where too many wait: nothing is kept for ever."""
+    """This holds at the end, and if too many wait."""
     monkeypatch.setattr(stack_names, "_LAST_WAIT_S", 0.05)
     monkeypatch.setattr(stack_names, "_MOST_WAITING", 2)
     users.gate.clear()
@@ -134,7 +134,7 @@ def test_what_waits_too_long_stays_with_its_addresses(
     numbers = [sampled.number(records(row))[1][0] for row in rows]
     late = named(sampled)
     users.gate.set()
-    assert len(late) >= len(rows) - 1  # one is in the hands of whoever names them
+    assert len(late) >= len(rows) - 1  # the thread works on one
     assert sampled.failed == len(rows)
     assert all(
         late.get(number, [f"{address:#x}"]) == [f"{address:#x}"]
@@ -142,7 +142,7 @@ def test_what_waits_too_long_stays_with_its_addresses(
     )
 
 
-def test_numbers_are_forgotten_before_they_fill_the_memory(
+def test_numbers_beyond_the_bound_are_forgotten_but_not_reused(
     sampled: Stacks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stack_names, "_MOST_NUMBERED", 4)
@@ -153,7 +153,7 @@ def test_numbers_are_forgotten_before_they_fill_the_memory(
     assert names[numbers[0]] == names[numbers[-1]] == ["kernel:1"]
 
 
-def test_all_is_freed(users: Users) -> None:
+def test_close_ends_the_thread_and_frees_the_tables(users: Users) -> None:
     made: Callable[..., Any] = Stacks
     one = made(lambda _: [], users)
     one.close()
@@ -161,15 +161,15 @@ def test_all_is_freed(users: Users) -> None:
     assert not one._thread.is_alive()
 
 
-def test_a_stack_that_cannot_be_named_is_counted_and_the_next_one_is_named(
+def test_stack_that_cannot_be_named_is_counted_and_skipped(
     sampled: Stacks, users: Users, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frames = users.frames
 
-    def refuse(tgid: int, addresses: Any, program: ExecImage) -> list[str]:
+    def refuse(tgid: int, addresses: Any, image: ExecImage) -> list[str]:
         if addresses == (5,):
             raise OverflowError
-        return frames(tgid, addresses, program)
+        return frames(tgid, addresses, image)
 
     monkeypatch.setattr(users, "frames", refuse)
     _, (failed,) = sampled.number(records({"tgid": 1, "user": [5]}))

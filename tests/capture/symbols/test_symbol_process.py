@@ -1,4 +1,4 @@
-"""A table in a child: what it answers, and that nothing that happens there happens here."""
+"""A symbol table in a child process: its answers, and that its accidents stay in the child."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tracer.capture.symbols.symbol_process import SymbolProcess
 class Table:
     def resolve(self, address: int) -> tuple[str | None, int, str | None]:
         if address == 0x666:
-            os.closerange(0, 150)  # as BCC may
+            os.closerange(0, 150)  # as BCC may do
         if address == 0xBAD:
             raise ValueError
         if address == 0xA51EE9:
@@ -28,7 +28,7 @@ class Table:
         return (f"f{address:x}", 2, "/bin/work") if address < 0x1000 else (None, address, None)
 
     def close(self) -> None:
-        raise AssertionError("its process ends instead")
+        raise AssertionError("the child is killed instead")
 
 
 def descriptors() -> set[str]:
@@ -39,7 +39,7 @@ def children() -> str:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
 
 
-def test_answers_are_those_of_the_table() -> None:
+def test_resolve_returns_the_answers_of_the_table() -> None:
     before = descriptors(), children()
     table = SymbolProcess(Table)
     assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
@@ -51,7 +51,7 @@ def test_answers_are_those_of_the_table() -> None:
     assert (descriptors(), children()) == before
 
 
-def test_descriptors_that_are_closed_there_stay_open_here() -> None:
+def test_descriptors_closed_in_the_child_stay_open_in_the_parent() -> None:
     table = SymbolProcess(Table)
     before = descriptors()
     assert table.resolve(0x666) == ("f666", 2, "/bin/work")
@@ -61,7 +61,7 @@ def test_descriptors_that_are_closed_there_stay_open_here() -> None:
 
 
 @pytest.mark.parametrize("address", [-1, 1 << 64, 1 << 200])
-def test_what_is_no_address_has_no_symbol(address: int) -> None:
+def test_resolve_of_an_impossible_address_finds_nothing(address: int) -> None:
     table = SymbolProcess(Table)
     symbol, *_ = table.resolve(address)
     assert symbol in (None, "f0")
@@ -69,14 +69,14 @@ def test_what_is_no_address_has_no_symbol(address: int) -> None:
     table.close()
 
 
-def test_an_address_that_cannot_be_looked_up_leaves_the_others() -> None:
+def test_failed_look_up_leaves_the_child_alive() -> None:
     table = SymbolProcess(Table)
     assert table.resolve(0xBAD) == (None, 0xBAD, None)
     assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
     table.close()
 
 
-def test_one_that_does_not_answer_is_asked_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_that_does_not_answer_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symbol_process, "_ANSWERS_WITHIN_S", 0.3)
     table = SymbolProcess(Table)
     assert table.resolve(0xA51EE9) == (None, 0xA51EE9, None)
@@ -87,7 +87,7 @@ def test_one_that_does_not_answer_is_asked_no_more(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("when", ["made", "asked"])
-def test_a_child_that_ends(when: str) -> None:
+def test_child_that_ended_resolves_nothing(when: str) -> None:
     def make() -> Table:
         if when == "made":
             raise RuntimeError
@@ -99,12 +99,12 @@ def test_a_child_that_ends(when: str) -> None:
     table.close()
 
 
-def test_it_keeps_nothing_of_ours_and_minds_no_signal() -> None:
+def test_child_closes_inherited_descriptors_and_ignores_signals() -> None:
     before = set(children().split())  # of other tests
     read, write = os.pipe()
     table = SymbolProcess(Table)
     os.close(write)
-    assert os.read(read, 1) == b""  # or it would wait for the child's copy
+    assert os.read(read, 1) == b""  # it would block if the child had a copy of `write`
     (child,) = map(int, set(children().split()) - before)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(child, number)
