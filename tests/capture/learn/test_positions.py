@@ -1,4 +1,4 @@
-"""Learning where an item's counter is, from observations that are made up here."""
+"""Learning the position of an item's counter, from observations that are made up here."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Update = tuple[int, int, int]  # cpu, memcg, item
 def watched(
     updates: Sequence[Update], unseen: frozenset[int] = frozenset(), *, before: bool = False
 ) -> npt.NDArray[np.void]:
-    """The records of these updates. Each shows its memcg's counters on its CPU after the update, or `before`
-    it; the updates whose numbers are in `unseen` happen, and leave no record of their own.
+    """Return the records of these updates. Each shows the counters of its memcg on its CPU after the update,
+    or `before` it. The updates whose numbers are in `unseen` happen, but leave no record.
     """
     counters: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
     records = []
@@ -49,13 +49,13 @@ moments = pytest.mark.parametrize("before", [False, True])
 @moments
 @settings(deadline=None)
 @given(updates=updates)
-def test_what_is_learnt_is_true(before: bool, updates: list[Update]) -> None:
+def test_positions_from_any_updates_are_true(before: bool, updates: list[Update]) -> None:
     learnt = positions_from(watched(updates, before=before), NAMES, before=before)
     assert learnt.items() <= TRUE.items()
 
 
 @moments
-def test_all_is_learnt_from_enough(before: bool) -> None:
+def test_positions_from_enough_updates_are_complete(before: bool) -> None:
     updates = [(cpu, 1, item) for item in NAMES for cpu in (0, 1) for _ in range(3)]
     assert positions_from(watched(updates, before=before), NAMES, before=before) == TRUE
 
@@ -63,22 +63,22 @@ def test_all_is_learnt_from_enough(before: bool) -> None:
 @moments
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_a_few_unseen_updates_do_no_harm(before: bool, seed: int) -> None:
-    """An update in an interrupt is not seen: the next record then shows two changes, or another's alone."""
+def test_positions_with_a_few_unseen_updates_are_complete(before: bool, seed: int) -> None:
+    """A record after an unseen update shows two changes, or the unseen one alone."""
     chance = np.random.default_rng(seed)
     updates = [(0, 1, int(item)) for item in chance.permutation(np.repeat(list(NAMES), 100))]
     unseen = frozenset(chance.choice(len(updates), 8, replace=False).tolist())
     assert positions_from(watched(updates, unseen, before=before), NAMES, before=before) == TRUE
 
 
-def test_an_item_that_is_seen_everywhere_stays_unknown() -> None:
+def test_positions_of_an_item_with_two_candidates_stay_unknown() -> None:
     """Half of its observations are of another counter's change."""
     records = watched([(0, 1, 10)] * 21)
     records["item"][::2] = 12
     assert positions_from(records, NAMES, before=False) == {}
 
 
-def test_two_items_at_one_place_are_both_doubted() -> None:
+def test_positions_of_two_items_at_one_place_stay_unknown() -> None:
     records = watched([(0, 1, 10)] * 10 + [(0, 1, 13)] * 10)
     records["item"][5:10] = 11
     learnt = positions_from(records, NAMES, before=False)
@@ -87,6 +87,6 @@ def test_two_items_at_one_place_are_both_doubted() -> None:
     assert learnt["NR_FILE_DIRTY"] == TRUE["NR_FILE_DIRTY"]
 
 
-def test_nothing_from_nothing() -> None:
+def test_positions_from_no_change_are_empty() -> None:
     assert positions_from(np.zeros(0, WATCHED), NAMES, before=False) == {}
     assert positions_from(watched([(0, 1, 10)]), NAMES, before=False) == {}

@@ -1,6 +1,6 @@
-"""The ledger against the kernel's own counters: equal to the page, whatever the rings lost.
+"""The ledger beside the kernel's own counters: equal to the page, whatever the rings lost.
 
-The workload is uneven on purpose, so that no two categories and no two files can be mixed up.
+The workload is uneven, so that no two categories and no two files can be mistaken for each other.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def run_uneven_workload(memcg: Path, disk_dir: Path, start_workload: Callable[..
 
 def assert_exact(trace: Any, memcg_id: int) -> None:
     ledger, kernel = ledger_pages(trace, memcg_id), kernel_pages(trace, memcg_id)
-    # nearly: a kernel that looks for idle memory by itself (DAMON) may evict some of the files' pages
+    # 0.9: a kernel that looks for idle memory (DAMON) may evict some pages of the files
     assert ledger["file"] - ledger["shmem"] >= 0.9 * sum(FILES_BYTES) // 4096
     assert ledger["anon"] >= ANON_BYTES // 4096
     assert ledger["shmem"] >= SHMEM_BYTES // 4096
@@ -83,14 +83,14 @@ def assert_exact(trace: Any, memcg_id: int) -> None:
         ),
     ],
 )
-def test_ledger_equals_memory_stat_whatever_is_hooked(
+def test_ledger_by_each_family_of_hooks_equals_memory_stat(
     family: str | None,
     memcg: Path,
     disk_dir: Path,
     start_workload: Callable[..., Any],
     start_recorder: Callable[..., Any],
 ) -> None:
-    """The same work, and each time the kernel's own totals: so the ways agree with each other."""
+    """The work is the same for each family, so the families agree with each other."""
     if family is not None:
         skip_unless_offered(family)
     recorder = start_recorder("-c", str(memcg), env=os.environ | {"MEMCG_TRACER_HOOKS": family or ""})
@@ -102,10 +102,10 @@ def test_ledger_equals_memory_stat_whatever_is_hooked(
     assert_exact(trace, cgroup_id(memcg))
 
 
-def test_ledger_is_exact_on_a_cgroup_with_history(
+def test_ledger_of_a_cgroup_with_history_is_exact(
     memcg: Path, disk_dir: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
 ) -> None:
-    """What was charged before the recording is not counted, and what is given back during it is."""
+    """Memory charged before the recording is not counted; its uncharge during the recording is."""
     before = start_workload(
         memcg, "anon", str(13 << 20), "then", "shmem", str(3 << 20), "then", "threads", "5"
     )
@@ -127,15 +127,15 @@ def test_ledger_is_exact_on_a_cgroup_with_history(
 
 
 @pytest.mark.parametrize("by_name", [False, pytest.param(True, marks=pytest.mark.vm)])
-def test_ledger_is_exact_of_a_second_life(
+def test_ledger_of_a_cgroup_made_again_is_exact(
     by_name: bool,
     memcg: Path,
     disk_dir: Path,
     start_workload: Callable[..., Any],
     start_recorder: Callable[..., Any],
 ) -> None:
-    """The cgroup is made while its path, or its name alone, is awaited; and its struct mem_cgroup may lie
-    where the first one's lay.
+    """The recorder awaits the cgroup by its path, or by its name alone. The second struct mem_cgroup may have
+    the address of the first.
     """
     if memory_hierarchy().version == 2:
         (memcg / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
@@ -157,15 +157,15 @@ PROCESSES = 367
 
 
 @pytest.mark.parametrize("stream", ["pagecache", pytest.param("charge", marks=pytest.mark.vm_once)])
-def test_ledger_is_exact_when_a_ring_is_full(
+def test_ledger_with_a_full_ring_is_exact(
     stream: str,
     memcg: Path,
     disk_dir: Path,
     start_workload: Callable[..., Any],
     start_recorder: Callable[..., Any],
 ) -> None:
-    """The recorder is held while the work is done: a ring of one page is soon full. Many processes make the
-    kernel program's combined sums displace each other, which is when a record must leave and can get lost.
+    """The recorder is stopped during the work, so that a ring of one page fills up. Many processes displace
+    each other's sums in the kernel program: a displaced sum must leave, and its record can get lost.
     """
     recorder = start_recorder("-c", str(memcg), env=os.environ | {"MEMCG_TRACER_RING_PAGES": f"{stream}=1"})
     recorder.process.send_signal(signal.SIGSTOP)
@@ -175,7 +175,7 @@ def test_ledger_is_exact_when_a_ring_is_full(
     recorder.process.send_signal(signal.SIGCONT)
     trace = tracer.open(recorder.stop())
     lost = trace.loss.groupby("stream", observed=True)["lost"].sum()
-    assert lost.get(stream, 0) > 0, "the ring was not full: the test shows nothing"
+    assert lost.get(stream, 0) > 0, "the ring was not full, so the test proves nothing"
     assert set(lost.index) == {stream}
     if stream == "charge":
         assert trace.charge["tgid"].isna().any(), "sums whose record was lost come without a process"

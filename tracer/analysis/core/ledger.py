@@ -1,8 +1,8 @@
-"""A cgroup's memory as step functions of time, out of the `charge` table.
+"""A cgroup's memory as step functions of time, from the `charge` table.
 
-The rows of that table are signed changes of the cgroup that was charged itself; memory.stat and the page
-counter are hierarchical. So the level of a cgroup is what it was at the start plus the running sum over the
-cgroup and everything below it.
+A row of that table is a signed change of one cgroup's own memory. memory.stat and the page counter are
+hierarchical. So the level of a cgroup is its level at the start plus the running sum over the cgroup and all
+its descendants.
 """
 
 from __future__ import annotations
@@ -24,46 +24,49 @@ Weights = Mapping[str, int]
 
 ANON: Final[Weights] = {"anon": 1}
 CACHE: Final[Weights] = {"file": 1, "shmem": -1}
-"""Page cache with a file behind it: NR_FILE_PAGES contains shmem, which reclaim cannot just drop."""
+"""Page cache with a file behind it: NR_FILE_PAGES contains shmem, which reclaim cannot simply drop."""
 NOT_CACHE: Final[Weights] = {"anon": 1, "shmem": 1, "kernel": 1, "sock": 1}
 CHARGED: Final[Weights] = {category.name: 1 for category in CATEGORIES if category.is_in_usage}
-"""All that usage counts."""
+"""Everything that the page counter counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A quantity that changes at `times` (ns, ascending) to `values`; before the first it is `before`."""
+    """A quantity that changes at `times` (ns, ascending) to `values`, and is `before` until the first.
+
+    `before` is None if that value is not known.
+    """
 
     times: Int64s
     values: Int64s
     before: int | None
 
     def at(self, time_ns: int) -> int | None:
-        """The value at a moment, changes at that very moment included."""
+        """Return the value at a moment. A change at that very moment is included."""
         position = int(np.searchsorted(self.times, time_ns, side="right"))
         return self.before if position == 0 else int(self.values[position - 1])
 
     def at_each(self, times_ns: Int64s, missing: int = 0) -> Int64s:
-        """`at` of many moments; `missing` where nothing is known yet."""
+        """Return the value at each of the moments; `missing` where it is not known yet."""
         before = missing if self.before is None else self.before
         return np.append(before, self.values)[np.searchsorted(self.times, times_ns, side="right")]
 
     def within(self, begin_ns: int, end_ns: int) -> Steps:
-        """The same quantity from `begin_ns` to `end_ns`, both included."""
+        """Return the same quantity from `begin_ns` to `end_ns`, both included."""
         first = int(np.searchsorted(self.times, begin_ns, side="left"))
         last = int(np.searchsorted(self.times, end_ns, side="right"))
         before = self.before if first == 0 else int(self.values[first - 1])
         return Steps(self.times[first:last], self.values[first:last], before)
 
     def peak(self) -> int | None:
-        """The greatest value, `before` included."""
+        """Return the greatest value, `before` included; None if no value is known."""
         candidates = [] if self.before is None else [self.before]
         if len(self.values):
             candidates.append(int(self.values.max()))
         return max(candidates, default=None)
 
     def least(self) -> int | None:
-        """The least value, `before` included."""
+        """Return the least value, `before` included; None if no value is known."""
         candidates = [] if self.before is None else [self.before]
         if len(self.values):
             candidates.append(int(self.values.min()))
@@ -74,13 +77,13 @@ NOTHING: Final = Steps(np.array([], dtype=np.int64), np.array([], dtype=np.int64
 
 
 def total(parts: Sequence[Steps]) -> Steps:
-    """The sum of quantities, each of which counts as 0 before anything is known of it. Of several changes at
-    one moment only the last counts."""
+    """Return the sum of quantities. Each counts as 0 until its first known value. Of several changes at one
+    moment only the last counts."""
     return _merged(parts, np.add)
 
 
 def largest(parts: Sequence[Steps]) -> Steps:
-    """At each moment the greatest of the quantities, taken likewise."""
+    """Return the greatest of the quantities at each moment, with the rules of `total`."""
     return _merged(parts, np.maximum)
 
 
@@ -96,14 +99,15 @@ def _merged(parts: Sequence[Steps], combine: np.ufunc) -> Steps:
 
 
 def level(subtree: Subtree, weights: Weights) -> Steps | None:
-    """The weighted sum of categories of the cgroup and its descendants, in bytes; None when the trace does
-    not say what it was at the start."""
+    """Return the weighted sum of categories of the cgroup and its descendants, in bytes; None if the trace
+    has no value for the start."""
     base = base_bytes(subtree, weights)
     return None if base is None else change(subtree, weights, base)
 
 
 def change(subtree: Subtree, weights: Weights, base: int = 0) -> Steps:
-    """The same as a change since the start of the trace (or above `base`), which is always known."""
+    """Return the change of that sum since the start of the trace, on top of `base` bytes. It is always
+    known."""
 
     def find() -> Steps:
         charge = subtree.charge
@@ -114,7 +118,7 @@ def change(subtree: Subtree, weights: Weights, base: int = 0) -> Steps:
 
 
 def weighted_bytes(charge: pd.DataFrame, weights: Weights) -> tuple[Bools, Int64s]:
-    """(Which rows are of these categories; what each row adds to the weighted sum)."""
+    """Return (mask of the rows of these categories, what each row adds to the weighted sum in bytes)."""
     kinds = charge["category"].cat
     codes = kinds.codes.to_numpy()
     counts = np.array([name in weights for name in kinds.categories], dtype=bool)
@@ -125,8 +129,8 @@ def weighted_bytes(charge: pd.DataFrame, weights: Weights) -> tuple[Bools, Int64
 
 
 def base_bytes(subtree: Subtree, weights: Weights) -> int | None:
-    """The weighted sum at the start of the trace: of the cgroup's `start` sample, or zero where the cgroup
-    was made during the trace. None: not known."""
+    """Return the weighted sum at the start of the trace, in bytes: that of the cgroup's `start` sample, or 0
+    for a cgroup that was made during the trace. None: not known."""
     samples = subtree.samples
     row = subtree.once("ledger.start", lambda: _start(samples, subtree.cgroup_id))
     if row is None:
@@ -138,7 +142,7 @@ def base_bytes(subtree: Subtree, weights: Weights) -> int | None:
 
 
 def _start(samples: pd.DataFrame, cgroup_id: int) -> int | None:
-    """The position of the cgroup's `start` sample."""
+    """Return the position of the cgroup's `start` sample; None if it has none."""
     rows = np.flatnonzero(
         is_one_of(samples["source"], ["start"]) & (integers(samples["cgroup_id"]) == cgroup_id)
     )
@@ -153,7 +157,7 @@ def _is_made(subtree: Subtree) -> bool:
 def base_levels(
     samples: pd.DataFrame, cgroups: pd.DataFrame, cgroup_ids: Sequence[int], weights: Weights
 ) -> tuple[Int64s, Bools]:
-    """(`base_bytes` of each of the cgroups, 0 where it is not known; where it is known)."""
+    """Return (`base_bytes` of each of the cgroups, 0 if not known; mask of those that are known)."""
     ids = np.array(cgroup_ids, dtype=np.int64)
     starts = np.flatnonzero(
         is_one_of(samples["source"], ["start"]) & is_one_of(samples["cgroup_id"], cgroup_ids)
@@ -172,13 +176,13 @@ def base_levels(
 
 
 def made_in_trace(cgroups: pd.DataFrame, cgroup_ids: Int64s) -> Bools:
-    """Which of the cgroups were made during the trace."""
+    """Return a mask of the cgroups that were made during the trace."""
     return np.isin(cgroup_ids, integers(cgroups["cgroup_id"])[known(cgroups["created"])])
 
 
 def counter(subtree: Subtree, column: str) -> Steps:
-    """`usage_bytes` or `limit_bytes` of the cgroup's own page counter (struct mem_cgroup, memory) wherever a
-    charge row or a sample read it; None before the first reading."""
+    """Return `usage_bytes` or `limit_bytes` of the cgroup's own page counter (struct mem_cgroup, memory), as
+    charge rows and samples read it. It is not known before the first reading."""
 
     def find() -> Steps:
         readings = [_read(table, subtree.cgroup_id, column) for table in (subtree.charge, subtree.samples)]
@@ -191,11 +195,11 @@ def counter(subtree: Subtree, column: str) -> Steps:
 
 
 def usage(subtree: Subtree) -> Steps:
-    """`usage_bytes` of the page counter; of a cgroup that those below it charge for, with what was charged
-    since it was last read.
+    """Return `usage_bytes` of the page counter. If descendants charge the cgroup, what was charged since the
+    last reading is added.
 
-    Such a counter is read only in samples, and when an attempt of reclaim for its cgroup ends. What was
-    charged and what was freed reach the ledger with up to 10 ms between them: the limit bounds it.
+    The counter of such a cgroup is read only by samples and at the end of a reclaim attempt for it. A charge
+    and an uncharge can reach the ledger up to 10 ms apart, so the sum is clipped at the limit.
     """
 
     def find() -> Steps:
@@ -220,7 +224,8 @@ def usage(subtree: Subtree) -> Steps:
 
 
 def reading(subtree: Subtree, column: str) -> Steps:
-    """A column of the cgroup's samples, wherever they tell it; None before the first reading."""
+    """Return a column of the cgroup's samples, without the samples in which it is null. It is not known
+    before the first reading."""
 
     def find() -> Steps:
         return Steps(*_read(subtree.samples, subtree.cgroup_id, column), None)
@@ -229,7 +234,7 @@ def reading(subtree: Subtree, column: str) -> Steps:
 
 
 def _read(table: pd.DataFrame, cgroup_id: int, column: str) -> tuple[Int64s, Int64s]:
-    """When, and what: rows of the cgroup that tell it."""
+    """Return (times, values) of the cgroup's rows in which the column is not null."""
     rows = _reads(table, cgroup_id, column)
     return times_ns(table)[rows], integers(kernel_numbers(table, column))[rows]
 
@@ -240,10 +245,11 @@ def _reads(table: pd.DataFrame, cgroup_id: int, column: str) -> Bools:
 
 
 def count(subtree: Subtree, column: str) -> Steps:
-    """A running count of memory.stat (`schema.MEMORY_STAT_COUNTS`) as the samples read it.
+    """Return a running count of memory.stat (`schema.MEMORY_STAT_COUNTS`) as the samples read it.
 
-    A reading can lag behind an earlier one where the kernel had not yet folded its per-CPU parts together
-    (mm/memcontrol.c, mem_cgroup_flush_stats); the count itself never falls, so neither does this.
+    A reading can be below an earlier one if the kernel had not yet folded its per-CPU parts together
+    (mm/memcontrol.c, mem_cgroup_flush_stats). The count itself never falls, so each value here is the
+    greatest so far.
     """
 
     def find() -> Steps:

@@ -1,5 +1,5 @@
-"""What one event of each signal costs on this machine: a short known work, traced, and the kernel's own
-measurement of our programs.
+"""The cost of one event of each signal on this machine: a short known workload is traced, and the kernel
+measures our programs.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from tracer.kernel.cgroups.mounts import first_on_a_disk
 _LIMIT_BYTES: Final = 24 << 20
 _FILE_BYTES: Final = 40 << 20
 _CHUNK_BYTES: Final = 1 << 20
-_WITHIN_S: Final = 30.0  # it takes a third of a second; emulated machines are slow
+_WITHIN_S: Final = 30.0  # the work takes a third of a second; emulated machines are slow
 
 
 @dataclass(frozen=True)
 class EventCost:
-    """`event_ns`: what our programs took for one event, begin and end together; None where there was none.
+    """`event_ns`: the time of our programs for one event, begin and end together; None without an event.
 
-    The mean of the whole machine, so also of events of cgroups that are not traced, which are left early.
-    What the kernel takes to get to a program is not in it.
+    It is the mean of the whole machine. So it includes events of cgroups that are not traced, for which the
+    programs return early. It does not include the kernel's time to reach a program.
     """
 
     events: int
@@ -46,9 +46,10 @@ class EventCost:
 
 
 def measure(programs: Programs, hierarchy: Hierarchy) -> Mapping[str, EventCost]:
-    """Signal name -> its cost, for those that have a hook. The programs are attached and trace no cgroup yet.
+    """Return signal name -> its cost, for the signals that have a hook. The programs must be attached, and
+    trace no cgroup yet.
 
-    No OOM kill is provoked: it would stay in the kernel's log. Raises TracerError where nothing can be
+    The work causes no OOM kill, which would stay in the kernel's log. Raises TracerError if nothing can be
     measured.
     """
     with ephemeral_cgroup("doctor", _LIMIT_BYTES, hierarchy=hierarchy) as cgroup:
@@ -65,8 +66,8 @@ def measure(programs: Programs, hierarchy: Hierarchy) -> Mapping[str, EventCost]
 
 
 def _cost(programs: Programs, choice: Choice) -> EventCost:
-    """An event is a run of the first hook's program, which no other signal has; ends share one, and an event
-    has but one of several ends.
+    """Return the cost of a signal. An event is a run of the first hook's program, which no other signal has.
+    The programs of ends are shared by signals, and an event has one of several ends.
     """
     assert choice.way is not None
     runs = [programs.runs(hook) for hook in choice.way.hooks]
@@ -77,7 +78,7 @@ def _cost(programs: Programs, choice: Choice) -> EventCost:
 
 
 def _work_in(cgroup: Path) -> None:
-    """Work in a child process there. Raises TracerError where that fails, or takes too long."""
+    """Run the work in a child process in the cgroup. Raises TracerError if it fails or takes too long."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -85,7 +86,7 @@ def _work_in(cgroup: Path) -> None:
             Path(cgroup, "cgroup.procs").write_text("0", encoding="ascii")
             below: Callable[[], None] = partial(_make_and_remove, cgroup / "below")
             for work in (*(stimulus.act for stimulus in STIMULI), _read_and_map_a_file, below):
-                with suppress(OSError):  # what cannot be done here has no figure
+                with suppress(OSError):  # a signal without its work has no cost
                     work()
             status = 0
         finally:
@@ -94,7 +95,7 @@ def _work_in(cgroup: Path) -> None:
     try:
         done = select.select([ended], [], [], _WITHIN_S)[0]
     finally:
-        signal.pidfd_send_signal(ended, signal.SIGKILL)  # nothing, where it has ended: it is not yet reaped
+        signal.pidfd_send_signal(ended, signal.SIGKILL)  # no effect on an ended child that is not reaped
         os.close(ended)
         _, status = os.waitpid(child, 0)
     if not done:
@@ -104,9 +105,9 @@ def _work_in(cgroup: Path) -> None:
 
 
 def _read_and_map_a_file() -> None:
-    """More of it than the limit has room for: page cache is added, reclaimed, and added again by faults.
+    """Read and map a file that exceeds the limit: page cache is added, reclaimed, and added again by faults.
 
-    The file is a hole: what is read of it enters the page cache all the same, and no disk is kept busy.
+    The file is a hole. Its pages enter the page cache all the same, and no disk is kept busy.
     """
     place = first_on_a_disk((Path(tempfile.gettempdir()), Path("/var/tmp"), Path.cwd()))
     if place is None:

@@ -1,23 +1,22 @@
-"""What a cgroup's usage was made of at the instant of a kill, in classes that do not overlap.
+"""Composition: the parts of a cgroup's usage at the instant of a kill. The parts do not overlap.
 
-The kernel's counters (mm/memcontrol.c, memory_stat_format) do overlap; this is how the classes follow from
-them:
+The kernel's counters (mm/memcontrol.c, memory_stat_format) overlap. The parts follow from them:
 
-* `anon` has with it what of the swap cache no process has mapped: that is on the LRU lists of anon and
-  shmem, but neither counter has it. (Nor has file: of a cgroup, NR_FILE_PAGES does not count swap cache.)
-* `file_clean` is file - shmem - file_dirty - file_writeback. Where dirty and writeback are not known, what
-  was dirty is inside `file_clean`, and `quality` says so. The kernel counts as under writeback also what is
-  being swapped out: where there is swap cache, `writeback` is no more than the rest of file. A folio that is
-  both dirty and under writeback is in both counters: where all of file is, `writeback` is without it.
+* `anon` includes swap cache that no process has mapped. Such pages are on the LRU lists of anon and shmem,
+  but in neither counter. They are not in file either: NR_FILE_PAGES of a cgroup does not count swap cache.
+* `file_clean` is file - shmem - file_dirty - file_writeback. If dirty and writeback are not known, dirty
+  pages are inside `file_clean`, and `quality` says so. The kernel counts pages that are being swapped out as
+  under writeback: with swap cache, `writeback` is at most the rest of file. A folio that is both dirty and
+  under writeback is in both counters: if all of file is, `writeback` is reduced by it.
 * `unevictable` (mlock, SHM_LOCK) counts pages that anon, file or shmem count as well, and that are on none
-  of their LRU lists. anon and shmem share theirs: what of both is on no list is theirs, the rest is file. It
-  is a class of its own where it can be told from which of the two it is to be taken, but for a tenth of it at
-  most, which is then taken from anon. Otherwise it is null, it stays inside those classes, and `quality`
-  gives its size.
-* `other` is what is left of usage: kernel memory without a counter of its own, charges
-  that a CPU holds in stock (up to 64 pages each, MEMCG_CHARGE_BATCH), and every class that is null. Where the
-  counters exceed usage, being read one after the other, it is 0, and the largest class is less by the excess:
-  no class is negative, and they add up.
+  of their LRU lists. anon and shmem share their lists: pages of the two that are on no list are theirs, the
+  rest is file. `unevictable` is a part of its own if the share of anon and that of shmem are known but for a
+  tenth of it, which is then taken from anon. Otherwise it is null, it stays inside the other parts, and
+  `quality` gives its size.
+* `other` is the rest of usage: kernel memory without a counter of its own, charges that a CPU holds in stock
+  (up to 64 pages each, MEMCG_CHARGE_BATCH), and every part that is null. The counters are read one after the
+  other and can exceed usage: then `other` is 0, and the largest parts are reduced by the excess. No part is
+  negative, and they add up to usage.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ _NO_SAMPLE: Final = "the kernel program took no sample of this counter at the ki
 
 
 def at_kill(subtree: Subtree, kill_ns: int, sample: pd.Series | None) -> dict[str, int | None]:
-    """The sizes of memory.stat (`schema.MEMORY_STAT_BYTES`) at the kill: of the kernel's own `oom` sample, or
-    else of the start sample plus the ledger."""
+    """Return the sizes of memory.stat (`schema.MEMORY_STAT_BYTES`) at the kill, in bytes: from the kernel's
+    own `oom` sample, else from the start sample plus the ledger. None: not known."""
     sizes: dict[str, int | None] = {}
     for name in MEMORY_STAT_BYTES:
         sizes[name] = None if sample is None else optional(sample[f"{name}_bytes"])
@@ -59,8 +58,8 @@ def compose(
     total: int | None,
     absent: Callable[[str], str] = lambda _: _NO_SAMPLE,
 ) -> tuple[Composition, Unknown]:
-    """Disjoint classes that add up to `total`, the usage in bytes, and why any of them is null; `absent` says
-    why a size is not known."""
+    """Return the parts, which add up to `total`, the usage in bytes, and why any of them is null. `absent`
+    gives the reason for a size that is not known."""
     unknown: Unknown = {}
     parts: dict[str, int | None] = dict.fromkeys(COMPOSITION_PARTS)
     parts["anon"], parts["shmem"] = _anon(sizes), sizes["shmem"]
@@ -83,7 +82,7 @@ def compose(
 
 
 def _count_once(parts: dict[str, int | None]) -> None:
-    """Leave out of `writeback`, then of `file_dirty`, what would make `file_clean` less than nothing."""
+    """Reduce `writeback`, then `file_dirty`, by what would make `file_clean` negative."""
     for name in ("writeback", "file_dirty"):
         clean, of_both = parts["file_clean"], parts[name]
         if clean is not None and of_both is not None and clean < 0:
@@ -106,7 +105,7 @@ def _take_off_excess(parts: dict[str, int | None]) -> None:
 
 
 def working_set(sizes: Mapping[str, int | None], total: int | None, unknown: Unknown) -> int | None:
-    """Usage without the inactive file list, at least 0: what kubelet and cAdvisor call the working set."""
+    """Return usage without the inactive file list, at least 0: the working set of kubelet and cAdvisor."""
     inactive_file = sizes["inactive_file"]
     if total is None or inactive_file is None:
         unknown["working_set_bytes"] = "inactive_file was not known at the instant of the kill"
@@ -115,7 +114,7 @@ def working_set(sizes: Mapping[str, int | None], total: int | None, unknown: Unk
 
 
 def _anon(sizes: Mapping[str, int | None]) -> int | None:
-    """With the swap cache that is on the lists alone; old kernels do not count that cache itself."""
+    """Return anon with the swap cache that is on the lists alone. Old kernels do not count swap cache."""
     anon, shmem, *lists = (sizes[name] for name in ("anon", "shmem", "inactive_anon", "active_anon"))
     in_swap_cache = sizes["swapcached"] if sizes["swapcached"] is not None else sizes["swap"]
     if anon is None or shmem is None or None in lists or not in_swap_cache:
@@ -161,8 +160,8 @@ def _take_out_unevictable(
 
 
 def _split_unevictable(size: int, sizes: Mapping[str, int | None]) -> dict[str, int] | None:
-    """How much of it is in which class: what of a class is on none of its LRU lists. None: that is not known,
-    or anon and shmem, which share their lists, could both be it."""
+    """Return how much of it is in each part: the pages of a part that are on none of its LRU lists. None: not
+    known, or it could be of anon as well as of shmem, which share their lists."""
     anon, shmem, swap_backed = sizes["anon"], sizes["shmem"], _swap_backed(size, sizes)
     if anon is None or shmem is None or swap_backed is None:
         return None
@@ -173,10 +172,10 @@ def _split_unevictable(size: int, sizes: Mapping[str, int | None]) -> dict[str, 
 
 
 def _swap_backed(size: int, sizes: Mapping[str, int | None]) -> int | None:
-    """How much of it is anon or shmem: what both have beyond their lists.
+    """Return how much of it is anon or shmem: the pages of both that are on no list.
 
-    A list that is not known holds at most what is on any list (all that is not unevictable) less what is on
-    the known ones. None where that is too much to tell anon from cache.
+    A list that is not known holds at most the pages on all lists (all that are not unevictable) less those on
+    the known lists. None: that is too much to distinguish anon from cache.
     """
     anon, file, shmem = sizes["anon"], sizes["file"], sizes["shmem"]
     of_anon, of_file = ([sizes[f"{kind}_{of}"] for kind in ("inactive", "active")] for of in ("anon", "file"))
