@@ -1,22 +1,54 @@
-"""The table of categories, and the C header that is generated from it."""
+"""The table of kinds of memory, and what is made from it or written beside it."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from tracer.categories import CATEGORIES
+import pytest
+
+from tracer.analysis.results.memory import COMPOSITION_PARTS
+from tracer.categories import CATEGORIES, COUNTERS, LAYER_BY_NAME, LAYERS, PARTS, Counter
 from tracer.kernel.struct_header import ENUMERATORS
 from tracer.wire.category_header import header_text
 
-HEADER = Path(__file__).parents[1] / "bpf" / "categories.h"
+ROOT = Path(__file__).parents[1]
 
 
-def test_c_header_is_generated_from_the_table() -> None:
-    assert HEADER.read_text() == header_text(), "run make headers"
+def test_c_header_equals_what_the_table_generates() -> None:
+    assert (ROOT / "bpf" / "categories.h").read_text() == header_text(), "run make headers"
 
 
-def test_each_category_has_a_counter_of_its_own() -> None:
+def test_each_category_has_counter_items_of_its_own() -> None:
     items = [item for category in CATEGORIES for item in category.items]
     assert len(set(items)) == len(items) >= len(CATEGORIES)
     assert all(category.items for category in CATEGORIES)
     assert set(items) <= set(ENUMERATORS)
+
+
+def test_category_numbers_have_no_gap() -> None:
+    assert [category.number for category in CATEGORIES] == list(range(len(CATEGORIES)))
+
+
+def test_parts_are_those_of_the_composition_and_have_a_layer() -> None:
+    assert tuple(part.name for part in PARTS) == COMPOSITION_PARTS
+    assert {part.layer for part in PARTS} == set(LAYER_BY_NAME)
+    assert {part.counter for part in PARTS if part.counter} <= {counter.name for counter in COUNTERS}
+
+
+@pytest.mark.parametrize("attribute", ["name", "glyph", "terminal", "hex"])
+def test_layers_differ_in_each_way_of_drawing(attribute: str) -> None:
+    assert len({getattr(layer, attribute) for layer in LAYERS}) == len(LAYERS)
+
+
+@pytest.mark.parametrize("category", CATEGORIES, ids=lambda category: category.name)
+def test_trace_format_names_the_counters_of_a_category(category: Counter) -> None:
+    text = (ROOT / "docs" / "trace-format.md").read_text()
+    section = text[text.index("| category | kernel counter |") :].partition("\n\n")[0]
+    rows = {
+        name: set(re.findall(r"\b(?:NR|MEMCG)_\w+", row.group(2)))
+        for row in re.finditer(r"^\| ([a-z_, ]+) \| (.*) \|$", section, re.MULTILINE)
+        for name in row.group(1).split(", ")
+    }
+    assert set(rows) - {"category"} == {one.name for one in CATEGORIES}
+    assert set(category.items) <= rows[category.name]

@@ -23,6 +23,8 @@ class Counter:
     memory_stats[] in mm/memcontrol*.c). No `v1`: v1 prints no such line. No `v2`: the line has the counter's
     own name; only without `is_in_v2_stat` is there none.
 
+    `only_version`: only this version of cgroups counts it.
+
     `number` makes it a category of the ledger: its number on the wire. `is_in_usage`: these add up to usage.
     `is_reported_exactly`: the memcg tracepoints report each change in full. They round the other counters to
     pages, and interrupts change these counters unseen.
@@ -35,6 +37,7 @@ class Counter:
     node_items: tuple[str, ...] = ()
     memcg_items: tuple[str, ...] = ()
     unit: Unit = "pages"
+    only_version: int | None = None
     number: int | None = None
     is_in_usage: bool = False
     is_reported_exactly: bool = False
@@ -96,7 +99,8 @@ COUNTERS: Final = (
     Counter("kernel", memcg_items=("MEMCG_KMEM",), number=11, is_in_usage=True),
     Counter("kernel_stack", node_items=("NR_KERNEL_STACK_KB",), unit="KiB", number=5),
     Counter("page_tables", v2="pagetables", node_items=("NR_PAGETABLE",), number=6),
-    Counter("sock", memcg_items=("MEMCG_SOCK",), number=7, is_in_usage=True),
+    # v1 counts the memory of sockets apart, outside of usage (tcpmem).
+    Counter("sock", memcg_items=("MEMCG_SOCK",), only_version=2, number=7, is_in_usage=True),
     Counter("percpu", memcg_items=("MEMCG_PERCPU_B",), unit="bytes", number=8),
     # A node's counter since "mm: memcontrol: switch to native NR_VMALLOC vmstat counter" (7.1).
     Counter("vmalloc", node_items=("NR_VMALLOC",), memcg_items=("MEMCG_VMALLOC",), number=9),

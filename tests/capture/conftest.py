@@ -1,14 +1,21 @@
-"""Recordings by the real command, for the tests of the recorder."""
+"""Recordings by the real command, and swap, for the tests of the recorder."""
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from support.recorder import Recorder
+
+SWAP_BYTES = 64 << 20
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @pytest.fixture
@@ -27,3 +34,16 @@ def start_recorder(tmp_path: Path) -> Iterator[Callable[..., Recorder]]:
             return recorder.wait_until_ready()
 
         yield start
+
+
+@pytest.fixture
+def swap(disk_dir: Path) -> Iterator[None]:
+    """A swap file, for as long as the test takes."""
+    file = disk_dir / "swap"
+    file.write_bytes(bytes(SWAP_BYTES))
+    file.chmod(0o600)
+    subprocess.run(["mkswap", str(file)], check=True, stdout=subprocess.DEVNULL)
+    if _libc.swapon(str(file).encode(), 0):
+        pytest.skip(f"needs swap on a file: {os.strerror(ctypes.get_errno())}")
+    yield
+    assert _libc.swapoff(str(file).encode()) == 0

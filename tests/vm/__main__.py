@@ -30,10 +30,13 @@ BOOTS: Final = 3  # of one guest, at most
 ARM64_SERIES: Final = "7.3"
 EACH: Final = "vm"
 ONCE: Final = "vm_once"
-"""What pytest selects on each kernel, and in one more guest with the newest, since that takes longest."""
+PREEMPT: Final = "vm_preempt"
+"""What pytest selects on each kernel; in one more guest with the newest, since that takes longest; in one
+more with the oldest, which is fully preemptible."""
 V1_TESTS: Final = ("tests/kernel/", "tests/capture/recordings/test_ledger.py")
 """Those of files and counters, which v1 has others of."""
 
+_VARIANTS: Final = {EACH: "", ONCE: ", once", PREEMPT: ", preempt"}
 _POLL_S: Final = 0.2
 
 
@@ -48,13 +51,13 @@ class Boot:
     @property
     def title(self) -> str:
         """As it is called in the report."""
-        return f"{self.kernel.release}, cgroup v{self.version}{', once' if self.markers == ONCE else ''}"
+        return f"{self.kernel.release}, cgroup v{self.version}{_VARIANTS[self.markers]}"
 
     @property
     def results(self) -> Path:
         """The folder where the guest leaves what it says."""
-        once = "-once" if self.markers == ONCE else ""
-        return cache() / "results" / f"{self.kernel.series}-v{self.version}{once}"
+        variant = _VARIANTS[self.markers].replace(", ", "-")
+        return cache() / "results" / f"{self.kernel.series}-v{self.version}{variant}"
 
     def start(self, tests: list[str], arm64: bytes | None) -> Machine:
         """Boot it; `arm64` is the BTF of a kernel that the programs are to be compiled for, as well."""
@@ -68,6 +71,7 @@ class Boot:
             factor=FACTOR,
             timeout_s=TIMEOUT_S,
             files=files,
+            options="preempt=full" if self.markers == PREEMPT else "",
         )
 
 
@@ -84,7 +88,7 @@ def main() -> int:
     try:
         require_machine()
         compileall.compile_dir(CHECKOUT / "tracer", quiet=2)  # which guests cannot: they only read this
-        tests = {markers: files_with_tests(markers) for markers in (EACH, ONCE)}
+        tests = {markers: files_with_tests(markers) for markers in _VARIANTS}
     except NotRunError as error:
         print(f"make test-vm: not run: {error}", file=sys.stderr)
         return 1
@@ -139,6 +143,8 @@ def make_ready(asked: Sequence[str]) -> tuple[list[Boot], list[str]]:
         boots.append(Boot(kernel, 2, EACH))
         if series == max(asked, key=list(SUITES).index):
             boots.append(Boot(kernel, 2, ONCE))
+        if series == min(asked, key=list(SUITES).index):
+            boots.append(Boot(kernel, 2, PREEMPT))
         if kernel.has_v1:
             boots.append(Boot(kernel, 1, EACH))
         if not kernel.has_v1:

@@ -61,8 +61,8 @@ class Machine:
     """Boots at once, runs guest.sh, and stops. What it says goes to `results`, which is emptied before.
 
     `tests`: files for pytest, `markers` which of their tests (an expression for -m). `factor`: how much
-    slower than a real machine it is. `files`: what to put into `results` for it. What still runs when the
-    context is left is killed.
+    slower than a real machine it is. `files`: what to put into `results` for it. `options`: more of the
+    kernel's command line. What still runs when the context is left is killed.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Machine:
         factor: int,
         timeout_s: int,
         files: Mapping[str, bytes],
+        options: str = "",
     ) -> None:
         self.results = results
         self.deadline = time.monotonic() + timeout_s + _STOPS_WITHIN_S
@@ -100,7 +101,7 @@ class Machine:
         _make_disk(scratch / "disk")
         with (results / "qemu.log").open("wb") as log:
             self._process = subprocess.Popen(
-                _command(kernel, scratch, results), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                _command(kernel, scratch, results, options), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
         self._standstill = Standstill(time.monotonic())
@@ -138,12 +139,12 @@ def _make_disk(file: Path) -> None:
     call("mkfs.ext4", "-qF", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", file)
 
 
-def _command(kernel: Kernel, scratch: Path, results: Path) -> list[str]:
+def _command(kernel: Kernel, scratch: Path, results: Path, options: str) -> list[str]:
     command = [find("qemu-system-x86_64"), "-machine", "q35,usb=off", "-smp", "2", "-cpu", _CPU]
     command += ["-m", f"{_MEMORY_MIB}M", "-accel", "tcg,thread=multi,tb-size=512", "-no-reboot"]
     command += ["-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"]
     command += ["-kernel", str(kernel.vmlinux), "-initrd", str(scratch / "initrd")]
-    command += ["-append", _KERNEL_OPTIONS, "-serial", f"file:{_escaped(results)}/console"]
+    command += ["-append", f"{_KERNEL_OPTIONS} {options}", "-serial", f"file:{_escaped(results)}/console"]
     command += ["-drive", f"file={_escaped(scratch)}/disk,format=raw,if=none,id=disk,cache=unsafe"]
     command += ["-device", "virtio-blk-pci,drive=disk"]
     for tag, folder, access in (

@@ -66,6 +66,7 @@ class Pipeline:
         self._hierarchy = hierarchy
         self._observer = observer
         self._selection = selection
+        self._enumerators = btf.enumerators
         self.startup_s = 0.0
         programs.wait(observer.warn)
         with ExitStack() as owned:
@@ -154,7 +155,9 @@ class Pipeline:
             self._writer.meta["recorder_cgroup"] = stored_path(recorder.path)
             self._observer.warn(recorder.warning)
         self._writer.meta["kernel_log"] = self._kernel_log.state
-        self._writer.meta["probes"] = {c.signal.name: c.document() for c in self._programs.choices}
+        self._writer.meta["probes"] = calibration.describe(
+            self._programs.choices, self._enumerators, self._hierarchy.version, self._positions
+        )
         self._write_meta()
         self._writer.open_journals()
         self._write_samples(self._sampler.sample("start", self._clock_offset_ns))

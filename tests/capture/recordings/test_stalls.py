@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +37,6 @@ file = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
 while os.readv(file, [into]):
     pass
 """
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-@pytest.fixture
-def swap(disk_dir: Path) -> Iterator[None]:
-    """A swap file, for as long as the test takes."""
-    file = disk_dir / "swap"
-    file.write_bytes(bytes(SWAP_BYTES))
-    file.chmod(0o600)
-    subprocess.run(["mkswap", str(file)], check=True, stdout=subprocess.DEVNULL)
-    if _libc.swapon(str(file).encode(), 0):
-        pytest.skip(f"needs swap on a file: {os.strerror(ctypes.get_errno())}")
-    yield
-    assert _libc.swapoff(str(file).encode()) == 0
 
 
 def do_in(memcg: Path, *program: str) -> None:

@@ -13,14 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from tracer.capture.bpf.syscall import AttachType, ProgramType, attach_program, load_program
+from tracer.capture.bpf.syscall import RETURN_0, AttachType, ProgramType, attach_program, load_program
 from tracer.kernel.btf import Btf
 from tracer.kernel.probes import Hook, Kind, Signal, Way, needed
 
 FAMILIES: Final = tuple(dict.fromkeys(kind.family for kind in Kind))
 
 _TRIED_ON: Final = "out_of_memory"  # every kernel has this function, and it hardly ever runs
-_RETURN_0: Final = bytes.fromhex("b7000000000000009500000000000000")
 _KPROBE_EVENTS: Final = Path("/sys/bus/event_source/devices/kprobe/type")
 _SYMBOLS: Final = Path("/proc/kallsyms")
 
@@ -107,7 +106,7 @@ def _why_no_trampolines(btf: Btf) -> str | None:
         return "the kernel's BTF has no functions"
     try:
         program = load_program(
-            _RETURN_0, ProgramType.TRACING, "trial", attach_type=AttachType.TRACE_FENTRY, function=function
+            RETURN_0, ProgramType.TRACING, "trial", attach_type=AttachType.TRACE_FENTRY, function=function
         )
         try:
             os.close(attach_program(program))

@@ -284,6 +284,10 @@ class ProgramType(IntEnum):
     TRACING = 26
 
 
+RETURN_0: Final = bytes.fromhex("b7000000000000009500000000000000")
+"""The instructions of the smallest program."""
+
+
 class AttachType(IntEnum):
     """The values of enum bpf_attach_type of tracing programs; NONE for other programs."""
 

@@ -1,4 +1,4 @@
-"""Learn from inside the kernel what its types do not tell, by the programs of bpf/probe.bpf.c."""
+"""Calibration: what the kernel's types do not tell, learnt by running the programs of bpf/probe.bpf.c."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import os
 import select
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -30,7 +30,7 @@ from tracer.kernel.process.priority import prefer_this_thread
 from tracer.wire.dtypes import WATCHED
 
 _SETTLE_TRIES: Final = 100
-_INSIDE_A_SLOT: Final = 2  # what `settle` returns where it hit the CPU inside of another program
+_INSIDE_A_SLOT: Final = 2  # the result of `settle` if it interrupted another program of ours
 
 _MAX_ROUNDS: Final = 12
 _FRUITLESS_ROUNDS: Final = 2
@@ -49,11 +49,11 @@ _LEDGER_ITEMS: Final[Mapping[str, Callable[[MemoryCounter], tuple[str, ...]]]] =
 
 
 def calibrate(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> Mapping[str, int]:
-    """Calibrate the programs, before they are attached. Returns item name -> position in
+    """Calibrate the programs, before they are attached. Return item name -> position in
     memcg_vmstats_percpu.state.
 
-    What cannot be learnt stays unknown: causes by system call are then `other`, slab and percpu memory are
-    as exact as the tracepoint, and composition comes from memory.stat alone.
+    Whatever cannot be learnt stays unknown. Causes by system call are then `other`, a category without a
+    position is as exact as its hook (see `describe`), and composition comes from memory.stat alone.
     """
     _find_cpu_offsets(programs)
     programs.run("find_registers", [syscall_number()])
@@ -69,14 +69,21 @@ def calibrate(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> Mapping[str
 
 
 def describe(
-    choices: Sequence[Choice], btf: Btf, positions: Mapping[str, int]
+    choices: Sequence[Choice], enumerators: Container[str], version: int, positions: Mapping[str, int]
 ) -> dict[str, dict[str, str | None]]:
-    """Return signal name -> how it is had, as meta.json has it, with the categories of which totals are not
-    exact: those whose counter is not at a known position, and whose changes the hooks do not all report.
+    """Return signal name -> its hook and meaning, as in meta.json.
+
+    `enumerators`: those that the kernel has. `version`: of cgroups. The detail names the categories whose
+    totals are not exact: the position of the counter is not known, and the hook does not report every change
+    in full.
     """
     documents = {choice.signal.name: choice.document() for choice in choices}
     for choice in choices:
-        unknown = [category.name for category in _counted(choice, btf) if category.item not in positions]
+        unknown = [
+            category.name
+            for category in _counted(choice, enumerators, version)
+            if category.item not in positions
+        ]
         if unknown:
             found = documents[choice.signal.name]
             missing = f"totals of {', '.join(unknown)} are not exact: their counters were not found"
@@ -85,8 +92,10 @@ def describe(
     return documents
 
 
-def _counted(choice: Choice, btf: Btf) -> list[MemoryCounter]:
-    """Return the categories that a ledger signal counts by the kernel's own counters (bpf/charge.bpf.c)."""
+def _counted(choice: Choice, enumerators: Container[str], version: int) -> list[MemoryCounter]:
+    """Return the categories of a signal for which the ledger needs the kernel's counter (`is_counted` in
+    bpf/charge.bpf.c).
+    """
     if choice.way is None or choice.signal.name not in _LEDGER_ITEMS:
         return []
     by_function = choice.way.hooks[0].kind is not Kind.RAW_TRACEPOINT
@@ -95,7 +104,8 @@ def _counted(choice: Choice, btf: Btf) -> list[MemoryCounter]:
         category
         for category in CATEGORIES
         if (by_function or not category.is_reported_exactly)
-        and any(item in btf.enumerators for item in items(category))
+        and category.only_version in (None, version)
+        and any(item in enumerators for item in items(category))
     ]
 
 
@@ -114,7 +124,10 @@ def _find_root(programs: Programs, hierarchy_root: Path) -> int:
 
 
 def find_memcg(programs: Programs, directory: Path) -> int:
-    """The kernel address of the memcg of a cgroup directory; 0: it has none. OSError where it is gone."""
+    """Return the kernel address of the memcg of a cgroup directory; 0: it has none.
+
+    Raises OSError if the directory is gone.
+    """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         programs.run("find_memcg", [fd])
@@ -124,12 +137,14 @@ def find_memcg(programs: Programs, directory: Path) -> int:
 
 
 def learn_positions(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> dict[str, int]:
-    """Watch counters move while we make them move (bpf/probe.bpf.c, `watch`).
+    """Return item name -> position, learnt by watching the counters (`watch` in bpf/probe.bpf.c) while the
+    stimuli move them.
 
-    Ends early once everything that we can move is known, or when two rounds taught nothing more.
+    Learning ends once every item that the stimuli move is known, or after two rounds that added nothing.
     """
     names = {value: _LEARNT[name] for name, value in btf.enumerators.items() if name in _LEARNT}
-    movable = moved_items(hierarchy.version) & set(names.values())
+    uncounted = {c.item for c in COUNTERS if c.only_version not in (None, hierarchy.version)}
+    movable = (moved_items() & set(names.values())) - uncounted
     hooks = [watching(hook) for hook in programs.ledger_hooks]
     before = hooks[0].kind is not Kind.RAW_TRACEPOINT
     ring = Ring(programs.ring_fd("watched"), programs.ring_bytes("watched"), WATCHED)
@@ -139,9 +154,9 @@ def learn_positions(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> dict[
         records = np.zeros(0, WATCHED)
         positions: dict[str, int] = {}
         fruitless = 0
-        with _provoker(hierarchy) as cgroup:
+        with _stimulated_cgroup(hierarchy) as cgroup:
             for _ in range(_MAX_ROUNDS):
-                records = np.concatenate([records, *_provoke(cgroup, ring)])
+                records = np.concatenate([records, *_stimulate(cgroup, ring)])
                 known, positions = positions.keys(), positions_from(records, names, before=before)
                 fruitless = fruitless + 1 if known >= positions.keys() else 0
                 if positions.keys() >= movable or fruitless == _FRUITLESS_ROUNDS:
@@ -154,9 +169,9 @@ def learn_positions(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> dict[
 
 
 @contextmanager
-def _provoker(hierarchy: Hierarchy) -> Iterator[Path | None]:
-    """A cgroup for the provocations: the root cgroup, where we may be, has no counters of kernel memory.
-    None where none can be made: then they happen in our own.
+def _stimulated_cgroup(hierarchy: Hierarchy) -> Iterator[Path | None]:
+    """Make a cgroup for the stimuli: the root cgroup, where we may be, has no counters of kernel memory.
+    Yield None if no cgroup can be made; the stimuli then run in our own.
     """
     with ExitStack() as stack:
         cgroup = None
@@ -165,8 +180,8 @@ def _provoker(hierarchy: Hierarchy) -> Iterator[Path | None]:
         yield cgroup
 
 
-def _provoke(cgroup: Path | None, ring: Ring) -> Iterator[npt.NDArray[np.void]]:
-    """One round in a child process; the records that it causes, as they come."""
+def _stimulate(cgroup: Path | None, ring: Ring) -> Iterator[npt.NDArray[np.void]]:
+    """Run all stimuli once in a child process, and yield the records that they cause as they come."""
     child = os.fork()
     if child == 0:
         try:
@@ -190,11 +205,11 @@ def _provoke(cgroup: Path | None, ring: Ring) -> Iterator[npt.NDArray[np.void]]:
 def positions_from(
     records: npt.NDArray[np.void], names: Mapping[int, str], *, before: bool
 ) -> dict[str, int]:
-    """Item name -> position, from `WATCHED` records in the order in which they were made; each shows the
-    counters as they were after its item's change, or `before` it.
+    """Return item name -> position, from `WATCHED` records in the order in which they were made.
 
-    An update in an interrupt can go unseen and make one observation wrong, so the many decide: a position
-    stands if nearly all observations of the item agree on it, and no other item has it.
+    Each record shows the counters after the change of its item, or `before` the change. `names`: item number
+    -> item name. An update in an interrupt can go unseen and make an observation wrong. So a position is
+    accepted only if nearly all observations of an item agree on it, and no other item has it.
     """
     votes: dict[str, Counter[int]] = defaultdict(Counter)
     for cpu in np.unique(records["cpu"]):
@@ -218,10 +233,10 @@ def positions_from(
 def read_counters(
     programs: Programs, memcg: int, cgroup_id: int, positions: Mapping[str, int]
 ) -> dict[str, int] | None:
-    """A memcg's own counters now, by item name, in the kernel's units (bytes, KiB or pages by item).
+    """Return item name -> value of a memcg's own counters, in the kernel's units (bytes, KiB or pages).
 
-    `memcg` comes from `find_memcg` or from a cgroup event. None where it is no longer that of `cgroup_id`,
-    or cannot be read.
+    `memcg` is an address from `find_memcg` or from a cgroup event. Return None if the address is no longer
+    that of the cgroup, or cannot be read.
     """
     if programs.run("read_memcg", [memcg]):
         return None
@@ -233,17 +248,17 @@ def read_counters(
 
 
 def prime(programs: Programs, memcg: int, cgroup_id: int) -> None:
-    """Take a cgroup's counters of this moment as the ledger's zero, on every CPU."""
+    """Make the present counters of a cgroup the zero of the ledger, on every CPU."""
     _settle(programs, memcg, cgroup_id, add=False)
 
 
 def settle(programs: Programs, memcgs: Mapping[int, int]) -> None:
-    """Add to the ledger what the counters of the cgroups that it saw have beyond it, as sums without a
-    process.
+    """Add to the ledger the changes that the counters of its cgroups have and the ledger has not, as sums
+    without a process.
 
-    `memcgs`: cgroup id -> address, of those that are there. Updates in an interrupt that hits one of our
-    programs are seen at the next update only (charge.bpf.c, `combine_update`): these are the last ones. A
-    cgroup that is gone keeps what it had: its memory may be another's by now.
+    `memcgs`: cgroup id -> address, for the cgroups that still exist. A change that no program saw is found at
+    the next update of the same counter (`combine_update` in charge.bpf.c); this finds the last ones. The sums
+    of a removed cgroup stay as they are: its address may be another memcg's by now.
     """
     seen = {memcg.value for memcg in list(programs.map("counters_seen").keys())}
     for cgroup_id, memcg in memcgs.items():

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tracer.capture.bpf.syscall import create_map
+from tracer.capture.bpf.syscall import RETURN_0, ProgramType, create_map, load_program
 
 _BPF_MAP_TYPE_ARRAY: Final = 2  # enum bpf_map_type
-_BPF_MAP_TYPE_PERCPU_ARRAY: Final = 6
 _MADV_COLD: Final = 20  # include/uapi/asm-generic/mman-common.h; Python has no name for these
 _MADV_PAGEOUT: Final = 21
 _SWAPS: Final = Path("/proc/swaps")
@@ -26,25 +25,20 @@ _libc = ctypes.CDLL(None)
 
 @dataclass(frozen=True)
 class Stimulus:
-    """An operation, and the items of enum node_stat_item or memcg_stat_item that it surely moves.
-
-    `only_with_swap`: it needs swap. `only_version`: it moves them on this version of cgroups only.
+    """An operation, and the items of enum node_stat_item or memcg_stat_item that it surely moves, if they are
+    counted. `only_with_swap`: it moves them only where there is swap.
     """
 
     act: Callable[[], None]
     moves: frozenset[str]
     only_with_swap: bool = False
-    only_version: int | None = None
 
 
-def moved_items(version: int) -> set[str]:
-    """Return the items that `STIMULI` move on this machine, on cgroups of `version`."""
+def moved_items() -> set[str]:
+    """Return the items that `STIMULI` move on this machine."""
     has_swap = len(_SWAPS.read_bytes().splitlines()) > 1  # the first line is a heading
     return {
-        item
-        for stimulus in STIMULI
-        if stimulus.only_version in (None, version) and (has_swap or not stimulus.only_with_swap)
-        for item in stimulus.moves
+        item for stimulus in STIMULI if has_swap or not stimulus.only_with_swap for item in stimulus.moves
     }
 
 
@@ -111,11 +105,16 @@ def _send_on_loopback() -> None:
             theirs.recv(64 << 10, socket.MSG_WAITALL)
 
 
-def _make_maps() -> None:
-    """Make BPF maps. An array of this size is in vmalloc memory, a per-CPU array in per-CPU memory."""
-    for kind, value_bytes in ((_BPF_MAP_TYPE_ARRAY, 4096), (_BPF_MAP_TYPE_PERCPU_ARRAY, 64)):
-        with suppress(OSError):
-            os.close(create_map(kind, key_size=4, value_size=value_bytes, entries=64))
+def _make_map() -> None:
+    """Make a BPF array map. One of this size is in vmalloc memory."""
+    with suppress(OSError):
+        os.close(create_map(_BPF_MAP_TYPE_ARRAY, key_size=4, value_size=4096, entries=64))
+
+
+def _load_program() -> None:
+    """Load a BPF program. Its counts of runs are in per-CPU memory (bpf_prog_alloc in kernel/bpf/core.c)."""
+    with suppress(OSError):
+        os.close(load_program(RETURN_0, ProgramType.RAW_TRACEPOINT, "stimulus"))
 
 
 def _make_process() -> None:
@@ -155,9 +154,9 @@ STIMULI: Final = (
     Stimulus(_touch_shmem, frozenset({"NR_SHMEM", "NR_FILE_PAGES"})),
     Stimulus(_make_thread, frozenset({"NR_KERNEL_STACK_KB", "MEMCG_KMEM"})),
     Stimulus(_make_slab, frozenset({"NR_SLAB_RECLAIMABLE_B", "NR_SLAB_UNRECLAIMABLE_B"})),
-    # v1 counts the memory of sockets elsewhere (tcpmem).
-    Stimulus(_send_on_loopback, frozenset({"MEMCG_SOCK"}), only_version=2),
-    Stimulus(_make_maps, frozenset({"MEMCG_VMALLOC", "MEMCG_PERCPU_B"})),
+    Stimulus(_send_on_loopback, frozenset({"MEMCG_SOCK"})),
+    Stimulus(_make_map, frozenset({"MEMCG_VMALLOC"})),
+    Stimulus(_load_program, frozenset({"MEMCG_PERCPU_B"})),
     Stimulus(_make_process, frozenset({"MEMCG_PERCPU_B"})),
     Stimulus(_lock_memory, frozenset({"NR_UNEVICTABLE"})),
     Stimulus(

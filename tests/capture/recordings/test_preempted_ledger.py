@@ -1,0 +1,76 @@
+"""The ledger by hooked functions, whose programs the kernel skips while another BPF user is at work.
+
+`make test-vm` runs this with full preemption: there a task that writes to a BPF map can be preempted, and
+then no kprobe's program runs on its CPU until it goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.ledger_check import differences, kernel_pages
+from support.offered import skip_unless_offered
+from support.settled import settle
+
+import tracer
+from tracer.kernel.cgroups.cgroupfs import cgroup_id
+from tracer.schema import CATEGORIES
+
+pytestmark = [pytest.mark.kernel, pytest.mark.vm_preempt, pytest.mark.timeout(180)]
+
+ROUNDS = 5
+WORKLOADS = Path(__file__).parents[2] / "workloads"
+
+
+@pytest.fixture
+def other_bpf_user() -> Iterator[None]:
+    """On each CPU a process that writes to a BPF map for as long as the test takes."""
+    with ExitStack() as started:
+        for cpu in os.sched_getaffinity(0):
+            command = [sys.executable, str(WORKLOADS / "bpf_user.py"), str(cpu)]
+            user = started.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            started.callback(user.kill)
+            assert user.stdout is not None
+            assert user.stdout.readline() == b"writes\n"
+        yield
+
+
+def move_every_category(memcg: Path, directory: Path) -> ExitStack:
+    """Move memory of every category on all CPUs at once; what is kept is there until the stack is closed."""
+    enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
+    kept, workers = ExitStack(), []
+    for number in range(len(os.sched_getaffinity(0)) + 1):
+        command = [sys.executable, str(WORKLOADS / "every_category.py"), str(directory), str(number)]
+        worker = subprocess.Popen(
+            ["sh", "-c", enter, *command, str(ROUNDS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        workers.append(kept.enter_context(worker))
+        kept.callback(worker.kill)
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"kept\n"
+    return kept
+
+
+@pytest.mark.usefixtures("swap", "other_bpf_user")
+@pytest.mark.parametrize("family", ["kprobe", "fentry"])
+def test_ledger_beside_another_bpf_user_equals_the_kernels_counters(
+    family: str, memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
+    skip_unless_offered(family)
+    recorder = start_recorder("-c", str(memcg), env=os.environ | {"MEMCG_TRACER_HOOKS": family})
+    with move_every_category(memcg, disk_dir):
+        settle(memcg)
+        trace = tracer.open(recorder.stop())
+    found = cgroup_id(memcg)
+    assert {c for c, pages in kernel_pages(trace, found).items() if pages} == set(CATEGORIES)
+    assert trace.loss.empty
+    assert not [probe for probe in trace.meta["probes"].values() if "not exact" in (probe["detail"] or "")]
+    assert differences(trace, found) == {}

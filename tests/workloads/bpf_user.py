@@ -1,0 +1,32 @@
+"""Another user of BPF: writes to a map of its own without end, on one CPU.
+
+Usage: bpf_user.py CPU. While a map is written to, the kernel runs no kprobe's program on that CPU
+(bpf_disable_instrumentation in include/linux/bpf.h), and with full preemption another task may run meanwhile.
+A value of 1 MiB makes the write long, and a low priority lets others come before its end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from typing import Final
+
+from tracer.capture.bpf.syscall import create_map, update_element
+
+_BPF_MAP_TYPE_ARRAY: Final = 2
+_VALUE_BYTES: Final = 1 << 20
+
+
+def main() -> None:
+    os.sched_setaffinity(0, {int(sys.argv[1])})
+    os.nice(10)
+    map_fd = create_map(_BPF_MAP_TYPE_ARRAY, key_size=4, value_size=_VALUE_BYTES, entries=1)
+    key, value = ctypes.c_uint32(0), (ctypes.c_char * _VALUE_BYTES)()
+    print("writes", flush=True)
+    while True:
+        update_element(map_fd, key, value)
+
+
+if __name__ == "__main__":
+    main()
