@@ -109,8 +109,8 @@ def test_what_the_kernel_told_stays(trace: Any) -> None:
 @pytest.mark.parametrize(
     ("logged", "says"),
     [
-        (replace(DUMP, comm="cat"), ["the name of who asked: hog, in the kernel log cat"]),
-        (replace(DUMP, oom_memcg="/box/inner"), ["the limit's owner: /box, in the kernel log /box/inner"]),
+        (replace(DUMP, comm="cat"), ["the name of the trigger: hog, in the kernel log cat"]),
+        (replace(DUMP, oom_memcg="/box/inner"), ["the limit owner: /box, in the kernel log /box/inner"]),
         (replace(DUMP, usage=90 * MIB), ["usage: 104857600 bytes, in the kernel log 94371840"]),
         (replace(DUMP, limit=101 * MIB), ["limit: 104857600 bytes, in the kernel log 105906176"]),
         (
@@ -151,7 +151,7 @@ def test_another_owner_than_was_inferred(trace: Any) -> None:
     owner = report.limit_owner
     assert (owner.cgroup, owner.limit_bytes, owner.usage_bytes) == ("/pod", 300 * MIB, 300 * MIB)
     assert "limit_owner" in report.quality.kmsg_fields
-    assert "the limit's owner: /box, in the kernel log /pod" in report.quality.disagreements
+    assert "the limit owner: /box, in the kernel log /pod" in report.quality.disagreements
     assert report.composition.total == 300 * MIB
     assert report.composition.anon == 295 * MIB
     assert [one.tgid for one in report.allocators] == [9]  # in the cgroup that had this path then
@@ -162,7 +162,7 @@ def test_an_owner_that_the_trace_does_not_have(trace: Any) -> None:
     log(trace, 1, *replace(DUMP, oom_memcg="/elsewhere").lines())
     report = only(trace)
     assert report.limit_owner.cgroup == "/box"
-    assert "the limit's owner: /box, in the kernel log /elsewhere" in report.quality.disagreements
+    assert "the limit owner: /box, in the kernel log /elsewhere" in report.quality.disagreements
 
 
 def test_composition_of_an_owner_with_children(trace: Any) -> None:
@@ -339,7 +339,7 @@ def test_a_group_kill_is_one_report(trace: Any) -> None:
     assert len(report.victims) == 2
     log(trace, 1.002, replace(DUMP, pid=52).kill())
     assert only(trace).quality.disagreements == (
-        "pid 52 was killed by the kernel log: it was not marked as a victim",
+        "the kernel log has a kill of pid 52, which was not marked as a victim",
     )
 
 

@@ -83,14 +83,14 @@ def test_what_the_kernel_log_adds_and_where_it_differs(report: OomReport) -> Non
         kmsg_missing="it lacks tasks",
         kmsg_fields=("trigger.order", "composition"),
         disagreements=(
-            f"the name of who asked: {HOSTILE}, in the kernel log cat",
+            f"the name of the trigger: {HOSTILE}, in the kernel log cat",
             "order: 0, in the kernel log 2",
         ),
     )
     told = replace(report.trigger, gfp=0xCC0, gfp_names="GFP_KERNEL|__GFP_ZERO")
     said = " ".join(shown(replace(report, quality=log, trigger=told)).split())
     assert "it lacks tasks; taken from it: the order of the request, the composition of usage" in said
-    assert "differs the name of who asked: \\x1b[31m[red]" in said
+    assert "differs the name of the trigger: \\x1b[31m[red]" in said
     assert "differs order: 0, in the kernel log 2" in said
     assert "GFP_KERNEL|__GFP_ZERO" in said
 

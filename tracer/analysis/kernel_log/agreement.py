@@ -1,12 +1,13 @@
-"""In what the kernel log and the trace differ on a kill, with both numbers.
+"""The differences between the kernel log and the trace on a kill, with both numbers.
 
-Pids, names, limits, oom_score_adj, gfp and order are equal or not. Sizes are read at two moments, and may
-differ by what each CPU keeps for itself: usage by MEMCG_CHARGE_BATCH pages a CPU (mm/memcontrol.c), RSS by a
-batch of percpu_counter a CPU (lib/percpu_counter.c), page tables by one page. A victim that was quick to exit
-may have given back more when its line was printed.
+Pids, names, limits, oom_score_adj, gfp and order must be equal. Sizes are read at two moments, and may differ
+by the batches that CPUs hold back: usage by MEMCG_CHARGE_BATCH pages for each CPU (mm/memcontrol.c), RSS by a
+batch of percpu_counter for each CPU (lib/percpu_counter.c), page tables by one page. A victim that exits fast
+may have given back more by the time its line was printed.
 
-What the trace only inferred is compared as well, but for gfp: the flags of a reclaim attempt, which stand in
-for those of the charge, are not the same flags (mm/vmscan.c, try_to_free_mem_cgroup_pages).
+Values that the trace only inferred are compared as well, except order and gfp: the trace has those of a
+reclaim attempt instead, whose flags differ from those of the charge (mm/vmscan.c,
+try_to_free_mem_cgroup_pages).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _LONGEST_NAME: Final = 400  # of a longer path the line may be cut (LOG_LINE_MAX
 
 
 def disagreements(trace: TraceTables, rows: pd.DataFrame, report: LogReport) -> Iterator[str]:
-    """A sentence for each; `rows` are those of one kill in `oom`."""
+    """Yield a sentence for each difference; `rows` are those of one kill in `oom`."""
     first = rows.iloc[0]
     cpus = int(trace.meta.get("cpus", 1))
     yield from _decision(trace, first, report)
@@ -45,9 +46,9 @@ def disagreements(trace: TraceTables, rows: pd.DataFrame, report: LogReport) -> 
         if kill is not None:
             yield from _victim(row, kill, slack_bytes, page_size(trace))
         elif report.kills:
-            yield f"pid {row['pid']} was marked as a victim: the kernel log has no line on it"
+            yield f"pid {row['pid']} was marked as a victim, but the kernel log has no line on it"
     for pid in killed:
-        yield f"pid {pid} was killed by the kernel log: it was not marked as a victim"
+        yield f"the kernel log has a kill of pid {pid}, which was not marked as a victim"
 
 
 def _decision(trace: TraceTables, first: pd.Series[Any], report: LogReport) -> Iterator[str]:
@@ -56,10 +57,10 @@ def _decision(trace: TraceTables, first: pd.Series[Any], report: LogReport) -> I
         yield from _words("constraint", constraint, report.constraint)
     owner = trace.places.path_of(optional(first["limit_owner_cgroup_id"]))
     if owner is not None and report.oom_memcg is not None and len(owner) < _LONGEST_NAME:
-        yield from _words("the limit's owner", owner, stored_text(report.oom_memcg))
-    yield from _words("the pid of who asked", int(first["trigger_pid"]), asked.pid)
+        yield from _words("the limit owner", owner, stored_text(report.oom_memcg))
+    yield from _words("the pid of the trigger", int(first["trigger_pid"]), asked.pid)
     if asked.comm is not None:
-        yield from _words("the name of who asked", str(first["trigger_comm"]), stored_text(asked.comm))
+        yield from _words("the name of the trigger", str(first["trigger_comm"]), stored_text(asked.comm))
     if optional(first["is_told"]):
         yield from _words("order", optional(first["order"]), asked.order)
         yield from _words("gfp", _flags(optional(first["gfp"])), _flags(asked.gfp))
@@ -88,6 +89,6 @@ def _flags(mask: int | None) -> str | None:
 
 
 def _sizes(what: str, ours: int | None, theirs: int | None, within_bytes: int) -> Iterator[str]:
-    """The kernel prints KiB: that much less it may say than is."""
+    """Yield a sentence if two sizes differ by more; the kernel rounds down to KiB when it prints."""
     if ours is not None and theirs is not None and abs(ours - theirs) > max(within_bytes, _KIB):
         yield f"{what}: {ours} bytes, in the kernel log {theirs}"

@@ -1,5 +1,6 @@
-"""What the kernel log of a trace says of its kills: read, put beside what the probes saw, and into what they
-left open."""
+"""The kernel log of a trace beside its probes: compared with what they saw, and merged into what they
+lack.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +20,10 @@ from tracer.kernel.kmsg.report.log_report import LogReport
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the log has on one kill. `state`, `missing`, `fields` and `disagreements` are what `Quality` says
-    of it."""
+    """What the log has on one kill.
+
+    `state`, `missing`, `fields` and `disagreements` are the values that `Quality` of its report gets.
+    """
 
     report: LogReport | None
     state: KernelLog
@@ -29,14 +32,17 @@ class Told:
     disagreements: tuple[str, ...]
 
     def gfp_names(self, gfp: int | None) -> str:
-        """What the log calls these flags; empty where it has others, or none."""
+        """Return the names of these flags in the log; "" if it has other flags, or none."""
         asked = None if self.report is None else self.report.invoker
         return (asked.gfp_names or "") if asked is not None and asked.gfp == gfp else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The tables `oom` and `samples` with what the kernel log adds; what it has on each kill, by kill_id."""
+    """Two tables of a trace with what its kernel log adds.
+
+    `told` is kill_id -> what the log has on the kill.
+    """
 
     oom: pd.DataFrame
     samples: pd.DataFrame

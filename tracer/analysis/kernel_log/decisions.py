@@ -1,7 +1,8 @@
 """The decisions of the OOM killer in a trace: those of its table, and those that only its kernel log has.
 
-A trace of everything is about every kill; one of some cgroups about those for the limit of one of them, or of
-a task in one, and about those for which no limit was hit, as the probes are (bpf/oom.bpf.c).
+A trace of the whole machine is about every kill. A trace of some cgroups is about kills for the limit of one
+of them, kills of a task in one of them, and kills for which no limit was hit, as are the probes
+(bpf/oom.bpf.c).
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ _COLUMNS: Final = ("kill_id", "cgroup_id", "limit_owner_cgroup_id")
 
 @dataclass(frozen=True, slots=True)
 class LogKill:
-    """A decision that only the log has. `owner_id`: whose limit was hit; `victim_ids`: the cgroup of each of
-    its kills; `NO_ID`: the trace does not know."""
+    """A decision that only the log has.
+
+    `owner_id` is the cgroup whose limit was hit, `victim_ids` the cgroup of each victim; `NO_ID`: not known.
+    """
 
     kill_id: int
     time_ns: int
@@ -37,7 +40,7 @@ class LogKill:
 
 
 def missed(trace: TraceTables) -> list[LogKill]:
-    """In the order of time; their numbers follow those that the probes gave."""
+    """Return the decisions that only the log has, by time; their numbers follow those of the table `oom`."""
     found = matching.unmatched(trace.oom, trace.logged)
     if not found:
         return []
@@ -49,8 +52,10 @@ def missed(trace: TraceTables) -> list[LogKill]:
 
 
 def victims(trace: TraceTables) -> pd.DataFrame:
-    """A row for each victim, indexed by time: `kill_id`, `cgroup_id` (its cgroup) and `limit_owner_cgroup_id`
-    of `oom`, and of what only the log has."""
+    """Return a row for each victim of all decisions, indexed by time.
+
+    `kill_id`, `cgroup_id` (the victim's) and `limit_owner_cgroup_id` are as in `oom`.
+    """
     recorded = trace.oom[list(_COLUMNS)].astype("Int64")
     rows = [
         (kill.time_ns, kill.kill_id, victim_id, kill.owner_id)
@@ -79,7 +84,7 @@ def _kill(trace: TraceTables, one: Logged) -> LogKill:
 
 
 class _Scope:
-    """What a trace is about."""
+    """The kills that a trace is about."""
 
     def __init__(self, trace: TraceTables) -> None:
         self._roots = {path.rstrip("/") for path in (trace.meta.get("filters") or {}).get("cgroups") or ()}
@@ -100,7 +105,7 @@ class _Scope:
 
 
 def _and_above(path: str) -> Iterable[str]:
-    """`/a/b`, `/a`, and the empty path of the root."""
+    """Yield the path and every path above it, up to the empty path of the root."""
     path = path.rstrip("/")
     while path:
         yield path

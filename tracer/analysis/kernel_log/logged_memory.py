@@ -1,8 +1,15 @@
-"""What a kernel log says of a cgroup's memory, under the names that samples of a trace have.
+"""The memory of a cgroup by a report of the kernel log, under the names of the columns of `samples`.
 
-memory.stat is printed in four ways: v2's; v1's with `total_` for the cgroup with all below it (since Linux
-6.5); v2's names on v1 (5.3 to 6.4); and in KB, one line for each cgroup without what is below it (before
-5.3), which are added up here. Kernel memory that the log of v1 gives as one number (`kmem`) is `kernel`.
+The report has the lines of memory.stat:
+
+* on v2, those of v2;
+* on v1, those of v1, with `total_` for the cgroup with all below it, since dddb44ffa0d5 ("memcg: dump
+  memory.stat during cgroup OOM for v1"), v6.5;
+* before that, those of v2 on v1 as well, since c8713d0b2312 ("mm: memcontrol: dump memory.stat during cgroup
+  OOM"), v5.3;
+* before that, a line for each cgroup, in KB, without the cgroups below it. Here they are added up.
+
+Kernel memory is `kernel`; in logs of v1 it is one number, the counter `kmem`.
 """
 
 from __future__ import annotations
@@ -19,12 +26,12 @@ from tracer.units import size
 Sizes = dict[str, int | None]
 
 DEFAULT_PAGE_SIZE: Final = 4096
-_NEAR_BYTES: Final = 1 << 20  # what charges of all CPUs may differ by
+_NEAR_BYTES: Final = 1 << 20  # more than the batches of charges that all CPUs hold back
 _MOST_OF_USAGE: Final = 4
-"""Of all that is in use, no kind is more than that: such a number was misread from a broken line."""
+"""A size beyond so many times usage was misread from a broken line."""
 
 _MOSTLY: Final = 0.8
-"""Of usage, what its parts in v1's memory.stat come to at least where none is missing."""
+"""The least share of usage that the parts in v1's memory.stat add up to if none is missing."""
 
 _NOT_IN_USAGE: Final = frozenset({"swap", "zswapped", "swapcached"})
 _PAGE_SIZES: Final = frozenset({4096, 8192, 16384, 32768, 65536})
@@ -34,7 +41,7 @@ _V1_HIERARCHICAL: Final = {column: f"total_{name}" for column, name in _V1.items
 
 
 def sizes(log: LogReport) -> Sizes:
-    """The sizes of memory.stat (`schema.MEMORY_STAT_BYTES`) of the cgroup whose limit was hit."""
+    """Return the sizes of memory.stat (`schema.MEMORY_STAT_BYTES`) of the limit owner, in bytes."""
     values, names = ({}, {}) if is_in_part(log) else _values(log)
     found: Sizes = {name: values.get(names.get(name, "")) for name in MEMORY_STAT_BYTES}
     memory = log.counters.get("memory")
@@ -53,8 +60,11 @@ def sizes(log: LogReport) -> Sizes:
 
 
 def is_in_part(log: LogReport) -> bool:
-    """Whether memory.stat of cgroups below is missing: before Linux 5.3 the kernel prints each without what
-    is below it, and usage is the anonymous memory, the cache and the kernel memory of all together."""
+    """Return whether memory.stat of cgroups below the limit owner is missing.
+
+    Where each cgroup has a line of its own, usage of the limit owner is the anonymous memory, the cache and
+    the kernel memory of all of them. Lines are missing if what was printed adds up to much less.
+    """
     memory, kmem = log.counters.get("memory"), log.counters.get("kmem")
     if memory is None or kmem is None or not log.stats or log.stats[0].resolution_bytes == 1:
         return False
@@ -63,7 +73,7 @@ def is_in_part(log: LogReport) -> bool:
 
 
 def why_not(log: LogReport, name: str) -> str:
-    """Why a size is not known."""
+    """Return why a size is not known."""
     if not log.stats:
         return "the kernel log has no memory.stat of it"
     if log.stats[0].is_cut or is_in_part(log):
@@ -75,7 +85,10 @@ def why_not(log: LogReport, name: str) -> str:
 
 
 def swap(log: LogReport) -> tuple[int, int | None] | None:
-    """What was in swap, and how much could be. memory+swap of v1 bounds both together."""
+    """Return (bytes in swap, bytes that could be; None: no bound is known); None if the log has neither.
+
+    On v1 the counter memory+swap bounds the two together.
+    """
     memory, own, both = (log.counters.get(name) for name in ("memory", "swap", "memory+swap"))
     if own is not None:
         return own.usage_bytes, _bound(own.limit_bytes)
@@ -87,8 +100,10 @@ def swap(log: LogReport) -> tuple[int, int | None] | None:
 
 
 def full_swap_limit(log: LogReport) -> int | None:
-    """v1's limit of memory and swap together where it was the one hit: usage stood at it, and below the limit
-    of memory alone."""
+    """Return v1's limit of memory and swap together, in bytes, if it was the one hit.
+
+    Usage is then at this limit, and below that of memory alone.
+    """
     memory, both = log.counters.get("memory"), log.counters.get("memory+swap")
     if memory is None or both is None or both.limit_bytes >= UNLIMITED_BYTES:
         return None
@@ -97,7 +112,7 @@ def full_swap_limit(log: LogReport) -> int | None:
 
 
 def machine(log: LogReport, page_size: int) -> Iterator[str]:
-    """What the report on a machine that was short of memory says, as evidence."""
+    """Yield evidence out of Mem-Info, which the kernel prints if the machine was short of memory."""
     info = log.mem_info
     if info is None:
         return
@@ -128,7 +143,11 @@ def _pages(info: MemInfo, *names: str) -> int:
 
 
 def page_size(log: LogReport) -> int | None:
-    """What of the table in pages and the kill in kB are the same, tells how large a page is."""
+    """Return the size of a page in bytes, None if it is not known.
+
+    It follows from a task whose total_vm stands in the table of tasks in pages, and in the line of its kill
+    in kB.
+    """
     rows = {row.pid: row.total_vm_pages for row in log.tasks}
     for kill in log.kills:
         pages = rows.get(kill.pid)
@@ -140,7 +159,7 @@ def page_size(log: LogReport) -> int | None:
 
 
 def _values(log: LogReport) -> tuple[Mapping[str, int], Mapping[str, str]]:
-    """What was printed, and size -> its name there."""
+    """Return (name -> bytes as printed, name of a size -> its name there)."""
     if not log.stats:
         return {}, {}
     first = log.stats[0]

@@ -1,7 +1,8 @@
-"""Which report of the kernel log is on which kill of the trace, and how much of it is there.
+"""The match between the reports of the kernel log and the kills of a trace.
 
-Both have the victim's pid in the initial pid namespace, and a time: nearest first, each once, and never
-further apart than the two clocks can be. A decision has one report, with a kill line for each victim.
+Both have a time, and the victim's pid in the initial pid namespace. The pairs nearest in time are matched
+first, each report and each kill once. A pair may be as far apart as the two clocks can be. A decision of the
+OOM killer has one report, with a kill line for each victim.
 """
 
 from __future__ import annotations
@@ -21,24 +22,27 @@ from tracer.kernel.kmsg.report.log_report import LogReport, Section
 _APART_AT_MOST_NS: Final = 2_000_000_000
 _LOSS_NEAR_NS: Final = 1_000_000_000
 _OF_A_DUMP: Final[frozenset[Section]] = frozenset({"header", "counters", "summary"})
-"""What dump_header prints whatever the settings (mm/oom_kill.c)."""
+"""The sections that dump_header prints with any settings (mm/oom_kill.c)."""
 
 _NOT_READ: Final = "the trace is of a version that did not read the kernel log"
-_NO_LINE: Final = "nothing on this kill was logged while the trace was recorded, as of a task that was ending"
-_RATE_LIMITED: Final = "only the line of the kill is there: the kernel prints 10 reports in 5 s, and no more"
+_NO_LINE: Final = (
+    "the kernel logged nothing on this kill while the trace was recorded, "
+    "as when the victim was already exiting"
+)
+_RATE_LIMITED: Final = "only the line of the kill is there: the kernel prints at most 10 reports in 5 s"
 _NO_TASKS: Final = "the table of tasks is missing, as with vm.oom_dump_tasks=0"
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much of a report is there; `missing` says what is not, and why; empty: nothing."""
+    """The part of a report that is in the log; `missing` says what is absent, and why ("": nothing is)."""
 
     state: KernelLog
     missing: str
 
 
 def match(oom: pd.DataFrame, logged: Sequence[Logged]) -> dict[int, LogReport]:
-    """kill_id -> its report."""
+    """Return kill_id -> its report; `oom` and `logged` are those of one trace."""
     pairs = sorted(_pairs(oom, logged))
     found: dict[int, int] = {}
     taken = set[int]()
@@ -50,14 +54,17 @@ def match(oom: pd.DataFrame, logged: Sequence[Logged]) -> dict[int, LogReport]:
 
 
 def unmatched(oom: pd.DataFrame, logged: Sequence[Logged]) -> list[Logged]:
-    """The reports with a line on a kill, none of which `oom` has: neither as it was matched, nor as a victim
-    of a decision that has another report, as where the log tells of a group kill in pieces."""
+    """Return the reports of kills that `oom` does not have.
+
+    A report is left out if any of its victims is in `oom`, even if the kill has another report: the log can
+    have a group kill in several pieces.
+    """
     seen = {number for _, _, number in _pairs(oom, logged)}
     return [one for number, one in enumerate(logged) if one.report.kills and number not in seen]
 
 
 def _pairs(oom: pd.DataFrame, logged: Sequence[Logged]) -> Iterator[tuple[int, int, int]]:
-    """(ns apart, kill_id, number of the report) of all that can be."""
+    """Yield (distance in ns, kill_id, number of the report) of all pairs that may belong together."""
     kills = zip(
         integers(oom["kill_id"]).tolist(), integers(oom["pid"]).tolist(), times_ns(oom).tolist(), strict=True
     )
@@ -73,7 +80,7 @@ def _pairs(oom: pd.DataFrame, logged: Sequence[Logged]) -> Iterator[tuple[int, i
 
 
 def coverage(trace: TraceTables, time_ns: int, report: LogReport | None) -> Coverage:
-    """Of a kill at that time."""
+    """Return which part of the report on a kill at that time is there."""
     lost = trace.losses.near("kernel_log", time_ns - _LOSS_NEAR_NS, time_ns + _LOSS_NEAR_NS)
     overrun = (
         f"{lost} records of the kernel log around it were overwritten before they were read" if lost else None

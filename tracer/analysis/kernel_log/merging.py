@@ -1,8 +1,9 @@
-"""What the kernel log adds to the tables of a trace.
+"""The merging of the kernel log into the tables `oom` and `samples` of a trace.
 
-Nothing that the kernel told our programs is replaced. What they inferred, or left open, is taken from the
-report of the log: constraint, limit owner, gfp and order (`oom`), and memory.stat of the limit owner with all
-below it (`samples`), which our program reads only where nothing is below it, and then may not have all of.
+A value that a program read from the kernel is kept. Values that programs inferred, or did not have, are taken
+from the report in the log: constraint, limit owner, gfp and order (`oom`); and memory.stat of the limit owner
+with all below it (`samples`). The program reads memory.stat only of cgroups with nothing below them, and may
+lack some of its counters.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tracer.stored_names import stored_text
 from tracer.trace.read.to_pandas import to_frame
 
 Taken = dict[int, list[str]]
-"""kill_id -> the fields of its report that come from the log, by their dotted names."""
+"""kill_id -> the dotted names of the fields of its report that come from the log."""
 
 
 def complete(
@@ -39,7 +40,7 @@ def complete(
 
 
 def _told(trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken) -> pd.DataFrame:
-    """`oom`, where decisions that were inferred are as the log tells them."""
+    """Return `oom` with the log's values for decisions that were inferred."""
     oom = trace.oom.assign(constraint=trace.oom["constraint"].astype(object))
     of_kill = RowIndex.from_keys(integers(oom["kill_id"]))
     for kill_id, report in matched.items():
@@ -58,7 +59,7 @@ def _told(trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken) ->
 
 
 def _put(table: pd.DataFrame, rows: Int64s, values: Mapping[str, Any]) -> None:
-    """Into the table, at these positions."""
+    """Write column -> value into the rows at these positions."""
     for column, value in values.items():
         table.iloc[rows, list(table.columns).index(column)] = value
 
@@ -66,7 +67,11 @@ def _put(table: pd.DataFrame, rows: Int64s, values: Mapping[str, Any]) -> None:
 def _take_sizes(
     oom: pd.DataFrame, rows: Int64s, report: LogReport, page_bytes: int, taken: list[str]
 ) -> None:
-    """Of victims that were gone when they were marked: SIGKILL came first. The table of tasks is older."""
+    """Take the sizes of victims whose memory was gone when they were marked.
+
+    The kernel sends SIGKILL before it marks a victim (__oom_kill_process, mm/oom_kill.c). The log's table of
+    tasks is from before that.
+    """
     listed = {task.tgid: task for task in report.tasks if task.rss_anon_pages is not None}
     gone = rows[~known(oom["anon_rss_bytes"].iloc[rows])]
     for row, tgid in zip(gone.tolist(), integers(oom["tgid"].iloc[gone]).tolist(), strict=True):
@@ -84,8 +89,10 @@ def _take_sizes(
 def _owner(
     trace: TraceTables, first: pd.Series[Any], time_ns: int, report: LogReport, taken: list[str]
 ) -> dict[str, Any]:
-    """Constraint and limit owner as columns of `oom`. An owner that the trace does not have stays as it was
-    inferred, and as uncertain."""
+    """Return constraint and limit owner as columns of `oom`.
+
+    If the trace does not have the log's owner, the inferred one stays, marked as inferred.
+    """
     if report.constraint != str(first["constraint"]):
         taken.append("constraint")
     if report.constraint != "memcg":
@@ -110,7 +117,7 @@ def _owner(
 
 
 def _limit(limit_bytes: int | None) -> dict[str, Any]:
-    """The columns of a limit; None: not known."""
+    """Return the columns of a limit in bytes; None: not known."""
     is_limited = None if limit_bytes is None else limit_bytes < UNLIMITED_BYTES
     return {"limit_bytes": limit_bytes if is_limited else None, LIMITS["limit_bytes"]: is_limited}
 
@@ -118,7 +125,7 @@ def _limit(limit_bytes: int | None) -> dict[str, Any]:
 def _sampled(
     trace: TraceTables, oom: pd.DataFrame, matched: Mapping[int, LogReport], taken: Taken
 ) -> pd.DataFrame:
-    """`samples`, with memory.stat of the limit owner at kills at which it was not read."""
+    """Return `samples` with memory.stat of the limit owner at kills at which no program read it."""
     samples = trace.samples
     at_kills = np.flatnonzero(is_one_of(samples["source"], ["oom"]))
     read, of_kill = (
@@ -143,7 +150,7 @@ def _sampled(
             continue
         here = samples.iloc[at_kill]
         was_read = bool(known(here["anon_bytes"]).any())
-        # All of it, or what our program could not learn the place of in the kernel
+        # All of memory.stat, or those of its counters that calibration did not find
         # (capture/learn/calibration.py).
         lacking = {n: value for n, value in reading.items() if not (was_read and known(here[n]).any())}
         if lacking:
@@ -158,7 +165,7 @@ def _is_of(trace: TraceTables, owner_id: int, stat: MemoryStat) -> bool:
 
 
 def _memory_stat(report: LogReport) -> dict[str, int]:
-    """Columns of `samples`, of the limit owner with all below it."""
+    """Return columns of `samples` for the limit owner with all below it."""
     if not report.stats:
         return {}
     return {
@@ -167,7 +174,7 @@ def _memory_stat(report: LogReport) -> dict[str, int]:
 
 
 def _with_rows(table: pd.DataFrame, name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """The table with these as well; what a row leaves out is null."""
+    """Return the table with these rows added; columns that a row lacks are null."""
     if not rows:
         return table
     added = to_frame(pa.Table.from_pylist(rows, schema=TABLES[name]))
