@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * The ledger: every change of a memcg's memory counters, by owner, process and category.
+ * The stream `charge`, the ledger: every change of a memcg's memory counters, by owner, process and
+ * category.
  *
- * Updates are combined before they travel: each CPU has a small direct-mapped cache of (memcg,
- * process, category) sums. A sum leaves for the ring when it is large (256 KiB), old (10 ms),
- * displaced by another, or when user space asks (the `drain` program). A record that finds the ring
- * full is not forgotten: a sum that can stay, stays; one that must make room is added to `residue`,
- * by cgroup and category, from where user space collects it. So sums are exact whatever is lost;
- * only who and when can get lost. (Should thousands of cgroups fill `residue` too, that is
- * counted.)
+ * Updates are summed before they are sent. Each CPU has a small direct-mapped cache of sums by
+ * (memcg, process, category). A sum is sent when it is large (256 KiB), old (10 ms), displaced by
+ * another, or when user space runs `drain`. If the ring is full, the sum stays in its slot. If it
+ * has to make room, it is added to `residue`, by cgroup and category, which user space collects. So
+ * totals are exact whatever is lost: only process and time can be lost. If thousands of cgroups
+ * fill `residue` too, that is counted.
  */
 
 #include "shared/counters.h"
@@ -31,7 +31,7 @@ struct combined {
 	u32 tgid;
 	u32 category;
 	u32 updates;
-	u32 generation; /* in which `memcg` was looked at: then it was of `cgroup_id`, and traced */
+	u32 generation; /* of the look-up that found `memcg` traced, with `cgroup_id` */
 };
 
 BPF_PERCPU_ARRAY(combine, struct combined, COMBINE_SLOTS);
@@ -44,13 +44,13 @@ struct residue_key {
 BPF_HASH(residue, struct residue_key, s64, 32768);
 
 /*
- * Whether this CPU is inside a combine slot. Programs on one CPU nest (an interrupt's inside a
- * task's, `drain` by IPI inside either) and never interleave, so a flag is a lock: whoever finds it
- * set leaves the slots alone.
+ * Whether this CPU is inside a slot. Programs on one CPU nest (that of an interrupt inside that of
+ * a task, `drain` by IPI inside either) and never interleave. So a flag is a lock: a program that
+ * finds it set leaves the slots alone.
  */
 struct combine_state {
 	u32 busy;
-	u32 waiting; /* something was combined on this CPU since the last drain */
+	u32 waiting; /* there are sums that were added since the last drain */
 };
 
 BPF_PERCPU_ARRAY(combine_state, struct combine_state, 1);
@@ -98,7 +98,7 @@ static __always_inline void add_residue(u64 cgroup_id, u32 category, s64 delta_b
 		count_lost(STREAM_RESIDUE);
 }
 
-/* Make `sum` the one of (memcg, tgid, category). */
+/* Send what `sum` holds, and give the slot to (memcg, tgid, category). */
 static __always_inline void take_over(struct combined *sum, struct memcg_info *info,
 				      struct mem_cgroup *memcg, u32 tgid, u32 category)
 {
@@ -115,7 +115,7 @@ static __always_inline void take_over(struct combined *sum, struct memcg_info *i
 	see_current(tgid);
 }
 
-/* Age is told by the timer tick: reading the clock would be the dearest step of all. */
+/* The age of a sum is in timer ticks: reading the clock would be the most expensive step. */
 static __always_inline void combine_into(struct combined *sum, s64 delta_bytes)
 {
 	u64 now = bpf_jiffies64();
@@ -132,8 +132,11 @@ static __always_inline void combine_into(struct combined *sum, s64 delta_bytes)
 }
 
 /*
- * `nested`: in an interrupt that hit this CPU inside of a slot. No slot is touched then: the update
- * is nobody's, and what an exact counter has more is found at its next update, or by `settle`.
+ * Add an update to its slot. Returns false if it was not added to any.
+ *
+ * `nested`: the program runs in an interrupt that hit this CPU inside a slot, and touches no slot.
+ * The update then has no process. What an exact counter has more is found at its next update, or by
+ * `settle`.
  */
 static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 category,
 					   s64 reported_bytes, s64 coming, bool nested,
@@ -153,7 +156,7 @@ static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 categor
 	bool ours = !nested && sum->memcg == memcg && sum->tgid == tgid &&
 		    sum->category == category && sum->generation == this_generation();
 
-	/* Most updates find their slot, and need to know no more about the cgroup. */
+	/* Most updates find their slot and need no look-up of the cgroup. */
 	if (!ours || counted) {
 		if (nested && counted)
 			return false;
@@ -176,7 +179,7 @@ static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 categor
 	return true;
 }
 
-/* `ctx`: the program's, which its stacks are taken by. */
+/* `ctx` is the context of the program, which stacks are taken from. */
 static __always_inline int account(void *ctx, struct mem_cgroup *memcg, u32 category,
 				   s64 reported_bytes, s64 coming)
 {
@@ -200,9 +203,9 @@ static __always_inline int account(void *ctx, struct mem_cgroup *memcg, u32 cate
 }
 
 /*
- * Both tracepoints report whole pages, whatever the counter's own unit is; the type was int, and is
- * long since 7.1 ("mm: memcontrol: change val type to long in __mod_memcg_{lruvec_}state()"). An
- * int arrives without its sign in the upper half; no update needs that half.
+ * Both tracepoints report whole pages, whatever the unit of the counter is. Their argument is a
+ * long since "mm: memcontrol: change val type to long in __mod_memcg_{lruvec_}state()", v7.1, and
+ * was an int, which arrives without its sign in the upper half. No update needs that half.
  */
 static __always_inline int account_pages(void *ctx, struct mem_cgroup *memcg, u32 category,
 					 u64 pages)
@@ -226,7 +229,7 @@ PROGRAM(mod_memcg_state)
 			     category_of_state(ctx->args[1]), ctx->args[2]);
 }
 
-/* The functions behind them are given the change in the counter's unit. */
+/* The functions behind the tracepoints get the change in the unit of the counter. */
 static __always_inline int account_units(void *ctx, struct mem_cgroup *memcg, u32 category,
 					 u64 units)
 {
@@ -261,9 +264,8 @@ static __always_inline int enter_memcg_state(struct call *call)
 }
 
 /*
- * Run by user space on each CPU (BPF_PROG_TEST_RUN): send every sum that waits. What cannot leave
- * keeps `waiting` set, and so does a drain that hit this CPU inside of a slot, which returns 1: ask
- * again.
+ * Send every sum that waits. User space runs it on each CPU (BPF_PROG_TEST_RUN). `waiting` stays
+ * set if a sum cannot be sent. Returns 1 if this CPU was inside a slot: run it again.
  */
 PROGRAM(drain)
 {
@@ -319,9 +321,10 @@ static __always_inline int settle_counters(struct mem_cgroup *memcg, u64 id, boo
 }
 
 /*
- * What this CPU's counters of a memcg have that the ledger has not: before it starts, take it as
- * seen; at its end, add it, to no process. args: the memcg's address, its cgroup's id; whether to
- * add. Run on each CPU. Returns 2 where this CPU was inside of a slot: ask again.
+ * Bring the ledger in line with this CPU's counters of a memcg: before the ledger starts, take what
+ * they have as seen; at its end, add what the ledger does not have, with no process. args: the
+ * address of the memcg, the id of its cgroup, whether to add. User space runs it on each CPU.
+ * Returns 2 if this CPU was inside a slot: run it again.
  */
 PROGRAM(settle)
 {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-/* The programs that count the kernel's scans and steals (shared/reclaim_counts.h). */
+/* Programs that count pages scanned and stolen (shared/reclaim_counts.h). */
 
 #include "shared/reclaim_counts.h"
 
 static __always_inline int count_event(u64 memcg, u32 item, u64 count)
 {
 #ifdef RECLAIM_COUNTS_ARE_NODE_STATS
-	return 0; /* the numbers above are of another enum */
+	return 0; /* the items of shared/reclaim_counts.h are of another enum here */
 #else
 	return count_reclaim((struct mem_cgroup *)memcg, item, count);
 #endif

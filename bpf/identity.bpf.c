@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * The names behind ids, caught at the moment that user space could miss: cgroups made and removed,
- * tasks seen for the first time, executing and exiting, files at the first sight of one of their
- * folios.
+ * The names behind ids, taken when user space could miss them: cgroups that are made, removed or
+ * renamed (the stream `cgroup`), processes that execute a program or exit (the stream `task`).
+ * shared/tasks.h and shared/inodes.h name processes and files when they are first seen.
  */
 
+#include "shared/counters.h"
 #include "shared/tasks.h"
 #include "shared/tracked.h"
 
@@ -29,7 +30,8 @@ static __always_inline bool is_wanted_path(const char *path)
 	return wanted_paths.lookup(key);
 }
 
-/* Decide on a cgroup that is made: nothing has been charged to it, since no task can be in it yet.
+/*
+ * Decide whether to trace a new cgroup. Nothing has been charged to it: no task can be in it yet.
  */
 static __always_inline u8 follow_new(struct cgroup *cgroup, const char *path)
 {
@@ -59,17 +61,18 @@ static __always_inline int emit_cgroup(struct cgroup *cgroup, const char *path, 
 {
 	struct calibration *known = calibrated();
 
-	/* Each v1 hierarchy numbers its directories by itself: an id means something in the memory
-	 * hierarchy alone. */
+	/*
+	 * Each v1 hierarchy numbers its directories independently: ids of other hierarchies are
+	 * ignored.
+	 */
 	if (!known || (u64)READ(cgroup, root) != known->cgroup_root)
 		return 0;
 
 	struct mem_cgroup *memcg = cgroup_memcg(cgroup);
-
 	u8 follow;
 
 	if (event == CGROUP_MKDIR) {
-		/* The memory of an earlier memcg can be this one's now. */
+		/* The new memcg may have the address of a removed one. */
 		if (memcg)
 			counters_seen.delete(&memcg);
 		follow = follow_new(cgroup, path);
@@ -84,7 +87,8 @@ static __always_inline int emit_cgroup(struct cgroup *cgroup, const char *path, 
 	if (!record) {
 		u64 id = cgroup_id(cgroup);
 
-		if (event == CGROUP_MKDIR && follow == FOLLOW_UNDECIDED) /* nobody would decide */
+		if (event == CGROUP_MKDIR &&
+		    follow == FOLLOW_UNDECIDED) /* user space never decides */
 			roots.delete(&id);
 		return 0;
 	}
@@ -111,7 +115,7 @@ PROGRAM(cgroup_rmdir)
 	return emit_cgroup((struct cgroup *)ctx->args[0], (const char *)ctx->args[1], CGROUP_RMDIR);
 }
 
-/* cgroup v1 alone lets a cgroup be renamed; it stays where it is, and keeps its id. */
+/* Only cgroup v1 has renaming. A renamed cgroup stays in its place and keeps its id. */
 PROGRAM(cgroup_rename)
 {
 	return emit_cgroup((struct cgroup *)ctx->args[0], (const char *)ctx->args[1],
@@ -137,7 +141,7 @@ PROGRAM(sched_process_exit)
 	struct task_struct *task = (struct task_struct *)ctx->args[0];
 	u32 tgid = READ(task, tgid);
 
-	/* What a task still gives back after this event is its own: it stays in seen_tasks. */
+	/* The process stays in seen_tasks: it still frees memory after this event. */
 	if (READ(task, pid) == tgid && seen_tasks.lookup(&tgid))
 		emit_task(task, memcg_id(task_memcg(task)), TASK_EXIT);
 	return 0;

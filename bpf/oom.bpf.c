@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * OOM kills. mark_victim runs once for each killed task, in the context of the task whose
- * allocation could not be served: the trigger's stacks and the owner's counters are those of the
- * decision. The victim has been sent SIGKILL just before (__oom_kill_process in mm/oom_kill.c): if
- * it runs on another CPU, it may already be without its mm. Where functions can be hooked, the
- * decision itself (struct oom_control, on the trigger's stack) tells the rest.
+ * The streams `oom` and `candidate`: OOM kills, and the tasks that the decisions weighed.
+ * mark_victim runs once for each killed task, in the context of the task whose allocation failed:
+ * the trigger's stacks and the owner's counters are those at the decision. The victim was sent
+ * SIGKILL just before (__oom_kill_process in mm/oom_kill.c), so a victim on another CPU may already
+ * have lost its mm. Where functions can be hooked, the decision (struct oom_control, on the
+ * trigger's stack) has the rest.
  */
 
 #include "shared/attempts.h"
@@ -17,11 +18,11 @@ BPF_RINGBUF_OUTPUT(oom_ring, OOM_RING_PAGES);
 BPF_RINGBUF_OUTPUT(candidate_ring, CANDIDATE_RING_PAGES);
 BPF_STACK_TRACE(stacks, 1024);
 
-/* A thread inside of out_of_memory(). */
+/* A thread inside out_of_memory(). */
 struct decision {
 	u64 time_ns;
 	struct oom_control *control;
-	struct task_struct *weighed; /* inside of oom_badness() */
+	struct task_struct *weighed; /* while inside oom_badness() */
 };
 
 BPF_HASH(decisions, u32, struct decision, 1024); /* by thread id */
@@ -81,8 +82,10 @@ static __always_inline void describe_owner(struct oom_event *record, struct mem_
 	}
 }
 
-/* Whose limit a kill is for, NULL where it is no memcg's: as the kernel decided, else by the page
- * counters. */
+/*
+ * Return the memcg whose limit the kill is for, as the kernel decided, or else by the page
+ * counters. NULL: it is for no memcg's limit.
+ */
 static __always_inline struct mem_cgroup *kill_owner(struct decision *decision,
 						     struct mem_cgroup *trigger)
 {
@@ -96,8 +99,8 @@ static __always_inline struct mem_cgroup *kill_owner(struct decision *decision,
 	return owner.source == TARGET_LIMIT ? owner.memcg : NULL;
 }
 
-/* What the kernel decided on. */
-static __always_inline void tell(struct oom_event *record, struct decision *decision)
+/* Describe the decision as the kernel made it. */
+static __always_inline void describe_decision(struct oom_event *record, struct decision *decision)
 {
 	struct oom_control *control = decision->control;
 
@@ -109,10 +112,10 @@ static __always_inline void tell(struct oom_event *record, struct decision *deci
 	record->total_pages = READ(control, totalpages);
 }
 
-/* The same as far as it can be told from the trigger's last reclaim attempt. */
-static __always_inline void infer(struct oom_event *record, struct ended *ended)
+/* Describe the decision by the trigger's last reclaim attempt. */
+static __always_inline void infer_decision(struct oom_event *record, struct ended *ended)
 {
-	/* All victims of one decision follow on the same last attempt of the same thread. */
+	/* All victims of one decision follow the same last attempt of the same thread. */
 	record->invocation = ended ? ended->time_ns : record->time_ns;
 	record->gfp = ended ? ended->gfp : 0;
 	record->order = -1;
@@ -120,11 +123,14 @@ static __always_inline void infer(struct oom_event *record, struct ended *ended)
 		ended && ended->kind == RECLAIM_DIRECT ? CONSTRAINT_GLOBAL : CONSTRAINT_UNKNOWN;
 }
 
-/* As get_mm_counter() has it for the kill line of the kernel: without per-CPU rests, and never less
- * than 0. */
+/*
+ * Return a counter of an mm as get_mm_counter() reads it for the kernel's log: without the
+ * remainders of the CPUs, and at least 0.
+ */
 static __always_inline s64 mm_count(struct mm_struct *mm, u32 member)
 {
-#ifdef HAS_mm_struct_count /* until "mm: convert mm's rss stats into percpu_counter" (6.2) */
+	/* Until f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter"), v6.2. */
+#ifdef HAS_mm_struct_count
 	s64 count = READ(mm, count[member]);
 #else
 	s64 count = READ(mm, rss_stat[member].count);
@@ -133,7 +139,7 @@ static __always_inline s64 mm_count(struct mm_struct *mm, u32 member)
 	return count < 0 ? 0 : count;
 }
 
-/* What a task's badness is made of; a zombie leader of living threads has no mm. */
+/* Set what a task's badness is computed from. The zombie leader of living threads has no mm. */
 #define DESCRIBE_MM(record, mm)                                                          \
 	({                                                                               \
 		(record)->anon_pages = mm ? mm_count(mm, KERNEL_ENUM_MM_ANONPAGES) : -1; \
@@ -162,9 +168,9 @@ static __always_inline void describe_victim(struct oom_event *record, struct tas
 }
 
 /*
- * Whether a kill concerns what is traced. One for the limit of a cgroup does if something traced
- * has a part in it, also where that limit has room again by now and cannot be told; the machine's
- * own shortage concerns everybody.
+ * Whether to record a kill. A kill for the limit of a cgroup is recorded if owner, trigger or
+ * victim is traced, even if the limit has room again and the owner cannot be found. A kill for the
+ * machine's shortage is always recorded.
  */
 static __always_inline bool is_wanted_kill(struct mem_cgroup *owner, bool is_for_limit,
 					   struct mem_cgroup *trigger, struct task_struct *victim)
@@ -181,7 +187,6 @@ static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stac
 	struct decision *decision = decisions.lookup(&pid);
 	struct ended *ended = last_ended.lookup(&pid);
 	struct mem_cgroup *owner = kill_owner(decision, trigger);
-
 	bool is_for_limit = owner || (!decision && ended && ended->kind == RECLAIM_MEMCG);
 
 	if (!is_wanted_kill(owner, is_for_limit, trigger, victim))
@@ -204,9 +209,9 @@ static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stac
 	bpf_get_current_comm(record->trigger_comm, sizeof(record->trigger_comm));
 
 	if (decision)
-		tell(record, decision);
+		describe_decision(record, decision);
 	else
-		infer(record, ended);
+		infer_decision(record, ended);
 	if (owner)
 		describe_owner(record, owner);
 	describe_victim(record, victim);
@@ -222,8 +227,9 @@ PROGRAM(mark_victim)
 	return emit_kill((struct task_struct *)ctx->args[0], kernel_stack, user_stack);
 }
 
-/* The function also comes by for a thread of a process that was marked already; the tracepoint then
- * stays silent. */
+/*
+ * The function also runs for a thread of a process that is already marked; the tracepoint does not.
+ */
 static __always_inline int enter_mark_victim(struct call *call)
 {
 	struct task_struct *victim = (struct task_struct *)call->args[0];
@@ -234,8 +240,7 @@ static __always_inline int enter_mark_victim(struct call *call)
 			 stacks.get_stackid(call->ctx, BPF_F_USER_STACK));
 }
 
-/* oom_badness() is also asked by /proc/PID/oom_score: only what is weighed inside of a decision
- * counts. */
+/* oom_badness() also serves /proc/PID/oom_score: only calls inside a decision count. */
 static __always_inline int enter_badness(struct call *call)
 {
 	u32 pid = bpf_get_current_pid_tgid();

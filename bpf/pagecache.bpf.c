@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * Every folio that enters or leaves the page cache: whose it is, who acts, which file, and why. The
- * cause is read off what the acting task is inside of: a reclaim attempt (reclaim.bpf.c), a page
- * fault, a system call.
+ * The stream `pagecache`: every folio that enters or leaves the page cache, with its owner, the
+ * acting task, the file, and the cause. The cause follows from what the acting task is inside of: a
+ * reclaim attempt (shared/attempts.h), a page fault, a system call.
  */
 
 #include "shared/attempts.h"
@@ -12,15 +12,16 @@
 #include "shared/tracked.h"
 
 #define PAGECACHE_WAKE_BYTES (PAGECACHE_RING_PAGES * PAGE_SIZE / 2)
-#define PAGECACHE_WAKE_EVERY 16 /* records of a CPU: how full the ring is takes long to ask */
+/* Records of a CPU between two looks at how full the ring is: a look is expensive. */
+#define PAGECACHE_WAKE_EVERY 16
 
 BPF_RINGBUF_OUTPUT(pagecache_ring, PAGECACHE_RING_PAGES);
-BPF_PERCPU_ARRAY(pagecache_sent, u32, 1);
+BPF_PERCPU_ARRAY(pagecache_sent, u32, 1); /* how many records */
 
 /*
- * The last fault on a file that a thread took. It has no end event; but registers saved at entry to
- * the kernel differ between a fault and what the thread does next, so a folio added under the same
- * (call, instruction) belongs to it.
+ * The last page fault of a thread on a file. The fault has no end event. But the registers saved at
+ * kernel entry differ between the fault and what the thread does next, so a folio added under the
+ * same (call, instruction) belongs to the fault.
  */
 struct fault {
 	s64 call;
@@ -31,7 +32,7 @@ struct fault {
 
 BPF_TABLE("lru_hash", u32, struct fault, faults, 8192); /* by thread id */
 
-/* A folio, and the file that it is of. */
+/* A folio, and its file. */
 struct cached {
 	struct address_space *mapping;
 	struct inode *inode;
@@ -54,9 +55,9 @@ static __always_inline bool is_of_type(struct inode *inode, u32 type)
 }
 
 /*
- * Whether a folio is of what was asked for, or was read ahead of it. A file's metadata lies in the
- * block device's cache, and is needed; and a file of a stacked file system has its cache in another
- * inode, at the same place.
+ * Whether a folio holds some of the range that the call asked for; otherwise it was read ahead. The
+ * metadata of a file is in the cache of the block device, and always needed. The cache of a file in
+ * a stacked file system is in another inode, at the same index.
  */
 static __always_inline bool is_asked_for(struct cached *cached, struct pt_regs *regs, s64 call)
 {
@@ -109,17 +110,17 @@ static __always_inline u8 add_cause(struct cached *cached, struct calibration *k
 	case DOES_ADVISE_MEMORY:
 		return CAUSE_READAHEAD;
 	}
-	/* A fault on huge pages is none of mm_filemap_fault. It is no system call, and no other way
-	 * leads there. */
+	/* A fault on huge pages does not reach mm_filemap_fault; nothing else adds them outside
+	 * calls. */
 	if (regs && call < 0 && is_of_hugetlbfs(cached))
 		return CAUSE_FAULT;
 	return CAUSE_OTHER;
 }
 
 /*
- * Whoever reclaims has PF_MEMALLOC, so as not to reclaim for the sake of reclaim: nobody else has
- * an attempt. A kernel thread without one is DAMON's, which takes what lay idle (reclaim_pages,
- * mm/vmscan.c).
+ * A task that reclaims has PF_MEMALLOC, which keeps its allocations from reclaiming in turn, and is
+ * inside an attempt. A kernel thread outside any attempt is DAMON's, which takes idle pages
+ * (reclaim_pages in mm/vmscan.c).
  */
 static __always_inline u8 reclaim_cause(void)
 {
@@ -162,8 +163,10 @@ static __always_inline bool is_drop_caches(struct file *file)
 	return true;
 }
 
-/* What a write takes out of the cache: everything, if it is to vm.drop_caches; if it goes past the
- * cache, its range. */
+/*
+ * A write to vm.drop_caches empties the cache; a write that bypasses the cache (O_DIRECT) drops its
+ * range.
+ */
 static __always_inline u8 write_cause(struct pt_regs *regs)
 {
 	struct file *file = file_of(syscall_argument(regs, 0));
@@ -179,22 +182,22 @@ static __always_inline u8 call_cause(struct cached *cached, struct pt_regs *regs
 	case DOES_WRITE:
 		return write_cause(regs);
 	case DOES_REMOVE:
-	case DOES_ALLOCATE: /* a hole is punched, or a range taken out */
+	case DOES_ALLOCATE: /* punches a hole, or removes a range */
 		return CAUSE_TRUNCATE;
 	case DOES_ADVISE:
 		return CAUSE_INVALIDATE;
 	case DOES_ADVISE_MEMORY:
 		return syscall_argument(regs, MADVISE_ADVICE) == MADV_REMOVE ? CAUSE_TRUNCATE
 									     : CAUSE_INVALIDATE;
-	case DOES_CONTROL: /* BLKFLSBUF, or a range that is shared with another file instead */
+	case DOES_CONTROL: /* BLKFLSBUF, or sharing a range with another file */
 		return is_of_type(cached->inode, S_IFBLK) ? CAUSE_INVALIDATE : CAUSE_TRUNCATE;
 	}
 	return CAUSE_OTHER;
 }
 
 /*
- * Whether its inode is on its way out (truncate_inode_pages_final), or a task that ends closes what
- * it had open, of which a block device's cache goes with the last (kill_bdev).
+ * Whether the inode is going away (truncate_inode_pages_final), or an exiting task closes its
+ * files: the last close of a block device drops its cache (kill_bdev).
  */
 static __always_inline bool is_given_up(struct cached *cached)
 {
@@ -228,8 +231,8 @@ static __always_inline void describe(struct pagecache_event *record, struct cach
 	record->nr_pages = cached->nr_pages;
 }
 
-/* Now and then, whether the recorder is to be woken. */
-static __always_inline u64 wake_flags(void)
+/* From time to time, wake the recorder if the ring is half full. */
+static __always_inline u64 pagecache_wake_flag(void)
 {
 	u32 zero = 0;
 	u32 *sent = pagecache_sent.lookup(&zero);
@@ -240,8 +243,10 @@ static __always_inline u64 wake_flags(void)
 	return BPF_RB_FORCE_WAKEUP;
 }
 
-/* A folio as far as its owner: read at once, since to call the helper takes longer than to copy
- * this. */
+/*
+ * The members of a folio up to its owner. They are read at once: calling the helper costs more than
+ * copying them.
+ */
 struct folio_head {
 	char bytes[offsetof(struct folio, memcg_data) + sizeof(u64)];
 } __attribute__((aligned(8)));
@@ -287,7 +292,7 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 	u64 inode_id = record->inode_id;
 	u32 tgid = record->tgid;
 
-	pagecache_ring.ringbuf_submit(record, wake_flags());
+	pagecache_ring.ringbuf_submit(record, pagecache_wake_flag());
 	see_current(tgid);
 	see_inode(cached.inode, inode_id, info, tgid);
 	return 0;
@@ -325,7 +330,9 @@ PROGRAM(mm_filemap_fault)
 	return note_fault((struct address_space *)ctx->args[0], ctx->args[1]);
 }
 
-/* The tracepoint came with "filemap: add trace events for get_pages, map_pages, and fault" (6.12).
+/*
+ * There is a tracepoint since "filemap: add trace events for get_pages, map_pages, and fault",
+ * v6.12.
  */
 static __always_inline int enter_filemap_fault(struct call *call)
 {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * Programs that user space runs itself (BPF_PROG_TEST_RUN): what can only be learnt by standing
- * inside this kernel, and exact readings of a memcg's counters. Their arguments come in ctx->args.
+ * Programs for calibration and for exact readings of a memcg's counters. Most are run by user space
+ * (BPF_PROG_TEST_RUN), with their arguments in ctx->args.
  */
 
 #include "shared/counters.h"
 #include "shared/tracked.h"
 
-/* What a program hands back. */
+/* The result of a program. */
 struct answer {
 	u64 memcg;
 	u64 cgroup_id;
@@ -19,12 +19,12 @@ BPF_ARRAY(answer, struct answer, 1);
 BPF_PERCPU_ARRAY(landmark, u64, 1);
 
 /*
- * Where each CPU keeps its copy of per-CPU memory, without the symbol __per_cpu_offset (kallsyms
- * has data symbols only with CONFIG_KALLSYMS_ALL): our own per-CPU map has a pointer of that kind
- * (bpf_array.pptrs), and a look-up in it returns this CPU's copy. The difference serves every
- * per-CPU pointer.
+ * Find where this CPU keeps its copy of per-CPU memory, without the symbol __per_cpu_offset
+ * (kallsyms has data symbols only with CONFIG_KALLSYMS_ALL). Our own per-CPU map has a per-CPU
+ * pointer (bpf_array.pptrs), and a look-up in it returns this CPU's copy. The difference holds for
+ * every per-CPU pointer.
  *
- * args: kernel address of the map `landmark`. Run once on each CPU.
+ * args: the kernel address of the map `landmark`. User space runs it on each CPU.
  */
 PROGRAM(find_cpu_offset)
 {
@@ -36,13 +36,16 @@ PROGRAM(find_cpu_offset)
 
 	if (!copy || !offset || !map)
 		return 1;
-	*offset = (u64)copy; /* by way of memory: the verifier does no sums with what it knows to be
-				a pointer */
+	/* Through memory: the verifier allows no arithmetic on a known pointer. */
+	*offset = (u64)copy;
 	*offset -= (u64)READ(map, pptrs[0]);
 	return 0;
 }
 
-/* The kernel address of a map of ours. args: its file descriptor. Answers in `answer.memcg`. */
+/*
+ * Find the kernel address of one of our maps. args: its file descriptor. The result is in
+ * `answer.memcg`.
+ */
 PROGRAM(find_map)
 {
 	u32 zero = 0;
@@ -55,9 +58,10 @@ PROGRAM(find_map)
 }
 
 /*
- * Where the registers saved at kernel entry lie on a task's stack: at its top, below a padding that
- * depends on the configuration (THREAD_SIZE, and TOP_OF_KERNEL_STACK_PADDING with FRED). We are
- * inside of bpf(2) now, whose number is known: try the places. args: that number.
+ * Find where the registers saved at kernel entry lie on a task's stack: at its top, below a padding
+ * that depends on the configuration (THREAD_SIZE, and TOP_OF_KERNEL_STACK_PADDING with FRED). The
+ * program runs inside bpf(2), whose number is known, and tries the possible places. args: that
+ * number.
  */
 PROGRAM(find_registers)
 {
@@ -88,8 +92,10 @@ PROGRAM(find_registers)
 	return 1;
 }
 
-/* The memcg of a cgroup directory, and the root of its hierarchy. args: descriptor of the open
- * directory. */
+/*
+ * Find the memcg of a cgroup directory, and the root of its hierarchy. args: a descriptor of the
+ * directory.
+ */
 PROGRAM(find_memcg)
 {
 	u32 zero = 0;
@@ -106,8 +112,10 @@ PROGRAM(find_memcg)
 	return 0;
 }
 
-/* User space has changed what is traced. args: whether each new cgroup is undecided from now on
- * (follow_new). */
+/*
+ * End the generation: user space has changed `roots`. args: whether new cgroups are undecided from
+ * now on (follow_new).
+ */
 PROGRAM(look_again)
 {
 	u32 zero = 0;
@@ -120,7 +128,7 @@ PROGRAM(look_again)
 	return 0;
 }
 
-/* A memcg's own counters now. args: its address. Returns 0, or 1 where they could not be read. */
+/* Read a memcg's own counters. args: its address. Returns 1 if they could not be read. */
 PROGRAM(read_memcg)
 {
 	u32 zero = 0;
@@ -137,11 +145,12 @@ PROGRAM(read_memcg)
 }
 
 /*
- * Which position of memcg_vmstats_percpu.state belongs to which item. The kernel keeps that in a
- * table (mem_cgroup_stats_index, since 6.10) whose address is a data symbol. But between two
- * updates of one memcg on one CPU only one position changes: the second's where the hook comes
- * after the change, the first's where it comes before, at a function's entry. User space finds it
- * by comparing (tracer/capture/learn/calibration.py).
+ * Snapshots of counters, from which user space learns which position of memcg_vmstats_percpu.state
+ * belongs to which item (tracer/capture/learn/calibration.py). The kernel keeps that in a table
+ * whose address is a data symbol (mem_cgroup_stats_index, since ff48c71c26aa ("memcg: reduce memory
+ * for the lruvec and memcg stats"), v6.10). But between two updates of one memcg on one CPU, only
+ * one position changes: that of the second update if the hook comes after the change, that of the
+ * first if it comes before, at the entry of a function.
  */
 BPF_RINGBUF_OUTPUT(watched_ring, WATCHED_RING_PAGES);
 

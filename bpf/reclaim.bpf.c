@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * Reclaim attempts, begin to end, with what each list gave up. Between a begin and its end the
- * attempt lives in `attempts`, by thread: the other programs ask there what the acting task is
- * inside of.
+ * The stream `reclaim`: reclaim attempts, from begin to end, with what each list gave up. Between
+ * begin and end the attempt is in `attempts`, by thread, where the other programs find what the
+ * current task is inside of.
  */
 
 #include "shared/attempts.h"
@@ -12,34 +12,34 @@
 
 BPF_RINGBUF_OUTPUT(reclaim_ring, RECLAIM_RING_PAGES);
 
-/* What a thread that is about to reclaim from a memcg was told to: from whom, and whether somebody
- * asked for it. */
-struct asked {
+/* A call that asks the current thread to reclaim from a memcg. */
+struct memcg_request {
 	struct mem_cgroup *memcg;
 	u32 options;
 };
 
-BPF_TABLE("lru_hash", u32, struct asked, asked, 4096); /* by thread id */
+BPF_TABLE("lru_hash", u32, struct memcg_request, memcg_requests, 4096); /* by thread id */
 
 /*
- * include/linux/swap.h, mm/internal.h: set for memory.reclaim since "mm: vmpressure: don't count
- * proactive reclaim in vmpressure" (6.0); until then the argument was a bool, of another bit.
+ * include/linux/swap.h, mm/internal.h: set for memory.reclaim since 73b73bac90d9 ("mm: vmpressure:
+ * don't count proactive reclaim in vmpressure"), v6.0. Before, the argument was a bool, in another
+ * bit.
  */
 #define MEMCG_RECLAIM_PROACTIVE (1 << 2)
 
 static __always_inline int enter_memcg_reclaim(struct call *call)
 {
 	u32 pid = bpf_get_current_pid_tgid();
-	struct asked fresh = {.memcg = (struct mem_cgroup *)call->args[0],
-			      .options = call->args[3]};
+	struct memcg_request fresh = {.memcg = (struct mem_cgroup *)call->args[0],
+				      .options = call->args[3]};
 
-	asked.update(&pid, &fresh);
+	memcg_requests.update(&pid, &fresh);
 	return 0;
 }
 
 /*
- * Since "mm: vmscan: add cgroup IDs to vmscan tracepoints" (7.1) the begin events have their
- * arguments the other way round, and the target behind them.
+ * The begin events have their arguments in the opposite order, followed by the target, since "mm:
+ * vmscan: add cgroup IDs to vmscan tracepoints", v7.1.
  */
 #ifdef HAS_trace_event_raw_mm_vmscan_direct_reclaim_begin_template_memcg_id
 #define ARG_GFP 0
@@ -65,39 +65,39 @@ static __always_inline bool is_pressed(struct mem_cgroup *memcg)
 }
 
 /*
- * Whether somebody asked for an attempt: the call says so. On v1 it does not (memory.force_empty,
- * and limits written that do not hold yet), nor where it is not seen: then it is one that no limit
- * was in the way of.
+ * Whether an attempt was requested: the call says so. On v1 it does not (memory.force_empty, and
+ * limits written below usage). On v1, and when the call is not seen, an attempt counts as requested
+ * if no limit was in the way.
  */
-static __always_inline bool is_proactive(struct mem_cgroup *target, struct asked *told)
+static __always_inline bool is_proactive(struct mem_cgroup *target, struct memcg_request *request)
 {
 #ifndef CGROUP_V1
-	if (told)
-		return told->options & MEMCG_RECLAIM_PROACTIVE;
+	if (request)
+		return request->options & MEMCG_RECLAIM_PROACTIVE;
 #endif
 	return !is_pressed(target);
 }
 
-/* Whom an attempt is aimed at: as the kernel says, else as the page counters let one think. */
+/* Set the target of an attempt: as the kernel names it, or else by the page counters. */
 static __always_inline void aim(struct attempt *attempt, struct bpf_raw_tracepoint_args *ctx)
 {
 	u32 pid = bpf_get_current_pid_tgid();
-	struct asked *told = asked.lookup(&pid);
-	struct mem_cgroup *named = told ? told->memcg : named_target(ctx);
+	struct memcg_request *request = memcg_requests.lookup(&pid);
+	struct mem_cgroup *named = request ? request->memcg : named_target(ctx);
 
 	if (named) {
 		attempt->target = named;
 		attempt->record.target_source = TARGET_NAMED;
 		attempt->record.kind =
-			is_proactive(named, told) ? RECLAIM_PROACTIVE : RECLAIM_MEMCG;
+			is_proactive(named, request) ? RECLAIM_PROACTIVE : RECLAIM_MEMCG;
 	} else {
 		struct owner owner = limit_owner(charged_memcg(current_task()));
 
 		attempt->target = owner.memcg;
 		attempt->record.target_source = owner.source;
 	}
-	if (told)
-		asked.delete(&pid);
+	if (request)
+		memcg_requests.delete(&pid);
 }
 
 static __always_inline int begin(struct bpf_raw_tracepoint_args *ctx, u32 kind, s32 order, u32 gfp)
@@ -127,7 +127,7 @@ static __always_inline int begin(struct bpf_raw_tracepoint_args *ctx, u32 kind, 
 	return 0;
 }
 
-/* Whether an attempt concerns what is traced: its target does, or it reclaims from everybody. */
+/* Whether to record an attempt: its target is traced, or it reclaims from all cgroups. */
 static __always_inline bool is_wanted(struct attempt *attempt)
 {
 	if (!attempt->target)
@@ -168,8 +168,8 @@ static __always_inline void finish(struct attempt *attempt, u64 reclaimed)
 
 PROGRAM(mm_vmscan_memcg_reclaim_begin)
 {
-	return begin(ctx, RECLAIM_MEMCG, -1,
-		     ctx->args[ARG_GFP]); /* the order given is always 0: it is not the charge's */
+	/* The order in the event is always 0, not that of the charge. */
+	return begin(ctx, RECLAIM_MEMCG, -1, ctx->args[ARG_GFP]);
 }
 
 PROGRAM(mm_vmscan_memcg_softlimit_reclaim_begin)
@@ -187,7 +187,7 @@ PROGRAM(mm_vmscan_kswapd_wake)
 	return begin(ctx, RECLAIM_KSWAPD, ctx->args[2], 0);
 }
 
-/* Every kind ends here; all but kswapd's end event tell the pages reclaimed. */
+/* The end of an attempt of any kind. All end events but kswapd's have the pages reclaimed. */
 PROGRAM(reclaim_end)
 {
 	u32 pid = bpf_get_current_pid_tgid();
@@ -236,8 +236,10 @@ PROGRAM(mm_vmscan_lru_shrink_inactive)
 	return 0;
 }
 
-/* What swap backs, of the lists of anonymous memory: folio_is_file_lru() in
- * include/linux/mm_inline.h. */
+/*
+ * Swap backs the folios on the lists of anonymous memory (folio_is_file_lru in
+ * include/linux/mm_inline.h).
+ */
 PROGRAM(mm_vmscan_write_folio)
 {
 	struct attempt *attempt = current_attempt();
@@ -252,8 +254,7 @@ PROGRAM(mm_vmscan_write_folio)
 	return 0;
 }
 
-/* Slab shrinkers carry their memcg: it says whom an attempt without a known target is working on.
- */
+/* A shrinker knows its memcg: this names the target of an attempt that is not known yet. */
 PROGRAM(mm_shrink_slab_start)
 {
 	struct attempt *attempt = current_attempt();

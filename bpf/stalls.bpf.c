@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-/* Waits of tasks for memory. */
+/*
+ * The stream `stall`: waits of tasks for memory. Some tracepoints report a wait when it is over,
+ * others before it begins; the rest are function calls, measured from entry to exit.
+ */
 
 #include "shared/attempts.h"
 #include "shared/tasks.h"
@@ -52,22 +55,22 @@ static __always_inline u8 throttle_kind(u32 reason)
 	return STALL_OTHER;
 }
 
-/* reclaim_throttle() in mm/vmscan.c: told when the wait is over. */
+/* reclaim_throttle() in mm/vmscan.c: the event comes when the wait is over. */
 PROGRAM(mm_vmscan_throttled)
 {
 	struct attempt *attempt = current_attempt();
 
-	if (attempt)
-		attempt->record.throttles++;
 	u64 duration_ns = (u64)(u32)ctx->args[2] * 1000;
 
+	if (attempt)
+		attempt->record.throttles++;
 	return emit_stall(bpf_ktime_get_ns() - duration_ns, duration_ns,
 			  throttle_kind(ctx->args[3]));
 }
 
 /*
- * A writer is about to be put to sleep, for `pause` timer ticks. The arguments before it were drawn
- * together into a structure (seen on 6.18); it has stayed the last but one.
+ * A writer is about to sleep for `pause` timer ticks. Later kernels pass the arguments before
+ * `pause` in one structure (seen on 6.18); `pause` is the last but one in both forms.
  */
 PROGRAM(balance_dirty_pages)
 {
@@ -76,7 +79,7 @@ PROGRAM(balance_dirty_pages)
 	return pause > 0 ? emit_stall(bpf_ktime_get_ns(), pause * TRACER_TICK_NS, STALL_DIRTY) : 0;
 }
 
-/* What has a begin and an end, by thread and kind: one may lie within the other. */
+/* (thread id, kind) -> when the wait began. Waits of different kinds may nest. */
 BPF_TABLE("lru_hash", u64, u64, waits, 8192);
 
 static __always_inline u64 wait_key(u8 kind)
@@ -118,7 +121,7 @@ static __always_inline int leave_swap_in(struct call *call)
 	return leave_wait(STALL_SWAP_IN);
 }
 
-/* It is called at many a way back to user space; mostly nothing is over. */
+/* The function runs on many returns to user space, mostly with nothing to do. */
 static __always_inline int enter_over_high(struct call *call)
 {
 	return READ(current_task(), memcg_nr_pages_over_high) ? enter_wait(STALL_HIGH) : 0;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * Writes to swap and reads from it, from when one is queued to when the device has done it. A bio
- * whose device takes requests ends with its request (blk_update_request, blk_complete_request in
- * block/blk-mq.c), any other by itself (bio_endio in block/bio.c). What stacked devices make of one
- * are clones, which are none of their own.
+ * The stream `swap_io`: writes to swap and reads from swap, from when a bio is queued to when the
+ * device has completed it. A bio of a device that takes requests ends with its request
+ * (blk_update_request, blk_complete_request in block/blk-mq.c); any other ends with its own event
+ * (bio_endio in block/bio.c). Stacked devices make clones of a bio, which are not counted again.
  */
 
 #include "shared/tasks.h"
@@ -15,7 +15,7 @@ BPF_HASH(swap_ios, struct bio *, struct swap_io_event, 16384); /* under way */
 BPF_ARRAY(swap_ios_under_way, s64, 1); /* how many */
 
 #define REQ_OP_MASK 0xff /* include/linux/blk_types.h */
-#define REQUEST_BIOS 256 /* that are looked at of one request */
+#define REQUEST_BIOS 256 /* at most, of one request */
 
 static __always_inline struct folio *first_folio(struct bio *bio)
 {
@@ -25,8 +25,9 @@ static __always_inline struct folio *first_folio(struct bio *bio)
 }
 
 /*
- * mm/page_io.c marks writes (REQ_SWAP), and reads not. These fill memory that swap backs, and that
- * has no contents yet: what is read into a process's own buffer (O_DIRECT) has some.
+ * mm/page_io.c marks writes (REQ_SWAP) but not reads. A swap read fills memory that swap backs and
+ * that has no contents yet. A read into the buffer of a process (O_DIRECT) goes to memory with
+ * contents.
  */
 static __always_inline bool is_swap_read(struct bio *bio)
 {
@@ -56,8 +57,8 @@ static __always_inline s64 *under_way(void)
 }
 
 /*
- * One is done, or lost sight of: 0 ns. Returns how many records were lost by that. To count them
- * here would be another branch for each bio of a request, and take the verifier half as long again.
+ * End a bio; `now` is 0 if it was lost sight of. Returns how many records were lost. Counting them
+ * here would add a branch for each bio of a request, and half to the time of the verifier.
  */
 static __always_inline u64 end_swap_io(struct bio *bio, u64 now, s64 *count)
 {
@@ -75,8 +76,8 @@ static __always_inline u64 end_swap_io(struct bio *bio, u64 now, s64 *count)
 }
 
 /*
- * Later kernels gather pages for one write (struct swap_iocb in mm/swap.h, seen on 7.3): those of
- * one list, so of one cgroup, but for those that are reclaimed by address (reclaim_pages in
+ * Later kernels gather pages for one write (struct swap_iocb in mm/swap.h, seen on 7.3). These come
+ * from one list, so from one cgroup, except pages that are reclaimed by address (reclaim_pages in
  * mm/vmscan.c). Pages are charged before they are read (mem_cgroup_swapin_charge_folio in
  * mm/memcontrol.c).
  */
@@ -109,7 +110,6 @@ static __always_inline void begin_swap_io(struct bio *bio, u32 flags, s64 *count
 PROGRAM(block_bio_queue)
 {
 	struct bio *bio = (struct bio *)ctx->args[0];
-
 	u32 flags = READ(bio, bi_opf);
 
 	if (!is_swap_io(bio, flags) || READ(bio, bi_flags) & (1U << KERNEL_ENUM_BIO_CLONED))
@@ -135,8 +135,9 @@ PROGRAM(block_bio_complete)
 }
 
 /*
- * A request has the flags of its first bio alone, which can be of a file beside the swap file. Of a
- * request that is done in parts, which is rare, only the last part is looked at.
+ * A request has only the flags of its first bio, which may belong to a file beside the swap file:
+ * so each bio is looked up. If a request completes in parts, which is rare, only the last part is
+ * looked at.
  */
 PROGRAM(block_rq_complete)
 {

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* Reclaim attempts under way, and the last that each thread ended. */
+/*
+ * Reclaim attempts under way, and the last attempt of each thread. The programs of reclaim.bpf.c
+ * write them.
+ */
 #ifndef MEMCG_TRACER_ATTEMPTS_H
 #define MEMCG_TRACER_ATTEMPTS_H
 
-#include "kernel.h"
 #include "../events.h"
+#include "kernel.h"
 
 struct attempt {
 	struct mem_cgroup *target;
@@ -15,7 +18,7 @@ struct attempt {
 BPF_HASH(attempts, u32, struct attempt, 8192); /* by thread id */
 BPF_PERCPU_ARRAY(new_attempt, struct attempt, 1);
 
-/* The last attempt that a thread ended: what an OOM kill follows on. */
+/* The last attempt that a thread ended: an OOM kill follows it. */
 struct ended {
 	u64 time_ns;
 	u32 gfp;
@@ -24,7 +27,7 @@ struct ended {
 
 BPF_TABLE("lru_hash", u32, struct ended, last_ended, 4096);
 
-/* The reclaim attempt that current is inside of; NULL if there is none. */
+/* Return the reclaim attempt that the current task is inside of; NULL if there is none. */
 static __always_inline struct attempt *current_attempt(void)
 {
 	u32 pid = bpf_get_current_pid_tgid();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* The kernel's own counters of a memcg, of one CPU and of all. */
+/* The kernel's own counters of a memcg: those of one CPU, and their sums. */
 #ifndef MEMCG_TRACER_COUNTERS_H
 #define MEMCG_TRACER_COUNTERS_H
 
@@ -8,17 +8,17 @@
 
 #define STATE_ITEMS ARRAY_SIZE(((struct memcg_vmstats_percpu *)0)->state)
 
-/* A memcg's own counters, in the kernel's order and units. */
+/* A memcg's own counters, without its descendants, in the kernel's order and units. */
 struct memcg_counters {
 	s64 state[TRACER_STATE_ITEMS];
 };
 
-BPF_PERCPU_ARRAY(one_cpu, struct memcg_counters, 1); /* scratch: too large for the stack */
+BPF_PERCPU_ARRAY(one_cpu, struct memcg_counters, 1); /* too large for the stack */
 
 /*
- * Sum a memcg's own counters over the CPUs: exact at this instant, with no flush awaited
- * (memory.stat lags until its next flush, mem_cgroup_flush_stats). Returns how many CPUs were read;
- * 0 = the counters cannot be found.
+ * Sum a memcg's own counters over the CPUs. The sums are exact at this instant; memory.stat lags
+ * until its next flush (mem_cgroup_flush_stats). Returns how many CPUs were read; 0 = the counters
+ * cannot be found.
  */
 static __always_inline u32 sum_counters(s64 *state, struct mem_cgroup *memcg)
 {
@@ -48,14 +48,14 @@ static __always_inline u32 sum_counters(s64 *state, struct mem_cgroup *memcg)
 	return cpus;
 }
 
-/* memcg -> this CPU's counters when last looked at, by category, in the kernel's units. */
+/* memcg -> the counters of this CPU at the last look, by category, in the kernel's units. */
 struct counters_seen {
 	s64 values[CATEGORY_COUNT];
 };
 
 BPF_TABLE("percpu_hash", struct mem_cgroup *, struct counters_seen, counters_seen, 4096);
 
-/* This CPU's copy of a memcg's counters. */
+/* Return this CPU's copy of a memcg's counters; NULL if it cannot be found. */
 static __always_inline struct memcg_vmstats_percpu *this_cpu_stats(struct mem_cgroup *memcg)
 {
 	u32 cpu = bpf_get_smp_processor_id();
@@ -67,10 +67,10 @@ static __always_inline struct memcg_vmstats_percpu *this_cpu_stats(struct mem_cg
 }
 
 /*
- * Whether a category's changes are taken from the kernel's counter and not from what a hook
- * reports. Where functions are hooked, this is so for all: the kernel skips a kprobe's program
- * while another BPF program runs on the same CPU, or a task there writes to a BPF map
- * (trace_call_bpf in kernel/trace/bpf_trace.c).
+ * Whether the changes of a category are taken from the kernel's counter, not from what a hook
+ * reports. With hooked functions, all are: the kernel skips the program of a kprobe while another
+ * BPF program runs on the same CPU, or while a task there writes to a BPF map (trace_call_bpf in
+ * kernel/trace/bpf_trace.c).
  */
 static __always_inline bool is_counted(u32 category)
 {
@@ -81,8 +81,10 @@ static __always_inline bool is_counted(u32 category)
 #endif
 }
 
-/* How a counter of this CPU, with the change that is about to be made, differs from what was last
- * seen of it. */
+/*
+ * Return the change of a counter of this CPU since the last look. `coming` is a change that the
+ * kernel is about to make.
+ */
 static __always_inline s64 unseen_bytes(struct memcg_vmstats_percpu *stats,
 					struct counters_seen *seen, u32 category, u32 index,
 					s64 coming)
@@ -95,15 +97,17 @@ static __always_inline s64 unseen_bytes(struct memcg_vmstats_percpu *stats,
 }
 
 /*
- * The tracepoint is not enough for kernel memory. It reports whole pages of counters kept in bytes
- * (memcg_state_val_in_pages in mm/memcontrol.c rounds every small update to at least one page). And
- * kernel memory is freed in interrupts too, most of it by RCU: one that comes while our program
- * runs on this CPU finds it busy, and the kernel then skips it (bpf_prog_info.recursion_misses).
- * The counter itself is exact: take its difference since the last look. Without a calibrated index,
- * what was reported is all there is.
+ * Return the change of a category, from the kernel's counter. The tracepoint is not exact for
+ * kernel memory. It reports whole pages of counters kept in bytes: memcg_state_val_in_pages in
+ * mm/memcontrol.c rounds every small update to at least one page. And interrupts free kernel memory
+ * as well, most of it by RCU. If an interrupt hits this CPU while our program runs, the kernel
+ * skips the interrupt's program (bpf_prog_info.recursion_misses). The counter is exact, so its
+ * difference since the last look is the change. Without a calibrated index, the reported bytes are
+ * returned.
  *
- * `coming`: at the entry of a function the counter is still the old one. An interrupt that comes
- * between this look and the change is told twice, and taken back at the next look.
+ * `coming`: at the entry of a function, the counter does not have the change yet. If an interrupt
+ * comes between this look and the change, its change is counted twice, and taken back at the next
+ * look.
  */
 static __always_inline s64 counted_bytes(struct mem_cgroup *memcg, u32 category, s64 reported_bytes,
 					 s64 coming)
@@ -121,8 +125,10 @@ static __always_inline s64 counted_bytes(struct mem_cgroup *memcg, u32 category,
 	return seen ? unseen_bytes(stats, seen, category, index, coming) : reported_bytes;
 }
 
-/* A memcg's lists on one node lie in its counters of that node (mem_cgroup_lruvec in
- * include/linux/memcontrol.h). */
+/*
+ * The LRU lists of a memcg on one node are a member of its counters of that node (mem_cgroup_lruvec
+ * in include/linux/memcontrol.h).
+ */
 static __always_inline struct mem_cgroup *memcg_of_lruvec(u64 lruvec)
 {
 	return READ((struct mem_cgroup_per_node *)(lruvec -

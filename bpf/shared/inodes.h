@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* The stream `inode`: each file is named when one of its folios is first seen. */
+/* The stream `inode`: a file is named when one of its folios is first seen. */
 #ifndef MEMCG_TRACER_INODES_H
 #define MEMCG_TRACER_INODES_H
 
@@ -10,9 +10,9 @@
 BPF_RINGBUF_OUTPUT(inode_ring, INODE_RING_PAGES);
 
 /*
- * What was said of a file. It is said again when its last name is removed, and once when a task of
- * another mount namespace comes to it: what the host has unpacked is run by a container, which has
- * its own name for it.
+ * What was last sent about a file. The file is sent again when its last name is removed, and once
+ * more when a task of another mount namespace uses it: a container has its own path for a file that
+ * the host unpacked.
  */
 struct seen_inode {
 	u32 mount_ns;
@@ -23,36 +23,38 @@ struct seen_inode {
 
 BPF_TABLE("lru_hash", u64, struct seen_inode, seen_inodes, 65536);
 
-/* The sight that was last found to be no news on this CPU: most events are of the same file and
- * task as the one before. */
+/*
+ * The last sight on this CPU that brought nothing new. Most events have the same file and task as
+ * the event before.
+ */
 struct sight {
 	u64 inode_id;
 	struct nsproxy *namespaces;
-	u64 undecided_id; /* the folio's owner, where it is not decided whether that is traced */
+	u64 undecided_id; /* the folio's owner, if it is not yet decided whether to trace it */
 	u32 tgid;
 	u32 is_deleted;
 };
 
 BPF_PERCPU_ARRAY(last_sight, struct sight, 1);
 
-#define NAME_ROOM 128 /* for one name with its end; a longer one is cut, and said to be */
+#define NAME_ROOM 128 /* of one name with its end; a longer one is cut and marked as truncated */
 
-/* A memfd, a System V segment, a shared anonymous map: d_alloc_pseudo() makes a dentry that is its
- * own parent. */
+/*
+ * A memfd, a System V segment or a shared anonymous map: d_alloc_pseudo() makes a dentry that is
+ * its own parent. The name of a file opened by handle begins with '/' and is not known yet.
+ */
 static __always_inline void read_pseudo_name(struct inode_event *record, struct dentry *dentry)
 {
 	s64 got = bpf_probe_read_kernel_str(record->path, NAME_ROOM, READ(dentry, d_name.name));
 
-	if (got <= 1 ||
-	    record->path[0] ==
-		    '/') /* that of a file opened by handle, whose name is not known yet */
+	if (got <= 1 || record->path[0] == '/')
 		return;
 	record->path_len = got;
 	record->depth = 1;
 	record->is_pseudo = 1;
 }
 
-/* Names from the leaf up to the file system's root, each ended by '/'. */
+/* Write the names from the leaf to the root of the file system, each followed by '/'. */
 static __always_inline void read_path(struct inode_event *record, struct inode *inode)
 {
 	struct hlist_node *node = READ(inode, i_dentry.first);
@@ -93,9 +95,9 @@ static __always_inline void read_path(struct inode_event *record, struct inode *
 }
 
 /*
- * A 63-bit identity of (device, inode, generation) that needs no state: multiply and fold, three
- * rounds. The first is done before the inode number comes in: where generations are random, number
- * ^ generation is soon the same for two.
+ * Return a 63-bit identity of (device, inode number, generation) that needs no state: three rounds
+ * of multiply and fold. The first round comes before the inode number is mixed in: with random
+ * generations, number ^ generation would soon be equal for two files.
  */
 static __always_inline u64 inode_identity(u32 dev, u64 ino, u32 generation)
 {
@@ -149,8 +151,9 @@ static __always_inline int emit_inode(struct inode *inode, u64 inode_id, u64 own
 }
 
 /*
- * `owner`: of the folio, NULL where nobody is. What is seen for an undecided one is not remembered:
- * if the record is thrown away with that cgroup, the next sight must bring another.
+ * Send a file that is new, or that changed. `owner` is that of the folio, NULL if the folio has
+ * none. A sight for an undecided owner is not remembered: if user space drops the record, the next
+ * sight must send another.
  */
 static __always_inline int see_inode(struct inode *inode, u64 inode_id, struct memcg_info *owner,
 				     u32 tgid)

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * Reading the kernel's structures. Their layout comes from the running kernel's BTF
- * (tracer/kernel/struct_header.py), which stands before this file when BCC compiles it.
+ * Access to the kernel's structures. Their layout comes from the running kernel's BTF: the loader
+ * puts it before all sources (tracer/kernel/struct_header.py).
  */
 #ifndef MEMCG_TRACER_KERNEL_H
 #define MEMCG_TRACER_KERNEL_H
 
-/* A member of a kernel object; 0 where the memory cannot be read, since the helper clears what it
- * cannot fill. */
+/*
+ * Read a member of a kernel object. The value is 0 if the memory cannot be read: the helper clears
+ * what it cannot fill.
+ */
 #define READ(ptr, member)                                                                     \
 	({                                                                                    \
 		typeof((ptr)->member) value_;                                                 \
@@ -15,20 +17,20 @@
 		value_;                                                                       \
 	})
 
-/* A raw tracepoint's program; the loader attaches it by name (tracer/kernel/probes.py). */
+/* A program of a raw tracepoint. The loader attaches it by its name (tracer/kernel/probes.py). */
 #define PROGRAM(name) int name(struct bpf_raw_tracepoint_args *ctx)
 
 /*
- * Programs at the entry or the exit of a kernel function differ in how they come by its arguments.
- * So a hook is written as a function of a `struct call`, and the loader adds the line below that
- * makes a program of it, for the way by which this kernel is hooked. `count`: of the function's
- * arguments.
+ * Programs at the entry or the exit of a kernel function differ in how they get its arguments. So a
+ * hook is a function of a `struct call`, and the loader adds a line with one of the macros below,
+ * which makes a program of it for the chosen way. `count` is the number of arguments of the kernel
+ * function.
  */
 #define CALL_ARGS 4
 
 struct call {
 	u64 args[CALL_ARGS];
-	u64 result; /* of an exit */
+	u64 result; /* at the exit */
 	void *ctx; /* of the program */
 };
 
@@ -57,7 +59,7 @@ struct call {
 		return hook(&call);              \
 	}
 
-/* Of a call, only the result is left in the registers. */
+/* Only the result of a call is in the registers at its exit. */
 #define KRETPROBE(hook, count)                    \
 	int kretprobe_##hook(struct pt_regs *ctx) \
 	{                                         \
@@ -67,8 +69,8 @@ struct call {
 	}
 
 /*
- * A trampoline's context is an array: the arguments, behind them the result. It is read by the
- * helper because what the verifier knows to be a pointer to a kernel type may not be computed with.
+ * The context of a trampoline is an array: the arguments, followed by the result. A helper reads
+ * it, since the verifier allows no arithmetic on pointers to kernel types.
  */
 static __always_inline void call_of_trampoline(struct call *call, u64 *ctx, u32 count)
 {
@@ -76,7 +78,7 @@ static __always_inline void call_of_trampoline(struct call *call, u64 *ctx, u32 
 			      ctx);
 }
 
-/* Arguments and result by the calling convention of the architecture. */
+/* Arguments and result, by the calling convention of the architecture. */
 static __always_inline void call_of_registers(struct call *call, struct pt_regs *regs)
 {
 #if defined(TRACER_X86_64)
@@ -98,18 +100,20 @@ static __always_inline u64 result_of(struct pt_regs *regs)
 #endif
 }
 
-/* include/linux/memcontrol.h: memcg_data's low bits say what the rest points to. */
+/* include/linux/memcontrol.h: the low bits of memcg_data say what the rest points to. */
 #define MEMCG_DATA_OBJEXTS 1
 #define MEMCG_DATA_KMEM 2
 #define MEMCG_DATA_FLAGS_MASK 7
 
-/* include/linux/sched.h; none of them has moved since it was introduced. */
+/* include/linux/sched.h: none of these values has ever changed. */
 #define PF_EXITING 0x00000004
 #define PF_MEMALLOC 0x00000800
 #define PF_KSWAPD 0x00020000
 #define PF_KTHREAD 0x00200000
 
-/* Set an object to zero by reading it from nowhere: LLVM's BPF target has no memset for large ones.
+/*
+ * Set an object to zero by reading it from address 0: LLVM's BPF target has no memset for large
+ * objects.
  */
 #define CLEAR(ptr) bpf_probe_read_kernel(ptr, sizeof(*(ptr)), NULL)
 
@@ -117,7 +121,7 @@ static __always_inline u64 result_of(struct pt_regs *regs)
 
 #define PROC_SUPER_MAGIC 0x9fa0 /* include/uapi/linux/magic.h */
 
-#define MAX_DEPTH 16 /* of nested cgroups that are looked at */
+#define MAX_DEPTH 16 /* how many nested cgroups are looked at */
 
 static __always_inline struct task_struct *current_task(void)
 {
@@ -129,7 +133,7 @@ static __always_inline u32 current_tgid(void)
 	return bpf_get_current_pid_tgid() >> 32;
 }
 
-/* A file that current has open; NULL where it has none of that number. */
+/* Return an open file of the current task; NULL if the descriptor is not open. */
 static __always_inline struct file *file_of(u32 fd)
 {
 	struct files_struct *files = READ(current_task(), files);
@@ -140,20 +144,19 @@ static __always_inline struct file *file_of(u32 fd)
 	return file;
 }
 
-/* The inode number of its directory. */
+/* The id of a cgroup is the inode number of its directory. */
 static __always_inline u64 cgroup_id(struct cgroup *cgroup)
 {
 	return READ(READ(cgroup, kn), id);
 }
 
-/* The id of a memcg: the inode number of its directory, on v1 and v2 alike. */
+/* The id of a memcg is the inode number of its directory, on v1 and v2 alike. */
 static __always_inline u64 memcg_id(struct mem_cgroup *memcg)
 {
 	return cgroup_id(READ(memcg, css.cgroup));
 }
 
-/* css is the first member of struct mem_cgroup (mem_cgroup_from_css in memcontrol.h relies on
- * container_of). */
+/* Return the memcg that a css is part of, as mem_cgroup_from_css() does (memcontrol.h). */
 static __always_inline struct mem_cgroup *memcg_from_css(struct cgroup_subsys_state *css)
 {
 	return css ? (struct mem_cgroup *)((char *)css - offsetof(struct mem_cgroup, css)) : NULL;
@@ -178,7 +181,9 @@ static __always_inline struct mem_cgroup *task_memcg(struct task_struct *task)
 	return memcg_from_css(READ(set, subsys[KERNEL_ENUM_memory_cgrp_id]));
 }
 
-/* Whom current's allocations are charged to: set_active_memcg() overrides the task's own memcg. */
+/*
+ * Return the memcg that allocations of a task are charged to: set_active_memcg() overrides its own.
+ */
 static __always_inline struct mem_cgroup *charged_memcg(struct task_struct *task)
 {
 #ifdef HAS_task_struct_active_memcg
@@ -191,10 +196,10 @@ static __always_inline struct mem_cgroup *charged_memcg(struct task_struct *task
 }
 
 /*
- * Whether every folio is charged by way of an obj_cgroup, and not only those of the kernel: since
- * "mm: memcontrol: eliminate the problem of dying memory cgroup for LRU folios" (7.1). The change
- * before it in the same series ("convert objcg to be per-memcg per-node type") gave struct
- * obj_cgroup the member that tells.
+ * Whether every folio is charged through an obj_cgroup, not only those of the kernel: since "mm:
+ * memcontrol: eliminate the problem of dying memory cgroup for LRU folios", v7.1. An earlier change
+ * of the same series, 01b9da291c49 ("mm: memcontrol: convert objcg to be per-memcg per-node type"),
+ * added the member that shows it.
  */
 #ifdef HAS_obj_cgroup_is_root
 #define MEMCG_DATA_IS_OBJCG true
@@ -202,7 +207,7 @@ static __always_inline struct mem_cgroup *charged_memcg(struct task_struct *task
 #define MEMCG_DATA_IS_OBJCG false
 #endif
 
-/* The owner of a page-cache folio, by its memcg_data; NULL where it is charged to nobody. */
+/* Return the owner of a page-cache folio, from its memcg_data; NULL if it has none. */
 static __always_inline struct mem_cgroup *folio_memcg(u64 data)
 {
 	u64 pointer = data & ~(u64)MEMCG_DATA_FLAGS_MASK;
@@ -215,9 +220,9 @@ static __always_inline struct mem_cgroup *folio_memcg(u64 data)
 }
 
 /*
- * Pages of a folio. A large folio has PG_head set and keeps its order in the first tail page: in
- * the low byte of its flags since "mm: free up a word in the first tail page" (6.7), until then in
- * a byte of its own.
+ * Return the number of pages of a folio. A large folio has PG_head set, and its order in the first
+ * tail page: in the low byte of the flags since ebc1baf5c9b4 ("mm: free up a word in the first tail
+ * page"), v6.7, and in a byte of its own before.
  */
 static __always_inline u32 folio_nr_pages(struct folio *folio)
 {

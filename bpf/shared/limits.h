@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* Which limit a charge has hit, from the page counters. */
+/* Which limit a charge has hit, according to the page counters. */
 #ifndef MEMCG_TRACER_LIMITS_H
 #define MEMCG_TRACER_LIMITS_H
 
-#include "kernel.h"
 #include "../events.h"
+#include "kernel.h"
 
-#define NEAR_LIMIT_PAGES 512 /* a PMD-sized folio is refused with that much room left */
+#define NEAR_LIMIT_PAGES 512 /* with less room, a PMD-sized folio is refused */
 
 struct owner {
 	struct mem_cgroup *memcg;
@@ -25,7 +25,7 @@ static __always_inline u64 room_pages(struct mem_cgroup *memcg)
 {
 	u64 room = headroom_pages(&memcg->memory);
 #ifdef CGROUP_V1
-	/* memory + swap has a limit of its own on v1 (memory.memsw.limit_in_bytes) */
+	/* v1 also limits memory and swap together (memory.memsw.limit_in_bytes). */
 	u64 memsw_room = headroom_pages(&memcg->memsw);
 
 	if (memsw_room < room)
@@ -40,9 +40,9 @@ static __always_inline bool is_above_high(struct mem_cgroup *memcg)
 }
 
 /*
- * Whose limit a charge of current has hit. A charge is refused by the first counter on the way to
- * the root that has no room, so the one with the least room left is it; the nearest, where several
- * have none.
+ * Find the memcg whose limit a charge of the current task has hit. The first counter on the way to
+ * the root without room refuses the charge. So the owner is the memcg with the least room left, and
+ * the nearest of several that have none.
  */
 static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * The kernel's own count of pages scanned and stolen, by memcg: memory.stat of cgroup v1 does not
- * print it, and that of v2 lags. They were events of a memcg, most of which are page faults that
- * leave here at once; so on v2 that program is not attached. Since "mm: move pgscan, pgsteal,
- * pgrefill to node stats" (7.1) the ledger's own tracepoint brings them.
+ * The kernel's own counts of pages scanned and stolen, by memcg. memory.stat of cgroup v1 does not
+ * print them, and that of v2 lags. They were events of a memcg, and most memcg events are page
+ * faults: so the program is attached on v1 only. They are node stats since "mm: move pgscan,
+ * pgsteal, pgrefill to node stats", v7.1: there the ledger's tracepoint reports them.
  */
 #ifndef MEMCG_TRACER_RECLAIM_COUNTS_H
 #define MEMCG_TRACER_RECLAIM_COUNTS_H
@@ -19,8 +19,9 @@ struct reclaim_counts {
 BPF_HASH(reclaim_counts, u64, struct reclaim_counts, 8192); /* by cgroup id */
 
 /*
- * Reclaim by khugepaged counts apart since "mm: vmscan: split khugepaged stats from direct reclaim
- * stats" (6.2), reclaim on request on later kernels (seen on 6.18, not on 6.12).
+ * khugepaged has counts of its own since 57e9cc50f4dd ("mm: vmscan: split khugepaged stats from
+ * direct reclaim stats"), v6.2; proactive reclaim has them on later kernels (seen on 6.18, not on
+ * 6.12).
  */
 static __always_inline bool is_scan(u32 item)
 {

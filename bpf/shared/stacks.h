@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * Who allocated: stacks of tasks that charge, one sample for each STACKS_BYTES that a process
- * charges on a CPU. Only where asked for: else the loader does not define it, and nothing of this
- * is in any program.
+ * The stream `stack_sample`: stacks of tasks that charge memory, one sample for each STACKS_BYTES
+ * that a process charges on a CPU. The loader defines STACKS_BYTES only with `--stacks`; otherwise
+ * no sampling code is compiled in.
  *
- * What a process charges on a CPU is taken as a stream of bytes, cut into pieces of STACKS_BYTES.
- * Of each piece one byte is chosen at random, and the charge that it is part of is the sample of
- * the piece. So each byte has the same chance, whatever the rhythm of the work, and the samples of
- * a process weigh what it charged, to less than a piece on each CPU.
+ * What a process charges on a CPU is treated as a stream of bytes, cut into pieces of STACKS_BYTES.
+ * One byte of each piece is chosen at random, and the charge that contains it is sampled. So each
+ * byte has the same chance, whatever the rhythm of the work. The samples of a process weigh what it
+ * charged, up to one piece on each CPU.
  */
 #ifndef MEMCG_TRACER_STACKS_H
 #define MEMCG_TRACER_STACKS_H
@@ -21,14 +21,14 @@
 
 BPF_RINGBUF_OUTPUT(stack_sample_ring, STACK_SAMPLE_RING_PAGES);
 
-/* How far a process's stream came on this CPU. */
+/* How far the stream of a process has come on this CPU. */
 struct piece {
 	u64 filled_bytes;
 	u64 chosen_byte; /* from 1 */
-	u64 is_known; /* user space was told of the process */
+	u64 is_known; /* user space was woken for the process, or need not be */
 };
 
-/* By process. One that makes room for another takes less than a piece with it. */
+/* By process. An entry that is evicted loses less than a piece. */
 BPF_TABLE("lru_percpu_hash", u32, struct piece, pieces, 8192);
 
 static __always_inline u64 any_byte(void)
@@ -36,7 +36,7 @@ static __always_inline u64 any_byte(void)
 	return ((u64)bpf_get_prandom_u32() * STACKS_BYTES >> 32) + 1;
 }
 
-/* On a CPU that the process is new to, the map has zeros for it. */
+/* The map holds zeros for a process that is new on this CPU. */
 static __always_inline struct piece *piece_of(u32 tgid)
 {
 	struct piece none = {};
@@ -47,15 +47,17 @@ static __always_inline struct piece *piece_of(u32 tgid)
 	return piece;
 }
 
-/* The categories that do not contain each other, and together are all that is charged. */
+/* The categories that do not contain each other and add up to all that is charged. */
 static __always_inline bool is_sampled(u32 category)
 {
 	return category == CATEGORY_ANON || category == CATEGORY_FILE ||
 	       category == CATEGORY_KERNEL || category == CATEGORY_SOCK;
 }
 
-/* How much the sample of this charge stands for; 0 = it is none. Each program of this CPU, one at a
- * time. */
+/*
+ * Return the weight of the sample of this charge; 0 = it is not sampled. Programs of one CPU run it
+ * one at a time.
+ */
 static __always_inline u64 sample_weight(u32 tgid, u32 category, s64 charged_bytes)
 {
 	if (charged_bytes <= 0 || !is_sampled(category))
@@ -71,8 +73,8 @@ static __always_inline u64 sample_weight(u32 tgid, u32 category, s64 charged_byt
 				   ? STACKS_BYTES
 				   : 0;
 
-	if (end >= STACKS_BYTES) { /* the pieces after this one that it fills, and what it has of
-				      the next */
+	if (end >= STACKS_BYTES) {
+		/* The charge also fills later pieces, and begins another. */
 		weight_bytes += (end / STACKS_BYTES - 1) * STACKS_BYTES;
 		end %= STACKS_BYTES;
 		piece->chosen_byte = any_byte();
@@ -86,8 +88,8 @@ static __always_inline u64 sample_weight(u32 tgid, u32 category, s64 charged_byt
 BPF_ARRAY(last_news, u64, 1); /* when user space was last woken for a process */
 
 /*
- * Whether to wake user space for the first sample of a process on this CPU, whose symbols it must
- * read as long as it lives; not more often than it could follow.
+ * Whether to wake user space for the first sample of a process on this CPU: it must read the
+ * symbols while the process lives. At most once in an interval, so that user space can keep up.
  */
 static __always_inline bool is_news(u32 tgid, u64 now_ns)
 {
@@ -104,8 +106,10 @@ static __always_inline bool is_news(u32 tgid, u64 now_ns)
 	return true;
 }
 
-/* A stack that cannot be taken is empty: the helper clears what it does not fill, but not always
- * when it fails. */
+/*
+ * A stack that cannot be taken is empty. The helper clears what it does not fill, but not always
+ * when it fails.
+ */
 #define TAKE_STACK(ctx, frames, flags)                                     \
 	({                                                                 \
 		if (bpf_get_stack(ctx, frames, sizeof(frames), flags) < 0) \

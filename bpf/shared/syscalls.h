@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * What a system call does to the page cache, by its number. The loader defines TRACER_X86_64 or
- * TRACER_ARM64; numbers are ABI (arch/x86/entry/syscalls/syscall_64.tbl,
- * include/uapi/asm-generic/unistd.h).
+ * The system call that the current task is in: its number, its arguments, and what it does to the
+ * page cache. The loader defines TRACER_X86_64 or TRACER_ARM64. Numbers are ABI
+ * (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h).
  */
 #ifndef MEMCG_TRACER_SYSCALLS_H
 #define MEMCG_TRACER_SYSCALLS_H
@@ -13,7 +13,7 @@ enum activity {
 	DOES_OTHER,
 	DOES_READ,
 	DOES_WRITE,
-	DOES_READ_SOMEHOW, /* by what does not plainly say how much */
+	DOES_READ_SOMEHOW, /* its arguments do not plainly say how much */
 	DOES_ALLOCATE,
 	DOES_CONTROL,
 	DOES_READAHEAD,
@@ -114,7 +114,7 @@ static __always_inline u32 syscall_activity(s64 number)
 	return DOES_OTHER;
 }
 
-/* Which of a reading call's arguments are what; NO_ARGUMENT where it has none. */
+/* The arguments of a reading call: their positions. NO_ARGUMENT: the call has no such argument. */
 struct reading {
 	u8 file;
 	u8 count;
@@ -144,12 +144,14 @@ static __always_inline struct reading reading_arguments(s64 number)
 	return (struct reading){.file = 0, .count = 2, .position = NO_ARGUMENT};
 }
 
-/* madvise(2)'s advice (include/uapi/asm-generic/mman-common.h), and its place. */
+/* An advice of madvise(2) (include/uapi/asm-generic/mman-common.h), and its position. */
 #define MADV_REMOVE 9
 #define MADVISE_ADVICE 2
 
-/* The registers that current's way into the kernel saved; NULL where that is not known, or for a
- * kernel thread. */
+/*
+ * Return the registers saved when the current task entered the kernel. NULL: their place is not
+ * known, or the task is a kernel thread.
+ */
 static __always_inline struct pt_regs *entry_registers(struct calibration *known)
 {
 	struct task_struct *task = current_task();
@@ -160,7 +162,7 @@ static __always_inline struct pt_regs *entry_registers(struct calibration *known
 	return (struct pt_regs *)(stack + known->regs_offset);
 }
 
-/* The system call that these registers entered by, -1 where it was none. */
+/* Return the system call by which the task entered with these registers; -1 if it was none. */
 static __always_inline s64 syscall_number(struct pt_regs *regs)
 {
 	if (!regs)
@@ -183,7 +185,7 @@ static __always_inline u64 user_ip(struct pt_regs *regs)
 #endif
 }
 
-/* A system call's arguments (syscall(2)). */
+/* Return an argument of the system call (syscall(2)). */
 static __always_inline u64 syscall_argument(struct pt_regs *regs, u32 number)
 {
 #if defined(TRACER_X86_64)
@@ -197,7 +199,7 @@ static __always_inline u64 syscall_argument(struct pt_regs *regs, u32 number)
 	}
 	return READ(regs, r10);
 #elif defined(TRACER_ARM64)
-	/* x0 is the result's place too: the call keeps what it was at entry. */
+	/* x0 also takes the result, so the kernel keeps its value at entry. */
 	return number ? READ(regs, regs[number]) : READ(regs, orig_x0);
 #endif
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* The stream `task`: each process is named once, when it first acts on traced memory. */
+/* The stream `task`: a process is named when it first acts on traced memory. */
 #ifndef MEMCG_TRACER_TASKS_H
 #define MEMCG_TRACER_TASKS_H
 
@@ -7,7 +7,7 @@
 
 BPF_RINGBUF_OUTPUT(task_ring, TASK_RING_PAGES);
 BPF_TABLE("lru_hash", u32, u64, seen_tasks, 16384); /* tgid -> start */
-BPF_PERCPU_ARRAY(last_task, u64, 1); /* tgid, and in the upper half the generation */
+BPF_PERCPU_ARRAY(last_task, u64, 1); /* generation << 32 | tgid */
 
 static __always_inline void emit_task(struct task_struct *task, u64 cgroup_id, u32 event)
 {
@@ -29,7 +29,7 @@ static __always_inline void emit_task(struct task_struct *task, u64 cgroup_id, u
 	task_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
 
-/* Say once who acts; `cgroup_id` is where the task was then. */
+/* Send the current process, unless it was sent before. */
 static __always_inline void see_current(u32 tgid)
 {
 	u32 zero = 0;

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * What all programs share: the calibration that user space wrote, which cgroups are traced, the
- * count of lost records.
+ * What all programs share: the calibration that user space writes, the choice of traced cgroups,
+ * and the count of lost records.
  *
- * The loader defines: TRACE_ALL (no filter), CGROUP_V1, TRACER_CPUS (possible CPUs),
- * TRACER_COMBINE_TICKS (how long a sum of charges may wait), TRACER_TICK_NS (the timer's),
- * TRACER_ROOTS and TRACER_WANTED_PATHS (room for what is asked for), PAGE_SIZE, the rings' sizes,
- * LEDGER_BY_FUNCTION where functions are hooked for it, and STACKS_BYTES where stacks are asked
- * for.
+ * The loader defines TRACE_ALL (no filter), CGROUP_V1, TRACER_CPUS (possible CPUs),
+ * TRACER_COMBINE_TICKS (how long a sum of charges may wait), TRACER_TICK_NS (length of a timer
+ * tick), TRACER_ROOTS and TRACER_WANTED_PATHS (sizes of maps), PAGE_SIZE, the sizes of the rings,
+ * LEDGER_BY_FUNCTION (the ledger hooks functions), and STACKS_BYTES (with `--stacks`).
  */
 #ifndef MEMCG_TRACER_TRACKED_H
 #define MEMCG_TRACER_TRACKED_H
@@ -15,7 +14,7 @@
 #include "../events.h"
 #include "kernel.h"
 
-/* What can only be learnt by running on this kernel (bpf/probe.bpf.c); 0 = not known. */
+/* What only programs that run on this kernel can learn (probe.bpf.c); 0 = not known. */
 struct calibration {
 	u64 cgroup_root; /* struct cgroup_root of the memory controller's hierarchy */
 	u64 regs_offset; /* from the bottom of a task's kernel stack to its struct pt_regs */
@@ -23,10 +22,13 @@ struct calibration {
 };
 
 BPF_ARRAY(calibration, struct calibration, 1);
-BPF_ARRAY(cpu_offsets, u64, TRACER_CPUS); /* what to add to a per-CPU pointer for that CPU's copy */
-BPF_PERCPU_ARRAY(lost, u64, STREAM_COUNT);
 
-/* `follow`: of enum follow. It holds for one generation (struct wanted). */
+/* CPU -> what to add to a per-CPU pointer to reach the copy of that CPU. */
+BPF_ARRAY(cpu_offsets, u64, TRACER_CPUS);
+
+BPF_PERCPU_ARRAY(lost, u64, STREAM_COUNT); /* enum stream -> records */
+
+/* `follow` is of enum follow. All of it holds for one generation (struct wanted). */
 struct memcg_info {
 	u64 cgroup_id;
 	u32 follow;
@@ -34,20 +36,19 @@ struct memcg_info {
 };
 
 /*
- * Cgroup ids that are traced with all below them, and whether that is decided (enum follow). User
- * space fills and prunes it; a cgroup that is made comes in here before its first charge
- * (follow_new in identity.bpf.c).
+ * Id of a cgroup that is traced with its descendants -> enum follow. User space fills and prunes
+ * the map. A new cgroup enters it before its first charge (follow_new in identity.bpf.c).
  */
 BPF_HASH(roots, u64, u8, TRACER_ROOTS);
 
 /*
- * What user space wants of cgroups to come. A generation ends when a cgroup is made, whose memcg
- * can have the address of an earlier one, and when user space changes `roots`: what was remembered
- * of a memcg by its address is then wrong.
+ * What user space wants of future cgroups. A generation ends when a cgroup is made, whose memcg may
+ * have the address of a removed one, and when user space changes `roots`. Then everything that is
+ * remembered by the address of a memcg is stale.
  */
 struct wanted {
 	u32 generation;
-	u32 is_open; /* some are wanted by what only user space knows: each new one is undecided */
+	u32 is_open; /* user space may want any new cgroup: each is undecided */
 };
 
 BPF_ARRAY(wanted, struct wanted, 1);
@@ -56,8 +57,9 @@ struct cgroup_path {
 	char text[TRACER_PATH_LEN];
 };
 
-BPF_HASH(wanted_paths, struct cgroup_path, u8,
-	 TRACER_WANTED_PATHS); /* a cgroup made there is wanted */
+/* Paths where a new cgroup is wanted. */
+BPF_HASH(wanted_paths, struct cgroup_path, u8, TRACER_WANTED_PATHS);
+
 BPF_TABLE("lru_hash", struct mem_cgroup *, struct memcg_info, memcgs, 16384);
 
 static __always_inline void count_lost_records(u32 stream, u64 records)
@@ -111,8 +113,7 @@ static __always_inline void end_generation(void)
 		__sync_fetch_and_add(&now->generation, 1);
 }
 
-/* By the roots that a cgroup is at or below: one that is decided counts more than one that is not.
- */
+/* Decide by the roots at and above a cgroup. A decided root outweighs an undecided one. */
 static __always_inline u8 follow_by_roots(struct cgroup *cgroup)
 {
 #ifdef TRACE_ALL
@@ -136,7 +137,7 @@ static __always_inline u8 follow_by_roots(struct cgroup *cgroup)
 #endif
 }
 
-/* The id of a memcg and whether it is traced, remembered until that can be another answer. */
+/* Return the id of a memcg and whether it is traced. The answer is remembered for a generation. */
 static __always_inline struct memcg_info *memcg_info(struct mem_cgroup *memcg)
 {
 	struct memcg_info *info = memcgs.lookup(&memcg);
@@ -167,7 +168,10 @@ static __always_inline bool is_traced(struct mem_cgroup *memcg)
 #endif
 }
 
-/* Without a filter, a folio that nobody owns is wanted too. */
+/*
+ * Whether to record an event on a folio of this owner; NULL: it has none. With no filter, folios
+ * without an owner are recorded as well.
+ */
 static __always_inline bool is_wanted_owner(struct memcg_info *info)
 {
 #ifdef TRACE_ALL

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
+from tracer.capture.bpf.bcc_module import find_bcc
+from tracer.capture.bpf.compiler import Compilation
+from tracer.capture.bpf.object_cache import ObjectCache
 from tracer.capture.bpf.sources import bpf_folder, ordered_sources
+from tracer.capture.bpf.syscall import machine
+from tracer.kernel import struct_header
+from tracer.kernel.btf import Btf
+from tracer.wire.streams import RING_BYTES
 
 COLUMNS = 100
 LINES = 400
@@ -38,3 +47,16 @@ def test_files_and_lines_of_the_sources_are_short() -> None:
         lines = path.read_text().expandtabs(8).splitlines()
         assert len(lines) < LINES, path
         assert max(map(len, lines)) <= COLUMNS, path
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("name", [path.name for path in bpf_folder().glob("*.bpf.c")])
+def test_a_program_includes_all_that_it_uses(name: str, tmp_path: Path) -> None:
+    text = "\n".join([struct_header.header(Btf.load()), *ordered_sources(bpf_folder(), name).values()])
+    sizes = ("PAGE_SIZE", "TRACER_CPUS", "TRACER_COMBINE_TICKS", "TRACER_TICK_NS", "TRACER_ROOTS")
+    rings = (f"{ring.upper()}_RING_PAGES" for ring in RING_BYTES)
+    flags = [f"-D{define}=64" for define in (*sizes, "TRACER_WANTED_PATHS", *rings)]
+    flags += [f"-D{machine().macro}", "-Wno-unused-function"]
+    cache = ObjectCache(tmp_path)
+    compilation = Compilation(find_bcc(), text, flags, include=bpf_folder() / "include", cache=cache)
+    assert compilation.result().programs

@@ -34,14 +34,16 @@ def source_text(btf: Btf, hooks: Sequence[Hook]) -> str:
     return "\n".join([struct_header.header(btf), *parts, '#line 1 "hooks"', *lines, ""])
 
 
-def ordered_sources(folder: Path) -> dict[str, str]:
-    """Return name below `folder` -> text of each source, behind those that it includes.
+def ordered_sources(folder: Path, programs: str = "*.bpf.c") -> dict[str, str]:
+    """Return name below `folder` -> text of the sources, each behind those that it includes.
+
+    `programs` is a pattern of the files to begin with.
 
     Clang must not see the includes: BCC rewrites calls of map methods in the main file only.
     """
     folder = folder.resolve()
     texts: dict[Path, str] = {}
-    for program in sorted(folder.glob("*.bpf.c")):
+    for program in sorted(folder.glob(programs)):
         _add(program, texts)
     return {str(path.relative_to(folder)): text for path, text in texts.items()}
 

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * BCC includes this before anything else, where a kernel build would have its configuration. With
- * this folder as BCC_KERNEL_SOURCE no kernel headers are needed: the helpers' prototypes come with
- * BCC, the kernel's structures come from the running kernel's BTF (tracer/kernel/btf.py), and what
- * is left are these few type names.
+ * BCC includes this first, in place of the configuration of a kernel build. With this folder as
+ * BCC_KERNEL_SOURCE no kernel headers are needed: BCC brings the prototypes of the helpers, and BTF
+ * the structures of the running kernel (tracer/kernel/btf.py). Only these type names are left.
  */
 #ifndef MEMCG_TRACER_KCONFIG_H
 #define MEMCG_TRACER_KCONFIG_H

@@ -1,2 +1,2 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* Empty on purpose: BCC includes it, and linux/kconfig.h has said all that is needed. */
+/* Empty on purpose: BCC includes it, and linux/kconfig.h has all that is needed. */
