@@ -1,0 +1,11 @@
+"""The cause of each kill, from a trace or from a kernel log, and what held where nothing was killed.
+
+`postmortem`, `log_postmortem` and `survivors` stand above all rooms. A room imports only from rooms above it
+in this list:
+
+    wording — how sentences name a cgroup, a process and a limit
+    measure — the findings on a kill: memory, cache, growth, allocators, limit owner, trigger and victims
+    victim — badness, the ranking of the candidates, and what would have changed it
+    sizing — the least limit under which the same work would have lived
+    causes — the causes, and how each is weighed
+"""

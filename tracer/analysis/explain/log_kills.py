@@ -1,4 +1,4 @@
-"""The reports on kills that only the kernel log of a trace has (`analysis.kernel_log.decisions`)."""
+"""The reports on kills that only the kernel log of a trace has (`analysis.kernel_log.decisions.missed`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MISSED: Final = "the kernel log has this kill: the probe of the OOM killer misse
 
 
 def reports(trace: TraceTables) -> Iterator[OomReport]:
-    """One for each of `missed`: what the log tells, with the trace's clock and the names that it holds."""
+    """Yield a report for each missed kill, from the log, with the clock and the names of the trace."""
     for kill in missed(trace):
         named = _named(trace, kill)
         report = log_postmortem.report(kill.kill_id, kill.report, page_size=page_size(trace), named=named)
@@ -29,12 +29,12 @@ def reports(trace: TraceTables) -> Iterator[OomReport]:
             limit_owner=_owner(trace, kill, report.limit_owner),
             victims=tuple(_victims(trace, kill, report.victims)),
         )
-        told = {"time", *(log_postmortem.OF_LIVES if kill.owner_id != NO_ID else ())}
+        known = {"time", *(log_postmortem.OF_LIVES if kill.owner_id != NO_ID else ())}
         quality = replace(
             report.quality,
             lost_records=trace.losses.affecting_numbers(kill.time_ns, kill.time_ns),
             probes=dict(trace.meta["probes"]),
-            unknown={field: why for field, why in report.quality.unknown.items() if field not in told},
+            unknown={field: why for field, why in report.quality.unknown.items() if field not in known},
             disagreements=(MISSED, *report.quality.disagreements),
         )
         yield replace(report, quality=quality)
@@ -55,7 +55,7 @@ def _victims(trace: TraceTables, kill: LogKill, victims: Sequence[Victim]) -> It
 
 
 def _named(trace: TraceTables, kill: LogKill) -> Named:
-    """The names of the last cgroup that had a path by then: a life that was missed has those of the path."""
+    """Return the look-up of names by path: those of the last cgroup with that path before the kill."""
 
     def names_of(path: str) -> tuple[str | None, str | None]:
         return trace.places.container_of(trace.places.lives.parent_at(stored_text(path), kill.time_ns))

@@ -1,4 +1,4 @@
-"""What held: of each cgroup that lived, how near its limit came and what reclaim gave back."""
+"""The cgroups that lived: how near each came to its limit, and what reclaim freed."""
 
 from __future__ import annotations
 
@@ -42,9 +42,11 @@ _AT_PEAK: Final[Mapping[str, ledger.Weights]] = {
 
 
 def held_cgroups(trace: TraceTables, cgroup: str | int | None = None) -> list[Held]:
-    """One for each cgroup that the trace has data of, or of these for each that `cgroup` means
-    (`names.select`): the nearest to its limit first, those without a limit last, by peak usage. The figures
-    include all below the cgroup."""
+    """Return a `Held` for each cgroup that the trace has data of; the figures include all cgroups below it.
+
+    The nearest to its limit comes first; those without a limit come last, by peak usage. With `cgroup` only
+    the cgroups that it names are returned (`core.naming.select`).
+    """
     begin, end = start_ns(trace), end_ns(trace)
     quality = Quality(trace.losses.affecting_numbers(begin, end), "missing", dict(trace.meta["probes"]))
     subtrees = Subtrees(trace)
@@ -58,12 +60,12 @@ def held_cgroups(trace: TraceTables, cgroup: str | int | None = None) -> list[He
     return sorted(found, key=_nearness)
 
 
-def of_names(trace: TraceTables, cgroups: Iterable[Held]) -> list[Held]:
-    """Of each name that life which came nearest to its limit."""
+def nearest_lives(trace: TraceTables, cgroups: Iterable[Held]) -> list[Held]:
+    """Return for each name the life that came nearest to its limit; `cgroups` are in that order."""
     in_order = {one.cgroup_id: one for one in cgroups if one.cgroup_id is not None}
-    of_name = trace.places.lives.by_name(list(in_order))
+    lives_of_names = trace.places.lives.by_name(list(in_order))
     positions = {number: position for position, number in enumerate(in_order)}
-    nearest = [min(positions[life.cgroup_id] for life in lives) for lives in of_name]
+    nearest = [min(positions[life.cgroup_id] for life in lives) for lives in lives_of_names]
     return [one for position, one in enumerate(in_order.values()) if position in set(nearest)]
 
 
@@ -121,7 +123,10 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
 
 
 def _stuck_since(subtree: Subtree) -> int | None:
-    """From when on every reading up to the last found tasks that wait where none may be killed."""
+    """Return the moment from which every reading found tasks waiting for memory with the OOM killer disabled.
+
+    None: the last reading did not.
+    """
     samples = subtree.samples
     samples = samples[integers(samples["cgroup_id"]) == subtree.cgroup_id]
     flags = [integers(samples[name], missing=0) for name in ("under_oom", "oom_kill_disable")]

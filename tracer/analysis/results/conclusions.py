@@ -1,4 +1,4 @@
-"""What follows from the numbers of a kill: its cause, and the limit that would have held."""
+"""The conclusions from the numbers of a kill: its cause, and the limit that would have held."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """The least limit, (low, high), under which the same work would have lived: `analysis.explain.sizing`.
+    """The least limit, (low, high), under which the same work would have lived (`analysis.explain.sizing`).
 
-    `basis` are sentences on what bounds it; where the range is None, on what is known all the same. `pace` is
-    one on how long a greater limit would have lasted; empty where nothing grew.
+    `basis` are sentences on what bounds it, or on what is known if the range is None. `pace` is a sentence on
+    how long a greater limit would have lasted; empty if nothing grew.
     """
 
     min_limit_bytes: tuple[int, int] | None

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def as_object(record: Any) -> dict[str, Any]:
-    """Return a frozen dataclass as documents have it: field by field, by `as_json` and `limit_columns`."""
+    """Return a frozen dataclass as a JSON object: each field by `as_json`, limits by `limit_columns`."""
     from tracer.schema import LIMITS  # noqa: PLC0415  it brings Arrow, which lab's names do not need
 
     found: dict[str, Any] = {}
@@ -23,7 +23,8 @@ def as_object(record: Any) -> dict[str, Any]:
 
 
 def limit_columns(limit_bytes: int | None) -> dict[str, Any]:
-    """A limit as documents have it: null where none is set, and beside it whether that is known."""
+    """Return a limit as a JSON object has it: null if none is set, and `is_limited` beside it, null if not
+    known."""
     from tracer.schema import UNLIMITED_BYTES  # noqa: PLC0415  as above
 
     is_limited = None if limit_bytes is None else limit_bytes < UNLIMITED_BYTES
@@ -31,7 +32,7 @@ def limit_columns(limit_bytes: int | None) -> dict[str, Any]:
 
 
 def as_json(value: Any) -> Any:
-    """Return a field's value as documents have it; times with microseconds, as in meta.json."""
+    """Return the value of a field in JSON; times have microseconds, as in meta.json."""
     if is_dataclass(value):
         return as_object(value)
     if isinstance(value, tuple | list):

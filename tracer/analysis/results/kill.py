@@ -1,11 +1,10 @@
-"""What `explain` says, as frozen dataclasses: one `OomReport` for each OOM kill, one `Held` for each cgroup
-when nothing was killed.
+"""The post-mortem of a kill: one `OomReport` for each decision of the OOM killer.
 
-`to_dict()` gives the JSON document's objects: the same names and nesting, tuples as lists. Sizes are bytes,
-page counts are pages of `meta["page_size"]`. Times are Timestamps in UTC, in the document ISO 8601. A limit
-that is not set is null there, and `is_limited` beside it false. None is "not known", and
-`Quality.unknown` then says why, under the field's dotted name (`"composition.percpu"`). Where a None has no
-entry there it is known that there is none: no container, no pod, no moment at which the cache was used up.
+`to_dict()` returns the object of `explain --json`: the same names and nesting, tuples as lists. Sizes are
+bytes, page counts are pages of `meta["page_size"]`. Times are Timestamps in UTC, in the document ISO 8601. A
+limit that is not set is null in the document, and `is_limited` beside it is false. None is "not known";
+`Quality.unknown` then has the reason, by the field's dotted name (`"composition.percpu"`). A None without a
+reason is known to be nothing: no container, no pod, no moment at which the cache was used up.
 """
 
 from __future__ import annotations
@@ -29,9 +28,10 @@ if TYPE_CHECKING:  # lab's names do not need it
 
 @dataclass(frozen=True, slots=True)
 class LimitOwner:
-    """The cgroup whose limit was hit; `is_ancestor` when the trigger's task lives below it. `run` of `runs`:
-    which life of its name it was (`analysis.core.lives`). That and `cgroup_id` are None where only a kernel
-    log tells of the kill.
+    """The cgroup whose limit was hit.
+
+    `is_ancestor`: the trigger's task is in a cgroup below it. `run` of `runs` is the life of its name
+    (`analysis.core.lives`). `run`, `runs` and `cgroup_id` are None if only a kernel log has the kill.
     """
 
     cgroup: str | None
@@ -47,15 +47,14 @@ class LimitOwner:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class OomReport:
-    """One decision of the OOM killer: who, what filled the cgroup, what reclaim tried, why then.
+    """One decision of the OOM killer: the tasks, the memory, the attempts of reclaim, and the verdict.
 
-    `memory_stat_bytes`: the limit owner's counters at the kill, which overlap, by their names in memory.stat
-    (`schema.MEMORY_STAT_BYTES`), as far as they are known.
     `constraint` is `memcg`, `global`, `cpuset`, `mempolicy`, `unknown`, or the word that a BPF policy printed
-    for its own (`CONSTRAINT_…`). `kernel_log`: None for a report from a trace.
-    `badness_total_pages` is the whole of which oom_score_adj is thousandths, `what_if` what other
-    oom_score_adj would have had another killed. `further_allocators`: None where nothing is known of
-    allocators.
+    for its own (`CONSTRAINT_…`). `memory_stat_bytes` are the known counters of the limit owner at the kill,
+    by their names in memory.stat (`schema.MEMORY_STAT_BYTES`); they overlap. `badness_total_pages`: the total
+    of which oom_score_adj is thousandths. `what_if`: changes of oom_score_adj that would have had another
+    task killed. `kernel_log`: None for a report from a trace. `further_allocators`: None if allocators are
+    not known.
     """
 
     kill_id: int
@@ -82,7 +81,7 @@ class OomReport:
     further_allocators: FurtherAllocators | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The object of this kill in `explain --json`."""
+        """Return the object of this kill in `explain --json`."""
         return as_object(self)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What a cgroup's memory was made of, what its page cache gave back, and who allocated."""
+"""The memory of a cgroup at a kill: its composition, the page cache as a cushion, and the allocators."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ if TYPE_CHECKING:  # lab's names do not need it
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """What usage was made of at the kill, in bytes. The classes are disjoint; how:
-    `analysis.explain.measure.composition`.
+    """The classes of memory that made up usage at the kill, in bytes. They are disjoint.
+
+    `analysis.explain.measure.composition` defines them.
 
     The known classes and `other` add up to `total` exactly, and `total` is the page counter's usage.
     """
@@ -35,7 +36,7 @@ class Composition:
     total: int | None
 
     def parts(self) -> Iterator[tuple[str, int | None]]:
-        """(class, bytes) of every class, `other` last, without `total`."""
+        """Yield (class, bytes) of every class, `other` last, without `total`."""
         for part in COMPOSITION_PARTS:
             yield part, getattr(self, part)
 
@@ -45,8 +46,9 @@ COMPOSITION_PARTS: Final = tuple(item.name for item in fields(Composition) if it
 
 @dataclass(frozen=True, slots=True)
 class Cushion:
-    """The page cache as the cushion between the limit and the kill; definitions:
-    `analysis.explain.measure.cushion`.
+    """The page cache as the cushion between the limit and the kill.
+
+    `analysis.explain.measure.cushion` has the definitions.
     """
 
     cache_start_bytes: int | None
@@ -59,8 +61,10 @@ class Cushion:
 
 @dataclass(frozen=True, slots=True)
 class ChargedStack:
-    """Where `sampled_bytes` were charged, of the `of_bytes` that were sampled of a process: functions,
-    innermost first, of its own code (`user`) and of the kernel below it; None where no stack could be taken.
+    """The stack by which `sampled_bytes` were charged, out of the `of_bytes` that were sampled of a process.
+
+    It lists functions, innermost first: of the process (`user`), and of the kernel that it called. None: no
+    stack could be taken.
     """
 
     user: tuple[str, ...] | None
@@ -71,8 +75,9 @@ class ChargedStack:
 
 @dataclass(frozen=True, slots=True)
 class Allocator:
-    """A process and the memory it charged in the window, net of what it gave back. `stack`: by which it
-    charged most of it; None where stacks were not asked for, or none was sampled of it.
+    """A process and the memory that it charged in the window, net of what it freed.
+
+    `stack`: the stack by which it charged most; None if stacks were not recorded, or none was sampled of it.
     """
 
     tgid: int
@@ -84,7 +89,7 @@ class Allocator:
 
 @dataclass(frozen=True, slots=True)
 class FurtherAllocators:
-    """Those that charged less than the ones in `OomReport.allocators`: how many, and what they charged."""
+    """The processes that charged less than those in `OomReport.allocators`: their number and their charge."""
 
     processes: int
     charged_bytes: int

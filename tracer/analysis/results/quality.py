@@ -1,4 +1,4 @@
-"""How far a report can be trusted, and where it stands in a kernel log."""
+"""The quality of a report: losses, sources, and reasons for what is not known; its place in a kernel log."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ KernelLog = Literal["matched", "missing", "rate_limited", "only"]
 class Quality:
     """How far the report can be trusted.
 
-    Of the kernel log, `kmsg_missing` says what is not there, and why (empty: nothing); `kmsg_fields` are what
-    was taken from it, by the dotted names. `disagreements`: what sources say differently, each with both.
+    `unknown`: dotted field name -> why it is null. `kmsg_missing` says what the kernel log lacks, and why;
+    empty: nothing. `kmsg_fields` are the fields that were taken from the log, by dotted name.
+    `disagreements`: sentences on sources that differ, each with the values of both.
     """
 
     lost_records: int
@@ -28,9 +29,10 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class KernelLogPlace:
-    """Where a report stands in the log that it was read from, and the times there; see `kmsg.facts`.
+    """The place of a report in the log that it was read from, and its times (`kmsg.report.log_report`).
 
-    `page_size`: what the log tells of it. `missing`: parts of the report that the log does not have.
+    `page_size`: None if the log does not show it. `missing`: the parts of the report that the log does not
+    have. `suppressed`: how many reports the kernel did not print before this one.
     """
 
     first_line: int

@@ -12,10 +12,10 @@ if TYPE_CHECKING:  # lab's names do not need it
 
 @dataclass(frozen=True, slots=True)
 class ReclaimAttempt:
-    """One begin-to-end attempt to free memory for the limit owner, or for a cgroup below it.
+    """One attempt, from begin to end, to free memory for the limit owner or for a cgroup below it.
 
-    `kept_anon` and `kept_file` are what it met on either list and could not free, in pages, by
-    `schema.RECLAIM_COUNTS`; None where the trace does not tell the lists apart.
+    `kept_anon` and `kept_file` are the pages on either list that it could not free, by the names in
+    `schema.RECLAIM_COUNTS`; None if the trace does not separate the lists.
     """
 
     time: pd.Timestamp
@@ -41,8 +41,10 @@ class ReclaimAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """A process that waited for memory: how long in all, its threads together, and of that by kind (those of
-    `analysis.views.stalls.KINDS` that it met)."""
+    """A process that waited for memory, and how long, summed over its threads.
+
+    `kinds_ms`: the same for each kind of wait that it met (`analysis.views.stalls.KINDS`).
+    """
 
     tgid: int
     comm: str | None
@@ -52,9 +54,10 @@ class Waiter:
 
 @dataclass(frozen=True, slots=True)
 class SwapIo:
-    """What was written to swap, or what was read from it, in how many pieces. `took_ms`: what half of them
-    took at most (`median`), and the slowest (`longest`); empty where there was none of which the end was
-    seen."""
+    """The writes to swap, or the reads from it: their number and their size.
+
+    `took_ms`: the `median` of their durations, and the `longest`; empty if the end of none was seen.
+    """
 
     count: int
     size_bytes: int
@@ -65,10 +68,10 @@ class SwapIo:
 class Reclaim:
     """All attempts in the window; `transcript` holds the last ones, oldest first.
 
-    `stall_ms` is what these attempts took. `waiters` are the processes of the cgroup that waited longest for
-    memory in the window, in these attempts, in others or for another reason. `swap_writes`, `swap_reads`: of
-    pages of the cgroup, whoever made room or wanted them back. The numbers are None where there are only a
-    kernel log's words.
+    `stall_ms` is the duration of these attempts. `waiters` are the processes of the cgroup that waited
+    longest for memory in the window, in these attempts, in others or for another reason. `swap_writes` and
+    `swap_reads` are of pages of the cgroup, whichever task caused them. The numbers are None if only a kernel
+    log has the kill.
     """
 
     attempts: int | None

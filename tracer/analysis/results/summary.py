@@ -59,9 +59,9 @@ _HELD_DTYPES: Final = {
 def kills(reports: Sequence[OomReport]) -> pd.DataFrame:
     """Return a row for each victim of the OOM killer, indexed by `time` (UTC).
 
-    `cgroup`, `container`, `run`, `limit_bytes` and `usage_bytes` are of the cgroup whose limit was hit,
-    `victim` and the `_rss_bytes` of the task that died. `summary` is the verdict in one sentence. NA is not
-    known; of `limit_bytes` also that there is none, and `is_limited` is then false.
+    `cgroup`, `container`, `run`, `limit_bytes` and `usage_bytes` describe the cgroup whose limit was hit,
+    `victim` and the `_rss_bytes` the task that was killed. `summary` is the verdict in one sentence. NA is
+    "not known". `limit_bytes` is NA also where no limit is set; `is_limited` is then false.
     """
     rows = [
         {
@@ -94,9 +94,9 @@ def kills(reports: Sequence[OomReport]) -> pd.DataFrame:
 
 
 def held(cgroups: Sequence[Held]) -> pd.DataFrame:
-    """Return a row for each cgroup, in the order given: how near its limit came, and what reclaim gave back.
+    """Return a row for each cgroup, in the order given: its distance to the limit, and what reclaim freed.
 
-    The columns are the fields of `analysis.results.survivor.Held`. NA is not known. `limit_bytes` is NA also
+    The columns are fields of `analysis.results.survivor.Held`. NA is "not known". `limit_bytes` is NA also
     where no limit is set; `is_limited` is then false.
     """
     rows = [

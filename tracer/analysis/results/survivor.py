@@ -1,4 +1,4 @@
-"""A cgroup that lived through the trace: one `Held` for each when nothing was killed."""
+"""A cgroup that lived through the trace: `explain` returns one `Held` for each if nothing was killed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ if TYPE_CHECKING:  # lab's names do not need it
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A cgroup that lived: how near its limit came and what reclaim gave back, over the whole trace.
+    """A cgroup that lived: how near it came to its limit, and what reclaim freed, over the whole trace.
 
-    `limit_bytes` is `schema.UNLIMITED_BYTES` where no limit is set, and `headroom_bytes` (limit - peak, 0
-    where usage was above it: the kernel lets some charges pass) is then None. `cache_at_peak_bytes` is page
-    cache without shmem at `peak_time`, the other two are of the same moment. `peak_swap_bytes`: the most
-    that was in swap. `stuck_since`: from when to the end its tasks waited at the limit, since killing is
-    switched off (v1 memory.oom_control); None: they did not. `run` of `runs`: which life of its name it was.
-    `recorded_until`: the last record of a recording that breaks off, which says nothing of what came then;
-    `recorder_cgroup`: where its recorder ran, if that was traced and had a limit.
+    `limit_bytes` is `schema.UNLIMITED_BYTES` if no limit is set. `headroom_bytes` is the limit less the peak;
+    it is 0 if usage was above the limit, since the kernel lets some charges pass, and None without a limit.
+    `cache_at_peak_bytes` is page cache without shmem at `peak_time`; shmem and kernel memory are of the same
+    moment. `peak_swap_bytes`: the most that was in swap. `stuck_since`: the moment from which its tasks
+    waited at the limit until the end, with the OOM killer disabled (v1 memory.oom_control); None: they did
+    not. `run` of `runs` is the life of its name. `recorded_until`: the last record of a recording that breaks
+    off; what came after it is not known. `recorder_cgroup`: the cgroup of the recorder, if it was traced and
+    had a limit.
     """
 
     cgroup: str
@@ -52,5 +53,5 @@ class Held:
     recorder_cgroup: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The object of this cgroup in the `held` list of `explain --json`."""
+        """Return the object of this cgroup in the `held` list of `explain --json`."""
         return as_object(self)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class Trigger:
     """The task whose charge could not be met. It need not be a victim.
 
-    `gfp_names`: what the kernel log calls the flags in `gfp`; empty without a log. `pid` is that of the
-    thread, `tgid` that of its process (None: a kernel log does not say). `cmdline`: the title of the process,
-    where that says more than its name.
+    `pid` is the number of the thread, `tgid` that of its process (None: a kernel log may not have it). `gfp`
+    are the flags of the request, `gfp_names` their names in the kernel log; empty without a log. `cmdline`:
+    the title of the process if it says more than its name.
     """
 
     pid: int | None
@@ -28,8 +28,11 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """A killed task. `group_kill`: it died with others of one decision (memory.oom.group). `cgroup_id` is
-    None where only a kernel log tells of the kill."""
+    """A killed task.
+
+    `group_kill`: one decision killed several tasks (memory.oom.group). `cgroup_id`: None if only a kernel log
+    has the kill.
+    """
 
     pid: int
     comm: str
@@ -47,10 +50,10 @@ class Victim:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A task that the kernel weighed; `badness` (`analysis.explain.victim.badness`) is in pages.
+    """A task that the kernel weighed. `badness` (`analysis.explain.victim.badness`) is in pages.
 
-    It is what the task holds (`held_pages`: RSS, swap, page tables) and what oom_score_adj adds
-    (`adj_pages`). `cmdline`: as of `Trigger`.
+    It is the sum of `held_pages` (RSS, swap, page tables) and `adj_pages`, which oom_score_adj adds.
+    `cmdline`: as in `Trigger`.
     """
 
     pid: int
@@ -66,8 +69,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """A change with which the kernel would have chosen another: had this task had `instead` for its
-    `oom_score_adj`, `victim` would have been killed."""
+    """A change with which the kernel would have chosen another task.
+
+    If the oom_score_adj of `pid` had been `instead`, the kernel would have killed `victim_pid`.
+    """
 
     pid: int
     comm: str

@@ -154,7 +154,7 @@ def _explain(
 def _write_survivors(
     trace: AnalysedTrace | None, cgroup: str | None, elsewhere: list[UserspaceKill], *, verbose: bool
 ) -> None:
-    from tracer.analysis.explain.survivors import of_names
+    from tracer.analysis.explain.survivors import nearest_lives
     from tracer.render.terminal import explain_text, paragraphs
 
     if trace is None:
@@ -165,7 +165,7 @@ def _write_survivors(
         return
     _write(
         explain_text.held(
-            of_names(trace, trace.held_cgroups(cgroup)), interrupted=trace.interrupted, verbose=verbose
+            nearest_lives(trace, trace.held_cgroups(cgroup)), interrupted=trace.interrupted, verbose=verbose
         )
     )
     others = 0 if cgroup is None else len(trace.explain())

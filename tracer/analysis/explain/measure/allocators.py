@@ -1,4 +1,4 @@
-"""Who had charged most in the window before a kill."""
+"""The processes that were charged most in the window before a kill."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tracer.analysis.views import stack_samples
 
 _MOST: Final = 10
 _CHARGED: Final = ("anon", "file", "kernel", "sock")
-"""Categories that do not contain each other and together are all that is charged."""
+"""Disjoint categories that make up all charged memory."""
 
 
 def between(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[tuple[Allocator, ...], FurtherAllocators]:
-    """Who was charged most within the interval, both ends included, and all others together.
+    """Return the processes that were charged most within the interval, and the sum of all others.
 
-    The sum of each category counts where it is positive, so that a process is not excused by the cache that
-    reclaim took in its context while it allocated.
+    Both ends of the interval count. Only categories with a positive sum count for a process: cache that
+    reclaim took in its context while it allocated does not reduce its charge.
     """
     trace = subtree.whole
-    charges = subtree.once("allocators.charges", lambda: _Charges.of(subtree.charge))
+    charges = subtree.once("allocators.charges", lambda: _Charges.from_charge(subtree.charge))
     tgids, charged = charges.sums(begin_ns, end_ns)
     sampled = stack_samples.samples_within(subtree.stack_samples, None, begin_ns, end_ns)
     tgid_sampled = integers(sampled["tgid"])
@@ -44,8 +44,10 @@ def between(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[tuple[Allocat
 
 @dataclass(frozen=True, slots=True)
 class _Charges:
-    """What processes were charged with; `tgids` in the order in which they came first. `pair` is a position
-    in `tgids` and one in `_CHARGED`, as one number."""
+    """The charges of processes, by time.
+
+    `tgids` are in order of appearance. `pair` is a position in `tgids` and one in `_CHARGED`, as one number.
+    """
 
     times: Int64s
     pair: Int64s
@@ -53,7 +55,7 @@ class _Charges:
     tgids: Int64s
 
     @classmethod
-    def of(cls, charge: pd.DataFrame) -> _Charges:
+    def from_charge(cls, charge: pd.DataFrame) -> _Charges:
         kind = pd.Index(_CHARGED).get_indexer(pd.Index(charge["category"].cat.categories))
         kinds = np.append(kind, -1)[charge["category"].cat.codes.to_numpy()]
         rows = np.flatnonzero((kinds >= 0) & known(charge["tgid"]))
@@ -62,9 +64,9 @@ class _Charges:
         return cls(times_ns(charge)[rows], pair, integers(charge["bytes"])[rows], np.asarray(tgids))
 
     def sums(self, begin_ns: int, end_ns: int) -> tuple[Int64s, Int64s]:
-        """(tgids that were charged anything within the interval, the most first; how much).
+        """Return (tgids with a charge within the interval, the largest first; their charges in bytes).
 
-        Those who come at one time have numbers near each other: what is counted is what came between.
+        Processes of one time have positions near each other, so only the range between them is counted.
         """
         first, last = np.searchsorted(self.times, [begin_ns, end_ns + 1])
         pair = self.pair[first:last]

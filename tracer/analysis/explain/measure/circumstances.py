@@ -1,4 +1,4 @@
-"""What a kill came about in: what had grown and how fast, whether swap was full, who else held the memory."""
+"""The circumstances of a kill: growth and its pace, swap, protection, and the children that held memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.explain.measure.cushion import Window
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Swap
-from tracer.analysis.explain.measure.subtree_levels import Below
+from tracer.analysis.explain.measure.subtree_levels import SubtreeLevels
 from tracer.schema import UNLIMITED_BYTES
 
 _GROWING: Final = ("anon", "shmem", "kernel", "sock")
@@ -25,8 +25,11 @@ _SWAP_REFUSALS: Final = ("swap_max_events", "swap_fail_events")
 def around(
     subtree: Subtree, window: Window, *, trigger_id: int, sizes: Mapping[str, int | None]
 ) -> Circumstances:
-    """Those of a kill at `window.end` for the limit of a subtree; `sizes` is `composition.at_kill`."""
-    below = subtree.once("circumstances.below", lambda: Below.of(subtree))
+    """Return the circumstances of a kill at `window.end` for the limit of a subtree.
+
+    `sizes`: those of memory.stat at the kill (`composition.at_kill`), in bytes.
+    """
+    below = subtree.once("circumstances.below", lambda: SubtreeLevels.from_subtree(subtree))
     levels = below.levels_at(window.end)
     tops = below.gone_tops(window.end)
     return Circumstances(
@@ -35,16 +38,16 @@ def around(
         swap=_swap(subtree, below, window),
         protected_bytes=_protected_bytes(below, window.end),
         holders=_holders(below, levels, trigger_id),
-        # Page cache and kernel objects outlive their cgroup.
+        # Page cache and kernel objects outlive their cgroup, which is then dying.
         dying_bytes=int(np.where(below.is_known, np.maximum(levels, 0), 0)[tops].sum()),
         dirty_wait_ms=_dirty_wait_ms(subtree, window),
     )
 
 
-def _holders(below: Below, levels: Int64s, trigger_id: int) -> tuple[Holder, ...]:
-    """Who held anything, the most first; what is left of the owner's own level is its own."""
+def _holders(below: SubtreeLevels, levels: Int64s, trigger_id: int) -> tuple[Holder, ...]:
+    """Return the children that held memory, the largest first; the rest of the level is the owner's own."""
     all_held = int(levels[below.owner]) if below.is_known[below.owner] else None
-    with_trigger = below.above(trigger_id)
+    with_trigger = below.positions_above(trigger_id)
     children = below.children[(below.is_known & (levels != 0))[below.children]]
     holders = [
         Holder(below.labels[child].rpartition("/")[2], held, child in with_trigger)
@@ -57,8 +60,11 @@ def _holders(below: Below, levels: Int64s, trigger_id: int) -> tuple[Holder, ...
 
 
 def _grown(subtree: Subtree, window: Window, sizes: Mapping[str, int | None]) -> dict[str, int]:
-    """The ledger has what a CPU had not handed over by the kill (up to 256 KiB) only later: of a small limit
-    that can be all of it. So what `sizes` knows counts."""
+    """Return the growth of each class above its least level in the window, in bytes.
+
+    Changes that a CPU had not handed over at the kill (up to 256 KiB) reach the ledger later. For a small
+    limit that can be all of the growth, so the level in `sizes` is preferred.
+    """
     grown = {}
     for name in _GROWING:
         steps = ledger.change(subtree, {name: 1}).within(window.begin, window.end)
@@ -71,7 +77,7 @@ def _grown(subtree: Subtree, window: Window, sizes: Mapping[str, int | None]) ->
 
 
 def _rise_ns(subtree: Subtree, window: Window) -> int | None:
-    """How long the last 80 % of the growth of what cannot be dropped took; None where nothing grew."""
+    """Return how long the last 80 % of the growth of memory other than cache took; None if nothing grew."""
     steps = ledger.change(subtree, ledger.NOT_CACHE).within(window.begin, window.end)
     last, least = steps.at(window.end) or 0, steps.least() or 0
     if last <= least:
@@ -80,7 +86,7 @@ def _rise_ns(subtree: Subtree, window: Window) -> int | None:
     return window.end - (int(low[-1]) if len(low) else window.begin)
 
 
-def _swap(subtree: Subtree, below: Below, window: Window) -> Swap | None:
+def _swap(subtree: Subtree, below: SubtreeLevels, window: Window) -> Swap | None:
     level = ledger.level(subtree, {"swap": 1})
     last = int(below.read.last_rows_at(window.end)[below.owner])
     if level is None or last < 0:
@@ -104,8 +110,8 @@ def _rose(subtree: Subtree, column: str, window: Window) -> bool:
     return len(counted.values) > 0 and int(counted.values[-1]) > (counted.before or int(counted.values[0]))
 
 
-def _protected_bytes(below: Below, end_ns: int) -> int:
-    """Of the children."""
+def _protected_bytes(below: SubtreeLevels, end_ns: int) -> int:
+    """Return the usage of the children that memory.min protects."""
     last = below.read.last_rows_at(end_ns)[below.children]
     return int(below.kept_bytes[last[last >= 0]].sum())
 

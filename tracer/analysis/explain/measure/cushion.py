@@ -1,14 +1,14 @@
 """The page cache as the cushion between a limit and the OOM killer, and the window in which it was used up.
 
-A cgroup at its limit lives as long as reclaim finds something to give back, and that is cache first. Three
+A cgroup at its limit lives as long as reclaim finds memory to free, and that is page cache first. Three
 moments bound the story of a kill:
 
 * `begin`: when usage was last below half of the limit; at the earliest the start of the trace, or the
-  previous kill for this limit. One less than 1 s before, after which usage was never seen below 90 %, is no
-  bound: what was killed had not given its memory back yet, so that both are of one story.
+  previous kill for this limit. A previous kill is no bound if it came less than 1 s before and usage was
+  never below 90 % in between: its memory was not free yet, and both kills are of one story.
 * `at_limit`: when usage came within 1 % of the limit (at least 64 pages) or reclaim for the limit began,
-  whichever was first after usage had last been below 90 % of it. From here on every new page needed another
-  to go.
+  whichever was first after usage had last been below 90 % of it. From here on each new page needed another
+  page to be freed.
 * `end`: the kill.
 """
 
@@ -32,7 +32,7 @@ from tracer.analysis.views.reclaim import reclaimed_anon_pages
 from tracer.schema import UNLIMITED_BYTES
 
 NEAR_LIMIT_PERCENT: Final = 1
-NEAR_LIMIT_PAGES: Final = 64  # what a CPU may hold in stock: MEMCG_CHARGE_BATCH in mm/memcontrol.c
+NEAR_LIMIT_PAGES: Final = 64  # a CPU's stock of charges: MEMCG_CHARGE_BATCH in mm/memcontrol.c
 _LULL_PERCENT: Final = 90
 _APPROACH_PERCENT: Final = 50
 _SOON_NS: Final = 1_000_000_000
@@ -41,7 +41,7 @@ _EXHAUSTED_PERCENT: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Moments in nanoseconds since the epoch; see the module's text."""
+    """The three moments of a kill, in nanoseconds since the epoch; the module has their definitions."""
 
     begin: int
     at_limit: int
@@ -50,8 +50,11 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Steal:
-    """Pages of the cgroup that reclaim took over one interval: page-cache deletions, but for those by DAMON,
-    and swapped-out pages as seen here, and the kernel's own count of both (PGSTEAL_*)."""
+    """The pages that reclaim took from the cgroup in one interval, as traced and as the kernel counts them.
+
+    `evicted_pages` are page-cache deletions without those by DAMON, `pgsteal_pages` is the kernel's count of
+    evicted and swapped pages together (PGSTEAL_*).
+    """
 
     evicted_pages: int
     swapped_pages: int
@@ -59,8 +62,10 @@ class Steal:
 
 
 def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns: int) -> Window:
-    """The window before the kill at `kill_ns` for the limit of a subtree, after those at `earlier`: all
-    since the previous one where no limit is set."""
+    """Return the window before the kill at `kill_ns`; `earlier` are the times of kills for the same limit.
+
+    If no limit is set, the window begins after the previous kill.
+    """
     if limit_bytes >= UNLIMITED_BYTES:
         start = after(subtree, earlier)
         return Window(start, start, kill_ns)
@@ -81,12 +86,15 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
 
 
 def after(subtree: Subtree, earlier: Int64s) -> int:
-    """From right after the last of these kills on, or from the start of the trace."""
+    """Return the moment after the last of these kills, or the start of the trace."""
     return int(earlier[-1]) + 1 if len(earlier) else subtree.start_ns
 
 
 def _begin_of_story(subtree: Subtree, usage: Steps, earlier: Int64s, lull: int, kill_ns: int) -> int:
-    """Found for each kill once: where it is of one story with the kill before it, the story is that one's."""
+    """Return the earliest possible `begin`: after the last kill of another story, or the trace's start.
+
+    It is found once for each kill. A kill of one story with the kill before it shares that kill's begin.
+    """
     begins: dict[int, int] = subtree.once(("cushion.begin_of_story", lull), dict)
     moments = [kill_ns]
     while moments[-1] not in begins:
@@ -111,16 +119,17 @@ def measure(
     cache_end_bytes: int | None,
     unknown: dict[str, str],
 ) -> Cushion:
-    """What the cache was, gave back and was when the kill came; `cache` is page cache without shmem.
+    """Return the cushion of a kill; `cache` is page cache without shmem.
 
-    `cache_start_bytes` is its peak from `at_limit` to the kill. `evicted_bytes` counts every page that
-    reclaim deleted from the cache of the subtree since `at_limit`, those that later came back included.
-    `absorbed_bytes` is by how much all other memory (anon, shmem, kernel, sock) grew since `at_limit`: what
-    fitted only because cache was given back, so no more than that; 0 where it shrank. `exhausted_at` is from
-    when on cache stayed under 2 % of the limit (of the cache's peak where no limit is set). `refaulted_bytes`
-    are pages that were evicted and read again, to the resolution of the samples.
+    `cache_start_bytes` is the peak of the cache from `at_limit` to the kill. `evicted_bytes` counts all pages
+    that reclaim deleted from the cache of the subtree since `at_limit`, with those that later came back.
+    `absorbed_bytes` is the growth of other memory (anon, shmem, kernel, sock) since `at_limit`, at most
+    `evicted_bytes`, since it fitted only in place of cache; 0 if it shrank. `exhausted_at` is the moment from
+    which the cache stayed under 2 % of the limit (of its peak if no limit is set). `refaulted_bytes` are
+    pages that were evicted and read again, to the resolution of the samples.
 
-    `cache_end_bytes` is passed in because the sample that was taken at the kill knows it best.
+    The argument `cache_end_bytes` is the level in the sample at the kill; None: the ledger's is taken.
+    Reasons for what is not known go to `unknown`.
     """
     cache = ledger.level(subtree, ledger.CACHE)
     start_bytes = exhausted_at = None
@@ -159,7 +168,7 @@ def cache_bytes(sizes: Mapping[str, int | None]) -> int | None:
 
 
 def evicted_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
-    """Pages that reclaim took from the page cache of these cgroups, both ends of the interval included."""
+    """Return the pages that reclaim took from the page cache of the subtree, both ends included."""
 
     def find() -> Steps:
         evicted = subtree.evictions
@@ -170,8 +179,11 @@ def evicted_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
 
 
 def damons_pages(processes: Processes, evicted: pd.DataFrame) -> int:
-    """Of these evictions, the pages that threads of DAMON took since they lay idle: the kernel does not count
-    these as stolen (reclaim_pages in mm/vmscan.c; kdamond_fn in mm/damon/core.c names the threads)."""
+    """Return the pages among these evictions that DAMON's threads reclaimed because they were idle.
+
+    The kernel does not count them as stolen (reclaim_pages in mm/vmscan.c). kdamond_fn in mm/damon/core.c
+    names the threads.
+    """
     behind = evicted[is_one_of(evicted["cause"], ["reclaim_kswapd"])]
     tgids, moments = integers(behind["tgid"]), times_ns(behind)
     damons = [
@@ -183,8 +195,11 @@ def damons_pages(processes: Processes, evicted: pd.DataFrame) -> int:
 
 
 def refaulted_bytes(subtree: Subtree, begin_ns: int, end_ns: int) -> int | None:
-    """File pages of the cgroup that had been evicted and were read again, by memory.stat: from the last
-    reading before the interval, or the first in it, to the last in it. None without two such readings."""
+    """Return the file pages that were evicted and read again, in bytes, by memory.stat.
+
+    They are counted from the last reading before the interval, or else the first in it, to the last in it.
+    None without two such readings.
+    """
     refaults = ledger.count(subtree, "workingset_refault_file")
     inside = refaults.within(begin_ns, end_ns)
     before = inside.before
@@ -196,9 +211,12 @@ def refaulted_bytes(subtree: Subtree, begin_ns: int, end_ns: int) -> int | None:
 
 
 def compare_with_kernel(subtree: Subtree, window: Window) -> Steal | None:
-    """Evictions beside the kernel's count, over the longest interval that both cover: from the first reading
-    of pgsteal (or from nothing, in a cgroup that was made during the trace) to the last one before the kill.
-    A reading in between may fall into the middle of an attempt. None where there are no two readings."""
+    """Return the traced evictions beside the kernel's count; None without two readings of the count.
+
+    The interval is the longest that both cover: from the first reading of pgsteal (for a cgroup that was made
+    during the trace, from zero) to the last reading before the kill. A reading in between could fall into the
+    middle of an attempt.
+    """
     steal = ledger.count(subtree, "pgsteal").within(subtree.start_ns, window.end)
     if steal.before is not None:
         first, since = steal.before, subtree.start_ns
@@ -220,13 +238,14 @@ def compare_with_kernel(subtree: Subtree, window: Window) -> Steal | None:
 
 
 def _last_below(usage: Steps, bytes_: int, otherwise: int) -> int:
-    """The last moment at which the usage was read below a level; `otherwise` when it never was."""
+    """Return the last moment at which usage was read below a level; `otherwise` if it never was."""
     below = usage.times[usage.values < bytes_]
     return int(below[-1]) if len(below) else otherwise
 
 
 def _exhausted_at(cache: Steps, least: int, cache_end_bytes: int | None) -> pd.Timestamp | None:
-    """From when on the cache stayed below `least` bytes. None: it never was above, or was so at the end."""
+    """Return the moment from which the cache stayed below `least` bytes; None if it was never above, or was
+    above at the end."""
     enough = np.flatnonzero(cache.values >= least)
     after = int(enough[-1]) + 1 if len(enough) else 0
     never_above = not len(enough) and (cache.before is None or cache.before < least)

@@ -1,4 +1,4 @@
-"""All that a verdict stands on: what a trace, or a kernel log alone, tells of one kill."""
+"""The findings on one kill, from a trace or from a kernel log alone: the input of a verdict."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from tracer.analysis.results.tasks import Candidate, Trigger, Victim
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """What of the limit owner's memory was in swap at the kill, and how much could be: None, no bound known.
-    `refused`: the kernel counted, in the window, that it could not swap for want of room."""
+    """The limit owner's memory in swap at the kill, and the most that could be there.
+
+    `allowed_bytes`: None if no bound is known. `refused`: in the window the kernel counted failures to swap
+    for want of room.
+    """
 
     used_bytes: int
     allowed_bytes: int | None
@@ -28,8 +31,11 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A cgroup right below the limit owner, by the last part of its path, and what it held at the kill, all
-    below it included. None: what is the owner's own."""
+    """A child of the limit owner, and the memory that it held at the kill with all cgroups below it.
+
+    `cgroup`: the last part of its path; None for the owner's own memory. `is_triggers`: the trigger's task is
+    in it.
+    """
 
     cgroup: str | None
     held_bytes: int
@@ -38,8 +44,10 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """What was short where no limit was full: the clause that says it, the cause that it is, and what can be
-    done; without `advice`, what can be done about that cause."""
+    """The shortage behind a kill for which no limit was full.
+
+    `clause`: the part of the summary that names it. `advice`: sentences; if empty, those of `cause` apply.
+    """
 
     clause: str
     cause: Cause = "global_pressure"
@@ -48,15 +56,14 @@ class Shortage:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What a kill came about in; each is empty, zero or None where the trace does not tell.
+    """The circumstances of a kill. A field is empty, zero or None if the source does not show it.
 
-    `grown_bytes`: class of the ledger (anon, shmem, kernel, sock) -> its level at the kill above its least
-    since `Window.begin`; empty: not known. `rise_ns`: how long the last 80 % took of the growth of all that
-    cannot be dropped. `protected_bytes`: usage of the cgroups right below the owner that their memory.min
-    keeps from reclaim. `dying_bytes`: held by cgroups that had been removed. `dirty_wait_ms`: what writers
-    were held back for too many dirty pages, in the window. `shortage`: where no
-    limit was full. `full_swap_limit_bytes`: v1's limit of memory and swap, where it was the one hit.
-    `kmem_bytes`: v1's count of kernel memory, one number for all kinds of it.
+    `grown_bytes`: category of the ledger (anon, shmem, kernel, sock) -> its level at the kill above its least
+    level since `Window.begin`; empty: not known. `rise_ns`: how long the last 80 % of the growth of memory
+    other than cache took. `protected_bytes`: usage of the owner's children that memory.min protects from
+    reclaim. `dying_bytes`: held by removed cgroups. `dirty_wait_ms`: how long writers were throttled in the
+    window because too many pages were dirty. `shortage`: set if no limit was full. `full_swap_limit_bytes`:
+    v1's limit of memory and swap together, if that was hit. `kmem_bytes`: v1's count of all kernel memory.
     """
 
     grown_bytes: Mapping[str, int] = field(default_factory=dict)
@@ -73,8 +80,11 @@ class Circumstances:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """`is_told`: constraint and limit owner are the kernel's own word, not inferred. `window` is None where
-    nothing before the kill is known. `trigger_tgid`: the process of the task that asked; None: not known."""
+    """The findings on one kill.
+
+    `is_told`: the kernel itself named constraint and limit owner; they are not inferred. `window`: None if
+    the time before the kill is not known. `trigger_tgid`: the process of the trigger; None is "not known".
+    """
 
     time: pd.Timestamp | None
     constraint: str

@@ -1,4 +1,4 @@
-"""The cgroups at and below a limit, one by one: what each held, and when it was removed."""
+"""The cgroups at and below a limit, one by one: the level of each, and when it was removed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ _NEVER: Final = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
-class Below:
-    """Of the cgroups of a subtree, each by its position in `members`; itself at `owner`.
+class SubtreeLevels:
+    """The cgroups of a subtree, each by its position in `members`; `owner` is the position of its top.
 
-    `children` are those right below it. `paths` numbers the paths of all, `parents` has the number of the
-    path above that, or -1 where nothing has it. What is charged to the one in row 0 of `counts_for` counts
-    for the one in row 1: itself, or one above it. `samples` are the readings of files, `read` when each was
-    made. `kept_bytes` is the usage in each that memory.min keeps; memory.low does not: it is reclaimed too
-    before a kill (shrink_node_memcgs and memcg_low_skipped in mm/vmscan.c).
+    `children` are the cgroups right below the owner. `paths` numbers the paths of all cgroups; `parents` has
+    the number of each path's parent, -1 if no cgroup has that path. `counts_for` holds pairs of positions: a
+    charge to the cgroup in row 0 counts for the cgroup in row 1, which is the same or above it. `samples` are
+    the readings of files, `read` their times. `kept_bytes` is the usage in each sample that memory.min
+    protects. Memory under memory.low is not in it: the kernel reclaims that before a kill (shrink_node_memcgs
+    and memcg_low_skipped in mm/vmscan.c).
     """
 
     members: Int64s
@@ -44,7 +45,8 @@ class Below:
     read: Histories
 
     @classmethod
-    def of(cls, subtree: Subtree) -> Below:
+    def from_subtree(cls, subtree: Subtree) -> SubtreeLevels:
+        """Index the rows of a subtree by cgroup."""
         members, charge = subtree.members, subtree.charge
         ids = members.tolist()
         labels = naming.labels_of(subtree.cgroups, ids)
@@ -81,21 +83,22 @@ class Below:
         )
 
     def levels_at(self, time_ns: int) -> Int64s:
-        """What was charged to each and all below it, in bytes; of no meaning where it is not `is_known`."""
+        """Return the level of each cgroup with all below it, in bytes; without meaning where `is_known` is
+        False."""
         levels = self.base.copy()
         of, counts_for = self.counts_for
         np.add.at(levels, counts_for, self.charged.sums_at(time_ns)[of])
         return levels
 
     def gone_tops(self, time_ns: int) -> Int64s:
-        """Those that had been removed by then, but for those below another of them."""
+        """Return the positions of removed cgroups, without those below another removed one."""
         gone = self.removed_ns <= time_ns
         is_path_of_gone = np.zeros(len(self.members) + 1, dtype=bool)  # the last stands for -1
         is_path_of_gone[self.paths[gone]] = True
         return np.flatnonzero(gone & ~is_path_of_gone[self.parents])
 
-    def above(self, cgroup_id: int) -> set[int]:
-        """The cgroup and those above it; nothing where it is none of these."""
+    def positions_above(self, cgroup_id: int) -> set[int]:
+        """Return the positions of a cgroup and of those above it; empty if it is not a member."""
         of, counts_for = self.counts_for
         return set(counts_for[self.members[of] == cgroup_id].tolist())
 
