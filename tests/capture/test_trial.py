@@ -1,3 +1,5 @@
+"""The trial of BCC, the kernel log and the BPF programs."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from tracer.kernel.probes import SIGNALS, needed
 
 needs_btf = pytest.mark.skipif(not VMLINUX.exists(), reason=f"this kernel has no {VMLINUX}")
 PROVOKED = ("memory by kind", "kernel memory", "cache added", "cache deleted", "memcg reclaim", "process end")
-"""Some of what the work that is measured brings about on every kernel."""
+"""Signals that the measured workload causes on every kernel."""
 
 
 def no_bcc() -> None:
@@ -27,7 +29,7 @@ def no_bcc() -> None:
 
 
 @needs_btf
-def test_without_bcc_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examine_without_bcc_tries_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "find_bcc", no_bcc)
     found = trial.examine(may_load=True, measure=True)
     checks = {check.name: check for check in found.checks}
@@ -37,7 +39,7 @@ def test_without_bcc_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(signal.choice and signal.cost is None for signal in found.signals), "what is offered is known"
 
 
-def test_where_nothing_may_be_loaded_no_signal_is_guessed() -> None:
+def test_examine_without_loading_leaves_signals_unknown() -> None:
     found = trial.examine(may_load=False, measure=True)
     assert found.checks[-1].state is State.UNKNOWN
     documents = [finding.document() for finding in found.signals]
@@ -46,7 +48,7 @@ def test_where_nothing_may_be_loaded_no_signal_is_guessed() -> None:
     assert {one["name"] for one in documents} >= of_both
 
 
-def test_a_kernel_log_that_cannot_be_read_is_missed(tmp_path: Path) -> None:
+def test_kernel_log_that_cannot_be_read_is_missing(tmp_path: Path) -> None:
     device, dump_tasks = tmp_path / "kmsg", tmp_path / "oom_dump_tasks"
     absent = trial.kernel_log(device, dump_tasks)
     device.touch()
@@ -58,7 +60,7 @@ def test_a_kernel_log_that_cannot_be_read_is_missed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("says", "state"), [(None, State.OK), ("1\n", State.OK), ("0\n", State.DEGRADED)])
-def test_a_kernel_log_without_candidates_is_degraded(
+def test_kernel_log_without_candidates_is_degraded(
     says: str | None, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "open_kernel_log", lambda _: KernelLog(None, READ))
@@ -71,14 +73,14 @@ def test_a_kernel_log_without_candidates_is_degraded(
 
 
 @needs_btf
-def test_a_kernel_that_refuses_a_program_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_program_is_reported_with_the_kernels_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise TracerError(
             "the kernel refuses the BPF program drain: Permission denied; see memcg-tracer doctor"
         )
 
     monkeypatch.setattr(trial, "Programs", refuse)
-    (check,) = trial.trial(Btf.load(), memory_hierarchy(), measure=True).checks
+    (check,) = trial.try_programs(Btf.load(), memory_hierarchy(), measure=True).checks
     assert (check.state, check.prevents_recording) == (State.MISSING, True)
     assert check.detail == "the kernel refuses the BPF program drain: Permission denied"
 
@@ -102,14 +104,14 @@ class Attached(Programs):
 
 
 @needs_btf
-def test_without_figures_the_signals_are_known_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_measurement_leaves_the_signals_known(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise TracerError("cgroups below /sys/fs/cgroup have no memory controller")
 
     monkeypatch.setattr(trial, "Programs", Attached)
     monkeypatch.setattr(trial, "calibrate", lambda *_: {})
     monkeypatch.setattr(trial.event_cost, "measure", fail)
-    found = trial.trial(Btf.load(), Hierarchy(1, Path("/sys/fs/cgroup/memory"), "/"), measure=True)
+    found = trial.try_programs(Btf.load(), Hierarchy(1, Path("/sys/fs/cgroup/memory"), "/"), measure=True)
     programs, costs = found.checks
     assert (programs.state, costs.state) == (State.DEGRADED, State.UNKNOWN)
     assert "going on without fentry a" in programs.detail
@@ -119,13 +121,13 @@ def test_without_figures_the_signals_are_known_all_the_same(monkeypatch: pytest.
     assert Attached.closed
 
 
-def test_functions_can_be_hooked_by_one_way_or_by_another() -> None:
+def test_function_hooks_by_one_family_are_ok() -> None:
     assert trial.function_hooks({}, None).detail == "by fentry and by kprobe"
     one = trial.function_hooks({"fentry": "fentry is closed here (x)"}, None)
     assert (one.state, one.detail) == (State.OK, "by kprobe; fentry is closed here (x)")
 
 
-def test_functions_closed_are_explained_by_the_configuration_where_it_says_why() -> None:
+def test_function_hooks_closed_name_the_option_that_is_not_set() -> None:
     closed = {"fentry": "fentry is closed here (x)", "kprobe": "this kernel has no kprobes"}
     built = {"CONFIG_BPF_JIT", "CONFIG_FUNCTION_TRACER", "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"}
     check = trial.function_hooks(closed, built)
@@ -138,7 +140,7 @@ def test_functions_closed_are_explained_by_the_configuration_where_it_says_why()
 
 
 @pytest.mark.parametrize("signal", SIGNALS, ids=lambda signal: signal.name)
-def test_a_signal_as_a_document(signal: trial.Signal) -> None:
+def test_document_of_a_finding_has_hook_meaning_and_cost(signal: trial.Signal) -> None:
     way = signal.ways[-1]
     taken = trial.Finding(signal, Choice(signal, way), EventCost(3, 70.26)).document()
     assert (taken["hook"], taken["event_ns"], taken["events"]) == (str(way), 70.3, 3)
@@ -149,7 +151,7 @@ def test_a_signal_as_a_document(signal: trial.Signal) -> None:
 
 
 @pytest.mark.kernel
-def test_every_program_loads_and_what_happens_has_its_cost() -> None:
+def test_examine_here_loads_every_program_and_measures_costs() -> None:
     hierarchy = memory_hierarchy()
     found = trial.examine(may_load=True, measure=True)
     checks = {check.name: check for check in found.checks}

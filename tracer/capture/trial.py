@@ -1,4 +1,8 @@
-"""What the tracer itself brings to this machine: BCC, programs that this kernel takes, and its signals."""
+"""A trial of what a recording needs here: BCC, the kernel log, the BPF programs, and the cost of their
+events.
+
+`doctor` shows the result, beside what the kernel offers (kernel/features.py).
+"""
 
 from __future__ import annotations
 
@@ -35,19 +39,19 @@ _BUILT_BY: Final = {
     ),
     Kind.KPROBE.value: ("CONFIG_KPROBES", "CONFIG_KPROBE_EVENTS"),
 }
-"""What a kernel must be built with for hooks at its functions, each option after those that it depends on."""
+"""Kernel options that hooks at functions need, each after those that it depends on."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A signal, the way taken for it (None: nothing could be tried), and its cost (None: not measured)."""
+    """A signal, the choice for it (None: nothing could be tried), and its cost (None: not measured)."""
 
     signal: Signal
     choice: Choice | None = None
     cost: EventCost | None = None
 
     def document(self) -> dict[str, Any]:
-        """As `doctor --json` has it; null is not known."""
+        """Return the entry for `doctor --json`; null stands for unknown."""
         choice, cost = self.choice, self.cost
         way = choice and choice.way
         return {
@@ -65,32 +69,34 @@ class Finding:
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found: checks, and one finding for each signal of this machine's cgroups."""
+    """The result: checks, and one finding for each signal of this machine's cgroup version."""
 
     checks: list[Check]
     signals: list[Finding]
 
 
 def examine(*, may_load: bool, measure: bool) -> Examination:
-    """BCC, and a trial of the programs where the kernel's own checks let one expect that it works.
+    """Check BCC and the kernel log, and try the programs if `may_load`: the checks of the kernel promise
+    success.
 
-    `measure`: also what an event costs, by a short work in a cgroup made for it, which takes half a second.
+    `measure`: measure the cost of events as well, by a short workload in a cgroup made for it. It takes half
+    a second.
     """
     compiler, log = bcc(), kernel_log(KMSG, _DUMP_TASKS)
     if not may_load:
-        return Examination([compiler, log, untried()], [Finding(signal) for signal in needed(_version())])
+        return Examination([compiler, log, _untried()], [Finding(signal) for signal in needed(_version())])
     types, hierarchy = Btf.load(), memory_hierarchy()
     offer = Offer.look(types)
     functions = function_hooks(offer.closed, options_set())
     if compiler.state is not State.OK:
         found = [Finding(choice.signal, choice) for choice in choose(offer, hierarchy.version)]
-        return Examination([compiler, log, functions, untried()], found)
-    tried = trial(types, hierarchy, measure=measure)
+        return Examination([compiler, log, functions, _untried()], found)
+    tried = try_programs(types, hierarchy, measure=measure)
     return Examination([compiler, log, functions, *tried.checks], tried.signals)
 
 
 def bcc() -> Check:
-    """Whether the distribution's BCC can be imported, and its version."""
+    """Check that the distribution's BCC can be imported, and show its version."""
     try:
         module = find_bcc()
     except TracerError as error:
@@ -106,8 +112,9 @@ def bcc() -> Check:
 
 
 def kernel_log(device: Path, dump_tasks: Path) -> Check:
-    """Whether the kernel's own report of a kill can be read, and lists whom it weighed (`dump_tasks`:
-    vm.oom_dump_tasks, Documentation/admin-guide/sysctl/vm.rst).
+    """Check that the kernel's report of a kill can be read, and that it lists the candidates.
+
+    `dump_tasks` is the file of vm.oom_dump_tasks (Documentation/admin-guide/sysctl/vm.rst).
     """
     with closing(open_kernel_log(device)) as log:
         state = log.state
@@ -116,7 +123,7 @@ def kernel_log(device: Path, dump_tasks: Path) -> Check:
             "kernel log",
             State.MISSING,
             state,
-            "a kill is explained without the kernel's own report of it, which completes and checks ours",
+            "a kill is explained without the kernel's report, which completes and confirms the trace",
             f"run it on the host, or give the container {device}",
             area=AREA,
         )
@@ -125,7 +132,7 @@ def kernel_log(device: Path, dump_tasks: Path) -> Check:
             "kernel log",
             State.DEGRADED,
             f"{device} can be read; vm.oom_dump_tasks is 0",
-            "the kernel's report of a kill does not list whom it weighed",
+            "the kernel's report of a kill does not list the candidates",
             "sysctl vm.oom_dump_tasks=1",
             area=AREA,
         )
@@ -133,8 +140,10 @@ def kernel_log(device: Path, dump_tasks: Path) -> Check:
 
 
 def function_hooks(closed: Mapping[str, str], options: Collection[str] | None) -> Check:
-    """Whether programs can stand at functions of the kernel, by either way. `closed`: family -> why it is;
-    `options`: set in the kernel's configuration, None where that cannot be read.
+    """Check whether the kernel takes programs at its functions, by fentry or by kprobe.
+
+    `closed`: family of hooks -> the reason why it is closed. `options`: the options that are set in the
+    kernel's configuration; None if it cannot be read.
     """
     reasons = []
     for family, why in closed.items():
@@ -156,8 +165,10 @@ def function_hooks(closed: Mapping[str, str], options: Collection[str] | None) -
     )
 
 
-def trial(types: Btf, hierarchy: Hierarchy, *, measure: bool) -> Examination:
-    """Compile, load, attach and detach everything, with no cgroup traced but the one to `measure` in."""
+def try_programs(types: Btf, hierarchy: Hierarchy, *, measure: bool) -> Examination:
+    """Compile, load, attach and detach all programs. No cgroup is traced, except for the one to `measure`
+    in.
+    """
     begin = time.monotonic()
     warnings: list[str] = []
     checks: list[Check] = []
@@ -193,7 +204,7 @@ def _attached(choices: list[Choice], warnings: list[str], seconds: float) -> Che
         "programs",
         State.DEGRADED,
         f"{summary}; {'; '.join(warnings)}",
-        "what these would have told, or a dearer way to it",
+        "these signals are absent, or come from costlier hooks",
         area=AREA,
     )
 
@@ -204,23 +215,23 @@ def _refused(error: TracerError) -> Check:
         State.MISSING,
         str(error).replace("; see memcg-tracer doctor", ""),
         "nothing can be traced",
-        "memcg-tracer --debug record -d 1 shows all that the kernel said of them",
+        "memcg-tracer --debug record -d 1 shows the kernel's full message",
         prevents_recording=True,
         area=AREA,
     )
 
 
 def _unmeasured(error: TracerError) -> Check:
-    return Check("event costs", State.UNKNOWN, str(error), "what an event costs here is not known", area=AREA)
+    return Check("event costs", State.UNKNOWN, str(error), "the cost of an event is unknown here", area=AREA)
 
 
-def untried() -> Check:
-    """What is said of the programs where a trial makes no sense."""
+def _untried() -> Check:
+    """Return the check of programs that were not tried."""
     return Check("programs", State.UNKNOWN, "not tried, because of what is missing", area=AREA)
 
 
 def _version() -> int:
-    """Of the hierarchy with the memory controller; where there is none, the one with all signals."""
+    """Return the cgroup version of the memory controller; without one, 1, which has all signals."""
     try:
         return memory_hierarchy().version
     except TracerError:
