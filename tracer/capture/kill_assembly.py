@@ -55,7 +55,7 @@ class KillAssembly:
         return kills
 
     def hold_candidates(self, records: Records) -> None:
-        """Hold candidates until their decision kills; a decision that kills nobody leaves no row."""
+        """Hold candidates until their decision kills; a decision without a kill leaves no row."""
         for key in np.unique(records[_DECISION]):
             self._candidates.setdefault(key.item(), []).append(records[records[_DECISION] == key])
         for key in list(self._candidates)[:-_DECISIONS_HELD]:

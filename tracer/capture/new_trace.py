@@ -28,7 +28,7 @@ def create_trace(options: Options, hierarchy: Hierarchy, observer: Observer) -> 
 
 
 def _filters(options: Options) -> dict[str, Any]:
-    """Return what was requested. `cgroups`, the matched paths, follow as they are found."""
+    """Return the request for meta.json. `cgroups`, the matched paths, are added as they are found."""
     return {
         "asked": [stored_path(argument) for argument in options.cgroups],
         "cgroups": None,

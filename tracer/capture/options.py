@@ -1,4 +1,4 @@
-"""What to record, as the caller asks for it."""
+"""The options of a recording."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """The options of one recording.
+    """A request to record.
 
     `limit_bytes` and `swap_bytes` bound the cgroup that is made for `command`. `ring_pages` gives rings
     another size than the default, in pages. `hooks` is the family of hooks to take for each signal that has

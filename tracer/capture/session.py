@@ -52,7 +52,7 @@ def record(options: Options, observer: Observer, head_start: HeadStart | None = 
 
     A command that runs longer than the recording gets that signal, and SIGKILL after two seconds; it is
     recorded until then. If the recording fails while the command runs, the command runs on to its end, and
-    the error is raised after that; what was recorded before the failure is a readable trace.
+    the error is raised after that; the records from before the failure are a readable trace.
 
     `head_start` ends before the command starts: the command has the caller's priority.
 
@@ -161,7 +161,7 @@ def _timers(pipeline: Pipeline, observer: Observer) -> list[Timer]:
 
 
 def _require_absent(ready_file: Path | None) -> None:
-    """Raise TracerError if the file exists: whoever waits for it would take an old one for ours."""
+    """Raise TracerError if the file exists: a process that waits for it would take it for ours."""
     if ready_file is not None and os.path.lexists(ready_file):
         raise TracerError(f"the ready file {ready_file} is there before the recording: remove it first")
 

@@ -1,4 +1,4 @@
-"""The cache of object files: what it keeps, and which folders it trusts."""
+"""The cache of object files: its contents, its bound, and the folders that it trusts."""
 
 from __future__ import annotations
 

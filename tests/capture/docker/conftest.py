@@ -1,4 +1,4 @@
-"""A Docker engine of the tests' own: nothing of it is shared with one that may run here already."""
+"""A Docker engine for the tests, which shares nothing with an engine that may already run here."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Engine:
-    """A dockerd that listens on its own socket, and has an image of busybox alone.
+    """A dockerd that listens on its own socket and has one image, of busybox.
 
-    `files` is what containers see as /data; in it `big` is 117 MiB on a disk.
+    `files` is the folder that containers see as /data; the file `big` in it has 117 MiB on a disk.
     """
 
     socket: Path
@@ -44,7 +44,7 @@ class Engine:
         return {**os.environ, "DOCKER_HOST": f"unix://{self.socket}"}
 
     def docker(self, *arguments: str, stdin: bytes | None = None, ok: bool = True) -> str:
-        """What `docker ARGUMENTS` prints; `ok`: it must succeed."""
+        """Run `docker ARGUMENTS` and return its output; it must succeed if `ok`."""
         done = subprocess.run(
             ["docker", *arguments], env=self.env, input=stdin, capture_output=True, check=False, timeout=60
         )
@@ -52,7 +52,7 @@ class Engine:
         return done.stdout.decode().strip()
 
     def run(self, name: str, script: str, *options: str, ok: bool = True) -> str:
-        """`docker run` of a shell script under a limit of 100 MiB, without swap."""
+        """Run a shell script by `docker run` under a limit of 100 MiB, without swap."""
         limits = ("-m", "100m", "--memory-swap", "100m", "--network", "none")
         volume = ("-v", f"{self.files}:/data:ro")
         return self.docker(
@@ -60,7 +60,7 @@ class Engine:
         )
 
     def inspect(self, name: str) -> Any:
-        """What Docker knows of a container."""
+        """Return the output of `docker inspect` for a container."""
         return json.loads(self.docker("inspect", name))[0]
 
 
@@ -93,7 +93,7 @@ def engine() -> Iterator[Engine]:
 
 @contextlib.contextmanager
 def _dockerd(directory: Path) -> Iterator[Path]:
-    """The daemon, from ready to gone; yields its socket."""
+    """Run the daemon, and yield its socket once it is ready."""
     socket = directory / "docker.sock"
     options = {
         "--host": f"unix://{socket}",
@@ -104,7 +104,8 @@ def _dockerd(directory: Path) -> Iterator[Path]:
         "--bridge": "none",
         "--iptables": "false",
         "--ip6tables": "false",
-        # /docker/ID on every machine; apart from the containers of others where a containerd runs already.
+        # Cgroups are /docker/ID on every machine, and containers are separate from those of another
+        # containerd.
         "--exec-opt": "native.cgroupdriver=cgroupfs",
         "--containerd-namespace": "memcg-tracer-test",
         "--containerd-plugins-namespace": "memcg-tracer-test-plugins",
@@ -112,7 +113,7 @@ def _dockerd(directory: Path) -> Iterator[Path]:
     log = directory / "log"
     (directory / "none.json").write_text("{}", encoding="ascii")
     with log.open("wb") as output:
-        # A session of its own: Ctrl-C is for pytest, which then stops the daemon in order.
+        # In its own session, so that Ctrl-C reaches pytest alone, which then stops the daemon.
         daemon = subprocess.Popen(
             ["dockerd", *(f"{option}={value}" for option, value in options.items())],
             stdin=subprocess.DEVNULL,
@@ -143,7 +144,7 @@ def _wait_until_ready(daemon: subprocess.Popen[bytes], socket: Path, log: Path) 
 
 
 def _root_of_busybox() -> bytes:
-    """A root file system as a tar: busybox under the names of what the scripts call."""
+    """Return a root file system as a tar: busybox under the names of the commands in the scripts."""
     busybox = Path(shutil.which("busybox") or "busybox").read_bytes()
     image = BytesIO()
     with tarfile.open(fileobj=image, mode="w") as tar:
@@ -159,18 +160,18 @@ def _root_of_busybox() -> bytes:
 
 @contextlib.contextmanager
 def _docker_cgroups_removed() -> Iterator[None]:
-    """Remove the cgroup /docker of each hierarchy, which a daemon leaves behind, unless it was there."""
+    """Remove the cgroup /docker of each hierarchy, which a daemon leaves behind, unless it existed before."""
     mounts = [Path(mount.mount_point) for mount in read_mounts() if mount.fs_type in ("cgroup", "cgroup2")]
     ours = [directory for mount in mounts if not (directory := mount / "docker").exists()]
     yield
     for directory in ours:
-        with contextlib.suppress(OSError):  # not made, or in use by another engine by now
+        with contextlib.suppress(OSError):  # it was not made, or another engine uses it now
             directory.rmdir()
 
 
 @contextlib.contextmanager
 def _mounts_removed(directory: Path) -> Iterator[None]:
-    """Unmount what a daemon that died left mounted below a directory."""
+    """Unmount everything that a dead daemon left mounted below a directory."""
     yield
     for mount in reversed(read_mounts()):
         if Path(mount.mount_point).is_relative_to(directory):

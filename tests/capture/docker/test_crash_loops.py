@@ -1,4 +1,4 @@
-"""Containers that are killed and started again, recorded by their name: each life is there, whole."""
+"""Containers that are killed and restarted, recorded by their name: each life is complete."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ ulimit -v 409600  # should the container's limit not hold, this one protects the
 dd if=/dev/zero of=/known bs=64k count={FILE_BLOCKS} 2>/dev/null
 exec tail </dev/zero
 """
-"""Writes a file of a known size, whose cache is new in each life; then grows until it is killed."""
+"""Writes a file of a known size, whose cache is new in each life, then grows until it is killed."""
 
 LIMITS = ("-m", "48m", "--memory-swap", "48m", "--network", "none")
 
 
 class Loop:
-    """A container that crashes, on an engine of the tests' own."""
+    """A container that crashes, on the engine of the tests."""
 
     def __init__(self, engine: Any, name: str) -> None:
         self.engine = engine
@@ -49,7 +49,7 @@ class Loop:
         self.engine.docker("run", "-d", *LIMITS, "--name", self.name, *options, *command)
 
     def wait(self) -> dict[str, Any]:
-        """Until Docker gives up; what it knows then."""
+        """Wait until Docker stops restarting it, and return `docker inspect`."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             container: dict[str, Any] = self.engine.inspect(self.name)
@@ -61,21 +61,21 @@ class Loop:
 
 
 def kills_by_the_kernel_log(trace: AnalysedTrace, container_ids: set[str]) -> list[int]:
-    """The victims of the containers' kills, as the kernel reported them while the trace was recorded."""
+    """Return the victims of the containers' kills, from the kernel's reports in the trace."""
     text = "\n".join(trace.kernel_log["text"])
     pattern = r"oom-kill:constraint=CONSTRAINT_MEMCG,.*,oom_memcg=/docker/([0-9a-f]{64}),.*,pid=(\d+)"
     return [int(pid) for container, pid in re.findall(pattern, text) if container in container_ids]
 
 
 def assert_all_that_is_logged(trace: AnalysedTrace, container_ids: set[str]) -> None:
-    """The kernel leaves out reports where there were ten in 5 s (oom_kill_process in mm/oom_kill.c)."""
+    """Assert that the trace has the kills that the kernel reported: at most ten in 5 s (mm/oom_kill.c)."""
     logged = kills_by_the_kernel_log(trace, container_ids)
     assert logged
     assert logged == [pid for pid in trace.oom["tgid"] if pid in logged]
 
 
 def assert_lives(trace: AnalysedTrace, ids: list[str]) -> None:
-    """One life for each of the container ids: with its kill, and with all that it was charged for."""
+    """Assert that each container id has one life, with its kill and all its charges."""
     paths = [f"/docker/{container}" for container in ids]
     lives = trace.cgroups[trace.cgroups["path"].isin(paths)].sort_values("created")
     assert list(lives["path"]) == paths
@@ -89,7 +89,7 @@ def assert_lives(trace: AnalysedTrace, ids: list[str]) -> None:
         until = charge[charge.index <= kill.time]
         held = until.groupby("category", observed=True)["bytes"].sum()
         total = int(held["anon"] + held["file"] + held["kernel"])
-        # Sums wait for up to 10 ms, those of what was given back too.
+        # Sums wait for up to 10 ms, those of freed memory as well.
         assert abs(total - LIMIT_BYTES) < 2 << 20, held
         sample = trace.samples[trace.samples["kill_id"] == kill.kill_id].iloc[0]
         assert sample["cgroup_id"] == life.cgroup_id
@@ -105,12 +105,12 @@ def assert_lives(trace: AnalysedTrace, ids: list[str]) -> None:
 
 
 def inode_of(trace: AnalysedTrace, name: str) -> list[int]:
-    """The files of that name."""
+    """Return the inode ids of the files of that name."""
     return list(trace.inodes.loc[trace.inodes["path"].str.endswith(f"/{name}", na=False), "inode_id"])
 
 
 @pytest.mark.parametrize("is_there", [False, True], ids=["before-it-exists", "while-it-lives"])
-def test_every_restart_of_a_container_is_recorded_by_its_name(
+def test_restarts_of_a_container_are_recorded_by_its_name(
     engine: Any, start_recorder: Callable[..., Any], is_there: bool
 ) -> None:
     name = f"crasher_{'lives' if is_there else 'comes'}"
@@ -143,8 +143,10 @@ def test_every_restart_of_a_container_is_recorded_by_its_name(
     assert trace.meta["filters"]["cgroups"] == [f"/docker/{container['Id']}"]
 
 
-def test_a_container_made_anew_by_the_same_name(engine: Any, start_recorder: Callable[..., Any]) -> None:
-    """Each has another id, that no one knows before; and a neighbour that crashes as well is not recorded."""
+def test_container_made_again_with_the_same_name_is_recorded(
+    engine: Any, start_recorder: Callable[..., Any]
+) -> None:
+    """Each has a new id, unknown before; a neighbour that crashes as well is not recorded."""
     loop, neighbour = Loop(engine, "worker-31"), Loop(engine, "other-31")
     recorder = start_recorder("-c", "worker-31", env=engine.env)
     ids = []
@@ -162,7 +164,9 @@ def test_a_container_made_anew_by_the_same_name(engine: Any, start_recorder: Cal
     assert recorder.stderr.count("waiting for it to come again") >= 1
 
 
-def test_a_glob_over_names_of_containers(engine: Any, start_recorder: Callable[..., Any]) -> None:
+def test_glob_over_container_names_records_all_matches(
+    engine: Any, start_recorder: Callable[..., Any]
+) -> None:
     recorder = start_recorder("-c", "shop-*", env=engine.env)
     for name in ("shop-db", "stop-db", "shop-web"):
         engine.run(name, "exit 0", "--rm")
@@ -173,12 +177,12 @@ def test_a_glob_over_names_of_containers(engine: Any, start_recorder: Callable[.
 
 REPORTS_BURST = 10
 REPORTS_WINDOW_S = 5.0
-"""The kernel reports so many kills in so much time, and says of the others only "Killed process" (oom_rs in
+"""The kernel's limit of reports per interval; other kills have a "Killed process" line alone (oom_rs in
 oom_kill_process, mm/oom_kill.c: DEFAULT_RATELIMIT_BURST, DEFAULT_RATELIMIT_INTERVAL)."""
 
 
 class KillsOfTheMachine:
-    """The victims of all OOM kills since we look, in order, as the kernel log names them."""
+    """The victims of all OOM kills on the machine since now, in order, from the kernel log."""
 
     def __init__(self) -> None:
         self.log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
@@ -186,19 +190,19 @@ class KillsOfTheMachine:
         self.pids: list[int] = []
 
     def read(self) -> int:
-        """How many came since the last look."""
+        """Read the log, and return the number of kills since the last call."""
         before = len(self.pids)
         while True:
             try:
                 record = os.read(self.log, 8192)
             except BlockingIOError:
                 return len(self.pids) - before
-            except BrokenPipeError:  # records were overwritten before we came to them
+            except BrokenPipeError:  # records were overwritten before they were read
                 continue
             self.pids += [int(pid) for pid in re.findall(rb": Killed process (\d+)", record)]
 
     def wait_until_quiet(self) -> None:
-        """Until a window of reports that any kill so far may have begun is over."""
+        """Wait until the kernel may print a full burst of reports again."""
         deadline = time.monotonic() + 12 * REPORTS_WINDOW_S
         quiet_since = time.monotonic()
         while time.monotonic() < quiet_since + REPORTS_WINDOW_S:
@@ -217,13 +221,15 @@ def kills_of_the_machine() -> Iterator[KillsOfTheMachine]:
     os.close(kills.log)
 
 
-def test_the_verbs_that_read_tell_the_lives_apart(
+def test_reading_verbs_distinguish_the_lives(
     engine: Any,
     start_recorder: Callable[..., Any],
     tmp_path: Path,
     kills_of_the_machine: KillsOfTheMachine,
 ) -> None:
-    """Each kill once, in its run; the same kills where the probe of the OOM killer saw none."""
+    """Each verb shows each kill once, in its run; without the table `oom` the kernel log gives the same
+    kills.
+    """
     loop = Loop(engine, "crasher_read")
     recorder = start_recorder("-c", "crasher_read", env=engine.env)
     kills_of_the_machine.wait_until_quiet()
@@ -277,6 +283,6 @@ def test_the_verbs_that_read_tell_the_lives_apart(
 
 
 def read_by(verb: str, *arguments: object, env: dict[str, str] | None = None) -> str:
-    """What a verb prints."""
+    """Return the output of a verb."""
     words = [sys.executable, "-m", "tracer", verb, *map(str, arguments)]
     return subprocess.run(words, env=env, capture_output=True, check=True, text=True, timeout=120).stdout

@@ -1,4 +1,4 @@
-"""The page-cache experiment in real containers: the trace names what is gone by the time it is read."""
+"""The page-cache experiment in real containers: the trace names containers that are gone when it is read."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ mkfifo /zeros
 while dd if=/dev/zero bs=64k count=16 2>/dev/null; do sleep 0.01; done >/zeros &
 exec tail </zeros
 """
-"""Reads the big file, then keeps an endless last line in memory, which grows by 1 MiB at a time: slowly
-enough for each act to be seen."""
+"""Reads the big file, then keeps an endless last line in memory, which grows by 1 MiB at a time, slowly
+enough to see each act."""
 CHECKS = (
     checks.cause_is_named,
     checks.composition_adds_up,
@@ -44,14 +44,16 @@ CHECKS = (
 
 
 def explained(path: Path, *options: str) -> str:
-    """`memcg-tracer explain` where no Docker can be asked."""
+    """Return the output of `memcg-tracer explain` without access to Docker."""
     env = {key: value for key, value in os.environ.items() if key != "DOCKER_HOST"}
     command = [sys.executable, "-m", "tracer", "explain", str(path), *options]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
 
 
 def assert_explained(path: Path, container: dict[str, Any], name: str) -> None:
-    """The trace tells the experiment in `container` (as Docker described it) from begin to end."""
+    """Assert that the trace has the whole experiment in `container`, given as `docker inspect` describes
+    it.
+    """
     trace = tracer.open(path)
     reports = [report for report in trace.explain() if report.limit_owner.container == name]
     assert len(reports) == 1, trace.cgroups
@@ -77,7 +79,7 @@ def assert_owner(report: OomReport, container: dict[str, Any]) -> None:
     assert owner.limit_bytes == LIMIT_BYTES
     assert owner.is_ancestor is False
     assert report.constraint == "memcg"
-    # While the kernel prints its report, each other CPU gives back what it had charged in advance: less than
+    # While the kernel prints its report, each other CPU returns its stock of charges, less than
     # MEMCG_CHARGE_BATCH pages (mm/memcontrol.c, drain_all_stock).
     stock_bytes = 64 * os.sysconf("SC_PAGE_SIZE") * (os.cpu_count() or 1)
     assert owner.usage_bytes is not None
@@ -85,13 +87,13 @@ def assert_owner(report: OomReport, container: dict[str, Any]) -> None:
 
 
 def assert_allocators_named(trace: AnalysedTrace, report: OomReport) -> None:
-    """The container's process is known from its birth to its death, however it was charged."""
+    """Assert that the container's process has a start and an end in the trace."""
     allocator = report.allocators[0]
     assert (allocator.tgid, allocator.comm) == (report.victims[0].pid, "tail")
     tasks = trace.tasks[trace.tasks["tgid"] == allocator.tgid]
     assert len(tasks) == 1
-    # SIGKILL is sent before the victim is marked (__oom_kill_process in mm/oom_kill.c): on another CPU than
-    # the trigger's it may have been quicker to exit.
+    # SIGKILL is sent before the victim is marked (__oom_kill_process in mm/oom_kill.c): on another CPU
+    # than the trigger's it may exit before that.
     first_seen, exited = tasks["first_seen"].iloc[0], tasks["exited"].iloc[0]
     assert first_seen < min(exited, pd.Timestamp(report.time))
     assert abs(exited - pd.Timestamp(report.time)) < pd.Timedelta("2s")
@@ -100,7 +102,7 @@ def assert_allocators_named(trace: AnalysedTrace, report: OomReport) -> None:
 @pytest.mark.parametrize(
     ("name", "options"), [("Uneven_23.all", ()), ("Uneven_23.parent", ("-c", "/docker"))]
 )
-def test_a_container_that_begins_and_ends_while_all_is_traced(
+def test_container_that_lives_during_a_full_recording_is_explained(
     engine: Any, start_recorder: Callable[..., Any], name: str, options: tuple[str, ...]
 ) -> None:
     recorder = start_recorder(*options, env=engine.env)
@@ -116,7 +118,7 @@ def test_a_container_that_begins_and_ends_while_all_is_traced(
     assert row["created"] < row["removed"]
 
 
-def test_a_container_that_runs_already_by_its_name(engine: Any, start_recorder: Callable[..., Any]) -> None:
+def test_running_container_is_recorded_by_its_name(engine: Any, start_recorder: Callable[..., Any]) -> None:
     name = "uneven-37_MiB.x"
     os.mkfifo(engine.files / "go")
     engine.run(name, f"read go </data/go\n{EXPERIMENT}", "-d")
@@ -132,7 +134,7 @@ def test_a_container_that_runs_already_by_its_name(engine: Any, start_recorder: 
     assert set(trace.cgroups.loc[trace.cgroups["container"].notna(), "container"]) == {name}
 
 
-def test_containers_that_are_gone_at_once(engine: Any, start_recorder: Callable[..., Any]) -> None:
+def test_short_lived_containers_are_named(engine: Any, start_recorder: Callable[..., Any]) -> None:
     names = {f"gone-{number}" for number in range(3)}
     recorder = start_recorder("-c", "/docker", env=engine.env)
     for name in names:
@@ -143,7 +145,7 @@ def test_containers_that_are_gone_at_once(engine: Any, start_recorder: Callable[
     assert (containers["created"] < containers["removed"]).all()
 
 
-def test_files_of_a_container_as_the_host_and_as_the_container_sees_them(
+def test_files_of_a_container_have_host_and_container_path(
     engine: Any, start_recorder: Callable[..., Any]
 ) -> None:
     os.mkfifo(engine.files / "end")

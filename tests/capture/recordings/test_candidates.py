@@ -1,4 +1,4 @@
-"""Whom the kernel weighed before it killed, by its own words, on kernels whose functions can be hooked."""
+"""Candidates of a kill, compared with the kernel log, on kernels whose functions can be hooked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.kernel
 
 LIMIT_BYTES = 128 << 20
 CROWD = {5 << 20: 0, 17 << 20: 0, 29 << 20: 500, 11 << 20: 900, 3 << 20: 150}
-"""Bytes of anonymous memory -> oom_score_adj, of which 900 thousandths of the limit outweigh all."""
+"""Bytes of anonymous memory -> oom_score_adj; 900, which adds 90 % of the limit, outweighs all sizes."""
 PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 
 
@@ -35,7 +35,7 @@ def limited() -> Iterator[Path]:
         pytest.param("kprobe", marks=pytest.mark.vm_once),
     ],
 )
-def test_candidates_are_those_of_the_kernel(
+def test_candidates_equal_those_of_the_kernel_log(
     family: str, limited: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
 ) -> None:
     if why := Offer.look(Btf.load()).closed.get(family):
@@ -48,9 +48,7 @@ def test_candidates_are_those_of_the_kernel(
         Path(f"/proc/{one.process.pid}/oom_score_adj").write_text(str(adj), encoding="ascii")
         crowd[one.process.pid] = (size_bytes, adj, one)
     trigger = start_workload(limited, "anon", str(2 * LIMIT_BYTES))
-    assert (trigger.advance(), trigger.advance()) == ("start", ""), (
-        "it asks for more than there is, and is killed"
-    )
+    assert (trigger.advance(), trigger.advance()) == ("start", ""), "it exceeds the limit, and is killed"
     chosen = next(pid for pid, (_, adj, _) in crowd.items() if adj == max(CROWD.values()))
     assert crowd[chosen][2].process.wait() == -9
     trigger.process.kill()

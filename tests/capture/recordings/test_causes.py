@@ -1,4 +1,4 @@
-"""Why a folio entered or left the page cache: each cause provoked with a number of pages of its own."""
+"""Causes of page-cache events: each one provoked, with a number of pages of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tracer.kernel.cgroups.cgroupfs import cgroup_id
 pytestmark = pytest.mark.kernel
 
 WHOLE_MACHINE = os.environ.get("MEMCG_TRACER_WHOLE_MACHINE") == "1"
-"""Whether nobody else is disturbed by what concerns the whole machine, as in a guest of tests/vm."""
+"""Whether tests may disturb the whole machine, as in a guest of tests/vm."""
 
 EXPECTED = {
     ("read", "add", "read"): 37,
@@ -36,11 +36,11 @@ EXPECTED = {
     ("write_past", "delete", "invalidate"): 71,
     ("drop", "delete", "drop_caches"): 79,
 }
-"""(file, op, cause) -> pages, where a folio has one; in large ones, so many more of each file."""
+"""(file, op, cause) -> pages with single-page folios; with large folios each file has `MORE_PAGES` more."""
 
 
 IN_PARTS = {"read": "read", "begin": "read", "fault": "fault"}
-"""Steps that read on and so, in large folios, ahead: name -> cause of the rest."""
+"""Steps whose large folios are in part read ahead: name -> cause of the rest."""
 
 
 def pages_of(step: str, folios: str) -> int:
@@ -48,7 +48,7 @@ def pages_of(step: str, folios: str) -> int:
 
 
 def make_files(folder: Path, folios: str) -> dict[int, str]:
-    """The steps' files, on disk and not in the cache. Inode number -> name."""
+    """Make the steps' files, on disk and not in the cache. Return inode number -> name."""
     inodes = {}
     for name in STEPS:
         path = folder / name
@@ -61,7 +61,7 @@ def make_files(folder: Path, folios: str) -> dict[int, str]:
 
 
 def record_steps(memcg: Path, folder: Path, start_recorder: Callable[..., Any], folios: str) -> pd.DataFrame:
-    """The rows of `pagecache` of the steps' files; `file` is the step's name."""
+    """Record the steps. Return the rows of `pagecache` of their files; column `file` is the step's name."""
     inodes = make_files(folder, folios)
     recorder = start_recorder("-c", str(memcg))
     enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
@@ -71,8 +71,8 @@ def record_steps(memcg: Path, folder: Path, start_recorder: Callable[..., Any], 
     trace = tracer.open(recorder.stop())
     assert trace.loss.empty
     rows = trace.pagecache
-    rows = rows[rows["cause"] != "reclaim_kswapd"]  # DAMON's: what lay idle is not among what the steps touch
-    # of what lies in the same file system, only these inodes were asked for
+    rows = rows[rows["cause"] != "reclaim_kswapd"]  # DAMON's eviction of idle pages is not one of the steps
+    # keep the inodes of the steps only
     rows = rows[rows["dev"] == rows[rows["ino"].isin(inodes)]["dev"].mode().iloc[0]]
     assert set(rows["cgroup_id"].dropna()) == {cgroup_id(memcg)}
     assert set(rows["task_cgroup_id"]) == {cgroup_id(memcg)}
@@ -85,28 +85,30 @@ def by_cause(rows: pd.DataFrame, how: str) -> dict[tuple[str, str, str], int]:
 
 
 @pytest.mark.vm
-def test_each_cause_with_its_own_number_of_pages(
+def test_cause_of_single_page_folios_matches_the_step(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
     rows = record_steps(memcg, disk_dir, start_recorder, "single")
     pages, counts = by_cause(rows, "sum"), by_cause(rows, "count")
     expected = {key: pages for key, pages in EXPECTED.items() if key[0] != "drop" or WHOLE_MACHINE}
     assert {key: pages.get(key, 0) for key in expected} == expected, pages
-    assert {key: counts[key] for key in expected} == expected, "a row for each page"
+    assert {key: counts[key] for key in expected} == expected, "one row for each page"
     begun = {key[2]: pages for key, pages in pages.items() if key[:2] == ("begin", "add")}
-    assert 1 <= begun["read"] <= 16, "the folio that was asked for"
+    assert 1 <= begun["read"] <= 16, "the folio of the read"
     assert begun["readahead"] >= 1
     assert sum(begun.values()) <= STEPS["begin"][1]
 
 
 @pytest.mark.vm_once
-def test_each_cause_in_large_folios(memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]) -> None:
+def test_cause_of_large_folios_matches_the_step(
+    memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
     rows = record_steps(memcg, disk_dir, start_recorder, "large")
     if rows["nr_pages"].max() == 1:
         pytest.skip("needs a file system with large folios")
     pages, largest = by_cause(rows, "sum"), by_cause(rows, "max")
-    # How far ahead the kernel reads at the beginning is its own choice; and what is asked for in advance
-    # comes in single pages (force_page_cache_ra, mm/readahead.c).
+    # The kernel chooses how far it reads ahead at first, and a readahead request takes single-page folios
+    # (force_page_cache_ra in mm/readahead.c).
     in_parts = {name: [(name, "add", cause), (name, "add", "readahead")] for name, cause in IN_PARTS.items()}
     left_out = {"readahead", *IN_PARTS, *(() if WHOLE_MACHINE else ("drop",))}
     expected = {key: pages + MORE_PAGES for key, pages in EXPECTED.items() if key[0] not in left_out}
@@ -114,17 +116,19 @@ def test_each_cause_in_large_folios(memcg: Path, disk_dir: Path, start_recorder:
     for name, parts in in_parts.items():
         assert sum(pages[part] for part in parts) == pages_of(name, "large"), pages
     in_large = [*expected, ("read", "add", "read"), ("begin", "add", "readahead"), *in_parts["fault"]]
-    assert {key: largest[key] for key in in_large if largest[key] == 1} == {}, "each of these in large folios"
+    assert {key: largest[key] for key in in_large if largest[key] == 1} == {}, (
+        "each of these has large folios"
+    )
 
 
 PRESSED_PAGES = (96 << 20) // PAGE + 5
 BY_THE_MACHINE = {"reclaim_kswapd": "pgsteal_kswapd", "reclaim_direct": "pgsteal_direct"}
-"""Cause -> what memory.stat of v2 counts such pages as."""
+"""Cause -> counter of such pages in memory.stat of v2."""
 
 
 @contextmanager
 def huge_pages_of(size_bytes: int) -> Iterator[None]:
-    """As many as can be had, for so long: the kernel reclaims for them, and kills nobody."""
+    """Hold as many huge pages as the kernel can provide: it reclaims for them, and kills nothing."""
     wanted = Path("/proc/sys/vm/nr_hugepages")
     before = wanted.read_text(encoding="ascii")
     wanted.write_text(str(size_bytes >> 21), encoding="ascii")
@@ -147,10 +151,10 @@ def stolen_pages(memcg: Path) -> dict[str, int]:
 @pytest.mark.skipif(
     not WHOLE_MACHINE, reason="takes a machine whose memory may be used up (a guest of tests/vm)"
 )
-def test_a_machine_that_is_short_takes_the_cache_of_a_cgroup(
+def test_shortage_of_the_machine_evicts_by_kswapd_and_direct_reclaim(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
-    """By kswapd, and by the task that wants memory: to the page what the kernel counts of each."""
+    """The pages evicted by kswapd and by direct reclaim equal the kernel's counters."""
     path = disk_dir / "pressed"
     path.write_bytes(os.urandom(PRESSED_PAGES * PAGE))
     with path.open("rb") as file:

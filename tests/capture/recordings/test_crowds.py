@@ -1,8 +1,8 @@
-"""The worst by our numbers is whom the kernel killed, in random crowds; and what is said to have led to
-another choice does lead to it.
+"""Random crowds: the kernel kills the process with the highest badness in the trace, and a reported
+alternative changes the kernel's choice.
 
-`MEMCG_TRACER_CROWDS=200 make test ARGS=tests/capture/recordings/test_crowds.py` presses that many (two a
-second at most: the kernel does not report more), `MEMCG_TRACER_SEED` chooses which.
+`MEMCG_TRACER_CROWDS=200 make test ARGS=tests/capture/recordings/test_crowds.py` runs 200 crowds, at most two
+a second, because the kernel reports no more kills. `MEMCG_TRACER_SEED` selects the crowds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def reports() -> Iterator[Reports]:
         yield kernels
 
 
-def test_the_worst_is_killed(memcg: Path, reports: Reports, start_recorder: Callable[..., Any]) -> None:
+def test_worst_by_badness_is_killed(
+    memcg: Path, reports: Reports, start_recorder: Callable[..., Any]
+) -> None:
     random = Random(SEED)
     recorder = start_recorder("-c", str(memcg))
     pressed = sum(press_reported(memcg, random_crowd(random), reports) for _ in range(CROWDS))
@@ -51,8 +53,10 @@ def test_the_worst_is_killed(memcg: Path, reports: Reports, start_recorder: Call
     print(f"{len(weighed)} kills in {pressed} crowds, {len(wrong)} of them not of the worst (seed {SEED})")
     assert wrong == []
     assert CROWDS <= len(weighed) <= len(kills)
-    assert any(kill.candidates[0].oom_score_adj > 0 for kill in weighed), "and not by size alone"
-    assert any(kill.candidates[0].oom_score_adj < highest_adj(kill) for kill in weighed), "nor by adj alone"
+    assert any(kill.candidates[0].oom_score_adj > 0 for kill in weighed), "badness is not size alone"
+    assert any(kill.candidates[0].oom_score_adj < highest_adj(kill) for kill in weighed), (
+        "badness is not adj alone"
+    )
 
 
 def is_explained(kill: OomReport) -> bool:
@@ -67,13 +71,13 @@ def highest_adj(kill: OomReport) -> int:
 
 
 CROWD = [Member(27 * MIB, 11), Member(13 * MIB, 293), Member(5 * MIB, 151)]
-"""All differ in adj, and so can be told from each other."""
+"""All differ in adj, which identifies them."""
 NEAR = 3 + (os.cpu_count() or 1) * 64 * 4096 * 1000 // LIMIT_BYTES
-"""One of oom_score_adj is a thousandth of the limit, about 25 pages. So much differs from time to time: by
-what CPUs hold in stock of the limit (MEMCG_CHARGE_BATCH), which is nobody's, and a little else."""
+"""One point of oom_score_adj is a thousandth of the limit, about 25 pages. The sizes differ by about that
+between runs: each CPU holds a stock of charges (MEMCG_CHARGE_BATCH) that belongs to no process."""
 
 
-def test_what_would_have_led_to_another_choice(
+def test_other_adj_that_is_reported_to_change_the_choice_does(
     memcg: Path, reports: Reports, start_recorder: Callable[..., Any]
 ) -> None:
     def choices(*crowds: tuple[list[Member], int]) -> list[OomReport]:
@@ -81,7 +85,7 @@ def test_what_would_have_led_to_another_choice(
         for members, own_adj in crowds:
             press_reported(memcg, members, reports, own_adj)
         kills = [kill for kill in tracer.open(recorder.stop()).explain() if kill.candidates]
-        # Where an end takes long, who presses may be killed itself before it sees that another one was.
+        # If a victim exits slowly, the growing process may be killed before it notices the first kill.
         return list({kill.trigger.pid: kill for kill in reversed(kills)}.values())[::-1]
 
     def with_adj(change: WhatIf, adj: int) -> tuple[list[Member], int]:

@@ -1,4 +1,4 @@
-"""Decisions of the OOM killer that more than one cgroup, or more than one process, has a part in."""
+"""Decisions of the OOM killer that involve several cgroups or several victims."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LIMIT_BYTES = 96 << 20
 BIG_BYTES = 61 << 20
 BIGGER_BYTES = 113 << 20
 GROWS_BYTES = 43 << 20
-"""More than BIG leaves of the limit, and less than BIG by enough for the kernel to choose that one."""
+"""More than the rest of the limit beside BIG, and enough less than BIG for the kernel to choose BIG."""
 INTERPRETER_BYTES = 16 << 20
 
 
 class Family(NamedTuple):
-    """A cgroup with a limit, and two below it for the processes: on v2 they may be only in leaves."""
+    """A cgroup with a limit, and two children for the processes: on v2 only leaves may have processes."""
 
     parent: Path
     small: Path
@@ -44,7 +44,7 @@ def family() -> Iterator[Family]:
 
 @pytest.fixture
 def outside() -> Iterator[Path]:
-    """A cgroup that has nothing to do with the limit."""
+    """A cgroup outside of the limited subtree."""
     with ephemeral_cgroup("outside", None) as directory:
         yield directory
 
@@ -54,7 +54,7 @@ def path_of(directory: Path) -> str:
 
 
 @pytest.mark.vm
-def test_trigger_victim_and_limit_owner_are_three_cgroups(
+def test_kill_in_a_sibling_has_three_distinct_cgroups(
     family: Family,
     outside: Path,
     start_workload: Callable[..., Any],
@@ -67,7 +67,7 @@ def test_trigger_victim_and_limit_owner_are_three_cgroups(
     assert trigger.advance() == "start"
     for one in (bystander, victim):
         assert (one.advance(), one.advance()) == ("start", "done anon")
-    trigger.advance()  # what the kill frees is enough for it, if it is freed before the kernel loses patience
+    trigger.advance()  # the kill frees enough, if it does so before the kernel chooses another victim
     assert victim.process.wait() == -9
     assert bystander.process.poll() is None
     trace = tracer.open(recorder.stop())
@@ -79,7 +79,7 @@ def test_trigger_victim_and_limit_owner_are_three_cgroups(
     ids = tuple(row[f"{role}cgroup_id"] for role in ("limit_owner_", "trigger_", ""))
     assert ids == tuple(map(cgroup_id, family))
     assert row["limit_bytes"] == LIMIT_BYTES
-    # Its memory is one private writable mapping; the rest of the space is code and what can only be read.
+    # Its memory is one private writable mapping; the rest is code and read-only data.
     assert BIG_BYTES <= row["data_vm_bytes"] <= BIG_BYTES + INTERPRETER_BYTES
     assert row["data_vm_bytes"] + row["exec_vm_bytes"] + row["stack_vm_bytes"] <= row["total_vm_bytes"]
     assert 0 < row["exec_vm_bytes"] <= INTERPRETER_BYTES
@@ -97,13 +97,15 @@ def test_trigger_victim_and_limit_owner_are_three_cgroups(
     is_known = row["is_told"] or kill["quality"]["kmsg"] == "matched"
     weighed = {trigger.process.pid, victim.process.pid} if is_known else set()
     assert {candidate["pid"] for candidate in kill["candidates"]} == weighed
-    assert [one["chosen"] for one in kill["candidates"]] == [True, False][: len(weighed)], "the worst dies"
+    assert [one["chosen"] for one in kill["candidates"]] == [True, False][: len(weighed)], (
+        "the victim has the highest badness"
+    )
     charged = {one["tgid"] for one in kill["allocators"]}
     assert {trigger.process.pid, victim.process.pid} <= charged
     assert bystander.process.pid not in charged
 
 
-def test_a_kill_elsewhere_is_not_of_the_trace(
+def test_kill_in_another_cgroup_is_not_recorded(
     family: Family,
     outside: Path,
     start_workload: Callable[..., Any],
@@ -120,7 +122,7 @@ def test_a_kill_elsewhere_is_not_of_the_trace(
 
 
 @pytest.mark.vm_once
-def test_a_group_kill_is_one_decision_with_all_its_victims(
+def test_group_kill_is_one_decision_with_all_its_victims(
     family: Family, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
 ) -> None:
     if memory_hierarchy().version == 1:
@@ -143,7 +145,7 @@ def test_a_group_kill_is_one_decision_with_all_its_victims(
     assert set(trace.oom["limit_owner_cgroup_id"]) == {cgroup_id(family.parent)}
     samples = trace.samples[trace.samples["cgroup_id"] == cgroup_id(family.parent)]
     assert samples["oom_group"].dropna().unique().tolist() == [1]
-    # Counted since 5.17 ("mm/memcg: add oom_group_kill memory event").
+    # Counted since b6bf9abb0aa4 ("mm/memcg: add oom_group_kill memory event"), v5.17.
     counted = samples["oom_group_kill_events"].dropna()
     assert counted.empty or counted.iloc[-1] == 1
 

@@ -1,4 +1,4 @@
-"""Real kills, and what the kernel logged of them, side by side: one recording for all."""
+"""Real kills compared with the kernel log, all in one recording."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
 MIB = 1 << 20
 DUMP_TASKS = Path("/proc/sys/vm/oom_dump_tasks")
 MANY = 24
-"""More than twice what the kernel prints in 5 s (DEFAULT_RATELIMIT_BURST), should these begin meanwhile."""
+"""More than two bursts of reports (DEFAULT_RATELIMIT_BURST), in case a new interval begins meanwhile."""
 
 TRIES = 60
 
@@ -42,7 +42,9 @@ for cgroup, size in zip(sys.argv[1::2], sys.argv[2::2]):
 
 
 def kill_in(*cgroups: Path) -> list[int]:
-    """In one cgroup after the other a process that asks for too much; their pids. Milliseconds apart."""
+    """Start a process that exceeds the limit in one cgroup after the other, milliseconds apart. Return the
+    pids.
+    """
     command = [sys.executable, "-S", "-c", KILLS]
     for cgroup in cgroups:
         command += [str(cgroup), str(200 * MIB)]
@@ -63,7 +65,7 @@ def no_table_of_tasks() -> Iterator[None]:
 
 
 def has_dump(text: str, pid: int) -> bool:
-    """Whether the kernel printed more than the line of the kill; each of these asks for itself."""
+    """Return whether the kernel printed more than the line of the kill. Each victim is its own trigger."""
     return re.search(rf"^CPU: \d+ .*PID: {pid} Comm: ", text, flags=re.MULTILINE) is not None
 
 
@@ -73,11 +75,11 @@ def text_of(rows: Iterable[Mapping[str, Any]]) -> str:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What was killed, by pid, and what came of it; `text` is the kernel's own."""
+    """Kills by pid, the trace, and the kernel's `text`."""
 
     pids: list[int]
-    near: list[int]  # two, right after one another
-    below: int  # by the limit of the parent
+    near: list[int]  # two kills in quick succession
+    below: int  # at the parent's limit
     without_table: int
     many: list[int]
     parent: str
@@ -103,7 +105,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
         recorder = stack.enter_context(Recorder(folder, "--ready-file", "ready", *options))
         recorder.wait_until_ready()
         pids: list[int] = []
-        for _ in range(TRIES):  # others on this machine may use up what the kernel prints in 5 s
+        for _ in range(TRIES):  # kills elsewhere may use up the kernel's reports of 5 s
             log.read()
             near = kill_in(middle, large)
             (below,) = kill_in(parent / "child")
@@ -128,8 +130,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
         )
 
 
-def test_every_kill_has_its_own_lines(recorded: Recorded) -> None:
-    """Also those of which the kernel printed nothing else, and none has those of another."""
+def test_kill_is_matched_with_its_own_lines(recorded: Recorded) -> None:
+    """This includes kills with the one line of the kill, and no kill has the lines of another."""
     assert set(recorded.pids) <= set(recorded.by_pid)
     for pid in recorded.pids:
         quality = recorded.by_pid[pid].quality
@@ -141,7 +143,7 @@ def test_every_kill_has_its_own_lines(recorded: Recorded) -> None:
         assert "only the line of the kill" in recorded.by_pid[pid].quality.kmsg_missing
 
 
-def test_numbers_are_those_of_the_kernel(recorded: Recorded) -> None:
+def test_numbers_equal_those_of_the_kernel_log(recorded: Recorded) -> None:
     for pid in recorded.pids:
         (victim,) = recorded.by_pid[pid].victims
         (line,) = re.findall(rf"Killed process {pid} .*", recorded.text)
@@ -154,10 +156,10 @@ def test_numbers_are_those_of_the_kernel(recorded: Recorded) -> None:
         )
         assert [int(size) for size in sizes.values()] == [(size or 0) // 1024 for size in ours], line
     first, second = (recorded.by_pid[pid].victims[0].anon_rss_bytes or 0 for pid in recorded.near)
-    assert second - first >= 5 * MIB  # of the limits, 6 MiB apart
+    assert second - first >= 5 * MIB  # the limits are 6 MiB apart
 
 
-def test_what_the_probes_could_not_tell(recorded: Recorded) -> None:
+def test_log_completes_what_the_probes_lack(recorded: Recorded) -> None:
     for pid in recorded.near:
         report = recorded.by_pid[pid]
         assert report.trigger.order == 0
@@ -166,7 +168,7 @@ def test_what_the_probes_could_not_tell(recorded: Recorded) -> None:
         assert [one.pid for one in report.candidates if one.chosen] == [pid]
 
 
-def test_composition_of_a_parent(recorded: Recorded) -> None:
+def test_composition_of_a_parent_limit_comes_from_the_log(recorded: Recorded) -> None:
     report = recorded.by_pid[recorded.below]
     assert report.limit_owner.cgroup == recorded.parent
     assert "composition" in report.quality.kmsg_fields
@@ -177,7 +179,7 @@ def test_composition_of_a_parent(recorded: Recorded) -> None:
     assert abs((report.composition.anon or 0) - 31 * MIB) < 4 * MIB
 
 
-def test_no_table_of_tasks(recorded: Recorded) -> None:
+def test_report_without_a_task_table_names_what_is_missing(recorded: Recorded) -> None:
     quality = recorded.by_pid[recorded.without_table].quality
     assert quality.kmsg == "matched"
     assert "vm.oom_dump_tasks" in quality.kmsg_missing

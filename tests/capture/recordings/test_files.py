@@ -1,4 +1,4 @@
-"""Whose cache a file is, and what the file is called: each file with a number of pages of its own."""
+"""Owners and paths of cached files: each file has a number of pages of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
 for page in range(int(sys.argv[2]), int(sys.argv[3])):
     os.pread(file, 1, page * os.sysconf("SC_PAGESIZE"))
 """
-"""FILE BEGIN END: pages, without any read ahead."""
+"""Script with arguments FILE BEGIN END: reads these pages without readahead."""
 
 FORGET = """
 import os, sys
@@ -80,7 +80,7 @@ head -c "$2" /dev/zero >merged/made
 echo done
 read -r _
 """
-"""In a mount namespace of its own, until told to end: who is gone tells no mounts."""
+"""Runs in its own mount namespace until its input ends: a process that is gone shows no mounts."""
 
 IMAGE = """
 mount --make-rprivate / && cd "$1" && mount "$2" image || exit
@@ -129,14 +129,16 @@ def write_uncached(path: Path, pages: int) -> None:
 
 
 def run_in(memcg: Path, script: str, *arguments: str | Path, cwd: Path | None = None) -> None:
-    """Python in a cgroup."""
+    """Run Python in a cgroup."""
     command = ["sh", "-c", ENTER.format(memcg), sys.executable, "-c", script, *map(str, arguments)]
     subprocess.run(command, cwd=cwd, check=True)
 
 
 @contextmanager
 def container(memcg: Path, script: str, *arguments: str | Path) -> Iterator[None]:
-    """Shell in a cgroup and a mount namespace of its own, there until the end, from when it is done on."""
+    """Run a shell script in a cgroup and its own mount namespace, and keep the shell until the context
+    ends.
+    """
     command = ["sh", "-c", ENTER.format(memcg), "unshare", "-m", "sh", "-c", script, "sh"]
     with subprocess.Popen(
         [*command, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -148,20 +150,20 @@ def container(memcg: Path, script: str, *arguments: str | Path) -> Iterator[None
 
 
 def pages_of(trace: Any, inode_id: int, *by: str) -> dict[Any, int]:
-    """Sums of nr_pages of a file, by some columns of `pagecache`."""
+    """Return the sums of nr_pages of a file, by some columns of `pagecache`."""
     rows = trace.pagecache[trace.pagecache["inode_id"] == inode_id]
     return {key: int(pages) for key, pages in rows.groupby(list(by), observed=True)["nr_pages"].sum().items()}
 
 
 def named(trace: Any, folder: Path) -> dict[str, pd.Series]:
-    """Name in the folder -> row of `inodes`, of files whose path on the host is there."""
+    """Return name -> row of `inodes`, of the files whose host path is in the folder."""
     inodes = trace.inodes[trace.inodes["path"].str.startswith(f"{folder}/", na=False)]
     assert set(inodes["path_kind"]) <= {"host"}
     return {str(row["path"]).removeprefix(f"{folder}/"): row for _, row in inodes.iterrows()}
 
 
 @kernel
-def test_a_file_that_two_cgroups_share(
+def test_shared_file_is_charged_by_page_to_its_first_reader(
     memcg: Path, other_memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
     shared = disk_dir / "shared"
@@ -184,7 +186,7 @@ def test_a_file_that_two_cgroups_share(
 
 @kernel
 @pytest.mark.vm_once
-def test_cache_that_outlives_its_cgroup(
+def test_cache_of_a_removed_cgroup_is_recorded_until_its_end(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
     if memory_hierarchy().version == 2:
@@ -201,7 +203,7 @@ def test_cache_that_outlives_its_cgroup(
     trace = tracer.open(recorder.stop())
     owners = pages_of(trace, named(trace, disk_dir)["left"]["inode_id"], "op", "cgroup_id")
     assert owners.pop(("add", removed_id)) == 41
-    # Since "mm: memcontrol: eliminate the problem of dying memory cgroup for LRU folios" (7.1) the parent's.
+    # The parent's, since "mm: memcontrol: eliminate the problem of dying memory cgroup for LRU folios", v7.1.
     assert owners in ({("delete", removed_id): 41}, {("delete", parent_id): 41})
     cgroups = trace.cgroups.set_index("cgroup_id")
     assert cgroups.loc[removed_id, "path"] == f"{cgroups.loc[parent_id, 'path']}/removed"
@@ -209,9 +211,7 @@ def test_cache_that_outlives_its_cgroup(
 
 
 @kernel
-def test_files_that_are_removed_keep_their_names(
-    memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
-) -> None:
+def test_removed_file_keeps_its_path(memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]) -> None:
     recorder = start_recorder("-c", str(memcg))
     run_in(memcg, REMOVE, cwd=disk_dir)
     trace = tracer.open(recorder.stop())
@@ -229,7 +229,7 @@ def test_files_that_are_removed_keep_their_names(
 
 
 @kernel
-def test_files_in_memory_are_named_when_they_are_cut(memcg: Path, start_recorder: Callable[..., Any]) -> None:
+def test_file_in_memory_is_named_when_truncated(memcg: Path, start_recorder: Callable[..., Any]) -> None:
     recorder = start_recorder("-c", str(memcg))
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
         run_in(memcg, IN_MEMORY, file.name)
@@ -242,7 +242,7 @@ def test_files_in_memory_are_named_when_they_are_cut(memcg: Path, start_recorder
 
 @pytest.fixture
 def hugetlbfs(tmp_path: Path) -> Iterator[tuple[Path, int]]:
-    """A hugetlbfs, and how large its pages are."""
+    """Mount a hugetlbfs; yield its directory and page size."""
     said = dict(line.split(":") for line in Path("/proc/meminfo").read_text("ascii").splitlines())
     if int(said.get("HugePages_Free", "0")) < HUGE_PAGES:
         pytest.skip(f"needs {HUGE_PAGES} free huge pages (vm.nr_hugepages)")
@@ -255,11 +255,11 @@ def hugetlbfs(tmp_path: Path) -> Iterator[tuple[Path, int]]:
 
 @kernel
 @pytest.mark.vm_once
-def test_huge_pages_are_of_files_with_names(
+def test_huge_pages_belong_to_named_files(
     memcg: Path, hugetlbfs: tuple[Path, int], start_recorder: Callable[..., Any]
 ) -> None:
     folder, huge_bytes = hugetlbfs
-    recorder = start_recorder()  # of all, as nobody may be charged for them
+    recorder = start_recorder()  # record every cgroup: these pages may be charged to none
     run_in(memcg, HUGE, folder / "file", huge_bytes)
     (folder / "file").unlink()
     trace = tracer.open(recorder.stop())
@@ -279,7 +279,7 @@ def test_huge_pages_are_of_files_with_names(
 
 
 @kernel
-def test_overlays_and_volumes_as_the_host_and_as_the_container_sees_them(
+def test_file_in_overlay_or_volume_has_host_and_container_path(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
     for name in ("lower", "upper", "work", "merged", "data", "volume"):
@@ -301,7 +301,7 @@ def test_overlays_and_volumes_as_the_host_and_as_the_container_sees_them(
 
 @pytest.fixture
 def loop_device(disk_dir: Path) -> Iterator[str]:
-    """A block device with an ext4 on it."""
+    """Make a block device with an ext4 on it."""
     missing = [program for program in ("losetup", "mkfs.ext4") if shutil.which(program) is None]
     if missing or not Path("/dev/loop-control").exists():
         pytest.skip(f"needs loop devices, losetup and mkfs.ext4; missing: {missing or '/dev/loop-control'}")
@@ -316,7 +316,7 @@ def loop_device(disk_dir: Path) -> Iterator[str]:
 
 
 @kernel
-def test_a_block_device_and_what_is_mounted_in_a_container_alone(
+def test_block_device_and_container_mount_are_named(
     memcg: Path, disk_dir: Path, loop_device: str, start_recorder: Callable[..., Any]
 ) -> None:
     (disk_dir / "image").mkdir()
@@ -332,7 +332,7 @@ def test_a_block_device_and_what_is_mounted_in_a_container_alone(
     rows = trace.pagecache[trace.pagecache["inode_id"] == device["inode_id"]]
     rows = rows[rows["index"].between(4000, 4030)]
     moved = rows.groupby(["op", "cause"], observed=True)["nr_pages"].sum().to_dict()
-    assert moved == {("add", "read"): 31, ("delete", "truncate"): 31}, "it was closed by the reader's end"
+    assert moved == {("add", "read"): 31, ("delete", "truncate"): 31}, "it was closed when the reader ended"
     assert (inside["path_kind"], inside["fs_type"], inside["dev"]) == ("container", "ext4", rdev)
     assert pages_of(trace, inside["inode_id"], "op")["add"] == 43
 
@@ -343,7 +343,7 @@ def resident_bytes(pid: int) -> int:
 
 
 @kernel
-def test_ten_thousand_small_files_are_named(
+def test_many_small_files_are_all_named(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
     recorder = start_recorder("-c", str(memcg))
@@ -351,7 +351,7 @@ def test_ten_thousand_small_files_are_named(
     run_in(memcg, MANY, SMALL_FILES, cwd=disk_dir)
     grown_bytes = resident_bytes(recorder.process.pid) - at_first
     trace = tracer.open(recorder.stop())
-    assert grown_bytes < 24 << 20, "names are written down, not kept"
+    assert grown_bytes < 24 << 20, "names are written, not kept in memory"
     assert trace.loss.empty
     added = trace.pagecache[trace.pagecache["op"] == "add"].groupby("inode_id")["nr_pages"].sum()
     rows = named(trace, disk_dir)

@@ -1,6 +1,4 @@
-"""Limits filled by memory of each kind, all of them at once: what each kill is put down to, and what it was
-made of.
-"""
+"""Limits filled by each kind of memory, all at once: cause and composition of each kill."""
 
 from __future__ import annotations
 
@@ -21,11 +19,11 @@ pytestmark = [pytest.mark.kernel, pytest.mark.vm_once]
 LIMIT_BYTES: Final = 48 << 20
 FILE_BYTES: Final = 57 << 20
 INTERPRETER_BYTES: Final = 12 << 20
-"""What is left of the limit to the process itself, at most."""
+"""The most that is left of the limit for the process itself."""
 
 
 class Kind(NamedTuple):
-    """Steps of the workload that fill the limit, the class of the composition that they fill, the cause."""
+    """Steps of a workload that fill the limit, the part of the composition that they fill, and the cause."""
 
     steps: str
     part: str
@@ -45,13 +43,13 @@ V2_ONLY: Final = {"sockets": "v1 has a limit of its own for TCP (memory.kmem.tcp
 
 @pytest.fixture
 def limited() -> Iterator[dict[str, Path]]:
-    """A cgroup for each kind that this version has."""
+    """Make a cgroup for each kind that this cgroup version has."""
     names = [name for name in KINDS if name not in V2_ONLY or memory_hierarchy().version == 2]
     with ExitStack() as stack:
         yield {name: stack.enter_context(ephemeral_cgroup(name, LIMIT_BYTES, 0)) for name in names}
 
 
-def test_each_kill_is_put_down_to_what_filled_its_limit(
+def test_kill_has_the_cause_of_the_memory_that_filled_its_limit(
     limited: dict[str, Path],
     disk_dir: Path,
     start_workload: Callable[..., Any],

@@ -1,7 +1,7 @@
-"""A cgroup that is removed and made again, while its name is what is recorded.
+"""A cgroup that is removed and made again while it is recorded by its name.
 
-Each life touches another number of pages. What the trace has of each is compared with that; a neighbour of
-another name must leave nothing.
+Each life touches another number of pages, which the trace must show. A neighbour of another name must leave
+nothing in the trace.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ for line in sys.stdin:
     open(f"{home}/cgroup.procs", "w").write("0")
     print("left", flush=True)
 """
-"""Goes through cgroups, and takes and gives back so many pages in each."""
+"""Script that enters cgroups one by one, and allocates and frees a number of pages in each."""
 
 
 class Script:
-    """What restarts a service: it makes a cgroup, runs something in it, and removes it."""
+    """A service manager: it makes a cgroup, runs a process in it, and removes it."""
 
     def __init__(self, parent: Path) -> None:
         self.parent = parent
@@ -72,13 +72,13 @@ class Script:
         return cgroup
 
     def start(self, cgroup: Path, *command: str) -> subprocess.Popen[str]:
-        """The first thing that the process does is to enter: all that it touches is charged here."""
+        """Start a process that enters the cgroup first, so that all its memory is charged there."""
         enter = ["sh", "-c", 'echo 0 > "$0" && exec "$@"', str(cgroup / "cgroup.procs"), *command]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         return subprocess.Popen(enter, text=True, **pipes)
 
     def live(self, cgroup: Path, pages: int) -> int:
-        """One life that touches so many pages; returns its pid."""
+        """Run one life, which touches a number of pages. Return its pid."""
         with self.start(cgroup, sys.executable, "-S", "-c", TOUCH, str(pages)) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "touched\n"
@@ -86,7 +86,7 @@ class Script:
         return process.pid
 
     def die(self, cgroup: Path) -> int:
-        """One life that the OOM killer ends; returns its pid."""
+        """Run one life, which the OOM killer ends. Return its pid."""
         pages = 2 * LIMIT_BYTES // PAGE
         with self.start(cgroup, sys.executable, "-S", "-c", TOUCH, str(pages)) as process:
             assert process.stdout is not None
@@ -103,13 +103,13 @@ def script(memcg: Path) -> Iterator[Script]:
 
 
 def named(memcg: Path, name: str) -> tuple[str, str, str]:
-    """The ways to name a cgroup to come: by its path, its name, and a glob."""
+    """A way to select a cgroup that does not exist yet: by path, name or glob."""
     path = memory_hierarchy().path(memcg / name)
     return path, name, f"{name[:-1]}[{name[-1]}]"
 
 
 def charged_pages(trace: AnalysedTrace, cgroup: int, category: str, tgid: int | None = None) -> int:
-    """What a cgroup was charged, or one process of it charged."""
+    """Return the pages charged to a cgroup, by all processes or by one."""
     charge = trace.charge[(trace.charge["cgroup_id"] == cgroup) & (trace.charge["category"] == category)]
     if tgid is not None:
         charge = charge[(charge["tgid"] == tgid) & (charge["pages"] > 0)]
@@ -117,8 +117,10 @@ def charged_pages(trace: AnalysedTrace, cgroup: int, category: str, tgid: int | 
 
 
 def assert_only(trace: AnalysedTrace, ids: list[int], strangers: list[int]) -> None:
-    """Every life has its row, and the trace has nothing of the strangers, but for the name of one whose task
-    acted on a life's memory, as on pages of a library that both read."""
+    """Assert that each life has a row, and that the trace has nothing of other cgroups.
+
+    An exception is the path of a cgroup whose task acted on a life's memory, as on pages of a shared library.
+    """
     rows = trace.cgroups.set_index("cgroup_id")
     assert set(ids) <= set(rows.index)
     for name in ("charge", "pagecache", "reclaim", "stalls", "samples"):
@@ -137,7 +139,7 @@ def assert_only(trace: AnalysedTrace, ids: list[int], strangers: list[int]) -> N
         pytest.param(2, id="glob"),
     ],
 )
-def test_each_life_is_charged_what_it_touches(
+def test_life_is_charged_what_it_touches(
     memcg: Path, script: Script, start_recorder: Callable[..., Any], way: int
 ) -> None:
     recorder = start_recorder("-c", named(memcg, "web-1")[way])
@@ -157,17 +159,19 @@ def test_each_life_is_charged_what_it_touches(
     assert rows["created"].is_monotonic_increasing
     for cgroup, (tgid, pages) in lives.items():
         charged = charged_pages(trace, cgroup, "anon", tgid)
-        assert pages <= charged <= pages + 1500, "the interpreter's own pages beside them, not another life's"
-        assert charged_pages(trace, cgroup, "anon") == 0, "all of it was given back"
+        assert pages <= charged <= pages + 1500, (
+            "the rest is the interpreter's own memory, not another life's"
+        )
+        assert charged_pages(trace, cgroup, "anon") == 0, "all of it was freed"
     assert "waiting for it" in recorder.stderr
     assert "now tracing" in recorder.stderr or "is gone" in recorder.stderr
     assert trace.meta["filters"]["cgroups"] == [memory_hierarchy().path(memcg / "web-1")]
 
 
-def test_one_process_in_many_lives_is_charged_to_each(
+def test_process_in_many_lives_is_charged_to_each(
     memcg: Path, script: Script, start_recorder: Callable[..., Any]
 ) -> None:
-    """The kernel gives the memory of one life's struct mem_cgroup to another, and the process is the same."""
+    """The kernel reuses the memory of a struct mem_cgroup for the next life, and the process is the same."""
     recorder = start_recorder("-c", str(memcg / "web-1"))
     home = script.make("home")
     expected = {}
@@ -187,15 +191,15 @@ def test_one_process_in_many_lives_is_charged_to_each(
     trace = tracer.open(recorder.stop())
     anon = trace.charge[trace.charge["category"] == "anon"].groupby("cgroup_id")
     assert (anon["bytes"].sum() == 0).all()
-    updates = anon["updates"].sum().to_dict()  # each page that is touched is one
+    updates = anon["updates"].sum().to_dict()  # each touched page counts once
     assert [cgroup for cgroup, pages in expected.items() if updates.get(cgroup, 0) < pages] == []
 
 
 @pytest.mark.vm
-def test_kills_of_every_life_are_there(
+def test_kill_of_each_life_is_recorded(
     memcg: Path, script: Script, start_recorder: Callable[..., Any]
 ) -> None:
-    """Also that of a cgroup that nobody named is not."""
+    """A kill in a cgroup that was not named is not recorded."""
     recorder = start_recorder("-c", "web-1")
     victims, stranger = [], script.make("db-1", LIMIT_BYTES)
     for _ in range(3):
@@ -209,7 +213,7 @@ def test_kills_of_every_life_are_there(
     assert (oom["limit_bytes"] == LIMIT_BYTES).all()
 
 
-def test_a_life_that_was_there_before_and_one_after(
+def test_life_before_and_after_the_start_are_recorded(
     memcg: Path, script: Script, start_recorder: Callable[..., Any]
 ) -> None:
     before = script.make("web-1")
@@ -225,10 +229,10 @@ def test_a_life_that_was_there_before_and_one_after(
     assert charged_pages(trace, second, "anon", other) >= 503
 
 
-def test_what_is_below_a_life_is_of_it(
+def test_child_of_a_life_is_recorded_with_it(
     memcg: Path, script: Script, start_recorder: Callable[..., Any]
 ) -> None:
-    """As a pod with its container: the path named is the parent's, which comes later."""
+    """A pod and its container: the named path is the parent's, which is made after the start."""
     recorder = start_recorder("-c", "pod-1")
     pod = script.make("pod-1")
     container = Script(pod).make("container")
@@ -238,7 +242,7 @@ def test_what_is_below_a_life_is_of_it(
     remove(container)
 
 
-def test_a_name_that_is_no_utf8_and_its_escape_are_two(
+def test_name_that_is_not_utf8_differs_from_its_escape(
     memcg: Path, script: Script, start_recorder: Callable[..., Any]
 ) -> None:
     recorder = start_recorder("-c", os.fsdecode(b"web-\xff"))
@@ -254,8 +258,10 @@ def test_a_name_that_is_no_utf8_and_its_escape_are_two(
 
 
 @pytest.mark.vm_once
-def test_one_that_is_renamed(memcg: Path, script: Script, start_recorder: Callable[..., Any]) -> None:
-    """cgroup v1 alone can: it is the same cgroup, and comes to be what was named, or stays it."""
+def test_renamed_cgroup_stays_or_becomes_traced(
+    memcg: Path, script: Script, start_recorder: Callable[..., Any]
+) -> None:
+    """The same cgroup gets or loses the named path. Only cgroup v1 can rename."""
     if script.version == 2:
         stays = script.make("web-0")
         with pytest.raises(PermissionError):
@@ -280,10 +286,10 @@ def test_one_that_is_renamed(memcg: Path, script: Script, start_recorder: Callab
 
 
 @pytest.mark.vm_once
-def test_many_that_come_and_go_leave_no_trace_of_the_others(
+def test_many_short_lived_cgroups_leave_only_the_named_ones(
     memcg: Path, script: Script, start_recorder: Callable[..., Any]
 ) -> None:
-    """A busy host, on which one in twenty is named; nothing is lost."""
+    """On a busy host one cgroup in twenty is named; no record is lost."""
     recorder = start_recorder("-c", "web-*")
     wanted, strangers = {}, []
     for number in range(400):

@@ -1,4 +1,4 @@
-"""Cgroups in hundreds: no number of them costs the recorder its descriptors, and all totals stay exact."""
+"""Hundreds of cgroups: they do not use up the recorder's descriptors, and all totals stay exact."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
 MANY: Final = 300
 DESCRIPTORS: Final = 256
-"""Fewer than cgroups, soft and hard."""
+"""Soft and hard limit of descriptors, below the number of cgroups."""
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def shm() -> Iterator[Path]:
 
 
 def within(memcg: Path, work: Callable[[], object]) -> None:
-    """Do something in a process that is in this cgroup, and then is no more."""
+    """Call a function in a child process in this cgroup, and wait for its end."""
     child = os.fork()
     if child == 0:
         try:
@@ -49,12 +49,12 @@ def record_within(memcg: Path, folder: Path) -> Recorder:
 
 
 def pages_of(number: int) -> int:
-    """No two neighbours the same."""
+    """Return a number of pages; neighbours differ."""
     return 1 + number * 7 % 61
 
 
 def test_more_cgroups_than_descriptors_have_exact_totals(memcg: Path, shm: Path, tmp_path: Path) -> None:
-    """Half of them are there before, half come during the recording."""
+    """Half of them exist before the recording, half are made during it."""
     children = [memcg / f"child-{number}" for number in range(MANY)]
     for child in children[: MANY // 2]:
         child.mkdir()
@@ -75,8 +75,8 @@ def test_more_cgroups_than_descriptors_have_exact_totals(memcg: Path, shm: Path,
     assert "samples" not in trace.meta["lost"]
 
 
-def test_cgroups_that_come_and_go(memcg: Path, tmp_path: Path) -> None:
-    """In hundreds a second, each with a process that lives for a moment."""
+def test_short_lived_cgroups_have_exact_totals(memcg: Path, tmp_path: Path) -> None:
+    """Hundreds a second are made and removed, each with a short-lived process."""
     made: list[int] = []
     with record_within(memcg, tmp_path) as recorder:
         recorder.wait_until_ready()
@@ -99,8 +99,8 @@ def test_cgroups_that_come_and_go(memcg: Path, tmp_path: Path) -> None:
     assert "samples" not in trace.meta["lost"]
 
 
-def test_the_command_has_the_limits_of_before(tmp_path: Path) -> None:
-    """Programs with select(2) cannot use the numbers that the recorder may."""
+def test_command_has_the_callers_descriptor_limits(tmp_path: Path) -> None:
+    """Programs that use select(2) need the lower limit, not that of the recorder."""
     show = ("--", "sh", "-c", "ulimit -Sn; ulimit -Hn")
     with Recorder(tmp_path, *show, wrapper=("prlimit", "--nofile=220:260")) as recorder:
         assert recorder.end().stdout.splitlines()[:2] == ["220", "260"]

@@ -1,4 +1,4 @@
-"""Reclaim attempts: whose memory, who does it, and whether a limit or somebody asked for it."""
+"""Reclaim attempts: target, acting task, and kind."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ FILE_BYTES = 13 << 20
 ASKED_BYTES = 5 << 20
 
 
-def test_reclaim_on_request(memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]) -> None:
-    """memory.reclaim, or memory.force_empty on v1, written by a process of another cgroup."""
+def test_reclaim_on_request_is_proactive(
+    memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """A process of another cgroup writes to memory.reclaim, or memory.force_empty on v1."""
     version = memory_hierarchy().version
     if version == 2 and not (memcg / "memory.reclaim").exists():
         pytest.skip("needs memory.reclaim (5.19)")
@@ -33,7 +35,7 @@ def test_reclaim_on_request(memcg: Path, disk_dir: Path, start_recorder: Callabl
     recorder = start_recorder("-c", str(memcg))
     enter = f'echo 0 > "{memcg}/cgroup.procs" && exec cat "{path}"'
     subprocess.run(["sh", "-c", enter], stdout=subprocess.DEVNULL, check=True)
-    with suppress(OSError):  # EAGAIN: not all of it could be freed
+    with suppress(OSError):  # EAGAIN: less than the requested amount was freed
         if version == 2:
             (memcg / "memory.reclaim").write_text(str(ASKED_BYTES), encoding="ascii")
         else:

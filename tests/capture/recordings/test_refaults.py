@@ -1,4 +1,6 @@
-"""A file twice the limit, read three times: what the cache gave and got back, and the kernel's own counts."""
+"""A file of twice the limit, read three times: evicted and refaulted pages, compared with the kernel's
+counts.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ def limited() -> Iterator[Path]:
         pytest.param(os.POSIX_FADV_RANDOM, True, id="folios-of-one-page"),
     ],
 )
-def test_what_left_and_came_back(
+def test_refaulted_pages_equal_the_kernels_counts(
     advice: int, is_single: bool, limited: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
     path = disk_dir / "twice-the-limit"
@@ -71,15 +73,17 @@ def test_what_left_and_came_back(
     back_pages = int(back[back["inode_id"] == of_file["inode_id"].iloc[0]]["bytes"].sum()) // PAGE
     samples = trace.samples[trace.samples["cgroup_id"] == cgroup_id(limited)]
     first, last = samples[samples["source"] == "start"].iloc[0], samples[samples["source"] == "end"].iloc[-1]
-    assert 0.99 * TIMES * FILE_PAGES <= added <= TIMES * FILE_PAGES, "hardly any was there when read again"
+    assert 0.99 * TIMES * FILE_PAGES <= added <= TIMES * FILE_PAGES, (
+        "hardly any page was cached when it was read again"
+    )
     assert added == FILE_PAGES + back_pages
 
-    # The kernel counts by cgroup: what the reader itself is made of may have left and come back, too.
+    # The kernel counts by cgroup, so pages of the reader's own program are in it as well.
     evicted = rows[(rows["op"] == "delete") & rows["cause"].isin(["reclaim_memcg", "reclaim_direct"])]
     evicted = evicted[evicted["cgroup_id"] == cgroup_id(limited)]
     before = 0 if memory_hierarchy().version == 1 else first["pgsteal"]
     assert evicted["nr_pages"].sum() == last["pgsteal"] - before
-    # It may also remember an eviction of another file from before the trace, of which there are few.
+    # It may count refaults after evictions before the trace; they are few.
     came_back = int(back[back["cgroup_id"] == cgroup_id(limited)]["bytes"].sum()) // PAGE
     others = rows[(rows["op"] == "add") & (rows["ino"] != path.stat().st_ino)]["nr_pages"].sum()
     counted = last["workingset_refault_file"] - first["workingset_refault_file"]

@@ -1,4 +1,4 @@
-"""Sampled stacks against work of known, uneven amounts in functions of known names."""
+"""Sampled stacks, compared with work of known, uneven amounts in functions of known names."""
 
 from __future__ import annotations
 
@@ -26,19 +26,21 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
 CPUS = os.cpu_count() or 1
 KIB, MIB = 1 << 10, 1 << 20
-ROW_BYTES = 256 * KIB  # a sum of charges leaves its CPU when it is as large
+ROW_BYTES = 256 * KIB  # a CPU sends its sum of charges when it is as large
 RINGBUF, LRU_PERCPU_HASH = "27", "10"  # BPF_MAP_TYPE_* in include/uapi/linux/bpf.h
 CHARGED = ["anon", "file", "kernel", "sock"]
 
 
 @pytest.fixture(scope="module")
 def growing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program whose frames can be told apart."""
+    """The compiled tests/workloads/growing.c."""
     return compiled("growing", tmp_path_factory.mktemp("growing"))
 
 
 def compiled(name: str, folder: Path) -> Path:
-    """A program beside this file: unoptimised, every function keeps its frame pointer."""
+    """Compile a program of tests/workloads without optimisation, so that each function keeps its frame
+    pointer.
+    """
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler (cc) to make a program with frame pointers")
@@ -50,7 +52,7 @@ def compiled(name: str, folder: Path) -> Path:
 
 @contextmanager
 def started(program: Path, memcg: Path, *phases: str) -> Iterator[subprocess.Popen[str]]:
-    """The program in the cgroup, ready for its first phase."""
+    """Start the program in the cgroup, and yield it ready for its first phase."""
     enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
     command = ["sh", "-c", enter, str(program), *phases]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -67,7 +69,7 @@ def await_ready(process: subprocess.Popen[str]) -> None:
 
 
 def go_on(process: subprocess.Popen[str]) -> None:
-    """The next phase, to its end."""
+    """Run the next phase to its end."""
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
@@ -75,7 +77,7 @@ def go_on(process: subprocess.Popen[str]) -> None:
 
 
 def weights_by_function(trace: Any, tgid: int) -> dict[str, int]:
-    """Bytes by the innermost function of the program's own that the samples of a process were in."""
+    """Return function -> bytes of a process's samples, by the innermost function of the program itself."""
     samples = trace.stack_samples[trace.stack_samples["tgid"] == tgid]
     frames = dict(zip(trace.stacks["stack_id"], trace.stacks["frames"], strict=True))
     sums: dict[str, int] = {}
@@ -94,14 +96,14 @@ def ledger_bytes(trace: Any, tgid: int) -> int:
     "family",
     [
         pytest.param(None, id="best"),
-        # A minute for each in an emulated machine: there, the one that differs most.
+        # In an emulated machine each takes a minute: run the most different one only.
         *(pytest.param(one, marks=pytest.mark.vm_once) if one == "kprobe" else one for one in FAMILIES),
     ],
 )
-def test_samples_weigh_what_the_ledger_has_and_name_the_functions(
+def test_samples_match_the_ledger_and_name_the_functions(
     family: str | None, growing: Path, memcg: Path, start_recorder: Callable[..., Any]
 ) -> None:
-    """A CPU's stream has at most two pieces that are not wholly of one phase, at its begin and its end."""
+    """On each CPU at most two pieces are shared by two phases, at the begin and at the end of a phase."""
     if family is not None:
         skip_unless_offered(family)
     size, index, table = 256 * KIB, 37 * MIB, 91 * MIB + 12 * KIB
@@ -131,12 +133,14 @@ def test_samples_weigh_what_the_ledger_has_and_name_the_functions(
     assert "handle_mm_fault" in kernel
 
 
-def test_work_in_a_rhythm_is_sampled_by_its_amounts(
+def test_periodic_work_is_sampled_in_proportion(
     growing: Path, memcg: Path, start_recorder: Callable[..., Any]
 ) -> None:
-    """A page in one function, three in the other, again and again, and a piece holds a whole number of turns:
-    a sample after each so many bytes would always fall into the same function. Of a random byte of each
-    piece, a quarter is the one's: a binomial distribution, of which five standard deviations are allowed.
+    """Sampling picks a random byte of each piece, so a rhythm in the work does not bias it.
+
+    One function touches a page and the other three, in turns, and a piece holds a whole number of turns. A
+    sample at a fixed distance would always hit the same function. With random bytes a quarter of the samples
+    hits the first function: a binomial distribution, of which five standard deviations are allowed.
     """
     size, turns = 64 * KIB, 48 * 127 * 16 * KIB
     pieces = turns // size
@@ -151,10 +155,10 @@ def test_work_in_a_rhythm_is_sampled_by_its_amounts(
     assert abs(weights["grow_table"] / size - pieces * 3 / 4) < allowed
 
 
-def test_a_process_is_sampled_from_its_first_byte_on_each_cpu(
+def test_process_is_sampled_from_its_first_byte_on_each_cpu(
     growing: Path, memcg: Path, start_recorder: Callable[..., Any]
 ) -> None:
-    """A piece that is whole has its sample, also on the CPU that the process comes to second."""
+    """Each complete piece has a sample, on the second CPU of the process as well."""
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         pytest.skip("needs a second CPU to move to")
@@ -172,10 +176,12 @@ def test_a_process_is_sampled_from_its_first_byte_on_each_cpu(
 
 
 @pytest.mark.parametrize("pages", [1, 64])
-def test_a_full_ring_loses_samples_and_says_so(
+def test_full_ring_loses_samples_and_counts_them(
     pages: int, growing: Path, memcg: Path, start_recorder: Callable[..., Any]
 ) -> None:
-    """A sample of each page: what the ring cannot hold is counted, and the ledger is none the worse."""
+    """The ring overflows with a sample for each page: lost samples are counted, and the ledger stays
+    exact.
+    """
     with started(growing, memcg, f"table={64 * MIB}") as process:
         environment = os.environ | {"MEMCG_TRACER_RING_PAGES": f"stack_sample={pages}"}
         recorder = start_recorder("-c", str(memcg), "--stacks", "4K", env=environment)
@@ -190,11 +196,11 @@ def test_a_full_ring_loses_samples_and_says_so(
     assert known.sum() + lost["stack_sample"] >= 64 * MIB // 4096
 
 
-def test_a_kill_is_told_by_functions(growing: Path, start_recorder: Callable[..., Any]) -> None:
-    """The trigger is gone before anyone can read its symbols: they are known from its samples before.
+def test_kill_lists_the_functions_that_allocated(growing: Path, start_recorder: Callable[..., Any]) -> None:
+    """The trigger is gone before its symbols can be read; they are known from its earlier samples.
 
-    At each end of the window a CPU's piece may be in part outside, and its sample on either side; and the row
-    of the ledger that crosses the begin counts as inside.
+    At each end of the window a CPU's piece may lie partly outside, with its sample on either side. A row of
+    the ledger that crosses the begin counts as inside.
     """
     with (
         ephemeral_cgroup("test", 40 * MIB, 0) as memcg,
@@ -217,7 +223,7 @@ def test_a_kill_is_told_by_functions(growing: Path, start_recorder: Callable[...
     assert abs(allocator.stack.of_bytes - allocator.charged_bytes) < (2 * 256 * KIB + ROW_BYTES) * CPUS
 
 
-def test_code_in_no_file_has_the_names_of_the_perf_map(
+def test_code_outside_of_files_is_named_by_the_perf_map(
     memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
 ) -> None:
     size = 37 * MIB
@@ -238,7 +244,7 @@ def test_code_in_no_file_has_the_names_of_the_perf_map(
 
 
 @pytest.mark.parametrize("asked", [(), ("--stacks", "1M")])
-def test_nothing_is_made_for_it_unless_asked_for(
+def test_without_stacks_there_is_no_ring_and_no_sample(
     asked: tuple[str, ...], memcg: Path, start_recorder: Callable[..., Any]
 ) -> None:
     recorder = start_recorder("-c", str(memcg), *asked)

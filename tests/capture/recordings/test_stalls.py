@@ -1,4 +1,4 @@
-"""Waits for memory, and what is swapped out: provoked, and beside the kernel's own account of them."""
+"""Stalls and swap I/O: provoked, and compared with the kernel's own counts."""
 
 from __future__ import annotations
 
@@ -49,15 +49,17 @@ def touch_twice(memcg: Path, size_bytes: int) -> None:
 
 
 def swapped_pages(counts: Path) -> dict[str, int]:
-    """`pswpout` and `pswpin` of /proc/vmstat, or of a memory.stat: of v2, and not on all kernels."""
+    """Return `pswpout` and `pswpin` of /proc/vmstat or of a memory.stat; only some v2 kernels have the
+    latter.
+    """
     counted = dict(line.split() for line in counts.read_text(encoding="ascii").splitlines())
     return {name: int(counted[name]) for name in ("pswpout", "pswpin") if name in counted}
 
 
-def test_reads_into_a_buffer_of_its_own_are_no_swap(
+def test_direct_reads_into_anonymous_memory_are_not_swap_io(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
-    """O_DIRECT reads into anonymous memory, as swap does, and reads of a file into its page cache."""
+    """O_DIRECT reads into anonymous memory, as swap-ins do; other reads fill the page cache."""
     (disk_dir / "file").write_bytes(bytes(3 << 20))
     recorder = start_recorder("-c", str(memcg))
     do_in(memcg, READ_DIRECTLY, str(disk_dir / "file"))
@@ -67,13 +69,13 @@ def test_reads_into_a_buffer_of_its_own_are_no_swap(
 
 
 def compresses() -> bool:
-    """Whether swapped pages go to zswap, from where they may never be written."""
+    """Return whether swapped pages go to zswap, from where they may never be written."""
     enabled = Path("/sys/module/zswap/parameters/enabled")
     return enabled.exists() and enabled.read_text(encoding="ascii").strip() == "Y"
 
 
 @pytest.mark.usefixtures("swap")
-def test_what_was_swapped_out_and_waited_for(start_recorder: Callable[..., Any]) -> None:
+def test_swap_io_and_waits_equal_the_kernels_counts(start_recorder: Callable[..., Any]) -> None:
     before, begun_ns = swapped_pages(VMSTAT), time.monotonic_ns()
     with ephemeral_cgroup("swapped", LIMIT_BYTES, SWAP_BYTES) as memcg:
         recorder = start_recorder("-c", str(memcg))
@@ -90,7 +92,9 @@ def test_what_was_swapped_out_and_waited_for(start_recorder: Callable[..., Any])
         assert pages <= of_the_machine[counter] - before[counter]
         if counter in of_the_cgroup and trace.loss.empty:
             assert pages == of_the_cgroup[counter]
-        if not compresses():  # no page is full of zeros: before one made room for another, its write was over
+        if (
+            not compresses()
+        ):  # no page is all zeros, so each was written, and its write ended before the page was freed
             assert over[over["op"] == op]["nr_pages"].sum() >= (ANON_BYTES - LIMIT_BYTES) // PAGE
             assert owner in set(of_op["task_cgroup_id"])
     written = int(trace.reclaim["written_anon"].sum())
@@ -106,7 +110,7 @@ def test_what_was_swapped_out_and_waited_for(start_recorder: Callable[..., Any])
     assert (waits["duration_ns"] > 0).all()
 
 
-def test_memory_high_holds_a_task_back(memcg: Path, start_recorder: Callable[..., Any]) -> None:
+def test_memory_high_throttling_is_a_stall(memcg: Path, start_recorder: Callable[..., Any]) -> None:
     if memory_hierarchy().version == 1:
         pytest.skip("needs cgroup v2: v1 has no memory.high")
     (memcg / "memory.high").write_text(str(LIMIT_BYTES), encoding="ascii")
@@ -120,5 +124,5 @@ def test_memory_high_holds_a_task_back(memcg: Path, start_recorder: Callable[...
         assert waits.empty
         return
     assert len(waits) >= 1
-    # A task above memory.high by some MiB sleeps up to 2 s each time (MEMCG_MAX_HIGH_DELAY_JIFFIES).
+    # A task some MiB above memory.high sleeps up to 2 s each time (MEMCG_MAX_HIGH_DELAY_JIFFIES).
     assert 0 < waits["duration_ns"].max() <= 60_000_000_000

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class LossRows:
-    """Sums the losses that several parties count, and makes rows of what was added since the last look.
+    """Sums the losses that several parties count, and makes rows of the new ones.
 
     Each of `counters` returns stream -> records lost since the recording began. The interval of the first
     row begins now. `counts` are the sums at the last look.

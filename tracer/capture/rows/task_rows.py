@@ -49,8 +49,9 @@ class TaskRows:
     def take_events(self, records: Records, clock_offset_ns: int) -> None:
         """Take records of first sights, execs (which change the name) and exits.
 
-        Since v6.16 a task reports its exit before it frees its memory (do_exit in kernel/exit.c), and acts
-        again after that. Such a first sight after the exit is of the dead process and makes no new row.
+        A task reports its exit before it frees its memory, and acts again after that (do_exit in
+        kernel/exit.c, since "exit: move and extend sched_process_exit() tracepoint", v6.16). A first sight
+        after the exit is of the dead process and makes no new row.
         """
         reads = 0
         for record in records:

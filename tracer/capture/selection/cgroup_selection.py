@@ -185,11 +185,11 @@ class CgroupSelection:
         return taken
 
     def purge(self) -> None:
-        """Have the BPF programs stop tracing what was refused. Call it after all rings were read."""
+        """Have the BPF programs stop tracing the refused cgroups. Call it after all rings were read."""
         self._refusals.purge()
 
     def sift(self, stream: str, records: Records) -> Records:
-        """Return the records to write now: of `records` and of what was held back, what is requested."""
+        """Return the records of requested cgroups, of `records` and of those that were held back."""
         if self.requests.is_everything:
             return records
         wanted, dropped = self.hold.sift(stream, records)

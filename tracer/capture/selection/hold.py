@@ -81,7 +81,7 @@ class Hold:
         self._purged_ns.pop(cgroup_id, None)
 
     def sift(self, stream: str, records: Records) -> tuple[Records, Records]:
-        """Return (records to write now, records dropped), of `records` and of what was held back before."""
+        """Return (records to write now, records dropped), of `records` and of those that were held back."""
         fields = STREAM_AT[stream].owners
         if not fields or not (self._undecided or self._refused or stream in self._held):
             return records, records[:0]

@@ -1,4 +1,4 @@
-"""Cgroups that were traced until their names were known, and that nobody asked for."""
+"""Refused cgroups: traced until their names were known, and not requested."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Refusals:
         self._dropped_tasks |= set(tasks["tgid"].tolist())
 
     def purge(self) -> None:
-        """Have the BPF programs stop tracing what was refused. Call it after all rings were read."""
+        """Have the BPF programs stop tracing the refused cgroups. Call it after all rings were read."""
         now = time.monotonic()
         while self._purged and now - self._purged[0][0] > _STRAYS_S:
             self._hold.forget(self._purged.pop(0)[1])

@@ -1,4 +1,4 @@
-"""What the recorder keeps of each traced cgroup: its row of `cgroups`, its samples, its counters' address."""
+"""The state of each traced cgroup: its row of `cgroups`, its samples, the address of its counters."""
 
 from __future__ import annotations
 
