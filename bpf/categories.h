@@ -78,4 +78,17 @@ static __always_inline bool is_reported_exactly(u32 category)
 	return false;
 }
 
+/* Whether a category is one of those that do not overlap, and add up to usage. */
+static __always_inline bool is_in_usage(u32 category)
+{
+	switch (category) {
+	case CATEGORY_ANON:
+	case CATEGORY_FILE:
+	case CATEGORY_SOCK:
+	case CATEGORY_KERNEL:
+		return true;
+	}
+	return false;
+}
+
 #endif

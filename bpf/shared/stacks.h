@@ -12,6 +12,7 @@
 #ifndef MEMCG_TRACER_STACKS_H
 #define MEMCG_TRACER_STACKS_H
 
+#include "../categories.h"
 #include "tracked.h"
 
 #ifdef STACKS_BYTES
@@ -47,20 +48,13 @@ static __always_inline struct piece *piece_of(u32 tgid)
 	return piece;
 }
 
-/* The categories that do not contain each other and add up to all that is charged. */
-static __always_inline bool is_sampled(u32 category)
-{
-	return category == CATEGORY_ANON || category == CATEGORY_FILE ||
-	       category == CATEGORY_KERNEL || category == CATEGORY_SOCK;
-}
-
 /*
  * Return the weight of the sample of this charge; 0 = it is not sampled. Programs of one CPU run it
  * one at a time.
  */
 static __always_inline u64 sample_weight(u32 tgid, u32 category, s64 charged_bytes)
 {
-	if (charged_bytes <= 0 || !is_sampled(category))
+	if (charged_bytes <= 0 || !is_in_usage(category))
 		return 0;
 
 	struct piece *piece = piece_of(tgid);

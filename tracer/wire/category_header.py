@@ -38,14 +38,9 @@ def header_text() -> str:
             "}",
             "",
             "/* Whether the memcg tracepoints report each change of a category in full. */",
-            "static __always_inline bool is_reported_exactly(u32 category)",
-            "{",
-            "\tswitch (category) {",
-            *_cases([c for c in CATEGORIES if c.is_reported_exactly], "true"),
-            "\t}",
-            "\treturn false;",
-            "}",
-            "",
+            *_test_of_category("is_reported_exactly", [c for c in CATEGORIES if c.is_reported_exactly]),
+            "/* Whether a category is one of those that do not overlap, and add up to usage. */",
+            *_test_of_category("is_in_usage", [c for c in CATEGORIES if c.is_in_usage]),
             "#endif",
             "",
         ]
@@ -60,6 +55,19 @@ def _function_of_item(name: str, items: dict[Counter, tuple[str, ...]]) -> list[
             is_everywhere = len(category.items) == 1
             lines += case if is_everywhere else [f"#ifdef KERNEL_ENUM_{item}", *case, "#endif"]
     return [*lines, "\t}", "\treturn CATEGORY_COUNT;", "}", ""]
+
+
+def _test_of_category(name: str, categories: list[Counter]) -> list[str]:
+    return [
+        f"static __always_inline bool {name}(u32 category)",
+        "{",
+        "\tswitch (category) {",
+        *_cases(categories, "true"),
+        "\t}",
+        "\treturn false;",
+        "}",
+        "",
+    ]
 
 
 def _cases(categories: list[Counter], result: str) -> list[str]:
