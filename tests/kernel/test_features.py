@@ -59,7 +59,7 @@ def test_capabilities_do_not_make_a_root() -> None:
 def test_each_capability_that_is_missed_is_named_with_its_cost() -> None:
     check = features.permissions(status(bits(38, 39)))
     assert "no CAP_SYS_ADMIN, no CAP_SYS_RESOURCE" in check.detail
-    assert "an event costs cannot be measured" in check.cost
+    assert "the cost of an event cannot be measured" in check.cost
     assert "oom_score_adj" in check.cost
 
 

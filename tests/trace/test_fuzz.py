@@ -1,4 +1,4 @@
-"""Some of the traces that `make fuzz` makes by the thousand."""
+"""A few of the damaged traces of which `make fuzz` reads thousands."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-FUZZ = runpy.run_path(str(Path(__file__).with_name("fuzz.py")))  # `trace` is a module of Python's own
+FUZZ = runpy.run_path(str(Path(__file__).with_name("fuzz.py")))  # `trace` is a module of Python's library
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(2))
-def test_damaged_traces_are_read_or_refused_in_one_line(seed: int) -> None:
+def test_verbs_of_damaged_traces_read_or_refuse_in_one_line(seed: int) -> None:
     outcomes: Counter[str] = sum(FUZZ["mutations"](seed, range(1, 21)), start=Counter())
     assert outcomes["read"] > 20
     assert outcomes["refused"] > 20

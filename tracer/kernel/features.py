@@ -52,7 +52,7 @@ _CAP_PERFMON: Final = 38
 _CAP_BPF: Final = 39
 
 _WELCOME: Final = {
-    "CAP_SYS_ADMIN": (_CAP_SYS_ADMIN, "what an event costs cannot be measured"),
+    "CAP_SYS_ADMIN": (_CAP_SYS_ADMIN, "the cost of an event cannot be measured"),
     "CAP_SYS_RESOURCE": (
         _CAP_SYS_RESOURCE,
         "the recorder cannot lower its own oom_score_adj or raise hard limits",
@@ -119,7 +119,7 @@ def permissions(status: str) -> Check:
             "permissions",
             State.MISSING,
             f"may load BPF programs, but as user {user}",
-            "cgroups and what is known of other users' processes are open to root only",
+            "cgroups, and facts about processes of other users, are accessible to root only",
             "run it as root (sudo)",
             prevents_recording=True,
         )
@@ -152,7 +152,7 @@ def namespaces(inodes: dict[str, int]) -> Check:
             "namespaces",
             State.DEGRADED,
             f"in a {' and a '.join(own)} namespace of its own",
-            "numbers of processes and paths of cgroups in the trace are the host's, not those seen in here",
+            "pids and cgroup paths in the trace are those of the host, not those seen in this namespace",
             "run it on the host, or start the container with --pid=host --cgroupns=host",
         )
     return Check("namespaces", State.OK, "the host's")
@@ -166,7 +166,7 @@ def btf(types: Btf | TracerError) -> Check:
             State.MISSING,
             str(types),
             "no structure of the kernel can be read",
-            "boot a kernel of the distribution: all of today's have it",
+            "boot a kernel of the distribution: all current ones have BTF",
             prevents_recording=True,
         )
     if (unfit := why_unfit(types)) is not None:
@@ -174,7 +174,7 @@ def btf(types: Btf | TracerError) -> Check:
             "BTF",
             State.MISSING,
             unfit,
-            "the programs read what this kernel does not have",
+            "the programs read structures that this kernel does not have",
             prevents_recording=True,
         )
     return Check("BTF", State.OK, f"{VMLINUX}, {size(VMLINUX.stat().st_size)}")
@@ -191,7 +191,7 @@ def lockdown(path: Path, mounts: list[Mount]) -> Check:
             "lockdown",
             State.UNKNOWN,
             "securityfs is not mounted",
-            "in the mode confidentiality no program could be loaded; loading one tells",
+            "in the mode confidentiality no program can be loaded; the attempt to load one shows it",
             f"mount -t securityfs securityfs {path.parent}",
         )
     mode = text.partition("[")[2].partition("]")[0]
@@ -214,7 +214,7 @@ def memory_controller(hierarchy: Hierarchy | TracerError) -> Check:
             "memory cgroups",
             State.MISSING,
             str(hierarchy),
-            "there is no cgroup whose memory could be traced",
+            "there is no cgroup whose memory can be traced",
             prevents_recording=True,
         )
     return Check("memory cgroups", State.OK, f"v{hierarchy.version} at {hierarchy.mount}")
@@ -230,7 +230,7 @@ def pressure(path: Path, hierarchy: Hierarchy | TracerError) -> Check:
             "PSI",
             State.MISSING,
             f"{path}: {error.strerror}",
-            "samples say nothing of time stalled for memory (how long reclaim took is known all the same)",
+            "samples have no time stalled for memory (the duration of reclaim is recorded all the same)",
             "boot with psi=1",
         )
     if isinstance(hierarchy, Hierarchy) and hierarchy.version == 1:
@@ -238,7 +238,7 @@ def pressure(path: Path, hierarchy: Hierarchy | TracerError) -> Check:
             "PSI",
             State.DEGRADED,
             "of the whole machine only",
-            "samples say nothing of time stalled for memory: cgroup v1 keeps no pressure of a cgroup",
+            "samples have no time stalled for memory: cgroup v1 has no pressure of a cgroup",
             "boot with systemd.unified_cgroup_hierarchy=1",
         )
     return Check("PSI", State.OK, "of each cgroup")

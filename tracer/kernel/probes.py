@@ -103,7 +103,7 @@ def _both_ends(enter: str, leave: str, *targets: str, argument: str = "") -> tup
 
 
 _LAGS: Final = (
-    "totals are exact; what an interrupt changes is put to the next process that changes the same counter"
+    "totals are exact; a change by an interrupt is put to the next process that changes the same counter"
 )
 
 SIGNALS: Final = (
@@ -123,7 +123,7 @@ SIGNALS: Final = (
             *_entry("enter_lruvec_state", "mod_memcg_lruvec_state", argument="lruvec", approximate=_LAGS),
         ),
         "every change of anon, file, shmem, slab, kernel stack and page-table memory",
-        "no ledger: who charged what is not known",
+        "no ledger: the processes that charged memory are not known",
         required=True,
     ),
     Signal(
@@ -156,7 +156,7 @@ SIGNALS: Final = (
         "pagecache",
         _tracepoint("mm_filemap_delete_from_page_cache"),
         "every folio that leaves the page cache",
-        "evictions are not known: neither how much nor by whom",
+        "evictions are not known: neither their size nor their cause",
         required=True,
     ),
     Signal(
@@ -166,14 +166,14 @@ SIGNALS: Final = (
             *_tracepoint("mm_filemap_fault"),
             *_entry("enter_filemap_fault", "filemap_fault", argument="vm_fault"),
         ),
-        "tells folios added for a page fault from those added for read(2)",
+        "distinguishes folios added for a page fault from folios added for read(2)",
         "faults on files are counted as reads or as other",
     ),
     Signal(
         "memcg reclaim",
         "reclaim",
         _tracepoint("mm_vmscan_memcg_reclaim_begin", end="mm_vmscan_memcg_reclaim_end"),
-        "a cgroup at its limit, or asked to, begins to reclaim; and ends, with the pages freed",
+        "begin and end of reclaim in a cgroup, at its limit or on request, with the pages freed",
         "no reclaim attempts of cgroups",
         required=True,
     ),
@@ -181,7 +181,7 @@ SIGNALS: Final = (
         "reclaim target",
         "reclaim",
         _entry("enter_memcg_reclaim", "try_to_free_mem_cgroup_pages", argument="mem_cgroup"),
-        "the cgroup that is reclaimed from, and whether somebody asked for it, from the kernel's own call",
+        "the cgroup that is reclaimed from, and whether reclaim was requested, from the kernel's own call",
         "the target is found by its page counter, and reclaim below every limit is assumed to be proactive",
     ),
     Signal(
@@ -196,7 +196,7 @@ SIGNALS: Final = (
         "direct reclaim",
         "reclaim",
         _tracepoint("mm_vmscan_direct_reclaim_begin", end="mm_vmscan_direct_reclaim_end"),
-        "the machine is short: a task reclaims; and ends, with the pages freed",
+        "begin and end of reclaim by a task when the machine is short of memory, with the pages freed",
         "no direct reclaim",
         required=True,
     ),
@@ -212,22 +212,22 @@ SIGNALS: Final = (
         "reclaim",
         _tracepoint("mm_vmscan_lru_shrink_inactive"),
         "pages scanned and freed by list, dirty, under writeback, referenced; the priority",
-        "reclaim attempts without what they scanned",
+        "reclaim attempts have no numbers of scanned pages",
         required=True,
     ),
     Signal(
         "slab shrunk",
         "reclaim",
         _tracepoint("mm_shrink_slab_start", "mm_shrink_slab_end"),
-        "whose slab is shrunk, and by how much: names the target of reclaim that nothing else explains",
+        "the cgroup whose slab is shrunk, and by how much: names a reclaim target that no other signal names",
         "the target of reclaim on request may stay unknown",
     ),
     Signal(
         "pages written",
         "reclaim",
         _tracepoint("mm_vmscan_write_folio"),
-        "pages that reclaim gives to swap, or to the file system",
-        "how much reclaim swapped out by itself is not known",
+        "pages that reclaim writes to swap or to a file system",
+        "the number of pages that reclaim swapped out is not known",
     ),
     Signal(
         "reclaim counts",
@@ -246,15 +246,15 @@ SIGNALS: Final = (
         "reclaim waits",
         "stall",
         _tracepoint("mm_vmscan_throttled"),
-        "a task that reclaims is made to wait: for writeback, for others, or since it freed nothing",
-        "waits inside of reclaim are part of its duration only",
+        "a reclaiming task waits: for writeback, for other tasks, or because it freed nothing",
+        "waits in reclaim are only a part of its duration",
     ),
     Signal(
         "writer waits",
         "stall",
         _tracepoint("balance_dirty_pages"),
-        "a task that writes is made to wait, since too many pages are dirty",
-        "that writers were held back is not known",
+        "a writing task waits, because too many pages are dirty",
+        "the waits of writers are not known",
     ),
     Signal(
         "memory.high",
@@ -266,23 +266,23 @@ SIGNALS: Final = (
             "__mem_cgroup_handle_over_high",
             "mem_cgroup_handle_over_high",
         ),
-        "a task above memory.high is made to reclaim, and to sleep",
-        "how long memory.high held tasks back is in the pressure of their cgroup only",
+        "a task in a cgroup above memory.high reclaims and sleeps",
+        "the waits of tasks for memory.high are only a part of their cgroup's pressure",
         only_version=2,
     ),
     Signal(
         "swap-in",
         "stall",
         _both_ends("enter_swap_in", "leave_swap_in", "do_swap_page", argument="vm_fault"),
-        "a task faults on memory that was swapped out, and waits for it",
-        "how long tasks waited for swapped memory is not known, only how long it took to read it",
+        "a task faults on swapped memory, and waits for it",
+        "the waits of tasks for swapped memory are not known, only the time to read it",
     ),
     Signal(
         "swap IO",
         "swap_io",
         _tracepoint("block_bio_queue", "block_bio_complete", "block_rq_complete"),
-        "pages are written to swap or read from it: whose, by whom, and for how long",
-        "how long it took to write to swap, and to read from it, is not known",
+        "pages written to swap or read from it: their cgroup, the process, and the duration",
+        "the durations of writes to swap, and of reads from it, are not known",
     ),
     Signal(
         "OOM kill",
@@ -300,7 +300,7 @@ SIGNALS: Final = (
         "OOM decision",
         "oom",
         _both_ends("enter_oom", "leave_oom", "out_of_memory", argument="oom_control"),
-        "whose limit it was, what was asked for (gfp, order), and of how many pages, as the kernel had them",
+        "the limit that was hit, the allocation (gfp, order) and the allowed pages, as the kernel has them",
         "limit owner and gfp are inferred from page counters and the last reclaim; the order is not known",
     ),
     Signal(
@@ -308,7 +308,7 @@ SIGNALS: Final = (
         "candidate",
         _both_ends("enter_badness", "leave_badness", "oom_badness", argument="task_struct"),
         "the badness of each task that the kernel weighed",
-        "which processes the kernel weighed is not known",
+        "the processes that the kernel weighed are not known",
     ),
     Signal(
         "cgroup made",

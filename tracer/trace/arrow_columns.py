@@ -81,6 +81,14 @@ def encoded(column: pa.Array, kind: pa.DictionaryType) -> pa.Array:
     return pa.DictionaryArray.from_arrays(column.indices.cast(kind.index_type), values.cast(kind.value_type))
 
 
+def integers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Return a column of integers without NULL as an array.
+
+    Arrow's `to_numpy` and `pa.array` would import pandas, which the recorder must not.
+    """
+    return np.from_dlpack(column.combine_chunks()).astype(np.int64, copy=False)
+
+
 def _validity(null: npt.NDArray[np.bool_] | None) -> pa.Buffer | None:
     if null is None or not null.any():
         return None

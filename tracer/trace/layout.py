@@ -16,11 +16,7 @@ import contextlib
 import os
 import re
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
+from typing import Final
 
 from tracer.trace import untrusted_files
 
@@ -28,18 +24,6 @@ META: Final = "meta.json"
 META_TEMPORARY: Final = "meta.json.tmp"
 """The name under which meta.json is first written."""
 JOURNAL: Final = "journal"
-
-IDENTITY_KEYS: Final[dict[str, tuple[str, ...]]] = {
-    "cgroups": ("cgroup_id",),
-    "tasks": ("tgid", "start_ns"),
-    "inodes": ("inode_id",),
-    "stacks": ("stack_id",),
-}
-"""Identity tables -> their key; a later row with the same key supersedes an earlier one."""
-
-MERGED: Final = frozenset({"inodes"})
-"""Identity tables in which a null of the later row leaves the earlier value valid, as for the name of a
-removed file."""
 
 PART: Final = re.compile(r"(\d{6,9})\.parquet")
 JOURNAL_FILE: Final = re.compile(r"[a-z_]+\.\w+\.(arrows|tmp)")
@@ -88,46 +72,6 @@ def parts(trace: Path, table: str) -> list[Path]:
 def _numbered(trace: Path, place: Path, name: re.Pattern[str]) -> dict[int, Path]:
     found = ((name.fullmatch(entry), entry) for entry in untrusted_files.names(trace, place))
     return {int(match[1]): place / entry for match, entry in found if match}
-
-
-def keep_last(data: pa.Table, table: str) -> pa.Table:
-    """Return the rows of an identity table that no later row supersedes, in order; other tables unchanged."""
-    keys = IDENTITY_KEYS.get(table)
-    if keys is None or data.num_rows < 2:
-        return data
-    columns = [integers(data.column(key)) for key in reversed(keys)]
-    by_key = np.lexsort(columns)  # stable: rows of one key stay in order
-    is_last = np.ones(data.num_rows, dtype=bool)
-    is_last[:-1] = np.any([np.diff(column[by_key]) != 0 for column in columns], axis=0)
-    last = by_key[is_last]
-    order = np.argsort(last)
-    if len(last) == data.num_rows:
-        return data
-    if table not in MERGED:
-        return _take(data, last[order])
-    ends = np.flatnonzero(is_last)
-    begins = np.concatenate(([0], ends[:-1] + 1))
-    columns_of_last = []
-    for column in data.columns:
-        known = integers(column.is_valid().cast(pa.uint8()))[by_key] != 0
-        latest = np.maximum.accumulate(np.where(known, np.arange(len(known)), -1))[ends]
-        source = by_key[np.where(latest >= begins, latest, ends)]
-        columns_of_last.append(_take(column, source[order]))
-    return pa.Table.from_arrays(columns_of_last, schema=data.schema)
-
-
-def _take(data: Any, positions: npt.NDArray[np.int64]) -> Any:
-    """Return the rows of a table or column at these positions."""
-    positions = np.ascontiguousarray(positions)
-    return data.take(pa.Array.from_buffers(pa.int64(), len(positions), [None, pa.py_buffer(positions)]))
-
-
-def integers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Return a column of integers without NULL as an array.
-
-    Arrow's `to_numpy` and `pa.array` would import pandas, which the recorder must not.
-    """
-    return np.from_dlpack(column.combine_chunks()).astype(np.int64, copy=False)
 
 
 def size_bytes(trace: Path) -> int:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace import layout
+from tracer.trace.identity_tables import IDENTITY_KEYS, MERGED
 from tracer.trace.meta import begin
 from tracer.trace.read.reader import Trace
 from tracer.trace.value_ranges import value_range
@@ -83,8 +84,8 @@ def test_every_table_comes_back_from_the_journal_and_from_parquet(
 ) -> None:
     given_batches = data.draw(st.lists(batches(table), max_size=3))
     expected = pa.Table.from_batches(given_batches, TABLES[table])
-    if keys := layout.IDENTITY_KEYS.get(table):
-        expected = last_of_each_key(expected, keys, merged=table in layout.MERGED)
+    if keys := IDENTITY_KEYS.get(table):
+        expected = last_of_each_key(expected, keys, merged=table in MERGED)
 
     path = tmp_path_factory.mktemp("round") / "trip"
     meta = begin(command_line=[], cgroup_version=2, filters={}, probes={})

@@ -15,6 +15,7 @@ from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace import layout
 from tracer.trace.arrow_columns import rows_of
+from tracer.trace.identity_tables import IDENTITY_KEYS, keep_last
 from tracer.trace.meta import read_meta
 from tracer.trace.read.memory_bounds import Budget
 from tracer.trace.read.part import count_part, read_part
@@ -55,7 +56,7 @@ class Trace:
         """
         schema = TABLES[name]
         wanted = schema.names if columns is None else list(columns)
-        needed = dict.fromkeys([*wanted, *layout.IDENTITY_KEYS.get(name, ())])
+        needed = dict.fromkeys([*wanted, *IDENTITY_KEYS.get(name, ())])
         stored = pa.schema([schema.field(column) for column in needed])
 
         def read(paths: list[Path]) -> pa.Table:
@@ -64,11 +65,11 @@ class Trace:
             return pa.concat_tables([pa.Table.from_batches([], stored), *parts])
 
         data = self._settled(name, read).unify_dictionaries()
-        return layout.keep_last(data, name).select(wanted)
+        return keep_last(data, name).select(wanted)
 
     def rows(self, name: str) -> int:
         """Return the number of rows of `table`; for Parquet parts without reading them."""
-        keys = layout.IDENTITY_KEYS.get(name)
+        keys = IDENTITY_KEYS.get(name)
         if keys and layout.whole_path(self.path, name) not in layout.parts(self.path, name):
             return int(self.table(name, keys).num_rows)
 

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.schema import TABLES
-from tracer.trace.arrow_columns import rows_of
-from tracer.trace.layout import integers
+from tracer.trace.arrow_columns import integers, rows_of
 from tracer.wire.streams import STREAMS
 
 HELD_BYTES: Final = 64 << 20

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from tracer.directory import Directory
 from tracer.errors import TraceError
 from tracer.schema import TABLES
+from tracer.trace.identity_tables import keep_last
 from tracer.trace.journal_stream import read_journal
-from tracer.trace.layout import journal_temporary, keep_last, part_name, whole_name
+from tracer.trace.layout import journal_temporary, part_name, whole_name
 from tracer.trace.write.journal import Journal
 
 

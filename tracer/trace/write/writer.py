@@ -18,6 +18,7 @@ from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace import layout
 from tracer.trace.arrow_columns import rows_of
+from tracer.trace.identity_tables import IDENTITY_KEYS
 from tracer.trace.meta import WRITE_FAILED, Meta, utc_time, write_meta
 from tracer.trace.write.backlog import HELD_BYTES, Backlog, stream_of
 from tracer.trace.write.claim import claim
@@ -54,7 +55,7 @@ class TraceWriter:
 
     `rows` is, for each table, the number of rows that were appended and not lost, including those rows of
     identity tables that later ones superseded. Parts of event tables that have `part_rows` rows become
-    Parquet in another thread while the recording goes on. Identity tables (`layout.IDENTITY_KEYS`) become
+    Parquet in another thread while the recording goes on. Identity tables (`IDENTITY_KEYS`) become
     Parquet at the end, because any row may supersede any earlier one.
 
     While the trace cannot be written (the disk is full, or fails), rows wait in memory, up to `held_bytes`.
@@ -196,7 +197,7 @@ class TraceWriter:
     def _journal(self, table: str) -> Journal:
         """Return the table's open journal; a new one if there is none, or if it is full."""
         journal = self._open.get(table)
-        if journal and journal.rows >= self._part_rows and table not in layout.IDENTITY_KEYS:
+        if journal and journal.rows >= self._part_rows and table not in IDENTITY_KEYS:
             number = self._numbers[table]
             self._end_part(table)
             self._compactor.submit(compact_part, self._trace, self._journals, table, number, journal)
@@ -321,7 +322,7 @@ class TraceWriter:
         """
         known = self._parts[table]
         journals = [journal for journal in known.values() if journal.exists()]
-        if table in layout.IDENTITY_KEYS or (len(known) < 2 and len(journals) == len(known)):
+        if table in IDENTITY_KEYS or (len(known) < 2 and len(journals) == len(known)):
             return compact_whole(self._trace, self._journals, table, list(known.values()))
         for number, journal in known.items():
             if journal in journals:
