@@ -1,4 +1,4 @@
-"""A directory by its descriptor: nothing outside of it is reached."""
+"""A directory held open by its descriptor: no file outside of it can be reached."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Directory:
 
 
 @pytest.mark.parametrize("dangling", [True, False])
-def test_creating_over_a_link_fails(folder: Directory, target: Path, dangling: bool) -> None:
+def test_create_over_link_raises(folder: Directory, target: Path, dangling: bool) -> None:
     (folder.path / "file").symlink_to(target.with_name("absent") if dangling else target)
     with pytest.raises(FileExistsError):
         folder.create("file")
@@ -32,14 +32,14 @@ def test_creating_over_a_link_fails(folder: Directory, target: Path, dangling: b
     assert not target.with_name("absent").exists()
 
 
-def test_creating_over_a_file_fails(folder: Directory) -> None:
+def test_create_over_file_raises(folder: Directory) -> None:
     (folder.path / "file").write_text("mine")
     with pytest.raises(FileExistsError):
         folder.create("file")
     assert (folder.path / "file").read_text() == "mine"
 
 
-def test_only_regular_files_are_read(folder: Directory, target: Path) -> None:
+def test_read_of_irregular_file_raises(folder: Directory, target: Path) -> None:
     os.mkfifo(folder.path / "fifo")
     (folder.path / "link").symlink_to(target)
     (folder.path / "file").write_text("mine")
@@ -50,7 +50,7 @@ def test_only_regular_files_are_read(folder: Directory, target: Path) -> None:
         assert file.read() == b"mine"
 
 
-def test_a_link_is_no_folder(folder: Directory, tmp_path: Path) -> None:
+def test_subfolder_of_link_raises(folder: Directory, tmp_path: Path) -> None:
     (folder.path / "link").symlink_to(tmp_path)
     for make in (False, True):
         with pytest.raises(NotADirectoryError):
@@ -59,7 +59,7 @@ def test_a_link_is_no_folder(folder: Directory, tmp_path: Path) -> None:
         Directory.open(folder.path / "link")
 
 
-def test_it_is_the_same_directory_wherever_it_moves(folder: Directory, tmp_path: Path) -> None:
+def test_directory_moved_is_still_the_same(folder: Directory, tmp_path: Path) -> None:
     folder.path.rename(tmp_path / "moved")
     folder.path.mkdir()
     with folder.create("file") as file:

@@ -1,4 +1,4 @@
-"""A trace's text for a name: readable, and another for each name."""
+"""The text that stands for a name in a trace: readable, and different for different names."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tracer.stored_names import stored_name, stored_path, stored_text
         (b"\xed\xb3\xbf", r"\xed\xb3\xbf"),
     ],
 )
-def test_names_are_stored_as_text_that_says_each_byte(name: bytes, stored: str) -> None:
+def test_stored_name_has_each_byte(name: bytes, stored: str) -> None:
     assert stored_name(name) == stored
     assert stored_text(name.decode("utf-8", "surrogateescape")) == stored
     assert stored_path(os.fsdecode(name)) == stored
 
 
-def test_no_two_names_have_one_text() -> None:
+def test_stored_names_of_different_names_differ() -> None:
     pieces = (b"\\", b"x", b"f", b"5", b"c", b"\xff", b"\x5cx5c", "é".encode(), b"\xc3")
     names = {b"".join(parts) for length in range(1, 6) for parts in itertools.product(pieces, repeat=length)}
     assert len({stored_name(name) for name in names}) == len(names)

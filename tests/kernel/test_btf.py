@@ -1,4 +1,4 @@
-"""BTF: a blob made here, this kernel's own against two other readers, and damage."""
+"""BTF of a blob that is made here, of this kernel (compared with two other readers), and of damaged blobs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIGNED, BITFIELDS = 1 << 24, 1 << 31
 
 
 class Blob:
-    """Types as they are added, and the BTF blob of them all (Documentation/bpf/btf.rst)."""
+    """A builder of BTF: types are added one by one (Documentation/bpf/btf.rst)."""
 
     def __init__(self) -> None:
         self.types = b""
@@ -47,7 +47,7 @@ class Blob:
         return self.count
 
     def record(self, kind: int, name: str, size: int, *members: tuple[str, int, int], flags: int = 0) -> int:
-        """A structure or union of (name, type, offset in bits)."""
+        """Add a structure or union of members (name, type, offset in bits); return its type id."""
         words = [word for member, type_id, bits in members for word in (self.string(member), type_id, bits)]
         return self.add(kind, name, size, *words, length=len(members), flags=flags)
 
@@ -58,7 +58,7 @@ class Blob:
 
 @cache
 def small_blob() -> bytes:
-    """A few types, some of them called as those that the programs read."""
+    """Return BTF with a few types, some with the names of those that the programs read."""
     blob = Blob()
     number = blob.add(INT, "int", 4, SIGNED | 32)
     unsigned = blob.add(INT, "unsigned long", 8, 64)
@@ -81,7 +81,7 @@ def small_blob() -> bytes:
     return blob.pack()
 
 
-def test_structures() -> None:
+def test_members_of_structures() -> None:
     btf = Btf(small_blob())
     memcg = btf.struct("mem_cgroup")
     assert memcg is not None
@@ -100,7 +100,7 @@ def test_structures() -> None:
     assert btf.member(memcg, "none") is None
 
 
-def test_types() -> None:
+def test_types_are_resolved() -> None:
     btf = Btf(small_blob())
     memcg = btf.struct("mem_cgroup")
     assert memcg is not None
@@ -117,7 +117,7 @@ def test_types() -> None:
     assert btf.kind(0) == 0
 
 
-def test_names() -> None:
+def test_names_are_found() -> None:
     btf = Btf(small_blob())
     assert btf.enumerators == {"NR_SHMEM": 20, "NR_FILE_PAGES": 19, "MEMCG_KMEM": 7}
     assert btf.tracepoint_arguments("mark_victim") == ()
@@ -125,7 +125,7 @@ def test_names() -> None:
     assert btf.struct("mem") is None, "not the begin of a name"
 
 
-def test_a_member_that_is_missing_is_left_out_of_the_header() -> None:
+def test_header_missing_member_is_left_out() -> None:
     text = struct_header.header(Btf(small_blob()))
     assert "#define HAS_page_counter_max 1" in text
     assert "HAS_page_counter_high" not in text
@@ -143,7 +143,7 @@ def kernels_own() -> Btf:
 
 
 def placed_members() -> list[tuple[str, str, int]]:
-    """(structure, member, offset in bytes) of all that the programs read here."""
+    """Return (structure, member, offset in bytes) of all members that the programs read on this kernel."""
     btf = kernels_own()
     placed = []
     for name, members in struct_header.STRUCTS.items():
@@ -156,7 +156,7 @@ def placed_members() -> list[tuple[str, str, int]]:
 
 
 @needs_btf
-def test_all_members_lie_inside_their_structures() -> None:
+def test_members_are_inside_structures() -> None:
     btf = kernels_own()
     placed = placed_members()
     assert len(placed) > 60
@@ -168,8 +168,8 @@ def test_all_members_lie_inside_their_structures() -> None:
 
 @needs_btf
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs cc")
-def test_the_header_says_the_same_to_a_compiler(tmp_path: Path) -> None:
-    """Each member is where BTF has it, and each structure as large."""
+def test_header_compiled_has_offsets_of_btf(tmp_path: Path) -> None:
+    """In the compiled header, each member has the offset of BTF, and each structure the size of BTF."""
     btf = kernels_own()
     integers = [f"typedef unsigned {word} u{bits}; typedef signed {word} s{bits};" for bits, word in WORDS]
     checks = [
@@ -190,7 +190,7 @@ def test_the_header_says_the_same_to_a_compiler(tmp_path: Path) -> None:
 
 @needs_btf
 @pytest.mark.skipif(shutil.which("bpftool") is None, reason="needs bpftool, another reader of BTF")
-def test_bpftool_reads_the_same() -> None:
+def test_offsets_equal_those_of_bpftool() -> None:
     btf = kernels_own()
     dumped = subprocess.run(
         ["bpftool", "btf", "dump", "file", VMLINUX, "format", "raw"],
@@ -222,7 +222,7 @@ def test_bpftool_reads_the_same() -> None:
 
 
 def explore(blob: bytes) -> None:
-    """Everything that the tracer asks of a BTF."""
+    """Call everything of a BTF that the tracer uses."""
     btf = Btf(blob)
     btf.tracepoint_arguments("mark_victim")
     btf.function_arguments("out_of_memory")
@@ -241,7 +241,7 @@ def only_tracer_errors(act: Callable[[], object]) -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(st.dictionaries(st.integers(0, len(small_blob()) - 1), st.integers(0, 255), max_size=4))
-def test_changed_bytes_are_read_or_refused(changes: dict[int, int]) -> None:
+def test_changed_bytes_are_read_or_raise(changes: dict[int, int]) -> None:
     blob = bytearray(small_blob())
     for position, byte in changes.items():
         blob[position] = byte
@@ -250,19 +250,19 @@ def test_changed_bytes_are_read_or_refused(changes: dict[int, int]) -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, len(small_blob()) - 1))
-def test_a_cut_blob_is_refused(length: int) -> None:
+def test_truncated_blob_raises(length: int) -> None:
     with pytest.raises(TracerError, match="the BTF is damaged or of an unknown form"):
         Btf(small_blob()[:length])
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
-def test_no_btf_at_all(blob: bytes) -> None:
+def test_other_content_raises(blob: bytes) -> None:
     with pytest.raises(TracerError, match="the BTF is damaged or of an unknown form"):
         Btf(blob)
 
 
-def test_a_type_that_refers_to_itself_is_refused() -> None:
+def test_recursive_type_raises() -> None:
     blob = Blob()
     blob.add(TYPEDEF, "ouroboros", 1)
     blob.add(ARRAY, "", 0, 2, 1, 3)
@@ -276,6 +276,6 @@ def test_a_type_that_refers_to_itself_is_refused() -> None:
         btf.member(3, "absent")
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_load_missing_file_raises(tmp_path: Path) -> None:
     with pytest.raises(TracerError, match="CONFIG_DEBUG_INFO_BTF=y"):
         Btf.load(tmp_path / "vmlinux")

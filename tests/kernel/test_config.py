@@ -15,21 +15,21 @@ CONFIG_NR_CPUS=64
 """
 
 
-def test_options_that_are_built_in_or_modules(tmp_path: Path) -> None:
+def test_options_built_in_or_modules_are_set(tmp_path: Path) -> None:
     (tmp_path / "config").write_bytes(CONFIG)
     assert options_set([tmp_path / "config"]) == {"CONFIG_KPROBE_EVENTS", "CONFIG_XFS_FS"}
 
 
-def test_the_first_place_that_can_be_read(tmp_path: Path) -> None:
+def test_first_readable_file_is_used(tmp_path: Path) -> None:
     torn, whole = tmp_path / "torn.gz", tmp_path / "config.gz"
     torn.write_bytes(gzip.compress(CONFIG)[:20])
     whole.write_bytes(gzip.compress(CONFIG))
     assert options_set([tmp_path / "none", torn, whole]) == {"CONFIG_KPROBE_EVENTS", "CONFIG_XFS_FS"}
 
 
-def test_a_configuration_that_is_nowhere_is_not_one_without_options(tmp_path: Path) -> None:
+def test_missing_configuration_is_none(tmp_path: Path) -> None:
     assert options_set([tmp_path / "none"]) is None
 
 
-def test_places_are_of_this_kernel() -> None:
+def test_places_name_kernel_release() -> None:
     assert Path("/boot/config-6.18.5-amd64") in places("6.18.5-amd64")

@@ -17,7 +17,7 @@ INITIAL = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
 
 
 def status(capabilities: int, user: int = 0) -> str:
-    """/proc/self/status of a process whose effective set is not its bounding set, as its users are not."""
+    """Return /proc/self/status of a process whose effective and bounding sets differ, as do its users."""
     uids = f"Uid:\t1000\t{user}\t1000\t1000"
     return f"Name:\tpython3\n{uids}\nCapEff:\t{capabilities:016x}\nCapBnd:\t{2**41 - 1:016x}\n"
 
@@ -40,30 +40,30 @@ def bits(*numbers: int) -> int:
         (bits(38, 39), State.DEGRADED),
         (bits(24, 38, 39), State.DEGRADED),
         (bits(21, 24), State.OK),
-        (0x1FFFEFFFFFF, State.DEGRADED),  # all of 6.18 but CAP_SYS_RESOURCE
+        (0x1FFFEFFFFFF, State.DEGRADED),  # all of v6.18 except CAP_SYS_RESOURCE
         (0x1FFFFFFFFFF, State.OK),
     ],
 )
-def test_permissions_are_the_effective_capabilities(capabilities: int, state: State) -> None:
+def test_permissions_follow_effective_capabilities(capabilities: int, state: State) -> None:
     check = features.permissions(status(capabilities))
     assert check.state is state
     assert check.prevents_recording is (state is State.MISSING)
 
 
-def test_capabilities_do_not_make_a_root() -> None:
+def test_permissions_of_other_user_are_missing() -> None:
     check = features.permissions(status(0x1FFFFFFFFFF, user=1000))
     assert (check.state, check.prevents_recording) == (State.MISSING, True)
     assert "as user 1000" in check.detail
 
 
-def test_each_capability_that_is_missed_is_named_with_its_cost() -> None:
+def test_permissions_missing_capability_names_cost() -> None:
     check = features.permissions(status(bits(38, 39)))
     assert "no CAP_SYS_ADMIN, no CAP_SYS_RESOURCE" in check.detail
     assert "the cost of an event cannot be measured" in check.cost
     assert "oom_score_adj" in check.cost
 
 
-def test_namespaces_of_the_host_and_of_a_container() -> None:
+def test_namespaces_of_host_and_container() -> None:
     assert features.namespaces(INITIAL).state is State.OK
     container = features.namespaces(INITIAL | {"pid": 4026532200, "cgroup": 4026532201})
     assert container.state is State.DEGRADED
@@ -74,13 +74,13 @@ def test_namespaces_of_the_host_and_of_a_container() -> None:
     assert rootless.prevents_recording
 
 
-def test_without_btf_nothing_can_be_recorded() -> None:
+def test_btf_missing_prevents_recording() -> None:
     absent = features.btf(TracerError("no BTF at /sys/kernel/btf/vmlinux"))
     assert (absent.state, absent.prevents_recording) == (State.MISSING, True)
 
 
 class Types(Btf):
-    """BTF that has but these structures."""
+    """A BTF with only these structures."""
 
     def __init__(self, *structs: str) -> None:
         self.structs = structs
@@ -89,7 +89,7 @@ class Types(Btf):
         return 1 if name in self.structs else None
 
 
-def test_a_kernel_that_the_programs_are_not_made_for_is_said_to_be_so() -> None:
+def test_btf_of_unsupported_kernel_prevents_recording() -> None:
     before_folios = features.btf(Types("mem_cgroup"))
     assert (before_folios.state, before_folios.prevents_recording) == (State.MISSING, True)
     assert "struct folio" in before_folios.detail
@@ -104,20 +104,20 @@ def test_a_kernel_that_the_programs_are_not_made_for_is_said_to_be_so() -> None:
         ("none integrity [confidentiality]\n", State.MISSING),
     ],
 )
-def test_lockdown_forbids_only_in_confidentiality(tmp_path: Path, text: str, state: State) -> None:
+def test_lockdown_prevents_only_in_confidentiality(tmp_path: Path, text: str, state: State) -> None:
     path = tmp_path / "lockdown"
     path.write_text(text)
     check = features.lockdown(path, [])
     assert (check.state, check.prevents_recording) == (state, state is State.MISSING)
 
 
-def test_lockdown_unseen_is_unknown_and_lockdown_not_built_in_is_not(tmp_path: Path) -> None:
+def test_lockdown_unmounted_is_unknown_and_not_built_in_is_ok(tmp_path: Path) -> None:
     path = tmp_path / "lockdown"
     assert features.lockdown(path, [mount("tmpfs", "/tmp")]).state is State.UNKNOWN
     assert features.lockdown(path, [mount("securityfs", "/sys/kernel/security")]).state is State.OK
 
 
-def test_memory_controller_absent_prevents_recording() -> None:
+def test_memory_controller_missing_prevents_recording() -> None:
     check = features.memory_controller(TracerError("boot with cgroup_enable=memory"))
     assert (check.state, check.prevents_recording) == (State.MISSING, True)
     assert "cgroup_enable=memory" in check.detail
@@ -126,7 +126,7 @@ def test_memory_controller_absent_prevents_recording() -> None:
     )
 
 
-def test_pressure_by_cgroup_takes_v2(tmp_path: Path) -> None:
+def test_pressure_on_v1_is_degraded(tmp_path: Path) -> None:
     path = tmp_path / "memory"
     v1, v2 = (Hierarchy(version, Path("/sys/fs/cgroup"), "/") for version in (1, 2))
     assert features.pressure(path, v2).state is State.MISSING
@@ -135,14 +135,14 @@ def test_pressure_by_cgroup_takes_v2(tmp_path: Path) -> None:
     assert features.pressure(path, v1).state is State.DEGRADED
 
 
-def test_tracefs_is_told_and_never_needed() -> None:
+def test_tracefs_is_reported_but_not_needed() -> None:
     assert "not mounted" in features.tracefs([]).detail
     mounted = features.tracefs([mount("tracefs", "/sys/kernel/tracing")])
     assert "/sys/kernel/tracing" in mounted.detail
     assert {features.tracefs([]).state, mounted.state} == {State.OK}
 
 
-def test_swap_sums_areas_whatever_their_names(tmp_path: Path) -> None:
+def test_swap_areas_of_any_name_are_summed(tmp_path: Path) -> None:
     swaps, heading = tmp_path / "swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
     assert "none" in features.swap(swaps).detail, "a kernel without swap has no such file"
     swaps.write_text(heading)
@@ -152,19 +152,19 @@ def test_swap_sums_areas_whatever_their_names(tmp_path: Path) -> None:
     assert features.swap(swaps).detail == "3.0 GiB in 2 area(s)"
 
 
-def test_huge_pages_not_built_in(tmp_path: Path) -> None:
+def test_huge_pages_not_built_in_is_ok(tmp_path: Path) -> None:
     assert "none" in features.huge_pages(tmp_path / "enabled").detail
     (tmp_path / "enabled").write_text("always [madvise] never\n")
     assert features.huge_pages(tmp_path / "enabled").detail == "madvise"
 
 
 @given(st.integers(0, 2**64 - 1))
-def test_what_is_not_ok_says_what_it_costs(capabilities: int) -> None:
+def test_checks_not_ok_have_cost(capabilities: int) -> None:
     check = features.permissions(status(capabilities))
     assert (check.state is State.OK) == (check.cost == "") == (check.remedy == "")
 
 
-def test_the_running_kernel_is_examined_whoever_asks() -> None:
+def test_examine_running_kernel_as_any_user() -> None:
     checks = features.examine()
     assert len({check.name for check in checks}) == len(checks)
     assert all(isinstance(check, Check) and check.detail for check in checks)

@@ -1,4 +1,4 @@
-"""What of the kernel's layout differs between kernels is told by existence."""
+"""Differences between kernels that are found by the existence of enumerators and functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEAL = {"PGSTEAL_DIRECT": 50}
 
 
 class Enumerators:
-    """As much of a Btf as the question needs."""
+    """A BTF that has only enumerators."""
 
     def __init__(self, enumerators: dict[str, int]) -> None:
         self.enumerators = enumerators
@@ -23,22 +23,20 @@ class Enumerators:
 @pytest.mark.parametrize(
     ("enumerators", "expected"),
     [
-        (NODE | STEAL | NODE_END, True),  # from 7.1 on
-        (NODE | NODE_END | STEAL, False),  # before: of vm_event_item, with a number that could be either's
+        (NODE | STEAL | NODE_END, True),  # since v7.1
+        (NODE | NODE_END | STEAL, False),  # before: in vm_event_item, with a number that both enums have
         (STEAL | NODE | NODE_END, False),
         (NODE | NODE_END, False),
         ({}, False),
     ],
 )
-def test_reclaim_counts_are_node_stats_by_the_enum_they_stand_in(
-    enumerators: dict[str, int], expected: bool
-) -> None:
+def test_reclaim_counts_are_node_stats_by_enum(enumerators: dict[str, int], expected: bool) -> None:
     btf: Any = Enumerators(enumerators)
     assert struct_header.reclaim_counts_are_node_stats(btf) is expected
 
 
 class Functions:
-    """The same, of functions."""
+    """A BTF that has only functions."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -50,8 +48,6 @@ class Functions:
 @pytest.mark.parametrize(
     ("names", "expected"), [(("hugetlb_basepage_index",), True), (("hugetlb_fault",), False)]
 )
-def test_places_in_hugetlbfs_are_by_huge_pages_where_the_kernel_converts_them(
-    names: tuple[str, ...], expected: bool
-) -> None:
+def test_hugetlb_index_counts_huge_pages_with_conversion(names: tuple[str, ...], expected: bool) -> None:
     btf: Any = Functions(*names)
     assert struct_header.hugetlb_index_is_of_huge_pages(btf) is expected

@@ -20,7 +20,7 @@ def meta() -> Meta:
 
 @pytest.fixture
 def rows_of() -> Callable[[str, range], pa.RecordBatch]:
-    """Rows of any table in which every column tells the row's number."""
+    """Return rows of any table; each value of a row is made from the row's number."""
 
     def column(field: pa.Field, numbers: np.ndarray[Any, Any]) -> pa.Array:
         if pa.types.is_boolean(field.type):

@@ -1,4 +1,4 @@
-"""Whenever the recorder dies, what it had flushed is there, each row once."""
+"""Flushed rows survive the recorder's death at any moment, each row once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RowsOf = Callable[[str, range], pa.RecordBatch]
 
 
 @pytest.mark.parametrize("moment", range(20))
-def test_a_killed_recorder_leaves_all_it_flushed(moment: int, tmp_path: Path) -> None:
+def test_killed_recorder_leaves_flushed_rows(moment: int, tmp_path: Path) -> None:
     path = tmp_path / "trace"
     lines = random.randrange(1, 40 + 5 * moment)
     with subprocess.Popen([sys.executable, BUSY_WRITER, path], stdout=subprocess.PIPE, text=True) as child:
@@ -55,11 +55,11 @@ def test_a_killed_recorder_leaves_all_it_flushed(moment: int, tmp_path: Path) ->
 
 
 class Died(BaseException):
-    """Stands for SIGKILL: nothing of ours catches it."""
+    """A stand-in for SIGKILL, which no code of ours catches."""
 
 
 def recorded(writer: TraceWriter, rows_of: RowsOf) -> None:
-    """Three parts of loss, one of charge, and tasks of which two were updated."""
+    """Record three parts of loss, one of charge, and tasks of which two were updated."""
     writer.append("charge", rows_of("charge", range(2)))
     for start in range(0, 9, 3):
         writer.append("loss", rows_of("loss", range(start, start + 3)))
@@ -77,7 +77,7 @@ def assert_complete(path: Path) -> None:
     assert [trace.rows(table) for table in ("loss", "charge", "tasks", "oom")] == [9, 2, 4, 0]
 
 
-def test_death_between_any_two_steps_of_compaction_loses_and_doubles_nothing(
+def test_death_at_any_step_of_compaction_keeps_each_row_once(
     open_writer: Callable[..., TraceWriter], rows_of: RowsOf
 ) -> None:
     steps = 0
@@ -101,7 +101,7 @@ def test_death_between_any_two_steps_of_compaction_loses_and_doubles_nothing(
 
 
 def die_after(steps: int, patch: pytest.MonkeyPatch) -> list[str]:
-    """After so many renames and removals the process is dead: no later one happens. Returns what happened."""
+    """Let the process die after a number of renames and removals; return those that happened."""
     log: list[str] = []
 
     def mortal(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -118,7 +118,7 @@ def die_after(steps: int, patch: pytest.MonkeyPatch) -> list[str]:
     return log
 
 
-def test_a_part_whose_compaction_failed_is_tried_again_at_the_end(
+def test_failed_compaction_is_repeated_at_close(
     open_writer: Callable[..., TraceWriter], rows_of: RowsOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = open_writer(part_rows=3)
@@ -138,9 +138,7 @@ def test_a_part_whose_compaction_failed_is_tried_again_at_the_end(
     assert not (writer.path / "journal").exists()
 
 
-def test_a_journal_that_lost_rows_is_never_removed(
-    open_writer: Callable[..., TraceWriter], rows_of: RowsOf
-) -> None:
+def test_journal_with_lost_rows_is_kept(open_writer: Callable[..., TraceWriter], rows_of: RowsOf) -> None:
     writer = open_writer()
     journal = writer.path / "journal" / "loss.1.arrows"
     writer.append("charge", rows_of("charge", range(2)))

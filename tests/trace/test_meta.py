@@ -13,7 +13,7 @@ from tracer.trace.meta import Meta, begin, is_meta, is_trace, read_clocks, read_
 
 
 @pytest.mark.parametrize("cgroups", [["/a"], [], None], ids=["some", "none-yet", "all"])
-def test_what_was_written_is_read(tmp_path: Path, cgroups: list[str] | None) -> None:
+def test_read_meta_returns_written(tmp_path: Path, cgroups: list[str] | None) -> None:
     meta = begin(
         command_line=["memcg-tracer", "--name", "\x1b[31m"],
         cgroup_version=2,
@@ -28,7 +28,7 @@ def test_what_was_written_is_read(tmp_path: Path, cgroups: list[str] | None) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["meta.json"]
 
 
-def test_a_beginning_has_no_end(meta: Meta) -> None:
+def test_begin_has_no_end(meta: Meta) -> None:
     assert meta["schema_version"] == SCHEMA_VERSION
     assert (meta["ended"], meta["end_reason"], meta["rows"], meta["lost"]) == (None, None, None, None)
     assert datetime.fromisoformat(meta["started"]).timestamp() == pytest.approx(
@@ -36,16 +36,14 @@ def test_a_beginning_has_no_end(meta: Meta) -> None:
     )
 
 
-def test_time_follows_the_pair_and_not_the_wall_clock() -> None:
+def test_utc_time_follows_clock_pair() -> None:
     pair = {"monotonic_ns": 5_000_000_000, "realtime_ns": 1_700_000_000_000_000_000}
     assert utc_time(pair, 6_500_001_999) == "2023-11-14T22:13:21.500001+00:00"  # type: ignore[arg-type]
     first, second = read_clocks(), read_clocks()
     assert second["monotonic_ns"] > first["monotonic_ns"]
 
 
-def test_a_failed_rewrite_leaves_the_old_one(
-    tmp_path: Path, meta: Meta, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_write_meta_failure_keeps_old(tmp_path: Path, meta: Meta, monkeypatch: pytest.MonkeyPatch) -> None:
     write_meta(Directory.open(tmp_path), meta)
 
     def die(*_: object, **__: object) -> None:
@@ -70,7 +68,7 @@ def test_a_failed_rewrite_leaves_the_old_one(
         (f'{{"format": "memcg-tracer trace", "schema_version": {SCHEMA_VERSION}}}', "lacks architecture, "),
     ],
 )
-def test_what_is_not_a_trace(tmp_path: Path, content: str | None, says: str) -> None:
+def test_read_meta_of_other_directory_raises(tmp_path: Path, content: str | None, says: str) -> None:
     if content is not None:
         (tmp_path / "meta.json").write_text(content, encoding="latin-1")
     with pytest.raises(TraceError, match=says) as raised:
@@ -79,7 +77,7 @@ def test_what_is_not_a_trace(tmp_path: Path, content: str | None, says: str) -> 
     assert "\n" not in str(raised.value)
 
 
-def test_a_path_that_is_no_directory(tmp_path: Path) -> None:
+def test_read_meta_of_file_or_nothing_raises(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TraceError, match="not a trace but a file"):
         read_meta(tmp_path / "file")
@@ -96,7 +94,7 @@ def test_a_path_that_is_no_directory(tmp_path: Path) -> None:
         (None, "open it with"),
     ],
 )
-def test_another_schema(tmp_path: Path, meta: Meta, version: object, remedy: str) -> None:
+def test_read_meta_of_other_schema_raises(tmp_path: Path, meta: Meta, version: object, remedy: str) -> None:
     other = {**meta, "schema_version": version, "tool_version": "9.1\x1b[31m"}
     (tmp_path / "meta.json").write_text(json.dumps(other))
     with pytest.raises(TraceError, match=remedy) as raised:

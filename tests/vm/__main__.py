@@ -1,4 +1,4 @@
-"""The kernel tests on other kernels: `make test-vm`. See docs/kernels.md."""
+"""The kernel tests on other kernels (`make test-vm`); see docs/kernels.md."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from vm.machine import CHECKOUT, Machine
 from vm.programs import PACKAGES, find
 
 AT_ONCE: Final = 3  # on two CPUs: a guest's tests often wait
-FACTOR: Final = 8  # how much slower than a real machine a test may find a guest
-TIMEOUT_S: Final = 2400  # of one guest's tests
-BOOTS: Final = 3  # of one guest, at most
+FACTOR: Final = 8  # by which a guest may be slower than a real machine
+TIMEOUT_S: Final = 2400  # for the tests of one guest
+BOOTS: Final = 3  # the most boots of one guest
 ARM64_SERIES: Final = "7.3"
 EACH: Final = "vm"
 ONCE: Final = "vm_once"
 PREEMPT: Final = "vm_preempt"
-"""What pytest selects on each kernel; in one more guest with the newest, since that takes longest; in one
-more with the oldest, which is fully preemptible."""
+"""The markers of tests on each kernel; of those on the newest only, in a guest of their own because they take
+longest; and of those on the oldest only, in a guest with full preemption."""
 V1_TESTS: Final = ("tests/kernel/", "tests/capture/recordings/test_ledger.py")
-"""Those of files and counters, which v1 has others of."""
+"""The tests of files and counters, which differ on v1."""
 
 _VARIANTS: Final = {EACH: "", ONCE: ", once", PREEMPT: ", preempt"}
 _POLL_S: Final = 0.2
@@ -42,7 +42,7 @@ _POLL_S: Final = 0.2
 
 @dataclass(frozen=True)
 class Boot:
-    """A kernel to boot, with the memory controller on cgroup `version`, and the tests to run there."""
+    """A kernel to boot, with the memory controller on cgroup `version`, and the markers of its tests."""
 
     kernel: Kernel
     version: int
@@ -50,17 +50,17 @@ class Boot:
 
     @property
     def title(self) -> str:
-        """As it is called in the report."""
+        """The name of the guest in the report."""
         return f"{self.kernel.release}, cgroup v{self.version}{_VARIANTS[self.markers]}"
 
     @property
     def results(self) -> Path:
-        """The folder where the guest leaves what it says."""
+        """The folder for the guest's results."""
         variant = _VARIANTS[self.markers].replace(", ", "-")
         return cache() / "results" / f"{self.kernel.series}-v{self.version}{variant}"
 
     def start(self, tests: list[str], arm64: bytes | None) -> Machine:
-        """Boot it; `arm64` is the BTF of a kernel that the programs are to be compiled for, as well."""
+        """Boot the guest; with `arm64`, the BTF of such a kernel, it also compiles the programs for that."""
         files = {"arm64.btf": arm64} if arm64 is not None else {}
         return Machine(
             self.kernel,
@@ -76,18 +76,18 @@ class Boot:
 
 
 def main() -> int:
-    """Exit status 0 if all that was asked for was run, and passed."""
+    """Return the exit status: 0 if all requested tests were run and passed."""
     parser = argparse.ArgumentParser(prog="make test-vm", description=__doc__)
     parser.add_argument("series", nargs="*", metavar="KERNEL", help=f"of {', '.join(SUITES)}; default: all")
     asked = list(dict.fromkeys(parser.parse_args().series or SUITES))
     if unknown := sorted(set(asked) - set(SUITES)):
         parser.error(f"no kernel {', '.join(unknown)}: choose from {', '.join(SUITES)}")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))  # and so the guests are killed
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # the exit kills the guests
     begin = time.monotonic()
     try:
         require_machine()
-        compileall.compile_dir(CHECKOUT / "tracer", quiet=2)  # which guests cannot: they only read this
+        compileall.compile_dir(CHECKOUT / "tracer", quiet=2)  # guests cannot: the files are read-only there
         tests = {markers: files_with_tests(markers) for markers in _VARIANTS}
     except NotRunError as error:
         print(f"make test-vm: not run: {error}", file=sys.stderr)
@@ -107,7 +107,7 @@ def main() -> int:
 
 
 def require_machine() -> None:
-    """NotRunError where no guest can be started here."""
+    """Raise NotRunError if no guest can be started on this machine."""
     if platform.machine() != "x86_64":
         raise NotRunError(f"guests run this machine's x86-64 programs, and this is {platform.machine()}")
     for program in PACKAGES:
@@ -115,7 +115,7 @@ def require_machine() -> None:
 
 
 def files_with_tests(markers: str) -> list[str]:
-    """The files that have such tests: importing the others would take a guest minutes."""
+    """Return the files with tests of these markers; the import of all files would take a guest minutes."""
     collect = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-m", markers]
     collect += ["-p", "no:cacheprovider"]
     collected = subprocess.run(collect, cwd=CHECKOUT, capture_output=True, text=True, check=False)
@@ -125,14 +125,14 @@ def files_with_tests(markers: str) -> list[str]:
 
 
 def last_words(results: Path) -> str:
-    """How far a guest came, and the last line of its console."""
+    """Return the progress of a guest, and the last line of its console."""
     console, log = ((results / name) for name in ("console", "pytest.log"))
     said = console.read_text(encoding="utf-8", errors="replace").splitlines() if console.exists() else []
     return f"{'amid its tests' if log.exists() else 'before its tests'}, last line {(said or [''])[-1]!r}"
 
 
 def make_ready(asked: Sequence[str]) -> tuple[list[Boot], list[str]]:
-    """What to boot, and why some of it cannot be."""
+    """Return the guests to boot, and for each kernel that cannot be booted the reason."""
     boots, not_run = [], []
     for series in asked:
         try:
@@ -149,13 +149,15 @@ def make_ready(asked: Sequence[str]) -> tuple[list[Boot], list[str]]:
             boots.append(Boot(kernel, 1, EACH))
         if not kernel.has_v1:
             print(f"{kernel.release} is built without the memory controller of cgroup v1", file=sys.stderr)
-    # what takes longest begins, what takes least is last
+    # the longest first, the shortest last
     return sorted(boots, key=lambda boot: (boot.markers != ONCE, boot.version == 1)), not_run
 
 
 def run(boots: Sequence[Boot], tests: Mapping[str, list[str]], arm64: bytes | None) -> bool:
-    """Boot them, AT_ONCE at a time, and print the report of each once it has ended; the last compiles for
-    arm64. One that comes to a standstill is booted again, a few times. Whether there was any, and all passed.
+    """Boot the guests, AT_ONCE at a time, and print the report of each; the last one compiles for arm64.
+
+    A guest at a standstill is booted again, up to BOOTS times. Return whether there was a guest, and all
+    passed.
     """
     waiting, reports = deque(boots), []
     running: dict[Boot, tuple[Machine, float]] = {}
@@ -177,7 +179,7 @@ def run(boots: Sequence[Boot], tests: Mapping[str, list[str]], arm64: bytes | No
                     machine.stop()
                     del running[boot]
                     waiting.appendleft(boot)
-                    print(f"HUNG  {boot.title}, {last_words(boot.results)}: it is booted again", flush=True)
+                    print(f"HUNG  {boot.title}, {last_words(boot.results)}: booting it again", flush=True)
                 elif machine.has_ended():
                     machine.stop()
                     del running[boot]

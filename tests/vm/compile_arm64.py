@@ -1,6 +1,7 @@
-"""Compile the BPF programs for arm64, by the BTF of such a kernel: `compile_arm64.py BTF_FILE`, as root.
+"""Compilation of the BPF programs for arm64, with the BTF of such a kernel: `compile_arm64.py BTF_FILE`, as
+root.
 
-What the loader asks of the running kernel is answered by that BTF instead, and it is told that this is arm64.
+The loader reads that BTF in place of the running kernel's, and arm64 as the architecture.
 """
 
 from __future__ import annotations
@@ -20,32 +21,32 @@ from tracer.kernel.probes import Hook, Kind
 
 
 class OfferOfBtf(Offer):
-    """All that a kernel's BTF has: nothing is closed there, and no function inlined."""
+    """An offer of everything in a kernel's BTF: no hook is closed, and no function is inlined."""
 
     @classmethod
     def look(cls, btf: Btf) -> OfferOfBtf:
         return cls(btf, {})
 
     def why_not(self, hook: Hook) -> str | None:
-        # a kprobe would be looked for in the running kernel's symbols
+        # a kprobe would be looked up in the running kernel's symbols
         return super().why_not(replace(hook, kind=Kind.FENTRY) if hook.kind.family == Kind.KPROBE else hook)
 
 
 class Arm64Programs(load.Programs):
-    """Programs that are compiled, and not loaded."""
+    """Programs that are compiled but not loaded."""
 
     def _flags(self) -> list[str]:
-        # BCC gives the compiler an option of the architecture that it was itself built for
+        # BCC passes the compiler an option for the architecture that BCC was built for
         return [*super()._flags(), "-fcf-protection=none"]
 
     def count(self) -> int:
-        """How many there are, once they are compiled. Raises TracerError where they cannot be."""
+        """Compile the programs, and return their number; raises TracerError if they do not compile."""
         return len(self._compilation.unit().programs)
 
 
 def main() -> int:
-    """Exit status 0 if the programs compile for each family of hooks."""
-    os.environ["ARCH"] = "arm64"  # BCC's own word for it
+    """Return the exit status: 0 if the programs compile for each family of hooks."""
+    os.environ["ARCH"] = "arm64"  # BCC's name for the architecture
     btf = Btf(Path(sys.argv[1]).read_bytes())
     arm64 = Machine("TRACER_ARM64", 280)
     with patch.object(load, "machine", lambda: arm64), patch.object(load, "Offer", OfferOfBtf):

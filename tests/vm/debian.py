@@ -1,7 +1,7 @@
-"""Debian's kernel packages, by series, from the mirror that this machine itself uses.
+"""Debian's kernel packages, by series, from the mirror that this machine uses.
 
-All that apt needs and fetches is in a folder of ours: neither the lists, the packages nor the settings of the
-machine change. Signatures are checked by Debian's own keyring.
+All files of apt are in a folder of ours, so that the machine's lists, packages and settings do not change.
+Signatures are checked with Debian's keyring.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SUITES: Final[Mapping[str, tuple[str, ...]]] = {
     "6.18": ("trixie-backports",),
     "7.3": ("trixie-backports",),
 }
-"""Series -> the suites that have it. Versions age off a mirror within weeks, a series within years."""
+"""Series -> the suites that have it. A version leaves a mirror after weeks, a series after years."""
 
 _ETC_APT: Final = Path("/etc/apt")
 _KEYRINGS: Final = (
@@ -33,23 +33,23 @@ _KEYRINGS: Final = (
 
 @dataclass(frozen=True)
 class Mirrors:
-    """Where this machine gets Debian from: the URIs of the archive, and of its security updates."""
+    """The URIs of Debian's archive and of its security updates that this machine uses."""
 
     archive: str
     security: str
 
-    def of(self, suite: str) -> str:
-        """The URI that has a suite."""
+    def uri_for(self, suite: str) -> str:
+        """Return the URI that has a suite."""
         return self.security if suite.endswith("-security") else self.archive
 
 
 def find_mirrors(etc_apt: Path = _ETC_APT) -> Mirrors:
-    """By the suites that the machine's sources want of each URI. NotRunError where none is Debian's."""
+    """Find the mirrors by the suites in the machine's sources; raises NotRunError if none is Debian's."""
     suites: defaultdict[str, set[str]] = defaultdict(set)
     for uri, suite in _sources(etc_apt):
         suites[uri.rstrip("/")].add(suite)
     security = [uri for uri, names in suites.items() if any(name.endswith("-security") for name in names)]
-    # An archive of somebody else has a suite of Debian's name, too, but no updates to it.
+    # Another archive may have a suite of Debian's name as well, but has no updates to it.
     archives = [uri for uri, names in suites.items() if {f"{name}-updates" for name in names} & names]
     archives += [uri for uri in suites if uri.endswith("/debian") and uri not in archives]
     if not archives:
@@ -59,23 +59,23 @@ def find_mirrors(etc_apt: Path = _ETC_APT) -> Mirrors:
 
 
 def _sources(etc_apt: Path) -> Iterator[tuple[str, str]]:
-    """Each (URI, suite) with packages, of both formats that sources.list(5) knows."""
+    """Yield each (URI, suite) with packages, in both formats of sources.list(5)."""
     parts = etc_apt / "sources.list.d"
     for file in [etc_apt / "sources.list", *sorted(parts.glob("*.list"))]:
         if file.is_file():
-            yield from _of_lines(file.read_text())
+            yield from _from_lines(file.read_text())
     for file in sorted(parts.glob("*.sources")):
-        yield from _of_stanzas(file.read_text())
+        yield from _from_stanzas(file.read_text())
 
 
-def _of_lines(text: str) -> Iterator[tuple[str, str]]:
+def _from_lines(text: str) -> Iterator[tuple[str, str]]:
     for line in text.splitlines():
         found = re.match(r"deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)", line)
         if found:
             yield found[1], found[2]
 
 
-def _of_stanzas(text: str) -> Iterator[tuple[str, str]]:
+def _from_stanzas(text: str) -> Iterator[tuple[str, str]]:
     without_comments = re.sub(r"^#.*\n?", "", text, flags=re.MULTILINE)
     for stanza in re.split(r"\n\s*\n", without_comments):
         unfolded = re.sub(r"\n[ \t]+", " ", stanza)
@@ -86,7 +86,7 @@ def _of_stanzas(text: str) -> Iterator[tuple[str, str]]:
 
 
 class Archive:
-    """The packages of some suites for one architecture. `folder` keeps the lists."""
+    """The packages of some suites for one architecture; apt's lists are in `folder`."""
 
     def __init__(self, folder: Path, mirrors: Mirrors, suites: Sequence[str], architecture: str) -> None:
         keyring = next((path for path in _KEYRINGS if path.exists()), None)
@@ -95,7 +95,7 @@ class Archive:
         for part in ("lists/partial", "cache/archives/partial"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         sources = folder / "debian.sources"
-        stanzas = [f"Types: deb\nURIs: {mirrors.of(suite)}\nSuites: {suite}\n" for suite in suites]
+        stanzas = [f"Types: deb\nURIs: {mirrors.uri_for(suite)}\nSuites: {suite}\n" for suite in suites]
         sources.write_text(
             "\n".join(f"{stanza}Components: main\nSigned-By: {keyring}\n" for stanza in stanzas)
         )
@@ -109,7 +109,7 @@ class Archive:
             "Dir::Cache": folder / "cache",
             "APT::Architecture": architecture,
             "APT::Architectures": architecture,
-            "APT::Sandbox::User": "root",  # the folder may be one that the user _apt cannot enter
+            "APT::Sandbox::User": "root",  # the user _apt may not enter the folder
             "Acquire::Languages": "none",
             "Acquire::Retries": 3,
         }
@@ -119,7 +119,8 @@ class Archive:
         self._run("apt-get", "-qq", "--error-on=any", "update")
 
     def newest(self, series: str) -> list[str]:
-        """The packages of the newest kernel of a series, the one with the image first. NotRunError."""
+        """Return the packages of the newest kernel of a series, that of the image first; raises NotRunError
+        if there is none."""
         pattern = rf"linux-(image|binary)-({re.escape(series)}\.\d[^-]*(?:-\d+)?)-{self._architecture}"
         listed = self._run("apt-cache", "search", "--names-only", f"^linux-(image|binary)-{series}[.]")
         found = [re.fullmatch(pattern, line.split(" ")[0]) for line in listed.splitlines()]
@@ -127,13 +128,13 @@ class Archive:
         if not kernels:
             raise NotRunError(f"the mirror has no kernel {series} for {self._architecture} in {self._suites}")
         version = max((version for version, _ in kernels), key=_by_number)
-        # From 6.19 on linux-image is empty, and depends on the image, the modules and the configuration.
+        # Since 6.19, linux-image is empty, and depends on the image, the modules and the configuration.
         if (version, "binary") not in kernels:
             return [f"linux-image-{version}-{self._architecture}"]
         return [f"linux-{part}-{version}-{self._architecture}" for part in ("binary", "modules", "base")]
 
     def unpack(self, packages: Sequence[str], target: Path) -> None:
-        """Fetch packages and unpack them, without installing anything. NotRunError where that fails."""
+        """Fetch and unpack packages, without installing them; raises NotRunError if that fails."""
         target.mkdir(parents=True, exist_ok=True)
         for package in packages:
             self._run("apt-get", "-qq", "download", package, cwd=target)

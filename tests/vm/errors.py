@@ -1,7 +1,7 @@
-"""Why something was not run."""
+"""The error of tests that could not be run."""
 
 from __future__ import annotations
 
 
 class NotRunError(Exception):
-    """What could not be had or started, in one line. Never the same as passed."""
+    """Something could not be fetched or started, in one line; such a run has not passed."""

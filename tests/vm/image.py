@@ -1,4 +1,4 @@
-"""Kernel images: the ELF file or the BTF inside, whatever it is packed in."""
+"""Kernel images: the ELF file or the BTF in them, for any compression."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ _BTF_START: Final = struct.pack("<HBB", 0xEB9F, 1, 0)  # magic, version, flags
 
 
 def vmlinux(bzimage: bytes) -> bytes:
-    """The ELF file in an x86 bzImage (Documentation/arch/x86/boot.rst). QEMU starts it as it is, which spares
-    the guest the unpacking.
+    """Return the ELF file in an x86 bzImage (Documentation/arch/x86/boot.rst).
+
+    QEMU boots the ELF file, so that the guest need not unpack it.
     """
     if bzimage[0x202:0x206] != b"HdrS":
         raise NotRunError("the kernel's image is no bzImage")
@@ -27,7 +28,8 @@ def vmlinux(bzimage: bytes) -> bytes:
 
 
 def arm64_image(file: bytes) -> bytes:
-    """The plain Image in what arm64 boots: itself, compressed, or a payload of an EFI program (zboot)."""
+    """Return the Image in a file that arm64 boots: plain, compressed, or the payload of an EFI program
+    (zboot)."""
     if file[4:8] == b"zimg":  # drivers/firmware/efi/libstub/zboot-header.S
         offset, length = struct.unpack_from("<II", file, 8)
         return unpack(file[offset : offset + length])
@@ -35,13 +37,13 @@ def arm64_image(file: bytes) -> bytes:
 
 
 def unpack(packed: bytes) -> bytes:
-    """Decompress what the kernel's build compressed; it may have put the size behind the data."""
+    """Decompress data of the kernel's build, which may have put the size after the data."""
     if packed.startswith(b"\xfd7zXZ\0"):
         return lzma.LZMADecompressor().decompress(packed)
     if packed.startswith(b"\x1f\x8b"):
         return zlib.decompressobj(31).decompress(packed)
     if packed.startswith(b"\x28\xb5\x2f\xfd"):
-        # zstd fails at the size that stands behind the data, having written all of it
+        # zstd fails at the size after the data, when all of the data is written
         done = subprocess.run(["zstd", "-dcq"], input=packed, capture_output=True, check=False)
         if done.stdout:
             return done.stdout
@@ -49,7 +51,7 @@ def unpack(packed: bytes) -> bytes:
 
 
 def btf(image: bytes) -> bytes:
-    """The BTF in an uncompressed kernel image: the largest piece with a header that fits itself
+    """Return the BTF in an uncompressed kernel image: the largest section with a consistent header
     (Documentation/bpf/btf.rst).
     """
     found = b""

@@ -1,4 +1,4 @@
-"""The initial RAM file system of a guest: busybox, the modules that it needs for its root, and scripts."""
+"""The initial RAM filesystem of a guest: busybox, the modules for its root, and scripts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DIRECTORY: Final = stat.S_IFDIR | 0o755
 
 
 def initrd(modules: list[Path], variables: Mapping[str, str]) -> bytes:
-    """A cpio archive. `modules` are loaded in their order; the scripts find `variables` among their own."""
+    """Return a cpio archive; `modules` are loaded in order, and the scripts read `variables`."""
     entries: dict[str, tuple[int, bytes]] = dict.fromkeys(_DIRECTORIES, (_DIRECTORY, b""))
     entries["bin/busybox"] = (_EXECUTABLE, Path(find("busybox")).read_bytes())
     entries["init"] = (_EXECUTABLE, Path(__file__).with_name("init.sh").read_bytes())
@@ -27,8 +27,8 @@ def initrd(modules: list[Path], variables: Mapping[str, str]) -> bytes:
 
 
 def cpio(entries: Mapping[str, tuple[int, bytes]]) -> bytes:
-    """Name -> (mode, content), as the kernel takes it (driver-api/early-userspace/buffer-format.rst in its
-    Documentation).
+    """Return an archive of name -> (mode, content), in the kernel's format
+    (Documentation/driver-api/early-userspace/buffer-format.rst).
     """
     parts = [_member(name, number, *entry) for number, (name, entry) in enumerate(entries.items(), start=1)]
     return b"".join([*parts, _member("TRAILER!!!", 0, 0, b"")])

@@ -1,4 +1,4 @@
-"""Kernels made ready to boot, kept in a folder so that each is fetched and unpacked once."""
+"""Kernels that are ready to boot, kept in a folder so that each is fetched and unpacked once."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from vm.errors import NotRunError
 from vm.programs import call
 
 MODULES: Final = ("virtio_pci", "9pnet_virtio", "9p", "virtio_blk", "ext4", "fuse")
-"""What a guest needs for its root and its disk, and tests for a file system of their own; a kernel may have
-them built in."""
+"""The modules for a guest's root and disk, and for the filesystems of tests; a kernel may have them built
+in."""
 
-_READY: Final = "ready.json"  # written last: without it, the folder is what an interrupted run left
+_READY: Final = "ready.json"  # written last: a folder without it is incomplete
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel that was made ready. `has_v1`: whether it can have the memory controller on cgroup v1."""
+    """A kernel that is ready to boot; `has_v1`: it can have the memory controller on cgroup v1."""
 
     series: str
     release: str
@@ -40,18 +40,19 @@ class Kernel:
 
     @property
     def modules(self) -> list[Path]:
-        """In the order in which they are loaded."""
+        """The modules in the order in which they are loaded."""
         return sorted((_folder(self.series) / "modules").iterdir())
 
 
 def cache() -> Path:
-    """Where kernels and results are kept: $MEMCG_TRACER_VM_CACHE, by default below ~/.cache."""
+    """Return the folder of kernels and results: $MEMCG_TRACER_VM_CACHE, by default below ~/.cache."""
     chosen = os.environ.get("MEMCG_TRACER_VM_CACHE")
     return Path(chosen).resolve() if chosen else Path.home() / ".cache/memcg-tracer/vm"
 
 
 def prepare(series: str) -> Kernel:
-    """The kernel of a series that was the newest when it was first asked for. NotRunError."""
+    """Return the kernel of a series, fetched at the first call as the newest one; raises NotRunError if it
+    cannot be fetched."""
     folder = _folder(series)
     try:
         ready = json.loads((folder / _READY).read_text())
@@ -68,7 +69,8 @@ def prepare(series: str) -> Kernel:
 
 
 def arm64_btf(series: str) -> Path:
-    """A file with the BTF of the series' kernel for arm64. NotRunError."""
+    """Return a file with the BTF of the series' kernel for arm64; raises NotRunError if it cannot be
+    fetched."""
     file = cache() / f"{series}-arm64.btf"
     if not file.exists():
         with _unpacked(series, "arm64", only_image=True) as packages:
@@ -83,7 +85,7 @@ def _folder(series: str) -> Path:
 
 @contextmanager
 def _unpacked(series: str, architecture: str, *, only_image: bool) -> Iterator[Path]:
-    """A temporary folder with what is in the packages of the newest kernel of the series."""
+    """Yield a temporary folder with the unpacked packages of the newest kernel of the series."""
     cache().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="packages-", dir=cache()) as directory:
         lists, packages = Path(directory, "apt"), Path(directory, "root")
@@ -105,14 +107,16 @@ def _make_ready(series: str, packages: Path) -> Kernel:
 
 
 def _has_v1(config: str) -> bool:
-    """The memory controller of v1 has been a choice of its own since "mm: memcg: put cgroup v1-specific code
-    under a config option" (6.11); before, it was always there.
+    """Return whether a kernel of this configuration can have the memory controller on cgroup v1.
+
+    CONFIG_MEMCG_V1 exists since e93d4166b40a ("mm: memcg: put cgroup v1-specific code under a config
+    option"), v6.11; older kernels always have the controller.
     """
     return "CONFIG_MEMCG=y" in config and "# CONFIG_MEMCG_V1 is not set" not in config
 
 
 def _load_order(modules: Path) -> list[Path]:
-    """The files of MODULES and of what they need, each after what it needs."""
+    """Return the files of MODULES and of their dependencies, each after its dependencies."""
     base = modules.parents[2]  # of lib/modules/RELEASE
     options = ["--dirname", str(base), "--set-version", modules.name]
     call("depmod", "--basedir", base, modules.name)
@@ -126,7 +130,7 @@ def _module(file: Path) -> bytes:
 
 
 def _part(packages: Path, name: str) -> Path:
-    """A file that Debian keeps in /boot; from 6.19 on, beside the modules."""
+    """Return a file that Debian has in /boot, since 6.19 beside the modules."""
     return _only([*packages.glob(f"boot/{name}-*"), *packages.glob(f"usr/lib/modules/*/{name}")])
 
 

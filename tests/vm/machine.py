@@ -1,6 +1,6 @@
 """A virtual machine in software emulation, with this machine's files as its root.
 
-9p and q35 because they hold up under emulation; virtiofs and microvm were seen to corrupt memory and to hang.
+9p and q35 are used because they work under emulation; virtiofs corrupted memory and microvm hung in trials.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from vm.programs import call, find
 
 CHECKOUT: Final = Path(__file__).parents[2]
 
-_CPU: Final = "Nehalem"  # as little as binary wheels take (x86-64-v2): what more can do is slow to emulate
+_CPU: Final = "Nehalem"  # the least for binary wheels (x86-64-v2); further instructions are slow to emulate
 _MEMORY_MIB: Final = 3072
 _DISK_BYTES: Final = 4 << 30  # sparse
-_STOPS_WITHIN_S: Final = 60.0  # after the guest's own time limit
+_STOPS_WITHIN_S: Final = 60.0  # after the time limit of the guest's tests
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _KERNEL_OPTIONS: Final = (
     "console=ttyS0 quiet panic=-1 oops=panic reboot=t mitigations=off nokaslr nowatchdog random.trust_cpu=on "
@@ -34,13 +34,15 @@ _KERNEL_OPTIONS: Final = (
 
 
 class Standstill:
-    """A guest that came to a standstill: an emulated processor can lose its timer, and waits for it for ever
-    (seen once in some thirty boots; rcu_preempt of the guest then says so). One that waits for anything else
-    uses more time than that, or does so for shorter.
+    """The detection of a guest at a standstill, by the processor time that it uses.
+
+    An emulated processor can lose its timer and wait for it forever (seen once in about thirty boots; the
+    guest's rcu_preempt reports it then). A guest that waits for anything else uses more processor time, or
+    waits for a shorter time.
     """
 
     LASTS_S: Final = 150.0
-    _LEAST_SHARE: Final = 0.05  # of a processor; 0.02 were seen at a standstill
+    _LEAST_SHARE: Final = 0.05  # of a processor; 0.02 was seen at a standstill
     _STEP_S: Final = 10.0
 
     def __init__(self, now_s: float) -> None:
@@ -48,7 +50,8 @@ class Standstill:
         self._used_s = 0.0
 
     def is_there(self, now_s: float, used_s: float) -> bool:
-        """By the processor time that it has used until now."""
+        """Return whether the guest is at a standstill, given the processor time that it has used until
+        now."""
         step_s = now_s - self._looked_s
         if step_s >= self._STEP_S:
             if used_s - self._used_s >= self._LEAST_SHARE * step_s:
@@ -58,11 +61,11 @@ class Standstill:
 
 
 class Machine:
-    """Boots at once, runs guest.sh, and stops. What it says goes to `results`, which is emptied before.
+    """A guest that boots at once, runs guest.sh, and stops; at the end of the context it is killed.
 
-    `tests`: files for pytest, `markers` which of their tests (an expression for -m). `factor`: how much
-    slower than a real machine it is. `files`: what to put into `results` for it. `options`: more of the
-    kernel's command line. What still runs when the context is left is killed.
+    Its output goes to the folder `results`, which is emptied before, and in which it finds `files`. `tests`
+    are files for pytest, `markers` is an expression for -m, and `factor` is the factor by which the guest is
+    slower than a real machine. `options` are further options of the kernel's command line.
     """
 
     def __init__(
@@ -115,13 +118,13 @@ class Machine:
         self.stop()
 
     def stop(self) -> None:
-        """Kill it if it still runs."""
+        """Kill the guest if it still runs."""
         self._process.kill()
         self._process.wait()
         self._scratch.cleanup()
 
     def is_at_a_standstill(self) -> bool:
-        """Whether it runs, and does nothing any more."""
+        """Return whether the guest runs but makes no progress."""
         if self._process.poll() is not None:
             return False
         stat = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
@@ -129,7 +132,7 @@ class Machine:
         return self._standstill.is_there(time.monotonic(), used_s)
 
     def has_ended(self) -> bool:
-        """Whether it stopped, or took too long."""
+        """Return whether the guest stopped, or exceeded its time."""
         return self._process.poll() is not None or time.monotonic() > self.deadline
 
 
@@ -158,5 +161,5 @@ def _command(kernel: Kernel, scratch: Path, results: Path, options: str) -> list
 
 
 def _escaped(path: Path) -> str:
-    """QEMU separates options by commas, and takes two for one."""
+    """Return a path for an option of QEMU, in which a comma is doubled."""
     return str(path).replace(",", ",,")

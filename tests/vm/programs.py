@@ -1,4 +1,4 @@
-"""The programs of the distribution that are used here, and the packages that have them."""
+"""The distribution's programs that the VM tests use, and their packages."""
 
 from __future__ import annotations
 
@@ -23,13 +23,11 @@ PACKAGES: Final[Mapping[str, str]] = {
     "zstd": "zstd",
 }
 
-_PATH: Final = (
-    f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # only root has the latter two in its own
-)
+_PATH: Final = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # only root has the last two in PATH
 
 
 def find(program: str) -> str:
-    """The path of a program. NotRunError where it is not installed."""
+    """Return the path of a program; raises NotRunError if it is not installed."""
     path = shutil.which(program, path=_PATH)
     if path is None:
         raise NotRunError(f"no {program} here: install {PACKAGES[program]}")
@@ -37,7 +35,7 @@ def find(program: str) -> str:
 
 
 def call(program: str, *arguments: str | Path, cwd: Path | None = None) -> str:
-    """What a program prints. NotRunError, with its error, where it fails."""
+    """Return the output of a program; raises NotRunError with its error if it fails."""
     command: Sequence[str | Path] = [find(program), *arguments]
     in_english = os.environ | {"LC_ALL": "C.UTF-8"}
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=in_english)

@@ -1,4 +1,4 @@
-"""What a guest's results say, in lines."""
+"""The report on a guest's results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LAST_LINES: Final = 15
 
 @dataclass(frozen=True)
 class Test:
-    """One test: `outcome` is passed, failed or skipped, `message` why it is not passed."""
+    """One test: `outcome` is passed, failed or skipped; `message` is the reason if it is not passed."""
 
     name: str
     outcome: str
@@ -23,7 +23,7 @@ class Test:
 
 @dataclass(frozen=True)
 class Report:
-    """A heading with what is to be said below it, and whether all is well."""
+    """A heading with the lines below it; `passed`: all is well."""
 
     passed: bool
     title: str
@@ -35,9 +35,9 @@ class Report:
 
 
 def guest(title: str, results: Path, seconds: float) -> Report:
-    """Of the tests in one guest: what is not passed, and what doctor says of the signals.
+    """Return the report on the tests of one guest: those not passed, and the signals by doctor.
 
-    A success is status 0 of pytest, and tests that passed: skipped ones alone are none.
+    It is a success if pytest ended with status 0 and at least one test passed.
     """
     junit, status = results / "junit.xml", _read(results / "status").strip()
     tests = [_test(case) for case in ElementTree.parse(junit).iter("testcase")] if junit.exists() else []
@@ -53,14 +53,14 @@ def guest(title: str, results: Path, seconds: float) -> Report:
 
 
 def arm64(results: Path) -> Report:
-    """Of compiling the programs for arm64, which was done in a guest."""
+    """Return the report on the compilation for arm64, which a guest did."""
     lines = _read(results / "arm64.log").splitlines() or ["not tried: the guest died before"]
     passed = _read(results / "arm64.status").strip() == "0"
     return Report(passed, "the programs compile for arm64", lines[-_LAST_LINES:])
 
 
 def _read(file: Path) -> str:
-    """The text of a file; "" where the guest did not come to write it."""
+    """Return the text of a file; "" if the guest did not write it."""
     return file.read_text(errors="replace") if file.exists() else ""
 
 
@@ -69,7 +69,7 @@ def _last_lines(file: Path) -> list[str]:
 
 
 def signals(doctor: str) -> list[str]:
-    """The hook that each signal took, by what `memcg-tracer doctor --json` printed."""
+    """Return the hook of each signal from the output of `memcg-tracer doctor --json`."""
     try:
         found = json.loads(doctor)["signals"]
     except (ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""Whose mirror is Debian's, in both formats of apt's sources."""
+"""The mirrors of Debian in both formats of apt's sources."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Components: main
 
 
 @pytest.mark.parametrize(("name", "text"), [("debian.sources", STANZAS), ("debian.list", LINES)])
-def test_both_formats_among_others(tmp_path: Path, name: str, text: str) -> None:
+def test_find_mirrors_in_both_formats(tmp_path: Path, name: str, text: str) -> None:
     parts = tmp_path / "sources.list.d"
     parts.mkdir()
     (parts / name).write_text(text)
@@ -56,14 +56,14 @@ def test_both_formats_among_others(tmp_path: Path, name: str, text: str) -> None
     )
 
 
-def test_one_file_without_security(tmp_path: Path) -> None:
+def test_find_mirrors_without_security_derives_its_uri(tmp_path: Path) -> None:
     (tmp_path / "sources.list").write_text("deb http://mirror.test/debian trixie main\n")
     mirrors = find_mirrors(tmp_path)
-    assert mirrors.of("bookworm") == "http://mirror.test/debian"
-    assert mirrors.of("bookworm-security") == "http://mirror.test/debian-security"
+    assert mirrors.uri_for("bookworm") == "http://mirror.test/debian"
+    assert mirrors.uri_for("bookworm-security") == "http://mirror.test/debian-security"
 
 
-def test_no_mirror_of_debian(tmp_path: Path) -> None:
+def test_find_mirrors_without_debian_raises(tmp_path: Path) -> None:
     (tmp_path / "sources.list").write_text("deb http://archive.test/somewhere noble main\n")
     with pytest.raises(NotRunError, match="name no mirror of Debian"):
         find_mirrors(tmp_path)

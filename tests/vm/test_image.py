@@ -26,7 +26,7 @@ PACKERS = [gzip.compress, lzma.compress, zstd]
 
 
 @pytest.mark.parametrize("pack", PACKERS)
-def test_a_bzimage_of_each_packing(pack: Callable[[bytes], bytes]) -> None:
+def test_vmlinux_of_each_compression(pack: Callable[[bytes], bytes]) -> None:
     payload = pack(CONTENT) + SIZE_BEHIND
     header = bytearray(3 * 512)
     header[0x1F1], header[0x202:0x206] = 2, b"HdrS"
@@ -34,7 +34,7 @@ def test_a_bzimage_of_each_packing(pack: Callable[[bytes], bytes]) -> None:
     assert image.vmlinux(bytes(header) + bytes(7) + payload + b"more") == CONTENT
 
 
-def test_an_image_of_arm64_in_each_wrapping() -> None:
+def test_arm64_image_of_each_wrapping() -> None:
     plain = bytes(56) + b"ARM\x64" + CONTENT
     packed = gzip.compress(plain)
     zboot = b"MZ\0\0zimg" + struct.pack("<II", 64, len(packed)) + bytes(48) + packed + b"more"
@@ -42,7 +42,7 @@ def test_an_image_of_arm64_in_each_wrapping() -> None:
 
 
 @pytest.mark.parametrize("read", [image.vmlinux, image.arm64_image, image.btf])
-def test_what_is_no_image(read: Callable[[bytes], bytes]) -> None:
+def test_other_file_raises(read: Callable[[bytes], bytes]) -> None:
     with pytest.raises(NotRunError):
         read(CONTENT)
 
@@ -53,7 +53,7 @@ def btf(types: bytes, strings: bytes, header_len: int = 24) -> bytes:
 
 
 @pytest.mark.parametrize("header_len", [24, 32])
-def test_the_largest_btf_that_fits_is_taken(header_len: int) -> None:
+def test_btf_largest_that_fits_is_taken(header_len: int) -> None:
     whole = btf(bytes(160), b"\0int\0", header_len)
     cut_off = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 1 << 20, 1 << 20, 9)
     kernel = CONTENT + cut_off + btf(bytes(16), b"\0") + CONTENT + whole + CONTENT

@@ -13,7 +13,7 @@ needs_busybox = pytest.mark.skipif(not BUSYBOX.exists(), reason=f"needs {BUSYBOX
 
 
 @needs_busybox
-def test_an_archive_is_unpacked_as_it_was_described(tmp_path: Path) -> None:
+def test_cpio_unpacks_as_described(tmp_path: Path) -> None:
     entries = {
         "folder": (stat.S_IFDIR | 0o755, b""),
         "folder/odd": (stat.S_IFREG | 0o755, b"12345"),
@@ -28,7 +28,7 @@ def test_an_archive_is_unpacked_as_it_was_described(tmp_path: Path) -> None:
 
 
 @needs_busybox
-def test_variables_may_have_any_value(tmp_path: Path) -> None:
+def test_variables_of_any_value_are_quoted(tmp_path: Path) -> None:
     hostile = "a b'; echo \"$(id)\n"
     subprocess.run(
         [BUSYBOX, "cpio", "-i"],

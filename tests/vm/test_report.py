@@ -1,4 +1,4 @@
-"""What counts as passed: nothing that was not run, and no guest that died."""
+"""The outcome of a guest: tests that were not run, and guests that died, have not passed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def results(folder: Path, status: int, more: str = "") -> Path:
     return folder
 
 
-def test_a_guest_that_passed_names_skips_and_hooks(tmp_path: Path) -> None:
+def test_guest_passed_lists_skips_and_hooks(tmp_path: Path) -> None:
     found = report.guest("6.12, cgroup v2", results(tmp_path, 0), 61.2)
     assert found.passed
     title, skip, signal = str(found).splitlines()
@@ -34,13 +34,13 @@ def test_a_guest_that_passed_names_skips_and_hooks(tmp_path: Path) -> None:
     assert signal.split() == ["signal", "OOM", "kill", "exact", "raw_tracepoint", "mark_victim"]
 
 
-def test_a_failure_is_named(tmp_path: Path) -> None:
+def test_guest_failed_names_test(tmp_path: Path) -> None:
     found = report.guest("6.12", results(tmp_path, 1, FAILED), 1)
     assert not found.passed
     assert "      failed  tests.a::bad: 1 != 2" in str(found).splitlines()
 
 
-def test_without_tests_it_is_no_pass(tmp_path: Path) -> None:
+def test_guest_without_tests_is_no_pass(tmp_path: Path) -> None:
     (tmp_path / "status").write_text("5\n")
     (tmp_path / "pytest.log").write_text("no tests ran in 2 s\n")
     found = report.guest("6.12", tmp_path, 1)
@@ -48,7 +48,7 @@ def test_without_tests_it_is_no_pass(tmp_path: Path) -> None:
     assert {"pytest ended with status 5", "no tests ran in 2 s"} <= set(found.details)
 
 
-def test_tests_that_were_skipped_are_no_pass(tmp_path: Path) -> None:
+def test_guest_with_skips_only_is_no_pass(tmp_path: Path) -> None:
     found = report.guest("6.12", results(tmp_path, 0), 1)
     (tmp_path / "junit.xml").write_text(
         JUNIT.format(more="").replace("good", "bad").replace(' time="1.5" />', "><skipped/></testcase>")
@@ -57,7 +57,7 @@ def test_tests_that_were_skipped_are_no_pass(tmp_path: Path) -> None:
     assert not report.guest("6.12", tmp_path, 1).passed
 
 
-def test_a_guest_that_died_is_no_pass_and_its_console_is_shown(tmp_path: Path) -> None:
+def test_guest_dead_is_no_pass_with_console(tmp_path: Path) -> None:
     (tmp_path / "console").write_text("Kernel panic - not syncing\n")
     found = report.guest("6.12", tmp_path, 1)
     assert not found.passed
@@ -65,7 +65,7 @@ def test_a_guest_that_died_is_no_pass_and_its_console_is_shown(tmp_path: Path) -
     assert not report.arm64(tmp_path).passed
 
 
-def test_arm64(tmp_path: Path) -> None:
+def test_arm64_compilation_is_reported(tmp_path: Path) -> None:
     (tmp_path / "arm64.log").write_text("hooked by kprobe: 38 programs\n")
     (tmp_path / "arm64.status").write_text("0\n")
     assert report.arm64(tmp_path) == report.Report(

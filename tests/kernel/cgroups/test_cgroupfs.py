@@ -24,7 +24,7 @@ def unified(point: Path, controllers: str) -> Mount:
     return mount("cgroup2", point, {"rw", "nsdelegate"})
 
 
-def test_v1(tmp_path: Path) -> None:
+def test_hierarchy_v1_is_found(tmp_path: Path) -> None:
     mounts = [
         mount("cgroup", tmp_path / "cpu", {"rw", "cpu"}),
         mount("cgroup", tmp_path / "m", {"rw", "memory"}),
@@ -32,17 +32,17 @@ def test_v1(tmp_path: Path) -> None:
     assert cgroupfs.find_hierarchy(mounts, ENABLED) == Hierarchy(1, tmp_path / "m", "/")
 
 
-def test_v2_although_proc_cgroups_lists_only_v1_controllers(tmp_path: Path) -> None:
+def test_hierarchy_v2_with_v1_lines_in_proc_cgroups_is_found(tmp_path: Path) -> None:
     mounts = [unified(tmp_path / "u", "cpuset cpu io memory pids\n")]
     assert cgroupfs.find_hierarchy(mounts, "") == Hierarchy(2, tmp_path / "u", "/")
 
 
-def test_hybrid_is_v1(tmp_path: Path) -> None:
+def test_hierarchy_hybrid_is_v1(tmp_path: Path) -> None:
     mounts = [unified(tmp_path / "u", "\n"), mount("cgroup", tmp_path / "m", {"rw", "memory"})]
     assert cgroupfs.find_hierarchy(mounts, ENABLED).version == 1
 
 
-def test_a_containers_mount_begins_below_the_root() -> None:
+def test_hierarchy_container_mount_begins_below_root() -> None:
     inside = Hierarchy(1, Path("/sys/fs/cgroup/memory"), "/docker/abc")
     assert inside.visible_path("/docker/abc") == "/"
     assert inside.visible_path("/docker/abc/d") == "/d"
@@ -53,7 +53,7 @@ def test_a_containers_mount_begins_below_the_root() -> None:
     ("cgroups", "said"),
     [("memory\t0\t1\t0\n", "cgroup_disable=memory"), (ENABLED, "mount -t cgroup2"), ("", "mount -t cgroup2")],
 )
-def test_no_hierarchy_says_what_to_do(tmp_path: Path, cgroups: str, said: str) -> None:
+def test_hierarchy_missing_raises_with_advice(tmp_path: Path, cgroups: str, said: str) -> None:
     with pytest.raises(TracerError, match=said):
         cgroupfs.find_hierarchy([unified(tmp_path / "u", "cpu\n")], cgroups)
 
@@ -65,16 +65,16 @@ def test_no_hierarchy_says_what_to_do(tmp_path: Path, cgroups: str, said: str) -
         (2, "4:cpu:/x\n0::/user.slice\n", "/user.slice"),
     ],
 )
-def test_own_path(version: int, text: str, expected: str) -> None:
+def test_own_path_is_relative_to_mount(version: int, text: str, expected: str) -> None:
     assert cgroupfs.own_path(Hierarchy(version, Path("/m"), "/"), text) == expected
 
 
-def test_own_path_of_a_process_in_no_memory_cgroup() -> None:
+def test_own_path_without_memory_cgroup_raises() -> None:
     with pytest.raises(TracerError, match="no memory cgroup"):
         cgroupfs.own_path(Hierarchy(1, Path("/m"), "/"), "0::/\n")
 
 
-def test_descendants_come_after_their_parents(tmp_path: Path) -> None:
+def test_descendants_come_after_parents(tmp_path: Path) -> None:
     (tmp_path / "docker" / ID / "inner").mkdir(parents=True)
     (tmp_path / "docker" / ID2).mkdir()
     hierarchy = Hierarchy(1, tmp_path, "/")
@@ -84,7 +84,7 @@ def test_descendants_come_after_their_parents(tmp_path: Path) -> None:
 
 @pytest.mark.kernel
 @pytest.mark.vm
-def test_an_id_leads_back_to_its_directory(memcg: Path) -> None:
+def test_directory_of_cgroup_id_is_found(memcg: Path) -> None:
     hierarchy = cgroupfs.memory_hierarchy()
     child = memcg / "child"
     child.mkdir()
@@ -95,7 +95,7 @@ def test_an_id_leads_back_to_its_directory(memcg: Path) -> None:
 
 
 @pytest.mark.kernel
-def test_ids_that_never_were_lead_nowhere(memcg: Path) -> None:
+def test_directory_of_unknown_id_is_none(memcg: Path) -> None:
     hierarchy = cgroupfs.memory_hierarchy()
     before = len(list(Path("/proc/self/fd").iterdir()))
     for identity in (0, 2**63 - 1, 2**64 - 1):

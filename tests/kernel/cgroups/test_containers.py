@@ -99,21 +99,21 @@ STATIC_UID = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
         (r"/system.slice/gr\xc3\xbcn.service", ContainerRef(unit="grün.service")),
     ],
 )
-def test_identify(path: str, expected: ContainerRef | None) -> None:
+def test_identify_known_path_returns_container(path: str, expected: ContainerRef | None) -> None:
     assert identify(path) == expected
 
 
 @given(
     st.text(max_size=300) | st.lists(st.sampled_from([*"/-_:.\\x", "docker", ID, UID, ".scope"])).map("".join)
 )
-def test_identify_takes_any_string(path: str) -> None:
+def test_identify_any_string_never_raises(path: str) -> None:
     ref = identify(path)
     assert ref is None or ref != ContainerRef()
 
 
 @pytest.fixture
 def no_runtimes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A machine without any runtime; its files are to be put below the returned directory."""
+    """Return a directory for the files of runtimes, on a machine that has none yet."""
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr(containers, "_DOCKER_SOCKET", tmp_path / "docker.sock")
     monkeypatch.setattr(containers, "_DOCKER_DATA_ROOT", tmp_path / "docker")
@@ -130,34 +130,34 @@ def put(file: Path, content: object) -> None:
     file.write_text(json.dumps(content), encoding="utf-8")
 
 
-def test_unknown_is_none(no_runtimes: Path) -> None:
+def test_names_without_runtime_are_none(no_runtimes: Path) -> None:
     assert lookup_name(ContainerRef("docker", ID)) == ContainerNames()
     assert lookup_name(ContainerRef(unit="nginx.service")) == ContainerNames()
 
 
-def test_an_id_that_is_a_path_is_never_opened(no_runtimes: Path) -> None:
+def test_names_id_with_slash_opens_no_file(no_runtimes: Path) -> None:
     put(no_runtimes / "docker" / "config.v2.json", {"Name": "/stolen"})
     assert lookup_name(ContainerRef("docker", "..")) == ContainerNames()
 
 
-def test_docker_files(no_runtimes: Path) -> None:
+def test_names_from_docker_files(no_runtimes: Path) -> None:
     put(no_runtimes / "docker" / "containers" / ID / "config.v2.json", {"Name": "/web", "Config": {}})
     assert lookup_name(ContainerRef("docker", ID)) == ContainerNames("web")
 
 
-def test_docker_files_of_another_data_root(no_runtimes: Path) -> None:
+def test_names_from_docker_files_in_other_data_root(no_runtimes: Path) -> None:
     put(no_runtimes / "daemon.json", {"data-root": str(no_runtimes / "elsewhere")})
     put(no_runtimes / "elsewhere" / "containers" / ID / "config.v2.json", {"Name": "/web"})
     assert lookup_name(ContainerRef(None, ID)) == ContainerNames("web")
 
 
-def test_the_kubelets_names_in_docker(no_runtimes: Path) -> None:
+def test_names_from_docker_kubelet_container_are_split(no_runtimes: Path) -> None:
     name = f"/k8s_app_web-7d9f_prod_{UID}_0"
     put(no_runtimes / "docker" / "containers" / ID / "config.v2.json", {"Name": name})
     assert lookup_name(ContainerRef("docker", ID)) == ContainerNames("app", "web-7d9f", "prod")
 
 
-def test_containerd_annotations(no_runtimes: Path) -> None:
+def test_names_from_containerd_annotations(no_runtimes: Path) -> None:
     annotations = {
         "io.kubernetes.cri.container-name": "app",
         "io.kubernetes.cri.sandbox-name": "web-7d9f",
@@ -167,13 +167,13 @@ def test_containerd_annotations(no_runtimes: Path) -> None:
     assert lookup_name(ContainerRef("containerd", ID)) == ContainerNames("app", "web-7d9f", "prod")
 
 
-def test_containers_storage(no_runtimes: Path) -> None:
+def test_names_from_containers_storage(no_runtimes: Path) -> None:
     put(no_runtimes / "containers.json", [{"id": ID2, "names": ["other"]}, {"id": ID, "names": ["db"]}, 7])
     assert lookup_name(ContainerRef("podman", ID)) == ContainerNames("db")
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"null", b"[1]", b'{"Name": 3}', b"\xff", b"[" * 100_000])
-def test_damaged_files_say_nothing(no_runtimes: Path, content: bytes) -> None:
+def test_names_from_damaged_files_are_none(no_runtimes: Path, content: bytes) -> None:
     file = no_runtimes / "docker" / "containers" / ID / "config.v2.json"
     file.parent.mkdir(parents=True)
     for damaged in (file, no_runtimes / "containers.json", no_runtimes / "daemon.json"):
@@ -195,7 +195,7 @@ def listen(path: Path) -> socket.socket:
     return listener
 
 
-def test_docker_socket(no_runtimes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_from_docker_socket(no_runtimes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = {"io.kubernetes.container.name": "app", "io.kubernetes.pod.name": "web"}
     container = {"Id": ID, "Names": ["/other/alias", "/x"], "Labels": labels}
     body = json.dumps([{"Id": ID2, "Names": ["/y"]}, container]).encode()
@@ -218,7 +218,7 @@ def test_docker_socket(no_runtimes: Path, monkeypatch: pytest.MonkeyPatch) -> No
         b"HTTP/1.1 200 OK\r\n\r\n[3, {}]",
     ],
 )
-def test_a_sick_docker_says_nothing(no_runtimes: Path, answer: bytes) -> None:
+def test_names_from_broken_docker_are_none(no_runtimes: Path, answer: bytes) -> None:
     with listen(no_runtimes / "docker.sock") as listener:
         server = threading.Thread(target=serve_once, args=(listener, answer))
         server.start()
@@ -226,15 +226,15 @@ def test_a_sick_docker_says_nothing(no_runtimes: Path, answer: bytes) -> None:
         server.join()
 
 
-def test_a_docker_that_hangs_is_not_waited_for(no_runtimes: Path) -> None:
-    with listen(no_runtimes / "docker.sock"):  # accepts in the backlog, and never answers
+def test_names_from_hanging_docker_time_out(no_runtimes: Path) -> None:
+    with listen(no_runtimes / "docker.sock"):  # accepts connections, and never answers
         begin = time.monotonic()
         assert lookup_name(ContainerRef("docker", ID)) == ContainerNames()
         assert time.monotonic() - begin < 2
 
 
-def test_kubelet_logs_name_what_any_runtime_ran(no_runtimes: Path) -> None:
-    """Of a container that is gone, and of a pod's own cgroup."""
+def test_names_from_kubelet_logs_for_any_runtime(no_runtimes: Path) -> None:
+    """Names are found for a container that is gone, and for a pod's own cgroup."""
     put(no_runtimes / "kubelet-containers" / f"web-7d9f_prod_app-side-{ID}.log", "")
     put(no_runtimes / "kubelet-containers" / f"other_prod_app-{ID2}.log", "")
     (no_runtimes / "kubelet-pods" / f"prod_web-7d9f_{UID}").mkdir(parents=True)
@@ -245,7 +245,7 @@ def test_kubelet_logs_name_what_any_runtime_ran(no_runtimes: Path) -> None:
     assert lookup_name(ContainerRef("containerd", "f" * 64)) == ContainerNames()
 
 
-def test_names_of_paths_ask_docker_once(no_runtimes: Path) -> None:
+def test_names_at_paths_request_docker_once(no_runtimes: Path) -> None:
     listed = [{"Id": ID, "Names": ["/exited"]}, {"Id": ID2, "Names": ["/web"]}]
     body = json.dumps(listed).encode()
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
@@ -265,7 +265,7 @@ def test_names_of_paths_ask_docker_once(no_runtimes: Path) -> None:
     )
 
 
-def test_names_of_many_paths_wait_once_for_a_docker_that_hangs(no_runtimes: Path) -> None:
+def test_names_at_paths_hanging_docker_is_waited_for_once(no_runtimes: Path) -> None:
     here = NamesHere()
     with listen(no_runtimes / "docker.sock"):
         begin = time.monotonic()

@@ -22,7 +22,7 @@ def limit_file() -> str:
 
 
 @pytest.mark.kernel
-def test_it_has_the_limit_and_is_gone_afterwards() -> None:
+def test_cgroup_has_limit_and_is_removed() -> None:
     with ephemeral_cgroup("some test", 8 * MIB, 0) as directory:
         assert directory.name == f"memcg-tracer-{os.getpid()}-some-test"
         assert int((directory / limit_file()).read_text()) == 8 * MIB
@@ -32,21 +32,21 @@ def test_it_has_the_limit_and_is_gone_afterwards() -> None:
 
 
 @pytest.mark.kernel
-def test_no_limit_means_none() -> None:
+def test_cgroup_without_limit_is_unlimited() -> None:
     with ephemeral_cgroup("test", None) as directory:
         shown = (directory / limit_file()).read_text().strip()
         assert shown in ("max", str(UNLIMITED_BYTES))
 
 
 @pytest.mark.kernel
-def test_it_is_removed_when_the_work_fails() -> None:
+def test_cgroup_after_error_is_removed() -> None:
     with pytest.raises(ZeroDivisionError), ephemeral_cgroup("test", MIB) as directory:
         raise ZeroDivisionError
     assert not directory.exists()
 
 
 @pytest.mark.kernel
-def test_what_is_left_inside_is_ended_with_cgroups_of_its_own() -> None:
+def test_cgroup_with_processes_and_children_is_removed() -> None:
     with ephemeral_cgroup("test", None) as directory:
         command = spawn(directory, ["sh", "-c", "trap '' TERM; sleep 1000 & exec sleep 1000"])
         command.release()
@@ -58,7 +58,7 @@ def test_what_is_left_inside_is_ended_with_cgroups_of_its_own() -> None:
 
 
 @pytest.mark.kernel
-def test_a_name_that_is_taken_is_an_error_and_is_left_alone() -> None:
+def test_cgroup_existing_name_raises_and_stays() -> None:
     with ephemeral_cgroup("test", None) as directory:
         with pytest.raises(TracerError, match="File exists"), ephemeral_cgroup("test", None):
             pass
@@ -66,13 +66,13 @@ def test_a_name_that_is_taken_is_an_error_and_is_left_alone() -> None:
 
 
 @pytest.mark.kernel
-def test_a_limit_below_one_page_makes_nothing() -> None:
+def test_cgroup_limit_below_page_creates_nothing() -> None:
     with pytest.raises(UsageError, match="less than one page"), ephemeral_cgroup("tiny", 100):
         pass
     assert not (memory_hierarchy().mount / f"memcg-tracer-{os.getpid()}-tiny").exists()
 
 
-def test_v2_without_memory_below_the_root_says_what_to_run(tmp_path: Path) -> None:
+def test_v2_without_memory_controller_raises_with_advice(tmp_path: Path) -> None:
     (tmp_path / "cgroup.subtree_control").write_text("cpu pids\n")
     hierarchy = Hierarchy(2, tmp_path, "/")
     with pytest.raises(TracerError, match=r"echo \+memory > .*subtree_control"):
@@ -80,14 +80,14 @@ def test_v2_without_memory_below_the_root_says_what_to_run(tmp_path: Path) -> No
     assert not (tmp_path / "x").exists()
 
 
-def test_v2_limits_go_to_their_files(tmp_path: Path) -> None:
+def test_v2_limits_are_written_to_files(tmp_path: Path) -> None:
     (tmp_path / "memory.swap.max").write_text("max\n")
     ephemeral._set_limits(Hierarchy(2, tmp_path, "/"), tmp_path, 5 * MIB, 3 * MIB)
     assert (tmp_path / "memory.max").read_text() == str(5 * MIB)
     assert (tmp_path / "memory.swap.max").read_text() == str(3 * MIB)
 
 
-def test_v1_bounds_the_sum(tmp_path: Path) -> None:
+def test_v1_swap_limit_is_sum_with_memory(tmp_path: Path) -> None:
     (tmp_path / "memory.memsw.limit_in_bytes").write_text("0")
     ephemeral._set_limits(Hierarchy(1, tmp_path, "/"), tmp_path, 5 * MIB, 3 * MIB)
     assert (tmp_path / "memory.memsw.limit_in_bytes").read_text() == str(8 * MIB)
@@ -95,7 +95,7 @@ def test_v1_bounds_the_sum(tmp_path: Path) -> None:
         ephemeral._set_limits(Hierarchy(1, tmp_path, "/"), tmp_path, None, 3 * MIB)
 
 
-def test_without_swap_accounting_only_a_machine_with_swap_matters(
+def test_swap_limit_without_accounting_raises_only_with_swap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hierarchy = Hierarchy(2, tmp_path, "/")
@@ -106,22 +106,22 @@ def test_without_swap_accounting_only_a_machine_with_swap_matters(
         ephemeral._set_limits(hierarchy, tmp_path / "no-such-files", None, 0)
 
 
-def test_a_process_that_is_no_member_is_never_killed(tmp_path: Path) -> None:
+def test_kill_member_other_process_survives(tmp_path: Path) -> None:
     bystander = subprocess.Popen(["sleep", "60"])
     (tmp_path / "cgroup.procs").write_text("1\n")
     ephemeral._kill_member(tmp_path, bystander.pid)
     bystander.terminate()
-    assert bystander.wait() == -signal.SIGTERM  # had it been sent SIGKILL before, it would have died of that
+    assert bystander.wait() == -signal.SIGTERM  # an earlier SIGKILL would show as -SIGKILL
 
 
-def test_a_member_is_killed(tmp_path: Path) -> None:
+def test_kill_member_member_is_killed(tmp_path: Path) -> None:
     member = subprocess.Popen(["sleep", "60"])
     (tmp_path / "cgroup.procs").write_text(f"{member.pid}\n")
     ephemeral._kill_member(tmp_path, member.pid)
     assert member.wait() == -signal.SIGKILL
 
 
-def test_what_cannot_be_removed_is_a_warning(
+def test_remove_failure_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ephemeral, "_EMPTY_WITHIN_S", 0.05)
@@ -145,5 +145,5 @@ def test_what_cannot_be_removed_is_a_warning(
         ("é\n", "cgroup"),
     ],
 )
-def test_any_name_becomes_one_component(name: str, expected: str) -> None:
+def test_component_any_name_is_valid(name: str, expected: str) -> None:
     assert ephemeral._component(name) == expected

@@ -1,4 +1,4 @@
-"""What a maker of cgroups that was killed leaves behind, and who may take it away."""
+"""Removal of the cgroups that a killed tracer leaves behind, and of no others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ with ephemeral_cgroup("left", None) as directory:
 
 @pytest.fixture
 def maker() -> Iterator[tuple[subprocess.Popen[str], Path, int]]:
-    """A process that holds a cgroup with a process in it: (it, the directory, the member's pid)."""
+    """Yield (maker, directory, pid of the member) of a process that holds a cgroup with a process in it."""
     process = subprocess.Popen(
         [sys.executable, "-c", MAKER], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -47,7 +47,7 @@ def is_running(pid: int) -> bool:
     return False
 
 
-def test_those_of_a_killed_maker_go_with_what_runs_inside(
+def test_leftovers_of_killed_maker_are_removed(
     maker: tuple[subprocess.Popen[str], Path, int],
 ) -> None:
     process, directory, member = maker
@@ -61,17 +61,17 @@ def test_those_of_a_killed_maker_go_with_what_runs_inside(
     assert not is_running(member)
 
 
-def test_those_of_a_living_maker_stay(maker: tuple[subprocess.Popen[str], Path, int]) -> None:
+def test_leftovers_of_living_maker_stay(maker: tuple[subprocess.Popen[str], Path, int]) -> None:
     _, directory, member = maker
     assert directory not in remove_leftovers(memory_hierarchy())
     assert directory.is_dir()
     assert is_running(member)
 
 
-def test_a_maker_whose_number_means_nothing_here_is_known_by_its_lock(
+def test_leftovers_of_locked_maker_with_unknown_pid_stay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As in another pid namespace: the name's number is nobody's here, and the maker lives."""
+    """A maker in another pid namespace lives, but no process here has the pid in the name."""
     monkeypatch.setattr("os.getpid", lambda: 1 << 23)  # above PID_MAX_LIMIT
     with ephemeral_cgroup("far", None) as directory:
         monkeypatch.undo()
@@ -80,7 +80,7 @@ def test_a_maker_whose_number_means_nothing_here_is_known_by_its_lock(
         assert directory.is_dir()
 
 
-def test_a_cgroup_whose_name_only_begins_like_ours_stays() -> None:
+def test_leftovers_with_similar_name_stay() -> None:
     directory = memory_hierarchy().mount / f"{NAME_PREFIX}of-somebody"
     directory.mkdir()
     try:

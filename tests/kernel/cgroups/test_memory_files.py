@@ -60,8 +60,9 @@ V2 = {
 }
 
 
-def test_refusals_that_the_kernel_does_not_count_are_unknown(tmp_path: Path) -> None:
-    """With memory + swap bounded as memory is, and neither counted, 0 says nothing. Unbounded it is 0."""
+def test_max_events_v1_uncounted_refusals_are_unknown(tmp_path: Path) -> None:
+    """If memory + swap has the limit of memory, and refusals are not counted, 0 means nothing; without a
+    limit it is 0."""
     same = {"memory.limit_in_bytes": "819200\n", "memory.memsw.limit_in_bytes": "819200\n"}
     uncounted = {"memory.failcnt": "0\n", "memory.memsw.failcnt": "0\n"}
     assert reading(tmp_path, 1, V1 | uncounted)["max_events"] == 0
@@ -84,7 +85,7 @@ def known(values: dict[str, int | None]) -> dict[str, int]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def test_v1(tmp_path: Path) -> None:
+def test_reading_v1_has_all_columns(tmp_path: Path) -> None:
     assert known(reading(tmp_path, 1, V1)) == {
         "usage_bytes": 409600,
         "limit_bytes": UNLIMITED_BYTES,
@@ -110,7 +111,7 @@ def test_v1(tmp_path: Path) -> None:
     }
 
 
-def test_v2(tmp_path: Path) -> None:
+def test_reading_v2_has_all_columns(tmp_path: Path) -> None:
     assert known(reading(tmp_path, 2, V2)) == {
         "usage_bytes": 409600,
         "limit_bytes": UNLIMITED_BYTES,
@@ -146,7 +147,7 @@ def test_v2(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_the_keys_are_those_of_the_table_in_its_order(tmp_path: Path, version: int) -> None:
+def test_columns_are_those_of_samples_in_order(tmp_path: Path, version: int) -> None:
     keys = list(reading(tmp_path, version, V1 if version == 1 else V2))
     assert keys == list(COLUMNS)
     assert keys == [
@@ -154,12 +155,12 @@ def test_the_keys_are_those_of_the_table_in_its_order(tmp_path: Path, version: i
     ]
 
 
-def test_files_that_are_missing_are_unknown(tmp_path: Path) -> None:
+def test_reading_missing_files_are_none(tmp_path: Path) -> None:
     assert known(reading(tmp_path, 2, {"memory.stat": "anon 4096\n"})) == {"anon_bytes": 4096}
 
 
-def test_files_that_come_later_are_found(tmp_path: Path) -> None:
-    """A v2 cgroup without the memory controller has its pressure alone."""
+def test_reading_files_created_later_are_found(tmp_path: Path) -> None:
+    """A cgroup of v2 without the memory controller has only memory.pressure."""
     (tmp_path / "memory.pressure").write_text(V2["memory.pressure"])
     files = MemcgFiles(tmp_path, 2)
     assert known(files.read() or {}) == {"psi_some_total_us": 123, "psi_full_total_us": 45}
@@ -168,19 +169,19 @@ def test_files_that_come_later_are_found(tmp_path: Path) -> None:
     assert files.read() == reading(tmp_path, 2, V2)
 
 
-def test_a_cgroup_without_its_directory_is_gone(tmp_path: Path) -> None:
+def test_reading_without_directory_is_none(tmp_path: Path) -> None:
     assert MemcgFiles(tmp_path / "never", 1).read() is None
 
 
-def test_a_cgroup_that_took_the_name_of_another_is_not_it(tmp_path: Path) -> None:
+def test_reading_directory_of_other_cgroup_is_none(tmp_path: Path) -> None:
     (tmp_path / "memory.stat").write_text("total_rss 4096\n")
     number = tmp_path.stat().st_ino
     assert known(MemcgFiles(tmp_path, 1, number).read() or {}) == {"anon_bytes": 4096}
     assert MemcgFiles(tmp_path, 1, number + 1).read() is None
 
 
-def test_a_cgroup_that_goes_while_it_is_read_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files of a directory that was opened, and removed since, are not there."""
+def test_reading_directory_removed_meanwhile_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that is removed after it was opened has no files."""
     directory = tmp_path / "cgroup"
     directory.mkdir()
     files = MemcgFiles(directory, 2)
@@ -195,7 +196,7 @@ def test_a_cgroup_that_goes_while_it_is_read_is_gone(tmp_path: Path, monkeypatch
     assert files.read() is None
 
 
-def test_too_many_open_files_raise(tmp_path: Path) -> None:
+def test_reading_too_many_open_files_raises(tmp_path: Path) -> None:
     script = (
         "import pathlib, resource, sys\n"
         "from tracer.kernel.cgroups.memory_files import MemcgFiles\n"
@@ -223,7 +224,7 @@ def test_too_many_open_files_raise(tmp_path: Path) -> None:
         (b"1 2\n", None),
     ],
 )
-def test_parse_size(content: bytes, expected: int | None) -> None:
+def test_parse_size_of_each_form(content: bytes, expected: int | None) -> None:
     assert parse_size(content) == expected
 
 
@@ -232,7 +233,7 @@ NUMBERS = st.integers(0, 2**63 - 1)
 
 
 @given(st.dictionaries(WORDS, NUMBERS), st.sets(WORDS))
-def test_flat_keyed_files_give_what_is_asked_for(rows: dict[bytes, int], others: set[bytes]) -> None:
+def test_parse_flat_keyed_returns_requested_rows(rows: dict[bytes, int], others: set[bytes]) -> None:
     content = b"".join(b"%s %d\n" % row for row in rows.items())
     columns = {key: key.decode() for key in [*rows, *others] if len(key) % 2}
     expected = {key.decode(): value for key, value in rows.items() if key in columns}
@@ -240,7 +241,7 @@ def test_flat_keyed_files_give_what_is_asked_for(rows: dict[bytes, int], others:
 
 
 @given(st.binary(max_size=200))
-def test_no_content_raises(content: bytes) -> None:
+def test_parsers_any_content_never_raise(content: bytes) -> None:
     size = parse_size(content)
     assert size is None or 0 <= size <= UNLIMITED_BYTES
     assert all(value is None or value >= 0 for value in parse_pressure(content).values())
@@ -248,13 +249,13 @@ def test_no_content_raises(content: bytes) -> None:
 
 
 @given(NUMBERS, NUMBERS)
-def test_pressure_totals(some: int, full: int) -> None:
+def test_parse_pressure_returns_totals(some: int, full: int) -> None:
     line = b"%s avg10=1.00 avg60=0.00 avg300=0.00 total=%d\n"
     content = line % (b"some", some) + line % (b"full", full)
     assert parse_pressure(content) == {"psi_some_total_us": some, "psi_full_total_us": full}
 
 
-def test_pressure_switched_off_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_pressure_switched_off_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> bytes:
         raise OSError(95, "Operation not supported")
 
@@ -269,7 +270,7 @@ def opened(memcg: Path) -> MemcgFiles:
 
 @pytest.mark.kernel
 @pytest.mark.vm
-def test_known_amounts_are_read_to_the_page(
+def test_reading_known_amounts_are_exact(
     memcg: Path, opened: MemcgFiles, disk_dir: Path, start_workload: StartWorkload
 ) -> None:
     anon_bytes, file_bytes, shmem_bytes = 1237 * PAGE, 311 * PAGE + 5, 173 * PAGE
@@ -293,7 +294,7 @@ def test_known_amounts_are_read_to_the_page(
 
 
 @pytest.mark.kernel
-def test_a_cgroup_that_is_given_memory_later(memcg: Path) -> None:
+def test_reading_controller_enabled_later_is_found(memcg: Path) -> None:
     if memory_hierarchy().version == 1:
         pytest.skip("needs cgroup v2: on v1 a cgroup of the hierarchy always has its controller")
     (memcg / "child").mkdir()
@@ -304,7 +305,7 @@ def test_a_cgroup_that_is_given_memory_later(memcg: Path) -> None:
 
 
 @pytest.mark.kernel
-def test_a_cgroup_that_is_removed_reads_as_none(memcg: Path) -> None:
+def test_reading_removed_cgroup_is_none(memcg: Path) -> None:
     child = memcg / "child"
     child.mkdir()
     files = MemcgFiles(child, memory_hierarchy().version)

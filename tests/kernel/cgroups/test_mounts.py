@@ -37,18 +37,18 @@ def table() -> MountTable:
     return MountTable(parse_mountinfo(TABLE))
 
 
-def test_every_field_of_a_line_is_read() -> None:
+def test_parse_line_reads_every_field() -> None:
     home = parse_mountinfo(TABLE)[2]
     assert home == Mount(
         23, 21, (254, 2), "/@home", "/home", "btrfs", "/dev/vdb", frozenset({"rw", "subvol=/@home"})
     )
 
 
-def test_octal_escapes_are_decoded() -> None:
+def test_parse_octal_escapes_are_decoded() -> None:
     assert parse_mountinfo(TABLE)[4].mount_point == "/mnt/with space\\\t"
 
 
-def test_lines_of_another_form_are_left_out() -> None:
+def test_parse_other_lines_are_left_out() -> None:
     assert parse_mountinfo(b"21 1 254:1 / /\n\nx y a:b / / rw - ext4 none rw\n") == []
 
 
@@ -57,12 +57,12 @@ def test_lines_of_another_form_are_left_out() -> None:
     [
         ((254, 1), "/etc/passwd", "/etc/passwd"),
         ((254, 1), "/", "/"),
-        ((254, 1), "/var/lib/docker/f", "/docker/f"),  # the deepest root that fits
+        ((254, 1), "/var/lib/docker/f", "/docker/f"),  # the deepest root that shows the file
         ((254, 1), "/var/lib/docker2/f", "/var/lib/docker2/f"),
         ((254, 2), "/@home/me", "/home/me"),
         ((254, 2), "/@data/big/f", "/home/data/f"),
         ((254, 2), "/@home/data/f", None),  # hidden by the mount at /home/data
-        ((254, 2), "/@snapshots/f", None),  # a subvolume that is mounted nowhere
+        ((254, 2), "/@snapshots/f", None),  # a subvolume that is not mounted
         ((254, 1), "/proc/f", None),
         ((254, 3), "/f", None),  # another filesystem is mounted over it, at the same place
         ((254, 4), "/f", "/over/f"),
@@ -72,7 +72,9 @@ def test_lines_of_another_form_are_left_out() -> None:
         ((9, 9), "/f", None),
     ],
 )
-def test_host_path(table: MountTable, device: tuple[int, int], path_in_fs: str, expected: str | None) -> None:
+def test_host_path_of_each_mount(
+    table: MountTable, device: tuple[int, int], path_in_fs: str, expected: str | None
+) -> None:
     assert table.host_path(device, path_in_fs) == expected
 
 
@@ -101,17 +103,17 @@ OVERLAYS = b"""\
         ("/l/onemore/f", None),
         ("/l/one", None),
         ("/l/part/sub/f", "/part/f"),
-        ("/l/part/else/f", None),  # of that overlay only /sub is mounted
+        ("/l/part/else/f", None),  # only /sub of that overlay is mounted
         ("/l/hidden/f", None),
-        ("/ID/diff/f", None),  # from where, nothing tells
+        ("/ID/diff/f", None),  # relative to an unknown directory
         ("/l/none/f", None),
     ],
 )
-def test_overlaid_path(path: str, expected: str | None) -> None:
+def test_overlaid_path_of_each_layer(path: str, expected: str | None) -> None:
     assert MountTable(parse_mountinfo(OVERLAYS)).overlaid_path(path) == expected
 
 
-def test_this_namespace_is_no_other_and_who_is_gone_tells_nothing() -> None:
+def test_other_own_namespace_or_dead_process_is_none() -> None:
     mounts = Mounts()
     own_ns = Path("/proc/self/ns/mnt").stat().st_ino
     assert mounts.other(own_ns, (os.getpid(),), 1) is None
@@ -121,7 +123,7 @@ def test_this_namespace_is_no_other_and_who_is_gone_tells_nothing() -> None:
     mounts.close()
 
 
-def test_another_namespace_is_read_again_for_what_happened_since(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_older_table_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     said = {7: b"21 1 254:1 / / rw - ext4 /dev/vda1 rw\n"}
     monkeypatch.setattr(mounts_module, "_mountinfo_of", lambda _, tgid: said.get(tgid, b""))
     mounts = Mounts()
@@ -139,7 +141,7 @@ def test_another_namespace_is_read_again_for_what_happened_since(monkeypatch: py
     mounts.close()
 
 
-def test_a_file_of_this_machine_is_found_where_it_is(tmp_path: Path) -> None:
+def test_host_path_of_real_file_is_its_path(tmp_path: Path) -> None:
     mounts = read_mounts()
     table = MountTable(mounts)
     real = Path(os.path.realpath(tmp_path))
@@ -150,15 +152,13 @@ def test_a_file_of_this_machine_is_found_where_it_is(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=400))
-def test_any_bytes_parse(content: bytes) -> None:
+def test_parse_any_bytes_never_raises(content: bytes) -> None:
     table = MountTable(parse_mountinfo(content))
     table.host_path((0, 0), "/x")
     table.mount_of("/x")
 
 
-def test_a_directory_on_a_disk_is_neither_in_memory_nor_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_first_on_a_disk_skips_memory_and_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory, disk, missing = tmp_path / "memory", tmp_path / "disk", tmp_path / "missing"
     memory.mkdir()
     disk.mkdir()
@@ -175,7 +175,7 @@ EDGES = st.tuples(st.integers(0, 5), st.integers(0, 5), st.sampled_from(["/", "/
 
 
 @given(st.lists(EDGES, max_size=6, unique_by=lambda edge: edge[0]))
-def test_tables_with_cycles_end(edges: list[tuple[int, int, str]]) -> None:
+def test_mount_of_table_with_cycle_ends(edges: list[tuple[int, int, str]]) -> None:
     mounts = [Mount(own, parent, (0, own), "/", point, "x", "x", frozenset()) for own, parent, point in edges]
     table = MountTable(mounts)
     for mount in mounts:

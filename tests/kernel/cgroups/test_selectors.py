@@ -1,4 +1,4 @@
-"""What `-c` names: now, and when it comes later."""
+"""The cgroups that `-c` selects, now and later."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def lookup(ref: ContainerRef) -> ContainerNames:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Hierarchy:
-    """A hierarchy of plain directories, with one container that has a name."""
+    """Return a hierarchy of plain directories, with one named container."""
     for path in (
         f"docker/{ID}/inner",
         f"docker/{ID2}",
@@ -66,17 +66,17 @@ def found(tree: Hierarchy, argument: str) -> list[str]:
         ("qqqqqq*", []),
     ],
 )
-def test_what_is_there_is_found(tree: Hierarchy, argument: str, expected: list[str]) -> None:
+def test_find_existing_cgroup_is_selected(tree: Hierarchy, argument: str, expected: list[str]) -> None:
     assert found(tree, argument) == expected
 
 
-def test_a_directory_and_a_glob_below_the_mount_are_paths(tree: Hierarchy) -> None:
+def test_parse_directory_and_glob_below_mount_are_paths(tree: Hierarchy) -> None:
     assert found(tree, str(tree.mount / "a")) == ["/a"]
     assert found(tree, str(tree.mount / "?" / "web")) == ["/a/web", "/b/web"]
 
 
 @pytest.mark.parametrize("argument", ["../..", "/a/../../etc"])
-def test_what_leads_out_of_the_hierarchy_is_refused(tree: Hierarchy, argument: str) -> None:
+def test_parse_path_out_of_hierarchy_raises(tree: Hierarchy, argument: str) -> None:
     with pytest.raises(UsageError, match="is not below"):
         parse_selector(tree, argument)
 
@@ -97,8 +97,9 @@ def test_what_leads_out_of_the_hierarchy_is_refused(tree: Hierarchy, argument: s
         ("odd[1]", "/odd1", False),
     ],
 )
-def test_a_path_that_comes_later(tree: Hierarchy, argument: str, path: str, fits: bool) -> None:
-    """An argument that is a directory now goes on meaning its path, and no namesake elsewhere."""
+def test_path_created_later_is_selected(tree: Hierarchy, argument: str, path: str, fits: bool) -> None:
+    """An argument that is a directory now selects its path later as well, but no cgroup of that name
+    elsewhere."""
     assert parse_selector(tree, argument).fits_path(path) is fits
 
 
@@ -106,16 +107,16 @@ def test_a_path_that_comes_later(tree: Hierarchy, argument: str, path: str, fits
     ("argument", "fits"),
     [("shop-db", True), ("shop-*", True), (ID, True), (ID[:6], True), (ID[:5], False), ("/docker/x", False)],
 )
-def test_a_container_that_comes_later(tree: Hierarchy, argument: str, fits: bool) -> None:
+def test_container_created_later_is_selected(tree: Hierarchy, argument: str, fits: bool) -> None:
     assert parse_selector(tree, argument).fits_container(ID, "shop-db") is fits
 
 
-def test_a_container_without_a_known_name_fits_by_its_id_alone() -> None:
+def test_container_without_name_is_selected_by_id() -> None:
     assert not Selector("shop-db", "shop-db", is_path=False).fits_container(ID, None)
     assert not Selector("shop*", "shop*", is_path=False).fits_container(ID, None)
 
 
-def test_a_byte_and_the_text_of_its_escape_are_two_names(tree: Hierarchy) -> None:
+def test_name_with_byte_and_name_with_escape_differ(tree: Hierarchy) -> None:
     byte, text = os.fsdecode(b"name-\xff"), r"name-\xff"
     for name in (byte, text):
         (tree.mount / "a" / name).mkdir()
@@ -129,14 +130,14 @@ def test_a_byte_and_the_text_of_its_escape_are_two_names(tree: Hierarchy) -> Non
     ("argument", "namesake"),
     [("/nowhere", None), ("", "/"), ("/a/web", "/a/web"), ("/a/../b/", "/b"), ("/sys*/x", None)],
 )
-def test_a_path_of_another_hierarchy_is_refused(
+def test_parse_path_of_other_hierarchy_raises(
     tree: Hierarchy,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
     argument: str,
     namesake: str | None,
 ) -> None:
-    """A hybrid host: memory on v1, and a cgroup2 beside it with cgroups of the same names, or others."""
+    """A hybrid host has memory on v1, and a cgroup2 with cgroups of the same names or of others."""
     point = tmp_path_factory.mktemp("cgroup2") / "unified"
     point.mkdir()
     (point / "cgroup.controllers").write_text("hugetlb\n")
@@ -153,7 +154,7 @@ def test_a_path_of_another_hierarchy_is_refused(
 
 
 @pytest.mark.parametrize(("argument", "said"), [("4f2c9d", "ambiguous"), ("", "empty"), ("a\0b", "nothing")])
-def test_what_can_mean_nothing_is_refused(tree: Hierarchy, argument: str, said: str) -> None:
+def test_parse_empty_argument_raises(tree: Hierarchy, argument: str, said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
         parse_selectors(tree, [argument], lookup)
     assert "\n" not in str(caught.value)
@@ -168,11 +169,11 @@ def test_what_can_mean_nothing_is_refused(tree: Hierarchy, argument: str, said: 
         ("qqqqqq", "none of the 12 cgroups has a name like it"),
     ],
 )
-def test_what_is_near_is_named(tree: Hierarchy, argument: str, said: str) -> None:
+def test_near_similar_names_are_listed(tree: Hierarchy, argument: str, said: str) -> None:
     listing = list_cgroups(tree, lookup)
     assert listing.near(parse_selector(tree, argument)) == said
 
 
-def test_hostile_names_are_escaped_in_what_is_near(tree: Hierarchy) -> None:
+def test_near_hostile_names_are_escaped(tree: Hierarchy) -> None:
     (tree.mount / "evil\x1b[31m\n").mkdir()
     assert list_cgroups(tree, lookup).near(parse_selector(tree, "evil\x1b[3")).isprintable()

@@ -1,8 +1,9 @@
-"""Kernel logs damaged and twisted at random: `make fuzz` (ARGS="--count 200000 --seed 7").
+"""The fuzzer of kernel logs, which are damaged at random: `make fuzz` (ARGS="--count 200000 --seed 7").
 
-Each log begins as one or two of the corpus. What is read from it must be in bounds, be explained, and be said
-as JSON and as text. At the end: how reading time and counted work grow with the size of a log, which is to be
-as the size does; and which line that is made to mislead a pattern takes longest for its size.
+Each log is made of one or two logs of the corpus. The facts of its reports must be within bounds, and must be
+explained, and written as JSON and as text. At the end, the fuzzer prints the growth of time and of calls with
+the size of a log, which must be linear, and the lines that are slowest to read for their size, of those made
+to mislead a pattern.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ SHOWN_EACH: Final = 100
 
 
 def mutated(chance: random.Random) -> bytes:
-    """A log of the corpus after some accidents."""
+    """Return a log of the corpus, damaged in some ways."""
     lines = chance.choice(CORPUS).split(b"\n")
     if chance.random() < 0.2:
         at = chance.randrange(len(lines))
@@ -152,7 +153,7 @@ def _swell(chance: random.Random, lines: list[bytes]) -> None:
 
 
 def _prefix(chance: random.Random, lines: list[bytes]) -> None:
-    """As consoles, mail programs and people put before all lines, or before some."""
+    """Add a prefix to the last lines, as consoles, mail programs and people do."""
     prefix = chance.choice(
         (b"> ", b">> > ", b"    ", b"node-1: ", b"2023-12-04T10:49:30Z stdout F ", b"a | ")
     )
@@ -161,7 +162,7 @@ def _prefix(chance: random.Random, lines: list[bytes]) -> None:
 
 
 def _wrap(chance: random.Random, lines: list[bytes]) -> None:
-    """As a terminal breaks lines."""
+    """Break lines as a terminal does."""
     width, first = chance.choice((20, 72, 80)), chance.randrange(len(lines))
     lines[first:] = [
         line[at : at + width] for line in lines[first:] for at in range(0, max(len(line), 1), width)
@@ -169,7 +170,7 @@ def _wrap(chance: random.Random, lines: list[bytes]) -> None:
 
 
 def _object(chance: random.Random, lines: list[bytes]) -> None:
-    """As Docker's json-file and what Loki exports hold them."""
+    """Put lines into JSON objects, as Docker's json-file and exports of Loki do."""
     member, first = chance.choice(("log", "line", "raw")), chance.randrange(len(lines))
     lines[first:] = [json.dumps({member: line.decode("latin-1")}).encode() for line in lines[first:]]
 
@@ -200,8 +201,8 @@ _ACCIDENTS: Final[tuple[Callable[[random.Random, list[bytes]], None], ...]] = (
 
 
 def check(log: bytes, *, said: bool, shown: bool) -> int:
-    """How many reports are in a log; raises where anything about them is out of bounds, or where they cannot
-    be `said` as JSON or `shown` as text."""
+    """Return the number of reports in a log; raises if a fact is out of bounds, or if a report cannot be
+    written as JSON (`said`) or as text (`shown`)."""
     number_of_lines = log.count(b"\n") + 1
     found = list(reports(split([log])))
     for one in found:
@@ -228,7 +229,7 @@ def _check_facts(one: LogReport, number_of_lines: int) -> None:
 
 
 def sections_of(one: LogReport) -> Iterator[str]:
-    """The sections that may be missing: those of which nothing was read."""
+    """Yield the sections that may be missing: those of which nothing was read."""
     present = {
         "header": one.invoker.gfp is not None,
         "counters": bool(one.counters),
@@ -250,7 +251,7 @@ def _check_text(report: OomReport) -> None:
 
 
 def growth(make: Callable[[int], bytes]) -> str:
-    """How the time for what `make(n)` gives, and the calls made meanwhile, grow with n; 1.00: as n does."""
+    """Return the growth of the time and of the calls to read `make(n)` with n; 1.00 is linear."""
     few, many = make(SIZES[0]), make(SIZES[1])
     factor = len(many) / len(few)
     seconds = statistics.median(_seconds(many) for _ in range(5)) / statistics.median(
@@ -260,7 +261,7 @@ def growth(make: Callable[[int], bytes]) -> str:
 
 
 def slowness(log: bytes) -> float:
-    """Microseconds for a kB."""
+    """Return the microseconds to read a kB of a log."""
     return statistics.median(_seconds(log) for _ in range(3)) * 1e6 / (len(log) / 1e3)
 
 
@@ -271,6 +272,7 @@ def _seconds(log: bytes) -> float:
 
 
 def counted_calls(log: bytes) -> int:
+    """Return the number of calls and returns of functions to read a log."""
     count = 0
 
     def counted(_frame: object, _event: str, _argument: object) -> None:
@@ -291,7 +293,8 @@ def _read(log: bytes) -> None:
 
 
 def bombs() -> Iterator[tuple[str, bytes]]:
-    """Lines of one word again and again, after each beginning that makes them part of a report."""
+    """Yield (name, log) of logs with lines of one repeated word, after each begin that makes them part of a
+    report."""
     head = b"a invoked oom-killer: gfp_mask=0x1, order=0\nCall Trace:\nMem-Info:\n"
     for word in WORDS:
         for start in (b"", *WORDS):
@@ -300,6 +303,7 @@ def bombs() -> Iterator[tuple[str, bytes]]:
 
 
 def main() -> int:
+    """Return the exit status 0; an error of a log is raised."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=200_000, help="how many logs")
     parser.add_argument("--seed", type=int, default=1)

@@ -1,4 +1,4 @@
-"""One kill in several copies is one kill."""
+"""Copies of one kill are one kill."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tracer.kernel.kmsg.text.lines import split
 LOG = list(split([(CORPUS / "captured-6.18-v1-kmsg.log").read_bytes()]))
 
 
-def test_the_fullest_copy_of_a_kill_is_kept() -> None:
+def test_copies_of_kill_most_complete_is_kept() -> None:
     (whole,) = reports(LOG)
     killed = next(line for line in LOG if "Killed process" in line).partition(";")[2]
     event = f"5m  Warning  OOMKilling  node/n1  {killed}"
@@ -21,7 +21,7 @@ def test_the_fullest_copy_of_a_kill_is_kept() -> None:
         assert (kept.missing, len(kept.tasks)) == (whole.missing, len(whole.tasks))
 
 
-def test_the_same_pid_on_another_day_is_another_kill() -> None:
+def test_same_pid_at_other_time_is_other_kill() -> None:
     later = [line.replace("total-vm:", "total-vm:1") for line in LOG]
     assert len(merged(reports([*LOG, *later]))) == 2
     kill = "[{}.000000] Memory cgroup out of memory: Killed process 7 (a) total-vm:9kB, anon-rss:8kB"
@@ -29,7 +29,7 @@ def test_the_same_pid_on_another_day_is_another_kill() -> None:
     assert len(merged(reports([kill.format(100), kill.format(100)]))) == 1
 
 
-def test_an_event_of_the_kubelet_is_a_kill_of_the_kernels() -> None:
+def test_event_of_kubelet_is_copy_of_kernel_kill() -> None:
     event = "default 53m Warning SystemOOM node/n4 System OOM encountered, victim process: my app, pid: 77"
     (found,) = reports([event])
     assert (found.constraint, [(kill.pid, kill.comm) for kill in found.kills]) == ("global", [(77, "my app")])

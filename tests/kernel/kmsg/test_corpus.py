@@ -1,4 +1,4 @@
-"""Logs of many kernels, distributions and log daemons, against what a person has checked to be in them."""
+"""The facts in logs of many kernels, distributions and log daemons, which a person has checked."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ LOGS = sorted(path for path in CORPUS.glob("*-*") if not path.name.endswith(EXPE
 
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda path: path.name)
-def test_what_a_log_says(log: Path, request: pytest.FixtureRequest) -> None:
+def test_log_of_corpus_has_expected_facts(log: Path, request: pytest.FixtureRequest) -> None:
     found = [dataclasses.asdict(report) for report in reports(split([log.read_bytes()]))]
     text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
     compare(log.with_name(log.name + EXPECTED), text, request.node.nodeid)
 
 
-def test_at_least_twelve_kernels_or_distributions() -> None:
+def test_corpus_has_twelve_kernels_or_distributions() -> None:
     assert len({"-".join(path.name.split("-")[1:3]) for path in LOGS}) >= 12
 
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda path: path.name)
-def test_where_a_log_is_cut_into_pieces_does_not_matter(log: Path) -> None:
+def test_log_in_random_chunks_has_same_facts(log: Path) -> None:
     data = log.read_bytes()
     whole = list(split([data]))
     assert list(split(data[at : at + 7] for at in range(0, len(data), 7))) == whole
@@ -60,7 +60,7 @@ NOISE = (
         ("written-4.19-debian10-v1-kern.log", "Mar  4 02:11:15 web-3 kernel: [881240.402500] "),
     ],
 )
-def test_lines_of_other_subsystems_in_between_change_nothing(name: str, prefix: str) -> None:
+def test_log_with_other_lines_has_same_facts(name: str, prefix: str) -> None:
     lines = list(split([(CORPUS / name).read_bytes()]))
     chance = random.Random(name)
     noisy: list[str] = []
@@ -74,7 +74,7 @@ def test_lines_of_other_subsystems_in_between_change_nothing(name: str, prefix: 
 
 
 def without_lines(value: Any) -> Any:
-    """Facts, but not on which line of the log they stood."""
+    """Return the facts without their lines in the log."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             item.name: without_lines(getattr(value, item.name))

@@ -1,4 +1,4 @@
-"""A few hundred of the logs that `make fuzz` makes by the hundred thousand."""
+"""A few hundred of the damaged logs of which `make fuzz` reads hundreds of thousands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kernel.kmsg import fuzz
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_damaged_logs_are_read(seed: int) -> None:
+def test_damaged_logs_are_read_within_bounds(seed: int) -> None:
     found = sum(
         fuzz.check(fuzz.mutated(random.Random(f"{seed}-{number}")), said=True, shown=number % 20 == 0)
         for number in range(40)
@@ -17,12 +17,13 @@ def test_damaged_logs_are_read(seed: int) -> None:
     assert found > 20
 
 
-def test_lines_that_are_made_to_mislead_are_read() -> None:
+def test_misleading_lines_are_read_in_time() -> None:
     for _, log in list(fuzz.bombs())[::40]:
         fuzz.check(log, said=False, shown=False)
 
 
-def test_work_grows_as_the_log_does() -> None:
-    """By counted calls, which no other load changes; what a pattern does is inside of one."""
+def test_work_grows_linearly_with_log() -> None:
+    """Calls are counted, because the load of the machine changes times; the work of a pattern is within one
+    call."""
     few, many = (fuzz.counted_calls(b"".join(fuzz.CORPUS) * times) for times in (1, 4))
     assert many < 4.2 * few

@@ -1,4 +1,4 @@
-"""Files that hold a log: text, and text that is compressed."""
+"""Log files: text, compressed text, and others that are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def victims(path: Path) -> list[int]:
     [
         gzip.compress(LOG),
         gzip.compress(LOG[:999]) + gzip.compress(LOG[999:]),
-        gzip.compress(LOG) + bytes(99),  # what tar and some tapes pad with
+        gzip.compress(LOG) + bytes(99),  # padding, as of tar
         gzip.compress(LOG + b"x" * (5 << 20))[:-20],
         lzma.compress(LOG),
         lzma.compress(LOG + b"x" * (5 << 20))[:-40],
@@ -35,7 +35,7 @@ def victims(path: Path) -> list[int]:
     ],
     ids=["whole", "members", "padded", "cut", "xz", "xz cut", "bzip2", "bzip2 cut"],
 )
-def test_compressed_text_is_read_as_what_it_holds(tmp_path: Path, content: bytes) -> None:
+def test_compressed_log_is_read(tmp_path: Path, content: bytes) -> None:
     plain, zipped = tmp_path / "kern.log", tmp_path / "kern.log.1.gz"
     plain.write_bytes(LOG)
     zipped.write_bytes(content)
@@ -46,7 +46,7 @@ def test_compressed_text_is_read_as_what_it_holds(tmp_path: Path, content: bytes
     ("kind", "content"),
     [("gzip", gzip.compress(LOG)), ("xz", lzma.compress(LOG)), ("bzip2", bz2.compress(LOG))],
 )
-def test_broken_compressed_text_is_named(tmp_path: Path, kind: str, content: bytes) -> None:
+def test_broken_compressed_log_raises(tmp_path: Path, kind: str, content: bytes) -> None:
     path = tmp_path / "kern.log.2"
     whole = bytearray(content)
     whole[60:90] = bytes(30)
@@ -55,7 +55,7 @@ def test_broken_compressed_text_is_named(tmp_path: Path, kind: str, content: byt
         victims(path)
 
 
-def test_text_that_names_a_kill_is_never_no_kill(tmp_path: Path) -> None:
+def test_log_with_unreadable_kill_raises(tmp_path: Path) -> None:
     path = tmp_path / "note"
     for text in ("Nov 25 10:00:00 host app[7]: saw Killed process 7", "java invoked oom-killer again, help"):
         path.write_text(f"hello\n{text}\n")
@@ -64,7 +64,7 @@ def test_text_that_names_a_kill_is_never_no_kill(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/kmsg"])
-def test_a_device_without_an_end_is_refused(device: str) -> None:
+def test_endless_device_raises(device: str) -> None:
     if not os.access(device, os.R_OK):
         pytest.skip(f"{device} cannot be read here")
     with pytest.raises(TracerError, match=f"{device} has no end"):

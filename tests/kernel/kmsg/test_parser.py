@@ -1,4 +1,4 @@
-"""What holds lines together to a report, and what a name in them cannot do."""
+"""The assembly of lines to reports, and the harmlessness of names in them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pids(found: Iterable[LogReport]) -> list[list[int]]:
     return [[kill.pid for kill in one.kills] for one in found]
 
 
-def test_kills_of_a_group_are_one_report_and_those_of_the_next_group_another() -> None:
+def test_kills_of_two_groups_are_two_reports() -> None:
     groups = [KILL.format(pid=pid, comm="a") for pid in range(5)]
     group = GROUP.format(owner="/a")
     found = read([*report(pid=0), group, *groups[1:3], groups[3], group, groups[4]])
@@ -51,27 +51,27 @@ def test_kills_of_a_group_are_one_report_and_those_of_the_next_group_another() -
     assert [one.group_memcg for one in found] == ["/a", "/a"]
 
 
-def test_a_kill_after_a_report_that_was_no_group_is_a_report_of_its_own() -> None:
+def test_kill_after_report_without_group_is_own_report() -> None:
     found = read([*report(), KILL.format(pid=8, comm="b")])
     assert pids(found) == [[7], [8]]
     assert found[1].missing == ("header", "stack", "counters", "memory.stat", "tasks", "summary")
     assert found[1].constraint == "memcg"
 
 
-def test_a_report_without_its_end_and_the_next_one() -> None:
+def test_report_without_end_and_next_are_two() -> None:
     found = read([*report(pid=7)[:6], *report(pid=9)])
     assert pids(found) == [[], [9]]
     assert found[0].missing == ("tasks", "summary", "kill")
     assert found[0].oom_memcg == "/a"
 
 
-def test_reports_without_headers_are_told_apart_by_the_order_of_their_parts() -> None:
+def test_reports_without_headers_are_separated_by_section_order() -> None:
     found = read([*report(pid=7)[4:-1], *report(pid=9)[4:]])
     assert pids(found) == [[], [9]]
     assert [one.counters["memory"].failcnt for one in found] == [7, 7]
 
 
-def test_a_report_of_which_nothing_comes_for_long_has_no_end() -> None:
+def test_report_after_long_gap_has_no_end() -> None:
     kill = KILL.format(pid=7, comm="a")
     assert len(read([*report()[:-1], *["noise"] * 1001, kill])) == 2
     assert len(read([*report()[:-1], *["noise"] * 900, kill])) == 1
@@ -79,19 +79,19 @@ def test_a_report_of_which_nothing_comes_for_long_has_no_end() -> None:
     assert len(list(reports(later))) == 2
 
 
-def test_the_reaper_comes_late() -> None:
+def test_late_reaper_line_joins_its_report() -> None:
     found = read([*report(pid=7), *report(pid=8), *["noise"] * 5000, REAPED.format(pid=7, comm="a")])
     assert [[one.pid for one in each.reaped] for each in found] == [[7], []]
 
 
-def test_reports_are_given_out_before_the_log_ends() -> None:
+def test_reports_are_yielded_before_log_ends() -> None:
     log = (f"[    1.000000] {line}" for number in range(1, 10_000) for line in report(pid=number))
     found = reports(log)
     assert next(found).kills[0].pid == 1
-    assert next(log) is not None  # the rest was not read
+    assert next(log) is not None  # the rest was not read yet
 
 
-def test_machines_that_write_to_one_log_are_told_apart() -> None:
+def test_reports_of_interleaved_machines_are_separated() -> None:
     lines = [
         f"Nov 25 10:00:00 {host} kernel: {line}"
         for pair in zip(report(pid=1, owner="/x", victim="/x"), report(pid=2), strict=True)
@@ -103,20 +103,20 @@ def test_machines_that_write_to_one_log_are_told_apart() -> None:
     assert [one.oom_memcg for one in found] == ["/x", "/a"]
 
 
-def test_the_kill_tells_where_an_ambiguous_name_begins() -> None:
+def test_ambiguous_name_is_resolved_by_kill() -> None:
     lines = report(comm="hog", owner="/x,task=y", victim="/x,task=y")
     (found,) = read(lines)
     assert found.chosen is not None
     assert (found.task_memcg, found.chosen.comm) == ("/x,task=y", "hog")
 
 
-def test_no_killable_process() -> None:
+def test_no_killable_process_is_reported() -> None:
     (found,) = read([*report()[:-2], "Out of memory and no killable processes..."])
     assert found.is_no_task_killable
     assert (found.kills, found.missing) == ((), ())
 
 
-def test_lines_of_a_log_that_are_no_oom_make_no_report() -> None:
+def test_lines_without_oom_make_no_report() -> None:
     assert (
         read(["oom_kill_process: nothing", "memory: usage of it", "Killed process", "oom_reaper: up"]) == []
     )
@@ -125,7 +125,7 @@ def test_lines_of_a_log_that_are_no_oom_make_no_report() -> None:
 NAMES = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), max_size=15).filter(
     lambda name: len(name.encode()) <= 15
 )
-"""What prctl(PR_SET_NAME) takes; line ends are in the corpus."""
+"""Names for prctl(PR_SET_NAME); names with line ends are in the corpus."""
 
 
 @given(NAMES, st.sampled_from(["[    1.000000] ", "Nov 25 10:00:00 host kernel: ", "6,1,2,-;"]))
@@ -135,11 +135,11 @@ NAMES = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs
 @example("Killed process ", "[    1.000000] ")
 @example("x invoked oom-k", "[    1.000000] ")
 @example("#012", "[    1.000000] ")
-def test_a_comm_is_only_a_name(comm: str, prefix: str) -> None:
+def test_hostile_comm_is_only_a_name(comm: str, prefix: str) -> None:
     raw = prefix.endswith(";")
     shown = "".join(_escaped(character) for character in comm) if raw else comm
     if not raw and not all(ord(character) >= 32 and character != "\xa0" for character in comm):
-        return  # of text, spaces of web pages are read as spaces
+        return  # non-breaking spaces are read as spaces
     (found,) = reports(prefix + line for line in report(comm=shown))
     assert found.chosen is not None
     assert [found.invoker.comm, found.chosen.comm, found.kills[0].comm] == [comm] * 3
@@ -149,7 +149,7 @@ def test_a_comm_is_only_a_name(comm: str, prefix: str) -> None:
 
 
 def _escaped(character: str) -> str:
-    """As /dev/kmsg has it."""
+    """Return the text as /dev/kmsg escapes it."""
     if " " <= character <= "~" and character != "\\":
         return character
     return "".join(f"\\x{byte:02x}" for byte in character.encode())
@@ -158,7 +158,7 @@ def _escaped(character: str) -> str:
 @given(st.text("ab,=/: task_memcgpidu()[]0", min_size=1, max_size=60), st.text("ab,=/:1 ", max_size=20))
 @example("a,task_memcg=/a", "x")
 @example("q,task=init,pid=1,uid=0", "")
-def test_a_path_is_only_a_name(name: str, below: str) -> None:
+def test_hostile_path_is_only_a_name(name: str, below: str) -> None:
     owner = f"/{name}"
     victim = f"{owner}/{below}" if below else owner
     (found,) = read(report(comm="victim", owner=owner, victim=victim))
@@ -166,11 +166,11 @@ def test_a_path_is_only_a_name(name: str, below: str) -> None:
 
 
 @given(st.lists(st.text(max_size=200)))
-def test_any_text_is_read(lines: list[str]) -> None:
+def test_any_text_never_raises(lines: list[str]) -> None:
     for one in reports(lines):
         assert one.stamp.line <= one.last_line <= len(lines)
 
 
-def test_a_stamp_is_that_of_the_first_line() -> None:
+def test_stamp_is_of_first_line() -> None:
     (found,) = read(["noise", *report()])
     assert (found.stamp, found.last_line) == (Stamp(2, 1_000_000_000), 12)

@@ -1,4 +1,4 @@
-"""Logs as people paste them: a prefix before the lines and breaks in them change nothing that they say."""
+"""Logs as people paste them: prefixes before the lines and breaks in them do not change the facts."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ LOGS: Final = (
 
 
 def lines_of(name: str) -> list[str]:
-    """Without the empty lines, which a pasted log may lose or gain."""
+    """Return the lines without empty ones, which a pasted log may lose or gain."""
     found = [line.rstrip("\r") for line in split([(CORPUS / name).read_bytes()])]
     return [line for line in found if line.strip()]
 
 
 def said(lines: list[str]) -> list[Any]:
-    """What a log says but for where, when and on which host, which a prefix adds to."""
+    """Return the facts of a log without lines, times and hosts, which a prefix changes."""
     return [_without_stamps(without_lines(report)) for report in reports(lines)]
 
 
@@ -65,7 +65,7 @@ PREFIXES: Final[dict[str, Callable[[int, str], str]]] = {
 
 @pytest.mark.parametrize("name", LOGS)
 @pytest.mark.parametrize("style", PREFIXES)
-def test_a_prefix_costs_nothing_but_itself(style: str, name: str) -> None:
+def test_log_with_prefix_has_same_facts(style: str, name: str) -> None:
     lines = lines_of(name)
     if style in ("vm", "cri", "logcli") and "-iso" in name:
         pytest.skip("of two dates, the second could be a part of the text")
@@ -74,7 +74,7 @@ def test_a_prefix_costs_nothing_but_itself(style: str, name: str) -> None:
 
 
 def mail(line: str, width: int) -> list[str]:
-    """Broken at spaces, which are dropped; what has none is not broken."""
+    """Return lines broken at spaces, which are dropped; text without spaces is not broken."""
     return textwrap.wrap(
         line,
         width,
@@ -91,21 +91,21 @@ def terminal(line: str, width: int) -> list[str]:
 
 @pytest.mark.parametrize("width", [72, 80, 100])
 @pytest.mark.parametrize("name", LOGS)
-def test_lines_that_mail_broke_are_joined(name: str, width: int) -> None:
-    """All but names with spaces, where a break in bare text leaves no trace."""
+def test_log_broken_by_mail_has_same_facts(name: str, width: int) -> None:
+    """Names with spaces are left out: in bare text, a break in them leaves no mark."""
     lines = lines_of(name)
     assert gist([piece for line in lines for piece in mail(line, width)]) == gist(lines)
 
 
 @pytest.mark.parametrize("width", [80, 100, 132])
 @pytest.mark.parametrize("name", LOGS)
-def test_lines_that_a_terminal_broke_are_joined(name: str, width: int) -> None:
+def test_log_broken_by_terminal_has_same_facts(name: str, width: int) -> None:
     lines = lines_of(name)
     assert gist([piece for line in lines for piece in terminal(line, width)]) == gist(lines)
 
 
 def gist(lines: list[str]) -> list[Any]:
-    """Who was killed in which cgroup, at which limit, and what the machine had."""
+    """Return the victims, the cgroups, the limits, and the machine's memory."""
     found = []
     for report in reports(lines):
         zones = () if report.mem_info is None else report.mem_info.zones
@@ -122,14 +122,14 @@ def gist(lines: list[str]) -> list[Any]:
     return found
 
 
-def test_lines_joined_into_one_are_told_apart() -> None:
+def test_log_joined_to_one_line_has_same_facts() -> None:
     lines = lines_of("written-4.19-debian10-v1-kern.log")
     kernel = [line for line in lines if " kernel: " in line]
     assert said(["".join(kernel)]) == said(kernel) != []
 
 
-def test_a_prefix_in_a_path_is_a_part_of_the_path() -> None:
-    """A cgroup's name must not forge a kill."""
+def test_prefix_within_path_belongs_to_path() -> None:
+    """The name of a cgroup must not forge a kill."""
     forged = "[    9.000000] Out of memory: Killed process 1 (init) total-vm:1kB, anon-rss:1kB"
     lines = [f"[    8.000000] Memory cgroup stats for /a{forged}:", "[    8.000001] anon 4096"]
     assert [kill.pid for report in reports(lines) for kill in report.kills] == []
@@ -143,12 +143,12 @@ OLD = (
 )
 
 
-def test_an_old_header_behind_a_short_prefix_names_who_asked() -> None:
+def test_old_header_behind_short_prefix_names_trigger() -> None:
     (found,) = reports(OLD)
     assert (found.invoker.comm, found.invoker.pid, found.constraint) == ("java", 9949, "memcg")
 
 
-def test_blanks_at_the_end_and_two_lines_in_one() -> None:
+def test_trailing_blanks_and_joined_lines_are_read() -> None:
     (found,) = reports(["[ 1.000000] Task in /LXC01 killed as a result of limit of /LXC01 "])
     assert found.oom_memcg == "/LXC01"
     line = "Out of memory: Kill process 7 (a) score 205 or sacrifice child Killed process 7 (a), anon-rss:1kB"
@@ -156,21 +156,21 @@ def test_blanks_at_the_end_and_two_lines_in_one() -> None:
     assert (joined.constraint, joined.kills[0].pid) == ("global", 7)
 
 
-def test_a_limit_that_the_kernel_called_no_constraint_is_a_cgroups() -> None:
+def test_limit_printed_as_no_constraint_is_memcg() -> None:
     line = "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),oom_memcg=/a,task_memcg=/a,task=a,pid=7,uid=0"
     (found,) = reports([f"Nov 25 10:00:00 bmc conserver[7]: [   12.345678] {line}"])
     assert (found.constraint, found.oom_memcg) == ("memcg", "/a")
 
 
-def test_a_panic_without_a_report_names_who_asked() -> None:
+def test_panic_without_report_names_trigger() -> None:
     panic = "[ 9.100000] Kernel panic - not syncing: Out of memory: compulsory panic_on_oom is enabled"
     head = "[ 9.200000] CPU: 1 PID: 243 Comm: kworker/1:2 Tainted: G         C O  3.16.0-6-amd64 #1 Debian"
     (found,) = reports([panic, head])
     assert (found.constraint, found.invoker.pid, found.is_panic_on_oom) == ("global", 243, True)
 
 
-def test_a_path_that_the_paste_cut_is_not_known() -> None:
-    """The rest of it names another cgroup."""
+def test_cut_path_is_unknown() -> None:
+    """The rest of a cut path names another cgroup."""
     cut = (
         "Memory cgroup stats for /kubepods.slice/kubepods",
         "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/kubepods",
@@ -196,26 +196,26 @@ ZONES = (
 @pytest.mark.parametrize(
     ("nodemask", "cpuset", "release", "mem_info", "constraint"),
     [
-        # Linux 4.9 and 4.10 print the cpuset's nodes, and so does a kernel whose release was lost.
+        # v4.9 and v4.10 print the nodes of the cpuset; a kernel of unknown release may do so.
         (" nodemask=0,", None, "4.9.118", (), "global"),
         (" nodemask=0,", "/docker/a mems_allowed=0", "4.9.118", ZONES, "unknown"),
         (" nodemask=0-1,", "/docker/a mems_allowed=0-1", "4.10.3", ZONES, "global"),
         (" nodemask=1,", None, None, (), "global"),
-        # Later ones print a policy's, with two spaces after it up to 4.18.
+        # Later kernels print the nodes of a policy, up to v4.18 with two spaces after them.
         (" nodemask=1, ", None, None, (), "mempolicy"),
         (" nodemask=1,", None, "4.14.2", (), "mempolicy"),
         (" nodemask=0, ", "/ mems_allowed=0-1", None, (), "mempolicy"),
         (" nodemask=0, ", "/ mems_allowed=0", None, (), "unknown"),
         (" nodemask=0, ", "/ mems_allowed=0", None, ZONES[:2] + ZONES[3:], "mempolicy"),
         (" nodemask=0-1, ", "/ mems_allowed=0-1", None, ZONES, "global"),
-        # Older ones print none; a cpuset may confine.
+        # Older kernels print no nodes; a cpuset may confine the allocation.
         ("", "/docker/a mems_allowed=0", "3.10.0", ZONES, "unknown"),
         ("", "/docker/a mems_allowed=0-1", "3.10.0", ZONES, "global"),
         ("", "/docker/a mems_allowed=0", "3.10.0", (), "unknown"),
         ("", "/ mems_allowed=0", "3.10.0", (), "global"),
     ],
 )
-def test_nodes_that_confine_are_told_from_those_that_do_not(
+def test_constraint_from_nodes(
     nodemask: str, cpuset: str | None, release: str | None, mem_info: tuple[str, ...], constraint: str
 ) -> None:
     lines = [
@@ -228,7 +228,7 @@ def test_nodes_that_confine_are_told_from_those_that_do_not(
     assert found.constraint == constraint
 
 
-def test_a_path_broken_behind_a_slash_is_joined() -> None:
+def test_path_broken_after_slash_is_joined() -> None:
     lines = [
         "[ 1.000000] Task in /docker/0f2b killed as a result of limit of /docker/",
         "0f2b",
@@ -240,12 +240,12 @@ def test_a_path_broken_behind_a_slash_is_joined() -> None:
     assert (cut.constraint, cut.oom_memcg) == ("memcg", None)
 
 
-def test_a_size_that_the_paste_cut_is_not_known() -> None:
+def test_cut_size_is_unknown() -> None:
     (found,) = reports(["Out of memory: Killed process 7 (a) total-vm:90000kB, anon-rss:139459"])
     assert (found.kills[0].total_vm_bytes, found.kills[0].anon_rss_bytes) == (90000 * 1024, None)
 
 
-def test_words_of_linux_2_6_name_who_was_chosen() -> None:
+def test_chosen_task_of_linux_2_6_is_named() -> None:
     lines = [
         "[ 1.331945] nautilus invoked oom-killer: gfp_mask=0x201d2, order=0, oomkilladj=0",
         "[ 1.356037] Out of memory: kill process 18662 (amule) score 56923 or a child",
@@ -256,7 +256,7 @@ def test_words_of_linux_2_6_name_who_was_chosen() -> None:
     assert (found.constraint, found.chosen.score, found.kills[0].pid) == ("global", 56923, 18662)
 
 
-def test_fields_set_anew_are_read() -> None:
+def test_summary_with_spaced_fields_is_read() -> None:
     lines = [
         "[  581.507012] oom-kill:constraint=CONSTRAINT_MEMCG, oom_memcg=/api/01a09330/bash,",
         "               task=python, pid=2269, uid=0",
@@ -270,7 +270,7 @@ def test_fields_set_anew_are_read() -> None:
     )
 
 
-def test_where_the_allocating_task_is_killed_it_is_who_asked() -> None:
+def test_killed_allocating_task_is_trigger() -> None:
     line = "Out of memory (oom_kill_allocating_task): Kill process 6344 (sh) score 0 or sacrifice child"
     (found,) = reports([line, "Killed process 6345 (dd) total-vm:9kB, anon-rss:0kB, file-rss:0kB"])
     assert (found.invoker.pid, found.kills[0].pid) == (6344, 6345)
@@ -278,7 +278,7 @@ def test_where_the_allocating_task_is_killed_it_is_who_asked() -> None:
     assert other.invoker.pid is None
 
 
-def test_a_panic_below_a_table_alone_names_who_asked() -> None:
+def test_panic_after_table_names_trigger() -> None:
     lines = [
         "[ 9.100000] [ pid ]   uid  tgid total_vm      rss nr_ptes nr_pmds swapents oom_score_adj name",
         "[ 9.100001] [ 1799]     0  1799    26512      245      56       3        0         -1000 sshd",
@@ -289,7 +289,7 @@ def test_a_panic_below_a_table_alone_names_who_asked() -> None:
     assert (found.constraint, found.invoker.pid, found.is_no_task_killable) == ("global", 3578, True)
 
 
-def test_who_was_reaped_was_killed() -> None:
+def test_reaped_task_without_kill_line_is_killed() -> None:
     lines = [
         "[ 9.100000] memory: usage 20480kB, limit 20480kB, failcnt 136",
         "[ 9.100001] [  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name",

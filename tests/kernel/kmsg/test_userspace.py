@@ -1,4 +1,4 @@
-"""Killers in user space, by the lines that they write into the journal."""
+"""Kills by user-space killers, from their lines in the journal."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ from tracer.kernel.kmsg import userspace
         ),
     ],
 )
-def test_a_kill_in_user_space(line: str, killer: str, victim: str, pid: int | None, reason: str) -> None:
+def test_userspace_kill_is_read(line: str, killer: str, victim: str, pid: int | None, reason: str) -> None:
     found = userspace.kill(line, 3)
     assert found is not None
     assert (found.line, found.killer, found.victim, found.pid) == (3, killer, victim, pid)
     assert reason in found.reason
 
 
-def test_the_kernels_kill_is_none_of_them() -> None:
+def test_kernel_kill_is_no_userspace_kill() -> None:
     line = "Memory cgroup out of memory: Killed process 7 (systemd-oomd) total-vm:9kB, anon-rss:8kB"
     assert userspace.kill(line, 1) is None

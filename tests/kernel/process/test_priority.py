@@ -1,4 +1,4 @@
-"""The recorder's scheduling: at once while it needs little, and like everybody else when it needs much."""
+"""The recorder's scheduling: real-time while it uses little CPU, normal while it uses much."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WAIT_S = 0.2
 
 
 def in_a_thread(look: Callable[[], Any]) -> Any:
-    """What `look` returns in a thread of its own, whose scheduling ends with it."""
+    """Return the result of `look` in a thread, with which its scheduling ends."""
     seen: list[Any] = []
     thread = threading.Thread(target=lambda: seen.append(look()))
     thread.start()
@@ -45,7 +45,7 @@ def busy() -> None:
 
 
 @permitted
-def test_it_lasts_as_long_as_little_is_used() -> None:
+def test_urgency_lasts_while_little_cpu_is_used() -> None:
     def look() -> list[int]:
         with Urgency() as urgency:
             policies = [policy()]
@@ -61,7 +61,7 @@ def test_it_lasts_as_long_as_little_is_used() -> None:
 
 
 @permitted
-def test_children_are_normal() -> None:
+def test_urgency_children_are_normal() -> None:
     def look() -> int:
         with Urgency():
             child = os.fork()
@@ -72,7 +72,7 @@ def test_children_are_normal() -> None:
     assert in_a_thread(look) == os.SCHED_OTHER
 
 
-def test_a_recorder_that_is_to_be_nice_stays_so() -> None:
+def test_urgency_positive_nice_is_kept() -> None:
     def look() -> tuple[bool, int, int]:
         os.setpriority(os.PRIO_PROCESS, 0, 5)
         with Urgency() as urgency:
@@ -83,7 +83,7 @@ def test_a_recorder_that_is_to_be_nice_stays_so() -> None:
     assert in_a_thread(look) == (False, os.SCHED_OTHER, 5)
 
 
-def test_without_the_right_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urgency_without_permission_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError
 
@@ -104,7 +104,7 @@ def is_better_nice_permitted() -> bool:
 
 @pytest.mark.skipif(not in_a_thread(is_better_nice_permitted), reason="needs the right to a better nice")
 @pytest.mark.parametrize("before", [0, -3])
-def test_a_head_start_is_given_back(before: int) -> None:
+def test_head_start_restores_nice(before: int) -> None:
     def look() -> list[int]:
         os.setpriority(os.PRIO_PROCESS, 0, before)
         seen = []
@@ -119,7 +119,7 @@ def test_a_head_start_is_given_back(before: int) -> None:
 
 
 @pytest.mark.parametrize("before", [5, -15])
-def test_a_nice_that_was_chosen_stays(before: int) -> None:
+def test_head_start_chosen_nice_is_kept(before: int) -> None:
     def look() -> int:
         try:
             os.setpriority(os.PRIO_PROCESS, 0, before)

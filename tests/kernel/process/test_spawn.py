@@ -16,7 +16,7 @@ from tracer.kernel.process.spawn import CommandError, spawn
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Path:
-    """A directory that takes the place of a cgroup: everything but the move itself needs no kernel."""
+    """Return a directory in place of a cgroup: only the move into a cgroup needs the kernel."""
     return tmp_path
 
 
@@ -24,7 +24,7 @@ def show(file: Path, what: str) -> list[str]:
     return [sys.executable, "-c", f"import os, signal, sys; open({str(file)!r}, 'w').write({what})"]
 
 
-def test_nothing_runs_before_the_gate_opens(plain: Path) -> None:
+def test_command_before_release_does_not_run(plain: Path) -> None:
     command = spawn(plain, show(plain / "out", "'ran'"))
     assert (plain / "cgroup.procs").read_text() == str(command.process.pid)
     assert not (plain / "out").exists()
@@ -33,7 +33,7 @@ def test_nothing_runs_before_the_gate_opens(plain: Path) -> None:
     assert (plain / "out").read_text() == "ran"
 
 
-def test_it_is_the_same_process_and_has_no_descriptor_of_ours(plain: Path) -> None:
+def test_command_is_same_process_without_our_descriptors(plain: Path) -> None:
     what = "f'{os.getpid()} {len(os.listdir(\"/proc/self/fd\"))}'"
     command = spawn(plain, show(plain / "out", what))
     command.release()
@@ -43,7 +43,7 @@ def test_it_is_the_same_process_and_has_no_descriptor_of_ours(plain: Path) -> No
 
 
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
-def test_arguments_and_environment_arrive_byte_for_byte(plain: Path, locale: str) -> None:
+def test_command_arguments_and_environment_are_unchanged(plain: Path, locale: str) -> None:
     argument, environment = (
         os.fsdecode(b"\xff \n\xc3\xa9"),
         {"LC_ALL": locale, "ODD": os.fsdecode(b"\xfe=\n")},
@@ -55,7 +55,7 @@ def test_arguments_and_environment_arrive_byte_for_byte(plain: Path, locale: str
     assert (plain / "out").read_bytes() == b"\xff \n\xc3\xa9|\xfe=\n|unset"
 
 
-def test_no_signal_is_ignored_because_python_ignores_it(plain: Path) -> None:
+def test_command_ignores_no_signal(plain: Path) -> None:
     command = spawn(
         plain, ["/bin/sh", "-c", 'grep SigIgn /proc/self/status > "$1"', "sh", str(plain / "out")]
     )
@@ -76,7 +76,7 @@ def test_no_signal_is_ignored_because_python_ignores_it(plain: Path) -> None:
         ("no-magic", 0o755, 126, "Exec format error"),
     ],
 )
-def test_what_cannot_be_run_says_so_with_the_shells_status(
+def test_release_impossible_command_raises_with_shell_status(
     plain: Path, program: str, mode: int | None, status: int, said: str
 ) -> None:
     if mode is not None:
@@ -90,24 +90,24 @@ def test_what_cannot_be_run_says_so_with_the_shells_status(
     assert command.process.returncode is not None
 
 
-def test_an_abandoned_command_never_runs(plain: Path) -> None:
+def test_abandon_command_never_runs(plain: Path) -> None:
     command = spawn(plain, show(plain / "out", "'ran'"))
     command.abandon()
     assert command.process.returncode == 1
     assert not (plain / "out").exists()
 
 
-def test_to_abandon_what_was_released_closes_nothing_of_others(plain: Path) -> None:
+def test_abandon_after_release_closes_no_other_descriptor(plain: Path) -> None:
     command = spawn(plain, ["true"])
     command.release()
-    others = [os.open("/dev/null", os.O_RDONLY) for _ in range(4)]  # these get the numbers that became free
+    others = [os.open("/dev/null", os.O_RDONLY) for _ in range(4)]  # they get the numbers that were freed
     command.abandon()
     for descriptor in others:
         os.close(descriptor)
     assert command.process.returncode == 0
 
 
-def test_a_recorder_that_dies_takes_its_command_back(plain: Path) -> None:
+def test_command_of_dead_recorder_never_runs(plain: Path) -> None:
     script = (
         "import os, sys, pathlib; from tracer.kernel.process.spawn import spawn; "
         "c = spawn(pathlib.Path(sys.argv[1]), ['touch', sys.argv[1] + '/out']); "
@@ -119,7 +119,7 @@ def test_a_recorder_that_dies_takes_its_command_back(plain: Path) -> None:
     assert not (plain / "out").exists()
 
 
-def test_a_command_that_was_killed_at_the_gate(plain: Path) -> None:
+def test_release_killed_command_raises(plain: Path) -> None:
     command = spawn(plain, ["true"])
     command.process.kill()
     command.process.wait()
@@ -127,7 +127,7 @@ def test_a_command_that_was_killed_at_the_gate(plain: Path) -> None:
         command.release()
 
 
-def test_a_cgroup_that_is_gone(tmp_path: Path) -> None:
+def test_spawn_in_missing_cgroup_raises(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(TracerError, match="cannot put a process into"):
         spawn(tmp_path / "gone", ["true"])
@@ -136,7 +136,7 @@ def test_a_cgroup_that_is_gone(tmp_path: Path) -> None:
 
 @pytest.mark.kernel
 @pytest.mark.vm
-def test_the_cgroup_is_charged_nothing_before_the_command_runs(memcg: Path) -> None:
+def test_cgroup_before_release_is_charged_nothing(memcg: Path) -> None:
     usage = memcg / "memory.usage_in_bytes"
     usage = usage if usage.exists() else memcg / "memory.current"
     command = spawn(memcg, ["true"])
@@ -146,7 +146,7 @@ def test_the_cgroup_is_charged_nothing_before_the_command_runs(memcg: Path) -> N
 
 
 @pytest.mark.kernel
-def test_the_command_and_its_children_are_in_the_cgroup(memcg: Path, tmp_path: Path) -> None:
+def test_command_and_children_are_in_cgroup(memcg: Path, tmp_path: Path) -> None:
     command = spawn(memcg, ["sh", "-c", f"cat /proc/self/cgroup > {tmp_path}/out"])
     command.release()
     assert command.process.wait() == 0
@@ -165,10 +165,8 @@ def await_gone(pid: int) -> None:
 
 
 @pytest.mark.parametrize("nice", [0, 3])
-def test_the_command_has_the_priority_that_it_was_called_with(
-    plain: Path, nice: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where its gate was preferred while it started."""
+def test_command_has_priority_of_caller(plain: Path, nice: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command has it also if its gate had a head start."""
     preferred: list[int] = []
     await_ready = spawn_module._await_ready
 

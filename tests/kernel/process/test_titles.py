@@ -1,4 +1,4 @@
-"""Titles of processes: of their own, of others that took their number, and of those that mean no good."""
+"""Titles of processes, also of those that reuse a pid, and of hostile ones."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def process(proc: Path, cmdline: bytes, comm: str = "a) b") -> None:
         (b"x" * 10_000, "x" * MOST_BYTES),
     ],
 )
-def test_a_title_is_its_command_line(tmp_path: Path, cmdline: bytes, title: str | None) -> None:
+def test_title_is_command_line(tmp_path: Path, cmdline: bytes, title: str | None) -> None:
     process(tmp_path, cmdline)
     assert read_title(7, START_NS, tmp_path) == title
 
 
-def test_another_process_of_that_number_is_not_it(tmp_path: Path) -> None:
+def test_title_of_reused_pid_is_none(tmp_path: Path) -> None:
     process(tmp_path, b"other\0")
     assert read_title(7, START_NS + titles._NS_PER_TICK, tmp_path) is None
     assert read_title(8, START_NS, tmp_path) is None
 
 
-def test_a_process_of_this_machine() -> None:
+def test_title_of_real_process() -> None:
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     with subprocess.Popen(command) as child:
         try:

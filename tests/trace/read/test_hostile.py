@@ -1,4 +1,4 @@
-"""Traces that were made to harm who reads them."""
+"""Traces that were made to harm their reader."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def ended(open_writer: OpenWriter, rows_of: RowsOf) -> Path:
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("replace", [make_fifo, link_to_zero, link_beside, make_folder])
 @pytest.mark.parametrize("name", ["oom.parquet", "meta.json", "journal"])
-def test_what_is_no_file_of_a_trace_is_refused_and_not_opened(
-    ended: Path, name: str, replace: Callable[[Path], None]
-) -> None:
+def test_irregular_file_is_refused_unopened(ended: Path, name: str, replace: Callable[[Path], None]) -> None:
     path = ended / name
     if path.exists():
         path.rename(ended / "kept")
@@ -69,20 +67,20 @@ def test_what_is_no_file_of_a_trace_is_refused_and_not_opened(
         assert str(raised.value).startswith(f"{path} is a link, a pipe, a device or the like")
 
 
-def test_a_folder_of_parts_that_leads_elsewhere_is_refused(ended: Path) -> None:
+def test_folder_of_parts_as_link_is_refused(ended: Path) -> None:
     (ended / "charge.parquet").unlink()
     (ended / "charge").symlink_to("/etc")
     with pytest.raises(TraceError, match="charge is a link"):
         Trace(ended).table("charge")
 
 
-def test_a_trace_may_itself_be_named_by_a_link(ended: Path, tmp_path: Path) -> None:
+def test_trace_named_by_link_is_read(ended: Path, tmp_path: Path) -> None:
     (tmp_path / "latest").symlink_to(ended)
     assert Trace(tmp_path / "latest").rows("oom") == 3
 
 
 def bomb(path: Path, table: str, rows: int) -> None:
-    """All rows alike, but for an even step in time: a few bytes for thousands of rows."""
+    """Write equal rows with an even step in time: a few bytes for thousands of rows."""
     schema, block = TABLES[table], 1 << 20
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for first in range(0, rows, block):
@@ -106,7 +104,7 @@ def used_bytes() -> int:
 
 
 @pytest.mark.parametrize(("table", "rows"), [("pagecache", 24_000_000), ("loss", 2_000_000)])
-def test_a_bomb_is_refused_before_it_is_in_memory(ended: Path, table: str, rows: int) -> None:
+def test_bomb_is_refused_before_it_is_in_memory(ended: Path, table: str, rows: int) -> None:
     path = ended / f"{table}.parquet"
     bomb(path, table, rows)
     before, begin_s = used_bytes(), time.process_time()
@@ -118,14 +116,14 @@ def test_a_bomb_is_refused_before_it_is_in_memory(ended: Path, table: str, rows:
     assert time.process_time() - begin_s < 5
 
 
-def test_what_a_recording_writes_is_within_its_budget() -> None:
-    """20 million page-cache events take 7 bytes each on disk."""
+def test_budget_of_recorded_trace_is_not_exceeded() -> None:
+    """20 million page-cache events of 7 bytes each on disk are accepted."""
     Budget.from_schema("pagecache", TABLES["pagecache"]).take(
         Path("pagecache.parquet"), rows=20_000_000, stored_bytes=140_000_000
     )
 
 
-def test_parts_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_budget_counts_parts_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_bounds, "memory_available_bytes", lambda: 1 << 40)
     budget = Budget.from_schema("pagecache", TABLES["pagecache"])
     budget.take(Path("000001.parquet"), rows=10_000_000, stored_bytes=1000)
@@ -133,7 +131,7 @@ def test_parts_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
         budget.take(Path("000002.parquet"), rows=10_000_000, stored_bytes=1000)
 
 
-def test_more_than_this_machine_has_memory_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_budget_beyond_available_memory_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_bounds, "memory_available_bytes", lambda: 1 << 29)
     with pytest.raises(TraceError, match=r"GiB of memory, and 0\.5 GiB are available"):
         Budget.from_schema("pagecache", TABLES["pagecache"]).take(
@@ -142,7 +140,7 @@ def test_more_than_this_machine_has_memory_for_is_refused(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("compression", ["zstd", "lz4"])
-def test_a_compressed_journal_is_refused(open_writer: OpenWriter, rows_of: RowsOf, compression: str) -> None:
+def test_compressed_journal_is_refused(open_writer: OpenWriter, rows_of: RowsOf, compression: str) -> None:
     writer = open_writer()
     rows = pa.RecordBatch.from_arrays(
         [rows_of("inodes", range(3)).column(field.name) for field in TABLES["inodes"]],
@@ -156,7 +154,7 @@ def test_a_compressed_journal_is_refused(open_writer: OpenWriter, rows_of: RowsO
         Trace(writer.path).table("inodes")
 
 
-def test_a_sparse_journal_is_refused_by_its_length(open_writer: OpenWriter) -> None:
+def test_sparse_journal_is_refused_by_length(open_writer: OpenWriter) -> None:
     path = open_writer().path / "journal" / "loss.1.arrows"
     path.touch()
     os.truncate(path, 1 << 43)
@@ -189,7 +187,7 @@ def with_column(ended: Path, name: str, column: pa.Array) -> Path:
         ("order", pa.array([True, False, None]), "column order is of type bool"),
     ],
 )
-def test_what_the_schema_does_not_allow_is_named(ended: Path, name: str, column: pa.Array, says: str) -> None:
+def test_column_not_allowed_by_schema_is_named(ended: Path, name: str, column: pa.Array, says: str) -> None:
     path = with_column(ended, name, column)
     with pytest.raises(TraceError) as raised:
         Trace(ended).table("oom")
@@ -197,7 +195,7 @@ def test_what_the_schema_does_not_allow_is_named(ended: Path, name: str, column:
     assert says in str(raised.value)
 
 
-def test_a_type_that_holds_the_same_values_is_read(ended: Path) -> None:
+def test_column_of_equivalent_type_is_read(ended: Path) -> None:
     with_column(ended, "pid", pa.array([1, 2, 3], pa.int64()))
     assert Trace(ended).oom["pid"].tolist() == [1, 2, 3]
 
@@ -229,13 +227,13 @@ def test_a_type_that_holds_the_same_values_is_read(ended: Path) -> None:
         ("cost", {"x_bytes": "many"}),
     ],
 )
-def test_a_value_that_no_recording_writes_is_named(tmp_path: Path, meta: Meta, key: str, value: Any) -> None:
+def test_value_out_of_range_is_named(tmp_path: Path, meta: Meta, key: str, value: Any) -> None:
     (tmp_path / "meta.json").write_text(json.dumps({**meta, key: value}))
     with pytest.raises(TraceError, match=rf"meta\.json is damaged, no recording writes such {key}:"):
         read_meta(tmp_path)
 
 
-def test_what_a_recording_writes_passes(tmp_path: Path) -> None:
+def test_values_of_recording_are_in_range(tmp_path: Path) -> None:
     meta = begin(
         command_line=["x"],
         cgroup_version=2,

@@ -39,7 +39,7 @@ def values_of(table: str, field: pa.Field) -> st.SearchStrategy[Any]:
     low, high = value_range(table, field) or (0, 2**64 - 1)
     high = min(high, 2 ** (kind.bit_width - 1) - 1) if kind != pa.uint64() else high
     if (table, field.name) == ("loss", "lost"):
-        high //= 16  # meta.json holds their sum, which has the same bound; three batches have 15 rows
+        high //= 16  # meta.json has their sum, with the same bound; three batches have 15 rows
     return st.sampled_from([low, 0, high]) | st.integers(low, high)
 
 
@@ -61,7 +61,7 @@ def batches(draw: st.DrawFn, table: str) -> pa.RecordBatch:
 
 
 def last_of_each_key(data: pa.Table, keys: tuple[str, ...], *, merged: bool) -> pa.Table:
-    """A row for each key, at the place of its last; merged: with what earlier ones knew and it does not."""
+    """Return the last row of each key, in order; if `merged`, with earlier values in place of its nulls."""
     rows = list(zip(*(data[key].to_pylist() for key in keys), strict=True))
     places = sorted({key: place for place, key in enumerate(rows)}.values())
 
@@ -79,7 +79,7 @@ def last_of_each_key(data: pa.Table, keys: tuple[str, ...], *, merged: bool) -> 
 @pytest.mark.parametrize("table", TABLES)
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_every_table_comes_back_from_the_journal_and_from_parquet(
+def test_tables_from_journal_and_parquet_are_equal(
     table: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     given_batches = data.draw(st.lists(batches(table), max_size=3))
@@ -105,9 +105,7 @@ def test_every_table_comes_back_from_the_journal_and_from_parquet(
     assert not list(path.glob("journal*"))
 
 
-def test_an_ended_trace_has_a_file_for_each_table_that_needs_no_tracer(
-    open_writer: OpenWriter, rows_of: RowsOf
-) -> None:
+def test_ended_trace_has_plain_parquet_files(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer()
     writer.append("loss", pa.Table.from_batches([rows_of("loss", range(4)), rows_of("loss", range(4, 5))]))
     writer.append("tasks", rows_of("tasks", range(3)))
@@ -127,7 +125,7 @@ def test_an_ended_trace_has_a_file_for_each_table_that_needs_no_tracer(
     assert trace.size_bytes == sum(path.stat().st_size for path in writer.path.iterdir())
 
 
-def test_losses_that_only_meta_json_counts_are_in_loss(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+def test_loss_counted_only_in_meta_is_added(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer()
     writer.append("loss", rows_of("loss", range(3)))  # of v0, v1 and v2
     writer.close("write_failed", lost={"v0": 0, "v1": 5, "pagecache": 7}, ended="2025-11-24T16:00:04+00:00")
@@ -144,14 +142,14 @@ def test_losses_that_only_meta_json_counts_are_in_loss(open_writer: OpenWriter, 
     assert [*of_meta["begin"]] == [began] and [*of_meta.index] == [max(began, ended)]
 
 
-def test_a_count_of_losses_beyond_what_a_row_may_hold_is_damage(open_writer: OpenWriter) -> None:
+def test_loss_count_in_meta_beyond_range_raises(open_writer: OpenWriter) -> None:
     writer = open_writer()
     writer.close("done", lost={"charge": 2**63 - 1, "pagecache": 2**63 - 1})
     with pytest.raises(TraceError, match="no recording writes such lost"):
         Trace(writer.path)
 
 
-def test_columns_are_chosen_and_identity_still_holds(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+def test_table_with_chosen_columns_keeps_last_rows(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer()
     writer.append("tasks", rows_of("tasks", range(3)))
     writer.append("tasks", rows_of("tasks", range(3)))
@@ -171,7 +169,7 @@ def test_columns_are_chosen_and_identity_still_holds(open_writer: OpenWriter, ro
 
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("filled", [True, False])
-def test_frames_say_what_can_be_null(
+def test_frames_nullable_columns_have_nullable_types(
     table: str, filled: bool, open_writer: OpenWriter, rows_of: RowsOf
 ) -> None:
     writer = open_writer()
@@ -204,7 +202,7 @@ def test_frames_say_what_can_be_null(
             assert series.tolist() == [["f0", "g"], ["f1", "g"], ["f2", "g"]]
 
 
-def test_nullable_integers_keep_every_bit(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+def test_frames_nullable_integers_are_exact(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     batch = rows_of("samples", range(3))
     extremes = pa.array([2**63 - 1, None, 2**53 + 1])
     columns = [extremes if name == "pgfault" else batch.column(name) for name in batch.schema.names]
@@ -214,7 +212,7 @@ def test_nullable_integers_keep_every_bit(open_writer: OpenWriter, rows_of: Rows
     assert Trace(writer.path).samples["pgfault"].tolist() == [2**63 - 1, pd.NA, 2**53 + 1]
 
 
-def test_frames_are_sorted_by_time_and_ties_stay_in_order(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+def test_frames_are_sorted_by_time_stably(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer(part_rows=2)
     for number, time in enumerate([5, 3, 5, 3, 5, 4]):
         batch = rows_of("loss", range(number, number + 1))
@@ -232,7 +230,7 @@ def test_frames_are_read_once(open_writer: OpenWriter) -> None:
     assert trace.charge is trace.charge
 
 
-def test_a_recording_at_work_reads_as_interrupted(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+def test_trace_being_recorded_is_interrupted(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer()
     writer.append("reclaim", rows_of("reclaim", range(7)))
     writer.flush()
@@ -241,11 +239,11 @@ def test_a_recording_at_work_reads_as_interrupted(open_writer: OpenWriter, rows_
     assert trace.rows("reclaim") == trace.table("reclaim").num_rows == 7
 
 
-def test_a_journal_torn_at_any_byte_gives_its_whole_batches(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+def test_journal_torn_at_any_byte_has_complete_batches(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer()
     ends = []
     journal = writer.path / "journal" / layout.journal_name("loss", 1)
-    for numbers in (range(1), range(1, 3), range(3, 7)):  # each batch brings another dictionary
+    for numbers in (range(1), range(1, 3), range(3, 7)):  # each batch has another dictionary
         writer.append("loss", rows_of("loss", numbers))
         writer.flush()
         ends.append((journal.stat().st_size, numbers.stop))
@@ -258,7 +256,7 @@ def test_a_journal_torn_at_any_byte_gives_its_whole_batches(open_writer: OpenWri
         assert trace.rows("loss") == expected, length
 
 
-def test_a_damaged_parquet_file_is_named(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+def test_damaged_parquet_file_is_named(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer()
     writer.append("oom", rows_of("oom", range(9)))
     writer.close("done")
@@ -280,7 +278,7 @@ def test_a_damaged_parquet_file_is_named(open_writer: OpenWriter, rows_of: RowsO
 @pytest.mark.parametrize(
     "other", [pa.table({"lost": [1]}), pa.table({name: ["x"] for name in TABLES["loss"].names})]
 )
-def test_parquet_of_other_columns_is_refused(other: pa.Table, open_writer: OpenWriter) -> None:
+def test_parquet_with_other_columns_is_refused(other: pa.Table, open_writer: OpenWriter) -> None:
     writer = open_writer()
     writer.close("done")
     pq.write_table(other, writer.path / "loss.parquet")
@@ -289,7 +287,7 @@ def test_parquet_of_other_columns_is_refused(other: pa.Table, open_writer: OpenW
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_a_trace_from_before_a_column_was_added_reads_it_as_null(
+def test_column_added_later_is_null(
     ended: bool, open_writer: OpenWriter, rows_of: RowsOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = TABLES["samples"]
@@ -309,7 +307,7 @@ def test_a_trace_from_before_a_column_was_added_reads_it_as_null(
     assert Trace(writer.path).table("samples", ["oom_group"]).num_rows == 7
 
 
-def test_a_journal_that_became_parquet_meanwhile_is_looked_for_again(
+def test_journal_compacted_meanwhile_is_read_again(
     open_writer: OpenWriter, rows_of: RowsOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = open_writer()
@@ -328,7 +326,7 @@ def test_a_journal_that_became_parquet_meanwhile_is_looked_for_again(
         Trace(writer.path).table("loss")
 
 
-def test_recording_and_reading_rows_do_without_pandas(tmp_path: Path) -> None:
+def test_writer_and_tables_do_not_import_pandas(tmp_path: Path) -> None:
     program = """
 import sys
 import numpy as np

@@ -8,7 +8,7 @@ from tracer.schema import LIMITS, TABLES, UNLIMITED_BYTES
 from tracer.trace.read.to_pandas import to_frame
 
 
-def test_a_limit_that_is_not_set_is_na_and_flagged_and_so_is_one_that_is_not_known() -> None:
+def test_limit_unset_and_unknown_are_na_with_flags() -> None:
     limits = [100 << 20, UNLIMITED_BYTES, (1 << 63) - 1, None]
     rows = [unset_row("samples") | {"time": 0} | dict.fromkeys(LIMITS, limit) for limit in limits]
     frame = to_frame(pa.Table.from_pylist(rows, schema=TABLES["samples"]))
@@ -19,6 +19,6 @@ def test_a_limit_that_is_not_set_is_na_and_flagged_and_so_is_one_that_is_not_kno
         assert list(frame.columns).index(flag) == list(frame.columns).index(column) + 1
 
 
-def test_every_column_of_limits_has_a_flag() -> None:
+def test_limits_all_have_flags() -> None:
     found = {name for schema in TABLES.values() for name in schema.names if name.endswith(tuple(LIMITS))}
     assert found == {*LIMITS}

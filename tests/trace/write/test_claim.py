@@ -1,4 +1,4 @@
-"""Which directory a new trace may have, what is removed for it, and what is never touched."""
+"""The directories that a new trace may have, the files that are removed for it, and those that never are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another u
 
 @pytest.fixture
 def precious(tmp_path: Path) -> Path:
-    """A file, outside of any trace, that a link leads to."""
+    """Return a file outside of any trace, which a link leads to."""
     file = tmp_path / "precious"
     file.write_text("mine")
     return file
@@ -34,7 +34,7 @@ def precious(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def old(open_writer: OpenWriter, rows_of: RowsOf) -> Path:
-    """A trace that is there before."""
+    """Return an old trace."""
     writer = open_writer(part_rows=1)
     for number in range(3):
         writer.append("loss", rows_of("loss", range(number, number + 1)))
@@ -50,7 +50,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @as_root
 @pytest.mark.parametrize("planted", ["meta.json.tmp", "meta.json", "journal", "charge.parquet"])
 @pytest.mark.parametrize("force", [False, True])
-def test_a_directory_of_another_user_is_refused(
+def test_claim_directory_of_other_user_raises(
     open_writer: OpenWriter, tmp_path: Path, precious: Path, planted: str, force: bool
 ) -> None:
     (tmp_path / "trace").mkdir()
@@ -64,7 +64,7 @@ def test_a_directory_of_another_user_is_refused(
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_a_link_to_a_trace_is_refused(open_writer: OpenWriter, old: Path, force: bool) -> None:
+def test_claim_link_to_trace_raises(open_writer: OpenWriter, old: Path, force: bool) -> None:
     link = old.with_name("link")
     link.symlink_to(old)
     before = contents(old)
@@ -77,7 +77,7 @@ def test_a_link_to_a_trace_is_refused(open_writer: OpenWriter, old: Path, force:
     "planted",
     ["meta.json.tmp", "charge.parquet", "charge", "journal", "journal/loss.1.arrows", "loss/000009.parquet"],
 )
-def test_links_in_an_old_trace_are_neither_followed_nor_removed(
+def test_claim_old_trace_with_links_raises(
     open_writer: OpenWriter, old: Path, precious: Path, planted: str
 ) -> None:
     (old / planted).parent.mkdir(exist_ok=True)
@@ -103,7 +103,7 @@ def test_links_in_an_old_trace_are_neither_followed_nor_removed(
         ("other", Path.mkdir),
     ],
 )
-def test_what_is_no_part_of_a_trace_is_not_removed(
+def test_claim_old_trace_with_other_entries_raises(
     open_writer: OpenWriter, old: Path, odd: str, make: Callable[[Path], Any]
 ) -> None:
     (old / odd).parent.mkdir(exist_ok=True)
@@ -119,7 +119,7 @@ def test_what_is_no_part_of_a_trace_is_not_removed(
 @pytest.mark.parametrize(
     "make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["fifo", "device"]
 )
-def test_a_meta_that_is_no_file_is_not_read(
+def test_claim_irregular_meta_json_is_not_read(
     open_writer: OpenWriter, tmp_path: Path, make: Callable[[Path], Any]
 ) -> None:
     (tmp_path / "trace").mkdir()
@@ -131,7 +131,7 @@ def test_a_meta_that_is_no_file_is_not_read(
 
 
 @as_root
-def test_a_parent_of_another_user_cannot_lead_the_recorder_elsewhere(
+def test_writer_directory_exchanged_for_link_writes_nowhere_else(
     open_writer: OpenWriter, rows_of: RowsOf, tmp_path: Path
 ) -> None:
     """The directory is exchanged for a link while it is written."""
@@ -151,7 +151,7 @@ def test_a_parent_of_another_user_cannot_lead_the_recorder_elsewhere(
     assert set(contents(tmp_path / "parent/moved")) > {"meta.json", "loss/000003.parquet"}
 
 
-def test_a_recording_that_goes_on_is_not_overwritten(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+def test_claim_trace_being_written_raises(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     live = open_writer()
     live.append("loss", rows_of("loss", range(3)))
     live.flush()
@@ -167,7 +167,7 @@ def test_a_recording_that_goes_on_is_not_overwritten(open_writer: OpenWriter, ro
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_of_two_recorders_at_once_one_wins(tmp_path: Path, old: Path, is_there: bool) -> None:
+def test_claim_by_two_recorders_one_succeeds(tmp_path: Path, old: Path, is_there: bool) -> None:
     path = old if is_there else tmp_path / "new"
     script = (
         "import sys; from pathlib import Path\n"
@@ -204,7 +204,7 @@ def test_of_two_recorders_at_once_one_wins(tmp_path: Path, old: Path, is_there: 
     assert sum("is being written by" in answer for answer in answers) == 3, answers
 
 
-def test_its_own_directory_is_made_private(open_writer: OpenWriter, tmp_path: Path) -> None:
+def test_claim_own_directory_becomes_private(open_writer: OpenWriter, tmp_path: Path) -> None:
     (tmp_path / "trace").mkdir()
     (tmp_path / "trace").chmod(0o777)
     assert stat.S_IMODE(open_writer().path.stat().st_mode) == 0o700

@@ -18,7 +18,7 @@ def replaced(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBat
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_batches_get_exactly_the_schema_and_are_not_copied(table: str, rows_of: RowsOf) -> None:
+def test_conform_fitting_batch_is_not_copied(table: str, rows_of: RowsOf) -> None:
     given = rows_of(table, range(5))
     (batch,) = conform(table, given)
     assert batch.schema.equals(TABLES[table])
@@ -28,7 +28,7 @@ def test_batches_get_exactly_the_schema_and_are_not_copied(table: str, rows_of: 
             assert [b and b.address for b in ours] == [b and b.address for b in theirs]
 
 
-def test_columns_in_any_order_and_tables_of_several_chunks(rows_of: RowsOf) -> None:
+def test_conform_other_order_and_chunks_are_cast(rows_of: RowsOf) -> None:
     pieces = [rows_of("loss", range(3)), rows_of("loss", range(0)), rows_of("loss", range(3, 4))]
     table = pa.Table.from_batches(pieces).select(["lost", "stream", "begin", "time"])
     assert [batch.column("lost").to_pylist() for batch in conform("loss", table)] == [[0, 1, 2], [3]]
@@ -45,7 +45,7 @@ def test_columns_in_any_order_and_tables_of_several_chunks(rows_of: RowsOf) -> N
         pa.DictionaryArray.from_arrays(pa.array([2, 0, 2], pa.int32()), pa.array(["a", None, "b"])),
     ],
 )
-def test_strings_of_every_kind_become_the_dictionary_of_the_schema(column: pa.Array, rows_of: RowsOf) -> None:
+def test_conform_strings_become_dictionary(column: pa.Array, rows_of: RowsOf) -> None:
     (batch,) = conform("loss", replaced(rows_of("loss", range(3)), "stream", column))
     assert batch.column("stream").to_pylist() == ["b", "a", "b"]
     values = batch.column("stream").dictionary.to_pylist()
@@ -69,13 +69,13 @@ def test_strings_of_every_kind_become_the_dictionary_of_the_schema(column: pa.Ar
         ("time", pa.array(["x", "y"]), "column time"),
     ],
 )
-def test_values_that_do_not_fit_are_refused(name: str, column: pa.Array, says: str, rows_of: RowsOf) -> None:
+def test_conform_unfitting_value_raises(name: str, column: pa.Array, says: str, rows_of: RowsOf) -> None:
     with pytest.raises(TraceError, match=says) as raised:
         conform("loss", replaced(rows_of("loss", range(2)), name, column))
     assert "table loss" in str(raised.value)
 
 
-def test_a_column_too_few_or_too_many_is_refused(rows_of: RowsOf) -> None:
+def test_conform_missing_or_unknown_column_raises(rows_of: RowsOf) -> None:
     batch = rows_of("loss", range(2))
     with pytest.raises(TraceError, match="lost"):
         conform("loss", batch.select(["time", "begin", "stream"]))

@@ -37,7 +37,8 @@ def lost_of(path: Path) -> list[int]:
 
 @contextmanager
 def files_limited_to(size_bytes: int) -> Iterator[None]:
-    """Writes beyond this length fail with EFBIG (Python ignores SIGXFSZ), as on a full disk with ENOSPC."""
+    """Let writes beyond this length fail with EFBIG (Python ignores SIGXFSZ), as on a full disk with
+    ENOSPC."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
     try:
@@ -46,20 +47,20 @@ def files_limited_to(size_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_only_the_owner_may_read(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+def test_trace_is_readable_by_owner_only(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer("new/deep/trace", part_rows=1)
     for number in range(3):
         writer.append("loss", rows_of("loss", range(number, number + 1)))
     for _ in range(2):
         modes = set()
         for path in [writer.path, *writer.path.rglob("*")]:
-            with suppress(FileNotFoundError):  # a journal, which a part takes the place of meanwhile
+            with suppress(FileNotFoundError):  # a journal that a part replaces meanwhile
                 modes.add(path.stat().st_mode)
         assert modes == {stat.S_IFDIR | 0o700, stat.S_IFREG | 0o600}
         writer.close("done")
 
 
-def test_full_parts_become_a_folder_of_parquet(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+def test_full_parts_become_parquet_files(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer(part_rows=10)
     for start in range(0, 36, 4):
         writer.append("loss", rows_of("loss", range(start, start + 4)))
@@ -73,7 +74,7 @@ def test_full_parts_become_a_folder_of_parquet(open_writer: OpenWriter, rows_of:
     assert pa.parquet.read_table(writer.path / "loss").num_rows == 36
 
 
-def test_closing_twice_changes_no_row(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+def test_close_twice_changes_nothing(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer(part_rows=2)
     for table in ("loss", "tasks", "charge"):
         for start in (0, 2):
@@ -85,9 +86,7 @@ def test_closing_twice_changes_no_row(open_writer: OpenWriter, rows_of: RowsOf) 
     assert lost_of(writer.path) == [0, 1, 2, 3]
 
 
-def test_a_fixed_dictionary_is_written_once_and_a_growing_one_as_it_grows(
-    open_writer: OpenWriter, rows_of: RowsOf
-) -> None:
+def test_journal_dictionary_is_written_when_it_changes(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     def stored_bytes(names: list[list[str]]) -> int:
         writer = open_writer(str(len(list(tmp.iterdir()))))
         for number, dictionary in enumerate(names):
@@ -114,7 +113,7 @@ def test_a_fixed_dictionary_is_written_once_and_a_growing_one_as_it_grows(
     assert shrinking > 36_000
 
 
-def test_a_path_that_is_taken_is_left_alone(open_writer: OpenWriter, tmp_path: Path) -> None:
+def test_writer_existing_path_raises(open_writer: OpenWriter, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     for name in ("meta.json", "loss.parquet"):
@@ -130,12 +129,12 @@ def test_a_path_that_is_taken_is_left_alone(open_writer: OpenWriter, tmp_path: P
         open_writer("file/trace")
 
 
-def test_an_empty_directory_is_taken_and_made_private(open_writer: OpenWriter, tmp_path: Path) -> None:
+def test_writer_empty_directory_becomes_private(open_writer: OpenWriter, tmp_path: Path) -> None:
     (tmp_path / "trace").mkdir(mode=0o755)
     assert open_writer().path.stat().st_mode & 0o777 == 0o700
 
 
-def test_force_overwrites_a_trace(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+def test_writer_force_overwrites_trace(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     old = open_writer(part_rows=1)
     for number in range(3):
         old.append("loss", rows_of("loss", range(number, number + 1)))
@@ -152,7 +151,7 @@ def test_force_overwrites_a_trace(open_writer: OpenWriter, rows_of: RowsOf) -> N
     assert Trace(writer.path).rows("charge") == 3
 
 
-def test_force_overwrites_what_a_killed_recorder_left(open_writer: OpenWriter, tmp_path: Path) -> None:
+def test_writer_force_overwrites_interrupted_trace(open_writer: OpenWriter, tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, BUSY_WRITER, tmp_path / "trace"], stdout=subprocess.PIPE, text=True
     ) as child:
@@ -171,7 +170,7 @@ def test_force_overwrites_what_a_killed_recorder_left(open_writer: OpenWriter, t
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A filesystem of its own, of 16 MiB."""
+    """Mount a filesystem of 16 MiB."""
     if os.geteuid() != 0:
         pytest.skip("mounts a filesystem")
     place = tmp_path / "disk"
@@ -182,7 +181,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """A file that takes all that is left of the disk."""
+    """Write a file that fills the disk."""
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file, suppress(OSError):
         while True:
@@ -201,9 +200,7 @@ def flush_until_written(writer: TraceWriter) -> None:
         time.sleep(0.01)
 
 
-def test_rows_wait_in_memory_while_the_disk_is_full(
-    open_writer: OpenWriter, rows_of: RowsOf, disk: Path
-) -> None:
+def test_full_disk_rows_wait_in_memory(open_writer: OpenWriter, rows_of: RowsOf, disk: Path) -> None:
     said: list[str] = []
     writer = open_writer("disk/trace", warn=said.append)
     writer.append("loss", rows_of("loss", range(10)))
@@ -234,7 +231,7 @@ def test_rows_wait_in_memory_while_the_disk_is_full(
     assert trace.meta["end_reason"] == "done"
 
 
-def test_memory_for_waiting_rows_is_bounded_and_what_goes_beyond_is_counted(
+def test_full_disk_rows_beyond_bound_are_counted(
     open_writer: OpenWriter, rows_of: RowsOf, disk: Path
 ) -> None:
     writer = open_writer("disk/trace", held_bytes=200_000)
@@ -270,7 +267,7 @@ def test_memory_for_waiting_rows_is_bounded_and_what_goes_beyond_is_counted(
     assert sum(row["updates"] for row in sums) == sum(range(10_000 - lost["charge"], 10_000))
 
 
-def test_an_end_on_a_full_disk_says_what_is_written_and_what_is_not(
+def test_close_on_full_disk_reports_written_rows(
     open_writer: OpenWriter, rows_of: RowsOf, disk: Path
 ) -> None:
     writer = open_writer("disk/trace")
@@ -287,9 +284,7 @@ def test_an_end_on_a_full_disk_says_what_is_written_and_what_is_not(
     assert Trace(writer.path).interrupted
 
 
-def test_a_directory_that_is_removed_is_no_reason_to_fail_before_the_end(
-    open_writer: OpenWriter, rows_of: RowsOf
-) -> None:
+def test_removed_directory_fails_only_at_close(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     said: list[str] = []
     writer = open_writer(warn=said.append)
     writer.append("loss", rows_of("loss", range(10)))
@@ -306,9 +301,7 @@ def test_a_directory_that_is_removed_is_no_reason_to_fail_before_the_end(
     assert not writer.path.exists()
 
 
-def test_a_folder_of_journals_that_is_removed_costs_what_was_in_it(
-    open_writer: OpenWriter, rows_of: RowsOf
-) -> None:
+def test_removed_journals_lose_only_their_rows(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer()
     writer.append("tasks", rows_of("tasks", range(10)))
     writer.append("charge", rows_of("charge", range(10)))
@@ -324,7 +317,7 @@ def test_a_folder_of_journals_that_is_removed_costs_what_was_in_it(
     assert trace.meta["lost"] == lost
 
 
-def test_files_that_may_not_grow_become_parts(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+def test_file_size_limit_begins_new_parts(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     said: list[str] = []
     writer = open_writer(warn=said.append)
     with files_limited_to(30_000):
@@ -340,9 +333,9 @@ def test_files_that_may_not_grow_become_parts(open_writer: OpenWriter, rows_of: 
     assert Trace(writer.path).rows("tasks") == 10_000
 
 
-def test_no_room_for_parquet_leaves_the_journals(open_writer: OpenWriter, rows_of: RowsOf) -> None:
+def test_close_without_room_for_parquet_keeps_journals(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer()
-    noise = np.random.default_rng(1).integers(0, 2**36, 20_000)  # their sum is a loss that can be
+    noise = np.random.default_rng(1).integers(0, 2**36, 20_000)  # their sum is a possible loss
     batch = rows_of("loss", range(20_000))
     columns = [pa.array(noise) if name == "lost" else batch.column(name) for name in batch.schema.names]
     writer.append("loss", pa.RecordBatch.from_arrays(columns, names=batch.schema.names))
@@ -358,7 +351,7 @@ def test_no_room_for_parquet_leaves_the_journals(open_writer: OpenWriter, rows_o
     assert (writer.path / "charge.parquet").exists()
 
 
-def test_no_space_left_on_device_is_an_error_of_the_journal(
+def test_journal_without_space_raises(
     rows_of: RowsOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not Path("/dev/full").is_char_device():

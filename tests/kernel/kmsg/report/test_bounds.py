@@ -1,4 +1,4 @@
-"""Sizes that cannot be are not known, and those that can be stay."""
+"""Impossible sizes become unknown, and possible ones stay."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def report(**changed: int) -> LogReport:
         ({"anon_rss": 5_000_000}, {"anon_rss_bytes"}),  # more than the machine has
         ({"file_rss": 5_000_000}, {"file_rss_bytes"}),
         (
-            {"total_vm": 3000},  # less than is resident: one of them was misread
+            {"total_vm": 3000},  # less than the resident memory: one of them was misread
             {"total_vm_bytes", "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes"},
         ),
-        ({"pgtables": 126_976}, {"pgtables_bytes"}),  # bytes that Linux 5.4 calls kB
+        ({"pgtables": 126_976}, {"pgtables_bytes"}),  # bytes with the unit kB, as v5.4 prints them
         ({"pgtables": 30_000_000}, {"pgtables_bytes"}),
     ],
 )
-def test_a_size_of_a_kill_that_cannot_be_is_not_known(changed: dict[str, int], unknown: set[str]) -> None:
+def test_kill_impossible_size_is_none(changed: dict[str, int], unknown: set[str]) -> None:
     (kill,) = report(**changed).kills
     names = [f"{name.replace('-', '_')}_bytes" for name in SIZES]
     assert {name for name in names if getattr(kill, name) is None} == unknown
 
 
-def test_rows_and_nodes_that_cannot_be_are_left_out() -> None:
+def test_report_impossible_rows_and_nodes_are_left_out() -> None:
     found = report()
     assert [row.pid for row in found.tasks] == [7]
     assert found.mem_info is not None

@@ -13,7 +13,7 @@ SECOND = 1_000_000_000
 
 
 def read(line: str, number: int) -> Record | None:
-    """The message of a line that has one, or none."""
+    """Return the message of a line, or None."""
     found = Reader().read(line, number)
     assert len(found) <= 1
     return found[0] if found else None
@@ -52,14 +52,14 @@ def read(line: str, number: int) -> Record | None:
         ("[   12.345678] [    T7] ", 12_345_678 * US, None),
     ],
 )
-def test_a_style(prefix: str, since_boot_ns: int | None, wall: str | None) -> None:
+def test_line_of_each_style_is_read(prefix: str, since_boot_ns: int | None, wall: str | None) -> None:
     record = read(prefix + TEXT, 3)
     assert record is not None
     assert (record.text, record.stamp) == (TEXT, Stamp(3, since_boot_ns, wall))
     assert record.prefix == len(prefix)
 
 
-def test_a_bare_line() -> None:
+def test_bare_line_is_read() -> None:
     assert read(TEXT, 1) == Record(Stamp(1), TEXT)
     row = "[    123]     0   123     4000     2100    61440        0             0 a"
     assert read(row, 1) == Record(Stamp(1), row)
@@ -76,41 +76,41 @@ def test_a_bare_line() -> None:
         '{"_TRANSPORT":"syslog","MESSAGE":"a"}',
     ],
 )
-def test_what_another_program_says_is_not_the_kernels(prefix: str) -> None:
+def test_line_of_other_program_is_none(prefix: str) -> None:
     assert read(prefix + TEXT, 1) is None
 
 
-def test_the_caller_and_the_host() -> None:
-    def of(line: str) -> tuple[str | None, str | None]:
+def test_caller_and_host_are_read() -> None:
+    def caller_and_host(line: str) -> tuple[str | None, str | None]:
         record = read(line, 1)
         assert record is not None
         return record.caller, record.host
 
-    assert of("[ 1.000000] [   C3] text") == ("C3", None)
-    assert of("4,1,99,-,caller=T41;text") == ("T41", None)
-    assert of("Nov 25 10:00:00 web-3 kernel: [ 1.000000][ T7] text") == ("T7", "web-3")
+    assert caller_and_host("[ 1.000000] [   C3] text") == ("C3", None)
+    assert caller_and_host("4,1,99,-,caller=T41;text") == ("T41", None)
+    assert caller_and_host("Nov 25 10:00:00 web-3 kernel: [ 1.000000][ T7] text") == ("T7", "web-3")
 
 
-def test_escapes_of_dev_kmsg() -> None:
+def test_escapes_of_dev_kmsg_are_decoded() -> None:
     record = read(r"6,1,2,-;a\x0ab\x5cx41 \xc3\xa4\xff", 1)
     assert record is not None
     assert record.text == "a\nb\\x41 ä\udcff"
 
 
-def test_colours_and_line_ends() -> None:
+def test_colours_and_line_ends_are_removed() -> None:
     record = read("\x1b[32m[    1.000000] \x1b[0m\x1b[33mMem-Info:\x1b[0m\r\n", 1)
     assert record is not None
     assert record.text == "Mem-Info:"
 
 
-def test_json_of_journalctl() -> None:
+def test_json_of_journalctl_is_read() -> None:
     line = '{"MESSAGE":[97,255],"__REALTIME_TIMESTAMP":"1731254400123456","_SOURCE_MONOTONIC_TIMESTAMP":"7"}'
     assert read(line, 1) == Record(Stamp(1, 7 * US, "1731254400.123456"), "a\udcff", prefix=1)
     for broken in ("{", "{}", '{"MESSAGE":7}', "[" * 9, '{"MESSAGE":"a","_HOSTNAME":[]}'):
         read(broken, 1)
 
 
-def test_a_line_too_long_is_cut_and_the_next_one_is_not() -> None:
+def test_long_line_is_cut_and_next_is_whole() -> None:
     lines = list(split([b"x" * 50_000, b"y" * 50_000, b"z" * 50_000 + b"\nshort\n", b"last"]))
     assert [len(line) for line in lines] == [4 * MOST_CHARACTERS, 5, 4]
     record = read(lines[0], 1)
