@@ -25,9 +25,9 @@ from tracer.analysis.explain import log_postmortem
 from tracer.analysis.results.kill import OomReport
 from tracer.kernel.kmsg.parser import reports
 from tracer.kernel.kmsg.report.log_report import LogReport
-from tracer.kernel.kmsg.text import markers
+from tracer.kernel.kmsg.text import line_markers
 from tracer.kernel.kmsg.text.lines import split
-from tracer.kernel.kmsg.text.record import MOST_CHARACTERS
+from tracer.kernel.kmsg.text.log_record import MOST_CHARACTERS
 from tracer.render.terminal import console, explain_text
 
 CORPUS: Final = [
@@ -38,8 +38,21 @@ CORPUS: Final = [
 WORDS: Final = [
     word.encode("utf-8", "surrogateescape")
     for word in (
-        *(markers.INVOKED, markers.SUMMARY, markers.STATS, markers.KILLED, markers.CHOSEN),
-        *(markers.LIMIT_OF, markers.GROUP, markers.REAPER, "Task in ", ",task=", ",pid=1,uid=2"),
+        *(
+            line_markers.INVOKED,
+            line_markers.SUMMARY,
+            line_markers.STATS,
+            line_markers.KILLED,
+            line_markers.CHOSEN,
+        ),
+        *(
+            line_markers.LIMIT_OF,
+            line_markers.GROUP,
+            line_markers.REAPER,
+            "Task in ",
+            ",task=",
+            ",pid=1,uid=2",
+        ),
         *(
             ",task_memcg=/",
             ",oom_memcg=/",

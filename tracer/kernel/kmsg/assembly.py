@@ -30,7 +30,7 @@ from tracer.kernel.kmsg.report.log_report import (
     TaskRow,
 )
 from tracer.kernel.kmsg.stat_rows import StatRows
-from tracer.kernel.kmsg.text.record import Record, Stamp
+from tracer.kernel.kmsg.text.log_record import Record, Stamp
 
 CALL_TRACE: Final = ("Call Trace:", "Call trace:")
 SLAB_TITLE: Final = "Unreclaimable slab info:"

@@ -22,8 +22,8 @@ from tracer.kernel.kmsg.report import (
     task_table,
 )
 from tracer.kernel.kmsg.report.log_report import Kill, Section
-from tracer.kernel.kmsg.text import markers, shapes
-from tracer.kernel.kmsg.text.record import Record
+from tracer.kernel.kmsg.text import line_markers, shapes
+from tracer.kernel.kmsg.text.log_record import Record
 
 _PANIC: Final = "Kernel panic - not syncing: "
 _NO_TASK: Final = "Out of memory and no killable processes"
@@ -65,16 +65,16 @@ class MachineLog:
         self._suppressed = 0
         self._unfinished: Record | None = None
         self._named: Final = (
-            (markers.INVOKED, self._take_invoked),
-            (markers.SUMMARY, self._take_summary),
-            (markers.KILLED, self._take_killed),
-            (markers.CHOSEN, self._take_chosen),
-            (markers.OLD_CHOSEN, self._take_chosen),
-            (markers.GROUP, self._take_group),
-            (markers.REAPER, self._take_reaped),
-            (markers.SYSTEM_OOM, self._take_event),
-            (markers.STATS, self._take_stats),
-            (markers.LIMIT_OF, self._take_limit_of),
+            (line_markers.INVOKED, self._take_invoked),
+            (line_markers.SUMMARY, self._take_summary),
+            (line_markers.KILLED, self._take_killed),
+            (line_markers.CHOSEN, self._take_chosen),
+            (line_markers.OLD_CHOSEN, self._take_chosen),
+            (line_markers.GROUP, self._take_group),
+            (line_markers.REAPER, self._take_reaped),
+            (line_markers.SYSTEM_OOM, self._take_event),
+            (line_markers.STATS, self._take_stats),
+            (line_markers.LIMIT_OF, self._take_limit_of),
         )
 
     @property
@@ -149,7 +149,7 @@ class MachineLog:
     @staticmethod
     def _is_late(text: str) -> bool:
         """Return whether a task other than the one that writes the report may print this line."""
-        return markers.INVOKED in text or text.startswith(markers.REAPER)
+        return line_markers.INVOKED in text or text.startswith(line_markers.REAPER)
 
     @staticmethod
     def _is_of(assembly: Assembly, record: Record) -> bool:

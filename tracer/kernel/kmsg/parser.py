@@ -15,7 +15,7 @@ from tracer.kernel.kmsg.assembly import Assembly
 from tracer.kernel.kmsg.machine_log import MachineLog
 from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.kernel.kmsg.text import lines, styles, wrapping
-from tracer.kernel.kmsg.text.record import Record
+from tracer.kernel.kmsg.text.log_record import Record
 
 _WORDS: Final = re.compile(
     r"oom|[Oo]ut of memory|Kill(?:ed)? process|suppressed|memory: usage|Memory cgroup stats|Tasks state"

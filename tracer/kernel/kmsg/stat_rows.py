@@ -7,7 +7,7 @@ from typing import Final
 
 from tracer.kernel.kmsg.report import memory_lines
 from tracer.kernel.kmsg.report.log_report import MemoryStat
-from tracer.kernel.kmsg.text.record import Record, Stamp
+from tracer.kernel.kmsg.text.log_record import Record, Stamp
 
 # Before 5b42360c73b0 ("memcg: use seq_buf_do_printk() with mem_cgroup_print_oom_meminfo()"), v6.5, all of
 # memory.stat is one message of several lines. The kernel cuts a message at 1024 characters less room for a

@@ -9,7 +9,7 @@ import pytest
 from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.explain.victim import badness_total
 from tracer.kernel.kmsg.report.log_report import Counter, Invoker, LogReport, MemInfo
-from tracer.kernel.kmsg.text.record import Stamp
+from tracer.kernel.kmsg.text.log_record import Stamp
 from tracer.schema import UNLIMITED_BYTES
 
 PAGE = 4096

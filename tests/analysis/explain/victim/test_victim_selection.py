@@ -16,7 +16,7 @@ from tracer.analysis.explain.victim import badness_total, victim_selection
 from tracer.analysis.explain.victim.victim_selection import Selection
 from tracer.analysis.kernel_log import comparison
 from tracer.kernel.kmsg.report.log_report import Chosen, Counter, Invoker, Kill, LogReport, TaskRow
-from tracer.kernel.kmsg.text.record import Stamp
+from tracer.kernel.kmsg.text.log_record import Stamp
 
 RECORDED = Path(__file__).parents[4] / "traces"
 PAGE = 4096

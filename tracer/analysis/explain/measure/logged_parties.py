@@ -17,7 +17,7 @@ from tracer.analysis.results.kill import LimitOwner
 from tracer.analysis.results.tasks import Trigger, Victim
 from tracer.kernel.cgroups import containers
 from tracer.kernel.kmsg.report.log_report import Kill, LogReport, TaskRow
-from tracer.kernel.kmsg.text.record import Stamp
+from tracer.kernel.kmsg.text.log_record import Stamp
 from tracer.schema import UNLIMITED_BYTES
 
 NO_COUNTERS: Final = "the kernel log has no usage and limit of it"

@@ -11,7 +11,7 @@ from typing import Final
 
 from tracer.kernel.kmsg.report.log_report import Invoker
 from tracer.kernel.kmsg.report.nodes import Nodemask
-from tracer.kernel.kmsg.text.markers import INVOKED, fits_comm
+from tracer.kernel.kmsg.text.line_markers import INVOKED, fits_comm
 
 _GFP: Final = re.compile(r"(0x[0-9a-f]{1,16}|0)(?:\(([^()]{0,1000})\))?")
 _NODEMASK: Final = re.compile(r" nodemask=(\(null\)|[\d,-]*?),?( {1,2})")

@@ -6,8 +6,8 @@ import re
 from typing import Final
 
 from tracer.kernel.kmsg.report.log_report import Chosen, Kill, Reaped
-from tracer.kernel.kmsg.text.markers import CHOSEN, GROUP, KILLED, KILLED_PID, OLD_CHOSEN
-from tracer.kernel.kmsg.text.record import Stamp
+from tracer.kernel.kmsg.text.line_markers import CHOSEN, GROUP, KILLED, KILLED_PID, OLD_CHOSEN
+from tracer.kernel.kmsg.text.log_record import Stamp
 
 _REASON: Final = re.compile(r"(?:Memory cgroup o|O)ut of memory.{0,64}:(?= $)")
 _SYSTEM_OOM: Final = re.compile(r"System OOM encountered, victim process: (.{1,64}?), pid: (\d{1,10})")

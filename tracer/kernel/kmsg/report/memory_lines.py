@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from tracer.kernel.kmsg.report.log_report import Counter, CounterName, MemoryStat, SlabCache
-from tracer.kernel.kmsg.text.markers import STATS
+from tracer.kernel.kmsg.text.line_markers import STATS
 from tracer.schema import UNLIMITED_BYTES
 
 _COUNTER: Final = re.compile(

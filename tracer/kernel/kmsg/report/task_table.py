@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tracer.kernel.kmsg.report.log_report import TaskRow
-from tracer.kernel.kmsg.text.markers import task_row
+from tracer.kernel.kmsg.text.line_markers import task_row
 
 _MOST_COLUMNS: Final = 20
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from tracer.kernel.kmsg.text import objects, prefixes, shapes, styles
-from tracer.kernel.kmsg.text.record import MOST_CHARACTERS, Record, Stamp
+from tracer.kernel.kmsg.text.log_record import MOST_CHARACTERS, Record, Stamp
 
 _MOST_LINE_CHARACTERS: Final = 1 << 16
 """The longest line that is read if it may hold many messages."""

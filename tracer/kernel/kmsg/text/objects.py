@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tracer.kernel.kmsg.text import shapes
-from tracer.kernel.kmsg.text.record import Stamp
+from tracer.kernel.kmsg.text.log_record import Stamp
 
 _TEXT_MEMBERS: Final = ("log", "line", "message", "msg", "text", "body")
 _TIME_MEMBERS: Final = ("time", "timestamp", "ts", "@timestamp")

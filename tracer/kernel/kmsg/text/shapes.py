@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from tracer.kernel.kmsg.text import markers
+from tracer.kernel.kmsg.text import line_markers
 
 _ZONE: Final = r"(?:Node \d{1,4} )?(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
 _KINDS: Final = {
@@ -72,10 +72,10 @@ _GOES_ON: Final = {
 complete."""
 
 _OF_PATHS: Final = {
-    "summary": markers.SUMMARY,
-    "stats": markers.STATS,
-    "limit_of": markers.LIMIT_OF,
-    "group": markers.GROUP,
+    "summary": line_markers.SUMMARY,
+    "stats": line_markers.STATS,
+    "limit_of": line_markers.LIMIT_OF,
+    "group": line_markers.GROUP,
 }
 _ANCHOR: Final = re.compile(
     r"oom-kill:constraint=|(?:Memory cgroup o|O)ut of memory(?: \(oom_kill_allocating_task\))?: [Kk]ill"

@@ -13,7 +13,7 @@ import re
 from typing import Final
 
 from tracer.kernel.kmsg.text import shapes
-from tracer.kernel.kmsg.text.record import MOST_CHARACTERS, Record, Stamp
+from tracer.kernel.kmsg.text.log_record import MOST_CHARACTERS, Record, Stamp
 
 _KMSG: Final = re.compile(r"(\d{1,4}),\d{1,20},(\d{1,20}),([^;]{0,200});")
 _KMSG_CALLER: Final = re.compile(r"caller=([TC]\d{1,10})")

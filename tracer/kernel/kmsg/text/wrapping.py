@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from tracer.kernel.kmsg.text import markers, shapes
+from tracer.kernel.kmsg.text import line_markers, shapes
 
 CUT: Final = "\0"
 """The mark of a piece that a terminal cut off: nothing is missing at the break."""
@@ -128,8 +128,8 @@ def _join(left: str, part: str, of_kind: str | None, columns: tuple[str, ...]) -
         return spaced
     if of_kind == "summary":
         return plain
-    if of_kind == "kill" and markers.has_victim(plain) != markers.has_victim(spaced):
-        return plain if markers.has_victim(plain) else spaced
+    if of_kind == "kill" and line_markers.has_victim(plain) != line_markers.has_victim(spaced):
+        return plain if line_markers.has_victim(plain) else spaced
     if of_kind == "task" and columns:
         return plain if _fits(plain, columns) and not _fits(spaced, columns) else spaced
     return spaced if _is_between_words(left, right) else plain
@@ -137,7 +137,7 @@ def _join(left: str, part: str, of_kind: str | None, columns: tuple[str, ...]) -
 
 def _fits(row: str, columns: tuple[str, ...]) -> bool:
     """Return whether a row of the table of tasks has these columns, and no digit at the begin of its name."""
-    found = markers.task_row(row.lstrip(), len(columns) - 2)
+    found = line_markers.task_row(row.lstrip(), len(columns) - 2)
     return found is not None and not found.groups()[-1][:1].isdigit()
 
 
