@@ -44,22 +44,11 @@ MOST_MODULES: Final = 14
 
 KNOWN: Final[frozenset[str]] = frozenset(
     {
-        "markers",
-        "record",
         "bpf/reclaim.bpf.c",
         "tests/analysis/explain/test_postmortem.py",
         "tests/lab/test_checks.py",
-        "tests/trace/fuzz.py",
         "tracer/analysis/explain/causes",
         "tracer/cli/verbs",
-        "tracer/kernel",
-        "tracer/kernel/cgroups",
-        "tracer/kernel/kmsg",
-        "tracer/kernel/kmsg/parser.py",
-        "tracer/kernel/kmsg/report",
-        "tracer/kernel/kmsg/report/sections.py",
-        "tracer/kernel/kmsg/text",
-        "tracer/kernel/process",
         "tracer/lab",
         "tracer/render",
         "tracer/render/export",
@@ -69,8 +58,6 @@ KNOWN: Final[frozenset[str]] = frozenset(
         "tracer/render/terminal/timeline_text.py",
         "tracer/render/words",
         "tracer/render/words/kill_facts.py",
-        "tracer/trace/read",
-        "tracer/trace/write",
     }
 )
 """Places that do not keep to the rules yet."""

@@ -8,6 +8,7 @@ Modules at the bottom serve both rooms:
     meta_check — the values that each key of meta.json may have
     meta — meta.json
     arrow_columns — Arrow columns, without pandas
+    identity_tables — tables in which a later row supersedes an earlier one
     ipc_message — compression of Arrow IPC messages
     journal_stream — the content of a journal
 

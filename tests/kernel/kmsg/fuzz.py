@@ -25,7 +25,16 @@ from tracer.analysis.explain import log_postmortem
 from tracer.analysis.results.kill import OomReport
 from tracer.kernel.kmsg.parser import reports
 from tracer.kernel.kmsg.report.log_report import LogReport
-from tracer.kernel.kmsg.text import line_markers
+from tracer.kernel.kmsg.text.line_markers import (
+    CHOSEN,
+    GROUP,
+    INVOKED,
+    KILLED,
+    LIMIT_OF,
+    REAPER,
+    STATS,
+    SUMMARY,
+)
 from tracer.kernel.kmsg.text.lines import split
 from tracer.kernel.kmsg.text.log_record import MOST_CHARACTERS
 from tracer.render.terminal import console, explain_text
@@ -38,21 +47,8 @@ CORPUS: Final = [
 WORDS: Final = [
     word.encode("utf-8", "surrogateescape")
     for word in (
-        *(
-            line_markers.INVOKED,
-            line_markers.SUMMARY,
-            line_markers.STATS,
-            line_markers.KILLED,
-            line_markers.CHOSEN,
-        ),
-        *(
-            line_markers.LIMIT_OF,
-            line_markers.GROUP,
-            line_markers.REAPER,
-            "Task in ",
-            ",task=",
-            ",pid=1,uid=2",
-        ),
+        *(INVOKED, SUMMARY, STATS, KILLED, CHOSEN, LIMIT_OF, GROUP, REAPER),
+        *("Task in ", ",task=", ",pid=1,uid=2"),
         *(
             ",task_memcg=/",
             ",oom_memcg=/",
