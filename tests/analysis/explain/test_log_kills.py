@@ -1,4 +1,4 @@
-"""A kill that the trace's own kernel log has is a kill, also where the probe missed it."""
+"""Kills that the probe missed, and that the trace's own kernel log has."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tracer.errors import UsageError
 DUMP = Dump(pid=50)
 
 
-def lives(trace: Any, count: int) -> None:
-    """One second of /box after the other, from cgroup 1 on, with something charged in each."""
+def record_lives(trace: Any, count: int) -> None:
+    """Record lives of /box, one second each, numbered from 1, with 1 MiB charged in each."""
     trace.meta |= {"kernel_log": "read", "cpus": 1}
     for run in range(count):
         ends = {"created": trace.ns(run), "removed": trace.ns(run + 1)}
@@ -27,7 +27,7 @@ def lives(trace: Any, count: int) -> None:
         trace.charged(run + 0.1, run + 1, "anon", MIB, usage_bytes=MIB, limit_bytes=100 * MIB)
 
 
-def probed(trace: Any, seconds: float, pid: int, cgroup_id: int) -> None:
+def record_kill(trace: Any, seconds: float, pid: int, cgroup_id: int) -> None:
     trace.add(
         "oom",
         seconds,
@@ -44,9 +44,9 @@ def probed(trace: Any, seconds: float, pid: int, cgroup_id: int) -> None:
     )
 
 
-def test_kills_of_lives_that_the_probe_missed(trace: Any) -> None:
-    lives(trace, 4)
-    probed(trace, 0.9, 50, 1)
+def test_explain_with_missed_kills_has_them_from_the_log(trace: Any) -> None:
+    record_lives(trace, 4)
+    record_kill(trace, 0.9, 50, 1)
     for run in range(4):
         log(trace, run + 0.9, *replace(DUMP, pid=50 + run).lines())
     reports = explain(trace)
@@ -64,16 +64,16 @@ def test_kills_of_lives_that_the_probe_missed(trace: Any) -> None:
     assert log_kills.MISSED in missed.quality.disagreements
     assert log_kills.MISSED not in reports[0].quality.disagreements
     assert missed.victims[0].cgroup_id == 3 and missed.verdict.cause == reports[0].verdict.cause
-    # The same kills wherever they are counted.
+    # Other views count the same kills.
     assert ranked(trace)["kills"].to_dict() == {1: 1, 2: 1, 3: 1, 4: 1}
     assert timeline(trace, "crasher", every="1s").groupby("run")["oom_kills"].sum().tolist() == [1] * 4
     with pytest.raises(UsageError, match="kill 3 is known from the kernel log alone"):
         allocated_before(trace, 3)
 
 
-def test_life_that_the_trace_does_not_know_has_the_name_of_its_path(trace: Any) -> None:
-    """As when only the first life of a container was traced."""
-    lives(trace, 1)
+def test_missed_kill_of_an_unknown_life_has_the_names_of_its_path(trace: Any) -> None:
+    """This happens if only the first life of a container was traced."""
+    record_lives(trace, 1)
     trace.meta["filters"] = {"cgroups": ["/box"]}
     log(trace, 2.5, *DUMP.lines())
     (report,) = explain(trace)
@@ -82,9 +82,9 @@ def test_life_that_the_trace_does_not_know_has_the_name_of_its_path(trace: Any) 
     assert "limit_owner.cgroup_id" in report.quality.unknown
 
 
-def test_numbers_follow_those_of_the_probes_and_time_orders_them(trace: Any) -> None:
-    lives(trace, 3)
-    probed(trace, 2.9, 52, 3)
+def test_missed_kills_are_numbered_after_recorded_ones_and_sorted_by_time(trace: Any) -> None:
+    record_lives(trace, 3)
+    record_kill(trace, 2.9, 52, 3)
     for run in range(3):
         log(trace, run + 0.9, *replace(DUMP, pid=50 + run).lines())
     reports = explain(trace)
@@ -100,7 +100,7 @@ def test_numbers_follow_those_of_the_probes_and_time_orders_them(trace: Any) -> 
         ({"cgroups": ["/box"]}, replace(DUMP, oom_memcg="/boxer", task_memcg="/boxer"), False),
         ({"cgroups": ["/box"]}, replace(DUMP, oom_memcg="/box/in", task_memcg="/box/in"), True),
         ({"cgroups": ["/box"]}, replace(DUMP, oom_memcg="/", task_memcg="/box"), True),
-        ({"cgroups": ["/web*"]}, DUMP, True),  # what was traced, whatever it was asked for by
+        ({"cgroups": ["/web*"]}, DUMP, True),  # /box was traced, whatever the pattern was
         (
             {"cgroups": ["/box"]},
             replace(DUMP, constraint="CONSTRAINT_NONE", oom_memcg="/", task_memcg="/other"),
@@ -108,10 +108,10 @@ def test_numbers_follow_those_of_the_probes_and_time_orders_them(trace: Any) -> 
         ),
     ],
 )
-def test_kills_are_of_what_the_trace_is_about(
+def test_missed_kill_outside_the_traced_cgroups_is_left_out(
     trace: Any, filters: dict[str, Any], dump: Dump, is_there: bool
 ) -> None:
-    lives(trace, 1)
+    record_lives(trace, 1)
     trace.meta["filters"] = filters
     lines = list(dump.lines())
     if dump.constraint == "CONSTRAINT_NONE":
@@ -127,9 +127,9 @@ def test_kills_are_of_what_the_trace_is_about(
     assert len(explain(trace)) == is_there
 
 
-def test_line_of_a_kill_alone_is_of_the_cgroup_of_its_task(trace: Any) -> None:
-    """The kernel prints 10 reports in 5 s, and then the kills alone."""
-    lives(trace, 2)
+def test_missed_kill_with_a_single_line_is_of_its_tasks_cgroup(trace: Any) -> None:
+    """The kernel prints at most 10 reports in 5 s, and further kills as single lines."""
+    record_lives(trace, 2)
     trace.meta["filters"] = {"cgroups": ["/box"]}
     trace.add("tasks", tgid=60, start_ns=1, comm="hog", cgroup_id=2, first_seen=trace.ns(1.1))
     trace.add("tasks", tgid=61, start_ns=1, comm="stranger", cgroup_id=9, first_seen=trace.ns(1.1))
@@ -140,9 +140,9 @@ def test_line_of_a_kill_alone_is_of_the_cgroup_of_its_task(trace: Any) -> None:
     assert report.victims[0].cgroup == "/box"
 
 
-def test_group_kill_that_the_log_tells_in_pieces_is_one(trace: Any) -> None:
-    lives(trace, 1)
-    probed(trace, 0.9, 50, 1)
+def test_group_kill_with_separate_lines_in_the_log_is_one_decision(trace: Any) -> None:
+    record_lives(trace, 1)
+    record_kill(trace, 0.9, 50, 1)
     trace.add(
         "oom", 0.9, kill_id=1, constraint="memcg", limit_owner_cgroup_id=1, pid=51, tgid=51, cgroup_id=1
     )
@@ -151,8 +151,8 @@ def test_group_kill_that_the_log_tells_in_pieces_is_one(trace: Any) -> None:
     assert len(explain(trace)) == 1
 
 
-def test_report_that_ends_before_its_kill_is_none(trace: Any) -> None:
-    lives(trace, 1)
+def test_report_cut_before_its_kill_is_no_kill(trace: Any) -> None:
+    record_lives(trace, 1)
     log(trace, 0.9, *list(DUMP.lines())[:-1])
     assert explain(trace) == []
     assert held_cgroups(trace)

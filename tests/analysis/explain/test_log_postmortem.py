@@ -1,4 +1,4 @@
-"""Post-mortems of the logs in the grammar's corpus."""
+"""Post-mortems of the logs in the corpus, and of short logs with known numbers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def explained(name: str) -> list[OomReport]:
 
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda path: path.name)
-def test_every_report(log: Path) -> None:
-    """Adds up, is JSON, says why what is null is null, and comes from the log alone."""
+def test_explain_of_each_log_adds_up_and_has_reasons_for_nulls(log: Path) -> None:
     for number, report in enumerate(explained(log.name), start=1):
         document = report.to_dict()
         assert json.loads(json.dumps(document)) == document
@@ -54,21 +53,17 @@ def _is_covered(null: str, unknown: set[str]) -> bool:
 
 
 def _known_to_be_none(report: OomReport) -> set[str]:
-    """No container, no pod; what adj adds where badness is never computed has its reason there."""
+    """Return the fields that are null without a reason: no container, no pod, no badness of its own."""
     is_known = report.limit_owner.cgroup is not None
-    names = {
-        "trigger.cmdline",
-        "victims.cmdline",
-        "candidates.cmdline",
-        "trigger.tgid",
-    }  # no log has titles, nor who a thread is of
+    # No log has titles, and not each has the process of a thread.
+    names = {"trigger.cmdline", "victims.cmdline", "candidates.cmdline", "trigger.tgid"}
     names |= {"limit_owner.container", "limit_owner.pod"} if is_known else set()
     never = {"candidates.badness"} if any(one.oom_score_adj == -1000 for one in report.candidates) else set()
     badness = {"candidates.adj_pages", "candidates.held_pages"}
     return names | never | (badness if "candidates.badness" in report.quality.unknown else set())
 
 
-def test_swap_that_is_full_is_the_cause() -> None:
+def test_cause_with_full_swap_is_swap_exhausted() -> None:
     assert [one.verdict.cause for one in explained("captured-6.12-debian13-v2-dmesg-x.log")] == [
         "swap_exhausted",
         "shmem",
@@ -76,10 +71,10 @@ def test_swap_that_is_full_is_the_cause() -> None:
     _, full = explained("captured-6.1-debian12-v1-dmesg.log")
     assert full.verdict.cause == "swap_exhausted"
     assert full.composition.anon is not None
-    assert full.composition.anon > 23 * MIB  # half of it in the swap cache, which no class but this has
+    assert full.composition.anon > 23 * MIB  # half of it is in the swap cache, which only this class has
 
 
-def test_a_limit_of_an_ancestor() -> None:
+def test_limit_owner_of_an_ancestors_limit_is_the_ancestor() -> None:
     report = explained("captured-6.1-debian12-v2-kmsg.log")[0]
     owner = report.limit_owner
     assert (owner.cgroup, owner.is_ancestor, owner.limit_bytes) == ("/web.slice", True, 48 * MIB)
@@ -87,7 +82,7 @@ def test_a_limit_of_an_ancestor() -> None:
     assert "(above the cgroup that asked)" in report.verdict.summary
 
 
-def test_containers_are_named_by_their_ids() -> None:
+def test_limit_owner_without_names_has_the_containers_id() -> None:
     (docker,) = explained("written-5.4-ubuntu20.04-v1-journal.log")
     assert docker.limit_owner.container is not None
     assert docker.limit_owner.container.startswith("9c1d0ec8a5f5")
@@ -96,7 +91,7 @@ def test_containers_are_named_by_their_ids() -> None:
     assert pod.verdict.cause == "shmem"
 
 
-def test_old_counters_in_kb_are_added_up_over_the_tree() -> None:
+def test_composition_from_old_counters_is_summed_over_the_tree() -> None:
     (report,) = explained("written-4.19-debian10-v1-kern.log")
     made_of = report.composition
     assert made_of.anon == (1840 + 515836) << 10
@@ -107,14 +102,14 @@ def test_old_counters_in_kb_are_added_up_over_the_tree() -> None:
     assert [one.pid for one in report.candidates if one.chosen] == [21854]
 
 
-def test_a_group() -> None:
+def test_group_kill_has_a_victim_for_each_line() -> None:
     report = explained("captured-6.1-debian12-v2-kmsg.log")[1]
     assert [victim.pid for victim in report.victims] == [142, 139, 140, 141]
     assert all(victim.group_kill for victim in report.victims)
     assert [victim.cgroup for victim in report.victims] == ["/batch", None, None, None]
 
 
-def test_times() -> None:
+def test_time_of_a_log_with_a_time_zone_is_utc() -> None:
     def time_of(name: str) -> tuple[str | None, str]:
         report = explained(name)[0]
         return report.to_dict()["time"], report.quality.unknown.get("time", "")
@@ -127,31 +122,31 @@ def test_times() -> None:
     assert "no times" in time_of("written-4.19-global-bare.log")[1]
 
 
-def test_a_kill_without_a_report() -> None:
+def test_kill_without_a_report_has_a_short_summary() -> None:
     report = explained("written-6.6-cut.log")[1]
     assert report.verdict.summary.startswith("limited (pid 812) was killed since a cgroup was at its limit")
     assert (report.verdict.cause, report.trigger.pid, report.composition.total) == ("unknown", None, None)
 
 
-def test_a_report_without_its_kill() -> None:
+def test_report_without_its_kill_has_no_victim() -> None:
     report = explained("written-6.6-cut.log")[2]
     assert report.victims == ()
     assert "ends before" in report.quality.unknown["victims"]
 
 
-def test_nobody_could_be_killed() -> None:
+def test_report_without_a_killable_process_has_no_victim() -> None:
     report = next(one for one in explained("captured-7.3-debian13-v2-dmesg-T.log") if not one.victims)
     assert "no process" in report.quality.unknown["victims"]
 
 
-def test_the_whole_machine() -> None:
+def test_kill_of_the_machine_is_global_pressure() -> None:
     report = explained("captured-6.18-debian13-v2-dmesg-iso.log")[1]
     assert (report.constraint, report.verdict.cause) == ("global", "global_pressure")
     assert report.candidates[0].chosen
     assert report.badness_total_pages == 163707 - 18593
 
 
-def test_the_size_of_a_page_is_told_by_the_log() -> None:
+def test_page_size_follows_from_pages_and_kb_in_the_log() -> None:
     def size_of(name: str) -> int | None:
         place = explained(name)[0].kernel_log
         return None if place is None else place.page_size
@@ -179,7 +174,7 @@ KILL = "Out of memory: Killed process 9 (hog) total-vm:9000kB, anon-rss:8000kB, 
 
 
 def of_machine(**changed: Any) -> OomReport:
-    """The report on a kill of the machine's, as these numbers have it."""
+    """Return the report on a kill of the whole machine, with these numbers changed."""
     values = OF_MACHINE | changed
     log = [
         f"asker invoked oom-killer: gfp_mask={values['gfp']}, order={values['order']}, oom_score_adj=0",
@@ -211,7 +206,7 @@ def of_machine(**changed: Any) -> OomReport:
         ({"anon": 100}, "are memory that no counter names"),
     ],
 )
-def test_not_every_kill_of_the_machine_is_a_full_machine(changed: dict[str, Any], said: str) -> None:
+def test_summary_of_a_global_kill_names_what_was_short(changed: dict[str, Any], said: str) -> None:
     assert said in of_machine(**changed).verdict.summary
 
 
@@ -227,7 +222,7 @@ def test_not_every_kill_of_the_machine_is_a_full_machine(changed: dict[str, Any]
         ({"constraint": "CONSTRAINT_BPF_OURS"}, "unknown", None),
     ],
 )
-def test_cause_and_advice_are_those_of_what_was_short(
+def test_cause_and_advice_of_a_global_kill_follow_from_the_shortage(
     changed: dict[str, Any], cause: str, advised: str | None
 ) -> None:
     report = of_machine(**changed)
@@ -235,7 +230,7 @@ def test_cause_and_advice_are_those_of_what_was_short(
     assert (report.advice == ()) if advised is None else (advised in report.advice[0])
 
 
-def test_a_limit_that_usage_was_far_below_is_not_the_cause() -> None:
+def test_cause_with_usage_far_below_the_limit_is_unknown() -> None:
     log = [
         "memory: usage 53192kB, limit 262144kB, failcnt 99902",
         "memory+swap: usage 53192kB, limit 524288kB, failcnt 0",
@@ -247,7 +242,7 @@ def test_a_limit_that_usage_was_far_below_is_not_the_cause() -> None:
     assert "the limit was not reached: usage was 51.9 MiB, and the limit 256 MiB" in report.verdict.summary
     (full,) = log_postmortem.explain(reports([log[0].replace("53192", "261000"), *log[1:]]))
     assert full.verdict.cause != "unknown" or "not reached" not in full.verdict.summary
-    # The limit of memory and swap together, or of kernel memory, can be the one that was hit.
+    # The limit of memory and swap together, or of kernel memory, may be the one that was hit.
     (swap,) = log_postmortem.explain(reports([log[0], log[1].replace("53192", "524280"), *log[2:]]))
     assert "not reached" not in swap.verdict.summary
 
@@ -263,14 +258,14 @@ def test_a_limit_that_usage_was_far_below_is_not_the_cause() -> None:
         ("Out of memory and no killable processes...", "no process that the kernel could kill"),
     ],
 )
-def test_a_panic_is_no_kill(line: str, said: str) -> None:
+def test_panic_of_the_kernel_has_no_victim(line: str, said: str) -> None:
     log = ["a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0", "Mem-Info:", line]
     (report,) = log_postmortem.explain(reports(log))
     assert report.victims == ()
     assert said in report.verdict.summary
 
 
-def test_who_was_killed_had_nearly_all_of_the_limit() -> None:
+def test_cause_by_the_victim_alone_needs_nearly_all_of_the_limit() -> None:
     log = [
         "memory: usage 10000kB, limit 10000kB, failcnt 7",
         "Memory cgroup out of memory: Killed process 9 (hog) total-vm:90000kB, anon-rss:9200kB, file-rss:0kB",
@@ -282,7 +277,7 @@ def test_who_was_killed_had_nearly_all_of_the_limit() -> None:
     assert other.verdict.cause == "unknown"
 
 
-def test_a_limit_of_memory_and_swap_is_named_where_it_was_the_one_hit() -> None:
+def test_summary_with_a_full_limit_of_memory_and_swap_names_it() -> None:
     log = [
         "memory: usage 10000kB, limit 20000kB, failcnt 0",
         "memory+swap: usage 30000kB, limit 30000kB, failcnt 9",
@@ -292,7 +287,7 @@ def test_a_limit_of_memory_and_swap_is_named_where_it_was_the_one_hit() -> None:
     assert "its limit of memory and swap together, 29.3 MiB" in report.verdict.summary
 
 
-def test_the_largest_number_is_no_limit() -> None:
+def test_limit_of_the_largest_number_is_no_limit() -> None:
     log = [
         "memory: usage 42240kB, limit 9007199254740988kB, failcnt 0",
         "swap: usage 0kB, limit 0kB, failcnt 0",
@@ -303,8 +298,8 @@ def test_the_largest_number_is_no_limit() -> None:
     assert "it has none" in report.quality.unknown["limit_owner.limit_bytes"]
 
 
-def test_numbers_that_cannot_be_are_refused() -> None:
-    """A piece of a broken line with kB is no number of pages, and nothing is larger than all there is."""
+def test_numbers_that_are_impossible_are_not_known() -> None:
+    """A number with kB in a broken line is no number of pages, and no part is larger than the whole."""
     log = [
         "a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
         "Mem-Info:",
@@ -329,19 +324,19 @@ def test_numbers_that_cannot_be_are_refused() -> None:
     assert report.composition.shmem is None
 
 
-def test_the_asking_number_is_a_process_only_where_another_line_tells() -> None:
-    """The header prints the number of the thread; a kill line and the table of tasks have processes."""
-    told, threads = 0, set()
+def test_trigger_tgid_is_known_only_from_another_line() -> None:
+    """The header has the number of the thread; the line on a kill and the table of tasks have processes."""
+    found, threads = 0, set()
     for log in LOGS:
         for report in explained(log.name):
             asked = report.trigger.pid
             if asked is not None and asked in {victim.pid for victim in report.victims}:
                 assert report.trigger.tgid == asked
-                told += 1
+                found += 1
             elif asked is not None and report.trigger.tgid is None:
                 assert asked not in {one.pid for one in report.candidates}
                 threads.add(trigger_name(report.trigger))
-    assert told
+    assert found
     assert "java (thread 21877)" in threads
 
 
@@ -357,9 +352,9 @@ V1 = (
     ("kmem", "rss", "cause"),
     [(0, 0, "unknown"), (120_000, 2000, "kernel_memory"), (100, 122_000, "anon_growth")],
 )
-def test_what_counters_of_cgroups_below_lack_is_no_memory_of_the_kernel(
+def test_cause_with_counters_of_children_cut_off_is_not_kernel_memory(
     kmem: int, rss: int, cause: str
 ) -> None:
-    """The kernel printed each cgroup for itself; the paste ends before those below."""
+    """The kernel printed one line for each cgroup, and this log ends before the children."""
     (report,) = log_postmortem.explain(reports([line.format(kmem=kmem, rss=rss) for line in V1]))
     assert report.verdict.cause == cause

@@ -1,4 +1,4 @@
-"""What held, of cgroups within each other: a figure is of the cgroup and all below it, of nothing beside."""
+"""The cgroups that lived: their figures, which include the cgroups below and none beside."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tracer.analysis.views.timeline import timeline
 from tracer.render.words import survivor_facts
 
 MIB = 1 << 20
-PATHS = {1: "/", 2: "/a", 3: "/a/b", 4: "/ab", 5: "/a"}  # 5: after 2 was removed, and before 3 was made
+PATHS = {1: "/", 2: "/a", 3: "/a/b", 4: "/ab", 5: "/a"}  # 5 was made after 2 was removed, and before 3
 
 
-def test_figures_are_of_the_subtree(trace: Any) -> None:
+def test_held_figures_of_nested_cgroups_are_of_the_subtree(trace: Any) -> None:
     for number, path in PATHS.items():
         trace.add("cgroups", cgroup_id=number, path=path, created=trace.ns(0))
         trace.add(
@@ -29,7 +29,7 @@ def test_figures_are_of_the_subtree(trace: Any) -> None:
     within = {1: (1, 2, 3, 4, 5), 2: (2,), 3: (3,), 4: (4,), 5: (5, 3)}
     found = held_cgroups(trace)
     assert len(found) == len(PATHS)
-    # Without a limit the greatest comes first: by its own counter, here 2^number MiB.
+    # Without a limit the largest comes first, by its own counter: 2^number MiB.
     for one, number in zip(found, sorted(PATHS, reverse=True), strict=True):
         members = within[number]
         assert (one.cgroup, one.peak_usage_bytes) == (PATHS[number], MIB << number)
@@ -40,7 +40,7 @@ def test_figures_are_of_the_subtree(trace: Any) -> None:
         assert {attempt.cgroup for attempt in one.reclaim.transcript} <= {PATHS[member] for member in members}
 
 
-def test_what_made_room_in_swap_and_in_what_it_stood(trace: Any) -> None:
+def test_held_at_the_peak_has_cache_shmem_kernel_and_swap(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
     read = {"usage_bytes": 30 * MIB, "limit_bytes": 40 * MIB}
     for category, amount in (
@@ -66,7 +66,7 @@ def test_what_made_room_in_swap_and_in_what_it_stood(trace: Any) -> None:
 @pytest.mark.parametrize(
     ("readings", "since"), [("0011", 0.2), ("1101", 0.3), ("1110", None), ("0000", None), ("1111", 0.0)]
 )
-def test_tasks_that_wait_where_none_may_be_killed_are_stuck(
+def test_held_with_waiting_tasks_and_no_oom_killer_is_stuck(
     trace: Any, readings: str, since: float | None
 ) -> None:
     trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
@@ -77,8 +77,8 @@ def test_tasks_that_wait_where_none_may_be_killed_are_stuck(
     assert one.stuck_since == (None if since is None else utc_time(trace.ns(since)))
 
 
-def test_the_most_usage_of_a_cgroup_that_those_below_it_charge_for(trace: Any) -> None:
-    """Its own counter is read in samples, and when reclaim for it ends: in between the ledger counts."""
+def test_held_peak_of_a_parent_counts_the_ledger_between_readings(trace: Any) -> None:
+    """The parent's counter is read in samples and at the end of reclaim for it; the ledger fills the gaps."""
     limit = {"limit_bytes": 50 * MIB}
     for number, path in ((1, "/a"), (2, "/a/b")):
         trace.add("cgroups", cgroup_id=number, path=path, created=trace.ns(0))
@@ -91,7 +91,7 @@ def test_the_most_usage_of_a_cgroup_that_those_below_it_charge_for(trace: Any) -
     assert of_parent.peak_time == utc_time(trace.ns(0.11))
     line = timeline(trace, 1, every="10ms")["usage_bytes"]
     assert [line.iloc[-1], *line.loc[line > 3 * MIB]] == [3 * MIB, 32 * MIB]
-    # What an attempt left is read when it ends; and the limit bounds what the ledger has late.
+    # An attempt's usage is read when it ends; the limit bounds charges that reach the ledger late.
     counters = {"usage_bytes": 49 * MIB, "limit_bytes": 50 * MIB}
     trace.add("reclaim", 0.13, kind="memcg", cgroup_id=1, duration_ns=10_000_000, **counters)
     trace.charged(0.15, 2, "anon", 9 * MIB, usage_bytes=9 * MIB)
@@ -99,7 +99,7 @@ def test_the_most_usage_of_a_cgroup_that_those_below_it_charge_for(trace: Any) -
     assert (of_parent.peak_usage_bytes, of_parent.peak_time) == (50 * MIB, utc_time(trace.ns(0.15)))
 
 
-def test_usage_above_the_limit_leaves_nothing(trace: Any) -> None:
+def test_held_headroom_above_the_limit_is_0(trace: Any) -> None:
     """The kernel lets some charges pass (GFP_NOFAIL, __GFP_MEMALLOC), and a limit may be lowered."""
     trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
     trace.charged(0.1, 7, "anon", 40 * MIB, usage_bytes=40 * MIB + 4096, limit_bytes=40 * MIB)
@@ -107,7 +107,7 @@ def test_usage_above_the_limit_leaves_nothing(trace: Any) -> None:
     assert one.headroom_bytes == 0
 
 
-def test_a_recording_without_an_end_denies_no_kill_after_it(trace: Any) -> None:
+def test_held_summary_of_an_interrupted_recording_does_not_exclude_a_kill(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
     trace.charged(0.1, 7, "anon", 40 * MIB, usage_bytes=40 * MIB, limit_bytes=50 * MIB)
     whole = survivor_facts.summary(held_cgroups(trace))

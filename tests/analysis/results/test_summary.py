@@ -1,4 +1,4 @@
-"""What people see of a trace and a report in Python, and kills and cgroups as DataFrames."""
+"""Kills and cgroups as DataFrames and as JSON, and the `repr` of a trace and of a report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRACES = Path(__file__).parents[3] / "traces"
 HOSTILE = "<script>\x1b[31m\u202e\n"
 
 
-def test_each_victim_of_a_kill_has_a_row() -> None:
+def test_kills_of_a_group_kill_have_a_row_for_each_victim() -> None:
     trace = tracer.open(TRACES / "group-kill")
     (report,) = trace.explain()
     frame = trace.kills()
@@ -30,14 +30,14 @@ def test_each_victim_of_a_kill_has_a_row() -> None:
     assert frame.index[0] == report.time
 
 
-def test_no_kill_gives_the_same_columns() -> None:
+def test_kills_without_a_kill_have_the_same_columns() -> None:
     none, some = (tracer.open(TRACES / name).kills() for name in ("thrash", "page-cache"))
     assert none.empty
     assert none.dtypes.to_dict() == some.dtypes.to_dict()
     assert str(none.index.dtype) == str(some.index.dtype)
 
 
-def test_what_held_is_a_row_a_cgroup() -> None:
+def test_held_has_a_row_for_each_cgroup() -> None:
     trace = tracer.open(TRACES / "thrash")
     cgroups, frame = trace.held_cgroups(), trace.held()
     assert frame["cgroup"].tolist() == [one.cgroup for one in cgroups]
@@ -45,7 +45,7 @@ def test_what_held_is_a_row_a_cgroup() -> None:
     assert str(frame["peak_time"].dtype) == "datetime64[ns, UTC]"
 
 
-def test_times_are_timestamps_and_text_in_documents() -> None:
+def test_times_are_timestamps_in_records_and_text_in_json() -> None:
     held = tracer.open(TRACES / "thrash").held_cgroups()[0]
     assert isinstance(held.peak_time, pd.Timestamp)
     assert held.peak_time.tzname() == "UTC"
@@ -57,7 +57,7 @@ def test_times_are_timestamps_and_text_in_documents() -> None:
     assert [document[name] for name in ("peak_time", "stuck_since", "recorded_until")] == [text] * 3
 
 
-def test_no_limit_is_na_with_a_flag() -> None:
+def test_limit_that_is_not_set_is_na_with_a_flag() -> None:
     (one, *_) = tracer.open(TRACES / "thrash").held_cgroups()
     limits = [one.limit_bytes, UNLIMITED_BYTES, None]
     cgroups = [replace(one, limit_bytes=limit, peak_time=None) for limit in limits]
@@ -69,7 +69,7 @@ def test_no_limit_is_na_with_a_flag() -> None:
     assert [document["is_limited"] for document in documents] == [True, False, None]
 
 
-def test_a_trace_shows_what_it_is() -> None:
+def test_repr_of_a_trace_is_a_short_summary() -> None:
     trace = tracer.open(TRACES / "page-cache")
     assert "charge 1,232" in repr(trace)
     assert "kernel 6.18" in repr(trace)
@@ -77,7 +77,7 @@ def test_a_trace_shows_what_it_is() -> None:
     assert trace._repr_html_().startswith("<table>")
 
 
-def test_names_act_neither_in_a_terminal_nor_in_a_page(tmp_path: Path) -> None:
+def test_repr_with_hostile_names_escapes_them(tmp_path: Path) -> None:
     path = Path(shutil.copytree(TRACES / "page-cache", tmp_path / HOSTILE.replace("/", "")))
     trace = tracer.open(path)
     (report,) = trace.explain()
@@ -91,6 +91,6 @@ def test_names_act_neither_in_a_terminal_nor_in_a_page(tmp_path: Path) -> None:
         assert shown._repr_html_().isprintable()
 
 
-def test_the_package_says_its_version_and_that_it_is_typed() -> None:
+def test_package_has_its_version_and_type_marker() -> None:
     assert tracer.__version__ == tracer.VERSION
     assert importlib.resources.files("tracer").joinpath("py.typed").is_file()
