@@ -52,3 +52,12 @@ def test_trace_format_names_the_counters_of_a_category(category: Counter) -> Non
     }
     assert set(rows) - {"category"} == {one.name for one in CATEGORIES}
     assert set(category.items) <= rows[category.name]
+
+
+def test_kernels_document_names_the_counters_that_v1_does_not_print() -> None:
+    text = (ROOT / "docs" / "kernels.md").read_text()
+    row = re.search(r"^\| memory\.stat of (.*) \| no \| yes \|$", text, re.MULTILINE)
+    assert row is not None
+    named = {words.replace(" ", "_") for words in row.group(1).split(", ")}
+    absent = {category.name for category in CATEGORIES if category.v1 is None} - {"kernel"}
+    assert named == {"slab" if name.startswith("slab_") else name for name in absent}

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core.columns import Int64s, integers, known, times_ns
+from tracer.analysis.core.ledger import CHARGED
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.results.memory import Allocator, FurtherAllocators
 from tracer.analysis.views import stack_samples
 
 _MOST: Final = 10
-_CHARGED: Final = ("anon", "file", "kernel", "sock")
-"""Disjoint categories that make up all charged memory."""
+_CHARGED: Final = tuple(CHARGED)
 
 
 def between(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[tuple[Allocator, ...], FurtherAllocators]:

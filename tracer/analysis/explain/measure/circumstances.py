@@ -17,7 +17,7 @@ from tracer.analysis.explain.measure.findings import Circumstances, Holder, Swap
 from tracer.analysis.explain.measure.subtree_levels import SubtreeLevels
 from tracer.schema import UNLIMITED_BYTES
 
-_GROWING: Final = ("anon", "shmem", "kernel", "sock")
+_GROWING: Final = tuple(ledger.NOT_CACHE)
 _RISE_PERCENT: Final = 80
 _SWAP_REFUSALS: Final = ("swap_max_events", "swap_fail_events")
 
