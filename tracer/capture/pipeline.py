@@ -240,7 +240,7 @@ class Pipeline:
             left_out = self._log_filter.left_out
             self._writer.close(end_reason, cost=self._cost(), kernel_log_left_out=left_out)
         for name in self._selection.requests.never_matched():
-            self._observer.warn(f"no cgroup or container was {name} while the recording went on")
+            self._observer.warn(f"no cgroup or container matched {name} during the recording")
 
     def _take_last(self) -> None:
         for _ in range(_DRAIN_TRIES):

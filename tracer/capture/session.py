@@ -163,7 +163,7 @@ def _timers(pipeline: Pipeline, observer: Observer) -> list[Timer]:
 def _require_absent(ready_file: Path | None) -> None:
     """Raise TracerError if the file exists: a process that waits for it would take it for ours."""
     if ready_file is not None and os.path.lexists(ready_file):
-        raise TracerError(f"the ready file {ready_file} is there before the recording: remove it first")
+        raise TracerError(f"the ready file {ready_file} exists already: remove it first")
 
 
 def _create_ready_file(ready_file: Path | None) -> None:

@@ -53,74 +53,74 @@ def traced() -> Traced:
 
 
 @pytest.fixture
-def kept_of(traced: Traced) -> LogFilter:
+def filtered(traced: Traced) -> LogFilter:
     return LogFilter(traced.concerns)
 
 
 @pytest.mark.parametrize("dump", [OURS, ABOVE, GLOBAL], ids=lambda dump: dump.comm)
 @pytest.mark.parametrize("pieces", [1, 7, 1000])
-def test_report_on_a_traced_cgroup_is_kept(kept_of: LogFilter, dump: Dump, pieces: int) -> None:
+def test_report_on_a_traced_cgroup_is_kept(filtered: LogFilter, dump: Dump, pieces: int) -> None:
     lines = rows("before", *dump.lines(), "oom_reaper: reaped process 1 (ours), now anon-rss:0kB", "after")
-    kept = [row for at in range(0, len(lines), pieces) for row in kept_of.take(lines[at : at + pieces])]
-    assert kept + kept_of.end() == lines
-    assert kept_of.left_out == {"reports": 0, "lines": 0}
+    kept = [row for at in range(0, len(lines), pieces) for row in filtered.take(lines[at : at + pieces])]
+    assert kept + filtered.end() == lines
+    assert filtered.left_out == {"reports": 0, "lines": 0}
 
 
 @pytest.mark.parametrize("lines", [list(OTHERS.lines()), OLD], ids=["5.0 and later", "before 5.0"])
-def test_report_on_another_cgroup_is_left_out_and_counted(kept_of: LogFilter, lines: list[str]) -> None:
+def test_report_on_another_cgroup_is_left_out_and_counted(filtered: LogFilter, lines: list[str]) -> None:
     reaped = f"oom_reaper: reaped process {2 if lines is not OLD else 7} (others), now anon-rss:0kB"
-    kept = kept_of.take(rows("before", *lines, reaped, "usb 1-1: new device", *OURS.lines()))
-    assert texts(kept + kept_of.end()) == ["before", "usb 1-1: new device", *OURS.lines()]
-    assert kept_of.left_out == {"reports": 1, "lines": len(lines) + 1}
+    kept = filtered.take(rows("before", *lines, reaped, "usb 1-1: new device", *OURS.lines()))
+    assert texts(kept + filtered.end()) == ["before", "usb 1-1: new device", *OURS.lines()]
+    assert filtered.left_out == {"reports": 1, "lines": len(lines) + 1}
 
 
-def test_rest_of_another_cgroups_group_kill_is_left_out(kept_of: LogFilter) -> None:
+def test_rest_of_another_cgroups_group_kill_is_left_out(filtered: LogFilter) -> None:
     def group(path: str) -> list[str]:
         kill = "Memory cgroup out of memory: Killed process {} (a) total-vm:1kB, anon-rss:1kB, UID:0"
         ended = f"Tasks in {path} are going to be killed due to memory.oom.group set"
         return [ended, kill.format(21), kill.format(22)]
 
     lines = rows(*OTHERS.lines(), *group("/other/one"), "after", *OURS.lines(), *group("/box/inner"))
-    assert texts(kept_of.take(lines) + kept_of.end()) == ["after", *OURS.lines(), *group("/box/inner")]
-    assert kept_of.left_out["reports"] == 1
+    assert texts(filtered.take(lines) + filtered.end()) == ["after", *OURS.lines(), *group("/box/inner")]
+    assert filtered.left_out["reports"] == 1
 
 
-def test_cgroup_traced_later_has_its_report_kept(kept_of: LogFilter, traced: Traced) -> None:
-    assert kept_of.take(rows(*OTHERS.lines())) == []
+def test_cgroup_traced_later_has_its_report_kept(filtered: LogFilter, traced: Traced) -> None:
+    assert filtered.take(rows(*OTHERS.lines())) == []
     traced.paths.add("/other/one/new")
-    assert texts(kept_of.take(rows(*OTHERS.lines()))) == list(OTHERS.lines())
+    assert texts(filtered.take(rows(*OTHERS.lines()))) == list(OTHERS.lines())
 
 
-def test_report_without_its_end_is_kept(kept_of: LogFilter) -> None:
+def test_report_without_its_end_is_kept(filtered: LogFilter) -> None:
     """It is released by the next report, at the end of the recording, and after a second."""
     begun = list(OTHERS.lines())[:9]
-    assert texts(kept_of.take(rows(*begun, *OURS.lines()))) == [*begun, *OURS.lines()]
-    assert kept_of.take(rows(*begun)) == []
-    assert texts(kept_of.end()) == begun
-    assert kept_of.take(rows(*begun)) == []
+    assert texts(filtered.take(rows(*begun, *OURS.lines()))) == [*begun, *OURS.lines()]
+    assert filtered.take(rows(*begun)) == []
+    assert texts(filtered.end()) == begun
+    assert filtered.take(rows(*begun)) == []
     later = rows("a", start_ns=3_000_000_000)
-    assert texts(kept_of.take(later)) == [*begun, "a"]
+    assert texts(filtered.take(later)) == [*begun, "a"]
 
 
-def test_held_lines_stay_below_the_bound(kept_of: LogFilter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_lines_stay_below_the_bound(filtered: LogFilter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_filter, "_MOST_HELD", 50)
     flood = [next(OTHERS.lines()), *(f"[ {number} ] row" for number in range(500))]
-    kept = kept_of.take(rows(*flood))
+    kept = filtered.take(rows(*flood))
     assert len(kept) >= 450
-    assert texts(kept + kept_of.end()) == flood
+    assert texts(kept + filtered.end()) == flood
 
 
 @pytest.mark.parametrize("path", [r"/bo\x78", "/" + "d" * 880])
-def test_report_with_a_doubtful_path_is_kept(kept_of: LogFilter, path: str) -> None:
+def test_report_with_a_doubtful_path_is_kept(filtered: LogFilter, path: str) -> None:
     """A path with escapes, or one that was cut, may be that of a traced cgroup."""
     dump = Dump(5, "odd", path, path)
-    assert texts(kept_of.take(rows(*dump.lines()))) == list(dump.lines())
+    assert texts(filtered.take(rows(*dump.lines()))) == list(dump.lines())
 
 
-def test_comm_that_imitates_the_kernel_changes_nothing(kept_of: LogFilter) -> None:
+def test_comm_that_imitates_the_kernel_changes_nothing(filtered: LogFilter) -> None:
     name = "/box/oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/other,task_memcg=/other"
     dump = Dump(5, "odd", name, name)
-    assert texts(kept_of.take(rows(*dump.lines()))) == list(dump.lines())
+    assert texts(filtered.take(rows(*dump.lines()))) == list(dump.lines())
 
 
 @pytest.mark.kernel

@@ -39,11 +39,11 @@ class Compilation:
         self._object = cache.get(self._key)
         self._child = 0
         if self._object is None:
-            self._said, self._made = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115  until `result`
+            self._output, self._document = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115  until `result`
             self._child = os.fork()
             if self._child == 0:
                 os.environ["BCC_KERNEL_SOURCE"] = str(include)
-                _compile(bcc, text, flags, made=self._made, said=self._said)
+                _compile(bcc, text, flags, document=self._document, output=self._output)
 
     def result(self) -> ObjectFile:
         """Wait for the compiler and return the object file. Raises TracerError if the source does not
@@ -52,12 +52,12 @@ class Compilation:
         if self._object is None:
             _, status = os.waitpid(self._child, 0)
             self._child = 0
-            with self._made, self._said:
-                for file in (self._made, self._said):
+            with self._document, self._output:
+                for file in (self._document, self._output):
                     file.seek(0)
                 if status:
                     raise self._failure(os.waitstatus_to_exitcode(status))
-                self._object = ObjectFile.decode(self._made.read())
+                self._object = ObjectFile.decode(self._document.read())
             self._cache.put(self._key, self._object)
         return self._object
 
@@ -66,18 +66,18 @@ class Compilation:
         if self._child:
             os.kill(self._child, signal.SIGKILL)
             os.waitpid(self._child, 0)
-            self._made.close()
-            self._said.close()
+            self._document.close()
+            self._output.close()
             self._child = 0
 
     def _failure(self, code: int) -> TracerError:
         """Return an error of one line for the user, with the whole output in a note, which --debug shows."""
-        text = (self._said.read() + self._made.read()).decode(errors="replace")
+        text = (self._output.read() + self._document.read()).decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        how = f"it was ended by {signal.Signals(-code).name}" if code < 0 else "it gave up"
+        how = f"the compiler was ended by {signal.Signals(-code).name}" if code < 0 else "the compiler failed"
         first = (
             next((line for line in lines if "error:" in line), "")
-            or (lines or [f"{how} and said nothing"])[-1]
+            or (lines or [f"{how} without a message"])[-1]
         )
         if os.geteuid() != 0:
             first = "tracing needs root (run it with sudo)"
@@ -99,23 +99,23 @@ def _key(bcc: ModuleType, text: str, flags: list[str], include: Path) -> str:
     )
 
 
-def _compile(bcc: ModuleType, text: str, flags: list[str], *, made: Any, said: Any) -> NoReturn:
-    """Compile in the child, write the object file to `made`, and exit."""
+def _compile(bcc: ModuleType, text: str, flags: list[str], *, document: Any, output: Any) -> NoReturn:
+    """Compile in the child, write the object file to `document`, and exit."""
     status = 1
     try:
         end_with_parent()
         prefer_this_thread()
         for fd in (1, 2):
-            os.dup2(said.fileno(), fd)
+            os.dup2(output.fileno(), fd)
         sys.stdout = sys.stderr = os.fdopen(1, "w", 1, errors="backslashreplace", closefd=False)
-        made.write(read_object(bcc, bcc.BPF(text=text.encode(), cflags=flags)).encode())
-        made.flush()
+        document.write(read_object(bcc, bcc.BPF(text=text.encode(), cflags=flags)).encode())
+        document.flush()
         status = 0
     except SystemExit:  # BCC has printed the reason
         pass
     except Exception as error:
-        made.write(str(error).encode())
-        made.flush()
+        document.write(str(error).encode())
+        document.flush()
     finally:
         os._exit(status)
 

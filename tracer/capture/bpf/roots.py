@@ -40,7 +40,7 @@ class Roots:
             self._programs.map("roots")[cgroup_id] = _YES
         except OSError as error:
             raise TracerError(
-                "more cgroups fit than can be traced at once: give fewer, or the cgroup above them"
+                "more cgroups match than can be traced at once: give fewer, or the cgroup above them"
             ) from error
         self._look_again()
 
@@ -57,14 +57,22 @@ class Roots:
             self._programs.map("roots").delete(self._dead.popleft())
 
     def want(self, path: str) -> bool:
-        """Trace each cgroup that is made at `path`, for ever. Return False if the path is too long."""
-        return self._set_path(path)
+        """Trace each cgroup that is made at `path`. Return False if the path is too long or the map is
+        full.
+        """
+        key = self._key(path)
+        if len(key) >= PATH_LEN:
+            return False
+        with suppress(OSError):  # the map is full
+            self._programs.map("wanted_paths")[key] = _YES
+            return True
+        return False
 
     def want_again(self, path: str) -> None:
         """Trace each cgroup that is made at `path`, until `REMEMBERED_PATHS` other paths are newer."""
         if path in self._remembered:
             self._remembered.move_to_end(path)
-        elif self._set_path(path):
+        elif self.want(path):
             self._remembered[path] = None
             if len(self._remembered) > REMEMBERED_PATHS:
                 oldest, _ = self._remembered.popitem(last=False)
@@ -79,15 +87,6 @@ class Roots:
         """Have the next act of these processes reported as if it were their first."""
         for tgid in tgids:
             self._programs.map("seen_tasks").delete(tgid)
-
-    def _set_path(self, path: str) -> bool:
-        key = self._key(path)
-        if len(key) >= PATH_LEN:
-            return False
-        with suppress(OSError):  # the map is full
-            self._programs.map("wanted_paths")[key] = _YES
-            return True
-        return False
 
     def _key(self, path: str) -> bytes:
         return os.fsencode(f"{self._rooted}{path}" if path != "/" else self._rooted or "/")

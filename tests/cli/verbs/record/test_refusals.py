@@ -155,7 +155,7 @@ def test_a_cgroup_that_is_not_there_is_awaited(start_recording: StartRecording, 
     (waiting,) = [line for line in recording.stderr.splitlines() if "waiting" in line]
     assert f"'{wrong}'" in waiting
     assert f"near it: /{memcg.name}" in waiting
-    assert f"was '{wrong}' while the recording went on" in recording.stderr.splitlines()[-2]
+    assert f"matched '{wrong}' during the recording" in recording.stderr.splitlines()[-2]
 
 
 @pytest.mark.kernel
@@ -212,7 +212,7 @@ def test_a_ready_file_that_cannot_be_made(start_recording: StartRecording, tmp_p
 @pytest.mark.kernel
 def test_a_ready_file_of_before(start_recording: StartRecording, tmp_path: Path) -> None:
     (tmp_path / "ready").touch()
-    start_recording("--ready-file", "ready", "--", "true").assert_refused(1, "is there before the recording")
+    start_recording("--ready-file", "ready", "--", "true").assert_refused(1, "exists already")
 
 
 # Commands that cannot run
