@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from tracer.analysis.explain.causes import registry
-from tracer.analysis.explain.contributing import crowd
+from tracer.analysis.explain.evidence.contributing import crowd
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.wording import owner_name, process
 from tracer.analysis.results.conclusions import Cause, Verdict

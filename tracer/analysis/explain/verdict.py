@@ -8,7 +8,7 @@ from typing import Final
 import pandas as pd
 
 from tracer.analysis.explain.causes import registry
-from tracer.analysis.explain.contributing import contributing
+from tracer.analysis.explain.evidence.contributing import contributing
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.wording import no_limit, owner_name, process, trigger_name
 from tracer.analysis.results.conclusions import Cause, Confidence, Suspect, Verdict
