@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tracer.analysis.results.conclusions import Sizing, Suspect, Verdict
+from tracer.analysis.results.conclusions import Evidence, Sizing, Suspect, Verdict
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.memory import Allocator, Composition, Cushion
 from tracer.analysis.results.quality import Quality
@@ -180,14 +180,30 @@ def experiment_report(name: str = "python3", cgroup: str = "/memcg-tracer-77-pag
             "97 MiB of it anonymous memory; the page cache "
             "had given back 116.5 MiB and was used up 102 ms before.",
             evidence=(
-                "anon 97 MiB of 100 MiB usage at the kill (kernel counters, sampled at the kill)",
-                "pages evicted by reclaim 29,824 (page-cache events), pgsteal grew by 29,824 (memory.stat)",
-                "anon grew by 96 MiB while usage stayed at the limit (charge ledger)",
+                Evidence(
+                    "part_of_usage",
+                    {"part": "anon", "held_bytes": 97 * MIB, "usage_bytes": 100 * MIB},
+                    ("samples",),
+                ),
+                Evidence(
+                    "steal_count",
+                    {"evicted_pages": 29_824, "swapped_pages": 0, "pgsteal_pages": 29_824},
+                    ("pagecache", "reclaim", "samples"),
+                ),
+                Evidence(
+                    "growth",
+                    {"part": "anon", "grown_bytes": 96 * MIB, "span_ns": 1_180_000_000},
+                    ("charge",),
+                ),
             ),
-            contributing=("1 MiB of reclaimable slab was left",),
+            contributing=(Evidence("clean_cache_left", {"held_bytes": MIB}, ("samples",)),),
             suspects=(
-                Suspect("anon_growth", 0.97, "97 MiB of 100 MiB in use, 97.0 %"),
-                Suspect("kernel_memory", 0.02, f"{name} grew"),
+                Suspect(
+                    "anon_growth",
+                    0.97,
+                    Evidence("fills_limit", {"held_bytes": 97 * MIB, "usage_bytes": 100 * MIB}, ("samples",)),
+                ),
+                Suspect("global_pressure", 0.02, Evidence("constraint", {"constraint": name}, ("oom",))),
             ),
         ),
         advice=("Raise the limit, or find out why python3 holds 97 MiB of anonymous memory.",),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.evidence import numbers_of
 
 from tracer.analysis.explain import log_postmortem
 from tracer.analysis.explain.wording import trigger_name
@@ -272,7 +273,8 @@ def test_cause_by_the_victim_alone_needs_nearly_all_of_the_limit() -> None:
     ]
     (report,) = log_postmortem.explain(reports(log))
     assert report.verdict.cause == "anon_growth"
-    assert any("92.0 % of the limit" in line for line in report.verdict.evidence)
+    (held,) = numbers_of(report.verdict.evidence, "killed_held_limit")
+    assert held == {"anon_rss_bytes": 9200 << 10, "limit_bytes": 10_000 << 10}
     (other,) = log_postmortem.explain(reports([log[0], log[1].replace("9200kB", "8000kB")]))
     assert other.verdict.cause == "unknown"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from support.evidence import kinds_of, numbers_of
 
 from tracer.analysis.explain.postmortem import explain
 from tracer.analysis.explain.survivors import held_cgroups
@@ -99,8 +100,9 @@ def test_verdict(page_cache_experiment: Any) -> None:
         "99 MiB of it anonymous memory; the page cache had already given back 116 MiB and was used up 620 ms "
         "before."
     )
-    assert any("29,696 pages of cache; by that count: 29,696" in line for line in verdict.evidence)
-    assert any("freed none" in line for line in verdict.evidence)
+    (compared,) = numbers_of(verdict.evidence, "steal_count")
+    assert compared == {"evicted_pages": 29_696, "swapped_pages": 0, "pgsteal_pages": 29_696}
+    assert "fruitless_attempt" in kinds_of(verdict.evidence)
     assert any("python3 (pid 41)" in line for line in report.advice)
 
 
@@ -139,7 +141,7 @@ def test_loss_lowers_confidence(page_cache_experiment: Any) -> None:
     report = _only(page_cache_experiment)
     assert report.quality.lost_records == 12
     assert report.verdict.confidence == "medium"
-    assert any("12 records were lost" in line for line in report.verdict.evidence)
+    assert numbers_of(report.verdict.evidence, "doubt_lost_records") == [{"lost_records": 12}]
 
 
 def test_no_sample_at_the_kill_falls_back_to_the_ledger(page_cache_experiment: Any) -> None:
@@ -152,7 +154,9 @@ def test_no_sample_at_the_kill_falls_back_to_the_ledger(page_cache_experiment: A
     assert report.cushion.cache_end_bytes == MIB
     assert report.cushion.refaulted_bytes is None
     assert report.verdict.confidence == "medium"
-    assert not any("kernel's own count" in line for line in report.verdict.evidence)
+    assert "steal_count" not in kinds_of(report.verdict.evidence)
+    sources = {item.source for item in report.verdict.evidence if item.kind == "part_of_usage"}
+    assert sources == {("charge", "samples")}
 
 
 def _kill(trace: Any, seconds: float, **row: Any) -> None:
@@ -250,7 +254,8 @@ def test_what_was_handed_over_after_the_kill_had_grown_before(trace: Any) -> Non
     trace.charged(0.102, 1, "anon", 236 << 10, tgid=50, usage_bytes=limit)
     verdict = _only(trace).verdict
     assert (verdict.cause, verdict.suspects[0].weight) == ("anon_growth", 0.8)
-    assert "240 KiB of the 300 KiB that had grown" in verdict.suspects[0].reason
+    numbers = verdict.suspects[0].evidence.numbers
+    assert (numbers["grown_bytes"], numbers["all_grown_bytes"]) == (240 << 10, 300 << 10)
 
 
 def test_allocators_beyond_those_that_are_named_are_counted(trace: Any) -> None:
@@ -315,8 +320,8 @@ def test_what_damon_evicts_is_evicted_but_not_compared_with_what_reclaim_stole(
         )
     report = _only(trace)
     assert report.cushion.evicted_bytes == 116 * MIB + 13 * 4096
-    (compared,) = [line for line in report.verdict.evidence if "evictions seen" in line]
-    assert f"{116 * 256 + 4:,} pages of cache; by that count: {116 * 256:,} " in compared
+    (compared,) = numbers_of(report.verdict.evidence, "steal_count")
+    assert (compared["evicted_pages"], compared["pgsteal_pages"]) == (116 * 256 + 4, 116 * 256)
 
 
 @pytest.mark.parametrize(
@@ -331,8 +336,8 @@ def test_kills_before_the_memory_of_the_first_is_free_are_one_story(
     trace.charged(2 + soon / 2, 1, "anon", -5 * MIB, usage_bytes=least * MIB)
     _kill(trace, 2 + soon, kill_id=2)
     _, second = explain(trace)
-    evidence = second.verdict.evidence
-    assert any("anonymous memory grew by 85 MiB" in line for line in evidence) is is_one_story, evidence
+    grown = [one["grown_bytes"] for one in numbers_of(second.verdict.evidence, "growth")]
+    assert (grown == [85 * MIB]) is is_one_story, grown
 
 
 def test_a_lull_ends_the_window(trace: Any) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.evidence import kinds_of
 from synthetic.oom_log import MIB, Dump, log
 
 from tracer.analysis.explain.postmortem import explain
@@ -68,7 +69,7 @@ def test_what_was_inferred_is_taken_from_the_log(trace: Any) -> None:
     assert (asked.gfp, asked.gfp_names, asked.order) == (0x8C40, "GFP_NOFS|__GFP_NOFAIL", 2)
     assert {"trigger.gfp", "trigger.order"} <= set(report.quality.kmsg_fields)
     assert not {"trigger.gfp", "trigger.order"} & set(report.quality.unknown)
-    assert not any("inferred" in line for line in report.verdict.evidence)
+    assert "doubt_inferred_limit" not in kinds_of(report.verdict.evidence)
 
 
 def test_candidates_are_those_of_its_table(trace: Any) -> None:
@@ -242,7 +243,7 @@ def test_no_log(trace: Any, state: str | None, says: str) -> None:
     assert report.quality.kmsg == "missing"
     assert says in report.quality.kmsg_missing
     assert report.trigger.gfp_names == ""
-    assert any("no kernel log confirms it" in line for line in report.verdict.evidence)
+    assert "doubt_inferred_limit" in kinds_of(report.verdict.evidence)
 
 
 def test_a_log_that_was_overrun(trace: Any) -> None:

@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 import tracer
 from tracer.cli.verbs import evictions, explain, info, report, timeline
 from tracer.errors import TraceError, TracerError, UsageError
+from tracer.render.words import evidence
 
 MIB = 1 << 20
 HOSTILE = "\x1b[31m[red]<script>\nx"
@@ -116,7 +117,7 @@ def test_explain_json_is_the_contract(run: CliRunner, write_trace: WriteTrace) -
     document = json.loads(output(run.invoke(explain.command, [str(path), "--json"])))
     assert list(document) == ["schema", "trace", "kills"]
     assert (document["schema"], document["trace"]) == (1, str(path))
-    expected = [one.to_dict() for one in tracer.open(path).explain()]
+    expected = [evidence.document(one) for one in tracer.open(path).explain()]
     assert document["kills"] == json.loads(json.dumps(expected))
     assert document["kills"][0]["cushion"]["evicted_bytes"] == 116 * MIB
     one = output(run.invoke(explain.command, [str(path), "--json", "--kill", "1"]))

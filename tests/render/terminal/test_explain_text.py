@@ -8,6 +8,7 @@ import pytest
 from rich.cells import cell_len
 
 from tracer.analysis.explain.log_postmortem import LOG_ALONE
+from tracer.analysis.results.conclusions import Evidence
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.memory import Cushion
 from tracer.analysis.results.quality import KernelLogPlace
@@ -108,9 +109,15 @@ def test_every_kind_of_wait_and_of_page_kept_has_words() -> None:
     assert set(reclaim_facts.KEPT_IN_WORDS) < set(RECLAIM_COUNTS)
 
 
+def factor(number: int, comm: str = "sh") -> Evidence:
+    killed = {"killed_comm": comm, "killed_pid": number, "killed_oom_score_adj": 500, "killed_held_bytes": 1}
+    larger = {"larger_comm": comm, "larger_pid": 9, "larger_oom_score_adj": 0, "larger_held_bytes": 2}
+    return Evidence("larger_process_lived", killed | larger, ("oom_candidates",))
+
+
 @pytest.mark.parametrize("columns", [80, 100])
 def test_the_answer_comes_first_and_all_of_it_fits_one_screen(report: OomReport, columns: int) -> None:
-    verdict = replace(report.verdict, contributing=tuple(f"factor {number} " * 9 for number in range(5)))
+    verdict = replace(report.verdict, contributing=tuple(factor(number) for number in range(5)))
     many = replace(report, verdict=verdict, advice=tuple(f"advice {number} " * 20 for number in range(9)))
     for one in (report, many):
         lines = shown(one, verbose=False, columns=columns).splitlines()
@@ -157,7 +164,7 @@ def test_hostile_names_neither_act_nor_widen_the_text(
         limit_owner=replace(hostile.limit_owner, container=HOSTILE, pod=HOSTILE),
         quality=replace(hostile.quality, probes={HOSTILE: HOSTILE}, unknown={HOSTILE: HOSTILE}),
         advice=(HOSTILE,),
-        verdict=replace(hostile.verdict, evidence=(HOSTILE,), contributing=(HOSTILE,)),
+        verdict=replace(hostile.verdict, evidence=(factor(1, HOSTILE),), contributing=(factor(2, HOSTILE),)),
     )
     said = shown(hostile, columns=columns, verbose=verbose)
     assert "\x1b" not in said

@@ -24,13 +24,3 @@ def test_entries_are_in_order() -> None:
 @pytest.mark.parametrize("word", TECHNICAL)
 def test_word_is_explained(word: str) -> None:
     assert any(word in re.split(r", | \(|\)", entry) for entry in EXPLAINED)
-
-
-def test_every_cause_is_defined() -> None:
-    from typing import get_args
-
-    from tracer.analysis.results.conclusions import Cause
-
-    defined = (TOP / "docs/causes.md").read_text(encoding="utf-8")
-    for cause in get_args(Cause):
-        assert f"`{cause}`" in defined

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from tracer.analysis.explain import report_assembly, shortage, verdict
+from tracer.analysis.explain.evidence import machine
 from tracer.analysis.explain.measure import composition, cushion, logged_parties
 from tracer.analysis.explain.measure.composition import Unknown
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, Swap
@@ -147,7 +148,7 @@ def _composition(log: LogReport, sizes: logged_memory.Sizes, unknown: Unknown) -
 def _judge(log: LogReport, findings: Findings) -> Verdict:
     """Return the verdict; if the log has the kill but not its report, the summary says only that."""
     judged = verdict.judge(findings)
-    judged = replace(judged, evidence=(*logged_memory.machine(log, findings.page_size), *judged.evidence))
+    judged = replace(judged, evidence=(*machine.evidence(findings, log.mem_info), *judged.evidence))
     if "header" not in log.missing or log.counters or log.mem_info is not None:
         return judged
     killed = ", ".join(process(victim.comm, victim.pid) for victim in findings.victims) or "a process"

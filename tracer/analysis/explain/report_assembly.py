@@ -40,7 +40,9 @@ class Measured:
 def assemble(measured: Measured, judge: Callable[[Findings], Verdict] = verdict.judge) -> OomReport:
     """Return the report of a kill; `judge` gives the verdict on its findings."""
     selection = measured.selection
-    findings = replace(measured.findings, candidates=selection.candidates)
+    findings = replace(
+        measured.findings, candidates=selection.candidates, kmsg_fields=measured.quality.kmsg_fields
+    )
     judged = judge(findings)
     return OomReport(
         kill_id=measured.kill_id,
@@ -57,7 +59,7 @@ def assemble(measured: Measured, judge: Callable[[Findings], Verdict] = verdict.
         cushion=findings.cushion,
         allocators=tuple(findings.allocators),
         verdict=judged,
-        advice=(*advice.advise(findings, judged), *cures(findings, judged.cause)),
+        advice=(*advice.advise(findings, judged.cause), *cures(findings, judged.cause)),
         sizing=measured.sizing,
         quality=measured.quality,
         memory_stat_bytes={name: size for name, size in measured.sizes.items() if size is not None},

@@ -14,14 +14,13 @@ Kernel memory is `kernel`; in logs of v1 it is one number, the counter `kmem`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from tracer.categories import COUNTERS
 from tracer.kernel.cgroups.memory_files import V1_STAT
-from tracer.kernel.kmsg.report.log_report import LogReport, MemInfo
+from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES
-from tracer.units import size
 
 Sizes = dict[str, int | None]
 
@@ -109,37 +108,6 @@ def full_swap_limit(log: LogReport) -> int | None:
         return None
     is_full = both.limit_bytes - both.usage_bytes <= _NEAR_BYTES
     return both.limit_bytes if is_full and memory.limit_bytes - memory.usage_bytes > _NEAR_BYTES else None
-
-
-def machine(log: LogReport, page_size: int) -> Iterator[str]:
-    """Yield evidence out of Mem-Info, which the kernel prints if the machine was short of memory."""
-    info = log.mem_info
-    if info is None:
-        return
-    if info.ram_pages is not None:
-        usable = (info.ram_pages - (info.reserved_pages or 0)) * page_size
-        kinds = {
-            "anonymous": _pages(info, "active_anon", "inactive_anon"),
-            "page cache": _pages(info, "active_file", "inactive_file"),
-            "shared": _pages(info, "shmem"),
-            "slab": _pages(info, "slab_reclaimable", "slab_unreclaimable"),
-            "locked": _pages(info, "unevictable"),
-            "free": _pages(info, "free"),
-        }
-        made_of = ", ".join(f"{size(pages * page_size)} {kind}" for kind, pages in kinds.items() if pages)
-        yield f"of the machine's {size(usable)}: {made_of} (Mem-Info)"
-    for zone in info.zones:
-        if zone.min_bytes is not None and zone.free_bytes < zone.min_bytes:
-            yield (
-                f"zone {zone.name} of node {zone.node} had {size(zone.free_bytes)} free, less than the "
-                f"{size(zone.min_bytes)} that it keeps (Mem-Info)"
-            )
-    if info.total_swap_bytes:
-        yield f"{size(info.free_swap_bytes)} of {size(info.total_swap_bytes)} of swap were free (Mem-Info)"
-
-
-def _pages(info: MemInfo, *names: str) -> int:
-    return sum(info.pages.get(name, 0) for name in names)
 
 
 def page_size(log: LogReport) -> int | None:

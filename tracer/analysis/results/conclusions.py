@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, TypeAlias
 
 Cause = Literal[
     "anon_growth",
@@ -22,28 +23,55 @@ Cause = Literal[
 Confidence = Literal["high", "medium", "low"]
 
 
+Number: TypeAlias = int | float | str | bool
+Numbers: TypeAlias = Mapping[str, "Number | tuple[Mapping[str, Number], ...]"]
+"""Values by name, with the unit in the name (`_bytes`, `_pages`, `_ns`, `_ms`). A number that is not known is
+left out."""
+
+_DOUBT: Final = "doubt_"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One finding that a verdict rests on, without words; `render.words.evidence` has its sentence.
+
+    `kind` is a name of `analysis.explain.evidence.kinds.KINDS`, which lists the names in `numbers`. `source`
+    holds the tables of the trace that the numbers were read from. `kernel_log` among them is also the log
+    that `explain --kmsg` reads.
+    """
+
+    kind: str
+    numbers: Numbers
+    source: tuple[str, ...]
+
+    @property
+    def is_doubt(self) -> bool:
+        """Return whether the finding lowers the confidence."""
+        return self.kind.startswith(_DOUBT)
+
+
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A cause that was weighed: `weight` from 0 (nothing speaks for it) to 1, and the numbers behind it."""
+    """A cause that was weighed, with its weight from 0 (no number points to it) to 1, and the evidence."""
 
     cause: Cause
     weight: float
-    reason: str
+    evidence: Evidence
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Why the kill came: `summary` for a person, `evidence` with a number and its source in each line.
+    """The cause of a kill, its confidence, and the evidence for it.
 
-    `suspects` are all causes that anything speaks for, the likeliest first; how they are weighed:
-    `analysis.explain.causes.registry`.
+    `summary` is one sentence. `contributing` are factors beside the cause. `suspects` are all causes that any
+    number points to, the likeliest first; `analysis.explain.verdict` picks from them.
     """
 
     cause: Cause
     confidence: Confidence
     summary: str
-    evidence: tuple[str, ...]
-    contributing: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
+    contributing: tuple[Evidence, ...]
     suspects: tuple[Suspect, ...] = ()
 
 

@@ -185,9 +185,9 @@ def _print_json(
 ) -> None:
     """Print the document; without a kill, `held` has the cgroups that survived."""
     from tracer.render.terminal import userspace_text
-    from tracer.render.words import kill_list
+    from tracer.render.words import evidence, kill_list
 
-    kills = [kill_list.to_dict(report) if as_list else report.to_dict() for report in reports]
+    kills = [kill_list.to_dict(report) if as_list else evidence.document(report) for report in reports]
     if trace is None:
         others = [userspace_text.to_dict(kill) for kill in userspace_kills]
         head = {"schema": 1, "trace": None, "kmsg": kmsg, "kills": kills, "userspace_kills": others}

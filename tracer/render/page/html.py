@@ -18,6 +18,7 @@ from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYERS, PART_BY_NAME
 from tracer.render.words import (
     candidate_facts,
+    evidence,
     kill_facts,
     kill_list,
     places,
@@ -117,8 +118,8 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
         "summary": visible(report.verdict.summary),
         "cause": kill_facts.cause(report),
         "setting": list(kill_facts.setting(report)),
-        "evidence": [visible(sentence) for sentence in report.verdict.evidence],
-        "contributing": [visible(sentence) for sentence in report.verdict.contributing],
+        "evidence": [visible(evidence.with_source(item)) for item in report.verdict.evidence],
+        "contributing": [visible(evidence.sentence(item)) for item in report.verdict.contributing],
         "composition": [
             {
                 "layer": PART_BY_NAME[part].layer,

@@ -16,6 +16,7 @@ from tracer.render.terminal import first_screen, paragraphs
 from tracer.render.terminal.allocation_stacks import heaviest
 from tracer.render.words import (
     candidate_facts,
+    evidence,
     kill_facts,
     quality_facts,
     reclaim_facts,
@@ -67,8 +68,8 @@ def _everything(report: OomReport, page_size: int) -> Iterator[RenderableType]:
     yield Text()
     yield paragraphs.facts(kill_facts.setting(report))
     yield from _bullets("What to do", kill_facts.sizing(report))
-    yield from _bullets("Evidence", report.verdict.evidence)
-    yield from _bullets("What else played a part", report.verdict.contributing)
+    yield from _bullets("Evidence", map(evidence.with_source, report.verdict.evidence))
+    yield from _bullets("What else played a part", map(evidence.sentence, report.verdict.contributing))
     yield paragraphs.title("The weight of each cause, from 0 to 1 (docs/causes.md)")
     yield paragraphs.facts(kill_facts.suspects(report))
     yield from _composition(report)

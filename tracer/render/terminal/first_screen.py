@@ -14,14 +14,13 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from tracer import units
-from tracer.analysis.explain.verdict import DOUBT
 from tracer.analysis.explain.wording import no_limit
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.render.terminal import paragraphs
 from tracer.render.terminal.allocation_stacks import heaviest
-from tracer.render.words import kill_facts, log_place, quality_facts, signal_ways, survivor_facts
+from tracer.render.words import evidence, kill_facts, log_place, quality_facts, signal_ways, survivor_facts
 from tracer.render.words.escape import visible
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact, prose
@@ -59,7 +58,8 @@ def _kill_screen(report: OomReport, most_advice: int, most_factors: int) -> Iter
     yield paragraphs.facts(_cushion(report))
     factors = report.verdict.contributing[:most_factors]
     yield paragraphs.facts(
-        ("" if number else "also", visible(factor)) for number, factor in enumerate(factors)
+        ("" if number else "also", visible(evidence.sentence(factor)))
+        for number, factor in enumerate(factors)
     )
     yield paragraphs.facts(islice(heaviest(report, verbose=False), 1))
     yield paragraphs.facts(_how_sure(report))
@@ -130,9 +130,9 @@ def _composition(report: OomReport) -> Iterator[RenderableType]:
         if report.constraint in ("memcg", "unknown"):
             yield paragraphs.title("What filled the limit")
             yield paragraphs.note(quality_facts.not_known(report, "composition"))
-        elif evidence := [line for line in report.verdict.evidence if not line.startswith(DOUBT)]:
+        elif found := [item for item in report.verdict.evidence if not item.is_doubt]:
             yield paragraphs.title("Evidence")
-            yield paragraphs.bullets(map(visible, evidence[:_MOST_EVIDENCE]))
+            yield paragraphs.bullets(visible(evidence.with_source(item)) for item in found[:_MOST_EVIDENCE])
         return
     owner = report.limit_owner
     of_size = "" if no_limit(owner) else f" of {units.size(owner.limit_bytes)}"
@@ -191,9 +191,9 @@ def _how_sure(report: OomReport) -> Iterator[Fact]:
 
 def _doubts(report: OomReport) -> Iterator[str]:
     """Yield what lowers the confidence, except the use of a kernel log alone, which `source` reports."""
-    for sentence in report.verdict.evidence:
-        if sentence.startswith(DOUBT) and report.kernel_log is None:
-            yield sentence.removeprefix(DOUBT)
+    for item in report.verdict.evidence:
+        if item.is_doubt and report.kernel_log is None:
+            yield evidence.doubt(item)
 
 
 def _more(report: OomReport) -> str:

@@ -12,12 +12,13 @@ from typing import Final
 import pandas as pd
 
 from tracer import units
+from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.wording import trigger_name
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.tasks import Trigger, Victim
 from tracer.categories import PART_BY_NAME
-from tracer.render.words import log_place
+from tracer.render.words import evidence, log_place
 from tracer.render.words.escape import visible
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact
@@ -25,18 +26,6 @@ from tracer.render.words.quality_facts import not_known
 
 _TITLE_CHARACTERS: Final = 60
 
-CAUSES: Final = {
-    "anon_growth": "process memory grew",
-    "shmem": "tmpfs or shared memory filled the limit",
-    "dirty_writeback": "page cache had to be written to disk before it could be dropped",
-    "unevictable": "locked memory, or files on ramfs, filled the limit",
-    "kernel_memory": "kernel memory filled the limit",
-    "gfp_constrained": "the request did not allow reclaim to enter file systems or to start I/O",
-    "swap_exhausted": "swap was full",
-    "protected_cache": "memory.min protects the page cache that was left",
-    "global_pressure": "the machine had no memory that this request could use",
-    "unknown": "the records do not show why",
-}
 CONSTRAINTS: Final = {
     "memcg": "the cgroup's own limit was hit",
     "global": "no cgroup limit was hit: the whole machine was out of memory",
@@ -70,7 +59,7 @@ def seconds_before(report: OomReport, time: pd.Timestamp) -> float | None:
 def cause(report: OomReport) -> str:
     """Return the cause in words and by its name, with the confidence."""
     verdict = report.verdict
-    return f"Cause: {CAUSES[verdict.cause]} ({verdict.cause}). Confidence: {verdict.confidence}."
+    return f"Cause: {CAUSES[verdict.cause].label} ({verdict.cause}). Confidence: {verdict.confidence}."
 
 
 def setting(report: OomReport) -> Iterator[Fact]:
@@ -106,7 +95,7 @@ def composition_rest(report: OomReport) -> Iterator[str]:
 def suspects(report: OomReport) -> Iterator[Fact]:
     """Yield every cause that was weighed, most likely first."""
     for suspect in report.verdict.suspects:
-        yield suspect.cause, f"{suspect.weight:.2f}: {visible(suspect.reason)}"
+        yield suspect.cause, f"{suspect.weight:.2f}: {visible(evidence.sentence(suspect.evidence))}"
 
 
 def often_confused(report: OomReport) -> Iterator[Fact]:

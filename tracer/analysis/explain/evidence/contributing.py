@@ -1,56 +1,49 @@
-"""What else played a part in a kill, beside its cause: a sentence for each factor that had a share."""
+"""Evidence of factors beside the cause: a shared limit, a spared process, the pace of growth, swap, waits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from tracer.analysis.explain.causes import registry
+from tracer.analysis.explain.evidence.kinds import found
+from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.wording import process
-from tracer.analysis.results.conclusions import Cause
-from tracer.analysis.results.tasks import Candidate
-from tracer.units import count, duration, percent, size
+from tracer.analysis.results.conclusions import Cause, Evidence
 
 _LEAST_SHARE: Final = 0.05
+_LEAST_ANON_SHARE: Final = 0.2
 _BURST_NS: Final = 2_000_000_000
 _SLOW_NS: Final = 60_000_000_000
+_NS_PER_MINUTE: Final = 60_000_000_000
 _MOST_HOLDERS: Final = 3
 _LEAST_WAIT_MS: Final = 1.0
 _CROWD: Final = 10
-"""From how many processes on, each with at most such a part of usage, it is their number that matters."""
+"""From this many processes on, each with at most this fraction of usage, their number matters."""
 
 
-def contributing(findings: Findings, cause: Cause) -> tuple[str, ...]:
-    """The sentences, the most telling first; what the cause itself says is not said again."""
+def contributing(findings: Findings, cause: Cause) -> tuple[Evidence, ...]:
+    """Return the factors that contributed to the kill, the most telling first.
+
+    Factors that the sentence of the cause states are left out.
+    """
     if findings.constraint != "memcg":
         return ()
-    return tuple(sentence for factor in _FACTORS for sentence in factor(findings, cause))
+    return tuple(item for factor in _FACTORS for item in factor(findings, cause))
 
 
-def _ancestor(findings: Findings, _: Cause) -> Iterator[str]:
-    if not findings.owner.is_ancestor:
-        return
-    shared = "the limit is an ancestor's, which its children share"
-    holders = findings.circumstances.holders[:_MOST_HOLDERS]
-    if not holders:
-        yield shared
-        return
-    held = ", ".join(
-        f"{holder.cgroup or 'the cgroup itself'} {size(holder.held_bytes)}"
-        f"{' (who asked is in it)' if holder.is_triggers else ''}"
-        for holder in holders
-    )
-    if holders[0].cgroup is not None and not holders[0].is_triggers:
-        yield f"{shared}, and a sibling holds most of the memory: {held}"
-    elif len(holders) > 1:
-        yield f"{shared}; the memory is held by {held}"
-    else:
-        yield shared
+def _shared_limit(findings: Findings, _: Cause) -> Iterator[Evidence]:
+    """Find that the limit is an ancestor's, with the cgroups below it that hold most."""
+    if findings.owner.is_ancestor:
+        holders = tuple(
+            ({} if one.cgroup is None else {"cgroup": one.cgroup})
+            | {"held_bytes": one.held_bytes, "is_triggers": one.is_triggers}
+            for one in findings.circumstances.holders[:_MOST_HOLDERS]
+        )
+        yield found(findings, "shared_limit", holders=holders)
 
 
-def _adj(findings: Findings, _: Cause) -> Iterator[str]:
-    """Who was killed need not be who holds the most."""
+def _larger_process(findings: Findings, _: Cause) -> Iterator[Evidence]:
+    """Find that oom_score_adj spared a larger process than the killed one."""
     weighed = [one for one in findings.candidates if one.held_pages is not None]
     killed = next((one for one in weighed if one.chosen), None)
     if killed is None or len(findings.victims) > 1:
@@ -58,26 +51,25 @@ def _adj(findings: Findings, _: Cause) -> Iterator[str]:
     most = max(weighed, key=lambda one: one.held_pages or 0)
     if (most.held_pages or 0) <= (killed.held_pages or 0) or most.oom_score_adj >= killed.oom_score_adj:
         return
-
-    def held(one: Candidate) -> str:
-        return size((one.held_pages or 0) * findings.page_size)
-
-    killed_name, most_name = process(killed.comm, killed.pid), process(most.comm, most.pid)
-    if killed.oom_score_adj > 0:
-        yield (
-            f"{killed_name} was killed for its oom_score_adj of {killed.oom_score_adj}: it held "
-            f"{held(killed)}, and {most_name} {held(most)}"
-        )
-    else:
-        yield (
-            f"{most_name} held {held(most)}, and {killed_name}, which was killed, {held(killed)}: an "
-            f"oom_score_adj of {most.oom_score_adj} spared the larger one"
-        )
+    yield found(
+        findings,
+        "larger_process_lived",
+        killed_comm=killed.comm,
+        killed_pid=killed.pid,
+        killed_oom_score_adj=killed.oom_score_adj,
+        killed_held_bytes=(killed.held_pages or 0) * findings.page_size,
+        larger_comm=most.comm,
+        larger_pid=most.pid,
+        larger_oom_score_adj=most.oom_score_adj,
+        larger_held_bytes=(most.held_pages or 0) * findings.page_size,
+    )
 
 
 def crowd(findings: Findings) -> tuple[int, int] | None:
-    """(how many processes there were, the most that one of them held in bytes) where none of them matters by
-    itself, and together they do."""
+    """Return the number of processes and the most that one of them held in bytes, if their number matters.
+
+    That is where no process holds much alone, and all of them together hold half of usage or more.
+    """
     held = [one.held_pages * findings.page_size for one in findings.candidates if one.held_pages]
     total = findings.composition.total or 0
     if len(held) < _CROWD or max(held) * _CROWD > total or sum(held) * 2 < total:
@@ -85,134 +77,113 @@ def crowd(findings: Findings) -> tuple[int, int] | None:
     return len(held), max(held)
 
 
-def _crowd(findings: Findings, _: Cause) -> Iterator[str]:
-    found = crowd(findings)
-    if found is not None:
-        yield f"the memory is spread over {count(found[0])} processes; the largest held {size(found[1])}"
+def _many_processes(findings: Findings, _: Cause) -> Iterator[Evidence]:
+    many = crowd(findings)
+    if many is not None:
+        yield found(findings, "many_processes", processes=many[0], largest_bytes=many[1])
 
 
-def _pace(findings: Findings, _: Cause) -> Iterator[str]:
-    rise_ns = findings.circumstances.rise_ns
-    grown = sum(findings.circumstances.grown_bytes.values())
-    if rise_ns is None or findings.window is None or not grown:
-        return
-    span_ns = findings.window.end - findings.window.begin
-    if rise_ns >= _SLOW_NS:
-        rate = grown * 4 // 5 * 60_000_000_000 // rise_ns
-        yield f"it grew slowly: {size(rate)} a minute over {duration(rise_ns / 1e9)}, as a leak would"
-    elif rise_ns <= _BURST_NS and rise_ns * 3 <= span_ns:
-        yield (
-            f"it came in a burst: four fifths of {size(grown)} within {duration(rise_ns / 1e9)}, after "
-            f"{duration((span_ns - rise_ns) / 1e9)} of calm"
-        )
-
-
-def _refaults(findings: Findings, _: Cause) -> Iterator[str]:
-    again = findings.cushion.refaulted_bytes
-    if again and findings.cushion.evicted_bytes is not None and again > findings.cushion.evicted_bytes:
-        yield f"{size(again)} of cache were read again that had been evicted, some of it long before"
-    elif again:
-        yield f"{size(again)} of the evicted cache were read again: the work needs its cache"
-
-
-def _swap(findings: Findings, cause: Cause) -> Iterator[str]:
-    swap = findings.circumstances.swap
-    if swap is None or cause == "swap_exhausted":
-        return
-    if swap.allowed_bytes == 0 and cause in ("anon_growth", "shmem"):
-        yield "swap is off for this cgroup, so only page cache could be reclaimed"
-    elif swap.used_bytes:
-        allowed = "" if swap.allowed_bytes is None else f" of the {size(swap.allowed_bytes)} that it may"
-        yield f"{size(swap.used_bytes)} were in swap{allowed}"
-
-
-def _classes(findings: Findings, cause: Cause) -> Iterator[str]:
-    """Kinds of memory of which there was much, and which people look for last."""
+def _other_kinds(findings: Findings, cause: Cause) -> Iterator[Evidence]:
+    """Find kinds of memory that take a good part of usage, beside the one that the cause is about."""
     made_of = findings.composition
-    kinds = (
-        ("anon_growth", "anonymous memory", made_of.anon, 0.2),
-        (
-            "shmem",
-            "shared memory (tmpfs, memfd), which no process need have mapped",
-            made_of.shmem,
-            _LEAST_SHARE,
-        ),
-        ("unevictable", "locked memory (or on ramfs)", made_of.unevictable, _LEAST_SHARE),
-        (
-            "kernel_memory",
-            "page tables, the maps of the processes' memory",
-            made_of.page_tables,
-            _LEAST_SHARE,
-        ),
-        ("kernel_memory", "socket buffers", made_of.sock, _LEAST_SHARE),
-        (
-            "dirty_writeback",
-            "page cache that was not yet written to disk and so could not be dropped",
-            registry.unwritten_bytes(made_of),
-            _LEAST_SHARE,
-        ),
+    kinds: tuple[tuple[Cause, str, int | None, float], ...] = (
+        ("anon_growth", "anon", made_of.anon, _LEAST_ANON_SHARE),
+        ("shmem", "shmem", made_of.shmem, _LEAST_SHARE),
+        ("unevictable", "unevictable", made_of.unevictable, _LEAST_SHARE),
+        ("kernel_memory", "page_tables", made_of.page_tables, _LEAST_SHARE),
+        ("kernel_memory", "sock", made_of.sock, _LEAST_SHARE),
+        ("dirty_writeback", "unwritten", memory_kinds.unwritten_bytes(made_of), _LEAST_SHARE),
     )
     total = made_of.total
-    for of_cause, label, held, least in kinds:
+    for of_cause, part, held, least in kinds:
         if total and held and of_cause != cause and held >= least * total:
-            yield f"{percent(held, total)} of usage was {label}: {size(held)}"
+            yield found(findings, "also_in_usage", part=part, held_bytes=held, usage_bytes=total)
 
 
-def _unmapped_shmem(findings: Findings, cause: Cause) -> Iterator[str]:
-    """Killing gives back only what a process has mapped and nobody else keeps."""
+def _unmapped_shmem(findings: Findings, cause: Cause) -> Iterator[Evidence]:
+    """Find shared memory that the killed processes had not mapped: the kill does not free it."""
     shmem = findings.composition.shmem
     mapped = [victim.shmem_rss_bytes for victim in findings.victims]
     if cause != "shmem" or shmem is None or None in mapped:
         return
     rest = shmem - sum(one or 0 for one in mapped)
     if rest > _LEAST_SHARE * (findings.composition.total or 0):
-        yield (
-            f"the killed processes had not mapped {size(rest)} of the shared memory: such memory, as in "
-            "files on tmpfs, outlives the kill"
-        )
+        yield found(findings, "unmapped_shmem", unmapped_bytes=rest)
 
 
-def _protected(findings: Findings, cause: Cause) -> Iterator[str]:
+def _pace(findings: Findings, _: Cause) -> Iterator[Evidence]:
+    """Find that the growth was slow, as of a leak, or a burst after calm."""
+    rise_ns = findings.circumstances.rise_ns
+    grown = sum(findings.circumstances.grown_bytes.values())
+    if rise_ns is None or findings.window is None or not grown:
+        return
+    span_ns = findings.window.end - findings.window.begin
+    if rise_ns >= _SLOW_NS:
+        rate = grown * 4 // 5 * _NS_PER_MINUTE // rise_ns
+        yield found(findings, "slow_growth", grown_bytes=grown, rise_ns=rise_ns, bytes_per_minute=rate)
+    elif rise_ns <= _BURST_NS and rise_ns * 3 <= span_ns:
+        yield found(findings, "burst", grown_bytes=grown, rise_ns=rise_ns, calm_ns=span_ns - rise_ns)
+
+
+def _refaulted_cache(findings: Findings, _: Cause) -> Iterator[Evidence]:
+    again = findings.cushion.refaulted_bytes
+    if again:
+        evicted = findings.cushion.evicted_bytes
+        yield found(findings, "refaulted_cache", refaulted_bytes=again, evicted_bytes=evicted)
+
+
+def _swap(findings: Findings, cause: Cause) -> Iterator[Evidence]:
+    swap = findings.circumstances.swap
+    if swap is None or cause == "swap_exhausted":
+        return
+    if swap.allowed_bytes == 0 and cause in ("anon_growth", "shmem"):
+        yield found(findings, "no_swap")
+    elif swap.used_bytes:
+        yield found(findings, "swap_in_use", used_bytes=swap.used_bytes, allowed_bytes=swap.allowed_bytes)
+
+
+def _protected_memory(findings: Findings, cause: Cause) -> Iterator[Evidence]:
     protected = findings.circumstances.protected_bytes
     if protected and cause != "protected_cache":
-        yield f"memory.min keeps {size(protected)} of cgroups below the limit from reclaim"
+        yield found(findings, "protected_memory", protected_bytes=protected)
 
 
-def _dirty_waits(findings: Findings, _: Cause) -> Iterator[str]:
+def _writer_waits(findings: Findings, _: Cause) -> Iterator[Evidence]:
     waited_ms = findings.circumstances.dirty_wait_ms
     if waited_ms >= _LEAST_WAIT_MS:
-        yield f"writers were held back for {duration(waited_ms / 1e3)}, since too much was dirty"
+        yield found(findings, "writer_waits", waited_ms=waited_ms)
 
 
-def _gfp(findings: Findings, cause: Cause) -> Iterator[str]:
-    if cause != "gfp_constrained" and registry.may_not_enter_fs(findings.trigger.gfp):
-        yield "the request was not allowed to enter file systems or to start I/O (gfp): reclaim could do less"
+def _restricted_request(findings: Findings, cause: Cause) -> Iterator[Evidence]:
+    gfp = findings.trigger.gfp
+    if cause != "gfp_constrained" and memory_kinds.may_not_enter_fs(gfp):
+        yield found(findings, "restricted_request", gfp=gfp)
 
 
-def _dying(findings: Findings, _: Cause) -> Iterator[str]:
+def _dying_cgroups(findings: Findings, _: Cause) -> Iterator[Evidence]:
     dying = findings.circumstances.dying_bytes
     if dying >= _LEAST_SHARE * (findings.composition.total or 0) and dying:
-        yield f"removed cgroups (dying ones) still held {size(dying)}"
+        yield found(findings, "dying_cgroups", held_bytes=dying)
 
 
-def _cache_left(findings: Findings, cause: Cause) -> Iterator[str]:
+def _clean_cache_left(findings: Findings, cause: Cause) -> Iterator[Evidence]:
     clean, total = findings.composition.file_clean or 0, findings.composition.total or 0
     if clean > _LEAST_SHARE * total and cause not in ("protected_cache", "gfp_constrained"):
-        yield f"{size(clean)} of clean page cache were left that reclaim did not take"
+        yield found(findings, "clean_cache_left", held_bytes=clean)
 
 
-_FACTORS: Final[tuple[Callable[[Findings, Cause], Iterator[str]], ...]] = (
-    _ancestor,
-    _adj,
-    _crowd,
-    _classes,
+_FACTORS: Final[tuple[Callable[[Findings, Cause], Iterator[Evidence]], ...]] = (
+    _shared_limit,
+    _larger_process,
+    _many_processes,
+    _other_kinds,
     _unmapped_shmem,
     _pace,
-    _refaults,
+    _refaulted_cache,
     _swap,
-    _protected,
-    _dirty_waits,
-    _gfp,
-    _dying,
-    _cache_left,
+    _protected_memory,
+    _writer_waits,
+    _restricted_request,
+    _dying_cgroups,
+    _clean_cache_left,
 )

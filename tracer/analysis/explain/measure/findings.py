@@ -84,6 +84,7 @@ class Findings:
 
     `is_told`: the kernel itself named constraint and limit owner; they are not inferred. `window`: None if
     the time before the kill is not known. `trigger_tgid`: the process of the trigger; None is "not known".
+    `kmsg_fields`: see `Quality`.
     """
 
     time: pd.Timestamp | None
@@ -104,6 +105,7 @@ class Findings:
     sampled_at_kill: bool = True
     is_told: bool = False
     kmsg: KernelLog = "missing"
+    kmsg_fields: tuple[str, ...] = ()
     trigger_tgid: int | None = None
     candidates: Sequence[Candidate] = ()
     further_allocators: FurtherAllocators | None = None

@@ -1,0 +1,75 @@
+"""Kinds of evidence: names of numbers, and the tables that they were read from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from synthetic.findings import findings, grew, made_of
+
+from tracer.analysis.explain.evidence.kinds import COMPOSITION, KINDS, OF_SUSPECTS, found, on_suspect
+from tracer.analysis.results.conclusions import Evidence, Suspect
+from tracer.schema import TABLES
+
+DOCUMENT = (Path(__file__).parents[4] / "docs/causes.md").read_text(encoding="utf-8")
+SURE = findings(made_of(anon=97), grew(anon=97))
+
+
+def test_source_of_every_kind_is_a_table_of_a_trace() -> None:
+    tables = {table for kind in KINDS.values() for table in kind.source}
+    assert tables - {COMPOSITION} <= set(TABLES)
+    assert all(kind.source for name, kind in KINDS.items() if name not in OF_SUSPECTS)
+
+
+def test_found_with_other_numbers_raises_type_error() -> None:
+    with pytest.raises(TypeError, match="evidence of kind growth has"):
+        found(SURE, "growth", part="anon", grown_bytes=1)
+
+
+def test_found_leaves_out_a_number_that_is_not_known() -> None:
+    assert dict(found(SURE, "swap_in_use", used_bytes=1, allowed_bytes=None).numbers) == {"used_bytes": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "numbers", "source"),
+    [
+        ({}, "clean_cache_left", {"held_bytes": 1}, ("samples",)),
+        ({"sampled_at_kill": False}, "clean_cache_left", {"held_bytes": 1}, ("charge", "samples")),
+        ({"kmsg_fields": ("composition",)}, "clean_cache_left", {"held_bytes": 1}, ("kernel_log",)),
+        (
+            {"kmsg_fields": ("memory_stat_bytes",)},
+            "clean_cache_left",
+            {"held_bytes": 1},
+            ("samples", "kernel_log"),
+        ),
+        ({}, "restricted_request", {"gfp": 1}, ("oom",)),
+        ({"kmsg_fields": ("trigger.order",)}, "restricted_request", {"gfp": 1}, ("oom",)),
+        ({"kmsg_fields": ("trigger.gfp",)}, "restricted_request", {"gfp": 1}, ("oom", "kernel_log")),
+        ({"kmsg": "only"}, "writer_waits", {"waited_ms": 1.5}, ("kernel_log",)),
+    ],
+)
+def test_source_is_what_was_read_for_this_kill(
+    changes: dict[str, object], kind: str, numbers: dict[str, object], source: tuple[str, ...]
+) -> None:
+    assert found(replace(SURE, **changes), kind, **numbers).source == source
+
+
+def test_on_suspect_carries_the_numbers_behind_its_weight() -> None:
+    reason = Evidence("full_swap", {"used_bytes": 7}, ("charge",))
+    assert on_suspect("other_cause", Suspect("swap_exhausted", 0.5, reason)) == Evidence(
+        "other_cause",
+        {"cause": "swap_exhausted", "weight": 0.5, "reason": "full_swap", "used_bytes": 7},
+        ("charge",),
+    )
+
+
+def test_document_lists_every_kind_with_its_numbers_and_tables() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .* \| ([^|]*) \| ([^|]*) \|$", DOCUMENT, flags=re.MULTILINE)
+    listed = {kind: (re.findall(r"`(\w+)`", numbers), tables) for kind, numbers, tables in rows}
+    assert list(listed) == list(KINDS)
+    for name, kind in KINDS.items():
+        numbers, tables = listed[name]
+        assert tuple(numbers) == kind.numbers, name
+        assert tuple(re.findall(r"`?(\w+)`?", tables)) == kind.source or name in OF_SUSPECTS, name

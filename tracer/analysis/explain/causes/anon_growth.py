@@ -1,0 +1,49 @@
+"""Process memory (heap, stack, private mappings) grew until it filled the limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from tracer.analysis.explain import sentence_parts
+from tracer.analysis.explain.evidence import at_the_kill
+from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.weighing import filling, swap_room
+from tracer.analysis.explain.weighing.scope import is_composition_known, is_limit_hit
+from tracer.analysis.results.conclusions import Suspect
+from tracer.units import size
+
+LABEL: Final = "process memory grew"
+
+_KILLED_WEIGHT: Final = 0.6
+
+
+def weigh(findings: Findings) -> Suspect | None:
+    """Weigh anonymous memory as a filler of the limit, at half of that where swap was full.
+
+    Without a composition, killed processes that held nearly all of the limit are the evidence.
+    """
+    if is_limit_hit(findings) and not is_composition_known(findings):
+        held = next(at_the_kill.killed_held_limit(findings), None)
+        return None if held is None else Suspect("anon_growth", _KILLED_WEIGHT, held)
+    found = filling.suspect(findings, "anon_growth", findings.composition.anon)
+    if found is not None and swap_room.is_exhausted(findings):
+        return replace(found, weight=found.weight / 2)
+    return found
+
+
+def sentence(findings: Findings) -> str:
+    """Return the sentence that says why."""
+    anon = sentence_parts.anonymous(findings)
+    return sentence_parts.at_limit(
+        findings, anon and anon + sentence_parts.beside(findings, "anonymous memory")
+    )
+
+
+def cure(findings: Findings) -> Iterator[str]:
+    """Yield what to do."""
+    yield (
+        f"Raise the limit above {size(findings.owner.limit_bytes)}, or make the processes need less memory: "
+        f"the {size(findings.composition.anon)} of anonymous memory can only go to swap."
+    )

@@ -1,0 +1,41 @@
+"""No cgroup's limit was hit: the machine had no memory that the request could use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from tracer.analysis.explain import sentence_parts
+from tracer.analysis.explain.evidence.kinds import found
+from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.weighing.scope import memory_was_short
+from tracer.analysis.results.conclusions import Suspect
+
+LABEL: Final = "the machine had no memory that this request could use"
+
+_CLAUSES: Final[Mapping[str, str]] = {
+    "global": "the whole machine had none left",
+    "cpuset": "the memory nodes that its cpuset allows had none left",
+    "mempolicy": "the memory nodes that its memory policy allows had none left",
+}
+"""Constraint of the kernel (enum oom_constraint) -> what was short."""
+
+
+def weigh(findings: Findings) -> Suspect | None:
+    """Weigh the kernel's own word, which leaves no doubt."""
+    if findings.constraint not in _CLAUSES or not memory_was_short(findings):
+        return None
+    return Suspect("global_pressure", 1.0, found(findings, "constraint", constraint=findings.constraint))
+
+
+def sentence(findings: Findings) -> str:
+    """Return the sentence that says why: as the kernel log shows it, else by the constraint."""
+    shortage = findings.circumstances.shortage
+    clause = _CLAUSES[findings.constraint] if shortage is None else shortage.clause
+    return f"{sentence_parts.asked(findings)} memory{sentence_parts.killed(findings)}: {clause}."
+
+
+def cure(_: Findings) -> Iterator[str]:
+    """Yield what to do."""
+    yield "No cgroup's limit was hit: find what filled the machine (or the NUMA nodes that were allowed)."
+    yield "Set limits that together fit into the machine, so that a growing cgroup hits its own limit first."

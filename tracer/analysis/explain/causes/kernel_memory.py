@@ -1,0 +1,67 @@
+"""Memory that the kernel keeps for the cgroup filled the limit: slab, page tables, stacks, socket buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from tracer.analysis.explain import sentence_parts
+from tracer.analysis.explain.measure import memory_kinds
+from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.weighing import filling
+from tracer.analysis.results.conclusions import Suspect
+from tracer.units import size
+
+LABEL: Final = "kernel memory filled the limit"
+
+_PARTS: Final[Mapping[str, str]] = {
+    "slab_unreclaimable": "slab (kernel objects in use)",
+    "slab_reclaimable": "slab (kernel objects that can be dropped once unused)",
+    "kernel_stack": "kernel stacks, one for each thread",
+    "page_tables": "page tables",
+    "sock": "socket buffers",
+    "percpu": "per-CPU memory",
+    "vmalloc": "vmalloc memory",
+    "other": "whole pages without a counter of their own",
+    memory_kinds.UNCOUNTED: "memory of unknown kinds",
+}
+_SLAB_CURE: Final = (
+    "Slab grows with open files, sockets, pipes, message queues, and the names of many files: count those."
+)
+_PART_CURES: Final[Mapping[str, str]] = {
+    "slab_unreclaimable": _SLAB_CURE,
+    "slab_reclaimable": _SLAB_CURE,
+    "page_tables": (
+        "Page tables grow with memory that is touched in many scattered places: huge pages need far fewer."
+    ),
+    "sock": "Limit the socket queues (SO_RCVBUF, SO_SNDBUF, net.ipv4.tcp_mem), or read from them sooner.",
+    "kernel_stack": "Kernel stacks grow with threads: count those.",
+    "other": (
+        "Pipes and Unix sockets keep unread data in such pages: count them, find the slow readers, and see "
+        "which function of the kernel asked."
+    ),
+}
+
+
+def weigh(findings: Findings) -> Suspect | None:
+    """Weigh all kernel memory together as a filler of the limit."""
+    return filling.suspect(findings, "kernel_memory", memory_kinds.kernel_bytes(findings))
+
+
+def sentence(findings: Findings) -> str:
+    """Return the sentence that says why, with the largest part of kernel memory."""
+    held = memory_kinds.kernel_bytes(findings)
+    part, most = memory_kinds.largest_kernel_part(findings)
+    filled = f"{size(held)} of it kernel memory, {size(most)} of that {_PARTS[part]}"
+    return sentence_parts.at_limit(findings, filled + sentence_parts.beside(findings, "kernel memory"))
+
+
+def cure(findings: Findings) -> Iterator[str]:
+    """Yield what to do about the largest part of kernel memory."""
+    part, held = memory_kinds.largest_kernel_part(findings)
+    yield (
+        f"Find what makes the kernel hold {size(held)} as {_PARTS[part]}: the processes' own memory is not "
+        "the problem, and their RSS does not show it."
+    )
+    if part in _PART_CURES:
+        yield _PART_CURES[part]

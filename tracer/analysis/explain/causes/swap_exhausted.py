@@ -1,0 +1,48 @@
+"""Swap was allowed, in use and full, so that process and shared memory could not be reclaimed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from tracer.analysis.explain import sentence_parts
+from tracer.analysis.explain.evidence.kinds import found
+from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.weighing import filling, swap_room
+from tracer.analysis.explain.wording import owner_name
+from tracer.analysis.results.conclusions import Suspect
+from tracer.units import size
+
+LABEL: Final = "swap was full"
+
+
+def weigh(findings: Findings) -> Suspect | None:
+    """Weigh a full swap as much as the process and shared memory together that it could have held."""
+    swap = findings.circumstances.swap
+    if swap is None or not swap_room.is_exhausted(findings):
+        return None
+    swappable = (
+        filling.suspect(findings, "anon_growth", findings.composition.anon),
+        filling.suspect(findings, "shmem", findings.composition.shmem),
+    )
+    weight = round(min(sum(one.weight for one in swappable if one is not None), 1), 3)
+    evidence = found(findings, "full_swap", used_bytes=swap.used_bytes, allowed_bytes=swap.allowed_bytes)
+    return Suspect("swap_exhausted", weight, evidence)
+
+
+def sentence(findings: Findings) -> str:
+    """Return the sentence that says why."""
+    swap = findings.circumstances.swap
+    used = "" if swap is None else f" ({size(swap.used_bytes)})"
+    return sentence_parts.at_limit(
+        findings, f"{sentence_parts.anonymous(findings)}, and its swap was full{used}"
+    )
+
+
+def cure(findings: Findings) -> Iterator[str]:
+    """Yield what to do."""
+    yield (
+        f"Give {owner_name(findings.owner)} more swap (memory.swap.max, memory.memsw.limit_in_bytes) or a "
+        "higher limit, or make the processes need less memory: while swap is full, their memory cannot be "
+        "reclaimed."
+    )

@@ -1,0 +1,34 @@
+"""No cause fits the numbers, or the kernel log does not show that memory was short."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from tracer.analysis.explain import sentence_parts
+from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.results.conclusions import Suspect
+
+LABEL: Final = "the records do not show why"
+
+
+def weigh(_: Findings) -> Suspect | None:
+    """Return None: this is the verdict where no other cause weighs enough."""
+    return None
+
+
+def sentence(findings: Findings) -> str:
+    """Return the sentence that says what is known."""
+    asked, killed = sentence_parts.asked(findings), sentence_parts.killed(findings)
+    shortage = findings.circumstances.shortage
+    if shortage is not None:
+        return f"{asked} memory{killed}: {shortage.clause}."
+    if findings.constraint != "memcg":
+        return f"{asked} memory that was not available{killed}; it is not known whose limit was hit."
+    at_limit = sentence_parts.at_limit(findings, sentence_parts.anonymous(findings))
+    return f"{at_limit} No known cause fits these numbers."
+
+
+def cure(_: Findings) -> Iterator[str]:
+    """Yield nothing."""
+    yield from ()

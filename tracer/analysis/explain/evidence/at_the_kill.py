@@ -1,0 +1,51 @@
+"""Evidence of the state at the kill: the parts of usage, and the room that was left below the limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from tracer.analysis.explain.evidence.kinds import found
+from tracer.analysis.explain.measure import memory_kinds
+from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.wording import no_limit
+from tracer.analysis.results.conclusions import Evidence
+
+_LEAST_PERCENT: Final = 1
+_KILLED_SHARE: Final = 0.9
+
+
+def evidence(findings: Findings) -> Iterator[Evidence]:
+    """Find the kinds of memory with at least 1 % of usage, clean page cache always, and the room left."""
+    made_of = findings.composition
+    if not made_of.total or made_of.anon is None:
+        yield from killed_held_limit(findings)
+    if not made_of.total:
+        return
+    parts = {
+        "anon": made_of.anon,
+        "shmem": made_of.shmem or None,
+        "unevictable": made_of.unevictable or None,
+        "kernel": memory_kinds.kernel_bytes(findings),
+        "file_clean": made_of.file_clean,
+        "unwritten": memory_kinds.unwritten_bytes(made_of) or None,
+    }
+    for part, held in parts.items():
+        if held is not None and (held * 100 >= _LEAST_PERCENT * made_of.total or part == "file_clean"):
+            yield found(findings, "part_of_usage", part=part, held_bytes=held, usage_bytes=made_of.total)
+    usage, limit = findings.owner.usage_bytes, findings.owner.limit_bytes
+    if usage is not None and limit is not None and not no_limit(findings.owner):
+        room = (limit - usage) // findings.page_size
+        yield found(findings, "room_left", room_pages=room, usage_bytes=usage, limit_bytes=limit)
+
+
+def killed_held_limit(findings: Findings) -> Iterator[Evidence]:
+    """Find that the killed processes held nearly all of the limit as anonymous memory.
+
+    Without a composition only this shows what filled the limit.
+    """
+    limit = findings.owner.limit_bytes
+    killed = [victim.anon_rss_bytes or 0 for victim in findings.victims]
+    if no_limit(findings.owner) or not limit or not killed or sum(killed) < _KILLED_SHARE * limit:
+        return
+    yield found(findings, "killed_held_limit", anon_rss_bytes=sum(killed), limit_bytes=limit)

@@ -1,0 +1,154 @@
+"""The kinds of evidence: their numbers, and the tables of a trace that these are read from.
+
+This is the only list of kinds. `render.words.evidence` has a sentence for each, and docs/causes.md a line; a
+test compares all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.results.conclusions import Evidence, Suspect
+
+COMPOSITION: Final = "composition"
+"""Stands in `Kind.source` for the tables that the composition was read from (`_composition_source`)."""
+
+KERNEL_LOG: Final = "kernel_log"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """The names of the numbers of one kind of evidence, and the tables that they are read from.
+
+    `fields` are the fields of the report behind the numbers that the kernel log gives where these tables lack
+    them (`Quality.kmsg_fields`).
+    """
+
+    numbers: tuple[str, ...]
+    source: tuple[str, ...]
+    fields: tuple[str, ...] = ()
+
+
+_SHARE: Final = ("held_bytes", "usage_bytes")
+_SUSPECT: Final = ("cause", "weight", "reason")
+
+REASONS: Final[Mapping[str, Kind]] = {
+    "fills_limit": Kind((*_SHARE, "grown_bytes", "all_grown_bytes"), (COMPOSITION, "charge")),
+    "unwritten_cache": Kind(_SHARE, (COMPOSITION,)),
+    "protected_cache": Kind(_SHARE, (COMPOSITION, "samples")),
+    "barred_memory": Kind(_SHARE, (COMPOSITION, "oom"), ("trigger.gfp",)),
+    "full_swap": Kind(("used_bytes", "allowed_bytes"), ("charge", "samples")),
+    "constraint": Kind(("constraint",), ("oom",), ("constraint",)),
+    "killed_held_limit": Kind(
+        ("anon_rss_bytes", "limit_bytes"), ("oom",), ("victims.anon_rss_bytes", "limit_owner")
+    ),
+}
+"""Why a cause is suspected."""
+
+_MEASURED: Final[Mapping[str, Kind]] = {
+    "part_of_usage": Kind(("part", *_SHARE), (COMPOSITION,)),
+    "room_left": Kind(("room_pages", "usage_bytes", "limit_bytes"), ("oom",), ("limit_owner",)),
+    "growth": Kind(("part", "grown_bytes", "span_ns"), ("charge",)),
+    "evicted_cache": Kind(("evicted_bytes", "span_ns"), ("pagecache",)),
+    "absorbed_memory": Kind(("absorbed_bytes",), ("charge",)),
+    "steal_count": Kind(
+        ("evicted_pages", "swapped_pages", "pgsteal_pages"), ("pagecache", "reclaim", "samples")
+    ),
+    "reclaim_attempts": Kind(("attempts", "scanned_pages", "reclaimed_pages", "stall_ms"), ("reclaim",)),
+    "fruitless_attempt": Kind(("scanned_pages",), ("reclaim",)),
+    "unwritten_scanned": Kind(("attempts", "scanned_pages", "unwritten_pages"), ("reclaim",)),
+    "machine_memory": Kind(
+        (
+            *("usable_bytes", "anon_bytes", "file_bytes", "shmem_bytes", "slab_bytes"),
+            *("unevictable_bytes", "free_bytes"),
+        ),
+        (KERNEL_LOG,),
+    ),
+    "short_zone": Kind(("zone", "node", "free_bytes", "min_bytes"), (KERNEL_LOG,)),
+    "machine_swap": Kind(("free_bytes", "total_bytes"), (KERNEL_LOG,)),
+}
+
+_DOUBTS: Final[Mapping[str, Kind]] = {
+    "doubt_lost_records": Kind(("lost_records",), ("loss",)),
+    "doubt_no_sample": Kind((), ("samples",)),
+    "doubt_log_alone": Kind((), (KERNEL_LOG,)),
+    "doubt_no_start_sample": Kind((), ("samples",)),
+    "doubt_inferred_limit": Kind((), ("oom", KERNEL_LOG)),
+}
+
+OF_SUSPECTS: Final[Mapping[str, Kind]] = {
+    "other_cause": Kind(_SUSPECT, ()),
+    "doubt_close_cause": Kind(_SUSPECT, ()),
+}
+"""Evidence on a suspect that is not the verdict. Its reason's numbers and source are added to these."""
+
+_CONTRIBUTING: Final[Mapping[str, Kind]] = {
+    "shared_limit": Kind(("holders",), ("charge", "samples", "cgroups")),
+    "larger_process_lived": Kind(
+        tuple(
+            f"{who}_{what}"
+            for who in ("killed", "larger")
+            for what in ("comm", "pid", "oom_score_adj", "held_bytes")
+        ),
+        ("oom_candidates",),
+        ("candidates",),
+    ),
+    "many_processes": Kind(("processes", "largest_bytes"), ("oom_candidates",), ("candidates",)),
+    "also_in_usage": Kind(("part", *_SHARE), (COMPOSITION,)),
+    "unmapped_shmem": Kind(("unmapped_bytes",), (COMPOSITION, "oom"), ("victims.anon_rss_bytes",)),
+    "slow_growth": Kind(("grown_bytes", "rise_ns", "bytes_per_minute"), ("charge",)),
+    "burst": Kind(("grown_bytes", "rise_ns", "calm_ns"), ("charge",)),
+    "refaulted_cache": Kind(("refaulted_bytes", "evicted_bytes"), ("samples", "pagecache")),
+    "no_swap": Kind((), ("samples",)),
+    "swap_in_use": Kind(("used_bytes", "allowed_bytes"), ("charge", "samples")),
+    "protected_memory": Kind(("protected_bytes",), ("samples",)),
+    "writer_waits": Kind(("waited_ms",), ("stalls",)),
+    "restricted_request": Kind(("gfp",), ("oom",), ("trigger.gfp",)),
+    "dying_cgroups": Kind(("held_bytes",), ("charge", "samples", "cgroups")),
+    "clean_cache_left": Kind(("held_bytes",), (COMPOSITION,)),
+}
+
+KINDS: Final[Mapping[str, Kind]] = {**REASONS, **_MEASURED, **_DOUBTS, **OF_SUSPECTS, **_CONTRIBUTING}
+
+
+def found(findings: Findings, kind: str, **numbers: Any) -> Evidence:
+    """Return evidence of a kind in `KINDS`; a number that is None is not known, and left out.
+
+    TypeError where the names of `numbers` are not those of the kind.
+    """
+    if numbers.keys() != set(KINDS[kind].numbers):
+        raise TypeError(f"evidence of kind {kind} has {KINDS[kind].numbers}, not {tuple(numbers)}")
+    known = {name: value for name, value in numbers.items() if value is not None}
+    return Evidence(kind, known, _source(findings, KINDS[kind]))
+
+
+def on_suspect(kind: str, suspect: Suspect) -> Evidence:
+    """Return evidence of a kind in `OF_SUSPECTS`: the suspect, and the numbers behind it."""
+    numbers = {"cause": suspect.cause, "weight": suspect.weight, "reason": suspect.evidence.kind}
+    return Evidence(kind, numbers | dict(suspect.evidence.numbers), suspect.evidence.source)
+
+
+def _source(findings: Findings, kind: Kind) -> tuple[str, ...]:
+    """Return the tables that were read for this kill, each once.
+
+    The kernel log is the last of them where it completed these tables, and the only one without a trace.
+    """
+    if findings.kmsg == "only":
+        return (KERNEL_LOG,)
+    read: list[str] = []
+    for table in kind.source:
+        read += _composition_source(findings) if table == COMPOSITION else [table]
+    if set(kind.fields) & set(findings.kmsg_fields):
+        read.append(KERNEL_LOG)
+    return tuple(dict.fromkeys(read))
+
+
+def _composition_source(findings: Findings) -> list[str]:
+    if "composition" in findings.kmsg_fields:
+        return [KERNEL_LOG]
+    if "memory_stat_bytes" in findings.kmsg_fields:
+        return ["samples", KERNEL_LOG]
+    return ["samples"] if findings.sampled_at_kill else ["charge", "samples"]

@@ -1,0 +1,100 @@
+"""The parts that the sentences of several causes share: who asked, who was killed, the limit, the cache."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from tracer.analysis.explain.measure import memory_kinds
+from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.wording import no_limit, owner_name, process, trigger_name
+from tracer.units import duration, size
+
+_BESIDE_SHARE: Final = 0.2
+
+Filling = Literal["anonymous memory", "shared memory", "locked memory", "kernel memory"]
+
+
+def asked(findings: Findings) -> str:
+    """`sh (pid 41) asked for`; a thread of the one killed process goes by the name of that process."""
+    return f"{_asker(findings)} asked for"
+
+
+def killed(findings: Findings) -> str:
+    """` and was killed`, or `, and b (pid 7) was killed for it`; empty where nothing was killed."""
+    victims = findings.victims
+    if len(victims) > 1:
+        return f", and {len(victims)} processes were killed for it"
+    if not victims:
+        return ""
+    victim = process(victims[0].comm, victims[0].pid)
+    return " and was killed" if victim == _asker(findings) else f", and {victim} was killed for it"
+
+
+def _asker(findings: Findings) -> str:
+    if findings.trigger_tgid in findings.victim_tgids and len(findings.victims) == 1:
+        return process(findings.victims[0].comm, findings.victims[0].pid)
+    return trigger_name(findings.trigger)
+
+
+def at_limit(findings: Findings, filled: str, *, cache: str | None = None) -> str:
+    """Return the sentence on a kill at a cgroup's limit.
+
+    `filled` names the memory that the limit was full of, and may be empty. `cache` says what became of the
+    page cache; by default what it gave back, and what was left.
+    """
+    owner = findings.owner
+    limit = "its limit" if no_limit(owner) else f"its limit of {size(owner.limit_bytes)}"
+    if findings.circumstances.full_swap_limit_bytes is not None:
+        limit = f"its limit of memory and swap together, {size(findings.circumstances.full_swap_limit_bytes)}"
+    above = " (above the cgroup that asked)" if owner.is_ancestor else ""
+    full = f", {filled}" if filled else ""
+    where = f"{owner_name(owner)}{above} was at {limit}{full}"
+    return f"{asked(findings)} more memory{killed(findings)}: {where}; {cache or _cache(findings)}."
+
+
+def anonymous(findings: Findings) -> str:
+    """`97 MiB of it anonymous memory`; empty where that is not known."""
+    anon = findings.composition.anon
+    return "" if anon is None else f"{size(anon)} of it anonymous memory"
+
+
+def beside(findings: Findings, filling: Filling) -> str:
+    """` beside 39 MiB of shared memory`: other kinds that fill a good part of the limit; else empty."""
+    made_of = findings.composition
+    held: dict[Filling, int | None] = {
+        "anonymous memory": made_of.anon,
+        "shared memory": made_of.shmem,
+        "locked memory": made_of.unevictable,
+        "kernel memory": memory_kinds.kernel_bytes(findings),
+    }
+    others = [
+        f"{size(bytes_)} of {kind}"
+        for kind, bytes_ in held.items()
+        if kind != filling and bytes_ is not None and bytes_ >= _BESIDE_SHARE * (made_of.total or 0) > 0
+    ]
+    return f" beside {' and '.join(others)}" if others else ""
+
+
+def _cache(findings: Findings) -> str:
+    cushion = findings.cushion
+    if cushion.exhausted_at is not None and findings.time is not None:
+        before = duration((findings.time - cushion.exhausted_at).total_seconds())
+        given = f"the page cache had already given back {size(cushion.evicted_bytes)}"
+        return f"{given} and was used up {before} before"
+    left_bytes = _left_bytes(findings)
+    if not cushion.evicted_bytes and left_bytes == 0:
+        return "no page cache was left to reclaim"
+    given = {
+        None: "it is not known how much the page cache gave back",
+        0: "the page cache had given back nothing",
+    }.get(cushion.evicted_bytes, f"the page cache had given back {size(cushion.evicted_bytes)}")
+    if left_bytes is None:
+        return given
+    return f"{given}, and {size(left_bytes) if left_bytes else 'nothing'} of it was left"
+
+
+def _left_bytes(findings: Findings) -> int | None:
+    """Return the page cache that was left, without locked pages."""
+    if findings.composition.file_clean is None:
+        return findings.cushion.cache_end_bytes
+    return memory_kinds.cache_left_bytes(findings.composition)

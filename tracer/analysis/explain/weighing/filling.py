@@ -1,0 +1,64 @@
+"""The weight of a cause that filled the limit with one kind of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from tracer.analysis.explain.evidence.kinds import found
+from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.weighing.scope import is_composition_known, is_limit_hit
+from tracer.analysis.results.conclusions import Suspect
+
+Filler = Literal["anon_growth", "shmem", "unevictable", "kernel_memory"]
+
+_LITTLE_CACHE_SHARE: Final = 0.05  # clean cache that is left at most kills: mapped, or just read
+_DISTRUST: Final = 3  # how fast more clean cache lowers the weight: to 0 at 38 % of usage
+_LEAST_GROWTH_SHARE: Final = 0.1
+
+
+def suspect(findings: Findings, cause: Filler, held_bytes: int | None) -> Suspect | None:
+    """Return the cause with its weight; None where no limit was hit, or `held_bytes` is not known.
+
+    The weight is the mean of two shares: of usage at the kill, and of the memory that had grown since usage
+    was last below half of the limit. Where growth is not known, the first share stands alone. Clean page
+    cache that was left lowers the weight, since reclaim should have dropped it.
+    """
+    if not is_limit_hit(findings) or not is_composition_known(findings) or held_bytes is None:
+        return None
+    made_of = findings.composition
+    total, grown = made_of.total or 1, _grown(findings)
+    share, all_grown = min(held_bytes / total, 1.0), sum(grown.values())
+    if grown:
+        # If next to nothing grew, its growth does not point to any of them.
+        share = (share + grown[cause] / max(all_grown, _LEAST_GROWTH_SHARE * total)) / 2
+    left = (made_of.file_clean or 0) / total
+    trust = min(max(1 - _DISTRUST * (left - _LITTLE_CACHE_SHARE), 0), 1)
+    evidence = found(
+        findings,
+        "fills_limit",
+        held_bytes=held_bytes,
+        usage_bytes=made_of.total,
+        grown_bytes=grown.get(cause),
+        all_grown_bytes=all_grown if grown else None,
+    )
+    return Suspect(cause, round(share * trust, 3), evidence)
+
+
+def _grown(findings: Findings) -> Mapping[Filler, int]:
+    """Return the growth of each kind; empty where it is not known.
+
+    The ledger does not tell locked from other memory. Locked anonymous memory is assumed to have grown with
+    anonymous memory, and all locked memory to have grown in this time.
+    """
+    grown = findings.circumstances.grown_bytes
+    if not grown:
+        return {}
+    locked, anon = findings.composition.unevictable or 0, findings.composition.anon or 0
+    locked_anon = grown["anon"] * locked // (locked + anon) if locked else 0
+    return {
+        "anon_growth": grown["anon"] - locked_anon,
+        "shmem": grown["shmem"],
+        "unevictable": locked,
+        "kernel_memory": grown["kernel"] + grown["sock"],
+    }

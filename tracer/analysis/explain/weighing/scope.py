@@ -1,0 +1,21 @@
+"""Whether a kill is one whose causes can be weighed."""
+
+from __future__ import annotations
+
+from tracer.analysis.explain.measure.findings import Findings
+
+
+def memory_was_short(findings: Findings) -> bool:
+    """Return whether the kernel killed for want of memory; False where the log shows no shortage."""
+    shortage = findings.circumstances.shortage
+    return shortage is None or shortage.cause != "unknown"
+
+
+def is_limit_hit(findings: Findings) -> bool:
+    """Return whether a cgroup's limit was hit."""
+    return findings.constraint == "memcg" and memory_was_short(findings)
+
+
+def is_composition_known(findings: Findings) -> bool:
+    """Return whether it is known what filled the limit."""
+    return bool(findings.composition.total) and findings.composition.anon is not None

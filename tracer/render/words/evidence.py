@@ -1,0 +1,379 @@
+"""Evidence in words: a sentence for each kind, and the records of `explain --json` with their sentences.
+
+The sentences hold names of processes and cgroups as the kernel has them. Text for a terminal or a page has to
+pass `visible` afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final, TypeAlias
+
+from tracer.analysis.explain.evidence.kinds import KINDS
+from tracer.analysis.explain.wording import process
+from tracer.analysis.results.conclusions import Evidence
+from tracer.analysis.results.json_values import as_json
+from tracer.analysis.results.kill import OomReport
+from tracer.units import count, duration, percent, size
+
+_Numbers: TypeAlias = Mapping[str, Any]
+
+_PARTS: Final[Mapping[str, str]] = {
+    "anon": "anonymous memory",
+    "shmem": "shared memory",
+    "unevictable": "locked memory (or on ramfs)",
+    "kernel": "kernel memory",
+    "file_clean": "clean page cache",
+    "unwritten": "page cache not yet written",
+}
+_ALSO: Final[Mapping[str, str]] = {
+    "anon": "anonymous memory",
+    "shmem": "shared memory (tmpfs, memfd), which need not be mapped by any process",
+    "unevictable": "locked memory (or on ramfs)",
+    "page_tables": "page tables, the maps of the processes' memory",
+    "sock": "socket buffers",
+    "unwritten": "page cache that was not yet written to disk and so could not be dropped",
+}
+_MACHINE: Final[Mapping[str, str]] = {
+    "anon_bytes": "anonymous",
+    "file_bytes": "page cache",
+    "shmem_bytes": "shared",
+    "slab_bytes": "slab",
+    "unevictable_bytes": "locked",
+    "free_bytes": "free",
+}
+_SOURCES: Final[Mapping[str, str]] = {"charge": "charge ledger", "kernel_log": "kernel log"}
+"""Table -> its name in a sentence, where that is not the name of the table."""
+
+
+def sentence(item: Evidence) -> str:
+    """Return the sentence without its source; a doubt begins with `doubt: `."""
+    words = _WORDS[item.kind](item.numbers)
+    return f"doubt: {words}" if item.is_doubt else words
+
+
+def doubt(item: Evidence) -> str:
+    """Return the sentence of a doubt with its source, below a heading that says that it is one."""
+    return f"{_WORDS[item.kind](item.numbers)} {_source(item)}"
+
+
+def with_source(item: Evidence) -> str:
+    """Return the sentence with the tables in parentheses that its numbers are from."""
+    return f"{sentence(item)} {_source(item)}"
+
+
+def document(report: OomReport) -> dict[str, Any]:
+    """Return the object of a kill in `explain --json`: `OomReport.to_dict`, with a sentence for all evidence.
+
+    A suspect also has its sentence as `reason`.
+    """
+    found, verdict = report.to_dict(), report.verdict
+    found["verdict"] |= {
+        "evidence": [_as_object(item) for item in verdict.evidence],
+        "contributing": [_as_object(item) for item in verdict.contributing],
+        "suspects": [
+            {
+                "cause": suspect.cause,
+                "weight": suspect.weight,
+                "reason": sentence(suspect.evidence),
+                "evidence": _as_object(suspect.evidence),
+            }
+            for suspect in verdict.suspects
+        ],
+    }
+    return found
+
+
+def check(kinds: Collection[str], worded: Collection[str]) -> None:
+    """Compare the kinds of evidence with those that have words. ImportError where they differ."""
+    if silent := sorted(set(kinds) - set(worded)):
+        raise ImportError(f"no words for the evidence {', '.join(silent)}")
+    if unknown := sorted(set(worded) - set(kinds)):
+        raise ImportError(f"words for evidence that there is not: {', '.join(unknown)}")
+
+
+def _as_object(item: Evidence) -> dict[str, Any]:
+    numbers, source = as_json(item.numbers), as_json(item.source)
+    return {"kind": item.kind, "sentence": sentence(item), "numbers": numbers, "source": source}
+
+
+def _source(item: Evidence) -> str:
+    return f"({', '.join(_SOURCES.get(table, table) for table in item.source)})"
+
+
+# Why a cause is suspected
+
+
+def _fills_limit(it: _Numbers) -> str:
+    share = f"{size(it['held_bytes'])} of {size(it['usage_bytes'])} in use"
+    grown = it.get("grown_bytes")
+    growth = "" if grown is None else f"; {size(grown)} of the {size(it['all_grown_bytes'])} that grew"
+    return f"{share}, {percent(it['held_bytes'], it['usage_bytes'])}{growth}"
+
+
+def _blocked(what: str) -> Callable[[_Numbers], str]:
+    def words(it: _Numbers) -> str:
+        return f"{size(it['held_bytes'])} {what}, {percent(it['held_bytes'], it['usage_bytes'])} of usage"
+
+    return words
+
+
+def _barred_memory(it: _Numbers) -> str:
+    barred = _blocked("of cache and slab that this request may not free")(it)
+    return f"{barred}: it may not enter file systems or start I/O"
+
+
+def _full_swap(it: _Numbers) -> str:
+    allowed = f" of {size(it['allowed_bytes'])}" if "allowed_bytes" in it else ""
+    return f"{size(it['used_bytes'])}{allowed} of swap was in use"
+
+
+def _constraint(it: _Numbers) -> str:
+    return f"the kernel's constraint was {it['constraint']}"
+
+
+def _killed_held_limit(it: _Numbers) -> str:
+    held, limit = it["anon_rss_bytes"], it["limit_bytes"]
+    share = percent(min(held, limit), limit)
+    return f"the killed processes held {size(held)} of anonymous memory, {share} of the limit"
+
+
+def _other_cause(it: _Numbers) -> str:
+    return f"not {it['cause']}: {_WORDS[it['reason']](it)}"
+
+
+# What was measured
+
+
+def _part_of_usage(it: _Numbers) -> str:
+    held, usage = it["held_bytes"], it["usage_bytes"]
+    return f"{_PARTS[it['part']]} was {size(held)} of {size(usage)} in use, {percent(held, usage)}"
+
+
+def _room_left(it: _Numbers) -> str:
+    return f"usage at the kill was {it['room_pages']} pages below the limit"
+
+
+def _growth(it: _Numbers) -> str:
+    span = duration(it["span_ns"] / 1e9)
+    return f"{_PARTS[it['part']]} grew by {size(it['grown_bytes'])} in the {span} before the kill"
+
+
+def _evicted_cache(it: _Numbers) -> str:
+    span = duration(it["span_ns"] / 1e9)
+    return f"reclaim evicted {size(it['evicted_bytes'])} of page cache in the {span} at the limit"
+
+
+def _absorbed_memory(it: _Numbers) -> str:
+    return f"{size(it['absorbed_bytes'])} of other memory took the place of evicted cache"
+
+
+def _steal_count(it: _Numbers) -> str:
+    swapped = f" and {count(it['swapped_pages'])} to swap" if it["swapped_pages"] else ""
+    return (
+        f"reclaim took {count(it['evicted_pages'])} pages of cache{swapped} by this trace, and "
+        f"{count(it['pgsteal_pages'])} by the kernel's own count (pgsteal), up to its last reading"
+    )
+
+
+def _reclaim_attempts(it: _Numbers) -> str:
+    return (
+        f"{count(it['attempts'])} reclaim attempts took {duration(it['stall_ms'] / 1000)}: they scanned "
+        f"{count(it['scanned_pages'])} pages and freed {count(it['reclaimed_pages'])}"
+    )
+
+
+def _fruitless_attempt(it: _Numbers) -> str:
+    return f"the last reclaim attempt scanned {count(it['scanned_pages'])} pages and freed none"
+
+
+def _unwritten_scanned(it: _Numbers) -> str:
+    return (
+        f"of {count(it['scanned_pages'])} cache pages that the last {it['attempts']} attempts scanned, "
+        f"{count(it['unwritten_pages'])} were not yet written to disk"
+    )
+
+
+def _machine_memory(it: _Numbers) -> str:
+    kinds = ", ".join(f"{size(it[number])} {kind}" for number, kind in _MACHINE.items() if it[number])
+    return f"of the machine's {size(it['usable_bytes'])}: {kinds}"
+
+
+def _short_zone(it: _Numbers) -> str:
+    return (
+        f"zone {it['zone']} of node {it['node']} had {size(it['free_bytes'])} free, less than its minimum of "
+        f"{size(it['min_bytes'])}"
+    )
+
+
+def _machine_swap(it: _Numbers) -> str:
+    return f"{size(it.get('free_bytes'))} of {size(it['total_bytes'])} of swap was free"
+
+
+# Doubts
+
+
+def _lost_records(it: _Numbers) -> str:
+    return f"{it['lost_records']} records were lost in the time before the kill"
+
+
+def _no_sample(_: _Numbers) -> str:
+    return "no sample was taken at the kill, so the composition is computed from charges"
+
+
+def _log_alone(_: _Numbers) -> str:
+    return "there is only a kernel log, which does not show what grew"
+
+
+def _no_start_sample(_: _Numbers) -> str:
+    return "the memory that the cgroup held when the trace began is not known"
+
+
+def _inferred_limit(_: _Numbers) -> str:
+    return "the cgroup whose limit was hit is inferred, and no kernel log confirms it"
+
+
+def _close_cause(it: _Numbers) -> str:
+    return f"{it['cause']} is nearly as likely: {_WORDS[it['reason']](it)}"
+
+
+# Factors beside the cause
+
+
+def _shared_limit(it: _Numbers) -> str:
+    shared, holders = "the limit is an ancestor's, and the cgroups below it share it", it["holders"]
+    held = ", ".join(
+        f"{one.get('cgroup', 'the ancestor itself')} {size(one['held_bytes'])}"
+        f"{' (the task that asked is in it)' if one['is_triggers'] else ''}"
+        for one in holders
+    )
+    if holders and "cgroup" in holders[0] and not holders[0]["is_triggers"]:
+        return f"{shared}; a sibling holds most of the memory: {held}"
+    return f"{shared}; the memory is held by {held}" if len(holders) > 1 else shared
+
+
+def _larger_process_lived(it: _Numbers) -> str:
+    killed = process(it["killed_comm"], it["killed_pid"])
+    larger = process(it["larger_comm"], it["larger_pid"])
+    killed_held, larger_held = size(it["killed_held_bytes"]), size(it["larger_held_bytes"])
+    if it["killed_oom_score_adj"] > 0:
+        return (
+            f"{killed} was killed for its oom_score_adj of {it['killed_oom_score_adj']}: it held "
+            f"{killed_held}, and {larger} {larger_held}"
+        )
+    return (
+        f"{larger} held {larger_held}, and {killed}, which was killed, {killed_held}: an oom_score_adj of "
+        f"{it['larger_oom_score_adj']} spared the larger one"
+    )
+
+
+def _many_processes(it: _Numbers) -> str:
+    processes, largest = count(it["processes"]), size(it["largest_bytes"])
+    return f"the memory is spread over {processes} processes; the largest held {largest}"
+
+
+def _also_in_usage(it: _Numbers) -> str:
+    held, usage = it["held_bytes"], it["usage_bytes"]
+    return f"{percent(held, usage)} of usage was {_ALSO[it['part']]}: {size(held)}"
+
+
+def _unmapped_shmem(it: _Numbers) -> str:
+    return (
+        f"the killed processes had not mapped {size(it['unmapped_bytes'])} of the shared memory: such "
+        "memory, as in files on tmpfs, outlives the kill"
+    )
+
+
+def _slow_growth(it: _Numbers) -> str:
+    rate, span = size(it["bytes_per_minute"]), duration(it["rise_ns"] / 1e9)
+    return f"memory grew slowly, as with a leak: {rate} a minute over {span}"
+
+
+def _burst(it: _Numbers) -> str:
+    rise, calm = duration(it["rise_ns"] / 1e9), duration(it["calm_ns"] / 1e9)
+    most = f"four fifths of {size(it['grown_bytes'])}"
+    return f"memory grew in a burst: {most} within {rise}, after {calm} of calm"
+
+
+def _refaulted_cache(it: _Numbers) -> str:
+    again = it["refaulted_bytes"]
+    if again > it.get("evicted_bytes", again):
+        return f"{size(again)} of evicted cache was read again, some of it evicted long before"
+    return f"{size(again)} of the evicted cache was read again: the work needs its cache"
+
+
+def _no_swap(_: _Numbers) -> str:
+    return "swap is off for this cgroup, so only page cache could be reclaimed"
+
+
+def _swap_in_use(it: _Numbers) -> str:
+    allowed = f", of {size(it['allowed_bytes'])} allowed" if "allowed_bytes" in it else ""
+    return f"{size(it['used_bytes'])} was in swap{allowed}"
+
+
+def _protected_memory(it: _Numbers) -> str:
+    return f"memory.min protects {size(it['protected_bytes'])} of cgroups below the limit from reclaim"
+
+
+def _writer_waits(it: _Numbers) -> str:
+    return f"writers waited {duration(it['waited_ms'] / 1e3)}, because too many pages were dirty"
+
+
+def _restricted_request(_: _Numbers) -> str:
+    return "the request may not enter file systems or start I/O (gfp), so reclaim could free less"
+
+
+def _dying_cgroups(it: _Numbers) -> str:
+    return f"removed (dying) cgroups still held {size(it['held_bytes'])}"
+
+
+def _clean_cache_left(it: _Numbers) -> str:
+    return f"reclaim left {size(it['held_bytes'])} of clean page cache"
+
+
+_WORDS: Final[Mapping[str, Callable[[_Numbers], str]]] = {
+    "fills_limit": _fills_limit,
+    "unwritten_cache": _blocked("of page cache not yet written to disk"),
+    "protected_cache": _blocked("of page cache that memory.min of cgroups below protects"),
+    "barred_memory": _barred_memory,
+    "full_swap": _full_swap,
+    "constraint": _constraint,
+    "killed_held_limit": _killed_held_limit,
+    "other_cause": _other_cause,
+    "part_of_usage": _part_of_usage,
+    "room_left": _room_left,
+    "growth": _growth,
+    "evicted_cache": _evicted_cache,
+    "absorbed_memory": _absorbed_memory,
+    "steal_count": _steal_count,
+    "reclaim_attempts": _reclaim_attempts,
+    "fruitless_attempt": _fruitless_attempt,
+    "unwritten_scanned": _unwritten_scanned,
+    "machine_memory": _machine_memory,
+    "short_zone": _short_zone,
+    "machine_swap": _machine_swap,
+    "doubt_lost_records": _lost_records,
+    "doubt_no_sample": _no_sample,
+    "doubt_log_alone": _log_alone,
+    "doubt_no_start_sample": _no_start_sample,
+    "doubt_inferred_limit": _inferred_limit,
+    "doubt_close_cause": _close_cause,
+    "shared_limit": _shared_limit,
+    "larger_process_lived": _larger_process_lived,
+    "many_processes": _many_processes,
+    "also_in_usage": _also_in_usage,
+    "unmapped_shmem": _unmapped_shmem,
+    "slow_growth": _slow_growth,
+    "burst": _burst,
+    "refaulted_cache": _refaulted_cache,
+    "no_swap": _no_swap,
+    "swap_in_use": _swap_in_use,
+    "protected_memory": _protected_memory,
+    "writer_waits": _writer_waits,
+    "restricted_request": _restricted_request,
+    "dying_cgroups": _dying_cgroups,
+    "clean_cache_left": _clean_cache_left,
+}
+"""Kind of evidence -> its words."""
+
+check(KINDS, _WORDS)
