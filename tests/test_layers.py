@@ -47,7 +47,6 @@ KNOWN: Final[frozenset[str]] = frozenset(
         "bpf/reclaim.bpf.c",
         "tests/analysis/explain/test_postmortem.py",
         "tests/lab/test_checks.py",
-        "tracer/analysis/explain/causes",
         "tracer/cli/verbs",
         "tracer/lab",
         "tracer/render",

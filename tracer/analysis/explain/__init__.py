@@ -7,5 +7,8 @@ in this list:
     measure — the findings on a kill: memory, cache, growth, allocators, limit owner, trigger and victims
     victim — badness, the ranking of the candidates, and what would have changed it
     sizing — the least limit under which the same work would have lived
-    causes — the causes, and how each is weighed
+    evidence — what speaks for a verdict, as kinds and numbers without words
+    weighing — the rules by which several causes are weighed
+    sentence_parts — what the sentences of several causes share
+    causes — a module for each cause: its weight, its sentence and its cure
 """
