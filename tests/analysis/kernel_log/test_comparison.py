@@ -231,7 +231,7 @@ def test_a_victim_that_was_gone_has_the_sizes_of_the_table(trace: Any) -> None:
     [
         (None, "did not read the kernel log"),
         ("/dev/kmsg: Operation not permitted", "it could not be read: /dev/kmsg: Operation not permitted"),
-        ("read", "nothing on this kill was logged"),
+        ("read", "the kernel logged nothing on this kill"),
     ],
 )
 def test_no_log(trace: Any, state: str | None, says: str) -> None:
