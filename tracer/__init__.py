@@ -1,7 +1,7 @@
 """memcg-tracer: why does a container at its memory limit not die, and when it dies, why then?
 
-`tracer.open(path)` gives a trace as pandas DataFrames. Nothing heavy is imported before it is called: the
-recorder imports this package too, and must not pay for pandas.
+`tracer.open(path)` gives a trace as pandas DataFrames. pandas is imported only when it is called: the
+recorder imports this package as well, and must not pay for pandas.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ __all__ = ["VERSION", "TraceError", "TracerError", "UsageError", "__version__", 
 
 
 def open(path: str | Path) -> AnalysedTrace:
-    """Open a trace, one that was interrupted included; raises TraceError for anything else."""
-    from tracer.analysis.trace import AnalysedTrace  # noqa: PLC0415  pandas is no business of the recorder
+    """Open the trace in a directory, also one whose recording was interrupted.
+
+    Raises TraceError if there is no trace.
+    """
+    from tracer.analysis.trace import AnalysedTrace  # noqa: PLC0415  the recorder must not load pandas
 
     return AnalysedTrace(path)

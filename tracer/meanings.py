@@ -1,7 +1,7 @@
-"""What the columns of a trace mean, for `help()`.
+"""The meanings of the columns of a trace, for `help()`.
 
-meanings.tsv is made from the tables of docs/trace-format.md by tests/test_schema.py, which also finds where
-they differ: a row is a table, its columns separated by spaces, and what they mean.
+tests/test_schema.py makes meanings.tsv from the tables of docs/trace-format.md, and fails where the two
+differ. A row is a table, its columns separated by spaces, and their meaning.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Meanings = list[tuple[str, str]]
 
 
 def read_meanings() -> dict[str, Meanings]:
-    """Return table -> (columns, what they mean), in the order of the document."""
+    """Return table -> (columns, their meaning), in the order of the document."""
     found: dict[str, Meanings] = {}
     for line in resources.files("tracer").joinpath("meanings.tsv").read_text("utf-8").splitlines():
         table, columns, meaning = line.split("\t")
@@ -26,12 +26,12 @@ def read_meanings() -> dict[str, Meanings]:
 
 
 def documentation() -> str:
-    """Return a text that names each table and column, with its type, and what it means."""
+    """Return a text with each table and its columns: name, type and meaning."""
     meanings = read_meanings()
-    return "\n\n".join(_of_table(table, meanings[table]) for table in TABLES)
+    return "\n\n".join(_table_text(table, meanings[table]) for table in TABLES)
 
 
-def _of_table(table: str, meanings: Meanings) -> str:
+def _table_text(table: str, meanings: Meanings) -> str:
     schema, lines = TABLES[table], [f"t.{table}"]
     for columns, meaning in meanings:
         fields = [schema.field(name) for name in columns.split()]

@@ -1,4 +1,4 @@
-"""A trace with its analyses at hand: what `tracer.open` gives."""
+"""A trace with its analyses as methods: the class of the object that `tracer.open` returns."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from tracer.units import count
 class AnalysedTrace(Trace):
     __doc__ = f"""A trace: its tables as pandas DataFrames, and what follows from them.
 
-Each table is read at first use and kept. Where it has a `time`, that is the sorted index, in UTC. Units are
-in the names: `_bytes`, `_pages`, `_ns`, `_us`; pages are of `t.meta["page_size"]` bytes. NA is "not known", 0
-is zero. A limit that is not set is NA too, and the flag beside it is then false.
+A table is read at first use and kept. A column `time` is its index, sorted, in UTC. Names contain the units:
+`_bytes`, `_pages`, `_ns`, `_us`; a page has `t.meta["page_size"]` bytes. NA is "not known", 0 is zero. A
+limit that is not set is NA as well, and the flag beside it is then false.
 
 {meanings.documentation()}
 """
@@ -49,82 +49,86 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
         *,
         run: int | None = None,
     ) -> pd.DataFrame:
-        """A row a bin, one column per quantity: see `tracer.analysis.views.timeline.timeline`."""
+        """Return a row for each bin, a column for each quantity:
+        `tracer.analysis.views.timeline.timeline`.
+        """
         return timeline(self, cgroup, every, begin, end, run=run)
 
     @cached_property
     def refaults(self) -> pd.DataFrame:
-        """What was evicted and read again: see `tracer.analysis.views.refaults.refaults`."""
+        """The evictions that were undone by refaults: `tracer.analysis.views.refaults.refaults`."""
         return refaults.refaults(self)
 
     @cached_property
     def needed_again(self) -> pd.DataFrame:
-        """Which page cache came back, and from when to when it was needed: see
+        """The page cache that was refaulted, and the time over which it was needed:
         `tracer.analysis.views.refaults.needed_again`."""
         return refaults.needed_again(self)
 
     @cached_property
     def waits(self) -> pd.DataFrame:
-        """When which thread waited for memory, and for what: see `tracer.analysis.views.stalls.waits`."""
+        """The times in which threads waited for memory: `tracer.analysis.views.stalls.waits`."""
         return stalls.waits(self)
 
     @cached_property
     def places(self) -> Places:
-        """Which cgroup is where: see `tracer.analysis.core.lookup.cgroups.Places`."""
+        """The look-up of cgroups: `tracer.analysis.core.lookup.cgroups.Places`."""
         return Places(self.cgroups)
 
     @cached_property
     def processes(self) -> Processes:
-        """Who had which tgid when: see `tracer.analysis.core.lookup.processes.Processes`."""
+        """The look-up of processes: `tracer.analysis.core.lookup.processes.Processes`."""
         return Processes(self.tasks)
 
     @cached_property
     def losses(self) -> Losses:
-        """What was lost when: see `tracer.analysis.core.lookup.losses.Losses`."""
+        """The look-up of losses: `tracer.analysis.core.lookup.losses.Losses`."""
         return Losses(self.loss)
 
     @cached_property
     def logged(self) -> list[Logged]:
-        """The OOM killer's reports in the trace's kernel log: see
+        """The reports of the OOM killer in the kernel log:
         `tracer.analysis.core.lookup.log_reports.logged`.
         """
         return log_reports.logged(self.kernel_log)
 
     @cached_property
     def functions(self) -> Functions:
-        """What a stack is of: see `tracer.analysis.core.lookup.stacks.Functions`."""
+        """The look-up of stacks: `tracer.analysis.core.lookup.stacks.Functions`."""
         return Functions(self.stacks)
 
     def waits_by_process(self, cgroup: str | int | None = None) -> pd.DataFrame:
-        """How long each process waited for memory: see `tracer.analysis.views.stalls.by_process`."""
+        """Return how long each process waited for memory: `tracer.analysis.views.stalls.by_process`."""
         return stalls.by_process(self, cgroup)
 
     def evictions(self, by: str = "file", cgroup: str | int | None = None) -> pd.DataFrame:
-        """What came into the page cache, was evicted and read again, by `file`, `cgroup` (owner and actor),
-        `cause` or `process`: see `tracer.analysis.views.evictions.evictions`."""
+        """Return what was added to the page cache, evicted and read again, by `file`, `cgroup` (owner and
+        actor), `cause` or `process`: `tracer.analysis.views.evictions.evictions`."""
         return evictions(self, by, cgroup)
 
     def thrash(self) -> pd.DataFrame:
-        """When page cache was evicted only to be read again at once: see
-        `tracer.analysis.views.thrash.thrash`.
-        """
+        """Return the intervals in which page cache was evicted and soon read again:
+        `tracer.analysis.views.thrash.thrash`."""
         return thrash.thrash(self)
 
     def explain(self, cgroup: str | int | None = None) -> list[OomReport]:
-        """The post-mortem of each OOM kill, in order; empty where nothing was killed. `cgroup`: only those
-        that concern it: see `tracer.analysis.explain.kill_filter.recorded_kills_of`."""
+        """Return the post-mortem of each OOM kill, by time; empty if nothing was killed. `cgroup`: only kills
+        that concern it: `tracer.analysis.explain.kill_filter.recorded_kills_of`."""
         return kill_filter.recorded_kills_of(self, postmortem.explain(self), cgroup)
 
     def kills(self, cgroup: str | int | None = None) -> pd.DataFrame:
-        """The same as a row for each victim: see `tracer.analysis.results.summary.kills`."""
+        """Return `explain` as a row for each victim: `tracer.analysis.results.summary.kills`."""
         return summary.kills(self.explain(cgroup))
 
     def held_cgroups(self, cgroup: str | int | None = None) -> list[Held]:
-        """How near each cgroup came to its limit, and what reclaim gave back; `cgroup`: only of what fits."""
+        """Return how near each cgroup came to its limit, and what reclaim gave back.
+
+        `cgroup`: only of cgroups that fit this pattern.
+        """
         return held_cgroups(self, cgroup)
 
     def held(self, cgroup: str | int | None = None) -> pd.DataFrame:
-        """The same as a row for each cgroup: see `tracer.analysis.results.summary.held`."""
+        """Return `held_cgroups` as a row for each cgroup: `tracer.analysis.results.summary.held`."""
         return summary.held(self.held_cgroups(cgroup))
 
     def __repr__(self) -> str:
@@ -134,7 +138,7 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
         return display.as_html(*self._shown())
 
     def _shown(self) -> tuple[str, display.Facts]:
-        """What it holds, of which the tables of events are only counted."""
+        """Return a title, and (label, text) for each line; tables of events are counted, not read."""
         meta = self.meta
         rows = {name: self.rows(name) for name in TABLES}
         machine = f"on {meta['host_name']}, kernel {meta['kernel_release']}, cgroup v{meta['cgroup_version']}"
@@ -153,11 +157,11 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
     def charged_stacks(
         self, cgroup: str | int | None = None, kill_id: int | None = None
     ) -> list[stack_samples.Charged]:
-        """What was sampled of who allocated (`record --stacks`), by functions: see
+        """Return the samples of `record --stacks`, summed up by process name and functions:
         `tracer.analysis.views.stack_samples`.
 
-        `cgroup`: only what was charged to it or below it. `kill_id`: only what counts for the allocators of
-        that kill. TracerError where stacks were not asked for.
+        `cgroup`: only what was charged to it or to a cgroup below it. `kill_id`: only what counts for the
+        allocators of that kill. Raises TracerError for a trace recorded without `--stacks`.
         """
         if not stack_samples.were_asked_for(self):
             raise TracerError(
@@ -174,5 +178,5 @@ is zero. A limit that is not set is NA too, and the flag beside it is then false
         )
 
     def with_names(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """A table with the names behind its ids (cgroup, container, comm, file) added as columns."""
+        """Return a table with the names of its ids (cgroup, container, comm, file) as further columns."""
         return with_names(self, frame)

@@ -1,4 +1,4 @@
-"""What every analysis needs: columns of tables, look-ups, names, and levels of memory.
+"""The base of every analysis: columns of tables, look-ups, names, and levels of memory.
 
 Modules here import from these, and each of these only from those above it:
 
@@ -6,5 +6,5 @@ Modules here import from these, and each of these only from those above it:
     limits — limits as the kernel has them
     index — rows of a table by key
     lives — the cgroups that had one name, one after the other
-    lookup — what a table holds, by id or time
+    lookup — look-ups into tables, by id or time
 """

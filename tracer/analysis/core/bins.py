@@ -1,4 +1,4 @@
-"""Bins of equal length, cgroups with those below them, and what falls into each."""
+"""Bins of equal length, and what is counted in each for cgroups with all below them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Bins:
 
 
 def require_bounded(bins: Bins, every: str, cgroups: int) -> None:
-    """Raise UsageError, which says what would do, for more rows than a machine should be asked for."""
+    """Raise UsageError for more rows than fit in memory; its text names lengths and ranges that do."""
     if bins.count * cgroups <= _MOST_ROWS:
         return
     most = max(_MOST_ROWS // cgroups, 1)
@@ -92,9 +92,10 @@ def require_bounded(bins: Bins, every: str, cgroups: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The cgroups to show, and where in `ids` those are that a charge of a cgroup counts for.
+    """A matrix of the cgroups to show, which are `ids`, and the slots of `bins`.
 
-    `counts_for[n]` is the n-th such position of each of `local_ids` (ascending), -1 where there is none.
+    `local_ids` (ascending) are these cgroups and all below them. A charge to one of them counts for several
+    cgroups shown: `counts_for[n]` has the position in `ids` of the n-th of those, -1 if there are fewer.
     """
 
     ids: list[int]
@@ -123,7 +124,7 @@ class Grid:
         slot, local = self.bins.slot(time_ns), positions(self.local_ids, integers(owner))
         rows = rows & (slot < self.bins.slots) & (local >= 0)
         for counts_for in self.counts_for:
-            shown = counts_for[local]  # of what is in no subtree, the last one's: `rows` leaves it out
+            shown = counts_for[local]  # local is -1 in no subtree: `rows` leaves those out
             picked = rows & (shown >= 0)
             counted = np.bincount(
                 (shown * self.bins.slots + slot)[picked],
@@ -137,7 +138,7 @@ class Grid:
         """Return how many ns of the picked spans lie in each slot, per cgroup shown with its subtree."""
 
         def time_since(moment_ns: Int64s) -> Int64s:
-            """The same of spans that have no end."""
+            """Return the same for spans that have no end."""
             to_slot_end = self.bins.begin_ns + self.bins.slot(moment_ns) * self.bins.width_ns - moment_ns
             in_first_slot = self.sums(owner, moment_ns, to_slot_end, rows)
             begun = self.sums(owner, moment_ns, None, rows)
@@ -151,7 +152,7 @@ class Grid:
         return [] if local < 0 else [shown for shown in self.counts_for[:, local].tolist() if shown >= 0]
 
     def shown(self, slots: Int64s) -> Int64s:
-        """Return a flow as a column: the bins of each cgroup, one after the other."""
+        """Return a flow as a column: the bins of the first cgroup, then those of the next."""
         return np.asarray(slots[:, 1:].ravel())
 
     def shown_or_na(self, slots: Int64s, valid: Bools) -> pd.arrays.IntegerArray:
@@ -177,7 +178,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """A quantity of cgroups as read at moments."""
+    """The values of a quantity of cgroups, and when each was read."""
 
     cgroup_id: Int64s
     time_ns: Int64s
@@ -185,7 +186,7 @@ class Readings:
 
     @classmethod
     def from_tables(cls, column: str, *tables: pd.DataFrame) -> Readings:
-        """Return a column of such tables, without what is null."""
+        """Return the values of a column in these tables, without nulls."""
         rows = [table[known(kernel_numbers(table, column))] for table in tables]
         return cls(
             np.concatenate([integers(picked["cgroup_id"]) for picked in rows]),
@@ -195,7 +196,7 @@ class Readings:
 
     @classmethod
     def from_usage(cls, trace: TraceTables, ids: list[int]) -> Readings:
-        """Return `ledger.usage` of each of them."""
+        """Return `ledger.usage` of each of these cgroups."""
         subtrees, members = Subtrees(trace), hierarchy.descendants_of(trace.cgroups, ids)
         found = [(number, usage(subtrees.subtree_at(number, members[number]))) for number in ids]
         none = np.array([], dtype=np.int64)
@@ -207,7 +208,7 @@ class Readings:
 
 
 def _nanoseconds(duration: str | float, option: str) -> int:
-    """A duration with a unit, or in seconds."""
+    """Return a duration, given with a unit or in seconds."""
     try:
         seconds = float(duration)
     except ValueError:
@@ -221,7 +222,7 @@ def _nanoseconds(duration: str | float, option: str) -> int:
 
 
 def _moment_ns(moment: str | float, start: int) -> int:
-    """A time as seconds from the start of the trace, or an ISO 8601 time."""
+    """Return a moment since the epoch, given as seconds from the start of the trace or in ISO 8601."""
     with contextlib.suppress(UsageError):
         return start + _nanoseconds(moment, "--begin/--end")
     try:

@@ -1,1 +1,1 @@
-"""What the kernel log of a trace adds to its kills, and the kills that only the log has."""
+"""The kernel log of a trace: what it adds to kills, and the kills that only it has."""

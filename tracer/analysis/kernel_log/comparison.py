@@ -20,7 +20,7 @@ from tracer.kernel.kmsg.report.log_report import LogReport
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the log has on one kill.
+    """The findings of the log on one kill.
 
     `state`, `missing`, `fields` and `disagreements` are the values that `Quality` of its report gets.
     """

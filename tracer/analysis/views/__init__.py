@@ -1,1 +1,1 @@
-"""What the verbs draw: the timeline of cgroups, evictions and refaults, waits, reclaim, stack samples."""
+"""The views that verbs draw: timeline, evictions and refaults, waits, reclaim, stack samples."""

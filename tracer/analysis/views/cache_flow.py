@@ -1,4 +1,4 @@
-"""The page cache of a trace in a few numbers: what came, went, at whose hand, and was needed again."""
+"""The page cache of a trace in a few numbers: added, evicted, refaulted, by which causes and processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NOT_COUNTED: Final = "workingset_refault_file was not sampled twice"
 
 @dataclass(frozen=True, slots=True)
 class Evictor:
-    """The process that evicted most; `comm` and `cgroup` as the kernel names them."""
+    """The process that evicted most; `comm` and `cgroup` are spelt as the kernel spells them."""
 
     tgid: int
     comm: str | None
@@ -43,11 +43,13 @@ class Evictor:
 
 @dataclass(frozen=True, slots=True)
 class KernelCount:
-    """The refaults of a cgroup and all below it over one interval: as linked here, and by memory.stat
-    (workingset_refault_file). A trace knows neither what was evicted before it began nor what it lost; the
-    kernel forgets what was evicted long ago, counts a large folio as a whole where it had evicted a part, and
-    with the multi-generational LRU does not count what another cgroup is charged for now (mm/workingset.c,
-    workingset_refault, lru_gen_refault)."""
+    """The refaults of a cgroup and all below it over an interval: linked here, and counted by the kernel.
+
+    The kernel's count is workingset_refault_file of memory.stat. The two differ. A trace does not know what
+    was evicted before it began, and what it lost. The kernel forgets what was evicted long ago, and counts a
+    large folio as a whole if it had evicted a part of it. With the multi-generational LRU, it does not count
+    folios that another cgroup is charged for now (mm/workingset.c: workingset_refault, lru_gen_refault).
+    """
 
     cgroup: str
     run: int
@@ -59,12 +61,14 @@ class KernelCount:
 
 @dataclass(frozen=True, slots=True)
 class Refaults:
-    """What was read again after it had been evicted, and is charged to the cgroup now. `median_away_ms`: half
-    of it within that time."""
+    """The cache that was read again after its eviction, and is charged to the cgroup now.
+
+    Half of it was read again within `median_away_ms`.
+    """
 
     bytes: int
     median_away_ms: float | None
-    same_cgroup_bytes: int  # charged to the cgroup that it was evicted from
+    same_cgroup_bytes: int  # of it, evicted from the cgroup that is charged now
     other_cgroup_bytes: int
     kernel: tuple[KernelCount, ...]
 
@@ -85,7 +89,7 @@ class Thrash:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How far this can be trusted: `unknown` says why a field is None or empty, by its dotted name."""
+    """The limits of these numbers; `unknown`: dotted name of a field that is None or empty -> why."""
 
     lost_records: int  # of the page cache's stream
     unknown: Mapping[str, str] = field(default_factory=dict)
@@ -93,16 +97,17 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class CacheFlow:
-    """All in bytes. `cgroup`: whose cache it is, with all below it, summed over its `runs` cgroups; None:
-    everybody's."""
+    """The page cache of `cgroup` and all below it, summed over its `runs` lives; of the whole trace if
+    None.
+    """
 
     cgroup: str | None
     runs: int | None
     added_bytes: int
     evicted_bytes: int
     dropped_bytes: int
-    returned_bytes: int  # of what was evicted, read again by anybody
-    left_bytes: int  # of what was added, still there at the end
+    returned_bytes: int  # evicted, and read again by any cgroup
+    left_bytes: int  # added, and still there at the end
     added_by_cause: Mapping[str, int]
     evicted_by_cause: Mapping[str, int]
     dropped_by_cause: Mapping[str, int]
@@ -116,12 +121,12 @@ class CacheFlow:
     quality: Quality
 
     def to_dict(self) -> dict[str, Any]:
-        """The head of `evictions --json`."""
+        """Return the head of `evictions --json`."""
         return as_object(self)
 
 
 def cache_flow(trace: TraceTables, rows: pd.DataFrame, cgroup: str | int | None = None) -> CacheFlow:
-    """Of the `rows` that `evictions.moves` gives for `cgroup`: all, or what is charged to it and below it."""
+    """Return the flow of the `rows` that `evictions.moves` gives for the same `cgroup`."""
     shown = None if cgroup is None else naming.select(trace, cgroup)
     members = None if shown is None else hierarchy.members_of(trace, shown)
     by_cause = summed(trace, rows, "cause")
@@ -155,15 +160,15 @@ def cache_flow(trace: TraceTables, rows: pd.DataFrame, cgroup: str | int | None 
 
 
 def _name_of(trace: TraceTables, pattern: str, shown: Sequence[int]) -> str:
-    """The path of one cgroup, the name of several lives, and of several names what was asked for."""
+    """Return the path of a single cgroup, the name of several lives, and `pattern` for several names."""
     if len(shown) == 1:
         return trace.places.label_of(shown[0])
-    of_name = trace.places.lives.by_name(shown)
-    return of_name[0][0].name if len(of_name) == 1 else pattern
+    names = trace.places.lives.by_name(shown)
+    return names[0][0].name if len(names) == 1 else pattern
 
 
 def _causes(by_cause: pd.DataFrame, amount: str) -> dict[str, int]:
-    """Cause -> bytes, the most first; without causes of nothing."""
+    """Return cause -> bytes, the most first, without causes of 0 bytes."""
     sums = by_cause.groupby("cause", observed=True)[amount].sum().sort_values(ascending=False, kind="stable")
     return {str(cause): int(total) for cause, total in sums.items() if total}
 
@@ -194,7 +199,7 @@ def _refaults(trace: TraceTables, members: Int64s | None, kernel: tuple[KernelCo
 
 
 def _median_away_ms(back: pd.DataFrame) -> float | None:
-    """The time after which half of the bytes were back."""
+    """Return the time after which half of the bytes were back, None if there were none."""
     if back.empty:
         return None
     order = np.argsort(integers(back["away_ns"]), kind="stable")
@@ -204,7 +209,7 @@ def _median_away_ms(back: pd.DataFrame) -> float | None:
 
 
 def _kernel_counts(trace: TraceTables, shown: Sequence[int] | None) -> tuple[KernelCount, ...]:
-    """Of the cgroup shown, or of each with samples that lies below no other with samples."""
+    """Return the counts of the cgroups shown, or else of each sampled cgroup that is below no other one."""
     if shown is not None:
         tops = list(shown)
     else:

@@ -1,4 +1,7 @@
-"""Whose page cache came and went: who is charged for it (the owner) and who did it (the actor) are two."""
+"""Additions to the page cache and evictions from it, by file, cgroup, cause or process.
+
+The owner of a folio is the cgroup that is charged for it; the actor is the task that added or evicted it.
+"""
 
 from __future__ import annotations
 
@@ -24,28 +27,31 @@ _MINOR_BITS: Final = 20  # include/linux/kdev_t.h
 
 
 def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = None) -> pd.DataFrame:
-    """What was added to the page cache, evicted from it and read again, summed by one of these:
+    """Return the additions, evictions and refaults of the page cache, summed by one of these:
 
     * `file`: `inode_id`, `path` (null: not known), `dev` (`major:minor`), `ino`, `deleted` (NA: not known);
-      `owners`, how many cgroups were charged for it; `evictor_tgid`, `evictor_comm`, `evictor_cgroup_id`,
-      `evictor_cgroup` and `evictor_bytes`, of the process that evicted most of it.
-    * `cgroup`: a row for each pair of owner and actor, with their ids and paths: `cgroup_id`, `cgroup`,
-      `container`, `run` of `runs` (`analysis.core.lives`) of who is charged; `task_cgroup_id`, `task_cgroup`
-      of who did it; `charged_to`: `live`, `removed` (the cgroup's directory was gone by then, its cache was
-      not) or `nobody`.
+      `owners`, the number of cgroups that were charged for it; `evictor_tgid`, `evictor_comm`,
+      `evictor_cgroup_id`, `evictor_cgroup` and `evictor_bytes` of the process that evicted most of it.
+    * `cgroup`: a row for each pair of owner and actor. Of the owner: `cgroup_id`, `cgroup` (a path),
+      `container`, `run` of `runs` (`analysis.core.lives`), and `charged_to`: `live`, `removed` (the cgroup's
+      directory was gone, its cache was not) or `nobody`. Of the actor: `task_cgroup_id`, `task_cgroup`.
     * `cause`: `op` and `cause`, as in `pagecache`.
-    * `process`: `tgid`, `comm`, `task_cgroup_id`, `task_cgroup` of who did it.
+    * `process`: `tgid`, `comm`, `task_cgroup_id` and `task_cgroup` of the actor.
 
-    Then, in bytes: `added_bytes`; `evicted_bytes`, taken by reclaim; `dropped_bytes`, truncated, invalidated
-    or gone for another reason; `refaulted_bytes`, of what was added, that had been evicted before
-    (`analysis.views.refaults`); `returned_bytes`, of what was evicted, that was read again later;
-    `left_bytes`, of what was added, that was there at the end of the trace (nothing is known of what was
-    cached before it began); `evicted_from_others_bytes`, of what was evicted, that was charged to another
-    cgroup than the actor's. What was evicted most stands first.
+    These columns follow, in bytes:
 
-    `cgroup` is anything that `names.resolve` takes: only what is charged to one that fits it, all lives of a
-    name, or to one below counts.
-    Raises TracerError for a cgroup that is not there, UsageError for another `by`.
+    * `added_bytes`, and of that `refaulted_bytes`, which had been evicted before (`analysis.views.refaults`),
+      and `left_bytes`, which was still there at the end of the trace;
+    * `evicted_bytes`, taken by reclaim, and of that `returned_bytes`, which was read again later, and
+      `evicted_from_others_bytes`, whose owner was another cgroup than the actor's;
+    * `dropped_bytes`, truncated, invalidated or gone for another reason.
+
+    Cache from before the trace began is not known. The row with the most evicted bytes stands first.
+
+    `cgroup` is any pattern of `naming.resolve`: only cache of cgroups that fit it, with all lives of their
+    names, and of cgroups below them is counted.
+
+    Raises TracerError for a cgroup that is not in the trace, UsageError for another `by`.
     """
     if by not in GROUPINGS:
         raise UsageError(f"evictions can be summed by {', '.join(GROUPINGS)}, not by {by!r}")
@@ -53,7 +59,7 @@ def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = N
 
 
 def summed(trace: TraceTables, rows: pd.DataFrame, by: str) -> pd.DataFrame:
-    """`evictions` of the rows that `moves` gave."""
+    """Return `evictions` of rows that `moves` gave."""
     return (
         _SUMMED[by](trace, rows)
         .sort_values(["evicted_bytes", "added_bytes", "dropped_bytes"], ascending=False, kind="stable")
@@ -62,8 +68,10 @@ def summed(trace: TraceTables, rows: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def moves(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFrame:
-    """The rows of `pagecache` that count, which are those of no shmem, with `AMOUNTS`; a null `cgroup_id` is
-    `tables.NO_ID`."""
+    """Return the rows of `pagecache` that are not of shmem, with the columns `AMOUNTS`.
+
+    A null `cgroup_id` is `columns.NO_ID`.
+    """
     pagecache, size = trace.pagecache, page_size(trace)
     owner, actor = integers(pagecache["cgroup_id"]), integers(pagecache["task_cgroup_id"])
     moved = integers(pagecache["nr_pages"]) * size
@@ -85,7 +93,7 @@ def moves(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFrame:
 
 
 def _at_rows(trace: TraceTables, position: str) -> Int64s:
-    """The refaulted bytes at the row of `pagecache` that each link names."""
+    """Return the refaulted bytes of each row of `pagecache`; `position` names the links' column of rows."""
     total = np.zeros(len(trace.pagecache), dtype=np.int64)
     np.add.at(total, integers(trace.refaults[position]), integers(trace.refaults["bytes"]))
     return total
@@ -118,7 +126,7 @@ def _owners(rows: pd.DataFrame) -> pd.Series[int]:
 
 
 def _most_of_it(trace: TraceTables, rows: pd.DataFrame, files: pd.Index) -> dict[str, Any]:
-    """Of each file, who evicted most of it; null where nobody did."""
+    """Return the columns of the process that evicted most of each file; null if none did."""
     evicted = rows[rows["evicted_bytes"] > 0]
     keys = ["inode_id", "tgid", "task_cgroup_id"]
     sums = evicted.reset_index().groupby(keys, as_index=False).agg({"evicted_bytes": "sum", "time": "max"})
@@ -156,7 +164,7 @@ def _by_cgroup(trace: TraceTables, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _charged_to(trace: TraceTables, rows: pd.DataFrame) -> Int64s:
-    """Positions in `CHARGED_TO`."""
+    """Return the position in `CHARGED_TO` of each row."""
     gone = trace.cgroups[known(trace.cgroups["removed"])]
     removed = pd.Series(column_times_ns(gone["removed"]), index=integers(gone["cgroup_id"]))
     owner = integers(rows["cgroup_id"])
@@ -182,7 +190,7 @@ def _sums(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def _paths(trace: TraceTables, cgroup_ids: Int64s) -> list[str | None]:
-    """Null for nobody, `id:N` where the trace holds no path."""
+    """Return the path of each cgroup: None for `NO_ID`, `id:N` if the trace has no path."""
     labels = naming.labels_of(trace.cgroups, cgroup_ids.tolist())
     return [
         None if number == NO_ID else label for number, label in zip(cgroup_ids.tolist(), labels, strict=True)

@@ -1,4 +1,4 @@
-"""Which cgroups a picture should be of when nobody named one, and in which part of the trace they lived."""
+"""The choice of cgroups and times to draw where the user did not name any."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ _STEPS_MS: Final = (
     *(seconds * 1000 for seconds in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)),
     *(seconds * 1000 for seconds in (21600, 43200, 86400)),
 )
-"""Widths of a row that a person can count in. The kernel side sums charges over up to 10 ms: no finer."""
+"""Round lengths of a row. The kernel side sums charges over up to 10 ms, so there is none below."""
 
 
 def ranked(trace: TraceTables) -> pd.DataFrame:
-    """A row for each cgroup with data, what matters first: where a limit led to a kill, in the order of the
-    kills; then by peak usage those that have a limit; then by peak usage the rest.
+    """Return a row for each cgroup with data, the most important first.
 
-    Indexed by `cgroup_id`; columns `limit_bytes` (the last one seen,
-    `UNLIMITED_BYTES` where none is set), `peak_usage_bytes` (both NA where no
-    counter was read) and `kills` (decisions of the OOM killer for this cgroup's limit).
+    Cgroups whose limit led to a kill come first, in the order of the kills; then those with a limit, by peak
+    usage; then all others, by peak usage.
+
+    The index is `cgroup_id`. Columns: `limit_bytes` (the last one read, `UNLIMITED_BYTES` if none is set),
+    `peak_usage_bytes` (both NA if no counter was read), and `kills` (the number of decisions of the OOM
+    killer for this cgroup's limit).
     """
     tables = (
         table[["cgroup_id", "usage_bytes"]].assign(limit_bytes=kernel_numbers(table, "limit_bytes"))
@@ -53,8 +55,11 @@ def ranked(trace: TraceTables) -> pd.DataFrame:
 
 
 def to_show(trace: TraceTables, most: int = _MOST_SHOWN) -> tuple[list[int], int]:
-    """(the ids of the at most `most` cgroups with a kill, of each name the last life that had one, or else of
-    the cgroup that matters most; how many cgroups with data are left out)."""
+    """Return (ids of the cgroups to show, number of cgroups with data that are left out).
+
+    These are at most `most` cgroups with a kill for their limit, of each name the last such life; without any
+    kill, the first of `ranked`.
+    """
     found = ranked(trace)
     killed = [int(cgroup_id) for cgroup_id in found.index[found["kills"] > 0]]
     last_lives = [lives[-1].cgroup_id for lives in trace.places.lives.by_name(killed)]
@@ -70,8 +75,11 @@ def lives_to_show(
     end: str | None = None,
     most: int = _MOST_SHOWN,
 ) -> list[int]:
-    """At most `most` of these, in the same order: those that were there from `begin` to `end`, of which such
-    that a limit led to a kill in count more, and then the last ones."""
+    """Return at most `most` of these lives, in the same order.
+
+    Only lives that overlap the time from `begin` to `end` are taken: those with a kill for their limit first,
+    then the latest.
+    """
     first, last = interval_ns(trace, begin, end)
     spans = {number: trace.places.lifetime_ns(number) for number in cgroup_ids}
     there = [number for number, (made, left) in spans.items() if made <= last and left >= first]
@@ -81,7 +89,7 @@ def lives_to_show(
 
 
 def lifetime(trace: TraceTables, cgroup_id: int) -> tuple[pd.Timestamp, pd.Timestamp]:
-    """The part of the trace in which the cgroup was there, UTC."""
+    """Return (begin, end) of the part of the trace in which the cgroup existed, UTC."""
     made, left = trace.places.lifetime_ns(cgroup_id)
     return (
         pd.Timestamp(max(start_ns(trace), made), tz="UTC"),
@@ -98,10 +106,10 @@ def timeline_of_life(
     begin: str | None = None,
     end: str | None = None,
 ) -> pd.DataFrame:
-    """The timeline of the cgroup for as long as it was there, or from `begin` to `end`.
+    """Return the timeline of the cgroup over its life, or from `begin` to `end`.
 
-    It has at most `rows` rows, of a round length, unless `every` gives their length. The arguments are those
-    of `analysis.views.timeline`.
+    It has at most `rows` rows of a round length, unless `every` gives their length. The other arguments are
+    those of `analysis.views.timeline.timeline`.
     """
     born, died = lifetime(trace, cgroup_id)
     first = begin if begin is not None else born.isoformat()
@@ -116,7 +124,9 @@ def timeline_of_life(
 
 
 def row_width(seconds: float, rows: int) -> str:
-    """The shortest round length of a row, as `"200ms"`, such that `seconds` take at most `rows` rows."""
+    """Return the shortest round length of a row, such as "200ms", with which `seconds` take at most
+    `rows`.
+    """
     wanted_ms = seconds * 1000 / max(1, rows)
     longest = _STEPS_MS[-1]
     step = next((step for step in _STEPS_MS if step >= wanted_ms), longest * math.ceil(wanted_ms / longest))

@@ -1,4 +1,4 @@
-"""What `evictions` can sum by. The command line needs these words where pandas is not loaded."""
+"""The columns that `evictions` can sum by; the command line needs their names without pandas."""
 
 from __future__ import annotations
 

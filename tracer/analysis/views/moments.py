@@ -1,4 +1,4 @@
-"""Where something happened within rows of a timeline that are too long to show it."""
+"""Moments of a timeline to look at in shorter rows, since its own rows are too long to show them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 
 COARSE: Final = pd.Timedelta("1s")
-"""From this length of a row on, kills, evictions and reclaim disappear in their row."""
+"""The shortest length of a row in which kills, evictions and reclaim can no longer be told apart."""
 
 _AFTER: Final = 8
-"""The part of a row that is shown after a kill: one in so many."""
+"""An eighth of a row is shown after a kill."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A part of a timeline to look at in shorter rows, UTC, and what happened there."""
+    """An interval to look at in shorter rows, UTC, and what happened in it."""
 
     what: str
     begin: pd.Timestamp
@@ -26,11 +26,10 @@ class Moment:
 
 
 def to_look_at(timeline: pd.DataFrame, kills: Sequence[pd.Timestamp]) -> list[Moment]:
-    """Return where to look closer at what `analysis.views.timeline` gives for one cgroup, the most telling
-    first.
+    """Return the moments of the timeline of one cgroup, the most important first.
 
-    These are the last of `kills`, the row with the most evictions, and the first row with reclaim, each if it
-    is not part of one before. Rows shorter than `COARSE` need no closer look.
+    These are the last of `kills`, the row with the most evictions, and the first row with reclaim; one
+    whose middle lies in an earlier one is left out. Timelines with rows shorter than `COARSE` have none.
     """
     if len(timeline) < 2 or (step := timeline.index[1] - timeline.index[0]) < COARSE:
         return []

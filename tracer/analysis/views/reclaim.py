@@ -1,4 +1,4 @@
-"""What reclaim tried for a cgroup."""
+"""The attempts of reclaim for a cgroup."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ _TRANSCRIPT: Final = 12
 
 
 def is_waited_for(reclaim: pd.DataFrame) -> Bools:
-    """Which attempts a task waited for: kswapd works for others in its own time (mm/vmscan.c)."""
+    """Return which attempts a task waited for: all but those of kswapd, a thread of its own (mm/vmscan.c)."""
     return ~is_one_of(reclaim["kind"], ["kswapd"])
 
 
 def attempts(subtree: Subtree, begin_ns: int, end_ns: int) -> Reclaim:
-    """The attempts for these cgroups that began within the interval, both ends included; and who waited.
+    """Return the attempts for these cgroups that began within an interval, both ends included, and the
+    waiters.
 
-    Of `Subtrees.machine`: those for the whole machine, for which any process may have waited.
+    Of `Subtrees.machine` they are those for the whole machine, for which any process may have waited.
     """
     first, last = np.searchsorted(times_ns(subtree.reclaim), [begin_ns, end_ns + 1])
     rows = subtree.reclaim.iloc[first:last]
@@ -44,7 +45,7 @@ def attempts(subtree: Subtree, begin_ns: int, end_ns: int) -> Reclaim:
 
 
 def reclaimed_anon_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
-    """Pages that the attempts for these cgroups took from anonymous lists: they went to swap."""
+    """Return how many pages these attempts took from anonymous lists: pages that went to swap."""
 
     def find() -> Steps:
         reclaim = subtree.reclaim
@@ -83,7 +84,7 @@ def _transcript(trace: TraceTables, rows: pd.DataFrame) -> tuple[ReclaimAttempt,
 
 
 def _kept(row: dict[str, Any], lru: str) -> dict[str, int] | None:
-    """What the attempt met on this list and could not free, in pages."""
+    """Return reason -> pages of this list that the attempt could not free; None if not all are known."""
     counts = {count: optional(row[f"{count}_{lru}"]) for count in RECLAIM_COUNTS}
     known_counts = {name: count for name, count in counts.items() if count is not None}
     return known_counts if len(known_counts) == len(counts) else None

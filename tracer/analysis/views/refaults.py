@@ -1,11 +1,11 @@
-"""Page cache that was evicted and read again: what came back is linked to the eviction that took it.
+"""Refaults: page cache that was evicted and read again, linked to the evictions that took it.
 
-An eviction and what comes back need not be of one size: a folio of 2 MiB goes, single pages return. So each
-file is cut where any folio begins or ends, and every event counts for the pieces between its ends. In one
-piece the events follow each other in time, and an addition is a refault if the event just before it is an
-eviction. An addition by write is none: its contents are replaced, not needed. The kernel has it so, too,
-since 4.7 ("mm: workingset: only do workingset activations on reads"). After one, or after a truncation, the
-eviction before it has no sequel.
+An eviction and the refaults that follow it may differ in size: a folio of 2 MiB is evicted, and single pages
+are read again. So each file is cut into pieces wherever a folio begins or ends, and an event is one event for
+each piece that its folio covers. The events of one piece are put in the order of time. An addition is a
+refault if the event before it is an eviction. An addition by write is not: its contents are replaced, not
+needed, and the kernel does not count it either, since v4.7 ("mm: workingset: only do workingset activations
+on reads"). After a write or a truncation, nothing is linked to the eviction before it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from tracer.analysis.core.tables import TraceTables, is_evicted, page_size
 
 
 def refaults(trace: TraceTables) -> pd.DataFrame:
-    """A row for each (eviction, addition) of which the one took pages that the other brought back.
+    """Return a row for each pair of an eviction and an addition that brought back pages of it.
 
-    The index, `time` (UTC), is of the addition. Of the same: `cgroup_id` (who is charged now, NA: nobody),
-    `cause`, `tgid`, `task_cgroup_id` (who needed it). Of the eviction: `evicted` (UTC), `evicted_cgroup_id`
-    (who was charged then), `evicted_cause`, `evictor_tgid`, `evictor_cgroup_id`. Of both: `inode_id`,
-    `bytes`, `away_ns` (the time between), and `added_row` and `evicted_row`, their positions in `pagecache`.
+    The index, `time` (UTC), is that of the addition. Columns of the addition: `cgroup_id` (the cgroup that is
+    charged now, NA: none), `cause`, and `tgid` and `task_cgroup_id` of the process that needed the pages. Of
+    the eviction: `evicted` (UTC), `evicted_cgroup_id` (the cgroup that was charged then), `evicted_cause`,
+    `evictor_tgid`, `evictor_cgroup_id`. Of both: `inode_id`, `bytes`, `away_ns` (the time between them), and
+    their positions in `pagecache`, `added_row` and `evicted_row`.
 
-    What had been evicted before the trace began, or whose eviction was lost, is not there.
+    Pages that were evicted before the trace began, or whose eviction was lost, are not there.
     """
     pagecache = trace.pagecache
     links = link(pagecache)
@@ -52,9 +53,11 @@ def refaults(trace: TraceTables) -> pd.DataFrame:
 
 
 def needed_again(trace: TraceTables) -> pd.DataFrame:
-    """A row for each piece of a file that came back, once or often: from when it was first evicted
-    (`begin_ns`) to when it last came back (`end_ns`), both since the epoch, it was needed. `cgroup_id` is who
-    was charged for it first (NA: nobody), `bytes` its size."""
+    """Return a row for each piece of a file that was refaulted, once or several times.
+
+    It was needed from its first eviction (`begin_ns`) to its last refault (`end_ns`), both in ns since the
+    epoch. `cgroup_id` is the cgroup that was charged for it first (NA: none), `bytes` its size.
+    """
     pagecache = trace.pagecache
     returned = _returns(pagecache)
     firsts = np.flatnonzero(np.diff(returned.piece, prepend=-1))
@@ -72,7 +75,10 @@ def needed_again(trace: TraceTables) -> pd.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Positions in `pagecache`, by `added` and then `evicted`, and how many pages the two have in common."""
+    """Pairs of an addition and an eviction, ordered by both, and the number of pages that they share.
+
+    `added` and `evicted` are positions in `pagecache`.
+    """
 
     added: Int64s
     evicted: Int64s
@@ -80,7 +86,7 @@ class Links:
 
 
 def link(pagecache: pd.DataFrame) -> Links:
-    """Each addition to the evictions that it undoes, wholly or in part."""
+    """Link each addition to the evictions whose pages it brought back, all or some of them."""
     returned = _returns(pagecache)
     order = np.lexsort((returned.evicted, returned.added))
     added, taken, pages = returned.added[order], returned.evicted[order], returned.pages[order]
@@ -90,8 +96,11 @@ def link(pagecache: pd.DataFrame) -> Links:
 
 @dataclass(frozen=True, slots=True)
 class _Returns:
-    """Each return of a piece: positions in `pagecache` of what brought it back and of what had taken it, and
-    its pages. The returns of a piece are together, in the order of time."""
+    """The refaults of pieces; those of one piece are together, in the order of time.
+
+    `added` and `evicted` are the positions in `pagecache` of the addition and of the eviction before it,
+    `pages` is the size of the piece.
+    """
 
     added: Int64s
     evicted: Int64s
@@ -112,7 +121,7 @@ def _returns(pagecache: pd.DataFrame) -> _Returns:
 
 
 def left_pages(pagecache: pd.DataFrame) -> Int64s:
-    """Of each row, the pages that it added and that were still there when the trace ended."""
+    """Return for each row the number of pages that it added and that were there at the end of the trace."""
     pieces = _Pieces.from_rows(pagecache)
     is_last = np.diff(pieces.piece, append=-1) != 0
     stayed = is_last & is_one_of(pagecache["op"], ["add"])[pieces.row]
@@ -122,7 +131,10 @@ def left_pages(pagecache: pd.DataFrame) -> Int64s:
 
 
 def _may_matter(pagecache: pd.DataFrame, evicted: Bools, needed: Bools) -> Bools:
-    """Which rows lie between the first eviction from their file and the last addition to it that counts."""
+    """Return which rows lie between the first eviction from their file and the last refault of it.
+
+    No other rows can be part of a link; leaving them out saves most of the sorting.
+    """
     file = np.asarray(pd.factorize(integers(pagecache["inode_id"]))[0], dtype=np.int64)
     row = np.arange(len(file))
     files = int(file.max(initial=-1)) + 1
@@ -135,8 +147,10 @@ def _may_matter(pagecache: pd.DataFrame, evicted: Bools, needed: Bools) -> Bools
 
 @dataclass(frozen=True, slots=True)
 class _Pieces:
-    """What rows cover, cut where any of them begins or ends: `row` covers `pages` of `piece`; the rows of a
-    piece are together, in their order."""
+    """The pieces that rows cover: `row` covers `piece`, which has `pages`.
+
+    The rows of a piece are together, in the order of the table.
+    """
 
     row: Int64s
     piece: Int64s
@@ -144,7 +158,7 @@ class _Pieces:
 
     @classmethod
     def from_rows(cls, pagecache: pd.DataFrame) -> _Pieces:
-        """The number of pieces is at most that of the pages."""
+        """Cut the files of these rows into pieces, of which there are at most as many as pages."""
         inode, first = integers(pagecache["inode_id"]), integers(pagecache["index"])
         ends = first + integers(pagecache["nr_pages"])
         files, points = np.tile(inode, 2), np.concatenate([first, ends])

@@ -1,8 +1,7 @@
-"""Who allocated, by where in its code: what `record --stacks` sampled, with names.
+"""Samples of `record --stacks`: where in their code processes allocated.
 
-Each sample stands for `weight_bytes` that were charged (docs/trace-format.md), and has a user stack and the
-kernel stack that it led to. Where a frame has a symbol, functions are told apart by its name alone: where in
-the function a call was made does not matter here.
+Each sample stands for `weight_bytes` that were charged (docs/trace-format.md). It has a user stack and the
+kernel stack that it led to. Frames with one symbol are one function, whatever the offset in it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _NO_NAME: Final = "[unknown]"
 
 
 class Charged(NamedTuple):
-    """A process's name, its functions and the kernel's, outermost first, and the bytes sampled there."""
+    """Bytes that were sampled in a process; `user` and `kernel` are the functions, outermost first."""
 
     comm: str
     user: Frames
@@ -32,14 +31,18 @@ class Charged(NamedTuple):
 
 
 def were_asked_for(trace: TraceTables) -> bool:
+    """Return whether the trace was recorded with `--stacks`."""
     return (trace.meta.get("filters") or {}).get("stacks_bytes") is not None
 
 
 def samples_within(
     samples: pd.DataFrame, members: Int64s | None, begin_ns: int | None = None, end_ns: int | None = None
 ) -> pd.DataFrame:
-    """The rows of `stack_samples` that were charged to these cgroups (None: to any), from begin to end, both
-    counted in."""
+    """Return the rows of `stack_samples` from begin to end, both included (ns since the epoch; None: no
+    bound).
+
+    `members`: only those that were charged to these cgroups; None: to any.
+    """
     moments = times_ns(samples)
     first = 0 if begin_ns is None else np.searchsorted(moments, begin_ns)
     last = len(moments) if end_ns is None else np.searchsorted(moments, end_ns, "right")
@@ -48,7 +51,7 @@ def samples_within(
 
 
 def charged(trace: TraceTables, samples: pd.DataFrame) -> list[Charged]:
-    """Rows of `stack_samples` by process name and functions, the heaviest first."""
+    """Return rows of `stack_samples` summed up by process name and functions, the heaviest first."""
     functions = trace.functions
     sums: dict[tuple[str, Frames, Frames], int] = {}
     named = naming.with_names(trace, samples)
@@ -62,7 +65,11 @@ def charged(trace: TraceTables, samples: pd.DataFrame) -> list[Charged]:
 
 
 def heaviest(trace: TraceTables, samples: pd.DataFrame) -> ChargedStack | None:
-    """Where in its own code most of these samples were taken, and where in the kernel most of those."""
+    """Return the user stack with the most bytes of these samples, and the kernel stack with the most of
+    those.
+
+    None if there are no samples.
+    """
     functions = trace.functions
     paths: dict[Frames, dict[Frames, int]] = {}
     for user, kernel, weight in _by_stacks(samples):
@@ -77,7 +84,7 @@ def heaviest(trace: TraceTables, samples: pd.DataFrame) -> ChargedStack | None:
 
 
 def _by_stacks(samples: pd.DataFrame) -> Iterator[tuple[int, int, int]]:
-    """(user stack, kernel stack, weight) of each pair that occurs; `NO_ID`: there is none."""
+    """Yield (user stack, kernel stack, weight) of each pair that occurs; `NO_ID`: no stack."""
     ids = np.column_stack([integers(samples["user_stack_id"]), integers(samples["kernel_stack_id"])])
     pairs, pair_of = np.unique(ids, axis=0, return_inverse=True)
     weights = np.zeros(len(pairs), np.int64)

@@ -1,8 +1,8 @@
-"""What tasks waited for: memory's share of the time that they did not get on.
+"""The times in which threads waited for memory, and what they waited for.
 
-A thread can wait within a wait: a page fault on what was swapped out charges a page, for that it has to
-reclaim, and there it is made to wait for writeback. Each moment of a thread counts once, for the innermost.
-So the times of any kinds, of a process or of a cgroup, can be added up.
+Waits can be nested: a page fault on a swapped-out page charges a page, the charge has to reclaim, and reclaim
+waits for writeback. Each moment of a thread is counted once, for the innermost wait. So times of any kinds,
+of a process or of a cgroup, can be added up.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ STALLED: Final[Mapping[str, tuple[str, ...]]] = {
     "stalled_swap_in_ms": ("swap_in",),
     "stalled_high_ms": ("high",),
 }
-"""Column of a timeline -> the kinds that it sums; stalled_throttled_ms is part of stalled_reclaim_ms."""
+"""Column of a timeline -> the kinds that it sums up; stalled_throttled_ms is part of stalled_reclaim_ms."""
 
 _SIGNALS: Final = {
     **dict.fromkeys(THROTTLED, "reclaim waits"),
@@ -50,19 +50,19 @@ _SIGNALS: Final = {
     "swap_in": "swap-in",
     "high": "memory.high",
 }
-"""Kind -> the signal that it is known by (kernel/probes.py). Reclaim is part of every trace."""
+"""Kind -> the signal that records it (kernel/probes.py). Reclaim is recorded in every trace."""
 
 _MOST_WAITERS: Final = 10
-_KSWAPD: Final = len(KINDS)  # stands for a kind: background reclaim, whose time is nobody's
+_KSWAPD: Final = len(KINDS)  # the kind of background reclaim, which no task waits for
 _RECLAIM_DEPTH: Final = 1
 
 
 def waits(trace: TraceTables) -> pd.DataFrame:
-    """The times in which a thread waited for memory, a row each; no two of one thread overlap.
+    """Return the times in which a thread waited for memory, a row each; those of one thread never overlap.
 
-    The index, `time` (UTC), is the begin. `duration_ns`; `kind`: reclaim (an attempt to free memory, but for
-    the waits inside of it; kswapd's are left out), or as in `stalls`; `cgroup_id` (of the task), `tgid`,
-    `pid`. A wait that others lie within is as many rows as they leave of it.
+    The index, `time` (UTC), is the begin. Columns: `duration_ns`; `kind`, which is "reclaim" (an attempt to
+    free memory, without the waits inside it and without those of kswapd) or as in `stalls`; `cgroup_id` (the
+    task's), `tgid`, `pid`. A wait with others inside it is split into the parts that they leave.
     """
     spans = _Spans.from_tables(trace.stalls, trace.reclaim)
     begins, ends, span = _innermost(spans)
@@ -80,8 +80,11 @@ def waits(trace: TraceTables) -> pd.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class _Spans:
-    """Waits as recorded. `kind` is a position in `KINDS`; `depth` says what can lie within what: reclaim
-    within a page fault, its own waits within reclaim."""
+    """Waits as they were recorded, possibly nested.
+
+    `kind` is a position in `KINDS`. A wait lies inside waits of a lesser `depth`: reclaim inside a page
+    fault, throttling inside reclaim.
+    """
 
     begin_ns: Int64s
     end_ns: Int64s
@@ -125,10 +128,10 @@ def _ends_ns(rows: pd.DataFrame) -> Int64s:
 
 
 def _within_attempts(stalls: pd.DataFrame, reclaim: pd.DataFrame) -> Int64s:
-    """The begins of `stalls`, not before the attempt in which they ended.
+    """Return the begins of `stalls`, moved to the begin of the attempt in which they ended if before it.
 
-    The kernel tells the length of a wait inside of reclaim in whole timer ticks (jiffies_to_usecs in
-    reclaim_throttle, mm/vmscan.c), so the begin that follows from it may lie too early.
+    The kernel gives the length of a wait inside reclaim in whole timer ticks (jiffies_to_usecs in
+    reclaim_throttle, mm/vmscan.c), so the begin that is computed from it may be too early.
     """
     ends = _ends_ns(stalls)
     waited = pd.DataFrame({"time": ends, "pid": integers(stalls["pid"]), "row": np.arange(len(stalls))})
@@ -142,9 +145,10 @@ def _within_attempts(stalls: pd.DataFrame, reclaim: pd.DataFrame) -> Int64s:
 
 
 def _innermost(spans: _Spans) -> tuple[Int64s, Int64s, Int64s]:
-    """Begin, end and span of each time in which that span is the deepest of its thread.
+    """Return (begin, end, span) of each interval in which that span is the deepest of its thread.
 
-    From one begin or end of a thread's spans to its next nothing changes, so a pass over them is enough.
+    Between two consecutive begins or ends of a thread's spans nothing changes, so one pass over them is
+    enough.
     """
     count = len(spans.pid)
     span = np.tile(np.arange(count), 2)
@@ -168,21 +172,23 @@ def _innermost(spans: _Spans) -> tuple[Int64s, Int64s, Int64s]:
 
 
 def is_known(trace: TraceTables, kind: str) -> bool:
-    """Whether a trace without waits of this kind had none: it was looked for, or is there."""
+    """Return whether waits of this kind were recorded, so that their absence means that there were none."""
     probe = trace.meta["probes"].get(_SIGNALS.get(kind))
     was_taken = isinstance(probe, dict) and bool(probe.get("hook"))
     return kind == "reclaim" or was_taken or bool(is_one_of(trace.waits["kind"], [kind]).any())
 
 
 def by_process(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFrame:
-    """How long each process waited for memory, all its threads together, the longest first.
+    """Return how long each process waited for memory, summed over its threads, the longest first.
 
-    `tgid`, `comm` (when it last waited; null: not known), `cgroup_id`, `cgroup`; `stalled_ms`, and of that a
-    column for each of `KINDS`, such as `dirty_ms`: NaN where the trace knows nothing of that kind. A process
-    that waited in two cgroups has two rows.
+    Columns: `tgid`, `comm` (at its last wait; null: not known), `cgroup_id`, `cgroup`; `stalled_ms`, and the
+    part of it of each of `KINDS`, such as `dirty_ms`, which is NaN if the trace did not record that kind. A
+    process that waited in two cgroups has two rows.
 
-    `cgroup` is anything that `names.resolve` takes: only who waited in one that fits it, or below it, counts.
-    Raises TracerError for a cgroup that is not there.
+    `cgroup` is any pattern of `naming.resolve`: only waits in cgroups that fit it, and in those below them,
+    are counted.
+
+    Raises TracerError for a cgroup that is not in the trace.
     """
     rows = trace.waits
     if cgroup is not None:
@@ -199,8 +205,10 @@ def by_process(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFr
 
 
 def longest(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[Waiter, ...]:
-    """The processes that waited longest for memory in the interval: those of these cgroups; of
-    `Subtrees.machine`, any."""
+    """Return the processes of these cgroups that waited longest for memory within an interval.
+
+    Of `Subtrees.machine` they are those of the whole machine.
+    """
     waits = subtree.waits
     ended = subtree.once("stalls.longest", lambda: np.maximum.accumulate(_ends_ns(waits)))
     first, last = np.searchsorted(ended, begin_ns, "right"), np.searchsorted(times_ns(waits), end_ns)
@@ -219,7 +227,7 @@ def longest(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[Waiter, ...]:
 
 
 def _sums_ms(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """By these keys, what was waited in all and of each kind, the longest first."""
+    """Return the waits summed up by these keys, in total and of each kind, the longest first."""
     columns = np.column_stack([integers(rows[key]) for key in keys])
     groups, group = np.unique(columns, axis=0, return_inverse=True)
     of_kind = np.zeros((len(groups), len(KINDS) + 1), dtype=np.int64)  # the last is for a kind not listed

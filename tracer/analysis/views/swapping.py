@@ -1,7 +1,7 @@
-"""What was written to swap and read from it, and how long that took: of pages of which cgroup, by when it was
-queued.
+"""Writes to swap and reads from it: how many, of how many pages, and how long they took.
 
-How long one took is known once its end was seen (docs/trace-format.md, `swap_io`).
+A request counts for the cgroup of its pages, at the time at which it was queued. Its duration is known if its
+end was seen (docs/trace-format.md, `swap_io`).
 """
 
 from __future__ import annotations
@@ -20,19 +20,25 @@ NOT_KNOWN: Final = dict.fromkeys(
     ("reclaim.swap_writes", "reclaim.swap_reads"),
     "the trace has nothing written to swap or read from it, though there was swapping",
 )
-"""Of a report's `quality.unknown`."""
+"""Entries of `quality.unknown` of a report."""
 
 
 def is_known(trace: TraceTables, charge: pd.DataFrame) -> bool:
-    """Whether a trace without them had none: they were looked for, or nothing was swapped."""
+    """Return whether swap IO was recorded, so that its absence means that there was none.
+
+    It also is known if nothing was swapped: if `charge` has no rows of swap.
+    """
     probe = trace.meta["probes"].get("swap IO")
     was_taken = isinstance(probe, dict) and bool(probe.get("hook"))
     return was_taken or not bool(is_one_of(charge["category"], ["swap"]).any())
 
 
 def swapped(subtree: Subtree, op: str, begin_ns: int, end_ns: int) -> SwapIo | None:
-    """What was written to swap, or read from it (`op`: of `SWAP_OPS`), of pages of these cgroups (of
-    `Subtrees.machine`: of all), queued within the interval, both ends included. None: not known."""
+    """Return the writes to swap or the reads from it (`op` is one of `SWAP_OPS`) of pages of these cgroups.
+
+    Those queued within the interval are counted, both ends included; of `Subtrees.machine`, those of all
+    cgroups. None if they are not known.
+    """
     if not subtree.once("swapping.is_known", lambda: is_known(subtree.whole, subtree.charge)):
         return None
     rows = subtree.swap_io

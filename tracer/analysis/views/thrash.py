@@ -1,12 +1,12 @@
-"""Thrash: page cache is evicted and needed again at once, so that memory is busy and work is not done.
+"""Thrash: page cache is evicted and read again soon, so that IO takes the place of work.
 
 The time of the trace is cut into bins of 1 s. A cgroup thrashes in a bin if at least 1 MiB of its page cache
-was evicted in it and at least a quarter of that was read again within 10 s of its eviction. Bins that follow
-each other are one interval.
+was evicted in it and at least a quarter of that was read again within 10 s of its eviction. Consecutive bins
+are one interval.
 
-What comes back later than that is a working set that does not fit, too, but a slow one; and a page that is
-evicted within 10 s of the end of the trace had less time to return, so thrash that goes on at the end may be
-seen to end a little early.
+Cache that is read again later belongs to a working set that does not fit either, but a slow one; it is not
+counted. A page that is evicted in the last 10 s of the trace had less time to be read again. So the interval
+of a cgroup that thrashes until the end may end a little early.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ _COLUMNS: Final = (
 
 
 def thrash(trace: TraceTables) -> pd.DataFrame:
-    """The intervals in which the page cache of a cgroup thrashed, by cgroup and time; the module says when.
+    """Return the intervals in which the page cache of a cgroup thrashed, by cgroup and time.
 
-    `cgroup_id` is who was charged for what was evicted (NA: nobody), not those above it. `begin` and `end`
-    (UTC) are the first and last eviction. `refaulted_bytes` is what came back within 10 s of
-    `evicted_bytes`, whoever is charged for it now, and `median_away_ms` the time after which half of that was
-    back. `psi_some_share` is the part of the time in which some task of the cgroup and below it waited for
-    memory (memory.pressure), between the samples around the interval; NaN where it was not sampled.
+    `cgroup_id` is the cgroup that was charged for the evicted cache (NA: none); cgroups above it have no rows
+    for it. `begin` and `end` (UTC) are the first and the last eviction. `refaulted_bytes` is the part of
+    `evicted_bytes` that was read again within 10 s, whichever cgroup is charged for it now; half of it was
+    back after `median_away_ms`. `psi_some_share` is the share of time in which some task of the cgroup, or
+    of one below it, waited for memory (memory.pressure), between the samples around the interval; NaN if it
+    was not sampled.
     """
     evicted, runs = _evictions_in_runs(trace)
     if runs.empty:
@@ -63,7 +64,7 @@ def thrash(trace: TraceTables) -> pd.DataFrame:
 
 
 def thrash_below(trace: TraceTables, cgroup_id: int) -> pd.DataFrame:
-    """The rows of `thrash` of the cgroup and of those below it, by time."""
+    """Return the rows of `thrash` of the cgroup and of those below it, by time."""
     found = thrash(trace)
     members = trace.places.descendants(cgroup_id)
     return found[np.isin(integers(found["cgroup_id"]), members)].sort_values("begin", kind="stable")
@@ -76,7 +77,7 @@ def _empty() -> pd.DataFrame:
 
 
 def _evictions_in_runs(trace: TraceTables) -> tuple[pd.Series[int], pd.DataFrame]:
-    """(row of `pagecache` -> interval, for evictions within one; the intervals, numbered by their index)."""
+    """Return (row of `pagecache` -> interval that the eviction is in; the intervals by their number)."""
     pagecache = trace.pagecache
     rows = np.flatnonzero(is_evicted(pagecache))
     taken = pagecache.iloc[rows]
@@ -108,7 +109,7 @@ def _evictions_in_runs(trace: TraceTables) -> tuple[pd.Series[int], pd.DataFrame
 
 
 def _soon_back(trace: TraceTables, rows: int) -> Int64s:
-    """Of each row of `pagecache`, the bytes that came back soon after it had evicted them."""
+    """Return for each row of `pagecache` the bytes that it evicted and that were read again within 10 s."""
     back = trace.refaults
     soon = back[integers(back["away_ns"]) <= SOON_NS]
     returned = np.zeros(rows, dtype=np.int64)
@@ -117,7 +118,7 @@ def _soon_back(trace: TraceTables, rows: int) -> Int64s:
 
 
 def _came_back(trace: TraceTables, run_of_eviction: pd.Series[int]) -> pd.Series[int]:
-    """Interval -> the time in ns after which half of what came back soon was back."""
+    """Return interval -> the time in ns after which half of what was read again within 10 s was back."""
     back = trace.refaults[["evicted_row", "away_ns", "bytes"]]
     back = back[integers(back["away_ns"]) <= SOON_NS].join(run_of_eviction.rename("run"), on="evicted_row")
     back = back.dropna(subset="run").sort_values(["run", "away_ns"])
@@ -127,7 +128,10 @@ def _came_back(trace: TraceTables, run_of_eviction: pd.Series[int]) -> pd.Series
 
 
 def _psi_some_share(subtree: Subtree, begin_ns: int, end_ns: int) -> float:
-    """From the last sample before the interval, or the first in it, to the first after it, or the last."""
+    """Return the share of time between the samples around the interval in which some task was stalled.
+
+    If there is no sample before or after it, the first or the last one within it is taken.
+    """
     stalled = ledger.count(subtree, "psi_some_total_us")
     if len(stalled.times) < 2:
         return float("nan")

@@ -1,7 +1,7 @@
 """The timeline of cgroups: each quantity in bins of equal length.
 
-Each row of a table is counted into a matrix of (cgroup shown, bin), once for each cgroup shown that it lies
-in: the cost is a pass over the table for each level of nesting, however many cgroups and bins there are.
+Each row of a table is counted in a matrix of (cgroup shown, bin), once for each cgroup shown that it belongs
+to. The cost is a pass over the table for each level of nesting, whatever the number of cgroups and bins.
 """
 
 from __future__ import annotations
@@ -73,42 +73,46 @@ def timeline(
     *,
     run: int | None = None,
 ) -> pd.DataFrame:
-    """What happened to a cgroup and all below it, a row a bin.
+    """Return the memory of a cgroup and all below it over time, a row for each bin.
 
-    `cgroup` is anything that `names.resolve` takes: of each name that fits all lives
-    (`analysis.core.lives`), one after the other, or with `run` that one. Without it every cgroup that the
-    trace has data of is there. `every` is the length of a bin (`"100ms"`, `"1s"`). `begin` and `end` are
-    seconds from the start of the trace (`"1.5s"`, `1.5`) or ISO 8601 times; without a zone they are UTC.
+    `cgroup` is any pattern of `naming.resolve`. All lives (`analysis.core.lives`) of each name that fits are
+    shown one after the other; with `run`, that life alone; without a pattern, every cgroup that the trace has
+    data of. `every` is the length of a bin (`"100ms"`, `"1s"`). `begin` and `end` are seconds from the start
+    of the trace (`"1.5s"`, `1.5`) or ISO 8601 times, in UTC unless they have a zone.
 
-    The first columns say of which cgroup a row is: `cgroup` (its path) and `container` (null: none is
-    known), both categorical, `cgroup_id` and `run`. Where several lives of a name are there, each has rows
-    from the bin in which it was created to the last one in which it was there or anything of it was counted.
+    The index, `time` (UTC), is the beginning of the bin. The first columns are the cgroup of the row:
+    `cgroup` (its path), `container` (null: not known), both categorical, `cgroup_id` and `run`. If a name
+    has several lives, each has rows from the bin in which it was created to the last one in which it
+    existed, or in which anything was counted for it.
 
-    The index, `time` (UTC), is the beginning of the bin. Levels (usage, limit, anon, file, cache, shmem,
-    slab, kernel_stack, page_tables, kernel_other, sock, swap, file_dirty, file_writeback: all `_bytes`) hold
-    at its end: `file_bytes` is the kernel's NR_FILE_PAGES and contains shmem, `cache_bytes` does not. Levels
-    of categories are the start sample plus the ledger; usage (`ledger.usage`) and limit are the latest
-    reading of the page counter, dirty and writeback the latest sample. NA means that nothing is known yet;
-    of the limit also that there is none, and `is_limited` is then false.
+    Levels are in bytes, at the end of the bin: usage, limit, anon, file, cache, shmem, slab, kernel_stack,
+    page_tables, kernel_other, sock, swap, file_dirty, file_writeback, each with `_bytes`. `file_bytes` is the
+    kernel's NR_FILE_PAGES, which contains shmem; `cache_bytes` does not. Levels of categories are the start
+    sample plus the ledger. Usage (`ledger.usage`) and limit are the latest reading of the page counter, dirty
+    and writeback the latest sample. NA means not known yet; for the limit, it also means that none is set,
+    and `is_limited` is then false.
 
-    Flows are sums over the bin: `cache_added_bytes`; `cache_evicted_bytes`, taken by reclaim, and of that
-    `cache_evicted_memcg_bytes`, `cache_evicted_direct_bytes` and `cache_evicted_kswapd_bytes` by its cause;
-    `cache_dropped_bytes`, truncated or invalidated (without shmem); `cache_refaulted_bytes`, evicted within
-    the trace and read again in the bin; `refault_bytes`, evicted file pages that were read again by the
-    kernel's count, and `psi_some_us`, `psi_full_us`, all in the bin of the sample that first saw them;
-    `reclaim_attempts` with target in the subtree, by their begin, `reclaimed_bytes`, `scanned_pages`,
-    `reclaim_stall_ms` (kswapd's time is nobody's stall); `swap_written_bytes` and `swap_read_bytes`, by when
-    the write to swap or the read from it was queued (NA: this trace knows nothing of it); `oom_kills`,
-    victims below the cgroup or killed for its limit. `swap_write_mean_ms` and `swap_read_mean_ms` are how
-    long those of that bin took on the average (NaN: there was none whose end was seen).
+    Flows are sums over the bin:
 
-    Time that tasks of the cgroup and of those below it waited, added up over the tasks, each moment in its
-    own bin (NaN: this trace knows nothing of it): `stalled_reclaim_ms`, in reclaim for whatever target, and
-    of that `stalled_throttled_ms`, made to wait inside of it; `stalled_dirty_ms`, writers held back by dirty
-    pages; `stalled_swap_in_ms`, page faults on what was swapped out, and `stalled_high_ms`, above
-    memory.high, both without the reclaim that lies within.
+    * `cache_added_bytes`; `cache_evicted_bytes`, taken by reclaim, and of that `cache_evicted_memcg_bytes`,
+      `cache_evicted_direct_bytes` and `cache_evicted_kswapd_bytes`, by cause; `cache_dropped_bytes`,
+      truncated or invalidated (without shmem); `cache_refaulted_bytes`, evicted within the trace and read
+      again in the bin;
+    * `refault_bytes`, file pages that the kernel counted as refaulted, and `psi_some_us`, `psi_full_us`: all
+      three in the bin of the sample that first has them;
+    * `reclaim_attempts` that began in the bin for a target in the subtree, their `reclaimed_bytes` and
+      `scanned_pages`, and `reclaim_stall_ms`, the time of all but those of kswapd;
+    * `swap_written_bytes` and `swap_read_bytes`, by the time at which the IO was queued (NA: not recorded),
+      and its mean duration, `swap_write_mean_ms` and `swap_read_mean_ms` (NaN: no end was seen);
+    * `oom_kills`, victims in the subtree, or killed for the cgroup's limit.
 
-    Raises TracerError for a cgroup that is not there, UsageError for times that make no sense.
+    The time that tasks of the subtree waited is summed up over the tasks, each moment in its own bin (NaN:
+    not recorded): `stalled_reclaim_ms`, in reclaim for any target, and of that `stalled_throttled_ms`,
+    throttled inside reclaim; `stalled_dirty_ms`, writers held back for dirty pages; `stalled_swap_in_ms`,
+    page faults on swapped-out pages, and `stalled_high_ms`, above memory.high, both without the reclaim
+    inside them.
+
+    Raises TracerError for a cgroup that is not in the trace, UsageError for times that make no sense.
     """
     if cgroup is not None:
         ids = naming.select(trace, cgroup, run)
@@ -144,7 +148,7 @@ def row_length(timeline: pd.DataFrame) -> pd.Timedelta:
 
 
 def _whose(trace: TraceTables, ids: list[int], bins: int) -> dict[str, Any]:
-    """What stands in every row of each cgroup shown."""
+    """Return the columns that tell the cgroup of a row."""
     containers = [trace.places.container_of(number)[0] for number in ids]
     return {
         "cgroup": _repeated(naming.labels_of(trace.cgroups, ids), bins),
@@ -163,7 +167,7 @@ def _repeated(labels: Sequence[str | None], bins: int) -> pd.Categorical:
 
 
 def _lived(trace: TraceTables, grid: Grid, frame: pd.DataFrame) -> Bools:
-    """Which rows to keep: of the only life of a name all, of one of several those of its time."""
+    """Return which rows to keep: all for the only life of a name, those of its time for one of several."""
     shape = len(grid.ids), grid.bins.count
     counted = (frame[list(FLOWS)].fillna(0) != 0).any(axis=1).to_numpy(dtype=bool).reshape(shape)
     spans = np.array([trace.places.lifetime_ns(number) for number in grid.ids], np.int64).reshape(-1, 2)
@@ -171,13 +175,13 @@ def _lived(trace: TraceTables, grid: Grid, frame: pd.DataFrame) -> Bools:
     slot = np.arange(1, grid.bins.slots)
     to_come = np.logical_or.accumulate(((slot <= end) | counted)[:, ::-1], axis=1)[:, ::-1]
     lives = trace.places.lives.by_name(grid.ids)
-    alone = [of_name[0].cgroup_id for of_name in lives if len(of_name) == 1]
+    alone = [named[0].cgroup_id for named in lives if len(named) == 1]
     is_alone = np.isin(np.array(grid.ids, np.int64), alone).reshape(-1, 1)
     return np.asarray((is_alone | ((slot >= first) & to_come)).ravel())
 
 
 PLACE: Final = ("cgroup", "cgroup_id", "container", "run")
-"""The columns that say of which cgroup a row is."""
+"""The columns that tell the cgroup of a row."""
 
 FLOWS: Final = (
     "cache_added_bytes",
@@ -191,7 +195,7 @@ FLOWS: Final = (
     *stalls.STALLED,
     "oom_kills",
 )
-"""Columns in which a cgroup that has been removed can still have anything: its cache outlives it."""
+"""Columns that can count something for a cgroup that was removed: its cache outlives it."""
 
 COLUMNS: Final = (
     *PLACE,
@@ -248,7 +252,7 @@ def _ledger_levels(trace: TraceTables, grid: Grid) -> dict[str, Any]:
 
 
 def _exists(trace: TraceTables, grid: Grid) -> Bools:
-    """Per cgroup shown and slot, whether the cgroup was there by the slot's end."""
+    """Return for each cgroup shown and slot whether the cgroup existed by the slot's end."""
     created = pd.Series(
         column_times_ns(trace.cgroups["created"]), index=pd.Index(integers(trace.cgroups["cgroup_id"]))
     )
@@ -322,10 +326,10 @@ def _stalled(trace: TraceTables, grid: Grid) -> dict[str, Any]:
 
 
 def _sampled_flow(trace: TraceTables, grid: Grid, column: str, scale: int) -> pd.arrays.IntegerArray:
-    """Growth of a running count between the samples of each cgroup shown, NA where it was never read.
+    """Return the growth of a running count between the samples of each cgroup shown; NA if it was never read.
 
-    The first reading of a cgroup that was made during the trace counts from zero; of any other it is only
-    where to count from.
+    The first reading of a cgroup that was made during the trace counts from zero. The first reading of any
+    other cgroup is the number to count from.
     """
     readings, ids = Readings.from_tables(column, trace.samples), np.array(grid.ids, dtype=np.int64)
     row = positions(ids, readings.cgroup_id)
@@ -344,7 +348,7 @@ def _sampled_flow(trace: TraceTables, grid: Grid, column: str, scale: int) -> pd
 
 
 def _oom_kills(trace: TraceTables, grid: Grid) -> Int64s:
-    """A victim counts for a cgroup once, be it killed below it, for its limit, or both."""
+    """Return the number of victims; one that is below a cgroup and killed for its limit counts once."""
     oom = decisions.victims(trace)
     kills = np.zeros((len(grid.ids), grid.bins.slots), dtype=np.int64)
     slot = grid.bins.slot(times_ns(oom))
