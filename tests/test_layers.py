@@ -45,7 +45,6 @@ MOST_MODULES: Final = 14
 KNOWN: Final[frozenset[str]] = frozenset(
     {
         "bpf/reclaim.bpf.c",
-        "tests/analysis/explain/test_postmortem.py",
         "tests/lab/test_checks.py",
         "tracer/cli/verbs",
         "tracer/lab",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from tracer.analysis.core.columns import utc_time
+from tracer.analysis.explain.postmortem import explain
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.views.timeline import timeline
 from tracer.render.words import survivor_facts
@@ -117,3 +120,30 @@ def test_held_summary_of_an_interrupted_recording_does_not_exclude_a_kill(trace:
     said = survivor_facts.summary(held_cgroups(trace))
     assert not said.startswith("No OOM kill: ")
     assert "a kill after that cannot be excluded, and is likely: the recorder ran in /a\\x1b" in said
+
+
+def test_held_without_a_kill_has_peak_and_headroom(trace: Any) -> None:
+    limit = 100 * MIB
+    trace.add("cgroups", cgroup_id=1, path="/near", created=trace.ns(0))
+    trace.add("cgroups", cgroup_id=2, path="/free")
+    trace.charged(1, 1, "anon", 40 * MIB, usage_bytes=40 * MIB, limit_bytes=limit)
+    trace.charged(2, 1, "file", 58 * MIB, usage_bytes=98 * MIB, limit_bytes=limit)
+    trace.charged(3, 1, "anon", -10 * MIB, usage_bytes=88 * MIB, limit_bytes=limit)
+    trace.add("pagecache", 2.5, cgroup_id=1, op="delete", cause="reclaim_memcg", nr_pages=3)
+    trace.add("reclaim", 2.5, kind="memcg", cgroup_id=1, reclaimed=3)
+    trace.add("samples", 3, cgroup_id=1, source="end", max_events=12)
+    trace.add("samples", 3, cgroup_id=2, source="end", usage_bytes=1, limit_bytes=0x7FFF_FFFF_FFFF_F000)
+    assert explain(trace) == []
+    near, free = held_cgroups(trace)
+    assert (near.cgroup, near.limit_bytes, near.peak_usage_bytes, near.headroom_bytes) == (
+        "/near",
+        limit,
+        98 * MIB,
+        2 * MIB,
+    )
+    assert near.peak_time == pd.Timestamp("2025-11-24T16:00:02.000000+00:00")
+    assert (near.peak_anon_bytes, near.cache_at_peak_bytes) == (40 * MIB, 58 * MIB)
+    assert (near.evicted_bytes, near.reclaim.reclaimed_pages, near.max_events) == (3 * 4096, 3, 12)
+    assert (free.cgroup, free.headroom_bytes, free.peak_anon_bytes) == ("/free", None, None)
+    assert free.quality.unknown["headroom_bytes"] == "no limit is set"
+    assert json.loads(json.dumps(near.to_dict())) == near.to_dict()

@@ -1,0 +1,75 @@
+"""The processes that charged memory before a synthetic kill, and their waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from synthetic.memcg_kill import LIMIT, only_report, record_kill
+
+from tracer.analysis.results.memory import FurtherAllocators
+
+MIB = 1 << 20
+
+
+def test_reclaim_and_allocators_of_the_page_cache_experiment_are_exact(page_cache_experiment: Any) -> None:
+    report = only_report(page_cache_experiment)
+    reclaim = report.reclaim
+    assert reclaim.attempts == 17 + 99 + 3
+    assert reclaim.reclaimed_pages == 116 * 256
+    assert reclaim.scanned_pages == 116 * 300 + 300
+    assert reclaim.stall_ms == pytest.approx(116 + 6)
+    assert len(reclaim.transcript) == 12
+    assert [attempt.reclaimed_pages for attempt in reclaim.transcript] == [256] * 9 + [0] * 3
+    assert reclaim.transcript[-1].cgroup == "/docker/4f2a"
+    assert reclaim.transcript[-1].comm == "python3"
+    assert reclaim.transcript[-1].kept_file is None
+    (waiter,) = reclaim.waiters
+    assert (waiter.tgid, waiter.comm) == (41, "python3")
+    assert waiter.kinds_ms == {"reclaim": pytest.approx(116 + 6)}
+    (allocator,) = report.allocators
+    # The window begins when usage was last below 50 MiB (the 49th of 117 reads). In it the process was
+    # charged 1 MiB more of file than was evicted in its context, so no category is below zero.
+    assert (allocator.tgid, allocator.comm) == (41, "python3")
+    assert allocator.charged_bytes == 99 * MIB
+
+
+def test_limit_of_an_ancestor_has_allocators_of_all_children(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=1, path="/pod", created=trace.ns(0))
+    for child, path in ((2, "/pod/a"), (3, "/pod/b"), (4, "/podcast")):
+        trace.add("cgroups", cgroup_id=child, path=path, created=trace.ns(0))
+    for second in range(1, 11):
+        trace.charged(second, 2, "anon", 3 * MIB, tgid=50)
+        trace.charged(second, 3, "anon", 7 * MIB, tgid=60)
+        trace.charged(second, 4, "anon", 9 * MIB, tgid=70)
+        trace.add("samples", second, cgroup_id=1, source="periodic", usage_bytes=second * 10 * MIB)
+    trace.add("tasks", tgid=60, comm="hog", first_seen=trace.ns(0))
+    record_kill(trace, 10.5, trigger_cgroup_id=2, cgroup_id=2)
+    report = only_report(trace)
+    assert report.limit_owner.is_ancestor is True
+    assert report.limit_owner.cgroup == "/pod"
+    assert report.trigger.cgroup == "/pod/a"
+    assert report.composition.anon == LIMIT
+    # Usage was last below 50 MiB at 4 s; the row of 4 s is in the window.
+    assert [(one.tgid, one.comm, one.charged_bytes) for one in report.allocators] == [
+        (60, "hog", 7 * 7 * MIB),
+        (50, None, 7 * 3 * MIB),
+    ]
+    assert report.verdict.cause == "anon_growth"
+    assert "(above the cgroup that asked)" in report.verdict.summary
+    assert report.cushion.exhausted_at is None
+    assert "cushion.exhausted_at" not in report.quality.unknown
+    assert any("Do not look only at the killed process, sh (pid 50)" in line for line in report.advice)
+
+
+def test_allocators_beyond_the_largest_ten_are_summed_up(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=1, path="/crowd", created=trace.ns(0))
+    for number in range(13):
+        trace.charged(
+            0.1 + number / 100, 1, "anon", (20 - number) * 4096, tgid=100 + number, usage_bytes=LIMIT
+        )
+    trace.charged(0.3, 1, "anon", -4096, tgid=200, usage_bytes=LIMIT)
+    record_kill(trace, 1)
+    report = only_report(trace)
+    assert [one.tgid for one in report.allocators] == list(range(100, 110))
+    assert report.further_allocators == FurtherAllocators(3, (10 + 9 + 8) * 4096)
