@@ -195,7 +195,7 @@ def of_machine(**changed: Any) -> OomReport:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({}, "the whole machine had none left; 7.8 MiB of the machine's 390.6 MiB were free"),
+        ({}, "the whole machine had none left; 7.8 MiB of the machine's 390.6 MiB was free"),
         ({"order": -1, "function": "moom_callback"}, "by hand (SysRq-F)"),
         ({"gfp": "0x0()", "function": "pagefault_out_of_memory"}, "pagefault_out_of_memory, gfp 0x0"),
         ({"order": 3, "normal": 90_000}, "not in one piece of 32 KiB (order 3): it is fragmented"),
@@ -203,8 +203,8 @@ def of_machine(**changed: Any) -> OomReport:
         ({"constraint": "CONSTRAINT_CPUSET"}, "its cpuset allows (nodes 4) had none left; 7.8 MiB"),
         ({"constraint": "CONSTRAINT_MEMORY_POLICY"}, "its memory policy allows (nodes 4)"),
         ({"constraint": "CONSTRAINT_BPF_OURS"}, "a BPF policy had it killed (CONSTRAINT_BPF_OURS)"),
-        ({"slab": 70_000, "anon": 100}, "273.8 MiB of its 390.6 MiB slab"),
-        ({"anon": 100}, "are memory that no counter names"),
+        ({"slab": 70_000, "anon": 100}, "273.8 MiB of its 390.6 MiB was slab"),
+        ({"anon": 100}, "was memory that no counter names"),
     ],
 )
 def test_summary_of_a_global_kill_names_what_was_short(changed: dict[str, Any], said: str) -> None:
@@ -217,7 +217,7 @@ def test_summary_of_a_global_kill_names_what_was_short(changed: dict[str, Any], 
         ({}, "global_pressure", "what filled the machine"),
         ({"order": -1, "function": "moom_callback"}, "unknown", "/proc/sysrq-trigger"),
         ({"gfp": "0x0()", "function": "pagefault_out_of_memory"}, "unknown", None),
-        ({"order": 3, "normal": 90_000}, "global_pressure", "More memory need not help"),
+        ({"order": 3, "normal": 90_000}, "global_pressure", "More memory may not help"),
         ({"high": 90_000}, "global_pressure", "More memory does not help"),
         ({"constraint": "CONSTRAINT_CPUSET"}, "global_pressure", "cpuset.mems"),
         ({"constraint": "CONSTRAINT_BPF_OURS"}, "unknown", None),

@@ -122,7 +122,7 @@ def _findings(
         circumstances=Circumstances(
             swap=None if in_swap is None else Swap(*in_swap, refused=False),
             protected_bytes=log.min_protection_bytes or 0,
-            shortage=shortage.of_log(log, page_size),
+            shortage=shortage.from_log(log, page_size),
             full_swap_limit_bytes=logged_memory.full_swap_limit(log),
             kmem_bytes=log.counters["kmem"].usage_bytes if "kmem" in log.counters else 0,
         ),

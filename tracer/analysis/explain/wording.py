@@ -1,4 +1,4 @@
-"""How a cgroup, a process and a limit are called in the sentences of a verdict."""
+"""The names of a cgroup, a process and a trigger in sentences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tracer.schema import UNLIMITED_BYTES
 
 
 def owner_name(owner: LimitOwner) -> str:
-    """`container web`, else `pod web-1` (its cgroup holds all of its containers), else `the cgroup /a/b`."""
+    """Return `container web`, `pod web-1` (whose cgroup holds all its containers), or `the cgroup /a/b`."""
     if owner.container is not None:
         return f"container {owner.container}"
     if owner.pod is not None:
@@ -17,15 +17,16 @@ def owner_name(owner: LimitOwner) -> str:
 
 
 def process(comm: str | None, pid: int | None) -> str:
-    """`python3 (pid 41)`."""
+    """Return `python3 (pid 41)`, or as much of it as is known."""
     if pid is None:
         return comm or "a process"
     return f"{comm} (pid {pid})" if comm else f"pid {pid}"
 
 
 def trigger_name(trigger: Trigger) -> str:
-    """`nginx (pid 41)`, or `pool (thread 43 of pid 41)` where another thread of the process asked; in a
-    kernel log that does not tell the process, `pool (thread 43)`.
+    """Return `nginx (pid 41)`, or `pool (thread 43 of pid 41)` for another thread than the first.
+
+    It is `pool (thread 43)` where a kernel log does not show the process.
     """
     if trigger.tgid is None and trigger.pid is not None:
         return f"{trigger.comm or 'a task'} (thread {trigger.pid})"
@@ -35,5 +36,5 @@ def trigger_name(trigger: Trigger) -> str:
 
 
 def no_limit(owner: LimitOwner) -> bool:
-    """Whether no limit is set, or none is known."""
+    """Return whether no limit is set, or none is known."""
     return owner.limit_bytes is None or owner.limit_bytes >= UNLIMITED_BYTES

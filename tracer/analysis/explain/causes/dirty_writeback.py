@@ -1,7 +1,7 @@
 """Page cache that was not yet on disk could not be dropped in time.
 
-Memcg reclaim does not write file pages itself (pageout in mm/vmscan.c). It waits for the flusher, for a short
-time only.
+Memcg reclaim does not write file pages itself (shrink_folio_list in mm/vmscan.c). It waits for the flusher,
+for a short time only.
 """
 
 from __future__ import annotations

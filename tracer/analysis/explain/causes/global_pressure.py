@@ -13,17 +13,17 @@ from tracer.analysis.results.conclusions import Suspect
 
 LABEL: Final = "the machine had no memory that this request could use"
 
-_CLAUSES: Final[Mapping[str, str]] = {
-    "global": "the whole machine had none left",
-    "cpuset": "the memory nodes that its cpuset allows had none left",
-    "mempolicy": "the memory nodes that its memory policy allows had none left",
+_SHORT: Final[Mapping[str, str]] = {
+    "global": "the whole machine",
+    "cpuset": "the memory nodes that its cpuset allows",
+    "mempolicy": "the memory nodes that its memory policy allows",
 }
-"""Constraint of the kernel (enum oom_constraint) -> what was short."""
+"""Constraint (enum oom_constraint, include/linux/oom.h) -> what had no memory left."""
 
 
 def weigh(findings: Findings) -> Suspect | None:
     """Weigh the kernel's own word, which leaves no doubt."""
-    if findings.constraint not in _CLAUSES or not memory_was_short(findings):
+    if findings.constraint not in _SHORT or not memory_was_short(findings):
         return None
     return Suspect("global_pressure", 1.0, found(findings, "constraint", constraint=findings.constraint))
 
@@ -31,8 +31,13 @@ def weigh(findings: Findings) -> Suspect | None:
 def sentence(findings: Findings) -> str:
     """Return the sentence that says why: as the kernel log shows it, else by the constraint."""
     shortage = findings.circumstances.shortage
-    clause = _CLAUSES[findings.constraint] if shortage is None else shortage.clause
-    return f"{sentence_parts.asked(findings)} memory{sentence_parts.killed(findings)}: {clause}."
+    short = clause(findings.constraint) if shortage is None else shortage.clause
+    return f"{sentence_parts.asked(findings)} memory{sentence_parts.killed(findings)}: {short}."
+
+
+def clause(constraint: str, nodes: str = "") -> str:
+    """Return the part of the sentence that says what was short; `nodes` may follow it in parentheses."""
+    return f"{_SHORT[constraint]}{nodes} had none left"
 
 
 def cure(_: Findings) -> Iterator[str]:
