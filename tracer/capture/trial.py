@@ -1,5 +1,4 @@
-"""A trial of what a recording needs here: BCC, the kernel log, the BPF programs, and the cost of their
-events.
+"""A trial of what a recording needs: BCC, the kernel log, the BPF programs, and the cost of their events.
 
 `doctor` shows the result, beside what the kernel offers (kernel/features.py).
 """
@@ -76,11 +75,10 @@ class Examination:
 
 
 def examine(*, may_load: bool, measure: bool) -> Examination:
-    """Check BCC and the kernel log, and try the programs if `may_load`: the checks of the kernel promise
-    success.
+    """Check BCC and the kernel log, and try the programs.
 
-    `measure`: measure the cost of events as well, by a short workload in a cgroup made for it. It takes half
-    a second.
+    `may_load`: the checks of the kernel let a trial succeed; else the programs are not tried. `measure`:
+    measure the cost of events as well, by a short workload in a cgroup made for it. It takes half a second.
     """
     compiler, log = bcc(), kernel_log(KMSG, _DUMP_TASKS)
     if not may_load:
@@ -166,9 +164,7 @@ def function_hooks(closed: Mapping[str, str], options: Collection[str] | None) -
 
 
 def try_programs(types: Btf, hierarchy: Hierarchy, *, measure: bool) -> Examination:
-    """Compile, load, attach and detach all programs. No cgroup is traced, except for the one to `measure`
-    in.
-    """
+    """Compile, load, attach and detach all programs. No cgroup is traced, but for the one of `measure`."""
     begin = time.monotonic()
     warnings: list[str] = []
     checks: list[Check] = []

@@ -10,6 +10,7 @@ from typing import Final
 
 import pytest
 from support.recorder import Recorder
+from support.settled import settle
 
 import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
@@ -65,6 +66,7 @@ def test_more_cgroups_than_descriptors_have_exact_totals(memcg: Path, shm: Path,
         for number, child in enumerate(children):
             content = bytes(pages_of(number) * 4096)
             within(child, lambda file=shm / str(number), content=content: file.write_bytes(content))
+        settle(memcg)
         trace = tracer.open(recorder.stop())
     expected = {cgroup_id(child): pages_of(number) for number, child in enumerate(children)}
     charged = trace.charge[trace.charge["category"] == "shmem"].groupby("cgroup_id")["pages"].sum().to_dict()

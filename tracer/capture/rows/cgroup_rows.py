@@ -41,7 +41,7 @@ class CgroupEvent:
 
 @dataclass
 class CgroupRows:
-    """Keep a row of each cgroup. The owner takes new and changed rows from `rows`."""
+    """A row for each cgroup; the owner takes new and changed rows from `rows`."""
 
     hierarchy: Hierarchy
     rows: list[dict[str, Any]] = field(default_factory=list)

@@ -17,7 +17,7 @@ _MINOR_BITS: Final = 20  # include/linux/kdev_t.h, the kernel's own dev_t
 
 
 class InodeRows:
-    """Make rows of files. A path that is not known now is null; an earlier row of the file stays valid."""
+    """Rows of files. A path that is not known now is null; an earlier row of the file stays valid."""
 
     def __init__(self, mounts: Mounts) -> None:
         self._mounts = mounts

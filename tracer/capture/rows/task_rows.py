@@ -22,7 +22,7 @@ _Key = tuple[int, int]  # tgid, start_ns: a tgid may be used again
 
 
 class TaskRows:
-    """Keep a row of each process. The owner takes new and changed rows from `rows`."""
+    """A row for each process; the owner takes new and changed rows from `rows`."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []

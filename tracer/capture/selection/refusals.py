@@ -14,7 +14,7 @@ _STRAYS_S: Final = 2.0  # records under way in the kernel when a cgroup was refu
 
 
 class Refusals:
-    """Drop the records of refused cgroups, and have the BPF programs stop tracing them, in batches."""
+    """The refused cgroups: their records are dropped, and the BPF programs stop tracing them, in batches."""
 
     def __init__(self, roots: Roots, hold: Hold) -> None:
         self._roots = roots
