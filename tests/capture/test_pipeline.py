@@ -41,7 +41,7 @@ class FakePrograms:
     def wait(self, _warn: object) -> None:
         """Return at once: the programs are compiled."""
 
-    def kernel_frames(self, _addresses: object) -> list[str]:
+    def kernel_symbol_at(self, _address: int) -> str | None:
         raise AssertionError("there is no stack")
 
     def bcc_symbols(self, _tgid: int) -> SymbolTable:
@@ -69,13 +69,13 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePrograms]:
 
 
 def make(programs: Any, output: Path, *, force: bool = False) -> Pipeline:
-    other: Any = None  # not used before `start`
+    btf: Any = SimpleNamespace(enumerators={})
     hierarchy = Hierarchy(2, output.parent, "/")
     return Pipeline(
         Options(output, force=force),
         hierarchy,
         CgroupSelection(programs, hierarchy, None),
-        btf=other,
+        btf=btf,
         programs=programs,
         observer=cast(Observer, SimpleNamespace(warn=None)),
         began_s=0.0,

@@ -28,6 +28,7 @@ from tracer.capture.rows.sampler import Sampler
 from tracer.capture.selection.cgroup_selection import CgroupSelection
 from tracer.capture.selection.recorder_cgroup import find_recorder_cgroup
 from tracer.capture.selection.traced_cgroups import TracedCgroups
+from tracer.capture.symbols.kernel_names import KernelNames
 from tracer.capture.symbols.stack_names import Stacks
 from tracer.capture.symbols.symbol_process import user_symbols
 from tracer.errors import TraceError
@@ -82,7 +83,8 @@ class Pipeline:
             owned.callback(mounts.close)
             self._kernel_log = open_kernel_log()
             owned.callback(self._kernel_log.close)
-            self._stacks = Stacks(programs.kernel_frames, user_symbols(programs.bcc_symbols))
+            self._kernel_names = KernelNames(programs.kernel_symbol_at)
+            self._stacks = Stacks(self._kernel_names.frames, user_symbols(programs.bcc_symbols))
             owned.callback(self._stacks.close)
             self._writer = create_trace(options, hierarchy, observer)
             self._owned = owned.pop_all()
@@ -148,7 +150,7 @@ class Pipeline:
         self._programs.attach(self._observer.warn)
         self._traced.find(self._rings["cgroup"].read)  # again: no event told of those made before the attach
         if "stack_sample" in self._rings:  # now: a sampled process may be gone before they are read
-            self._programs.read_kernel_symbols()
+            self._kernel_names.load()
         for line in self._selection.waiting():
             self._observer.notice(line)
         if recorder := find_recorder_cgroup(self._hierarchy, self._selection.includes):

@@ -8,30 +8,12 @@ from contextlib import closing
 import pytest
 
 from tracer.capture.bpf.attach import Attacher
-from tracer.capture.bpf.load import Programs, without_probes
+from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.syscall import machine
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.probes import Hook, Kind
-
-
-@pytest.mark.parametrize(
-    "taken",
-    [
-        "bpf_prog_1f_mark+0x9 bpf_trace_run2+0x8e __traceiter_mark+0x3 kill+0x75 out+0x217 charge+0xc0",
-        "kill+0x75 out+0x217 bpf_trampoline_6442552478+0x76 charge+0xc0",
-        "kill+0x75 out+0x219 bpf_trampoline_6442540474+0x71 out+0x9 charge+0xc0",
-        "bpf_prog_2a_f+0x1 bpf_trampoline_1+0x5 kill+0x75 out+0x1 bpf_trampoline_2+0x7 out+0x9 charge+0xc0",
-    ],
-)
-def test_a_kernel_stack_does_not_show_how_it_was_taken(taken: str) -> None:
-    """As fexit programs on out_of_memory() were seen to be in the stacks of 6.18 and 7.3."""
-    assert [frame.partition("+")[0] for frame in without_probes(taken.split())] == ["kill", "out", "charge"]
-
-
-def test_a_function_that_calls_itself_stays_there_twice() -> None:
-    assert without_probes(["walk+0x8", "walk+0x8", "main+0x1"]) == ["walk+0x8", "walk+0x8", "main+0x1"]
 
 
 @pytest.mark.kernel

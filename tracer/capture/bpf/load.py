@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import mmap
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from itertools import dropwhile, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -31,11 +30,6 @@ WANTED_PATHS: Final = 2048
 _ROOTS: Final = 16384
 _COMBINE_NS: Final = 10_000_000  # how long the kernel program may hold a sum of charges back
 _CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no name for it
-
-_TRAMPOLINE: Final = "bpf_trampoline_"
-_PROBE_FRAMES: Final = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", _TRAMPOLINE)
-"""How a raw tracepoint's or a function's program comes to run (kernel/trace/bpf_trace.c,
-include/trace/bpf_probe.h, kernel/bpf/trampoline.c)."""
 
 _RUN_BY_US: Final = (
     "drain",
@@ -89,7 +83,6 @@ class Programs:
         self._refused: dict[Way, str] = {}
         self._offer = Offer.look(btf)
         self._bcc = find_bcc()
-        self._kernel_symbols = threading.Lock()
         self._begin_compiling()
 
     def _begin_compiling(self) -> None:
@@ -261,21 +254,10 @@ class Programs:
             return {"pgscan": 0, "pgsteal": 0}
         return {"pgscan": int(counts.pgscan), "pgsteal": int(counts.pgsteal)}
 
-    def kernel_frames(self, addresses: Sequence[int]) -> list[str]:
-        """Names of addresses in the kernel, innermost first, as symbol+offset, without those of our own
-        probe. From any thread.
-        """
-        with self._kernel_symbols:
-            frames = [
-                _symbol(self._bcc.BPF.ksym(address, show_offset=True), address) for address in addresses
-            ]
-        return without_probes(frames)
-
-    def read_kernel_symbols(self) -> None:
-        """Now, and not when the first of them is needed. Those of our own programs are there once they are
-        attached.
-        """
-        self.kernel_frames([0])
+    def kernel_symbol_at(self, address: int) -> str | None:
+        """Return the kernel's symbol+offset at an address, from a table that BCC reads at the first call."""
+        name: bytes = self._bcc.BPF.ksym(address, show_offset=True)
+        return None if name.startswith(b"[unknown]") else name.decode(errors="backslashreplace")
 
     def bcc_symbols(self, tgid: int) -> BccSymbols:
         """Return BCC's symbol table of a process, as of now."""
@@ -303,29 +285,8 @@ class Programs:
             self._attacher.close()
 
 
-def without_probes(frames: Sequence[str]) -> list[str]:
-    """A kernel stack, innermost first, as it is where nothing is hooked.
-
-    A function whose end is hooked is called by its trampoline, which its own first instruction called: so it
-    may be there twice.
-    """
-    kept: list[str] = []
-    is_behind_trampoline = False
-    for frame in dropwhile(lambda frame: frame.startswith(_PROBE_FRAMES), frames):
-        is_trampoline = frame.startswith(_TRAMPOLINE)
-        is_again = is_behind_trampoline and frame.partition("+")[0] == kept[-1].partition("+")[0]
-        if not is_trampoline and not is_again:
-            kept.append(frame)
-        is_behind_trampoline = is_trampoline
-    return kept
-
-
 def _hooks(choice: Choice) -> tuple[Hook, ...]:
     return choice.way.hooks if choice.way else ()
-
-
-def _symbol(name: bytes, address: int) -> str:
-    return f"{address:#x}" if name.startswith(b"[unknown]") else name.decode(errors="backslashreplace")
 
 
 def _tick_ns() -> int:
