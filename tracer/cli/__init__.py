@@ -1,4 +1,10 @@
-"""The command line: `main` turns every error into a line and an exit status; its verbs: `cli.group`."""
+"""The command line. `main` turns every error into a line and an exit status.
+
+size — sizes in the form in which users type them
+output_file — files that a verb writes
+value_completion — shell completion of option values
+verbs — one module for each verb, with its help; `group` imports it when it is needed
+"""
 
 from __future__ import annotations
 
@@ -16,16 +22,18 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """The console command: exit status 0 done, 1 failed, 2 usage, 130 for Ctrl-C."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored: in the background
+    """Run the console command. Exit status: 0 done, 1 failed, 2 usage, 130 for Ctrl-C."""
+    if (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):  # otherwise it is ignored: in the background
         signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `memcg-tracer timeline … | head` ends quietly
     standard_streams.prepare()
     arguments = sys.argv[1:] or ["--help"]
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
     debug = "--debug" in ours
-    if not {"record", "lab"} & set(ours):  # these run commands, whose environment is not ours to change
-        # More threads are of no use here, and OpenBLAS ends the process where it cannot make them.
+    if not {"record", "lab"} & set(ours):  # they run commands, whose environment must not change
+        # More threads are of no use here, and OpenBLAS ends the process if it cannot start them.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         status = _run(arguments, _head_start() if _verb(ours) == "record" else None)
@@ -43,7 +51,7 @@ def _verb(arguments: list[str]) -> str | None:
 
 
 def _head_start() -> HeadStart:
-    """Before the imports: they are what a start waits for on a busy machine."""
+    """Return the raised priority of a start, before the imports: a busy machine delays these most."""
     from tracer.kernel.process.priority import HeadStart
 
     return HeadStart()
@@ -66,29 +74,29 @@ def _run(arguments: list[str], head_start: HeadStart | None) -> int:
 
 
 def _line(error: Exception) -> tuple[str, int]:
-    """What to say of an error, and the exit status."""
+    """Return the message for an error, and the exit status."""
     if isinstance(error, TracerError):
         return str(error), error.exit_code
     if isinstance(error, MemoryError) or "failed to map segment" in str(error):
-        return "there is not enough memory for this here: free some, or raise the limit (ulimit -v)", 1
+        return "not enough memory: free some, or raise the limit (ulimit -v)", 1
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror or error}{where}", 1
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        return "no thread can be started here: end some processes, or raise the limit (ulimit -u)", 1
-    if (of_click := sys.modules.get("click")) and isinstance(error, of_click.ClickException):
+        return "no thread can be started: end some processes, or raise the limit (ulimit -u)", 1
+    if (click := sys.modules.get("click")) and isinstance(error, click.ClickException):
         message = error.format_message()
-        if isinstance(error, of_click.UsageError):
+        if isinstance(error, click.UsageError):
             verb = error.ctx.command_path if error.ctx else "memcg-tracer"
             message = f"{message.rstrip('.')}; see {verb} -h"
         return message, error.exit_code
-    return f"a defect of memcg-tracer ({type(error).__name__}: {error}); report what it says with --debug", 1
+    return f"a bug in memcg-tracer ({type(error).__name__}: {error}); report the output with --debug", 1
 
 
 def _interrupt(_signal: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt, or end the process at once while a module is being imported.
 
-    Extension modules print that exception, or turn it into another one, and an import has nothing to tidy up.
+    Extension modules print that exception or replace it, and an import has nothing to clean up.
     """
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
@@ -99,9 +107,9 @@ def _interrupt(_signal: int, frame: FrameType | None) -> None:
 
 
 def _complain(message: str, status: int) -> int:
-    """One line on stderr."""
+    """Print the message as one line on stderr, and return the exit status."""
     line = " ".join(message.split())
     shown = line if line.isprintable() else line.encode("unicode_escape").decode()
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # nobody reads any more: the status still tells
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # even if nobody reads stderr, the status remains
     print(f"memcg-tracer: error: {shown}", file=sys.stderr, flush=True)
     return status

@@ -1,9 +1,8 @@
-"""The verbs of the command line: one module each, imported when its verb, its help or its completion is asked
-for.
+"""The group of all verbs: each has a module, which is imported for its use, its help or its completion.
 
-Importing such a module imports click and the standard library, nothing else
-(tests/cli/verbs/test_completion.py): pandas, Arrow and matplotlib take up to a second, which a Tab key does
-not have. So what a verb needs for its work is imported in its functions.
+Such a module imports only click and the standard library (tests/cli/verbs/test_completion.py). A verb imports
+what it needs for its work in its functions: pandas, Arrow and matplotlib take up to a second to import, which
+is too long for a Tab key.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ VERBS: Final = (
     "doctor",
     "completion",
 )
-"""In the order of `--help`. What it says of each is the first sentence of the verb's own help."""
+"""The verbs in the order of `--help`, which shows the first sentence of each verb's own help."""
 
 
 class _Verbs(click.Group):
@@ -55,7 +54,7 @@ class _Verbs(click.Group):
 
 
 def _require_values(command: click.Command, arguments: list[str]) -> None:
-    """Raise UsageError for an option with an empty value: `-c "$name"` without a name is not every cgroup."""
+    """Raise UsageError for an option with an empty value, so that `-c "$name"` without a name is an error."""
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
     options = [one for one in command.params if isinstance(one, click.Option) and not one.is_flag]
     names = {name for option in options for name in option.opts}
@@ -66,7 +65,7 @@ def _require_values(command: click.Command, arguments: list[str]) -> None:
 
 
 def _summary(command: click.Command | None) -> str:
-    """The first sentence of its help."""
+    """Return the first sentence of the help of a verb."""
     assert command is not None
     return command.get_short_help_str(limit=1000)
 
@@ -83,9 +82,9 @@ Examples:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(VERSION, prog_name="memcg-tracer")
 def group(debug: bool) -> None:
-    """A container sits at its memory limit: why does it not die, and when it dies, why then?
+    """Explain why a container at its memory limit survives, or why it is killed at a certain moment.
 
-    Records every charge, page-cache folio, reclaim attempt and OOM kill of memory cgroups (v1 and v2) with
-    eBPF, and explains them, with their evidence.
+    memcg-tracer records every charge, page-cache folio, reclaim attempt and OOM kill of memory cgroups (v1
+    and v2) with eBPF, and explains them with their evidence.
     """
-    del debug  # read by main, which also covers errors outside of any verb
+    del debug  # main reads it, for errors outside of any verb as well

@@ -1,4 +1,6 @@
-"""Files that a verb writes: whole or not at all, never over another by mistake, and for their owner alone."""
+"""Files that a verb writes: complete or absent, readable by their owner only, and never overwritten by
+mistake.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ STDOUT: Final = Path("-")
 
 
 def check_output(output: Path, force: bool) -> None:
-    """Says at once what would only fail after the work."""
+    """Raise the errors of `write_output` that are known before the work: UsageError or TracerError."""
     if output == STDOUT:
         return
     try:
@@ -31,7 +33,7 @@ def check_output(output: Path, force: bool) -> None:
         raise TracerError(f"cannot write {output}: {error.strerror}") from error
     if stat.S_ISDIR(mode):
         raise UsageError(f"{output} is a directory: name a file")
-    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):  # /dev/null must not become a page
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):  # /dev/null must not be replaced
         raise UsageError(f"{output} is a device or a pipe, which a file would replace: name a file")
     if not force:
         raise TracerError(f"{output} exists: name another file, or replace it with -f")
@@ -40,12 +42,12 @@ def check_output(output: Path, force: bool) -> None:
 def write_output(output: Path, pieces: Iterable[str]) -> None:
     """Write all of the text or nothing, and print the path; `-` is standard output.
 
-    Names of processes and cgroups are in it: only its owner can read the file.
+    Only the owner can read the file, because it contains names of processes and cgroups. Raises TracerError.
     """
     if output == STDOUT:
         sys.stdout.writelines(pieces)
         return
-    temporary = f".{output.name}.{secrets.token_hex(8)}.tmp"  # not to be guessed, so not to be in the way
+    temporary = f".{output.name}.{secrets.token_hex(8)}.tmp"  # cannot be guessed, so it exists nowhere
     try:
         with Directory.open(output.parent.resolve()) as folder:
             try:

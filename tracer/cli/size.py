@@ -1,4 +1,4 @@
-"""Sizes as users type them."""
+"""Sizes in the form in which users type them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LARGEST_BYTES: Final = 1 << 62
 
 
 def size_bytes(text: str) -> int:
-    """Bytes from `100M`, `1.5GiB`, `4096`: units in powers of 1024, as memory is counted.
+    """Return the bytes of `100M`, `1.5GiB` or `4096`; units are powers of 1024.
 
-    Made to be the `type` of an option; raises click.BadParameter.
+    It is the `type` of an option. Raises click.BadParameter.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:

@@ -1,7 +1,7 @@
-"""The three standard streams, whatever the process was started with: closed, full, or of a poor encoding.
+"""The three standard streams, even if they are closed, full, or have a poor encoding.
 
-What cannot be written to standard output is an error that says so. What cannot be written to standard error
-is left out: no recording ends because nobody reads its progress.
+A failed write to standard output is an error. A failed write to standard error is ignored, so that a
+recording goes on when nobody reads its progress.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _ENCODABLE: Final = "memcg-tracer-encodable"
 
 
 def prepare() -> None:
-    """Replace sys.stdin, stdout and stderr, and open what is closed: no file of ours takes its number."""
+    """Replace sys.stdin, stdout and stderr, and open closed descriptors, so that no other file gets their
+    number.
+    """
     for descriptor in range(3):
         _occupy(descriptor)
     codecs.register_error(_ENCODABLE, _encodable)
@@ -32,12 +34,12 @@ def prepare() -> None:
 
 
 def abandon_output() -> None:
-    """Give up what standard output could not take, so that nothing tries again at the end."""
+    """Discard the output that could not be written, so that the interpreter does not try again at its end."""
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  for as long as we live
 
 
 def _occupy(descriptor: int) -> None:
-    """Let a closed descriptor fail as it did, by a file that is open for the other direction."""
+    """Open a closed descriptor for the other direction, so that it still fails."""
     try:
         os.fstat(descriptor)
     except OSError:
@@ -58,7 +60,7 @@ class _Input(io.FileIO):
 class _Output(io.FileIO):
     def write(self, data: ReadableBuffer, /) -> int:
         try:
-            while (written := super().write(data)) is None:  # somebody made it non-blocking
+            while (written := super().write(data)) is None:  # another process made it non-blocking
                 select.select([], [self], [])
         except OSError as error:
             raise TracerError(f"cannot write to standard output: {error.strerror}") from error
@@ -80,7 +82,7 @@ def _text(buffer: io.BufferedReader | io.BufferedWriter, replaced: TextIO | None
 
 
 def _encodable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """An error handler: a byte that was no UTF-8 as that byte, other characters as escapes."""
+    """Handle encoding errors: bytes that are not UTF-8 stay as they are, other characters become escapes."""
     if isinstance(error, UnicodeDecodeError):
         return codecs.lookup_error("surrogateescape")(error)
     try:

@@ -1,7 +1,7 @@
-"""What the Tab key offers for an option's value: cgroups, containers, kills and runs.
+"""Shell completion of option values: cgroups, containers, kills and runs.
 
-A function here is the `shell_complete` of an option. It reads only what it offers, and without pandas. What
-cannot be read offers nothing: a completion has no place for an error.
+Each function here is the `shell_complete` of an option. It reads only what it offers, without pandas. It
+offers nothing if it cannot read, because a completion has no place for an error.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def cgroups_in_trace(
 def kills_in_trace(
     context: click.Context, _parameter: click.Parameter, typed: str
 ) -> list[CompletionItem[Any]]:
-    """Return the numbers of the kills in the trace on the command line, with who was killed."""
+    """Return the numbers of the kills in the trace on the command line, with the killed process."""
     from tracer.render.words.escape import visible
 
     with suppress(OSError, TracerError):
@@ -69,7 +69,7 @@ def kills_in_trace(
 def runs_in_trace(
     context: click.Context, _parameter: click.Parameter, typed: str
 ) -> list[CompletionItem[Any]]:
-    """Return the numbers of the lives that the name after -c has in the trace on the command line."""
+    """Return the run numbers of the name after -c in the trace on the command line."""
     words = split_arg_string(
         os.environ.get("COMP_WORDS", "")
     )  # click drops the options before an incomplete one
@@ -93,17 +93,17 @@ def _trace(context: click.Context) -> Trace:
     from tracer.trace.meta import is_trace
     from tracer.trace.read.reader import Trace
 
-    # Before an option that lacks its value click gives up parsing, and leaves all words.
+    # click stops parsing at an option without its value, and leaves all words in args.
     for path in filter(None, (context.params.get("path"), *context.args)):
         if is_trace(Path(path)):
             return Trace(path)
-    raise TracerError("no trace on the command line so far")
+    raise TracerError("no trace on the command line")
 
 
 def _offered(names: Sequence[str | None], typed: str) -> list[CompletionItem[Any]]:
-    """Those that begin with what was typed, each once.
+    """Return the names that begin with the typed text, each once.
 
-    bash puts a name on the command line as it is: only one that no shell would expand or split is offered.
+    bash inserts a name unquoted, so only names that no shell would expand or split are offered.
     """
     offered = (name for name in dict.fromkeys(names) if name and name.startswith(typed))
     return [CompletionItem(name) for name in offered if _PLAIN.fullmatch(name)][:_MOST]

@@ -1,0 +1,10 @@
+"""Rendering: results of the analysis as text, HTML, pictures and files for other tools.
+
+    words — phrases: labels, sentences and table cells that the terminal and the page share
+    picture — parts of every picture: layers of memory, markers of events, kinds of waiting
+    terminal — text for a terminal, made with rich
+    page — the HTML page and its pictures
+    export — text formats for other tools
+
+`terminal`, `page` and `export` do not import each other.
+"""

@@ -94,7 +94,7 @@ def test_what_is_absent_has_no_figure_but_a_reason_and_a_cost(monkeypatch: pytes
     at = next(number for number, line in enumerate(lines) if "absent       OOM kill " in line)
     assert lines[at].split() == ["absent", "OOM", "kill", "-", "-", "-"]
     assert lines[at + 1].split()[:2] == ["why:", "no"]
-    assert "costs: no OOM kills" in text
+    assert "effect: no OOM kills" in text
 
 
 def test_what_did_not_happen_has_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,15 +106,15 @@ def test_what_did_not_happen_has_no_figure(monkeypatch: pytest.MonkeyPatch) -> N
 def test_figures_are_explained_only_where_something_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = [Finding(finding.signal, finding.choice) for finding in TAKEN]
     measured, not_measured = (run(monkeypatch, [FINE], signals=signals).stdout for signals in (TAKEN, chosen))
-    assert "none happened" in measured
-    assert "none happened" not in not_measured
+    assert "no event happened" in measured
+    assert "no event happened" not in not_measured
     assert "nothing was measured" in not_measured
     assert "hook" not in run(monkeypatch, [FINE], signals=UNTRIED).stdout
 
 
 def test_the_answer_comes_first_with_what_is_missing_and_its_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     first, *rest = run(monkeypatch, [FINE, POOR], signals=ABSENT[:1]).stdout.splitlines()
-    assert first == "This machine can record. What is missing, and what that costs:"
+    assert first == "This machine can record. What is missing, and the effect:"
     assert rest[0].split() == ["PSI", "no", "stalls", "by", "cgroup"]
     assert rest[1].split(maxsplit=3)[:3] == ABSENT[0].signal.name.split()
     assert run(monkeypatch, [FINE], signals=TAKEN).stdout.startswith("This machine can record, and nothing")

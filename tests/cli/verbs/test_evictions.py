@@ -31,10 +31,10 @@ def test_the_answer_first_and_then_what_it_rests_on(run: CliRunner, write_trace:
     text = shown(run, write_trace(), "--by", by)
     words = " ".join(text.split())
     assert words.startswith(
-        "Of 116 MiB of page cache evicted, to keep a cgroup within its limit, nothing came back; "
+        "116 MiB of page cache was evicted to keep a cgroup within its limit; none of it was read again. "
         "python3 (pid 41) evicted all of it."
     )
-    assert "left 1 MiB of what was added; of what was cached before the trace began nothing is known" in words
+    assert "left 1 MiB of the added cache; cache from before the trace is not known" in words
     assert "count is not known: workingset_refault_file was not sampled twice" in words
     row = {
         "file": "116 MiB 117 MiB 1 MiB python3 41 /srv/read-me",
@@ -65,7 +65,7 @@ def test_json_is_the_analysis(run: CliRunner, write_trace: WriteTrace) -> None:
 def test_only_of_a_cgroup(run: CliRunner, write_trace: WriteTrace) -> None:
     path = write_trace()
     text = shown(run, path, "-c", "quiet")
-    assert text.startswith("Nothing came into the page cache of /quiet or went from it in this trace.")
+    assert text.startswith("No page cache of /quiet was added or removed in this trace.")
     assert "By file" not in text
     document = json.loads(shown(run, path, "-c", "7", "--json"))
     assert (document["cgroup"], document["added_bytes"]) == ("/memcg-tracer-77-page-cache", 117 * MIB)
@@ -78,7 +78,9 @@ def test_thrash_is_seen_everywhere(run: CliRunner, write_trace: WriteTrace, tmp_
     """The last 17 of 117 MiB are the first of the file again, each just evicted."""
     path = write_trace(killed=False, size=100)
     words = " ".join(shown(run, path).split())
-    assert "Of 17 MiB of page cache evicted, to keep a cgroup within its limit, 17 MiB came back" in words
+    assert (
+        "17 MiB of page cache was evicted to keep a cgroup within its limit; 17 MiB of it was read" in words
+    )
     assert "1.01 s 160 ms 17 MiB 17 MiB 0 s /memcg-tracer-77-page-cache" in words
     (interval,) = json.loads(shown(run, path, "--json"))["thrash"]
     assert interval["refaulted_bytes"] == 17 * MIB and interval["psi_some_share"] is None
@@ -93,14 +95,14 @@ def test_of_a_trace_of_nothing(run: CliRunner, tmp_path: Path) -> None:
     described = begin(command_line=["record"], cgroup_version=2, filters={}, probes={})
     TraceWriter(tmp_path / "trace", described, force=False).close("nothing to see")
     text = shown(run, tmp_path / "trace")
-    assert text.startswith("Nothing came into the page cache or went from it in this trace.")
+    assert text.startswith("No page cache was added or removed in this trace.")
     document = json.loads(shown(run, tmp_path / "trace", "--json"))
     assert (document["rows"], document["evictor"], document["thrash"]) == ([], None, [])
 
 
 def test_loss_and_interruption_are_said(run: CliRunner, write_trace: WriteTrace) -> None:
     path = write_trace(lost=1203, ended=False)
-    assert "1,203 records of the page cache" in shown(run, path)
+    assert "1,203 page-cache records" in shown(run, path)
     assert "this is what had been written by then" in shown(run, path)
     assert json.loads(shown(run, path, "--json"))["quality"]["lost_records"] == 1203
 

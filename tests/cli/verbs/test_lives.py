@@ -129,7 +129,7 @@ def test_evictions_sums_over_lives(crasher: str, out: Callable[..., str]) -> Non
     alone = [json.loads(out(evictions.command, crasher, "-c", str(one), "--json")) for one in ids]
     assert sum(one["evicted_bytes"] for one in alone) == whole["evicted_bytes"]
     shown = out(evictions.command, crasher, "-c", "crasher", "--by", "cgroup")
-    assert "of crasher (5 runs) evicted" in " ".join(shown.split()) and "crasher run 3" in shown
+    assert "of crasher (5 runs) was evicted" in " ".join(shown.split()) and "crasher run 3" in shown
 
 
 def test_explain_says_how_often_lists_and_tells_the_newest(crasher: str, out: Callable[..., str]) -> None:

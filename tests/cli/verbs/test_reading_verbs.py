@@ -163,7 +163,7 @@ def test_info(run: CliRunner, write_trace: WriteTrace) -> None:
     shown = output(run.invoke(info.command, [str(path)]))
     assert "ended         the command ended" in shown
     assert "pagecache      233" in shown
-    assert "none lost" in shown
+    assert "in all streams" in shown
     document = json.loads(output(run.invoke(info.command, [str(path), "--json"])))
     assert document["rows"] == {table: tracer.open(path).rows(table) for table in document["rows"]}
     assert document["duration_s"] == 4.0

@@ -26,7 +26,7 @@ META = {
     "command_line": ["memcg-tracer", "record", HOSTILE],
     "started": "2025-11-24T23:40:01+00:00",
     "ended": "2025-11-24T23:40:05+00:00",
-    "end_reason": "the command ended",
+    "end_reason": "command_ended",
     "tool_version": "0.1.0",
 }
 
@@ -142,7 +142,7 @@ def test_a_picture_of_a_cgroup_without_a_limit_and_with_gaps(
     svg = plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1")
     parsed(svg)
     assert ">limit<" not in svg
-    assert "came back (not known)" in svg
+    assert "read again (not known)" in svg
 
 
 def test_a_picture_of_a_cgroup_that_holds_nothing_at_the_end_of_any_row(

@@ -112,7 +112,7 @@ def test_hostile_names_neither_act_nor_widen_a_row(flow: CacheFlow, columns: int
     assert "\x1b" not in shown
     assert r"\x1b[31m[red]<" in shown
     assert max(map(cell_len, shown.splitlines())) <= columns
-    table = shown[shown.index("By file") : shown.index("\n  evicted: taken by reclaim")]
+    table = shown[shown.index("By file") : shown.index("\n  evicted: removed by reclaim")]
     assert len(table.splitlines()) == 2 + 15 + 1
 
 
@@ -128,20 +128,23 @@ def test_columns_of_nothing_are_left_out(flow: CacheFlow) -> None:
     [
         (
             {},
-            "Of 118 MiB of page cache of /web evicted, mostly to keep a cgroup within its limit, 41 MiB came",
+            "118 MiB of page cache of /web was evicted, mostly to keep a cgroup within its limit; 41 MiB of",
         ),
         ({}, "pg_dump (pid 22) evicted most of it, 61 MiB."),
-        ({"returned_bytes": 0}, "nothing came back"),
-        ({"cgroup": None}, "Of 118 MiB of page cache evicted"),
-        ({"evictor": Evictor(22, None, None, 50 * MIB)}, "pid 22 evicted more of it than any other, 50 MiB."),
+        ({"returned_bytes": 0}, "none of it was read again."),
+        ({"cgroup": None}, "118 MiB of page cache was evicted"),
+        (
+            {"evictor": Evictor(22, None, None, 50 * MIB)},
+            "pid 22 evicted more of it than any other process, 50 MiB.",
+        ),
         ({"evictor": Evictor(22, "a", None, 118 * MIB)}, "a (pid 22) evicted all of it."),
         (
             {"evicted_bytes": 0},
-            "No page cache of /web was evicted: 203 MiB were added, 7 MiB dropped, 78 MiB of what",
+            "No page cache of /web was evicted: 203 MiB was added, 7 MiB was dropped, 78 MiB of the",
         ),
         (
             {"evicted_bytes": 0, "dropped_bytes": 0, "added_bytes": 0},
-            "Nothing came into the page cache of /web",
+            "No page cache of /web was added or removed",
         ),
     ],
 )
@@ -153,8 +156,8 @@ def test_summary(flow: CacheFlow, change: Mapping[str, Any], words: str) -> None
     ("seen", "told", "words"),
     [
         (34, 34, "34 MiB as well"),
-        (34, 37, "large folios whole"),
-        (34, 31, "forgets what was evicted long ago"),
+        (34, 37, "large folios as a whole"),
+        (34, 31, "the kernel forgets old evictions"),
     ],
 )
 def test_the_kernels_count_and_why_it_differs(flow: CacheFlow, seen: int, told: int, words: str) -> None:
@@ -168,13 +171,13 @@ def test_what_is_not_known_is_said(flow: CacheFlow) -> None:
     quality = Quality(0, {"refaults.kernel": "because"})
     shown = drawn(replace(flow, refaults=nothing, quality=quality), "cgroup", by_cgroup(), interrupted=True)
     words = " ".join(shown.split())
-    assert "came back nothing that is charged here now the kernel's own count is not known: because" in words
+    assert "read again nothing that is now charged here the kernel's count is not known: because" in words
     assert "this is what had been written by then" in words
 
 
 def test_lives_of_a_name_are_told_apart_and_counted(flow: CacheFlow) -> None:
     table = by_cgroup().assign(container="web", cgroup_id=1, cgroup="/web", run=[1, 2, 3, 3], runs=3)
     shown = drawn(replace(flow, cgroup="web", runs=3), "cgroup", table)
-    assert "of web (3 runs) evicted" in shown
+    assert "of web (3 runs) was evicted" in shown
     assert [f"web run {run}" in shown for run in (1, 2, 3)] == [True] * 3
     assert "web run 3 (removed)" in shown

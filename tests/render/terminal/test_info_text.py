@@ -27,7 +27,7 @@ def summary() -> info_text.Summary:
         kills=4,
         kills_of_log_alone=3,
         meta={
-            "end_reason": "the command ended",
+            "end_reason": "command_ended",
             "started": "2025-11-24T23:40:01+00:00",
             "command_line": ["memcg-tracer", "record"],
             "filters": {"cgroups": ["web"]},
@@ -61,20 +61,20 @@ def test_everything_is_there(summary: info_text.Summary, matches_golden: Callabl
 
 def test_stacks_without_names_are_counted(summary: info_text.Summary) -> None:
     stacks = replace(summary, rows={"stacks": 142}, unnamed_stacks=131)
-    assert "142, 131 of addresses alone" in shown(stacks)
-    assert "addresses alone" not in shown(summary)
+    assert "142, 131 of them with addresses only" in shown(stacks)
+    assert "addresses only" not in shown(summary)
 
 
 def test_loss_is_said_for_each_stream(summary: info_text.Summary) -> None:
     said = shown(replace(summary, lost={"charge": 0, "pagecache": 1234}))
     assert "pagecache     1,234" in said
-    assert "none lost" not in said
+    assert "none" not in said
 
 
 def test_an_interruption_is_said_plainly(summary: info_text.Summary) -> None:
     meta = {**summary.meta, "end_reason": None}
     said = shown(replace(summary, interrupted=True, meta=meta, duration_s=None))
-    assert "was interrupted, or still goes on" in said
+    assert "was interrupted or is still running" in said
     assert "None" not in said
 
 

@@ -1,4 +1,4 @@
-"""`completion SHELL`: the script that lets a shell complete this command."""
+"""`completion SHELL`: the script for shell completion of this command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`doctor`: what this machine offers the tracer, and what is missing."""
+"""`doctor`: the abilities of this machine that the tracer needs, and what is missing."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ Examples:
   memcg-tracer doctor --quiet && memcg-tracer record -d 10"""
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("-q", "--quiet", is_flag=True, help="Print only why `record` cannot work; nothing if it can.")
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Print only the reason why `record` cannot work; nothing if it can."
+)
 @click.pass_context
 def command(context: click.Context, as_json: bool, quiet: bool) -> None:
-    """Show what this kernel offers, what is missing and what that costs.
+    """Show what this kernel offers, what is missing, and the effect.
 
-    As root the programs are loaded and attached, and the cost of an event is measured. Exit status 1 if
-    `record` could not work here.
+    As root, doctor loads and attaches the programs and measures the cost of an event. The exit status is 1 if
+    `record` cannot work here.
     """
     from tracer.capture.trial import examine as examine_tracer
     from tracer.kernel.features import examine as examine_kernel

@@ -1,4 +1,4 @@
-"""`evictions`: whose page cache came and went, at whose hand, and whether it was needed again."""
+"""`evictions`: the page cache of each owner, its evictors, and the cache that was read again."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ Examples:
     "--cgroup",
     metavar="CGROUP",
     shell_complete=value_completion.cgroups_in_trace,
-    help="Path, container name or id, or glob: only what is charged to that cgroup and below it.",
+    help="Path, container name or id, or glob: only cache charged to a matching cgroup or its descendants.",
 )
 @click.option(
     "--by",
     type=click.Choice(GROUPINGS),
     default="file",
     show_default=True,
-    help="What to sum by: file; owner and actor (cgroup); cause; process that did it.",
+    help="Key of the sums: file; charged cgroup and acting cgroup; cause; acting process.",
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document with all rows, sizes in bytes."
 )
 def command(path: Path, *, cgroup: str | None, by: str, as_json: bool) -> None:
-    """Show whose page cache was added, evicted (by whom, why) and read again.
+    """Show which page cache was added, evicted (and by which task, why) and read again.
 
-    Cache is charged to one cgroup and evicted by a task of that or another one: --by cgroup shows who took
-    whose. What was read again soon after it had been evicted did not fit: that is thrash.
+    Page cache is charged to one cgroup, and a task of the same or of another cgroup evicts it: --by cgroup
+    shows both. Cache that is read again soon after its eviction did not fit: that is thrash.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""`export`: a trace, or a part of it, for other tools."""
+"""`export`: a trace, or a part of it, as a file for other tools."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Examples:
     "form",
     type=click.Choice(list(FORMATS)),
     required=True,
-    help="folded: who allocated how much by which stack, for flame graphs (of record --stacks).",
+    help="folded: the memory that each stack allocated, for flame graphs (of record --stacks).",
 )
 @click.option(
     "-o",
@@ -54,7 +54,7 @@ Examples:
     "--cgroup",
     metavar="CGROUP",
     shell_complete=value_completion.cgroups_in_trace,
-    help="Path, container name or id, or glob: only what was charged to that cgroup and below it.",
+    help="Path, container name or id, or glob: only memory charged to a matching cgroup or its descendants.",
 )
 @click.option(
     "--kill",
@@ -62,15 +62,15 @@ Examples:
     metavar="N",
     type=int,
     shell_complete=value_completion.kills_in_trace,
-    help="Only what led to kill number N, as explain has it.",
+    help="Only the allocations that led to kill number N of explain.",
 )
-@click.option("-f", "--force", is_flag=True, help="Replace the file if it is there.")
+@click.option("-f", "--force", is_flag=True, help="Replace the file if it exists.")
 def command(
     path: Path, *, form: str, output: Path, cgroup: str | None, kill_id: int | None, force: bool
 ) -> None:
-    """Write what a trace holds in a form that other tools read.
+    """Write a trace in a format that other tools read.
 
-    Names of processes, cgroups and functions are in it, so only you can read the file.
+    Only you can read the file, because it contains names of processes, cgroups and functions.
     """
     check_output(output, force)
     write_output(output, FORMATS[form](tracer.open(path), cgroup, kill_id))

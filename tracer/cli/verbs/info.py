@@ -1,4 +1,4 @@
-"""`info`: what a trace holds."""
+"""`info`: the contents of a trace."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Examples:
 @click.argument("path", metavar="TRACE", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(path: Path, as_json: bool) -> None:
-    """Show what a trace holds: rows, loss, cgroups, probes, duration, size, and how it ended."""
+    """Show the contents of a trace: rows, losses, cgroups, probes, duration, size, and its end."""
     from tracer.render.terminal import console, info_text
 
     summary = summarise(tracer.open(path))
@@ -36,7 +36,7 @@ def command(path: Path, as_json: bool) -> None:
 
 
 def summarise(trace: AnalysedTrace) -> info_text.Summary:
-    """Reads what `info` shows; the big tables are only counted."""
+    """Return the summary that `info` shows; large tables are only counted."""
     from tracer.analysis.core.lookup.stacks import Functions
     from tracer.analysis.kernel_log import decisions
     from tracer.render.terminal import info_text

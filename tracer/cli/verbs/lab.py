@@ -1,4 +1,4 @@
-"""`lab [NAME]`: an experiment whose answer is known, recorded here and explained."""
+"""`lab [NAME]`: record and explain an experiment with a known answer."""
 
 from __future__ import annotations
 
@@ -30,27 +30,29 @@ Examples:
 )
 @click.argument("name", metavar="[NAME]", required=False, type=click.Choice(list(EXPERIMENTS)))
 @click.option("--list", "list_", is_flag=True, help="Show the experiments and run none.")
-@click.option("--all", "all_", is_flag=True, help="Run all that this machine can, one after the other.")
+@click.option(
+    "--all", "all_", is_flag=True, help="Run all experiments that this machine can run, one after the other."
+)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where the trace goes; with --all, each in a folder of its name there.  "
+    help="Directory of the trace; with --all, of a folder for each experiment.  "
     "[default: traces/<UTC time>-lab-NAME]",
 )
-@click.option("-f", "--force", is_flag=True, help="Replace the trace that is at DIR.")
+@click.option("-f", "--force", is_flag=True, help="Replace an existing trace.")
 @click.option(
     "--resize",
     is_flag=True,
-    help="Then do the work of NAME again, at the least limit that was told, a range: it must live at the "
-    "upper end, and die at 80 % of the lower.",
+    help="Then run the work of NAME again to check the range of the minimum limit: it must survive at the "
+    "upper end, and be killed at 80 % of the lower end.",
 )
 @click.option(
     "--repeat",
     metavar="N",
     type=click.IntRange(min=1),
-    help="How often at each, with --resize.  [default: 5]",
+    help="Number of runs at each end, with --resize.  [default: 5]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
@@ -66,24 +68,24 @@ def command(
     repeat: int | None,
     as_json: bool,
 ) -> None:
-    """Provoke one thing in a cgroup, trace it, and check the explanation against what was done.
+    """Provoke one situation in a cgroup, trace it, and check the explanation.
 
-    NAME is one of the experiments of --list, which is also what is shown without a NAME. The exit status is 1
-    when a check fails.
+    NAME is one of the experiments of --list. Without NAME, lab lists the experiments. The exit status is 1
+    if a check fails.
     """
     if all_ and name is not None:
         raise UsageError("--all runs every experiment: leave NAME out")
     if repeat is not None and not resize:
-        raise UsageError("--repeat is how often to do the work again: add --resize")
+        raise UsageError("--repeat is the number of runs of --resize: add --resize")
     if resize and name is None:
-        raise UsageError("--resize is for one experiment: give its NAME")
+        raise UsageError("--resize checks one experiment: give its NAME")
     if list_ or (name is None and not all_):
         _show_experiments(as_json)
         return
     from tracer.lab.resize import verified
     from tracer.lab.run import run
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM, too, leaves nothing behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM leaves nothing behind either
     if name is None:
         context.exit(_run_all(output, force, as_json))
     outcome = run(EXPERIMENTS[name], output, force)
@@ -97,8 +99,10 @@ def command(
 
 
 def _run_all(output: Path | None, force: bool, as_json: bool) -> int:
-    """The exit status. What cannot be made on this machine is said, and no failure; nor does one that goes
-    wrong end the others.
+    """Run all experiments, and return the exit status.
+
+    An experiment that this machine cannot run is reported as skipped, not as a failure. The others go on
+    after an error.
     """
     from rich.text import Text
 

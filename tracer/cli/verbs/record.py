@@ -1,4 +1,4 @@
-"""`record`: trace cgroups, or a command in a cgroup of its own."""
+"""`record`: trace cgroups, or a command in its own cgroup."""
 
 from __future__ import annotations
 
@@ -28,12 +28,21 @@ MOST_STACKS_BYTES: Final = 1 << 30
 _LONGEST_S: Final = 1e9
 
 
+class _Command(click.Command):
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Raise UsageError for a `--` without a command: `-- $command` must not trace every cgroup."""
+        if args[-1:] == ["--"] and args.count("--") == 1 and not context.resilient_parsing:
+            raise click.UsageError("-- needs a command: give one, or leave -- out", context)
+        return super().parse_args(context, args)
+
+
 @click.command(
+    cls=_Command,
     epilog="""\b
 Examples:
   sudo memcg-tracer record --limit 100M -- ./my-program --its-options
   sudo memcg-tracer record -c my-container -d 60
-  sudo memcg-tracer record -c /docker -o traces/all-of-docker"""
+  sudo memcg-tracer record -c /docker -o traces/all-of-docker""",
 )
 @click.option(
     "-o", "output", metavar="DIR", type=click.Path(path_type=Path),
@@ -41,9 +50,9 @@ Examples:
 )  # fmt: skip
 @click.option(
     "-c", "cgroups", metavar="CGROUP", multiple=True, shell_complete=value_completion.cgroups_here,
-    help="Trace this cgroup and all below it: a path, a container's name or id, or a glob. What comes under "
-    "that name later is traced from its first charge. May be repeated. Without it, and without CMD, every "
-    "cgroup is traced.",
+    help="Trace this cgroup and its descendants: a path, a container name or id, or a glob. A cgroup that "
+    "gets such a name later is traced from its first charge. May be repeated. Default: every cgroup, or only "
+    "that of CMD.",
 )  # fmt: skip
 @click.option(
     "-d",
@@ -57,27 +66,27 @@ Examples:
     "limit_bytes",
     metavar="SIZE",
     type=size_bytes,
-    help="Memory limit of CMD's cgroup, as 100M or 1.5G.",
+    help="Memory limit of CMD's cgroup, such as 100M or 1.5G.",
 )
 @click.option(
     "--swap",
     "swap_bytes",
     metavar="SIZE",
     type=size_bytes,
-    help="How much swap CMD's cgroup may use beside it; 0 = none.",
+    help="Swap that CMD's cgroup may use in addition; 0 = none.",
 )
 @click.option(
-    "--name", metavar="NAME", help="A name for the trace and CMD's cgroup.  [default: CMD's name, or trace]"
+    "--name", metavar="NAME", help="Name of the trace and of CMD's cgroup.  [default: CMD's name, or trace]"
 )
 @click.option(
     "--stacks", "stacks_bytes", metavar="SIZE", type=size_bytes,
-    help="Sample the stacks of those who allocate: one for each SIZE (as 1M; 4K to 1G) that a process "
+    help="Sample the stacks of allocations: one for each SIZE (4K to 1G, such as 1M) that a process "
     "charges on a CPU.  [default: none]",
 )  # fmt: skip
-@click.option("-f", "--force", is_flag=True, help="Overwrite a trace that is there.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite an existing trace.")
 @click.option(
     "--ready-file", metavar="PATH", type=click.Path(path_type=Path),
-    help="Create this file once all probes are attached, and what -c names is traced or awaited.",
+    help="Create this file when all probes are attached and the cgroups of -c are traced or awaited.",
 )  # fmt: skip
 @click.argument("argv", metavar="[-- CMD...]", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
@@ -95,19 +104,20 @@ def command(
     ready_file: Path | None,
     argv: tuple[str, ...],
 ) -> None:
-    """Trace memory cgroups until Ctrl-C, until -d is over, or until CMD ends.
+    """Trace memory cgroups until Ctrl-C, for the time of -d, or until CMD ends.
 
-    CMD runs in a fresh cgroup, which is removed afterwards; it starts once all probes are attached. Its exit
-    status is ours (128+N where signal N ended it). The path of the trace is printed on stdout at the end.
+    CMD runs in a fresh cgroup, which is removed afterwards. It starts when all probes are attached. The exit
+    status is that of CMD (128+N if signal N ended it). At the end, the path of the trace is printed on
+    stdout.
     """
     if not argv and (limit_bytes is not None or swap_bytes is not None):
-        raise click.UsageError("--limit and --swap are for the cgroup that CMD runs in: add -- CMD")
+        raise click.UsageError("--limit and --swap apply to the cgroup of CMD: add -- CMD")
     if duration_s is not None and not duration_s <= _LONGEST_S:
         raise click.UsageError(
             f"-d {duration_s:g} is not a time: give a number of seconds up to {_LONGEST_S:g}"
         )
     if stacks_bytes is not None and not LEAST_STACKS_BYTES <= stacks_bytes <= MOST_STACKS_BYTES:
-        raise click.UsageError("--stacks: give a size from 4K, which samples each page, to 1G")
+        raise click.UsageError("--stacks takes a size from 4K, which samples each page, to 1G")
     name = name or (Path(argv[0]).name if argv else "trace")
     if output is None:
         output = Path("traces", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_file_name(name)}")
@@ -129,7 +139,7 @@ def command(
         hooks=_hooks(os.environ.get("MEMCG_TRACER_HOOKS", "")),
     )
     progress = _Progress(until=_until(argv, duration_s))
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # it would end us without tidying up
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # it would end the recorder without a cleanup
     recording = record(options, progress, head_start)
     progress.done(recording.status)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -145,7 +155,7 @@ def _until(argv: tuple[str, ...], duration_s: float | None) -> str:
 
 
 def _ring_pages(text: str) -> dict[str, int]:
-    """`STREAM=PAGES,...`: other sizes of rings, for machines with little memory, and for tests of loss."""
+    """Parse `STREAM=PAGES,...`: other ring sizes, for machines with little memory and for tests of losses."""
     from tracer.wire.streams import RING_BYTES
 
     sizes = {}
@@ -160,7 +170,7 @@ def _ring_pages(text: str) -> dict[str, int]:
 
 
 def _hooks(family: str) -> str | None:
-    """The family to take where there is a choice, for comparing what they tell, and what they cost."""
+    """Return the family of hooks to prefer, for comparisons of their records and their costs."""
     from tracer.capture.bpf.hooks import FAMILIES
 
     if family and family not in FAMILIES:
@@ -173,7 +183,7 @@ def _file_name(name: str) -> str:
 
 
 class _Progress:
-    """Says on stderr how it goes: a line that renews itself on a terminal, else only what matters."""
+    """Reports progress on stderr: a line that is redrawn on a terminal, otherwise only important events."""
 
     def __init__(self, until: str) -> None:
         self._terminal = sys.stderr.isatty()
@@ -190,7 +200,7 @@ class _Progress:
             self._write(f"\r\x1b[K{self._summary(progress)}")
 
     def killed(self, kill: dict[str, Any]) -> None:
-        from tracer.units import size  # it brings Arrow: not before clang is at work
+        from tracer.units import size  # imports Arrow: not before clang is running
 
         where = "" if kill["limit_bytes"] is None else f" at a limit of {size(kill['limit_bytes'])}"
         self._line(f"OOM kill: {visible(kill['comm'])} (pid {kill['pid']}){where}")
@@ -206,12 +216,14 @@ class _Progress:
             return
         self._line(self._summary(self._progress))
         if status == 128 + signal.SIGKILL and not self._progress.kills:
-            self._line("the command was ended by SIGKILL, and not by the OOM killer")
+            self._line("the command was ended by SIGKILL, but not by the OOM killer")
         lost = {stream: count for stream, count in self._progress.lost.items() if count}
         if lost:
             listed = ", ".join(f"{count:,} of {stream}" for stream, count in lost.items())
-            totals = "are not exact any more" if "residue" in lost else "stay exact"
-            self.warn(f"records were lost ({listed}): totals of the ledger {totals}, see memcg-tracer info")
+            totals = "no longer exact" if "residue" in lost else "still exact"
+            self.warn(
+                f"records were lost ({listed}): totals of the ledger are {totals}, see memcg-tracer info"
+            )
 
     def _summary(self, progress: Progress) -> str:
         rows, lost = progress.rows, sum(progress.lost.values())
@@ -227,5 +239,5 @@ class _Progress:
 
     @staticmethod
     def _write(text: str) -> None:
-        with suppress(OSError):  # nobody reads any more: no reason to stop recording
+        with suppress(OSError):  # recording goes on if nobody reads the progress
             print(text, end="", file=sys.stderr, flush=True)

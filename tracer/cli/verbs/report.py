@@ -41,14 +41,14 @@ Examples:
     "--cgroup",
     metavar="CGROUP",
     shell_complete=value_completion.cgroups_in_trace,
-    help="Path, container name or id, or glob: only what concerns the cgroups that fit, all lives of a name.",
+    help="Path, container name or id, or glob: only kills and pictures of matching cgroups, with all runs.",
 )
-@click.option("-f", "--force", is_flag=True, help="Replace FILE if it is there.")
+@click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
 def command(path: Path, output: Path, cgroup: str | None, force: bool) -> None:
-    """Write one HTML page with pictures that explains what happened.
+    """Write one HTML page with pictures that explains the kills.
 
-    The page is complete in itself: it makes no request and runs no script, and can be sent by mail. Names of
-    processes, cgroups and containers are in it, so only you can read the file.
+    The page is self-contained, without requests and scripts, so it can be sent by mail. Only you can read the
+    file, because it contains names of processes, cgroups and containers.
     """
     from tracer.render.page import html
 
@@ -58,7 +58,7 @@ def command(path: Path, output: Path, cgroup: str | None, force: bool) -> None:
 
 
 def subject(trace: AnalysedTrace, cgroup: str | None = None) -> html.Subject:
-    """What the page tells of a trace, or of the cgroups in it that fit."""
+    """Return the contents of the page for a trace, or for the matching cgroups in it."""
     from tracer.render.page import html
 
     reports = trace.explain(cgroup)

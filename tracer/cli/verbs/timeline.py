@@ -1,4 +1,4 @@
-"""`timeline`: what a cgroup's memory was made of over time."""
+"""`timeline`: the composition of a cgroup's memory over time."""
 
 from __future__ import annotations
 
@@ -45,24 +45,26 @@ Examples:
     "--cgroup",
     metavar="CGROUP",
     shell_complete=value_completion.cgroups_in_trace,
-    help="Path, container name or id, or glob of the cgroups to show; descendants count in. "
-    "Default: for the picture the cgroups that matter most, for rows all.",
+    help="Path, container name or id, or glob of the cgroups to show, including descendants. "
+    "Default: the most important cgroups in a picture, all cgroups as rows.",
 )
 @click.option(
     "--run",
     metavar="N",
     type=click.IntRange(min=1),
     shell_complete=value_completion.runs_in_trace,
-    help="Show only the Nth life of what -c names, or of the only name with several: each start of a "
-    "container is one. Default: the last ones; for rows all.",
+    help="Show only the Nth run of the name in -c, or of the only name with several runs: each start of a "
+    "container is a run. Default: the last runs in a picture, all runs as rows.",
 )
 @click.option(
     "--every",
     metavar="DURATION",
-    help="Length of a row, such as 100ms. Default: 100ms for rows, what fits the screen for the picture.",
+    help="Length of a row, such as 100ms. Default: fits the screen for a picture; 100ms as rows.",
 )
-@click.option("--begin", metavar="TIME", help="Show from here: seconds into the trace (1.5s) or ISO 8601.")
-@click.option("--end", metavar="TIME", help="Show up to here: seconds into the trace (1.5s) or ISO 8601.")
+@click.option(
+    "--begin", metavar="TIME", help="Start of the picture: seconds into the trace (1.5s) or ISO 8601."
+)
+@click.option("--end", metavar="TIME", help="End of the picture: seconds into the trace (1.5s) or ISO 8601.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document: a list of rows, sizes in bytes."
 )
@@ -78,14 +80,14 @@ def command(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Draw a cgroup's memory against its limit, over time.
+    """Draw a cgroup's memory against its limit over time.
 
-    Each row shows what usage was made of at its end, and what came into the page cache, was evicted from it
-    and was freed by reclaim within it. A container that restarts has a cgroup for each run: -c shows them one
-    after the other.
+    Each row shows the composition of usage at its end, and the page cache that was added, evicted and freed
+    by reclaim within it. A container that restarts has a cgroup for each run: -c shows them one after the
+    other.
     """
     if as_json and as_csv:
-        raise UsageError("--json and --csv are two forms of the same rows: give one of them")
+        raise UsageError("--json and --csv exclude each other: give one of them")
     trace = tracer.open(path)
     if as_json or as_csv:
         frame = trace.timeline(cgroup, every=every or _ROWS_EVERY, begin=begin, end=end, run=run)
@@ -109,7 +111,7 @@ def command(
         left_out = _other_runs(trace, sorted(set(ids) - set(shown), key=ids.index))
     if not shown:
         raise TracerError(
-            f"{trace.path} holds no measurement of any cgroup then: see memcg-tracer info {trace.path}"
+            f"{trace.path} has no measurement of a cgroup in that time: see memcg-tracer info {trace.path}"
         )
     _draw(trace, shown, _Range(every, begin, end))
     if left_out:
@@ -118,7 +120,7 @@ def command(
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """The options of those names, as they were given."""
+    """The values of the options --every, --begin and --end."""
 
     every: str | None
     begin: str | None
@@ -174,7 +176,7 @@ def _look_closer(
     reports: Sequence[OomReport],
     looks: Sequence[Moment],
 ) -> None:
-    """The first of `looks` in shorter rows, and the commands that show all of them."""
+    """Write the first of `looks` in shorter rows, and the commands that show all of them."""
     from rich.text import Text
 
     from tracer.analysis.views import focus
@@ -190,7 +192,7 @@ def _look_closer(
     found = markers.kill_markers(reports, heading.cgroup, frame)
     page_size = trace.meta["page_size"]
     drawn = timeline_text.inset(first.what, frame, heading, found, columns=columns, page_size=page_size)
-    title = Text("Commands that show more of it, in shorter rows:", style="bold")
+    title = Text("Commands that show more, in shorter rows:", style="bold")
     written = [*drawn, Text(), title]
     path = next(name for name in (str(trace.path), "TRACE") if commands.may_be_pasted(name, columns))
     names = (heading.container or heading.cgroup, heading.cgroup, str(cgroup_id))
@@ -217,7 +219,7 @@ def _other_cgroups(left_out: int) -> str:
 
 
 def _other_runs(trace: AnalysedTrace, left_out: Sequence[int]) -> str:
-    """Which lives of what was named are not drawn, by name."""
+    """Return the sentence that lists the runs that are not drawn, by name; empty if there are none."""
     from tracer.render.words import places
     from tracer.render.words.escape import visible
 
@@ -226,12 +228,12 @@ def _other_runs(trace: AnalysedTrace, left_out: Sequence[int]) -> str:
         which = f" {places.listed(life.run for life in lives)}" if lives[0].runs > 1 else ""
         of_name.append(visible(lives[0].name) + which)
     more = f", and {len(of_name) - _MOST_NAMED} more cgroups" if len(of_name) > _MOST_NAMED else ""
-    shows = "-c NAME --run N shows one, --json and --csv have the rows of all."
+    shows = "-c NAME --run N shows one, --json and --csv contain all."
     return f"Not drawn: {', '.join(of_name[:_MOST_NAMED])}{more}. {shows}" if of_name else ""
 
 
 def _with_plain_times(frame: pd.DataFrame) -> pd.DataFrame:
-    """The index as a column of ISO 8601 text, and names that are safe to print."""
+    """Return the rows with ISO 8601 times in a column instead of the index, and with escaped names."""
     import numpy as np
     import pandas as pd
 
@@ -246,7 +248,7 @@ def _with_plain_times(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _json(frame: pd.DataFrame) -> Iterator[str]:
-    """In pieces, as `_csv`: the whole text takes more memory than its rows."""
+    """Yield the document in pieces, because the whole text takes more memory than the rows."""
     before = "["
     for part in _parts(frame):
         yield before + str(part.to_json(orient="records"))[1:-1]
@@ -260,6 +262,6 @@ def _csv(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _parts(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """At least one, which may be empty."""
+    """Yield the rows in parts; there is at least one part, which may be empty."""
     for first in range(0, max(len(frame), 1), _ROWS_AT_ONCE):
         yield _with_plain_times(frame.iloc[first : first + _ROWS_AT_ONCE])

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tracer.errors import TracerError, UsageError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, descendants, memory_hierarchy, own_path
+from tracer.units import size
 
 NAME_PREFIX = "memcg-tracer-"
 
@@ -181,7 +182,7 @@ def _set_limits(
     limit_file = "memory.limit_in_bytes" if hierarchy.version == 1 else "memory.max"
     if limit_bytes is not None:
         if limit_bytes < os.sysconf("SC_PAGE_SIZE"):
-            raise UsageError(f"a limit of {limit_bytes} bytes is less than one page: give more")
+            raise UsageError(f"a limit of {size(limit_bytes)} is less than one page: give more")
         _write_setting(directory / limit_file, limit_bytes)
     if swap_bytes is None:
         return

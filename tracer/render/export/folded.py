@@ -1,7 +1,7 @@
-"""Folded stacks, which flame graphs are drawn from: a line each, `process;function;function BYTES`.
+"""Folded stacks for flame graphs: one line for each stack, `process;function;function BYTES`.
 
-The outermost function stands first, the program's own before those of the kernel that they led to. Names
-come from whoever wrote the program: what would end a function or a line, or act on a terminal, is escaped.
+The outermost function comes first, and the functions of the program come before those of the kernel. Any
+program can choose the names, so characters that end a function or a line, or act on a terminal, are escaped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tracer.render.words.escape import visible
 
 
 def lines(charged: Iterable[Charged]) -> Iterator[str]:
-    """Each with its end."""
+    """Yield each line with its line end."""
     for row in charged:
         names = (row.comm, *row.user, *row.kernel)
         yield f"{';'.join(map(_name, names))} {row.weight_bytes}\n"

@@ -26,6 +26,7 @@ from tracer.render.words import (
     reclaim_facts,
     survivor_facts,
 )
+from tracer.render.words.end_reasons import end_in_words
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact
 
@@ -159,7 +160,9 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
 
 def _recording(subject: Subject) -> list[Fact]:
     meta = subject.meta
-    ended = "interrupted" if subject.interrupted else f"{meta['ended']} ({meta['end_reason']})"
+    ended = (
+        "interrupted" if subject.interrupted else f"{meta['ended']}, {end_in_words(str(meta['end_reason']))}"
+    )
     pairs = (
         ("trace", subject.trace),
         (

@@ -1,4 +1,4 @@
-"""The pictures of the HTML page as SVG text. The only module that imports matplotlib."""
+"""The pictures of the HTML page as SVG text. This is the only module that imports matplotlib."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 MIB: Final = 1 << 20
 _MOST_RATES: Final = 100
 _INK: Final = "#010203"
-"""Stands for the page's text colour: matplotlib cannot write `currentColor`, so it is put in afterwards."""
+"""A placeholder for the text colour of the page, because matplotlib cannot write `currentColor`."""
 
 _STYLE: Final[dict[str, Any]] = {
     "axes.edgecolor": _INK,
@@ -50,11 +50,11 @@ _STYLE: Final[dict[str, Any]] = {
 def memory_over_time(
     timeline: pd.DataFrame, origin: pd.Timestamp, markers: Iterable[Marker], *, page_size: int, salt: str
 ) -> str:
-    """An `<svg>` element: composition against the limit, page-cache flows, reclaim, and where there were any
-    what tasks waited for beside PSI; seconds from `origin`.
+    """Return an `<svg>` element: composition against the limit, page-cache flows, reclaim, and any waits
+    beside PSI, over the seconds since `origin`.
 
-    `timeline` is of one cgroup with at least two rows. `salt` keeps the ids of several pictures in one page
-    apart; equal arguments give equal text.
+    `timeline` has at least two rows of one cgroup. `salt` distinguishes the ids of several pictures in a
+    page. The same arguments always give the same text.
     """
     step_s = (timeline.index[1] - timeline.index[0]).total_seconds()
     # Levels hold at the end of a row, flows are of the whole row.
@@ -72,7 +72,7 @@ def memory_over_time(
         cache_flows = {
             "added": floats(timeline, "cache_added_bytes"),
             "evicted": floats(timeline, "cache_evicted_bytes"),
-            "came back": floats(timeline, "cache_refaulted_bytes"),
+            "read again": floats(timeline, "cache_refaulted_bytes"),
         }
         _draw_rates(cache, "page cache", begins, step_s, cache_flows)
         reclaim_flows = {
@@ -107,7 +107,7 @@ def memory_over_time(
 def _draw_memory(axes: Axes, timeline: pd.DataFrame, seconds: Floats) -> None:
     layers = stacked(timeline) / MIB
     shown = [layer for layer in LAYERS if layers[layer.name].max() > 0]
-    if shown:  # nothing may be held at the end of any row
+    if shown:  # the cgroup may have no memory at the end of any row
         axes.stackplot(
             seconds,
             *(layers[layer.name].to_numpy() for layer in shown),
@@ -125,7 +125,7 @@ def _draw_memory(axes: Axes, timeline: pd.DataFrame, seconds: Floats) -> None:
         top = peak
     axes.set_ylim(0, max(top, peak) * 1.12 or 1)
     axes.set_ylabel("MiB")
-    axes.set_title("What usage is made of")
+    axes.set_title("Composition of usage")
     handles, labels = axes.get_legend_handles_labels()
     axes.figure.legend(
         handles[::-1], labels[::-1], loc="outside upper center", ncols=len(labels), columnspacing=1.2
@@ -133,7 +133,9 @@ def _draw_memory(axes: Axes, timeline: pd.DataFrame, seconds: Floats) -> None:
 
 
 def _draw_rates(axes: Axes, title: str, begins: Floats, step_s: float, flows: Mapping[str, Floats]) -> None:
-    """Flows (bytes in each row) as rates, over so many rows at a time that bursts do not hide the course."""
+    """Draw flows (bytes in each row) as rates, over several rows at a time so that bursts do not hide
+    trends.
+    """
     edges = _rate_edges(begins, step_s)
     colours = (LAYER_BY_NAME["cache"].hex, LAYER_BY_NAME["anon"].hex, LAYER_BY_NAME["shmem"].hex)
     for (name, flow), colour, line in zip(flows.items(), colours, ("-", "-", "--"), strict=False):
@@ -147,19 +149,19 @@ def _draw_rates(axes: Axes, title: str, begins: Floats, step_s: float, flows: Ma
 
 
 def _rate_edges(begins: Floats, step_s: float) -> Floats:
-    """Where the times begin and end that a rate is given for: at most `_MOST_RATES`, of whole rows."""
+    """Return the edges of at most `_MOST_RATES` intervals of whole rows, for which rates are drawn."""
     return np.append(begins[:: -(-len(begins) // _MOST_RATES)], begins[-1] + step_s)
 
 
 def _rate(flow: Floats, edges: Floats, step_s: float) -> Floats:
-    """What flowed between the edges, per second."""
+    """Return the flow between the edges, per second."""
     firsts = np.rint((edges[:-1] - edges[0]) / step_s).astype(int)
     rate: Floats = np.add.reduceat(flow, firsts) / np.diff(edges)
     return rate
 
 
 def _draw_waits(axes: Axes, timeline: pd.DataFrame, begins: Floats, step_s: float) -> None:
-    """The waits of all tasks, one on the other, and the time that the kernel says they stalled."""
+    """Draw the stacked waits of all tasks, and the stall time of memory.pressure."""
     waits, edges = stacked_ms(timeline), _rate_edges(begins, step_s)
     below = np.zeros(len(edges) - 1)
     for wait in WAITS:
@@ -209,7 +211,7 @@ def _draw_marker(panels: list[Axes], marker: Marker, second: float) -> None:
 
 
 def _draw_interval(axes: Axes, begin: float, end: float, *, is_late: bool) -> None:
-    """Thrash: all that marks an interval is. Its word stands before it where there is no room behind."""
+    """Draw an interval of thrash, the only marker with an end. A late interval has its label on its left."""
     axes.axvspan(begin, end, color=LAYER_BY_NAME["anon"].hex, alpha=0.2, linewidth=0)
     axes.annotate(
         "thrash",
@@ -223,7 +225,7 @@ def _draw_interval(axes: Axes, begin: float, end: float, *, is_late: bool) -> No
 
 
 def _for_page(svg: str, label: str) -> str:
-    """The element alone, in the page's colours, scaling with it, without what names other places."""
+    """Return the element alone, scalable, in the colours of the page, without references to other places."""
     svg = svg[svg.index("<svg ") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     head, body = svg.split(">", 1)

@@ -1,0 +1,1 @@
+"""Parts of every picture: layers of memory, markers of events, kinds of waiting."""

@@ -1,4 +1,4 @@
-"""What `doctor` found, for a reader: whether this machine can record, what is missing and what that costs."""
+"""The findings of `doctor` for a terminal: if this machine can record, what is missing, and the effect."""
 
 from __future__ import annotations
 
@@ -29,28 +29,29 @@ _AREAS: Final = ("machine", "tracer")
 _INDENT: Final = 2
 _GAP: Final = 2
 _CELLS: Final = (11, 18, 14, 39, 7)
-"""Widths of meaning, signal, kind of hook, place and cost: with what is between them a line of plain text."""
+"""Widths of meaning, signal, kind of hook, place and cost; with the gaps they fill a line of plain text."""
 
 _NARROW: Final = (0, 1, 4)
-"""The columns of a narrow terminal: meaning, signal and cost."""
+"""The columns in a narrow terminal: meaning, signal and cost."""
 
 _HEADINGS: Final = ("", "signal", "hook", "at", "ns")
 _LEGEND: Final = (
-    "ns: what our programs took for one event just now, begin and end together, in a short work of ours and "
-    "whatever else ran; -: none happened. What the kernel takes to get to them comes on top."
+    "ns: the time of our programs for one event, begin and end together, measured just now during a short "
+    "workload; -: no event happened. The time that the kernel needs to call them comes on top."
 )
-_UNMEASURED: Final = "These hooks are those that would be attached; nothing was measured."
+_UNMEASURED: Final = "These hooks would be attached; nothing was measured."
 
 
 def sentence(check: Check) -> str:
-    """A failed check in one line: what it is, and what to do."""
+    """Return a failed check in one line, with its remedy."""
     remedy = f"; {check.remedy}" if check.remedy else ""
     return visible(f"{check.name}: {check.detail}{remedy}")
 
 
 def report(checks: Sequence[Check], signals: Sequence[Finding], *, columns: int) -> Iterator[RenderableType]:
-    """The answer; then the checks by area, with cost and remedy where they are not ok; then the signals by
-    stream.
+    """Yield the answer, then the checks by area, then the signals by stream.
+
+    A check that is not ok has its effect and its remedy.
     """
     tried = [finding for finding in signals if finding.choice]
     yield from _answer(checks, tried)
@@ -61,7 +62,7 @@ def report(checks: Sequence[Check], signals: Sequence[Finding], *, columns: int)
 
 
 def _answer(checks: Sequence[Check], signals: Sequence[Finding]) -> Iterator[RenderableType]:
-    """Whether this machine can record; if so, what is missing and its cost, else what to do."""
+    """Yield if this machine can record, with the effect of what is missing, or the remedies if it cannot."""
     obstacles = [check for check in checks if check.prevents_recording]
     if obstacles:
         names = ", ".join(check.name for check in obstacles)
@@ -77,7 +78,7 @@ def _answer(checks: Sequence[Check], signals: Sequence[Finding]) -> Iterator[Ren
     if not missing:
         yield Text("This machine can record, and nothing is missing.", style="bold")
         return
-    yield Text("This machine can record. What is missing, and what that costs:", style="bold")
+    yield Text("This machine can record. What is missing, and the effect:", style="bold")
     yield paragraphs.facts(missing)
 
 
@@ -89,7 +90,7 @@ def _table(checks: Sequence[Check]) -> Table:
     for check in checks:
         detail = Text(visible(check.detail))
         if check.cost:
-            detail.append(f"\ncosts: {visible(check.cost)}", style="dim")
+            detail.append(f"\neffect: {visible(check.cost)}", style="dim")
         if check.remedy:
             detail.append(f"\nremedy: {visible(check.remedy)}", style="dim")
         table.add_row(Text(check.state, style=_STYLES[check.state]), Text(check.name), detail)
@@ -97,9 +98,9 @@ def _table(checks: Sequence[Check]) -> Table:
 
 
 def _matrix(signals: Sequence[Finding], columns: int) -> Iterator[RenderableType]:
-    """A row for each signal, and below it what it tells and what is not exact, or why it is absent.
+    """Yield a row for each signal; below it, its meaning and its inaccuracy, or the reason why it is absent.
 
-    Where the columns do not suffice the hooks stand below the row as well.
+    If the columns do not fit, the hooks are below the row as well.
     """
     if not signals:
         return
@@ -126,7 +127,7 @@ def _hooks(finding: Finding) -> Iterator[str]:
 
 
 def _row(cells: Sequence[Text], shown: Sequence[int]) -> Table:
-    """A table of one row, so that what stands between rows may be as wide as all columns."""
+    """Return a table of one row, so that the text between rows can be as wide as all columns."""
     table = Table.grid(padding=(0, _GAP, 0, 0))
     for cell, width in zip(cells, (_CELLS[at] for at in shown), strict=True):
         justify: JustifyMethod = "right" if cell is cells[-1] else "left"
@@ -151,7 +152,7 @@ def _remarks(finding: Finding) -> Iterator[str]:
     assert choice is not None
     if choice.way is None:
         yield f"why: {visible(choice.why_not)}"
-        yield f"costs: {finding.signal.without}"
+        yield f"effect: {finding.signal.without}"
         return
     yield finding.signal.meaning
     if choice.way.approximate:

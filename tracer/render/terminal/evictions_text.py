@@ -1,4 +1,4 @@
-"""Whose page cache came and went, in a terminal: the answer, a few facts, a table of what matters most."""
+"""The flows of page cache for a terminal: the answer, a few facts, a table of the largest flows."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ _MOST_ROWS: Final = 15
 _MOST_INTERVALS: Final = 8
 _GAP: Final = 2
 _LEAST_NAMES_CELLS: Final = (0, 30, 42, 54)
-"""With so many columns of names: less room, and sizes are left out."""
+"""Index: the number of columns of names. With less room for the names, columns of sizes are left out."""
 
 _WHY: Final = {
     "reclaim_memcg": "to keep a cgroup within its limit",
     "reclaim_direct": "for an allocation that found the machine short of memory",
-    "reclaim_kswapd": "in the background, for the machine was short of memory, or it lay idle",
+    "reclaim_kswapd": "in the background, because the machine was short of memory or the cache was idle",
 }
 _CAUSES: Final = {
     "read": "read by a system call",
     "write": "written by a system call",
-    "readahead": "read ahead, or asked for",
-    "fault": "touched where it is mapped",
-    "truncate": "file cut or removed, device closed",
+    "readahead": "read ahead, or on request",
+    "fault": "page fault in a mapping",
+    "truncate": "file truncated or removed, device closed",
     "invalidate": "dropped on request (fadvise), or stale",
     "drop_caches": "vm.drop_caches was written",
-    "other": "could not be made out",
+    "other": "not determined",
     **_WHY,
 }
 _TITLES: Final = {
     "file": "By file",
-    "cgroup": "By who is charged, and whose task did it",
+    "cgroup": "By charged cgroup and acting cgroup",
     "cause": "By cause",
     "process": "By process",
 }
 _WHAT: Final = {"file": "files", "cgroup": "pairs", "cause": "causes", "process": "processes"}
 _AMOUNTS: Final = {
     "evicted_bytes": "evicted",
-    "returned_bytes": "came back",
+    "returned_bytes": "read again",
     "added_bytes": "added",
     "dropped_bytes": "dropped",
     "left_bytes": "left",
@@ -62,7 +62,7 @@ _GIVEN_UP_FIRST: Final = ("dropped_bytes", "left_bytes", "added_bytes", "evicted
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`columns` is the width to draw for; `origin` the trace's begin, UTC."""
+    """The width to draw for in `columns`, and the beginning of the trace in `origin` (UTC)."""
 
     columns: int
     origin: pd.Timestamp
@@ -70,7 +70,7 @@ class Context:
 
 
 def lines(flow: CacheFlow, by: str, table: pd.DataFrame, context: Context) -> Iterator[RenderableType]:
-    """`table` is `analysis.views.evictions` summed by `by`, of the same rows as `flow`."""
+    """Yield the text; `table` has the rows of `flow`, summed by `by` (`analysis.views.evictions`)."""
     yield prose(summary(flow), "bold")
     yield Text()
     yield paragraphs.facts(_facts(flow, context))
@@ -82,27 +82,27 @@ def lines(flow: CacheFlow, by: str, table: pd.DataFrame, context: Context) -> It
 
 
 def summary(flow: CacheFlow) -> str:
-    """The answer in a sentence, its names escaped."""
+    """Return the answer in one or two sentences, with names escaped."""
     runs = f" ({units.count(flow.runs)} runs)" if (flow.runs or 1) > 1 else ""
     whose = "" if flow.cgroup is None else f" of {visible(flow.cgroup)}{runs}"
     if not (flow.added_bytes or flow.evicted_bytes or flow.dropped_bytes):
-        return f"Nothing came into the page cache{whose} or went from it in this trace."
+        return f"No page cache{whose} was added or removed in this trace."
     if not flow.evicted_bytes:
-        dropped = f", {units.size(flow.dropped_bytes)} dropped" if flow.dropped_bytes else ""
+        dropped = f", {units.size(flow.dropped_bytes)} was dropped" if flow.dropped_bytes else ""
         return (
-            f"No page cache{whose} was evicted: {units.size(flow.added_bytes)} were added{dropped}, "
-            f"{units.size(flow.left_bytes)} of what was added were still there at the end."
+            f"No page cache{whose} was evicted: {units.size(flow.added_bytes)} was added{dropped}, "
+            f"{units.size(flow.left_bytes)} of the added cache was left at the end."
         )
-    back = units.size(flow.returned_bytes) if flow.returned_bytes else "nothing"
+    again = units.size(flow.returned_bytes) if flow.returned_bytes else "none"
     cause = next(iter(flow.evicted_by_cause))
-    mostly = "" if len(flow.evicted_by_cause) == 1 else "mostly "
+    mostly = "" if len(flow.evicted_by_cause) == 1 else ", mostly"
     return (
-        f"Of {units.size(flow.evicted_bytes)} of page cache{whose} evicted, {mostly}{_WHY[cause]}, "
-        f"{back} came back{_who(flow)}."
+        f"{units.size(flow.evicted_bytes)} of page cache{whose} was evicted{mostly} {_WHY[cause]}; "
+        f"{again} of it was read again.{_evictor(flow)}"
     )
 
 
-def _who(flow: CacheFlow) -> str:
+def _evictor(flow: CacheFlow) -> str:
     evictor = flow.evictor
     if evictor is None:
         return ""
@@ -111,8 +111,8 @@ def _who(flow: CacheFlow) -> str:
     if share == 1:
         part = "all of it"
     elif share <= 0.5:
-        part = f"more of it than any other, {units.size(evictor.evicted_bytes)}"
-    return f"; {_process(evictor.comm, evictor.tgid)} evicted {part}"
+        part = f"more of it than any other process, {units.size(evictor.evicted_bytes)}"
+    return f" {_process(evictor.comm, evictor.tgid)} evicted {part}."
 
 
 def _process(comm: str | None, tgid: int) -> str:
@@ -123,28 +123,28 @@ def _facts(flow: CacheFlow, context: Context) -> Iterator[tuple[str, str]]:
     yield "added", _with_causes(flow.added_bytes, flow.added_by_cause)
     yield "evicted", _with_causes(flow.evicted_bytes, flow.evicted_by_cause)
     for amount, whose in (
-        (flow.evicted_from_others_bytes, "charged to another cgroup than that of the task that evicted it"),
-        (flow.evicted_from_removed_bytes, "charged to a cgroup that had been removed"),
-        (flow.evicted_from_nobody_bytes, "charged to no cgroup"),
+        (flow.evicted_from_others_bytes, "was charged to a different cgroup than that of the evicting task"),
+        (flow.evicted_from_removed_bytes, "was charged to a removed cgroup"),
+        (flow.evicted_from_nobody_bytes, "was charged to no cgroup"),
     ):
         if amount:
             yield "", f"{units.size(amount)} of it {whose}"
     yield "dropped", _with_causes(flow.dropped_bytes, flow.dropped_by_cause)
-    yield "came back", _back(flow)
+    yield "read again", _read_again(flow)
     if flow.refaults.kernel:
         yield "", _beside_the_kernel(flow.refaults.kernel)
     elif "refaults.kernel" in flow.quality.unknown:
-        yield "", f"the kernel's own count is not known: {flow.quality.unknown['refaults.kernel']}"
+        yield "", f"the kernel's count is not known: {flow.quality.unknown['refaults.kernel']}"
     left = units.size(flow.left_bytes) if flow.left_bytes else "nothing"
-    yield "left", f"{left} of what was added; of what was cached before the trace began nothing is known"
+    yield "left", f"{left} of the added cache; cache from before the trace is not known"
     if flow.shared_files:
         files = "1 file has" if flow.shared_files == 1 else f"{units.count(flow.shared_files)} files have"
-        yield "shared", f"{files} cache charged to more than one cgroup: who reads a page first pays for it"
+        yield "shared", f"{files} cache charged to several cgroups: the first to read a page is charged"
     if flow.quality.lost_records:
         lost = units.count(flow.quality.lost_records)
-        yield "lost", f"{lost} records of the page cache: sizes may be low, what came back or is left wrong"
+        yield "lost", f"{lost} page-cache records: sizes may be too low, what was read again or is left wrong"
     if context.interrupted:
-        yield "interrupted", "the recording was; this is what had been written by then"
+        yield "interrupted", "the recording has no end: this is what had been written by then"
 
 
 def _with_causes(total: int, by_cause: Mapping[str, int]) -> str:
@@ -157,40 +157,41 @@ def _with_causes(total: int, by_cause: Mapping[str, int]) -> str:
     )
 
 
-def _back(flow: CacheFlow) -> str:
+def _read_again(flow: CacheFlow) -> str:
     refaults = flow.refaults
     if not refaults.bytes or refaults.median_away_ms is None:
-        return "nothing" if not flow.returned_bytes else "nothing that is charged here now"
+        return "nothing" if not flow.returned_bytes else "nothing that is now charged here"
     half = units.duration(refaults.median_away_ms / 1000)
     elsewhere = ""
     if refaults.other_cgroup_bytes:
-        elsewhere = f"; {units.size(refaults.other_cgroup_bytes)} charged to another cgroup than before"
+        elsewhere = f"; {units.size(refaults.other_cgroup_bytes)} is now charged to another cgroup"
     return f"{units.size(refaults.bytes)}, half of it within {half} of its eviction{elsewhere}"
 
 
 def _beside_the_kernel(counts: Sequence[KernelCount]) -> str:
-    """Both counts, and why they can differ where they do."""
+    """Return both counts, with the reasons why they can differ if they do."""
     seen = sum(count.refaulted_bytes for count in counts)
-    told = sum(count.kernel_bytes for count in counts)
-    count = f"the kernel's own count (workingset_refault_file) is {units.size(told)}"
-    if seen == told:
+    counted = sum(count.kernel_bytes for count in counts)
+    count = f"the kernel's count (workingset_refault_file) is {units.size(counted)}"
+    if seen == counted:
         return f"{count} as well"
     why = (
-        "it counts what was evicted before the trace began or whose record was lost, and large folios whole"
-        if told > seen
-        else "it forgets what was evicted long ago, and with the multi-generational LRU (lru_gen) does not "
-        "count what another cgroup is charged for now"
+        "the kernel also counts earlier evictions and those with a lost record, and it counts large folios "
+        "as a whole"
+        if counted > seen
+        else "the kernel forgets old evictions, and with the multi-generational LRU (lru_gen) it skips "
+        "pages that are now charged to another cgroup"
     )
-    return f"{count}, {units.size(seen)} were seen here over the same time: {why}"
+    return f"{count}, {units.size(seen)} was seen here in the same time: {why}"
 
 
 def _table(by: str, table: pd.DataFrame, columns: int) -> Iterator[RenderableType]:
-    """The first rows, and one for all others."""
+    """Yield the first rows, and one row for all others."""
     listed = table.iloc[:_MOST_ROWS]
     rest = table.iloc[len(listed) :]
     names = _names(by, listed, len(rest))
     amounts = [name for name in _AMOUNTS if name in _ALWAYS or table[name].any()]
-    if by != "process":  # the other tables name whose it was, or who did it
+    if by != "process":  # the other tables name the owner or the evictor
         amounts = [name for name in amounts if name != "evicted_from_others_bytes"]
     cells = {
         name: [_amount(value) for value in [*listed[name], *([rest[name].sum()] if len(rest) else [])]]
@@ -209,8 +210,9 @@ def _table(by: str, table: pd.DataFrame, columns: int) -> Iterator[RenderableTyp
 
 
 def _names(by: str, listed: pd.DataFrame, more: int) -> dict[str, list[str]]:
-    """Heading -> a name for each row; the last one says how many more there are. Columns of nothing are left
-    out."""
+    """Return heading -> a name for each row, without empty columns; the last name counts the rows left
+    out.
+    """
     records = (dict(zip(listed.columns, row, strict=True)) for row in listed.itertuples(index=False))
     columns = dict(zip(_HEADINGS[by], zip(*map(_NAMES[by], records), strict=True), strict=True))
     names = {heading: list(column) for heading, column in columns.items() if any(column)}
@@ -230,7 +232,7 @@ def _cells(amount: str, cells: Mapping[str, Sequence[str]]) -> int:
 
 
 def _that_fit(cells: Mapping[str, Sequence[str]], columns: int) -> list[str]:
-    """The amounts that `columns` cells have room for; the least telling are given up first."""
+    """Return the amounts that fit into `columns` cells; the least important are given up first."""
     shown = list(cells)
     for given_up in _GIVEN_UP_FIRST:
         taken = sum(_cells(name, cells) + _GAP for name in shown)
@@ -241,7 +243,7 @@ def _that_fit(cells: Mapping[str, Sequence[str]], columns: int) -> list[str]:
 
 
 def _in_room(names: Mapping[str, Sequence[str]], room: int) -> list[list[str]]:
-    """Each column in the cells that it can have: those that need less than their part leave the rest."""
+    """Return each column fitted to its share of `room`; columns that need less leave the rest to others."""
     widths = [
         max(cell_len(visible(name)) for name in (heading, *column)) for heading, column in names.items()
     ]
@@ -297,18 +299,18 @@ _HEADINGS: Final = {
     "process": ("process", "of cgroup"),
 }
 _FLOWS: Final = (
-    "evicted: taken by reclaim. came back: of that, read again. left: of what was added, there at the end."
+    "evicted: removed by reclaim. read again: evicted earlier. left: added, and still there at the end."
 )
 _MEANING: Final = {
     **dict.fromkeys(_NAMES, _FLOWS),
-    "file": f"{_FLOWS} evictor: the process that evicted most of it.",
-    "process": f"{_FLOWS} from others: of what it evicted, charged to another cgroup than its own.",
+    "file": f"{_FLOWS} evictor: the process that evicted most of the file.",
+    "process": f"{_FLOWS} from others: evicted, but charged to another cgroup than the process's own.",
 }
 
 
 def _thrash(flow: CacheFlow, context: Context) -> Iterator[RenderableType]:
-    yield paragraphs.title("Thrash: evicted, and needed again at once")
-    headings = ("at", "for", "evicted", "came back", "half within", "stalled")
+    yield paragraphs.title("Thrash: evicted and read again soon")
+    headings = ("at", "for", "evicted", "read again", "half within", "stalled")
     drawn = paragraphs.Rows(*((heading, ">") for heading in headings), ("charged to", "<"))
     for one in flow.thrash[:_MOST_INTERVALS]:
         begin, end = one.begin, one.end
@@ -320,7 +322,7 @@ def _thrash(flow: CacheFlow, context: Context) -> Iterator[RenderableType]:
             units.size(one.refaulted_bytes),
             units.duration(one.median_away_ms / 1000),
             stalled,
-            Text(fitted(one.cgroup or "nobody", max(context.columns - 68, 1))),
+            Text(fitted(one.cgroup or "nobody", max(context.columns - 69, 1))),
         )
     yield paragraphs.indented(drawn)
     more = len(flow.thrash) - _MOST_INTERVALS
@@ -328,5 +330,5 @@ def _thrash(flow: CacheFlow, context: Context) -> Iterator[RenderableType]:
     yield paragraphs.note(
         f"{left_out}Seconds of the trace in which {units.size(LEAST_EVICTED_BYTES)} or more was evicted and "
         f"{100 * LEAST_SHARE:.0f} % of it read again within {units.duration(SOON_NS / 1e9)}. stalled: the "
-        "part of that time in which some task waited for memory (memory.pressure); blank: not known."
+        "share of that time in which some task waited for memory (memory.pressure); blank: not known."
     )

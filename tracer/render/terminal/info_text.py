@@ -1,4 +1,4 @@
-"""What a trace holds, for a terminal."""
+"""The contents of a trace, for a terminal."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tracer import units
 from tracer.analysis.results.json_values import limit_columns
 from tracer.render.terminal import paragraphs
 from tracer.render.words import places, signal_ways
+from tracer.render.words.end_reasons import end_in_words
 from tracer.render.words.escape import visible
 
 _MOST_FILTERS: Final = 8
@@ -21,8 +22,10 @@ _MOST_CGROUPS: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class TracedCgroup:
-    """A cgroup of the trace, life `run` of `runs` of its name; `peak_usage_bytes` is null where no usage was
-    read."""
+    """A cgroup of the trace, run `run` of the `runs` lives of its name.
+
+    `peak_usage_bytes` is None if its usage was never read.
+    """
 
     path: str
     cgroup_id: int
@@ -36,10 +39,13 @@ class TracedCgroup:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """`rows`: table -> rows; `unnamed_stacks`: of the rows of `stacks`, those of addresses alone; `lost`:
-    every stream -> records lost; `duration_s` of an interrupted recording is up to its last record. `cgroups`
-    are those with data, what matters first. Of the `kills`, the probe missed `kills_of_log_alone`, which the
-    kernel log has."""
+    """The summary of a trace.
+
+    `duration_s` of an interrupted recording ends at its last record. `rows` maps each table to its number of
+    rows, `lost` each stream to its number of lost records. `unnamed_stacks` counts the rows of `stacks` that
+    have addresses only. `cgroups` are those with data, the most important first. `kills_of_log_alone` of the
+    `kills` are only in the kernel log, because the probe missed them.
+    """
 
     path: str
     interrupted: bool
@@ -54,20 +60,21 @@ class Summary:
     meta: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """The document of `info --json`."""
+        """Return the document of `info --json`."""
         cgroups = [asdict(one) | limit_columns(one.limit_bytes) for one in self.cgroups]
         return {"schema": 1, **asdict(self), "cgroups": cgroups}
 
 
 def lines(summary: Summary) -> Iterator[RenderableType]:
-    """The summary as sections of labels and values."""
+    """Yield the summary as sections of labels and values."""
     meta = summary.meta
     yield Text(visible(summary.path), style="bold")
     if summary.interrupted:
         yield Text(
-            "The recording was interrupted, or still goes on: this is what had been written so far.", "yellow"
+            "The recording was interrupted or is still running: this is what has been written so far.",
+            "yellow",
         )
-    ended = "not by itself" if summary.interrupted else visible(str(meta["end_reason"]))
+    ended = "no end was recorded" if summary.interrupted else end_in_words(str(meta["end_reason"]))
     yield paragraphs.facts(
         [
             ("ended", ended),
@@ -99,20 +106,22 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
     yield paragraphs.facts(_rows(summary))
     yield paragraphs.title("Lost records")
     lost = [(visible(stream), units.count(records)) for stream, records in summary.lost.items() if records]
-    yield paragraphs.facts(lost or [("none lost", "in any stream: " + ", ".join(summary.lost))])
+    yield paragraphs.facts(lost or [("none", "in all streams: " + ", ".join(summary.lost))])
     yield from _cgroups(summary.cgroups)
     yield paragraphs.title("Probes")
     yield paragraphs.facts([*signal_ways.taken(meta["probes"])] or [(units.UNKNOWN, "")], label_cells=0)
-    yield paragraphs.title("What tracing cost")
+    yield paragraphs.title("Cost of tracing")
     yield paragraphs.facts([*_flat(meta["cost"])] or [(units.UNKNOWN, "")], label_cells=0)
 
 
 def _left_out(meta: Mapping[str, Any]) -> str:
-    """Of the kernel log."""
+    """Return what the trace leaves out of the kernel log, empty if nothing."""
     left_out = meta.get("kernel_log_left_out") or {}
     reports = left_out.get("reports")
     lines = units.count(left_out.get("lines"))
-    return f"; without {units.count(reports)} OOM reports ({lines} lines) on other cgroups" if reports else ""
+    return (
+        f"; without {units.count(reports)} OOM reports ({lines} lines) about other cgroups" if reports else ""
+    )
 
 
 def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
@@ -120,7 +129,9 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
         count = units.count(rows)
         if table == "stacks" and summary.unnamed_stacks:
             unnamed = units.count(summary.unnamed_stacks)
-            count += f", {unnamed} of addresses alone (the process was gone, or its code has no names)"
+            count += (
+                f", {unnamed} of them with addresses only (the process was gone, or its code has no symbols)"
+            )
         yield table, count
 
 
@@ -148,13 +159,13 @@ def _cgroups(cgroups: Sequence[TracedCgroup]) -> Iterator[RenderableType]:
 
 
 def _filters(filters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What was asked for, without what was not, and without the command, which the command line ends with."""
-    asked = {
+    """Yield the filters that were given, except the command, which is part of the command line."""
+    given = {
         name: value
         for name, value in filters.items()
         if name != "command" and value is not None and value != []
     }
-    for name, value in asked.items():
+    for name, value in given.items():
         shown = value[:_MOST_FILTERS] if isinstance(value, list) else value
         more = f" and {len(value) - len(shown)} more" if shown != value else ""
         for leaf, text in _flat(shown, name):
@@ -162,7 +173,7 @@ def _filters(filters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """(`a.b`, value) for each leaf of what meta.json nests."""
+    """Yield (`a.b`, value) for each leaf of a nested value of meta.json."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}" if name else str(key))

@@ -1,0 +1,1 @@
+"""Phrases: labels, sentences and table cells that the terminal and the page share."""

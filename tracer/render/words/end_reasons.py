@@ -1,0 +1,26 @@
+"""The reasons why a recording ended, in words."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tracer.capture.loop import COMMAND_ENDED, DURATION
+from tracer.render.words.escape import visible
+from tracer.trace.meta import WRITE_FAILED
+
+_WORDS: Final = {
+    COMMAND_ENDED: "when its command ended",
+    DURATION: "after the given time (-d)",
+    WRITE_FAILED: "because the trace could not be written",
+    "failed": "because the recorder failed",
+    "command_not_started": "because its command could not be started",
+}
+
+
+def end_in_words(reason: str) -> str:
+    """Return `when its command ended` for an end reason of meta.json, or `by SIGINT` for the name of a
+    signal.
+    """
+    if reason.startswith("SIG"):
+        return f"by {visible(reason)}"
+    return _WORDS.get(reason) or visible(reason)
