@@ -1,4 +1,4 @@
-"""Synthetic traces: tables made from plain rows, with the dtypes that the reader gives."""
+"""Synthetic traces: tables made from plain rows, with the dtypes of the reader."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ START_NS = 1_764_000_000_000_000_000
 
 
 class SyntheticTrace:
-    """Rows are added by `add`; what a row leaves out is null where the schema allows it, else 0 or ""."""
+    """A trace in memory. `add` adds rows; a column that is left out is null, or 0 or "" if it must not be."""
 
     def __init__(self) -> None:
         self.meta: dict[str, Any] = {
@@ -53,7 +53,7 @@ class SyntheticTrace:
         )
 
     def recorded(self) -> dict[str, list[dict[str, Any]]]:
-        """Table -> its rows."""
+        """Return table -> its rows."""
         return self._rows
 
     def forget(self, table: str) -> None:
@@ -111,7 +111,7 @@ def trace() -> SyntheticTrace:
 
 @pytest.fixture
 def new_trace() -> type[SyntheticTrace]:
-    """For tests that need many: hypothesis gives one fixture to all of its examples."""
+    """Return the class: hypothesis gives one fixture to all of the examples of a test."""
     return SyntheticTrace
 
 
@@ -119,9 +119,10 @@ def new_trace() -> type[SyntheticTrace]:
 def page_cache_experiment(trace: SyntheticTrace) -> SyntheticTrace:
     """Cgroup 7 with a limit of 100 MiB, in steps of 1 MiB, 10 ms apart.
 
-    From 0.1 s on python3 (tgid 41) reads 117 MiB of file, of which 17 MiB evict older cache; from 2 s on it
-    allocates 99 MiB, each evicting 1 MiB of cache; at 3.5 s three reclaim attempts free nothing, and at 3.6 s
-    it is killed with 99 MiB of anonymous memory and 1 MiB of cache. 5 pages had been refaulted.
+    From 0.1 s on, python3 (tgid 41) reads a file of 117 MiB, the last 17 MiB of which evict older cache.
+    From 2 s on, it allocates 99 MiB, and each MiB evicts 1 MiB of cache. At 3.5 s three reclaim attempts
+    free nothing, and at 3.6 s it is killed with 99 MiB of anonymous memory and 1 MiB of cache. 5 pages had
+    been refaulted.
     """
     limit = 100 * MIB
     created = trace.ns(0)

@@ -1,4 +1,4 @@
-"""What is looked at grows as a trace does, not as the kills in it, or the cgroups, times its length."""
+"""The cost of analysis grows with the trace, not with its length times its kills or cgroups."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _WAYS_TO_NUMPY: Final = {
     function.__code__
     for function in (columns.integers, columns.known, columns.is_one_of, columns.column_times_ns)
 }
-"""Each has a `column`: by them analysis gets at the rows of a table."""
+"""The functions that turn a `column` of a table into an array."""
 
 
 def work(look: Callable[[], Any]) -> tuple[int, int]:
-    """(Rows of columns that became arrays; calls of functions of the analysis)."""
+    """Return (rows of columns that became arrays, calls of functions of the analysis)."""
     rows = calls = 0
 
     def count(frame: FrameType, event: str, _: Any) -> None:
@@ -53,11 +53,13 @@ def work(look: Callable[[], Any]) -> tuple[int, int]:
         (lambda lives: lives, None, AnalysedTrace.held),
     ],
 )
-def test_four_times_the_trace_is_four_times_the_work(
+def test_cost_of_four_times_the_trace_is_four_times_as_high(
     tmp_path: Path, cgroups: Callable[[int], int], killed_for: Any, look: Callable[[AnalysedTrace], Any]
 ) -> None:
-    """All lives are alike, but for the first, which takes less: what was there at its start is known. A pass
-    over a table for each kill, or each cgroup, would be sixteen times the rows."""
+    """A pass over a table for each kill or each cgroup would take sixteen times as many rows.
+
+    All lives are alike, except that the first takes less work: what the cgroup held at its start is known.
+    """
 
     def done(lives: int) -> tuple[int, int]:
         restarts = Restarts(lives, cgroups(lives), killed_for, charges=60, folios=40)

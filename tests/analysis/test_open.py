@@ -1,4 +1,4 @@
-"""`tracer.open`: the public way in, on a trace that was written to disk."""
+"""`tracer.open` on a trace that was written to disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def path(page_cache_experiment: Any, tmp_path: Path) -> Path:
     return tmp_path / "trace"
 
 
-def test_disk_changes_nothing(page_cache_experiment: Any, path: Path) -> None:
+def test_open_gives_the_tables_that_were_written(page_cache_experiment: Any, path: Path) -> None:
     opened = tracer.open(path)
     (written,) = opened.explain()
     page_cache_experiment.meta |= {name: opened.meta[name] for name in ("cgroup_version", "memory")}
@@ -38,13 +38,13 @@ def test_disk_changes_nothing(page_cache_experiment: Any, path: Path) -> None:
     assert set(opened.with_names(opened.pagecache)["comm"]) == {"python3"}
 
 
-def test_not_a_trace_is_one_clear_line(tmp_path: Path) -> None:
+def test_open_without_a_trace_fails_with_one_line(tmp_path: Path) -> None:
     with pytest.raises(tracer.TraceError) as refusal:
         tracer.open(tmp_path)
     assert "\n" not in str(refusal.value)
 
 
-def test_the_package_alone_costs_nothing() -> None:
-    """The recorder imports it, and must not pay for pandas and pyarrow."""
+def test_import_of_the_package_does_not_load_pandas() -> None:
+    """The recorder imports the package, and must not pay for pandas and pyarrow."""
     script = "import sys, tracer; sys.exit(any(name in sys.modules for name in ('pandas', 'pyarrow', 'bcc')))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

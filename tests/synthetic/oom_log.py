@@ -1,4 +1,4 @@
-"""What a 6.18 kernel logs on an OOM of a cgroup v1, with the numbers that a test chooses."""
+"""The report that kernel 6.18 logs on an OOM of a cgroup v1, with the numbers that a test chooses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KIB = 1 << 10
 
 @dataclass(frozen=True)
 class Dump:
-    """As the kernel prints it; sizes in bytes. `comm` is the one who asks, and who is killed."""
+    """A report; sizes are in bytes. The task `comm` invokes the OOM killer and is killed."""
 
     pid: int
     comm: str = "hog"
@@ -30,7 +30,7 @@ class Dump:
     constraint: str = "CONSTRAINT_MEMCG"
 
     def lines(self) -> Iterator[str]:
-        """All of it."""
+        """Yield the lines of the whole report."""
         yield (
             f"{self.comm} invoked oom-killer: gfp_mask={self.gfp}, order={self.order}, "
             f"oom_score_adj={self.adj}"
@@ -78,7 +78,7 @@ class Dump:
             )
 
     def kill(self) -> str:
-        """The line that comes even where the rest is left out."""
+        """Return the line of the kill, which the kernel prints even if it leaves out the rest."""
         return (
             f"Memory cgroup out of memory: Killed process {self.pid} ({self.comm}) total-vm:200000kB, "
             f"anon-rss:{self.anon_rss // KIB}kB, file-rss:{self.file_rss // KIB}kB, shmem-rss:0kB, "
@@ -87,8 +87,10 @@ class Dump:
 
 
 def log(trace: Any, seconds: float, *lines: str, gain: float = 1) -> None:
-    """Into the table `kernel_log`, a microsecond apart; by the clock of the log 3 s earlier. `gain` below 0:
-    what comes later in the log was measured to be earlier."""
+    """Add lines to the table `kernel_log`, one each microsecond; the clock of the log is 3 s behind.
+
+    With a `gain` below 0, later lines of the log have earlier times in the trace.
+    """
     for line in lines:
         sequence = len(trace.recorded()["kernel_log"])
         time_ns = trace.ns(seconds) + sequence * 1000

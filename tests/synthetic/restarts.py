@@ -1,8 +1,7 @@
-"""Traces of restart loops, made without a kernel: what runs reads files, grows to its limit and dies, time
-after time.
+"""Traces of restart loops, made without a kernel: a process reads files, grows to its limit and is killed.
 
-A life: page cache grows to the limit; anonymous memory grows and takes its place; reclaim frees less and
-less; somebody waits for the disk and for a page to come back from swap; the kernel kills, and all of it goes.
+In a life, page cache grows to the limit; anonymous memory grows and takes its place; reclaim frees less and
+less; tasks wait for the disk and for pages from swap; the process is killed, and all of its memory is freed.
 """
 
 from __future__ import annotations
@@ -40,10 +39,13 @@ _SIZES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Restarts:
-    """`lives` in all, by turns in each of `cgroups` below `/pods`; in as many cgroups as lives, each is made
-    for one. `killed_for`: the limit that ends a life is its own cgroup's, that of `/pods`, or it just ends.
-    `charges`, `folios`: rows of the tables for a life. `gap_ns` is from the begin of one to that of the next.
-    `container`: all cgroups are lives of the container of that name, and have its path, one after the other.
+    """`lives` lives, by turns in each of `cgroups` below `/pods`.
+
+    With as many cgroups as lives, each cgroup is made for one life. `killed_for` is the limit that ends a
+    life: that of its own cgroup, or that of `/pods`; with None it just ends. `charges` and `folios` are the
+    rows of `charge` and `pagecache` for a life, `gap_ns` is the time from the begin of one to the begin of
+    the next. With `container`, all cgroups are lives of the container of that name, and have its path one
+    after the other.
     """
 
     lives: int
@@ -55,7 +57,7 @@ class Restarts:
     container: str | None = None
 
     def write(self, folder: Path) -> Path:
-        """The trace, as a recorder leaves it: `folder`."""
+        """Write the trace into `folder` as a recorder leaves it, and return `folder`."""
         folder.mkdir(mode=0o700)
         for name in ("meta.json", "stacks.parquet"):
             shutil.copy(_LIKE / name, folder)
@@ -98,7 +100,7 @@ class Restarts:
 
 @dataclass(frozen=True, slots=True)
 class _Life:
-    """`paths`: of its cgroup, and of the one whose limit ends it (`owner_id`)."""
+    """One life. `paths` are those of its cgroup and of the cgroup whose limit ends it (`owner_id`)."""
 
     number: int
     begin: int
@@ -149,7 +151,7 @@ class _Life:
         }
 
     def _charges(self, rows: int) -> pa.Table:
-        """Cache to the limit in the first half; then anon in the place of cache; then all goes."""
+        """Return charges of cache up to the limit, of anon in its place, and the end of all."""
         count = rows - 2
         row, piece = np.arange(count), LIMIT_BYTES // (count // 2) // _PAGE * _PAGE
         is_evicted = (row >= count // 2) & (row % 2 == 0)
@@ -171,7 +173,7 @@ class _Life:
         )
 
     def _folios(self, rows: int) -> pa.Table:
-        """The same of folios of 16 pages, of which every eighth comes back."""
+        """Return folios of 16 pages, of which every eighth is refaulted."""
         row, half = np.arange(rows), rows // 2
         is_add, index = (row < half) | (row % 8 == 7), row % half * 16
         return _table(
@@ -270,7 +272,7 @@ class _Life:
         return {"oom": oom, "oom_candidates": candidates, "kernel_log": self._log(kill_ns)}
 
     def _log(self, kill_ns: int) -> pa.Table:
-        """The report of the recorded example, but of this process and these cgroups."""
+        """Return the report of the recorded example, with this process and these cgroups."""
         rows = pq.read_table(_LIKE / "kernel_log.parquet", columns=["ktime_ns", "text"]).to_pylist()
         text = "\n".join(row["text"] for row in rows)
         pid = text.rpartition("Killed process ")[2].split()[0]
@@ -290,12 +292,12 @@ class _Life:
 
 
 def _moments(begin: int, count: int) -> Any:
-    """That many, from the begin of a life to its kill."""
+    """Return `count` moments from the begin of a life to its kill."""
     return begin + np.linspace(0, _KILLED_NS, count, dtype=np.int64)
 
 
 def _table(name: str, rows: int, **columns: Any) -> pa.Table:
-    """A column is of as many values, or one for all rows; what is left out is unset."""
+    """Return a table; a column is an array, or one value for all rows; the others are unset."""
     cells = unset_row(name) | columns
     if unknown := set(cells) - set(TABLES[name].names):
         raise AssertionError(f"{name} has no columns {unknown}")

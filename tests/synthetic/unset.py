@@ -1,4 +1,4 @@
-"""A row of a table of which nothing was said."""
+"""A row of a table with no values of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tracer.schema import TABLES
 
 
 def unset_row(table: str) -> dict[str, Any]:
-    """Null where the schema allows it, else nothing of the type: 0, "", False, []."""
+    """Return null for each column that may be null, else the empty value of its type: 0, "", False, []."""
     return {field.name: None if field.nullable else _nothing(field.type) for field in TABLES[table]}
 
 

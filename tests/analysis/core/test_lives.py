@@ -1,4 +1,4 @@
-"""The lives of a name: their order, whose they are, and what lay below each."""
+"""The lives of a name: their order, their names, and the cgroups below each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run_of(trace: Any, cgroup_id: int) -> tuple[str, int, int]:
     return life.name, life.run, life.runs
 
 
-def test_run_is_the_order_of_creation_not_of_the_table(trace: Any) -> None:
+def test_run_follows_creation_not_the_order_of_the_table(trace: Any) -> None:
     for number, made in ((3, 4.0), (1, None), (2, 2.0)):
         trace.add("cgroups", cgroup_id=number, path="/a", created=None if made is None else trace.ns(made))
     assert [run_of(trace, number) for number in (1, 2, 3)] == [("/a", run, 3) for run in (1, 2, 3)]
@@ -29,8 +29,8 @@ def test_run_is_the_order_of_creation_not_of_the_table(trace: Any) -> None:
     assert run_of(trace, 99) == ("id:99", 1, 1)
 
 
-def test_container_that_was_made_anew_has_one_name(trace: Any) -> None:
-    """Each `docker run --name` has an id, and so a path, of its own."""
+def test_container_made_anew_keeps_its_name(trace: Any) -> None:
+    """Each `docker run --name` gets an id of its own, and so a path of its own."""
     for number, identity in ((1, ID), (2, OTHER)):
         own = {"container": "web", "container_id": identity, "created": trace.ns(number)}
         trace.add("cgroups", cgroup_id=number, path=f"/docker/{identity}", **own)
@@ -40,7 +40,7 @@ def test_container_that_was_made_anew_has_one_name(trace: Any) -> None:
     assert naming.select(trace, "web") == [1, 2]
 
 
-def test_life_too_short_for_the_runtime_has_the_name_of_its_path(trace: Any) -> None:
+def test_life_too_short_for_the_runtime_is_named_after_its_path(trace: Any) -> None:
     path = f"/docker/{ID}"
     trace.add("cgroups", cgroup_id=1, path=path, container_id=ID, created=trace.ns(1))
     trace.add("cgroups", cgroup_id=2, path=path, container="web", container_id=ID, created=trace.ns(2))
@@ -48,7 +48,7 @@ def test_life_too_short_for_the_runtime_has_the_name_of_its_path(trace: Any) -> 
     assert naming.select(trace, "web") == [1, 2]
 
 
-def test_containers_of_one_name_in_two_pods_are_two_names(trace: Any) -> None:
+def test_containers_of_one_name_in_two_pods_have_two_names(trace: Any) -> None:
     for number, pod in ((1, "web-1"), (2, "web-2"), (3, "web-1")):
         own = {"container": "app", "pod": pod, "namespace": "shop", "created": trace.ns(number)}
         trace.add("cgroups", cgroup_id=number, path=f"/kubepods/{number}", **own)
@@ -56,7 +56,7 @@ def test_containers_of_one_name_in_two_pods_are_two_names(trace: Any) -> None:
     assert naming.select(trace, "app") == [1, 3, 2]
 
 
-def test_what_lay_below_belongs_to_the_life_of_its_time(trace: Any) -> None:
+def test_cgroup_below_a_reused_path_belongs_to_the_life_of_its_time(trace: Any) -> None:
     for number, path, made in ((1, "/a", 0), (2, "/a/b", 1), (3, "/a", 3), (4, "/a/b", 4), (5, "/", 0)):
         trace.add("cgroups", cgroup_id=number, path=path, created=trace.ns(made))
     assert trace.places.descendants(1).tolist() == [1, 2]
@@ -71,7 +71,7 @@ def test_what_lay_below_belongs_to_the_life_of_its_time(trace: Any) -> None:
 
 
 def _crash_loop(trace: Any) -> None:
-    """Container `crasher` (48 MiB) from 0 to 1 s, 2 to 3 s, 4 to 5 s; cache of the first goes at 2.5 s."""
+    """Make container `crasher` live at 0, 2 and 4 s for 1 s each; cache of life 1 is evicted at 2.5 s."""
     path = f"/docker/{ID}"
     for run in range(3):
         number, begin = 20 + run, 2.0 * run
@@ -93,7 +93,7 @@ def _crash_loop(trace: Any) -> None:
             trace.add("oom", begin + 0.9, kill_id=run + 1, cgroup_id=number, limit_owner_cgroup_id=number)
 
 
-def test_timeline_of_a_name_has_its_lives_one_after_the_other(trace: Any) -> None:
+def test_timeline_of_a_name_has_its_lives_in_order(trace: Any) -> None:
     _crash_loop(trace)
     line = timeline(trace, "crasher", every="500ms")
     assert line["run"].drop_duplicates().tolist() == [1, 2, 3]
@@ -102,7 +102,7 @@ def test_timeline_of_a_name_has_its_lives_one_after_the_other(trace: Any) -> Non
     assert not line.reset_index().duplicated(["time", "run"]).any()
     seconds = 0.1 + (line.index - line.index[0]).total_seconds()
     spans = {run: (of.min(), of.max()) for run, of in seconds.to_series().groupby(line["run"].to_numpy())}
-    # From the bin of its creation; the first as long as there was cache of it to be evicted.
+    # Each from the bin of its creation; the first until its cache was evicted.
     assert spans == {
         1: pytest.approx((0.1, 2.1)),
         2: pytest.approx((1.6, 2.6)),
@@ -114,7 +114,7 @@ def test_timeline_of_a_name_has_its_lives_one_after_the_other(trace: Any) -> Non
     assert set(one["run"]) == {2} and one["cache_evicted_bytes"].sum() == 8192
 
 
-def test_evictions_of_a_name_are_those_of_all_its_lives(trace: Any) -> None:
+def test_evictions_of_a_name_sum_up_all_its_lives(trace: Any) -> None:
     _crash_loop(trace)
     trace.add("cgroups", cgroup_id=30, path="/other")
     trace.add("pagecache", 1, cgroup_id=30, op="delete", cause="reclaim_memcg", nr_pages=1 << 9)
@@ -126,7 +126,7 @@ def test_evictions_of_a_name_are_those_of_all_its_lives(trace: Any) -> None:
     assert (flow.cgroup, flow.runs, flow.evicted_bytes) == ("crasher", 3, 7 * 4096)
 
 
-def test_pictures_are_of_the_last_lives_that_were_killed(trace: Any) -> None:
+def test_lives_to_show_are_the_last_with_a_kill(trace: Any) -> None:
     _crash_loop(trace)
     assert to_show(trace) == ([21], 2)
     ids = naming.select(trace, "crasher")

@@ -1,4 +1,4 @@
-"""From what a person types to cgroups, and from ids to names."""
+"""The way from what a person types to cgroups, and from ids to names."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def named(trace: Any) -> Any:
         ("d?", [22]),
     ],
 )
-def test_resolve(named: Any, pattern: str | int, expected: list[int]) -> None:
+def test_resolve_each_kind_of_pattern_finds_its_cgroups(
+    named: Any, pattern: str | int, expected: list[int]
+) -> None:
     assert naming.resolve(named.cgroups, pattern) == expected
 
 
@@ -61,34 +63,34 @@ def test_resolve(named: Any, pattern: str | int, expected: list[int]) -> None:
         (rb"api-\xfe", [33]),
     ],
 )
-def test_a_byte_and_the_text_of_its_escape_are_two_names(
+def test_resolve_byte_and_text_of_its_escape_are_two_names(
     trace: Any, pattern: bytes, expected: list[int]
 ) -> None:
-    """What is typed is a name; where no cgroup has it, it is what a report showed of one."""
+    """A pattern is a name; if no cgroup has it, it is the spelling of a name in a report."""
     for number, path in ((31, r"/x/web-\xff"), (32, r"/x/web-\x5cxff"), (33, r"/x/api-\xfe")):
         trace.add("cgroups", cgroup_id=number, path=path)
     assert naming.resolve(trace.cgroups, os.fsdecode(pattern)) == expected
 
 
-def test_a_beginning_too_short_for_an_id_is_none(named: Any) -> None:
+def test_resolve_short_beginning_is_no_container_id(named: Any) -> None:
     with pytest.raises(TracerError, match=r"4f2a99"):
         naming.resolve(named.cgroups, "4f2")
 
 
-def test_refusals_name_the_candidates(named: Any) -> None:
+def test_resolve_without_a_match_names_the_candidates(named: Any) -> None:
     with pytest.raises(UsageError, match=r"'/docker/4f2a99/worker', '/batch/worker'"):
         naming.select(named, "worker", run=1)
     with pytest.raises(TracerError, match="'/batch/worker'"):
         naming.select(named, "bacth/workr")
 
 
-def test_select_leaves_out_what_lies_below_another_that_fits(named: Any) -> None:
+def test_select_leaves_out_cgroups_below_another_match(named: Any) -> None:
     assert naming.select(named, "/docker/*") == [21, 22]
     assert naming.select(named, "worker") == [23, 25]
     assert hierarchy.members_of(named, naming.select(named, "*/worker")).tolist() == [23, 25]
 
 
-def test_one_path_after_the_other_is_two_lives(trace: Any) -> None:
+def test_select_reused_path_is_two_lives(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=5, path="/a", removed=trace.ns(1))
     trace.add("cgroups", cgroup_id=6, path="/a", created=trace.ns(2))
     assert naming.select(trace, "/a") == [5, 6]
@@ -99,13 +101,13 @@ def test_one_path_after_the_other_is_two_lives(trace: Any) -> None:
     assert trace.places.descendants(6).tolist() == [6]
 
 
-def test_descendants_are_below_not_beside(named: Any) -> None:
+def test_descendants_of_a_path_exclude_paths_beside_it(named: Any) -> None:
     assert named.places.descendants(20).tolist() == [20, 21, 22, 23]
     assert named.places.descendants(1).tolist() == [1, 20, 21, 22, 23, 24, 25]
     assert named.places.descendants(99).tolist() == [99]
 
 
-def test_pid_reuse(trace: Any) -> None:
+def test_processes_with_a_reused_tgid_are_told_apart(trace: Any) -> None:
     trace.add("tasks", tgid=7, start_ns=1, comm="first", first_seen=trace.ns(1), exited=trace.ns(2))
     trace.add("tasks", tgid=7, start_ns=2, comm="second", first_seen=trace.ns(3))
     at = trace.ns
@@ -116,7 +118,7 @@ def test_pid_reuse(trace: Any) -> None:
     assert trace.processes.comm_at(8, at(1), at(4)) is None
 
 
-def test_with_names(named: Any) -> None:
+def test_with_names_adds_a_column_for_each_id(named: Any) -> None:
     named.add("tasks", tgid=7, start_ns=1, comm="first", first_seen=named.ns(1), exited=named.ns(2))
     named.add("tasks", tgid=7, start_ns=2, comm="second", first_seen=named.ns(3))
     named.add("inodes", inode_id=9, path="/data/file", dev="8:1", ino=4)
@@ -134,7 +136,7 @@ def test_with_names(named: Any) -> None:
     pd.testing.assert_index_equal(joined.index, named.pagecache.index)
 
 
-def test_who_acts_is_named_right_after_the_deed(trace: Any) -> None:
+def test_with_names_of_a_process_named_after_it_acted(trace: Any) -> None:
     trace.add("tasks", tgid=7, start_ns=1, comm="daemon", first_seen=trace.ns(2))
     trace.add("tasks", tgid=7, start_ns=3, comm="second", first_seen=trace.ns(4))
     for seconds in (1, 3, 5):
@@ -143,12 +145,12 @@ def test_who_acts_is_named_right_after_the_deed(trace: Any) -> None:
     assert comms == ["daemon", "daemon", "second"]
 
 
-def test_with_names_of_an_empty_trace(trace: Any) -> None:
+def test_with_names_of_an_empty_trace_is_empty(trace: Any) -> None:
     assert naming.with_names(trace, trace.pagecache).empty
 
 
-def test_which_cgroup_had_a_path_when(trace: Any) -> None:
-    """A path is of one cgroup after the other; without a time it was there from the begin, or to the end."""
+def test_id_at_a_reused_path_is_the_cgroup_of_that_time(trace: Any) -> None:
+    """A cgroup without a creation time existed from the begin, one without a removal time to the end."""
     trace.add("cgroups", cgroup_id=1, path="/a", removed=trace.ns(2))
     trace.add("cgroups", cgroup_id=2, path="/a", created=trace.ns(3))
     trace.add("cgroups", cgroup_id=3, path="/ab")

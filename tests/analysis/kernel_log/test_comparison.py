@@ -1,4 +1,4 @@
-"""The kernel log beside the probes: matched, compared, and taken where they do not know."""
+"""The kernel log beside the probes: matched, compared, and merged where the probes lack values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RATE_LIMITED = "only the line of the kill is there"
 
 
 def kill(trace: Any, seconds: float, dump: Dump = DUMP, **row: Any) -> None:
-    """What the probes have on the same, where they could only infer."""
+    """Add the kill of `dump` as the probes have it if they could only infer the decision."""
     if trace.cgroups.empty:
         trace.add("cgroups", cgroup_id=1, path="/box", created=trace.ns(0))
         trace.meta |= {"kernel_log": "read", "cpus": 1}
@@ -56,7 +56,7 @@ def only(trace: Any) -> OomReport:
     return report
 
 
-def test_what_was_inferred_is_taken_from_the_log(trace: Any) -> None:
+def test_inferred_values_are_replaced_by_those_of_the_log(trace: Any) -> None:
     kill(trace, 1)
     log(trace, 1, *replace(DUMP, gfp="0x8c40(GFP_NOFS|__GFP_NOFAIL)", order=2).lines())
     report = only(trace)
@@ -72,8 +72,8 @@ def test_what_was_inferred_is_taken_from_the_log(trace: Any) -> None:
     assert "doubt_inferred_limit" not in kinds_of(report.verdict.evidence)
 
 
-def test_candidates_are_those_of_its_table(trace: Any) -> None:
-    """Without swap on the machine the total is the limit."""
+def test_candidates_without_a_hook_are_those_of_the_log(trace: Any) -> None:
+    """Without swap on the machine, badness is measured against the limit."""
     kill(trace, 1)
     trace.meta["memory"] = {"total_bytes": 1 << 40, "swap_total_bytes": 0, "swappiness": 60}
     log(trace, 1, *DUMP.lines())
@@ -86,7 +86,7 @@ def test_candidates_are_those_of_its_table(trace: Any) -> None:
     assert "candidates" not in report.quality.unknown
 
 
-def test_candidates_that_a_hook_told_stay(trace: Any) -> None:
+def test_candidates_of_a_hook_are_kept(trace: Any) -> None:
     kill(trace, 1)
     trace.add("oom_candidates", 1, kill_id=1, pid=50, tgid=50, badness=9, chosen=True)
     log(trace, 1, *DUMP.lines())
@@ -95,7 +95,7 @@ def test_candidates_that_a_hook_told_stay(trace: Any) -> None:
     assert "candidates" not in report.quality.kmsg_fields
 
 
-def test_what_the_kernel_told_stays(trace: Any) -> None:
+def test_values_read_from_the_kernel_are_kept(trace: Any) -> None:
     kill(trace, 1, is_told=True, gfp=0xCC0, order=0)
     log(trace, 1, *replace(DUMP, gfp="0x8c40(GFP_NOFS)", order=2).lines())
     report = only(trace)
@@ -123,24 +123,24 @@ def test_what_the_kernel_told_stays(trace: Any) -> None:
         (replace(DUMP, adj=7), ["oom_score_adj of pid 50: 0, in the kernel log 7"]),
     ],
 )
-def test_differences_are_said_with_both_numbers(trace: Any, logged: Dump, says: list[str]) -> None:
+def test_disagreements_have_both_numbers(trace: Any, logged: Dump, says: list[str]) -> None:
     kill(trace, 1)
     log(trace, 1, *logged.lines())
     report = only(trace)
     assert report.quality.kmsg == "matched"
     assert set(says) <= set(report.quality.disagreements)
-    assert len(report.quality.disagreements) <= 2  # a name is in two places
+    assert len(report.quality.disagreements) <= 2  # a name is compared twice
 
 
 @pytest.mark.parametrize(("cpus", "agrees"), [(1, False), (2, True)])
-def test_what_cpus_keep_for_themselves_is_no_difference(trace: Any, cpus: int, agrees: bool) -> None:
+def test_usage_within_the_batches_of_cpus_agrees(trace: Any, cpus: int, agrees: bool) -> None:
     kill(trace, 1)
     trace.meta["cpus"] = cpus
     log(trace, 1, *replace(DUMP, usage=DUMP.usage - 128 * 4096, anon_rss=DUMP.anon_rss + 64 * 4096).lines())
     assert (only(trace).quality.disagreements == ()) is agrees
 
 
-def test_another_owner_than_was_inferred(trace: Any) -> None:
+def test_owner_of_the_log_replaces_an_inferred_one(trace: Any) -> None:
     kill(trace, 1)
     trace.add("cgroups", cgroup_id=2, path="/", created=trace.ns(0))
     trace.add("cgroups", cgroup_id=4, path="/pod", created=trace.ns(0), removed=trace.ns(0.5))
@@ -155,10 +155,10 @@ def test_another_owner_than_was_inferred(trace: Any) -> None:
     assert "the limit owner: /box, in the kernel log /pod" in report.quality.disagreements
     assert report.composition.total == 300 * MIB
     assert report.composition.anon == 295 * MIB
-    assert [one.tgid for one in report.allocators] == [9]  # in the cgroup that had this path then
+    assert [one.tgid for one in report.allocators] == [9]  # in the cgroup with this path at that time
 
 
-def test_an_owner_that_the_trace_does_not_have(trace: Any) -> None:
+def test_owner_that_the_trace_lacks_keeps_the_inferred_one(trace: Any) -> None:
     kill(trace, 1)
     log(trace, 1, *replace(DUMP, oom_memcg="/elsewhere").lines())
     report = only(trace)
@@ -166,8 +166,8 @@ def test_an_owner_that_the_trace_does_not_have(trace: Any) -> None:
     assert "the limit owner: /box, in the kernel log /elsewhere" in report.quality.disagreements
 
 
-def test_composition_of_an_owner_with_children(trace: Any) -> None:
-    """The kernel program sums up only a cgroup's own counters, and the ledger here knows of nothing."""
+def test_composition_of_an_owner_with_children_is_that_of_the_log(trace: Any) -> None:
+    """The BPF program sums up only the cgroup's own counters, and this ledger is empty."""
     kill(trace, 1)
     sample = {"cgroup_id": 1, "source": "oom", "kill_id": 1, "limit_bytes": DUMP.limit}
     trace.add("samples", 1, usage_bytes=DUMP.usage, **sample)
@@ -181,7 +181,7 @@ def test_composition_of_an_owner_with_children(trace: Any) -> None:
     assert "composition" in report.quality.kmsg_fields
 
 
-def test_what_was_sampled_at_the_kill_stays(trace: Any) -> None:
+def test_sample_of_the_kill_is_kept(trace: Any) -> None:
     kill(trace, 1)
     trace.add("samples", 1, cgroup_id=1, source="oom", kill_id=1, usage_bytes=DUMP.usage, anon_bytes=7 * MIB)
     log(trace, 1, *DUMP.lines())
@@ -190,8 +190,8 @@ def test_what_was_sampled_at_the_kill_stays(trace: Any) -> None:
     assert "composition" not in report.quality.kmsg_fields
 
 
-def test_counters_that_were_not_learnt_are_those_of_the_log(trace: Any) -> None:
-    """Without the lists it could not be told of which class the locked memory was (seen on 7.3)."""
+def test_counters_missed_by_calibration_are_those_of_the_log(trace: Any) -> None:
+    """Without the LRU lists, the class of locked memory is not known (seen on 7.3)."""
     kill(trace, 1)
     locked = DUMP.usage - 17 * MIB
     sizes = {
@@ -213,7 +213,7 @@ def test_counters_that_were_not_learnt_are_those_of_the_log(trace: Any) -> None:
     assert "memory_stat_bytes" in report.quality.kmsg_fields
 
 
-def test_a_victim_that_was_gone_has_the_sizes_of_the_table(trace: Any) -> None:
+def test_victim_that_had_exited_has_the_sizes_of_the_log(trace: Any) -> None:
     gone = dict.fromkeys(
         ("anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes", "pgtables_bytes", "swap_bytes")
     )
@@ -234,7 +234,7 @@ def test_a_victim_that_was_gone_has_the_sizes_of_the_table(trace: Any) -> None:
         ("read", "the kernel logged nothing on this kill"),
     ],
 )
-def test_no_log(trace: Any, state: str | None, says: str) -> None:
+def test_quality_without_a_log_says_why(trace: Any, state: str | None, says: str) -> None:
     kill(trace, 1)
     log(trace, 1, *replace(DUMP, pid=51).lines())
     trace.meta["kernel_log"] = state
@@ -246,20 +246,20 @@ def test_no_log(trace: Any, state: str | None, says: str) -> None:
     assert "doubt_inferred_limit" in kinds_of(report.verdict.evidence)
 
 
-def test_a_log_that_was_overrun(trace: Any) -> None:
+def test_quality_of_an_overrun_log_counts_the_loss(trace: Any) -> None:
     kill(trace, 1)
     trace.add("loss", 1.2, begin=trace.ns(0.9), stream="kernel_log", lost=40)
     report = only(trace)
     assert (report.quality.kmsg, report.quality.lost_records) == ("missing", 0)
     assert "40 records" in report.quality.kmsg_missing
     log(trace, 1, DUMP.kill())
-    report = only(trace)  # what is missing was lost, and the kernel did not leave it out
+    report = only(trace)  # the missing parts were lost, not left out by the kernel
     assert report.quality.kmsg == "matched"
     assert "40 records" in report.quality.kmsg_missing
 
 
-def test_rate_limited(trace: Any) -> None:
-    """After a whole report, of which its line is no part."""
+def test_quality_of_a_rate_limited_report_says_so(trace: Any) -> None:
+    """The line of the kill follows a whole report and is not part of it."""
     kill(trace, 1)
     log(trace, 1, *DUMP.lines())
     later = replace(DUMP, pid=60, anon_rss=80 * MIB)
@@ -274,7 +274,7 @@ def test_rate_limited(trace: Any) -> None:
     assert len(explain(trace)) == 2
 
 
-def test_no_table_of_tasks_is_not_rate_limited(trace: Any) -> None:
+def test_quality_without_a_table_of_tasks_is_not_rate_limited(trace: Any) -> None:
     kill(trace, 1)
     log(trace, 1, *replace(DUMP, has_tasks=False).lines())
     report = only(trace)
@@ -283,7 +283,7 @@ def test_no_table_of_tasks_is_not_rate_limited(trace: Any) -> None:
     assert report.trigger.order == 0
 
 
-def test_kills_50_ms_apart_have_each_their_own(trace: Any) -> None:
+def test_kills_50_ms_apart_match_their_own_reports(trace: Any) -> None:
     one, other = DUMP, replace(DUMP, pid=61, comm="other", oom_memcg="/b", usage=30 * MIB, limit=30 * MIB)
     trace.add("cgroups", cgroup_id=2, path="/b", created=trace.ns(0))
     kill(trace, 1, one)
@@ -297,8 +297,8 @@ def test_kills_50_ms_apart_have_each_their_own(trace: Any) -> None:
     assert [report.quality.kmsg for report in reports] == ["matched", "matched"]
 
 
-def test_a_pid_that_is_used_again(trace: Any) -> None:
-    """Its lines belong to the kill that they came with; the other has none."""
+def test_kills_of_a_reused_pid_match_their_own_reports(trace: Any) -> None:
+    """The report belongs to the kill near it; the other kill has none."""
     kill(trace, 1)
     kill(trace, 20, replace(DUMP, comm="later"))
     log(trace, 20, *replace(DUMP, comm="later").lines())
@@ -307,21 +307,20 @@ def test_a_pid_that_is_used_again(trace: Any) -> None:
     assert second.quality.disagreements == ()
 
 
-def test_lines_of_long_after_are_of_another(trace: Any) -> None:
+def test_report_long_after_the_kill_does_not_match(trace: Any) -> None:
     kill(trace, 1)
     log(trace, 20, *DUMP.lines())
     assert [report.quality.kmsg for report in explain(trace)] == ["missing", "only"]
 
 
-def test_a_report_is_on_one_kill(trace: Any) -> None:
+def test_report_matches_only_one_kill(trace: Any) -> None:
     kill(trace, 1)
     kill(trace, 1.5)
     log(trace, 1.5, *DUMP.lines())
     assert [report.quality.kmsg for report in explain(trace)] == ["missing", "matched"]
 
 
-def test_lines_are_read_in_the_order_of_the_log(trace: Any) -> None:
-    """Whatever the times that they were put at."""
+def test_lines_with_disordered_times_are_read_in_the_order_of_the_log(trace: Any) -> None:
     kill(trace, 1)
     log(trace, 1, *DUMP.lines(), gain=-1)
     report = only(trace)
@@ -329,7 +328,7 @@ def test_lines_are_read_in_the_order_of_the_log(trace: Any) -> None:
     assert report.trigger.order == 0
 
 
-def test_a_group_kill_is_one_report(trace: Any) -> None:
+def test_group_kill_matches_one_report(trace: Any) -> None:
     kill(trace, 1)
     kill(trace, 1.001, replace(DUMP, pid=51), kill_id=1, trigger_pid=50)
     lines = list(DUMP.lines())
@@ -344,8 +343,8 @@ def test_a_group_kill_is_one_report(trace: Any) -> None:
     )
 
 
-def test_hostile_names(trace: Any) -> None:
-    """What is no UTF-8 stands in a trace as an escape."""
+def test_names_that_are_not_utf_8_match(trace: Any) -> None:
+    """Bytes that are not UTF-8 are escapes in a trace."""
     hostile = replace(DUMP, comm="a\n\udcffKilled p", oom_memcg="/bö\\x", task_memcg="/bö\\x")
     trace.add("cgroups", cgroup_id=1, path="/bö\\x", created=trace.ns(0))
     trace.meta |= {"kernel_log": "read", "cpus": 1}
@@ -356,8 +355,8 @@ def test_hostile_names(trace: Any) -> None:
     assert report.candidates[0].comm == "a\n\\xffKilled p"
 
 
-def test_the_whole_machine(trace: Any) -> None:
-    """Inferred from a page counter that happened to be full; the log knows better."""
+def test_global_kill_of_the_log_replaces_an_inferred_memcg_kill(trace: Any) -> None:
+    """The inference took a page counter that happened to be full; the log has the constraint."""
     kill(trace, 1)
     lines = [line for line in DUMP.lines() if "total_" not in line and "cgroup" not in line]
     lines = [line for line in lines if not line.startswith(("memory", "kmem", "oom-kill"))]

@@ -1,4 +1,4 @@
-"""Owners and actors, by hand: pages are powers of two, so that each sum tells what is in it."""
+"""Owners and actors by hand: all amounts are powers of two, so a sum shows its summands."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def moved(trace: Any, seconds: float, cause: str, tgid: int, **row: Any) -> None
 
 @pytest.fixture
 def shared(trace: Any) -> Any:
-    """web (1) and db (2) read the same library; db's backup evicts web's cache, and kswapd that of a removed
-    cgroup (3) and of nobody."""
+    """web (1) and db (2) read the same library. db's backup evicts web's cache; kswapd evicts cache of a
+    removed cgroup (3) and cache without an owner.
+    """
     for number, path in ((WEB, "/web"), (DB, "/db"), (ROOT, "/")):
         trace.add("cgroups", cgroup_id=number, path=path, container="shop" if number == WEB else None)
     trace.add("cgroups", cgroup_id=GONE, path="/web/job", removed=trace.ns(2))
@@ -55,8 +56,8 @@ def pages(frame: pd.DataFrame, amount: str) -> list[int]:
     return [int(value) // PAGE for value in frame[f"{amount}_bytes"]]
 
 
-def test_shared_memory_that_goes_is_no_cache_that_was_dropped(shared: Any) -> None:
-    """runc copies itself into a memfd, whose pages are deleted and were never added."""
+def test_evictions_leave_out_shared_memory(shared: Any) -> None:
+    """runc copies itself into a memfd: its pages are deleted, but never added."""
     before = evictions(shared)
     shared.add("inodes", inode_id=104, dev="0:1", ino=9, path="memfd:runc", fs_type="tmpfs")
     moved(shared, 1.7, "truncate", READER, inode_id=104, cgroup_id=WEB, index=0, nr_pages=128)
@@ -65,7 +66,7 @@ def test_shared_memory_that_goes_is_no_cache_that_was_dropped(shared: Any) -> No
     assert dropped.sum() == 64 * PAGE  # of LOG
 
 
-def test_by_file(shared: Any) -> None:
+def test_evictions_by_file_have_owners_and_main_evictor(shared: Any) -> None:
     by_file = evictions(shared)
     assert by_file["inode_id"].tolist() == [LOST, LIB, LOG]
     assert [None if pd.isna(path) else path for path in by_file["path"]] == [None, "/lib/x.so", "/var/log/a"]
@@ -85,7 +86,7 @@ def test_by_file(shared: Any) -> None:
     assert pages(by_file, "evictor") == [35, 16, 0]
 
 
-def test_by_cgroup_is_owner_and_actor(shared: Any) -> None:
+def test_evictions_by_cgroup_have_a_row_for_each_owner_and_actor(shared: Any) -> None:
     matrix = evictions(shared, "cgroup").set_index(["cgroup", "charged_to", "task_cgroup"])
     evicted = {pair: amount // PAGE for pair, amount in matrix["evicted_bytes"].items() if amount}
     assert len(evicted) == 4
@@ -103,7 +104,7 @@ def test_by_cgroup_is_owner_and_actor(shared: Any) -> None:
     assert matrix["evicted_from_others_bytes"].sum() == (16 + 1 + 2) * PAGE
 
 
-def test_by_cause_and_by_process(shared: Any) -> None:
+def test_evictions_by_cause_and_by_process_have_their_sums(shared: Any) -> None:
     by_cause = evictions(shared, "cause").set_index("cause")
     assert by_cause["evicted_bytes"].to_dict()["reclaim_kswapd"] == 35 * PAGE
     assert by_cause.loc["readahead", ["added_bytes", "refaulted_bytes"]].tolist() == [4 * PAGE, 4 * PAGE]
@@ -116,7 +117,7 @@ def test_by_cause_and_by_process(shared: Any) -> None:
 
 
 @pytest.mark.parametrize("by", ["file", "cgroup", "cause", "process"])
-def test_each_sums_up_to_the_same(shared: Any, by: str) -> None:
+def test_evictions_by_any_grouping_have_one_total(shared: Any, by: str) -> None:
     whole = {"added": 92, "evicted": 51, "dropped": 64, "refaulted": 4, "returned": 4, "left": 12}
     assert evictions(shared, by)[list(AMOUNTS)].sum().to_dict() == {
         **{f"{amount}_bytes": total * PAGE for amount, total in whole.items()},
@@ -128,8 +129,8 @@ def test_each_sums_up_to_the_same(shared: Any, by: str) -> None:
     assert sum(pages(of_web, "refaulted")) == 0
 
 
-def test_what_is_left_does_not_hide_behind_what_was_there_before(trace: Any) -> None:
-    """100 pages from before the trace go, 9 others come: 9 are left, not 0."""
+def test_left_bytes_ignore_evictions_of_older_cache(trace: Any) -> None:
+    """100 pages from before the trace are evicted and 9 are added: 9 are left, not 0."""
     moved(trace, 1, "reclaim_memcg", READER, inode_id=LIB, cgroup_id=WEB, index=0, nr_pages=100)
     moved(trace, 2, "read", READER, inode_id=LIB, cgroup_id=WEB, index=200, nr_pages=9)
     (row,) = evictions(trace).to_dict("records")
@@ -141,21 +142,21 @@ def test_what_is_left_does_not_hide_behind_what_was_there_before(trace: Any) -> 
 
 
 @pytest.mark.parametrize("by", ["file", "cgroup", "cause", "process"])
-def test_nothing_is_an_empty_frame_of_the_same_columns(trace: Any, shared: Any, by: str) -> None:
+def test_evictions_of_an_empty_trace_have_the_same_columns(trace: Any, shared: Any, by: str) -> None:
     columns = evictions(shared, by).columns.tolist()
     shared.forget("pagecache")
     assert evictions(shared, by).empty
     assert evictions(shared, by).columns.tolist() == columns
 
 
-def test_refusals(shared: Any) -> None:
+def test_evictions_of_unknown_grouping_or_cgroup_are_refused(shared: Any) -> None:
     with pytest.raises(UsageError, match="by file, cgroup, cause, process, not by 'inode'"):
         evictions(shared, "inode")
     with pytest.raises(TracerError, match="no cgroup"):
         evictions(shared, "file", "nope")
 
 
-def test_the_flow_in_a_few_numbers(shared: Any) -> None:
+def test_cache_flow_sums_up_additions_evictions_and_refaults(shared: Any) -> None:
     shared.add("loss", 2, stream="pagecache", lost=5)
     shared.add("loss", 2, stream="charge", lost=7)
     shared.add("samples", 0.5, cgroup_id=DB, source="start", workingset_refault_file=1000)
@@ -190,8 +191,8 @@ def test_the_flow_in_a_few_numbers(shared: Any) -> None:
     assert web.quality.unknown == {"refaults.kernel": "workingset_refault_file was not sampled twice"}
 
 
-def test_the_kernel_counts_once_for_what_lies_within(trace: Any) -> None:
-    """Of a parent and its child only the parent; of a cgroup made in the trace from nothing."""
+def test_kernel_count_of_nested_cgroups_is_that_of_the_parent(trace: Any) -> None:
+    """The count of a cgroup that was made during the trace begins at 0."""
     for number, path in ((1, "/a"), (2, "/a/b"), (3, "/c")):
         trace.add("cgroups", cgroup_id=number, path=path, created=trace.ns(0) if number == 3 else None)
         trace.add("samples", 1, cgroup_id=number, source="periodic", workingset_refault_file=30 * number)
@@ -200,7 +201,7 @@ def test_the_kernel_counts_once_for_what_lies_within(trace: Any) -> None:
     assert [(count.cgroup, count.kernel_bytes // PAGE) for count in counts] == [("/a", 3), ("/c", 99)]
 
 
-def test_thrash_has_names_and_order(trace: Any) -> None:
+def test_thrash_of_the_cache_flow_has_names_and_is_ordered_by_time(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=WEB, path="/web")
     for second, owner in ((1, None), (0, WEB)):
         moved(trace, second, "reclaim_memcg", READER, inode_id=LIB, cgroup_id=owner, nr_pages=257)

@@ -28,7 +28,7 @@ def several(trace):
     return trace
 
 
-def test_a_limit_matters_more_than_size(several) -> None:
+def test_ranked_cgroup_with_a_limit_precedes_a_larger_one(several) -> None:
     ranked = focus.ranked(several)
     assert ranked.index.tolist() == [2, 1, 3, 0]
     assert ranked["peak_usage_bytes"].tolist() == [80 * MIB, 50 * MIB, 5 * MIB, 900 * MIB]
@@ -36,7 +36,7 @@ def test_a_limit_matters_more_than_size(several) -> None:
     assert focus.to_show(several, 3) == ([2], 3)
 
 
-def test_kills_matter_most_in_their_order(several) -> None:
+def test_ranked_cgroups_with_kills_come_first_in_their_order(several) -> None:
     for kill_id, owner in ((1, 3), (2, 1), (2, 1), (3, 3)):
         several.add("oom", 1, kill_id=kill_id, limit_owner_cgroup_id=owner, constraint="memcg")
     several.add("oom", 1, kill_id=4, constraint="global")
@@ -47,11 +47,11 @@ def test_kills_matter_most_in_their_order(several) -> None:
     assert focus.to_show(several, 1) == ([3], 3)
 
 
-def test_an_empty_trace_has_nothing_to_show(trace) -> None:
+def test_to_show_of_an_empty_trace_is_nothing(trace) -> None:
     assert focus.to_show(trace, 3) == ([], 0)
 
 
-def test_the_picture_covers_the_life_of_the_cgroup(several) -> None:
+def test_timeline_of_life_covers_the_life_of_the_cgroup(several) -> None:
     several.add("cgroups", cgroup_id=20, path="/short", created=several.ns(0.5), removed=several.ns(1.5))
     several.charged(0.6, 20, "anon", MIB, usage_bytes=MIB)
     frame = focus.timeline_of_life(several, 20, 40)
@@ -62,12 +62,12 @@ def test_the_picture_covers_the_life_of_the_cgroup(several) -> None:
     assert whole.index[0] == pd.Timestamp(several.ns(0), tz="UTC")
 
 
-def test_a_life_of_a_round_number_of_rows_fits_too(several) -> None:
+def test_timeline_of_life_of_exactly_the_most_rows_fits(several) -> None:
     several.add("cgroups", cgroup_id=20, path="/short", created=several.ns(0), removed=several.ns(2))
     assert len(focus.timeline_of_life(several, 20, 40)) <= 40
 
 
-def test_a_given_time_is_cut_into_rows_of_its_own(several) -> None:
+def test_timeline_of_life_from_begin_to_end_has_rows_for_that_time(several) -> None:
     frame = focus.timeline_of_life(several, 2, 40, begin="0.2s", end="0.6s")
     assert (frame.index[1] - frame.index[0]) == pd.Timedelta("10ms")
     assert len(frame) == 40
@@ -75,7 +75,7 @@ def test_a_given_time_is_cut_into_rows_of_its_own(several) -> None:
 
 
 @given(st.floats(0.001, 1e7), st.integers(2, 400))
-def test_rows_are_round_and_few_enough(seconds: float, rows: int) -> None:
+def test_row_width_is_round_and_gives_few_enough_rows(seconds: float, rows: int) -> None:
     width = pd.Timedelta(focus.row_width(seconds, rows)).total_seconds()
     assert seconds / width <= rows * (1 + 1e-9)
     assert width == 0.01 or seconds / width > rows / 3 - 1 or width > 86400

@@ -13,7 +13,7 @@ def frame(step: str, evicted: list[int], tries: list[int]) -> pd.DataFrame:
 
 
 def looked_at(rows: pd.DataFrame, *kill_s: float) -> list[tuple[str, float, float]]:
-    """What, and from when to when, in seconds."""
+    """Return (what, begin, end) of each moment, in seconds."""
     kills = [BEGIN + pd.Timedelta(second, "s") for second in kill_s]
     return [
         (one.what, (one.begin - BEGIN).total_seconds(), (one.end - BEGIN).total_seconds())
@@ -21,7 +21,7 @@ def looked_at(rows: pd.DataFrame, *kill_s: float) -> list[tuple[str, float, floa
     ]
 
 
-def test_kill_evictions_and_first_reclaim_in_this_order() -> None:
+def test_moments_are_kill_evictions_and_first_reclaim() -> None:
     rows = frame("80s", [0, 5, 0, 9, 0, 0, 0], [0, 3, 0, 9, 0, 0, 1])
     assert looked_at(rows, 100, 490) == [
         ("the last kill", 410, 500),
@@ -30,24 +30,24 @@ def test_kill_evictions_and_first_reclaim_in_this_order() -> None:
     ]
 
 
-def test_what_lies_in_one_part_is_shown_once() -> None:
+def test_moments_in_one_row_are_shown_once() -> None:
     rows = frame("80s", [0, 0, 9], [0, 0, 9])
     assert looked_at(rows) == [("the most evictions", 160, 240)]
     assert looked_at(rows, 235) == [("the last kill", 155, 245)]
 
 
-def test_a_kill_at_the_begin_and_one_outside() -> None:
+def test_moment_of_a_kill_is_cut_at_the_begin() -> None:
     rows = frame("80s", [0, 0, 0], [0, 0, 0])
     assert looked_at(rows, 8) == [("the last kill", 0, 18)]
     assert looked_at(rows, -8, 240) == []
 
 
-def test_short_rows_need_no_closer_look() -> None:
+def test_moments_of_short_rows_are_none() -> None:
     assert looked_at(frame("500ms", [0, 5, 0], [1, 1, 1]), 0.7) == []
     assert looked_at(frame("1s", [0], [0]), 0.5) == []
 
 
-def test_what_is_not_known_is_nothing_to_look_at() -> None:
+def test_moments_of_unknown_values_are_none() -> None:
     rows = frame("80s", [0, 0, 0], [0, 0, 0])
     rows.iloc[1] = pd.NA
     assert looked_at(rows) == []

@@ -1,4 +1,4 @@
-"""Refaults against a model that looks at each page by itself."""
+"""Refaults against a model of single pages."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def add(trace: Any, seconds: float, op: str, cause: str, **row: Any) -> None:
 
 @given(events=EVENTS)
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_page_of_its_own(new_trace: Any, events: list[Any]) -> None:
+def test_refaults_of_folios_equal_those_of_single_pages(new_trace: Any, events: list[Any]) -> None:
     trace = new_trace()
-    latest: dict[tuple[int, int], int] = {}  # page -> the last row that had to do with it
+    latest: dict[tuple[int, int], int] = {}  # page -> the last row that covers it
     linked: Counter[tuple[int, int]] = Counter()
     for row, ((op, cause), inode, index, pages) in enumerate(events):
-        # Two rows of each time: which of them was first is what the table says.
+        # Pairs of rows have one time: the order of the table decides.
         add(trace, row // 2, op, cause, inode_id=inode, index=index, nr_pages=pages)
         for page in range(index, index + pages):
             before = latest.get((inode, page))
@@ -53,8 +53,8 @@ def test_every_page_of_its_own(new_trace: Any, events: list[Any]) -> None:
     assert left_pages(trace.pagecache).tolist() == [left[row] for row in range(len(events))]
 
 
-def test_folios_of_other_sizes_and_who_did_what(trace: Any) -> None:
-    """A folio of 16 pages of cgroup 1 is evicted by cgroup 2; 2 and 6 of them return, charged to 1 and 3."""
+def test_refaults_of_folios_of_other_sizes_name_both_sides(trace: Any) -> None:
+    """Cgroup 2 evicts a folio of 16 pages of cgroup 1; 2 and 6 pages are read again, charged to 1 and 3."""
     add(trace, 1, "delete", "reclaim_direct", index=16, nr_pages=16, tgid=22, task_cgroup_id=2)
     add(trace, 1.5, "add", "readahead", index=30, nr_pages=3, tgid=11, task_cgroup_id=1)  # 2 of them evicted
     add(trace, 3, "add", "fault", index=16, nr_pages=6, tgid=33, task_cgroup_id=3, cgroup_id=3)
@@ -75,7 +75,7 @@ def test_folios_of_other_sizes_and_who_did_what(trace: Any) -> None:
     assert found["evicted"].tolist() == trace.pagecache.index[[0, 0]].tolist()
 
 
-def test_nothing_evicted_nothing_back(trace: Any) -> None:
+def test_refaults_without_evictions_are_none(trace: Any) -> None:
     assert trace.refaults.empty
     empty = trace.refaults.dtypes
     add(trace, 1, "add", "read", nr_pages=7)
@@ -89,7 +89,7 @@ def test_nothing_evicted_nothing_back(trace: Any) -> None:
 
 
 def many(rows: int, files: int) -> pd.DataFrame:
-    """Small folios of small files that come and go."""
+    """Return rows that add and evict small folios of small files."""
     random = np.random.default_rng(7)
     pages = 2 ** random.integers(0, 3, rows)
     ops = random.integers(0, 2, rows)
@@ -105,7 +105,7 @@ def many(rows: int, files: int) -> pd.DataFrame:
 
 
 def seconds_for(rows: int) -> float:
-    """Of this process, at best: others work on the machine, too."""
+    """Return the least CPU time of several runs, since other processes use the machine as well."""
     pagecache, taken = many(rows, 10_000), []
     for _ in range(3):
         begin = time.process_time()
@@ -114,5 +114,5 @@ def seconds_for(rows: int) -> float:
     return min(taken)
 
 
-def test_time_grows_as_the_rows_do() -> None:
+def test_refaults_of_more_rows_take_proportional_time() -> None:
     assert seconds_for(400_000) < 4 * 3 * seconds_for(100_000)

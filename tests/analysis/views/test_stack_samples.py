@@ -1,4 +1,4 @@
-"""Sampled stacks by hand: which rows count, how they are summed, and what is not known."""
+"""Stack samples by hand: the rows that count, their sums, and unknown names."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def charged(trace: Any) -> list[Charged]:
     return stack_samples.charged(trace, stack_samples.samples_within(trace.stack_samples, None))
 
 
-def test_functions_are_summed_wherever_in_them_the_calls_are(named: Any) -> None:
+def test_charged_sums_up_functions_whatever_the_offset(named: Any) -> None:
     sampled(named, 1, MIB, user_stack_id=USER, kernel_stack_id=KERNEL)
     sampled(named, 2, 2 * MIB, user_stack_id=USER, kernel_stack_id=OTHER_KERNEL)
     sampled(named, 3, 5 * MIB, user_stack_id=OTHER_USER, kernel_stack_id=KERNEL)
@@ -50,8 +50,8 @@ def test_functions_are_summed_wherever_in_them_the_calls_are(named: Any) -> None
     ]
 
 
-def test_what_is_not_known_is_said(named: Any) -> None:
-    """No stack, a stack whose names were never written, and a process without a name."""
+def test_charged_marks_unknown_names(named: Any) -> None:
+    """There is no stack, a stack whose names were never written, and a process without a name."""
     sampled(named, 1, MIB)
     sampled(named, 1, 2 * MIB, user_stack_id=99_999, kernel_stack_id=KERNEL, tgid=50)
     assert charged(named) == [
@@ -60,12 +60,12 @@ def test_what_is_not_known_is_said(named: Any) -> None:
     ]
 
 
-def test_nothing_sampled_is_nothing_charged(trace: Any) -> None:
+def test_charged_without_samples_is_empty(trace: Any) -> None:
     assert charged(trace) == []
     assert stack_samples.heaviest(trace, stack_samples.samples_within(trace.stack_samples, None)) is None
 
 
-def test_rows_of_cgroups_and_an_interval(named: Any) -> None:
+def test_samples_within_cgroups_and_an_interval(named: Any) -> None:
     for seconds in (1, 2, 3, 4):
         sampled(named, seconds, seconds, cgroup_id=7 if seconds % 2 else 8)
 
@@ -78,8 +78,8 @@ def test_rows_of_cgroups_and_an_interval(named: Any) -> None:
     assert weights(np.array([], dtype=np.int64)) == []
 
 
-def test_heaviest_is_where_most_was_charged_by_its_own_code(named: Any) -> None:
-    """Not the single heaviest pair of stacks: one function may come into the kernel by many ways."""
+def test_heaviest_is_the_user_stack_with_the_largest_sum(named: Any) -> None:
+    """It need not have the heaviest pair of stacks: a function may enter the kernel in many ways."""
     named.add("stacks", stack_id=5, frames=["read+0x1"])
     sampled(named, 1, 3, user_stack_id=OTHER_USER, kernel_stack_id=KERNEL)
     sampled(named, 1, 2, user_stack_id=USER, kernel_stack_id=KERNEL)
@@ -89,14 +89,14 @@ def test_heaviest_is_where_most_was_charged_by_its_own_code(named: Any) -> None:
     assert found == ChargedStack(("grow", "main"), ("read",), 5, 8)
 
 
-def test_heaviest_of_a_task_without_code_of_its_own(named: Any) -> None:
+def test_heaviest_without_user_stacks_has_the_kernel_stack(named: Any) -> None:
     sampled(named, 1, 3, kernel_stack_id=KERNEL)
     found = stack_samples.heaviest(named, stack_samples.samples_within(named.stack_samples, None))
     assert found == ChargedStack(None, ("charge", "asm_exc_page_fault"), 3, 3)
 
 
-def test_allocators_of_a_kill_say_where_they_charged_most(page_cache_experiment: Any) -> None:
-    """Only in the window before the kill, only in the limit owner, each process its own."""
+def test_allocators_of_a_kill_have_their_heaviest_stack(page_cache_experiment: Any) -> None:
+    """Only samples of that process, in the limit owner, in the window before the kill count."""
     trace = page_cache_experiment
     (before,) = postmortem.explain(trace)
     assert [one.stack for one in before.allocators] == [None] * len(before.allocators)
@@ -116,7 +116,7 @@ def test_allocators_of_a_kill_say_where_they_charged_most(page_cache_experiment:
         postmortem.allocated_before(trace, 2)
 
 
-def test_lost_samples_are_no_lost_records_of_the_ledger(page_cache_experiment: Any) -> None:
+def test_lost_stack_samples_do_not_count_as_lost_records(page_cache_experiment: Any) -> None:
     trace = page_cache_experiment
     trace.add("loss", 3, begin=trace.ns(2), stream="stack_sample", lost=12)
     assert postmortem.explain(trace)[0].quality.lost_records == 0

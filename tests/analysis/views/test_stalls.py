@@ -31,7 +31,7 @@ def attempt(trace: Any, seconds: float, ms: float, pid: int = 41, kind: str = "m
 
 
 def pieces(trace: Any) -> list[tuple[float, str, float]]:
-    """(milliseconds after the start, kind, milliseconds)."""
+    """Return (begin in ms after the start, kind, duration in ms) of each row."""
     origin = pd.Timestamp(trace.ns(0), tz="UTC")
     return [
         ((time - origin).total_seconds() * 1e3, kind, duration / MS)
@@ -41,8 +41,8 @@ def pieces(trace: Any) -> list[tuple[float, str, float]]:
     ]
 
 
-def test_a_wait_within_waits_counts_for_the_innermost(trace: Any) -> None:
-    """A fault of 100 ms reclaims twice, 30 and 40 ms, and waits 7 ms and 11 ms within the second."""
+def test_waits_inside_waits_count_for_the_innermost(trace: Any) -> None:
+    """A fault of 100 ms reclaims for 30 and 40 ms; the second attempt is throttled for 7 and 11 ms."""
     stall(trace, 0, "swap_in", 100)
     attempt(trace, 0.010, 30)
     attempt(trace, 0.050, 40)
@@ -63,8 +63,8 @@ def test_a_wait_within_waits_counts_for_the_innermost(trace: Any) -> None:
     ]
 
 
-def test_a_wait_in_whole_ticks_does_not_begin_before_its_attempt(trace: Any) -> None:
-    """It ended 3 ms after the attempt's begin, and took a tick of 4 ms. That before it is as it was told."""
+def test_waits_in_whole_ticks_do_not_begin_before_their_attempt(trace: Any) -> None:
+    """The wait ended 3 ms after the attempt began, and took a tick of 4 ms."""
     attempt(trace, 0.010, 5)
     stall(trace, 0.009, "writeback", 4)
     attempt(trace, 0.010, 5, pid=42)
@@ -77,14 +77,14 @@ def test_a_wait_in_whole_ticks_does_not_begin_before_its_attempt(trace: Any) -> 
     ]
 
 
-def test_a_wait_whose_attempt_was_lost_counts_and_kswapd_does_not(trace: Any) -> None:
+def test_waits_without_their_attempt_count_and_kswapd_does_not(trace: Any) -> None:
     attempt(trace, 0, 50, pid=KSWAPD, kind="kswapd")
     stall(trace, 0.010, "writeback", 20, pid=KSWAPD)
     stall(trace, 0.015, "congested", 3)
     assert pieces(trace) == [(15, "congested", 3)]
 
 
-def test_nothing_waited(trace: Any) -> None:
+def test_waits_of_an_empty_trace_are_none(trace: Any) -> None:
     assert trace.waits.empty
     assert by_process(trace).empty
     assert longest(Subtrees(trace).machine(), 0, trace.ns(1)) == ()
@@ -97,12 +97,12 @@ def test_nothing_waited(trace: Any) -> None:
     )
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_each_moment_of_a_thread_counts_once(new_trace: Any, waits: list[Any]) -> None:
-    """Also of records that contradict each other: a moment counts if and only if the thread waited then."""
+def test_waits_count_each_moment_of_a_thread_once(new_trace: Any, waits: list[Any]) -> None:
+    """A moment counts if and only if the thread waited then, even if records contradict each other."""
     trace = new_trace()
     waited = set()
     for begin, length, thread, kind in waits:
-        # Within an attempt of its own thread a throttle begins where that does: not before.
+        # Inside an attempt of its own thread, throttling begins no earlier than the attempt.
         pid = thread + 10 if kind in THROTTLED else thread
         if kind == "reclaim":
             attempt(trace, begin / 1000, length, pid=pid)
@@ -119,7 +119,7 @@ def test_each_moment_of_a_thread_counts_once(new_trace: Any, waits: list[Any]) -
 
 @pytest.fixture
 def three_processes(trace: Any) -> Any:
-    """python3 waits 18 ms of two threads in the cgroup and 3 below it, dd 40, somebody 100 elsewhere."""
+    """python3 waits 18 ms in two threads in the cgroup, 3 ms below it; dd 40 ms; others 100 ms elsewhere."""
     trace.add("cgroups", cgroup_id=CGROUP, path="/a")
     trace.add("cgroups", cgroup_id=CHILD, path="/a/b")
     trace.add("cgroups", cgroup_id=STRANGER, path="/c")
@@ -129,13 +129,13 @@ def three_processes(trace: Any) -> Any:
     stall(trace, 0.105, "writeback", 6, tgid=41)
     stall(trace, 0.1, "dirty", 5, pid=42, tgid=41)
     attempt(trace, 0.2, 3, tgid=41, task_cgroup_id=CHILD)
-    stall(trace, 0.28, "dirty", 15, pid=50, tgid=50, cgroup_id=CHILD)  # before it is named
+    stall(trace, 0.28, "dirty", 15, pid=50, tgid=50, cgroup_id=CHILD)  # before its name is known
     stall(trace, 0.315, "dirty", 25, pid=50, tgid=50, cgroup_id=CHILD)
     stall(trace, 0.3, "dirty", 100, pid=60, tgid=60, cgroup_id=STRANGER)
     return trace
 
 
-def test_by_process(three_processes: Any) -> None:
+def test_by_process_sums_up_threads_in_the_subtree(three_processes: Any) -> None:
     three_processes.meta["probes"] = {"swap-in": {"hook": "fentry", "meaning": "exact"}, "memory.high": {}}
     found = by_process(three_processes, "/a")
     assert found[["tgid", "comm", "cgroup", "stalled_ms"]].to_numpy().tolist() == [
@@ -154,8 +154,8 @@ def test_by_process(three_processes: Any) -> None:
         by_process(three_processes, "/nowhere")
 
 
-def test_who_waited_longest_within_an_interval(three_processes: Any) -> None:
-    """From 0.107 s on: python3 waits 4 ms more for writeback, 2 + 3 ms in reclaim; dd 25 ms by the end."""
+def test_longest_within_an_interval_cuts_waits_at_its_ends(three_processes: Any) -> None:
+    """From 0.107 s on, python3 waits 4 ms for writeback and 2 + 3 ms in reclaim; dd 25 ms until the end."""
     begin, end = three_processes.ns(0.107), three_processes.ns(0.325)
     subtrees = Subtrees(three_processes)
     first, second = longest(subtrees.subtree_at(CGROUP), begin, end)

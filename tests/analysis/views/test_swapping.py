@@ -1,4 +1,4 @@
-"""What was written to swap and read from it: whose, when, and for how long."""
+"""Writes to swap and reads from it: owners, times, durations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def written_in(trace: Any, owner: int | None, begin: float, end: float) -> SwapI
 
 @pytest.fixture
 def written(trace: Any) -> Any:
-    """Pages of two cgroups, written at 1, 2, 3 and 4 s."""
+    """Pages of two cgroups are written at 1, 2, 3 and 4 s."""
     trace.meta["probes"] = PROBED
     trace.add("swap_io", 1, cgroup_id=OURS, op="write", nr_pages=1, duration_ns=3_000_000)
     trace.add("swap_io", 2, cgroup_id=OURS, op="write", nr_pages=32, duration_ns=1_000_000)
@@ -32,7 +32,7 @@ def written(trace: Any) -> Any:
     return trace
 
 
-def test_by_owner_and_interval(written: Any) -> None:
+def test_swapped_by_owner_and_interval(written: Any) -> None:
     assert written_in(written, OURS, 1, 4) == SwapIo(3, 35 * 4096, {"median": 2.0, "longest": 3.0})
     assert written_in(written, OURS, 1.5, 2) == SwapIo(1, 32 * 4096, {"median": 1.0, "longest": 1.0})
     assert written_in(written, OURS, 4, 5) == SwapIo(1, 2 * 4096, {})
@@ -40,7 +40,7 @@ def test_by_owner_and_interval(written: Any) -> None:
     assert written_in(written, THEIRS, 0, 2) == SwapIo(0, 0, {})
 
 
-def test_of_those_that_lived(written: Any) -> None:
+def test_swapped_of_survivors_has_all_of_the_trace(written: Any) -> None:
     for number, path in ((OURS, "/a"), (THEIRS, "/b")):
         written.add("cgroups", cgroup_id=number, path=path)
         for seconds in (0, 5):
@@ -53,7 +53,7 @@ def test_of_those_that_lived(written: Any) -> None:
     assert back == {"/a": SwapIo(1, 8 * 4096, {"median": 0.5, "longest": 0.5}), "/b": SwapIo(0, 0, {})}
 
 
-def test_without_a_look_at_writes_none_is_known_where_there_was_swapping(trace: Any) -> None:
+def test_swapped_without_the_probe_is_unknown_if_there_was_swapping(trace: Any) -> None:
     nothing = SwapIo(0, 0, {})
     assert written_in(trace, None, 0, 9) == nothing
     trace.add("cgroups", cgroup_id=OURS, path="/a")

@@ -20,8 +20,8 @@ def read(trace: Any, seconds: float, index: int, nr_pages: int, owner: int | Non
     trace.add("pagecache", seconds, index=index, nr_pages=nr_pages, **row)
 
 
-def test_one_interval_between_quiet_times(trace: Any) -> None:
-    """Second 0: much is evicted, nothing returns. 2 and 3: 513 pages go twice, most return. 5: too little."""
+def test_thrash_of_consecutive_seconds_is_one_interval(trace: Any) -> None:
+    """Second 0: evictions without refaults. 2 and 3: 513 pages evicted twice, most refaulted. 5: too few."""
     evicted(trace, 0.1, 10_000, 2 * MIB_PAGES)
     for second in (2, 3):
         evicted(trace, second + 0.2, 0, 300)
@@ -40,7 +40,9 @@ def test_one_interval_between_quiet_times(trace: Any) -> None:
 @pytest.mark.parametrize(
     ("returned", "after", "is_thrash"), [(128, 10, True), (127, 10, False), (512, 10.1, 0)]
 )
-def test_where_it_begins(trace: Any, returned: int, after: float, is_thrash: bool) -> None:
+def test_thrash_begins_at_a_quarter_read_again_within_10_s(
+    trace: Any, returned: int, after: float, is_thrash: bool
+) -> None:
     evicted(trace, 0, 0, 512, owner=None)
     read(trace, after, 0, returned)
     found = thrash(trace)
@@ -49,8 +51,8 @@ def test_where_it_begins(trace: Any, returned: int, after: float, is_thrash: boo
     assert (found["refaulted_bytes"] == returned * 4096).all()
 
 
-def test_each_cgroup_of_its_own_and_how_long_it_waited(trace: Any) -> None:
-    """Cgroup 2 thrashes between the two times of 1, which stalls for 150 of 600 ms from sample to sample."""
+def test_thrash_of_two_cgroups_has_an_interval_for_each(trace: Any) -> None:
+    """Cgroup 2 thrashes between two intervals of 1, which is stalled for 150 of 600 ms between samples."""
     for owner, second in ((1, 1), (2, 2), (1, 4)):
         evicted(trace, second, 0, MIB_PAGES, owner)
         read(trace, second + 0.1, 0, MIB_PAGES, owner)
@@ -62,7 +64,7 @@ def test_each_cgroup_of_its_own_and_how_long_it_waited(trace: Any) -> None:
     assert found["psi_some_share"].isna().tolist() == [False, True, True]
 
 
-def test_nothing(trace: Any) -> None:
+def test_thrash_of_an_empty_trace_is_none(trace: Any) -> None:
     empty = thrash(trace)
     assert empty.empty
     evicted(trace, 1, 0, MIB_PAGES)

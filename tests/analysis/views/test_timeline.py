@@ -1,4 +1,4 @@
-"""The timeline against what plain Python adds up."""
+"""The timeline against sums in plain Python."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIB = 1 << 20
 PARENT, CHILD, STRANGER = 1, 2, 3
 
 
-def test_three_acts(page_cache_experiment: Any) -> None:
+def test_timeline_of_the_page_cache_experiment_has_three_acts(page_cache_experiment: Any) -> None:
     line = timeline(page_cache_experiment, "web", every="100ms")
     assert tuple(line.columns) == COLUMNS
     assert line["cache_added_bytes"].sum() == 117 * MIB
@@ -45,7 +45,7 @@ def _at(seconds: float) -> pd.Timestamp:
     return pd.Timestamp(1_764_000_000_000_000_000 + round(seconds * 1e9), tz="UTC")
 
 
-def test_index_and_dtypes(page_cache_experiment: Any) -> None:
+def test_timeline_has_its_index_and_dtypes(page_cache_experiment: Any) -> None:
     line = timeline(page_cache_experiment, 7)
     assert line.index.name == "time"
     assert str(line.index.tz) == "UTC"
@@ -59,14 +59,14 @@ def test_index_and_dtypes(page_cache_experiment: Any) -> None:
     pd.testing.assert_frame_equal(timeline(page_cache_experiment), line)
 
 
-def test_unknown_is_na_and_zero_is_zero(trace: Any) -> None:
+def test_timeline_unknown_is_na_and_zero_is_zero(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=PARENT, path="/old")
     trace.add("cgroups", cgroup_id=CHILD, path="/new", created=trace.ns(0.25))
     trace.charged(0.0, PARENT, "anon", 4096)
     trace.charged(0.3, CHILD, "anon", 8192)
     trace.add("samples", 0.35, cgroup_id=PARENT, source="periodic", usage_bytes=5)
     old, new = timeline(trace, PARENT), timeline(trace, CHILD)
-    # Without a start sample the level of an old cgroup is unknown; of a new one it is known from its making.
+    # Without a start sample the level of an old cgroup is unknown; that of a new one is known from 0 on.
     assert old["anon_bytes"].isna().all()
     assert new["anon_bytes"].isna().tolist() == [True, True, False, False]
     assert new["anon_bytes"].dropna().tolist() == [0, 8192]
@@ -76,7 +76,7 @@ def test_unknown_is_na_and_zero_is_zero(trace: Any) -> None:
     assert (old["cache_added_bytes"] == 0).all()
 
 
-def test_counts_start_from_the_first_reading_of_an_old_cgroup(trace: Any) -> None:
+def test_counts_of_an_old_cgroup_start_from_its_first_reading(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=PARENT, path="/old")
     for seconds, refaults, stalled in ((0.0, 100, 7), (0.1, 103, 7), (0.2, 101, 9), (0.3, 104, 9)):
         trace.add(
@@ -93,11 +93,11 @@ def test_counts_start_from_the_first_reading_of_an_old_cgroup(trace: Any) -> Non
     assert line["psi_some_us"].tolist() == [0, 0, 2, 0]
 
 
-def test_causes_and_kswapd(trace: Any) -> None:
+def test_evictions_by_cause_and_kswapd_are_told_apart(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=PARENT, path="/a")
     for cause, pages in (("reclaim_kswapd", 1), ("reclaim_direct", 2), ("truncate", 4), ("other", 8)):
         trace.add("pagecache", 0, cgroup_id=PARENT, op="delete", cause=cause, nr_pages=pages)
-    trace.add("pagecache", 0, op="delete", cause="truncate", nr_pages=16)  # charged to nobody
+    trace.add("pagecache", 0, op="delete", cause="truncate", nr_pages=16)  # without an owner
     trace.add("reclaim", 0, kind="kswapd", cgroup_id=PARENT, duration_ns=10**6, reclaimed=3)
     row = timeline(trace, PARENT).iloc[0]
     assert row["cache_evicted_bytes"] == 3 * 4096
@@ -108,7 +108,7 @@ def test_causes_and_kswapd(trace: Any) -> None:
     assert (row["reclaim_attempts"], row["reclaimed_bytes"], row["reclaim_stall_ms"]) == (1, 3 * 4096, 0)
 
 
-def test_what_was_read_again_counts_for_who_pays_now(trace: Any) -> None:
+def test_refaults_count_for_the_cgroup_charged_now(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=PARENT, path="/a")
     trace.add("cgroups", cgroup_id=CHILD, path="/a/b")
     trace.add("cgroups", cgroup_id=STRANGER, path="/c")
@@ -119,8 +119,8 @@ def test_what_was_read_again_counts_for_who_pays_now(trace: Any) -> None:
         assert timeline(trace, path)["cache_refaulted_bytes"].tolist() == [4096 * count for count in pages]
 
 
-def test_a_wait_counts_in_each_bin_that_it_lies_in(trace: Any) -> None:
-    """From 70 ms on 251 ms in reclaim, for whatever target; within, from 95 to 113 ms for writeback."""
+def test_wait_over_several_bins_counts_in_each(trace: Any) -> None:
+    """Reclaim takes 251 ms from 70 ms on, for any target; from 95 to 113 ms it waits for writeback."""
     for number, path in ((PARENT, "/a"), (CHILD, "/a/b"), (STRANGER, "/c")):
         trace.add("cgroups", cgroup_id=number, path=path)
     trace.add("samples", 0, cgroup_id=PARENT, source="start", psi_some_total_us=10, psi_full_total_us=3)
@@ -149,7 +149,7 @@ def test_a_wait_counts_in_each_bin_that_it_lies_in(trace: Any) -> None:
     assert timeline(trace, "/a")["stalled_swap_in_ms"].tolist() == [0, 0, 0, 0]
 
 
-def test_swap_io_counts_when_it_was_queued_and_for_whose_pages_it_is(trace: Any) -> None:
+def test_swap_io_counts_for_the_owner_when_it_is_queued(trace: Any) -> None:
     for number, path in ((PARENT, "/a"), (CHILD, "/a/b"), (STRANGER, "/c")):
         trace.add("cgroups", cgroup_id=number, path=path)
     trace.add("samples", 0, cgroup_id=PARENT, source="start")
@@ -170,18 +170,18 @@ def test_swap_io_counts_when_it_was_queued_and_for_whose_pages_it_is(trace: Any)
     assert stranger["swap_written_bytes"].tolist() == [0, 0, 0, 0]
     assert parent["swap_read_bytes"].tolist() == [0, 8 * 4096, 0, 0]
     assert child["swap_read_mean_ms"].tolist() == pytest.approx([np.nan, 0.5, *[np.nan] * 2], nan_ok=True)
-    trace.charged(0.2, PARENT, "swap", 4096)  # nothing says that writes were looked for
+    trace.charged(0.2, PARENT, "swap", 4096)  # no probe recorded swap IO
     assert timeline(trace, "/a")["swap_written_bytes"].isna().all()
     trace.meta["probes"] = {"swap IO": {"hook": "raw_tracepoint block_bio_queue", "meaning": "exact"}}
     pd.testing.assert_series_equal(timeline(trace, "/a")["swap_written_bytes"], parent["swap_written_bytes"])
 
 
-def test_range_beyond_the_trace_says_how_long_it_lasts(page_cache_experiment: Any) -> None:
+def test_range_beyond_the_trace_is_refused_with_its_duration(page_cache_experiment: Any) -> None:
     with pytest.raises(UsageError, match=r"within the trace, which lasts \d"):
         timeline(page_cache_experiment, begin="1000s")
 
 
-def test_range(page_cache_experiment: Any) -> None:
+def test_range_takes_seconds_and_iso_times(page_cache_experiment: Any) -> None:
     whole = timeline(page_cache_experiment, 7)
     start = whole.index[0]
     part = timeline(page_cache_experiment, 7, begin="500ms", end=1.5)
@@ -208,14 +208,14 @@ def test_range(page_cache_experiment: Any) -> None:
         {"begin": "inf"},
     ],
 )
-def test_times_that_make_no_sense(page_cache_experiment: Any, bad: dict[str, Any]) -> None:
+def test_times_that_make_no_sense_are_refused(page_cache_experiment: Any, bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as refusal:
         timeline(page_cache_experiment, 7, **bad)
     assert "\n" not in str(refusal.value)
 
 
-def test_rows_are_bounded_for_all_cgroups_together(trace: Any) -> None:
-    """4 s of 1 ms each: 500 cgroups are as many rows as there may be; what the refusal advises does."""
+def test_rows_of_all_cgroups_together_are_bounded(trace: Any) -> None:
+    """500 cgroups with 4 s in bins of 1 ms are the most rows; the length that is advised is accepted."""
     for number in range(1, 502):
         trace.add("cgroups", cgroup_id=number, path=f"/a{number}")
         trace.add("samples", 0, cgroup_id=number, source="periodic")
@@ -232,8 +232,8 @@ def test_rows_are_bounded_for_all_cgroups_together(trace: Any) -> None:
         timeline(trace, "/a1", every="1us")
 
 
-def test_nested_and_reused_paths(trace: Any) -> None:
-    """A kill or a page counts for each cgroup around it once, where two had one path for the one before."""
+def test_nested_and_reused_paths_count_once_for_each_cgroup_above(trace: Any) -> None:
+    """A kill or a page counts once for each cgroup above it that had the path at that time."""
     paths = {1: "/", 2: "/a", 3: "/a/b", 4: "/a", 5: "/a/b/c", 6: "/ab"}
     for number, path in paths.items():
         trace.add("cgroups", cgroup_id=number, path=path, created=trace.ns(0) if number == 4 else None)
@@ -241,10 +241,10 @@ def test_nested_and_reused_paths(trace: Any) -> None:
         trace.add("samples", 0, cgroup_id=number, source="periodic")
     trace.add("oom", 0, kill_id=1, cgroup_id=5, limit_owner_cgroup_id=2)
     trace.add("oom", 0, kill_id=2, cgroup_id=6)
-    trace.add("pagecache", 0, cgroup_id=9, op="add", nr_pages=1 << 9)  # nobody knows its path
+    trace.add("pagecache", 0, cgroup_id=9, op="add", nr_pages=1 << 9)  # of unknown path
     line = timeline(trace)
     within = {1: (1, 2, 3, 4, 5, 6), 2: (2, 3, 5), 3: (3, 5), 4: (4,), 5: (5,), 6: (6,)}
-    by_id = [1, 2, 4, 3, 5, 6]  # as their paths are sorted
+    by_id = [1, 2, 4, 3, 5, 6]  # in the order of their paths
     added = [sum(1 << one for one in within[number]) * 4096 for number in by_id]
     assert line["cache_added_bytes"].tolist() == added
     assert line["oom_kills"].tolist() == [2, 1, 0, 1, 1, 1]
@@ -252,7 +252,7 @@ def test_nested_and_reused_paths(trace: Any) -> None:
         assert timeline(trace, number)["cache_added_bytes"].tolist() == [added[by_id.index(number)]]
 
 
-def test_empty_trace(trace: Any) -> None:
+def test_timeline_of_an_empty_trace_is_empty(trace: Any) -> None:
     assert timeline(trace).empty
     with pytest.raises(TracerError, match="names no cgroups"):
         timeline(trace, "/a")
@@ -272,7 +272,9 @@ ROWS = st.lists(
 
 @given(rows=ROWS, base=st.none() | st.integers(0, 2**40), every_ms=st.integers(1, 700))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_levels_equal_running_sums(new_trace: Any, rows: list[Any], base: int | None, every_ms: int) -> None:
+def test_levels_of_any_charges_equal_running_sums(
+    new_trace: Any, rows: list[Any], base: int | None, every_ms: int
+) -> None:
     trace = new_trace()
     trace.add("cgroups", cgroup_id=PARENT, path="/p")
     trace.add("cgroups", cgroup_id=CHILD, path="/p/c")

@@ -1,4 +1,4 @@
-"""What was lost in intervals that touch another."""
+"""The losses near an interval."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTERVAL = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(sorted)
     asked=INTERVAL,
 )
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_intervals_that_touch(new_trace: Any, lost: list[Any], asked: list[int]) -> None:
+def test_losses_near_count_intervals_that_touch(new_trace: Any, lost: list[Any], asked: list[int]) -> None:
     trace = new_trace()
     for (begin, end), stream, count in lost:
         trace.add("loss", end, begin=trace.ns(begin), stream=stream, lost=count)

@@ -19,5 +19,5 @@ from tracer.analysis.core.lookup.stacks import function_of
         ("", ""),
     ],
 )
-def test_function_of_a_frame(frame: str, function: str) -> None:
+def test_function_of_a_frame_is_its_symbol(frame: str, function: str) -> None:
     assert function_of(frame) == function
