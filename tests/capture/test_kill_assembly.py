@@ -1,0 +1,140 @@
+"""Kills put together from records: victims, candidates, the owner's counters, stacks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tracer.capture.bpf.ring import Records
+from tracer.capture.kill_assembly import KillAssembly
+from tracer.capture.rows.decode import Decoder
+from tracer.capture.rows.task_rows import TaskRows
+from tracer.wire.dtypes import WIRE
+
+TRIGGER, OWNER = 40, 7
+
+
+class Written:
+    """A stand-in for `TraceWriter` that keeps the rows, and the tables that were written before each
+    flush.
+    """
+
+    def __init__(self) -> None:
+        self.tables: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.flushed: list[set[str]] = []
+
+    def append_rows(self, table: str, rows: list[dict[str, Any]]) -> None:
+        self.tables[table] += rows
+
+    def flush(self) -> None:
+        self.flushed.append({table for table, rows in self.tables.items() if rows})
+
+
+class Assembly:
+    """A `KillAssembly` without a kernel; `named` holds the arguments of `Stacks.name`."""
+
+    def __init__(self) -> None:
+        self.written = Written()
+        self.named: list[tuple[Any, ...]] = []
+        programs: Any = SimpleNamespace(counts_reclaim=False, stack=lambda number: [number, number + 1])
+        stacks: Any = SimpleNamespace(name=lambda *given: self.named.append(given))
+        writer: Any = self.written
+        self.kills = KillAssembly(programs, Decoder(0), writer, TaskRows(), stacks)
+
+
+@pytest.fixture
+def assembly() -> Assembly:
+    return Assembly()
+
+
+def candidates(invocation: int, *tgids: int) -> Records:
+    records = np.zeros(len(tgids), WIRE["candidate"])
+    records["invocation"], records["trigger_pid"] = invocation, TRIGGER
+    records["tgid"] = records["pid"] = tgids
+    return records
+
+
+def victims(invocation: int, *tgids: int) -> Records:
+    records = np.zeros(len(tgids), WIRE["oom"])
+    records["invocation"], records["trigger_pid"], records["trigger_tgid"] = invocation, TRIGGER, TRIGGER
+    records["victim_tgid"] = records["victim_pid"] = tgids
+    records["owner_cgroup_id"], records["owner_usage_pages"] = OWNER, [100 + tgid for tgid in tgids]
+    records["kernel_stack_id"], records["user_stack_id"], records["start_code"] = 3, 5, 0x1000
+    records["time_ns"] = 1000 + np.arange(len(tgids))
+    return records
+
+
+def test_save_flushes_victims_and_counts_decisions(assembly: Assembly) -> None:
+    rows = assembly.kills.save(np.concatenate([victims(1, 50, 51), victims(2, 60)]))
+    assert [(row["kill_id"], row["pid"]) for row in rows] == [(1, 50), (1, 51), (2, 60)]
+    assert (assembly.kills.count, assembly.written.flushed) == (2, [{"oom"}])
+    assert assembly.kills.marked_ns == {50: 1000, 51: 1001, 60: 1000}
+
+
+def test_save_without_a_record_writes_nothing(assembly: Assembly) -> None:
+    assert assembly.kills.save(victims(1)) == []
+    assert (assembly.kills.count, assembly.written.flushed) == (0, [])
+
+
+def test_candidates_are_written_with_the_kill_of_their_decision(assembly: Assembly) -> None:
+    assembly.kills.hold_candidates(np.concatenate([candidates(1, 50, 51), candidates(2, 60)]))
+    assembly.kills.hold_candidates(candidates(1, 52))
+    killed = victims(1, 51)
+    assembly.kills.save(killed)
+    assembly.kills.write_candidates(killed)
+    rows = assembly.written.tables["oom_candidates"]
+    assert [(row["kill_id"], row["tgid"], row["chosen"]) for row in rows] == [
+        (1, 50, False),
+        (1, 51, True),
+        (1, 52, False),
+    ]
+    assert assembly.written.flushed[-1] == {"oom", "oom_candidates"}
+
+
+def test_candidates_of_a_group_kill_are_written_once(assembly: Assembly) -> None:
+    assembly.kills.hold_candidates(candidates(1, 50, 51))
+    assembly.kills.write_candidates(victims(1, 50, 51))
+    assert len(assembly.written.tables["oom_candidates"]) == 2
+
+
+def test_candidates_of_many_decisions_without_a_kill_are_dropped(assembly: Assembly) -> None:
+    for invocation in range(1, 101):
+        assembly.kills.hold_candidates(candidates(invocation, 50))
+    assembly.kills.write_candidates(np.concatenate([victims(1, 50), victims(36, 50), victims(37, 50)]))
+    assert len(assembly.written.tables["oom_candidates"]) == 1, "64 decisions are held: 37 to 100"
+
+
+def test_owner_sample_is_that_of_the_first_victim_of_each_decision(assembly: Assembly) -> None:
+    killed = np.concatenate([victims(1, 50, 51), victims(2, 60)])
+    assembly.kills.save(killed)
+    rows = assembly.kills.owner_samples(killed, {}, 2)
+    usage = {row["kill_id"]: row["usage_bytes"] // 4096 for row in rows}
+    assert usage == {1: 150, 2: 160}
+
+
+def test_owner_sample_of_a_global_kill_is_absent(assembly: Assembly) -> None:
+    killed = victims(1, 50)
+    killed["owner_cgroup_id"] = 0
+    assert assembly.kills.owner_samples(killed, {}, 2) == []
+
+
+def test_stacks_of_a_trigger_are_named_once(assembly: Assembly) -> None:
+    killed = victims(1, 50, 51)
+    rows = assembly.kills.save(killed)
+    assembly.kills.name_stacks(rows, killed)
+    assembly.kills.name_stacks(rows, killed)
+    assert sorted(assembly.named) == [
+        (3, TRIGGER, None, [3, 4]),
+        (5, TRIGGER, (0x1000, 0), [5, 6]),
+    ]
+
+
+def test_missing_stack_is_not_named(assembly: Assembly) -> None:
+    killed = victims(1, 50)
+    killed["kernel_stack_id"] = killed["user_stack_id"] = -1
+    assembly.kills.name_stacks(assembly.kills.save(killed), killed)
+    assert assembly.named == []

@@ -1,0 +1,122 @@
+"""The event loop: what ends it, and when timers run."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tracer.capture import loop as loop_module
+from tracer.capture.loop import COMMAND_ENDED, DURATION, Loop, StopSignals, Timer, stop_signals
+
+
+@pytest.fixture
+def stop() -> Iterator[StopSignals]:
+    with stop_signals() as signals:
+        yield signals
+
+
+def test_loop_ends_at_the_deadline(stop: StopSignals) -> None:
+    begin = time.monotonic()
+    assert Loop(stop).run(begin + 0.05) == DURATION
+    assert time.monotonic() >= begin + 0.05
+
+
+def test_loop_ends_with_the_command(stop: StopSignals) -> None:
+    with subprocess.Popen(["true"]) as command:
+        pidfd = os.pidfd_open(command.pid)
+        try:
+            assert Loop(stop).run(time.monotonic() + 60, pidfd) == COMMAND_ENDED
+        finally:
+            os.close(pidfd)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_ends_the_loop_once(stop: StopSignals, number: signal.Signals) -> None:
+    ended = Loop(stop, [Timer(0.0, lambda: os.kill(os.getpid(), number))]).run(math.inf)
+    assert (ended, stop.take(), stop.take()) == (number.name, number, None)
+    assert Loop(stop).run(time.monotonic() + 0.05) == DURATION
+
+
+def test_ignored_sighup_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_signal_handlers_are_restored() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_signals():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_readable_descriptor_is_read(stop: StopSignals) -> None:
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b"x")
+        read: list[bytes] = []
+        loop = Loop(stop, descriptors=[reader], read=lambda: read.append(os.read(reader, 1)))
+        loop.run(time.monotonic() + 0.05)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert read == [b"x"]
+
+
+class Clock:
+    """The clocks that a timer reads; `runs` holds the times of its runs."""
+
+    def __init__(self) -> None:
+        self.now_s = self.cpu_s = 100.0
+        self.runs: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def thread_time(self) -> float:
+        return self.cpu_s
+
+    def run(self, cpu_s: float, wall_s: float) -> None:
+        self.runs.append(self.now_s)
+        self.cpu_s += cpu_s
+        self.now_s += wall_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(loop_module, "time", made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("cpu_s", "wall_s", "next_s"),
+    [
+        (0.0, 0.0, 102.0),
+        (0.3, 0.3, 102.0),
+        (1.0, 1.5, 103.5),
+        (0.0, 5.0, 106.0),
+        (4.0, 4.0, 106.0),
+    ],
+    ids=["short", "within the interval", "long", "waiting for a CPU", "at most a second"],
+)
+def test_timer_delays_the_next_run_by_the_cpu_time_of_a_run(
+    clock: Clock, cpu_s: float, wall_s: float, next_s: float
+) -> None:
+    timer = Timer(1.0, lambda: clock.run(cpu_s, wall_s))
+    timer.run_if_due()
+    assert clock.runs == []
+    clock.now_s = 101.0
+    timer.run_if_due()
+    assert clock.runs == [101.0]
+    assert timer.due == pytest.approx(next_s)
