@@ -69,7 +69,7 @@ def test_a_log_without_a_kill(run: CliRunner, tmp_path: Path, content: bytes) ->
     shown = run.invoke(explain.command, ["--kmsg", str(log)])
     document = run.invoke(explain.command, ["--kmsg", str(log), "--json"])
     if b"\0" in content:
-        assert "is no text" in str(failure(shown))
+        assert "is not text" in str(failure(shown))
     else:
         assert output(shown).startswith(NO_KILL)
         assert json.loads(output(document))["kills"] == []
@@ -85,9 +85,9 @@ def test_zeros_that_a_crash_left_do_not_hide_a_kill(run: CliRunner, tmp_path: Pa
     ("content", "said"),
     [
         (b"\x28\xb5\x2f\xfd" + bytes(9), "zstdcat"),
-        (lzma.compress(b"\0" * 99), "is no text"),
+        (lzma.compress(b"\0" * 99), "is not text"),
         (b"LPKSHHRH" + bytes(99), "journalctl -k --file"),
-        (bytes(99), "is no text"),
+        (bytes(99), "is not text"),
     ],
 )
 def test_what_is_no_text_is_named(run: CliRunner, tmp_path: Path, content: bytes, said: str) -> None:

@@ -91,7 +91,7 @@ def read(log: str) -> Log:
         shown = line.encode("utf-8", "backslashreplace").decode().strip()[:_MOST_SHOWN]
         raise TracerError(f"{name} names a kill that could not be read, in line {number}: {shown!r}")
     if not reports and not watched.userspace_kills and b"\0" in first:
-        raise TracerError(f"{name} is no text: give what dmesg or journalctl -k prints, or a kern.log")
+        raise TracerError(f"{name} is not text: give what dmesg or journalctl -k prints, or a kern.log")
     return Log(reports, watched.userspace_kills)
 
 

@@ -60,11 +60,11 @@ def _column(table: str, batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     elif pa.types.is_dictionary(field.type):
         _require_short(column)
         column = encoded(column, field.type)
-    elif pa.types.is_string(field.type):
-        _require_short(column)  # before the cast: a short dictionary may stand for much text
-        column = column.cast(field.type)
-    elif column.type != field.type:
-        column = column.cast(field.type)
+    else:
+        if pa.types.is_string(field.type):
+            _require_short(column)  # before the cast: a short dictionary may stand for much text
+        if column.type != field.type:
+            column = column.cast(field.type)
     if column.null_count and not field.nullable:
         raise ValueError(f"column {field.name} has NULL, which it never has")
     _require_in_range(table, field, column)

@@ -62,8 +62,8 @@ def confined(
     mems = None if cpuset is None else parse(cpuset[1])
     allowed = None if mask is None else parse(mask.nodes)
     if mask is not None and allowed is not None and not (shown.is_all and shown.nodes <= allowed):
-        is_policys = mask.is_of_policy or _is_of_policy(release) or (mems is not None and mems != allowed)
-        if is_policys:
+        is_by_policy = mask.is_of_policy or _is_of_policy(release) or (mems is not None and mems != allowed)
+        if is_by_policy:
             return "mempolicy" if _is_less(allowed, mems, shown) else "unknown"
     return "unknown" if mems is not None and not shown.nodes <= mems else None
 
