@@ -21,7 +21,7 @@ _MOST_HELD: Final = 20_000
 
 _HELD_AT_MOST_NS: Final = 1_000_000_000
 _KILL_WITHIN_LINES: Final = 50
-"""From the line that names the cgroup to the kill (`_CHOICE_TO_KILL_LINES` of the grammar)."""
+"""From the line that names the cgroup to the kill (`_CHOICE_TO_KILL_LINES` of kmsg.machine_log)."""
 
 _MOST_VICTIMS: Final = 4096
 _MAY_BE_CUT: Final = 900
