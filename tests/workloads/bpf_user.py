@@ -1,8 +1,8 @@
-"""Another user of BPF: writes to a map of its own without end, on one CPU.
+"""Another user of BPF: writes to a map of its own for ever, on one CPU.
 
-Usage: bpf_user.py CPU. While a map is written to, the kernel runs no kprobe's program on that CPU
-(bpf_disable_instrumentation in include/linux/bpf.h), and with full preemption another task may run meanwhile.
-A value of 1 MiB makes the write long, and a low priority lets others come before its end.
+Usage: bpf_user.py CPU. During a write to a map the kernel runs no program of a kprobe on that CPU
+(bpf_disable_instrumentation in include/linux/bpf.h), and with full preemption another task may run
+meanwhile. A value of 1 MiB makes the write long, and at low priority it is preempted often.
 """
 
 from __future__ import annotations

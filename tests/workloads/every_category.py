@@ -1,7 +1,7 @@
 """Moves every category of memory up and down, and keeps some of each.
 
-Usage: every_category.py DIR NUMBER ROUNDS. NUMBER makes what is kept uneven. Prints `kept` once all is done,
-then keeps it until its input ends.
+Usage: every_category.py DIR NUMBER ROUNDS. The amounts that are kept depend on NUMBER. Prints `kept` at the
+end of the work, then keeps the memory until its input ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _kept: list[object] = []
 
 
 def fork_and_provoke(number: int) -> None:
-    """Do each stimulus once, in a process that ends."""
+    """Run each stimulus once, in a child process."""
     child = os.fork()
     if child == 0:
         try:
@@ -36,7 +36,7 @@ def fork_and_provoke(number: int) -> None:
 
 
 def touched(size_bytes: int, flags: int) -> mmap.mmap:
-    """Map that much memory and touch each page of it."""
+    """Map memory and touch each page of it."""
     area = mmap.mmap(-1, size_bytes, flags)
     for page in range(0, len(area), mmap.PAGESIZE):
         area[page] = 1
@@ -44,7 +44,7 @@ def touched(size_bytes: int, flags: int) -> mmap.mmap:
 
 
 def write_and_drop(number: int) -> None:
-    """Write a file through to the disk, whose interrupts come meanwhile, and remove it."""
+    """Write a file through to the disk, which causes interrupts meanwhile, and remove it."""
     file = Path(sys.argv[1], f"dropped-{os.getpid()}-{number}")
     with file.open("wb", buffering=0) as stream:
         stream.write(bytes((17 + number % 5) * mmap.PAGESIZE))
@@ -53,14 +53,14 @@ def write_and_drop(number: int) -> None:
 
 
 def keep_swapped() -> None:
-    """Have some anonymous memory swapped out, where there is swap."""
+    """Have some anonymous memory swapped out, if swap is enabled."""
     area = touched(37 * mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     area.madvise(_MADV_PAGEOUT)
     _kept.append(area)
 
 
 def keep_in_flight() -> None:
-    """Send what nobody receives."""
+    """Send data over loopback that is never received."""
     server = socket.create_server(("127.0.0.1", 0))
     sender = socket.create_connection(server.getsockname())
     _kept.append((sender, server.accept(), server))

@@ -1,7 +1,7 @@
-"""The ledger by hooked functions, whose programs the kernel skips while another BPF user is at work.
+"""The ledger by hooked functions, whose programs the kernel skips while another BPF user writes to a map.
 
 `make test-vm` runs this with full preemption: there a task that writes to a BPF map can be preempted, and
-then no kprobe's program runs on its CPU until it goes on.
+then no program of a kprobe runs on its CPU until it goes on.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WORKLOADS = Path(__file__).parents[2] / "workloads"
 
 @pytest.fixture
 def other_bpf_user() -> Iterator[None]:
-    """On each CPU a process that writes to a BPF map for as long as the test takes."""
+    """Run a process on each CPU that writes to a BPF map until the end of the test."""
     with ExitStack() as started:
         for cpu in os.sched_getaffinity(0):
             command = [sys.executable, str(WORKLOADS / "bpf_user.py"), str(cpu)]
@@ -43,7 +43,7 @@ def other_bpf_user() -> Iterator[None]:
 
 
 def move_every_category(memcg: Path, directory: Path) -> ExitStack:
-    """Move memory of every category on all CPUs at once; what is kept is there until the stack is closed."""
+    """Move memory of every category on all CPUs at once. Closing the stack frees the memory that is kept."""
     enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
     kept, workers = ExitStack(), []
     for number in range(len(os.sched_getaffinity(0)) + 1):
