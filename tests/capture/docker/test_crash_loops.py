@@ -275,7 +275,10 @@ def test_reading_verbs_distinguish_the_lives(
 
     log = tmp_path / "kern.log"
     log.write_text(
-        "\n".join(f"[{row.ktime_ns / 1e9:12.6f}] {row.text}" for row in trace.kernel_log.itertuples())
+        "\n".join(
+            f"[{row.ktime_ns / 1e9:12.6f}] {row.text}"
+            for row in trace.kernel_log.sort_values("sequence").itertuples()
+        )
     )
     of_log = json.loads(read_by("explain", "--kmsg", log, "-c", "crasher_read", "--json", env=engine.env))
     assert [kill["victims"][0]["pid"] for kill in of_log["kills"]] == pids
