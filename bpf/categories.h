@@ -5,7 +5,7 @@
 
 #include "events.h"
 
-/* The category that an item of enum node_stat_item counts; CATEGORY_COUNT where it is none. */
+/* Return the category of an item of enum node_stat_item; CATEGORY_COUNT: it has none. */
 static __always_inline u32 category_of_lruvec_state(s32 item)
 {
 	switch (item) {
@@ -31,7 +31,7 @@ static __always_inline u32 category_of_lruvec_state(s32 item)
 	return CATEGORY_COUNT;
 }
 
-/* The same of an item of enum memcg_stat_item. */
+/* Return the category of an item of enum memcg_stat_item; CATEGORY_COUNT: it has none. */
 static __always_inline u32 category_of_state(s32 item)
 {
 	switch (item) {
@@ -51,7 +51,7 @@ static __always_inline u32 category_of_state(s32 item)
 	return CATEGORY_COUNT;
 }
 
-/* The unit of the kernel's counter (memcg_page_state_unit in mm/memcontrol.c). */
+/* Return the unit of the kernel's counter (memcg_page_state_unit in mm/memcontrol.c). */
 static __always_inline s64 unit_bytes(u32 category)
 {
 	switch (category) {

@@ -221,9 +221,7 @@ struct stall_event {
 };
 _Static_assert(sizeof(struct stall_event) == 40, "size");
 
-/*
- * Pages of one owner that one bio writes to swap or reads from swap; time_ns is when it was queued.
- */
+/* Pages of one owner that a bio writes to swap or reads from it; time_ns is when it was queued. */
 struct swap_io_event {
 	u64 time_ns;
 	u64 duration_ns; /* 0 = its end was not seen */
@@ -276,18 +274,12 @@ struct oom_event {
 	u8 constraint; /* enum constraint */
 	u8 owner_has_children;
 	u8 state_items; /* how many of `state` were read; 0 = none could be read */
-	/*
-	 * constraint, owner, gfp and order come from the kernel (struct oom_control), not inferred
-	 */
-	u8 is_told;
+	u8 is_told; /* constraint, owner, gfp and order are from struct oom_control, not inferred */
 	s8 order; /* -1 = not known */
 	char trigger_comm[TRACER_COMM_LEN];
 	char victim_comm[TRACER_COMM_LEN];
 	u8 pad[5];
-	/*
-	 * the owner's own counters, summed over the CPUs (memcg_vmstats_percpu), in the kernel's
-	 * order
-	 */
+	/* the owner's own counters (memcg_vmstats_percpu), summed over the CPUs */
 	s64 state[TRACER_STATE_ITEMS];
 };
 _Static_assert(sizeof(struct oom_event) == 760, "size");
@@ -352,11 +344,7 @@ struct inode_event {
 	u32 mode;
 	u32 nlink;
 	u32 mount_ns; /* of the acting task; 0 = it is exiting */
-	/*
-	 * the acting task, its parent, and the init of its pid namespace: any of them shows its
-	 * mounts
-	 */
-	u32 tgid;
+	u32 tgid; /* the acting task; its parent and the init of its pid namespace follow */
 	u32 ppid;
 	u32 reaper_tgid;
 	u16 path_len;

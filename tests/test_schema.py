@@ -17,10 +17,10 @@ import pytest
 from tracer import schema
 from tracer.enumerations import ENUMERATIONS
 from tracer.meanings import documentation
-from tracer.wire import event_header, records
+from tracer.wire import event_header
 from tracer.wire.dtypes import WATCHED, WIRE
 from tracer.wire.event_header import header_text
-from tracer.wire.fields import LENGTHS, Field
+from tracer.wire.fields import LENGTHS, Field, Record
 from tracer.wire.streams import LOSSES, RING_BYTES, STREAM_AT, STREAMS
 
 BPF = Path(__file__).parents[1] / "bpf"
@@ -42,7 +42,7 @@ typedef signed char s8; typedef short s16; typedef int s32; typedef long long s6
 
 
 def expected_of_records() -> dict[str, tuple[int, ...]]:
-    """`record` -> (size,) and `record.field` -> (offset, size, ord of the kind), as the dtypes have them."""
+    """Return `record` -> (size,) and `record.field` -> (offset, size, ord of the kind), from the dtypes."""
     expected: dict[str, tuple[int, ...]] = {}
     for record, dtype in DTYPES.items():
         expected[record] = (dtype.itemsize,)
@@ -53,7 +53,7 @@ def expected_of_records() -> dict[str, tuple[int, ...]]:
 
 
 def expected_of_numbers() -> dict[str, tuple[int, ...]]:
-    """Every enumerator and length."""
+    """Return every enumerator and length -> (number,)."""
     numbers = dict(LENGTHS)
     for enumeration in (*ENUMERATIONS, LOSSES):
         numbers |= enumeration.enumerators()
@@ -61,7 +61,7 @@ def expected_of_numbers() -> dict[str, tuple[int, ...]]:
 
 
 def printing_program(records: dict[str, tuple[int, ...]], numbers: dict[str, tuple[int, ...]]) -> str:
-    """C that prints a line `name number...` for each entry of both."""
+    """Return C that prints a line `name number...` for each entry of both."""
     lines = []
     for name in records:
         record, _, field = name.partition(".")
@@ -89,7 +89,7 @@ def compiler() -> str:
     return found
 
 
-def test_header_and_schema_agree_on_every_size_offset_and_number(compiler: str, tmp_path: Path) -> None:
+def test_compiled_header_has_every_size_offset_and_number_of_the_table(compiler: str, tmp_path: Path) -> None:
     records, numbers = expected_of_records(), expected_of_numbers()
     source, program = tmp_path / "layout.c", tmp_path / "layout"
     source.write_text(printing_program(records, numbers))
@@ -115,19 +115,20 @@ def test_header_and_schema_agree_on_every_size_offset_and_number(compiler: str, 
     assert compiled == records | numbers
 
 
-def test_events_h_is_what_the_table_generates(matches_golden: Callable[[str, str], None]) -> None:
+def test_committed_header_is_the_generated_text(matches_golden: Callable[[str, str], None]) -> None:
     matches_golden(str(BPF / "events.h"), header_text())
 
 
-def test_generated_header_with_another_field_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    wider = replace(records.STALL, fields=(*records.STALL.fields, Field("cpu", "u16", "where it waited")))
-    monkeypatch.setattr(event_header, "STREAMS", (replace(STREAM_AT["stall"], record=wider),))
-    assert "\tu8 pad[1];\n\tu16 cpu; /* where it waited */\n\tu8 pad2[4];\n" in header_text()
-    assert "sizeof(struct stall_event) == 40" in header_text()
+def test_header_text_of_a_misaligned_field_writes_the_padding_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Record("made", "Made.", (Field("kind", "u8"), Field("cpu", "u16", "where it waited")))
+    monkeypatch.setattr(event_header, "STREAMS", (replace(STREAM_AT["stall"], record=made),))
+    members = "\tu8 kind;\n\tu8 pad[1];\n\tu16 cpu; /* where it waited */\n\tu8 pad2[4];\n"
+    assert f"/* Made. */\nstruct made_event {{\n{members}}};\n" in header_text()
+    assert '_Static_assert(sizeof(struct made_event) == 8, "size");' in header_text()
 
 
 @pytest.mark.parametrize("record", DTYPES)
-def test_fields_are_naturally_aligned_and_records_fill_a_ring_without_padding(record: str) -> None:
+def test_record_fields_are_naturally_aligned_and_fill_a_ring(record: str) -> None:
     dtype = DTYPES[record]
     assert dtype.fields is not None
     for field, (kind, offset, *_) in dtype.fields.items():
@@ -138,13 +139,13 @@ def test_fields_are_naturally_aligned_and_records_fill_a_ring_without_padding(re
 
 
 @pytest.mark.parametrize("page_bytes", [4096, 16_384, 65_536])
-def test_rings_are_a_power_of_two_of_pages_of_any_size(page_bytes: int) -> None:
+def test_ring_size_with_any_page_size_is_a_power_of_two_of_pages(page_bytes: int) -> None:
     for name, size in RING_BYTES.items():
         pages, rest = divmod(size, page_bytes)
         assert (pages.bit_count(), rest) == (1, 0), name
 
 
-def test_streams_name_tables_and_fields_that_there_are() -> None:
+def test_stream_names_a_table_and_fields_that_exist() -> None:
     assert (
         len({stream.name for stream in STREAMS}) == len({stream.table for stream in STREAMS}) == len(STREAMS)
     )
@@ -154,12 +155,12 @@ def test_streams_name_tables_and_fields_that_there_are() -> None:
         assert named.issuperset((*stream.owners, *stream.actors))
 
 
-def test_every_table_and_column_is_documented() -> None:
+def test_documented_tables_and_columns_are_those_of_the_schema() -> None:
     documented = documented_columns(DOCUMENT.read_text())
     assert documented == {table: declared_columns(columns) for table, columns in schema.TABLES.items()}
 
 
-def test_what_help_says_of_a_column_is_what_the_document_says(
+def test_meanings_of_columns_are_those_of_the_document(
     matches_golden: Callable[[str, str], None],
 ) -> None:
     row = r"^(?:## `(\w+)`|\| ((?:`\w+`(?:, )?)+) \| [\w ]+(?:, or null)? \| (.*) \|)$"
@@ -172,7 +173,7 @@ def test_what_help_says_of_a_column_is_what_the_document_says(
     matches_golden(str(Path(schema.__file__).with_name("meanings.tsv")), "".join(lines))
 
 
-def test_help_names_every_column() -> None:
+def test_help_text_names_every_column() -> None:
     text = documentation()
     for table, columns in schema.TABLES.items():
         (part,) = re.findall(rf"^t\.{table}$.*?(?=^t\.|\Z)", text, re.MULTILINE | re.DOTALL)
@@ -186,7 +187,7 @@ def declared_columns(columns: pa.Schema) -> dict[str, tuple[str, bool]]:
 
 
 def type_name(kind: pa.DataType) -> str:
-    """The word for a type in docs/trace-format.md."""
+    """Return the word for a type in docs/trace-format.md."""
     if pa.types.is_dictionary(kind):
         return "name"
     if pa.types.is_list(kind):
@@ -195,7 +196,7 @@ def type_name(kind: pa.DataType) -> str:
 
 
 def documented_columns(text: str) -> dict[str, dict[str, tuple[str, bool]]]:
-    """The tables of a document: `## \\`charge\\`` begins one, `| \\`column\\` | type | ... |` is a row."""
+    """Return the tables of a document: `## \\`charge\\`` begins one, `| \\`column\\` | type |` is a row."""
     tables: dict[str, dict[str, tuple[str, bool]]] = {}
     for line in text.splitlines():
         if heading := re.fullmatch(r"## `(\w+)`", line):

@@ -1,8 +1,7 @@
-"""Every table, once: `TABLES` has the Arrow schema of each table of a trace on disk (docs/trace-format.md).
-Beside it stand the names of what is a number on the wire (`tracer.wire`).
+"""The tables of a trace: `TABLES` has the Arrow schema of each (docs/trace-format.md).
 
-Units are in the names: `_bytes`, `_pages`, `_ns`, `_us`. NULL means "not known"; 0 is zero. A limit that
-is not set is not unknown: it is `UNLIMITED_BYTES`, the value that the kernel itself prints on cgroup v1.
+Units are in the names: `_bytes`, `_pages`, `_ns`, `_us`. NULL means "not known"; 0 is zero. A limit that is
+not set is known: it is `UNLIMITED_BYTES`, the number that the kernel prints for it on cgroup v1.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ LIMITS: Final = {
     "swap_limit_bytes": "is_swap_limited",
     "kmem_limit_bytes": "is_kmem_limited",
 }
-"""Columns that are `UNLIMITED_BYTES` where no limit is set -> the flag beside them in DataFrames, where the
-size is then NA. True: there is a limit; false: there is none; NA: not known."""
+"""Column with a limit -> its flag in DataFrames, where `UNLIMITED_BYTES` is NA. True: there is a limit;
+false: there is none; NA: not known."""
 
 # The names that columns hold for the numbers of the wire.
 CATEGORIES: Final = enumerations.CATEGORY.names
@@ -61,7 +60,7 @@ _NAME: Final = pa.dictionary(pa.int32(), pa.string())
 
 
 def _table(**columns: pa.DataType | tuple[pa.DataType, bool]) -> pa.Schema:
-    """A schema in which a bare type is never null and `(type, True)` may be."""
+    """Return a schema in which a bare type is never null and `(type, True)` may be."""
     return pa.schema(
         [
             pa.field(name, *(spec if isinstance(spec, tuple) else (spec, False)))
@@ -79,7 +78,7 @@ _PID = pa.int32()
 _MAYBE_INT = _nullable(pa.int64())
 
 MEMORY_STAT_BYTES: Final = tuple(counter.name for counter in categories.COUNTERS)
-"""The sizes of memory.stat, by their v2 names; each is a `samples` column with `_bytes` behind it."""
+"""The sizes of memory.stat, by their v2 names. The column of `samples` has `_bytes` appended."""
 
 MEMORY_STAT_COUNTS: Final = (
     *categories.WORKINGSET_ITEMS,
@@ -99,13 +98,13 @@ RECLAIM_COUNTS: Final = (
     "nr_ref_keep",
     "nr_unmap_fail",
 )
-"""What reclaim met on a list and could not free (struct reclaim_stat, include/linux/vmstat.h), in pages."""
+"""Pages on a list that reclaim could not free, by reason (struct reclaim_stat, include/linux/vmstat.h)."""
 
 TABLES: Final[dict[str, pa.Schema]] = {
     "charge": _table(
         time=TIME,
         cgroup_id=_ID,
-        tgid=_nullable(_PID),  # null: the sum is known, the process is not (its record was lost)
+        tgid=_nullable(_PID),  # null: the record was lost, its sum was not
         category=_NAME,
         pages=pa.int64(),
         bytes=pa.int64(),
@@ -137,7 +136,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         task_cgroup_id=_ID,
         scanned=pa.int64(),
         reclaimed=pa.int64(),
-        priority=_nullable(pa.int64()),  # lowest reached, 12 easy to 0 desperate; null: no scan
+        priority=_nullable(pa.int64()),  # the lowest; 12: easy, 0: desperate; null: no scan
         order=_nullable(pa.int64()),
         gfp=pa.int64(),
         scanned_anon=pa.int64(),
@@ -152,7 +151,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         written_file=_MAYBE_INT,
         slab_scanned=_MAYBE_INT,  # objects
         slab_reclaimed=_MAYBE_INT,
-        throttles=_MAYBE_INT,  # times that the thread was made to wait (rows of `stalls`)
+        throttles=_MAYBE_INT,  # waits of the thread (rows of `stalls`)
     ),
     "stalls": _table(
         time=TIME,
@@ -184,10 +183,10 @@ TABLES: Final[dict[str, pa.Schema]] = {
         trigger_tgid=_PID,
         trigger_comm=pa.string(),
         trigger_cgroup_id=_ID,
-        is_told=_nullable(pa.bool_()),  # constraint, owner, gfp, order are the kernel's own, not inferred
+        is_told=_nullable(pa.bool_()),  # constraint, owner, gfp, order: from the kernel, not inferred
         gfp=_MAYBE_INT,  # of the charge, else of the trigger's last reclaim; null: it made none
         order=_MAYBE_INT,
-        total_bytes=_MAYBE_INT,  # what badness is measured against; null: not told
+        total_bytes=_MAYBE_INT,  # what badness is measured against
         kernel_stack_id=_MAYBE_INT,
         user_stack_id=_MAYBE_INT,
         pid=_PID,
@@ -201,7 +200,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         pgtables_bytes=_MAYBE_INT,
         swap_bytes=_MAYBE_INT,
         total_vm_bytes=_MAYBE_INT,
-        data_vm_bytes=_MAYBE_INT,  # of it what is private and writable, not the stack
+        data_vm_bytes=_MAYBE_INT,  # of it private and writable, without the stack
         exec_vm_bytes=_MAYBE_INT,
         stack_vm_bytes=_MAYBE_INT,
         threads=_MAYBE_INT,
@@ -210,7 +209,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
     "oom_candidates": _table(
         time=TIME,
         kill_id=pa.int64(),
-        pid=_PID,  # of the thread whose memory was looked at
+        pid=_PID,  # of the thread whose memory was weighed
         tgid=_PID,
         comm=pa.string(),
         cgroup_id=_ID,
@@ -245,7 +244,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
     "samples": _table(
         time=TIME,
         cgroup_id=_ID,
-        source=_NAME,  # `oom` rows are taken by the kernel program at the instant of the kill
+        source=_NAME,  # `oom`: read by the BPF program at the instant of the kill
         kill_id=_MAYBE_INT,
         usage_bytes=_MAYBE_INT,
         limit_bytes=_MAYBE_INT,
@@ -282,8 +281,8 @@ TABLES: Final[dict[str, pa.Schema]] = {
         parent_id=_MAYBE_INT,
         path=pa.string(),  # below the memory controller's mount; starts with /
         version=pa.int64(),
-        created=_nullable(TIME),  # null: it was there before the trace began
-        removed=_nullable(TIME),  # null: it was still there at the end
+        created=_nullable(TIME),  # null: it existed before the trace began
+        removed=_nullable(TIME),  # null: it existed at the end
         runtime=_nullable(pa.string()),
         container_id=_nullable(pa.string()),
         container=_nullable(pa.string()),

@@ -108,7 +108,7 @@ STALL: Final = Record(
 
 SWAP_IO: Final = Record(
     "swap_io",
-    "Pages of one owner that one bio writes to swap or reads from swap; time_ns is when it was queued.",
+    "Pages of one owner that a bio writes to swap or reads from it; time_ns is when it was queued.",
     (
         Field("time_ns", "u64"),
         Field("duration_ns", "u64", "0 = its end was not seen", null="zero"),
@@ -179,7 +179,7 @@ OOM: Final = Record(
         Field(
             "is_told",
             "u8",
-            "constraint, owner, gfp and order come from the kernel (struct oom_control), not inferred",
+            "constraint, owner, gfp and order are from struct oom_control, not inferred",
         ),
         Field("order", "s8", "-1 = not known", null="negative"),
         Field("trigger_comm", "char", length="TRACER_COMM_LEN"),
@@ -187,7 +187,7 @@ OOM: Final = Record(
         Field(
             "state",
             "s64",
-            "the owner's own counters, summed over the CPUs (memcg_vmstats_percpu), in the kernel's order",
+            "the owner's own counters (memcg_vmstats_percpu), summed over the CPUs",
             length="TRACER_STATE_ITEMS",
         ),
     ),
@@ -257,7 +257,7 @@ INODE: Final = Record(
         Field(
             "tgid",
             "u32",
-            "the acting task, its parent, and the init of its pid namespace: any of them shows its mounts",
+            "the acting task; its parent and the init of its pid namespace follow",
         ),
         Field("ppid", "u32"),
         Field("reaper_tgid", "u32"),

@@ -1,4 +1,4 @@
-"""What the loader decides before any kernel is asked."""
+"""The loader: kernel stacks without probes, refused ways, unfit kernels and machines."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tracer.kernel.probes import Hook, Kind
 
 @pytest.mark.kernel
 @pytest.mark.vm_once
-def test_a_way_that_the_kernel_refuses_is_given_up_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first way of a signal that can be missed: what is left may be another, or none."""
+def test_way_that_the_kernel_refuses_gives_way_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal is not required: it may have another way left, or none."""
     load, warnings = Attacher.load, list[str]()
 
     def refuse(self: Attacher, hook: Hook) -> int:
@@ -43,7 +43,7 @@ def test_a_way_that_the_kernel_refuses_is_given_up_for_the_next(monkeypatch: pyt
 
 
 class TypesBeforeFolios(Btf):
-    """A kernel's BTF that has but the memory controller."""
+    """The BTF of a kernel with a memory controller and no folios."""
 
     def __init__(self) -> None:
         pass
@@ -52,12 +52,12 @@ class TypesBeforeFolios(Btf):
         return 1 if name == "mem_cgroup" else None
 
 
-def test_a_kernel_without_folios_is_refused_before_anything_is_compiled() -> None:
+def test_kernel_without_folios_is_refused_before_compiling() -> None:
     with pytest.raises(TracerError, match=r"no struct folio.*; see memcg-tracer doctor"):
         Programs(TypesBeforeFolios(), version=2)
 
 
-def test_a_machine_that_the_programs_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     with pytest.raises(TracerError, match="riscv64 is not supported: use x86_64 or aarch64"):
         machine()

@@ -1,4 +1,4 @@
-"""The sources are compiled in the order that their includes ask for."""
+"""The BPF sources: their order, their size, and their includes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def files() -> list[Path]:
     return [path for pattern in ("*.h", "*.bpf.c", "shared/*.h") for path in bpf_folder().glob(pattern)]
 
 
-def test_every_source_is_compiled_once() -> None:
+def test_ordered_sources_have_every_file_once() -> None:
     names = {str(path.relative_to(bpf_folder())) for path in files()}
     assert ordered_sources(bpf_folder()).keys() == names
 
 
-def test_a_source_stands_behind_those_that_it_includes(tmp_path: Path) -> None:
+def test_ordered_sources_put_included_files_first(tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
     (tmp_path / "a.bpf.c").write_text('#include "shared/b.h"\n#include "c.h"\na\n')
     (tmp_path / "shared" / "b.h").write_text('#include "../c.h"\nb\n')
@@ -38,11 +38,11 @@ def test_a_source_stands_behind_those_that_it_includes(tmp_path: Path) -> None:
     assert list(ordered_sources(tmp_path).items()) == list(expected.items())
 
 
-def test_only_the_loader_resolves_includes() -> None:
+def test_ordered_sources_have_no_includes_left() -> None:
     assert not re.search("#include", "".join(ordered_sources(bpf_folder()).values()))
 
 
-def test_files_and_lines_of_the_sources_are_short() -> None:
+def test_source_files_and_lines_are_short() -> None:
     for path in files():
         lines = path.read_text().expandtabs(8).splitlines()
         assert len(lines) < LINES, path
@@ -51,7 +51,7 @@ def test_files_and_lines_of_the_sources_are_short() -> None:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("name", [path.name for path in bpf_folder().glob("*.bpf.c")])
-def test_a_program_includes_all_that_it_uses(name: str, tmp_path: Path) -> None:
+def test_program_compiled_alone_has_all_that_it_uses(name: str, tmp_path: Path) -> None:
     text = "\n".join([struct_header.header(Btf.load()), *ordered_sources(bpf_folder(), name).values()])
     sizes = ("PAGE_SIZE", "TRACER_CPUS", "TRACER_COMBINE_TICKS", "TRACER_TICK_NS", "TRACER_ROOTS")
     rings = (f"{ring.upper()}_RING_PAGES" for ring in RING_BYTES)

@@ -1,4 +1,4 @@
-"""From records to rows: sums to the page, what is not known is null, and which victims belong together."""
+"""Decoding of records: sums exact to the page, unknown values null, victims of one decision together."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ changes = st.lists(
 
 @settings(deadline=None)
 @given(changes, st.lists(st.integers(0, 60), max_size=4), st.integers(0, 60))
-def test_pages_sum_to_the_bytes_over_any_rows(
+def test_pages_over_any_rows_sum_to_the_bytes(
     changes: list[tuple[int, str, int]], cuts: list[int], residue_from: int
 ) -> None:
-    """However the rows are cut into batches, and also where the last came as residue."""
+    """Cut into any batches, and with the last changes as residue."""
     decoder = Decoder(0)
     shown: dict[tuple[int, str], int] = {}
     true: dict[tuple[int, str], int] = {}
@@ -94,7 +94,7 @@ def test_pages_sum_to_the_bytes_over_any_rows(
     assert shown == {key: total // PAGE_BYTES for key, total in true.items()}
 
 
-def test_whole_pages_stay_as_they_are() -> None:
+def test_charge_rows_of_whole_pages_keep_their_pages() -> None:
     rows = [
         {"category": CATEGORIES.index(category), "delta_bytes": pages * PAGE_BYTES}
         for category, pages in (("anon", 3), ("file", -2), ("kernel_stack", 4))
@@ -104,7 +104,7 @@ def test_whole_pages_stay_as_they_are() -> None:
     assert [row["category"] for row in made] == ["anon", "file", "kernel_stack"]
 
 
-def test_a_charge() -> None:
+def test_charge_row_has_the_fields_in_bytes() -> None:
     known = {"time_ns": 5, "cgroup_id": 7, "tgid": 41, "updates": 2, "usage_pages": 3, "limit_pages": 25_600}
     (row,) = decoded("charge", known, offset_ns=OFFSET_NS)
     assert row["time"].value == OFFSET_NS + 5
@@ -112,14 +112,14 @@ def test_a_charge() -> None:
     assert (row["usage_bytes"], row["limit_bytes"]) == (3 * PAGE_BYTES, 100 << 20)
 
 
-def test_the_process_of_a_residue_is_not_known() -> None:
+def test_residue_rows_have_no_process_and_no_counter() -> None:
     (row,) = Decoder(0).residue(9, {(7, CATEGORIES.index("file")): 2 * PAGE_BYTES}).to_pylist()
     assert (row["pages"], row["bytes"], row["category"]) == (2, 8192, "file")
     assert (row["tgid"], row["usage_bytes"], row["limit_bytes"]) == (None, None, None)
     assert Decoder(0).residue(9, {}).num_rows == 0
 
 
-def test_a_folio_of_no_cgroup() -> None:
+def test_pagecache_row_without_owner_has_a_null_cgroup() -> None:
     largest = (1 << 63) - 1
     of_seven = {
         "cgroup_id": 7,
@@ -139,7 +139,7 @@ def test_a_folio_of_no_cgroup() -> None:
     assert (second["inode_id"], second["nr_pages"]) == (largest, 512)
 
 
-def test_a_reclaim_attempt() -> None:
+def test_reclaim_row_has_nulls_for_what_is_not_known() -> None:
     known = {"cgroup_id": 7, "scanned_anon": 3, "scanned_file": 4, "reclaimed": 5, "usage_pages": 6}
     unknown = {"kind": RECLAIM_KINDS.index("kswapd"), "priority": -1, "order": -1, "usage_pages": 6}
     first, second = decoded("reclaim", known | {"priority": 12}, unknown)
@@ -152,7 +152,7 @@ def test_a_reclaim_attempt() -> None:
 
 @pytest.mark.parametrize("stream", [stream for stream in STREAMS if stream.is_bulk], ids=lambda it: it.name)
 @pytest.mark.parametrize("count", [0, 3])
-def test_batches_fit_their_tables(stream: Stream, count: int) -> None:
+def test_batch_of_any_stream_fits_its_table(stream: Stream, count: int) -> None:
     no_stacks = np.full(count, -1)
     columns = stack_columns(no_stacks, no_stacks) if stream.needs_stacks else {}
     batch = Decoder(0).rows(stream, np.zeros(count, WIRE[stream.name]), **columns)
@@ -163,14 +163,14 @@ def test_batches_fit_their_tables(stream: Stream, count: int) -> None:
         assert column.cast(field.type).null_count == 0 or field.nullable
 
 
-def test_victims_of_one_decision_share_its_number() -> None:
+def test_kill_id_of_the_victims_of_one_decision_is_shared() -> None:
     decoder = Decoder(0)
     decisions = [(10, 1), (10, 1), (11, 1), (10, 2), (10, 1)]
     made = [decoder.kill_id(only("oom", trigger_pid=pid, invocation=n)) for pid, n in decisions]
     assert made == [1, 1, 2, 3, 1]
 
 
-def test_an_oom_kill() -> None:
+def test_oom_row_has_the_fields_in_bytes() -> None:
     record = only(
         "oom", time_ns=5, constraint=CONSTRAINTS.index("memcg"), owner_cgroup_id=7, owner_usage_pages=25_600,
         owner_limit_pages=25_600, trigger_comm=b"\xff\x1b[31m", victim_comm=b"sixteen-bytes-xx",
@@ -216,7 +216,7 @@ def test_what_reclaim_met_on_each_list() -> None:
     assert (row["throttles"], row["slab_reclaimed"], row["slab_scanned"]) == (2, 11, 0)
 
 
-def test_waits() -> None:
+def test_stall_rows_have_kinds_by_name() -> None:
     waits = [{"time_ns": 5, "duration_ns": 9, "cgroup_id": 7, "pid": 3, "kind": kind} for kind in (1, 4)]
     rows = decoded("stall", *waits, offset_ns=100)
     assert [(row["time"].value, row["duration_ns"], row["kind"]) for row in rows] == [
@@ -225,7 +225,7 @@ def test_waits() -> None:
     ]
 
 
-def test_swap_io() -> None:
+def test_swap_io_row_without_an_end_has_nulls() -> None:
     whose = {"cgroup_id": 7, "task_cgroup_id": 8, "tgid": 3, "pid": 4, "nr_pages": 32, "op": 1}
     seen, unseen = {"time_ns": 5, "duration_ns": 9} | whose, {"time_ns": 6, "nr_pages": 1}
     over, open_ended = decoded("swap_io", seen, unseen, offset_ns=100)
@@ -235,7 +235,7 @@ def test_swap_io() -> None:
     assert (open_ended["duration_ns"], open_ended["cgroup_id"], open_ended["nr_pages"]) == (None, None, 1)
 
 
-def test_whom_a_decision_weighed() -> None:
+def test_candidate_rows_mark_the_chosen_process() -> None:
     decoder = Decoder(1000)
     never = {"badness": -(1 << 63), "oom_score_adj": -1000, "anon_pages": -1}
     weighed = records(
@@ -253,7 +253,7 @@ def test_whom_a_decision_weighed() -> None:
     assert batch.column("pid").to_pylist() == [8, 9, 1]
 
 
-def test_what_the_kernel_told_of_its_decision() -> None:
+def test_oom_row_of_an_inferred_decision_has_nulls() -> None:
     told = Decoder(0).oom(only("oom", is_told=1, order=0, gfp=0xCC0, total_pages=25_600))
     assert (told["is_told"], told["order"], told["gfp"]) == (True, 0, 0xCC0)
     assert told["total_bytes"] == 100 << 20
@@ -262,9 +262,7 @@ def test_what_the_kernel_told_of_its_decision() -> None:
 
 
 @pytest.mark.parametrize("page_bytes", [4096, 16_384, 65_536])
-def test_no_limit_is_the_same_with_pages_of_any_size(
-    page_bytes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_limit_with_any_page_size_is_unlimited(page_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "PAGE_BYTES", page_bytes)
     page_counter_max = (2**63 - 1) // page_bytes
     known = [{"cgroup_id": 7, "limit_pages": pages} for pages in (page_counter_max, page_counter_max - 1, 25)]
@@ -282,7 +280,7 @@ POSITIONS = {"NR_ANON_MAPPED": 3, "NR_KERNEL_STACK_KB": 0, "MEMCG_PERCPU_B": 5, 
 STATE = [16, 0, 0, 24_000, 0, 1234, 0, 0, 0, 77, *[0] * 54]
 
 
-def test_the_owners_counters_at_the_kill() -> None:
+def test_oom_sample_has_the_counters_of_the_owner() -> None:
     record = only("oom", owner_cgroup_id=7, state_items=10, state=STATE, pgscan=40, pgsteal=30)
     row = Decoder(0).oom_sample(record, POSITIONS, version=2, counted=True)
     assert row is not None
@@ -303,7 +301,7 @@ def test_the_owners_counters_at_the_kill() -> None:
         ({"state_items": 0}, True, {"pgscan", "pgsteal"}),
     ],
 )
-def test_counters_that_are_not_the_whole_stay_unknown(
+def test_oom_sample_of_an_owner_with_children_has_no_counters(
     known: dict[str, int], counted: bool, is_there: set[str]
 ) -> None:
     record = only("oom", owner_cgroup_id=7, state=STATE, **known)
@@ -313,11 +311,11 @@ def test_counters_that_are_not_the_whole_stay_unknown(
     assert {name for name, value in row.items() if value is not None} == always | is_there
 
 
-def test_no_owner_no_sample() -> None:
+def test_oom_sample_without_an_owner_is_none() -> None:
     assert Decoder(0).oom_sample(only("oom"), POSITIONS, version=2, counted=True) is None
 
 
-def test_a_state_in_its_units() -> None:
+def test_state_reading_converts_units_to_bytes() -> None:
     values = {"NR_FILE_PAGES": 2, "NR_SLAB_RECLAIMABLE_B": 100, "MEMCG_KMEM": 3, "NR_PAGETABLE": 4}
     assert state_reading(values) == {
         "file_bytes": 8192, "slab_reclaimable_bytes": 100, "kernel_bytes": 12_288,
@@ -325,7 +323,7 @@ def test_a_state_in_its_units() -> None:
     }  # fmt: skip
 
 
-def test_rows_one_by_one() -> None:
+def test_rows_of_partly_known_samples_have_nulls() -> None:
     row = sample_row(OFFSET_NS, 7, "start") | {"usage_bytes": 0}
     (read,) = rows_of("samples", [row]).to_pylist()
     assert (read["cgroup_id"], read["source"], read["usage_bytes"], read["anon_bytes"]) == (
@@ -338,7 +336,7 @@ def test_rows_one_by_one() -> None:
 
 
 @given(st.binary(max_size=16))
-def test_any_name_becomes_text_that_can_be_stored(name: bytes) -> None:
+def test_text_of_any_name_can_be_stored(name: bytes) -> None:
     shown = text(np.array([name], "S16")[0])
     assert shown.encode().count(b"\0") == 0
     if name.isascii():

@@ -1,4 +1,4 @@
-"""The BPF programs of one recording: compiled for this kernel and for the hooks chosen, loaded, attached."""
+"""The BPF programs of one recording: compiled for this kernel and the chosen hooks, loaded and attached."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from tracer.kernel.probes import Hook, Kind, Way
 from tracer.wire.streams import LOSSES, RING_BYTES, STREAMS
 
 WANTED_PATHS: Final = 2048
-"""For how many paths the kernel program can watch, so that a cgroup that is made there is traced."""
+"""How many paths the BPF program can watch for new cgroups."""
 
 _ROOTS: Final = 16384
-_COMBINE_NS: Final = 10_000_000  # how long the kernel program may hold a sum of charges back
+_COMBINE_NS: Final = 10_000_000  # how long a BPF program may hold a sum of charges back
 _CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no name for it
 
 _RUN_BY_US: Final = (
@@ -44,20 +44,21 @@ _RUN_BY_US: Final = (
 
 
 def watching(hook: Hook) -> Hook:
-    """The hook by which positions of the ledger's counters are learnt: at the same place (probe.bpf.c)."""
+    """Return the hook at the same place that snapshots counters for calibration (probe.bpf.c)."""
     return Hook(hook.kind, hook.target, f"watch_{hook.function}", hook.argument)
 
 
 class Programs:
-    """The programs and their maps. Where they are to be compiled, that takes most of a recorder's start: it
-    goes on in a child from here on, and `wait` must come before anything else.
+    """The BPF programs of a recording and their maps.
 
-    `trace_all`: every cgroup, else those of capture/bpf/roots.py. `version`: of the cgroup
-    hierarchy that has the memory controller. `ring_pages`: rings that are to have another size than
-    `RING_BYTES`, in pages. `forced`: the family of hooks to take where a signal can be had by it.
-    `stacks_bytes`: sample stacks, one for each so many bytes that a process charges. Raises `TracerError`
-    where BCC cannot be had, or the kernel lacks what all programs read; `wait` does where this kernel refuses
-    them.
+    Compiling takes most of a recorder's start. It runs in a child from here on: call `wait` before any other
+    method.
+
+    `version` is that of the cgroup hierarchy with the memory controller. `trace_all`: trace every cgroup,
+    not only those of capture/bpf/roots.py. `ring_pages`: name -> pages of rings that differ from
+    `RING_BYTES`. `forced`: the family of hooks to prefer (`Kind.family`). `stacks_bytes`: sample one stack
+    for each so many bytes that a process charges. Raises `TracerError` if BCC is not there, or if the kernel
+    lacks a structure that all programs read.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Programs:
         self._begin_compiling()
 
     def _begin_compiling(self) -> None:
-        """With the first way of each signal that was not refused."""
+        """Begin to compile for the first way of each signal that the kernel has not refused."""
         self.choices = choose(self._offer, self._version, forced=self._forced, refused=self._refused)
         hooks = [hook for choice in self.choices for hook in _hooks(choice)]
         hooks += [watching(hook) for hook in self.ledger_hooks]
@@ -100,10 +101,10 @@ class Programs:
         )
 
     def wait(self, warn: Callable[[str], None]) -> None:
-        """Until the programs are compiled and loaded.
+        """Wait until the programs are compiled and loaded.
 
-        A way whose program the kernel refuses is given up for the next, after a word to `warn`. TracerError
-        where a signal that cannot be missed is left without any.
+        If the kernel refuses the program of a way, `warn` gets a line and the next way is tried. Raises
+        TracerError if a required signal has no way left.
         """
         try:
             while (refusal := self._load_all()) is not None:
@@ -117,7 +118,7 @@ class Programs:
             raise
 
     def _load_all(self) -> tuple[Way, str] | None:
-        """Load what was chosen; the first way that the kernel refuses, and why."""
+        """Load the chosen programs. Return the first way that the kernel refuses, and why."""
         for choice in self.choices:
             if choice.way is None and choice.signal.required:
                 raise TracerError(
@@ -138,7 +139,7 @@ class Programs:
 
     @property
     def ledger_hooks(self) -> list[Hook]:
-        """Where the ledger's counters are seen to change."""
+        """The hooks that report changes of the ledger's counters."""
         return [hook for c in self.choices if c.signal.stream == "charge" for hook in _hooks(c)]
 
     @property
@@ -160,31 +161,31 @@ class Programs:
         return [*flags, "-Wno-unused-function"]
 
     def run(self, name: str, args: Sequence[int] = (), cpu: int | None = None) -> int:
-        """Run one of our own programs (bpf/probe.bpf.c) and return its result."""
+        """Run a program by hand, on `cpu` or on any, and return its result. Raises OSError."""
         return run_program(self._loaded.load_runnable(name), args, cpu)
 
     def map(self, name: str) -> Map:
-        """A map, by its name in the sources."""
+        """Return a map by its name in the sources."""
         return self._loaded.maps[name]
 
     @property
     def streams(self) -> list[str]:
-        """The streams that there is a ring of."""
+        """The names of the streams that have a ring."""
         return [stream.name for stream in STREAMS if self._stacks_bytes or not stream.needs_stacks]
 
     def ring_fd(self, name: str) -> int:
-        """The descriptor of a stream's ring."""
+        """Return the file descriptor of a ring."""
         return self.map(f"{name}_ring").fd
 
     def ring_bytes(self, name: str) -> int:
-        """The size of a stream's ring."""
+        """Return the size of a ring in bytes."""
         return self._ring_pages[name] * mmap.PAGESIZE
 
     def attach(self, warn: Callable[[str], None]) -> None:
-        """Attach everything that was chosen, decisions first: a ledger without them explains nothing.
+        """Attach the chosen programs, those of decisions first: a ledger without them explains nothing.
 
-        What the kernel refuses only now is left out of `choices` after a word to `warn`; TracerError where it
-        cannot be missed.
+        A signal that the kernel refuses to attach loses its way in `choices`, and `warn` gets a line. Raises
+        TracerError if the signal is required.
         """
         self.choices = [self._attach(choice, warn) for choice in reversed(self.choices)][::-1]
 
@@ -212,15 +213,15 @@ class Programs:
         self._loaded.detach(hook)
 
     def runs(self, hook: Hook) -> Runs:
-        """How often a hook's program ran, and for how long, while statistics were enabled. Raises OSError."""
+        """Return how often a hook's program ran, and how long, with statistics enabled. Raises OSError."""
         return self._loaded.runs(hook)
 
     def detach_all(self) -> None:
-        """Stop all signals; maps and rings stay readable."""
+        """Detach all programs. Maps and rings stay readable."""
         self._loaded.detach_all()
 
     def drain(self) -> bool:
-        """Send the sums that wait, on the CPUs that have any. False where some could not leave yet."""
+        """Send the sums that wait, on the CPUs that have any. Return whether all were sent."""
         states = self.map("combine_state")
         for cpu, state in enumerate(states[0]):
             if state.waiting:
@@ -229,22 +230,23 @@ class Programs:
         return not any(state.waiting for state in states[0])
 
     def take_residue(self) -> dict[tuple[int, int], int]:
-        """(cgroup id, category) -> bytes of sums whose record was lost; exact once all is detached."""
+        """Return (cgroup id, category) -> bytes of lost sums; exact once all programs are detached."""
         return {(int(k.cgroup_id), int(k.category)): int(v.value) for k, v in self.map("residue").items()}
 
     def unfinished_swap_io(self) -> bytes:
-        """The records of those whose end was not seen, one after the other; once all is detached."""
+        """Return the records of swap I/O without an end, one after the other. Detach the programs first."""
         return b"".join(bytes(record) for _, record in self.map("swap_ios").items())
 
     @property
     def counts_reclaim(self) -> bool:
-        """Whether the kernel's scans and steals are counted (bpf/counts.bpf.c)."""
+        """Whether the kernel's scans and steals are counted (bpf/shared/reclaim_counts.h)."""
         counting = any(choice.signal.name == "reclaim counts" and choice.way for choice in self.choices)
         return counting or struct_header.reclaim_counts_are_node_stats(self._btf)
 
     def reclaim_counts(self, cgroup_id: int) -> dict[str, int]:
-        """The kernel's counts of pages scanned and stolen from a cgroup since the begin; {} where not
-        counted.
+        """Return the kernel's counts of pages scanned and stolen from a cgroup since the recording began.
+
+        {}: they are not counted here.
         """
         if not self.counts_reclaim:
             return {}
@@ -264,7 +266,7 @@ class Programs:
         return BccSymbols(self._bcc, tgid)
 
     def stack(self, stack_id: int) -> list[int]:
-        """The addresses of a stack in the map `stacks`, innermost first."""
+        """Return the addresses of a stack in the map `stacks`, innermost first; [] if it is not there."""
         try:
             addresses = self.map("stacks")[stack_id].ip
         except KeyError:
@@ -272,7 +274,7 @@ class Programs:
         return list(takewhile(bool, addresses))
 
     def lost(self) -> dict[str, int]:
-        """Each name of `LOSSES` -> records that found their ring full, since the begin."""
+        """Return each name of `LOSSES` -> records lost since the recording began."""
         counts = self.map("lost")
         return {
             name: sum(count.value for count in counts[number]) for number, name in enumerate(LOSSES.names)
@@ -290,7 +292,7 @@ def _hooks(choice: Choice) -> tuple[Hook, ...]:
 
 
 def _tick_ns() -> int:
-    """The kernel's timer tick, which the coarse clocks advance by (hrtimer_get_res in kernel/time/)."""
+    """Return the length of a timer tick: coarse clocks advance by it (hrtimer_get_res, kernel/time/)."""
     return round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9)
 
 

@@ -1,4 +1,4 @@
-"""From wire records to rows of the trace's tables: whole arrays at a time, no loop per event."""
+"""Wire records decoded into rows of the trace's tables: whole arrays at a time, no loop per event."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _UNIT_BYTES: Final = {c.item: c.unit_bytes(PAGE_BYTES) for c in categories.COUNT
 STATE_COLUMNS: Final[Mapping[str, str]] = {
     counter.column: counter.item for counter in categories.COUNTERS if counter.items
 } | categories.WORKINGSET_ITEMS
-"""Column of `samples` -> the item of memcg_vmstats_percpu.state that memory.stat prints there
-(memory_stats[] and memcg1_stats[] in mm/memcontrol*.c)."""
+"""Column of `samples` -> item of memcg_vmstats_percpu.state that memory.stat prints there (memory_stats[] and
+memcg1_stats[] in mm/memcontrol*.c)."""
 
 
 def state_reading(values: Mapping[str, int]) -> dict[str, int]:
-    """Item name -> value in the kernel's unit, as `samples` columns: sizes in bytes, counts as they are."""
+    """Return columns of `samples`, sizes in bytes, from item name -> value in the kernel's unit."""
     reading = {}
     for column, item in STATE_COLUMNS.items():
         if item in values:
@@ -57,17 +57,17 @@ _IS_NULL: Final[Mapping[str | None, Callable[[Any], Any]]] = {
 
 
 def limit_bytes(pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """Limits as sizes. PAGE_COUNTER_MAX is no limit: LONG_MAX / PAGE_SIZE (include/linux/page_counter.h)."""
+    """Return limits in bytes. PAGE_COUNTER_MAX is no limit: LONG_MAX / PAGE_SIZE (linux/page_counter.h)."""
     is_set = pages < np.iinfo(np.int64).max // PAGE_BYTES
     return np.where(is_set, pages.astype(np.int64) * PAGE_BYTES, UNLIMITED_BYTES)
 
 
 @dataclass
 class Decoder:
-    """Turns records into rows. `clock_offset_ns` is realtime minus monotonic.
+    """A decoder for the records of one recording. `clock_offset_ns` is CLOCK_REALTIME minus CLOCK_MONOTONIC.
 
-    It carries, for the categories that the kernel counts in bytes, what of a page is not yet shown as one,
-    so that the sum of `pages` is right to the page over any number of rows.
+    For the categories that the kernel counts in bytes, it carries fractions of a page from row to row. So
+    the sum of `pages` over any number of rows is exact to the page.
     """
 
     clock_offset_ns: int
@@ -75,7 +75,7 @@ class Decoder:
     _kills: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def times(self, time_ns: npt.NDArray[np.uint64]) -> pa.Array:
-        """Monotonic stamps as UTC timestamps."""
+        """Return monotonic stamps as UTC timestamps."""
         return numbers(time_ns.astype(np.int64) + self.clock_offset_ns, TIME)
 
     def rows(self, stream: Stream, records: Records, **columns: pa.Array) -> pa.RecordBatch:
@@ -103,7 +103,7 @@ class Decoder:
         return numbers(values.astype(str(column.type)), null=_IS_NULL[field.null](values))
 
     def _computed(self, stream: Stream, records: Records) -> dict[str, pa.Array]:
-        """Return the columns of which no field has the name."""
+        """Return the columns that are not a field of the same name."""
         match stream.name:
             case "charge":
                 return {
@@ -115,7 +115,7 @@ class Decoder:
         return {}
 
     def residue(self, time_ns: int, sums: Mapping[tuple[int, int], int]) -> pa.RecordBatch:
-        """Rows of `charge` for sums whose record was lost: (cgroup id, category) -> bytes."""
+        """Return rows of `charge` for sums whose record was lost: (cgroup id, category) -> bytes."""
         records = np.zeros(len(sums), WIRE["charge"])
         records["time_ns"] = time_ns
         for row, ((cgroup_id, category), delta_bytes) in zip(records, sums.items(), strict=True):
@@ -144,12 +144,12 @@ class Decoder:
         return pages
 
     def kill_id(self, record: np.void) -> int:
-        """The number of the decision that an OOM record belongs to, from 1; the victims of one share it."""
+        """Return the number of the decision that an OOM record belongs to, from 1. Its victims share it."""
         key = (int(record["trigger_pid"]), int(record["invocation"]))
         return self._kills.setdefault(key, len(self._kills) + 1)
 
     def oom(self, record: np.void) -> dict[str, Any]:
-        """One row of `oom`. Kills are few: they are decoded one by one."""
+        """Return a row of `oom`. Kills are few: they are decoded one by one."""
         owner = int(record["owner_cgroup_id"])
         return _columns_named_alike(STREAM_AT["oom"], record) | {
             "time": int(record["time_ns"]) + self.clock_offset_ns,
@@ -170,7 +170,7 @@ class Decoder:
         }
 
     def candidates(self, records: Records, kill_id: int, chosen_tgid: int) -> list[dict[str, Any]]:
-        """Rows of `oom_candidates`: whom the decision of a kill weighed, of whom one process was chosen."""
+        """Return rows of `oom_candidates`: the tasks that a decision weighed, with the chosen process."""
         return [
             _columns_named_alike(STREAM_AT["candidate"], record)
             | {
@@ -187,10 +187,10 @@ class Decoder:
     def oom_sample(
         self, record: np.void, positions: Mapping[str, int], *, version: int, counted: bool
     ) -> dict[str, Any] | None:
-        """The `samples` row of the limit owner at the instant of a kill; None where no memcg's limit was hit.
+        """Return the `samples` row of the limit owner at a kill; None: no memcg's limit was hit.
 
-        The counters are the owner's own: with children below it they are not the whole, so they stay null
-        then. `counted`: the kernel's scan and steal events were counted (probes.py, count_memcg_events).
+        The counters are the owner's own. If it has children they are not the whole, and stay null. `counted`:
+        the kernel's scan and steal events were counted (probes.py, count_memcg_events).
         """
         owner = int(record["owner_cgroup_id"])
         if not owner:
@@ -204,14 +204,14 @@ class Decoder:
         if record["state_items"]:
             row |= state_reading({name: int(record["state"][at]) for name, at in positions.items()})
         if version == 1:
-            row["sock_bytes"] = 0  # as in Sampler: tcpmem is no part of usage
+            row["sock_bytes"] = 0  # as in Sampler: tcpmem is not part of usage
         if counted:
             row |= {"pgscan": int(record["pgscan"]), "pgsteal": int(record["pgsteal"])}
         return row
 
 
 def no_mm(record: np.void) -> bool:
-    """Whether a task had no memory of its own any more."""
+    """Return whether a task had lost its memory."""
     return bool(record["anon_pages"] == -1)
 
 
@@ -221,7 +221,7 @@ def _rss(record: np.void) -> dict[str, int]:
 
 
 def mm_sizes(record: np.void) -> dict[str, int | None]:
-    """The sizes of a task's memory, as columns of `oom` and `oom_candidates`."""
+    """Return the sizes of a task's memory, as columns of `oom` and `oom_candidates`."""
     sizes = {
         **_rss(record),
         "pgtables_bytes": int(record["pgtables_bytes"]),
@@ -231,7 +231,7 @@ def mm_sizes(record: np.void) -> dict[str, int | None]:
 
 
 def _mapped_sizes(record: np.void) -> dict[str, int | None]:
-    """What of its address space is what, touched or not, as columns of `oom`."""
+    """Return the sizes of the parts of an address space, touched or not, as columns of `oom`."""
     kinds = ("total", "data", "exec", "stack")
     return {
         f"{kind}_vm_bytes": None if no_mm(record) else int(record[f"{kind}_vm_pages"]) * PAGE_BYTES
@@ -286,7 +286,7 @@ def _value(field: Field, value: Any, *, is_flag: bool) -> Any:
 
 
 def sample_row(time_ns: int, cgroup_id: int, source: str) -> dict[str, Any]:
-    """A row of `samples` with nothing known yet. `time_ns` is realtime."""
+    """Return a row of `samples` with nothing known yet. `time_ns` is CLOCK_REALTIME."""
     assert source in SAMPLE_SOURCES
     row: dict[str, Any] = dict.fromkeys(TABLES["samples"].names)
     return row | {"time": time_ns, "cgroup_id": cgroup_id, "source": source}
