@@ -110,7 +110,7 @@ def test_evictions_by_damon_are_no_difference_from_pgsteal(damons_pages: int, pa
     held = replace(HELD, evicted_bytes=217 * MIB + damons_pages * PAGE)
     found = survival.evictions_equal_pgsteal(Survival(trace(), held, THRASH.limit_bytes))
     assert found.passed is passed
-    assert f"DAMON took {4 * PAGE} bytes" in found.detail
+    assert f"DAMON evicted {4 * PAGE} bytes" in found.detail
 
 
 def test_what_the_kernel_remembers_from_before_the_trace_is_no_difference() -> None:

@@ -1,6 +1,6 @@
-"""What must be true of the explanation of an experiment whose answer is known beforehand.
+"""Checks of the explanation of an experiment with a kill, whose answer is known beforehand.
 
-Each check is a function from `Evidence` to a `Check` that carries its numbers, so that a failure can be read.
+Each check is a function from `Evidence` to a `Check`, which carries the numbers that explain a failure.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _RSS_ERROR_BYTES = 1 << 20  # a task's RSS is counted in batches on each CPU (mm
 
 @dataclass(frozen=True)
 class Check:
-    """One statement about the trace, whether it is true, and the numbers that decide it."""
+    """A statement about the trace, its truth, and the numbers that decide it."""
 
     name: str
     passed: bool
@@ -36,7 +36,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A trace of one experiment with its kills, mostly the only one, and what was set up."""
+    """The trace of an experiment with its kills (mostly one), its limit, and its label."""
 
     trace: AnalysedTrace
     reports: Sequence[OomReport]
@@ -45,30 +45,35 @@ class Evidence:
 
     @property
     def report(self) -> OomReport:
-        """Of the first kill."""
+        """The report of the first kill."""
         return self.reports[0]
 
 
 def only_kill(reports: Sequence[OomReport]) -> Check:
-    """The workload allocates until it is killed, so that there is exactly one kill to explain."""
+    """Check that there is exactly one kill, because the workload allocates until it is killed."""
     return Check("one OOM kill, explained", len(reports) == 1, f"{len(reports)} in the trace")
 
 
 def first_kill(reports: Sequence[OomReport]) -> Check:
-    """Who asks lives on. While the victim is on its way out, with no address space any more that would have
-    the kernel wait for it, another one may be killed before its memory is free.
+    """Check that there is a kill. There can be several, because the requesting task survives.
+
+    A victim that has lost its address space does not make the kernel wait any more, so another task can be
+    killed before the memory of the victim is free.
     """
     return Check("an OOM kill, explained", bool(reports), f"{len(reports)} in the trace")
 
 
 def killed_at_the_limit(evidence: Evidence) -> Check:
-    """A memcg OOM comes when one more page would exceed the limit (mm/memcontrol.c, try_charge_memcg)."""
+    """Check that usage was at the limit: a memcg OOM happens when a charge would exceed it.
+
+    See mm/memcontrol.c, try_charge_memcg.
+    """
     owner = evidence.report.limit_owner
-    # Charges that the CPUs hold in advance (MEMCG_CHARGE_BATCH in mm/memcontrol.c) count as usage when the
-    # limit is hit, and may be given back while the kernel prints its report, before the kill.
-    given_back = (owner.limit_bytes or 0) - (owner.usage_bytes or 0)
+    # Charges that CPUs hold in advance (MEMCG_CHARGE_BATCH in mm/memcontrol.c) count as usage when the limit
+    # is hit. They may be uncharged while the kernel prints its report, before the kill.
+    uncharged = (owner.limit_bytes or 0) - (owner.usage_bytes or 0)
     stock = _CHARGE_BATCH_PAGES * int(evidence.trace.meta["page_size"]) * int(evidence.trace.meta["cpus"])
-    at_limit = owner.limit_bytes == evidence.limit_bytes and 0 <= given_back <= stock
+    at_limit = owner.limit_bytes == evidence.limit_bytes and 0 <= uncharged <= stock
     detail = (
         f"usage {size(owner.usage_bytes)} of {size(owner.limit_bytes)}, set: {size(evidence.limit_bytes)}"
     )
@@ -76,14 +81,14 @@ def killed_at_the_limit(evidence: Evidence) -> Check:
 
 
 def cause_is_named(evidence: Evidence) -> Check:
-    """The verdict is the experiment's label."""
+    """Check that the verdict is the label of the experiment."""
     verdict = evidence.report.verdict
     detail = f"{verdict.cause} ({verdict.confidence} confidence), label: {evidence.cause}"
     return Check("the cause is found", verdict.cause == evidence.cause, detail)
 
 
 def composition_adds_up(evidence: Evidence) -> Check:
-    """The classes that have a name make up usage within 1 %; `other` is what they leave."""
+    """Check that the named classes make up usage within 1 %; `other` is the rest."""
     composition = evidence.report.composition
     total = composition.total
     named = sum(value for part, value in composition.parts() if part != "other" and value is not None)
@@ -92,14 +97,14 @@ def composition_adds_up(evidence: Evidence) -> Check:
 
 
 def evictions_equal_pgsteal(evidence: Evidence) -> Check:
-    """Every page that the kernel counts as stolen from the cgroup was seen to leave the page cache."""
+    """Check that the trace has an eviction for each page that the kernel counts as stolen from the cgroup."""
     owners = _owner_ids(evidence)
     damons = damons_bytes(evidence.trace, owners)
     return equal_pgsteal(evidence.report.cushion.evicted_bytes, _pgsteal_bytes(evidence, owners), damons)
 
 
 def equal_pgsteal(evicted_bytes: int | None, stolen_bytes: int | None, damons_bytes: int) -> Check:
-    """Compare evictions with the kernel's count, which leaves out what DAMON takes (`damons_pages`)."""
+    """Compare evictions with the kernel's count, which leaves out those by DAMON (`damons_pages`)."""
     passed = (
         evicted_bytes is not None
         and stolen_bytes is not None
@@ -107,12 +112,12 @@ def equal_pgsteal(evicted_bytes: int | None, stolen_bytes: int | None, damons_by
     )
     detail = f"evicted {evicted_bytes} bytes, pgsteal {stolen_bytes} bytes"
     if damons_bytes:
-        detail += f"; DAMON took {damons_bytes} bytes, which are not in pgsteal"
+        detail += f"; DAMON evicted {damons_bytes} bytes, which are not in pgsteal"
     return Check("evicted bytes equal the kernel's pgsteal", passed, detail)
 
 
 def damons_bytes(trace: AnalysedTrace, cgroup_ids: Sequence[int]) -> int:
-    """Return the bytes of page cache that DAMON's threads took from these cgroups."""
+    """Return the bytes of page cache that DAMON's threads evicted from these cgroups."""
     from tracer.analysis.core.tables import is_evicted
     from tracer.analysis.explain.measure.cushion import damons_pages
 
@@ -122,7 +127,7 @@ def damons_bytes(trace: AnalysedTrace, cgroup_ids: Sequence[int]) -> int:
 
 
 def cache_fills_to_the_limit(evidence: Evidence) -> Check:
-    """Act one: usage comes to the limit while nearly all of it is cache."""
+    """Check act one: usage reaches the limit while nearly all of it is cache."""
     from tracer.analysis.core.columns import optional
 
     timeline = _timeline(evidence)
@@ -136,16 +141,16 @@ def cache_fills_to_the_limit(evidence: Evidence) -> Check:
 
 
 def cache_gives_way(evidence: Evidence) -> Check:
-    """Act two: usage stays at the limit while anonymous memory takes the place of cache.
+    """Check act two: usage stays within 5 % of the limit while anonymous memory replaces cache.
 
-    Within 5 %: one attempt frees whole large folios, so that usage dips by a few MiB.
+    An attempt frees whole large folios, so usage dips by a few MiB.
     """
     name = "act 2: cache gives way to anonymous memory"
     cushion = evidence.report.cushion
     absorbed, evicted = cushion.absorbed_bytes, cushion.evicted_bytes
     timeline = _timeline(evidence).dropna(subset=["usage_bytes", "cache_bytes"])
     if absorbed is None or evicted is None or timeline.empty:
-        return Check(name, False, "what the cache gave back is not known")
+        return Check(name, False, "the evictions are not known")
     lowest = int(timeline.loc[timeline["cache_bytes"].idxmax() :, "usage_bytes"].min())
     passed = absorbed >= 0.7 * evidence.limit_bytes and evicted >= absorbed
     passed = passed and lowest >= 0.95 * evidence.limit_bytes
@@ -154,7 +159,7 @@ def cache_gives_way(evidence: Evidence) -> Check:
 
 
 def cache_is_used_up(evidence: Evidence) -> Check:
-    """Act three: the kill comes once the cache is used up, and not before."""
+    """Check act three: the kill comes after the cache is used up."""
     cushion, killed_at = evidence.report.cushion, evidence.report.time
     passed = (
         cushion.exhausted_at is not None
@@ -174,14 +179,14 @@ def _used_up(exhausted_at: pd.Timestamp | None, killed_at: pd.Timestamp | None) 
 
 
 def little_was_evicted(evidence: Evidence) -> Check:
-    """There was no cache worth the name to give back."""
+    """Check that hardly any cache was evicted, because there was none."""
     evicted = evidence.report.cushion.evicted_bytes
     passed = evicted is not None and evicted <= 0.1 * evidence.limit_bytes
     return Check("there was no cushion of cache", passed, f"{size(evicted)} evicted")
 
 
 def full_of(*classes: str) -> Callable[[Evidence], Check]:
-    """These classes of the composition are together nearly all of usage; the interpreter is the rest."""
+    """Return the check that these classes are nearly all of usage; the interpreter is the rest."""
 
     def check(evidence: Evidence) -> Check:
         made_of = evidence.report.composition
@@ -194,31 +199,32 @@ def full_of(*classes: str) -> Callable[[Evidence], Check]:
 
 
 def shmem_of_no_process(unmapped_bytes: int) -> Callable[[Evidence], Check]:
-    """Beside what the victim has mapped there is the memory that was written, but never mapped."""
+    """Return the check that shmem includes memory that was written but never mapped."""
 
     def check(evidence: Evidence) -> Check:
         shmem = evidence.report.composition.shmem
         mapped = sum(one.shmem_rss_bytes or 0 for one in evidence.report.victims)
         passed = shmem is not None and abs(shmem - mapped - unmapped_bytes) <= _RSS_ERROR_BYTES
-        detail = f"{size(shmem)}, less {size(mapped)} in the victim's RSS; written: {size(unmapped_bytes)}"
+        detail = f"{size(shmem)}, minus {size(mapped)} in the victim's RSS; written: {size(unmapped_bytes)}"
         return Check("shmem that no process has mapped is found", passed, detail)
 
     return check
 
 
 def little_was_mapped(evidence: Evidence) -> Check:
-    """The victim's RSS explains next to nothing: what its death frees is in no process's memory."""
+    """Check that the victim's RSS is small: the memory that its death frees belongs to no process."""
     mapped = sum(
         (one.anon_rss_bytes or 0) + (one.file_rss_bytes or 0) + (one.shmem_rss_bytes or 0)
         for one in evidence.report.victims
     )
     passed = bool(evidence.report.victims) and mapped <= 2 * _INTERPRETER_BYTES
-    return Check("the victim's RSS is but the interpreter's", passed, size(mapped))
+    return Check("the victim's RSS is only that of the interpreter", passed, size(mapped))
 
 
 def reclaim_met_unwritten_pages(evidence: Evidence) -> Check:
-    """The last attempts freed next to none, since what they looked at was dirty or under writeback: but a
-    folio of 512 pages may have been written just then. The multi-gen LRU sets such pages aside uncounted.
+    """Check that the last attempts freed almost nothing, because the pages were dirty or under writeback.
+
+    A folio of 512 pages may have been written just then. The multi-gen LRU skips such pages uncounted.
     """
     tried = evidence.report.reclaim.transcript
     scanned = sum(one.scanned_file_pages for one in tried)
@@ -226,33 +232,36 @@ def reclaim_met_unwritten_pages(evidence: Evidence) -> Check:
     freed = sum(one.reclaimed_pages for one in tried)
     passed = bool(tried) and freed <= _NEXT_TO_NONE * scanned and unwritten >= _NEARLY_ALL * scanned
     detail = f"{unwritten} of {scanned} pages dirty or under writeback, {freed} freed"
-    return Check("reclaim met pages that were not written yet", passed, detail)
+    return Check("reclaim found pages that were not yet written", passed, detail)
 
 
 def locked_file(size_bytes: int) -> Callable[[Evidence], Check]:
-    """The cache of the locked file is no cache that could be dropped, and in the victim's RSS."""
+    """Return the check that the cache of the locked file is not droppable, and in the victim's RSS."""
 
     def check(evidence: Evidence) -> Check:
         clean = evidence.report.composition.file_clean
         mapped = sum(one.file_rss_bytes or 0 for one in evidence.report.victims)
         passed = clean is not None and clean <= 0.05 * evidence.limit_bytes and mapped >= size_bytes
-        detail = f"{size(mapped)} mapped, of it locked: {size(size_bytes)}; {size(clean)} can be dropped"
-        return Check("a locked file is no cache to be dropped", passed, detail)
+        detail = f"{size(mapped)} mapped, {size(size_bytes)} of it locked; {size(clean)} can be dropped"
+        return Check("a locked file is not droppable cache", passed, detail)
 
     return check
 
 
 def worst_is_killed(crowd: Sequence[tuple[int, int]]) -> Callable[[Evidence], Check]:
-    """Of processes of these sizes and oom_score_adj, the kernel killed the first; if more, in their order.
+    """Return the check that the kernel killed the first of these (bytes, oom_score_adj), or the first few in
+    order.
 
-    Their order is that of badness: what is resident, and so many thousandths of the limit (mm/oom_kill.c,
-    oom_badness). All of them are copies of one process, so that what it is made of counts for each alike.
+    Their order is that of badness: the resident memory plus oom_score_adj thousandths of the limit
+    (mm/oom_kill.c, oom_badness). All are copies of one process, so its own memory counts equally for each.
     """
 
     def check(evidence: Evidence) -> Check:
         limit = evidence.limit_bytes
         scores = [least + adj * limit // 1000 for least, adj in crowd]
-        left = limit - sum(least for least, _ in crowd)  # at most what the one that asks has, with adj 0
+        left = limit - sum(
+            least for least, _ in crowd
+        )  # the most that the requesting process has, with adj 0
         victims = [victim for report in evidence.reports for victim in report.victims]
         passed = scores == sorted(scores, reverse=True) and scores[0] > left
         passed = passed and 0 < len(victims) <= len(crowd)
@@ -267,18 +276,18 @@ def worst_is_killed(crowd: Sequence[tuple[int, int]]) -> Callable[[Evidence], Ch
     return check
 
 
-def all_are_weighed(crowd: Sequence[tuple[int, int]]) -> Callable[[Evidence], Check]:
-    """Each of the crowd, and the one that asks, is a candidate, and the killed one is their first.
+def all_are_candidates(crowd: Sequence[tuple[int, int]]) -> Callable[[Evidence], Check]:
+    """Return the check that the whole crowd and the requesting task are candidates, the victim first.
 
-    Where functions cannot be hooked and the kernel left its table out (it writes ten reports in 5 s, and
-    after others' kills perhaps none of ours), that must be said.
+    If functions cannot be hooked and the kernel left its table out (it writes ten reports in 5 s, so perhaps
+    none after kills elsewhere), the report must have the reason.
     """
 
     def check(evidence: Evidence) -> Check:
-        name, report = "all are weighed, the worst first", evidence.report
+        name, report = "all are candidates, the worst first", evidence.report
         found, why = report.candidates, report.quality.unknown.get("candidates")
         if not found and report.quality.kmsg != "matched" and why is not None:
-            return Check(name, True, f"not known, and said to be: {why}")
+            return Check(name, True, f"not known, as reported: {why}")
         expected = sorted([0, *(adj for _, adj in crowd)])
         passed = sorted(one.oom_score_adj for one in found) == expected
         passed = passed and [one.chosen for one in found] == [True] + [False] * len(crowd)
@@ -291,21 +300,21 @@ def all_are_weighed(crowd: Sequence[tuple[int, int]]) -> Callable[[Evidence], Ch
 
 
 def three_cgroups(trigger: str, victim: str) -> Callable[[Evidence], Check]:
-    """Who asked and who died were in these cgroups below the limit's owner, and each is named."""
+    """Return the check that trigger and victim are named in these cgroups below the limit owner."""
 
     def check(evidence: Evidence) -> Check:
         report = evidence.report
         owner, died = report.limit_owner, [one.cgroup for one in report.victims]
         expected = (f"{owner.cgroup}/{trigger}", [f"{owner.cgroup}/{victim}"])
         passed = owner.is_ancestor is True and (report.trigger.cgroup, died) == expected
-        detail = f"{report.trigger.cgroup} asked, in {', '.join(map(str, died))} was killed"
+        detail = f"request from {report.trigger.cgroup}, killed in {', '.join(map(str, died))}"
         return Check("trigger, victim and limit in three cgroups", passed, f"{detail}, limit: {owner.cgroup}")
 
     return check
 
 
 def killed_together(others_bytes: Sequence[int]) -> Callable[[Evidence], Check]:
-    """One decision killed who asked and one process of each of these sizes, and no other."""
+    """Return the check that one decision killed the trigger and one process of each of these sizes."""
 
     def check(evidence: Evidence) -> Check:
         victims = evidence.report.victims
@@ -325,7 +334,7 @@ def killed_together(others_bytes: Sequence[int]) -> Callable[[Evidence], Check]:
 
 
 def _timeline(evidence: Evidence) -> pd.DataFrame:
-    """The limit owner's timeline before the kill; a row shows the levels at the end of its interval."""
+    """Return the limit owner's timeline before the kill; a row has the levels at the end of its interval."""
     import pandas as pd
 
     timeline = evidence.trace.timeline(cgroup=evidence.report.limit_owner.cgroup, every="20ms")
@@ -334,10 +343,11 @@ def _timeline(evidence: Evidence) -> pd.DataFrame:
 
 
 def _pgsteal_bytes(evidence: Evidence, owners: Sequence[int]) -> int | None:
-    """The kernel's count from the cgroup's creation to the kill, by the sample taken at the kill.
+    """Return the kernel's count from the creation of the cgroup to the kill, from the sample at the kill.
 
-    That one has none where only memory.stat counts (v2 until the counts became node statistics in 7.1), which
-    lags until its next flush. The last reading is right there: its only process gone, nothing is reclaimed.
+    That sample has no count if only memory.stat counts (v2 until the counts became node statistics in 7.1),
+    because memory.stat lags until its next flush. Then the last reading is right: the only process is gone,
+    so nothing is reclaimed after the kill.
     """
     samples = evidence.trace.samples
     readings = samples[samples["cgroup_id"].isin(owners)].dropna(subset="pgsteal")

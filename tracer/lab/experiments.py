@@ -1,4 +1,6 @@
-"""The experiments: each provokes one thing in a cgroup of its own, and its label says what must be found."""
+"""The experiments: each provokes one situation in its own cgroup, and has the expected answer as its
+label.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +20,17 @@ from tracer.lab.slow_filesystem import slow_filesystem
 from tracer.lab.survival import Survival
 
 _MIB = 1 << 20
-_PAUSE_MS = 5  # after each MiB: the acts then last long enough to be seen in a timeline
+_PAUSE_MS = 5  # after each MiB, so that each act lasts long enough for a timeline
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """`cause` is the label: what `explain` must find, None where nothing is to be killed. Then `survival` is
-    checked, else `checks`.
+    """An experiment. `cause` is its label: the cause that `explain` must find, or None if nothing is killed.
 
-    `prepare` makes, outside of the cgroup, what the work needs, in the scratch directory that it is given,
-    and says where the work finds it; `steps` are those of `tracer.lab.workload`, given that. `kills`: how
-    many kills there can be, of which the first is checked. `needs_v2`: what of cgroup v2 it is about, which
-    v1 does not have.
+    With a cause, `kills` checks the number of kills and `checks` the first kill; without one, `survival` is
+    checked. `prepare` makes the files of the work in a scratch directory, outside of the cgroup, and gives
+    their place to `steps`, which returns the steps of `tracer.lab.workload`. `needs_v2` names the feature of
+    cgroup v2 that the experiment needs.
     """
 
     name: str
@@ -44,13 +45,13 @@ class Experiment:
     needs_v2: str | None = None
 
     def command(self, place: Path) -> list[str]:
-        """The command that is recorded; `place` is what `prepare` gave."""
+        """Return the command to record; `place` is the result of `prepare`."""
         workload = [sys.executable, "-m", "tracer.lab.workload", "--pause-ms", str(_PAUSE_MS)]
         return workload + self.steps(place)
 
 
 def _with_file(size_bytes: int) -> Callable[[Path], AbstractContextManager[Path]]:
-    """In its directory there is a file called `read-me` that is in nobody's page cache."""
+    """Return a `prepare` that makes a file `read-me` that is not in the page cache."""
 
     @contextmanager
     def prepare(scratch: Path) -> Iterator[Path]:
@@ -65,14 +66,14 @@ def _in_turn(*steps: list[str]) -> list[str]:
 
 
 _LIMIT_BYTES: Final = 100 * _MIB
-_CEILING_BYTES: Final = 4 * _LIMIT_BYTES  # if no kill comes, the workload ends here by itself
+_CEILING_BYTES: Final = 4 * _LIMIT_BYTES  # without a kill, the workload ends here
 _FILE_BYTES: Final = 117 * _MIB
-_CHILDREN_BYTES: Final = (7 * _MIB, 19 * _MIB)  # uneven, so that none can be taken for another
+_CHILDREN_BYTES: Final = (7 * _MIB, 19 * _MIB)  # all different, so that they cannot be confused
 _BIG_BYTES: Final = 61 * _MIB
-_GROWN_BYTES: Final = 47 * _MIB  # more than the big one leaves of the limit, and less than that one has
+_GROWN_BYTES: Final = 47 * _MIB  # more than the big process leaves of the limit, but less than it has
 _MEMFD_BYTES: Final = 37 * _MIB
 _LOCKED_FILE_BYTES: Final = 41 * _MIB
-_DIRTY_LIMIT_BYTES: Final = 64 * _MIB  # far below what may be dirty on a machine of 1 GiB
+_DIRTY_LIMIT_BYTES: Final = 64 * _MIB  # far below the dirty limit of a machine with 1 GiB
 _THRASH_LIMIT_BYTES: Final = 40 * _MIB
 _REREAD_BYTES: Final = 83 * _MIB
 _READ_TIMES: Final = 3
@@ -80,8 +81,10 @@ _CROWD: Final = (
     *((17 * _MIB, 500), (5 * _MIB, 570), (3 * _MIB, 550), (1 * _MIB, 490), (23 * _MIB, 150)),
     *((2 * _MIB, 333), (1 * _MIB, 80), (4 * _MIB, 30), (2 * _MIB, 0)),
 )
-"""(bytes, oom_score_adj), by the sum of the bytes and so many thousandths of the limit: the first is neither
-the largest nor the one with the greatest oom_score_adj."""
+"""(bytes, oom_score_adj), ordered by the bytes plus oom_score_adj thousandths of the limit.
+
+The first is neither the largest nor the one with the greatest oom_score_adj.
+"""
 _ALWAYS: Final = (checks.killed_at_the_limit, checks.cause_is_named, checks.composition_adds_up)
 
 EXPERIMENTS: Final = {
@@ -89,7 +92,7 @@ EXPERIMENTS: Final = {
     for experiment in (
         Experiment(
             name="page-cache",
-            summary="read a 117-MiB file at a limit of 100 MiB, then allocate to the kill",
+            summary="read a 117-MiB file at a limit of 100 MiB, then allocate until the kill",
             cause="anon_growth",
             prepare=_with_file(_FILE_BYTES),
             steps=lambda place: _in_turn(["read", str(place / "read-me")], ["anon", str(_CEILING_BYTES)]),
@@ -103,21 +106,21 @@ EXPERIMENTS: Final = {
         ),
         Experiment(
             name="anon",
-            summary="allocate at a limit of 100 MiB until the kill, with no cache to give",
+            summary="allocate at a limit of 100 MiB until the kill, without page cache",
             cause="anon_growth",
             steps=lambda _: ["anon", str(_CEILING_BYTES)],
             checks=(*_ALWAYS, checks.evictions_equal_pgsteal, checks.little_was_evicted),
         ),
         Experiment(
             name="shmem",
-            summary="fill a memfd that nobody has mapped, then share memory to the kill",
+            summary="fill an unmapped memfd, then touch shared memory until the kill",
             cause="shmem",
             steps=lambda _: _in_turn(["memfd", str(_MEMFD_BYTES)], ["shmem", str(_CEILING_BYTES)]),
             checks=(*_ALWAYS, checks.full_of("shmem"), checks.shmem_of_no_process(_MEMFD_BYTES)),
         ),
         Experiment(
             name="slab",
-            summary="make pipes, kernel memory and in no process's RSS, until the kill",
+            summary="make pipes (kernel memory, in no process's RSS) until the kill",
             cause="kernel_memory",
             steps=lambda _: ["pipes", str(_CEILING_BYTES)],
             checks=(*_ALWAYS, checks.full_of("slab_unreclaimable"), checks.little_was_mapped),
@@ -133,7 +136,7 @@ EXPERIMENTS: Final = {
         ),
         Experiment(
             name="mlock",
-            summary="lock a mapped file of 41 MiB, then process memory, until the kill",
+            summary="lock a mapped 41-MiB file, then process memory, until the kill",
             cause="unevictable",
             prepare=_with_file(_LOCKED_FILE_BYTES),
             steps=lambda place: _in_turn(
@@ -160,7 +163,7 @@ EXPERIMENTS: Final = {
         ),
         Experiment(
             name="parent-limit",
-            summary="allocate in one cgroup until its sibling dies at the parent's limit",
+            summary="allocate in a cgroup until its sibling is killed at the parent's limit",
             cause="anon_growth",
             steps=lambda _: _in_turn(
                 ["cgroups", "small", "big"],
@@ -172,7 +175,7 @@ EXPERIMENTS: Final = {
         ),
         Experiment(
             name="group-kill",
-            summary="allocate until three processes die together (memory.oom.group, v2)",
+            summary="allocate until three processes are killed together (memory.oom.group, v2)",
             cause="anon_growth",
             steps=lambda _: _in_turn(
                 ["oom_group"],
@@ -184,13 +187,13 @@ EXPERIMENTS: Final = {
         ),
         Experiment(
             name="fork",
-            summary="allocate until one of ten processes of uneven oom_score_adj dies",
+            summary="allocate until one of ten processes with different oom_score_adj is killed",
             cause="anon_growth",
             steps=lambda _: _in_turn(
                 ["crowd", *(f"{size}:{adj}" for size, adj in _CROWD)], ["press", str(_CEILING_BYTES)]
             ),
             kills=first_kill,
-            checks=(*_ALWAYS, checks.worst_is_killed(_CROWD), checks.all_are_weighed(_CROWD)),
+            checks=(*_ALWAYS, checks.worst_is_killed(_CROWD), checks.all_are_candidates(_CROWD)),
         ),
     )
 }

@@ -1,7 +1,7 @@
-"""Is the least limit that is told true? The same work again at its upper end, and well below its lower end.
+"""Verification of the minimum limit: the same work at its upper end, and well below its lower end.
 
-Nothing is traced in these runs, so that the work is alone with its limit; that it lived or died is the
-kernel's own count of kills in the cgroup.
+These runs are not traced, so that the work has the limit to itself. The kernel's count of kills in the cgroup
+decides if the work survived.
 """
 
 from __future__ import annotations
@@ -30,21 +30,24 @@ _BELOW_PERCENT: Final = 80
 
 @dataclass(frozen=True)
 class Rerun:
-    """How the work ended at a limit: its exit status, negative for a signal, and the kills in its cgroup."""
+    """The end of the work at a limit: its exit status, negative for a signal, and the kills in its cgroup."""
 
     status: int
     kills: int
 
 
 def verified(experiment: Experiment, outcome: Outcome, repeat: int) -> Outcome:
-    """The outcome with the checks of the range in its trace, each end tried `repeat` times."""
+    """Return the outcome with checks of the minimum limit in its trace, each end tried `repeat` times."""
     checks = verify(experiment, tracer.open(outcome.trace), nearest(outcome.trace), repeat)
     return replace(outcome, checks=(*outcome.checks, *checks))
 
 
 def verify(experiment: Experiment, trace: AnalysedTrace, near: Path, repeat: int) -> Iterator[Check]:
-    """Checks of the range that `trace` gives, and where that is of a kill, also of the range that a recording
-    of the same work gives which lived at the upper end. Files are made in or near `near`."""
+    """Yield the checks of the minimum limit of `trace`, whose files are made in or near `near`.
+
+    For a kill, record the same work once more at the upper end, where it survives, and check the minimum
+    limit of that trace as well.
+    """
     kills = own_kills(trace)
     if not kills:
         yield from _verify(experiment, own_life(trace), "without a kill", near, repeat)
@@ -60,26 +63,26 @@ def verify(experiment: Experiment, trace: AnalysedTrace, near: Path, repeat: int
 
 
 def _verify(
-    experiment: Experiment, said: OomReport | Held, origin: str, near: Path, repeat: int
+    experiment: Experiment, report: OomReport | Held, origin: str, near: Path, repeat: int
 ) -> Iterator[Check]:
-    name = f"the least limit is told {origin}"
-    if said.sizing.min_limit_bytes is None:
-        yield Check(name, False, said.quality.unknown.get("sizing.min_limit_bytes", UNKNOWN))
+    name = f"the minimum limit is estimated {origin}"
+    if report.sizing.min_limit_bytes is None:
+        yield Check(name, False, report.quality.unknown.get("sizing.min_limit_bytes", UNKNOWN))
         return
-    low, high = said.sizing.min_limit_bytes
+    low, high = report.sizing.min_limit_bytes
     below = low * _BELOW_PERCENT // 100
     yield Check(name, low <= high, f"{size(low)} to {size(high)}")
     at_high = [rerun(experiment, high, near) for _ in range(repeat)]
     lived = sum(run.status == 0 and run.kills == 0 for run in at_high)
-    yield Check("the work lives at the upper end", lived == repeat, f"{lived} of {repeat} at {size(high)}")
+    yield Check("the work survives at the upper end", lived == repeat, f"{lived} of {repeat} at {size(high)}")
     at_below = [rerun(experiment, below, near) for _ in range(repeat)]
     died = sum(run.kills > 0 for run in at_below)
     detail = f"{died} of {repeat} at {size(below)}"
-    yield Check(f"it dies at {_BELOW_PERCENT} % of the lower end", died == repeat, detail)
+    yield Check(f"it is killed at {_BELOW_PERCENT} % of the lower end", died == repeat, detail)
 
 
 def rerun(experiment: Experiment, limit_bytes: int, near: Path) -> Rerun:
-    """The experiment's work from its beginning, untraced, in a fresh cgroup with this limit and no swap."""
+    """Run the work of the experiment, untraced, in a fresh cgroup with this limit and no swap."""
     hierarchy = memory_hierarchy()
     with (
         scratch_directory(near) as scratch,

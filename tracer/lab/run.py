@@ -1,4 +1,4 @@
-"""Run an experiment under our own `record`, and check what we then say about it."""
+"""Record an experiment with `record`, and check the explanation of the trace."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tracer.lab.survival import Survival
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found in the trace at `trace`."""
+    """The checks of an experiment, and the path of its trace."""
 
     experiment: str
     cause: Cause | None
@@ -35,10 +35,10 @@ class Outcome:
 
 
 def run(experiment: Experiment, output: Path | None, force: bool) -> Outcome:
-    """Record the experiment into `output` (None: where `record` puts it by itself) and check the explanation.
+    """Record the experiment into `output` (None: the default of `record`), and check the explanation.
 
-    The recording is a process of its own, the same command that a user would type; its progress goes to our
-    stderr. Raises TracerError when nothing could be recorded, or where the experiment cannot be made.
+    The recording is a process of its own, with the command that a user would type; its progress goes to
+    stderr. Raises TracerError if nothing was recorded, or if this machine cannot run the experiment.
     """
     lacking = what_lacks(experiment)
     if lacking is not None:
@@ -52,7 +52,7 @@ def run(experiment: Experiment, output: Path | None, force: bool) -> Outcome:
 
 
 def what_lacks(experiment: Experiment) -> str | None:
-    """Why it cannot be made on this machine; None if it can."""
+    """Return the reason why this machine cannot run the experiment, or None."""
     if experiment.needs_v2 is None or memory_hierarchy().version == 2:
         return None
     return (
@@ -62,8 +62,8 @@ def what_lacks(experiment: Experiment) -> str | None:
 
 
 def examine(experiment: Experiment, trace: AnalysedTrace) -> tuple[Check, ...]:
-    """The checks of an experiment on an open trace; only the first one where that many kills are not what is
-    to be explained.
+    """Return the checks of an experiment on an open trace; only the first, if the number of kills is
+    wrong.
     """
     reports = own_kills(trace)
     first = experiment.kills(reports)
@@ -77,7 +77,7 @@ def examine(experiment: Experiment, trace: AnalysedTrace) -> tuple[Check, ...]:
 
 
 def own_kills(trace: AnalysedTrace) -> list[OomReport]:
-    """Of the kills in the trace, which may be the whole machine's, those in the experiment's cgroup."""
+    """Return the kills in the experiment's cgroup; the trace can have others of the whole machine."""
     own = f"{_own_cgroup(trace)}/"
     return [
         report
@@ -87,7 +87,7 @@ def own_kills(trace: AnalysedTrace) -> list[OomReport]:
 
 
 def own_life(trace: AnalysedTrace) -> Held:
-    """What is said of the experiment's cgroup as one that lived."""
+    """Return the report about the experiment's cgroup as a survivor."""
     own = _own_cgroup(trace)
     (held,) = (one for one in trace.held_cgroups() if one.cgroup == own)
     return held
@@ -99,7 +99,7 @@ def _own_cgroup(trace: AnalysedTrace) -> str:
 
 
 def record(experiment: Experiment, place: Path, output: Path | None, force: bool) -> Path:
-    """Record an experiment that is prepared at `place`, and return where its trace is."""
+    """Record an experiment that is prepared at `place`, and return the path of its trace."""
     options = ["--name", f"lab-{experiment.name}", "--limit", str(experiment.limit_bytes), "--swap", "0"]
     options += ["-o", str(output)] if output is not None else []
     options += ["-f"] if force else []
@@ -108,7 +108,7 @@ def record(experiment: Experiment, place: Path, output: Path | None, force: bool
     try:
         printed = recording.communicate()[0].decode("utf-8", "surrogateescape").splitlines()
     except BaseException:
-        recording.terminate()  # it ends in good order, and leaves neither cgroup nor process
+        recording.terminate()  # it ends in order, and leaves neither a cgroup nor a process
         recording.communicate()
         raise
     if not printed:
@@ -117,5 +117,5 @@ def record(experiment: Experiment, place: Path, output: Path | None, force: bool
 
 
 def nearest(path: Path) -> Path:
-    """The closest directory above `path` that exists."""
+    """Return the closest existing directory above `path`."""
     return next((parent for parent in path.absolute().parents if parent.is_dir()), Path.cwd())

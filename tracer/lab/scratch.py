@@ -1,4 +1,4 @@
-"""Files on a real disk for an experiment to read: in no page cache when it begins, and gone when it ends."""
+"""Files on a disk for an experiment: not in the page cache when it begins, and removed when it ends."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ _DROP_WITHIN_S = 5.0
 
 @contextmanager
 def scratch_directory(near: Path) -> Iterator[Path]:
-    """A temporary directory (0700) in `near` or, where that is kept in memory, in /var/tmp; removed at the
-    end. Those of makers that were killed before they could are removed first.
+    """Make a temporary directory (0700) in `near`, or in /var/tmp if `near` is in memory, and remove it at
+    the end.
 
-    Raises TracerError when neither is writable and on a disk.
+    Directories of killed makers are removed first. Raises TracerError if neither place is writable and on a
+    disk.
     """
     parent = first_on_a_disk((near, Path("/var/tmp")))
     if parent is None:
@@ -45,8 +46,8 @@ def scratch_directory(near: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """As `kernel.cgroups.ephemeral.remove_leftovers` does with cgroups: the maker, and its lock, are both
-    gone.
+    """Remove directories whose maker and its lock are gone, as `kernel.cgroups.ephemeral` does with
+    cgroups.
     """
     for directory in parent.glob(f"{_PREFIX}*"):
         maker = re.match(rf"{re.escape(_PREFIX)}(\d+)-", directory.name)
@@ -67,9 +68,9 @@ def _remove_leftovers(parent: Path) -> None:
 
 
 def write_uncached(file: Path, size_bytes: int) -> None:
-    """Make a file (0600) of incompressible content that is on the disk and in nobody's page cache.
+    """Make a file (0600) of incompressible content that is on the disk and not in the page cache.
 
-    Raises TracerError when it cannot be written, or when its pages will not leave the cache.
+    Raises TracerError if it cannot be written, or if its pages do not leave the page cache.
     """
     try:
         descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -85,7 +86,7 @@ def write_uncached(file: Path, size_bytes: int) -> None:
 
 
 def cached_pages(descriptor: int, size_bytes: int) -> int:
-    """How many pages of an open, writable file are in the page cache (mincore(2))."""
+    """Return the number of pages of an open, writable file that are in the page cache (mincore(2))."""
     pages = -(-size_bytes // mmap.PAGESIZE)
     with mmap.mmap(descriptor, size_bytes, flags=mmap.MAP_PRIVATE) as mapping:
         start = ctypes.c_char.from_buffer(mapping)
@@ -99,8 +100,9 @@ def cached_pages(descriptor: int, size_bytes: int) -> int:
 
 
 def _drop(descriptor: int, size_bytes: int) -> None:
-    """Drop this one file from the page cache. Again until it is out: pages that wait in another CPU's LRU
-    batch stay at the first call (mm/fadvise.c).
+    """Drop one file from the page cache, repeatedly until it is gone.
+
+    Pages in the LRU batch of another CPU stay at the first call (mm/fadvise.c).
     """
     deadline = time.monotonic() + _DROP_WITHIN_S
     while True:

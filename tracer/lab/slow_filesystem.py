@@ -1,16 +1,16 @@
-"""A file system whose disk does not keep up: what a process writes there stays dirty, or on its way to the
-disk, for as long as the process lives.
+"""A file system whose disk does not keep up: written pages stay dirty or under writeback while the writer
+lives.
 
-It is FUSE's (linux/Documentation/filesystems/fuse, include/uapi/linux/fuse.h), served by a process of ours
-and mounted in that one's own namespace: nobody else comes across it, and it goes with the process, which ends
-with its maker. There can be one file in it, with any name, that can be written and not be read.
+It is a FUSE file system (Documentation/filesystems/fuse, include/uapi/linux/fuse.h). A process of the lab
+serves it and mounts it in its own mount namespace, so no other process sees it, and it disappears with the
+server, which ends with its maker. It holds one file of any name, which can be written but not read.
 
-Why not a slow disk: reclaim for a cgroup of v1 waits for what is being written, so that it takes as long as
-the disk and kills nobody. For FUSE it does not wait, lest it wait for a server that needs memory itself
-(since 6.16, "mm: skip folio reclaim in legacy memcg contexts for deadlockable mappings"). And on v2 no writer
-waits for what is dirty in its cgroup where the file system does not know cgroups (SB_I_CGROUPWB). Before
-6.16 FUSE wrote from copies that are charged to nobody: so no more than some writes are begun, and what is
-written after them stays dirty.
+A slow disk would not do. Reclaim in a cgroup of v1 waits for writeback, so it is as slow as the disk, and
+nothing is killed. For FUSE, it does not wait, because the server may need memory itself (since v6.16, "mm:
+skip folio reclaim in legacy memcg contexts for deadlockable mappings"). On v2, a writer does not wait for
+the dirty pages of its cgroup if the file system does not support cgroup writeback (SB_I_CGROUPWB). Before
+v6.16, FUSE wrote from copies that are charged to no cgroup: so only a few writes are started, and pages
+written later stay dirty.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _FEW_AT_ONCE: Final = 16
 _ROOT, _FILE = 1, 2  # node ids
 _VALID_S: Final = 3600
 _POLL_S: Final = 0.05
-_SLOW_FOR_S: Final = 600.0  # the writer is to end some time, on slow machines not too early
+_SLOW_FOR_S: Final = 600.0  # long enough for slow machines, but the writer must end
 _HEADER: Final = struct.Struct("=IIQQIIII")  # struct fuse_in_header
 
 
 class _Request(IntEnum):
-    """enum fuse_opcode, as far as there is an answer to it."""
+    """The values of enum fuse_opcode that the server answers."""
 
     LOOKUP = 1
     FORGET = 2
@@ -68,25 +68,25 @@ class _Request(IntEnum):
 
 @contextmanager
 def slow_filesystem(near: Path) -> Iterator[Path]:
-    """A directory, by a path that any process can use, for one new file; it is gone at the end.
+    """Return a directory for one new file, by a path that any process can use; it is gone at the end.
 
-    `near` is an empty directory, where it is mounted for nobody but its server. Raises TracerError.
+    `near` is an empty directory, on which it is mounted for its server only. Raises TracerError.
     """
     command = [sys.executable, "-m", "tracer.lab.slow_filesystem", str(near)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         try:
             assert server.stdout is not None
-            said = os.fsdecode(server.stdout.readline()).rstrip("\n")
-            if not said.startswith("/"):
-                raise TracerError(said or f"the slow file system ended with status {server.wait()}")
-            yield Path(said)
+            answer = os.fsdecode(server.stdout.readline()).rstrip("\n")
+            if not answer.startswith("/"):
+                raise TracerError(answer or f"the slow file system ended with status {server.wait()}")
+            yield Path(answer)
         finally:
             server.kill()
 
 
 @dataclass(frozen=True)
 class _Writer:
-    """Who made the file, and until when (time.monotonic) the disk is slow for that one."""
+    """The process that made the file, and the time (time.monotonic) until which its disk is slow."""
 
     pid: int
     slow_until: float
@@ -96,7 +96,7 @@ class _Writer:
 
 
 class _Server:
-    """Answers what the kernel asks on `connection`; writes not before the process that writes is done."""
+    """Answers the kernel's requests on `connection`, and delays writes until the writer is done."""
 
     def __init__(self, connection: int, most_at_once: int) -> None:
         self._connection = connection
@@ -122,7 +122,7 @@ class _Server:
         _, number, unique, node, _, _, pid, _ = _HEADER.unpack_from(request)
         body = request[_HEADER.size :]
         if number in (_Request.FORGET, _Request.BATCH_FORGET, _Request.INTERRUPT):
-            return  # they want none
+            return  # these have no answer
         if number == _Request.LOOKUP and self._writer is None:
             self._reply(unique, error=errno.ENOENT)
         elif number == _Request.WRITE:
@@ -177,7 +177,7 @@ class _Server:
         try:
             os.write(self._connection, struct.pack("=IiQ", 16 + len(answer), -error, unique) + answer)
         except FileNotFoundError:
-            return  # the request was interrupted meanwhile
+            return  # the request was interrupted
 
 
 def _is_exiting(pid: int) -> bool:
@@ -189,7 +189,7 @@ def _is_exiting(pid: int) -> bool:
 
 
 def _mount(directory: str) -> int:
-    """Mount it for this process alone; returns the connection to the kernel."""
+    """Mount the file system for this process alone, and return the connection to the kernel."""
     connection = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     libc = ctypes.CDLL(None, use_errno=True)
     options = f"fd={connection},rootmode=40000,user_id=0,group_id=0".encode()
@@ -204,12 +204,12 @@ def _mount(directory: str) -> int:
 
 
 def _let_all_be_dirty(directory: str) -> int:
-    """Of a FUSE mount, a hundredth of what may be dirty on the machine may be (fs/fuse/inode.c,
-    fuse_bdi_init). All of it may be of ours: the setting is of this mount alone. Returns how many writes may
-    be under way at once.
+    """Let the mount have as many dirty pages as the machine allows, and return the number of parallel writes.
 
-    Where a mount cannot be let off its own limit (strict_limit, since 6.2, "mm: add bdi_set_strict_limit()
-    function"), a least share of the machine's is kept for it; and writes under way count for that share, too.
+    By default, a FUSE mount may have a hundredth of the machine's dirty pages (fs/fuse/inode.c,
+    fuse_bdi_init). The setting affects this mount only. If the mount's own limit cannot be switched off
+    (strict_limit, since v6.2, "mm: add bdi_set_strict_limit() function"), a minimum share of the machine's
+    dirty pages is reserved for it; pages under writeback count towards that share.
     """
     device = next(
         mount.device for mount in parse_mountinfo(MOUNTINFO.read_bytes()) if mount.mount_point == directory
@@ -224,13 +224,15 @@ def _let_all_be_dirty(directory: str) -> int:
 
 
 def main(directory: str) -> int:
-    """Mount, print the way to it and serve until the standard input ends; or print in one line why not."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is our maker's, who has to end what waits for us
+    """Mount, print the path and serve until the end of standard input, or print in one line why not."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the maker, which must end the processes that wait for the server
     try:
         connection = _mount(directory)
         most_at_once = _let_all_be_dirty(directory)
     except OSError as error:
-        print(f"cannot make a slow file system ({error}): it takes root and FUSE (modprobe fuse)", flush=True)
+        print(f"cannot make a slow file system ({error}): it needs root and FUSE (modprobe fuse)", flush=True)
         return 1
     print(f"/proc/{os.getpid()}/root{directory}", flush=True)
     _Server(connection, most_at_once).serve(until_readable=sys.stdin.fileno())

@@ -1,6 +1,4 @@
-"""What must be true of an experiment in which nothing is killed: the checks of `tracer.lab.checks` for those
-who live.
-"""
+"""Checks of the answer for an experiment without a kill; `tracer.lab.checks` has those for a kill."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ _NEAR_LIMIT_BYTES = 2 << 20  # a large folio
 
 @dataclass(frozen=True)
 class Survival:
-    """A trace of one experiment without a kill, and what is said of the cgroup that it was made for."""
+    """The trace of an experiment without a kill, with the report about the experiment's cgroup."""
 
     trace: AnalysedTrace
     held: Held
@@ -34,7 +32,7 @@ class Survival:
         return int(self.trace.meta["page_size"])
 
     def samples(self) -> pd.DataFrame:
-        """Those of its cgroup, by time."""
+        """Return the samples of the cgroup, in order of time."""
         samples = self.trace.samples
         return samples[samples["cgroup_id"] == self.cgroup_id()]
 
@@ -44,29 +42,29 @@ class Survival:
 
 
 def nothing_killed(reports: Sequence[OomReport]) -> Check:
-    """The work ends by itself."""
+    """Check that there is no kill."""
     return Check("no OOM kill", not reports, f"{len(reports)} in the trace")
 
 
 def at_the_limit(survival: Survival) -> Check:
-    """It came to its limit and lived there."""
+    """Check that usage reached the limit."""
     peak, hits = survival.held.peak_usage_bytes, survival.held.max_events
     near = peak is not None and survival.limit_bytes - peak <= _NEAR_LIMIT_BYTES
     passed = near and survival.held.limit_bytes == survival.limit_bytes and hits != 0  # None: not counted
-    detail = f"usage came to {size(peak)} of {size(survival.limit_bytes)}, {count(hits)} hits"
-    return Check("it lived at its limit", passed, detail)
+    detail = f"usage reached {size(peak)} of {size(survival.limit_bytes)}, {count(hits)} hits"
+    return Check("the work survives at its limit", passed, detail)
 
 
 def cache_gave_way(survival: Survival) -> Check:
-    """What held is named: nearly all of the peak was cache."""
+    """Check that nearly all of the peak was page cache, and that it was evicted to make room."""
     cache, peak = survival.held.cache_at_peak_bytes, survival.held.peak_usage_bytes or 0
     passed = cache is not None and peak > 0 and cache >= 0.7 * peak and survival.held.evicted_bytes > 0
     detail = f"{size(cache)} of {size(peak)} was cache, {size(survival.held.evicted_bytes)} evicted"
-    return Check("what held is the cache that gave way", passed, detail)
+    return Check("page cache made room", passed, detail)
 
 
 def evictions_equal_pgsteal(survival: Survival) -> Check:
-    """Every page that the kernel counts as stolen from the cgroup was seen to leave the page cache."""
+    """Check that the trace has an eviction for each page that the kernel counts as stolen from the cgroup."""
     counts = survival.samples()["pgsteal"].dropna()
     stolen = None if counts.empty else int(counts.iloc[-1]) * survival.page_size
     damons = damons_bytes(survival.trace, [survival.cgroup_id()])
@@ -74,7 +72,7 @@ def evictions_equal_pgsteal(survival: Survival) -> Check:
 
 
 def read_again(file_bytes: int, times: int) -> Callable[[Survival], Check]:
-    """Hardly any of the file was still there when it was read again, and all of that is seen to come back."""
+    """Return the check that each reading adds nearly the whole file, and that the trace has all refaults."""
 
     def check(survival: Survival) -> Check:
         rows, back = survival.trace.pagecache, survival.trace.refaults
@@ -84,16 +82,17 @@ def read_again(file_bytes: int, times: int) -> Callable[[Survival], Check]:
         came_back = int(back.loc[back["inode_id"] == by_file.idxmax(), "bytes"].sum()) if came_in else 0
         passed = 0.97 * times * file_bytes <= came_in <= times * file_bytes
         passed = passed and came_in - came_back == file_bytes
-        detail = f"{size(came_in)} read, {size(came_back)} of it again; the file has {size(file_bytes)}"
-        return Check(f"a file read {times} times came in {times} times", passed, detail)
+        detail = f"{size(came_in)} added, {size(came_back)} of it again; the file has {size(file_bytes)}"
+        return Check(f"a file that is read {times} times is added {times} times", passed, detail)
 
     return check
 
 
 def refaults_equal_the_kernels(survival: Survival) -> Check:
-    """What was seen to come back is what the kernel counts (memory.stat, workingset_refault_file).
+    """Check that the refaults of the trace are those that the kernel counts.
 
-    The kernel may also remember that something else, of which there is little, was evicted before the trace.
+    The kernel's count is workingset_refault_file of memory.stat. It may include a few other pages that were
+    evicted before the trace.
     """
     back, rows, own = survival.trace.refaults, survival.trace.pagecache, survival.cgroup_id()
     seen = int(back.loc[back["cgroup_id"] == own, "bytes"].sum())
@@ -102,18 +101,18 @@ def refaults_equal_the_kernels(survival: Survival) -> Check:
     others = int(by_file.sum() - by_file.max()) if len(by_file) else 0
     counted = survival.held.refaulted_bytes
     passed = counted is not None and 0 < seen <= counted <= seen + others
-    detail = f"{seen} bytes, by the kernel's count {counted}"
-    return Check("what came back equals the kernel's refaults", passed, detail)
+    detail = f"{seen} bytes, {counted} by the kernel's count"
+    return Check("refaults equal the kernel's count", passed, detail)
 
 
 def thrash_is_seen(file_bytes: int) -> Callable[[Survival], Check]:
-    """`thrash` finds it: at least one whole reading of the file came back within seconds of its eviction."""
+    """Return the check that `thrash` finds at least one whole reading of the file."""
 
     def check(survival: Survival) -> Check:
         found = survival.trace.thrash()
         found = found[found["cgroup_id"] == survival.cgroup_id()]
         evicted, back = int(found["evicted_bytes"].sum()), int(found["refaulted_bytes"].sum())
-        detail = f"{len(found)} intervals, {size(evicted)} evicted, {size(back)} of it back"
-        return Check("it is said to thrash", not found.empty and back >= file_bytes, detail)
+        detail = f"{len(found)} intervals, {size(evicted)} evicted, {size(back)} of it read again"
+        return Check("thrash is found", not found.empty and back >= file_bytes, detail)
 
     return check

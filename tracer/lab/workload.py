@@ -1,31 +1,31 @@
-"""Work of known kinds and amounts, to be done inside a cgroup.
+"""Work of known kinds and amounts inside a cgroup.
 
 `python3 -m tracer.lab.workload [--barrier] [--pause-ms N] STEP [then STEP]...`, where STEP is one of
 
-    read FILE...        read the files through, so that they come into the page cache
+    read FILE...        read the files completely, into the page cache
     write FILE BYTES    write a new file and leave its pages dirty
-    anon BYTES          touch that much private anonymous memory, page by page, and keep it
-    shmem BYTES         the same of shared memory
-    memfd BYTES         write that much into a file in memory (shmem that no process has mapped)
-    mlock BYTES         the same as anon, locked
+    anon BYTES          touch this much private anonymous memory, page by page, and keep it
+    shmem BYTES         the same with shared memory
+    memfd BYTES         write this much into a file in memory (shmem that no process has mapped)
+    mlock BYTES         the same as anon, with locked memory
     mlock_file FILE     map a file and lock it, part by part
     threads N           start N threads that wait (kernel stacks)
     files DIR N         make N empty files (slab: inodes and dentries)
-    pipes BYTES         make pipes with that much room for what is to flow through them (slab, in use)
-    page_tables BYTES   read zeros so far apart that each page read takes a page table of its own
-    sockets BYTES       send that much through TCP to ourselves, and receive none of it
-    oom_group           have the kernel kill all of this cgroup together (v2)
-    cgroups NAME...     make cgroups below this one and go on in the first of them
-    child NAME BYTES    fork a process that does `anon BYTES` in that one ("." is this one), and ends with us
-    crowd BYTES:ADJ...  fork a process for each that takes this oom_score_adj, does `anon BYTES`, ends with us
-    press BYTES         as `anon`, but only until one of our children was killed
+    pipes BYTES         make pipes with this much memory for their buffer tables (slab, in use)
+    page_tables BYTES   read zero pages so far apart that each needs its own page table
+    sockets BYTES       send this much over TCP to this process, and receive nothing
+    oom_group           set memory.oom.group, so that the kernel kills this whole cgroup (v2)
+    cgroups NAME...     make cgroups below this one, and move to the first of them
+    child NAME BYTES    fork a process that runs `anon BYTES` in cgroup NAME ("." is this one)
+    crowd BYTES:ADJ...  fork a process for each, which sets its oom_score_adj and runs `anon BYTES`
+    press BYTES         the same as anon, but only until a child of this process is killed
 
-This cgroup is the one that we were started in. Nothing is given back before the end, so `anon` with more
-bytes than the limit allocates until it is killed, and its number is the ceiling that protects the machine if
-no kill comes. A pause follows each MiB (each thread, each file). With `--barrier` it prints `start`, then
-`done STEP` after each step, and waits for a newline after each of these lines: between them the cgroup is
-quiet and memory.stat can be read. Standard library only as far as can be, and little of that: start-up is
-part of what is measured.
+Forked processes end with their parent. "This cgroup" is the one in which the process was started. Nothing is
+freed before the end, so `anon` with more bytes than the limit allocates until it is killed; its number is a
+ceiling that protects the machine if no kill comes. A pause follows each MiB (each thread, each file). With
+`--barrier`, the process prints `start`, then `done STEP` after each step, and waits for a newline after each
+of these lines: meanwhile the cgroup is quiet, and memory.stat can be read. Imports are few, because the
+start-up is part of the measured work.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from functools import cache
 _CHUNK_BYTES = 1 << 20
 _USAGE = "usage: python3 -m tracer.lab.workload [--barrier] [--pause-ms N] STEP [then STEP]..."
 
-_MAP_NORESERVE = 0x4000  # include/uapi/asm-generic/mman.h; the module has it since Python 3.12
+_MAP_NORESERVE = 0x4000  # include/uapi/asm-generic/mman.h; in the mmap module since Python 3.12
 _PIPE_ROOM_BYTES = 1 << 20  # fs.pipe-max-size, as the kernel sets it
 _PIPE_BYTES = 16 << 10  # of slab: 256 struct pipe_buffer (include/linux/pipe_fs_i.h), as kmalloc rounds them
 _PAGE_TABLE_COVERS = mmap.PAGESIZE // 8 * mmap.PAGESIZE  # entries of 8 bytes, each for a page
@@ -151,7 +151,7 @@ def oom_group(_: Pause) -> None:
 
 def cgroups(_: Pause, *names: str) -> None:
     cgroup, entrance = _cgroup(), "entrance"
-    if _is_v2():  # there a cgroup can give memory on to its children only while no process is in it
+    if _is_v2():  # on v2, only a cgroup without processes can enable memory for its children
         os.mkdir(f"{cgroup}/{entrance}")  # noqa: PTH102
         _write(f"{cgroup}/{entrance}/cgroup.procs", "0")
         _write(f"{cgroup}/cgroup.subtree_control", "+memory")
@@ -209,7 +209,7 @@ def main(arguments: list[str]) -> int:
 
 @cache
 def _cgroup() -> str:
-    """The directory of the memory cgroup that we were in when this was first asked."""
+    """Return the directory of the memory cgroup in which the process was at the first call."""
     from tracer.kernel.cgroups.cgroupfs import memory_hierarchy, own_path  # noqa: PLC0415  few steps need it
 
     hierarchy = memory_hierarchy()
@@ -226,7 +226,7 @@ def _write(file: str, text: str) -> None:
 
 
 def _touched(pause: Pause, size_bytes: int, flags: int) -> Iterator[None]:
-    """Touch that much, and stop after each page."""
+    """Touch this much memory, and yield after each page."""
     memory = _map(size_bytes, flags)
     for part in _parts(size_bytes):
         for page in part[:: mmap.PAGESIZE]:
@@ -236,7 +236,7 @@ def _touched(pause: Pause, size_bytes: int, flags: int) -> Iterator[None]:
 
 
 def _map(size_bytes: int, flags: int) -> mmap.mmap:
-    """Anonymous memory that comes page by page, on every machine, and stays to our end."""
+    """Return memory that is charged page by page (no huge pages) and kept until the process ends."""
     memory = mmap.mmap(-1, size_bytes, flags=flags)
     _kept.append(memory)
     memory.madvise(mmap.MADV_NOHUGEPAGE)
@@ -255,16 +255,16 @@ def _lock(pause: Pause, memory: mmap.mmap) -> None:
 
 
 def _fork(work: Callable[[], None]) -> None:
-    """Have a child do it, and go on once it has; it stays for as long as we live."""
+    """Run the work in a child and wait for it; the child stays until this process ends."""
     ready, done = os.pipe()
     ended, alive = os.pipe()
     if os.fork():
         os.close(done)
         os.close(ended)
-        os.read(ready, 1)  # or its end, if the child was killed
+        os.read(ready, 1)  # or the end of the file, if the child was killed
         os.close(ready)
         return
-    os.close(alive)  # now only the parent holds it, to its end
+    os.close(alive)  # now only the parent has it open, until it ends
     work()
     os.write(done, b"d")
     os.read(ended, 1)
@@ -272,13 +272,13 @@ def _fork(work: Callable[[], None]) -> None:
 
 
 def _parts(size_bytes: int) -> Iterator[range]:
-    """The bytes from 0 to `size_bytes`, a MiB at a time."""
+    """Yield the range from 0 to `size_bytes` in parts of 1 MiB."""
     for offset in range(0, size_bytes, _CHUNK_BYTES):
         yield range(offset, min(offset + _CHUNK_BYTES, size_bytes))
 
 
 def _allow_descriptors(count: int) -> None:
-    """As many open files as that and a few more, or as many as we may have."""
+    """Raise the limit of open files to `count` and a few more, or as far as permitted."""
     import resource  # noqa: PLC0415  few steps need it
 
     wanted, (_, most) = count + 64, resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -289,7 +289,7 @@ def _allow_descriptors(count: int) -> None:
 
 
 def _meet(barrier: bool, line: str) -> None:
-    """Say where we are and wait to be let on; the end of stdin ends the process."""
+    """Print the line and wait for a newline; the end of stdin ends the process."""
     if not barrier:
         return
     print(line, flush=True)

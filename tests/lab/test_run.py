@@ -1,0 +1,37 @@
+"""Selection of the kills and of the checks of an experiment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from synthetic.lab_kill import (
+    VICTIM,
+    report,
+    trace,
+)
+
+from tracer.lab.experiments import EXPERIMENTS
+from tracer.lab.run import examine
+
+
+@pytest.mark.parametrize("kills", [0, 2])
+def test_without_the_one_kill_there_is_nothing_else_to_check(kills: int) -> None:
+    found = examine(EXPERIMENTS["anon"], trace(explain=lambda: [report()] * kills))
+    assert [check.passed for check in found] == [False]
+    assert f"{kills} in the trace" in found[0].detail
+
+
+def test_kills_elsewhere_are_not_its_own() -> None:
+    elsewhere = replace(report(), victims=(replace(VICTIM, cgroup="/memcg-tracer-1-labour"),))
+    below = replace(report(), victims=(replace(VICTIM, cgroup="/memcg-tracer-1-lab/small"),))
+    unknown = replace(report(), victims=(replace(VICTIM, cgroup=None),))
+    for reports, passed in (([elsewhere, below, unknown], True), ([elsewhere, unknown], False)):
+        found = examine(EXPERIMENTS["anon"], trace(explain=lambda reports=reports: reports))
+        assert found[0].passed is passed
+
+
+def test_all_checks_of_an_experiment_are_made() -> None:
+    found = examine(EXPERIMENTS["page-cache"], trace())
+    assert len(found) == 1 + len(EXPERIMENTS["page-cache"].checks)
+    assert all(check.passed for check in found)

@@ -1,0 +1,111 @@
+"""The page-cache experiment with its kill: the report, and the parts of the trace that checks read."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tracer.analysis.core.lookup.processes import Processes
+from tracer.analysis.results.conclusions import Sizing, Verdict
+from tracer.analysis.results.kill import LimitOwner, OomReport
+from tracer.analysis.results.memory import Composition, Cushion
+from tracer.analysis.results.quality import Quality
+from tracer.analysis.results.reclaim_attempts import Reclaim
+from tracer.analysis.results.tasks import Trigger, Victim
+from tracer.lab.checks import Evidence
+
+MIB = 1 << 20
+PAGE = 4096
+LIMIT = 100 * MIB
+EVICTED = 113 * MIB
+BEGIN = pd.Timestamp("2025-11-24 23:40:00", tz="UTC")
+KILL = BEGIN + pd.Timedelta(seconds=2)
+
+
+VICTIM = Victim(8, "python3", "/memcg-tracer-1-lab", 61 * MIB, 0, 0, 0, 0, 0, False)
+
+
+def report() -> OomReport:
+    parts = dict.fromkeys(("file_dirty", "writeback", "shmem", "sock", "percpu", "vmalloc"), 0)
+    composition = Composition(
+        anon=98 * MIB,
+        file_clean=MIB // 2,
+        unevictable=None,
+        slab_reclaimable=MIB // 4,
+        slab_unreclaimable=MIB // 4,
+        kernel_stack=MIB // 4,
+        page_tables=MIB // 2,
+        other=MIB // 4,
+        total=LIMIT,
+        **parts,
+    )
+    return OomReport(
+        kill_id=1,
+        time=KILL,
+        ktime_ns=1,
+        constraint="memcg",
+        limit_owner=LimitOwner("/memcg-tracer-1-lab", None, None, LIMIT, LIMIT, False),
+        trigger=Trigger(7, "python3", "/memcg-tracer-1-lab", None, None, None, None),
+        victims=(VICTIM,),
+        candidates=(),
+        composition=composition,
+        working_set_bytes=None,
+        reclaim=Reclaim(0, 0, 0, 0.0, ()),
+        cushion=Cushion(97 * MIB, MIB // 2, EVICTED, 96 * MIB, KILL - pd.Timedelta("20ms"), 0),
+        allocators=(),
+        verdict=Verdict("anon_growth", "high", "x", (), ()),
+        advice=(),
+        sizing=Sizing(None),
+        quality=Quality(0, "missing", {}),
+    )
+
+
+def timeline() -> pd.DataFrame:
+    """One second of reading, one of growing, then the cgroup after the kill."""
+    seconds = np.arange(0, 3, 0.02)
+    cache = np.where(
+        seconds < 1, np.minimum(117 * MIB * seconds, 98 * MIB), 98 * MIB - 97 * MIB * (seconds - 1)
+    )
+    usage = np.where(seconds < 0.84, cache + 2 * MIB, LIMIT)
+    alive = seconds <= 2
+    frame = {"usage_bytes": np.where(alive, usage, 0), "cache_bytes": np.where(alive, cache, 0)}
+    times = BEGIN + pd.to_timedelta(np.rint(seconds * 1000), unit="ms")
+    return pd.DataFrame(frame, index=times).round().astype("Int64")
+
+
+def pagecache(**damons: int) -> pd.DataFrame:
+    """Evictions by DAMON, by reclaim for the limit, and DAMON's of another cgroup."""
+    pages = [damons.get("pages", 0), 30, 7]
+    columns = {"cgroup_id": [5, 5, 6], "op": "delete", "tgid": [77, 8, 77], "nr_pages": pages}
+    causes = ["reclaim_kswapd", "reclaim_memcg", "reclaim_kswapd"]
+    return pd.DataFrame(columns | {"cause": causes}, index=pd.DatetimeIndex([BEGIN] * 3, name="time"))
+
+
+def processes() -> Processes:
+    seen = pd.to_datetime([BEGIN, BEGIN])
+    columns = {"tgid": [77, 8], "comm": ["kdamond.0", "python3"], "start_ns": [1, 2], "first_seen": seen}
+    columns |= {"cmdline": [None, None], "cgroup_id": [6, 5]}
+    return Processes(pd.DataFrame(columns | {"exited": pd.Series([pd.NaT, pd.NaT], dtype=seen.dtype)}))
+
+
+def trace(**changes: Any) -> Any:
+    samples = pd.DataFrame(
+        {"cgroup_id": [5, 5, 6], "kill_id": [None, 1, 1], "pgsteal": [3, EVICTED // PAGE, 9]}
+    )
+    parts = {
+        "meta": {"page_size": PAGE, "cpus": 2, "filters": {"cgroups": ["/memcg-tracer-1-lab"]}},
+        "samples": samples.astype("Int64"),
+        "cgroups": pd.DataFrame({"cgroup_id": [5, 6], "path": ["/memcg-tracer-1-lab", "/"]}),
+        "pagecache": pagecache(),
+        "processes": processes(),
+        "explain": lambda: [report()],
+        "timeline": lambda cgroup, every: timeline(),
+    }
+    return SimpleNamespace(**parts | changes)
+
+
+def evidence(changed: OomReport | None = None, **changes: Any) -> Evidence:
+    return Evidence(trace(**changes), [changed or report()], LIMIT, "anon_growth")
