@@ -125,7 +125,7 @@ def test_time_of_a_log_with_a_time_zone_is_utc() -> None:
 
 def test_kill_without_a_report_has_a_short_summary() -> None:
     report = explained("written-6.6-cut.log")[1]
-    assert report.verdict.summary.startswith("limited (pid 812) was killed since a cgroup was at its limit")
+    assert report.verdict.summary.startswith("limited (pid 812) was killed because a cgroup was at its limit")
     assert (report.verdict.cause, report.trigger.pid, report.composition.total) == ("unknown", None, None)
 
 
@@ -297,7 +297,7 @@ def test_limit_of_the_largest_number_is_no_limit() -> None:
     (report,) = log_postmortem.explain(reports(log))
     owner = report.to_dict()["limit_owner"]
     assert (owner["limit_bytes"], owner["is_limited"]) == (None, False)
-    assert "it has none" in report.quality.unknown["limit_owner.limit_bytes"]
+    assert "no limit is set" in report.quality.unknown["limit_owner.limit_bytes"]
 
 
 def test_numbers_that_are_impossible_are_not_known() -> None:

@@ -60,7 +60,7 @@ def report(number: int, log: LogReport, *, named: Named, page_size: int | None =
     known_size = page_size or logged_memory.page_size(log)
     page_size = known_size or logged_memory.DEFAULT_PAGE_SIZE
     if known_size is None:
-        unknown["kernel_log.page_size"] = f"the kernel log does not say it; taken to be {page_size} bytes"
+        unknown["kernel_log.page_size"] = f"the kernel log does not show it; assumed to be {page_size} bytes"
     sizes = logged_memory.sizes(log)
     findings = _findings(log, sizes, page_size, unknown, named)
     total = badness_total.logged_total_pages(log, page_size)
@@ -155,4 +155,4 @@ def _judge(log: LogReport, findings: Findings) -> Verdict:
     owner = owner_name(findings.owner) if log.oom_memcg is not None else "a cgroup"
     where = f"{owner} was at its limit" if log.constraint == "memcg" else "memory was short"
     rest = "nothing but the kill itself" if "summary" in log.missing else "not the whole of its report"
-    return replace(judged, summary=f"{killed} was killed since {where}; the kernel log has {rest}.")
+    return replace(judged, summary=f"{killed} was killed because {where}; the kernel log has {rest}.")

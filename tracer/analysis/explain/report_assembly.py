@@ -20,7 +20,7 @@ from tracer.analysis.results.quality import KernelLogPlace, Quality
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a source shows of one kill.
+    """The measurements of one kill by one source.
 
     `findings`: without the candidates, which `selection` has. `sizes`: memory.stat of the limit owner at the
     kill, in bytes, by name (`schema.MEMORY_STAT_BYTES`); None is "not known". `kernel_log`: None for a trace.

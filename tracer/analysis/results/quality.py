@@ -11,7 +11,7 @@ KernelLog = Literal["matched", "missing", "rate_limited", "only"]
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How far the report can be trusted.
+    """The grounds on which the report can be trusted, or not.
 
     `unknown`: dotted field name -> why it is null. `kmsg_missing` says what the kernel log lacks, and why;
     empty: nothing. `kmsg_fields` are the fields that were taken from the log, by dotted name.

@@ -48,7 +48,7 @@ def test_range_is_bounded_by_what_was_mapped(page_cache_experiment: Any) -> None
     beside = untouched * 2 // 448  # page tables, and the index of shared memory
     high = LIMIT + PAGE + untouched + beside + UNSEEN
     assert sizing.min_limit_bytes == (LIMIT + PAGE, -(-high // PAGE) * PAGE)
-    assert "211 MiB mapped that it had not touched" in sizing.basis[1]
+    assert "211 MiB mapped that they had not touched" in sizing.basis[1]
     # 1 MiB each 10 ms from 2 s on; the kill is at 3.6 s.
     assert "grew by 99 MiB in 1.60 s: at this rate, each extra 100 MiB of limit buys" in sizing.pace
 
@@ -61,7 +61,7 @@ def test_range_with_locked_files_counts_shared_mappings(page_cache_experiment: A
     report = report_with(page_cache_experiment, **MAPPED)
     assert report.composition.unevictable == 40 * MIB
     private, others = 308 + 1 - 98, 340 - 308 - 5 - 1
-    assert f"{private + others - 40} MiB mapped that it had not touched" in report.sizing.basis[1]
+    assert f"{private + others - 40} MiB mapped that they had not touched" in report.sizing.basis[1]
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_range_with_locked_files_counts_shared_mappings(page_cache_experiment: A
         (MAPPED | {"data_vm_bytes": 110 * MIB}, "step by step|mapped little more"),
         # 24 further threads have 8 MiB of stack each that they never touch.
         (MAPPED | {"threads": 25}, "mapped little more"),
-        (MAPPED | {"tgid": 99}, "others grew"),
-        (MAPPED | {"kernel_stack_id": 4}, "not a touch of what was mapped"),
+        (MAPPED | {"tgid": 99}, "other processes grew"),
+        (MAPPED | {"kernel_stack_id": 4}, "not an access to mapped memory"),
     ],
 )
 def test_range_without_a_bound_is_null_and_has_a_pace(
@@ -88,7 +88,7 @@ def test_range_without_a_bound_is_null_and_has_a_pace(
 @pytest.mark.parametrize(
     ("counts", "reason"),
     [
-        ({"anon_bytes": 60 * MIB, "file_bytes": 40 * MIB}, "40 MiB could have been given back, given time"),
+        ({"anon_bytes": 60 * MIB, "file_bytes": 40 * MIB}, "40 MiB could have been reclaimed in time"),
         # Files on tmpfs that no victim has mapped.
         ({"anon_bytes": 60 * MIB, "file_bytes": 40 * MIB, "shmem_bytes": 40 * MIB}, "40 MiB of shmem"),
     ],

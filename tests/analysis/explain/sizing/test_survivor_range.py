@@ -53,7 +53,7 @@ def test_range_with_active_and_unwritten_cache_has_room_for_it(trace: Any) -> No
     one = only(trace)
     assert one.sizing.min_limit_bytes == (62 * MIB, 86 * MIB + SLAB + UNSEEN)
     assert (
-        "20 MiB of page cache in active use or read again and 4 MiB of page cache to be written"
+        "20 MiB of page cache in active use or read again and 4 MiB of page cache still to be written"
         in (one.sizing.basis[1])
     )
 

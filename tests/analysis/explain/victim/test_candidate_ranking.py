@@ -141,9 +141,7 @@ def test_disagreement_with_the_ranking_names_both_tasks() -> None:
         "by these numbers task1 (pid 1) with a badness of 20000 pages would have been killed, and not "
         "task2 (pid 2), with 10"
     )
-    assert (disagreement(ranked_as_killed(tasks, 3)) or "").endswith(
-        "task3 (pid 3), which was not to be killed"
-    )
+    assert (disagreement(ranked_as_killed(tasks, 3)) or "").endswith("task3 (pid 3), which cannot be killed")
     assert (
         disagreement(ranked_as_killed(tasks, 9))
         == "the task that was killed is not among those that were weighed"

@@ -116,7 +116,7 @@ def test_selection_without_candidates_says_why(trace: Any) -> None:
     assert "can be hooked" in report.quality.unknown["candidates"]
     trace.meta["probes"] = {"OOM candidates": {"hook": "fentry oom_badness"}}
     (report,) = explain(trace)
-    assert report.quality.unknown["candidates"].startswith("the kernel weighed nobody")
+    assert report.quality.unknown["candidates"].startswith("the kernel weighed no task")
 
 
 def test_selection_of_a_group_kill_has_no_what_if(trace: Any) -> None:

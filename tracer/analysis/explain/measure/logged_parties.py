@@ -20,13 +20,13 @@ from tracer.kernel.kmsg.report.log_report import Kill, LogReport, TaskRow
 from tracer.kernel.kmsg.text.log_record import Stamp
 from tracer.schema import UNLIMITED_BYTES
 
-NO_COUNTERS: Final = "the kernel log has no usage and limit of it"
+NO_COUNTERS: Final = "the kernel log does not have its usage and limit"
 NO_LIMIT: Final = "no cgroup's limit was hit"
 _NO_HEADER: Final = "the kernel log has no beginning of this report"
 _NO_OWNER: Final = "the kernel log does not name the cgroup whose limit was hit"
-_UNLIMITED: Final = "it has none: the kernel printed the largest number that there is"
-_NO_KILL: Final = "the kernel log says whom the kernel chose, and ends before it says that it was killed"
-_NOBODY: Final = "the kernel found no process that it could have killed"
+_UNLIMITED: Final = "no limit is set: the kernel printed the largest possible number"
+_NO_KILL: Final = "the kernel log names the task that the kernel chose, and ends before its kill"
+_NOBODY: Final = "the kernel found no process that it could kill"
 _SECONDS: Final = re.compile(r"\d+\.\d+")
 _UTC_DATE: Final = re.compile(r"\S+ (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
 
@@ -80,7 +80,7 @@ def limit_owner(log: LogReport, unknown: Unknown, named: Named) -> LimitOwner:
             unknown["limit_owner.is_limited"] = NO_COUNTERS
     cgroup = _trigger_cgroup(log)
     if "limit_owner" not in unknown and (log.oom_memcg is None or cgroup is None):
-        unknown["limit_owner.is_ancestor"] = "the kernel log does not say in which cgroup who asked was"
+        unknown["limit_owner.is_ancestor"] = "the kernel log does not name the cgroup of the task that asked"
     reference = None if log.oom_memcg is None else containers.identify(log.oom_memcg)
     container, pod = (None, None) if log.oom_memcg is None else named(log.oom_memcg)
     limit_bytes = None if memory is None else memory.limit_bytes
@@ -115,9 +115,9 @@ def trigger(log: LogReport, unknown: Unknown) -> Trigger:
         unknown["trigger"] = _NO_HEADER
     else:
         if invoker.pid is None:
-            unknown["trigger.pid"] = "the kernel log has no line with the pid of who asked"
+            unknown["trigger.pid"] = "the kernel log has no line with the pid of the task that asked"
         if cgroup is None:
-            unknown["trigger.cgroup"] = "the kernel log names only the cgroup of who was killed"
+            unknown["trigger.cgroup"] = "the kernel log names only the cgroup of the victim"
         if not log.stack:
             unknown["trigger.stack"] = "the kernel log has no call trace"
     return Trigger(
@@ -154,13 +154,13 @@ def victims(log: LogReport, page_size: int, unknown: Unknown) -> Iterator[Victim
         unknown["victims"] = _NO_KILL
         kills = (Kill(log.stamp, log.chosen.pid, log.chosen.comm, uid=log.chosen.uid),)
     elif not kills:
-        unknown["victims"] = "the kernel log ends before it says who was killed"
+        unknown["victims"] = "the kernel log ends before it names the victim"
     for number, kill in enumerate(kills):
         yield _victim(log, kill, rows.get(kill.pid), page_size, is_first=number == 0)
     if kills and not any(kill.pid in rows for kill in kills):
-        unknown["victims.swap_bytes"] = "the kernel log has no table with a line for who was killed"
+        unknown["victims.swap_bytes"] = "the kernel log has no table with a row for the victim"
     if any(kill.anon_rss_bytes is None for kill in kills):
-        unknown["victims.anon_rss_bytes"] = "the kernel log does not have it in the line on the kill"
+        unknown["victims.anon_rss_bytes"] = "the kernel log does not have it in the line about the kill"
     if len(kills) > 1 or (kills and log.task_memcg is None):
         unknown["victims.cgroup"] = "the kernel log names only the cgroup of the process that was chosen"
 

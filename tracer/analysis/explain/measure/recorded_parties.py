@@ -18,7 +18,7 @@ from tracer.analysis.kernel_log.comparison import Told
 from tracer.analysis.results.kill import LimitOwner
 from tracer.analysis.results.tasks import Trigger, Victim
 
-NO_OWNER = "no cgroup's limit was hit, or the trace does not say whose"
+NO_OWNER = "no cgroup's limit was hit, or the trace does not show whose"
 
 
 def limit_owner(trace: TraceTables, kill: RecordedKill, unknown: Unknown) -> LimitOwner:
@@ -53,7 +53,7 @@ def trigger(trace: TraceTables, kill: RecordedKill, told: Told, unknown: Unknown
     first = kill.rows.iloc[0]
     gfp = optional(first["gfp"])
     if gfp is None:
-        unknown["trigger.gfp"] = "the trigger made no reclaim attempt that the trace knows"
+        unknown["trigger.gfp"] = "the trace has no reclaim attempt of the trigger"
     cgroup = trace.places.path_of(int(first["trigger_cgroup_id"]))
     order = _order(kill, unknown)
     if cgroup is None:
@@ -106,7 +106,9 @@ def _order(kill: RecordedKill, unknown: Unknown) -> int | None:
         return order
     if str(first["constraint"]) == "memcg":
         # vmscan:mm_vmscan_memcg_reclaim_begin always has 0, whatever was asked for.
-        unknown["trigger.order"] = "the order of a charge is told where functions of the kernel can be hooked"
+        unknown["trigger.order"] = (
+            "the order of a charge is known only if functions of the kernel can be hooked"
+        )
         return None
     attempts = kill.subtree.reclaim
     begin, end = np.searchsorted(times_ns(attempts), [kill.window.begin, kill.window.end + 1])
@@ -114,7 +116,7 @@ def _order(kill: RecordedKill, unknown: Unknown) -> int | None:
     rows = rows[(integers(rows["pid"]) == int(first["trigger_pid"])) & is_one_of(rows["kind"], ["direct"])]
     order = None if rows.empty else optional(rows["order"].iloc[-1])
     if order is None:
-        unknown["trigger.order"] = "the trigger made no direct reclaim attempt that the trace knows"
+        unknown["trigger.order"] = "the trace has no direct reclaim attempt of the trigger"
     return order
 
 

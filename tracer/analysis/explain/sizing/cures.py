@@ -19,11 +19,11 @@ def cures(findings: Findings, cause: Cause) -> Iterator[str]:
     shmem, room = findings.composition.shmem or 0, kill.limit_bytes - kill.kept_bytes
     if cause == "shmem" and room + shmem > 0:
         yield (
-            f"What {owner_name(findings.owner)} holds besides leaves {size(room + shmem)} for files in "
-            "memory: the size= of its tmpfs should be less."
+            f"Beside its other memory, {owner_name(findings.owner)} has room for {size(room + shmem)} of "
+            "files in memory: set the size= of its tmpfs below that."
         )
     if cause == "dirty_writeback" and room > 0:
         yield (
-            f"{size(room)} are left here for page cache, of which less than half should wait to be written: "
-            f"vm.dirty_bytes={room // 2} bounds it for the whole machine, where nothing does for the cgroup."
+            f"Page cache has {size(room)} here, and less than half of that should wait to be written: "
+            f"vm.dirty_bytes={room // 2} bounds it for the whole machine; no setting does for the cgroup."
         )

@@ -74,7 +74,9 @@ def kill_range(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Size
         return Sizing(None), "no cgroup's limit was hit, or what was in use then is not known"
     if kill.kept_bytes * 100 < kill.limit_bytes * _FULL_PERCENT:
         could = size(kill.limit_bytes - kill.kept_bytes)
-        return Sizing(None), f"{could} could have been given back, given time: the size is not what failed"
+        return Sizing(
+            None
+        ), f"{could} could have been reclaimed in time: the size of the limit is not what failed"
     pace = _pace(subtree, findings)
     first = f"{size(kill.limit_bytes)} did not hold."
     mapped, why_not = _bounding_mappings(rows, findings, kill)
@@ -88,14 +90,16 @@ def kill_range(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Size
     high = kill.low_bytes + untouched + (again.peak() or 0)
     basis = [
         first,
-        f"What was killed had {size(mapped.untouched_bytes)} mapped that it had not touched: if it maps no "
-        "more than that, it fits below the upper end.",
+        f"The killed processes had {size(mapped.untouched_bytes)} mapped that they had not touched: if they "
+        "map no more, the work fits below the upper end.",
     ]
     unmapped = _unmapped_shmem_bytes(rows, findings)
     if unmapped * 100 > kill.grown_bytes * _OTHERS_MOST_PERCENT:
-        basis.append(f"And if the {size(unmapped)} of shmem that it had not mapped grow no more.")
+        basis.append(f"This assumes that the {size(unmapped)} of shmem that they had not mapped do not grow.")
     if again.peak():
-        basis.append(f"There, {size(again.peak())} of page cache that had been read again fit, too.")
+        basis.append(
+            f"The upper end has room for {size(again.peak())} of page cache that had been read again."
+        )
     return Sizing(with_margin(subtree.whole, kill.low_bytes, high), tuple(basis), pace), None
 
 
@@ -127,7 +131,7 @@ def _bounding_mappings(
     if mapped.is_step_by_step(kill.grown_bytes):
         return (
             None,
-            "it had mapped little more than it had touched, so that what it would map next is not known",
+            "it had mapped little more than it had touched, so what it would map next is not known",
         )
     return mapped, None
 
@@ -140,7 +144,7 @@ def _why_no_bound(rows: pd.DataFrame, findings: Findings, kill: LimitAtKill) -> 
         return "kernel memory or sockets grew, which no process's address space bounds"
     stack = findings.trigger.stack
     if stack is not None and not any(frame.partition("+")[0] == _TOUCH for frame in stack):
-        return "what failed was a request of the kernel's own or a write, not a touch of what was mapped"
+        return "the request that failed was the kernel's own or a write, not an access to mapped memory"
     unmapped = _unmapped_shmem_bytes(rows, findings)
     if stack is None and unmapped * 100 > kill.grown_bytes * _OTHERS_MOST_PERCENT:
         return f"{size(unmapped)} of shmem are in files that the killed processes had not mapped"
@@ -148,7 +152,7 @@ def _why_no_bound(rows: pd.DataFrame, findings: Findings, kill: LimitAtKill) -> 
     others = sum(bytes_ for tgid, bytes_ in charged.items() if tgid not in findings.victim_tgids)
     further = findings.further_allocators.charged_bytes if findings.further_allocators is not None else 0
     if (others + further) * 100 > (sum(charged.values()) + further) * _OTHERS_MOST_PERCENT:
-        return "others grew, too, and lived: what they had mapped was not recorded"
+        return "other processes grew as well, and lived: what they had mapped was not recorded"
     return None
 
 

@@ -1,4 +1,4 @@
-"""What the ranges of kills and of survivors share: their form, their rounding, and memory needed beside.
+"""The parts that the ranges of kills and of survivors share: form, rounding, and margins.
 
 `high` has room for what the ledger does not see. Each CPU may hold 64 pages that are charged in advance, and
 it holds them even at a kill (mm/memcontrol.c, MEMCG_CHARGE_BATCH, drain_all_stock). Each CPU may also hold

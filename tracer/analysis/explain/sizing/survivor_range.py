@@ -36,7 +36,7 @@ _UNRECLAIMABLE: Final[ledger.Weights] = {
     "slab_reclaimable": -1,
     "sock": 1,
 }
-"""What reclaim cannot free without swap, except for locked page cache."""
+"""Memory that reclaim cannot free without swap, except for locked page cache."""
 _NEVER_SWAPPED: Final[ledger.Weights] = {"kernel": 1, "slab_reclaimable": -1, "sock": 1}
 _LISTS: Final = ("anon_bytes", "shmem_bytes", "inactive_anon_bytes", "active_anon_bytes")
 _READ: Final = (
@@ -76,18 +76,18 @@ def _basis(
 ) -> Iterator[str]:
     low, high = map(size, limits)
     swap = f" beside {size(swap_bytes)} of swap" if swap_bytes else ""
-    yield f"Below {low}, what could not be given back does not fit{swap}."
+    yield f"Below {low}, memory that cannot be reclaimed does not fit{swap}."
     needed = [
         f"{size(part.peak())} of {what}"
         for part, what in (
             (cache, "page cache in active use or read again"),
-            (unwritten, "page cache to be written"),
+            (unwritten, "page cache still to be written"),
             (slab, "reclaimable slab (some may be in use)"),
         )
         if (part.peak() or 0) * 100 > limits[1]
     ]
-    room = " and ".join(needed) or "all that was needed"
-    yield f"At {high}, {room} fit, too, so that nothing is read again."
+    room = " and ".join(needed) or "all other memory that was needed"
+    yield f"At {high}, {room} fit as well, so nothing is read again."
 
 
 def _unreclaimable(subtree: Subtree) -> Steps | None:

@@ -38,7 +38,7 @@ def disagreement(candidates: Sequence[Candidate]) -> str | None:
     first = candidates[0]
     if chosen is first or first.badness is None or any(one.adj_pages is None for one in candidates):
         return None
-    its = "which was not to be killed" if chosen.badness is None else f"with {chosen.badness}"
+    its = "which cannot be killed" if chosen.badness is None else f"with {chosen.badness}"
     return (
         f"by these numbers {first.comm} (pid {first.pid}) with a badness of {first.badness} pages would have "
         f"been killed, and not {chosen.comm} (pid {chosen.pid}), {its}"

@@ -23,12 +23,14 @@ from tracer.kernel.kmsg.report.log_report import LogReport, TaskRow
 
 _SIGNAL: Final = "OOM candidates"  # in meta.json
 _NOT_SEEN: Final = (
-    "whom the kernel weighed is told where functions of the kernel can be hooked, or by the kernel log"
+    "which tasks the kernel weighed is known only if its functions can be hooked, or from its log"
 )
-_NOBODY: Final = "the kernel weighed nobody: who was exiting was let go first, or whoever asked was taken"
-_NO_TOTAL: Final = "how much swap counts with the memory that was short, or how much that was, is not known"
-_TOGETHER: Final = "memory.oom.group is set: whoever is chosen, they are killed together"
-_ALLOCATING: Final = "vm.oom_kill_allocating_task is set: whoever asks is killed, whatever badness says"
+_NOBODY: Final = (
+    "the kernel weighed no task: an exiting one was let go first, or the one that asked was killed"
+)
+_NO_TOTAL: Final = "it is not known how much memory was short, or how much swap counts with it"
+_TOGETHER: Final = "memory.oom.group is set: the whole group is killed, whichever task is chosen"
+_ALLOCATING: Final = "vm.oom_kill_allocating_task is set: the task that asks is killed, whatever its badness"
 _ALLOCATING_REASON: Final = "oom_kill_allocating_task"
 
 
@@ -74,7 +76,7 @@ def from_trace(
     if is_whole:
         return _judged(recorded, total, TODAY, is_group=len(rows) > 1, unknown=unknown)
     if recorded:
-        unknown["what_if"] = "records of tasks that were weighed are lost"
+        unknown["what_if"] = "records of weighed tasks were lost"
     else:
         unknown["candidates"] = _NOBODY if _is_hooked(trace) else _NOT_SEEN
     return Selection(candidate_ranking.ranked(recorded, TODAY), total)
