@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,9 @@ ROUNDS = 5
 WORKLOADS = Path(__file__).parents[2] / "workloads"
 
 
-@pytest.fixture
+@contextmanager
 def other_bpf_user() -> Iterator[None]:
-    """Run a process on each CPU that writes to a BPF map until the end of the test."""
+    """Run a process on each CPU that writes to a BPF map."""
     with ExitStack() as started:
         for cpu in os.sched_getaffinity(0):
             command = [sys.executable, str(WORKLOADS / "bpf_user.py"), str(cpu)]
@@ -59,14 +59,16 @@ def move_every_category(memcg: Path, directory: Path) -> ExitStack:
     return kept
 
 
-@pytest.mark.usefixtures("swap", "other_bpf_user")
+@pytest.mark.usefixtures("swap")
 @pytest.mark.parametrize("family", ["kprobe", "fentry"])
 def test_ledger_beside_another_bpf_user_equals_the_kernels_counters(
     family: str, memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
     skip_unless_offered(family)
-    recorder = start_recorder("-c", str(memcg), env=os.environ | {"MEMCG_TRACER_HOOKS": family})
-    with move_every_category(memcg, disk_dir):
+    with ExitStack() as kept:
+        with other_bpf_user():
+            recorder = start_recorder("-c", str(memcg), env=os.environ | {"MEMCG_TRACER_HOOKS": family})
+            kept.enter_context(move_every_category(memcg, disk_dir))
         settle(memcg)
         trace = tracer.open(recorder.stop())
     found = cgroup_id(memcg)

@@ -254,16 +254,14 @@ def prime(programs: Programs, memcg: int, cgroup_id: int) -> None:
 
 def settle(programs: Programs, memcgs: Mapping[int, int]) -> None:
     """Add to the ledger the changes that the counters of its cgroups have and the ledger has not, as sums
-    without a process.
+    without a process. A cgroup of which no program saw a change is added whole: it was made during the trace.
 
     `memcgs`: cgroup id -> address, for the cgroups that still exist. A change that no program saw is found at
     the next update of the same counter (`combine_update` in charge.bpf.c); this finds the last ones. The sums
     of a removed cgroup stay as they are: its address may be another memcg's by now.
     """
-    seen = {memcg.value for memcg in list(programs.map("counters_seen").keys())}
     for cgroup_id, memcg in memcgs.items():
-        if memcg in seen:
-            _settle(programs, memcg, cgroup_id, add=True)
+        _settle(programs, memcg, cgroup_id, add=True)
 
 
 def _settle(programs: Programs, memcg: int, cgroup_id: int, *, add: bool) -> None:
