@@ -138,8 +138,8 @@ class Part:
     """A part of usage at a kill; the parts do not overlap, and add up to usage.
 
     `layer` is the `Layer` in whose colour it is drawn, `label` its name on a page, `meaning` what it is in a
-    few words. `counter` is the counter that is all of it, where one is. `phrase` names it in a sentence about
-    kernel memory.
+    few words. `counter` is the counter that is all of it, where one is. Only the parts of kernel memory have
+    a `phrase`, which names them in a sentence.
     """
 
     name: str
@@ -163,7 +163,7 @@ PARTS: Final = (
         "reclaimable slab",
         "kernel objects; unused ones can go",
         counter="slab_reclaimable",
-        phrase="slab (kernel objects that could be dropped once unused)",
+        phrase="slab (kernel objects that can be dropped once unused)",
     ),
     Part(
         "slab_unreclaimable",
@@ -213,7 +213,7 @@ PARTS: Final = (
         "other",
         "other",
         "in none of these counters",
-        phrase="whole pages that no counter tells apart",
+        phrase="whole pages without a counter of their own",
     ),
 )
 PART_BY_NAME: Final = {part.name: part for part in PARTS}

@@ -10,20 +10,13 @@ from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import filling
 from tracer.analysis.results.conclusions import Suspect
+from tracer.categories import PARTS
 from tracer.units import size
 
 LABEL: Final = "kernel memory filled the limit"
 
-_PARTS: Final[Mapping[str, str]] = {
-    "slab_unreclaimable": "slab (kernel objects in use)",
-    "slab_reclaimable": "slab (kernel objects that can be dropped once unused)",
-    "kernel_stack": "kernel stacks, one for each thread",
-    "page_tables": "page tables",
-    "sock": "socket buffers",
-    "percpu": "per-CPU memory",
-    "vmalloc": "vmalloc memory",
-    "other": "whole pages without a counter of their own",
-    memory_kinds.UNCOUNTED: "memory of unknown kinds",
+_PHRASES: Final[Mapping[str, str]] = {part.name: part.phrase for part in PARTS} | {
+    memory_kinds.UNCOUNTED: "memory of unknown kinds"
 }
 _SLAB_CURE: Final = (
     "Slab grows with open files, sockets, pipes, message queues, and the names of many files: count those."
@@ -52,7 +45,7 @@ def sentence(findings: Findings) -> str:
     """Return the sentence that says why, with the largest part of kernel memory."""
     held = memory_kinds.kernel_bytes(findings)
     part, most = memory_kinds.largest_kernel_part(findings)
-    filled = f"{size(held)} of it kernel memory, {size(most)} of that {_PARTS[part]}"
+    filled = f"{size(held)} of it kernel memory, {size(most)} of that {_PHRASES[part]}"
     return sentence_parts.at_limit(findings, filled + sentence_parts.beside(findings, "kernel memory"))
 
 
@@ -60,7 +53,7 @@ def cure(findings: Findings) -> Iterator[str]:
     """Yield what to do about the largest part of kernel memory."""
     part, held = memory_kinds.largest_kernel_part(findings)
     yield (
-        f"Find what makes the kernel hold {size(held)} as {_PARTS[part]}: the processes' own memory is not "
+        f"Find what makes the kernel hold {size(held)} as {_PHRASES[part]}: the processes' own memory is not "
         "the problem, and their RSS does not show it."
     )
     if part in _PART_CURES:

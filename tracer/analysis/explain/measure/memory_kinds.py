@@ -6,15 +6,13 @@ from typing import Final
 
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.results.memory import Composition
+from tracer.categories import PARTS
 
 # include/linux/gfp_types.h: these two have had these bits since 2.6; __GFP_DIRECT_RECLAIM moves.
 _GFP_IO: Final = 0x40
 _GFP_FS: Final = 0x80
 
-_KERNEL: Final = (
-    *("slab_unreclaimable", "slab_reclaimable", "kernel_stack", "page_tables"),
-    *("sock", "percpu", "vmalloc", "other"),
-)
+_KERNEL: Final = tuple(part.name for part in PARTS if part.phrase)
 """The classes of `Composition` that are kernel memory."""
 
 UNCOUNTED: Final = "uncounted"
