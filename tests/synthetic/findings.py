@@ -17,7 +17,7 @@ SECOND = 1_000_000_000
 GFP_KERNEL = 0xCC0
 GFP_NOFS = 0xC40
 
-UNKNOWN_COMPOSITION = Composition(*[None] * 15)
+UNKNOWN_COMPOSITION = Composition()
 
 
 def made_of(**mib: float) -> Composition:

@@ -108,15 +108,10 @@ def _findings(
         victims=victims,
         victim_tgids=frozenset(victim.pid for victim in victims),
         composition=made_of,
-        cushion=Cushion(
-            cache_start_bytes=None,
-            cache_end_bytes=cache_end,
-            evicted_bytes=None,
-            absorbed_bytes=None,
-            exhausted_at=None,
-            refaulted_bytes=None,
+        cushion=Cushion(cache_end_bytes=cache_end),
+        reclaim=Reclaim(
+            attempts=None, scanned_pages=None, reclaimed_pages=None, stall_ms=None, transcript=()
         ),
-        reclaim=Reclaim(None, None, None, None, ()),
         allocators=(),
         page_size=page_size,
         circumstances=Circumstances(

@@ -133,7 +133,7 @@ def _memory(
     if kill.owner_id is None:
         no_owner = recorded_parties.NO_OWNER
         unknown |= dict.fromkeys(("composition", "cushion", "working_set_bytes"), no_owner)
-        return {}, Composition(*[None] * 15), None, Cushion(*[None] * 6)
+        return {}, Composition(), None, Cushion()
     total = _usage_at_kill(kill)
     sizes = composition.at_kill(kill.subtree, kill.time_ns, kill.sample)
     made_of, why = composition.compose(sizes, total)

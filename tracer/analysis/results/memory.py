@@ -19,21 +19,21 @@ class Composition:
     The known classes and `other` add up to `total` exactly, and `total` is the page counter's usage.
     """
 
-    anon: int | None
-    file_clean: int | None
-    file_dirty: int | None
-    writeback: int | None
-    shmem: int | None
-    unevictable: int | None
-    slab_reclaimable: int | None
-    slab_unreclaimable: int | None
-    kernel_stack: int | None
-    page_tables: int | None
-    sock: int | None
-    percpu: int | None
-    vmalloc: int | None
-    other: int | None
-    total: int | None
+    anon: int | None = None
+    file_clean: int | None = None
+    file_dirty: int | None = None
+    writeback: int | None = None
+    shmem: int | None = None
+    unevictable: int | None = None
+    slab_reclaimable: int | None = None
+    slab_unreclaimable: int | None = None
+    kernel_stack: int | None = None
+    page_tables: int | None = None
+    sock: int | None = None
+    percpu: int | None = None
+    vmalloc: int | None = None
+    other: int | None = None
+    total: int | None = None
 
     def parts(self) -> Iterator[tuple[str, int | None]]:
         """Yield (class, bytes) of every class, `other` last, without `total`."""
@@ -51,12 +51,12 @@ class Cushion:
     `analysis.explain.measure.cushion` has the definitions.
     """
 
-    cache_start_bytes: int | None
-    cache_end_bytes: int | None
-    evicted_bytes: int | None
-    absorbed_bytes: int | None
-    exhausted_at: pd.Timestamp | None
-    refaulted_bytes: int | None
+    cache_start_bytes: int | None = None
+    cache_end_bytes: int | None = None
+    evicted_bytes: int | None = None
+    absorbed_bytes: int | None = None
+    exhausted_at: pd.Timestamp | None = None
+    refaulted_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
