@@ -191,7 +191,7 @@ def lockdown(path: Path, mounts: list[Mount]) -> Check:
             "lockdown",
             State.UNKNOWN,
             "securityfs is not mounted",
-            "in the mode confidentiality no program can be loaded; the attempt to load one shows it",
+            "in the mode confidentiality no program can be loaded",
             f"mount -t securityfs securityfs {path.parent}",
         )
     mode = text.partition("[")[2].partition("]")[0]
