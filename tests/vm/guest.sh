@@ -1,6 +1,6 @@
 #!/bin/bash
-# The guest's first process on the host's root: sets the machine up as a distribution would, runs the kernel tests, and
-# leaves what they said in $VM_RESULTS. Every file that it or a test writes is on the guest's own disk.
+# The guest's first process on the host's root: it sets the machine up as a distribution does, runs the kernel tests,
+# and writes their output to $VM_RESULTS. Every file that it or a test writes is on the guest's own disk.
 exec </dev/null >>"$VM_RESULTS/guest.log" 2>&1
 
 mount -t proc proc /proc
@@ -39,8 +39,8 @@ cd "$VM_CHECKOUT"
 python=$VM_CHECKOUT/.venv/bin/python
 uname -r >"$VM_RESULTS/release"
 "$python" -m tracer doctor --json >"$VM_RESULTS/doctor.json"
-# In a session of its own, as tests send signals to process groups. The time limit ends a guest that nobody waits for;
-# by SIGINT, so that pytest still says what it knows.
+# pytest has its own session, because tests send signals to process groups. The time limit ends a guest that nobody
+# waits for, by SIGINT, so that pytest still prints its results.
 mapfile -t tests <"$VM_RESULTS/tests"
 setsid --wait timeout -s INT -k 30 "$VM_TIMEOUT_S" "$python" -m pytest -p no:cacheprovider -m "$(<"$VM_RESULTS/markers")" --junitxml=/run/disk/junit.xml --durations=0 \
 	"${tests[@]}" >"$VM_RESULTS/pytest.log"

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# The guest's first process: mounts the host's root, read-only, and the two folders beside it, then runs guest.sh there.
-# When this ends, the kernel panics and so the machine stops: a guest cannot hang here.
+# The guest's first process: it mounts the host's root, read-only, and the two folders beside it, then runs guest.sh
+# there. When it ends, the kernel panics and the machine stops, so a guest cannot hang here.
 b=/bin/busybox
 . /variables
 $b mount -t devtmpfs devtmpfs /dev
@@ -12,7 +12,8 @@ done
 options=trans=virtio,version=9p2000.L,msize=512000
 $b mount -t 9p -o ro,cache=loose,$options root /root || exit
 
-# What guests write to everywhere is on the guest's disk, or in its memory. The checkout and the results may lie below.
+# All folders that guests write to are on the guest's disk, or in its memory. The checkout and the results may be
+# below them.
 $b mount -t tmpfs -o mode=755 tmpfs /root/run || exit
 $b mkdir /root/run/disk
 $b mount -t ext4 /dev/vda /root/run/disk || exit
