@@ -41,7 +41,7 @@ class Arm64Programs(load.Programs):
 
     def count(self) -> int:
         """Compile the programs, and return their number; raises TracerError if they do not compile."""
-        return len(self._compilation.unit().programs)
+        return len(self._compilation.result().programs)
 
 
 def main() -> int:
