@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import pandas as pd
 
 from tracer.analysis.explain.measure.cushion import Window
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
@@ -43,22 +46,20 @@ def trigger(gfp: int) -> Trigger:
 
 def findings(composition: Composition, around: Circumstances, **others: Any) -> Findings:
     """Return the findings of a kill at a limit of 100 MiB, told by the kernel and sampled at the kill."""
-    return Findings(
-        **{
-            "time": "2026-01-31T12:00:00.000000+00:00",
-            "constraint": "memcg",
-            "owner": LimitOwner("/a", None, None, LIMIT, LIMIT, False),
-            "trigger": trigger(GFP_KERNEL),
-            "victims": [victim(41, "sh")],
-            "victim_tgids": frozenset({41}),
-            "composition": composition,
-            "cushion": Cushion(0, 0, 0, 0, None, 0),
-            "reclaim": Reclaim(16, 0, 0, 1.0, ()),
-            "allocators": (),
-            "page_size": 4096,
-            "window": Window(0, 5 * SECOND, 10 * SECOND),
-            "circumstances": around,
-            "is_told": True,
-        }
-        | others
+    found = Findings(
+        time=pd.Timestamp("2026-01-31T12:00:00+00:00"),
+        constraint="memcg",
+        owner=LimitOwner("/a", None, None, LIMIT, LIMIT, False),
+        trigger=trigger(GFP_KERNEL),
+        victims=[victim(41, "sh")],
+        victim_tgids=frozenset({41}),
+        composition=composition,
+        cushion=Cushion(0, 0, 0, 0, None, 0),
+        reclaim=Reclaim(16, 0, 0, 1.0, ()),
+        allocators=(),
+        page_size=4096,
+        window=Window(0, 5 * SECOND, 10 * SECOND),
+        circumstances=around,
+        is_told=True,
     )
+    return replace(found, **others)

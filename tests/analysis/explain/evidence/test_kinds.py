@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from synthetic.findings import findings, grew, made_of
@@ -51,7 +52,7 @@ def test_found_leaves_out_a_number_that_is_not_known() -> None:
     ],
 )
 def test_source_is_what_was_read_for_this_kill(
-    changes: dict[str, object], kind: str, numbers: dict[str, object], source: tuple[str, ...]
+    changes: dict[str, Any], kind: str, numbers: dict[str, Any], source: tuple[str, ...]
 ) -> None:
     assert found(replace(SURE, **changes), kind, **numbers).source == source
 
