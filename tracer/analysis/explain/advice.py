@@ -1,4 +1,4 @@
-"""What to do about a kill, as far as the evidence shows."""
+"""Advice on a kill: sentences to act on, as far as the evidence shows."""
 
 from __future__ import annotations
 

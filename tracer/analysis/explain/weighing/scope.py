@@ -1,4 +1,4 @@
-"""Whether a kill is one whose causes can be weighed."""
+"""The conditions under which the causes of a kill can be weighed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether swap was in use and full, so that process and shared memory could not be reclaimed."""
+"""Full swap: process and shared memory that could not be reclaimed for want of room in swap."""
 
 from __future__ import annotations
 
