@@ -81,7 +81,10 @@ class OomReport:
     further_allocators: FurtherAllocators | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the object of this kill in `explain --json`."""
+        """Return the object of this kill in `explain --json`, whose evidence has no sentences here.
+
+        Only renderers have words for evidence (`render.words.evidence.document`).
+        """
         return as_object(self)
 
     def __repr__(self) -> str:
