@@ -223,11 +223,11 @@ def test_rows_of_all_cgroups_together_are_bounded(trace: Any) -> None:
     with pytest.raises(UsageError) as refusal:
         timeline(trace, every="1ms")
     too_many = "4000 rows of 1ms for each of 501 cgroups are too many"
-    assert str(refusal.value) == f"{too_many}: --every 2ms will do, or one of them (-c CGROUP)"
+    assert str(refusal.value) == f"{too_many}: use --every 2ms, or one of them (-c CGROUP)"
     assert len(timeline(trace, every="2ms")) == 501 * 2000
     assert len(timeline(trace, "/a1", every="1ms")) == 4000
     with pytest.raises(
-        UsageError, match=r"are too many: --every 2us will do, or a shorter range \(--begin, --end"
+        UsageError, match=r"are too many: use --every 2us, or a shorter range \(--begin, --end"
     ):
         timeline(trace, "/a1", every="1us")
 
@@ -254,7 +254,7 @@ def test_nested_and_reused_paths_count_once_for_each_cgroup_above(trace: Any) ->
 
 def test_timeline_of_an_empty_trace_is_empty(trace: Any) -> None:
     assert timeline(trace).empty
-    with pytest.raises(TracerError, match="names no cgroups"):
+    with pytest.raises(TracerError, match="it has no cgroups"):
         timeline(trace, "/a")
 
 

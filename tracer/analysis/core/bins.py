@@ -21,7 +21,7 @@ from tracer.analysis.core.tables import TraceTables, end_ns, start_ns
 from tracer.errors import UsageError
 from tracer.trace.value_ranges import LATEST_NS
 
-_MOST_ROWS: Final = 2_000_000  # of all cgroups together: more would take gigabytes
+_MOST_ROWS: Final = 2_000_000  # of all cgroups together; more would take gigabytes
 _LONGEST_SECONDS: Final = 1e9
 
 
@@ -34,7 +34,7 @@ def interval_ns(trace: TraceTables, begin: str | float | None, end: str | float 
 
 @dataclass(frozen=True, slots=True)
 class Bins:
-    """`count` bins of `width_ns` from `begin_ns`. Slot 0 of the matrices below is all that came before."""
+    """`count` bins of `width_ns` from `begin_ns`, which are slots 1 to `count`; slot 0 is all time before."""
 
     begin_ns: int
     width_ns: int
@@ -50,7 +50,7 @@ class Bins:
         """
         width = _nanoseconds(every, "--every")
         if width <= 0:
-            raise UsageError(f"--every: {every!r} is no time at all; give one such as 100ms")
+            raise UsageError(f"--every: {every!r} is not a positive duration; give one such as 100ms")
         first, last = interval_ns(trace, begin, end)
         if first == 0 or last < first:
             if begin is None and end is None:
@@ -68,7 +68,7 @@ class Bins:
         return self.count + 1
 
     def begins(self) -> npt.NDArray[np.datetime64]:
-        """Return where each bin begins, UTC."""
+        """Return the begin of each bin, UTC."""
         edges = self.begin_ns + self.width_ns * np.arange(self.count, dtype=np.int64)
         return edges.view("datetime64[ns]")
 
@@ -87,7 +87,7 @@ def require_bounded(bins: Bins, every: str, cgroups: int) -> None:
     each = f" for each of {cgroups} cgroups" if cgroups > 1 else ""
     one_would_do = cgroups > 1 and bins.count <= _MOST_ROWS
     other = "one of them (-c CGROUP)" if one_would_do else "a shorter range (--begin, --end)"
-    raise UsageError(f"{bins.count} rows of {every}{each} are too many: --every {enough} will do, or {other}")
+    raise UsageError(f"{bins.count} rows of {every}{each} are too many: use --every {enough}, or {other}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,10 +113,16 @@ def select_run(trace: TraceTables, run: int) -> int:
     names = trace.places.lives.by_name(with_data(trace))
     restarted = [lives for lives in names if lives[0].runs > 1]
     if not restarted:
-        raise UsageError("--run chooses a life of a name, and every name in this trace has one: leave it out")
+        raise UsageError(
+            "--run chooses one of several lives of a name; "
+            "every name in this trace has one life: leave it out"
+        )
     if len(restarted) > 1:
         listed = ", ".join(repr(lives[0].name) for lives in restarted[:_MOST_LISTED])
-        raise UsageError(f"--run counts the lives of one name: name it with -c; several have lives: {listed}")
+        raise UsageError(
+            "--run counts the lives of one name, and several names have more than one: "
+            f"name it with -c: {listed}"
+        )
     return _life_of_run(restarted, run)
 
 
@@ -175,7 +181,7 @@ def _candidates(cgroups: pd.DataFrame, text: str) -> str:
     paths = sorted(set(cgroups["path"].astype(str)))
     names = sorted({str(name) for name in cgroups["container"].dropna()})
     if not paths:
-        return "it names no cgroups at all"
+        return "it has no cgroups at all"
     return "it has " + nearest(names + paths, text)
 
 
