@@ -21,7 +21,7 @@ from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.containers import lookup_name
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, remove_leftovers
-from tracer.kernel.cgroups.selectors import parse_selectors
+from tracer.kernel.cgroups.selectors import Selector, parse_selectors
 from tracer.kernel.process.descriptors import as_many_as_allowed
 from tracer.kernel.process.priority import HeadStart, Urgency
 from tracer.kernel.process.spawn import GatedCommand, spawn
@@ -80,33 +80,45 @@ def record(options: Options, observer: Observer, head_start: HeadStart | None = 
             )
             command = spawn(cgroup, options.command, limits=limits)
             stack.callback(end_command, command)
-        trace_all = not selectors and cgroup is None
         urgency = stack.enter_context(Urgency())  # after the spawn: the command keeps the caller's priority
-        btf = Btf.load()
-        programs = Programs(
-            btf,
-            version=hierarchy.version,
-            trace_all=trace_all,
-            ring_pages=options.ring_pages,
-            forced=options.hooks,
-            stacks_bytes=options.stacks_bytes,
-        )
-        # NumPy and Arrow take a fifth of a second to import: do it while clang compiles.
-        from tracer.capture.pipeline import Pipeline  # noqa: PLC0415
-        from tracer.capture.selection.cgroup_selection import CgroupSelection  # noqa: PLC0415
-
-        pipeline = stack.enter_context(
-            Pipeline(
-                options,
-                hierarchy,
-                CgroupSelection(programs, hierarchy, None if trace_all else selectors, cgroup),
-                btf=btf,
-                programs=programs,
-                observer=observer,
-                began_s=began_s,
-            )
-        )
+        pipeline = _make_pipeline(options, hierarchy, selectors, cgroup, observer, began_s=began_s)
+        stack.enter_context(pipeline)
         return _run(options, pipeline, observer, stop, urgency=urgency, command=command)
+
+
+def _make_pipeline(
+    options: Options,
+    hierarchy: cgroupfs.Hierarchy,
+    selectors: list[Selector],
+    command_cgroup: Path | None,
+    observer: Observer,
+    *,
+    began_s: float,
+) -> Pipeline:
+    """Begin to compile the programs, and make the pipeline meanwhile."""
+    btf = Btf.load()
+    trace_all = not selectors and command_cgroup is None
+    programs = Programs(
+        btf,
+        version=hierarchy.version,
+        trace_all=trace_all,
+        ring_pages=options.ring_pages,
+        forced=options.hooks,
+        stacks_bytes=options.stacks_bytes,
+    )
+    # NumPy and Arrow take a fifth of a second to import: do it while clang compiles.
+    from tracer.capture.pipeline import Pipeline  # noqa: PLC0415
+    from tracer.capture.selection.cgroup_selection import CgroupSelection  # noqa: PLC0415
+
+    return Pipeline(
+        options,
+        hierarchy,
+        CgroupSelection(programs, hierarchy, None if trace_all else selectors, command_cgroup),
+        btf=btf,
+        programs=programs,
+        observer=observer,
+        began_s=began_s,
+    )
 
 
 def _run(

@@ -227,9 +227,7 @@ def test_reading_verbs_distinguish_the_lives(
     tmp_path: Path,
     kills_of_the_machine: KillsOfTheMachine,
 ) -> None:
-    """Each verb shows each kill once, in its run; without the table `oom` the kernel log gives the same
-    kills.
-    """
+    """Verbs show each kill once, in its run; the kernel log gives the same kills as the table `oom`."""
     loop = Loop(engine, "crasher_read")
     recorder = start_recorder("-c", "crasher_read", env=engine.env)
     kills_of_the_machine.wait_until_quiet()
@@ -244,13 +242,25 @@ def test_reading_verbs_distinguish_the_lives(
     if len(pids) < lives and len(killed) > REPORTS_BURST:
         pytest.skip(f"{len(killed)} OOM kills on this machine meanwhile: the kernel left out reports of ours")
     assert len(pids) == lives
+    assert_verbs_show(trace, path, pids)
+    assert_log_replaces_probe(trace, path, tmp_path / "blind")
+    log = tmp_path / "kern.log"
+    lines = trace.kernel_log.sort_values("sequence").itertuples()
+    log.write_text("\n".join(f"[{row.ktime_ns / 1e9:12.6f}] {row.text}" for row in lines))
+    of_log = json.loads(read_by("explain", "--kmsg", log, "-c", "crasher_read", "--json", env=engine.env))
+    assert [kill["victims"][0]["pid"] for kill in of_log["kills"]] == pids
+    assert {kill["limit_owner"]["container"] for kill in of_log["kills"]} == {"crasher_read"}
+
+
+def assert_verbs_show(trace: AnalysedTrace, path: Path, pids: list[int]) -> None:
+    """Assert that explain, timeline and evictions show each kill once, in its run."""
+    lives = len(pids)
     shown = read_by("explain", path, "-c", "crasher_read", "--list")
     listed = re.findall(r" \((\d+)\) +(\d) +crasher_read", shown)
     assert listed == [(str(pid), str(run)) for run, pid in enumerate(pids, start=1)]
     top = read_by("explain", path).splitlines()[0]
     assert top.startswith(f"container crasher_read: killed {lives} times in ")
     assert "the same cause each time (anon_growth)" in " ".join(read_by("explain", path).split())
-
     rows = json.loads(read_by("timeline", path, "-c", "crasher_read", "--json"))
     assert sorted({row["run"] for row in rows}) == list(range(1, lives + 1))
     assert len({(row["time"], row["run"]) for row in rows}) == len(rows)
@@ -261,7 +271,9 @@ def test_reading_verbs_distinguish_the_lives(
     assert file["added_bytes"] == lives * FILE_PAGES * PAGE
     assert known["cgroup_id"].nunique() == lives
 
-    blind = tmp_path / "blind"
+
+def assert_log_replaces_probe(trace: AnalysedTrace, path: Path, blind: Path) -> None:
+    """Assert that a copy of the trace without the table `oom` has the same kills, from the kernel log."""
     shutil.copytree(path, blind)
     (blind / "oom.parquet").unlink()
     for seen, missed in zip(trace.explain(), tracer.open(blind).explain(), strict=True):
@@ -272,17 +284,6 @@ def test_reading_verbs_distinguish_the_lives(
         for field in ("cgroup_id", "cgroup", "container", "limit_bytes"):
             assert getattr(missed.limit_owner, field) == getattr(seen.limit_owner, field)
         assert abs(pd.Timestamp(missed.time) - pd.Timestamp(seen.time)) < pd.Timedelta("1s")
-
-    log = tmp_path / "kern.log"
-    log.write_text(
-        "\n".join(
-            f"[{row.ktime_ns / 1e9:12.6f}] {row.text}"
-            for row in trace.kernel_log.sort_values("sequence").itertuples()
-        )
-    )
-    of_log = json.loads(read_by("explain", "--kmsg", log, "-c", "crasher_read", "--json", env=engine.env))
-    assert [kill["victims"][0]["pid"] for kill in of_log["kills"]] == pids
-    assert {kill["limit_owner"]["container"] for kill in of_log["kills"]} == {"crasher_read"}
 
 
 def read_by(verb: str, *arguments: object, env: dict[str, str] | None = None) -> str:
