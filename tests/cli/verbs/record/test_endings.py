@@ -96,7 +96,7 @@ def test_the_commands_own_end(start_recording: StartRecording, script: str, stat
     recording = start_recording("--limit", "50M", "--", "sh", "-c", script)
     recording.assert_ended(status, "command_ended")
     if " 0 OOM kills" in recording.stderr:  # kills of others are seen, too
-        assert ("ended by SIGKILL, and not by the OOM killer" in recording.stderr) == (status == 137)
+        assert ("ended by SIGKILL, but not by the OOM killer" in recording.stderr) == (status == 137)
     assert recording.stdout.startswith("said\n" if "said" in script else str(recording.path))
 
 

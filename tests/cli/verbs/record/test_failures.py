@@ -158,7 +158,7 @@ def test_a_defect_of_the_recorder_leaves_the_command_alone(
     assert_command_ran_to_its_end(recording)
     assert (recording.status, recording.stdout) == (1, "")
     assert "warning: recording failed (oops): the command goes on without it" in recording.stderr
-    assert "error: a defect of memcg-tracer (RuntimeError: oops)" in recording.stderr.splitlines()[-1]
+    assert "error: a bug in memcg-tracer (RuntimeError: oops)" in recording.stderr.splitlines()[-1]
     recording.assert_trace("failed")
     recording.assert_nothing_left()
 
