@@ -18,7 +18,7 @@ from tracer.analysis.core.lookup.stacks import Functions
 from tracer.analysis.core.naming import with_names
 from tracer.analysis.explain import kill_filter, postmortem
 from tracer.analysis.explain.survivors import held_cgroups
-from tracer.analysis.results import display, summary
+from tracer.analysis.results import display, report_frames
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.analysis.views import refaults, stack_samples, stalls, thrash
@@ -117,8 +117,8 @@ limit that is not set is NA as well, and the flag beside it is then false.
         return kill_filter.recorded_kills_of(self, postmortem.explain(self), cgroup)
 
     def kills(self, cgroup: str | int | None = None) -> pd.DataFrame:
-        """Return `explain` as a row for each victim: `tracer.analysis.results.summary.kills`."""
-        return summary.kills(self.explain(cgroup))
+        """Return `explain` as a row for each victim: `tracer.analysis.results.report_frames.kills`."""
+        return report_frames.kills(self.explain(cgroup))
 
     def held_cgroups(self, cgroup: str | int | None = None) -> list[Held]:
         """Return how near each cgroup came to its limit, and what reclaim gave back.
@@ -128,8 +128,8 @@ limit that is not set is NA as well, and the flag beside it is then false.
         return held_cgroups(self, cgroup)
 
     def held(self, cgroup: str | int | None = None) -> pd.DataFrame:
-        """Return `held_cgroups` as a row for each cgroup: `tracer.analysis.results.summary.held`."""
-        return summary.held(self.held_cgroups(cgroup))
+        """Return `held_cgroups` as a row for each cgroup: `tracer.analysis.results.report_frames.held`."""
+        return report_frames.held(self.held_cgroups(cgroup))
 
     def __repr__(self) -> str:
         return display.as_text(*self._shown())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 import tracer
-from tracer.analysis.results import summary
+from tracer.analysis.results import report_frames
 from tracer.schema import UNLIMITED_BYTES
 
 TRACES = Path(__file__).parents[3] / "traces"
@@ -61,7 +61,7 @@ def test_limit_that_is_not_set_is_na_with_a_flag() -> None:
     (one, *_) = tracer.open(TRACES / "thrash").held_cgroups()
     limits = [one.limit_bytes, UNLIMITED_BYTES, None]
     cgroups = [replace(one, limit_bytes=limit, peak_time=None) for limit in limits]
-    frame = summary.held(cgroups)
+    frame = report_frames.held(cgroups)
     assert frame["limit_bytes"].tolist() == [one.limit_bytes, pd.NA, pd.NA]
     assert frame["is_limited"].tolist() == [True, False, pd.NA]
     documents = [cgroup.to_dict() for cgroup in cgroups]
