@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from tracer.analysis.explain.measure.cushion import Window
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
+from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.results.kill import LimitOwner
 from tracer.analysis.results.memory import COMPOSITION_PARTS, Composition, Cushion
 from tracer.analysis.results.reclaim_attempts import Reclaim

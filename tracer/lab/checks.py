@@ -119,7 +119,7 @@ def equal_pgsteal(evicted_bytes: int | None, stolen_bytes: int | None, damons_by
 def damons_bytes(trace: AnalysedTrace, cgroup_ids: Sequence[int]) -> int:
     """Return the bytes of page cache that DAMON's threads evicted from these cgroups."""
     from tracer.analysis.core.tables import is_evicted
-    from tracer.analysis.explain.measure.cushion import damons_pages
+    from tracer.analysis.explain.measure.steal import damons_pages
 
     evicted = trace.pagecache[is_evicted(trace.pagecache)]
     evicted = evicted[evicted["cgroup_id"].isin(cgroup_ids)]

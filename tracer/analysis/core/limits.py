@@ -25,3 +25,15 @@ def limit_of(row: Mapping[str, Any] | pd.Series, name: str = "limit_bytes") -> i
     """Return a limit of one row, in bytes; `UNLIMITED_BYTES` if it is not set, None if it is not known."""
     flag = row[LIMITS[name]]
     return None if pd.isna(flag) else int(row[name]) if flag else UNLIMITED_BYTES
+
+
+def swap_room_of(row: Mapping[str, Any] | pd.Series, cgroup_version: int | None) -> int | None:
+    """Return the swap that the cgroup of a sample may use beside its limit, in bytes.
+
+    `UNLIMITED_BYTES` if no limit is set, None if it is not known. On v1 memory.memsw.limit_in_bytes bounds
+    memory and swap together; what it leaves above the limit of memory is for swap.
+    """
+    limit = limit_of(row, "swap_limit_bytes")
+    if limit is None or limit >= UNLIMITED_BYTES or cgroup_version != 1:
+        return limit
+    return max(limit - (limit_of(row) or 0), 0)

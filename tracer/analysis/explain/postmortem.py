@@ -12,7 +12,14 @@ from tracer.analysis.core.columns import Int64s, integers, optional, utc_time
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import log_kills, report_assembly
-from tracer.analysis.explain.measure import allocators, circumstances, composition, cushion, recorded_parties
+from tracer.analysis.explain.measure import (
+    allocators,
+    circumstances,
+    composition,
+    cushion,
+    recorded_parties,
+    steal,
+)
 from tracer.analysis.explain.measure.composition import Unknown
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.measure.recorded_kills import RecordedKill, RecordedKills
@@ -34,10 +41,10 @@ def explain(trace: TraceTables) -> list[OomReport]:
     """Return one report for each kill, in order of time; an empty list if nothing was killed.
 
     Kills that only the trace's kernel log has are included. The definitions of the numbers are in
-    `analysis.explain.measure.composition` (the classes of memory), `analysis.explain.measure.cushion` (what
-    the cache gave back, and the window), `analysis.explain.verdict` (the cause),
-    `analysis.kernel_log.comparison` (what the log adds) and `analysis.explain.log_kills` (what the probe
-    missed).
+    `analysis.explain.measure.composition` (the classes of memory), `analysis.explain.measure.window` (the
+    time before the kill), `analysis.explain.measure.cushion` (what the cache gave back),
+    `analysis.explain.verdict` (the cause), `analysis.kernel_log.comparison` (what the log adds) and
+    `analysis.explain.log_kills` (what the probe missed).
     """
     only_logged = log_kills.reports(trace)
     completed = comparison.complete(trace)
@@ -92,7 +99,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
         page_size=page_size(trace),
         window=kill.window,
         circumstances=_circumstances(kill, sizes),
-        steal=None if kill.owner_id is None else cushion.compare_with_kernel(kill.subtree, kill.window),
+        steal=None if kill.owner_id is None else steal.compare_with_kernel(kill.subtree, kill.window),
         lost_records=lost,
         sampled_at_kill=kill.sample is not None and bool(pd.notna(kill.sample["anon_bytes"])),
         is_told=bool(first["is_told"]) if pd.notna(first["is_told"]) else False,

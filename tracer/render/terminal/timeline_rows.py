@@ -13,7 +13,7 @@ import pandas as pd
 from rich.text import Text
 
 from tracer import units
-from tracer.analysis.explain.measure.cushion import NEAR_LIMIT_PAGES, NEAR_LIMIT_PERCENT
+from tracer.analysis.explain.measure.window import NEAR_LIMIT_PAGES, NEAR_LIMIT_PERCENT
 from tracer.analysis.views.timeline import row_length
 from tracer.categories import LAYERS
 from tracer.render.picture.layers import floats, stacked, stacked_composition
@@ -107,7 +107,7 @@ def _blank_without_traffic(timeline: pd.DataFrame, took: str, amount: str) -> pd
 
 
 def _limit_reached(timeline: pd.DataFrame, page_size: int) -> int | None:
-    """Return the first row that ends with usage at the limit, as in `analysis.explain.measure.cushion`."""
+    """Return the first row that ends with usage at the limit, as in `analysis.explain.measure.window`."""
     usage, limit = floats(timeline, "usage_bytes"), floats(timeline, "limit_bytes")
     nearness = np.maximum(limit * NEAR_LIMIT_PERCENT / 100, NEAR_LIMIT_PAGES * page_size)
     near = usage >= limit - nearness

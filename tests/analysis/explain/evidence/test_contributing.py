@@ -10,8 +10,8 @@ from synthetic.findings import GFP_NOFS, LIMIT, MIB, SECOND, findings, grew, mad
 
 from tracer.analysis.explain.advice import advise
 from tracer.analysis.explain.evidence.contributing import contributing
-from tracer.analysis.explain.measure.cushion import Window
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Swap
+from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.results.kill import LimitOwner
 from tracer.analysis.results.memory import Cushion
 from tracer.analysis.results.tasks import Candidate

@@ -10,11 +10,11 @@ import numpy as np
 from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import Int64s, integers, is_one_of, times_ns
 from tracer.analysis.core.ledger import Steps
-from tracer.analysis.core.limits import limit_of
+from tracer.analysis.core.limits import swap_room_of
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.explain.measure.cushion import Window
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Swap
 from tracer.analysis.explain.measure.subtree_levels import SubtreeLevels
+from tracer.analysis.explain.measure.window import Window
 from tracer.schema import UNLIMITED_BYTES
 
 _GROWING: Final = tuple(ledger.NOT_CACHE)
@@ -91,13 +91,10 @@ def _swap(subtree: Subtree, below: SubtreeLevels, window: Window) -> Swap | None
     last = int(below.read.last_rows_at(window.end)[below.owner])
     if level is None or last < 0:
         return None
-    row = below.samples.iloc[last]
-    limit, memory = limit_of(row, "swap_limit_bytes"), limit_of(row)
     meta = subtree.whole.meta
-    if limit is not None and meta.get("cgroup_version") == 1:  # memory.memsw bounds both together
-        limit = UNLIMITED_BYTES if limit >= UNLIMITED_BYTES else max(limit - (memory or 0), 0)
+    room = swap_room_of(below.samples.iloc[last], meta.get("cgroup_version"))
     machine = meta.get("memory", {}).get("swap_total_bytes")
-    bounds = [bound for bound in (limit, machine) if bound is not None and bound < UNLIMITED_BYTES]
+    bounds = [bound for bound in (room, machine) if bound is not None and bound < UNLIMITED_BYTES]
     return Swap(
         used_bytes=level.at(window.end) or 0,
         allowed_bytes=min(bounds, default=None),

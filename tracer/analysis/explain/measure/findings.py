@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from tracer.analysis.explain.measure.cushion import Steal, Window
+from tracer.analysis.explain.measure.steal import Steal
+from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.results.conclusions import Cause
 from tracer.analysis.results.kill import LimitOwner
 from tracer.analysis.results.memory import Allocator, Composition, Cushion, FurtherAllocators

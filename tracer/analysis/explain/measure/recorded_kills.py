@@ -13,8 +13,7 @@ from tracer.analysis.core.index import RowIndex
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables
-from tracer.analysis.explain.measure import cushion
-from tracer.analysis.explain.measure.cushion import Window
+from tracer.analysis.explain.measure.window import Window, find_window, start_after
 from tracer.analysis.kernel_log.comparison import Completed
 from tracer.schema import UNLIMITED_BYTES
 
@@ -83,11 +82,11 @@ class RecordedKills:
             time_ns, limit = int(times_ns(rows)[0]), limit_of(rows.iloc[0])
             earlier = moments[: int(np.searchsorted(moments, time_ns))]
             if owner_id == NO_ID:
-                start = cushion.after(subtree, earlier)
+                start = start_after(subtree, earlier)
                 window = Window(start, start, time_ns)
             else:
                 limit = UNLIMITED_BYTES if limit is None else limit
-                window = cushion.find_window(subtree, limit_bytes=limit, earlier=earlier, kill_ns=time_ns)
+                window = find_window(subtree, limit_bytes=limit, earlier=earlier, kill_ns=time_ns)
             yield RecordedKill(
                 kill_id=kill_id,
                 rows=rows,

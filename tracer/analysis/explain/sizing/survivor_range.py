@@ -22,11 +22,10 @@ import pandas as pd
 from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import Bools, integers, known, times_ns
 from tracer.analysis.core.ledger import Steps
-from tracer.analysis.core.limits import limit_of
+from tracer.analysis.core.limits import swap_room_of
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.explain.sizing.margins import Sized, needed_again, with_margin
 from tracer.analysis.results.conclusions import Sizing
-from tracer.schema import UNLIMITED_BYTES
 from tracer.units import size
 
 _UNRECLAIMABLE: Final[ledger.Weights] = {
@@ -138,10 +137,9 @@ def _samples(subtree: Subtree, columns: tuple[str, ...]) -> pd.DataFrame:
 
 def _swap_bytes(subtree: Subtree) -> int | None:
     """Return the swap that the cgroup could use beside a limit: the lesser of the machine's and its own."""
-    machine = (subtree.whole.meta.get("memory") or {}).get("swap_total_bytes")
+    meta = subtree.whole.meta
+    machine = (meta.get("memory") or {}).get("swap_total_bytes")
     samples = _samples(subtree, ("is_swap_limited", "is_limited"))
-    allowed = limit_of(samples.iloc[-1], "swap_limit_bytes") if len(samples) else None
-    if allowed is not None and allowed < UNLIMITED_BYTES and subtree.whole.meta.get("cgroup_version") == 1:
-        allowed = max(allowed - (limit_of(samples.iloc[-1]) or 0), 0)  # memory and swap together
+    allowed = swap_room_of(samples.iloc[-1], meta.get("cgroup_version")) if len(samples) else None
     bounds = [bound for bound in (machine, allowed) if bound is not None]
     return min(bounds) if 0 in bounds or len(bounds) == 2 else machine

@@ -1,0 +1,51 @@
+"""The window before a kill, of synthetic kills with known times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.evidence import numbers_of
+from synthetic.memcg_kill import LIMIT, only_report, record_kill
+
+from tracer.analysis.explain.postmortem import explain
+
+MIB = 1 << 20
+
+
+def test_window_of_the_second_kill_begins_after_the_first(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
+    trace.charged(1, 1, "file", LIMIT, usage_bytes=LIMIT)
+    trace.add("pagecache", 1.5, cgroup_id=1, op="delete", cause="reclaim_memcg", nr_pages=100)
+    record_kill(trace, 2)
+    trace.charged(3, 1, "anon", 5, usage_bytes=LIMIT)
+    trace.add("pagecache", 3.5, cgroup_id=1, op="delete", cause="reclaim_memcg", nr_pages=11)
+    trace.add("pagecache", 3.5, cgroup_id=1, op="delete", cause="truncate", nr_pages=1000)
+    trace.add("pagecache", 3.5, cgroup_id=9, op="delete", cause="reclaim_memcg", nr_pages=1000)
+    record_kill(trace, 4, kill_id=2)
+    assert [report.cushion.evicted_bytes for report in explain(trace)] == [100 * 4096, 11 * 4096]
+
+
+@pytest.mark.parametrize(
+    ("least", "soon", "is_one_story"), [(95, 0.2, True), (80, 0.2, False), (95, 2, False)]
+)
+def test_window_of_a_kill_before_the_first_ones_memory_is_free_is_shared(
+    trace: Any, least: int, soon: float, is_one_story: bool
+) -> None:
+    trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
+    trace.charged(1, 1, "anon", 90 * MIB, usage_bytes=LIMIT)
+    record_kill(trace, 2)
+    trace.charged(2 + soon / 2, 1, "anon", -5 * MIB, usage_bytes=least * MIB)
+    record_kill(trace, 2 + soon, kill_id=2)
+    _, second = explain(trace)
+    grown = [one["grown_bytes"] for one in numbers_of(second.verdict.evidence, "growth")]
+    assert (grown == [85 * MIB]) is is_one_story, grown
+
+
+def test_window_begins_after_a_lull(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
+    for seconds, usage, evicted in ((1, 100, 7), (2, 89, 0), (3, 95, 1), (4, 100, 20), (5, 91, 30)):
+        trace.charged(seconds, 1, "anon", 0, usage_bytes=usage * MIB)
+        trace.add("pagecache", seconds, cgroup_id=1, op="delete", cause="reclaim_memcg", nr_pages=evicted)
+    record_kill(trace, 6)
+    assert only_report(trace).cushion.evicted_bytes == 50 * 4096

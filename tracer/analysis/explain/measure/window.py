@@ -1,0 +1,97 @@
+"""The window before a kill: the moments between which the memory of its limit was used up.
+
+Three moments bound the story of a kill:
+
+* `begin`: when usage was last below half of the limit; at the earliest the start of the trace, or the
+  previous kill for this limit. A previous kill is no bound if it came less than 1 s before and usage was
+  never below 90 % in between: its memory was not free yet, and both kills are of one story.
+* `at_limit`: when usage came within 1 % of the limit (at least 64 pages) or reclaim for the limit began,
+  whichever was first after usage had last been below 90 % of it. From here on each new page needed another
+  page to be freed.
+* `end`: the kill.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from tracer.analysis.core import ledger
+from tracer.analysis.core.columns import Int64s, times_ns
+from tracer.analysis.core.ledger import Steps
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import page_size
+from tracer.schema import UNLIMITED_BYTES
+
+NEAR_LIMIT_PERCENT: Final = 1
+NEAR_LIMIT_PAGES: Final = 64  # a CPU's stock of charges: MEMCG_CHARGE_BATCH in mm/memcontrol.c
+_LULL_PERCENT: Final = 90
+_APPROACH_PERCENT: Final = 50
+_SOON_NS: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The three moments of a kill, in nanoseconds since the epoch; the module has their definitions."""
+
+    begin: int
+    at_limit: int
+    end: int
+
+
+def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns: int) -> Window:
+    """Return the window before the kill at `kill_ns`; `earlier` are the times of kills for the same limit.
+
+    If no limit is set, the window begins after the previous kill.
+    """
+    if limit_bytes >= UNLIMITED_BYTES:
+        start = start_after(subtree, earlier)
+        return Window(start, start, kill_ns)
+    usage = ledger.usage(subtree)
+    start = _begin_of_story(subtree, usage, earlier, limit_bytes * _LULL_PERCENT // 100, kill_ns)
+    usage = usage.within(start, kill_ns)
+    near = limit_bytes - max(
+        limit_bytes * NEAR_LIMIT_PERCENT // 100, NEAR_LIMIT_PAGES * page_size(subtree.whole)
+    )
+    begin = _last_below(usage, limit_bytes * _APPROACH_PERCENT // 100, start)
+    after_lull = _last_below(usage, limit_bytes * _LULL_PERCENT // 100, start)
+    usage = usage.within(after_lull, kill_ns)
+    reached = usage.times[usage.values >= near]
+    reclaim = times_ns(subtree.reclaim)
+    first, last = np.searchsorted(reclaim, [after_lull, kill_ns + 1])
+    firsts = [int(moments[0]) for moments in (reached, reclaim[first:last]) if len(moments)]
+    return Window(begin, min(firsts, default=kill_ns), kill_ns)
+
+
+def start_after(subtree: Subtree, earlier: Int64s) -> int:
+    """Return the moment after the last of these kills, or the start of the trace."""
+    return int(earlier[-1]) + 1 if len(earlier) else subtree.start_ns
+
+
+def _begin_of_story(subtree: Subtree, usage: Steps, earlier: Int64s, lull: int, kill_ns: int) -> int:
+    """Return the earliest possible `begin`: after the last kill of another story, or the trace's start.
+
+    It is found once for each kill. A kill of one story with the kill before it shares that kill's begin.
+    """
+    begins: dict[int, int] = subtree.once(("window.begin_of_story", lull), dict)
+    moments = [kill_ns]
+    while moments[-1] not in begins:
+        last, position = moments[-1], len(earlier) - len(moments)
+        if position < 0:
+            begins[last] = subtree.start_ns
+            break
+        previous = int(earlier[position])
+        seen = usage.within(previous + 1, last).values
+        if last - previous >= _SOON_NS or (seen < lull).any():
+            begins[last] = previous + 1
+        else:
+            moments.append(previous)
+    return begins.setdefault(kill_ns, begins[moments[-1]])
+
+
+def _last_below(usage: Steps, bytes_: int, otherwise: int) -> int:
+    """Return the last moment at which usage was read below a level; `otherwise` if it never was."""
+    below = usage.times[usage.values < bytes_]
+    return int(below[-1]) if len(below) else otherwise
