@@ -102,7 +102,8 @@ COUNTERS: Final = (
     # v1 counts the memory of sockets apart, outside of usage (tcpmem).
     Counter("sock", memcg_items=("MEMCG_SOCK",), only_version=2, number=7, is_in_usage=True),
     Counter("percpu", memcg_items=("MEMCG_PERCPU_B",), unit="bytes", number=8),
-    # A node's counter since "mm: memcontrol: switch to native NR_VMALLOC vmstat counter" (7.1).
+    # A node's counter since c466412c73c3
+    # ("mm: memcontrol: switch to native NR_VMALLOC vmstat counter"), v7.1.
     Counter("vmalloc", node_items=("NR_VMALLOC",), memcg_items=("MEMCG_VMALLOC",), number=9),
     # v2 has a file of its own, memory.swap.current.
     Counter(

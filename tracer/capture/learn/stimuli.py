@@ -118,7 +118,9 @@ def _load_program() -> None:
 
 
 def _make_process() -> None:
-    """Start a process. Its mm has per-CPU counters that are charged (mm_init in kernel/fork.c, since 6.2)."""
+    """Start a process. Its mm has per-CPU counters that are charged since f1a7941243c1
+    ("mm: convert mm's rss stats into percpu_counter"), v6.2.
+    """
     child = os.posix_spawn("/bin/true", ["true"], {})
     os.waitpid(child, 0)
 
