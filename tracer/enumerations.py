@@ -27,6 +27,10 @@ class Enumeration:
     comments: Mapping[str, str] = field(default_factory=dict)
     count: str = ""
 
+    def number(self, name: str) -> int:
+        """Return the number that stands for a name on the wire. Raises ValueError if it is none of them."""
+        return self.names.index(name)
+
     def enumerators(self) -> dict[str, int]:
         """Return the enumerators of C with their numbers, `count` included."""
         names = [self.prefix + name.upper() for name in self.names]

@@ -41,9 +41,6 @@ TARGET_SOURCES: Final = enumerations.TARGET_SOURCE.names
 STALL_KINDS: Final = enumerations.STALL_KIND.names
 SWAP_OPS: Final = enumerations.SWAP_OP.names
 CONSTRAINTS: Final = enumerations.CONSTRAINT.names
-FOLLOW: Final = enumerations.FOLLOW.names
-TASK_EVENTS: Final = enumerations.TASK_EVENT.names
-CGROUP_EVENTS: Final = enumerations.CGROUP_EVENT.names
 
 SAMPLE_SOURCES: Final = ("start", "periodic", "oom", "end")
 PATH_KINDS: Final = ("host", "container", "filesystem", "device", "kernel")

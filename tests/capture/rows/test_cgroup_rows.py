@@ -10,14 +10,14 @@ import pytest
 
 from tracer.capture.bpf.ring import Records
 from tracer.capture.rows.cgroup_rows import Cgroup, CgroupRows
+from tracer.enumerations import CGROUP_EVENT, FOLLOW
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
-from tracer.schema import CGROUP_EVENTS, FOLLOW
 from tracer.wire.dtypes import WIRE
 
 
 def cgroup_record(event: str, time_ns: int, cgroup_id: int, path: str | bytes) -> Records:
     record = np.zeros(1, WIRE["cgroup"])
-    record["event"], record["follow"] = CGROUP_EVENTS.index(event), FOLLOW.index("yes")
+    record["event"], record["follow"] = CGROUP_EVENT.number(event), FOLLOW.number("yes")
     record["time_ns"], record["cgroup_id"], record["path"] = time_ns, cgroup_id, path
     return record
 

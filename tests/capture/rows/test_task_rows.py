@@ -11,7 +11,7 @@ import pytest
 from tracer.capture.bpf.ring import Records
 from tracer.capture.rows import task_rows
 from tracer.capture.rows.task_rows import TaskRows
-from tracer.schema import TASK_EVENTS
+from tracer.enumerations import TASK_EVENT
 from tracer.wire.dtypes import WIRE
 
 CLOCK_OFFSET_NS = 1_000_000
@@ -21,7 +21,7 @@ def task_records(*events: tuple[str, int, int, str]) -> Records:
     """Return `task` records of (event, time, start, comm), all of tgid 23."""
     records = np.zeros(len(events), WIRE["task"])
     for record, (event, time_ns, start_ns, comm) in zip(records, events, strict=True):
-        record["event"] = TASK_EVENTS.index(event)
+        record["event"] = TASK_EVENT.number(event)
         record["time_ns"], record["start_ns"], record["tgid"], record["comm"] = time_ns, start_ns, 23, comm
     return records
 

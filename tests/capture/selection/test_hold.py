@@ -7,7 +7,7 @@ import pytest
 
 from tracer.capture.bpf.ring import Records
 from tracer.capture.selection.hold import Hold
-from tracer.schema import TASK_EVENTS
+from tracer.enumerations import TASK_EVENT
 from tracer.wire.dtypes import WIRE
 from tracer.wire.streams import STREAM_AT, STREAMS
 
@@ -93,7 +93,7 @@ def test_task_seen_after_the_purge_of_its_cgroup_is_written() -> None:
     assert len(hold.sift("task", seen)[0]) == 0, "the record was under way"
     seen["time_ns"] = 9
     assert len(hold.sift("task", seen)[0]) == 1
-    seen["event"] = TASK_EVENTS.index("exit")
+    seen["event"] = TASK_EVENT.number("exit")
     assert len(hold.sift("task", seen)[0]) == 0, "the process was dropped before"
     assert sifted(hold, (NEVER, 1)) == [], "its charges were under way"
 

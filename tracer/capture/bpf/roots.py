@@ -12,10 +12,11 @@ from contextlib import suppress
 from typing import Final
 
 from tracer.capture.bpf.load import WANTED_PATHS, Programs
+from tracer.enumerations import FOLLOW
 from tracer.errors import TracerError
 from tracer.wire.fields import PATH_LEN
 
-_YES: Final = 1  # FOLLOW_YES of enum follow in bpf/events.h
+_YES: Final = FOLLOW.number("yes")
 _DEAD_KEPT: Final = 1024
 REMEMBERED_PATHS: Final = WANTED_PATHS // 2
 """Paths of traced cgroups that are remembered, so that a cgroup made there again is traced."""

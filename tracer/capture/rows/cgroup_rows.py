@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tracer.capture.bpf.ring import Records
+from tracer.enumerations import CGROUP_EVENT, FOLLOW
 from tracer.kernel.cgroups import cgroupfs, containers
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
-from tracer.schema import CGROUP_EVENTS, FOLLOW
 from tracer.stored_names import stored_path, stored_text
 from tracer.wire.fields import PATH_LEN
 
@@ -29,7 +29,7 @@ class Cgroup:
 class CgroupEvent:
     """The making, removal or renaming of a cgroup.
 
-    `kind` is one of CGROUP_EVENTS; `follow`, one of FOLLOW, is the BPF program's decision. `time_ns` is
+    `kind` is a name of CGROUP_EVENT; `follow`, a name of FOLLOW, is the BPF program's decision. `time_ns` is
     CLOCK_MONOTONIC.
     """
 
@@ -57,7 +57,7 @@ class CgroupRows:
                 path = path if directory is None else self.hierarchy.path(directory)
             if path is not None:
                 cgroup = Cgroup(cgroup_id, int(record["parent_id"]) or None, path, int(record["memcg"]))
-                kind, follow = CGROUP_EVENTS[record["event"]], FOLLOW[record["follow"]]
+                kind, follow = CGROUP_EVENT.names[record["event"]], FOLLOW.names[record["follow"]]
                 yield CgroupEvent(kind, int(record["time_ns"]), cgroup, follow)
 
     def add(

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from tracer.capture.bpf.ring import Records
 from tracer.capture.rows.decode import text
+from tracer.enumerations import TASK_EVENT
 from tracer.kernel.process.titles import read_title
-from tracer.schema import TASK_EVENTS
 
 _TITLES_AT_ONCE: Final = 128  # of some 20 us each
 _TITLE_AFTER_S: Final = 1.0
@@ -55,7 +55,7 @@ class TaskRows:
         """
         reads = 0
         for record in records:
-            event = TASK_EVENTS[record["event"]]
+            event = TASK_EVENT.names[record["event"]]
             time_ns = int(record["time_ns"]) + clock_offset_ns
             key = (int(record["tgid"]), int(record["start_ns"]))
             if event == "seen" and key in self._exited:

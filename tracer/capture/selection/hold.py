@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracer.capture.bpf.ring import Records
-from tracer.schema import TASK_EVENTS
+from tracer.enumerations import TASK_EVENT
 from tracer.wire.streams import STREAM_AT
 
 _MOST_BYTES: Final = 64 << 20
@@ -120,7 +120,7 @@ class Hold:
         """Return which tasks were reported because they acted on a traced cgroup, wherever they are."""
         never = np.iinfo(np.int64).max
         purged_ns = [self._purged_ns.get(int(cgroup_id), never) for cgroup_id in tasks["cgroup_id"]]
-        is_sight: npt.NDArray[np.bool_] = tasks["event"] == TASK_EVENTS.index("seen")
+        is_sight: npt.NDArray[np.bool_] = tasks["event"] == TASK_EVENT.number("seen")
         return is_sight & (tasks["time_ns"] > np.array(purged_ns, np.uint64))
 
     def _keep(self, stream: str, records: Records) -> None:
