@@ -55,7 +55,7 @@ def test_one_line(
     assert words in line
 
 
-def test_a_journal_that_was_cut_is_read_up_to_there(write_trace: Callable[..., Path]) -> None:
+def test_cut_journal_is_read_up_to_the_cut(write_trace: Callable[..., Path]) -> None:
     trace = write_trace(ended=False)
     (journal,) = trace.glob("journal/charge.*")
     os.truncate(journal, journal.stat().st_size - 100)

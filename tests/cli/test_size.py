@@ -50,13 +50,13 @@ def test_sizes(text: str, expected: int) -> None:
         "nan",
     ],
 )
-def test_what_is_none(text: str) -> None:
+def test_invalid_cgroup_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a size"):
         size_bytes(text)
 
 
 @pytest.mark.parametrize("text", ["4611686018427387905", "4194305T", "9999999999999999999"])
-def test_more_than_any_machine_has(text: str) -> None:
+def test_size_beyond_any_machine_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="more than any machine has"):
         size_bytes(text)
 

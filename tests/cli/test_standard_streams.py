@@ -106,36 +106,32 @@ def assert_a_line_each(ended: Ended, status: int, words: Sequence[str]) -> None:
 
 
 @pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
-def test_standard_output_that_takes_nothing(
-    write_trace: WriteTrace, run_in_turn: RunInTurn, redirection: str
-) -> None:
+def test_full_stdout_is_an_error(write_trace: WriteTrace, run_in_turn: RunInTurn, redirection: str) -> None:
     trace = write_trace(stacks_bytes=4096)
     ended = run_in_turn([arguments_of(verb, trace) for verb in VERBS], redirection)
     assert_a_line_each(ended, 1, ["cannot write to standard output: "] * len(VERBS))
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "2> >(:)"])
-def test_standard_error_that_takes_nothing_leaves_the_status(
-    tmp_path: Path, run_in_turn: RunInTurn, redirection: str
-) -> None:
+def test_full_stderr_keeps_the_status(tmp_path: Path, run_in_turn: RunInTurn, redirection: str) -> None:
     ended = run_in_turn([arguments_of(verb, tmp_path / "nowhere") for verb in READING], redirection)
     assert (ended.statuses, ended.stdout, ended.errors) == ([1] * len(READING), "", [])
 
 
-def test_a_reader_that_has_enough_ends_it_quietly(write_trace: WriteTrace) -> None:
+def test_closed_pipe_ends_the_verb_quietly(write_trace: WriteTrace) -> None:
     ended = run(f"{PROGRAM} timeline {write_trace()} --csv --every 1ms | head -n 1")
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_standard_input_that_is_closed() -> None:
+def test_closed_stdin_is_an_error() -> None:
     assert_one_line(run(f"{PROGRAM} explain --kmsg - <&-"), 1, "cannot read standard input: ")
 
 
-def test_all_streams_closed(write_trace: WriteTrace) -> None:
+def test_closed_standard_streams_do_not_fail(write_trace: WriteTrace) -> None:
     assert run(f"{PROGRAM} info {write_trace()} <&- >&- 2>&-").returncode == 1
 
 
-def test_no_file_takes_the_number_of_a_closed_stream(write_trace: WriteTrace) -> None:
+def test_closed_stream_keeps_its_descriptor_number(write_trace: WriteTrace) -> None:
     trace = write_trace()
     assert run(f"{PROGRAM} report {trace} -o {trace}.html >&- 2>&-").returncode == 1
     assert Path(f"{trace}.html").read_text().rstrip().endswith("</html>")
@@ -149,7 +145,7 @@ def test_no_file_takes_the_number_of_a_closed_stream(write_trace: WriteTrace) ->
         ("utf-8", ["explain", "info"]),
     ],
 )
-def test_names_that_the_encoding_lacks(
+def test_names_that_the_encoding_lacks_are_escaped(
     write_trace: WriteTrace, run_in_turn: RunInTurn, verbs: list[str], encoding: str
 ) -> None:
     trace = write_trace(name="tr\udcffce-\u2603", comm="caf\u00e9\u2603", cgroup="/\u2603")
@@ -159,7 +155,7 @@ def test_names_that_the_encoding_lacks(
     assert ended.stdout
 
 
-def test_a_time_that_no_trace_has(write_trace: WriteTrace, run_in_turn: RunInTurn) -> None:
+def test_time_outside_of_any_trace_is_refused(write_trace: WriteTrace, run_in_turn: RunInTurn) -> None:
     moments = ("nan", "inf", "-inf", "1e400", "1677-01-01", "9999-12-31", "NaT", "1e30")
     cases = [(option, moment) for option in ("--begin", "--end", "--every") for moment in moments]
     trace = write_trace()
@@ -167,14 +163,14 @@ def test_a_time_that_no_trace_has(write_trace: WriteTrace, run_in_turn: RunInTur
     assert_a_line_each(ended, 2, [f"{moment!r} is n" for _, moment in cases])
 
 
-def test_a_duration_that_no_recording_has(tmp_path: Path, run_in_turn: RunInTurn) -> None:
+def test_duration_of_a_damaged_trace_is_refused(tmp_path: Path, run_in_turn: RunInTurn) -> None:
     durations = ("nan", "inf", "1e400", "0", "-1", "1677-01-01")
     ended = run_in_turn([f"record -d {duration} -o {tmp_path / 'x'} -- true" for duration in durations])
     assert_a_line_each(ended, 2, ["-d"] * len(durations))
     assert not (tmp_path / "x").exists()
 
 
-def test_an_empty_value_is_none(write_trace: WriteTrace, run_in_turn: RunInTurn) -> None:
+def test_option_with_an_empty_value_is_refused(write_trace: WriteTrace, run_in_turn: RunInTurn) -> None:
     trace = write_trace()
     lines = [
         *("record -o '' -- true", "record -c '' -d 1", "record --name= -- true"),
@@ -186,11 +182,11 @@ def test_an_empty_value_is_none(write_trace: WriteTrace, run_in_turn: RunInTurn)
     assert_a_line_each(ended, 2, [" is empty: give a value, or leave it out"] * len(lines))
 
 
-def test_an_empty_argument_of_a_command_is_its_own() -> None:
+def test_empty_argument_of_a_command_is_allowed() -> None:
     assert "is empty" not in run(f"{PROGRAM} record -o /proc/nowhere -- printf -c ''").stderr
 
 
-def test_a_trace_that_is_none(run_in_turn: RunInTurn) -> None:
+def test_path_without_a_trace_is_one_line(run_in_turn: RunInTurn) -> None:
     names = ("", "no\nwhere", "x" * 5000, "/root/\udcff", "/dev/null", "/proc/self/mem")
     lines = [arguments_of(verb, shlex.quote(name)) for verb in READING for name in names]
     assert_a_line_each(run_in_turn(lines), 1, [""] * len(lines))
@@ -199,7 +195,7 @@ def test_a_trace_that_is_none(run_in_turn: RunInTurn) -> None:
 @pytest.mark.parametrize(
     ("verb", "limit_kib"), [("info", 300_000), ("explain", 400_000), ("timeline", 500_000)]
 )
-def test_without_memory(write_trace: WriteTrace, verb: str, limit_kib: int) -> None:
+def test_lack_of_memory_is_one_line(write_trace: WriteTrace, verb: str, limit_kib: int) -> None:
     ended = run(f"ulimit -v {limit_kib}; {command_of(verb, write_trace())}")
     if ended.returncode:
         (line,) = ended.stderr.splitlines()

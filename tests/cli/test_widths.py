@@ -29,7 +29,7 @@ def drawn(command: click.Command, monkeypatch: pytest.MonkeyPatch, columns: int)
 
 
 @pytest.mark.parametrize("verb", [evictions, info, timeline], ids=lambda module: module.__name__)
-def test_from_60_to_120_columns(verb: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_fit_60_to_120_columns(verb: object, monkeypatch: pytest.MonkeyPatch) -> None:
     command: click.Command = verb.command  # type: ignore[attr-defined]
     known = set(WORD.findall("\n".join(drawn(command, monkeypatch, 1000))))
     for columns in range(60, 121, 6):

@@ -26,14 +26,14 @@ from tracer.lab.experiments import EXPERIMENTS
 
 
 @pytest.mark.parametrize("check", EXPERIMENTS["page-cache"].checks)
-def test_the_experiment_as_it_should_be_passes(check: Any) -> None:
+def test_checks_of_the_right_answer_pass(check: Any) -> None:
     found = check(evidence())
     assert found.passed, found
     assert found.detail
 
 
 @pytest.mark.parametrize(("damons", "passed"), [(4, True), (3, False)])
-def test_what_damon_took_is_not_in_pgsteal(damons: int, passed: bool) -> None:
+def test_evictions_by_damon_are_not_in_pgsteal(damons: int, passed: bool) -> None:
     found = checks.evictions_equal_pgsteal(
         evidence(cushion(evicted_bytes=EVICTED + 4 * PAGE), pagecache=pagecache(pages=damons))
     )
@@ -76,7 +76,7 @@ def owner(**changes: Any) -> OomReport:
         (checks.little_was_evicted, report()),
     ],
 )
-def test_each_check_fails_on_what_it_is_there_for(check: Any, changed: OomReport) -> None:
+def test_check_of_a_wrong_answer_fails(check: Any, changed: OomReport) -> None:
     found = check(evidence(changed))
     assert not found.passed, found
 
@@ -85,16 +85,16 @@ def test_each_check_fails_on_what_it_is_there_for(check: Any, changed: OomReport
     ("check", "passed"),
     [(checks.only_kill, [False, True, False]), (checks.first_kill, [False, True, True])],
 )
-def test_how_many_kills_there_can_be(check: Any, passed: list[bool]) -> None:
+def test_number_of_kills_passes_as_the_experiment_allows(check: Any, passed: list[bool]) -> None:
     assert [check([report()] * kills).passed for kills in range(3)] == passed
 
 
-def test_no_sample_at_the_kill_is_not_an_equality_of_unknowns() -> None:
+def test_unknown_pgsteal_fails_the_check() -> None:
     samples = pd.DataFrame({"cgroup_id": [5], "kill_id": [1], "pgsteal": [None]}).astype("Int64")
     assert not checks.evictions_equal_pgsteal(evidence(cushion(evicted_bytes=None), samples=samples)).passed
 
 
-def test_a_cache_that_never_filled_the_cgroup() -> None:
+def test_cache_check_with_usage_below_the_limit_fails() -> None:
     low = timeline()
     low["cache_bytes"] //= 2
     assert not checks.cache_fills_to_the_limit(evidence(timeline=lambda **_: low)).passed
@@ -102,7 +102,7 @@ def test_a_cache_that_never_filled_the_cgroup() -> None:
     assert not checks.cache_fills_to_the_limit(evidence(timeline=lambda **_: low)).passed
 
 
-def test_a_cache_of_which_nothing_is_known() -> None:
+def test_acts_with_unknown_cache_fail_their_checks() -> None:
     unknown = timeline()
     unknown["cache_bytes"] = pd.array([pd.NA] * len(unknown), dtype="Int64")
     for check in (checks.cache_fills_to_the_limit, checks.cache_gives_way):
@@ -111,7 +111,7 @@ def test_a_cache_of_which_nothing_is_known() -> None:
         assert "not known" in found.detail
 
 
-def test_usage_that_left_the_limit_between_the_acts() -> None:
+def test_dip_of_usage_between_the_acts_fails() -> None:
     dip = timeline()
     dip.loc[BEGIN + pd.Timedelta("1.5s"), "usage_bytes"] = 60 * MIB
     assert not checks.cache_gives_way(evidence(timeline=lambda **_: dip)).passed

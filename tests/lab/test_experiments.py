@@ -14,19 +14,19 @@ NAMES = [
 ]
 
 
-def test_they_are_those_that_are_promised() -> None:
+def test_experiments_are_those_of_the_contract() -> None:
     assert sorted(EXPERIMENTS) == sorted(NAMES)
     assert all(name == experiment.name for name, experiment in EXPERIMENTS.items())
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
-def test_each_is_checked_by_what_its_label_says(experiment: Experiment) -> None:
+def test_experiment_has_checks_for_its_label(experiment: Experiment) -> None:
     assert bool(experiment.checks) is (experiment.cause is not None)
     assert bool(experiment.survival) is (experiment.cause is None)
 
 
 @pytest.mark.parametrize("name", ["page-cache", "mlock", "thrash"])
-def test_what_is_read_is_in_no_cache_before(disk_dir: Path, name: str) -> None:
+def test_file_to_read_is_uncached(disk_dir: Path, name: str) -> None:
     with EXPERIMENTS[name].prepare(disk_dir) as place:
         command = EXPERIMENTS[name].command(place)
         (file,) = (Path(word) for word in set(command) if word.startswith(str(disk_dir)))

@@ -32,7 +32,7 @@ def made_of(**changes: Any) -> OomReport:
         (made_of(file_dirty=None, writeback=None), False),
     ],
 )
-def test_full_of(changed: OomReport, passed: bool) -> None:
+def test_full_of_passes_for_its_classes_only(changed: OomReport, passed: bool) -> None:
     found = checks.full_of("file_dirty", "writeback")(evidence(changed))
     assert found.passed is passed
     assert found.name == "the limit is full of file_dirty and writeback"
@@ -53,7 +53,7 @@ def shared(shmem: int | None, *mapped: int | None) -> OomReport:
         (shared(None, 55 * MIB), False),
     ],
 )
-def test_shmem_of_no_process(changed: OomReport, passed: bool) -> None:
+def test_unmapped_shmem_passes_for_its_size_only(changed: OomReport, passed: bool) -> None:
     assert checks.shmem_of_no_process(37 * MIB)(evidence(changed)).passed is passed
 
 
@@ -66,7 +66,7 @@ def test_shmem_of_no_process(changed: OomReport, passed: bool) -> None:
         ((), False),
     ],
 )
-def test_little_was_mapped(victims: tuple[Victim, ...], passed: bool) -> None:
+def test_little_was_mapped_fails_with_a_large_rss(victims: tuple[Victim, ...], passed: bool) -> None:
     assert checks.little_was_mapped(evidence(replace(report(), victims=victims))).passed is passed
 
 
@@ -89,7 +89,7 @@ def attempt(scanned: int, freed: int = 0, dirty: int = 0, writeback: int = 0) ->
         ([], False),
     ],
 )
-def test_reclaim_met_unwritten_pages(attempts: list[ReclaimAttempt], passed: bool) -> None:
+def test_unwritten_pages_pass_only_if_nothing_was_freed(attempts: list[ReclaimAttempt], passed: bool) -> None:
     reclaim = replace(report().reclaim, transcript=tuple(attempts))
     assert checks.reclaim_met_unwritten_pages(evidence(replace(report(), reclaim=reclaim))).passed is passed
 
@@ -98,7 +98,7 @@ def test_reclaim_met_unwritten_pages(attempts: list[ReclaimAttempt], passed: boo
     ("clean", "mapped", "passed"),
     [(4096, 47 * MIB, True), (41 * MIB, 47 * MIB, False), (4096, 6 * MIB, False), (None, 47 * MIB, False)],
 )
-def test_locked_file(clean: int | None, mapped: int, passed: bool) -> None:
+def test_locked_file_fails_with_droppable_cache(clean: int | None, mapped: int, passed: bool) -> None:
     victims = (replace(VICTIM, file_rss_bytes=mapped),)
     changed = replace(made_of(file_clean=clean), victims=victims)
     assert checks.locked_file(41 * MIB)(evidence(changed)).passed is passed

@@ -24,12 +24,12 @@ def test_all_its_checks_pass(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_it_is_small(name: str) -> None:
+def test_workload_imports_little(name: str) -> None:
     assert sum(file.stat().st_size for file in (TRACES / name).iterdir()) < 250_000
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "page-cache"])
-def test_its_explanation(
+def test_explanation_of_a_recorded_experiment_matches_the_golden_file(
     name: str, monkeypatch: pytest.MonkeyPatch, matches_golden: Callable[[str, str], None]
 ) -> None:
     """That of page-cache is in tests/test_example.py, with its other views."""

@@ -56,7 +56,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         (None, [False]),
     ],
 )
-def test_a_range_is_true_where_the_work_lives_and_dies_by_it(
+def test_minimum_limit_is_true_if_both_ends_agree(
     tmp_path: Path, runs: list[int], limits: tuple[int, int] | None, passed: list[bool]
 ) -> None:
     checks = list(verify(EXPERIMENTS["anon"], trace_of(life=known(limits)), tmp_path, 3))
@@ -69,7 +69,7 @@ def test_a_range_is_true_where_the_work_lives_and_dies_by_it(
         assert checks[1].detail.startswith(f"{lived} of 3 at ")
 
 
-def test_a_kill_is_followed_by_a_recording_that_lives(
+def test_resize_of_a_kill_records_a_surviving_run(
     tmp_path: Path, runs: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded: list[int] = []

@@ -16,13 +16,13 @@ from tracer.lab.run import examine
 
 
 @pytest.mark.parametrize("kills", [0, 2])
-def test_without_the_one_kill_there_is_nothing_else_to_check(kills: int) -> None:
+def test_examine_without_the_one_kill_has_one_failed_check(kills: int) -> None:
     found = examine(EXPERIMENTS["anon"], trace(explain=lambda: [report()] * kills))
     assert [check.passed for check in found] == [False]
     assert f"{kills} in the trace" in found[0].detail
 
 
-def test_kills_elsewhere_are_not_its_own() -> None:
+def test_examine_ignores_kills_elsewhere() -> None:
     elsewhere = replace(report(), victims=(replace(VICTIM, cgroup="/memcg-tracer-1-labour"),))
     below = replace(report(), victims=(replace(VICTIM, cgroup="/memcg-tracer-1-lab/small"),))
     unknown = replace(report(), victims=(replace(VICTIM, cgroup=None),))
@@ -31,7 +31,7 @@ def test_kills_elsewhere_are_not_its_own() -> None:
         assert found[0].passed is passed
 
 
-def test_all_checks_of_an_experiment_are_made() -> None:
+def test_examine_makes_all_checks_of_an_experiment() -> None:
     found = examine(EXPERIMENTS["page-cache"], trace())
     assert len(found) == 1 + len(EXPERIMENTS["page-cache"].checks)
     assert all(check.passed for check in found)

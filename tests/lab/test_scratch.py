@@ -21,7 +21,7 @@ def on_tmpfs() -> Path | None:
     return Path("/dev/shm") if mount is not None and mount.fs_type == "tmpfs" else None
 
 
-def test_a_file_is_private_and_in_no_cache(disk_dir: Path) -> None:
+def test_scratch_file_is_private_and_uncached(disk_dir: Path) -> None:
     size = 301 * PAGE + 5
     write_uncached(disk_dir / "f", size)
     assert (disk_dir / "f").stat().st_size == size
@@ -35,14 +35,14 @@ def test_a_file_is_private_and_in_no_cache(disk_dir: Path) -> None:
         os.close(descriptor)
 
 
-def test_the_directory_is_private_and_removed_with_what_is_in_it(tmp_path: Path) -> None:
+def test_scratch_directory_is_private_and_removed(tmp_path: Path) -> None:
     with scratch_directory(tmp_path) as directory:
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         (directory / "f").touch()
     assert not directory.exists()
 
 
-def test_it_is_not_made_in_memory() -> None:
+def test_scratch_directory_is_not_in_memory() -> None:
     near = on_tmpfs()
     if near is None:
         pytest.skip("there is no tmpfs at /dev/shm")
@@ -50,7 +50,7 @@ def test_it_is_not_made_in_memory() -> None:
         assert not directory.is_relative_to(near)
 
 
-def test_a_file_that_stays_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scratch_file_that_stays_cached_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     near = on_tmpfs()
     if near is None:
         pytest.skip("there is no tmpfs at /dev/shm")
@@ -63,12 +63,12 @@ def test_a_file_that_stays_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch)
         file.unlink(missing_ok=True)
 
 
-def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+def test_scratch_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TracerError, match="choose another place"):
         write_uncached(tmp_path / "missing" / "f", PAGE)
 
 
-def test_what_a_killed_maker_left_is_removed_by_the_next(disk_dir: Path) -> None:
+def test_leftovers_of_a_killed_maker_are_removed(disk_dir: Path) -> None:
     script = (
         "import os, pathlib, sys; from tracer.lab.scratch import scratch_directory\n"
         "with scratch_directory(pathlib.Path(sys.argv[1])) as made:\n"

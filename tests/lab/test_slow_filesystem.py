@@ -36,7 +36,7 @@ def start_writer(file: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.kernel
-def test_what_is_written_is_not_written_out_before_its_writer_ends(place: Path) -> None:
+def test_written_pages_stay_dirty_until_the_writer_ends(place: Path) -> None:
     with start_writer(place / "file") as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "written\n"
@@ -49,7 +49,7 @@ def test_what_is_written_is_not_written_out_before_its_writer_ends(place: Path) 
 
 
 @pytest.mark.kernel
-def test_it_is_seen_by_nobody_who_does_not_look_for_it(place: Path, tmp_path: Path) -> None:
+def test_slow_file_system_is_not_mounted_for_others(place: Path, tmp_path: Path) -> None:
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text("utf-8")
     (place / "file").touch()
     assert list(tmp_path.iterdir()) == []
@@ -65,7 +65,7 @@ with slow_filesystem(pathlib.Path(sys.argv[1])) as place:
 
 
 @pytest.mark.kernel
-def test_it_goes_with_its_maker_and_what_waits_for_it_goes_on(tmp_path: Path) -> None:
+def test_slow_file_system_ends_with_its_maker(tmp_path: Path) -> None:
     """Also where the maker is killed."""
     command = [sys.executable, "-c", MAKER, str(tmp_path)]
     maker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -83,7 +83,7 @@ def test_it_goes_with_its_maker_and_what_waits_for_it_goes_on(tmp_path: Path) ->
     os.close(server)
 
 
-def test_why_it_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+def test_slow_file_system_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     with (
         pytest.raises(TracerError, match="cannot make a slow file system") as caught,
         slow_filesystem(tmp_path / "is not there"),

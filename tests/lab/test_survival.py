@@ -78,7 +78,7 @@ def trace(**changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("check", THRASH.survival)
-def test_the_experiment_as_it_should_be_passes(check: Any) -> None:
+def test_checks_of_the_right_answer_pass(check: Any) -> None:
     found = check(Survival(trace(), HELD, THRASH.limit_bytes))
     assert found.passed, found
     assert found.detail
@@ -100,7 +100,7 @@ def test_the_experiment_as_it_should_be_passes(check: Any) -> None:
         (survival.refaults_equal_the_kernels, {"refaulted_bytes": None}),
     ],
 )
-def test_each_check_fails_on_what_it_is_there_for(check: Any, changes: dict[str, Any]) -> None:
+def test_check_of_a_wrong_answer_fails(check: Any, changes: dict[str, Any]) -> None:
     found = check(Survival(trace(), replace(HELD, **changes), THRASH.limit_bytes))
     assert not found.passed, found
 
@@ -113,7 +113,7 @@ def test_evictions_by_damon_are_no_difference_from_pgsteal(damons_pages: int, pa
     assert f"DAMON evicted {4 * PAGE} bytes" in found.detail
 
 
-def test_what_the_kernel_remembers_from_before_the_trace_is_no_difference() -> None:
+def test_refaults_of_earlier_evictions_pass() -> None:
     held = replace(HELD, refaulted_bytes=2 * FILE + 8 * PAGE)
     assert survival.refaults_equal_the_kernels(Survival(trace(), held, THRASH.limit_bytes)).passed
 
@@ -125,45 +125,45 @@ def test_what_the_kernel_remembers_from_before_the_trace_is_no_difference() -> N
         pd.DataFrame({"cgroup_id": 5, "inode_id": 2, "bytes": [FILE, FILE]}),
     ],
 )
-def test_what_is_not_seen_to_come_back(back: pd.DataFrame) -> None:
+def test_missing_refaults_fail_the_check(back: pd.DataFrame) -> None:
     check = survival.read_again(FILE, 3)
     assert not check(Survival(trace(refaults=back), HELD, THRASH.limit_bytes)).passed
 
 
-def test_a_file_that_came_in_but_twice() -> None:
+def test_file_that_is_added_twice_fails_the_check() -> None:
     once_less = trace()
     once_less.pagecache = once_less.pagecache.iloc[1:]
     once_less.refaults = once_less.refaults.iloc[1:]
     assert not survival.read_again(FILE, 3)(Survival(once_less, HELD, THRASH.limit_bytes)).passed
 
 
-def test_a_trace_without_page_cache() -> None:
+def test_evictions_of_a_trace_without_page_cache_work() -> None:
     empty = trace(pagecache=trace().pagecache.iloc[:0], refaults=trace().refaults.iloc[:0])
     for check in (survival.read_again(FILE, 3), survival.refaults_equal_the_kernels):
         assert not check(Survival(empty, HELD, THRASH.limit_bytes)).passed
 
 
 @pytest.mark.parametrize("cgroup_id", [6, None])
-def test_thrash_of_others_or_none(cgroup_id: int | None) -> None:
+def test_thrash_check_without_own_thrash_fails(cgroup_id: int | None) -> None:
     rows = {"cgroup_id": [cgroup_id], "evicted_bytes": [200 * MIB], "refaulted_bytes": [2 * FILE]}
     found = pd.DataFrame(rows).astype("Int64")
     check = survival.thrash_is_seen(FILE)
     assert not check(Survival(trace(thrash=lambda: found), HELD, THRASH.limit_bytes)).passed
 
 
-def test_little_thrash() -> None:
+def test_thrash_check_with_little_thrash_fails() -> None:
     rows = {"cgroup_id": [5], "evicted_bytes": [200 * MIB], "refaulted_bytes": [FILE - 1]}
     check = survival.thrash_is_seen(FILE)
     assert not check(Survival(trace(thrash=lambda: pd.DataFrame(rows)), HELD, THRASH.limit_bytes)).passed
 
 
-def test_all_checks_of_an_experiment_are_made() -> None:
+def test_examine_makes_all_checks_of_an_experiment() -> None:
     found = examine(THRASH, trace())
     assert len(found) == 1 + len(THRASH.survival)
     assert all(check.passed for check in found)
 
 
-def test_with_a_kill_there_is_nothing_else_to_check() -> None:
+def test_survival_with_a_kill_has_one_failed_check() -> None:
     killed = SimpleNamespace(victims=[SimpleNamespace(cgroup=OWN)])
     found = examine(THRASH, trace(explain=lambda: [killed]))
     assert [check.passed for check in found] == [False]

@@ -40,7 +40,7 @@ def killed(trigger: str = "small", victim: str = "big", **changes: Any) -> OomRe
         (replace(killed(), victims=killed().victims * 2), False),
     ],
 )
-def test_three_cgroups(changed: OomReport, passed: bool) -> None:
+def test_three_cgroups_passes_for_trigger_and_victim_only(changed: OomReport, passed: bool) -> None:
     assert checks.three_cgroups("small", "big")(evidence(changed)).passed is passed
 
 
@@ -63,7 +63,7 @@ def together(*sizes_bytes: int | None, **changes: Any) -> OomReport:
         (report(), False),
     ],
 )
-def test_killed_together(changed: OomReport, passed: bool) -> None:
+def test_killed_together_passes_for_one_decision_only(changed: OomReport, passed: bool) -> None:
     """Who asked has the pid 7, and may be of any size."""
     assert checks.killed_together((7 * MIB, 19 * MIB))(evidence(changed)).passed is passed
 
@@ -86,7 +86,7 @@ CROWD = ((17 * MIB, 500), (2 * MIB, 600), (60 * MIB, 0))
         (((17 * MIB, 500), (3 * MIB, 0)), [(25 * MIB, 500)], False),  # the one that asks may be worse
     ],
 )
-def test_worst_is_killed(
+def test_worst_is_killed_passes_in_the_order_of_badness(
     crowd: tuple[tuple[int, int], ...], victims: list[tuple[int, int]], passed: bool
 ) -> None:
     killed = [replace(VICTIM, anon_rss_bytes=anon, oom_score_adj=adj) for anon, adj in victims]
@@ -110,12 +110,12 @@ def weighed(*candidates: tuple[int, bool]) -> OomReport:
         (weighed(), False),
     ],
 )
-def test_all_are_candidates(changed: OomReport, passed: bool) -> None:
+def test_all_are_candidates_passes_for_the_whole_crowd_only(changed: OomReport, passed: bool) -> None:
     assert checks.all_are_candidates(CROWD)(evidence(changed)).passed is passed
 
 
 @pytest.mark.parametrize(("kmsg", "passed"), [("rate_limited", True), ("missing", True), ("matched", False)])
-def test_candidates_that_are_not_known_are_said_to_be(kmsg: Any, passed: bool) -> None:
+def test_unknown_candidates_without_a_reason_fail(kmsg: Any, passed: bool) -> None:
     silent = replace(weighed(), quality=Quality(0, kmsg, {}))
     said = replace(weighed(), quality=Quality(0, kmsg, {}, {"candidates": "the log has no table"}))
     assert checks.all_are_candidates(CROWD)(evidence(silent)).passed is False

@@ -26,11 +26,11 @@ def lines(*arguments: str) -> list[str]:
     return said.splitlines()
 
 
-def test_it_stops_at_a_barrier_before_the_first_step_and_after_each() -> None:
+def test_barrier_waits_before_the_first_and_after_each_step() -> None:
     assert lines("anon", "1", "then", "shmem", "5000") == ["start", "done anon", "done shmem"]
 
 
-def test_it_waits_at_the_barrier(tmp_path: Path) -> None:
+def test_workload_waits_at_the_barrier(tmp_path: Path) -> None:
     workload = start("--barrier", "write", str(tmp_path / "f"), "3")
     assert workload.stdout is not None
     assert workload.stdin is not None
@@ -55,7 +55,7 @@ def test_files(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 23
 
 
-def test_threads_live_at_the_barrier_and_do_not_keep_it_from_ending() -> None:
+def test_threads_live_until_the_workload_ends() -> None:
     workload = start("--barrier", "threads", "7")
     assert workload.stdout is not None
     assert workload.stdin is not None
@@ -80,7 +80,9 @@ def status_of(pid: int) -> dict[str, int]:
 
 
 @pytest.mark.kernel
-def test_a_child_is_in_its_cgroup_and_ends_with_us(memcg: Path, start_workload: Callable[..., Any]) -> None:
+def test_child_runs_in_its_cgroup_and_ends_with_its_parent(
+    memcg: Path, start_workload: Callable[..., Any]
+) -> None:
     steps = ("cgroups", "small", "big", "then", "child", "big", "5000000", "then", "anon", "1")
     workload = start_workload(memcg, *steps)
     for barrier in ("start", "done cgroups", "done child", "done anon"):
@@ -96,7 +98,7 @@ def test_a_child_is_in_its_cgroup_and_ends_with_us(memcg: Path, start_workload: 
     workload.process.communicate()  # to the end of stdout, which the child has, too
 
 
-def test_a_crowd_ends_with_us_and_is_pressed_until_one_is_killed() -> None:
+def test_crowd_ends_with_its_parent_after_one_is_killed() -> None:
     workload = start("--barrier", "crowd", "5000000:900", "1:1000", "then", "press", str(1 << 33))
     assert workload.stdout is not None
     assert workload.stdin is not None
@@ -122,7 +124,7 @@ def test_a_crowd_ends_with_us_and_is_pressed_until_one_is_killed() -> None:
         ("page_tables 409600", "VmPTE", 409_600),
     ],
 )
-def test_what_a_process_has(tmp_path: Path, step: str, field: str, least: int) -> None:
+def test_processes_of_a_trace_are_summed(tmp_path: Path, step: str, field: str, least: int) -> None:
     (tmp_path / "f").write_bytes(bytes(5_000_000))
     workload = start("--barrier", *step.format(file=tmp_path / "f").split())
     assert workload.stdout is not None
@@ -138,7 +140,7 @@ def test_what_a_process_has(tmp_path: Path, step: str, field: str, least: int) -
     assert workload.returncode == 0
 
 
-def test_files_in_memory_and_pipes_are_kept(tmp_path: Path) -> None:
+def test_memfd_and_pipes_stay_charged(tmp_path: Path) -> None:
     workload = start("--barrier", "memfd", "5000", "then", "pipes", str(5 << 14))
     assert workload.stdout is not None
     assert workload.stdin is not None

@@ -59,7 +59,7 @@ def completed(*words: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("verb", group.VERBS)
-def test_a_verb_is_parsed_without_what_it_works_with(verb: str) -> None:
+def test_import_of_a_verb_loads_click_only(verb: str) -> None:
     script = (
         f"import sys; before = set(sys.modules); import tracer.cli.group, tracer.cli.verbs.{verb}\n"
         "new = set(sys.modules) - before; print(*new & {'rich.console'})\n"
@@ -96,13 +96,13 @@ def test_cgroups_and_containers_of_the_trace(write_trace: WriteTrace, verb: str)
     assert completed(verb, trace, "-c", "/q").keys() == {"/quiet"}
 
 
-def test_kills_come_with_their_victim(write_trace: WriteTrace) -> None:
+def test_completed_kills_have_their_victim(write_trace: WriteTrace) -> None:
     trace = str(write_trace(comm="a\x1b[31mb"))
     assert completed("explain", trace, "--kill", "") == {"1": r"a\x1b[31mb (pid 41)"}
     assert completed("export", trace, "--kill", "2") == {}
 
 
-def test_runs_are_those_of_the_name_before(write_trace: WriteTrace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completed_runs_belong_to_the_name(write_trace: WriteTrace, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = str(write_trace(container="web-1"))
     assert completed("timeline", trace, "-c", "web-1", "--run", "").keys() == {"1"}
     assert completed("timeline", trace, "--run", "") == {}
@@ -114,12 +114,12 @@ def test_runs_are_those_of_the_name_before(write_trace: WriteTrace, monkeypatch:
 
 
 @pytest.mark.parametrize("name", ["/$(reboot)", "/a b", "/`id`", "/a;b", "/a\\x2db", "/a\x1b[31m", "/a*"])
-def test_a_name_that_a_shell_would_act_on_is_not_offered(write_trace: WriteTrace, name: str) -> None:
+def test_name_that_a_shell_would_expand_is_not_offered(write_trace: WriteTrace, name: str) -> None:
     assert completed("timeline", str(write_trace(cgroup=name)), "-c", "").keys() == {"/quiet"}
 
 
 @pytest.mark.parametrize("trace", ["nowhere", "/dev/null", ""])
-def test_what_cannot_be_read_offers_nothing(trace: str) -> None:
+def test_unreadable_trace_offers_nothing(trace: str) -> None:
     assert completed("timeline", trace, "-c", "") == completed("explain", trace, "--kill", "") == {}
     assert completed("timeline", "-c", "") == {}
 

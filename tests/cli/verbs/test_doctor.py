@@ -45,7 +45,7 @@ def test_exit_status_tells_whether_record_can_work(monkeypatch: pytest.MonkeyPat
     assert "This machine cannot record, because of: BTF." in result.stdout
 
 
-def test_what_is_missing_comes_with_its_cost_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_check_has_its_effect_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     text = run(monkeypatch, [FINE, POOR]).stdout
     assert "no stalls by cgroup" in text
     assert "boot with v2" in text
@@ -64,7 +64,7 @@ def test_json_has_every_check(monkeypatch: pytest.MonkeyPatch) -> None:
     assert document["checks"][1]["detail"] == HOSTILE.detail
 
 
-def test_plain_text_is_narrow_and_escapes_what_others_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_text_is_narrow_and_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     text = run(monkeypatch, [HOSTILE]).stdout
     assert "\x1b" not in text
     assert r"a\x1b[31m[red]b\nc" in text
@@ -72,7 +72,7 @@ def test_plain_text_is_narrow_and_escapes_what_others_named(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("signals", [TAKEN, ABSENT])
-def test_the_matrix_fits_a_hundred_columns(monkeypatch: pytest.MonkeyPatch, signals: list[Finding]) -> None:
+def test_matrix_fits_100_columns(monkeypatch: pytest.MonkeyPatch, signals: list[Finding]) -> None:
     lines = run(monkeypatch, [FINE], signals=signals).stdout.splitlines()
     assert max(map(len, lines)) <= 100
     assert "\x1b" not in "".join(lines)
@@ -80,7 +80,7 @@ def test_the_matrix_fits_a_hundred_columns(monkeypatch: pytest.MonkeyPatch, sign
         assert any(finding.signal.name in line for line in lines)
 
 
-def test_a_row_says_by_what_and_for_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_of_a_signal_has_its_hook_and_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     text = run(monkeypatch, [FINE], signals=TAKEN).stdout
     row = next(line for line in text.splitlines() if " OOM kill " in line)
     assert row.split() == ["exact", "OOM", "kill", "kprobe", "mark_oom_victim", "1,235"]
@@ -88,7 +88,7 @@ def test_a_row_says_by_what_and_for_how_much(monkeypatch: pytest.MonkeyPatch) ->
     assert "approximate: totals are exact" in text
 
 
-def test_what_is_absent_has_no_figure_but_a_reason_and_a_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absent_signal_has_a_reason_and_an_effect(monkeypatch: pytest.MonkeyPatch) -> None:
     text = run(monkeypatch, [FINE], signals=ABSENT).stdout
     lines = text.splitlines()
     at = next(number for number, line in enumerate(lines) if "absent       OOM kill " in line)
@@ -97,13 +97,13 @@ def test_what_is_absent_has_no_figure_but_a_reason_and_a_cost(monkeypatch: pytes
     assert "effect: no OOM kills" in text
 
 
-def test_what_did_not_happen_has_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_without_events_has_no_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     never = Finding(TAKEN[0].signal, TAKEN[0].choice, EventCost(0, None))
     text = run(monkeypatch, [FINE], signals=[never]).stdout
     assert next(line for line in text.splitlines() if "memory by kind" in line).split()[-1] == "-"
 
 
-def test_figures_are_explained_only_where_something_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_legend_of_costs_needs_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = [Finding(finding.signal, finding.choice) for finding in TAKEN]
     measured, not_measured = (run(monkeypatch, [FINE], signals=signals).stdout for signals in (TAKEN, chosen))
     assert "no event happened" in measured
@@ -112,7 +112,7 @@ def test_figures_are_explained_only_where_something_was_measured(monkeypatch: py
     assert "hook" not in run(monkeypatch, [FINE], signals=UNTRIED).stdout
 
 
-def test_the_answer_comes_first_with_what_is_missing_and_its_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_begins_with_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     first, *rest = run(monkeypatch, [FINE, POOR], signals=ABSENT[:1]).stdout.splitlines()
     assert first == "This machine can record. What is missing, and the effect:"
     assert rest[0].split() == ["PSI", "no", "stalls", "by", "cgroup"]
@@ -123,7 +123,7 @@ def test_the_answer_comes_first_with_what_is_missing_and_its_cost(monkeypatch: p
 
 
 @pytest.mark.parametrize("columns", [60, 80])
-def test_a_narrow_terminal_has_the_hooks_below_their_signal(
+def test_narrow_terminal_has_the_hooks_below_the_signal(
     monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -146,7 +146,7 @@ def test_json_has_every_signal_and_null_for_what_is_not_known(monkeypatch: pytes
     assert (untried["meaning"], untried["hook"], untried["detail"], untried["events"]) == (None,) * 4
 
 
-def test_programs_are_tried_where_the_kernel_may_take_them_and_measured_unless_it_is_to_be_quiet(
+def test_doctor_loads_programs_if_possible_and_measures_unless_quiet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[tuple[bool, bool]] = []

@@ -27,7 +27,7 @@ def shown(run: CliRunner, *arguments: object) -> str:
 
 
 @pytest.mark.parametrize("by", ["file", "cgroup", "cause", "process"])
-def test_the_answer_first_and_then_what_it_rests_on(run: CliRunner, write_trace: WriteTrace, by: str) -> None:
+def test_evictions_begin_with_the_answer(run: CliRunner, write_trace: WriteTrace, by: str) -> None:
     text = shown(run, write_trace(), "--by", by)
     words = " ".join(text.split())
     assert words.startswith(
@@ -47,7 +47,7 @@ def test_the_answer_first_and_then_what_it_rests_on(run: CliRunner, write_trace:
     assert "\x1b" not in text
 
 
-def test_json_is_the_analysis(run: CliRunner, write_trace: WriteTrace) -> None:
+def test_evictions_json_equals_the_analysis(run: CliRunner, write_trace: WriteTrace) -> None:
     path = write_trace()
     for by in ("file", "cgroup", "cause", "process"):
         document = json.loads(shown(run, path, "--by", by, "--json"))
@@ -62,7 +62,7 @@ def test_json_is_the_analysis(run: CliRunner, write_trace: WriteTrace) -> None:
             assert [row[name] for row in document["rows"]] == expected
 
 
-def test_only_of_a_cgroup(run: CliRunner, write_trace: WriteTrace) -> None:
+def test_evictions_of_a_cgroup_leave_others_out(run: CliRunner, write_trace: WriteTrace) -> None:
     path = write_trace()
     text = shown(run, path, "-c", "quiet")
     assert text.startswith("No page cache of /quiet was added or removed in this trace.")
@@ -74,7 +74,7 @@ def test_only_of_a_cgroup(run: CliRunner, write_trace: WriteTrace) -> None:
     assert run.invoke(evictions.command, [str(path), "--by", "inode"]).exit_code == 2
 
 
-def test_thrash_is_seen_everywhere(run: CliRunner, write_trace: WriteTrace, tmp_path: Path) -> None:
+def test_thrash_is_in_every_view(run: CliRunner, write_trace: WriteTrace, tmp_path: Path) -> None:
     """The last 17 of 117 MiB are the first of the file again, each just evicted."""
     path = write_trace(killed=False, size=100)
     words = " ".join(shown(run, path).split())
@@ -91,7 +91,7 @@ def test_thrash_is_seen_everywhere(run: CliRunner, write_trace: WriteTrace, tmp_
     assert ">thrash</text>" in page.read_text(encoding="utf-8")
 
 
-def test_of_a_trace_of_nothing(run: CliRunner, tmp_path: Path) -> None:
+def test_evictions_of_an_empty_trace_work(run: CliRunner, tmp_path: Path) -> None:
     described = begin(command_line=["record"], cgroup_version=2, filters={}, probes={})
     TraceWriter(tmp_path / "trace", described, force=False).close("nothing to see")
     text = shown(run, tmp_path / "trace")
@@ -100,7 +100,7 @@ def test_of_a_trace_of_nothing(run: CliRunner, tmp_path: Path) -> None:
     assert (document["rows"], document["evictor"], document["thrash"]) == ([], None, [])
 
 
-def test_loss_and_interruption_are_said(run: CliRunner, write_trace: WriteTrace) -> None:
+def test_loss_and_interruption_are_reported(run: CliRunner, write_trace: WriteTrace) -> None:
     path = write_trace(lost=1203, ended=False)
     assert "1,203 page-cache records" in shown(run, path)
     assert "this is what had been written by then" in shown(run, path)
@@ -108,7 +108,7 @@ def test_loss_and_interruption_are_said(run: CliRunner, write_trace: WriteTrace)
 
 
 @pytest.mark.parametrize("by", ["file", "cgroup", "cause", "process"])
-def test_hostile_names_act_nowhere(run: CliRunner, write_trace: WriteTrace, by: str) -> None:
+def test_hostile_names_are_escaped_in_every_view(run: CliRunner, write_trace: WriteTrace, by: str) -> None:
     path = write_trace(comm=HOSTILE, cgroup="/" + HOSTILE, container=HOSTILE, file="/srv/" + HOSTILE)
     text = shown(run, path, "--by", by)
     assert "\x1b" not in text

@@ -50,7 +50,7 @@ def test_text(
     compare(GOLDEN / f"explain-kmsg-{name}.txt", shown, request.node.nodeid)
 
 
-def test_json_has_all_kills_and_standard_input_does(run: CliRunner) -> None:
+def test_kmsg_json_has_all_kills_and_reads_stdin(run: CliRunner) -> None:
     log = CORPUS / "captured-6.1-debian12-v2-kmsg.log"
     document = json.loads(output(run.invoke(explain.command, ["--kmsg", str(log), "--json"])))
     assert (document["schema"], document["trace"], document["kmsg"]) == (1, None, str(log))
@@ -63,7 +63,7 @@ def test_json_has_all_kills_and_standard_input_does(run: CliRunner) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[    1.000000] Linux version 6.12\n", b"\0\n" * 9 + b"words\n"])
-def test_a_log_without_a_kill(run: CliRunner, tmp_path: Path, content: bytes) -> None:
+def test_log_without_a_kill_is_no_error(run: CliRunner, tmp_path: Path, content: bytes) -> None:
     log = tmp_path / "kern.log"
     log.write_bytes(content)
     shown = run.invoke(explain.command, ["--kmsg", str(log)])
@@ -75,7 +75,7 @@ def test_a_log_without_a_kill(run: CliRunner, tmp_path: Path, content: bytes) ->
         assert json.loads(output(document))["kills"] == []
 
 
-def test_zeros_that_a_crash_left_do_not_hide_a_kill(run: CliRunner, tmp_path: Path) -> None:
+def test_zeros_after_a_crash_do_not_hide_a_kill(run: CliRunner, tmp_path: Path) -> None:
     log = tmp_path / "kern.log"
     log.write_bytes(b"\0" * 4096 + b"\n" + (CORPUS / "captured-6.18-v1-kmsg.log").read_bytes())
     assert len(json.loads(output(run.invoke(explain.command, ["--kmsg", str(log), "--json"])))["kills"]) == 1
@@ -90,7 +90,7 @@ def test_zeros_that_a_crash_left_do_not_hide_a_kill(run: CliRunner, tmp_path: Pa
         (bytes(99), "is not text"),
     ],
 )
-def test_what_is_no_text_is_named(run: CliRunner, tmp_path: Path, content: bytes, said: str) -> None:
+def test_binary_log_is_an_error(run: CliRunner, tmp_path: Path, content: bytes, said: str) -> None:
     log = tmp_path / "log"
     log.write_bytes(content)
     raised = failure(run.invoke(explain.command, ["--kmsg", str(log)]))
@@ -98,7 +98,7 @@ def test_what_is_no_text_is_named(run: CliRunner, tmp_path: Path, content: bytes
     assert said in str(raised)
 
 
-def test_a_device_has_no_end(run: CliRunner) -> None:
+def test_device_file_as_log_is_refused(run: CliRunner) -> None:
     if not Path("/dev/kmsg").exists():
         pytest.skip("no /dev/kmsg here")
     raised = failure(run.invoke(explain.command, ["--kmsg", "/dev/kmsg"]))
@@ -106,7 +106,7 @@ def test_a_device_has_no_end(run: CliRunner) -> None:
     assert "dmesg" in str(raised)
 
 
-def test_a_log_that_is_not_there(run: CliRunner) -> None:
+def test_missing_log_is_an_error(run: CliRunner) -> None:
     raised = failure(run.invoke(explain.command, ["--kmsg", "/nowhere/kern.log"]))
     assert isinstance(raised, FileNotFoundError)
 
@@ -117,7 +117,7 @@ def test_either_a_trace_or_a_log(run: CliRunner) -> None:
         assert isinstance(raised, UsageError) and raised.exit_code == 2
 
 
-def test_a_kill_that_is_not_in_the_log(run: CliRunner) -> None:
+def test_kill_number_that_is_not_in_the_log_is_an_error(run: CliRunner) -> None:
     log = str(CORPUS / "captured-6.18-v1-kmsg.log")
     raised = failure(run.invoke(explain.command, ["--kmsg", log, "--kill", "7"]))
     assert isinstance(raised, UsageError)
@@ -142,7 +142,7 @@ def _docker_knows(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str) -> N
     monkeypatch.setattr(containers, "_DOCKER_CONFIG", folder / "none.json")
 
 
-def test_container_has_the_name_that_its_runtime_still_knows(
+def test_container_has_the_name_from_its_runtime(
     run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "log"
@@ -172,7 +172,7 @@ def test_name_of_a_container_is_escaped(
         assert "\x1b" not in shown and "[31mweb" in shown
 
 
-def test_pod_and_container_stand_before_the_path(run: CliRunner, tmp_path: Path) -> None:
+def test_pod_and_container_precede_the_path(run: CliRunner, tmp_path: Path) -> None:
     slice_ = f"kubepods-burstable-pod{UID.replace('-', '_')}.slice"
     path = f"/kubepods.slice/kubepods-burstable.slice/{slice_}/cri-containerd-{ID}.scope"
     log = tmp_path / "log"
@@ -182,7 +182,7 @@ def test_pod_and_container_stand_before_the_path(run: CliRunner, tmp_path: Path)
     assert cgroup.startswith(f"{ID},pod{UID}({path})")
 
 
-def test_list_and_last_of_a_log(run: CliRunner) -> None:
+def test_list_and_last_work_with_a_log(run: CliRunner) -> None:
     log = str(CORPUS / "captured-6.1-debian12-v2-kmsg.log")
     listed = output(run.invoke(explain.command, ["--kmsg", log, "--list"])).splitlines()
     assert [line.split()[0] for line in listed[1:]] == [str(number) for number in range(1, 9)]
@@ -209,7 +209,7 @@ def test_list_and_last_of_a_log(run: CliRunner) -> None:
         ),
     ],
 )
-def test_killers_in_user_space_alone_are_not_called_nothing(
+def test_log_with_userspace_kills_only_lists_them(
     run: CliRunner, tmp_path: Path, line: str, said: str
 ) -> None:
     log = tmp_path / "log"

@@ -39,7 +39,7 @@ def refusal(result: Result) -> str:
     return str(result.exception)
 
 
-def test_all_that_was_sampled(exported: Exported, path: Path) -> None:
+def test_export_has_all_samples(exported: Exported, path: Path) -> None:
     result = exported(path, "-o", "-")
     assert result.stdout == f"python3;main;python3;try_charge_memcg;out_of_memory {216 * MIB}\n"
     assert result.exit_code == 0
@@ -47,7 +47,7 @@ def test_all_that_was_sampled(exported: Exported, path: Path) -> None:
     assert [row.weight_bytes for row in charged] == [216 * MIB]
 
 
-def test_what_led_to_a_kill_and_to_a_cgroup(exported: Exported, path: Path) -> None:
+def test_export_of_a_kill_or_a_cgroup_leaves_others_out(exported: Exported, path: Path) -> None:
     """The window before the kill is that of the allocators of `explain`."""
     (report,) = tracer.open(path).explain()
     (allocator,) = report.allocators
@@ -60,7 +60,7 @@ def test_what_led_to_a_kill_and_to_a_cgroup(exported: Exported, path: Path) -> N
     assert exported(path, "-o", "-", "-c", "7", "--kill", "1").stdout == of_kill
 
 
-def test_a_file_is_private_and_not_replaced_by_mistake(
+def test_exported_file_is_private_and_not_replaced_without_force(
     exported: Exported, path: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "mine.folded"
@@ -76,14 +76,14 @@ def test_a_file_is_private_and_not_replaced_by_mistake(
     assert sorted(item.name for item in tmp_path.iterdir()) == ["mine.folded", "trace"]
 
 
-def test_what_cannot_be_written(exported: Exported, path: Path, tmp_path: Path) -> None:
+def test_output_that_cannot_be_written_is_an_error(exported: Exported, path: Path, tmp_path: Path) -> None:
     assert "cannot write" in refusal(exported(path, "-o", tmp_path / "no" / "mine"))
     assert isinstance(exported(path, "-f", "-o", tmp_path).exception, UsageError)
     os.mkfifo(tmp_path / "pipe")
     assert "a device or a pipe" in refusal(exported(path, "-f", "-o", tmp_path / "pipe"))
 
 
-def test_a_trace_without_stacks_says_so_and_writes_nothing(
+def test_export_of_a_trace_without_stacks_writes_nothing(
     exported: Exported, write_trace: WriteTrace, tmp_path: Path
 ) -> None:
     """Also one from before stacks could be asked for, whose meta.json does not know of them."""
@@ -93,7 +93,7 @@ def test_a_trace_without_stacks_says_so_and_writes_nothing(
     assert "recorded without --stacks" in refusal(exported("traces/page-cache", "-o", "-"))
 
 
-def test_no_such_kill_cgroup_or_trace(exported: Exported, path: Path, tmp_path: Path) -> None:
+def test_missing_kill_cgroup_or_trace_is_an_error(exported: Exported, path: Path, tmp_path: Path) -> None:
     assert "it holds kill 1" in refusal(exported(path, "-o", "-", "--kill", "7"))
     assert "/quiet" in refusal(exported(path, "-o", "-", "-c", "nowhere"))
     assert isinstance(exported(tmp_path / "none", "-o", "-").exception, TraceError)

@@ -28,14 +28,14 @@ def outcome(*passed: bool) -> Outcome:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--list"], ["anon", "--list"]])
-def test_the_list(arguments: list[str]) -> None:
+def test_lab_list_has_every_experiment(arguments: list[str]) -> None:
     result = CliRunner().invoke(lab.command, arguments)
     assert result.exit_code == 0, result.output
     assert all(experiment.summary in result.stdout for experiment in EXPERIMENTS.values())
     assert all(len(line) <= 100 for line in result.stdout.splitlines())
 
 
-def test_the_list_as_json() -> None:
+def test_lab_list_as_json_has_every_experiment() -> None:
     result = CliRunner().invoke(lab.command, ["--list", "--json"])
     assert [entry["name"] for entry in json.loads(result.stdout)] == list(EXPERIMENTS)
 
@@ -79,7 +79,7 @@ def some_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Path 
     return outputs
 
 
-def test_all_are_run_that_can_be(some_run: dict[str, Path | None]) -> None:
+def test_all_runs_the_possible_experiments(some_run: dict[str, Path | None]) -> None:
     result = CliRunner().invoke(lab.command, ["--all", "-o", "there"])
     assert result.exit_code == 1
     assert some_run == {name: Path("there", name) for name in RUN[:-1]}
@@ -90,7 +90,7 @@ def test_all_are_run_that_can_be(some_run: dict[str, Path | None]) -> None:
     assert skipped[0].startswith("skipped: group-kill needs memory.oom.group, which cgroup v1 does not have")
 
 
-def test_one_that_cannot_be_made_does_not_end_the_others(
+def test_failed_experiment_does_not_end_the_others(
     some_run: dict[str, Path | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(experiment: Experiment, output: Path | None, force: bool) -> Outcome:
@@ -107,7 +107,7 @@ def test_one_that_cannot_be_made_does_not_end_the_others(
     assert "memcg-tracer: fork: no room\n" in result.stderr
 
 
-def test_all_as_json_is_a_line_each(some_run: dict[str, Path | None]) -> None:
+def test_all_as_json_is_a_line_for_each_experiment(some_run: dict[str, Path | None]) -> None:
     result = CliRunner().invoke(lab.command, ["--all", "--json"])
     documents = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(one["experiment"], one["passed"]) for one in documents] == [
@@ -117,12 +117,12 @@ def test_all_as_json_is_a_line_each(some_run: dict[str, Path | None]) -> None:
     assert list(some_run.values()) == [None] * 3
 
 
-def test_one_of_all_is_a_contradiction() -> None:
+def test_name_with_all_is_a_usage_error() -> None:
     result = CliRunner().invoke(lab.command, ["anon", "--all"])
     assert isinstance(result.exception, UsageError)
 
 
-def test_the_work_is_done_again_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resize_runs_the_work_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
     def verified(_: object, found: Outcome, repeat: int) -> Outcome:
@@ -142,11 +142,11 @@ def test_the_work_is_done_again_where_that_is_asked_for(monkeypatch: pytest.Monk
         assert isinstance(CliRunner().invoke(lab.command, options).exception, UsageError)
 
 
-def test_an_unknown_experiment_is_a_usage_error() -> None:
+def test_unknown_experiment_is_a_usage_error() -> None:
     assert CliRunner().invoke(lab.command, ["cold-fusion"]).exit_code == 2
 
 
-def test_what_v1_does_not_have_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_experiment_for_v2_on_v1_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(lab_run, "memory_hierarchy", lambda: Hierarchy(1, tmp_path, "/"))
     with pytest.raises(TracerError, match=r"group-kill needs memory\.oom\.group, .* on v2") as caught:
         lab_run.run(EXPERIMENTS["group-kill"], tmp_path / "trace", False)
@@ -169,9 +169,7 @@ class FakeRecord:
         return self._printed, None
 
 
-def test_what_is_recorded_is_the_command_of_the_experiment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_recorded_command_is_that_of_the_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(FakeRecord, "commands", [])
     monkeypatch.setattr(
         lab_run.subprocess, "Popen", lambda command, **_: FakeRecord(command, b"/a/trace\n", 137)
@@ -190,7 +188,9 @@ def test_what_is_recorded_is_the_command_of_the_experiment(
     assert not file.exists()
 
 
-def test_a_recording_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_failed_recording_of_an_experiment_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(lab_run.subprocess, "Popen", lambda command, **_: FakeRecord(command, b"", 1))
     with pytest.raises(TracerError, match="record ended with status 1"):
         lab_run.run(EXPERIMENTS["anon"], tmp_path / "trace", False)
@@ -202,7 +202,7 @@ ELSEWHERE = {"page-cache": pytest.mark.vm, "dirty": pytest.mark.vm_once, "group-
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("name", [pytest.param(name, marks=ELSEWHERE.get(name, ())) for name in EXPERIMENTS])
-def test_the_experiment_is_explained_on_this_kernel(disk_dir: Path, name: str) -> None:
+def test_experiment_passes_on_this_kernel(disk_dir: Path, name: str) -> None:
     needed = EXPERIMENTS[name].needs_v2
     if needed is not None and memory_hierarchy().version == 1:
         pytest.skip(f"needs cgroup v2: v1 has no {needed}")
@@ -220,7 +220,7 @@ def test_the_experiment_is_explained_on_this_kernel(disk_dir: Path, name: str) -
 
 @pytest.mark.kernel
 @pytest.mark.parametrize(("number", "to_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
-def test_nothing_is_left_behind_when_it_is_ended(disk_dir: Path, number: int, to_group: bool) -> None:
+def test_ended_experiment_leaves_nothing(disk_dir: Path, number: int, to_group: bool) -> None:
     command = [sys.executable, "-m", "tracer", "lab", "page-cache", "-o", str(disk_dir / "trace")]
     lab_process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True

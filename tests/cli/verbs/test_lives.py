@@ -40,19 +40,18 @@ def out(run: CliRunner) -> Callable[..., str]:
     return of
 
 
-def test_timeline_draws_the_last_lives_and_says_what_it_leaves_out(
-    crasher: str, out: Callable[..., str]
-) -> None:
+def test_timeline_draws_the_last_runs_and_names_the_others(crasher: str, out: Callable[..., str]) -> None:
     shown = out(timeline.command, crasher, "-c", "crasher")
     assert [f"run {run} of 5: container crasher" in shown for run in range(1, 6)] == [False] * 2 + [True] * 3
     assert shown.count("OOM kill:") == 3
+    assert shown.count("Each row: the memory at that time") == 1
     assert "Not drawn: crasher runs 1, 2. -c NAME --run N shows one" in shown
     one = out(timeline.command, crasher, "-c", "crasher", "--run", "2")
     assert one.startswith("run 2 of 5: container crasher")
     assert "worker-1 (pid" in one and one.count("OOM kill:") == 1 and "Not drawn" not in one
 
 
-def test_run_without_a_name_is_of_the_only_name_with_several(
+def test_run_without_a_name_takes_the_only_restarted_name(
     run: CliRunner, crasher: str, tmp_path: Path, out: Callable[..., str]
 ) -> None:
     assert out(timeline.command, crasher, "--run", "2").startswith("run 2 of 5: container crasher")
@@ -63,7 +62,7 @@ def test_run_without_a_name_is_of_the_only_name_with_several(
     assert isinstance(raised, UsageError) and "every name in this trace has one" in str(raised)
 
 
-def test_a_life_within_one_row_keeps_its_kill(crasher: str, out: Callable[..., str]) -> None:
+def test_run_shorter_than_a_row_keeps_its_kill(crasher: str, out: Callable[..., str]) -> None:
     shown = out(timeline.command, crasher, "-c", "crasher", "--run", "2", "--every", "100s")
     assert "in rows of 1 min 40 s" in shown
     assert shown.count("OOM kill:") == 1
@@ -72,7 +71,7 @@ def test_a_life_within_one_row_keeps_its_kill(crasher: str, out: Callable[..., s
     assert "256 MiB limit" in shown and lines[kill - 1].endswith("256.0")
 
 
-def test_lives_are_told_apart_by_info_and_held(crasher: str, out: Callable[..., str]) -> None:
+def test_info_and_held_have_a_row_for_each_run(crasher: str, out: Callable[..., str]) -> None:
     shown = out(info.command, crasher)
     assert [f"run {number} of 5)" in shown for number in range(1, 6)] == [True] * 5
     held = tracer.open(crasher).held()
@@ -80,20 +79,18 @@ def test_lives_are_told_apart_by_info_and_held(crasher: str, out: Callable[..., 
     assert sorted(held["run"]) == [1, 2, 3, 4, 5] and held["cgroup_id"].is_unique
 
 
-def test_timeline_without_a_name_draws_the_newest_life(crasher: str, out: Callable[..., str]) -> None:
+def test_timeline_without_a_name_draws_the_newest_run(crasher: str, out: Callable[..., str]) -> None:
     shown = out(timeline.command, crasher)
     assert shown.startswith("run 5 of 5: container crasher") and "run 4" not in shown
 
 
-def test_timeline_draws_the_lives_of_the_time_that_is_asked_for(
-    crasher: str, out: Callable[..., str]
-) -> None:
+def test_timeline_draws_the_runs_of_the_given_time(crasher: str, out: Callable[..., str]) -> None:
     shown = out(timeline.command, crasher, "-c", "crasher", "--begin", "1s", "--end", "4.5s")
     assert shown.startswith("run 1 of 5") and "run 2" not in shown.partition("Not drawn")[0]
 
 
 @pytest.mark.parametrize("form", ["--json", "--csv"])
-def test_no_time_stands_twice_in_the_rows_of_a_run(crasher: str, out: Callable[..., str], form: str) -> None:
+def test_rows_of_a_run_have_each_time_once(crasher: str, out: Callable[..., str], form: str) -> None:
     text = out(timeline.command, crasher, "-c", "crasher", form, "--every", "1s")
     rows = json.loads(text) if form == "--json" else list(csv.DictReader(io.StringIO(text)))
     assert list(rows[0])[:5] == ["time", "cgroup", "cgroup_id", "container", "run"]
@@ -113,9 +110,7 @@ def test_no_time_stands_twice_in_the_rows_of_a_run(crasher: str, out: Callable[.
         (["-c", "crasher", "--run", "6"], "'crasher' has no run 6 in this trace: it has 1, 2, 3, 4, 5"),
     ],
 )
-def test_run_that_is_none_is_a_usage_error(
-    run: CliRunner, crasher: str, arguments: list[str], words: str
-) -> None:
+def test_unknown_run_is_a_usage_error(run: CliRunner, crasher: str, arguments: list[str], words: str) -> None:
     raised = run.invoke(timeline.command, [crasher, *arguments]).exception
     assert isinstance(raised, UsageError) and words in str(raised)
 
@@ -132,7 +127,7 @@ def test_evictions_sums_over_lives(crasher: str, out: Callable[..., str]) -> Non
     assert "of crasher (5 runs) was evicted" in " ".join(shown.split()) and "crasher run 3" in shown
 
 
-def test_explain_says_how_often_lists_and_tells_the_newest(crasher: str, out: Callable[..., str]) -> None:
+def test_explain_of_many_kills_lists_them_above_the_newest(crasher: str, out: Callable[..., str]) -> None:
     shown = out(explain.command, crasher)
     assert " ".join(shown.split()).startswith(
         "container crasher: killed 5 times in 20 s, the same cause each time (anon_growth)."
@@ -144,7 +139,7 @@ def test_explain_says_how_often_lists_and_tells_the_newest(crasher: str, out: Ca
     assert out(explain.command, crasher, "-c", "crasher") == shown
 
 
-def test_explain_last_list_and_kill_pick(crasher: str, out: Callable[..., str]) -> None:
+def test_explain_last_list_and_kill_select_kills(crasher: str, out: Callable[..., str]) -> None:
     last = out(explain.command, crasher, "--last")
     assert last.startswith("Kill 5; 4 others: --list") and "  crasher\n" not in last
     assert out(explain.command, crasher, "--kill", "5") == last
@@ -156,7 +151,7 @@ def test_explain_last_list_and_kill_pick(crasher: str, out: Callable[..., str]) 
     assert all("anon_growth" in line and "256 MiB" in line and "worker-" in line for line in listed)
 
 
-def test_explain_json_goes_with_each_of_them(crasher: str, out: Callable[..., str]) -> None:
+def test_explain_json_works_with_every_selection(crasher: str, out: Callable[..., str]) -> None:
     def kills(*arguments: str) -> list[dict[str, object]]:
         found: list[dict[str, object]] = json.loads(out(explain.command, crasher, "--json", *arguments))[
             "kills"
@@ -175,7 +170,9 @@ def test_explain_json_goes_with_each_of_them(crasher: str, out: Callable[..., st
 @pytest.mark.parametrize(
     "arguments", [["--list", "--last"], ["--kill", "1", "--last"], ["--list", "--kill", "1"]]
 )
-def test_two_ways_to_pick_are_a_usage_error(run: CliRunner, crasher: str, arguments: list[str]) -> None:
+def test_two_selections_of_kills_are_a_usage_error(
+    run: CliRunner, crasher: str, arguments: list[str]
+) -> None:
     raised = run.invoke(explain.command, [crasher, *arguments]).exception
     assert isinstance(raised, UsageError) and "give one of them" in str(raised)
 
@@ -186,7 +183,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(Restarts(6, cgroups=2).write(tmp_path_factory.mktemp("two") / "trace"))
 
 
-def test_explain_of_a_name_has_its_kills_alone(run: CliRunner, two: str, out: Callable[..., str]) -> None:
+def test_explain_of_a_name_has_only_its_kills(run: CliRunner, two: str, out: Callable[..., str]) -> None:
     ids = json.loads(out(explain.command, two, "-c", "one-1", "--json"))["kills"]
     assert [kill["kill_id"] for kill in ids] == [2, 4, 6]
     assert "/pods/one-0" not in out(explain.command, two, "-c", "one-1")
@@ -197,13 +194,15 @@ def test_explain_of_a_name_has_its_kills_alone(run: CliRunner, two: str, out: Ca
     assert isinstance(raised, TracerError) and "no cgroup in this trace fits 'one-7'" in str(raised)
 
 
-def test_victim_counts_where_the_limit_is_of_an_ancestor(tmp_path: Path, out: Callable[..., str]) -> None:
+def test_victim_below_an_ancestor_limit_is_found_by_name(tmp_path: Path, out: Callable[..., str]) -> None:
     trace = str(Restarts(4, cgroups=2, killed_for="parent").write(tmp_path / "trace"))
     kills = json.loads(out(explain.command, trace, "-c", "one-0", "--json"))["kills"]
     assert [kill["kill_id"] for kill in kills] == [1, 3]
 
 
-def test_page_of_a_name(crasher: str, two: str, out: Callable[..., str], tmp_path: Path) -> None:
+def test_page_of_a_name_has_only_its_kills(
+    crasher: str, two: str, out: Callable[..., str], tmp_path: Path
+) -> None:
     page = tmp_path / "page.html"
     out(report.command, crasher, "-c", "crasher", "-o", str(page))
     html = page.read_text()
@@ -213,7 +212,7 @@ def test_page_of_a_name(crasher: str, two: str, out: Callable[..., str], tmp_pat
     assert "/pods/one-0" not in page.read_text()
 
 
-def test_what_held_is_said_of_a_name_once(tmp_path: Path, out: Callable[..., str]) -> None:
+def test_survivors_of_a_name_are_shown_once(tmp_path: Path, out: Callable[..., str]) -> None:
     restarts = Restarts(3, cgroups=3, container="steady", killed_for=None)
     trace = str(restarts.write(tmp_path / "trace"))
     shown = " ".join(out(explain.command, trace, "-c", "steady").split())
@@ -225,7 +224,9 @@ def test_what_held_is_said_of_a_name_once(tmp_path: Path, out: Callable[..., str
     ]
 
 
-def test_no_kill_of_a_name_beside_kills_of_others(two: str, tmp_path: Path, out: Callable[..., str]) -> None:
+def test_name_without_a_kill_has_a_note_on_other_kills(
+    two: str, tmp_path: Path, out: Callable[..., str]
+) -> None:
     trace = tmp_path / "trace"
     shutil.copytree(two, trace)
     cgroups = pq.read_table(trace / "cgroups.parquet").to_pylist()

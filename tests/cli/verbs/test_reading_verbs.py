@@ -65,7 +65,7 @@ def test_timeline_of_a_named_cgroup_and_time(run: CliRunner, write_trace: WriteT
     assert "/quiet" in output(run.invoke(timeline.command, [path, "-c", "quiet"])).splitlines()[0]
 
 
-def test_timeline_rows_are_those_of_the_analysis(run: CliRunner, write_trace: WriteTrace) -> None:
+def test_timeline_rows_equal_the_analysis(run: CliRunner, write_trace: WriteTrace) -> None:
     path = write_trace()
     expected = tracer.open(path).timeline("7", every="100ms")
     rows = json.loads(output(run.invoke(timeline.command, [str(path), "-c", "7", "--json"])))
@@ -83,7 +83,7 @@ def test_timeline_rows_are_those_of_the_analysis(run: CliRunner, write_trace: Wr
 
 
 @pytest.mark.parametrize("form", ["--json", "--csv"])
-def test_rows_in_pieces_are_the_same_rows(
+def test_rows_in_parts_equal_the_whole(
     run: CliRunner, write_trace: WriteTrace, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     path = write_trace()
@@ -104,7 +104,7 @@ def test_rows_in_pieces_are_the_same_rows(
         (["-c", "no-such-cgroup"], TracerError),
     ],
 )
-def test_timeline_refuses_nonsense(
+def test_timeline_with_invalid_options_is_refused(
     run: CliRunner, write_trace: WriteTrace, arguments: list[str], error: type[TracerError]
 ) -> None:
     raised = failure(run.invoke(timeline.command, [str(write_trace()), *arguments]))
@@ -124,7 +124,7 @@ def test_explain_json_is_the_contract(run: CliRunner, write_trace: WriteTrace) -
     assert json.loads(one) == document
 
 
-def test_explain_says_why_first(run: CliRunner, write_trace: WriteTrace) -> None:
+def test_explain_begins_with_the_summary(run: CliRunner, write_trace: WriteTrace) -> None:
     path = write_trace()
     shown = output(run.invoke(explain.command, [str(path)]))
     summary = tracer.open(path).explain()[0].verdict.summary
@@ -147,7 +147,7 @@ def test_explain_of_a_kill_that_is_not_there_is_a_usage_error(
     assert "no kill at all" in str(raised)
 
 
-def test_explain_without_a_kill_says_what_held(run: CliRunner, write_trace: WriteTrace) -> None:
+def test_explain_without_a_kill_has_the_survivors(run: CliRunner, write_trace: WriteTrace) -> None:
     path = write_trace(killed=False)
     shown = " ".join(output(run.invoke(explain.command, [str(path)])).split())
     assert "No OOM kill: /memcg-tracer-77-page-cache reached its limit of 100 MiB; 17 MiB of" in shown
@@ -202,9 +202,7 @@ def test_report_to_a_dash_is_standard_output(
     assert not (tmp_path / "-").exists()
 
 
-def test_a_trace_whose_disk_was_full_says_so_and_excludes_no_kill(
-    run: CliRunner, write_trace: WriteTrace
-) -> None:
+def test_trace_of_a_full_disk_excludes_no_kill(run: CliRunner, write_trace: WriteTrace) -> None:
     path = write_trace(killed=False)
     meta = json.loads((path / "meta.json").read_text())
     meta |= {"end_reason": "write_failed", "lost": {"pagecache": 382_698}}
@@ -238,7 +236,7 @@ def test_report_without_a_kill(run: CliRunner, write_trace: WriteTrace, tmp_path
     assert "No OOM kill" in page.read_text(encoding="utf-8")
 
 
-def test_report_never_replaces_what_is_no_file(
+def test_report_replaces_no_device_or_directory(
     run: CliRunner, write_trace: WriteTrace, tmp_path: Path
 ) -> None:
     pipe = tmp_path / "pipe"
@@ -257,7 +255,9 @@ def test_report_that_cannot_be_written(run: CliRunner, write_trace: WriteTrace, 
     assert output(run.invoke(info.command, [path]))
 
 
-def test_hostile_names_act_nowhere(run: CliRunner, write_trace: WriteTrace, tmp_path: Path) -> None:
+def test_hostile_names_are_escaped_in_every_view(
+    run: CliRunner, write_trace: WriteTrace, tmp_path: Path
+) -> None:
     path = str(write_trace(comm=HOSTILE, cgroup="/" + HOSTILE, container=HOSTILE))
     page = tmp_path / "page.html"
     output(run.invoke(report.command, [path, "-o", str(page)]))
@@ -276,7 +276,7 @@ def test_hostile_names_act_nowhere(run: CliRunner, write_trace: WriteTrace, tmp_
 
 
 @pytest.mark.parametrize("verb", [*VERBS, report.command])
-def test_what_is_no_trace_is_said_in_one_line(run: CliRunner, tmp_path: Path, verb: click.Command) -> None:
+def test_path_without_a_trace_is_one_line(run: CliRunner, tmp_path: Path, verb: click.Command) -> None:
     more = ["-o", str(tmp_path / "page.html")] if verb is report.command else []
     raised = failure(run.invoke(verb, [str(tmp_path), *more]))
     assert isinstance(raised, TraceError)
@@ -290,7 +290,7 @@ def test_every_option_has_help_and_every_verb_examples(verb: click.Command) -> N
     assert verb.help and verb.epilog and verb.epilog.count("memcg-tracer") >= 2
 
 
-def test_a_timeline_of_hours_shows_the_kill_closer_and_how_to_see_more(
+def test_timeline_of_hours_has_an_inset_and_commands(
     run: CliRunner, write_trace: WriteTrace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -310,9 +310,7 @@ def test_a_timeline_of_hours_shows_the_kill_closer_and_how_to_see_more(
     assert "Closer" not in output(run.invoke(timeline.command, [str(path), "--every", "10min"]))
 
 
-def test_the_command_for_a_closer_look_holds_nothing_that_acts(
-    run: CliRunner, write_trace: WriteTrace
-) -> None:
+def test_command_of_the_inset_is_safe_to_paste(run: CliRunner, write_trace: WriteTrace) -> None:
     path = write_trace(step_ns=60_000_000_000, cgroup="/a\x1b[31m$(reboot)")
     shown = output(run.invoke(timeline.command, [str(path)]))
     assert "\x1b" not in shown

@@ -9,7 +9,7 @@ from tracer.analysis.views.stack_samples import Charged
 from tracer.render.export import folded
 
 
-def test_a_line_a_stack_with_the_outermost_function_first() -> None:
+def test_folded_line_has_the_outermost_function_first() -> None:
     charged = [
         Charged("work", ("main", "grow(int, char)"), ("fault", "charge"), 3 << 20),
         Charged("kswapd0", (), ("reclaim",), 4096),
@@ -25,7 +25,7 @@ NAMES = st.text() | st.sampled_from(["a;b", "\n", "\x1b[31m", "", "a 12", "\u202
 
 @settings(deadline=None)
 @given(NAMES, st.lists(NAMES, max_size=4), st.lists(NAMES, max_size=4), st.integers(1, 1 << 60))
-def test_no_name_makes_a_line_or_a_function_more(
+def test_hostile_names_add_no_line_or_function(
     comm: str, user: list[str], kernel: list[str], weight: int
 ) -> None:
     (line,) = folded.lines([Charged(comm, tuple(user), tuple(kernel), weight)])

@@ -81,7 +81,7 @@ def page(reports: list[OomReport], held: list[Held], svg: str, **changes: object
     return html.page(replace(subject, **changes))  # type: ignore[arg-type]
 
 
-def test_the_page_is_whole_and_leaves_the_machine_alone(report: OomReport, svg: str) -> None:
+def test_page_is_well_formed_and_self_contained(report: OomReport, svg: str) -> None:
     text = page([report, replace(report, kill_id=2)], [], svg)
     found = parsed(text)
     assert found.tags.isdisjoint({"script", "link", "img", "iframe", "object"})
@@ -93,7 +93,7 @@ def test_the_page_is_whole_and_leaves_the_machine_alone(report: OomReport, svg: 
     assert "default-src 'none'" in text
 
 
-def test_what_it_says(report: OomReport, svg: str) -> None:
+def test_page_has_the_facts_of_a_kill(report: OomReport, svg: str) -> None:
     said = parsed(page([report], [], svg)).text
     assert report.verdict.summary in said
     assert "97 MiB" in said and "OOM kill" in said and "seconds since the trace began" in said
@@ -102,7 +102,7 @@ def test_what_it_says(report: OomReport, svg: str) -> None:
     assert "None" not in said
 
 
-def test_hostile_names_are_text(
+def test_hostile_names_are_escaped_in_the_page(
     new_report: Callable[..., OomReport], new_held: Callable[..., Held], svg: str
 ) -> None:
     hostile = new_report(HOSTILE, HOSTILE)
@@ -114,7 +114,7 @@ def test_hostile_names_are_text(
         assert r"\x1b[31m<script>alert(1)</script>\n&" in found.text
 
 
-def test_the_same_trace_gives_the_same_page(
+def test_page_of_the_same_trace_is_the_same(
     timeline: pd.DataFrame, origin: pd.Timestamp, report: OomReport, svg: str
 ) -> None:
     found = markers.kill_markers([report], "/memcg-tracer-77-page-cache", timeline)
@@ -128,12 +128,12 @@ def test_pictures_in_one_page_share_no_ids(timeline: pd.DataFrame, origin: pd.Ti
     assert first and first.isdisjoint(second)
 
 
-def test_a_picture_follows_the_colours_of_the_page(svg: str) -> None:
+def test_picture_has_the_colours_of_the_page(svg: str) -> None:
     assert "currentColor" in svg and "#010203" not in svg
     assert re.match(r'<svg viewBox="[0-9. ]+" role="img" aria-label="[^"]+">', svg)
 
 
-def test_a_picture_of_a_cgroup_without_a_limit_and_with_gaps(
+def test_picture_without_a_limit_and_with_gaps_is_well_formed(
     timeline: pd.DataFrame, origin: pd.Timestamp
 ) -> None:
     for column in timeline.columns[timeline.dtypes == "Int64"]:
@@ -145,23 +145,19 @@ def test_a_picture_of_a_cgroup_without_a_limit_and_with_gaps(
     assert "read again (not known)" in svg
 
 
-def test_a_picture_of_a_cgroup_that_holds_nothing_at_the_end_of_any_row(
-    timeline: pd.DataFrame, origin: pd.Timestamp
-) -> None:
+def test_picture_of_an_empty_cgroup_is_well_formed(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
     levels = [name for name in timeline.columns if name in {"usage_bytes", "file_dirty_bytes", *LEVELS}]
     timeline[levels] = timeline[levels] * 0
     parsed(plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1"))
 
 
-def test_writes_to_swap_are_drawn_beside_reclaim_where_there_were_any(
-    timeline: pd.DataFrame, origin: pd.Timestamp
-) -> None:
+def test_swap_writes_are_drawn_beside_reclaim(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
     assert ">written to swap<" not in plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1")
     timeline["swap_written_bytes"] = timeline["reclaimed_bytes"]
     assert ">written to swap<" in plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1")
 
 
-def test_waits_have_a_panel_of_their_own_where_there_are_any(
+def test_waits_have_a_panel_if_there_are_any(
     timeline: pd.DataFrame, waiting: pd.DataFrame, origin: pd.Timestamp
 ) -> None:
     svg = plots.memory_over_time(waiting, origin, [], page_size=4096, salt="1")
@@ -173,9 +169,7 @@ def test_waits_have_a_panel_of_their_own_where_there_are_any(
 
 
 @pytest.mark.parametrize("second", [0.5, 3.5])
-def test_thrash_is_an_interval_of_the_page_cache(
-    timeline: pd.DataFrame, origin: pd.Timestamp, second: float
-) -> None:
+def test_thrash_is_drawn_as_an_interval(timeline: pd.DataFrame, origin: pd.Timestamp, second: float) -> None:
     begin = origin + pd.Timedelta(second, "s")
     lasting = markers.Marker(begin, "thrash", is_kill=False, until=begin + pd.Timedelta("200ms"))
     svg = plots.memory_over_time(timeline, origin, [lasting], page_size=4096, salt="1")
@@ -184,18 +178,18 @@ def test_thrash_is_an_interval_of_the_page_cache(
     assert ("text-anchor: end" in svg[: svg.index("thrash")].rsplit("<text", 1)[1]) == (second > 2)
 
 
-def test_loss_and_interruption_are_said(report: OomReport, svg: str) -> None:
+def test_loss_and_interruption_are_reported(report: OomReport, svg: str) -> None:
     said = parsed(page([report], [], svg, lost=12, interrupted=True)).text
     assert "12 records were lost" in said and "interrupted" in said
 
 
-def test_without_a_kill_it_says_what_held(held: Held, svg: str) -> None:
+def test_page_without_a_kill_has_the_survivors(held: Held, svg: str) -> None:
     said = parsed(page([], [held], svg)).text
     assert "came within 1 MiB of its limit of 100 MiB" in said
     assert "Kill" not in said
 
 
-def test_of_many_the_newest_kills_are_told_whole(
+def test_page_of_many_kills_explains_the_newest(
     new_report: Callable[..., OomReport], new_held: Callable[..., Held], svg: str
 ) -> None:
     kills = [replace(new_report(HOSTILE, HOSTILE), kill_id=number) for number in range(1, 1001)]

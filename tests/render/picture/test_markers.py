@@ -9,7 +9,7 @@ from tracer.analysis.results.kill import OomReport
 from tracer.render.picture.markers import kill_markers, thrash_markers
 
 
-def test_a_kill_marks_its_cgroup_and_those_above(
+def test_kill_marks_its_cgroup_and_the_ancestors(
     timeline: pd.DataFrame, new_report: Callable[..., OomReport]
 ) -> None:
     reports = [new_report(cgroup="/docker/web")]
@@ -20,11 +20,11 @@ def test_a_kill_marks_its_cgroup_and_those_above(
     assert kill_markers(reports, "/docker/web/child", timeline) == []
 
 
-def test_what_lies_outside_the_time_shown_is_left_out(timeline: pd.DataFrame, report: OomReport) -> None:
+def test_markers_outside_of_the_time_shown_are_left_out(timeline: pd.DataFrame, report: OomReport) -> None:
     assert kill_markers([report], "/memcg-tracer-77-page-cache", timeline.iloc[:30]) == []
 
 
-def test_of_many_kills_the_first_in_each_part_of_the_time_says_how_many_follow(
+def test_many_kills_have_a_marker_for_each_part_of_the_time(
     timeline: pd.DataFrame, new_report: Callable[..., OomReport]
 ) -> None:
     """Those beyond the time shown count for nothing."""
@@ -53,9 +53,7 @@ def intervals(origin: pd.Timestamp, *rows: tuple[float, float, int]) -> pd.DataF
     )
 
 
-def test_thrash_is_marked_where_the_time_shown_touches_it(
-    timeline: pd.DataFrame, origin: pd.Timestamp
-) -> None:
+def test_thrash_is_clipped_to_the_time_shown(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
     shown = timeline.iloc[10:20]  # 1 s to 2 s
     found = intervals(origin, (0.2, 0.9, 10), (0.5, 1.25, 30), (1.5, 2.5, 20), (2.0, 2.1, 50))
     first, second = thrash_markers(found, shown)
@@ -67,7 +65,7 @@ def test_thrash_is_marked_where_the_time_shown_touches_it(
     assert thrash_markers(found.iloc[:0], shown) == []
 
 
-def test_of_many_intervals_the_worst_are_marked(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
+def test_worst_of_many_intervals_are_marked(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
     found = intervals(origin, *((number / 4, number / 4 + 0.1, 1 + number * 3 % 8) for number in range(8)))
     shown = thrash_markers(found, timeline)
     assert [marker.text.split()[4] for marker in shown] == ["4", "7", "5", "8", "6"]

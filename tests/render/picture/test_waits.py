@@ -12,19 +12,19 @@ def test_every_column_has_its_wait() -> None:
     assert [f"stalled_{wait.name}_ms" for wait in WAITS] == list(STALLED)
 
 
-def test_waits_are_told_apart_without_and_with_colour() -> None:
+def test_waits_have_distinct_glyphs_and_colours() -> None:
     for key in ("glyph", "terminal", "hex", "label"):
         assert len({getattr(wait, key) for wait in WAITS}) == len(WAITS)
     assert {wait.glyph for wait in WAITS}.isdisjoint(layer.glyph for layer in LAYERS)
 
 
-def test_what_waits_within_reclaim_is_not_counted_twice(waiting: pd.DataFrame) -> None:
+def test_throttled_waits_are_not_counted_twice(waiting: pd.DataFrame) -> None:
     stacked = stacked_ms(waiting)
     np.testing.assert_allclose(stacked["reclaim"] + stacked["throttled"], waiting["stalled_reclaim_ms"])
     assert stacked["throttled"].sum() > 0
     assert (stacked["high"] == 0).all()
 
 
-def test_pressure_that_was_not_read_is_not_zero(timeline: pd.DataFrame, waiting: pd.DataFrame) -> None:
+def test_unread_pressure_is_nan(timeline: pd.DataFrame, waiting: pd.DataFrame) -> None:
     assert np.isnan(psi_ms(timeline, "some")).all()
     assert psi_ms(waiting, "full")[0] == 0

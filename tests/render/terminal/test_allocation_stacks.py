@@ -23,18 +23,18 @@ def allocator(tgid: int, stack: ChargedStack | None, comm: str | None = "work") 
 GROW = ChargedStack(("grow", "main"), ("charge", "fault"), 3 * MIB, 4 * MIB)
 
 
-def test_the_program_in_its_own_words() -> None:
+def test_stack_shows_the_functions_of_the_program() -> None:
     assert shown(allocator(41, GROW)) == [
         ("charged in", "grow ← main: work (41), 3 MiB of 4 MiB sampled"),
     ]
 
 
-def test_nothing_is_said_where_nothing_was_sampled() -> None:
+def test_allocator_without_samples_has_no_line() -> None:
     assert shown(allocator(41, None)) == []
     assert [label for label, _ in shown(allocator(41, None), allocator(42, GROW))] == ["charged in"]
 
 
-def test_the_kernel_where_there_is_no_program_and_neither() -> None:
+def test_stack_without_user_functions_has_those_of_the_kernel() -> None:
     lines = shown(
         allocator(2, ChargedStack(None, ("charge",), 1, 1), comm=None),
         allocator(3, ChargedStack(None, None, 1, 1)),
@@ -43,14 +43,14 @@ def test_the_kernel_where_there_is_no_program_and_neither() -> None:
     assert "name not known (2)" in lines[0][1]
 
 
-def test_a_deep_stack_is_cut_and_many_allocators_too() -> None:
+def test_deep_stack_and_many_allocators_are_cut() -> None:
     deep = ChargedStack(tuple("abcdefgh"), None, 1, 1)
     lines = shown(*[allocator(tgid, deep) for tgid in range(9)])
     assert len(lines) == 3
     assert lines[0][1].startswith("a ← b ← c ← d ← e ← …: ")
 
 
-def test_verbose_shows_all_of_all() -> None:
+def test_verbose_stacks_are_complete() -> None:
     lines = shown(*[allocator(tgid, GROW) for tgid in range(9)], verbose=True)
     assert [text for _, text in lines[:5]] == [
         "work (0), 3 MiB of 4 MiB sampled:",
@@ -62,7 +62,7 @@ def test_verbose_shows_all_of_all() -> None:
     assert len(lines) == 9 * 5
 
 
-def test_hostile_names_do_nothing() -> None:
+def test_hostile_names_of_functions_are_escaped() -> None:
     hostile = ChargedStack(("\x1b[31mgrow\n",), ("\x1b[0m",), 1, 1)
     for verbose in (False, True):
         assert "\x1b" not in str(

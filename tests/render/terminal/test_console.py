@@ -31,20 +31,22 @@ def _written(stream: TextIO) -> str:
     return stream.read()
 
 
-def test_a_pipe_gets_plain_text_within_100_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipe_gets_plain_text_within_100_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     written = _written(io.StringIO())
     assert "\x1b" not in written
     assert max(map(len, written.splitlines())) <= 100
 
 
-def test_a_terminal_gets_colour_and_its_own_width(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_gets_colour_and_its_own_width(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "140")
     assert console.columns_for(Terminal()) == 140
     assert "\x1b[1;31m" in _written(Terminal())
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
-def test_no_colour_where_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_no_color_and_dumb_terminals_get_no_colour(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.setattr("shutil.get_terminal_size", lambda _: os.terminal_size((140, 24)))
     assert console.columns_for(Terminal()) == 140
     monkeypatch.setenv(name, value)
@@ -72,14 +74,14 @@ def test_colour_in_a_pipe_where_it_is_forced_and_not_forbidden(monkeypatch: pyte
         ("0", 100),
     ],
 )
-def test_columns_of_a_pipe_are_those_asked_for(
+def test_columns_variable_sets_the_width_of_a_pipe(
     monkeypatch: pytest.MonkeyPatch, asked: str, columns: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", asked)
     assert console.columns_for(io.StringIO()) == columns
 
 
-def test_markup_and_emoji_codes_are_shown_as_they_are() -> None:
+def test_markup_and_emoji_codes_are_shown_unchanged() -> None:
     assert console.to_text(["[red]x[/red] :skull:"], columns=80, colour=True) == "[red]x[/red] :skull:\n"
 
 
@@ -93,7 +95,7 @@ def test_every_glyph_of_every_view_has_an_ascii_one() -> None:
         assert rb"\u" not in raw.getvalue(), path.name
 
 
-def test_an_encoding_without_our_glyphs_gets_ascii() -> None:
+def test_encoding_without_glyphs_gets_ascii() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
     console.write(stream, [Text("█░▒│ ✗ größe")])

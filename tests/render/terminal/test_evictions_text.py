@@ -94,18 +94,22 @@ def drawn(
 
 
 @pytest.mark.parametrize("columns", [80, 100])
-def test_by_file(flow: CacheFlow, columns: int, matches_golden: Callable[[str, str], None]) -> None:
+def test_evictions_by_file_match_the_golden_file(
+    flow: CacheFlow, columns: int, matches_golden: Callable[[str, str], None]
+) -> None:
     shown = drawn(flow, "file", by_file(20), columns)
     matches_golden(f"evictions-file-{columns}.txt", shown)
     assert max(map(cell_len, shown.splitlines())) <= columns
 
 
-def test_by_cgroup(flow: CacheFlow, matches_golden: Callable[[str, str], None]) -> None:
+def test_evictions_by_cgroup_match_the_golden_file(
+    flow: CacheFlow, matches_golden: Callable[[str, str], None]
+) -> None:
     matches_golden("evictions-cgroup.txt", drawn(flow, "cgroup", by_cgroup()))
 
 
 @pytest.mark.parametrize("columns", [60, 80, 97, 100, 160])
-def test_hostile_names_neither_act_nor_widen_a_row(flow: CacheFlow, columns: int) -> None:
+def test_hostile_names_are_escaped_within_the_width(flow: CacheFlow, columns: int) -> None:
     thrash = tuple(replace(one, cgroup=HOSTILE) for one in flow.thrash)
     hostile = replace(flow, cgroup=HOSTILE, evictor=Evictor(1, HOSTILE, HOSTILE, 61 * MIB), thrash=thrash)
     shown = drawn(hostile, "file", by_file(20, HOSTILE.replace("\udc80", "")), columns)
@@ -116,7 +120,7 @@ def test_hostile_names_neither_act_nor_widen_a_row(flow: CacheFlow, columns: int
     assert len(table.splitlines()) == 2 + 15 + 1
 
 
-def test_columns_of_nothing_are_left_out(flow: CacheFlow) -> None:
+def test_empty_columns_are_left_out(flow: CacheFlow) -> None:
     table = by_file(4).assign(owners=1, evictor_tgid=None, returned_bytes=0)
     shown = drawn(flow, "file", table)
     heading = shown[shown.index("By file") :].splitlines()[1]
@@ -160,13 +164,15 @@ def test_summary(flow: CacheFlow, change: Mapping[str, Any], words: str) -> None
         (34, 31, "the kernel forgets old evictions"),
     ],
 )
-def test_the_kernels_count_and_why_it_differs(flow: CacheFlow, seen: int, told: int, words: str) -> None:
+def test_kernel_count_has_the_reason_for_a_difference(
+    flow: CacheFlow, seen: int, told: int, words: str
+) -> None:
     kernel = (KernelCount("/web", 1, BEGIN, BEGIN, seen * MIB, told * MIB),)
     shown = drawn(replace(flow, refaults=replace(flow.refaults, kernel=kernel)), "cgroup", by_cgroup())
     assert words in " ".join(shown.split())
 
 
-def test_what_is_not_known_is_said(flow: CacheFlow) -> None:
+def test_unknown_refaults_have_a_reason(flow: CacheFlow) -> None:
     nothing = replace(flow.refaults, bytes=0, median_away_ms=None, kernel=())
     quality = Quality(0, {"refaults.kernel": "because"})
     shown = drawn(replace(flow, refaults=nothing, quality=quality), "cgroup", by_cgroup(), interrupted=True)
@@ -175,7 +181,7 @@ def test_what_is_not_known_is_said(flow: CacheFlow) -> None:
     assert "this is what had been written by then" in words
 
 
-def test_lives_of_a_name_are_told_apart_and_counted(flow: CacheFlow) -> None:
+def test_runs_of_a_name_have_a_row_each(flow: CacheFlow) -> None:
     table = by_cgroup().assign(container="web", cgroup_id=1, cgroup="/web", run=[1, 2, 3, 3], runs=3)
     shown = drawn(replace(flow, cgroup="web", runs=3), "cgroup", table)
     assert "of web (3 runs) was evicted" in shown

@@ -30,7 +30,7 @@ def shown(report: OomReport, *, columns: int = 100, verbose: bool = True) -> str
 
 
 @pytest.mark.parametrize("verbose", [False, True])
-def test_the_page_cache_experiment(
+def test_page_cache_experiment_matches_the_golden_file(
     report: OomReport, verbose: bool, matches_golden: Callable[[str, str], None]
 ) -> None:
     matches_golden(f"explain{'-verbose' if verbose else ''}.txt", shown(report, verbose=verbose))
@@ -57,7 +57,7 @@ def stuck(report: OomReport) -> OomReport:
     return replace(report, reclaim=replace(tried, **swapped))
 
 
-def test_who_waited_for_what_and_why_nothing_was_freed(
+def test_waiters_and_kept_pages_match_the_golden_file(
     stuck: OomReport, matches_golden: Callable[[str, str], None]
 ) -> None:
     said = shown(stuck)
@@ -66,7 +66,7 @@ def test_who_waited_for_what_and_why_nothing_was_freed(
     assert max(map(cell_len, shown(stuck, columns=70).splitlines())) <= 70
 
 
-def test_swap_is_told_of_where_there_was_any(report: OomReport) -> None:
+def test_swap_traffic_has_facts(report: OomReport) -> None:
     def told(writes: SwapIo | None, reads: SwapIo | None = None) -> list[tuple[str, str]]:
         return list(reclaim_facts.swapped(replace(report.reclaim, swap_writes=writes, swap_reads=reads)))
 
@@ -77,7 +77,7 @@ def test_swap_is_told_of_where_there_was_any(report: OomReport) -> None:
     assert fact == ("from swap", "4 KiB in 1 read, half of them within 2 ms, the slowest in 2 ms")
 
 
-def test_what_the_kernel_log_adds_and_where_it_differs(report: OomReport) -> None:
+def test_fields_from_the_kernel_log_and_differences_are_shown(report: OomReport) -> None:
     log = replace(
         report.quality,
         kmsg="matched",
@@ -116,7 +116,7 @@ def factor(number: int, comm: str = "sh") -> Evidence:
 
 
 @pytest.mark.parametrize("columns", [80, 100])
-def test_the_answer_comes_first_and_all_of_it_fits_one_screen(report: OomReport, columns: int) -> None:
+def test_first_screen_begins_with_the_answer_and_fits(report: OomReport, columns: int) -> None:
     verdict = replace(report.verdict, contributing=tuple(factor(number) for number in range(5)))
     many = replace(report, verdict=verdict, advice=tuple(f"advice {number} " * 20 for number in range(9)))
     for one in (report, many):
@@ -128,14 +128,14 @@ def test_the_answer_comes_first_and_all_of_it_fits_one_screen(report: OomReport,
     assert "advice 0" in console.to_text([little], columns=columns, colour=False)
 
 
-def test_what_is_less_than_a_hundredth_of_the_limit_is_not_on_the_first_screen(report: OomReport) -> None:
+def test_first_screen_leaves_out_shares_below_one_percent(report: OomReport) -> None:
     first, everything = shown(report, verbose=False), shown(report)
     assert "clean page cache   1 MiB" in first and "reclaimable slab   1 MiB" in first
     for little in ("unreclaimable slab", "page tables", "kernel stacks"):
         assert little not in first and little in everything
 
 
-def test_a_kernel_log_says_once_what_no_log_shows(report: OomReport) -> None:
+def test_report_from_a_log_has_its_limits_once(report: OomReport) -> None:
     place = KernelLogPlace(1, 9, 5, None, None, (), 0)
     unknown = dict.fromkeys(("reclaim", "cushion.evicted_bytes", "allocators"), LOG_ALONE)
     log = replace(
@@ -154,7 +154,7 @@ def test_a_kernel_log_says_once_what_no_log_shows(report: OomReport) -> None:
 
 @pytest.mark.parametrize("columns", [70, 80, 100, 140])
 @pytest.mark.parametrize("verbose", [False, True])
-def test_hostile_names_neither_act_nor_widen_the_text(
+def test_hostile_names_are_escaped_within_the_width(
     new_report: Callable[..., OomReport], columns: int, verbose: bool
 ) -> None:
     hostile = new_report(HOSTILE, "/" + HOSTILE + "z" * 300)
@@ -179,7 +179,7 @@ def test_every_number_of_the_composition_is_there_and_adds_up(report: OomReport)
     assert "none of it: dirty page cache" in said
 
 
-def test_a_kill_of_which_nothing_is_known_still_reads(report: OomReport) -> None:
+def test_kill_with_unknown_fields_has_no_none(report: OomReport) -> None:
     nothing = replace(
         report,
         constraint="unknown",
@@ -200,7 +200,7 @@ def test_a_kill_of_which_nothing_is_known_still_reads(report: OomReport) -> None
     assert "nan" not in said
 
 
-def test_group_kills_and_ancestors_are_said(report: OomReport) -> None:
+def test_group_kill_and_ancestor_limit_are_shown(report: OomReport) -> None:
     many = tuple(replace(report.victims[0], pid=pid, group_kill=True) for pid in range(1000, 1009))
     owner = replace(report.limit_owner, is_ancestor=True)
     said = shown(replace(report, victims=many, limit_owner=owner))
@@ -210,7 +210,7 @@ def test_group_kills_and_ancestors_are_said(report: OomReport) -> None:
     assert "9 processes by one decision: memory.oom.group is set" in " ".join(said.split())
 
 
-def test_the_cgroups_of_victims_are_said_where_they_are_not_the_owner(report: OomReport) -> None:
+def test_victims_in_other_cgroups_have_their_cgroups(report: OomReport) -> None:
     assert "killed in" not in shown(report)
     moved = tuple(replace(report.victims[0], pid=pid, cgroup=f"/p\x1b/{pid}") for pid in range(1000, 1009))
     said = " ".join(shown(replace(report, victims=moved)).split())
@@ -220,7 +220,7 @@ def test_the_cgroups_of_victims_are_said_where_they_are_not_the_owner(report: Oo
     assert "memory.oom.group" not in said
 
 
-def test_cache_that_was_never_used_up(report: OomReport) -> None:
+def test_cushion_that_was_never_used_up_says_so(report: OomReport) -> None:
     left = replace(report, cushion=replace(report.cushion, exhausted_at=None))
     assert "used up       not between the moment when usage reached the limit and the kill" in shown(left)
     why = {"cushion.exhausted_at": "no start sample"}
@@ -228,7 +228,7 @@ def test_cache_that_was_never_used_up(report: OomReport) -> None:
     assert "not known: no start sample" in shown(unknown)
 
 
-def test_what_held(
+def test_survivors_match_the_golden_file(
     held: Held, new_held: Callable[..., Held], matches_golden: Callable[[str, str], None]
 ) -> None:
     cgroups = [held, *(new_held(f"/other-{number}", HOSTILE) for number in range(60))]
@@ -240,7 +240,7 @@ def test_what_held(
     matches_golden("held-verbose.txt", few)
 
 
-def test_what_held_on_one_screen(
+def test_survivors_fit_one_screen(
     held: Held, new_held: Callable[..., Held], matches_golden: Callable[[str, str], None]
 ) -> None:
     cgroups = [
@@ -253,7 +253,7 @@ def test_what_held_on_one_screen(
     assert len(said.splitlines()) <= 30
 
 
-def test_what_held_where_there_is_no_limit_or_no_cgroup(held: Held) -> None:
+def test_survivors_without_a_limit_or_a_cgroup_have_a_summary(held: Held) -> None:
     assert "no cgroup of this trace has a limit" in survivor_facts.summary(
         [replace(held, headroom_bytes=None)]
     )

@@ -55,7 +55,9 @@ def shown(summary: info_text.Summary) -> str:
     return console.to_text(info_text.lines(summary), columns=100, colour=False)
 
 
-def test_everything_is_there(summary: info_text.Summary, matches_golden: Callable[[str, str], None]) -> None:
+def test_info_matches_the_golden_file(
+    summary: info_text.Summary, matches_golden: Callable[[str, str], None]
+) -> None:
     matches_golden("info.txt", shown(summary))
 
 
@@ -65,20 +67,20 @@ def test_stacks_without_names_are_counted(summary: info_text.Summary) -> None:
     assert "addresses only" not in shown(summary)
 
 
-def test_loss_is_said_for_each_stream(summary: info_text.Summary) -> None:
+def test_loss_is_reported_for_each_stream(summary: info_text.Summary) -> None:
     said = shown(replace(summary, lost={"charge": 0, "pagecache": 1234}))
     assert "pagecache     1,234" in said
     assert "none" not in said
 
 
-def test_an_interruption_is_said_plainly(summary: info_text.Summary) -> None:
+def test_info_of_an_interrupted_trace_has_no_none(summary: info_text.Summary) -> None:
     meta = {**summary.meta, "end_reason": None}
     said = shown(replace(summary, interrupted=True, meta=meta, duration_s=None))
     assert "was interrupted or is still running" in said
     assert "None" not in said
 
 
-def test_hostile_names_neither_act_nor_widen_the_text(summary: info_text.Summary) -> None:
+def test_hostile_names_are_escaped_within_the_width(summary: info_text.Summary) -> None:
     cgroup = info_text.TracedCgroup(HOSTILE + "z" * 200, 7, HOSTILE, 2, 3, None, None, 0)
     meta = summary.meta | {  # type: ignore[operator]
         "command_line": [HOSTILE],
@@ -105,7 +107,7 @@ def test_many_paths_of_a_filter_are_cut_and_counted(summary: info_text.Summary) 
     assert "asked: c-*" in said
 
 
-def test_the_document_holds_all(summary: info_text.Summary) -> None:
+def test_info_document_is_complete(summary: info_text.Summary) -> None:
     document = json.loads(json.dumps(summary.to_dict()))
     assert document["schema"] == 1
     assert document["cgroups"][0]["peak_usage_bytes"] == 100 * MIB

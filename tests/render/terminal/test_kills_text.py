@@ -37,7 +37,7 @@ def drawn(lines: Sequence[object], columns: int = 100) -> str:
     return console.to_text(lines, columns=columns, colour=False)  # type: ignore[arg-type]
 
 
-def test_one_name_and_one_cause_are_said_at_the_top(report: OomReport) -> None:
+def test_summary_of_one_name_counts_its_causes(report: OomReport) -> None:
     seven = loop(report, 7, container="crasher")
     assert list(kill_list.summary(seven)) == [
         "container crasher: killed 7 times in 6 s, the same cause each time (anon_growth)."
@@ -47,7 +47,7 @@ def test_one_name_and_one_cause_are_said_at_the_top(report: OomReport) -> None:
     assert said.endswith("killed 7 times in 6 s, the causes: anon_growth 5 times, shmem twice.")
 
 
-def test_each_name_is_told_apart_the_most_killed_first(report: OomReport) -> None:
+def test_summary_has_the_most_killed_name_first(report: OomReport) -> None:
     machine = replace(report, constraint="global", limit_owner=replace(report.limit_owner, cgroup=None))
     machine = replace(machine, limit_owner=replace(machine.limit_owner, container=None, pod=None))
     kills = [
@@ -64,7 +64,7 @@ def test_each_name_is_told_apart_the_most_killed_first(report: OomReport) -> Non
     assert list(kill_list.summary(many))[-1] == "and 5 more, killed 5 times in all."
 
 
-def test_a_pod_is_named_where_its_own_limit_was_hit(report: OomReport) -> None:
+def test_pod_at_its_own_limit_is_named(report: OomReport) -> None:
     (kill,) = loop(report, 1, container=None, pod="web-1", cgroup="/kubepods.slice/pod1.slice")
     assert list(kill_list.summary([kill])) == ["pod web-1: killed once (anon_growth)."]
     assert next(kill_list.rows([kill]))[-1] == "pod web-1"
@@ -88,7 +88,7 @@ def test_list_has_a_line_for_each_kill(report: OomReport, matches_golden: Callab
     assert "run" not in drawn(list(kills_text.listed(alone)))
 
 
-def test_above_the_story_stand_the_last_kills(report: OomReport) -> None:
+def test_last_kills_are_above_the_explanation(report: OomReport) -> None:
     said = drawn(list(kills_text.before_the_story(kills := loop(report, 30, container="crasher"), kills[-1])))
     numbers = [line.split()[0] for line in said.splitlines() if line.endswith("  crasher")]
     assert numbers == [str(number) for number in range(23, 31)]
@@ -104,7 +104,7 @@ def test_times_of_several_days_have_their_date(report: OomReport) -> None:
     assert "2025-11-24 23:50:01" in said and "2025-11-25 00:00:01" in said and "times are of" not in said
 
 
-def test_kill_without_a_time_or_an_owner_says_so(report: OomReport) -> None:
+def test_kill_without_a_time_or_an_owner_is_not_known(report: OomReport) -> None:
     owner = replace(report.limit_owner, cgroup=None, container=None, pod=None, limit_bytes=None)
     kills = [replace(one, time=None, limit_owner=owner) for one in loop(report, 2)]
     said = drawn(list(kills_text.listed(kills)))
@@ -112,13 +112,13 @@ def test_kill_without_a_time_or_an_owner_says_so(report: OomReport) -> None:
     assert next(kill_list.summary(kills)).startswith("unknown cgroups: killed twice,")
 
 
-def test_id_of_a_container_is_as_short_as_its_runtime_shows_it(report: OomReport) -> None:
+def test_container_id_is_shortened(report: OomReport) -> None:
     said = drawn(list(kills_text.listed(loop(report, 2, container="4f2a" * 16, cgroup="/docker/4f2a"))))
     assert said.count("  4f2a4f2a4f2a\n") == 2 and "4f2a" * 4 not in said
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100])
-def test_hostile_names_neither_act_nor_widen_a_line(report: OomReport, columns: int) -> None:
+def test_hostile_names_are_escaped_within_the_width(report: OomReport, columns: int) -> None:
     victim = replace(report.victims[0], comm=HOSTILE)
     kills = loop(replace(report, victims=(victim,)), 3, container=HOSTILE, pod=HOSTILE, cgroup=HOSTILE)
     said = drawn(list(kills_text.before_the_story(kills, kills[-1])), columns)

@@ -34,7 +34,7 @@ def drawn(
 
 
 @pytest.mark.parametrize("columns", [80, 100, 160])
-def test_the_page_cache_experiment(
+def test_page_cache_experiment_matches_the_golden_file(
     timeline: pd.DataFrame,
     heading: Heading,
     report: OomReport,
@@ -55,7 +55,7 @@ def test_waits_have_a_lane_beside_pressure(
     assert max(map(cell_len, shown.splitlines())) <= columns
 
 
-def test_the_lane_is_to_scale_and_pressure_is_optional(waiting: pd.DataFrame, heading: Heading) -> None:
+def test_lane_is_to_scale_without_pressure(waiting: pd.DataFrame, heading: Heading) -> None:
     """37 ms of dirty pages where 114.2 ms are 10 cells."""
     waiting["psi_some_us"] = waiting["psi_full_us"] = pd.array([pd.NA] * len(waiting), dtype="Int64")
     shown = drawn(waiting, heading)
@@ -65,7 +65,7 @@ def test_the_lane_is_to_scale_and_pressure_is_optional(waiting: pd.DataFrame, he
     assert "PSI" not in shown
 
 
-def test_swap_has_columns_where_there_was_any(timeline: pd.DataFrame, heading: Heading) -> None:
+def test_swap_traffic_has_columns(timeline: pd.DataFrame, heading: Heading) -> None:
     timeline = timeline.iloc[:12].copy()
     assert "swap" not in drawn(timeline, heading).replace("only swap", "").replace("only to swap", "")
     timeline["swap_written_bytes"] = pd.array([0] * 8 + [3 * MIB, 0, MIB, 7 * MIB // 4], dtype="Int64")
@@ -86,9 +86,7 @@ def test_swap_has_columns_where_there_was_any(timeline: pd.DataFrame, heading: H
     assert "1 MiB was read from swap." in " ".join(drawn(timeline, heading).split())
 
 
-def test_without_waits_or_with_reclaim_alone_there_is_no_lane(
-    timeline: pd.DataFrame, heading: Heading
-) -> None:
+def test_timeline_with_only_reclaim_waits_has_no_lane(timeline: pd.DataFrame, heading: Heading) -> None:
     assert "waiting" not in drawn(timeline, heading)
     timeline["psi_some_us"] = timeline["psi_full_us"] = 0
     assert "waiting" not in drawn(timeline, heading)
@@ -97,7 +95,7 @@ def test_without_waits_or_with_reclaim_alone_there_is_no_lane(
 
 
 @pytest.mark.parametrize("columns", [60, 80, 97, 100, 160])
-def test_hostile_names_neither_act_nor_widen_the_picture(
+def test_hostile_names_are_escaped_within_the_width(
     timeline: pd.DataFrame,
     heading: Heading,
     new_report: Callable[..., OomReport],
@@ -129,7 +127,7 @@ def test_bars_are_to_scale(timeline: pd.DataFrame, heading: Heading) -> None:
         assert bar.count(glyph) == pytest.approx(row[part] / (100 * MIB) * len(bar), abs=1)
 
 
-def test_a_limit_far_away_is_named_but_not_drawn(timeline: pd.DataFrame, heading: Heading) -> None:
+def test_limit_far_above_usage_is_named_but_not_drawn(timeline: pd.DataFrame, heading: Heading) -> None:
     timeline["limit_bytes"] = 8 << 30
     shown = drawn(timeline, heading)
     assert "limit 8 GiB" in shown
@@ -138,19 +136,19 @@ def test_a_limit_far_away_is_named_but_not_drawn(timeline: pd.DataFrame, heading
     assert "has reached the limit" not in shown
 
 
-def test_one_life_of_several_says_which(timeline: pd.DataFrame, heading: Heading) -> None:
+def test_timeline_of_a_run_has_its_number(timeline: pd.DataFrame, heading: Heading) -> None:
     first = drawn(timeline, replace(heading, container="web", run=3, runs=7)).splitlines()[0]
     assert first == "run 3 of 7: container web  /memcg-tracer-77-page-cache"
     assert "run" not in drawn(timeline, heading).splitlines()[0]
 
 
-def test_no_limit_is_said(timeline: pd.DataFrame, heading: Heading) -> None:
+def test_timeline_without_a_limit_says_so(timeline: pd.DataFrame, heading: Heading) -> None:
     timeline["limit_bytes"], timeline["is_limited"] = pd.NA, False
     assert "no limit" in drawn(timeline, heading).splitlines()[1]
 
 
 @pytest.mark.parametrize(("page_size", "is_said"), [(4096, False), (65_536, True)])
-def test_how_near_the_limit_counts_as_at_it_goes_by_the_page(
+def test_limit_remark_depends_on_the_page_size(
     timeline: pd.DataFrame, heading: Heading, page_size: int, is_said: bool
 ) -> None:
     timeline["usage_bytes"] = 97 * MIB
@@ -158,7 +156,7 @@ def test_how_near_the_limit_counts_as_at_it_goes_by_the_page(
     assert any("has reached the limit" in line.plain for line in lines) is is_said
 
 
-def test_a_lowered_limit_has_its_tick_inside_the_bar(timeline: pd.DataFrame, heading: Heading) -> None:
+def test_lowered_limit_has_its_tick_inside_the_bar(timeline: pd.DataFrame, heading: Heading) -> None:
     timeline.iloc[20:, timeline.columns.get_loc("limit_bytes")] = 50 * MIB
     shown = drawn(timeline, heading)
     assert "limit 100 MiB, later 50 MiB" in shown
@@ -175,29 +173,29 @@ def test_unknown_is_a_question_mark_and_zero_is_blank(timeline: pd.DataFrame, he
     assert "not known read again (by the kernel's count not known)" in " ".join(shown.split())
 
 
-def test_nothing_known_is_said(timeline: pd.DataFrame, heading: Heading) -> None:
+def test_timeline_without_a_measurement_says_so(timeline: pd.DataFrame, heading: Heading) -> None:
     timeline["usage_bytes"] = pd.array([pd.NA] * len(timeline), dtype="Int64")
     assert "was not measured" in drawn(timeline, heading)
     assert "was not measured" in drawn(timeline.iloc[:0], heading)
 
 
-def test_loss_and_interruption_are_said(timeline: pd.DataFrame, heading: Heading) -> None:
+def test_loss_and_interruption_are_reported(timeline: pd.DataFrame, heading: Heading) -> None:
     shown = drawn(timeline, replace(heading, lost_records=1234, interrupted=True))
     assert "1,234 records were lost" in shown
     assert "interrupted" in shown
 
 
-def test_dropped_cache_has_a_column_where_there_is_much(timeline: pd.DataFrame, heading: Heading) -> None:
+def test_dropped_cache_has_a_column_if_it_is_large(timeline: pd.DataFrame, heading: Heading) -> None:
     assert " dropped " not in drawn(timeline, heading).splitlines()[4]
     timeline["cache_dropped_bytes"] = timeline["cache_evicted_bytes"]
     assert " dropped " in drawn(timeline, heading).splitlines()[4]
 
 
-def test_one_row_is_enough(timeline: pd.DataFrame, heading: Heading) -> None:
+def test_timeline_of_one_row_is_drawn(timeline: pd.DataFrame, heading: Heading) -> None:
     assert "100.0" in drawn(timeline.iloc[20:21], heading)
 
 
-def test_the_instant_of_a_kill_is_drawn_though_its_row_ends_after_it(
+def test_kill_has_a_bar_of_its_own_instant(
     timeline: pd.DataFrame, heading: Heading, report: OomReport
 ) -> None:
     lines = drawn(timeline, heading, [report]).splitlines()

@@ -66,7 +66,7 @@ def reports_of(example: str) -> list[OomReport]:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_recorded_examples(example: str) -> None:
+def test_recorded_examples_wrap_between_words(example: str) -> None:
     for report in reports_of(example):
         known = forms(report)
         for columns in WIDTHS:
@@ -76,7 +76,7 @@ def test_recorded_examples(example: str) -> None:
 
 
 @pytest.mark.parametrize("columns", SOME_WIDTHS)
-def test_what_held(columns: int) -> None:
+def test_survivors_match_the_golden_file(columns: int) -> None:
     held = tracer.open(TOP / "traces/thrash").held_cgroups()
     for verbose in (False, True):
         whole = console.to_text(explain_text.held(held, verbose=verbose), columns=1000, colour=False)
@@ -84,7 +84,7 @@ def test_what_held(columns: int) -> None:
 
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda path: path.stem)
-def test_kernel_logs(log: Path) -> None:
+def test_kernel_logs_wrap_between_words(log: Path) -> None:
     for report in list(log_postmortem.explain(log_files.read(str(log)).reports))[:3]:
         known = forms(report)
         for columns in (60, 80, 100):
@@ -94,7 +94,7 @@ def test_kernel_logs(log: Path) -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 @pytest.mark.parametrize("columns", [80, 100])
-def test_the_first_screen_of_every_example_is_one_screen(example: str, columns: int) -> None:
+def test_first_screen_of_an_example_fits(example: str, columns: int) -> None:
     for report in reports_of(example):
         lines = console.to_text(
             [first_screen.kill_screen(report)], columns=columns, colour=False
@@ -105,7 +105,7 @@ def test_the_first_screen_of_every_example_is_one_screen(example: str, columns: 
 @pytest.mark.parametrize(
     "pair", ["99.7 MiB", "1,024 pages", "12 %", "2 min 03 s", "5 h 02 min", "(pid 41)", "0 B", "kill 3"]
 )
-def test_what_belongs_together_stays_together(pair: str) -> None:
+def test_number_and_unit_stay_on_a_line(pair: str) -> None:
     for columns in range(len(pair), 30):
         laid_out = console.to_text([prose(f"aaaa bbbb {pair} cccc")], columns=columns, colour=False)
         assert any(pair in line for line in laid_out.splitlines()), laid_out

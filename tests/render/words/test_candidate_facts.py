@@ -9,7 +9,7 @@ from tracer.render.words import candidate_facts
 PAGE = 4096
 
 
-def test_what_a_row_says(report: OomReport) -> None:
+def test_candidate_row_has_its_cells(report: OomReport) -> None:
     row = Candidate(7, "a\x1b[31m", 2730, 100, 1 << 20, True, 230, 2500)
     assert candidate_facts.cells(row, report, PAGE) == (
         "a\\x1b[31m (7)",
@@ -17,7 +17,7 @@ def test_what_a_row_says(report: OomReport) -> None:
     )
 
 
-def test_never_is_not_unknown(report: OomReport) -> None:
+def test_badness_never_and_unknown_differ(report: OomReport) -> None:
     never, spared = Candidate(7, "a", None, -1000, 0, False), Candidate(7, "a", None, 5, 0, False, None, 125)
     assert candidate_facts.cells(never, report, PAGE)[1:3] == ("never", "")
     assert candidate_facts.cells(spared, report, PAGE)[1:3] == ("never", "")
@@ -28,11 +28,11 @@ def test_never_is_not_unknown(report: OomReport) -> None:
     assert "thousandth" not in candidate_facts.note(unsure, PAGE)
 
 
-def test_the_share_of_an_adj_is_said(report: OomReport) -> None:
+def test_note_has_the_share_of_an_adj(report: OomReport) -> None:
     assert "an adj of 1 adds 100 KiB, a thousandth of 100 MiB" in candidate_facts.note(report, PAGE)
 
 
-def test_what_would_have_led_to_another_choice(report: OomReport) -> None:
+def test_what_if_has_a_sentence_for_each_change(report: OomReport) -> None:
     changes = (
         WhatIf(1, "a", 0, -40, 2, "b"),
         WhatIf(2, "b\n", 3, 41, 2, "b\n"),
@@ -45,7 +45,7 @@ def test_what_would_have_led_to_another_choice(report: OomReport) -> None:
     ]
 
 
-def test_a_title_is_said_once_below_the_table(report: OomReport) -> None:
+def test_process_title_is_once_below_the_table(report: OomReport) -> None:
     """That of a victim stands among who was killed."""
     worker = Candidate(98, "postgres\n", 230, 0, 1 << 20, False, 230, 0, "postgres: checkpointer\x1b[31m")
     dead = replace(worker, pid=report.victims[0].pid)

@@ -28,19 +28,19 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60)
         ("\ud800", r"\ud800"),
     ],
 )
-def test_what_would_act_on_a_terminal_is_shown_instead(name: str, shown: str) -> None:
+def test_control_characters_are_shown_as_escapes(name: str, shown: str) -> None:
     assert visible(name) == shown
 
 
 @given(ANY_TEXT)
-def test_nothing_that_acts_is_left_in_any_name(name: str) -> None:
+def test_visible_name_has_no_control_character(name: str) -> None:
     shown = visible(name)
     shown.encode()
     assert not any(unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" for c in shown)
 
 
 @given(ANY_TEXT, st.integers(3, 40))
-def test_a_fitted_name_fits_and_keeps_its_ends(name: str, cells: int) -> None:
+def test_fitted_name_fits_and_keeps_its_ends(name: str, cells: int) -> None:
     shown = fitted(name, cells)
     assert cell_len(shown) <= cells
     if cell_len(visible(name)) <= cells:
@@ -49,5 +49,5 @@ def test_a_fitted_name_fits_and_keeps_its_ends(name: str, cells: int) -> None:
         assert "…" in shown
 
 
-def test_the_middle_of_a_long_path_goes() -> None:
+def test_fitted_path_loses_its_middle() -> None:
     assert fitted("/docker/0123456789abcdef/child", 15) == "/docker…f/child"

@@ -22,5 +22,5 @@ def test_entries_are_in_order() -> None:
 
 
 @pytest.mark.parametrize("word", TECHNICAL)
-def test_word_is_explained(word: str) -> None:
+def test_term_is_in_the_glossary(word: str) -> None:
     assert any(word in re.split(r", | \(|\)", entry) for entry in EXPLAINED)

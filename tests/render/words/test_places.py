@@ -16,5 +16,5 @@ from tracer.render.words import places
         (range(1, 1001), "runs 1 to 1000"),
     ],
 )
-def test_ordinals_that_follow_each_other_are_one_piece(ordinals: list[int], words: str) -> None:
+def test_consecutive_runs_are_a_range(ordinals: list[int], words: str) -> None:
     assert places.listed(ordinals) == words

@@ -8,7 +8,7 @@ ABSENT = {"hook": None, "meaning": "absent", "detail": "no kprobes: it is inferr
 ROUGH = {"hook": "kprobe f", "meaning": "approximate", "detail": "totals are exact"}
 
 
-def test_each_probe_says_its_hook_and_its_meaning() -> None:
+def test_probe_has_its_hook_and_its_meaning() -> None:
     written = {"a": EXACT, "b": ABSENT, "c": ROUGH}
     assert dict(signal_ways.taken(written)) == {
         "a": "exact: raw_tracepoint mark_victim",
@@ -17,7 +17,7 @@ def test_each_probe_says_its_hook_and_its_meaning() -> None:
     }
 
 
-def test_older_traces_have_the_hook_alone_or_null() -> None:
+def test_probes_of_older_traces_have_only_the_hook() -> None:
     assert list(signal_ways.taken({"a": "raw_tracepoint", "b": None})) == [
         ("a", "raw_tracepoint"),
         ("b", "absent"),
@@ -25,12 +25,12 @@ def test_older_traces_have_the_hook_alone_or_null() -> None:
     assert signal_ways.not_exact({"OOM kill": "raw_tracepoint", "OOM decision": None}) is None
 
 
-def test_names_and_hooks_cannot_act() -> None:
+def test_names_of_signals_and_hooks_are_escaped() -> None:
     ((name, said),) = signal_ways.taken({"\x1b[31m": EXACT | {"hook": "\x1b[31m"}})
     assert "\x1b" not in name + said
 
 
-def test_what_is_not_exact_is_said_in_a_line() -> None:
+def test_inexact_signals_are_one_line() -> None:
     written = {"OOM decision": ABSENT, "OOM candidates": ABSENT, "memory by kind": ROUGH, "OOM kill": EXACT}
     assert (
         signal_ways.not_exact(written) == "absent: OOM decision, OOM candidates; approximate: memory by kind"
@@ -38,9 +38,9 @@ def test_what_is_not_exact_is_said_in_a_line() -> None:
     assert signal_ways.not_exact({"OOM kill": EXACT}) == signal_ways.ALL_EXACT
 
 
-def test_what_a_post_mortem_does_not_show_is_left_out() -> None:
+def test_signals_outside_of_a_post_mortem_are_left_out() -> None:
     assert signal_ways.not_exact({"OOM kill": EXACT, "kswapd": ABSENT}) == signal_ways.ALL_EXACT
 
 
-def test_what_a_post_mortem_rests_on_are_signals() -> None:
+def test_signals_of_a_post_mortem_exist() -> None:
     assert {signal.name for signal in SIGNALS} >= signal_ways.EXPLAINED_BY

@@ -7,7 +7,7 @@ from tracer.render.words import survivor_facts
 
 
 @pytest.mark.parametrize("verbose", [False, True])
-def test_an_interrupted_trace_without_data_denies_no_kill(verbose: bool) -> None:
+def test_interrupted_trace_without_data_excludes_no_kill(verbose: bool) -> None:
     said = console.to_text(
         explain_text.held([], interrupted=True, verbose=verbose), columns=1000, colour=False
     )
@@ -17,5 +17,5 @@ def test_an_interrupted_trace_without_data_denies_no_kill(verbose: bool) -> None
     assert whole.startswith("No OOM kill, and no cgroup of this trace has a limit.")
 
 
-def test_the_page_says_the_same() -> None:
+def test_page_of_an_interrupted_trace_excludes_no_kill() -> None:
     assert "cannot be excluded" in survivor_facts.summary([], interrupted=True)

@@ -140,9 +140,9 @@ def transcript(report: OomReport, attempts: Sequence[ReclaimAttempt]) -> Transcr
 
 
 def _most_kept(attempt: ReclaimAttempt) -> str:
-    """Return `300 dirty file`, or an empty text if nothing was kept."""
+    """Return `300 file, dirty`, or an empty text if nothing was kept."""
     found = [
-        (pages, f"{KEPT_IN_WORDS[count]} {lru}")
+        (pages, f"{lru}, {KEPT_IN_WORDS[count]}")
         for lru in ("file", "anon")
         for count, pages in _largest(_kept(attempt, lru) or {})
     ]

@@ -21,14 +21,16 @@ PAGES = 259
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal(start_recording: StartRecording, memcg: Path, number: signal.Signals) -> None:
+def test_signal_ends_the_recording_normally(
+    start_recording: StartRecording, memcg: Path, number: signal.Signals
+) -> None:
     recording = start_recording("-c", memcg.name, "--ready-file", "ready").wait_until_ready()
     recording.process.send_signal(number)
     recording.assert_ended(0, number.name)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_command_too(start_recording: StartRecording, number: signal.Signals) -> None:
+def test_signal_ends_the_command_as_well(start_recording: StartRecording, number: signal.Signals) -> None:
     command = [sys.executable, "-c", "import signal; signal.signal(2, signal.SIG_DFL); signal.pause()"]
     recording = start_recording("--ready-file", "ready", "--", *command).wait_until_ready()
     recording.wait_for(lambda: "tracing (ready" in _read_line(recording))
@@ -36,7 +38,7 @@ def test_a_signal_ends_the_command_too(start_recording: StartRecording, number: 
     recording.assert_ended(128 + number, number.name)
 
 
-def test_a_stubborn_command_is_killed_and_recorded_until_then(
+def test_command_that_ignores_sigterm_is_killed_and_recorded(
     start_recording: StartRecording, tmp_path: Path
 ) -> None:
     stubborn = 'trap "head -c 1M /dev/zero > late" TERM; touch stubborn; while :; do sleep 0.1; done'
@@ -47,7 +49,7 @@ def test_a_stubborn_command_is_killed_and_recorded_until_then(
     assert added_pages(recording.path, tmp_path / "late") == 256
 
 
-def test_a_second_signal_does_not_wait(start_recording: StartRecording, tmp_path: Path) -> None:
+def test_second_signal_ends_the_recording_at_once(start_recording: StartRecording, tmp_path: Path) -> None:
     stubborn = 'trap "touch asked" INT; touch stubborn; while :; do sleep 0.1; done'
     recording = start_recording("--", "sh", "-c", stubborn)
     recording.wait_for((tmp_path / "stubborn").exists)
@@ -58,7 +60,7 @@ def test_a_second_signal_does_not_wait(start_recording: StartRecording, tmp_path
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_before_it_is_ready(
+def test_signal_before_the_start_leaves_nothing(
     start_recording: StartRecording, tmp_path: Path, number: signal.Signals
 ) -> None:
     """While the programs are compiled, say: the command never runs."""
@@ -69,13 +71,13 @@ def test_a_signal_before_it_is_ready(
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_time_is_over(start_recording: StartRecording, memcg: Path) -> None:
+def test_duration_ends_the_recording(start_recording: StartRecording, memcg: Path) -> None:
     recording = start_recording("-d", "0.2", "-c", memcg.name)
     recording.assert_ended(0, "duration")
     assert "until 0.2 s have passed" in recording.stderr
 
 
-def test_the_time_is_over_for_the_command_too(start_recording: StartRecording) -> None:
+def test_duration_ends_the_command(start_recording: StartRecording) -> None:
     recording = start_recording("-d", "0.2", "--", "sleep", "1000")
     recording.assert_ended(128 + signal.SIGTERM, "duration")
     assert "until the command ends or 0.2 s have passed" in recording.stderr
@@ -92,7 +94,7 @@ def test_the_time_is_over_for_the_command_too(start_recording: StartRecording) -
         ("echo said; sleep 1000 & setsid sleep 1000 & exit 5", 5),  # children that would outlive it
     ],
 )
-def test_the_commands_own_end(start_recording: StartRecording, script: str, status: int) -> None:
+def test_status_of_the_command_is_returned(start_recording: StartRecording, script: str, status: int) -> None:
     recording = start_recording("--limit", "50M", "--", "sh", "-c", script)
     recording.assert_ended(status, "command_ended")
     if " 0 OOM kills" in recording.stderr:  # kills of others are seen, too
@@ -100,7 +102,7 @@ def test_the_commands_own_end(start_recording: StartRecording, script: str, stat
     assert recording.stdout.startswith("said\n" if "said" in script else str(recording.path))
 
 
-def test_the_command_starts_when_all_is_attached_and_said(start_recording: StartRecording) -> None:
+def test_command_starts_after_the_probes_are_attached(start_recording: StartRecording) -> None:
     """It finds the ready file and the probes in meta.json, and its first page is in the trace."""
     script = (
         "test -e ready || exit 10\n"
@@ -112,7 +114,7 @@ def test_the_command_starts_when_all_is_attached_and_said(start_recording: Start
     assert added_pages(recording.path, recording.folder / "written") == PAGES
 
 
-def test_the_ready_file_is_not_there_before(start_recording: StartRecording) -> None:
+def test_ready_file_appears_with_the_start(start_recording: StartRecording) -> None:
     recording = start_recording("--ready-file", "ready", "--", "true")
     recording.wait_for(lambda: recording.cgroups() or recording.ready_file.exists())
     assert not recording.ready_file.exists()
@@ -121,7 +123,7 @@ def test_the_ready_file_is_not_there_before(start_recording: StartRecording) -> 
     recording.assert_ended(0, "command_ended")
 
 
-def test_nobody_listens(start_recording: StartRecording) -> None:
+def test_closed_stderr_does_not_end_the_recording(start_recording: StartRecording) -> None:
     """Whoever read our messages is gone: no reason to stop recording, or to leave a cgroup behind."""
     reader, writer = os.pipe()
     os.close(reader)
@@ -131,7 +133,9 @@ def test_nobody_listens(start_recording: StartRecording) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--limit", "20M", "--swap", "0"]])
-def test_a_hostile_command(start_recording: StartRecording, tmp_path: Path, options: list[str]) -> None:
+def test_hostile_command_is_escaped(
+    start_recording: StartRecording, tmp_path: Path, options: list[str]
+) -> None:
     """Its name is that of its process, in the trace, the messages, and a directory."""
     hostile = tmp_path / "\x1b[31m\n<b>"
     hostile.symlink_to(sys.executable)
@@ -144,7 +148,7 @@ def test_a_hostile_command(start_recording: StartRecording, tmp_path: Path, opti
         assert tracer.open(recording.path).oom["comm"].tolist() == ["\x1b[31m\n<b>"]
 
 
-def test_what_a_killed_recorder_left_is_removed_by_the_next(start_recording: StartRecording) -> None:
+def test_leftovers_of_a_killed_recorder_are_removed(start_recording: StartRecording) -> None:
     first = start_recording("--ready-file", "ready", "--", "sleep", "1000").wait_until_ready()
     first.wait_for(lambda: "tracing (ready" in _read_line(first))
     first.process.kill()

@@ -65,7 +65,7 @@ def churned_pages(recording: Any) -> int:
     return int(added["nr_pages"].sum())
 
 
-def test_a_disk_that_fills_leaves_the_command_alone(start_on_disk: Callable[..., Any]) -> None:
+def test_full_disk_does_not_disturb_the_command(start_on_disk: Callable[..., Any]) -> None:
     recording = start_on_disk(f"sleep 0.5; {FILL}; {CHURN}").end()
     assert_command_ran_to_its_end(recording)
     assert (recording.status, recording.stdout) == (1, "")
@@ -81,7 +81,7 @@ def test_a_disk_that_fills_leaves_the_command_alone(start_on_disk: Callable[...,
     assert recording.meta["end_reason"] in ("write_failed", None)  # None: not even that could be written
 
 
-def test_a_disk_that_has_room_again_gets_everything(start_on_disk: Callable[..., Any]) -> None:
+def test_disk_with_room_again_gets_all_rows(start_on_disk: Callable[..., Any]) -> None:
     recording = start_on_disk(f"sleep 0.5; {FILL}; {CHURN}; sleep 1; rm disk/filler; {CHURN}").end()
     assert_command_ran_to_its_end(recording)
     assert (recording.status, recording.stdout) == (STATUS, "disk/trace\n"), recording.stderr
@@ -93,7 +93,9 @@ def test_a_disk_that_has_room_again_gets_everything(start_on_disk: Callable[...,
     assert churned_pages(recording) == 2 * ROUNDS * PAGES
 
 
-def test_a_read_only_disk_leaves_the_command_alone(start_on_disk: Callable[..., Any], tmp_path: Path) -> None:
+def test_read_only_disk_does_not_disturb_the_command(
+    start_on_disk: Callable[..., Any], tmp_path: Path
+) -> None:
     if shutil.which("mkfs.ext4") is None:
         pytest.skip("needs mkfs.ext4")
     image = tmp_path / "image"
@@ -110,7 +112,7 @@ def test_a_read_only_disk_leaves_the_command_alone(start_on_disk: Callable[..., 
     assert "Read-only file system" in last or "Input/output error" in last
 
 
-def test_a_directory_that_is_removed_leaves_the_command_alone(start_recording: StartRecording) -> None:
+def test_removed_directory_does_not_disturb_the_command(start_recording: StartRecording) -> None:
     script = f"sleep 0.5; rm -r trace; {CHURN}; sleep 0.5; touch ended; exit {STATUS}"
     recording = start_recording("--", "sh", "-c", script).end()
     assert_command_ran_to_its_end(recording)
@@ -124,7 +126,7 @@ def test_a_directory_that_is_removed_leaves_the_command_alone(start_recording: S
     recording.assert_nothing_left()
 
 
-def test_a_limit_on_the_size_of_files_costs_nothing(start_recording: StartRecording) -> None:
+def test_file_size_limit_does_not_disturb_the_recording(start_recording: StartRecording) -> None:
     recording = start_recording(
         "--", "sh", "-c", f"{CHURN}; touch ended; exit {STATUS}", wrapper=["prlimit", f"--fsize={1 << 20}"]
     )
@@ -143,9 +145,7 @@ def launch_with(defect: str) -> Sequence[str]:
 
 
 @pytest.mark.parametrize("method", ["read_rings", "sample", "flush", "drain"])
-def test_a_defect_of_the_recorder_leaves_the_command_alone(
-    start_recording: StartRecording, method: str
-) -> None:
+def test_recorder_bug_does_not_disturb_the_command(start_recording: StartRecording, method: str) -> None:
     defect = (
         f"inner = Pipeline.{method}\n"
         "def failing(self):\n"
@@ -163,7 +163,7 @@ def test_a_defect_of_the_recorder_leaves_the_command_alone(
     recording.assert_nothing_left()
 
 
-def test_a_signal_still_ends_the_command_after_a_defect(start_recording: StartRecording) -> None:
+def test_signal_after_a_recorder_bug_ends_the_command(start_recording: StartRecording) -> None:
     defect = "def failing(self): raise RuntimeError('oops')\nPipeline.sample = failing"
     recording = start_recording("--", "sh", "-c", "touch begun; sleep 1000", launch=launch_with(defect))
     recording.wait_for((recording.folder / "begun").exists)

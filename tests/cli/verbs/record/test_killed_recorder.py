@@ -92,7 +92,7 @@ def missing_pages(trace: Path, work: NumberedWork, begin_ns: int, end_ns: int) -
 
 
 @pytest.mark.timeout(300)
-def test_at_twenty_moments(
+def test_recorder_killed_at_twenty_moments_leaves_a_trace(
     start_recording: StartRecording, memcg: Path, numbered_work: NumberedWork, tmp_path: Path
 ) -> None:
     checked = 0
@@ -190,7 +190,7 @@ def test_soon_after_ready_under_load(
 
 
 @pytest.mark.parametrize("round_number", range(3))
-def test_a_kill_that_was_seen_is_there(
+def test_kill_before_sigkill_of_the_recorder_is_in_the_trace(
     start_recording: StartRecording, tmp_path: Path, round_number: int
 ) -> None:
     grow = "x = bytearray(b'x') * (40 << 20)"

@@ -27,7 +27,7 @@ def nice_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[16])
 
 
-def test_the_recorder_hurries_from_its_first_imports_and_the_command_does_not(
+def test_recorder_starts_with_priority_and_the_command_without(
     start_recording: StartRecording,
 ) -> None:
     """Nor has the command another timer slack, which real-time scheduling would have left it."""

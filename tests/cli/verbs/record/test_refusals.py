@@ -44,21 +44,24 @@ def in_private_mounts(script: str) -> list[str]:
         (["-d", "nan"], "nan is not a time"),
         (["-d", "soon"], "'soon' is not a valid float"),
         (["--name", ""], "--name is empty"),
+        (["-d", "1", "--"], "-- needs a command"),
         (["--no-such-option"], "--no-such-option"),
     ],
 )
-def test_nonsense(start_recording: StartRecording, options: list[str], word: str) -> None:
+def test_invalid_options_are_usage_errors(
+    start_recording: StartRecording, options: list[str], word: str
+) -> None:
     start_recording(*options).assert_refused(2, word)
 
 
-def test_an_unknown_verb() -> None:
+def test_unknown_verb_is_a_usage_error() -> None:
     command = [sys.executable, "-m", "tracer", "recrod"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "memcg-tracer: error: No such command 'recrod'; see memcg-tracer -h\n"
 
 
-def test_without_root(start_recording: StartRecording) -> None:
+def test_recording_without_root_is_refused(start_recording: StartRecording) -> None:
     start_recording(launch=("-c", AS_NOBODY)).assert_refused(1, "recording needs root", "sudo")
 
 
@@ -84,21 +87,21 @@ def fake_bcc(tmp_path: Path) -> Callable[[str], dict[str, str]]:
 
 
 @pytest.mark.kernel
-def test_without_btf(start_recording: StartRecording) -> None:
+def test_missing_btf_is_refused(start_recording: StartRecording) -> None:
     recording = start_recording("--", "true", wrapper=NO_BTF)
     recording.assert_refused(1, "no BTF at /sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF=y")
     assert not recording.path.exists()
 
 
 @pytest.mark.kernel
-def test_with_a_damaged_btf(start_recording: StartRecording, tmp_path: Path) -> None:
+def test_damaged_btf_is_refused(start_recording: StartRecording, tmp_path: Path) -> None:
     (tmp_path / "vmlinux").write_bytes(Path("/sys/kernel/btf/vmlinux").read_bytes()[:-100_000])
     wrapper = in_private_mounts(f"mount --bind {tmp_path}/vmlinux /sys/kernel/btf/vmlinux")
     start_recording("--", "true", wrapper=wrapper).assert_refused(1, "the BTF is damaged")
 
 
 @pytest.mark.kernel
-def test_without_bcc(start_recording: StartRecording) -> None:
+def test_missing_bcc_is_refused(start_recording: StartRecording) -> None:
     recording = start_recording("--", "true", wrapper=NO_BCC)
     recording.assert_refused(1, "BCC, the BPF Compiler Collection, is not installed", "python3-bpfcc")
     assert not recording.path.exists()
@@ -106,7 +109,7 @@ def test_without_bcc(start_recording: StartRecording) -> None:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("source", ["", "raise RuntimeError('not what you think')"])
-def test_with_the_wrong_bcc(
+def test_wrong_bcc_is_refused(
     start_recording: StartRecording, fake_bcc: Callable[[str], dict[str, str]], source: str
 ) -> None:
     recording = start_recording("--", "true", wrapper=NO_BCC, env=fake_bcc(source))
@@ -114,7 +117,7 @@ def test_with_the_wrong_bcc(
 
 
 @pytest.mark.kernel
-def test_the_wrong_bcc_is_passed_over_where_the_right_one_is_there_too(
+def test_wrong_bcc_is_skipped_for_the_right_one(
     start_recording: StartRecording, fake_bcc: Callable[[str], dict[str, str]]
 ) -> None:
     start_recording("--", "true", env=fake_bcc("")).assert_ended(0, "command_ended")
@@ -142,12 +145,12 @@ def test_bcc_or_llvm_ends_the_process(
 
 
 @pytest.mark.kernel
-def test_a_limit_below_one_page(start_recording: StartRecording) -> None:
+def test_limit_below_one_page_is_refused(start_recording: StartRecording) -> None:
     start_recording("--limit", "100", "--", "true").assert_refused(2, "less than one page")
 
 
 @pytest.mark.kernel
-def test_a_cgroup_that_is_not_there_is_awaited(start_recording: StartRecording, memcg: Path) -> None:
+def test_cgroup_that_does_not_exist_is_awaited(start_recording: StartRecording, memcg: Path) -> None:
     """What may be a typing error is seen in the same line."""
     wrong = memcg.name[:-1] + "x"
     recording = start_recording("-c", wrong, "-d", "0.1")
@@ -159,13 +162,13 @@ def test_a_cgroup_that_is_not_there_is_awaited(start_recording: StartRecording, 
 
 
 @pytest.mark.kernel
-def test_what_can_never_be_a_cgroup(start_recording: StartRecording) -> None:
+def test_impossible_cgroup_is_refused(start_recording: StartRecording) -> None:
     start_recording("-c", "../..").assert_refused(2, "'../..' is not below")
     start_recording("-c", "").assert_refused(2, "-c is empty")
 
 
 @pytest.mark.kernel
-def test_the_output_is_taken(start_recording: StartRecording, tmp_path: Path) -> None:
+def test_existing_output_is_refused(start_recording: StartRecording, tmp_path: Path) -> None:
     (tmp_path / "trace").mkdir()
     precious = tmp_path / "trace" / "precious"
     precious.write_text("mine")
@@ -175,7 +178,7 @@ def test_the_output_is_taken(start_recording: StartRecording, tmp_path: Path) ->
 
 
 @pytest.mark.kernel
-def test_force_overwrites_a_trace_but_not_in_vain(start_recording: StartRecording) -> None:
+def test_force_overwrites_a_trace_only_if_recording_can_start(start_recording: StartRecording) -> None:
     start_recording("--", "true").assert_ended(0, "command_ended")
     start_recording("--", "true").assert_refused(1, "exists and is not empty")
     last = start_recording("-f", "--", "no-such-command")
@@ -186,7 +189,9 @@ def test_force_overwrites_a_trace_but_not_in_vain(start_recording: StartRecordin
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("place", ["/proc/nowhere/trace", "file/trace", "file"])
-def test_the_output_is_not_writable(start_recording: StartRecording, tmp_path: Path, place: str) -> None:
+def test_output_that_is_not_writable_is_refused(
+    start_recording: StartRecording, tmp_path: Path, place: str
+) -> None:
     (tmp_path / "file").touch()
     recording = start_recording("-o", place, "--", "touch", "ran", output=False)
     recording.assert_refused(1, place, "choose another place")
@@ -194,14 +199,14 @@ def test_the_output_is_not_writable(start_recording: StartRecording, tmp_path: P
 
 
 @pytest.mark.kernel
-def test_the_outputs_parents_are_made(start_recording: StartRecording, tmp_path: Path) -> None:
+def test_parents_of_the_output_are_made(start_recording: StartRecording, tmp_path: Path) -> None:
     recording = start_recording("-o", "a/b/trace", "--", "true", output=False).end()
     assert (recording.status, recording.stdout) == (0, "a/b/trace\n")
     assert tracer.open(tmp_path / "a/b/trace").oom.empty
 
 
 @pytest.mark.kernel
-def test_a_ready_file_that_cannot_be_made(start_recording: StartRecording, tmp_path: Path) -> None:
+def test_ready_file_that_cannot_be_made_is_refused(start_recording: StartRecording, tmp_path: Path) -> None:
     place = "/proc/nowhere/ready"
     recording = start_recording("--ready-file", place, "--", "touch", "ran")
     recording.assert_refused(1, f"cannot create the ready file {place}: No such file or directory")
@@ -210,7 +215,7 @@ def test_a_ready_file_that_cannot_be_made(start_recording: StartRecording, tmp_p
 
 
 @pytest.mark.kernel
-def test_a_ready_file_of_before(start_recording: StartRecording, tmp_path: Path) -> None:
+def test_existing_ready_file_is_refused(start_recording: StartRecording, tmp_path: Path) -> None:
     (tmp_path / "ready").touch()
     start_recording("--ready-file", "ready", "--", "true").assert_refused(1, "exists already")
 
@@ -230,7 +235,7 @@ def test_a_ready_file_of_before(start_recording: StartRecording, tmp_path: Path)
         ("./not-executable", 126),
     ],
 )
-def test_a_command_that_cannot_run(
+def test_command_that_cannot_run_has_the_status_of_a_shell(
     start_recording: StartRecording, tmp_path: Path, command: str, status: int
 ) -> None:
     (tmp_path / "folder").mkdir()
@@ -244,7 +249,7 @@ def test_a_command_that_cannot_run(
 
 @pytest.mark.kernel
 @pytest.mark.parametrize(("first_line", "status"), [("#!/no/such/interpreter", 127), ("\x7fELF", 126)])
-def test_a_command_that_only_the_kernel_can_refuse(
+def test_command_that_the_kernel_refuses_is_reported(
     start_recording: StartRecording, tmp_path: Path, first_line: str, status: int
 ) -> None:
     (tmp_path / "command").write_text(first_line + "\n")
@@ -259,7 +264,7 @@ def test_a_command_that_only_the_kernel_can_refuse(
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("name", ["../../x", "line\nbreak", "\x1b[31mred", "x" * 300, "…"])
-def test_a_hostile_name(start_recording: StartRecording, tmp_path: Path, name: str) -> None:
+def test_hostile_name_is_escaped(start_recording: StartRecording, tmp_path: Path, name: str) -> None:
     recording = start_recording("--name", name, "--", "true", output=False).end()
     assert recording.status == 0, recording.stderr
     assert [path.parent for path in tmp_path.glob("**/meta.json")] == [tmp_path / recording.stdout[:-1]]
