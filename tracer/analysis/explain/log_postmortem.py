@@ -13,7 +13,6 @@ from typing import Final
 from tracer.analysis.explain import report_assembly, shortage, verdict
 from tracer.analysis.explain.evidence import machine
 from tracer.analysis.explain.measure import composition, cushion, logged_parties
-from tracer.analysis.explain.measure.composition import Unknown
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, Swap
 from tracer.analysis.explain.measure.logged_parties import Named
 from tracer.analysis.explain.report_assembly import Measured
@@ -23,7 +22,7 @@ from tracer.analysis.kernel_log import logged_memory
 from tracer.analysis.results.conclusions import Sizing, Verdict
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Composition, Cushion
-from tracer.analysis.results.quality import KernelLogPlace, Quality
+from tracer.analysis.results.quality import KernelLogPlace, Quality, Unknown
 from tracer.analysis.results.reclaim_attempts import Reclaim
 from tracer.kernel.kmsg.report.log_report import LogReport
 

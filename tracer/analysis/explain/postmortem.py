@@ -20,7 +20,6 @@ from tracer.analysis.explain.measure import (
     recorded_parties,
     steal,
 )
-from tracer.analysis.explain.measure.composition import Unknown
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.measure.recorded_kills import RecordedKill, RecordedKills
 from tracer.analysis.explain.report_assembly import Measured
@@ -31,7 +30,7 @@ from tracer.analysis.kernel_log.comparison import Told
 from tracer.analysis.kernel_log.decisions import missed
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Allocator, Composition, Cushion, FurtherAllocators
-from tracer.analysis.results.quality import Quality
+from tracer.analysis.results.quality import Quality, Unknown
 from tracer.analysis.views import reclaim, swapping
 from tracer.errors import UsageError
 from tracer.schema import UNLIMITED_BYTES

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 KernelLog = Literal["matched", "missing", "rate_limited", "only"]
 
+Unknown = dict[str, str]
+"""Dotted field name -> why it is null."""
+
 
 @dataclass(frozen=True, slots=True)
 class Quality:

@@ -30,11 +30,9 @@ from tracer.analysis.core.columns import optional
 from tracer.analysis.core.ledger import level
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.results.memory import COMPOSITION_PARTS, Composition
+from tracer.analysis.results.quality import Unknown
 from tracer.categories import PARTS
 from tracer.schema import CATEGORIES, MEMORY_STAT_BYTES
-
-Unknown = dict[str, str]
-"""Dotted field name -> why it is null."""
 
 _STRAIGHT: Final = {part.name: part.counter for part in PARTS if part.counter is not None}
 _UNDECIDED_PERCENT: Final = 10

@@ -19,6 +19,7 @@ from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import page_size
 from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.results.memory import Cushion
+from tracer.analysis.results.quality import Unknown
 from tracer.schema import UNLIMITED_BYTES
 
 _EXHAUSTED_PERCENT: Final = 2
@@ -30,7 +31,7 @@ def measure(
     limit_bytes: int,
     window: Window,
     cache_end_bytes: int | None,
-    unknown: dict[str, str],
+    unknown: Unknown,
 ) -> Cushion:
     """Return the cushion of a kill; `cache` is page cache without shmem.
 

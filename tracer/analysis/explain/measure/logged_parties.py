@@ -12,8 +12,8 @@ from typing import Final
 
 import pandas as pd
 
-from tracer.analysis.explain.measure.composition import Unknown
 from tracer.analysis.results.kill import LimitOwner
+from tracer.analysis.results.quality import Unknown
 from tracer.analysis.results.tasks import Trigger, Victim
 from tracer.kernel.cgroups import containers
 from tracer.kernel.kmsg.report.log_report import Kill, LogReport, TaskRow

@@ -12,10 +12,10 @@ import numpy as np
 from tracer.analysis.core.columns import integers, is_one_of, optional, records, times_ns
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.tables import TraceTables
-from tracer.analysis.explain.measure.composition import Unknown
 from tracer.analysis.explain.measure.recorded_kills import RecordedKill
 from tracer.analysis.kernel_log.comparison import Told
 from tracer.analysis.results.kill import LimitOwner
+from tracer.analysis.results.quality import Unknown
 from tracer.analysis.results.tasks import Trigger, Victim
 
 NO_OWNER = "no cgroup's limit was hit, or the trace does not show whose"

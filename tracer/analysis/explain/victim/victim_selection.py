@@ -15,9 +15,9 @@ import pandas as pd
 from tracer.analysis.core.columns import optional, records, times_ns
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, page_size
-from tracer.analysis.explain.measure.composition import Unknown
 from tracer.analysis.explain.victim import badness, badness_total, candidate_ranking
 from tracer.analysis.explain.victim.badness import TODAY, Rules
+from tracer.analysis.results.quality import Unknown
 from tracer.analysis.results.tasks import Candidate, WhatIf
 from tracer.kernel.kmsg.report.log_report import LogReport, TaskRow
 
