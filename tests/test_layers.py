@@ -13,6 +13,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -144,6 +145,11 @@ def circles(imported: Mapping[str, frozenset[str]]) -> list[list[str]]:
 
 def test_every_folder_of_tracer_is_a_layer_of_the_document() -> None:
     assert sorted(LAYERS) == sorted(path.parent.name for path in TOP.glob("tracer/*/__init__.py"))
+
+
+def test_every_folder_of_tracer_is_a_package_of_the_distribution() -> None:
+    listed = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert sorted(set(listed) - {"tracer.bpf"}) == [name_of(folder).replace("/", ".") for folder in FOLDERS]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
