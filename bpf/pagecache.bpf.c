@@ -287,7 +287,7 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 	record->tgid = current_tgid();
 	record->op = op;
 	record->cause = op == OP_ADD ? add_cause(&cached, known) : delete_cause(&cached, known);
-	record->pad[0] = record->pad[1] = 0;
+	__builtin_memset(record->pad, 0, sizeof(record->pad));
 
 	u64 inode_id = record->inode_id;
 	u32 tgid = record->tgid;

@@ -1,4 +1,4 @@
-"""The streams, once: what each carries, in which ring, into which table."""
+"""The streams: the record, the ring and the table of each. Other lists of streams follow from this one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tracer.wire.fields import Record
 
 @dataclass(frozen=True)
 class Stream:
-    """A ring of its own for one type of record, and what becomes of the records.
+    """A type of record, with its ring and the table whose rows the records become.
 
-    One ring for each stream, so that a flood in one cannot starve another, and so that a ring is an array
-    with a constant stride.
+    Each stream has its own ring: a flood in one cannot starve another, and a ring is an array with a constant
+    stride.
 
     `table`: the table whose rows the records become.
     `ring_bytes`: a power of two, and whole pages of any size that a kernel has (up to 64 KiB). The ring is

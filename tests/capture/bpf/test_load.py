@@ -1,4 +1,4 @@
-"""The loader: kernel stacks without probes, refused ways, unfit kernels and machines."""
+"""The loader: ways that the kernel refuses, and kernels and machines that are unfit."""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ class Programs:
 
     @property
     def counts_reclaim(self) -> bool:
-        """Whether the kernel's scans and steals are counted (bpf/shared/reclaim_counts.h)."""
+        """Return whether the kernel's scans and steals are counted (bpf/shared/reclaim_counts.h)."""
         counting = any(choice.signal.name == "reclaim counts" and choice.way for choice in self.choices)
         return counting or struct_header.reclaim_counts_are_node_stats(self._btf)
 

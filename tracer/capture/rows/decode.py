@@ -103,7 +103,7 @@ class Decoder:
         return numbers(values.astype(str(column.type)), null=_IS_NULL[field.null](values))
 
     def _computed(self, stream: Stream, records: Records) -> dict[str, pa.Array]:
-        """Return the columns that are not a field of the same name."""
+        """Return the columns of a stream that are not a field with the same name."""
         match stream.name:
             case "charge":
                 return {
