@@ -1,0 +1,120 @@
+"""The shortage behind kills for which no limit was full, from short logs with known numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tracer.analysis.explain import log_postmortem
+from tracer.analysis.results.kill import OomReport
+from tracer.kernel.kmsg.parser import reports
+
+MEM_INFO = """Mem-Info:
+active_anon:{anon} inactive_anon:0 isolated_anon:0
+ active_file:10 inactive_file:10 isolated_file:0
+ unevictable:0 dirty:0 writeback:0
+ slab_reclaimable:100 slab_unreclaimable:{slab}
+ mapped:0 shmem:0 pagetables:10
+ free:{free} free_pcp:0 free_cma:0
+Normal free:{normal}kB min:4000kB low:5000kB high:6000kB active_anon:0kB present:800000kB managed:800000kB
+HighMem free:{high}kB min:500kB low:700kB high:900kB active_anon:0kB present:900000kB managed:900000kB
+100000 pages RAM
+0 pages reserved"""
+OF_MACHINE = {
+    **{"gfp": "0xcc0(GFP_KERNEL)", "order": 0, "function": "__alloc_pages", "constraint": "CONSTRAINT_NONE"},
+    **{"anon": 90_000, "slab": 1000, "free": 2000, "normal": 3000, "high": 400},
+}
+KILL = "Out of memory: Killed process 9 (hog) total-vm:9000kB, anon-rss:8000kB, file-rss:0kB, shmem-rss:0kB"
+
+
+def of_machine(**changed: Any) -> OomReport:
+    """Return the report on a kill of the whole machine, with these numbers changed."""
+    values = OF_MACHINE | changed
+    log = [
+        f"asker invoked oom-killer: gfp_mask={values['gfp']}, order={values['order']}, oom_score_adj=0",
+        "CPU: 0 PID: 8 Comm: asker Not tainted 6.6.0 #1",
+        "Call Trace:",
+        " out_of_memory+0x1/0x2",
+        f" {values['function']}+0x1/0x2",
+        *MEM_INFO.format(**values).split("\n"),
+        f"oom-kill:constraint={values['constraint']},nodemask=(null),cpuset=/,mems_allowed=4,global_oom,"
+        "task_memcg=/,task=hog,pid=9,uid=0",
+        KILL,
+    ]
+    (report,) = log_postmortem.explain(reports(log))
+    return report
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "the whole machine had none left; 7.8 MiB of the machine's 390.6 MiB was free"),
+        ({"order": -1, "function": "moom_callback"}, "by hand (SysRq-F)"),
+        ({"gfp": "0x0()", "function": "pagefault_out_of_memory"}, "pagefault_out_of_memory, gfp 0x0"),
+        ({"order": 3, "normal": 90_000}, "not in one piece of 32 KiB (order 3): it is fragmented"),
+        ({"high": 90_000}, "low memory (zone Normal) was exhausted"),
+        ({"constraint": "CONSTRAINT_CPUSET"}, "its cpuset allows (nodes 4) had none left; 7.8 MiB"),
+        ({"constraint": "CONSTRAINT_MEMORY_POLICY"}, "its memory policy allows (nodes 4)"),
+        ({"constraint": "CONSTRAINT_BPF_OURS"}, "a BPF policy had it killed (CONSTRAINT_BPF_OURS)"),
+        ({"slab": 70_000, "anon": 100}, "273.8 MiB of its 390.6 MiB was slab"),
+        ({"anon": 100}, "was memory that no counter names"),
+    ],
+)
+def test_summary_of_a_global_kill_names_what_was_short(changed: dict[str, Any], said: str) -> None:
+    assert said in of_machine(**changed).verdict.summary
+
+
+@pytest.mark.parametrize(
+    ("changed", "cause", "advised"),
+    [
+        ({}, "global_pressure", "what filled the machine"),
+        ({"order": -1, "function": "moom_callback"}, "unknown", "/proc/sysrq-trigger"),
+        ({"gfp": "0x0()", "function": "pagefault_out_of_memory"}, "unknown", None),
+        ({"order": 3, "normal": 90_000}, "global_pressure", "More memory may not help"),
+        ({"high": 90_000}, "global_pressure", "More memory does not help"),
+        ({"constraint": "CONSTRAINT_CPUSET"}, "global_pressure", "cpuset.mems"),
+        ({"constraint": "CONSTRAINT_BPF_OURS"}, "unknown", None),
+    ],
+)
+def test_cause_and_advice_of_a_global_kill_follow_from_the_shortage(
+    changed: dict[str, Any], cause: str, advised: str | None
+) -> None:
+    report = of_machine(**changed)
+    assert report.verdict.cause == cause
+    assert (report.advice == ()) if advised is None else (advised in report.advice[0])
+
+
+def test_cause_with_usage_far_below_the_limit_is_unknown() -> None:
+    log = [
+        "memory: usage 53192kB, limit 262144kB, failcnt 99902",
+        "memory+swap: usage 53192kB, limit 524288kB, failcnt 0",
+        "kmem: usage 0kB, limit 9007199254740991kB, failcnt 0",
+        "Memory cgroup stats for /lxc/a: cache:18092KB rss:34988KB inactive_anon:4344KB active_anon:48720KB",
+    ]
+    (report,) = log_postmortem.explain(reports(log))
+    assert report.verdict.cause == "unknown"
+    assert "the limit was not reached: usage was 51.9 MiB, and the limit 256 MiB" in report.verdict.summary
+    (full,) = log_postmortem.explain(reports([log[0].replace("53192", "261000"), *log[1:]]))
+    assert full.verdict.cause != "unknown" or "not reached" not in full.verdict.summary
+    # The limit of memory and swap together, or of kernel memory, may be the one that was hit.
+    (swap,) = log_postmortem.explain(reports([log[0], log[1].replace("53192", "524280"), *log[2:]]))
+    assert "not reached" not in swap.verdict.summary
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled", "vm.panic_on_oom"),
+        (
+            "Kernel panic - not syncing: System is deadlocked on memory",
+            "no process that the kernel could kill",
+        ),
+        ("Out of memory and no killable processes...", "no process that the kernel could kill"),
+    ],
+)
+def test_panic_of_the_kernel_has_no_victim(line: str, said: str) -> None:
+    log = ["a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0", "Mem-Info:", line]
+    (report,) = log_postmortem.explain(reports(log))
+    assert report.victims == ()
+    assert said in report.verdict.summary
