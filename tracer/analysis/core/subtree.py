@@ -105,7 +105,7 @@ class Subtrees:
     """The subtrees of a trace. Callers keep a `Subtree`, and with it what was found in it."""
 
     def __init__(self, trace: TraceTables, samples: pd.DataFrame | None = None) -> None:
-        """Make them of `trace`; `samples` stands in for its table of that name."""
+        """Take the tables of `trace`; `samples`, if it is given, replaces its table of that name."""
         self._trace = trace
         self._start_ns = start_ns(trace)
         self._tables: dict[str, _ByCgroup] = {}
@@ -118,10 +118,11 @@ class Subtrees:
         return self._subtree(cgroup_id, ids, lambda name: self._table(name).rows_for(ids))
 
     def machine(self) -> Subtree:
-        """Return what is about no cgroup: reclaim for the whole machine.
+        """Return the rows about the whole machine, whose reclaim has no target cgroup.
 
-        Any process may have waited in it, and pages of any cgroup been swapped: `charge`, `waits` and
-        `swap_io` are those of the whole trace. All else is empty.
+        `reclaim` has the attempts without a target. In these any process may have waited, and pages of any
+        cgroup may have been swapped: `charge`, `waits` and `swap_io` are those of the whole trace. All other
+        tables are empty.
         """
         nobody = _MACHINE[:0]
 
