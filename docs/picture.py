@@ -1,6 +1,6 @@
 """The pictures of the README: `python docs/picture.py VERB TRACE` writes docs/VERB.svg.
 
-The verb runs in a terminal of 100 columns, and what it draws there is the picture. `make pictures` draws all.
+The picture shows the output of the verb in a terminal of 100 columns. `make pictures` draws all pictures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ READ_BYTES: Final = 65536
 
 
 def drawn_in_a_terminal(argv: list[str]) -> str:
-    """What a command writes when its standard output is a terminal, escape sequences included."""
+    """Return the output of a command on a terminal, including escape sequences."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
@@ -49,13 +49,13 @@ def _read(terminal: int) -> bytes:
 
 
 def svg(text: str, title: str) -> str:
-    """The text, with its colours, as a picture that is the same each time."""
+    """Return the text with its colours as an SVG picture; the same text always gives the same picture."""
     console = Console(
         file=io.StringIO(), record=True, width=COLUMNS, force_terminal=True, color_system="truecolor"
     )
     console.print(Text.from_ansi(text.rstrip("\n")))
     picture = console.export_svg(title=title, unique_id="memcg-tracer")
-    # Nothing is to be fetched when the picture is looked at: the viewer's own monospace font will do.
+    # The picture must not fetch a font: the monospace font of the viewer is used.
     return re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""A trace of the page-cache experiment on disk, written by the recorder's own writer from round numbers."""
+"""A trace of the page-cache experiment on disk, written by the writer of the recorder from round numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trace that is not as it should be: one line from the real command, never a traceback."""
+"""Damaged traces: one line from the real command, never a traceback."""
 
 from __future__ import annotations
 

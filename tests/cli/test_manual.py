@@ -1,4 +1,4 @@
-"""docs/memcg-tracer.1 knows every verb and every option, and nothing that is wrong mdoc."""
+"""docs/memcg-tracer.1 has every verb and every option, and is valid mdoc."""
 
 from __future__ import annotations
 

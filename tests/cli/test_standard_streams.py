@@ -1,4 +1,4 @@
-"""Streams that are closed, full or not read, and what no option can mean: one line, status 1 or 2."""
+"""Closed, full and unread standard streams, and invalid options: one line, exit status 1 or 2."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ for arguments in sys.argv[2:]:
         with statuses.open("a") as file:
             print(end.code, file=file)
 """
-"""Calls `main` for each argument, with the streams that the process was started with: what takes time is to
-import pandas, and that is done once."""
+"""Calls `main` for each argument, with the standard streams of the process, to import pandas only once."""
 
 
 def run(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +62,7 @@ def command_of(verb: str, trace: Path) -> str:
 
 @dataclass
 class Ended:
-    """What came of several command lines in one process."""
+    """The results of several command lines in one process."""
 
     statuses: list[int]
     stdout: str

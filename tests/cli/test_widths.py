@@ -1,4 +1,4 @@
-"""The verbs that draw, in terminals of many widths: no line breaks inside a word, or before a unit."""
+"""Drawing verbs in terminals of many widths: no line breaks inside a word, or before a unit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLE = str(Path(__file__).parents[2] / "traces/page-cache")
 ENDS_IN_A_NUMBER = re.compile(r"\d[\d,.]*$")
 BEGINS_WITH_A_UNIT = re.compile(r"\s*(?:B|[KMGT]iB|[um]?s|%|min|h)(?![\w/])")
 PATH = re.compile(r"/|^\s*[\w.-]+$")
-"""A path, which is broken where it is longer than the terminal, and the rest of one."""
+"""A path that is broken because it is longer than the terminal, or the rest of one."""
 
 WORD = re.compile(r"[a-zA-Z]{3,}[a-zA-Z-]*")
 

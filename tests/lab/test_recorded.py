@@ -1,4 +1,4 @@
-"""The experiments as they were recorded: each trace still says what its label wants, on any machine."""
+"""The recorded experiments: each trace gives the answer of its label, on any machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_workload_imports_little(name: str) -> None:
 def test_explanation_of_a_recorded_experiment_matches_the_golden_file(
     name: str, monkeypatch: pytest.MonkeyPatch, matches_golden: Callable[[str, str], None]
 ) -> None:
-    """That of page-cache is in tests/test_example.py, with its other views."""
+    """page-cache is in tests/test_example.py, with its other views."""
     monkeypatch.chdir(TRACES.parent)
     shown = CliRunner().invoke(group, ["explain", f"traces/{name}"], catch_exceptions=False)
     assert shown.exit_code == 0

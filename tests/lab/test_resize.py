@@ -1,4 +1,4 @@
-"""The checks of a range of limits, with work that dies below a limit known beforehand."""
+"""Checks of the minimum limit, with work that is killed below a limit known beforehand."""
 
 from __future__ import annotations
 

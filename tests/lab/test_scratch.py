@@ -16,7 +16,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def on_tmpfs() -> Path | None:
-    """A writable directory that is kept in memory, if this machine has one."""
+    """Return a writable directory in memory, if this machine has one."""
     mount = MountTable(read_mounts()).mount_of("/dev/shm")
     return Path("/dev/shm") if mount is not None and mount.fs_type == "tmpfs" else None
 

@@ -25,7 +25,7 @@ BYTES = 3 << 20
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
-    """Of a slow file system, if this machine lets us make one."""
+    """Make a slow file system, if this machine permits it."""
     with slow_filesystem(tmp_path) as directory:
         yield directory
 

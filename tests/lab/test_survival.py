@@ -1,4 +1,4 @@
-"""Each check passes on the experiment as it should be, and fails on the one thing that it is there for."""
+"""Checks of experiments without a kill: each passes on the right answer, and fails on its own error."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def together(*sizes_bytes: int | None, **changes: Any) -> OomReport:
     ],
 )
 def test_killed_together_passes_for_one_decision_only(changed: OomReport, passed: bool) -> None:
-    """Who asked has the pid 7, and may be of any size."""
+    """Return a group kill; the trigger (pid 7) may have any size."""
     assert checks.killed_together((7 * MIB, 19 * MIB))(evidence(changed)).passed is passed
 
 
@@ -94,7 +94,7 @@ def test_worst_is_killed_passes_in_the_order_of_badness(
     assert checks.worst_is_killed(crowd)(Evidence(trace(), found, LIMIT, "anon_growth")).passed is passed
 
 
-def weighed(*candidates: tuple[int, bool]) -> OomReport:
+def with_candidates(*candidates: tuple[int, bool]) -> OomReport:
     found = [Candidate(n, "python3", 9 - n, adj, 1, chosen) for n, (adj, chosen) in enumerate(candidates)]
     return replace(report(), candidates=tuple(found))
 
@@ -102,12 +102,12 @@ def weighed(*candidates: tuple[int, bool]) -> OomReport:
 @pytest.mark.parametrize(
     ("changed", "passed"),
     [
-        (weighed((500, True), (0, False), (600, False), (0, False)), True),
-        (weighed((600, False), (500, True), (0, False), (0, False)), False),
-        (weighed((500, True), (0, False), (600, False)), False),
-        (weighed((500, True), (0, False), (600, False), (0, False), (0, False)), False),
-        (weighed((500, False), (0, False), (600, False), (0, False)), False),
-        (weighed(), False),
+        (with_candidates((500, True), (0, False), (600, False), (0, False)), True),
+        (with_candidates((600, False), (500, True), (0, False), (0, False)), False),
+        (with_candidates((500, True), (0, False), (600, False)), False),
+        (with_candidates((500, True), (0, False), (600, False), (0, False), (0, False)), False),
+        (with_candidates((500, False), (0, False), (600, False), (0, False)), False),
+        (with_candidates(), False),
     ],
 )
 def test_all_are_candidates_passes_for_the_whole_crowd_only(changed: OomReport, passed: bool) -> None:
@@ -116,7 +116,7 @@ def test_all_are_candidates_passes_for_the_whole_crowd_only(changed: OomReport, 
 
 @pytest.mark.parametrize(("kmsg", "passed"), [("rate_limited", True), ("missing", True), ("matched", False)])
 def test_unknown_candidates_without_a_reason_fail(kmsg: Any, passed: bool) -> None:
-    silent = replace(weighed(), quality=Quality(0, kmsg, {}))
-    said = replace(weighed(), quality=Quality(0, kmsg, {}, {"candidates": "the log has no table"}))
+    silent = replace(with_candidates(), quality=Quality(0, kmsg, {}))
+    said = replace(with_candidates(), quality=Quality(0, kmsg, {}, {"candidates": "the log has no table"}))
     assert checks.all_are_candidates(CROWD)(evidence(silent)).passed is False
     assert checks.all_are_candidates(CROWD)(evidence(said)).passed is passed

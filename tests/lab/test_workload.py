@@ -95,7 +95,7 @@ def test_child_runs_in_its_cgroup_and_ends_with_its_parent(
     assert status_of(child)["RssAnon"] >= 5_000_000
     assert sorted(one.name for one in memcg.iterdir() if one.is_dir()) == ["big", "small"]
     workload.process.kill()
-    workload.process.communicate()  # to the end of stdout, which the child has, too
+    workload.process.communicate()  # to the end of stdout, which the child also has open
 
 
 def test_crowd_ends_with_its_parent_after_one_is_killed() -> None:
@@ -110,7 +110,7 @@ def test_crowd_ends_with_its_parent_after_one_is_killed() -> None:
     assert [(one / "oom_score_adj").read_text("ascii") for one in (big, small)] == ["900\n", "1000\n"]
     assert status_of(int(big.name))["RssAnon"] >= status_of(int(small.name))["RssAnon"] + 4_000_000
     os.kill(int(small.name), signal.SIGKILL)
-    workload.communicate("\n")  # to the end of stdout, which the children have, too
+    workload.communicate("\n")  # to the end of stdout, which the children also have open
     assert workload.returncode == 1, "it came to the barrier after what it did not touch"
 
 

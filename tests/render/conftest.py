@@ -1,4 +1,4 @@
-"""The page-cache experiment as the analysis would give it, made of round numbers; no trace, no root."""
+"""The page-cache experiment as results of the analysis, with round numbers; without a trace or root."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def experiment_timeline(step_ms: int = 100) -> pd.DataFrame:
 
 
 def waiting_timeline(step_ms: int = 100) -> pd.DataFrame:
-    """The same where memory is on v2, reclaim waited for writeback, and a writer was held back until 2 s."""
+    """Return the same on cgroup v2; reclaim waited for writeback, and a writer waited until 2 s."""
     frame = experiment_timeline(step_ms)
     seconds = np.arange(len(frame)) * step_ms / 1000
     frame["stalled_reclaim_ms"] *= 9

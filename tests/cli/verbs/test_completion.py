@@ -42,7 +42,7 @@ def test_other_shells_are_a_usage_error() -> None:
 
 
 MAY_BE_IMPORTED = frozenset({"click", "tracer", "rich"})
-"""Beside the standard library: a Tab key has no time for more. Of rich, the widths of characters."""
+"""The packages that a verb may import beside the standard library; of rich, only the widths of characters."""
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def completed(*words: str) -> dict[str, str]:
-    """What is offered for the last of `words`, with the help beside it."""
+    """Return the completions of the last of `words`, with their help."""
     arguments, typed = list(words[:-1]), words[-1]
     os.environ["COMP_WORDS"] = shlex.join(["memcg-tracer", *words])
     completions = ZshComplete(group.group, {}, "memcg-tracer", "_MEMCG_TRACER_COMPLETE")

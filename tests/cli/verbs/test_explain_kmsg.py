@@ -130,7 +130,7 @@ HOSTILE = "\x1b[31mweb"
 
 
 def _log_of(path: str) -> str:
-    """Of one kill for the limit of the cgroup with this path."""
+    """Return the log of a kill at the limit of the cgroup with this path."""
     return (CORPUS / "captured-6.18-v1-kmsg.log").read_text().replace("/memcg-tracer-kmsg", path)
 
 

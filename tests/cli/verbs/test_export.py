@@ -1,4 +1,4 @@
-"""`export` of a trace on disk: what it writes, and what it refuses."""
+"""`export` of a trace on disk: its output and its refusals."""
 
 from __future__ import annotations
 

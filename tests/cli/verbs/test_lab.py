@@ -66,7 +66,7 @@ RUN = ("anon", "fork", "dirty", "group-kill")
 
 @pytest.fixture
 def some_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Path | None]:
-    """Of some experiments, `dirty` fails, and v1 does not have what another needs; where they were put."""
+    """Let `dirty` fail and another experiment need v2, and collect the places of the traces."""
     outputs: dict[str, Path | None] = {}
 
     def run(experiment: Experiment, output: Path | None, _force: bool) -> Outcome:
@@ -197,7 +197,7 @@ def test_failed_recording_of_an_experiment_is_one_line(
 
 
 ELSEWHERE = {"page-cache": pytest.mark.vm, "dirty": pytest.mark.vm_once, "group-kill": pytest.mark.vm_once}
-"""6.1 was seen to kill nobody in `dirty`."""
+"""On Linux 6.1, `dirty` can end without a kill."""
 
 
 @pytest.mark.kernel

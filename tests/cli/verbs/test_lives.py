@@ -1,4 +1,4 @@
-"""A container that restarts, through the verbs that read: `-c NAME` is all of its lives."""
+"""A container that restarts, in the reading verbs: `-c NAME` means all of its runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""timeline, evictions, explain, info and report on a trace of the page-cache experiment that lies on disk."""
+"""timeline, evictions, explain, info and report with a trace of the page-cache experiment on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What flame graphs are drawn from: one line a stack, whatever its names are."""
+"""Folded stacks for flame graphs: one line for each stack, with any names."""
 
 from __future__ import annotations
 

@@ -27,11 +27,11 @@ def test_markers_outside_of_the_time_shown_are_left_out(timeline: pd.DataFrame, 
 def test_many_kills_have_a_marker_for_each_part_of_the_time(
     timeline: pd.DataFrame, new_report: Callable[..., OomReport]
 ) -> None:
-    """Those beyond the time shown count for nothing."""
+    """Kills after the time shown are not counted."""
     span = timeline.index[-1] + (timeline.index[1] - timeline.index[0]) - timeline.index[0]
 
     def kills(count: int) -> list[OomReport]:
-        """As many in the time shown, and one after it."""
+        """Return `count` kills within the time shown, and one after it."""
         moments = [timeline.index[0] + span * number / count for number in range(count + 1)]
         return [replace(new_report(cgroup="/a"), time=moment) for moment in moments]
 

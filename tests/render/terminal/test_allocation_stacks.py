@@ -1,4 +1,4 @@
-"""How the stacks of allocators are said: in a line each, or whole."""
+"""Stacks of allocators: a line for each, or all functions."""
 
 from __future__ import annotations
 

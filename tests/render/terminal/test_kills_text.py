@@ -1,4 +1,4 @@
-"""Many kills in lines: how often each name was killed, and a line for each."""
+"""Many kills: a summary for each name, and a line for each kill."""
 
 from __future__ import annotations
 

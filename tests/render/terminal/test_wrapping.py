@@ -1,4 +1,4 @@
-"""No report breaks a line inside a word, or between a number and its unit."""
+"""Wrapping: no line breaks inside a word, or between a number and its unit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOGS = sorted((TOP / "tests/kernel/kmsg/corpus").glob("*.log"))
 WIDTHS = range(60, 121)
 SOME_WIDTHS = (60, 61, 67, 79, 80, 100, 120)
 LABEL_CELLS = 16
-"""What stands before a sentence with a label. A word that has no room beside it has to be broken: a path."""
+"""The cells before a sentence with a label. A word that is longer than the rest of the line is broken."""
 
 ENDS_IN_A_NUMBER = re.compile(r"[\d][\d,.]*$")
 BEGINS_WITH_A_UNIT = re.compile(r"\s*(?:B|[KMGT]iB|[um]?s|%|min|h)(?![\w/])")
@@ -48,7 +48,7 @@ def assert_unbroken(draw: Callable[[], Iterable[RenderableType]], known: set[str
 
 
 def forms(report: OomReport) -> set[str]:
-    """All words that the story of a kill can have: whatever fits, with bars and without."""
+    """Return all words of the explanation of a kill in any width, with bars and without."""
     brief = [first_screen.kill_screen(report, lines=1000)]
     drawn = [console.to_text(brief, columns=columns, colour=False) for columns in (99, 1000)]
     drawn.append(console.to_text(everything(report), columns=1000, colour=False))

@@ -46,7 +46,7 @@ def test_what_if_has_a_sentence_for_each_change(report: OomReport) -> None:
 
 
 def test_process_title_is_once_below_the_table(report: OomReport) -> None:
-    """That of a victim stands among who was killed."""
+    """The title of a victim is with the killed processes."""
     worker = Candidate(98, "postgres\n", 230, 0, 1 << 20, False, 230, 0, "postgres: checkpointer\x1b[31m")
     dead = replace(worker, pid=report.victims[0].pid)
     plain = replace(worker, pid=97, cmdline=None)

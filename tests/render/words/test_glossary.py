@@ -1,4 +1,4 @@
-"""The words of the post-mortem that are not everyday English are explained in docs/glossary.md."""
+"""Technical terms of the post-mortem are explained in docs/glossary.md."""
 
 from __future__ import annotations
 

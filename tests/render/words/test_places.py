@@ -1,4 +1,4 @@
-"""Runs in words."""
+"""Runs of a name in words."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tracer.render.words.prose import prose
 _INDENT: Final = 2
 _LABEL_CELLS: Final = 13
 _WORD_CELLS: Final = 40
-"""A longer word, such as a path, may be broken where a table is narrow."""
+"""A longer word, such as a path, may be broken in a narrow table."""
 
 _GAPS: Final = (2, 1)
 """Cells between the columns of a table: the second number for a table that does not fit otherwise."""

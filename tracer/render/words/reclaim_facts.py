@@ -37,7 +37,7 @@ KEPT_IN_WORDS: Final = {
     "nr_ref_keep": "referenced",
     "nr_unmap_fail": "mapped",
 }
-"""Why reclaim could not free a page that it met, by the kernel's count (`schema.RECLAIM_COUNTS`)."""
+"""A count of the kernel (`schema.RECLAIM_COUNTS`) -> the reason why reclaim did not free the page."""
 
 _MOST_WAITERS: Final = 3
 _TRANSCRIPT_TITLES: Final = ("before the kill", "by", "scanned", "freed", "freed anon", "priority", "took")

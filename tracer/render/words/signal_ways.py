@@ -60,5 +60,5 @@ def not_exact(probes: Mapping[str, Any]) -> str | None:
         meaning: [name for name, its in meanings.items() if its == meaning]
         for meaning in ("absent", "approximate")
     }
-    said = [f"{meaning}: {', '.join(names)}" for meaning, names in by_meaning.items() if names]
-    return "; ".join(said) or ALL_EXACT
+    parts = [f"{meaning}: {', '.join(names)}" for meaning, names in by_meaning.items() if names]
+    return "; ".join(parts) or ALL_EXACT

@@ -1,4 +1,4 @@
-"""`memcg-tracer record` as a user runs it, and a look at what it left behind."""
+"""`memcg-tracer record` as a user runs it, and checks that it left nothing behind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MARK = "MEMCG_TRACER_TEST_RECORDING"
 
 
 def kernel_state() -> frozenset[str]:
-    """What a tracer may leave behind beside cgroups and processes."""
+    """Return the things that a tracer could leave behind, except cgroups and processes."""
     mounts = [line.split(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     kinds = ("tracefs", "debugfs", "bpf")
     state = {f"mount {left.split()[4]}" for left, right in mounts if right.split()[0] in kinds}
@@ -31,7 +31,7 @@ def kernel_state() -> frozenset[str]:
 
 
 class Recording(Recorder):
-    """A recorder whose processes are known by their environment, wherever they went."""
+    """A recorder whose processes are found by their environment, even in other sessions."""
 
     def __init__(
         self, folder: Path, *options: str | Path, env: dict[str, str] | None = None, **how: Any
@@ -61,7 +61,7 @@ class Recording(Recorder):
         return [made for parent in parents for made in parent.glob(f"{NAME_PREFIX}{self.process.pid}-*")]
 
     def processes(self) -> list[int]:
-        """Those of its processes that still run."""
+        """Return the processes that still run."""
         return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if self._is_ours(entry)]
 
     def _is_ours(self, entry: Path) -> bool:
@@ -71,7 +71,7 @@ class Recording(Recorder):
             return False
 
     def assert_refused(self, status: int, *words: str) -> None:
-        """It ended with that status, one line that has these words, and no path."""
+        """Check that it ended with this status and one line with these words, without a path."""
         self.end()
         assert (self.process.returncode, self.stdout) == (status, ""), self.stderr
         *before, last = self.stderr.splitlines()
@@ -83,7 +83,7 @@ class Recording(Recorder):
         self.assert_nothing_left()
 
     def assert_ended(self, status: int, end_reason: str) -> None:
-        """It ended with that status and a whole trace, whose path it printed last."""
+        """Check that it ended with this status and a complete trace, and printed its path last."""
         self.end()
         assert self.process.returncode == status, self.stderr
         assert self.stdout.splitlines()[-1] == str(self.path)

@@ -1,4 +1,4 @@
-"""However a recording ends: the status, the reason, a whole trace, and nothing left behind."""
+"""Ends of a recording: the status, the reason, a complete trace, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -97,13 +97,13 @@ def test_duration_ends_the_command(start_recording: StartRecording) -> None:
 def test_status_of_the_command_is_returned(start_recording: StartRecording, script: str, status: int) -> None:
     recording = start_recording("--limit", "50M", "--", "sh", "-c", script)
     recording.assert_ended(status, "command_ended")
-    if " 0 OOM kills" in recording.stderr:  # kills of others are seen, too
+    if " 0 OOM kills" in recording.stderr:  # other kills on the machine are in the trace as well
         assert ("ended by SIGKILL, but not by the OOM killer" in recording.stderr) == (status == 137)
     assert recording.stdout.startswith("said\n" if "said" in script else str(recording.path))
 
 
 def test_command_starts_after_the_probes_are_attached(start_recording: StartRecording) -> None:
-    """It finds the ready file and the probes in meta.json, and its first page is in the trace."""
+    """Check that the command finds the ready file, and that its first page is in the trace."""
     script = (
         "test -e ready || exit 10\n"
         """grep -q '"hook": "raw_tracepoint mark_victim"' trace/meta.json || exit 11\n"""
@@ -162,7 +162,7 @@ def test_leftovers_of_a_killed_recorder_are_removed(start_recording: StartRecord
 
 
 def added_pages(trace: Path, file: Path) -> int:
-    """How many pages of the file came into the page cache."""
+    """Return the number of pages of the file that were added to the page cache."""
     pagecache = tracer.open(trace).pagecache
     added = (pagecache["ino"] == file.stat().st_ino) & (pagecache["op"] == "add")
     return int(pagecache.loc[added, "nr_pages"].sum())

@@ -1,4 +1,4 @@
-"""What fails while CMD runs, on the disk or in the recorder, does not end CMD."""
+"""Failures of the disk or of the recorder while CMD runs: they do not end CMD."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_file_size_limit_does_not_disturb_the_recording(start_recording: StartRe
 
 
 def launch_with(defect: str) -> Sequence[str]:
-    """What the interpreter is given to record with a defect: `defect` is run with `Pipeline` at hand."""
+    """Return the script for a recording with a bug: `defect` runs with `Pipeline` in scope."""
     return (
         "-c",
         f"import tracer.cli\nfrom tracer.capture.pipeline import Pipeline\n{defect}\ntracer.cli.main()",

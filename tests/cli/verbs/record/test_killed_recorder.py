@@ -1,4 +1,4 @@
-"""SIGKILL of a busy recorder at any moment: what it had recorded is there, but for the last 250 ms."""
+"""SIGKILL of a busy recorder at any moment: the trace lacks at most the last 250 ms."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ROUNDS_UNDER_LOAD = int(os.environ.get("MEMCG_TRACER_ROUNDS_UNDER_LOAD", "2"))
 
 @dataclass
 class NumberedWork:
-    """A process that goes on adding page after page to one file's page cache.
+    """Start a process that adds page after page to the page cache of one file.
 
     `written_ns[n]` is when page n came to be written (CLOCK_MONOTONIC), 0 while it was not.
     """
@@ -78,7 +78,7 @@ def killed_after(recording: Any, ready: Path, wait_s: float) -> tuple[int, int]:
 
 
 def missing_pages(trace: Path, work: NumberedWork, begin_ns: int, end_ns: int) -> tuple[int, int]:
-    """Of the pages that were written in this time, how many there are, and how many the trace lacks.
+    """Return the number of pages written in this time, and the number that the trace lacks.
 
     What the trace has must be without a hole.
     """
@@ -200,7 +200,7 @@ def test_kill_before_sigkill_of_the_recorder_is_in_the_trace(
     seen: list[int] = []
     while len(seen) <= round_number:
         line = recording.process.stderr.readline().decode()
-        assert line, "it ended by itself"
+        assert line, "it ended early"
         if "OOM kill: " in line:
             seen.append(int(line.split("(pid ")[1].split(")")[0]))
     recording.process.send_signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The recorder hurries on a busy machine; its command runs as the caller would have run it."""
+"""The recorder has a raised priority on a busy machine; its command has the scheduling of the caller."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ print(os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), slack.read_t
 
 
 def nice_of(pid: int) -> int:
-    """Of the main thread."""
+    """Return the nice value of the main thread."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[16])
 
 

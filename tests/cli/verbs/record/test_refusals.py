@@ -1,4 +1,4 @@
-"""What `record` refuses: one line that says what to do, the right status, and nothing left behind."""
+"""Refusals of `record`: one line that says what to do, the right status, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def in_private_mounts(script: str) -> list[str]:
     return ["unshare", "--mount", "sh", "-euc", f'{script}; exec "$@"', "sh"]
 
 
-# What makes no sense on any machine
+# Options that are wrong on any machine
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_recording_without_root_is_refused(start_recording: StartRecording) -> N
     start_recording(launch=("-c", AS_NOBODY)).assert_refused(1, "recording needs root", "sudo")
 
 
-# What this machine lacks
+# Requirements that the machine lacks
 
 NO_BTF = in_private_mounts("mount -t tmpfs none /sys/kernel/btf")
 NO_BCC = in_private_mounts(
@@ -141,7 +141,7 @@ def test_bcc_or_llvm_ends_the_process(
     recording.assert_nothing_left()
 
 
-# What cannot be done with what was given
+# Arguments that do not work on this machine
 
 
 @pytest.mark.kernel
@@ -151,7 +151,7 @@ def test_limit_below_one_page_is_refused(start_recording: StartRecording) -> Non
 
 @pytest.mark.kernel
 def test_cgroup_that_does_not_exist_is_awaited(start_recording: StartRecording, memcg: Path) -> None:
-    """What may be a typing error is seen in the same line."""
+    """The line shows similar names, in case of a typing error."""
     wrong = memcg.name[:-1] + "x"
     recording = start_recording("-c", wrong, "-d", "0.1")
     recording.assert_ended(0, "duration")
