@@ -92,7 +92,7 @@ EXPERIMENTS: Final = {
     for experiment in (
         Experiment(
             name="page-cache",
-            summary="read a 117-MiB file at a limit of 100 MiB, then allocate until the kill",
+            summary="read a 117-MiB file at a limit of 100 MiB, then allocate to the kill",
             cause="anon_growth",
             prepare=_with_file(_FILE_BYTES),
             steps=lambda place: _in_turn(["read", str(place / "read-me")], ["anon", str(_CEILING_BYTES)]),
@@ -163,7 +163,7 @@ EXPERIMENTS: Final = {
         ),
         Experiment(
             name="parent-limit",
-            summary="allocate in a cgroup until its sibling is killed at the parent's limit",
+            summary="allocate in a cgroup until its sibling dies at the parent's limit",
             cause="anon_growth",
             steps=lambda _: _in_turn(
                 ["cgroups", "small", "big"],
@@ -175,7 +175,7 @@ EXPERIMENTS: Final = {
         ),
         Experiment(
             name="group-kill",
-            summary="allocate until three processes are killed together (memory.oom.group, v2)",
+            summary="allocate until three processes die together (memory.oom.group, v2)",
             cause="anon_growth",
             steps=lambda _: _in_turn(
                 ["oom_group"],
@@ -187,7 +187,7 @@ EXPERIMENTS: Final = {
         ),
         Experiment(
             name="fork",
-            summary="allocate until one of ten processes with different oom_score_adj is killed",
+            summary="allocate until one of ten processes of different oom_score_adj dies",
             cause="anon_growth",
             steps=lambda _: _in_turn(
                 ["crowd", *(f"{size}:{adj}" for size, adj in _CROWD)], ["press", str(_CEILING_BYTES)]
