@@ -131,7 +131,7 @@ fuzz: setup
 	PYTHONPATH=tests $(VENV)/bin/python tests/trace/fuzz.py $(ARGS)
 
 bench: setup
-	@PYTHONPATH=tests $(VENV)/bin/python tests/bench/measure.py
+	@PYTHONPATH=tests $(VENV)/bin/python -m bench.measure
 
 lint: setup $(VENV)/.installed-lint
 	@$(VENV)/bin/ruff check

@@ -48,6 +48,7 @@ def test_the_three_acts() -> None:
     giving_way = before[before["anon_bytes"].between(0.2 * limit, 0.9 * limit)]
     assert giving_way["usage_bytes"].min() > 0.95 * limit
     assert report.verdict.cause == "anon_growth"
+    assert report.cushion.cache_end_bytes is not None
     assert report.cushion.cache_end_bytes < 0.02 * limit
     pgsteal = trace.samples["pgsteal"].dropna().max()
     evicted = trace.pagecache[trace.pagecache["cause"] == "reclaim_memcg"]["nr_pages"].sum()

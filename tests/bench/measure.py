@@ -17,11 +17,11 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from perf import EVENTS, PERF, tracefs, why_not
-from reading import costs as reading_costs
+from bench.perf import EVENTS, PERF, tracefs, why_not
+from bench.reading import costs as reading_costs
+from bench.starting import starts
+from bench.tracers import RECORD, WITH_STACKS, Seconds, Traced, Tracer
 from rich.table import Table
-from starting import starts
-from tracers import RECORD, WITH_STACKS, Seconds, Traced, Tracer
 
 from tracer.capture.bpf.syscall import enable_statistics
 from tracer.errors import TracerError

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tracers import Seconds, Traced, Tracer
+from bench.tracers import Seconds, Traced, Tracer
 
 from tracer.errors import TracerError
 

@@ -14,10 +14,10 @@ def ledger_pages(trace: Any, memcg_id: int) -> dict[str, int]:
     """Return category -> pages: the sum of the cgroup's rows of `charge`."""
     charge = trace.charge[trace.charge["cgroup_id"] == memcg_id]
     pages = charge.groupby("category", observed=False)["pages"].sum()
-    return pages.reindex(list(CATEGORIES), fill_value=0).to_dict()
+    return {category: int(pages.get(category, 0)) for category in CATEGORIES}
 
 
-def kernel_pages(trace: Any, memcg_id: int) -> dict[str, float]:
+def kernel_pages(trace: Any, memcg_id: int) -> dict[str, Any]:
     """Return category -> pages: the growth in memory.stat between the first and the last sample.
 
     A cgroup that was made during the trace began with nothing. NA stands for a counter that the kernel does

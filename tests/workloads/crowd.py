@@ -46,10 +46,10 @@ def random_crowd(random: Random) -> list[Member]:
     """Return 2 to 9 members that fit below the limit; about a third have no oom_score_adj."""
     sizes = [random.choice((MIB // 4, MIB)) * random.randint(1, 20) for _ in range(random.randint(2, 9))]
     too_much = max(sum(sizes) / _MOST_BYTES, 1)
-    adjs = [lambda: 0, lambda: random.randint(0, 60), lambda: random.randint(0, OOM_SCORE_ADJ_MAX)]
+    ranges = [(0, 0), (0, 60), (0, OOM_SCORE_ADJ_MAX)]
     if may_lower_adj():
-        adjs += [lambda: random.randint(OOM_SCORE_ADJ_MIN, 0), lambda: OOM_SCORE_ADJ_MIN]
-    return [Member(int(size / too_much), random.choice(adjs)()) for size in sizes]
+        ranges += [(OOM_SCORE_ADJ_MIN, 0), (OOM_SCORE_ADJ_MIN, OOM_SCORE_ADJ_MIN)]
+    return [Member(int(size / too_much), random.randint(*random.choice(ranges))) for size in sizes]
 
 
 def press(memcg: Path, members: Sequence[Member], own_adj: int = 0) -> int:

@@ -283,7 +283,8 @@ def assert_log_replaces_probe(trace: AnalysedTrace, path: Path, blind: Path) -> 
         assert missed.limit_owner.run == seen.limit_owner.run == seen.kill_id
         for field in ("cgroup_id", "cgroup", "container", "limit_bytes"):
             assert getattr(missed.limit_owner, field) == getattr(seen.limit_owner, field)
-        assert abs(pd.Timestamp(missed.time) - pd.Timestamp(seen.time)) < pd.Timedelta("1s")
+        assert missed.time is not None and seen.time is not None
+        assert abs(missed.time - seen.time) < pd.Timedelta("1s")
 
 
 def read_by(verb: str, *arguments: object, env: dict[str, str] | None = None) -> str:

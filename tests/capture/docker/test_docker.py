@@ -95,8 +95,9 @@ def assert_allocators_named(trace: AnalysedTrace, report: OomReport) -> None:
     # SIGKILL is sent before the victim is marked (__oom_kill_process in mm/oom_kill.c): on another CPU
     # than the trigger's it may exit before that.
     first_seen, exited = tasks["first_seen"].iloc[0], tasks["exited"].iloc[0]
-    assert first_seen < min(exited, pd.Timestamp(report.time))
-    assert abs(exited - pd.Timestamp(report.time)) < pd.Timedelta("2s")
+    assert report.time is not None
+    assert first_seen < min(exited, report.time)
+    assert abs(exited - report.time) < pd.Timedelta("2s")
 
 
 @pytest.mark.parametrize(
@@ -178,4 +179,4 @@ def test_files_of_a_container_have_host_and_container_path(
     assert str(made["path"]).endswith("/made")
     assert Path(made["path"]).stat().st_ino == made["ino"]
     added = trace.pagecache[trace.pagecache["op"] == "add"].groupby("inode_id")["nr_pages"].sum()
-    assert (added[read["inode_id"]], added[made["inode_id"]]) == (53, 53)
+    assert [added[row["inode_id"]] for row in (read, made)] == [53, 53]

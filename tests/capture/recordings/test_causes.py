@@ -76,12 +76,13 @@ def record_steps(memcg: Path, folder: Path, start_recorder: Callable[..., Any], 
     rows = rows[rows["dev"] == rows[rows["ino"].isin(inodes)]["dev"].mode().iloc[0]]
     assert set(rows["cgroup_id"].dropna()) == {cgroup_id(memcg)}
     assert set(rows["task_cgroup_id"]) == {cgroup_id(memcg)}
-    return rows.assign(file=rows["ino"].map(inodes)).dropna(subset=["file"])
+    named: pd.DataFrame = rows.assign(file=rows["ino"].map(inodes)).dropna(subset=["file"])
+    return named
 
 
 def by_cause(rows: pd.DataFrame, how: str) -> dict[tuple[str, str, str], int]:
-    found = rows.groupby(["file", "op", "cause"], observed=True)["nr_pages"].agg(how)
-    return {tuple(map(str, key)): int(value) for key, value in found.items()}
+    found = rows.groupby(["file", "op", "cause"], observed=True)["nr_pages"].agg(how).reset_index()
+    return {(file, op, cause): pages for file, op, cause, pages in found.to_numpy().tolist()}
 
 
 @pytest.mark.vm

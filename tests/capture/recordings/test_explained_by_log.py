@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from support.recorder import Recorder
@@ -125,7 +125,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
             without_table,
             many,
             "/" + parent.name,
-            text_of(trace.kernel_log.to_dict("records")),
+            text_of(cast(list[dict[str, Any]], trace.kernel_log.to_dict("records"))),
             {report.victims[0].pid: report for report in trace.explain()},
         )
 

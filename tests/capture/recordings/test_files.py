@@ -128,7 +128,7 @@ def write_uncached(path: Path, pages: int) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def run_in(memcg: Path, script: str, *arguments: str | Path, cwd: Path | None = None) -> None:
+def run_in(memcg: Path, script: str, *arguments: str | Path | int, cwd: Path | None = None) -> None:
     """Run Python in a cgroup."""
     command = ["sh", "-c", ENTER.format(memcg), sys.executable, "-c", script, *map(str, arguments)]
     subprocess.run(command, cwd=cwd, check=True)
@@ -149,7 +149,7 @@ def container(memcg: Path, script: str, *arguments: str | Path) -> Iterator[None
         process.communicate("\n")
 
 
-def pages_of(trace: Any, inode_id: int, *by: str) -> dict[Any, int]:
+def pages_of(trace: Any, inode_id: Any, *by: str) -> dict[Any, int]:
     """Return the sums of nr_pages of a file, by some columns of `pagecache`."""
     rows = trace.pagecache[trace.pagecache["inode_id"] == inode_id]
     return {key: int(pages) for key, pages in rows.groupby(list(by), observed=True)["nr_pages"].sum().items()}
@@ -205,9 +205,9 @@ def test_cache_of_a_removed_cgroup_is_recorded_until_its_end(
     assert owners.pop(("add", removed_id)) == 41
     # The parent's, since "mm: memcontrol: eliminate the problem of dying memory cgroup for LRU folios", v7.1.
     assert owners in ({("delete", removed_id): 41}, {("delete", parent_id): 41})
-    cgroups = trace.cgroups.set_index("cgroup_id")
-    assert cgroups.loc[removed_id, "path"] == f"{cgroups.loc[parent_id, 'path']}/removed"
-    assert pd.notna(cgroups.loc[removed_id, "removed"])
+    paths, removals = (trace.cgroups.set_index("cgroup_id")[column] for column in ("path", "removed"))
+    assert paths[removed_id] == f"{paths[parent_id]}/removed"
+    assert pd.notna(removals[removed_id])
 
 
 @kernel
@@ -274,8 +274,9 @@ def test_huge_pages_belong_to_named_files(
         assert set(rows["index"]) == set(range(0, pages * huge, huge))
         assert set(rows["nr_pages"]) == {huge}
         assert set(rows["cgroup_id"].dropna()) <= {cgroup_id(memcg)}
-        files = trace.evictions("file").set_index("inode_id")
-        assert (files.loc[inode_id, "path"], files.loc[inode_id, "added_bytes"]) == (name, pages * huge_bytes)
+        files = trace.evictions("file")
+        found = files.loc[files["inode_id"] == inode_id, ["path", "added_bytes"]].to_numpy().tolist()
+        assert found == [[name, pages * huge_bytes]]
 
 
 @kernel
@@ -309,7 +310,7 @@ def loop_device(disk_dir: Path) -> Iterator[str]:
     with image.open("wb") as file:
         file.truncate(30 << 20)
     subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
-    attach = ["losetup", "--find", "--show", image]
+    attach = ["losetup", "--find", "--show", str(image)]
     device = subprocess.run(attach, capture_output=True, text=True, check=True).stdout.strip()
     yield device
     subprocess.run(["losetup", "-d", device], check=True)

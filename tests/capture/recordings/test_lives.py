@@ -157,12 +157,12 @@ def test_life_is_charged_what_it_touches(
     assert rows["path"].nunique() == 1
     assert (rows["created"] < rows["removed"]).all()
     assert rows["created"].is_monotonic_increasing
-    for cgroup, (tgid, pages) in lives.items():
-        charged = charged_pages(trace, cgroup, "anon", tgid)
+    for life, (tgid, pages) in lives.items():
+        charged = charged_pages(trace, life, "anon", tgid)
         assert pages <= charged <= pages + 1500, (
             "the rest is the interpreter's own memory, not another life's"
         )
-        assert charged_pages(trace, cgroup, "anon") == 0, "all of it was freed"
+        assert charged_pages(trace, life, "anon") == 0, "all of it was freed"
     assert "waiting for it" in recorder.stderr
     assert "now tracing" in recorder.stderr or "is gone" in recorder.stderr
     assert trace.meta["filters"]["cgroups"] == [memory_hierarchy().path(memcg / "web-1")]
@@ -282,7 +282,7 @@ def test_renamed_cgroup_stays_or_becomes_traced(
     assert charged_pages(trace, identity, "anon", before) == 0
     assert charged_pages(trace, identity, "anon", during) >= 907
     assert charged_pages(trace, identity, "anon", after) >= 503
-    assert trace.cgroups.set_index("cgroup_id").loc[identity, "path"].endswith("/web-2")
+    assert str(trace.cgroups.set_index("cgroup_id").loc[identity, "path"]).endswith("/web-2")
 
 
 @pytest.mark.vm_once
@@ -305,6 +305,6 @@ def test_many_short_lived_cgroups_leave_only_the_named_ones(
         remove(cgroup)
     trace = tracer.open(recorder.stop())
     assert_only(trace, list(wanted), strangers)
-    for cgroup, (tgid, pages) in wanted.items():
-        assert charged_pages(trace, cgroup, "anon", tgid) >= pages
+    for life, (tgid, pages) in wanted.items():
+        assert charged_pages(trace, life, "anon", tgid) >= pages
     assert not trace.meta["lost"]
