@@ -64,7 +64,7 @@ def test_more_cgroups_than_descriptors_have_exact_totals(memcg: Path, shm: Path,
             child.mkdir()
         for number, child in enumerate(children):
             content = bytes(pages_of(number) * 4096)
-            within(child, lambda file=shm / str(number), content=content: file.write_bytes(content))
+            within(child, functools.partial((shm / str(number)).write_bytes, content))
         settle(memcg)
         trace = tracer.open(recorder.stop())
     expected = {cgroup_id(child): pages_of(number) for number, child in enumerate(children)}
