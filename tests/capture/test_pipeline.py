@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from tracer.capture import pipeline
+from tracer.capture.learn import calibration
 from tracer.capture.observer import Observer
 from tracer.capture.options import Options
 from tracer.capture.pipeline import Pipeline
@@ -62,7 +63,7 @@ class FakePrograms:
 
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePrograms]:
-    monkeypatch.setattr(pipeline.calibration, "calibrate", lambda *_: {})
+    monkeypatch.setattr(calibration, "calibrate", lambda *_: {})
     made = FakePrograms()
     yield made
     os.close(made.file)

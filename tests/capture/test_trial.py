@@ -10,6 +10,7 @@ import pytest
 from tracer.capture import trial
 from tracer.capture.bpf.hooks import Choice
 from tracer.capture.bpf.load import Programs
+from tracer.capture.learn import event_cost
 from tracer.capture.learn.event_cost import EventCost
 from tracer.capture.rows.kmsg_stream import READ, KernelLog
 from tracer.errors import TracerError
@@ -17,7 +18,7 @@ from tracer.kernel.btf import VMLINUX, Btf
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import NAME_PREFIX
 from tracer.kernel.features import State
-from tracer.kernel.probes import SIGNALS, needed
+from tracer.kernel.probes import SIGNALS, Signal, needed
 
 needs_btf = pytest.mark.skipif(not VMLINUX.exists(), reason=f"this kernel has no {VMLINUX}")
 PROVOKED = ("memory by kind", "kernel memory", "cache added", "cache deleted", "memcg reclaim", "process end")
@@ -110,7 +111,7 @@ def test_failed_measurement_leaves_the_signals_known(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(trial, "Programs", Attached)
     monkeypatch.setattr(trial, "calibrate", lambda *_: {})
-    monkeypatch.setattr(trial.event_cost, "measure", fail)
+    monkeypatch.setattr(event_cost, "measure", fail)
     found = trial.try_programs(Btf.load(), Hierarchy(1, Path("/sys/fs/cgroup/memory"), "/"), measure=True)
     programs, costs = found.checks
     assert (programs.state, costs.state) == (State.DEGRADED, State.UNKNOWN)
@@ -140,7 +141,7 @@ def test_function_hooks_closed_name_the_option_that_is_not_set() -> None:
 
 
 @pytest.mark.parametrize("signal", SIGNALS, ids=lambda signal: signal.name)
-def test_document_of_a_finding_has_hook_meaning_and_cost(signal: trial.Signal) -> None:
+def test_document_of_a_finding_has_hook_meaning_and_cost(signal: Signal) -> None:
     way = signal.ways[-1]
     taken = trial.Finding(signal, Choice(signal, way), EventCost(3, 70.26)).document()
     assert (taken["hook"], taken["event_ns"], taken["events"]) == (str(way), 70.3, 3)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import tracer
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.quality import Quality
 from tracer.lab import resize
@@ -79,7 +80,7 @@ def test_resize_of_a_kill_records_a_surviving_run(
         return output
 
     monkeypatch.setattr(resize, "record", record)
-    monkeypatch.setattr(resize.tracer, "open", lambda _: trace_of(life=known((66 * MIB, 68 * MIB))))
+    monkeypatch.setattr(tracer, "open", lambda _: trace_of(life=known((66 * MIB, 68 * MIB))))
     checks = list(verify(EXPERIMENTS["anon"], trace_of(kill=known((50 * MIB, 90 * MIB))), tmp_path, 1))
     assert [check.passed for check in checks] == [True] * 6
     assert recorded == [90 * MIB]

@@ -44,7 +44,7 @@ HELD = Held(
 
 
 def processes() -> Processes:
-    seen = pd.to_datetime([HELD.peak_time] * 2)
+    seen = pd.DatetimeIndex([HELD.peak_time] * 2)
     columns = {"tgid": [77, 8], "comm": ["kdamond.0", "python3"], "start_ns": [1, 2], "first_seen": seen}
     columns |= {"cmdline": [None, None], "cgroup_id": [6, 5]}
     return Processes(pd.DataFrame(columns | {"exited": pd.Series([pd.NaT, pd.NaT], dtype=seen.dtype)}))

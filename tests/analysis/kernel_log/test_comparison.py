@@ -214,7 +214,7 @@ def test_counters_missed_by_calibration_are_those_of_the_log(trace: Any) -> None
 
 
 def test_victim_that_had_exited_has_the_sizes_of_the_log(trace: Any) -> None:
-    gone = dict.fromkeys(
+    gone: dict[str, Any] = dict.fromkeys(
         ("anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes", "pgtables_bytes", "swap_bytes")
     )
     kill(trace, 1, **gone)

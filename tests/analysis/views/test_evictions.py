@@ -88,7 +88,9 @@ def test_evictions_by_file_have_owners_and_main_evictor(shared: Any) -> None:
 
 def test_evictions_by_cgroup_have_a_row_for_each_owner_and_actor(shared: Any) -> None:
     matrix = evictions(shared, "cgroup").set_index(["cgroup", "charged_to", "task_cgroup"])
-    evicted = {pair: amount // PAGE for pair, amount in matrix["evicted_bytes"].items() if amount}
+    evicted: dict[Any, int] = {
+        pair: amount // PAGE for pair, amount in matrix["evicted_bytes"].items() if amount
+    }
     assert len(evicted) == 4
     assert evicted["/web", "live", "/db"] == 16
     assert evicted["/web/job", "live", "/"] == 1
@@ -107,7 +109,10 @@ def test_evictions_by_cgroup_have_a_row_for_each_owner_and_actor(shared: Any) ->
 def test_evictions_by_cause_and_by_process_have_their_sums(shared: Any) -> None:
     by_cause = evictions(shared, "cause").set_index("cause")
     assert by_cause["evicted_bytes"].to_dict()["reclaim_kswapd"] == 35 * PAGE
-    assert by_cause.loc["readahead", ["added_bytes", "refaulted_bytes"]].tolist() == [4 * PAGE, 4 * PAGE]
+    assert [by_cause[column]["readahead"] for column in ("added_bytes", "refaulted_bytes")] == [
+        4 * PAGE,
+        4 * PAGE,
+    ]
     assert by_cause.loc["reclaim_direct", "returned_bytes"] == 4 * PAGE
     assert by_cause["op"].to_dict()["truncate"] == "delete"
     by_process = evictions(shared, "process")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def several(trace):
+def several(trace: Any) -> Any:
     for number, (usage, limit) in enumerate([(900, None), (50, 100), (80, 100), (5, 10)]):
         trace.add("cgroups", cgroup_id=number, path=f"/{number}")
         limit_bytes = UNLIMITED_BYTES if limit is None else limit * MIB
@@ -28,7 +30,7 @@ def several(trace):
     return trace
 
 
-def test_ranked_cgroup_with_a_limit_precedes_a_larger_one(several) -> None:
+def test_ranked_cgroup_with_a_limit_precedes_a_larger_one(several: Any) -> None:
     ranked = focus.ranked(several)
     assert ranked.index.tolist() == [2, 1, 3, 0]
     assert ranked["peak_usage_bytes"].tolist() == [80 * MIB, 50 * MIB, 5 * MIB, 900 * MIB]
@@ -36,7 +38,7 @@ def test_ranked_cgroup_with_a_limit_precedes_a_larger_one(several) -> None:
     assert focus.to_show(several, 3) == ([2], 3)
 
 
-def test_ranked_cgroups_with_kills_come_first_in_their_order(several) -> None:
+def test_ranked_cgroups_with_kills_come_first_in_their_order(several: Any) -> None:
     for kill_id, owner in ((1, 3), (2, 1), (2, 1), (3, 3)):
         several.add("oom", 1, kill_id=kill_id, limit_owner_cgroup_id=owner, constraint="memcg")
     several.add("oom", 1, kill_id=4, constraint="global")
@@ -47,11 +49,11 @@ def test_ranked_cgroups_with_kills_come_first_in_their_order(several) -> None:
     assert focus.to_show(several, 1) == ([3], 3)
 
 
-def test_to_show_of_an_empty_trace_is_nothing(trace) -> None:
+def test_to_show_of_an_empty_trace_is_nothing(trace: Any) -> None:
     assert focus.to_show(trace, 3) == ([], 0)
 
 
-def test_timeline_of_life_covers_the_life_of_the_cgroup(several) -> None:
+def test_timeline_of_life_covers_the_life_of_the_cgroup(several: Any) -> None:
     several.add("cgroups", cgroup_id=20, path="/short", created=several.ns(0.5), removed=several.ns(1.5))
     several.charged(0.6, 20, "anon", MIB, usage_bytes=MIB)
     frame = focus.timeline_of_life(several, 20, 40)
@@ -62,12 +64,12 @@ def test_timeline_of_life_covers_the_life_of_the_cgroup(several) -> None:
     assert whole.index[0] == pd.Timestamp(several.ns(0), tz="UTC")
 
 
-def test_timeline_of_life_of_exactly_the_most_rows_fits(several) -> None:
+def test_timeline_of_life_of_exactly_the_most_rows_fits(several: Any) -> None:
     several.add("cgroups", cgroup_id=20, path="/short", created=several.ns(0), removed=several.ns(2))
     assert len(focus.timeline_of_life(several, 20, 40)) <= 40
 
 
-def test_timeline_of_life_from_begin_to_end_has_rows_for_that_time(several) -> None:
+def test_timeline_of_life_from_begin_to_end_has_rows_for_that_time(several: Any) -> None:
     frame = focus.timeline_of_life(several, 2, 40, begin="0.2s", end="0.6s")
     assert (frame.index[1] - frame.index[0]) == pd.Timedelta("10ms")
     assert len(frame) == 40

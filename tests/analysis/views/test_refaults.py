@@ -98,8 +98,8 @@ def many(rows: int, files: int) -> pd.DataFrame:
             "inode_id": random.integers(1, 2**62, files)[random.integers(0, files, rows)],
             "index": random.integers(0, 64, rows) // pages * pages,
             "nr_pages": pages,
-            "op": pd.Categorical.from_codes(ops, ["add", "delete"]),
-            "cause": pd.Categorical.from_codes(ops, ["read", "reclaim_memcg"]),
+            "op": pd.Categorical(np.array(["add", "delete"])[ops]),
+            "cause": pd.Categorical(np.array(["read", "reclaim_memcg"])[ops]),
         }
     )
 

@@ -48,6 +48,7 @@ def _at(seconds: float) -> pd.Timestamp:
 def test_timeline_has_its_index_and_dtypes(page_cache_experiment: Any) -> None:
     line = timeline(page_cache_experiment, 7)
     assert line.index.name == "time"
+    assert isinstance(line.index, pd.DatetimeIndex)
     assert str(line.index.tz) == "UTC"
     assert line["anon_bytes"].dtype == pd.Int64Dtype()
     assert line["usage_bytes"].dtype == pd.Int64Dtype()

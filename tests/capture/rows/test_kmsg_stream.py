@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 import tracer
-from tracer.capture.rows import kmsg_stream
 from tracer.capture.rows.kmsg_stream import READ, KernelLog, open_kernel_log
 
 MIB = 1 << 20
@@ -50,7 +49,7 @@ class Device:
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     made = Device()
-    monkeypatch.setattr(kmsg_stream.os, "read", made.read)
+    monkeypatch.setattr(os, "read", made.read)
     yield made
     monkeypatch.undo()
     made.close()

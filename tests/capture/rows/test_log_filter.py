@@ -19,13 +19,13 @@ OURS = Dump(1, "ours", "/box", "/box/inner")
 OTHERS = Dump(2, "others", "/other", "/other/one")
 ABOVE = Dump(3, "above", "/top", "/top/sibling")
 GLOBAL = Dump(4, "global", constraint="CONSTRAINT_NONE", task_memcg="/other")
-OLD = (
+OLD = [
     "hog invoked oom-killer: gfp_mask=0x6000c0(GFP_KERNEL), nodemask=(null), order=0, oom_score_adj=0",
     "Task in /other/one killed as a result of limit of /other",
     "memory: usage 102400kB, limit 102400kB, failcnt 23",
     "Memory cgroup out of memory: Kill process 7 (hog) score 988 or sacrifice child",
     "Killed process 7 (hog) total-vm:105344kB, anon-rss:101376kB, file-rss:4kB, shmem-rss:0kB",
-)
+]
 
 
 def rows(*texts: str, start_ns: int = 0, step_ns: int = 1000) -> list[dict[str, Any]]:
@@ -68,7 +68,7 @@ def test_report_on_a_traced_cgroup_is_kept(filtered: LogFilter, dump: Dump, piec
 
 @pytest.mark.parametrize("lines", [list(OTHERS.lines()), OLD], ids=["5.0 and later", "before 5.0"])
 def test_report_on_another_cgroup_is_left_out_and_counted(filtered: LogFilter, lines: list[str]) -> None:
-    reaped = f"oom_reaper: reaped process {2 if lines is not OLD else 7} (others), now anon-rss:0kB"
+    reaped = f"oom_reaper: reaped process {7 if lines is OLD else 2} (others), now anon-rss:0kB"
     kept = filtered.take(rows("before", *lines, reaped, "usb 1-1: new device", *OURS.lines()))
     assert texts(kept + filtered.end()) == ["before", "usb 1-1: new device", *OURS.lines()]
     assert filtered.left_out == {"reports": 1, "lines": len(lines) + 1}

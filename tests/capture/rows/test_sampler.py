@@ -13,7 +13,6 @@ import pytest
 from tracer.capture.rows import sampler
 from tracer.capture.rows.cgroup_rows import Cgroup
 from tracer.capture.rows.sampler import Sampler
-from tracer.kernel.cgroups import memory_files
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, cgroup_id
 
 PARENTS = {"/": None, "/a": "/", "/a/b": "/a", "/a/c": "/a", "/d": "/"}
@@ -43,7 +42,7 @@ class Sampled:
         (self.folder(path) / "memory.stat").write_text("total_rss 4096\n")
 
     def add(self, path: str, number: int, parent: str | None) -> None:
-        self.sampler.add(Cgroup(number, parent and self.ids[parent], path, memcg=number))
+        self.sampler.add(Cgroup(number, self.ids[parent] if parent else None, path, memcg=number))
 
     def reclaim_counts(self, number: int) -> dict[str, int]:
         """Return reclaim counts as `Programs` does."""
@@ -121,7 +120,7 @@ def test_sample_without_free_descriptors_is_counted_as_lost(
             raise OSError(errno.EMFILE, "Too many open files")
         return opened(path, *args, **options)
 
-    monkeypatch.setattr(memory_files.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     for _ in range(2):
         scanned = made.column("pgscan")
         assert scanned.keys() == set(PARENTS) - {"/d"}

@@ -91,6 +91,6 @@ def test_command_line_is_read_again_later_and_at_a_kill(
     assert [row["cmdline"] for row in tasks.rows] == ["postgres: checkpointer"]
     titles.update({2: "postgres: writer"})
     later_s = time.monotonic() + 2
-    monkeypatch.setattr(task_rows.time, "monotonic", lambda: later_s)
+    monkeypatch.setattr(time, "monotonic", lambda: later_s)
     tasks.reread_titles()
     assert [row["cmdline"] for row in tasks.rows] == ["postgres: checkpointer", "postgres: writer"]

@@ -262,7 +262,7 @@ def test_news_are_reported_once(host: Host) -> None:
 
 def test_news_of_a_crash_loop_are_few(host: Host) -> None:
     host.record("web")
-    lines = []
+    lines: list[str] = []
     for cgroup_id in range(100, 200):
         host.event("mkdir", cgroup_id, "/x/web")
         host.event("rmdir", cgroup_id, "/x/web")

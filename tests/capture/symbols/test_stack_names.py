@@ -99,7 +99,7 @@ def test_repeated_stack_keeps_its_number_and_is_named_once(sampled: Stacks, user
 def test_same_addresses_in_another_program_get_another_number(
     sampled: Stacks, users: Users, other: dict[str, int]
 ) -> None:
-    one = {"tgid": 1, "start_code": 8, "start_stack": 8, "kernel": [30], "user": [5]}
+    one: dict[str, Any] = {"tgid": 1, "start_code": 8, "start_stack": 8, "kernel": [30], "user": [5]}
     kernel, user = sampled.number(records(one, one | other))
     assert kernel[0] == kernel[1]
     assert user[0] != user[1]

@@ -171,9 +171,7 @@ class FakeRecord:
 
 def test_recorded_command_is_that_of_the_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(FakeRecord, "commands", [])
-    monkeypatch.setattr(
-        lab_run.subprocess, "Popen", lambda command, **_: FakeRecord(command, b"/a/trace\n", 137)
-    )
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: FakeRecord(command, b"/a/trace\n", 137))
     monkeypatch.setattr(lab_run, "examine", lambda *_: ())
     monkeypatch.setattr(tracer, "open", lambda path: path)
     found = lab_run.run(EXPERIMENTS["page-cache"], tmp_path / "new" / "trace", True)

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.kernel.cgroups import memory_files
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.memory_files import (
     COLUMNS,
@@ -192,7 +191,7 @@ def test_reading_directory_removed_meanwhile_is_none(tmp_path: Path, monkeypatch
             directory.rmdir()
         return opened(path, *args, **options)
 
-    monkeypatch.setattr(memory_files.os, "open", remove_first)
+    monkeypatch.setattr(os, "open", remove_first)
     assert files.read() is None
 
 
@@ -259,7 +258,7 @@ def test_reading_pressure_switched_off_is_none(tmp_path: Path, monkeypatch: pyte
     def refuse(*_: object) -> bytes:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(memory_files.os, "read", refuse)
+    monkeypatch.setattr(os, "read", refuse)
     assert known(reading(tmp_path, 2, {"memory.pressure": ""})) == {}
 
 

@@ -44,12 +44,16 @@ def busy() -> None:
         pass
 
 
+def idle() -> None:
+    time.sleep(WAIT_S)
+
+
 @permitted
 def test_urgency_lasts_while_little_cpu_is_used() -> None:
     def look() -> list[int]:
         with Urgency() as urgency:
             policies = [policy()]
-            for use in (lambda: time.sleep(WAIT_S), busy, lambda: time.sleep(WAIT_S)):
+            for use in (idle, busy, idle):
                 urgency.watch()
                 use()
                 urgency.adjust()

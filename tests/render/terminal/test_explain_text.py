@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from tracer.analysis.results.quality import KernelLogPlace
 from tracer.analysis.results.reclaim_attempts import Reclaim, SwapIo, Waiter
 from tracer.analysis.results.survivor import Held
 from tracer.analysis.views import stalls
+from tracer.categories import PART_BY_NAME
 from tracer.render.terminal import console, explain_text
 from tracer.render.words import kill_facts, reclaim_facts, survivor_facts
 from tracer.schema import RECLAIM_COUNTS
@@ -53,8 +55,8 @@ def stuck(report: OomReport) -> OomReport:
         Waiter(7, None, 3.0, {"dirty": 3.0}),
     )
     tried = replace(report.reclaim, transcript=attempts, waiters=waiters)
-    swapped = {"swap_writes": SwapIo(1300, 79 << 20, TOOK_MS), "swap_reads": SwapIo(40, 1 << 20, {})}
-    return replace(report, reclaim=replace(tried, **swapped))
+    writes, reads = SwapIo(1300, 79 << 20, TOOK_MS), SwapIo(40, 1 << 20, {})
+    return replace(report, reclaim=replace(tried, swap_writes=writes, swap_reads=reads))
 
 
 def test_waiters_and_kept_pages_match_the_golden_file(
@@ -110,7 +112,12 @@ def test_every_kind_of_wait_and_of_page_kept_has_words() -> None:
 
 
 def factor(number: int, comm: str = "sh") -> Evidence:
-    killed = {"killed_comm": comm, "killed_pid": number, "killed_oom_score_adj": 500, "killed_held_bytes": 1}
+    killed: dict[str, Any] = {
+        "killed_comm": comm,
+        "killed_pid": number,
+        "killed_oom_score_adj": 500,
+        "killed_held_bytes": 1,
+    }
     larger = {"larger_comm": comm, "larger_pid": 9, "larger_oom_score_adj": 0, "larger_held_bytes": 2}
     return Evidence("larger_process_lived", killed | larger, ("oom_candidates",))
 
@@ -187,7 +194,7 @@ def test_kill_with_unknown_fields_has_no_none(report: OomReport) -> None:
         trigger=replace(report.trigger, cgroup=None, gfp=None, order=None, stack=None),
         victims=tuple(replace(victim, anon_rss_bytes=None, cgroup=None) for victim in report.victims),
         candidates=(),
-        composition=replace(report.composition, **dict.fromkeys([*kill_facts.PART_BY_NAME, "total"])),
+        composition=replace(report.composition, **dict.fromkeys([*PART_BY_NAME, "total"])),
         working_set_bytes=None,
         reclaim=Reclaim(0, 0, 0, 0.0, ()),
         cushion=Cushion(None, None, None, None, None, None),

@@ -101,7 +101,7 @@ def test_many_cgroups_are_cut_and_counted(summary: info_text.Summary) -> None:
 
 def test_many_paths_of_a_filter_are_cut_and_counted(summary: info_text.Summary) -> None:
     paths = [f"/c-{number}" for number in range(30)]
-    said = shown(replace(summary, meta=summary.meta | {"filters": {"cgroups": paths, "asked": ["c-*"]}}))
+    said = shown(replace(summary, meta={**summary.meta, "filters": {"cgroups": paths, "asked": ["c-*"]}}))
     assert "cgroups: /c-0 /c-1" in said
     assert "/c-7 and 22 more" in " ".join(said.split())
     assert "asked: c-*" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,7 +17,7 @@ from tracer.render.words import kill_list
 HOSTILE = "\x1b[31m[red]<script>\nx"
 
 
-def loop(report: OomReport, count: int, **owner: str | None) -> list[OomReport]:
+def loop(report: OomReport, count: int, **owner: Any) -> list[OomReport]:
     """`count` kills of one name, a second apart."""
     return [
         replace(

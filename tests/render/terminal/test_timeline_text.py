@@ -90,7 +90,7 @@ def test_timeline_with_only_reclaim_waits_has_no_lane(timeline: pd.DataFrame, he
     assert "waiting" not in drawn(timeline, heading)
     timeline["psi_some_us"] = timeline["psi_full_us"] = 0
     assert "waiting" not in drawn(timeline, heading)
-    timeline.iloc[9, timeline.columns.get_loc("psi_some_us")] = 1
+    timeline.loc[timeline.index[9], "psi_some_us"] = 1
     assert "waiting" in drawn(timeline, heading)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -60,6 +60,10 @@ def everything(report: OomReport) -> Iterator[RenderableType]:
     return explain_text.post_mortem(report, page_size=4096, verbose=True)
 
 
+def screen(report: OomReport) -> list[RenderableType]:
+    return [first_screen.kill_screen(report)]
+
+
 @cache
 def reports_of(example: str) -> list[OomReport]:
     return tracer.open(TOP / "traces" / example).explain()
@@ -70,9 +74,9 @@ def test_recorded_examples_wrap_between_words(example: str) -> None:
     for report in reports_of(example):
         known = forms(report)
         for columns in WIDTHS:
-            assert_unbroken(lambda report=report: [first_screen.kill_screen(report)], known, columns)
+            assert_unbroken(partial(screen, report), known, columns)
         for columns in SOME_WIDTHS:
-            assert_unbroken(lambda report=report: everything(report), known, columns)
+            assert_unbroken(partial(everything, report), known, columns)
 
 
 @pytest.mark.parametrize("columns", SOME_WIDTHS)
@@ -80,7 +84,7 @@ def test_survivors_match_the_golden_file(columns: int) -> None:
     held = tracer.open(TOP / "traces/thrash").held_cgroups()
     for verbose in (False, True):
         whole = console.to_text(explain_text.held(held, verbose=verbose), columns=1000, colour=False)
-        assert_unbroken(lambda v=verbose: explain_text.held(held, verbose=v), words(whole), columns)
+        assert_unbroken(partial(explain_text.held, held, verbose=verbose), words(whole), columns)
 
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda path: path.stem)
@@ -88,8 +92,8 @@ def test_kernel_logs_wrap_between_words(log: Path) -> None:
     for report in list(log_postmortem.explain(log_files.read(str(log)).reports))[:3]:
         known = forms(report)
         for columns in (60, 80, 100):
-            assert_unbroken(lambda report=report: [first_screen.kill_screen(report)], known, columns)
-            assert_unbroken(lambda report=report: everything(report), known, columns)
+            assert_unbroken(partial(screen, report), known, columns)
+            assert_unbroken(partial(everything, report), known, columns)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -13,7 +13,7 @@ SIZES = st.fixed_dictionaries({name: st.none() | st.integers(0, 2**50) for name 
 
 
 def _sizes(**given: int) -> dict[str, int | None]:
-    return dict.fromkeys(MEMORY_STAT_BYTES, 0) | given
+    return {**dict.fromkeys(MEMORY_STAT_BYTES, 0), **given}
 
 
 @given(sizes=SIZES, total=st.integers(0, 2**50))
