@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import pytest
 from synthetic.lab_kill import (
     MIB,
@@ -73,7 +74,22 @@ def test_little_was_mapped_fails_with_a_large_rss(victims: tuple[Victim, ...], p
 def attempt(scanned: int, freed: int = 0, dirty: int = 0, writeback: int = 0) -> ReclaimAttempt:
     anon, pages = 1, scanned + 1
     lists = (anon, scanned, 0, freed)
-    return ReclaimAttempt("", 0.1, "memcg", None, 7, None, pages, freed, 0, *lists, dirty, writeback, 1, 1)
+    return ReclaimAttempt(
+        pd.Timestamp("2025-11-24 23:40:00Z"),
+        0.1,
+        "memcg",
+        None,
+        7,
+        None,
+        pages,
+        freed,
+        0,
+        *lists,
+        dirty,
+        writeback,
+        1,
+        1,
+    )
 
 
 @pytest.mark.parametrize(
