@@ -74,22 +74,8 @@ def test_little_was_mapped_fails_with_a_large_rss(victims: tuple[Victim, ...], p
 def attempt(scanned: int, freed: int = 0, dirty: int = 0, writeback: int = 0) -> ReclaimAttempt:
     anon, pages = 1, scanned + 1
     lists = (anon, scanned, 0, freed)
-    return ReclaimAttempt(
-        pd.Timestamp("2025-11-24 23:40:00Z"),
-        0.1,
-        "memcg",
-        None,
-        7,
-        None,
-        pages,
-        freed,
-        0,
-        *lists,
-        dirty,
-        writeback,
-        1,
-        1,
-    )
+    time = pd.Timestamp("2025-11-24 23:40:00Z")
+    return ReclaimAttempt(time, 0.1, "memcg", None, 7, None, pages, freed, 0, *lists, dirty, writeback, 1, 1)
 
 
 @pytest.mark.parametrize(
