@@ -245,8 +245,8 @@ def test_reading_verbs_distinguish_the_lives(
     assert_verbs_show(trace, path, pids)
     assert_log_replaces_probe(trace, path, tmp_path / "blind")
     log = tmp_path / "kern.log"
-    lines = trace.kernel_log.sort_values("sequence").itertuples()
-    log.write_text("\n".join(f"[{row.ktime_ns / 1e9:12.6f}] {row.text}" for row in lines))
+    lines = trace.kernel_log.sort_values("sequence")[["ktime_ns", "text"]].to_numpy().tolist()
+    log.write_text("\n".join(f"[{ktime_ns / 1e9:12.6f}] {text}" for ktime_ns, text in lines))
     of_log = json.loads(read_by("explain", "--kmsg", log, "-c", "crasher_read", "--json", env=engine.env))
     assert [kill["victims"][0]["pid"] for kill in of_log["kills"]] == pids
     assert {kill["limit_owner"]["container"] for kill in of_log["kills"]} == {"crasher_read"}

@@ -189,7 +189,7 @@ def test_recorded_command_is_that_of_the_experiment(monkeypatch: pytest.MonkeyPa
 def test_failed_recording_of_an_experiment_is_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(lab_run.subprocess, "Popen", lambda command, **_: FakeRecord(command, b"", 1))
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: FakeRecord(command, b"", 1))
     with pytest.raises(TracerError, match="record ended with status 1"):
         lab_run.run(EXPERIMENTS["anon"], tmp_path / "trace", False)
 

@@ -157,7 +157,7 @@ def test_limit_remark_depends_on_the_page_size(
 
 
 def test_lowered_limit_has_its_tick_inside_the_bar(timeline: pd.DataFrame, heading: Heading) -> None:
-    timeline.iloc[20:, timeline.columns.get_loc("limit_bytes")] = 50 * MIB
+    timeline.loc[timeline.index[20:], "limit_bytes"] = 50 * MIB
     shown = drawn(timeline, heading)
     assert "limit 100 MiB, later 50 MiB" in shown
     row = next(line for line in shown.splitlines() if line.startswith("    2.5 s"))
