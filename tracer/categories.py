@@ -20,8 +20,8 @@ class Counter:
     `node_items` and `memcg_items` are the names that the counter has or had in enum node_stat_item and in
     enum memcg_stat_item; a kernel has one of them. `unit` is what the kernel counts in
     (memcg_page_state_unit in mm/memcontrol.c). `v1` and `v2` are its lines of memory.stat (memcg1_stats[] and
-    memory_stats[] in mm/memcontrol*.c). No `v1`: v1 prints no such line. No `v2`: the line has the counter's
-    own name; only without `is_in_v2_stat` is there none.
+    memory_stats[] in mm/memcontrol*.c). `v1` is None if v1 prints no line. `v2` is None if the line has the
+    counter's own name; `is_in_v2_stat` is false if v2 prints no line.
 
     `only_version`: only this version of cgroups counts it.
 
@@ -138,9 +138,9 @@ WORKINGSET_ITEMS: Final = {
 class Part:
     """A part of usage at a kill; the parts do not overlap, and add up to usage.
 
-    `layer` is the `Layer` in whose colour it is drawn, `label` its name on a page, `meaning` what it is in a
-    few words. `counter` is the counter that is all of it, where one is. Only the parts of kernel memory have
-    a `phrase`, which names them in a sentence.
+    `layer` names the `Layer` that gives its colour, `label` is its name on a page, `meaning` explains it in a
+    few words. `counter` is the one counter that it equals; None: it is computed from several. Only the parts
+    of kernel memory have a `phrase`, which names them in a sentence.
     """
 
     name: str
