@@ -21,7 +21,7 @@ help:
 	echo 'make lint      ruff, mypy, clang-format'
 	echo 'make bench     measure what tracing and reading cost here'
 	echo 'make headers   write bpf/events.h and bpf/categories.h again, after a change in tracer/'
-	echo 'make pictures  draw the pictures of the README again, from the recorded example'
+	echo 'make pictures  draw the pictures of the documents again, from the recorded example and from the code'
 	echo 'make clean     remove what make made, but no trace that you recorded'
 	echo
 	echo 'PYTHON=...     the interpreter that .venv is made with (3.11 or newer; now: $(PYTHON))'
@@ -146,6 +146,7 @@ pictures: setup
 	@for verb in timeline explain; do
 		$(VENV)/bin/python docs/picture.py $$verb traces/page-cache
 	done
+	$(VENV)/bin/python docs/rooms.py
 
 clean:
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis traces/demo traces/demo.html

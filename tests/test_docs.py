@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,21 @@ def in_a_folder_with_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_relative_links_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_source_files_named_in_a_document_exist(document: Path) -> None:
+    named = re.findall(r"`((?:[\w.]+/)+[\w.]+\.(?:py|c|h|sh|toml|tsv))`", document.read_text())
+    missing = [
+        name for name in named if not any((folder / name).exists() for folder in (TOP, TOP / "tracer"))
+    ]
+    assert [name for name in missing if "NAME" not in name] == []
+
+
+def test_picture_of_the_rooms_is_that_of_the_code() -> None:
+    rooms = runpy.run_path(str(TOP / "docs/rooms.py"))
+    drawn = (TOP / "docs/rooms.svg").read_text()
+    assert drawn == rooms["svg"](rooms["layers"]()), "`make pictures` draws it again"
 
 
 def test_make_targets_named_in_the_readme_exist() -> None:
