@@ -1,8 +1,9 @@
 """Random crowds: the kernel kills the process with the highest badness in the trace, and a reported
 alternative changes the kernel's choice.
 
-`MEMCG_TRACER_CROWDS=200 make test ARGS=tests/capture/recordings/test_crowds.py` runs 200 crowds, at most two
-a second, because the kernel reports no more kills. `MEMCG_TRACER_SEED` selects the crowds.
+To run 200 crowds, at most two a second, because the kernel reports no more kills:
+`MEMCG_TRACER_CROWDS=200 make test ARGS=tests/capture/recordings/kills/test_crowds.py`.
+`MEMCG_TRACER_SEED` selects the crowds.
 """
 
 from __future__ import annotations
