@@ -56,45 +56,45 @@ limit that is not set is NA as well, and the flag beside it is then false.
 
     @cached_property
     def refaults(self) -> pd.DataFrame:
-        """The evictions that were undone by refaults: `tracer.analysis.views.refaults.refaults`."""
+        """Return the evictions that were undone by refaults: `tracer.analysis.views.refaults.refaults`."""
         return refaults.refaults(self)
 
     @cached_property
     def needed_again(self) -> pd.DataFrame:
-        """The page cache that was refaulted, and the time over which it was needed:
+        """Return the page cache that was refaulted, and the time over which it was needed:
         `tracer.analysis.views.refaults.needed_again`."""
         return refaults.needed_again(self)
 
     @cached_property
     def waits(self) -> pd.DataFrame:
-        """The times in which threads waited for memory: `tracer.analysis.views.stalls.waits`."""
+        """Return the times in which threads waited for memory: `tracer.analysis.views.stalls.waits`."""
         return stalls.waits(self)
 
     @cached_property
     def places(self) -> Places:
-        """The look-up of cgroups: `tracer.analysis.core.lookup.cgroups.Places`."""
+        """Return the look-up of cgroups: `tracer.analysis.core.lookup.cgroups.Places`."""
         return Places(self.cgroups)
 
     @cached_property
     def processes(self) -> Processes:
-        """The look-up of processes: `tracer.analysis.core.lookup.processes.Processes`."""
+        """Return the look-up of processes: `tracer.analysis.core.lookup.processes.Processes`."""
         return Processes(self.tasks)
 
     @cached_property
     def losses(self) -> Losses:
-        """The look-up of losses: `tracer.analysis.core.lookup.losses.Losses`."""
+        """Return the look-up of losses: `tracer.analysis.core.lookup.losses.Losses`."""
         return Losses(self.loss)
 
     @cached_property
     def logged(self) -> list[Logged]:
-        """The reports of the OOM killer in the kernel log:
+        """Return the reports of the OOM killer in the kernel log:
         `tracer.analysis.core.lookup.log_reports.logged`.
         """
         return log_reports.logged(self.kernel_log)
 
     @cached_property
     def functions(self) -> Functions:
-        """The look-up of stacks: `tracer.analysis.core.lookup.stacks.Functions`."""
+        """Return the look-up of stacks: `tracer.analysis.core.lookup.stacks.Functions`."""
         return Functions(self.stacks)
 
     def waits_by_process(self, cgroup: str | int | None = None) -> pd.DataFrame:
@@ -123,7 +123,7 @@ limit that is not set is NA as well, and the flag beside it is then false.
     def held_cgroups(self, cgroup: str | int | None = None) -> list[Held]:
         """Return how near each cgroup came to its limit, and what reclaim gave back.
 
-        `cgroup`: only of cgroups that fit this pattern.
+        `cgroup`: only cgroups that fit this pattern.
         """
         return held_cgroups(self, cgroup)
 

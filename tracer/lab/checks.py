@@ -45,7 +45,7 @@ class Evidence:
 
     @property
     def report(self) -> OomReport:
-        """The report of the first kill."""
+        """Return the report of the first kill."""
         return self.reports[0]
 
 

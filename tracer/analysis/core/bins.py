@@ -64,11 +64,11 @@ class Bins:
 
     @property
     def slots(self) -> int:
-        """The number of slots up to the end of the last bin."""
+        """Return the number of slots up to the end of the last bin."""
         return self.count + 1
 
     def begins(self) -> npt.NDArray[np.datetime64]:
-        """Return the begin of each bin, UTC."""
+        """Return the beginning of each bin, UTC."""
         edges = self.begin_ns + self.width_ns * np.arange(self.count, dtype=np.int64)
         return edges.view("datetime64[ns]")
 
@@ -78,7 +78,7 @@ class Bins:
 
 
 def require_bounded(bins: Bins, every: str, cgroups: int) -> None:
-    """Raise UsageError for more rows than fit in memory; its text names lengths and ranges that do."""
+    """Raise UsageError for more rows than fit in memory; the message names lengths and ranges that do."""
     if bins.count * cgroups <= _MOST_ROWS:
         return
     most = max(_MOST_ROWS // cgroups, 1)
@@ -92,10 +92,11 @@ def require_bounded(bins: Bins, every: str, cgroups: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A matrix of the cgroups to show, which are `ids`, and the slots of `bins`.
+    """A matrix with a row for each cgroup to show (`ids`) and a column for each slot of `bins`.
 
-    `local_ids` (ascending) are these cgroups and all below them. A charge to one of them counts for several
-    cgroups shown: `counts_for[n]` has the position in `ids` of the n-th of those, -1 if there are fewer.
+    `local_ids` (ascending) are these cgroups and all below them. A charge to a local cgroup counts for each
+    shown cgroup at or above it: `counts_for[n, k]` is the position in `ids` of the n-th cgroup for which a
+    charge to `local_ids[k]` counts, -1 if there are fewer.
     """
 
     ids: list[int]
@@ -115,16 +116,17 @@ class Grid:
         return cls(ids, local_ids, counts_for, bins)
 
     def sums(self, owner: pd.Series, time_ns: Int64s, weights: Int64s | None, rows: Bools) -> Int64s:
-        """Return the sum of `weights` (else the number) of picked rows, per slot and cgroup shown.
+        """Return the sum of `weights` over the picked rows, or their number, as a matrix of (cgroup shown,
+        slot).
 
-        Exact: float64, which NumPy counts in, holds integers up to 2^53.
+        The sums are exact: NumPy sums in float64, which holds integers up to 2^53.
         """
         shape = len(self.ids), self.bins.slots
         total = np.zeros(shape, dtype=np.int64)
         slot, local = self.bins.slot(time_ns), positions(self.local_ids, integers(owner))
         rows = rows & (slot < self.bins.slots) & (local >= 0)
         for counts_for in self.counts_for:
-            shown = counts_for[local]  # local is -1 in no subtree: `rows` leaves those out
+            shown = counts_for[local]  # -1 outside of all subtrees: excluded by `rows`
             picked = rows & (shown >= 0)
             counted = np.bincount(
                 (shown * self.bins.slots + slot)[picked],
@@ -135,10 +137,10 @@ class Grid:
         return total
 
     def time_within(self, owner: pd.Series, begin_ns: Int64s, end_ns: Int64s, rows: Bools) -> Int64s:
-        """Return how many ns of the picked spans lie in each slot, per cgroup shown with its subtree."""
+        """Return the time of the picked spans in each slot, in ns, as a matrix of (cgroup shown, slot)."""
 
         def time_since(moment_ns: Int64s) -> Int64s:
-            """Return the same for spans that have no end."""
+            """Return the same matrix for spans without an end."""
             to_slot_end = self.bins.begin_ns + self.bins.slot(moment_ns) * self.bins.width_ns - moment_ns
             in_first_slot = self.sums(owner, moment_ns, to_slot_end, rows)
             begun = self.sums(owner, moment_ns, None, rows)
@@ -147,20 +149,21 @@ class Grid:
         return time_since(begin_ns) - time_since(end_ns)
 
     def shown_for(self, cgroup_id: int) -> list[int]:
-        """Return the positions in `ids` of those that this cgroup counts for."""
+        """Return the positions in `ids` of the cgroups for which a charge to this cgroup counts."""
         (local,) = positions(self.local_ids, np.array([cgroup_id], dtype=np.int64))
         return [] if local < 0 else [shown for shown in self.counts_for[:, local].tolist() if shown >= 0]
 
     def shown(self, slots: Int64s) -> Int64s:
-        """Return a flow as a column: the bins of the first cgroup, then those of the next."""
+        """Return a matrix as a column without slot 0: the bins of the first cgroup, then those of the
+        next."""
         return np.asarray(slots[:, 1:].ravel())
 
     def shown_or_na(self, slots: Int64s, valid: Bools) -> pd.arrays.IntegerArray:
-        """Return a flow as a column, with NA where it is not valid."""
+        """Return a matrix as a column, as `shown` does, with NA where it is not valid."""
         return pd.arrays.IntegerArray(slots[:, 1:].ravel().copy(), ~valid[:, 1:].ravel())
 
     def latest(self, readings: Readings) -> pd.arrays.IntegerArray:
-        """Return the last of the readings (of the cgroups shown themselves) up to the end of each bin."""
+        """Return the last reading of each cgroup shown up to the end of each bin, as a column."""
         order = np.argsort(readings.time_ns, kind="stable")
         slot = self.bins.slot(readings.time_ns[order])
         row = positions(np.array(self.ids, dtype=np.int64), readings.cgroup_id[order])
@@ -178,7 +181,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """The values of a quantity of cgroups, and when each was read."""
+    """The values of a quantity of cgroups, and the time of each reading (ns since the epoch)."""
 
     cgroup_id: Int64s
     time_ns: Int64s
@@ -208,7 +211,7 @@ class Readings:
 
 
 def _nanoseconds(duration: str | float, option: str) -> int:
-    """Return a duration, given with a unit or in seconds."""
+    """Return a duration in ns, given with a unit or in seconds."""
     try:
         seconds = float(duration)
     except ValueError:
@@ -222,7 +225,7 @@ def _nanoseconds(duration: str | float, option: str) -> int:
 
 
 def _moment_ns(moment: str | float, start: int) -> int:
-    """Return a moment since the epoch, given as seconds from the start of the trace or in ISO 8601."""
+    """Return a moment in ns since the epoch, given as seconds from the start of the trace or in ISO 8601."""
     with contextlib.suppress(UsageError):
         return start + _nanoseconds(moment, "--begin/--end")
     try:

@@ -28,7 +28,7 @@ def column_times_ns(column: pd.Series) -> Int64s:
 
 def _index_ns(index: pd.Index) -> Int64s:
     times = pd.DatetimeIndex(index)
-    if times.unit != "ns":  # as_unit() would copy what is in ns already
+    if times.unit != "ns":  # as_unit() copies even a column that is in ns
         times = times.as_unit("ns")
     return np.asarray(times.asi8, dtype=np.int64)
 
@@ -49,12 +49,12 @@ def integers(column: pd.Series, missing: int = NO_ID) -> Int64s:
 
 
 def known(column: pd.Series) -> Bools:
-    """Return which rows of a column are not null."""
+    """Return a mask of the rows of a column that are not null."""
     return np.asarray(column.notna().to_numpy(), dtype=np.bool_)
 
 
 def is_one_of(column: pd.Series, values: Iterable[str | int]) -> Bools:
-    """Return which rows of a column have one of these values."""
+    """Return a mask of the rows of a column that have one of these values."""
     return np.asarray(column.isin(list(values)).to_numpy(), dtype=np.bool_)
 
 
@@ -73,10 +73,10 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def optional(value: Any) -> int | None:
-    """Return a cell of a nullable integer column."""
+    """Return a cell of a nullable integer column; None for NA."""
     return None if pd.isna(value) else int(value)
 
 
 def optional_text(value: Any) -> str | None:
-    """Return a cell of a nullable string column."""
+    """Return a cell of a nullable string column; None for NA."""
     return None if pd.isna(value) else str(value)

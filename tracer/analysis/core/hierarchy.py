@@ -1,7 +1,7 @@
-"""The hierarchy of cgroups: which of them lie below which, for many at once.
+"""The hierarchy of cgroups: the cgroups above and below many cgroups at once.
 
-Two cgroups may have had one path, one after the other. What was made below that path belongs to the cgroup
-that had it at that time (`analysis.core.lives`).
+Two cgroups may have had the same path, one after the other. A cgroup below that path belongs to the one that
+had the path when the lower one was made (`analysis.core.lives`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def paths_by_id(cgroups: pd.DataFrame) -> dict[int, str]:
 
 
 def positions_above(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> dict[int, list[int]]:
-    """Return id -> the positions in `cgroup_ids` of the cgroups that it counts for.
+    """Return id -> the positions in `cgroup_ids` of the cgroups for which a charge to it counts.
 
-    The keys are `cgroup_ids` and all cgroups below any of them. A cgroup counts for itself, whose position
-    stands first, and for every cgroup above it.
+    The keys are `cgroup_ids` and all cgroups below any of them. A charge counts for the charged cgroup, whose
+    position comes first, and for every cgroup above it.
     """
     paths, lives = paths_by_id(cgroups), Lives(cgroups)
     made = dict(zip(integers(cgroups["cgroup_id"]).tolist(), made_ns(cgroups).tolist(), strict=True))
@@ -46,7 +46,7 @@ def positions_above(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> dict[in
 
 
 def descendants_of(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> dict[int, Int64s]:
-    """Return id -> `Places.descendants` of it, found in one pass for all `cgroup_ids`."""
+    """Return id -> `Places.descendants(id)`, found in one pass for all `cgroup_ids`."""
     below: list[list[int]] = [[] for _ in cgroup_ids]
     for number, positions in sorted(positions_above(cgroups, cgroup_ids).items()):
         for position in positions:

@@ -40,10 +40,11 @@ class RowIndex:
 
 @dataclass(frozen=True, slots=True)
 class Histories:
-    """The rows of a table in the order of time, each of which is about one of `count` things.
+    """The rows of a table in order of time; each row is about one of `count` things.
 
-    `times` are in ns since the epoch, a row each. `order` is as in `RowIndex`, by thing; `firsts` is where
-    the rows of each thing begin in it. `places` orders a row by its thing and then by its position.
+    `times` has the time of each row in ns since the epoch. `order` has the positions of the rows, sorted by
+    thing and then by time, and `firsts` the index in `order` at which the rows of each thing begin. `places`
+    ascends: it has for each entry of `order` the thing and the position as one number.
     """
 
     times: Int64s
@@ -59,13 +60,13 @@ class Histories:
         return cls(times, index.order, firsts, index.keys * len(times) + index.order)
 
     def counts_at(self, time_ns: int) -> Int64s:
-        """Return for each thing how many of its rows are not later than a moment."""
+        """Return for each thing the number of its rows up to a moment (ns since the epoch), included."""
         rows = int(np.searchsorted(self.times, time_ns, side="right"))
         begins = np.arange(len(self.firsts)) * len(self.times)
         return np.searchsorted(self.places, begins + rows) - self.firsts
 
     def last_rows_at(self, time_ns: int) -> Int64s:
-        """Return for each thing the position of its last row that is not later than a moment, else -1."""
+        """Return for each thing the position of its last row up to a moment, included; -1 without one."""
         counts = self.counts_at(time_ns)
         return np.where(counts > 0, np.append(self.order, -1)[self.firsts + counts - 1], -1)
 
@@ -84,6 +85,6 @@ class RunningSums:
         return cls(histories, np.append(0, np.cumsum(amounts[histories.order])))
 
     def sums_at(self, time_ns: int) -> Int64s:
-        """Return for each thing the sum of its rows that are not later than a moment."""
+        """Return for each thing the sum of its rows up to a moment, included."""
         firsts = self.histories.firsts
         return np.asarray(self.sums[firsts + self.histories.counts_at(time_ns)] - self.sums[firsts])

@@ -106,7 +106,7 @@ def level(subtree: Subtree, weights: Weights) -> Steps | None:
 
 
 def change(subtree: Subtree, weights: Weights, base: int = 0) -> Steps:
-    """Return the change of that sum since the start of the trace, on top of `base` bytes. It is always
+    """Return the change of the sum of `level` since the start of the trace, plus `base` bytes. It is always
     known."""
 
     def find() -> Steps:
@@ -157,7 +157,7 @@ def _is_made(subtree: Subtree) -> bool:
 def base_levels(
     samples: pd.DataFrame, cgroups: pd.DataFrame, cgroup_ids: Sequence[int], weights: Weights
 ) -> tuple[Int64s, Bools]:
-    """Return (`base_bytes` of each of the cgroups, 0 if not known; mask of those that are known)."""
+    """Return (`base_bytes` of each cgroup, 0 if not known; a mask of the known ones)."""
     ids = np.array(cgroup_ids, dtype=np.int64)
     starts = np.flatnonzero(
         is_one_of(samples["source"], ["start"]) & is_one_of(samples["cgroup_id"], cgroup_ids)
@@ -182,7 +182,7 @@ def made_in_trace(cgroups: pd.DataFrame, cgroup_ids: Int64s) -> Bools:
 
 def counter(subtree: Subtree, column: str) -> Steps:
     """Return `usage_bytes` or `limit_bytes` of the cgroup's own page counter (struct mem_cgroup, memory), as
-    charge rows and samples read it. It is not known before the first reading."""
+    charge rows and samples read it. The value is not known before the first reading."""
 
     def find() -> Steps:
         readings = [_read(table, subtree.cgroup_id, column) for table in (subtree.charge, subtree.samples)]
@@ -224,8 +224,8 @@ def usage(subtree: Subtree) -> Steps:
 
 
 def reading(subtree: Subtree, column: str) -> Steps:
-    """Return a column of the cgroup's samples, without the samples in which it is null. It is not known
-    before the first reading."""
+    """Return a column of the cgroup's samples, without nulls. The value is not known before the first
+    reading."""
 
     def find() -> Steps:
         return Steps(*_read(subtree.samples, subtree.cgroup_id, column), None)
@@ -234,7 +234,7 @@ def reading(subtree: Subtree, column: str) -> Steps:
 
 
 def _read(table: pd.DataFrame, cgroup_id: int, column: str) -> tuple[Int64s, Int64s]:
-    """Return (times, values) of the cgroup's rows in which the column is not null."""
+    """Return (times in ns, values) of the cgroup's rows in which the column is not null."""
     rows = _reads(table, cgroup_id, column)
     return times_ns(table)[rows], integers(kernel_numbers(table, column))[rows]
 

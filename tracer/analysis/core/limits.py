@@ -1,7 +1,8 @@
 """Limits as the kernel has them, out of DataFrames.
 
-In a DataFrame a limit that is not set is NA, as is one that is not known; the flag column beside it
-(`schema.LIMITS`) tells them apart. In the kernel, a limit that is not set is a number: `UNLIMITED_BYTES`.
+In a DataFrame, a limit that is not set and a limit that is not known are both NA; the flag column beside the
+limit (`schema.LIMITS`) distinguishes them. In the kernel, a limit that is not set is a number:
+`UNLIMITED_BYTES`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tracer.schema import LIMITS, UNLIMITED_BYTES
 
 
 def kernel_numbers(table: pd.DataFrame, name: str) -> pd.Series:
-    """Return a column, in bytes; of a limit that is not set, `UNLIMITED_BYTES`; NA is not known."""
+    """Return a column in bytes: `UNLIMITED_BYTES` where no limit is set, NA where the value is not known."""
     if name not in LIMITS:
         return table[name]
     return table[name].mask(table[LIMITS[name]].eq(False).fillna(False), UNLIMITED_BYTES)
@@ -31,7 +32,7 @@ def swap_room_of(row: Mapping[str, Any] | pd.Series, cgroup_version: int | None)
     """Return the swap that the cgroup of a sample may use beside its limit, in bytes.
 
     `UNLIMITED_BYTES` if no limit is set, None if it is not known. On v1 memory.memsw.limit_in_bytes bounds
-    memory and swap together; what it leaves above the limit of memory is for swap.
+    memory and swap together; the part above the limit of memory is for swap.
     """
     limit = limit_of(row, "swap_limit_bytes")
     if limit is None or limit >= UNLIMITED_BYTES or cgroup_version != 1:

@@ -1,6 +1,6 @@
 """The lives of a name: a container that restarts has one cgroup after the other, and each of them is a life.
 
-A name is the container's where it is known, together with its namespace, its pod, and the path below the
+A name is the container's if that is known, together with its namespace, its pod, and the path below the
 container's own cgroup; otherwise it is the path of the cgroup. The *run* of a cgroup is its ordinal, from 1,
 among the cgroups of its name in the order of their creation.
 """
@@ -49,9 +49,9 @@ class Lives:
         return self._life.get(cgroup_id) or Life(cgroup_id, f"id:{cgroup_id}", 1, 1)
 
     def parent_at(self, path: str, made_ns: int) -> int | None:
-        """Return the cgroup with this path that a cgroup made below the path at that moment belongs to.
+        """Return the id of the cgroup that had this path when a cgroup was made below it at `made_ns`.
 
-        It is the last that was made by then, else the first of all; None if no cgroup had the path.
+        It is the last one that was made by then, else the first one; None if no cgroup had the path.
         """
         rows = self._at_path.get(path.rstrip("/"), [])
         if not rows:
@@ -64,9 +64,9 @@ class Lives:
         return len(self._at_path.get(path.rstrip("/"), [])) > 1
 
     def in_order(self, cgroup_ids: Sequence[int]) -> list[int]:
-        """Return the ids with the lives of one name together, in the order of their runs.
+        """Return the ids with the lives of one name together, ordered by run.
 
-        The names stand in the order in which each comes first in `cgroup_ids`.
+        Names are ordered by their first occurrence in `cgroup_ids`.
         """
         lives = [self.life_for(number) for number in cgroup_ids]
         first: dict[object, int] = {}
@@ -114,8 +114,8 @@ class Container(NamedTuple):
 def containers(cgroups: pd.DataFrame) -> list[Container]:
     """Return the container of each row.
 
-    A container that crashes may be gone before its runtime was asked for its name. The path has the
-    container's id in it, so a name that is known of one cgroup holds for all cgroups with the same path.
+    A container that crashes may be gone before its runtime is asked for its name. The path contains the
+    container's id, so a name that is known for one cgroup holds for all cgroups with the same path.
     """
     columns = ("container", "container_id", "pod", "namespace")
     cells = ([optional_text(cell) for cell in cgroups[name]] for name in columns)

@@ -91,10 +91,10 @@ def _spelt(places: Sequence[Place], text: str) -> list[int]:
 
 
 def select(trace: TraceTables, pattern: str | int, run: int | None = None) -> list[int]:
-    """Return the ids of the cgroups that a verb shows for `pattern`, each of which stands for its subtree.
+    """Return the ids of the cgroups that a verb shows for `pattern`; each represents its subtree.
 
-    These are all lives of all names that fit, in the order of `Lives.in_order`, without cgroups that lie
-    below another of them; with `run`, that life alone.
+    These are all lives of all names that fit, in the order of `Lives.in_order`, except cgroups below another
+    one of them; with `run`, only that life.
 
     Raises TracerError with the nearest names if nothing fits, UsageError if `run` does not name one life.
     """
@@ -106,7 +106,7 @@ def select(trace: TraceTables, pattern: str | int, run: int | None = None) -> li
 
 
 def select_run(trace: TraceTables, run: int) -> int:
-    """Return the id of that life of the only name with several lives.
+    """Return the id of life `run` of the only name that has several lives.
 
     Raises UsageError if there is no such name, or more than one.
     """
@@ -147,7 +147,7 @@ def labels_of(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> list[str]:
 
 
 def with_data(trace: TraceTables) -> list[int]:
-    """Return the ids of the cgroups that the trace has charges or samples of, by path and then by run."""
+    """Return the ids of the cgroups with charges or samples in the trace, ordered by path and then by run."""
     ids = np.union1d(integers(trace.charge["cgroup_id"]), integers(trace.samples["cgroup_id"])).tolist()
     runs = [trace.places.lives.life_for(number).run for number in ids]
     return [number for *_, number in sorted(zip(labels_of(trace.cgroups, ids), runs, ids, strict=True))]
@@ -186,7 +186,7 @@ def _candidates(cgroups: pd.DataFrame, text: str) -> str:
 
 
 def nearest(names: Sequence[str], text: str) -> str:
-    """Return the names nearest to what was typed, as text, and how many more names there are."""
+    """Return as text the names most similar to the typed one, and the number of other names."""
     near = [name for name in names if text.strip("/").casefold() in name.casefold()] or _nearest(names, text)
     listed = near[:_MOST_LISTED]
     more = f" (and {len(names) - len(listed)} more)" if len(listed) < len(names) else ""

@@ -1,9 +1,9 @@
-"""The rows of a trace that are about one cgroup and those below it, and what follows from them, found once.
+"""The rows of a trace about one cgroup and those below it, and values derived from them, found once.
 
 Picking the rows of a cgroup out of a table takes a pass over the table. With thousands of cgroups or kills,
 such passes would take all the time. So each table is sorted by cgroup once; the rows of one cgroup then lie
-side by side. What is derived from them, such as a level as a function of time, is kept for all who ask about
-the same cgroup: its value at one more moment is a binary search.
+side by side. Derived values, such as a level as a function of time, are kept for all callers that ask about
+the same cgroup: one more moment then costs a binary search.
 """
 
 from __future__ import annotations
@@ -48,53 +48,53 @@ class Subtree:
 
     @cached_property
     def cgroups(self) -> pd.DataFrame:
-        """The rows of `cgroups` for the members."""
+        """Return the rows of `cgroups` for the members."""
         return self._rows("cgroups")
 
     @cached_property
     def charge(self) -> pd.DataFrame:
-        """The rows of `charge` for memory that is charged to a member."""
+        """Return the rows of `charge` for memory that is charged to a member."""
         return self._rows("charge")
 
     @cached_property
     def evictions(self) -> pd.DataFrame:
-        """The rows of `pagecache` for folios of a member that reclaim took."""
+        """Return the rows of `pagecache` for folios of a member that reclaim took."""
         return self._rows("pagecache")
 
     @cached_property
     def needed_again(self) -> pd.DataFrame:
-        """The rows of `needed_again` for pieces of files that were charged to a member first."""
+        """Return the rows of `needed_again` for pieces of files that were charged to a member first."""
         return self._rows("needed_again")
 
     @cached_property
     def reclaim(self) -> pd.DataFrame:
-        """The rows of `reclaim` whose target is a member."""
+        """Return the rows of `reclaim` whose target is a member."""
         return self._rows("reclaim")
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """The rows of `samples` of a member."""
+        """Return the rows of `samples` of a member."""
         return self._rows("samples")
 
     @cached_property
     def stack_samples(self) -> pd.DataFrame:
-        """The rows of `stack_samples` for memory that was charged to a member."""
+        """Return the rows of `stack_samples` for memory that was charged to a member."""
         return self._rows("stack_samples")
 
     @cached_property
     def swap_io(self) -> pd.DataFrame:
-        """The rows of `swap_io` for pages of a member."""
+        """Return the rows of `swap_io` for pages of a member."""
         return self._rows("swap_io")
 
     @cached_property
     def waits(self) -> pd.DataFrame:
-        """The rows of `waits` for tasks in a member."""
+        """Return the rows of `waits` for tasks in a member."""
         return self._rows("waits")
 
     def once(self, key: Hashable, find: Callable[[], T]) -> T:
-        """Return what `find` gives; it is called only for the first caller with `key`.
+        """Return the result of `find`, which is called only for the first caller with `key`.
 
-        The key has its caller's name in it.
+        The key contains the name of its caller.
         """
         if key not in self._found:
             self._found[key] = find()
@@ -102,10 +102,10 @@ class Subtree:
 
 
 class Subtrees:
-    """The subtrees of a trace. Callers keep a `Subtree`, and with it what was found in it."""
+    """The subtrees of a trace. A caller keeps each `Subtree`, since that keeps the values derived from it."""
 
     def __init__(self, trace: TraceTables, samples: pd.DataFrame | None = None) -> None:
-        """Take the tables of `trace`; `samples`, if it is given, replaces its table of that name."""
+        """Take the tables of `trace`, with `samples`, if given, in place of its table of that name."""
         self._trace = trace
         self._start_ns = start_ns(trace)
         self._tables: dict[str, _ByCgroup] = {}
@@ -113,7 +113,7 @@ class Subtrees:
             self._tables["samples"] = _ByCgroup(samples)
 
     def subtree_at(self, cgroup_id: int, members: Int64s | None = None) -> Subtree:
-        """Return the cgroup with all below it; `members` are their ids, where they are known already."""
+        """Return the cgroup with all below it; `members` are their ids, if already known."""
         ids = self._trace.places.descendants(cgroup_id) if members is None else members
         return self._subtree(cgroup_id, ids, lambda name: self._table(name).rows_for(ids))
 

@@ -1,4 +1,4 @@
-"""The protocol that the analysis has with a trace, and what is read off its tables as a whole."""
+"""The protocol between a trace and its analysis, and facts about the tables as a whole."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _RECLAIM_CAUSES: Final = ("reclaim_memcg", "reclaim_direct", "reclaim_kswapd")
 
 
 class TraceTables(Protocol):
-    """The tables of a trace as DataFrames, what follows from them, and `meta`: the contents of meta.json.
+    """The tables of a trace as DataFrames, tables derived from them, and `meta`: the contents of meta.json.
 
     The columns of the tables are those of `schema.TABLES`. A table with a `time` is indexed by it, in UTC,
-    and sorted. Whatever follows from the tables is found at first use and kept, for all callers.
+    and sorted. Derived tables and look-ups are computed at first use, and kept for all callers.
     """
 
     @property
@@ -60,55 +60,55 @@ class TraceTables(Protocol):
 
     @property
     def refaults(self) -> pd.DataFrame:
-        """The links between evictions and refaults in `pagecache`: `analysis.views.refaults.refaults`."""
+        """Return the links from refaults to evictions: `analysis.views.refaults.refaults`."""
         ...
 
     @property
     def needed_again(self) -> pd.DataFrame:
-        """The pieces of files that were refaulted: `analysis.views.refaults.needed_again`."""
+        """Return the pieces of files that were refaulted: `analysis.views.refaults.needed_again`."""
         ...
 
     @property
     def waits(self) -> pd.DataFrame:
-        """The times that threads waited for memory: `analysis.views.stalls.waits`."""
+        """Return the times that threads waited for memory: `analysis.views.stalls.waits`."""
         ...
 
     @property
     def places(self) -> Places:
-        """The look-up of `cgroups`."""
+        """Return the look-up of `cgroups`."""
         ...
 
     @property
     def processes(self) -> Processes:
-        """The look-up of `tasks`."""
+        """Return the look-up of `tasks`."""
         ...
 
     @property
     def losses(self) -> Losses:
-        """The look-up of `loss`."""
+        """Return the look-up of `loss`."""
         ...
 
     @property
     def logged(self) -> list[Logged]:
-        """The reports in `kernel_log`."""
+        """Return the reports in `kernel_log`."""
         ...
 
     @property
     def functions(self) -> Functions:
-        """The look-up of `stacks`."""
+        """Return the look-up of `stacks`."""
         ...
 
 
 def is_evicted(pagecache: pd.DataFrame) -> Bools:
-    """Return which rows of `pagecache` are folios that reclaim took."""
+    """Return a mask of the rows of `pagecache` that are folios taken by reclaim."""
     return is_one_of(pagecache["op"], ["delete"]) & is_one_of(pagecache["cause"], _RECLAIM_CAUSES)
 
 
 def is_shmem(trace: TraceTables) -> Bools:
-    """Return which rows of `pagecache` are of tmpfs, memfd or shared anonymous memory.
+    """Return a mask of the rows of `pagecache` that are of tmpfs, memfd or shared anonymous memory.
 
-    All of them are deletions: mm/shmem.c adds its folios without the tracepoint. What they held is in the
-    ledger, as shmem, and was no page cache that reclaim could drop.
+    All these rows are deletions: mm/shmem.c adds its folios without the tracepoint. Their memory is in the
+    ledger as shmem; it was no page cache that reclaim could drop.
     """
     files = trace.inodes["inode_id"][is_one_of(trace.inodes["fs_type"], ["tmpfs"])]
     return is_one_of(trace.pagecache["inode_id"], files)
@@ -122,7 +122,7 @@ def page_size(trace: TraceTables) -> int:
 def breaks_off(trace: TraceTables) -> bool:
     """Return whether the recording may have gone on after the last record of the trace.
 
-    That is so if the recorder was killed, is still at work, or could not write on.
+    True if the recorder was killed, is still running, or could not write any more.
     """
     return trace.meta["ended"] is None or trace.meta.get("end_reason") == WRITE_FAILED
 

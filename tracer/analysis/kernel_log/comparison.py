@@ -1,6 +1,4 @@
-"""The kernel log of a trace beside its probes: compared with what they saw, and merged into what they
-lack.
-"""
+"""The kernel log of a trace, compared with the records of its probes and merged into them."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ class Told:
     disagreements: tuple[str, ...]
 
     def gfp_names(self, gfp: int | None) -> str:
-        """Return the names of these flags in the log; "" if it has other flags, or none."""
+        """Return the names that the log has for these flags; "" if the log has other flags, or none."""
         asked = None if self.report is None else self.report.invoker
         return (asked.gfp_names or "") if asked is not None and asked.gfp == gfp else ""
 
@@ -41,7 +39,7 @@ class Told:
 class Completed:
     """Two tables of a trace with what its kernel log adds.
 
-    `told` is kill_id -> what the log has on the kill.
+    `told` is kill_id -> the findings of the log on the kill.
     """
 
     oom: pd.DataFrame

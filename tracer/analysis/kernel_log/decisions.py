@@ -1,7 +1,7 @@
 """The decisions of the OOM killer in a trace: those of its table, and those that only its kernel log has.
 
-A trace of the whole machine is about every kill. A trace of some cgroups is about kills for the limit of one
-of them, kills of a task in one of them, and kills for which no limit was hit, as are the probes
+A trace of the whole machine covers every kill. A trace of some cgroups covers kills at the limit of one of
+them, kills of a task in one of them, and kills for which no limit was hit. The probes select the same kills
 (bpf/oom.bpf.c).
 """
 
@@ -40,7 +40,8 @@ class LogKill:
 
 
 def missed(trace: TraceTables) -> list[LogKill]:
-    """Return the decisions that only the log has, by time; their numbers follow those of the table `oom`."""
+    """Return the decisions that only the log has, in order of time; their numbers follow those of the table
+    `oom`."""
     found = matching.unmatched(trace.oom, trace.logged)
     if not found:
         return []
@@ -84,7 +85,7 @@ def _kill(trace: TraceTables, one: Logged) -> LogKill:
 
 
 class _Scope:
-    """The kills that a trace is about."""
+    """The kills that a trace covers."""
 
     def __init__(self, trace: TraceTables) -> None:
         self._roots = {path.rstrip("/") for path in (trace.meta.get("filters") or {}).get("cgroups") or ()}

@@ -1,4 +1,4 @@
-"""The memory of a cgroup by a report of the kernel log, under the names of the columns of `samples`.
+"""The memory of a cgroup from a report of the kernel log, under the names of the columns of `samples`.
 
 The report has the lines of memory.stat:
 
@@ -27,7 +27,7 @@ Sizes = dict[str, int | None]
 DEFAULT_PAGE_SIZE: Final = 4096
 _NEAR_BYTES: Final = 1 << 20  # more than the batches of charges that all CPUs hold back
 _MOST_OF_USAGE: Final = 4
-"""A size beyond so many times usage was misread from a broken line."""
+"""A size of more than this many times usage was misread from a broken line."""
 
 _MOSTLY: Final = 0.8
 """The least share of usage that the parts in v1's memory.stat add up to if none is missing."""
@@ -72,7 +72,7 @@ def is_in_part(log: LogReport) -> bool:
 
 
 def why_not(log: LogReport, name: str) -> str:
-    """Return why a size is not known."""
+    """Return the reason why a size is not known."""
     if not log.stats:
         return "the kernel log has no memory.stat of it"
     if log.stats[0].is_cut or is_in_part(log):
@@ -84,7 +84,8 @@ def why_not(log: LogReport, name: str) -> str:
 
 
 def swap(log: LogReport) -> tuple[int, int | None] | None:
-    """Return (bytes in swap, bytes that could be; None: no bound is known); None if the log has neither.
+    """Return (bytes in swap, the most that could be there; None: no known bound); None if the log has
+    neither.
 
     On v1 the counter memory+swap bounds the two together.
     """
@@ -127,7 +128,7 @@ def page_size(log: LogReport) -> int | None:
 
 
 def _values(log: LogReport) -> tuple[Mapping[str, int], Mapping[str, str]]:
-    """Return (name -> bytes as printed, name of a size -> its name there)."""
+    """Return (name -> bytes as printed, name of a size -> its name in the report)."""
     if not log.stats:
         return {}, {}
     first = log.stats[0]

@@ -35,7 +35,7 @@ _NO_TASKS: Final = "the table of tasks is missing, as with vm.oom_dump_tasks=0"
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """The part of a report that is in the log; `missing` says what is absent, and why ("": nothing is)."""
+    """The part of a report that is in the log; `missing` names the absent parts and the reason ("": none)."""
 
     state: KernelLog
     missing: str
@@ -80,7 +80,7 @@ def _pairs(oom: pd.DataFrame, logged: Sequence[Logged]) -> Iterator[tuple[int, i
 
 
 def coverage(trace: TraceTables, time_ns: int, report: LogReport | None) -> Coverage:
-    """Return which part of the report on a kill at that time is there."""
+    """Return the part of the report on a kill at that time that is in the log."""
     lost = trace.losses.near("kernel_log", time_ns - _LOSS_NEAR_NS, time_ns + _LOSS_NEAR_NS)
     overrun = (
         f"{lost} records of the kernel log around it were overwritten before they were read" if lost else None

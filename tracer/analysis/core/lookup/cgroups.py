@@ -35,7 +35,7 @@ class Places:
 
     @cached_property
     def lives(self) -> Lives:
-        """The cgroups by name and run."""
+        """Return the cgroups by name and run."""
         return Lives(self._cgroups)
 
     def path_of(self, cgroup_id: int | None) -> str | None:
@@ -50,7 +50,7 @@ class Places:
     def lifetime_ns(self, cgroup_id: int) -> tuple[int, int]:
         """Return when the cgroup was made and removed, in ns since the epoch.
 
-        0 and the largest int64 stand for what the trace does not know.
+        An unknown creation is 0, an unknown removal the largest int64.
         """
         row = self._row.get(cgroup_id)
         return (0, _FOREVER) if row is None else (int(self._made_ns[row]), int(self._left_ns[row]))
@@ -73,13 +73,13 @@ class Places:
     def descendants(self, cgroup_id: int) -> Int64s:
         """Return the ids of the cgroup and of every cgroup below it, ascending.
 
-        Where several cgroups had the path one after the other, a cgroup that was made below it belongs to the
-        last of them at that time.
+        If several cgroups had the path, one after the other, a cgroup below it belongs to the last one that
+        was made before it.
         """
         own, path = np.array([cgroup_id], dtype=np.int64), self.path_of(cgroup_id)
         if path is None:
             return own
-        # What begins with "/a/" lies before "/a0", the character that follows the slash.
+        # Paths that begin with "/a/" sort before "/a0", because "0" follows "/" in ASCII.
         stem = path.rstrip("/")
         first, end = (bisect_left(self._sorted, stem + sign) for sign in ("/", "0"))
         rows = self._order[first:end]

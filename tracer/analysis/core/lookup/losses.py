@@ -24,11 +24,11 @@ class Losses:
         }
 
     def near(self, stream: str, begin_ns: int, end_ns: int) -> int:
-        """Return how many records of a stream were lost in intervals that touch this one."""
+        """Return the number of records of a stream that were lost in intervals that overlap this one."""
         return self._streams[stream].near(begin_ns, end_ns) if stream in self._streams else 0
 
     def affecting_numbers(self, begin_ns: int, end_ns: int) -> int:
-        """Return `near` for all streams together that numbers of a report are computed from."""
+        """Return the sum of `near` over all streams from which numbers of a report are computed."""
         return sum(
             self.near(stream, begin_ns, end_ns) for stream in self._streams if stream not in _IN_NO_NUMBER
         )

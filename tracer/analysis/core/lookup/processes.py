@@ -32,7 +32,7 @@ class Processes:
     def cmdline_at(self, tgid: int, begin_ns: int, end_ns: int) -> str | None:
         """Return the command line of the process that `comm_at` finds.
 
-        None if it was never read, or says no more than the name.
+        None if it was never read, or contains no more than the name.
         """
         row = self._row_at(tgid, begin_ns, end_ns)
         if row is None or pd.isna(self._cmdline.iloc[row]):

@@ -13,7 +13,7 @@ Frames = tuple[str, ...]
 
 _OFFSET: Final = re.compile(r"\+0x[0-9a-f]+$")
 _NO_NAMES: Final = ("[unknown]",)
-"""The functions of a stack that was taken, but whose names the recorder was killed before writing."""
+"""The functions of a stack whose names were not written before the recorder was killed."""
 
 
 class Functions:
@@ -37,7 +37,7 @@ class Functions:
         return self._known[stack_id]
 
     def unnamed(self) -> int:
-        """Return how many of the stacks are addresses alone."""
+        """Return the number of stacks that consist of addresses only."""
         return sum(all(map(_is_address, frames)) for frames in self._frames.values())
 
 

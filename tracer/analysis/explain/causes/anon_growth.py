@@ -34,7 +34,7 @@ def weigh(findings: Findings) -> Suspect | None:
 
 
 def sentence(findings: Findings) -> str:
-    """Return the sentence that says why."""
+    """Return the sentence that explains the kill."""
     anon = sentence_parts.anonymous(findings)
     return sentence_parts.at_limit(
         findings, anon and anon + sentence_parts.beside(findings, "anonymous memory")
@@ -42,7 +42,7 @@ def sentence(findings: Findings) -> str:
 
 
 def cure(findings: Findings) -> Iterator[str]:
-    """Yield what to do."""
+    """Yield sentences of advice."""
     yield (
         f"Raise the limit above {size(findings.owner.limit_bytes)}, or make the processes need less memory: "
         f"the {size(findings.composition.anon)} of anonymous memory can only go to swap."

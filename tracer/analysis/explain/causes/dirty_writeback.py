@@ -28,7 +28,7 @@ def weigh(findings: Findings) -> Suspect | None:
 
 
 def sentence(findings: Findings) -> str:
-    """Return the sentence that says why."""
+    """Return the sentence that explains the kill."""
     unwritten = size(memory_kinds.unwritten_bytes(findings.composition))
     evicted = findings.cushion.evicted_bytes
     given = "" if evicted is None else f" (it had given back {size(evicted)})"
@@ -40,7 +40,7 @@ def sentence(findings: Findings) -> str:
 
 
 def cure(findings: Findings) -> Iterator[str]:
-    """Yield what to do."""
+    """Yield sentences of advice."""
     unwritten = size(memory_kinds.unwritten_bytes(findings.composition))
     yield (
         f"Have data written sooner, so that less than {unwritten} waits for the disk: fsync or "

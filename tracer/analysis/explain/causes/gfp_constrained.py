@@ -24,7 +24,7 @@ def weigh(findings: Findings) -> Suspect | None:
 
 
 def sentence(findings: Findings) -> str:
-    """Return the sentence that says why."""
+    """Return the sentence that explains the kill."""
     barred = size(memory_kinds.barred_bytes(findings.composition))
     return sentence_parts.at_limit(
         findings, f"{barred} of it cache and slab that reclaim could not free for this request (gfp)"
@@ -32,7 +32,7 @@ def sentence(findings: Findings) -> str:
 
 
 def cure(_: Findings) -> Iterator[str]:
-    """Yield what to do."""
+    """Yield sentences of advice."""
     yield (
         "Leave more room below the limit: this request of the kernel could not free memory that other "
         "requests can. With memory.high below the limit (cgroup v2), reclaim begins earlier."

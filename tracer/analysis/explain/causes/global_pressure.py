@@ -41,6 +41,6 @@ def clause(constraint: str, nodes: str = "") -> str:
 
 
 def cure(_: Findings) -> Iterator[str]:
-    """Yield what to do."""
+    """Yield sentences of advice."""
     yield "No cgroup's limit was hit: find what filled the machine (or the NUMA nodes that were allowed)."
     yield "Set limits that together fit into the machine, so that a growing cgroup hits its own limit first."

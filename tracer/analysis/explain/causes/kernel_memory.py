@@ -42,7 +42,7 @@ def weigh(findings: Findings) -> Suspect | None:
 
 
 def sentence(findings: Findings) -> str:
-    """Return the sentence that says why, with the largest part of kernel memory."""
+    """Return the sentence that explains the kill, with the largest part of kernel memory."""
     held = memory_kinds.kernel_bytes(findings)
     part, most = memory_kinds.largest_kernel_part(findings)
     filled = f"{size(held)} of it kernel memory, {size(most)} of that {_PHRASES[part]}"
@@ -50,7 +50,7 @@ def sentence(findings: Findings) -> str:
 
 
 def cure(findings: Findings) -> Iterator[str]:
-    """Yield what to do about the largest part of kernel memory."""
+    """Yield sentences of advice on the largest part of kernel memory."""
     part, held = memory_kinds.largest_kernel_part(findings)
     yield (
         f"Find what makes the kernel hold {size(held)} as {_PHRASES[part]}: the processes' own memory is not "

@@ -25,7 +25,7 @@ def weigh(findings: Findings) -> Suspect | None:
 
 
 def sentence(findings: Findings) -> str:
-    """Return the sentence that says why."""
+    """Return the sentence that explains the kill."""
     protected = size(_protected_bytes(findings))
     return sentence_parts.at_limit(
         findings, f"{protected} of it page cache that memory.min of cgroups below protects from reclaim"
@@ -33,7 +33,7 @@ def sentence(findings: Findings) -> str:
 
 
 def cure(findings: Findings) -> Iterator[str]:
-    """Yield what to do."""
+    """Yield sentences of advice."""
     yield (
         f"Lower memory.min of the cgroups below {owner_name(findings.owner)}, or raise its limit: "
         f"{size(findings.circumstances.protected_bytes)} are protected from all reclaim."

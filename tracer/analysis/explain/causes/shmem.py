@@ -24,13 +24,13 @@ def weigh(findings: Findings) -> Suspect | None:
 
 
 def sentence(findings: Findings) -> str:
-    """Return the sentence that says why."""
+    """Return the sentence that explains the kill."""
     shared = f"{size(findings.composition.shmem)} of it shared memory (tmpfs, memfd or shared mappings)"
     return sentence_parts.at_limit(findings, shared + sentence_parts.beside(findings, "shared memory"))
 
 
 def cure(findings: Findings) -> Iterator[str]:
-    """Yield what to do."""
+    """Yield sentences of advice."""
     yield (
         "Look for files on tmpfs (/dev/shm, /tmp, emptyDir in memory), memfd and shared mappings: they hold "
         f"{size(findings.composition.shmem)} until they are deleted."

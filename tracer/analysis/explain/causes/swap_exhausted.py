@@ -31,7 +31,7 @@ def weigh(findings: Findings) -> Suspect | None:
 
 
 def sentence(findings: Findings) -> str:
-    """Return the sentence that says why."""
+    """Return the sentence that explains the kill."""
     swap = findings.circumstances.swap
     used = "" if swap is None else f" ({size(swap.used_bytes)})"
     return sentence_parts.at_limit(
@@ -40,7 +40,7 @@ def sentence(findings: Findings) -> str:
 
 
 def cure(findings: Findings) -> Iterator[str]:
-    """Yield what to do."""
+    """Yield sentences of advice."""
     yield (
         f"Give {owner_name(findings.owner)} more swap (memory.swap.max, memory.memsw.limit_in_bytes) or a "
         "higher limit, or make the processes need less memory: while swap is full, their memory cannot be "

@@ -20,14 +20,14 @@ def weigh(findings: Findings) -> Suspect | None:
 
 
 def sentence(findings: Findings) -> str:
-    """Return the sentence that says why."""
+    """Return the sentence that explains the kill."""
     held = size(findings.composition.unevictable)
     locked = f"{held} of it locked (mlock) or on ramfs, which reclaim may not touch"
     return sentence_parts.at_limit(findings, locked + sentence_parts.beside(findings, "locked memory"))
 
 
 def cure(findings: Findings) -> Iterator[str]:
-    """Yield what to do."""
+    """Yield sentences of advice."""
     yield (
         "Find what locks memory (mlock, MAP_LOCKED, SHM_LOCK) or writes to a ramfs: "
         f"{size(findings.composition.unevictable)} can neither be dropped nor swapped. Lock less "
