@@ -51,7 +51,7 @@ def outcome(
         ("yes", True, 4, "may be 1, 0 or unset"),
     ],
 )
-def test_the_switch_decides_what_an_impossible_kernel_test_is(
+def test_kernel_test_is_run_skipped_or_failed_by_the_switch(
     tmp_path: Path, switch: str | None, possible: bool, status: int, said: str
 ) -> None:
     seen = outcome(tmp_path, switch, possible)
@@ -60,5 +60,5 @@ def test_the_switch_decides_what_an_impossible_kernel_test_is(
 
 
 @pytest.mark.parametrize(("slowdown", "said"), [(None, "1 failed"), ("1", "1 failed"), ("20", "1 passed")])
-def test_a_time_limit_is_longer_on_a_slower_machine(tmp_path: Path, slowdown: str | None, said: str) -> None:
+def test_time_limit_on_a_slow_machine_is_longer(tmp_path: Path, slowdown: str | None, said: str) -> None:
     assert said in outcome(tmp_path, None, True, takes_s=0.5, slowdown=slowdown)

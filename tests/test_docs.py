@@ -29,7 +29,7 @@ def in_a_folder_with_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_relative_links_lead_somewhere(document: Path) -> None:
+def test_relative_links_of_a_document_lead_to_files(document: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
     assert [link for link in links if not (document.parent / link).exists()] == []
 
@@ -43,7 +43,7 @@ def test_source_files_named_in_a_document_exist(document: Path) -> None:
     assert [name for name in missing if "NAME" not in name] == []
 
 
-def test_picture_of_the_rooms_is_that_of_the_code() -> None:
+def test_picture_of_the_rooms_equals_the_one_drawn_from_the_code() -> None:
     rooms = runpy.run_path(str(TOP / "docs/rooms.py"))
     drawn = (TOP / "docs/rooms.svg").read_text()
     assert drawn == rooms["svg"](rooms["layers"]()), "`make pictures` draws it again"
@@ -56,7 +56,7 @@ def test_make_targets_named_in_the_readme_exist() -> None:
     assert named <= targets
 
 
-def test_every_verb_has_its_page_of_examples() -> None:
+def test_verbs_all_have_a_page_of_examples() -> None:
     pages = {page.stem for page in EXAMPLES}
     assert pages == {*VERBS, "pandas", "README"}
     listed = re.findall(r"\]\((\w+)\.md\)", (TOP / "docs/examples/README.md").read_text())
@@ -76,7 +76,7 @@ def test_commands_on_the_recorded_example_print_what_is_shown(page: Path) -> Non
 
 @pytest.mark.usefixtures("in_a_folder_with_the_example")
 @pytest.mark.parametrize("verb", VERBS)
-def test_commands_in_the_help_work(verb: str) -> None:
+def test_commands_in_the_help_run(verb: str) -> None:
     command = group.get_command(None, verb)  # type: ignore[arg-type]
     assert command is not None and command.epilog
     examples = [line.strip() for line in command.epilog.splitlines() if "memcg-tracer" in line]
@@ -87,12 +87,12 @@ def test_commands_in_the_help_work(verb: str) -> None:
 
 @pytest.mark.usefixtures("in_a_folder_with_the_example")
 @pytest.mark.parametrize("page", EXAMPLES, ids=lambda path: path.stem)
-def test_python_works_as_it_stands(page: Path) -> None:
+def test_python_in_the_examples_runs(page: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
     exec("\n".join(blocks), {})
 
 
-def test_what_is_compared_is_not_nothing() -> None:
+def test_checks_of_documents_compare_commands_and_can_fail() -> None:
     compared = [
         command
         for page in EXAMPLES

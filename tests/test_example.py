@@ -30,13 +30,15 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_views(name: str, matches_golden: Callable[[str, str], None]) -> None:
+def test_view_of_the_recorded_example_matches_the_golden_file(
+    name: str, matches_golden: Callable[[str, str], None]
+) -> None:
     shown = CliRunner().invoke(group, VIEWS[name], catch_exceptions=False)
     assert shown.exit_code == 0
     matches_golden(str(ROOT / f"{EXAMPLE}.{name}"), shown.output)
 
 
-def test_the_three_acts() -> None:
+def test_recorded_example_has_the_three_acts() -> None:
     """Cache fills the limit; it gives way to anonymous memory; when it is used up comes the kill."""
     trace = tracer.open(EXAMPLE)
     (report,) = trace.explain()

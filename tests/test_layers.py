@@ -226,7 +226,7 @@ def test_one_module_imports_bcc_and_one_matplotlib() -> None:
 @pytest.mark.parametrize(
     "module", [*TOP.glob("tracer/kernel/**/*.py"), *TOP.glob("tracer/capture/**/*.py")], ids=name_of
 )
-def test_module_of_the_recorder_does_not_import_pandas(module: Path) -> None:
+def test_module_of_kernel_or_capture_does_not_import_pandas(module: Path) -> None:
     assert "pandas" not in packages(imported_at_once(ast.parse(module.read_text())))
 
 

@@ -23,7 +23,7 @@ from tracer.schema import UNLIMITED_BYTES
         (-(3 << 20) // 2, "-1.5 MiB"),
     ],
 )
-def test_size(value: int | None, shown: str) -> None:
+def test_size_of_a_number_has_its_binary_unit(value: int | None, shown: str) -> None:
     assert units.size(value) == shown
 
 
@@ -36,7 +36,7 @@ def test_size_is_right_to_a_tenth_of_its_unit(value: int) -> None:
     assert abs(float(found[1]) * unit - value) <= 0.051 * unit + abs(value) * 1e-9
 
 
-def test_a_limit_that_is_not_set_is_not_a_size() -> None:
+def test_limit_that_is_not_set_or_not_known_has_words() -> None:
     assert units.limit(UNLIMITED_BYTES) == "no limit"
     assert units.limit(100 << 20) == "100 MiB"
     assert units.limit(None) == "not known"
@@ -57,11 +57,11 @@ def test_a_limit_that_is_not_set_is_not_a_size() -> None:
         (-0.5, "-500 ms"),
     ],
 )
-def test_duration(seconds: float | None, shown: str) -> None:
+def test_duration_has_its_unit(seconds: float | None, shown: str) -> None:
     assert units.duration(seconds) == shown
 
 
-def test_a_share_of_nothing_is_not_shown() -> None:
+def test_percent_of_zero_or_of_unknown_is_empty() -> None:
     assert units.percent(1, 0) == ""
     assert units.percent(None, 4) == ""
     assert units.percent(1, 4) == "25.0 %"

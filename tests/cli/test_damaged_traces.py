@@ -42,7 +42,7 @@ def later_schema(trace: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("verb", ["explain", "timeline"])
-def test_one_line(
+def test_damaged_trace_fails_with_one_line(
     write_trace: Callable[..., Path], verb: str, damage: Callable[[Path], None], words: str
 ) -> None:
     trace = write_trace()

@@ -26,7 +26,7 @@ from tracer.cli.size import size_bytes
         ("9007199254740993", 9007199254740993),  # no float in between
     ],
 )
-def test_sizes(text: str, expected: int) -> None:
+def test_size_in_each_unit_is_converted_to_bytes(text: str, expected: int) -> None:
     assert size_bytes(text) == expected
 
 

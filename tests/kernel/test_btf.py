@@ -81,7 +81,7 @@ def small_blob() -> bytes:
     return blob.pack()
 
 
-def test_members_of_structures() -> None:
+def test_members_of_a_structure_have_their_offsets() -> None:
     btf = Btf(small_blob())
     memcg = btf.struct("mem_cgroup")
     assert memcg is not None
@@ -100,7 +100,7 @@ def test_members_of_structures() -> None:
     assert btf.member(memcg, "none") is None
 
 
-def test_types_are_resolved() -> None:
+def test_types_of_members_are_resolved() -> None:
     btf = Btf(small_blob())
     memcg = btf.struct("mem_cgroup")
     assert memcg is not None
@@ -117,7 +117,7 @@ def test_types_are_resolved() -> None:
     assert btf.kind(0) == 0
 
 
-def test_names_are_found() -> None:
+def test_enumerators_and_tracepoints_are_found_by_name() -> None:
     btf = Btf(small_blob())
     assert btf.enumerators == {"NR_SHMEM": 20, "NR_FILE_PAGES": 19, "MEMCG_KMEM": 7}
     assert btf.tracepoint_arguments("mark_victim") == ()
@@ -257,7 +257,7 @@ def test_truncated_blob_raises(length: int) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
-def test_other_content_raises(blob: bytes) -> None:
+def test_blob_of_other_content_raises(blob: bytes) -> None:
     with pytest.raises(TracerError, match="the BTF is damaged or of an unknown form"):
         Btf(blob)
 

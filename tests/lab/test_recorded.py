@@ -17,14 +17,14 @@ TRACES = Path(__file__).parents[2] / "traces"
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_all_its_checks_pass(name: str) -> None:
+def test_checks_of_a_recorded_experiment_pass(name: str) -> None:
     checks = examine(EXPERIMENTS[name], tracer.open(TRACES / name))
     assert [check for check in checks if not check.passed] == []
     assert len(checks) > 1
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_workload_imports_little(name: str) -> None:
+def test_recorded_trace_is_smaller_than_250_kb(name: str) -> None:
     assert sum(file.stat().st_size for file in (TRACES / name).iterdir()) < 250_000
 
 

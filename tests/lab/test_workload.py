@@ -26,7 +26,7 @@ def lines(*arguments: str) -> list[str]:
     return said.splitlines()
 
 
-def test_barrier_waits_before_the_first_and_after_each_step() -> None:
+def test_workload_prints_a_line_at_each_barrier() -> None:
     assert lines("anon", "1", "then", "shmem", "5000") == ["start", "done anon", "done shmem"]
 
 
@@ -45,12 +45,12 @@ def test_workload_waits_at_the_barrier(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (3 << 20) + 7])
-def test_amounts_are_exact(tmp_path: Path, size: int) -> None:
+def test_written_file_of_any_size_is_exact(tmp_path: Path, size: int) -> None:
     lines("write", str(tmp_path / "f"), str(size), "then", "read", str(tmp_path / "f"))
     assert (tmp_path / "f").stat().st_size == size
 
 
-def test_files(tmp_path: Path) -> None:
+def test_files_step_makes_as_many_files(tmp_path: Path) -> None:
     lines("files", str(tmp_path), "23")
     assert len(list(tmp_path.iterdir())) == 23
 
@@ -124,7 +124,7 @@ def test_crowd_ends_with_its_parent_after_one_is_killed() -> None:
         ("page_tables 409600", "VmPTE", 409_600),
     ],
 )
-def test_processes_of_a_trace_are_summed(tmp_path: Path, step: str, field: str, least: int) -> None:
+def test_step_grows_the_memory_that_it_names(tmp_path: Path, step: str, field: str, least: int) -> None:
     (tmp_path / "f").write_bytes(bytes(5_000_000))
     workload = start("--barrier", *step.format(file=tmp_path / "f").split())
     assert workload.stdout is not None
@@ -155,7 +155,7 @@ def test_memfd_and_pipes_stay_charged(tmp_path: Path) -> None:
 
 
 @pytest.mark.kernel
-def test_a_group_of_its_own(memcg: Path, start_workload: Callable[..., Any]) -> None:
+def test_oom_group_step_sets_memory_oom_group(memcg: Path, start_workload: Callable[..., Any]) -> None:
     if memory_hierarchy().version == 1:
         pytest.skip("needs cgroup v2: v1 has no memory.oom.group")
     workload = start_workload(memcg, "oom_group")
@@ -164,7 +164,7 @@ def test_a_group_of_its_own(memcg: Path, start_workload: Callable[..., Any]) -> 
 
 
 @pytest.mark.parametrize("arguments", [[], ["dance"], ["anon", "1", "then"], ["--loud"], ["--pause-ms"]])
-def test_nonsense_is_refused(arguments: list[str]) -> None:
+def test_invalid_arguments_are_refused_with_the_usage(arguments: list[str]) -> None:
     workload = start(*arguments)
     _, errors = workload.communicate()
     assert workload.returncode == 1

@@ -13,7 +13,7 @@ from tracer.trace.meta import Meta, begin, is_meta, is_trace, read_clocks, read_
 
 
 @pytest.mark.parametrize("cgroups", [["/a"], [], None], ids=["some", "none-yet", "all"])
-def test_read_meta_returns_written(tmp_path: Path, cgroups: list[str] | None) -> None:
+def test_read_meta_returns_the_written_document(tmp_path: Path, cgroups: list[str] | None) -> None:
     meta = begin(
         command_line=["memcg-tracer", "--name", "\x1b[31m"],
         cgroup_version=2,
@@ -28,7 +28,7 @@ def test_read_meta_returns_written(tmp_path: Path, cgroups: list[str] | None) ->
     assert [path.name for path in tmp_path.iterdir()] == ["meta.json"]
 
 
-def test_begin_has_no_end(meta: Meta) -> None:
+def test_meta_of_a_begun_trace_has_no_end(meta: Meta) -> None:
     assert meta["schema_version"] == SCHEMA_VERSION
     assert (meta["ended"], meta["end_reason"], meta["rows"], meta["lost"]) == (None, None, None, None)
     assert datetime.fromisoformat(meta["started"]).timestamp() == pytest.approx(
@@ -43,7 +43,9 @@ def test_utc_time_follows_clock_pair() -> None:
     assert second["monotonic_ns"] > first["monotonic_ns"]
 
 
-def test_write_meta_failure_keeps_old(tmp_path: Path, meta: Meta, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_meta_that_fails_keeps_the_old_document(
+    tmp_path: Path, meta: Meta, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_meta(Directory.open(tmp_path), meta)
 
     def die(*_: object, **__: object) -> None:

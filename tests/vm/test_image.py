@@ -42,7 +42,7 @@ def test_arm64_image_of_each_wrapping() -> None:
 
 
 @pytest.mark.parametrize("read", [image.vmlinux, image.arm64_image, image.btf])
-def test_other_file_raises(read: Callable[[bytes], bytes]) -> None:
+def test_image_of_another_format_raises(read: Callable[[bytes], bytes]) -> None:
     with pytest.raises(NotRunError):
         read(CONTENT)
 

@@ -13,7 +13,7 @@ needs_busybox = pytest.mark.skipif(not BUSYBOX.exists(), reason=f"needs {BUSYBOX
 
 
 @needs_busybox
-def test_cpio_unpacks_as_described(tmp_path: Path) -> None:
+def test_cpio_unpacks_to_the_described_files(tmp_path: Path) -> None:
     entries = {
         "folder": (stat.S_IFDIR | 0o755, b""),
         "folder/odd": (stat.S_IFREG | 0o755, b"12345"),

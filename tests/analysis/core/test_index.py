@@ -19,7 +19,7 @@ def array(values: list[int]) -> Int64s:
 
 @given(keys=st.lists(st.integers(-1, 5), max_size=20), wanted=st.sets(st.integers(-1, 6)))
 @settings(deadline=None)
-def test_row_index_of_any_keys_equals_a_pass(keys: list[int], wanted: set[int]) -> None:
+def test_row_index_of_any_keys_equals_a_scan_of_the_rows(keys: list[int], wanted: set[int]) -> None:
     index = RowIndex.from_keys(array(keys))
     found = index.rows_for_any(array(sorted(wanted))).tolist()
     assert found == [row for row, key in enumerate(keys) if key in wanted]
@@ -29,7 +29,9 @@ def test_row_index_of_any_keys_equals_a_pass(keys: list[int], wanted: set[int]) 
 
 @given(rows=ROWS, moment=st.integers(-1, 10))
 @settings(deadline=None)
-def test_histories_and_sums_at_any_moment_equal_a_pass(rows: list[tuple[int, int, int]], moment: int) -> None:
+def test_histories_and_sums_at_any_moment_equal_a_scan_of_the_rows(
+    rows: list[tuple[int, int, int]], moment: int
+) -> None:
     rows = sorted(rows, key=lambda row: row[0])
     times, things, amounts = (array([row[column] for row in rows]) for column in range(3))
     earlier = [(thing, number) for number, (time, thing, _) in enumerate(rows) if time <= moment]

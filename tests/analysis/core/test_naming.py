@@ -107,7 +107,7 @@ def test_descendants_of_a_path_exclude_paths_beside_it(named: Any) -> None:
     assert named.places.descendants(99).tolist() == [99]
 
 
-def test_processes_with_a_reused_tgid_are_told_apart(trace: Any) -> None:
+def test_processes_with_a_reused_tgid_are_distinct(trace: Any) -> None:
     trace.add("tasks", tgid=7, start_ns=1, comm="first", first_seen=trace.ns(1), exited=trace.ns(2))
     trace.add("tasks", tgid=7, start_ns=2, comm="second", first_seen=trace.ns(3))
     at = trace.ns
@@ -136,7 +136,7 @@ def test_with_names_adds_a_column_for_each_id(named: Any) -> None:
     pd.testing.assert_index_equal(joined.index, named.pagecache.index)
 
 
-def test_with_names_of_a_process_named_after_it_acted(trace: Any) -> None:
+def test_with_names_of_a_process_named_after_it_acted_has_the_later_name(trace: Any) -> None:
     trace.add("tasks", tgid=7, start_ns=1, comm="daemon", first_seen=trace.ns(2))
     trace.add("tasks", tgid=7, start_ns=3, comm="second", first_seen=trace.ns(4))
     for seconds in (1, 3, 5):

@@ -65,7 +65,7 @@ def test_charged_without_samples_is_empty(trace: Any) -> None:
     assert stack_samples.heaviest(trace, stack_samples.samples_within(trace.stack_samples, None)) is None
 
 
-def test_samples_within_cgroups_and_an_interval(named: Any) -> None:
+def test_samples_within_cgroups_and_an_interval_leave_others_out(named: Any) -> None:
     for seconds in (1, 2, 3, 4):
         sampled(named, seconds, seconds, cgroup_id=7 if seconds % 2 else 8)
 

@@ -32,7 +32,7 @@ def written(trace: Any) -> Any:
     return trace
 
 
-def test_swapped_by_owner_and_interval(written: Any) -> None:
+def test_swapped_by_owner_and_interval_leaves_others_out(written: Any) -> None:
     assert written_in(written, OURS, 1, 4) == SwapIo(3, 35 * 4096, {"median": 2.0, "longest": 3.0})
     assert written_in(written, OURS, 1.5, 2) == SwapIo(1, 32 * 4096, {"median": 1.0, "longest": 1.0})
     assert written_in(written, OURS, 4, 5) == SwapIo(1, 2 * 4096, {})

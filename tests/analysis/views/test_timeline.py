@@ -94,7 +94,7 @@ def test_counts_of_an_old_cgroup_start_from_its_first_reading(trace: Any) -> Non
     assert line["psi_some_us"].tolist() == [0, 0, 2, 0]
 
 
-def test_evictions_by_cause_and_kswapd_are_told_apart(trace: Any) -> None:
+def test_evictions_by_cause_and_by_kswapd_have_separate_columns(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=PARENT, path="/a")
     for cause, pages in (("reclaim_kswapd", 1), ("reclaim_direct", 2), ("truncate", 4), ("other", 8)):
         trace.add("pagecache", 0, cgroup_id=PARENT, op="delete", cause=cause, nr_pages=pages)

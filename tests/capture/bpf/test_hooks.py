@@ -125,7 +125,7 @@ def test_choice_without_a_way_gives_the_reason_of_each(signal: Signal) -> None:
     assert str(choice.document()["detail"]).endswith(": loses")
 
 
-def test_signals_of_cgroup_v1_alone_are_these() -> None:
+def test_signals_needed_on_v1_only_are_the_listed_ones() -> None:
     assert {signal.name for signal in needed(1)} - {signal.name for signal in needed(2)} == {
         "soft-limit reclaim",
         "reclaim counts",

@@ -26,7 +26,7 @@ WriteTrace = Callable[..., Path]  # conftest.py
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_script_is_for_this_command_and_the_shell_can_read_it(shell: str) -> None:
+def test_completion_script_of_each_shell_has_valid_syntax(shell: str) -> None:
     result = CliRunner().invoke(completion.command, [shell])
     assert result.exit_code == 0, result.output
     assert "memcg-tracer" in result.stdout
@@ -35,7 +35,7 @@ def test_script_is_for_this_command_and_the_shell_can_read_it(shell: str) -> Non
         subprocess.run([interpreter, "-n"], input=result.stdout, text=True, check=True)
 
 
-def test_other_shells_are_a_usage_error() -> None:
+def test_completion_for_another_shell_is_a_usage_error() -> None:
     result = CliRunner().invoke(completion.command, ["tcsh"])
     assert result.exit_code == click.UsageError.exit_code
     assert "tcsh" in result.stderr
@@ -81,7 +81,7 @@ def test_completing_a_value_of_a_trace_does_not_load_pandas(write_trace: WriteTr
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "2 False\n"
 
 
-def test_verbs_and_options_come_with_their_help() -> None:
+def test_completed_verbs_and_options_have_their_help() -> None:
     assert completed("e").keys() == {"explain", "evictions", "export"}
     assert completed("e")["explain"].startswith("Explain")
     assert completed("timeline", "--e").keys() == {"--every", "--end"}
@@ -90,7 +90,7 @@ def test_verbs_and_options_come_with_their_help() -> None:
 
 
 @pytest.mark.parametrize("verb", ["timeline", "evictions", "export"])
-def test_cgroups_and_containers_of_the_trace(write_trace: WriteTrace, verb: str) -> None:
+def test_completed_cgroups_of_a_trace_include_containers(write_trace: WriteTrace, verb: str) -> None:
     trace = str(write_trace(container="web-1"))
     assert completed(verb, trace, "-c", "").keys() == {"web-1", "/memcg-tracer-77-page-cache", "/quiet"}
     assert completed(verb, trace, "-c", "/q").keys() == {"/quiet"}
@@ -124,7 +124,9 @@ def test_unreadable_trace_offers_nothing(trace: str) -> None:
     assert completed("timeline", "-c", "") == {}
 
 
-def test_cgroups_and_containers_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_completed_cgroups_of_this_machine_include_containers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     identity = "4f" * 32
     (tmp_path / "docker" / identity).mkdir(parents=True)
     (tmp_path / "system.slice").mkdir()
@@ -136,7 +138,7 @@ def test_cgroups_and_containers_of_this_machine(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("after_ms", range(0, 400, 50))
-def test_ctrl_c_leaves_no_traceback(write_trace: WriteTrace, after_ms: int) -> None:
+def test_completion_after_ctrl_c_prints_no_traceback(write_trace: WriteTrace, after_ms: int) -> None:
     command = [sys.executable, "-m", "tracer", "explain", str(write_trace())]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not _is_in_main(process.pid):

@@ -38,7 +38,7 @@ def run(
     return CliRunner().invoke(doctor.command, arguments)
 
 
-def test_exit_status_tells_whether_record_can_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_status_is_1_only_if_recording_is_impossible(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, [FINE, POOR]).exit_code == 0
     result = run(monkeypatch, [FINE, FATAL, POOR])
     assert result.exit_code == 1
@@ -51,13 +51,13 @@ def test_missing_check_has_its_effect_and_remedy(monkeypatch: pytest.MonkeyPatch
     assert "boot with v2" in text
 
 
-def test_quiet_is_one_line_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_quiet_prints_one_line_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, [FINE, POOR], "--quiet").stdout == ""
     second = Check("permissions", State.MISSING, "none", "", "sudo", prevents_recording=True)
     assert run(monkeypatch, [FATAL, second], "-q").stdout == "BTF: no BTF; boot another kernel\n"
 
 
-def test_json_has_every_check(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_json_has_every_check(monkeypatch: pytest.MonkeyPatch) -> None:
     document = json.loads(run(monkeypatch, [FINE, HOSTILE, FATAL], "--json").stdout)
     assert document["can_record"] is False
     assert [check["state"] for check in document["checks"]] == ["ok", "unknown", "missing"]
@@ -135,7 +135,7 @@ def test_narrow_terminal_has_the_hooks_below_the_signal(
             assert f"{hook.kind} {hook.target}" in " ".join(" ".join(lines).split())
 
 
-def test_json_has_every_signal_and_null_for_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_json_has_every_signal_and_null_for_unknown_values(monkeypatch: pytest.MonkeyPatch) -> None:
     signals = [TAKEN[0], ABSENT[1], UNTRIED[2]]
     taken, absent, untried = json.loads(run(monkeypatch, [FINE], "--json", signals=signals).stdout)["signals"]
     keys = "name stream hook meaning detail without required event_ns events"

@@ -42,7 +42,7 @@ def failure(result: Result) -> BaseException:
         ("old", "written-4.19-debian10-v1-kern.log", []),
     ],
 )
-def test_text(
+def test_explain_of_a_log_matches_the_golden_file(
     run: CliRunner, name: str, log: str, arguments: list[str], request: pytest.FixtureRequest
 ) -> None:
     shown = output(run.invoke(explain.command, ["--kmsg", str(CORPUS / log), *arguments]))
@@ -111,7 +111,7 @@ def test_missing_log_is_an_error(run: CliRunner) -> None:
     assert isinstance(raised, FileNotFoundError)
 
 
-def test_either_a_trace_or_a_log(run: CliRunner) -> None:
+def test_explain_with_both_or_neither_of_trace_and_log_is_a_usage_error(run: CliRunner) -> None:
     for arguments in ([], ["trace", "--kmsg", "log"]):
         raised = failure(run.invoke(explain.command, arguments))
         assert isinstance(raised, UsageError) and raised.exit_code == 2

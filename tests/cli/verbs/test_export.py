@@ -99,14 +99,16 @@ def test_missing_kill_cgroup_or_trace_is_an_error(exported: Exported, path: Path
     assert isinstance(exported(tmp_path / "none", "-o", "-").exception, TraceError)
 
 
-def test_usage(run: CliRunner, path: Path) -> None:
+def test_export_with_invalid_options_is_a_usage_error(run: CliRunner, path: Path) -> None:
     for arguments in (["-o", "-"], ["--to", "folded"], ["--to", "flames", "-o", "-"]):
         assert run.invoke(export.command, [str(path), *arguments]).exit_code == 2
     shown = run.invoke(export.command, ["--help"]).stdout
     assert "folded" in shown
 
 
-def test_hostile_names(run: CliRunner, exported: Exported, write_trace: WriteTrace) -> None:
+def test_hostile_names_are_escaped_by_export_and_explain(
+    run: CliRunner, exported: Exported, write_trace: WriteTrace
+) -> None:
     path = write_trace(comm=HOSTILE, stacks_bytes=MIB)
     (line,) = exported(path, "-o", "-").stdout.splitlines()
     assert line.count(";") == 4

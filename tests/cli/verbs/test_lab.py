@@ -52,7 +52,7 @@ def test_checks_are_shown_and_decide_the_status(
     assert result.stdout.count("FAIL") == passed.count(False)
 
 
-def test_checks_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lab_json_has_every_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tracer.lab.run.run", lambda *_: outcome(True, False))
     result = CliRunner().invoke(lab.command, ["anon", "--json"])
     assert result.exit_code == 1

@@ -56,7 +56,9 @@ def test_timeline_shows_the_three_acts(run: CliRunner, write_trace: WriteTrace) 
     assert shown.count("│") <= 40 + 2
 
 
-def test_timeline_of_a_named_cgroup_and_time(run: CliRunner, write_trace: WriteTrace) -> None:
+def test_timeline_of_a_given_cgroup_and_time_leaves_others_out(
+    run: CliRunner, write_trace: WriteTrace
+) -> None:
     path = str(write_trace())
     shown = output(run.invoke(timeline.command, [path, "-c", "7", "--begin", "1", "--end", "1.4s"]))
     assert "400 ms from" in shown and "in rows of 10 ms" in shown
@@ -112,7 +114,7 @@ def test_timeline_with_invalid_options_is_refused(
     assert "\n" not in str(raised)
 
 
-def test_explain_json_is_the_contract(run: CliRunner, write_trace: WriteTrace) -> None:
+def test_explain_json_equals_the_analysis(run: CliRunner, write_trace: WriteTrace) -> None:
     path = write_trace()
     document = json.loads(output(run.invoke(explain.command, [str(path), "--json"])))
     assert list(document) == ["schema", "trace", "kills"]
@@ -158,7 +160,7 @@ def test_explain_without_a_kill_has_the_survivors(run: CliRunner, write_trace: W
     )
 
 
-def test_info(run: CliRunner, write_trace: WriteTrace) -> None:
+def test_info_has_the_end_the_rows_and_the_cgroups(run: CliRunner, write_trace: WriteTrace) -> None:
     path = write_trace()
     shown = output(run.invoke(info.command, [str(path)]))
     assert "ended         the command ended" in shown
@@ -180,7 +182,9 @@ def test_info(run: CliRunner, write_trace: WriteTrace) -> None:
     }
 
 
-def test_info_of_an_interrupted_and_lossy_recording(run: CliRunner, write_trace: WriteTrace) -> None:
+def test_info_of_an_interrupted_and_lossy_recording_reports_both(
+    run: CliRunner, write_trace: WriteTrace
+) -> None:
     path = write_trace(ended=False, lost=12)
     shown = output(run.invoke(info.command, [str(path)]))
     assert "interrupted" in shown
@@ -192,7 +196,7 @@ def test_info_of_an_interrupted_and_lossy_recording(run: CliRunner, write_trace:
     assert "interrupted" in output(run.invoke(timeline.command, [str(path)]))
 
 
-def test_report_to_a_dash_is_standard_output(
+def test_report_to_a_dash_goes_to_standard_output(
     run: CliRunner, write_trace: WriteTrace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_trace().resolve()
@@ -230,7 +234,7 @@ def test_report_writes_one_private_page(run: CliRunner, write_trace: WriteTrace,
     assert sorted(item.name for item in tmp_path.iterdir()) == ["page.html", "trace"]
 
 
-def test_report_without_a_kill(run: CliRunner, write_trace: WriteTrace, tmp_path: Path) -> None:
+def test_report_without_a_kill_says_so(run: CliRunner, write_trace: WriteTrace, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     output(run.invoke(report.command, [str(write_trace(killed=False)), "-o", str(page)]))
     assert "No OOM kill" in page.read_text(encoding="utf-8")
@@ -246,7 +250,9 @@ def test_report_replaces_no_device_or_directory(
     assert pipe.is_fifo()
 
 
-def test_report_that_cannot_be_written(run: CliRunner, write_trace: WriteTrace, tmp_path: Path) -> None:
+def test_report_that_cannot_be_written_is_an_error(
+    run: CliRunner, write_trace: WriteTrace, tmp_path: Path
+) -> None:
     path = str(write_trace())
     raised = failure(run.invoke(report.command, [path, "-o", str(tmp_path / "no" / "page.html")]))
     assert isinstance(raised, TracerError) and "cannot write" in str(raised)

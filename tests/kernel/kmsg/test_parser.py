@@ -110,7 +110,7 @@ def test_ambiguous_name_is_resolved_by_kill() -> None:
     assert (found.task_memcg, found.chosen.comm) == ("/x,task=y", "hog")
 
 
-def test_no_killable_process_is_reported() -> None:
+def test_report_without_a_killable_process_says_so() -> None:
     (found,) = read([*report()[:-2], "Out of memory and no killable processes..."])
     assert found.is_no_task_killable
     assert (found.kills, found.missing) == ((), ())

@@ -215,7 +215,7 @@ ZONES = (
         ("", "/ mems_allowed=0", "3.10.0", (), "global"),
     ],
 )
-def test_constraint_from_nodes(
+def test_constraint_of_an_old_report_follows_from_its_nodes(
     nodemask: str, cpuset: str | None, release: str | None, mem_info: tuple[str, ...], constraint: str
 ) -> None:
     lines = [

@@ -44,7 +44,7 @@ def test_title_of_reused_pid_is_none(tmp_path: Path) -> None:
     assert read_title(8, START_NS, tmp_path) is None
 
 
-def test_title_of_real_process() -> None:
+def test_title_of_a_running_process_is_its_command_line() -> None:
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     with subprocess.Popen(command) as child:
         try:

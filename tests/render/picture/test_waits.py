@@ -8,7 +8,7 @@ from tracer.categories import LAYERS
 from tracer.render.picture.waits import WAITS, psi_ms, stacked_ms
 
 
-def test_every_column_has_its_wait() -> None:
+def test_column_of_each_wait_is_in_the_timeline() -> None:
     assert [f"stalled_{wait.name}_ms" for wait in WAITS] == list(STALLED)
 
 

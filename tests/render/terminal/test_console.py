@@ -54,7 +54,7 @@ def test_no_color_and_dumb_terminals_get_no_colour(
     assert "\x1b" not in _written(Terminal())
 
 
-def test_colour_in_a_pipe_where_it_is_forced_and_not_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipe_with_forced_colour_gets_it_unless_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert "\x1b[1;31m" in _written(io.StringIO())
     monkeypatch.setenv("NO_COLOR", "1")
@@ -85,7 +85,7 @@ def test_markup_and_emoji_codes_are_shown_unchanged() -> None:
     assert console.to_text(["[red]x[/red] :skull:"], columns=80, colour=True) == "[red]x[/red] :skull:\n"
 
 
-def test_every_glyph_of_every_view_has_an_ascii_one() -> None:
+def test_glyph_of_any_view_has_an_ascii_form() -> None:
     golden = sorted((Path(__file__).parent / "golden").glob("*.txt"))
     assert golden
     for path in golden:

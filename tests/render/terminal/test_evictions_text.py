@@ -152,7 +152,9 @@ def test_empty_columns_are_left_out(flow: CacheFlow) -> None:
         ),
     ],
 )
-def test_summary(flow: CacheFlow, change: Mapping[str, Any], words: str) -> None:
+def test_summary_of_a_cache_flow_states_its_numbers(
+    flow: CacheFlow, change: Mapping[str, Any], words: str
+) -> None:
     assert words in summary(replace(flow, **change))
 
 

@@ -80,7 +80,7 @@ def test_recorded_examples_wrap_between_words(example: str) -> None:
 
 
 @pytest.mark.parametrize("columns", SOME_WIDTHS)
-def test_survivors_match_the_golden_file(columns: int) -> None:
+def test_recorded_survivors_wrap_between_words(columns: int) -> None:
     held = tracer.open(TOP / "traces/thrash").held_cgroups()
     for verbose in (False, True):
         whole = console.to_text(explain_text.held(held, verbose=verbose), columns=1000, colour=False)

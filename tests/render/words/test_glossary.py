@@ -17,7 +17,7 @@ TECHNICAL = (
 )
 
 
-def test_entries_are_in_order() -> None:
+def test_glossary_entries_are_in_alphabetical_order() -> None:
     assert [word.casefold() for word in EXPLAINED] == sorted(word.casefold() for word in EXPLAINED)
 
 

@@ -167,7 +167,7 @@ def test_claim_trace_being_written_raises(open_writer: OpenWriter, rows_of: Rows
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_claim_by_two_recorders_one_succeeds(tmp_path: Path, old: Path, is_there: bool) -> None:
+def test_claim_by_two_recorders_at_once_succeeds_for_one(tmp_path: Path, old: Path, is_there: bool) -> None:
     path = old if is_there else tmp_path / "new"
     script = (
         "import sys; from pathlib import Path\n"

@@ -19,7 +19,9 @@ INTERVAL = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(sorted)
     asked=INTERVAL,
 )
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_losses_near_count_intervals_that_touch(new_trace: Any, lost: list[Any], asked: list[int]) -> None:
+def test_losses_near_an_interval_include_those_that_touch_it(
+    new_trace: Any, lost: list[Any], asked: list[int]
+) -> None:
     trace = new_trace()
     for (begin, end), stream, count in lost:
         trace.add("loss", end, begin=trace.ns(begin), stream=stream, lost=count)

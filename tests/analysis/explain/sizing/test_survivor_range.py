@@ -63,7 +63,7 @@ def test_range_is_at_most_the_peak_of_usage(trace: Any) -> None:
     assert only(trace).sizing.min_limit_bytes == (62 * MIB, 70 * MIB + UNSEEN)
 
 
-def test_range_has_room_for_cache_that_came_back_whenever_it_went(trace: Any) -> None:
+def test_range_with_refaulted_cache_has_room_for_it_whenever_it_was_evicted(trace: Any) -> None:
     work(trace)
     page = {"cgroup_id": 7, "inode_id": 1, "tgid": 41}
     for seconds, index, nr_pages, op, cause in (
@@ -137,7 +137,7 @@ def test_range_with_locked_files_counts_them_as_unreclaimable(trace: Any) -> Non
         (2, None, {}, None),
     ],
 )
-def test_range_with_swap_is_less_by_what_swap_can_take(
+def test_range_with_swap_is_lower_by_the_available_swap(
     trace: Any, version: int, machine: int | None, sample: dict[str, int], expected: tuple[int, int] | None
 ) -> None:
     trace.meta |= {"cgroup_version": version, "memory": {"swap_total_bytes": machine}}

@@ -50,5 +50,5 @@ def test_badness_by_release_follows_its_rules(
     assert badness(held_pages(held, 0, 0, uid=0, rules=rules), adj, TOTAL, rules) == expected
 
 
-def test_root_bonus_of_another_user_is_none() -> None:
+def test_root_bonus_of_another_user_is_zero() -> None:
     assert held_pages(1000, 0, 0, uid=1000, rules=rules_of("4.4.0")) == 1000

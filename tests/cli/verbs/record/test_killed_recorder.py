@@ -165,7 +165,7 @@ def work(memcg: Path, numbered_work: NumberedWork, tmp_path: Path) -> Iterator[W
 
 
 @pytest.mark.timeout(600)
-def test_soon_after_ready_under_load(
+def test_recorder_killed_soon_after_ready_under_load_has_all_older_rows(
     start_recording: StartRecording, work: Work, tmp_path: Path, load: Load
 ) -> None:
     """No page is lost that is older than 250 ms, and no kill that is older than 50."""
