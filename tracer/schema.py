@@ -10,7 +10,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from tracer import categories, enumerations
+from tracer import categories
 
 SCHEMA_VERSION: Final = 1
 
@@ -30,27 +30,7 @@ LIMITS: Final = {
 """Column with a limit -> its flag in DataFrames, where `UNLIMITED_BYTES` is NA. True: there is a limit;
 false: there is none; NA: not known."""
 
-# The names that columns hold for the numbers of the wire.
-CATEGORIES: Final = enumerations.CATEGORY.names
-"""What a page is charged as, named as in memory.stat of cgroup v2; see `tracer.categories`."""
-
-OPS: Final = enumerations.OP.names
-CAUSES: Final = enumerations.CAUSE.names
-RECLAIM_KINDS: Final = enumerations.RECLAIM_KIND.names
-TARGET_SOURCES: Final = enumerations.TARGET_SOURCE.names
-STALL_KINDS: Final = enumerations.STALL_KIND.names
-SWAP_OPS: Final = enumerations.SWAP_OP.names
-CONSTRAINTS: Final = enumerations.CONSTRAINT.names
-
 SAMPLE_SOURCES: Final = ("start", "periodic", "oom", "end")
-PATH_KINDS: Final = ("host", "container", "filesystem", "device", "kernel")
-"""The namespace that the path of a file belongs to.
-
-host: the host's mount namespace. container: that of a process in another mount namespace, if the host has
-not mounted the file. filesystem: the root of the file system, if no known process has mounted it. device: the
-node of the block device, for its own cache. kernel: the kernel's name of a file in no directory (memfd:NAME).
-"""
-
 
 TIME: Final = pa.timestamp("ns", tz="UTC")
 _NAME: Final = pa.dictionary(pa.int32(), pa.string())
@@ -303,7 +283,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         dev=pa.string(),  # "major:minor"
         ino=pa.uint64(),
         path=_nullable(pa.string()),  # null: the kernel knew no name for it
-        path_kind=_nullable(pa.string()),  # one of PATH_KINDS; null: there is no path
+        path_kind=_nullable(pa.string()),  # null: there is no path
         container_path=_nullable(pa.string()),
         rdev=_nullable(pa.string()),  # "major:minor"; null: not a block device's own cache
         deleted=pa.bool_(),

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 from synthetic.unset import unset_row
 
-from tracer.schema import CATEGORIES, MEMORY_STAT_BYTES, TABLES
+from tracer.enumerations import CATEGORY
+from tracer.schema import MEMORY_STAT_BYTES, TABLES
 from tracer.trace.meta import begin
 from tracer.trace.write.writer import TraceWriter
 
@@ -128,7 +129,7 @@ def _experiment(comm: str, killed: bool, size: int, step_ns: int) -> dict[str, l
             moved(time, "add", "readahead")
         charged(time, "file" if step < READ else "anon", 1, usage)
     end = START_NS + step_ns * (READ + GROW + 1)
-    sizes = (set(MEMORY_STAT_BYTES) & set(CATEGORIES)) | {"file_dirty", "file_writeback", "unevictable"}
+    sizes = (set(MEMORY_STAT_BYTES) & set(CATEGORY.names)) | {"file_dirty", "file_writeback", "unevictable"}
     at_kill = dict.fromkeys((f"{size}_bytes" for size in sizes), 0)
     quiet = {"cgroup_id": 8, "source": "start", "usage_bytes": MIB, "limit_bytes": LIMIT}
     samples = [{"time": START_NS, **quiet}]

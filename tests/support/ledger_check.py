@@ -7,14 +7,14 @@ from typing import Any
 import pandas as pd
 from support.settled import QUIET_S
 
-from tracer.schema import CATEGORIES
+from tracer.enumerations import CATEGORY
 
 
 def ledger_pages(trace: Any, memcg_id: int) -> dict[str, int]:
     """Return category -> pages: the sum of the cgroup's rows of `charge`."""
     charge = trace.charge[trace.charge["cgroup_id"] == memcg_id]
     pages = charge.groupby("category", observed=False)["pages"].sum()
-    return {category: int(pages.get(category, 0)) for category in CATEGORIES}
+    return {category: int(pages.get(category, 0)) for category in CATEGORY.names}
 
 
 def kernel_pages(trace: Any, memcg_id: int) -> dict[str, Any]:
@@ -24,14 +24,14 @@ def kernel_pages(trace: Any, memcg_id: int) -> dict[str, Any]:
     not print.
     """
     samples = trace.samples[trace.samples["cgroup_id"] == memcg_id]
-    columns = [f"{category}_bytes" for category in CATEGORIES]
+    columns = [f"{category}_bytes" for category in CATEGORY.names]
     grown = samples.loc[samples["source"] == "end", columns].iloc[-1].astype("Int64")
     at_start = samples.loc[samples["source"] == "start", columns]
     if len(at_start):
         grown -= at_start.iloc[0].astype("Int64")
     else:
         assert trace.cgroups.set_index("cgroup_id").loc[memcg_id, "created"] is not pd.NaT
-    return {c: pd.NA if pd.isna(v) else int(v) / 4096 for c, v in zip(CATEGORIES, grown, strict=True)}
+    return {c: pd.NA if pd.isna(v) else int(v) / 4096 for c, v in zip(CATEGORY.names, grown, strict=True)}
 
 
 def differences(trace: Any, memcg_id: int) -> dict[str, tuple[int, float]]:
@@ -44,9 +44,9 @@ def differences(trace: Any, memcg_id: int) -> dict[str, tuple[int, float]]:
     rows = trace.pagecache
     since = trace.samples.index.max() - pd.Timedelta(QUIET_S, "s")
     rows = rows[(rows["op"] == "delete") & (rows["cgroup_id"] == memcg_id) & (rows.index > since)]
-    late = dict.fromkeys(CATEGORIES, 0) | {"file": int(rows["nr_pages"].sum())}
+    late = dict.fromkeys(CATEGORY.names, 0) | {"file": int(rows["nr_pages"].sum())}
     return {
         c: (ledger[c], kernel[c])
-        for c in CATEGORIES
+        for c in CATEGORY.names
         if not pd.isna(kernel[c]) and not -1 < kernel[c] - ledger[c] < 1 + late[c]
     }

@@ -35,7 +35,6 @@ LENGTHS: Final = {
 """#define of bpf/events.h -> elements of the arrays that have this length."""
 
 PATH_LEN: Final = LENGTHS["TRACER_PATH_LEN"]
-STATE_ITEMS: Final = LENGTHS["TRACER_STATE_ITEMS"]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tracer.analysis.views.timeline import COLUMNS, LEVELS, timeline
+from tracer.enumerations import CATEGORY
 from tracer.errors import TracerError, UsageError
-from tracer.schema import CATEGORIES
 
 MIB = 1 << 20
 PARENT, CHILD, STRANGER = 1, 2, 3
@@ -263,7 +263,7 @@ ROWS = st.lists(
     st.tuples(
         st.integers(0, 2_000),  # milliseconds
         st.sampled_from([PARENT, CHILD, STRANGER]),
-        st.sampled_from(CATEGORIES),
+        st.sampled_from(CATEGORY.names),
         st.integers(-(2**40), 2**40),
     ),
     min_size=1,
@@ -281,7 +281,7 @@ def test_levels_of_any_charges_equal_running_sums(
     trace.add("cgroups", cgroup_id=CHILD, path="/p/c")
     trace.add("cgroups", cgroup_id=STRANGER, path="/p2")
     if base is not None:
-        start = {f"{category}_bytes": base + number for number, category in enumerate(CATEGORIES)}
+        start = {f"{category}_bytes": base + number for number, category in enumerate(CATEGORY.names)}
         trace.add("samples", 0, cgroup_id=PARENT, source="start", **start)
     for milliseconds, cgroup_id, category, amount in rows:
         trace.charged(milliseconds / 1000, cgroup_id, category, amount)
@@ -294,7 +294,7 @@ def test_levels_of_any_charges_equal_running_sums(
                 assert pd.isna(line[column].iloc[position])
                 continue
             expected = sum(
-                weight * (base + CATEGORIES.index(category)) for category, weight in weights.items()
+                weight * (base + CATEGORY.names.index(category)) for category, weight in weights.items()
             ) + sum(
                 weights.get(category, 0) * amount
                 for milliseconds, cgroup_id, category, amount in rows

@@ -20,8 +20,8 @@ from support.offered import skip_unless_offered
 from support.settled import settle
 
 import tracer
+from tracer.enumerations import CATEGORY
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
-from tracer.schema import CATEGORIES
 
 pytestmark = [pytest.mark.kernel, pytest.mark.vm_preempt, pytest.mark.timeout(180)]
 
@@ -72,7 +72,7 @@ def test_ledger_beside_another_bpf_user_equals_the_kernels_counters(
         settle(memcg)
         trace = tracer.open(recorder.stop())
     found = cgroup_id(memcg)
-    assert {c for c, pages in kernel_pages(trace, found).items() if pages} == set(CATEGORIES)
+    assert {c for c, pages in kernel_pages(trace, found).items() if pages} == set(CATEGORY.names)
     assert trace.loss.empty
     assert not [probe for probe in trace.meta["probes"].values() if "not exact" in (probe["detail"] or "")]
     assert differences(trace, found) == {}

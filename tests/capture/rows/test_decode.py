@@ -14,15 +14,8 @@ from hypothesis import strategies as st
 
 from tracer.capture.rows import decode
 from tracer.capture.rows.decode import PAGE_BYTES, Decoder, sample_row, stack_columns, state_reading, text
-from tracer.schema import (
-    CATEGORIES,
-    CAUSES,
-    CONSTRAINTS,
-    OPS,
-    RECLAIM_KINDS,
-    TABLES,
-    UNLIMITED_BYTES,
-)
+from tracer.enumerations import CATEGORY, CAUSE, CONSTRAINT, OP, RECLAIM_KIND
+from tracer.schema import TABLES, UNLIMITED_BYTES
 from tracer.trace.arrow_columns import rows_of
 from tracer.wire.dtypes import WIRE
 from tracer.wire.streams import STREAM_AT, STREAMS, Stream
@@ -74,7 +67,7 @@ def test_pages_over_any_rows_sum_to_the_bytes(
             records(
                 "charge",
                 *(
-                    {"cgroup_id": cgroup, "category": CATEGORIES.index(category), "delta_bytes": delta}
+                    {"cgroup_id": cgroup, "category": CATEGORY.number(category), "delta_bytes": delta}
                     for cgroup, category, delta in streamed[begin:end]
                 ),
             ),
@@ -83,7 +76,7 @@ def test_pages_over_any_rows_sum_to_the_bytes(
     ]
     sums: dict[tuple[int, int], int] = {}
     for cgroup, category, delta in left_over:
-        number = CATEGORIES.index(category)
+        number = CATEGORY.number(category)
         sums[cgroup, number] = sums.get((cgroup, number), 0) + delta
     batches.append(decoder.residue(0, sums))
     for cgroup, category, delta in changes:
@@ -96,7 +89,7 @@ def test_pages_over_any_rows_sum_to_the_bytes(
 
 def test_charge_rows_of_whole_pages_keep_their_pages() -> None:
     rows = [
-        {"category": CATEGORIES.index(category), "delta_bytes": pages * PAGE_BYTES}
+        {"category": CATEGORY.number(category), "delta_bytes": pages * PAGE_BYTES}
         for category, pages in (("anon", 3), ("file", -2), ("kernel_stack", 4))
     ]
     made = decoded("charge", *rows)
@@ -113,7 +106,7 @@ def test_charge_row_has_the_fields_in_bytes() -> None:
 
 
 def test_residue_rows_have_no_process_and_no_counter() -> None:
-    (row,) = Decoder(0).residue(9, {(7, CATEGORIES.index("file")): 2 * PAGE_BYTES}).to_pylist()
+    (row,) = Decoder(0).residue(9, {(7, CATEGORY.number("file")): 2 * PAGE_BYTES}).to_pylist()
     assert (row["pages"], row["bytes"], row["category"]) == (2, 8192, "file")
     assert (row["tgid"], row["usage_bytes"], row["limit_bytes"]) == (None, None, None)
     assert Decoder(0).residue(9, {}).num_rows == 0
@@ -124,14 +117,14 @@ def test_pagecache_row_without_owner_has_a_null_cgroup() -> None:
     of_seven = {
         "cgroup_id": 7,
         "op": 1,
-        "cause": CAUSES.index("truncate"),
+        "cause": CAUSE.number("truncate"),
         "inode_id": largest,
         "nr_pages": 512,
     }
     first, second = decoded("pagecache", {"ino": 2**64 - 1}, of_seven)
     assert (first["cgroup_id"], first["op"], first["cause"], first["ino"]) == (
         None,
-        OPS[0],
+        OP.names[0],
         "other",
         2**64 - 1,
     )
@@ -141,7 +134,7 @@ def test_pagecache_row_without_owner_has_a_null_cgroup() -> None:
 
 def test_reclaim_row_has_nulls_for_what_is_not_known() -> None:
     known = {"cgroup_id": 7, "scanned_anon": 3, "scanned_file": 4, "reclaimed": 5, "usage_pages": 6}
-    unknown = {"kind": RECLAIM_KINDS.index("kswapd"), "priority": -1, "order": -1, "usage_pages": 6}
+    unknown = {"kind": RECLAIM_KIND.number("kswapd"), "priority": -1, "order": -1, "usage_pages": 6}
     first, second = decoded("reclaim", known | {"priority": 12}, unknown)
     assert (first["kind"], first["scanned"], first["reclaimed"], first["priority"]) == ("memcg", 7, 5, 12)
     assert (first["order"], first["usage_bytes"]) == (0, 6 * PAGE_BYTES)
@@ -172,7 +165,7 @@ def test_kill_id_of_the_victims_of_one_decision_is_shared() -> None:
 
 def test_oom_row_has_the_fields_in_bytes() -> None:
     record = only(
-        "oom", time_ns=5, constraint=CONSTRAINTS.index("memcg"), owner_cgroup_id=7, owner_usage_pages=25_600,
+        "oom", time_ns=5, constraint=CONSTRAINT.number("memcg"), owner_cgroup_id=7, owner_usage_pages=25_600,
         owner_limit_pages=25_600, trigger_comm=b"\xff\x1b[31m", victim_comm=b"sixteen-bytes-xx",
         victim_pid=41, anon_pages=24_000, swap_entries=0, pgtables_bytes=4096, oom_score_adj=-998, gfp=0xCC0,
         user_stack_id=-14, total_vm_pages=90_000, data_vm_pages=50_000, exec_vm_pages=900, stack_vm_pages=33,

@@ -28,12 +28,12 @@ from tracer.analysis.core.columns import (
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.reclaim_attempts import Waiter
-from tracer.schema import STALL_KINDS
+from tracer.enumerations import STALL_KIND
 
 THROTTLED: Final = ("writeback", "isolated", "noprogress", "congested", "other")
 """The kinds of waits inside of reclaim (reclaim_throttle, mm/vmscan.c)."""
 
-KINDS: Final = ("reclaim", *THROTTLED, *(kind for kind in STALL_KINDS if kind not in THROTTLED))
+KINDS: Final = ("reclaim", *THROTTLED, *(kind for kind in STALL_KIND.names if kind not in THROTTLED))
 
 STALLED: Final[Mapping[str, tuple[str, ...]]] = {
     "stalled_reclaim_ms": ("reclaim", *THROTTLED),

@@ -34,7 +34,7 @@ def is_known(trace: TraceTables, charge: pd.DataFrame) -> bool:
 
 
 def swapped(subtree: Subtree, op: str, begin_ns: int, end_ns: int) -> SwapIo | None:
-    """Return the writes to swap or the reads from it (`op` is one of `SWAP_OPS`) of pages of these cgroups.
+    """Return the writes to swap or the reads from it (`op` is "write" or "read") of pages of these cgroups.
 
     Those queued within the interval are counted, both ends included; of `Subtrees.machine`, those of all
     cgroups. None if they are not known.

@@ -29,7 +29,7 @@ from tracer.analysis.core.tables import TraceTables, is_evicted, is_shmem, page_
 from tracer.analysis.kernel_log import decisions
 from tracer.analysis.views import stalls, swapping
 from tracer.analysis.views.reclaim import is_waited_for
-from tracer.schema import CATEGORIES
+from tracer.enumerations import CATEGORY
 from tracer.trace.read.to_pandas import with_flag
 
 _EVERY_NS: Final = "every_ns"  # in `attrs` of the frame: one row alone does not show its length
@@ -240,7 +240,7 @@ def _ledger_levels(trace: TraceTables, grid: Grid) -> dict[str, Any]:
         category: grid.sums(
             charge["cgroup_id"], time, amounts, is_one_of(charge["category"], [category])
         ).cumsum(axis=1)
-        for category in CATEGORIES
+        for category in CATEGORY.names
     }
     exists = _exists(trace, grid)
     columns: dict[str, Any] = {}

@@ -32,7 +32,8 @@ from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.results.memory import COMPOSITION_PARTS, Composition
 from tracer.analysis.results.quality import Unknown
 from tracer.categories import PARTS
-from tracer.schema import CATEGORIES, MEMORY_STAT_BYTES
+from tracer.enumerations import CATEGORY
+from tracer.schema import MEMORY_STAT_BYTES
 
 _STRAIGHT: Final = {part.name: part.counter for part in PARTS if part.counter is not None}
 _UNDECIDED_PERCENT: Final = 10
@@ -45,7 +46,7 @@ def at_kill(subtree: Subtree, kill_ns: int, sample: pd.Series | None) -> dict[st
     sizes: dict[str, int | None] = {}
     for name in MEMORY_STAT_BYTES:
         sizes[name] = None if sample is None else optional(sample[f"{name}_bytes"])
-        if sizes[name] is None and name in CATEGORIES:
+        if sizes[name] is None and name in CATEGORY.names:
             steps = level(subtree, {name: 1})
             sizes[name] = None if steps is None else steps.at(kill_ns)
     return sizes
