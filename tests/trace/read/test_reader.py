@@ -101,7 +101,7 @@ def test_tables_from_journal_and_parquet_are_equal(
         assert found.schema.equals(TABLES[table])
         assert found.equals(expected.unify_dictionaries())
         assert trace.rows(table) == expected.num_rows
-        assert len(trace._frame(table)) == expected.num_rows
+        assert len(getattr(trace, table)) == expected.num_rows
     assert not list(path.glob("journal*"))
 
 

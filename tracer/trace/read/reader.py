@@ -26,12 +26,44 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def _to_frame(table: pa.Table) -> pd.DataFrame:
+    from tracer.trace.read.to_pandas import to_frame  # noqa: PLC0415  the recorder must not import pandas
+
+    return to_frame(table)
+
+
+class TableFrame(cached_property["pd.DataFrame"]):
+    """The table that is named like the attribute, as a DataFrame."""
+
+    def __init__(self) -> None:
+        super().__init__(self._read)
+
+    def _read(self, trace: Trace) -> pd.DataFrame:
+        assert self.attrname is not None
+        return _to_frame(trace.table(self.attrname))
+
+
 class Trace:
     """A trace on disk. Raises TraceError if `path` is not a trace that this version can read.
 
     The tables are DataFrames, which are read at first use and kept. The index is the sorted column `time`, in
     UTC, if the table has one.
     """
+
+    charge = TableFrame()
+    pagecache = TableFrame()
+    reclaim = TableFrame()
+    stalls = TableFrame()
+    swap_io = TableFrame()
+    oom = TableFrame()
+    oom_candidates = TableFrame()
+    kernel_log = TableFrame()
+    samples = TableFrame()
+    cgroups = TableFrame()
+    tasks = TableFrame()
+    inodes = TableFrame()
+    stack_samples = TableFrame()
+    stacks = TableFrame()
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -80,54 +112,16 @@ class Trace:
         return self._settled(name, count)
 
     @cached_property
-    def charge(self) -> pd.DataFrame:
-        return self._frame("charge")
-
-    @cached_property
-    def pagecache(self) -> pd.DataFrame:
-        return self._frame("pagecache")
-
-    @cached_property
-    def reclaim(self) -> pd.DataFrame:
-        return self._frame("reclaim")
-
-    @cached_property
-    def stalls(self) -> pd.DataFrame:
-        return self._frame("stalls")
-
-    @cached_property
-    def swap_io(self) -> pd.DataFrame:
-        return self._frame("swap_io")
-
-    @cached_property
-    def oom(self) -> pd.DataFrame:
-        return self._frame("oom")
-
-    @cached_property
-    def oom_candidates(self) -> pd.DataFrame:
-        return self._frame("oom_candidates")
-
-    @cached_property
-    def kernel_log(self) -> pd.DataFrame:
-        return self._frame("kernel_log")
-
-    @cached_property
-    def samples(self) -> pd.DataFrame:
-        return self._frame("samples")
-
-    @cached_property
     def loss(self) -> pd.DataFrame:
         """The rows of `loss`, and a row for each stream of which meta.json counts more lost records.
 
         On a full disk the table itself may not have been written. Such a row begins at the last sample, the
         last moment at which all tables were written.
         """
-        from tracer.trace.read.to_pandas import to_frame  # noqa: PLC0415  the recorder must not import pandas
-
         written = self.table("loss")
         unwritten = self._losses_of_meta(written)
         rows = pa.Table.from_batches([rows_of("loss", unwritten)]) if unwritten else written.slice(0, 0)
-        return to_frame(pa.concat_tables([written, rows]).unify_dictionaries())
+        return _to_frame(pa.concat_tables([written, rows]).unify_dictionaries())
 
     def _losses_of_meta(self, written: pa.Table) -> list[dict[str, Any]]:
         ended = self.meta["ended"]
@@ -142,31 +136,6 @@ class Trace:
         return [
             {"time": end, "begin": begin, "stream": stream, "lost": lost} for stream, lost in missing.items()
         ]
-
-    @cached_property
-    def cgroups(self) -> pd.DataFrame:
-        return self._frame("cgroups")
-
-    @cached_property
-    def tasks(self) -> pd.DataFrame:
-        return self._frame("tasks")
-
-    @cached_property
-    def inodes(self) -> pd.DataFrame:
-        return self._frame("inodes")
-
-    @cached_property
-    def stack_samples(self) -> pd.DataFrame:
-        return self._frame("stack_samples")
-
-    @cached_property
-    def stacks(self) -> pd.DataFrame:
-        return self._frame("stacks")
-
-    def _frame(self, name: str) -> pd.DataFrame:
-        from tracer.trace.read.to_pandas import to_frame  # noqa: PLC0415  the recorder must not import pandas
-
-        return to_frame(self.table(name))
 
     def _settled(self, name: str, read: Callable[[list[Path]], T]) -> T:
         """Return `read` of the table's files; read again if the recorder turned one into Parquet
