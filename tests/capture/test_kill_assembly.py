@@ -40,7 +40,8 @@ class Assembly:
     def __init__(self) -> None:
         self.written = Written()
         self.named: list[tuple[Any, ...]] = []
-        programs: Any = SimpleNamespace(counts_reclaim=False, stack=lambda number: [number, number + 1])
+        stack_map = {number: SimpleNamespace(ip=[number, number + 1, 0]) for number in (3, 5)}
+        programs: Any = SimpleNamespace(counts_reclaim=False, map={"stacks": stack_map}.get)
         stacks: Any = SimpleNamespace(name=lambda *given: self.named.append(given))
         writer: Any = self.written
         self.kills = KillAssembly(programs, Decoder(0), writer, TaskRows(), stacks)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from tracer.capture.bpf.load import Programs
+from tracer.capture.bpf.readings import stack_at
 from tracer.capture.bpf.ring import Records
 from tracer.capture.rows.decode import Decoder
 from tracer.capture.rows.task_rows import TaskRows
@@ -90,6 +91,6 @@ class KillAssembly:
             image = ExecImage(int(record["start_code"]), int(record["start_stack"]))
             images = {kill["kernel_stack_id"]: None, kill["user_stack_id"]: image}
             for number in images.keys() - self._named_stacks - {None}:
-                addresses = self._programs.stack(number)
+                addresses = stack_at(self._programs, number)
                 self._stacks.name(number, kill["trigger_tgid"], images[number], addresses)
                 self._named_stacks.add(number)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from tracer.capture.bpf import readings
 from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.ring import Ring
 from tracer.capture.kill_assembly import KillAssembly
@@ -98,7 +99,7 @@ class Pipeline:
         self._names = Names(cgroups, mounts, self._stacks, self._writer, self._clock_offset_ns)
         self._kills = KillAssembly(programs, self._decoder, self._writer, self._names.tasks, self._stacks)
         self._log_filter = LogFilter(selection.concerns)
-        self._losses = LossRows(programs.lost, lambda: selection.hold.lost, self._lost_here)
+        self._losses = LossRows(lambda: readings.lost(programs), lambda: selection.hold.lost, self._lost_here)
         self._is_finished = False
 
     def __enter__(self) -> Pipeline:
@@ -258,10 +259,10 @@ class Pipeline:
         self._programs.drain()
         self.read_rings()
         self._write_log(self._log_filter.end())
-        residue = self._selection.residue(self._programs.take_residue())
+        residue = self._selection.residue(readings.residue(self._programs))
         if residue:
             self._writer.append("charge", self._decoder.residue(time.monotonic_ns(), residue))
-        unfinished = np.frombuffer(self._programs.unfinished_swap_io(), WIRE["swap_io"])
+        unfinished = np.frombuffer(readings.unfinished_swap_io(self._programs), WIRE["swap_io"])
         unfinished = self._selection.sift("swap_io", unfinished)
         if len(unfinished):
             self._writer.append("swap_io", self._decoder.rows(STREAM_AT["swap_io"], unfinished))

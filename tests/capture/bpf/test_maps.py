@@ -13,6 +13,7 @@ import pytest
 from tracer.capture.bpf.load import Programs, _possible_cpus
 from tracer.capture.bpf.maps import Map
 from tracer.capture.bpf.object_file import MapDefinition
+from tracer.capture.bpf.readings import stack_at
 from tracer.capture.bpf.syscall import MapSizes, map_sizes
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
@@ -93,4 +94,4 @@ def test_maps_of_the_programs_have_the_types_of_the_sources() -> None:
         assert len(programs.map("combine_state")[0]) == programs.cpus
         assert len(programs.map("lost")[0]) == programs.cpus
         assert [name for name, _ in programs.map("residue").key_type._fields_][:1] == ["cgroup_id"]
-        assert programs.stack(12) == []
+        assert stack_at(programs, 12) == []

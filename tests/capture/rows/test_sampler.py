@@ -29,7 +29,7 @@ class Sampled:
             self.make(path)
         self.ids = {path: cgroup_id(self.folder(path)) for path in PARENTS}
         self.warnings: list[str] = []
-        programs: Any = self
+        programs: Any = None  # the fixture replaces what reads it
         self.sampler = Sampler(programs, Hierarchy(version, mount, "/"), {}, self.warnings.append)
         for path in reversed(PARENTS):  # children first: the order must not matter
             self.add(path, self.ids[path], PARENTS[path])
@@ -43,10 +43,6 @@ class Sampled:
 
     def add(self, path: str, number: int, parent: str | None) -> None:
         self.sampler.add(Cgroup(number, self.ids[parent] if parent else None, path, memcg=number))
-
-    def reclaim_counts(self, number: int) -> dict[str, int]:
-        """Return reclaim counts as `Programs` does."""
-        return {"pgscan": self.value_of(number, SCANNED), "pgsteal": 0}
 
     def value_of(self, number: int, values: dict[str, Any]) -> Any:
         return next(values[path] for path, known in self.ids.items() if known == number)
@@ -72,6 +68,11 @@ def made(
     sampled = Sampled(tmp_path, getattr(request, "param", 1))
     monkeypatch.setattr(
         sampler, "read_counters", lambda _programs, _memcg, number, _: sampled.value_of(number, counters)
+    )
+    monkeypatch.setattr(
+        sampler,
+        "reclaim_counts",
+        lambda _programs, number: {"pgscan": sampled.value_of(number, SCANNED), "pgsteal": 0},
     )
     return sampled
 

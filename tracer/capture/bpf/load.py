@@ -6,7 +6,6 @@ import mmap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +21,7 @@ from tracer.errors import TracerError
 from tracer.kernel import struct_header
 from tracer.kernel.btf import Btf
 from tracer.kernel.probes import Hook, Kind, Way
-from tracer.wire.streams import LOSSES, RING_BYTES, STREAMS
+from tracer.wire.streams import RING_BYTES, STREAMS
 
 WANTED_PATHS: Final = 2048
 """How many paths the BPF program can watch for new cgroups."""
@@ -229,32 +228,11 @@ class Programs:
                     self.run("drain", cpu=cpu)
         return not any(state.waiting for state in states[0])
 
-    def take_residue(self) -> dict[tuple[int, int], int]:
-        """Return (cgroup id, category) -> bytes of lost sums; exact once all programs are detached."""
-        return {(int(k.cgroup_id), int(k.category)): int(v.value) for k, v in self.map("residue").items()}
-
-    def unfinished_swap_io(self) -> bytes:
-        """Return the records of swap I/O without an end, one after the other. Detach the programs first."""
-        return b"".join(bytes(record) for _, record in self.map("swap_ios").items())
-
     @property
     def counts_reclaim(self) -> bool:
         """Return whether the kernel's scans and steals are counted (bpf/shared/reclaim_counts.h)."""
         counting = any(choice.signal.name == "reclaim counts" and choice.way for choice in self.choices)
         return counting or struct_header.reclaim_counts_are_node_stats(self._btf)
-
-    def reclaim_counts(self, cgroup_id: int) -> dict[str, int]:
-        """Return the kernel's counts of pages scanned and stolen from a cgroup since the recording began.
-
-        {}: they are not counted here.
-        """
-        if not self.counts_reclaim:
-            return {}
-        try:
-            counts = self.map("reclaim_counts")[cgroup_id]
-        except KeyError:
-            return {"pgscan": 0, "pgsteal": 0}
-        return {"pgscan": int(counts.pgscan), "pgsteal": int(counts.pgsteal)}
 
     def kernel_symbol_at(self, address: int) -> str | None:
         """Return the kernel's symbol+offset at an address, from a table that BCC reads at the first call."""
@@ -264,21 +242,6 @@ class Programs:
     def bcc_symbols(self, tgid: int) -> BccSymbols:
         """Return BCC's symbol table of a process, as of now."""
         return BccSymbols(self._bcc, tgid)
-
-    def stack(self, stack_id: int) -> list[int]:
-        """Return the addresses of a stack in the map `stacks`, innermost first; [] if it is not there."""
-        try:
-            addresses = self.map("stacks")[stack_id].ip
-        except KeyError:
-            return []
-        return list(takewhile(bool, addresses))
-
-    def lost(self) -> dict[str, int]:
-        """Return each name of `LOSSES` -> records lost since the recording began."""
-        counts = self.map("lost")
-        return {
-            name: sum(count.value for count in counts[number]) for number, name in enumerate(LOSSES.names)
-        }
 
     def close(self) -> None:
         """Detach everything and free the maps."""

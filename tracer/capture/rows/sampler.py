@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from tracer.capture.bpf.load import Programs
+from tracer.capture.bpf.readings import reclaim_counts
 from tracer.capture.learn.calibration import read_counters
 from tracer.capture.rows.cgroup_rows import Cgroup
 from tracer.capture.rows.decode import sample_row, state_reading
@@ -118,4 +119,4 @@ class Sampler:
         if cgroup.memcg:
             state = read_counters(self._programs, cgroup.memcg, cgroup.id, self._positions)
             counters = state_reading(state) if state else {}
-        return counters | self._programs.reclaim_counts(cgroup.id)
+        return counters | reclaim_counts(self._programs, cgroup.id)
