@@ -65,7 +65,7 @@ static __always_inline s64 unit_bytes(u32 category)
 	return PAGE_SIZE;
 }
 
-/* Whether the memcg tracepoints report each change of a category in full. */
+/* Return whether the memcg tracepoints report each change of a category in full. */
 static __always_inline bool is_reported_exactly(u32 category)
 {
 	switch (category) {
@@ -78,7 +78,7 @@ static __always_inline bool is_reported_exactly(u32 category)
 	return false;
 }
 
-/* Whether a category is one of those that do not overlap, and add up to usage. */
+/* Return whether a category is one of those that do not overlap, and add up to usage. */
 static __always_inline bool is_in_usage(u32 category)
 {
 	switch (category) {

@@ -5,10 +5,10 @@
  *
  * Updates are summed before they are sent. Each CPU has a small direct-mapped cache of sums by
  * (memcg, process, category). A sum is sent when it is large (256 KiB), old (10 ms), displaced by
- * another, or when user space runs `drain`. If the ring is full, the sum stays in its slot. If it
- * has to make room, it is added to `residue`, by cgroup and category, which user space collects. So
- * totals are exact whatever is lost: only process and time can be lost. If thousands of cgroups
- * fill `residue` too, that is counted.
+ * another, or when user space runs `drain`. If the ring is full, the sum stays in its slot. If the
+ * slot is needed for another sum, the old one is added to `residue`, by cgroup and category, which
+ * user space collects. So totals stay exact: a full ring loses only the process and the time of a
+ * change. `residue` can be full only with thousands of cgroups; that loss is counted.
  */
 
 #include "shared/counters.h"
@@ -44,13 +44,13 @@ struct residue_key {
 BPF_HASH(residue, struct residue_key, s64, 32768);
 
 /*
- * Whether this CPU is inside a slot. Programs on one CPU nest (that of an interrupt inside that of
- * a task, `drain` by IPI inside either) and never interleave. So a flag is a lock: a program that
- * finds it set leaves the slots alone.
+ * The lock of the slots of a CPU. Programs on one CPU nest (the program of an interrupt inside the
+ * program of a task, `drain` by IPI inside either) and never interleave. So a flag is enough: a
+ * program that finds it set does not touch the slots.
  */
 struct combine_state {
 	u32 busy;
-	u32 waiting; /* there are sums that were added since the last drain */
+	u32 waiting; /* sums were added since the last drain */
 };
 
 BPF_PERCPU_ARRAY(combine_state, struct combine_state, 1);
@@ -98,7 +98,7 @@ static __always_inline void add_residue(u64 cgroup_id, u32 category, s64 delta_b
 		count_lost(STREAM_RESIDUE);
 }
 
-/* Send what `sum` holds, and give the slot to (memcg, tgid, category). */
+/* Send the sum in a slot, and reuse the slot for (memcg, tgid, category). */
 static __always_inline void take_over(struct combined *sum, struct memcg_info *info,
 				      struct mem_cgroup *memcg, u32 tgid, u32 category)
 {
@@ -132,11 +132,11 @@ static __always_inline void combine_into(struct combined *sum, s64 delta_bytes)
 }
 
 /*
- * Add an update to its slot. Returns false if it was not added to any.
+ * Add an update to its slot. Return false if it was added to no slot.
  *
  * `nested`: the program runs in an interrupt that hit this CPU inside a slot, and touches no slot.
- * The update then has no process. What an exact counter has more is found at its next update, or by
- * `settle`.
+ * If the category is read from the kernel's counter, the next update of that counter, or `settle`,
+ * finds the change; otherwise it is added to `residue`, without a process.
  */
 static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 category,
 					   s64 reported_bytes, s64 coming, bool nested,
@@ -179,7 +179,7 @@ static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 categor
 	return true;
 }
 
-/* `ctx` is the context of the program, which stacks are taken from. */
+/* Account an update. `ctx` is the context of the program; stacks are taken from it. */
 static __always_inline int account(void *ctx, struct mem_cgroup *memcg, u32 category,
 				   s64 reported_bytes, s64 coming)
 {
@@ -205,7 +205,8 @@ static __always_inline int account(void *ctx, struct mem_cgroup *memcg, u32 cate
 /*
  * Both tracepoints report whole pages, whatever the unit of the counter is. Their argument is a
  * long since "mm: memcontrol: change val type to long in __mod_memcg_{lruvec_}state()", v7.1, and
- * was an int, which arrives without its sign in the upper half. No update needs that half.
+ * was an int before, which arrives without sign extension to 64 bits. No update needs the upper
+ * half.
  */
 static __always_inline int account_pages(void *ctx, struct mem_cgroup *memcg, u32 category,
 					 u64 pages)
@@ -264,8 +265,8 @@ static __always_inline int enter_memcg_state(struct call *call)
 }
 
 /*
- * Send every sum that waits. User space runs it on each CPU (BPF_PROG_TEST_RUN). `waiting` stays
- * set if a sum cannot be sent. Returns 1 if this CPU was inside a slot: run it again.
+ * Send all waiting sums. User space runs it on each CPU (BPF_PROG_TEST_RUN). `waiting` stays set if
+ * a sum cannot be sent. Return 1 if this CPU was inside a slot: run it again.
  */
 PROGRAM(drain)
 {
@@ -321,10 +322,10 @@ static __always_inline int settle_counters(struct mem_cgroup *memcg, u64 id, boo
 }
 
 /*
- * Bring the ledger in line with this CPU's counters of a memcg: before the ledger starts, take what
- * they have as seen; at its end, add what the ledger does not have, with no process. args: the
- * address of the memcg, the id of its cgroup, whether to add. User space runs it on each CPU.
- * Returns 2 if this CPU was inside a slot: run it again.
+ * Bring the ledger in line with this CPU's counters of a memcg: before the ledger starts, mark
+ * their values as seen; at its end, add the changes that the ledger lacks, without a process. args:
+ * the address of the memcg, the id of its cgroup, whether to add. User space runs it on each CPU.
+ * Return 2 if this CPU was inside a slot: run it again.
  */
 PROGRAM(settle)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * The names behind ids, taken when user space could miss them: cgroups that are made, removed or
- * renamed (the stream `cgroup`), processes that execute a program or exit (the stream `task`).
+ * The names behind ids, recorded where user space could miss them: cgroups that are made, removed
+ * or renamed (the stream `cgroup`), processes that execute a program or exit (the stream `task`).
  * shared/tasks.h and shared/inodes.h name processes and files when they are first seen.
  */
 
@@ -115,7 +115,7 @@ PROGRAM(cgroup_rmdir)
 	return emit_cgroup((struct cgroup *)ctx->args[0], (const char *)ctx->args[1], CGROUP_RMDIR);
 }
 
-/* Only cgroup v1 has renaming. A renamed cgroup stays in its place and keeps its id. */
+/* Only cgroup v1 has renaming. A renamed cgroup keeps its parent and its id. */
 PROGRAM(cgroup_rename)
 {
 	return emit_cgroup((struct cgroup *)ctx->args[0], (const char *)ctx->args[1],

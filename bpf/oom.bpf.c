@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * The streams `oom` and `candidate`: OOM kills, and the tasks that the decisions weighed.
- * mark_victim runs once for each killed task, in the context of the task whose allocation failed:
- * the trigger's stacks and the owner's counters are those at the decision. The victim was sent
- * SIGKILL just before (__oom_kill_process in mm/oom_kill.c), so a victim on another CPU may already
- * have lost its mm. Where functions can be hooked, the decision (struct oom_control, on the
- * trigger's stack) has the rest.
+ * The streams `oom` and `candidate`: OOM kills, and the tasks whose badness the kernel computed for
+ * them. mark_victim runs once for each killed task, in the context of the task whose allocation
+ * failed: the trigger's stacks and the owner's counters are those at the decision. The victim was
+ * sent SIGKILL just before (__oom_kill_process in mm/oom_kill.c), so a victim on another CPU may
+ * already have lost its mm. If functions can be hooked, the rest is read from struct oom_control on
+ * the trigger's stack.
  */
 
 #include "shared/attempts.h"
@@ -83,8 +83,8 @@ static __always_inline void describe_owner(struct oom_event *record, struct mem_
 }
 
 /*
- * Return the memcg whose limit the kill is for, as the kernel decided, or else by the page
- * counters. NULL: it is for no memcg's limit.
+ * Return the memcg whose limit caused the kill, as the kernel decided, or else inferred from the
+ * page counters. NULL: no memcg's limit caused it.
  */
 static __always_inline struct mem_cgroup *kill_owner(struct decision *decision,
 						     struct mem_cgroup *trigger)
@@ -139,7 +139,10 @@ static __always_inline s64 mm_count(struct mm_struct *mm, u32 member)
 	return count < 0 ? 0 : count;
 }
 
-/* Set what a task's badness is computed from. The zombie leader of living threads has no mm. */
+/*
+ * Set the numbers that a task's badness is computed from. A zombie leader has no mm, even if other
+ * threads of its process still run.
+ */
 #define DESCRIBE_MM(record, mm)                                                          \
 	({                                                                               \
 		(record)->anon_pages = mm ? mm_count(mm, KERNEL_ENUM_MM_ANONPAGES) : -1; \
@@ -168,9 +171,9 @@ static __always_inline void describe_victim(struct oom_event *record, struct tas
 }
 
 /*
- * Whether to record a kill. A kill for the limit of a cgroup is recorded if owner, trigger or
- * victim is traced, even if the limit has room again and the owner cannot be found. A kill for the
- * machine's shortage is always recorded.
+ * Return whether to record a kill. A kill for the limit of a cgroup is recorded if owner, trigger
+ * or victim is traced, even if the limit has room again and the owner cannot be found. A kill for
+ * the machine's shortage is always recorded.
  */
 static __always_inline bool is_wanted_kill(struct mem_cgroup *owner, bool is_for_limit,
 					   struct mem_cgroup *trigger, struct task_struct *victim)

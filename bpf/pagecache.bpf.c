@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * The stream `pagecache`: every folio that enters or leaves the page cache, with its owner, the
- * acting task, the file, and the cause. The cause follows from what the acting task is inside of: a
- * reclaim attempt (shared/attempts.h), a page fault, a system call.
+ * acting task, the file, and the cause. The cause is derived from the operation that the acting
+ * task is inside of: a reclaim attempt (shared/attempts.h), a page fault, or a system call.
  */
 
 #include "shared/attempts.h"
@@ -12,7 +12,7 @@
 #include "shared/tracked.h"
 
 #define PAGECACHE_WAKE_BYTES (PAGECACHE_RING_PAGES * PAGE_SIZE / 2)
-/* Records of a CPU between two looks at how full the ring is: a look is expensive. */
+/* Records of a CPU between two readings of the ring's fill level: a reading is expensive. */
 #define PAGECACHE_WAKE_EVERY 16
 
 BPF_RINGBUF_OUTPUT(pagecache_ring, PAGECACHE_RING_PAGES);
@@ -55,7 +55,7 @@ static __always_inline bool is_of_type(struct inode *inode, u32 type)
 }
 
 /*
- * Whether a folio holds some of the range that the call asked for; otherwise it was read ahead. The
+ * Return whether a folio holds some of the requested range; otherwise it was read ahead. The
  * metadata of a file is in the cache of the block device, and always needed. The cache of a file in
  * a stacked file system is in another inode, at the same index.
  */
@@ -110,17 +110,20 @@ static __always_inline u8 add_cause(struct cached *cached, struct calibration *k
 	case DOES_ADVISE_MEMORY:
 		return CAUSE_READAHEAD;
 	}
-	/* A fault on huge pages does not reach mm_filemap_fault; nothing else adds them outside
-	 * calls. */
+	/*
+	 * A fault on a huge page does not reach mm_filemap_fault. Outside of system calls, nothing
+	 * else adds huge pages.
+	 */
 	if (regs && call < 0 && is_of_hugetlbfs(cached))
 		return CAUSE_FAULT;
 	return CAUSE_OTHER;
 }
 
 /*
- * A task that reclaims has PF_MEMALLOC, which keeps its allocations from reclaiming in turn, and is
- * inside an attempt. A kernel thread outside any attempt is DAMON's, which takes idle pages
- * (reclaim_pages in mm/vmscan.c).
+ * Return the cause of an eviction; CAUSE_OTHER if the task does not reclaim. A task that reclaims
+ * has PF_MEMALLOC, which keeps its allocations from reclaiming in turn, and is inside an attempt. A
+ * kernel thread outside of any attempt is DAMON's, which takes idle pages (reclaim_pages in
+ * mm/vmscan.c).
  */
 static __always_inline u8 reclaim_cause(void)
 {
@@ -196,8 +199,8 @@ static __always_inline u8 call_cause(struct cached *cached, struct pt_regs *regs
 }
 
 /*
- * Whether the inode is going away (truncate_inode_pages_final), or an exiting task closes its
- * files: the last close of a block device drops its cache (kill_bdev).
+ * Return whether the inode is being removed (truncate_inode_pages_final), or an exiting task closes
+ * its files: the last close of a block device drops its cache (kill_bdev).
  */
 static __always_inline bool is_given_up(struct cached *cached)
 {
@@ -244,8 +247,8 @@ static __always_inline u64 pagecache_wake_flag(void)
 }
 
 /*
- * The members of a folio up to its owner. They are read at once: calling the helper costs more than
- * copying them.
+ * The members of a folio up to its owner. They are read in one call of the helper: a call costs
+ * more than the copy.
  */
 struct folio_head {
 	char bytes[offsetof(struct folio, memcg_data) + sizeof(u64)];

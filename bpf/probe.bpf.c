@@ -128,7 +128,7 @@ PROGRAM(look_again)
 	return 0;
 }
 
-/* Read a memcg's own counters. args: its address. Returns 1 if they could not be read. */
+/* Read a memcg's own counters. args: its address. Return 1 if they could not be read. */
 PROGRAM(read_memcg)
 {
 	u32 zero = 0;
@@ -146,11 +146,11 @@ PROGRAM(read_memcg)
 
 /*
  * Snapshots of counters, from which user space learns which position of memcg_vmstats_percpu.state
- * belongs to which item (tracer/capture/learn/calibration.py). The kernel keeps that in a table
- * whose address is a data symbol (mem_cgroup_stats_index, since ff48c71c26aa ("memcg: reduce memory
- * for the lruvec and memcg stats"), v6.10). But between two updates of one memcg on one CPU, only
- * one position changes: that of the second update if the hook comes after the change, that of the
- * first if it comes before, at the entry of a function.
+ * belongs to which item (tracer/capture/learn/calibration.py). The kernel keeps this mapping in a
+ * table whose address is a data symbol (mem_cgroup_stats_index, since ff48c71c26aa ("memcg: reduce
+ * memory for the lruvec and memcg stats"), v6.10). But between two updates of one memcg on one CPU,
+ * only one position changes: that of the second update if the hook comes after the change, that of
+ * the first if it comes before, at the entry of a function.
  */
 BPF_RINGBUF_OUTPUT(watched_ring, WATCHED_RING_PAGES);
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * The stream `reclaim`: reclaim attempts, from begin to end, with what each list gave up. Between
- * begin and end the attempt is in `attempts`, by thread, where the other programs find what the
- * current task is inside of.
+ * The stream `reclaim`: reclaim attempts, from begin to end, with the pages scanned and reclaimed
+ * on each list. Between begin and end the attempt is in `attempts`, by thread, where other programs
+ * look up the attempt of the current task.
  */
 
 #include "shared/attempts.h"
@@ -12,7 +12,7 @@
 
 BPF_RINGBUF_OUTPUT(reclaim_ring, RECLAIM_RING_PAGES);
 
-/* A call that asks the current thread to reclaim from a memcg. */
+/* A call by which the current thread reclaims from a given memcg. */
 struct memcg_request {
 	struct mem_cgroup *memcg;
 	u32 options;
@@ -65,9 +65,9 @@ static __always_inline bool is_pressed(struct mem_cgroup *memcg)
 }
 
 /*
- * Whether an attempt was requested: the call says so. On v1 it does not (memory.force_empty, and
- * limits written below usage). On v1, and when the call is not seen, an attempt counts as requested
- * if no limit was in the way.
+ * Return whether an attempt was requested. On v2 the call has a flag for it; on v1 it has none
+ * (memory.force_empty, and limits written below usage). On v1, and if the call was not seen, an
+ * attempt counts as requested if no limit was in the way.
  */
 static __always_inline bool is_proactive(struct mem_cgroup *target, struct memcg_request *request)
 {
@@ -127,7 +127,7 @@ static __always_inline int begin(struct bpf_raw_tracepoint_args *ctx, u32 kind, 
 	return 0;
 }
 
-/* Whether to record an attempt: its target is traced, or it reclaims from all cgroups. */
+/* Return whether to record an attempt: its target is traced, or it reclaims from all cgroups. */
 static __always_inline bool is_wanted(struct attempt *attempt)
 {
 	if (!attempt->target)
@@ -254,7 +254,7 @@ PROGRAM(mm_vmscan_write_folio)
 	return 0;
 }
 
-/* A shrinker knows its memcg: this names the target of an attempt that is not known yet. */
+/* A shrinker is called with its memcg, which is the target of an attempt without a known target. */
 PROGRAM(mm_shrink_slab_start)
 {
 	struct attempt *attempt = current_attempt();

@@ -55,7 +55,7 @@ static __always_inline u8 throttle_kind(u32 reason)
 	return STALL_OTHER;
 }
 
-/* reclaim_throttle() in mm/vmscan.c: the event comes when the wait is over. */
+/* reclaim_throttle() in mm/vmscan.c: the event fires at the end of the wait. */
 PROGRAM(mm_vmscan_throttled)
 {
 	struct attempt *attempt = current_attempt();
@@ -121,7 +121,7 @@ static __always_inline int leave_swap_in(struct call *call)
 	return leave_wait(STALL_SWAP_IN);
 }
 
-/* The function runs on many returns to user space, mostly with nothing to do. */
+/* The function runs at many returns to user space, and mostly has nothing to do. */
 static __always_inline int enter_over_high(struct call *call)
 {
 	return READ(current_task(), memcg_nr_pages_over_high) ? enter_wait(STALL_HIGH) : 0;

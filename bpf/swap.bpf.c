@@ -57,8 +57,8 @@ static __always_inline s64 *under_way(void)
 }
 
 /*
- * End a bio; `now` is 0 if it was lost sight of. Returns how many records were lost. Counting them
- * here would add a branch for each bio of a request, and half to the time of the verifier.
+ * End a bio; `now` is 0 if its end was not seen. Return the number of lost records: counting them
+ * here would add a branch for each bio of a request, and take the verifier half as long again.
  */
 static __always_inline u64 end_swap_io(struct bio *bio, u64 now, s64 *count)
 {
@@ -76,10 +76,10 @@ static __always_inline u64 end_swap_io(struct bio *bio, u64 now, s64 *count)
 }
 
 /*
- * Later kernels gather pages for one write (struct swap_iocb in mm/swap.h, seen on 7.3). These come
- * from one list, so from one cgroup, except pages that are reclaimed by address (reclaim_pages in
- * mm/vmscan.c). Pages are charged before they are read (mem_cgroup_swapin_charge_folio in
- * mm/memcontrol.c).
+ * Later kernels gather pages for one write (struct swap_iocb in mm/swap.h, seen on 7.3). These
+ * pages come from one LRU list, so from one cgroup, unless they are reclaimed by address
+ * (reclaim_pages in mm/vmscan.c). Pages are charged before they are read
+ * (mem_cgroup_swapin_charge_folio in mm/memcontrol.c).
  */
 static __always_inline void begin_swap_io(struct bio *bio, u32 flags, s64 *count)
 {
@@ -135,9 +135,9 @@ PROGRAM(block_bio_complete)
 }
 
 /*
- * A request has only the flags of its first bio, which may belong to a file beside the swap file:
- * so each bio is looked up. If a request completes in parts, which is rare, only the last part is
- * looked at.
+ * A request has only the flags of its first bio, which may belong to another file next to the swap
+ * file. So each bio is looked up. If a request completes in parts, which is rare, only the last
+ * part is examined.
  */
 PROGRAM(block_rq_complete)
 {

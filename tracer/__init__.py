@@ -1,7 +1,7 @@
 """memcg-tracer: why does a container at its memory limit not die, and when it dies, why then?
 
-`tracer.open(path)` gives a trace as pandas DataFrames. pandas is imported only when it is called: the
-recorder imports this package as well, and must not pay for pandas.
+`tracer.open(path)` gives a trace as pandas DataFrames. pandas is imported only by that call: the recorder
+also imports this package, and must not pay for pandas.
 """
 
 from __future__ import annotations

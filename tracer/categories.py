@@ -1,8 +1,9 @@
 """The kinds of memory: the kernel's counters of them, the categories that the ledger counts, the parts that
 usage is made of, and the layers of every picture.
 
-Each is named here once, with the kernel's names, its unit, its words and its colour. All of it is plain data:
-every room reads this table, and `bpf/categories.h` is generated from it (tracer/wire/category_header.py).
+Each is defined here once, with the kernel's names, its unit, its words and its colour. All of it is plain
+data: every room reads this table, and `bpf/categories.h` is generated from it
+(tracer/wire/category_header.py).
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ class Counter:
 
     `only_version`: only this version of cgroups counts it.
 
-    `number` makes it a category of the ledger: its number on the wire. `is_in_usage`: these add up to usage.
-    `is_reported_exactly`: the memcg tracepoints report each change in full. They round the other counters to
-    pages, and interrupts change these counters unseen.
+    `number` makes it a category of the ledger: its number on the wire. `is_in_usage`: the counters with this
+    flag add up to usage. `is_reported_exactly`: the memcg tracepoints report each change in full. They round
+    the other counters to pages, and interrupts change these counters unseen.
     """
 
     name: str
@@ -44,22 +45,22 @@ class Counter:
 
     @property
     def column(self) -> str:
-        """The column of `samples`, in bytes."""
+        """Return the column of `samples`, in bytes."""
         return f"{self.name}_bytes"
 
     @property
     def v2_line(self) -> str:
-        """The name of its line in memory.stat of v2, if it has one."""
+        """Return the name of its line in memory.stat of v2, if it has one."""
         return self.v2 or self.name
 
     @property
     def items(self) -> tuple[str, ...]:
-        """Every name of the counter, of either enum."""
+        """Return all names of the counter, from both enums."""
         return self.node_items + self.memcg_items
 
     @property
     def item(self) -> str:
-        """The name by which positions of counters are kept, whatever this kernel calls it."""
+        """Return the one name under which the position of the counter is stored, on every kernel."""
         return self.items[-1]
 
     def unit_bytes(self, page_bytes: int) -> int:
@@ -243,7 +244,7 @@ LAYERS: Final = (
     Layer("dirty", "dirty cache", "▒", "color(32)", "#0072B2", "must be written back before it can go"),
     Layer("cache", "clean cache", "░", "color(74)", "#56B4E9", "file contents that can simply be dropped"),
 )
-"""In stacking order. Memory that cannot be given back is at the bottom (at the left in the terminal) and has
+"""In stacking order. Memory that cannot be reclaimed is at the bottom (at the left in the terminal) and has
 dense glyphs; memory that reclaim can take is next to the limit and has light ones. The colours are distinct
 with any common colour blindness (the palette of Okabe and Ito), on light and on dark grounds."""
 

@@ -49,12 +49,12 @@ class Directory:
 
     @property
     def owner(self) -> int:
-        """The user id of the directory's owner."""
+        """Return the user id of the directory's owner."""
         return os.fstat(self._descriptor).st_uid
 
     @property
     def is_removed(self) -> bool:
-        """Whether the directory has no name any more."""
+        """Return whether the directory was removed while it was open."""
         return os.fstat(self._descriptor).st_nlink == 0
 
     def is_writable_by_us_alone(self) -> bool:

@@ -17,7 +17,7 @@ class Enumeration:
     """Names in the order of their numbers, from 0.
 
     `enum` is the name of the enumeration in C, `prefix` begins each of its enumerators. `comments` explain
-    single names. `count`, if there is one, names an enumerator after the last: how many names there are.
+    single names. `count`, if there is one, names an enumerator after the last one: the number of names.
     """
 
     enum: str
@@ -28,7 +28,7 @@ class Enumeration:
     count: str = ""
 
     def number(self, name: str) -> int:
-        """Return the number that stands for a name on the wire. Raises ValueError if it is none of them."""
+        """Return the number that stands for a name on the wire. Raises ValueError for an unknown name."""
         return self.names.index(name)
 
     def enumerators(self) -> dict[str, int]:
@@ -41,7 +41,7 @@ CATEGORY: Final = Enumeration(
     "category",
     "CATEGORY_",
     tuple(category.name for category in categories.CATEGORIES),
-    "What a page is charged as.",
+    "The kind of memory that a page is charged as.",
     count="CATEGORY_COUNT",
 )
 OP: Final = Enumeration("op", "OP_", ("add", "delete"))
@@ -61,7 +61,7 @@ CAUSE: Final = Enumeration(
         "invalidate",
         "drop_caches",
     ),
-    "Why a folio entered or left the page cache.",
+    "The reason why a folio entered or left the page cache.",
 )
 RECLAIM_KIND: Final = Enumeration(
     "reclaim_kind", "RECLAIM_", ("memcg", "direct", "kswapd", "softlimit", "proactive")
@@ -70,9 +70,9 @@ TARGET_SOURCE: Final = Enumeration(
     "target_source",
     "TARGET_",
     ("none", "limit", "high", "scanned", "named"),
-    "How the target memcg of a reclaim attempt is known. Only `named` is certain.",
+    "The source of the target memcg of a reclaim attempt. Only `named` is certain.",
     {
-        "limit": "its page counter stood at its limit",
+        "limit": "its page counter was at its limit",
         "high": "it was above memory.high",
         "scanned": "its pages were scanned",
         "named": "the kernel named it",
@@ -82,7 +82,7 @@ STALL_KIND: Final = Enumeration(
     "stall_kind",
     "STALL_",
     ("other", "dirty", "writeback", "isolated", "noprogress", "congested", "swap_in", "high"),
-    "Why a task had to wait.",
+    "The reason why a task had to wait.",
     {
         "dirty": "too many pages are dirty: balance_dirty_pages()",
         "writeback": "reclaim found too many pages under writeback",
@@ -97,14 +97,14 @@ CONSTRAINT: Final = Enumeration(
     "constraint",
     "CONSTRAINT_",
     ("unknown", "memcg", "global", "cpuset", "mempolicy"),
-    "Whose memory ran out (enum oom_constraint in include/linux/oom.h).",
+    "The scope of the shortage of memory (enum oom_constraint in include/linux/oom.h).",
 )
 CGROUP_EVENT: Final = Enumeration("cgroup_event_kind", "CGROUP_", ("seen", "mkdir", "rmdir", "rename"))
 FOLLOW: Final = Enumeration(
     "follow",
     "FOLLOW_",
     ("no", "yes", "undecided"),
-    "Whether the events of a cgroup are recorded. The decision is made when the cgroup is made.",
+    "The decision whether to record the events of a cgroup, made when the cgroup is made.",
     {"undecided": "recorded until user space, which knows more names than the kernel, decides"},
 )
 TASK_EVENT: Final = Enumeration("task_event_kind", "TASK_", ("seen", "exec", "exit"))

@@ -1,4 +1,4 @@
-"""Numbers for readers: IEC sizes, durations, counts. None becomes "not known", never 0."""
+"""Numbers as text for readers: IEC sizes, durations, counts. None becomes "not known", never 0."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ BPF_PERCPU_ARRAY(one_cpu, struct memcg_counters, 1); /* too large for the stack 
 
 /*
  * Sum a memcg's own counters over the CPUs. The sums are exact at this instant; memory.stat lags
- * until its next flush (mem_cgroup_flush_stats). Returns how many CPUs were read; 0 = the counters
- * cannot be found.
+ * until its next flush (mem_cgroup_flush_stats). Return the number of CPUs that were read; 0 = the
+ * counters cannot be found.
  */
 static __always_inline u32 sum_counters(s64 *state, struct mem_cgroup *memcg)
 {
@@ -48,7 +48,7 @@ static __always_inline u32 sum_counters(s64 *state, struct mem_cgroup *memcg)
 	return cpus;
 }
 
-/* memcg -> the counters of this CPU at the last look, by category, in the kernel's units. */
+/* memcg -> the counters of this CPU at the last reading, by category, in the kernel's units. */
 struct counters_seen {
 	s64 values[CATEGORY_COUNT];
 };
@@ -67,10 +67,10 @@ static __always_inline struct memcg_vmstats_percpu *this_cpu_stats(struct mem_cg
 }
 
 /*
- * Whether the changes of a category are taken from the kernel's counter, not from what a hook
- * reports. With hooked functions, all are: the kernel skips the program of a kprobe while another
- * BPF program runs on the same CPU, or while a task there writes to a BPF map (trace_call_bpf in
- * kernel/trace/bpf_trace.c).
+ * Return whether the changes of a category are read from the kernel's counter, not from the
+ * arguments of a hook. With hooked functions, all categories are: the kernel skips the program of a
+ * kprobe while another BPF program runs on the same CPU, or while a task there writes to a BPF map
+ * (trace_call_bpf in kernel/trace/bpf_trace.c).
  */
 static __always_inline bool is_counted(u32 category)
 {
@@ -82,7 +82,7 @@ static __always_inline bool is_counted(u32 category)
 }
 
 /*
- * Return the change of a counter of this CPU since the last look. `coming` is a change that the
+ * Return the change of a counter of this CPU since the last reading. `coming` is a change that the
  * kernel is about to make.
  */
 static __always_inline s64 unseen_bytes(struct memcg_vmstats_percpu *stats,
@@ -99,15 +99,15 @@ static __always_inline s64 unseen_bytes(struct memcg_vmstats_percpu *stats,
 /*
  * Return the change of a category, from the kernel's counter. The tracepoint is not exact for
  * kernel memory. It reports whole pages of counters kept in bytes: memcg_state_val_in_pages in
- * mm/memcontrol.c rounds every small update to at least one page. And interrupts free kernel memory
- * as well, most of it by RCU. If an interrupt hits this CPU while our program runs, the kernel
- * skips the interrupt's program (bpf_prog_info.recursion_misses). The counter is exact, so its
- * difference since the last look is the change. Without a calibrated index, the reported bytes are
+ * mm/memcontrol.c rounds every small update to at least one page. Also, interrupts free kernel
+ * memory, most of it by RCU. If an interrupt hits this CPU while our program runs, the kernel skips
+ * the interrupt's program (bpf_prog_info.recursion_misses). The counter is exact, so its difference
+ * since the last reading is the change. Without a calibrated index, the reported bytes are
  * returned.
  *
- * `coming`: at the entry of a function, the counter does not have the change yet. If an interrupt
- * comes between this look and the change, its change is counted twice, and taken back at the next
- * look.
+ * `coming`: at the entry of a function, the counter does not have the change yet. A change by an
+ * interrupt between this reading and the coming change is counted twice, and subtracted at the next
+ * reading.
  */
 static __always_inline s64 counted_bytes(struct mem_cgroup *memcg, u32 category, s64 reported_bytes,
 					 s64 coming)
@@ -126,7 +126,7 @@ static __always_inline s64 counted_bytes(struct mem_cgroup *memcg, u32 category,
 }
 
 /*
- * The LRU lists of a memcg on one node are a member of its counters of that node (mem_cgroup_lruvec
+ * Return the memcg of an lruvec, which is a member of struct mem_cgroup_per_node (mem_cgroup_lruvec
  * in include/linux/memcontrol.h).
  */
 static __always_inline struct mem_cgroup *memcg_of_lruvec(u64 lruvec)

@@ -10,9 +10,9 @@
 BPF_RINGBUF_OUTPUT(inode_ring, INODE_RING_PAGES);
 
 /*
- * What was last sent about a file. The file is sent again when its last name is removed, and once
- * more when a task of another mount namespace uses it: a container has its own path for a file that
- * the host unpacked.
+ * The state of a file when it was last sent. The file is sent again when its last name is removed,
+ * and once more when a task of another mount namespace uses it: a container has its own path for a
+ * file that the host unpacked.
  */
 struct seen_inode {
 	u32 mount_ns;
@@ -24,8 +24,8 @@ struct seen_inode {
 BPF_TABLE("lru_hash", u64, struct seen_inode, seen_inodes, 65536);
 
 /*
- * The last sight on this CPU that brought nothing new. Most events have the same file and task as
- * the event before.
+ * The last file and task on this CPU for which nothing had to be sent. Most events have the same
+ * file and task as the event before.
  */
 struct sight {
 	u64 inode_id;
@@ -37,11 +37,12 @@ struct sight {
 
 BPF_PERCPU_ARRAY(last_sight, struct sight, 1);
 
-#define NAME_ROOM 128 /* of one name with its end; a longer one is cut and marked as truncated */
+#define NAME_ROOM 128 /* bytes of a name with its NUL; longer: cut and marked */
 
 /*
- * A memfd, a System V segment or a shared anonymous map: d_alloc_pseudo() makes a dentry that is
- * its own parent. The name of a file opened by handle begins with '/' and is not known yet.
+ * Read the kernel's name of a memfd, a System V segment or a shared anonymous map: d_alloc_pseudo()
+ * makes a dentry that is its own parent for them. The name of a file opened by handle begins with
+ * '/' and is not known yet.
  */
 static __always_inline void read_pseudo_name(struct inode_event *record, struct dentry *dentry)
 {
@@ -152,8 +153,8 @@ static __always_inline int emit_inode(struct inode *inode, u64 inode_id, u64 own
 
 /*
  * Send a file that is new, or that changed. `owner` is that of the folio, NULL if the folio has
- * none. A sight for an undecided owner is not remembered: if user space drops the record, the next
- * sight must send another.
+ * none. The file is not remembered for an undecided owner: if user space drops the record, the next
+ * event must send another.
  */
 static __always_inline int see_inode(struct inode *inode, u64 inode_id, struct memcg_info *owner,
 				     u32 tgid)

@@ -8,7 +8,7 @@
 
 /*
  * Read a member of a kernel object. The value is 0 if the memory cannot be read: the helper clears
- * what it cannot fill.
+ * the bytes that it cannot read.
  */
 #define READ(ptr, member)                                                                     \
 	({                                                                                    \
@@ -100,12 +100,12 @@ static __always_inline u64 result_of(struct pt_regs *regs)
 #endif
 }
 
-/* include/linux/memcontrol.h: the low bits of memcg_data say what the rest points to. */
+/* include/linux/memcontrol.h: the low bits of memcg_data are flags for the type of its pointer. */
 #define MEMCG_DATA_OBJEXTS 1
 #define MEMCG_DATA_KMEM 2
 #define MEMCG_DATA_FLAGS_MASK 7
 
-/* include/linux/sched.h: none of these values has ever changed. */
+/* include/linux/sched.h: these values have never changed. */
 #define PF_EXITING 0x00000004
 #define PF_MEMALLOC 0x00000800
 #define PF_KSWAPD 0x00020000
@@ -121,7 +121,7 @@ static __always_inline u64 result_of(struct pt_regs *regs)
 
 #define PROC_SUPER_MAGIC 0x9fa0 /* include/uapi/linux/magic.h */
 
-#define MAX_DEPTH 16 /* how many nested cgroups are looked at */
+#define MAX_DEPTH 16 /* nested cgroups that are examined */
 
 static __always_inline struct task_struct *current_task(void)
 {
@@ -144,13 +144,13 @@ static __always_inline struct file *file_of(u32 fd)
 	return file;
 }
 
-/* The id of a cgroup is the inode number of its directory. */
+/* Return the id of a cgroup: the inode number of its directory. */
 static __always_inline u64 cgroup_id(struct cgroup *cgroup)
 {
 	return READ(READ(cgroup, kn), id);
 }
 
-/* The id of a memcg is the inode number of its directory, on v1 and v2 alike. */
+/* Return the id of a memcg: the inode number of its cgroup's directory, on v1 and v2. */
 static __always_inline u64 memcg_id(struct mem_cgroup *memcg)
 {
 	return cgroup_id(READ(memcg, css.cgroup));
@@ -196,10 +196,10 @@ static __always_inline struct mem_cgroup *charged_memcg(struct task_struct *task
 }
 
 /*
- * Whether every folio is charged through an obj_cgroup, not only those of the kernel: since "mm:
- * memcontrol: eliminate the problem of dying memory cgroup for LRU folios", v7.1. An earlier change
- * of the same series, 01b9da291c49 ("mm: memcontrol: convert objcg to be per-memcg per-node type"),
- * added the member that shows it.
+ * True if every folio is charged through an obj_cgroup, not only folios of kernel memory: since
+ * "mm: memcontrol: eliminate the problem of dying memory cgroup for LRU folios", v7.1. An earlier
+ * change of the same series, 01b9da291c49 ("mm: memcontrol: convert objcg to be per-memcg per-node
+ * type"), added the member by which it is recognised.
  */
 #ifdef HAS_obj_cgroup_is_root
 #define MEMCG_DATA_IS_OBJCG true

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* Which limit a charge has hit, according to the page counters. */
+/* The limit that a charge has hit, according to the page counters. */
 #ifndef MEMCG_TRACER_LIMITS_H
 #define MEMCG_TRACER_LIMITS_H
 
@@ -20,7 +20,7 @@ static __always_inline u64 headroom_pages(struct page_counter *counter)
 	return value.usage_pages >= value.limit_pages ? 0 : value.limit_pages - value.usage_pages;
 }
 
-/* How much can still be charged to a memcg. */
+/* Return the number of pages that can still be charged to a memcg. */
 static __always_inline u64 room_pages(struct mem_cgroup *memcg)
 {
 	u64 room = headroom_pages(&memcg->memory);
@@ -40,9 +40,9 @@ static __always_inline bool is_above_high(struct mem_cgroup *memcg)
 }
 
 /*
- * Find the memcg whose limit a charge of the current task has hit. The first counter on the way to
- * the root without room refuses the charge. So the owner is the memcg with the least room left, and
- * the nearest of several that have none.
+ * Find the memcg whose limit a charge of the current task has hit. On the way to the root, the
+ * first counter without room refuses the charge. So the owner is the memcg with the least room
+ * left; of several without room, the nearest.
  */
 static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * The kernel's own counts of pages scanned and stolen, by memcg. memory.stat of cgroup v1 does not
- * print them, and that of v2 lags. They were events of a memcg, and most memcg events are page
- * faults: so the program is attached on v1 only. They are node stats since "mm: move pgscan,
- * pgsteal, pgrefill to node stats", v7.1: there the ledger's tracepoint reports them.
+ * print them, and the counts of v2 lag there. Up to v7.0 they are memcg events, most of which are
+ * page faults: so the program is attached on v1 only. They are node stats since "mm: move pgscan,
+ * pgsteal, pgrefill to node stats", v7.1, and reported by the ledger's tracepoint.
  */
 #ifndef MEMCG_TRACER_RECLAIM_COUNTS_H
 #define MEMCG_TRACER_RECLAIM_COUNTS_H

@@ -6,8 +6,8 @@
  *
  * What a process charges on a CPU is treated as a stream of bytes, cut into pieces of STACKS_BYTES.
  * One byte of each piece is chosen at random, and the charge that contains it is sampled. So each
- * byte has the same chance, whatever the rhythm of the work. The samples of a process weigh what it
- * charged, up to one piece on each CPU.
+ * byte has the same chance, whatever the rhythm of the work. The weights of a process's samples add
+ * up to the bytes that it charged, to within one piece on each CPU.
  */
 #ifndef MEMCG_TRACER_STACKS_H
 #define MEMCG_TRACER_STACKS_H
@@ -22,7 +22,7 @@
 
 BPF_RINGBUF_OUTPUT(stack_sample_ring, STACK_SAMPLE_RING_PAGES);
 
-/* How far the stream of a process has come on this CPU. */
+/* The position in the stream of a process on this CPU. */
 struct piece {
 	u64 filled_bytes;
 	u64 chosen_byte; /* from 1 */
@@ -49,8 +49,8 @@ static __always_inline struct piece *piece_of(u32 tgid)
 }
 
 /*
- * Return the weight of the sample of this charge; 0 = it is not sampled. Programs of one CPU run it
- * one at a time.
+ * Return the weight of the sample of this charge; 0 = it is not sampled. Programs on one CPU never
+ * run it at the same time.
  */
 static __always_inline u64 sample_weight(u32 tgid, u32 category, s64 charged_bytes)
 {
@@ -82,8 +82,9 @@ static __always_inline u64 sample_weight(u32 tgid, u32 category, s64 charged_byt
 BPF_ARRAY(last_news, u64, 1); /* when user space was last woken for a process */
 
 /*
- * Whether to wake user space for the first sample of a process on this CPU: it must read the
- * symbols while the process lives. At most once in an interval, so that user space can keep up.
+ * Return whether to wake user space for the first sample of a process on this CPU: the symbols must
+ * be read while the process exists. It is woken at most once in an interval, so that it can keep
+ * up.
  */
 static __always_inline bool is_news(u32 tgid, u64 now_ns)
 {
@@ -101,7 +102,7 @@ static __always_inline bool is_news(u32 tgid, u64 now_ns)
 }
 
 /*
- * A stack that cannot be taken is empty. The helper clears what it does not fill, but not always
+ * A stack that cannot be taken is empty. The helper clears the rest of the buffer, but not always
  * when it fails.
  */
 #define TAKE_STACK(ctx, frames, flags)                                     \

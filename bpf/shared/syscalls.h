@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * The system call that the current task is in: its number, its arguments, and what it does to the
+ * The system call that the current task is in: its number, its arguments, and its effect on the
  * page cache. The loader defines TRACER_X86_64 or TRACER_ARM64. Numbers are ABI
  * (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h).
  */
@@ -13,7 +13,7 @@ enum activity {
 	DOES_OTHER,
 	DOES_READ,
 	DOES_WRITE,
-	DOES_READ_SOMEHOW, /* its arguments do not plainly say how much */
+	DOES_READ_SOMEHOW, /* its range is not a plain argument */
 	DOES_ALLOCATE,
 	DOES_CONTROL,
 	DOES_READAHEAD,
@@ -114,7 +114,7 @@ static __always_inline u32 syscall_activity(s64 number)
 	return DOES_OTHER;
 }
 
-/* The arguments of a reading call: their positions. NO_ARGUMENT: the call has no such argument. */
+/* The positions of the arguments of a reading call. NO_ARGUMENT: the call has no such argument. */
 struct reading {
 	u8 file;
 	u8 count;
@@ -162,7 +162,7 @@ static __always_inline struct pt_regs *entry_registers(struct calibration *known
 	return (struct pt_regs *)(stack + known->regs_offset);
 }
 
-/* Return the system call by which the task entered with these registers; -1 if it was none. */
+/* Return the number of the system call at which these registers were saved; -1 if it was none. */
 static __always_inline s64 syscall_number(struct pt_regs *regs)
 {
 	if (!regs)
@@ -199,7 +199,7 @@ static __always_inline u64 syscall_argument(struct pt_regs *regs, u32 number)
 	}
 	return READ(regs, r10);
 #elif defined(TRACER_ARM64)
-	/* x0 also takes the result, so the kernel keeps its value at entry. */
+	/* The result overwrites x0, so the kernel keeps its value at entry in orig_x0. */
 	return number ? READ(regs, regs[number]) : READ(regs, orig_x0);
 #endif
 }

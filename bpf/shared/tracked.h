@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * What all programs share: the calibration that user space writes, the choice of traced cgroups,
- * and the count of lost records.
+ * The state that all programs share: the calibration that user space writes, the choice of traced
+ * cgroups, and the count of lost records.
  *
  * The loader defines TRACE_ALL (no filter), CGROUP_V1, TRACER_CPUS (possible CPUs),
  * TRACER_COMBINE_TICKS (how long a sum of charges may wait), TRACER_TICK_NS (length of a timer
@@ -14,7 +14,7 @@
 #include "../events.h"
 #include "kernel.h"
 
-/* What only programs that run on this kernel can learn (probe.bpf.c); 0 = not known. */
+/* Facts that only programs on the running kernel can find (probe.bpf.c); 0 = not known. */
 struct calibration {
 	u64 cgroup_root; /* struct cgroup_root of the memory controller's hierarchy */
 	u64 regs_offset; /* from the bottom of a task's kernel stack to its struct pt_regs */
@@ -23,12 +23,12 @@ struct calibration {
 
 BPF_ARRAY(calibration, struct calibration, 1);
 
-/* CPU -> what to add to a per-CPU pointer to reach the copy of that CPU. */
+/* CPU -> the offset from a per-CPU pointer to the copy of that CPU. */
 BPF_ARRAY(cpu_offsets, u64, TRACER_CPUS);
 
 BPF_PERCPU_ARRAY(lost, u64, STREAM_COUNT); /* enum stream -> records */
 
-/* `follow` is of enum follow. All of it holds for one generation (struct wanted). */
+/* `follow` is of enum follow. An entry is valid for one generation (struct wanted). */
 struct memcg_info {
 	u64 cgroup_id;
 	u32 follow;
@@ -42,9 +42,9 @@ struct memcg_info {
 BPF_HASH(roots, u64, u8, TRACER_ROOTS);
 
 /*
- * What user space wants of future cgroups. A generation ends when a cgroup is made, whose memcg may
- * have the address of a removed one, and when user space changes `roots`. Then everything that is
- * remembered by the address of a memcg is stale.
+ * How to treat new cgroups. A generation ends when a cgroup is made, because its memcg may have the
+ * address of a removed one, and when user space changes `roots`. Everything that is cached by the
+ * address of a memcg is then stale.
  */
 struct wanted {
 	u32 generation;
@@ -57,7 +57,7 @@ struct cgroup_path {
 	char text[TRACER_PATH_LEN];
 };
 
-/* Paths where a new cgroup is wanted. */
+/* Paths at which a new cgroup is traced. */
 BPF_HASH(wanted_paths, struct cgroup_path, u8, TRACER_WANTED_PATHS);
 
 BPF_TABLE("lru_hash", struct mem_cgroup *, struct memcg_info, memcgs, 16384);
@@ -75,7 +75,7 @@ static __always_inline void count_lost(u32 stream)
 	count_lost_records(stream, 1);
 }
 
-/* Return a record that a ring reserved. NULL, for which it had no room, is counted as lost. */
+/* Return a record that a ring reserved. NULL means that it had no room: count a lost record. */
 static __always_inline void *or_count_lost(void *record, u32 stream)
 {
 	if (!record)
@@ -83,7 +83,7 @@ static __always_inline void *or_count_lost(void *record, u32 stream)
 	return record;
 }
 
-/* The flag by which submitting a record wakes user space, or does not. */
+/* Return the flag with which submitting a record wakes user space, or does not wake it. */
 static __always_inline u64 wake_flag(bool wakes)
 {
 	return wakes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
@@ -137,12 +137,12 @@ static __always_inline u8 follow_by_roots(struct cgroup *cgroup)
 #endif
 }
 
-/* Return the id of a memcg and whether it is traced. The answer is remembered for a generation. */
+/* Return the id of a memcg and whether it is traced. The result is cached for a generation. */
 static __always_inline struct memcg_info *memcg_info(struct mem_cgroup *memcg)
 {
 	struct memcg_info *info = memcgs.lookup(&memcg);
-	u32 generation =
-		this_generation(); /* before looking: a change meanwhile makes the answer stale */
+	/* Before the look-up: a change during it makes the result stale. */
+	u32 generation = this_generation();
 
 	if (!memcg || (info && info->generation == generation))
 		return info;
@@ -169,8 +169,8 @@ static __always_inline bool is_traced(struct mem_cgroup *memcg)
 }
 
 /*
- * Whether to record an event on a folio of this owner; NULL: it has none. With no filter, folios
- * without an owner are recorded as well.
+ * Return whether to record an event on a folio of this owner; NULL: it has none. Without a filter,
+ * folios without an owner are also recorded.
  */
 static __always_inline bool is_wanted_owner(struct memcg_info *info)
 {

@@ -30,7 +30,7 @@ class Names:
         self._clock_offset_ns = clock_offset_ns
 
     def take(self, waiting: Mapping[str, Records]) -> None:
-        """Take up the tasks, files and cgroups of these records, given by stream."""
+        """Add the tasks, files and cgroups of these records, given by stream."""
         self.tasks.reread_titles()
         self.tasks.take_events(waiting["task"], self._clock_offset_ns)
         self._writer.append_rows("inodes", self._inodes.rows_for(waiting["inode"]))

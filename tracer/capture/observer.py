@@ -11,19 +11,19 @@ class Progress(Protocol):
 
     @property
     def startup_s(self) -> float:
-        """Seconds from the recorder's start until all probes were attached."""
+        """Return the seconds from the recorder's start until all probes were attached."""
 
     @property
     def rows(self) -> Mapping[str, int]:
-        """Rows written so far, by table."""
+        """Return the number of rows written so far, by table."""
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Records lost so far, by stream: no room in a ring, in memory or on disk."""
+        """Return the number of records lost so far, by stream: no room in a ring, in memory or on disk."""
 
     @property
     def kills(self) -> int:
-        """OOM decisions seen so far; one may kill many tasks."""
+        """Return the number of OOM decisions seen so far; one may kill many tasks."""
 
 
 class Observer(Protocol):

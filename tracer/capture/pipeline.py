@@ -47,9 +47,9 @@ _DRAIN_TRIES: Final = 100
 class Pipeline:
     """The BPF programs, their rings, and the trace that the records become.
 
-    `selection` decides which cgroups `programs` trace; both are closed with the pipeline. `began_s` is when
-    the recorder started (CLOCK_MONOTONIC). Raises TracerError if the kernel, BCC or the output directory
-    refuses.
+    `selection` decides which cgroups `programs` trace; both are closed with the pipeline. `began_s` is the
+    time at which the recorder started (CLOCK_MONOTONIC). Raises TracerError if the kernel, BCC or the output
+    directory refuses.
     """
 
     def __init__(
@@ -125,17 +125,17 @@ class Pipeline:
 
     @property
     def rows(self) -> Mapping[str, int]:
-        """Rows written so far, by table."""
+        """Return the number of rows written so far, by table."""
         return self._writer.rows
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Records lost so far, by stream: no room in a ring, in memory or on disk."""
+        """Return the number of records lost so far, by stream: no room in a ring, in memory or on disk."""
         return self._writer.lost + self._losses.counts
 
     @property
     def kills(self) -> int:
-        """OOM decisions seen so far; one may kill many tasks."""
+        """Return the number of OOM decisions seen so far; one may kill many tasks."""
         return self._kills.count
 
     def fds(self) -> list[int]:
@@ -149,7 +149,7 @@ class Pipeline:
         if self._kernel_log.state != READ:
             self._observer.warn(f"the kernel log cannot be read ({self._kernel_log.state})")
         self._programs.attach(self._observer.warn)
-        self._traced.find(self._rings["cgroup"].read)  # again: no event told of those made before the attach
+        self._traced.find(self._rings["cgroup"].read)  # again: cgroups made before the attach caused no event
         if "stack_sample" in self._rings:  # now: a sampled process may be gone before they are read
             self._kernel_names.load()
         for line in self._selection.waiting():
@@ -180,7 +180,7 @@ class Pipeline:
         """Write everything that waits in the rings and in the kernel log.
 
         Kills come first, and survive the recorder at once. Names come before other records, so that a reader
-        of the journal knows an actor before its acts.
+        of the journal has the name of a process before its records.
         """
         log = self._kernel_log.read()  # early: the delay shows the difference of the clocks
         decided = self._rings["oom"].read()
@@ -231,7 +231,7 @@ class Pipeline:
     # The end
 
     def finish(self, end_reason: str) -> None:
-        """Write the last sums, samples and rows, and close the trace even if those cannot be had.
+        """Write the last sums, samples and rows, and close the trace even if some of these cannot be read.
 
         Raises TraceError if the trace could not be completed.
         """

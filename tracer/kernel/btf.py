@@ -1,8 +1,8 @@
 """BTF, the description of the running kernel's types (Documentation/bpf/btf.rst).
 
-It answers every question about how this kernel was built: the offset of a structure's member, the value of an
-enumerator, and whether a tracepoint exists (each has a typedef `btf_trace_NAME`, include/trace/bpf_probe.h).
-No decision depends on a version number.
+BTF shows how this kernel was built: the offset of a structure's member, the value of an enumerator, and
+whether a tracepoint exists (each has a typedef `btf_trace_NAME`, include/trace/bpf_probe.h). No decision
+depends on a version number.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MODIFIERS: Final = frozenset({TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG})
 
 
 class BtfError(TracerError):
-    """The BTF contradicts itself."""
+    """The BTF is damaged, or of an unknown form."""
 
     def __init__(self, how: str) -> None:
         super().__init__(f"the BTF is damaged or of an unknown form: {how}; see memcg-tracer doctor")
@@ -41,7 +41,7 @@ class BtfError(TracerError):
 
 @dataclass(frozen=True)
 class Member:
-    """A member of a structure: its offset from the begin of the structure, and the id of its type."""
+    """A member of a structure: its offset from the beginning of the structure, and the id of its type."""
 
     offset_bytes: int
     type_id: int
@@ -176,7 +176,7 @@ class Btf:
 
     @cached_property
     def enumerators(self) -> dict[str, int]:
-        """All enumerators of all enums, also of anonymous ones: name -> value."""
+        """Return the enumerators of all enums, anonymous ones included: name -> value."""
         values: dict[str, int] = {}
         for start in self._enums:
             info = self._words[start + 1]

@@ -15,14 +15,14 @@ class Kind(StrEnum):
     """The way in which a program is attached, the cheapest first."""
 
     RAW_TRACEPOINT = "raw_tracepoint"  # Documentation/trace/tracepoints.rst
-    FENTRY = "fentry"  # BPF trampolines: Documentation/bpf/prog_lsm.rst has their like
+    FENTRY = "fentry"  # BPF trampolines: kernel/bpf/trampoline.c
     FEXIT = "fexit"
     KPROBE = "kprobe"  # Documentation/trace/kprobes.rst
     KRETPROBE = "kretprobe"
 
     @property
     def family(self) -> str:
-        """The kind that a user can force by MEMCG_TRACER_HOOKS; entry and exit of a function belong
+        """Return the kind that a user can force by MEMCG_TRACER_HOOKS; entry and exit of a function belong
         together."""
         return {Kind.FEXIT: Kind.FENTRY, Kind.KRETPROBE: Kind.KPROBE}.get(self, self).value
 
@@ -42,21 +42,21 @@ class Hook:
 
     @property
     def program(self) -> str:
-        """The name of its BPF program (by the macros in bpf/shared/kernel.h)."""
+        """Return the name of its BPF program (by the macros in bpf/shared/kernel.h)."""
         return self.function if self.kind is Kind.RAW_TRACEPOINT else f"{self.kind}_{self.function}"
 
 
 @dataclass(frozen=True)
 class Way:
-    """The hooks that together give a signal; `approximate` says what is not exact about it, "" for
-    nothing."""
+    """The hooks that together give a signal; `approximate` names what is not exact; "": the signal is
+    exact."""
 
     hooks: tuple[Hook, ...]
     approximate: str = ""
 
     @property
     def family(self) -> str:
-        """The family of its hooks."""
+        """Return the family of its hooks."""
         return self.hooks[0].kind.family
 
     def __str__(self) -> str:
@@ -103,7 +103,8 @@ def _both_ends(enter: str, leave: str, *targets: str, argument: str = "") -> tup
 
 
 _LAGS: Final = (
-    "totals are exact; a change by an interrupt is put to the next process that changes the same counter"
+    "totals are exact; a change by an interrupt is attributed to the next process that changes the same "
+    "counter"
 )
 
 SIGNALS: Final = (

@@ -18,7 +18,7 @@ from tracer.schema import TABLES
 
 
 def rows_of(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
-    """Return rows that are given as mappings (kills, samples, names) as a batch of `table`."""
+    """Return a batch of `table` from rows given as column -> value (kills, samples, names)."""
     schema = TABLES[table]
     columns = [from_values([row[column.name] for row in rows], column.type) for column in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -44,12 +44,12 @@ def strings(values: Sequence[str | None]) -> pa.Array:
 
 
 def names(codes: npt.NDArray[Any], vocabulary: Sequence[str]) -> pa.DictionaryArray:
-    """Return a column of words from a vocabulary, which `codes` are positions in."""
+    """Return a column of words; `codes` are positions in the vocabulary."""
     return pa.DictionaryArray.from_arrays(numbers(codes.astype(np.int32)), strings(vocabulary))
 
 
 def from_values(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Return a column of any type that a trace has from Python values; None is null."""
+    """Return a column from Python values, of any type in `schema.TABLES`; None is null."""
     if pa.types.is_dictionary(kind):
         vocabulary = list(dict.fromkeys(values))
         return names(np.array([vocabulary.index(value) for value in values], np.int32), vocabulary)

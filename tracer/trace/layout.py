@@ -1,4 +1,4 @@
-"""The files of a trace, and which of them hold the rows of a table.
+"""The files of a trace, and the choice of those that hold the rows of a table.
 
     meta.json                       the circumstances of the recording, and how it ended
     <table>.parquet                 the whole table, or
@@ -6,8 +6,8 @@
     journal/<table>.<n>.arrows      part n until it is turned into Parquet
 
 A part becomes Parquet by a rename, and its journal is removed after that. So a reader that prefers the
-Parquet file of a part sees each row exactly once, at whatever moment the recorder died. `<table>.parquet` is
-written only when it has all rows of the table.
+Parquet file of a part sees each row exactly once, at whatever moment the recorder was killed.
+`<table>.parquet` is written only when it has all rows of the table.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class _FirstMeta(TypedDict):
 
 
 class Meta(_FirstMeta, total=False):
-    """All keys of meta.json; older traces lack those below."""
+    """The keys of meta.json; traces of older versions lack the keys below."""
 
     kernel_log: str  # "read", or the reason why it was not
     recorder_cgroup: str  # the recorder's own, if it is traced and has a limit

@@ -50,7 +50,7 @@ def _dict_of(check: Check) -> Check:
 
 
 def _keys(**checks: Check) -> Check:
-    """Return a check for a dictionary: those of these keys that it has must pass their check."""
+    """Return a check for a dictionary: each of these keys must pass its check if the dictionary has it."""
     return lambda value: (
         isinstance(value, dict) and all(check(value[key]) for key, check in checks.items() if key in value)
     )
@@ -82,8 +82,8 @@ def _clock(value: Any) -> bool:
 
 
 def _plain(value: Any, depth: int = 0) -> bool:
-    """Return whether a value is of strings, finite numbers, booleans and null, with sizes under names that
-    end in `_bytes`, and is not nested too deeply."""
+    """Return whether a value consists of strings, finite numbers, booleans and null, with sizes under names
+    that end in `_bytes`, and is not nested too deeply."""
     if isinstance(value, dict):
         return depth < _DEEPEST and all(
             _SIZE(inner) if name.endswith("_bytes") else _plain(inner, depth + 1)

@@ -1,4 +1,4 @@
-"""bpf/categories.h, generated: what the BPF programs know of each category of memory."""
+"""bpf/categories.h, generated: the facts about each category of memory that the BPF programs need."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def header_text() -> str:
             f"\treturn {_UNIT_IN_C['pages']};",
             "}",
             "",
-            "/* Whether the memcg tracepoints report each change of a category in full. */",
+            "/* Return whether the memcg tracepoints report each change of a category in full. */",
             *_test_of_category("is_reported_exactly", [c for c in CATEGORIES if c.is_reported_exactly]),
-            "/* Whether a category is one of those that do not overlap, and add up to usage. */",
+            "/* Return whether a category is one of those that do not overlap, and add up to usage. */",
             *_test_of_category("is_in_usage", [c for c in CATEGORIES if c.is_in_usage]),
             "#endif",
             "",

@@ -30,7 +30,7 @@ LENGTHS: Final = {
     "TRACER_PATH_LEN": 416,
     "TRACER_STATE_ITEMS": 64,
     "TRACER_KERNEL_FRAMES": 64,
-    "TRACER_USER_FRAMES": 127,  # kernel.perf_event_max_stack, unless somebody changed it
+    "TRACER_USER_FRAMES": 127,  # the default of kernel.perf_event_max_stack
 }
 """#define of bpf/events.h -> elements of the arrays that have this length."""
 
@@ -41,9 +41,9 @@ PATH_LEN: Final = LENGTHS["TRACER_PATH_LEN"]
 class Field:
     """A member of a record.
 
-    `kind` is a key of `KIND_BYTES`. An array has a `length`, a key of `LENGTHS`. `null` says which numbers
-    stand for "not known": such a number is NULL in the trace. A field with an `enumeration` holds one of its
-    numbers.
+    `kind` is a key of `KIND_BYTES`. An array has a `length`, a key of `LENGTHS`. `null` gives the numbers
+    that stand for "not known": such a number is NULL in the trace. A field with an `enumeration` holds one of
+    its numbers.
     """
 
     name: str
@@ -55,13 +55,13 @@ class Field:
 
     @property
     def size_bytes(self) -> int:
-        """The size of the field, of all elements of an array."""
+        """Return the size of the field, of all elements of an array."""
         return KIND_BYTES[self.kind] * (LENGTHS[self.length] if self.length else 1)
 
 
 @dataclass(frozen=True)
 class Padding:
-    """Bytes that a C compiler would add, written down: no compiler adds others."""
+    """Padding that a C compiler would add, declared as a member: no compiler adds any other."""
 
     name: str
     size_bytes: int
@@ -89,7 +89,7 @@ class Record:
 
     @property
     def size_bytes(self) -> int:
-        """The size of the record, a multiple of 8."""
+        """Return the size of the record, a multiple of 8."""
         return sum(member.size_bytes for member in self.members())
 
     def field_at(self, name: str) -> Field | None:

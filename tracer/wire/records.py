@@ -1,7 +1,8 @@
 """The wire records, field by field: the one definition of what each BPF program sends.
 
 bpf/events.h (`tracer.wire.event_header`), the NumPy dtypes (`tracer.wire.dtypes`) and the decoding of columns
-that are called like a field (`tracer.capture.rows.decode`) follow from it. All numbers are little-endian.
+that have the name of a field (`tracer.capture.rows.decode`) are derived from it. All numbers are
+little-endian.
 """
 
 from __future__ import annotations
@@ -136,7 +137,10 @@ OOM: Final = Record(
         Field("time_ns", "u64"),
         Field("invocation", "u64", "the same for all victims of one decision"),
         Field(
-            "owner_cgroup_id", "u64", "whose limit was hit; 0 = not a memcg OOM, or not known", null="zero"
+            "owner_cgroup_id",
+            "u64",
+            "the memcg whose limit was hit; 0 = not a memcg OOM, or not known",
+            null="zero",
         ),
         Field("owner_usage_pages", "u64"),
         Field("owner_limit_pages", "u64"),
@@ -154,7 +158,9 @@ OOM: Final = Record(
         ),
         Field("pgsteal", "u64"),
         Field(
-            "total_pages", "u64", "what badness is measured against (oom_control.totalpages); 0 = not known"
+            "total_pages",
+            "u64",
+            "the memory that badness is measured against (oom_control.totalpages); 0 = not known",
         ),
         Field("start_code", "u64", "of the trigger's program, as in stack_sample_event"),
         Field("start_stack", "u64"),
@@ -175,7 +181,7 @@ OOM: Final = Record(
         Field("oom_score_adj", "s16"),
         Field("constraint", "u8", enumeration=enumerations.CONSTRAINT),
         Field("owner_has_children", "u8"),
-        Field("state_items", "u8", "how many of `state` were read; 0 = none could be read"),
+        Field("state_items", "u8", "number of items of `state` that were read; 0 = none"),
         Field(
             "is_told",
             "u8",

@@ -22,10 +22,10 @@ class Stream:
     allocated once, not charged per event.
     `owners`: fields with the cgroups that a record concerns. It is recorded if any of them is traced. Empty:
     it is always recorded.
-    `actors`: fields with cgroups that need not be traced, and so must be given a row in `cgroups`.
-    `is_bulk`: records come in masses and are decoded as whole arrays. Rows of the other streams are few and
-    worth more.
-    `needs_stacks`: there is a ring only if stacks were asked for.
+    `actors`: fields with cgroups that need not be traced; a row in `cgroups` is added for each of them.
+    `is_bulk`: records come in large numbers and are decoded as whole arrays. Rows of the other streams are
+    few and more important.
+    `needs_stacks`: the stream has a ring only with `--stacks`.
     """
 
     record: Record
@@ -38,7 +38,7 @@ class Stream:
 
     @property
     def name(self) -> str:
-        """The name of the stream, and of its record."""
+        """Return the name of the stream, and of its record."""
         return self.record.name
 
 
@@ -69,7 +69,7 @@ LOSSES: Final = Enumeration(
     "stream",
     "STREAM_",
     (*STREAM_AT, "residue"),
-    "What losses are counted of: the records of each ring, and sums of charges.",
+    "The things that can be lost: the records of each ring, and sums of charges.",
     {"residue": "sums of charges that found no room anywhere: from then on totals are not exact"},
     count="STREAM_COUNT",
 )

@@ -25,7 +25,7 @@ _SYMBOLS: Final = Path("/proc/kallsyms")
 
 
 class Offer:
-    """The hooks of a kernel. `closed`: family of hooks -> the reason why the kernel takes none of it."""
+    """The hooks of a kernel. `closed`: family of hooks -> the reason why the kernel refuses all its hooks."""
 
     def __init__(self, btf: Btf, closed: Mapping[str, str]) -> None:
         self.btf = btf
@@ -33,7 +33,7 @@ class Offer:
 
     @classmethod
     def look(cls, btf: Btf) -> Offer:
-        """Look at the running kernel."""
+        """Return the offer of the running kernel."""
         reasons = {Kind.FENTRY.value: _why_no_trampolines(btf), Kind.KPROBE.value: _why_no_kprobes()}
         return cls(btf, {family: why for family, why in reasons.items() if why is not None})
 
@@ -68,7 +68,7 @@ class Choice:
 
     @property
     def meaning(self) -> str:
-        """`exact`, `approximate` or `absent`."""
+        """Return `exact`, `approximate` or `absent`."""
         return "absent" if self.way is None else "approximate" if self.way.approximate else "exact"
 
     def document(self) -> dict[str, str | None]:

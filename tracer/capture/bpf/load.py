@@ -24,7 +24,7 @@ from tracer.kernel.probes import Hook, Kind, Way
 from tracer.wire.streams import RING_BYTES, STREAMS
 
 WANTED_PATHS: Final = 2048
-"""How many paths the BPF program can watch for new cgroups."""
+"""The number of paths that the BPF program can watch for new cgroups."""
 
 _ROOTS: Final = 16384
 _COMBINE_NS: Final = 10_000_000  # how long a BPF program may hold a sum of charges back
@@ -138,7 +138,7 @@ class Programs:
 
     @property
     def ledger_hooks(self) -> list[Hook]:
-        """The hooks that report changes of the ledger's counters."""
+        """Return the hooks that report changes of the ledger's counters."""
         return [hook for c in self.choices if c.signal.stream == "charge" for hook in _hooks(c)]
 
     @property
@@ -169,7 +169,7 @@ class Programs:
 
     @property
     def streams(self) -> list[str]:
-        """The names of the streams that have a ring."""
+        """Return the names of the streams that have a ring."""
         return [stream.name for stream in STREAMS if self._stacks_bytes or not stream.needs_stacks]
 
     def ring_fd(self, name: str) -> int:

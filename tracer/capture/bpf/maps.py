@@ -52,12 +52,12 @@ class Map:
 
     @cached_property
     def key_type(self) -> Any:
-        """The ctypes type of the keys."""
+        """Return the ctypes type of the keys."""
         return _sized(json.loads(self._definition.key_type), self._definition.key_size)
 
     @cached_property
     def value_type(self) -> Any:
-        """The ctypes type of the values; in a per-CPU map, of one CPU's value."""
+        """Return the ctypes type of the values; for a per-CPU map, that of one CPU's value."""
         return _sized(json.loads(self._definition.value_type), self._definition.value_size)
 
     def __getitem__(self, key: int | bytes) -> Any:

@@ -93,7 +93,7 @@ class ObjectCache:
 
 
 def _forget_the_oldest(folder: Directory) -> None:
-    """Remove the oldest cached files; the folder may hold a user's own files as well."""
+    """Remove the oldest cached files; the folder may also hold files of the user."""
     ours = [name for name in folder.names() if _OURS.fullmatch(name)]
     for name in sorted(ours, key=folder.modified_ns, reverse=True)[_MOST_OBJECTS:]:
         folder.unlink(name)

@@ -85,7 +85,7 @@ class Roots:
         self._look_again()
 
     def forget_tasks(self, tgids: Iterable[int]) -> None:
-        """Have the next act of these processes reported as if it were their first."""
+        """Have the next event of these processes reported as if it were their first."""
         for tgid in tgids:
             self._programs.map("seen_tasks").delete(tgid)
 
@@ -93,5 +93,5 @@ class Roots:
         return os.fsencode(f"{self._rooted}{path}" if path != "/" else self._rooted or "/")
 
     def _look_again(self) -> None:
-        """Make the BPF programs forget what they remember of each cgroup."""
+        """Make the BPF programs drop what they have cached about each cgroup."""
         self._programs.run("look_again", [self._is_open])

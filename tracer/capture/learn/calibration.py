@@ -1,4 +1,5 @@
-"""Calibration: what the kernel's types do not tell, learnt by running the programs of bpf/probe.bpf.c."""
+"""Calibration: facts that the kernel's types do not show, found by running the programs of
+bpf/probe.bpf.c."""
 
 from __future__ import annotations
 
@@ -253,8 +254,8 @@ def prime(programs: Programs, memcg: int, cgroup_id: int) -> None:
 
 
 def settle(programs: Programs, memcgs: Mapping[int, int]) -> None:
-    """Add to the ledger the changes that the counters of its cgroups have and the ledger has not, as sums
-    without a process. A cgroup of which no program saw a change is added whole: it was made during the trace.
+    """Add to the ledger, as sums without a process, the changes of its cgroups' counters that it lacks. A
+    cgroup of which no program saw a change is added whole: it was made during the trace.
 
     `memcgs`: cgroup id -> address, for the cgroups that still exist. A change that no program saw is found at
     the next update of the same counter (`combine_update` in charge.bpf.c); this finds the last ones. The sums

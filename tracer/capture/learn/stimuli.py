@@ -25,8 +25,8 @@ _libc = ctypes.CDLL(None)
 
 @dataclass(frozen=True)
 class Stimulus:
-    """An operation, and the items of enum node_stat_item or memcg_stat_item that it surely moves, if they are
-    counted. `only_with_swap`: it moves them only where there is swap.
+    """An operation, and the items of enum node_stat_item or memcg_stat_item that it certainly changes, if
+    they are counted. `only_with_swap`: it moves them only where there is swap.
     """
 
     act: Callable[[], None]

@@ -1,4 +1,4 @@
-"""Rows of `cgroups`: the traced ones, and those that only act on traced ones."""
+"""Rows of `cgroups`: traced cgroups, and cgroups whose tasks act on traced ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Rows of `inodes`: paths of files, from the names that the kernel has and the mounts of who acts on them."""
+"""Rows of `inodes`: paths of files, from the names that the kernel has and the mounts of the acting
+processes."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class KernelLog:
         return [row | {"time": row["ktime_ns"] + (self._clock_ns or 0)} for row in rows]
 
     def read_until_killed(self, marked_ns: Mapping[int, int]) -> list[dict[str, Any]]:
-        """Return the same after the lines on these victims (pid -> time of the mark) have arrived.
+        """Return the same rows once the lines about these victims (pid -> time of the mark) have arrived.
 
         The kernel marks a victim before it logs the kill (__oom_kill_process in mm/oom_kill.c). Waits for at
         most 200 ms after the mark.

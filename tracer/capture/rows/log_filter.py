@@ -31,7 +31,7 @@ _MAY_BE_CUT: Final = 900
 class LogFilter:
     """Takes rows of `kernel_log` and returns those to keep.
 
-    `concerns` is called for each cgroup that a report names, with the kernel's path; its answers may change
+    `concerns` is called for each cgroup that a report names, with the kernel's path; its results may change
     as the set of traced cgroups grows. `left_out` counts the reports on other cgroups, and their lines.
     """
 

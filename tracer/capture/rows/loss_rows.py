@@ -1,4 +1,4 @@
-"""Rows of `loss`: how many records each stream lost, and between which instants."""
+"""Rows of `loss`: the number of records that each stream lost, and the interval of the loss."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 class LossRows:
     """Sums the losses that several parties count, and makes rows of the new ones.
 
-    Each of `counters` returns stream -> records lost since the recording began. The interval of the first
-    row begins now. `counts` are the sums at the last look.
+    Each of `counters` returns stream -> records lost since the recording began. The interval of the first row
+    begins now. `counts` are the sums at the last call.
     """
 
     def __init__(self, *counters: Callable[[], Mapping[str, int]]) -> None:

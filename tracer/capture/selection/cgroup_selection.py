@@ -40,7 +40,7 @@ class Taken:
 
     `created_ns` and `removed_ns` are CLOCK_MONOTONIC. `created_ns` is None for a cgroup that existed before
     it was requested: its charges until now were not recorded. `removed_ns` is set if the cgroup is gone.
-    `names` is None if the container runtime was not asked.
+    `names` is None if the container runtime was not queried.
     """
 
     cgroup: Cgroup
@@ -213,7 +213,7 @@ class CgroupSelection:
         return dict(kept)
 
     def includes(self, path: str) -> bool:
-        """Return whether a cgroup is requested, undecided, or below such a one."""
+        """Return whether a cgroup is requested or undecided, or is below one that is."""
         return self.requests.includes(path, self._undecided_paths())
 
     def concerns(self, rooted_path: str) -> bool:

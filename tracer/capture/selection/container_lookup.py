@@ -11,7 +11,7 @@ from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, looku
 
 
 class ContainerLookup:
-    """Questions to container runtimes, and their answers. The thread starts with the first question."""
+    """Requests to container runtimes, and their results. The thread starts with the first request."""
 
     def __init__(self, lookup: Callable[[ContainerRef], ContainerNames] = lookup_name) -> None:
         self._lookup = lookup
@@ -21,7 +21,7 @@ class ContainerLookup:
         self._thread: threading.Thread | None = None
 
     def ask(self, ref: ContainerRef) -> None:
-        """Ask for a container's names, unless the same question waits already."""
+        """Request a container's names, unless the same request already waits."""
         if ref in self._asked:
             return
         self._asked.add(ref)
@@ -31,13 +31,13 @@ class ContainerLookup:
             self._thread.start()
 
     def take(self) -> dict[ContainerRef, ContainerNames]:
-        """Return the answers since the last call."""
+        """Return the results since the last call."""
         answers = dict(self._answers.popleft() for _ in range(len(self._answers)))
         self._asked -= answers.keys()
         return answers
 
     def close(self) -> None:
-        """End the thread after its current question."""
+        """End the thread after its current request."""
         self._questions.put(None)
 
     def _answer(self) -> None:

@@ -14,7 +14,8 @@ from tracer.units import size
 
 @dataclass(frozen=True, slots=True)
 class RecorderCgroup:
-    """The recorder's cgroup, and the lowest limit on the way up from it, which `limited_by` has."""
+    """The recorder's cgroup; the lowest limit of it and its ancestors, and the cgroup that has this limit
+    (`limited_by`)."""
 
     path: str
     limited_by: str
@@ -22,7 +23,7 @@ class RecorderCgroup:
 
     @property
     def warning(self) -> str:
-        """The warning for the user."""
+        """Return the warning for the user."""
         return (
             f"the recorder itself runs in {self.path!a}, which is traced: the limit of {self.limited_by!a} "
             f"({size(self.limit_bytes)}) counts its memory, and an OOM kill there may end the recording"

@@ -33,7 +33,7 @@ class SelectorState:
 
     @property
     def name(self) -> str:
-        """The command-line argument, quoted for messages."""
+        """Return the command-line argument, quoted for messages."""
         return f"'{stored_path(self.selector.text)}'"
 
     def add_match(self, path: str) -> None:

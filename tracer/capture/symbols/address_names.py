@@ -1,8 +1,8 @@
 """Names of user-space addresses, found while the process lives, and never guessed.
 
 A frame is `symbol [module]`, or `[module]+0xoffset` if the module has no symbol there, or else the bare
-address. It is the bare address as well if the process is gone, or has executed another program since its
-stack was taken.
+address. It is also the bare address if the process is gone, or has executed another program since its stack
+was taken.
 """
 
 from __future__ import annotations

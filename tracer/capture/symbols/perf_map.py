@@ -99,8 +99,8 @@ class PerfMap:
 class CodeSymbols:
     """A `SymbolTable` of all code of a process, as of now.
 
-    `table` names code in files, the perf map names the rest. BCC reads perf maps of any owner as
-    well: its names from there are not used.
+    `table` names code in files, the perf map names the rest. BCC also reads perf maps, of any owner; its
+    names from them are not used.
     """
 
     def __init__(self, table: SymbolTable, tgid: int, proc: Path = _PROC) -> None:

@@ -50,7 +50,7 @@ class SymbolProcess:
     def resolve(self, address: int) -> tuple[str | None, int, str | None]:
         """See `SymbolTable.resolve`; any address is fine."""
         if self._is_ready:
-            self._is_ready = False  # a late answer must not be taken for that of the next question
+            self._is_ready = False  # a late answer must not be taken for the answer to the next request
             with suppress(OSError, ValueError):
                 self._socket.send((address & _ADDRESS_MASK).to_bytes(8, "little"))
                 symbol, offset, module = json.loads(self._socket.recv(_MESSAGE_BYTES))
@@ -74,7 +74,7 @@ def user_symbols(table_of: Callable[[int], SymbolTable]) -> UserSymbols:
 
 
 def _serve(make: Callable[[], SymbolTable], fd: int) -> NoReturn:
-    """Answer in the child, which keeps no descriptor of its parent and ends with it."""
+    """Serve requests in the child, which keeps no descriptor of its parent and ends with it."""
     try:
         end_with_parent()
         last = max(int(entry.name) for entry in os.scandir("/proc/self/fd"))

@@ -91,7 +91,7 @@ def cgroup_id(directory: Path) -> int:
 
 def directory_of(hierarchy: Hierarchy, cgroup: int) -> Path | None:
     """Return the directory of a cgroup id, without a walk over the tree; None if this hierarchy has no such
-    cgroup, or no longer.
+    cgroup now.
 
     Opens the kernfs file handle of the id (kernfs_fh_to_dentry, fs/kernfs/mount.c). Raises TracerError
     without CAP_DAC_READ_SEARCH.

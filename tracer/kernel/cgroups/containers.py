@@ -1,7 +1,7 @@
 """The container, pod or systemd unit of a cgroup, and their names.
 
 The path of the cgroup has the runtime and the id, because each runtime names its cgroups by a fixed pattern.
-The names that people gave are not in the path. They are read from the state files of Docker, containerd and
+Names that users gave are not in the path. They are read from the state files of Docker, containerd and
 containers/storage (podman, CRI-O) and from the names of the kubelet's log files, or requested from Docker.
 None means unknown.
 """
@@ -50,7 +50,7 @@ class ContainerRef:
 
 @dataclass(frozen=True)
 class ContainerNames:
-    """The names that people gave; `namespace` is the pod's namespace in Kubernetes."""
+    """The names that users gave; `namespace` is the pod's namespace in Kubernetes."""
 
     container: str | None = None
     pod: str | None = None
@@ -114,7 +114,7 @@ def identify(path: str) -> ContainerRef | None:
 
 
 def lookup_name(ref: ContainerRef) -> ContainerNames:
-    """Return the names of a container or pod that lives, or that its runtime still knows; unknown names are
+    """Return the names of a container or pod that runs, or that its runtime still lists; unknown names are
     None.
 
     Never raises, and takes at most about a second, whatever the state of the runtime. Files are read before
@@ -127,9 +127,9 @@ def lookup_name(ref: ContainerRef) -> ContainerNames:
 
 
 class NamesHere:
-    """The names that the runtimes of this machine know for cgroup paths, also of cgroups that are gone.
+    """The names that the runtimes of this machine know for cgroup paths, also of removed cgroups.
 
-    Each path is looked up once, and Docker is requested once, for all its containers.
+    Each path is looked up once, and Docker is queried once, for all its containers.
     """
 
     def __init__(self) -> None:
@@ -213,8 +213,8 @@ def _from_docker_files(identity: str) -> ContainerNames | None:
 def _docker_containers(identity: str | None) -> Sequence[object]:
     """Return GET /containers/json of the Docker Engine API: all containers or one, also those that exited.
 
-    The list is requested, and not the container, because the answer about one container waits until its start
-    is over, which is when a recording begins.
+    The list is requested, not the one container: Docker answers about one container only after its start, and
+    a recording may begin before that.
     """
     from tracer.kernel.cgroups import unix_http  # noqa: PLC0415  (http.client is slow to import)
 

@@ -54,9 +54,9 @@ def remove_leftovers(hierarchy: Hierarchy) -> list[Path]:
     """Remove the cgroups of tracers that were killed, with the processes in them, and return their
     directories.
 
-    A cgroup is removed only if the process in its name is gone and nobody holds its lock, which its maker
-    holds while it lives. The lock protects the cgroups of makers in other pid namespaces, whose pids mean
-    nothing here.
+    A cgroup is removed only if the process in its name has ended and no process holds its lock. Its maker
+    holds the lock until it ends. The lock protects the cgroups of makers in other pid namespaces, whose pids
+    have no meaning here.
     """
     parents = {hierarchy.mount, hierarchy.directory(own_path(hierarchy))}
     left = [

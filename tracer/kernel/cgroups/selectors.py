@@ -2,7 +2,7 @@
 
 An argument that is a path (of the directory, or relative to the hierarchy) selects the cgroup at that path.
 Any other argument is the last part of a path, the name of a container, its id or at least the first six
-digits of it, or a glob over any of these or over paths, in which `*` matches "/" as well.
+digits of it, or a glob over any of these or over paths, in which `*` also matches "/".
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Listing:
 
     @cached_property
     def _containers(self) -> dict[str, str]:
-        """Container id -> its topmost cgroup."""
+        """Return container id -> its topmost cgroup."""
         found: dict[str, str] = {}
         for path in self.paths:
             ref = identify(path)
@@ -134,7 +134,7 @@ class Listing:
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        """Container id -> its name, if that is known."""
+        """Return container id -> its name, for containers whose name is known."""
         refs = {container: identify(path) for container, path in self._containers.items()}
         named = {container: self.lookup(ref).container for container, ref in refs.items() if ref is not None}
         return {container: name for container, name in named.items() if name is not None}
@@ -147,7 +147,7 @@ def list_cgroups(hierarchy: Hierarchy, lookup: Lookup) -> Listing:
 
 
 def _places(hierarchy: Hierarchy, argument: str) -> Iterable[Path]:
-    """Yield the directories below the mount that an argument may be the path of."""
+    """Yield the directories below the mount to which an argument may be the path."""
     for candidate in (Path(argument), hierarchy.directory(argument)):
         directory = Path(os.path.normpath(candidate))
         if directory.is_absolute() and directory.is_relative_to(hierarchy.mount):

@@ -53,18 +53,18 @@ _MEMCG_REASON: Final = "Memory cgroup out of memory"
 
 
 def _are_one(asked: str | None, comm: str | None) -> bool:
-    """Return whether the comm of the header and that of the call trace's head are of one task; a prefix may
-    be before either."""
+    """Return whether the comm of the header and the comm of the call trace's head belong to one task; either
+    may have a prefix."""
     one, other = (asked or "").strip(), (comm or "").strip()
     return one.endswith(other) or other.endswith(one)
 
 
 @dataclass(slots=True)
 class Assembly:
-    """A report while its lines come.
+    """A report that is being assembled.
 
-    `seen` are the sections of which a line came. `mode` is the section to which a line belongs that has a
-    shape only, and no words. `is_old`: the report has lines of kernels before v5.0.
+    `seen` are the sections with at least one line. `mode` is the section that a line without words of its own
+    belongs to, by its shape. `is_old`: the report has lines of kernels before v5.0.
     """
 
     stamp: Stamp
@@ -146,7 +146,7 @@ class Assembly:
 
     @property
     def is_head_cut(self) -> bool:
-        """Whether the line with the trigger's pid ended within the trigger's name."""
+        """Return whether the line with the trigger's pid ended within the trigger's name."""
         return self.mode == "header" and self.invoker.pid is not None and self.invoker.taint is None
 
     def _take_head(self, text: str) -> bool:
@@ -264,7 +264,7 @@ class Assembly:
         """Return the constraint that the kernel printed, or else the one that the lines imply.
 
         Older kernels than v5.0 print no constraint. Before 432b1de0de02 ("mm/oom_kill.c: fix uninitialized
-        oc->constraint"), v5.3, CONSTRAINT_NONE is printed for the limit of a cgroup as well.
+        oc->constraint"), v5.3, CONSTRAINT_NONE is also printed for the limit of a cgroup.
         """
         if summary.constraint not in ("unknown", "global"):
             return summary.constraint

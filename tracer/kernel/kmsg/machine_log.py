@@ -79,12 +79,12 @@ class MachineLog:
 
     @property
     def is_within(self) -> bool:
-        """Whether the next line may belong to a report by its shape alone."""
+        """Return whether the next line may belong to a report by its shape alone."""
         return self._open is not None or self._unfinished is not None
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the table of tasks that is being printed; empty if there is none."""
+        """Return the columns of the table of tasks that is being printed; empty if there is none."""
         return self._open.columns if self._open is not None and self._open.mode == "tasks" else ()
 
     def take(self, record: Record) -> None:

@@ -6,7 +6,7 @@ thread of the recorder can hold a lock that the child would need.
 
 Arguments: the descriptor of the gate, the descriptor of the status pipe, then the command. The process writes
 "r" to the status pipe when it waits at the gate, and the number of the error if the exec fails; the exec
-closes the pipe. If the gate is closed without a byte, the recorder is gone, and nothing is run.
+closes the pipe. If the gate is closed without a byte, the recorder has ended, and nothing is run.
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ def _reading(trace: Path, path: Path) -> Iterator[BinaryIO]:
 
 
 def _journal(path: Path, file: BinaryIO, schema: pa.Schema, budget: Budget) -> Iterator[pa.RecordBatch]:
-    """Yield all complete batches, from a buffer: from a file, Arrow would reserve whatever a torn length asks
-    for."""
+    """Yield all complete batches. The file is read into a buffer first: from a file, Arrow would allocate any
+    size that a torn length gives."""
     length = os.fstat(file.fileno()).st_size
     budget.take(path, rows=0, stored_bytes=length)
     for batch in read_journal(pa.py_buffer(file.read(length)), lambda stored: require_akin(stored, schema)):

@@ -71,12 +71,12 @@ class Trace:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the trace has no end: the recorder was killed, or is still at work."""
+        """Return whether the trace has no end: the recorder was killed, or is still at work."""
         return self.meta["ended"] is None
 
     @property
     def size_bytes(self) -> int:
-        """The length of all files of the trace."""
+        """Return the length of all files of the trace."""
         return layout.size_bytes(self.path)
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -113,7 +113,7 @@ class Trace:
 
     @cached_property
     def loss(self) -> pd.DataFrame:
-        """The rows of `loss`, and a row for each stream of which meta.json counts more lost records.
+        """Return the rows of `loss`, and a row for each stream of which meta.json counts more lost records.
 
         On a full disk the table itself may not have been written. Such a row begins at the last sample, the
         last moment at which all tables were written.

@@ -20,9 +20,9 @@ def to_frame(data: pa.Table) -> pd.DataFrame:
     """Return the table as a DataFrame, indexed by `time` (UTC) if it has one; rows of one time keep their
     order.
 
-    Integers that may be null by the schema are Int64/Int32 (NA is "not known"), and booleans that may be are
-    boolean; other numbers are plain. Dictionaries are categoricals, and lists are lists. A limit that is not
-    set is NA as well; the column beside it (`schema.LIMITS`) tells the two apart.
+    Integers that may be null by the schema are Int64/Int32, and such booleans are boolean (NA is "not
+    known"); other numbers are plain. Dictionaries are categoricals, and lists are lists. A limit that is not
+    set is also NA; the column beside it (`schema.LIMITS`) tells the two apart.
     """
     columns: dict[str, Any] = {}
     for field in data.schema:

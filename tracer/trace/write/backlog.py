@@ -40,13 +40,13 @@ class Backlog:
 
     @property
     def rows(self) -> dict[str, int]:
-        """Table -> waiting rows; tables without waiting rows are left out."""
+        """Return table -> waiting rows; tables without waiting rows are left out."""
         counts = {name: sum(batch.num_rows for batch in waiting) for name, waiting in self._waiting.items()}
         return {name: count for name, count in counts.items() if count}
 
     @property
     def lost(self) -> dict[str, int]:
-        """Stream -> rows that were lost since `take_lost`."""
+        """Return stream -> rows that were lost since `take_lost`."""
         return {stream: count for stream, (_, count) in self._lost.items()}
 
     def put(self, table: str, batch: pa.RecordBatch) -> bool:
@@ -64,7 +64,7 @@ class Backlog:
         return True
 
     def put_back(self, table: str, batches: Iterable[pa.RecordBatch]) -> None:
-        """Put batches before all others of their table, also without room."""
+        """Put batches before all others of their table, even without room."""
         listed = list(batches)
         self._bytes += sum(batch.nbytes for batch in listed)
         self._waiting[table].extendleft(reversed(listed))

@@ -53,12 +53,12 @@ class Journal:
 
     @property
     def size_bytes(self) -> int:
-        """The length of the file up to the last flush."""
+        """Return the length of the file up to the last flush."""
         return self._flushed_bytes
 
     @property
     def is_removed(self) -> bool:
-        """Whether the file has no name any more: its rows are gone when it is closed."""
+        """Return whether the file was removed: its rows are lost when it is closed."""
         return os.fstat(self._file.fileno()).st_nlink == 0
 
     def close(self) -> None:

@@ -130,7 +130,7 @@ class TraceWriter:
                 self._fail(table, error)
 
     def append_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows that are given as column -> value; no rows are fine."""
+        """Add rows that are given as column -> value; `rows` may be empty."""
         if rows:
             self.append(table, rows_of(table, rows))
 
@@ -158,7 +158,7 @@ class TraceWriter:
     def close(self, end_reason: str, **meta_updates: Any) -> None:
         """Turn all journals into Parquet, write the final meta.json, and close the directory.
 
-        A table that cannot be turned into Parquet stays a journal, which readers accept as well. Raises
+        A table that cannot be turned into Parquet stays a journal, which readers also accept. Raises
         TraceError if a table stays a journal, or if rows still wait in memory and are lost, after all else is
         written.
         """
@@ -250,7 +250,7 @@ class TraceWriter:
         unflushed = journal.abandon()
         if journal.removed_rows:
             self._lose(table, journal.removed_rows, journal.began_ns)
-            if table == "charge":  # their sums are lost as well
+            if table == "charge":  # their sums are also lost
                 self._backlog.lose("residue", journal.removed_rows, journal.began_ns)
                 self.lost["residue"] += journal.removed_rows
         if not journal.rows:
@@ -269,7 +269,7 @@ class TraceWriter:
         self._backlog.lose(stream_of(table), rows, since_ns)
 
     def _write_backlog(self) -> None:
-        """Write all waiting rows, and rows for what was lost; on failure, put the next attempt off."""
+        """Write all waiting rows, and rows of `loss` for lost ones; on failure, put the next attempt off."""
         assert self._failure is not None
         try:
             self._write_waiting()
@@ -355,7 +355,7 @@ class TraceWriter:
         return cast(Meta, final)
 
     def _raise_failures(self, failures: list[OSError | TraceError], written: int) -> None:
-        """Raise TraceError, with one line on what was written and what was not, if anything was not."""
+        """Raise TraceError, with one line on what was written and what was not; return if all was written."""
         advice = (
             "record to another place"
             if self._trace.is_removed

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * BCC includes this first, in place of the configuration of a kernel build. With this folder as
- * BCC_KERNEL_SOURCE no kernel headers are needed: BCC brings the prototypes of the helpers, and BTF
- * the structures of the running kernel (tracer/kernel/btf.py). Only these type names are left.
+ * BCC_KERNEL_SOURCE no kernel headers are needed: BCC has the prototypes of the helpers, and BTF
+ * has the structures of the running kernel (tracer/kernel/btf.py). Only the names below are needed
+ * besides.
  */
 #ifndef MEMCG_TRACER_KCONFIG_H
 #define MEMCG_TRACER_KCONFIG_H

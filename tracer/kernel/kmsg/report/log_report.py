@@ -152,7 +152,7 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """A victim of which the oom_reaper reports; if not `is_reaped`, it was unable to reap the victim."""
+    """A victim that the oom_reaper reports; `is_reaped` is false if the oom_reaper was unable to reap it."""
 
     stamp: Stamp
     pid: int
@@ -208,7 +208,7 @@ class LogReport:
     `missing` are the sections that a complete report of this kind has and this one lacks: the log begins or
     ends within it, lines were lost, `vm.oom_dump_tasks` is 0, or the kernel printed only the kill because its
     rate limit was reached. `suppressed` is the number of reports that the kernel did not print before this
-    one, and `dropped` the number of lines of this one that were lost, both by the log's own words.
+    one, and `dropped` the number of lines of this one that were lost, both as the log reports them.
     """
 
     stamp: Stamp

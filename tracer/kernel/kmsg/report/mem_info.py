@@ -62,13 +62,13 @@ class MemInfoReader:
 
     @property
     def ram_pages(self) -> int | None:
-        """The pages of the machine's memory; None: not known."""
+        """Return the pages of the machine's memory; None: not known."""
         return self._totals.get("pages RAM")
 
     @property
     def most_bytes(self) -> int | None:
-        """An upper bound of the machine's memory, with the largest page size if the size is not known; None:
-        not known."""
+        """Return an upper bound of the machine's memory, with the largest page size if that is not known;
+        None: not known."""
         if self.ram_pages is None:
             return None
         page_kb = next((size for size in _PAGE_KB if _near(self._kb_of_a_page(), size)), _PAGE_KB[-1])

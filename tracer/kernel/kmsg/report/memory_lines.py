@@ -37,8 +37,8 @@ def counter(text: str) -> tuple[CounterName, Counter] | None:
 def stats(text: str) -> MemoryStat | None:
     """Return the cgroup of `Memory cgroup stats for /a:`; None for any other line.
 
-    Before c8713d0b2312 ("mm: memcontrol: dump memory.stat during cgroup OOM"), v5.3, the line has the values
-    as well, in KB.
+    Before c8713d0b2312 ("mm: memcontrol: dump memory.stat during cgroup OOM"), v5.3, the line also has the
+    values, in KB.
     """
     _, found, rest = text.partition(STATS)
     if not found:

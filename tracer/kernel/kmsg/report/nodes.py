@@ -18,9 +18,9 @@ _ALWAYS_A_NODE: Final = 0
 class Nodemask:
     """`nodemask=` of the line `X invoked oom-killer`, which v4.9 to v4.20 print.
 
-    `is_of_policy`: v4.11 to v4.18 printed it, which write two spaces after it. Without a memory policy, v4.9
-    and v4.10 print the nodes of the task's cpuset; v4.11 and later do not, since "mm, oom: header nodemask is
-    NULL when cpusets are disabled".
+    `is_of_policy`: the line is of v4.11 to v4.18, which print two spaces after the nodes. Without a memory
+    policy, v4.9 and v4.10 print the nodes of the task's cpuset; v4.11 and later do not, since "mm, oom:
+    header nodemask is NULL when cpusets are disabled".
     """
 
     nodes: str

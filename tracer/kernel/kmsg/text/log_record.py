@@ -28,9 +28,9 @@ class Record:
     """One message of the kernel.
 
     `prefix` is the number of characters before the text; a record with prefix 0 may continue the record
-    before it. `caller` is `T123` for a task and `C1` for a CPU in an interrupt (CONFIG_PRINTK_CALLER).
-    `host` and `caller` are None if the log does not name them. `is_raw` marks a record of /dev/kmsg: a
-    continuation line of it is escaped as well.
+    before it. `caller` is `T123` for a task and `C1` for a CPU in an interrupt (CONFIG_PRINTK_CALLER). `host`
+    and `caller` are None if the log does not name them. `is_raw` marks a record of /dev/kmsg: its
+    continuation lines are also escaped.
     """
 
     stamp: Stamp

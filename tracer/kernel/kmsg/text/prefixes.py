@@ -1,6 +1,6 @@
 """The prefixes of the lines of one log, learned from the log.
 
-Consoles, log shippers and people put prefixes before each line that no list has. If a line has words that
+Consoles, log shippers and people put prefixes of any form before the lines. If a line has words that
 certainly begin a message of the kernel, the text before them is the prefix. Other lines have the same prefix
 with other numbers.
 """

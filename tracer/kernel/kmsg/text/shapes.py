@@ -1,7 +1,7 @@
 """The shapes of the lines of an OOM report: how each kind of line begins and ends.
 
-Logs are pasted with prefixes that no list has, and broken into pieces by mail programs and terminals. These
-shapes alone decide whether a piece is a line of its own, or continues the line before it.
+Logs are pasted with prefixes of any form, and broken into pieces by mail programs and terminals. These shapes
+alone decide whether a piece is a line of its own, or continues the line before it.
 """
 
 from __future__ import annotations
