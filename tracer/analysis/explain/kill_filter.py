@@ -14,7 +14,7 @@ from tracer.kernel.cgroups import containers
 def newest(reports: Sequence[OomReport]) -> OomReport:
     """Return the last kill whose victim is known, or else the last of all.
 
-    A log that was cut, as a pasted one is, often ends in a report of which only the first line is there.
+    An excerpt, such as a pasted log, often ends after the first line of a report.
     """
     return next((report for report in reversed(reports) if report.victims), reports[-1])
 
@@ -37,11 +37,11 @@ def concerning(
 ) -> list[OomReport]:
     """Return the kills that concern one of these cgroups.
 
-    A kill whose cgroup has no id in the trace, since only the kernel log has it, is found by its path.
+    A kill that only the kernel log has may have no id of its cgroup: it is found by the path.
     """
     members = set(hierarchy.members_of(trace, cgroup_ids).tolist())
     lives = [trace.places.lives.life_for(number) for number in cgroup_ids]
-    # If only some lives of a name are wanted, a path does not show which life a kill was of.
+    # If only some lives of a name are wanted, a path does not show to which life a kill belongs.
     paths = {trace.places.label_of(life.cgroup_id) for life in lives if len(lives) == life.runs}
     return [
         report

@@ -1,4 +1,4 @@
-"""The post-mortem from a kernel log alone: the same reports as from a trace, as far as a log goes.
+"""The post-mortem from a kernel log alone: the same reports as from a trace, with the facts that a log has.
 
 A log has the kernel's own account of a kill, and the state at that moment. It does not show the time before:
 growth, evictions and allocators are not known.
@@ -140,7 +140,7 @@ def _composition(log: LogReport, sizes: logged_memory.Sizes, unknown: Unknown) -
 
 
 def _judge(log: LogReport, findings: Findings) -> Verdict:
-    """Return the verdict; if the log has the kill but not its report, the summary says only that."""
+    """Return the verdict; if the log has the kill but not its report, the summary is reduced to that."""
     judged = verdict.judge(findings)
     judged = replace(judged, evidence=(*machine.evidence(findings, log.mem_info), *judged.evidence))
     if "header" not in log.missing or log.counters or log.mem_info is not None:

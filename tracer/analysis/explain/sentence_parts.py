@@ -15,12 +15,12 @@ Filling = Literal["anonymous memory", "shared memory", "locked memory", "kernel 
 
 
 def asked(findings: Findings) -> str:
-    """`sh (pid 41) asked for`; a thread of the one killed process goes by the name of that process."""
+    """Return `sh (pid 41) asked for`; a thread of the only killed process has the name of that process."""
     return f"{_asker(findings)} asked for"
 
 
 def killed(findings: Findings) -> str:
-    """` and was killed`, or `, and b (pid 7) was killed for it`; empty where nothing was killed."""
+    """Return ` and was killed`, or `, and b (pid 7) was killed for it`; empty if nothing was killed."""
     victims = findings.victims
     if len(victims) > 1:
         return f", and {len(victims)} processes were killed for it"
@@ -39,8 +39,8 @@ def _asker(findings: Findings) -> str:
 def at_limit(findings: Findings, filled: str, *, cache: str | None = None) -> str:
     """Return the sentence on a kill at a cgroup's limit.
 
-    `filled` names the memory that the limit was full of, and may be empty. `cache` says what became of the
-    page cache; by default what it gave back, and what was left.
+    `filled` names the memory that filled the limit, and may be empty. `cache` is a clause on the page cache;
+    by default, the amount that it gave back and the amount that was left.
     """
     owner = findings.owner
     limit = "its limit" if no_limit(owner) else f"its limit of {size(owner.limit_bytes)}"
@@ -53,13 +53,14 @@ def at_limit(findings: Findings, filled: str, *, cache: str | None = None) -> st
 
 
 def anonymous(findings: Findings) -> str:
-    """`97 MiB of it anonymous memory`; empty where that is not known."""
+    """Return `97 MiB of it anonymous memory`; empty if that is not known."""
     anon = findings.composition.anon
     return "" if anon is None else f"{size(anon)} of it anonymous memory"
 
 
 def beside(findings: Findings, filling: Filling) -> str:
-    """` beside 39 MiB of shared memory`: other kinds that fill a good part of the limit; else empty."""
+    """Return ` beside 39 MiB of shared memory`: other kinds that fill a good part of the limit; else
+    empty."""
     made_of = findings.composition
     held: dict[Filling, int | None] = {
         "anonymous memory": made_of.anon,

@@ -60,7 +60,7 @@ def from_log(log: LogReport, page_size: int) -> Shortage | None:
     if log.constraint == "unknown":
         return None
     if log.constraint != "global":
-        nodes = f"nodes {log.mems_allowed}" if log.mems_allowed else "the log does not say which"
+        nodes = f"nodes {log.mems_allowed}" if log.mems_allowed else "the log does not show which"
         return Shortage(global_pressure.clause(log.constraint, f" ({nodes})") + free, advice=_NODES)
     found = next(_of_machine(log, page_size), Shortage(global_pressure.clause(log.constraint)))
     return Shortage(found.clause + free, found.cause, found.advice)
@@ -102,7 +102,7 @@ def _of_machine(log: LogReport, page_size: int) -> Iterator[Shortage]:
         yield Shortage("a BPF policy invoked the OOM killer", "unknown")
     if log.invoker.gfp == 0 and "pagefault_out_of_memory" in functions:
         yield Shortage(
-            "a page fault got no memory (pagefault_out_of_memory, gfp 0x0), and the log does not say why",
+            "a page fault got no memory (pagefault_out_of_memory, gfp 0x0), and the log does not show why",
             "unknown",
         )
     if log.is_panic_on_oom:

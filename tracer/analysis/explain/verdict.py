@@ -32,7 +32,7 @@ reclaim from freeing memory. Protected cache is out of reach of every request, n
 
 
 def judge(findings: Findings) -> Verdict:
-    """Return the cause, how sure it is, and why.
+    """Return the cause, its confidence and the evidence.
 
     Confidence is high from a weight of 0.7 on, medium from 0.5 on, and one step less for each doubt.
     """
@@ -72,9 +72,10 @@ def _confidence(weight: float, doubted: int) -> Confidence:
 
 
 def _other_causes(suspects: Sequence[Suspect]) -> Iterator[Evidence]:
-    """Find the next two suspects that weigh something, but much less; others are a doubt.
+    """Find up to two suspects after the first that weigh much less; those that weigh nearly as much are
+    doubts.
 
-    Full swap takes its weight from process and shared memory, so that these do not speak against it.
+    There are none for `swap_exhausted`, whose weight comes from process and shared memory.
     """
     for other in suspects[1:3]:
         is_far = suspects[0].weight - other.weight >= CLOSE_WEIGHT

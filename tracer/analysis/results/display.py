@@ -25,8 +25,8 @@ def as_html(title: str, facts: Facts) -> str:
 
 
 def printable(title: str, facts: Facts) -> tuple[str, Facts]:
-    """Return both with unprintable characters escaped: names of processes and cgroups may contain codes that
-    a terminal would act on."""
+    """Return both with unprintable characters escaped, since names of processes and cgroups may contain
+    control sequences of a terminal."""
     return _printable(title), [(label, _printable(value)) for label, value in facts]
 
 

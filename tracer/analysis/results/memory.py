@@ -61,7 +61,7 @@ class Cushion:
 
 @dataclass(frozen=True, slots=True)
 class ChargedStack:
-    """The stack by which `sampled_bytes` were charged, out of the `of_bytes` that were sampled of a process.
+    """The stack with which `sampled_bytes` of the `of_bytes` sampled in a process were charged.
 
     It lists functions, innermost first: of the process (`user`), and of the kernel that it called. None: no
     stack could be taken.
@@ -77,7 +77,7 @@ class ChargedStack:
 class Allocator:
     """A process and the memory that it charged in the window, net of what it freed.
 
-    `stack`: the stack by which it charged most; None if stacks were not recorded, or none was sampled of it.
+    `stack`: the stack with which it charged most; None if stacks were not recorded, or if it has no sample.
     """
 
     tgid: int

@@ -14,11 +14,11 @@ Unknown = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """The grounds on which the report can be trusted, or not.
+    """The reasons to trust or to doubt a report.
 
-    `unknown`: dotted field name -> why it is null. `kmsg_missing` says what the kernel log lacks, and why;
-    empty: nothing. `kmsg_fields` are the fields that were taken from the log, by dotted name.
-    `disagreements`: sentences on sources that differ, each with the values of both.
+    `unknown`: dotted field name -> the reason why it is null. `kmsg_missing` names what the kernel log lacks,
+    with the reason; empty: nothing. `kmsg_fields` are the fields that were taken from the log, by dotted
+    name. `disagreements`: sentences on sources that differ, each with the values of both.
     """
 
     lost_records: int

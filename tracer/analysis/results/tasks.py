@@ -11,7 +11,7 @@ class Trigger:
 
     `pid` is the number of the thread, `tgid` that of its process (None: a kernel log may not have it). `gfp`
     are the flags of the request, `gfp_names` their names in the kernel log; empty without a log. `cmdline`:
-    the title of the process if it says more than its name.
+    the title of the process if it contains more than its name.
     """
 
     pid: int | None

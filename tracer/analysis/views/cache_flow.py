@@ -45,8 +45,8 @@ class Evictor:
 class KernelCount:
     """The refaults of a cgroup and all below it over an interval: linked here, and counted by the kernel.
 
-    The kernel's count is workingset_refault_file of memory.stat. The two differ. A trace does not know what
-    was evicted before it began, and what it lost. The kernel forgets what was evicted long ago, and counts a
+    The kernel's count is workingset_refault_file of memory.stat. The two differ. A trace has no evictions
+    from before it began, and no lost records. The kernel forgets what was evicted long ago, and counts a
     large folio as a whole if it had evicted a part of it. With the multi-generational LRU, it does not count
     folios that another cgroup is charged for now (mm/workingset.c: workingset_refault, lru_gen_refault).
     """
@@ -89,7 +89,7 @@ class Thrash:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """The limits of these numbers; `unknown`: dotted name of a field that is None or empty -> why."""
+    """The quality of these numbers; `unknown`: dotted name of a field that is None or empty -> the reason."""
 
     lost_records: int  # of the page cache's stream
     unknown: Mapping[str, str] = field(default_factory=dict)
@@ -97,9 +97,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class CacheFlow:
-    """The page cache of `cgroup` and all below it, summed over its `runs` lives; of the whole trace if
-    None.
-    """
+    """The page cache of `cgroup` (None: the whole trace) and all below it, summed over its `runs` lives."""
 
     cgroup: str | None
     runs: int | None
@@ -126,7 +124,7 @@ class CacheFlow:
 
 
 def cache_flow(trace: TraceTables, rows: pd.DataFrame, cgroup: str | int | None = None) -> CacheFlow:
-    """Return the flow of the `rows` that `evictions.moves` gives for the same `cgroup`."""
+    """Return the flow of `rows`, which `evictions.moves` returns for the same `cgroup`."""
     shown = None if cgroup is None else naming.select(trace, cgroup)
     members = None if shown is None else hierarchy.members_of(trace, shown)
     by_cause = summed(trace, rows, "cause")
@@ -168,7 +166,7 @@ def _name_of(trace: TraceTables, pattern: str, shown: Sequence[int]) -> str:
 
 
 def _causes(by_cause: pd.DataFrame, amount: str) -> dict[str, int]:
-    """Return cause -> bytes, the most first, without causes of 0 bytes."""
+    """Return cause -> bytes, largest first, without causes of 0 bytes."""
     sums = by_cause.groupby("cause", observed=True)[amount].sum().sort_values(ascending=False, kind="stable")
     return {str(cause): int(total) for cause, total in sums.items() if total}
 

@@ -93,7 +93,8 @@ def moves(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFrame:
 
 
 def _at_rows(trace: TraceTables, position: str) -> Int64s:
-    """Return the refaulted bytes of each row of `pagecache`; `position` names the links' column of rows."""
+    """Return the refaulted bytes of each row of `pagecache`; `position` is a column of `refaults` with
+    rows."""
     total = np.zeros(len(trace.pagecache), dtype=np.int64)
     np.add.at(total, integers(trace.refaults[position]), integers(trace.refaults["bytes"]))
     return total

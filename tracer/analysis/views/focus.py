@@ -1,4 +1,4 @@
-"""The choice of cgroups and times to draw where the user did not name any."""
+"""The choice of cgroups and times to draw if the user named none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STEPS_MS: Final = (
     *(seconds * 1000 for seconds in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)),
     *(seconds * 1000 for seconds in (21600, 43200, 86400)),
 )
-"""Round lengths of a row. The kernel side sums charges over up to 10 ms, so there is none below."""
+"""Round lengths of a row. The kernel side sums charges over up to 10 ms, so a shorter row is of no use."""
 
 
 def ranked(trace: TraceTables) -> pd.DataFrame:
@@ -57,8 +57,8 @@ def ranked(trace: TraceTables) -> pd.DataFrame:
 def to_show(trace: TraceTables, most: int = _MOST_SHOWN) -> tuple[list[int], int]:
     """Return (ids of the cgroups to show, number of cgroups with data that are left out).
 
-    These are at most `most` cgroups with a kill for their limit, of each name the last such life; without any
-    kill, the first of `ranked`.
+    These are at most `most` cgroups with a kill for their limit, and only the last such life of each name;
+    without any kill, the first cgroups of `ranked`.
     """
     found = ranked(trace)
     killed = [int(cgroup_id) for cgroup_id in found.index[found["kills"] > 0]]
@@ -77,8 +77,8 @@ def lives_to_show(
 ) -> list[int]:
     """Return at most `most` of these lives, in the same order.
 
-    Only lives that overlap the time from `begin` to `end` are taken: those with a kill for their limit first,
-    then the latest.
+    Only lives that overlap the time from `begin` to `end` are taken: first those with a kill for their limit,
+    then the latest ones.
     """
     first, last = interval_ns(trace, begin, end)
     spans = {number: trace.places.lifetime_ns(number) for number in cgroup_ids}

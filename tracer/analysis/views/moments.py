@@ -1,4 +1,4 @@
-"""Moments of a timeline to look at in shorter rows, since its own rows are too long to show them."""
+"""Moments of a timeline to draw in shorter rows, because its own rows are too long to show them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 COARSE: Final = pd.Timedelta("1s")
-"""The shortest length of a row in which kills, evictions and reclaim can no longer be told apart."""
+"""The shortest length of a row in which kills, evictions and reclaim can no longer be distinguished."""
 
 _AFTER: Final = 8
 """An eighth of a row is shown after a kill."""
@@ -18,7 +18,7 @@ _AFTER: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """An interval to look at in shorter rows, UTC, and what happened in it."""
+    """An interval (UTC) to draw in shorter rows, and its event in words."""
 
     what: str
     begin: pd.Timestamp
@@ -26,9 +26,9 @@ class Moment:
 
 
 def to_look_at(timeline: pd.DataFrame, kills: Sequence[pd.Timestamp]) -> list[Moment]:
-    """Return the moments of the timeline of one cgroup, the most important first.
+    """Return the moments of the timeline of one cgroup, most important first.
 
-    These are the last of `kills`, the row with the most evictions, and the first row with reclaim; one
+    These are the last of `kills`, the row with the most evictions, and the first row with reclaim. A moment
     whose middle lies in an earlier one is left out. Timelines with rows shorter than `COARSE` have none.
     """
     if len(timeline) < 2 or (step := timeline.index[1] - timeline.index[0]) < COARSE:

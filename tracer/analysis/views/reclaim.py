@@ -20,15 +20,17 @@ _TRANSCRIPT: Final = 12
 
 
 def is_waited_for(reclaim: pd.DataFrame) -> Bools:
-    """Return which attempts a task waited for: all but those of kswapd, a thread of its own (mm/vmscan.c)."""
+    """Return a mask of the attempts that a task waited for: all but those of the kswapd threads
+    (mm/vmscan.c)."""
     return ~is_one_of(reclaim["kind"], ["kswapd"])
 
 
 def attempts(subtree: Subtree, begin_ns: int, end_ns: int) -> Reclaim:
-    """Return the attempts for these cgroups that began within an interval, both ends included, and the
-    waiters.
+    """Return the attempts for these cgroups that began within an interval (both ends included), and the tasks
+    that waited.
 
-    Of `Subtrees.machine` they are those for the whole machine, for which any process may have waited.
+    With `Subtrees.machine`, these are the attempts for the whole machine; any process may have waited for
+    them.
     """
     first, last = np.searchsorted(times_ns(subtree.reclaim), [begin_ns, end_ns + 1])
     rows = subtree.reclaim.iloc[first:last]
@@ -45,7 +47,7 @@ def attempts(subtree: Subtree, begin_ns: int, end_ns: int) -> Reclaim:
 
 
 def reclaimed_anon_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
-    """Return how many pages these attempts took from anonymous lists: pages that went to swap."""
+    """Return the number of pages that these attempts took from anonymous lists, which went to swap."""
 
     def find() -> Steps:
         reclaim = subtree.reclaim

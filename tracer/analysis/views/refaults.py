@@ -28,7 +28,7 @@ def refaults(trace: TraceTables) -> pd.DataFrame:
     `evictor_tgid`, `evictor_cgroup_id`. Of both: `inode_id`, `bytes`, `away_ns` (the time between them), and
     their positions in `pagecache`, `added_row` and `evicted_row`.
 
-    Pages that were evicted before the trace began, or whose eviction was lost, are not there.
+    Pages that were evicted before the trace began, or whose eviction was lost, have no row.
     """
     pagecache = trace.pagecache
     links = link(pagecache)
@@ -131,7 +131,7 @@ def left_pages(pagecache: pd.DataFrame) -> Int64s:
 
 
 def _may_matter(pagecache: pd.DataFrame, evicted: Bools, needed: Bools) -> Bools:
-    """Return which rows lie between the first eviction from their file and the last refault of it.
+    """Return a mask of the rows between the first eviction from their file and its last refault.
 
     No other rows can be part of a link; leaving them out saves most of the sorting.
     """

@@ -1,7 +1,7 @@
-"""Samples of `record --stacks`: where in their code processes allocated.
+"""Samples of `record --stacks`: the stacks with which processes allocated.
 
-Each sample stands for `weight_bytes` that were charged (docs/trace-format.md). It has a user stack and the
-kernel stack that it led to. Frames with one symbol are one function, whatever the offset in it.
+Each sample represents `weight_bytes` that were charged (docs/trace-format.md). It has a user stack and the
+kernel stack that it led to. Frames with the same symbol are one function, at any offset.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def charged(trace: TraceTables, samples: pd.DataFrame) -> list[Charged]:
 
 
 def heaviest(trace: TraceTables, samples: pd.DataFrame) -> ChargedStack | None:
-    """Return the user stack with the most bytes of these samples, and the kernel stack with the most of
-    those.
+    """Return the user stack with the most bytes of these samples, and the kernel stack with the most of its
+    bytes.
 
     None if there are no samples.
     """

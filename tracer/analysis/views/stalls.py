@@ -62,7 +62,7 @@ def waits(trace: TraceTables) -> pd.DataFrame:
 
     The index, `time` (UTC), is the begin. Columns: `duration_ns`; `kind`, which is "reclaim" (an attempt to
     free memory, without the waits inside it and without those of kswapd) or as in `stalls`; `cgroup_id` (the
-    task's), `tgid`, `pid`. A wait with others inside it is split into the parts that they leave.
+    task's), `tgid`, `pid`. A wait that contains others is split into the parts outside of them.
     """
     spans = _Spans.from_tables(trace.stalls, trace.reclaim)
     begins, ends, span = _innermost(spans)
@@ -128,7 +128,7 @@ def _ends_ns(rows: pd.DataFrame) -> Int64s:
 
 
 def _within_attempts(stalls: pd.DataFrame, reclaim: pd.DataFrame) -> Int64s:
-    """Return the begins of `stalls`, moved to the begin of the attempt in which they ended if before it.
+    """Return the begins of `stalls`, but none earlier than the begin of the attempt in which the stall ended.
 
     The kernel gives the length of a wait inside reclaim in whole timer ticks (jiffies_to_usecs in
     reclaim_throttle, mm/vmscan.c), so the begin that is computed from it may be too early.
@@ -181,12 +181,12 @@ def is_known(trace: TraceTables, kind: str) -> bool:
 def by_process(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFrame:
     """Return how long each process waited for memory, summed over its threads, the longest first.
 
-    Columns: `tgid`, `comm` (at its last wait; null: not known), `cgroup_id`, `cgroup`; `stalled_ms`, and the
-    part of it of each of `KINDS`, such as `dirty_ms`, which is NaN if the trace did not record that kind. A
+    Columns: `tgid`, `comm` (at its last wait; null: not known), `cgroup_id`, `cgroup`; `stalled_ms`, and its
+    part for each of `KINDS`, such as `dirty_ms`, which is NaN if the trace did not record that kind. A
     process that waited in two cgroups has two rows.
 
-    `cgroup` is any pattern of `naming.resolve`: only waits in cgroups that fit it, and in those below them,
-    are counted.
+    `cgroup` is any pattern of `naming.resolve`: only waits in cgroups that fit it, and in cgroups below
+    these, are counted.
 
     Raises TracerError for a cgroup that is not in the trace.
     """
@@ -207,7 +207,7 @@ def by_process(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFr
 def longest(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[Waiter, ...]:
     """Return the processes of these cgroups that waited longest for memory within an interval.
 
-    Of `Subtrees.machine` they are those of the whole machine.
+    With `Subtrees.machine`, these are the processes of the whole machine.
     """
     waits = subtree.waits
     ended = subtree.once("stalls.longest", lambda: np.maximum.accumulate(_ends_ns(waits)))

@@ -1,4 +1,4 @@
-"""Writes to swap and reads from it: how many, of how many pages, and how long they took.
+"""Writes to swap and reads from it: their number, their pages and their durations.
 
 A request counts for the cgroup of its pages, at the time at which it was queued. Its duration is known if its
 end was seen (docs/trace-format.md, `swap_io`).
@@ -26,7 +26,7 @@ NOT_KNOWN: Final = dict.fromkeys(
 def is_known(trace: TraceTables, charge: pd.DataFrame) -> bool:
     """Return whether swap IO was recorded, so that its absence means that there was none.
 
-    It also is known if nothing was swapped: if `charge` has no rows of swap.
+    Also True if nothing was swapped, so that `charge` has no rows of swap.
     """
     probe = trace.meta["probes"].get("swap IO")
     was_taken = isinstance(probe, dict) and bool(probe.get("hook"))
@@ -36,8 +36,8 @@ def is_known(trace: TraceTables, charge: pd.DataFrame) -> bool:
 def swapped(subtree: Subtree, op: str, begin_ns: int, end_ns: int) -> SwapIo | None:
     """Return the writes to swap or the reads from it (`op` is "write" or "read") of pages of these cgroups.
 
-    Those queued within the interval are counted, both ends included; of `Subtrees.machine`, those of all
-    cgroups. None if they are not known.
+    IO that was queued within the interval is counted, both ends included; with `Subtrees.machine`, that of
+    all cgroups. None: not known.
     """
     if not subtree.once("swapping.is_known", lambda: is_known(subtree.whole, subtree.charge)):
         return None

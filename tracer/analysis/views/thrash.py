@@ -4,9 +4,9 @@ The time of the trace is cut into bins of 1 s. A cgroup thrashes in a bin if at 
 was evicted in it and at least a quarter of that was read again within 10 s of its eviction. Consecutive bins
 are one interval.
 
-Cache that is read again later belongs to a working set that does not fit either, but a slow one; it is not
-counted. A page that is evicted in the last 10 s of the trace had less time to be read again. So the interval
-of a cgroup that thrashes until the end may end a little early.
+Cache that is read again later is not counted: its working set does not fit either, but it is used slowly. A
+page that is evicted in the last 10 s of the trace had less time to be read again. So the interval of a cgroup
+that thrashes until the end may end a little early.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The timeline of cgroups: each quantity in bins of equal length.
 
 Each row of a table is counted in a matrix of (cgroup shown, bin), once for each cgroup shown that it belongs
-to. The cost is a pass over the table for each level of nesting, whatever the number of cgroups and bins.
+to. The cost is a pass over the table for each level of nesting, for any number of cgroups and bins.
 """
 
 from __future__ import annotations
@@ -141,14 +141,14 @@ def timeline(
 
 
 def row_length(timeline: pd.DataFrame) -> pd.Timedelta:
-    """Return how long a row of what `timeline` gave for one cgroup lasts, also where there is only one."""
+    """Return the length of the rows of a timeline of one cgroup, even if it has only one row."""
     if len(timeline) > 1:
         return pd.Timedelta(timeline.index[1] - timeline.index[0])
     return pd.Timedelta(timeline.attrs[_EVERY_NS], "ns")
 
 
 def _whose(trace: TraceTables, ids: list[int], bins: int) -> dict[str, Any]:
-    """Return the columns that tell the cgroup of a row."""
+    """Return the columns that identify the cgroup of a row."""
     containers = [trace.places.container_of(number)[0] for number in ids]
     return {
         "cgroup": _repeated(naming.labels_of(trace.cgroups, ids), bins),
@@ -167,7 +167,8 @@ def _repeated(labels: Sequence[str | None], bins: int) -> pd.Categorical:
 
 
 def _lived(trace: TraceTables, grid: Grid, frame: pd.DataFrame) -> Bools:
-    """Return which rows to keep: all for the only life of a name, those of its time for one of several."""
+    """Return a mask of the rows to keep: all rows of the only life of a name; of one of several lives, those
+    during it."""
     shape = len(grid.ids), grid.bins.count
     counted = (frame[list(FLOWS)].fillna(0) != 0).any(axis=1).to_numpy(dtype=bool).reshape(shape)
     spans = np.array([trace.places.lifetime_ns(number) for number in grid.ids], np.int64).reshape(-1, 2)
@@ -181,7 +182,7 @@ def _lived(trace: TraceTables, grid: Grid, frame: pd.DataFrame) -> Bools:
 
 
 PLACE: Final = ("cgroup", "cgroup_id", "container", "run")
-"""The columns that tell the cgroup of a row."""
+"""The columns that identify the cgroup of a row."""
 
 FLOWS: Final = (
     "cache_added_bytes",
@@ -252,7 +253,7 @@ def _ledger_levels(trace: TraceTables, grid: Grid) -> dict[str, Any]:
 
 
 def _exists(trace: TraceTables, grid: Grid) -> Bools:
-    """Return for each cgroup shown and slot whether the cgroup existed by the slot's end."""
+    """Return a mask of (cgroup shown, slot): the cgroup existed by the end of the slot."""
     created = pd.Series(
         column_times_ns(trace.cgroups["created"]), index=pd.Index(integers(trace.cgroups["cgroup_id"]))
     )

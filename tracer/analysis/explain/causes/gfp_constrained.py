@@ -16,7 +16,7 @@ LABEL: Final = "the request did not allow reclaim to enter file systems or to st
 
 
 def weigh(findings: Findings) -> Suspect | None:
-    """Weigh clean cache and reclaimable slab, which another request could have had freed."""
+    """Weigh clean cache and reclaimable slab, which reclaim could have freed for another request."""
     if not memory_kinds.may_not_enter_fs(findings.trigger.gfp):
         return None
     barred = memory_kinds.barred_bytes(findings.composition)

@@ -22,21 +22,22 @@ _SHORT: Final[Mapping[str, str]] = {
 
 
 def weigh(findings: Findings) -> Suspect | None:
-    """Weigh the kernel's own word, which leaves no doubt."""
+    """Weigh the constraint that the kernel reported, which is certain."""
     if findings.constraint not in _SHORT or not memory_was_short(findings):
         return None
     return Suspect("global_pressure", 1.0, found(findings, "constraint", constraint=findings.constraint))
 
 
 def sentence(findings: Findings) -> str:
-    """Return the sentence that says why: as the kernel log shows it, else by the constraint."""
+    """Return the sentence that explains the kill: from the kernel log, else from the constraint."""
     shortage = findings.circumstances.shortage
     short = clause(findings.constraint) if shortage is None else shortage.clause
     return f"{sentence_parts.asked(findings)} memory{sentence_parts.killed(findings)}: {short}."
 
 
 def clause(constraint: str, nodes: str = "") -> str:
-    """Return the part of the sentence that says what was short; `nodes` may follow it in parentheses."""
+    """Return the part of the sentence that names the memory that was short; `nodes` may follow in
+    parentheses."""
     return f"{_SHORT[constraint]}{nodes} had none left"
 
 

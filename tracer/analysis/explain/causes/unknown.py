@@ -18,7 +18,7 @@ def weigh(_: Findings) -> Suspect | None:
 
 
 def sentence(findings: Findings) -> str:
-    """Return the sentence that says what is known."""
+    """Return the sentence with the known facts."""
     asked, killed = sentence_parts.asked(findings), sentence_parts.killed(findings)
     shortage = findings.circumstances.shortage
     if shortage is not None:

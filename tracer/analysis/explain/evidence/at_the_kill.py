@@ -40,9 +40,9 @@ def evidence(findings: Findings) -> Iterator[Evidence]:
 
 
 def killed_held_limit(findings: Findings) -> Iterator[Evidence]:
-    """Find that the killed processes held nearly all of the limit as anonymous memory.
+    """Return the evidence that the killed processes held nearly all of the limit as anonymous memory.
 
-    Without a composition only this shows what filled the limit.
+    Without a composition, nothing else shows what filled the limit.
     """
     limit = findings.owner.limit_bytes
     killed = [victim.anon_rss_bytes or 0 for victim in findings.victims]

@@ -13,7 +13,7 @@ _GROWING: Final = ("anon", "shmem", "kernel")
 
 
 def growth(findings: Findings) -> Iterator[Evidence]:
-    """Find the memory that grew, the cache that gave way, and the memory that took its place.
+    """Find the memory that grew, the evicted cache, and the memory that took its place.
 
     Growth below a tenth of the largest growth, or below a hundredth of usage, is left out.
     """
@@ -34,7 +34,7 @@ def growth(findings: Findings) -> Iterator[Evidence]:
 
 
 def reclaim(findings: Findings) -> Iterator[Evidence]:
-    """Find what reclaim tried and freed, and what the last attempts could not free."""
+    """Find the pages that reclaim scanned and freed, and those that the last attempts could not free."""
     steal, tried, last = findings.steal, findings.reclaim, findings.reclaim.transcript
     if steal is not None and (steal.evicted_pages or steal.swapped_pages or steal.pgsteal_pages):
         yield found(

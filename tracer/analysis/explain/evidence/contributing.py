@@ -22,7 +22,7 @@ _CROWD: Final = 10
 
 
 def contributing(findings: Findings, cause: Cause) -> tuple[Evidence, ...]:
-    """Return the factors that contributed to the kill, the most telling first.
+    """Return the factors that contributed to the kill, most important first.
 
     Factors that the sentence of the cause states are left out.
     """
@@ -32,7 +32,7 @@ def contributing(findings: Findings, cause: Cause) -> tuple[Evidence, ...]:
 
 
 def _shared_limit(findings: Findings, _: Cause) -> Iterator[Evidence]:
-    """Find that the limit is an ancestor's, with the cgroups below it that hold most."""
+    """Yield the evidence that the limit is an ancestor's, with the cgroups below it that hold most."""
     if findings.owner.is_ancestor:
         holders = tuple(
             ({} if one.cgroup is None else {"cgroup": one.cgroup})
@@ -43,7 +43,7 @@ def _shared_limit(findings: Findings, _: Cause) -> Iterator[Evidence]:
 
 
 def _larger_process(findings: Findings, _: Cause) -> Iterator[Evidence]:
-    """Find that oom_score_adj spared a larger process than the killed one."""
+    """Yield the evidence that oom_score_adj spared a larger process than the killed one."""
     weighed = [one for one in findings.candidates if one.held_pages is not None]
     killed = next((one for one in weighed if one.chosen), None)
     if killed is None or len(findings.victims) > 1:
@@ -68,7 +68,7 @@ def _larger_process(findings: Findings, _: Cause) -> Iterator[Evidence]:
 def crowd(findings: Findings) -> tuple[int, int] | None:
     """Return the number of processes and the most that one of them held in bytes, if their number matters.
 
-    That is where no process holds much alone, and all of them together hold half of usage or more.
+    Their number matters if no process holds much, and all of them together hold half of usage or more.
     """
     held = [one.held_pages * findings.page_size for one in findings.candidates if one.held_pages]
     total = findings.composition.total or 0
@@ -84,7 +84,7 @@ def _many_processes(findings: Findings, _: Cause) -> Iterator[Evidence]:
 
 
 def _other_kinds(findings: Findings, cause: Cause) -> Iterator[Evidence]:
-    """Find kinds of memory that take a good part of usage, beside the one that the cause is about."""
+    """Find kinds of memory other than that of the cause that are a good part of usage."""
     made_of = findings.composition
     kinds: tuple[tuple[Cause, str, int | None, float], ...] = (
         ("anon_growth", "anon", made_of.anon, _LEAST_ANON_SHARE),
@@ -112,7 +112,7 @@ def _unmapped_shmem(findings: Findings, cause: Cause) -> Iterator[Evidence]:
 
 
 def _pace(findings: Findings, _: Cause) -> Iterator[Evidence]:
-    """Find that the growth was slow, as of a leak, or a burst after calm."""
+    """Yield the evidence that memory grew slowly, as with a leak, or in a burst after a calm time."""
     rise_ns = findings.circumstances.rise_ns
     grown = sum(findings.circumstances.grown_bytes.values())
     if rise_ns is None or findings.window is None or not grown:

@@ -14,7 +14,7 @@ CLOSE_WEIGHT: Final = 0.1
 
 
 def doubts(findings: Findings, suspects: Sequence[Suspect]) -> Iterator[Evidence]:
-    """Find records that are lost or missing, what was inferred, and a suspect that weighs nearly as much."""
+    """Find lost and missing records, inferred values, and a suspect that weighs nearly as much."""
     if findings.lost_records:
         yield found(findings, "doubt_lost_records", lost_records=findings.lost_records)
     if not findings.sampled_at_kill:

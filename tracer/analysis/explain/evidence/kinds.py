@@ -14,7 +14,8 @@ from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.results.conclusions import Evidence, Suspect
 
 COMPOSITION: Final = "composition"
-"""Stands in `Kind.source` for the tables that the composition was read from (`_composition_source`)."""
+"""A placeholder in `Kind.source` for the tables that the composition was read from
+(`_composition_source`)."""
 
 KERNEL_LOG: Final = "kernel_log"
 
@@ -23,8 +24,8 @@ KERNEL_LOG: Final = "kernel_log"
 class Kind:
     """The names of the numbers of one kind of evidence, and the tables that they are read from.
 
-    `fields` are the fields of the report behind the numbers that the kernel log gives where these tables lack
-    them (`Quality.kmsg_fields`).
+    `fields` are the fields of the report behind the numbers: if the tables lack one of them, the kernel log
+    completes it (`Quality.kmsg_fields`).
     """
 
     numbers: tuple[str, ...]
@@ -83,7 +84,7 @@ OF_SUSPECTS: Final[Mapping[str, Kind]] = {
     "other_cause": Kind(_SUSPECT, ()),
     "doubt_close_cause": Kind(_SUSPECT, ()),
 }
-"""Evidence on a suspect that is not the verdict. Its reason's numbers and source are added to these."""
+"""Evidence on a suspect that is not the verdict. The numbers and the source of its reason are added."""
 
 _CONTRIBUTING: Final[Mapping[str, Kind]] = {
     "shared_limit": Kind(("holders",), ("charge", "samples", "cgroups")),

@@ -71,7 +71,7 @@ class _Charges:
         first, last = np.searchsorted(self.times, [begin_ns, end_ns + 1])
         pair = self.pair[first:last]
         base = int(pair.min(initial=len(self.tgids) * len(_CHARGED))) // len(_CHARGED)
-        # Exact: float64, in which NumPy sums here, holds integers up to 2^53.
+        # The sums are exact: NumPy sums in float64, which holds integers up to 2^53.
         summed = np.bincount(pair - base * len(_CHARGED), self.bytes_[first:last])
         summed = np.append(summed, np.zeros(-len(summed) % len(_CHARGED)))
         charged = np.rint(summed.reshape(-1, len(_CHARGED)).clip(min=0).sum(axis=1)).astype(np.int64)

@@ -5,14 +5,15 @@ The kernel's counters (mm/memcontrol.c, memory_stat_format) overlap. The parts f
 * `anon` includes swap cache that no process has mapped. Such pages are on the LRU lists of anon and shmem,
   but in neither counter. They are not in file either: NR_FILE_PAGES of a cgroup does not count swap cache.
 * `file_clean` is file - shmem - file_dirty - file_writeback. If dirty and writeback are not known, dirty
-  pages are inside `file_clean`, and `quality` says so. The kernel counts pages that are being swapped out as
-  under writeback: with swap cache, `writeback` is at most the rest of file. A folio that is both dirty and
-  under writeback is in both counters: if all of file is, `writeback` is reduced by it.
-* `unevictable` (mlock, SHM_LOCK) counts pages that anon, file or shmem count as well, and that are on none
-  of their LRU lists. anon and shmem share their lists: pages of the two that are on no list are theirs, the
-  rest is file. `unevictable` is a part of its own if the share of anon and that of shmem are known but for a
-  tenth of it, which is then taken from anon. Otherwise it is null, it stays inside the other parts, and
-  `quality` gives its size.
+  pages are inside `file_clean`, and `quality` has a note of it. The kernel counts pages that are being
+  swapped out as under writeback: with swap cache, `writeback` is at most the rest of file. A folio that is
+  both dirty and under writeback is in both counters: if this would make `file_clean` negative, `writeback` is
+  reduced.
+* `unevictable` (mlock, SHM_LOCK) counts pages that anon, file or shmem count as well, and that are on none of
+  their LRU lists. anon and shmem share their lists: pages of anon and shmem that are on no list are the
+  unevictable part of these two, the rest is file. `unevictable` is a separate part if its shares of anon and
+  shmem are known except for at most a tenth of it, which is then taken from anon. Otherwise it is null and
+  stays inside the other parts, and `quality` has its size.
 * `other` is the rest of usage: kernel memory without a counter of its own, charges that a CPU holds in stock
   (up to 64 pages each, MEMCG_CHARGE_BATCH), and every part that is null. The counters are read one after the
   other and can exceed usage: then `other` is 0, and the largest parts are reduced by the excess. No part is
@@ -148,19 +149,19 @@ def _take_out_unevictable(
     split = _split_unevictable(size, sizes)
     if split is None or split["file_clean"] > (parts["file_clean"] or 0):
         unknown["composition.unevictable"] = (
-            f"{size} bytes are unevictable, but the kernel does not say of which class: "
+            f"{size} bytes are unevictable, but the kernel does not show in which class:  "
             "they are inside anon, file_clean and shmem"
         )
         return
     parts["unevictable"] = size
     for part, share in split.items():
-        if share:  # of file_clean, which may be null, there is none then
+        if share:  # file_clean may be null; its share is then 0
             parts[part] -= share
 
 
 def _split_unevictable(size: int, sizes: Mapping[str, int | None]) -> dict[str, int] | None:
-    """Return how much of it is in each part: the pages of a part that are on none of its LRU lists. None: not
-    known, or it could be of anon as well as of shmem, which share their lists."""
+    """Return the unevictable bytes in each part: its pages that are on none of its LRU lists. None: not
+    known, or anon and shmem, which share their lists, cannot be distinguished."""
     anon, shmem, swap_backed = sizes["anon"], sizes["shmem"], _swap_backed(size, sizes)
     if anon is None or shmem is None or swap_backed is None:
         return None
@@ -171,10 +172,10 @@ def _split_unevictable(size: int, sizes: Mapping[str, int | None]) -> dict[str, 
 
 
 def _swap_backed(size: int, sizes: Mapping[str, int | None]) -> int | None:
-    """Return how much of it is anon or shmem: the pages of both that are on no list.
+    """Return the unevictable bytes that are anon or shmem: the pages of both that are on no list.
 
     A list that is not known holds at most the pages on all lists (all that are not unevictable) less those on
-    the known lists. None: that is too much to distinguish anon from cache.
+    the known lists. None: that bound is too high to distinguish anon from cache.
     """
     anon, file, shmem = sizes["anon"], sizes["file"], sizes["shmem"]
     of_anon, of_file = ([sizes[f"{kind}_{of}"] for kind in ("inactive", "active")] for of in ("anon", "file"))

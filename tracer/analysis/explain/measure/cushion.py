@@ -38,8 +38,8 @@ def measure(
     `cache_start_bytes` is the peak of the cache from `at_limit` to the kill. `evicted_bytes` counts all pages
     that reclaim deleted from the cache of the subtree since `at_limit`, with those that later came back.
     `absorbed_bytes` is the growth of other memory (anon, shmem, kernel, sock) since `at_limit`, at most
-    `evicted_bytes`, since it fitted only in place of cache; 0 if it shrank. `exhausted_at` is the moment from
-    which the cache stayed under 2 % of the limit (of its peak if no limit is set). `refaulted_bytes` are
+    `evicted_bytes`, because only evictions made room for it; 0 if it shrank. `exhausted_at` is the moment
+    from which the cache stayed under 2 % of the limit (of its peak if no limit is set). `refaulted_bytes` are
     pages that were evicted and read again, to the resolution of the samples.
 
     The argument `cache_end_bytes` is the level in the sample at the kill; None: the ledger's is taken.

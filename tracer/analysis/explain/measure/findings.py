@@ -21,8 +21,8 @@ from tracer.analysis.results.tasks import Candidate, Trigger, Victim
 class Swap:
     """The limit owner's memory in swap at the kill, and the most that could be there.
 
-    `allowed_bytes`: None if no bound is known. `refused`: in the window the kernel counted failures to swap
-    for want of room.
+    `allowed_bytes`: None if no bound is known. `refused`: in the window, the kernel counted failures to swap
+    because swap was full.
     """
 
     used_bytes: int

@@ -41,10 +41,10 @@ def time(stamp: Stamp, unknown: Unknown) -> pd.Timestamp | None:
     if when is not None:
         return pd.Timestamp(when)
     if wall is not None:
-        unknown["time"] = f"the kernel log says {wall}, without a year or a time zone"
+        unknown["time"] = f"the kernel log has {wall}, without a year or a time zone"
     elif stamp.since_boot_ns is not None:
         unknown["time"] = (
-            f"the kernel log says only {stamp.since_boot_ns / 1e9:.6f} s since the machine started"
+            f"the kernel log has only {stamp.since_boot_ns / 1e9:.6f} s since the machine started"
         )
     else:
         unknown["time"] = "the kernel log has no times"
@@ -65,7 +65,7 @@ def _utc(wall: str) -> datetime | None:
 def limit_owner(log: LogReport, unknown: Unknown, named: Named) -> LimitOwner:
     """Return the cgroup whose limit was hit; `named` has the names of its container and its pod.
 
-    If `named` does not know them, the container's id and the pod's uid stand for them: both are in the path.
+    If `named` does not know these, the container's id and the pod's uid, which are in the path, are used.
     """
     memory = log.counters.get("memory")
     if log.constraint not in ("memcg", "unknown"):

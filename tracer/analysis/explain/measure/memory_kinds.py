@@ -8,7 +8,7 @@ from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.results.memory import Composition
 from tracer.categories import PARTS
 
-# include/linux/gfp_types.h: these two have had these bits since 2.6; __GFP_DIRECT_RECLAIM moves.
+# include/linux/gfp_types.h: these two flags have had the same bits since 2.6, unlike __GFP_DIRECT_RECLAIM.
 _GFP_IO: Final = 0x40
 _GFP_FS: Final = 0x80
 
@@ -57,8 +57,8 @@ def unwritten_bytes(made_of: Composition) -> int:
 def barred_bytes(made_of: Composition) -> int:
     """Return the clean page cache and slab.
 
-    A request that may not enter file systems or start I/O cannot have these freed, other requests can. No
-    request can have dirty cache dropped.
+    Reclaim can free these, except for a request that may not enter file systems or start I/O. It cannot drop
+    dirty cache for any request.
     """
     return (made_of.file_clean or 0) + (made_of.slab_reclaimable or 0)
 
@@ -71,7 +71,7 @@ def may_not_enter_fs(gfp: int | None) -> bool:
 def _other_bytes(made_of: Composition) -> int:
     """Return the part of `other` that is kernel memory.
 
-    `other` also holds every class that is null. It is the kernel's only where each of these is known.
+    `other` also holds every class that is null: it is kernel memory only if each of these is known.
     """
     is_known = all(
         value is not None

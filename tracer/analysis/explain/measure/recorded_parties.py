@@ -99,13 +99,14 @@ def victims(trace: TraceTables, kill: RecordedKill, unknown: Unknown) -> tuple[V
 
 
 def _order(kill: RecordedKill, unknown: Unknown) -> int | None:
-    """Return the order of the request; for a global OOM, else that of the trigger's last direct reclaim."""
+    """Return the order of the request, if known; for a global OOM, else the order of the trigger's last
+    direct reclaim."""
     first = kill.rows.iloc[0]
     order = optional(first["order"])
     if order is not None:
         return order
     if str(first["constraint"]) == "memcg":
-        # vmscan:mm_vmscan_memcg_reclaim_begin always has 0, whatever was asked for.
+        # vmscan:mm_vmscan_memcg_reclaim_begin always has 0, for a request of any order.
         unknown["trigger.order"] = (
             "the order of a charge is known only if functions of the kernel can be hooked"
         )

@@ -93,7 +93,8 @@ class SubtreeLevels:
     def gone_tops(self, time_ns: int) -> Int64s:
         """Return the positions of removed cgroups, without those below another removed one."""
         gone = self.removed_ns <= time_ns
-        is_path_of_gone = np.zeros(len(self.members) + 1, dtype=bool)  # the last stands for -1
+        # The last element is for parents without a cgroup, whose position is -1.
+        is_path_of_gone = np.zeros(len(self.members) + 1, dtype=bool)
         is_path_of_gone[self.paths[gone]] = True
         return np.flatnonzero(gone & ~is_path_of_gone[self.parents])
 

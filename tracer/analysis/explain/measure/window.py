@@ -1,10 +1,10 @@
 """The window before a kill: the moments between which the memory of its limit was used up.
 
-Three moments bound the story of a kill:
+Three moments define the time before a kill:
 
 * `begin`: when usage was last below half of the limit; at the earliest the start of the trace, or the
   previous kill for this limit. A previous kill is no bound if it came less than 1 s before and usage was
-  never below 90 % in between: its memory was not free yet, and both kills are of one story.
+  never below 90 % in between: its memory was not free yet, and both kills belong to one shortage.
 * `at_limit`: when usage came within 1 % of the limit (at least 64 pages) or reclaim for the limit began,
   whichever was first after usage had last been below 90 % of it. From here on each new page needed another
   page to be freed.
@@ -50,7 +50,7 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
         start = start_after(subtree, earlier)
         return Window(start, start, kill_ns)
     usage = ledger.usage(subtree)
-    start = _begin_of_story(subtree, usage, earlier, limit_bytes * _LULL_PERCENT // 100, kill_ns)
+    start = _begin_of_shortage(subtree, usage, earlier, limit_bytes * _LULL_PERCENT // 100, kill_ns)
     usage = usage.within(start, kill_ns)
     near = limit_bytes - max(
         limit_bytes * NEAR_LIMIT_PERCENT // 100, NEAR_LIMIT_PAGES * page_size(subtree.whole)
@@ -70,12 +70,12 @@ def start_after(subtree: Subtree, earlier: Int64s) -> int:
     return int(earlier[-1]) + 1 if len(earlier) else subtree.start_ns
 
 
-def _begin_of_story(subtree: Subtree, usage: Steps, earlier: Int64s, lull: int, kill_ns: int) -> int:
-    """Return the earliest possible `begin`: after the last kill of another story, or the trace's start.
+def _begin_of_shortage(subtree: Subtree, usage: Steps, earlier: Int64s, lull: int, kill_ns: int) -> int:
+    """Return the earliest possible `begin`: after the last kill of an earlier shortage, or the trace's start.
 
-    It is found once for each kill. A kill of one story with the kill before it shares that kill's begin.
+    It is found once for each kill. Two kills of one shortage have the same begin.
     """
-    begins: dict[int, int] = subtree.once(("window.begin_of_story", lull), dict)
+    begins: dict[int, int] = subtree.once(("window.begin_of_shortage", lull), dict)
     moments = [kill_ns]
     while moments[-1] not in begins:
         last, position = moments[-1], len(earlier) - len(moments)
@@ -92,6 +92,6 @@ def _begin_of_story(subtree: Subtree, usage: Steps, earlier: Int64s, lull: int, 
 
 
 def _last_below(usage: Steps, bytes_: int, otherwise: int) -> int:
-    """Return the last moment at which usage was read below a level; `otherwise` if it never was."""
+    """Return the last moment at which usage was read below a level; `otherwise` if there is none."""
     below = usage.times[usage.values < bytes_]
     return int(below[-1]) if len(below) else otherwise

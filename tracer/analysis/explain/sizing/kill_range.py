@@ -1,6 +1,6 @@
 """The range of limits for a cgroup in which something was killed.
 
-The trace does not have what would have been asked for next. `low` is the limit that did not hold, and the
+The trace cannot show the next requests of a killed process. `low` is the limit that did not hold, and the
 request that failed at it. `high` adds what the killed processes had mapped and not touched: they cannot touch
 more without mapping more. A process that maps little more than it touches (a heap that grows step by step)
 has no such bound. The range is then null, and `Sizing.pace` has how fast it grew.

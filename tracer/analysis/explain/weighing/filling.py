@@ -21,8 +21,8 @@ def suspect(findings: Findings, cause: Filler, held_bytes: int | None) -> Suspec
     """Return the cause with its weight; None where no limit was hit, or `held_bytes` is not known.
 
     The weight is the mean of two shares: of usage at the kill, and of the memory that had grown since usage
-    was last below half of the limit. Where growth is not known, the first share stands alone. Clean page
-    cache that was left lowers the weight, since reclaim should have dropped it.
+    was last below half of the limit. If growth is not known, only the first share counts. Clean page cache
+    that was left lowers the weight, since reclaim should have dropped it.
     """
     if not is_limit_hit(findings) or not is_composition_known(findings) or held_bytes is None:
         return None
@@ -48,7 +48,7 @@ def suspect(findings: Findings, cause: Filler, held_bytes: int | None) -> Suspec
 def _grown(findings: Findings) -> Mapping[Filler, int]:
     """Return the growth of each kind; empty where it is not known.
 
-    The ledger does not tell locked from other memory. Locked anonymous memory is assumed to have grown with
+    The ledger does not distinguish locked memory. Locked anonymous memory is assumed to have grown with
     anonymous memory, and all locked memory to have grown in this time.
     """
     grown = findings.circumstances.grown_bytes

@@ -6,7 +6,7 @@ from tracer.analysis.explain.measure.findings import Findings
 
 
 def memory_was_short(findings: Findings) -> bool:
-    """Return whether the kernel killed for want of memory; False where the log shows no shortage."""
+    """Return whether memory was short at the kill; False if the log shows no shortage."""
     shortage = findings.circumstances.shortage
     return shortage is None or shortage.cause != "unknown"
 
@@ -17,5 +17,5 @@ def is_limit_hit(findings: Findings) -> bool:
 
 
 def is_composition_known(findings: Findings) -> bool:
-    """Return whether it is known what filled the limit."""
+    """Return whether the composition of usage is known."""
     return bool(findings.composition.total) and findings.composition.anon is not None

@@ -1,4 +1,4 @@
-"""Full swap: process and shared memory that could not be reclaimed for want of room in swap."""
+"""Full swap: process and shared memory could not be reclaimed, because swap had no room."""
 
 from __future__ import annotations
 
