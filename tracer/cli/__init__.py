@@ -1,6 +1,6 @@
 """The command line. `main` turns every error into a line and an exit status.
 
-size — sizes in the form in which users type them
+size — sizes as users type them
 output_file — files that a verb writes
 value_completion — shell completion of option values
 verbs — one module for each verb, with its help; `group` imports it when it is needed

@@ -1,4 +1,4 @@
-"""The group of all verbs: each has a module, which is imported for its use, its help or its completion.
+"""The group of all verbs: the module of a verb is imported only for its use, its help or its completion.
 
 Such a module imports only click and the standard library (tests/cli/verbs/test_completion.py). A verb imports
 what it needs for its work in its functions: pandas, Arrow and matplotlib take up to a second to import, which

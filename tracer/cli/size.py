@@ -1,4 +1,4 @@
-"""Sizes in the form in which users type them."""
+"""Sizes as users type them."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def prepare() -> None:
 
 def abandon_output() -> None:
     """Discard the output that could not be written, so that the interpreter does not try again at its end."""
-    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  for as long as we live
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  until the process ends
 
 
 def _occupy(descriptor: int) -> None:

@@ -1,7 +1,7 @@
 """Shell completion of option values: cgroups, containers, kills and runs.
 
-Each function here is the `shell_complete` of an option. It reads only what it offers, without pandas. It
-offers nothing if it cannot read, because a completion has no place for an error.
+Each function is the `shell_complete` of an option. It reads only the names that it offers, without pandas. If
+it cannot read them, it offers nothing, because a completion cannot report an error.
 """
 
 from __future__ import annotations

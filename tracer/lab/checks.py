@@ -104,7 +104,7 @@ def evictions_equal_pgsteal(evidence: Evidence) -> Check:
 
 
 def equal_pgsteal(evicted_bytes: int | None, stolen_bytes: int | None, damons_bytes: int) -> Check:
-    """Compare evictions with the kernel's count, which leaves out those by DAMON (`damons_pages`)."""
+    """Compare evictions with the kernel's count, which excludes those by DAMON (`damons_pages`)."""
     passed = (
         evicted_bytes is not None
         and stolen_bytes is not None

@@ -30,7 +30,8 @@ _BELOW_PERCENT: Final = 80
 
 @dataclass(frozen=True)
 class Rerun:
-    """The end of the work at a limit: its exit status, negative for a signal, and the kills in its cgroup."""
+    """The end of the work at a limit: its exit status (negative: a signal), and the number of kills in its
+    cgroup."""
 
     status: int
     kills: int

@@ -5,10 +5,10 @@ It is a FUSE file system (Documentation/filesystems/fuse, include/uapi/linux/fus
 serves it and mounts it in its own mount namespace, so no other process sees it, and it disappears with the
 server, which ends with its maker. It holds one file of any name, which can be written but not read.
 
-A slow disk would not do. Reclaim in a cgroup of v1 waits for writeback, so it is as slow as the disk, and
-nothing is killed. For FUSE, it does not wait, because the server may need memory itself (since v6.16, "mm:
-skip folio reclaim in legacy memcg contexts for deadlockable mappings"). On v2, a writer does not wait for
-the dirty pages of its cgroup if the file system does not support cgroup writeback (SB_I_CGROUPWB). Before
+A slow disk would not suffice. Reclaim in a cgroup of v1 waits for writeback, so it is as slow as the disk,
+and nothing is killed. For FUSE, it does not wait, because the server may need memory itself (since v6.16,
+"mm: skip folio reclaim in legacy memcg contexts for deadlockable mappings"). On v2, a writer does not wait
+for the dirty pages of its cgroup if the file system does not support cgroup writeback (SB_I_CGROUPWB). Before
 v6.16, FUSE wrote from copies that are charged to no cgroup: so only a few writes are started, and pages
 written later stay dirty.
 """
@@ -164,11 +164,11 @@ class _Server:
             self._reply(unique, answer)
 
     def _entry(self) -> bytes:
-        """struct fuse_entry_out"""
+        """Return a struct fuse_entry_out for the file."""
         return struct.pack("=4Q2I", _FILE, 0, _VALID_S, _VALID_S, 0, 0) + self._attributes(_FILE)
 
     def _attributes(self, node: int) -> bytes:
-        """struct fuse_attr"""
+        """Return a struct fuse_attr for a node."""
         mode = stat.S_IFDIR | 0o700 if node == _ROOT else stat.S_IFREG | 0o600
         size_bytes = 0 if node == _ROOT else self._size_bytes
         return struct.pack("=6Q10I", node, size_bytes, 0, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)

@@ -89,7 +89,7 @@ def read_again(file_bytes: int, times: int) -> Callable[[Survival], Check]:
 
 
 def refaults_equal_the_kernels(survival: Survival) -> Check:
-    """Check that the refaults of the trace are those that the kernel counts.
+    """Check that the refaults of the trace equal the kernel's count.
 
     The kernel's count is workingset_refault_file of memory.stat. It may include a few other pages that were
     evicted before the trace.

@@ -209,7 +209,7 @@ def main(arguments: list[str]) -> int:
 
 @cache
 def _cgroup() -> str:
-    """Return the directory of the memory cgroup in which the process was at the first call."""
+    """Return the directory of the memory cgroup of the process at the first call."""
     from tracer.kernel.cgroups.cgroupfs import memory_hierarchy, own_path  # noqa: PLC0415  few steps need it
 
     hierarchy = memory_hierarchy()

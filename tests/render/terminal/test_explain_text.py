@@ -183,7 +183,7 @@ def test_every_number_of_the_composition_is_there_and_adds_up(report: OomReport)
     assert sum(value for _, value in kill_facts.composition(report)) == report.composition.total
     said = shown(report)
     assert "not known: unevictable" in said
-    assert "none of it: dirty page cache" in said
+    assert "empty: dirty page cache" in said
 
 
 def test_kill_with_unknown_fields_has_no_none(report: OomReport) -> None:

@@ -76,7 +76,7 @@ def test_reports_without_a_victim_are_not_counted_as_kills(report: OomReport) ->
     kills[1] = replace(kills[1], victims=())
     (said,) = kill_list.summary(kills)
     assert said.startswith("container crasher: out of memory twice in 1 s,")
-    story = drawn(list(kills_text.before_the_story(kills, kills[0])))
+    story = drawn(list(kills_text.above_the_explanation(kills, kills[0])))
     assert "Kill 1, the newest with a known victim (1 other: --kill N explains one)" in story
 
 
@@ -90,7 +90,9 @@ def test_list_has_a_line_for_each_kill(report: OomReport, matches_golden: Callab
 
 
 def test_last_kills_are_above_the_explanation(report: OomReport) -> None:
-    said = drawn(list(kills_text.before_the_story(kills := loop(report, 30, container="crasher"), kills[-1])))
+    said = drawn(
+        list(kills_text.above_the_explanation(kills := loop(report, 30, container="crasher"), kills[-1]))
+    )
     numbers = [line.split()[0] for line in said.splitlines() if line.endswith("  crasher")]
     assert numbers == [str(number) for number in range(23, 31)]
     assert "22 earlier kills are left out: --list shows all" in said
@@ -122,7 +124,7 @@ def test_container_id_is_shortened(report: OomReport) -> None:
 def test_hostile_names_are_escaped_within_the_width(report: OomReport, columns: int) -> None:
     victim = replace(report.victims[0], comm=HOSTILE)
     kills = loop(replace(report, victims=(victim,)), 3, container=HOSTILE, pod=HOSTILE, cgroup=HOSTILE)
-    said = drawn(list(kills_text.before_the_story(kills, kills[-1])), columns)
+    said = drawn(list(kills_text.above_the_explanation(kills, kills[-1])), columns)
     assert "\x1b" not in said
     assert r"\x1b[31m[red]" in said
     assert max(map(cell_len, said.splitlines())) <= columns

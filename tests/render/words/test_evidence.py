@@ -256,7 +256,7 @@ def test_check_kind_without_words_is_an_import_error() -> None:
 
 
 def test_check_words_without_a_kind_is_an_import_error() -> None:
-    with pytest.raises(ImportError, match="words for evidence that there is not: cosmic_rays"):
+    with pytest.raises(ImportError, match="words for unknown kinds of evidence: cosmic_rays"):
         evidence.check(KINDS, {*KINDS, "cosmic_rays"})
 
 

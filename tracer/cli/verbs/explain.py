@@ -143,7 +143,7 @@ def _explain(
 
     lines = explain_text.SCREEN_LINES
     if len(reports) > 1 and not is_picked:
-        _write(kills_text.before_the_story(reports, explained))
+        _write(kills_text.above_the_explanation(reports, explained))
         lines = explain_text.LINES_BELOW_A_LIST
     elif len(reports) > 1:
         _write(kills_text.one_of_many(reports, explained))

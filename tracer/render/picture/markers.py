@@ -36,8 +36,8 @@ def kill_markers(reports: Iterable[OomReport], cgroup: str, timeline: pd.DataFra
     """Return the markers of the kills that concern the cgroup with this path, within the time of its
     `timeline`.
 
-    For more than 20 kills, only the first in each twentieth of that time is marked, with the number of kills
-    that follow it there.
+    For more than 20 kills, only the first one in each twentieth of that time is marked, with the number of
+    the others.
     """
     if timeline.empty:
         return []

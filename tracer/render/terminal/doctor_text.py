@@ -1,4 +1,4 @@
-"""The findings of `doctor` for a terminal: if this machine can record, what is missing, and the effect."""
+"""The findings of `doctor` for a terminal: the answer, what is missing, and the effect."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def report(checks: Sequence[Check], signals: Sequence[Finding], *, columns: int)
 
 
 def _answer(checks: Sequence[Check], signals: Sequence[Finding]) -> Iterator[RenderableType]:
-    """Yield if this machine can record, with the effect of what is missing, or the remedies if it cannot."""
+    """Yield the answer: this machine can record, with the effects of missing things, or it cannot, with the
+    remedies."""
     obstacles = [check for check in checks if check.prevents_recording]
     if obstacles:
         names = ", ".join(check.name for check in obstacles)

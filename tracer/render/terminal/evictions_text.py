@@ -232,7 +232,7 @@ def _cells(amount: str, cells: Mapping[str, Sequence[str]]) -> int:
 
 
 def _that_fit(cells: Mapping[str, Sequence[str]], columns: int) -> list[str]:
-    """Return the amounts that fit into `columns` cells; the least important are given up first."""
+    """Return the amounts that fit into `columns` cells; the least important are dropped first."""
     shown = list(cells)
     for given_up in _GIVEN_UP_FIRST:
         taken = sum(_cells(name, cells) + _GAP for name in shown)

@@ -38,7 +38,7 @@ _MOST_LIVES: Final = 6
 
 
 def kill_screen(report: OomReport, *, lines: int = SCREEN_LINES) -> RenderableType:
-    """Return the answer in at most `lines` lines, or in more if it would lose its last piece of advice."""
+    """Return the answer in at most `lines` lines, or in more to keep at least one piece of advice."""
     factors = min(len(report.verdict.contributing), _MOST_FACTORS)
     advice = len(report.advice)
     with_factors = [(most, also) for most in range(advice, 1, -1) for also in range(factors, 0, -1)]

@@ -17,11 +17,11 @@ from tracer.render.words.prose import prose
 MOST_LINES: Final = 8
 
 
-def before_the_story(reports: Sequence[OomReport], explained: OomReport) -> Iterator[RenderableType]:
+def above_the_explanation(reports: Sequence[OomReport], explained: OomReport) -> Iterator[RenderableType]:
     """Yield the text above the explanation of one of many kills.
 
-    It says how often each name was killed, has a line for each of the last kills, and names the kill that is
-    explained.
+    It has the number of kills of each name, a line for each of the last kills, and the number of the
+    explained kill.
     """
     yield from (prose(sentence, "bold") for sentence in kill_list.summary(reports))
     yield Text()

@@ -76,9 +76,9 @@ _GIVEN_UP_FIRST: Final = (
 
 
 def columns_that_fit(timeline: pd.DataFrame, waits: pd.DataFrame, cells: int) -> list[Column]:
-    """Return the columns that have something to show and fit into `cells`; the least important go first."""
+    """Return the columns that have numbers and fit into `cells`; the least important are dropped first."""
     dropped, evicted = (np.nansum(floats(timeline, f"cache_{way}_bytes")) for way in ("dropped", "evicted"))
-    # The totals below the picture contain it in any case; a wider bar says more than a column of blanks.
+    # The totals below the picture contain it in any case; a wider bar is more useful than a column of blanks.
     shown = [column for column in _COLUMNS if column.title != "dropped" or dropped > evicted / 10]
     for direction in (_SWAP[:2], _SWAP[2:]):
         if timeline[direction[0].source].gt(0).any():

@@ -100,9 +100,7 @@ def _scale(timeline: pd.DataFrame, at_markers: Sequence[int], cells: int, column
 
 
 def _blank_without_traffic(timeline: pd.DataFrame, took: str, amount: str) -> pd.Series[float]:
-    """Return the mean latencies with 0, which is drawn blank, for rows without traffic: there they are not
-    known.
-    """
+    """Return the mean latencies, with 0 (drawn blank) in place of NaN for rows without traffic."""
     return timeline[took].mask(floats(timeline, amount) == 0, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""The timeline of a cgroup for a terminal: time runs down, memory runs right, up to the limit.
+"""The timeline of a cgroup for a terminal: a row for each time, a bar of memory up to the limit.
 
 `render.terminal.timeline_rows` draws the rows; this module adds the heading, the totals and the legend.
 """

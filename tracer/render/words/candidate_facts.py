@@ -49,7 +49,8 @@ def note(report: OomReport, page_size: int) -> str:
 
 
 def titles(report: OomReport) -> Iterator[Fact]:
-    """Yield the process titles that say more than the name, except those of victims (`kill_facts.killed`)."""
+    """Yield the process titles that contain more than the name, except those of victims
+    (`kill_facts.killed`)."""
     killed = {victim.pid for victim in report.victims}
     for one in report.candidates:
         if one.cmdline is not None and one.pid not in killed:

@@ -53,7 +53,8 @@ def sentence(item: Evidence) -> str:
 
 
 def doubt(item: Evidence) -> str:
-    """Return the sentence of a doubt with its source, below a heading that says that it is one."""
+    """Return the sentence of a doubt with its source, without `doubt: `, for use below a heading of
+    doubts."""
     return f"{_WORDS[item.kind](item.numbers)} {_source(item)}"
 
 
@@ -85,11 +86,11 @@ def document(report: OomReport) -> dict[str, Any]:
 
 
 def check(kinds: Collection[str], worded: Collection[str]) -> None:
-    """Compare the kinds of evidence with those that have words. ImportError where they differ."""
+    """Raise ImportError if the kinds of evidence and the kinds with words differ."""
     if silent := sorted(set(kinds) - set(worded)):
         raise ImportError(f"no words for the evidence {', '.join(silent)}")
     if unknown := sorted(set(worded) - set(kinds)):
-        raise ImportError(f"words for evidence that there is not: {', '.join(unknown)}")
+        raise ImportError(f"words for unknown kinds of evidence: {', '.join(unknown)}")
 
 
 def _as_object(item: Evidence) -> dict[str, Any]:

@@ -85,8 +85,8 @@ def composition(report: OomReport, *, least_bytes: float = 0.0) -> list[tuple[st
 
 
 def composition_rest(report: OomReport) -> Iterator[str]:
-    """Yield the classes that are empty, and those that are not known."""
-    for words, wanted in (("none of it: ", 0), ("not known: ", None)):
+    """Yield a line with the names of the empty classes, and one with those of the unknown classes."""
+    for words, wanted in (("empty: ", 0), ("not known: ", None)):
         labels = [PART_BY_NAME[part].label for part, value in report.composition.parts() if value == wanted]
         if labels:
             yield words + ", ".join(labels)
@@ -207,7 +207,7 @@ def _gfp(trigger: Trigger) -> str:
 
 
 def titled(cmdline: str | None) -> str:
-    """Return ` [postgres: checkpointer]` for a process title that says more than the name before it."""
+    """Return ` [postgres: checkpointer]` for a process title that contains more than the name before it."""
     if cmdline is None:
         return ""
     shown = visible(cmdline)
@@ -289,5 +289,5 @@ def limit_range(sizing: Sizing) -> str:
 
 
 def sizing_basis(sizing: Sizing) -> str:
-    """Return the sentences that say what the minimum limit is computed from."""
+    """Return the sentences on the basis of the minimum limit, joined by spaces."""
     return " ".join(map(visible, filter(None, (*sizing.basis, sizing.pace))))

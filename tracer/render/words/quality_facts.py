@@ -1,4 +1,4 @@
-"""What a report rests on and what it does not know: losses, the kernel log, the signals, unknown fields."""
+"""The quality of a report in words: losses, the kernel log, the signals, and unknown fields."""
 
 from __future__ import annotations
 
@@ -109,7 +109,8 @@ def is_beyond_a_log(report: OomReport, field: str) -> bool:
 
 
 def kernel_log_agrees(quality: Quality) -> str:
-    """Say if the kernel's own lines about the kill were read, and if they agree with the trace."""
+    """Return in words if the kernel's own lines about the kill were read, and if they agree with the
+    trace."""
     words = KERNEL_LOG[quality.kmsg]
     if quality.kmsg == "matched":
         words = (
@@ -127,7 +128,8 @@ def not_known(report: OomReport, field: str) -> str:
 
 
 def _use_of_kernel_log(quality: Quality) -> str:
-    """Say what was found in the kernel log, what was missing, and which fields were taken from it."""
+    """Return in words the findings in the kernel log, its missing parts, and the fields that were taken from
+    it."""
     words = KERNEL_LOG[quality.kmsg]
     if quality.kmsg_missing:
         words += f"; {visible(quality.kmsg_missing)}"

@@ -87,9 +87,7 @@ def swapped(it: Reclaim) -> Iterator[Fact]:
 
 
 def kept(attempts: Sequence[ReclaimAttempt]) -> Iterator[Fact]:
-    """Yield the pages on each list that these attempts could not free, if the attempts tell the lists
-    apart.
-    """
+    """Yield the pages on each list that these attempts could not free, if the trace separates the lists."""
     for lru, memory in (("file", "page cache"), ("anon", "process memory")):
         sums: dict[str, int] = {}
         for attempt in attempts:

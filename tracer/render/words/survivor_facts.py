@@ -91,7 +91,7 @@ def in_brief(one: Held) -> Iterator[Fact]:
 
 
 def room_left(one: Held) -> float:
-    """Return the share of its limit that the cgroup never used; infinite if it has no limit."""
+    """Return the share of its limit that the cgroup never used, from 0 to 1; infinite without a limit."""
     if one.headroom_bytes is None or not one.limit_bytes:
         return math.inf
     return one.headroom_bytes / one.limit_bytes
@@ -125,7 +125,7 @@ def _by_what(one: Held) -> str:
 def summary(cgroups: Iterable[Held], *, interrupted: bool = False) -> str:
     """Return the answer for a trace without a kill: the cgroup nearest to its limit, and what made room.
 
-    `interrupted` says that the recording has no end. Only a trace without data of any cgroup needs it.
+    `interrupted`: the recording has no end; used only for a trace without data of any cgroup.
     """
     cgroups = list(cgroups)
     if interrupted and not cgroups:
