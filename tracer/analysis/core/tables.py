@@ -128,12 +128,14 @@ def breaks_off(trace: TraceTables) -> bool:
 
 
 def start_ns(trace: TraceTables) -> int:
-    """Return the time of the first row of any table, in ns since the epoch; 0 for an empty trace."""
+    """Return the time of the first charge, page-cache event, reclaim attempt, kill or sample, in ns since the
+    epoch; 0 for an empty trace.
+    """
     return min((int(times_ns(table)[0]) for table in _timed(trace) if len(table)), default=0)
 
 
 def end_ns(trace: TraceTables) -> int:
-    """Return the time of the last row of any table, in ns since the epoch; 0 for an empty trace."""
+    """Return the time of the last of these events and samples, in ns since the epoch; 0 for an empty one."""
     return max((int(times_ns(table)[-1]) for table in _timed(trace) if len(table)), default=0)
 
 
