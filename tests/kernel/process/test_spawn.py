@@ -43,13 +43,15 @@ def test_command_is_same_process_without_our_descriptors(plain: Path) -> None:
 
 
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
-def test_command_arguments_and_environment_are_unchanged(plain: Path, locale: str) -> None:
-    argument, environment = (
-        os.fsdecode(b"\xff \n\xc3\xa9"),
-        {"LC_ALL": locale, "ODD": os.fsdecode(b"\xfe=\n")},
-    )
+def test_command_arguments_and_environment_are_unchanged(
+    plain: Path, locale: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argument = os.fsdecode(b"\xff \n\xc3\xa9")
+    monkeypatch.setenv("LC_ALL", locale)
+    monkeypatch.setenv("ODD", os.fsdecode(b"\xfe=\n"))
+    monkeypatch.delenv("LC_CTYPE", raising=False)
     script = 'printf "%s|%s|%s" "$1" "$ODD" "${LC_CTYPE-unset}" > "$2"'
-    command = spawn(plain, ["/bin/sh", "-c", script, "sh", argument, str(plain / "out")], environment)
+    command = spawn(plain, ["/bin/sh", "-c", script, "sh", argument, str(plain / "out")])
     command.release()
     command.process.wait()
     assert (plain / "out").read_bytes() == b"\xff \n\xc3\xa9|\xfe=\n|unset"

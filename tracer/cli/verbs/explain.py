@@ -139,9 +139,9 @@ def _explain(
     verbose: bool,
 ) -> None:
     """Write the explanation of one kill, below a list of the others."""
-    from tracer.render.terminal import explain_text, kills_text
+    from tracer.render.terminal import explain_text, first_screen, kills_text
 
-    lines = explain_text.SCREEN_LINES
+    lines = first_screen.SCREEN_LINES
     if len(reports) > 1 and not is_picked:
         _write(kills_text.above_the_explanation(reports, explained))
         lines = explain_text.LINES_BELOW_A_LIST

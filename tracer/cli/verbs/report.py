@@ -57,7 +57,7 @@ def command(path: Path, output: Path, cgroup: str | None, force: bool) -> None:
     write_output(output, [html.page(subject(trace, cgroup))])
 
 
-def subject(trace: AnalysedTrace, cgroup: str | None = None) -> html.Subject:
+def subject(trace: AnalysedTrace, cgroup: str | None) -> html.Subject:
     """Return the contents of the page for a trace, or for the matching cgroups in it."""
     from tracer.render.page import html
 

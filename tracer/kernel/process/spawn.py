@@ -7,7 +7,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -68,13 +68,12 @@ class GatedCommand:
 def spawn(
     cgroup: Path,
     argv: Sequence[str],
-    env: Mapping[str, str] | None = None,
     limits: descriptors.Limits | None = None,
 ) -> GatedCommand:
     """Start a process in `cgroup` that becomes `argv` when it is released.
 
-    It has our standard streams, our working directory, `env` or else our environment, and `limits` or else
-    our limit of open files. Raises TracerError if the process cannot be moved into the cgroup.
+    It has our standard streams, our working directory, our environment, and `limits` or else our limit of
+    open files. Raises TracerError if the process cannot be moved into the cgroup.
     """
     gate_end, gate_fd = os.pipe()
     status_fd, status_end = os.pipe()
@@ -82,7 +81,6 @@ def spawn(
     try:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", gate.__file__, str(gate_end), str(status_end), *argv],
-            env=env,
             pass_fds=(gate_end, status_end),
         )
     except OSError as error:

@@ -29,7 +29,6 @@ from tracer.render.words.prose import Fact, prose
 
 _BAR_CELLS: Final = 20
 _MOST_HELD: Final = 50
-SCREEN_LINES: Final = first_screen.SCREEN_LINES
 LINES_BELOW_A_LIST: Final = 20
 """The height of the explanation below a list of kills, which takes the rest of a screen."""
 

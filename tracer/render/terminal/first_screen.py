@@ -202,9 +202,7 @@ def _more(report: OomReport) -> str:
     return "More: -v (evidence, reclaim, stacks, every process), or memcg-tracer report."
 
 
-def survivors_screen(
-    cgroups: Sequence[Held], *, interrupted: bool = False, lines: int = SCREEN_LINES
-) -> RenderableType:
+def survivors_screen(cgroups: Sequence[Held], *, interrupted: bool) -> RenderableType:
     """Return the answer for a trace without a kill: the cgroup nearest to its limit, then a row for each
     other cgroup.
     """
@@ -213,7 +211,7 @@ def survivors_screen(
     rows = range(min(len(others), _MOST_LIVES), -1, -1)
     summary = survivor_facts.summary(cgroups, interrupted=interrupted)
     return paragraphs.Fitted(
-        lines, [partial(_survivors_screen, summary, first, others, most) for most in rows]
+        SCREEN_LINES, [partial(_survivors_screen, summary, first, others, most) for most in rows]
     )
 
 

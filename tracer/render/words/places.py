@@ -14,8 +14,8 @@ def place(
     container: str | None,
     pod: str | None = None,
     *,
-    run: int | None = None,
-    runs: int | None = None,
+    run: int | None,
+    runs: int | None,
 ) -> str:
     """Return `container web, pod web-1 (/docker/4f…)`; for one of several lives `run 3 of 7 of …`."""
     path = visible(cgroup) if cgroup is not None else "a cgroup whose path is not known"
