@@ -1,4 +1,4 @@
-"""The switch for tests that need this kernel, and the fixtures that they share."""
+"""The switch for kernel tests, the time limits of all tests, and shared fixtures."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SWITCH = "MEMCG_TRACER_KERNEL_TESTS"
 
 
 def pytest_configure() -> None:
-    """Take SIGINT again, as programs that tests start then do: a script's background job ignores it."""
+    """Restore SIGINT, which a script's background job ignores, and which tests' programs would inherit."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A test's time limit, its own or everybody's, is as much longer as this machine is slower."""
+    """Multiply the time limit of each test, its own or the default, by the slowdown of this machine."""
     for item in items:
         own = item.get_closest_marker("timeout")
         limit_s = own.args[0] if own is not None else config.getini("timeout")
@@ -54,7 +54,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @cache
 def why_impossible() -> str | None:
-    """What this machine lacks for the kernel tests, None if nothing."""
+    """Return what this machine lacks for the kernel tests, or None if they are possible."""
     if os.geteuid() != 0:
         return "needs root"
     if not Path("/sys/kernel/btf/vmlinux").exists():
@@ -69,15 +69,13 @@ def why_impossible() -> str | None:
 
 @pytest.fixture
 def memcg() -> Iterator[Path]:
-    """The directory of a fresh memory cgroup without a limit; what is left in it at the end is killed."""
+    """Yield a new memory cgroup without a limit; kill the processes that are left in it at the end."""
     with ephemeral_cgroup("test", None, hierarchy=memory_hierarchy()) as directory:
         yield directory
 
 
 class BarrierWorkload:
-    """`tracer.lab.workload` in a cgroup, going from barrier to barrier: between two `advance` the cgroup is
-    quiet.
-    """
+    """`tracer.lab.workload` in a cgroup, which it leaves unchanged while it waits at a barrier."""
 
     def __init__(self, memcg: Path, steps: tuple[str, ...]) -> None:
         enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
@@ -86,15 +84,15 @@ class BarrierWorkload:
         self._waits = False
 
     def advance(self) -> str:
-        """Let it go on to its next barrier, and return the line printed there; "" once it has ended."""
+        """Run the workload to its next barrier, and return the line printed there; "" once it has ended."""
         assert self.process.stdout is not None
         if self._waits:
-            self.let_on()
+            self.release()
         self._waits = True
         return self.process.stdout.readline().strip()
 
-    def let_on(self) -> None:
-        """Let it go on from its barrier, and do not wait for it."""
+    def release(self) -> None:
+        """Let the workload go on from its barrier, without waiting for the next one."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
@@ -103,7 +101,7 @@ class BarrierWorkload:
 
 @pytest.fixture
 def start_workload() -> Iterator[Callable[..., BarrierWorkload]]:
-    """`start_workload(memcg, *steps)`; what it started is killed at the end of the test."""
+    """Return `start_workload(memcg, *steps)`; kill the started workloads at the end of the test."""
     started: list[BarrierWorkload] = []
 
     def start(memcg: Path, *steps: str) -> BarrierWorkload:
@@ -118,17 +116,19 @@ def start_workload() -> Iterator[Callable[..., BarrierWorkload]]:
 
 @pytest.fixture
 def disk_dir(tmp_path: Path) -> Iterator[Path]:
-    """A temporary directory on a filesystem that is not kept in memory."""
+    """Yield a temporary directory on a filesystem that is not in memory."""
     with scratch_directory(tmp_path) as directory:
         yield directory
 
 
 @pytest.fixture
 def matches_golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """`matches_golden(NAME, text)` compares with golden/NAME beside the test, or with an absolute path."""
-    from support.golden import (
-        compare,  # here: test_conftest.py tries this file in folders that have no golden.py
-    )
+    """Return `matches_golden(name, text)`, which compares with golden/NAME beside the test.
+
+    An absolute path may replace the name.
+    """
+    # Imported here, because test_conftest.py runs this file in folders that have no golden.py.
+    from support.golden import compare
 
     folder = request.path.parent / "golden"
     return lambda name, text: compare(folder / name, text, request.node.nodeid)

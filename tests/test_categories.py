@@ -1,4 +1,4 @@
-"""The table of kinds of memory, and what is made from it or written beside it."""
+"""The table of kinds of memory, and the header and documents that repeat it."""
 
 from __future__ import annotations
 

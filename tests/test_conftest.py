@@ -22,16 +22,16 @@ def test_inner():
 def outcome(
     tmp_path: Path, switch: str | None, possible: bool, takes_s: float = 0, slowdown: str | None = None
 ) -> str:
-    """The summary of a session with one kernel test, on a machine where it is possible or not."""
+    """Return the exit status and the output of a session with one kernel test, which may be impossible."""
     conftest = (PROJECT / "tests" / "conftest.py").read_text(encoding="utf-8")
     reason = "None" if possible else "'needs a pony'"
     (tmp_path / "conftest.py").write_text(f"{conftest}\n\ndef why_impossible():\n    return {reason}\n")
     (tmp_path / "test_inner.py").write_text(INNER.format(takes_s=takes_s))
     ini = f"[pytest]\nmarkers = kernel: x\npythonpath = {PROJECT / 'tests'}\n"
     (tmp_path / "pytest.ini").write_text(ini)
-    asked = {"MEMCG_TRACER_KERNEL_TESTS": switch, "MEMCG_TRACER_SLOWDOWN": slowdown}
-    environment = {key: value for key, value in os.environ.items() if key not in asked}
-    environment |= {key: value for key, value in asked.items() if value is not None}
+    changed = {"MEMCG_TRACER_KERNEL_TESTS": switch, "MEMCG_TRACER_SLOWDOWN": slowdown}
+    environment = {key: value for key, value in os.environ.items() if key not in changed}
+    environment |= {key: value for key, value in changed.items() if value is not None}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-ra", str(tmp_path)]
     result = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
@@ -40,7 +40,7 @@ def outcome(
 
 
 @pytest.mark.parametrize(
-    ("switch", "possible", "status", "said"),
+    ("switch", "possible", "status", "expected"),
     [
         (None, True, 0, "1 passed"),
         ("1", True, 0, "1 passed"),
@@ -52,13 +52,15 @@ def outcome(
     ],
 )
 def test_kernel_test_is_run_skipped_or_failed_by_the_switch(
-    tmp_path: Path, switch: str | None, possible: bool, status: int, said: str
+    tmp_path: Path, switch: str | None, possible: bool, status: int, expected: str
 ) -> None:
-    seen = outcome(tmp_path, switch, possible)
-    assert seen.startswith(f"{status} "), seen
-    assert said in seen
+    output = outcome(tmp_path, switch, possible)
+    assert output.startswith(f"{status} "), output
+    assert expected in output
 
 
-@pytest.mark.parametrize(("slowdown", "said"), [(None, "1 failed"), ("1", "1 failed"), ("20", "1 passed")])
-def test_time_limit_on_a_slow_machine_is_longer(tmp_path: Path, slowdown: str | None, said: str) -> None:
-    assert said in outcome(tmp_path, None, True, takes_s=0.5, slowdown=slowdown)
+@pytest.mark.parametrize(
+    ("slowdown", "expected"), [(None, "1 failed"), ("1", "1 failed"), ("20", "1 passed")]
+)
+def test_time_limit_on_a_slow_machine_is_longer(tmp_path: Path, slowdown: str | None, expected: str) -> None:
+    assert expected in outcome(tmp_path, None, True, takes_s=0.5, slowdown=slowdown)

@@ -1,4 +1,4 @@
-"""A directory held open by its descriptor: no file outside of it can be reached."""
+"""A directory held open by its descriptor: no file outside of it is reached."""
 
 from __future__ import annotations
 

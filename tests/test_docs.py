@@ -1,4 +1,4 @@
-"""What the documents point at is there, and the commands that they show do what they show."""
+"""The documents: their links and file names exist, and their commands print the output shown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEFT_OUT = "…"
 
 @pytest.fixture
 def in_a_folder_with_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a command shown may write goes elsewhere than into the checkout."""
+    """Change to a temporary folder with the recorded example: commands write nothing into the checkout."""
     (tmp_path / "traces").mkdir()
     (tmp_path / RECORDED).symlink_to(TOP / RECORDED)
     monkeypatch.chdir(tmp_path)
@@ -108,13 +108,13 @@ def test_checks_of_documents_compare_commands_and_can_fail() -> None:
 
 
 def code_of(text: str) -> list[str]:
-    """The pieces of a Markdown text that are code: between fences, and between backticks."""
+    """Return the code in a Markdown text: between fences, and between backticks."""
     fenced = re.findall(r"```.*?```", text, flags=re.DOTALL)
     return fenced + re.findall(r"`[^`\n]+`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
 
 
 def commands_of(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Each `$ memcg-tracer ...` between fences, and the lines shown below it."""
+    """Yield each `$ memcg-tracer ...` between fences, and the lines shown below it."""
     for block in re.findall(r"^```\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
         for session in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, *shown = session.splitlines()
@@ -123,12 +123,12 @@ def commands_of(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def reads_only_the_example(command: str) -> bool:
-    """Whether it reads the recorded example, which every checkout has, and no other trace."""
+    """Return whether a command reads the recorded example, which every checkout has, and no other trace."""
     return set(re.findall(r"traces/[\w.<>-]+", command)) == {RECORDED}
 
 
 def run(command: str) -> str:
-    """What the command prints, before any pipe or redirection; it must not fail."""
+    """Run a command up to a pipe or redirection, and return its output; it must succeed."""
     first, *_ = re.split(r" [|>] ", command)
     program, *arguments = shlex.split(first)
     assert program == "memcg-tracer"
@@ -138,7 +138,7 @@ def run(command: str) -> str:
 
 
 def assert_shows(printed: str, shown: list[str]) -> None:
-    """The shown lines are printed one below the other, and in this order around what is left out."""
+    """Assert that the shown lines are printed one below the other, in order around each `LEFT_OUT`."""
     rest = printed.splitlines()
     for piece in "\n".join(shown).split(f"\n{LEFT_OUT}"):
         lines = [line for line in piece.removeprefix(LEFT_OUT).strip("\n").split("\n") if piece.strip()]

@@ -1,4 +1,4 @@
-"""The recorded example: a real trace, read on any machine, with the texts that it must give."""
+"""The recorded example: a real trace, read on any machine, and the expected output of the verbs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_view_of_the_recorded_example_matches_the_golden_file(
 
 
 def test_recorded_example_has_the_three_acts() -> None:
-    """Cache fills the limit; it gives way to anonymous memory; when it is used up comes the kill."""
+    """Cache fills the limit, anonymous memory replaces it, and the kill comes when no cache is left."""
     trace = tracer.open(EXAMPLE)
     (report,) = trace.explain()
     limit = report.limit_owner.limit_bytes

@@ -51,7 +51,7 @@ def dotted(module: Path) -> str:
 
 
 def layer_of(parts: tuple[str, ...]) -> int:
-    """Return the position in `LAYERS` of the layer that has `("tracer", "kernel", "btf")`; -1 for none."""
+    """Return the position in `LAYERS` of the layer of ("tracer", "kernel", "btf"), or -1 for no layer."""
     return LAYERS.index(parts[1]) if len(parts) > 1 and parts[1] in LAYERS else -1
 
 
@@ -241,7 +241,7 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 
 
 def test_imports_are_seen_wherever_they_stand() -> None:
-    """A check that finds nothing because it looks at nothing would pass as well."""
+    """This makes sure that the checks above look at all imports."""
     for_types = "if TYPE_CHECKING:\n    import pandas\n"
     tree = ast.parse(f"from tracer.cli import main\n{for_types}def f():\n    import_module('bcc')\n")
     assert set(imports(tree)) == {"tracer.cli.main", "pandas", "bcc"}

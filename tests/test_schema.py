@@ -61,7 +61,7 @@ def expected_of_numbers() -> dict[str, tuple[int, ...]]:
 
 
 def printing_program(records: dict[str, tuple[int, ...]], numbers: dict[str, tuple[int, ...]]) -> str:
-    """Return C that prints a line `name number...` for each entry of both."""
+    """Return a C program that prints a line `name number...` for each entry of both mappings."""
     lines = []
     for name in records:
         record, _, field = name.partition(".")

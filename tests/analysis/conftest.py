@@ -25,7 +25,7 @@ START_NS = 1_764_000_000_000_000_000
 
 
 class SyntheticTrace:
-    """A trace in memory. `add` adds rows; a column that is left out is null, or 0 or "" if it must not be."""
+    """A trace in memory. `add` adds rows; a missing column is null if it may be, else the empty value."""
 
     def __init__(self) -> None:
         self.meta: dict[str, Any] = {
@@ -111,13 +111,13 @@ def trace() -> SyntheticTrace:
 
 @pytest.fixture
 def new_trace() -> type[SyntheticTrace]:
-    """Return the class: hypothesis gives one fixture to all of the examples of a test."""
+    """Return the class of traces, because hypothesis uses one fixture for all examples of a test."""
     return SyntheticTrace
 
 
 @pytest.fixture
 def page_cache_experiment(trace: SyntheticTrace) -> SyntheticTrace:
-    """Cgroup 7 with a limit of 100 MiB, in steps of 1 MiB, 10 ms apart.
+    """Return a trace of cgroup 7 with a limit of 100 MiB, in steps of 1 MiB, 10 ms apart.
 
     From 0.1 s on, python3 (tgid 41) reads a file of 117 MiB, the last 17 MiB of which evict older cache.
     From 2 s on, it allocates 99 MiB, and each MiB evicts 1 MiB of cache. At 3.5 s three reclaim attempts

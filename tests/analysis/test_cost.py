@@ -24,7 +24,7 @@ _WAYS_TO_NUMPY: Final = {
 
 
 def work(look: Callable[[], Any]) -> tuple[int, int]:
-    """Return (rows of columns that became arrays, calls of functions of the analysis)."""
+    """Return (rows in the columns that became arrays, calls of functions of the analysis)."""
     rows = calls = 0
 
     def count(frame: FrameType, event: str, _: Any) -> None:

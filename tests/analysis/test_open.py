@@ -45,6 +45,6 @@ def test_open_without_a_trace_fails_with_one_line(tmp_path: Path) -> None:
 
 
 def test_import_of_the_package_does_not_load_pandas() -> None:
-    """The recorder imports the package, and must not pay for pandas and pyarrow."""
+    """The recorder imports the package, and must not spend time on pandas and pyarrow."""
     script = "import sys, tracer; sys.exit(any(name in sys.modules for name in ('pandas', 'pyarrow', 'bcc')))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

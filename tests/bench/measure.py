@@ -1,7 +1,8 @@
-"""What the tracer costs on this machine (`make bench`, as root).
+"""Measurement of the tracer's cost on this machine (`make bench`, as root).
 
-Each piece of work runs in a cgroup of its own, by turns traced and not traced, so that a drift of the machine
-meets both alike. Figures are of this machine at this moment; ratios travel better than times.
+Each piece of work runs in a cgroup of its own, traced and untraced by turns, so that a drift of the machine
+affects both alike. The figures hold for this machine at this time; ratios carry over to other machines better
+than times.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ WORK: Final = Path(__file__).with_name("work.py")
 
 @dataclass(frozen=True)
 class Load:
-    """A piece of work: its phases (work.py's name -> what is done), the limit of the cgroup that it is done
-    in, the room that it takes on the disk, who traces it, and whether it is about page-cache events: then
-    they are counted, and our programs measured.
+    """A piece of work in a cgroup with a limit; it takes `room_bytes` on the disk.
+
+    `phases` maps a phase of work.py to its description. With `is_of_events`, page-cache events are counted
+    and the runs of the BPF programs are measured.
     """
 
     phases: Mapping[str, str]
@@ -57,7 +59,7 @@ LOADS: Final = (
     Load({"fault": "page faults, 4 KiB each"}, 256 * MIB, 1024 * MIB, tracers=(RECORD, WITH_STACKS)),
     Load({"read": "read a file, no limit in the way"}, FILE_BYTES, 1024 * MIB),
     Load({"read": "read a file through a limit of a quarter of it"}, FILE_BYTES, FILE_BYTES // 4),
-    # The most that the page-cache stream can be asked for: an event for each page that comes or goes.
+    # The heaviest load for the page-cache stream: an event for each page that is added or deleted.
     Load(
         {"write": "write a file of 800 MiB, 4 KiB each", "delete": "delete it, while it is cached"},
         size_bytes=800 * MIB,
@@ -72,14 +74,14 @@ LOADS: Final = (
 
 @dataclass
 class Rounds:
-    """What the rounds of one load gave, in their order; by tracer."""
+    """The results of the rounds of one load, in order; those of traced rounds by tracer."""
 
     untraced: list[Seconds] = field(default_factory=list)
     traced: dict[Tracer, list[Traced]] = field(default_factory=dict)
 
 
 def timed(load: Load, cgroup: Path, folder: Path) -> Seconds:
-    """Seconds that each phase of the work takes in that cgroup."""
+    """Run the work in a cgroup, and return the seconds that each phase took."""
     out = folder / "seconds"
     numbers = (str(load.size_bytes), str(load.repeats))
     argv = [
@@ -100,7 +102,7 @@ def traced(load: Load, tracer: Tracer, folder: Path) -> Traced:
 
 
 def compare(load: Load, folder: Path) -> Rounds:
-    """Do the work without a tracer and with each, by turns."""
+    """Run the work untraced and with each tracer, by turns."""
     rounds = Rounds(traced={tracer: [] for tracer in load.tracers})
     for _ in range(ROUNDS):
         with ephemeral_cgroup("bench", load.limit_bytes) as cgroup:
@@ -111,8 +113,10 @@ def compare(load: Load, folder: Path) -> Rounds:
 
 
 def program_ns(load: Load, folder: Path) -> Iterator[tuple[str, list[float]]]:
-    """Each tracepoint of the page-cache stream, and ns that a run of our program took: means of rounds that
-    are not timed, since measuring takes time itself. Nothing where the kernel does not measure programs.
+    """Yield each tracepoint of the page-cache stream, and the mean ns of a run of its program in each round.
+
+    These rounds are not timed, because the measurement takes time itself. Yield nothing if the kernel does
+    not measure programs.
     """
     try:
         statistics = enable_statistics()
@@ -127,7 +131,7 @@ def program_ns(load: Load, folder: Path) -> Iterator[tuple[str, list[float]]]:
 
 
 def spread(values: Iterable[float], unit: str) -> str:
-    """Median, least and most."""
+    """Return the median, the minimum and the maximum as text."""
     values = list(values)
     middle, least, most = (
         f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
@@ -137,7 +141,7 @@ def spread(values: Iterable[float], unit: str) -> str:
 
 
 def rows(load: Load, rounds: Rounds) -> Iterator[tuple[str, ...]]:
-    """Of the table, a row for each phase and tracer."""
+    """Yield a row of the table for each phase and tracer."""
     for phase, title in load.phases.items():
         without = [seconds[phase] for seconds in rounds.untraced]
         for tracer, runs in rounds.traced.items():
@@ -146,23 +150,26 @@ def rows(load: Load, rounds: Rounds) -> Iterator[tuple[str, ...]]:
             yield title, spread(without, "s"), tracer.name, spread(with_it, "s"), spread(costs, "%")
 
 
-def got(tracer: Tracer, runs: list[Traced]) -> str:
-    """What a tracer got of the page-cache stream, and what it left on the disk."""
+def recorded_events(tracer: Tracer, runs: list[Traced]) -> str:
+    """Return a sentence on a tracer's page-cache events: recorded, lost, and bytes on the disk."""
     lost = [100 * run.lost / (run.events + run.lost) for run in runs if run.lost is not None]
     return (
         f"{tracer.name}: {spread((run.events for run in runs), 'page-cache events')}, lost "
-        f"{spread(lost, '%') if lost else 'it does not say how many'}; "
+        f"{spread(lost, '%') if lost else 'an unknown number'}; "
         f"{spread((run.disk_bytes / run.events for run in runs), 'bytes an event on disk')}"
     )
 
 
-def possible(folder: Path) -> Iterator[Load]:
-    """The loads that can be had here, by who can trace them; says on stderr what is left out, and why."""
+def possible_loads(folder: Path) -> Iterator[Load]:
+    """Yield the loads that this machine can run, with the tracers that it has.
+
+    Print each load or comparison that is left out, with the reason, to stderr.
+    """
     free_bytes = shutil.disk_usage(folder).free
     without_perf = why_not()
     for load in LOADS:
         if free_bytes < load.room_bytes:
-            left_out = f"{', '.join(load.phases.values())}: it takes {load.room_bytes >> 20} MiB on the disk"
+            left_out = f"{', '.join(load.phases.values())}: needs {load.room_bytes >> 20} MiB on the disk"
         elif PERF in load.tracers and without_perf:
             left_out = f"the comparison with perf record: {without_perf}"
             yield replace(load, tracers=tuple(tracer for tracer in load.tracers if tracer is not PERF))
@@ -178,12 +185,12 @@ def main() -> None:
     # Beside the traces, not in /tmp: a file in tmpfs has no page cache.
     with scratch_directory(Path("traces").resolve()) as folder, tracefs():
         write_uncached(folder / "file", FILE_BYTES)
-        for load in possible(folder):
+        for load in possible_loads(folder):
             rounds = compare(load, folder)
             for row in rows(load, rounds):
                 table.add_row(*row)
             if load.is_of_events:
-                notes += [got(tracer, runs) for tracer, runs in rounds.traced.items()]
+                notes += [recorded_events(tracer, runs) for tracer, runs in rounds.traced.items()]
                 notes += [
                     f"{event}: {spread(ns, 'ns')} in our program" for event, ns in program_ns(load, folder)
                 ]

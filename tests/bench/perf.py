@@ -23,7 +23,7 @@ WITHIN_S: Final = 60.0
 
 
 def why_not() -> str | None:
-    """Why perf cannot be compared with here; None: it can be."""
+    """Return the reason why perf cannot be used for the comparison, or None if it can."""
     if shutil.which("perf") is None:
         return "perf is not installed"
     missing = [event for event in EVENTS if not (TRACEFS / "events" / event.replace(":", "/")).is_dir()]
@@ -32,7 +32,7 @@ def why_not() -> str | None:
 
 @contextmanager
 def tracefs() -> Iterator[None]:
-    """Where perf reads what a tracepoint is: mounted for as long as it is needed, if it can be."""
+    """Mount tracefs until the context ends, if it is not mounted: perf reads tracepoints from it."""
     if (TRACEFS / "events").is_dir():
         yield
         return
@@ -45,7 +45,7 @@ def tracefs() -> Iterator[None]:
 
 
 def by_perf(_cgroup: Path, folder: Path, work: Callable[[], Seconds]) -> Traced:
-    """The whole machine, as perf is used for this: it cannot select by the owner of a page."""
+    """Trace the work by perf. It records the whole machine, because it cannot select by a page's owner."""
     data = folder / "perf.data"
     events = [word for event in EVENTS for word in ("-e", event)]
     (command, ordered), (answered, answer) = os.pipe(), os.pipe()
@@ -55,12 +55,12 @@ def by_perf(_cgroup: Path, folder: Path, work: Callable[[], Seconds]) -> Traced:
         argv, pass_fds=(command, answer), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     try:
-        os.close(answer)  # so that its end is seen, should perf end
+        os.close(answer)  # so that a read of `answered` returns if perf ends
         os.write(ordered, b"enable\n")
         if not select.select([answered], [], [], WITHIN_S)[0] or not os.read(answered, 16).startswith(b"ack"):
             process.kill()
-            said = process.communicate()[1].strip().splitlines()
-            raise TracerError(f"perf does not trace: {said[-1] if said else 'it said nothing'}")
+            errors = process.communicate()[1].strip().splitlines()
+            raise TracerError(f"perf does not trace: {errors[-1] if errors else 'it printed no error'}")
         seconds = work()
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=WITHIN_S)
@@ -75,9 +75,10 @@ def by_perf(_cgroup: Path, folder: Path, work: Callable[[], Seconds]) -> Traced:
 
 
 def counts(data: Path) -> tuple[int, int | None]:
-    """Samples of both tracepoints, and how many were lost; None where perf knows only that some were.
+    """Return (samples of both tracepoints, lost samples); the latter is None if perf has no count of them.
 
-    The kernel counts them since "perf/core: Add a new read format to get a number of lost samples" (6.0).
+    The kernel counts lost samples since 119a784c8127 ("perf/core: Add a new read format to get a number of
+    lost samples"), v6.0.
     """
     argv = ["perf", "report", "--stats", "-i", str(data)]
     report = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=WITHIN_S).stdout

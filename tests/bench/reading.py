@@ -1,4 +1,4 @@
-"""What `explain` costs on traces that only differ in how many kills, or cgroups, they have."""
+"""The cost of `explain` on traces that differ only in their number of kills or cgroups."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SHAPES: Final[dict[str, tuple[Callable[[int], Restarts], Callable[[AnalysedTrace
     ),
     "cgroup that lived": (lambda count: Restarts(count, count, None), AnalysedTrace.held),
 }
-"""What there are so many of -> such a trace, and what reads it."""
+"""The repeated thing -> (maker of a trace with a number of them, the analysis that is timed)."""
 
 
 def costs(folder: Path) -> Iterator[str]:
-    """A sentence for each shape: processor time, the tables being read already."""
+    """Yield a sentence for each shape: the processor time per thing, without that of reading the tables."""
     for what, (restarts, look) in SHAPES.items():
         few, many = (
             each_ms(restarts(count).write(folder / f"{what} {count}"), look) for count in (FEW, MANY)

@@ -1,4 +1,4 @@
-"""What it takes until a recorder is ready: its programs compiled, or taken from the cache."""
+"""The time and memory until a recorder is ready, with its programs compiled or from the cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROUNDS: Final = 7
 
 
 def start(folder: Path, cache: str) -> tuple[float, float]:
-    """Seconds from the command to the moment when all is attached, and the recorder's peak memory in MiB."""
+    """Start a recorder; return the seconds until all probes are attached, and its peak memory in MiB."""
     (folder / "ready").unlink(missing_ok=True)
     env = os.environ | {"MEMCG_TRACER_CACHE": cache}
     begin = time.monotonic()
@@ -28,9 +28,9 @@ def start(folder: Path, cache: str) -> tuple[float, float]:
 
 
 def starts(folder: Path) -> Iterator[tuple[str, list[float], list[float]]]:
-    """Of each kind of start: seconds, and MiB; by turns."""
-    kinds = {"its programs compiled": "", "its programs kept from before": str(folder / "cache")}
-    start(folder, kinds["its programs kept from before"])
+    """Start recorders of each kind by turns; yield (kind, seconds of each start, MiB of each start)."""
+    kinds = {"programs compiled": "", "programs from the cache": str(folder / "cache")}
+    start(folder, kinds["programs from the cache"])
     took: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
     for _ in range(ROUNDS):
         for name, cache in kinds.items():

@@ -1,4 +1,4 @@
-"""The tracers that `measure.py` compares: each traces a piece of work, and says what it got of it."""
+"""The tracers that `measure.py` compares: each traces a piece of work, and returns what it recorded."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from tracer.trace.layout import parts
 from tracer.trace.meta import read_meta
 
 Seconds = Mapping[str, float]
-"""Phase of a piece of work -> what it took."""
+"""Phase of a piece of work -> the seconds that it took."""
 
 
 @dataclass(frozen=True)
 class Traced:
-    """`events`, `lost`, `disk_bytes`: of page-cache events; `lost` is None where the tracer does not tell.
-    `program_ns`: tracepoint -> the mean of our program's runs, if the kernel measures them.
+    """Traced work: its seconds, and its page-cache events: recorded ones, lost ones, and bytes on disk.
+
+    `lost` is None if the tracer has no count. `program_ns` maps a tracepoint to the mean ns of a run of the
+    recorder's program, if the kernel measures programs.
     """
 
     seconds: Seconds
@@ -34,7 +36,7 @@ class Traced:
 
 @dataclass(frozen=True)
 class Tracer:
-    """`trace` does the work, given as a function, with its cgroup traced and its files in a folder."""
+    """A tracer: `trace(cgroup, folder, work)` calls `work` while it traces, with its files in the folder."""
 
     name: str
     trace: Callable[[Path, Path, Callable[[], Seconds]], Traced]
@@ -43,7 +45,7 @@ class Tracer:
 def by_record(
     cgroup: Path, folder: Path, work: Callable[[], Seconds], options: tuple[str, ...] = ()
 ) -> Traced:
-    """All streams of this cgroup."""
+    """Trace the work by the recorder, which records all streams of the cgroup."""
     (folder / "ready").unlink(missing_ok=True)
     path = memory_hierarchy().path(cgroup)
     with Recorder(folder, "-f", "-c", path, "--ready-file", "ready", *options) as recorder:
@@ -62,8 +64,10 @@ def by_record(
 
 
 def mean_runs(pid: int) -> dict[str, float]:
-    """Tracepoint -> mean ns of the program that this process has attached there, if it ran while the kernel
-    measured. From /proc/PID/fdinfo: a link tells its tracepoint and its program, a program its runs.
+    """Return tracepoint -> mean ns of a run of the program that this process has attached there.
+
+    In /proc/PID/fdinfo, a link has its tracepoint and its program, and a program has its runs. Programs that
+    the kernel did not measure are left out.
     """
     described = [
         dict(re.findall(r"(\w+):\t(\S+)", path.read_text())) for path in Path(f"/proc/{pid}/fdinfo").iterdir()

@@ -1,4 +1,4 @@
-"""A pipeline that cannot be made: it leaves nothing behind, and an earlier trace as it was."""
+"""A pipeline that cannot be made: it leaves nothing behind, and does not change an earlier trace."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def refuse_mounts() -> None:
 
 
 def test_close_unmaps_the_rings_once(programs: FakePrograms, tmp_path: Path) -> None:
-    """While the pipeline lives the rings are mapped, so the count of zero after it means something."""
+    """The rings are mapped before the close, which shows that the count afterwards is meaningful."""
     with closing(make(programs, tmp_path / "trace")):
         assert mapped_rings() == 2 * len(WIRE)
     assert (mapped_rings(), programs.closed) == (0, 1)

@@ -1,4 +1,4 @@
-"""A trace of the page-cache experiment on disk, written by the writer of the recorder from round numbers."""
+"""A trace of the page-cache experiment on disk, made from round numbers by the recorder's writer."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _write(
 
 
 def _sampled(step: int, stacks_bytes: int) -> dict[str, Any]:
-    """While it reads, and then while it grows."""
+    """Return a row of `stack_samples`: of cache while the task reads, then of anon while it grows."""
     time = START_NS + STEP_NS * (step + 1)
     known = {"time": time, "cgroup_id": 7, "tgid": 41, "pid": 41, "weight_bytes": stacks_bytes}
     return known | {
@@ -92,7 +92,7 @@ def _sampled(step: int, stacks_bytes: int) -> dict[str, Any]:
 
 
 def _experiment(comm: str, killed: bool, size: int, step_ns: int) -> dict[str, list[dict[str, Any]]]:
-    """`size` is of the file, in MiB: one that is smaller than `READ` is read from its beginning again."""
+    """Return table -> rows. The file has `size` MiB; if that is below `READ`, it is read again."""
     charge: list[dict[str, Any]] = []
     pagecache: list[dict[str, Any]] = []
     reclaim: list[dict[str, Any]] = []
@@ -102,7 +102,7 @@ def _experiment(comm: str, killed: bool, size: int, step_ns: int) -> dict[str, l
         charge.append(known | {"bytes": mib * MIB, "pages": mib * 256, "usage_bytes": usage})
 
     def moved(time: int, op: str, cause: str) -> None:
-        mib = sum(row["op"] == op for row in pagecache) % size  # the next one
+        mib = sum(row["op"] == op for row in pagecache) % size  # the file's next MiB
         known = {"time": time, "cgroup_id": 7, "tgid": 41, "task_cgroup_id": 7, "inode_id": 1}
         pagecache.append(known | {"op": op, "cause": cause, "index": mib * 256, "nr_pages": 256})
 

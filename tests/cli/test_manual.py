@@ -1,4 +1,4 @@
-"""docs/memcg-tracer.1 has every verb and every option, and is valid mdoc."""
+"""The manual docs/memcg-tracer.1: it has every verb and every option, and is valid mdoc."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VERBS = sorted(group.VERBS)
 
 
 def options_of(verb: str) -> list[list[str]]:
-    """The spellings of each option of a verb."""
+    """Return the spellings of each option of a verb."""
     command = importlib.import_module(f"tracer.cli.verbs.{verb}").command
     return [
         parameter.opts
@@ -28,7 +28,7 @@ def options_of(verb: str) -> list[list[str]]:
 
 
 def synopsis(verb: str, source: str) -> set[str]:
-    """The options in the synopsis of a verb, without the first dash of each."""
+    """Return the options in the synopsis of a verb, each without its first dash."""
     lines = re.search(rf"^\.Cm {verb}\n(.*?)^\.(?:Nm|Sh)", source, flags=re.MULTILINE | re.DOTALL)
     assert lines is not None, f"no synopsis of {verb}"
     return set(re.findall(r"\bFl ([\w-]+)", lines[1]))

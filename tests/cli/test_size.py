@@ -23,7 +23,7 @@ from tracer.cli.size import size_bytes
         ("1.0001K", 1024),
         ("4T", 4 << 40),
         ("4611686018427387904", 1 << 62),
-        ("9007199254740993", 9007199254740993),  # no float in between
+        ("9007199254740993", 9007199254740993),  # a float would round it
     ],
 )
 def test_size_in_each_unit_is_converted_to_bytes(text: str, expected: int) -> None:

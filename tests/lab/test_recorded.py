@@ -32,7 +32,7 @@ def test_recorded_trace_is_smaller_than_250_kb(name: str) -> None:
 def test_explanation_of_a_recorded_experiment_matches_the_golden_file(
     name: str, monkeypatch: pytest.MonkeyPatch, matches_golden: Callable[[str, str], None]
 ) -> None:
-    """page-cache is in tests/test_example.py, with its other views."""
+    """The test for page-cache is in tests/test_example.py, with its other views."""
     monkeypatch.chdir(TRACES.parent)
     shown = CliRunner().invoke(group, ["explain", f"traces/{name}"], catch_exceptions=False)
     assert shown.exit_code == 0

@@ -37,7 +37,7 @@ def trace_of(kill: Any = None, life: Any = None) -> Any:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The limits that the work was done at; it dies below `DEMAND_BYTES`."""
+    """Return the list of limits of all runs; the work is killed at limits below `DEMAND_BYTES`."""
     limits: list[int] = []
 
     def run(_: Experiment, limit_bytes: int, __: Path) -> Rerun:

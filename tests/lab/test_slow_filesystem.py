@@ -66,7 +66,7 @@ with slow_filesystem(pathlib.Path(sys.argv[1])) as place:
 
 @pytest.mark.kernel
 def test_slow_file_system_ends_with_its_maker(tmp_path: Path) -> None:
-    """Also where the maker is killed."""
+    """The maker is killed: the file system's server ends, and its blocked writer can be killed."""
     command = [sys.executable, "-c", MAKER, str(tmp_path)]
     maker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert maker.stdout is not None
@@ -77,7 +77,7 @@ def test_slow_file_system_ends_with_its_maker(tmp_path: Path) -> None:
         assert writer.stdout.readline() == "written\n"
         maker.kill()
         maker.communicate()
-        assert select.select([server], [], [], 10)[0] == [server], "it should have ended"
+        assert select.select([server], [], [], 10)[0] == [server], "the server still runs"
         writer.kill()
         assert writer.wait(10) == -signal.SIGKILL
     os.close(server)

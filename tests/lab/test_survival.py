@@ -51,7 +51,10 @@ def processes() -> Processes:
 
 
 def trace(**changes: Any) -> Any:
-    """The file is read three times; a library of 8 pages is read once, which the kernel remembers."""
+    """Return a trace in which the file is read three times, and a library of 8 pages once.
+
+    The library's pages were evicted before the trace; the kernel counts a refault for each.
+    """
     added = {"op": "add", "cgroup_id": 5}
     pagecache = [{**added, "inode_id": 1, "nr_pages": FILE // PAGE}] * 3
     pagecache += [{**added, "inode_id": 2, "nr_pages": 8}, {**added, "inode_id": 1, "cgroup_id": 6}]

@@ -64,7 +64,7 @@ def together(*sizes_bytes: int | None, **changes: Any) -> OomReport:
     ],
 )
 def test_killed_together_passes_for_one_decision_only(changed: OomReport, passed: bool) -> None:
-    """Return a group kill; the trigger (pid 7) may have any size."""
+    """A group kill is one decision; the trigger (pid 7) may have any size."""
     assert checks.killed_together((7 * MIB, 19 * MIB))(evidence(changed)).passed is passed
 
 
@@ -117,6 +117,8 @@ def test_all_are_candidates_passes_for_the_whole_crowd_only(changed: OomReport, 
 @pytest.mark.parametrize(("kmsg", "passed"), [("rate_limited", True), ("missing", True), ("matched", False)])
 def test_unknown_candidates_without_a_reason_fail(kmsg: Any, passed: bool) -> None:
     silent = replace(with_candidates(), quality=Quality(0, kmsg, {}))
-    said = replace(with_candidates(), quality=Quality(0, kmsg, {}, {"candidates": "the log has no table"}))
+    without_table = replace(
+        with_candidates(), quality=Quality(0, kmsg, {}, {"candidates": "the log has no table"})
+    )
     assert checks.all_are_candidates(CROWD)(evidence(silent)).passed is False
-    assert checks.all_are_candidates(CROWD)(evidence(said)).passed is passed
+    assert checks.all_are_candidates(CROWD)(evidence(without_table)).passed is passed

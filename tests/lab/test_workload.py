@@ -21,9 +21,9 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 def lines(*arguments: str) -> list[str]:
-    said, errors = start("--barrier", *arguments).communicate("\n" * 10)
+    output, errors = start("--barrier", *arguments).communicate("\n" * 10)
     assert errors == ""
-    return said.splitlines()
+    return output.splitlines()
 
 
 def test_workload_prints_a_line_at_each_barrier() -> None:
@@ -73,7 +73,7 @@ def cgroup_of(pid: int) -> str:
 
 
 def status_of(pid: int) -> dict[str, int]:
-    """The fields of /proc/PID/status that are in kB, as bytes."""
+    """Return the fields of /proc/PID/status that are in kB, in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
     fields = (line.partition(":") for line in lines if line.endswith(" kB"))
     return {name: int(value.split()[0]) << 10 for name, _, value in fields}
@@ -111,7 +111,7 @@ def test_crowd_ends_with_its_parent_after_one_is_killed() -> None:
     assert status_of(int(big.name))["RssAnon"] >= status_of(int(small.name))["RssAnon"] + 4_000_000
     os.kill(int(small.name), signal.SIGKILL)
     workload.communicate("\n")  # to the end of stdout, which the children also have open
-    assert workload.returncode == 1, "it came to the barrier after what it did not touch"
+    assert workload.returncode == 1, "`press` returned early, and the barrier found the end of stdin"
 
 
 @pytest.mark.parametrize(

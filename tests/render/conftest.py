@@ -1,4 +1,4 @@
-"""The page-cache experiment as results of the analysis, with round numbers; without a trace or root."""
+"""The page-cache experiment as results of the analysis, with round numbers, made without a trace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ORIGIN = pd.Timestamp("2025-11-24 23:40:01", tz="UTC")
 
 
 def experiment_timeline(step_ms: int = 100) -> pd.DataFrame:
-    """4 s: the cache fills to 100 MiB by 1.2 s, anonymous memory eats it until 3.4 s, then the kill."""
+    """Return a timeline of 4 s: cache fills 100 MiB by 1.2 s, anon replaces it until 3.4 s, then the kill."""
     seconds = np.arange(0, 4000, step_ms) / 1000 + step_ms / 1000
     filled = np.clip(seconds / 1.2, 0, 1) * 117 * MIB
     anon = np.clip((seconds - 1.4) / 2.0, 0, 1) * 97 * MIB + MIB
@@ -78,7 +78,7 @@ def experiment_timeline(step_ms: int = 100) -> pd.DataFrame:
 
 
 def waiting_timeline(step_ms: int = 100) -> pd.DataFrame:
-    """Return the same on cgroup v2; reclaim waited for writeback, and a writer waited until 2 s."""
+    """Return the timeline on cgroup v2, where reclaim waited for writeback, and a writer until 2 s."""
     frame = experiment_timeline(step_ms)
     seconds = np.arange(len(frame)) * step_ms / 1000
     frame["stalled_reclaim_ms"] *= 9
@@ -131,7 +131,7 @@ def attempts(count: int, comm: str = "python3") -> tuple[ReclaimAttempt, ...]:
 
 
 def experiment_report(name: str = "python3", cgroup: str = "/memcg-tracer-77-page-cache") -> OomReport:
-    """The kill of the page-cache experiment; `name` and `cgroup` stand wherever the kernel's names do."""
+    """Return the kill of the page-cache experiment; `name` and `cgroup` replace all names of the kernel."""
     return OomReport(
         kill_id=1,
         time=pd.Timestamp("2025-11-24T23:40:04.412345+00:00"),

@@ -57,20 +57,21 @@ class Recorder:
 
     @property
     def ready_file(self) -> Path:
-        """The file that `wait_until_ready` waits for; it needs the options `--ready-file ready`."""
+        """The path of the file for `wait_until_ready`, which needs the options `--ready-file ready`."""
         return self.folder / "ready"
 
     def wait_for(self, condition: Callable[[], object]) -> None:
-        """Wait for a condition. Raises TracerError with the recorder's output if it ends or takes too
-        long.
+        """Wait for a condition.
+
+        Raises TracerError with the recorder's output if the recorder ends before that, or after `WITHIN_S`.
         """
         deadline = time.monotonic() + WITHIN_S
         while not condition():
             if time.monotonic() > deadline:
                 self.process.kill()
             if self.process.poll() is not None:
-                said = self.end().stderr.strip() or "it said nothing"
-                raise TracerError(f"the recorder did not come to that: {said}")
+                output = self.end().stderr.strip() or "no output"
+                raise TracerError(f"the recorder ended before the awaited condition: {output}")
             time.sleep(_POLL_S)
 
     def wait_until_ready(self) -> Self:
@@ -86,7 +87,7 @@ class Recorder:
         return self
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> Path:
-        """End the recording by a signal, check that it ended well, and return the trace's path."""
+        """End the recording by a signal, assert that it succeeded, and return the trace's path."""
         self.process.send_signal(number)
         self.end()
         assert self.process.returncode == 0, self.stderr

@@ -45,7 +45,7 @@ def trigger(gfp: int) -> Trigger:
 
 
 def findings(composition: Composition, around: Circumstances, **others: Any) -> Findings:
-    """Return the findings of a kill at a limit of 100 MiB, told by the kernel and sampled at the kill."""
+    """Return the findings of a kill at a limit of 100 MiB, recorded by a hook and sampled at the kill."""
     found = Findings(
         time=pd.Timestamp("2026-01-31T12:00:00+00:00"),
         constraint="memcg",

@@ -79,7 +79,7 @@ def _outcome(arguments: list[str]) -> str:
     try:
         with (
             contextlib.redirect_stdout(written),
-            contextlib.redirect_stderr(io.StringIO()) as said,
+            contextlib.redirect_stderr(io.StringIO()) as stderr,
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("error", RuntimeWarning)
@@ -92,7 +92,7 @@ def _outcome(arguments: list[str]) -> str:
     except click.ClickException as error:
         raise AssertionError(f"{arguments}: {error.format_message()}") from error
     written.flush()
-    assert not said.getvalue(), said.getvalue()[:500]
+    assert not stderr.getvalue(), stderr.getvalue()[:500]
     return "read"
 
 

@@ -1,4 +1,4 @@
-"""A few of the damaged traces of which `make fuzz` reads thousands."""
+"""A few damaged traces; `make fuzz` reads thousands."""
 
 from __future__ import annotations
 

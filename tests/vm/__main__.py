@@ -127,8 +127,8 @@ def files_with_tests(markers: str) -> list[str]:
 def last_words(results: Path) -> str:
     """Return the progress of a guest, and the last line of its console."""
     console, log = ((results / name) for name in ("console", "pytest.log"))
-    said = console.read_text(encoding="utf-8", errors="replace").splitlines() if console.exists() else []
-    return f"{'amid its tests' if log.exists() else 'before its tests'}, last line {(said or [''])[-1]!r}"
+    lines = console.read_text(encoding="utf-8", errors="replace").splitlines() if console.exists() else []
+    return f"{'amid its tests' if log.exists() else 'before its tests'}, last line {(lines or [''])[-1]!r}"
 
 
 def make_ready(asked: Sequence[str]) -> tuple[list[Boot], list[str]]:

@@ -40,6 +40,8 @@ def call(program: str, *arguments: str | Path, cwd: Path | None = None) -> str:
     in_english = os.environ | {"LC_ALL": "C.UTF-8"}
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=in_english)
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if not line.startswith("W:")] or ["it said nothing"]
-        raise NotRunError(f"{program} failed: {said[0]}")
+        errors = [line for line in done.stderr.splitlines() if not line.startswith("W:")] or [
+            "no error output"
+        ]
+        raise NotRunError(f"{program} failed: {errors[0]}")
     return done.stdout

@@ -47,9 +47,9 @@ def guest(title: str, results: Path, seconds: float) -> Report:
         details += ["the guest died, or was out of time", *_last_lines(results / "console")]
     elif status != "0" and not counts["failed"]:
         details += [f"pytest ended with status {status}", *_last_lines(results / "pytest.log")]
-    said = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    outcomes = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     details += signals(_read(results / "doctor.json"))
-    return Report(status == "0" and counts["passed"] > 0, f"{title}: {said}, in {seconds:.0f} s", details)
+    return Report(status == "0" and counts["passed"] > 0, f"{title}: {outcomes}, in {seconds:.0f} s", details)
 
 
 def arm64(results: Path) -> Report:

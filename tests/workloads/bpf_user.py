@@ -1,4 +1,4 @@
-"""Another user of BPF: writes to a map of its own for ever, on one CPU.
+"""Another user of BPF, which writes to its own map endlessly, on one CPU.
 
 Usage: bpf_user.py CPU. During a write to a map the kernel runs no program of a kprobe on that CPU
 (bpf_disable_instrumentation in include/linux/bpf.h), and with full preemption another task may run

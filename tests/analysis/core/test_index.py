@@ -1,4 +1,4 @@
-"""Indexes of rows against a pass over the rows."""
+"""Indexes of rows, compared with a scan of all rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way from what a person types to cgroups, and from ids to names."""
+"""Cgroups from a user's patterns, and names from ids."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_resolve_each_kind_of_pattern_finds_its_cgroups(
 def test_resolve_byte_and_text_of_its_escape_are_two_names(
     trace: Any, pattern: bytes, expected: list[int]
 ) -> None:
-    """A pattern is a name; if no cgroup has it, it is the spelling of a name in a report."""
+    """A pattern is a name, or, if no cgroup has that name, the spelling of a name in a report."""
     for number, path in ((31, r"/x/web-\xff"), (32, r"/x/web-\x5cxff"), (33, r"/x/api-\xfe")):
         trace.add("cgroups", cgroup_id=number, path=path)
     assert naming.resolve(trace.cgroups, os.fsdecode(pattern)) == expected

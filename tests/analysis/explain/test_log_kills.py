@@ -1,4 +1,4 @@
-"""Kills that the probe missed, and that the trace's own kernel log has."""
+"""Kills that the probe missed, taken from the kernel log in the trace."""
 
 from __future__ import annotations
 

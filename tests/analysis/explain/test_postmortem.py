@@ -1,4 +1,4 @@
-"""The report on synthetic kills with known numbers: verdict, document, and what is not known."""
+"""The report on synthetic kills with known numbers: verdict, document, and unknown values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shortage behind kills for which no limit was full, from short logs with known numbers."""
+"""The shortage behind kills without a full limit, from short logs with known numbers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OF_MACHINE = {
 KILL = "Out of memory: Killed process 9 (hog) total-vm:9000kB, anon-rss:8000kB, file-rss:0kB, shmem-rss:0kB"
 
 
-def of_machine(**changed: Any) -> OomReport:
+def machine_kill(**changed: Any) -> OomReport:
     """Return the report on a kill of the whole machine, with these numbers changed."""
     values = OF_MACHINE | changed
     log = [
@@ -47,7 +47,7 @@ def of_machine(**changed: Any) -> OomReport:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "expected"),
     [
         ({}, "the whole machine had none left; 7.8 MiB of the machine's 390.6 MiB was free"),
         ({"order": -1, "function": "moom_callback"}, "by hand (SysRq-F)"),
@@ -61,8 +61,8 @@ def of_machine(**changed: Any) -> OomReport:
         ({"anon": 100}, "was memory that no counter names"),
     ],
 )
-def test_summary_of_a_global_kill_names_what_was_short(changed: dict[str, Any], said: str) -> None:
-    assert said in of_machine(**changed).verdict.summary
+def test_summary_of_a_global_kill_names_what_was_short(changed: dict[str, Any], expected: str) -> None:
+    assert expected in machine_kill(**changed).verdict.summary
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_summary_of_a_global_kill_names_what_was_short(changed: dict[str, Any], 
 def test_cause_and_advice_of_a_global_kill_follow_from_the_shortage(
     changed: dict[str, Any], cause: str, advised: str | None
 ) -> None:
-    report = of_machine(**changed)
+    report = machine_kill(**changed)
     assert report.verdict.cause == cause
     assert (report.advice == ()) if advised is None else (advised in report.advice[0])
 
@@ -103,7 +103,7 @@ def test_cause_with_usage_far_below_the_limit_is_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         ("Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled", "vm.panic_on_oom"),
         (
@@ -113,8 +113,8 @@ def test_cause_with_usage_far_below_the_limit_is_unknown() -> None:
         ("Out of memory and no killable processes...", "no process that the kernel could kill"),
     ],
 )
-def test_panic_of_the_kernel_has_no_victim(line: str, said: str) -> None:
+def test_panic_of_the_kernel_has_no_victim(line: str, expected: str) -> None:
     log = ["a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0", "Mem-Info:", line]
     (report,) = log_postmortem.explain(reports(log))
     assert report.victims == ()
-    assert said in report.verdict.summary
+    assert expected in report.verdict.summary

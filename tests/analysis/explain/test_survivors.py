@@ -1,4 +1,4 @@
-"""The cgroups that lived: their figures, which include the cgroups below and none beside."""
+"""The cgroups without a kill: their figures, which include those of cgroups below, and of no others."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def test_held_summary_of_an_interrupted_recording_does_not_exclude_a_kill(trace:
     assert whole.startswith("No OOM kill: ")
     trace.meta["ended"] = None
     trace.meta["recorder_cgroup"] = "/a\x1b"
-    said = survivor_facts.summary(held_cgroups(trace))
-    assert not said.startswith("No OOM kill: ")
-    assert "a kill after that cannot be excluded, and is likely: the recorder ran in /a\\x1b" in said
+    text = survivor_facts.summary(held_cgroups(trace))
+    assert not text.startswith("No OOM kill: ")
+    assert "a kill after that cannot be excluded, and is likely: the recorder ran in /a\\x1b" in text
 
 
 def test_held_without_a_kill_has_peak_and_headroom(trace: Any) -> None:

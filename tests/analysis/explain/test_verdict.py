@@ -1,4 +1,4 @@
-"""The verdict on a kill, by findings of known composition."""
+"""The verdict on a kill, from findings with a known composition."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tracer.analysis.results.memory import COMPOSITION_PARTS, Composition
 CASES: list[tuple[str, Composition, Circumstances, dict[str, Any]]] = [
     ("anon_growth", made_of(anon=97, page_tables=1), grew(anon=60, kernel=1), {}),
     ("shmem", made_of(anon=9, shmem=89), grew(anon=1, shmem=80), {}),
-    # A service that lives on process memory dies of the shared memory that grew.
+    # The limit is mostly full of process memory, but shared memory grew: the latter is the cause.
     ("shmem", made_of(anon=61, shmem=37), grew(anon=1, shmem=36), {}),
     ("unevictable", made_of(anon=5, unevictable=93), grew(anon=97), {}),
     ("kernel_memory", made_of(anon=9, slab_unreclaimable=80), grew(anon=2, kernel=80), {}),
@@ -102,7 +102,7 @@ def test_summary_of_each_cause_states_its_numbers() -> None:
 
 
 def test_protected_cache_and_nofs_request_of_equal_weight_names_the_protection() -> None:
-    """A request that may enter file systems could not free protected cache either."""
+    """A request that may enter file systems could not free the protected cache either."""
     around = replace(grew(), protected_bytes=90 * MIB)
     judged = verdict.judge(findings(made_of(file_clean=90), around, trigger=trigger(GFP_NOFS)))
     first, second = judged.suspects[:2]

@@ -1,4 +1,4 @@
-"""The kernel log beside the probes: matched, compared, and merged where the probes lack values."""
+"""The kernel log and the probes: matched, compared, and merged where the probes lack values."""
 
 from __future__ import annotations
 

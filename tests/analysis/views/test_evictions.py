@@ -1,4 +1,4 @@
-"""Owners and actors by hand: all amounts are powers of two, so a sum shows its summands."""
+"""Evictions by owners and actors: all amounts are powers of two, so a sum shows its summands."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def moved(trace: Any, seconds: float, cause: str, tgid: int, **row: Any) -> None
 
 @pytest.fixture
 def shared(trace: Any) -> Any:
-    """web (1) and db (2) read the same library. db's backup evicts web's cache; kswapd evicts cache of a
-    removed cgroup (3) and cache without an owner.
+    """Return a trace in which web (1) and db (2) read the same library.
+
+    db's backup evicts web's cache; kswapd evicts cache of a removed cgroup (3) and cache without an owner.
     """
     for number, path in ((WEB, "/web"), (DB, "/db"), (ROOT, "/")):
         trace.add("cgroups", cgroup_id=number, path=path, container="shop" if number == WEB else None)

@@ -1,4 +1,4 @@
-"""The compiler's child: its errors, and that a cached object is not compiled again."""
+"""The compiler's child process: its errors, and its use of cached objects."""
 
 from __future__ import annotations
 

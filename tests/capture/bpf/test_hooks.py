@@ -1,4 +1,4 @@
-"""The choice of a way for each signal, on synthetic kernels; and that every way has its program."""
+"""The choice of a way for each signal on synthetic kernels, and the program of every way."""
 
 from __future__ import annotations
 

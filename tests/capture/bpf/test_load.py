@@ -19,7 +19,7 @@ from tracer.kernel.probes import Hook, Kind
 @pytest.mark.kernel
 @pytest.mark.vm_once
 def test_way_that_the_kernel_refuses_gives_way_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The signal is not required: it may have another way left, or none."""
+    """The signal is not required, and may have another way or none."""
     load, warnings = Attacher.load, list[str]()
 
     def refuse(self: Attacher, hook: Hook) -> int:

@@ -28,7 +28,7 @@ CPUS = _possible_cpus()
 
 
 @contextmanager
-def made(kind: int, key: str, value: str, sizes: tuple[int, int], entries: int = 3) -> Iterator[Map]:
+def new_map(kind: int, key: str, value: str, sizes: tuple[int, int], entries: int = 3) -> Iterator[Map]:
     one = Map(MapDefinition("test", kind, *sizes, entries, 0, key, value), CPUS)
     try:
         yield one
@@ -37,7 +37,7 @@ def made(kind: int, key: str, value: str, sizes: tuple[int, int], entries: int =
 
 
 def test_hash_map_sets_reads_lists_and_deletes() -> None:
-    with made(HASH, '"unsigned long long"', PAIR, (8, 8)) as table:
+    with new_map(HASH, '"unsigned long long"', PAIR, (8, 8)) as table:
         with pytest.raises(KeyError):
             table[5]
         value = table.value_type(low=7, high=-3)
@@ -57,7 +57,7 @@ def test_hash_map_sets_reads_lists_and_deletes() -> None:
 
 
 def test_key_type_of_a_structure_has_its_fields() -> None:
-    with made(HASH, PAIR, '"long long"', (8, 8)) as table:
+    with new_map(HASH, PAIR, '"long long"', (8, 8)) as table:
         assert list(table.items()) == []
         assert table.key_type._fields_[0][0] == "low"
 
@@ -66,20 +66,20 @@ def test_key_type_of_a_structure_has_its_fields() -> None:
 def test_per_cpu_map_returns_a_value_for_each_cpu(kind: int, bytes_: int) -> None:
     """Each CPU's value is aligned to 8 bytes, smaller ones as well."""
     name = {4: "unsigned int", 8: "unsigned long long"}[bytes_]
-    with made(kind, '"int"', json.dumps(name), (4, bytes_), 2) as table:
+    with new_map(kind, '"int"', json.dumps(name), (4, bytes_), 2) as table:
         assert [value.value for value in table[1]] == [0] * CPUS
 
 
 def test_value_type_of_another_size_than_the_kernels_raises() -> None:
     with (
-        made(ARRAY, '"int"', PAIR, (4, 16)) as table,
+        new_map(ARRAY, '"int"', PAIR, (4, 16)) as table,
         pytest.raises(AssertionError, match="16 in the kernel"),
     ):
         table[0]
 
 
 def test_map_sizes_are_those_of_the_kernel() -> None:
-    with made(HASH, '"int"', PAIR, (4, 8), 9) as table:
+    with new_map(HASH, '"int"', PAIR, (4, 8), 9) as table:
         assert map_sizes(table.fd) == MapSizes(HASH, 4, 8, 9, 0)
 
 

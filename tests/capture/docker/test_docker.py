@@ -67,8 +67,8 @@ def assert_explained(path: Path, container: dict[str, Any], name: str) -> None:
     assert not failed, failed
 
     text = " ".join(explained(path, "--kill", str(report.kill_id)).split())
-    for said in (f"container {name}", f"/docker/{container['Id']}", "limit of 100 MiB", "tail (pid "):
-        assert said in text
+    for words in (f"container {name}", f"/docker/{container['Id']}", "limit of 100 MiB", "tail (pid "):
+        assert words in text
     document = json.loads(explained(path, "--json", "--kill", str(report.kill_id)))
     assert document["kills"][0]["limit_owner"]["container"] == name
 

@@ -1,4 +1,4 @@
-"""The categories whose totals are reported as not exact, on kernels that are made up here."""
+"""The categories whose totals are reported as inexact, on synthetic kernels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ITEMS = {item for category in CATEGORIES for item in category.items} - {"NR_VMAL
 
 
 def inexact(family: Kind, unknown: Collection[str], version: int = 2) -> dict[str, str]:
-    """Signal -> its detail where that speaks of totals, with counters at `unknown` positions."""
+    """Return signal -> its detail on totals, for counters of which these have `unknown` positions."""
     choices = [
         Choice(signal, next(way for way in signal.ways if way.family == family))
         for signal in SIGNALS

@@ -1,4 +1,4 @@
-"""Learning the position of an item's counter, from observations that are made up here."""
+"""Learning the position of an item's counter from synthetic observations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Causes of page-cache events: each one provoked, with a number of pages of its own."""
+"""Causes of page-cache events: each one is provoked with a number of pages of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tracer.kernel.cgroups.cgroupfs import cgroup_id
 pytestmark = pytest.mark.kernel
 
 WHOLE_MACHINE = os.environ.get("MEMCG_TRACER_WHOLE_MACHINE") == "1"
-"""Whether tests may disturb the whole machine, as in a guest of tests/vm."""
+"""True in a guest of tests/vm, where tests may disturb the whole machine."""
 
 EXPECTED = {
     ("read", "add", "read"): 37,

@@ -243,13 +243,13 @@ def test_file_in_memory_is_named_when_truncated(memcg: Path, start_recorder: Cal
 @pytest.fixture
 def hugetlbfs(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     """Mount a hugetlbfs; yield its directory and page size."""
-    said = dict(line.split(":") for line in Path("/proc/meminfo").read_text("ascii").splitlines())
-    if int(said.get("HugePages_Free", "0")) < HUGE_PAGES:
+    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text("ascii").splitlines())
+    if int(meminfo.get("HugePages_Free", "0")) < HUGE_PAGES:
         pytest.skip(f"needs {HUGE_PAGES} free huge pages (vm.nr_hugepages)")
     point = tmp_path / "huge"
     point.mkdir()
     subprocess.run(["mount", "-t", "hugetlbfs", "none", point], check=True)
-    yield point, int(said["Hugepagesize"].split()[0]) * 1024
+    yield point, int(meminfo["Hugepagesize"].split()[0]) * 1024
     subprocess.run(["umount", point], check=True)
 
 

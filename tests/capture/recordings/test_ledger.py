@@ -1,4 +1,4 @@
-"""The ledger beside the kernel's own counters: equal to the page, whatever the rings lost.
+"""The ledger compared with the kernel's own counters: equal to the page, whatever the rings lost.
 
 The workload is uneven, so that no two categories and no two files can be mistaken for each other.
 """

@@ -46,8 +46,8 @@ def test_reclaim_on_request_is_proactive(
     assert set(attempts["kind"]) == {"proactive"}
     assert set(attempts["tgid"]) == {os.getpid()}
     assert cgroup_id(memcg) not in set(attempts["task_cgroup_id"])
-    told = trace.meta["probes"]["reclaim target"]["meaning"] != "absent"
-    assert set(attempts["target_source"]) == ({"named"} if told else {"scanned"})
+    is_target_known = trace.meta["probes"]["reclaim target"]["meaning"] != "absent"
+    assert set(attempts["target_source"]) == ({"named"} if is_target_known else {"scanned"})
     freed = trace.pagecache[(trace.pagecache["op"] == "delete") & (trace.pagecache["tgid"] == os.getpid())]
     assert set(freed["cause"]) == {"reclaim_memcg"}
     assert set(freed["cgroup_id"]) == {cgroup_id(memcg)}

@@ -34,7 +34,7 @@ class KnownMounts:
 
 
 def file_row(device: tuple[int, int], *names: bytes, **fields: object) -> dict[str, Any]:
-    """Return the row of a file, given by its names from the root; by default the container uses it."""
+    """Return the row of a file with these names from the root, which by default the container uses."""
     record = np.zeros(1, WIRE["inode"])
     path = b"".join(name + b"/" for name in reversed(names))
     record["path"], record["path_len"], record["depth"] = path, len(path), len(names)

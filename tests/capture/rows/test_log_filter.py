@@ -1,4 +1,4 @@
-"""The part of the kernel log that a trace keeps: all on its cgroups, and all outside of reports."""
+"""The part of the kernel log that a trace keeps: reports on its cgroups, and lines outside of reports."""
 
 from __future__ import annotations
 

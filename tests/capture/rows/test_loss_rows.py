@@ -1,4 +1,4 @@
-"""Rows of `loss`, from what several parties count."""
+"""Rows of `loss`, from the counts of several parts of the recorder."""
 
 from __future__ import annotations
 

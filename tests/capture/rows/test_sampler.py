@@ -59,80 +59,80 @@ def counters() -> dict[str, dict[str, int] | None]:
 
 
 @pytest.fixture
-def made(
+def sampled(
     tmp_path: Path,
     counters: dict[str, dict[str, int] | None],
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> Sampled:
-    sampled = Sampled(tmp_path, getattr(request, "param", 1))
+    new = Sampled(tmp_path, getattr(request, "param", 1))
     monkeypatch.setattr(
-        sampler, "read_counters", lambda _programs, _memcg, number, _: sampled.value_of(number, counters)
+        sampler, "read_counters", lambda _programs, _memcg, number, _: new.value_of(number, counters)
     )
     monkeypatch.setattr(
         sampler,
         "reclaim_counts",
-        lambda _programs, number: {"pgscan": sampled.value_of(number, SCANNED), "pgsteal": 0},
+        lambda _programs, number: {"pgscan": new.value_of(number, SCANNED), "pgsteal": 0},
     )
-    return sampled
+    return new
 
 
-def test_v1_sample_sums_the_counters_of_the_subtree(made: Sampled) -> None:
+def test_v1_sample_sums_the_counters_of_the_subtree(sampled: Sampled) -> None:
     stacks = {"/": 31, "/a": 14, "/a/b": 4, "/a/c": 8, "/d": 16}
-    assert made.column("kernel_stack_bytes") == {path: kb * 1024 for path, kb in stacks.items()}
-    assert made.column("pgscan")["/a"] == 20 + 30 + 31
-    assert made.column("anon_bytes") == dict.fromkeys(PARENTS, 4096), "memory.stat includes the subtree"
-    assert made.column("sock_bytes") == dict.fromkeys(PARENTS, 0)
-    assert made.column("percpu_bytes") == dict.fromkeys(PARENTS), "their position is not known"
+    assert sampled.column("kernel_stack_bytes") == {path: kb * 1024 for path, kb in stacks.items()}
+    assert sampled.column("pgscan")["/a"] == 20 + 30 + 31
+    assert sampled.column("anon_bytes") == dict.fromkeys(PARENTS, 4096), "memory.stat includes the subtree"
+    assert sampled.column("sock_bytes") == dict.fromkeys(PARENTS, 0)
+    assert sampled.column("percpu_bytes") == dict.fromkeys(PARENTS), "their position is not known"
 
 
 def test_unreadable_counters_make_all_ancestors_null(
-    made: Sampled, counters: dict[str, dict[str, int] | None]
+    sampled: Sampled, counters: dict[str, dict[str, int] | None]
 ) -> None:
     counters["/a/b"] = None
-    stacks = made.column("kernel_stack_bytes")
+    stacks = sampled.column("kernel_stack_bytes")
     assert stacks == {"/": None, "/a": None, "/a/b": None, "/a/c": 8 << 10, "/d": 16 << 10}
 
 
-def test_removed_cgroup_is_forgotten(made: Sampled) -> None:
-    shutil.rmtree(made.folder("/d"))
-    assert set(made.column("pgscan")) == set(PARENTS) - {"/d"}
-    assert made.column("pgscan")["/"] == sum(SCANNED.values()) - SCANNED["/d"]
+def test_removed_cgroup_is_forgotten(sampled: Sampled) -> None:
+    shutil.rmtree(sampled.folder("/d"))
+    assert set(sampled.column("pgscan")) == set(PARENTS) - {"/d"}
+    assert sampled.column("pgscan")["/"] == sum(SCANNED.values()) - SCANNED["/d"]
 
 
-def test_cgroup_of_the_same_path_is_not_sampled_for_another(made: Sampled) -> None:
-    made.folder("/d").rename(made.mount / "away")  # so that its inode number is not used again
-    made.make("/d")
-    assert set(made.column("anon_bytes")) == set(PARENTS) - {"/d"}
+def test_cgroup_of_the_same_path_is_not_sampled_for_another(sampled: Sampled) -> None:
+    sampled.folder("/d").rename(sampled.mount / "away")  # so that its inode number is not used again
+    sampled.make("/d")
+    assert set(sampled.column("anon_bytes")) == set(PARENTS) - {"/d"}
 
 
-@pytest.mark.parametrize("made", [2], indirect=True)
-def test_v2_sample_comes_from_the_files_alone(made: Sampled) -> None:
-    assert made.column("kernel_stack_bytes") == dict.fromkeys(PARENTS)
+@pytest.mark.parametrize("sampled", [2], indirect=True)
+def test_v2_sample_comes_from_the_files_alone(sampled: Sampled) -> None:
+    assert sampled.column("kernel_stack_bytes") == dict.fromkeys(PARENTS)
 
 
 def test_sample_without_free_descriptors_is_counted_as_lost(
-    made: Sampled, monkeypatch: pytest.MonkeyPatch
+    sampled: Sampled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = os.open
 
     def refuse(path: Any, *args: Any, **options: Any) -> int:
-        if path == made.folder("/d"):
+        if path == sampled.folder("/d"):
             raise OSError(errno.EMFILE, "Too many open files")
         return opened(path, *args, **options)
 
     monkeypatch.setattr(os, "open", refuse)
     for _ in range(2):
-        scanned = made.column("pgscan")
+        scanned = sampled.column("pgscan")
         assert scanned.keys() == set(PARENTS) - {"/d"}
         assert scanned["/"] == sum(SCANNED.values()), "its own counters are known"
-    assert made.sampler.lost == 2
-    (warning,) = made.warnings
+    assert sampled.sampler.lost == 2
+    (warning,) = sampled.warnings
     assert warning.endswith("raise ulimit -n")
     monkeypatch.undo()
 
 
-def test_samples_hold_no_descriptor_open(made: Sampled) -> None:
+def test_samples_hold_no_descriptor_open(sampled: Sampled) -> None:
     before = set(Path("/proc/self/fd").iterdir())
-    assert len(made.sampler.sample("periodic", 0)) == len(PARENTS)
+    assert len(sampled.sampler.sample("periodic", 0)) == len(PARENTS)
     assert set(Path("/proc/self/fd").iterdir()) == before

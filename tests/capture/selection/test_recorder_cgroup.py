@@ -64,10 +64,10 @@ def test_recorder_killed_in_a_traced_cgroup_denies_no_kill(
         recorder.process.send_signal(signal.SIGKILL)
         recorder.end()
     trace = tracer.open(recorder.path)
-    said = survivor_facts.summary(trace.held_cgroups())
-    assert said.startswith("No OOM kill was recorded before the recording broke off")
-    assert "a kill after that cannot be excluded" in said
-    assert ("is likely: the recorder ran in" in said) == (limit is not None)
+    text = survivor_facts.summary(trace.held_cgroups())
+    assert text.startswith("No OOM kill was recorded before the recording broke off")
+    assert "a kill after that cannot be excluded" in text
+    assert ("is likely: the recorder ran in" in text) == (limit is not None)
     assert ("the recorder itself runs in" in recorder.stderr) == (limit is not None)
 
 
@@ -109,6 +109,6 @@ def test_recorder_killed_by_the_oom_killer_leaves_a_readable_trace(memcg: Path, 
     if len(tracer.open(recorder.path).oom):  # the recorder may be scheduled once more before it dies
         assert "was killed" in " ".join(shown["explain"].split())
     else:
-        said = " ".join(shown["explain"].split())
-        assert said.startswith("No OOM kill was recorded before the recording broke off")
-        assert "is likely: the recorder ran in" in said
+        text = " ".join(shown["explain"].split())
+        assert text.startswith("No OOM kill was recorded before the recording broke off")
+        assert "is likely: the recorder ran in" in text

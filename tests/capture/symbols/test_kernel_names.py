@@ -1,4 +1,4 @@
-"""Names in kernel stacks, as stacks taken by the tracer's own programs have them."""
+"""Names in kernel stacks that the tracer's own programs took."""
 
 from __future__ import annotations
 

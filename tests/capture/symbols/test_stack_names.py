@@ -126,7 +126,7 @@ def test_number_does_not_wait_for_names(sampled: Stacks, users: Users) -> None:
 def test_stack_that_waits_too_long_stays_bare_addresses(
     sampled: Stacks, users: Users, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This holds at the end, and if too many wait."""
+    """This happens at the end of the recording, and if too many stacks wait."""
     monkeypatch.setattr(stack_names, "_LAST_WAIT_S", 0.05)
     monkeypatch.setattr(stack_names, "_MOST_WAITING", 2)
     users.gate.clear()

@@ -1,4 +1,4 @@
-"""A symbol table in a child process: its answers, and that its accidents stay in the child."""
+"""A symbol table in a child process: its answers, and the isolation of its failures."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def run(
     *arguments: str,
     signals: list[Finding] | None = None,
 ) -> Result:
-    """The command on a machine of which `checks` hold, and which has `signals`."""
+    """Run the command on a machine with these results of checks, and with these signals."""
     examined = Examination([], signals or [])
     monkeypatch.setattr("tracer.kernel.features.examine", lambda: list(checks))
     monkeypatch.setattr("tracer.capture.trial.examine", lambda *, may_load, measure: examined)

@@ -82,7 +82,7 @@ def test_zeros_after_a_crash_do_not_hide_a_kill(run: CliRunner, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (b"\x28\xb5\x2f\xfd" + bytes(9), "zstdcat"),
         (lzma.compress(b"\0" * 99), "is not text"),
@@ -90,12 +90,12 @@ def test_zeros_after_a_crash_do_not_hide_a_kill(run: CliRunner, tmp_path: Path) 
         (bytes(99), "is not text"),
     ],
 )
-def test_binary_log_is_an_error(run: CliRunner, tmp_path: Path, content: bytes, said: str) -> None:
+def test_binary_log_is_an_error(run: CliRunner, tmp_path: Path, content: bytes, expected: str) -> None:
     log = tmp_path / "log"
     log.write_bytes(content)
     raised = failure(run.invoke(explain.command, ["--kmsg", str(log)]))
     assert isinstance(raised, TracerError) and raised.exit_code == 1
-    assert said in str(raised)
+    assert expected in str(raised)
 
 
 def test_device_file_as_log_is_refused(run: CliRunner) -> None:
@@ -193,7 +193,7 @@ def test_list_and_last_work_with_a_log(run: CliRunner) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         (
             "May 01 10:00:00 h systemd-oomd[612]: Killed /user.slice/a.scope due to memory pressure for /u",
@@ -210,12 +210,12 @@ def test_list_and_last_work_with_a_log(run: CliRunner) -> None:
     ],
 )
 def test_log_with_userspace_kills_only_lists_them(
-    run: CliRunner, tmp_path: Path, line: str, said: str
+    run: CliRunner, tmp_path: Path, line: str, expected: str
 ) -> None:
     log = tmp_path / "log"
     log.write_text(f"{line}\n")
     shown = " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
-    assert shown.startswith(f"This log has no report of the kernel's OOM killer. {said}")
+    assert shown.startswith(f"This log has no report of the kernel's OOM killer. {expected}")
     assert "killed nothing" not in shown
     log.write_text("May 01 10:00:00 h kernel: eth0: up\n")
     quiet = " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())

@@ -86,7 +86,7 @@ def test_output_that_cannot_be_written_is_an_error(exported: Exported, path: Pat
 def test_export_of_a_trace_without_stacks_writes_nothing(
     exported: Exported, write_trace: WriteTrace, tmp_path: Path
 ) -> None:
-    """Also one from before stacks could be asked for, whose meta.json does not know of them."""
+    """So does export of an older trace, whose meta.json has no field for stacks."""
     file = tmp_path / "mine"
     assert "recorded without --stacks" in refusal(exported(write_trace(), "-o", file))
     assert not file.exists()

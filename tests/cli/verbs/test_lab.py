@@ -66,7 +66,7 @@ RUN = ("anon", "fork", "dirty", "group-kill")
 
 @pytest.fixture
 def some_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Path | None]:
-    """Let `dirty` fail and another experiment need v2, and collect the places of the traces."""
+    """Replace the run: `dirty` fails, and one experiment needs v2. Return the paths of the traces."""
     outputs: dict[str, Path | None] = {}
 
     def run(experiment: Experiment, output: Path | None, _force: bool) -> Outcome:

@@ -212,10 +212,10 @@ def test_trace_of_a_full_disk_excludes_no_kill(run: CliRunner, write_trace: Writ
     meta |= {"end_reason": "write_failed", "lost": {"pagecache": 382_698}}
     (path / "meta.json").write_text(json.dumps(meta))
     assert "pagecache     382,698" in output(run.invoke(info.command, [str(path)]))
-    told = " ".join(output(run.invoke(explain.command, [str(path)])).split())
-    assert told.startswith("No OOM kill was recorded before the recording broke off")
-    assert "a kill after that cannot be excluded" in told
-    assert "lost records 382,698" in told
+    text = " ".join(output(run.invoke(explain.command, [str(path)])).split())
+    assert text.startswith("No OOM kill was recorded before the recording broke off")
+    assert "a kill after that cannot be excluded" in text
+    assert "lost records 382,698" in text
 
 
 def test_report_writes_one_private_page(run: CliRunner, write_trace: WriteTrace, tmp_path: Path) -> None:

@@ -50,11 +50,11 @@ def test_hierarchy_container_mount_begins_below_root() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cgroups", "said"),
+    ("cgroups", "expected"),
     [("memory\t0\t1\t0\n", "cgroup_disable=memory"), (ENABLED, "mount -t cgroup2"), ("", "mount -t cgroup2")],
 )
-def test_hierarchy_missing_raises_with_advice(tmp_path: Path, cgroups: str, said: str) -> None:
-    with pytest.raises(TracerError, match=said):
+def test_hierarchy_missing_raises_with_advice(tmp_path: Path, cgroups: str, expected: str) -> None:
+    with pytest.raises(TracerError, match=expected):
         cgroupfs.find_hierarchy([unified(tmp_path / "u", "cpu\n")], cgroups)
 
 

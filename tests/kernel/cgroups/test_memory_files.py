@@ -60,8 +60,7 @@ V2 = {
 
 
 def test_max_events_v1_uncounted_refusals_are_unknown(tmp_path: Path) -> None:
-    """If memory + swap has the limit of memory, and refusals are not counted, 0 means nothing; without a
-    limit it is 0."""
+    """With equal limits of memory and memory + swap, an uncounted 0 is unknown; without a limit it is 0."""
     same = {"memory.limit_in_bytes": "819200\n", "memory.memsw.limit_in_bytes": "819200\n"}
     uncounted = {"memory.failcnt": "0\n", "memory.memsw.failcnt": "0\n"}
     assert reading(tmp_path, 1, V1 | uncounted)["max_events"] == 0
@@ -159,7 +158,7 @@ def test_reading_missing_files_are_none(tmp_path: Path) -> None:
 
 
 def test_reading_files_created_later_are_found(tmp_path: Path) -> None:
-    """A cgroup of v2 without the memory controller has only memory.pressure."""
+    """A v2 cgroup without the memory controller has only memory.pressure."""
     (tmp_path / "memory.pressure").write_text(V2["memory.pressure"])
     files = MemcgFiles(tmp_path, 2)
     assert known(files.read() or {}) == {"psi_some_total_us": 123, "psi_full_total_us": 45}
@@ -206,8 +205,8 @@ def test_reading_too_many_open_files_raises(tmp_path: Path) -> None:
     for name, content in V1.items():
         (tmp_path / name).write_text(content)
     command = [sys.executable, "-c", script, str(tmp_path)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert said.stdout == f"{errno.EMFILE}\n"
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout == f"{errno.EMFILE}\n"
 
 
 @pytest.mark.parametrize(

@@ -118,26 +118,26 @@ def test_other_own_namespace_or_dead_process_is_none() -> None:
     own_ns = Path("/proc/self/ns/mnt").stat().st_ino
     assert mounts.other(own_ns, (os.getpid(),), 1) is None
     assert mounts.other(0, (os.getpid(),), 1) is None
-    assert mounts.other(own_ns + 1, (os.getpid(), 2**22 + 1), 1) is None, "nobody of it"
-    assert mounts.own() is mounts.own(), "read again though nothing changed"
+    assert mounts.other(own_ns + 1, (os.getpid(), 2**22 + 1), 1) is None, "no process is in it"
+    assert mounts.own() is mounts.own(), "unchanged mounts are not read again"
     mounts.close()
 
 
 def test_other_older_table_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = {7: b"21 1 254:1 / / rw - ext4 /dev/vda1 rw\n"}
-    monkeypatch.setattr(mounts_module, "_mountinfo_of", lambda _, tgid: said.get(tgid, b""))
+    tables = {7: b"21 1 254:1 / / rw - ext4 /dev/vda1 rw\n"}
+    monkeypatch.setattr(mounts_module, "_mountinfo_of", lambda _, tgid: tables.get(tgid, b""))
     mounts = Mounts()
     before = mounts.other(23, (5, 7), time.monotonic_ns())
     assert before is not None
     assert before.host_path((0, 40), "/f") is None
-    assert mounts.other(23, (5, 7), time.monotonic_ns()) is before, "parsed again though nothing changed"
-    said[7] += b"22 21 0:40 / /new rw - tmpfs none rw\n"
-    assert mounts.other(23, (5, 7), 1) is before, "read again for what was earlier"
+    assert mounts.other(23, (5, 7), time.monotonic_ns()) is before, "unchanged mounts are not parsed again"
+    tables[7] += b"22 21 0:40 / /new rw - tmpfs none rw\n"
+    assert mounts.other(23, (5, 7), 1) is before, "an earlier time needs no new table"
     after = mounts.other(23, (5, 7), time.monotonic_ns())
     assert after is not None
     assert after.host_path((0, 40), "/f") == "/new/f"
-    del said[7]
-    assert mounts.other(23, (5, 7), time.monotonic_ns()) is after, "what was known last"
+    del tables[7]
+    assert mounts.other(23, (5, 7), time.monotonic_ns()) is after, "the last known table"
     mounts.close()
 
 

@@ -148,30 +148,32 @@ def test_parse_path_of_other_hierarchy_raises(
     monkeypatch.setattr(selectors, "read_mounts", lambda: mounts)
     with pytest.raises(UsageError, match="cgroup v2 hierarchy without the memory controller") as caught:
         parse_selector(tree, f"{point}{argument}")
-    said = str(caught.value)
-    assert f"v1 at {tree.mount}" in said
-    assert said.endswith(f"as -c {str(tree.directory(namesake))!r}" if namesake else "that one")
+    message = str(caught.value)
+    assert f"v1 at {tree.mount}" in message
+    assert message.endswith(f"as -c {str(tree.directory(namesake))!r}" if namesake else "that one")
 
 
-@pytest.mark.parametrize(("argument", "said"), [("4f2c9d", "ambiguous"), ("", "empty"), ("a\0b", "nothing")])
-def test_parse_empty_argument_raises(tree: Hierarchy, argument: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said) as caught:
+@pytest.mark.parametrize(
+    ("argument", "expected"), [("4f2c9d", "ambiguous"), ("", "empty"), ("a\0b", "nothing")]
+)
+def test_parse_invalid_argument_raises(tree: Hierarchy, argument: str, expected: str) -> None:
+    with pytest.raises(UsageError, match=expected) as caught:
         parse_selectors(tree, [argument], lookup)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize(
-    ("argument", "said"),
+    ("argument", "expected"),
     [
         ("nginx.servce", "near it: /system.slice/nginx.service"),
         ("shop-dx", f"near it: /docker/{ID}"),
         ("qqqqqq", "none of the 12 cgroups has a name like it"),
     ],
 )
-def test_near_similar_names_are_listed(tree: Hierarchy, argument: str, said: str) -> None:
+def test_near_similar_names_are_listed(tree: Hierarchy, argument: str, expected: str) -> None:
     listing = list_cgroups(tree, lookup)
-    assert listing.near(parse_selector(tree, argument)) == said
+    assert listing.near(parse_selector(tree, argument)) == expected
 
 
 def test_near_hostile_names_are_escaped(tree: Hierarchy) -> None:

@@ -92,8 +92,8 @@ WORDS: Final = [
     )
 ]
 SIZES: Final = (4, 64)
-SAID_EACH: Final = 10
-SHOWN_EACH: Final = 100
+JSON_EACH: Final = 10
+TEXT_EACH: Final = 100
 
 
 def mutated(chance: random.Random) -> bytes:
@@ -209,20 +209,20 @@ _ACCIDENTS: Final[tuple[Callable[[random.Random, list[bytes]], None], ...]] = (
 )
 
 
-def check(log: bytes, *, said: bool, shown: bool) -> int:
+def check(log: bytes, *, as_json: bool, as_text: bool) -> int:
     """Return the number of reports in a log; raises if a fact is out of bounds, or if a report cannot be
-    written as JSON (`said`) or as text (`shown`)."""
+    written as JSON (`as_json`) or as text (`as_text`)."""
     number_of_lines = log.count(b"\n") + 1
     found = list(reports(split([log])))
     for one in found:
         _check_facts(one, number_of_lines)
     assert sum(len(one.tasks) + len(one.kills) for one in found) <= number_of_lines + len(log) // 20
     for report in log_postmortem.explain(found):
-        if said:
+        if as_json:
             json.dumps(report.to_dict())
         if report.composition.total is not None:
             assert sum(part or 0 for _, part in report.composition.parts()) == report.composition.total
-        if shown:
+        if as_text:
             _check_text(report)
     return len(found)
 
@@ -322,7 +322,7 @@ def main() -> int:
         log = mutated(random.Random(f"{options.seed}-{number}"))
         size += len(log)
         try:
-            found += check(log, said=number % SAID_EACH == 0, shown=number % SHOWN_EACH == 0)
+            found += check(log, as_json=number % JSON_EACH == 0, as_text=number % TEXT_EACH == 0)
         except Exception:
             print(f"log {number} of seed {options.seed}:", file=sys.stderr)
             Path("fuzz-failure.log").write_bytes(log)

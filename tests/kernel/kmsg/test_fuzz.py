@@ -1,4 +1,4 @@
-"""A few hundred of the damaged logs of which `make fuzz` reads hundreds of thousands."""
+"""A few hundred damaged logs; `make fuzz` reads hundreds of thousands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kernel.kmsg import fuzz
 @pytest.mark.parametrize("seed", range(8))
 def test_damaged_logs_are_read_within_bounds(seed: int) -> None:
     found = sum(
-        fuzz.check(fuzz.mutated(random.Random(f"{seed}-{number}")), said=True, shown=number % 20 == 0)
+        fuzz.check(fuzz.mutated(random.Random(f"{seed}-{number}")), as_json=True, as_text=number % 20 == 0)
         for number in range(40)
     )
     assert found > 20
@@ -19,7 +19,7 @@ def test_damaged_logs_are_read_within_bounds(seed: int) -> None:
 
 def test_misleading_lines_are_read_in_time() -> None:
     for _, log in list(fuzz.bombs())[::40]:
-        fuzz.check(log, said=False, shown=False)
+        fuzz.check(log, as_json=False, as_text=False)
 
 
 def test_work_grows_linearly_with_log() -> None:

@@ -30,7 +30,7 @@ def lines_of(name: str) -> list[str]:
     return [line for line in found if line.strip()]
 
 
-def said(lines: list[str]) -> list[Any]:
+def facts_of(lines: list[str]) -> list[Any]:
     """Return the facts of a log without lines, times and hosts, which a prefix changes."""
     return [_without_stamps(without_lines(report)) for report in reports(lines)]
 
@@ -70,7 +70,7 @@ def test_log_with_prefix_has_same_facts(style: str, name: str) -> None:
     if style in ("vm", "cri", "logcli") and "-iso" in name:
         pytest.skip("of two dates, the second could be a part of the text")
     pasted = [PREFIXES[style](at, line) for at, line in enumerate(lines)]
-    assert said(pasted) == said(lines) != []
+    assert facts_of(pasted) == facts_of(lines) != []
 
 
 def mail(line: str, width: int) -> list[str]:
@@ -125,7 +125,7 @@ def gist(lines: list[str]) -> list[Any]:
 def test_log_joined_to_one_line_has_same_facts() -> None:
     lines = lines_of("written-4.19-debian10-v1-kern.log")
     kernel = [line for line in lines if " kernel: " in line]
-    assert said(["".join(kernel)]) == said(kernel) != []
+    assert facts_of(["".join(kernel)]) == facts_of(kernel) != []
 
 
 def test_prefix_within_path_belongs_to_path() -> None:

@@ -68,7 +68,7 @@ def test_command_ignores_no_signal(plain: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "mode", "status", "said"),
+    ("program", "mode", "status", "expected"),
     [
         ("no-such-command", None, 127, "command not found"),
         ("./missing", None, 127, "command not found"),
@@ -79,14 +79,14 @@ def test_command_ignores_no_signal(plain: Path) -> None:
     ],
 )
 def test_release_impossible_command_raises_with_shell_status(
-    plain: Path, program: str, mode: int | None, status: int, said: str
+    plain: Path, program: str, mode: int | None, status: int, expected: str
 ) -> None:
     if mode is not None:
         (plain / program).write_text("neither a script nor a binary\n")
         (plain / program).chmod(mode)
         program = str(plain / program)
     command = spawn(plain, [program])
-    with pytest.raises(CommandError, match=said) as caught:
+    with pytest.raises(CommandError, match=expected) as caught:
         command.release()
     assert caught.value.exit_code == status
     assert command.process.returncode is not None

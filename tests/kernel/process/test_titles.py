@@ -1,4 +1,4 @@
-"""Titles of processes, also of those that reuse a pid, and of hostile ones."""
+"""Titles of processes, including those that reuse a pid, and hostile titles."""
 
 from __future__ import annotations
 

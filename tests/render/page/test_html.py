@@ -32,7 +32,7 @@ META = {
 
 
 class WellFormed(HTMLParser):
-    """Every element that needs an end has it, in order; what is text and which links there are."""
+    """A parser that asserts that all elements are closed in order, and collects the text and the links."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,12 +94,12 @@ def test_page_is_well_formed_and_self_contained(report: OomReport, svg: str) -> 
 
 
 def test_page_has_the_facts_of_a_kill(report: OomReport, svg: str) -> None:
-    said = parsed(page([report], [], svg)).text
-    assert report.verdict.summary in said
-    assert "97 MiB" in said and "OOM kill" in said and "seconds since the trace began" in said
-    assert said.count("try_charge_memcg") == 1
-    assert "unevictable: this kernel counts it inside anon" in said
-    assert "None" not in said
+    shown = parsed(page([report], [], svg)).text
+    assert report.verdict.summary in shown
+    assert "97 MiB" in shown and "OOM kill" in shown and "seconds since the trace began" in shown
+    assert shown.count("try_charge_memcg") == 1
+    assert "unevictable: this kernel counts it inside anon" in shown
+    assert "None" not in shown
 
 
 def test_hostile_names_are_escaped_in_the_page(
@@ -179,14 +179,14 @@ def test_thrash_is_drawn_as_an_interval(timeline: pd.DataFrame, origin: pd.Times
 
 
 def test_loss_and_interruption_are_reported(report: OomReport, svg: str) -> None:
-    said = parsed(page([report], [], svg, lost=12, interrupted=True)).text
-    assert "12 records were lost" in said and "interrupted" in said
+    shown = parsed(page([report], [], svg, lost=12, interrupted=True)).text
+    assert "12 records were lost" in shown and "interrupted" in shown
 
 
 def test_page_without_a_kill_has_the_survivors(held: Held, svg: str) -> None:
-    said = parsed(page([], [held], svg)).text
-    assert "came within 1 MiB of its limit of 100 MiB" in said
-    assert "Kill" not in said
+    shown = parsed(page([], [held], svg)).text
+    assert "came within 1 MiB of its limit of 100 MiB" in shown
+    assert "Kill" not in shown
 
 
 def test_page_of_many_kills_explains_the_newest(
@@ -194,12 +194,12 @@ def test_page_of_many_kills_explains_the_newest(
 ) -> None:
     kills = [replace(new_report(HOSTILE, HOSTILE), kill_id=number) for number in range(1, 1001)]
     text = page(kills, [], svg)
-    said = parsed(text).text
+    shown = parsed(text).text
     assert text.count("<h2>Kill ") == 20
     assert text.index("<h2>Kill 1000</h2>") < text.index("<h2>Kill 981</h2>")
     assert "<td>801</td>" in text and "<td>800</td>" not in text
-    assert "800 earlier kills: memcg-tracer explain TRACE --list" in said
-    assert "killed 1,000 times in 0 s, the same cause each time (anon_growth)" in said
+    assert "800 earlier kills: memcg-tracer explain TRACE --list" in shown
+    assert "killed 1,000 times in 0 s, the same cause each time (anon_growth)" in shown
     assert "\x1b" not in text
-    said = parsed(page([], [new_held(f"/one-{number}") for number in range(60)], svg)).text
-    assert "/one-49" in said and "/one-50" not in said and "10 more cgroups were traced" in said
+    shown = parsed(page([], [new_held(f"/one-{number}") for number in range(60)], svg)).text
+    assert "/one-49" in shown and "/one-50" not in shown and "10 more cgroups were traced" in shown

@@ -42,7 +42,7 @@ def test_many_kills_have_a_marker_for_each_part_of_the_time(
 
 
 def intervals(origin: pd.Timestamp, *rows: tuple[float, float, int]) -> pd.DataFrame:
-    """(begin, end) in seconds, MiB evicted; half of it came back."""
+    """Return thrash from rows of (begin in s, end in s, MiB evicted); half of it was refaulted."""
     return pd.DataFrame(
         {
             "begin": [origin + pd.Timedelta(begin, "s") for begin, _, _ in rows],

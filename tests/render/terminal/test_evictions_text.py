@@ -159,7 +159,7 @@ def test_summary_of_a_cache_flow_states_its_numbers(
 
 
 @pytest.mark.parametrize(
-    ("seen", "told", "words"),
+    ("seen", "by_kernel", "words"),
     [
         (34, 34, "34 MiB as well"),
         (34, 37, "large folios as a whole"),
@@ -167,9 +167,9 @@ def test_summary_of_a_cache_flow_states_its_numbers(
     ],
 )
 def test_kernel_count_has_the_reason_for_a_difference(
-    flow: CacheFlow, seen: int, told: int, words: str
+    flow: CacheFlow, seen: int, by_kernel: int, words: str
 ) -> None:
-    kernel = (KernelCount("/web", 1, BEGIN, BEGIN, seen * MIB, told * MIB),)
+    kernel = (KernelCount("/web", 1, BEGIN, BEGIN, seen * MIB, by_kernel * MIB),)
     shown = drawn(replace(flow, refaults=replace(flow.refaults, kernel=kernel)), "cgroup", by_cgroup())
     assert words in " ".join(shown.split())
 

@@ -40,7 +40,7 @@ def test_page_cache_experiment_matches_the_golden_file(
 
 @pytest.fixture
 def stuck(report: OomReport) -> OomReport:
-    """Reclaim freed little since most was dirty, and tasks waited for that."""
+    """Return a report in which reclaim freed little, since most was dirty, and tasks waited for that."""
     none = dict.fromkeys(RECLAIM_COUNTS, 0)
     attempts = tuple(
         replace(
@@ -62,20 +62,20 @@ def stuck(report: OomReport) -> OomReport:
 def test_waiters_and_kept_pages_match_the_golden_file(
     stuck: OomReport, matches_golden: Callable[[str, str], None]
 ) -> None:
-    said = shown(stuck)
-    begin, end = said.index("Reclaim: the kernel"), said.index("The request, the")
-    matches_golden("explain-stuck.txt", said[begin:end])
+    text = shown(stuck)
+    begin, end = text.index("Reclaim: the kernel"), text.index("The request, the")
+    matches_golden("explain-stuck.txt", text[begin:end])
     assert max(map(cell_len, shown(stuck, columns=70).splitlines())) <= 70
 
 
 def test_swap_traffic_has_facts(report: OomReport) -> None:
-    def told(writes: SwapIo | None, reads: SwapIo | None = None) -> list[tuple[str, str]]:
+    def swap_facts(writes: SwapIo | None, reads: SwapIo | None = None) -> list[tuple[str, str]]:
         return list(reclaim_facts.swapped(replace(report.reclaim, swap_writes=writes, swap_reads=reads)))
 
-    assert told(None) == told(SwapIo(0, 0, {}), SwapIo(0, 0, {})) == []
-    (fact,) = told(SwapIo(2, 8192, {}))
+    assert swap_facts(None) == swap_facts(SwapIo(0, 0, {}), SwapIo(0, 0, {})) == []
+    (fact,) = swap_facts(SwapIo(2, 8192, {}))
     assert fact == ("to swap", "8 KiB in 2 writes, with unknown latency")
-    (fact,) = told(None, SwapIo(1, 4096, {"median": 2.0, "longest": 2.0}))
+    (fact,) = swap_facts(None, SwapIo(1, 4096, {"median": 2.0, "longest": 2.0}))
     assert fact == ("from swap", "4 KiB in 1 read, half of them within 2 ms, the slowest in 2 ms")
 
 
@@ -90,12 +90,12 @@ def test_fields_from_the_kernel_log_and_differences_are_shown(report: OomReport)
             "order: 0, in the kernel log 2",
         ),
     )
-    told = replace(report.trigger, gfp=0xCC0, gfp_names="GFP_KERNEL|__GFP_ZERO")
-    said = " ".join(shown(replace(report, quality=log, trigger=told)).split())
-    assert "it lacks tasks; taken from it: the order of the request, the composition of usage" in said
-    assert "differs the name of the trigger: \\x1b[31m[red]" in said
-    assert "differs order: 0, in the kernel log 2" in said
-    assert "GFP_KERNEL|__GFP_ZERO" in said
+    trigger = replace(report.trigger, gfp=0xCC0, gfp_names="GFP_KERNEL|__GFP_ZERO")
+    text = " ".join(shown(replace(report, quality=log, trigger=trigger)).split())
+    assert "it lacks tasks; taken from it: the order of the request, the composition of usage" in text
+    assert "differs the name of the trigger: \\x1b[31m[red]" in text
+    assert "differs order: 0, in the kernel log 2" in text
+    assert "GFP_KERNEL|__GFP_ZERO" in text
 
 
 def test_kept_pages_add_up_over_the_attempts(stuck: OomReport) -> None:
@@ -173,17 +173,17 @@ def test_hostile_names_are_escaped_within_the_width(
         advice=(HOSTILE,),
         verdict=replace(hostile.verdict, evidence=(factor(1, HOSTILE),), contributing=(factor(2, HOSTILE),)),
     )
-    said = shown(hostile, columns=columns, verbose=verbose)
-    assert "\x1b" not in said
-    assert r"\x1b[31m[red]<script>\nx\x80" in said
-    assert max(map(cell_len, said.splitlines())) <= columns
+    text = shown(hostile, columns=columns, verbose=verbose)
+    assert "\x1b" not in text
+    assert r"\x1b[31m[red]<script>\nx\x80" in text
+    assert max(map(cell_len, text.splitlines())) <= columns
 
 
 def test_every_number_of_the_composition_is_there_and_adds_up(report: OomReport) -> None:
     assert sum(value for _, value in kill_facts.composition(report)) == report.composition.total
-    said = shown(report)
-    assert "not known: unevictable" in said
-    assert "empty: dirty page cache" in said
+    text = shown(report)
+    assert "not known: unevictable" in text
+    assert "empty: dirty page cache" in text
 
 
 def test_kill_with_unknown_fields_has_no_none(report: OomReport) -> None:
@@ -201,30 +201,30 @@ def test_kill_with_unknown_fields_has_no_none(report: OomReport) -> None:
         allocators=(),
         advice=(),
     )
-    said = shown(nothing)
-    assert "RSS           not known" in said
-    assert "None" not in said
-    assert "nan" not in said
+    text = shown(nothing)
+    assert "RSS           not known" in text
+    assert "None" not in text
+    assert "nan" not in text
 
 
 def test_group_kill_and_ancestor_limit_are_shown(report: OomReport) -> None:
     many = tuple(replace(report.victims[0], pid=pid, group_kill=True) for pid in range(1000, 1009))
     owner = replace(report.limit_owner, is_ancestor=True)
-    said = shown(replace(report, victims=many, limit_owner=owner))
-    assert "1008" in said
-    assert "in a descendant of this cgroup" in " ".join(said.split())
-    assert "killed processes had mapped" in " ".join(said.split())
-    assert "9 processes by one decision: memory.oom.group is set" in " ".join(said.split())
+    text = shown(replace(report, victims=many, limit_owner=owner))
+    assert "1008" in text
+    assert "in a descendant of this cgroup" in " ".join(text.split())
+    assert "killed processes had mapped" in " ".join(text.split())
+    assert "9 processes by one decision: memory.oom.group is set" in " ".join(text.split())
 
 
 def test_victims_in_other_cgroups_have_their_cgroups(report: OomReport) -> None:
     assert "killed in" not in shown(report)
     moved = tuple(replace(report.victims[0], pid=pid, cgroup=f"/p\x1b/{pid}") for pid in range(1000, 1009))
-    said = " ".join(shown(replace(report, victims=moved)).split())
-    assert r"killed in /p\x1b/1000, /p\x1b/1001" in said
-    assert "/p\x1b" not in said
-    assert "1008" in said
-    assert "memory.oom.group" not in said
+    text = " ".join(shown(replace(report, victims=moved)).split())
+    assert r"killed in /p\x1b/1000, /p\x1b/1001" in text
+    assert "/p\x1b" not in text
+    assert "1008" in text
+    assert "memory.oom.group" not in text
 
 
 def test_cushion_that_was_never_used_up_says_so(report: OomReport) -> None:
@@ -240,9 +240,9 @@ def test_survivors_match_the_golden_file(
 ) -> None:
     cgroups = [held, *(new_held(f"/other-{number}", HOSTILE) for number in range(60))]
     for verbose, more in ((False, "54 more in -v and --json"), (True, "11 more cgroups were traced")):
-        said = console.to_text(explain_text.held(cgroups, verbose=verbose), columns=100, colour=False)
-        assert "\x1b" not in said
-        assert more in said
+        text = console.to_text(explain_text.held(cgroups, verbose=verbose), columns=100, colour=False)
+        assert "\x1b" not in text
+        assert more in text
     few = console.to_text(explain_text.held(cgroups[:3], verbose=True), columns=100, colour=False)
     matches_golden("held-verbose.txt", few)
 
@@ -254,10 +254,10 @@ def test_survivors_fit_one_screen(
         *(new_held(f"/other-{number}", HOSTILE) for number in range(9)),
         replace(held, headroom_bytes=0),
     ]
-    said = console.to_text(explain_text.held(cgroups), columns=100, colour=False)
-    matches_golden("held.txt", said)
-    assert said.index("/memcg-tracer-78-anon") < said.index("/other-0")
-    assert len(said.splitlines()) <= 30
+    text = console.to_text(explain_text.held(cgroups), columns=100, colour=False)
+    matches_golden("held.txt", text)
+    assert text.index("/memcg-tracer-78-anon") < text.index("/other-0")
+    assert len(text.splitlines()) <= 30
 
 
 def test_survivors_without_a_limit_or_a_cgroup_have_a_summary(held: Held) -> None:
@@ -274,9 +274,9 @@ def test_survivors_without_a_limit_or_a_cgroup_have_a_summary(held: Held) -> Non
         "page cache was evicted to make room, 15 MiB had to be read again."
     )
     above = replace(held, reclaim=replace(held.reclaim, attempts=0, stall_ms=0.0), refaulted_bytes=31 << 20)
-    said = dict(survivor_facts.held(above))
-    assert "30 MiB of page cache, by reclaim for an ancestor cgroup" in said["evicted"]
-    assert said["refaulted"].endswith("some of it was evicted earlier")
+    text = dict(survivor_facts.held(above))
+    assert "30 MiB of page cache, by reclaim for an ancestor cgroup" in text["evicted"]
+    assert text["refaulted"].endswith("some of it was evicted earlier")
     stuck = replace(held, stuck_since=pd.Timestamp("2025-11-24T23:40:03.000000+00:00"))
     assert "tasks are stuck" in survivor_facts.summary([stuck])
     assert "Unset it, raise the limit" in dict(survivor_facts.held(stuck))["stuck since"]

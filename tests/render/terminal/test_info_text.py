@@ -68,16 +68,16 @@ def test_stacks_without_names_are_counted(summary: info_text.Summary) -> None:
 
 
 def test_loss_is_reported_for_each_stream(summary: info_text.Summary) -> None:
-    said = shown(replace(summary, lost={"charge": 0, "pagecache": 1234}))
-    assert "pagecache     1,234" in said
-    assert "none" not in said
+    text = shown(replace(summary, lost={"charge": 0, "pagecache": 1234}))
+    assert "pagecache     1,234" in text
+    assert "none" not in text
 
 
 def test_info_of_an_interrupted_trace_has_no_none(summary: info_text.Summary) -> None:
     meta = {**summary.meta, "end_reason": None}
-    said = shown(replace(summary, interrupted=True, meta=meta, duration_s=None))
-    assert "was interrupted or is still running" in said
-    assert "None" not in said
+    text = shown(replace(summary, interrupted=True, meta=meta, duration_s=None))
+    assert "was interrupted or is still running" in text
+    assert "None" not in text
 
 
 def test_hostile_names_are_escaped_within_the_width(summary: info_text.Summary) -> None:
@@ -89,10 +89,10 @@ def test_hostile_names_are_escaped_within_the_width(summary: info_text.Summary) 
         "filters": {HOSTILE: HOSTILE},
         "probes": {HOSTILE: HOSTILE},
     }
-    said = shown(replace(summary, path=HOSTILE, cgroups=[cgroup], meta=meta, lost={HOSTILE: 1}))
-    assert "\x1b" not in said
-    assert said.count(r"\x1b[31m[red]\nx") >= 8
-    assert max(map(cell_len, said.splitlines())) <= 100
+    text = shown(replace(summary, path=HOSTILE, cgroups=[cgroup], meta=meta, lost={HOSTILE: 1}))
+    assert "\x1b" not in text
+    assert text.count(r"\x1b[31m[red]\nx") >= 8
+    assert max(map(cell_len, text.splitlines())) <= 100
 
 
 def test_many_cgroups_are_cut_and_counted(summary: info_text.Summary) -> None:
@@ -101,10 +101,10 @@ def test_many_cgroups_are_cut_and_counted(summary: info_text.Summary) -> None:
 
 def test_many_paths_of_a_filter_are_cut_and_counted(summary: info_text.Summary) -> None:
     paths = [f"/c-{number}" for number in range(30)]
-    said = shown(replace(summary, meta={**summary.meta, "filters": {"cgroups": paths, "asked": ["c-*"]}}))
-    assert "cgroups: /c-0 /c-1" in said
-    assert "/c-7 and 22 more" in " ".join(said.split())
-    assert "asked: c-*" in said
+    text = shown(replace(summary, meta={**summary.meta, "filters": {"cgroups": paths, "asked": ["c-*"]}}))
+    assert "cgroups: /c-0 /c-1" in text
+    assert "/c-7 and 22 more" in " ".join(text.split())
+    assert "asked: c-*" in text
 
 
 def test_info_document_is_complete(summary: info_text.Summary) -> None:

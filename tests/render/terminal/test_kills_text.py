@@ -18,7 +18,7 @@ HOSTILE = "\x1b[31m[red]<script>\nx"
 
 
 def loop(report: OomReport, count: int, **owner: Any) -> list[OomReport]:
-    """`count` kills of one name, a second apart."""
+    """Return `count` kills of one name, a second apart."""
     return [
         replace(
             report,
@@ -44,8 +44,8 @@ def test_summary_of_one_name_counts_its_causes(report: OomReport) -> None:
         "container crasher: killed 7 times in 6 s, the same cause each time (anon_growth)."
     ]
     mixed = [*seven[:5], *(with_cause(one, "shmem") for one in seven[5:])]
-    (said,) = kill_list.summary(mixed)
-    assert said.endswith("killed 7 times in 6 s, the causes: anon_growth 5 times, shmem twice.")
+    (text,) = kill_list.summary(mixed)
+    assert text.endswith("killed 7 times in 6 s, the causes: anon_growth 5 times, shmem twice.")
 
 
 def test_summary_has_the_most_killed_name_first(report: OomReport) -> None:
@@ -56,7 +56,7 @@ def test_summary_has_the_most_killed_name_first(report: OomReport) -> None:
         *loop(report, 2, container="app", pod="web-1"),
         *loop(report, 3, container="app", pod="web-2"),
     ]
-    assert [said.partition(":")[0] for said in kill_list.summary(kills)] == [
+    assert [text.partition(":")[0] for text in kill_list.summary(kills)] == [
         "container app, pod web-2",
         "container app, pod web-1",
         "the whole machine",
@@ -74,8 +74,8 @@ def test_pod_at_its_own_limit_is_named(report: OomReport) -> None:
 def test_reports_without_a_victim_are_not_counted_as_kills(report: OomReport) -> None:
     kills = loop(report, 2, container="crasher")
     kills[1] = replace(kills[1], victims=())
-    (said,) = kill_list.summary(kills)
-    assert said.startswith("container crasher: out of memory twice in 1 s,")
+    (text,) = kill_list.summary(kills)
+    assert text.startswith("container crasher: out of memory twice in 1 s,")
     story = drawn(list(kills_text.above_the_explanation(kills, kills[0])))
     assert "Kill 1, the newest with a known victim (1 other: --kill N explains one)" in story
 
@@ -90,41 +90,41 @@ def test_list_has_a_line_for_each_kill(report: OomReport, matches_golden: Callab
 
 
 def test_last_kills_are_above_the_explanation(report: OomReport) -> None:
-    said = drawn(
+    text = drawn(
         list(kills_text.above_the_explanation(kills := loop(report, 30, container="crasher"), kills[-1]))
     )
-    numbers = [line.split()[0] for line in said.splitlines() if line.endswith("  crasher")]
+    numbers = [line.split()[0] for line in text.splitlines() if line.endswith("  crasher")]
     assert numbers == [str(number) for number in range(23, 31)]
-    assert "22 earlier kills are left out: --list shows all" in said
-    assert "Kill 30, the newest (29 others" in said
-    assert len(said.splitlines()) <= 16
+    assert "22 earlier kills are left out: --list shows all" in text
+    assert "Kill 30, the newest (29 others" in text
+    assert len(text.splitlines()) <= 16
 
 
 def test_times_of_several_days_have_their_date(report: OomReport) -> None:
     kills = loop(report, 2)
     kills[1] = replace(kills[1], time=pd.Timestamp("2025-11-25T00:00:01+00:00"))
-    said = drawn(list(kills_text.listed(kills)))
-    assert "2025-11-24 23:50:01" in said and "2025-11-25 00:00:01" in said and "times are of" not in said
+    text = drawn(list(kills_text.listed(kills)))
+    assert "2025-11-24 23:50:01" in text and "2025-11-25 00:00:01" in text and "times are of" not in text
 
 
 def test_kill_without_a_time_or_an_owner_is_not_known(report: OomReport) -> None:
     owner = replace(report.limit_owner, cgroup=None, container=None, pod=None, limit_bytes=None)
     kills = [replace(one, time=None, limit_owner=owner) for one in loop(report, 2)]
-    said = drawn(list(kills_text.listed(kills)))
-    assert said.count("not known") >= 4
+    text = drawn(list(kills_text.listed(kills)))
+    assert text.count("not known") >= 4
     assert next(kill_list.summary(kills)).startswith("unknown cgroups: killed twice,")
 
 
 def test_container_id_is_shortened(report: OomReport) -> None:
-    said = drawn(list(kills_text.listed(loop(report, 2, container="4f2a" * 16, cgroup="/docker/4f2a"))))
-    assert said.count("  4f2a4f2a4f2a\n") == 2 and "4f2a" * 4 not in said
+    text = drawn(list(kills_text.listed(loop(report, 2, container="4f2a" * 16, cgroup="/docker/4f2a"))))
+    assert text.count("  4f2a4f2a4f2a\n") == 2 and "4f2a" * 4 not in text
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100])
 def test_hostile_names_are_escaped_within_the_width(report: OomReport, columns: int) -> None:
     victim = replace(report.victims[0], comm=HOSTILE)
     kills = loop(replace(report, victims=(victim,)), 3, container=HOSTILE, pod=HOSTILE, cgroup=HOSTILE)
-    said = drawn(list(kills_text.above_the_explanation(kills, kills[-1])), columns)
-    assert "\x1b" not in said
-    assert r"\x1b[31m[red]" in said
-    assert max(map(cell_len, said.splitlines())) <= columns
+    text = drawn(list(kills_text.above_the_explanation(kills, kills[-1])), columns)
+    assert "\x1b" not in text
+    assert r"\x1b[31m[red]" in text
+    assert max(map(cell_len, text.splitlines())) <= columns

@@ -56,7 +56,7 @@ def test_waits_have_a_lane_beside_pressure(
 
 
 def test_lane_is_to_scale_without_pressure(waiting: pd.DataFrame, heading: Heading) -> None:
-    """37 ms of dirty pages where 114.2 ms are 10 cells."""
+    """A row has 37 ms of waits for dirty pages; 114.2 ms are 10 cells."""
     waiting["psi_some_us"] = waiting["psi_full_us"] = pd.array([pd.NA] * len(waiting), dtype="Int64")
     shown = drawn(waiting, heading)
     lines = {line[:9].strip(): line for line in shown.splitlines() if "│" in line}

@@ -48,7 +48,7 @@ def assert_unbroken(draw: Callable[[], Iterable[RenderableType]], known: set[str
 
 
 def forms(report: OomReport) -> set[str]:
-    """Return all words of the explanation of a kill in any width, with bars and without."""
+    """Return the words of the explanation of a kill in any width, with bars and without."""
     brief = [first_screen.kill_screen(report, lines=1000)]
     drawn = [console.to_text(brief, columns=columns, colour=False) for columns in (99, 1000)]
     drawn.append(console.to_text(everything(report), columns=1000, colour=False))

@@ -50,5 +50,5 @@ def test_process_title_is_once_below_the_table(report: OomReport) -> None:
     worker = Candidate(98, "postgres\n", 230, 0, 1 << 20, False, 230, 0, "postgres: checkpointer\x1b[31m")
     dead = replace(worker, pid=report.victims[0].pid)
     plain = replace(worker, pid=97, cmdline=None)
-    said = list(candidate_facts.titles(replace(report, candidates=(dead, worker, plain))))
-    assert said == [("candidate", "postgres\\n (98) [postgres: checkpointer\\x1b[31m]")]
+    found = list(candidate_facts.titles(replace(report, candidates=(dead, worker, plain))))
+    assert found == [("candidate", "postgres\\n (98) [postgres: checkpointer\\x1b[31m]")]

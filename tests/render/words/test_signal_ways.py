@@ -26,8 +26,8 @@ def test_probes_of_older_traces_have_only_the_hook() -> None:
 
 
 def test_names_of_signals_and_hooks_are_escaped() -> None:
-    ((name, said),) = signal_ways.taken({"\x1b[31m": EXACT | {"hook": "\x1b[31m"}})
-    assert "\x1b" not in name + said
+    ((name, words),) = signal_ways.taken({"\x1b[31m": EXACT | {"hook": "\x1b[31m"}})
+    assert "\x1b" not in name + words
 
 
 def test_inexact_signals_are_one_line() -> None:

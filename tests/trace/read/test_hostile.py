@@ -1,4 +1,4 @@
-"""Traces that were made to harm their reader."""
+"""Traces that are made to harm their reader."""
 
 from __future__ import annotations
 

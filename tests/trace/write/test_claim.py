@@ -1,4 +1,4 @@
-"""The directories that a new trace may have, the files that are removed for it, and those that never are."""
+"""The directories that a new trace may use, the files that it removes, and those that it never removes."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_claim_by_two_recorders_at_once_succeeds_for_one(tmp_path: Path, old: Pa
         for _ in range(4)
     ]
 
-    def said(recorder: subprocess.Popen[str]) -> str:
+    def answer_of(recorder: subprocess.Popen[str]) -> str:
         assert recorder.stdin
         assert recorder.stdout
         recorder.stdin.write("\n")
@@ -197,7 +197,7 @@ def test_claim_by_two_recorders_at_once_succeeds_for_one(tmp_path: Path, old: Pa
         assert recorder.stdout
         assert recorder.stdout.readline() == "here\n"
     with ThreadPoolExecutor() as threads:
-        answers = list(threads.map(said, recorders))
+        answers = list(threads.map(answer_of, recorders))
     for recorder in recorders:
         recorder.communicate("\n")
     assert answers.count("won") == 1, answers

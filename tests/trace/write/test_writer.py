@@ -201,8 +201,8 @@ def flush_until_written(writer: TraceWriter) -> None:
 
 
 def test_full_disk_rows_wait_in_memory(open_writer: OpenWriter, rows_of: RowsOf, disk: Path) -> None:
-    said: list[str] = []
-    writer = open_writer("disk/trace", warn=said.append)
+    warnings: list[str] = []
+    writer = open_writer("disk/trace", warn=warnings.append)
     writer.append("loss", rows_of("loss", range(10)))
     writer.append("tasks", rows_of("tasks", range(10)))
     writer.flush()
@@ -211,8 +211,8 @@ def test_full_disk_rows_wait_in_memory(open_writer: OpenWriter, rows_of: RowsOf,
         writer.append("loss", rows_of("loss", range(start, start + 2000)))
         writer.append("tasks", rows_of("tasks", range(start, start + 2000)))
         writer.flush()
-    assert len(said) == 1, "once, however often it is tried"
-    assert said[0].startswith(
+    assert len(warnings) == 1, "once, however often it is tried"
+    assert warnings[0].startswith(
         f"cannot write the trace {writer.path}: No space left on device; recording goes"
     )
     assert lost_of(writer.path) == list(range(10)), "what was flushed is readable meanwhile"
@@ -220,7 +220,7 @@ def test_full_disk_rows_wait_in_memory(open_writer: OpenWriter, rows_of: RowsOf,
 
     filler.unlink()
     flush_until_written(writer)
-    assert said[1:] == [f"the trace {writer.path} can be written again: no row was lost"]
+    assert warnings[1:] == [f"the trace {writer.path} can be written again: no row was lost"]
     assert lost_of(writer.path) == list(range(20_010))
     writer.append("loss", rows_of("loss", range(20_010, 20_012)))
     writer.close("done")
@@ -285,15 +285,15 @@ def test_close_on_full_disk_reports_written_rows(
 
 
 def test_removed_directory_fails_only_at_close(open_writer: OpenWriter, rows_of: RowsOf) -> None:
-    said: list[str] = []
-    writer = open_writer(warn=said.append)
+    warnings: list[str] = []
+    writer = open_writer(warn=warnings.append)
     writer.append("loss", rows_of("loss", range(10)))
     writer.flush()
     shutil.rmtree(writer.path)
     for start in range(10, 100, 10):
         writer.append("loss", rows_of("loss", range(start, start + 10)))
         writer.flush()
-    assert [line.partition(";")[0] for line in said] == [
+    assert [line.partition(";")[0] for line in warnings] == [
         f"cannot write the trace {writer.path}: its directory was removed"
     ]
     with pytest.raises(TraceError, match="its directory was removed; nothing of it is left, and 100 rows"):
@@ -318,8 +318,8 @@ def test_removed_journals_lose_only_their_rows(open_writer: OpenWriter, rows_of:
 
 
 def test_file_size_limit_begins_new_parts(open_writer: OpenWriter, rows_of: RowsOf) -> None:
-    said: list[str] = []
-    writer = open_writer(warn=said.append)
+    warnings: list[str] = []
+    writer = open_writer(warn=warnings.append)
     with files_limited_to(30_000):
         for start in range(0, 10_000, 100):
             writer.append("loss", rows_of("loss", range(start, start + 100)))
@@ -327,7 +327,7 @@ def test_file_size_limit_begins_new_parts(open_writer: OpenWriter, rows_of: Rows
             writer.flush()
         assert len(list((writer.path / "journal").iterdir())) > 10
         assert lost_of(writer.path) == list(range(10_000))
-        assert said == []
+        assert warnings == []
     writer.close("done")
     assert lost_of(writer.path) == list(range(10_000))
     assert Trace(writer.path).rows("tasks") == 10_000

@@ -1,4 +1,4 @@
-"""The registry of causes: what it finds, and what it refuses."""
+"""The registry of causes: the modules that it finds, and those that it refuses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PARTS = {
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """A package of whole causes, each of which a test may change before it is imported."""
+    """Make a package of complete causes, which a test may change before the import."""
     folder = tmp_path / "some_causes"
     folder.mkdir()
     for name in (*OF_THE_JSON, "registry", "__init__"):

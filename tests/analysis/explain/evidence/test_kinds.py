@@ -1,4 +1,4 @@
-"""Kinds of evidence: names of numbers, and the tables that they were read from."""
+"""Kinds of evidence: the names of their numbers, and the tables of their source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Composition: parts that do not overlap and add up to usage, however the kernel's counters overlap."""
+"""Composition: its parts add up to usage without overlap, although the kernel's counters overlap."""
 
 from __future__ import annotations
 

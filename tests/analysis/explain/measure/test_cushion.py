@@ -1,4 +1,4 @@
-"""The page cache as a cushion, of a synthetic kill with known numbers."""
+"""The page cache as a cushion before a synthetic kill with known numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages that reclaim stole, as traced and by the kernel's count, of a synthetic kill."""
+"""The pages that reclaim evicted before a synthetic kill, by the trace and by the kernel's count."""
 
 from __future__ import annotations
 

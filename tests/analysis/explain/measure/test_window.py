@@ -1,4 +1,4 @@
-"""The window before a kill, of synthetic kills with known times."""
+"""The window before synthetic kills with known times."""
 
 from __future__ import annotations
 

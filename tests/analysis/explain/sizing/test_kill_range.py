@@ -13,7 +13,7 @@ PAGE = 4096
 MIB = 1 << 20
 LIMIT = 100 * MIB
 UNSEEN = 2 * (64 * PAGE + (256 << 10))
-"""Room for what the ledger does not see on two CPUs: a batch of charges and changes not handed over."""
+"""Room for memory that the ledger lacks on two CPUs: stocks of charges, and sums that are not yet sent."""
 
 
 def why_not(report: OomReport) -> str:

@@ -1,4 +1,4 @@
-"""The range of limits for a cgroup that lived, from synthetic work whose demand is known to the byte."""
+"""The range of limits for a cgroup without a kill, from synthetic work whose demand is known to the byte."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAGE = 4096
 MIB = 1 << 20
 LIMIT = 100 * MIB
 UNSEEN = 2 * (64 * PAGE + (256 << 10))
-"""Room for what the ledger does not see on two CPUs: a batch of charges and changes not handed over."""
+"""Room for memory that the ledger lacks on two CPUs: stocks of charges, and sums that are not yet sent."""
 SLAB = MIB
 """The reclaimable slab of the work, for which `high` has room."""
 

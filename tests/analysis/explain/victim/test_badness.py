@@ -1,4 +1,4 @@
-"""The arithmetic of `oom_badness` (mm/oom_kill.c), by numbers worked out by hand."""
+"""The arithmetic of `oom_badness` (mm/oom_kill.c), compared with numbers worked out by hand."""
 
 from __future__ import annotations
 

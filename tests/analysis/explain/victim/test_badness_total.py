@@ -1,4 +1,4 @@
-"""The total that badness is measured against, of synthetic kills with known limits."""
+"""The total for badness, of synthetic kills with known limits."""
 
 from __future__ import annotations
 

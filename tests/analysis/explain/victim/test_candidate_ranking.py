@@ -1,4 +1,4 @@
-"""The ranking of candidates, against the kernel's loop and against trying every oom_score_adj."""
+"""The ranking of candidates, compared with the kernel's loop, and with a trial of every oom_score_adj."""
 
 from __future__ import annotations
 

@@ -91,8 +91,8 @@ def test_selection_of_a_task_with_less_badness_is_a_disagreement(trace: Any) -> 
     weighed(trace, 1.90, 43, 9001)
     weighed(trace, 1.92, 41, 9000)
     (report,) = explain(trace)
-    (said,) = report.quality.disagreements
-    assert "task43 (pid 43) with a badness of 9001 pages would have been killed" in said
+    (disagreement,) = report.quality.disagreements
+    assert "task43 (pid 43) with a badness of 9001 pages would have been killed" in disagreement
     assert report.what_if == ()
 
 

@@ -63,7 +63,7 @@ def test_kill_has_the_cause_of_the_memory_that_filled_its_limit(
         workloads.append(start_workload(directory, *steps))
         assert workloads[-1].advance() == "start"
     for workload in workloads:
-        workload.let_on()
+        workload.release()
     assert [workload.process.wait() for workload in workloads] == [-9] * len(limited)
 
     reports = {report.limit_owner.cgroup: report for report in tracer.open(recorder.stop()).explain()}

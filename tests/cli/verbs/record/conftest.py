@@ -1,4 +1,4 @@
-"""`memcg-tracer record` as a user runs it, and checks that it left nothing behind."""
+"""`memcg-tracer record` as a user runs it, with checks that it left nothing behind."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Recording(Recorder):
         return meta
 
     def cgroups(self) -> list[Path]:
-        """The cgroups that it made."""
+        """Return the cgroups that the recorder made."""
         hierarchy = memory_hierarchy()
         parents = {hierarchy.mount, hierarchy.directory(own_path(hierarchy))}
         return [made for parent in parents for made in parent.glob(f"{NAME_PREFIX}{self.process.pid}-*")]
@@ -71,7 +71,7 @@ class Recording(Recorder):
             return False
 
     def assert_refused(self, status: int, *words: str) -> None:
-        """Check that it ended with this status and one line with these words, without a path."""
+        """Assert that it ended with this status and one line with these words, and printed no path."""
         self.end()
         assert (self.process.returncode, self.stdout) == (status, ""), self.stderr
         *before, last = self.stderr.splitlines()
@@ -83,7 +83,7 @@ class Recording(Recorder):
         self.assert_nothing_left()
 
     def assert_ended(self, status: int, end_reason: str) -> None:
-        """Check that it ended with this status and a complete trace, and printed its path last."""
+        """Assert that it ended with this status and a complete trace, and printed the trace's path last."""
         self.end()
         assert self.process.returncode == status, self.stderr
         assert self.stdout.splitlines()[-1] == str(self.path)
@@ -92,7 +92,7 @@ class Recording(Recorder):
         self.assert_nothing_left()
 
     def assert_trace(self, end_reason: str) -> None:
-        """The trace was ended for that reason, and every table of it can be read."""
+        """Assert that the trace has this end reason, and that every table of it can be read."""
         trace = tracer.open(self.path)
         assert self.meta["end_reason"] == end_reason
         for table in ("charge", "pagecache", "reclaim", "oom", "samples", "loss"):
@@ -110,6 +110,6 @@ StartRecording = Callable[..., Recording]
 
 @pytest.fixture
 def start_recording(tmp_path: Path) -> Iterator[StartRecording]:
-    """`start_recording(*options, wrapper=(), launch=..., env={}, output=True, **popen)`, in `tmp_path`."""
+    """Return `start_recording(*options, **how)`, which starts a `Recording` in `tmp_path`."""
     with ExitStack() as started:
         yield lambda *options, **how: started.enter_context(Recording(tmp_path, *options, **how))

@@ -63,7 +63,7 @@ def test_second_signal_ends_the_recording_at_once(start_recording: StartRecordin
 def test_signal_before_the_start_leaves_nothing(
     start_recording: StartRecording, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """While the programs are compiled, say: the command never runs."""
+    """The signal comes while the programs are compiled; the command never runs."""
     recording = start_recording("--", "touch", "ran")
     recording.wait_for(recording.cgroups)
     recording.process.send_signal(number)
@@ -103,7 +103,7 @@ def test_status_of_the_command_is_returned(start_recording: StartRecording, scri
 
 
 def test_command_starts_after_the_probes_are_attached(start_recording: StartRecording) -> None:
-    """Check that the command finds the ready file, and that its first page is in the trace."""
+    """The command finds the ready file, and the trace has the command's first page."""
     script = (
         "test -e ready || exit 10\n"
         """grep -q '"hook": "raw_tracepoint mark_victim"' trace/meta.json || exit 11\n"""
@@ -124,7 +124,7 @@ def test_ready_file_appears_with_the_start(start_recording: StartRecording) -> N
 
 
 def test_closed_stderr_does_not_end_the_recording(start_recording: StartRecording) -> None:
-    """Whoever read our messages is gone: no reason to stop recording, or to leave a cgroup behind."""
+    """The recording goes on without a reader of its messages, and leaves no cgroup behind."""
     reader, writer = os.pipe()
     os.close(reader)
     recording = start_recording("--", "sh", "-c", "exit 6", stderr=writer)
@@ -136,7 +136,7 @@ def test_closed_stderr_does_not_end_the_recording(start_recording: StartRecordin
 def test_hostile_command_is_escaped(
     start_recording: StartRecording, tmp_path: Path, options: list[str]
 ) -> None:
-    """Its name is that of its process, in the trace, the messages, and a directory."""
+    """The command's name is in the trace, in the messages, and in the name of a directory."""
     hostile = tmp_path / "\x1b[31m\n<b>"
     hostile.symlink_to(sys.executable)
     code = "x = bytearray(b'x') * (40 << 20)" if options else "pass"

@@ -24,14 +24,17 @@ STATUS = 7
 
 
 def on_a_small_disk(mount: str) -> list[str]:
-    """Run what follows with a private filesystem at `disk`; the trace is copied out of it at the end."""
+    """Return a wrapper: a command with a private filesystem at `disk`, from which the trace is copied."""
     script = f'{mount}; status=0; "$@" || status=$?; cp -a disk/trace trace; exit $status'
     return ["unshare", "--mount", "sh", "-euc", script, "sh"]
 
 
 @pytest.fixture
 def start_on_disk(start_recording: StartRecording, tmp_path: Path) -> Callable[..., Any]:
-    """`start_on_disk(script, *options, mount=...)`: a recording onto a small disk of a CMD, with `STATUS`."""
+    """Return `start_on_disk(script, *options, mount=...)`, which records a CMD onto a small disk.
+
+    CMD runs the script, and ends with `STATUS`.
+    """
     (tmp_path / "disk").mkdir()
 
     def start(script: str, *options: str, mount: str = "mount -t tmpfs -o size=8m,mode=700 none disk") -> Any:
@@ -57,7 +60,7 @@ def warnings(recording: Any) -> list[str]:
 
 
 def churned_pages(recording: Any) -> int:
-    """The pages that CMD added to the page cache, by their number in one round."""
+    """Return the number of pages that CMD added to the page cache, in all rounds."""
     pagecache = tracer.open(recording.path).pagecache
     files = tracer.open(recording.path).inodes
     churned = files[files["path"].str.endswith("/churned").fillna(False)]["inode_id"]
@@ -78,7 +81,7 @@ def test_full_disk_does_not_disturb_the_command(start_on_disk: Callable[..., Any
     assert "readable" in last
     trace = tracer.open(recording.path)
     assert set(trace.samples["source"]) >= {"start", "periodic"}
-    assert recording.meta["end_reason"] in ("write_failed", None)  # None: not even that could be written
+    assert recording.meta["end_reason"] in ("write_failed", None)  # None: meta.json could not be written
 
 
 def test_disk_with_room_again_gets_all_rows(start_on_disk: Callable[..., Any]) -> None:

@@ -41,9 +41,9 @@ ROUNDS_UNDER_LOAD = int(os.environ.get("MEMCG_TRACER_ROUNDS_UNDER_LOAD", "2"))
 
 @dataclass
 class NumberedWork:
-    """Start a process that adds page after page to the page cache of one file.
+    """A file to whose page cache a process adds page after page.
 
-    `written_ns[n]` is when page n came to be written (CLOCK_MONOTONIC), 0 while it was not.
+    `written_ns[n]` is the time before the write of page n (CLOCK_MONOTONIC), or 0 before that.
     """
 
     inode: int
@@ -67,10 +67,10 @@ def numbered_work(memcg: Path, disk_dir: Path) -> Iterator[NumberedWork]:
 
 
 def killed_after(recording: Any, ready: Path, wait_s: float) -> tuple[int, int]:
-    """Kill the recorder so long after it is ready; return both times (CLOCK_MONOTONIC)."""
+    """Kill the recorder `wait_s` after it is ready; return both times (CLOCK_MONOTONIC, in ns)."""
     recording.wait_for(ready.exists)
     begin_ns = time.monotonic_ns()
-    time.sleep(wait_s)  # the moment itself is what is tried here
+    time.sleep(wait_s)  # the test is about the moment of the kill, so no event is awaited
     killed_ns = time.monotonic_ns()
     recording.process.send_signal(signal.SIGKILL)
     recording.process.wait()
@@ -78,15 +78,15 @@ def killed_after(recording: Any, ready: Path, wait_s: float) -> tuple[int, int]:
 
 
 def missing_pages(trace: Path, work: NumberedWork, begin_ns: int, end_ns: int) -> tuple[int, int]:
-    """Return the number of pages written in this time, and the number that the trace lacks.
+    """Return the number of pages written in this time, and how many of them the trace lacks.
 
-    What the trace has must be without a hole.
+    The pages in the trace must be consecutive.
     """
     pagecache = tracer.open(trace).pagecache
     added = pagecache[(pagecache["ino"] == work.inode) & (pagecache["op"] == "add")]
     assert (added["nr_pages"] == 1).all()
     pages = np.sort(added["index"].to_numpy())
-    assert (np.diff(pages) == 1).all(), "a hole, or something is there twice"
+    assert (np.diff(pages) == 1).all(), "a page is missing between others, or is there twice"
     due = np.flatnonzero((begin_ns <= work.written_ns) & (work.written_ns < end_ns))
     return len(due), int(np.isin(due, pages, invert=True).sum())
 
@@ -114,7 +114,7 @@ def test_recorder_killed_at_twenty_moments_leaves_a_trace(
 
 
 class Load:
-    """So many processes of normal priority that each waits most of the time for a CPU; they begin stopped."""
+    """Processes of normal priority, so many that each mostly waits for a CPU; they begin stopped."""
 
     def __init__(self) -> None:
         self._processes = [subprocess.Popen(["sh", "-c", BUSY_FROM_STOP]) for _ in range(BUSY)]
@@ -135,13 +135,16 @@ class Load:
 
 @pytest.fixture
 def load() -> Iterator[Load]:
-    with closing(Load()) as made:
-        yield made
+    with closing(Load()) as load:
+        yield load
 
 
 @dataclass
 class Work:
-    """Pages that are written one by one, and processes that are killed one by one, each with its time."""
+    """Pages that are written one by one, and processes that are killed one by one, each with its time.
+
+    A row of `kills` is (pid, start, end), in ns of CLOCK_MONOTONIC.
+    """
 
     pages: NumberedWork
     kills: npt.NDArray[np.uint64]
@@ -150,13 +153,13 @@ class Work:
 
 @pytest.fixture
 def work(memcg: Path, numbered_work: NumberedWork, tmp_path: Path) -> Iterator[Work]:
-    noted = tmp_path / "kills"
-    with noted.open("xb+") as file:
+    record = tmp_path / "kills"
+    with record.open("xb+") as file:
         file.truncate(MOST_KILLS * 24)
         kills = np.frombuffer(mmap.mmap(file.fileno(), 0), "<u8").reshape(-1, 3)
-    preferred = ["nice", "-n", "-10"]  # so that there are kills in each round, and they are noted soon
+    preferred = ["nice", "-n", "-10"]  # so that each round has kills, and their times are recorded soon
     with ephemeral_cgroup("kills", 20 << 20, 0) as killing:
-        command = [*preferred, sys.executable, str(KILLED_WORK), str(killing), str(noted)]
+        command = [*preferred, sys.executable, str(KILLED_WORK), str(killing), str(record)]
         with subprocess.Popen(command) as process:
             try:
                 yield Work(numbered_work, kills, (memcg.name, killing.name))
@@ -168,7 +171,7 @@ def work(memcg: Path, numbered_work: NumberedWork, tmp_path: Path) -> Iterator[W
 def test_recorder_killed_soon_after_ready_under_load_has_all_older_rows(
     start_recording: StartRecording, work: Work, tmp_path: Path, load: Load
 ) -> None:
-    """No page is lost that is older than 250 ms, and no kill that is older than 50."""
+    """No page older than 250 ms and no kill older than 50 ms is lost."""
     pages = kills = 0
     for round_number in range(ROUNDS_UNDER_LOAD):
         ready = tmp_path / f"ready-{round_number}"
@@ -200,7 +203,7 @@ def test_kill_before_sigkill_of_the_recorder_is_in_the_trace(
     seen: list[int] = []
     while len(seen) <= round_number:
         line = recording.process.stderr.readline().decode()
-        assert line, "it ended early"
+        assert line, "the recorder ended before the kill"
         if "OOM kill: " in line:
             seen.append(int(line.split("(pid ")[1].split(")")[0]))
     recording.process.send_signal(signal.SIGKILL)

@@ -30,7 +30,7 @@ def nice_of(pid: int) -> int:
 def test_recorder_starts_with_priority_and_the_command_without(
     start_recording: StartRecording,
 ) -> None:
-    """Nor has the command another timer slack, which real-time scheduling would have left it."""
+    """The command has the caller's timer slack as well, although real-time scheduling changes it."""
     recording = start_recording("--", sys.executable, "-c", SHOW)
     if os.getpriority(os.PRIO_PROCESS, 0) == 0:
         recording.wait_for(lambda: nice_of(recording.process.pid) == -10)

@@ -23,7 +23,7 @@ AS_NOBODY = (
 
 
 def in_private_mounts(script: str) -> list[str]:
-    """Run what follows after `script`, which may hide things under mounts that nobody else sees."""
+    """Return a wrapper that runs `script`, and then a command, in a private mount namespace."""
     return ["unshare", "--mount", "sh", "-euc", f'{script}; exec "$@"', "sh"]
 
 
@@ -75,7 +75,7 @@ NO_BCC = in_private_mounts(
 
 @pytest.fixture
 def fake_bcc(tmp_path: Path) -> Callable[[str], dict[str, str]]:
-    """`fake_bcc(source)`: the environment in which `import bcc` finds a module with that source."""
+    """Return `fake_bcc(source)`, which returns an environment whose module `bcc` has that source."""
 
     def make(source: str) -> dict[str, str]:
         folder = tmp_path / "python"
@@ -125,10 +125,10 @@ def test_wrong_bcc_is_skipped_for_the_right_one(
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("last_act", ["sys.exit(1)", "os._exit(1)", "os.abort()"])
-def test_bcc_or_llvm_ends_the_process(
+def test_bcc_that_ends_its_process_is_reported(
     start_recording: StartRecording, fake_bcc: Callable[[str], dict[str, str]], last_act: str
 ) -> None:
-    """BCC calls sys.exit, LLVM exit(3) and abort(3): stood in for by a module that does the same."""
+    """A fake module ends the process as BCC does by sys.exit, and LLVM by exit(3) and abort(3)."""
     source = f"import os, sys\ndef BPF(**_):\n    os.write(2, b'out of luck\\n')\n    {last_act}\n"
     recording = start_recording("--", "true", env=fake_bcc(source)).end()
     assert recording.status == 1
@@ -151,7 +151,7 @@ def test_limit_below_one_page_is_refused(start_recording: StartRecording) -> Non
 
 @pytest.mark.kernel
 def test_cgroup_that_does_not_exist_is_awaited(start_recording: StartRecording, memcg: Path) -> None:
-    """The line shows similar names, in case of a typing error."""
+    """The message lists similar names, in case of a typing error."""
     wrong = memcg.name[:-1] + "x"
     recording = start_recording("-c", wrong, "-d", "0.1")
     recording.assert_ended(0, "duration")

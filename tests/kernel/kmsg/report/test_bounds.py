@@ -20,8 +20,8 @@ SIZES = {"total-vm": 20_000_000, "anon-rss": 3_000_000, "file-rss": 4, "shmem-rs
 
 def report(**changed: int) -> LogReport:
     sizes = SIZES | {name.replace("_", "-"): size for name, size in changed.items()}
-    told = ", ".join(f"{name}:{size}kB" for name, size in sizes.items())
-    kill = f"Out of memory: Killed process 7 (hog) {told.replace('kB, pgtables', 'kB, UID:0 pgtables')}"
+    printed = ", ".join(f"{name}:{size}kB" for name, size in sizes.items())
+    kill = f"Out of memory: Killed process 7 (hog) {printed.replace('kB, pgtables', 'kB, UID:0 pgtables')}"
     (found,) = reports([f"[ 1.{at:06d}] {line}" for at, line in enumerate((*MACHINE, *TABLE, kill))])
     return found
 
