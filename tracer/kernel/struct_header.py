@@ -54,7 +54,7 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "vm_area_struct": ("vm_file",),
     "vm_fault": ("vma", "pgoff"),
     "mem_cgroup_per_node": ("memcg", "lruvec"),
-    "oom_control": ("memcg", "gfp_mask", "order", "totalpages", "chosen", "chosen_points", "constraint"),
+    "oom_control": ("memcg", "gfp_mask", "order", "totalpages", "constraint"),
     "mnt_namespace": ("ns.inum",),
     "pid_namespace": ("child_reaper",),
     "nsproxy": ("mnt_ns", "pid_ns_for_children"),
