@@ -20,7 +20,7 @@ from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 
 pytestmark = pytest.mark.kernel
 
-HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY = 1, 2, 5, 6
+HASH, ARRAY, PERCPU_ARRAY = 1, 2, 6
 PAIR = json.dumps(
     ["pair", [["low", "unsigned int"], ["high", "signed char"], ["rest", "char", [3]]], "struct"]
 )

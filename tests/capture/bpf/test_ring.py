@@ -16,7 +16,7 @@ from tracer.capture.bpf.ring import Ring
 from tracer.errors import TracerError
 
 PAGE = mmap.PAGESIZE
-BUSY, LENGTH_BITS = 1 << 31, (1 << 30) - 1
+BUSY = 1 << 31
 HEADER = struct.Struct("<II")  # struct bpf_ringbuf_hdr: len, pg_off
 
 RECORDS = [np.dtype([("number", "<u8"), ("rest", "u1", size - 8)]) for size in (16, 56, 60, 480)]
