@@ -166,7 +166,7 @@ struct pagecache_event {
 };
 _Static_assert(sizeof(struct pagecache_event) == 64, "size");
 
-/* One reclaim attempt, from begin to end; time_ns is the begin. */
+/* One reclaim attempt, from start to end; time_ns is the start. */
 struct reclaim_event {
 	u64 time_ns;
 	u64 duration_ns;
@@ -209,7 +209,7 @@ struct reclaim_event {
 };
 _Static_assert(sizeof(struct reclaim_event) == 168, "size");
 
-/* One wait of a task for memory; time_ns is the begin. */
+/* One wait of a task for memory; time_ns is the start. */
 struct stall_event {
 	u64 time_ns;
 	u64 duration_ns;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * The stream `reclaim`: reclaim attempts, from begin to end, with the pages scanned and reclaimed
- * on each list. Between begin and end the attempt is in `attempts`, by thread, where other programs
+ * The stream `reclaim`: reclaim attempts, from start to end, with the pages scanned and reclaimed
+ * on each list. Between start and end the attempt is in `attempts`, by thread, where other programs
  * look up the attempt of the current task.
  */
 

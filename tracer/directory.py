@@ -1,6 +1,6 @@
 """A directory held open by a descriptor.
 
-Names are looked up in the directory itself, even if its path leads elsewhere by now, and a symbolic link in
+Names are looked up in the directory itself, even if its path now leads elsewhere, and a symbolic link in
 place of a file or folder is an error. So a user who can write to a directory further up the path cannot
 redirect a write to another file.
 """

@@ -16,7 +16,8 @@ from tracer.trace.write.writer import TraceWriter
 def create_trace(options: Options, hierarchy: Hierarchy, observer: Observer) -> TraceWriter:
     """Create the trace. Call it after everything else that can fail.
 
-    Then an earlier trace is never overwritten in vain, and each new trace has a pipeline that ends it.
+    So an earlier trace is overwritten only if the recording can begin, and each new trace has a pipeline that
+    ends it.
     """
     began = meta.begin(
         command_line=["memcg-tracer", *map(stored_path, sys.argv[1:])],

@@ -12,8 +12,8 @@ class Options:
 
     `limit_bytes` and `swap_bytes` bound the cgroup that is made for `command`. `ring_pages` gives rings
     another size than the default, in pages. `hooks` is the family of hooks to take for each signal that has
-    one (kernel/probes.py). `stacks_bytes` turns stack sampling on: one sample for each so many bytes that a
-    process charges.
+    one (kernel/probes.py). `stacks_bytes` turns stack sampling on: it is the number of bytes that a process
+    charges for each sample.
     """
 
     output: Path

@@ -143,7 +143,7 @@ class Pipeline:
         return [*(self._programs.ring_fd(name) for name in self._rings), *self._kernel_log.fds()]
 
     def start(self) -> None:
-        """Take up the cgroups that exist, and attach: from here on the ledger counts."""
+        """Add the existing cgroups, and attach the programs: from here on the ledger counts."""
         self._selection.begin()
         self._traced.find(self._rings["cgroup"].read)
         if self._kernel_log.state != READ:
@@ -165,7 +165,7 @@ class Pipeline:
         self._writer.open_journals()
         self._write_samples(self._sampler.sample("start", self._clock_offset_ns))
         self.drain()
-        self.read_rings()  # the first pass is several times slower than others: have it behind us
+        self.read_rings()  # the first pass is several times slower than others: do it now
         self.flush()
         self._writer.require_written()
         self.startup_s = time.monotonic() - self._began_s
@@ -297,7 +297,7 @@ class Pipeline:
         self._writer.append_rows("loss", self._losses.take(self._clock_offset_ns))
 
     def _lost_here(self) -> dict[str, int]:
-        """Return the losses of what no ring carries."""
+        """Return stream -> lost records, for the tables without a ring."""
         return {
             "kernel_log": self._kernel_log.lost,
             "samples": self._sampler.lost,

@@ -1,6 +1,6 @@
 """A trial of what a recording needs: BCC, the kernel log, the BPF programs, and the cost of their events.
 
-`doctor` shows the result, beside what the kernel offers (kernel/features.py).
+`doctor` shows the result, together with what the kernel offers (kernel/features.py).
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def function_hooks(closed: Mapping[str, str], options: Collection[str] | None) -
 
 
 def try_programs(types: Btf, hierarchy: Hierarchy, *, measure: bool) -> Examination:
-    """Compile, load, attach and detach all programs. No cgroup is traced, but for the one of `measure`."""
+    """Compile, load, attach and detach all programs. No cgroup is traced, except the one of `measure`."""
     begin = time.monotonic()
     warnings: list[str] = []
     checks: list[Check] = []

@@ -81,7 +81,7 @@ class Btf:
             ) from None
 
     def _scan(self) -> None:
-        """Record the begin of each type, and the first type of each name among the kinds that are looked up
+        """Record the start of each type, and the first type of each name among the kinds that are looked up
         by name.
 
         Records vary in length, so this walk over all types is the only slow step.

@@ -208,7 +208,7 @@ def _struct(btf: Btf, name: str, known: set[str]) -> list[str]:
 
 
 def _member(btf: Btf, type_id: int, path: str) -> Member | None:
-    """Return a member by a dotted path, with its offset from the begin of the outermost structure."""
+    """Return a member by a dotted path, with its offset from the beginning of the outermost structure."""
     name, _, rest = path.partition(".")
     found = btf.member(type_id, name)
     if found is None or not rest:

@@ -2,7 +2,7 @@
 
 Modules at the bottom serve both rooms:
 
-    untrusted_files — files of a trace that may come from anybody
+    untrusted_files — files of a trace that may come from anyone
     layout — the files of a trace by table
     value_ranges — the range of numbers of each column
     meta_check — the values that each key of meta.json may have

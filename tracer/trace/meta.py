@@ -38,7 +38,7 @@ class Memory(TypedDict):
 
     total_bytes: int | None  # MemTotal
     swap_total_bytes: int | None
-    swappiness: int | None  # vm.swappiness; on v1 each cgroup has a value of its own as well
+    swappiness: int | None  # vm.swappiness; on v1 each cgroup also has its own value
 
 
 class _FirstMeta(TypedDict):

@@ -1,6 +1,6 @@
 """The values that each key of meta.json may have.
 
-The file may come from anybody, and code that reads it relies on its types and ranges.
+The file may come from anyone, and code that reads it relies on its types and ranges.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The files of a trace that may come from anybody: only regular files below the trace's directory are opened.
+"""The files of a trace that may come from anyone: only regular files below the trace's directory are opened.
 
 The trace itself may be named by a symbolic link. Below it, every link is refused, and so is every file that
 is not regular: a read from a FIFO would block, and a read from a device would not end.

@@ -47,7 +47,7 @@ PAGECACHE: Final = Record(
 
 RECLAIM: Final = Record(
     "reclaim",
-    "One reclaim attempt, from begin to end; time_ns is the begin.",
+    "One reclaim attempt, from start to end; time_ns is the start.",
     (
         Field("time_ns", "u64"),
         Field("duration_ns", "u64"),
@@ -96,7 +96,7 @@ RECLAIM: Final = Record(
 
 STALL: Final = Record(
     "stall",
-    "One wait of a task for memory; time_ns is the begin.",
+    "One wait of a task for memory; time_ns is the start.",
     (
         Field("time_ns", "u64"),
         Field("duration_ns", "u64"),

@@ -75,4 +75,4 @@ LOSSES: Final = Enumeration(
 )
 
 RING_BYTES: Final = {stream.name: stream.ring_bytes for stream in STREAMS} | {records.WATCHED.name: 4 << 20}
-"""The size of each ring: those of the streams, and that of calibration."""
+"""Name of a ring -> its size: the rings of the streams, and the ring of calibration."""

@@ -53,11 +53,11 @@ class Programs:
     Compiling takes most of a recorder's start. It runs in a child from here on: call `wait` before any other
     method.
 
-    `version` is that of the cgroup hierarchy with the memory controller. `trace_all`: trace every cgroup,
-    not only those of capture/bpf/roots.py. `ring_pages`: name -> pages of rings that differ from
-    `RING_BYTES`. `forced`: the family of hooks to prefer (`Kind.family`). `stacks_bytes`: sample one stack
-    for each so many bytes that a process charges. Raises `TracerError` if BCC is not there, or if the kernel
-    lacks a structure that all programs read.
+    `version` is that of the cgroup hierarchy with the memory controller. `trace_all`: trace every cgroup, not
+    only the selected ones (capture/bpf/roots.py). `ring_pages`: name -> pages of rings that differ from
+    `RING_BYTES`. `forced`: the family of hooks to prefer (`Kind.family`). `stacks_bytes`: the bytes that a
+    process charges for each sample of its stack; None: no samples. Raises TracerError if BCC is not
+    installed, or if the kernel lacks a structure that all programs read.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class Programs:
         return [*flags, "-Wno-unused-function"]
 
     def run(self, name: str, args: Sequence[int] = (), cpu: int | None = None) -> int:
-        """Run a program by hand, on `cpu` or on any, and return its result. Raises OSError."""
+        """Run a program once, on `cpu` or on any CPU, and return its result. Raises OSError."""
         return run_program(self._loaded.load_runnable(name), args, cpu)
 
     def map(self, name: str) -> Map:
@@ -181,7 +181,8 @@ class Programs:
         return self._ring_pages[name] * mmap.PAGESIZE
 
     def attach(self, warn: Callable[[str], None]) -> None:
-        """Attach the chosen programs, those of decisions first: a ledger without them explains nothing.
+        """Attach the chosen programs, first those that record OOM decisions: a ledger without them explains
+        nothing.
 
         A signal that the kernel refuses to attach loses its way in `choices`, and `warn` gets a line. Raises
         TracerError if the signal is required.

@@ -1,4 +1,4 @@
-"""Readings of the maps in which the BPF programs of a recording leave what no ring carries."""
+"""Readings of the maps that the BPF programs of a recording fill, besides the rings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The maps that say which cgroups the BPF programs trace: `roots` with all below them, and wanted paths.
+"""The maps of the cgroups that the BPF programs trace: `roots` with all cgroups below them, and paths.
 
 The BPF program decides on a new cgroup before its first charge (follow_new in bpf/identity.bpf.c).
 """
@@ -23,7 +23,7 @@ REMEMBERED_PATHS: Final = WANTED_PATHS // 2
 
 
 class Roots:
-    """The selection as the BPF programs see it.
+    """The selection, as the maps of the BPF programs have it.
 
     `rooted` is the path of the cgroup mount in the hierarchy: paths in the kernel begin with it.
     """

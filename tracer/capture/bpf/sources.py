@@ -35,11 +35,11 @@ def source_text(btf: Btf, hooks: Sequence[Hook]) -> str:
 
 
 def ordered_sources(folder: Path, programs: str = "*.bpf.c") -> dict[str, str]:
-    """Return name below `folder` -> text of the sources, each behind those that it includes.
+    """Return name below `folder` -> text of the sources, each after those that it includes.
 
     `programs` is a pattern of the files to begin with.
 
-    Clang must not see the includes: BCC rewrites calls of map methods in the main file only.
+    The lines that include them are removed: BCC rewrites calls of map methods in the main file only.
     """
     folder = folder.resolve()
     texts: dict[Path, str] = {}

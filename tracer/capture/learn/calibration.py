@@ -53,7 +53,7 @@ def calibrate(programs: Programs, btf: Btf, hierarchy: Hierarchy) -> Mapping[str
     """Calibrate the programs, before they are attached. Return item name -> position in
     memcg_vmstats_percpu.state.
 
-    Whatever cannot be learnt stays unknown. Causes by system call are then `other`, a category without a
+    A fact that cannot be learnt stays unknown. Causes by system call are then `other`, a category without a
     position is as exact as its hook (see `describe`), and composition comes from memory.stat alone.
     """
     _find_cpu_offsets(programs)
@@ -74,9 +74,9 @@ def describe(
 ) -> dict[str, dict[str, str | None]]:
     """Return signal name -> its hook and meaning, as in meta.json.
 
-    `enumerators`: those that the kernel has. `version`: of cgroups. The detail names the categories whose
-    totals are not exact: the position of the counter is not known, and the hook does not report every change
-    in full.
+    `enumerators` are those of the kernel, and `version` is that of cgroups. The detail names the categories
+    whose totals are not exact: the position of the counter is not known, and the hook does not report every
+    change in full.
     """
     documents = {choice.signal.name: choice.document() for choice in choices}
     for choice in choices:

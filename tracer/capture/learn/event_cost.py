@@ -35,7 +35,7 @@ _WITHIN_S: Final = 30.0  # the work takes a third of a second; emulated machines
 
 @dataclass(frozen=True)
 class EventCost:
-    """`event_ns`: the time of our programs for one event, begin and end together; None without an event.
+    """`event_ns`: the time of our programs for one event, start and end together; None without an event.
 
     It is the mean of the whole machine. So it includes events of cgroups that are not traced, for which the
     programs return early. It does not include the kernel's time to reach a program.
@@ -107,7 +107,7 @@ def _work_in(cgroup: Path) -> None:
 def _read_and_map_a_file() -> None:
     """Read and map a file that exceeds the limit: page cache is added, reclaimed, and added again by faults.
 
-    The file is a hole. Its pages enter the page cache all the same, and no disk is kept busy.
+    The file is a hole. Its pages enter the page cache like others, without disk I/O.
     """
     place = first_on_a_disk((Path(tempfile.gettempdir()), Path("/var/tmp"), Path.cwd()))
     if place is None:

@@ -82,7 +82,7 @@ class Decoder:
         """Return the rows of the stream's table that stand for `records`.
 
         A column with the name of a field has the values of the field, and `X_bytes` those of `X_pages` in
-        bytes. `columns` are those that the records do not hold.
+        bytes. `columns` are the columns that the records lack.
         """
         schema = TABLES[stream.table]
         columns = self._computed(stream, records) | columns

@@ -54,7 +54,7 @@ class LogFilter:
         return kept
 
     def end(self) -> list[Row]:
-        """Return the rows that are held: no line will name their cgroup any more."""
+        """Return the held rows: no later line will name their cgroup."""
         held, self._held = self._held, []
         return held
 

@@ -49,7 +49,7 @@ class SelectorState:
         self._reported, self.arrivals = frozenset(self.present), 0
 
     def news(self, *, is_last: bool) -> str | None:
-        """Return a line on what appeared, went or came back since the last line; None if nothing did.
+        """Return a line on what appeared, disappeared or came back since the last line; None if nothing did.
 
         After the first ten lines each pause is twice as long as the one before, up to a minute. `is_last`
         ignores the pause: no further line follows.

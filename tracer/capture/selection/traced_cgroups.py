@@ -34,7 +34,7 @@ class TracedCgroups:
     clock_offset_ns: int
 
     def find(self, read_events: Callable[[], Records]) -> None:
-        """Take up the requested cgroups that exist; `read_events` reads the ring of cgroup events.
+        """Add the requested cgroups that exist; `read_events` reads the ring of cgroup events.
 
         Raises TracerError if one that was requested has no memory controller.
         """
@@ -48,7 +48,7 @@ class TracedCgroups:
                     self._require_memory(self._add_existing(cgroup), directory, roots)
 
     def take_events(self, records: Records) -> list[dict[str, Any]]:
-        """Take `cgroup` records, and the cgroups that are decided by now.
+        """Process `cgroup` records, and add the cgroups that were selected since the last call.
 
         Returns the first rows of `samples` of cgroups that existed before they were selected.
         """

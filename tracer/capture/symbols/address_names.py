@@ -1,4 +1,4 @@
-"""Names of user-space addresses, found while the process lives, and never guessed.
+"""Names of user-space addresses, found while the process exists, and never guessed.
 
 A frame is `symbol [module]`, or `[module]+0xoffset` if the module has no symbol there, or else the bare
 address. It is also the bare address if the process is gone, or has executed another program since its stack

@@ -41,7 +41,7 @@ def without_probes(frames: Sequence[str]) -> list[str]:
     """Return a kernel stack, innermost first, as it would be without hooks.
 
     A trampoline calls a function whose exit is hooked, and is itself called by the first instruction of that
-    function, which so may appear twice.
+    function. So the function may appear twice.
     """
     kept: list[str] = []
     is_behind_trampoline = False

@@ -1,8 +1,8 @@
 """Symbol tables in child processes.
 
 BCC reads files of processes that may end meanwhile, and anyone may have made those files. If a process ends
-at a bad moment, BCC 0.31 closes a descriptor of a random number (ProcSyms::ModulePath in src/cc/syms.h
-leaves `fd_` uninitialised). In the recorder that would be a map's or the trace's.
+at a bad moment, BCC 0.31 closes a descriptor of a random number (ProcSyms::ModulePath in src/cc/syms.h leaves
+`fd_` uninitialised). In the recorder, this could be the descriptor of a map or of the trace.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MADE: Final = b"+"
 
 
 class SymbolProcess:
-    """A `SymbolTable` that `make` makes in a child process, which lives until `close`.
+    """A `SymbolTable` that `make` makes in a child process, which runs until `close`.
 
     It resolves nothing once the child has ended or did not answer in time.
     """
@@ -48,7 +48,7 @@ class SymbolProcess:
             self._is_ready = self._socket.recv(1) == _MADE  # wait: the table is as of now
 
     def resolve(self, address: int) -> tuple[str | None, int, str | None]:
-        """See `SymbolTable.resolve`; any address is fine."""
+        """See `SymbolTable.resolve`; any address is allowed."""
         if self._is_ready:
             self._is_ready = False  # a late answer must not be taken for the answer to the next request
             with suppress(OSError, ValueError):

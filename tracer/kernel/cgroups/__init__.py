@@ -1,1 +1,1 @@
-"""Memory cgroups: where they are, what their files contain, and which containers they belong to."""
+"""Memory cgroups: their directories, the contents of their files, and the containers that they belong to."""

@@ -48,7 +48,7 @@ class Hierarchy:
 
 
 def memory_hierarchy() -> Hierarchy:
-    """Return the hierarchy of the memory controller on this machine: v1, v2, or v1 beside a cgroup2 without
+    """Return the hierarchy of the memory controller on this machine: v1, v2, or v1 next to a cgroup2 without
     memory.
 
     Raises TracerError if there is none: the controller is switched off, or its filesystem is not mounted.

@@ -202,9 +202,9 @@ def _add_memsw_refusals(reading: Reading) -> None:
     """Add the refusals of memory + swap to those of memory, on v1.
 
     A charge that memory + swap refuses does not reach the counter of memory (try_charge_memcg,
-    mm/memcontrol.c), so a cgroup whose two limits are equal hits that of memory + swap. Since "page_counter:
-    track failcnt only for legacy cgroups", v6.15, refusals are counted for memory alone: then 0 may also mean
-    that the limit was hit.
+    mm/memcontrol.c), so a cgroup whose two limits are equal hits the limit of memory + swap. Since
+    "page_counter: track failcnt only for legacy cgroups", v6.15, refusals are counted for memory alone: then
+    0 may also mean that the limit was hit.
     """
     refused = reading["swap_max_events"]
     limit, memsw_limit = reading["limit_bytes"], reading["swap_limit_bytes"]

@@ -22,7 +22,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def get(path: Path, url: str, *, timeout_s: float, max_bytes: int) -> bytes | None:
-    """Return the body of the answer to GET `url`, cut at `max_bytes`; None if there is no answer with status
+    """Return the body of the response to GET `url`, cut at `max_bytes`; None without a response of status
     200."""
     connection = _UnixConnection(path, timeout_s)
     try:

@@ -1,4 +1,4 @@
-"""OOM reports from a kernel log, in whatever format it was kept or pasted.
+"""OOM reports from a kernel log, in any format in which it was stored or pasted.
 
 text — the text of a log: from a file's bytes to the messages of the kernel
 report — the facts of an OOM report, and the lines that state them

@@ -1,4 +1,4 @@
-"""One OOM report, assembled from its lines in the order in which they come."""
+"""One OOM report, assembled from its lines in the order of the log."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ class Assembly:
     machine: mem_info.MemInfoReader = field(default_factory=mem_info.MemInfoReader)
 
     def is_past(self, section: Section) -> bool:
-        """Return whether lines of a later section came, so that a line of this section begins another
-        report."""
+        """Return whether the report has lines of a later section, so that a line of this section begins
+        another report."""
         return any(SECTIONS.index(seen) > SECTIONS.index(section) for seen in self.seen)
 
     def touch(self, record: Record, section: Section | None = None, mode: str | None = None) -> None:
@@ -242,7 +242,8 @@ class Assembly:
     def _memcg_of_stats(self) -> str | None:
         """Return the cgroup whose limit was hit from the title of its memory.stat.
 
-        Before v5.3 it is the first of those of a subtree, which follows its counters.
+        Kernels before v5.3 print the memory.stat of each cgroup of the subtree; the first one is that of the
+        limit, and follows its page counters.
         """
         if not self.stats:
             return None

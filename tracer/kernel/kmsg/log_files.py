@@ -28,7 +28,7 @@ _COMPRESSED: Final = (
     (b"\xfd7zXZ\x00", "xz", lzma.open),
     (b"BZh", "bzip2", bz2.open),
 )
-"""The begin of a compressed file, its format, and the function that opens it."""
+"""The first bytes of a compressed file, its format, and the function that opens it."""
 
 _MOST_MAGIC: Final = 6
 _KILL: Final = re.compile(r"Kill(?:ed)? process|invoked oom-killer|oom-kill:constraint")
@@ -38,12 +38,12 @@ _OF_OTHER_FORMATS: Final = (
     (b"\x28\xb5\x2f\xfd", "zstd: give it to zstdcat, and what that prints to --kmsg -"),
     (b"LPKSHHRH", "a journal: give it to journalctl -k --file, and what that prints to --kmsg -"),
 )
-"""The begin of a file that is not text, and the advice for the user."""
+"""The first bytes of a file that is not text, and the advice for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The kernel's kills in a log, each once, and those of killers in user space."""
+    """The kills in a log, each once: those of the kernel, and those of killers in user space."""
 
     reports: list[LogReport]
     userspace_kills: list[UserspaceKill]

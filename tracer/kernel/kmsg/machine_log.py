@@ -44,7 +44,7 @@ _TITLES: Final = (
 )
 _GAP_LINES: Final = 1000
 _GAP_NS: Final = 60_000_000_000
-"""A report that gets no line for so long has no end in this log."""
+"""A report that gets no line for so long (in lines or in time) has no end in this log."""
 
 _CHOICE_TO_KILL_LINES: Final = 50
 _MOST_PIDS: Final = 4096

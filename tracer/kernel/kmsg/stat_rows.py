@@ -20,7 +20,7 @@ _PREFIX: Final = 19  # characters of a prefix such as <6>[12345.678901]
 
 @dataclass(slots=True)
 class StatRows:
-    """memory.stat of one cgroup, while its lines come; `printed` is the line that names the cgroup."""
+    """memory.stat of one cgroup, collected line by line; `printed` is the line that names the cgroup."""
 
     printed: MemoryStat
     values: dict[str, int]

@@ -19,7 +19,7 @@ def read_title(tgid: int, start_ns: int, proc: Path = _PROC) -> str | None:
     """Return /proc/PID/cmdline of the process that started at `start_ns` (CLOCK_BOOTTIME), with spaces
     between words.
 
-    None if the process is gone, has no memory any more, or is a kernel thread.
+    None if the process has ended, has no address space left, or is a kernel thread.
     """
     try:
         with open(proc / str(tgid) / "cmdline", "rb", buffering=0) as stream:  # noqa: PTH123  hot

@@ -1,1 +1,1 @@
-"""Reading a trace that may come from anybody: bounded, checked, and converted to pandas."""
+"""Reading a trace that may come from anyone: bounded, checked, and converted to pandas."""

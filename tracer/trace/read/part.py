@@ -1,6 +1,6 @@
 """Reading of one file of a table, within the bounds of memory.
 
-The file may come from anybody. The rows that leave this module have the types of `schema.TABLES`, NULL only
+The file may come from anyone. The rows that leave this module have the types of `schema.TABLES`, NULL only
 where the schema allows it, valid UTF-8, and numbers within `value_ranges.value_range`. No later code checks
 them again.
 """

@@ -38,13 +38,13 @@ class Journal:
         self._stream = pa.ipc.new_stream(self._file, schema)
 
     def append(self, batch: pa.RecordBatch) -> None:
-        """Write a batch, which `flush` makes safe."""
+        """Write a batch; it survives this process after `flush`."""
         self._unflushed.append(batch)
         self.rows += batch.num_rows
         self._stream.write_batch(batch)
 
     def flush(self) -> None:
-        """Give all rows to the kernel, so that they survive the death of this process."""
+        """Give all rows to the kernel, so that they survive the end of this process."""
         self._file.flush()
         if self.is_removed:
             raise FileNotFoundError(errno.ENOENT, "its files were removed", self.name)

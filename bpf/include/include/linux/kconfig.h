@@ -2,8 +2,8 @@
 /*
  * BCC includes this first, in place of the configuration of a kernel build. With this folder as
  * BCC_KERNEL_SOURCE no kernel headers are needed: BCC has the prototypes of the helpers, and BTF
- * has the structures of the running kernel (tracer/kernel/btf.py). Only the names below are needed
- * besides.
+ * has the structures of the running kernel (tracer/kernel/btf.py). Beyond that, only the names
+ * below are needed.
  */
 #ifndef MEMCG_TRACER_KCONFIG_H
 #define MEMCG_TRACER_KCONFIG_H

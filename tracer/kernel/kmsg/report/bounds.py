@@ -15,7 +15,7 @@ percpu_counter"), v6.2."""
 
 
 def kill(told: Kill, row: TaskRow | None, machine_bytes: int | None) -> Kill:
-    """Return the kill without sizes above that of the machine, or of its own address space.
+    """Return the kill without sizes above the machine's memory, or above the victim's address space.
 
     Kernels before 941f762bcb27 ("mm/oom: fix pgtables units mismatch in Killed process message"), v5.5, print
     pgtables in bytes with the unit kB.

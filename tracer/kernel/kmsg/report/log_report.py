@@ -1,8 +1,8 @@
 """The facts of an OOM report as frozen dataclasses: one `LogReport` for each decision of the OOM killer.
 
 Names are the kernel's (mm/oom_kill.c, mm/memcontrol.c, mm/show_mem.c). Sizes are in bytes, also where the
-kernel prints KB, and in pages where the name says so. None means that the log does not have the fact; so does
-an empty tuple or mapping whose section is in `LogReport.missing`.
+kernel prints KB, and in pages where the name says so. None means that the log does not have the fact. An
+empty tuple or mapping means the same if its section is in `LogReport.missing`.
 
 Text is kept as it was printed. Users of the machine choose the names in it (comm, cgroup path).
 """
@@ -134,7 +134,7 @@ class TaskRow:
 class Kill:
     """A task that was sent SIGKILL, from a `Killed process` line.
 
-    `reason` is the begin of the line (`Memory cgroup out of memory`).
+    `reason` is the beginning of the line (`Memory cgroup out of memory`).
     """
 
     stamp: Stamp

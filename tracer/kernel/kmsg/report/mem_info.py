@@ -15,7 +15,8 @@ _PAGE_KB: Final = (4, 16, 64)
 _NODE: Final = re.compile(
     r"(?:Node (\d{1,4}) )?(?:(DMA|DMA32|Normal|HighMem|Movable|Device) free:|(?<=\d )active_anon:)"
 )
-"""The begin of a line of a zone or node; kernels without NUMA print a zone without its node (show_node)."""
+"""The beginning of a line of a zone or node; kernels without NUMA print a zone without its node
+(show_node)."""
 
 _AMOUNT: Final = re.compile(r"(?<![\w()])([a-z][a-z_()]{0,63}):(\d{1,20})(k[Bb])?(?=\s|$)", re.IGNORECASE)
 _SUMS: Final = (

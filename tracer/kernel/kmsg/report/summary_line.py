@@ -2,9 +2,9 @@
 
 It is `oom-kill:constraint=…` since ef8444ea01d7 ("mm, oom: reorganize the oom report in dump_header"), v5.0,
 and `Task in /a/b killed as a result of limit of /a` before. A comm or a path may contain any of the words
-around it. So a comm is bounded by its length (TASK_COMM_LEN), numbers are read where no name can follow, and
-of several ways to read two paths the one is taken in which the victim's cgroup is the limit's own, or one
-below it.
+around it. So a comm is bounded by its length (TASK_COMM_LEN), and numbers are read where no name can follow.
+If two paths can be read in several ways, the reading is taken in which the victim's cgroup is that of the
+limit, or one below it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MEMS: Final = re.compile(rf",mems_allowed=({_NODES}),(?:(global_oom),|oom_memcg
 _SPACED: Final = re.compile(
     r",\s{1,40}(?=(?:cpuset|mems_allowed|oom_memcg|task_memcg|task|pid|uid)=|global_oom,)"
 )
-"""The space between two fields where people broke the line anew."""
+"""The space between two fields at which a user wrapped the line again."""
 
 _PID_UID: Final = re.compile(r",pid= *(\d{1,10}),uid= *(\d{1,10})\s*")
 
@@ -107,8 +107,8 @@ def limit_of(text: str) -> tuple[str, str | None] | None:
 def _chosen(text: str, comm: str | None) -> tuple[Chosen | None, str]:
     """Return the task at the end of the line, and the text before it.
 
-    Of several places at which its name may begin, the one is taken that makes it `comm`, else the first one
-    that leaves a name no longer than a comm.
+    Its name may begin at several places. The place is taken at which the name is `comm`, or else the first
+    place at which it is no longer than a comm.
     """
     at = text.rfind(",pid=")
     numbers = _PID_UID.fullmatch(text, at) if at >= 0 else None

@@ -1,8 +1,8 @@
 """From the lines of one log to the messages of the kernel in them.
 
 A line is read in the style that it is in (`styles`). Quote marks, names of nodes, and what a console or a log
-shipper adds before the style begins are skipped: up to the kernel's own time stamp if the line has one, else
-as `prefixes` has learned it from the lines before.
+shipper adds before the style begins are skipped: up to the kernel's own time stamp if the line has one, or
+else by the prefixes of earlier lines (`prefixes`).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Reader:
         ]
 
     def _behind_prefix(self, line: str, record: Record) -> Record | None:
-        """Return the message behind a prefix that hides it, or `record`, as which the whole line reads."""
+        """Return the message after a prefix that hides it, or `record`, the reading of the whole line."""
         if shapes.kind(record.text) not in (None, "header"):  # a header begins with a name, or with a prefix
             return record
         stamp = _STAMP.search(line, record.prefix, prefixes.MOST_CHARACTERS)
@@ -136,7 +136,7 @@ def _clean(line: str) -> str:
 def _behind(line: str, at: int, outer: Record, *, is_whole: bool) -> Record | None:
     """Return the message that begins at `at` in a line.
 
-    A time or host that it lacks is taken from `outer`, as which the whole line reads. If not `is_whole`, a
+    A time or host that it lacks is taken from `outer`, the reading of the whole line. If not `is_whole`, a
     line without a prefix may continue the line before.
     """
     found = styles.read(line[at:], outer.stamp.line)

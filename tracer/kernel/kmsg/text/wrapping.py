@@ -136,7 +136,8 @@ def _join(left: str, part: str, of_kind: str | None, columns: tuple[str, ...]) -
 
 
 def _fits(row: str, columns: tuple[str, ...]) -> bool:
-    """Return whether a row of the table of tasks has these columns, and no digit at the begin of its name."""
+    """Return whether a row of the table of tasks has these columns, and no digit at the beginning of its
+    name."""
     found = line_markers.task_row(row.lstrip(), len(columns) - 2)
     return found is not None and not found.groups()[-1][:1].isdigit()
 
