@@ -2,9 +2,8 @@
 
 The order of the layers is the table in docs/architecture.md. The order of the rooms of a folder is the list
 in the docstring of its `__init__.py`, a line each: `room — what it holds`. A room imports only from rooms
-above it in that list. Modules of the folder that are not in the list stand above all of its rooms: they
-import from any room, and no room imports from them. A module at the bottom, from which rooms do import, is
-in the list.
+before it in that list. Modules of the folder that are not in the list come after all of its rooms: they
+import from any room, and no room imports from them. A module from which rooms do import is in the list.
 """
 
 from __future__ import annotations
@@ -25,9 +24,11 @@ import pytest
 TOP: Final = Path(__file__).parents[1]
 MODULES: Final = sorted(TOP.glob("tracer/**/*.py"))
 FOLDERS: Final = sorted({module.parent for module in MODULES})
-LAYERS: Final = re.findall(
-    r"^\| `tracer/(\w+)/` \|", (TOP / "docs/architecture.md").read_text(), flags=re.MULTILINE
-)
+DOCUMENT: Final = (TOP / "docs/architecture.md").read_text()
+LAYERS: Final = re.findall(r"^\| `tracer/(\w+)/` \|", DOCUMENT, flags=re.MULTILINE)
+OF_NO_PACKAGE: Final = frozenset({"tracer", "_typeshed"})
+"""Imports of the project itself, and of what only the type checker has."""
+
 WAYS_IN: Final = ("tracer/__init__.py", "tracer/__main__.py")
 """Modules that stand above all layers, and lead to them."""
 
@@ -228,6 +229,15 @@ def test_one_module_imports_bcc_and_one_matplotlib() -> None:
 )
 def test_module_of_kernel_or_capture_does_not_import_pandas(module: Path) -> None:
     assert "pandas" not in packages(imported_at_once(ast.parse(module.read_text())))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_third_party_packages_of_a_layer_are_those_of_the_document(layer: str) -> None:
+    modules = TOP.glob(f"tracer/{layer}/**/*.py")
+    imported = set[str]().union(*(packages(imports(ast.parse(module.read_text()))) for module in modules))
+    (cell,) = re.findall(rf"^\| `tracer/{layer}/` \|.*\| ([^|]*)\|$", DOCUMENT, flags=re.MULTILINE)
+    named = {name for part in re.split("[,;]", cell) for name in part.split()[:1]}
+    assert imported - sys.stdlib_module_names - OF_NO_PACKAGE == named
 
 
 def test_import_of_the_recorder_does_not_load_pandas() -> None:
