@@ -34,6 +34,11 @@ def synopsis(verb: str, source: str) -> set[str]:
     return set(re.findall(r"\bFl ([\w-]+)", lines[1]))
 
 
+def test_every_module_of_verbs_is_in_the_list() -> None:
+    folder = Path(group.__file__).with_name("verbs")
+    assert sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__") == VERBS
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_verb_and_its_options_are_in_the_manual(verb: str) -> None:
     source = MANUAL.read_text()

@@ -23,6 +23,7 @@ from synthetic.findings import (
 
 from tracer.analysis.explain import verdict
 from tracer.analysis.explain.advice import advise
+from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.measure.findings import Circumstances, Shortage, Swap
 from tracer.analysis.results.memory import COMPOSITION_PARTS, Composition
 
@@ -83,6 +84,10 @@ def test_judge_known_composition_names_the_cause(
     assert [one.weight for one in judged.suspects] == sorted(
         (one.weight for one in judged.suspects), reverse=True
     )
+
+
+def test_every_cause_has_a_case() -> None:
+    assert {cause for cause, *_ in CASES} == set(CAUSES)
 
 
 def test_summary_of_each_cause_states_its_numbers() -> None:

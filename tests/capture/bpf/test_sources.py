@@ -14,7 +14,7 @@ from tracer.capture.bpf.sources import bpf_folder, ordered_sources
 from tracer.capture.bpf.syscall import machine
 from tracer.kernel import struct_header
 from tracer.kernel.btf import Btf
-from tracer.wire.streams import RING_BYTES
+from tracer.wire.streams import RING_BYTES, STREAMS, Stream
 
 COLUMNS = 100
 LINES = 400
@@ -47,6 +47,12 @@ def test_source_files_and_lines_are_short() -> None:
         lines = path.read_text().expandtabs(8).splitlines()
         assert len(lines) < LINES, path
         assert max(map(len, lines)) <= COLUMNS, path
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
+def test_stream_has_its_ring_in_the_sources(stream: Stream) -> None:
+    ring = f"BPF_RINGBUF_OUTPUT({stream.name}_ring, {stream.name.upper()}_RING_PAGES);"
+    assert [path.name for path in files() if ring in path.read_text()] != []
 
 
 @pytest.mark.kernel

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from synthetic.findings import findings, grew, made_of
 
+from tracer.analysis import explain
 from tracer.analysis.explain.evidence.kinds import COMPOSITION, KINDS, OF_SUSPECTS, found, on_suspect
 from tracer.analysis.results.conclusions import Evidence, Suspect
 from tracer.schema import TABLES
@@ -22,6 +23,12 @@ def test_source_of_every_kind_is_a_table_of_a_trace() -> None:
     tables = {table for kind in KINDS.values() for table in kind.source}
     assert tables - {COMPOSITION} <= set(TABLES)
     assert all(kind.source for name, kind in KINDS.items() if name not in OF_SUSPECTS)
+
+
+def test_every_kind_is_found_somewhere() -> None:
+    files = [path for path in Path(explain.__path__[0]).rglob("*.py") if path.name != "kinds.py"]
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    assert [kind for kind in KINDS if f'"{kind}"' not in text] == []
 
 
 def test_found_with_other_numbers_raises_type_error() -> None:
