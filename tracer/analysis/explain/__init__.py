@@ -1,4 +1,4 @@
-"""The cause of each kill, from a trace or from a kernel log, and what held where nothing was killed.
+"""The cause of each kill, from a trace or from a kernel log, and the distance to the limit without a kill.
 
 `postmortem`, `log_postmortem` and `survivors` stand above all rooms. A room imports only from rooms above it
 in this list:
@@ -6,9 +6,9 @@ in this list:
     wording — how sentences name a cgroup, a process and a limit
     measure — the findings on a kill: memory, cache, growth, allocators, limit owner, trigger and victims
     victim — badness, the ranking of the candidates, and what would have changed it
-    sizing — the least limit under which the same work would have lived
-    evidence — what speaks for a verdict, as kinds and numbers without words
+    sizing — the minimum limit under which the same work would have survived
+    evidence — the evidence for a verdict, as kinds and numbers without words
     weighing — the rules by which several causes are weighed
-    sentence_parts — what the sentences of several causes share
+    sentence_parts — parts that the sentences of several causes share
     causes — a module for each cause: its weight, its sentence and its cure
 """

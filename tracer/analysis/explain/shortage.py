@@ -49,7 +49,7 @@ _NODES: Final = (
 
 
 def from_log(log: LogReport, page_size: int) -> Shortage | None:
-    """Return what was short; None where a cgroup's limit was hit, or nothing shows what was."""
+    """Return the shortage; None if a cgroup's limit was hit, or if the log shows no shortage."""
     free = _free(log.mem_info, page_size)
     if log.constraint == "memcg":
         return _below_limits(log)
@@ -131,7 +131,8 @@ def _roomy(zones: tuple[Zone, ...]) -> list[Zone]:
 
 
 def _filled(info: MemInfo | None, page_size: int) -> str | None:
-    """Return what fills the machine if it is not process memory: slab, or memory that no counter names."""
+    """Return a clause on the memory that fills the machine, if that is slab or memory that no counter
+    names."""
     if info is None or not info.ram_pages or "free" not in info.pages:
         return None
     usable = info.ram_pages - (info.reserved_pages or 0)

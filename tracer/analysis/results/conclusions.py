@@ -77,10 +77,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """The least limit, (low, high), under which the same work would have lived (`analysis.explain.sizing`).
+    """The minimum limit, (low, high), under which the same work would have survived
+    (`analysis.explain.sizing`).
 
-    `basis` are sentences on what bounds it, or on what is known if the range is None. `pace` is a sentence on
-    how long a greater limit would have lasted; empty if nothing grew.
+    `basis`: sentences on the bounds of the range or, if it is None, on the known facts. `pace`: a sentence on
+    the time that a greater limit would have lasted; empty if nothing grew.
     """
 
     min_limit_bytes: tuple[int, int] | None

@@ -51,10 +51,10 @@ class OomReport:
 
     `constraint` is `memcg`, `global`, `cpuset`, `mempolicy`, `unknown`, or the word that a BPF policy printed
     for its own (`CONSTRAINT_…`). `memory_stat_bytes` are the known counters of the limit owner at the kill,
-    by their names in memory.stat (`schema.MEMORY_STAT_BYTES`); they overlap. `badness_total_pages`: the total
-    of which oom_score_adj is thousandths. `what_if`: changes of oom_score_adj that would have had another
-    task killed. `kernel_log`: None for a report from a trace. `further_allocators`: None if allocators are
-    not known.
+    by their names in memory.stat (`schema.MEMORY_STAT_BYTES`); they overlap. `badness_total_pages`: the
+    total, in pages; an oom_score_adj of 1 adds a thousandth of it. `what_if`: changes of oom_score_adj that
+    would have had another task killed. `kernel_log`: None for a report from a trace. `further_allocators`:
+    None if allocators are not known.
     """
 
     kill_id: int

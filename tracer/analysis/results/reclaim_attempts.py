@@ -69,9 +69,9 @@ class Reclaim:
     """All attempts in the window; `transcript` holds the last ones, oldest first.
 
     `stall_ms` is the duration of these attempts. `waiters` are the processes of the cgroup that waited
-    longest for memory in the window, in these attempts, in others or for another reason. `swap_writes` and
-    `swap_reads` are of pages of the cgroup, whichever task caused them. The numbers are None if only a kernel
-    log has the kill.
+    longest for memory in the window: in these attempts, in other attempts or for another reason.
+    `swap_writes` and `swap_reads` are of pages of the cgroup, whichever task caused them. The numbers are
+    None if only a kernel log has the kill.
     """
 
     attempts: int | None

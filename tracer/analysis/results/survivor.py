@@ -24,7 +24,7 @@ class Held:
     moment. `peak_swap_bytes`: the most that was in swap. `stuck_since`: the moment from which its tasks
     waited at the limit until the end, with the OOM killer disabled (v1 memory.oom_control); None: they did
     not. `run` of `runs` is the life of its name. `recorded_until`: the last record of a recording that breaks
-    off; what came after it is not known. `recorder_cgroup`: the cgroup of the recorder, if it was traced and
+    off; the time after it is not known. `recorder_cgroup`: the cgroup of the recorder, if it was traced and
     had a limit.
     """
 

@@ -128,7 +128,7 @@ def _ends_ns(rows: pd.DataFrame) -> Int64s:
 
 
 def _within_attempts(stalls: pd.DataFrame, reclaim: pd.DataFrame) -> Int64s:
-    """Return the begins of `stalls`, but none earlier than the begin of the attempt in which the stall ended.
+    """Return the beginnings of `stalls`, none earlier than that of the attempt in which the stall ended.
 
     The kernel gives the length of a wait inside reclaim in whole timer ticks (jiffies_to_usecs in
     reclaim_throttle, mm/vmscan.c), so the begin that is computed from it may be too early.

@@ -142,7 +142,7 @@ def _facts(flow: CacheFlow, context: Context) -> Iterator[tuple[str, str]]:
         yield "shared", f"{files} cache charged to several cgroups: the first to read a page is charged"
     if flow.quality.lost_records:
         lost = units.count(flow.quality.lost_records)
-        yield "lost", f"{lost} page-cache records: sizes may be too low, what was read again or is left wrong"
+        yield "lost", f'{lost} page-cache records: sizes may be too low, "read again" and "left" may be wrong'
     if context.interrupted:
         yield "interrupted", "the recording has no end: this is what had been written by then"
 

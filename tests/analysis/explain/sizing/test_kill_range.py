@@ -67,7 +67,7 @@ def test_range_with_locked_files_counts_shared_mappings(page_cache_experiment: A
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
-        ({}, "was not recorded"),
+        ({}, "were not recorded"),
         (MAPPED | {"data_vm_bytes": 110 * MIB}, "step by step|mapped little more"),
         # 24 further threads have 8 MiB of stack each that they never touch.
         (MAPPED | {"threads": 25}, "mapped little more"),

@@ -67,7 +67,9 @@ def compose(
     parts |= {name: sizes[counter] for name, counter in _STRAIGHT.items()}
     parts["file_clean"] = _file_clean(sizes, parts["writeback"])
     if parts["file_clean"] is not None and None in (parts["file_dirty"], parts["writeback"]):
-        unknown["composition.file_clean"] = "it contains what was dirty or under writeback: that was not read"
+        unknown["composition.file_clean"] = (
+            "it contains dirty pages and pages under writeback: their counters were not read"
+        )
     _count_once(parts)
     _take_out_unevictable(parts, sizes, absent("unevictable"), unknown)
     for name in COMPOSITION_PARTS[:-1]:

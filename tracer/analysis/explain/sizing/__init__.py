@@ -1,1 +1,1 @@
-"""The least limit under which the same work would have lived: a range in bytes, and what it rests on."""
+"""The minimum limit under which the same work would have survived: a range in bytes, and its grounds."""

@@ -71,12 +71,12 @@ def kill_range(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Size
     """Return the range for the limit that led to a kill; `rows` of `oom` are its victims."""
     kill = LimitAtKill.from_findings(findings)
     if kill is None:
-        return Sizing(None), "no cgroup's limit was hit, or what was in use then is not known"
+        return Sizing(None), "no cgroup's limit was hit, or the composition of usage is not known"
     if kill.kept_bytes * 100 < kill.limit_bytes * _FULL_PERCENT:
         could = size(kill.limit_bytes - kill.kept_bytes)
         return Sizing(
             None
-        ), f"{could} could have been reclaimed in time: the size of the limit is not what failed"
+        ), f"{could} could have been reclaimed in time: the size of the limit is not the problem"
     pace = _pace(subtree, findings)
     first = f"{size(kill.limit_bytes)} did not hold."
     mapped, why_not = _bounding_mappings(rows, findings, kill)
@@ -127,11 +127,11 @@ def _bounding_mappings(
         return None, why_not
     mapped = _Mapped.from_victims(rows, findings)
     if mapped is None:
-        return None, "what the killed processes had mapped was not recorded"
+        return None, "the mappings of the killed processes were not recorded"
     if mapped.is_step_by_step(kill.grown_bytes):
         return (
             None,
-            "it had mapped little more than it had touched, so what it would map next is not known",
+            "it had mapped little more than it had touched, so its next mappings are not known",
         )
     return mapped, None
 
@@ -139,7 +139,7 @@ def _bounding_mappings(
 def _why_no_bound(rows: pd.DataFrame, findings: Findings, kill: LimitAtKill) -> str | None:
     """Return the reason why mappings of the killed processes do not bound the demand; None if they may."""
     if not kill.grown_bytes and not kill.others_grown_bytes:
-        return "what grew is not known"
+        return "the growth is not known"
     if kill.others_grown_bytes * 100 > kill.grown_bytes * _OTHERS_MOST_PERCENT:
         return "kernel memory or sockets grew, which no process's address space bounds"
     stack = findings.trigger.stack
@@ -152,7 +152,7 @@ def _why_no_bound(rows: pd.DataFrame, findings: Findings, kill: LimitAtKill) -> 
     others = sum(bytes_ for tgid, bytes_ in charged.items() if tgid not in findings.victim_tgids)
     further = findings.further_allocators.charged_bytes if findings.further_allocators is not None else 0
     if (others + further) * 100 > (sum(charged.values()) + further) * _OTHERS_MOST_PERCENT:
-        return "other processes grew as well, and lived: what they had mapped was not recorded"
+        return "other processes grew as well, and lived: their mappings were not recorded"
     return None
 
 

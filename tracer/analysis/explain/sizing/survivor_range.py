@@ -5,10 +5,11 @@ swap takes), locked page cache, kernel memory without reclaimable slab, and sock
 cache, only has to be read again.
 
 `low` is the peak of the memory that reclaim cannot free, by the charge ledger. `high` adds the page cache
-that the work needed: what reclaim had taken and was read again (`refaults.needed_again`) or what was on the
-active list, whichever is more, and what had still to be written. It also adds reclaimable slab, since no
-counter shows which part is in use (inodes and names of open files are counted there). `high` is at most the
-peak of usage with what came back. At `high` the work lives and reads nothing again.
+that the work needed: the cache that reclaim had taken and that was read again (`refaults.needed_again`), or
+the cache on the active list, whichever is more, and the cache that had still to be written. It also adds
+reclaimable slab, since no counter shows which part is in use (inodes and names of open files are counted
+there). `high` is at most the peak of usage plus the cache that was read again. At `high` the work lives and
+reads nothing again.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def survivor_range(subtree: Subtree, peak_usage_bytes: int | None) -> Sized:
     """Return the range for a cgroup in which nothing was killed."""
     kept = _unreclaimable(subtree)
     if kept is None or peak_usage_bytes is None:
-        return Sizing(None), "what the cgroup held when the trace began, or its usage, is not known"
+        return Sizing(
+            None
+        ), "the memory that the cgroup held when the trace began, or its usage, is not known"
     swap_bytes = _swap_bytes(subtree)
     if swap_bytes is None:
         return Sizing(None), "how much swap the cgroup could use is not known"

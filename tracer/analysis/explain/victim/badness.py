@@ -26,7 +26,7 @@ _RELEASE: Final = re.compile(r"(\d+)\.(\d+)")
 class Rules:
     """The rules in which kernels differ.
 
-    `root_bonus`: what the superuser's tasks hold counts for 3 % less; until d46078b28889 ("mm, oom: remove 3%
+    `root_bonus`: memory of the superuser's tasks counts for 3 % less; until d46078b28889 ("mm, oom: remove 3%
     bonus for CAP_SYS_ADMIN processes"), v4.17. `least`: badness is at least 1; until 9066e5cfb73c ("mm, oom:
     make the calculation of oom badness more accurate"), v5.9 and later releases of 5.4; since then it can be
     negative. `first_of_equals`: of tasks with equal badness the kernel kills the first that it meets, not the

@@ -18,7 +18,7 @@ def ranked(weighed: Sequence[Candidate], rules: Rules) -> tuple[Candidate, ...]:
     """Return the candidates in the order in which the kernel would kill them, the first choice first.
 
     `weighed` are in the order in which the kernel met them. Candidates without badness come last, by
-    oom_score_adj and then by what they hold: that is the kernel's order if only the total is not known.
+    oom_score_adj and then by held pages, which is the kernel's order if only the total is not known.
     """
     met = weighed if rules.first_of_equals else tuple(reversed(weighed))
     return tuple(sorted(met, key=_rank))
@@ -51,9 +51,9 @@ def what_if(
     """Return the least changes of oom_score_adj that would have had another candidate killed.
 
     These are the chosen candidate's adj lowered, and the adj of one other raised, all else being equal.
-    `candidates` are ranked. After each change the badness of the two differs by a page at least, so that the
-    order in which the kernel meets them does not matter. Empty if the numbers do not explain the choice, or
-    if there was no choice.
+    `candidates` are ranked. After each change, the badness of the two differs by at least a page, so their
+    order in the kernel's scan does not matter. Empty if the numbers do not explain the choice, or if there
+    was no choice.
     """
     killable = [one for one in candidates if one.badness is not None]
     if total_pages is None or len(killable) < 2 or not killable[0].chosen:

@@ -25,12 +25,12 @@ _SIGNAL: Final = "OOM candidates"  # in meta.json
 _NOT_SEEN: Final = (
     "which tasks the kernel weighed is known only if its functions can be hooked, or from its log"
 )
-_NOBODY: Final = (
-    "the kernel weighed no task: an exiting one was let go first, or the one that asked was killed"
-)
+_NOBODY: Final = "the kernel weighed no task: it let an exiting task go first, or killed the task that asked"
 _NO_TOTAL: Final = "it is not known how much memory was short, or how much swap counts with it"
-_TOGETHER: Final = "memory.oom.group is set: the whole group is killed, whichever task is chosen"
-_ALLOCATING: Final = "vm.oom_kill_allocating_task is set: the task that asks is killed, whatever its badness"
+_TOGETHER: Final = "memory.oom.group is set: the whole group is killed, regardless of the chosen task"
+_ALLOCATING: Final = (
+    "vm.oom_kill_allocating_task is set: the task that asks is killed, regardless of its badness"
+)
 _ALLOCATING_REASON: Final = "oom_kill_allocating_task"
 
 
@@ -39,7 +39,7 @@ class Selection:
     """The candidates of a kill in the order in which the kernel would kill them, the first choice first.
 
     `total_pages`: the total that badness is measured against. `disagreement`: a sentence, if the kernel
-    killed another than these numbers say. `is_logged`: the candidates are from the kernel log.
+    killed another task than the first one. `is_logged`: the candidates are from the kernel log.
     """
 
     candidates: tuple[Candidate, ...]
