@@ -374,7 +374,10 @@ struct stack_sample_event {
 };
 _Static_assert(sizeof(struct stack_sample_event) == 1584, "size");
 
-/* A memcg's counters of one CPU at an update, from which calibration learns their order. */
+/*
+ * A memcg's counters of one CPU at an update; calibration finds the order of the counters with
+ * them.
+ */
 struct watched_event {
 	u64 memcg;
 	u32 cpu;

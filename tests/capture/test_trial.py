@@ -56,7 +56,7 @@ def test_kernel_log_that_cannot_be_read_is_missing(tmp_path: Path) -> None:
     other = trial.kernel_log(device, dump_tasks)
     assert (absent.state, other.state) == (State.MISSING, State.MISSING)
     assert absent.detail == f"{device}: No such file or directory"
-    assert other.detail == f"{device} is something else here"
+    assert other.detail == f"{device} is not the kernel log here"
     assert not absent.prevents_recording
 
 

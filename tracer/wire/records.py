@@ -305,7 +305,7 @@ STACK_SAMPLE: Final = Record(
 
 WATCHED: Final = Record(
     "watched",
-    "A memcg's counters of one CPU at an update, from which calibration learns their order.",
+    "A memcg's counters of one CPU at an update; calibration finds the order of the counters with them.",
     (
         Field("memcg", "u64"),
         Field("cpu", "u32"),

@@ -126,7 +126,9 @@ def test_unreadable_kernel_log_has_a_reason_and_no_rows(there: bool, tmp_path: P
     if there:
         path.symlink_to("/dev/null")
     log = open_kernel_log(path)
-    assert log.state == (f"{path} is something else here" if there else f"{path}: No such file or directory")
+    assert log.state == (
+        f"{path} is not the kernel log here" if there else f"{path}: No such file or directory"
+    )
     assert (log.fds(), log.read(), log.read_until_killed({1: time.monotonic_ns()})) == ([], [], [])
     log.close()
 

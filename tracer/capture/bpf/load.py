@@ -121,7 +121,7 @@ class Programs:
         for choice in self.choices:
             if choice.way is None and choice.signal.required:
                 raise TracerError(
-                    f"{choice.signal.name} cannot be had: {choice.why_not} ({choice.signal.without}); "
+                    f"{choice.signal.name} is not available: {choice.why_not} ({choice.signal.without}); "
                     "see memcg-tracer doctor"
                 )
         self._attacher = Attacher(self._compilation.result(), self._btf, self._bcc.lib, self.cpus)

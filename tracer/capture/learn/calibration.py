@@ -40,7 +40,8 @@ _AGREEMENT: Final = 0.9
 _LEARNT: Final = {item: counter.item for counter in COUNTERS for item in counter.items} | {
     item: item for item in WORKINGSET_ITEMS.values()
 }
-"""Item of either enum -> the name by which its position is kept. Refaults are learnt only if some happen."""
+"""Item of either enum -> the name under which its position is stored. Refaults are learnt only if some
+happen."""
 
 _LEDGER_ITEMS: Final[Mapping[str, Callable[[MemoryCounter], tuple[str, ...]]]] = {
     "memory by kind": lambda category: category.node_items,

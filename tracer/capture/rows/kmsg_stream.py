@@ -43,7 +43,7 @@ def open_kernel_log(device: Path = KMSG) -> KernelLog:
         return KernelLog(None, f"{device}: {error.strerror}")
     if not _is_kernel_log(fd):
         os.close(fd)
-        return KernelLog(None, f"{device} is something else here")
+        return KernelLog(None, f"{device} is not the kernel log here")
     os.lseek(fd, 0, os.SEEK_END)
     return KernelLog(fd, READ)
 

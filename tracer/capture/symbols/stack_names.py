@@ -91,7 +91,7 @@ class Stacks:
             return number
         if (
             len(self._numbers) >= _MOST_NUMBERED
-        ):  # a stack that occurs again then gets a new number and is named again
+        ):  # if the stack occurs again, it gets a new number and is named again
             self._numbers.clear()
         self._last_number += 1
         self._numbers[key] = self._last_number

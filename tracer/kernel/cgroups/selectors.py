@@ -1,8 +1,8 @@
 """The arguments of `-c`, and the cgroups that they select, now or later.
 
 An argument that is a path (of the directory, or relative to the hierarchy) selects the cgroup at that path.
-Any other argument is the last part of a path, the name of a container, its id or at least the first six
-digits of it, or a glob over any of these or over paths, in which `*` also matches "/".
+Any other argument is the last part of a path, the name of a container, or its id (at least the first six
+digits). It may be a glob over any of these or over paths, in which `*` also matches "/".
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ _OF_MACHINE: Final = frozenset(
         "moom_callback",
     }
 )
-"""Functions in whose call trace the limit of a cgroup was hit (`_OF_MEMCG`), or was not (`_OF_MACHINE`)."""
+"""Functions that are in a call trace only if the limit of a cgroup was hit (`_OF_MEMCG`), or only if none was
+(`_OF_MACHINE`)."""
 
 _ALLOCATING: Final = "(oom_kill_allocating_task)"
 _MEMCG_REASON: Final = "Memory cgroup out of memory"

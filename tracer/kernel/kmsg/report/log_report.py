@@ -207,8 +207,8 @@ class LogReport:
 
     `missing` are the sections that a complete report of this kind has and this one lacks: the log begins or
     ends within it, lines were lost, `vm.oom_dump_tasks` is 0, or the kernel printed only the kill because its
-    rate limit was reached. `suppressed` is the number of reports that the kernel did not print before this
-    one, and `dropped` the number of lines of this one that were lost, both as the log reports them.
+    rate limit was reached. The log itself reports two numbers: `suppressed`, the reports that the kernel did
+    not print before this one, and `dropped`, the lost lines of this one.
     """
 
     stamp: Stamp
