@@ -1,7 +1,7 @@
 """The fuzzer of traces: each reading verb reads small traces that were damaged at random.
 
-A verb either reads a damaged trace, or refuses it with one line. `make fuzz` reads thousands, test_fuzz.py a
-few.
+A verb either reads a damaged trace, or refuses it with one line. `make fuzz` reads thousands of traces,
+test_fuzz.py reads a few.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ VERBS: Final = (
     ),
     (("export", "{trace}", "--to", "folded", "-o", "-"),),
 )
-"""The verbs, each with the forms of its output. Every verb reads each trace, in one form: reading and
-computing take the time, and are the same for all forms."""
+"""The verbs, each with the forms of its output. Every verb reads each trace in one form, because reading and
+computing take most of the time, and are the same for all forms."""
 REPORT: Final = ("report", "{trace}", "-f", "-o", "{trace}.html")
 
 
@@ -116,8 +116,7 @@ def mutations(seed: int, numbers: range) -> Iterator[Counter[str]]:
 
 
 def _share(seed: int, numbers: range) -> tuple[Counter[str], int, str]:
-    """Return (outcomes of reading these damaged traces, peak of memory in KiB, traceback of an error or
-    "")."""
+    """Read damaged traces; return (outcomes, peak of memory in KiB, traceback of an error or "")."""
     outcomes, broke = Counter[str](), ""
     try:
         for found in mutations(seed, numbers):

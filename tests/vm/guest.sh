@@ -32,15 +32,15 @@ mkdir /run/disk/home
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/run/disk/home TERM=dumb LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
 export MEMCG_TRACER_KERNEL_TESTS=1
-export MEMCG_TRACER_CACHE=/run/disk/cache # its own place for that, /var/cache, is the host's, which is read-only
-export MEMCG_TRACER_WHOLE_MACHINE=1 # it is ours: tests may drop its caches
+export MEMCG_TRACER_CACHE=/run/disk/cache # the default, /var/cache, is the host's, and read-only
+export MEMCG_TRACER_WHOLE_MACHINE=1 # tests may drop the guest's caches
 
 cd "$VM_CHECKOUT"
 python=$VM_CHECKOUT/.venv/bin/python
 uname -r >"$VM_RESULTS/release"
 "$python" -m tracer doctor --json >"$VM_RESULTS/doctor.json"
-# pytest has its own session, because tests send signals to process groups. The time limit ends a guest that nobody
-# waits for, by SIGINT, so that pytest still prints its results.
+# pytest has its own session, because tests send signals to process groups. The time limit ends pytest by SIGINT, so
+# that it still prints its results.
 mapfile -t tests <"$VM_RESULTS/tests"
 setsid --wait timeout -s INT -k 30 "$VM_TIMEOUT_S" "$python" -m pytest -p no:cacheprovider -m "$(<"$VM_RESULTS/markers")" --junitxml=/run/disk/junit.xml --durations=0 \
 	"${tests[@]}" >"$VM_RESULTS/pytest.log"

@@ -23,7 +23,7 @@ class Test:
 
 @dataclass(frozen=True)
 class Report:
-    """A heading with the lines below it; `passed`: all is well."""
+    """A heading with the lines below it; `passed` if the guest's work succeeded."""
 
     passed: bool
     title: str
@@ -44,7 +44,7 @@ def guest(title: str, results: Path, seconds: float) -> Report:
     counts = {kind: sum(test.outcome == kind for test in tests) for kind in ("passed", "failed", "skipped")}
     details = [f"{test.outcome}  {test.name}: {test.message}" for test in tests if test.outcome != "passed"]
     if not status:
-        details += ["the guest died, or was out of time", *_last_lines(results / "console")]
+        details += ["the guest died, or exceeded its time", *_last_lines(results / "console")]
     elif status != "0" and not counts["failed"]:
         details += [f"pytest ended with status {status}", *_last_lines(results / "pytest.log")]
     outcomes = ", ".join(f"{count} {kind}" for kind, count in counts.items())
@@ -53,7 +53,7 @@ def guest(title: str, results: Path, seconds: float) -> Report:
 
 
 def arm64(results: Path) -> Report:
-    """Return the report on the compilation for arm64, which a guest did."""
+    """Return the report on a guest's compilation for arm64."""
     lines = _read(results / "arm64.log").splitlines() or ["not tried: the guest died before"]
     passed = _read(results / "arm64.status").strip() == "0"
     return Report(passed, "the programs compile for arm64", lines[-_LAST_LINES:])

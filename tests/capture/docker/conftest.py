@@ -1,4 +1,4 @@
-"""A Docker engine for the tests, which shares nothing with an engine that may already run here."""
+"""A Docker engine for the tests, which shares nothing with an engine that already runs on the machine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Engine:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment in which `docker` and `memcg-tracer` find this engine."""
+        """An environment in which `docker` and `memcg-tracer` use this engine."""
         return {**os.environ, "DOCKER_HOST": f"unix://{self.socket}"}
 
     def docker(self, *arguments: str, stdin: bytes | None = None, ok: bool = True) -> str:

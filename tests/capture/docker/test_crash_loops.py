@@ -1,4 +1,4 @@
-"""Containers that are killed and restarted, recorded by their name: each life is complete."""
+"""Containers that are killed and restarted, recorded by their name: the trace has each life completely."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILE_BLOCKS = 97
 FILE_PAGES = FILE_BLOCKS * (64 << 10) // PAGE
 RESTARTS = 5
 CRASH = f"""
-ulimit -v 409600  # should the container's limit not hold, this one protects the machine
+ulimit -v 409600  # protects the machine if the container's limit does not work
 dd if=/dev/zero of=/known bs=64k count={FILE_BLOCKS} 2>/dev/null
 exec tail </dev/zero
 """
@@ -67,8 +67,8 @@ def kills_by_the_kernel_log(trace: AnalysedTrace, container_ids: set[str]) -> li
     return [int(pid) for container, pid in re.findall(pattern, text) if container in container_ids]
 
 
-def assert_all_that_is_logged(trace: AnalysedTrace, container_ids: set[str]) -> None:
-    """Assert that the trace has the kills that the kernel reported: at most ten in 5 s (mm/oom_kill.c)."""
+def assert_logged_kills_are_recorded(trace: AnalysedTrace, container_ids: set[str]) -> None:
+    """Assert that the trace has the kills that the kernel reported, at most ten in 5 s (mm/oom_kill.c)."""
     logged = kills_by_the_kernel_log(trace, container_ids)
     assert logged
     assert logged == [pid for pid in trace.oom["tgid"] if pid in logged]
@@ -82,14 +82,14 @@ def assert_lives(trace: AnalysedTrace, ids: list[str]) -> None:
     assert (lives["created"] < lives["removed"]).all()
     oom = trace.oom.reset_index()
     assert list(oom["limit_owner_cgroup_id"]) == list(lives["cgroup_id"])
-    assert_all_that_is_logged(trace, set(ids))
+    assert_logged_kills_are_recorded(trace, set(ids))
     assert (oom["limit_bytes"] == LIMIT_BYTES).all()
     for kill, life in zip(oom.itertuples(), lives.itertuples(), strict=True):
         charge = trace.charge[trace.charge["cgroup_id"] == life.cgroup_id]
         until = charge[charge.index <= kill.time]
         held = until.groupby("category", observed=True)["bytes"].sum()
         total = int(held["anon"] + held["file"] + held["kernel"])
-        # Sums wait for up to 10 ms, those of freed memory as well.
+        # The BPF programs keep sums for up to 10 ms, those of freed memory as well.
         assert abs(total - LIMIT_BYTES) < 2 << 20, held
         sample = trace.samples[trace.samples["kill_id"] == kill.kill_id].iloc[0]
         assert sample["cgroup_id"] == life.cgroup_id
@@ -130,7 +130,7 @@ def test_restarts_of_a_container_are_recorded_by_its_name(
     assert container["RestartCount"] == RESTARTS
     trace = tracer.open(recorder.stop())
     lives = 1 + RESTARTS
-    assert_all_that_is_logged(trace, {container["Id"]})
+    assert_logged_kills_are_recorded(trace, {container["Id"]})
     if is_there:
         assert len(trace.oom) == lives
     else:
@@ -209,7 +209,9 @@ class KillsOfTheMachine:
             if self.read():
                 quiet_since = time.monotonic()
             if time.monotonic() > deadline:
-                pytest.skip("others' OOM kills on this machine do not stop: the kernel reports few of ours")
+                pytest.skip(
+                    "other OOM kills on this machine go on: the kernel reports only some of this test's"
+                )
             time.sleep(0.05)
         self.pids.clear()
 
@@ -240,16 +242,16 @@ def test_reading_verbs_distinguish_the_lives(
     pids = kills_by_the_kernel_log(trace, {container["Id"]})
     assert [pid for pid in killed if pid in set(trace.oom["pid"])] == list(trace.oom["pid"])
     if len(pids) < lives and len(killed) > REPORTS_BURST:
-        pytest.skip(f"{len(killed)} OOM kills on this machine meanwhile: the kernel left out reports of ours")
+        pytest.skip(f"{len(killed)} OOM kills on this machine: the kernel left out reports of this test's")
     assert len(pids) == lives
     assert_verbs_show(trace, path, pids)
     assert_log_replaces_probe(trace, path, tmp_path / "blind")
     log = tmp_path / "kern.log"
     lines = trace.kernel_log.sort_values("sequence")[["ktime_ns", "text"]].to_numpy().tolist()
     log.write_text("\n".join(f"[{ktime_ns / 1e9:12.6f}] {text}" for ktime_ns, text in lines))
-    of_log = json.loads(read_by("explain", "--kmsg", log, "-c", "crasher_read", "--json", env=engine.env))
-    assert [kill["victims"][0]["pid"] for kill in of_log["kills"]] == pids
-    assert {kill["limit_owner"]["container"] for kill in of_log["kills"]} == {"crasher_read"}
+    from_log = json.loads(read_by("explain", "--kmsg", log, "-c", "crasher_read", "--json", env=engine.env))
+    assert [kill["victims"][0]["pid"] for kill in from_log["kills"]] == pids
+    assert {kill["limit_owner"]["container"] for kill in from_log["kills"]} == {"crasher_read"}
 
 
 def assert_verbs_show(trace: AnalysedTrace, path: Path, pids: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""The page-cache experiment in real containers: the trace names containers that are gone when it is read."""
+"""The page-cache experiment in real containers: the trace has names of containers that no longer exist."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def explained(path: Path, *options: str) -> str:
 
 
 def assert_explained(path: Path, container: dict[str, Any], name: str) -> None:
-    """Assert that the trace has the whole experiment in `container`, given as `docker inspect` describes
-    it.
-    """
+    """Assert that the trace has the whole experiment in a container, given by its `docker inspect`."""
     trace = tracer.open(path)
     reports = [report for report in trace.explain() if report.limit_owner.container == name]
     assert len(reports) == 1, trace.cgroups

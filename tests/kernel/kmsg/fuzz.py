@@ -2,8 +2,8 @@
 
 Each log is made of one or two logs of the corpus. The facts of its reports must be within bounds, and must be
 explained, and written as JSON and as text. At the end, the fuzzer prints the growth of time and of calls with
-the size of a log, which must be linear, and the lines that are slowest to read for their size, of those made
-to mislead a pattern.
+the size of a log, which must be linear. It also prints the slowest lines for their size, among those that are
+made to mislead a pattern.
 """
 
 from __future__ import annotations
@@ -210,8 +210,11 @@ _ACCIDENTS: Final[tuple[Callable[[random.Random, list[bytes]], None], ...]] = (
 
 
 def check(log: bytes, *, as_json: bool, as_text: bool) -> int:
-    """Return the number of reports in a log; raises if a fact is out of bounds, or if a report cannot be
-    written as JSON (`as_json`) or as text (`as_text`)."""
+    """Check a log, and return the number of its reports.
+
+    Raises if a fact is out of bounds, or if a report cannot be written as JSON (`as_json`) or as text
+    (`as_text`).
+    """
     number_of_lines = log.count(b"\n") + 1
     found = list(reports(split([log])))
     for one in found:
@@ -238,7 +241,7 @@ def _check_facts(one: LogReport, number_of_lines: int) -> None:
 
 
 def sections_of(one: LogReport) -> Iterator[str]:
-    """Yield the sections that may be missing: those of which nothing was read."""
+    """Yield the sections without any facts, which are those that may be missing."""
     present = {
         "header": one.invoker.gfp is not None,
         "counters": bool(one.counters),
