@@ -31,6 +31,7 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
+        """Return True if every check passed."""
         return all(check.passed for check in self.checks)
 
 

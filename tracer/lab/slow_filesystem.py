@@ -92,6 +92,7 @@ class _Writer:
     slow_until: float
 
     def is_done(self) -> bool:
+        """Return True if the writer is exiting, or if its time is over."""
         return _is_exiting(self.pid) or time.monotonic() > self.slow_until
 
 

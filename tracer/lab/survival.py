@@ -29,6 +29,7 @@ class Survival:
 
     @property
     def page_size(self) -> int:
+        """Return the size of a page of the recorded machine, in bytes."""
         return int(self.trace.meta["page_size"])
 
     def samples(self) -> pd.DataFrame:
@@ -37,6 +38,7 @@ class Survival:
         return samples[samples["cgroup_id"] == self.cgroup_id()]
 
     def cgroup_id(self) -> int:
+        """Return the id of the experiment's cgroup."""
         cgroups = self.trace.cgroups
         return int(cgroups.loc[cgroups["path"] == self.held.cgroup, "cgroup_id"].iloc[0])
 

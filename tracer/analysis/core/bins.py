@@ -73,7 +73,7 @@ class Bins:
         return edges.view("datetime64[ns]")
 
     def slot(self, time_ns: Int64s) -> Int64s:
-        """Return 0 before the first bin, 1.. in the bins, `slots` and more after the last."""
+        """Return the slot of each moment: 0 before the first bin, from `slots` on after the last bin."""
         return np.maximum((time_ns - self.begin_ns) // self.width_ns + 1, 0)
 
 

@@ -95,6 +95,7 @@ class _Scope:
         self._roots |= {path.rstrip("/") for path in map(trace.places.path_of, traced) if path is not None}
 
     def has(self, kill: LogKill) -> bool:
+        """Return True if the trace covers this kill."""
         report = kill.report
         if self._is_all or report.constraint not in ("memcg", "unknown"):
             return True

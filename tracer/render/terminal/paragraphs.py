@@ -54,6 +54,7 @@ class Rows:
         self._rows: list[Sequence[str | Text]] = []
 
     def add_row(self, *cells: str | Text) -> None:
+        """Add a row with one cell for each column."""
         self._rows.append(cells)
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:

@@ -56,6 +56,7 @@ class _Scale:
     columns: int
 
     def cell_at(self, value_bytes: float) -> int:
+        """Return the cell in which a bar of this size ends."""
         return round(value_bytes / self.full_bytes * self.cells)
 
 

@@ -109,6 +109,7 @@ def _happened(kills: Iterable[OomReport]) -> str:
 
 
 def others(count: int) -> str:
+    """Return `1 other` or `6 others`."""
     return "1 other" if count == 1 else f"{units.count(count)} others"
 
 

@@ -107,7 +107,8 @@ def _take_off_excess(parts: dict[str, int | None]) -> None:
 
 
 def working_set(sizes: Mapping[str, int | None], total: int | None, unknown: Unknown) -> int | None:
-    """Return usage without the inactive file list, at least 0: the working set of kubelet and cAdvisor."""
+    """Return usage without the inactive file list, at least 0, in bytes: the working set of kubelet and
+    cAdvisor."""
     inactive_file = sizes["inactive_file"]
     if total is None or inactive_file is None:
         unknown["working_set_bytes"] = "inactive_file was not known at the instant of the kill"

@@ -76,7 +76,8 @@ def measure(
 
 
 def cache_bytes(sizes: Mapping[str, int | None]) -> int | None:
-    """Return the page cache without shmem, from the sizes of memory.stat; None if either is not known."""
+    """Return the page cache without shmem in bytes, from the sizes of memory.stat; None if either is not
+    known."""
     file, shmem = sizes["file"], sizes["shmem"]
     return None if file is None or shmem is None else file - shmem
 

@@ -20,7 +20,7 @@ UNCOUNTED: Final = "uncounted"
 
 
 def kernel_bytes(findings: Findings) -> int:
-    """Return the memory that the kernel holds for the limit owner.
+    """Return the memory that the kernel holds for the limit owner, in bytes.
 
     It includes memory without a counter of its own if all other counters are known.
     """
@@ -30,7 +30,7 @@ def kernel_bytes(findings: Findings) -> int:
 
 
 def largest_kernel_part(findings: Findings) -> tuple[str, int]:
-    """Return the kind of kernel memory that holds most, and its size.
+    """Return the kind of kernel memory that holds most, and its size in bytes.
 
     The kind is a class of `Composition`, or `UNCOUNTED`.
     """
@@ -45,17 +45,17 @@ def largest_kernel_part(findings: Findings) -> tuple[str, int]:
 
 
 def cache_left_bytes(made_of: Composition) -> int:
-    """Return the page cache with a file behind it: the memory that reclaim takes first."""
+    """Return the page cache with a file behind it, in bytes: the memory that reclaim takes first."""
     return sum(part or 0 for part in (made_of.file_clean, made_of.file_dirty, made_of.writeback))
 
 
 def unwritten_bytes(made_of: Composition) -> int:
-    """Return the page cache that cannot be dropped before it is on disk."""
+    """Return the page cache that cannot be dropped before it is on disk, in bytes."""
     return (made_of.file_dirty or 0) + (made_of.writeback or 0)
 
 
 def barred_bytes(made_of: Composition) -> int:
-    """Return the clean page cache and slab.
+    """Return the clean page cache and slab, in bytes.
 
     Reclaim can free these, except for a request that may not enter file systems or start I/O. It cannot drop
     dirty cache for any request.

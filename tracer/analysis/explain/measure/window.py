@@ -66,7 +66,7 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
 
 
 def start_after(subtree: Subtree, earlier: Int64s) -> int:
-    """Return the moment after the last of these kills, or the start of the trace."""
+    """Return the moment after the last of these kills, or the start of the trace, in ns since the epoch."""
     return int(earlier[-1]) + 1 if len(earlier) else subtree.start_ns
 
 

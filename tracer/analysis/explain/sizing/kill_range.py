@@ -37,7 +37,7 @@ _STEP_BYTES: Final = 100 << 20
 
 @dataclass(frozen=True, slots=True)
 class LimitAtKill:
-    """The limit that was hit, and how it was filled.
+    """The limit that was hit, and the memory that filled it.
 
     `low_bytes`: the limit with the request that failed. `kept_bytes`: the part of usage that reclaim could
     not free. `grown_bytes`: by how much memory of processes had grown before the kill, and
