@@ -1,14 +1,13 @@
 """The analysis of a trace: functions from DataFrames to DataFrames and frozen dataclasses.
 
-The module `trace` has all of it as methods of the object that `tracer.open` returns. A room imports only
-from rooms above it in this list:
+The module `trace` has these functions as methods of the object that `tracer.open` returns. A room imports
+only from rooms above it in this list:
 
     results — the records of a post-mortem, as JSON and as DataFrames
     core — tables, look-ups, the ledger of charges, and the names of cgroups
-    kernel_log — the kernel log of a trace: what it adds to kills, and the kills that only it has
+    kernel_log — the kernel log of a trace: its additions to recorded kills, and the kills that only it has
     views — the views that verbs draw: timeline, evictions, waits, reclaim
-    explain — the cause of each kill, what would have prevented it, and how near to their limits the others
-    came
+    explain — the cause of each kill, its prevention, and the distance of other cgroups to their limits
 
-`kernel_log` stands below `views`, since a kill that only the log has counts in every view.
+`views` is below `kernel_log`, because a kill that only the log has counts in every view.
 """

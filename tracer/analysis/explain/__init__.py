@@ -5,7 +5,7 @@ in this list:
 
     wording — how sentences name a cgroup, a process and a limit
     measure — the findings on a kill: memory, cache, growth, allocators, limit owner, trigger and victims
-    victim — badness, the ranking of the candidates, and what would have changed it
+    victim — badness, the ranking of the candidates, and changes that would have altered it
     sizing — the minimum limit under which the same work would have survived
     evidence — the evidence for a verdict, as kinds and numbers without words
     weighing — the rules by which several causes are weighed

@@ -41,9 +41,9 @@ def explain(trace: TraceTables) -> list[OomReport]:
 
     Kills that only the trace's kernel log has are included. The definitions of the numbers are in
     `analysis.explain.measure.composition` (the classes of memory), `analysis.explain.measure.window` (the
-    time before the kill), `analysis.explain.measure.cushion` (what the cache gave back),
-    `analysis.explain.verdict` (the cause), `analysis.kernel_log.comparison` (what the log adds) and
-    `analysis.explain.log_kills` (what the probe missed).
+    time before the kill), `analysis.explain.measure.cushion` (the reclaimed cache),
+    `analysis.explain.verdict` (the cause), `analysis.kernel_log.comparison` (the additions from the log) and
+    `analysis.explain.log_kills` (kills that the probe missed).
     """
     only_logged = log_kills.reports(trace)
     completed = comparison.complete(trace)

@@ -1,1 +1,1 @@
-"""The kernel log of a trace: what it adds to kills, and the kills that only it has."""
+"""The kernel log of a trace: its additions to recorded kills, and the kills that only it has."""

@@ -1,4 +1,4 @@
-"""The quality of a report: losses, sources, and reasons for what is not known; its place in a kernel log."""
+"""The quality of a report: losses, sources, and reasons for unknown values; its place in a kernel log."""
 
 from __future__ import annotations
 

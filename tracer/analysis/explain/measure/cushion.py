@@ -43,7 +43,7 @@ def measure(
     pages that were evicted and read again, to the resolution of the samples.
 
     The argument `cache_end_bytes` is the level in the sample at the kill; None: the ledger's is taken.
-    Reasons for what is not known go to `unknown`.
+    Reasons for unknown values go to `unknown`.
     """
     cache = ledger.level(subtree, ledger.CACHE)
     start_bytes = exhausted_at = None

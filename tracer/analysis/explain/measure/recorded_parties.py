@@ -1,6 +1,6 @@
 """The limit owner, the trigger and the victims of a kill that a trace recorded.
 
-Each function adds the reasons for what is not known to `unknown`, by dotted field name.
+Each function adds the reasons for unknown values to `unknown`, by dotted field name.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The choice of the victim: badness, the ranking of the candidates, and what would have changed it."""
+"""The choice of the victim: badness, the ranking of the candidates, and changes that would alter it."""

@@ -55,7 +55,7 @@ def from_trace(
     """Return the selection of a recorded kill: from a hook's records, else from the kill's report in the log.
 
     `rows` of `oom` are the victims, `weighed` the rows of `oom_candidates`; `subtree` is that of the limit
-    owner. Reasons for what is not known go to `unknown`.
+    owner. Reasons for unknown values go to `unknown`.
     """
     trace, total = subtree.whole, badness_total.recorded_total_pages(subtree, rows)
     is_whole = not weighed.empty and not trace.losses.near(
