@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracer.analysis.results.conclusions import Cause
-from tracer.analysis.results.kill import OomReport
 from tracer.units import count, duration, size
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tracer.analysis.results.conclusions import Cause
+    from tracer.analysis.results.kill import OomReport
     from tracer.analysis.trace import AnalysedTrace
 
 _CHARGE_BATCH_PAGES = 64

@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from tracer.analysis.results.conclusions import Cause
-from tracer.analysis.results.kill import OomReport
 from tracer.lab import checks, survival
 from tracer.lab.checks import Check, Evidence, first_kill, only_kill
 from tracer.lab.scratch import write_uncached
 from tracer.lab.slow_filesystem import slow_filesystem
 from tracer.lab.survival import Survival
+
+if TYPE_CHECKING:
+    from tracer.analysis.results.conclusions import Cause
+    from tracer.analysis.results.kill import OomReport
 
 _MIB = 1 << 20
 _PAUSE_MS = 5  # after each MiB, so that each act lasts long enough for a timeline

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.survivor import Held
 from tracer.lab.checks import Check, damons_bytes, equal_pgsteal
 from tracer.units import count, size
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tracer.analysis.results.kill import OomReport
+    from tracer.analysis.results.survivor import Held
     from tracer.analysis.trace import AnalysedTrace
 
 _NEAR_LIMIT_BYTES = 2 << 20  # a large folio

@@ -7,11 +7,11 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
+from tracer.schema import LIMITS, UNLIMITED_BYTES
+
 
 def as_object(record: Any) -> dict[str, Any]:
     """Return a frozen dataclass as a JSON object: each field by `as_json`, limits by `limit_columns`."""
-    from tracer.schema import LIMITS  # noqa: PLC0415  it brings Arrow, which lab's names do not need
-
     found: dict[str, Any] = {}
     for item in fields(record):
         value = getattr(record, item.name)
@@ -25,8 +25,6 @@ def as_object(record: Any) -> dict[str, Any]:
 def limit_columns(limit_bytes: int | None) -> dict[str, Any]:
     """Return a limit as a JSON object has it: null if none is set, and `is_limited` beside it, null if not
     known."""
-    from tracer.schema import UNLIMITED_BYTES  # noqa: PLC0415  as above
-
     is_limited = None if limit_bytes is None else limit_bytes < UNLIMITED_BYTES
     return {"limit_bytes": limit_bytes if is_limited else None, "is_limited": is_limited}
 

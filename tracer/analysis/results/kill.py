@@ -22,7 +22,7 @@ from tracer.analysis.results.reclaim_attempts import Reclaim
 from tracer.analysis.results.tasks import Candidate, Trigger, Victim, WhatIf
 from tracer.units import UNKNOWN, limit
 
-if TYPE_CHECKING:  # lab's names do not need it
+if TYPE_CHECKING:
     import pandas as pd
 
 

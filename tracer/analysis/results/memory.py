@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:  # lab's names do not need it
+if TYPE_CHECKING:
     import pandas as pd
 
 

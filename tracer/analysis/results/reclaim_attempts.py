@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # lab's names do not need it
+if TYPE_CHECKING:
     import pandas as pd
 
 

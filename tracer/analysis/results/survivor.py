@@ -10,7 +10,7 @@ from tracer.analysis.results.json_values import as_object
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.reclaim_attempts import Reclaim
 
-if TYPE_CHECKING:  # lab's names do not need it
+if TYPE_CHECKING:
     import pandas as pd
 
 
