@@ -6,6 +6,8 @@ from typing import Final
 
 import pyarrow as pa
 
+from tracer.schema import LIMITS
+
 LATEST_NS: Final = 7_258_118_400_000_000_000
 """2200-01-01: times up to then, and their differences, fit an int64."""
 
@@ -16,7 +18,6 @@ _LONGEST_NS: Final = 1_000_000_000_000_000_000  # 31 years
 _LARGEST_BYTES: Final = 1 << 60
 _MOST_PAGES: Final = 1 << 52  # of a file of 8 EiB, the largest offset
 _LARGEST: Final = (1 << 63) - 1
-_LIMITS: Final = ("limit_bytes", "high_bytes", "low_bytes", "min_bytes")
 
 
 def value_range(table: str, field: pa.Field) -> tuple[int, int] | None:
@@ -42,6 +43,6 @@ def value_range(table: str, field: pa.Field) -> tuple[int, int] | None:
         most = MOST_RECORDS
     elif name in ("nr_pages", "index", "updates"):
         most = _MOST_PAGES
-    elif name.endswith("_bytes") and not name.endswith(_LIMITS) and table != "inodes":
+    elif name.endswith("_bytes") and name not in LIMITS and table != "inodes":
         return -_LARGEST_BYTES, _LARGEST_BYTES
     return 0, most

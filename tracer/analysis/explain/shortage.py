@@ -12,11 +12,11 @@ from typing import Final
 
 from tracer.analysis.explain.causes import global_pressure
 from tracer.analysis.explain.measure.findings import Shortage
+from tracer.enumerations import CONSTRAINT
 from tracer.kernel.kmsg.report.log_report import Counter, LogReport, MemInfo, Zone
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import percent, size
 
-_KNOWN: Final = ("memcg", "global", "cpuset", "mempolicy", "unknown")
 _HIGH_ZONES: Final = ("HighMem", "Movable")
 _MUCH_SLAB_SHARE: Final = 0.5
 _MUCH_UNNAMED_SHARE: Final = 0.3
@@ -55,7 +55,7 @@ def from_log(log: LogReport, page_size: int) -> Shortage | None:
         return _below_limits(log)
     if log.is_no_task_killable:
         return Shortage(f"there was no process that the kernel could kill{free}", advice=_UNKILLABLE)
-    if log.constraint not in _KNOWN:
+    if log.constraint not in CONSTRAINT.names:
         return Shortage(f"a BPF policy had it killed ({log.constraint}); no limit was hit{free}", "unknown")
     if log.constraint == "unknown":
         return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from tracer.kernel.kmsg.text.log_record import Stamp
 
@@ -23,16 +23,7 @@ Section = Literal["header", "stack", "counters", "memory.stat", "mem_info", "tas
 """A part of a report: `X invoked oom-killer`, the call trace, usage and limit and memory.stat (memcg) or the
 zones (global), the table of tasks, `oom-kill:constraint=` (since v5.0), and `Killed process`."""
 
-SECTIONS: Final[tuple[Section, ...]] = (
-    "header",
-    "stack",
-    "counters",
-    "memory.stat",
-    "mem_info",
-    "tasks",
-    "summary",
-    "kill",
-)
+SECTIONS: Final[tuple[Section, ...]] = get_args(Section)
 """The sections in the order of printing."""
 
 
