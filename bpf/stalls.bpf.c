@@ -70,7 +70,7 @@ PROGRAM(mm_vmscan_throttled)
 
 /*
  * A writer is about to sleep for `pause` timer ticks. Later kernels pass the arguments before
- * `pause` in one structure (seen on 6.18); `pause` is the last but one in both forms.
+ * `pause` in one structure (seen on 6.18); `pause` is the second to last in both forms.
  */
 PROGRAM(balance_dirty_pages)
 {

@@ -95,7 +95,7 @@ def test_members_of_a_structure_have_their_offsets() -> None:
     deep, css = btf.member(memcg, "deep"), btf.member(memcg, "css")
     assert deep is not None
     assert css is not None
-    assert deep == Member(16, deep.type_id), "the offset is from the begin of the outermost structure"
+    assert deep == Member(16, deep.type_id), "the offset is from the start of the outermost structure"
     assert btf.resolve(btf.target(css.type_id)) == memcg
     assert btf.member(memcg, "none") is None
 
@@ -122,7 +122,7 @@ def test_enumerators_and_tracepoints_are_found_by_name() -> None:
     assert btf.enumerators == {"NR_SHMEM": 20, "NR_FILE_PAGES": 19, "MEMCG_KMEM": 7}
     assert btf.tracepoint_arguments("mark_victim") == ()
     assert btf.tracepoint_arguments("mark") is None
-    assert btf.struct("mem") is None, "the begin of a name is not a match"
+    assert btf.struct("mem") is None, "the beginning of a name is not a match"
 
 
 def test_header_missing_member_is_left_out() -> None:

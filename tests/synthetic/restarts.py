@@ -43,7 +43,7 @@ class Restarts:
 
     With as many cgroups as lives, each cgroup is made for one life. `killed_for` is the limit that ends a
     life: that of its own cgroup, or that of `/pods`; with None it just ends. `charges` and `folios` are the
-    rows of `charge` and `pagecache` for a life, `gap_ns` is the time from the begin of one to the begin of
+    rows of `charge` and `pagecache` for a life, `gap_ns` is the time from the start of one to the start of
     the next. With `container`, all cgroups are lives of the container of that name, and have its path one
     after the other.
     """
@@ -292,7 +292,7 @@ class _Life:
 
 
 def _moments(begin: int, count: int) -> Any:
-    """Return `count` moments from the begin of a life to its kill."""
+    """Return `count` moments from the start of a life to its kill."""
     return begin + np.linspace(0, _KILLED_NS, count, dtype=np.int64)
 
 

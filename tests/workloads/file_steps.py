@@ -39,7 +39,7 @@ def read_at_once(path: Path, pages: int) -> None:
 
 
 def read_on(path: Path, _pages: int) -> None:
-    """Read the file from its begin, 16 pages at a time."""
+    """Read the file from its start, 16 pages at a time."""
     with path.open("rb", buffering=0) as file:
         while os.read(file.fileno(), 16 * PAGE):
             pass

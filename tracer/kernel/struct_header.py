@@ -148,7 +148,7 @@ def why_unfit(btf: Btf) -> str | None:
 
 
 _PAUSE_FROM_THE_END: Final = 2
-"""The place of `pause` among the arguments of writeback:balance_dirty_pages: the last but one, on all
+"""The place of `pause` among the arguments of writeback:balance_dirty_pages: the second to last, on all
 releases."""
 
 

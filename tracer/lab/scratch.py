@@ -1,4 +1,4 @@
-"""Files on a disk for an experiment: not in the page cache at its begin, and removed at its end."""
+"""Files on a disk for an experiment: not in the page cache at its start, and removed at its end."""
 
 from __future__ import annotations
 

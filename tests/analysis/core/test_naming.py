@@ -150,7 +150,7 @@ def test_with_names_of_an_empty_trace_is_empty(trace: Any) -> None:
 
 
 def test_id_at_a_reused_path_is_the_cgroup_of_that_time(trace: Any) -> None:
-    """A cgroup without a creation time existed from the begin, one without a removal time to the end."""
+    """A cgroup without a creation time existed from the start, one without a removal time to the end."""
     trace.add("cgroups", cgroup_id=1, path="/a", removed=trace.ns(2))
     trace.add("cgroups", cgroup_id=2, path="/a", created=trace.ns(3))
     trace.add("cgroups", cgroup_id=3, path="/ab")

@@ -103,7 +103,7 @@ def ledger_bytes(trace: Any, tgid: int) -> int:
 def test_samples_match_the_ledger_and_name_the_functions(
     family: str | None, growing: Path, memcg: Path, start_recorder: Callable[..., Any]
 ) -> None:
-    """On each CPU at most two pieces are shared by two phases, at the begin and at the end of a phase."""
+    """On each CPU at most two pieces are shared by two phases, at the start and at the end of a phase."""
     if family is not None:
         skip_unless_offered(family)
     size, index, table = 256 * KIB, 37 * MIB, 91 * MIB + 12 * KIB
@@ -200,7 +200,7 @@ def test_kill_lists_the_functions_that_allocated(growing: Path, start_recorder: 
     """The trigger is gone before its symbols can be read; they are known from its earlier samples.
 
     At each end of the window a CPU's piece may lie partly outside, with its sample on either side. A row of
-    the ledger that crosses the begin counts as inside.
+    the ledger that crosses the start counts as inside.
     """
     with (
         ephemeral_cgroup("test", 40 * MIB, 0) as memcg,

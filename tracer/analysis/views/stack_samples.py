@@ -38,8 +38,8 @@ def were_asked_for(trace: TraceTables) -> bool:
 def samples_within(
     samples: pd.DataFrame, members: Int64s | None, begin_ns: int | None = None, end_ns: int | None = None
 ) -> pd.DataFrame:
-    """Return the rows of `stack_samples` from begin to end, both included (ns since the epoch; None: no
-    bound).
+    """Return the rows of `stack_samples` from `begin_ns` to `end_ns`, both included (ns since the epoch;
+    None: no bound).
 
     `members`: only those that were charged to these cgroups; None: to any.
     """

@@ -60,7 +60,7 @@ _RECLAIM_DEPTH: Final = 1
 def waits(trace: TraceTables) -> pd.DataFrame:
     """Return the times in which a thread waited for memory, a row each; those of one thread never overlap.
 
-    The index, `time` (UTC), is the begin. Columns: `duration_ns`; `kind`, which is "reclaim" (an attempt to
+    The index, `time` (UTC), is the start. Columns: `duration_ns`; `kind`, which is "reclaim" (an attempt to
     free memory, without the waits inside it and without those of kswapd) or as in `stalls`; `cgroup_id` (the
     task's), `tgid`, `pid`. A wait that contains others is split into the parts outside of them.
     """
@@ -131,7 +131,7 @@ def _within_attempts(stalls: pd.DataFrame, reclaim: pd.DataFrame) -> Int64s:
     """Return the beginnings of `stalls`, none earlier than that of the attempt in which the stall ended.
 
     The kernel gives the length of a wait inside reclaim in whole timer ticks (jiffies_to_usecs in
-    reclaim_throttle, mm/vmscan.c), so the begin that is computed from it may be too early.
+    reclaim_throttle, mm/vmscan.c), so the start that is computed from it may be too early.
     """
     ends = _ends_ns(stalls)
     waited = pd.DataFrame({"time": ends, "pid": integers(stalls["pid"]), "row": np.arange(len(stalls))})

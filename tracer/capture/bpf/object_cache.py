@@ -17,7 +17,7 @@ from tracer.capture.bpf.object_file import ObjectFile
 from tracer.directory import Directory
 
 _FOLDER: Final = "/var/cache/memcg-tracer"
-_MOST_OBJECTS: Final = 32  # of some 200 KB: one for each set of hooks and options, and for each kernel
+_MOST_OBJECTS: Final = 32  # of about 200 KB each: one for each set of hooks and options, and for each kernel
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 _OURS: Final = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.\d+")  # a `cache_key`, or an unfinished file
 

@@ -134,8 +134,8 @@ def _lock_memory() -> None:
 
 
 def _use_a_file() -> None:
-    """Make dirty pages, write them back, then make pages active. Active pages are those that are read again
-    and again, or, with the multi-gen LRU, those that a fault brought in (folio_add_lru in mm/swap.c).
+    """Make dirty pages, write them back, then make pages active. Active pages are pages that are read
+    repeatedly, or, with the multi-gen LRU, pages that a fault added (folio_add_lru in mm/swap.c).
     """
     with suppress(OSError, ValueError), tempfile.TemporaryFile(dir="/var/tmp", buffering=0) as file:
         size = 32 * mmap.PAGESIZE

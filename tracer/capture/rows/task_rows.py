@@ -13,7 +13,7 @@ from tracer.capture.rows.decode import text
 from tracer.enumerations import TASK_EVENT
 from tracer.kernel.process.titles import read_title
 
-_TITLES_AT_ONCE: Final = 128  # of some 20 us each
+_TITLES_AT_ONCE: Final = 128  # of about 20 us each
 _TITLE_AFTER_S: Final = 1.0
 _YOUNG_KEPT: Final = 4096
 _EXITED_KEPT: Final = 4096  # a dying task acts within milliseconds of its exit

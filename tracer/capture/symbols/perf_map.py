@@ -16,7 +16,7 @@ from typing import Final
 
 from tracer.capture.symbols.address_names import SymbolTable
 
-_MOST_BYTES: Final = 32 << 20  # in all, however often the file is truncated: some 500,000 functions
+_MOST_BYTES: Final = 32 << 20  # in all, however often the file is truncated: about 500,000 functions
 _MOST_ADDRESS: Final = 1 << 64
 _PROC: Final = Path("/proc")
 

@@ -51,8 +51,8 @@ _MOST_PIDS: Final = 4096
 
 
 class MachineLog:
-    """The reports of one kernel: the one that it is printing, and finished ones that late lines may belong
-    to.
+    """The reports of one kernel: the report that it is printing, and finished reports that late lines may
+    belong to.
 
     Reports are appended to `begun` when they begin.
     """

@@ -36,8 +36,8 @@ _NARROW: Final = (0, 1, 4)
 
 _HEADINGS: Final = ("", "signal", "hook", "at", "ns")
 _LEGEND: Final = (
-    "ns: the time of our programs for one event, begin and end together, measured just now during a short "
-    "workload; -: no event happened. The time that the kernel needs to call them comes on top."
+    "ns: the time of our programs for one event, start and end together, measured just now during a short "
+    "workload; -: no event happened. The time that the kernel needs to call them is not included."
 )
 _UNMEASURED: Final = "These hooks would be attached; nothing was measured."
 

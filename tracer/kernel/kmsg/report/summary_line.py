@@ -107,8 +107,8 @@ def limit_of(text: str) -> tuple[str, str | None] | None:
 def _chosen(text: str, comm: str | None) -> tuple[Chosen | None, str]:
     """Return the task at the end of the line, and the text before it.
 
-    Its name may begin at several places. The place is taken at which the name is `comm`, or else the first
-    place at which it is no longer than a comm.
+    Its name may begin at several places. It is read at the place that gives `comm`, or else at the first
+    place that gives a name no longer than a comm.
     """
     at = text.rfind(",pid=")
     numbers = _PID_UID.fullmatch(text, at) if at >= 0 else None

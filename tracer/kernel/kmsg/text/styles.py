@@ -89,7 +89,8 @@ def _dmesg_object(literal: str, number: int) -> Record | None:
 
 
 def _text(line: str, number: int) -> Record | None:
-    """Read any style made for people: (priority) (date) (host and tag) (seconds since boot) (caller) text."""
+    """Read any style for human readers: (priority) (date) (host and tag) (seconds since boot) (caller)
+    text."""
     at, wall, host, is_syslog = 0, None, None, False
     first = line[:1]
     if first == "<" and (priority := _PRIORITY.match(line)) is not None:
