@@ -38,7 +38,7 @@ def start_recorder(tmp_path: Path) -> Iterator[Callable[..., Recorder]]:
 
 @pytest.fixture
 def swap(disk_dir: Path) -> Iterator[None]:
-    """A swap file, for as long as the test takes."""
+    """Enable a swap file until the test ends."""
     file = disk_dir / "swap"
     file.write_bytes(bytes(SWAP_BYTES))
     file.chmod(0o600)

@@ -37,7 +37,9 @@ def test_examine_without_bcc_tries_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     assert (checks["BCC"].state, checks["BCC"].prevents_recording) == (State.MISSING, True)
     assert "python3-bpfcc" in checks["BCC"].detail
     assert checks["programs"].state is State.UNKNOWN
-    assert all(signal.choice and signal.cost is None for signal in found.signals), "what is offered is known"
+    assert all(signal.choice and signal.cost is None for signal in found.signals), (
+        "the offered signals are known"
+    )
 
 
 def test_examine_without_loading_leaves_signals_unknown() -> None:

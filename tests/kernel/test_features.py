@@ -68,7 +68,9 @@ def test_namespaces_of_host_and_container() -> None:
     container = features.namespaces(INITIAL | {"pid": 4026532200, "cgroup": 4026532201})
     assert container.state is State.DEGRADED
     assert "a pid and a cgroup namespace" in container.detail
-    assert features.namespaces(features._own_namespaces(Path("/none"))).state is State.OK, "built without any"
+    assert features.namespaces(features._own_namespaces(Path("/none"))).state is State.OK, (
+        "a kernel built without namespaces"
+    )
     rootless = features.namespaces(INITIAL | {"user": 4026532199})
     assert rootless.state is State.MISSING
     assert rootless.prevents_recording

@@ -64,7 +64,7 @@ def report() -> OomReport:
 
 
 def timeline() -> pd.DataFrame:
-    """One second of reading, one of growing, then the cgroup after the kill."""
+    """Return a timeline: one second of reading, one of growing, then the cgroup after the kill."""
     seconds = np.arange(0, 3, 0.02)
     cache = np.where(
         seconds < 1, np.minimum(117 * MIB * seconds, 98 * MIB), 98 * MIB - 97 * MIB * (seconds - 1)
@@ -77,7 +77,7 @@ def timeline() -> pd.DataFrame:
 
 
 def pagecache(**damons: int) -> pd.DataFrame:
-    """Evictions by DAMON, by reclaim for the limit, and DAMON's of another cgroup."""
+    """Return rows of evictions by DAMON, by reclaim for the limit, and by DAMON in another cgroup."""
     pages = [damons.get("pages", 0), 30, 7]
     columns = {"cgroup_id": [5, 5, 6], "op": "delete", "tgid": [77, 8, 77], "nr_pages": pages}
     causes = ["reclaim_kswapd", "reclaim_memcg", "reclaim_kswapd"]

@@ -45,7 +45,7 @@ def test_killed_recorder_leaves_flushed_rows(moment: int, tmp_path: Path) -> Non
     charges = trace.table("charge", ["pages"])["pages"].to_pylist()
     assert charges == list(range(len(charges)))
     assert len(charges) >= (flushed + 1) * CHARGES
-    assert len(charges) <= (flushed + 3) * CHARGES, "nothing is there twice"
+    assert len(charges) <= (flushed + 3) * CHARGES, "no row is there twice"
 
     tasks = trace.table("tasks").to_pydict()
     assert tasks["tgid"] == [number % 5 for number in tasks["ppid"]]
@@ -55,7 +55,7 @@ def test_killed_recorder_leaves_flushed_rows(moment: int, tmp_path: Path) -> Non
 
 
 class Died(BaseException):
-    """A stand-in for SIGKILL, which no code of ours catches."""
+    """A stand-in for SIGKILL, which no code of the tracer catches."""
 
 
 def recorded(writer: TraceWriter, rows_of: RowsOf) -> None:

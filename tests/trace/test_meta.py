@@ -102,5 +102,5 @@ def test_read_meta_of_other_schema_raises(tmp_path: Path, meta: Meta, version: o
     with pytest.raises(TraceError, match=remedy) as raised:
         read_meta(tmp_path)
     assert f"schema {version!r}, this version reads {SCHEMA_VERSION}" in str(raised.value)
-    assert is_trace(tmp_path), "of another schema, but still ours"
-    assert is_meta((tmp_path / "meta.json").read_bytes()), "of another schema, but still ours"
+    assert is_trace(tmp_path), "a trace of another schema is a trace"
+    assert is_meta((tmp_path / "meta.json").read_bytes()), "metadata of another schema is metadata"

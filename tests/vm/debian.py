@@ -1,6 +1,6 @@
 """Debian's kernel packages, by series, from the mirror that this machine uses.
 
-All files of apt are in a folder of ours, so that the machine's lists, packages and settings do not change.
+All files of apt are in a separate folder, so that the machine's lists, packages and settings do not change.
 Signatures are checked with Debian's keyring.
 """
 

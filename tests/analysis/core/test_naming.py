@@ -114,7 +114,9 @@ def test_processes_with_a_reused_tgid_are_distinct(trace: Any) -> None:
     assert trace.processes.comm_at(7, at(1.5), at(1.5)) == "first"
     assert trace.processes.comm_at(7, at(2.5), at(2.5)) is None
     assert trace.processes.comm_at(7, at(1.5), at(4)) == "second"
-    assert trace.processes.comm_at(7, at(0.5), at(0.6)) == "first", "it is named after its deed"
+    assert trace.processes.comm_at(7, at(0.5), at(0.6)) == "first", (
+        "the task has its first name before that was recorded"
+    )
     assert trace.processes.comm_at(8, at(1), at(4)) is None
 
 

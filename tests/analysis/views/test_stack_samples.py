@@ -1,4 +1,4 @@
-"""Stack samples by hand: the rows that count, their sums, and unknown names."""
+"""Synthetic stack samples: the rows that count, their sums, and unknown names."""
 
 from __future__ import annotations
 

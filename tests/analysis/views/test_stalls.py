@@ -119,7 +119,7 @@ def test_waits_count_each_moment_of_a_thread_once(new_trace: Any, waits: list[An
 
 @pytest.fixture
 def three_processes(trace: Any) -> Any:
-    """python3 waits 18 ms in two threads in the cgroup, 3 ms below it; dd 40 ms; others 100 ms elsewhere."""
+    """Return waits of python3 (18 ms in two threads, 3 ms below the cgroup), dd (40 ms), others elsewhere."""
     trace.add("cgroups", cgroup_id=CGROUP, path="/a")
     trace.add("cgroups", cgroup_id=CHILD, path="/a/b")
     trace.add("cgroups", cgroup_id=STRANGER, path="/c")

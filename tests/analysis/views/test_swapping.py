@@ -22,7 +22,7 @@ def written_in(trace: Any, owner: int | None, begin: float, end: float) -> SwapI
 
 @pytest.fixture
 def written(trace: Any) -> Any:
-    """Pages of two cgroups are written at 1, 2, 3 and 4 s."""
+    """Return a trace in which pages of two cgroups are written to swap at 1, 2, 3 and 4 s."""
     trace.meta["probes"] = PROBED
     trace.add("swap_io", 1, cgroup_id=OURS, op="write", nr_pages=1, duration_ns=3_000_000)
     trace.add("swap_io", 2, cgroup_id=OURS, op="write", nr_pages=32, duration_ns=1_000_000)

@@ -55,7 +55,7 @@ class Kernel(Offer):
 
 @pytest.fixture
 def signal(monkeypatch: pytest.MonkeyPatch) -> Signal:
-    """A signal with three ways, the only one there is."""
+    """Replace all signals by one with three ways."""
     only = Signal("s", "charge", (RAW, ENTRY, ENDS), "tells", "loses", required=True)
     monkeypatch.setattr("tracer.kernel.probes.SIGNALS", (only,))
     return only
@@ -85,7 +85,9 @@ def test_choose_passes_over_a_hook_with_other_arguments() -> None:
     assert chosen(Kernel(event=("page",))).way is ENTRY
     assert chosen(Kernel(event=())).way is ENTRY
     assert Kernel(event=("page",)).why_not(RAW.hooks[0]) == "the tracepoint event is of another form here"
-    assert chosen(Kernel(event=None, function=("lruvec",))).way is ENDS, "its program reads no argument"
+    assert chosen(Kernel(event=None, function=("lruvec",))).way is ENDS, (
+        "the program of this hook reads no argument"
+    )
 
 
 def test_why_not_of_an_inlined_function_gives_the_reason() -> None:
@@ -111,7 +113,7 @@ def test_choose_with_a_forced_family_keeps_signals_without_it(monkeypatch: pytes
 def test_choose_passes_over_a_refused_way() -> None:
     assert chosen(Kernel(), refused={RAW: "the verifier says no"}).way is ENTRY
     every = dict.fromkeys((RAW, ENTRY, ENDS), "the verifier says no")
-    assert chosen(Kernel(), refused=every).why_not == "the verifier says no", "the reason is given once"
+    assert chosen(Kernel(), refused=every).why_not == "the verifier says no", "each reason is given once"
 
 
 def test_choice_without_a_way_gives_the_reason_of_each(signal: Signal) -> None:

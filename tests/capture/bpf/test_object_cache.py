@@ -22,7 +22,7 @@ def test_get_of_its_own_key_returns_the_object(tmp_path: Path) -> None:
     cache.put(KEY, OBJECT)
     assert cache.get(KEY) == OBJECT
     assert cache.get(cache_key("another")) is None
-    assert [path.name for path in (tmp_path / "deep/cache").iterdir()] == [KEY], "nothing unfinished is left"
+    assert [path.name for path in (tmp_path / "deep/cache").iterdir()] == [KEY], "no temporary file is left"
     assert (tmp_path / "deep/cache").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "deep/cache" / KEY).stat().st_mode & 0o777 == 0o600
 
@@ -51,7 +51,7 @@ def test_cache_in_a_folder_that_others_can_write_is_not_used(tmp_path: Path, mod
     assert cache.get(KEY) is None
     (tmp_path / "cache" / KEY).unlink()
     cache.put(KEY, OBJECT)
-    assert list((tmp_path / "cache").iterdir()) == [], "nothing is written there either"
+    assert list((tmp_path / "cache").iterdir()) == [], "nothing is written to such a folder"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
@@ -74,7 +74,7 @@ def test_put_beyond_the_bound_removes_the_least_recently_used(tmp_path: Path) ->
     for age, key in enumerate(keys):
         cache.put(key, OBJECT)
         os.utime(tmp_path / key, ns=(age, age))
-        assert cache.get(keys[0]) == OBJECT, "used each time, so never the oldest"
+        assert cache.get(keys[0]) == OBJECT, "an object in use is never the oldest"
     kept = {path.name for path in tmp_path.iterdir()}
     assert kept == {keys[0], *keys[-31:]}
 

@@ -95,7 +95,7 @@ def test_cause_of_single_page_folios_matches_the_step(
     assert {key: pages.get(key, 0) for key in expected} == expected, pages
     assert {key: counts[key] for key in expected} == expected, "one row for each page"
     begun = {key[2]: pages for key, pages in pages.items() if key[:2] == ("begin", "add")}
-    assert 1 <= begun["read"] <= 16, "the folio of the read"
+    assert 1 <= begun["read"] <= 16, "more than the folio of the read"
     assert begun["readahead"] >= 1
     assert sum(begun.values()) <= STEPS["begin"][1]
 

@@ -333,7 +333,9 @@ def test_block_device_and_container_mount_are_named(
     rows = trace.pagecache[trace.pagecache["inode_id"] == device["inode_id"]]
     rows = rows[rows["index"].between(4000, 4030)]
     moved = rows.groupby(["op", "cause"], observed=True)["nr_pages"].sum().to_dict()
-    assert moved == {("add", "read"): 31, ("delete", "truncate"): 31}, "it was closed when the reader ended"
+    assert moved == {("add", "read"): 31, ("delete", "truncate"): 31}, (
+        "the cache is truncated when the reader closes the device"
+    )
     assert (inside["path_kind"], inside["fs_type"], inside["dev"]) == ("container", "ext4", rdev)
     assert pages_of(trace, inside["inode_id"], "op")["add"] == 43
 

@@ -103,7 +103,7 @@ def script(memcg: Path) -> Iterator[Script]:
 
 
 def named(memcg: Path, name: str) -> tuple[str, str, str]:
-    """A way to select a cgroup that does not exist yet: by path, name or glob."""
+    """Return a selector of a cgroup that does not exist yet: a path, a name or a glob."""
     path = memory_hierarchy().path(memcg / name)
     return path, name, f"{name[:-1]}[{name[-1]}]"
 
@@ -254,7 +254,9 @@ def test_name_that_is_not_utf8_differs_from_its_escape(
     assert charged_pages(trace, cgroup_id(byte), "anon", pid) >= 401
     row = trace.cgroups.set_index("cgroup_id").loc[cgroup_id(byte)]
     assert row["path"] == memory_hierarchy().path(memcg) + r"/web-\xff"
-    assert (trace.samples["cgroup_id"] == cgroup_id(byte)).any(), "its files were found by that name"
+    assert (trace.samples["cgroup_id"] == cgroup_id(byte)).any(), (
+        "no sample, so its files were not found by that name"
+    )
 
 
 @pytest.mark.vm_once

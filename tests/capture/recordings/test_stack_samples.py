@@ -33,7 +33,7 @@ CHARGED = ["anon", "file", "kernel", "sock"]
 
 @pytest.fixture(scope="module")
 def growing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled tests/workloads/growing.c."""
+    """Return the compiled tests/workloads/growing.c."""
     return compiled("growing", tmp_path_factory.mktemp("growing"))
 
 

@@ -54,7 +54,7 @@ class Sampled:
 
 @pytest.fixture
 def counters() -> dict[str, dict[str, int] | None]:
-    """Counters by cgroup, which a test may change."""
+    """Return counters by cgroup, which a test may change."""
     return {path: {"NR_KERNEL_STACK_KB": kb} for path, kb in STACKS_KB.items()}
 
 

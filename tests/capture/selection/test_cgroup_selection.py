@@ -198,7 +198,7 @@ def test_container_that_ended_undecided_is_taken_with_its_end(host: Host) -> Non
 
 
 def test_container_made_again_is_wanted_by_its_path(host: Host) -> None:
-    """No runtime is asked: it is the same container, whatever its name is now."""
+    """No runtime is asked, because the id is that of the same container."""
     host.names[ID] = "shop-db"
     host.record("shop-db")
     assert f"/docker/{ID}".encode() in host.programs.map("wanted_paths")
@@ -333,12 +333,12 @@ def test_concerns_holds_for_requested_cgroups_and_those_above(host: Host) -> Non
     host.answer.clear()
     host.event("mkdir", 7, path)
     selection.settle()
-    assert selection.concerns(path), "it is undecided"
+    assert selection.concerns(path), "an undecided cgroup is of concern"
     host.names[ID2] = "late"
     host.answer.set()
     assert [taken.cgroup.id for taken in host.settled()] == [7]
     host.event("rmdir", 7, path)
-    assert selection.concerns(path), "its kill may be logged late"
+    assert selection.concerns(path), "its kill may be logged after its removal"
 
 
 def test_concerns_without_selectors_holds_for_every_cgroup(host: Host) -> None:

@@ -90,12 +90,12 @@ def test_task_seen_after_the_purge_of_its_cgroup_is_written() -> None:
     seen["cgroup_id"], seen["time_ns"] = NEVER, 5
     assert len(hold.sift("task", seen)[0]) == 0
     hold.purge(NEVER, 7)
-    assert len(hold.sift("task", seen)[0]) == 0, "the record was under way"
+    assert len(hold.sift("task", seen)[0]) == 0, "the record was already in the ring"
     seen["time_ns"] = 9
     assert len(hold.sift("task", seen)[0]) == 1
     seen["event"] = TASK_EVENT.number("exit")
     assert len(hold.sift("task", seen)[0]) == 0, "the process was dropped before"
-    assert sifted(hold, (NEVER, 1)) == [], "its charges were under way"
+    assert sifted(hold, (NEVER, 1)) == [], "its charges were already in the ring"
 
 
 @pytest.mark.parametrize("wanted", [True, False])

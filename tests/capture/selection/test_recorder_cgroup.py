@@ -23,7 +23,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def hierarchy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hierarchy:
-    """A hierarchy in which this process is in /a/b, and no cgroup has a limit yet."""
+    """Make a hierarchy in which this process is in /a/b, and no cgroup has a limit yet."""
     for path in ("", "a", "a/b"):
         (tmp_path / path).mkdir(exist_ok=True)
         (tmp_path / path / "memory.max").write_text("max\n")

@@ -57,7 +57,7 @@ def test_name_in_a_function_gives_name_and_offset(process: Process) -> None:
 def test_lines_added_later_replace_earlier_ones(process: Process) -> None:
     process.map.write_text("5000 10 first\n5100 10 ha")
     opened = process.open()
-    assert opened.name(0x5105) is None, "its line is not yet whole"
+    assert opened.name(0x5105) is None, "the line is incomplete"
     with process.map.open("a") as stream:
         stream.write("lf\n5000 20 second\n")
     assert opened.name(0x5105) == ("half", 5)

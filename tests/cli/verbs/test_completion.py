@@ -151,7 +151,7 @@ def test_completion_after_ctrl_c_prints_no_traceback(write_trace: WriteTrace, af
 
 
 def _is_in_main(pid: int) -> bool:
-    """Python catches SIGINT and ignores SIGPIPE while it starts; `main` no longer ignores SIGPIPE."""
+    """Return whether `main` runs: Python ignores SIGPIPE from its start on, and `main` restores it."""
     status = Path(f"/proc/{pid}/status").read_text()
     caught, ignored = (
         int(re.findall(rf"^{name}:\t(\w+)$", status, re.MULTILINE)[0], 16) for name in ("SigCgt", "SigIgn")

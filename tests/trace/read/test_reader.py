@@ -272,7 +272,7 @@ def test_damaged_parquet_file_is_named(open_writer: OpenWriter, rows_of: RowsOf)
     path.write_bytes(whole[: len(whole) // 3] + bytes(64) + whole[len(whole) // 3 + 64 :])
     with pytest.raises(TraceError, match=r"oom\.parquet cannot be read"):
         Trace(writer.path).table("oom")
-    assert Trace(writer.path).table("charge").num_rows == 0, "other tables still open"
+    assert Trace(writer.path).table("charge").num_rows == 0, "other tables can still be read"
 
 
 @pytest.mark.parametrize(

@@ -157,10 +157,10 @@ def test_writer_force_overwrites_interrupted_trace(open_writer: OpenWriter, tmp_
     ) as child:
         assert child.stdout
         for _ in range(30):
-            assert child.stdout.readline(), "it ended early"
+            assert child.stdout.readline(), "the writer ended early"
         with pytest.raises(TraceError, match=f"is being written by the recorder with pid {child.pid}: stop"):
             open_writer(force=True)
-        assert child.stdout.readline(), "it is not disturbed"
+        assert child.stdout.readline(), "the first writer goes on"
         child.kill()
     assert Trace(tmp_path / "trace").rows("loss") >= 30
     writer = open_writer(force=True)
@@ -196,7 +196,7 @@ def flush_until_written(writer: TraceWriter) -> None:
         with suppress(TraceError):
             writer.require_written()
             return
-        assert time.monotonic() < deadline, "no attempt comes"
+        assert time.monotonic() < deadline, "the writer makes no attempt"
         time.sleep(0.01)
 
 
@@ -211,11 +211,11 @@ def test_full_disk_rows_wait_in_memory(open_writer: OpenWriter, rows_of: RowsOf,
         writer.append("loss", rows_of("loss", range(start, start + 2000)))
         writer.append("tasks", rows_of("tasks", range(start, start + 2000)))
         writer.flush()
-    assert len(warnings) == 1, "once, however often it is tried"
+    assert len(warnings) == 1, "one warning for all attempts"
     assert warnings[0].startswith(
         f"cannot write the trace {writer.path}: No space left on device; recording goes"
     )
-    assert lost_of(writer.path) == list(range(10)), "what was flushed is readable meanwhile"
+    assert lost_of(writer.path) == list(range(10)), "flushed rows are readable"
     assert writer.rows["loss"] == writer.rows["tasks"] == 20_010
 
     filler.unlink()
@@ -243,7 +243,7 @@ def test_full_disk_rows_beyond_bound_are_counted(
         writer.append("oom", rows_of("oom", range(start // 100, start // 100 + 1)))
         writer.flush()
     lost = dict(writer.lost)
-    assert set(lost) == {"charge", "pagecache"}, "kills have room still"
+    assert set(lost) == {"charge", "pagecache"}, "no row of `oom` is lost"
     filler.unlink()
     flush_until_written(writer)
     after_ns = time.monotonic_ns()
@@ -253,7 +253,7 @@ def test_full_disk_rows_beyond_bound_are_counted(
     assert trace.meta["lost"] == lost
     assert {row["stream"]: row["lost"] for row in trace.table("loss").to_pylist()} == lost
     pages = trace.table("pagecache", ["nr_pages"])["nr_pages"].to_pylist()
-    assert pages == list(range(10_000 - lost["pagecache"])), "the oldest wait"
+    assert pages == list(range(10_000 - lost["pagecache"])), "the oldest rows are kept"
     assert trace.rows("oom") == 100
     offset_ns = trace.meta["clock"]["realtime_ns"] - trace.meta["clock"]["monotonic_ns"]
     for row in trace.table("loss").to_pylist():

@@ -100,9 +100,11 @@ def test_what_if_with_a_much_larger_task_lowers_it_to_the_minimum() -> None:
 
 
 def test_what_if_without_a_choice_is_empty() -> None:
-    assert what_if(ranked_as_killed([task(1, 20000)], 1), TOTAL) == (), "there is no other task"
+    assert what_if(ranked_as_killed([task(1, 20000)], 1), TOTAL) == (), "one task has no alternative"
     assert what_if(ranked_as_killed([task(1, 20000), task(2, 10)], 1), None) == ()
-    assert what_if(ranked_as_killed([task(1, 20000), task(2, 10)], 2), TOTAL) == (), "another has more"
+    assert what_if(ranked_as_killed([task(1, 20000), task(2, 10)], 2), TOTAL) == (), (
+        "another task has a higher badness"
+    )
     assert what_if(ranked_as_killed([task(1, 20000), task(2, 10, OOM_SCORE_ADJ_MIN)], 1), TOTAL) == ()
 
 

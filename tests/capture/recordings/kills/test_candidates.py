@@ -48,7 +48,9 @@ def test_candidates_equal_those_of_the_kernel_log(
         Path(f"/proc/{one.process.pid}/oom_score_adj").write_text(str(adj), encoding="ascii")
         crowd[one.process.pid] = (size_bytes, adj, one)
     trigger = start_workload(limited, "anon", str(2 * LIMIT_BYTES))
-    assert (trigger.advance(), trigger.advance()) == ("start", ""), "it exceeds the limit, and is killed"
+    assert (trigger.advance(), trigger.advance()) == ("start", ""), (
+        "the trigger exceeds the limit, and is killed"
+    )
     chosen = next(pid for pid, (_, adj, _) in crowd.items() if adj == max(CROWD.values()))
     assert crowd[chosen][2].process.wait() == -9
     trigger.process.kill()

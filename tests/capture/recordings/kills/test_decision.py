@@ -44,7 +44,7 @@ def family() -> Iterator[Family]:
 
 @pytest.fixture
 def outside() -> Iterator[Path]:
-    """A cgroup outside of the limited subtree."""
+    """Yield a cgroup outside of the limited subtree."""
     with ephemeral_cgroup("outside", None) as directory:
         yield directory
 
