@@ -88,18 +88,42 @@ def test_overrun_before_the_first_read_counts_one(device: Device, log: KernelLog
     assert log.lost == 1
 
 
-def test_times_follow_the_smallest_delay(device: Device, log: KernelLog) -> None:
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Set CLOCK_MONOTONIC, in ms."""
+
+    def set_clock(ms: int) -> None:
+        monkeypatch.setattr(time, "monotonic_ns", lambda: ms * MS)
+
+    return set_clock
+
+
+def test_times_follow_the_smallest_delay(device: Device, log: KernelLog, at: Callable[[int], None]) -> None:
     """The log's clock is 3 s behind. A record with a longer delay was read late, and gets its true time."""
-    behind_ns = 3_000_000_000
-    made_ns = time.monotonic_ns() - 400 * MS
-    device.log("6,1", ";read late\n", made_ns - behind_ns)
-    device.log("6,2", ";just now\n", time.monotonic_ns() - behind_ns)
-    late, _ = log.read()
-    assert 0 <= late["time"] - made_ns < 100 * MS
-    made_ns = time.monotonic_ns() - 700 * MS
-    device.log("6,3", ";read late\n", made_ns - behind_ns)
+    device.log("6,1", ";read 400 ms late\n", 6000 * MS)
+    device.log("6,2", ";read at once\n", 6400 * MS)
+    at(9400)
+    assert [row["time"] for row in log.read()] == [9000 * MS, 9400 * MS]
+    device.log("6,3", ";read 700 ms late\n", 6500 * MS)
+    at(10200)
     (late,) = log.read()
-    assert 0 <= late["time"] - made_ns < 100 * MS
+    assert 0 <= late["time"] - 9500 * MS < MS  # clocks may be adjusted by 500 ppm meanwhile
+
+
+def test_no_line_is_earlier_than_the_one_before(
+    device: Device, log: KernelLog, at: Callable[[int], None]
+) -> None:
+    device.log("6,1", ";read 400 ms late, so that its time is 400 ms late as well\n", 6000 * MS)
+    at(9400)
+    (first,) = log.read()
+    device.log("6,2", ";read 401 ms late\n", 6001 * MS)
+    device.log("6,3", ";read at once\n", 6402 * MS)
+    at(9402)
+    second, third = log.read()
+    assert [row["time"] // MS for row in (first, second, third)] == [9400, 9400, 9402]
+    device.log("6,4", ";stamped by another CPU, whose clock is behind\n", 6399 * MS)
+    (fourth,) = log.read()
+    assert fourth["time"] == third["time"]
 
 
 def test_read_until_killed_waits_for_the_lines_on_the_victims(device: Device, log: KernelLog) -> None:

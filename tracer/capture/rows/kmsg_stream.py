@@ -61,6 +61,7 @@ class KernelLog:
         self._next_sequence: int | None = None
         self._clock_ns: int | None = None  # CLOCK_MONOTONIC minus the log's clock, and when it was measured
         self._clock_found_ns = 0
+        self._last_time_ns = 0
         self._killed_ns: dict[int, int] = {}
 
     def fds(self) -> list[int]:
@@ -68,7 +69,11 @@ class KernelLog:
         return [] if self._fd is None else [self._fd]
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the lines since the last call as rows of `kernel_log`, with `time` as CLOCK_MONOTONIC."""
+        """Return the lines since the last call as rows of `kernel_log`, with `time` as CLOCK_MONOTONIC.
+
+        No line is earlier than the one before it, although a better estimate of the clocks' difference may
+        have come between them.
+        """
         if self._fd is None:
             return []
         rows = []
@@ -82,7 +87,7 @@ class KernelLog:
                 continue
             if (row := self._take(record)) is not None:
                 rows.append(row)
-        return [row | {"time": row["ktime_ns"] + (self._clock_ns or 0)} for row in rows]
+        return [row | {"time": self._time_ns(row["ktime_ns"])} for row in rows]
 
     def read_until_killed(self, marked_ns: Mapping[int, int]) -> list[dict[str, Any]]:
         """Return the same rows once the lines about these victims (pid -> time of the mark) have arrived.
@@ -108,6 +113,10 @@ class KernelLog:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+    def _time_ns(self, ktime_ns: int) -> int:
+        self._last_time_ns = max(self._last_time_ns, ktime_ns + (self._clock_ns or 0))
+        return self._last_time_ns
 
     def _take(self, record: bytes) -> dict[str, Any] | None:
         """Return a row without `time`; None for a line that is not the kernel's own.
