@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,13 +41,6 @@ _CAUSES: Final = {
     "other": "not determined",
     **_WHY,
 }
-_TITLES: Final = {
-    "file": "By file",
-    "cgroup": "By charged cgroup and acting cgroup",
-    "cause": "By cause",
-    "process": "By process",
-}
-_WHAT: Final = {"file": "files", "cgroup": "pairs", "cause": "causes", "process": "processes"}
 _AMOUNTS: Final = {
     "evicted_bytes": "evicted",
     "returned_bytes": "read again",
@@ -75,7 +68,7 @@ def lines(flow: CacheFlow, by: str, table: pd.DataFrame, context: Context) -> It
     yield Text()
     yield paragraphs.facts(_facts(flow, context))
     if len(table):
-        yield paragraphs.title(_TITLES[by])
+        yield paragraphs.title(_GROUPINGS[by].title)
         yield from _table(by, table, context.columns)
     if flow.thrash:
         yield from _thrash(flow, context)
@@ -206,7 +199,7 @@ def _table(by: str, table: pd.DataFrame, columns: int) -> Iterator[RenderableTyp
     for number in range(len(listed) + bool(len(rest))):
         drawn.add_row(*(cells[name][number] for name in shown), *(Text(names[number]) for names in in_room))
     yield paragraphs.indented(drawn)
-    yield paragraphs.note(_MEANING[by])
+    yield paragraphs.note(_GROUPINGS[by].meaning)
 
 
 def _names(by: str, listed: pd.DataFrame, more: int) -> dict[str, list[str]]:
@@ -214,12 +207,13 @@ def _names(by: str, listed: pd.DataFrame, more: int) -> dict[str, list[str]]:
     out.
     """
     records = (dict(zip(listed.columns, row, strict=True)) for row in listed.itertuples(index=False))
-    columns = dict(zip(_HEADINGS[by], zip(*map(_NAMES[by], records), strict=True), strict=True))
+    grouping = _GROUPINGS[by]
+    columns = dict(zip(grouping.headings, zip(*map(grouping.names, records), strict=True), strict=True))
     names = {heading: list(column) for heading, column in columns.items() if any(column)}
     if more:
         for column in names.values():
             column.append("")
-        names[_HEADINGS[by][-1]][-1] = f"{units.count(more)} more {_WHAT[by]}"
+        names[grouping.headings[-1]][-1] = f"{units.count(more)} more {grouping.plural}"
     return names
 
 
@@ -286,25 +280,41 @@ def _process_names(row: Mapping[str, Any]) -> tuple[str, ...]:
     return f"{comm or 'pid'} {row['tgid']}", optional_text(row["task_cgroup"]) or "not known"
 
 
-_NAMES: Final = {
-    "file": _file_names,
-    "cgroup": _cgroup_names,
-    "cause": _cause_names,
-    "process": _process_names,
-}
-_HEADINGS: Final = {
-    "file": ("charged to", "evictor", "file"),
-    "cgroup": ("charged to", "by tasks of"),
-    "cause": ("cause", ""),
-    "process": ("process", "of cgroup"),
-}
 _FLOWS: Final = (
     "evicted: removed by reclaim. read again: evicted earlier. left: added, and still there at the end."
 )
-_MEANING: Final = {
-    **dict.fromkeys(_NAMES, _FLOWS),
-    "file": f"{_FLOWS} evictor: the process that evicted most of the file.",
-    "process": f"{_FLOWS} from others: evicted, but charged to another cgroup than the process's own.",
+
+
+@dataclass(frozen=True, slots=True)
+class _Grouping:
+    """The words for a table of sums: `names` gives the cells below `headings`, `plural` what a row is."""
+
+    title: str
+    plural: str
+    headings: tuple[str, ...]
+    names: Callable[[Mapping[str, Any]], tuple[str, ...]]
+    meaning: str = _FLOWS
+
+
+_GROUPINGS: Final = {
+    "file": _Grouping(
+        "By file",
+        "files",
+        ("charged to", "evictor", "file"),
+        _file_names,
+        f"{_FLOWS} evictor: the process that evicted most of the file.",
+    ),
+    "cgroup": _Grouping(
+        "By charged cgroup and acting cgroup", "pairs", ("charged to", "by tasks of"), _cgroup_names
+    ),
+    "cause": _Grouping("By cause", "causes", ("cause", ""), _cause_names),
+    "process": _Grouping(
+        "By process",
+        "processes",
+        ("process", "of cgroup"),
+        _process_names,
+        f"{_FLOWS} from others: evicted, but charged to another cgroup than the process's own.",
+    ),
 }
 
 
