@@ -61,7 +61,7 @@ def machine_kill(**changed: Any) -> OomReport:
         ({"anon": 100}, "was memory that no counter names"),
     ],
 )
-def test_summary_of_a_global_kill_names_what_was_short(changed: dict[str, Any], expected: str) -> None:
+def test_summary_of_a_global_kill_names_the_shortage(changed: dict[str, Any], expected: str) -> None:
     assert expected in machine_kill(**changed).verdict.summary
 
 

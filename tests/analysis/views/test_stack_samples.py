@@ -37,7 +37,7 @@ def charged(trace: Any) -> list[Charged]:
     return stack_samples.charged(trace, stack_samples.samples_within(trace.stack_samples, None))
 
 
-def test_charged_sums_up_functions_whatever_the_offset(named: Any) -> None:
+def test_charged_sums_up_functions_at_any_offset(named: Any) -> None:
     sampled(named, 1, MIB, user_stack_id=USER, kernel_stack_id=KERNEL)
     sampled(named, 2, 2 * MIB, user_stack_id=USER, kernel_stack_id=OTHER_KERNEL)
     sampled(named, 3, 5 * MIB, user_stack_id=OTHER_USER, kernel_stack_id=KERNEL)

@@ -139,7 +139,7 @@ def assert_only(trace: AnalysedTrace, ids: list[int], strangers: list[int]) -> N
         pytest.param(2, id="glob"),
     ],
 )
-def test_life_is_charged_what_it_touches(
+def test_life_is_charged_for_the_pages_that_it_touches(
     memcg: Path, script: Script, start_recorder: Callable[..., Any], way: int
 ) -> None:
     recorder = start_recorder("-c", named(memcg, "web-1")[way])

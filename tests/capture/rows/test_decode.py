@@ -132,7 +132,7 @@ def test_pagecache_row_without_owner_has_a_null_cgroup() -> None:
     assert (second["inode_id"], second["nr_pages"]) == (largest, 512)
 
 
-def test_reclaim_row_has_nulls_for_what_is_not_known() -> None:
+def test_reclaim_row_has_nulls_for_unknown_values() -> None:
     known = {"cgroup_id": 7, "scanned_anon": 3, "scanned_file": 4, "reclaimed": 5, "usage_pages": 6}
     unknown = {"kind": RECLAIM_KIND.number("kswapd"), "priority": -1, "order": -1, "usage_pages": 6}
     first, second = decoded("reclaim", known | {"priority": 12}, unknown)
@@ -185,7 +185,7 @@ def test_oom_row_has_the_fields_in_bytes() -> None:
     assert rows_of("oom", [row]).schema.names == TABLES["oom"].names
 
 
-def test_what_is_not_known_of_an_oom_kill() -> None:
+def test_oom_row_with_unknown_values_has_nulls() -> None:
     row = Decoder(0).oom(only("oom", anon_pages=-1, kernel_stack_id=-1, user_stack_id=-1, order=-1))
     assert {name for name, value in row.items() if value is None} == {
         "limit_owner_cgroup_id", "usage_bytes", "limit_bytes", "gfp", "order", "total_bytes",
@@ -195,7 +195,7 @@ def test_what_is_not_known_of_an_oom_kill() -> None:
     }  # fmt: skip
 
 
-def test_what_reclaim_met_on_each_list() -> None:
+def test_reclaim_row_sums_the_page_counts_of_both_lists() -> None:
     met = {
         "nr_dirty_anon": 3,
         "nr_dirty_file": 5,

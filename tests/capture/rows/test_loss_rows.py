@@ -7,7 +7,7 @@ from collections import Counter
 from tracer.capture.rows.loss_rows import LossRows
 
 
-def test_loss_rows_hold_what_was_lost_since_the_last_look() -> None:
+def test_loss_rows_count_losses_since_the_last_look() -> None:
     rings, others = Counter({"charge": 3, "oom": 0}), Counter({"samples": 0})
     losses = LossRows(lambda: rings, lambda: others)
     first = losses.take(1000)

@@ -112,7 +112,7 @@ def test_legend_of_costs_needs_a_measurement(monkeypatch: pytest.MonkeyPatch) ->
     assert "hook" not in run(monkeypatch, [FINE], signals=UNTRIED).stdout
 
 
-def test_doctor_begins_with_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_begins_with_the_missing_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     first, *rest = run(monkeypatch, [FINE, POOR], signals=ABSENT[:1]).stdout.splitlines()
     assert first == "This machine can record. What is missing, and the effect:"
     assert rest[0].split() == ["PSI", "no", "stalls", "by", "cgroup"]

@@ -58,7 +58,7 @@ def test_found_leaves_out_a_number_that_is_not_known() -> None:
         ({"kmsg": "only"}, "writer_waits", {"waited_ms": 1.5}, ("kernel_log",)),
     ],
 )
-def test_source_is_what_was_read_for_this_kill(
+def test_source_lists_the_tables_read_for_this_kill(
     changes: dict[str, Any], kind: str, numbers: dict[str, Any], source: tuple[str, ...]
 ) -> None:
     assert found(replace(SURE, **changes), kind, **numbers).source == source

@@ -42,7 +42,7 @@ MAPPED = {
 }
 
 
-def test_range_is_bounded_by_what_was_mapped(page_cache_experiment: Any) -> None:
+def test_range_of_a_kill_is_bounded_by_mapped_memory(page_cache_experiment: Any) -> None:
     sizing = report_with(page_cache_experiment, **MAPPED).sizing
     untouched = (308 + 1 - 98) * MIB
     beside = untouched * 2 // 448  # page tables, and the index of shared memory
@@ -93,7 +93,7 @@ def test_range_without_a_bound_is_null_and_has_a_pace(
         ({"anon_bytes": 60 * MIB, "file_bytes": 40 * MIB, "shmem_bytes": 40 * MIB}, "40 MiB of shmem"),
     ],
 )
-def test_range_where_the_size_is_not_what_failed_is_null(
+def test_range_of_a_kill_with_reclaimable_or_unmapped_memory_is_null(
     page_cache_experiment: Any, counts: dict[str, int], reason: str
 ) -> None:
     page_cache_experiment.forget("stacks")

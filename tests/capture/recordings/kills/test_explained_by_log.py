@@ -159,7 +159,7 @@ def test_numbers_equal_those_of_the_kernel_log(recorded: Recorded) -> None:
     assert second - first >= 5 * MIB  # the limits are 6 MiB apart
 
 
-def test_log_completes_what_the_probes_lack(recorded: Recorded) -> None:
+def test_log_completes_values_that_the_probes_lack(recorded: Recorded) -> None:
     for pid in recorded.near:
         report = recorded.by_pid[pid]
         assert report.trigger.order == 0
@@ -179,7 +179,7 @@ def test_composition_of_a_parent_limit_comes_from_the_log(recorded: Recorded) ->
     assert abs((report.composition.anon or 0) - 31 * MIB) < 4 * MIB
 
 
-def test_report_without_a_task_table_names_what_is_missing(recorded: Recorded) -> None:
+def test_report_without_a_task_table_names_the_missing_part(recorded: Recorded) -> None:
     quality = recorded.by_pid[recorded.without_table].quality
     assert quality.kmsg == "matched"
     assert "vm.oom_dump_tasks" in quality.kmsg_missing
