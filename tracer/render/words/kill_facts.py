@@ -157,11 +157,11 @@ def cushion(report: OomReport) -> Iterator[Fact]:
         return
     peak, at_kill = units.size(it.cache_start_bytes), units.size(it.cache_end_bytes)
     yield "page cache", f"{peak} at its peak, {at_kill} at the kill"
-    yield "evicted", f"{units.size(it.evicted_bytes)}: reclaimed from it to make room"
+    yield "evicted", f"{units.size(it.evicted_bytes)}: page cache that reclaim removed to make room"
     if it.evicted_bytes != 0:
         yield (
             "absorbed",
-            f"{units.size(it.absorbed_bytes)}: other memory that fitted only because of that",
+            f"{units.size(it.absorbed_bytes)}: other memory for which the evictions made room",
         )
     if it.exhausted_at is not None:
         yield "used up", f"{units.duration(seconds_before(report, it.exhausted_at))} before the kill"

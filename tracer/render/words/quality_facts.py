@@ -60,7 +60,7 @@ FIELDS_IN_WORDS: Final = {
     "further_allocators": "the allocating processes",
     "cushion": "the evicted page cache",
     "cushion.evicted_bytes": "the evicted page cache",
-    "cushion.absorbed_bytes": "the growth that fitted because of evictions",
+    "cushion.absorbed_bytes": "the growth for which evictions made room",
     "cushion.cache_start_bytes": "the peak of the page cache",
     "cushion.cache_end_bytes": "the page cache at the kill",
     "cushion.exhausted_at": "the time when the page cache was used up",
