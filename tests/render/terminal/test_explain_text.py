@@ -229,7 +229,7 @@ def test_victims_in_other_cgroups_have_their_cgroups(report: OomReport) -> None:
 
 def test_cushion_that_was_never_used_up_says_so(report: OomReport) -> None:
     left = replace(report, cushion=replace(report.cushion, exhausted_at=None))
-    assert "used up       not between the moment when usage reached the limit and the kill" in shown(left)
+    assert "used up       at no time between reaching the limit and the kill" in shown(left)
     why = {"cushion.exhausted_at": "no start sample"}
     unknown = replace(left, quality=replace(report.quality, unknown=why))
     assert "not known: no start sample" in shown(unknown)

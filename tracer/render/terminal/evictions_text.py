@@ -175,7 +175,7 @@ def _beside_the_kernel(counts: Sequence[KernelCount]) -> str:
         else "the kernel forgets old evictions, and with the multi-generational LRU (lru_gen) it skips "
         "pages that are now charged to another cgroup"
     )
-    return f"{count}, {units.size(seen)} was seen here in the same time: {why}"
+    return f"{count}, and {units.size(seen)} in this trace for the same time: {why}"
 
 
 def _table(by: str, table: pd.DataFrame, columns: int) -> Iterator[RenderableType]:

@@ -168,7 +168,7 @@ def cushion(report: OomReport) -> Iterator[Fact]:
     elif why := report.quality.unknown.get("cushion.exhausted_at"):
         yield "used up", f"{units.UNKNOWN}: {visible(why)}"
     else:
-        yield "used up", "not between the moment when usage reached the limit and the kill"
+        yield "used up", "at no time between reaching the limit and the kill"
     yield "refaulted", refaulted(it.refaulted_bytes, it.evicted_bytes)
 
 

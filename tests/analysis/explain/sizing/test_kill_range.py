@@ -81,14 +81,14 @@ def test_range_without_a_bound_is_null_and_has_a_pace(
     page_cache_experiment.add("stacks", stack_id=4, frames=["out_of_memory+0x1", "shmem_write_begin+0x6"])
     report = report_with(page_cache_experiment, **columns)
     assert any(word in why_not(report) for word in reason.split("|"))
-    assert report.sizing.basis[0] == "100 MiB did not hold."
+    assert report.sizing.basis[0] == "The limit of 100 MiB was too small."
     assert "each extra 100 MiB of limit buys" in report.sizing.pace
 
 
 @pytest.mark.parametrize(
     ("counts", "reason"),
     [
-        ({"anon_bytes": 60 * MIB, "file_bytes": 40 * MIB}, "40 MiB could have been reclaimed in time"),
+        ({"anon_bytes": 60 * MIB, "file_bytes": 40 * MIB}, "with more time, 40 MiB could have been"),
         # Files on tmpfs that no victim has mapped.
         ({"anon_bytes": 60 * MIB, "file_bytes": 40 * MIB, "shmem_bytes": 40 * MIB}, "40 MiB of shmem"),
     ],

@@ -24,6 +24,7 @@ def cures(findings: Findings, cause: Cause) -> Iterator[str]:
         )
     if cause == "dirty_writeback" and room > 0:
         yield (
-            f"Page cache has {size(room)} here, and less than half of that should wait to be written: "
-            f"vm.dirty_bytes={room // 2} bounds it for the whole machine; no setting does for the cgroup."
+            f"The limit leaves {size(room)} for page cache, and less than half of that should wait to be "
+            f"written: vm.dirty_bytes={room // 2} is such a bound for the whole machine; there is none for "
+            "one cgroup."
         )

@@ -1,6 +1,6 @@
 """The range of limits for a cgroup in which something was killed.
 
-The trace cannot show the next requests of a killed process. `low` is the limit that did not hold, and the
+The trace cannot show the next requests of a killed process. `low` is the limit that was too small, and the
 request that failed at it. `high` adds what the killed processes had mapped and not touched: they cannot touch
 more without mapping more. A process that maps little more than it touches (a heap that grows step by step)
 has no such bound. The range is then null, and `Sizing.pace` has how fast it grew.
@@ -74,11 +74,12 @@ def kill_range(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Size
         return Sizing(None), "no cgroup's limit was hit, or the composition of usage is not known"
     if kill.kept_bytes * 100 < kill.limit_bytes * _FULL_PERCENT:
         could = size(kill.limit_bytes - kill.kept_bytes)
-        return Sizing(
-            None
-        ), f"{could} could have been reclaimed in time: the size of the limit is not the problem"
+        reason = (
+            f"with more time, {could} could have been reclaimed: the size of the limit was not the problem"
+        )
+        return Sizing(None), reason
     pace = _pace(subtree, findings)
-    first = f"{size(kill.limit_bytes)} did not hold."
+    first = f"The limit of {size(kill.limit_bytes)} was too small."
     mapped, why_not = _bounding_mappings(rows, findings, kill)
     if mapped is None:
         return Sizing(None, (first,), pace), why_not
