@@ -123,8 +123,14 @@ def test_cause_of_large_folios_matches_the_step(
 
 
 PRESSED_PAGES = (96 << 20) // PAGE + 5
-BY_THE_MACHINE = {"reclaim_kswapd": "pgsteal_kswapd", "reclaim_direct": "pgsteal_direct"}
-"""Cause -> counter of such pages in memory.stat of v2."""
+BY_THE_MACHINE = {
+    "reclaim_kswapd": ("pgsteal_kswapd",),
+    # since 57e9cc50f4dd ("mm: vmscan: split khugepaged stats from direct reclaim stats"), v6.2
+    "reclaim_direct": ("pgsteal_direct", "pgsteal_khugepaged"),
+}
+"""Cause -> counters of such pages in memory.stat of v2."""
+MOST_PRESSES = 5
+"""How often the machine is pressed until a task has to reclaim because kswapd is too slow."""
 
 
 @contextmanager
@@ -144,8 +150,9 @@ def free_bytes() -> int:
 
 
 def stolen_pages(memcg: Path) -> dict[str, int]:
-    lines = (memcg / "memory.stat").read_text("ascii").splitlines()
-    return {name: int(pages) for name, pages in map(str.split, lines) if name in BY_THE_MACHINE.values()}
+    lines = map(str.split, (memcg / "memory.stat").read_text("ascii").splitlines())
+    pages = {name: int(value) for name, value in lines}
+    return {cause: sum(pages[name] for name in names) for cause, names in BY_THE_MACHINE.items()}
 
 
 @pytest.mark.vm_once
@@ -163,11 +170,14 @@ def test_shortage_of_the_machine_evicts_by_kswapd_and_direct_reclaim(
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     recorder = start_recorder("-c", str(memcg))
     enter = f'echo 0 > "{memcg}/cgroup.procs" && exec cat "{path}"'
-    subprocess.run(["sh", "-c", enter], stdout=subprocess.DEVNULL, check=True)
-    with huge_pages_of(free_bytes() + PRESSED_PAGES * PAGE // 2):
-        pass
-    settle(memcg)
-    counted = stolen_pages(memcg)
+    for _ in range(MOST_PRESSES):
+        subprocess.run(["sh", "-c", enter], stdout=subprocess.DEVNULL, check=True)
+        with huge_pages_of(free_bytes() + PRESSED_PAGES * PAGE // 2):
+            pass
+        settle(memcg)
+        counted = stolen_pages(memcg)
+        if all(counted.values()):
+            break
     trace = tracer.open(recorder.stop())
     assert trace.loss.empty
     rows = trace.pagecache[trace.pagecache["cause"].isin(BY_THE_MACHINE)]
@@ -175,7 +185,5 @@ def test_shortage_of_the_machine_evicts_by_kswapd_and_direct_reclaim(
     assert set(rows["cgroup_id"]) == {cgroup_id(memcg)}
     assert cgroup_id(memcg) not in set(rows["task_cgroup_id"])
     pages = rows.groupby("cause", observed=True)["nr_pages"].sum()
-    found = {counter: int(pages.get(cause, 0)) for cause, counter in BY_THE_MACHINE.items()}
-    assert found == counted
-    assert found["pgsteal_kswapd"] > 0
-    assert found["pgsteal_direct"] > 0
+    assert {cause: int(pages.get(cause, 0)) for cause in BY_THE_MACHINE} == counted
+    assert all(counted.values()), counted
