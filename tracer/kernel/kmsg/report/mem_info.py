@@ -8,6 +8,7 @@ from typing import Final
 
 from tracer.kernel.kmsg.report.log_report import MemInfo, Zone
 from tracer.kernel.kmsg.report.nodes import Shown
+from tracer.kernel.kmsg.text import shapes
 
 TITLE: Final = "Mem-Info:"
 _PAGE_KB: Final = (4, 16, 64)
@@ -19,16 +20,7 @@ _NODE: Final = re.compile(
 (show_node)."""
 
 _AMOUNT: Final = re.compile(r"(?<![\w()])([a-z][a-z_()]{0,63}):(\d{1,20})(k[Bb])?(?=\s|$)", re.IGNORECASE)
-_SUMS: Final = (
-    "active_anon:",
-    "active_file:",
-    "unevictable:",
-    "slab_reclaimable:",
-    "mapped:",
-    "sec_pagetables:",
-    "kernel_misc_reclaimable:",
-    "free:",
-)
+_SUMS: Final = tuple(f"{name}:" for name in shapes.SUM_NAMES)
 _TOTAL: Final = re.compile(
     r"(\d{1,20}) (total pagecache pages|pages in swap cache|pages RAM|pages reserved)\s*"
     r"|(Free|Total) swap +=? *(\d{1,20})kB\s*"

@@ -11,6 +11,18 @@ from typing import Final
 
 from tracer.kernel.kmsg.text import line_markers
 
+SUM_NAMES: Final = (
+    "active_anon",
+    "active_file",
+    "unevictable",
+    "slab_reclaimable",
+    "mapped",
+    "sec_pagetables",
+    "kernel_misc_reclaimable",
+    "free",
+)
+"""The counters that begin a line of the machine's sums (show_free_areas in mm/show_mem.c)."""
+
 _ZONE: Final = r"(?:Node \d{1,4} )?(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
 _KINDS: Final = {
     "summary": r"oom-?(?:$|k$|ki$|kil$|kill$|kill:)",
@@ -26,10 +38,7 @@ _KINDS: Final = {
     "task": r"\[ *\d{1,10}\] +\d+ ",
     "zone": rf"{_ZONE} free:\d|Node \d{{1,4}} active_anon:",
     "blocks": rf"{_ZONE}: \d",
-    "sums": (
-        r"(?:active_anon|active_file|unevictable|slab_reclaimable|mapped|sec_pagetables|"
-        r"kernel_misc_reclaimable|free):\d{1,20}(?![\dk])"
-    ),
+    "sums": rf"(?:{'|'.join(SUM_NAMES)}):\d{{1,20}}(?![\dk])",
     "group": r"Tasks in /",
     "reaped": r"oom_reaper: ",
     "row": r"(?!failcnt |limit |order |score |process )[a-z][a-z0-9_]{0,63} \d{1,20}\s*$",
