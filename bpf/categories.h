@@ -65,19 +65,6 @@ static __always_inline s64 unit_bytes(u32 category)
 	return PAGE_SIZE;
 }
 
-/* Return whether the memcg tracepoints report each change of a category in full. */
-static __always_inline bool is_reported_exactly(u32 category)
-{
-	switch (category) {
-	case CATEGORY_ANON:
-	case CATEGORY_FILE:
-	case CATEGORY_SHMEM:
-	case CATEGORY_SWAP:
-		return true;
-	}
-	return false;
-}
-
 /* Return whether a category is one of those that do not overlap, and add up to usage. */
 static __always_inline bool is_in_usage(u32 category)
 {

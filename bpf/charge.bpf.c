@@ -3,340 +3,229 @@
  * The stream `charge`, the ledger: every change of a memcg's memory counters, by owner, process and
  * category.
  *
- * Updates are summed before they are sent. Each CPU has a small direct-mapped cache of sums by
- * (memcg, process, category). A sum is sent when it is large (256 KiB), old (10 ms), displaced by
- * another, or when user space runs `drain`. If the ring is full, the sum stays in its slot. If the
- * slot is needed for another sum, the old one is added to `residue`, by cgroup and category, which
- * user space collects. So totals stay exact: a full ring loses only the process and the time of a
- * change. `residue` can be full only with thousands of cgroups; that loss is counted.
- */
-
-#include "shared/counters.h"
-#include "shared/reclaim_counts.h"
-#include "shared/stacks.h"
-#include "shared/tasks.h"
-#include "shared/tracked.h"
-
-#define COMBINE_BYTES (256 << 10)
-#define COMBINE_SLOTS 256
-#define RING_WAKE_BYTES (CHARGE_RING_PAGES * PAGE_SIZE / 2)
-
-BPF_RINGBUF_OUTPUT(charge_ring, CHARGE_RING_PAGES);
-
-struct combined {
-	struct mem_cgroup *memcg;
-	u64 cgroup_id;
-	u64 since_ticks;
-	s64 delta_bytes;
-	u32 tgid;
-	u32 category;
-	u32 updates;
-	u32 generation; /* of the look-up that found `memcg` traced, with `cgroup_id` */
-};
-
-BPF_PERCPU_ARRAY(combine, struct combined, COMBINE_SLOTS);
-
-struct residue_key {
-	u64 cgroup_id;
-	u64 category;
-};
-
-BPF_HASH(residue, struct residue_key, s64, 32768);
-
-/*
- * The lock of the slots of a CPU. Programs on one CPU nest (the program of an interrupt inside the
- * program of a task, `drain` by IPI inside either) and never interleave. So a flag is enough: a
- * program that finds it set does not touch the slots.
- */
-struct combine_state {
-	u32 busy;
-	u32 waiting; /* sums were added since the last drain */
-};
-
-BPF_PERCPU_ARRAY(combine_state, struct combine_state, 1);
-
-static __always_inline bool send(struct combined *sum)
-{
-	struct charge_event *record = charge_ring.ringbuf_reserve(sizeof(*record));
-
-	if (!record)
-		return false;
-
-	struct counter counter = read_counter(&sum->memcg->memory);
-
-	record->time_ns = bpf_ktime_get_ns();
-	record->cgroup_id = sum->cgroup_id;
-	record->usage_pages = counter.usage_pages;
-	record->limit_pages = counter.limit_pages;
-	record->delta_bytes = sum->delta_bytes;
-	record->tgid = sum->tgid;
-	record->updates = sum->updates;
-	record->category = sum->category;
-
-	u64 waiting = charge_ring.ringbuf_query(BPF_RB_AVAIL_DATA);
-
-	charge_ring.ringbuf_submit(record, wake_flag(waiting > RING_WAKE_BYTES));
-	return true;
-}
-
-static __always_inline void clear(struct combined *sum)
-{
-	sum->delta_bytes = 0;
-	sum->updates = 0;
-	sum->since_ticks = 0;
-}
-
-static __always_inline void add_residue(u64 cgroup_id, u32 category, s64 delta_bytes)
-{
-	struct residue_key key = {.cgroup_id = cgroup_id, .category = category};
-	s64 zero = 0;
-	s64 *total = residue.lookup_or_try_init(&key, &zero);
-
-	if (total)
-		__sync_fetch_and_add(total, delta_bytes);
-	else
-		count_lost(STREAM_RESIDUE);
-}
-
-/* Send the sum in a slot, and reuse the slot for (memcg, tgid, category). */
-static __always_inline void take_over(struct combined *sum, struct memcg_info *info,
-				      struct mem_cgroup *memcg, u32 tgid, u32 category)
-{
-	if (sum->updates && !send(sum)) {
-		count_lost(STREAM_CHARGE);
-		add_residue(sum->cgroup_id, sum->category, sum->delta_bytes);
-	}
-	clear(sum);
-	sum->memcg = memcg;
-	sum->cgroup_id = info->cgroup_id;
-	sum->generation = info->generation;
-	sum->tgid = tgid;
-	sum->category = category;
-	see_current(tgid);
-}
-
-/* The age of a sum is in timer ticks: reading the clock would be the most expensive step. */
-static __always_inline void combine_into(struct combined *sum, s64 delta_bytes)
-{
-	u64 now = bpf_jiffies64();
-
-	if (!sum->updates)
-		sum->since_ticks = now;
-	sum->delta_bytes += delta_bytes;
-	sum->updates++;
-	if (sum->delta_bytes >= COMBINE_BYTES || sum->delta_bytes <= -COMBINE_BYTES ||
-	    now - sum->since_ticks >= TRACER_COMBINE_TICKS) {
-		if (send(sum))
-			clear(sum);
-	}
-}
-
-/*
- * Add an update to its slot. Return false if it was added to no slot.
+ * The memcg's own counters are exact, so the ledger is made of their differences. Each CPU has its
+ * own counters of each memcg. When a task leaves the CPU, the difference of its memcg's counters on
+ * that CPU since it came in is that task's, together with the interrupts that ran meanwhile. What
+ * differs when a task comes in is of no known process (tgid 0): others reclaimed from the memcg, or
+ * freed its memory. User space runs `tick` on a CPU to cut a long slice, and `look`
+ * (accounts.bpf.c) to find what others changed.
  *
- * `nested`: the program runs in an interrupt that hit this CPU inside a slot, and touches no slot.
- * If the category is read from the kernel's counter, the next update of that counter, or `settle`,
- * finds the change; otherwise it is added to `residue`, without a process.
+ * The programs run with interrupts disabled: at a context switch, or in an interrupt that user
+ * space sends (BPF_PROG_TEST_RUN on a CPU). So no two of them run on one CPU at the same time. Only
+ * `cgroup_attach_task` can be interrupted; others do nothing inside it (`is_busy`).
  */
-static __always_inline bool combine_update(struct mem_cgroup *memcg, u32 category,
-					   s64 reported_bytes, s64 coming, bool nested,
-					   u64 *weight_bytes)
+
+#include "shared/file_waits.h"
+#include "shared/runs.h"
+#include "shared/sums.h"
+#include "shared/task_time.h"
+
+/* Account for what changed in the counters of `slice->traced` on this CPU. */
+static __always_inline void cut(struct slice *slice, u32 tgid)
 {
-	u32 tgid = current_tgid();
-	u64 mixed = ((u64)memcg >> 6) + tgid * 31 + category * 17;
-	u32 slot = (mixed ^ (mixed >> 8)) & (COMBINE_SLOTS - 1);
-	struct combined *sum = combine.lookup(&slot);
-	struct memcg_info *info = NULL;
-	bool counted = is_counted(category);
-	s64 delta_bytes = reported_bytes;
+	u32 slot = slice->slot;
+	struct calibration *known = calibrated();
+	struct category_values *seen = seen_of(slot, slice->cpu);
+	struct cpu_counters *now = known ? find_counters(known, slice->stats) : NULL;
+	struct account *account;
 
-	if (!sum)
-		return false;
-
-	bool ours = !nested && sum->memcg == memcg && sum->tgid == tgid &&
-		    sum->category == category && sum->generation == this_generation();
-
-	/* Most updates find their slot and need no look-up of the cgroup. */
-	if (!ours || counted) {
-		if (nested && counted)
-			return false;
-		info = memcg_info(memcg);
-		if (!info || !info->follow)
-			return false;
-		if (nested) {
-			add_residue(info->cgroup_id, category, reported_bytes);
-			return false;
-		}
-		if (counted)
-			delta_bytes = counted_bytes(memcg, category, reported_bytes, coming);
-		if (!delta_bytes)
-			return false;
-		if (!ours)
-			take_over(sum, info, memcg, tgid, category);
+	if (!known || !seen || !now || !differs(now, known, seen))
+		return;
+	account = accounts.lookup(&slot);
+	if (!account)
+		return;
+	/* The slot, and the memory of the memcg, may have passed to another. */
+	if (account->serial != slice->traced.serial || !exists(account)) {
+		slice->traced.serial = 0;
+		slice->is_running = 0;
+		return;
 	}
-	combine_into(sum, delta_bytes);
-	*weight_bytes = sample_weight(tgid, category, delta_bytes);
+	add_differences(slice, account, now, known, seen, tgid);
+	wake_recorder();
+}
+
+/*
+ * A task leaves. If it has moved, the difference of its old memcg is still its own. If it is not
+ * the one that came in, a switch between them was not reported (ftrace does not show it either,
+ * seen on 6.18): then nobody knows whose the difference is.
+ */
+static __always_inline void leave(struct slice *slice, struct task_struct *task)
+{
+	u32 tgid = LOAD(task, tgid);
+
+	count_task_time(slice, task);
+	cut(slice, tgid == slice->tgid ? tgid : 0);
+}
+
+static __always_inline bool is_same(struct memcg_key *known, struct memcg_key memcg)
+{
+	return known->serial == memcg.serial && known->generation == memcg.generation;
+}
+
+/* Return the place of what is known of a memcg; numbers of those made together differ. */
+static __always_inline struct memcg_key *untraced_at(struct slice *slice, u64 serial)
+{
+	return &slice->untraced[serial & (UNTRACED_SLOTS - 1)];
+}
+
+/* Find the account of a memcg that is not known. Return false if it has none. */
+static __always_inline bool find_account(struct slice *slice, struct mem_cgroup *memcg,
+					 struct memcg_key key)
+{
+	struct memcg_info info = memcg_info(memcg);
+	u32 slot = info.follow ? slot_for(memcg, info.cgroup_id) : 0;
+	u32 cpu = bpf_get_smp_processor_id();
+	struct account *account = accounts.lookup(&slot);
+
+	if (!slot || !account || account->serial != key.serial) {
+		if (!info.follow) /* otherwise there was no room: try again */
+			*untraced_at(slice, key.serial) = key;
+		return false;
+	}
+	add_task_time(slice);
+	slice->traced = key;
+	slice->slot = slot;
+	slice->cpu = cpu;
+	slice->stats = cpu_stats(account->stats, cpu);
 	return true;
 }
 
-/* Account an update. `ctx` is the context of the program; stacks are taken from it. */
-static __always_inline int account(void *ctx, struct mem_cgroup *memcg, u32 category,
-				   s64 reported_bytes, s64 coming)
+/* A task comes in, or goes on. */
+static __always_inline void enter(struct slice *slice, struct task_struct *task)
 {
-	u32 zero = 0;
-	u64 weight_bytes = 0;
-	volatile struct combine_state *state = combine_state.lookup(&zero);
+	struct cgroup_subsys_state *css = memory_css(task);
+	struct memcg_key key = {.serial = css_serial(css), .generation = this_generation()};
+	u32 was_running = slice->is_running;
 
-	if (category == CATEGORY_COUNT || !state)
+	slice->is_running = 0;
+	if (is_same(untraced_at(slice, key.serial), key))
+		return;
+	slice->tgid = LOAD(task, tgid);
+	if (!is_same(&slice->traced, key)) {
+		if (!find_account(slice, memcg_from_css(css), key))
+			return;
+		was_running = 0;
+	}
+	slice->is_running = 1;
+	begin_task_time(slice, task);
+	if (was_running) /* the last task of this memcg has just left */
+		return;
+	cut(slice, 0);
+	wake_recorder_for_task();
+}
+
+/* Name the program of the task that leaves, which was seen for the first time (see_current). */
+static __always_inline void name_program(struct slice *slice)
+{
+	struct memcg_info info = memcg_info(task_memcg(current_task()));
+
+	slice->is_unnamed = 0;
+	see_file(current_program(), &info, current_tgid());
+}
+
+PROGRAM(sched_switch)
+{
+	struct task_struct *prev = (struct task_struct *)ctx->args[1];
+	struct task_struct *next = (struct task_struct *)ctx->args[2];
+	struct slice *slice = this_slice();
+
+	if (!slice || slice->is_busy)
+		return 0;
+	if (slice->is_running)
+		leave(slice, prev);
+	enter(slice, next);
+	if (slice->is_running && LOAD_BITS(next, task_struct, in_iowait))
+		end_file_wait(slice, next);
+	/*
+	 * Last: what follows the reading of a path multiplies the states that the verifier
+	 * examines. A task that is preempted does not wait yet, or no more.
+	 */
+	if (LOAD_BITS(prev, task_struct, in_iowait) && !ctx->args[0])
+		begin_file_wait(prev);
+	if (slice->is_unnamed)
+		name_program(slice);
+	return 0;
+}
+
+/* Account for what the present task changed so far. */
+static __always_inline void cut_running(struct slice *slice)
+{
+	if (slice->is_running)
+		leave(slice, current_task());
+	enter(slice, current_task());
+}
+
+/* A task moved, maybe the present one: what it changes from here on is in its new memcg. */
+PROGRAM(cgroup_attach_task)
+{
+	struct slice *slice = this_slice();
+
+	if (!slice)
 		return 0;
 
-	bool nested = state->busy;
+	volatile u32 *is_busy = &slice->is_busy;
 
-	if (!nested)
-		state->busy = 1;
-	if (combine_update(memcg, category, reported_bytes, coming, nested, &weight_bytes))
-		state->waiting = 1;
-	if (!nested)
-		state->busy = 0;
-	sample_stacks(ctx, memcg, category, weight_bytes);
+	if (*is_busy)
+		return 0;
+	*is_busy = 1;
+	cut_running(slice);
+	*is_busy = 0;
 	return 0;
 }
 
 /*
- * Both tracepoints report whole pages, whatever the unit of the counter is. Their argument is a
- * long since "mm: memcontrol: change val type to long in __mod_memcg_{lruvec_}state()", v7.1, and
- * was an int before, which arrives without sign extension to 64 bits. No update needs the upper
- * half.
+ * Cut the slice of the task that runs on this CPU, and send all waiting sums and runs. `waiting`
+ * stays set if a sum cannot be sent.
  */
-static __always_inline int account_pages(void *ctx, struct mem_cgroup *memcg, u32 category,
-					 u64 pages)
+static __always_inline void send_all(struct slice *slice, bool is_running_known)
 {
-	return account(ctx, memcg, category, (s64)(s32)pages * (s64)PAGE_SIZE, 0);
-}
+	if (is_running_known && !slice->is_busy)
+		cut_running(slice);
+	send_runs(); /* before the cut, it would multiply the paths that the verifier follows */
+	if (slice->is_busy)
+		return;
+	add_task_time(slice);
+	send_wait_sums(slice);
+	for (u32 count = 0; count < COMBINE_SLOTS && slice->waiting; count++) {
+		u32 slot = slice->filled[(slice->waiting - 1) & (COMBINE_SLOTS - 1)];
+		struct combined *sum = combine.lookup(&slot);
 
-PROGRAM(mod_memcg_lruvec_state)
-{
-	struct mem_cgroup *memcg = (struct mem_cgroup *)ctx->args[0];
-
-#ifdef RECLAIM_COUNTS_ARE_NODE_STATS
-	count_reclaim(memcg, ctx->args[1], (s32)ctx->args[2]);
-#endif
-	return account_pages(ctx, memcg, category_of_lruvec_state(ctx->args[1]), ctx->args[2]);
-}
-
-PROGRAM(mod_memcg_state)
-{
-	return account_pages(ctx, (struct mem_cgroup *)ctx->args[0],
-			     category_of_state(ctx->args[1]), ctx->args[2]);
-}
-
-/* The functions behind the tracepoints get the change in the unit of the counter. */
-static __always_inline int account_units(void *ctx, struct mem_cgroup *memcg, u32 category,
-					 u64 units)
-{
-	s64 coming = (s32)units;
-
-	return account(ctx, memcg, category, coming * unit_bytes(category), coming);
-}
-
-static __always_inline int enter_state_of(struct mem_cgroup *memcg, struct call *call)
-{
-#ifdef RECLAIM_COUNTS_ARE_NODE_STATS
-	count_reclaim(memcg, call->args[1], (s32)call->args[2]);
-#endif
-	return account_units(call->ctx, memcg, category_of_lruvec_state(call->args[1]),
-			     call->args[2]);
-}
-
-static __always_inline int enter_lruvec_state(struct call *call)
-{
-	return enter_state_of(memcg_of_lruvec(call->args[0]), call);
-}
-
-static __always_inline int enter_node_state(struct call *call)
-{
-	return enter_state_of(memcg_of_node(call->args[0]), call);
-}
-
-static __always_inline int enter_memcg_state(struct call *call)
-{
-	return account_units(call->ctx, (struct mem_cgroup *)call->args[0],
-			     category_of_state(call->args[1]), call->args[2]);
-}
-
-/*
- * Send all waiting sums. User space runs it on each CPU (BPF_PROG_TEST_RUN). `waiting` stays set if
- * a sum cannot be sent. Return 1 if this CPU was inside a slot: run it again.
- */
-PROGRAM(drain)
-{
-	u32 zero = 0;
-	volatile struct combine_state *state = combine_state.lookup(&zero);
-
-	if (!state || state->busy)
-		return 1;
-	state->busy = 1;
-	state->waiting = 0;
-	for (u32 slot = 0; slot < COMBINE_SLOTS; slot++) {
-		u32 key = slot;
-		struct combined *sum = combine.lookup(&key);
-
-		if (!sum || !sum->updates)
-			continue;
-		if (send(sum))
-			clear(sum);
-		else
-			state->waiting = 1;
+		if (!sum || (sum->updates && !send(sum)))
+			return;
+		clear(sum);
+		sum->is_listed = 0;
+		slice->waiting--;
 	}
-	state->busy = 0;
-	return 0;
 }
 
-static __always_inline int settle_counters(struct mem_cgroup *memcg, u64 id, bool add)
+/*
+ * Send all waiting sums and runs of this CPU. User space runs it on each CPU that has any
+ * (BPF_PROG_TEST_RUN). args: whether `sched_switch` is detached, so that the memcg of the present
+ * task is not known.
+ */
+PROGRAM(tick)
 {
-	struct calibration *known = calibrated();
-	struct memcg_vmstats_percpu *stats = this_cpu_stats(memcg);
-	struct memcg_info *info = memcg_info(memcg);
-	struct counters_seen none = {};
+	struct slice *slice = this_slice();
 
-	if (!known || !stats || !info || !info->follow || id != memcg_id(memcg))
-		return 1;
-
-	struct counters_seen *seen = counters_seen.lookup_or_try_init(&memcg, &none);
-
-	if (!seen)
-		return 1;
-#pragma clang loop unroll(disable)
-	for (u32 category = 0; category < CATEGORY_COUNT; category++) {
-		u32 index = is_counted(category) ? known->counter_index[category] : 0;
-
-		if (!index)
-			continue;
-
-		s64 delta_bytes = unseen_bytes(stats, seen, category, index, 0);
-
-		if (delta_bytes && add)
-			add_residue(id, category, delta_bytes);
-	}
+	if (slice)
+		send_all(slice, !ctx->args[0]);
 	return 0;
 }
 
 /*
- * Bring the ledger in line with this CPU's counters of a memcg: before the ledger starts, mark
- * their values as seen; at its end, add the changes that the ledger lacks, without a process. args:
- * the address of the memcg, the id of its cgroup, whether to add. User space runs it on each CPU.
- * Return 2 if this CPU was inside a slot: run it again.
+ * A timer expires on this CPU, mostly the kernel's own tick. Do every 10 ms what `tick` does: in an
+ * interrupt, as that one. Only for soft timers are interrupts enabled (__run_hrtimer in
+ * kernel/time/hrtimer.c).
  */
-PROGRAM(settle)
+PROGRAM(hrtimer_expire_entry)
 {
-	u32 zero = 0;
-	volatile struct combine_state *state = combine_state.lookup(&zero);
-	int refused;
+	struct slice *slice = this_slice();
+	u32 now = bpf_jiffies64();
 
-	if (!state || state->busy)
-		return 2;
-	state->busy = 1;
-	refused = settle_counters((struct mem_cgroup *)ctx->args[0], ctx->args[1], ctx->args[2]);
-	state->busy = 0;
-	return refused;
+	if (!slice || now - slice->cut_ticks < TRACER_COMBINE_TICKS ||
+	    LOAD((struct hrtimer *)ctx->args[0], is_soft))
+		return 0;
+	slice->cut_ticks = now;
+	send_all(slice, true);
+	return 0;
 }

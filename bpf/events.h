@@ -9,10 +9,12 @@
 #ifndef MEMCG_TRACER_EVENTS_H
 #define MEMCG_TRACER_EVENTS_H
 
+#define TRACER_CATEGORIES 12
 #define TRACER_COMM_LEN 16
 #define TRACER_FS_TYPE_LEN 16
 #define TRACER_PATH_LEN 416
 #define TRACER_STATE_ITEMS 64
+#define TRACER_COUNTERS 96
 #define TRACER_KERNEL_FRAMES 64
 #define TRACER_USER_FRAMES 127
 
@@ -82,6 +84,13 @@ enum stall_kind {
 	STALL_HIGH, /* above memory.high: the task reclaims, then sleeps for a penalty */
 };
 
+/* The reason why runs of the page cache are summed; nothing: they are sent. */
+enum summed_reason {
+	SUMMED_NOTHING,
+	SUMMED_RING_FULL,
+	SUMMED_MAX_OVERHEAD,
+};
+
 enum swap_io_op {
 	SWAP_IO_WRITE,
 	SWAP_IO_READ,
@@ -117,12 +126,13 @@ enum task_event_kind {
 	TASK_EXIT,
 };
 
-/* The things that can be lost: the records of each ring, and sums of charges. */
+/* The things that can be lost: the records of each ring, sums of charges, and CPU time. */
 enum stream {
 	STREAM_CHARGE,
 	STREAM_PAGECACHE,
 	STREAM_RECLAIM,
 	STREAM_STALL,
+	STREAM_FILE_WAIT,
 	STREAM_SWAP_IO,
 	STREAM_OOM,
 	STREAM_CANDIDATE,
@@ -132,44 +142,47 @@ enum stream {
 	STREAM_STACK_SAMPLE,
 	/* sums of charges that found no room anywhere: from then on totals are not exact */
 	STREAM_RESIDUE,
+	/* stays of a traced task on a CPU whose begin the kernel did not report */
+	STREAM_TASK_TIME,
 	STREAM_COUNT,
 };
 
-/* The sum of `updates` changes of one category of one cgroup by one process. */
+/* The sum of `updates` differences of the counters of one cgroup, by one process. */
 struct charge_event {
 	u64 time_ns;
 	u64 cgroup_id;
 	u64 usage_pages; /* page_counter `memory` of the cgroup when the record was made */
 	u64 limit_pages;
-	s64 delta_bytes;
-	u32 tgid;
+	s64 delta_bytes[TRACER_CATEGORIES]; /* by category */
+	u32 tgid; /* 0 = not known */
 	u32 updates;
-	u8 category; /* enum category */
-	u8 pad[7];
 };
-_Static_assert(sizeof(struct charge_event) == 56, "size");
+_Static_assert(sizeof(struct charge_event) == 136, "size");
 
-/* One folio that entered or left the page cache. */
+/* A run of folios of one file that entered or left the page cache one after the other. */
 struct pagecache_event {
-	u64 time_ns;
+	u64 time_ns; /* of the first folio */
 	u64 cgroup_id; /* the owner, to which the folio is charged; 0 = none */
 	u64 task_cgroup_id; /* of the acting task */
 	u64 inode_id;
 	u64 ino;
-	u64 index; /* of the folio's first page */
+	u64 index; /* of the first folio's first page */
 	u32 dev;
 	u32 tgid;
-	u32 nr_pages;
+	u32 duration_ns; /* from the first folio to the last */
+	u32 folios;
+	u32 nr_pages; /* of all folios */
 	u8 op; /* enum op */
 	u8 cause; /* enum cause */
 	u8 pad[2];
 };
-_Static_assert(sizeof(struct pagecache_event) == 64, "size");
+_Static_assert(sizeof(struct pagecache_event) == 72, "size");
 
 /* One reclaim attempt, from start to end; time_ns is the start. */
 struct reclaim_event {
 	u64 time_ns;
 	u64 duration_ns;
+	u64 cpu_ns; /* run time of the thread, to a timer tick */
 	u64 cgroup_id; /* the target; 0 = none, or not known */
 	u64 task_cgroup_id;
 	u64 usage_pages; /* of the target at the end */
@@ -207,7 +220,7 @@ struct reclaim_event {
 	s8 order; /* -1 = not known */
 	u8 pad[4];
 };
-_Static_assert(sizeof(struct reclaim_event) == 168, "size");
+_Static_assert(sizeof(struct reclaim_event) == 176, "size");
 
 /* One wait of a task for memory; time_ns is the start. */
 struct stall_event {
@@ -220,6 +233,18 @@ struct stall_event {
 	u8 pad[7];
 };
 _Static_assert(sizeof(struct stall_event) == 40, "size");
+
+/* The waits for I/O of one process on one file that ended on a CPU within 10 ms. */
+struct file_wait_event {
+	u64 time_ns; /* when the first began */
+	u64 duration_ns; /* until the last ended */
+	u64 cgroup_id; /* of the task */
+	u64 inode_id; /* 0 = not known, or not for the content of a file */
+	u64 wait_ns; /* the sum */
+	u32 tgid;
+	u32 waits;
+};
+_Static_assert(sizeof(struct file_wait_event) == 48, "size");
 
 /* Pages of one owner that a bio writes to swap or reads from it; time_ns is when it was queued. */
 struct swap_io_event {
@@ -253,11 +278,18 @@ struct oom_event {
 	u64 data_vm_pages; /* private and writable */
 	u64 exec_vm_pages; /* code */
 	u64 stack_vm_pages; /* the stack */
-	/* of the owner alone, since the trace began (counts.bpf.c); 0 without that program */
-	u64 pgscan;
+	u64 pgscan; /* of the owner alone, since it was made */
 	u64 pgsteal;
 	/* the memory that badness is measured against (oom_control.totalpages); 0 = not known */
 	u64 total_pages;
+	s64 effective_limit_pages; /* the least of the memcg and its ancestors */
+	s64 effective_high_pages;
+	s64 effective_swap_limit_pages;
+	s64 swap_room_pages; /* the least room below a limit of swap */
+	s64 effective_min_pages; /* as reclaim last computed it */
+	s64 effective_low_pages;
+	s64 protected_pages; /* usage of the children that memory.min protects */
+	s64 peak_pages;
 	u64 start_code; /* of the trigger's program, as in stack_sample_event */
 	u64 start_stack;
 	u32 trigger_tgid;
@@ -282,7 +314,7 @@ struct oom_event {
 	/* the owner's own counters (memcg_vmstats_percpu), summed over the CPUs */
 	s64 state[TRACER_STATE_ITEMS];
 };
-_Static_assert(sizeof(struct oom_event) == 760, "size");
+_Static_assert(sizeof(struct oom_event) == 824, "size");
 
 /* One task that an OOM decision weighed. */
 struct candidate_event {
@@ -323,6 +355,7 @@ struct task_event {
 	u64 time_ns;
 	u64 start_ns; /* CLOCK_BOOTTIME */
 	u64 cgroup_id;
+	u64 exe_inode_id; /* the program that it executes; 0 = none, or not known */
 	u32 tgid;
 	u32 ppid;
 	u32 uid;
@@ -330,7 +363,7 @@ struct task_event {
 	char comm[TRACER_COMM_LEN];
 	u8 pad[3];
 };
-_Static_assert(sizeof(struct task_event) == 56, "size");
+_Static_assert(sizeof(struct task_event) == 64, "size");
 
 /* One file, with its name as the kernel knows it. */
 struct inode_event {
@@ -373,6 +406,52 @@ struct stack_sample_event {
 	u64 user[TRACER_USER_FRAMES];
 };
 _Static_assert(sizeof(struct stack_sample_event) == 1584, "size");
+
+/* The state of one memcg, with its descendants; -1 = not in this version of cgroups. */
+struct sample_event {
+	u64 time_ns;
+	u64 cgroup_id;
+	s64 usage_pages;
+	s64 limit_pages;
+	s64 high_pages;
+	s64 low_pages;
+	s64 min_pages;
+	s64 soft_limit_pages;
+	s64 swap_usage_pages;
+	s64 swap_high_pages;
+	s64 swap_limit_pages; /* v1: of memory and swap together */
+	s64 kernel_pages; /* v1: the page counter `kmem` */
+	s64 kmem_limit_pages;
+	s64 swappiness;
+	s64 oom_group;
+	s64 oom_kill_disable;
+	s64 under_oom;
+	s64 max_events; /* v1: failcnt of the page counter */
+	s64 high_events;
+	s64 low_events;
+	s64 oom_events;
+	s64 oom_kill_events;
+	s64 oom_group_kill_events;
+	s64 swap_high_events;
+	s64 swap_max_events; /* v1: failcnt of memory and swap together */
+	s64 swap_fail_events;
+	s64 psi_some_total_us;
+	s64 psi_full_total_us;
+	s64 effective_limit_pages; /* the least of the memcg and its ancestors */
+	s64 effective_high_pages;
+	s64 effective_swap_limit_pages;
+	s64 swap_room_pages; /* the least room below a limit of swap */
+	s64 effective_min_pages; /* as reclaim last computed it */
+	s64 effective_low_pages;
+	s64 protected_pages; /* usage of the children that memory.min protects */
+	s64 peak_pages;
+	u8 has_psi;
+	u8 source; /* the position in SAMPLE_SOURCES (tracer/schema.py), by user space */
+	u8 pad[6];
+	/* of memcg_vmstats, as of the last flush: state; from TRACER_STATE_ITEMS on, events */
+	s64 counters[TRACER_COUNTERS];
+};
+_Static_assert(sizeof(struct sample_event) == 1064, "size");
 
 /*
  * A memcg's counters of one CPU at an update; calibration finds the order of the counters with

@@ -5,7 +5,7 @@
  * shared/tasks.h and shared/inodes.h name processes and files when they are first seen.
  */
 
-#include "shared/counters.h"
+#include "shared/accounts.h"
 #include "shared/tasks.h"
 #include "shared/tracked.h"
 
@@ -69,16 +69,18 @@ static __always_inline int emit_cgroup(struct cgroup *cgroup, const char *path, 
 		return 0;
 
 	struct mem_cgroup *memcg = cgroup_memcg(cgroup);
+	struct ledger *head = the_ledger();
 	u8 follow;
 
 	if (event == CGROUP_MKDIR) {
-		/* The new memcg may have the address of a removed one. */
-		if (memcg)
-			counters_seen.delete(&memcg);
 		follow = follow_new(cgroup, path);
+		if (follow && memcg)
+			publish(cgroup_id(cgroup), new_account(memcg, cgroup_id(cgroup)));
 		end_generation();
 	} else {
 		follow = follow_by_roots(cgroup);
+		if (event == CGROUP_RMDIR && follow && head)
+			head->removed_ns = bpf_ktime_get_ns();
 	}
 
 	struct cgroup_event *record =
@@ -125,24 +127,29 @@ PROGRAM(cgroup_rename)
 PROGRAM(sched_process_exec)
 {
 	struct task_struct *task = (struct task_struct *)ctx->args[0];
-	struct mem_cgroup *memcg = task_memcg(task);
+	struct memcg_info info = memcg_info(task_memcg(task));
 	u64 start = READ(READ(task, group_leader), start_boottime);
 	u32 tgid = READ(task, tgid);
 
-	if (!is_traced(memcg))
+	if (!info.follow)
 		return 0;
 	seen_tasks.update(&tgid, &start);
-	emit_task(task, memcg_id(memcg), TASK_EXEC);
+	emit_task(TASK_EXEC);
+	see_file(current_program(), &info, tgid); /* it may end before it leaves the CPU */
 	return 0;
 }
 
+/*
+ * A thread exits. Its process ends with the last one, which need not be the leader: do_exit() in
+ * kernel/exit.c has counted the thread off before. Of two that exit together, both may be last.
+ */
 PROGRAM(sched_process_exit)
 {
 	struct task_struct *task = (struct task_struct *)ctx->args[0];
 	u32 tgid = READ(task, tgid);
 
 	/* The process stays in seen_tasks: it still frees memory after this event. */
-	if (READ(task, pid) == tgid && seen_tasks.lookup(&tgid))
-		emit_task(task, memcg_id(task_memcg(task)), TASK_EXIT);
+	if (!READ(READ(task, signal), counter) && seen_tasks.lookup(&tgid))
+		emit_task(TASK_EXIT);
 	return 0;
 }

@@ -9,13 +9,13 @@
  */
 
 #include "shared/attempts.h"
-#include "shared/counters.h"
 #include "shared/limits.h"
-#include "shared/reclaim_counts.h"
 #include "shared/tracked.h"
 
 BPF_RINGBUF_OUTPUT(oom_ring, OOM_RING_PAGES);
 BPF_RINGBUF_OUTPUT(candidate_ring, CANDIDATE_RING_PAGES);
+#define CANDIDATE_WAKE_BYTES (CANDIDATE_RING_PAGES * PAGE_SIZE / 2)
+
 BPF_STACK_TRACE(stacks, 1024);
 
 /* A thread inside out_of_memory(). */
@@ -60,6 +60,62 @@ static __always_inline u8 constraint_of(u32 number)
 	return CONSTRAINT_GLOBAL;
 }
 
+#define STATE_ITEMS ARRAY_SIZE(((struct memcg_vmstats_percpu *)0)->state)
+
+struct cpu_state {
+	s64 items[TRACER_STATE_ITEMS];
+};
+
+BPF_PERCPU_ARRAY(one_cpu, struct cpu_state, 1); /* too large for the stack */
+
+/* PGSCAN_* and PGSTEAL_* are counted with the other events, or with the sizes. */
+#ifdef RECLAIM_COUNTS_ARE_NODE_STATS
+#define COUNTED_RECLAIM state
+#else
+#define COUNTED_RECLAIM events
+#endif
+#define MAX_RECLAIM_KINDS 4
+
+/* Add up the counts of the kinds of reclaim, which are adjacent. */
+static __always_inline u64 sum_kinds(struct memcg_vmstats_percpu *stats, u32 first, u32 kinds)
+{
+	u64 sum = 0;
+
+	for (u32 kind = 0; kind < MAX_RECLAIM_KINDS; kind++)
+		if (kind < kinds)
+			sum += READ(stats, COUNTED_RECLAIM[first + kind]);
+	return sum;
+}
+
+/*
+ * Sum the owner's own counters over the CPUs. The sums are exact at this instant; memory.stat lags
+ * until its next flush (mem_cgroup_flush_stats). `state_items` stays 0 if they cannot be found.
+ */
+static __always_inline void sum_counters(struct oom_event *record, struct mem_cgroup *owner)
+{
+	u32 zero = 0;
+	struct cpu_state *state = one_cpu.lookup(&zero);
+	struct calibration *known = calibrated();
+	u64 base = (u64)READ(owner, vmstats_percpu);
+
+	if (!state || !known)
+		return;
+	for (u32 cpu = 0; cpu < TRACER_CPUS; cpu++) {
+		struct memcg_vmstats_percpu *stats =
+			(struct memcg_vmstats_percpu *)cpu_stats(base, cpu);
+
+		if (!stats)
+			continue;
+		bpf_probe_read_kernel(state->items, sizeof(stats->state), &stats->state);
+#pragma clang loop unroll(disable)
+		for (u32 item = 0; item < STATE_ITEMS; item++)
+			record->state[item] += state->items[item];
+		record->pgscan += sum_kinds(stats, known->pgscan_at, known->reclaim_kinds);
+		record->pgsteal += sum_kinds(stats, known->pgsteal_at, known->reclaim_kinds);
+		record->state_items = STATE_ITEMS;
+	}
+}
+
 static __always_inline void describe_owner(struct oom_event *record, struct mem_cgroup *owner)
 {
 	struct counter counter = read_counter(&owner->memory);
@@ -70,16 +126,8 @@ static __always_inline void describe_owner(struct oom_event *record, struct mem_
 	record->owner_usage_pages = counter.usage_pages;
 	record->owner_limit_pages = counter.limit_pages;
 	record->owner_has_children = READ(children, next) != children;
-	if (sum_counters(record->state, owner))
-		record->state_items = STATE_ITEMS;
-
-	u64 id = record->owner_cgroup_id;
-	struct reclaim_counts *counts = reclaim_counts.lookup(&id);
-
-	if (counts) {
-		record->pgscan = counts->pgscan;
-		record->pgsteal = counts->pgsteal;
-	}
+	SET_EFFECTIVE(record, owner);
+	sum_counters(record, owner);
 }
 
 /*
@@ -288,6 +336,9 @@ static __always_inline int leave_badness(struct call *call)
 	record->trigger_pid = pid;
 	describe_candidate(record, decision->weighed);
 	decision->weighed = NULL;
-	candidate_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+
+	u64 waiting = candidate_ring.ringbuf_query(BPF_RB_AVAIL_DATA);
+
+	candidate_ring.ringbuf_submit(record, wake_flag(waiting > CANDIDATE_WAKE_BYTES));
 	return 0;
 }

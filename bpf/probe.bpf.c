@@ -1,46 +1,68 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * Programs for calibration and for exact readings of a memcg's counters. Most are run by user space
- * (BPF_PROG_TEST_RUN), with their arguments in ctx->args.
+ * Programs for calibration. Most are run by user space (BPF_PROG_TEST_RUN), with their arguments in
+ * ctx->args.
  */
 
-#include "shared/counters.h"
 #include "shared/tracked.h"
 
 /* The result of a program. */
 struct answer {
 	u64 memcg;
-	u64 cgroup_id;
 	u64 cgroup_root;
-	struct memcg_counters counters;
 };
 
 BPF_ARRAY(answer, struct answer, 1);
-BPF_PERCPU_ARRAY(landmark, u64, 1);
 
 /*
- * Find where this CPU keeps its copy of per-CPU memory, without the symbol __per_cpu_offset
- * (kallsyms has data symbols only with CONFIG_KALLSYMS_ALL). Our own per-CPU map has a per-CPU
- * pointer (bpf_array.pptrs), and a look-up in it returns this CPU's copy. The difference holds for
- * every per-CPU pointer.
- *
- * args: the kernel address of the map `landmark`. User space runs it on each CPU.
+ * A per-CPU array whose value of any CPU, offline ones included, can be looked up: by
+ * bpf_map_lookup_percpu_elem(), since 07343110b293 ("bpf: add bpf_map_lookup_percpu_elem for percpu
+ * map"), v5.19. BCC has no method for it, so `lookup` has the CPU as a third argument here.
  */
-PROGRAM(find_cpu_offset)
+struct landmark_table {
+	u32 key;
+	u64 leaf;
+	u64 *(*lookup)(u32 *key, u32 cpu);
+	u32 max_entries;
+	int flags;
+};
+__attribute__((section("maps/percpu_array"))) struct landmark_table landmark = {.max_entries = 1};
+
+static __always_inline u64 *find_offset(u32 *cpu)
+{
+	return cpu_offsets.lookup(cpu);
+}
+
+#define bpf_map_lookup_elem bpf_map_lookup_percpu_elem
+
+/*
+ * Find where each CPU keeps its copy of per-CPU memory, without the symbol __per_cpu_offset
+ * (kallsyms has data symbols only with CONFIG_KALLSYMS_ALL). Our own per-CPU map has a per-CPU
+ * pointer (bpf_array.pptrs), and a look-up in it returns a CPU's copy. The difference holds for
+ * every per-CPU pointer. args: the kernel address of the map `landmark`.
+ */
+PROGRAM(find_cpu_offsets)
 {
 	u32 zero = 0;
-	u32 cpu = bpf_get_smp_processor_id();
-	u64 *copy = landmark.lookup(&zero);
-	volatile u64 *offset = cpu_offsets.lookup(&cpu);
 	struct bpf_array *map = (struct bpf_array *)ctx->args[0];
 
-	if (!copy || !offset || !map)
+	if (!map)
 		return 1;
-	/* Through memory: the verifier allows no arithmetic on a known pointer. */
-	*offset = (u64)copy;
-	*offset -= (u64)READ(map, pptrs[0]);
+	for (u32 cpu = 0; cpu < TRACER_CPUS; cpu++) {
+		u64 *copy = landmark.lookup(&zero, cpu);
+		u32 key = cpu;
+		volatile u64 *offset = find_offset(&key);
+
+		if (!copy || !offset)
+			continue;
+		/* Through memory: the verifier allows no arithmetic on a known pointer. */
+		*offset = (u64)copy;
+		*offset -= (u64)READ(map, pptrs[0]);
+	}
 	return 0;
 }
+
+#undef bpf_map_lookup_elem
 
 /*
  * Find the kernel address of one of our maps. args: its file descriptor. The result is in
@@ -58,41 +80,6 @@ PROGRAM(find_map)
 }
 
 /*
- * Find where the registers saved at kernel entry lie on a task's stack: at its top, below a padding
- * that depends on the configuration (THREAD_SIZE, and TOP_OF_KERNEL_STACK_PADDING with FRED). The
- * program runs inside bpf(2), whose number is known, and tries the possible places. args: that
- * number.
- */
-PROGRAM(find_registers)
-{
-	struct calibration *known = calibrated();
-	char *stack = READ(current_task(), stack);
-
-	if (!known)
-		return 1;
-#pragma unroll
-	for (u32 order = 13; order <= 17; order++) {
-#pragma unroll
-		for (u32 padding = 0; padding <= 16; padding += 16) {
-			u64 offset = (1UL << order) - sizeof(struct pt_regs) - padding;
-			struct pt_regs *regs = (struct pt_regs *)(stack + offset);
-#if defined(HAS_pt_regs_orig_ax)
-			u64 call = READ(regs, orig_ax);
-#elif defined(HAS_pt_regs_syscallno)
-			u64 call = READ(regs, syscallno);
-#else
-			u64 call = ~0UL;
-#endif
-			if (call == ctx->args[0]) {
-				known->regs_offset = offset;
-				return 0;
-			}
-		}
-	}
-	return 1;
-}
-
-/*
  * Find the memcg of a cgroup directory, and the root of its hierarchy. args: a descriptor of the
  * directory.
  */
@@ -107,7 +94,6 @@ PROGRAM(find_memcg)
 	if (!out)
 		return 1;
 	out->memcg = (u64)memcg_from_css(READ(cgroup, subsys[KERNEL_ENUM_memory_cgrp_id]));
-	out->cgroup_id = READ(node, id);
 	out->cgroup_root = (u64)READ(cgroup, root);
 	return 0;
 }
@@ -128,35 +114,19 @@ PROGRAM(look_again)
 	return 0;
 }
 
-/* Read a memcg's own counters. args: its address. Return 1 if they could not be read. */
-PROGRAM(read_memcg)
-{
-	u32 zero = 0;
-	struct mem_cgroup *memcg = (struct mem_cgroup *)ctx->args[0];
-	struct answer *out = answer.lookup(&zero);
-
-	if (!out)
-		return 1;
-
-	CLEAR(&out->counters);
-	out->memcg = (u64)memcg;
-	out->cgroup_id = memcg_id(memcg);
-	return !sum_counters(out->counters.state, memcg);
-}
-
 /*
  * Snapshots of counters, from which user space learns which position of memcg_vmstats_percpu.state
- * belongs to which item (tracer/capture/learn/calibration.py). The kernel keeps this mapping in a
- * table whose address is a data symbol (mem_cgroup_stats_index, since ff48c71c26aa ("memcg: reduce
- * memory for the lruvec and memcg stats"), v6.10). But between two updates of one memcg on one CPU,
- * only one position changes: that of the second update if the hook comes after the change, that of
- * the first if it comes before, at the entry of a function.
+ * (or .events) belongs to which item (tracer/capture/learn/calibration.py). The kernel keeps this
+ * mapping in a table whose address is a data symbol (mem_cgroup_stats_index, since ff48c71c26aa
+ * ("memcg: reduce memory for the lruvec and memcg stats"), v6.10). But between two updates of one
+ * memcg on one CPU, only one position changes: that of the second update if the hook comes after
+ * the change, that of the first if it comes before, at the entry of a function.
  */
 BPF_RINGBUF_OUTPUT(watched_ring, WATCHED_RING_PAGES);
 
-static __always_inline int watch(struct mem_cgroup *memcg, u32 item)
+static __always_inline int watch(struct mem_cgroup *memcg, u32 item, u32 offset, u32 bytes)
 {
-	struct memcg_vmstats_percpu *stats = this_cpu_stats(memcg);
+	u64 stats = cpu_stats((u64)READ(memcg, vmstats_percpu), bpf_get_smp_processor_id());
 	struct watched_event *record;
 
 	if (!stats)
@@ -168,32 +138,47 @@ static __always_inline int watch(struct mem_cgroup *memcg, u32 item)
 	record->cpu = bpf_get_smp_processor_id();
 	record->item = item;
 	CLEAR(&record->state);
-	bpf_probe_read_kernel(record->state, sizeof(stats->state), &stats->state);
+	bpf_probe_read_kernel(record->state, bytes, (void *)(stats + offset));
 	watched_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 	return 0;
 }
 
+/* Watch an array of struct memcg_vmstats_percpu. */
+#define WATCH(memcg, item, array)                                                               \
+	watch((struct mem_cgroup *)(memcg), item, offsetof(struct memcg_vmstats_percpu, array), \
+	      sizeof(((struct memcg_vmstats_percpu *)0)->array))
+
 PROGRAM(watch_mod_memcg_lruvec_state)
 {
-	return watch((struct mem_cgroup *)ctx->args[0], ctx->args[1]);
+	return WATCH(ctx->args[0], ctx->args[1], state);
 }
 
 PROGRAM(watch_mod_memcg_state)
 {
-	return watch((struct mem_cgroup *)ctx->args[0], ctx->args[1]);
+	return WATCH(ctx->args[0], ctx->args[1], state);
+}
+
+PROGRAM(watch_count_memcg_events)
+{
+	return WATCH(ctx->args[0], ctx->args[1], events);
 }
 
 static __always_inline int watch_enter_lruvec_state(struct call *call)
 {
-	return watch(memcg_of_lruvec(call->args[0]), call->args[1]);
+	return WATCH(memcg_of_lruvec(call->args[0]), call->args[1], state);
 }
 
 static __always_inline int watch_enter_node_state(struct call *call)
 {
-	return watch(memcg_of_node(call->args[0]), call->args[1]);
+	return WATCH(memcg_of_node(call->args[0]), call->args[1], state);
 }
 
 static __always_inline int watch_enter_memcg_state(struct call *call)
 {
-	return watch((struct mem_cgroup *)call->args[0], call->args[1]);
+	return WATCH(call->args[0], call->args[1], state);
+}
+
+static __always_inline int watch_enter_count_events(struct call *call)
+{
+	return WATCH(call->args[0], call->args[1], events);
 }

@@ -7,6 +7,7 @@
 
 #include "shared/attempts.h"
 #include "shared/limits.h"
+#include "shared/syscalls.h"
 #include "shared/tasks.h"
 #include "shared/tracked.h"
 
@@ -44,19 +45,11 @@ static __always_inline int enter_memcg_reclaim(struct call *call)
 #ifdef HAS_trace_event_raw_mm_vmscan_direct_reclaim_begin_template_memcg_id
 #define ARG_GFP 0
 #define ARG_ORDER 1
-
-static __always_inline struct mem_cgroup *named_target(struct bpf_raw_tracepoint_args *ctx)
-{
-	return (struct mem_cgroup *)ctx->args[2];
-}
+#define NAMED_TARGET(ctx) ((struct mem_cgroup *)(ctx)->args[2])
 #else
 #define ARG_ORDER 0
 #define ARG_GFP 1
-
-static __always_inline struct mem_cgroup *named_target(struct bpf_raw_tracepoint_args *ctx)
-{
-	return NULL;
-}
+#define NAMED_TARGET(ctx) NULL
 #endif
 
 static __always_inline bool is_pressed(struct mem_cgroup *memcg)
@@ -78,13 +71,53 @@ static __always_inline bool is_proactive(struct mem_cgroup *target, struct memcg
 	return !is_pressed(target);
 }
 
-/* Set the target of an attempt: as the kernel names it, or else by the page counters. */
+#define CGROUP_SUPER_MAGIC 0x27e0eb /* include/uapi/linux/magic.h */
+#define CGROUP2_SUPER_MAGIC 0x63677270
+
+/* `parent` until 633488947ef6 ("kernfs: Use RCU to access kernfs_node::parent."), v6.15. */
+#ifdef HAS_kernfs_node___parent
+#define KERNFS_PARENT __parent
+#else
+#define KERNFS_PARENT parent
+#endif
+
+/*
+ * Return the memcg whose control file the current task writes to; NULL if it does not. Reclaim
+ * inside such a call is of that memcg: memory.reclaim, memory.max and memory.high, and on v1
+ * memory.force_empty and memory.limit_in_bytes.
+ */
+static __always_inline struct mem_cgroup *written_memcg(void)
+{
+	struct pt_regs *regs = entry_registers();
+	struct inode *inode;
+	u64 magic;
+
+	if (syscall_activity(syscall_number(regs)) != DOES_WRITE)
+		return NULL;
+	inode = READ(file_of(syscall_argument(regs, 0)), f_inode);
+	magic = READ(READ(inode, i_sb), s_magic);
+	if (magic != CGROUP_SUPER_MAGIC && magic != CGROUP2_SUPER_MAGIC)
+		return NULL;
+
+	struct kernfs_node *file = (struct kernfs_node *)READ(inode, i_private);
+	struct kernfs_node *folder = (struct kernfs_node *)READ(file, KERNFS_PARENT);
+
+	return memcg_from_css(
+		READ((struct cgroup *)READ(folder, priv), subsys[KERNEL_ENUM_memory_cgrp_id]));
+}
+
+/*
+ * Set the target of an attempt: as the kernel names it, or by the file that is written to, or else
+ * by the page counters.
+ */
 static __always_inline void aim(struct attempt *attempt, struct bpf_raw_tracepoint_args *ctx)
 {
 	u32 pid = bpf_get_current_pid_tgid();
 	struct memcg_request *request = memcg_requests.lookup(&pid);
-	struct mem_cgroup *named = request ? request->memcg : named_target(ctx);
+	struct mem_cgroup *named = request ? request->memcg : NAMED_TARGET(ctx);
 
+	if (!named)
+		named = written_memcg();
 	if (named) {
 		attempt->target = named;
 		attempt->record.target_source = TARGET_NAMED;
@@ -103,21 +136,18 @@ static __always_inline void aim(struct attempt *attempt, struct bpf_raw_tracepoi
 static __always_inline int begin(struct bpf_raw_tracepoint_args *ctx, u32 kind, s32 order, u32 gfp)
 {
 	u32 zero = 0;
-	struct task_struct *task = current_task();
 	u32 pid = bpf_get_current_pid_tgid();
 	struct attempt *attempt = new_attempt.lookup(&zero);
 
 	if (!attempt)
 		return 0;
 	CLEAR(attempt);
-
-	struct mem_cgroup *own = task_memcg(task);
-
 	attempt->record.kind = kind;
 	if (kind == RECLAIM_MEMCG)
 		aim(attempt, ctx);
 	attempt->record.time_ns = bpf_ktime_get_ns();
-	attempt->record.task_cgroup_id = memcg_id(own);
+	attempt->record.cpu_ns = READ(current_task(), sum_exec_runtime);
+	attempt->record.task_cgroup_id = memcg_id(task_memcg(current_task()));
 	attempt->record.tgid = current_tgid();
 	attempt->record.pid = pid;
 	attempt->record.order = order;
@@ -125,14 +155,6 @@ static __always_inline int begin(struct bpf_raw_tracepoint_args *ctx, u32 kind, 
 	attempt->record.priority = -1;
 	attempts.update(&pid, attempt);
 	return 0;
-}
-
-/* Return whether to record an attempt: its target is traced, or it reclaims from all cgroups. */
-static __always_inline bool is_wanted(struct attempt *attempt)
-{
-	if (!attempt->target)
-		return true;
-	return is_traced(attempt->target);
 }
 
 static __always_inline void finish(struct attempt *attempt, u64 reclaimed)
@@ -150,9 +172,11 @@ static __always_inline void finish(struct attempt *attempt, u64 reclaimed)
 		if (record->kind == RECLAIM_MEMCG)
 			record->kind = RECLAIM_PROACTIVE; /* no limit was in the way */
 	}
-	if (!is_wanted(attempt))
+	/* An attempt without a target reclaims from all cgroups. */
+	if (attempt->target && !is_traced(attempt->target))
 		return;
 	record->duration_ns = now - record->time_ns;
+	record->cpu_ns = READ(current_task(), sum_exec_runtime) - record->cpu_ns;
 	record->reclaimed = reclaimed;
 	if (attempt->target) {
 		struct counter counter = read_counter(&attempt->target->memory);
@@ -164,6 +188,7 @@ static __always_inline void finish(struct attempt *attempt, u64 reclaimed)
 	see_current(record->tgid);
 	if (reclaim_ring.ringbuf_output(record, sizeof(*record), BPF_RB_NO_WAKEUP))
 		count_lost(STREAM_RECLAIM);
+	wake_recorder();
 }
 
 PROGRAM(mm_vmscan_memcg_reclaim_begin)
@@ -247,6 +272,8 @@ PROGRAM(mm_vmscan_write_folio)
 
 	if (!attempt)
 		return 0;
+	if (!attempt->scanned_memcg)
+		attempt->scanned_memcg = folio_memcg(READ(folio, memcg_data));
 	if (READ(folio, flags) & (1UL << KERNEL_ENUM_PG_swapbacked))
 		attempt->record.written_anon += folio_nr_pages(folio);
 	else

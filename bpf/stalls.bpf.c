@@ -13,9 +13,9 @@ BPF_RINGBUF_OUTPUT(stall_ring, STALL_RING_PAGES);
 static __always_inline int emit_stall(u64 begin_ns, u64 duration_ns, u8 kind)
 {
 	struct mem_cgroup *memcg = task_memcg(current_task());
-	struct memcg_info *info = memcg_info(memcg);
+	struct memcg_info info = memcg_info(memcg);
 
-	if (!duration_ns || !info || !info->follow)
+	if (!duration_ns || !info.follow)
 		return 0;
 
 	struct stall_event *record =
@@ -26,7 +26,7 @@ static __always_inline int emit_stall(u64 begin_ns, u64 duration_ns, u8 kind)
 	CLEAR(record);
 	record->time_ns = begin_ns;
 	record->duration_ns = duration_ns;
-	record->cgroup_id = info->cgroup_id;
+	record->cgroup_id = info.cgroup_id;
 	record->tgid = current_tgid();
 	record->pid = bpf_get_current_pid_tgid();
 	record->kind = kind;
@@ -34,6 +34,7 @@ static __always_inline int emit_stall(u64 begin_ns, u64 duration_ns, u8 kind)
 	u32 tgid = record->tgid;
 
 	stall_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	wake_recorder();
 	see_current(tgid);
 	return 0;
 }
@@ -47,10 +48,8 @@ static __always_inline u8 throttle_kind(u32 reason)
 		return STALL_ISOLATED;
 	case KERNEL_ENUM_VMSCAN_THROTTLE_NOPROGRESS:
 		return STALL_NOPROGRESS;
-#ifdef KERNEL_ENUM_VMSCAN_THROTTLE_CONGESTED
 	case KERNEL_ENUM_VMSCAN_THROTTLE_CONGESTED:
 		return STALL_CONGESTED;
-#endif
 	}
 	return STALL_OTHER;
 }

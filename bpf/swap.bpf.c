@@ -57,16 +57,16 @@ static __always_inline s64 *under_way(void)
 }
 
 /*
- * End a bio; `now` is 0 if its end was not seen. Return the number of lost records: counting them
+ * End a bio, now if its end was seen. Return the number of lost records: counting them
  * here would add a branch for each bio of a request, and take the verifier half as long again.
  */
-static __always_inline u64 end_swap_io(struct bio *bio, u64 now, s64 *count)
+static __always_inline u64 end_swap_io(struct bio *bio, bool is_seen, u64 now, s64 *count)
 {
 	struct swap_io_event *record = swap_ios.lookup(&bio);
 
 	if (!record)
 		return 0;
-	record->duration_ns = now ? now - record->time_ns : 0;
+	record->duration_ns = is_seen ? now - record->time_ns : 0;
 
 	s64 result = swap_io_ring.ringbuf_output(record, sizeof(*record), BPF_RB_NO_WAKEUP);
 
@@ -84,14 +84,14 @@ static __always_inline u64 end_swap_io(struct bio *bio, u64 now, s64 *count)
 static __always_inline void begin_swap_io(struct bio *bio, u32 flags, s64 *count)
 {
 	struct folio *folio = first_folio(bio);
-	struct memcg_info *info = memcg_info(folio_memcg(READ(folio, memcg_data)));
+	struct memcg_info info = memcg_info(folio_memcg(READ(folio, memcg_data)));
 
 	if (!is_wanted_owner(info))
 		return;
 
 	struct swap_io_event record = {
 		.time_ns = bpf_ktime_get_ns(),
-		.cgroup_id = info ? info->cgroup_id : 0,
+		.cgroup_id = info.cgroup_id,
 		.task_cgroup_id = memcg_id(task_memcg(current_task())),
 		.tgid = current_tgid(),
 		.pid = bpf_get_current_pid_tgid(),
@@ -119,7 +119,7 @@ PROGRAM(block_bio_queue)
 
 	if (!count)
 		return 0;
-	count_lost_records(STREAM_SWAP_IO, end_swap_io(bio, 0, count));
+	count_lost_records(STREAM_SWAP_IO, end_swap_io(bio, false, 0, count));
 	begin_swap_io(bio, flags, count);
 	return 0;
 }
@@ -128,9 +128,11 @@ PROGRAM(block_bio_complete)
 {
 	s64 *count = under_way();
 
-	if (count && *count > 0)
-		count_lost_records(STREAM_SWAP_IO, end_swap_io((struct bio *)ctx->args[1],
-							       bpf_ktime_get_ns(), count));
+	if (!count || *count <= 0)
+		return 0;
+	count_lost_records(STREAM_SWAP_IO, end_swap_io((struct bio *)ctx->args[1], true,
+						       bpf_ktime_get_ns(), count));
+	wake_recorder();
 	return 0;
 }
 
@@ -155,9 +157,10 @@ PROGRAM(block_rq_complete)
 	for (u32 at = 0; at < REQUEST_BIOS; at++) {
 		if (!bio)
 			break;
-		lost_records += end_swap_io(bio, now, count);
+		lost_records += end_swap_io(bio, true, now, count);
 		bio = READ(bio, bi_next);
 	}
 	count_lost_records(STREAM_SWAP_IO, lost_records);
+	wake_recorder();
 	return 0;
 }

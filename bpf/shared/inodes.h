@@ -24,8 +24,8 @@ struct seen_inode {
 BPF_TABLE("lru_hash", u64, struct seen_inode, seen_inodes, 65536);
 
 /*
- * The last file and task on this CPU for which nothing had to be sent. Most events have the same
- * file and task as the event before.
+ * A file and the last task on this CPU that used it, for which nothing had to be sent. Few files
+ * are in use at a time, and a look-up here costs less than one in `seen_inodes`.
  */
 struct sight {
 	u64 inode_id;
@@ -35,7 +35,9 @@ struct sight {
 	u32 is_deleted;
 };
 
-BPF_PERCPU_ARRAY(last_sight, struct sight, 1);
+#define SIGHTS 64 /* by the low bits of the file's identity */
+
+BPF_PERCPU_ARRAY(last_sights, struct sight, SIGHTS);
 
 #define NAME_ROOM 128 /* bytes of a name with its NUL; longer: cut and marked */
 
@@ -110,6 +112,39 @@ static __always_inline u64 inode_identity(u32 dev, u64 ino, u32 generation)
 	return (hash ^ (hash >> 32)) & 0x7fffffffffffffffULL;
 }
 
+/* Return the identity of a file; 0 for NULL. */
+static __always_inline u64 inode_id(struct inode *inode)
+{
+	return inode ? inode_identity(READ(READ(inode, i_sb), s_dev), READ(inode, i_ino),
+				      READ(inode, i_generation))
+		     : 0;
+}
+
+#define OVERLAYFS_SUPER_MAGIC 0x794c7630 /* include/uapi/linux/magic.h */
+
+static __always_inline struct inode *host_of(struct file *file)
+{
+	return READ(READ(file, f_mapping), host);
+}
+
+/*
+ * Return the inode whose cache has the contents of an open file; NULL for NULL. An overlay has the
+ * file below open in private_data: itself, or, since 87a8a76c34a2 ("ovl: allocate a container
+ * struct ovl_file for ovl private context"), v6.13, as the first member of a structure.
+ */
+static __always_inline struct inode *cached_inode(struct file *file)
+{
+	struct inode *host = host_of(file);
+	struct file *below;
+
+	if (READ(READ(host, i_sb), s_magic) != OVERLAYFS_SUPER_MAGIC)
+		return host;
+	below = READ(file, private_data);
+	if (host_of(below) != READ(below, f_inode))
+		bpf_probe_read_kernel(&below, sizeof(below), below);
+	return host_of(below);
+}
+
 static __always_inline u32 current_mount_ns(void)
 {
 	return READ(READ(READ(current_task(), nsproxy), mnt_ns), inum);
@@ -152,19 +187,19 @@ static __always_inline int emit_inode(struct inode *inode, u64 inode_id, u64 own
 }
 
 /*
- * Send a file that is new, or that changed. `owner` is that of the folio, NULL if the folio has
- * none. The file is not remembered for an undecided owner: if user space drops the record, the next
- * event must send another.
+ * Send a file that is new, or that changed. `owner_id` is the cgroup of the folio, 0 if the folio
+ * has none. The file is not remembered if it is not yet decided whether to trace the owner: if user
+ * space drops the record, the next event must send another.
  */
-static __always_inline int see_inode(struct inode *inode, u64 inode_id, struct memcg_info *owner,
-				     u32 tgid)
+static __always_inline int see_inode(struct inode *inode, u64 inode_id, u64 owner_id,
+				     bool is_undecided, u32 tgid)
 {
-	u32 zero = 0;
-	struct sight *last = last_sight.lookup(&zero);
+	u32 place = inode_id % SIGHTS;
+	struct sight *last = last_sights.lookup(&place);
 	struct sight sight = {
 		.inode_id = inode_id,
-		.namespaces = READ(current_task(), nsproxy),
-		.undecided_id = owner && owner->follow == FOLLOW_UNDECIDED ? owner->cgroup_id : 0,
+		.namespaces = LOAD(current_task(), nsproxy),
+		.undecided_id = is_undecided ? owner_id : 0,
 		.tgid = tgid,
 		.is_deleted = READ(inode, i_nlink) == 0,
 	};
@@ -192,7 +227,20 @@ static __always_inline int see_inode(struct inode *inode, u64 inode_id, struct m
 		*last = sight;
 	else
 		seen_inodes.update(&inode_id, &now);
-	return emit_inode(inode, inode_id, owner ? owner->cgroup_id : 0, &now);
+	return emit_inode(inode, inode_id, owner_id, &now);
+}
+
+/*
+ * Send a file that a task of a memcg uses, if it is new or changed, and return its identity; 0
+ * without a file.
+ */
+static __always_inline u64 see_file(struct inode *inode, struct memcg_info *user, u32 tgid)
+{
+	u64 id = inode_id(inode);
+
+	if (id)
+		see_inode(inode, id, user->cgroup_id, user->follow == FOLLOW_UNDECIDED, tgid);
+	return id;
 }
 
 #endif

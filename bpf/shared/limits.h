@@ -42,30 +42,134 @@ static __always_inline bool is_above_high(struct mem_cgroup *memcg)
 /*
  * Find the memcg whose limit a charge of the current task has hit. On the way to the root, the
  * first counter without room refuses the charge. So the owner is the memcg with the least room
- * left; of several without room, the nearest.
+ * left; of several without room, the nearest. Without such a memcg, it is the nearest one above its
+ * memory.high. One loop for both would take the verifier twice as long.
  */
 static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
 {
 	struct owner owner = {.memcg = NULL, .source = TARGET_NONE};
+	struct mem_cgroup *at = memcg;
 	u64 least = NEAR_LIMIT_PAGES + 1;
 
-	for (int depth = 0; depth < MAX_DEPTH; depth++) {
-		if (!memcg)
-			break;
-
-		u64 room = room_pages(memcg);
+	for (int depth = 0; depth < MAX_DEPTH && at; depth++) {
+		u64 room = room_pages(at);
 
 		if (room < least) {
 			least = room;
-			owner.memcg = memcg;
-			owner.source = TARGET_LIMIT;
-		} else if (!owner.memcg && is_above_high(memcg)) {
+			owner.memcg = at;
+		}
+		at = memcg_parent(at);
+	}
+	if (owner.memcg) {
+		owner.source = TARGET_LIMIT;
+		return owner;
+	}
+	for (int depth = 0; depth < MAX_DEPTH && memcg; depth++) {
+		if (is_above_high(memcg)) {
 			owner.memcg = memcg;
 			owner.source = TARGET_HIGH;
+			break;
 		}
 		memcg = memcg_parent(memcg);
 	}
 	return owner;
 }
+
+/* Return all bits if the sign of a number is set, else none; no branch, see lesser(). */
+static __always_inline u64 sign_bits(u64 number)
+{
+	u64 bits = (s64)number >> 63;
+
+	asm volatile("" : "+r"(bits)); /* else the compiler makes a branch of it */
+	return bits;
+}
+
+/*
+ * Return the lesser of two numbers below 2^63, without a branch: the verifier would follow both
+ * ways of each.
+ */
+static __always_inline u64 lesser(u64 one, u64 other)
+{
+	u64 difference = one - other;
+
+	return other + (difference & sign_bits(difference));
+}
+
+#define UNLIMITED (~0ULL >> 1)
+#define PAGE_COUNTER_MAX (UNLIMITED / PAGE_SIZE) /* include/linux/page_counter.h, 64 bits */
+
+/* Return the room below the limit of a counter; UNLIMITED: it has none. */
+static __always_inline u64 room_below(struct page_counter *counter)
+{
+	struct counter value = read_counter(counter);
+	u64 room = value.limit_pages - value.usage_pages;
+	u64 is_limited = sign_bits(value.limit_pages - PAGE_COUNTER_MAX);
+
+	return (room & ~sign_bits(room) & is_limited) | (UNLIMITED & ~is_limited);
+}
+
+/* What a memcg has together with its ancestors, which need not be traced. */
+struct effective {
+	u64 limit_pages;
+	u64 high_pages;
+	u64 swap_limit_pages;
+	u64 swap_room_pages;
+};
+
+/* Return the least limits of a memcg and its ancestors, and the least room below one of swap. */
+static __always_inline struct effective effective_limits(struct mem_cgroup *memcg)
+{
+	struct effective least = {UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED};
+
+	for (int depth = 0; depth < MAX_DEPTH; depth++) {
+		struct mem_cgroup *parent = memcg_parent(memcg);
+
+		if (!parent) /* the root has no limits */
+			break;
+#ifdef CGROUP_V1
+		struct page_counter *swap = &memcg->memsw; /* of memory and swap together */
+#else
+		struct page_counter *swap = &memcg->swap;
+
+		least.high_pages = lesser(least.high_pages, READ(memcg, memory.high));
+#endif
+		least.limit_pages = lesser(least.limit_pages, READ(memcg, memory.max));
+		least.swap_limit_pages = lesser(least.swap_limit_pages, READ(swap, max));
+		least.swap_room_pages = lesser(least.swap_room_pages, room_below(swap));
+		memcg = parent;
+	}
+	return least;
+}
+
+/*
+ * Set the fields that a sample and a record of `oom` share. Effective protection is what the last
+ * reclaim from above computed (page_counter_calculate_protection in mm/page_counter.c).
+ */
+#ifdef CGROUP_V1
+#define SET_PROTECTION(record, memcg)                \
+	({                                           \
+		(record)->effective_high_pages = -1; \
+		(record)->effective_min_pages = -1;  \
+		(record)->effective_low_pages = -1;  \
+		(record)->protected_pages = -1;      \
+	})
+#else
+#define SET_PROTECTION(record, memcg)                                               \
+	({                                                                          \
+		(record)->effective_min_pages = READ(memcg, memory.emin);           \
+		(record)->effective_low_pages = READ(memcg, memory.elow);           \
+		(record)->protected_pages = READ(memcg, memory.children_min_usage); \
+	})
+#endif
+#define SET_EFFECTIVE(record, memcg)                                            \
+	({                                                                      \
+		struct effective least_ = effective_limits(memcg);              \
+		(record)->effective_limit_pages = least_.limit_pages;           \
+		(record)->effective_high_pages = least_.high_pages;             \
+		(record)->effective_swap_limit_pages = least_.swap_limit_pages; \
+		(record)->swap_room_pages = least_.swap_room_pages;             \
+		(record)->peak_pages = READ(memcg, memory.watermark);           \
+		SET_PROTECTION(record, memcg);                                  \
+	})
 
 #endif

@@ -3,14 +3,23 @@
 #ifndef MEMCG_TRACER_TASKS_H
 #define MEMCG_TRACER_TASKS_H
 
+#include "inodes.h"
+#include "slices.h"
 #include "tracked.h"
 
 BPF_RINGBUF_OUTPUT(task_ring, TASK_RING_PAGES);
 BPF_TABLE("lru_hash", u32, u64, seen_tasks, 16384); /* tgid -> start */
-BPF_PERCPU_ARRAY(last_task, u64, 1); /* generation << 32 | tgid */
 
-static __always_inline void emit_task(struct task_struct *task, u64 cgroup_id, u32 event)
+/* Return the program that the current task executes; NULL: none, or it has ended. */
+static __always_inline struct inode *current_program(void)
 {
+	return cached_inode(READ(READ(current_task(), mm), exe_file));
+}
+
+/* Send the current process. */
+static __always_inline void emit_task(u32 event)
+{
+	struct task_struct *task = current_task();
 	struct task_struct *leader = READ(task, group_leader);
 	struct task_event *record =
 		or_count_lost(task_ring.ringbuf_reserve(sizeof(*record)), STREAM_TASK);
@@ -20,25 +29,29 @@ static __always_inline void emit_task(struct task_struct *task, u64 cgroup_id, u
 	CLEAR(record);
 	record->time_ns = bpf_ktime_get_ns();
 	record->start_ns = READ(leader, start_boottime);
-	record->cgroup_id = cgroup_id;
+	record->cgroup_id = memcg_id(task_memcg(task));
+	record->exe_inode_id = inode_id(current_program());
 	record->tgid = READ(leader, tgid);
 	record->ppid = READ(READ(leader, real_parent), tgid);
 	record->uid = READ(READ(leader, cred), uid);
 	record->event = event;
 	bpf_probe_read_kernel(record->comm, sizeof(record->comm), &leader->comm);
 	task_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	wake_recorder();
 }
 
-/* Send the current process, unless it was sent before. */
+/*
+ * Send the current process, unless it was sent before. Its program is named when it leaves the CPU
+ * (charge.bpf.c): to read a path in each of the callers would take the verifier long.
+ */
 static __always_inline void see_current(u32 tgid)
 {
-	u32 zero = 0;
-	u64 *last = last_task.lookup(&zero);
+	struct slice *slice = this_slice();
 	u64 now = (u64)this_generation() << 32 | tgid;
 
-	if (!last || *last == now)
+	if (!slice || slice->last_seen == now)
 		return;
-	*last = now;
+	slice->last_seen = now;
 
 	struct task_struct *task = current_task();
 	u64 start = READ(READ(task, group_leader), start_boottime);
@@ -47,7 +60,8 @@ static __always_inline void see_current(u32 tgid)
 	if (seen && *seen == start)
 		return;
 	seen_tasks.update(&tgid, &start);
-	emit_task(task, memcg_id(task_memcg(task)), TASK_SEEN);
+	emit_task(TASK_SEEN);
+	slice->is_unnamed = 1;
 }
 
 #endif

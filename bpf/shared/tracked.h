@@ -5,8 +5,8 @@
  *
  * The loader defines TRACE_ALL (no filter), CGROUP_V1, TRACER_CPUS (possible CPUs),
  * TRACER_COMBINE_TICKS (how long a sum of charges may wait), TRACER_TICK_NS (length of a timer
- * tick), TRACER_ROOTS and TRACER_WANTED_PATHS (sizes of maps), PAGE_SIZE, the sizes of the rings,
- * LEDGER_BY_FUNCTION (the ledger hooks functions), and STACKS_BYTES (with `--stacks`).
+ * tick), TRACER_ACCOUNTS, TRACER_ROOTS and TRACER_WANTED_PATHS (sizes of maps), PAGE_SIZE, the
+ * sizes of the rings, and STACKS_BYTES (with `--stacks`).
  */
 #ifndef MEMCG_TRACER_TRACKED_H
 #define MEMCG_TRACER_TRACKED_H
@@ -14,11 +14,22 @@
 #include "../events.h"
 #include "kernel.h"
 
+/* The place of a counter. */
+struct position {
+	u64 offset_bytes; /* from the first learnt position */
+	u64 mask; /* all bits; none if the position is not known */
+};
+
 /* Facts that only programs on the running kernel can find (probe.bpf.c); 0 = not known. */
 struct calibration {
 	u64 cgroup_root; /* struct cgroup_root of the memory controller's hierarchy */
-	u64 regs_offset; /* from the bottom of a task's kernel stack to its struct pt_regs */
-	u8 counter_index[CATEGORY_COUNT]; /* position + 1 in memcg_vmstats_percpu.state */
+	u32 is_primed; /* the memcgs that existed before the recording have accounts */
+	u32 span_offset; /* of the first learnt position in memcg_vmstats_percpu.state, in bytes */
+	u32 span_bytes; /* from there to the end of the last one */
+	u8 pgscan_at; /* positions of the first kind of reclaim (oom.bpf.c) */
+	u8 pgsteal_at;
+	u8 reclaim_kinds; /* 0 = the positions are not known */
+	struct position positions[CATEGORY_COUNT];
 };
 
 BPF_ARRAY(calibration, struct calibration, 1);
@@ -26,10 +37,22 @@ BPF_ARRAY(calibration, struct calibration, 1);
 /* CPU -> the offset from a per-CPU pointer to the copy of that CPU. */
 BPF_ARRAY(cpu_offsets, u64, TRACER_CPUS);
 
+/*
+ * Return the address of a CPU's copy of a memcg's counters (vmstats_percpu); 0 if it cannot be
+ * found.
+ */
+static __always_inline u64 cpu_stats(u64 percpu_stats, u32 cpu)
+{
+	u64 *offset = cpu_offsets.lookup(&cpu);
+
+	return offset && *offset && percpu_stats ? percpu_stats + *offset : 0;
+}
+
 BPF_PERCPU_ARRAY(lost, u64, STREAM_COUNT); /* enum stream -> records */
 
 /* `follow` is of enum follow. An entry is valid for one generation (struct wanted). */
 struct memcg_info {
+	struct mem_cgroup *memcg; /* the key: see memcg_info */
 	u64 cgroup_id;
 	u32 follow;
 	u32 generation;
@@ -89,6 +112,37 @@ static __always_inline u64 wake_flag(bool wakes)
 	return wakes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
+/*
+ * Whether the recorder rests: it reads no ring and runs no program until the first event wakes it.
+ * Each program that sends a record without waking user space, or keeps something to be sent later,
+ * calls `wake_recorder` once, outside of loops: a branch in a loop takes the verifier long.
+ */
+BPF_ARRAY(resting, u32, 1);
+BPF_RINGBUF_OUTPUT(wake_ring, WAKE_RING_PAGES);
+
+static __always_inline void wake_recorder(void)
+{
+	u32 zero = 0;
+	u32 *is_resting = resting.lookup(&zero);
+	u64 wake = 0;
+
+	if (!is_resting || !*is_resting)
+		return;
+	*is_resting = 0;
+	wake_ring.ringbuf_output(&wake, sizeof(wake), BPF_RB_FORCE_WAKEUP);
+}
+
+/*
+ * A traced task comes onto the CPU: user space must cut its slice. Without a filter, every task is
+ * traced, the recorder included, so only what a task changes ends a rest.
+ */
+static __always_inline void wake_recorder_for_task(void)
+{
+#ifndef TRACE_ALL
+	wake_recorder();
+#endif
+}
+
 static __always_inline struct calibration *calibrated(void)
 {
 	u32 zero = 0;
@@ -119,42 +173,53 @@ static __always_inline u8 follow_by_roots(struct cgroup *cgroup)
 #ifdef TRACE_ALL
 	return FOLLOW_YES;
 #else
+	/* Values are or-ed: a branch on each would take the verifier twice as long. */
 	u8 found = FOLLOW_NO;
 
 	for (int depth = 0; depth < MAX_DEPTH; depth++) {
 		u64 id = cgroup_id(cgroup);
 		u8 *follow = roots.lookup(&id);
 
-		if (follow && *follow == FOLLOW_YES)
-			return FOLLOW_YES;
 		if (follow)
-			found = FOLLOW_UNDECIDED;
+			found |= *follow;
 		cgroup = cgroup_parent(cgroup);
 		if (!cgroup)
 			break;
 	}
-	return found;
+	return found & FOLLOW_YES ? FOLLOW_YES : found;
 #endif
 }
 
-/* Return the id of a memcg and whether it is traced. The result is cached for a generation. */
-static __always_inline struct memcg_info *memcg_info(struct mem_cgroup *memcg)
+/*
+ * Return the id of a memcg and whether it is traced; zeros for NULL. The result is cached for a
+ * generation.
+ *
+ * An LRU map gives the memory of an entry that another CPU replaces or deletes to the next key at
+ * once (htab_lru_map_update_elem in kernel/bpf/hashtab.c), while a program may still read it. So an
+ * entry is copied, and used only if it still has its key after that.
+ */
+static __always_inline struct memcg_info memcg_info(struct mem_cgroup *memcg)
 {
-	struct memcg_info *info = memcgs.lookup(&memcg);
 	/* Before the look-up: a change during it makes the result stale. */
-	u32 generation = this_generation();
+	struct memcg_info info = {.memcg = memcg, .generation = this_generation()};
+	volatile struct memcg_info *known = memcg ? memcgs.lookup(&memcg) : NULL;
+	struct cgroup *cgroup;
 
-	if (!memcg || (info && info->generation == generation))
+	if (known && known->generation == info.generation) {
+		info.cgroup_id = known->cgroup_id;
+		info.follow = known->follow;
+		if (known->memcg == memcg)
+			return info;
+	}
+	info.cgroup_id = 0;
+	info.follow = FOLLOW_NO;
+	if (!memcg)
 		return info;
-
-	struct memcg_info fresh = {.generation = generation};
-	struct cgroup *cgroup = READ(memcg, css.cgroup);
-
-	fresh.cgroup_id = cgroup_id(cgroup);
-	fresh.follow = follow_by_roots(cgroup);
-
-	memcgs.update(&memcg, &fresh);
-	return memcgs.lookup(&memcg);
+	cgroup = READ(memcg, css.cgroup);
+	info.cgroup_id = cgroup_id(cgroup);
+	info.follow = follow_by_roots(cgroup);
+	memcgs.update(&memcg, &info);
+	return info;
 }
 
 static __always_inline bool is_traced(struct mem_cgroup *memcg)
@@ -162,9 +227,7 @@ static __always_inline bool is_traced(struct mem_cgroup *memcg)
 #ifdef TRACE_ALL
 	return true;
 #else
-	struct memcg_info *info = memcg_info(memcg);
-
-	return info && info->follow;
+	return memcg_info(memcg).follow;
 #endif
 }
 
@@ -172,12 +235,12 @@ static __always_inline bool is_traced(struct mem_cgroup *memcg)
  * Return whether to record an event on a folio of this owner; NULL: it has none. Without a filter,
  * folios without an owner are also recorded.
  */
-static __always_inline bool is_wanted_owner(struct memcg_info *info)
+static __always_inline bool is_wanted_owner(struct memcg_info info)
 {
 #ifdef TRACE_ALL
 	return true;
 #else
-	return info && info->follow;
+	return info.follow;
 #endif
 }
 

@@ -37,10 +37,15 @@ def header_text() -> str:
             f"\treturn {_UNIT_IN_C['pages']};",
             "}",
             "",
-            "/* Return whether the memcg tracepoints report each change of a category in full. */",
-            *_test_of_category("is_reported_exactly", [c for c in CATEGORIES if c.is_reported_exactly]),
             "/* Return whether a category is one of those that do not overlap, and add up to usage. */",
-            *_test_of_category("is_in_usage", [c for c in CATEGORIES if c.is_in_usage]),
+            "static __always_inline bool is_in_usage(u32 category)",
+            "{",
+            "\tswitch (category) {",
+            *_cases([c for c in CATEGORIES if c.is_in_usage], "true"),
+            "\t}",
+            "\treturn false;",
+            "}",
+            "",
             "#endif",
             "",
         ]
@@ -55,19 +60,6 @@ def _function_of_item(name: str, items: dict[Counter, tuple[str, ...]]) -> list[
             is_everywhere = len(category.items) == 1
             lines += case if is_everywhere else [f"#ifdef KERNEL_ENUM_{item}", *case, "#endif"]
     return [*lines, "\t}", "\treturn CATEGORY_COUNT;", "}", ""]
-
-
-def _test_of_category(name: str, categories: list[Counter]) -> list[str]:
-    return [
-        f"static __always_inline bool {name}(u32 category)",
-        "{",
-        "\tswitch (category) {",
-        *_cases(categories, "true"),
-        "\t}",
-        "\treturn false;",
-        "}",
-        "",
-    ]
 
 
 def _cases(categories: list[Counter], result: str) -> list[str]:

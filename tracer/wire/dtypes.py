@@ -31,3 +31,4 @@ WIRE: Final = {stream.name: dtype_from_record(stream.record) for stream in STREA
 """Name of a stream -> its records."""
 
 WATCHED: Final = dtype_from_record(records.WATCHED)
+SAMPLE: Final = dtype_from_record(records.SAMPLE)

@@ -32,7 +32,10 @@ def header_text() -> str:
     """Return the text of bpf/events.h."""
     defines = "\n".join(f"#define {name} {value}" for name, value in LENGTHS.items())
     parts = [_BEGIN, defines, *map(_enum, (*ENUMERATIONS, LOSSES))]
-    parts += [_struct(record) for record in (*(stream.record for stream in STREAMS), records.WATCHED)]
+    parts += [
+        _struct(record)
+        for record in (*(stream.record for stream in STREAMS), records.SAMPLE, records.WATCHED)
+    ]
     return "\n".join([*(f"{part.rstrip()}\n" for part in parts), "#endif\n"])
 
 

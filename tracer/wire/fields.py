@@ -6,29 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from tracer.enumerations import Enumeration
+from tracer.enumerations import CATEGORY, Enumeration
 
-KIND_BYTES: Final = {
-    "u8": 1,
-    "s8": 1,
-    "char": 1,
-    "u16": 2,
-    "s16": 2,
-    "u32": 4,
-    "s32": 4,
-    "u64": 8,
-    "s64": 8,
-}
+KIND_BYTES: Final = {"u8": 1, "s8": 1, "char": 1, "u16": 2, "s16": 2, "u32": 4, "s32": 4, "u64": 8, "s64": 8}
 """C type of a field, or of an element of it -> its size in bytes, which is also its alignment."""
 
 _RECORD_ALIGNMENT: Final = 8
 """A ring record is an 8-byte header and the payload, rounded up to 8 (kernel/bpf/ringbuf.c)."""
 
 LENGTHS: Final = {
+    "TRACER_CATEGORIES": len(CATEGORY.names),
     "TRACER_COMM_LEN": 16,
     "TRACER_FS_TYPE_LEN": 16,
     "TRACER_PATH_LEN": 416,
     "TRACER_STATE_ITEMS": 64,
+    "TRACER_COUNTERS": 96,
     "TRACER_KERNEL_FRAMES": 64,
     "TRACER_USER_FRAMES": 127,  # the default of kernel.perf_event_max_stack
 }

@@ -10,36 +10,47 @@ from __future__ import annotations
 from typing import Final
 
 from tracer import enumerations
+from tracer.categories import RECLAIM_COUNTS
 from tracer.wire.fields import Field, Record
+
+_COUNTS_OF_LISTS: Final = ("scanned", "reclaimed", *RECLAIM_COUNTS)
+"""Counts that a reclaim attempt has for each of the two LRU lists."""
+
+
+def _plain(kind: str, *names: str) -> tuple[Field, ...]:
+    """Return fields of one kind whose names say all."""
+    return tuple(Field(name, kind) for name in names)
+
 
 CHARGE: Final = Record(
     "charge",
-    "The sum of `updates` changes of one category of one cgroup by one process.",
+    "The sum of `updates` differences of the counters of one cgroup, by one process.",
     (
         Field("time_ns", "u64"),
         Field("cgroup_id", "u64"),
         Field("usage_pages", "u64", "page_counter `memory` of the cgroup when the record was made"),
         Field("limit_pages", "u64"),
-        Field("delta_bytes", "s64"),
-        Field("tgid", "u32"),
+        Field("delta_bytes", "s64", "by category", length="TRACER_CATEGORIES"),
+        Field("tgid", "u32", "0 = not known", null="zero"),
         Field("updates", "u32"),
-        Field("category", "u8", enumeration=enumerations.CATEGORY),
     ),
 )
 
 PAGECACHE: Final = Record(
     "pagecache",
-    "One folio that entered or left the page cache.",
+    "A run of folios of one file that entered or left the page cache one after the other.",
     (
-        Field("time_ns", "u64"),
+        Field("time_ns", "u64", "of the first folio"),
         Field("cgroup_id", "u64", "the owner, to which the folio is charged; 0 = none", null="zero"),
         Field("task_cgroup_id", "u64", "of the acting task"),
         Field("inode_id", "u64"),
         Field("ino", "u64"),
-        Field("index", "u64", "of the folio's first page"),
+        Field("index", "u64", "of the first folio's first page"),
         Field("dev", "u32"),
         Field("tgid", "u32"),
-        Field("nr_pages", "u32"),
+        Field("duration_ns", "u32", "from the first folio to the last"),
+        Field("folios", "u32"),
+        Field("nr_pages", "u32", "of all folios"),
         Field("op", "u8", enumeration=enumerations.OP),
         Field("cause", "u8", enumeration=enumerations.CAUSE),
     ),
@@ -51,37 +62,19 @@ RECLAIM: Final = Record(
     (
         Field("time_ns", "u64"),
         Field("duration_ns", "u64"),
+        Field("cpu_ns", "u64", "run time of the thread, to a timer tick"),
         Field("cgroup_id", "u64", "the target; 0 = none, or not known", null="zero"),
         Field("task_cgroup_id", "u64"),
         Field("usage_pages", "u64", "of the target at the end"),
         Field("limit_pages", "u64"),
         Field("reclaimed", "u64"),
-        Field("scanned_anon", "u32"),
-        Field("scanned_file", "u32"),
-        Field("reclaimed_anon", "u32"),
-        Field("reclaimed_file", "u32"),
-        Field("nr_dirty_anon", "u32"),
-        Field("nr_dirty_file", "u32"),
-        Field("nr_unqueued_dirty_anon", "u32"),
-        Field("nr_unqueued_dirty_file", "u32"),
-        Field("nr_writeback_anon", "u32"),
-        Field("nr_writeback_file", "u32"),
-        Field("nr_immediate_anon", "u32"),
-        Field("nr_immediate_file", "u32"),
-        Field("nr_activate_anon", "u32"),
-        Field("nr_activate_file", "u32"),
-        Field("nr_ref_keep_anon", "u32"),
-        Field("nr_ref_keep_file", "u32"),
-        Field("nr_unmap_fail_anon", "u32"),
-        Field("nr_unmap_fail_file", "u32"),
+        *_plain("u32", *(f"{count}_{lru}" for count in _COUNTS_OF_LISTS for lru in ("anon", "file"))),
         Field("written_anon", "u32", "pages given to swap"),
         Field("written_file", "u32", "pages given to the file system"),
         Field("slab_scanned", "u32", "objects"),
         Field("slab_reclaimed", "u32"),
         Field("throttles", "u32", "waits of the thread"),
-        Field("gfp", "u32"),
-        Field("tgid", "u32"),
-        Field("pid", "u32"),
+        *_plain("u32", "gfp", "tgid", "pid"),
         Field("kind", "u8", enumeration=enumerations.RECLAIM_KIND),
         Field("target_source", "u8", enumeration=enumerations.TARGET_SOURCE),
         Field(
@@ -104,6 +97,20 @@ STALL: Final = Record(
         Field("tgid", "u32"),
         Field("pid", "u32"),
         Field("kind", "u8", enumeration=enumerations.STALL_KIND),
+    ),
+)
+
+FILE_WAIT: Final = Record(
+    "file_wait",
+    "The waits for I/O of one process on one file that ended on a CPU within 10 ms.",
+    (
+        Field("time_ns", "u64", "when the first began"),
+        Field("duration_ns", "u64", "until the last ended"),
+        Field("cgroup_id", "u64", "of the task"),
+        Field("inode_id", "u64", "0 = not known, or not for the content of a file", null="zero"),
+        Field("wait_ns", "u64", "the sum"),
+        Field("tgid", "u32"),
+        Field("waits", "u32"),
     ),
 )
 
@@ -130,6 +137,17 @@ _MM_COUNTERS: Final = (
     Field("pgtables_bytes", "s64"),
 )
 
+EFFECTIVE: Final = (
+    Field("effective_limit_pages", "s64", "the least of the memcg and its ancestors"),
+    *_plain("s64", "effective_high_pages", "effective_swap_limit_pages"),
+    Field("swap_room_pages", "s64", "the least room below a limit of swap"),
+    Field("effective_min_pages", "s64", "as reclaim last computed it"),
+    Field("effective_low_pages", "s64"),
+    Field("protected_pages", "s64", "usage of the children that memory.min protects"),
+    Field("peak_pages", "s64"),
+)
+"""What a memcg has together with its ancestors and children; -1 = not in this version of cgroups."""
+
 OOM: Final = Record(
     "oom",
     "One task marked as OOM victim.",
@@ -142,34 +160,24 @@ OOM: Final = Record(
             "the memcg whose limit was hit; 0 = not a memcg OOM, or not known",
             null="zero",
         ),
-        Field("owner_usage_pages", "u64"),
-        Field("owner_limit_pages", "u64"),
-        Field("trigger_cgroup_id", "u64"),
-        Field("victim_cgroup_id", "u64"),
+        *_plain("u64", "owner_usage_pages", "owner_limit_pages", "trigger_cgroup_id", "victim_cgroup_id"),
         *_MM_COUNTERS,
         Field("total_vm_pages", "u64", "of the victim's address space"),
         Field("data_vm_pages", "u64", "private and writable"),
         Field("exec_vm_pages", "u64", "code"),
         Field("stack_vm_pages", "u64", "the stack"),
-        Field(
-            "pgscan",
-            "u64",
-            "of the owner alone, since the trace began (counts.bpf.c); 0 without that program",
-        ),
+        Field("pgscan", "u64", "of the owner alone, since it was made"),
         Field("pgsteal", "u64"),
         Field(
             "total_pages",
             "u64",
             "the memory that badness is measured against (oom_control.totalpages); 0 = not known",
         ),
+        *EFFECTIVE,
         Field("start_code", "u64", "of the trigger's program, as in stack_sample_event"),
         Field("start_stack", "u64"),
-        Field("trigger_tgid", "u32"),
-        Field("trigger_pid", "u32"),
-        Field("victim_tgid", "u32"),
-        Field("victim_pid", "u32"),
-        Field("victim_uid", "u32"),
-        Field("victim_threads", "u32"),
+        *_plain("u32", "trigger_tgid", "trigger_pid"),
+        *_plain("u32", "victim_tgid", "victim_pid", "victim_uid", "victim_threads"),
         Field("kernel_stack_id", "s32", "negative = no stack", null="negative"),
         Field("user_stack_id", "s32", "negative = no stack", null="negative"),
         Field(
@@ -182,11 +190,7 @@ OOM: Final = Record(
         Field("constraint", "u8", enumeration=enumerations.CONSTRAINT),
         Field("owner_has_children", "u8"),
         Field("state_items", "u8", "number of items of `state` that were read; 0 = none"),
-        Field(
-            "is_told",
-            "u8",
-            "constraint, owner, gfp and order are from struct oom_control, not inferred",
-        ),
+        Field("is_told", "u8", "constraint, owner, gfp and order are from struct oom_control, not inferred"),
         Field("order", "s8", "-1 = not known", null="negative"),
         Field("trigger_comm", "char", length="TRACER_COMM_LEN"),
         Field("victim_comm", "char", length="TRACER_COMM_LEN"),
@@ -238,9 +242,8 @@ TASK: Final = Record(
         Field("time_ns", "u64"),
         Field("start_ns", "u64", "CLOCK_BOOTTIME"),
         Field("cgroup_id", "u64"),
-        Field("tgid", "u32"),
-        Field("ppid", "u32"),
-        Field("uid", "u32"),
+        Field("exe_inode_id", "u64", "the program that it executes; 0 = none, or not known", null="zero"),
+        *_plain("u32", "tgid", "ppid", "uid"),
         Field("event", "u8", enumeration=enumerations.TASK_EVENT),
         Field("comm", "char", length="TRACER_COMM_LEN"),
     ),
@@ -260,11 +263,7 @@ INODE: Final = Record(
         Field("mode", "u32"),
         Field("nlink", "u32"),
         Field("mount_ns", "u32", "of the acting task; 0 = it is exiting"),
-        Field(
-            "tgid",
-            "u32",
-            "the acting task; its parent and the init of its pid namespace follow",
-        ),
+        Field("tgid", "u32", "the acting task; its parent and the init of its pid namespace follow"),
         Field("ppid", "u32"),
         Field("reaper_tgid", "u32"),
         Field("path_len", "u16"),
@@ -293,13 +292,36 @@ STACK_SAMPLE: Final = Record(
         Field("tgid", "u32"),
         Field("pid", "u32"),
         Field("category", "u8", enumeration=enumerations.CATEGORY),
-        Field(
-            "kernel",
-            "u64",
-            "addresses, innermost first, 0 after the last",
-            length="TRACER_KERNEL_FRAMES",
-        ),
+        Field("kernel", "u64", "addresses, innermost first, 0 after the last", length="TRACER_KERNEL_FRAMES"),
         Field("user", "u64", length="TRACER_USER_FRAMES"),
+    ),
+)
+
+SAMPLE: Final = Record(
+    "sample",
+    "The state of one memcg, with its descendants; -1 = not in this version of cgroups.",
+    (
+        Field("time_ns", "u64"),
+        Field("cgroup_id", "u64"),
+        *_plain("s64", "usage_pages", "limit_pages", "high_pages", "low_pages", "min_pages"),
+        *_plain("s64", "soft_limit_pages", "swap_usage_pages", "swap_high_pages"),
+        Field("swap_limit_pages", "s64", "v1: of memory and swap together"),
+        Field("kernel_pages", "s64", "v1: the page counter `kmem`"),
+        *_plain("s64", "kmem_limit_pages", "swappiness", "oom_group", "oom_kill_disable", "under_oom"),
+        Field("max_events", "s64", "v1: failcnt of the page counter"),
+        *_plain("s64", "high_events", "low_events", "oom_events", "oom_kill_events"),
+        *_plain("s64", "oom_group_kill_events", "swap_high_events"),
+        Field("swap_max_events", "s64", "v1: failcnt of memory and swap together"),
+        *_plain("s64", "swap_fail_events", "psi_some_total_us", "psi_full_total_us"),
+        *EFFECTIVE,
+        Field("has_psi", "u8"),
+        Field("source", "u8", "the position in SAMPLE_SOURCES (tracer/schema.py), by user space"),
+        Field(
+            "counters",
+            "s64",
+            "of memcg_vmstats, as of the last flush: state; from TRACER_STATE_ITEMS on, events",
+            length="TRACER_COUNTERS",
+        ),
     ),
 )
 

@@ -43,10 +43,11 @@ class Stream:
 
 
 STREAMS: Final = (
-    Stream(records.CHARGE, "charge", 4 << 20, is_bulk=True),
-    Stream(records.PAGECACHE, "pagecache", 16 << 20, actors=("task_cgroup_id",), is_bulk=True),
-    Stream(records.RECLAIM, "reclaim", 1 << 20, actors=("task_cgroup_id", "cgroup_id"), is_bulk=True),
+    Stream(records.CHARGE, "charge", 2 << 20, is_bulk=True),
+    Stream(records.PAGECACHE, "pagecache", 8 << 20, actors=("task_cgroup_id",), is_bulk=True),
+    Stream(records.RECLAIM, "reclaim", 2 << 20, actors=("task_cgroup_id", "cgroup_id"), is_bulk=True),
     Stream(records.STALL, "stalls", 1 << 20, is_bulk=True),
+    Stream(records.FILE_WAIT, "file_waits", 512 << 10, is_bulk=True),
     Stream(records.SWAP_IO, "swap_io", 1 << 20, actors=("task_cgroup_id",), is_bulk=True),
     Stream(
         records.OOM,
@@ -58,7 +59,7 @@ STREAMS: Final = (
     Stream(records.CANDIDATE, "oom_candidates", 1 << 20, owners=()),
     Stream(records.CGROUP, "cgroups", 256 << 10, owners=()),
     Stream(records.TASK, "tasks", 256 << 10, actors=("cgroup_id",)),
-    Stream(records.INODE, "inodes", 4 << 20),
+    Stream(records.INODE, "inodes", 2 << 20),
     Stream(records.STACK_SAMPLE, "stack_samples", 4 << 20, is_bulk=True, needs_stacks=True),
 )
 
@@ -68,11 +69,17 @@ STREAM_AT: Final = {stream.name: stream for stream in STREAMS}
 LOSSES: Final = Enumeration(
     "stream",
     "STREAM_",
-    (*STREAM_AT, "residue"),
-    "The things that can be lost: the records of each ring, and sums of charges.",
-    {"residue": "sums of charges that found no room anywhere: from then on totals are not exact"},
+    (*STREAM_AT, "residue", "task_time"),
+    "The things that can be lost: the records of each ring, sums of charges, and CPU time.",
+    {
+        "residue": "sums of charges that found no room anywhere: from then on totals are not exact",
+        "task_time": "stays of a traced task on a CPU whose begin the kernel did not report",
+    },
     count="STREAM_COUNT",
 )
 
-RING_BYTES: Final = {stream.name: stream.ring_bytes for stream in STREAMS} | {records.WATCHED.name: 4 << 20}
-"""Name of a ring -> its size: the rings of the streams, and the ring of calibration."""
+RING_BYTES: Final = {stream.name: stream.ring_bytes for stream in STREAMS} | {
+    records.WATCHED.name: 4 << 20,
+    "wake": 64 << 10,
+}
+"""Name of a ring -> its size: the rings of the streams, that of calibration, and the one that only wakes."""

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * The stream `stack_sample`: stacks of tasks that charge memory, one sample for each STACKS_BYTES
  * that a process charges on a CPU. The loader defines STACKS_BYTES only with `--stacks`; otherwise
@@ -9,11 +9,9 @@
  * byte has the same chance, whatever the rhythm of the work. The weights of a process's samples add
  * up to the bytes that it charged, to within one piece on each CPU.
  */
-#ifndef MEMCG_TRACER_STACKS_H
-#define MEMCG_TRACER_STACKS_H
 
-#include "../categories.h"
-#include "tracked.h"
+#include "categories.h"
+#include "shared/tasks.h"
 
 #ifdef STACKS_BYTES
 
@@ -48,15 +46,9 @@ static __always_inline struct piece *piece_of(u32 tgid)
 	return piece;
 }
 
-/*
- * Return the weight of the sample of this charge; 0 = it is not sampled. Programs on one CPU never
- * run it at the same time.
- */
-static __always_inline u64 sample_weight(u32 tgid, u32 category, s64 charged_bytes)
+/* Return the weight of the sample of this charge; 0 = it is not sampled. */
+static __always_inline u64 sample_weight(u32 tgid, u64 charged_bytes)
 {
-	if (charged_bytes <= 0 || !is_in_usage(category))
-		return 0;
-
 	struct piece *piece = piece_of(tgid);
 
 	if (!piece)
@@ -111,14 +103,12 @@ static __always_inline bool is_news(u32 tgid, u64 now_ns)
 			CLEAR(&(frames));                                  \
 	})
 
-static __always_inline void sample_stacks(void *ctx, struct mem_cgroup *memcg, u32 category,
-					  u64 weight_bytes)
+static __always_inline void emit_sample(void *ctx, struct mem_cgroup *memcg, u32 category,
+					u64 weight_bytes)
 {
 	struct mm_struct *mm = READ(current_task(), mm);
 	struct stack_sample_event *record;
 
-	if (!weight_bytes)
-		return;
 	record = or_count_lost(stack_sample_ring.ringbuf_reserve(sizeof(*record)),
 			       STREAM_STACK_SAMPLE);
 	if (!record)
@@ -140,18 +130,65 @@ static __always_inline void sample_stacks(void *ctx, struct mem_cgroup *memcg, u
 	stack_sample_ring.ringbuf_submit(record, wake_flag(wakes));
 }
 
-#else
+BPF_PERCPU_ARRAY(is_sampling, u32, 1);
 
-static __always_inline u64 sample_weight(u32 tgid, u32 category, s64 charged_bytes)
+/*
+ * Sample a charge. `ctx` is the context of the program; stacks are taken from it. All categories
+ * that make up usage are counted in pages. A charge by an interrupt that hit this CPU inside here
+ * is not sampled.
+ */
+static __always_inline int sample(void *ctx, struct mem_cgroup *memcg, u32 category, s32 pages)
 {
+	u32 zero = 0;
+	u32 tgid = current_tgid();
+	volatile u32 *busy = is_sampling.lookup(&zero);
+	u64 weight_bytes;
+
+	if (pages <= 0 || !is_in_usage(category) || !busy || *busy || !is_traced(memcg))
+		return 0;
+	*busy = 1;
+	weight_bytes = sample_weight(tgid, (u64)pages * PAGE_SIZE);
+	if (weight_bytes) {
+		see_current(tgid);
+		emit_sample(ctx, memcg, category, weight_bytes);
+	}
+	*busy = 0;
 	return 0;
 }
 
-static __always_inline void sample_stacks(void *ctx, struct mem_cgroup *memcg, u32 category,
-					  u64 weight_bytes)
+/*
+ * The change is a long since "mm: memcontrol: change val type to long in
+ * __mod_memcg_{lruvec_}state()", v7.1, and was an int before, which arrives without sign extension
+ * to 64 bits. No update needs the upper half.
+ */
+PROGRAM(mod_memcg_lruvec_state)
 {
+	return sample(ctx, (struct mem_cgroup *)ctx->args[0],
+		      category_of_lruvec_state(ctx->args[1]), ctx->args[2]);
 }
 
-#endif
+PROGRAM(mod_memcg_state)
+{
+	return sample(ctx, (struct mem_cgroup *)ctx->args[0], category_of_state(ctx->args[1]),
+		      ctx->args[2]);
+}
+
+static __always_inline int enter_lruvec_state(struct call *call)
+{
+	return sample(call->ctx, memcg_of_lruvec(call->args[0]),
+		      category_of_lruvec_state(call->args[1]), call->args[2]);
+}
+
+static __always_inline int enter_node_state(struct call *call)
+{
+	return sample(call->ctx, memcg_of_node(call->args[0]),
+		      category_of_lruvec_state(call->args[1]), call->args[2]);
+}
+
+static __always_inline int enter_memcg_state(struct call *call)
+{
+	return sample(call->ctx, (struct mem_cgroup *)call->args[0],
+		      category_of_state(call->args[1]), call->args[2]);
+}
 
 #endif

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * Samples of the traced memcgs. User space runs the programs (BPF_PROG_TEST_RUN), with their
+ * arguments in ctx->args, and maps the arrays `sampled` and `samples` (capture/rows/sampler.py).
+ */
+
+#include "shared/limits.h"
+#include "shared/tracked.h"
+
+/* A memcg to sample; `digest` is that of its last sample. */
+struct sampled_memcg {
+	struct mem_cgroup *memcg; /* NULL: none, or the program found that it is gone */
+	u64 cgroup_id;
+	u64 digest;
+	u64 quiet; /* looks that found no change, since the last that did */
+};
+
+BPF_F_TABLE("array", u32, struct sampled_memcg, sampled, TRACER_SAMPLED, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct sample_event, samples, TRACER_SAMPLES_A_RUN, BPF_F_MMAPABLE);
+
+#define WORD(member) (offsetof(struct sample_event, member) / sizeof(u64))
+#define EVENT(memcg, name) READ(memcg, memory_events[KERNEL_ENUM_MEMCG_##name])
+
+/*
+ * Return whether the memcg at this address is that of the cgroup, and the cgroup was not removed. A
+ * memcg cannot be freed while a program looks at it (RCU), and another one at the address of a
+ * freed one has another id.
+ */
+static __always_inline bool is_online(struct mem_cgroup *memcg, u64 id)
+{
+	u32 flags = READ(memcg, css.flags) & (KERNEL_ENUM_CSS_ONLINE | KERNEL_ENUM_CSS_DYING);
+
+	return flags == KERNEL_ENUM_CSS_ONLINE && memcg_id(memcg) == id;
+}
+
+/* Read what only this version of cgroups has. */
+static __always_inline void read_version(struct sample_event *sample, struct mem_cgroup *memcg)
+{
+#ifdef CGROUP_V1
+	sample->soft_limit_pages = READ(memcg, soft_limit);
+	sample->swap_limit_pages = READ(memcg, memsw.max);
+	sample->kernel_pages = READ(memcg, kmem.usage);
+	sample->kmem_limit_pages = READ(memcg, kmem.max);
+	sample->swappiness = READ(memcg, swappiness);
+	sample->oom_kill_disable = READ(memcg, oom_kill_disable);
+	sample->under_oom = READ(memcg, under_oom);
+	sample->max_events = READ(memcg, memory.failcnt);
+	sample->swap_max_events = READ(memcg, memsw.failcnt);
+#else
+	sample->high_pages = READ(memcg, memory.high);
+	sample->low_pages = READ(memcg, memory.low);
+	sample->min_pages = READ(memcg, memory.min);
+	sample->swap_usage_pages = READ(memcg, swap.usage);
+	sample->swap_high_pages = READ(memcg, swap.high);
+	sample->swap_limit_pages = READ(memcg, swap.max);
+	sample->oom_group = READ(memcg, oom_group);
+	sample->max_events = EVENT(memcg, MAX);
+	sample->high_events = EVENT(memcg, HIGH);
+	sample->low_events = EVENT(memcg, LOW);
+	sample->oom_events = EVENT(memcg, OOM);
+	sample->oom_group_kill_events = EVENT(memcg, OOM_GROUP_KILL);
+	sample->swap_high_events = EVENT(memcg, SWAP_HIGH);
+	sample->swap_max_events = EVENT(memcg, SWAP_MAX);
+	sample->swap_fail_events = EVENT(memcg, SWAP_FAIL);
+#endif
+}
+
+/*
+ * Return the pressure stall information of a memcg; NULL: it has none (psi=0), as on v1.
+ */
+static __always_inline struct psi_group *memcg_psi(struct mem_cgroup *memcg)
+{
+#ifdef CGROUP_V1
+	return NULL;
+#else
+	return READ(READ(memcg, css.cgroup), psi);
+#endif
+}
+
+/*
+ * Read everything. There is no branch but the end of the ancestors: each would double the paths
+ * that the verifier follows.
+ *
+ * The totals of pressure are those that the kernel last added up, at most 2 s ago while tasks run
+ * (psi_avgs_work in kernel/sched/psi.c).
+ */
+static __always_inline void read_sample(struct sample_event *sample, struct mem_cgroup *memcg)
+{
+	struct memcg_vmstats *stats = READ(memcg, vmstats);
+	struct psi_group *psi = memcg_psi(memcg);
+	s64 *words = (s64 *)sample;
+
+	_Static_assert(sizeof(stats->state) / sizeof(s64) <= TRACER_STATE_ITEMS, "state");
+	_Static_assert(TRACER_STATE_ITEMS + sizeof(stats->events) / sizeof(s64) <= TRACER_COUNTERS,
+		       "events");
+#pragma unroll
+	for (u32 word = WORD(usage_pages); word < WORD(has_psi); word++)
+		words[word] = -1;
+	sample->usage_pages = READ(memcg, memory.usage);
+	sample->limit_pages = READ(memcg, memory.max);
+	sample->oom_kill_events = EVENT(memcg, OOM_KILL);
+	read_version(sample, memcg);
+	SET_EFFECTIVE(sample, memcg);
+	sample->has_psi = READ(psi, enabled);
+	sample->psi_some_total_us = READ(psi, total[KERNEL_ENUM_PSI_MEM_SOME]) / 1000;
+	sample->psi_full_total_us = READ(psi, total[KERNEL_ENUM_PSI_MEM_FULL]) / 1000;
+	bpf_probe_read_kernel(sample->counters, sizeof(stats->state), &stats->state);
+	bpf_probe_read_kernel(sample->counters + TRACER_STATE_ITEMS, sizeof(stats->events),
+			      &stats->events);
+}
+
+#define LANES 4
+
+/*
+ * Return a digest of all values. Each step is a bijection, so a change of one value always changes
+ * it. The lanes are independent: the CPU works on them at the same time.
+ */
+static __always_inline u64 digest_of(struct sample_event *sample)
+{
+	u64 *words = (u64 *)sample;
+	u64 lanes[LANES] = {1, 2, 3, 4};
+
+	_Static_assert((sizeof(*sample) / sizeof(u64) - WORD(cgroup_id)) % LANES == 0, "lanes");
+#pragma clang loop unroll(disable)
+	for (u32 word = WORD(cgroup_id); word < sizeof(*sample) / sizeof(u64); word += LANES) {
+#pragma unroll
+		for (u32 lane = 0; lane < LANES; lane++)
+			lanes[lane] = (lanes[lane] ^ words[word + lane]) * 0x9e3779b97f4a7c15;
+	}
+	return lanes[0] ^ lanes[1] ^ lanes[2] ^ lanes[3];
+}
+
+/*
+ * Write samples of the memcgs in `sampled`. args: the first of them; their number, at most
+ * TRACER_SAMPLES_A_RUN; and the number of looks after which a memcg without a change is left out:
+ * to look at it costs cache misses. Return a bit for each sample that differs from the last one of
+ * its memcg.
+ */
+PROGRAM(sample_memcgs)
+{
+	u64 now = bpf_ktime_get_ns();
+	u32 changed = 0;
+
+#pragma clang loop unroll(disable)
+	for (u32 number = 0; number < TRACER_SAMPLES_A_RUN && number < ctx->args[1]; number++) {
+		u32 place =
+			number; /* a counter whose address is taken is unknown to the verifier */
+		u32 slot = ctx->args[0] + number;
+		struct sampled_memcg *known = sampled.lookup(&slot);
+		struct sample_event *sample = samples.lookup(&place);
+
+		if (!known || !known->memcg || !sample)
+			continue;
+		if (known->quiet++ > ctx->args[2])
+			continue;
+		if (!is_online(known->memcg, known->cgroup_id)) {
+			known->memcg = NULL;
+			continue;
+		}
+		sample->time_ns = now;
+		sample->cgroup_id = known->cgroup_id;
+		read_sample(sample, known->memcg);
+
+		u64 digest = digest_of(sample);
+
+		if (digest == known->digest)
+			continue;
+		known->digest = digest;
+		known->quiet = 0;
+		changed |= 1U << number;
+	}
+	return changed;
+}
+
+/*
+ * Find memcgs whose statistics a reader of memory.stat would flush (memcg_vmstats_needs_flush in
+ * mm/memcontrol.c). args: the number of updates above which it does, and the memcgs. Return a bit
+ * for each of them. Before 8d59d2214c23 ("mm: memcg: make stats flushing threshold per-memcg"),
+ * v6.8, the kernel counts the updates of all memcgs together, and any reader may flush.
+ */
+PROGRAM(find_unflushed)
+{
+	u32 found = 0;
+
+#pragma unroll
+	for (u32 number = 1; number < TEST_RUN_ARGS; number++) {
+		struct mem_cgroup *memcg = (struct mem_cgroup *)ctx->args[number];
+#ifdef HAS_memcg_vmstats_stats_updates
+		u64 updates = READ(READ(memcg, vmstats), stats_updates);
+#else
+		u64 updates = number == 1 ? ~0ULL : 0;
+#endif
+
+		if (memcg && updates > ctx->args[0])
+			found |= 1U << number;
+	}
+	return found;
+}
+
+/*
+ * Return whether a CPU has a stall for memory that was not added to the totals of memory.pressure,
+ * or has one now (get_recent_times in kernel/sched/psi.c). These totals are those of PSI_AVGS, the
+ * first half of `times_prev`.
+ */
+static __always_inline bool is_stalled(struct psi_group *psi)
+{
+	char *base = (char *)READ(psi, pcpu);
+
+	for (u32 cpu = 0; cpu < TRACER_CPUS; cpu++) {
+		u32 key = cpu;
+		u64 *offset = cpu_offsets.lookup(&key);
+
+		if (!base || !offset || !*offset)
+			continue;
+
+		struct psi_group_cpu *here = (struct psi_group_cpu *)(base + *offset);
+
+		if (READ(here, state_mask) & (1U << KERNEL_ENUM_PSI_MEM_SOME) ||
+		    READ(here, times[KERNEL_ENUM_PSI_MEM_SOME]) !=
+			    READ(here, times_prev[KERNEL_ENUM_PSI_MEM_SOME]))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Find memcgs whose file memory.pressure shows more than their samples. args: places in `sampled`;
+ * 0: none. Return a bit for each of them.
+ */
+PROGRAM(find_stalled)
+{
+	u32 found = 0;
+
+#pragma unroll
+	for (u32 number = 0; number < TEST_RUN_ARGS; number++) {
+		u32 place = ctx->args[number];
+		struct sampled_memcg *known = place ? sampled.lookup(&place) : NULL;
+
+		if (known && is_stalled(memcg_psi(known->memcg)))
+			found |= 1U << number;
+	}
+	return found;
+}

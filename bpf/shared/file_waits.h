@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * The stream `file_wait`: waits for I/O, by process and file. A task that waits for I/O leaves its
+ * CPU with `in_iowait` set (io_schedule in kernel/sched/core.c), which it clears after it has come
+ * back.
+ *
+ * Each CPU sums the waits that end on it. A sum is sent when it is old (10 ms), displaced by
+ * another, or with the sums of its CPU (charge.bpf.c). If the ring is full, it stays in its slot.
+ */
+#ifndef MEMCG_TRACER_FILE_WAITS_H
+#define MEMCG_TRACER_FILE_WAITS_H
+
+#include "causes.h"
+#include "inodes.h"
+#include "runs.h"
+#include "sums.h"
+
+#define WAIT_SLOTS 16
+
+BPF_RINGBUF_OUTPUT(file_wait_ring, FILE_WAIT_RING_PAGES);
+
+/* A wait under way. */
+struct file_wait {
+	u64 begin_ns;
+	u64 inode_id; /* 0 = not known */
+	u64 switches; /* task_struct.nvcsw since it began */
+};
+
+BPF_HASH(file_waits, u32, struct file_wait, 16384); /* by thread id */
+
+struct wait_sum {
+	struct file_wait_event record; /* without a wait: the slot is free */
+	u64 since_ticks;
+};
+
+BPF_PERCPU_ARRAY(wait_sums, struct wait_sum, WAIT_SLOTS);
+
+/*
+ * Return the file of the folio that the current thread has just added; 0: it added none in this
+ * system call, or not within 10 ms.
+ */
+static __always_inline u64 added_file(u32 pid, s64 call)
+{
+	u32 zero = 0;
+	struct cpu_runs *cpu = page_runs.lookup(&zero);
+	struct page_runs *runs = cpu ? &cpu->sets[0] : NULL;
+	struct run *run = runs ? &runs->runs[OP_ADD] : NULL;
+
+	if (!runs || !run || are_busy(runs) || run->pid != pid || run->call != call)
+		return 0;
+
+	u64 last_ticks = run->first_ticks + run->record.duration_ns / TRACER_TICK_NS;
+
+	return bpf_jiffies64() - last_ticks <= TRACER_COMBINE_TICKS ? run->record.inode_id : 0;
+}
+
+/*
+ * Return the file that the current thread reads: on which it faulted, or from which its system call
+ * reads. NULL: neither.
+ */
+static __always_inline struct inode *read_inode(u32 pid, struct pt_regs *regs, s64 call,
+						u32 activity)
+{
+	struct fault *fault = faults.lookup(&pid);
+
+	if (fault && fault->call == call && fault->ip == user_ip(regs))
+		return READ(fault->mapping, host);
+	if (activity != DOES_READ)
+		return NULL;
+	return cached_inode(file_of(syscall_argument(regs, reading_arguments(call).file)));
+}
+
+/*
+ * Return the file for whose content the current thread waits; 0: not known, or another I/O. A task
+ * that reclaims or writes waits for writeback, or for its turn to write.
+ */
+static __always_inline u64 awaited_file(struct memcg_info *info, u32 pid, u32 tgid)
+{
+	struct pt_regs *regs = entry_registers();
+	s64 call = syscall_number(regs);
+	u32 activity = syscall_activity(call);
+	struct inode *inode;
+
+	if (LOAD(current_task(), flags) & PF_MEMALLOC || activity == DOES_WRITE)
+		return 0;
+	inode = read_inode(pid, regs, call, activity);
+	return inode ? see_file(inode, info, tgid) : added_file(pid, call);
+}
+
+/* A task of a traced memcg, the current one, waits for I/O. */
+static __always_inline void begin_file_wait(struct task_struct *task)
+{
+	struct memcg_info info = memcg_info(memcg_from_css(memory_css(task)));
+	struct file_wait wait = {.switches = LOAD(task, nvcsw)};
+	u32 pid = LOAD(task, pid);
+	u32 tgid = LOAD(task, tgid);
+
+	if (!info.follow)
+		return;
+	see_current(tgid);
+	wait.inode_id = awaited_file(&info, pid, tgid);
+	wait.begin_ns = bpf_ktime_get_ns();
+	if (file_waits.update(&pid, &wait))
+		count_lost(STREAM_FILE_WAIT);
+}
+
+/* Send a sum. If the ring is full, the waits are lost if the slot is `taken` for another sum. */
+static __always_inline void send_waits(struct file_wait_event *sum, bool is_taken)
+{
+	struct file_wait_event *record = file_wait_ring.ringbuf_reserve(sizeof(*record));
+
+	if (record) {
+		__builtin_memcpy(record, sum, sizeof(*record));
+		file_wait_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	} else if (is_taken) {
+		count_lost_records(STREAM_FILE_WAIT, sum->waits);
+	} else {
+		return;
+	}
+	sum->waits = 0;
+}
+
+static __always_inline void sum_wait(struct slice *slice, u64 cgroup_id, u32 tgid,
+				     struct file_wait *wait)
+{
+	u32 slot = (wait->inode_id ^ tgid) & (WAIT_SLOTS - 1);
+	struct wait_sum *sum = wait_sums.lookup(&slot);
+	u64 now_ticks = bpf_jiffies64();
+	u64 now_ns = bpf_ktime_get_ns();
+
+	if (!sum)
+		return;
+
+	struct file_wait_event *record = &sum->record;
+	bool is_taken = record->cgroup_id != cgroup_id || record->tgid != tgid ||
+			record->inode_id != wait->inode_id;
+
+	if (record->waits && (is_taken || now_ticks - sum->since_ticks >= TRACER_COMBINE_TICKS))
+		send_waits(record, is_taken);
+	if (!record->waits) {
+		sum->since_ticks = now_ticks;
+		record->time_ns = wait->begin_ns;
+		record->cgroup_id = cgroup_id;
+		record->inode_id = wait->inode_id;
+		record->wait_ns = 0;
+		record->tgid = tgid;
+		slice->wait_slots |= 1U << slot;
+	}
+	if (wait->begin_ns < record->time_ns)
+		record->time_ns = wait->begin_ns;
+	record->duration_ns = now_ns - record->time_ns;
+	record->wait_ns += now_ns - wait->begin_ns;
+	record->waits++;
+}
+
+/* A task of the account of the slice comes back. */
+static __always_inline void end_file_wait(struct slice *slice, struct task_struct *task)
+{
+	u32 pid = LOAD(task, pid);
+	u32 slot = slice->slot;
+	struct account *account = accounts.lookup(&slot);
+	struct file_wait *known = file_waits.lookup(&pid);
+
+	if (!known || !account)
+		return;
+
+	struct file_wait wait = *known;
+
+	file_waits.delete(&pid);
+	/* Otherwise the task came back while it was not traced, and left again unseen. */
+	if (wait.switches != LOAD(task, nvcsw))
+		return;
+	sum_wait(slice, account->cgroup_id, LOAD(task, tgid), &wait);
+	wake_recorder();
+}
+
+/* Send the waits that this CPU has summed. */
+static __always_inline void send_wait_sums(struct slice *slice)
+{
+#pragma clang loop unroll(disable)
+	for (u32 number = 0; number < WAIT_SLOTS && slice->wait_slots; number++) {
+		u32 slot = number;
+		struct wait_sum *sum = wait_sums.lookup(&slot);
+
+		if (!sum || !(slice->wait_slots & 1U << number))
+			continue;
+		send_waits(&sum->record, false);
+		if (!sum->record.waits)
+			slice->wait_slots &= ~(1U << number);
+	}
+}
+
+#endif

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Differences, summed before they are sent. Each CPU has a small direct-mapped cache of sums by
+ * (cgroup, process). A sum is sent when it is old (10 ms), displaced by another, when more is added
+ * to a large one (256 KiB), or when user space runs `tick`. If the ring is full, the sum stays in
+ * its slot. If the slot is needed for another sum, the old one is added to `residue`, by cgroup,
+ * which user space collects. So totals stay exact: a full ring loses only the process and the time
+ * of a change. `residue` can be full only with thousands of cgroups; that loss is counted.
+ */
+#ifndef MEMCG_TRACER_SUMS_H
+#define MEMCG_TRACER_SUMS_H
+
+#include "accounts.h"
+#include "slices.h"
+#include "tasks.h"
+
+#define LARGE_SHIFT 18 /* 256 KiB: what is freed next is no longer set off against so much */
+#define RING_WAKE_BYTES (CHARGE_RING_PAGES * PAGE_SIZE / 2)
+
+BPF_RINGBUF_OUTPUT(charge_ring, CHARGE_RING_PAGES);
+
+struct combined {
+	struct mem_cgroup *memcg;
+	u64 cgroup_id;
+	u64 since_ticks;
+	u32 tgid;
+	u32 updates; /* 0 = the slot is free */
+	u64 is_listed; /* in `filled` of the slice */
+	u64 magnitude; /* all bits of the largest size that it had in a category, in bytes */
+	struct category_values delta; /* in the kernel's units */
+};
+
+BPF_PERCPU_ARRAY(combine, struct combined, COMBINE_SLOTS);
+BPF_HASH(residue, u64, struct category_values, 4096); /* cgroup id -> units of the kernel */
+
+static __always_inline bool send(struct combined *sum)
+{
+	struct charge_event *record = charge_ring.ringbuf_reserve(sizeof(*record));
+
+	if (!record)
+		return false;
+
+	struct counter counter = read_counter(&sum->memcg->memory);
+
+	record->time_ns = bpf_ktime_get_ns();
+	record->cgroup_id = sum->cgroup_id;
+	record->usage_pages = counter.usage_pages;
+	record->limit_pages = counter.limit_pages;
+	record->tgid = sum->tgid;
+	record->updates = sum->updates;
+#pragma unroll
+	for (u32 category = 0; category < CATEGORY_COUNT; category++)
+		record->delta_bytes[category] = sum->delta.values[category] * unit_bytes(category);
+
+	u64 waiting = charge_ring.ringbuf_query(BPF_RB_AVAIL_DATA);
+
+	charge_ring.ringbuf_submit(record, wake_flag(waiting > RING_WAKE_BYTES));
+	return true;
+}
+
+static __always_inline void clear(struct combined *sum)
+{
+	CLEAR(&sum->delta);
+	sum->magnitude = 0;
+	sum->updates = 0;
+}
+
+static __always_inline void add_residue(struct combined *sum)
+{
+	u64 id = sum->cgroup_id;
+	struct category_values zero = {};
+	struct category_values *total = residue.lookup_or_try_init(&id, &zero);
+
+	if (!total) {
+		count_lost(STREAM_RESIDUE);
+		return;
+	}
+#pragma unroll
+	for (u32 category = 0; category < CATEGORY_COUNT; category++)
+		__sync_fetch_and_add(&total->values[category], sum->delta.values[category]);
+}
+
+/* Empty the slot of a sum that is old, or whose slot is `taken` for another. */
+static __always_inline void empty(struct combined *sum, bool is_taken)
+{
+	bool is_sent = send(sum);
+
+	if (!is_sent && is_taken) {
+		count_lost(STREAM_CHARGE);
+		add_residue(sum);
+	}
+	if (is_sent || is_taken)
+		clear(sum);
+}
+
+/*
+ * Return the sum of a process in an account, with its slot in the list of those to be sent; NULL is
+ * for the verifier. Ages are in timer ticks: reading the clock is slower.
+ */
+static __always_inline struct combined *sum_of(struct slice *slice, struct account *account,
+					       u32 tgid)
+{
+	u64 mixed = account->cgroup_id * 7 + tgid;
+	u32 slot = (mixed ^ (mixed >> 6)) & (COMBINE_SLOTS - 1);
+	struct combined *sum = combine.lookup(&slot);
+	u64 now = bpf_jiffies64();
+
+	if (!sum)
+		return NULL;
+
+	bool is_taken = sum->cgroup_id != account->cgroup_id || sum->tgid != tgid;
+
+	if (sum->updates && (is_taken || sum->magnitude >> LARGE_SHIFT ||
+			     now - sum->since_ticks >= TRACER_COMBINE_TICKS))
+		empty(sum, is_taken);
+	if (is_taken) {
+		sum->memcg = account->memcg;
+		sum->cgroup_id = account->cgroup_id;
+		sum->tgid = tgid;
+		/* The slice may have begun before user space refused the cgroup. */
+		if (tgid && is_traced(account->memcg))
+			see_current(tgid);
+	}
+	if (!sum->updates)
+		sum->since_ticks = now;
+	if (!sum->is_listed) {
+		sum->is_listed = 1;
+		slice->filled[slice->waiting & (COMBINE_SLOTS - 1)] = slot;
+		slice->waiting++;
+	}
+	sum->updates++;
+	return sum;
+}
+
+static __always_inline bool differs(struct cpu_counters *now, struct calibration *known,
+				    struct category_values *seen)
+{
+	u64 changed = 0;
+
+#pragma unroll
+	for (u32 category = 0; category < CATEGORY_COUNT; category++) {
+		changed |= value_of(now, known, category) ^ seen->values[category];
+		asm volatile(
+			""
+			: "+r"(changed)); /* no branch for each: the verifier follows them all */
+	}
+	return changed;
+}
+
+/* Add what differs to the sum of a process; 0 = it is not known which process changed it. */
+static __always_inline void add_differences(struct slice *slice, struct account *account,
+					    struct cpu_counters *now, struct calibration *known,
+					    struct category_values *seen, u32 tgid)
+{
+	struct combined *sum = sum_of(slice, account, tgid);
+
+	if (!sum)
+		return;
+#pragma unroll
+	for (u32 category = 0; category < CATEGORY_COUNT; category++) {
+		s64 value = value_of(now, known, category);
+		s64 delta = sum->delta.values[category] + value - seen->values[category];
+		s64 bytes = delta * unit_bytes(category);
+
+		sum->delta.values[category] = delta;
+		seen->values[category] = value;
+		sum->magnitude |= bytes ^ (bytes >> 63); /* no branch: the verifier follows each */
+	}
+}
+
+#endif
