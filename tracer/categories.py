@@ -27,8 +27,7 @@ class Counter:
     `only_version`: only this version of cgroups counts it.
 
     `number` makes it a category of the ledger: its number on the wire. `is_in_usage`: the counters with this
-    flag add up to usage. `is_reported_exactly`: the memcg tracepoints report each change in full. They round
-    the other counters to pages, and interrupts change these counters unseen.
+    flag add up to usage.
     """
 
     name: str
@@ -41,7 +40,6 @@ class Counter:
     only_version: int | None = None
     number: int | None = None
     is_in_usage: bool = False
-    is_reported_exactly: bool = False
 
     @property
     def column(self) -> str:
@@ -69,23 +67,9 @@ class Counter:
 
 
 COUNTERS: Final = (
-    Counter(
-        "anon",
-        v1="rss",
-        node_items=("NR_ANON_MAPPED",),
-        number=0,
-        is_in_usage=True,
-        is_reported_exactly=True,
-    ),
-    Counter(
-        "file",
-        v1="cache",
-        node_items=("NR_FILE_PAGES",),
-        number=1,
-        is_in_usage=True,
-        is_reported_exactly=True,
-    ),
-    Counter("shmem", v1="shmem", node_items=("NR_SHMEM",), number=2, is_reported_exactly=True),
+    Counter("anon", v1="rss", node_items=("NR_ANON_MAPPED",), number=0, is_in_usage=True),
+    Counter("file", v1="cache", node_items=("NR_FILE_PAGES",), number=1, is_in_usage=True),
+    Counter("shmem", v1="shmem", node_items=("NR_SHMEM",), number=2),
     Counter("file_mapped", v1="mapped_file", node_items=("NR_FILE_MAPPED",)),
     Counter("file_dirty", v1="dirty", node_items=("NR_FILE_DIRTY",)),
     Counter("file_writeback", v1="writeback", node_items=("NR_WRITEBACK",)),
@@ -106,19 +90,20 @@ COUNTERS: Final = (
     # A node's counter since c466412c73c3
     # ("mm: memcontrol: switch to native NR_VMALLOC vmstat counter"), v7.1.
     Counter("vmalloc", node_items=("NR_VMALLOC",), memcg_items=("MEMCG_VMALLOC",), number=9),
+    # Only v2 charges them, and only if it is mounted with memory_hugetlb_accounting: since 8cba9576df60
+    # ("hugetlb: memcg: account hugetlb-backed memory in memory controller"), v6.7. The counter came later
+    # ("memcg/hugetlb: add hugeTLB counters to memcg"; seen on 6.18, not on 6.12).
+    Counter("hugetlb", node_items=("NR_HUGETLB",), only_version=2),
+    # Compressed pages, charged since f4840ccfca25 ("zswap: memcg accounting"), v5.19; `kernel` contains them.
+    Counter("zswap", memcg_items=("MEMCG_ZSWAP_B",), unit="bytes", only_version=2),
+    Counter("zswapped", memcg_items=("MEMCG_ZSWAPPED",), only_version=2),
     # v2 has a file of its own, memory.swap.current.
-    Counter(
-        "swap",
-        v1="swap",
-        is_in_v2_stat=False,
-        memcg_items=("MEMCG_SWAP",),
-        number=10,
-        is_reported_exactly=True,
-    ),
+    Counter("swap", v1="swap", is_in_v2_stat=False, memcg_items=("MEMCG_SWAP",), number=10),
 )
 """In the order of the columns of `samples`. `file` contains `shmem`. `kernel` contains slab, stacks, page
-tables, percpu, vmalloc, and the remainder that has no counter of its own. Usage is anon + file + kernel +
-sock (mm/memcontrol.c, memory_stat_format)."""
+tables, percpu, vmalloc, zswap, and the remainder that has no counter of its own. Usage is anon + file +
+kernel + sock + hugetlb (mm/memcontrol.c, memory_stat_format). `zswapped` is the size before compression, and
+in no usage."""
 
 CATEGORIES: Final = tuple(sorted((c for c in COUNTERS if c.number is not None), key=lambda c: c.number or 0))
 """The counters of which the ledger has every change; the position is the number on the wire."""
@@ -133,6 +118,18 @@ WORKINGSET_ITEMS: Final = {
     )
 }
 """Running counts of pages, by their names in memory.stat of v2 -> item of enum node_stat_item."""
+
+RECLAIM_KINDS: Final = ("KSWAPD", "DIRECT", "KHUGEPAGED", "PROACTIVE")
+"""The kinds of reclaim that the kernel counts pages of, in the order of its counters: PGSCAN_KSWAPD and so on
+(memcg_vm_event_stat[], or memcg_node_stat_items[] since v7.1, in mm/memcontrol.c). khugepaged has counters
+since 57e9cc50f4dd ("mm: vmscan: split khugepaged stats from direct reclaim stats"), v6.2; proactive reclaim
+has them on later kernels (seen on 6.18, not on 6.12)."""
+
+RECLAIM_COUNTS: Final = (
+    *("nr_dirty", "nr_unqueued_dirty", "nr_writeback", "nr_immediate"),
+    *("nr_activate", "nr_ref_keep", "nr_unmap_fail"),
+)
+"""Pages on a list that reclaim could not free, by reason (struct reclaim_stat, include/linux/vmstat.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,12 +200,21 @@ PARTS: Final = (
         phrase="per-CPU memory",
     ),
     Part(
-        "vmalloc",
+        "vmalloc", "kernel", "vmalloc", "large kernel allocations", counter="vmalloc", phrase="vmalloc memory"
+    ),
+    Part(
+        "zswap",
         "kernel",
-        "vmalloc",
-        "large kernel allocations",
-        counter="vmalloc",
-        phrase="vmalloc memory",
+        "zswap",
+        "pages that were swapped out, compressed in memory",
+        counter="zswap",
+    ),
+    Part(
+        "hugetlb",
+        "anon",
+        "huge pages (hugetlb)",
+        "reserved huge pages in use: never reclaimed",
+        counter="hugetlb",
     ),
     Part(
         "other",

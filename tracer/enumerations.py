@@ -49,17 +49,9 @@ CAUSE: Final = Enumeration(
     "cause",
     "CAUSE_",
     (
-        "other",
-        "read",
-        "write",
-        "readahead",
-        "fault",
-        "reclaim_memcg",
-        "reclaim_direct",
-        "reclaim_kswapd",
-        "truncate",
-        "invalidate",
-        "drop_caches",
+        *("other", "read", "write", "readahead", "fault"),
+        *("reclaim_memcg", "reclaim_direct", "reclaim_kswapd"),
+        *("truncate", "invalidate", "drop_caches"),
     ),
     "The reason why a folio entered or left the page cache.",
 )
@@ -92,6 +84,12 @@ STALL_KIND: Final = Enumeration(
         "high": "above memory.high: the task reclaims, then sleeps for a penalty",
     },
 )
+SUMMED_REASON: Final = Enumeration(
+    "summed_reason",
+    "SUMMED_",
+    ("nothing", "ring_full", "max_overhead"),
+    "The reason why runs of the page cache are summed; nothing: they are sent.",
+)
 SWAP_OP: Final = Enumeration("swap_io_op", "SWAP_IO_", ("write", "read"))
 CONSTRAINT: Final = Enumeration(
     "constraint",
@@ -110,16 +108,7 @@ FOLLOW: Final = Enumeration(
 TASK_EVENT: Final = Enumeration("task_event_kind", "TASK_", ("seen", "exec", "exit"))
 
 ENUMERATIONS: Final = (
-    CATEGORY,
-    OP,
-    CAUSE,
-    RECLAIM_KIND,
-    TARGET_SOURCE,
-    STALL_KIND,
-    SWAP_OP,
-    CONSTRAINT,
-    CGROUP_EVENT,
-    FOLLOW,
-    TASK_EVENT,
+    *(CATEGORY, OP, CAUSE, RECLAIM_KIND, TARGET_SOURCE, STALL_KIND, SUMMED_REASON, SWAP_OP),
+    *(CONSTRAINT, CGROUP_EVENT, FOLLOW, TASK_EVENT),
 )
-"""The enumerations that fields of records hold."""
+"""The enumerations of fields, and of the switch that has runs summed."""

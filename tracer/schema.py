@@ -11,6 +11,7 @@ from typing import Final
 import pyarrow as pa
 
 from tracer import categories
+from tracer.categories import RECLAIM_COUNTS
 
 SCHEMA_VERSION: Final = 1
 
@@ -26,6 +27,12 @@ LIMITS: Final = {
     "swap_high_bytes": "is_swap_high_limited",
     "swap_limit_bytes": "is_swap_limited",
     "kmem_limit_bytes": "is_kmem_limited",
+    "effective_limit_bytes": "is_effective_limited",
+    "effective_high_bytes": "is_effective_high_limited",
+    "effective_low_bytes": "is_effective_low_limited",
+    "effective_min_bytes": "is_effective_min_limited",
+    "effective_swap_limit_bytes": "is_effective_swap_limited",
+    "swap_room_bytes": "is_swap_room_limited",
 }
 """Column with a limit -> its flag in DataFrames, where `UNLIMITED_BYTES` is NA. True: there is a limit;
 false: there is none; NA: not known."""
@@ -57,25 +64,8 @@ _MAYBE_INT = _nullable(pa.int64())
 MEMORY_STAT_BYTES: Final = tuple(counter.name for counter in categories.COUNTERS)
 """The sizes of memory.stat, by their v2 names. The column of `samples` has `_bytes` appended."""
 
-MEMORY_STAT_COUNTS: Final = (
-    *categories.WORKINGSET_ITEMS,
-    "pgscan",
-    "pgsteal",
-    "pgfault",
-    "pgmajfault",
-)
+MEMORY_STAT_COUNTS: Final = (*categories.WORKINGSET_ITEMS, "pgscan", "pgsteal", "pgfault", "pgmajfault")
 """The running counts of memory.stat (pages, or faults), since the cgroup was made."""
-
-RECLAIM_COUNTS: Final = (
-    "nr_dirty",
-    "nr_unqueued_dirty",
-    "nr_writeback",
-    "nr_immediate",
-    "nr_activate",
-    "nr_ref_keep",
-    "nr_unmap_fail",
-)
-"""Pages on a list that reclaim could not free, by reason (struct reclaim_stat, include/linux/vmstat.h)."""
 
 TABLES: Final[dict[str, pa.Schema]] = {
     "charge": _table(
@@ -90,16 +80,18 @@ TABLES: Final[dict[str, pa.Schema]] = {
         limit_bytes=_MAYBE_INT,
     ),
     "pagecache": _table(
-        time=TIME,
+        time=TIME,  # of the first folio of the run
+        duration_ns=pa.int64(),  # from the first folio to the last
+        folios=pa.int64(),
         cgroup_id=_MAYBE_INT,  # owner; null: the folio was charged to no cgroup
-        tgid=_PID,
+        tgid=_nullable(_PID),  # null: a sum over processes and files
         task_cgroup_id=_ID,
         op=_NAME,
         cause=_NAME,
-        inode_id=_ID,
+        inode_id=_MAYBE_INT,
         dev=pa.int64(),
-        ino=pa.uint64(),
-        index=pa.int64(),  # page offset in the file of the folio's first page
+        ino=_nullable(pa.uint64()),
+        index=_MAYBE_INT,  # page offset in the file of the first page; the run has no gap; null: a sum
         nr_pages=pa.int64(),
     ),
     "reclaim": _table(
@@ -129,6 +121,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         slab_scanned=_MAYBE_INT,  # objects
         slab_reclaimed=_MAYBE_INT,
         throttles=_MAYBE_INT,  # waits of the thread (rows of `stalls`)
+        cpu_ns=_MAYBE_INT,  # of duration_ns, as the scheduler counts it at ticks and switches
     ),
     "stalls": _table(
         time=TIME,
@@ -138,6 +131,16 @@ TABLES: Final[dict[str, pa.Schema]] = {
         tgid=_PID,
         pid=_PID,
     ),
+    "file_waits": _table(
+        time=TIME,  # when the first wait began
+        duration_ns=pa.int64(),  # until the last one ended
+        cgroup_id=_ID,  # of the task that waited
+        tgid=_PID,
+        inode_id=_MAYBE_INT,  # null: not known, or not for the content of a file
+        waits=pa.int64(),
+        wait_ns=pa.int64(),
+    ),
+    "task_time": _table(time=TIME, begin=TIME, cgroup_id=_ID, cpu_ns=pa.int64()),
     "swap_io": _table(
         time=TIME,  # when it was queued
         duration_ns=_MAYBE_INT,  # null: its end was not seen
@@ -233,6 +236,14 @@ TABLES: Final[dict[str, pa.Schema]] = {
         swap_high_bytes=_MAYBE_INT,
         swap_limit_bytes=_MAYBE_INT,  # v1: memory.memsw.limit_in_bytes, which bounds memory + swap
         kmem_limit_bytes=_MAYBE_INT,  # v1 only
+        effective_limit_bytes=_MAYBE_INT,  # the least of the cgroup and all above it, traced or not
+        effective_high_bytes=_MAYBE_INT,
+        effective_low_bytes=_MAYBE_INT,  # as reclaim last computed it
+        effective_min_bytes=_MAYBE_INT,
+        effective_swap_limit_bytes=_MAYBE_INT,
+        swap_room_bytes=_MAYBE_INT,  # the least room below these limits of swap
+        protected_bytes=_MAYBE_INT,  # usage of the children that memory.min protects
+        peak_bytes=_MAYBE_INT,
         swappiness=_MAYBE_INT,  # v1 only; v2 uses vm.swappiness, which meta.json has
         oom_group=_MAYBE_INT,  # v2 memory.oom.group
         oom_kill_disable=_MAYBE_INT,  # v1 memory.oom_control
@@ -252,7 +263,20 @@ TABLES: Final[dict[str, pa.Schema]] = {
         psi_some_total_us=_MAYBE_INT,
         psi_full_total_us=_MAYBE_INT,
     ),
+    "shmem_files": _table(
+        time=TIME,
+        cgroup_id=_ID,  # whose shared memory had grown
+        tgid=_PID,  # has the file mapped or open
+        kind=_NAME,
+        name=pa.string(),
+        dev=pa.string(),  # "major:minor"
+        ino=pa.uint64(),
+        size_bytes=pa.int64(),
+        held_bytes=pa.int64(),
+        is_mapped=pa.bool_(),
+    ),
     "loss": _table(time=TIME, begin=TIME, stream=_NAME, lost=pa.int64()),
+    "summed": _table(time=TIME, begin=TIME, stream=_NAME, reason=_NAME),
     "cgroups": _table(
         cgroup_id=_ID,
         parent_id=_MAYBE_INT,
@@ -276,6 +300,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         cgroup_id=_ID,
         first_seen=TIME,
         exited=_nullable(TIME),
+        exe_inode_id=_MAYBE_INT,  # the program that it executes; null: none (kernel threads), or not known
         cmdline=_nullable(pa.string()),  # /proc/PID/cmdline, its first 256 bytes; null: it was never read
     ),
     "inodes": _table(
@@ -294,3 +319,6 @@ TABLES: Final[dict[str, pa.Schema]] = {
     "stacks": _table(stack_id=_ID, frames=pa.list_(pa.string())),
 }
 """Table name -> Arrow schema of its Parquet file. What a column means: docs/trace-format.md."""
+
+ADDED_COLUMNS: Final[dict[str, dict[str, int]]] = {"pagecache": {"duration_ns": 0, "folios": 1}}
+"""Table -> columns that older traces lack, and their value in those: a row of `pagecache` was one folio."""

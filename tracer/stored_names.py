@@ -1,5 +1,5 @@
-r"""The text that stands for a name of a file, cgroup or task in a trace; different names have different
-texts.
+r"""The text that stands for a name of a file, cgroup, task or device in a trace; different names have
+different texts.
 
 A name on Linux is bytes, nearly always UTF-8. A byte that is not UTF-8 becomes `\xNN`, from `\x80` on. A
 backslash stays a backslash, so that the escapes in names of systemd units (`a\x2db.service`) are kept; only a
@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import re
 from typing import Final
+
+MINOR_BITS: Final = 20  # include/linux/kdev_t.h, the kernel's own dev_t
 
 _MISLEADING_BACKSLASH: Final = re.compile(r"\\(?=x(?:5c|[89a-f][0-9a-f]))")
 
@@ -32,3 +34,13 @@ def stored_text(name: str) -> str:
 def stored_path(path: str) -> str:
     """Return the text for a name or path from `os`, `pathlib` or the command line."""
     return stored_name(os.fsencode(path))
+
+
+def device_numbers(dev: int) -> tuple[int, int]:
+    """Return the major and the minor number of a dev_t."""
+    return dev >> MINOR_BITS, dev & ((1 << MINOR_BITS) - 1)
+
+
+def stored_device(dev: int) -> str:
+    """Return the text for a dev_t: `major:minor`."""
+    return "{}:{}".format(*device_numbers(dev))

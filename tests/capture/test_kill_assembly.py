@@ -41,7 +41,7 @@ class Assembly:
         self.written = Written()
         self.named: list[tuple[Any, ...]] = []
         stack_map = {number: SimpleNamespace(ip=[number, number + 1, 0]) for number in (3, 5)}
-        programs: Any = SimpleNamespace(counts_reclaim=False, map={"stacks": stack_map}.get)
+        programs: Any = SimpleNamespace(map={"stacks": stack_map}.get)
         stacks: Any = SimpleNamespace(name=lambda *given: self.named.append(given))
         writer: Any = self.written
         self.kills = KillAssembly(programs, Decoder(0), writer, TaskRows(), stacks)
@@ -102,11 +102,32 @@ def test_candidates_of_a_group_kill_are_written_once(assembly: Assembly) -> None
     assert len(assembly.written.tables["oom_candidates"]) == 2
 
 
-def test_candidates_of_many_decisions_without_a_kill_are_dropped(assembly: Assembly) -> None:
-    for invocation in range(1, 101):
-        assembly.kills.hold_candidates(candidates(invocation, 50))
-    assembly.kills.write_candidates(np.concatenate([victims(1, 50), victims(36, 50), victims(37, 50)]))
-    assert len(assembly.written.tables["oom_candidates"]) == 1, "64 decisions are held: 37 to 100"
+def test_candidates_of_every_decision_of_a_pass_are_written(assembly: Assembly) -> None:
+    decisions = range(1, 1001)
+    assembly.kills.hold_candidates(np.concatenate([candidates(number, 50, 51) for number in decisions]))
+    assembly.kills.drop_candidates([])
+    assembly.kills.write_candidates(np.concatenate([victims(number, 50) for number in decisions]))
+    assert len(assembly.written.tables["oom_candidates"]) == 2 * len(decisions)
+
+
+def test_candidates_of_a_decision_that_killed_nobody_are_dropped(
+    assembly: Assembly,
+) -> None:
+    def written() -> int:
+        return len(assembly.written.tables["oom_candidates"])
+
+    assembly.kills.hold_candidates(np.concatenate([candidates(number, 50) for number in (1, 2, 3)]))
+    assembly.kills.drop_candidates([])
+    held_back = victims(2, 50)  # its cgroup is undecided
+    assembly.kills.hold_candidates(candidates(4, 50))
+    assembly.kills.drop_candidates([held_back])  # the kill of 1 would have been read by now
+    assembly.kills.write_candidates(victims(1, 50))
+    assert written() == 0
+    assembly.kills.write_candidates(held_back)
+    assert written() == 1
+    assembly.kills.drop_candidates([])
+    assembly.kills.write_candidates(victims(4, 50))
+    assert written() == 2, "the last decision may not have ended"
 
 
 def test_owner_sample_is_that_of_the_first_victim_of_each_decision(assembly: Assembly) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from tracer.capture import loop as loop_module
-from tracer.capture.loop import COMMAND_ENDED, DURATION, Loop, StopSignals, Timer, stop_signals
+from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
+from tracer.trace.meta import COMMAND_ENDED, DURATION
 
 
 @pytest.fixture
@@ -73,6 +74,30 @@ def test_readable_descriptor_is_read(stop: StopSignals) -> None:
     assert read == [b"x"]
 
 
+def test_descriptor_that_stays_readable_is_read_once(stop: StopSignals) -> None:
+    reader, writer = os.pipe()
+    read: list[None] = []
+    try:
+        os.write(writer, b"x")
+        Loop(stop, descriptors=[reader], read=lambda: read.append(None)).run(time.monotonic() + 0.05)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert len(read) == 1
+
+
+def test_timer_runs_only_while_it_is_wanted(stop: StopSignals) -> None:
+    runs: list[str] = []
+
+    def rest() -> None:
+        runs.append("rest")
+
+    timers = [Timer(0.01, lambda: runs.append("tick"), lambda: "rest" not in runs), Timer(0.02, rest)]
+    Loop(stop, timers).run(time.monotonic() + 0.2)
+    assert runs.count("rest") > 3
+    assert "tick" not in runs[runs.index("rest") :]
+
+
 class Clock:
     """The clocks that a timer reads; `runs` holds the times of its runs."""
 
@@ -120,3 +145,15 @@ def test_timer_delays_the_next_run_by_the_cpu_time_of_a_run(
     timer.run_if_due()
     assert clock.runs == [101.0]
     assert timer.due == pytest.approx(next_s)
+
+
+def test_timers_of_one_interval_are_due_together(clock: Clock) -> None:
+    clock.now_s = 100.3
+    first = Timer(0.5, lambda: clock.run(0.0, 0.1))
+    clock.now_s = 100.4
+    second = Timer(0.5, lambda: clock.run(0.0, 0.1))
+    assert first.due == second.due == 100.5
+    clock.now_s = 100.6  # woken late
+    for timer in (first, second):
+        timer.run_if_due()
+    assert first.due == second.due == 101.0

@@ -18,8 +18,8 @@ from tracer.capture.observer import Observer
 from tracer.capture.options import Options
 from tracer.capture.pipeline import Pipeline
 from tracer.capture.selection.cgroup_selection import CgroupSelection
-from tracer.capture.symbols.address_names import SymbolTable
 from tracer.errors import TraceError, TracerError
+from tracer.kernel.btf import KnownTypes
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.trace import meta
 from tracer.trace.write.writer import TraceWriter
@@ -34,22 +34,21 @@ class FakePrograms:
 
     def __init__(self) -> None:
         self.file = os.memfd_create(MEMFD)
-        os.truncate(self.file, 2 * mmap.PAGESIZE + 2 * RING_BYTES)
+        os.truncate(self.file, 1 << 20)  # no less than any map or ring
         self.no_ring: str | None = None
+        self.cpus = 1
         self.closed = 0
         self.streams = list(WIRE)
+        self.types = KnownTypes({}, {}, {})
 
     def wait(self, _warn: object) -> None:
         """Return at once: the programs are compiled."""
 
-    def kernel_symbol_at(self, _address: int) -> str | None:
-        raise AssertionError("there is no stack")
-
-    def bcc_symbols(self, _tgid: int) -> SymbolTable:
-        raise AssertionError("there is no stack")
-
     def lost(self) -> dict[str, int]:
         raise AssertionError("nothing is recorded")
+
+    def map(self, _name: str) -> Any:
+        return SimpleNamespace(fd=self.file, share=lambda: mmap.mmap(self.file, 1 << 20))
 
     def ring_fd(self, name: str) -> int:
         return 1 << 20 if name == self.no_ring else self.file  # no such descriptor
@@ -64,19 +63,18 @@ class FakePrograms:
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePrograms]:
     monkeypatch.setattr(calibration, "calibrate", lambda *_: {})
+    monkeypatch.setattr(pipeline, "PageSums", lambda _: SimpleNamespace(close=lambda: None))
     made = FakePrograms()
     yield made
     os.close(made.file)
 
 
 def make(programs: Any, output: Path, *, force: bool = False) -> Pipeline:
-    btf: Any = SimpleNamespace(enumerators={})
     hierarchy = Hierarchy(2, output.parent, "/")
     return Pipeline(
         Options(output, force=force),
         hierarchy,
         CgroupSelection(programs, hierarchy, None),
-        btf=btf,
         programs=programs,
         observer=cast(Observer, SimpleNamespace(warn=None)),
         began_s=0.0,
@@ -95,7 +93,7 @@ def refuse_mounts() -> None:
 def test_close_unmaps_the_rings_once(programs: FakePrograms, tmp_path: Path) -> None:
     """The rings are mapped before the close, which shows that the count afterwards is meaningful."""
     with closing(make(programs, tmp_path / "trace")):
-        assert mapped_rings() == 2 * len(WIRE)
+        assert mapped_rings() == 2 * (len(WIRE) + 1) + len(("sampled", "samples", "task_times"))
     assert (mapped_rings(), programs.closed) == (0, 1)
 
 

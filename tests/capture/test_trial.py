@@ -14,14 +14,14 @@ from tracer.capture.learn import event_cost
 from tracer.capture.learn.event_cost import EventCost
 from tracer.capture.rows.kmsg_stream import READ, KernelLog
 from tracer.errors import TracerError
-from tracer.kernel.btf import VMLINUX, Btf
+from tracer.kernel.btf import VMLINUX, Btf, KnownTypes
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import NAME_PREFIX
 from tracer.kernel.features import State
 from tracer.kernel.probes import SIGNALS, Signal, needed
 
 needs_btf = pytest.mark.skipif(not VMLINUX.exists(), reason=f"this kernel has no {VMLINUX}")
-PROVOKED = ("memory by kind", "kernel memory", "cache added", "cache deleted", "memcg reclaim", "process end")
+PROVOKED = ("memory by kind", "cache added", "cache deleted", "memcg reclaim", "process end")
 """Signals that the measured workload causes on every kernel."""
 
 
@@ -95,6 +95,7 @@ class Attached(Programs):
 
     def __init__(self, *_: object, **__: object) -> None:
         self.choices = [Choice(signal, signal.ways[0]) for signal in needed(1)]
+        self.types = KnownTypes({}, {}, {})
 
     def wait(self, warn: Callable[[str], None]) -> None:
         pass
@@ -120,7 +121,7 @@ def test_failed_measurement_leaves_the_signals_known(monkeypatch: pytest.MonkeyP
     assert "going on without fentry a" in programs.detail
     assert costs.detail == "cgroups below /sys/fs/cgroup have no memory controller"
     assert not costs.prevents_recording
-    assert {finding.document()["meaning"] for finding in found.signals} <= {"exact", "approximate"}
+    assert {finding.document()["meaning"] for finding in found.signals} == {"exact"}
     assert Attached.closed
 
 
@@ -147,7 +148,7 @@ def test_document_of_a_finding_has_hook_meaning_and_cost(signal: Signal) -> None
     way = signal.ways[-1]
     taken = trial.Finding(signal, Choice(signal, way), EventCost(3, 70.26)).document()
     assert (taken["hook"], taken["event_ns"], taken["events"]) == (str(way), 70.3, 3)
-    assert taken["detail"] == (way.approximate or None)
+    assert taken["detail"] is None
     absent = trial.Finding(signal, Choice(signal, None, "closed")).document()
     assert (absent["hook"], absent["meaning"], absent["detail"]) == (None, "absent", "closed")
     assert absent["without"] == signal.without

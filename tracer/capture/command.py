@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tracer.capture.loop import COMMAND_ENDED, Loop, StopSignals
+from tracer.capture.loop import Loop, StopSignals
 from tracer.kernel.process.spawn import CommandError, GatedCommand
+from tracer.trace.meta import COMMAND_ENDED
 
 _GRACE_S: Final = 2.0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +17,6 @@ from tracer.capture.symbols.stack_names import Stacks
 from tracer.trace.write.writer import TraceWriter
 
 _DECISION: Final = ["trigger_pid", "invocation"]  # the fields that records of one OOM decision share
-_DECISIONS_HELD: Final = 64
 
 
 class KillAssembly:
@@ -44,6 +43,7 @@ class KillAssembly:
         self._stacks = stacks
         self._named_stacks: set[int] = set()
         self._candidates: dict[Any, list[Records]] = {}
+        self._ended: set[Any] = set()
 
     def save(self, records: Records) -> list[dict[str, Any]]:
         """Write and flush rows of `oom`, so that they survive the recorder from here on. Return them."""
@@ -56,11 +56,25 @@ class KillAssembly:
         return kills
 
     def hold_candidates(self, records: Records) -> None:
-        """Hold candidates until their decision kills; a decision without a kill leaves no row."""
-        for key in np.unique(records[_DECISION]):
-            self._candidates.setdefault(key.item(), []).append(records[records[_DECISION] == key])
-        for key in list(self._candidates)[:-_DECISIONS_HELD]:
-            del self._candidates[key]
+        """Hold candidates until their decision kills, or `drop_candidates` finds that it did not."""
+        decisions = records[_DECISION]
+        changes = np.flatnonzero(decisions[1:] != decisions[:-1]) + 1
+        for part in np.split(records, changes) if len(records) else ():
+            self._candidates.setdefault(part[_DECISION][0].item(), []).append(part)
+
+    def drop_candidates(self, undecided: Sequence[Records]) -> None:
+        """Drop the candidates of decisions that ended without a kill, after `oom` and then `candidate` were
+        read.
+
+        One decision is made at a time (oom_lock in mm/oom_kill.c). So all decisions but the last one have
+        ended, and the next records of `oom` contain all their kills. `undecided`: records of `oom` whose kill
+        may still be written.
+        """
+        waiting = {decision for records in undecided for decision in records[_DECISION].tolist()}
+        for decision in self._ended - waiting:
+            self._candidates.pop(decision, None)
+        last = max(self._candidates, key=lambda decision: decision[1], default=None)
+        self._ended = self._candidates.keys() - {last}
 
     def write_candidates(self, records: Records) -> None:
         """Write and flush the candidates of the decisions of these `oom` records."""
@@ -76,11 +90,8 @@ class KillAssembly:
         self, records: Records, positions: Mapping[str, int], cgroup_version: int
     ) -> list[dict[str, Any]]:
         """Return rows of `samples`: the limit owner's counters at the first victim of each decision."""
-        counted = self._programs.counts_reclaim
         samples = {
-            self._decoder.kill_id(record): self._decoder.oom_sample(
-                record, positions, version=cgroup_version, counted=counted
-            )
+            self._decoder.kill_id(record): self._decoder.oom_sample(record, positions, version=cgroup_version)
             for record in records[::-1]
         }
         return [row for row in samples.values() if row is not None]

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-COMMAND_ENDED: Final = "command_ended"
-DURATION: Final = "duration"
+from tracer.trace.meta import COMMAND_ENDED, DURATION
 
 _LONGEST_WAIT_S: Final = 3600.0  # epoll_wait(2) takes an int of ms
 
@@ -20,13 +19,24 @@ class Timer:
     """Runs a function each interval; a long run delays the next one, so that half of a CPU stays free.
 
     The delay is the CPU time of the run, at most a second. It is not the wall-clock time: on a busy machine
-    that is mostly waiting for a CPU, and the recorder would only fall further behind.
+    that is mostly waiting for a CPU, and the recorder would only fall further behind. Runs are due at
+    multiples of the interval, so that timers of one interval wake the process once. The timer exists only
+    while `when` returns true.
     """
 
-    def __init__(self, interval_s: float, function: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        interval_s: float,
+        function: Callable[[], object],
+        when: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._interval_s = interval_s
         self._function = function
-        self.due = time.monotonic() + interval_s
+        self.when = when
+        self.due = self._next(time.monotonic())
+
+    def _next(self, now_s: float) -> float:
+        return (now_s // self._interval_s + 1) * self._interval_s if self._interval_s else now_s
 
     def run_if_due(self) -> None:
         """Run the function if its time has come, and set the next time."""
@@ -36,12 +46,15 @@ class Timer:
         cpu_begin = time.thread_time()
         self._function()
         cpu_s = time.thread_time() - cpu_begin
-        kept_up = max(self.due + self._interval_s, begin)  # missed runs are not made up
-        self.due = max(kept_up, time.monotonic() + min(cpu_s, 1.0))
+        self.due = max(self._next(begin), time.monotonic() + min(cpu_s, 1.0))  # missed runs are not made up
 
 
 class Loop:
-    """Runs timers, and `read` each time that one of `descriptors` is readable."""
+    """Runs timers, and `read` each time that one of `descriptors` becomes readable.
+
+    A ring is readable while it has a record. So `read` is called when a program wakes this process, not as
+    long as records come.
+    """
 
     def __init__(
         self,
@@ -55,6 +68,9 @@ class Loop:
         self._descriptors = descriptors
         self._read = read
 
+    def _due(self) -> Iterator[Timer]:
+        return (timer for timer in self._timers if timer.when())
+
     def run(self, deadline_s: float, pidfd: int | None = None) -> str:
         """Run until something ends the loop, and return its name.
 
@@ -62,13 +78,15 @@ class Loop:
         the name of a signal, which stays in `stop` until it is taken.
         """
         with select.epoll() as poll:
-            for fd in (*self._descriptors, self._stop.fileno(), *([] if pidfd is None else [pidfd])):
+            for fd in self._descriptors:
+                poll.register(fd, select.EPOLLIN | select.EPOLLET)
+            for fd in (self._stop.fileno(), *([] if pidfd is None else [pidfd])):
                 poll.register(fd, select.EPOLLIN)
             while True:
                 now = time.monotonic()
                 if now >= deadline_s:
                     return DURATION
-                due = min([deadline_s, *(timer.due for timer in self._timers)])
+                due = min([deadline_s, *(timer.due for timer in self._due())])
                 ready = {fd for fd, _ in poll.poll(min(max(due - now, 0.0), _LONGEST_WAIT_S))}
                 if self._stop.fileno() in ready:
                     self._stop.drain()
@@ -78,7 +96,7 @@ class Loop:
                     return COMMAND_ENDED
                 if ready - {self._stop.fileno()}:
                     self._read()
-                for timer in self._timers:
+                for timer in self._due():
                     timer.run_if_due()
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from tracer.capture.bpf.ring import Records
 from tracer.capture.rows.cgroup_rows import CgroupRows
 from tracer.capture.rows.inode_rows import InodeRows
@@ -35,7 +33,7 @@ class Names:
         self.tasks.take_events(waiting["task"], self._clock_offset_ns)
         self._writer.append_rows("inodes", self._inodes.rows_for(waiting["inode"]))
         actors = [waiting[stream.name][field] for stream in STREAMS for field in stream.actors]
-        self._cgroups.require({int(value) for ids in actors if len(ids) for value in np.unique(ids)})
+        self._cgroups.require({value for ids in actors for value in ids.tolist()})
 
     def write(self) -> None:
         """Write the rows that are new or changed since the last call."""

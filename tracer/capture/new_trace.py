@@ -22,6 +22,7 @@ def create_trace(options: Options, hierarchy: Hierarchy, observer: Observer) -> 
     began = meta.begin(
         command_line=["memcg-tracer", *map(stored_path, sys.argv[1:])],
         cgroup_version=hierarchy.version,
+        cgroup_mount_options=map(stored_path, hierarchy.options),
         filters=_filters(options),
         probes={},
     )
@@ -37,4 +38,5 @@ def _filters(options: Options) -> dict[str, Any]:
         "swap_bytes": options.swap_bytes,
         "command": [stored_path(word) for word in options.command] or None,
         "stacks_bytes": options.stacks_bytes,
+        "most_overhead_percent": options.most_overhead_percent,
     }

@@ -13,7 +13,8 @@ class Options:
     `limit_bytes` and `swap_bytes` bound the cgroup that is made for `command`. `ring_pages` gives rings
     another size than the default, in pages. `hooks` is the family of hooks to take for each signal that has
     one (kernel/probes.py). `stacks_bytes` turns stack sampling on: it is the number of bytes that a process
-    charges for each sample.
+    charges for each sample. While tracing costs more than `most_overhead_percent` of the CPU time of the
+    traced tasks, page-cache events are summed.
     """
 
     output: Path
@@ -28,3 +29,4 @@ class Options:
     ring_pages: dict[str, int] = field(default_factory=dict)
     hooks: str | None = None
     stacks_bytes: int | None = None
+    most_overhead_percent: float | None = None

@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
-import resource
 import time
+from collections import Counter
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
 
 from tracer.capture.bpf import readings
+from tracer.capture.bpf.accounts import Accounts
 from tracer.capture.bpf.load import Programs
-from tracer.capture.bpf.ring import Ring
+from tracer.capture.bpf.ring import rings_of
 from tracer.capture.kill_assembly import KillAssembly
 from tracer.capture.learn import calibration
 from tracer.capture.names import Names
 from tracer.capture.new_trace import create_trace
 from tracer.capture.observer import Observer
 from tracer.capture.options import Options
+from tracer.capture.overhead import Overhead, cost, overhead_of
 from tracer.capture.rows.cgroup_rows import CgroupRows
 from tracer.capture.rows.decode import Decoder, stack_columns
 from tracer.capture.rows.kmsg_stream import READ, open_kernel_log
 from tracer.capture.rows.log_filter import LogFilter
 from tracer.capture.rows.loss_rows import LossRows
+from tracer.capture.rows.page_sums import PageSums
 from tracer.capture.rows.sampler import Sampler
+from tracer.capture.rows.shmem_rows import ShmemRows
+from tracer.capture.rows.task_times import TaskTimes, task_time_rows
 from tracer.capture.selection.cgroup_selection import CgroupSelection
 from tracer.capture.selection.recorder_cgroup import find_recorder_cgroup
 from tracer.capture.selection.traced_cgroups import TracedCgroups
+from tracer.capture.symbols.bcc_symbols import BccSymbols
 from tracer.capture.symbols.kernel_names import KernelNames
 from tracer.capture.symbols.stack_names import Stacks
 from tracer.capture.symbols.symbol_process import user_symbols
 from tracer.errors import TraceError
-from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.mounts import Mounts
+from tracer.kernel.process.shared_files import SharedFiles
 from tracer.kernel.process.spawn import CommandError
 from tracer.stored_names import stored_path
 from tracer.wire.dtypes import WIRE
 from tracer.wire.streams import STREAM_AT, STREAMS
 
 _DRAIN_TRIES: Final = 100
+_REST_AFTER_S: Final = 0.1
 
 
 class Pipeline:
@@ -58,7 +65,6 @@ class Pipeline:
         hierarchy: Hierarchy,
         selection: CgroupSelection,
         *,
-        btf: Btf,
         programs: Programs,
         observer: Observer,
         began_s: float,
@@ -68,24 +74,22 @@ class Pipeline:
         self._hierarchy = hierarchy
         self._observer = observer
         self._selection = selection
-        self._enumerators = btf.enumerators
         self.startup_s = 0.0
         programs.wait(observer.warn)
         with ExitStack() as owned:
             owned.callback(programs.close)
             owned.callback(selection.close)
-            self._positions = calibration.calibrate(programs, btf, hierarchy)
-            self._rings: dict[str, Ring] = {}
-            for name in programs.streams:
-                self._rings[name] = Ring(programs.ring_fd(name), programs.ring_bytes(name), WIRE[name])
-                owned.callback(self._rings[name].close)
+            self._positions = calibration.calibrate(programs, programs.types, hierarchy)
+            self._task_times = owned.enter_context(closing(TaskTimes(programs)))
+            self._accounts = Accounts(programs, self._task_times.close_account)
+            self._rings = owned.enter_context(rings_of(programs))
+            self._page_sums = owned.enter_context(closing(PageSums(programs)))
             self._sampler = Sampler(programs, hierarchy, self._positions, observer.warn)
-            mounts = Mounts()
-            owned.callback(mounts.close)
-            self._kernel_log = open_kernel_log()
-            owned.callback(self._kernel_log.close)
-            self._kernel_names = KernelNames(programs.kernel_symbol_at)
-            self._stacks = Stacks(self._kernel_names.frames, user_symbols(programs.bcc_symbols))
+            owned.callback(self._sampler.close)
+            mounts = owned.enter_context(closing(Mounts()))
+            self._kernel_log = owned.enter_context(closing(open_kernel_log()))
+            self._kernel_names = KernelNames()
+            self._stacks = Stacks(self._kernel_names.frames, user_symbols(BccSymbols))
             owned.callback(self._stacks.close)
             self._writer = create_trace(options, hierarchy, observer)
             self._owned = owned.pop_all()
@@ -94,13 +98,24 @@ class Pipeline:
         self._decoder = Decoder(self._clock_offset_ns)
         cgroups = CgroupRows(hierarchy)
         self._traced = TracedCgroups(
-            programs, hierarchy, selection, cgroups, self._sampler, self._clock_offset_ns
+            programs, self._accounts, hierarchy, selection, cgroups, self._sampler, self._clock_offset_ns
         )
         self._names = Names(cgroups, mounts, self._stacks, self._writer, self._clock_offset_ns)
         self._kills = KillAssembly(programs, self._decoder, self._writer, self._names.tasks, self._stacks)
+        self._shmem = ShmemRows(SharedFiles())
         self._log_filter = LogFilter(selection.concerns)
-        self._losses = LossRows(lambda: readings.lost(programs), lambda: selection.hold.lost, self._lost_here)
-        self._is_finished = False
+        self._skipped: Counter[str] = Counter()
+        self._losses = LossRows(
+            lambda: readings.lost(programs),
+            lambda: self._skipped,
+            lambda: selection.hold.lost,
+            self._lost_here,
+        )
+        self._active_s = time.monotonic()
+        self.is_resting = self.has_removed = False
+        self._is_detached = self._is_finished = False
+        self._most_percent = options.most_overhead_percent
+        self._overhead: Overhead | None = None
 
     def __enter__(self) -> Pipeline:
         return self
@@ -139,17 +154,23 @@ class Pipeline:
         return self._kills.count
 
     def fds(self) -> list[int]:
-        """Return descriptors that are readable at a kill, a half-full ring, or a line of the kernel log."""
-        return [*(self._programs.ring_fd(name) for name in self._rings), *self._kernel_log.fds()]
+        """Return descriptors that are readable at a kill, a half-full ring, the end of a rest, or a line of
+        the log."""
+        return [*map(self._programs.ring_fd, self._rings), *self._kernel_log.fds()]
 
     def start(self) -> None:
         """Add the existing cgroups, and attach the programs: from here on the ledger counts."""
+        self._accounts.open()
         self._selection.begin()
         self._traced.find(self._rings["cgroup"].read)
         if self._kernel_log.state != READ:
             self._observer.warn(f"the kernel log cannot be read ({self._kernel_log.state})")
         self._programs.attach(self._observer.warn)
         self._traced.find(self._rings["cgroup"].read)  # again: cgroups made before the attach caused no event
+        self._accounts.count_new()
+        if self._most_percent is not None:
+            self._overhead = overhead_of(self._programs, self._most_percent, self._task_times.work_ns)
+            self._owned.callback(self._overhead.close)
         if "stack_sample" in self._rings:  # now: a sampled process may be gone before they are read
             self._kernel_names.load()
         for line in self._selection.waiting():
@@ -159,12 +180,13 @@ class Pipeline:
             self._observer.warn(recorder.warning)
         self._writer.meta["kernel_log"] = self._kernel_log.state
         self._writer.meta["probes"] = calibration.describe(
-            self._programs.choices, self._enumerators, self._hierarchy.version, self._positions
+            self._programs.choices, self._programs.types.enumerators, self._hierarchy.version, self._positions
         )
-        self._write_meta()
+        self._writer.meta["filters"]["cgroups"] = self._selection.requests.matched_paths()
+        self._writer.write_meta()
         self._writer.open_journals()
-        self._write_samples(self._sampler.sample("start", self._clock_offset_ns))
-        self.drain()
+        self._sampler.sample("start")
+        self.look()
         self.read_rings()  # the first pass is several times slower than others: do it now
         self.flush()
         self._writer.require_written()
@@ -172,9 +194,60 @@ class Pipeline:
 
     # Periodic work
 
-    def drain(self) -> None:
-        """Have the BPF programs send the sums that they hold."""
-        self._programs.drain()
+    def look(self) -> None:
+        """Have the BPF programs find what was changed in the counters of the traced cgroups from outside, or
+        by a task that runs and does not leave its CPU, and send all sums and runs.
+
+        A rest ends if there is something. It begins if nothing has happened for a while. `has_removed`: look
+        again in 10 ms.
+        """
+        self._write_sums(self._accounts.look(is_at_rest=self.is_resting))
+        self.has_removed = self._accounts.has_removed()
+        if self._programs.drain() or self.has_removed:
+            self._active_s = time.monotonic()
+            if self.is_resting:
+                self._end_rest()
+        elif not self.is_resting and time.monotonic() - self._active_s > _REST_AFTER_S:
+            self._begin_rest()
+
+    @property
+    def is_measuring(self) -> bool:
+        """Return whether the cost of tracing is measured now."""
+        return self._overhead is not None and not self.is_resting
+
+    def measure(self) -> None:
+        """Measure the cost of tracing, and have runs summed while it is too high."""
+        assert self._overhead is not None
+        self._overhead.step()
+        self._page_sums.sum_while(self._overhead.is_exceeded)
+
+    def take_counts(self) -> None:
+        """Count the events at which the kernel skipped a program, and write the CPU time of the cgroups."""
+        self._skipped = self._programs.skipped()
+        if len(spent := self._selection.sift("task_time", self._task_times.take())):
+            self._writer.append("task_time", task_time_rows(spent, self._clock_offset_ns))
+
+    def _begin_rest(self) -> None:
+        """Write everything, and let the programs wake this process at the next event.
+
+        `is_resting` is not set if an event came meanwhile, or if something waits that no event announces.
+        """
+        self.flush()
+        self._programs.rest(True)
+        self.read_rings()
+        has_come = self._programs.is_active() or time.monotonic() - self._active_s < _REST_AFTER_S
+        has_names = self._names.tasks.has_young or bool(self._selection.undecided())
+        self.is_resting = not (has_come or has_names or self._page_sums.is_waiting())
+        if not self.is_resting:
+            self._programs.rest(False)
+        elif self._overhead is not None:
+            self._overhead.close()
+
+    def _end_rest(self) -> None:
+        self.is_resting = False
+        self._active_s = time.monotonic()
+        self._programs.rest(False)
+        self._rings["wake"].read()
 
     def read_rings(self) -> None:
         """Write everything that waits in the rings and in the kernel log.
@@ -182,16 +255,27 @@ class Pipeline:
         Kills come first, and survive the recorder at once. Names come before other records, so that a reader
         of the journal has the name of a process before its records.
         """
+        if self.is_resting:
+            self._end_rest()
         log = self._kernel_log.read()  # early: the delay shows the difference of the clocks
         decided = self._rings["oom"].read()
+        if len(decided):
+            self._programs.drain()  # all that led to the kill comes before its report
         self._take_cgroups()
         decided = self._selection.sift("oom", decided)
         kills = self._kills.save(decided)
-        waiting = {name: ring.read() for name, ring in self._rings.items() if name not in ("cgroup", "oom")}
+        rings = (item for item in self._rings.items() if item[0] not in ("cgroup", "oom", "wake"))
+        waiting = {name: ring.read() for name, ring in rings}
+        waiting["pagecache"] = self._page_sums.add_to(waiting["pagecache"], is_last=self._is_detached)
+        if any(map(len, (decided, *waiting.values()))):
+            self._active_s = time.monotonic()
         self._take_cgroups()  # after the other rings: now every cgroup with a record is known
         waiting = {name: self._selection.sift(name, records) for name, records in waiting.items()}
         waiting["oom"] = decided
+        self._sampler.wake(set(waiting["charge"]["cgroup_id"].tolist()))
         self._names.take(waiting)
+        shmem = self._shmem.take(waiting["charge"], self._clock_offset_ns, is_at_kill=bool(kills))
+        self._writer.append_rows("shmem_files", [*shmem])
         self._write_log(self._log_filter.take(log))
         for stream in STREAMS:
             records = waiting.get(stream.name)
@@ -201,38 +285,46 @@ class Pipeline:
         self._kills.hold_candidates(waiting["candidate"])
         if kills:
             self._kills.write_candidates(decided)
-            self._write_samples(self._kills.owner_samples(decided, self._positions, self._hierarchy.version))
+            owners = self._kills.owner_samples(decided, self._positions, self._hierarchy.version)
+            self._writer.append_rows("samples", self._selection.hold.sift_rows(owners))
             self._kills.name_stacks(kills, decided)
             self.sample()
             self._write_log(self._log_filter.take(self._kernel_log.read()))  # most of the kill's lines exist
             self.flush()
             for kill in kills:
                 self._observer.killed(kill)
+        self._kills.drop_candidates(self._selection.hold.held("oom"))
         self._selection.purge()
-        self._write_losses()
+        self._writer.append_rows("summed", self._page_sums.take_rows(self._clock_offset_ns))
 
     def sample(self) -> None:
-        """Write a row of `samples` for each traced cgroup."""
-        self._write_samples(self._sampler.sample("periodic", self._clock_offset_ns))
+        """Take a sample of each traced cgroup that changed."""
+        self._sampler.sample("periodic")
 
     def flush(self) -> None:
-        """Make everything that was read survive the recorder."""
+        """Make everything that was read survive the recorder, and count what was lost until now."""
+        self._write_samples()
         self._names.write()
+        if not self.is_resting:  # at rest nothing is lost
+            self._writer.append_rows("loss", self._losses.take(self._clock_offset_ns))
         self._writer.flush()
 
     def report_news(self, *, is_last: bool = False) -> None:
         """Report requested cgroups that appeared or are gone, and keep their paths in meta.json."""
         for line in self._selection.requests.news(is_last=is_last):
             self._observer.notice(line)
-        if self._writer.meta["filters"]["cgroups"] != self._selection.requests.matched_paths():
+        filters, paths = self._writer.meta["filters"], self._selection.requests.matched_paths()
+        if filters["cgroups"] != paths:
+            filters["cgroups"] = paths
             with suppress(TraceError):  # it is written again at the end
-                self._write_meta()
+                self._writer.write_meta()
 
     # The end
 
-    def finish(self, end_reason: str) -> None:
+    def finish(self, end_reason: str, *, command_status: int | None = None) -> None:
         """Write the last sums, samples and rows, and close the trace even if some of these cannot be read.
 
+        `command_status` is that of the command, as `Popen.returncode`; None: there was none.
         Raises TraceError if the trace could not be completed.
         """
         self._is_finished = True
@@ -240,61 +332,64 @@ class Pipeline:
             self._take_last()
             self.report_news(is_last=True)
         finally:
+            self.close()  # the last rows need memory: give back that of the rings
             left_out = self._log_filter.left_out
-            self._writer.close(end_reason, cost=self._cost(), kernel_log_left_out=left_out)
+            spent = cost(self._began_s, self.startup_s, self._overhead)
+            status = {} if command_status is None else {"command_status": command_status}
+            self._writer.close(end_reason, cost=spent, kernel_log_left_out=left_out, **status)
         for name in self._selection.requests.never_matched():
             self._observer.warn(f"no cgroup or container matched {name} during the recording")
 
     def _take_last(self) -> None:
+        self._take_waiting()
+        self._sampler.sample("end")
+        self._write_log(self._log_filter.take(self._kernel_log.read_until_killed(self._kills.marked_ns)))
+        self._programs.drain()
+        self._programs.detach_all()
+        self._is_detached = True
+        self._write_sums(self._accounts.look(is_last=True))
+        self._take_waiting()
+        self._write_log(self._log_filter.end())
+        self._write_sums(readings.residue(self._programs))
+        self._append_left("swap_io", readings.unfinished_swap_io(self._programs))
+        self._append_left("pagecache", readings.unsent_runs(self._programs))
+        self._stacks.finish()
+        self._task_times.add_left()
+        self.take_counts()
+        self.flush()
+
+    def _append_left(self, stream: str, records: bytes) -> None:
+        """Append records that the programs hold and did not send."""
+        if len(left := self._selection.sift(stream, np.frombuffer(records, WIRE[stream]))):
+            self._writer.append(stream, self._decoder.rows(STREAM_AT[stream], left))
+
+    def _take_waiting(self) -> None:
+        """Write the sums and runs that wait in the kernel, again if a ring was full."""
         for _ in range(_DRAIN_TRIES):
-            is_drained = self._programs.drain()
+            self._programs.drain()
+            is_drained = not self._programs.is_busy()
             self.read_rings()
             if is_drained:
                 break
-        self._write_samples(self._sampler.sample("end", self._clock_offset_ns))
-        log = self._kernel_log.read_until_killed(self._kills.marked_ns)
-        self._write_log(self._log_filter.take(log))
-        self._programs.detach_all()
-        calibration.settle(self._programs, self._selection.memcgs())
-        self._programs.drain()
-        self.read_rings()
-        self._write_log(self._log_filter.end())
-        residue = self._selection.residue(readings.residue(self._programs))
-        if residue:
-            self._writer.append("charge", self._decoder.residue(time.monotonic_ns(), residue))
-        unfinished = np.frombuffer(readings.unfinished_swap_io(self._programs), WIRE["swap_io"])
-        unfinished = self._selection.sift("swap_io", unfinished)
-        if len(unfinished):
-            self._writer.append("swap_io", self._decoder.rows(STREAM_AT["swap_io"], unfinished))
-        self._stacks.finish()
-        self._write_losses()
-        self._names.write()
-
-    def _cost(self) -> dict[str, Any]:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        return {
-            "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
-            "wall_s": round(time.monotonic() - self._began_s, 3),
-            "startup_s": round(self.startup_s, 3),
-            "max_rss_bytes": usage.ru_maxrss * 1024,
-        }
 
     def _take_cgroups(self) -> None:
-        self._write_samples(self._traced.take_events(self._rings["cgroup"].read()))
+        records = self._rings["cgroup"].read()
+        self._sampler.sample_these(self._traced.take_events(records), "start")
+        self.has_removed |= len(records) > 0  # maybe: `look` knows
 
-    def _write_meta(self) -> None:
-        self._writer.meta["filters"]["cgroups"] = self._selection.requests.matched_paths()
-        self._writer.write_meta()
+    def _write_samples(self) -> None:
+        """Write the samples since the last flush: their many columns make a row dear, and the next cheap."""
+        if len(samples := self._selection.sift("samples", self._sampler.take())):
+            self._writer.append("samples", self._sampler.rows(samples, self._clock_offset_ns))
 
-    def _write_samples(self, rows: list[dict[str, Any]]) -> None:
-        self._writer.append_rows("samples", self._selection.hold.sift_rows(rows))
+    def _write_sums(self, sums: Mapping[tuple[int, int], int]) -> None:
+        """Write sums of the ledger, (cgroup id, category) -> bytes, of no known process."""
+        if wanted := self._selection.residue(sums):
+            self._writer.append("charge", self._decoder.residue(time.monotonic_ns(), wanted))
 
     def _write_log(self, rows: list[dict[str, Any]]) -> None:
         shifted = [row | {"time": row["time"] + self._clock_offset_ns} for row in rows]
         self._writer.append_rows("kernel_log", shifted)
-
-    def _write_losses(self) -> None:
-        self._writer.append_rows("loss", self._losses.take(self._clock_offset_ns))
 
     def _lost_here(self) -> dict[str, int]:
         """Return stream -> lost records, for the tables without a ring."""

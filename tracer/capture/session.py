@@ -17,23 +17,25 @@ from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
 from tracer.capture.observer import Observer
 from tracer.capture.options import Options
 from tracer.errors import TracerError
-from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.containers import lookup_name
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, remove_leftovers
 from tracer.kernel.cgroups.selectors import Selector, parse_selectors
-from tracer.kernel.process.descriptors import as_many_as_allowed
 from tracer.kernel.process.priority import HeadStart, Urgency
 from tracer.kernel.process.spawn import GatedCommand, spawn
 
 if TYPE_CHECKING:
     from tracer.capture.pipeline import Pipeline
 
-_RING_INTERVAL_S: Final = 0.05
-_DRAIN_INTERVAL_S: Final = 0.01
+_REMOVED_INTERVAL_S: Final = 0.01
+_MEASURE_INTERVAL_S: Final = 0.025
 _SAMPLE_INTERVAL_S: Final = 0.1
-_FLUSH_INTERVAL_S: Final = 0.15  # with the ring's interval before it, less than the 250 ms that may be lost
+_WRITE_INTERVAL_S: Final = 0.2  # less than the 250 ms that may be lost
 _TICK_INTERVAL_S: Final = 0.5
+_SECOND_S: Final = 1.0
+
+_LEAN: Final = {"OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+"""Settings of NumPy and Arrow that save memory: Arrow's own pool takes huge pages, 4 MiB for a few KiB."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,6 @@ def record(options: Options, observer: Observer, head_start: HeadStart | None = 
     hierarchy = cgroupfs.memory_hierarchy()
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signals())  # first: no signal may interrupt the clean-up below
-        limits = stack.enter_context(as_many_as_allowed())
         for directory in remove_leftovers(hierarchy):
             observer.warn(f"removed {directory.name}, the cgroup of a recording that was killed")
         selectors = parse_selectors(hierarchy, options.cgroups, lookup_name) if options.cgroups else []
@@ -78,7 +79,7 @@ def record(options: Options, observer: Observer, head_start: HeadStart | None = 
             cgroup = stack.enter_context(
                 ephemeral_cgroup(options.name, options.limit_bytes, options.swap_bytes, hierarchy)
             )
-            command = spawn(cgroup, options.command, limits=limits)
+            command = spawn(cgroup, options.command)
             stack.callback(end_command, command)
         urgency = stack.enter_context(Urgency())  # after the spawn: the command keeps the caller's priority
         pipeline = _make_pipeline(options, hierarchy, selectors, cgroup, observer, began_s=began_s)
@@ -96,16 +97,16 @@ def _make_pipeline(
     began_s: float,
 ) -> Pipeline:
     """Begin to compile the programs, and make the pipeline meanwhile."""
-    btf = Btf.load()
     trace_all = not selectors and command_cgroup is None
     programs = Programs(
-        btf,
         version=hierarchy.version,
         trace_all=trace_all,
         ring_pages=options.ring_pages,
         forced=options.hooks,
         stacks_bytes=options.stacks_bytes,
     )
+    for name, value in _LEAN.items():  # the command was started with the environment as it was
+        os.environ.setdefault(name, value)
     # NumPy and Arrow take a fifth of a second to import: do it while clang compiles.
     from tracer.capture.pipeline import Pipeline  # noqa: PLC0415
     from tracer.capture.selection.cgroup_selection import CgroupSelection  # noqa: PLC0415
@@ -114,7 +115,6 @@ def _make_pipeline(
         options,
         hierarchy,
         CgroupSelection(programs, hierarchy, None if trace_all else selectors, command_cgroup),
-        btf=btf,
         programs=programs,
         observer=observer,
         began_s=began_s,
@@ -155,18 +155,24 @@ def _run(
         run_until_command_ends(Loop(stop), command, stop, deadline_s)
         raise
     urgency.close()
-    pipeline.finish(end_reason)
     code = command.process.wait()
+    pipeline.finish(end_reason, command_status=code)
     return Recording(options.output, code if code >= 0 else 128 - code)
 
 
 def _timers(pipeline: Pipeline, observer: Observer) -> list[Timer]:
-    """Return the periodic work; flushing comes before sampling, which may take long."""
+    """Return the periodic work; flushing comes last, because it makes the rest survive.
+
+    What may change without an event is looked at also while the recorder rests.
+    """
     return [
-        Timer(_DRAIN_INTERVAL_S, pipeline.drain),
-        Timer(_RING_INTERVAL_S, pipeline.read_rings),
-        Timer(_FLUSH_INTERVAL_S, pipeline.flush),
+        Timer(_REMOVED_INTERVAL_S, pipeline.look, lambda: pipeline.has_removed),
+        Timer(_MEASURE_INTERVAL_S, pipeline.measure, lambda: pipeline.is_measuring),
+        Timer(_SECOND_S, pipeline.take_counts),
+        Timer(_WRITE_INTERVAL_S, pipeline.look),
+        Timer(_WRITE_INTERVAL_S, pipeline.read_rings, lambda: not pipeline.is_resting),
         Timer(_SAMPLE_INTERVAL_S, pipeline.sample),
+        Timer(_WRITE_INTERVAL_S, pipeline.flush),
         Timer(_TICK_INTERVAL_S, pipeline.report_news),
         Timer(_TICK_INTERVAL_S, lambda: observer.tick(pipeline)),
     ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tracer.capture.bpf.bcc_module import find_bcc
+from tracer.capture.bpf.compiled.bcc_module import find_bcc
 from tracer.capture.bpf.hooks import Choice, Offer, choose
 from tracer.capture.bpf.load import Programs
 from tracer.capture.learn import event_cost
@@ -58,7 +58,7 @@ class Finding:
             "stream": self.signal.stream,
             "hook": str(way) if way else None,
             "meaning": choice and choice.meaning,
-            "detail": choice and ((way.approximate if way else choice.why_not) or None),
+            "detail": choice and (choice.why_not or None),
             "without": self.signal.without,
             "required": self.signal.required,
             "event_ns": None if cost is None or cost.event_ns is None else round(cost.event_ns, 1),
@@ -171,12 +171,12 @@ def try_programs(types: Btf, hierarchy: Hierarchy, *, measure: bool) -> Examinat
     costs: Mapping[str, EventCost] = {}
     choices: list[Choice] = []
     try:
-        programs = Programs(types, version=hierarchy.version)
-        choices = programs.choices
+        choices = choose(Offer.look(types), hierarchy.version)
+        programs = Programs(version=hierarchy.version)
         programs.wait(warnings.append)
         try:
             if measure:
-                calibrate(programs, types, hierarchy)
+                calibrate(programs, programs.types, hierarchy)
             programs.attach(warnings.append)
             choices = programs.choices
             checks.append(_attached(choices, warnings, time.monotonic() - begin))

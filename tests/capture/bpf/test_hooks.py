@@ -7,17 +7,23 @@ from collections.abc import Mapping
 
 import pytest
 
+from tracer.capture.bpf.compiled.sources import bpf_folder
 from tracer.capture.bpf.hooks import FAMILIES, Choice, Offer, choose
-from tracer.capture.bpf.sources import bpf_folder
+from tracer.capture.bpf.load import watching
 from tracer.kernel.btf import VMLINUX, Btf
 from tracer.kernel.probes import SIGNALS, Hook, Kind, Signal, Way, needed
 from tracer.wire.dtypes import WIRE
 
-RAW = Way((Hook(Kind.RAW_TRACEPOINT, "event", "event", "folio"),))
-ENTRY = Way((Hook(Kind.FENTRY, "function", "enter", "mem_cgroup"),), "rounded")
+RAW = Way((Hook(Kind.TYPED_TRACEPOINT, "event", "event", "folio"),))
+ENTRY = Way((Hook(Kind.FENTRY, "function", "enter", "mem_cgroup"),))
 ENDS = Way((Hook(Kind.KPROBE, "function", "enter"), Hook(Kind.KRETPROBE, "function", "leave")))
 
-HOOKS = [hook for signal in SIGNALS for way in signal.ways for hook in way.hooks]
+HOOKS = [
+    watching(hook) if signal.is_calibration else hook
+    for signal in SIGNALS
+    for way in signal.ways
+    for hook in way.hooks
+]
 SOURCE = "\n".join(file.read_text() for file in bpf_folder().glob("*.bpf.c"))
 
 
@@ -75,9 +81,7 @@ def test_choose_takes_the_first_available_way() -> None:
 
 @pytest.mark.usefixtures("signal")
 def test_document_of_a_choice_has_hook_and_meaning() -> None:
-    assert chosen(Kernel()).document() == {"hook": "raw_tracepoint event", "meaning": "exact", "detail": ""}
-    rounded = chosen(Kernel(event=None)).document()
-    assert rounded == {"hook": "fentry function", "meaning": "approximate", "detail": "rounded"}
+    assert chosen(Kernel()).document() == {"hook": "typed_tracepoint event", "meaning": "exact", "detail": ""}
 
 
 @pytest.mark.usefixtures("signal")
@@ -130,7 +134,6 @@ def test_choice_without_a_way_gives_the_reason_of_each(signal: Signal) -> None:
 def test_signals_needed_on_v1_only_are_the_listed_ones() -> None:
     assert {signal.name for signal in needed(1)} - {signal.name for signal in needed(2)} == {
         "soft-limit reclaim",
-        "reclaim counts",
         "cgroup renamed",
     }
 
@@ -138,7 +141,7 @@ def test_signals_needed_on_v1_only_are_the_listed_ones() -> None:
 @pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: f"{hook.kind}-{hook.target}-{hook.function}")
 def test_hook_has_its_function_in_the_sources(hook: Hook) -> None:
     function = re.escape(hook.function)
-    if hook.kind is Kind.RAW_TRACEPOINT:
+    if hook.kind is Kind.TYPED_TRACEPOINT:
         assert re.search(rf"^PROGRAM\({function}\)", SOURCE, flags=re.MULTILINE)
     else:
         assert re.search(rf"\b{function}\(struct call \*", SOURCE)
@@ -154,7 +157,7 @@ def test_signal_states_its_meaning_and_the_cost_of_its_absence(signal: Signal) -
 
 def test_names_of_signals_are_unique() -> None:
     assert len({signal.name for signal in SIGNALS}) == len(SIGNALS)
-    assert FAMILIES == ("raw_tracepoint", "fentry", "kprobe")
+    assert FAMILIES == ("typed_tracepoint", "fentry", "kprobe")
 
 
 @pytest.mark.kernel

@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 
 from tracer.capture.bpf.attach import Attacher
+from tracer.capture.bpf.hooks import Offer, choose
 from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.syscall import machine
 from tracer.errors import TracerError
@@ -23,13 +24,14 @@ def test_way_that_the_kernel_refuses_gives_way_to_the_next(monkeypatch: pytest.M
     load, warnings = Attacher.load, list[str]()
 
     def refuse(self: Attacher, hook: Hook) -> int:
-        if hook.kind is Kind.RAW_TRACEPOINT and hook.target == "mm_shrink_slab_start":
+        if hook.kind is Kind.TYPED_TRACEPOINT and hook.target == "mm_shrink_slab_start":
             raise TracerError("the kernel refuses the BPF program mm_shrink_slab_start: today")
         return load(self, hook)
 
     monkeypatch.setattr(Attacher, "load", refuse)
-    with closing(Programs(Btf.load(), version=memory_hierarchy().version)) as programs:
-        before = {choice.signal.name: choice.way for choice in programs.choices}
+    version = memory_hierarchy().version
+    before = {choice.signal.name: choice.way for choice in choose(Offer.look(Btf.load()), version)}
+    with closing(Programs(version=version)) as programs:
         programs.wait(warnings.append)
         programs.attach(warnings.append)
         after = {choice.signal.name: choice.way for choice in programs.choices}
@@ -38,7 +40,7 @@ def test_way_that_the_kernel_refuses_gives_way_to_the_next(monkeypatch: pytest.M
     assert after == before
     assert warnings == [
         "the kernel refuses the BPF program mm_shrink_slab_start: today: "
-        "going on without raw_tracepoint mm_shrink_slab_start + raw_tracepoint mm_shrink_slab_end"
+        "going on without typed_tracepoint mm_shrink_slab_start + typed_tracepoint mm_shrink_slab_end"
     ]
 
 
@@ -53,8 +55,10 @@ class TypesBeforeFolios(Btf):
 
 
 def test_kernel_without_folios_is_refused_before_compiling() -> None:
+    """The composition takes place in the child that compiles."""
+    uncomposed = Programs.__new__(Programs)
     with pytest.raises(TracerError, match=r"no struct folio.*; see memcg-tracer doctor"):
-        Programs(TypesBeforeFolios(), version=2)
+        uncomposed._compose(TypesBeforeFolios(), {})
 
 
 def test_unknown_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

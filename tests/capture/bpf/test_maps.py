@@ -6,16 +6,15 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
 import pytest
 
+from tracer.capture.bpf import syscall
+from tracer.capture.bpf.compiled.object_file import MapDefinition
 from tracer.capture.bpf.load import Programs, _possible_cpus
 from tracer.capture.bpf.maps import Map
-from tracer.capture.bpf.object_file import MapDefinition
 from tracer.capture.bpf.readings import stack_at
 from tracer.capture.bpf.syscall import MapSizes, map_sizes
-from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 
 pytestmark = pytest.mark.kernel
@@ -70,6 +69,19 @@ def test_per_cpu_map_returns_a_value_for_each_cpu(kind: int, bytes_: int) -> Non
         assert [value.value for value in table[1]] == [0] * CPUS
 
 
+@pytest.mark.parametrize("kind", [ARRAY, PERCPU_ARRAY])
+def test_element_reads_the_present_value(kind: int) -> None:
+    with new_map(kind, '"int"', PAIR, (4, 8), 2) as table:
+        element = table.element(1)
+        for low in (7, 8):
+            pairs = (table.value_type * CPUS)(*[(low + cpu, -1) for cpu in range(CPUS)])
+            syscall.update_element(table.fd, table.key_type(1), pairs)
+            found = element.read() if kind == PERCPU_ARRAY else [element.read()]
+            assert [(pair.low, pair.high) for pair in found] == [
+                (pair.low, pair.high) for pair in pairs[: len(found)]
+            ]
+
+
 def test_value_type_of_another_size_than_the_kernels_raises() -> None:
     with (
         new_map(ARRAY, '"int"', PAIR, (4, 16)) as table,
@@ -85,13 +97,14 @@ def test_map_sizes_are_those_of_the_kernel() -> None:
 
 def test_maps_of_the_programs_have_the_types_of_the_sources() -> None:
     """Every map is created, and the structures that user space reads have named fields."""
-    with closing(Programs(Btf.load(), version=memory_hierarchy().version)) as programs:
+    with closing(Programs(version=memory_hierarchy().version)) as programs:
         programs.wait(pytest.fail)
-        maps: dict[str, Any] = programs._loaded.maps
-        assert {"roots", "residue", "calibration", "oom_ring", "stacks"} <= set(maps)
+        names = {definition.name for definition in programs._loaded._object.maps}
+        assert {"roots", "residue", "calibration", "oom_ring", "stacks", "watched_ring"} <= names
+        assert len({programs.map(name).fd for name in names}) == len(names)
         programs.map("roots")[77] = 1
         assert [(key.value, value.value) for key, value in programs.map("roots").items()] == [(77, 1)]
-        assert len(programs.map("combine_state")[0]) == programs.cpus
+        assert len(programs.map("slices")[0]) == programs.cpus
         assert len(programs.map("lost")[0]) == programs.cpus
-        assert [name for name, _ in programs.map("residue").key_type._fields_][:1] == ["cgroup_id"]
+        assert [name for name, _ in programs.map("page_sums").key_type._fields_][:1] == ["cgroup_id"]
         assert stack_at(programs, 12) == []

@@ -14,7 +14,7 @@ from tracer.capture.learn import event_cost
 from tracer.errors import TracerError
 from tracer.kernel.probes import Hook, Kind, Signal, Way
 
-BEGIN, END = (Hook(Kind.RAW_TRACEPOINT, name, name) for name in ("begin", "end"))
+BEGIN, END = (Hook(Kind.TYPED_TRACEPOINT, name, name) for name in ("begin", "end"))
 
 
 class Measured(Programs):
@@ -34,7 +34,7 @@ def cost_of(*hooks: Hook, **runs: Runs) -> event_cost.EventCost:
 
 
 def test_cost_with_several_ends_counts_the_one_that_ran() -> None:
-    ends = [Hook(Kind.RAW_TRACEPOINT, name, name) for name in ("by_itself", "with_others")]
+    ends = [Hook(Kind.TYPED_TRACEPOINT, name, name) for name in ("by_itself", "with_others")]
     runs = {"begin": Runs(4, 400), "by_itself": Runs(0, 0), "with_others": Runs(2, 100)}
     assert cost_of(BEGIN, *ends, **runs) == event_cost.EventCost(4, 150.0)
 

@@ -1,52 +1,36 @@
-"""The categories whose totals are reported as inexact, on synthetic kernels."""
+"""The categories that the ledger lacks, because their counters were not found, on synthetic kernels."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-import pytest
-
 from tracer.capture.bpf.hooks import Choice
 from tracer.capture.learn.calibration import describe
 from tracer.categories import CATEGORIES
-from tracer.kernel.probes import SIGNALS, Kind
+from tracer.kernel.probes import SIGNALS
 
-LEDGER = ("memory by kind", "kernel memory")
 ITEMS = {item for category in CATEGORIES for item in category.items} - {"NR_VMALLOC"}
 
 
-def inexact(family: Kind, unknown: Collection[str], version: int = 2) -> dict[str, str]:
-    """Return signal -> its detail on totals, for counters of which these have `unknown` positions."""
-    choices = [
-        Choice(signal, next(way for way in signal.ways if way.family == family))
-        for signal in SIGNALS
-        if signal.name in LEDGER
-    ]
+def described(unknown: Collection[str], version: int = 2) -> dict[str, tuple[str | None, str | None]]:
+    """Return signal -> (meaning, detail), with all counters found but those of these categories."""
+    choices = [Choice(signal, signal.ways[0]) for signal in SIGNALS]
     positions = {category.item: 0 for category in CATEGORIES if category.name not in unknown}
-    described = describe(choices, ITEMS, version, positions)
-    assert list(described) == list(LEDGER)
-    found = {name: (probe["detail"] or "").rpartition("; ")[2] for name, probe in described.items()}
-    return {name: detail for name, detail in found.items() if "not exact" in detail}
+    documents = describe(choices, ITEMS, version, positions)
+    return {name: (probe["meaning"], probe["detail"]) for name, probe in documents.items()}
 
 
-@pytest.mark.parametrize("family", [Kind.RAW_TRACEPOINT, Kind.FENTRY, Kind.KPROBE])
-def test_describe_with_every_position_reports_none(family: Kind) -> None:
-    assert inexact(family, ()) == {}
+def test_describe_with_every_position_is_exact() -> None:
+    assert described(()).pop("memory by kind") == ("exact", "")
 
 
-def test_describe_of_functions_reports_each_category_without_a_position() -> None:
-    text = "totals of {} are not exact: their counters were not found"
-    assert inexact(Kind.KPROBE, ["shmem", "anon", "swap", "vmalloc"]) == {
-        "memory by kind": text.format("anon, shmem"),
-        "kernel memory": text.format("vmalloc, swap"),
-    }
-
-
-def test_describe_of_tracepoints_reports_only_categories_that_they_round() -> None:
-    assert inexact(Kind.RAW_TRACEPOINT, ["anon", "file", "shmem", "swap"]) == {}
-    assert "percpu" in inexact(Kind.RAW_TRACEPOINT, ["percpu"])["kernel memory"]
+def test_describe_reports_each_category_without_a_position_at_the_ledger_alone() -> None:
+    probes = described(["shmem", "anon", "vmalloc"])
+    detail = "anon, shmem, vmalloc are not recorded: their counters were not found"
+    assert probes.pop("memory by kind") == ("approximate", detail)
+    assert {meaning for meaning, _ in probes.values()} == {"exact"}
 
 
 def test_describe_on_v1_leaves_sockets_out() -> None:
-    assert inexact(Kind.FENTRY, ["sock"], version=1) == {}
-    assert "sock" in inexact(Kind.FENTRY, ["sock"], version=2)["kernel memory"]
+    assert described(["sock"], version=1)["memory by kind"] == ("exact", "")
+    assert "sock" in (described(["sock"], version=2)["memory by kind"][1] or "")

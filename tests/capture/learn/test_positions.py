@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracer.capture.learn.calibration import positions_from
+from tracer.capture.learn.positions import first_kinds, positions_from, with_untouched
 from tracer.wire.dtypes import WATCHED
 
 NAMES = {10: "NR_FILE_PAGES", 11: "NR_SHMEM", 12: "MEMCG_KMEM", 13: "NR_FILE_DIRTY"}
@@ -90,3 +90,38 @@ def test_positions_of_two_items_at_one_place_stay_unknown() -> None:
 def test_positions_from_no_change_are_empty() -> None:
     assert positions_from(np.zeros(0, WATCHED), NAMES, before=False) == {}
     assert positions_from(watched([(0, 1, 10)]), NAMES, before=False) == {}
+
+
+KINDS = ("KSWAPD", "DIRECT", "KHUGEPAGED", "PROACTIVE")
+
+
+def test_first_kinds_follow_from_any_kind_that_happened() -> None:
+    learnt = {"PGSCAN_DIRECT": 5, "PGSTEAL_PROACTIVE": 11}
+    assert first_kinds(learnt, KINDS) == {"pgscan": 4, "pgsteal": 8}
+
+
+@pytest.mark.parametrize(
+    "learnt",
+    [
+        {},
+        {"PGSCAN_DIRECT": 5},
+        {"PGSCAN_DIRECT": 5, "PGSTEAL_DIRECT": 8},  # one kind less lies between them
+        {"PGSCAN_DIRECT": 5, "PGSCAN_KSWAPD": 5, "PGSTEAL_DIRECT": 9},
+    ],
+)
+def test_first_kinds_that_contradict_the_layout_are_unknown(learnt: dict[str, int]) -> None:
+    assert first_kinds(learnt, KINDS) == {}
+
+
+ENUM = {"MEMCG_SWAP": 50, "MEMCG_SOCK": 51, "MEMCG_PERCPU_B": 52, "MEMCG_VMALLOC": 53, "MEMCG_KMEM": 54}
+
+
+def test_position_of_an_item_that_nothing_moved_follows_from_two_others() -> None:
+    learnt = {"NR_SHMEM": 19, "MEMCG_PERCPU_B": 35, "MEMCG_KMEM": 37}
+    known = {"NR_SHMEM": 19, "MEMCG_SWAP": 33, "MEMCG_SOCK": 34}
+    assert with_untouched(learnt, ENUM).items() >= known.items()
+
+
+@pytest.mark.parametrize("learnt", [{}, {"MEMCG_KMEM": 37}, {"MEMCG_PERCPU_B": 34, "MEMCG_KMEM": 37}])
+def test_position_of_an_untouched_item_stays_unknown_without_two_that_agree(learnt: dict[str, int]) -> None:
+    assert with_untouched(learnt, ENUM) == learnt

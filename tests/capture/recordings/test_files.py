@@ -155,6 +155,12 @@ def pages_of(trace: Any, inode_id: Any, *by: str) -> dict[Any, int]:
     return {key: int(pages) for key, pages in rows.groupby(list(by), observed=True)["nr_pages"].sum().items()}
 
 
+def pages_at(rows: pd.DataFrame) -> list[int]:
+    """Return the index of each page of some rows of `pagecache`, sorted."""
+    runs = zip(rows["index"], rows["nr_pages"], strict=True)
+    return sorted(page for index, pages in runs for page in range(index, index + pages))
+
+
 def named(trace: Any, folder: Path) -> dict[str, pd.Series]:
     """Return name -> row of `inodes`, of the files whose host path is in the folder."""
     inodes = trace.inodes[trace.inodes["path"].str.startswith(f"{folder}/", na=False)]
@@ -271,8 +277,10 @@ def test_huge_pages_belong_to_named_files(
         expected = {("add", "fault"): pages * huge, ("delete", "truncate"): pages * huge}
         assert pages_of(trace, inode_id, "op", "cause") == expected
         rows = trace.pagecache[trace.pagecache["inode_id"] == inode_id]
-        assert set(rows["index"]) == set(range(0, pages * huge, huge))
-        assert set(rows["nr_pages"]) == {huge}
+        assert (rows["index"] % huge == 0).all()
+        assert (rows["nr_pages"] == rows["folios"] * huge).all()
+        for op in ("add", "delete"):
+            assert pages_at(rows[rows["op"] == op]) == list(range(pages * huge))
         assert set(rows["cgroup_id"].dropna()) <= {cgroup_id(memcg)}
         files = trace.evictions("file")
         found = files.loc[files["inode_id"] == inode_id, ["path", "added_bytes"]].to_numpy().tolist()

@@ -27,31 +27,36 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 PAGES = (1201, 307, 2503)
 LIMIT_BYTES = 24 << 20
 TOUCH = """
-import mmap, sys
+import mmap, sys, time
 pages = int(sys.argv[1])
 memory = mmap.mmap(-1, pages * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 memory.madvise(mmap.MADV_NOHUGEPAGE)
 for page in range(pages):
     memory[page * mmap.PAGESIZE] = 1
+time.sleep(0.02)
 print("touched", flush=True)
 sys.stdin.readline()
 """
+"""Script that touches a number of pages and ends at the end of its input. It leaves its CPU before it
+ends: pages that are charged and freed within one slice of 10 ms cancel out."""
 
 
 WANDER = """
-import mmap, sys
-for line in sys.stdin:
+import mmap, sys, time
+while line := sys.stdin.readline():
     cgroup, home, pages = line.split()
     open(f"{cgroup}/cgroup.procs", "w").write("0")
     memory = mmap.mmap(-1, int(pages) * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_NOHUGEPAGE)
     for page in range(int(pages)):
         memory[page * mmap.PAGESIZE] = 1
+    time.sleep(0.05)
     memory.close()
     open(f"{home}/cgroup.procs", "w").write("0")
     print("left", flush=True)
 """
-"""Script that enters cgroups one by one, and allocates and frees a number of pages in each."""
+"""Script that enters cgroups one by one, and allocates and frees a number of pages in each. It waits
+in between, for the same reason."""
 
 
 class Script:
@@ -189,10 +194,11 @@ def test_process_in_many_lives_is_charged_to_each(
             assert process.stdout.readline() == "left\n"
             cgroup.rmdir()
     trace = tracer.open(recorder.stop())
-    anon = trace.charge[trace.charge["category"] == "anon"].groupby("cgroup_id")
-    assert (anon["bytes"].sum() == 0).all()
-    updates = anon["updates"].sum().to_dict()  # each touched page counts once
-    assert [cgroup for cgroup, pages in expected.items() if updates.get(cgroup, 0) < pages] == []
+    anon = trace.charge[trace.charge["category"] == "anon"]
+    assert (anon.groupby("cgroup_id")["bytes"].sum() == 0).all()
+    charged = anon[(anon["tgid"] == wanderer.pid) & (anon["pages"] > 0)].groupby("cgroup_id")["pages"].sum()
+    own = 16  # pages that the interpreter touches besides
+    assert [c for c, pages in expected.items() if not pages <= charged.get(c, 0) <= pages + own] == []
 
 
 @pytest.mark.vm
@@ -301,9 +307,8 @@ def test_many_short_lived_cgroups_leave_only_the_named_ones(
             wanted[cgroup_id(cgroup)] = (script.live(cgroup, 101 + number), 101 + number)
         else:
             strangers.append(cgroup_id(cgroup))
-            if number % 5 == 0:
-                with script.start(cgroup, "true"):
-                    pass
+            with script.start(cgroup, "true"):
+                pass
         remove(cgroup)
     trace = tracer.open(recorder.stop())
     assert_only(trace, list(wanted), strangers)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
+from support.ledger_check import differences
 from support.recorder import Recorder
 from support.settled import settle
 
@@ -18,6 +20,7 @@ from tracer.kernel.cgroups.cgroupfs import cgroup_id
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
 MANY: Final = 300
+THOUSAND: Final = 1000
 DESCRIPTORS: Final = 256
 """Soft and hard limit of descriptors, below the number of cgroups."""
 
@@ -77,6 +80,56 @@ def test_more_cgroups_than_descriptors_have_exact_totals(memcg: Path, shm: Path,
     assert "samples" not in (trace.meta["lost"] or {})
 
 
+def hold_pages(memcg: Path, pages: int, ready: int, end: int) -> int:
+    """Start a process in this cgroup that holds pages of shared memory until `end` is closed. Return its
+    pid.
+    """
+    child = os.fork()
+    if child == 0:
+        try:
+            (memcg / "cgroup.procs").write_text("0", "ascii")
+            os.write(os.memfd_create("held"), bytes(pages * 4096))
+            os.write(ready, b"r")
+            os.read(end, 1)
+        finally:
+            os._exit(0)
+    return child
+
+
+def test_a_thousand_cgroups_with_a_process_each_have_exact_totals(memcg: Path, tmp_path: Path) -> None:
+    """Each process holds another number of pages, and is charged for them.
+
+    What it touched about a switch that the kernel did not report is of no process (test_attribution.py).
+    """
+    children = [memcg / f"child-{number}" for number in range(THOUSAND)]
+    for child in children[: THOUSAND // 2]:
+        child.mkdir()
+    (ready, is_ready), (end, ends) = os.pipe(), os.pipe()
+    with record_within(memcg, tmp_path) as recorder:
+        recorder.wait_until_ready()
+        for child in children[THOUSAND // 2 :]:
+            child.mkdir()
+        os.set_inheritable(ends, False)
+        pids = [hold_pages(child, pages_of(number), is_ready, end) for number, child in enumerate(children)]
+        for _ in pids:
+            os.read(ready, 1)
+        settle(memcg)
+        trace = tracer.open(recorder.stop())
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    for fd in (ready, is_ready, end, ends):
+        os.close(fd)
+    ids = [cgroup_id(child) for child in children]
+    held = {one: pages_of(number) for number, one in enumerate(ids)}
+    shmem = trace.charge[(trace.charge["category"] == "shmem") & trace.charge["cgroup_id"].isin(ids)]
+    assert shmem.groupby("cgroup_id")["pages"].sum().to_dict() == held
+    charged = shmem.dropna(subset=["tgid"]).groupby(["cgroup_id", "tgid"])["pages"].sum()
+    assert set(charged.index) <= set(zip(ids, pids, strict=True))
+    assert 0.9 * sum(held.values()) < charged.sum() <= sum(held.values())
+    assert {one: found for one in ids if (found := differences(trace, one))} == {}
+
+
 def test_short_lived_cgroups_have_rows_and_lose_no_samples(memcg: Path, tmp_path: Path) -> None:
     """They are made and removed as fast as possible; each tenth has a short-lived process."""
     made: list[int] = []
@@ -96,11 +149,3 @@ def test_short_lived_cgroups_have_rows_and_lose_no_samples(memcg: Path, tmp_path
     gone = known.loc[[number for number in made if number in known.index]]
     assert gone["removed"].notna().sum() >= len(gone) - lost
     assert "samples" not in (trace.meta["lost"] or {})
-
-
-def test_command_has_the_callers_descriptor_limits(tmp_path: Path) -> None:
-    """Programs that use select(2) need the lower limit, not that of the recorder."""
-    show = ("--", "sh", "-c", "ulimit -Sn; ulimit -Hn")
-    with Recorder(tmp_path, *show, wrapper=("prlimit", "--nofile=220:260")) as recorder:
-        assert recorder.end().stdout.splitlines()[:2] == ["220", "260"]
-        assert recorder.process.returncode == 0

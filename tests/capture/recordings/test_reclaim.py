@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,11 +15,15 @@ import pytest
 
 import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
 pytestmark = [pytest.mark.kernel, pytest.mark.vm]
 
 FILE_BYTES = 13 << 20
 ASKED_BYTES = 5 << 20
+LIMIT_BYTES = 20 << 20
+HOLE_BYTES = 300 << 20
+COMPETITORS = 2
 
 
 def test_reclaim_on_request_is_proactive(
@@ -46,11 +52,37 @@ def test_reclaim_on_request_is_proactive(
     assert set(attempts["kind"]) == {"proactive"}
     assert set(attempts["tgid"]) == {os.getpid()}
     assert cgroup_id(memcg) not in set(attempts["task_cgroup_id"])
-    is_target_known = trace.meta["probes"]["reclaim target"]["meaning"] != "absent"
-    assert set(attempts["target_source"]) == ({"named"} if is_target_known else {"scanned"})
+    assert set(attempts["target_source"]) == {"named"}
     freed = trace.pagecache[(trace.pagecache["op"] == "delete") & (trace.pagecache["tgid"] == os.getpid())]
     assert set(freed["cause"]) == {"reclaim_memcg"}
     assert set(freed["cgroup_id"]) == {cgroup_id(memcg)}
     least_bytes = ASKED_BYTES if version == 2 else 0.9 * FILE_BYTES
     assert freed["nr_pages"].sum() * os.sysconf("SC_PAGESIZE") >= 0.9 * least_bytes
     assert attempts["reclaimed"].sum() >= freed["nr_pages"].sum()
+
+
+def test_cpu_time_of_reclaim_has_no_waits_for_a_cpu(
+    disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """A reader of a sparse file reclaims all the time, and shares its CPU with two processes that spin."""
+    with (disk_dir / "hole").open("wb") as file:
+        file.truncate(HOLE_BYTES)
+    cpu = min(os.sched_getaffinity(0))
+    spin = [sys.executable, "-c", f"import os\nos.sched_setaffinity(0, [{cpu}])\nwhile True: pass"]
+    competitors = [subprocess.Popen(spin) for _ in range(COMPETITORS)]
+    try:
+        with ephemeral_cgroup("shared-cpu", LIMIT_BYTES, None) as memcg:
+            recorder = start_recorder("-c", str(memcg))
+            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_stime
+            enter = f'echo 0 > "{memcg}/cgroup.procs" && exec taskset -c {cpu} cat "{disk_dir / "hole"}"'
+            subprocess.run(["sh", "-c", enter], stdout=subprocess.DEVNULL, check=True)
+            system_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_stime - before
+            trace = tracer.open(recorder.stop())
+    finally:
+        for competitor in competitors:
+            competitor.kill()
+            competitor.wait()
+    attempts = trace.reclaim[trace.reclaim["task_cgroup_id"] == trace.reclaim["cgroup_id"]]
+    cpu_s, took_s = attempts["cpu_ns"].sum() / 1e9, attempts["duration_ns"].sum() / 1e9
+    assert 0.1 * system_s < cpu_s < 1.1 * system_s
+    assert took_s > 1.5 * cpu_s

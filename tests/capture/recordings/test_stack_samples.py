@@ -20,13 +20,12 @@ import tracer
 from tracer.capture.bpf.hooks import FAMILIES
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
-from tracer.wire.dtypes import WIRE
+from tracer.wire.streams import STREAMS
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
 CPUS = os.cpu_count() or 1
 KIB, MIB = 1 << 10, 1 << 20
-ROW_BYTES = 256 * KIB  # a CPU sends its sum of charges when it is as large
 RINGBUF, LRU_PERCPU_HASH = "27", "10"  # BPF_MAP_TYPE_* in include/uapi/linux/bpf.h
 CHARGED = ["anon", "file", "kernel", "sock"]
 
@@ -87,9 +86,14 @@ def weights_by_function(trace: Any, tgid: int) -> dict[str, int]:
     return sums
 
 
-def ledger_bytes(trace: Any, tgid: int) -> int:
-    rows = trace.charge[trace.charge["category"].isin(CHARGED) & (trace.charge["tgid"] == tgid)]
-    return int(rows["bytes"].sum())
+def ledger_bytes(trace: Any, tgid: int) -> tuple[int, int]:
+    """Return (bytes of a process, bytes of no known process). A switch that the kernel does not report leaves
+    pages to nobody."""
+    rows = trace.charge[trace.charge["category"].isin(CHARGED)]
+    unnamed = rows["tgid"].isna()
+    return int(rows["bytes"][rows["tgid"] == tgid].sum()), int(
+        rows["bytes"][unnamed & (rows["bytes"] > 0)].sum()
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,10 +120,13 @@ def test_samples_match_the_ledger_and_name_the_functions(
         tgid = process.pid
     samples = trace.stack_samples[trace.stack_samples["tgid"] == tgid]
     assert trace.meta["filters"]["stacks_bytes"] == size
-    assert trace.loss.empty
+    # A kernel with preemptible programs may skip one of another stream, which is a loss of that stream.
+    assert not {"stack_sample", "charge", "residue"} & set(trace.loss["stream"])
     assert set(samples["cgroup_id"]) == {cgroup_id(memcg)}
     assert not (samples["weight_bytes"] % size).any()
-    assert abs(samples["weight_bytes"].sum() - ledger_bytes(trace, tgid)) < size * CPUS
+    own, unnamed = ledger_bytes(trace, tgid)
+    assert -size * CPUS < samples["weight_bytes"].sum() - own < unnamed + size * CPUS
+    assert unnamed < (index + table) / 4
     weights = weights_by_function(trace, tgid)
     assert abs(weights.pop("grow_index") - index) < 2 * size * CPUS
     assert abs(weights.pop("grow_table") - table) < 2 * size * CPUS
@@ -191,7 +198,8 @@ def test_full_ring_loses_samples_and_counts_them(
     lost = trace.loss.groupby("stream", observed=True)["lost"].sum().to_dict()
     assert set(lost) == {"stack_sample"}
     known = trace.stack_samples["tgid"] == tgid
-    charged = trace.charge[(trace.charge["tgid"] == tgid) & (trace.charge["category"] == "anon")]
+    charged = trace.charge[trace.charge["category"] == "anon"]
+    charged = charged[(charged["tgid"] == tgid) | charged["tgid"].isna()]  # khugepaged may fill a huge page
     assert charged["bytes"].sum() == 64 * MIB
     assert known.sum() + lost["stack_sample"] >= 64 * MIB // 4096
 
@@ -199,8 +207,8 @@ def test_full_ring_loses_samples_and_counts_them(
 def test_kill_lists_the_functions_that_allocated(growing: Path, start_recorder: Callable[..., Any]) -> None:
     """The trigger is gone before its symbols can be read; they are known from its earlier samples.
 
-    At each end of the window a CPU's piece may lie partly outside, with its sample on either side. A row of
-    the ledger that crosses the start counts as inside.
+    At each end of the window a CPU's piece may lie partly outside, with its sample on either side, and so may
+    a row of the ledger, which has what the process charged in one slice.
     """
     with (
         ephemeral_cgroup("test", 40 * MIB, 0) as memcg,
@@ -208,19 +216,21 @@ def test_kill_lists_the_functions_that_allocated(growing: Path, start_recorder: 
     ):
         recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
         go_on(process)
-        recorder.wait_for(lambda: len(tracer.open(recorder.path).stacks))
+        recorder.wait_for(lambda: "[growing]" in str(tracer.open(recorder.path).stacks["frames"].tolist()))
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
         assert process.wait() == -signal.SIGKILL
-        (report,) = tracer.open(recorder.stop()).explain()
+        trace = tracer.open(recorder.stop())
+        (report,) = trace.explain()
         tgid = process.pid
     assert report.trigger.user_stack is not None
     assert report.trigger.user_stack[:3] == ("grow_table [growing]", "grow [growing]", "main [growing]")
     (allocator,) = [one for one in report.allocators if one.tgid == tgid]
     assert allocator.stack is not None and allocator.stack.user is not None
     assert allocator.stack.user[:3] == ("grow_index", "grow", "main")
-    assert abs(allocator.stack.of_bytes - allocator.charged_bytes) < (2 * 256 * KIB + ROW_BYTES) * CPUS
+    row_bytes = trace.charge.loc[trace.charge["tgid"] == tgid, "bytes"].max()
+    assert abs(allocator.stack.of_bytes - allocator.charged_bytes) < 2 * (256 * KIB * CPUS + row_bytes)
 
 
 def test_code_outside_of_files_is_named_by_the_perf_map(
@@ -254,7 +264,9 @@ def test_without_stacks_there_is_no_ring_and_no_sample(
     ]
     rings = {one["map_id"] for one in maps if one.get("map_type") == RINGBUF}
     streams = {one["map_id"] for one in maps if one.get("map_type") == LRU_PERCPU_HASH}
-    assert (len(rings), len(streams)) == ((len(WIRE) + 1, 1) if asked else (len(WIRE), 0))
+    samples = bool(asked)
+    wakes_the_recorder = 1
+    assert (len(rings), len(streams)) == (len(STREAMS) - 1 + wakes_the_recorder + samples, samples)
     trace = tracer.open(recorder.stop())
     assert trace.meta["filters"]["stacks_bytes"] == (1 << 20 if asked else None)
     assert trace.stack_samples.empty

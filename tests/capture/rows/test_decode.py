@@ -18,6 +18,7 @@ from tracer.enumerations import CATEGORY, CAUSE, CONSTRAINT, OP, RECLAIM_KIND
 from tracer.schema import TABLES, UNLIMITED_BYTES
 from tracer.trace.arrow_columns import rows_of
 from tracer.wire.dtypes import WIRE
+from tracer.wire.records import EFFECTIVE
 from tracer.wire.streams import STREAM_AT, STREAMS, Stream
 
 OFFSET_NS = 1_700_000_000_000_000_000
@@ -44,6 +45,11 @@ def only(stream: str, **row: Any) -> np.void:
     return record
 
 
+def change(category: str, delta_bytes: int) -> dict[str, Any]:
+    """Return the field of a `charge` record in which one category changed."""
+    return {"delta_bytes": [delta_bytes * (name == category) for name in CATEGORY.names]}
+
+
 changes = st.lists(
     st.tuples(st.sampled_from([7, 8]), st.sampled_from(BY_THE_BYTE), st.integers(-40_000, 40_000)),
     max_size=60,
@@ -67,7 +73,7 @@ def test_pages_over_any_rows_sum_to_the_bytes(
             records(
                 "charge",
                 *(
-                    {"cgroup_id": cgroup, "category": CATEGORY.number(category), "delta_bytes": delta}
+                    {"cgroup_id": cgroup} | change(category, delta)
                     for cgroup, category, delta in streamed[begin:end]
                 ),
             ),
@@ -84,22 +90,26 @@ def test_pages_over_any_rows_sum_to_the_bytes(
     for row in pa.Table.from_batches(batches).to_pylist():
         key = (row["cgroup_id"], row["category"])
         shown[key] = shown.get(key, 0) + row["pages"]
-    assert shown == {key: total // PAGE_BYTES for key, total in true.items()}
+    assert {key: shown.get(key, 0) for key in true} == {
+        key: total // PAGE_BYTES for key, total in true.items()
+    }
 
 
-def test_charge_rows_of_whole_pages_keep_their_pages() -> None:
-    rows = [
-        {"category": CATEGORY.number(category), "delta_bytes": pages * PAGE_BYTES}
-        for category, pages in (("anon", 3), ("file", -2), ("kernel_stack", 4))
+def test_charge_record_becomes_a_row_for_each_category_that_changed() -> None:
+    changed = {"anon": 3, "file": -2, "kernel_stack": 4}
+    record = {"tgid": 41, "delta_bytes": [changed.get(name, 0) * PAGE_BYTES for name in CATEGORY.names]}
+    made = decoded("charge", record, {"tgid": 42} | change("file", PAGE_BYTES), {"tgid": 43})
+    assert [(row["tgid"], row["category"], row["pages"]) for row in made] == [
+        (41, "anon", 3),
+        (41, "file", -2),
+        (41, "kernel_stack", 4),
+        (42, "file", 1),
     ]
-    made = decoded("charge", *rows)
-    assert [row["pages"] for row in made] == [3, -2, 4]
-    assert [row["category"] for row in made] == ["anon", "file", "kernel_stack"]
 
 
 def test_charge_row_has_the_fields_in_bytes() -> None:
     known = {"time_ns": 5, "cgroup_id": 7, "tgid": 41, "updates": 2, "usage_pages": 3, "limit_pages": 25_600}
-    (row,) = decoded("charge", known, offset_ns=OFFSET_NS)
+    (row,) = decoded("charge", known | change("anon", 1), offset_ns=OFFSET_NS)
     assert row["time"].value == OFFSET_NS + 5
     assert (row["cgroup_id"], row["tgid"], row["updates"]) == (7, 41, 2)
     assert (row["usage_bytes"], row["limit_bytes"]) == (3 * PAGE_BYTES, 100 << 20)
@@ -120,6 +130,8 @@ def test_pagecache_row_without_owner_has_a_null_cgroup() -> None:
         "cause": CAUSE.number("truncate"),
         "inode_id": largest,
         "nr_pages": 512,
+        "duration_ns": 9_999_999,
+        "folios": 3,
     }
     first, second = decoded("pagecache", {"ino": 2**64 - 1}, of_seven)
     assert (first["cgroup_id"], first["op"], first["cause"], first["ino"]) == (
@@ -130,6 +142,19 @@ def test_pagecache_row_without_owner_has_a_null_cgroup() -> None:
     )
     assert (second["cgroup_id"], second["op"], second["cause"]) == (7, "delete", "truncate")
     assert (second["inode_id"], second["nr_pages"]) == (largest, 512)
+    assert (second["duration_ns"], second["folios"]) == (9_999_999, 3)
+
+
+def test_sum_of_runs_has_no_index_and_of_many_files_no_file() -> None:
+    folio = {"inode_id": 5, "ino": 6, "tgid": 41, "dev": 7, "index": 0, "nr_pages": 1}
+    of_a_file = folio | {"index": decode.NO_INDEX}
+    of_many = of_a_file | dict.fromkeys(("inode_id", "ino", "tgid"), 0)
+    rows = decoded("pagecache", folio, of_a_file, of_many)
+    assert [[row[name] for name in ("index", "inode_id", "ino", "tgid", "dev")] for row in rows] == [
+        [0, 5, 6, 41, 7],
+        [None, 5, 6, 41, 7],
+        [None, None, None, None, 7],
+    ]
 
 
 def test_reclaim_row_has_nulls_for_unknown_values() -> None:
@@ -148,7 +173,8 @@ def test_reclaim_row_has_nulls_for_unknown_values() -> None:
 def test_batch_of_any_stream_fits_its_table(stream: Stream, count: int) -> None:
     no_stacks = np.full(count, -1)
     columns = stack_columns(no_stacks, no_stacks) if stream.needs_stacks else {}
-    batch = Decoder(0).rows(stream, np.zeros(count, WIRE[stream.name]), **columns)
+    changed = change("file", PAGE_BYTES) if stream.name == "charge" else {}
+    batch = Decoder(0).rows(stream, records(stream.name, *[changed] * count), **columns)
     assert batch.num_rows == count
     assert batch.schema.names == TABLES[stream.table].names
     for field in TABLES[stream.table]:
@@ -201,12 +227,14 @@ def test_reclaim_row_sums_the_page_counts_of_both_lists() -> None:
         "nr_dirty_file": 5,
         "nr_ref_keep_file": 7,
         "throttles": 2,
+        "cpu_ns": 700,
         "slab_reclaimed": 11,
     }
     row = decoded("reclaim", met)[0]
     assert (row["nr_dirty"], row["nr_dirty_anon"], row["nr_dirty_file"]) == (8, 3, 5)
     assert (row["nr_ref_keep"], row["nr_ref_keep_anon"], row["nr_activate"]) == (7, 0, 0)
     assert (row["throttles"], row["slab_reclaimed"], row["slab_scanned"]) == (2, 11, 0)
+    assert row["cpu_ns"] == 700
 
 
 def test_stall_rows_have_kinds_by_name() -> None:
@@ -226,6 +254,14 @@ def test_swap_io_row_without_an_end_has_nulls() -> None:
     assert over == {"duration_ns": 9} | whose | {"op": "read"}
     assert open_ended["op"] == "write"
     assert (open_ended["duration_ns"], open_ended["cgroup_id"], open_ended["nr_pages"]) == (None, None, 1)
+
+
+def test_wait_for_no_file_has_no_inode() -> None:
+    waits = {"duration_ns": 9, "cgroup_id": 7, "tgid": 3, "waits": 2, "wait_ns": 11}
+    known, unknown = decoded("file_wait", waits | {"time_ns": 5, "inode_id": 1}, waits, offset_ns=100)
+    assert known.pop("time").value == 105
+    assert known == waits | {"inode_id": 1}
+    assert unknown["inode_id"] is None
 
 
 def test_candidate_rows_mark_the_chosen_process() -> None:
@@ -260,22 +296,42 @@ def test_no_limit_with_any_page_size_is_unlimited(page_bytes: int, monkeypatch: 
     page_counter_max = (2**63 - 1) // page_bytes
     known = [{"cgroup_id": 7, "limit_pages": pages} for pages in (page_counter_max, page_counter_max - 1, 25)]
     expected = [UNLIMITED_BYTES, (page_counter_max - 1) * page_bytes, 25 * page_bytes]
-    for table in ("charge", "reclaim"):
-        assert [row["limit_bytes"] for row in decoded(table, *known)] == expected
+    for table, changed in (("charge", change("anon", 1)), ("reclaim", {})):
+        assert [row["limit_bytes"] for row in decoded(table, *(row | changed for row in known))] == expected
     kill = only("oom", owner_cgroup_id=7, owner_limit_pages=page_counter_max)
     assert Decoder(0).oom(kill)["limit_bytes"] == UNLIMITED_BYTES
-    sample = Decoder(0).oom_sample(kill, {}, version=2, counted=False)
+    sample = Decoder(0).oom_sample(kill, {}, version=2)
     assert sample is not None
     assert sample["limit_bytes"] == UNLIMITED_BYTES
 
 
+COUNTS = {"pgscan": 4, "pgsteal": 8}
 POSITIONS = {"NR_ANON_MAPPED": 3, "NR_KERNEL_STACK_KB": 0, "MEMCG_PERCPU_B": 5, "WORKINGSET_REFAULT_FILE": 9}
 STATE = [16, 0, 0, 24_000, 0, 1234, 0, 0, 0, 77, *[0] * 54]
 
 
+NO_LIMIT_PAGES = np.iinfo(np.int64).max // PAGE_BYTES
+V1 = dict.fromkeys((field.name for field in EFFECTIVE), -1)
+"""What a memcg of v1 may lack."""
+
+
+def test_oom_sample_has_what_the_owner_shares_with_its_ancestors() -> None:
+    pages = {
+        "effective_limit_pages": 100, "effective_high_pages": NO_LIMIT_PAGES, "effective_min_pages": 0,
+        "effective_low_pages": -1, "effective_swap_limit_pages": 9, "swap_room_pages": 4,
+        "protected_pages": 7, "peak_pages": 101,
+    }  # fmt: skip
+    row = Decoder(0).oom_sample(only("oom", owner_cgroup_id=7, owner_has_children=1, **pages), {}, version=2)
+    assert row is not None
+    assert {name: row[name.replace("_pages", "_bytes")] for name in pages} == {
+        name: None if size < 0 else UNLIMITED_BYTES if size == NO_LIMIT_PAGES else size * PAGE_BYTES
+        for name, size in pages.items()
+    }
+
+
 def test_oom_sample_has_the_counters_of_the_owner() -> None:
-    record = only("oom", owner_cgroup_id=7, state_items=10, state=STATE, pgscan=40, pgsteal=30)
-    row = Decoder(0).oom_sample(record, POSITIONS, version=2, counted=True)
+    record = only("oom", owner_cgroup_id=7, state_items=10, state=STATE, pgscan=40, pgsteal=30, **V1)
+    row = Decoder(0).oom_sample(record, POSITIONS | COUNTS, version=2)
     assert row is not None
     known = {name: value for name, value in row.items() if value is not None and name.endswith("_bytes")}
     assert known == {
@@ -287,25 +343,24 @@ def test_oom_sample_has_the_counters_of_the_owner() -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "counted", "is_there"),
+    ("known", "positions"),
     [
-        ({"owner_has_children": 1, "state_items": 10}, True, set()),
-        ({"state_items": 0}, False, set()),
-        ({"state_items": 0}, True, {"pgscan", "pgsteal"}),
+        ({"owner_has_children": 1, "state_items": 10}, POSITIONS | COUNTS),
+        ({"state_items": 0}, POSITIONS | COUNTS),
+        ({"state_items": 10}, {}),
     ],
 )
-def test_oom_sample_of_an_owner_with_children_has_no_counters(
-    known: dict[str, int], counted: bool, is_there: set[str]
-) -> None:
-    record = only("oom", owner_cgroup_id=7, state=STATE, **known)
-    row = Decoder(0).oom_sample(record, POSITIONS, version=2, counted=counted)
+def test_oom_sample_of_unknown_counters_has_none(known: dict[str, int], positions: dict[str, int]) -> None:
+    """An owner with children, counters that were not read, and counters whose positions are not known."""
+    record = only("oom", owner_cgroup_id=7, state=STATE, **V1, **known)
+    row = Decoder(0).oom_sample(record, positions, version=2)
     assert row is not None
     always = {"time", "cgroup_id", "source", "kill_id", "usage_bytes", "limit_bytes"}
-    assert {name for name, value in row.items() if value is not None} == always | is_there
+    assert {name for name, value in row.items() if value is not None} == always
 
 
 def test_oom_sample_without_an_owner_is_none() -> None:
-    assert Decoder(0).oom_sample(only("oom"), POSITIONS, version=2, counted=True) is None
+    assert Decoder(0).oom_sample(only("oom"), POSITIONS, version=2) is None
 
 
 def test_state_reading_converts_units_to_bytes() -> None:

@@ -43,6 +43,17 @@ def test_process_has_one_row_from_first_sight_to_exit() -> None:
     )
 
 
+def test_program_is_the_last_that_is_known() -> None:
+    """A kernel thread has none; a process that exits may have lost its memory, and with it its program."""
+    tasks = TaskRows()
+    records = task_records(("seen", 10, 7, "sh"), ("exec", 20, 7, "tail"), ("exit", 30, 7, "tail"))
+    records["exe_inode_id"] = (5, 6, 0)
+    tasks.take_events(records, 0)
+    assert last_rows(tasks.rows)[7]["exe_inode_id"] == 6
+    tasks.take_events(task_records(("seen", 10, 8, "kworker")), 0)
+    assert last_rows(tasks.rows)[8]["exe_inode_id"] is None
+
+
 @pytest.mark.parametrize("batches", [1, 3])
 def test_first_sight_after_the_exit_makes_no_new_row(batches: int) -> None:
     records = task_records(("seen", 10, 7, "tail"), ("exit", 30, 7, "tail"), ("seen", 31, 7, "tail"))

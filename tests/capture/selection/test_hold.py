@@ -18,13 +18,13 @@ def charges(*pairs: tuple[int, int]) -> Records:
     """Return `charge` records of (cgroup id, bytes)."""
     records = np.zeros(len(pairs), WIRE["charge"])
     for record, (cgroup_id, delta_bytes) in zip(records, pairs, strict=True):
-        record["cgroup_id"], record["delta_bytes"], record["category"] = cgroup_id, delta_bytes, 3
+        record["cgroup_id"], record["delta_bytes"][3] = cgroup_id, delta_bytes
     return records
 
 
 def sifted(hold: Hold, *pairs: tuple[int, int]) -> list[tuple[int, int]]:
     written, _ = hold.sift("charge", charges(*pairs))
-    return [(int(record["cgroup_id"]), int(record["delta_bytes"])) for record in written]
+    return [(int(record["cgroup_id"]), int(record["delta_bytes"][3])) for record in written]
 
 
 def test_accepted_records_are_released_once_and_in_order() -> None:

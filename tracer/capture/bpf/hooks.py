@@ -13,14 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from tracer.capture.bpf.perf_event import KPROBES
 from tracer.capture.bpf.syscall import RETURN_0, AttachType, ProgramType, attach_program, load_program
-from tracer.kernel.btf import Btf
+from tracer.kernel.btf import Btf, KnownTypes
 from tracer.kernel.probes import Hook, Kind, Signal, Way, needed
 
 FAMILIES: Final = tuple(dict.fromkeys(kind.family for kind in Kind))
 
-_TRIED_ON: Final = "out_of_memory"  # every kernel has this function, and it hardly ever runs
-_KPROBE_EVENTS: Final = Path("/sys/bus/event_source/devices/kprobe/type")
+TRIED_ON: Final = "out_of_memory"
+"""A function that every kernel has, and that hardly ever runs."""
+
 _SYMBOLS: Final = Path("/proc/kallsyms")
 
 
@@ -34,14 +36,13 @@ class Offer:
     @classmethod
     def look(cls, btf: Btf) -> Offer:
         """Return the offer of the running kernel."""
-        reasons = {Kind.FENTRY.value: _why_no_trampolines(btf), Kind.KPROBE.value: _why_no_kprobes()}
-        return cls(btf, {family: why for family, why in reasons.items() if why is not None})
+        return cls(btf, closed_families(btf))
 
     def why_not(self, hook: Hook) -> str | None:
         """Return the reason why a hook is not available; None if no reason is known."""
         if hook.kind.family in self.closed:
             return self.closed[hook.kind.family]
-        if hook.kind is Kind.RAW_TRACEPOINT:
+        if hook.kind is Kind.TYPED_TRACEPOINT:
             what, arguments = "tracepoint", self.btf.tracepoint_arguments(hook.target)
         else:
             what, arguments = "function", self.btf.function_arguments(hook.target)
@@ -68,14 +69,14 @@ class Choice:
 
     @property
     def meaning(self) -> str:
-        """Return `exact`, `approximate` or `absent`."""
-        return "absent" if self.way is None else "approximate" if self.way.approximate else "exact"
+        """Return `exact` or `absent`."""
+        return "absent" if self.way is None else "exact"
 
     def document(self) -> dict[str, str | None]:
         """Return the entry for meta.json."""
         if self.way is None:
             return {"hook": None, "meaning": self.meaning, "detail": f"{self.why_not}: {self.signal.without}"}
-        return {"hook": str(self.way), "meaning": self.meaning, "detail": self.way.approximate}
+        return {"hook": str(self.way), "meaning": self.meaning, "detail": ""}
 
 
 def choose(
@@ -100,13 +101,19 @@ def _choose(offer: Offer, signal: Signal, forced: str | None, refused: Mapping[W
     return Choice(signal, None, "; ".join(dict.fromkeys(reasons)))
 
 
-def _why_no_trampolines(btf: Btf) -> str | None:
-    function = btf.function(_TRIED_ON)
+def closed_families(types: Btf | KnownTypes) -> dict[str, str]:
+    """Return the families of hooks that the running kernel closes -> the reason."""
+    reasons = {Kind.FENTRY.value: _why_no_trampolines(types), Kind.KPROBE.value: _why_no_kprobes()}
+    return {family: why for family, why in reasons.items() if why is not None}
+
+
+def _why_no_trampolines(types: Btf | KnownTypes) -> str | None:
+    function = types.function(TRIED_ON)
     if function is None:
         return "the kernel's BTF has no functions"
     try:
         program = load_program(
-            RETURN_0, ProgramType.TRACING, "trial", attach_type=AttachType.TRACE_FENTRY, function=function
+            RETURN_0, ProgramType.TRACING, "trial", attach_type=AttachType.TRACE_FENTRY, target=function
         )
         try:
             os.close(attach_program(program))
@@ -118,6 +125,6 @@ def _why_no_trampolines(btf: Btf) -> str | None:
 
 
 def _why_no_kprobes() -> str | None:
-    if not _KPROBE_EVENTS.exists():
+    if not KPROBES.exists():
         return "this kernel has no kprobes"
     return None

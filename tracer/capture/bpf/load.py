@@ -4,41 +4,56 @@ from __future__ import annotations
 
 import mmap
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from tracer.capture.bpf.attach import Attacher
-from tracer.capture.bpf.bcc_module import BccSymbols, find_bcc
-from tracer.capture.bpf.compiler import Compilation
+from tracer.capture.bpf.compiled.cache import Cache, cache_folder
+from tracer.capture.bpf.compiled.compiler import Compilation, Source
+from tracer.capture.bpf.compiled.sources import source_text
 from tracer.capture.bpf.hooks import Choice, Offer, choose
-from tracer.capture.bpf.maps import Map
-from tracer.capture.bpf.object_cache import ObjectCache, cache_folder
-from tracer.capture.bpf.sources import bpf_folder, source_text
-from tracer.capture.bpf.syscall import Runs, machine, run_program
+from tracer.capture.bpf.maps import Element, Map
+from tracer.capture.bpf.syscall import TEST_RUN_ARGS, Runs, machine, run_program
 from tracer.errors import TracerError
 from tracer.kernel import struct_header
-from tracer.kernel.btf import Btf
-from tracer.kernel.probes import Hook, Kind, Way
+from tracer.kernel.btf import VMLINUX, Btf
+from tracer.kernel.probes import Hook, Way
+from tracer.kernel.process.priority import Urgency
 from tracer.wire.streams import RING_BYTES, STREAMS
 
 WANTED_PATHS: Final = 2048
 """The number of paths that the BPF program can watch for new cgroups."""
 
+ACCOUNTS: Final = 4096
+"""The number of memcgs that the ledger can have at the same time."""
+
 _ROOTS: Final = 16384
+SAMPLED: Final = 16384
+"""The number of memcgs that can be sampled (bpf/samples.bpf.c)."""
+
+SAMPLES_A_RUN: Final = 32
+_VERIFIERS: Final = 2
 _COMBINE_NS: Final = 10_000_000  # how long a BPF program may hold a sum of charges back
 _CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no name for it
 
 _RUN_BY_US: Final = (
-    "drain",
-    "find_cpu_offset",
+    "close_account",
+    "find_cpu_offsets",
     "find_map",
-    "find_registers",
     "find_memcg",
+    "find_stalled",
+    "find_unflushed",
+    "free_some_slots",
+    "look",
     "look_again",
-    "read_memcg",
-    "settle",
+    "prime",
+    "sample_memcgs",
+    "tick",
 )
 
 
@@ -50,28 +65,26 @@ def watching(hook: Hook) -> Hook:
 class Programs:
     """The BPF programs of a recording and their maps.
 
-    Compiling takes most of a recorder's start. It runs in a child from here on: call `wait` before any other
-    method.
+    A thread loads them from here on, after a child has compiled them, unless they are cached: call `wait`
+    before any other method.
 
     `version` is that of the cgroup hierarchy with the memory controller. `trace_all`: trace every cgroup, not
     only the selected ones (capture/bpf/roots.py). `ring_pages`: name -> pages of rings that differ from
     `RING_BYTES`. `forced`: the family of hooks to prefer (`Kind.family`). `stacks_bytes`: the bytes that a
-    process charges for each sample of its stack; None: no samples. Raises TracerError if BCC is not
-    installed, or if the kernel lacks a structure that all programs read.
+    process charges for each sample of its stack; None: no samples. `btf` is the file with the kernel's types.
+    Raises TracerError if the kernel has none.
     """
 
     def __init__(
         self,
-        btf: Btf,
         *,
         version: int,
         trace_all: bool = False,
         ring_pages: Mapping[str, int] | None = None,
         forced: str | None = None,
         stacks_bytes: int | None = None,
+        btf: Path = VMLINUX,
     ) -> None:
-        if (unfit := struct_header.why_unfit(btf)) is not None:
-            raise TracerError(f"{unfit}; see memcg-tracer doctor")
         self.cpus = _possible_cpus()
         self._version = version
         self._ring_pages = {name: size // mmap.PAGESIZE for name, size in RING_BYTES.items()}
@@ -81,32 +94,42 @@ class Programs:
         self._forced = forced
         self._stacks_bytes = stacks_bytes
         self._refused: dict[Way, str] = {}
-        self._offer = Offer.look(btf)
-        self._bcc = find_bcc()
+        self._is_detached = False
+        self._asked = (self.cpus, _tick_ns(), version, trace_all, self._ring_pages, forced, stacks_bytes)
+        self.choices: list[Choice] = []
         self._begin_compiling()
 
     def _begin_compiling(self) -> None:
         """Begin to compile for the first way of each signal that the kernel has not refused."""
-        self.choices = choose(self._offer, self._version, forced=self._forced, refused=self._refused)
-        hooks = [hook for choice in self.choices for hook in _hooks(choice)]
-        hooks += [watching(hook) for hook in self.ledger_hooks]
         self._attacher: Attacher | None = None
-        self._compilation = Compilation(
-            self._bcc,
-            source_text(self._btf, hooks),
-            self._flags(),
-            include=bpf_folder() / "include",
-            cache=ObjectCache(cache_folder()),
-        )
+        asked = (*self._asked, list(self._refused.items()))
+        self._compilation = Compilation(self._compose, asked, Cache(cache_folder()), self._btf)
+        # The kernel verifies while we import. The thread is as urgent as the main thread, which waits for it.
+        thread = ThreadPoolExecutor(1, "load", Urgency)
+        self._loading = thread.submit(self._load_all)
+        thread.shutdown(wait=False)
+
+    def _compose(self, btf: Btf, closed: Mapping[str, str]) -> Source:
+        """Return what is to be compiled for a kernel. Raises TracerError if it lacks a structure that all
+        programs read.
+        """
+        if (unfit := struct_header.why_unfit(btf)) is not None:
+            raise TracerError(f"{unfit}; see memcg-tracer doctor")
+        offer = Offer(btf, closed)
+        self.choices = choose(offer, self._version, forced=self._forced, refused=self._refused)
+        hooks = [hook for choice in self.choices for hook in self._hooks(choice)]
+        hooks += [watching(hook) for hook in self.counter_hooks()]
+        return Source(source_text(btf, hooks), self._flags(), self.choices)
 
     def wait(self, warn: Callable[[str], None]) -> None:
         """Wait until the programs are compiled and loaded.
 
         If the kernel refuses the program of a way, `warn` gets a line and the next way is tried. Raises
-        TracerError if a required signal has no way left.
+        TracerError if a required signal has no way left, if BCC is needed and not installed, or if the kernel
+        is unfit.
         """
         try:
-            while (refusal := self._load_all()) is not None:
+            while (refusal := self._loading.result()) is not None:
                 way, why = refusal
                 self._refused[way] = why
                 warn(f"{why}: going on without {way}")
@@ -118,28 +141,40 @@ class Programs:
 
     def _load_all(self) -> tuple[Way, str] | None:
         """Load the chosen programs. Return the first way that the kernel refuses, and why."""
+        unit = self._compilation.result()
+        self.choices, self.types = unit.choices, unit.types
         for choice in self.choices:
             if choice.way is None and choice.signal.required:
                 raise TracerError(
                     f"{choice.signal.name} is not available: {choice.why_not} ({choice.signal.without}); "
                     "see memcg-tracer doctor"
                 )
-        self._attacher = Attacher(self._compilation.result(), self._btf, self._bcc.lib, self.cpus)
-        for name in _RUN_BY_US:
-            self._attacher.load_runnable(name)
-        for choice in self.choices:
-            for hook in _hooks(choice):
-                try:
-                    self._attacher.load(hook)
-                except TracerError as error:
-                    assert choice.way is not None
-                    return choice.way, str(error).removesuffix("; see memcg-tracer doctor")
+        attacher = self._attacher = Attacher(unit.object_file, unit.types, self.cpus)
+        ways = {hook: one.way for one in self.choices if one.way for hook in self._hooks(one)}
+        with ThreadPoolExecutor(_VERIFIERS, "verify", Urgency) as threads:
+            runnable = threads.map(attacher.load_runnable, _RUN_BY_US)
+            hooked = [threads.submit(attacher.load, hook) for hook in ways]
+        deque(runnable, 0)  # raises the first refusal
+        for way, loaded in zip(ways.values(), hooked, strict=True):
+            try:
+                loaded.result()
+            except TracerError as error:
+                return way, str(error).removesuffix("; see memcg-tracer doctor")
         return None
 
-    @property
-    def ledger_hooks(self) -> list[Hook]:
-        """Return the hooks that report changes of the ledger's counters."""
-        return [hook for c in self.choices if c.signal.stream == "charge" for hook in _hooks(c)]
+    def counter_hooks(self, *names: str) -> list[Hook]:
+        """Return the hooks of the calibration signals with these names; of all without a name."""
+        return [
+            hook
+            for choice in self.choices
+            if choice.signal.is_calibration and (not names or choice.signal.name in names)
+            for hook in _all_hooks(choice)
+        ]
+
+    def _hooks(self, choice: Choice) -> tuple[Hook, ...]:
+        """Return the hooks that are attached during the trace."""
+        samples = self._stacks_bytes and choice.signal.required
+        return () if choice.signal.is_calibration and not samples else _all_hooks(choice)
 
     @property
     def _loaded(self) -> Attacher:
@@ -150,14 +185,15 @@ class Programs:
         flags = [f"-D{machine().macro}", f"-DPAGE_SIZE={mmap.PAGESIZE}UL", f"-DTRACER_CPUS={self.cpus}"]
         flags += [f"-DTRACER_COMBINE_TICKS={max(_COMBINE_NS // _tick_ns(), 1)}"]
         flags += [f"-DTRACER_TICK_NS={_tick_ns()}"]
-        flags += [f"-DTRACER_ROOTS={_ROOTS}", f"-DTRACER_WANTED_PATHS={WANTED_PATHS}"]
+        flags += [f"-DTRACER_ACCOUNTS={ACCOUNTS}", f"-DTRACER_ROOTS={_ROOTS}"]
+        flags += [f"-DTRACER_WANTED_PATHS={WANTED_PATHS}"]
+        flags += [f"-DTRACER_SAMPLED={SAMPLED}", f"-DTRACER_SAMPLES_A_RUN={SAMPLES_A_RUN}"]
+        flags += [f"-DTEST_RUN_ARGS={TEST_RUN_ARGS}"]
         flags += [f"-D{name.upper()}_RING_PAGES={pages}" for name, pages in self._ring_pages.items()]
-        if any(hook.kind is not Kind.RAW_TRACEPOINT for hook in self.ledger_hooks):
-            flags += ["-DLEDGER_BY_FUNCTION"]
         flags += ["-DTRACE_ALL"] if self._trace_all else []
         flags += ["-DCGROUP_V1"] if self._version == 1 else []
         flags += [f"-DSTACKS_BYTES={self._stacks_bytes}ULL"] if self._stacks_bytes else []
-        return [*flags, "-Wno-unused-function"]
+        return [*flags, "-g0", "-Wno-unused-function"]
 
     def run(self, name: str, args: Sequence[int] = (), cpu: int | None = None) -> int:
         """Run a program once, on `cpu` or on any CPU, and return its result. Raises OSError."""
@@ -165,7 +201,7 @@ class Programs:
 
     def map(self, name: str) -> Map:
         """Return a map by its name in the sources."""
-        return self._loaded.maps[name]
+        return self._loaded.map(name)
 
     @property
     def streams(self) -> list[str]:
@@ -192,7 +228,7 @@ class Programs:
     def _attach(self, choice: Choice, warn: Callable[[str], None]) -> Choice:
         attached = []
         try:
-            for hook in _hooks(choice):
+            for hook in self._hooks(choice):
                 self.attach_hook(hook)
                 attached.append(hook)
         except TracerError as error:
@@ -216,42 +252,86 @@ class Programs:
         """Return how often a hook's program ran, and how long, with statistics enabled. Raises OSError."""
         return self._loaded.runs(hook)
 
+    def run_ns(self, stream: str | None = None) -> int:
+        """Return the run time of all programs, or of those of a stream, while statistics were enabled.
+
+        Raises OSError.
+        """
+        if stream is None:
+            return self._loaded.run_ns()
+        hooks = {hook for c in self.choices if c.signal.stream == stream for hook in self._hooks(c)}
+        return sum(self.runs(hook).total_ns for hook in hooks)
+
+    def skipped(self) -> Counter[str]:
+        """Return stream -> events at which the kernel skipped a program of it, in any cgroup: a task was
+        preempted inside the same program on that CPU. Raises OSError.
+        """
+        counts: Counter[str] = Counter()
+        for choice in self.choices:
+            if not choice.signal.is_calibration:
+                counts[choice.signal.stream] += sum(self.runs(hook).skipped for hook in self._hooks(choice))
+        return counts
+
     def detach_all(self) -> None:
         """Detach all programs. Maps and rings stay readable."""
         self._loaded.detach_all()
+        self._is_detached = True
 
     def drain(self) -> bool:
-        """Send the sums that wait, on the CPUs that have any. Return whether all were sent."""
-        states = self.map("combine_state")
-        for cpu, state in enumerate(states[0]):
-            if state.waiting:
-                with suppress(OSError):  # the CPU is offline: nothing of ours runs there
-                    self.run("drain", cpu=cpu)
-        return not any(state.waiting for state in states[0])
+        """Cut the slices of the traced tasks that run now, and send the sums and runs that wait, on CPUs with
+        any. Return whether anything was active before (`is_active`).
 
-    @property
-    def counts_reclaim(self) -> bool:
-        """Return whether the kernel's scans and steals are counted (bpf/shared/reclaim_counts.h)."""
-        counting = any(choice.signal.name == "reclaim counts" and choice.way for choice in self.choices)
-        return counting or struct_header.reclaim_counts_are_node_stats(self._btf)
+        The program of the kernel's timers does the same every 10 ms.
+        """
+        waiting, running = self._waiting_cpus()
+        for cpu in {*waiting, *running}:
+            with suppress(OSError):  # the CPU is offline: nothing of ours runs there
+                self.run("tick", [self._is_detached], cpu)
+        return self._are_active(waiting, running)
 
-    def kernel_symbol_at(self, address: int) -> str | None:
-        """Return the kernel's symbol+offset at an address, from a table that BCC reads at the first call."""
-        name: bytes = self._bcc.BPF.ksym(address, show_offset=True)
-        return None if name.startswith(b"[unknown]") else name.decode(errors="backslashreplace")
+    def is_busy(self) -> bool:
+        """Return whether sums or runs wait on any CPU."""
+        return bool(self._waiting_cpus()[0])
 
-    def bcc_symbols(self, tgid: int) -> BccSymbols:
-        """Return BCC's symbol table of a process, as of now."""
-        return BccSymbols(self._bcc, tgid)
+    def is_active(self) -> bool:
+        """Return whether sums or runs wait on any CPU, or a traced task runs there. Without a filter, all
+        tasks are traced, this process included: only what they change counts.
+        """
+        return self._are_active(*self._waiting_cpus())
+
+    def _are_active(self, waiting: list[int], running: list[int]) -> bool:
+        return bool(waiting or (running and not self._trace_all))
+
+    def rest(self, is_resting: bool) -> None:
+        """Have the first event from now on wake this process (`fds` of the rings), or none."""
+        self.map("resting")[0] = is_resting
+
+    def _waiting_cpus(self) -> tuple[list[int], list[int]]:
+        """Return the CPUs on which sums or runs wait, and those on which a traced task runs."""
+        waiting, running = [], []
+        slices, page_runs = (element.read() for element in self._cpu_states)
+        for cpu in range(self.cpus):
+            task = slices[cpu]
+            runs = (run for of_task in page_runs[cpu].sets for run in of_task.runs)
+            if task.waiting or any(run.record.folios for run in runs):
+                waiting.append(cpu)
+            if task.is_running:
+                running.append(cpu)
+        return waiting, running
+
+    @cached_property
+    def _cpu_states(self) -> tuple[Element, Element]:
+        return self.map("slices").element(0), self.map("page_runs").element(0)
 
     def close(self) -> None:
         """Detach everything and free the maps."""
         self._compilation.stop()
+        self._loading.exception()  # wait for the thread
         if self._attacher is not None:
             self._attacher.close()
 
 
-def _hooks(choice: Choice) -> tuple[Hook, ...]:
+def _all_hooks(choice: Choice) -> tuple[Hook, ...]:
     return choice.way.hooks if choice.way else ()
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import json
+import mmap
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Final
 
-from tracer.capture.bpf import syscall
-from tracer.capture.bpf.object_file import MapDefinition
+from tracer.capture.bpf import map_batches, syscall
+from tracer.capture.bpf.compiled.object_file import MapDefinition
 
 _PER_CPU_KINDS: Final = (5, 6, 10)  # percpu_hash, percpu_array, lru_percpu_hash in enum bpf_map_type
+
+_ALIGNMENT: Final = 8  # of the values of an array or a per-CPU map
 
 _C_TYPES: Final = {
     "char": ctypes.c_char,
@@ -28,6 +31,23 @@ _C_TYPES: Final = {
     "unsigned long long": ctypes.c_uint64,
 }
 """BCC's names of C types; it describes a pointer as one of the integers."""
+
+
+class Element:
+    """An element of an array, read again and again into the same memory: one system call, and no objects."""
+
+    def __init__(self, map_fd: int, key: Any, value: Any) -> None:
+        self._value = value
+        self._key = key  # `_look_up` holds its address
+        self._look_up = syscall.lookup(map_fd, key, value)
+
+    def read(self) -> Any:
+        """Return the value; in a per-CPU map, an array by CPU number. The next call changes it.
+
+        Raises OSError.
+        """
+        self._look_up()
+        return self._value
 
 
 class Map:
@@ -49,6 +69,14 @@ class Map:
             flags=definition.flags,
             name=definition.name,
         )
+
+    @property
+    def _value_bytes(self) -> int:
+        """Return the size of what a key has: in a per-CPU map each CPU's value is aligned
+        (bpf_map_value_size in kernel/bpf/syscall.c).
+        """
+        size = self._definition.value_size
+        return size if self._cpus is None else -(-size // _ALIGNMENT) * _ALIGNMENT * self._cpus
 
     @cached_property
     def key_type(self) -> Any:
@@ -75,39 +103,55 @@ class Map:
             value if isinstance(value, self.value_type) else self.value_type(value),
         )
 
-    def keys(self) -> Iterator[Any]:
-        """Yield the keys as ctypes objects. A key that is added or removed meanwhile may be missed or
-        repeated.
+    def share(self) -> mmap.mmap:
+        """Map the elements of an array that was made with BPF_F_MMAPABLE; each begins at a multiple of 8
+        bytes (array_map_mmap in kernel/bpf/arraymap.c). Raises OSError.
         """
-        key, following = None, self.key_type()
-        while syscall.next_key(self.fd, key, following):
-            yield following
-            key, following = following, self.key_type()
+        size = -(-self._definition.value_size // _ALIGNMENT) * _ALIGNMENT * self._definition.max_entries
+        return mmap.mmap(self.fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+
+    def element(self, key: int) -> Element:
+        """Return an element to be read often."""
+        values = self.value_type * self._cpus if self._cpus else self.value_type
+        assert not self._cpus or ctypes.sizeof(self.value_type) % _ALIGNMENT == 0
+        return Element(self.fd, self.key_type(key), values())
 
     def items(self) -> Iterator[tuple[Any, Any]]:
-        """Yield keys and values as ctypes objects."""
-        for key in self.keys():
-            value = self._lookup(key)
-            if value is not None:
-                yield key, value
+        """Yield the keys and the values of a hash map as ctypes objects."""
+        keys, values = self.read_elements()
+        key_bytes, value_bytes = self._definition.key_size, self._definition.value_size
+        for number in range(len(keys) // key_bytes):
+            yield (
+                self.key_type.from_buffer(keys, number * key_bytes),
+                self.value_type.from_buffer(values, number * value_bytes),
+            )
+
+    def read_elements(self) -> tuple[bytearray, bytearray]:
+        """Return all keys and all values, each one after the other. Raises OSError.
+
+        A value of a per-CPU map is one for each CPU.
+        """
+        return map_batches.read_elements(
+            self.fd,
+            key_bytes=self._definition.key_size,
+            value_bytes=self._value_bytes,
+            entries=self._definition.max_entries,
+        )
 
     def delete(self, key: int | bytes) -> bool:
         """Remove a key. Return False if it was not in the map."""
         return syscall.delete_element(self.fd, self.key_type(key))
 
     def _lookup(self, key: Any) -> Any:
-        """Return the value of a key, or None.
-
-        In a per-CPU map each CPU's value is aligned to 8 bytes (bpf_map_value_size in kernel/bpf/syscall.c).
-        """
+        """Return the value of a key, or None."""
         if self._cpus is None:
             value = self.value_type()
             return value if syscall.lookup_element(self.fd, key, value) else None
-        stride = -(-self._definition.value_size // 8) * 8
-        values = ctypes.create_string_buffer(stride * self._cpus)
+        values = ctypes.create_string_buffer(self._value_bytes)
         if not syscall.lookup_element(self.fd, key, values):
             return None
-        return [self.value_type.from_buffer_copy(values, stride * cpu) for cpu in range(self._cpus)]
+        starts = range(0, self._value_bytes, self._value_bytes // self._cpus)
+        return [self.value_type.from_buffer_copy(values, start) for start in starts]
 
 
 def _sized(description: Any, size: int) -> Any:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import mmap
+from collections import Counter
 from itertools import takewhile
 
+import numpy as np
+
 from tracer.capture.bpf.load import Programs
+from tracer.categories import CATEGORIES
 from tracer.wire.streams import LOSSES
 
 
 def residue(programs: Programs) -> dict[tuple[int, int], int]:
     """Return (cgroup id, category) -> bytes of lost sums; exact once all programs are detached."""
-    return {(int(k.cgroup_id), int(k.category)): int(v.value) for k, v in programs.map("residue").items()}
+    units = [category.unit_bytes(mmap.PAGESIZE) for category in CATEGORIES]
+    return {
+        (int(cgroup_id.value), number): int(value) * unit
+        for cgroup_id, sums in programs.map("residue").items()
+        for number, (value, unit) in enumerate(zip(sums.values, units, strict=True))
+        if value
+    }
 
 
 def unfinished_swap_io(programs: Programs) -> bytes:
@@ -18,18 +29,12 @@ def unfinished_swap_io(programs: Programs) -> bytes:
     return b"".join(bytes(record) for _, record in programs.map("swap_ios").items())
 
 
-def reclaim_counts(programs: Programs, cgroup_id: int) -> dict[str, int]:
-    """Return the kernel's counts of pages scanned and stolen from a cgroup since the recording began.
-
-    {}: they are not counted here.
+def unsent_runs(programs: Programs) -> bytes:
+    """Return the records of runs that no CPU sent, one after the other. Drain first: the rest are of CPUs
+    that are offline.
     """
-    if not programs.counts_reclaim:
-        return {}
-    try:
-        counts = programs.map("reclaim_counts")[cgroup_id]
-    except KeyError:
-        return {"pgscan": 0, "pgsteal": 0}
-    return {"pgscan": int(counts.pgscan), "pgsteal": int(counts.pgsteal)}
+    runs = (run for cpu in programs.map("page_runs")[0] for one in cpu.sets for run in one.runs)
+    return b"".join(bytes(run.record) for run in runs if run.record.folios)
 
 
 def stack_at(programs: Programs, stack_id: int) -> list[int]:
@@ -41,7 +46,8 @@ def stack_at(programs: Programs, stack_id: int) -> list[int]:
     return list(takewhile(bool, addresses))
 
 
-def lost(programs: Programs) -> dict[str, int]:
-    """Return each name of `LOSSES` -> records lost since the recording began."""
-    counts = programs.map("lost")
-    return {name: sum(count.value for count in counts[number]) for number, name in enumerate(LOSSES.names)}
+def lost(programs: Programs) -> Counter[str]:
+    """Return name of `LOSSES` -> records for which the programs found no room since the recording began."""
+    _, counts = programs.map("lost").read_elements()
+    lost = np.frombuffer(counts, "<u8").reshape(len(LOSSES.names), -1).sum(axis=1)
+    return Counter(dict(zip(LOSSES.names, lost.tolist(), strict=True)))

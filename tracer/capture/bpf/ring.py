@@ -1,26 +1,31 @@
 """Read a BPF ring buffer as an array.
 
 A ring (kernel/bpf/ringbuf.c) is a page with the consumer's position, a page with the producer's position, and
-the data. The data is mapped twice in a row, so that no record is cut at the end. Each record has a header of
-8 bytes: its length with two flag bits, and an offset for the kernel's own use. All records of one ring have
-the same size, so the data between the two positions is a NumPy array with a constant stride: a read costs
-one copy, and no work per event.
+the data. Each record has a header of 8 bytes: its length with two flag bits, and an offset for the kernel's
+own use. All records of one ring have the same size, so the data between the two positions is a NumPy array
+with a constant stride: a read costs one copy, and no work per event. The kernel offers the data twice in a
+row, so that no record is cut at the end. One of the two is mapped: the other would count twice as memory.
 """
 
 from __future__ import annotations
 
 import mmap
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from tracer.capture.bpf.load import Programs
 from tracer.errors import TracerError
+from tracer.wire.dtypes import WIRE
 
 Records = npt.NDArray[np.void]
 """Wire records of one stream, as a structured array (tracer.wire)."""
 
+_WAKE: Final = np.dtype([("nothing", "<u8")])  # a record of the ring that only wakes
 _BUSY: Final = 1 << 31  # BPF_RINGBUF_BUSY_BIT: reserved, not yet submitted
 _HEADER_BYTES: Final = 8  # BPF_RINGBUF_HDR_SZ
 
@@ -49,14 +54,15 @@ class Ring:
         try:
             self._consumer_map = mmap.mmap(fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
             self._producer_map = mmap.mmap(
-                fd, page + 2 * data_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
+                fd, page + data_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
             )
         except OSError as error:
             raise TracerError(f"cannot map a BPF ring buffer: {error.strerror}") from error
         self._consumer = np.frombuffer(self._consumer_map, "<u8", 1)
         self._producer = np.frombuffer(self._producer_map, "<u8", 1)
+        self._none = np.empty(0, record)
         self._barrier = threading.Lock()
-        self._data_offset = page
+        self._data = np.frombuffer(self._producer_map, np.uint8, data_bytes, page)
 
     def read(self) -> Records:
         """Return a copy of the waiting records, oldest first, and free their space in the ring.
@@ -69,24 +75,42 @@ class Ring:
         # the barrier that keeps this CPU from reading the header before the position.
         with self._barrier:
             waiting = int(self._producer[0]) - begin
-        # At most a whole ring waits, and the double mapping makes it contiguous.
-        frames = np.frombuffer(
-            self._producer_map,
-            self._frame,
-            waiting // self._stride,
-            self._data_offset + begin % self._data_bytes,
-        )
-        unfinished = np.flatnonzero(frames["header"] & _BUSY)
-        if len(unfinished):
-            frames = frames[: unfinished[0]]
-        if len(frames) and (frames["header"][0] != self._length):
+        if not waiting:
+            return self._none
+        positions = (begin + np.arange(0, waiting, self._stride)) % self._data_bytes
+        headers = self._data.view("<u4")[positions // 4]
+        if int(headers[0]) & ~_BUSY != self._length:
             raise TracerError("a BPF ring holds records of another size than expected: was events.h changed?")
-        records = frames["record"].copy()
-        self._consumer[0] = begin + len(frames) * self._stride
+        unfinished = np.flatnonzero(headers & _BUSY)
+        count = int(unfinished[0]) if len(unfinished) else len(headers)
+        records = (
+            self._bytes(begin % self._data_bytes, count * self._stride).view(self._frame)["record"].copy()
+        )
+        self._consumer[0] = begin + count * self._stride
         return records
+
+    def _bytes(self, begin: int, length: int) -> npt.NDArray[np.uint8]:
+        """Return a part of the data, which may go on at the beginning of the ring."""
+        beyond = begin + length - self._data_bytes
+        if beyond <= 0:
+            return self._data[begin : begin + length]
+        return np.concatenate((self._data[begin:], self._data[:beyond]))
 
     def close(self) -> None:
         """Unmap the ring."""
-        del self._consumer, self._producer
+        del self._consumer, self._producer, self._data
         self._consumer_map.close()
         self._producer_map.close()
+
+
+@contextmanager
+def rings_of(programs: Programs) -> Iterator[Mapping[str, Ring]]:
+    """Map the rings of the streams, by name, and the one that only wakes ("wake")."""
+    with ExitStack() as mapped:
+        rings = {}
+        for name in (*programs.streams, "wake"):
+            rings[name] = Ring(
+                programs.ring_fd(name), programs.ring_bytes(name), _WAKE if name == "wake" else WIRE[name]
+            )
+            mapped.callback(rings[name].close)
+        yield rings

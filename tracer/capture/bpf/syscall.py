@@ -5,30 +5,31 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import IntEnum
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from tracer.errors import TracerError
 
 
 class Machine(NamedTuple):
-    """An architecture: its macro in bpf/shared/syscalls.h, and the number of bpf(2)."""
+    """An architecture: its macro in bpf/shared/syscalls.h, the numbers of bpf(2) and perf_event_open(2)."""
 
     macro: str
     bpf_number: int
+    perf_number: int
 
 
 _MACHINES: Final = {
-    "x86_64": Machine("TRACER_X86_64", 321),
-    "aarch64": Machine("TRACER_ARM64", 280),
+    "x86_64": Machine("TRACER_X86_64", 321, 298),
+    "aarch64": Machine("TRACER_ARM64", 280, 241),
 }
 _BPF_MAP_CREATE: Final = 0
 _BPF_MAP_LOOKUP_ELEM: Final = 1
 _BPF_MAP_UPDATE_ELEM: Final = 2
 _BPF_MAP_DELETE_ELEM: Final = 3
-_BPF_MAP_GET_NEXT_KEY: Final = 4
 _BPF_PROG_LOAD: Final = 5
 _BPF_PROG_TEST_RUN: Final = 10
 _BPF_OBJ_GET_INFO_BY_FD: Final = 15
@@ -38,7 +39,8 @@ _BPF_F_TEST_RUN_ON_CPU: Final = 1
 _BPF_STATS_RUN_TIME: Final = 0
 _NAME_BYTES: Final = 16  # BPF_OBJ_NAME_LEN
 _LOAD_TRIES: Final = 5  # a signal interrupts the verifier (EAGAIN from do_check in kernel/bpf/verifier.c)
-_ARGS: Final = 12  # MAX_BPF_FUNC_ARGS: the limit of bpf_prog_test_run_raw_tp() in net/bpf/test_run.c
+TEST_RUN_ARGS: Final = 12
+"""MAX_BPF_FUNC_ARGS: the limit of bpf_prog_test_run_raw_tp() in net/bpf/test_run.c."""
 
 
 class _TestRunAttr(ctypes.Structure):
@@ -69,11 +71,6 @@ def machine() -> Machine:
         return _MACHINES[platform.machine()]
     except KeyError:
         raise TracerError(f"{platform.machine()} is not supported: use {' or '.join(_MACHINES)}") from None
-
-
-def syscall_number() -> int:
-    """Return the number of bpf(2) on this architecture."""
-    return machine().bpf_number
 
 
 class _ProgLoadAttr(ctypes.Structure):
@@ -125,9 +122,7 @@ class _MapCreateAttr(ctypes.Structure):
 
 
 class _ElementAttr(ctypes.Structure):
-    """The member of union bpf_attr for elements of a map; for BPF_MAP_GET_NEXT_KEY `value` is the next
-    key.
-    """
+    """The member of union bpf_attr for an element of a map."""
 
     _fields_ = (
         ("map_fd", ctypes.c_uint32),
@@ -163,6 +158,7 @@ class _ProgramInfo(ctypes.Structure):
         ("before_", ctypes.c_uint64 * 24),
         ("run_time_ns", ctypes.c_uint64),
         ("run_cnt", ctypes.c_uint64),
+        ("recursion_misses", ctypes.c_uint64),
     )
 
 
@@ -173,10 +169,14 @@ class _EnableStatsAttr(ctypes.Structure):
 
 
 class Runs(NamedTuple):
-    """Number and total duration of a program's runs while statistics were enabled."""
+    """Number and total duration of a program's runs while statistics were enabled.
+
+    `skipped` counts the events at which the kernel did not run it, at any time (bpf_prog_inc_misses_counter).
+    """
 
     times: int
     total_ns: int
+    skipped: int = 0
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -188,7 +188,7 @@ def run_program(program_fd: int, args: Sequence[int] = (), cpu: int | None = Non
     Without `cpu` it runs in the calling task; with `cpu`, in an interrupt on that CPU, whatever runs there.
     Raises OSError if the kernel refuses (ENXIO: the CPU is offline).
     """
-    context = (ctypes.c_uint64 * _ARGS)(*args)
+    context = (ctypes.c_uint64 * TEST_RUN_ARGS)(*args)
     attr = _TestRunAttr(
         prog_fd=program_fd,
         ctx_size_in=ctypes.sizeof(context),
@@ -196,18 +196,18 @@ def run_program(program_fd: int, args: Sequence[int] = (), cpu: int | None = Non
         flags=0 if cpu is None else _BPF_F_TEST_RUN_ON_CPU,
         cpu=cpu or 0,
     )
-    _bpf(_BPF_PROG_TEST_RUN, attr)
+    bpf(_BPF_PROG_TEST_RUN, attr)
     return int(attr.retval)
 
 
 def create_map(
-    kind: int, *, key_size: int, value_size: int, entries: int, flags: int = 0, name: str = ""
+    kind: int, *, key_size: int, value_size: int, entries: int, flags: int = 0, inner: int = 0, name: str = ""
 ) -> int:
     """Create a map of a kind (enum bpf_map_type) and return its descriptor. Raises OSError.
 
-    The memory is charged to the caller's cgroup.
+    `inner` is a map like those that a map of maps holds. The memory is charged to the caller's cgroup.
     """
-    return _bpf(
+    return bpf(
         _BPF_MAP_CREATE,
         _MapCreateAttr(
             map_type=kind,
@@ -215,6 +215,7 @@ def create_map(
             value_size=value_size,
             max_entries=entries,
             map_flags=flags,
+            inner_map_fd=inner,
             map_name=name.encode()[: _NAME_BYTES - 1],
         ),
     )
@@ -241,6 +242,12 @@ def lookup_element(map_fd: int, key: Any, value: Any) -> bool:
     return _is_there(_BPF_MAP_LOOKUP_ELEM, map_fd, key, value)
 
 
+def lookup(map_fd: int, key: Any, value: Any) -> Callable[[], object]:
+    """Return a function that reads the value of `key`, which exists, into `value`. It raises OSError."""
+    attr = _element_attr(map_fd, key, value)
+    return lambda: bpf(_BPF_MAP_LOOKUP_ELEM, attr)
+
+
 def update_element(map_fd: int, key: Any, value: Any) -> None:
     """Set the value of `key`, whether or not it is in the map. Raises OSError."""
     _element(_BPF_MAP_UPDATE_ELEM, map_fd, key, value)
@@ -249,14 +256,6 @@ def update_element(map_fd: int, key: Any, value: Any) -> None:
 def delete_element(map_fd: int, key: Any) -> bool:
     """Remove `key`. Return False if it was not in the map. Raises OSError."""
     return _is_there(_BPF_MAP_DELETE_ELEM, map_fd, key, None)
-
-
-def next_key(map_fd: int, key: Any, into: Any) -> bool:
-    """Read the key after `key` into `into`; the first if `key` is None. Return False after the last one.
-
-    Raises OSError.
-    """
-    return _is_there(_BPF_MAP_GET_NEXT_KEY, map_fd, key, into)
 
 
 def _is_there(command: int, map_fd: int, key: Any, value: Any) -> bool:
@@ -268,12 +267,15 @@ def _is_there(command: int, map_fd: int, key: Any, value: Any) -> bool:
 
 
 def _element(command: int, map_fd: int, key: Any, value: Any) -> None:
-    attr = _ElementAttr(
+    bpf(command, _element_attr(map_fd, key, value))
+
+
+def _element_attr(map_fd: int, key: Any, value: Any) -> _ElementAttr:
+    return _ElementAttr(
         map_fd=map_fd,
-        key=0 if key is None else ctypes.addressof(key),
+        key=ctypes.addressof(key),
         value=0 if value is None else ctypes.addressof(value),
     )
-    _bpf(command, attr)
 
 
 class ProgramType(IntEnum):
@@ -292,6 +294,7 @@ class AttachType(IntEnum):
     """The values of enum bpf_attach_type of tracing programs; NONE for other programs."""
 
     NONE = 0
+    TRACE_RAW_TP = 23
     TRACE_FENTRY = 24
     TRACE_FEXIT = 25
 
@@ -302,13 +305,13 @@ def load_program(
     name: str,
     *,
     attach_type: AttachType = AttachType.NONE,
-    function: int = 0,
+    target: int = 0,
     log: ctypes.Array[ctypes.c_char] | None = None,
 ) -> int:
     """Have the kernel verify a program, and return its descriptor. Raises OSError if the kernel refuses.
 
-    A tracing program needs `attach_type` and `function`, the BTF type id of a kernel function. `log` receives
-    the verifier's log.
+    A tracing program needs `attach_type` and `target`, the BTF type id of a kernel function or of a
+    tracepoint's typedef. `log` receives the verifier's log.
     """
     code = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"GPL")
@@ -322,22 +325,20 @@ def load_program(
         log_buf=0 if log is None else ctypes.addressof(log),
         prog_name=name.encode()[: _NAME_BYTES - 1],
         expected_attach_type=attach_type,
-        attach_btf_id=function,
+        attach_btf_id=target,
     )
     for _ in range(_LOAD_TRIES - 1):
         with suppress(BlockingIOError):
-            return _bpf(_BPF_PROG_LOAD, attr)
-    return _bpf(_BPF_PROG_LOAD, attr)
+            return bpf(_BPF_PROG_LOAD, attr)
+    return bpf(_BPF_PROG_LOAD, attr)
 
 
-def attach_program(program_fd: int, tracepoint: str | None = None) -> int:
-    """Attach a program to a raw tracepoint, or a tracing program to its function. Raises OSError.
+def attach_program(program_fd: int) -> int:
+    """Attach a tracing program to its tracepoint or function. Raises OSError.
 
     It stays attached while the returned descriptor is open.
     """
-    name = None if tracepoint is None else ctypes.create_string_buffer(tracepoint.encode())
-    address = 0 if name is None else ctypes.addressof(name)
-    return _bpf(_BPF_RAW_TRACEPOINT_OPEN, _RawTracepointAttr(name=address, prog_fd=program_fd))
+    return bpf(_BPF_RAW_TRACEPOINT_OPEN, _RawTracepointAttr(prog_fd=program_fd))
 
 
 def enable_statistics() -> int:
@@ -345,23 +346,29 @@ def enable_statistics() -> int:
 
     It needs CAP_SYS_ADMIN. Raises OSError if the kernel refuses.
     """
-    return _bpf(_BPF_ENABLE_STATS, _EnableStatsAttr(type=_BPF_STATS_RUN_TIME))
+    return bpf(_BPF_ENABLE_STATS, _EnableStatsAttr(type=_BPF_STATS_RUN_TIME))
 
 
 def program_runs(program_fd: int) -> Runs:
     """Return the measured runs of a program since it was loaded. Raises OSError."""
     info = _object_info(program_fd, _ProgramInfo())
-    return Runs(int(info.run_cnt), int(info.run_time_ns))
+    return Runs(int(info.run_cnt), int(info.run_time_ns), int(info.recursion_misses))
 
 
 def _object_info(fd: int, info: Any) -> Any:
     attr = _ObjectInfoAttr(bpf_fd=fd, info_len=ctypes.sizeof(info), info=ctypes.addressof(info))
-    _bpf(_BPF_OBJ_GET_INFO_BY_FD, attr)
+    bpf(_BPF_OBJ_GET_INFO_BY_FD, attr)
     return info
 
 
-def _bpf(command: int, attr: ctypes.Structure) -> int:
-    result = int(_libc.syscall(syscall_number(), command, ctypes.byref(attr), ctypes.sizeof(attr)))
+@cache
+def _bpf_number() -> int:
+    return machine().bpf_number
+
+
+def bpf(command: int, attr: ctypes.Structure) -> int:
+    """Call bpf(2) with a member of union bpf_attr. Raises OSError."""
+    result = int(_libc.syscall(_bpf_number(), command, ctypes.byref(attr), ctypes.sizeof(attr)))
     if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

@@ -46,8 +46,8 @@ class EventCost:
 
 
 def measure(programs: Programs, hierarchy: Hierarchy) -> Mapping[str, EventCost]:
-    """Return signal name -> its cost, for the signals that have a hook. The programs must be attached, and
-    trace no cgroup yet.
+    """Return signal name -> its cost, for the signals that have a hook during a recording. The programs must
+    be attached, and trace no cgroup yet.
 
     The work causes no OOM kill, which would stay in the kernel's log. Raises TracerError if nothing can be
     measured.
@@ -60,7 +60,11 @@ def measure(programs: Programs, hierarchy: Hierarchy) -> Mapping[str, EventCost]
             raise TracerError(f"the kernel does not measure programs: {error.strerror}") from error
         try:
             _work_in(cgroup)
-            return {c.signal.name: _cost(programs, c) for c in programs.choices if c.way is not None}
+            return {
+                choice.signal.name: _cost(programs, choice)
+                for choice in programs.choices
+                if choice.way is not None and not choice.signal.is_calibration
+            }
         finally:
             os.close(statistics)
 

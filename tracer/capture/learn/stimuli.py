@@ -150,6 +150,21 @@ def _use_a_file() -> None:
                 os.pread(file.fileno(), mmap.PAGESIZE, page)
 
 
+def reclaim_from(cgroup: Path, version: int) -> None:
+    """Add page cache to this process's cgroup and have the kernel reclaim it, again and again. No limit is
+    set, so no OOM kill follows.
+    """
+    with suppress(OSError), tempfile.TemporaryFile(dir="/var/tmp", buffering=0) as file:
+        for _ in range(4):
+            os.pwrite(file.fileno(), bytes(64 * mmap.PAGESIZE), 0)
+            os.fdatasync(file.fileno())
+            if version == 1:
+                (cgroup / "memory.force_empty").write_text("0", encoding="ascii")
+            else:
+                (cgroup / "memory.high").write_text("0", encoding="ascii")
+                (cgroup / "memory.high").write_text("max", encoding="ascii")
+
+
 STIMULI: Final = (
     Stimulus(_touch_anon, frozenset({"NR_ANON_MAPPED", "NR_INACTIVE_ANON", "NR_PAGETABLE"})),
     Stimulus(_swap_out, frozenset({"MEMCG_SWAP"}), only_with_swap=True),

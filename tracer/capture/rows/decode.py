@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -13,11 +14,13 @@ import pyarrow as pa
 
 from tracer import categories
 from tracer.capture.bpf.ring import Records
-from tracer.schema import RECLAIM_COUNTS, SAMPLE_SOURCES, TABLES, TIME, UNLIMITED_BYTES
+from tracer.enumerations import CATEGORY
+from tracer.schema import LIMITS, SAMPLE_SOURCES, TABLES, TIME, UNLIMITED_BYTES
 from tracer.stored_names import stored_name
 from tracer.trace.arrow_columns import names, numbers
 from tracer.wire.dtypes import WIRE
-from tracer.wire.fields import Field, Record
+from tracer.wire.fields import Field
+from tracer.wire.records import EFFECTIVE
 from tracer.wire.streams import STREAM_AT, Stream
 
 PAGE_BYTES: Final = mmap.PAGESIZE
@@ -43,6 +46,10 @@ def state_reading(values: Mapping[str, int]) -> dict[str, int]:
     return reading
 
 
+NO_INDEX: Final = np.iinfo(np.uint64).max
+"""The `index` of a page-cache record that is a sum. If its `inode_id` is 0 too, it is over processes and
+files."""
+
 _NOT_TO_BE_KILLED: Final = -(1 << 63)
 """LONG_MIN: the badness of a task that must not be killed (oom_badness in mm/oom_kill.c)."""
 
@@ -56,10 +63,10 @@ _IS_NULL: Final[Mapping[str | None, Callable[[Any], Any]]] = {
 """`Field.null` -> whether a number, or each of an array, stands for "not known"."""
 
 
-def limit_bytes(pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+def limit_bytes(pages: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
     """Return limits in bytes. PAGE_COUNTER_MAX is no limit: LONG_MAX / PAGE_SIZE (linux/page_counter.h)."""
     is_set = pages < np.iinfo(np.int64).max // PAGE_BYTES
-    return np.where(is_set, pages.astype(np.int64) * PAGE_BYTES, UNLIMITED_BYTES)
+    return np.where(is_set, np.where(is_set, pages, 0).astype(np.int64) * PAGE_BYTES, UNLIMITED_BYTES)
 
 
 @dataclass
@@ -84,63 +91,64 @@ class Decoder:
         A column with the name of a field has the values of the field, and `X_bytes` those of `X_pages` in
         bytes. `columns` are the columns that the records lack.
         """
+        if stream.name == "charge":  # a row for each category that changed
+            at, categories_at = np.nonzero(records["delta_bytes"])
+            delta_bytes = records["delta_bytes"][at, categories_at]
+            records = records[at]
+            columns |= self._changes(records["cgroup_id"], categories_at, delta_bytes)
+        columns = _computed(stream, records) | columns
+        for name, member, kind in _columns_of(stream.name):
+            if name not in columns:
+                columns[name] = self._column(name, member, kind, records)
         schema = TABLES[stream.table]
-        columns = self._computed(stream, records) | columns
-        for column in schema:
-            if column.name not in columns:
-                columns[column.name] = self._column(stream.record, column, records)
-        return pa.record_batch([columns[name] for name in schema.names], schema.names)
+        return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
-    def _column(self, record: Record, column: pa.Field, records: Records) -> pa.Array:
-        if column.name == "time":
+    def _column(self, name: str, field: Field | None, kind: str, records: Records) -> pa.Array:
+        if name == "time":
             return self.times(records["time_ns"])
-        field = record.field_at(column.name)
         if field is None:
-            return _sizes(column.name, records)
+            return _sizes(name, records)
         values = records[field.name]
         if field.enumeration is not None:
             return names(values, field.enumeration.names)
-        return numbers(values.astype(str(column.type)), null=_IS_NULL[field.null](values))
-
-    def _computed(self, stream: Stream, records: Records) -> dict[str, pa.Array]:
-        """Return the columns of a stream that are not a field with the same name."""
-        match stream.name:
-            case "charge":
-                return {
-                    "pages": numbers(self._whole_pages(records)),
-                    "bytes": numbers(records["delta_bytes"]),
-                }
-            case "reclaim":
-                return _reclaim_columns(records)
-        return {}
+        return numbers(values.astype(kind), null=_IS_NULL[field.null](values))
 
     def residue(self, time_ns: int, sums: Mapping[tuple[int, int], int]) -> pa.RecordBatch:
         """Return rows of `charge` for sums whose record was lost: (cgroup id, category) -> bytes."""
-        records = np.zeros(len(sums), WIRE["charge"])
+        changed = {key: delta_bytes for key, delta_bytes in sums.items() if delta_bytes}
+        records = np.zeros(len(changed), WIRE["charge"])
         records["time_ns"] = time_ns
-        for row, ((cgroup_id, category), delta_bytes) in zip(records, sums.items(), strict=True):
-            row["cgroup_id"], row["category"], row["delta_bytes"] = cgroup_id, category, delta_bytes
+        for row, ((cgroup_id, category), delta_bytes) in zip(records, changed.items(), strict=True):
+            row["cgroup_id"], row["delta_bytes"][category] = cgroup_id, delta_bytes
         nulls = {
             name: pa.nulls(len(records), TABLES["charge"].field(name).type) for name in _UNKNOWN_OF_RESIDUE
         }
         return self.rows(STREAM_AT["charge"], records, **nulls)
 
-    def _whole_pages(self, records: Records) -> npt.NDArray[np.int64]:
-        delta_bytes = records["delta_bytes"]
+    def _changes(
+        self,
+        cgroup_ids: npt.NDArray[np.uint64],
+        category: npt.NDArray[np.int64],
+        delta_bytes: npt.NDArray[np.int64],
+    ) -> dict[str, pa.Array]:
+        """Return the columns of `charge` that differ in the rows of one record."""
+        return {
+            "category": names(category, CATEGORY.names),
+            "pages": numbers(self._whole_pages(cgroup_ids, category, delta_bytes)),
+            "bytes": numbers(delta_bytes),
+        }
+
+    def _whole_pages(
+        self,
+        cgroup_ids: npt.NDArray[np.uint64],
+        category: npt.NDArray[np.int64],
+        delta_bytes: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.int64]:
         pages = delta_bytes // PAGE_BYTES
-        partial = np.flatnonzero(np.isin(records["category"], _PARTIAL_PAGES))
-        if not len(partial):
-            return pages
-        # Few rows are of this kind; group them, and take differences of the rounded running sums.
-        keys = np.rec.fromarrays([records["cgroup_id"][partial], records["category"][partial]])
-        groups, member_of = np.unique(keys, return_inverse=True)
-        for number, group in enumerate(groups):
-            rows = partial[member_of == number]
-            key = (int(group[0]), int(group[1]))
-            running = self._carried.get(key, 0) + np.cumsum(delta_bytes[rows])
-            shown = np.floor_divide(running, PAGE_BYTES)
-            pages[rows] = np.diff(shown, prepend=0)
-            self._carried[key] = int(running[-1] - shown[-1] * PAGE_BYTES)
+        partial = np.flatnonzero(np.isin(category, _PARTIAL_PAGES))  # few rows are of this kind
+        keys = zip(cgroup_ids[partial].tolist(), category[partial].tolist(), strict=True)
+        for row, key, delta in zip(partial.tolist(), keys, delta_bytes[partial].tolist(), strict=True):
+            pages[row], self._carried[key] = divmod(self._carried.get(key, 0) + delta, PAGE_BYTES)
         return pages
 
     def kill_id(self, record: np.void) -> int:
@@ -185,12 +193,11 @@ class Decoder:
         ]
 
     def oom_sample(
-        self, record: np.void, positions: Mapping[str, int], *, version: int, counted: bool
+        self, record: np.void, positions: Mapping[str, int], *, version: int
     ) -> dict[str, Any] | None:
         """Return the `samples` row of the limit owner at a kill; None: no memcg's limit was hit.
 
-        The counters are the owner's own. If it has children they are not the whole, and stay null. `counted`:
-        the kernel's scan and steal events were counted (probes.py, count_memcg_events).
+        The counters are the owner's own. If it has children they are not the whole, and stay null.
         """
         owner = int(record["owner_cgroup_id"])
         if not owner:
@@ -199,15 +206,42 @@ class Decoder:
         row["kill_id"] = self.kill_id(record)
         row["usage_bytes"] = int(record["owner_usage_pages"]) * PAGE_BYTES
         row["limit_bytes"] = int(limit_bytes(record["owner_limit_pages"]))
+        row |= effective_sizes(record)
         if record["owner_has_children"]:
             return row
         if record["state_items"]:
             row |= state_reading({name: int(record["state"][at]) for name, at in positions.items()})
+            row |= {column: int(record[column]) for column in ("pgscan", "pgsteal") if column in positions}
         if version == 1:
             row["sock_bytes"] = 0  # as in Sampler: tcpmem is not part of usage
-        if counted:
-            row |= {"pgscan": int(record["pgscan"]), "pgsteal": int(record["pgsteal"])}
         return row
+
+
+@cache
+def _columns_of(stream: str) -> list[tuple[str, Field | None, str]]:
+    """Return (name, the field with that name, type in NumPy) of each column of a stream's table."""
+    record, table = STREAM_AT[stream].record, TABLES[STREAM_AT[stream].table]
+    return [(column.name, record.field_at(column.name), str(column.type)) for column in table]
+
+
+def effective_sizes(record: np.void) -> dict[str, int | None]:
+    """Return what a cgroup has together with its ancestors and children, as columns of `samples`."""
+    sizes: dict[str, int | None] = {}
+    for one in EFFECTIVE:
+        column, pages = one.name.replace("_pages", "_bytes"), record[one.name]
+        size = limit_bytes(pages) if column in LIMITS else pages * PAGE_BYTES
+        sizes[column] = None if pages < 0 else int(size)
+    return sizes
+
+
+def _computed(stream: Stream, records: Records) -> dict[str, pa.Array]:
+    """Return the columns of a stream that are not a field with the same name."""
+    match stream.name:
+        case "pagecache":
+            return _null_columns(records)
+        case "reclaim":
+            return _reclaim_columns(records)
+    return {}
 
 
 def no_mm(record: np.void) -> bool:
@@ -239,11 +273,22 @@ def _mapped_sizes(record: np.void) -> dict[str, int | None]:
     }
 
 
+def _null_columns(records: Records) -> dict[str, pa.Array]:
+    """Return the columns of `pagecache` that are null in sums; {} without sums."""
+    is_sum = records["index"] == NO_INDEX
+    if not is_sum.any():
+        return {}
+    is_of_many = is_sum & (records["inode_id"] == 0)
+    nulls = {"index": is_sum, "inode_id": is_of_many, "ino": is_of_many, "tgid": is_of_many}
+    kinds = {name: str(TABLES["pagecache"].field(name).type) for name in nulls}
+    return {name: numbers(records[name].astype(kinds[name]), null=null) for name, null in nulls.items()}
+
+
 def _reclaim_columns(records: Records) -> dict[str, pa.Array]:
     """Return the columns of `reclaim` that sum both lists, and the page counter of the target."""
     both = {
         name: numbers(records[f"{name}_anon"].astype(np.int64) + records[f"{name}_file"])
-        for name in ("scanned", *RECLAIM_COUNTS)
+        for name in ("scanned", *categories.RECLAIM_COUNTS)
     }
     has_no_target = records["cgroup_id"] == 0
     counter = {name: _sizes(name, records, null=has_no_target) for name in ("usage_bytes", "limit_bytes")}

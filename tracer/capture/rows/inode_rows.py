@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from tracer.capture.bpf.ring import Records
 from tracer.capture.rows.decode import text
 from tracer.kernel.cgroups.mounts import Mounts, MountTable
-from tracer.stored_names import stored_text
-
-_MINOR_BITS: Final = 20  # include/linux/kdev_t.h, the kernel's own dev_t
+from tracer.stored_names import device_numbers, stored_device, stored_text
 
 
 class InodeRows:
@@ -35,12 +33,12 @@ class InodeRows:
         is_block_device = stat.S_ISBLK(int(record["mode"]))
         return {
             "inode_id": int(record["inode_id"]),
-            "dev": _device_text(record["dev"]),
+            "dev": stored_device(int(record["dev"])),
             "ino": int(record["ino"]),
             "path": path and stored_text(path),
             "path_kind": kind,
             "container_path": container_path and stored_text(container_path),
-            "rdev": _device_text(record["rdev"]) if is_block_device else None,
+            "rdev": stored_device(int(record["rdev"])) if is_block_device else None,
             "deleted": bool(record["nlink"] == 0),
             "fs_type": text(record["fs_type"]),
             "mode": int(record["mode"]),
@@ -50,7 +48,7 @@ class InodeRows:
     def _paths(self, record: np.void, own: MountTable) -> tuple[str | None, str | None, str | None]:
         """Return path, path_kind and container_path."""
         if record["fs_type"] == b"bdev":
-            node = _device_node(_device_text(record["rdev"]))
+            node = _device_node(stored_device(int(record["rdev"])))
             return node, node and "device", None
         if not record["depth"]:
             return None, None, None
@@ -59,7 +57,7 @@ class InodeRows:
             return names[0], "kernel", None
         if record["truncated"]:
             return "…/" + "/".join(names), "filesystem", None
-        path, device = "/" + "/".join(names), _device_numbers(record["dev"])
+        path, device = "/" + "/".join(names), device_numbers(int(record["dev"]))
         host = own.host_path(device, path)
         container = self._container_path(record, device, path, host)
         if host is not None:
@@ -82,15 +80,6 @@ class InodeRows:
 def _names_from_root(record: np.void) -> list[str]:
     names = bytes(record["path"])[: int(record["path_len"])].rstrip(b"\0").split(b"/")
     return [name.decode("utf-8", "surrogateescape") for name in reversed(names) if name]
-
-
-def _device_numbers(dev: np.integer[Any]) -> tuple[int, int]:
-    """Return major and minor number."""
-    return int(dev) >> _MINOR_BITS, int(dev) & ((1 << _MINOR_BITS) - 1)
-
-
-def _device_text(dev: np.integer[Any]) -> str:
-    return "{}:{}".format(*_device_numbers(dev))
 
 
 def _device_node(device: str) -> str | None:

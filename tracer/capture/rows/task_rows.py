@@ -30,6 +30,11 @@ class TaskRows:
         self._exited: dict[_Key, dict[str, Any]] = {}  # the most recent ones, oldest first
         self._young: deque[tuple[float, _Key]] = deque()
 
+    @property
+    def has_young(self) -> bool:
+        """Return whether a command line will be read again."""
+        return bool(self._young)
+
     def reread_titles(self, tgids: Collection[int] = ()) -> None:
         """Read the command lines of these processes, and of those that were first seen a second ago.
 
@@ -60,7 +65,7 @@ class TaskRows:
             key = (int(record["tgid"]), int(record["start_ns"]))
             if event == "seen" and key in self._exited:
                 continue
-            # A thread that executes takes over the tgid and the start time of a leader that has exited.
+            # Two threads that exit together may both report the end of their process.
             row = self._alive.setdefault(key, self._exited.pop(key, {"first_seen": time_ns, "cmdline": None}))
             row |= {
                 "tgid": key[0],
@@ -69,6 +74,8 @@ class TaskRows:
                 "uid": int(record["uid"]),
                 "comm": text(record["comm"]),
                 "cgroup_id": int(record["cgroup_id"]),
+                # A task that exits may have no memory left, and then shows no program.
+                "exe_inode_id": int(record["exe_inode_id"]) or row.get("exe_inode_id"),
                 "exited": None,
             }
             if event == "exit":

@@ -18,7 +18,6 @@ from typing import Final
 from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.ring import Records
 from tracer.capture.bpf.roots import Roots
-from tracer.capture.learn import calibration
 from tracer.capture.rows.cgroup_rows import Cgroup, CgroupEvent
 from tracer.capture.selection.container_lookup import ContainerLookup
 from tracer.capture.selection.hold import Hold
@@ -39,7 +38,8 @@ class Taken:
     """A cgroup that is traced from now on.
 
     `created_ns` and `removed_ns` are CLOCK_MONOTONIC. `created_ns` is None for a cgroup that existed before
-    it was requested: its charges until now were not recorded. `removed_ns` is set if the cgroup is gone.
+    it was requested: its charges until now were not recorded, and it is traced once `trace_late` was called
+    with the selectors that it matches, `matching`. `removed_ns` is set if the cgroup is gone.
     `names` is None if the container runtime was not queried.
     """
 
@@ -47,6 +47,7 @@ class Taken:
     created_ns: int | None
     removed_ns: int | None = None
     names: ContainerNames | None = None
+    matching: Sequence[SelectorState] = ()
 
 
 @dataclass
@@ -154,16 +155,11 @@ class CgroupSelection:
         """Return the cgroups whose records are held back now."""
         return [undecided.cgroup for undecided in self._undecided.values()]
 
-    def memcgs(self) -> dict[int, int]:
-        """Return cgroup id -> kernel address of the memcg, for the traced cgroups that exist."""
-        found: dict[int, int] = {}
-        for cgroup in self._traced.values():
-            if cgroup is not None:
-                with suppress(OSError):  # removed meanwhile
-                    found[cgroup.id] = cgroup.memcg or calibration.find_memcg(
-                        self._programs, self._hierarchy.directory(cgroup.path)
-                    )
-        return found
+    def trace_late(self, taken: Taken) -> None:
+        """Trace a cgroup that existed before it was requested. Call it once the counters of the cgroup and of
+        those below it are the zero of their ledger.
+        """
+        self._add_root(taken.cgroup.id, taken.cgroup.path, taken.matching)
 
     def take_renamed(self) -> list[Cgroup]:
         """Return the traced cgroups that got a new path since the last call."""
@@ -202,6 +198,9 @@ class CgroupSelection:
 
         `sums` are those lost in the kernel; records that did not fit into the hold are added.
         """
+        for key, total in sums.items():
+            if key[0] in self._undecided:
+                self.hold.add_sum(key, total)
         kept = Counter(self.hold.take_residue())
         kept.update(
             {
@@ -270,8 +269,7 @@ class CgroupSelection:
         elif matching := self.requests.matching(cgroup.path, None):
             self._undecided.pop(cgroup.id, None)
             self._refusals.take_back(cgroup.id)
-            self._add_root(cgroup.id, cgroup.path, matching)
-            self._accept(Taken(cgroup, None))
+            self._accept(Taken(cgroup, None, matching=matching))
 
     def _rename_subtree(self, old: str, new: str) -> None:
         for cgroup in self._traced.values():

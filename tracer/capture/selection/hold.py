@@ -14,9 +14,14 @@ import numpy.typing as npt
 
 from tracer.capture.bpf.ring import Records
 from tracer.enumerations import TASK_EVENT
-from tracer.wire.streams import STREAM_AT
+from tracer.wire.streams import STREAMS
 
 _MOST_BYTES: Final = 64 << 20
+
+_OWNERS: Final = {stream.name: stream.owners for stream in STREAMS} | dict.fromkeys(
+    ("samples", "task_time"), ("cgroup_id",)
+)
+"""Kind of records -> fields with the cgroups that a record concerns."""
 
 
 class Hold:
@@ -82,7 +87,7 @@ class Hold:
 
     def sift(self, stream: str, records: Records) -> tuple[Records, Records]:
         """Return (records to write now, records dropped), of `records` and of those that were held back."""
-        fields = STREAM_AT[stream].owners
+        fields = _OWNERS[stream]
         if not fields or not (self._undecided or self._refused or stream in self._held):
             return records, records[:0]
         if self._sifted.get(stream) != self._decisions:
@@ -103,6 +108,10 @@ class Hold:
             self._keep(stream, records[is_undecided])
         return records[~(is_undecided | is_refused)], records[is_refused]
 
+    def held(self, stream: str) -> list[Records]:
+        """Return the records of a stream that are held back."""
+        return self._held.get(stream, [])
+
     def sift_rows(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the rows to write now, of `rows` and of those that were held back, by their `cgroup_id`."""
         if not (self._undecided or self._refused or self._rows):
@@ -110,6 +119,10 @@ class Hold:
         candidates = [row for row in (*self._rows, *rows) if row["cgroup_id"] not in self._refused]
         self._rows = [row for row in candidates if row["cgroup_id"] in self._undecided]
         return [row for row in candidates if row["cgroup_id"] not in self._undecided]
+
+    def add_sum(self, key: tuple[int, int], sum_bytes: int) -> None:
+        """Hold back a sum of charges of an undecided cgroup; `key` is (cgroup id, category)."""
+        self._sums[key] += sum_bytes
 
     def take_residue(self) -> dict[tuple[int, int], int]:
         """Return (cgroup id, category) -> bytes of the charges that did not fit, since the last call."""
@@ -136,15 +149,13 @@ class Hold:
         return sum(part.nbytes for parts in self._held.values() for part in parts)
 
     def _give_up(self, stream: str, records: Records) -> None:
-        owner = STREAM_AT[stream].owners[0]
+        owner = _OWNERS[stream][0]
         for cgroup_id, count in zip(*np.unique(records[owner], return_counts=True), strict=True):
             self._given_up[int(cgroup_id), stream] += int(count)
         if stream == "charge":
-            keys, member_of = np.unique(records[["cgroup_id", "category"]], return_inverse=True)
-            sums = np.zeros(len(keys), np.int64)
-            np.add.at(sums, member_of, records["delta_bytes"])
-            for key, total in zip(keys.tolist(), sums.tolist(), strict=True):
-                self._sums[key] += total
+            for cgroup_id in np.unique(records["cgroup_id"]):
+                sums = records["delta_bytes"][records["cgroup_id"] == cgroup_id].sum(axis=0)
+                self._sums.update({(int(cgroup_id), int(at)): int(sums[at]) for at in np.flatnonzero(sums)})
 
 
 def _is_any(records: Records, fields: tuple[str, ...], ids: set[int]) -> npt.NDArray[np.bool_]:

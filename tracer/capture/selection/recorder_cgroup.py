@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tracer.errors import TracerError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, own_path
-from tracer.kernel.cgroups.memory_files import MemcgFiles
+from tracer.kernel.cgroups.memory_files import read_limit
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import size
 
@@ -42,10 +42,9 @@ def find_recorder_cgroup(hierarchy: Hierarchy, is_traced: Callable[[str], bool])
     path = own
     while path.startswith("/"):
         try:
-            reading = MemcgFiles(hierarchy.directory(path), hierarchy.version).read()
+            limit = read_limit(hierarchy.directory(path), hierarchy.version)
         except OSError:
-            reading = None
-        limit = None if reading is None else reading["limit_bytes"]
+            limit = None
         if limit is not None and limit < UNLIMITED_BYTES:
             limits.append((limit, path))
         if path == "/":

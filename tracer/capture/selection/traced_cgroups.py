@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from tracer.capture.bpf.accounts import Accounts
 from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.ring import Records
 from tracer.capture.learn import calibration
@@ -27,6 +27,7 @@ class TracedCgroups:
     """
 
     programs: Programs
+    accounts: Accounts
     hierarchy: Hierarchy
     selection: CgroupSelection
     cgroups: CgroupRows
@@ -47,36 +48,39 @@ class TracedCgroups:
                 with suppress(OSError):  # removed meanwhile
                     self._require_memory(self._add_existing(cgroup), directory, roots)
 
-    def take_events(self, records: Records) -> list[dict[str, Any]]:
+    def take_events(self, records: Records) -> list[int]:
         """Process `cgroup` records, and add the cgroups that were selected since the last call.
 
-        Returns the first rows of `samples` of cgroups that existed before they were selected.
+        Returns the ids of those that existed before they were selected.
         """
         ends = []
-        first_samples: list[dict[str, Any]] = []
+        found: list[int] = []
         for event in self.cgroups.events(records):
             self.selection.take_event(event)
             if event.kind == "rmdir":
                 ends.append((event.cgroup.id, event.time_ns))
         for taken in self.selection.settle():
-            first_samples += self._add(taken)
+            found += self._add(taken)
             if taken.removed_ns is not None:
                 ends.append((taken.cgroup.id, taken.removed_ns))
         for cgroup in self.selection.take_renamed():
             self.cgroups.add(cgroup, None)
-            self.sampler.discard(cgroup.id)
             self.sampler.add(cgroup)
         for cgroup_id, time_ns in ends:
             self.cgroups.remove(cgroup_id, time_ns + self.clock_offset_ns)
+            self.sampler.discard(cgroup_id)
         for cgroup in self.selection.undecided():
             self.sampler.add(cgroup)
         for cgroup_id in self.selection.take_given_up():
             self.sampler.discard(cgroup_id)
-        return first_samples
+        return found
 
-    def _add(self, taken: Taken) -> list[dict[str, Any]]:
+    def _add(self, taken: Taken) -> list[int]:
+        """Add a cgroup that was selected. Returns its id and those below it, if it existed before."""
         if taken.created_ns is None:
-            return [row for cgroup in self._untraced_subtree(taken.cgroup) for row in self._add_late(cgroup)]
+            below = [one.id for one in self._untraced_subtree(taken.cgroup) if self._add_late(one)]
+            self.selection.trace_late(taken)
+            return below
         self.cgroups.add(taken.cgroup, taken.created_ns + self.clock_offset_ns, taken.names)
         self.sampler.add(taken.cgroup)
         return []
@@ -89,10 +93,11 @@ class TracedCgroups:
             if not self.selection.is_traced(cgroup_id):
                 yield Cgroup(cgroup_id, parent, self.hierarchy.path(below), 0)
 
-    def _add_late(self, cgroup: Cgroup) -> list[dict[str, Any]]:
+    def _add_late(self, cgroup: Cgroup) -> bool:
         with suppress(OSError):  # removed meanwhile
             self._add_existing(cgroup)
-        return self.sampler.sample_files(cgroup.id, "start", self.clock_offset_ns)
+            return True
+        return False
 
     def _add_existing(self, cgroup: Cgroup) -> int:
         """Add a cgroup whose charges until now were not recorded.
@@ -104,7 +109,7 @@ class TracedCgroups:
         self.selection.add_existing(known)
         self.cgroups.add(known, None)
         if memcg:
-            calibration.prime(self.programs, memcg, cgroup.id)
+            self.accounts.prime(memcg, cgroup.id)
         self.sampler.add(known)
         return memcg
 

@@ -3,38 +3,75 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import dropwhile
+from pathlib import Path
 from typing import Final
 
+import numpy as np
+
+_CODE: Final = (b"t", b"T", b"w", b"W")  # types of symbols of code, local and global (nm(1))
 _TRAMPOLINE: Final = "bpf_trampoline_"
 _PROBE_FRAMES: Final = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", _TRAMPOLINE)
 """Functions between a hook and its program (kernel/trace/bpf_trace.c, include/trace/bpf_probe.h,
 kernel/bpf/trampoline.c)."""
 
 
-class KernelNames:
-    """Names kernel addresses, for any thread.
+class KernelSymbols:
+    """The kernel's functions and those of BPF programs, as of when the table was read.
 
-    `symbol_at` returns symbol+offset of an address, or None; it is called by one thread at a time.
+    They come from /proc/kallsyms (kernel/kallsyms.c), whose addresses are 0 for a reader without CAP_SYSLOG.
     """
 
-    def __init__(self, symbol_at: Callable[[int], str | None]) -> None:
-        self._symbol_at = symbol_at
+    def __init__(self, file: Path = Path("/proc/kallsyms")) -> None:
+        addresses, ends, names = array("Q"), array("I"), bytearray()
+        with suppress(OSError), file.open("rb") as lines:
+            for line in lines:
+                address, kind, name, *_ = line.split()
+                if kind in _CODE and int(address, 16):
+                    addresses.append(int(address, 16))
+                    names += name
+                    ends.append(len(names))
+        self._names = bytes(names)
+        starts = np.frombuffer(addresses, np.uint64)
+        self._order = np.argsort(starts, kind="stable")
+        self._starts = starts[self._order]
+        self._ends = ends
+
+    def at(self, address: int) -> str | None:
+        """Return symbol+offset of an address; None if it lies before all symbols."""
+        place = int(np.searchsorted(self._starts, np.uint64(address), "right")) - 1
+        if place < 0:
+            return None
+        number = int(self._order[place])
+        name = self._names[self._ends[number - 1] if number else 0 : self._ends[number]]
+        return f"{name.decode(errors='backslashreplace')}+{address - int(self._starts[place]):#x}"
+
+
+class KernelNames:
+    """Names kernel addresses, for any thread. `read` returns a symbol table of the kernel."""
+
+    def __init__(self, read: Callable[[], KernelSymbols] = KernelSymbols) -> None:
+        self._read = read
+        self._symbols: KernelSymbols | None = None
         self._lock = threading.Lock()
 
     def load(self) -> None:
-        """Read the kernel's symbol table now, and not at the first look-up.
+        """Read the symbol table now, and not at the first look-up.
 
         It has the symbols of BPF programs that are attached by now.
         """
-        self.frames([0])
+        self.frames([])
 
     def frames(self, addresses: Sequence[int]) -> list[str]:
         """Return a name for each frame, innermost first, without those of the tracer's own programs."""
         with self._lock:
-            names = [self._symbol_at(address) or f"{address:#x}" for address in addresses]
-        return without_probes(names)
+            if self._symbols is None:
+                self._symbols = self._read()
+        symbols = self._symbols
+        return without_probes([symbols.at(address) or f"{address:#x}" for address in addresses])
 
 
 def without_probes(frames: Sequence[str]) -> list[str]:

@@ -168,13 +168,14 @@ def test_log_completes_values_that_the_probes_lack(recorded: Recorded) -> None:
         assert [one.pid for one in report.candidates if one.chosen] == [pid]
 
 
-def test_composition_of_a_parent_limit_comes_from_the_log(recorded: Recorded) -> None:
+def test_composition_of_a_parent_limit_comes_from_the_log_or_the_ledger(recorded: Recorded) -> None:
+    """memory.stat in the log may lag, and the ledger may lack the last 10 ms."""
     report = recorded.by_pid[recorded.below]
     assert report.limit_owner.cgroup == recorded.parent
     assert "composition" in report.quality.kmsg_fields
-    _, _, dumped = recorded.text.partition(f"Memory cgroup stats for {recorded.parent}:")
+    _, _, dumped = recorded.text.rpartition(f"Memory cgroup stats for {recorded.parent}:")
     stat = dict(re.findall(r"^(\w+) (\d+)$", dumped.partition("Tasks state")[0], flags=re.MULTILINE))
-    assert report.composition.anon == int(stat.get("total_rss") or stat["anon"])
+    assert (report.composition.anon or 0) >= int(stat.get("total_rss") or stat["anon"])
     assert report.composition.total == sum(size or 0 for _, size in report.composition.parts())
     assert abs((report.composition.anon or 0) - 31 * MIB) < 4 * MIB
 

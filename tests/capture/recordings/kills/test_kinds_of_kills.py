@@ -76,3 +76,7 @@ def test_kill_has_the_cause_of_the_memory_that_filled_its_limit(
         assert sum(size or 0 for _, size in made_of.parts()) == made_of.total
         assert made_of.other is not None and abs(made_of.other) <= LIMIT_BYTES / 100, (name, made_of)
         assert LIMIT_BYTES - made_of.total <= LIMIT_BYTES / 100
+        if name == "locked-file":
+            grown = {one.numbers["part"] for one in report.verdict.evidence if one.kind == "growth"}
+            assert "locked_cache" in grown
+            assert (report.cushion.cache_end_bytes or 0) <= INTERPRETER_BYTES

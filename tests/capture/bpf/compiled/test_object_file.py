@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracer.capture.bpf.object_file import MapDefinition, ObjectFile, ProgramCode
+from tracer.capture.bpf.compiled.object_file import MapDefinition, ObjectFile, ProgramCode
+from tracer.kernel.struct_header import KERNEL_FUNCTIONS
 
 EXIT = bytes.fromhex("9500000000000000")
 
@@ -25,7 +26,7 @@ def test_references_to_maps_are_found_and_replaced() -> None:
     )
     assert code.references == ((0, 0), (32, 1))
     expected = load_immediate(1, 1, 20) + lookalike + load_immediate(2, 1, 30) + EXIT
-    assert code.with_maps([20, 30]) == expected
+    assert code.with_maps([20, 30].__getitem__) == expected
 
 
 def test_second_half_of_a_wide_instruction_is_no_reference() -> None:
@@ -36,6 +37,17 @@ def test_second_half_of_a_wide_instruction_is_no_reference() -> None:
 def test_reference_to_an_unknown_map_raises() -> None:
     with pytest.raises(KeyError):
         ProgramCode.from_instructions(load_immediate(1, 1, 7), {8: 0})
+
+
+def call(source: int, value: int) -> bytes:
+    """Return BPF_JMP | BPF_CALL."""
+    return struct.pack("<BBhi", 0x85, source << 4, 0, value)
+
+
+def test_call_of_a_kernel_function_is_no_call_of_a_helper() -> None:
+    helper, number = call(0, 113), struct.pack("<BBhi", 0x18, 1, 0, KERNEL_FUNCTIONS + 5) + bytes(8)
+    code = ProgramCode.from_instructions(helper + call(0, KERNEL_FUNCTIONS + 70_000) + number + EXIT, {})
+    assert code.instructions == helper + call(2, 70_000) + number + EXIT
 
 
 NUMBERS = st.integers(0, 2**31 - 1)

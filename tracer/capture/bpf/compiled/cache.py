@@ -1,24 +1,23 @@
-"""Object files cached on disk, because clang takes most of a recorder's start.
+"""Compiled programs and learnt facts cached on disk, because they take most of a recorder's start.
 
-The key of an object file is a digest of everything that it was made from, so a stale one is never found. Its
+The key of a document is a digest of everything that it was made from, so a stale one is never found. The
 programs run in the kernel, so the cache must be a folder that only this user can write to.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
+from _blake2 import blake2b  # of hashlib, which would load OpenSSL: 4 MiB
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tracer.capture.bpf.object_file import ObjectFile
 from tracer.directory import Directory
 
 _FOLDER: Final = "/var/cache/memcg-tracer"
-_MOST_OBJECTS: Final = 32  # of about 200 KB each: one for each set of hooks and options, and for each kernel
-_DIGEST_BYTES: Final = hashlib.sha256().digest_size
+_MOST_DOCUMENTS: Final = 32  # of about 200 KB each: one for each set of options, and for each kernel
+_DIGEST_BYTES: Final = blake2b.MAX_DIGEST_SIZE
 _OURS: Final = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.\d+")  # a `cache_key`, or an unfinished file
 
 
@@ -29,16 +28,17 @@ def cache_folder() -> Path | None:
 
 
 def cache_key(*parts: str | bytes) -> str:
-    """Return the key of an object file that is made from these parts."""
-    digest = hashlib.sha256()
+    """Return the key of a document that is made from these parts."""
+    digest = blake2b(digest_size=32)
     for part in parts:
         content = part.encode() if isinstance(part, str) else part
-        digest.update(len(content).to_bytes(8, "little") + content)
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
     return digest.hexdigest()
 
 
-class ObjectCache:
-    """The most recently used object files, in a folder.
+class Cache:
+    """The most recently used documents, in a folder.
 
     Without a folder, or with one that is not safe or not writable, nothing is cached, silently: a start only
     takes longer.
@@ -47,34 +47,33 @@ class ObjectCache:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
-    def get(self, key: str) -> ObjectFile | None:
-        """Return the object file of a key, or None."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
+    def get(self, key: str) -> bytes | None:
+        """Return the document of a key, or None."""
+        with suppress(OSError):
             if (folder := self._open()) is None:
                 return None
             with folder, folder.read(key) as file:
                 document = file.read()
                 digest, document = document[:_DIGEST_BYTES], document[_DIGEST_BYTES:]
-                if digest != hashlib.sha256(document).digest():
+                if digest != blake2b(document).digest():
                     return None
                 os.utime(file.fileno())
-            return ObjectFile.decode(document)
+            return document
         return None
 
-    def put(self, key: str, object_file: ObjectFile) -> None:
-        """Cache an object file, whole or not at all."""
+    def put(self, key: str, document: bytes) -> None:
+        """Cache a document, whole or not at all."""
         if self._folder is None:
             return
         with suppress(OSError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if (folder := self._open()) is None:
                 return
-            document = object_file.encode()
             unfinished = f".{key}.{os.getpid()}"
             with folder:
                 try:
                     with folder.create(unfinished) as file:
-                        file.write(hashlib.sha256(document).digest() + document)
+                        file.write(blake2b(document).digest() + document)
                     folder.replace(unfinished, key)
                 except OSError:
                     folder.unlink(unfinished)
@@ -95,5 +94,5 @@ class ObjectCache:
 def _forget_the_oldest(folder: Directory) -> None:
     """Remove the oldest cached files; the folder may also hold files of the user."""
     ours = [name for name in folder.names() if _OURS.fullmatch(name)]
-    for name in sorted(ours, key=folder.modified_ns, reverse=True)[_MOST_OBJECTS:]:
+    for name in sorted(ours, key=folder.modified_ns, reverse=True)[_MOST_DOCUMENTS:]:
         folder.unlink(name)

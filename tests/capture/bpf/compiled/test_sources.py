@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tracer.capture.bpf.bcc_module import find_bcc
-from tracer.capture.bpf.compiler import Compilation
-from tracer.capture.bpf.object_cache import ObjectCache
-from tracer.capture.bpf.sources import bpf_folder, ordered_sources
+from tracer.capture.bpf.compiled.cache import Cache
+from tracer.capture.bpf.compiled.compiler import Compilation, Source
+from tracer.capture.bpf.compiled.sources import bpf_folder, ordered_sources
 from tracer.capture.bpf.syscall import machine
 from tracer.kernel import struct_header
 from tracer.kernel.btf import Btf
@@ -45,7 +44,7 @@ def test_ordered_sources_have_no_includes_left() -> None:
 def test_source_files_and_lines_are_short() -> None:
     for path in files():
         lines = path.read_text().expandtabs(8).splitlines()
-        assert len(lines) < LINES, path
+        assert len(lines) < LINES or path.name == "events.h", path  # which is generated
         assert max(map(len, lines)) <= COLUMNS, path
 
 
@@ -59,10 +58,18 @@ def test_stream_has_its_ring_in_the_sources(stream: Stream) -> None:
 @pytest.mark.parametrize("name", [path.name for path in bpf_folder().glob("*.bpf.c")])
 def test_program_compiled_alone_has_all_that_it_uses(name: str, tmp_path: Path) -> None:
     text = "\n".join([struct_header.header(Btf.load()), *ordered_sources(bpf_folder(), name).values()])
-    sizes = ("PAGE_SIZE", "TRACER_CPUS", "TRACER_COMBINE_TICKS", "TRACER_TICK_NS", "TRACER_ROOTS")
+    sizes = (
+        "PAGE_SIZE",
+        "TRACER_CPUS",
+        "TRACER_COMBINE_TICKS",
+        "TRACER_TICK_NS",
+        "TRACER_ROOTS",
+        "TRACER_ACCOUNTS",
+        "TRACER_SAMPLED",
+        "TRACER_SAMPLES_A_RUN",
+    )
     rings = (f"{ring.upper()}_RING_PAGES" for ring in RING_BYTES)
-    flags = [f"-D{define}=64" for define in (*sizes, "TRACER_WANTED_PATHS", *rings)]
-    flags += [f"-D{machine().macro}", "-Wno-unused-function"]
-    cache = ObjectCache(tmp_path)
-    compilation = Compilation(find_bcc(), text, flags, include=bpf_folder() / "include", cache=cache)
-    assert compilation.result().programs
+    flags = [f"-D{define}=64" for define in (*sizes, "TRACER_WANTED_PATHS", "STACKS_BYTES", *rings)]
+    flags += ["-DTEST_RUN_ARGS=12", f"-D{machine().macro}", "-Wno-unused-function"]
+    compilation = Compilation(lambda *_: Source(text, flags, []), name, Cache(tmp_path))
+    assert compilation.result().object_file.programs

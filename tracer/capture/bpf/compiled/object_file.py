@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from tracer.kernel.struct_header import KERNEL_FUNCTIONS
 
 _INSTRUCTION: Final = struct.Struct("<BBhi")  # struct bpf_insn (include/uapi/linux/bpf.h)
 _LD_IMM64: Final = 0x18
 _PSEUDO_MAP_FD: Final = 1
+_CALL: Final = 0x85
+_PSEUDO_KFUNC_CALL: Final = 2
 
 
 class MapDefinition(NamedTuple):
@@ -38,21 +42,27 @@ class ProgramCode(NamedTuple):
 
     @classmethod
     def from_instructions(cls, instructions: bytes, maps: Mapping[int, int]) -> ProgramCode:
-        """Make it from instructions that refer to maps by descriptor. `maps`: descriptor -> map index."""
+        """Make it from instructions that refer to maps by descriptor, and call functions of the kernel as
+        helpers (`KERNEL_FUNCTIONS`). `maps`: descriptor -> map index.
+        """
         references = []
         position = 0
-        while position < len(instructions):
-            opcode, registers, _, value = _INSTRUCTION.unpack_from(instructions, position)
+        code = bytearray(instructions)
+        while position < len(code):
+            opcode, registers, _, value = _INSTRUCTION.unpack_from(code, position)
             if opcode == _LD_IMM64 and registers >> 4 == _PSEUDO_MAP_FD:
                 references.append((position, maps[value]))
+            elif opcode == _CALL and value >= KERNEL_FUNCTIONS:
+                function = value - KERNEL_FUNCTIONS
+                _INSTRUCTION.pack_into(code, position, _CALL, _PSEUDO_KFUNC_CALL << 4, 0, function)
             position += _INSTRUCTION.size * (2 if opcode == _LD_IMM64 else 1)
-        return cls(instructions, tuple(references))
+        return cls(bytes(code), tuple(references))
 
-    def with_maps(self, fds: list[int]) -> bytes:
-        """Return the instructions with these descriptors for the maps, by map index."""
+    def with_maps(self, fd: Callable[[int], int]) -> bytes:
+        """Return the instructions with the descriptors of maps, as `fd` returns them for a map index."""
         code = bytearray(self.instructions)
         for position, number in self.references:
-            struct.pack_into("<i", code, position + 4, fds[number])
+            struct.pack_into("<i", code, position + 4, fd(number))
         return bytes(code)
 
 

@@ -29,7 +29,7 @@ def source_text(btf: Btf, hooks: Sequence[Hook]) -> str:
     parts = [f'#line 1 "{name}"\n{text}' for name, text in ordered_sources(bpf_folder()).items()]
     lines = [
         f"{hook.kind.upper()}({hook.function}, {len(btf.function_arguments(hook.target) or ())})"
-        for hook in {hook.program: hook for hook in hooks if hook.kind is not Kind.RAW_TRACEPOINT}.values()
+        for hook in {hook.program: hook for hook in hooks if hook.kind is not Kind.TYPED_TRACEPOINT}.values()
     ]
     return "\n".join([struct_header.header(btf), *parts, '#line 1 "hooks"', *lines, ""])
 

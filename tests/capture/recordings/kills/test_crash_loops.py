@@ -1,0 +1,50 @@
+"""Crash loops: kills that follow each other so fast that many decisions are in the rings at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from workloads import crash_loop
+
+import tracer
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+
+pytestmark = [pytest.mark.kernel, pytest.mark.vm, pytest.mark.timeout(600)]
+
+LIMIT_BYTES: Final = 48 << 20
+PROCESSES: Final = 40
+
+
+@pytest.fixture
+def memcg() -> Iterator[Path]:
+    with ephemeral_cgroup("crash-loop", LIMIT_BYTES, 0) as directory:
+        yield directory
+
+
+def test_every_kill_of_a_crash_loop_has_its_candidates(
+    memcg: Path, start_recorder: Callable[..., Any]
+) -> None:
+    recorder = start_recorder("-c", str(memcg))
+    loop = [sys.executable, crash_loop.__file__, str(memcg), str(PROCESSES)]
+    assert subprocess.run(loop, check=False).returncode == 0
+    trace = tracer.open(recorder.stop())
+
+    assert len(trace.oom) >= PROCESSES
+    causes = {report.verdict.cause for report in trace.explain()}
+    assert "kernel_memory" not in causes, "what exiting victims still free is not kernel memory"
+    if trace.meta["probes"]["OOM candidates"]["hook"] is None:
+        pytest.skip("needs a kernel whose functions can be hooked")
+    assert trace.loss[trace.loss["stream"] == "candidate"].empty
+    for kill_id, victims in trace.oom.groupby("kill_id"):
+        victim = victims.iloc[0]
+        weighed = trace.oom_candidates[trace.oom_candidates["kill_id"] == kill_id]
+        if weighed.empty:  # the task that asked was exiting (task_will_free_mem in mm/oom_kill.c)
+            assert victim["tgid"] == victim["trigger_tgid"]
+        else:
+            assert victim["tgid"] in set(weighed[weighed["chosen"]]["tgid"])
+    assert trace.oom_candidates["kill_id"].nunique() >= PROCESSES // 2

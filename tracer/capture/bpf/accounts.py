@@ -1,0 +1,113 @@
+"""The accounts of the ledger: opened, looked at and closed by programs that run here (bpf/accounts.bpf.c)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import cached_property
+from typing import Final
+
+from tracer.capture.bpf.load import ACCOUNTS, Programs
+from tracer.capture.bpf.maps import Element
+
+Sums = Counter[tuple[int, int]]
+"""(cgroup id, category) -> bytes, of no known process."""
+
+_LEAVES_NS: Final = 1_000_000_000
+"""How long after its removal the memory of a cgroup is mostly freed."""
+
+_LOOKS_AT_REST: Final = 8
+"""The number of looks in which all accounts are looked at once, at rest."""
+
+_LEAST_AT_REST: Final = 64
+"""The accounts that a look at rest looks at in any case: that takes one run of the program."""
+
+
+class Accounts:
+    """The accounts of the traced memcgs."""
+
+    def __init__(self, programs: Programs, closed: Callable[[int, int, int], None]) -> None:
+        """Take the programs. `closed` gets the slot, the cgroup's id and the CPU time, in ns, of each account
+        that is closed."""
+        self._programs = programs
+        self._note_closed = closed
+        self._slots = 1  # all accounts are in slots below it
+        self._closed = 0
+        self._next = 1  # the slot with which the next look at rest begins
+
+    def open(self) -> None:
+        """Make room for accounts. Call it before any other method, and before the programs are attached."""
+        end = ACCOUNTS
+        while end:
+            end = self._programs.run("free_some_slots", [end])
+
+    def prime(self, memcg: int, cgroup_id: int) -> None:
+        """Open the account of a memcg that exists. Its present counters are the zero of its ledger."""
+        self._run_here("prime", memcg, cgroup_id)
+
+    def count_new(self) -> None:
+        """Have each traced memcg without an account counted from zero: all that existed before are primed."""
+        calibration = self._programs.map("calibration")
+        known = calibration[0]
+        known.is_primed = 1
+        calibration[0] = known
+
+    def has_removed(self) -> bool:
+        """Return whether a traced cgroup was removed a short time ago: look at it every 10 ms, to find what
+        changes until its memcg is released.
+        """
+        return time.monotonic_ns() - int(self._ledger.read().removed_ns) < _LEAVES_NS
+
+    def look(self, *, is_at_rest: bool = False, is_last: bool = False) -> Sums:
+        """Account for what was changed from outside in the counters of all traced memcgs, and close the
+        accounts of memcgs that are gone. Return what these lacked.
+
+        `is_at_rest`: of many memcgs, look at some in turn. `is_last`: the programs are detached. Look at the
+        counters of CPUs that are offline as well.
+        """
+        self._slots = max(self._slots, int(self._ledger.read().opened) - self._closed + 1)
+        begin, end = 1, self._slots
+        if is_at_rest:
+            begin = self._next if self._next < end else 1
+            end = min(end, begin + max(-(-end // _LOOKS_AT_REST), _LEAST_AT_REST))
+            self._next = end
+        for cpu in range(self._programs.cpus):
+            try:
+                self._look_at(cpu, cpu, begin, end, is_last=is_last)
+            except OSError:  # it is offline, and its counters do not change
+                if is_last:
+                    self._look_at(cpu, _this_cpu(), begin, end, is_last=True)
+        return self._close_ended()
+
+    @cached_property
+    def _ledger(self) -> Element:
+        return self._programs.map("ledger").element(0)
+
+    def _look_at(self, cpu: int, on_cpu: int, slot: int, end: int, *, is_last: bool) -> None:
+        while slot < end:
+            slot = self._programs.run("look", [cpu, slot, end, is_last], on_cpu)
+
+    def _close_ended(self) -> Sums:
+        sums: Sums = Counter()
+        while self._closed < int(self._ledger.read().ended):
+            self._run_here("close_account")
+            self._closed += 1
+            lacked = self._programs.map("closed")[0]
+            if lacked.slot:
+                self._note_closed(int(lacked.slot), int(lacked.cgroup_id), int(lacked.cpu_ns))
+            for category, delta_bytes in enumerate(lacked.delta_bytes):
+                if delta_bytes:
+                    sums[int(lacked.cgroup_id), category] += int(delta_bytes)
+        return sums
+
+    def _run_here(self, name: str, *args: int) -> None:
+        """Run a program with interrupts disabled, as those of the ledger must be."""
+        while self._programs.run(name, args, _this_cpu()):
+            pass  # it interrupted another one
+
+
+def _this_cpu() -> int:
+    """Return a CPU that is online."""
+    return min(os.sched_getaffinity(0))
