@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,12 @@ from tracer.version import VERSION
 
 FORMAT: Final = "memcg-tracer trace"
 """The marker of a trace, in every version of the schema."""
+
+COMMAND_ENDED: Final = "command_ended"
+"""The end reason of a recording whose command ended first."""
+
+DURATION: Final = "duration"
+"""The end reason of a recording whose given time was over."""
 
 WRITE_FAILED: Final = "write_failed"
 """The end reason of a trace that could not be written to its end."""
@@ -73,12 +79,15 @@ class Meta(_FirstMeta, total=False):
     recorder_cgroup: str  # the recorder's own, if it is traced and has a limit
     kernel_log_left_out: dict[str, int]  # lines and reports about kills in cgroups that are not traced
     memory: Memory
+    command_status: int  # of the command that was recorded; -N: signal N ended it
+    cgroup_mount_options: list[str]  # of the filesystem of the hierarchy, as in mountinfo
 
 
 def begin(
     *,
     command_line: Sequence[str],
     cgroup_version: int,
+    cgroup_mount_options: Iterable[str] = (),
     filters: Mapping[str, Any],
     probes: Mapping[str, Any],
 ) -> Meta:
@@ -95,6 +104,7 @@ def begin(
         "boot_id": _boot_id(),
         "host_name": host.nodename,
         "cgroup_version": cgroup_version,
+        "cgroup_mount_options": sorted(cgroup_mount_options),
         "memory": read_memory(),
         "clock": clock,
         "command_line": list(command_line),

@@ -109,6 +109,7 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "boot_id": _or_null(_text),
     "host_name": _text,
     "cgroup_version": _integer(1, 2),
+    "cgroup_mount_options": _list_of(_text),
     "memory": _keys(total_bytes=_SIZE, swap_total_bytes=_SIZE, swappiness=_SIZE),
     "clock": _clock,
     "command_line": _list_of(_text),
@@ -132,5 +133,6 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "lost": _or_null(_dict_of(_integer(0, MOST_RECORDS))),  # become rows of `loss`
     "kernel_log": _text,
     "recorder_cgroup": _text,
+    "command_status": _integer(-64, 255),
     "kernel_log_left_out": _dict_of(_integer(0)),
 }

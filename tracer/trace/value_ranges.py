@@ -41,7 +41,7 @@ def value_range(table: str, field: pa.Field) -> tuple[int, int] | None:
         most = _LONGEST_NS
     elif name == "lost":
         most = MOST_RECORDS
-    elif name in ("nr_pages", "index", "updates"):
+    elif name in ("nr_pages", "folios", "index", "updates", "waits"):
         most = _MOST_PAGES
     elif name.endswith("_bytes") and name not in LIMITS and table != "inodes":
         return -_LARGEST_BYTES, _LARGEST_BYTES

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -88,13 +89,15 @@ def bomb(path: Path, table: str, rows: int) -> None:
             columns = []
             for field in schema:
                 if pa.types.is_timestamp(field.type):
-                    column = pa.array(range(first, first + count), pa.int64()).cast(field.type)
+                    column = pa.array(np.arange(first, first + count)).cast(field.type)
                 elif pa.types.is_dictionary(field.type):
-                    column = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), ["read"])
+                    column = pa.DictionaryArray.from_arrays(
+                        pa.repeat(pa.scalar(0, pa.int32()), count), ["read"]
+                    )
                 elif pa.types.is_integer(field.type):
-                    column = pa.array([7] * count, field.type)
+                    column = pa.repeat(pa.scalar(7, field.type), count)
                 else:
-                    column = pa.array(["x"] * count, field.type)
+                    column = pa.repeat(pa.scalar("x", field.type), count)
                 columns.append(column)
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
@@ -103,12 +106,16 @@ def used_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
+def first_batch(trace: Trace, table: str) -> pa.RecordBatch:
+    return next(trace.batches(table, ["time"]))
+
+
 @pytest.mark.parametrize(("table", "rows"), [("pagecache", 24_000_000), ("loss", 2_000_000)])
 def test_bomb_is_refused_before_it_is_in_memory(ended: Path, table: str, rows: int) -> None:
     path = ended / f"{table}.parquet"
     bomb(path, table, rows)
     before, begin_s = used_bytes(), time.process_time()
-    for read in (Trace.table, Trace.rows):
+    for read in (Trace.table, Trace.rows, first_batch):
         with pytest.raises(TraceError, match=f"{rows:,} rows of {table}") as raised:
             read(Trace(ended), table)
         assert str(path) in str(raised.value)
@@ -137,6 +144,15 @@ def test_budget_beyond_available_memory_raises(monkeypatch: pytest.MonkeyPatch) 
         Budget.from_schema("pagecache", TABLES["pagecache"]).take(
             Path("x"), rows=10_000_000, stored_bytes=100_000_000
         )
+
+
+def test_budget_of_batches_bounds_each_file_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_bounds, "memory_available_bytes", lambda: 1 << 29)
+    budget = Budget.from_schema("pagecache", TABLES["pagecache"], is_kept=False)
+    for _ in range(10):
+        budget.take(Path("x"), rows=1_000_000, stored_bytes=100_000_000)
+    with pytest.raises(TraceError, match=r"GiB of memory, and 0\.5 GiB are available"):
+        budget.take(Path("x.arrows"), rows=0, stored_bytes=600_000_000)
 
 
 @pytest.mark.parametrize("compression", ["zstd", "lz4"])

@@ -125,6 +125,19 @@ def test_ended_trace_has_plain_parquet_files(open_writer: OpenWriter, rows_of: R
     assert trace.size_bytes == sum(path.stat().st_size for path in writer.path.iterdir())
 
 
+def test_table_without_rows_is_known_unless_the_trace_is_older(open_writer: OpenWriter) -> None:
+    writer = open_writer()
+    writer.open_journals()
+    assert Trace(writer.path).has_table("file_waits"), "also in a recording that goes on"
+    writer.close("command_ended")
+    trace = Trace(writer.path)
+    assert trace.has_table("file_waits")
+    (writer.path / "file_waits.parquet").unlink()
+    assert trace.has_table("file_waits"), "a table without rows may have no file"
+    del trace.meta["rows"]["file_waits"]  # type: ignore[union-attr]
+    assert not trace.has_table("file_waits")
+
+
 def test_loss_counted_only_in_meta_is_added(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     writer = open_writer()
     writer.append("loss", rows_of("loss", range(3)))  # of v0, v1 and v2
@@ -191,7 +204,9 @@ def test_frames_nullable_columns_have_nullable_types(
         assert series.isna().all() if field.nullable else series.notna().all()
         if pa.types.is_integer(field.type):
             name = str(field.type)
-            assert str(series.dtype) == (name.replace("i", "I") if field.nullable else name)
+            assert str(series.dtype) == (
+                name.replace("ui", "UI").replace("i", "I") if field.nullable else name
+            )
         if pa.types.is_timestamp(field.type):
             assert str(series.dtype) == "datetime64[ns, UTC]"
         if pa.types.is_dictionary(field.type):
@@ -284,6 +299,28 @@ def test_parquet_with_other_columns_is_refused(other: pa.Table, open_writer: Ope
     pq.write_table(other, writer.path / "loss.parquet")
     with pytest.raises(TraceError, match=r"loss\.parquet cannot be read as schema"):
         Trace(writer.path).table("loss")
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_runs_of_older_traces_are_one_folio_each(
+    ended: bool, open_writer: OpenWriter, rows_of: RowsOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = TABLES["pagecache"]
+    before = pa.schema([field for field in now if field.name not in ("duration_ns", "folios")])
+    rows = rows_of("pagecache", range(7))
+    with monkeypatch.context() as then:
+        then.setitem(TABLES, "pagecache", before)
+        writer = open_writer()
+        writer.append("pagecache", rows.select(before.names))
+        writer.flush()
+        if ended:
+            writer.close("done")
+    found = Trace(writer.path).table("pagecache")
+    assert found["duration_ns"].to_pylist() == [0] * 7
+    assert found["folios"].to_pylist() == [1] * 7
+    assert [found[name].to_pylist() for name in before.names] == [
+        rows.column(name).to_pylist() for name in before.names
+    ]
 
 
 @pytest.mark.parametrize("ended", [False, True])

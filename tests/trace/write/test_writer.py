@@ -86,6 +86,30 @@ def test_close_twice_changes_nothing(open_writer: OpenWriter, rows_of: RowsOf) -
     assert lost_of(writer.path) == [0, 1, 2, 3]
 
 
+def test_flush_touches_only_the_journals_with_new_rows(
+    open_writer: OpenWriter, rows_of: RowsOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    flush = Journal.flush
+
+    def note(journal: Journal) -> None:
+        flushed.append(journal.name)
+        flush(journal)
+
+    monkeypatch.setattr(Journal, "flush", note)
+    writer = open_writer()
+    writer.open_journals()
+    writer.flush()
+    assert len(flushed) == len(TABLES)
+    for number in range(2):
+        flushed.clear()
+        writer.append("loss", rows_of("loss", range(number, number + 1)))
+        for _ in range(2):
+            writer.flush()
+        assert flushed == [layout.journal_name("loss", 1)]
+    assert lost_of(writer.path) == [0, 1]
+
+
 def test_journal_dictionary_is_written_when_it_changes(open_writer: OpenWriter, rows_of: RowsOf) -> None:
     def stored_bytes(names: list[list[str]]) -> int:
         writer = open_writer(str(len(list(tmp.iterdir()))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tracer.schema import ADDED_COLUMNS
 from tracer.trace.arrow_columns import encoded
 from tracer.trace.read import memory_bounds
 from tracer.trace.value_ranges import value_range
@@ -13,8 +14,9 @@ from tracer.trace.value_ranges import value_range
 def conforming(table: str, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Return a batch from a file with the columns of `schema`, which are all or some of the table's.
 
-    A column that the batch lacks is null. Raises KeyError, TypeError or ValueError (pyarrow.ArrowInvalid is a
-    ValueError) for columns and values that the schema does not allow.
+    A column that the batch lacks is null, or has the value that older traces imply. Raises KeyError,
+    TypeError or ValueError (pyarrow.ArrowInvalid is a ValueError) for columns and values that the schema does
+    not allow.
     """
     # Offsets and indices must be within their buffers, and texts UTF-8: else later steps may crash.
     batch.validate(full=True)
@@ -51,6 +53,9 @@ def _column(table: str, batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     if len(places) > 1:
         raise KeyError(f"{len(places)} columns are named {field.name}")
     if not places:
+        implied = ADDED_COLUMNS.get(table, {}).get(field.name)
+        if implied is not None:
+            return pa.repeat(pa.scalar(implied, field.type), batch.num_rows)
         if not field.nullable:
             raise KeyError(f"there is no column {field.name}")
         return pa.nulls(batch.num_rows, field.type)
@@ -83,16 +88,15 @@ def _lists(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 def _require_short(texts: pa.Array) -> None:
     """Raise ValueError for a text that is longer than any name of the kernel, or for too much text."""
-    if pa.types.is_dictionary(texts.type):
-        lengths = pc.binary_length(texts.dictionary)
-        total = pc.sum(lengths.take(texts.indices)).as_py()
-    else:
-        lengths = pc.binary_length(texts)
-        total = pc.sum(lengths).as_py()
-    longest = pc.max(lengths).as_py()
-    if (longest or 0) > memory_bounds.LONGEST_TEXT_BYTES:
+    is_dictionary = pa.types.is_dictionary(texts.type)
+    lengths = pc.binary_length(texts.dictionary if is_dictionary else texts)
+    longest = pc.max(lengths).as_py() or 0
+    if longest > memory_bounds.LONGEST_TEXT_BYTES:
         raise ValueError(f"a text of {longest:,} bytes is longer than any name")
-    if (total or 0) > memory_bounds.MOST_TEXT_BYTES:
+    if longest * len(texts) <= memory_bounds.MOST_TEXT_BYTES:
+        return
+    total = pc.sum(lengths.take(texts.indices) if is_dictionary else lengths).as_py() or 0
+    if total > memory_bounds.MOST_TEXT_BYTES:
         raise ValueError(f"its texts are of {total:,} bytes")
 
 

@@ -20,6 +20,7 @@ MOST_ROWS: Final = {
     "oom_candidates": 5_000_000,
     "kernel_log": 5_000_000,
     "loss": 1_000_000,
+    "summed": 1_000_000,
     "cgroups": 1_000_000,
     "tasks": 5_000_000,
     "inodes": 5_000_000,
@@ -45,17 +46,22 @@ MOST_FRAMES: Final = 20_000_000
 
 @dataclass(slots=True)
 class Budget:
-    """The rows and bytes of a table's files so far; `row_bytes` is the size of a row in memory."""
+    """The rows and bytes of a table's files so far; `row_bytes` is the size of a row in memory.
+
+    With `is_kept`, all of them are in memory at the end; otherwise one file at most.
+    """
 
     table: str
     row_bytes: float
+    is_kept: bool = True
     rows: int = 0
     stored_bytes: int = 0
 
     @classmethod
-    def from_schema(cls, table: str, schema: pa.Schema) -> Budget:
+    def from_schema(cls, table: str, schema: pa.Schema, *, is_kept: bool = True) -> Budget:
         """Return the budget of a table of which the columns of `schema` are read."""
-        return cls(table, sum(_value_bytes(field.type) + field.nullable / 8 for field in schema))
+        row_bytes = sum(_value_bytes(field.type) + field.nullable / 8 for field in schema)
+        return cls(table, row_bytes, is_kept)
 
     def take(self, path: Path, *, rows: int, stored_bytes: int) -> None:
         """Add rows of the file `path`, and its length; raises TraceError if a bound is exceeded."""
@@ -74,9 +80,10 @@ class Budget:
                 "recording is so dense: restore it from a copy"
             )
         available_bytes = memory_available_bytes()
-        if available_bytes is not None and max(taken_bytes, self.stored_bytes) > available_bytes:
+        needed_bytes = max(taken_bytes, self.stored_bytes) if self.is_kept else stored_bytes
+        if available_bytes is not None and needed_bytes > available_bytes:
             raise TraceError(
-                f"{path}: {self.rows:,} rows of {self.table} take {taken_bytes / (1 << 30):,.1f} GiB of "
+                f"{path}: {self.rows:,} rows of {self.table} take {needed_bytes / (1 << 30):,.1f} GiB of "
                 f"memory, and {available_bytes / (1 << 30):,.1f} GiB are available: use a larger machine"
             )
 

@@ -24,27 +24,28 @@ from tracer.trace.read.column_check import conforming, require_akin
 from tracer.trace.read.memory_bounds import Budget
 from tracer.trace.untrusted_files import open_file
 
-_BATCH_ROWS: Final = 1 << 20
+_KEPT_ROWS: Final = 1 << 20
+_PASSING_ROWS: Final = 1 << 17  # a few columns of them fit into a CPU's cache
 _METADATA_BYTES: Final = 64 << 20  # Parquet's own; a part of a million rows has some KiB
 _DAMAGED: Final = (LookupError, ValueError, TypeError, OverflowError, pa.ArrowException, OSError)
 """The errors of Arrow and `column_check.conforming` for a damaged file."""
 
 
-def read_part(trace: Path, path: Path, schema: pa.Schema, budget: Budget) -> pa.Table:
-    """Return a file below the directory `trace`, with the columns of `schema`: all or some of the table's.
+def read_batches(trace: Path, path: Path, schema: pa.Schema, budget: Budget) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file below the directory `trace` in batches, with the columns of `schema`: all or
+    some of the table's.
 
     Raises FileNotFoundError, and TraceError if the file is damaged or exceeds the budget.
     """
     with _reading(trace, path) as file:
-        batches = (
-            _journal(path, file, schema, budget) if _is_journal(path) else _rows(path, file, schema, budget)
-        )
-        found = [conforming(budget.table, batch, schema) for batch in batches if batch.num_rows]
-    return pa.Table.from_batches(found, schema)
+        read = _journal if _is_journal(path) else _rows
+        for batch in read(path, file, schema, budget):
+            if batch.num_rows:
+                yield conforming(budget.table, batch, schema)
 
 
 def count_part(trace: Path, path: Path, schema: pa.Schema, budget: Budget) -> int:
-    """Return the number of rows of a file: for Parquet from its metadata. Raises as `read_part` does."""
+    """Return the number of rows of a file: for Parquet from its metadata. Raises as `read_batches` does."""
     with _reading(trace, path) as file:
         if _is_journal(path):
             return sum(batch.num_rows for batch in _journal(path, file, schema, budget))
@@ -67,9 +68,11 @@ def _reading(trace: Path, path: Path) -> Iterator[BinaryIO]:
     try:
         with open_file(trace, path) as file:
             yield file
-    except FileNotFoundError:
+    except (FileNotFoundError, MemoryError):  # MemoryError: pa.ArrowMemoryError is an ArrowException too
         raise
     except _DAMAGED as error:
+        if "Failed to launch" in str(error):  # of a thread: Arrow has no class for that
+            raise RuntimeError("can't start new thread") from error
         reason = (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
         raise TraceError(
             f"{path} cannot be read as schema {SCHEMA_VERSION} ({reason[:200]}): restore it from a copy"
@@ -99,7 +102,8 @@ def _rows(path: Path, file: BinaryIO, schema: pa.Schema, budget: Budget) -> Iter
     file.seek(0)
     found = 0
     with pq.ParquetFile(file, read_dictionary=texts, **_METADATA_LIMITS) as parquet:
-        for batch in parquet.iter_batches(_BATCH_ROWS, columns=[column.path for column in columns]):
+        rows = _KEPT_ROWS if budget.is_kept else _PASSING_ROWS
+        for batch in parquet.iter_batches(rows, columns=[column.path for column in columns]):
             found += batch.num_rows
             if found > claimed:
                 raise ValueError(f"it holds more than the {claimed:,} rows that it claims")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -18,12 +18,10 @@ from tracer.trace.arrow_columns import rows_of
 from tracer.trace.identity_tables import IDENTITY_KEYS, keep_last
 from tracer.trace.meta import read_meta
 from tracer.trace.read.memory_bounds import Budget
-from tracer.trace.read.part import count_part, read_part
+from tracer.trace.read.part import count_part, read_batches
 
 if TYPE_CHECKING:
     import pandas as pd
-
-T = TypeVar("T")
 
 
 def _to_frame(table: pa.Table) -> pd.DataFrame:
@@ -54,6 +52,8 @@ class Trace:
     pagecache = TableFrame()
     reclaim = TableFrame()
     stalls = TableFrame()
+    file_waits = TableFrame()
+    task_time = TableFrame()
     swap_io = TableFrame()
     oom = TableFrame()
     oom_candidates = TableFrame()
@@ -64,6 +64,8 @@ class Trace:
     inodes = TableFrame()
     stack_samples = TableFrame()
     stacks = TableFrame()
+    summed = TableFrame()
+    shmem_files = TableFrame()
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -86,18 +88,44 @@ class Trace:
         identity table has the last row of each key. Raises TraceError for a damaged file, and KeyError for an
         unknown table or column.
         """
-        schema = TABLES[name]
-        wanted = schema.names if columns is None else list(columns)
-        needed = dict.fromkeys([*wanted, *IDENTITY_KEYS.get(name, ())])
-        stored = pa.schema([schema.field(column) for column in needed])
+        wanted = TABLES[name].names if columns is None else list(columns)
+        needed = list(dict.fromkeys([*wanted, *IDENTITY_KEYS.get(name, ())]))
+        schema = _some_columns(name, needed)
+        batches = self._batches(name, schema, lambda: Budget.from_schema(name, schema))
+        data = pa.Table.from_batches(batches, schema)
+        return keep_last(data.unify_dictionaries(), name).select(wanted)
 
-        def read(paths: list[Path]) -> pa.Table:
-            budget = Budget.from_schema(name, stored)
-            parts = [read_part(self.path, path, stored, budget) for path in paths]
-            return pa.concat_tables([pa.Table.from_batches([], stored), *parts])
+    def has_table(self, name: str) -> bool:
+        """Return whether the recorder knew the table. If not, what it would hold is not known."""
+        return name in (self.meta["rows"] or ()) or bool(layout.parts(self.path, name))
 
-        data = self._settled(name, read).unify_dictionaries()
-        return keep_last(data, name).select(wanted)
+    def batches(self, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a table in recorded order, some 100,000 at a time, with these columns.
+
+        The memory that this takes does not grow with the table, but it is refused within the same bounds. The
+        rows of one time need not be together, and an identity table has superseded rows as well. A word has
+        another code in each batch. Raises as `table` does.
+        """
+        schema = _some_columns(name, columns)
+        return self._batches(name, schema, lambda: Budget.from_schema(name, TABLES[name], is_kept=False))
+
+    def _batches(
+        self, name: str, schema: pa.Schema, new_budget: Callable[[], Budget]
+    ) -> Iterator[pa.RecordBatch]:
+        given, paths = 0, layout.parts(self.path, name)
+        while True:
+            budget, skipped = new_budget(), given
+            try:
+                for path in paths:
+                    for batch in read_batches(self.path, path, schema, budget):
+                        new = batch.slice(min(skipped, batch.num_rows))
+                        skipped -= batch.num_rows - new.num_rows
+                        given += new.num_rows
+                        if new.num_rows:
+                            yield new
+                return
+            except FileNotFoundError as error:
+                paths = self._paths_after(paths, error, name)
 
     def rows(self, name: str) -> int:
         """Return the number of rows of `table`; for Parquet parts without reading them."""
@@ -105,11 +133,13 @@ class Trace:
         if keys and layout.whole_path(self.path, name) not in layout.parts(self.path, name):
             return int(self.table(name, keys).num_rows)
 
-        def count(paths: list[Path]) -> int:
+        paths = layout.parts(self.path, name)
+        while True:
             budget = Budget.from_schema(name, TABLES[name])
-            return sum(count_part(self.path, path, TABLES[name], budget) for path in paths)
-
-        return self._settled(name, count)
+            try:
+                return sum(count_part(self.path, path, TABLES[name], budget) for path in paths)
+            except FileNotFoundError as error:
+                paths = self._paths_after(paths, error, name)
 
     @cached_property
     def loss(self) -> pd.DataFrame:
@@ -137,14 +167,13 @@ class Trace:
             {"time": end, "begin": begin, "stream": stream, "lost": lost} for stream, lost in missing.items()
         ]
 
-    def _settled(self, name: str, read: Callable[[list[Path]], T]) -> T:
-        """Return `read` of the table's files; read again if the recorder turned one into Parquet
-        meanwhile."""
+    def _paths_after(self, before: list[Path], error: FileNotFoundError, name: str) -> list[Path]:
+        """Return the table's files after one of those `before` has vanished; it is Parquet by now."""
         paths = layout.parts(self.path, name)
-        while True:
-            try:
-                return read(paths)
-            except FileNotFoundError as error:
-                before, paths = paths, layout.parts(self.path, name)
-                if paths == before:
-                    raise TraceError(f"{error.filename} vanished meanwhile: open the trace again") from error
+        if paths == before:
+            raise TraceError(f"{error.filename} vanished meanwhile: open the trace again") from error
+        return paths
+
+
+def _some_columns(name: str, columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([TABLES[name].field(column) for column in columns])

@@ -12,6 +12,7 @@ from tracer.schema import LIMITS, UNLIMITED_BYTES
 _NULLABLE: Final = {
     pa.int64(): pd.Int64Dtype(),
     pa.int32(): pd.Int32Dtype(),
+    pa.uint64(): pd.UInt64Dtype(),
     pa.bool_(): pd.BooleanDtype(),
 }
 
@@ -20,7 +21,7 @@ def to_frame(data: pa.Table) -> pd.DataFrame:
     """Return the table as a DataFrame, indexed by `time` (UTC) if it has one; rows of one time keep their
     order.
 
-    Integers that may be null by the schema are Int64/Int32, and such booleans are boolean (NA is "not
+    Integers that may be null by the schema are Int64/Int32/UInt64, and such booleans are boolean (NA is "not
     known"); other numbers are plain. Dictionaries are categoricals, and lists are lists. A limit that is not
     set is also NA; the column beside it (`schema.LIMITS`) tells the two apart.
     """

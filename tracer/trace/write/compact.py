@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tracer.directory import Directory
 from tracer.errors import TraceError
@@ -49,9 +48,11 @@ def _compact(
     temporary = journal_temporary(table, name)
     with suppress(FileNotFoundError):  # left by an attempt that failed
         scratch.unlink(temporary)
+    from pyarrow import parquet  # noqa: PLC0415  a recorder's start has no time for it
+
     try:
         with scratch.create(temporary) as file:
-            pq.write_table(data, file, compression="zstd")
+            parquet.write_table(data, file, compression="zstd")
     except OSError:
         with suppress(OSError):
             scratch.unlink(temporary)

@@ -31,6 +31,7 @@ class Journal:
         self.name = name
         self.rows = 0
         self.removed_rows = 0  # flushed to a file that was then removed
+        self.is_flushed = False  # since the last batch
         self.began_ns = time.monotonic_ns()
         self._unflushed: list[pa.RecordBatch] = []
         self._flushed_bytes = 0
@@ -40,6 +41,7 @@ class Journal:
     def append(self, batch: pa.RecordBatch) -> None:
         """Write a batch; it survives this process after `flush`."""
         self._unflushed.append(batch)
+        self.is_flushed = False
         self.rows += batch.num_rows
         self._stream.write_batch(batch)
 
@@ -50,6 +52,7 @@ class Journal:
             raise FileNotFoundError(errno.ENOENT, "its files were removed", self.name)
         self._flushed_bytes = self._file.tell()
         self._unflushed.clear()
+        self.is_flushed = True
 
     @property
     def size_bytes(self) -> int:

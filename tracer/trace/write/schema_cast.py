@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pyarrow as pa
 
 from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace.arrow_columns import encoded
+
+_CHECKED: Final = {
+    table: [
+        number
+        for number, field in enumerate(schema)
+        if not field.nullable or pa.types.is_dictionary(field.type)
+    ]
+    for table, schema in TABLES.items()
+}
+"""Table -> numbers of the columns that a batch with the schema of the table must still be checked for."""
 
 
 def conform(table: str, rows: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]:
@@ -21,10 +33,21 @@ def conform(table: str, rows: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]
         raise TraceError(f"rows for table {table} have columns too many or too few: {', '.join(sorted(odd))}")
     batches = rows.to_batches() if isinstance(rows, pa.Table) else [rows]
     return [
-        pa.RecordBatch.from_arrays([_column(table, batch, field) for field in schema], schema=schema)
+        pa.RecordBatch.from_arrays(_columns(table, batch), schema=schema)
         for batch in batches
         if batch.num_rows
     ]
+
+
+def _columns(table: str, batch: pa.RecordBatch) -> list[pa.Array]:
+    """Return the columns of the table, looking only at those that may not fit: that is faster for many."""
+    schema = TABLES[table]
+    if not batch.schema.equals(schema):
+        return [_column(table, batch, field) for field in schema]
+    columns: list[pa.Array] = batch.columns
+    for number in _CHECKED[table]:
+        columns[number] = _column(table, batch, schema.field(number))
+    return columns
 
 
 def _column(table: str, batch: pa.RecordBatch, field: pa.Field) -> pa.Array:

@@ -143,6 +143,8 @@ class TraceWriter:
     def flush(self) -> None:
         """Make all rows survive this process, as far as the trace can be written."""
         for table, journal in list(self._open.items()):
+            if journal.is_flushed:
+                continue
             try:
                 journal.flush()
             except OSError as error:
