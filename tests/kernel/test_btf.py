@@ -113,6 +113,7 @@ def test_types_of_members_are_resolved() -> None:
     bits = btf.struct("bits")
     assert bits is not None
     assert [member.offset_bytes for _, member in btf.members(bits)] == [0, 4]
+    assert [(member.first_bit, member.bits) for _, member in btf.members(bits)] == [(0, 3), (0, 3)]
     assert btf.name(0) == "void"
     assert btf.kind(0) == 0
 
@@ -132,6 +133,35 @@ def test_header_missing_member_is_left_out() -> None:
     assert "struct mem_cgroup * css;" in text
     assert "struct task_struct" not in text
     assert "#define KERNEL_ENUM_NR_SHMEM 20" in text
+    assert "bpf_rdonly_cast" not in text, "this kernel has no such function: helpers read its memory"
+
+
+def bitfields() -> bytes:
+    """Return BTF of a task_struct with bitfields, in an anonymous structure as well."""
+    blob = Blob()
+    number = blob.add(INT, "unsigned int", 4, 32)
+    inner = blob.record(STRUCT, "", 8, ("in_iowait", number, 3 << 24 | 30), flags=BITFIELDS)
+    blob.record(
+        STRUCT, "task_struct", 64,
+        ("pid", number, 32), ("flags", number, 1 << 24 | 71), ("", inner, 128), flags=BITFIELDS,
+    )  # fmt: skip
+    return blob.pack()
+
+
+def test_bitfields_have_their_bits_in_the_header() -> None:
+    btf = Btf(bitfields())
+    task = btf.struct("task_struct")
+    assert task is not None
+    in_iowait, pid = btf.member(task, "in_iowait"), btf.member(task, "pid")
+    assert in_iowait == Member(16 + 3, 1, first_bit=6, bits=3)
+    assert pid == Member(4, 1)
+    text = struct_header.header(btf)
+    assert "#define KERNEL_BITS_task_struct_in_iowait 0x1c0ULL" in text
+    assert "struct { char pad_in_iowait_[19]; u16 bits_of_in_iowait; }" in text
+    assert "#define KERNEL_BITS_task_struct_flags 0x80ULL" in text
+    assert "struct { char pad_flags_[8]; u8 bits_of_flags; }" in text
+    assert "u32 pid;" in text
+    assert "KERNEL_BITS_task_struct_pid" not in text
 
 
 # This kernel's own
@@ -151,7 +181,8 @@ def placed_members() -> list[tuple[str, str, int]]:
         for path in members if type_id is not None else ():
             found = struct_header._member(btf, type_id, path) if type_id is not None else None
             if found is not None:
-                placed.append((name, path.rpartition(".")[2], found.offset_bytes))
+                member = path.rpartition(".")[2]
+                placed.append((name, f"bits_of_{member}" if found.bits else member, found.offset_bytes))
     return placed
 
 
@@ -205,9 +236,17 @@ def test_offsets_equal_those_of_bpftool() -> None:
     for type_id, name, size, body in (head.groups() for head in heads):
         if name not in struct_header.STRUCTS:
             continue
-        members = re.findall(r"^\t'(.*?)' type_id=(\d+) bits_offset=(\d+)", body, re.M)
-        theirs = [("" if m == "(anon)" else m, int(bits) // 8, int(kind)) for m, kind, bits in members]
-        ours = [(m, found.offset_bytes, found.type_id) for m, found in btf.members(int(type_id))]
+        members = re.findall(
+            r"^\t'(.*?)' type_id=(\d+) bits_offset=(\d+)(?: bitfield_size=(\d+))?", body, re.M
+        )
+        theirs = [
+            ("" if name == "(anon)" else name, int(kind), int(at), int(bits or 0))
+            for name, kind, at, bits in members
+        ]
+        ours = [
+            (name, found.type_id, 8 * found.offset_bytes + found.first_bit, found.bits)
+            for name, found in btf.members(int(type_id))
+        ]
         assert ours == theirs, name
         assert btf.size_bytes(int(type_id)) == int(size)
         compared += 1

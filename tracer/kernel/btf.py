@@ -8,7 +8,8 @@ depends on a version number.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -41,10 +42,51 @@ class BtfError(TracerError):
 
 @dataclass(frozen=True)
 class Member:
-    """A member of a structure: its offset from the beginning of the structure, and the id of its type."""
+    """A member of a structure: its offset from the beginning of the structure, and the id of its type.
+
+    A bitfield has `bits`, and begins at bit `first_bit` of the byte at its offset, counted from the lowest;
+    any other member has 0 bits.
+    """
 
     offset_bytes: int
     type_id: int
+    first_bit: int = 0
+    bits: int = 0
+
+    def inside(self, outer: Member) -> Member:
+        """Return this member of the structure that is the member `outer`, as a member of the whole."""
+        return replace(self, offset_bytes=outer.offset_bytes + self.offset_bytes)
+
+
+@dataclass(frozen=True)
+class KnownTypes:
+    """What a recorder needs of a kernel's BTF once its programs are compiled.
+
+    `enumerators`: name -> value of the kernel's memory counters, in the kernel's order. `functions`: name ->
+    type id of the functions that may be hooked, and `tracepoints` likewise.
+    """
+
+    enumerators: Mapping[str, int]
+    functions: Mapping[str, int]
+    tracepoints: Mapping[str, int]
+
+    def function(self, name: str) -> int | None:
+        """Return the type id of a function; None if the kernel has none of that name."""
+        return self.functions.get(name)
+
+    def tracepoint(self, name: str) -> int | None:
+        """Return the type id of a tracepoint; None if the kernel has none of that name."""
+        return self.tracepoints.get(name)
+
+
+def read_btf(path: Path) -> bytes:
+    """Return the BTF in a file, not parsed; raises TracerError if there is none."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TracerError(
+            f"no BTF at {path} ({error.strerror}): the kernel must be built with CONFIG_DEBUG_INFO_BTF=y"
+        ) from None
 
 
 class Btf:
@@ -73,12 +115,7 @@ class Btf:
     @classmethod
     def load(cls, path: Path = VMLINUX) -> Btf:
         """Read the running kernel's BTF; raises TracerError if there is none."""
-        try:
-            return cls(path.read_bytes())
-        except OSError as error:
-            raise TracerError(
-                f"no BTF at {path} ({error.strerror}): the kernel must be built with CONFIG_DEBUG_INFO_BTF=y"
-            ) from None
+        return cls(read_btf(path))
 
     def _scan(self) -> None:
         """Record the start of each type, and the first type of each name among the kinds that are looked up
@@ -130,11 +167,15 @@ class Btf:
         offset = self._strings.find(b"\0" + name.encode() + b"\0") + 1
         return ids.get(offset) if offset else None
 
+    def tracepoint(self, name: str) -> int | None:
+        """Return the type id of a tracepoint, that of its typedef; None if there is no tracepoint of that
+        name."""
+        return self._find(f"btf_trace_{name}", self._typedefs)
+
     def tracepoint_arguments(self, name: str) -> tuple[str, ...] | None:
         """Return the names of the types of a tracepoint's arguments, as `function_arguments` does; None if
-        there is no raw tracepoint of that name.
-        """
-        found = self._find(f"btf_trace_{name}", self._typedefs)
+        there is no tracepoint of that name."""
+        found = self.tracepoint(name)
         if found is None:
             return None
         pointer = self.resolve(found)
@@ -232,11 +273,14 @@ class Btf:
         """Return the direct members of a structure or union in order; an anonymous member has the name ""."""
         start = self._start(type_id)
         info = int(self._words[start + 1])
-        bitfields = info >> 31
+        has_bitfields = info >> 31
         body = self._words[start + 3 : start + 3 + 3 * (info & 0xFFFF)].tolist()
-        mask = 0xFFFFFF if bitfields else 0xFFFFFFFF
         rows = zip(body[::3], body[1::3], body[2::3], strict=True)
-        return [(self._string(name), Member((bits & mask) // 8, kind)) for name, kind, bits in rows]
+        members = []
+        for name, kind, offset in rows:
+            bits, at = (offset >> 24, offset & 0xFFFFFF) if has_bitfields else (0, offset)
+            members.append((self._string(name), Member(at // 8, kind, at % 8 if bits else 0, bits)))
+        return members
 
     def member(self, type_id: int, name: str, depth: int = 0) -> Member | None:
         """Return the member `name` of a structure, or of its anonymous structures and unions; None if there
@@ -252,5 +296,5 @@ class Btf:
         for outer in nested:
             inner_id = self.resolve(outer.type_id)
             if self.kind(inner_id) in (STRUCT, UNION) and (inner := self.member(inner_id, name, depth + 1)):
-                return Member(outer.offset_bytes + inner.offset_bytes, inner.type_id)
+                return inner.inside(outer)
         return None

@@ -11,11 +11,7 @@ from pathlib import Path
 def places(release: str) -> tuple[Path, ...]:
     """Return the files that may have a kernel's configuration: its own (CONFIG_IKCONFIG_PROC), or one beside
     its image."""
-    return (
-        Path("/proc/config.gz"),
-        Path(f"/boot/config-{release}"),
-        Path(f"/lib/modules/{release}/config"),
-    )
+    return (Path("/proc/config.gz"), Path(f"/boot/config-{release}"), Path(f"/lib/modules/{release}/config"))
 
 
 def options_set(files: Iterable[Path] | None = None) -> frozenset[str] | None:

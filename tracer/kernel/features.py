@@ -47,18 +47,8 @@ class Check:
 
 # Capabilities by number (include/uapi/linux/capability.h).
 _CAP_SYS_ADMIN: Final = 21
-_CAP_SYS_RESOURCE: Final = 24
 _CAP_PERFMON: Final = 38
 _CAP_BPF: Final = 39
-
-_WELCOME: Final = {
-    "CAP_SYS_ADMIN": (_CAP_SYS_ADMIN, "the cost of an event cannot be measured"),
-    "CAP_SYS_RESOURCE": (
-        _CAP_SYS_RESOURCE,
-        "the recorder cannot lower its own oom_score_adj or raise hard limits",
-    ),
-}
-"""Capabilities that recording can do without: name -> (number, cost of its absence)."""
 
 # The inode numbers of the initial namespaces (PROC_USER_INIT_INO etc., include/linux/proc_ns.h).
 _INITIAL_NAMESPACES: Final = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
@@ -123,14 +113,13 @@ def permissions(status: str) -> Check:
             "run it as root (sudo)",
             prevents_recording=True,
         )
-    lacking = {name: cost for name, (number, cost) in _WELCOME.items() if not has(number)}
-    if lacking:
+    if not has(_CAP_SYS_ADMIN):
         return Check(
             "permissions",
             State.DEGRADED,
-            f"may load BPF programs; no {', no '.join(lacking)}",
-            "; ".join(lacking.values()),
-            f"grant {' and '.join(lacking)}",
+            "may load BPF programs; no CAP_SYS_ADMIN",
+            "the cost of an event cannot be measured",
+            "grant CAP_SYS_ADMIN",
         )
     return Check("permissions", State.OK, "may load BPF programs")
 
@@ -268,7 +257,7 @@ def _memory_hierarchy() -> Hierarchy | TracerError:
 
 
 def tracefs(mounts: list[Mount]) -> Check:
-    """Report tracefs for completeness: raw tracepoints are found by BTF and attached without it."""
+    """Report tracefs for completeness: tracepoints are found by BTF and attached without it."""
     mounted = [mount.mount_point for mount in mounts if mount.fs_type == "tracefs"]
     return Check("tracefs", State.OK, f"{mounted[0] if mounted else 'not mounted'} (not needed)")
 

@@ -14,7 +14,7 @@ from typing import Final
 class Kind(StrEnum):
     """The way in which a program is attached, the cheapest first."""
 
-    RAW_TRACEPOINT = "raw_tracepoint"  # Documentation/trace/tracepoints.rst
+    TYPED_TRACEPOINT = "typed_tracepoint"  # BPF_TRACE_RAW_TP: the verifier knows the types of the arguments
     FENTRY = "fentry"  # BPF trampolines: kernel/bpf/trampoline.c
     FEXIT = "fexit"
     KPROBE = "kprobe"  # Documentation/trace/kprobes.rst
@@ -43,16 +43,14 @@ class Hook:
     @property
     def program(self) -> str:
         """Return the name of its BPF program (by the macros in bpf/shared/kernel.h)."""
-        return self.function if self.kind is Kind.RAW_TRACEPOINT else f"{self.kind}_{self.function}"
+        return self.function if self.kind is Kind.TYPED_TRACEPOINT else f"{self.kind}_{self.function}"
 
 
 @dataclass(frozen=True)
 class Way:
-    """The hooks that together give a signal; `approximate` names what is not exact; "": the signal is
-    exact."""
+    """The hooks that together give a signal."""
 
     hooks: tuple[Hook, ...]
-    approximate: str = ""
 
     @property
     def family(self) -> str:
@@ -65,7 +63,11 @@ class Way:
 
 @dataclass(frozen=True)
 class Signal:
-    """A kind of event that the tracer records; `stream` is the ring that it feeds (`tracer.wire.streams`)."""
+    """A kind of event that the tracer records; `stream` is the ring that it feeds (`tracer.wire.streams`).
+
+    `is_calibration`: its hooks are attached for a moment, at the start, to find the kernel's counters. With
+    `--stacks`, those of the counters of memory also take the samples.
+    """
 
     name: str
     stream: str
@@ -74,20 +76,21 @@ class Signal:
     without: str  # what the user loses without it
     required: bool = False
     only_version: int | None = None  # of cgroups; None: both
+    is_calibration: bool = False
 
 
 def _tracepoint(*names: str, end: str = "", argument: str = "") -> tuple[Way, ...]:
-    """Return the way by raw tracepoints; a program has the name of its tracepoint, but all ends of reclaim
+    """Return the way by tracepoints; a program has the name of its tracepoint, but all ends of reclaim
     (`end`) share one."""
-    begins = [Hook(Kind.RAW_TRACEPOINT, name, name, argument) for name in names]
-    ends = [Hook(Kind.RAW_TRACEPOINT, end, "reclaim_end")] if end else []
+    begins = [Hook(Kind.TYPED_TRACEPOINT, name, name, argument) for name in names]
+    ends = [Hook(Kind.TYPED_TRACEPOINT, end, "reclaim_end")] if end else []
     return (Way((*begins, *ends)),)
 
 
-def _entry(function: str, *targets: str, argument: str, approximate: str = "") -> tuple[Way, ...]:
+def _entry(function: str, *targets: str, argument: str) -> tuple[Way, ...]:
     """Return the ways by the entry of the first of these functions that exists: fentry, else kprobe."""
     return tuple(
-        Way((Hook(kind, target, function, argument),), approximate)
+        Way((Hook(kind, target, function, argument),))
         for kind in (Kind.FENTRY, Kind.KPROBE)
         for target in targets
     )
@@ -102,47 +105,68 @@ def _both_ends(enter: str, leave: str, *targets: str, argument: str = "") -> tup
     )
 
 
-_LAGS: Final = (
-    "totals are exact; a change by an interrupt is attributed to the next process that changes the same "
-    "counter"
-)
-
 SIGNALS: Final = (
     Signal(
         "memory by kind",
         "charge",
-        (
-            *_tracepoint("mod_memcg_lruvec_state"),
-            # Later kernels pass the node's counters instead of its lists (seen on 7.3).
-            *_entry("enter_lruvec_state", "__mod_memcg_lruvec_state", argument="lruvec", approximate=_LAGS),
-            *_entry(
-                "enter_node_state",
-                "__mod_memcg_lruvec_state",
-                argument="mem_cgroup_per_node",
-                approximate=_LAGS,
-            ),
-            *_entry("enter_lruvec_state", "mod_memcg_lruvec_state", argument="lruvec", approximate=_LAGS),
-        ),
-        "every change of anon, file, shmem, slab, kernel stack and page-table memory",
+        _tracepoint("sched_switch"),
+        "every change of every kind of memory: the counters of a task's cgroup are read when it leaves a CPU",
         "no ledger: the processes that charged memory are not known",
         required=True,
     ),
     Signal(
-        "kernel memory",
+        "task moved",
+        "charge",
+        _tracepoint("cgroup_attach_task"),
+        "a process moves itself into another cgroup: what it changes from then on is its own",
+        "what a process changes between its move and its next context switch is of no known process",
+    ),
+    Signal(
+        "timers",
+        "charge",
+        _tracepoint("hrtimer_expire_entry"),
+        "a timer expires on a CPU: every 10 ms, the sums and runs of the CPU are sent",
+        "they are sent every 200 ms only, so a change of memory may be seen so much later",
+    ),
+    Signal(
+        "node counters",
+        "charge",
+        (
+            *_tracepoint("mod_memcg_lruvec_state"),
+            # Later kernels pass the node's counters instead of its lists (seen on 7.3).
+            *_entry("enter_lruvec_state", "__mod_memcg_lruvec_state", argument="lruvec"),
+            *_entry("enter_node_state", "__mod_memcg_lruvec_state", argument="mem_cgroup_per_node"),
+            *_entry("enter_lruvec_state", "mod_memcg_lruvec_state", argument="lruvec"),
+        ),
+        "shows at the start where the kernel counts anon, file, shmem, slab, kernel stacks, page tables",
+        "no ledger: the counters of memory are not found",
+        required=True,
+        is_calibration=True,
+    ),
+    Signal(
+        "memcg counters",
         "charge",
         (
             *_tracepoint("mod_memcg_state"),
-            *_entry(
-                "enter_memcg_state",
-                "__mod_memcg_state",
-                "mod_memcg_state",
-                argument="mem_cgroup",
-                approximate=_LAGS,
-            ),
+            *_entry("enter_memcg_state", "__mod_memcg_state", "mod_memcg_state", argument="mem_cgroup"),
         ),
-        "every change of socket, percpu, vmalloc, swap and all kernel memory",
+        "shows at the start where the kernel counts socket, percpu, vmalloc, swap and all kernel memory",
         "no ledger of kernel memory, sockets and swap",
         required=True,
+        is_calibration=True,
+    ),
+    Signal(
+        "event counters",
+        "charge",
+        (
+            *_tracepoint("count_memcg_events"),
+            *_entry(
+                "enter_count_events", "__count_memcg_events", "count_memcg_events", argument="mem_cgroup"
+            ),
+        ),
+        "shows at the start where the kernel counts pages scanned and stolen",
+        "the kernel's count of evictions is not known on v1, whose memory.stat does not print it",
+        is_calibration=True,
     ),
     Signal(
         "cache added",
@@ -168,7 +192,7 @@ SIGNALS: Final = (
             *_entry("enter_filemap_fault", "filemap_fault", argument="vm_fault"),
         ),
         "distinguishes folios added for a page fault from folios added for read(2)",
-        "faults on files are counted as reads or as other",
+        "faults on files are counted as reads or as other, and waits in them are for no known file",
     ),
     Signal(
         "memcg reclaim",
@@ -229,19 +253,6 @@ SIGNALS: Final = (
         _tracepoint("mm_vmscan_write_folio"),
         "pages that reclaim writes to swap or to a file system",
         "the number of pages that reclaim swapped out is not known",
-    ),
-    Signal(
-        "reclaim counts",
-        "reclaim",
-        (
-            *_tracepoint("count_memcg_events"),
-            *_entry(
-                "enter_count_events", "__count_memcg_events", "count_memcg_events", argument="mem_cgroup"
-            ),
-        ),
-        "the kernel's own count of pages scanned and stolen, which memory.stat of v1 does not print",
-        "evictions cannot be checked against the kernel's count on v1",
-        only_version=1,
     ),
     Signal(
         "reclaim waits",

@@ -2,26 +2,37 @@
 
 For each structure that the programs use, the header declares only the members that they use, at the offsets
 in the running kernel's BTF. So the programs need no kernel headers, and fit every kernel that has BTF. A
-member that this kernel lacks is left out; for all others, `HAS_<struct>_<member>` is defined.
+member that this kernel lacks is left out; for all others, `HAS_<struct>_<member>` is defined. A bitfield is
+read by the mask `KERNEL_BITS_<struct>_<member>` (LOAD_BITS in bpf/shared/kernel.h).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from tracer.categories import CATEGORIES
-from tracer.kernel.btf import ARRAY, ENUM, ENUM64, INT, PTR, STRUCT, UNION, Btf, Member
+from tracer.categories import CATEGORIES, RECLAIM_COUNTS
+from tracer.kernel.btf import ARRAY, ENUM, ENUM64, INT, PTR, STRUCT, UNION, Btf, BtfError, KnownTypes, Member
 
 STRUCTS: Final[dict[str, tuple[str, ...]]] = {
-    "kernfs_node": ("id", "priv"),
+    "kernfs_node": ("id", "priv", "parent", "__parent"),
     "list_head": ("next",),
     "hlist_node": ("next",),
     "hlist_head": ("first",),
-    "cgroup_subsys_state": ("cgroup", "parent", "children"),
-    "cgroup": ("self", "kn", "root", "subsys"),
-    "page_counter": ("usage", "max", "high"),
-    "memcg_vmstats_percpu": ("state",),
-    "mem_cgroup": ("css", "memory", "memsw", "vmstats_percpu"),
+    "cgroup_subsys_state": ("cgroup", "parent", "children", "flags", "serial_nr", "refcnt.data"),
+    "psi_group_cpu": ("state_mask", "times", "times_prev"),
+    "psi_group": ("enabled", "pcpu", "total"),
+    "cgroup": ("self", "kn", "root", "subsys", "psi"),
+    "page_counter": (
+        *("usage", "max", "high", "low", "min", "failcnt", "watermark"),
+        *("emin", "elow", "children_min_usage"),
+    ),
+    "memcg_vmstats_percpu": ("state", "events"),
+    "memcg_vmstats": ("state", "events", "stats_updates"),
+    "mem_cgroup": (
+        *("css", "memory", "swap", "memsw", "kmem", "soft_limit", "swappiness"),
+        *("oom_group", "oom_kill_disable", "under_oom"),
+        *("vmstats", "vmstats_percpu", "memory_events"),
+    ),
     "obj_cgroup": ("memcg", "is_root"),
     "css_set": ("subsys",),
     "file_system_type": ("name",),
@@ -29,30 +40,23 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "qstr": ("name", "len"),
     "dentry": ("d_parent", "d_name", "d_u.d_alias", "d_alias"),
     "inode": (
-        "i_private",
-        "i_ino",
-        "i_sb",
-        "i_generation",
-        "i_mode",
-        "i_size",
-        "i_nlink",
-        "i_rdev",
-        "i_dentry",
+        *("i_private", "i_ino", "i_sb", "i_generation", "i_mode", "i_size"),
+        *("i_nlink", "i_rdev", "i_dentry"),
     ),
-    "address_space": ("host", "flags"),
+    "address_space": ("host", "flags", "i_mmap.rb_root.rb_node"),
     "folio": ("flags", "mapping", "index", "memcg_data", "_flags_1", "_folio_order"),
     "percpu_counter": ("count",),
     "mm_struct": (
         *("rss_stat", "rss_stat.count", "pgtables_bytes", "start_code", "start_stack"),
-        *("total_vm", "data_vm", "exec_vm", "stack_vm"),
+        *("total_vm", "data_vm", "exec_vm", "stack_vm", "exe_file"),
     ),
-    "signal_struct": ("nr_threads", "oom_score_adj", "oom_mm"),
+    "signal_struct": ("nr_threads", "live.counter", "oom_score_adj", "oom_mm"),
     "cred": ("uid",),
     "pt_regs": ("orig_ax", "ip", "di", "si", "dx", "cx", "ax", "r10", "regs", "orig_x0", "syscallno", "pc"),
     "bpf_array": ("pptrs",),
     "file": ("private_data", "f_inode", "f_mapping", "f_flags", "f_pos", "f_path.dentry"),
     "vm_area_struct": ("vm_file",),
-    "vm_fault": ("vma", "pgoff"),
+    "vm_fault": ("vma",),
     "mem_cgroup_per_node": ("memcg", "lruvec"),
     "oom_control": ("memcg", "gfp_mask", "order", "totalpages", "constraint"),
     "mnt_namespace": ("ns.inum",),
@@ -61,33 +65,13 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "fdtable": ("fd",),
     "files_struct": ("fdt",),
     "task_struct": (
-        "pid",
-        "tgid",
-        "flags",
-        "comm",
-        "start_boottime",
-        "real_parent",
-        "group_leader",
-        "cgroups",
-        "mm",
-        "signal",
-        "cred",
-        "stack",
-        "files",
-        "nsproxy",
-        "active_memcg",
-        "memcg_nr_pages_over_high",
+        *("pid", "tgid", "flags", "comm", "start_boottime", "se.sum_exec_runtime", "real_parent"),
+        *("group_leader", "cgroups", "mm", "signal", "cred", "files", "nsproxy"),
+        *("active_memcg", "memcg_nr_pages_over_high", "in_iowait", "nvcsw"),
     ),
-    "reclaim_stat": (
-        "nr_dirty",
-        "nr_unqueued_dirty",
-        "nr_writeback",
-        "nr_immediate",
-        "nr_activate",
-        "nr_ref_keep",
-        "nr_unmap_fail",
-    ),
+    "reclaim_stat": RECLAIM_COUNTS,
     "shrink_control": ("memcg",),
+    "hrtimer": ("is_soft",),
     "bio_vec": ("bv_page",),
     "bio": ("bi_opf", "bi_flags", "bi_next", "bi_io_vec", "bi_iter.bi_size"),
     "request": ("__data_len", "bio"),
@@ -101,37 +85,24 @@ release, both paths are listed: dentry.d_u is gone in v7.1; mm_struct.rss_stat i
 """
 
 ENUMERATORS: Final = (
-    "memory_cgrp_id",
-    "PG_head",
-    "PG_swapbacked",
-    "PG_uptodate",
-    "AS_EXITING",
-    "REQ_OP_READ",
-    "REQ_OP_WRITE",
-    "__REQ_SWAP",
-    "BIO_CLONED",
+    *("memory_cgrp_id", "CSS_ONLINE", "CSS_DYING", "CSS_RELEASED"),
+    *("MEMCG_LOW", "MEMCG_HIGH", "MEMCG_MAX", "MEMCG_OOM", "MEMCG_OOM_KILL", "MEMCG_OOM_GROUP_KILL"),
+    *("MEMCG_SWAP_HIGH", "MEMCG_SWAP_MAX", "MEMCG_SWAP_FAIL"),
+    *("PSI_MEM_SOME", "PSI_MEM_FULL"),
+    *("PG_head", "PG_swapbacked", "PG_uptodate", "AS_EXITING"),
+    *("REQ_OP_READ", "REQ_OP_WRITE", "__REQ_SWAP", "BIO_CLONED"),
     *(item for category in CATEGORIES for item in category.items),
-    "MM_FILEPAGES",
-    "MM_ANONPAGES",
-    "MM_SHMEMPAGES",
-    "MM_SWAPENTS",
-    "VMSCAN_THROTTLE_WRITEBACK",
-    "VMSCAN_THROTTLE_ISOLATED",
-    "VMSCAN_THROTTLE_NOPROGRESS",
-    "VMSCAN_THROTTLE_CONGESTED",
-    "CONSTRAINT_CPUSET",
-    "CONSTRAINT_MEMORY_POLICY",
-    "CONSTRAINT_MEMCG",
-    "PGSCAN_KSWAPD",
-    "PGSCAN_DIRECT",
-    "PGSCAN_KHUGEPAGED",
-    "PGSCAN_PROACTIVE",
-    "PGSTEAL_KSWAPD",
-    "PGSTEAL_DIRECT",
-    "PGSTEAL_KHUGEPAGED",
-    "PGSTEAL_PROACTIVE",
+    *("MM_FILEPAGES", "MM_ANONPAGES", "MM_SHMEMPAGES", "MM_SWAPENTS"),
+    *("VMSCAN_THROTTLE_WRITEBACK", "VMSCAN_THROTTLE_ISOLATED"),
+    *("VMSCAN_THROTTLE_NOPROGRESS", "VMSCAN_THROTTLE_CONGESTED"),
+    *("CONSTRAINT_CPUSET", "CONSTRAINT_MEMORY_POLICY", "CONSTRAINT_MEMCG"),
 )
 """The enumerators that the programs use; one that this kernel lacks is not defined."""
+
+
+KERNEL_FUNCTIONS: Final = 1 << 30
+"""Added to the type id of a function of the kernel, which programs then call as if it were a helper: BCC can
+compile no other call. No helper has such a number."""
 
 
 def why_unfit(btf: Btf) -> str | None:
@@ -161,6 +132,7 @@ def header(btf: Btf) -> str:
     lines += ["#define HUGETLB_INDEX_IS_OF_HUGE_PAGES 1"] * hugetlb_index_is_of_huge_pages(btf)
     pause = len(btf.tracepoint_arguments("balance_dirty_pages") or (0, 0)) - _PAUSE_FROM_THE_END
     lines += [f"#define KERNEL_PAUSE_ARGUMENT {pause}"]
+    lines += _cast(btf)
     lines += [f"struct {name};" for name in sorted(known)]
     for name in STRUCTS:
         if name in known:
@@ -168,11 +140,25 @@ def header(btf: Btf) -> str:
     return "\n".join(lines) + "\n"
 
 
-def reclaim_counts_are_node_stats(btf: Btf) -> bool:
+def _cast(btf: Btf) -> list[str]:
+    """Define the type ids by which a program loads a number from any address (LOAD_AT), if this kernel can.
+
+    bpf_rdonly_cast() exists since a35b9af4ec2c ("bpf: Add a kfunc for generic type cast"), v6.2.
+    """
+    function, numbers = btf.function("bpf_rdonly_cast"), btf.struct("timespec64")
+    if function is None or numbers is None:
+        return []
+    return [
+        f"#define KERNEL_FUNC_bpf_rdonly_cast {KERNEL_FUNCTIONS + function}",
+        f"#define KERNEL_STRUCT_timespec64 {numbers}",
+    ]
+
+
+def reclaim_counts_are_node_stats(btf: Btf | KnownTypes) -> bool:
     """Return whether PGSCAN_* and PGSTEAL_* belong to enum node_stat_item, and not to vm_event_item.
 
     They do since "mm: move pgscan, pgsteal, pgrefill to node stats", v7.1. The members of an enum are
-    adjacent in `Btf.enumerators`.
+    adjacent in `enumerators`.
     """
     order = list(btf.enumerators)
     members = ("NR_LRU_BASE", "PGSTEAL_DIRECT", "NR_VM_NODE_STAT_ITEMS")
@@ -198,6 +184,11 @@ def _struct(btf: Btf, name: str, known: set[str]) -> list[str]:
         m.rpartition(".")[2]: found for m in STRUCTS[name] if (found := _member(btf, type_id, m)) is not None
     }
     lines = [f"#define HAS_{name}_{member} 1" for member in present]
+    lines += [
+        f"#define KERNEL_BITS_{name}_{member} {(1 << found.bits) - 1 << found.first_bit:#x}ULL"
+        for member, found in present.items()
+        if found.bits
+    ]
     lines += [f"struct {name} {{", "\tunion {", f"\t\tchar whole_[{max(btf.size_bytes(type_id), 1)}];"]
     for member, found in present.items():
         pad = f"char pad_{member}_[{found.offset_bytes}]; " if found.offset_bytes else ""
@@ -214,11 +205,17 @@ def _member(btf: Btf, type_id: int, path: str) -> Member | None:
     if found is None or not rest:
         return found
     inner = _member(btf, btf.resolve(found.type_id), rest)
-    return inner and Member(found.offset_bytes + inner.offset_bytes, inner.type_id)
+    return inner and inner.inside(found)
 
 
 def _declaration(btf: Btf, member: Member, name: str, known: set[str]) -> str:
-    """Return the declaration of a member in C, an array as an array."""
+    """Return the declaration of a member in C: an array as an array, a bitfield as `bits_of_<name>`, the
+    bytes that hold it."""
+    if member.bits:
+        least = next((bits for bits in (8, 16, 32, 64) if member.first_bit + member.bits <= bits), None)
+        if least is None:
+            raise BtfError(f"it has a bitfield of {member.bits} bits")
+        return f"u{least} bits_of_{name}"
     type_id = btf.resolve(member.type_id)
     if btf.kind(type_id) == ARRAY:
         element, count = btf.array(type_id)

@@ -253,7 +253,7 @@ def test_chosen_task_of_linux_2_6_is_named() -> None:
     ]
     (found,) = reports(lines)
     assert found.chosen is not None
-    assert (found.constraint, found.chosen.score, found.kills[0].pid) == ("global", 56923, 18662)
+    assert (found.constraint, found.chosen.comm, found.kills[0].pid) == ("global", "amule", 18662)
 
 
 def test_summary_with_spaced_fields_is_read() -> None:

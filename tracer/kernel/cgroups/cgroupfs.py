@@ -12,7 +12,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -24,11 +24,12 @@ _FILEID_KERNFS = 0xFE  # a handle of eight bytes, the node's id (include/linux/e
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """The mount of the hierarchy that has the memory controller."""
+    """The mount of the hierarchy that has the memory controller; `options` are those of its filesystem."""
 
     version: int
     mount: Path
     root: str
+    options: frozenset[str] = field(default=frozenset(), compare=False)
 
     def directory(self, path: str) -> Path:
         """Return the directory of the cgroup at `path`, which is relative to the mount."""
@@ -60,7 +61,7 @@ def memory_hierarchy() -> Hierarchy:
 def find_hierarchy(mounts: list[Mount], cgroups: str) -> Hierarchy:
     """Return `memory_hierarchy` for given mounts and text of /proc/cgroups (kernel/cgroup/cgroup-v1.c)."""
     with_memory = [
-        Hierarchy(version, Path(mount.mount_point), mount.root)
+        Hierarchy(version, Path(mount.mount_point), mount.root, mount.super_options)
         for mount in mounts
         if (version := memory_version(mount)) is not None
     ]

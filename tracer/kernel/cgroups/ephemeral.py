@@ -102,7 +102,7 @@ def remove(directory: Path) -> None:
 def _try_remove(directory: Path) -> OSError | None:
     """Try to remove a cgroup once; return the error, or None if it is gone."""
     for child in reversed(list(descendants(directory))):
-        for pid in _pids(child):
+        for pid in member_pids(child):
             _kill_member(child, pid)
         try:
             child.rmdir()
@@ -121,13 +121,13 @@ def _kill_member(directory: Path, pid: int) -> None:
     with suppress(OSError):
         pidfd = os.pidfd_open(pid)
         try:
-            if pid in _pids(directory):
+            if pid in member_pids(directory):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         finally:
             os.close(pidfd)
 
 
-def _pids(directory: Path) -> list[int]:
+def member_pids(directory: Path) -> list[int]:
     """Return the processes of a cgroup, without those outside of our pid namespace, which the kernel shows as
     0."""
     try:

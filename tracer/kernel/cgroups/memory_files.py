@@ -1,61 +1,45 @@
-"""Readings of a cgroup's memory files, with the same columns for v1 and v2.
+"""Readings of a cgroup's memory files, with the columns of `schema.TABLES["samples"]` as keys.
 
-The columns are those of `schema.TABLES["samples"]`, with v2's names. A value without a file is None, never 0,
-and a limit that is not set is `UNLIMITED_BYTES`. All sizes include the cgroups below: the rows `total_` of v1
-(memcg1_stat_format, mm/memcontrol-v1.c), and memory.stat of v2 (memcg_stat_format, mm/memcontrol.c).
+A limit that is not set is `UNLIMITED_BYTES`. Sizes include the cgroups below: the rows `total_` of v1
+(memcg1_stat_format, mm/memcontrol-v1.c), and memory.stat of v2 (memcg_stat_format, mm/memcontrol.c). No file
+stays open.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
-from tracer.categories import COUNTERS
-from tracer.schema import MEMORY_STAT_COUNTS, TABLES, UNLIMITED_BYTES
+from tracer.categories import COUNTERS, RECLAIM_KINDS
+from tracer.schema import MEMORY_STAT_COUNTS, UNLIMITED_BYTES
 
-Reading = dict[str, int | None]
-
-COLUMNS: Final = tuple(
-    name for name in TABLES["samples"].names if name not in ("time", "cgroup_id", "source", "kill_id")
-)
-"""The keys of every reading."""
+Reading = dict[str, int]
 
 # PAGE_COUNTER_MAX depends on the page size; with pages of up to 64 KiB it is at least this.
 _UNLIMITED_FROM: Final = 0x7FFF_FFFF_FFFF_0000
-_READ_BYTES: Final = 16384
-_GONE: Final = frozenset({errno.ENODEV, errno.ENOENT})
+_STAT: Final = "memory.stat"
+_ABSENT: Final = frozenset({errno.ENODEV, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EOPNOTSUPP})
+"""The cgroup or the file is gone, or not for this user; memory.pressure with psi=0 is not supported."""
 
 V1_STAT: Final = {counter.v1: counter.column for counter in COUNTERS if counter.v1 is not None} | {
     name: name for name in ("workingset_refault_anon", "workingset_refault_file", "pgfault", "pgmajfault")
 }
 """Name in v1's memory.stat -> column."""
 
+RECLAIM_PARTS: Final = {
+    count: tuple(f"{count}_{kind.lower()}" for kind in RECLAIM_KINDS) for count in ("pgscan", "pgsteal")
+}
+"""Column -> the lines of v2's memory.stat that it is the sum of; a kernel may lack some of them."""
+
 _V1_COLUMNS: Final = {f"total_{name}".encode(): column for name, column in V1_STAT.items()}
-_V2_COLUMNS: Final = {
-    counter.v2_line.encode(): counter.column for counter in COUNTERS if counter.is_in_v2_stat
-} | {name.encode(): name for name in MEMORY_STAT_COUNTS}
-_V2_EVENTS: Final = {
-    b"max": "max_events",
-    b"high": "high_events",
-    b"low": "low_events",
-    b"oom": "oom_events",
-    b"oom_kill": "oom_kill_events",
-    b"oom_group_kill": "oom_group_kill_events",
-}
-_V2_SWAP_EVENTS: Final = {
-    b"high": "swap_high_events",
-    b"max": "swap_max_events",
-    b"fail": "swap_fail_events",
-}
-_V1_OOM_CONTROL: Final = {
-    b"oom_kill_disable": "oom_kill_disable",
-    b"under_oom": "under_oom",
-    b"oom_kill": "oom_kill_events",
-}
+_V2_COLUMNS: Final = (
+    {counter.v2_line.encode(): counter.column for counter in COUNTERS if counter.is_in_v2_stat}
+    | {name.encode(): name for name in MEMORY_STAT_COUNTS if name not in RECLAIM_PARTS}
+    | {part.encode(): part for parts in RECLAIM_PARTS.values() for part in parts}
+)
 
 
 def parse_size(content: bytes) -> int | None:
@@ -90,141 +74,54 @@ def parse_pressure(content: bytes) -> Reading:
     return reading
 
 
-def _size(column: str) -> Callable[[bytes], Reading]:
-    return lambda content: {column: parse_size(content)}
+def read_stat(cgroup: Path, version: int) -> Reading:
+    """Return the columns in memory.stat, those of `RECLAIM_PARTS` in parts; {} if the cgroup has none.
 
-
-def _keyed(columns: Mapping[bytes, str]) -> Callable[[bytes], Reading]:
-    return lambda content: parse_flat_keyed(content, columns)
-
-
-_FILES: Final[Mapping[int, Mapping[str, Callable[[bytes], Reading]]]] = MappingProxyType(
-    {
-        1: {
-            "memory.usage_in_bytes": _size("usage_bytes"),
-            "memory.limit_in_bytes": _size("limit_bytes"),
-            "memory.soft_limit_in_bytes": _size("soft_limit_bytes"),
-            "memory.kmem.usage_in_bytes": _size("kernel_bytes"),
-            "memory.kmem.limit_in_bytes": _size("kmem_limit_bytes"),
-            "memory.memsw.limit_in_bytes": _size("swap_limit_bytes"),
-            "memory.swappiness": _size("swappiness"),
-            "memory.use_hierarchy": _size("use_hierarchy"),
-            "memory.stat": _keyed(_V1_COLUMNS),
-            "memory.failcnt": _size("max_events"),
-            "memory.memsw.failcnt": _size("swap_max_events"),
-            "memory.oom_control": _keyed(_V1_OOM_CONTROL),
-        },
-        2: {
-            "memory.current": _size("usage_bytes"),
-            "memory.max": _size("limit_bytes"),
-            "memory.high": _size("high_bytes"),
-            "memory.low": _size("low_bytes"),
-            "memory.min": _size("min_bytes"),
-            "memory.swap.current": _size("swap_usage_bytes"),
-            "memory.swap.high": _size("swap_high_bytes"),
-            "memory.swap.max": _size("swap_limit_bytes"),
-            "memory.oom.group": _size("oom_group"),
-            "memory.stat": _keyed(_V2_COLUMNS),
-            "memory.events": _keyed(_V2_EVENTS),
-            "memory.swap.events": _keyed(_V2_SWAP_EVENTS),
-            "memory.pressure": parse_pressure,
-        },
-    }
-)
-
-
-class MemcgFiles:
-    """The memory files of one cgroup, for many readings.
-
-    No file stays open between readings, so a recorder of a thousand cgroups needs as few descriptors as that
-    of one. With `cgroup_id`, a later cgroup in the same directory is not read. A file that this kernel or
-    this cgroup lacks leaves its columns None: the root cgroup of v2 has no limit, and a cgroup of v2 can
-    exist before it has the memory controller.
+    Reading it makes the kernel add up the counters of this cgroup and of those below it, if many have
+    changed (mem_cgroup_flush_stats, mm/memcontrol.c). Raises OSError if it cannot be read now (EMFILE).
     """
-
-    def __init__(self, directory: Path, version: int, cgroup_id: int | None = None) -> None:
-        self._directory = directory
-        self._version = version
-        self._cgroup_id = cgroup_id
-
-    def read(self) -> Reading | None:
-        """Return the values now, with `COLUMNS` as keys; None if the cgroup is gone.
-
-        Raises OSError if they cannot be read now (EMFILE: this process has too many open files).
-        """
-        reading: Reading = dict.fromkeys(COLUMNS)
-        try:
-            directory = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno in _GONE:
-                return None
-            raise
-        try:
-            if self._cgroup_id not in (None, os.fstat(directory).st_ino):
-                return None
-            found = [_read_into(reading, directory, *file) for file in _FILES[self._version].items()]
-        finally:
-            os.close(directory)
-        if not all(found) and not self._is_there():
-            return None
-        # Each version shows this counter in one of two places. On v1, memsw.usage - usage would be the same,
-        # if both were read at one instant.
-        if self._version == 1:
-            reading["swap_usage_bytes"] = reading["swap_bytes"]
-            _add_memsw_refusals(reading)
-        else:
-            reading["swap_bytes"] = reading["swap_usage_bytes"]
-        return reading
-
-    def _is_there(self) -> bool:
-        """Return whether the cgroup still exists: files are also absent if the directory was removed."""
-        try:
-            return self._cgroup_id in (None, self._directory.stat().st_ino)
-        except FileNotFoundError:
-            return False
+    return parse_flat_keyed(read(cgroup, _STAT), _V1_COLUMNS if version == 1 else _V2_COLUMNS)
 
 
-def _read_into(reading: Reading, directory: int, name: str, parse: Callable[[bytes], Reading]) -> bool:
-    """Read one file of the directory into `reading`; return False if there is no such file."""
+def flush_stat(cgroup: Path) -> None:
+    """Have the kernel add up the counters, as `read_stat` does. Raises OSError as `read_stat`."""
+    read(cgroup, _STAT, most_bytes=1)
+
+
+def read_pressure(cgroup: Path) -> Reading:
+    """Return the columns in memory.pressure; {} if there is none. Raises OSError as `read_stat`."""
+    return parse_pressure(read(cgroup, "memory.pressure"))
+
+
+def read_size(cgroup: Path, name: str) -> int | None:
+    """Return the number in a file of one number; None if there is none. Raises OSError as `read_stat`."""
+    return parse_size(read(cgroup, name))
+
+
+def read_limit(cgroup: Path, version: int) -> int | None:
+    """Return the limit of a cgroup in bytes; None if it has none. Raises OSError as `read_stat`."""
+    return read_size(cgroup, "memory.limit_in_bytes" if version == 1 else "memory.max")
+
+
+def read_oom_kills(cgroup: Path, version: int) -> int:
+    """Return the number of tasks of a cgroup that were killed; 0 if it is gone. Raises OSError as
+    `read_stat`."""
+    content = read(cgroup, "memory.oom_control" if version == 1 else "memory.events")
+    return parse_flat_keyed(content, {b"oom_kill": "oom_kill"}).get("oom_kill", 0)
+
+
+def read(cgroup: Path, name: str, most_bytes: int = 16384) -> bytes:
+    """Return the content of a file of a cgroup; b"" if it is not there, or not readable."""
     try:
-        content = _content(directory, name)
-    except PermissionError:
-        return True
+        fd = os.open(cgroup / name, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in _GONE:
-            return False
+        if error.errno in _ABSENT:
+            return b""
         raise
-    reading.update(parse(content))
-    return True
-
-
-def _add_memsw_refusals(reading: Reading) -> None:
-    """Add the refusals of memory + swap to those of memory, on v1.
-
-    A charge that memory + swap refuses does not reach the counter of memory (try_charge_memcg,
-    mm/memcontrol.c), so a cgroup whose two limits are equal hits the limit of memory + swap. Since
-    "page_counter: track failcnt only for legacy cgroups", v6.15, refusals are counted for memory alone: then
-    0 may also mean that the limit was hit.
-    """
-    refused = reading["swap_max_events"]
-    limit, memsw_limit = reading["limit_bytes"], reading["swap_limit_bytes"]
-    if refused is None or limit is None or memsw_limit is None:
-        return
-    if not refused and memsw_limit < UNLIMITED_BYTES:
-        reading["swap_max_events"] = None
-    if reading["max_events"] is None:
-        return
-    reading["max_events"] += refused
-    if not refused and memsw_limit <= limit < UNLIMITED_BYTES:
-        reading["max_events"] = None
-
-
-def _content(directory: int, name: str) -> bytes:
-    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
-        return os.read(fd, _READ_BYTES)
+        return os.read(fd, most_bytes)
     except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:  # memory.pressure with psi=0
+        if error.errno in _ABSENT:
             return b""
         raise
     finally:

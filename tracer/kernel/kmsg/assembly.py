@@ -10,7 +10,6 @@ from tracer.kernel.kmsg.report import (
     bounds,
     header_lines,
     mem_info,
-    memory_lines,
     nodes,
     summary_line,
     task_table,
@@ -24,9 +23,7 @@ from tracer.kernel.kmsg.report.log_report import (
     Kill,
     LogReport,
     MemoryStat,
-    Reaped,
     Section,
-    SlabCache,
     TaskRow,
 )
 from tracer.kernel.kmsg.stat_rows import StatRows
@@ -39,10 +36,7 @@ _TRACE_ENDS: Final = ("</TASK>", "RIP:", "Code:")
 _OF_MEMCG: Final = frozenset({"mem_cgroup_out_of_memory", "mem_cgroup_oom_synchronize"})
 _OF_MACHINE: Final = frozenset(
     {
-        "__alloc_pages",
-        "__alloc_pages_nodemask",
-        "__alloc_pages_slowpath",
-        "__alloc_pages_internal",
+        *("__alloc_pages", "__alloc_pages_nodemask", "__alloc_pages_slowpath", "__alloc_pages_internal"),
         "moom_callback",
     }
 )
@@ -89,12 +83,10 @@ class Assembly:
     group_memcg: str | None = None
     counters: dict[CounterName, Counter] = field(default_factory=dict)
     stats: list[StatRows] = field(default_factory=list)
-    slabs: list[SlabCache] = field(default_factory=list)
-    protection: tuple[int, int] | None = None
+    min_protection_bytes: int | None = None
     columns: tuple[str, ...] = ()
     tasks: list[TaskRow] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
-    reaped: list[Reaped] = field(default_factory=list)
     is_no_task_killable: bool = False
     is_panic_on_oom: bool = False
     is_panic: bool = False
@@ -124,9 +116,6 @@ class Assembly:
             taken = self.stats[-1].take(record)
         elif self.mode == "mem_info":
             taken = self.machine.take(text)
-        elif self.mode == "slab" and (slab := memory_lines.slab(text)) is not None:
-            self.slabs.append(slab)
-            taken = True
         elif self.mode == "tasks" and (row := task_table.row(text.lstrip(), self.columns)) is not None:
             self.tasks.append(row)
             taken = True
@@ -158,8 +147,6 @@ class Assembly:
                 self.invoker,
                 comm=head.comm or self.invoker.comm,
                 pid=head.pid,
-                uid=head.uid,
-                cpu=head.cpu,
                 kernel_release=head.kernel_release,
                 taint=head.taint,
             )
@@ -207,8 +194,6 @@ class Assembly:
             invoker=self._invoker(),
             stack=tuple(self.stack),
             constraint=self._constraint(summary),
-            nodemask=summary.nodemask or (self.nodemask.nodes if self.nodemask is not None else None),
-            cpuset=summary.cpuset or (self.cpuset[0] if self.cpuset is not None else None),
             mems_allowed=summary.mems_allowed or (self.cpuset[1] if self.cpuset is not None else None),
             oom_memcg=summary.oom_memcg or owner or self._memcg_of_stats(),
             task_memcg=summary.task_memcg or victim,
@@ -216,14 +201,11 @@ class Assembly:
             chosen=summary.chosen or self.chosen,
             counters=self.counters,
             stats=tuple(stats.result() for stats in self.stats),
-            slabs=tuple(self.slabs),
-            min_protection_bytes=None if self.protection is None else self.protection[0],
-            low_protection_bytes=None if self.protection is None else self.protection[1],
+            min_protection_bytes=self.min_protection_bytes,
             tasks=tasks,
             kills=tuple(
                 bounds.kill(kill, row_of.get(kill.pid), self.machine.most_bytes) for kill in self.kills
             ),
-            reaped=tuple(self.reaped),
             is_no_task_killable=self.is_no_task_killable,
             is_panic_on_oom=self.is_panic_on_oom,
             mem_info=self.machine.result() if "mem_info" in self.seen else None,

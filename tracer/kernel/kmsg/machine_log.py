@@ -2,8 +2,8 @@
 
 A line belongs to a report by words that only the OOM killer prints or, within a report, by its shape. So
 lines of other subsystems may be in between, and a report may lack its beginning or its end. The kernel writes
-one report at a time (oom_lock, mm/oom_kill.c) and ends it with a kill. What follows (the other kills of a
-group, the oom_reaper) is joined to the report by its order and its pid.
+one report at a time (oom_lock, mm/oom_kill.c) and ends it with a kill. The other kills of a group follow, and
+are joined to the report by their order.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tracer.kernel.kmsg.report import (
     summary_line,
     task_table,
 )
-from tracer.kernel.kmsg.report.log_report import Kill, Section
+from tracer.kernel.kmsg.report.log_report import Section
 from tracer.kernel.kmsg.text import line_markers, shapes
 from tracer.kernel.kmsg.text.log_record import Record
 
@@ -31,16 +31,8 @@ _DEADLOCKED: Final = "System is deadlocked on memory"
 _PANIC_ON_OOM: Final = " panic_on_oom is enabled"
 _TITLES: Final = (
     *("memory", "swap", "kmem", "[", *CALL_TRACE, SLAB_TITLE, mem_info.TITLE, _NO_TASK),
-    *(
-        "Memory cgroup min",
-        _PANIC,
-        _DEADLOCKED,
-        "oom_kill",
-        "dump_header",
-        "out_of_memory",
-        "** ",
-        "systemd-journald",
-    ),
+    *("Memory cgroup min", _PANIC, _DEADLOCKED, "oom_kill", "dump_header", "out_of_memory", "** "),
+    "systemd-journald",
 )
 _GAP_LINES: Final = 1000
 _GAP_NS: Final = 60_000_000_000
@@ -61,7 +53,7 @@ class MachineLog:
         self._begun = begun
         self._open: Assembly | None = None
         self._killed: Assembly | None = None
-        self._by_pid: dict[int, Assembly] = {}
+        self._pids: deque[int] = deque(maxlen=_MOST_PIDS)  # of the tasks that were killed
         self._suppressed = 0
         self._unfinished: Record | None = None
         self._named: Final = (
@@ -214,7 +206,7 @@ class MachineLog:
         assembly.add_kill(kill)
         assembly.touch(record, "kill", "")
         self._open, self._killed = None, assembly
-        self._remember(kill.pid, assembly)
+        self._pids.append(kill.pid)
         if kill.total_vm_bytes is None:
             self._unfinished = record
         return True
@@ -268,7 +260,6 @@ class MachineLog:
             assembly.stamp = kill.stamp
             assembly.add_kill(kill)
             assembly.touch(record, "kill")
-            self._remember(kill.pid, assembly)
         assembly.group_memcg = path
         assembly.touch(record)
         self._open, self._killed = None, assembly
@@ -276,26 +267,15 @@ class MachineLog:
 
     def _take_reaped(self, record: Record) -> bool:
         reaped = kill_lines.reaped(record.text, record.stamp)
-        assembly = None if reaped is None else self._by_pid.get(reaped.pid)
-        if (
-            reaped is not None
-            and assembly is None
-            and self._open is not None
-            and self._open.has_task(reaped.pid)
-        ):
+        if reaped is None:
+            return False
+        if reaped.pid not in self._pids and self._open is not None and self._open.has_task(reaped.pid):
             # The line about the kill was lost: the oom_reaper reaps victims only.
-            assembly, self._open = self._open, None
-            assembly.add_kill(Kill(record.stamp, reaped.pid, reaped.comm))
-            assembly.touch(record, "kill", "")
-            self._remember(reaped.pid, assembly)
-        if reaped is not None and assembly is not None:
-            assembly.reaped.append(reaped)
-        return reaped is not None
-
-    def _remember(self, pid: int, assembly: Assembly) -> None:
-        self._by_pid[pid] = assembly
-        if len(self._by_pid) > _MOST_PIDS:
-            del self._by_pid[next(iter(self._by_pid))]
+            self._open.add_kill(reaped)
+            self._open.touch(record, "kill", "")
+            self._open = None
+            self._pids.append(reaped.pid)
+        return True
 
     def _take_stats(self, record: Record) -> bool:
         stats = memory_lines.stats(record.text)
@@ -365,9 +345,9 @@ class MachineLog:
         if text in CALL_TRACE and assembly.mode == "header":
             assembly.touch(record, "stack", "stack")
         elif text == SLAB_TITLE:
-            assembly.touch(record, None, "slab")
+            assembly.touch(record, None, "")
         elif (protection := memory_lines.protection(text)) is not None:
-            assembly.protection = protection
+            assembly.min_protection_bytes = protection
             assembly.touch(record)
         elif (count := lost_lines.dropped(text)) is not None:
             assembly.dropped += count

@@ -1,1 +1,1 @@
-"""Processes that the recorder starts, its own priority and limits, and the titles of other processes."""
+"""Processes that the recorder starts, its own priority, and the titles of other processes."""

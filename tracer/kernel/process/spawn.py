@@ -13,7 +13,7 @@ from io import FileIO
 from pathlib import Path
 
 from tracer.errors import TracerError
-from tracer.kernel.process import descriptors, gate
+from tracer.kernel.process import gate
 from tracer.kernel.process.priority import HeadStart
 
 _READY_WITHIN_S = 20.0
@@ -65,15 +65,11 @@ class GatedCommand:
         self.status.close()
 
 
-def spawn(
-    cgroup: Path,
-    argv: Sequence[str],
-    limits: descriptors.Limits | None = None,
-) -> GatedCommand:
+def spawn(cgroup: Path, argv: Sequence[str], output_fd: int | None = None) -> GatedCommand:
     """Start a process in `cgroup` that becomes `argv` when it is released.
 
-    It has our standard streams, our working directory, our environment, and `limits` or else our limit of
-    open files. Raises TracerError if the process cannot be moved into the cgroup.
+    It has our standard streams (with `output_fd`: nothing to read, and that file to print to), our working
+    directory and our environment. Raises TracerError if the process cannot be moved into the cgroup.
     """
     gate_end, gate_fd = os.pipe()
     status_fd, status_end = os.pipe()
@@ -82,6 +78,9 @@ def spawn(
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", gate.__file__, str(gate_end), str(status_end), *argv],
             pass_fds=(gate_end, status_end),
+            stdin=None if output_fd is None else subprocess.DEVNULL,
+            stdout=output_fd,
+            stderr=output_fd,
         )
     except OSError as error:
         opened.close()
@@ -94,8 +93,6 @@ def spawn(
     try:
         with HeadStart(process.pid):
             _await_ready(command)
-        if limits is not None:
-            descriptors.restore(process.pid, limits)
         Path(cgroup, "cgroup.procs").write_text(str(process.pid), encoding="ascii")
     except BaseException as error:
         process.kill()

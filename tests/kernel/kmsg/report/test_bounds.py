@@ -46,8 +46,5 @@ def test_kill_impossible_size_is_none(changed: dict[str, int], unknown: set[str]
     assert {name for name in names if getattr(kill, name) is None} == unknown
 
 
-def test_report_impossible_rows_and_nodes_are_left_out() -> None:
-    found = report()
-    assert [row.pid for row in found.tasks] == [7]
-    assert found.mem_info is not None
-    assert found.mem_info.nodes == {0: {"active_anon": 16384}}
+def test_report_impossible_rows_are_left_out() -> None:
+    assert [row.pid for row in report().tasks] == [7]

@@ -16,9 +16,9 @@ from tracer.kernel.kmsg.text.line_markers import INVOKED, fits_comm
 _GFP: Final = re.compile(r"(0x[0-9a-f]{1,16}|0)(?:\(([^()]{0,1000})\))?")
 _NODEMASK: Final = re.compile(r" nodemask=(\(null\)|[\d,-]*?),?( {1,2})")
 _ORDER: Final = re.compile(r" order=(-?\d{1,9})\b")
-_ADJ: Final = re.compile(r"oom_score_adj[=:](-?\d{1,9})\b")
-_CPU: Final = re.compile(r"CPU: (\d{1,9}) (?:UID: (\d{1,10}) )?PID: (\d{1,10}) Comm:(?: |$)")
-_OLD_CPU: Final = re.compile(r"Pid: (\d{1,10}), comm: ")
+_HEAD: Final = re.compile(
+    r"(?:CPU: \d{1,9} (?:UID: \d{1,10} )?PID: (\d{1,10}) Comm:(?: |$)|Pid: (\d{1,10}), comm: )"
+)
 _TAINT: Final = re.compile(r" (?:Kdump: loaded )?(Not tainted|Tainted: [A-Z -]{1,80}?) +(\S{1,255}) #")
 _CPUSET_MEMS: Final = re.compile(r" mems_allowed=([\d,-]*)\s*")
 _OFFSET: Final = r"\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}"
@@ -37,13 +37,12 @@ def invoked(text: str) -> tuple[Invoker, Nodemask | None] | None:
     if not found or gfp is None or ("\n" in comm and not fits_comm(comm)):
         return None
     rest = rest[gfp.end() :]
-    nodemask = _NODEMASK.search(rest)
+    nodemask, order = _NODEMASK.search(rest), _ORDER.search(rest)
     invoker = Invoker(
         comm=comm if fits_comm(comm) else None,  # too long: an unknown prefix is before it
         gfp=int(gfp[1], 16),
         gfp_names=gfp[2],
-        order=_number(_ORDER.search(rest)),
-        oom_score_adj=_number(_ADJ.search(rest)),
+        order=None if order is None else int(order[1]),
     )
     return invoker, None if nodemask is None else Nodemask(nodemask[1], is_of_policy=len(nodemask[2]) > 1)
 
@@ -51,27 +50,19 @@ def invoked(text: str) -> tuple[Invoker, Nodemask | None] | None:
 def head_of_trace(text: str) -> Invoker | None:
     """Return the task of `CPU: 0 UID: 0 PID: 7 Comm: a Not tainted 6.12.1 #1`; None for any other line.
 
-    The uid is printed since v6.12. Before a43cb95d547a ("dump_stack: unify debug information printed by
-    show_regs()"), v3.10, the line is `Pid: 7, comm: a Not tainted 2.6.32 #1`. A line that was cut has no
-    taint.
+    Before a43cb95d547a ("dump_stack: unify debug information printed by show_regs()"), v3.10, the line is
+    `Pid: 7, comm: a Not tainted 2.6.32 #1`. A line that was cut has no taint.
     """
     text = text.lstrip()
-    cpu: str | None = None
-    uid: str | None = None
-    if (head := _CPU.match(text)) is not None:
-        cpu, uid, pid = head.groups()
-    elif (head := _OLD_CPU.match(text)) is not None:
-        pid = head[1]
-    else:
+    head = _HEAD.match(text)
+    if head is None:
         return None
     begin = head.end()
     within = [end for end in _TAINT.finditer(text, begin) if fits_comm(text[begin : end.start()])]
     end = within[-1] if within else None
     return Invoker(
         comm=None if end is None else text[begin : end.start()],
-        pid=int(pid),
-        uid=None if uid is None else int(uid),
-        cpu=None if cpu is None else int(cpu),
+        pid=int(head[1] or head[2]),
         taint=None if end is None else " ".join(end[1].split()),
         kernel_release=None if end is None else end[2],
     )
@@ -94,7 +85,3 @@ def frame(text: str) -> tuple[str, bool] | None:
     """
     found = _FRAME.match(text)
     return None if found is None else (found[2] or found[3], found[1] is None)
-
-
-def _number(found: re.Match[str] | None) -> int | None:
-    return None if found is None else int(found[1])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from tracer.kernel.kmsg.report.log_report import Chosen, Kill, Reaped
+from tracer.kernel.kmsg.report.log_report import Chosen, Kill
 from tracer.kernel.kmsg.text.line_markers import CHOSEN, GROUP, KILLED, KILLED_PID, OLD_CHOSEN
 from tracer.kernel.kmsg.text.log_record import Stamp
 
 _REASON: Final = re.compile(r"(?:Memory cgroup o|O)ut of memory.{0,64}:(?= $)")
 _SYSTEM_OOM: Final = re.compile(r"System OOM encountered, victim process: (.{1,64}?), pid: (\d{1,10})")
-_SCORE: Final = re.compile(r"\) score (\d{1,20}) or (?:sacrifice|a) child")
+_SCORE: Final = re.compile(r"\) score \d{1,20} or (?:sacrifice|a) child")
 _REAPER: Final = re.compile(r"oom_reaper: (?:reaped process (\d{1,10})|unable to reap pid:(\d{1,10})) \(")
 _SIZE: Final = re.compile(r"([a-zA-Z_-]{1,32}):(-?\d{1,20})(kB)?")
 _NO_SIZES: Final = ("UID", "oom_score_adj")
@@ -26,7 +26,7 @@ def chosen(text: str) -> tuple[Chosen, str | None] | None:
     if not found or head is None or not ends or ends[-1].start() < head.end():
         return None
     comm = rest[head.end() : ends[-1].start()]
-    return Chosen(comm, int(head[1]), score=int(ends[-1][1])), _reason(reason)
+    return Chosen(comm, int(head[1])), _reason(reason)
 
 
 def killed(text: str, stamp: Stamp) -> Kill | None:
@@ -69,25 +69,16 @@ def group(text: str) -> str | None:
     return path.removeprefix("Tasks in ") if found and path.startswith("Tasks in ") else None
 
 
-def reaped(text: str, stamp: Stamp) -> Reaped | None:
-    """Return the victim of `oom_reaper: reaped process 7 (a), now anon-rss:…` or `oom_reaper: unable to reap
-    pid:7 (a)`; None for any other line."""
+def reaped(text: str, stamp: Stamp) -> Kill | None:
+    """Return the kill of the victim of `oom_reaper: reaped process 7 (a), now anon-rss:…` or `oom_reaper:
+    unable to reap pid:7 (a)`; None for any other line."""
     head = _REAPER.match(text)
     if head is None:
         return None
     end = text.rfind("), now anon-rss:") if head[1] is not None else text.rfind(")")
     if end < head.end():
         return None
-    fields = _fields(text[end:])
-    return Reaped(
-        stamp,
-        pid=int(head[1] or head[2]),
-        comm=text[head.end() : end],
-        is_reaped=head[1] is not None,
-        anon_rss_bytes=fields.get("anon-rss"),
-        file_rss_bytes=fields.get("file-rss"),
-        shmem_rss_bytes=fields.get("shmem-rss"),
-    )
+    return Kill(stamp, int(head[1] or head[2]), text[head.end() : end])
 
 
 def _reason(text: str) -> str | None:

@@ -37,12 +37,9 @@ class Invoker:
 
     comm: str | None = None
     pid: int | None = None
-    uid: int | None = None
-    cpu: int | None = None
     gfp: int | None = None
     gfp_names: str | None = None
     order: int | None = None
-    oom_score_adj: int | None = None
     kernel_release: str | None = None
     taint: str | None = None
 
@@ -52,14 +49,12 @@ class Chosen:
     """The task that was chosen, before it is killed: from the `oom-kill:` line, or on kernels before v5.0
     from `Kill process … or sacrifice child`.
 
-    Those older kernels may kill a child of it instead. Only they print `score`: the badness in thousandths of
-    the allowed memory.
+    Those older kernels may kill a child of it instead.
     """
 
     comm: str
     pid: int
     uid: int | None = None
-    score: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +82,6 @@ class MemoryStat:
     values: Mapping[str, int]
     resolution_bytes: int = 1
     is_cut: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SlabCache:
-    """A row of the table `Unreclaimable slab info`."""
-
-    name: str
-    used_bytes: int
-    total_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,19 +128,6 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
-class Reaped:
-    """A victim that the oom_reaper reports; `is_reaped` is false if the oom_reaper was unable to reap it."""
-
-    stamp: Stamp
-    pid: int
-    comm: str
-    is_reaped: bool
-    anon_rss_bytes: int | None = None
-    file_rss_bytes: int | None = None
-    shmem_rss_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Zone:
     """A zone in the report of a global OOM, from `Node 0 DMA32 free:…kB min:…kB low:…kB high:…kB`."""
 
@@ -162,7 +135,6 @@ class Zone:
     name: str
     free_bytes: int
     min_bytes: int | None
-    low_bytes: int | None
     high_bytes: int | None
     managed_bytes: int | None
 
@@ -171,15 +143,11 @@ class Zone:
 class MemInfo:
     """The memory of the whole machine (show_mem, mm/show_mem.c).
 
-    `pages` are the sums after `Mem-Info:`, in pages (`active_anon`, `slab_unreclaimable`, `free`, …). `nodes`
-    are the same for each node, in bytes.
+    `pages` are the sums after `Mem-Info:`, in pages (`active_anon`, `slab_unreclaimable`, `free`, …).
     """
 
     pages: Mapping[str, int] = field(default_factory=dict)
-    nodes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     zones: tuple[Zone, ...] = ()
-    pagecache_pages: int | None = None
-    swap_cache_pages: int | None = None
     free_swap_bytes: int | None = None
     total_swap_bytes: int | None = None
     ram_pages: int | None = None
@@ -192,9 +160,8 @@ class LogReport:
 
     `constraint` is a `Constraint`, or the word (`CONSTRAINT_…`) of a BPF policy. `oom_memcg` is the cgroup
     whose limit was hit, `task_memcg` the cgroup of the victim, and `group_memcg` the cgroup all of whose
-    tasks were killed because of its memory.oom.group. `counters` belong to `oom_memcg`, as do
-    `min_protection_bytes` and `low_protection_bytes`: the bytes that memory.min and memory.low protect in the
-    cgroups below it (v2, new kernels).
+    tasks were killed because of its memory.oom.group. `counters` belong to `oom_memcg`, as does
+    `min_protection_bytes`: the bytes that memory.min protects in the cgroups below it (v2, new kernels).
 
     `missing` are the sections that a complete report of this kind has and this one lacks: the log begins or
     ends within it, lines were lost, `vm.oom_dump_tasks` is 0, or the kernel printed only the kill because its
@@ -207,8 +174,6 @@ class LogReport:
     invoker: Invoker = Invoker()
     stack: tuple[str, ...] = ()
     constraint: str = "unknown"
-    nodemask: str | None = None
-    cpuset: str | None = None
     mems_allowed: str | None = None
     oom_memcg: str | None = None
     task_memcg: str | None = None
@@ -216,12 +181,9 @@ class LogReport:
     chosen: Chosen | None = None
     counters: Mapping[CounterName, Counter] = field(default_factory=dict)
     stats: tuple[MemoryStat, ...] = ()
-    slabs: tuple[SlabCache, ...] = ()
     min_protection_bytes: int | None = None
-    low_protection_bytes: int | None = None
     tasks: tuple[TaskRow, ...] = ()
     kills: tuple[Kill, ...] = ()
-    reaped: tuple[Reaped, ...] = ()
     is_no_task_killable: bool = False
     is_panic_on_oom: bool = False
     mem_info: MemInfo | None = None

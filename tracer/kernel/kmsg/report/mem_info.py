@@ -32,7 +32,6 @@ class MemInfoReader:
 
     def __init__(self) -> None:
         self._pages: dict[str, int] = {}
-        self._nodes: dict[int, dict[str, int]] = {}
         self._zones: list[Zone] = []
         self._totals: dict[str, int] = {}
 
@@ -40,10 +39,9 @@ class MemInfoReader:
         """Read a line; return False, and ignore it, if it is not one of these lines."""
         text = text.lstrip()
         node = _NODE.match(text)
-        if node is not None and node[2] is not None:
-            self._zones.append(_zone(int(node[1] or 0), node[2], text))
-        elif node is not None:
-            self._nodes[int(node[1])] = _sizes(text)
+        if node is not None:
+            if node[2] is not None:  # a zone
+                self._zones.append(_zone(int(node[1] or 0), node[2], text))
         elif text.startswith(_SUMS):
             self._pages |= _pages(text)
         elif (total := _TOTAL.fullmatch(text)) is not None:
@@ -72,10 +70,6 @@ class MemInfoReader:
         found, of_a_page = frozenset(zone.node for zone in self._zones), self._kb_of_a_page()
         return Shown(found, any(_near(of_a_page, size) for size in _PAGE_KB) if of_a_page else None)
 
-    def _bounded(self, sizes: dict[str, int]) -> dict[str, int]:
-        most = self.most_bytes
-        return {name: size for name, size in sizes.items() if most is None or size <= most}
-
     def _kb_of_a_page(self) -> float:
         """Return the kB of all zones that were read, for each page of the machine; 0: not known."""
         pages = self._totals.get("pages RAM", 0) - self._totals.get("pages reserved", 0)
@@ -88,10 +82,7 @@ class MemInfoReader:
         ram = self.ram_pages
         return MemInfo(
             pages={name: number for name, number in self._pages.items() if ram is None or number <= ram},
-            nodes={number: self._bounded(sizes) for number, sizes in self._nodes.items()},
             zones=tuple(zone for zone in self._zones if zone.free_bytes <= _most(zone)),
-            pagecache_pages=self._totals.get("total pagecache pages"),
-            swap_cache_pages=self._totals.get("pages in swap cache"),
             free_swap_bytes=None if free is None else free * 1024,
             total_swap_bytes=None if total is None else total * 1024,
             ram_pages=ram,
@@ -125,7 +116,6 @@ def _zone(node: int, name: str, text: str) -> Zone:
         name,
         free_bytes=amounts.get("free", 0),
         min_bytes=amounts.get("min"),
-        low_bytes=amounts.get("low"),
         high_bytes=amounts.get("high"),
         managed_bytes=amounts.get("managed"),
     )

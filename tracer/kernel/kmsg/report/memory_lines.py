@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from tracer.kernel.kmsg.report.log_report import Counter, CounterName, MemoryStat, SlabCache
+from tracer.kernel.kmsg.report.log_report import Counter, CounterName, MemoryStat
 from tracer.kernel.kmsg.text.line_markers import STATS
 from tracer.schema import UNLIMITED_BYTES
 
@@ -14,10 +14,7 @@ _COUNTER: Final = re.compile(
 )
 _STAT: Final = re.compile(r"\s*([a-z][a-z0-9_]{0,63}) (\d{1,20})\s*")
 _OLD_STAT: Final = re.compile(r"([a-z][a-z0-9_]{0,63}):(\d{1,20})KB")
-_SLAB: Final = re.compile(r"(\S.{0,255}?) +(\d{1,20})KB +(\d{1,20})KB\s*")
-_PROTECTION: Final = re.compile(
-    r"Memory cgroup min protection (\d{1,20})kB -- low protection (\d{1,20})kB\s*"
-)
+_PROTECTION: Final = re.compile(r"Memory cgroup min protection (\d{1,20})kB -- low protection \d{1,20}kB\s*")
 
 
 def counter(text: str) -> tuple[CounterName, Counter] | None:
@@ -57,14 +54,8 @@ def stat(text: str) -> tuple[str, int] | None:
     return None if found is None else (found[1], int(found[2]))
 
 
-def protection(text: str) -> tuple[int, int] | None:
-    """Return (memory.min, memory.low), in bytes, of `Memory cgroup min protection 0kB -- low protection 4kB`;
-    None for any other line."""
+def protection(text: str) -> int | None:
+    """Return memory.min, in bytes, of `Memory cgroup min protection 4kB -- low protection 0kB`; None for any
+    other line."""
     found = _PROTECTION.fullmatch(text)
-    return None if found is None else (int(found[1]) * 1024, int(found[2]) * 1024)
-
-
-def slab(text: str) -> SlabCache | None:
-    """Return the slab cache of `kmalloc-64   1024KB   2048KB`; None for any other line."""
-    found = _SLAB.fullmatch(text)
-    return None if found is None else SlabCache(found[1], int(found[2]) * 1024, int(found[3]) * 1024)
+    return None if found is None else int(found[1]) * 1024

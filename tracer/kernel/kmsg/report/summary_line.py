@@ -27,7 +27,6 @@ _CONSTRAINTS: Final[Mapping[str, Constraint]] = {
 _OTHER_CONSTRAINT: Final = re.compile(r"CONSTRAINT_[A-Z0-9_]{1,64}")
 _TASK_MEMCG: Final = ",task_memcg="
 _NODES: Final = r"\(null\)|[\d,-]*"
-_NODEMASK: Final = re.compile(rf"nodemask=({_NODES})(?=,)")
 _MEMS: Final = re.compile(rf",mems_allowed=({_NODES}),(?:(global_oom),|oom_memcg=)")
 _SPACED: Final = re.compile(
     r",\s{1,40}(?=(?:cpuset|mems_allowed|oom_memcg|task_memcg|task|pid|uid)=|global_oom,)"
@@ -42,8 +41,6 @@ class Summary:
     """The facts of the `oom-kill:` line; None for what it does not have."""
 
     constraint: str
-    nodemask: str | None = None
-    cpuset: str | None = None
     mems_allowed: str | None = None
     oom_memcg: str | None = None
     task_memcg: str | None = None
@@ -64,24 +61,12 @@ def summary(text: str, comm: str | None = None) -> Summary | None:
         rest = _SPACED.sub(",", f",{rest}")[1:]
     is_of_bpf = rest and _OTHER_CONSTRAINT.fullmatch(word) is not None
     constraint = _CONSTRAINTS.get(word, word if is_of_bpf else "unknown")
-    nodemask = _NODEMASK.match(rest)
     chosen, rest = _chosen(rest, comm)
     mems = _MEMS.search(rest)
-    cpuset = None
-    if mems is not None and (start := rest.find(",cpuset=")) >= 0:
-        cpuset = rest[start + len(",cpuset=") : mems.start()]
     # Early kernels with this line print no cpuset.
     paths = rest[mems.end() :] if mems is not None else f",{rest}".partition(",oom_memcg=")[2]
     owner, victim = _paths(paths, is_global=mems is not None and mems[2] is not None, is_cut=chosen is None)
-    return Summary(
-        constraint,
-        None if nodemask is None else nodemask[1],
-        cpuset,
-        None if mems is None else mems[1],
-        owner,
-        victim,
-        chosen,
-    )
+    return Summary(constraint, None if mems is None else mems[1], owner, victim, chosen)
 
 
 def limit_of(text: str) -> tuple[str, str | None] | None:

@@ -33,21 +33,8 @@ _WORDS: Final = frozenset(
         *("loaded", "usage", "limit", "failcnt", "stats", "for", "Task", "in", "killed", "as", "a", "result"),
         *("Comm:", "PID:", "CPU:", "UID:", "Pid:", "comm:", "uid", "tgid", "total_vm", "rss", "rss_anon"),
         *("rss_file", "rss_shmem", "pgtables_bytes", "nr_ptes", "nr_pmds", "swapents", "oom_score_adj"),
-        *(
-            "are",
-            "going",
-            "to",
-            "be",
-            "due",
-            "now",
-            "name",
-            "all_unreclaimable?",
-            "yes",
-            "no",
-            "=",
-            "pages",
-            "swap",
-        ),
+        *("are", "going", "to", "be", "due", "now", "name", "all_unreclaimable?", "yes", "no", "=", "pages"),
+        "swap",
     )
 )
 
