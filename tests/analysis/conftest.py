@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,12 +10,19 @@ import pyarrow as pa
 import pytest
 from synthetic.unset import unset_row
 
+from tracer.analysis.core import page_cache
+from tracer.analysis.core.charges import Charges
+from tracer.analysis.core.evicted import Evicted, Refaulted
 from tracer.analysis.core.lookup.cgroups import Places
 from tracer.analysis.core.lookup.log_reports import Logged, logged
+from tracer.analysis.core.lookup.looks import Looks
 from tracer.analysis.core.lookup.losses import Losses
 from tracer.analysis.core.lookup.processes import Processes
 from tracer.analysis.core.lookup.stacks import Functions
-from tracer.analysis.views.refaults import needed_again, refaults
+from tracer.analysis.core.lookup.summed_intervals import SummedIntervals
+from tracer.analysis.core.page_cache import CacheEvents, PageMoves
+from tracer.analysis.core.tables import span_ns
+from tracer.analysis.views.refaults import page_moves, refaulted, refaults
 from tracer.analysis.views.stalls import waits
 from tracer.schema import TABLES
 from tracer.trace.read.to_pandas import to_frame
@@ -22,6 +30,7 @@ from tracer.trace.read.to_pandas import to_frame
 PAGE = 4096
 MIB = 1 << 20
 START_NS = 1_764_000_000_000_000_000
+_BATCH_ROWS = 7
 
 
 class SyntheticTrace:
@@ -65,12 +74,32 @@ class SyntheticTrace:
         return START_NS + round(seconds * 1e9)
 
     @property
+    def charges(self) -> Charges:
+        return Charges.from_trace(self)
+
+    @property
+    def evicted(self) -> Evicted:
+        return Evicted.from_events(self.cache_events, self.tasks)
+
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        return span_ns(self)
+
+    @property
+    def cache_events(self) -> CacheEvents:
+        return page_cache.from_trace(self, self.cgroups, self.processes)
+
+    @property
+    def page_moves(self) -> PageMoves:
+        return page_moves(self)
+
+    @property
     def refaults(self) -> pd.DataFrame:
         return refaults(self)
 
     @property
-    def needed_again(self) -> pd.DataFrame:
-        return needed_again(self)
+    def refaulted(self) -> Refaulted:
+        return refaulted(self)
 
     @property
     def waits(self) -> pd.DataFrame:
@@ -82,11 +111,19 @@ class SyntheticTrace:
 
     @property
     def processes(self) -> Processes:
-        return Processes(self.tasks)
+        return Processes(self.tasks, self.oom)
 
     @property
     def losses(self) -> Losses:
         return Losses(self.loss)
+
+    @property
+    def looks(self) -> Looks:
+        return Looks.from_samples(self.samples)
+
+    @property
+    def summed_intervals(self) -> SummedIntervals:
+        return SummedIntervals(self.summed)
 
     @property
     def logged(self) -> list[Logged]:
@@ -95,6 +132,13 @@ class SyntheticTrace:
     @property
     def functions(self) -> Functions:
         return Functions(self.stacks)
+
+    def batches(self, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        rows = pa.Table.from_pylist(self._rows[name], schema=TABLES[name]).select(list(columns))
+        yield from rows.to_batches(max_chunksize=_BATCH_ROWS)
+
+    def rows(self, name: str) -> int:
+        return len(self._rows[name])
 
     def __getattr__(self, table: str) -> pd.DataFrame:
         if table not in TABLES:

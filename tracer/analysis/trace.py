@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from tracer import meanings
-from tracer.analysis.core import hierarchy, naming
+from tracer.analysis.core import hierarchy, naming, page_cache, tables
+from tracer.analysis.core.charges import Charges
+from tracer.analysis.core.evicted import Evicted, Refaulted
 from tracer.analysis.core.lookup import log_reports
 from tracer.analysis.core.lookup.cgroups import Places
 from tracer.analysis.core.lookup.log_reports import Logged
+from tracer.analysis.core.lookup.looks import Looks
 from tracer.analysis.core.lookup.losses import Losses
 from tracer.analysis.core.lookup.processes import Processes
 from tracer.analysis.core.lookup.stacks import Functions
+from tracer.analysis.core.lookup.summed_intervals import SummedIntervals
 from tracer.analysis.core.naming import with_names
+from tracer.analysis.core.page_cache import CacheEvents, PageMoves
 from tracer.analysis.explain import kill_filter, postmortem
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.results import display, report_frames
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
-from tracer.analysis.views import refaults, stack_samples, stalls, thrash
+from tracer.analysis.views import lost_time, miss_curve, refaults, stack_samples, stalls, thrash
 from tracer.analysis.views.evictions import evictions
 from tracer.analysis.views.timeline import timeline
 from tracer.errors import TracerError
@@ -55,15 +61,44 @@ limit that is not set is NA as well, and the flag beside it is then false.
         return timeline(self, cgroup, every, begin, end, run=run)
 
     @cached_property
+    def charges(self) -> Charges:
+        """Return the columns of `charge` that the analyses read: `tracer.analysis.core.charges.Charges`."""
+        return Charges.from_trace(self)
+
+    @cached_property
+    def evicted(self) -> Evicted:
+        """Return the page cache that reclaim took from cgroups: `tracer.analysis.core.evicted.Evicted`."""
+        return Evicted.from_events(self.cache_events, self.tasks)
+
+    @cached_property
+    def span_ns(self) -> tuple[int, int]:
+        """Return the first and the last moment: `tracer.analysis.core.tables.span_ns`."""
+        return tables.span_ns(self)
+
+    @cached_property
+    def cache_events(self) -> CacheEvents:
+        """Return the events of the page cache in little memory: `tracer.analysis.core.page_cache`."""
+        return page_cache.from_trace(self, self.cgroups, self.processes)
+
+    @cached_property
+    def page_moves(self) -> PageMoves:
+        """Return the refaults, and what stayed in the cache: `tracer.analysis.views.refaults.page_moves`."""
+        return refaults.page_moves(self)
+
+    @cached_property
     def refaults(self) -> pd.DataFrame:
         """Return the evictions that were undone by refaults: `tracer.analysis.views.refaults.refaults`."""
         return refaults.refaults(self)
 
     @cached_property
-    def needed_again(self) -> pd.DataFrame:
-        """Return the page cache that was refaulted, and the time over which it was needed:
-        `tracer.analysis.views.refaults.needed_again`."""
-        return refaults.needed_again(self)
+    def refaulted(self) -> Refaulted:
+        """Return the refaults of cgroups, in order of time: `tracer.analysis.core.evicted.Refaulted`."""
+        return refaults.refaulted(self)
+
+    def miss_curve(self, cgroup: str | int | None = None) -> pd.DataFrame:
+        """Return how much of the page cache that was read again more memory would have kept:
+        `tracer.analysis.views.miss_curve.miss_curve`."""
+        return miss_curve.miss_curve(self, cgroup)
 
     @cached_property
     def waits(self) -> pd.DataFrame:
@@ -78,7 +113,7 @@ limit that is not set is NA as well, and the flag beside it is then false.
     @cached_property
     def processes(self) -> Processes:
         """Return the look-up of processes: `tracer.analysis.core.lookup.processes.Processes`."""
-        return Processes(self.tasks)
+        return Processes(self.tasks, self.oom)
 
     @cached_property
     def losses(self) -> Losses:
@@ -86,10 +121,20 @@ limit that is not set is NA as well, and the flag beside it is then false.
         return Losses(self.loss)
 
     @cached_property
+    def looks(self) -> Looks:
+        """Return the look-up of samples: `tracer.analysis.core.lookup.looks.Looks`."""
+        return Looks.from_samples(self.samples)
+
+    @cached_property
+    def summed_intervals(self) -> SummedIntervals:
+        """Return the look-up of intervals without detail:
+        `tracer.analysis.core.lookup.summed_intervals.SummedIntervals`."""
+        return SummedIntervals(self.summed)
+
+    @cached_property
     def logged(self) -> list[Logged]:
         """Return the reports of the OOM killer in the kernel log:
-        `tracer.analysis.core.lookup.log_reports.logged`.
-        """
+        `tracer.analysis.core.lookup.log_reports.logged`."""
         return log_reports.logged(self.kernel_log)
 
     @cached_property
@@ -106,15 +151,21 @@ limit that is not set is NA as well, and the flag beside it is then false.
         actor), `cause` or `process`: `tracer.analysis.views.evictions.evictions`."""
         return evictions(self, by, cgroup)
 
+    def lost_time(self, cgroup: str | int | None = None) -> pd.DataFrame:
+        """Return the time that tasks lost to reclaim, reading again, swap and memory.high, and their work, by
+        cgroup and second: `tracer.analysis.views.lost_time.lost_time`."""
+        return lost_time.lost_time(self, cgroup)
+
     def thrash(self) -> pd.DataFrame:
         """Return the intervals in which page cache was evicted and soon read again:
         `tracer.analysis.views.thrash.thrash`."""
         return thrash.thrash(self)
 
-    def explain(self, cgroup: str | int | None = None) -> list[OomReport]:
+    def explain(self, cgroup: str | int | None = None, *, is_sized: bool = True) -> list[OomReport]:
         """Return the post-mortem of each OOM kill, by time; empty if nothing was killed. `cgroup`: only kills
-        that concern it: `tracer.analysis.explain.kill_filter.recorded_kills_of`."""
-        return kill_filter.recorded_kills_of(self, postmortem.explain(self), cgroup)
+        that concern it: `tracer.analysis.explain.kill_filter.recorded_kills_of`. Without `is_sized`, the
+        sizing is null, which saves time."""
+        return kill_filter.recorded_kills_of(self, postmortem.explain(self, is_sized=is_sized), cgroup)
 
     def kills(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """Return `explain` as a row for each victim: `tracer.analysis.results.report_frames.kills`."""
@@ -126,6 +177,10 @@ limit that is not set is NA as well, and the flag beside it is then false.
         `cgroup`: only cgroups that fit this pattern.
         """
         return held_cgroups(self, cgroup)
+
+    def spared_cgroups(self, reports: Sequence[OomReport], cgroup: str | int | None = None) -> list[Held]:
+        """Return the `held_cgroups` without those of which `reports` has a kill."""
+        return held_cgroups(self, cgroup, without=kill_filter.with_kills(self, reports))
 
     def held(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """Return `held_cgroups` as a row for each cgroup: `tracer.analysis.results.report_frames.held`."""

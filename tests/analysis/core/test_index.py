@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracer.analysis.core.columns import Int64s
-from tracer.analysis.core.index import Histories, RowIndex, RunningSums
+from tracer.analysis.core.index import RowIndex, RowsByThing, RunningSums
 
 _THINGS = 4
 ROWS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, _THINGS - 1), st.integers(-5, 5)), max_size=20)
@@ -36,7 +36,7 @@ def test_histories_and_sums_at_any_moment_equal_a_scan_of_the_rows(
     times, things, amounts = (array([row[column] for row in rows]) for column in range(3))
     earlier = [(thing, number) for number, (time, thing, _) in enumerate(rows) if time <= moment]
     of_things = [[number for one, number in earlier if one == thing] for thing in range(_THINGS)]
-    last = Histories.from_rows(times, things, _THINGS).last_rows_at(moment)
+    last = RowsByThing.from_rows(times, things, _THINGS).last_rows_at(moment)
     assert last.tolist() == [max(numbers, default=-1) for numbers in of_things]
     sums = RunningSums.from_rows(times, things, amounts, _THINGS).sums_at(moment)
     assert sums.tolist() == [sum(rows[number][2] for number in numbers) for numbers in of_things]

@@ -34,7 +34,7 @@ def test_to_dict_has_the_fields_of_the_json_document(page_cache_experiment: Any)
         *("kill_id", "time", "ktime_ns", "constraint", "limit_owner", "trigger", "victims", "candidates"),
         *("composition", "working_set_bytes", "reclaim", "cushion", "allocators", "verdict", "advice"),
         *("sizing", "quality", "memory_stat_bytes", "badness_total_pages", "what_if", "kernel_log"),
-        "further_allocators",
+        *("further_allocators", "shared_files"),
     ]
     assert document["quality"]["kmsg"] == "missing"
     assert document["quality"]["probes"] == {"oom": "tp_btf/mark_victim"}
@@ -72,7 +72,7 @@ def test_composition_without_a_sample_at_the_kill_is_the_ledgers(page_cache_expe
     assert (made_of.anon, made_of.file_clean, made_of.file_dirty) == (99 * MIB, MIB, None)
     assert made_of.total == LIMIT
     assert report.cushion.cache_end_bytes == MIB
-    assert report.cushion.refaulted_bytes is None
+    assert (report.cushion.refaulted_bytes, report.cushion.kernel_refaulted_bytes) == (0, None)
     assert report.verdict.confidence == "medium"
     assert "steal_count" not in kinds_of(report.verdict.evidence)
     sources = {item.source for item in report.verdict.evidence if item.kind == "part_of_usage"}

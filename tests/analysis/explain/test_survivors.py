@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import pytest
+from synthetic.memcg_kill import record_kill
 
 from tracer.analysis.core.columns import utc_time
+from tracer.analysis.explain.kill_filter import with_kills
 from tracer.analysis.explain.postmortem import explain
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.views.timeline import timeline
@@ -122,6 +125,41 @@ def test_held_summary_of_an_interrupted_recording_does_not_exclude_a_kill(trace:
     assert "a kill after that cannot be excluded, and is likely: the recorder ran in /a\\x1b" in text
 
 
+@pytest.mark.parametrize(
+    ("meta", "cut_off"),
+    [
+        ({"end_reason": "SIGTERM"}, "the recording ended before its command"),
+        ({"end_reason": "command_ended", "command_status": -9}, "its command was ended by SIGKILL"),
+        ({"end_reason": "command_ended", "command_status": 0}, None),
+    ],
+)
+def test_held_summary_says_that_the_work_was_cut_off(
+    trace: Any, meta: dict[str, Any], cut_off: str | None
+) -> None:
+    trace.meta |= {"filters": {"asked": [], "command": ["work"]}} | meta
+    trace.add("cgroups", cgroup_id=1, path="/work", created=trace.ns(0))
+    trace.charged(1, 1, "anon", MIB, tgid=7, usage_bytes=MIB, limit_bytes=8 * MIB)
+    (one,) = held_cgroups(trace)
+    assert one.cut_off == cut_off
+    sentence = f" The work was not complete: {cut_off}."
+    assert (sentence in survivor_facts.summary([one])) is (cut_off is not None)
+
+
+def test_held_has_the_processes_that_were_charged_until_the_peak(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=1, path="/work", created=trace.ns(0))
+    trace.add("tasks", tgid=7, comm="early", first_seen=trace.ns(0), exited=trace.ns(2))
+    trace.charged(1, 1, "file", 3 * MIB, tgid=7, usage_bytes=3 * MIB)
+    trace.charged(3, 1, "anon", 5 * MIB, tgid=8, usage_bytes=8 * MIB)
+    trace.charged(4, 1, "anon", -5 * MIB, tgid=8, usage_bytes=3 * MIB)
+    trace.charged(5, 1, "anon", 2 * MIB, tgid=9, usage_bytes=5 * MIB)
+    (one,) = held_cgroups(trace)
+    assert [(each.tgid, each.anon_bytes, each.file_bytes) for each in one.allocators] == [
+        (8, 5 * MIB, 0),
+        (7, 0, 3 * MIB),
+    ]
+    assert [each.exited is not None for each in one.allocators] == [False, True]
+
+
 def test_held_without_a_kill_has_peak_and_headroom(trace: Any) -> None:
     limit = 100 * MIB
     trace.add("cgroups", cgroup_id=1, path="/near", created=trace.ns(0))
@@ -147,3 +185,19 @@ def test_held_without_a_kill_has_peak_and_headroom(trace: Any) -> None:
     assert (free.cgroup, free.headroom_bytes, free.peak_anon_bytes) == ("/free", None, None)
     assert free.quality.unknown["headroom_bytes"] == "no limit is set"
     assert json.loads(json.dumps(near.to_dict())) == near.to_dict()
+
+
+def test_spared_cgroups_are_those_without_a_kill(trace: Any) -> None:
+    for number, path in enumerate(("/killed", "/lived", "/logged"), 1):
+        trace.add("cgroups", cgroup_id=number, path=path, created=trace.ns(0))
+        trace.charged(1, number, "anon", MIB, usage_bytes=MIB, limit_bytes=100 * MIB)
+    record_kill(trace, 2)
+    (report,) = explain(trace)
+    from_the_log = replace(report, limit_owner=replace(report.limit_owner, cgroup="/logged", cgroup_id=None))
+    for reports, spared in (
+        ([], "killed lived logged"),
+        ([report], "lived logged"),
+        ([report, from_the_log], "lived"),
+    ):
+        found = held_cgroups(trace, without=with_kills(trace, reports))
+        assert sorted(one.cgroup for one in found) == [f"/{name}" for name in spared.split()]

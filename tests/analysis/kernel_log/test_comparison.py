@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -179,6 +180,18 @@ def test_composition_of_an_owner_with_children_is_that_of_the_log(trace: Any) ->
     assert made_of.total == DUMP.usage == sum(value or 0 for _, value in made_of.parts())
     assert report.working_set_bytes == DUMP.usage - MIB
     assert "composition" in report.quality.kmsg_fields
+
+
+@pytest.mark.parametrize(("charged_mib", "anon_mib"), [(90, 90), (30, 50)])
+def test_composition_explains_most_of_usage(trace: Any, charged_mib: int, anon_mib: int) -> None:
+    """The log's memory.stat lags (50 MiB), and so may the ledger; the page counter does not."""
+    kill(trace, 1)
+    trace.add("samples", 0, cgroup_id=1, source="start", anon_bytes=0)
+    trace.add("samples", 1, cgroup_id=1, source="oom", kill_id=1, usage_bytes=DUMP.usage)
+    trace.charged(0.9, 1, "anon", charged_mib * MIB)
+    lines = [re.sub(r"^(anon|total_rss) \d+", rf"\1 {50 * MIB}", line) for line in DUMP.lines()]
+    log(trace, 1, *lines)
+    assert only(trace).composition.anon == anon_mib * MIB
 
 
 def test_sample_of_the_kill_is_kept(trace: Any) -> None:

@@ -19,9 +19,9 @@ READER, BACKUP, KSWAPD = 11, 22, 33
 ACTOR_CGROUP = {READER: WEB, BACKUP: DB, KSWAPD: ROOT}
 
 
-def moved(trace: Any, seconds: float, cause: str, tgid: int, **row: Any) -> None:
+def moved(trace: Any, seconds: float, cause: str, tgid: int | None, **row: Any) -> None:
     op = "add" if cause in ("read", "write", "readahead", "fault") else "delete"
-    known = {"op": op, "cause": cause, "tgid": tgid, "task_cgroup_id": ACTOR_CGROUP[tgid]}
+    known = {"op": op, "cause": cause, "tgid": tgid, "task_cgroup_id": ACTOR_CGROUP[tgid or READER]}
     trace.add("pagecache", seconds, **(known | row))
 
 
@@ -65,6 +65,19 @@ def test_evictions_leave_out_shared_memory(shared: Any) -> None:
     pd.testing.assert_frame_equal(evictions(shared), before)
     dropped = timeline(shared, WEB, every="100ms")["cache_dropped_bytes"]
     assert dropped.sum() == 64 * PAGE  # of LOG
+
+
+def test_shared_memory_that_comes_back_is_no_refault(shared: Any) -> None:
+    before, linked, needed = evictions(shared), shared.refaults, shared.refaulted
+    flow = cache_flow(shared, moves(shared))
+    shared.add("inodes", inode_id=104, dev="0:1", ino=9, path="/dev/shm/a", fs_type="tmpfs")
+    moved(shared, 1.7, "reclaim_memcg", READER, inode_id=104, cgroup_id=WEB, index=0, nr_pages=512)
+    moved(shared, 1.8, "read", READER, inode_id=104, cgroup_id=WEB, index=0, nr_pages=512)
+    pd.testing.assert_frame_equal(evictions(shared), before)
+    assert cache_flow(shared, moves(shared)).refaults == flow.refaults
+    assert (len(shared.refaults), len(shared.refaulted)) == (len(linked), len(needed))
+    refaulted = [int(timeline(shared, owner)["cache_refaulted_bytes"].sum()) for owner in (WEB, DB)]
+    assert refaulted == [0, 4 * PAGE]
 
 
 def test_evictions_by_file_have_owners_and_main_evictor(shared: Any) -> None:
@@ -128,11 +141,39 @@ def test_evictions_by_any_grouping_have_one_total(shared: Any, by: str) -> None:
     assert evictions(shared, by)[list(AMOUNTS)].sum().to_dict() == {
         **{f"{amount}_bytes": total * PAGE for amount, total in whole.items()},
         "evicted_from_others_bytes": 19 * PAGE,
+        "written_bytes": 64 * PAGE,
     }
     of_web = evictions(shared, by, "shop")
     assert sum(pages(of_web, "evicted")) == 16 + 1 + 2
     assert sum(pages(of_web, "returned")) == 4
     assert sum(pages(of_web, "refaulted")) == 0
+
+
+def test_sums_count_in_totals_and_nowhere_else(shared: Any) -> None:
+    """Sums of a known file, and of files that were not told apart, one of which is tmpfs's."""
+    summed = {"index": None, "duration_ns": 10**8, "folios": 2, "cgroup_id": WEB}
+    nameless = summed | {"inode_id": None, "ino": None}
+    shared.add("inodes", inode_id=104, dev="0:1", ino=9, path="memfd:runc", fs_type="tmpfs")
+    shared.add("summed", 2.4, begin=shared.ns(2.2), stream="pagecache", reason="ring_full")
+    moved(shared, 2.3, "reclaim_memcg", BACKUP, **summed, inode_id=LIB, nr_pages=256)
+    moved(shared, 2.3, "read", None, **nameless, dev=8 << 20 | 3, nr_pages=512)
+    moved(shared, 2.3, "truncate", None, **nameless, dev=1, nr_pages=1024)
+    whole = {"added": 604, "evicted": 307, "dropped": 64, "refaulted": 4, "returned": 4, "left": 0}
+    for by in ("file", "cgroup", "cause", "process"):
+        totals = evictions(shared, by)[[f"{amount}_bytes" for amount in whole]].sum()
+        assert totals.to_dict() == {f"{amount}_bytes": total * PAGE for amount, total in whole.items()}
+    by_file, by_process = evictions(shared), evictions(shared, "process")
+    (nobody,) = by_file[by_file["inode_id"].isna()].to_dict("records")
+    assert (nobody["added_bytes"], nobody["owners"]) == (512 * PAGE, 1)
+    assert pd.isna([nobody[name] for name in ("path", "dev", "ino", "deleted", "evictor_tgid")]).all()
+    assert by_file.set_index("inode_id")["evicted_bytes"][LIB] == 272 * PAGE
+    assert pages(by_process[by_process["tgid"].isna()], "added") == [512]
+    flow = cache_flow(shared, moves(shared))
+    assert flow.evictor is not None and flow.evictor.tgid == BACKUP
+    assert flow.shared_files == 1
+    assert [(one.reasons, one.end) for one in flow.quality.summed] == [
+        (("ring_full",), pd.Timestamp(shared.ns(2.4), tz="UTC"))
+    ]
 
 
 def test_left_bytes_ignore_evictions_of_older_cache(trace: Any) -> None:

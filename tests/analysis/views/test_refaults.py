@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from synthetic.cache_moves import CacheMoves
 
-from tracer.analysis.views.refaults import left_pages, link
+from tracer.analysis.core import page_cache
+from tracer.analysis.core.columns import times_ns
+from tracer.analysis.views.pages import page_histories
+from tracer.analysis.views.refaults import page_moves
 
 CAUSES = {"add": ("read", "write", "fault"), "delete": ("reclaim_memcg", "reclaim_kswapd", "truncate")}
 EVENTS = st.lists(
@@ -29,9 +34,39 @@ def add(trace: Any, seconds: float, op: str, cause: str, **row: Any) -> None:
     trace.add("pagecache", seconds, op=op, cause=cause, **({"cgroup_id": 1, "inode_id": 1} | row))
 
 
+def links_of(trace: Any) -> dict[tuple[int, int], int]:
+    """Return (row that added, row that evicted) -> pages."""
+    found = trace.refaults
+    keys = zip(found["added_row"].tolist(), found["evicted_row"].tolist(), strict=True)
+    return dict(zip(keys, (found["bytes"] // 4096).tolist(), strict=True))
+
+
+def left_pages(trace: Any) -> list[int]:
+    """Return for each row of `pagecache` the pages that it added and that were there at the end."""
+    groups = [*trace.cache_events.groups()]
+    nothing = np.zeros(0, dtype=np.int64)
+    rows = np.concatenate([nothing, *(rows for rows, _ in groups)])
+    times = np.concatenate([nothing, *(group.time for _, group in groups)])
+    return [int(pages) for pages in trace.page_moves.left[np.lexsort((rows, times))]]
+
+
+BOUNDS: dict[str, dict[str, int]] = {
+    "pages are pieces": {},
+    "pieces are cut": {"_MOST_PAGES_EACH": 0},
+    "few events at a time": {"_MOST_EVENTS": 4},
+    "few pieces at a time": {"_MOST_PAGES_EACH": 0, "_MOST_ENTRIES": 6},
+    "addresses are ranks": {"_WORD_BITS": 5},
+    "few events in a group": {"_MOST_TOGETHER": 3},
+    "few events in a group, and few cells": {"_MOST_TOGETHER": 3, "_CELL_BITS": 1},
+}
+
+
+@pytest.mark.parametrize("bounds", BOUNDS.values(), ids=BOUNDS)
 @given(events=EVENTS)
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_refaults_of_folios_equal_those_of_single_pages(new_trace: Any, events: list[Any]) -> None:
+@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+def test_refaults_of_folios_equal_those_of_single_pages(
+    new_trace: Any, bounds: dict[str, int], events: list[Any]
+) -> None:
     trace = new_trace()
     latest: dict[tuple[int, int], int] = {}  # page -> the last row that covers it
     linked: Counter[tuple[int, int]] = Counter()
@@ -44,13 +79,15 @@ def test_refaults_of_folios_equal_those_of_single_pages(new_trace: Any, events: 
             if before is not None and was_evicted and op == "add" and cause != "write":
                 linked[row, before] += 1
             latest[inode, page] = row
-    found = link(trace.pagecache)
-    keys = zip(found.added.tolist(), found.evicted.tolist(), strict=True)
-    assert dict(zip(keys, found.pages.tolist(), strict=True)) == linked
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in bounds.items():
+            patch.setattr(page_histories if hasattr(page_histories, name) else page_cache, name, value)
+        found, found_left = links_of(trace), left_pages(trace)
+    assert found == linked
     left: dict[int, int] = defaultdict(int)
     for row in latest.values():
         left[row] += events[row][0][0] == "add"
-    assert left_pages(trace.pagecache).tolist() == [left[row] for row in range(len(events))]
+    assert found_left == [left[row] for row in range(len(events))]
 
 
 def test_refaults_of_folios_of_other_sizes_name_both_sides(trace: Any) -> None:
@@ -88,31 +125,73 @@ def test_refaults_without_evictions_are_none(trace: Any) -> None:
     assert trace.refaults.dtypes.astype(str).tolist() == empty.astype(str).tolist()
 
 
-def many(rows: int, files: int) -> pd.DataFrame:
-    """Return rows that add and evict small folios of small files."""
-    random = np.random.default_rng(7)
-    pages = 2 ** random.integers(0, 3, rows)
-    ops = random.integers(0, 2, rows)
-    return pd.DataFrame(
-        {
-            "inode_id": random.integers(1, 2**62, files)[random.integers(0, files, rows)],
-            "index": random.integers(0, 64, rows) // pages * pages,
-            "nr_pages": pages,
-            "op": pd.Categorical(np.array(["add", "delete"])[ops]),
-            "cause": pd.Categorical(np.array(["read", "reclaim_memcg"])[ops]),
-        }
-    )
-
-
-def seconds_for(rows: int) -> float:
+def seconds_for(trace: Any, rows: int) -> float:
     """Return the least CPU time of several runs, since other processes use the machine as well."""
-    pagecache, taken = many(rows, 10_000), []
+    batches, taken = [batch for part in CacheMoves(rows).parts() for batch in part.to_batches()], []
+    trace.batches = lambda _table, columns: (batch.select(columns) for batch in batches)
     for _ in range(3):
         begin = time.process_time()
-        assert len(link(pagecache).added) > rows // 100
+        assert len(page_moves(trace).links) > rows // 100
         taken.append(time.process_time() - begin)
     return min(taken)
 
 
-def test_refaults_of_more_rows_take_proportional_time() -> None:
-    assert seconds_for(400_000) < 4 * 3 * seconds_for(100_000)
+def test_refaults_of_more_rows_take_proportional_time(trace: Any) -> None:
+    assert seconds_for(trace, 400_000) < 4 * 3 * seconds_for(trace, 100_000)
+
+
+DEVICE = 8 << 20 | 3
+SUM = st.tuples(
+    st.sampled_from([None, 1, 2, 3]),  # inode
+    st.sampled_from([DEVICE, 9]),
+    st.integers(0, 30).map(lambda step: step + 0.5),
+    st.integers(0, 6),  # duration in seconds
+    st.sampled_from(["add", "delete"]),
+)
+
+
+@given(events=EVENTS.map(lambda events: events[:30]), sums=st.lists(SUM, max_size=4))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_page_is_followed_through_a_sum_of_its_file(
+    new_trace: Any, events: list[Any], sums: list[Any]
+) -> None:
+    whole, trace = new_trace(), new_trace()
+    for one in (whole, trace):
+        for row, ((op, cause), inode, index, pages) in enumerate(events):
+            add(one, row, op, cause, inode_id=inode, dev=DEVICE, index=index, nr_pages=pages)
+    for inode, dev, begin, seconds, op in sums:
+        cause = "read" if op == "add" else "reclaim_memcg"
+        sum_of = {
+            "inode_id": inode,
+            "index": None,
+            "duration_ns": seconds * 10**9,
+            "nr_pages": 3,
+            "folios": 3,
+        }
+        add(trace, begin, op, cause, **sum_of, dev=dev)
+
+    def may_concern(inode: int, begin: float, end: float, ops: tuple[str, ...]) -> bool:
+        return any(
+            (which == inode or (which is None and dev == DEVICE))
+            and first <= end
+            and first + seconds >= begin
+            and op in ops
+            for which, dev, first, seconds, op in sums
+        )
+
+    def rows_of(pagecache: pd.DataFrame) -> Any:
+        """Return the second of each event: rows of events have whole seconds."""
+        return ((times_ns(pagecache) - trace.ns(0)) / 1e9).tolist()
+
+    seconds = rows_of(trace.pagecache)
+    expected = {
+        (added, evicted): pages
+        for (added, evicted), pages in links_of(whole).items()
+        if not may_concern(events[added][1], evicted, added, ("add", "delete"))
+    }
+    found = {(seconds[added], seconds[evicted]): pages for (added, evicted), pages in links_of(trace).items()}
+    assert found == expected
+    left = dict(zip(seconds, left_pages(trace), strict=True))
+    for row, pages in enumerate(left_pages(whole)):
+        assert left[row] == (0 if may_concern(events[row][1], row, 99, ("delete",)) else pages)
+    assert all(not pages for second, pages in left.items() if second % 1)

@@ -44,7 +44,7 @@ def test_thrash_begins_at_a_quarter_read_again_within_10_s(
     trace: Any, returned: int, after: float, is_thrash: bool
 ) -> None:
     evicted(trace, 0, 0, 512, owner=None)
-    read(trace, after, 0, returned)
+    read(trace, after, 0, returned, owner=None)
     found = thrash(trace)
     assert len(found) == is_thrash
     assert found["cgroup_id"].isna().all()

@@ -120,6 +120,17 @@ def test_refaults_count_for_the_cgroup_charged_now(trace: Any) -> None:
         assert timeline(trace, path)["cache_refaulted_bytes"].tolist() == [4096 * count for count in pages]
 
 
+def test_refaults_are_not_known_where_events_were_summed(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=CHILD, path="/a")
+    for seconds, op, cause in ((0, "delete", "reclaim_memcg"), (0.15, "add", "read"), (0.55, "add", "write")):
+        trace.add("pagecache", seconds, cgroup_id=CHILD, op=op, cause=cause, nr_pages=3)
+    trace.add("pagecache", 0.35, cgroup_id=CHILD, op="add", cause="read", index=None, nr_pages=5)
+    trace.add("summed", 0.44, begin=trace.ns(0.32), stream="pagecache", reason="ring_full")
+    line = timeline(trace, "/a")
+    assert line["cache_refaulted_bytes"].tolist() == [0, 3 * 4096, 0, pd.NA, pd.NA, 0]
+    assert line["cache_added_bytes"].tolist() == [0, 3 * 4096, 0, 5 * 4096, 0, 3 * 4096]
+
+
 def test_wait_over_several_bins_counts_in_each(trace: Any) -> None:
     """Reclaim takes 251 ms from 70 ms on, for any target; from 95 to 113 ms it waits for writeback."""
     for number, path in ((PARENT, "/a"), (CHILD, "/a/b"), (STRANGER, "/c")):

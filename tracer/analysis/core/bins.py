@@ -13,7 +13,7 @@ import pandas as pd
 
 from tracer import units
 from tracer.analysis.core import hierarchy
-from tracer.analysis.core.columns import Bools, Int64s, integers, known, positions, times_ns
+from tracer.analysis.core.columns import Bools, Int64s, Integers, integers, known, positions, times_ns
 from tracer.analysis.core.ledger import usage
 from tracer.analysis.core.limits import kernel_numbers
 from tracer.analysis.core.subtree import Subtrees
@@ -115,35 +115,52 @@ class Grid:
             counts_for[: len(above[number]), column] = above[number]
         return cls(ids, local_ids, counts_for, bins)
 
-    def sums(self, owner: pd.Series, time_ns: Int64s, weights: Int64s | None, rows: Bools) -> Int64s:
-        """Return the sum of `weights` over the picked rows, or their number, as a matrix of (cgroup shown,
-        slot).
+    def add(
+        self, totals: Int64s, kind: Integers, owner: Integers, time_ns: Int64s, amounts: Integers
+    ) -> None:
+        """Add the amount of each row to a matrix of (kind, cgroup shown, slot).
 
-        The sums are exact: NumPy sums in float64, which holds integers up to 2^53.
+        A row counts for all cgroups shown at or above its owner. A row of kind -1 counts nowhere.
         """
-        shape = len(self.ids), self.bins.slots
-        total = np.zeros(shape, dtype=np.int64)
-        slot, local = self.bins.slot(time_ns), positions(self.local_ids, integers(owner))
-        rows = rows & (slot < self.bins.slots) & (local >= 0)
+        slot, local = self.bins.slot(time_ns), self._local(owner)
+        rows = np.flatnonzero((slot < self.bins.slots) & (local >= 0) & (kind >= 0))
+        kind, slot, local, amounts = kind[rows].astype(np.int64), slot[rows], local[rows], amounts[rows]
+        cells = totals.reshape(-1)
         for counts_for in self.counts_for:
-            shown = counts_for[local]  # -1 outside of all subtrees: excluded by `rows`
-            picked = rows & (shown >= 0)
-            counted = np.bincount(
-                (shown * self.bins.slots + slot)[picked],
-                None if weights is None else weights[picked],
-                minlength=total.size,
-            )
-            total += np.rint(counted).astype(np.int64).reshape(shape)
-        return total
+            shown = counts_for[local]
+            place = (kind * len(self.ids) + shown) * self.bins.slots + slot
+            if (shown < 0).any():
+                place, of_place = place[shown >= 0], amounts[shown >= 0]
+            else:
+                of_place = amounts
+            np.add.at(cells, place, of_place)
 
-    def time_within(self, owner: pd.Series, begin_ns: Int64s, end_ns: Int64s, rows: Bools) -> Int64s:
+    def zeros(self, kinds: int) -> Int64s:
+        """Return a matrix for `add`."""
+        return np.zeros((kinds, len(self.ids), self.bins.slots), dtype=np.int64)
+
+    def sums(self, owner: Int64s, time_ns: Int64s, amounts: Int64s, rows: Bools) -> Int64s:
+        """Return the sum of `amounts` over the picked rows as a matrix of (cgroup shown, slot)."""
+        totals = self.zeros(1)
+        self.add(totals, np.where(rows, 0, -1), owner, time_ns, amounts)
+        found: Int64s = totals[0]
+        return found
+
+    def _local(self, owner: Integers) -> Int64s:
+        """Return the position of each owner in `local_ids`; -1 if it is not there."""
+        if not len(self.local_ids):
+            return np.full(len(owner), -1)
+        position = np.minimum(np.searchsorted(self.local_ids, owner), len(self.local_ids) - 1)
+        return np.where(self.local_ids[position] == owner, position, -1)
+
+    def time_within(self, owner: Int64s, begin_ns: Int64s, end_ns: Int64s, rows: Bools) -> Int64s:
         """Return the time of the picked spans in each slot, in ns, as a matrix of (cgroup shown, slot)."""
 
         def time_since(moment_ns: Int64s) -> Int64s:
             """Return the same matrix for spans without an end."""
             to_slot_end = self.bins.begin_ns + self.bins.slot(moment_ns) * self.bins.width_ns - moment_ns
             in_first_slot = self.sums(owner, moment_ns, to_slot_end, rows)
-            begun = self.sums(owner, moment_ns, None, rows)
+            begun = self.sums(owner, moment_ns, np.ones_like(moment_ns), rows)
             return in_first_slot + (begun.cumsum(axis=1) - begun) * self.bins.width_ns
 
         return time_since(begin_ns) - time_since(end_ns)
@@ -188,14 +205,37 @@ class Readings:
     value: Int64s
 
     @classmethod
-    def from_tables(cls, column: str, *tables: pd.DataFrame) -> Readings:
-        """Return the values of a column in these tables, without nulls."""
-        rows = [table[known(kernel_numbers(table, column))] for table in tables]
+    def from_samples(cls, samples: pd.DataFrame, column: str) -> Readings:
+        """Return the values of a column of `samples`, without nulls."""
+        numbers = kernel_numbers(samples, column)
+        rows = known(numbers)
+        return cls(integers(samples["cgroup_id"])[rows], times_ns(samples)[rows], integers(numbers)[rows])
+
+    @classmethod
+    def from_counter(cls, trace: TraceTables, column: str) -> Readings:
+        """Return `usage_bytes` or `limit_bytes` as charges and samples read it."""
+        charges, sampled = trace.charges, cls.from_samples(trace.samples, column)
+        rows = charges.is_read(column)
         return cls(
-            np.concatenate([integers(picked["cgroup_id"]) for picked in rows]),
-            np.concatenate([times_ns(picked) for picked in rows]),
-            np.concatenate([integers(kernel_numbers(picked, column)) for picked in rows]),
+            np.append(charges.cgroup_id[rows], sampled.cgroup_id),
+            np.append(charges.time[rows], sampled.time_ns),
+            np.append(charges.values_of(column)[rows], sampled.value),
         )
+
+    def last(self) -> pd.Series[int]:
+        """Return the last value of each cgroup, by its id."""
+        order = np.argsort(self.time_ns, kind="stable")
+        codes, ids = pd.factorize(self.cgroup_id[order])
+        values = np.zeros(len(ids), dtype=np.int64)
+        values[codes] = self.value[order]  # NumPy assigns repeated positions in order
+        return pd.Series(values, index=ids)
+
+    def greatest(self) -> pd.Series[int]:
+        """Return the greatest value of each cgroup, by its id."""
+        codes, ids = pd.factorize(self.cgroup_id)
+        values = np.full(len(ids), np.iinfo(np.int64).min)
+        np.maximum.at(values, codes, self.value)
+        return pd.Series(values, index=ids)
 
     @classmethod
     def from_usage(cls, trace: TraceTables, ids: list[int]) -> Readings:

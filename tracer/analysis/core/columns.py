@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -10,10 +11,18 @@ import numpy.typing as npt
 import pandas as pd
 
 Int64s = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
+Unsigned = npt.NDArray[np.unsignedinteger[Any]]
 
 NO_ID: Final = -1
 """The value of a null id in int64 arrays; ids of the kernel and hashes of inodes are positive."""
+
+_MOST_IN_A_TABLE: Final = (1 << 16) - 1  # codes and sizes fit into 16 bits
+_FIRST_ROWS: Final = 64
+_DIGIT_BITS: Final = 16
+_WORD_BITS: Final = 63
+_LARGEST: Final = np.iinfo(np.int64).max
 
 
 def times_ns(frame: pd.DataFrame) -> Int64s:
@@ -80,3 +89,62 @@ def optional(value: Any) -> int | None:
 def optional_text(value: Any) -> str | None:
     """Return a cell of a nullable string column; None for NA."""
     return None if pd.isna(value) else str(value)
+
+
+def narrow(values: npt.NDArray[Any]) -> Unsigned:
+    """Return numbers that are not negative with as few bytes each as they need."""
+    return values.astype(np.min_scalar_type(values.max(initial=0)))
+
+
+def ascending(numbers: Int64s) -> Int64s:
+    """Return the positions of numbers that are not negative, in ascending order; equal ones keep theirs."""
+    bits, of_positions = int(numbers.max(initial=0)).bit_length(), len(numbers).bit_length()
+    if bits > 2 * _DIGIT_BITS and bits + of_positions <= _WORD_BITS:
+        keys = numbers << of_positions | np.arange(len(numbers))  # NumPy sorts faster than it finds an order
+        keys.sort()
+        return np.asarray(keys & ((1 << of_positions) - 1))
+    order = np.argsort(numbers.astype(np.uint16), kind="stable")  # a radix sort of one digit
+    for shift in range(_DIGIT_BITS, bits, _DIGIT_BITS):
+        digit = (numbers >> shift).astype(np.uint16)
+        order = order[np.argsort(digit[order], kind="stable")]
+    return order
+
+
+def distinct(*columns: npt.NDArray[np.integer[Any] | np.bool_]) -> tuple[Int64s, Int64s]:
+    """Return (the number of each row's combination of values, the first row of each combination).
+
+    The values are not negative. The numbers are from 0, in the order in which the combinations come.
+    """
+    sizes = [int(column.max(initial=0)) + 1 for column in columns]
+    is_small, most = math.prod(sizes) <= _MOST_IN_A_TABLE, 1
+    code: Integers = np.zeros(len(columns[0]), np.uint16 if is_small else np.int64)
+    for column, size in zip(columns, sizes, strict=True):
+        if size == 1:
+            continue
+        if most * size > _LARGEST:
+            code = np.asarray(pd.factorize(code)[0], dtype=np.int64)
+            most = int(code.max(initial=0)) + 1
+        code, most = code * size + column.astype(code.dtype), most * size
+    if is_small:
+        firsts = firsts_of(code, most)
+        occurring = np.flatnonzero(firsts >= 0)
+        occurring = occurring[np.argsort(firsts[occurring])]
+        number = np.zeros(most, dtype=np.int64)
+        number[occurring] = np.arange(len(occurring))
+        return number[code], firsts[occurring]
+    found, values = pd.factorize(code)
+    number = np.asarray(found, dtype=np.int64)
+    return number, firsts_of(number, len(values))
+
+
+def firsts_of(code: npt.NDArray[np.integer[Any]], count: int) -> Int64s:
+    """Return the first row of each of the codes from 0 to `count` - 1; -1: it has none.
+
+    Most codes are among the first rows, and then the others are only looked at.
+    """
+    firsts, begin, end = np.full(count, -1, dtype=np.int64), 0, _FIRST_ROWS
+    while begin < len(code):
+        new = begin + np.flatnonzero(firsts[code[begin:end]] < 0)[::-1]
+        firsts[code[new]] = new  # NumPy assigns repeated positions in order: the last one stays
+        begin, end = end, _FIRST_ROWS * end
+    return firsts

@@ -2,44 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
+import pandas as pd
 
-from tracer.analysis.core.columns import Int64s
+from tracer.analysis.core.columns import Int64s, Integers
+
+_MOST_SORTED_BY_DIGIT: Final = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
 class RowIndex:
     """The positions of a table's rows by key.
 
-    `keys` ascend, and `order` has the position of the row of each key; rows of one key keep the table's
-    order.
+    `keys` are the distinct keys, ascending. `order` has the positions of the rows of the first key, then
+    those of the next, each in the table's order; those of key n begin at `firsts[n]` and end at
+    `firsts[n + 1]`.
     """
 
     keys: Int64s
-    order: Int64s
+    firsts: Int64s
+    order: Integers
 
     @classmethod
-    def from_keys(cls, keys: Int64s) -> RowIndex:
+    def from_keys(cls, keys: Integers) -> RowIndex:
         """Index a table by the key of each of its rows."""
-        order = np.argsort(keys, kind="stable")
-        return cls(keys[order], order)
+        codes, distinct = pd.factorize(keys)
+        ascending = np.argsort(distinct)
+        rank = np.empty(len(distinct), np.int16 if len(distinct) < _MOST_SORTED_BY_DIGIT else np.int64)
+        rank[ascending] = np.arange(len(distinct))
+        ranks = rank[codes]
+        order = np.argsort(ranks, kind="stable")  # of 16 bits: a radix sort
+        firsts = np.append(0, np.cumsum(np.bincount(ranks, minlength=len(distinct))))
+        small = np.min_scalar_type(len(order))
+        return cls(np.asarray(distinct[ascending], np.int64), firsts, order.astype(small))
+
+    def ordered_keys(self) -> Int64s:
+        """Return the key of each row, in the order of `order`."""
+        return np.repeat(self.keys, np.diff(self.firsts))
 
     def rows_for(self, key: int) -> Int64s:
         """Return the positions of the rows with this key."""
-        first, end = (int(np.searchsorted(self.keys, key, side)) for side in ("left", "right"))
-        return self.order[first:end]
+        return self.rows_for_any([key])
 
-    def rows_for_any(self, keys: Int64s) -> Int64s:
+    def rows_for_any(self, keys: Int64s | Sequence[int]) -> Int64s:
         """Return the positions of the rows with any of these (distinct) keys, in the table's order."""
-        firsts, ends = (np.searchsorted(self.keys, keys, side) for side in ("left", "right"))
-        slices = [self.order[first:end] for first, end in zip(firsts, ends, strict=True) if end > first]
-        return np.sort(np.concatenate([*slices, self.order[:0]]))
+        asked = np.asarray(keys, dtype=np.int64)
+        places = np.searchsorted(self.keys, asked)
+        is_inside = places < len(self.keys)
+        places, asked = places[is_inside], asked[is_inside]
+        places = places[self.keys[places] == asked]
+        slices = [self.order[self.firsts[place] : self.firsts[place + 1]] for place in places.tolist()]
+        found = np.concatenate([*slices, self.order[:0]])
+        if len(slices) > 1:
+            found.sort(kind="stable")
+        return found.astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class Histories:
+class RowsByThing:
     """The rows of a table in order of time; each row is about one of `count` things.
 
     `times` has the time of each row in ns since the epoch. `order` has the positions of the rows, sorted by
@@ -53,11 +77,12 @@ class Histories:
     places: Int64s
 
     @classmethod
-    def from_rows(cls, times: Int64s, things: Int64s, count: int) -> Histories:
+    def from_rows(cls, times: Int64s, things: Int64s, count: int) -> RowsByThing:
         """Index rows by `things`, which are from 0 to `count` - 1; `times` ascend."""
-        index = RowIndex.from_keys(things)
-        firsts = np.searchsorted(index.keys, np.arange(count))
-        return cls(times, index.order, firsts, index.keys * len(times) + index.order)
+        order = np.argsort(things, kind="stable")
+        things = things[order]
+        firsts = np.searchsorted(things, np.arange(count))
+        return cls(times, order, firsts, things * len(times) + order)
 
     def counts_at(self, time_ns: int) -> Int64s:
         """Return for each thing the number of its rows up to a moment (ns since the epoch), included."""
@@ -75,16 +100,16 @@ class Histories:
 class RunningSums:
     """The sum of the amounts of each thing up to any moment."""
 
-    histories: Histories
+    rows: RowsByThing
     sums: Int64s
 
     @classmethod
     def from_rows(cls, times: Int64s, things: Int64s, amounts: Int64s, count: int) -> RunningSums:
-        """Sum up rows with one amount each; the other arguments are those of `Histories.from_rows`."""
-        histories = Histories.from_rows(times, things, count)
-        return cls(histories, np.append(0, np.cumsum(amounts[histories.order])))
+        """Sum up rows with one amount each; the other arguments are those of `RowsByThing.from_rows`."""
+        rows = RowsByThing.from_rows(times, things, count)
+        return cls(rows, np.append(0, np.cumsum(amounts[rows.order])))
 
     def sums_at(self, time_ns: int) -> Int64s:
         """Return for each thing the sum of its rows up to a moment, included."""
-        firsts = self.histories.firsts
-        return np.asarray(self.sums[firsts + self.histories.counts_at(time_ns)] - self.sums[firsts])
+        firsts = self.rows.firsts
+        return np.asarray(self.sums[firsts + self.rows.counts_at(time_ns)] - self.sums[firsts])

@@ -16,6 +16,7 @@ import pandas as pd
 
 from tracer.analysis.core.columns import Bools, Int64s, integers, is_one_of, known, optional, times_ns
 from tracer.analysis.core.limits import kernel_numbers
+from tracer.analysis.core.lookup.looks import LOOKED_NS
 from tracer.analysis.core.subtree import Subtree
 from tracer.categories import CATEGORIES
 from tracer.schema import UNLIMITED_BYTES
@@ -87,8 +88,18 @@ def largest(parts: Sequence[Steps]) -> Steps:
     return _merged(parts, np.maximum)
 
 
+def merged_times(*parts: Int64s) -> Int64s:
+    """Return the distinct moments of several series, each of which ascends.
+
+    They are merged, since `np.unique` would build a hash table of all of them.
+    """
+    times = np.sort(np.concatenate(parts), kind="stable")
+    distinct: Int64s = times[np.diff(times, prepend=-1) != 0]
+    return distinct
+
+
 def _merged(parts: Sequence[Steps], combine: np.ufunc) -> Steps:
-    times = np.unique(np.concatenate([part.times for part in parts]))
+    times = merged_times(*(part.times for part in parts))
     values, before = np.zeros(len(times), dtype=np.int64), 0
     for part in parts:
         earlier = part.before or 0
@@ -110,22 +121,10 @@ def change(subtree: Subtree, weights: Weights, base: int = 0) -> Steps:
     known."""
 
     def find() -> Steps:
-        charge = subtree.charge
-        picked, bytes_ = weighted_bytes(charge, weights)
-        return Steps(times_ns(charge)[picked], base + np.cumsum(bytes_[picked]), base)
+        picked, bytes_ = subtree.charges.weighted(weights)
+        return Steps(subtree.charges.time[picked], base + np.cumsum(bytes_[picked]), base)
 
     return subtree.once(("ledger.change", *weights.items(), base), find)
-
-
-def weighted_bytes(charge: pd.DataFrame, weights: Weights) -> tuple[Bools, Int64s]:
-    """Return (mask of the rows of these categories, what each row adds to the weighted sum in bytes)."""
-    kinds = charge["category"].cat
-    codes = kinds.codes.to_numpy()
-    counts = np.array([name in weights for name in kinds.categories], dtype=bool)
-    factor = np.array([weights.get(name, 0) for name in kinds.categories], dtype=np.int64)
-    if not len(factor):
-        return np.zeros(len(codes), dtype=bool), np.zeros(len(codes), dtype=np.int64)
-    return counts[codes], integers(charge["bytes"]) * factor[codes]
 
 
 def base_bytes(subtree: Subtree, weights: Weights) -> int | None:
@@ -185,11 +184,12 @@ def counter(subtree: Subtree, column: str) -> Steps:
     charge rows and samples read it. The value is not known before the first reading."""
 
     def find() -> Steps:
-        readings = [_read(table, subtree.cgroup_id, column) for table in (subtree.charge, subtree.samples)]
-        times, values = zip(*readings, strict=True)
-        merged_times, merged = np.concatenate(times), np.concatenate(values)
-        order = np.argsort(merged_times, kind="stable")
-        return Steps(merged_times[order], merged[order], None)
+        charges = subtree.charges
+        rows = (charges.cgroup_id == subtree.cgroup_id) & charges.is_read(column)
+        sampled, values = _read(subtree.samples, subtree.cgroup_id, column)
+        times = np.append(charges.time[rows], sampled)
+        order = np.argsort(times, kind="stable")
+        return Steps(times[order], np.append(charges.values_of(column)[rows], values)[order], None)
 
     return subtree.once(("ledger.counter", column), find)
 
@@ -204,7 +204,7 @@ def usage(subtree: Subtree) -> Steps:
 
     def find() -> Steps:
         read = counter(subtree, "usage_bytes")
-        if not (integers(subtree.charge["cgroup_id"]) != subtree.cgroup_id).any():
+        if (subtree.charges.cgroup_id == subtree.cgroup_id).all():
             return read
         attempts = subtree.reclaim
         times, values = _read(attempts, subtree.cgroup_id, "usage_bytes")
@@ -213,7 +213,7 @@ def usage(subtree: Subtree) -> Steps:
         order = np.argsort(times, kind="stable")
         times, values = times[order], values[order]
         charged = change(subtree, CHARGED)
-        moments = np.unique(np.append(times, charged.times))
+        moments = merged_times(times, charged.times)
         last = np.searchsorted(times, moments, side="right") - 1
         moments, last = moments[last >= 0], last[last >= 0]
         since = charged.at_each(moments) - charged.at_each(times[last])
@@ -242,6 +242,45 @@ def _read(table: pd.DataFrame, cgroup_id: int, column: str) -> tuple[Int64s, Int
 def _reads(table: pd.DataFrame, cgroup_id: int, column: str) -> Bools:
     rows: Bools = (integers(table["cgroup_id"]) == cgroup_id) & known(kernel_numbers(table, column))
     return rows
+
+
+def held(subtree: Subtree, read: Steps, time_ns: int) -> bool:
+    """Return whether what a sample read last (`reading`, `count`) was still so at a moment.
+
+    The recorder looks at each cgroup ten times a second, and samples it if anything changed. So a value held
+    if it is older than a look, unless samples were lost or the recorder did not look since then
+    (`Looks.missed`). False if nothing was read.
+    """
+    position = int(np.searchsorted(read.times, time_ns, side="right"))
+    if position == 0:
+        return False
+    last = int(read.times[position - 1])
+    if time_ns - last <= LOOKED_NS or subtree.whole.losses.near("samples", last, time_ns):
+        return False
+    return not subtree.whole.looks.missed(last, time_ns)
+
+
+def read_around(subtree: Subtree, read: Steps, begin_ns: int, end_ns: int) -> Steps:
+    """Return two readings (`reading`, `count`) that show best how a value changed over an interval.
+
+    The first is that at `begin_ns` if the value then is known (`held`), else the last one before, else the
+    first one after. The second is that at `end_ns`, else the first one after, else the last one before. A
+    single one, or none, is returned if the value is known at no two moments.
+    """
+    moments = []
+    most = len(read.times) - 1
+    for time_ns, is_end in ((begin_ns, False), (end_ns, True)) if most >= 0 else ():
+        before = int(np.searchsorted(read.times, time_ns, side="right")) - 1
+        if held(subtree, read, time_ns):
+            moments.append((time_ns, int(read.values[before])))
+        else:
+            place = int(np.searchsorted(read.times, time_ns)) if is_end else before
+            place = min(max(place, 0), most)
+            moments.append((int(read.times[place]), int(read.values[place])))
+    if len(moments) == 2 and moments[0][0] >= moments[1][0]:
+        moments.pop()
+    times, values = zip(*moments, strict=True) if moments else ((), ())
+    return Steps(np.array(times, dtype=np.int64), np.array(values, dtype=np.int64), None)
 
 
 def count(subtree: Subtree, column: str) -> Steps:

@@ -28,13 +28,19 @@ def limit_of(row: Mapping[str, Any] | pd.Series, name: str = "limit_bytes") -> i
     return None if pd.isna(flag) else int(row[name]) if flag else UNLIMITED_BYTES
 
 
-def swap_room_of(row: Mapping[str, Any] | pd.Series, cgroup_version: int | None) -> int | None:
+def swap_room_of(
+    row: Mapping[str, Any] | pd.Series, cgroup_version: int | None, *, of: str = "effective_swap_limit_bytes"
+) -> int | None:
     """Return the swap that the cgroup of a sample may use beside its limit, in bytes.
 
-    `UNLIMITED_BYTES` if no limit is set, None if it is not known. On v1 memory.memsw.limit_in_bytes bounds
-    memory and swap together; the part above the limit of memory is for swap.
+    `UNLIMITED_BYTES` if no limit is set, None if it is not known. It is the least limit of the cgroup and its
+    ancestors; in older traces, or `of` "swap_limit_bytes", that of the cgroup. On v1
+    memory.memsw.limit_in_bytes bounds memory and swap together; the part above the limit of memory is for
+    swap.
     """
-    limit = limit_of(row, "swap_limit_bytes")
+    limit = limit_of(row, of)
+    if limit is None:
+        limit = limit_of(row, "swap_limit_bytes")
     if limit is None or limit >= UNLIMITED_BYTES or cgroup_version != 1:
         return limit
     return max(limit - (limit_of(row) or 0), 0)

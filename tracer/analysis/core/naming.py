@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import column_times_ns, integers, times_ns
+from tracer.analysis.core.columns import integers, times_ns
 from tracer.analysis.core.hierarchy import paths_by_id, positions_above
 from tracer.analysis.core.lives import Life, containers
 from tracer.analysis.core.tables import TraceTables
@@ -148,7 +148,7 @@ def labels_of(cgroups: pd.DataFrame, cgroup_ids: Sequence[int]) -> list[str]:
 
 def with_data(trace: TraceTables) -> list[int]:
     """Return the ids of the cgroups with charges or samples in the trace, ordered by path and then by run."""
-    ids = np.union1d(integers(trace.charge["cgroup_id"]), integers(trace.samples["cgroup_id"])).tolist()
+    ids = np.union1d(trace.charges.cgroups, integers(trace.samples["cgroup_id"])).tolist()
     runs = [trace.places.lives.life_for(number).run for number in ids]
     return [number for *_, number in sorted(zip(labels_of(trace.cgroups, ids), runs, ids, strict=True))]
 
@@ -165,7 +165,7 @@ def with_names(trace: TraceTables, frame: pd.DataFrame) -> pd.DataFrame:
         named["cgroup"] = _looked_up(frame["cgroup_id"], cgroups["path"])
         named["container"] = _looked_up(frame["cgroup_id"], cgroups["container"])
     if "tgid" in frame.columns and "comm" not in frame.columns:
-        named["comm"] = _comms(trace.tasks, frame)
+        named["comm"] = _comms(trace, frame)
     if "inode_id" in frame.columns:
         named["file"] = _looked_up(frame["inode_id"], _file_names(trace.inodes))
     return named
@@ -203,27 +203,11 @@ def _file_names(inodes: pd.DataFrame) -> pd.Series:
     return names.set_axis(pd.Index(integers(inodes["inode_id"])))
 
 
-def _comms(tasks: pd.DataFrame, frame: pd.DataFrame) -> pd.Categorical:
-    """Return for each row the name of the process that had its tgid at its time.
-
-    It is the last one that was first seen by then, else the first one seen later: the recorder learns the
-    name of a process after it has acted, and the row of a wait stands at the wait's begin.
-    """
+def _comms(trace: TraceTables, frame: pd.DataFrame) -> pd.Categorical:
+    """Return for each row the name of the process that had its tgid at its time."""
     time = times_ns(frame) if isinstance(frame.index, pd.DatetimeIndex) else np.full(len(frame), _FOREVER)
-    rows = pd.DataFrame({"tgid": integers(frame["tgid"]), "time": time, "row": np.arange(len(frame))})
-    seen = pd.DataFrame(
-        {
-            "tgid": integers(tasks["tgid"]),
-            "time": column_times_ns(tasks["first_seen"]),
-            "comm": tasks["comm"].astype(object).to_numpy(),
-        }
-    )
-    rows, seen = rows.sort_values("time"), seen.sort_values("time")
-    before, after = (
-        pd.merge_asof(rows, seen, on="time", by="tgid", direction=direction)["comm"]
-        for direction in ("backward", "forward")
-    )
-    return pd.Categorical(before.fillna(after).iloc[np.argsort(rows["row"])].to_numpy(dtype=object))
+    position = trace.processes.positions_at(integers(frame["tgid"]), time)
+    return pd.Categorical(trace.processes.comms(position))
 
 
 def _looked_up(ids: pd.Series, names: pd.Series) -> pd.Categorical:

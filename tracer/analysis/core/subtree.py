@@ -15,9 +15,11 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 import pandas as pd
 
+from tracer.analysis.core.charges import Charges
 from tracer.analysis.core.columns import NO_ID, Int64s, integers
+from tracer.analysis.core.evicted import Evicted, Refaulted
 from tracer.analysis.core.index import RowIndex
-from tracer.analysis.core.tables import TraceTables, is_evicted, start_ns
+from tracer.analysis.core.tables import TraceTables, start_ns
 
 T = TypeVar("T")
 
@@ -27,8 +29,8 @@ _MACHINE: Final = np.array([NO_ID])
 class Subtree:
     """A cgroup with all cgroups below it, and their rows of each table.
 
-    `members` are the ids of all of them, ascending. `whole` is the trace that the rows are from, and
-    `start_ns` the moment at which it begins.
+    `members` are the ids of all of them, ascending. `whole` is the trace that the rows are from. `start_ns`
+    is the moment at which the trace begins, or at which the cgroup was made, if that is later.
     """
 
     def __init__(
@@ -52,19 +54,29 @@ class Subtree:
         return self._rows("cgroups")
 
     @cached_property
-    def charge(self) -> pd.DataFrame:
-        """Return the rows of `charge` for memory that is charged to a member."""
-        return self._rows("charge")
+    def charges(self) -> Charges:
+        """Return the rows of `charge` for memory that is charged to a member; of the machine, all."""
+        return self.whole.charges if self.cgroup_id == NO_ID else self.whole.charges.of_cgroups(self.members)
 
     @cached_property
-    def evictions(self) -> pd.DataFrame:
-        """Return the rows of `pagecache` for folios of a member that reclaim took."""
-        return self._rows("pagecache")
+    def file_waits(self) -> pd.DataFrame:
+        """Return the rows of `file_waits` for tasks in a member."""
+        return self._rows("file_waits")
 
     @cached_property
-    def needed_again(self) -> pd.DataFrame:
-        """Return the rows of `needed_again` for pieces of files that were charged to a member first."""
-        return self._rows("needed_again")
+    def task_time(self) -> pd.DataFrame:
+        """Return the rows of `task_time` of a member."""
+        return self._rows("task_time")
+
+    @cached_property
+    def evicted(self) -> Evicted:
+        """Return the evictions from the page cache of a member."""
+        return self.whole.evicted.of_cgroups(self.members)
+
+    @cached_property
+    def refaulted(self) -> Refaulted:
+        """Return the refaults of pages that were charged to a member before and after."""
+        return self.whole.refaulted.within(self.members)
 
     @cached_property
     def reclaim(self) -> pd.DataFrame:
@@ -75,6 +87,11 @@ class Subtree:
     def samples(self) -> pd.DataFrame:
         """Return the rows of `samples` of a member."""
         return self._rows("samples")
+
+    @cached_property
+    def shmem_files(self) -> pd.DataFrame:
+        """Return the rows of `shmem_files` for processes of a member."""
+        return self._rows("shmem_files")
 
     @cached_property
     def stack_samples(self) -> pd.DataFrame:
@@ -121,25 +138,25 @@ class Subtrees:
         """Return the rows about the whole machine, whose reclaim has no target cgroup.
 
         `reclaim` has the attempts without a target. In these any process may have waited, and pages of any
-        cgroup may have been swapped: `charge`, `waits` and `swap_io` are those of the whole trace. All other
+        cgroup may have been swapped: `charges`, `waits` and `swap_io` are those of the whole trace. All other
         tables are empty.
         """
         nobody = _MACHINE[:0]
 
         def rows(name: str) -> pd.DataFrame:
-            if name in ("charge", "waits", "swap_io"):
+            if name in ("waits", "swap_io"):
                 return cast(pd.DataFrame, getattr(self._trace, name))
             return self._table(name).rows_for(_MACHINE if name == "reclaim" else nobody)
 
         return self._subtree(NO_ID, nobody, rows)
 
     def _subtree(self, cgroup_id: int, members: Int64s, rows: Callable[[str], pd.DataFrame]) -> Subtree:
-        return Subtree(self._trace, cgroup_id, members, self._start_ns, rows)
+        made_ns, _ = self._trace.places.lifetime_ns(cgroup_id)
+        return Subtree(self._trace, cgroup_id, members, max(self._start_ns, made_ns), rows)
 
     def _table(self, name: str) -> _ByCgroup:
         if name not in self._tables:
-            table = getattr(self._trace, name)
-            self._tables[name] = _ByCgroup(table[is_evicted(table)] if name == "pagecache" else table)
+            self._tables[name] = _ByCgroup(getattr(self._trace, name))
         return self._tables[name]
 
 

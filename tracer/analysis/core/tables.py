@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import Bools, is_one_of, times_ns
+from tracer.analysis.core.charges import Charges
+from tracer.analysis.core.columns import NO_ID, Bools, Int64s, integers, is_one_of, times_ns
+from tracer.analysis.core.evicted import Evicted, Refaulted
 from tracer.analysis.core.lookup.cgroups import Places
 from tracer.analysis.core.lookup.log_reports import Logged
+from tracer.analysis.core.lookup.looks import Looks
 from tracer.analysis.core.lookup.losses import Losses
 from tracer.analysis.core.lookup.processes import Processes
 from tracer.analysis.core.lookup.stacks import Functions
+from tracer.analysis.core.lookup.summed_intervals import SummedIntervals
+from tracer.analysis.core.page_cache import CacheEvents, PageMoves
+from tracer.analysis.core.rows import Batched
+from tracer.stored_names import MINOR_BITS
 from tracer.trace.meta import WRITE_FAILED
 
-_RECLAIM_CAUSES: Final = ("reclaim_memcg", "reclaim_direct", "reclaim_kswapd")
+_DEVICE: Final = r"^(\d{1,9}):(\d{1,9})$"
 
 
-class TraceTables(Protocol):
+class TraceTables(Batched, Protocol):
     """The tables of a trace as DataFrames, tables derived from them, and `meta`: the contents of meta.json.
 
     The columns of the tables are those of `schema.TABLES`. A table with a `time` is indexed by it, in UTC,
@@ -27,14 +36,15 @@ class TraceTables(Protocol):
 
     @property
     def meta(self) -> Mapping[str, Any]: ...
-    @property
-    def charge(self) -> pd.DataFrame: ...
-    @property
-    def pagecache(self) -> pd.DataFrame: ...
+
     @property
     def reclaim(self) -> pd.DataFrame: ...
     @property
     def stalls(self) -> pd.DataFrame: ...
+    @property
+    def file_waits(self) -> pd.DataFrame: ...
+    @property
+    def task_time(self) -> pd.DataFrame: ...
     @property
     def swap_io(self) -> pd.DataFrame: ...
     @property
@@ -48,6 +58,10 @@ class TraceTables(Protocol):
     @property
     def loss(self) -> pd.DataFrame: ...
     @property
+    def summed(self) -> pd.DataFrame: ...
+    @property
+    def shmem_files(self) -> pd.DataFrame: ...
+    @property
     def cgroups(self) -> pd.DataFrame: ...
     @property
     def tasks(self) -> pd.DataFrame: ...
@@ -59,13 +73,38 @@ class TraceTables(Protocol):
     def stacks(self) -> pd.DataFrame: ...
 
     @property
+    def charges(self) -> Charges:
+        """Return the columns of `charge` that an analysis reads."""
+        ...
+
+    @property
+    def evicted(self) -> Evicted:
+        """Return the rows of `pagecache` that reclaim took from cgroups."""
+        ...
+
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        """Return `tables.span_ns`."""
+        ...
+
+    @property
+    def cache_events(self) -> CacheEvents:
+        """Return the rows of `pagecache` in a form for analyses of every page."""
+        ...
+
+    @property
+    def page_moves(self) -> PageMoves:
+        """Return what the order of these events means: `analysis.views.refaults.page_moves`."""
+        ...
+
+    @property
     def refaults(self) -> pd.DataFrame:
         """Return the links from refaults to evictions: `analysis.views.refaults.refaults`."""
         ...
 
     @property
-    def needed_again(self) -> pd.DataFrame:
-        """Return the pieces of files that were refaulted: `analysis.views.refaults.needed_again`."""
+    def refaulted(self) -> Refaulted:
+        """Return the refaults of cgroups."""
         ...
 
     @property
@@ -89,6 +128,16 @@ class TraceTables(Protocol):
         ...
 
     @property
+    def looks(self) -> Looks:
+        """Return the look-up of `samples`."""
+        ...
+
+    @property
+    def summed_intervals(self) -> SummedIntervals:
+        """Return the look-up of `summed`."""
+        ...
+
+    @property
     def logged(self) -> list[Logged]:
         """Return the reports in `kernel_log`."""
         ...
@@ -99,19 +148,31 @@ class TraceTables(Protocol):
         ...
 
 
-def is_evicted(pagecache: pd.DataFrame) -> Bools:
-    """Return a mask of the rows of `pagecache` that are folios taken by reclaim."""
-    return is_one_of(pagecache["op"], ["delete"]) & is_one_of(pagecache["cause"], _RECLAIM_CAUSES)
+@dataclass(frozen=True, slots=True)
+class ShmemFiles:
+    """The files of tmpfs, memfd and shared anonymous memory, and their devices (dev_t).
 
-
-def is_shmem(trace: TraceTables) -> Bools:
-    """Return a mask of the rows of `pagecache` that are of tmpfs, memfd or shared anonymous memory.
-
-    All these rows are deletions: mm/shmem.c adds its folios without the tracepoint. Their memory is in the
-    ledger as shmem; it was no page cache that reclaim could drop.
+    All their rows in `pagecache` are deletions: mm/shmem.c adds its folios without the tracepoint. Their
+    memory is in the ledger as shmem; it was no page cache that reclaim could drop. A sum over many files is
+    of shmem if its device is.
     """
-    files = trace.inodes["inode_id"][is_one_of(trace.inodes["fs_type"], ["tmpfs"])]
-    return is_one_of(trace.pagecache["inode_id"], files)
+
+    inode_ids: Int64s
+    devices: Int64s
+
+    @classmethod
+    def from_inodes(cls, inodes: pd.DataFrame) -> ShmemFiles:
+        files = inodes[is_one_of(inodes["fs_type"], ["tmpfs"])]
+        major, minor = files["dev"].astype(str).str.extract(_DEVICE).dropna().astype(np.int64).to_numpy().T
+        return cls(integers(files["inode_id"]), np.unique((major << MINOR_BITS) + minor))
+
+    def __len__(self) -> int:
+        return len(self.inode_ids)
+
+    def hold(self, inode_id: Int64s, dev: Int64s) -> Bools:
+        """Return a mask of the rows of `pagecache` with these values that are of shmem."""
+        held: Bools = np.isin(inode_id, self.inode_ids) | ((inode_id == NO_ID) & np.isin(dev, self.devices))
+        return held
 
 
 def page_size(trace: TraceTables) -> int:
@@ -131,13 +192,21 @@ def start_ns(trace: TraceTables) -> int:
     """Return the time of the first charge, page-cache event, reclaim attempt, kill or sample, in ns since the
     epoch; 0 for an empty trace.
     """
-    return min((int(times_ns(table)[0]) for table in _timed(trace) if len(table)), default=0)
+    return trace.span_ns[0]
 
 
 def end_ns(trace: TraceTables) -> int:
     """Return the time of the last of these events and samples, in ns since the epoch; 0 for an empty one."""
-    return max((int(times_ns(table)[-1]) for table in _timed(trace) if len(table)), default=0)
+    return trace.span_ns[1]
 
 
-def _timed(trace: TraceTables) -> tuple[pd.DataFrame, ...]:
-    return trace.charge, trace.pagecache, trace.reclaim, trace.oom, trace.samples
+def span_ns(trace: TraceTables) -> tuple[int, int]:
+    """Return (`start_ns`, `end_ns`) of a trace."""
+    moved = trace.cache_events.bounds_ns
+    others = [trace.charges.time, *(times_ns(table) for table in (trace.reclaim, trace.oom, trace.samples))]
+    bounds = [*([] if moved is None else [moved]), *(_bounds(times) for times in others if len(times))]
+    return min((first for first, _ in bounds), default=0), max((last for _, last in bounds), default=0)
+
+
+def _bounds(times: Int64s) -> tuple[int, int]:
+    return int(times.min()), int(times.max())

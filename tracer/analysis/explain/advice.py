@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from tracer.analysis.explain.causes.registry import CAUSES
+from tracer.analysis.explain.evidence import copy_on_write, grown
 from tracer.analysis.explain.evidence.contributing import crowd
+from tracer.analysis.explain.measure import forks, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.wording import process
 from tracer.analysis.results.conclusions import Cause
 from tracer.units import count, duration, size
 
+_OF_ANON: Final[tuple[Cause, ...]] = ("anon_growth", "swap_exhausted")
+
 
 def advise(findings: Findings, cause: Cause) -> tuple[str, ...]:
-    """Return sentences to act on: first on the cause, then on processes, then on cgroups.
+    """Return sentences to act on: on the cause, then on processes, then on cgroups.
 
-    Empty where the cause has no cure.
+    A writer that left shared memory behind comes before all of these. Empty where the cause has no cure.
     """
     shortage = findings.circumstances.shortage
     if shortage is not None and shortage.advice:
         return shortage.advice
     cures = tuple(CAUSES[cause].cure(findings))
-    return (*cures, *_who(findings), *_where(findings)) if cures else ()
+    if not cures:
+        return ()
+    left_behind = _left_behind(findings) if cause == "shmem" else None
+    first = () if left_behind is None else (left_behind,)
+    return (*first, *cures, *_who(findings, cause), *_where(findings))
 
 
-def _who(findings: Findings) -> Iterator[str]:
+def _who(findings: Findings, cause: Cause) -> Iterator[str]:
     """Yield the processes to look at."""
-    top = findings.allocators[0] if findings.allocators else None
     many = crowd(findings)
     if many is not None:
         yield (
@@ -34,14 +42,53 @@ def _who(findings: Findings) -> Iterator[str]:
             f"the largest held only {size(many[1])}."
         )
         return
-    if top is None or findings.window is None:
+    copied = _copied(findings) if cause in _OF_ANON else None
+    if copied is not None:
+        yield copied
         return
+    grew = grown.who_grew(findings, cause)
+    if grew is None and cause == "shmem":  # what filled the rest, beside memory that was left behind
+        grew = grown.who_grew(findings, "anon_growth")
+    if grew is None or findings.window is None:
+        return
+    one, name = grew.process, process(grew.process.comm, grew.process.tgid)
     span = duration((findings.window.end - findings.window.begin) / 1e9)
-    charged = f"it charged {size(top.charged_bytes)} in the {span} before the kill"
-    yield f"Look for growth in {process(top.comm, top.tgid)}: {charged}."
-    if top.tgid not in findings.victim_tgids:
+    charged = f"it charged {size(grew.bytes_)} of {grew.what} in the {span} before the kill"
+    if one.exited is not None:
+        yield f"Look at {name}, although it had ended: {charged}, which outlived it."
+        return
+    yield f"Look for growth in {name}: {charged}."
+    if one.tgid not in findings.victim_tgids:
         killed = ", ".join(process(victim.comm, victim.pid) for victim in findings.victims)
-        yield f"Do not look only at the killed process, {killed}: it charged less than that."
+        yield f"Do not look only at the killed process, {killed}: it charged less of that."
+
+
+def _left_behind(findings: Findings) -> str | None:
+    """Return a sentence on the writer of shared memory that had ended."""
+    writer, left = findings.circumstances.ended_writer, shared_memory.left_behind_bytes(findings)
+    if writer is None or left * 100 <= (findings.composition.total or 0):
+        return None
+    name, before = process(writer.comm, writer.pid), duration(writer.ended_ns / 1e9)
+    return (
+        f"{name} was charged for {size(left)} of the shared memory, and ended {before} before the kill: "
+        "that memory outlived it."
+    )
+
+
+def _copied(findings: Findings) -> str | None:
+    """Return advice on a fork, if most of the growth of anonymous memory was copies of shared pages."""
+    fork, shared = findings.circumstances.fork, forks.shared_bytes(findings)
+    if fork is None or shared is None or copy_on_write.evidence(findings) is None:
+        return None
+    if 2 * fork.copied_bytes < findings.circumstances.grown_bytes.get("anon", 0):
+        return None
+    pair = f"{process(fork.parent_comm, fork.parent_pid)} and its child"
+    child, age = process(fork.child_comm, fork.child_pid), duration(fork.age_ns / 1e9)
+    return (
+        f"Memory was copied, and need not have grown: {pair} {child} share memory since a fork {age} before, "
+        f"and each page that one of them writes to is copied. Leave room for the {size(shared)} that was "
+        "still shared, write less while the child lives, or avoid the fork."
+    )
 
 
 def _where(findings: Findings) -> Iterator[str]:

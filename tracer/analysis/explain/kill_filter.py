@@ -32,6 +32,23 @@ def recorded_kills_of(
     return concerning(trace, reports, ids)
 
 
+def with_kills(trace: TraceTables, reports: Iterable[OomReport]) -> frozenset[int]:
+    """Return the ids of the cgroups whose limit led to one of these kills, or in which a task was killed."""
+    found = set[int | None]()
+    for report in reports:
+        for place_id, path in _places(report):
+            if place_id is None and path is not None and report.time is not None:
+                found.add(trace.places.id_at(path, report.time.value))
+            else:
+                found.add(place_id)
+    return frozenset(number for number in found if number is not None)
+
+
+def spares_any(trace: TraceTables, reports: Iterable[OomReport]) -> bool:
+    """Return whether the trace has data of a cgroup without a kill."""
+    return not with_kills(trace, reports).issuperset(naming.with_data(trace))
+
+
 def concerning(
     trace: TraceTables, reports: Iterable[OomReport], cgroup_ids: Sequence[int]
 ) -> list[OomReport]:

@@ -29,18 +29,9 @@ from tracer.kernel.kmsg.report.log_report import LogReport
 LOG_ALONE: Final = "a kernel log alone does not show it"
 OF_LIVES: Final = ("limit_owner.cgroup_id", "limit_owner.run", "limit_owner.runs", "victims.cgroup_id")
 _NOT_IN_LOG: Final = (
-    "reclaim",
-    "cushion.cache_start_bytes",
-    "cushion.evicted_bytes",
-    "cushion.absorbed_bytes",
-    "cushion.exhausted_at",
-    "cushion.refaulted_bytes",
-    "allocators",
-    "further_allocators",
-    "trigger.user_stack",
-    *OF_LIVES,
-    "sizing.min_limit_bytes",
-    "ktime_ns",
+    *("reclaim", "cushion.cache_start_bytes", "cushion.evicted_bytes", "cushion.absorbed_bytes"),
+    *("cushion.exhausted_at", "cushion.refaulted_bytes", "cushion.kernel_refaulted_bytes", "allocators"),
+    *("further_allocators", "trigger.user_stack", *OF_LIVES, "sizing.min_limit_bytes", "ktime_ns"),
 )
 
 
@@ -118,7 +109,7 @@ def _findings(
             protected_bytes=log.min_protection_bytes or 0,
             shortage=shortage.from_log(log, page_size),
             full_swap_limit_bytes=logged_memory.full_swap_limit(log),
-            kmem_bytes=log.counters["kmem"].usage_bytes if "kmem" in log.counters else 0,
+            kernel_bytes=sizes["kernel"],
         ),
         is_told=True,
         kmsg="only",

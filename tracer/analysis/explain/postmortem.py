@@ -11,13 +11,14 @@ import pandas as pd
 from tracer.analysis.core.columns import Int64s, integers, optional, utc_time
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.tables import TraceTables, page_size
-from tracer.analysis.explain import log_kills, report_assembly
+from tracer.analysis.explain import log_kills, machine_holders, report_assembly
 from tracer.analysis.explain.measure import (
     allocators,
     circumstances,
     composition,
     cushion,
     recorded_parties,
+    shared_memory,
     steal,
 )
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
@@ -25,9 +26,11 @@ from tracer.analysis.explain.measure.recorded_kills import RecordedKill, Recorde
 from tracer.analysis.explain.report_assembly import Measured
 from tracer.analysis.explain.sizing.kill_range import kill_range
 from tracer.analysis.explain.victim import victim_selection
+from tracer.analysis.explain.victim.victim_selection import Selection
 from tracer.analysis.kernel_log import comparison
 from tracer.analysis.kernel_log.comparison import Told
 from tracer.analysis.kernel_log.decisions import missed
+from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Allocator, Composition, Cushion, FurtherAllocators
 from tracer.analysis.results.quality import Quality, Unknown
@@ -36,9 +39,10 @@ from tracer.errors import UsageError
 from tracer.schema import UNLIMITED_BYTES
 
 
-def explain(trace: TraceTables) -> list[OomReport]:
+def explain(trace: TraceTables, *, is_sized: bool = True) -> list[OomReport]:
     """Return one report for each kill, in order of time; an empty list if nothing was killed.
 
+    Without `is_sized`, the sizing is null, which saves looking for refaults.
     Kills that only the trace's kernel log has are included. The definitions of the numbers are in
     `analysis.explain.measure.composition` (the classes of memory), `analysis.explain.measure.window` (the
     time before the kill), `analysis.explain.measure.cushion` (the reclaimed cache),
@@ -49,7 +53,8 @@ def explain(trace: TraceTables) -> list[OomReport]:
     completed = comparison.complete(trace)
     told = completed.told
     reports = {
-        kill.kill_id: _report(trace, kill, told[kill.kill_id]) for kill in RecordedKills(trace, completed)
+        kill.kill_id: _report(trace, kill, told[kill.kill_id], is_sized=is_sized)
+        for kill in RecordedKills(trace, completed)
     }
     return sorted([*(reports[kill_id] for kill_id in told), *only_logged], key=attrgetter("time"))
 
@@ -75,15 +80,17 @@ def no_such_kill(kill_id: int, numbers: Sequence[int], place: str = "this trace"
     return UsageError(f"there is no kill {kill_id} in {place}: it holds {there}")
 
 
-def _report(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
+def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool) -> OomReport:
     unknown: Unknown = {}
     first = kill.rows.iloc[0]
-    sizes, made_of, working_set, used = _memory(kill, unknown)
+    is_logged = "composition" in told.fields
+    sizes, made_of, working_set, used = _memory(kill, unknown, is_logged)
     tried = reclaim.attempts(kill.subtree, kill.window.at_limit, kill.time_ns)
     if tried.swap_writes is None:
         unknown |= swapping.NOT_KNOWN
     lost = trace.losses.affecting_numbers(kill.window.begin, kill.time_ns)
     most, further = _allocators(kill)
+    selection = victim_selection.from_trace(kill.subtree, kill.rows, kill.weighed, told.report, unknown)
     findings = Findings(
         time=utc_time(kill.time_ns),
         constraint=str(first["constraint"]),
@@ -97,7 +104,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
         allocators=most,
         page_size=page_size(trace),
         window=kill.window,
-        circumstances=_circumstances(kill, sizes),
+        circumstances=_circumstances(kill, sizes, made_of, selection),
         steal=None if kill.owner_id is None else steal.compare_with_kernel(kill.subtree, kill.window),
         lost_records=lost,
         sampled_at_kill=kill.sample is not None and bool(pd.notna(kill.sample["anon_bytes"])),
@@ -105,9 +112,12 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
         kmsg=told.state,
         trigger_tgid=optional(first["trigger_tgid"]),
         further_allocators=further,
+        candidates=selection.candidates,
+        shared_files=shared_memory.files_at(kill.subtree, kill.time_ns, sizes.get("shmem")),
     )
-    selection = victim_selection.from_trace(kill.subtree, kill.rows, kill.weighed, told.report, unknown)
-    sized, why_unsized = kill_range(kill.subtree, kill.rows, findings)
+    sized, why_unsized = (
+        kill_range(kill.subtree, kill.rows, findings) if is_sized else (Sizing(None), "it was not asked for")
+    )
     if why_unsized is not None:
         unknown["sizing.min_limit_bytes"] = why_unsized
     return report_assembly.assemble(
@@ -127,30 +137,36 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
                 disagreements=(*told.disagreements, *filter(None, [selection.disagreement])),
                 kmsg_missing=told.missing,
                 kmsg_fields=(*told.fields, *(["candidates"] if selection.is_logged else [])),
+                summed=trace.summed_intervals.near(kill.window.begin, kill.time_ns),
             ),
         )
     )
 
 
 def _memory(
-    kill: RecordedKill, unknown: Unknown
+    kill: RecordedKill, unknown: Unknown, is_logged: bool
 ) -> tuple[dict[str, int | None], Composition, int | None, Cushion]:
-    """Return sizes, composition, working set and cushion of the limit owner; all null without one."""
+    """Return sizes, composition, working set and cushion of the limit owner; all null without one.
+
+    `is_logged`: the sample of the kill is from the kernel log.
+    """
     if kill.owner_id is None:
         no_owner = recorded_parties.NO_OWNER
         unknown |= dict.fromkeys(("composition", "cushion", "working_set_bytes"), no_owner)
         return {}, Composition(), None, Cushion()
     total = _usage_at_kill(kill)
-    sizes = composition.at_kill(kill.subtree, kill.time_ns, kill.sample)
+    sizes = composition.at_kill(kill.subtree, kill.time_ns, kill.sample, total, is_logged)
     made_of, why = composition.compose(sizes, total)
     unknown |= why
     working_set = composition.working_set(sizes, total, unknown)
     limit = limit_of(kill.rows.iloc[0])
+    locked = composition.locked_cache(sizes, made_of)
     used = cushion.measure(
         kill.subtree,
         limit_bytes=UNLIMITED_BYTES if limit is None else limit,
         window=kill.window,
         cache_end_bytes=cushion.cache_bytes(sizes),
+        locked_bytes=locked or 0,
         unknown=unknown,
     )
     return sizes, made_of, working_set, used
@@ -168,8 +184,19 @@ def _allocators(kill: RecordedKill) -> tuple[tuple[Allocator, ...], FurtherAlloc
     return allocators.between(kill.subtree, kill.window.begin, kill.time_ns)
 
 
-def _circumstances(kill: RecordedKill, sizes: dict[str, int | None]) -> Circumstances:
+def _circumstances(
+    kill: RecordedKill, sizes: dict[str, int | None], made_of: Composition, selection: Selection
+) -> Circumstances:
     if kill.owner_id is None:
-        return Circumstances()
+        return Circumstances(machine_holders=machine_holders.at_kill(kill.subtree.whole, kill.time_ns))
     trigger_id = int(kill.rows["trigger_cgroup_id"].iloc[0])
-    return circumstances.around(kill.subtree, kill.window, trigger_id=trigger_id, sizes=sizes)
+    return circumstances.around(
+        kill.subtree,
+        kill.window,
+        trigger_id=trigger_id,
+        sample=kill.sample,
+        sizes=sizes,
+        locked_cache_bytes=composition.locked_cache(sizes, made_of),
+        candidates=selection.candidates,
+        weighed_tgids=selection.tgids,
+    )

@@ -67,4 +67,5 @@ def assemble(measured: Measured, judge: Callable[[Findings], Verdict] = verdict.
         what_if=selection.what_if,
         kernel_log=measured.kernel_log,
         further_allocators=findings.further_allocators,
+        shared_files=tuple(findings.shared_files),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields, replace
 from typing import Final
 
 import numpy as np
@@ -12,12 +13,17 @@ from tracer.analysis.core import hierarchy, ledger, naming
 from tracer.analysis.core.columns import integers, times_ns, utc_time
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
-from tracer.analysis.explain.measure import cushion
+from tracer.analysis.explain import progress
+from tracer.analysis.explain.measure import allocators, cushion
+from tracer.analysis.explain.sizing.completeness import cut_off
+from tracer.analysis.explain.sizing.margins import why_no_curve
 from tracer.analysis.explain.sizing.survivor_range import survivor_range
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.survivor import Held
-from tracer.analysis.views import reclaim, swapping
+from tracer.analysis.views import miss_curve, reclaim, swapping
+from tracer.analysis.views.lost_time import Spending
+from tracer.analysis.views.thrash import psi_some_share
 from tracer.schema import UNLIMITED_BYTES
 
 _REASONS: Final[Mapping[str, str]] = {
@@ -31,7 +37,13 @@ _REASONS: Final[Mapping[str, str]] = {
     "shmem_at_peak_bytes": "the memory that the cgroup held when the trace began, or its peak, is not known",
     "kernel_at_peak_bytes": "the memory that the cgroup held when the trace began, or its peak, is not known",
     "peak_swap_bytes": "the memory that the cgroup had in swap when the trace began is not known",
-    "refaulted_bytes": "workingset_refault_file was not sampled twice",
+    "kernel_refaulted_bytes": "workingset_refault_file was not sampled twice",
+    "high_bytes": "cgroup v1 has no memory.high, or it was never read",
+    "high_events": "cgroup v1 has no memory.high, or its events were never read",
+    "psi_some_share": "memory.pressure was not read twice (cgroup v1 has none)",
+    "state": progress.NOT_KNOWN,
+    "lost_share": progress.NOT_KNOWN,
+    "lost": progress.NOT_KNOWN,
     "max_events": "it is not counted here (v1, where memory + swap have the same limit), or was never read",
 }
 _AT_PEAK: Final[Mapping[str, ledger.Weights]] = {
@@ -41,21 +53,30 @@ _AT_PEAK: Final[Mapping[str, ledger.Weights]] = {
 }
 
 
-def held_cgroups(trace: TraceTables, cgroup: str | int | None = None) -> list[Held]:
+def held_cgroups(
+    trace: TraceTables, cgroup: str | int | None = None, *, without: Collection[int] = ()
+) -> list[Held]:
     """Return a `Held` for each cgroup that the trace has data of; the figures include all cgroups below it.
 
     The nearest to its limit comes first; those without a limit come last, by peak usage. With `cgroup` only
-    the cgroups that it names are returned (`core.naming.select`).
+    the cgroups that it names are returned (`core.naming.select`); the ids of `without` are left out.
     """
     begin, end = start_ns(trace), end_ns(trace)
-    quality = Quality(trace.losses.affecting_numbers(begin, end), "missing", dict(trace.meta["probes"]))
-    subtrees = Subtrees(trace)
+    quality = Quality(
+        trace.losses.affecting_numbers(begin, end),
+        "missing",
+        dict(trace.meta["probes"]),
+        summed=trace.summed_intervals.near(begin, end),
+    )
+    subtrees, spending = Subtrees(trace), Spending(trace)
     there = naming.with_data(trace)
     if cgroup is not None:
         there = [number for number in naming.select(trace, cgroup) if number in set(there)]
+    there = [number for number in there if number not in without]
     members = hierarchy.descendants_of(trace.cgroups, there)
     found = (
-        _held(subtrees.subtree_at(*one), begin=begin, end=end, quality=quality) for one in members.items()
+        _held(subtrees.subtree_at(*one), spending, begin=begin, end=end, quality=quality)
+        for one in members.items()
     )
     return sorted(found, key=_nearness)
 
@@ -69,7 +90,7 @@ def nearest_lives(trace: TraceTables, cgroups: Iterable[Held]) -> list[Held]:
     return [one for position, one in enumerate(in_order.values()) if position in set(nearest)]
 
 
-def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
+def _held(subtree: Subtree, spending: Spending, *, begin: int, end: int, quality: Quality) -> Held:
     trace, cgroup_id = subtree.whole, subtree.cgroup_id
     usage = ledger.usage(subtree)
     peak = usage.peak()
@@ -84,9 +105,14 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
         for steps in (ledger.level(subtree, weights),)
     }
     stuck_ns = _stuck_since(subtree)
-    sized, why_unsized = survivor_range(subtree, peak)
+    why_not_curved = why_no_curve(subtree, begin, end)
+    refaulted, why_not_followed = cushion.refaulted_bytes(subtree, begin, end)
+    going = progress.progress(subtree, spending)
+    sized, why_unsized = survivor_range(subtree, peak, going.state)
     if stuck_ns is not None:
         sized, why_unsized = Sizing(None), "its tasks wait at the limit: the work did not go on"
+    grew, further = allocators.between(subtree, begin, end if peak_ns is None else peak_ns)
+    pressure = psi_some_share(subtree, begin, end)
     one = Held(
         cgroup=trace.places.label_of(cgroup_id),
         container=trace.places.container_of(cgroup_id)[0],
@@ -96,11 +122,13 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
         headroom_bytes=max(limit - peak, 0) if bounded and limit is not None and peak is not None else None,
         peak_anon_bytes=None if anon is None else anon.peak(),
         cache_at_peak_bytes=at_peak["cache"],
-        evicted_bytes=cushion.evicted_pages(subtree, begin, end) * page_size(trace),
-        refaulted_bytes=cushion.refaulted_bytes(subtree, begin, end),
+        evicted_bytes=subtree.evicted.pages_between(begin, end) * page_size(trace),
+        refaulted_bytes=refaulted,
+        kernel_refaulted_bytes=cushion.kernel_refaulted_bytes(subtree, begin, end),
         max_events=ledger.count(subtree, "max_events").at(end),
         reclaim=reclaim.attempts(subtree, begin, end),
         sizing=sized,
+        miss_curve=None if why_not_curved is not None else miss_curve.points(subtree),
         quality=quality,
         recorded_until=utc_time(end) if breaks_off(trace) else None,
         recorder_cgroup=trace.meta.get("recorder_cgroup"),
@@ -111,12 +139,25 @@ def _held(subtree: Subtree, *, begin: int, end: int, quality: Quality) -> Held:
         run=trace.places.lives.life_for(cgroup_id).run,
         runs=trace.places.lives.life_for(cgroup_id).runs,
         stuck_since=None if stuck_ns is None else utc_time(stuck_ns),
+        cut_off=cut_off(trace.meta),
+        allocators=grew,
+        further_allocators=further,
+        **{item.name: getattr(going, item.name) for item in fields(going)},
+        high_bytes=ledger.reading(subtree, "high_bytes").at(end),
+        high_events=ledger.count(subtree, "high_events").at(end),
+        psi_some_share=None if math.isnan(pressure) else pressure,
     )
     why = {field: reason for field, reason in _REASONS.items() if getattr(one, field) is None}
+    if one.state is not None:
+        why |= {"lost_share": "its tasks did nothing"} if one.lost_share is None else {}
     if limit is not None and not bounded:
         why["headroom_bytes"] = "no limit is set"
+    if why_not_followed is not None:
+        why["refaulted_bytes"] = why_not_followed
     if one.reclaim.swap_writes is None:
         why |= swapping.NOT_KNOWN
+    if why_not_curved is not None:
+        why["miss_curve"] = why_not_curved
     if why_unsized is not None:
         why["sizing.min_limit_bytes"] = why_unsized
     return replace(one, quality=replace(quality, unknown=why))

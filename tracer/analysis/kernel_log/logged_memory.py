@@ -50,6 +50,8 @@ def sizes(log: LogReport) -> Sizes:
             name: value if value is None or value <= most or name in _NOT_IN_USAGE else None
             for name, value in found.items()
         }
+    for name in _without_line(log, names):
+        found[name] = 0 if found[name] is None else found[name]
     kmem, swap = log.counters.get("kmem"), log.counters.get("swap")
     if found["kernel"] is None and kmem is not None:
         found["kernel"] = kmem.usage_bytes
@@ -125,6 +127,16 @@ def page_size(log: LogReport) -> int | None:
             if found in _PAGE_SIZES:
                 return found
     return None
+
+
+def _without_line(log: LogReport, names: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the sizes of which nothing is charged if memory.stat has no line for them.
+
+    On v2 that is no proof for huge pages, which were charged before they had a line (`categories.COUNTERS`).
+    """
+    if not log.stats or log.stats[0].is_cut or not names:
+        return ()
+    return ("zswap",) if names is _V2 else ("zswap", "hugetlb")
 
 
 def _values(log: LogReport) -> tuple[Mapping[str, int], Mapping[str, str]]:

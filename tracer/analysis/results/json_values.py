@@ -16,17 +16,17 @@ def as_object(record: Any) -> dict[str, Any]:
     for item in fields(record):
         value = getattr(record, item.name)
         if item.name in LIMITS:
-            found |= limit_columns(value)
+            found |= limit_columns(value, item.name)
         else:
             found[item.name] = as_json(value)
     return found
 
 
-def limit_columns(limit_bytes: int | None) -> dict[str, Any]:
-    """Return a limit as a JSON object has it: null if none is set, and `is_limited` beside it, null if not
-    known."""
+def limit_columns(limit_bytes: int | None, name: str = "limit_bytes") -> dict[str, Any]:
+    """Return a limit as a JSON object has it: null if none is set, and its flag (`schema.LIMITS`) beside it,
+    null if not known."""
     is_limited = None if limit_bytes is None else limit_bytes < UNLIMITED_BYTES
-    return {"limit_bytes": limit_bytes if is_limited else None, "is_limited": is_limited}
+    return {name: limit_bytes if is_limited else None, LIMITS[name]: is_limited}
 
 
 def as_json(value: Any) -> Any:

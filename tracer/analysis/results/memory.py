@@ -32,6 +32,8 @@ class Composition:
     sock: int | None = None
     percpu: int | None = None
     vmalloc: int | None = None
+    zswap: int | None = None
+    hugetlb: int | None = None
     other: int | None = None
     total: int | None = None
 
@@ -57,6 +59,35 @@ class Cushion:
     absorbed_bytes: int | None = None
     exhausted_at: pd.Timestamp | None = None
     refaulted_bytes: int | None = None
+    kernel_refaulted_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFile:
+    """A file of shared memory, as last seen before the kill (docs/trace-format.md, `shmem_files`).
+
+    `kind`: anonymous, sysv, memfd or tmpfs. `held_bytes`: its pages, at most the cgroup's shared memory.
+    `is_mapped`: a process had it mapped.
+    """
+
+    kind: str
+    name: str
+    held_bytes: int
+    size_bytes: int
+    is_mapped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MissPoint:
+    """A point of the miss curve (`analysis.views.miss_curve`).
+
+    With `extra_bytes` more memory, `spared_bytes` of the page cache that was evicted and read again would
+    have stayed: `spared_share` of it, from 0 to 1.
+    """
+
+    extra_bytes: int
+    spared_bytes: int
+    spared_share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +108,12 @@ class ChargedStack:
 class Allocator:
     """A process and the memory that it charged in the window, net of what it freed.
 
-    `stack`: the stack with which it charged most; None if stacks were not recorded, or if it has no sample.
+    `anon_bytes`, `shmem_bytes`, `file_bytes` (page cache without shmem) and `kernel_bytes` (with sockets) are
+    its kinds. They add up to `charged_bytes`, less what the cgroup holds no more of a kind: other processes
+    can free what this one was charged, as the reader of a socket does. `grew_from` and `grew_until`: the
+    moments between which four fifths were charged. `exited`: when it ended; None: it was still there when the
+    window ended. `stack`: the stack with which it charged most; None if stacks were not recorded, or if it
+    has no sample.
     """
 
     tgid: int
@@ -85,6 +121,13 @@ class Allocator:
     charged_bytes: int
     stack: ChargedStack | None = None
     cmdline: str | None = None
+    anon_bytes: int = 0
+    shmem_bytes: int = 0
+    file_bytes: int = 0
+    kernel_bytes: int = 0
+    grew_from: pd.Timestamp | None = None
+    grew_until: pd.Timestamp | None = None
+    exited: pd.Timestamp | None = None
 
 
 @dataclass(frozen=True, slots=True)

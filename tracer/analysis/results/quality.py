@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KernelLog = Literal["matched", "missing", "rate_limited", "only"]
 
@@ -13,10 +16,23 @@ Unknown = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
+class SummedInterval:
+    """An interval in which page-cache events were summed in the kernel: `reasons` are those of `summed`.
+
+    Totals are exact. What was read again after its eviction is not known.
+    """
+
+    begin: pd.Timestamp
+    end: pd.Timestamp
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Quality:
     """The reasons to trust or to doubt a report.
 
-    `unknown`: dotted field name -> the reason why it is null. `kmsg_missing` names what the kernel log lacks,
+    `unknown`: dotted field name -> the reason why it is null. `summed`: the intervals before it in which
+    page-cache events were summed. `kmsg_missing` names what the kernel log lacks,
     with the reason; empty: nothing. `kmsg_fields` are the fields that were taken from the log, by dotted
     name. `disagreements`: sentences on sources that differ, each with the values of both.
     """
@@ -28,6 +44,7 @@ class Quality:
     disagreements: tuple[str, ...] = ()
     kmsg_missing: str = ""
     kmsg_fields: tuple[str, ...] = ()
+    summed: tuple[SummedInterval, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

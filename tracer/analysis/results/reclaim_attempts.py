@@ -15,7 +15,7 @@ class ReclaimAttempt:
     """One attempt, from start to end, to free memory for the limit owner or for a cgroup below it.
 
     `kept_anon` and `kept_file` are the pages on either list that it could not free, by the names in
-    `schema.RECLAIM_COUNTS`; None if the trace does not separate the lists.
+    `categories.RECLAIM_COUNTS`; None if the trace does not separate the lists.
     """
 
     time: pd.Timestamp

@@ -51,7 +51,14 @@ _HELD_DTYPES: Final = {
     "peak_swap_bytes": "Int64",
     "evicted_bytes": "Int64",
     "refaulted_bytes": "Int64",
+    "kernel_refaulted_bytes": "Int64",
     "max_events": "Int64",
+    "high_bytes": "Int64",
+    "is_high_limited": "boolean",
+    "high_events": "Int64",
+    "psi_some_share": "Float64",
+    "state": "str",
+    "lost_share": "Float64",
     "stuck_since": "datetime64[ns, UTC]",
 }
 
@@ -100,8 +107,9 @@ def held(cgroups: Sequence[Held]) -> pd.DataFrame:
     where no limit is set; `is_limited` is then false.
     """
     rows = [
-        {name: getattr(one, name) for name in _HELD_DTYPES if name not in ("limit_bytes", "is_limited")}
+        {name: getattr(one, name) for name in _HELD_DTYPES if not name.startswith("is_")}
         | limit_columns(one.limit_bytes)
+        | limit_columns(one.high_bytes, "high_bytes")
         for one in cgroups
     ]
     return _frame(rows, _HELD_DTYPES)

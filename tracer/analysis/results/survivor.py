@@ -7,11 +7,81 @@ from typing import TYPE_CHECKING, Any
 
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.json_values import as_object
+from tracer.analysis.results.memory import Allocator, FurtherAllocators, MissPoint
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.reclaim_attempts import Reclaim
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class LostTime:
+    """The time of the tasks of a cgroup and those below it over the whole trace: `analysis.views.lost_time`.
+
+    The first four are lost, `work_ms` is CPU time outside of reclaim, `cpu_ms` all CPU time. None: not known.
+    """
+
+    reclaim_ms: float | None
+    reread_ms: float | None
+    swap_in_ms: float | None
+    throttled_ms: float | None
+    first_read_ms: float | None
+    work_ms: float | None
+    cpu_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Crawl:
+    """The stretch of the trace that a state other than "held" rests on, and the lost share within it.
+
+    `lasts`: the stretch went on until the end of the trace, and processes that were delayed in it lived then.
+    """
+
+    begin: pd.Timestamp
+    end: pd.Timestamp
+    lost_share: float
+    lasts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RereadFile:
+    """A file, the part of it that was evicted and read again, and whether a task of the cgroup executes it.
+
+    `path` is None if no name is known, `executable` if the trace does not know the programs of its tasks.
+    """
+
+    path: str | None
+    refaulted_bytes: int
+    executable: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """The processes of one name that were delayed most in the stretch of `Crawl`.
+
+    `delayed_ms` is their time in reclaim, also waiting for a CPU there, and their other lost time.
+    """
+
+    comm: str | None
+    processes: int
+    delayed_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Whether the work of a cgroup went on: `analysis.explain.progress` has the definitions.
+
+    `state` is "held", "throttled" or "thrashing"; None: the trace does not have the CPU time of tasks and
+    their waits for files.
+    """
+
+    state: str | None = None
+    lost_share: float | None = None
+    lost: LostTime | None = None
+    crawl: Crawl | None = None
+    delayed: tuple[Delayed, ...] = ()
+    files: tuple[RereadFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +91,19 @@ class Held:
     `limit_bytes` is `schema.UNLIMITED_BYTES` if no limit is set. `headroom_bytes` is the limit less the peak;
     it is 0 if usage was above the limit, since the kernel lets some charges pass, and None without a limit.
     `cache_at_peak_bytes` is page cache without shmem at `peak_time`; shmem and kernel memory are of the same
-    moment. `peak_swap_bytes`: the most that was in swap. `stuck_since`: the moment from which its tasks
-    waited at the limit until the end, with the OOM killer disabled (v1 memory.oom_control); None: they did
-    not. `run` of `runs` is the life of its name. `recorded_until`: the last record of a recording that breaks
-    off; the time after it is not known. `recorder_cgroup`: the cgroup of the recorder, if it was traced and
-    had a limit.
+    moment. `refaulted_bytes` is the part of `evicted_bytes` that the cgroup, or one below it, read again;
+    `kernel_refaulted_bytes` is the kernel's count (workingset_refault_file), which includes what was evicted
+    before the trace or from another cgroup. `peak_swap_bytes`: the most that was in swap. `stuck_since`: the
+    moment from which its tasks waited at the limit until the end, with the OOM killer disabled (v1
+    memory.oom_control); None: they did not. `run` of `runs` is the life of its name. `recorded_until`: the
+    last record of a recording that breaks off; the time after it is not known. `recorder_cgroup`: the cgroup
+    of the recorder, if it was traced and had a limit. `cut_off`: how the work of the recorded command was cut
+    off; None: it was not, or that is not known. `allocators` are the processes that were charged most until
+    the peak, `further_allocators` the sum of the others. `miss_curve`: `analysis.views.miss_curve`, empty if
+    nothing was read again.
+    `state` to `files` are those of `Progress`.
+    `high_bytes` and `high_events` are memory.high and how often usage exceeded it; None on v1.
+    `psi_some_share` is the share of the trace in which some task waited for memory (memory.pressure).
     """
 
     cgroup: str
@@ -38,6 +116,7 @@ class Held:
     cache_at_peak_bytes: int | None
     evicted_bytes: int
     refaulted_bytes: int | None
+    kernel_refaulted_bytes: int | None
     max_events: int | None
     reclaim: Reclaim
     sizing: Sizing
@@ -50,7 +129,20 @@ class Held:
     run: int = 1
     runs: int = 1
     recorded_until: pd.Timestamp | None = None
+    cut_off: str | None = None
+    allocators: tuple[Allocator, ...] = ()
+    further_allocators: FurtherAllocators | None = None
     recorder_cgroup: str | None = None
+    miss_curve: tuple[MissPoint, ...] | None = None
+    state: str | None = None
+    lost_share: float | None = None
+    lost: LostTime | None = None
+    crawl: Crawl | None = None
+    delayed: tuple[Delayed, ...] = ()
+    files: tuple[RereadFile, ...] = ()
+    high_bytes: int | None = None
+    high_events: int | None = None
+    psi_some_share: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object of this cgroup in the `held` list of `explain --json`."""

@@ -53,7 +53,8 @@ class Candidate:
     """A task that the kernel weighed. `badness` (`analysis.explain.victim.badness`) is in pages.
 
     It is the sum of `held_pages` (RSS, swap, page tables) and `adj_pages`, which oom_score_adj adds.
-    `cmdline`: as in `Trigger`.
+    `cmdline`: as in `Trigger`. `anon_rss_bytes` and `shmem_rss_bytes` are parts of `rss_bytes`; None: a
+    kernel log before 6.8 does not distinguish them.
     """
 
     pid: int
@@ -65,6 +66,8 @@ class Candidate:
     held_pages: int | None = None
     adj_pages: int | None = None
     cmdline: str | None = None
+    anon_rss_bytes: int | None = None
+    shmem_rss_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -12,21 +12,21 @@ import pandas as pd
 from tracer.analysis.core import hierarchy, ledger, naming
 from tracer.analysis.core.columns import (
     NO_ID,
-    Bools,
     Int64s,
     integers,
     is_one_of,
     known,
     optional,
     optional_text,
-    times_ns,
     utc_time,
 )
 from tracer.analysis.core.subtree import Subtree, Subtrees
-from tracer.analysis.core.tables import TraceTables, page_size, start_ns
+from tracer.analysis.core.tables import TraceTables, end_ns, page_size, start_ns
 from tracer.analysis.results.json_values import as_object
+from tracer.analysis.results.quality import SummedInterval
 from tracer.analysis.views import thrash
-from tracer.analysis.views.evictions import summed
+from tracer.analysis.views.evictions import AMOUNTS, Moves, summed
+from tracer.analysis.views.refaults import half_back_ns
 
 _NOT_COUNTED: Final = "workingset_refault_file was not sampled twice"
 
@@ -89,10 +89,15 @@ class Thrash:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """The quality of these numbers; `unknown`: dotted name of a field that is None or empty -> the reason."""
+    """The quality of these numbers; `unknown`: dotted name of a field that is None or empty -> the reason.
+
+    In the intervals of `summed`, events were summed in the kernel: added, evicted and dropped cache is exact.
+    Returned and left cache and refaults are the least that there were, and thrash may be missing.
+    """
 
     lost_records: int  # of the page cache's stream
     unknown: Mapping[str, str] = field(default_factory=dict)
+    summed: tuple[SummedInterval, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,36 +128,38 @@ class CacheFlow:
         return as_object(self)
 
 
-def cache_flow(trace: TraceTables, rows: pd.DataFrame, cgroup: str | int | None = None) -> CacheFlow:
-    """Return the flow of `rows`, which `evictions.moves` returns for the same `cgroup`."""
+def cache_flow(trace: TraceTables, sums: Moves, cgroup: str | int | None = None) -> CacheFlow:
+    """Return the flow of what `evictions.moves` returns for the same `cgroup`."""
     shown = None if cgroup is None else naming.select(trace, cgroup)
     members = None if shown is None else hierarchy.members_of(trace, shown)
-    by_cause = summed(trace, rows, "cause")
-    by_owner = summed(trace, rows, "cgroup")
+    by_cause = summed(trace, sums, "cause")
+    by_owner = summed(trace, sums, "cgroup")
     charged_to = by_owner.groupby("charged_to", observed=False)["evicted_bytes"].sum()
+    total = {name: int(amount) for name, amount in sums.kinds[list(AMOUNTS)].sum().items()}
     kernel = _kernel_counts(trace, shown)
     lost = integers(trace.loss["lost"])
     return CacheFlow(
         cgroup=None if shown is None else _name_of(trace, str(cgroup), shown),
         runs=None if shown is None else len(shown),
-        added_bytes=int(rows["added_bytes"].sum()),
-        evicted_bytes=int(rows["evicted_bytes"].sum()),
-        dropped_bytes=int(rows["dropped_bytes"].sum()),
-        returned_bytes=int(rows["returned_bytes"].sum()),
-        left_bytes=int(rows["left_bytes"].sum()),
+        added_bytes=total["added_bytes"],
+        evicted_bytes=total["evicted_bytes"],
+        dropped_bytes=total["dropped_bytes"],
+        returned_bytes=total["returned_bytes"],
+        left_bytes=total["left_bytes"],
         added_by_cause=_causes(by_cause, "added_bytes"),
         evicted_by_cause=_causes(by_cause, "evicted_bytes"),
         dropped_by_cause=_causes(by_cause, "dropped_bytes"),
-        evicted_from_others_bytes=int(rows["evicted_from_others_bytes"].sum()),
+        evicted_from_others_bytes=total["evicted_from_others_bytes"],
         evicted_from_removed_bytes=int(charged_to.get("removed", 0)),
         evicted_from_nobody_bytes=int(charged_to.get("nobody", 0)),
-        shared_files=_shared_files(rows),
-        evictor=_evictor(trace, rows),
+        shared_files=_shared_files(trace, sums),
+        evictor=_evictor(trace, sums),
         refaults=_refaults(trace, members, kernel),
         thrash=_thrash(trace, members),
         quality=Quality(
             lost_records=int(lost[is_one_of(trace.loss["stream"], ["pagecache"])].sum()),
             unknown={} if kernel else {"refaults.kernel": _NOT_COUNTED},
+            summed=trace.summed_intervals.near(start_ns(trace), end_ns(trace)),
         ),
     )
 
@@ -171,13 +178,15 @@ def _causes(by_cause: pd.DataFrame, amount: str) -> dict[str, int]:
     return {str(cause): int(total) for cause, total in sums.items() if total}
 
 
-def _shared_files(rows: pd.DataFrame) -> int:
-    charged = rows.loc[rows["cgroup_id"] != NO_ID, ["inode_id", "cgroup_id"]].drop_duplicates()
-    return int((charged.groupby("inode_id").size() > 1).sum())
+def _shared_files(trace: TraceTables, sums: Moves) -> int:
+    is_file = known(trace.cache_events.files["inode_id"])
+    owned = sums.files[(sums.files["cgroup_id"] != NO_ID) & is_file[sums.files["file"]]]
+    return int((owned.groupby("file").size() > 1).sum())
 
 
-def _evictor(trace: TraceTables, rows: pd.DataFrame) -> Evictor | None:
-    processes = summed(trace, rows[rows["evicted_bytes"] > 0], "process")
+def _evictor(trace: TraceTables, sums: Moves) -> Evictor | None:
+    kinds = sums.kinds[(sums.kinds["evicted_bytes"] > 0) & (sums.kinds["tgid"] != NO_ID)]
+    processes = summed(trace, replace(sums, kinds=kinds), "process")
     if processes.empty:
         return None
     most = processes.iloc[0]
@@ -186,24 +195,20 @@ def _evictor(trace: TraceTables, rows: pd.DataFrame) -> Evictor | None:
 
 
 def _refaults(trace: TraceTables, members: Int64s | None, kernel: tuple[KernelCount, ...]) -> Refaults:
-    back = trace.refaults
-    if members is not None:
-        back = back[np.isin(integers(back["cgroup_id"]), members)]
-    amounts = integers(back["bytes"])
-    same = integers(back["cgroup_id"]) == integers(back["evicted_cgroup_id"])
-    total = int(amounts.sum())
-    at_home = int(amounts[same].sum())
-    return Refaults(total, _median_away_ms(back), at_home, total - at_home, kernel)
-
-
-def _median_away_ms(back: pd.DataFrame) -> float | None:
-    """Return the time after which half of the bytes were back, None if there were none."""
-    if back.empty:
-        return None
-    order = np.argsort(integers(back["away_ns"]), kind="stable")
-    running = np.cumsum(integers(back["bytes"])[order])
-    half = int(np.searchsorted(2 * running, running[-1]))
-    return float(integers(back["away_ns"])[order][half] / 1e6)
+    links, owner = trace.page_moves.links, integers(trace.cache_events.kinds["cgroup_id"])
+    counts = np.ones(len(owner), dtype=np.bool_) if members is None else np.isin(owner, members)
+    pages, at_home = 0, 0
+    for batch in links.batches():
+        of_batch = np.where(counts[batch.added_kind], batch.pages, 0)
+        pages += int(of_batch.sum(dtype=np.int64))
+        is_same = owner[batch.added_kind] == owner[batch.evicted_kind]
+        at_home += int(of_batch[is_same].sum(dtype=np.int64))
+    away_ms = None
+    if pages:
+        (half_ns,) = half_back_ns(links, 1, lambda batch: counts[batch.added_kind].astype(np.int64) - 1)
+        away_ms = float(half_ns / 1e6)
+    size = page_size(trace)
+    return Refaults(pages * size, away_ms, at_home * size, (pages - at_home) * size, kernel)
 
 
 def _kernel_counts(trace: TraceTables, shown: Sequence[int] | None) -> tuple[KernelCount, ...]:
@@ -221,23 +226,28 @@ def _kernel_counts(trace: TraceTables, shown: Sequence[int] | None) -> tuple[Ker
 
 def _kernel_count(trace: TraceTables, subtree: Subtree) -> KernelCount | None:
     count = ledger.count(subtree, "workingset_refault_file")
-    if count.before is not None and len(count.times):
-        begin, first = start_ns(trace), count.before
-    elif len(count.times) > 1:
-        begin, first = int(count.times[0]), int(count.values[0])
-    else:
+    if not len(count.times):
         return None
+    begin, first = int(count.times[0]), int(count.values[0])
+    if count.before is not None:
+        begin, first = start_ns(trace), count.before
     end = int(count.times[-1])
-    back = trace.refaults
-    time = times_ns(back)
-    counted: Bools = np.isin(integers(back["cgroup_id"]), subtree.members)
-    counted &= (time >= begin) & (time <= end)
+    if begin == end and ledger.held(subtree, count, end_ns(trace)):
+        end = end_ns(trace)
+    if begin >= end:
+        return None
+    links, kinds = trace.page_moves.links, trace.cache_events.kinds
+    counts, pages = np.isin(integers(kinds["cgroup_id"]), subtree.members), 0
+    for batch in links.batches():
+        time = batch.evicted_ns + batch.away_ns
+        counted = counts[batch.added_kind] & (time >= begin) & (time <= end)
+        pages += int(batch.pages[counted].sum(dtype=np.int64))
     return KernelCount(
         trace.places.label_of(subtree.cgroup_id),
         trace.places.lives.life_for(subtree.cgroup_id).run,
         utc_time(begin),
         utc_time(end),
-        int(integers(back["bytes"])[counted].sum()),
+        pages * page_size(trace),
         (int(count.values[-1]) - first) * page_size(trace),
     )
 

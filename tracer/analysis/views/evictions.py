@@ -5,25 +5,48 @@ The owner of a folio is the cgroup that is charged for it; the actor is the task
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import hierarchy, naming
-from tracer.analysis.core.columns import NO_ID, Int64s, column_times_ns, integers, is_one_of, known, times_ns
-from tracer.analysis.core.tables import TraceTables, is_evicted, is_shmem, page_size
+from tracer.analysis.core.columns import (
+    NO_ID,
+    Bools,
+    Int64s,
+    Integers,
+    Unsigned,
+    distinct,
+    integers,
+    is_one_of,
+)
+from tracer.analysis.core.evicted import is_evicted
+from tracer.analysis.core.page_cache import Events
+from tracer.analysis.core.rows import ahead
+from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
 from tracer.analysis.views.groupings import GROUPINGS
-from tracer.analysis.views.refaults import left_pages
 from tracer.errors import UsageError
+from tracer.stored_names import stored_device
 
 AMOUNTS: Final = (
     *("added_bytes", "evicted_bytes", "dropped_bytes", "refaulted_bytes", "returned_bytes", "left_bytes"),
     "evicted_from_others_bytes",
+    "written_bytes",
 )
+USES: Final = ("only written", "read once", "read again")
+"""What the cache of a file was used for, in the trace: it was written and never read, read and not read again
+after its eviction, or read again."""
 CHARGED_TO: Final = ("live", "removed", "nobody")
-_MINOR_BITS: Final = 20  # include/linux/kdev_t.h
+_FLOWS: Final = (
+    *("added_bytes", "evicted_from_others_bytes", "evicted_bytes", "dropped_bytes"),
+    "written_bytes",
+)
+_OF_PAGES: Final = ("left_bytes", "refaulted_bytes", "returned_bytes")
+
+_Columns = dict[str, Int64s]
 
 
 def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = None) -> pd.DataFrame:
@@ -31,7 +54,9 @@ def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = N
 
     * `file`: `inode_id`, `path` (null: not known), `dev` (`major:minor`), `ino`, `deleted` (NA: not known);
       `owners`, the number of cgroups that were charged for it; `evictor_tgid`, `evictor_comm`,
-      `evictor_cgroup_id`, `evictor_cgroup` and `evictor_bytes` of the process that evicted most of it.
+      `evictor_cgroup_id`, `evictor_cgroup` and `evictor_bytes` of the process that evicted most of it; `use`,
+      one of `USES` (null: none of its cache was added in the trace). Cache that was only written, as that of
+      a log, is not missed when it is evicted.
     * `cgroup`: a row for each pair of owner and actor. Of the owner: `cgroup_id`, `cgroup` (a path),
       `container`, `run` of `runs` (`analysis.core.lives`), and `charged_to`: `live`, `removed` (the cgroup's
       directory was gone, its cache was not) or `nobody`. Of the actor: `task_cgroup_id`, `task_cgroup`.
@@ -41,12 +66,15 @@ def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = N
     These columns follow, in bytes:
 
     * `added_bytes`, and of that `refaulted_bytes`, which had been evicted before (`analysis.views.refaults`),
-      and `left_bytes`, which was still there at the end of the trace;
+      `left_bytes`, which was still there at the end of the trace, and `written_bytes`, added by writes;
     * `evicted_bytes`, taken by reclaim, and of that `returned_bytes`, which was read again later, and
       `evicted_from_others_bytes`, whose owner was another cgroup than the actor's;
     * `dropped_bytes`, truncated, invalidated or gone for another reason.
 
-    Cache from before the trace began is not known. The row with the most evicted bytes stands first.
+    Cache from before the trace began is not known. Events that were summed (`summed`) are in `added_bytes`,
+    `evicted_bytes` and `dropped_bytes`, and their pages cannot be followed: `refaulted_bytes`,
+    `returned_bytes` and `left_bytes` are then the least that there were. The file and the process of a sum
+    may be null. The row with the most evicted bytes stands first.
 
     `cgroup` is any pattern of `naming.resolve`: only cache of cgroups that fit it, with all lives of their
     names, and of cgroups below them is counted.
@@ -58,85 +86,201 @@ def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = N
     return summed(trace, moves(trace, cgroup), by)
 
 
-def summed(trace: TraceTables, rows: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Return `evictions` of rows that `moves` gave."""
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """The moves of page cache, without shmem, as sums: DataFrames with keys and the columns `AMOUNTS`.
+
+    `kinds` has a row for each of `CacheEvents.kinds` that occurs, with its columns. `files` has one for each
+    file and owner: `file` (a position in `CacheEvents.files`) and `cgroup_id` (`NO_ID`: none). `evictors` has
+    one for each file and process that evicted from it: `file`, `kind` (of its last eviction, a position in
+    `CacheEvents.kinds`) and, of the amounts, `evicted_bytes` alone.
+    """
+
+    kinds: pd.DataFrame
+    files: pd.DataFrame
+    evictors: pd.DataFrame
+
+
+def summed(trace: TraceTables, sums: Moves, by: str) -> pd.DataFrame:
+    """Return `evictions` of what `moves` gave."""
     return (
-        _SUMMED[by](trace, rows)
+        _SUMMED[by](trace, sums)
         .sort_values(["evicted_bytes", "added_bytes", "dropped_bytes"], ascending=False, kind="stable")
         .reset_index(drop=True)
     )
 
 
-def moves(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFrame:
-    """Return the rows of `pagecache` that are not of shmem, with the columns `AMOUNTS`.
-
-    A null `cgroup_id` is `columns.NO_ID`.
-    """
-    pagecache, size = trace.pagecache, page_size(trace)
-    owner, actor = integers(pagecache["cgroup_id"]), integers(pagecache["task_cgroup_id"])
-    moved = integers(pagecache["nr_pages"]) * size
-    is_add, evicted = is_one_of(pagecache["op"], ["add"]), is_evicted(pagecache)
-    amounts = {
-        "added_bytes": moved * is_add,
-        "evicted_bytes": moved * evicted,
-        "dropped_bytes": moved * (~is_add & ~evicted),
-        "refaulted_bytes": _at_rows(trace, "added_row"),
-        "returned_bytes": _at_rows(trace, "evicted_row"),
-        "left_bytes": left_pages(pagecache) * size,
-        "evicted_from_others_bytes": moved * (evicted & (owner != NO_ID) & (owner != actor)),
-    }
-    found = pagecache.assign(cgroup_id=owner, **{name: amounts[name] for name in AMOUNTS})
-    counts = ~is_shmem(trace)
+def moves(trace: TraceTables, cgroup: str | int | None = None) -> Moves:
+    """Return the moves of page cache of the cgroups that fit `cgroup`, and of those below them."""
+    kinds, links = trace.cache_events.kinds, trace.page_moves.links
+    counts = np.ones(len(kinds), dtype=np.bool_)
     if cgroup is not None:
-        counts &= np.isin(owner, hierarchy.members_of(trace, naming.select(trace, cgroup)))
-    return found[counts]
+        members = hierarchy.members_of(trace, naming.select(trace, cgroup))
+        counts = np.isin(integers(kinds["cgroup_id"]), members)
+    flow, owner = _flows(kinds), _numbers(kinds, "cgroup_id")
+    process, is_taken = _numbers(kinds, "tgid", "task_cgroup_id"), is_evicted(kinds)
+    of_kind = {name: np.zeros(len(kinds), dtype=np.int64) for name in ("rows", "pages", *_OF_PAGES)}
+    by_file: list[_Columns] = []
+    evictors: list[_Columns] = []
+    for group, left in ahead(_counted(trace, counts)):
+        code, firsts = distinct(group.file, group.kind)
+        file, kind = group.file[firsts].astype(np.int64), group.kind[firsts].astype(np.int64)
+        amounts = {"pages": group.pages, "left_bytes": left}
+        pages = {name: _totals(code, of, len(firsts)) for name, of in amounts.items()}
+        np.add.at(of_kind["rows"], kind, 1)
+        for name, of in pages.items():
+            of_kind[name] += _totals(kind, of, len(kinds))
+        by_file.append(_sums({"file": file, "kind": kind}, (file, owner[kind], flow[kind]), pages))
+        lasts = np.zeros(len(firsts), dtype=np.int64)
+        lasts[code] = np.arange(len(code))  # NumPy assigns repeated positions in order
+        taken = np.flatnonzero(is_taken[kind])
+        taken = taken[np.argsort(-lasts[taken])]  # so that the last eviction stands first
+        file, kind = file[taken], kind[taken]
+        evicted = {"evicted_bytes": pages["pages"][taken]}
+        evictors.append(_sums({"file": file, "kind": kind}, (file, process[kind]), evicted))
+    for batch in links.batches():
+        code, firsts = distinct(batch.file, batch.added_kind, batch.evicted_kind)
+        back_pages = _totals(code, batch.pages, len(firsts))
+        for name, of_link in (("refaulted_bytes", batch.added_kind), ("returned_bytes", batch.evicted_kind)):
+            back = np.flatnonzero(counts[of_link[firsts]])
+            file, kind = batch.file[firsts[back]].astype(np.int64), of_link[firsts[back]].astype(np.int64)
+            of_kind[name] += _totals(kind, back_pages[back], len(kinds))
+            by_file.append(_sums({"file": file, "kind": kind}, (file, owner[kind]), {name: back_pages[back]}))
+    of_kind["kind"] = np.arange(len(kinds))
+    occurs = of_kind.pop("rows") > 0
+    files = _amounts(trace, _table(by_file, ("file", "kind", "pages", *_OF_PAGES)), flow)
+    files["cgroup_id"] = integers(kinds["cgroup_id"])[files["kind"]]
+    evicted_from = _table(evictors, ("file", "kind", "evicted_bytes"))
+    evicted_from["evicted_bytes"] *= page_size(trace)
+    return Moves(
+        kinds.join(_amounts(trace, pd.DataFrame(of_kind), flow).drop(columns=["kind", "pages"]))[occurs],
+        files.groupby(["file", "cgroup_id"], as_index=False)[list(AMOUNTS)].sum(),
+        evicted_from,
+    )
 
 
-def _at_rows(trace: TraceTables, position: str) -> Int64s:
-    """Return the refaulted bytes of each row of `pagecache`; `position` is a column of `refaults` with
-    rows."""
-    total = np.zeros(len(trace.pagecache), dtype=np.int64)
-    np.add.at(total, integers(trace.refaults[position]), integers(trace.refaults["bytes"]))
-    return total
+def _flows(kinds: pd.DataFrame) -> Int64s:
+    """Return the position in `_FLOWS` of each kind of event."""
+    owner, actor = integers(kinds["cgroup_id"]), integers(kinds["task_cgroup_id"])
+    evicted = is_evicted(kinds)
+    from_others = evicted & (owner != NO_ID) & (owner != actor)
+    is_added = is_one_of(kinds["op"], ["add"])
+    is_written = is_added & is_one_of(kinds["cause"], ["write"])
+    flows = np.select([is_written, is_added, from_others, evicted], [4, 0, 1, 2], default=3)
+    return np.asarray(flows, dtype=np.int64)
 
 
-def _by_file(trace: TraceTables, rows: pd.DataFrame) -> pd.DataFrame:
-    by_file = rows.groupby("inode_id", sort=True)
-    sums = by_file[list(AMOUNTS)].sum()
-    device = by_file[["dev", "ino"]].first()
+def _numbers(kinds: pd.DataFrame, *names: str) -> Int64s:
+    """Return for each kind a number for its values in these columns, from 0."""
+    return distinct(*(np.asarray(pd.factorize(kinds[name])[0], dtype=np.int64) for name in names))[0]
+
+
+def _counted(trace: TraceTables, counts: Bools) -> Iterator[tuple[Events, Unsigned]]:
+    """Yield groups of events, and the pages of each that stayed: no shmem, and only kinds that count."""
+    events, left = trace.cache_events, trace.page_moves.left
+    shmem = ShmemFiles.from_inodes(trace.inodes)
+    is_file = ~shmem.hold(*(integers(events.files[name]) for name in ("inode_id", "dev")))
+    every_one, end = bool(counts.all() and is_file.all()), 0
+    for _, group in events.groups():
+        begin, end = end, end + len(group)
+        if every_one:
+            yield group, left[begin:end]
+        else:
+            chosen = np.flatnonzero(counts[group.kind] & is_file[group.file])
+            yield group[chosen], left[begin + chosen]
+
+
+def _sums(shown: Mapping[str, Int64s], by: tuple[Int64s, ...], amounts: Mapping[str, Integers]) -> _Columns:
+    """Return the sums of the amounts for each combination of `by`, with the first values of `shown`."""
+    code, firsts = distinct(*by)
+    columns = {name: column[firsts] for name, column in shown.items()}
+    return columns | {name: _totals(code, column, len(firsts)) for name, column in amounts.items()}
+
+
+def _totals(code: Int64s, amounts: Integers, count: int) -> Int64s:
+    """Return the sum of the amounts of each code from 0 to `count` - 1."""
+    return np.bincount(code, amounts, count).astype(np.int64)
+
+
+def _table(parts: Sequence[_Columns], names: Sequence[str]) -> pd.DataFrame:
+    """Return parts, one after the other, as a table of integers with these columns; what a part lacks is
+    0."""
+    lengths = [len(next(iter(part.values()))) for part in parts]
+    nothing = np.zeros(0, dtype=np.int64)
+    columns = {
+        name: [
+            part[name] if name in part else np.zeros(length, dtype=np.int64)
+            for part, length in zip(parts, lengths, strict=True)
+        ]
+        for name in names
+    }
+    return pd.DataFrame({name: np.concatenate([nothing, *column]) for name, column in columns.items()})
+
+
+def _amounts(trace: TraceTables, pages: pd.DataFrame, flow: Int64s) -> pd.DataFrame:
+    """Return sums of pages by kind, with the columns `AMOUNTS` in bytes."""
+    of_row = flow[pages["kind"]]
+    moved = {name: pages["pages"].where(of_row == position, 0) for position, name in enumerate(_FLOWS)}
+    found = pages.assign(**moved)
+    found["evicted_bytes"] += found["evicted_from_others_bytes"]
+    found["added_bytes"] += found["written_bytes"]
+    found[list(AMOUNTS)] *= page_size(trace)
+    return found
+
+
+def _by_file(trace: TraceTables, sums: Moves) -> pd.DataFrame:
+    files = trace.cache_events.files
+    inode_id = integers(files["inode_id"])
+    of_file = sums.files.assign(inode_id=inode_id[sums.files["file"]])
+    found = of_file.groupby("inode_id")[list(AMOUNTS)].sum()
+    owners = of_file[of_file["cgroup_id"] != NO_ID].groupby("inode_id")["cgroup_id"].nunique()
+    devices = files.set_index(inode_id)[["dev", "ino"]].drop(NO_ID, errors="ignore").reindex(found.index)
+    numbers = integers(devices["dev"].astype("Int64")).tolist()
     inodes = trace.inodes.set_index("inode_id")
-    inodes = inodes[~inodes.index.duplicated(keep="last")].reindex(sums.index)
-    numbers = integers(device["dev"])
+    inodes = inodes[~inodes.index.duplicated(keep="last")].reindex(found.index)
     return pd.DataFrame(
         {
-            "inode_id": sums.index,
+            "inode_id": _or_null(found.index.to_series()),
             "path": inodes["path"].astype(object).where(inodes["path"].notna(), None).to_numpy(),
-            "dev": [f"{dev >> _MINOR_BITS}:{dev & (1 << _MINOR_BITS) - 1}" for dev in numbers.tolist()],
-            "ino": device["ino"].to_numpy(),
+            "dev": [None if dev == NO_ID else stored_device(dev) for dev in numbers],
+            "ino": devices["ino"].to_numpy(),
             "deleted": inodes["deleted"].astype("boolean").array,
-            "owners": _owners(rows).reindex(sums.index, fill_value=0).to_numpy(),
-            **{name: sums[name].to_numpy() for name in AMOUNTS},
-            **_most_of_it(trace, rows, sums.index),
+            "use": _uses(found),
+            "owners": owners.reindex(found.index, fill_value=0).to_numpy(),
+            **{name: found[name].to_numpy() for name in AMOUNTS},
+            **_most_of_it(trace, sums, found.index),
         }
     )
 
 
-def _owners(rows: pd.DataFrame) -> pd.Series[int]:
-    charged = rows.loc[rows["cgroup_id"] != NO_ID, ["inode_id", "cgroup_id"]].drop_duplicates()
-    return charged.groupby("inode_id").size()
+def _uses(of_file: pd.DataFrame) -> Any:
+    """Return for each file the use of its cache; null if none was added."""
+    is_read_again = of_file[["returned_bytes", "refaulted_bytes"]].sum(axis=1) > 0
+    is_only_written = (of_file["added_bytes"] == of_file["written_bytes"]) & ~is_read_again
+    code = np.select([is_read_again, of_file["added_bytes"] == 0, is_only_written], [2, -1, 0], default=1)
+    return pd.Categorical.from_codes(code, categories=pd.Index(USES))
 
 
-def _most_of_it(trace: TraceTables, rows: pd.DataFrame, files: pd.Index) -> dict[str, Any]:
+def _or_null(ids: pd.Series[int]) -> pd.arrays.IntegerArray:
+    """Return ids with null in place of `NO_ID`."""
+    numbers = integers(ids)
+    return pd.arrays.IntegerArray(numbers, numbers == NO_ID)
+
+
+def _most_of_it(trace: TraceTables, sums: Moves, files: pd.Index) -> dict[str, Any]:
     """Return the columns of the process that evicted most of each file; null if none did."""
-    evicted = rows[rows["evicted_bytes"] > 0]
+    events = trace.cache_events
+    inode_id = integers(events.files["inode_id"])[sums.evictors["file"]]
+    evictors = sums.evictors.assign(inode_id=inode_id).join(events.kinds, on="kind")
     keys = ["inode_id", "tgid", "task_cgroup_id"]
-    sums = evicted.reset_index().groupby(keys, as_index=False).agg({"evicted_bytes": "sum", "time": "max"})
-    most = sums.sort_values("evicted_bytes", ascending=False, kind="stable").drop_duplicates("inode_id")
-    named = naming.with_names(trace, most.set_index("time")[["tgid"]])
-    most = most.assign(comm=named["comm"].astype(object).to_numpy()).set_index("inode_id").reindex(files)
+    by_process = evictors.groupby(keys, as_index=False).agg({"evicted_bytes": "sum", "task": "last"})
+    most = by_process.sort_values("evicted_bytes", ascending=False, kind="stable").drop_duplicates("inode_id")
+    most = (
+        most.assign(comm=trace.processes.comms(integers(most["task"]))).set_index("inode_id").reindex(files)
+    )
     actor = most["task_cgroup_id"].astype("Int64")
     return {
-        "evictor_tgid": most["tgid"].astype("Int64").array,
+        "evictor_tgid": _or_null(most["tgid"].fillna(NO_ID)),
         "evictor_comm": most["comm"].where(most["comm"].notna(), None).to_numpy(),
         "evictor_cgroup_id": actor.array,
         "evictor_cgroup": _paths(trace, integers(actor)),
@@ -144,50 +288,42 @@ def _most_of_it(trace: TraceTables, rows: pd.DataFrame, files: pd.Index) -> dict
     }
 
 
-def _by_cgroup(trace: TraceTables, rows: pd.DataFrame) -> pd.DataFrame:
-    keys = ["cgroup_id", "charged_to", "task_cgroup_id"]
-    charged_to = pd.Categorical.from_codes(_charged_to(trace, rows), categories=pd.Index(CHARGED_TO))
-    sums = _sums(rows.assign(charged_to=charged_to), keys)
-    owner, actor = integers(sums["cgroup_id"]), integers(sums["task_cgroup_id"])
+def _by_cgroup(trace: TraceTables, sums: Moves) -> pd.DataFrame:
+    kinds = sums.kinds
+    code = np.where(kinds["cgroup_id"] == NO_ID, 2, kinds["is_removed"])
+    charged_to = pd.Categorical.from_codes(code, categories=pd.Index(CHARGED_TO))
+    found = _grouped(kinds.assign(charged_to=charged_to), ["cgroup_id", "charged_to", "task_cgroup_id"])
+    owner, actor = integers(found["cgroup_id"]), integers(found["task_cgroup_id"])
     containers = {number: trace.places.container_of(number)[0] for number in np.unique(owner).tolist()}
     lives = [trace.places.lives.life_for(number) for number in owner.tolist()]
     described = {
-        "cgroup_id": sums["cgroup_id"].astype("Int64").where(owner != NO_ID),
+        "cgroup_id": found["cgroup_id"].astype("Int64").where(owner != NO_ID),
         "cgroup": _paths(trace, owner),
         "container": [containers[number] for number in owner.tolist()],
         "run": pd.Series([life.run for life in lives], dtype="Int64").where(owner != NO_ID),
         "runs": pd.Series([life.runs for life in lives], dtype="Int64").where(owner != NO_ID),
-        "charged_to": sums["charged_to"],
+        "charged_to": found["charged_to"],
         "task_cgroup_id": actor,
         "task_cgroup": _paths(trace, actor),
     }
-    return pd.concat([pd.DataFrame(described), sums[list(AMOUNTS)]], axis=1)
+    return pd.concat([pd.DataFrame(described), found[list(AMOUNTS)]], axis=1)
 
 
-def _charged_to(trace: TraceTables, rows: pd.DataFrame) -> Int64s:
-    """Return the position in `CHARGED_TO` of each row."""
-    gone = trace.cgroups[known(trace.cgroups["removed"])]
-    removed = pd.Series(column_times_ns(gone["removed"]), index=integers(gone["cgroup_id"]))
-    owner = integers(rows["cgroup_id"])
-    position = pd.Index(removed.index).get_indexer(pd.Index(owner))
-    removed_ns = np.append(removed.to_numpy(np.int64), np.iinfo(np.int64).max)[position]
-    return np.where(owner == NO_ID, 2, np.where(removed_ns < times_ns(rows), 1, 0))
+def _by_cause(_trace: TraceTables, sums: Moves) -> pd.DataFrame:
+    return _grouped(sums.kinds, ["op", "cause"])
 
 
-def _by_cause(_trace: TraceTables, rows: pd.DataFrame) -> pd.DataFrame:
-    return _sums(rows, ["op", "cause"])
+def _by_process(trace: TraceTables, sums: Moves) -> pd.DataFrame:
+    comm = pd.Categorical(trace.processes.comms(integers(sums.kinds["task"])))
+    found = _grouped(sums.kinds.assign(comm=comm), ["tgid", "comm", "task_cgroup_id"])
+    found["comm"] = found["comm"].astype(object).where(found["comm"].notna(), None)
+    found["tgid"] = _or_null(found["tgid"])
+    found.insert(3, "task_cgroup", _paths(trace, integers(found["task_cgroup_id"])))
+    return found
 
 
-def _by_process(trace: TraceTables, rows: pd.DataFrame) -> pd.DataFrame:
-    named = rows.assign(comm=naming.with_names(trace, rows[["tgid"]])["comm"].array)
-    sums = _sums(named, ["tgid", "comm", "task_cgroup_id"])
-    sums["comm"] = sums["comm"].astype(object).where(sums["comm"].notna(), None)
-    sums.insert(3, "task_cgroup", _paths(trace, integers(sums["task_cgroup_id"])))
-    return sums
-
-
-def _sums(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    return rows.groupby(keys, observed=True, dropna=False, as_index=False)[list(AMOUNTS)].sum()
+def _grouped(kinds: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    return kinds.groupby(keys, observed=True, dropna=False, as_index=False)[list(AMOUNTS)].sum()
 
 
 def _paths(trace: TraceTables, cgroup_ids: Int64s) -> list[str | None]:
@@ -198,6 +334,6 @@ def _paths(trace: TraceTables, cgroup_ids: Int64s) -> list[str | None]:
     ]
 
 
-_SUMMED: Final[Mapping[str, Callable[[TraceTables, pd.DataFrame], pd.DataFrame]]] = dict(
+_SUMMED: Final[Mapping[str, Callable[[TraceTables, Moves], pd.DataFrame]]] = dict(
     zip(GROUPINGS, (_by_file, _by_cgroup, _by_cause, _by_process), strict=True)
 )

@@ -8,8 +8,8 @@ from typing import Final
 
 import pandas as pd
 
-from tracer.analysis.core.bins import interval_ns
-from tracer.analysis.core.limits import kernel_numbers
+from tracer.analysis.core.bins import Readings, interval_ns
+from tracer.analysis.core.naming import with_data
 from tracer.analysis.core.tables import TraceTables, start_ns
 from tracer.analysis.core.tables import end_ns as trace_end_ns
 from tracer.analysis.kernel_log import decisions
@@ -36,14 +36,12 @@ def ranked(trace: TraceTables) -> pd.DataFrame:
     `peak_usage_bytes` (both NA if no counter was read), and `kills` (the number of decisions of the OOM
     killer for this cgroup's limit).
     """
-    tables = (
-        table[["cgroup_id", "usage_bytes"]].assign(limit_bytes=kernel_numbers(table, "limit_bytes"))
-        for table in (trace.samples, trace.charge)
-    )
-    readings = pd.concat(tables).sort_index(kind="stable")
-    found = readings.groupby("cgroup_id").agg(
-        limit_bytes=("limit_bytes", "last"), peak_usage_bytes=("usage_bytes", "max")
-    )
+    ids = pd.Index(with_data(trace)).sort_values()
+    last = {
+        "limit_bytes": Readings.from_counter(trace, "limit_bytes").last(),
+        "peak_usage_bytes": Readings.from_counter(trace, "usage_bytes").greatest(),
+    }
+    found = pd.DataFrame({name: values.astype("Int64").reindex(ids) for name, values in last.items()})
     of_limits = decisions.victims(trace).dropna(subset="limit_owner_cgroup_id")
     kills = of_limits.groupby("limit_owner_cgroup_id")["kill_id"]
     found["kills"] = kills.nunique().reindex(found.index, fill_value=0)

@@ -14,7 +14,7 @@ from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.reclaim_attempts import Reclaim, ReclaimAttempt
 from tracer.analysis.views import stalls, swapping
-from tracer.schema import RECLAIM_COUNTS
+from tracer.categories import RECLAIM_COUNTS
 
 _TRANSCRIPT: Final = 12
 

@@ -1,22 +1,49 @@
 """Refaults: page cache that was evicted and read again, linked to the evictions that took it.
 
-An eviction and the refaults that follow it may differ in size: a folio of 2 MiB is evicted, and single pages
-are read again. So each file is cut into pieces wherever a folio begins or ends, and an event is one event for
-each piece that its folio covers. The events of one piece are put in the order of time. An addition is a
-refault if the event before it is an eviction. An addition by write is not: its contents are replaced, not
-needed, and the kernel does not count it either, since v4.7 ("mm: workingset: only do workingset activations
-on reads"). After a write or a truncation, nothing is linked to the eviction before it.
+A refault is an addition right after an eviction in the history of a page
+(`analysis.views.pages.page_histories`).
+
+Rows without an index are sums (docs/trace-format.md, `summed`): none of their pages can be followed. They are
+in no link, and no link goes across them. So every link is certain, and the refaults are the least that there
+were.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import Bools, Int64s, integers, is_one_of, times_ns, utc_times
-from tracer.analysis.core.tables import TraceTables, is_evicted, page_size
+from tracer.analysis.core.columns import NO_ID, Int64s, ascending, integers, narrow, utc_times
+from tracer.analysis.core.evicted import Refaulted
+from tracer.analysis.core.page_cache import CacheEvents, Events, Links, PageMoves
+from tracer.analysis.core.rows import ahead
+from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
+from tracer.analysis.views.pages.crossings import Crossings
+from tracer.analysis.views.pages.page_histories import histories, meanings
+
+_CELL_BITS: Final = 16
+
+
+def page_moves(trace: TraceTables) -> PageMoves:
+    """Return the refaults of a trace, and what stayed in the cache."""
+    links, left = [], [np.zeros(0, dtype=np.uint8)]
+    for group in ahead(_moves_of_groups(trace)):
+        links.append(group.links())
+        left.append(narrow(group.left))
+    return PageMoves(Links.joined(links), np.concatenate(left))
+
+
+def refaulted(trace: TraceTables) -> Refaulted:
+    """Return the refaults of cgroups, in order of time.
+
+    They are picked group by group, without the links of all groups in memory at once.
+    """
+    links = (group.links() for group in ahead(_moves_of_groups(trace)))
+    return Refaulted.from_links(links, trace.cache_events)
 
 
 def refaults(trace: TraceTables) -> pd.DataFrame:
@@ -25,155 +52,181 @@ def refaults(trace: TraceTables) -> pd.DataFrame:
     The index, `time` (UTC), is that of the addition. Columns of the addition: `cgroup_id` (the cgroup that is
     charged now, NA: none), `cause`, and `tgid` and `task_cgroup_id` of the process that needed the pages. Of
     the eviction: `evicted` (UTC), `evicted_cgroup_id` (the cgroup that was charged then), `evicted_cause`,
-    `evictor_tgid`, `evictor_cgroup_id`. Of both: `inode_id`, `bytes`, `away_ns` (the time between them), and
-    their positions in `pagecache`, `added_row` and `evicted_row`.
+    `evictor_tgid`, `evictor_cgroup_id`. Of both: `inode_id`, `bytes`, `away_ns` (the time from the eviction
+    of the first of these pages to its return), and their positions in `pagecache`, `added_row` and
+    `evicted_row`.
 
-    Pages that were evicted before the trace began, or whose eviction was lost, have no row.
+    Pages that were evicted before the trace began, or whose eviction was lost or summed, have no row.
     """
-    pagecache = trace.pagecache
-    links = link(pagecache)
-    added, evicted = pagecache.iloc[links.added], pagecache.iloc[links.evicted]
+    events, groups = trace.cache_events, [*_moves_of_groups(trace)]
+    links = Links.joined([group.links() for group in groups])
+    time, position = _sorted_table(events)
+    nothing = np.zeros(0, dtype=np.int64)
+    added = position[np.concatenate([nothing, *(group.rows[group.added] for group in groups)])]
+    evicted = position[np.concatenate([nothing, *(group.rows[group.evicted] for group in groups)])]
+    order = np.lexsort((evicted, added))
+    added, evicted = added[order], evicted[order]
+    now, before = events.kinds.iloc[links.added_kind[order]], events.kinds.iloc[links.evicted_kind[order]]
     columns = {
-        "cgroup_id": added["cgroup_id"],
-        "cause": added["cause"],
-        "tgid": added["tgid"],
-        "task_cgroup_id": added["task_cgroup_id"],
-        "inode_id": added["inode_id"],
-        "bytes": links.pages * page_size(trace),
-        "away_ns": times_ns(added) - times_ns(evicted),
-        "evicted": utc_times(times_ns(evicted)),
-        "evicted_cgroup_id": evicted["cgroup_id"].array,
-        "evicted_cause": evicted["cause"].array,
-        "evictor_tgid": evicted["tgid"].to_numpy(),
-        "evictor_cgroup_id": evicted["task_cgroup_id"].to_numpy(),
-        "added_row": links.added,
-        "evicted_row": links.evicted,
+        "cgroup_id": _owners(now),
+        "cause": now["cause"].array,
+        "tgid": now["tgid"].array,
+        "task_cgroup_id": now["task_cgroup_id"].array,
+        "inode_id": integers(events.files["inode_id"])[links.file[order]],
+        "bytes": links.pages[order].astype(np.int64) * page_size(trace),
+        "away_ns": links.away_ns[order],
+        "evicted": utc_times(links.evicted_ns[order]),
+        "evicted_cgroup_id": _owners(before),
+        "evicted_cause": before["cause"].array,
+        "evictor_tgid": before["tgid"].array,
+        "evictor_cgroup_id": before["task_cgroup_id"].array,
+        "added_row": added,
+        "evicted_row": evicted,
     }
-    return pd.DataFrame(columns, index=added.index)
+    return pd.DataFrame(columns, index=utc_times(time[added]).rename("time"))
 
 
-def needed_again(trace: TraceTables) -> pd.DataFrame:
-    """Return a row for each piece of a file that was refaulted, once or several times.
+def _owners(kinds: pd.DataFrame) -> Any:
+    """Return the owners of kinds, NA for none."""
+    return kinds["cgroup_id"].astype("Int64").where(kinds["cgroup_id"] != NO_ID).array
 
-    It was needed from its first eviction (`begin_ns`) to its last refault (`end_ns`), both in ns since the
-    epoch. `cgroup_id` is the cgroup that was charged for it first (NA: none), `bytes` its size.
+
+def half_back_ns(links: Links, groups: int, group_of: Callable[[Links], Int64s]) -> Int64s:
+    """Return for each group of refaults the time after which half of its pages were back, in ns.
+
+    `group_of` gives the group of each refault, from 0; -1: it is in none. Each group must have a page. The
+    times are counted in cells, and only those in the cell of the half are sorted.
     """
-    pagecache = trace.pagecache
-    returned = _returns(pagecache)
-    firsts = np.flatnonzero(np.diff(returned.piece, prepend=-1))
-    lasts = np.append(firsts[1:], len(returned.piece))[: len(firsts)] - 1
-    begin, end = returned.evicted[firsts], returned.added[lasts]
-    moments = times_ns(pagecache)
-    columns = {
-        "cgroup_id": pagecache["cgroup_id"].iloc[begin].array,
-        "begin_ns": moments[begin],
-        "end_ns": moments[end],
-        "bytes": returned.pages[firsts] * page_size(trace),
-    }
-    return pd.DataFrame(columns)
+    longest = max((int(batch.away_ns.max()) for batch in links.batches()), default=0)
+    shift = max(longest.bit_length() - max(_CELL_BITS - groups.bit_length(), 0), 0)
+    cells = (longest >> shift) + 1
+
+    def cell_of(batch: Links) -> Int64s:
+        group = group_of(batch)
+        return np.where(group >= 0, group * cells + (batch.away_ns >> shift), groups * cells)
+
+    counts = np.zeros(groups * cells + 1, dtype=np.int64)
+    for batch in links.batches():
+        counts += np.bincount(cell_of(batch), batch.pages, len(counts)).astype(np.int64)
+    running = counts[:-1].reshape(groups, cells).cumsum(axis=1)
+    half = (running[:, -1:] + 1) // 2
+    of_half = (running < half).sum(axis=1) + np.arange(groups) * cells
+    group_at = np.full(len(counts), -1)
+    group_at[of_half] = np.arange(groups)
+    found: list[tuple[Int64s, ...]] = []
+    for batch in links.batches():
+        group = group_at[cell_of(batch)]
+        inside = np.flatnonzero(group >= 0)
+        found.append((group[inside], batch.away_ns[inside], batch.pages[inside].astype(np.int64)))
+    group, away_ns, pages = (np.concatenate(column) for column in zip(*found, strict=True))
+    order = np.lexsort((away_ns, group))
+    missing = half[:, 0] - (running.ravel() - counts[:-1])[of_half]
+    before = np.append(0, np.cumsum(np.bincount(group, pages, groups)))[:-1].astype(np.int64)
+    return np.asarray(away_ns[order][np.searchsorted(np.cumsum(pages[order]), before + missing)])
+
+
+def _followed(trace: TraceTables) -> Iterator[tuple[Int64s, Events, Int64s | None]]:
+    """Yield each of `CacheEvents.groups`, and the positions of the events whose pages are followed: no sums,
+    and no shmem; None if those are all."""
+    events, shmem = trace.cache_events, ShmemFiles.from_inodes(trace.inodes)
+    is_indexed = ~events.kinds["is_summed"].to_numpy(dtype=np.bool_)
+    is_file = ~shmem.hold(*(integers(events.files[name]) for name in ("inode_id", "dev")))
+    is_every_one = bool(is_indexed.all() and is_file.all())
+    for rows, group in events.groups():
+        chosen = None if is_every_one else np.flatnonzero(is_indexed[group.kind] & is_file[group.file])
+        yield rows, group, chosen
+
+
+def _sorted_table(events: CacheEvents) -> tuple[Int64s, Int64s]:
+    """Return (the times of `pagecache`, sorted; for each row as recorded its position in that order)."""
+    times = (time for (time,) in events.in_recorded_order("time"))
+    time = np.concatenate([*times, np.zeros(0, dtype=np.int64)])
+    order, position = np.argsort(time, kind="stable"), np.empty(len(time), dtype=np.int64)
+    position[order] = np.arange(len(time))
+    return time[order], position
 
 
 @dataclass(frozen=True, slots=True)
-class Links:
-    """Pairs of an addition and an eviction, ordered by both, and the number of pages that they share.
+class _Moves:
+    """What follows from the histories of the pages of one group of events.
 
-    `added` and `evicted` are positions in `pagecache`.
+    `rows` are those of the events in the table as recorded. `evicted` and `added` are the events of each
+    refault, and `pages` those that they share. `left` has the pages that each event added and that stayed.
     """
 
-    added: Int64s
+    rows: Int64s
+    events: Events
     evicted: Int64s
-    pages: Int64s
-
-
-def link(pagecache: pd.DataFrame) -> Links:
-    """Link each addition to the evictions whose pages it brought back, all or some of them."""
-    returned = _returns(pagecache)
-    order = np.lexsort((returned.evicted, returned.added))
-    added, taken, pages = returned.added[order], returned.evicted[order], returned.pages[order]
-    firsts = np.flatnonzero((np.diff(added, prepend=-1) != 0) | (np.diff(taken, prepend=-1) != 0))
-    return Links(added[firsts], taken[firsts], np.add.reduceat(pages, firsts) if len(firsts) else pages)
-
-
-@dataclass(frozen=True, slots=True)
-class _Returns:
-    """The refaults of pieces; those of one piece are together, in the order of time.
-
-    `added` and `evicted` are the positions in `pagecache` of the addition and of the eviction before it,
-    `pages` is the size of the piece.
-    """
-
     added: Int64s
-    evicted: Int64s
-    piece: Int64s
     pages: Int64s
+    left: Int64s
+
+    def links(self) -> Links:
+        """Return the refaults."""
+        gone_ns, back_ns = _times(self.events, self.evicted, self.added)
+        return Links(
+            added_kind=self.events.kind[self.added],
+            evicted_kind=self.events.kind[self.evicted],
+            file=self.events.file[self.added],
+            pages=narrow(self.pages),
+            evicted_ns=self.events.time[self.evicted],
+            away_ns=back_ns - gone_ns,
+        )
 
 
-def _returns(pagecache: pd.DataFrame) -> _Returns:
-    evicted = is_evicted(pagecache)
-    is_add = is_one_of(pagecache["op"], ["add"])
-    needed = is_add & ~is_one_of(pagecache["cause"], ["write"])
-    rows = np.flatnonzero(_may_matter(pagecache, evicted, needed))
-    pieces = _Pieces.from_rows(pagecache.iloc[rows])
-    row = rows[pieces.row]
-    before, after = row[:-1], row[1:]
-    linked = (pieces.piece[:-1] == pieces.piece[1:]) & evicted[before] & needed[after]
-    return _Returns(after[linked], before[linked], pieces.piece[1:][linked], pieces.pages[1:][linked])
+def _moves_of_groups(trace: TraceTables) -> Iterator[_Moves]:
+    crossings = Crossings.from_events(trace.cache_events)
+    meaning = meanings(trace.cache_events.kinds)
+    for rows, group, followed in _followed(trace):
+        events = group if followed is None else group[followed]
+        left, pairs = np.zeros(len(events), dtype=np.int64), []
+        for history in histories(events, meaning):
+            stayed = history.left()
+            left += np.bincount(history.event[stayed], history.sizes(stayed), len(events)).astype(np.int64)
+            before, after = history.refaults()
+            pairs.append((history.event[before], history.event[after], history.sizes(after)))
+        evicted, added, pages = _summed(events, pairs)
+        certain = ~crossings.between(events, evicted, added)
+        if not certain.all():
+            evicted, added, pages = evicted[certain], added[certain], pages[certain]
+        there = np.flatnonzero(left)
+        left[there[crossings.after(events, there)]] = 0
+        if followed is not None:
+            evicted, added = followed[evicted], followed[added]
+            left_of_group = np.zeros(len(group), dtype=np.int64)
+            left_of_group[followed] = left
+            left = left_of_group
+        yield _Moves(rows, group, evicted, added, pages, left)
 
 
-def left_pages(pagecache: pd.DataFrame) -> Int64s:
-    """Return for each row the number of pages that it added and that were there at the end of the trace."""
-    pieces = _Pieces.from_rows(pagecache)
-    is_last = np.diff(pieces.piece, append=-1) != 0
-    stayed = is_last & is_one_of(pagecache["op"], ["add"])[pieces.row]
-    left = np.zeros(len(pagecache), dtype=np.int64)
-    np.add.at(left, pieces.row[stayed], pieces.pages[stayed])
-    return left
+def _times(events: Events, evicted: Int64s, added: Int64s) -> tuple[Int64s, Int64s]:
+    """Return when the evictions and the additions came to the first page that they share."""
+    page = np.maximum(events.first[evicted], events.first[added]).astype(np.int64)
+    gone_ns = events.time_at(evicted, page)
+    return gone_ns, np.maximum(events.time_at(added, page), gone_ns)
 
 
-def _may_matter(pagecache: pd.DataFrame, evicted: Bools, needed: Bools) -> Bools:
-    """Return a mask of the rows between the first eviction from their file and its last refault.
-
-    No other rows can be part of a link; leaving them out saves most of the sorting.
-    """
-    file = np.asarray(pd.factorize(integers(pagecache["inode_id"]))[0], dtype=np.int64)
-    row = np.arange(len(file))
-    files = int(file.max(initial=-1)) + 1
-    first, last = np.full(files, len(file)), np.full(files, -1)
-    # NumPy assigns repeated positions in order: the last one stays.
-    first[file[evicted][::-1]] = row[evicted][::-1]
-    last[file[needed]] = row[needed]
-    return np.asarray((first[file] <= row) & (row <= last[file]))
-
-
-@dataclass(frozen=True, slots=True)
-class _Pieces:
-    """The pieces that rows cover: `row` covers `piece`, which has `pages`.
-
-    The rows of a piece are together, in the order of the table.
-    """
-
-    row: Int64s
-    piece: Int64s
-    pages: Int64s
-
-    @classmethod
-    def from_rows(cls, pagecache: pd.DataFrame) -> _Pieces:
-        """Cut the files of these rows into pieces, of which there are at most as many as pages."""
-        inode, first = integers(pagecache["inode_id"]), integers(pagecache["index"])
-        ends = first + integers(pagecache["nr_pages"])
-        files, points = np.tile(inode, 2), np.concatenate([first, ends])
-        order = np.lexsort((points, files))
-        is_new = np.ones(len(order), dtype=bool)
-        is_new[1:] = (np.diff(files[order]) != 0) | (np.diff(points[order]) != 0)
-        rank = np.empty(len(order), dtype=np.int64)
-        rank[order] = np.cumsum(is_new) - 1
-        cuts = points[order][is_new]
-
-        first_piece, end_piece = rank[: len(first)], rank[len(first) :]
-        counts = end_piece - first_piece
-        row = np.repeat(np.arange(len(first)), counts)
-        begin = np.cumsum(counts) - counts
-        piece = np.arange(len(row)) + np.repeat(first_piece - begin, counts)
-        together = np.argsort(piece, kind="stable")
-        row, piece = row[together], piece[together]
-        return cls(row, piece, cuts[piece + 1] - cuts[piece] if len(piece) else piece)
+def _summed(
+    events: Events, parts: list[tuple[Int64s, Int64s, Int64s | None]]
+) -> tuple[Int64s, Int64s, Int64s]:
+    """Return each pair of events once, with the sum of its pages; `pages` None is one page for each."""
+    if parts and all(size is None for *_, size in parts) and (events.pages == 1).all():
+        evicted, added = (np.concatenate(one) for one in list(zip(*parts, strict=True))[:2])
+        return evicted, added, np.ones(len(evicted), dtype=np.int64)  # no pair has a second page
+    bits = len(events).bit_length()
+    pairs = [one << bits | other for one, other, _ in parts]
+    pair = np.concatenate([np.zeros(0, dtype=np.int64), *pairs])
+    if all(pages is None for *_, pages in parts):
+        size = None
+        pair.sort()
+    else:
+        sizes = [np.ones(len(one), dtype=np.int64) if pages is None else pages for one, _, pages in parts]
+        order = ascending(pair)
+        pair, size = pair[order], np.concatenate(sizes)[order]
+    firsts = np.flatnonzero(np.append(True, pair[1:] != pair[:-1])[: len(pair)])
+    if size is None or not len(pair):
+        summed = np.diff(firsts, append=len(pair))
+    else:
+        summed = np.add.reduceat(size, firsts)
+    pair = pair[firsts]
+    return pair >> bits, pair & ((1 << bits) - 1), summed

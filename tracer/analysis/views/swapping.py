@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import pandas as pd
 
+from tracer.analysis.core.charges import Charges
 from tracer.analysis.core.columns import integers, is_one_of, known, times_ns
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, page_size
@@ -23,14 +23,14 @@ NOT_KNOWN: Final = dict.fromkeys(
 """Entries of `quality.unknown` of a report."""
 
 
-def is_known(trace: TraceTables, charge: pd.DataFrame) -> bool:
+def is_known(trace: TraceTables, charges: Charges) -> bool:
     """Return whether swap IO was recorded, so that its absence means that there was none.
 
-    Also True if nothing was swapped, so that `charge` has no rows of swap.
+    Also True if nothing was swapped, so that `charges` has no rows of swap.
     """
     probe = trace.meta["probes"].get("swap IO")
     was_taken = isinstance(probe, dict) and bool(probe.get("hook"))
-    return was_taken or not bool(is_one_of(charge["category"], ["swap"]).any())
+    return was_taken or not bool(charges.is_of("swap").any())
 
 
 def swapped(subtree: Subtree, op: str, begin_ns: int, end_ns: int) -> SwapIo | None:
@@ -39,7 +39,7 @@ def swapped(subtree: Subtree, op: str, begin_ns: int, end_ns: int) -> SwapIo | N
     IO that was queued within the interval is counted, both ends included; with `Subtrees.machine`, that of
     all cgroups. None: not known.
     """
-    if not subtree.once("swapping.is_known", lambda: is_known(subtree.whole, subtree.charge)):
+    if not subtree.once("swapping.is_known", lambda: is_known(subtree.whole, subtree.charges)):
         return None
     rows = subtree.swap_io
     first, last = np.searchsorted(times_ns(rows), [begin_ns, end_ns + 1])

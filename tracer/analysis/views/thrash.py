@@ -11,20 +11,26 @@ that thrashes until the end may end a little early.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import Int64s, integers, times_ns, utc_times
+from tracer.analysis.core.columns import Int64s, Unsigned, distinct, integers, utc_times
+from tracer.analysis.core.evicted import is_evicted
+from tracer.analysis.core.page_cache import Links
 from tracer.analysis.core.subtree import Subtree, Subtrees
-from tracer.analysis.core.tables import TraceTables, is_evicted, page_size, start_ns
+from tracer.analysis.core.tables import TraceTables, end_ns, page_size, start_ns
+from tracer.analysis.views.refaults import half_back_ns
 
 BIN_NS: Final = 1_000_000_000
 SOON_NS: Final = 10 * BIN_NS
 LEAST_EVICTED_BYTES: Final = 1 << 20
 LEAST_SHARE: Final = 0.25
+
+_FAR: Final = np.iinfo(np.int64).max
 
 _COLUMNS: Final = (
     *("cgroup_id", "begin", "end", "evicted_bytes", "refaulted_bytes", "median_away_ms"),
@@ -37,26 +43,27 @@ def thrash(trace: TraceTables) -> pd.DataFrame:
 
     `cgroup_id` is the cgroup that was charged for the evicted cache (NA: none); cgroups above it have no rows
     for it. `begin` and `end` (UTC) are the first and the last eviction. `refaulted_bytes` is the part of
-    `evicted_bytes` that was read again within 10 s, whichever cgroup is charged for it now; half of it was
-    back after `median_away_ms`. `psi_some_share` is the share of time in which some task of the cgroup, or
-    of one below it, waited for memory (memory.pressure), between the samples around the interval; NaN if it
-    was not sampled.
+    `evicted_bytes` that the same cgroup read again within 10 s; half of it was back after `median_away_ms`.
+    What another cgroup reads is no sign that this one needed it. `psi_some_share` is the share of time in
+    which some task of the cgroup, or of one below it, waited for memory (memory.pressure), over the interval
+    or between the samples around it (`ledger.read_around`); NaN if it was not sampled.
     """
-    evicted, runs = _evictions_in_runs(trace)
-    if runs.empty:
+    seconds = _Seconds.from_trace(trace)
+    inside = _thrashing(trace, seconds)
+    if inside.empty:
         return _empty()
-    came_back = _came_back(trace, evicted)
+    intervals = inside.groupby("interval").agg(
+        {"cgroup_id": "first", "begin": "min", "end": "max", "evicted_bytes": "sum", "refaulted_bytes": "sum"}
+    )
     subtrees = Subtrees(trace)
-    owners = {number: subtrees.subtree_at(number) for number in set(runs["cgroup_id"].tolist())}
-    found = runs.assign(
-        begin=utc_times(integers(runs["begin"])),
-        end=utc_times(integers(runs["end"])),
-        median_away_ms=came_back.reindex(runs.index).to_numpy() / 1e6,
+    owners = {number: subtrees.subtree_at(number) for number in set(intervals["cgroup_id"].tolist())}
+    bounds = (intervals[name].tolist() for name in ("cgroup_id", "begin", "end"))
+    found = intervals.assign(
+        begin=utc_times(integers(intervals["begin"])),
+        end=utc_times(integers(intervals["end"])),
+        median_away_ms=_median_away_ns(trace, seconds, inside["interval"]) / 1e6,
         psi_some_share=[
-            _psi_some_share(owners[number], begin, end)
-            for number, begin, end in zip(
-                *(runs[name].tolist() for name in ("cgroup_id", "begin", "end")), strict=True
-            )
+            psi_some_share(owners[number], begin, end) for number, begin, end in zip(*bounds, strict=True)
         ],
     )
     found["cgroup_id"] = found["cgroup_id"].astype("Int64").where(found["cgroup_id"] >= 0)
@@ -76,68 +83,90 @@ def _empty() -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series([], dtype=kind) for name, kind in columns})
 
 
-def _evictions_in_runs(trace: TraceTables) -> tuple[pd.Series[int], pd.DataFrame]:
-    """Return (row of `pagecache` -> interval that the eviction is in; the intervals by their number)."""
-    pagecache = trace.pagecache
-    rows = np.flatnonzero(is_evicted(pagecache))
-    taken = pagecache.iloc[rows]
-    time = times_ns(taken)
-    evictions = pd.DataFrame(
-        {
-            "cgroup_id": integers(taken["cgroup_id"]),
-            "bin": (time - start_ns(trace)) // BIN_NS,
-            "time": time,
-            "evicted_bytes": integers(taken["nr_pages"]) * page_size(trace),
-            "refaulted_bytes": _soon_back(trace, len(pagecache))[rows],
-        },
-        index=rows,
-    )
-    sums = evictions.groupby(["cgroup_id", "bin"])[["evicted_bytes", "refaulted_bytes"]].sum()
-    busy = sums["evicted_bytes"] >= LEAST_EVICTED_BYTES
-    bins = sums[busy & (sums["refaulted_bytes"] >= LEAST_SHARE * sums["evicted_bytes"])].index.to_frame()
-    follows = (bins["cgroup_id"].diff() == 0) & (bins["bin"].diff() == 1)
-    bins["run"] = (~follows).cumsum()
-    inside = evictions.merge(bins["run"], left_on=["cgroup_id", "bin"], right_index=True)
-    runs = inside.groupby("run").agg(
-        cgroup_id=("cgroup_id", "first"),
-        begin=("time", "min"),
-        end=("time", "max"),
-        evicted_bytes=("evicted_bytes", "sum"),
-        refaulted_bytes=("refaulted_bytes", "sum"),
-    )
-    return inside["run"], runs
+@dataclass(frozen=True, slots=True)
+class _Seconds:
+    """The bins of each owner, numbered: the bins of one owner one after the other, and a gap before the next.
 
-
-def _soon_back(trace: TraceTables, rows: int) -> Int64s:
-    """Return for each row of `pagecache` the bytes that it evicted and that were read again within 10 s."""
-    back = trace.refaults
-    soon = back[integers(back["away_ns"]) <= SOON_NS]
-    returned = np.zeros(rows, dtype=np.int64)
-    np.add.at(returned, integers(soon["evicted_row"]), integers(soon["bytes"]))
-    return returned
-
-
-def _came_back(trace: TraceTables, run_of_eviction: pd.Series[int]) -> pd.Series[int]:
-    """Return interval -> the time in ns after which half of what was read again within 10 s was back."""
-    back = trace.refaults[["evicted_row", "away_ns", "bytes"]]
-    back = back[integers(back["away_ns"]) <= SOON_NS].join(run_of_eviction.rename("run"), on="evicted_row")
-    back = back.dropna(subset="run").sort_values(["run", "away_ns"])
-    by_run = back.groupby("run")["bytes"]
-    past_half = back[2 * by_run.cumsum() >= by_run.transform("sum")]
-    return past_half.groupby("run")["away_ns"].first()
-
-
-def _psi_some_share(subtree: Subtree, begin_ns: int, end_ns: int) -> float:
-    """Return the share of time between the samples around the interval in which some task was stalled.
-
-    If there is no sample before or after it, the first or the last one within it is taken.
+    `owners` are the owners' ids in order, and `owner` has for each kind of event its position there.
     """
-    stalled = ledger.count(subtree, "psi_some_total_us")
-    if len(stalled.times) < 2:
+
+    owners: Int64s
+    owner: Int64s
+    start: int
+    bins: int
+
+    @classmethod
+    def from_trace(cls, trace: TraceTables) -> _Seconds:
+        owners, owner = np.unique(integers(trace.cache_events.kinds["cgroup_id"]), return_inverse=True)
+        return cls(owners, owner, start_ns(trace), (end_ns(trace) - start_ns(trace)) // BIN_NS + 2)
+
+    def number(self, kind: Unsigned, time: Int64s) -> Int64s:
+        """Return the bins in which events began; all pages of an event count there."""
+        return np.asarray(self.owner[kind] * self.bins + (time - self.start) // BIN_NS)
+
+    def places(self, links: Links, numbers: Int64s) -> Int64s:
+        """Return for each refault the position in `numbers` (ascending) of the bin of its eviction.
+
+        -1: it is not there, or the pages came back later than 10 s, or to another owner.
+        """
+        number = self.number(links.evicted_kind, links.evicted_ns)
+        place = np.searchsorted(numbers, number)
+        is_there = np.append(numbers, -1)[place] == number
+        is_own = self.owner[links.evicted_kind] == self.owner[links.added_kind]
+        return np.where(is_there & is_own & (links.away_ns <= SOON_NS), place, -1)
+
+
+def _thrashing(trace: TraceTables, seconds: _Seconds) -> pd.DataFrame:
+    """Return a row for each bin in which its owner thrashed, by the bin's number.
+
+    The columns are `interval` (a number), `cgroup_id`, `begin` and `end` (of the evictions, in ns since the
+    epoch), `evicted_bytes` and `refaulted_bytes`.
+    """
+    taken = is_evicted(trace.cache_events.kinds)
+    parts = [np.zeros((4, 0), dtype=np.int64)]
+    for part in trace.cache_events.batches():
+        events = part[np.flatnonzero(taken[part.kind])]
+        number = seconds.number(events.kind, events.time)
+        code, firsts = distinct(number - number.min(initial=_FAR))
+        begin, end = events.time[firsts], events.time[firsts]
+        np.minimum.at(begin, code, events.time)
+        np.maximum.at(end, code, events.time + events.duration)
+        pages = np.bincount(code, events.pages, len(firsts)).astype(np.int64)
+        parts.append(np.stack([number[firsts], begin, end, pages]))
+    columns = zip(("number", "begin", "end", "evicted_bytes"), np.concatenate(parts, axis=1), strict=True)
+    sums = {"begin": "min", "end": "max", "evicted_bytes": "sum"}
+    found = pd.DataFrame(dict(columns)).groupby("number").agg(sums)
+    numbers, back = integers(found.index.to_series()), np.zeros(len(found) + 1, dtype=np.int64)
+    for links in trace.page_moves.links.batches():
+        back += np.bincount(seconds.places(links, numbers) + 1, links.pages, len(back)).astype(np.int64)
+    found["refaulted_bytes"] = back[1:] * page_size(trace)
+    found["evicted_bytes"] *= page_size(trace)
+    is_busy = found["evicted_bytes"] >= LEAST_EVICTED_BYTES
+    found = found[is_busy & (found["refaulted_bytes"] >= LEAST_SHARE * found["evicted_bytes"])]
+    found["cgroup_id"] = seconds.owners[found.index // seconds.bins]
+    found["interval"] = (np.diff(found.index, prepend=-2) != 1).cumsum() - 1
+    return found
+
+
+def _median_away_ns(trace: TraceTables, seconds: _Seconds, interval: pd.Series[int]) -> Int64s:
+    """Return for each interval the time after which half of what was read again within 10 s was back.
+
+    `interval` is that of each bin, by the bin's number.
+    """
+    numbers, of_place = integers(interval.index.to_series()), np.append(integers(interval), -1)
+    intervals = int(interval.iloc[-1]) + 1
+    return half_back_ns(
+        trace.page_moves.links, intervals, lambda links: of_place[seconds.places(links, numbers)]
+    )
+
+
+def psi_some_share(subtree: Subtree, begin_ns: int, end_ns: int) -> float:
+    """Return the share of time in which some task was stalled, between the readings around the interval.
+
+    NaN: memory.pressure was not read twice.
+    """
+    read = ledger.read_around(subtree, ledger.count(subtree, "psi_some_total_us"), begin_ns, end_ns)
+    if len(read.times) < 2:
         return float("nan")
-    first = max(int(np.searchsorted(stalled.times, begin_ns, side="right")) - 1, 0)
-    last = min(int(np.searchsorted(stalled.times, end_ns)), len(stalled.times) - 1)
-    if first >= last:
-        return float("nan")
-    time_us = int(stalled.times[last] - stalled.times[first]) / 1000
-    return min((int(stalled.values[last]) - int(stalled.values[first])) / time_us, 1.0)
+    stalled_us, time_ns = np.diff(read.values)[0], np.diff(read.times)[0]
+    return min(float(stalled_us / (time_ns / 1000)), 1.0)

@@ -17,20 +17,25 @@ from tracer.analysis.core.bins import Bins, Grid, Readings, require_bounded
 from tracer.analysis.core.columns import (
     Bools,
     Int64s,
+    Unsigned,
     column_times_ns,
+    distinct,
     integers,
     is_one_of,
     known,
     positions,
     times_ns,
 )
+from tracer.analysis.core.evicted import is_evicted
 from tracer.analysis.core.ledger import ANON, CACHE, Weights, base_levels, made_in_trace
-from tracer.analysis.core.tables import TraceTables, is_evicted, is_shmem, page_size
+from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
 from tracer.analysis.kernel_log import decisions
 from tracer.analysis.views import stalls, swapping
+from tracer.analysis.views.lost_time import reread_ms
 from tracer.analysis.views.reclaim import is_waited_for
 from tracer.enumerations import CATEGORY
 from tracer.trace.read.to_pandas import with_flag
+from tracer.trace.value_ranges import LATEST_NS
 
 _EVERY_NS: Final = "every_ns"  # in `attrs` of the frame: one row alone does not show its length
 
@@ -62,6 +67,17 @@ _EVICTED_BY: Final = {
     "cache_evicted_direct_bytes": "reclaim_direct",
     "cache_evicted_kswapd_bytes": "reclaim_kswapd",
 }
+
+
+_MOVES: Final = ("cache_added_bytes", "cache_dropped_bytes", *_EVICTED_BY)
+
+
+def _kinds_of_moves(kinds: pd.DataFrame) -> Int64s:
+    """Return for each kind of event its position in `_MOVES`."""
+    is_move = [is_one_of(kinds["op"], ["add"])]
+    is_move += [is_evicted(kinds) & is_one_of(kinds["cause"], [cause]) for cause in _EVICTED_BY.values()]
+    places = [_MOVES.index(name) for name in ("cache_added_bytes", *_EVICTED_BY)]
+    return np.asarray(np.select(is_move, places, _MOVES.index("cache_dropped_bytes")), dtype=np.int64)
 
 
 def timeline(
@@ -97,7 +113,7 @@ def timeline(
     * `cache_added_bytes`; `cache_evicted_bytes`, taken by reclaim, and of that `cache_evicted_memcg_bytes`,
       `cache_evicted_direct_bytes` and `cache_evicted_kswapd_bytes`, by cause; `cache_dropped_bytes`,
       truncated or invalidated (without shmem); `cache_refaulted_bytes`, evicted within the trace and read
-      again in the bin;
+      again in the bin (NA: events were summed in it, see `summed`);
     * `refault_bytes`, file pages that the kernel counted as refaulted, and `psi_some_us`, `psi_full_us`: all
       three in the bin of the sample that first has them;
     * `reclaim_attempts` that began in the bin for a target in the subtree, their `reclaimed_bytes` and
@@ -110,7 +126,8 @@ def timeline(
     not recorded): `stalled_reclaim_ms`, in reclaim for any target, and of that `stalled_throttled_ms`,
     throttled inside reclaim; `stalled_dirty_ms`, writers held back for dirty pages; `stalled_swap_in_ms`,
     page faults on swapped-out pages, and `stalled_high_ms`, above memory.high, both without the reclaim
-    inside them.
+    inside them; `stalled_reread_ms`, for file contents that had been evicted from the subtree
+    (`analysis.views.lost_time`), in the bin in which the wait began.
 
     Raises TracerError for a cgroup that is not in the trace, UsageError for times that make no sense.
     """
@@ -129,6 +146,7 @@ def timeline(
     columns |= _reclaim_flows(trace, grid)
     columns |= _swap_io(trace, grid)
     columns |= _stalled(trace, grid)
+    columns["stalled_reread_ms"] = reread_ms(trace, grid)
     for who in ("some", "full"):
         columns[f"psi_{who}_us"] = _sampled_flow(trace, grid, f"psi_{who}_total_us", 1)
     columns["oom_kills"] = _oom_kills(trace, grid)
@@ -194,6 +212,7 @@ FLOWS: Final = (
     "swap_written_bytes",
     "swap_read_bytes",
     *stalls.STALLED,
+    "stalled_reread_ms",
     "oom_kills",
 )
 """Columns that can count something for a cgroup that was removed: its cache outlives it."""
@@ -220,6 +239,7 @@ COLUMNS: Final = (
     "swap_read_bytes",
     "swap_read_mean_ms",
     *stalls.STALLED,
+    "stalled_reread_ms",
     "psi_some_us",
     "psi_full_us",
     "oom_kills",
@@ -227,22 +247,17 @@ COLUMNS: Final = (
 
 
 def _counter_levels(trace: TraceTables, grid: Grid) -> dict[str, Any]:
-    limits = grid.latest(Readings.from_tables("limit_bytes", trace.charge, trace.samples))
+    limits = grid.latest(Readings.from_counter(trace, "limit_bytes"))
     flagged = with_flag("limit_bytes", pd.Series(limits))
     columns: dict[str, Any] = {name: column.array for name, column in flagged.items()}
     columns["usage_bytes"] = grid.latest(Readings.from_usage(trace, grid.ids))
-    return columns | {name: grid.latest(Readings.from_tables(name, trace.samples)) for name in _SAMPLED}
+    return columns | {name: grid.latest(Readings.from_samples(trace.samples, name)) for name in _SAMPLED}
 
 
 def _ledger_levels(trace: TraceTables, grid: Grid) -> dict[str, Any]:
-    charge = trace.charge
-    time, amounts = times_ns(charge), integers(charge["bytes"])
-    running = {
-        category: grid.sums(
-            charge["cgroup_id"], time, amounts, is_one_of(charge["category"], [category])
-        ).cumsum(axis=1)
-        for category in CATEGORY.names
-    }
+    charges, changed = trace.charges, grid.zeros(len(CATEGORY.names))
+    grid.add(changed, charges.category, charges.cgroup_id, charges.time, charges.bytes)
+    running = dict(zip(CATEGORY.names, changed.cumsum(axis=2, out=changed), strict=True))
     exists = _exists(trace, grid)
     columns: dict[str, Any] = {}
     for name, weights in LEVELS.items():
@@ -262,36 +277,55 @@ def _exists(trace: TraceTables, grid: Grid) -> Bools:
 
 
 def _page_cache_flows(trace: TraceTables, grid: Grid) -> dict[str, Any]:
-    pagecache = trace.pagecache
-    time, owner = times_ns(pagecache), pagecache["cgroup_id"]
-    amounts = integers(pagecache["nr_pages"]) * page_size(trace)
-    added = is_one_of(pagecache["op"], ["add"])
-    evicted = is_evicted(pagecache)
-    dropped = ~added & ~evicted & ~is_shmem(trace)
-    by_cause = {
-        name: grid.shown(grid.sums(owner, time, amounts, evicted & is_one_of(pagecache["cause"], [cause])))
-        for name, cause in _EVICTED_BY.items()
-    }
-    back = trace.refaults
-    every_row = np.ones(len(back), dtype=bool)
-    returned = grid.sums(back["cgroup_id"], times_ns(back), integers(back["bytes"]), every_row)
-    return by_cause | {
-        "cache_added_bytes": grid.shown(grid.sums(owner, time, amounts, added)),
-        "cache_evicted_bytes": grid.shown(grid.sums(owner, time, amounts, evicted)),
-        "cache_dropped_bytes": grid.shown(grid.sums(owner, time, amounts, dropped)),
-        "cache_refaulted_bytes": grid.shown(returned),
-    }
+    """Return the flows of page cache. All pages of a run count in the bin of its first folio."""
+    size, shmem = page_size(trace), ShmemFiles.from_inodes(trace.inodes)
+    events, moved = trace.cache_events, grid.zeros(len(_MOVES))
+    is_shmem = shmem.hold(*(integers(events.files[name]) for name in ("inode_id", "dev")))
+    kind_of_move = _kinds_of_moves(events.kinds)
+    owner_of_kind = integers(events.kinds["cgroup_id"])
+    is_dropped = kind_of_move == _MOVES.index("cache_dropped_bytes")
+    for part in events.batches():
+        pages = part.pages
+        if is_shmem.any():
+            pages = pages * ~(is_shmem[part.file] & is_dropped[part.kind])
+        kind, time, moved_pages = _by_slot(grid.bins, part.kind, part.time, pages)
+        grid.add(moved, kind_of_move[kind], owner_of_kind[kind], time, moved_pages * size)
+    links, returned = trace.page_moves.links, grid.zeros(1)
+    for batch in links.batches():
+        back_ns = batch.evicted_ns + batch.away_ns
+        kind, time, back_pages = _by_slot(grid.bins, batch.added_kind, back_ns, batch.pages)
+        grid.add(returned, np.zeros_like(kind), owner_of_kind[kind], time, back_pages * size)
+    flows = dict(zip(_MOVES, moved, strict=True))
+    flows["cache_evicted_bytes"] = sum(flows[name] for name in _EVICTED_BY)
+    shown: dict[str, Any] = {name: grid.shown(flow) for name, flow in flows.items()}
+    return shown | {"cache_refaulted_bytes": grid.shown_or_na(returned[0], _is_followed(trace, grid))}
+
+
+def _by_slot(bins: Bins, kind: Unsigned, time_ns: Int64s, pages: Unsigned) -> tuple[Int64s, Int64s, Int64s]:
+    """Return (kind, a time, sum of the pages) for each kind of event and slot."""
+    slot = np.minimum(bins.slot(time_ns), bins.slots)
+    code, firsts = distinct(slot - slot.min(initial=bins.slots), kind)
+    return kind[firsts].astype(np.int64), time_ns[firsts], np.bincount(code, pages).astype(np.int64)
+
+
+def _is_followed(trace: TraceTables, grid: Grid) -> Bools:
+    """Return a mask of (cgroup shown, slot): no page-cache events were summed in the slot."""
+    followed = np.ones((len(grid.ids), grid.bins.slots), dtype=bool)
+    for interval in trace.summed_intervals.near(0, LATEST_NS):
+        first, last = grid.bins.slot(np.array([interval.begin.value, interval.end.value]))
+        followed[:, first : last + 1] = False
+    return followed
 
 
 def _reclaim_flows(trace: TraceTables, grid: Grid) -> dict[str, Any]:
     reclaim = trace.reclaim
-    time, target = times_ns(reclaim), reclaim["cgroup_id"]
+    time, target = times_ns(reclaim), integers(reclaim["cgroup_id"])
     every_row = np.ones(len(reclaim), dtype=bool)
     waited_for = is_waited_for(reclaim)
     freed = integers(reclaim["reclaimed"]) * page_size(trace)
     stall_ns = grid.sums(target, time, integers(reclaim["duration_ns"]), waited_for)
     return {
-        "reclaim_attempts": grid.shown(grid.sums(target, time, None, every_row)),
+        "reclaim_attempts": grid.shown(grid.sums(target, time, np.ones_like(time), every_row)),
         "reclaimed_bytes": grid.shown(grid.sums(target, time, freed, every_row)),
         "scanned_pages": grid.shown(grid.sums(target, time, integers(reclaim["scanned"]), every_row)),
         "reclaim_stall_ms": grid.shown(stall_ns) / 1e6,
@@ -300,15 +334,15 @@ def _reclaim_flows(trace: TraceTables, grid: Grid) -> dict[str, Any]:
 
 def _swap_io(trace: TraceTables, grid: Grid) -> dict[str, Any]:
     rows = trace.swap_io
-    time, owner = times_ns(rows), rows["cgroup_id"]
+    time, owner = times_ns(rows), integers(rows["cgroup_id"])
     is_over = known(rows["duration_ns"])
     found: dict[str, Any] = {}
     for op, done in (("write", "written"), ("read", "read")):
         is_op = is_one_of(rows["op"], [op])
         amounts = grid.sums(owner, time, integers(rows["nr_pages"]) * page_size(trace), is_op)
         took_ns = grid.shown(grid.sums(owner, time, integers(rows["duration_ns"]), is_op & is_over))
-        over = grid.shown(grid.sums(owner, time, None, is_op & is_over))
-        is_known = np.full(amounts.shape, swapping.is_known(trace, trace.charge))
+        over = grid.shown(grid.sums(owner, time, np.ones_like(time), is_op & is_over))
+        is_known = np.full(amounts.shape, swapping.is_known(trace, trace.charges))
         found[f"swap_{done}_bytes"] = grid.shown_or_na(amounts, is_known)
         found[f"swap_{op}_mean_ms"] = took_ns / np.where(over > 0, over, np.nan) / 1e6
     return found
@@ -320,7 +354,9 @@ def _stalled(trace: TraceTables, grid: Grid) -> dict[str, Any]:
     ends = begins + integers(waits["duration_ns"])
     columns: dict[str, Any] = {}
     for name, kinds in stalls.STALLED.items():
-        waited_ns = grid.time_within(waits["cgroup_id"], begins, ends, is_one_of(waits["kind"], kinds))
+        waited_ns = grid.time_within(
+            integers(waits["cgroup_id"]), begins, ends, is_one_of(waits["kind"], kinds)
+        )
         is_known = any(stalls.is_known(trace, kind) for kind in kinds)
         columns[name] = grid.shown(waited_ns) / (1e6 if is_known else np.nan)
     return columns
@@ -332,7 +368,7 @@ def _sampled_flow(trace: TraceTables, grid: Grid, column: str, scale: int) -> pd
     The first reading of a cgroup that was made during the trace counts from zero. The first reading of any
     other cgroup is the number to count from.
     """
-    readings, ids = Readings.from_tables(column, trace.samples), np.array(grid.ids, dtype=np.int64)
+    readings, ids = Readings.from_samples(trace.samples, column), np.array(grid.ids, dtype=np.int64)
     row = positions(ids, readings.cgroup_id)
     order = np.argsort(row, kind="stable")
     order = order[row[order] >= 0]  # one cgroup after the other, each in the order of time

@@ -10,6 +10,7 @@ from synthetic.findings import GFP_NOFS, LIMIT, MIB, SECOND, findings, grew, mad
 
 from tracer.analysis.explain.advice import advise
 from tracer.analysis.explain.evidence.contributing import contributing
+from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Swap
 from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.results.kill import LimitOwner
@@ -67,7 +68,7 @@ def test_every_factor_of_a_mixed_kill_is_found() -> None:
         dirty_wait_ms=1250.0,
     )
     found = findings(
-        made_of(anon=70, page_tables=6, shmem=8, file_dirty=9, file_clean=7),
+        made_of(anon=68, page_tables=6, shmem=8, file_dirty=9, file_clean=9),
         around,
         owner=LimitOwner("/a", None, None, LIMIT, LIMIT, True),
         trigger=trigger(GFP_NOFS),
@@ -95,7 +96,7 @@ def test_every_factor_of_a_mixed_kill_is_found() -> None:
         ("writer_waits", {"waited_ms": 1250.0}),
         ("restricted_request", {"gfp": GFP_NOFS}),
         ("dying_cgroups", {"held_bytes": 7 * MIB}),
-        ("clean_cache_left", {"held_bytes": 7 * MIB}),
+        ("clean_cache_left", {"held_bytes": 6 * MIB}),
     ]
 
 
@@ -128,3 +129,16 @@ def test_growth_over_an_hour_is_slow() -> None:
 def test_kill_of_the_whole_machine_has_no_factors() -> None:
     found = findings(made_of(anon=97), grew(anon=97), constraint="global")
     assert contributing(found, "global_pressure") == ()
+
+
+def test_memory_in_transit_is_not_kernel_memory() -> None:
+    """The count of all kernel memory bounds the part of the rest that the kernel holds."""
+    made = made_of(anon=55, slab_unreclaimable=2, zswap=3)
+    counted = findings(made, replace(grew(anon=60), kernel_bytes=9 * MIB))
+    assert memory_kinds.kernel_bytes(counted) == 6 * MIB, "zswap holds pages of processes"
+    assert memory_kinds.largest_kernel_part(counted) == ("other", 4 * MIB)
+    (found,) = [item for item in contributing(counted, "anon_growth") if item.kind == "memory_in_transit"]
+    assert dict(found.numbers) == {"held_bytes": 36 * MIB}
+    uncounted = findings(made, grew(anon=60))
+    assert memory_kinds.kernel_bytes(uncounted) == 42 * MIB
+    assert "memory_in_transit" not in {item.kind for item in contributing(uncounted, "anon_growth")}

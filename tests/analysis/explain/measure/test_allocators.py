@@ -73,3 +73,38 @@ def test_allocators_beyond_the_largest_ten_are_summed_up(trace: Any) -> None:
     report = only_report(trace)
     assert [one.tgid for one in report.allocators] == list(range(100, 110))
     assert report.further_allocators == FurtherAllocators(3, (10 + 9 + 8) * 4096)
+
+
+def test_allocators_have_their_kinds_of_memory_and_their_end(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=1, path="/mixed", created=trace.ns(0))
+    trace.add("tasks", tgid=60, comm="dd", first_seen=trace.ns(0), exited=trace.ns(2))
+    trace.add("tasks", tgid=50, comm="sort", first_seen=trace.ns(0), exited=trace.ns(9.01))
+    for category in ("file", "shmem"):
+        trace.charged(1.5, 1, category, 40 * MIB, tgid=60)
+    trace.charged(1.6, 1, "file", 20 * MIB, tgid=60)
+    for step in range(10):
+        trace.charged(3 + step / 10, 1, "anon", 3 * MIB, tgid=50)
+    trace.charged(4, 1, "kernel", MIB, tgid=50, usage_bytes=LIMIT)
+    trace.charged(5, 1, "file", -17 * MIB, tgid=50)
+    record_kill(trace, 9)
+    dd, sort = only_report(trace).allocators
+    assert (dd.anon_bytes, dd.shmem_bytes, dd.file_bytes, dd.kernel_bytes) == (0, 40 * MIB, 3 * MIB, 0)
+    assert (sort.anon_bytes, sort.shmem_bytes, sort.file_bytes, sort.kernel_bytes) == (30 * MIB, 0, 0, MIB)
+    assert (dd.charged_bytes, sort.charged_bytes) == (60 * MIB, 31 * MIB)
+    assert dd.exited is not None and dd.exited.value == trace.ns(2)
+    assert sort.exited is None  # it was killed
+    assert sort.grew_from is not None and sort.grew_until is not None
+    assert (sort.grew_from.value, sort.grew_until.value) == (trace.ns(3.1), trace.ns(3.9))
+
+
+def test_process_that_grew_most_by_a_kind_and_lives_is_among_the_allocators(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=1, path="/readers", created=trace.ns(0))
+    for number in range(12):
+        trace.charged(0.1, 1, "file", (50 - number) * 4096, tgid=100 + number)
+    trace.charged(0.2, 1, "anon", 30 * 4096, tgid=50, usage_bytes=LIMIT)
+    trace.charged(0.2, 1, "anon", 35 * 4096, tgid=51)
+    trace.add("tasks", tgid=51, comm="gone", first_seen=trace.ns(0), exited=trace.ns(0.5))
+    record_kill(trace, 1)
+    report = only_report(trace)
+    assert [one.tgid for one in report.allocators] == [*range(100, 110), 50]
+    assert report.further_allocators == FurtherAllocators(3, (40 + 39 + 35) * 4096)

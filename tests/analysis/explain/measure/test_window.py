@@ -49,3 +49,16 @@ def test_window_begins_after_a_lull(trace: Any) -> None:
         trace.add("pagecache", seconds, cgroup_id=1, op="delete", cause="reclaim_memcg", nr_pages=evicted)
     record_kill(trace, 6)
     assert only_report(trace).cushion.evicted_bytes == 50 * 4096
+
+
+def test_window_of_a_young_cgroup_begins_when_it_was_made(trace: Any) -> None:
+    """The calm before it was made is no part of its growth."""
+    trace.add("cgroups", cgroup_id=2, path="/old", created=trace.ns(0))
+    trace.charged(1, 2, "anon", 0, usage_bytes=0)
+    trace.add("cgroups", cgroup_id=1, path="/young", created=trace.ns(143))
+    trace.charged(143.5, 1, "anon", 60 * MIB, usage_bytes=60 * MIB)
+    trace.charged(143.8, 1, "anon", LIMIT - 60 * MIB, usage_bytes=LIMIT)
+    record_kill(trace, 143.9)
+    verdict = only_report(trace).verdict
+    assert numbers_of(verdict.evidence, "growth")[0]["span_ns"] == pytest.approx(0.9e9)
+    assert [found.kind for found in verdict.contributing if found.kind in ("burst", "slow_growth")] == []

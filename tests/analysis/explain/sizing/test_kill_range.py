@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tracer
 from tracer.analysis.explain.postmortem import explain
 from tracer.analysis.results.kill import OomReport
 
+RECORDED = Path(__file__).parents[4] / "traces"
 PAGE = 4096
 MIB = 1 << 20
 LIMIT = 100 * MIB
@@ -50,7 +53,7 @@ def test_range_of_a_kill_is_bounded_by_mapped_memory(page_cache_experiment: Any)
     assert sizing.min_limit_bytes == (LIMIT + PAGE, -(-high // PAGE) * PAGE)
     assert "211 MiB mapped that they had not touched" in sizing.basis[1]
     # 1 MiB each 10 ms from 2 s on; the kill is at 3.6 s.
-    assert "grew by 99 MiB in 1.60 s: at this rate, each extra 100 MiB of limit buys" in sizing.pace
+    assert sizing.pace.startswith("At this growth (99 MiB in 1.60 s), each extra 100 MiB of limit buys")
 
 
 def test_range_with_locked_files_counts_shared_mappings(page_cache_experiment: Any) -> None:
@@ -100,3 +103,21 @@ def test_range_of_a_kill_with_reclaimable_or_unmapped_memory_is_null(
     (sample,) = page_cache_experiment.recorded()["samples"]
     sample |= counts
     assert reason in why_not(report_with(page_cache_experiment, **MAPPED))
+
+
+@pytest.mark.parametrize(
+    ("name", "kill", "beside_bytes"),
+    [
+        ("cow", 0, 24 * MIB),  # pages of the parent that are not yet copied
+        ("sharedbuffers", 0, 117 * MIB - 77_479_936),  # the rest of the segment
+        ("sharedbuffers", 2, 117 * MIB - 79_302_656),
+        ("leftover", 0, 400 * MIB - 17 * MIB),  # the rest of the mapping of the process that lived longer
+    ],
+)
+def test_range_has_room_for_copies_segments_and_mappings_beside_other_processes(
+    name: str, kill: int, beside_bytes: int
+) -> None:
+    report = tracer.open(RECORDED / name).explain()[kill]
+    low, high = report.sizing.min_limit_bytes or (0, 0)
+    assert low > (report.limit_owner.limit_bytes or 0)
+    assert low + beside_bytes <= high < low + beside_bytes + 24 * MIB

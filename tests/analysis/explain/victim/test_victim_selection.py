@@ -116,7 +116,17 @@ def test_selection_without_candidates_says_why(trace: Any) -> None:
     assert "can be hooked" in report.quality.unknown["candidates"]
     trace.meta["probes"] = {"OOM candidates": {"hook": "fentry oom_badness"}}
     (report,) = explain(trace)
+    assert report.quality.unknown["candidates"] == "records of weighed tasks were lost"
+
+
+def test_selection_without_candidates_is_of_the_task_that_asked(trace: Any) -> None:
+    record_kill(trace, trigger_tgid=41)
+    trace.meta["probes"] = {"OOM candidates": {"hook": "fentry oom_badness"}}
+    (report,) = explain(trace)
     assert report.quality.unknown["candidates"].startswith("the kernel weighed no task")
+    trace.add("loss", 2.05, begin=trace.ns(1.95), stream="candidate", lost=1)
+    (report,) = explain(trace)
+    assert report.quality.unknown["candidates"] == "records of weighed tasks were lost"
 
 
 def test_selection_of_a_group_kill_has_no_what_if(trace: Any) -> None:
@@ -159,6 +169,11 @@ LOG = LogReport(
     kills=(Kill(Stamp(9), 41, "big", reason="Memory cgroup out of memory"),),
 )
 
+ONE_RSS = dict.fromkeys(
+    ("candidates.anon_rss_bytes", "candidates.shmem_rss_bytes"),
+    "the table of a kernel before 6.8 does not distinguish kinds of RSS",
+)
+
 
 def test_selection_from_a_log_computes_badness() -> None:
     unknown: dict[str, str] = {}
@@ -169,7 +184,7 @@ def test_selection_from_a_log_computes_badness() -> None:
         (43, 1400 + 11 + 25 + 2500, False),
     ]
     assert [(one.pid, one.instead) for one in found.what_if] == [(41, -205), (43, 305)]
-    assert (found.disagreement, unknown) == (None, {})
+    assert (found.disagreement, unknown) == (None, ONE_RSS)
 
 
 def test_selection_without_a_total_has_badness_where_adj_is_0() -> None:
@@ -177,7 +192,7 @@ def test_selection_without_a_total_has_badness_where_adj_is_0() -> None:
     found = victim_selection.from_log(LOG, None, PAGE, unknown)
     assert [(one.pid, one.badness) for one in found.candidates] == [(41, 9036), (43, None)]
     assert (found.what_if, found.disagreement) == ((), None)
-    assert set(unknown) == {"badness_total_pages", "candidates.badness", "what_if"}
+    assert set(unknown) == {"badness_total_pages", "candidates.badness", "what_if", *ONE_RSS}
 
 
 def test_selection_from_a_log_without_a_table_is_empty() -> None:
@@ -199,7 +214,7 @@ def test_selection_with_oom_kill_allocating_task_has_no_what_if() -> None:
 
 def test_selection_on_an_old_kernel_that_killed_a_child_has_the_parent_chosen() -> None:
     kill = replace(LOG.kills[0], pid=43, comm="small")
-    chosen = Chosen("big", 41, score=353)
+    chosen = Chosen("big", 41)
     log = replace(LOG, invoker=Invoker(kernel_release="4.19.0"), chosen=chosen, kills=(kill,))
     found = victim_selection.from_log(log, 25600, PAGE, {})
     assert [one.pid for one in found.candidates if one.chosen] == [41]

@@ -1,1 +1,1 @@
-"""Look-ups into tables, by id or time: cgroups, processes, stacks, losses, reports of the kernel log."""
+"""Look-ups into tables, by id or time: cgroups, processes, stacks, losses, sums, reports of the log."""

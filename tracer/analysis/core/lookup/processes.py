@@ -1,24 +1,91 @@
-"""The processes of a trace, looked up one at a time by tgid and time."""
+"""The processes of a trace, looked up by tgid and time."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from tracer.analysis.core.columns import column_times_ns, integers, known
+from tracer.analysis.core.columns import NO_ID, Int64s, column_times_ns, integers, known, times_ns
 from tracer.analysis.core.index import RowIndex
+
+_SIGNAL_TO_REPORT_NS: Final = 100_000_000
 
 
 class Processes:
-    """The table `tasks`, by tgid. The kernel may give a tgid to several processes, one after the other."""
+    """The table `tasks`, by tgid; `oom` has the kills.
 
-    def __init__(self, tasks: pd.DataFrame) -> None:
+    The kernel may give a tgid to several processes, one after the other.
+    """
+
+    def __init__(self, tasks: pd.DataFrame, oom: pd.DataFrame) -> None:
         self._rows = RowIndex.from_keys(integers(tasks["tgid"]))
+        self._reused = set(self._rows.keys[np.diff(self._rows.firsts) > 1].tolist())
         self._seen_ns = column_times_ns(tasks["first_seen"])
+        self._by_time = np.lexsort((self._seen_ns, integers(tasks["tgid"])))
         self._is_left = ~known(tasks["exited"])
-        self._exited_ns = column_times_ns(tasks["exited"])
+        self._exited_ns = column_times_ns(tasks["exited"]).copy()
+        self._end_after_kill(oom)
         self._start_ns = integers(tasks["start_ns"])
         self._comm, self._cmdline = tasks["comm"], tasks["cmdline"]
-        self._cgroup_id = integers(tasks["cgroup_id"])
+        self._cgroup_id, self._ppid = integers(tasks["cgroup_id"]), integers(tasks["ppid"])
+        self._rows_of_cgroups = RowIndex.from_keys(self._cgroup_id)
+        self._programs = integers(tasks["exe_inode_id"])
+        self._is_any_program_known = bool(known(tasks["exe_inode_id"]).any())
+
+    def _end_after_kill(self, oom: pd.DataFrame) -> None:
+        """Move the end of each killed process behind its kill.
+
+        The kernel sends the signal first, and then reports the victim (__oom_kill_process in mm/oom_kill.c);
+        on another CPU, the victim may have ended in between.
+        """
+        for tgid, kill_ns in zip(integers(oom["tgid"]).tolist(), times_ns(oom).tolist(), strict=True):
+            rows = self._rows.rows_for(tgid)
+            since_ns = kill_ns - self._exited_ns[rows]
+            self._exited_ns[rows[(since_ns >= 0) & (since_ns < _SIGNAL_TO_REPORT_NS)]] = kill_ns + 1
+
+    def is_any_reused(self, tgids: Iterable[int | None]) -> bool:
+        """Return whether several processes had any of these tgids, one after the other."""
+        return not self._reused.isdisjoint(tgids)
+
+    def positions_at(self, tgids: Int64s, times_ns: Int64s) -> Int64s:
+        """Return for each tgid and time the position in `tasks` of the process that had the tgid then.
+
+        It is the last one that was first seen by then, else the first one seen later: the recorder learns the
+        name of a process after it has acted, and the row of a wait stands at the wait's begin. -1: there is
+        no process with this tgid.
+        """
+        code, distinct = pd.factorize(tgids)
+        keys = self._rows.ordered_keys()
+        firsts, ends = (np.searchsorted(keys, distinct, side) for side in ("left", "right"))
+        position = np.append(self._by_time, -1)[np.where(firsts < ends, firsts, -1)][code]
+        is_shared = ends - firsts > 1
+        if is_shared.any():
+            shared = np.flatnonzero(is_shared[code])
+            position[shared] = self._by_time[
+                self._last_seen(tgids[shared], times_ns[shared], firsts[code[shared]])
+            ]
+        return np.asarray(position, dtype=np.int64)
+
+    def comms(self, positions: Int64s) -> npt.NDArray[np.object_]:
+        """Return the names of the processes at these positions in `tasks`; None for -1."""
+        names = np.append(self._comm.to_numpy(dtype=object), np.array([None], dtype=object))
+        return np.asarray(names[positions], dtype=np.object_)
+
+    def _last_seen(self, tgids: Int64s, times_ns: Int64s, firsts: Int64s) -> Int64s:
+        """Return the positions in `_by_time` of the processes that were first seen last, by these times."""
+        seen_ns = self._seen_ns[self._by_time]
+        moments = np.unique(seen_ns)
+        owners = self._rows.keys
+        # A tgid and the rank of a time, as one number.
+        places = np.searchsorted(owners, self._rows.ordered_keys()) * (len(moments) + 1)
+        places += np.searchsorted(moments, seen_ns, side="right")
+        wanted = np.searchsorted(owners, tgids) * (len(moments) + 1)
+        wanted += np.searchsorted(moments, times_ns, side="right")
+        return np.maximum(np.searchsorted(places, wanted, side="right") - 1, firsts)
 
     def comm_at(self, tgid: int, begin_ns: int, end_ns: int) -> str | None:
         """Return the name of the process that had this tgid within an interval, None if it is not known.
@@ -40,6 +107,24 @@ class Processes:
         title = str(self._cmdline.iloc[row])
         return None if title.rpartition("/")[2] == str(self._comm.iloc[row]) else title
 
+    def exited_at(self, tgid: int, begin_ns: int, end_ns: int) -> int | None:
+        """Return when the process that `comm_at` finds ended, in ns since the epoch.
+
+        None if it was still there at the end of the interval, or if that is not known.
+        """
+        row = self._row_at(tgid, begin_ns, end_ns)
+        is_there = row is None or self._is_left[row] or self._exited_ns[row] > end_ns
+        return None if row is None or is_there else int(self._exited_ns[row])
+
+    def fork_of(self, tgid: int, time_ns: int) -> tuple[int, int] | None:
+        """Return (parent's tgid, own start in ns since the epoch) of the process with this tgid at that time.
+
+        The start is when it was first seen, and the parent the one that it had then. None if the process is
+        not known.
+        """
+        row = self._row_at(tgid, time_ns, time_ns)
+        return None if row is None else (int(self._ppid[row]), int(self._seen_ns[row]))
+
     def _row_at(self, tgid: int, begin_ns: int, end_ns: int) -> int | None:
         rows = self._rows.rows_for(tgid)
         if not len(rows):
@@ -48,6 +133,16 @@ class Processes:
         is_there = seen_ns <= max(end_ns, int(seen_ns.min()))
         rows = rows[is_there & (self._is_left[rows] | (self._exited_ns[rows] >= begin_ns))]
         return int(rows[self._start_ns[rows].argmax()]) if len(rows) else None
+
+    def programs(self, tgids: Int64s, cgroup_ids: Int64s) -> set[int] | None:
+        """Return the files (`inode_id`) that processes with these tgids, or in these cgroups, execute.
+
+        None if the trace does not know any program. The ids in each array are distinct.
+        """
+        if not self._is_any_program_known:
+            return None
+        rows = (self._rows.rows_for_any(tgids), self._rows_of_cgroups.rows_for_any(cgroup_ids))
+        return set(self._programs[np.concatenate(rows)].tolist()) - {NO_ID}
 
     def cgroup_at(self, tgid: int, time_ns: int) -> int | None:
         """Return the cgroup of the process that had this tgid at that time, None if it is not known."""

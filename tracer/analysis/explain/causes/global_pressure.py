@@ -10,6 +10,7 @@ from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing.scope import memory_was_short
 from tracer.analysis.results.conclusions import Suspect
+from tracer.units import size
 
 LABEL: Final = "the machine had no memory that this request could use"
 
@@ -41,7 +42,13 @@ def clause(constraint: str, nodes: str = "") -> str:
     return f"{_SHORT[constraint]}{nodes} had none left"
 
 
-def cure(_: Findings) -> Iterator[str]:
+def cure(findings: Findings) -> Iterator[str]:
     """Yield sentences of advice."""
+    growing = max(findings.circumstances.machine_holders, key=lambda one: one.charged_bytes, default=None)
+    if growing is not None and growing.charged_bytes > 0:
+        yield (
+            f"Look at {growing.cgroup} first: of the traced cgroups, it charged most just before the kill "
+            f"({size(growing.charged_bytes)})."
+        )
     yield "No cgroup's limit was hit: find what filled the machine (or the NUMA nodes that were allowed)."
     yield "Set limits that together fit into the machine, so that a growing cgroup hits its own limit first."

@@ -7,7 +7,7 @@ from typing import Final
 
 from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure import memory_kinds
-from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.measure.findings import LATELY_NS, Findings
 from tracer.analysis.explain.wording import no_limit
 from tracer.analysis.results.conclusions import Evidence
 
@@ -16,8 +16,12 @@ _KILLED_SHARE: Final = 0.9
 
 
 def evidence(findings: Findings) -> Iterator[Evidence]:
-    """Find the kinds of memory with at least 1 % of usage, clean page cache always, and the room left."""
+    """Find the kinds of memory with at least 1 % of usage, clean page cache always, and the room left.
+
+    Without a limit, find the traced cgroups that held most of the machine.
+    """
     made_of = findings.composition
+    yield from _machine_holders(findings)
     if not made_of.total or made_of.anon is None:
         yield from killed_held_limit(findings)
     if not made_of.total:
@@ -37,6 +41,16 @@ def evidence(findings: Findings) -> Iterator[Evidence]:
     if usage is not None and limit is not None and not no_limit(findings.owner):
         room = (limit - usage) // findings.page_size
         yield found(findings, "room_left", room_pages=room, usage_bytes=usage, limit_bytes=limit)
+
+
+def _machine_holders(findings: Findings) -> Iterator[Evidence]:
+    holders = tuple(
+        {"cgroup": one.cgroup, "held_bytes": one.held_bytes, "charged_bytes": one.charged_bytes}
+        | ({} if one.container is None else {"container": one.container})
+        for one in findings.circumstances.machine_holders
+    )
+    if holders:
+        yield found(findings, "machine_holders", cgroups=holders, lately_ns=LATELY_NS)
 
 
 def killed_held_limit(findings: Findings) -> Iterator[Evidence]:

@@ -9,7 +9,7 @@ from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.results.conclusions import Evidence
 
-_GROWING: Final = ("anon", "shmem", "kernel")
+_GROWING: Final = ("anon", "shmem", "locked_cache", "kernel")
 
 
 def growth(findings: Findings) -> Iterator[Evidence]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from tracer.analysis.explain.evidence import copy_on_write
 from tracer.analysis.explain.evidence.kinds import found
-from tracer.analysis.explain.measure import memory_kinds
+from tracer.analysis.explain.measure import memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.results.conclusions import Cause, Evidence
 
@@ -83,6 +84,10 @@ def _many_processes(findings: Findings, _: Cause) -> Iterator[Evidence]:
         yield found(findings, "many_processes", processes=many[0], largest_bytes=many[1])
 
 
+def _cow(findings: Findings, _: Cause) -> Iterator[Evidence]:
+    yield from filter(None, [copy_on_write.evidence(findings)])
+
+
 def _other_kinds(findings: Findings, cause: Cause) -> Iterator[Evidence]:
     """Find kinds of memory other than that of the cause that are a good part of usage."""
     made_of = findings.composition
@@ -93,6 +98,8 @@ def _other_kinds(findings: Findings, cause: Cause) -> Iterator[Evidence]:
         ("kernel_memory", "page_tables", made_of.page_tables, _LEAST_SHARE),
         ("kernel_memory", "sock", made_of.sock, _LEAST_SHARE),
         ("dirty_writeback", "unwritten", memory_kinds.unwritten_bytes(made_of), _LEAST_SHARE),
+        ("swap_exhausted", "zswap", made_of.zswap, _LEAST_SHARE),
+        ("unevictable", "hugetlb", made_of.hugetlb, _LEAST_SHARE),
     )
     total = made_of.total
     for of_cause, part, held, least in kinds:
@@ -100,14 +107,34 @@ def _other_kinds(findings: Findings, cause: Cause) -> Iterator[Evidence]:
             yield found(findings, "also_in_usage", part=part, held_bytes=held, usage_bytes=total)
 
 
+def _shared_files(findings: Findings, _: Cause) -> Iterator[Evidence]:
+    """Yield the files that hold most of the shared memory, if that is a good part of usage."""
+    if shared_memory.is_much(findings) and (most := shared_memory.largest(findings)):
+        files = tuple(
+            {"kind": one.kind, "name": one.name, "held_bytes": one.held_bytes, "size_bytes": one.size_bytes}
+            for one in most
+        )
+        yield found(findings, "shared_files", files=files)
+
+
+def _ended_writer(findings: Findings, _: Cause) -> Iterator[Evidence]:
+    """Yield the process that left most shared memory behind when it ended, if that is much of usage."""
+    writer, left = findings.circumstances.ended_writer, shared_memory.left_behind_bytes(findings)
+    if writer is not None and left > _LEAST_SHARE * (findings.composition.total or 0):
+        yield found(
+            findings,
+            "ended_writer",
+            writer_comm=writer.comm,
+            writer_pid=writer.pid,
+            shmem_bytes=left,
+            ended_ns=writer.ended_ns,
+        )
+
+
 def _unmapped_shmem(findings: Findings, cause: Cause) -> Iterator[Evidence]:
-    """Find shared memory that the killed processes had not mapped: the kill does not free it."""
-    shmem = findings.composition.shmem
-    mapped = [victim.shmem_rss_bytes for victim in findings.victims]
-    if cause != "shmem" or shmem is None or None in mapped:
-        return
-    rest = shmem - sum(one or 0 for one in mapped)
-    if rest > _LEAST_SHARE * (findings.composition.total or 0):
+    """Find shared memory that no process had mapped: a kill does not free it."""
+    rest = shared_memory.unmapped_bytes(findings)
+    if cause == "shmem" and rest is not None and rest > _LEAST_SHARE * (findings.composition.total or 0):
         yield found(findings, "unmapped_shmem", unmapped_bytes=rest)
 
 
@@ -137,7 +164,7 @@ def _swap(findings: Findings, cause: Cause) -> Iterator[Evidence]:
     if swap is None or cause == "swap_exhausted":
         return
     if swap.allowed_bytes == 0 and cause in ("anon_growth", "shmem"):
-        yield found(findings, "no_swap")
+        yield found(findings, "no_swap", bounded_above=swap.bounded_above or None)
     elif swap.used_bytes:
         yield found(findings, "swap_in_use", used_bytes=swap.used_bytes, allowed_bytes=swap.allowed_bytes)
 
@@ -167,16 +194,42 @@ def _dying_cgroups(findings: Findings, _: Cause) -> Iterator[Evidence]:
 
 
 def _clean_cache_left(findings: Findings, cause: Cause) -> Iterator[Evidence]:
-    clean, total = findings.composition.file_clean or 0, findings.composition.total or 0
+    total = findings.composition.total or 0
+    clean = (findings.composition.file_clean or 0) - findings.circumstances.protected_bytes
     if clean > _LEAST_SHARE * total and cause not in ("protected_cache", "gfp_constrained"):
         yield found(findings, "clean_cache_left", held_bytes=clean)
 
 
+def _memory_in_transit(findings: Findings, _: Cause) -> Iterator[Evidence]:
+    held = memory_kinds.in_transit_bytes(findings)
+    if held and held >= _LEAST_SHARE * (findings.composition.total or 0):
+        yield found(findings, "memory_in_transit", held_bytes=held)
+
+
+def _left_by_moved(findings: Findings, _: Cause) -> Iterator[Evidence]:
+    """Find memory of processes that are no longer in the cgroups below the limit."""
+    moved = findings.circumstances.moved
+    held = sum(one.held_bytes for one in moved)
+    if held and held >= _LEAST_SHARE * (findings.composition.total or 0):
+        most = moved[0]
+        yield found(
+            findings,
+            "left_by_moved",
+            processes=len(moved),
+            comm=most.comm,
+            pid=most.tgid,
+            held_bytes=held,
+        )
+
+
 _FACTORS: Final[tuple[Callable[[Findings, Cause], Iterator[Evidence]], ...]] = (
     _shared_limit,
+    _cow,
     _larger_process,
     _many_processes,
     _other_kinds,
+    _shared_files,
+    _ended_writer,
     _unmapped_shmem,
     _pace,
     _refaulted_cache,
@@ -185,5 +238,7 @@ _FACTORS: Final[tuple[Callable[[Findings, Cause], Iterator[Evidence]], ...]] = (
     _writer_waits,
     _restricted_request,
     _dying_cgroups,
+    _left_by_moved,
+    _memory_in_transit,
     _clean_cache_left,
 )

@@ -51,6 +51,7 @@ REASONS: Final[Mapping[str, Kind]] = {
 
 _MEASURED: Final[Mapping[str, Kind]] = {
     "part_of_usage": Kind(("part", *_SHARE), (COMPOSITION,)),
+    "machine_holders": Kind(("cgroups", "lately_ns"), ("charge", "samples", "cgroups")),
     "room_left": Kind(("room_pages", "usage_bytes", "limit_bytes"), ("oom",), ("limit_owner",)),
     "growth": Kind(("part", "grown_bytes", "span_ns"), ("charge",)),
     "evicted_cache": Kind(("evicted_bytes", "span_ns"), ("pagecache",)),
@@ -98,17 +99,33 @@ _CONTRIBUTING: Final[Mapping[str, Kind]] = {
         ("candidates",),
     ),
     "many_processes": Kind(("processes", "largest_bytes"), ("oom_candidates",), ("candidates",)),
+    "cow": Kind(
+        (
+            *("parent_comm", "parent_pid", "child_comm", "child_pid", "shared_bytes", "copied_bytes"),
+            "is_copying",
+        ),
+        ("oom_candidates", "charge", "tasks", "oom"),
+        ("candidates",),
+    ),
     "also_in_usage": Kind(("part", *_SHARE), (COMPOSITION,)),
-    "unmapped_shmem": Kind(("unmapped_bytes",), (COMPOSITION, "oom"), ("victims.anon_rss_bytes",)),
+    "shared_files": Kind(("files",), ("shmem_files",)),
+    "unmapped_shmem": Kind(
+        ("unmapped_bytes",), (COMPOSITION, "oom", "shmem_files"), ("victims.anon_rss_bytes",)
+    ),
+    "ended_writer": Kind(
+        ("writer_comm", "writer_pid", "shmem_bytes", "ended_ns"), ("charge", "tasks", "shmem_files")
+    ),
     "slow_growth": Kind(("grown_bytes", "rise_ns", "bytes_per_minute"), ("charge",)),
     "burst": Kind(("grown_bytes", "rise_ns", "calm_ns"), ("charge",)),
-    "refaulted_cache": Kind(("refaulted_bytes", "evicted_bytes"), ("samples", "pagecache")),
-    "no_swap": Kind((), ("samples",)),
+    "refaulted_cache": Kind(("refaulted_bytes", "evicted_bytes"), ("pagecache",)),
+    "no_swap": Kind(("bounded_above",), ("samples",)),
     "swap_in_use": Kind(("used_bytes", "allowed_bytes"), ("charge", "samples")),
     "protected_memory": Kind(("protected_bytes",), ("samples",)),
     "writer_waits": Kind(("waited_ms",), ("stalls",)),
     "restricted_request": Kind(("gfp",), ("oom",), ("trigger.gfp",)),
     "dying_cgroups": Kind(("held_bytes",), ("charge", "samples", "cgroups")),
+    "left_by_moved": Kind(("processes", "comm", "pid", "held_bytes"), ("charge", "tasks", "oom_candidates")),
+    "memory_in_transit": Kind(("held_bytes",), (COMPOSITION, "charge")),
     "clean_cache_left": Kind(("held_bytes",), (COMPOSITION,)),
 }
 

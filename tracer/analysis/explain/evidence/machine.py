@@ -47,8 +47,5 @@ def evidence(findings: Findings, info: MemInfo | None) -> Iterator[Evidence]:
             )
     if info.total_swap_bytes:
         yield found(
-            findings,
-            "machine_swap",
-            free_bytes=info.free_swap_bytes,
-            total_bytes=info.total_swap_bytes,
+            findings, "machine_swap", free_bytes=info.free_swap_bytes, total_bytes=info.total_swap_bytes
         )

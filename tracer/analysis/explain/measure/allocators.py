@@ -1,45 +1,110 @@
-"""The processes that were charged most in the window before a kill."""
+"""The processes that were charged in the window before a kill: how much of each kind of memory, and when."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import Int64s, integers, known, times_ns
-from tracer.analysis.core.ledger import CHARGED
+from tracer.analysis.core import ledger
+from tracer.analysis.core.charges import Charges
+from tracer.analysis.core.columns import NO_ID, Int64s, Integers, integers, utc_time
+from tracer.analysis.core.ledger import CACHE, Weights
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.results.memory import Allocator, FurtherAllocators
 from tracer.analysis.views import stack_samples
+from tracer.enumerations import CATEGORY
 
 _MOST: Final = 10
-_CHARGED: Final = tuple(CHARGED)
+_ANY: Final = np.iinfo(np.int64).max
+_EDGE_PERCENT: Final = 10
+
+_KINDS: Final[Mapping[str, Weights]] = {
+    "anon_bytes": {"anon": 1},
+    "shmem_bytes": {"shmem": 1},
+    "file_bytes": CACHE,
+    "kernel_bytes": {"kernel": 1, "sock": 1},
+}
+"""Field of `Allocator` -> the categories that it sums. The kinds do not overlap."""
+
+_CHARGED: Final = tuple(dict.fromkeys(name for kind in _KINDS.values() for name in kind))
+_WEIGHTS: Final = np.array([[kind.get(name, 0) for kind in _KINDS.values()] for name in _CHARGED])
 
 
 def between(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[tuple[Allocator, ...], FurtherAllocators]:
     """Return the processes that were charged most within the interval, and the sum of all others.
 
-    Both ends of the interval count. Only categories with a positive sum count for a process: cache that
-    reclaim took in its context while it allocated does not reduce its charge.
+    Both ends of the interval count. Only kinds with a positive sum count for a process: cache that reclaim
+    took in its context while it allocated does not reduce its charge. Of a kind, at most so much is left of
+    it as the cgroup holds at the end: others may have freed it. The processes of which most is left come
+    first. Of each kind, the process of which most is left and that was still there at the end is among those
+    returned.
     """
     trace = subtree.whole
-    charges = subtree.once("allocators.charges", lambda: _Charges.from_charge(subtree.charge))
+    charges = subtree.once("allocators.charges", lambda: _Charges.from_ledger(subtree.charges))
     tgids, charged = charges.sums(begin_ns, end_ns)
+    left = np.minimum(charged, _held(subtree, end_ns))
+    order = np.lexsort((tgids, -charged.sum(axis=1), -left.sum(axis=1)))
+    tgids, charged, left = tgids[order], charged[order], left[order]
+    rows, ended = _picked(subtree, tgids, left, begin_ns, end_ns)
+    spans = charges.spans(tgids[rows], begin_ns, end_ns)
     sampled = stack_samples.samples_within(subtree.stack_samples, None, begin_ns, end_ns)
     tgid_sampled = integers(sampled["tgid"])
     most = tuple(
         Allocator(
             tgid=tgid,
             comm=trace.processes.comm_at(tgid, begin_ns, end_ns),
-            charged_bytes=bytes_,
+            charged_bytes=total,
             stack=stack_samples.heaviest(trace, sampled[tgid_sampled == tgid]),
             cmdline=trace.processes.cmdline_at(tgid, begin_ns, end_ns),
+            **dict(zip(_KINDS, kinds, strict=True)),
+            grew_from=utc_time(span[0]),
+            grew_until=utc_time(span[1]),
+            exited=_time(ended[tgid]),
         )
-        for tgid, bytes_ in zip(tgids[:_MOST].tolist(), charged[:_MOST].tolist(), strict=True)
+        for tgid, total, kinds, span in zip(
+            tgids[rows].tolist(), charged[rows].sum(axis=1).tolist(), left[rows].tolist(), spans, strict=True
+        )
     )
-    return most, FurtherAllocators(len(tgids) - len(most), int(charged[_MOST:].sum()))
+    return most, FurtherAllocators(len(tgids) - len(most), int(charged.sum() - charged[rows].sum()))
+
+
+def _held(subtree: Subtree, time_ns: int) -> Int64s:
+    """Return the memory of each kind at a moment; where that is not known, more than there can be."""
+    levels = (ledger.level(subtree, weights) for weights in _KINDS.values())
+    return np.array(
+        [_ANY if (steps is None or (held := steps.at(time_ns)) is None) else max(held, 0) for steps in levels]
+    )
+
+
+def _time(time_ns: int | None) -> pd.Timestamp | None:
+    return None if time_ns is None else utc_time(time_ns)
+
+
+def _picked(
+    subtree: Subtree, tgids: Int64s, left: Int64s, begin_ns: int, end_ns: int
+) -> tuple[list[int], dict[int, int | None]]:
+    """Return the rows of the processes to list, in order, and for each tgid that was looked up its end."""
+    ended: dict[int, int | None] = {}
+
+    def is_there(row: int) -> bool:
+        tgid = int(tgids[row])
+        if tgid not in ended:
+            ended[tgid] = subtree.whole.processes.exited_at(tgid, begin_ns, end_ns)
+        return ended[tgid] is None
+
+    rows = list(range(min(_MOST, len(tgids))))
+    for row in rows:
+        is_there(row)
+    for kind in left.T:
+        largest = np.argsort(-kind, kind="stable")
+        there = next((row for row in largest[kind[largest] > 0].tolist() if is_there(row)), None)
+        if there is not None and there not in rows:
+            rows.append(there)
+    return sorted(rows), ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +116,21 @@ class _Charges:
 
     times: Int64s
     pair: Int64s
-    bytes_: Int64s
+    bytes_: Integers
     tgids: Int64s
 
     @classmethod
-    def from_charge(cls, charge: pd.DataFrame) -> _Charges:
-        kind = pd.Index(_CHARGED).get_indexer(pd.Index(charge["category"].cat.categories))
-        kinds = np.append(kind, -1)[charge["category"].cat.codes.to_numpy()]
-        rows = np.flatnonzero((kinds >= 0) & known(charge["tgid"]))
-        number, tgids = pd.factorize(integers(charge["tgid"])[rows])
+    def from_ledger(cls, charges: Charges) -> _Charges:
+        kind = [_CHARGED.index(name) if name in _CHARGED else -1 for name in CATEGORY.names]
+        kinds = np.array([*kind, -1])[charges.category]
+        rows = np.flatnonzero((kinds >= 0) & (charges.tgid != NO_ID))
+        number, tgids = pd.factorize(charges.tgid[rows].astype(np.int64))
         pair = number.astype(np.int64) * len(_CHARGED) + kinds[rows]
-        return cls(times_ns(charge)[rows], pair, integers(charge["bytes"])[rows], np.asarray(tgids))
+        return cls(charges.time[rows], pair, charges.bytes[rows], np.asarray(tgids))
 
     def sums(self, begin_ns: int, end_ns: int) -> tuple[Int64s, Int64s]:
-        """Return (tgids with a charge within the interval, the largest first; their charges in bytes).
+        """Return (tgids with a charge within the interval; a row for each of them with its charge of each
+        kind in bytes).
 
         Processes of one time have positions near each other, so only the range between them is counted.
         """
@@ -74,8 +140,28 @@ class _Charges:
         # The sums are exact: NumPy sums in float64, which holds integers up to 2^53.
         summed = np.bincount(pair - base * len(_CHARGED), self.bytes_[first:last])
         summed = np.append(summed, np.zeros(-len(summed) % len(_CHARGED)))
-        charged = np.rint(summed.reshape(-1, len(_CHARGED)).clip(min=0).sum(axis=1)).astype(np.int64)
-        tgids = self.tgids[base : base + len(charged)]
-        order = np.lexsort((tgids, -charged))
-        order = order[charged[order] > 0]
-        return tgids[order], charged[order]
+        by_category = np.rint(summed.reshape(-1, len(_CHARGED))).astype(np.int64)
+        charged = (by_category @ _WEIGHTS).clip(min=0)
+        is_charged = charged.any(axis=1)
+        return self.tgids[base : base + len(charged)][is_charged], charged[is_charged]
+
+    def spans(self, tgids: Int64s, begin_ns: int, end_ns: int) -> list[tuple[int, int]]:
+        """Return for each of these processes the moments between which four fifths of its charges within the
+        interval were made, in ns since the epoch."""
+        first, last = np.searchsorted(self.times, [begin_ns, end_ns + 1])
+        place = np.full(len(self.tgids), -1)
+        place[pd.Index(self.tgids).get_indexer(pd.Index(tgids))] = np.arange(len(tgids))
+        number, category = np.divmod(self.pair[first:last], len(_CHARGED))
+        # `file` contains shmem, which would count twice.
+        bytes_ = np.where(category == _CHARGED.index("shmem"), 0, self.bytes_[first:last])
+        rows = np.flatnonzero((self.bytes_[first:last] > 0) & (place[number] >= 0))
+        of = place[number[rows]]
+        found = []
+        for process in range(len(tgids)):
+            own = rows[of == process]
+            so_far = np.cumsum(bytes_[own], dtype=np.int64)
+            edge = so_far[-1] * _EDGE_PERCENT // 100
+            begin, end = np.searchsorted(so_far, [edge, so_far[-1] - edge])
+            times = self.times[first:last][own]
+            found.append((int(times[begin]), int(times[end])))
+        return found

@@ -2,45 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
+import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import Int64s, integers, is_one_of, times_ns
+from tracer.analysis.core.columns import NO_ID, Int64s, integers, is_one_of, optional, times_ns
 from tracer.analysis.core.ledger import Steps
-from tracer.analysis.core.limits import swap_room_of
+from tracer.analysis.core.limits import limit_of, swap_room_of
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.explain.measure.findings import Circumstances, Holder, Swap
+from tracer.analysis.explain.measure import forks, shared_memory
+from tracer.analysis.explain.measure.findings import Circumstances, Holder, Mover, Swap
 from tracer.analysis.explain.measure.subtree_levels import SubtreeLevels
 from tracer.analysis.explain.measure.window import Window
+from tracer.analysis.results.tasks import Candidate
 from tracer.schema import UNLIMITED_BYTES
 
 _GROWING: Final = tuple(ledger.NOT_CACHE)
 _RISE_PERCENT: Final = 80
+_MOST_MOVERS: Final = 10
+_EXIT_NS: Final = 1_000_000_000
+"""A process that ends so soon after a kill may have been exiting: it is then not weighed either."""
 _SWAP_REFUSALS: Final = ("swap_max_events", "swap_fail_events")
 
 
 def around(
-    subtree: Subtree, window: Window, *, trigger_id: int, sizes: Mapping[str, int | None]
+    subtree: Subtree,
+    window: Window,
+    *,
+    trigger_id: int,
+    sample: pd.Series | None,
+    sizes: Mapping[str, int | None],
+    candidates: Sequence[Candidate],
+    locked_cache_bytes: int | None,
+    weighed_tgids: frozenset[int] | None,
 ) -> Circumstances:
     """Return the circumstances of a kill at `window.end` for the limit of a subtree.
 
-    `sizes`: those of memory.stat at the kill (`composition.at_kill`), in bytes.
+    `sample`: the row of `samples` of the limit owner at the kill. `sizes`: those of memory.stat at the kill
+    (`composition.at_kill`), in bytes. `locked_cache_bytes`: mlocked page cache at the kill.
+    `candidates`: the tasks that the kernel weighed. `weighed_tgids`: all processes among them; None: some may
+    be missing.
     """
     below = subtree.once("circumstances.below", lambda: SubtreeLevels.from_subtree(subtree))
     levels = below.levels_at(window.end)
     tops = below.gone_tops(window.end)
     return Circumstances(
-        grown_bytes=_grown(subtree, window, sizes),
+        grown_bytes=_grown(subtree, window, sizes, locked_cache_bytes),
         rise_ns=_rise_ns(subtree, window),
-        swap=_swap(subtree, below, window),
-        protected_bytes=_protected_bytes(below, window.end),
+        swap=_swap(subtree, below, window, sample),
+        protected_bytes=_protected_bytes(below, window.end, sample),
         holders=_holders(below, levels, trigger_id),
         # Page cache and kernel objects outlive their cgroup, which is then dying.
         dying_bytes=int(np.where(below.is_known, np.maximum(levels, 0), 0)[tops].sum()),
         dirty_wait_ms=_dirty_wait_ms(subtree, window),
+        ended_writer=shared_memory.ended_writer(subtree, window.end) if sizes.get("shmem") else None,
+        fork=forks.at_kill(subtree, candidates, window.end),
+        kernel_bytes=sizes.get("kernel"),
+        locked_cache_bytes=locked_cache_bytes or 0,
+        moved=() if weighed_tgids is None else _moved(subtree, window.end, weighed_tgids),
     )
 
 
@@ -59,8 +81,12 @@ def _holders(below: SubtreeLevels, levels: Int64s, trigger_id: int) -> tuple[Hol
     return tuple(sorted(holders, key=lambda holder: -holder.held_bytes))
 
 
-def _grown(subtree: Subtree, window: Window, sizes: Mapping[str, int | None]) -> dict[str, int]:
+def _grown(
+    subtree: Subtree, window: Window, sizes: Mapping[str, int | None], locked_cache_bytes: int | None
+) -> dict[str, int]:
     """Return the growth of each class above its least level in the window, in bytes.
+
+    The ledger counts locked page cache as cache. As much of it grew as the unevictable list grew.
 
     Changes that a CPU had not handed over at the kill (up to 256 KiB) reach the ledger later. For a small
     limit that can be all of the growth, so the level in `sizes` is preferred.
@@ -73,6 +99,10 @@ def _grown(subtree: Subtree, window: Window, sizes: Mapping[str, int | None]) ->
         if base is not None and at_kill is not None:
             last = at_kill - base
         grown[name] = max(last - (steps.least() or 0), 0)
+    if locked_cache_bytes:
+        locked = ledger.reading(subtree, "unevictable_bytes").within(window.begin, window.end)
+        last = sizes.get("unevictable") or 0
+        grown["locked_cache"] = min(max(last - (locked.least() or 0), 0), locked_cache_bytes)
     return grown
 
 
@@ -86,19 +116,25 @@ def _rise_ns(subtree: Subtree, window: Window) -> int | None:
     return window.end - (int(low[-1]) if len(low) else window.begin)
 
 
-def _swap(subtree: Subtree, below: SubtreeLevels, window: Window) -> Swap | None:
+def _swap(subtree: Subtree, below: SubtreeLevels, window: Window, sample: pd.Series | None) -> Swap | None:
     level = ledger.level(subtree, {"swap": 1})
     last = int(below.read.last_rows_at(window.end)[below.owner])
     if level is None or last < 0:
         return None
-    meta = subtree.whole.meta
-    room = swap_room_of(below.samples.iloc[last], meta.get("cgroup_version"))
-    machine = meta.get("memory", {}).get("swap_total_bytes")
-    bounds = [bound for bound in (room, machine) if bound is not None and bound < UNLIMITED_BYTES]
+    meta, used, row = subtree.whole.meta, level.at(window.end) or 0, below.samples.iloc[last]
+    version = meta.get("cgroup_version")
+    own = swap_room_of(row, version, of="swap_limit_bytes")
+    if sample is not None and limit_of(sample, "effective_swap_limit_bytes") is not None:
+        row = sample
+    room = limit_of(row, "swap_room_bytes") if version == 2 else None  # on v1 it is room for memory as well
+    allowed = [swap_room_of(row, version), None if room is None else used + room]
+    least = min((one for one in allowed if one is not None), default=None)
+    bounds = [least, meta.get("memory", {}).get("swap_total_bytes")]
     return Swap(
-        used_bytes=level.at(window.end) or 0,
-        allowed_bytes=min(bounds, default=None),
+        used_bytes=used,
+        allowed_bytes=min((one for one in bounds if one is not None and one < UNLIMITED_BYTES), default=None),
         refused=any(_rose(subtree, column, window) for column in _SWAP_REFUSALS),
+        bounded_above=least == 0 and bool(own),
     )
 
 
@@ -107,8 +143,12 @@ def _rose(subtree: Subtree, column: str, window: Window) -> bool:
     return len(counted.values) > 0 and int(counted.values[-1]) > (counted.before or int(counted.values[0]))
 
 
-def _protected_bytes(below: SubtreeLevels, end_ns: int) -> int:
-    """Return the usage of the children that memory.min protects."""
+def _protected_bytes(below: SubtreeLevels, end_ns: int, sample: pd.Series | None) -> int:
+    """Return the usage of the children that memory.min protects: the kernel's own sum at the kill, or else by
+    the last sample of each child before it."""
+    at_kill = None if sample is None else optional(sample["protected_bytes"])
+    if at_kill is not None:
+        return at_kill
     last = below.read.last_rows_at(end_ns)[below.children]
     return int(below.kept_bytes[last[last >= 0]].sum())
 
@@ -121,3 +161,26 @@ def _dirty_wait_ms(subtree: Subtree, window: Window) -> float:
 
     waited = subtree.once("circumstances.dirty_wait", find)
     return ((waited.at(window.end) or 0) - (waited.at(window.begin - 1) or 0)) / 1e6
+
+
+def _moved(subtree: Subtree, kill_ns: int, weighed_tgids: frozenset[int]) -> tuple[Mover, ...]:
+    """Return the processes that had moved away by a kill, the largest first.
+
+    Such a process lives, the anonymous memory that it charged in the subtree during the trace is not all
+    freed, and the kernel did not weigh it: it weighs each process of the subtree (mem_cgroup_scan_tasks in
+    mm/memcontrol.c). Processes that an earlier kill ended are left out, since they are no candidates either.
+    """
+    charges, trace = subtree.charges, subtree.whole
+    picked, bytes_ = charges.weighted({"anon": 1})
+    rows = np.flatnonzero(picked)[charges.time[picked] <= kill_ns]
+    tgids, process = np.unique(charges.tgid[rows].astype(np.int64), return_inverse=True)
+    held = np.bincount(process, bytes_[rows], len(tgids)).astype(np.int64)
+    killed = set(integers(trace.oom["tgid"])[times_ns(trace.oom) <= kill_ns].tolist())
+    movers = [
+        Mover(tgid, trace.processes.comm_at(tgid, kill_ns, kill_ns), held_bytes)
+        for tgid, held_bytes in zip(tgids.tolist(), held.tolist(), strict=True)
+        if held_bytes > 0 and tgid != NO_ID and tgid not in weighed_tgids | killed
+        if trace.processes.cgroup_at(tgid, kill_ns) is not None
+        if trace.processes.cgroup_at(tgid, kill_ns + _EXIT_NS) is not None
+    ]
+    return tuple(sorted(movers, key=lambda mover: -mover.held_bytes)[:_MOST_MOVERS])

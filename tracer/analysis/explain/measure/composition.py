@@ -14,8 +14,12 @@ The kernel's counters (mm/memcontrol.c, memory_stat_format) overlap. The parts f
   unevictable part of these two, the rest is file. `unevictable` is a separate part if its shares of anon and
   shmem are known except for at most a tenth of it, which is then taken from anon. Otherwise it is null and
   stays inside the other parts, and `quality` has its size.
-* `other` is the rest of usage: kernel memory without a counter of its own, charges that a CPU holds in stock
-  (up to 64 pages each, MEMCG_CHARGE_BATCH), and every part that is null. The counters are read one after the
+* `zswap` and `hugetlb` are charged on v2 only, `hugetlb` if cgroup2 is mounted with
+  memory_hugetlb_accounting. For a limit owner with children, they are those of its last sample before the
+  kill.
+* `other` is the rest of usage: kernel memory without a counter of its own, pages that exiting processes
+  have unmapped but not yet freed, charges that a CPU holds in stock (up to 64 pages each,
+  MEMCG_CHARGE_BATCH), and every part that is null. The counters are read one after the
   other and can exceed usage: then `other` is 0, and the largest parts are reduced by the excess. No part is
   negative, and they add up to usage.
 """
@@ -28,35 +32,74 @@ from typing import Any, Final
 import pandas as pd
 
 from tracer.analysis.core.columns import optional
-from tracer.analysis.core.ledger import level
+from tracer.analysis.core.ledger import level, reading
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.results.memory import COMPOSITION_PARTS, Composition
 from tracer.analysis.results.quality import Unknown
-from tracer.categories import PARTS
+from tracer.categories import COUNTERS, PARTS
 from tracer.enumerations import CATEGORY
 from tracer.schema import MEMORY_STAT_BYTES
 
 _STRAIGHT: Final = {part.name: part.counter for part in PARTS if part.counter is not None}
 _UNDECIDED_PERCENT: Final = 10
+_STEADY: Final = ("zswap", "hugetlb")
+_LEAST_HUGE_PAGE: Final = {"x86_64": 2 << 20, "aarch64": 64 << 10}  # HPAGE_SIZE, CONT_PTE_SIZE
+_HUGETLB_OPTION: Final = "memory_hugetlb_accounting"
 _NO_SAMPLE: Final = "the kernel program took no sample of this counter at the kill"
 
 
-def at_kill(subtree: Subtree, kill_ns: int, sample: pd.Series | None) -> dict[str, int | None]:
+def at_kill(
+    subtree: Subtree, kill_ns: int, sample: pd.Series | None, total: int | None, is_logged: bool
+) -> dict[str, int | None]:
     """Return the sizes of memory.stat (`schema.MEMORY_STAT_BYTES`) at the kill, in bytes: from the kernel's
-    own `oom` sample, else from the start sample plus the ledger. None: not known."""
-    sizes: dict[str, int | None] = {}
-    for name in MEMORY_STAT_BYTES:
-        sizes[name] = None if sample is None else optional(sample[f"{name}_bytes"])
-        if sizes[name] is None and name in CATEGORY.names:
-            steps = level(subtree, {name: 1})
-            sizes[name] = None if steps is None else steps.at(kill_ns)
+    own `oom` sample, else from the start sample plus the ledger. None: not known.
+
+    `is_logged`: the sample is from the kernel log. Its memory.stat lags where the limit owner has children
+    (seen on 6.18: 19 of 31 MiB), and the ledger may lack the last 10 ms. The page counter `total` does not
+    lag: the one of the two that explains more of it is taken.
+    """
+    read = {name: None if sample is None else optional(sample[f"{name}_bytes"]) for name in MEMORY_STAT_BYTES}
+    wanted = [name for name in CATEGORY.names if is_logged or read[name] is None]
+    levels = {name: level(subtree, {name: 1}) for name in wanted}
+    counted = {name: steps.at(kill_ns) for name, steps in levels.items() if steps is not None}
+    sizes = read | {name: size for name, size in counted.items() if read[name] is None}
+    if is_logged and _unexplained(read | counted, total) < _unexplained(sizes, total):
+        sizes = read | counted
+    for name in _STEADY:
+        if sizes[name] is None:
+            sizes[name] = _last_read(subtree, name, kill_ns)
+    if sizes["hugetlb"] is None and not _has_room_for_huge_page(subtree, sizes, total):
+        sizes["hugetlb"] = 0
     return sizes
 
 
+def _unexplained(sizes: Mapping[str, int | None], total: int | None) -> int:
+    """Return by how much the parts of usage differ from usage."""
+    return abs((total or 0) - sum(sizes[counter.name] or 0 for counter in COUNTERS if counter.is_in_usage))
+
+
+def _has_room_for_huge_page(subtree: Subtree, sizes: Mapping[str, int | None], total: int | None) -> bool:
+    """Return whether all other memory leaves room for one huge page in usage."""
+    others = [sizes[counter.name] for counter in COUNTERS if counter.is_in_usage]
+    if total is None or None in others:
+        return True
+    least = _LEAST_HUGE_PAGE.get(subtree.whole.meta.get("architecture", ""), 0)
+    return total - sum(size or 0 for size in others) >= least
+
+
+def _last_read(subtree: Subtree, name: str, kill_ns: int) -> int | None:
+    """Return a size that no ledger counts, by the owner's last sample before the kill."""
+    meta = subtree.whole.meta
+    if meta.get("cgroup_version") == 1:
+        return 0  # v1 charges neither
+    options = meta.get("cgroup_mount_options")
+    if name == "hugetlb" and options is not None and _HUGETLB_OPTION not in options:
+        return 0
+    return reading(subtree, f"{name}_bytes").at(kill_ns)
+
+
 def compose(
-    sizes: Mapping[str, int | None],
-    total: int | None,
-    absent: Callable[[str], str] = lambda _: _NO_SAMPLE,
+    sizes: Mapping[str, int | None], total: int | None, absent: Callable[[str], str] = lambda _: _NO_SAMPLE
 ) -> tuple[Composition, Unknown]:
     """Return the parts, which add up to `total`, the usage in bytes, and why any of them is null. `absent`
     gives the reason for a size that is not known."""
@@ -104,6 +147,15 @@ def _take_off_excess(parts: dict[str, int | None]) -> None:
         if taken:
             parts[name] = (parts[name] or 0) - taken
             excess -= taken
+
+
+def locked_cache(sizes: Mapping[str, int | None], made_of: Composition) -> int | None:
+    """Return the page cache with a file behind it that is unevictable, in bytes; None if it is not known."""
+    cache = (made_of.file_clean, made_of.file_dirty, made_of.writeback)
+    file, shmem = sizes.get("file"), sizes.get("shmem")
+    if file is None or shmem is None or made_of.unevictable is None or None in cache:
+        return None
+    return max(file - shmem - sum(part or 0 for part in cache), 0)
 
 
 def working_set(sizes: Mapping[str, int | None], total: int | None, unknown: Unknown) -> int | None:

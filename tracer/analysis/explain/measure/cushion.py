@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import integers, times_ns, utc_time
+from tracer.analysis.core.columns import utc_time
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import page_size
@@ -31,18 +31,22 @@ def measure(
     limit_bytes: int,
     window: Window,
     cache_end_bytes: int | None,
+    locked_bytes: int = 0,
     unknown: Unknown,
 ) -> Cushion:
-    """Return the cushion of a kill; `cache` is page cache without shmem.
+    """Return the cushion of a kill; `cache` is page cache without shmem, and without what was locked (mlock)
+    at the kill.
 
     `cache_start_bytes` is the peak of the cache from `at_limit` to the kill. `evicted_bytes` counts all pages
     that reclaim deleted from the cache of the subtree since `at_limit`, with those that later came back.
     `absorbed_bytes` is the growth of other memory (anon, shmem, kernel, sock) since `at_limit`, at most
     `evicted_bytes`, because only evictions made room for it; 0 if it shrank. `exhausted_at` is the moment
-    from which the cache stayed under 2 % of the limit (of its peak if no limit is set). `refaulted_bytes` are
-    pages that were evicted and read again, to the resolution of the samples.
+    from which the cache stayed under 2 % of the limit (of its peak if no limit is set). `refaulted_bytes` is
+    the part of `evicted_bytes` that the subtree read again before the kill, and `kernel_refaulted_bytes` the
+    kernel's count for the same time, which includes what was evicted before it.
 
     The argument `cache_end_bytes` is the level in the sample at the kill; None: the ledger's is taken.
+    `locked_bytes` is the part of it that is locked, which is in neither level of the result.
     Reasons for unknown values go to `unknown`.
     """
     cache = ledger.level(subtree, ledger.CACHE)
@@ -54,24 +58,30 @@ def measure(
         in_window = cache.within(window.at_limit, window.end)
         start_bytes = in_window.peak()
         reference = (start_bytes or 0) if limit_bytes >= UNLIMITED_BYTES else limit_bytes
-        exhausted_at = _exhausted_at(in_window, reference * _EXHAUSTED_PERCENT // 100, cache_end_bytes)
+        least = locked_bytes + reference * _EXHAUSTED_PERCENT // 100
+        exhausted_at = _exhausted_at(in_window, least, cache_end_bytes)
         if cache_end_bytes is None:
             cache_end_bytes = in_window.at(window.end)
     if cache_end_bytes is None:
         unknown["cushion.cache_end_bytes"] = "neither a sample at the kill nor a start sample is there"
-    refaulted = refaulted_bytes(subtree, window.at_limit, window.end)
-    if refaulted is None:
-        unknown["cushion.refaulted_bytes"] = "workingset_refault_file was not sampled twice in the window"
+    refaulted, why_not = refaulted_bytes(subtree, window.at_limit, window.end)
+    if why_not is not None:
+        unknown["cushion.refaulted_bytes"] = why_not
+    counted = kernel_refaulted_bytes(subtree, window.at_limit, window.end)
+    if counted is None:
+        reason = "workingset_refault_file was not sampled twice in the window"
+        unknown["cushion.kernel_refaulted_bytes"] = reason
     other = ledger.change(subtree, ledger.NOT_CACHE)
     absorbed = (other.at(window.end) or 0) - (other.at(window.at_limit) or 0)
-    evicted = evicted_pages(subtree, window.at_limit, window.end) * page_size(subtree.whole)
+    evicted = subtree.evicted.pages_between(window.at_limit, window.end) * page_size(subtree.whole)
     return Cushion(
-        cache_start_bytes=start_bytes,
-        cache_end_bytes=cache_end_bytes,
+        cache_start_bytes=None if start_bytes is None else max(start_bytes - locked_bytes, 0),
+        cache_end_bytes=None if cache_end_bytes is None else max(cache_end_bytes - locked_bytes, 0),
         evicted_bytes=evicted,
         absorbed_bytes=min(max(absorbed, 0), evicted),
         exhausted_at=exhausted_at,
         refaulted_bytes=refaulted,
+        kernel_refaulted_bytes=counted,
     )
 
 
@@ -82,31 +92,42 @@ def cache_bytes(sizes: Mapping[str, int | None]) -> int | None:
     return None if file is None or shmem is None else file - shmem
 
 
-def evicted_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
-    """Return the pages that reclaim took from the page cache of the subtree, both ends included."""
-
-    def find() -> Steps:
-        evicted = subtree.evictions
-        return Steps(times_ns(evicted), np.cumsum(integers(evicted["nr_pages"])), 0)
-
-    taken = subtree.once("cushion.evicted_pages", find)
-    return (taken.at(end_ns) or 0) - (taken.at(begin_ns - 1) or 0)
+def why_not_followed(subtree: Subtree, begin_ns: int, end_ns: int) -> str | None:
+    """Return the reason why the refaults of an interval are not known; None if all of them are."""
+    is_summed = subtree.whole.summed_intervals.near(begin_ns, end_ns)
+    if not is_summed or not subtree.evicted.pages_between(begin_ns, end_ns):
+        return None
+    return "page cache was evicted while its events were summed: which of it was read again is not known"
 
 
-def refaulted_bytes(subtree: Subtree, begin_ns: int, end_ns: int) -> int | None:
-    """Return the file pages that were evicted and read again, in bytes, by memory.stat.
+def refaulted_bytes(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[int | None, str | None]:
+    """Return the page cache that was evicted from the subtree and read again by it in an interval.
 
-    They are counted from the last reading before the interval, or else the first in it, to the last in it.
-    None without two such readings.
+    It is in bytes; None, with the reason, if it is not known. What another cgroup or a later life of the same
+    name reads does not count (`core.evicted.Refaulted.within`).
+    """
+    why_not = why_not_followed(subtree, begin_ns, end_ns)
+    if why_not is not None:
+        return None, why_not
+    pages = subtree.refaulted.between(begin_ns, end_ns).pages.sum(dtype=np.int64)
+    return int(pages) * page_size(subtree.whole), None
+
+
+def kernel_refaulted_bytes(subtree: Subtree, begin_ns: int, end_ns: int) -> int | None:
+    """Return the refaults of file pages that the kernel counted, in bytes (workingset_refault_file).
+
+    The kernel also counts pages that were evicted before the interval or from another cgroup
+    (workingset_refault in mm/workingset.c). The count is from the last reading before the interval, or else
+    the first in it, to the last in it. With a single reading there were none if its value held
+    (`ledger.held`), else the number is not known.
     """
     refaults = ledger.count(subtree, "workingset_refault_file")
     inside = refaults.within(begin_ns, end_ns)
-    before = inside.before
-    if before is None and len(inside.values) > 1:
-        before = int(inside.values[0])
-    if before is None or not len(inside.values):
+    values = [*([] if inside.before is None else [inside.before]), *inside.values[:1], *inside.values[-1:]]
+    is_read_twice = len(inside.values) > (inside.before is None)
+    if not is_read_twice and not ledger.held(subtree, refaults, end_ns):
         return None
-    return (int(inside.values[-1]) - before) * page_size(subtree.whole)
+    return (int(values[-1]) - int(values[0])) * page_size(subtree.whole)
 
 
 def _exhausted_at(cache: Steps, least: int, cache_end_bytes: int | None) -> pd.Timestamp | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import pandas as pd
 
@@ -11,10 +12,18 @@ from tracer.analysis.explain.measure.steal import Steal
 from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.results.conclusions import Cause
 from tracer.analysis.results.kill import LimitOwner
-from tracer.analysis.results.memory import Allocator, Composition, Cushion, FurtherAllocators
+from tracer.analysis.results.memory import (
+    Allocator,
+    Composition,
+    Cushion,
+    FurtherAllocators,
+    SharedFile,
+)
 from tracer.analysis.results.quality import KernelLog
 from tracer.analysis.results.reclaim_attempts import Reclaim
 from tracer.analysis.results.tasks import Candidate, Trigger, Victim
+
+LATELY_NS: Final = 10_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +31,14 @@ class Swap:
     """The limit owner's memory in swap at the kill, and the most that could be there.
 
     `allowed_bytes`: None if no bound is known. `refused`: in the window, the kernel counted failures to swap
-    because swap was full.
+    because swap was full. `bounded_above`: an ancestor allows less swap than the limit owner, or has less
+    room left.
     """
 
     used_bytes: int
     allowed_bytes: int | None
     refused: bool
+    bounded_above: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,65 @@ class Holder:
     cgroup: str | None
     held_bytes: int
     is_triggers: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A process and its child, which share memory since the fork.
+
+    `inherited_bytes`: anonymous memory that the child had mapped and was not charged for. `copied_bytes`:
+    what both were charged since the fork, without memory that only one of them has. `age_ns`: the time since
+    the fork.
+    """
+
+    parent_pid: int
+    parent_comm: str
+    child_pid: int
+    child_comm: str
+    inherited_bytes: int
+    copied_bytes: int
+    age_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndedWriter:
+    """A process that had ended, and shared memory that it was charged for and that was still there.
+
+    `all_shmem_bytes`: the same of all processes that had ended. `ended_ns`: the time since its end.
+    """
+
+    pid: int
+    comm: str | None
+    shmem_bytes: int
+    all_shmem_bytes: int
+    ended_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class MachineHolder:
+    """A traced cgroup at a kill of the whole machine.
+
+    `held_bytes`: its own memory, without that of cgroups below it. `charged_bytes`: the growth of that in the
+    last `LATELY_NS`; negative if it shrank.
+    """
+
+    cgroup: str
+    container: str | None
+    held_bytes: int
+    charged_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mover:
+    """A process that left the cgroups below the limit, and the memory that it had charged there.
+
+    Memory stays charged to the cgroup in which it was touched first. cgroup v2 never moves a charge with a
+    process, and v1 only if memory.move_charge_at_immigrate was set.
+    """
+
+    tgid: int
+    comm: str | None
+    held_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +129,16 @@ class Shortage:
 class Circumstances:
     """The circumstances of a kill. A field is empty, zero or None if the source does not show it.
 
-    `grown_bytes`: category of the ledger (anon, shmem, kernel, sock) -> its level at the kill above its least
-    level since `Window.begin`; empty: not known. `rise_ns`: how long the last 80 % of the growth of memory
-    other than cache took. `protected_bytes`: usage of the owner's children that memory.min protects from
-    reclaim. `dying_bytes`: held by removed cgroups. `dirty_wait_ms`: how long writers were throttled in the
-    window because too many pages were dirty. `shortage`: set if no limit was full. `full_swap_limit_bytes`:
-    v1's limit of memory and swap together, if that was hit. `kmem_bytes`: v1's count of all kernel memory.
+    `grown_bytes`: category of the ledger (anon, shmem, kernel, sock), or `locked_cache` (mlocked page cache)
+    -> its level at the kill above its least level since `Window.begin`; empty: not known. `rise_ns`: how long
+    the last 80 % of the growth of memory other than cache took. `protected_bytes`: usage of the owner's
+    children that memory.min protects from reclaim. `dying_bytes`: held by removed cgroups. `dirty_wait_ms`:
+    how long writers were throttled in the window because too many pages were dirty. `shortage`: set if no
+    limit was full. `full_swap_limit_bytes`: v1's limit of memory and swap together, if that was hit. `fork`:
+    a child among the candidates that lives from its parent's memory. `kernel_bytes`: the kernel's count of
+    all its memory. `locked_cache_bytes`: mlocked page cache. `moved`: processes that left their memory
+    behind. `ended_writer`: the process that left most shared memory behind.
+    `machine_holders`: empty if a cgroup's limit was hit.
     """
 
     grown_bytes: Mapping[str, int] = field(default_factory=dict)
@@ -76,7 +150,12 @@ class Circumstances:
     dirty_wait_ms: float = 0.0
     shortage: Shortage | None = None
     full_swap_limit_bytes: int | None = None
-    kmem_bytes: int = 0
+    fork: Fork | None = None
+    ended_writer: EndedWriter | None = None
+    machine_holders: tuple[MachineHolder, ...] = ()
+    kernel_bytes: int | None = None
+    locked_cache_bytes: int = 0
+    moved: tuple[Mover, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +189,4 @@ class Findings:
     trigger_tgid: int | None = None
     candidates: Sequence[Candidate] = ()
     further_allocators: FurtherAllocators | None = None
+    shared_files: Sequence[SharedFile] = ()

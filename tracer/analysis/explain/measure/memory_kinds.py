@@ -22,11 +22,10 @@ UNCOUNTED: Final = "uncounted"
 def kernel_bytes(findings: Findings) -> int:
     """Return the memory that the kernel holds for the limit owner, in bytes.
 
-    It includes memory without a counter of its own if all other counters are known.
+    It includes memory without a counter of its own if all other counters are known. zswap is no memory of the
+    kernel's own: it holds pages of processes.
     """
-    made_of = findings.composition
-    parts = [getattr(made_of, part) or 0 for part in _KERNEL if part != "other"]
-    return max(sum(parts) + _other_bytes(made_of), findings.circumstances.kmem_bytes)
+    return max(_counted_bytes(findings.composition) + _other_bytes(findings), _all_bytes(findings) or 0)
 
 
 def largest_kernel_part(findings: Findings) -> tuple[str, int]:
@@ -34,11 +33,9 @@ def largest_kernel_part(findings: Findings) -> tuple[str, int]:
 
     The kind is a class of `Composition`, or `UNCOUNTED`.
     """
-    made_of, kmem = findings.composition, findings.circumstances.kmem_bytes
-    sizes = {part: getattr(made_of, part) or 0 for part in _KERNEL} | {"other": _other_bytes(made_of)}
+    made_of = findings.composition
+    sizes = {part: getattr(made_of, part) or 0 for part in _KERNEL} | {"other": _other_bytes(findings)}
     part = max(sizes, key=lambda name: sizes[name])
-    if kmem > 2 * sizes[part]:
-        return UNCOUNTED, kmem
     if part == "other" and any(getattr(made_of, name) is None for name in _KERNEL):
         return UNCOUNTED, sizes[part]
     return part, sizes[part]
@@ -68,14 +65,47 @@ def may_not_enter_fs(gfp: int | None) -> bool:
     return gfp is not None and (gfp & (_GFP_IO | _GFP_FS)) != _GFP_IO | _GFP_FS
 
 
-def _other_bytes(made_of: Composition) -> int:
-    """Return the part of `other` that is kernel memory.
+def in_transit_bytes(findings: Findings) -> int:
+    """Return the memory that is charged but in no counter, in bytes; 0 if that is not known.
 
-    `other` also holds every class that is null: it is kernel memory only if each of these is known.
+    These are pages that exiting processes have unmapped but not yet freed (struct mmu_gather in
+    include/asm-generic/tlb.h), and charges that CPUs hold in stock.
     """
-    is_known = all(
-        value is not None
-        for part, value in made_of.parts()
-        if part not in (*_KERNEL, "file_dirty", "writeback")
+    made_of = findings.composition
+    if not _is_rest_known(made_of) or _all_bytes(findings) is None:
+        return 0
+    return max((made_of.other or 0) - _other_bytes(findings), 0)
+
+
+def _all_bytes(findings: Findings) -> int | None:
+    """Return the kernel's count of all its memory without zswap, in bytes; None: not known."""
+    counted = findings.circumstances.kernel_bytes
+    return None if counted is None else max(counted - (findings.composition.zswap or 0), 0)
+
+
+def _counted_bytes(made_of: Composition) -> int:
+    """Return the kernel memory that has counters of its own, in bytes."""
+    return sum(getattr(made_of, part) or 0 for part in _KERNEL if part != "other")
+
+
+def _other_bytes(findings: Findings) -> int:
+    """Return the part of `other` that is kernel memory, in bytes: what is in the count of all kernel memory
+    but in no other counter.
+
+    Without that count it is all of `other`, if each class that is not kernel memory is known: `other` also
+    holds every class that is null.
+    """
+    made_of, held = findings.composition, _all_bytes(findings)
+    other = max(made_of.other or 0, 0)
+    if held is None:
+        return other if _is_rest_known(made_of) else 0
+    sock = made_of.sock or 0  # sockets are charged apart from the other kernel memory
+    return min(max(held - (_counted_bytes(made_of) - sock), 0), other)
+
+
+def _is_rest_known(made_of: Composition) -> bool:
+    """Return whether each class that is not kernel memory is known, as far as `other` could hold it."""
+    held_elsewhere = ("file_dirty", "writeback", "zswap", "hugetlb")
+    return all(
+        value is not None for part, value in made_of.parts() if part not in (*_KERNEL, *held_elsewhere)
     )
-    return max(made_of.other or 0, 0) if is_known else 0

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
-
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import integers, is_one_of, times_ns
+from tracer.analysis.core.evicted import DAMON_COMM, Evicted
 from tracer.analysis.core.lookup.processes import Processes
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.explain.measure.cushion import evicted_pages
 from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.views.reclaim import reclaimed_anon_pages
 
@@ -46,27 +42,16 @@ def compare_with_kernel(subtree: Subtree, window: Window) -> Steal | None:
     if not len(steal.times):
         return None
     until = int(steal.times[-1])
-    evicted = subtree.evictions
-    first_row, end_row = np.searchsorted(times_ns(evicted), [since, until + 1])
-    return Steal(
-        evicted_pages(subtree, since, until)
-        - damons_pages(subtree.whole.processes, evicted.iloc[first_row:end_row]),
-        reclaimed_anon_pages(subtree, since, until),
-        int(steal.values[-1]) - first,
-    )
+    evicted = subtree.evicted.pages_between(since, until)
+    idle = damons_pages(subtree.whole.processes, subtree.evicted, since, until)
+    return Steal(evicted - idle, reclaimed_anon_pages(subtree, since, until), int(steal.values[-1]) - first)
 
 
-def damons_pages(processes: Processes, evicted: pd.DataFrame) -> int:
-    """Return the pages among these evictions that DAMON's threads reclaimed because they were idle.
+def damons_pages(processes: Processes, evicted: Evicted, begin_ns: int, end_ns: int) -> int:
+    """Return the pages that DAMON's threads reclaimed within an interval because they were idle.
 
-    The kernel does not count them as stolen (reclaim_pages in mm/vmscan.c). kdamond_fn in mm/damon/core.c
-    names the threads.
+    The kernel does not count them as stolen (reclaim_pages in mm/vmscan.c).
     """
-    behind = evicted[is_one_of(evicted["cause"], ["reclaim_kswapd"])]
-    tgids, moments = integers(behind["tgid"]), times_ns(behind)
-    damons = [
-        tgid
-        for tgid in np.unique(tgids).tolist()
-        if (processes.comm_at(tgid, int(moments[0]), int(moments[-1])) or "").startswith("kdamond")
-    ]
-    return int(integers(behind["nr_pages"])[np.isin(tgids, damons)].sum())
+    taken = evicted.damons_pages_between(begin_ns, end_ns)
+    comms = {tgid: processes.comm_at(tgid, begin_ns, end_ns) for tgid in taken}
+    return sum(pages for tgid, pages in taken.items() if (comms[tgid] or "").startswith(DAMON_COMM))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from tracer.analysis.core import hierarchy, ledger, naming
 from tracer.analysis.core.columns import Bools, Int64s, column_times_ns, integers, is_one_of, known, times_ns
-from tracer.analysis.core.index import Histories, RunningSums
+from tracer.analysis.core.index import RowsByThing, RunningSums
 from tracer.analysis.core.limits import kernel_numbers
 from tracer.analysis.core.subtree import Subtree
 
@@ -42,18 +42,18 @@ class SubtreeLevels:
     is_known: Bools
     samples: pd.DataFrame
     kept_bytes: Int64s
-    read: Histories
+    read: RowsByThing
 
     @classmethod
     def from_subtree(cls, subtree: Subtree) -> SubtreeLevels:
         """Index the rows of a subtree by cgroup."""
-        members, charge = subtree.members, subtree.charge
+        members, charges = subtree.members, subtree.charges
         ids = members.tolist()
         labels = naming.labels_of(subtree.cgroups, ids)
         numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
         owner = ids.index(subtree.cgroup_id)
         depth = len(labels[owner].rstrip("/").split("/")) + 1 if labels[owner].startswith("/") else None
-        charged, bytes_ = ledger.weighted_bytes(charge, ledger.CHARGED)
+        charged, bytes_ = charges.weighted(ledger.CHARGED)
         base, is_known = ledger.base_levels(subtree.samples, subtree.cgroups, ids, ledger.CHARGED)
         samples = subtree.samples[~is_one_of(subtree.samples["source"], ["oom"])]
         return cls(
@@ -66,8 +66,8 @@ class SubtreeLevels:
             removed_ns=_removed_ns(subtree.cgroups, members),
             counts_for=_counts_for(subtree.cgroups, ids),
             charged=RunningSums.from_rows(
-                times_ns(charge)[charged],
-                np.searchsorted(members, integers(charge["cgroup_id"])[charged]),
+                charges.time[charged],
+                np.searchsorted(members, charges.cgroup_id[charged]),
                 bytes_[charged],
                 len(ids),
             ),
@@ -77,7 +77,7 @@ class SubtreeLevels:
             kept_bytes=np.minimum(
                 *(integers(kernel_numbers(samples, name), missing=0) for name in ("min_bytes", "usage_bytes"))
             ),
-            read=Histories.from_rows(
+            read=RowsByThing.from_rows(
                 times_ns(samples), np.searchsorted(members, integers(samples["cgroup_id"])), len(ids)
             ),
         )

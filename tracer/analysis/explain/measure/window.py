@@ -2,9 +2,10 @@
 
 Three moments define the time before a kill:
 
-* `begin`: when usage was last below half of the limit; at the earliest the start of the trace, or the
-  previous kill for this limit. A previous kill is no bound if it came less than 1 s before and usage was
-  never below 90 % in between: its memory was not free yet, and both kills belong to one shortage.
+* `begin`: when usage was last below half of the limit; at the earliest the start of the trace, the moment
+  at which the cgroup was made, or the previous kill for this limit. A previous kill is no bound if it came
+  less than 1 s before and usage was never below 90 % in between: its memory was not free yet, and both kills
+  belong to one shortage.
 * `at_limit`: when usage came within 1 % of the limit (at least 64 pages) or reclaim for the limit began,
   whichever was first after usage had last been below 90 % of it. From here on each new page needed another
   page to be freed.
@@ -66,12 +67,13 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
 
 
 def start_after(subtree: Subtree, earlier: Int64s) -> int:
-    """Return the moment after the last of these kills, or the start of the trace, in ns since the epoch."""
+    """Return the moment after the last of these kills, or the start of the subtree, in ns since the epoch."""
     return int(earlier[-1]) + 1 if len(earlier) else subtree.start_ns
 
 
 def _begin_of_shortage(subtree: Subtree, usage: Steps, earlier: Int64s, lull: int, kill_ns: int) -> int:
-    """Return the earliest possible `begin`: after the last kill of an earlier shortage, or the trace's start.
+    """Return the earliest possible `begin`: after the last kill of an earlier shortage, or the start of the
+    subtree.
 
     It is found once for each kill. Two kills of one shortage have the same begin.
     """

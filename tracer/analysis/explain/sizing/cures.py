@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tracer.analysis.explain.measure import shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.sizing.kill_range import LimitAtKill
 from tracer.analysis.explain.wording import owner_name
@@ -17,7 +18,8 @@ def cures(findings: Findings, cause: Cause) -> Iterator[str]:
     if kill is None or findings.window is None:
         return
     shmem, room = findings.composition.shmem or 0, kill.limit_bytes - kill.kept_bytes
-    if cause == "shmem" and room + shmem > 0:
+    kinds = {one.kind for one in shared_memory.largest(findings)}
+    if cause == "shmem" and room + shmem > 0 and (not kinds or "tmpfs" in kinds):
         yield (
             f"Beside its other memory, {owner_name(findings.owner)} has room for {size(room + shmem)} of "
             "files in memory: set the size= of its tmpfs below that."

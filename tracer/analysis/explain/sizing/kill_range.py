@@ -15,19 +15,23 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import integers, optional, records
+from tracer.analysis.core.columns import optional, records
 from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.explain.measure import forks, memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.sizing.margins import Sized, needed_again, with_margin
+from tracer.analysis.explain.sizing.completeness import why_elastic
+from tracer.analysis.explain.sizing.margins import Sized, cache_to_spare, why_no_curve, with_margin
 from tracer.analysis.explain.wording import no_limit
 from tracer.analysis.results.conclusions import Sizing
-from tracer.analysis.results.memory import Composition
+from tracer.analysis.views import miss_curve
 from tracer.units import duration, size
 
 _FULL_PERCENT: Final = 90
 _MAPPED_LEAST_PERCENT: Final = 25
 _OTHERS_MOST_PERCENT: Final = 20
+_LEAST_COPIED_SHARE: Final = 64
 _THREAD_STACK_BYTES: Final = 8 << 20  # glibc's default, from the usual RLIMIT_STACK
+_COPY: Final = ("do_wp_page", "wp_page_copy")  # mm/memory.c
 _TOUCH: Final = "handle_mm_fault"  # mm/memory.c: every access to a page that is not there, also by mlock
 _INDEX_SHARE: Final = 448
 """An index node (struct xa_node) is for 64 pages, and seven of them are in 4 pages of slab."""
@@ -53,16 +57,17 @@ class LimitAtKill:
     @classmethod
     def from_findings(cls, findings: Findings) -> LimitAtKill | None:
         """Return None if no cgroup's limit was hit, or if the composition is not known."""
-        kept = _kept_bytes(findings.composition)
+        kept = _kept_bytes(findings)
         if findings.constraint != "memcg" or no_limit(findings.owner) or kept is None:
             return None
         limit = findings.owner.limit_bytes or 0
-        grown = findings.circumstances.grown_bytes
+        around = findings.circumstances
+        grown = around.grown_bytes
         return cls(
             limit_bytes=limit,
             low_bytes=limit + (findings.page_size << (findings.trigger.order or 0)),
             kept_bytes=kept,
-            grown_bytes=grown.get("anon", 0) + grown.get("shmem", 0) + _locked_cache_bytes(findings),
+            grown_bytes=grown.get("anon", 0) + grown.get("shmem", 0) + around.locked_cache_bytes,
             others_grown_bytes=grown.get("kernel", 0) + grown.get("sock", 0),
         )
 
@@ -80,61 +85,85 @@ def kill_range(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Size
         return Sizing(None), reason
     pace = _pace(subtree, findings)
     first = f"The limit of {size(kill.limit_bytes)} was too small."
-    mapped, why_not = _bounding_mappings(rows, findings, kill)
+    mapped, why_not = _bounding_mappings(subtree, rows, findings, kill)
     if mapped is None:
         return Sizing(None, (first,), pace), why_not
-    again = needed_again(subtree)
-    if findings.window is not None:
-        again = again.within(findings.window.begin, findings.window.end)
+    window = findings.window
+    why_not = None if window is None else why_no_curve(subtree, window.begin, window.end)
+    if why_not is not None:
+        return Sizing(None, (first,), pace), why_not
+    cache = _cache_needed(subtree, findings)
     # The page tables, and the index of shared memory.
     untouched = mapped.untouched_bytes + mapped.untouched_bytes * 2 // _INDEX_SHARE
-    high = kill.low_bytes + untouched + (again.peak() or 0)
+    copies = _copies_bytes(findings)
     basis = [
         first,
         f"The killed processes had {size(mapped.untouched_bytes)} mapped that they had not touched: if they "
         "map no more, the work fits below the upper end.",
     ]
-    unmapped = _unmapped_shmem_bytes(rows, findings)
-    if unmapped * 100 > kill.grown_bytes * _OTHERS_MOST_PERCENT:
+    if copies:
+        basis.append(f"Processes shared {size(copies)} since a fork, which is copied when it is written.")
+    unmapped = _unmapped_shmem_bytes(findings)
+    has_end = shared_memory.left_to_grow_bytes(findings) is not None
+    if unmapped * 100 > kill.grown_bytes * _OTHERS_MOST_PERCENT and not has_end:
         basis.append(f"This assumes that the {size(unmapped)} of shmem that they had not mapped do not grow.")
-    if again.peak():
-        basis.append(
-            f"The upper end has room for {size(again.peak())} of page cache that had been read again."
-        )
+    if cache:
+        basis.append(f"The upper end has room for {size(cache)} of page cache, since some was read again.")
+    high = kill.low_bytes + untouched + copies + cache
     return Sizing(with_margin(subtree.whole, kill.low_bytes, high), tuple(basis), pace), None
 
 
-def _kept_bytes(made_of: Composition) -> int | None:
+def _cache_needed(subtree: Subtree, findings: Findings) -> int:
+    """Return the most page cache that the refaults before the kill needed: what was there, and what would
+    have spared nearly all of them."""
+    window = findings.window
+    if window is None:
+        return 0
+    again = miss_curve.reuse_of(subtree).within(window.begin, window.end)
+    spared = cache_to_spare(subtree, again)
+    if not spared.extra_bytes:
+        return 0
+    there = ledger.level(subtree, ledger.CACHE)
+    most = (there and there.within(window.begin, window.end).peak()) or findings.owner.limit_bytes or 0
+    return most + spared.room_bytes()
+
+
+def _copies_bytes(findings: Findings) -> int:
+    """Return the memory that processes share since a fork, of which each write copies a page; 0 if it is less
+    than a share of the limit, or not known."""
+    shared = forks.shared_bytes(findings) or 0
+    return shared if shared * _LEAST_COPIED_SHARE > (findings.owner.limit_bytes or 0) else 0
+
+
+def _kept_bytes(findings: Findings) -> int | None:
+    made_of = findings.composition
     if made_of.total is None or made_of.file_clean is None:
         return None
-    given_back = (made_of.file_clean, made_of.file_dirty, made_of.writeback, made_of.slab_reclaimable)
-    return made_of.total - sum(part or 0 for part in given_back)
-
-
-def _locked_cache_bytes(findings: Findings) -> int:
-    """Return the page cache inside the class `unevictable`: all page cache without its other classes."""
-    made_of, cache = findings.composition, findings.cushion.cache_end_bytes
-    if not made_of.unevictable or cache is None:
-        return 0
-    parts = (made_of.file_clean, made_of.file_dirty, made_of.writeback)
-    return max(cache - sum(part or 0 for part in parts), 0)
+    cache = max(memory_kinds.cache_left_bytes(made_of) - findings.circumstances.protected_bytes, 0)
+    return made_of.total - cache - (made_of.slab_reclaimable or 0)
 
 
 def _bounding_mappings(
-    rows: pd.DataFrame, findings: Findings, kill: LimitAtKill
+    subtree: Subtree, rows: pd.DataFrame, findings: Findings, kill: LimitAtKill
 ) -> tuple[_Mapped, None] | tuple[None, str]:
     """Return what the killed processes had mapped if it bounds their demand, else the reason why not."""
-    if (why_not := _why_no_bound(rows, findings, kill)) is not None:
+    if (why_not := why_elastic(subtree) or _why_no_bound(rows, findings, kill)) is not None:
         return None, why_not
     mapped = _Mapped.from_victims(rows, findings)
     if mapped is None:
         return None, "the mappings of the killed processes were not recorded"
-    if mapped.is_step_by_step(kill.grown_bytes):
-        return (
-            None,
-            "it had mapped little more than it had touched, so its next mappings are not known",
-        )
+    if mapped.is_step_by_step(kill.grown_bytes) and not _is_copying(findings):
+        return (None, "it had mapped little more than it had touched, so its next mappings are not known")
     return mapped, None
+
+
+def _is_copying(findings: Findings) -> bool:
+    """Return whether the request that failed was for a copy of a page that processes share since a fork."""
+    return _is_in_stack(findings, *_COPY) and _copies_bytes(findings) > 0
+
+
+def _is_in_stack(findings: Findings, *functions: str) -> bool:
+    return any(frame.partition("+")[0] in functions for frame in findings.trigger.stack or ())
 
 
 def _why_no_bound(rows: pd.DataFrame, findings: Findings, kill: LimitAtKill) -> str | None:
@@ -144,22 +173,34 @@ def _why_no_bound(rows: pd.DataFrame, findings: Findings, kill: LimitAtKill) -> 
     if kill.others_grown_bytes * 100 > kill.grown_bytes * _OTHERS_MOST_PERCENT:
         return "kernel memory or sockets grew, which no process's address space bounds"
     stack = findings.trigger.stack
-    if stack is not None and not any(frame.partition("+")[0] == _TOUCH for frame in stack):
+    if stack is not None and not _is_in_stack(findings, _TOUCH):
         return "the request that failed was the kernel's own or a write, not an access to mapped memory"
-    unmapped = _unmapped_shmem_bytes(rows, findings)
+    unmapped = _unmapped_shmem_bytes(findings)
     if stack is None and unmapped * 100 > kill.grown_bytes * _OTHERS_MOST_PERCENT:
         return f"{size(unmapped)} of shmem are in files that the killed processes had not mapped"
-    charged = {one.tgid: one.charged_bytes for one in findings.allocators}
-    others = sum(bytes_ for tgid, bytes_ in charged.items() if tgid not in findings.victim_tgids)
-    further = findings.further_allocators.charged_bytes if findings.further_allocators is not None else 0
-    if (others + further) * 100 > (sum(charged.values()) + further) * _OTHERS_MOST_PERCENT:
-        return "other processes grew as well, and lived: their mappings were not recorded"
+    if _others_grew(findings) and not _is_in_stack(findings, *_COPY):  # copies need no mapping
+        return "other processes grew as well, and lived"
     return None
 
 
-def _unmapped_shmem_bytes(rows: pd.DataFrame, findings: Findings) -> int:
-    mapped = int(integers(rows["shmem_rss_bytes"], missing=0).sum())
-    return max((findings.composition.shmem or 0) - mapped, 0)
+def _others_grew(findings: Findings) -> bool:
+    """Return whether other processes that are still there were charged much, apart from shared memory whose
+    end is known."""
+    has_end = shared_memory.left_to_grow_bytes(findings) is not None
+    further = findings.further_allocators.charged_bytes if findings.further_allocators is not None else 0
+    there = [one for one in findings.allocators if one.exited is None or one.tgid in findings.victim_tgids]
+    others = further + sum(
+        one.charged_bytes - (one.shmem_bytes if has_end else 0)
+        for one in there
+        if one.tgid not in findings.victim_tgids
+    )
+    everyones = further + sum(one.charged_bytes for one in there)
+    return others * 100 > everyones * _OTHERS_MOST_PERCENT
+
+
+def _unmapped_shmem_bytes(findings: Findings) -> int:
+    unmapped = shared_memory.unmapped_bytes(findings)
+    return (findings.composition.shmem or 0) if unmapped is None else unmapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +214,17 @@ class _Mapped:
     def from_victims(cls, rows: pd.DataFrame, findings: Findings) -> _Mapped | None:
         """Return None if a size is not known.
 
-        Shared mappings count if shared memory grew or page cache is locked: all that is neither private nor
-        code. Some of them can only be read.
+        If shared memory grew, the rest of its files counts, where their sizes are known. If not, or if page
+        cache is locked, all shared mappings count: all that is neither private nor code. Some of them can
+        only be read.
         """
-        locked = _locked_cache_bytes(findings)
-        shared = bool(locked or findings.circumstances.grown_bytes.get("shmem"))
-        untouched = threads = 0
+        locked = findings.circumstances.locked_cache_bytes
+        left = shared_memory.left_to_grow_bytes(findings)
+        grown = findings.circumstances.grown_bytes.get("shmem")
+        shared = bool(locked or (grown and left is None))
+        # Each process has page tables of its own, of 8 bytes for a page.
+        tables = (left or 0) * 8 // findings.page_size * max(len(findings.candidates) - 1, 0)
+        untouched, threads = (left or 0) + tables if grown else 0, 0
         for row in records(rows[list(_MAPPED_COLUMNS)]):
             sizes = {name: optional(row[name]) for name in _MAPPED_COLUMNS}
             if None in sizes.values():
@@ -218,8 +264,15 @@ def _pace(subtree: Subtree, findings: Findings) -> str:
     seconds = (findings.window.end - int(grown.times[rises])) / 1e9
     if seconds <= 0:
         return ""
+    if 2 * findings.circumstances.grown_bytes.get("shmem", 0) > last - least:
+        rest = shared_memory.left_to_grow_bytes(findings)
+        if rest is not None:
+            return (
+                f"Memory grew by {size(last - least)} in {duration(seconds)}, most of it in shared memory "
+                f"whose files have a size: {size(rest)} of them was not touched."
+            )
     buys = duration(_STEP_BYTES / (last - least) * seconds)
     return (
-        f"Memory that cannot be reclaimed grew by {size(last - least)} in {duration(seconds)}: at this rate, "
-        f"each extra {size(_STEP_BYTES)} of limit buys {buys}."
+        f"At this growth ({size(last - least)} in {duration(seconds)}), each extra {size(_STEP_BYTES)} "
+        f"of limit buys {buys}."
     )

@@ -7,21 +7,44 @@ it holds them even at a kill (mm/memcontrol.c, MEMCG_CHARGE_BATCH, drain_all_sto
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
-from tracer.analysis.core.columns import integers
-from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, page_size
+from tracer.analysis.explain.measure.cushion import why_not_followed
 from tracer.analysis.results.conclusions import Sizing
+from tracer.analysis.views.miss_curve import Reuse
 
 _BATCH_PAGES: Final = 64
 _HELD_BACK_BYTES: Final = 256 << 10
 
+_FEW_SHARE: Final = 64
+_FEW_BYTES: Final = 256 << 10
+"""What may be read again at the upper end: a share of what was read again, and not less than these bytes."""
+
+_LISTS_SHARE: Final = 8
+"""The kernel keeps two lists of files, and evicts from the inactive one. It needs up to this share more extra
+memory than an LRU list (measured: docs/sizing.md)."""
+
 Sized = tuple[Sizing, str | None]
 """A range, and the reason if it is null."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spared:
+    """Page cache that was read again (`again_bytes`), and the extra memory that would have kept nearly all.
+
+    `extra_bytes` by the miss curve, and `lists_bytes` because the kernel's lists differ from it.
+    """
+
+    again_bytes: int
+    extra_bytes: int
+    lists_bytes: int
+
+    def room_bytes(self) -> int:
+        """Return the extra memory with the room for the kernel's lists."""
+        return self.extra_bytes + self.lists_bytes
 
 
 def with_margin(trace: TraceTables, low: int, high: int) -> tuple[int, int]:
@@ -31,15 +54,19 @@ def with_margin(trace: TraceTables, low: int, high: int) -> tuple[int, int]:
     return low // page * page, -(-high // page) * page
 
 
-def needed_again(subtree: Subtree) -> Steps:
-    """Return the page cache that was evicted and came back, in bytes, from its first eviction to its last
-    return."""
+def why_no_curve(subtree: Subtree, begin_ns: int, end_ns: int) -> str | None:
+    """Return the reason why refaults may be missing in an interval, or evictions between them."""
+    if subtree.whole.losses.near("pagecache", begin_ns, end_ns) and subtree.evicted.pages_between(
+        begin_ns, end_ns
+    ):
+        return "events of the page cache were lost: which of it was read again is not known"
+    return why_not_followed(subtree, begin_ns, end_ns)
 
-    def find() -> Steps:
-        needed = subtree.needed_again
-        bytes_ = integers(needed["bytes"])
-        times = np.concatenate([integers(needed["begin_ns"]), integers(needed["end_ns"])])
-        order = np.argsort(times, kind="stable")
-        return Steps(times[order], np.cumsum(np.concatenate([bytes_, -bytes_])[order]), 0)
 
-    return subtree.once("sizing.needed", find)
+def cache_to_spare(subtree: Subtree, reuse: Reuse) -> Spared:
+    """Return the extra memory with which nearly all of these refaults would not have happened."""
+    page = page_size(subtree.whole)
+    again = reuse.total_pages()
+    few = max(again // _FEW_SHARE, _FEW_BYTES // page)
+    extra = reuse.extra_to_spare(few)
+    return Spared(again * page, extra * page, extra * page // _LISTS_SHARE)

@@ -1,15 +1,15 @@
 """The range of limits for a cgroup that lived.
 
 A limit holds as long as the memory that reclaim cannot free fits: anonymous memory and shmem (except for what
-swap takes), locked page cache, kernel memory without reclaimable slab, and sockets. Other memory, mostly page
-cache, only has to be read again.
+swap takes), locked page cache, kernel memory without reclaimable slab, and sockets. `low` is the peak of that
+memory, by the charge ledger.
 
-`low` is the peak of the memory that reclaim cannot free, by the charge ledger. `high` adds the page cache
-that the work needed: the cache that reclaim had taken and that was read again (`refaults.needed_again`), or
-the cache on the active list, whichever is more, and the cache that had still to be written. It also adds
-reclaimable slab, since no counter shows which part is in use (inodes and names of open files are counted
-there). `high` is at most the peak of usage plus the cache that was read again. At `high` the work lives and
-reads nothing again.
+`high` is a limit at which the same work reads (nearly) nothing again: the peak of usage, the extra memory
+that would have spared the refaults (`views.miss_curve`), and the memory that was in swap. Which part of the
+page cache a smaller limit could do without is not known, since hits are not traced: there is no way to
+replace pages that uses the least memory. So `high` is no smaller than usage was.
+
+The range is null if the same work could need more another time (`sizing.completeness`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from tracer.analysis.core.columns import Bools, integers, known, times_ns
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.limits import swap_room_of
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.explain.sizing.margins import Sized, needed_again, with_margin
+from tracer.analysis.core.tables import end_ns
+from tracer.analysis.explain.sizing import completeness
+from tracer.analysis.explain.sizing.margins import Sized, Spared, cache_to_spare, why_no_curve, with_margin
 from tracer.analysis.results.conclusions import Sizing
+from tracer.analysis.views import miss_curve
 from tracer.units import size
 
 _UNRECLAIMABLE: Final[ledger.Weights] = {
@@ -40,13 +43,14 @@ _UNRECLAIMABLE: Final[ledger.Weights] = {
 _NEVER_SWAPPED: Final[ledger.Weights] = {"kernel": 1, "slab_reclaimable": -1, "sock": 1}
 _LISTS: Final = ("anon_bytes", "shmem_bytes", "inactive_anon_bytes", "active_anon_bytes")
 _READ: Final = (
-    *("unevictable_bytes", *_LISTS, "active_file_bytes", "file_dirty_bytes", "file_writeback_bytes"),
-    *("file_bytes", "swap_limit_bytes", "limit_bytes", "is_swap_limited", "is_limited"),
+    *("unevictable_bytes", *_LISTS),
+    *("swap_limit_bytes", "limit_bytes", "is_swap_limited", "is_limited"),
+    *("effective_swap_limit_bytes", "is_effective_swap_limited"),
 )
 
 
-def survivor_range(subtree: Subtree, peak_usage_bytes: int | None) -> Sized:
-    """Return the range for a cgroup in which nothing was killed."""
+def survivor_range(subtree: Subtree, peak_usage_bytes: int | None, state: str | None) -> Sized:
+    """Return the range for a cgroup in which nothing was killed; `state` is whether its work went on."""
     kept = _unreclaimable(subtree)
     if kept is None or peak_usage_bytes is None:
         return Sizing(
@@ -57,39 +61,44 @@ def survivor_range(subtree: Subtree, peak_usage_bytes: int | None) -> Sized:
         return Sizing(None), "how much swap the cgroup could use is not known"
     swapped = ledger.level(subtree, {"swap": 1})
     held = kept if swapped is None else ledger.total([kept, swapped])
+    if not (held.peak() or peak_usage_bytes):
+        return Sizing(None), "it held nothing"
+    why_not = completeness.why_incomplete(subtree, held, state) or why_no_curve(
+        subtree, subtree.start_ns, end_ns(subtree.whole)
+    )
+    if why_not is not None:
+        return Sizing(None), why_not
     low = kept.peak() or 0
     if swap_bytes:
         fixed = ledger.level(subtree, _NEVER_SWAPPED)
         low = max((held.peak() or 0) - swap_bytes, (fixed and ledger.total([fixed]).peak()) or 0)
-    again = needed_again(subtree)
-    cache = ledger.largest([again, _active_file(subtree)])
-    unwritten = _unwritten(subtree)
-    slab = ledger.level(subtree, {"slab_reclaimable": 1}) or ledger.NOTHING
-    wanted = ledger.total([held, cache, unwritten, slab]).peak() or 0
-    if not wanted:
-        return Sizing(None), "it held nothing"
-    bound = max(peak_usage_bytes + (again.peak() or 0), held.peak() or 0)
-    limits = with_margin(subtree.whole, low, min(wanted, bound))
-    return Sizing(limits, tuple(_basis(limits, cache, unwritten, slab, swap_bytes))), None
+    spared = cache_to_spare(subtree, miss_curve.reuse_of(subtree))
+    out = (swapped and swapped.peak()) or 0
+    high = max(peak_usage_bytes + spared.room_bytes() + out, held.peak() or 0)
+    limits = with_margin(subtree.whole, low, high)
+    return Sizing(limits, tuple(_basis(subtree, limits, peak_usage_bytes, spared, swap_bytes))), None
 
 
 def _basis(
-    limits: tuple[int, int], cache: Steps, unwritten: Steps, slab: Steps, swap_bytes: int
+    subtree: Subtree, limits: tuple[int, int], peak_usage_bytes: int, spared: Spared, swap_bytes: int
 ) -> Iterator[str]:
-    low, high = map(size, limits)
     swap = f" beside {size(swap_bytes)} of swap" if swap_bytes else ""
-    yield f"Below {low}, memory that cannot be reclaimed does not fit{swap}."
-    needed = [
-        f"{size(part.peak())} of {what}"
-        for part, what in (
-            (cache, "page cache in active use or read again"),
-            (unwritten, "page cache still to be written"),
-            (slab, "reclaimable slab (some may be in use)"),
+    yield f"Below {size(limits[0])}, memory that cannot be reclaimed does not fit{swap}."
+    usage = f"Usage was at most {size(peak_usage_bytes)}"
+    if not subtree.evicted.pages_between(subtree.start_ns, end_ns(subtree.whole)):
+        yield f"{usage}, and no page cache had to be evicted."
+    elif not spared.extra_bytes:
+        yield f"{usage}, and (nearly) no page cache that was evicted had to be read again."
+    else:
+        yield (
+            f"{usage}. Of the {size(spared.again_bytes)} of page cache that was read again, "
+            f"{size(spared.extra_bytes)} more memory would have kept nearly all, and "
+            f"{size(spared.lists_bytes)} is room for the kernel's choice of pages."
         )
-        if (part.peak() or 0) * 100 > limits[1]
-    ]
-    room = " and ".join(needed) or "all other memory that was needed"
-    yield f"At {high}, {room} fit as well, so nothing is read again."
+    slowed = ledger.count(subtree, "high_events").at(end_ns(subtree.whole))
+    if slowed:
+        yield "memory.high slowed it down: set that no lower than the upper end either."
+    yield "Whether less than this upper end would do is not known: only evictions are traced, not hits."
 
 
 def _unreclaimable(subtree: Subtree) -> Steps | None:
@@ -105,23 +114,6 @@ def _locked_files(subtree: Subtree) -> Steps:
     anon, shmem, inactive, active = (integers(rows[name]) for name in _LISTS)
     of_processes = np.clip(anon + shmem - inactive - active, 0, unevictable)
     return Steps(times_ns(rows), unevictable - of_processes, 0)
-
-
-def _active_file(subtree: Subtree) -> Steps:
-    rows = _samples(subtree, ("active_file_bytes",))
-    return Steps(times_ns(rows), integers(rows["active_file_bytes"]), 0)
-
-
-def _unwritten(subtree: Subtree) -> Steps:
-    """Return the page cache that is dirty or under writeback, as sampled.
-
-    The kernel counts memory that is being swapped out as under writeback; page cache is an upper bound.
-    """
-    rows = _samples(subtree, ("file_dirty_bytes", "file_writeback_bytes"))
-    unwritten = integers(rows["file_dirty_bytes"]) + integers(rows["file_writeback_bytes"])
-    cache = integers(rows["file_bytes"]) - integers(rows["shmem_bytes"], missing=0)
-    is_known = known(rows["file_bytes"])
-    return Steps(times_ns(rows), np.where(is_known, np.minimum(unwritten, cache), unwritten), 0)
 
 
 def _samples(subtree: Subtree, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -52,9 +52,7 @@ def rules_of(kernel_release: str | None) -> Rules:
         return TODAY
     release = (int(found[1]), int(found[2]))
     return Rules(
-        root_bonus=release < (4, 17),
-        least=1 if release < (5, 4) else None,
-        first_of_equals=release < (5, 3),
+        root_bonus=release < (4, 17), least=1 if release < (5, 4) else None, first_of_equals=release < (5, 3)
     )
 
 

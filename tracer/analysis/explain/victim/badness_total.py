@@ -65,10 +65,7 @@ def logged_total_pages(log: LogReport, page_size_bytes: int) -> int | None:
 
 
 def memcg_total_pages(
-    limit_pages: int,
-    swap_room_pages: int | None,
-    swap_total_pages: int | None,
-    swappiness: int | None,
+    limit_pages: int, swap_room_pages: int | None, swap_total_pages: int | None, swappiness: int | None
 ) -> int | None:
     """Return the total of a cgroup: its limit, and the part of the machine's swap that it may use.
 

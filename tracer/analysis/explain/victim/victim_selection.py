@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from tracer.analysis.core.columns import optional, records, times_ns
+from tracer.analysis.core.columns import integers, optional, records, times_ns
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain.victim import badness, badness_total, candidate_ranking
@@ -26,6 +26,8 @@ _NOT_SEEN: Final = (
     "which tasks the kernel weighed is known only if its functions can be hooked, or from its log"
 )
 _NOBODY: Final = "the kernel weighed no task: it let an exiting task go first, or killed the task that asked"
+_ONE_RSS: Final = "the table of a kernel before 6.8 does not distinguish kinds of RSS"
+_LOST: Final = "records of weighed tasks were lost"
 _NO_TOTAL: Final = "it is not known how much memory was short, or how much swap counts with it"
 _TOGETHER: Final = "memory.oom.group is set: the whole group is killed, regardless of the chosen task"
 _ALLOCATING: Final = (
@@ -39,7 +41,8 @@ class Selection:
     """The candidates of a kill in the order in which the kernel would kill them, the first choice first.
 
     `total_pages`: the total that badness is measured against. `disagreement`: a sentence, if the kernel
-    killed another task than the first one. `is_logged`: the candidates are from the kernel log.
+    killed another task than the first one. `is_logged`: the candidates are from the kernel log. `tgids`:
+    their processes; None if some may be missing.
     """
 
     candidates: tuple[Candidate, ...]
@@ -47,6 +50,7 @@ class Selection:
     what_if: tuple[WhatIf, ...] = ()
     disagreement: str | None = None
     is_logged: bool = False
+    tgids: frozenset[int] | None = None
 
 
 def from_trace(
@@ -66,7 +70,9 @@ def from_trace(
         total = badness_total.logged_total_pages(log, size) if total is None else total
         logged = from_log(log, total, size, unknown)
         titled = tuple(_titled(trace, one, one.pid, int(times_ns(rows)[0])) for one in logged.candidates)
-        return replace(logged, candidates=titled, is_logged=True)
+        return replace(
+            logged, candidates=titled, is_logged=True, tgids=frozenset(row.tgid for row in log.tasks)
+        )
     if total is None:
         unknown["badness_total_pages"] = _NO_TOTAL
     recorded = [
@@ -74,12 +80,27 @@ def from_trace(
         for row in records(weighed)
     ]
     if is_whole:
-        return _judged(recorded, total, TODAY, is_group=len(rows) > 1, unknown=unknown)
+        judged = _judged(recorded, total, TODAY, is_group=len(rows) > 1, unknown=unknown)
+        return replace(judged, tgids=frozenset(integers(weighed["tgid"]).tolist()))
     if recorded:
-        unknown["what_if"] = "records of weighed tasks were lost"
+        unknown["what_if"] = _LOST
     else:
-        unknown["candidates"] = _NOBODY if _is_hooked(trace) else _NOT_SEEN
+        unknown["candidates"] = _why_none(trace, rows)
     return Selection(candidate_ranking.ranked(recorded, TODAY), total)
+
+
+def _why_none(trace: TraceTables, rows: pd.DataFrame) -> str:
+    """Return why a kill has no candidates.
+
+    If the kernel kills another task than the one that asks, it has weighed tasks (out_of_memory in
+    mm/oom_kill.c).
+    """
+    if not _is_hooked(trace):
+        return _NOT_SEEN
+    first = rows.iloc[0]
+    asked = int(first["tgid"]) == int(first["trigger_tgid"])
+    at_ns = int(times_ns(rows)[0])
+    return _NOBODY if asked and not trace.losses.near("candidate", at_ns, at_ns) else _LOST
 
 
 def _is_hooked(trace: TraceTables) -> bool:
@@ -102,6 +123,8 @@ def from_log(log: LogReport, total: int | None, size: int, unknown: Unknown) -> 
     rules = badness.rules_of(log.invoker.kernel_release)
     chosen = _chosen_pid(log)
     listed = [_listed(row, total, rules, size, is_chosen=chosen in (row.pid, row.tgid)) for row in log.tasks]
+    if any(row.rss_anon_pages is None for row in log.tasks):
+        unknown |= dict.fromkeys(("candidates.anon_rss_bytes", "candidates.shmem_rss_bytes"), _ONE_RSS)
     if any(one.held_pages is None for one in listed):
         unknown["candidates.badness"] = "the table of a kernel before 4.15 is read without page tables"
     elif any(one.adj_pages is None for one in listed):
@@ -143,6 +166,8 @@ def _recorded(row: dict[Any, Any], total: int | None) -> Candidate:
         chosen=bool(row["chosen"]),
         held_pages=None if bad is None or added is None else bad - added,
         adj_pages=added,
+        anon_rss_bytes=optional(row["anon_rss_bytes"]),
+        shmem_rss_bytes=optional(row["shmem_rss_bytes"]),
     )
 
 
@@ -166,6 +191,8 @@ def _listed(row: TaskRow, total: int | None, rules: Rules, size: int, *, is_chos
         chosen=is_chosen,
         held_pages=held,
         adj_pages=badness.adj_pages(row.oom_score_adj, total),
+        anon_rss_bytes=None if row.rss_anon_pages is None else row.rss_anon_pages * size,
+        shmem_rss_bytes=None if row.rss_shmem_pages is None else row.rss_shmem_pages * size,
     )
 
 

@@ -49,7 +49,7 @@ def _grown(findings: Findings) -> Mapping[Filler, int]:
     """Return the growth of each kind; empty where it is not known.
 
     The ledger does not distinguish locked memory. Locked anonymous memory is assumed to have grown with
-    anonymous memory, and all locked memory to have grown in this time.
+    anonymous memory, and all locked memory and huge pages to have grown in this time.
     """
     grown = findings.circumstances.grown_bytes
     if not grown:
@@ -59,6 +59,6 @@ def _grown(findings: Findings) -> Mapping[Filler, int]:
     return {
         "anon_growth": grown["anon"] - locked_anon,
         "shmem": grown["shmem"],
-        "unevictable": locked,
+        "unevictable": locked + (findings.composition.hugetlb or 0),
         "kernel_memory": grown["kernel"] + grown["sock"],
     }

@@ -1,0 +1,95 @@
+"""Processes that share memory since a fork."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from support.evidence import numbers_of
+from synthetic.findings import MIB, findings, grew, made_of
+from synthetic.memcg_kill import LIMIT, only_report, record_kill
+
+from tracer.analysis.explain.advice import advise
+from tracer.analysis.explain.evidence.contributing import contributing
+from tracer.analysis.explain.measure.findings import Findings, Fork
+from tracer.analysis.results.tasks import Candidate
+
+FORK = Fork(7, "redis", 8, "rdb", 50 * MIB, 25 * MIB, 3_000_000_000)
+COPY = ("try_charge_memcg+0x1", "do_wp_page+0x2", "handle_mm_fault+0x3")
+
+
+def weighed(pid: int, comm: str, anon_mib: int) -> Candidate:
+    return Candidate(pid, comm, 9, 0, (anon_mib + 4) * MIB, False, anon_rss_bytes=anon_mib * MIB)
+
+
+def forked(fork: Fork | None, stack: tuple[str, ...] | None = None) -> Findings:
+    found = findings(made_of(anon=90), replace(grew(anon=40), fork=fork))
+    return replace(
+        found,
+        candidates=(weighed(7, "redis", 70), weighed(8, "rdb", 60)),
+        trigger=replace(found.trigger, stack=stack),
+    )
+
+
+def test_fork_whose_memory_is_mapped_twice_is_a_factor() -> None:
+    pair = {"parent_comm": "redis", "parent_pid": 7, "child_comm": "rdb", "child_pid": 8}
+    assert numbers_of(contributing(forked(FORK, COPY), "anon_growth"), "cow") == [
+        pair | {"shared_bytes": 40 * MIB, "copied_bytes": 25 * MIB, "is_copying": True}
+    ]
+    assert numbers_of(contributing(forked(None, COPY), "anon_growth"), "cow") == [
+        {"shared_bytes": 40 * MIB, "is_copying": True}
+    ]
+
+
+@pytest.mark.parametrize("anon_mib", [None, 26])
+def test_memory_that_is_not_mapped_twice_is_no_factor(anon_mib: int | None) -> None:
+    found = forked(FORK, COPY)
+    second = replace(weighed(8, "rdb", 24), anon_rss_bytes=None if anon_mib is None else 24 * MIB)
+    found = replace(found, candidates=(weighed(7, "redis", 70), second))
+    assert numbers_of(contributing(found, "anon_growth"), "cow") == []
+
+
+def test_shared_memory_that_is_not_copied_is_no_factor() -> None:
+    idle = replace(FORK, copied_bytes=4 * MIB)
+    for found in (forked(None, ("do_anonymous_page+0x1",)), forked(idle), forked(None)):
+        assert numbers_of(contributing(found, "anon_growth"), "cow") == []
+
+
+def test_advice_on_copies_replaces_that_on_growth() -> None:
+    lines = advise(forked(FORK), "anon_growth")
+    (line,) = [line for line in lines if "copied" in line]
+    assert "redis (pid 7) and its child rdb (pid 8) share memory since a fork 3 s before" in line
+    assert "Leave room for the 40 MiB" in line
+    assert not any("Look for growth" in line for line in lines)
+    little = forked(replace(FORK, copied_bytes=5 * MIB))
+    assert not any("was copied" in line for line in advise(little, "anon_growth"))
+
+
+@pytest.mark.parametrize(
+    ("allocated_mib", "copied_mib", "expected_copied_mib"), [(0, 20, 20), (14, 6, 6), (20, 0, 0)]
+)
+def test_copies_since_the_fork_are_told_from_new_memory(
+    trace: Any, allocated_mib: int, copied_mib: int, expected_copied_mib: int
+) -> None:
+    """The parent holds 60 MiB when it forks; later, it writes to some of that, and allocates more."""
+    trace.add("cgroups", cgroup_id=1, path="/redis", created=trace.ns(0))
+    trace.add("tasks", tgid=7, comm="redis", first_seen=trace.ns(0))
+    trace.add("tasks", tgid=8, comm="rdb", ppid=7, first_seen=trace.ns(5))
+    trace.charged(1, 1, "anon", 60 * MIB, tgid=7, usage_bytes=60 * MIB)
+    trace.charged(6, 1, "anon", (allocated_mib + copied_mib) * MIB, tgid=7, usage_bytes=LIMIT)
+    row = {"kill_id": 1, "cgroup_id": 1}
+    for pid, comm, held in ((7, "redis", 60 + allocated_mib), (8, "rdb", 60)):
+        rss = {"anon_rss_bytes": held * MIB, "rss_bytes": held * MIB + pid}
+        trace.add(
+            "oom_candidates", 9, pid=pid, tgid=pid, comm=comm, chosen=pid == 7, badness=held, **rss, **row
+        )
+    record_kill(trace, 9, pid=7, tgid=7, comm="redis")
+    found = numbers_of(only_report(trace).verdict.contributing, "cow")
+    if not expected_copied_mib:
+        assert found == []
+        return
+    (numbers,) = found
+    assert (numbers["parent_pid"], numbers["child_pid"]) == (7, 8)
+    assert numbers["copied_bytes"] == expected_copied_mib * MIB
+    assert numbers["shared_bytes"] == (60 - copied_mib) * MIB

@@ -1,0 +1,92 @@
+"""Circumstances of synthetic kills: swap, protection, and processes that moved away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from synthetic.memcg_kill import LIMIT, only_report, record_kill
+
+from tracer.schema import UNLIMITED_BYTES
+
+MIB = 1 << 20
+WEIGHED = {"OOM candidates": {"hook": "fentry oom_badness"}}
+
+
+def limited(trace: Any, swap_limit: int = UNLIMITED_BYTES, **at_kill: Any) -> None:
+    """Record a kill at 4 s of a cgroup that holds 90 MiB of anonymous memory, charged by pid 50."""
+    trace.meta |= {"cgroup_version": 2, "memory": {"total_bytes": 8 << 30, "swap_total_bytes": 1 << 30}}
+    trace.add("cgroups", cgroup_id=1, path="/pod", created=trace.ns(0))
+    trace.add("cgroups", cgroup_id=2, path="/pod/child", created=trace.ns(0))
+    trace.add("tasks", tgid=50, start_ns=5, comm="sh", cgroup_id=1, first_seen=trace.ns(1))
+    trace.add("charge", 2, cgroup_id=1, tgid=50, category="anon", pages=1, bytes=90 * MIB, updates=1)
+    limits = {"limit_bytes": LIMIT, "swap_limit_bytes": swap_limit}
+    trace.add("samples", 1, cgroup_id=1, source="periodic", usage_bytes=MIB, **limits)
+    trace.add(
+        "samples", 4, cgroup_id=1, source="oom", kill_id=1, usage_bytes=LIMIT, anon_bytes=90 * MIB, **at_kill
+    )
+    record_kill(trace, 4)
+
+
+def contributing(trace: Any) -> dict[str, dict[str, Any]]:
+    return {one.kind: dict(one.numbers) for one in only_report(trace).verdict.contributing}
+
+
+@pytest.mark.parametrize(
+    ("own", "at_kill", "numbers"),
+    [
+        (0, {}, {}),
+        (0, {"effective_swap_limit_bytes": 0, "swap_room_bytes": 0}, {}),
+        (
+            UNLIMITED_BYTES,
+            {"effective_swap_limit_bytes": 0, "swap_room_bytes": 0},
+            {"bounded_above": True},
+        ),
+        (
+            UNLIMITED_BYTES,
+            {"effective_swap_limit_bytes": 9 * MIB, "swap_room_bytes": 0},
+            {"bounded_above": True},
+        ),
+        (UNLIMITED_BYTES, {"effective_swap_limit_bytes": 9 * MIB, "swap_room_bytes": MIB}, None),
+        (UNLIMITED_BYTES, {}, None),
+    ],
+)
+def test_swap_that_a_cgroup_above_does_not_allow_is_off(
+    trace: Any, own: int, at_kill: dict[str, int], numbers: dict[str, Any] | None
+) -> None:
+    limited(trace, own, **at_kill)
+    assert contributing(trace).get("no_swap") == numbers
+
+
+def test_protection_at_the_kill_is_the_kernels_sum_and_not_a_late_sample(trace: Any) -> None:
+    late = {"cgroup_id": 2, "source": "periodic", "usage_bytes": 60 * MIB, "min_bytes": 50 * MIB}
+    limited(trace, protected_bytes=41 * MIB, file_bytes=8 * MIB, shmem_bytes=0)
+    trace.add("samples", 11.6, **late)
+    assert contributing(trace)["protected_memory"] == {"protected_bytes": 41 * MIB}
+
+
+def test_protection_of_an_older_trace_is_by_the_last_samples(trace: Any) -> None:
+    limited(trace)
+    trace.add("samples", 3, cgroup_id=2, source="periodic", usage_bytes=60 * MIB, min_bytes=50 * MIB)
+    assert contributing(trace)["protected_memory"] == {"protected_bytes": 50 * MIB}
+
+
+@pytest.mark.parametrize("exited", [None, 4.5])
+def test_process_that_moved_away_left_its_memory(trace: Any, exited: float | None) -> None:
+    limited(trace)
+    trace.meta["probes"] = WEIGHED
+    trace.add(
+        "tasks",
+        tgid=60,
+        start_ns=6,
+        comm="mover",
+        cgroup_id=1,
+        first_seen=trace.ns(1),
+        exited=None if exited is None else trace.ns(exited),
+    )
+    trace.add("charge", 3, cgroup_id=1, tgid=60, category="anon", pages=1, bytes=30 * MIB, updates=1)
+    trace.add("charge", 3.5, cgroup_id=1, tgid=60, category="anon", pages=1, bytes=-9 * MIB, updates=1)
+    assert "left_by_moved" not in contributing(trace), "it is not known which processes were weighed"
+    trace.add("oom_candidates", 3.9, kill_id=1, pid=50, tgid=50, comm="sh", badness=1, chosen=True)
+    left = {"processes": 1, "comm": "mover", "pid": 60, "held_bytes": 21 * MIB}
+    assert contributing(trace).get("left_by_moved") == (left if exited is None else None)

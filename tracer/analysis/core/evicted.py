@@ -1,0 +1,120 @@
+"""The pages that reclaim took from the page cache, and those that came back, by cgroup and time.
+
+All pages of a run count at the time of its first folio. The run is at most 10 ms long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+import pandas as pd
+
+from tracer.analysis.core.columns import NO_ID, Bools, Int64s, Integers, integers, is_one_of, narrow
+from tracer.analysis.core.page_cache import CacheEvents, Links
+from tracer.analysis.core.rows import OwnedRows
+
+RECLAIM_CAUSES: Final = ("reclaim_memcg", "reclaim_direct", "reclaim_kswapd")
+
+DAMON_COMM: Final = "kdamond"
+"""The beginning of the names of DAMON's threads (damon_start in mm/damon/core.c)."""
+
+
+@dataclass(frozen=True)
+class Evicted(OwnedRows):
+    """Evictions from the cache of cgroups.
+
+    `duration_ns` is the time from the first folio of a run to the last. `damon_tgid` is the process, if it
+    may be a thread of DAMON, else 0. The integers are as small as their values permit.
+    """
+
+    duration_ns: Integers
+    pages: Integers
+    damon_tgid: Integers
+
+    @classmethod
+    def from_events(cls, events: CacheEvents, tasks: pd.DataFrame) -> Evicted:
+        """Pick the evictions from the events of a trace with these `tasks`, without those of cache that
+        nobody owns."""
+        kinds = events.kinds
+        owner, tgid = integers(kinds["cgroup_id"]), integers(kinds["tgid"])
+        damons = integers(tasks["tgid"])[tasks["comm"].astype(str).str.startswith(DAMON_COMM)]
+        by_damon = is_one_of(kinds["cause"], ["reclaim_kswapd"]) & np.isin(tgid, damons)
+        is_picked = is_evicted(kinds) & (owner != NO_ID)
+        cgroup_id, damon_tgid = narrow(np.where(is_picked, owner, 0)), narrow(np.where(by_damon, tgid, 0))
+        batches = []
+        for time, took, kind, pages in events.in_recorded_order("time", "duration", "kind", "pages"):
+            picked = np.flatnonzero(is_picked[kind])
+            of_kind = {"cgroup_id": cgroup_id[kind[picked]], "damon_tgid": damon_tgid[kind[picked]]}
+            sizes = {"duration_ns": took[picked], "pages": pages[picked]}
+            batches.append({"time": time[picked], **sizes, **of_kind})
+        return cls.from_batches(batches)
+
+    def pages_between(self, begin_ns: int, end_ns: int) -> int:
+        """Return the pages that were taken within an interval, both ends included."""
+        first, end = np.searchsorted(self.time, [begin_ns, end_ns + 1])
+        return int(self.pages[first:end].sum(dtype=np.int64))
+
+    def damons_pages_between(self, begin_ns: int, end_ns: int) -> dict[int, int]:
+        """Return tgid -> pages within an interval, for processes that may be threads of DAMON."""
+        first, end = np.searchsorted(self.time, [begin_ns, end_ns + 1])
+        tgids, pages = self.damon_tgid[first:end], self.pages[first:end]
+        return {tgid: int(pages[tgids == tgid].sum()) for tgid in np.unique(tgids[tgids > 0]).tolist()}
+
+
+@dataclass(frozen=True)
+class Refaulted(OwnedRows):
+    """Refaults, at the times at which the pages came back.
+
+    `cgroup_id` was charged for the pages when they were evicted, at `evicted_ns` (ns since the epoch), and
+    `returned_to` is charged for them since they came back. `file` is a position in `CacheEvents.files`. The
+    integers are as small as their values permit.
+    """
+
+    evicted_ns: Int64s
+    returned_to: Integers
+    file: Integers
+    pages: Integers
+
+    @classmethod
+    def from_links(cls, links: Iterator[Links], events: CacheEvents) -> Self:
+        """Take the refaults of a trace, without those of cache that nobody owned before or owns now."""
+        owner = integers(events.kinds["cgroup_id"])
+        small = narrow(np.where(owner == NO_ID, 0, owner))
+        batches = []
+        for some in links:
+            is_owned = (owner[some.evicted_kind] != NO_ID) & (owner[some.added_kind] != NO_ID)
+            own = np.flatnonzero(is_owned)
+            batches.append(
+                {
+                    "time": some.evicted_ns[own] + some.away_ns[own],
+                    "evicted_ns": some.evicted_ns[own],
+                    "cgroup_id": small[some.evicted_kind[own]],
+                    "returned_to": small[some.added_kind[own]],
+                    "file": some.file[own],
+                    "pages": some.pages[own],
+                }
+            )
+        return cls.from_batches(batches)
+
+    def within(self, members: Int64s) -> Self:
+        """Return the refaults of pages that were charged to a member before and are again.
+
+        What another cgroup reads, a later life of the same name included, is no refault of these.
+        """
+        found = self.of_cgroups(members)
+        return found.chosen(np.flatnonzero(np.isin(found.returned_to, members)))
+
+    def between(self, begin_ns: int, end_ns: int) -> Self:
+        """Return the refaults of pages that were evicted and came back within an interval, both ends
+        included."""
+        first, end = np.searchsorted(self.time, [begin_ns, end_ns + 1])
+        return self.chosen(first + np.flatnonzero(self.evicted_ns[first:end] >= begin_ns))
+
+
+def is_evicted(pagecache: pd.DataFrame) -> Bools:
+    """Return a mask of the rows of `pagecache`, or of kinds of its events, that are folios taken by
+    reclaim."""
+    return is_one_of(pagecache["op"], ["delete"]) & is_one_of(pagecache["cause"], RECLAIM_CAUSES)

@@ -1,0 +1,389 @@
+"""The events of the page cache as arrays of small numbers, for analyses that look at every page.
+
+A row of `pagecache` is an event: a run of folios that a process added to the cache or deleted from it. A
+trace has millions of events, of few kinds and few files, and an event is kept in some 20 bytes. The events
+are in groups by file, and by range of pages where a file has many events. No page is in two groups, so a
+group is analysed without the others, and its arrays mostly fit into a CPU's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from tracer.analysis.core.columns import (
+    NO_ID,
+    Int64s,
+    Unsigned,
+    column_times_ns,
+    distinct,
+    firsts_of,
+    integers,
+    known,
+    narrow,
+)
+from tracer.analysis.core.lookup.processes import Processes
+from tracer.analysis.core.rows import Batched, Rows, rows_of
+
+_COLUMNS: Final = (
+    *("time", "duration_ns", "cgroup_id", "tgid", "task_cgroup_id", "op", "cause", "inode_id", "dev", "ino"),
+    *("index", "nr_pages"),
+)
+_KINDS: Final = ("cgroup_id", "tgid", "task_cgroup_id", "op", "cause")
+
+_GROUPS: Final = 256
+_MOST_TOGETHER: Final = 1 << 17
+_MOST_PARTS: Final = 128
+_MOST_SAMPLED: Final = 10_000
+_CELL_BITS: Final = 16
+_PART_ROWS: Final = 1 << 18
+_LINKS_EACH: Final = 1 << 17
+_FOREVER: Final = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Some events: arrays with an element for each event.
+
+    `time` and `duration` are in ns. `file` and `kind` are positions in `CacheEvents.files` and
+    `CacheEvents.kinds`. The pages are those from `first`, `pages` of them.
+    """
+
+    time: Int64s
+    duration: Unsigned
+    file: Unsigned
+    first: Unsigned
+    pages: Unsigned
+    kind: Unsigned
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def __getitem__(self, chosen: slice | Int64s) -> Events:
+        return Events(*(getattr(self, name)[chosen] for name in self.__slots__))
+
+    def reordered(self, order: Int64s) -> Events:
+        """Return the events in another order, without looking at arrays of equal values."""
+        arrays = (getattr(self, name) for name in self.__slots__)
+        return Events(*(one if (one == one[0]).all() else one[order] for one in arrays))
+
+    @classmethod
+    def joined(cls, parts: list[Events]) -> Events:
+        """Return several events as one; empties the list."""
+        return parts.pop() if len(parts) == 1 else cls(*_joined(cls.__slots__, parts))
+
+    def time_at(self, event: npt.NDArray[np.integer[Any]], page: Int64s) -> Int64s:
+        """Return when these events came to these pages of theirs, if all pages of each took equally long."""
+        before = page - self.first[event].astype(np.int64)
+        share = before / np.maximum(self.pages[event].astype(np.int64) - 1, 1)
+        return np.asarray(self.time[event] + (self.duration[event] * share).astype(np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Refaults: pairs of an eviction and an addition that brought back some of its pages.
+
+    `added_kind` and `evicted_kind` are the kinds of both events. `pages` are the pages that they share.
+    `evicted_ns` is the time of the eviction (ns since the epoch), and `away_ns` the time from the eviction of
+    the first of these pages to its return.
+    """
+
+    added_kind: Unsigned
+    evicted_kind: Unsigned
+    file: Unsigned
+    pages: Unsigned
+    evicted_ns: Int64s
+    away_ns: Int64s
+
+    def __len__(self) -> int:
+        return len(self.pages)
+
+    def batches(self) -> Iterator[Links]:
+        """Yield the refaults in batches that fit into a CPU's cache."""
+        for first in range(0, len(self), _LINKS_EACH):
+            some = slice(first, first + _LINKS_EACH)
+            yield Links(*(getattr(self, name)[some] for name in self.__slots__))
+
+    @classmethod
+    def joined(cls, parts: list[Links]) -> Links:
+        """Return the refaults of several groups as one; empties the list."""
+        return cls(*_joined(cls.__slots__, parts))
+
+
+def _joined(names: Sequence[str], parts: list[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Yield each array of several parts as one, and free those of the parts, which are large."""
+    arrays = [[getattr(part, name) for part in parts] for name in reversed(names)]
+    parts.clear()
+    while arrays:
+        yield np.concatenate(arrays.pop() or [np.zeros(0, dtype=np.int64)])
+
+
+@dataclass(frozen=True, slots=True)
+class PageMoves:
+    """What follows from the order of the events of each page.
+
+    `left` has for each event, in the order of `CacheEvents.groups`, the number of pages that it added and
+    that were there at the end of the trace.
+    """
+
+    links: Links
+    left: Unsigned
+
+
+@dataclass(frozen=True)
+class CacheEvents:
+    """All events of a trace.
+
+    `files` has `inode_id`, `dev` and `ino`; if the first is null, all files of that device that were not told
+    apart. A kind is everything else that can be the same for many events: `kinds` has `cgroup_id` of the
+    owner (`NO_ID`: none), `is_removed` (the owner's directory was gone by then), `tgid` (`NO_ID`: several),
+    `task` (the position in `tasks` of that process, -1: not there), `task_cgroup_id`, `op`, `cause`, and
+    `is_summed` (a sum of runs, whose pages are not known: its `first` means nothing).
+    """
+
+    files: pd.DataFrame
+    kinds: pd.DataFrame
+    _parts: Sequence[_Part]
+
+    def batches(self) -> Iterator[Events]:
+        """Yield all events in batches, which are in recorded order; a batch itself is in no order."""
+        return (part.events for part in self._parts)
+
+    def in_recorded_order(self, *names: str) -> Iterator[tuple[npt.NDArray[Any], ...]]:
+        """Yield these arrays of the events in batches, in recorded order."""
+        for part in self._parts:
+            yield tuple(part.in_recorded_order(getattr(part.events, name)) for name in names)
+
+    def groups(self) -> Iterator[tuple[Int64s, Events]]:
+        """Yield the events in groups, in order of time, with their rows in the table as recorded; all events
+        of a page are in one group."""
+        sizes = sum((np.diff(part.bounds) for part in self._parts), np.zeros(1, dtype=np.int64))
+        for number in np.flatnonzero(sizes).tolist():
+            found = [
+                part.group(number) for part in self._parts if part.bounds[number] < part.bounds[number + 1]
+            ]
+            row = np.concatenate([rows for rows, _ in found])
+            group = Events.joined([events for _, events in found])
+            if not (group.time[1:] >= group.time[:-1]).all():
+                order = np.argsort(group.time, kind="stable")
+                row, group = row[order], group[order]
+            yield row, group
+
+    @cached_property
+    def bounds_ns(self) -> tuple[int, int] | None:
+        """Return the times of the first and the last event; None without any."""
+        bounds = [(int(events.time.min()), int(events.time.max())) for events in self.batches()]
+        firsts, lasts = zip(*bounds, strict=True) if bounds else ((), ())
+        return (min(firsts), max(lasts)) if bounds else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Consecutive events, of which the first is `first_row` of the table, sorted by group.
+
+    `order` has their positions in recorded order. Those from `bounds[n]` to `bounds[n + 1]` are of group n.
+    """
+
+    events: Events
+    first_row: int
+    order: Unsigned
+    bounds: Int64s
+
+    def group(self, number: int) -> tuple[Int64s, Events]:
+        chosen = slice(*self.bounds[number : number + 2])
+        return self.order[chosen].astype(np.int64) + self.first_row, self.events[chosen]
+
+    def in_recorded_order(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        recorded = np.empty_like(values)
+        recorded[self.order.astype(np.int64)] = values  # NumPy is faster with positions of this type
+        return recorded
+
+
+def from_trace(trace: Batched, cgroups: pd.DataFrame, processes: Processes) -> CacheEvents:
+    """Return the events of a trace with these cgroups and processes."""
+    reading = _Reading(cgroups, processes)
+    for rows in rows_of(trace, "pagecache", _COLUMNS):
+        reading.add(rows)
+    return reading.events()
+
+
+class _Codes:
+    """Numbers for distinct values, from 0 in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.values: dict[Any, int] = {}
+
+    def of(self, values: Iterable[Any]) -> Int64s:
+        numbers = self.values
+        return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)
+
+
+class _Reading:
+    """The events read so far, and the numbers of their files and kinds."""
+
+    def __init__(self, cgroups: pd.DataFrame, processes: Processes) -> None:
+        gone = cgroups[known(cgroups["removed"])]
+        removed_ns = column_times_ns(gone["removed"]).tolist()
+        self._removed_ns = dict(zip(integers(gone["cgroup_id"]).tolist(), removed_ns, strict=True))
+        self._processes = processes
+        self._files, self._kinds = _Codes(), _Codes()
+        self._devices: list[int] = []
+        self._inos: list[int] = []
+        self._parts: list[Events] = []
+        self._waiting: list[Events] = []
+
+    def add(self, rows: Rows) -> None:
+        """Add rows of `pagecache`."""
+        self._waiting.append(
+            Events(
+                time=rows.integers("time"),
+                duration=narrow(rows.integers("duration_ns")),
+                file=narrow(self._numbers_of_files(rows)),
+                first=narrow(rows.integers("index", missing=0)),
+                pages=narrow(rows.integers("nr_pages")),
+                kind=narrow(self._numbers_of_kinds(rows)),
+            )
+        )
+        if sum(map(len, self._waiting)) >= _PART_ROWS:
+            self._parts.append(Events.joined(self._waiting))
+
+    def events(self) -> CacheEvents:
+        """Return all events that were added."""
+        if self._waiting:
+            self._parts.append(Events.joined(self._waiting))
+        keys = np.array(list(self._files.values), dtype=np.int64)
+        is_file = keys >= 0
+        files = {
+            "inode_id": pd.arrays.IntegerArray(keys, ~is_file),
+            "dev": np.array(self._devices, dtype=np.int64),
+            "ino": pd.arrays.IntegerArray(np.array(self._inos, dtype=np.uint64), ~is_file),
+        }
+        names = ("cgroup_id", "is_removed", "tgid", "task", "task_cgroup_id", "op", "cause", "is_summed")
+        kinds = pd.DataFrame.from_records(list(self._kinds.values), columns=names)
+        numbers = dict.fromkeys(("cgroup_id", "task", "task_cgroup_id"), "int64")
+        kinds = kinds.astype({**numbers, "tgid": "int32", "is_removed": "bool", "is_summed": "bool"})
+        for name in ("op", "cause"):
+            kinds[name] = pd.Categorical(kinds[name], categories=pd.unique(kinds[name]))
+        return CacheEvents(pd.DataFrame(files), kinds, self._grouped())
+
+    def _grouped(self) -> list[_Part]:
+        """Return the parts, with their events by group: the low byte of the file's number, and the range of
+        pages in groups that would have many events."""
+        counts = (np.bincount(_low_bytes(part), minlength=_GROUPS) for part in self._parts)
+        sizes = sum(counts, np.zeros(_GROUPS, dtype=np.int64))
+        large = np.flatnonzero(sizes > _MOST_TOGETHER).tolist()
+        cuts = {number: self._edges(number, int(sizes[number])) for number in large}
+        groups = _GROUPS + sum(map(len, cuts.values()))
+        parts: list[_Part] = []
+        first_row = 0
+        while self._parts:
+            part = self._parts.pop(0)
+            low, next_group = _low_bytes(part), _GROUPS
+            group = low.astype(np.uint16)
+            for number, edges in cuts.items():
+                inside = low == number
+                if len(edges) and inside.any():
+                    span = _ranges_of(part.first[inside], edges)
+                    group[inside] = np.where(span == 0, number, next_group - 1 + span)
+                next_group += len(edges)
+            bounds = np.append(0, np.cumsum(np.bincount(group, minlength=groups)))
+            order = np.argsort(group, kind="stable")  # of 16 bits: a radix sort
+            parts.append(_Part(part.reordered(order), first_row, narrow(order), bounds))
+            first_row += len(part)
+        return parts
+
+    def _edges(self, number: int, count: int) -> Int64s:
+        """Return indices of pages that cut the `count` events of files with this low byte into ranges; no
+        event is in two ranges."""
+        inside = [_low_bytes(part) == number for part in self._parts]
+        step, spans = count // _MOST_SAMPLED + 1, min(count // _MOST_TOGETHER + 1, _MOST_PARTS)
+        some = [part.first[mask][::step] for part, mask in zip(self._parts, inside, strict=True)]
+        sample = np.sort(np.concatenate(some).astype(np.int64))
+        edges = np.unique(sample[np.arange(1, spans) * len(sample) // spans])
+        crossing = np.zeros(len(edges) + 1, dtype=np.int64)
+        for part, mask in zip(self._parts, inside, strict=True):
+            long = np.flatnonzero(mask & (part.pages > 1))
+            begin = part.first[long].astype(np.int64)
+            for bound, sign in ((begin, 1), (begin + part.pages[long] - 1, -1)):
+                place = np.searchsorted(edges, bound, side="right")
+                crossing += sign * np.bincount(place, minlength=len(edges) + 1)
+        return np.asarray(edges[np.cumsum(crossing)[:-1] == 0], dtype=np.int64)
+
+    def _numbers_of_files(self, rows: Rows) -> Int64s:
+        """Return the numbers of the rows' files. The key of a file is its `inode_id`, and that of the files
+        of a device that were not told apart is below zero."""
+        column, code = _encoded(rows.batch.column("inode_id"))
+        if column.dictionary.null_count:
+            keys = rows.integers("inode_id")
+            keys = np.where(keys == NO_ID, -1 - rows.integers("dev"), keys)
+            column, code = _encoded(pa.array(keys))
+        known_files = len(self._files.values)
+        number = self._files.of(column.dictionary.to_pylist())
+        if len(self._files.values) > known_files:
+            new = firsts_of(code, len(number))[number >= known_files]
+            of_new = rows.batch.select(["dev", "ino"]).take(pa.array(new))
+            self._devices += of_new.column("dev").to_pylist()
+            self._inos += of_new.column("ino").fill_null(0).to_pylist()
+        return number[code]
+
+    def _numbers_of_kinds(self, rows: Rows) -> Int64s:
+        time, of_task = rows.integers("time"), rows.integers("tgid")
+        encoded = [_encoded(rows.batch.column(name)) for name in _KINDS]
+        owners, processes = (column.dictionary.to_pylist() for column, _ in encoded[:2])
+        removed_ns = [self._removed_ns.get(number, _FOREVER) for number in owners]
+        is_removed = np.array(removed_ns, dtype=np.int64)[encoded[0][1]] < time
+        is_summed = ~rows.known("index")
+        columns: list[npt.NDArray[Any]] = [is_removed, is_summed, *(code for _, code in encoded)]
+        if self._processes.is_any_reused(processes):
+            columns.append(self._processes.positions_at(of_task, time) + 1)
+        code, firsts = distinct(*columns)
+        first_rows = Rows(rows.batch.take(pa.array(firsts)))
+        owner, tgid, actor = (first_rows.integers(name).tolist() for name in _KINDS[:3])
+        op, cause = (first_rows.batch.column(name).to_pylist() for name in _KINDS[3:])
+        task = self._processes.positions_at(of_task[firsts], time[firsts]).tolist()
+        gone, summed = is_removed[firsts].tolist(), is_summed[firsts].tolist()
+        return self._kinds.of(zip(owner, gone, tgid, task, actor, op, cause, summed, strict=True))[code]
+
+
+def _low_bytes(events: Events) -> npt.NDArray[np.uint8]:
+    return events.file.astype(np.uint8)
+
+
+def _ranges_of(indices: Unsigned, edges: Int64s) -> npt.NDArray[np.uint16]:
+    """Return the number of the edges at or below each index.
+
+    If the edges are far apart, most indices are found by their upper bits, in a table.
+    """
+    lowest = indices.min()
+    shift = max(int(indices.max() - lowest).bit_length() - _CELL_BITS, 0)
+    cell = (indices - lowest) >> np.uint8(shift)
+    begins = int(lowest) + (np.arange(int(cell.max()) + 2, dtype=np.int64) << shift)
+    found = np.searchsorted(edges, begins, side="right").astype(np.uint16)[cell]
+    unsure = np.flatnonzero((np.diff(np.searchsorted(edges, begins)) > 0)[cell])
+    found[unsure] = np.searchsorted(edges, indices[unsure].astype(np.int64), side="right")
+    return np.asarray(found, dtype=np.uint16)
+
+
+def _encoded(column: pa.Array) -> tuple[pa.DictionaryArray, npt.NDArray[np.int32]]:
+    """Return a column as a dictionary that has each value once, and the position of each row's value."""
+    if not pa.types.is_dictionary(column.type):
+        if _is_constant(column):
+            same = np.zeros(len(column), dtype=np.int32)
+            return pa.DictionaryArray.from_arrays(same, column.slice(0, 1)), same
+        column = column.dictionary_encode("encode")
+    return column, np.asarray(column.indices)
+
+
+def _is_constant(column: pa.Array) -> bool:
+    """Return whether all values of a column are equal and not null."""
+    if column.null_count or not len(column):
+        return False
+    values = column.to_numpy()
+    return bool((values == values[0]).all())

@@ -1,0 +1,156 @@
+"""The shared memory at a moment: the files that it is in, and a writer that ended and left it behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from tracer.analysis.core import ledger
+from tracer.analysis.core.columns import NO_ID, column_times_ns, records, times_ns
+from tracer.analysis.core.ledger import Weights
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.explain.measure.findings import EndedWriter, Findings
+from tracer.analysis.results.memory import SharedFile
+
+_SHMEM: Final[Weights] = {"shmem": 1}
+_MUCH_SHARE: Final = 0.2
+_KNOWN_PERCENT: Final = 90
+_MOST_NAMED: Final = 3
+_LATE_NS: Final = 100_000_000
+"""The look at a kill is some milliseconds after it."""
+
+
+def files_at(subtree: Subtree, time_ns: int, shmem_bytes: int | None) -> tuple[SharedFile, ...]:
+    """Return the files that held the shared memory of the cgroups at a moment, the largest first.
+
+    They are those of the last look at each. A file is left out if so much shared memory was freed since that
+    it may be gone. Together they hold at most `shmem_bytes`, the shared memory at that moment. A file that
+    holds nothing is listed if a process that is still there has it mapped.
+    """
+    looks = subtree.shmem_files
+    looks = looks.iloc[: int(np.searchsorted(times_ns(looks), time_ns + _LATE_NS, "right"))]
+    last = looks[~looks.duplicated(["dev", "ino"], keep="last")].iloc[::-1]
+    left = shmem_bytes or 0
+    found = []
+    for row in records(last.assign(time=column_times_ns(last.index.to_series()))):
+        held, is_mapped = int(row["held_bytes"]), bool(row["is_mapped"])
+        if held:
+            is_there = left > 0 and not _was_freed(subtree, int(row["time"]), time_ns, held)
+        else:
+            is_there = is_mapped and _is_alive(subtree, int(row["tgid"]), time_ns)
+        if not is_there:
+            continue
+        held = min(held, left)
+        left -= held
+        found.append(
+            SharedFile(
+                kind=str(row["kind"]),
+                name=str(row["name"]),
+                held_bytes=held,
+                size_bytes=int(row["size_bytes"]),
+                is_mapped=is_mapped,
+            )
+        )
+    return tuple(sorted(found, key=lambda one: -one.held_bytes))
+
+
+def _was_freed(subtree: Subtree, seen_ns: int, time_ns: int, held_bytes: int) -> bool:
+    """Return whether more than half of so much shared memory was freed between two moments."""
+    level = ledger.change(subtree, _SHMEM)
+    least = level.within(seen_ns, time_ns).least()
+    return least is not None and least < (level.at(seen_ns) or 0) - held_bytes // 2
+
+
+def _is_alive(subtree: Subtree, tgid: int, time_ns: int) -> bool:
+    return subtree.whole.processes.exited_at(tgid, subtree.start_ns, time_ns) is None
+
+
+def ended_writer(subtree: Subtree, time_ns: int) -> EndedWriter | None:
+    """Return the process that had ended by a moment and was charged for most of the shared memory that its
+    end did not free; None if there is none."""
+    left = {
+        tgid: bytes_ for tgid, bytes_ in _charged(subtree, time_ns) if not _is_alive(subtree, tgid, time_ns)
+    }
+    if not left:
+        return None
+    tgid = max(left, key=lambda one: left[one])
+    exited_ns = subtree.whole.processes.exited_at(tgid, subtree.start_ns, time_ns) or time_ns
+    return EndedWriter(
+        pid=tgid,
+        comm=subtree.whole.processes.comm_at(tgid, subtree.start_ns, time_ns),
+        shmem_bytes=left[tgid],
+        all_shmem_bytes=sum(left.values()),
+        ended_ns=time_ns - exited_ns,
+    )
+
+
+def _charged(subtree: Subtree, time_ns: int) -> Iterator[tuple[int, int]]:
+    """Yield each process with the shared memory that it was charged since the trace began, if more than was
+    freed."""
+    charges = subtree.charges
+    rows = subtree.once(
+        "shared_memory.rows",
+        lambda: np.flatnonzero(charges.is_of("shmem") & (charges.tgid != NO_ID)),
+    )
+    rows = rows[: int(np.searchsorted(charges.time[rows], time_ns, "right"))]
+    number, tgids = pd.factorize(charges.tgid[rows])
+    summed = np.bincount(number, charges.bytes[rows], len(tgids)).astype(np.int64)
+    yield from ((int(tgid), int(bytes_)) for tgid, bytes_ in zip(tgids, summed, strict=True) if bytes_ > 0)
+
+
+def is_much(findings: Findings) -> bool:
+    """Return whether shared memory is a good part of usage."""
+    made_of = findings.composition
+    return (made_of.shmem or 0) > _MUCH_SHARE * (made_of.total or 0)
+
+
+def largest(findings: Findings) -> tuple[SharedFile, ...]:
+    """Return the files with at least a tenth of the shared memory, the largest first, at most three."""
+    least = (findings.composition.shmem or 0) // 10
+    return tuple(one for one in findings.shared_files if one.held_bytes > least)[:_MOST_NAMED]
+
+
+def mapped_bytes(findings: Findings) -> int:
+    """Return the shared memory in files that a process was seen to have mapped, in bytes."""
+    return sum(one.held_bytes for one in findings.shared_files if one.is_mapped)
+
+
+def left_behind_bytes(findings: Findings) -> int:
+    """Return the shared memory that the process of `Circumstances.ended_writer` left behind, in bytes.
+
+    Memory in files that are mapped is left out: it is in use, whoever was charged for it first.
+    """
+    writer, shmem = findings.circumstances.ended_writer, findings.composition.shmem
+    if writer is None or shmem is None:
+        return 0
+    return max(min(writer.shmem_bytes, shmem - mapped_bytes(findings)), 0)
+
+
+def unmapped_bytes(findings: Findings) -> int | None:
+    """Return the shared memory that no process had mapped, in bytes; None if it is not known.
+
+    A process that maps a segment has only the pages in its RSS that it touched. So the sum of all RSS counts,
+    or the files that were seen mapped, whichever is more.
+    """
+    shmem = findings.composition.shmem
+    killed = [victim.shmem_rss_bytes for victim in findings.victims]
+    if shmem is None or None in killed:
+        return None
+    weighed = sum(one.shmem_rss_bytes or 0 for one in findings.candidates)
+    return max(shmem - max(sum(one or 0 for one in killed), weighed, mapped_bytes(findings)), 0)
+
+
+def left_to_grow_bytes(findings: Findings) -> int | None:
+    """Return by how much the shared memory can still grow in the files that hold it, in bytes.
+
+    None if some of it is in files that are not known, or that a process may make longer: only a mapping has
+    an end.
+    """
+    files = findings.shared_files
+    known = sum(one.held_bytes for one in files if one.is_mapped)
+    if known < (findings.composition.shmem or 0) * _KNOWN_PERCENT // 100:
+        return None
+    return sum(max(one.size_bytes - one.held_bytes, 0) for one in files if one.is_mapped)

@@ -1,0 +1,106 @@
+"""The reasons why a trace does not show all the memory that its work can need.
+
+A range of limits is about the same work. If the recorded work was not complete, or if its processes decide by
+the memory that they find how much they use, another run may need more, and no range is given.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tracer.analysis.core.columns import column_times_ns, integers, is_one_of, known, optional_text, records
+from tracer.analysis.core.ledger import Steps
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import breaks_off, end_ns
+from tracer.trace.meta import COMMAND_ENDED
+from tracer.units import size
+
+_STEADY_PART: Final = 3
+_GROWN_PERCENT: Final = 2
+_GROWN_BYTES: Final = 1 << 20
+
+_COLLECTORS: Final[Mapping[str, str]] = {"java": r"-Xmx\S+", "node": r"--max[-_]old[-_]space[-_]size[= ]\S+"}
+"""Programs whose heap grows until a garbage collection that its bound decides on -> the option that sets the
+bound. By default both take a part of the cgroup's limit."""
+
+
+def why_incomplete(subtree: Subtree, held: Steps, state: str | None) -> str | None:
+    """Return the reason why another run may need more than this one did; None if there is none.
+
+    `held` is the memory that reclaim cannot free, with what was swapped out. `state` is that of the cgroup.
+    """
+    return _why_unfinished(subtree, held, state) or why_elastic(subtree)
+
+
+def cut_off(meta: Mapping[str, Any]) -> str | None:
+    """Return how the work of a recorded command was cut off: by the end of the recording, or by a signal.
+
+    None if it was not, or if the trace does not show it.
+    """
+    if not _is_of_command(meta):
+        return None
+    reason, status = meta.get("end_reason"), meta.get("command_status")
+    if reason is not None and reason != COMMAND_ENDED:
+        return "the recording ended before its command"
+    return f"its command {_end_of(status)}" if status is not None and status < 0 else None
+
+
+def why_elastic(subtree: Subtree) -> str | None:
+    """Return a sentence if a process of the cgroup sizes its heap by a bound that is no demand."""
+    tasks = subtree.whole.tasks
+    for row in records(tasks[is_one_of(tasks["cgroup_id"], subtree.members.tolist())]):
+        words = (optional_text(row["cmdline"]) or "").split()
+        name = words[0].rpartition("/")[2] if words else ""
+        program = name if name in _COLLECTORS else row["comm"]
+        if program in _COLLECTORS:
+            found = re.search(_COLLECTORS[program], " ".join(words))
+            bound = found.group() if found else "a part of the limit"
+            return f"{program} lets its heap grow up to its bound ({bound}), so its peak here is no demand"
+    return None
+
+
+def _why_unfinished(subtree: Subtree, held: Steps, state: str | None) -> str | None:
+    """Return the reason why the work was not complete, or may not have been."""
+    meta = subtree.whole.meta
+    if breaks_off(subtree.whole):
+        return "the recording broke off while the work went on"
+    if (cut := cut_off(meta)) is not None:
+        return f"{cut}: the work was not complete"
+    if _is_of_command(meta) and (status := meta.get("command_status")) is not None:
+        return None if status == 0 else f"its command {_end_of(status)}: the work may not have been complete"
+    if state in ("thrashing", "throttled"):
+        return f"its tasks were {state}, and nothing shows that the work was complete"
+    return _why_growing(subtree, held)
+
+
+def _is_of_command(meta: Mapping[str, Any]) -> bool:
+    """Return whether the trace is of `record -- CMD`, and of no other cgroup."""
+    filters = meta.get("filters") or {}
+    return bool(filters.get("command")) and not filters.get("asked")
+
+
+def _end_of(status: int) -> str:
+    if status > 0:
+        return f"ended with status {status}"
+    numbers = {int(one): one.name for one in signal.Signals}
+    return f"was ended by {numbers.get(-status, f'signal {-status}')}"
+
+
+def _why_growing(subtree: Subtree, held: Steps) -> str | None:
+    """Return a sentence if memory that reclaim cannot free had a new peak in the last part of the time."""
+    rows = subtree.cgroups[integers(subtree.cgroups["cgroup_id"]) == subtree.cgroup_id]
+    begin, end = subtree.start_ns, end_ns(subtree.whole)
+    begin = max([begin, *column_times_ns(rows["created"][known(rows["created"])]).tolist()])
+    end = min([end, *column_times_ns(rows["removed"][known(rows["removed"])]).tolist()])
+    last = end - (end - begin) // _STEADY_PART
+    before, after = held.within(begin, last).peak() or 0, held.within(last, end).peak() or 0
+    grown = after - before
+    if grown <= max(before * _GROWN_PERCENT // 100, _GROWN_BYTES):
+        return None
+    return (
+        f"memory that cannot be reclaimed still grew (by {size(grown)} in the last third of the time), and "
+        "nothing shows that the work was complete"
+    )
