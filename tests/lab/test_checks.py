@@ -14,8 +14,8 @@ from synthetic.lab_kill import (
     LIMIT,
     MIB,
     PAGE,
+    evicted,
     evidence,
-    pagecache,
     report,
     timeline,
 )
@@ -35,7 +35,7 @@ def test_checks_of_the_right_answer_pass(check: Any) -> None:
 @pytest.mark.parametrize(("damons", "passed"), [(4, True), (3, False)])
 def test_evictions_by_damon_are_not_in_pgsteal(damons: int, passed: bool) -> None:
     found = checks.evictions_equal_pgsteal(
-        evidence(cushion(evicted_bytes=EVICTED + 4 * PAGE), pagecache=pagecache(pages=damons))
+        evidence(cushion(evicted_bytes=EVICTED + 4 * PAGE), evicted=evicted(damons_pages=damons))
     )
     assert found.passed is passed
     assert f"DAMON evicted {damons * PAGE} bytes" in found.detail
@@ -115,3 +115,7 @@ def test_dip_of_usage_between_the_acts_fails() -> None:
     dip = timeline()
     dip.loc[BEGIN + pd.Timedelta("1.5s"), "usage_bytes"] = 60 * MIB
     assert not checks.cache_gives_way(evidence(timeline=lambda **_: dip)).passed
+    damons = evicted(damons_pages=(36 * MIB) // PAGE)
+    assert checks.cache_gives_way(evidence(timeline=lambda **_: dip, evicted=damons)).passed
+    damons = evicted(damons_pages=(34 * MIB) // PAGE)
+    assert not checks.cache_gives_way(evidence(timeline=lambda **_: dip, evicted=damons)).passed

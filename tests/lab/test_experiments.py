@@ -10,7 +10,7 @@ from tracer.lab.scratch import cached_pages
 
 NAMES = [
     *("page-cache", "anon", "shmem", "slab", "dirty", "mlock", "thrash", "parent-limit", "group-kill"),
-    "fork",
+    *("fork", "livelock", "throttle", "leftover", "cow", "sharedbuffers"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Checks of the minimum limit, with work that is killed below a limit known beforehand."""
+"""Checks of the minimum limit, with work that is killed or slow below limits known beforehand."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from tracer.lab.resize import Rerun, verify
 
 MIB = 1 << 20
 DEMAND_BYTES = 67 * MIB
+"""It is killed below this."""
+COMFORTABLE_BYTES = 74 * MIB
+"""It takes longer below this."""
 
 
 def known(limits: tuple[int, int] | None) -> Any:
@@ -36,13 +39,17 @@ def trace_of(kill: Any = None, life: Any = None) -> Any:
 
 
 @pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return the list of limits of all runs; the work is killed at limits below `DEMAND_BYTES`."""
-    limits: list[int] = []
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """Return the list of limits of all runs of such work."""
+    limits: list[int | None] = []
 
-    def run(_: Experiment, limit_bytes: int, __: Path) -> Rerun:
+    def run(_: Experiment, limit_bytes: int | None, __: Path, patience_s: float | None = None) -> Rerun:
         limits.append(limit_bytes)
-        return Rerun(0, 0) if limit_bytes >= DEMAND_BYTES else Rerun(-9, 1)
+        if limit_bytes is not None and limit_bytes < DEMAND_BYTES:
+            return Rerun(-9, 1, 0.7)
+        if limit_bytes is not None and limit_bytes < COMFORTABLE_BYTES:
+            return Rerun(0, 0, 1.21) if patience_s is None else Rerun(None, 0, patience_s)
+        return Rerun(0, 0, 1.19 if limit_bytes else 1.0)
 
     monkeypatch.setattr(resize, "rerun", run)
     return limits
@@ -51,27 +58,38 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize(
     ("limits", "passed"),
     [
-        ((67 * MIB, 68 * MIB), [True, True, True]),
-        ((50 * MIB, 66 * MIB), [True, False, True]),  # it does not hold what it promises
-        ((90 * MIB, 99 * MIB), [True, True, False]),  # the work would have lived with less
+        ((67 * MIB, 74 * MIB), [True, True, True]),
+        ((90 * MIB, 99 * MIB), [True, True, True]),  # at 72 MiB it is slower
+        ((50 * MIB, 66 * MIB), [True, False, True]),  # it is killed
+        ((50 * MIB, 73 * MIB), [True, False, True]),  # it takes too long
+        ((93 * MIB, 99 * MIB), [True, True, False]),  # it would have been as fast with less
         (None, [False]),
     ],
 )
 def test_minimum_limit_is_true_if_both_ends_agree(
-    tmp_path: Path, runs: list[int], limits: tuple[int, int] | None, passed: list[bool]
+    tmp_path: Path, runs: list[int | None], limits: tuple[int, int] | None, passed: list[bool]
 ) -> None:
     checks = list(verify(EXPERIMENTS["anon"], trace_of(life=known(limits)), tmp_path, 3))
     assert [check.passed for check in checks] == passed
     if limits is None:
         assert checks[0].detail == "it leaks"
     else:
-        assert runs == [limits[1]] * 3 + [limits[0] * 80 // 100] * 3
-        lived = 3 if limits[1] >= DEMAND_BYTES else 0
+        assert runs == [None, limits[1]] * 3 + [limits[0] * 80 // 100] * 3
+        lived = 3 if limits[1] >= COMFORTABLE_BYTES else 0
         assert checks[1].detail.startswith(f"{lived} of 3 at ")
 
 
+def test_work_that_fails_without_a_limit_decides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resize, "rerun", lambda *_: Rerun(1, 0, 1.0))
+    checks = list(verify(EXPERIMENTS["anon"], trace_of(life=known((MIB, 2 * MIB))), tmp_path, 1))
+    assert [check.passed for check in checks] == [True, False]
+    assert checks[1].name == "the work ends well without a limit"
+
+
 def test_resize_of_a_kill_records_a_surviving_run(
-    tmp_path: Path, runs: list[int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, runs: list[int | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded: list[int] = []
 
@@ -80,8 +98,8 @@ def test_resize_of_a_kill_records_a_surviving_run(
         return output
 
     monkeypatch.setattr(resize, "record", record)
-    monkeypatch.setattr(tracer, "open", lambda _: trace_of(life=known((66 * MIB, 68 * MIB))))
+    monkeypatch.setattr(tracer, "open", lambda _: trace_of(life=known((66 * MIB, 78 * MIB))))
     checks = list(verify(EXPERIMENTS["anon"], trace_of(kill=known((50 * MIB, 90 * MIB))), tmp_path, 1))
     assert [check.passed for check in checks] == [True] * 6
     assert recorded == [90 * MIB]
-    assert runs == [90 * MIB, 40 * MIB, 68 * MIB, 66 * MIB * 80 // 100]
+    assert runs == [None, 90 * MIB, 40 * MIB, None, 78 * MIB, 66 * MIB * 80 // 100]

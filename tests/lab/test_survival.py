@@ -6,10 +6,12 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from synthetic.lab_kill import processes
 
-from tracer.analysis.core.lookup.processes import Processes
+from tracer.analysis.core.evicted import Evicted
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.reclaim_attempts import Reclaim
@@ -36,18 +38,12 @@ HELD = Held(
     cache_at_peak_bytes=32 * MIB,
     evicted_bytes=217 * MIB,
     refaulted_bytes=2 * FILE,
+    kernel_refaulted_bytes=2 * FILE,
     max_events=None,
     reclaim=Reclaim(1, 1, 1, 1.0, ()),
     sizing=Sizing(None),
     quality=Quality(0, "missing", {}),
 )
-
-
-def processes() -> Processes:
-    seen = pd.DatetimeIndex([HELD.peak_time] * 2)
-    columns = {"tgid": [77, 8], "comm": ["kdamond.0", "python3"], "start_ns": [1, 2], "first_seen": seen}
-    columns |= {"cmdline": [None, None], "cgroup_id": [6, 5]}
-    return Processes(pd.DataFrame(columns | {"exited": pd.Series([pd.NaT, pd.NaT], dtype=seen.dtype)}))
 
 
 def trace(**changes: Any) -> Any:
@@ -60,8 +56,9 @@ def trace(**changes: Any) -> Any:
     pagecache += [{**added, "inode_id": 2, "nr_pages": 8}, {**added, "inode_id": 1, "cgroup_id": 6}]
     evicted = {**added, "op": "delete", "inode_id": 1, "tgid": 8, "cause": "reclaim_memcg"}
     pagecache += [{**evicted, "nr_pages": 217 * MIB // PAGE}]
-    pagecache += [{**evicted, "nr_pages": 4, "tgid": 77, "cause": "reclaim_kswapd"}]
     moments = pd.DatetimeIndex([HELD.peak_time] * len(pagecache), name="time")
+    by_damon = {"pages": np.array([4]), "damon_tgid": np.array([77])}
+    moment_ns = int(moments.as_unit("ns").asi8[0])
     samples = pd.DataFrame({"cgroup_id": [5, 5, 6], "pgsteal": [0, 217 * MIB // PAGE, 9]})
     thrashed = {"cgroup_id": [5, 6], "evicted_bytes": [200 * MIB, 1], "refaulted_bytes": [2 * FILE, 1]}
     parts = {
@@ -71,6 +68,10 @@ def trace(**changes: Any) -> Any:
         "pagecache": pd.DataFrame(pagecache, index=moments).fillna(
             {"tgid": 0, "nr_pages": 0, "cause": "read"}
         ),
+        "evicted": Evicted(
+            time=np.array([moment_ns]), duration_ns=np.array([0]), cgroup_id=np.array([5]), **by_damon
+        ),
+        "span_ns": (moment_ns, moment_ns),
         "processes": processes(),
         "refaults": pd.DataFrame({"cgroup_id": 5, "inode_id": 1, "bytes": [FILE, FILE]}),
         "thrash": lambda: pd.DataFrame(thrashed),
@@ -98,9 +99,9 @@ def test_checks_of_the_right_answer_pass(check: Any) -> None:
         (survival.cache_gave_way, {"cache_at_peak_bytes": None}),
         (survival.cache_gave_way, {"evicted_bytes": 0}),
         (survival.evictions_equal_pgsteal, {"evicted_bytes": 217 * MIB - PAGE}),
-        (survival.refaults_equal_the_kernels, {"refaulted_bytes": 2 * FILE - PAGE}),
-        (survival.refaults_equal_the_kernels, {"refaulted_bytes": 2 * FILE + 9 * PAGE}),
-        (survival.refaults_equal_the_kernels, {"refaulted_bytes": None}),
+        (survival.refaults_equal_the_kernels, {"kernel_refaulted_bytes": 2 * FILE - PAGE}),
+        (survival.refaults_equal_the_kernels, {"kernel_refaulted_bytes": 2 * FILE + 9 * PAGE}),
+        (survival.refaults_equal_the_kernels, {"kernel_refaulted_bytes": None}),
     ],
 )
 def test_check_of_a_wrong_answer_fails(check: Any, changes: dict[str, Any]) -> None:
@@ -117,7 +118,7 @@ def test_evictions_by_damon_are_no_difference_from_pgsteal(damons_pages: int, pa
 
 
 def test_refaults_of_earlier_evictions_pass() -> None:
-    held = replace(HELD, refaulted_bytes=2 * FILE + 8 * PAGE)
+    held = replace(HELD, kernel_refaulted_bytes=2 * FILE + 8 * PAGE)
     assert survival.refaults_equal_the_kernels(Survival(trace(), held, THRASH.limit_bytes)).passed
 
 
@@ -171,3 +172,25 @@ def test_survival_with_a_kill_has_one_failed_check() -> None:
     found = examine(THRASH, trace(explain=lambda: [killed]))
     assert [check.passed for check in found] == [False]
     assert "1 in the trace" in found[0].detail
+
+
+@pytest.mark.parametrize(
+    ("high_bytes", "events", "peak_bytes", "passed"),
+    [
+        (41 * MIB, 17, 45 * MIB, True),
+        (40 * MIB, 17, 45 * MIB, False),
+        (None, None, 45 * MIB, False),
+        (41 * MIB, 0, 45 * MIB, False),
+        (41 * MIB, 17, 41 * MIB, False),
+        (41 * MIB, 17, 100 * MIB, False),
+        (41 * MIB, 17, None, False),
+    ],
+)
+def test_work_is_slowed_above_memory_high_by_the_kernels_count(
+    high_bytes: int | None, events: int | None, peak_bytes: int | None, passed: bool
+) -> None:
+    rows = {"cgroup_id": [5, 6], "high_bytes": [high_bytes, MIB], "high_events": [events, 9]}
+    samples = pd.DataFrame(rows).astype("Int64")
+    held = replace(HELD, peak_usage_bytes=peak_bytes)
+    found = survival.is_slowed_above(41 * MIB)(Survival(trace(samples=samples), held, 100 * MIB))
+    assert found.passed is passed

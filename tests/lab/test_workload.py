@@ -12,6 +12,8 @@ import pytest
 
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy, own_path
 
+TOP = Path(__file__).parents[2]
+
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tracer.lab.workload", *arguments]
@@ -154,13 +156,68 @@ def test_memfd_and_pipes_stay_charged(tmp_path: Path) -> None:
     assert workload.returncode == 0
 
 
+def test_execute_step_becomes_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(Path("/proc/self/exe").read_bytes() + bytes(3 << 20))
+    program.chmod(0o700)
+    monkeypatch.setenv("PYTHONPATH", str(TOP))
+    monkeypatch.chdir(tmp_path)
+    workload = start("--barrier", "execute", str(program), "2")
+    assert workload.stdout is not None
+    assert workload.stdin is not None
+    for line in ("start\n", "start\n", "done execute\n"):  # the program begins from the start
+        assert workload.stdout.readline() == line
+        if line == "start\n":
+            workload.stdin.write("\n")
+            workload.stdin.flush()
+    assert Path(f"/proc/{workload.pid}/exe").readlink() == program
+    workload.communicate("\n")
+    assert workload.returncode == 0
+
+
 @pytest.mark.kernel
-def test_oom_group_step_sets_memory_oom_group(memcg: Path, start_workload: Callable[..., Any]) -> None:
+def test_left_file_outlives_its_writer_and_no_other_process_sees_it(tmp_path: Path) -> None:
+    workload = start("--barrier", "leave", str(tmp_path), "5000000")
+    assert workload.stdout is not None
+    assert workload.stdin is not None
+    workload.stdin.write("\n")
+    workload.stdin.flush()
+    assert [workload.stdout.readline() for _ in range(2)] == ["start\n", "done leave\n"]
+    assert Path(f"/proc/{workload.pid}/task/{workload.pid}/children").read_text("ascii") == ""
+    (left,) = Path(f"/proc/{workload.pid}/root{tmp_path}").iterdir()
+    assert left.stat().st_blocks * 512 >= 5_000_000
+    assert list(tmp_path.iterdir()) == []
+    workload.communicate("\n")
+    assert workload.returncode == 0
+
+
+def test_cow_and_segment_leave_no_process() -> None:
+    workload = start("--barrier", "cow", "5000000:900", "then", "segment", "5000000", "3")
+    assert workload.stdout is not None
+    assert workload.stdin is not None
+    workload.stdin.write("\n\n")
+    workload.stdin.flush()
+    assert [workload.stdout.readline() for _ in range(3)] == ["start\n", "done cow\n", "done segment\n"]
+    assert Path(f"/proc/{workload.pid}/task/{workload.pid}/children").read_text("ascii") == ""
+    assert status_of(workload.pid)["RssAnon"] >= 5_000_000
+    assert status_of(workload.pid)["RssShmem"] == 0, "only its children have touched the segment"
+    workload.communicate("\n")
+    assert workload.returncode == 0
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("step", "file", "content"),
+    [("oom_group", "memory.oom.group", "1\n"), ("high 5001216", "memory.high", "5001216\n")],
+)
+def test_step_writes_a_setting_of_v2(
+    memcg: Path, start_workload: Callable[..., Any], step: str, file: str, content: str
+) -> None:
     if memory_hierarchy().version == 1:
-        pytest.skip("needs cgroup v2: v1 has no memory.oom.group")
-    workload = start_workload(memcg, "oom_group")
-    assert (workload.advance(), workload.advance()) == ("start", "done oom_group")
-    assert (memcg / "memory.oom.group").read_text("ascii") == "1\n"
+        pytest.skip(f"needs cgroup v2: v1 has no {file}")
+    workload = start_workload(memcg, *step.split())
+    assert (workload.advance(), workload.advance()) == ("start", f"done {step.split(maxsplit=1)[0]}")
+    assert (memcg / file).read_text("ascii") == content
 
 
 @pytest.mark.parametrize("arguments", [[], ["dance"], ["anon", "1", "then"], ["--loud"], ["--pause-ms"]])

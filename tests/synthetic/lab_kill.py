@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tracer.analysis.core.evicted import Evicted
 from tracer.analysis.core.lookup.processes import Processes
 from tracer.analysis.results.conclusions import Sizing, Verdict
 from tracer.analysis.results.kill import LimitOwner, OomReport
@@ -76,19 +77,19 @@ def timeline() -> pd.DataFrame:
     return pd.DataFrame(frame, index=times).round().astype("Int64")
 
 
-def pagecache(**damons: int) -> pd.DataFrame:
-    """Return rows of evictions by DAMON, by reclaim for the limit, and by DAMON in another cgroup."""
-    pages = [damons.get("pages", 0), 30, 7]
-    columns = {"cgroup_id": [5, 5, 6], "op": "delete", "tgid": [77, 8, 77], "nr_pages": pages}
-    causes = ["reclaim_kswapd", "reclaim_memcg", "reclaim_kswapd"]
-    return pd.DataFrame(columns | {"cause": causes}, index=pd.DatetimeIndex([BEGIN] * 3, name="time"))
+def evicted(*, damons_pages: int = 0) -> Evicted:
+    """Return evictions by DAMON, by reclaim for the limit, and by DAMON in another cgroup."""
+    pages, tgids = np.array([damons_pages, 30, 7]), np.array([77, 0, 77])
+    return Evicted(np.full(3, BEGIN.value), np.array([5, 5, 6]), np.zeros(3, np.int64), pages, tgids)
 
 
 def processes() -> Processes:
-    seen = pd.to_datetime([BEGIN, BEGIN])
+    """Return DAMON's thread and a process that is not killed."""
+    seen = pd.DatetimeIndex([BEGIN, BEGIN])
     columns = {"tgid": [77, 8], "comm": ["kdamond.0", "python3"], "start_ns": [1, 2], "first_seen": seen}
-    columns |= {"cmdline": [None, None], "cgroup_id": [6, 5]}
-    return Processes(pd.DataFrame(columns | {"exited": pd.Series([pd.NaT, pd.NaT], dtype=seen.dtype)}))
+    columns |= {"cmdline": [None] * 2, "exe_inode_id": [None] * 2, "cgroup_id": [6, 5], "ppid": [1, 1]}
+    tasks = pd.DataFrame(columns | {"exited": pd.Series([pd.NaT, pd.NaT], dtype=seen.dtype)})
+    return Processes(tasks, pd.DataFrame({"tgid": []}, index=seen[:0]))
 
 
 def trace(**changes: Any) -> Any:
@@ -99,7 +100,8 @@ def trace(**changes: Any) -> Any:
         "meta": {"page_size": PAGE, "cpus": 2, "filters": {"cgroups": ["/memcg-tracer-1-lab"]}},
         "samples": samples.astype("Int64"),
         "cgroups": pd.DataFrame({"cgroup_id": [5, 6], "path": ["/memcg-tracer-1-lab", "/"]}),
-        "pagecache": pagecache(),
+        "evicted": evicted(),
+        "span_ns": (BEGIN.value, BEGIN.value),
         "processes": processes(),
         "explain": lambda: [report()],
         "timeline": lambda cgroup, every: timeline(),

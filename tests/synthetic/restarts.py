@@ -7,7 +7,6 @@ less; tasks wait for the disk and for pages from swap; the process is killed, an
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -15,18 +14,17 @@ from typing import Any, Final, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from synthetic.unset import unset_row
-
-from tracer.schema import TABLES
+from synthetic.unset import table_of
 
 LIMIT_BYTES: Final = 256 << 20
 CONTAINER_ID: Final = "4f2a" * 16
-_LIKE: Final = Path(__file__).parents[2] / "traces" / "page-cache"
-_START_NS: Final = 1_764_000_000_000_000_000
-_LIFE_NS: Final = 5_000_000_000
-_KILLED_NS: Final = _LIFE_NS * 4 // 5
-_PARENT_ID: Final = 10
-_FIRST_ID: Final = 1000
+LIKE: Final = Path(__file__).parents[2] / "traces" / "page-cache"
+START_NS: Final = 1_764_000_000_000_000_000
+LIFE_NS: Final = 5_000_000_000
+KILLED_NS: Final = LIFE_NS * 4 // 5
+PARENT_ID: Final = 10
+FIRST_ID: Final = 1000
+FIRST_TGID: Final = 10_000
 _PAGE: Final = 4096
 _ATTEMPTS: Final = 12
 _CANDIDATES: Final = 4
@@ -53,14 +51,14 @@ class Restarts:
     killed_for: Literal["own", "parent"] | None = "own"
     charges: int = 200
     folios: int = 100
-    gap_ns: int = _LIFE_NS
+    gap_ns: int = LIFE_NS
     container: str | None = None
 
     def write(self, folder: Path) -> Path:
         """Write the trace into `folder` as a recorder leaves it, and return `folder`."""
         folder.mkdir(mode=0o700)
         for name in ("meta.json", "stacks.parquet"):
-            shutil.copy(_LIKE / name, folder)
+            shutil.copy(LIKE / name, folder)
         lives = [self._life(number) for number in range(self.lives)]
         tables = {name: pa.concat_tables([life[name] for life in lives]) for name in lives[0]}
         for name, table in (tables | {"cgroups": self._cgroups()}).items():
@@ -68,13 +66,13 @@ class Restarts:
         return folder
 
     def _cgroups(self) -> pa.Table:
-        begins = _START_NS + self.gap_ns * np.arange(self.cgroups)
-        times = (begins, begins + _LIFE_NS) if self.cgroups == self.lives else (None, None)
+        begins = START_NS + self.gap_ns * np.arange(self.cgroups)
+        times = (begins, begins + LIFE_NS) if self.cgroups == self.lives else (None, None)
         created, removed = (None if moments is None else [None, *moments.tolist()] for moments in times)
-        return _table(
+        return table_of(
             "cgroups",
             self.cgroups + 1,
-            cgroup_id=[_PARENT_ID, *range(_FIRST_ID, _FIRST_ID + self.cgroups)],
+            cgroup_id=[PARENT_ID, *range(FIRST_ID, FIRST_ID + self.cgroups)],
             path=["/pods", *(self._path(number) for number in range(self.cgroups))],
             created=created,
             removed=removed,
@@ -87,11 +85,11 @@ class Restarts:
 
     def _life(self, number: int) -> dict[str, pa.Table]:
         own = number % self.cgroups
-        life = _Life(
+        life = Life(
             number=number,
-            begin=_START_NS + number * self.gap_ns,
-            cgroup_id=_FIRST_ID + own,
-            owner_id=_PARENT_ID if self.killed_for == "parent" else _FIRST_ID + own,
+            begin=START_NS + number * self.gap_ns,
+            cgroup_id=FIRST_ID + own,
+            owner_id=PARENT_ID if self.killed_for == "parent" else FIRST_ID + own,
             paths=(self._path(own), "/pods" if self.killed_for == "parent" else self._path(own)),
         )
         tables = life.tables(self.charges, self.folios)
@@ -99,7 +97,7 @@ class Restarts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Life:
+class Life:
     """One life. `paths` are those of its cgroup and of the cgroup whose limit ends it (`owner_id`)."""
 
     number: int
@@ -110,7 +108,7 @@ class _Life:
 
     @property
     def tgid(self) -> int:
-        return 10_000 + self.number
+        return FIRST_TGID + self.number
 
     def tables(self, charges: int, folios: int) -> dict[str, pa.Table]:
         begin, who = self.begin, {"cgroup_id": self.cgroup_id, "tgid": self.tgid}
@@ -119,16 +117,16 @@ class _Life:
             "pagecache": self._folios(folios),
             "reclaim": self._attempts(),
             "samples": self._samples(),
-            "stalls": _table(
+            "stalls": table_of(
                 "stalls",
                 2,
                 **who,
                 pid=self.tgid,
-                time=[begin + _LIFE_NS * 3 // 5, begin + _LIFE_NS * 3 // 4],
+                time=[begin + LIFE_NS * 3 // 5, begin + LIFE_NS * 3 // 4],
                 duration_ns=[20_000_000, 7_000_000],
                 kind=["dirty", "swap_in"],
             ),
-            "stack_samples": _table(
+            "stack_samples": table_of(
                 "stack_samples",
                 3,
                 **who,
@@ -139,14 +137,14 @@ class _Life:
                 kernel_stack_id=1,
                 user_stack_id=[1, 2, 1],
             ),
-            "tasks": _table(
+            "tasks": table_of(
                 "tasks",
                 1,
                 **who,
                 start_ns=self.number + 1,
                 comm=f"worker-{self.number}",
                 first_seen=begin,
-                exited=begin + _KILLED_NS + 1_000_000,
+                exited=begin + KILLED_NS + 1_000_000,
             ),
         }
 
@@ -155,14 +153,15 @@ class _Life:
         count = rows - 2
         row, piece = np.arange(count), LIMIT_BYTES // (count // 2) // _PAGE * _PAGE
         is_evicted = (row >= count // 2) & (row % 2 == 0)
-        amounts = np.where(is_evicted, -piece, piece)
+        # In the second half every other row is of cache, so each is of two pieces: no cache is left at the kill.
+        amounts = np.where(row < count // 2, piece, np.where(is_evicted, -2 * piece, 2 * piece))
         kinds = np.where((row < count // 2) | is_evicted, "file", "anon")
         left = [-int(amounts[kinds == kind].sum()) for kind in ("anon", "file")]
         amounts, kinds = np.append(amounts, left), np.append(kinds, ["anon", "file"])
-        return _table(
+        return table_of(
             "charge",
             rows,
-            time=np.append(_moments(self.begin, count), [self.begin + _LIFE_NS * 9 // 10] * 2),
+            time=np.append(_moments(self.begin, count), [self.begin + LIFE_NS * 9 // 10] * 2),
             cgroup_id=self.cgroup_id,
             tgid=self.tgid - (np.arange(rows) % 11 == 0),
             category=kinds,
@@ -176,7 +175,7 @@ class _Life:
         """Return folios of 16 pages, of which every eighth is refaulted."""
         row, half = np.arange(rows), rows // 2
         is_add, index = (row < half) | (row % 8 == 7), row % half * 16
-        return _table(
+        return table_of(
             "pagecache",
             rows,
             time=_moments(self.begin, rows),
@@ -192,7 +191,7 @@ class _Life:
 
     def _attempts(self) -> pa.Table:
         left = np.arange(_ATTEMPTS)[::-1]
-        return _table(
+        return table_of(
             "reclaim",
             _ATTEMPTS,
             time=_moments(self.begin, 2 * _ATTEMPTS + 1)[_ATTEMPTS:-1],
@@ -214,12 +213,12 @@ class _Life:
 
     def _samples(self) -> pa.Table:
         step = np.arange(_SAMPLES)
-        return _table(
+        return table_of(
             "samples",
             _SAMPLES,
             **{f"{name}_bytes": 0 for name in _SIZES},
             time=_moments(self.begin, _SAMPLES),
-            cgroup_id=[self.cgroup_id, _PARENT_ID] * (_SAMPLES // 2),
+            cgroup_id=[self.cgroup_id, PARENT_ID] * (_SAMPLES // 2),
             source="periodic" if self.number else "start",
             usage_bytes=step * (LIMIT_BYTES // _SAMPLES),
             limit_bytes=LIMIT_BYTES,
@@ -233,9 +232,9 @@ class _Life:
         )
 
     def end(self) -> dict[str, pa.Table]:
-        kill_ns, pids = self.begin + _KILLED_NS, self.tgid - np.arange(_CANDIDATES)
+        kill_ns, pids = self.begin + KILLED_NS, self.tgid - np.arange(_CANDIDATES)
         of_kill = {"kill_id": self.number + 1, "cgroup_id": self.cgroup_id}
-        oom = _table(
+        oom = table_of(
             "oom",
             1,
             **of_kill,
@@ -245,7 +244,7 @@ class _Life:
             **dict.fromkeys(("pgtables_bytes", "exec_vm_bytes", "stack_vm_bytes"), _PAGE),
             **dict.fromkeys(("usage_bytes", "limit_bytes", "data_vm_bytes"), LIMIT_BYTES),
             time=kill_ns,
-            ktime_ns=kill_ns - _START_NS,
+            ktime_ns=kill_ns - START_NS,
             constraint="memcg",
             limit_owner_cgroup_id=self.owner_id,
             trigger_cgroup_id=self.cgroup_id,
@@ -257,7 +256,7 @@ class _Life:
             total_vm_bytes=2 * LIMIT_BYTES,
             threads=1,
         )
-        candidates = _table(
+        candidates = table_of(
             "oom_candidates",
             _CANDIDATES,
             **of_kill,
@@ -273,18 +272,18 @@ class _Life:
 
     def _log(self, kill_ns: int) -> pa.Table:
         """Return the report of the recorded example, with this process and these cgroups."""
-        rows = pq.read_table(_LIKE / "kernel_log.parquet", columns=["ktime_ns", "text"]).to_pylist()
+        rows = pq.read_table(LIKE / "kernel_log.parquet", columns=["ktime_ns", "text"]).to_pylist()
         text = "\n".join(row["text"] for row in rows)
         pid = text.rpartition("Killed process ")[2].split()[0]
         path = text.rpartition("task_memcg=")[2].partition(",")[0]
         own, owner = self.paths
         text = text.replace(f"task_memcg={path}", f"task_memcg={own}").replace(path, owner)
         texts = text.replace(pid, str(self.tgid)).split("\n")
-        return _table(
+        return table_of(
             "kernel_log",
             len(texts),
             time=kill_ns,
-            ktime_ns=kill_ns - _START_NS + 1000 * np.arange(len(texts)),
+            ktime_ns=kill_ns - START_NS + 1000 * np.arange(len(texts)),
             sequence=self.number * len(texts) + np.arange(len(texts)),
             level=4,
             text=texts,
@@ -293,20 +292,4 @@ class _Life:
 
 def _moments(begin: int, count: int) -> Any:
     """Return `count` moments from the start of a life to its kill."""
-    return begin + np.linspace(0, _KILLED_NS, count, dtype=np.int64)
-
-
-def _table(name: str, rows: int, **columns: Any) -> pa.Table:
-    """Return a table; a column is an array, or one value for all rows; the others are unset."""
-    cells = unset_row(name) | columns
-    if unknown := set(cells) - set(TABLES[name].names):
-        raise AssertionError(f"{name} has no columns {unknown}")
-    arrays = [
-        pa.array(value if _is_column(value) else [value] * rows).cast(TABLES[name].field(column).type)
-        for column, value in cells.items()
-    ]
-    return pa.Table.from_arrays(arrays, list(cells)).select(TABLES[name].names).cast(TABLES[name])
-
-
-def _is_column(value: Any) -> bool:
-    return isinstance(value, np.ndarray | Sequence) and not isinstance(value, str) and len(value) > 0
+    return begin + np.linspace(0, KILLED_NS, count, dtype=np.int64)

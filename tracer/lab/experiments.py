@@ -1,6 +1,5 @@
 """The experiments: each provokes one situation in its own cgroup, and has the expected answer as its
-label.
-"""
+label."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tracer.lab import checks, survival
+from tracer.lab import checks, sharing_checks, survival
 from tracer.lab.checks import Check, Evidence, first_kill, only_kill
 from tracer.lab.scratch import write_uncached
 from tracer.lab.slow_filesystem import slow_filesystem
@@ -30,9 +29,11 @@ class Experiment:
     """An experiment. `cause` is its label: the cause that `explain` must find, or None if nothing is killed.
 
     With a cause, `kills` checks the number of kills and `checks` the first kill; without one, `survival` is
-    checked. `prepare` makes the files of the work in a scratch directory, outside of the cgroup, and gives
-    their place to `steps`, which returns the steps of `tracer.lab.workload`. `needs_v2` names the feature of
-    cgroup v2 that the experiment needs.
+    checked, and `state` is the label: the state of the cgroup that `explain` must find, or None if it depends
+    on the disk. `prepare` makes the files of the work in a scratch directory, outside of the cgroup, and
+    gives their place to `steps`, which returns the steps of `tracer.lab.workload`. `needs_v2` names the
+    feature of cgroup v2 that the experiment needs. `high_bytes` is memory.high; with it, that is the limit
+    that `explain` must find too small.
     """
 
     name: str
@@ -45,11 +46,14 @@ class Experiment:
     limit_bytes: int = 100 * _MIB
     prepare: Callable[[Path], AbstractContextManager[Path]] = nullcontext
     needs_v2: str | None = None
+    state: str | None = None
+    high_bytes: int | None = None
 
     def command(self, place: Path) -> list[str]:
         """Return the command to record; `place` is the result of `prepare`."""
         workload = [sys.executable, "-m", "tracer.lab.workload", "--pause-ms", str(_PAUSE_MS)]
-        return workload + self.steps(place)
+        high = [] if self.high_bytes is None else ["high", str(self.high_bytes), "then"]
+        return workload + high + self.steps(place)
 
 
 def _with_file(size_bytes: int) -> Callable[[Path], AbstractContextManager[Path]]:
@@ -61,6 +65,26 @@ def _with_file(size_bytes: int) -> Callable[[Path], AbstractContextManager[Path]
         yield scratch
 
     return prepare
+
+
+def _with_program(size_bytes: int) -> Callable[[Path], AbstractContextManager[Path]]:
+    """Return a `prepare` that makes the program `run-me`: the interpreter, with more behind it up to this
+    size."""
+
+    @contextmanager
+    def prepare(scratch: Path) -> Iterator[Path]:
+        interpreter = Path("/proc/self/exe").read_bytes()
+        write_uncached(scratch / "run-me", size_bytes, interpreter, mode=0o700)
+        yield scratch
+
+    return prepare
+
+
+@contextmanager
+def _with_folder(scratch: Path) -> Iterator[Path]:
+    """Make the empty folder `in-memory`."""
+    (scratch / "in-memory").mkdir()
+    yield scratch
 
 
 def _in_turn(*steps: list[str]) -> list[str]:
@@ -79,6 +103,17 @@ _DIRTY_LIMIT_BYTES: Final = 64 * _MIB  # far below the dirty limit of a machine 
 _THRASH_LIMIT_BYTES: Final = 40 * _MIB
 _REREAD_BYTES: Final = 83 * _MIB
 _READ_TIMES: Final = 3
+_PROGRAM_BYTES: Final = 37 * _MIB
+_EXECUTE_TIMES: Final = 5
+_LIVELOCK_LIMIT_BYTES: Final = 24 * _MIB
+_HIGH_BYTES: Final = 41 * _MIB
+_ABOVE_BYTES: Final = 37 * _MIB  # with the interpreter a few MiB more: each takes longer than the last
+_LEFT_BYTES: Final = 83 * _MIB
+_COPIED_BYTES: Final = 47 * _MIB
+_READERS_ADJ: Final = 300  # so that the child is killed, not its parent
+_SEGMENT_BYTES: Final = 117 * _MIB
+_MEMBERS: Final = 3
+_FORK_LIMIT_BYTES: Final = 83 * _MIB
 _CROWD: Final = (
     *((17 * _MIB, 500), (5 * _MIB, 570), (3 * _MIB, 550), (1 * _MIB, 490), (23 * _MIB, 150)),
     *((2 * _MIB, 333), (1 * _MIB, 80), (4 * _MIB, 30), (2 * _MIB, 0)),
@@ -168,9 +203,7 @@ EXPERIMENTS: Final = {
             summary="allocate in a cgroup until its sibling dies at the parent's limit",
             cause="anon_growth",
             steps=lambda _: _in_turn(
-                ["cgroups", "small", "big"],
-                ["child", "big", str(_BIG_BYTES)],
-                ["anon", str(_GROWN_BYTES)],
+                ["cgroups", "small", "big"], ["child", "big", str(_BIG_BYTES)], ["anon", str(_GROWN_BYTES)]
             ),
             kills=first_kill,
             checks=(*_ALWAYS, checks.three_cgroups("small", "big")),
@@ -196,6 +229,64 @@ EXPERIMENTS: Final = {
             ),
             kills=first_kill,
             checks=(*_ALWAYS, checks.worst_is_killed(_CROWD), checks.all_are_candidates(_CROWD)),
+        ),
+        Experiment(
+            name="livelock",
+            summary="execute a 37-MiB program five times at a limit of 24 MiB",
+            cause=None,
+            limit_bytes=_LIVELOCK_LIMIT_BYTES,
+            prepare=_with_program(_PROGRAM_BYTES),
+            steps=lambda place: ["execute", str(place / "run-me"), str(_EXECUTE_TIMES)],
+            kills=survival.nothing_killed,
+            survival=(
+                survival.at_the_limit,
+                survival.cache_gave_way,
+                survival.evictions_equal_pgsteal,
+                survival.refaults_equal_the_kernels,
+                survival.thrash_is_seen(_PROGRAM_BYTES),
+            ),
+        ),
+        Experiment(
+            name="throttle",
+            summary="allocate more than memory.high, which slows the process down (v2)",
+            cause=None,
+            high_bytes=_HIGH_BYTES,
+            steps=lambda _: ["anon", str(_ABOVE_BYTES)],
+            kills=survival.nothing_killed,
+            survival=(survival.is_slowed_above(_HIGH_BYTES),),
+            needs_v2="memory.high",
+        ),
+        Experiment(
+            name="leftover",
+            summary="fill a tmpfs, end its writer, then allocate until another is killed",
+            cause="shmem",
+            prepare=_with_folder,
+            steps=lambda place: _in_turn(
+                ["leave", str(place / "in-memory"), str(_LEFT_BYTES)], ["anon", str(_CEILING_BYTES)]
+            ),
+            checks=(
+                *_ALWAYS,
+                checks.full_of("shmem"),
+                checks.shmem_of_no_process(_LEFT_BYTES),
+                sharing_checks.writer_has_ended(_LEFT_BYTES),
+            ),
+        ),
+        Experiment(
+            name="cow",
+            summary="write all memory again while a forked child has it, until the kill",
+            cause="anon_growth",
+            limit_bytes=_FORK_LIMIT_BYTES,
+            steps=lambda _: ["cow", f"{_COPIED_BYTES}:{_READERS_ADJ}"],
+            checks=(*_ALWAYS, sharing_checks.memory_was_copied(_COPIED_BYTES)),
+        ),
+        Experiment(
+            name="sharedbuffers",
+            summary="touch a 117-MiB segment from three processes until the kill",
+            cause="shmem",
+            limit_bytes=_FORK_LIMIT_BYTES,
+            steps=lambda _: ["segment", str(_SEGMENT_BYTES), str(_MEMBERS)],
+            kills=first_kill,
+            checks=(*_ALWAYS, checks.full_of("shmem")),
         ),
     )
 }

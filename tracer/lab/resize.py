@@ -1,14 +1,18 @@
 """Verification of the minimum limit: the same work at its upper end, and well below its lower end.
 
 These runs are not traced, so that the work has the limit to itself. The kernel's count of kills in the cgroup
-decides if the work survived.
+decides if the work survived. Its time is compared with that of the same work without a limit, which runs in
+turn with it, so that both have the same machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import tracer
@@ -17,24 +21,33 @@ from tracer.analysis.results.survivor import Held
 from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.cgroups.cgroupfs import descendants, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
-from tracer.kernel.cgroups.memory_files import MemcgFiles
+from tracer.kernel.cgroups.memory_files import read_oom_kills
 from tracer.kernel.process.spawn import spawn
 from tracer.lab.checks import Check
 from tracer.lab.experiments import Experiment
 from tracer.lab.run import Outcome, nearest, own_kills, own_life, record
 from tracer.lab.scratch import scratch_directory
-from tracer.units import UNKNOWN, size
+from tracer.units import UNKNOWN, duration, size
 
 _BELOW_PERCENT: Final = 80
+_SLOWER: Final = 1.2
+"""More than this multiple of its time without a limit is too long."""
+_PATIENCE: Final = 2 * _SLOWER
+"""A run that takes longer than this multiple is ended."""
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """The end of the work at a limit: its exit status (negative: a signal), and the number of kills in its
-    cgroup."""
+    """The end of the work at a limit: its exit status (negative: a signal; None: ended because it took too
+    long), the number of kills in its cgroup, and its time."""
 
-    status: int
+    status: int | None
     kills: int
+    wall_s: float
+
+    def is_done_within(self, wall_s: float) -> bool:
+        """Return True if the work ended well, without a kill, and in this time."""
+        return self.status == 0 and self.kills == 0 and self.wall_s <= wall_s
 
 
 def verified(experiment: Experiment, outcome: Outcome, repeat: int) -> Outcome:
@@ -73,34 +86,71 @@ def _verify(
     low, high = report.sizing.min_limit_bytes
     below = low * _BELOW_PERCENT // 100
     yield Check(name, low <= high, f"{size(low)} to {size(high)}")
-    at_high = [rerun(experiment, high, near) for _ in range(repeat)]
-    lived = sum(run.status == 0 and run.kills == 0 for run in at_high)
-    yield Check("the work survives at the upper end", lived == repeat, f"{lived} of {repeat} at {size(high)}")
-    at_below = [rerun(experiment, below, near) for _ in range(repeat)]
-    died = sum(run.kills > 0 for run in at_below)
-    detail = f"{died} of {repeat} at {size(below)}"
-    yield Check(f"it is killed at {_BELOW_PERCENT} % of the lower end", died == repeat, detail)
+    usual, at_high = _side_by_side(experiment, high, near, repeat)
+    if any(run.status != 0 or run.kills for run in usual):
+        yield Check("the work ends well without a limit", False, ", ".join(map(str, usual)))
+        return
+    usual_s = median(run.wall_s for run in usual)
+    lived = sum(run.is_done_within(_SLOWER * usual_s) for run in at_high)
+    killed = sum(run.kills > 0 for run in at_high)
+    detail = f"{lived} of {repeat} at {size(high)}, {killed} killed, {_times(at_high)}; "
+    detail += f"without a limit {_times(usual)}"
+    name = f"at the upper end, the work survives and takes at most {_SLOWER} times as long"
+    yield Check(name, lived == repeat, detail)
+    at_below = [rerun(experiment, below, near, _PATIENCE * usual_s) for _ in range(repeat)]
+    killed = sum(run.kills > 0 for run in at_below)
+    done = sum(run.is_done_within(_SLOWER * usual_s) for run in at_below)
+    detail = f"{repeat - done} of {repeat} at {size(below)}, {killed} of them killed"
+    yield Check(f"at {_BELOW_PERCENT} % of the lower end, it is killed or takes longer", done == 0, detail)
 
 
-def rerun(experiment: Experiment, limit_bytes: int, near: Path) -> Rerun:
-    """Run the work of the experiment, untraced, in a fresh cgroup with this limit and no swap."""
+def _side_by_side(
+    experiment: Experiment, limit_bytes: int, near: Path, repeat: int
+) -> tuple[list[Rerun], list[Rerun]]:
+    """Run the work without a limit and at this one, in turn."""
+    usual, limited = [], []
+    for _ in range(repeat):
+        usual.append(rerun(experiment, None, near))
+        limited.append(rerun(experiment, limit_bytes, near))
+    return usual, limited
+
+
+def _times(runs: Sequence[Rerun]) -> str:
+    times = [run.wall_s for run in runs]
+    return f"{duration(min(times))} to {duration(max(times))}"
+
+
+def rerun(
+    experiment: Experiment, limit_bytes: int | None, near: Path, patience_s: float | None = None
+) -> Rerun:
+    """Run the work of the experiment, untraced, in a fresh cgroup with this limit (None: none) and no swap.
+
+    The limit is memory.high for an experiment that sets it. After `patience_s`, the work is ended.
+    """
+    if experiment.high_bytes is not None:
+        experiment, limit_bytes = replace(experiment, high_bytes=limit_bytes), None
     hierarchy = memory_hierarchy()
+    swap_bytes = None if hierarchy.version == 1 and limit_bytes is None else 0  # v1 bounds only the sum
     with (
         scratch_directory(near) as scratch,
         experiment.prepare(scratch) as place,
-        ephemeral_cgroup(f"resize-{experiment.name}", limit_bytes, 0, hierarchy) as cgroup,
+        ephemeral_cgroup(f"resize-{experiment.name}", limit_bytes, swap_bytes, hierarchy) as cgroup,
     ):
         command = spawn(cgroup, experiment.command(place))
+        begin = time.monotonic()
         try:
             command.release()
-            status = command.process.wait()
+            status = _status(command.process, patience_s)
         finally:
+            wall_s = time.monotonic() - begin
             command.process.kill()
             command.process.wait()
-        kills = sum(_kills(directory, hierarchy.version) for directory in descendants(cgroup))
-    return Rerun(status, kills)
+        kills = sum(read_oom_kills(directory, hierarchy.version) for directory in descendants(cgroup))
+    return Rerun(status, kills, wall_s)
 
 
-def _kills(cgroup: Path, version: int) -> int:
-    reading = MemcgFiles(cgroup, version).read()
-    return (reading and reading["oom_kill_events"]) or 0
+def _status(process: subprocess.Popen[bytes], patience_s: float | None) -> int | None:
+    try:
+        return process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        return None

@@ -22,10 +22,11 @@ from tracer.lab.survival import Survival
 
 @dataclass(frozen=True)
 class Outcome:
-    """The checks of an experiment, and the path of its trace."""
+    """The labels of an experiment, the path of its trace, and its checks."""
 
     experiment: str
     cause: Cause | None
+    state: str | None
     trace: Path
     checks: tuple[Check, ...]
 
@@ -49,7 +50,8 @@ def run(experiment: Experiment, output: Path | None, force: bool) -> Outcome:
         experiment.prepare(scratch) as place,
     ):
         path = record(experiment, place, output, force)
-    return Outcome(experiment.name, experiment.cause, path, examine(experiment, tracer.open(path)))
+    checks = examine(experiment, tracer.open(path))
+    return Outcome(experiment.name, experiment.cause, experiment.state, path, checks)
 
 
 def what_lacks(experiment: Experiment) -> str | None:
@@ -64,8 +66,7 @@ def what_lacks(experiment: Experiment) -> str | None:
 
 def examine(experiment: Experiment, trace: AnalysedTrace) -> tuple[Check, ...]:
     """Return the checks of an experiment on an open trace; only the first, if the number of kills is
-    wrong.
-    """
+    wrong."""
     reports = own_kills(trace)
     first = experiment.kills(reports)
     if not first.passed:

@@ -47,8 +47,7 @@ def scratch_directory(near: Path) -> Iterator[Path]:
 
 def _remove_leftovers(parent: Path) -> None:
     """Remove directories whose maker and its lock are gone, as `kernel.cgroups.ephemeral` does with
-    cgroups.
-    """
+    cgroups."""
     for directory in parent.glob(f"{_PREFIX}*"):
         maker = re.match(rf"{re.escape(_PREFIX)}(\d+)-", directory.name)
         if maker is None or Path("/proc", maker[1]).exists():
@@ -67,16 +66,18 @@ def _remove_leftovers(parent: Path) -> None:
             os.close(lock)
 
 
-def write_uncached(file: Path, size_bytes: int) -> None:
-    """Make a file (0600) of incompressible content that is on the disk and not in the page cache.
+def write_uncached(file: Path, size_bytes: int, begin: bytes = b"", mode: int = 0o600) -> None:
+    """Make a file of this size that is on the disk and not in the page cache.
 
-    Raises TracerError if it cannot be written, or if its pages do not leave the page cache.
+    It has the bytes of `begin`, then incompressible content. Raises TracerError if it cannot be written, or
+    if its pages do not leave the page cache.
     """
     try:
-        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, mode)
         try:
             for offset in range(0, size_bytes, _CHUNK_BYTES):
                 os.pwrite(descriptor, os.urandom(min(_CHUNK_BYTES, size_bytes - offset)), offset)
+            os.pwrite(descriptor, begin, 0)
             os.fsync(descriptor)
             _drop(descriptor, size_bytes)
         finally:

@@ -15,7 +15,6 @@ written later stay dirty.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import select
@@ -34,9 +33,8 @@ from typing import Final
 
 from tracer.errors import TracerError
 from tracer.kernel.cgroups.mounts import MOUNTINFO, parse_mountinfo
+from tracer.lab.workload.namespaces import mount_privately
 
-_CLONE_NEWNS: Final = 0x00020000
-_MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 2, 4, 1 << 14, 1 << 18  # include/uapi/linux/mount.h
 _PF_EXITING: Final = 0x00000004  # include/linux/sched.h
 _VERSION: Final = (7, 31)
 _FLAGS: Final = 1 << 5 | 1 << 16 | 1 << 22  # FUSE_BIG_WRITES, FUSE_WRITEBACK_CACHE, FUSE_MAX_PAGES
@@ -192,15 +190,7 @@ def _is_exiting(pid: int) -> bool:
 def _mount(directory: str) -> int:
     """Mount the file system for this process alone, and return the connection to the kernel."""
     connection = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    libc = ctypes.CDLL(None, use_errno=True)
-    options = f"fd={connection},rootmode=40000,user_id=0,group_id=0".encode()
-    place, flags = os.fsencode(directory), _MS_NOSUID | _MS_NODEV
-    if (
-        libc.unshare(_CLONE_NEWNS)
-        or libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None)
-        or libc.mount(b"memcg-tracer-lab", place, b"fuse", ctypes.c_ulong(flags), options)
-    ):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    mount_privately("fuse", directory, f"fd={connection},rootmode=40000,user_id=0,group_id=0")
     return connection
 
 

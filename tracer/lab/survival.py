@@ -101,7 +101,7 @@ def refaults_equal_the_kernels(survival: Survival) -> Check:
     added = rows[(rows["op"] == "add") & (rows["cgroup_id"] == own)]
     by_file = added.groupby("inode_id")["nr_pages"].sum() * survival.page_size
     others = int(by_file.sum() - by_file.max()) if len(by_file) else 0
-    counted = survival.held.refaulted_bytes
+    counted = survival.held.kernel_refaulted_bytes
     passed = counted is not None and 0 < seen <= counted <= seen + others
     detail = f"{seen} bytes, {counted} by the kernel's count"
     return Check("refaults equal the kernel's count", passed, detail)
@@ -116,5 +116,21 @@ def thrash_is_seen(file_bytes: int) -> Callable[[Survival], Check]:
         evicted, back = int(found["evicted_bytes"].sum()), int(found["refaulted_bytes"].sum())
         detail = f"{len(found)} intervals, {size(evicted)} evicted, {size(back)} of it read again"
         return Check("thrash is found", not found.empty and back >= file_bytes, detail)
+
+    return check
+
+
+def is_slowed_above(high_bytes: int) -> Callable[[Survival], Check]:
+    """Return the check that usage exceeded memory.high, by the kernel's count, and stayed far below the
+    limit."""
+
+    def check(survival: Survival) -> Check:
+        samples, peak = survival.samples(), survival.held.peak_usage_bytes or 0
+        bounds, counts = (samples[name].dropna() for name in ("high_bytes", "high_events"))
+        events = 0 if counts.empty else int(counts.iloc[-1])
+        is_set = not bounds.empty and int(bounds.iloc[-1]) == high_bytes
+        passed = is_set and events > 0 and high_bytes < peak < survival.limit_bytes
+        detail = f"usage reached {size(peak)}, {count(events)} events at {size(high_bytes)}"
+        return Check("the work is slowed above memory.high", passed, detail)
 
     return check
