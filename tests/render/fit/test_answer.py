@@ -1,0 +1,43 @@
+"""The answer of `fit` in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tracer.fit.driver import found
+from tracer.fit.search import Bounds, Run
+from tracer.render.fit.answer import fit_text
+from tracer.render.terminal.console import to_text
+
+MIB = 1 << 20
+BOUNDS = Bounds(None, None, 0.1)
+
+
+def run(limit_bytes: int | None, status: int | None = 0, wall_s: float = 1.0, kills: int = 0) -> Run:
+    return Run(limit_bytes, status, wall_s, 0, kills, 300 * MIB, "run")
+
+
+def text_of(runs: list[Run]) -> str:
+    answer = fit_text(found(runs, BOUNDS), runs, BOUNDS, Path("folder"), Path("folder/curve.svg"))
+    return to_text(answer, columns=100, colour=False)
+
+
+def test_limit_at_which_some_runs_fail_is_named() -> None:
+    text = text_of([run(None)] * 4 + [run(200 * MIB), run(100 * MIB), run(100 * MIB, 137, kills=1)])
+    assert "At 100 MiB, 1 of 2 runs succeeded: what it needs varies from run to run." in text
+    assert "It succeeds from: not found yet, more than 100 MiB and at most 200 MiB." in text
+
+
+def test_highest_limit_that_fails_has_no_answer() -> None:
+    text = text_of([run(None)] * 4 + [run(200 * MIB, None, 10.0)])
+    assert "It succeeds from: not found, not even at 200 MiB." in text
+    assert "ended: it took too long" in text
+
+
+def test_times_that_differ_from_run_to_run_have_no_comfortable_limit() -> None:
+    text = text_of([run(None)] * 3 + [run(None, wall_s=1.3), run(319 * MIB)])
+    assert "It is at most 10 % slower from: not known, its times without a limit differ by 30 %" in text
+
+
+def test_success_despite_kills_shows_the_kills() -> None:
+    assert "succeeded, 2 OOM kills" in text_of([run(None)] * 4 + [run(200 * MIB, kills=2)])

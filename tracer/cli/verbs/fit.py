@@ -1,0 +1,161 @@
+"""`fit -- CMD`: find the least limits of a command by running it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from tracer.cli.percent import percent
+from tracer.cli.size import size_bytes
+from tracer.errors import UsageError
+from tracer.fit.search import UNLIMITED_RUNS
+from tracer.render.words.escape import visible
+
+if TYPE_CHECKING:
+    from tracer.fit.driver import Found
+    from tracer.fit.search import Run
+
+_RUNS: Final = 30
+_LEAST_RUNS: Final = UNLIMITED_RUNS + 1
+_NOTICE_S: Final = 60.0
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  sudo memcg-tracer fit -- make -j4
+  sudo memcg-tracer fit --from 64M --to 512M --slowdown 20% -o fit/import -- ./import.py data.csv"""
+)
+@click.option(
+    "--from", "from_bytes", metavar="SIZE", type=size_bytes,
+    help="Lowest limit to try.  [default: as low as CMD succeeds]",
+)  # fmt: skip
+@click.option(
+    "--to", "to_bytes", metavar="SIZE", type=size_bytes,
+    help="Highest limit to try.  [default: CMD's highest usage without a limit]",
+)  # fmt: skip
+@click.option(
+    "--slowdown", "slowdown_percent", metavar="PERCENT", type=percent, default="10%", show_default=True,
+    help="Slowdown that is accepted at the comfortable limit.",
+)  # fmt: skip
+@click.option(
+    "--runs", "most_runs", metavar="N", default=_RUNS, show_default=True,
+    type=click.IntRange(min=_LEAST_RUNS),
+    help="Run CMD at most so many times, those of an earlier search in DIR included.",
+)  # fmt: skip
+@click.option(
+    "-o", "output", metavar="DIR", type=click.Path(path_type=Path),
+    help="Folder of the traces. A search that was interrupted goes on from its folder.  "
+    "[default: traces/<UTC time>-fit]",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.argument("argv", metavar="-- CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
+def command(
+    *,
+    from_bytes: int | None,
+    to_bytes: int | None,
+    slowdown_percent: float,
+    most_runs: int,
+    output: Path | None,
+    as_json: bool,
+    argv: tuple[str, ...],
+) -> None:
+    """Find the least memory limits of a command, by running it at several.
+
+    CMD must end, and must do the same work each time. It runs without a limit first, then at limits between
+    which the answer lies, one run after the other, each in a fresh cgroup without swap and under `record`.
+    The answers: the least limit at which CMD succeeds (exit status 0), and the least at which it is at most
+    PERCENT slower than without a limit. Before each run, the page cache of CMD's files is dropped.
+    """
+    if from_bytes is not None and to_bytes is not None and from_bytes >= to_bytes:
+        raise UsageError("--from must be less than --to")
+    from tracer.fit.driver import fit
+    from tracer.fit.folder import Folder
+    from tracer.fit.search import Bounds
+    from tracer.render.fit.answer import fit_text
+    from tracer.render.fit.curve import curve
+    from tracer.render.terminal.console import write
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM leaves nothing behind either
+    folder = Folder.open(output or Path("traces", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-fit"), argv)
+    bounds = Bounds(from_bytes, to_bytes, slowdown_percent / 100)
+    progress = _Progress()
+    try:
+        found = fit(folder, bounds, most_runs, progress)
+    except KeyboardInterrupt:
+        progress.end_line()
+        shown = visible(str(folder.path))
+        click.echo(f"memcg-tracer: interrupted: the same command with -o {shown} goes on from here", err=True)
+        raise
+    finally:
+        progress.end_line()
+    picture = folder.write_curve(curve(found, folder.runs, bounds))
+    if as_json:
+        click.echo(json.dumps(_document(found, folder.runs, folder.path, picture), indent=2))
+    else:
+        write(sys.stdout, fit_text(found, folder.runs, bounds, folder.path, picture))
+    sys.exit(0 if found.is_complete else 1)
+
+
+def _document(found: Found, runs: list[Run], path: Path, picture: Path) -> dict[str, object]:
+    return {
+        "schema": 1,
+        "least_limit_bytes": found.least_limit_bytes,
+        "comfortable_limit_bytes": found.comfortable_limit_bytes,
+        "least_between": asdict(found.least),
+        "comfortable_between": asdict(found.comfortable),
+        "unlimited_wall_s": found.unlimited_wall_s,
+        "unlimited_spread": found.unlimited_spread,
+        "complete": found.is_complete,
+        "folder": str(path),
+        "curve": str(picture),
+        "runs": [asdict(run) for run in runs],
+    }
+
+
+class _Progress:
+    """Says on stderr which run is under way, and how it ended, on one line if nothing comes in between."""
+
+    def __init__(self) -> None:
+        self._run = ""
+        self._line = ""
+
+    def begins(self, number: int, limit_bytes: int | None) -> None:
+        from tracer.units import size
+
+        at = "without a limit" if limit_bytes is None else f"at {size(limit_bytes)}"
+        self._run = self._line = f"memcg-tracer: run {number} {at}"
+        print(self._line, end="", file=sys.stderr, flush=True)
+
+    def goes_on(self, wall_s: float, most_s: float | None) -> None:
+        if most_s is None and wall_s > _NOTICE_S and self._line:
+            self.end_line()
+            print(
+                f"memcg-tracer: it has run for {_NOTICE_S:.0f} s: fit is for commands that end, and runs "
+                "them many times; Ctrl-C ends it",
+                file=sys.stderr,
+            )
+
+    def ended(self, run: Run) -> None:
+        from tracer.render.fit.endings import ending
+        from tracer.units import duration
+
+        print(
+            f"{'' if self._line else self._run}: {duration(run.wall_s)}, {ending(run)}",
+            file=sys.stderr,
+            flush=True,
+        )
+        self._line = ""
+
+    def end_line(self) -> None:
+        """Begin a new line, if a run is under way on this one."""
+        if self._line:
+            print(file=sys.stderr)
+        self._line = ""

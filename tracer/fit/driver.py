@@ -1,0 +1,119 @@
+"""The runs of a search, one after the other, until both limits are found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final, Protocol
+
+from tracer.errors import TracerError
+from tracer.fit import cached_files, recorded_run, search
+from tracer.fit.folder import Folder
+from tracer.fit.search import Bounds, Interval, Run
+from tracer.units import duration
+
+_PATIENCE: Final = 10
+_PATIENCE_S: Final = 10.0
+
+
+class Observer(Protocol):
+    """Hears of each run: as it begins, some times a second, and as it ends."""
+
+    def begins(self, number: int, limit_bytes: int | None) -> None: ...
+
+    def goes_on(self, wall_s: float, most_s: float | None) -> None: ...
+
+    def ended(self, run: Run) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the runs show. The limits are None as long as they are not found.
+
+    Without `is_steady`, the times of the command differ too much from run to run for a comfortable limit.
+    """
+
+    unlimited_wall_s: float
+    unlimited_spread: float
+    is_steady: bool
+    least: Interval
+    comfortable: Interval
+    least_limit_bytes: int | None
+    comfortable_limit_bytes: int | None
+    is_complete: bool
+
+
+def fit(folder: Folder, bounds: Bounds, most_runs: int, observer: Observer) -> Found:
+    """Run the command of the folder, at most until it has `most_runs` runs, and return what they show.
+
+    Raises TracerError if the command fails or does not end without a limit, or if a run cannot be recorded.
+    """
+    while len(folder.runs) < most_runs:
+        attempt = search.next_attempt(folder.runs, bounds)
+        if attempt is None:
+            break
+        run, files = _run(folder, attempt.limit_bytes, observer)
+        folder.add(run, files)
+        observer.ended(run)
+    return found(folder.runs, bounds)
+
+
+def found(runs: list[Run], bounds: Bounds) -> Found:
+    """Return what these runs show; at least one must be without a limit."""
+    least, comfortable = (search.interval(runs, passes) for passes in search.demands(runs, bounds))
+    is_steady = search.is_steady(runs, bounds)
+    is_found = [search.is_found(runs, passes, bounds) for passes in search.demands(runs, bounds)]
+    return Found(
+        median(search.unlimited_walls_s(runs)),
+        search.unlimited_spread(runs),
+        is_steady,
+        least,
+        comfortable,
+        least.passed_bytes if is_found[0] else None,
+        comfortable.passed_bytes if is_found[1] and is_steady else None,
+        search.next_attempt(runs, bounds) is None,
+    )
+
+
+def _run(folder: Folder, limit_bytes: int | None, observer: Observer) -> tuple[Run, frozenset[str]]:
+    """Run the command once, and return the files as well that the first run uses."""
+    most_s, files = _most_s(folder.runs), set[str]()
+
+    def look(cgroup: Path, wall_s: float) -> None:
+        if not folder.runs:
+            files.update(cached_files.files_of(cgroup))
+        observer.goes_on(wall_s, most_s)
+
+    observer.begins(len(folder.runs) + 1, limit_bytes)
+    cached_files.drop_files(folder.files)
+    run = recorded_run.run(folder.argv, limit_bytes, folder.next_trace(), most_s, look)
+    if limit_bytes is None:
+        _require_success(run, folder)
+    return run, frozenset(files)
+
+
+def _most_s(runs: list[Run]) -> float | None:
+    """Return the time after which a run is ended; None for the first one.
+
+    A command that reads its own program again and again may never end.
+    """
+    if not runs:
+        return None
+    wall_s = median(search.unlimited_walls_s(runs))
+    return max(wall_s * _PATIENCE, wall_s + _PATIENCE_S)
+
+
+def _require_success(run: Run, folder: Folder) -> None:
+    """Raise TracerError if a run without a limit did not end with status 0."""
+    if run.status is None:
+        earlier_s = median(search.unlimited_walls_s(folder.runs))
+        raise TracerError(
+            f"the command did not end in {duration(run.wall_s)} without a limit, and an earlier run took "
+            f"{duration(earlier_s)}: fit is for commands that do the same work each time"
+        )
+    if run.status != 0:
+        raise TracerError(
+            f"the command fails without a limit (status {run.status}), so no limit can be told from another: "
+            f"see {folder.next_trace().with_suffix('.log')}"
+        )

@@ -1,0 +1,177 @@
+"""One run of a command at one limit, under `record`."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Thread
+from typing import Final
+
+import tracer
+from tracer.errors import TracerError
+from tracer.fit import cached_files
+from tracer.fit.search import Run
+from tracer.kernel.cgroups import memory_files
+from tracer.kernel.cgroups.cgroupfs import Hierarchy, descendants, memory_hierarchy
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, member_pids
+from tracer.kernel.process.spawn import GatedCommand, spawn
+
+_PEAK: Final = {1: "memory.max_usage_in_bytes", 2: "memory.peak"}
+_READY_WITHIN_S: Final = 60.0
+_POLL_S: Final = 0.02
+_LOOK_S: Final = 0.05
+_PIECE_BYTES: Final = 1 << 16
+_STRAGGLERS_S: Final = 1.0
+
+Look = Callable[[Path, float], None]
+"""Called while a command runs, some times a second, with its cgroup and the seconds since its start."""
+
+
+def run(argv: Sequence[str], limit_bytes: int | None, trace: Path, most_s: float | None, look: Look) -> Run:
+    """Run the command in a fresh cgroup with this limit and without swap, recorded into `trace`, and return
+    how it ended. What it prints goes to `trace`, with the ending `.log`.
+
+    It is ended with SIGKILL after `most_s` seconds. Page cache that it left behind is dropped, so that the
+    next run has to read, and is charged, as much. Raises TracerError if it cannot be recorded, or if it
+    succeeds without a limit and leaves processes behind; CommandError if it cannot be run.
+    """
+    hierarchy = memory_hierarchy()
+    swap_bytes = None if limit_bytes is None and hierarchy.version == 1 else 0
+    with (
+        _printed_to(trace.with_suffix(".log")) as output_fd,
+        ephemeral_cgroup("fit", limit_bytes, swap_bytes, hierarchy) as cgroup,
+    ):
+        command = spawn(cgroup, argv, output_fd=output_fd)
+        try:
+            with _recorded(hierarchy, cgroup, trace):
+                status, wall_s = _wait(command, cgroup, most_s, look)
+                kills, peak_bytes = _kills(hierarchy, cgroup), _peak_bytes(hierarchy, cgroup)
+            if limit_bytes is None and status == 0:
+                _require_the_end(cgroup)
+        finally:
+            command.process.kill()
+            command.abandon()
+        cached_files.drop_charged(hierarchy, cgroup)
+    return Run(limit_bytes, status, wall_s, _refaulted_bytes(trace), kills, peak_bytes, trace.name)
+
+
+@contextmanager
+def _printed_to(log: Path) -> Iterator[int]:
+    """Yield the end of a pipe to print to, whose content goes to `log`.
+
+    This process writes the file, so that its page cache is not charged to the command.
+    """
+    log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    read_end, write_end = os.pipe()
+
+    def copy() -> None:
+        while piece := os.read(read_end, _PIECE_BYTES):
+            with suppress(OSError):  # a full disk must not stop the command
+                os.write(log_fd, piece)
+
+    copier = Thread(target=copy)
+    copier.start()
+    try:
+        yield write_end
+    finally:
+        os.close(write_end)
+        copier.join()
+        os.close(read_end)
+        os.close(log_fd)
+
+
+def _wait(command: GatedCommand, cgroup: Path, most_s: float | None, look: Look) -> tuple[int | None, float]:
+    """Release the command, and return its exit status as a shell has it (None: it did not end within
+    `most_s`), and its time."""
+    pidfd = os.pidfd_open(command.process.pid)
+    try:
+        began_s = time.monotonic()
+        command.release()
+        while not select.select([pidfd], [], [], _LOOK_S)[0]:
+            wall_s = time.monotonic() - began_s
+            if most_s is not None and wall_s > most_s:
+                return None, wall_s
+            look(cgroup, wall_s)
+        wall_s = time.monotonic() - began_s
+    finally:
+        os.close(pidfd)
+    status = command.process.wait()
+    return (128 - status if status < 0 else status), wall_s
+
+
+@contextmanager
+def _recorded(hierarchy: Hierarchy, cgroup: Path, trace: Path) -> Iterator[None]:
+    """Record the cgroup from when this is entered until it is left."""
+    ready = trace.with_suffix(".ready")
+    ready.unlink(missing_ok=True)  # of a search that was killed
+    options = ["-f", "-o", str(trace), "-c", hierarchy.path(cgroup), "--ready-file", str(ready)]
+    recorder = subprocess.Popen(
+        [sys.executable, "-m", "tracer", "record", *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C ends the search, and the search ends the recorder
+    )
+    is_ready = False
+    try:
+        is_ready = _becomes_ready(recorder, ready)
+        if is_ready:
+            yield
+    finally:
+        recorder.send_signal(signal.SIGINT)
+        said = recorder.communicate()[1].decode("utf-8", "replace").strip()
+        ready.unlink(missing_ok=True)
+    if recorder.returncode or not is_ready:
+        raise TracerError(f"the run was not recorded: {said.rpartition(chr(10))[2]}")
+
+
+def _becomes_ready(recorder: subprocess.Popen[bytes], ready: Path) -> bool:
+    deadline = time.monotonic() + _READY_WITHIN_S
+    while not ready.exists():
+        if recorder.poll() is not None or time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _kills(hierarchy: Hierarchy, cgroup: Path) -> int:
+    """Return the kernel's count of tasks that were killed in a cgroup and below it.
+
+    On v2 the count of a cgroup includes those below (memcg_memory_event, include/linux/memcontrol.h).
+    """
+    counted = descendants(cgroup) if hierarchy.version == 1 else [cgroup]
+    return sum(memory_files.read_oom_kills(directory, hierarchy.version) for directory in counted)
+
+
+def _peak_bytes(hierarchy: Hierarchy, cgroup: Path) -> int | None:
+    return memory_files.read_size(cgroup, _PEAK[hierarchy.version])
+
+
+def _require_the_end(cgroup: Path) -> None:
+    """Raise TracerError if processes of the command go on after its first one has ended."""
+    deadline = time.monotonic() + _STRAGGLERS_S
+    while left := [pid for directory in descendants(cgroup) for pid in member_pids(directory)]:
+        if time.monotonic() > deadline:
+            raise TracerError(
+                f"the command ended, but {len(left)} of its processes did not: fit is for commands that end, "
+                "so keep it in the foreground"
+            )
+        time.sleep(_POLL_S)
+
+
+def _refaulted_bytes(trace: Path) -> int | None:
+    """Return the page cache of the run that was evicted and read again.
+
+    It is None if events were lost or summed, so that not all pages can be followed.
+    """
+    recorded = tracer.open(trace)
+    if recorded.meta["lost"] is None or recorded.meta["lost"].get("pagecache") or len(recorded.summed):
+        return None
+    return int(recorded.evictions(by="cgroup")["refaulted_bytes"].sum())

@@ -1,0 +1,201 @@
+"""The search for the least limits of a command: which limit to try next, and what the runs show.
+
+A limit meets the first demand if the command succeeds there (exit status 0), and the second if it is also not
+much slower than without a limit. The search halves the interval between the highest limit that failed and the
+lowest that passed above it, until the interval is small, and runs its ends again. All functions are pure, so
+an interrupted search goes on from its runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+from tracer.errors import TracerError
+
+WARM_UP_RUNS: Final = 1  # they find the files of the command, and their times do not count
+UNLIMITED_RUNS: Final = WARM_UP_RUNS + 3
+CONFIRMING_RUNS: Final = 2  # at each limit that is reported
+DOUBTFUL_RUNS: Final = 3  # at a limit that fails by its time alone
+_PRECISION_BYTES: Final = 1 << 20
+_PRECISION_SHARE: Final = 128
+_HEADROOM_SHARE: Final = 16  # of the highest usage without a limit, which differs from run to run
+_PAGE_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the command.
+
+    `limit_bytes`: None without a limit. `status`: the exit status, 128+N after signal N; None if the run was
+    ended because it took too long. `refaulted_bytes`: the page cache that was evicted and read again, by
+    this run's trace; None if that is not known. `kills`: the kernel's count of OOM kills. `peak_bytes`: the
+    highest usage; None if the kernel does not count it (memory.peak of v2, since v5.19).
+    """
+
+    limit_bytes: int | None
+    status: int | None
+    wall_s: float
+    refaulted_bytes: int | None
+    kills: int
+    peak_bytes: int | None
+    trace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Where the search begins and ends, and the slowdown that is accepted (0.1: 10 %)."""
+
+    from_bytes: int | None
+    to_bytes: int | None
+    slowdown: float
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A run that is to be made, at this limit; None: without a limit."""
+
+    limit_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The least limit that passes is above `failed_bytes` (None: none failed) and at most `passed_bytes`
+    (None: none passed)."""
+
+    failed_bytes: int | None
+    passed_bytes: int | None
+
+
+def unlimited_walls_s(runs: Iterable[Run]) -> list[float]:
+    """Return the times of the runs without a limit that count; at first, that of the warm-up."""
+    walls = [run.wall_s for run in runs if run.limit_bytes is None]
+    return walls[WARM_UP_RUNS:] or walls
+
+
+def unlimited_spread(runs: Iterable[Run]) -> float:
+    """Return by how much the times of the runs without a limit differ, as a share of their median."""
+    walls = unlimited_walls_s(runs)
+    return (max(walls) - min(walls)) / median(walls)
+
+
+def is_steady(runs: Sequence[Run], bounds: Bounds) -> bool:
+    """Return whether a slowdown as small as that of `bounds` can be told from chance."""
+    return unlimited_spread(runs) <= bounds.slowdown
+
+
+def succeeds(runs: Sequence[Run]) -> bool:
+    """Return whether each of the runs at one limit ended with status 0."""
+    return all(run.status == 0 for run in runs)
+
+
+def is_comfortable(runs: Sequence[Run], most_s: float) -> bool:
+    """Return whether the runs at one limit succeeded, and took at most `most_s` in the median."""
+    return succeeds(runs) and median(run.wall_s for run in runs) <= most_s
+
+
+def most_wall_s(runs: Sequence[Run], bounds: Bounds) -> float:
+    """Return the longest time of a run that is comfortable."""
+    return median(unlimited_walls_s(runs)) * (1 + bounds.slowdown)
+
+
+def demands(runs: Sequence[Run], bounds: Bounds) -> list[Callable[[Sequence[Run]], bool]]:
+    """Return both demands: to succeed, and to be comfortable."""
+    most_s = most_wall_s(runs, bounds)
+    return [succeeds, lambda at_limit: is_comfortable(at_limit, most_s)]
+
+
+def interval(runs: Sequence[Run], passes: Callable[[Sequence[Run]], bool]) -> Interval:
+    """Return the interval of the least limit that passes. A limit below one that fails is no answer."""
+    does_pass = {limit: passes(at_limit) for limit, at_limit in by_limit(runs).items()}
+    failed = max((limit for limit, passed in does_pass.items() if not passed), default=None)
+    above = [limit for limit, passed in does_pass.items() if passed and (failed is None or limit > failed)]
+    return Interval(failed, min(above, default=None))
+
+
+def next_attempt(runs: Sequence[Run], bounds: Bounds) -> Attempt | None:
+    """Return what to run next; None when both limits are found, or cannot be."""
+    if sum(run.limit_bytes is None for run in runs) < UNLIMITED_RUNS:
+        return Attempt(None)
+    top = upper_bytes(runs, bounds)
+    if top not in by_limit(runs):
+        return Attempt(top)
+    least, comfortable = (_next(runs, interval(runs, passes), bounds) for passes in demands(runs, bounds))
+    candidates = [_doubtful(runs, bounds), least, comfortable] if is_steady(runs, bounds) else [least]
+    return next((Attempt(limit) for limit in candidates if limit is not None), None)
+
+
+def is_found(runs: Sequence[Run], passes: Callable[[Sequence[Run]], bool], bounds: Bounds) -> bool:
+    """Return whether the least limit that passes is known, and was run often enough."""
+    between = interval(runs, passes)
+    return between.passed_bytes is not None and _next(runs, between, bounds) is None
+
+
+def upper_bytes(runs: Sequence[Run], bounds: Bounds) -> int:
+    """Return the limit at which the search begins: `to_bytes`, or else somewhat more than the highest usage
+    without a limit. Raises TracerError if the kernel does not count that."""
+    if bounds.to_bytes is not None:
+        return bounds.to_bytes
+    peaks = [run.peak_bytes for run in runs if run.limit_bytes is None and run.peak_bytes is not None]
+    if not peaks:
+        raise TracerError("this kernel does not count the highest usage (memory.peak): add --to SIZE")
+    least = (bounds.from_bytes or 0) + precision_bytes(max(peaks))
+    return _whole_pages(max(max(peaks) + max(peaks) // _HEADROOM_SHARE, least))
+
+
+def precision_bytes(limit_bytes: int) -> int:
+    """Return how near the search comes to a limit of this size: 1 MiB, or 1/128 of it."""
+    return max(_PRECISION_BYTES, limit_bytes // _PRECISION_SHARE)
+
+
+def _doubtful(runs: Sequence[Run], bounds: Bounds) -> int | None:
+    """Return a limit whose runs are so near the longest time that is accepted that one more has to decide."""
+    wall_s = median(unlimited_walls_s(runs))
+    near = (wall_s * (1 + bounds.slowdown / 2), wall_s * (1 + bounds.slowdown * 2))
+    for limit, at_limit in by_limit(runs).items():
+        is_near = near[0] < median(run.wall_s for run in at_limit) < near[1]
+        if succeeds(at_limit) and is_near and len(at_limit) < DOUBTFUL_RUNS:
+            return limit
+    return None
+
+
+def _next(runs: Sequence[Run], found: Interval, bounds: Bounds) -> int | None:
+    """Return a limit to run for one demand; None if its interval is small and both ends are confirmed."""
+    if found.passed_bytes is None:
+        return None  # not even the highest limit passes
+    low = found.failed_bytes
+    if low is None and bounds.from_bytes is not None:
+        return bounds.from_bytes if found.passed_bytes > bounds.from_bytes else _again(runs, found)
+    middle = _whole_pages(((low or 0) + found.passed_bytes) // 2)
+    is_wide = found.passed_bytes - (low or 0) > precision_bytes(found.passed_bytes)
+    if is_wide and middle not in (low, found.passed_bytes):
+        return middle
+    return _again(runs, found)
+
+
+def _again(runs: Sequence[Run], found: Interval) -> int | None:
+    """Return an end of the interval that was not run often enough.
+
+    That is the end that passes, or the other one if each of its runs succeeded: a single slow run may be due
+    to chance.
+    """
+    at = by_limit(runs)
+    if found.passed_bytes is not None and len(at[found.passed_bytes]) < CONFIRMING_RUNS:
+        return found.passed_bytes
+    slow = at.get(found.failed_bytes, []) if found.failed_bytes is not None else []
+    return found.failed_bytes if slow and succeeds(slow) and len(slow) < DOUBTFUL_RUNS else None
+
+
+def by_limit(runs: Iterable[Run]) -> dict[int, list[Run]]:
+    """Return limit -> its runs, without those that had no limit."""
+    found: dict[int, list[Run]] = {}
+    for run in runs:
+        if run.limit_bytes is not None:
+            found.setdefault(run.limit_bytes, []).append(run)
+    return found
+
+
+def _whole_pages(value_bytes: int) -> int:
+    return -(-value_bytes // _PAGE_BYTES) * _PAGE_BYTES

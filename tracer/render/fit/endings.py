@@ -1,0 +1,19 @@
+"""Words for the runs of `fit`."""
+
+from __future__ import annotations
+
+from tracer.fit.search import Run
+from tracer.units import size
+
+
+def ending(run: Run) -> str:
+    """Return how a run ended: `succeeded`, `status 137, 2 OOM kills`, `ended: it took too long`."""
+    killed = f", {run.kills} OOM kill{'s' * (run.kills != 1)}" if run.kills else ""
+    if run.status is None:
+        return f"ended: it took too long{killed}"
+    return f"succeeded{killed}" if run.status == 0 else f"status {run.status}{killed}"
+
+
+def read_again(run: Run) -> str:
+    """Return the page cache that a run read again, empty for none."""
+    return "" if run.refaulted_bytes == 0 else size(run.refaulted_bytes)
