@@ -12,6 +12,7 @@ import click
 import pytest
 
 from tracer.cli import group
+from tracer.wire.streams import STREAMS
 
 MANUAL = Path(__file__).parents[2] / "docs" / "memcg-tracer.1"
 VERBS = sorted(group.VERBS)
@@ -52,6 +53,16 @@ def test_verb_and_its_options_are_in_the_manual(verb: str) -> None:
 def test_manual_names_no_verb_that_does_not_exist() -> None:
     documented = re.findall(r"^\.It Cm (\w+)$", MANUAL.read_text(), flags=re.MULTILINE)
     assert sorted(documented) == VERBS
+
+
+def test_default_sizes_of_rings_are_in_the_manual() -> None:
+    (text,) = re.findall(r"the defaults are (.*?)^\.It", MANUAL.read_text(), flags=re.MULTILINE | re.DOTALL)
+    documented: dict[str, int] = {}
+    pages = 0
+    for size, stream in re.findall(r"(\d+) for|\.Li (\w+)", text):
+        pages = int(size or pages)
+        documented |= {stream: pages} if stream else {}
+    assert documented == {stream.name: stream.ring_bytes >> 12 for stream in STREAMS}
 
 
 def test_manual_is_well_formed() -> None:

@@ -67,7 +67,7 @@ def experiment_timeline(step_ms: int = 100) -> pd.DataFrame:
     frame = pd.DataFrame({name: pd.array(np.rint(values), dtype="Int64") for name, values in whole.items()})
     frame["reclaim_stall_ms"] = attempts * 0.11
     frame["stalled_reclaim_ms"] = attempts * 0.11
-    for kind in ("throttled", "dirty", "swap_in", "high"):
+    for kind in ("throttled", "dirty", "reread", "swap_in", "high"):
         frame[f"stalled_{kind}_ms"] = np.nan
     frame["swap_write_mean_ms"] = frame["swap_read_mean_ms"] = np.nan
     for who in ("some", "full"):
@@ -251,6 +251,7 @@ def experiment_held(cgroup: str = "/memcg-tracer-78-anon", container: str | None
         cache_at_peak_bytes=58 * MIB,
         evicted_bytes=30 * MIB,
         refaulted_bytes=None,
+        kernel_refaulted_bytes=None,
         max_events=212,
         reclaim=Reclaim(212, 13_000, 7_680, 40.0, ()),
         sizing=Sizing((47 * MIB, 63 * MIB), ("Below 47 MiB it does not fit.",)),

@@ -1,6 +1,7 @@
 """The command line. `main` turns every error into a line and an exit status.
 
 size — sizes as users type them
+percent — percentages as users type them
 output_file — files that a verb writes
 value_completion — shell completion of option values
 verbs — one module for each verb, with its help; `group` imports it when it is needed
@@ -8,17 +9,22 @@ verbs — one module for each verb, with its help; `group` imports it when it is
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 import sys
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tracer.cli import standard_streams
 from tracer.errors import TracerError
 
 if TYPE_CHECKING:
     from tracer.kernel.process.priority import HeadStart
+
+_GARBAGE: Final = 300_000
+"""The number of new objects after which Python looks for cycles: more than the imports of a verb leave."""
 
 
 def main() -> None:
@@ -35,14 +41,18 @@ def main() -> None:
     if not {"record", "lab"} & set(ours):  # they run commands, whose environment must not change
         # More threads are of no use here, and OpenBLAS ends the process if it cannot start them.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.set_threshold(_GARBAGE)
+    atexit.register(gc.freeze)  # else the interpreter looks for cycles in all that ends with it: 0.1 s
     try:
         status = _run(arguments, _head_start() if _verb(ours) == "record" else None)
         sys.stdout.flush()
     except Exception as error:
         if debug:
             raise
+        message, status = _line(error)
+        error.__traceback__ = error.__context__ = None  # they hold the memory of what failed
         standard_streams.abandon_output()
-        status = _complain(*_line(error))
+        _complain(message)
     sys.exit(status)
 
 
@@ -77,13 +87,13 @@ def _line(error: Exception) -> tuple[str, int]:
     """Return the message for an error, and the exit status."""
     if isinstance(error, TracerError):
         return str(error), error.exit_code
-    if isinstance(error, MemoryError) or "failed to map segment" in str(error):
+    if _lacks_memory(error):
         return "not enough memory: free some, or raise the limit (ulimit -v)", 1
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror or error}{where}", 1
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        return "no thread can be started: end some processes, or raise the limit (ulimit -u)", 1
+        return "no thread can be started: free some memory, or raise the limit (ulimit -u, -v)", 1
     if (click := sys.modules.get("click")) and isinstance(error, click.ClickException):
         message = error.format_message()
         if isinstance(error, click.UsageError):
@@ -91,6 +101,14 @@ def _line(error: Exception) -> tuple[str, int]:
             message = f"{message.rstrip('.')}; see {verb} -h"
         return message, error.exit_code
     return f"a bug in memcg-tracer ({type(error).__name__}: {error}); report the output with --debug", 1
+
+
+def _lacks_memory(error: BaseException | None) -> bool:
+    """Return whether an error, or one that led to it, is a lack of memory."""
+    # An extension module that finds no memory may set no exception: Python raises SystemError.
+    if isinstance(error, MemoryError | SystemError) or "failed to map segment" in str(error):
+        return True
+    return error is not None and _lacks_memory(error.__cause__ or error.__context__)
 
 
 def _interrupt(_signal: int, frame: FrameType | None) -> None:
@@ -106,10 +124,9 @@ def _interrupt(_signal: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _complain(message: str, status: int) -> int:
-    """Print the message as one line on stderr, and return the exit status."""
+def _complain(message: str) -> None:
+    """Print the message as one line on stderr."""
     line = " ".join(message.split())
     shown = line if line.isprintable() else line.encode("unicode_escape").decode()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # even if nobody reads stderr, the status remains
     print(f"memcg-tracer: error: {shown}", file=sys.stderr, flush=True)
-    return status

@@ -7,6 +7,7 @@ is too long for a Tab key.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from typing import Final
 
@@ -14,16 +15,11 @@ import click
 
 from tracer.version import VERSION
 
+_M_TRIM_THRESHOLD: Final = -1  # malloc.h
+_M_MMAP_THRESHOLD: Final = -3
+
 VERBS: Final = (
-    "record",
-    "explain",
-    "timeline",
-    "evictions",
-    "report",
-    "export",
-    "info",
-    "lab",
-    "doctor",
+    *("record", "explain", "timeline", "evictions", "report", "export", "info", "lab", "fit", "doctor"),
     "completion",
 )
 """The verbs in the order of `--help`, which shows the first sentence of each verb's own help."""
@@ -88,3 +84,14 @@ def group(debug: bool) -> None:
     and v2) with eBPF, and explains them with their evidence.
     """
     del debug  # main reads it, for errors outside of any verb as well
+    _reuse_memory()
+
+
+def _reuse_memory() -> None:
+    """Have malloc (of glibc) keep some memory that is freed, rather than give it back to the kernel.
+
+    Arrays of some MiB come and go. The page faults on each take longer than the computation.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_MMAP_THRESHOLD, 4 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 32 << 20)

@@ -1,6 +1,5 @@
 """Files that a verb writes: complete or absent, readable by their owner only, and never overwritten by
-mistake.
-"""
+mistake."""
 
 from __future__ import annotations
 

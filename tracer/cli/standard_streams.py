@@ -23,8 +23,7 @@ _ENCODABLE: Final = "memcg-tracer-encodable"
 
 def prepare() -> None:
     """Replace sys.stdin, stdout and stderr, and open closed descriptors, so that no other file gets their
-    number.
-    """
+    number."""
     for descriptor in range(3):
         _occupy(descriptor)
     codecs.register_error(_ENCODABLE, _encodable)

@@ -4,7 +4,8 @@
     picture — parts of every picture: layers of memory, markers of events, kinds of waiting
     terminal — text for a terminal, made with rich
     page — the HTML page and its pictures
+    fit — the answer of `fit`: the ends of runs, a text, a picture
     export — text formats for other tools
 
-`terminal`, `page` and `export` do not import each other.
+`terminal`, `page`, `fit` and `export` do not import each other.
 """

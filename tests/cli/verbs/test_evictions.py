@@ -37,7 +37,7 @@ def test_evictions_begin_with_the_answer(run: CliRunner, write_trace: WriteTrace
     assert "left 1 MiB of the added cache; cache from before the trace is not known" in words
     assert "count is not known: workingset_refault_file was not sampled twice" in words
     row = {
-        "file": "116 MiB 117 MiB 1 MiB python3 41 /srv/read-me",
+        "file": "116 MiB 117 MiB 1 MiB python3 41 read once /srv/read-me",
         "cgroup": "116 MiB 117 MiB 1 MiB /memcg-tracer-77-page-cache its own",
         "cause": "116 MiB reclaim_memcg to keep",
         "process": "116 MiB 117 MiB 1 MiB python3 41 /memcg-tracer-77-page-cache",

@@ -24,7 +24,7 @@ from tracer.lab.run import Outcome
 
 def outcome(*passed: bool) -> Outcome:
     checks = tuple(Check(f"check {number}", ok, "1 of \x1b[31m2") for number, ok in enumerate(passed))
-    return Outcome("anon", "anon_growth", Path("traces/[red]x"), checks)
+    return Outcome("anon", "anon_growth", None, Path("traces/[red]x"), checks)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--list"], ["anon", "--list"]])

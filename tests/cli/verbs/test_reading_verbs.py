@@ -117,11 +117,14 @@ def test_timeline_with_invalid_options_is_refused(
 def test_explain_json_equals_the_analysis(run: CliRunner, write_trace: WriteTrace) -> None:
     path = write_trace()
     document = json.loads(output(run.invoke(explain.command, [str(path), "--json"])))
-    assert list(document) == ["schema", "trace", "kills"]
+    assert list(document) == ["schema", "trace", "kills", "held"]
     assert (document["schema"], document["trace"]) == (1, str(path))
     expected = [evidence.document(one) for one in tracer.open(path).explain()]
     assert document["kills"] == json.loads(json.dumps(expected))
     assert document["kills"][0]["cushion"]["evicted_bytes"] == 116 * MIB
+    killed = {one.limit_owner.cgroup for one in tracer.open(path).explain()}
+    others = {one.cgroup for one in tracer.open(path).held_cgroups()} - killed
+    assert others == {one["cgroup"] for one in document.pop("held")}
     one = output(run.invoke(explain.command, [str(path), "--json", "--kill", "1"]))
     assert json.loads(one) == document
 

@@ -9,7 +9,7 @@ from tracer.render.picture.waits import WAITS, psi_ms, stacked_ms
 
 
 def test_column_of_each_wait_is_in_the_timeline() -> None:
-    assert [f"stalled_{wait.name}_ms" for wait in WAITS] == list(STALLED)
+    assert [f"stalled_{wait.name}_ms" for wait in WAITS] == [*STALLED, "stalled_reread_ms"]
 
 
 def test_waits_have_distinct_glyphs_and_colours() -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from rich.cells import cell_len
 
+from tracer.analysis.results.quality import SummedInterval
 from tracer.analysis.views.cache_flow import CacheFlow, Evictor, KernelCount, Quality, Refaults, Thrash
 from tracer.analysis.views.evictions import AMOUNTS
 from tracer.render.terminal import console
@@ -15,6 +16,7 @@ from tracer.render.terminal.evictions_text import Context, lines, summary
 
 MIB = 1 << 20
 HOSTILE = "\x1b[31m[red]<script>\nx\udc80" + "y" * 200
+SECOND = pd.Timedelta("1s")
 BEGIN = pd.Timestamp("2025-11-24T23:40:03.500000+00:00")
 
 
@@ -42,12 +44,20 @@ def flow() -> CacheFlow:
             Thrash("/web", 1, BEGIN, BEGIN + pd.Timedelta("1750ms"), 40 * MIB, 33 * MIB, 402.5, 0.38),
             Thrash(None, None, BEGIN, BEGIN, 2 * MIB, MIB, 12.0, None),
         ),
-        quality=Quality(lost_records=12),
+        quality=Quality(
+            lost_records=12,
+            summed=tuple(
+                SummedInterval(BEGIN + second * SECOND, BEGIN + (second + 0.5) * SECOND, reasons)
+                for second, reasons in enumerate(
+                    [("ring_full",), ("ring_full", "max_overhead"), ("of a later version",), ("ring_full",)]
+                )
+            ),
+        ),
     )
 
 
 def row(number: int, **names: Any) -> dict[str, Any]:
-    sizes = zip(AMOUNTS, (203, 118, 7, 41, 41, 78, 21), strict=True)
+    sizes = zip(AMOUNTS, (203, 118, 7, 41, 41, 78, 21, 0), strict=True)
     return names | {name: size * MIB // (number + 1) for name, size in sizes}
 
 
@@ -61,6 +71,7 @@ def by_file(count: int, path: str = "/var/lib/postgresql/16/main/base/16384/2457
             ino=number,
             owners=1 + number // 4 % 2,
             deleted=number == 1,
+            use=("only written", "read once", "read again", None)[number % 4],
             **evictor,
         )
         for number in range(count)
@@ -121,7 +132,7 @@ def test_hostile_names_are_escaped_within_the_width(flow: CacheFlow, columns: in
 
 
 def test_empty_columns_are_left_out(flow: CacheFlow) -> None:
-    table = by_file(4).assign(owners=1, evictor_tgid=None, returned_bytes=0)
+    table = by_file(4).assign(owners=1, evictor_tgid=None, returned_bytes=0, use=None)
     shown = drawn(flow, "file", table)
     heading = shown[shown.index("By file") :].splitlines()[1]
     assert heading.split() == ["evicted", "added", "dropped", "left", "file"]

@@ -16,10 +16,9 @@ from tracer.analysis.results.quality import KernelLogPlace
 from tracer.analysis.results.reclaim_attempts import Reclaim, SwapIo, Waiter
 from tracer.analysis.results.survivor import Held
 from tracer.analysis.views import stalls
-from tracer.categories import PART_BY_NAME
+from tracer.categories import PART_BY_NAME, RECLAIM_COUNTS
 from tracer.render.terminal import console, explain_text
 from tracer.render.words import kill_facts, reclaim_facts, survivor_facts
-from tracer.schema import RECLAIM_COUNTS
 
 HOSTILE = "\x1b[31m[red]<script>\nx\udc80"
 MIB = 1 << 20
@@ -276,7 +275,9 @@ def test_survivors_without_a_limit_or_a_cgroup_have_a_summary(held: Held) -> Non
     above = replace(held, reclaim=replace(held.reclaim, attempts=0, stall_ms=0.0), refaulted_bytes=31 << 20)
     text = dict(survivor_facts.held(above))
     assert "30 MiB of page cache, by reclaim for an ancestor cgroup" in text["evicted"]
-    assert text["refaulted"].endswith("some of it was evicted earlier")
+    assert text["refaulted"] == "31 MiB: evicted, and read again later"
+    counted = dict(survivor_facts.held(replace(above, kernel_refaulted_bytes=40 << 20)))["refaulted"]
+    assert "; the kernel's count is 40 MiB: it includes what was evicted before that time" in counted
     stuck = replace(held, stuck_since=pd.Timestamp("2025-11-24T23:40:03.000000+00:00"))
     assert "tasks are stuck" in survivor_facts.summary([stuck])
     assert "Unset it, raise the limit" in dict(survivor_facts.held(stuck))["stuck since"]

@@ -21,8 +21,10 @@ def summary() -> info_text.Summary:
         duration_s=4.25,
         size_bytes=3 * MIB // 2,
         rows={"charge": 12_345, "oom": 1},
+        of_no_process=None,
         unnamed_stacks=0,
         lost={"charge": 0, "pagecache": 0},
+        summed=(),
         cgroups=[info_text.TracedCgroup("/docker/web", 7, "web", 1, 1, 100 * MIB, 100 * MIB, 1)],
         kills=4,
         kills_of_log_alone=3,
@@ -65,6 +67,11 @@ def test_stacks_without_names_are_counted(summary: info_text.Summary) -> None:
     stacks = replace(summary, rows={"stacks": 142}, unnamed_stacks=131)
     assert "142, 131 of them with addresses only" in shown(stacks)
     assert "addresses only" not in shown(summary)
+
+
+def test_part_of_the_ledger_without_a_process_is_stated(summary: info_text.Summary) -> None:
+    assert "12,345, 2.3 % of the bytes by no known process" in shown(replace(summary, of_no_process=0.0231))
+    assert "no known process" not in shown(replace(summary, of_no_process=0.0))
 
 
 def test_loss_is_reported_for_each_stream(summary: info_text.Summary) -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tracer.capture.loop import COMMAND_ENDED, DURATION
 from tracer.render.words.end_reasons import end_in_words
+from tracer.trace.meta import COMMAND_ENDED, DURATION
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ SPARED = {
     **{"killed_comm": "a", "killed_pid": 41, "killed_held_bytes": 3 * MIB},
     **{"larger_comm": "b", "larger_pid": 42, "larger_held_bytes": 9 * MIB},
 }
+FORK = {"parent_comm": "redis", "parent_pid": 7, "child_comm": "rdb", "child_pid": 8}
 
 SENTENCES: list[tuple[str, dict[str, Any], str]] = [
     (
@@ -51,6 +52,21 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
         "part_of_usage",
         {"part": "unwritten", **SHARE},
         "page cache not yet written was 37 MiB of 100 MiB in use, 37.0 %",
+    ),
+    (
+        "machine_holders",
+        {
+            "cgroups": (
+                {"cgroup": "/a", "held_bytes": 9 * MIB, "charged_bytes": 4 * MIB},
+                {"cgroup": "/b", "held_bytes": 8 * MIB, "charged_bytes": -MIB},
+                {"cgroup": "/c", "container": "web", "held_bytes": 7 * MIB, "charged_bytes": 0},
+                {"cgroup": "/d", "held_bytes": 6 * MIB, "charged_bytes": MIB},
+                {"cgroup": "/e", "held_bytes": 6 * MIB, "charged_bytes": 5 * MIB},
+            ),
+            "lately_ns": 10_000_000_000,
+        },
+        "of the traced cgroups, these held most: /a 9 MiB, 4 MiB more than 10 s before; /b 8 MiB; "
+        "container web (/c) 7 MiB; /e 6 MiB, 5 MiB more than 10 s before",
     ),
     (
         "room_left",
@@ -185,12 +201,41 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
         {"processes": 1500, "largest_bytes": 2 * MIB},
         "the memory is spread over 1,500 processes; the largest held 2 MiB",
     ),
+    (
+        "cow",
+        FORK | {"shared_bytes": 40 * MIB, "copied_bytes": 9 * MIB, "is_copying": True},
+        "redis (pid 7) and its child rdb (pid 8) share memory since a fork: the RSS of all processes adds up "
+        "to 40 MiB more than there is, and each page that one of them writes to is copied; 9 MiB was copied "
+        "since; the request that failed was such a copy (do_wp_page)",
+    ),
+    (
+        "cow",
+        {"shared_bytes": 40 * MIB},
+        "processes share memory since a fork: the RSS of all processes adds up to 40 MiB more than there is, "
+        "and each page that one of them writes to is copied",
+    ),
     ("also_in_usage", {"part": "sock", **SHARE}, "37.0 % of usage was socket buffers: 37 MiB"),
+    (
+        "shared_files",
+        {
+            "files": (
+                {"kind": "sysv", "name": "/SYSV0052e2c1", "held_bytes": 9 * MIB, "size_bytes": 64 * MIB},
+                {"kind": "tmpfs", "name": "/dev/shm/a", "held_bytes": 7 * MIB, "size_bytes": 7 * MIB},
+            )
+        },
+        "of the shared memory, 9 MiB in the System V segment /SYSV0052e2c1 of 64 MiB, 7 MiB in the file "
+        "/dev/shm/a of 7 MiB",
+    ),
     (
         "unmapped_shmem",
         {"unmapped_bytes": MIB},
-        "the killed processes had not mapped 1 MiB of the shared memory: such memory, as in files on tmpfs, "
-        "outlives the kill",
+        "no process had mapped 1 MiB of the shared memory: files on tmpfs outlive the kill",
+    ),
+    (
+        "ended_writer",
+        {"writer_comm": "dd", "writer_pid": 60, "shmem_bytes": 64 * MIB, "ended_ns": 8_000_000_000},
+        "64 MiB of the shared memory is of dd (pid 60), which had ended 8 s before: files on tmpfs and "
+        "System V segments stay until they are removed",
     ),
     (
         "slow_growth",
@@ -207,11 +252,6 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
         {"refaulted_bytes": MIB, "evicted_bytes": 2 * MIB},
         "1 MiB of the evicted cache was read again: the work needs its cache",
     ),
-    (
-        "refaulted_cache",
-        {"refaulted_bytes": 3 * MIB, "evicted_bytes": 2 * MIB},
-        "3 MiB of evicted cache was read again, some of it evicted long before",
-    ),
     ("no_swap", {}, "swap is off for this cgroup, so only page cache could be reclaimed"),
     ("swap_in_use", {"used_bytes": MIB, "allowed_bytes": 2 * MIB}, "1 MiB was in swap, of 2 MiB allowed"),
     ("swap_in_use", {"used_bytes": MIB}, "1 MiB was in swap"),
@@ -227,6 +267,24 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
         "the request may not enter file systems or start I/O (gfp), so reclaim could free less",
     ),
     ("dying_cgroups", {"held_bytes": MIB}, "removed (dying) cgroups still held 1 MiB"),
+    (
+        "left_by_moved",
+        {"processes": 1, "comm": "sh\n", "pid": 7, "held_bytes": 3 * MIB},
+        "3 MiB of anonymous memory was left behind by sh\n (pid 7): a process that is moved to another "
+        "cgroup leaves its memory charged to the old one",
+    ),
+    (
+        "left_by_moved",
+        {"processes": 3, "pid": 7, "held_bytes": 3 * MIB},
+        "3 MiB of anonymous memory was left behind by a process (pid 7) and 2 others: a process that is "
+        "moved to another cgroup leaves its memory charged to the old one",
+    ),
+    (
+        "memory_in_transit",
+        {"held_bytes": MIB},
+        "1 MiB was charged but in no counter: pages that exiting processes were freeing, and charges that "
+        "CPUs hold in stock",
+    ),
     ("clean_cache_left", {"held_bytes": MIB}, "reclaim left 1 MiB of clean page cache"),
 ]
 

@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
 import pytest
 
+from tracer.analysis.results.survivor import Crawl, Delayed, Held, LostTime, RereadFile
 from tracer.render.terminal import console, explain_text
 from tracer.render.words import survivor_facts
+from tracer.schema import UNLIMITED_BYTES
+
+MIB = 1 << 20
 
 
 @pytest.mark.parametrize("verbose", [False, True])
@@ -19,3 +27,108 @@ def test_interrupted_trace_without_data_excludes_no_kill(verbose: bool) -> None:
 
 def test_page_of_an_interrupted_trace_excludes_no_kill() -> None:
     assert "cannot be excluded" in survivor_facts.summary([], interrupted=True)
+
+
+def crawling(held: Held, **changes: Any) -> Held:
+    """Return four compilers that read their program again for 30 s, until the end of the trace."""
+    begin = pd.Timestamp("2025-11-24T23:40:00.000000+00:00")
+    livelock: dict[str, Any] = {
+        "state": "thrashing",
+        "lost_share": 0.91,
+        "lost": LostTime(2000.0, 100_000.0, 0.0, None, 500.0, 3100.0, 5000.0),
+        "crawl": Crawl(begin, begin + pd.Timedelta(30, "s"), 0.978, lasts=True),
+        "delayed": (Delayed("cc1plus", 4, 102_000.0),),
+        "files": (
+            RereadFile("/usr/lib/gcc/cc1plus", 2800 * MIB, executable=True),
+            RereadFile("/usr/lib/libc.so.6", 100 * MIB, executable=False),
+            RereadFile(None, MIB, executable=False),
+        ),
+        "evicted_bytes": 3000 * MIB,
+        "refaulted_bytes": 2901 * MIB,
+    }
+    return replace(held, **livelock | changes)
+
+
+def test_answer_for_a_livelock_says_what_the_time_is_spent_on(held: Held) -> None:
+    assert survivor_facts.summary([crawling(held)]) == (
+        "Four cc1plus spend 97 % of their time reading /usr/lib/gcc/cc1plus again; nothing will kill them. "
+        "/memcg-tracer-78-anon has too little memory for its files at its limit of 100 MiB: 2.9 GiB of page "
+        "cache was evicted, 2.8 GiB of it read again."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"delayed": (Delayed("node", 1, 9.0),)}, "node spends 97 % of its time reading"),
+        (
+            {"delayed": (Delayed("node", 1, 9.0), Delayed("sh", 1, 8.0))},
+            "node and 1 other process spend 97 % of their time",
+        ),
+        ({"delayed": (Delayed("a\x1b", 12, 9.0), Delayed("b", 2, 1.0))}, "12 a\\x1b and 2 other processes "),
+        ({"delayed": ()}, "The tasks spend 97 % of their time"),
+        ({"files": (), "refaulted_bytes": 0}, "reading evicted files again"),
+        ({"refaulted_bytes": 9000 * MIB}, "reading /usr/lib/gcc/cc1plus and other files again"),
+        ({"lost": LostTime(9.0, 5.0, 0.0, 0.0, 0.0, 1.0, 1.0)}, "time in reclaim and reading /usr"),
+        ({"lost": LostTime(9.0, 5.0, 20.0, 0.0, 0.0, 1.0, 1.0)}, "time reading swapped memory back;"),
+        ({"limit_bytes": UNLIMITED_BYTES}, "has no limit; 2.9 GiB"),
+        ({"high_bytes": 50 * MIB}, "at its memory.high of 50 MiB"),
+    ],
+)
+def test_answer_for_slow_tasks_names_them_and_what_is_short(
+    held: Held, changes: dict[str, Any], words: str
+) -> None:
+    assert words in survivor_facts.summary([crawling(held, **changes)])
+
+
+def test_answer_for_tasks_that_recovered_promises_no_livelock(held: Held) -> None:
+    over = crawling(held)
+    assert over.crawl is not None
+    text = survivor_facts.summary([replace(over, crawl=replace(over.crawl, lasts=False))])
+    assert text.startswith(
+        "Four cc1plus spent 97 % of their time for 30 s reading /usr/lib/gcc/cc1plus again. "
+    )
+    assert "nothing will kill" not in text
+    assert text.endswith("No OOM kill ends such work: there is always page cache to evict.")
+
+
+def test_answer_for_throttled_tasks_names_memory_high(held: Held) -> None:
+    high = {"state": "throttled", "high_bytes": 90 * MIB, "high_events": 1200, "psi_some_share": 0.5}
+    one = crawling(held, **high)
+    assert survivor_facts.summary([one]) == (
+        "Four cc1plus spend 97 % of their time throttled: /memcg-tracer-78-anon is above its memory.high of "
+        "90 MiB, which slows tasks and never kills."
+    )
+    facts = dict(survivor_facts.held(one))
+    assert facts["memory.high"] == "90 MiB, exceeded 1,200 times: above it, tasks are throttled, never killed"
+    assert facts["pressure"] == "some task waited for memory 50 % of the time (PSI)"
+    assert "memory.high" not in dict(survivor_facts.held(replace(one, high_bytes=UNLIMITED_BYTES)))
+
+
+def test_facts_of_a_livelock_have_its_state_lost_time_work_and_files(held: Held) -> None:
+    facts = list(survivor_facts.held(crawling(held)))
+    named = dict(facts)
+    assert named["state"] == (
+        "thrashing: 97 % of the tasks' time was lost in the 30 s from 2025-11-24 23:40:00.000000 UTC"
+    )
+    assert named["lost time"] == (
+        "91 % of the tasks' time: 1 min 40 s reading again what had been evicted, 2 s in reclaim"
+    )
+    assert named["work"] == "3.10 s of CPU time outside of reclaim, and 500 ms of reading"
+    first = facts.index(("read again", "2.7 GiB of /usr/lib/gcc/cc1plus, which it executes"))
+    assert facts[first + 1 : first + 3] == [
+        ("", "100 MiB of /usr/lib/libc.so.6"),
+        ("", "1 MiB of a file whose name is not known"),
+    ]
+    assert "state" in dict(survivor_facts.in_brief(crawling(held)))
+    assert "state" not in dict(survivor_facts.in_brief(held))
+    assert "lost time" not in dict(survivor_facts.held(held))
+
+
+def test_slowest_cgroup_is_the_deepest_with_a_limit(held: Held) -> None:
+    root = crawling(held, cgroup="/", limit_bytes=UNLIMITED_BYTES)
+    pod = crawling(held, cgroup="/pod/a/b", limit_bytes=UNLIMITED_BYTES)
+    container = crawling(held, cgroup="/pod/a")
+    stuck = crawling(held, cgroup="/x/y/z", stuck_since=held.peak_time)
+    assert survivor_facts.slowest([root, pod, container, stuck, held]) is container
+    assert survivor_facts.slowest([held, stuck]) is None

@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 import tracer
 from tracer.analysis.views.groupings import GROUPINGS
 from tracer.cli import value_completion
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tracer.analysis.views.cache_flow import CacheFlow
+    from tracer.render.terminal.evictions_text import Context
 
 
 @click.command(
@@ -44,24 +51,32 @@ def command(path: Path, *, cgroup: str | None, by: str, as_json: bool) -> None:
     Page cache is charged to one cgroup, and a task of the same or of another cgroup evicts it: --by cgroup
     shows both. Cache that is read again soon after its eviction did not fit: that is thrash.
     """
+    from tracer.render.terminal import console, evictions_text
+
+    flow, table, context = _looked_at(path, cgroup, by)
+    if as_json:
+        listed = json.loads(table.to_json(orient="records"))
+        head = {"schema": 1, "trace": str(path), "by": by}
+        click.echo(json.dumps(head | flow.to_dict() | {"rows": listed}, indent=2))
+        return
+    console.write(sys.stdout, evictions_text.lines(flow, by, table, context))
+
+
+def _looked_at(path: Path, cgroup: str | None, by: str) -> tuple[CacheFlow, pd.DataFrame, Context]:
+    """Return what is shown of a trace. The trace itself, which may be large, is freed."""
     import pandas as pd
 
     from tracer.analysis.core.tables import start_ns
     from tracer.analysis.views.cache_flow import cache_flow
     from tracer.analysis.views.evictions import moves, summed
-    from tracer.render.terminal import console, evictions_text
+    from tracer.render.terminal import console
+    from tracer.render.terminal.evictions_text import Context
 
     trace = tracer.open(path)
-    rows = moves(trace, cgroup)
-    flow, table = cache_flow(trace, rows, cgroup), summed(trace, rows, by)
-    if as_json:
-        listed = json.loads(table.to_json(orient="records"))
-        head = {"schema": 1, "trace": str(trace.path), "by": by}
-        click.echo(json.dumps(head | flow.to_dict() | {"rows": listed}, indent=2))
-        return
-    context = evictions_text.Context(
+    sums = moves(trace, cgroup)
+    context = Context(
         columns=console.columns_for(sys.stdout),
         origin=pd.Timestamp(start_ns(trace), tz="UTC"),
         interrupted=trace.interrupted,
     )
-    console.write(sys.stdout, evictions_text.lines(flow, by, table, context))
+    return cache_flow(trace, sums, cgroup), summed(trace, sums, by), context

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from tracer.analysis.results.kill import OomReport
+    from tracer.analysis.results.survivor import Held
     from tracer.analysis.trace import AnalysedTrace
     from tracer.kernel.kmsg.userspace import UserspaceKill
 
@@ -93,8 +94,11 @@ def command(
     if kill_id is not None:
         place = f"this {'log' if trace is None else 'trace'}" + ("" if cgroup is None else f" for {cgroup!r}")
         chosen = [_numbered(reports, kill_id, place)]
+    is_picked = last or kill_id is not None
     if as_json:
-        _print_json(trace, kmsg, chosen, elsewhere, cgroup=cgroup, as_list=as_list)
+        is_brief = bool(reports) and (as_list or is_picked)
+        held = [] if trace is None or is_brief else trace.spared_cgroups(reports, cgroup)
+        _print_json(trace, kmsg, chosen, elsewhere, held, as_list=as_list)
         return
     if not chosen:
         _write_survivors(trace, cgroup, elsewhere, verbose=verbose)
@@ -103,8 +107,11 @@ def command(
 
         _write(kills_text.listed(chosen))
     else:
-        is_picked = last or kill_id is not None
-        _explain(trace, reports, kill_filter.newest(chosen), is_picked=is_picked, verbose=verbose)
+        spares = trace is not None and not is_picked and kill_filter.spares_any(trace, reports)
+        newest = kill_filter.newest(chosen)
+        _explain(trace, reports, newest, is_picked=is_picked, verbose=verbose, below=2 * spares)
+        if trace is not None and spares:
+            _write_spared(trace, reports, cgroup)
     if elsewhere:
         from tracer.render.terminal import userspace_text
 
@@ -137,8 +144,9 @@ def _explain(
     *,
     is_picked: bool,
     verbose: bool,
+    below: int,
 ) -> None:
-    """Write the explanation of one kill, below a list of the others."""
+    """Write the explanation of one kill, below a list of the others; `below` more lines will follow."""
     from tracer.render.terminal import explain_text, first_screen, kills_text
 
     lines = first_screen.SCREEN_LINES
@@ -148,7 +156,7 @@ def _explain(
     elif len(reports) > 1:
         _write(kills_text.one_of_many(reports, explained))
     page_size = _page_size(trace, explained)
-    _write(explain_text.post_mortem(explained, page_size=page_size, verbose=verbose, lines=lines))
+    _write(explain_text.post_mortem(explained, page_size=page_size, verbose=verbose, lines=lines - below))
 
 
 def _write_survivors(
@@ -174,16 +182,25 @@ def _write_survivors(
         _write([paragraphs.title(f"{kills} of other cgroups in this trace: memcg-tracer explain --list")])
 
 
+def _write_spared(trace: AnalysedTrace, reports: list[OomReport], cgroup: str | None) -> None:
+    from tracer.render.words import survivor_facts
+    from tracer.render.words.prose import prose
+
+    sentence = survivor_facts.beside_kills(trace.spared_cgroups(reports, cgroup))
+    if sentence is not None:
+        _write([prose(sentence)])
+
+
 def _print_json(
     trace: AnalysedTrace | None,
     kmsg: str | None,
     reports: list[OomReport],
     userspace_kills: list[UserspaceKill],
+    survivors: list[Held],
     *,
-    cgroup: str | None,
     as_list: bool,
 ) -> None:
-    """Print the document; without a kill, `held` has the cgroups that survived."""
+    """Print the document. `held` is left out if it would be empty beside kills."""
     from tracer.render.terminal import userspace_text
     from tracer.render.words import evidence, kill_list
 
@@ -192,7 +209,7 @@ def _print_json(
         others = [userspace_text.to_dict(kill) for kill in userspace_kills]
         head = {"schema": 1, "trace": None, "kmsg": kmsg, "kills": kills, "userspace_kills": others}
     else:
-        held = {} if kills else {"held": [one.to_dict() for one in trace.held_cgroups(cgroup)]}
+        held = {"held": [one.to_dict() for one in survivors]} if survivors or not kills else {}
         head = {"schema": 1, "trace": str(trace.path), "kills": kills, **held}
     click.echo(json.dumps(head, indent=2))
 

@@ -23,7 +23,7 @@ def _folded(trace: AnalysedTrace, cgroup: str | None, kill_id: int | None) -> It
 
 
 FORMATS: Final[dict[str, Callable[[AnalysedTrace, str | None, int | None], Iterator[str]]]] = {
-    "folded": _folded,
+    "folded": _folded
 }
 
 

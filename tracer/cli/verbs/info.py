@@ -41,15 +41,18 @@ def summarise(trace: AnalysedTrace) -> info_text.Summary:
     from tracer.analysis.kernel_log import decisions
     from tracer.render.terminal import info_text
     from tracer.schema import TABLES
+    from tracer.trace.value_ranges import LATEST_NS
 
     return info_text.Summary(
         path=str(trace.path),
         interrupted=trace.interrupted,
         duration_s=_duration(trace),
         size_bytes=trace.size_bytes,
-        rows={table: trace.rows(table) for table in TABLES},
+        rows={table: trace.rows(table) for table in TABLES if trace.has_table(table)},
+        of_no_process=_of_no_process(trace),
         unnamed_stacks=Functions(trace.stacks).unnamed(),
         lost=_lost(trace),
+        summed=trace.summed_intervals.near(0, LATEST_NS),
         cgroups=_cgroups(trace),
         kills=len({int(number) for number in decisions.victims(trace)["kill_id"]}),
         kills_of_log_alone=len(decisions.missed(trace)),
@@ -66,6 +69,20 @@ def _duration(trace: AnalysedTrace) -> float | None:
     if ended is not None:
         return float((pd.Timestamp(ended) - pd.Timestamp(trace.meta["started"])).total_seconds())
     return (end_ns(trace) - start_ns(trace)) / 1e9 if start_ns(trace) else None
+
+
+def _of_no_process(trace: AnalysedTrace) -> float | None:
+    """Return the share of the bytes charged and freed whose process is not known; None if there are none."""
+    import numpy as np
+
+    from tracer.analysis.core.rows import rows_of
+
+    changed = unknown = 0
+    for rows in rows_of(trace, "charge", ["tgid", "bytes"]):
+        sizes = np.abs(rows.integers("bytes"))
+        changed += int(sizes.sum())
+        unknown += int(sizes[~rows.known("tgid")].sum())
+    return unknown / changed if changed else None
 
 
 def _lost(trace: AnalysedTrace) -> dict[str, int]:

@@ -45,8 +45,8 @@ Examples:
 @click.option(
     "--resize",
     is_flag=True,
-    help="Then run the work of NAME again to check the range of the minimum limit: it must survive at the "
-    "upper end, and be killed at 80 % of the lower end.",
+    help="Then run the work of NAME again to check the range of the minimum limit: at the upper end, it must "
+    "survive and take at most 1.2 times as long as without a limit; at 80 % of the lower end, it must not.",
 )
 @click.option(
     "--repeat",
@@ -140,7 +140,11 @@ def _show_experiments(as_json: bool) -> None:
         click.echo(json.dumps([_description(experiment) for experiment in EXPERIMENTS.values()], indent=2))
         return
     for experiment in EXPERIMENTS.values():
-        click.echo(f"{experiment.name:<12}  {experiment.cause or 'no kill':<15}  {experiment.summary}")
+        click.echo(f"{experiment.name:<13}  {_label(experiment):<15}  {experiment.summary}")
+
+
+def _label(experiment: Experiment) -> str:
+    return experiment.cause or experiment.state or "no kill"
 
 
 def _show_outcome(outcome: Outcome) -> None:
@@ -164,6 +168,7 @@ def _description(experiment: Experiment) -> dict[str, object]:
     return {
         "name": experiment.name,
         "cause": experiment.cause,
+        "state": experiment.state,
         "limit_bytes": experiment.limit_bytes,
         "needs_v2": experiment.needs_v2,
         "summary": experiment.summary,
@@ -174,6 +179,7 @@ def _document(outcome: Outcome) -> dict[str, object]:
     return {
         "experiment": outcome.experiment,
         "cause": outcome.cause,
+        "state": outcome.state,
         "trace": str(outcome.trace),
         "passed": outcome.passed,
         "checks": [asdict(check) for check in outcome.checks],

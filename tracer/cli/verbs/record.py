@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tracer.cli import value_completion
+from tracer.cli.percent import percent
 from tracer.cli.size import size_bytes
 from tracer.render.words.escape import visible
 
@@ -83,6 +84,11 @@ Examples:
     help="Sample the stacks of allocations: one for each SIZE (4K to 1G, such as 1M) that a process "
     "charges on a CPU.  [default: none]",
 )  # fmt: skip
+@click.option(
+    "--max-overhead", "most_overhead_percent", metavar="PERCENT", type=percent,
+    help="Sum page-cache events in the kernel while tracing costs more than this share of the CPU time of "
+    "the traced tasks, such as 2%: totals stay exact.  [default: only when events come too fast]",
+)  # fmt: skip
 @click.option("-f", "--force", is_flag=True, help="Overwrite an existing trace.")
 @click.option(
     "--ready-file", metavar="PATH", type=click.Path(path_type=Path),
@@ -100,6 +106,7 @@ def command(
     swap_bytes: int | None,
     name: str | None,
     stacks_bytes: int | None,
+    most_overhead_percent: float | None,
     force: bool,
     ready_file: Path | None,
     argv: tuple[str, ...],
@@ -136,6 +143,7 @@ def command(
         ready_file=ready_file,
         ring_pages=_ring_pages(os.environ.get("MEMCG_TRACER_RING_PAGES", "")),
         stacks_bytes=stacks_bytes,
+        most_overhead_percent=most_overhead_percent,
         hooks=_hooks(os.environ.get("MEMCG_TRACER_HOOKS", "")),
     )
     progress = _Progress(until=_until(argv, duration_s))
@@ -229,7 +237,7 @@ class _Progress:
         rows, lost = progress.rows, sum(progress.lost.values())
         return (
             f"{time.monotonic() - self._began:.1f} s, {rows['charge']:,} charges, "
-            f"{rows['pagecache']:,} page-cache folios, {rows['reclaim']:,} reclaims, {lost:,} lost, "
+            f"{rows['pagecache']:,} page-cache runs, {rows['reclaim']:,} reclaims, {lost:,} lost, "
             f"{progress.kills} OOM kill{'s' * (progress.kills != 1)}"
         )
 

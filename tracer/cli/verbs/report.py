@@ -69,7 +69,7 @@ def subject(trace: AnalysedTrace, cgroup: str | None) -> html.Subject:
         lost=int(trace.loss["lost"].sum()),
         pictures=list(_pictures(trace, reports, cgroup)),
         reports=reports,
-        held=[] if reports else trace.held_cgroups(cgroup),
+        held=trace.spared_cgroups(reports, cgroup),
     )
 
 

@@ -136,8 +136,9 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
     from tracer.analysis.views import focus, moments, thrash
     from tracer.render.picture import markers
     from tracer.render.terminal import console, timeline_text
+    from tracer.trace.value_ranges import LATEST_NS
 
-    reports = trace.explain()
+    reports = trace.explain(is_sized=False)
     columns = console.columns_for(sys.stdout)
     pictures: list[timeline_text.Picture] = []
     for number in shown:
@@ -154,6 +155,7 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
             origin=pd.Timestamp(start_ns(trace), tz="UTC"),
             lost_records=int(trace.loss["lost"].sum()),
             interrupted=trace.interrupted,
+            summed=trace.summed_intervals.near(0, LATEST_NS),
         )
         thrashing = markers.thrash_markers(thrash.thrash_below(trace, number), frame)
         concerned = kill_filter.concerning(trace, reports, [number])

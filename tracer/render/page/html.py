@@ -49,7 +49,8 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The contents of the page; `lost` is the number of records lost in all streams."""
+    """The contents of the page; `lost` is the number of records lost in all streams, `held` has the cgroups
+    without a kill."""
 
     trace: str
     meta: Mapping[str, Any]
@@ -92,8 +93,15 @@ def page(subject: Subject) -> str:
         list=[] if is_one else list(kill_list.rows(subject.reports[-_MOST_LISTED:])),
         list_note=_left_out(len(subject.reports)),
         held=[
-            (places.place_of_life(one), list(survivor_facts.held(one))) for one in subject.held[:_MOST_HELD]
+            {
+                "place": places.place_of_life(one),
+                "facts": list(survivor_facts.held(one)),
+                "more_memory": reclaim_facts.more_memory_rows(one.miss_curve),
+            }
+            for one in subject.held[:_MOST_HELD]
         ],
+        more_memory_titles=reclaim_facts.MORE_MEMORY_TITLES,
+        more_memory_note=reclaim_facts.MORE_MEMORY_NOTE,
         more_held=max(len(subject.held) - _MOST_HELD, 0),
         recording=list(_recording(subject)),
     )
@@ -141,7 +149,9 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
         "asked": list(kill_facts.asked(report)),
         "stack": [visible(frame) for frame in report.trigger.stack or ()],
         "user_stack": [visible(frame) for frame in report.trigger.user_stack or ()],
-        "allocators": list(kill_facts.allocated(report, _MOST_ALLOCATORS)),
+        "allocators": list(
+            kill_facts.allocated(report.allocators, report.further_allocators, _MOST_ALLOCATORS, report.time)
+        ),
         "killed": list(kill_facts.killed(report, len(report.victims))),
         "victims": [kill_facts.victim_cells(victim) for victim in report.victims],
         "victim_titles": kill_facts.VICTIM_TITLES,
@@ -165,10 +175,7 @@ def _recording(subject: Subject) -> list[Fact]:
     )
     pairs = (
         ("trace", subject.trace),
-        (
-            "host",
-            f"{meta['host_name']}, {meta['architecture']}, {meta['cpus']} CPUs",
-        ),
+        ("host", f"{meta['host_name']}, {meta['architecture']}, {meta['cpus']} CPUs"),
         ("cgroups", f"v{meta['cgroup_version']}"),
         ("kernel", meta["kernel_release"]),
         ("command", " ".join(map(str, meta["command_line"]))),

@@ -1,4 +1,4 @@
-"""The pictures of the HTML page as SVG text. This is the only module that imports matplotlib."""
+"""The pictures of the HTML page as SVG text."""
 
 from __future__ import annotations
 
@@ -134,8 +134,7 @@ def _draw_memory(axes: Axes, timeline: pd.DataFrame, seconds: Floats) -> None:
 
 def _draw_rates(axes: Axes, title: str, begins: Floats, step_s: float, flows: Mapping[str, Floats]) -> None:
     """Draw flows (bytes in each row) as rates, over several rows at a time so that bursts do not hide
-    trends.
-    """
+    trends."""
     edges = _rate_edges(begins, step_s)
     colours = (LAYER_BY_NAME["cache"].hex, LAYER_BY_NAME["anon"].hex, LAYER_BY_NAME["shmem"].hex)
     for (name, flow), colour, line in zip(flows.items(), colours, ("-", "-", "--"), strict=False):
@@ -181,11 +180,7 @@ def _draw_waits(axes: Axes, timeline: pd.DataFrame, begins: Floats, step_s: floa
     axes.set_ylabel("ms/s")
     axes.set_title("waits")
     axes.legend(
-        loc="lower right",
-        bbox_to_anchor=(1, 0.98),
-        ncols=len(WAITS) + 2,
-        columnspacing=1,
-        handlelength=1.4,
+        loc="lower right", bbox_to_anchor=(1, 0.98), ncols=len(WAITS) + 2, columnspacing=1, handlelength=1.4
     )
 
 

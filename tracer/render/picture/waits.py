@@ -20,6 +20,7 @@ WAITS: Final = (
     Layer("dirty", "dirty pages", "d", "color(32)", "#0072B2", "writers wait until more is written"),
     Layer("swap_in", "swap-in", "s", "color(175)", "#CC79A7", "swapped memory is read back"),
     Layer("high", "memory.high", "h", "color(178)", "#E69F00", "usage is above memory.high"),
+    Layer("reread", "read again", "a", "color(36)", "#009E73", "files that had been evicted are read again"),
 )
 
 

@@ -18,30 +18,7 @@ PLAIN_COLUMNS: Final = 100
 LEAST_COLUMNS: Final = 60
 MOST_COLUMNS: Final = 1000
 
-_ASCII: Final = str.maketrans(
-    {
-        "█": "#",
-        "▓": "s",
-        "▚": "k",
-        "▒": "d",
-        "░": "c",
-        "·": ".",
-        "│": "|",
-        "┃": "|",
-        "─": "-",
-        "┬": "+",
-        "┐": "+",
-        "✗": "x",
-        "▲": "^",
-        "…": "~",
-        "−": "-",
-        "–": "-",
-        "→": ">",
-        "←": "<",
-        "≥": ">",
-        "✓": "+",
-    }
-)
+_ASCII: Final = str.maketrans("█▓▚▒░·│┃─┬┐✗▲…−–→←≥✓", "#skdc.||-++x^~--><>+")
 
 
 def is_coloured(stream: TextIO) -> bool:
@@ -93,8 +70,7 @@ def to_text(renderables: Iterable[RenderableType], *, columns: int, colour: bool
 
 def write(stream: TextIO, renderables: Iterable[RenderableType]) -> None:
     """Write the renderables in the form that fits `stream`; an encoding without our glyphs gets ASCII
-    ones.
-    """
+    ones."""
     text = to_text(renderables, columns=columns_for(stream), colour=is_coloured(stream))
     encoding = stream.encoding or "utf-8"
     try:

@@ -22,13 +22,12 @@ _STYLES: Final = {
     State.MISSING: "red",
     State.UNKNOWN: "yellow",
     "exact": "green",
-    "approximate": "yellow",
     "absent": "red",
 }
 _AREAS: Final = ("machine", "tracer")
 _INDENT: Final = 2
 _GAP: Final = 2
-_CELLS: Final = (11, 18, 14, 39, 7)
+_CELLS: Final = (6, 18, 16, 39, 7)
 """Widths of meaning, signal, kind of hook, place and cost; with the gaps they fill a line of plain text."""
 
 _NARROW: Final = (0, 1, 4)
@@ -37,7 +36,8 @@ _NARROW: Final = (0, 1, 4)
 _HEADINGS: Final = ("", "signal", "hook", "at", "ns")
 _LEGEND: Final = (
     "ns: the time of our programs for one event, start and end together, measured just now during a short "
-    "workload; -: no event happened. The time that the kernel needs to call them is not included."
+    "workload; -: no event happened, or the hook is attached at the start only. The time that the kernel "
+    "needs to call them is not included."
 )
 _UNMEASURED: Final = "These hooks would be attached; nothing was measured."
 
@@ -156,5 +156,3 @@ def _remarks(finding: Finding) -> Iterator[str]:
         yield f"effect: {finding.signal.without}"
         return
     yield finding.signal.meaning
-    if choice.way.approximate:
-        yield f"approximate: {choice.way.approximate}"

@@ -18,11 +18,12 @@ from tracer.analysis.views.thrash import LEAST_EVICTED_BYTES, LEAST_SHARE, SOON_
 from tracer.render.terminal import paragraphs
 from tracer.render.words.escape import fitted, visible
 from tracer.render.words.prose import prose
+from tracer.render.words.quality_facts import summed
 
 _MOST_ROWS: Final = 15
 _MOST_INTERVALS: Final = 8
 _GAP: Final = 2
-_LEAST_NAMES_CELLS: Final = (0, 30, 42, 54)
+_LEAST_NAMES_CELLS: Final = (0, 30, 42, 54, 66)
 """Index: the number of columns of names. With less room for the names, columns of sizes are left out."""
 
 _WHY: Final = {
@@ -41,6 +42,7 @@ _CAUSES: Final = {
     "other": "not determined",
     **_WHY,
 }
+_WHEN_SUMMED: Final = 'sizes are exact, but "read again", "left" and thrash may be too low'
 _AMOUNTS: Final = {
     "evicted_bytes": "evicted",
     "returned_bytes": "read again",
@@ -136,6 +138,8 @@ def _facts(flow: CacheFlow, context: Context) -> Iterator[tuple[str, str]]:
     if flow.quality.lost_records:
         lost = units.count(flow.quality.lost_records)
         yield "lost", f'{lost} page-cache records: sizes may be too low, "read again" and "left" may be wrong'
+    if flow.quality.summed:
+        yield "summed", summed(flow.quality.summed, _WHEN_SUMMED)
     if context.interrupted:
         yield "interrupted", "the recording has no end: this is what had been written by then"
 
@@ -169,8 +173,8 @@ def _beside_the_kernel(counts: Sequence[KernelCount]) -> str:
     if seen == counted:
         return f"{count} as well"
     why = (
-        "the kernel also counts earlier evictions and those with a lost record, and it counts large folios "
-        "as a whole"
+        "the kernel also counts evictions that were earlier, lost or summed, and it counts large folios as a "
+        "whole"
         if counted > seen
         else "the kernel forgets old evictions, and with the multi-generational LRU (lru_gen) it skips "
         "pages that are now charged to another cgroup"
@@ -204,8 +208,7 @@ def _table(by: str, table: pd.DataFrame, columns: int) -> Iterator[RenderableTyp
 
 def _names(by: str, listed: pd.DataFrame, more: int) -> dict[str, list[str]]:
     """Return heading -> a name for each row, without empty columns; the last name counts the rows left
-    out.
-    """
+    out."""
     records = (dict(zip(listed.columns, row, strict=True)) for row in listed.itertuples(index=False))
     grouping = _GROUPINGS[by]
     columns = dict(zip(grouping.headings, zip(*map(grouping.names, records), strict=True), strict=True))
@@ -253,13 +256,17 @@ def _in_room(names: Mapping[str, Sequence[str]], room: int) -> list[list[str]]:
 
 def _file_names(row: Mapping[str, Any]) -> tuple[str, ...]:
     path = optional_text(row["path"])
+    if path is None and row["dev"] is None:
+        return "", "", "", "files that were not told apart"
     name = f"no name known: {row['dev']} inode {row['ino']}" if path is None else path
     if not pd.isna(row["deleted"]) and row["deleted"]:
         name = f"(deleted) {name}"
+    use = optional_text(row["use"]) or ""
     owners = f"{row['owners']} cgroups" if row["owners"] > 1 else ""
     if pd.isna(row["evictor_tgid"]):
-        return owners, "", name
-    return owners, f"{optional_text(row['evictor_comm']) or 'pid'} {int(row['evictor_tgid'])}", name
+        return owners, "", use, name
+    evictor = f"{optional_text(row['evictor_comm']) or 'pid'} {int(row['evictor_tgid'])}"
+    return owners, evictor, use, name
 
 
 def _cgroup_names(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -277,7 +284,8 @@ def _cause_names(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _process_names(row: Mapping[str, Any]) -> tuple[str, ...]:
     comm = optional_text(row["comm"])
-    return f"{comm or 'pid'} {row['tgid']}", optional_text(row["task_cgroup"]) or "not known"
+    process = "not known" if pd.isna(row["tgid"]) else f"{comm or 'pid'} {row['tgid']}"
+    return process, optional_text(row["task_cgroup"]) or "not known"
 
 
 _FLOWS: Final = (
@@ -300,9 +308,10 @@ _GROUPINGS: Final = {
     "file": _Grouping(
         "By file",
         "files",
-        ("charged to", "evictor", "file"),
+        ("charged to", "evictor", "use", "file"),
         _file_names,
-        f"{_FLOWS} evictor: the process that evicted most of the file.",
+        f"{_FLOWS} evictor: the process that evicted most of the file. use: only written, such as a log, is "
+        "cache that nobody missed.",
     ),
     "cgroup": _Grouping(
         "By charged cgroup and acting cgroup", "pairs", ("charged to", "by tasks of"), _cgroup_names

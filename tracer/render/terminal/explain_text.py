@@ -47,8 +47,7 @@ def held(
     cgroups: Sequence[Held], *, interrupted: bool = False, verbose: bool = False
 ) -> Iterator[RenderableType]:
     """Yield the answer for a trace without a kill on one screen, or everything about each cgroup when
-    `verbose`.
-    """
+    `verbose`."""
     if not verbose:
         yield first_screen.survivors_screen(cgroups, interrupted=interrupted)
         return
@@ -135,10 +134,16 @@ def _who(report: OomReport, page_size: int) -> Iterator[RenderableType]:
     yield paragraphs.facts(kill_facts.asked(report))
     yield paragraphs.facts(_stacks(report))
     if not quality_facts.is_beyond_a_log(report, "allocators"):
-        charged = ", ".join(
-            f"{who} {size}" for who, size in kill_facts.allocated(report, len(report.allocators))
+        charged = [
+            f"{who} {charge}"
+            for who, charge in kill_facts.allocated(
+                report.allocators, report.further_allocators, len(report.allocators), report.time
+            )
+        ]
+        yield paragraphs.facts(
+            ("" if number else "allocated", line)
+            for number, line in enumerate(charged or [kill_facts.no_allocator(report)])
         )
-        yield paragraphs.facts([("allocated", charged or kill_facts.no_allocator(report))])
     yield paragraphs.facts(heaviest(report, verbose=True))
     yield paragraphs.facts(kill_facts.killed(report, len(report.victims)))
     victims = paragraphs.Rows(*zip(kill_facts.VICTIM_TITLES, "<>>>>>>", strict=True))

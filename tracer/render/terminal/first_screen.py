@@ -90,11 +90,12 @@ def _advice(report: OomReport, most: int) -> Iterator[RenderableType]:
 
 
 def _sizing(report: OomReport) -> Iterator[str]:
-    """Yield the minimum limit, or how much time a larger limit would have bought."""
+    """Yield the minimum limit, or why it is not known and how much time a larger limit would have bought."""
     if report.sizing.min_limit_bytes is not None:
         yield kill_facts.minimum_limit(report.sizing)
     elif report.sizing.pace:
-        yield visible(report.sizing.pace)
+        why = kill_facts.why_no_range(report.quality)
+        yield f"No limit is known to be enough: {why}. {visible(report.sizing.pace)}"
 
 
 class _Composition:
@@ -170,15 +171,14 @@ def _how_sure(report: OomReport) -> Iterator[Fact]:
     quality = report.quality
     if report.kernel_log is None:
         yield "lost records", quality_facts.losses(quality.lost_records)
+        if quality.summed:
+            yield "summed", quality_facts.summed(quality.summed, quality_facts.TOTALS_EXACT)
         yield "kernel log", quality_facts.kernel_log_agrees(quality)
         signals = signal_ways.not_exact(quality.probes)
         if signals is not None and signals != signal_ways.ALL_EXACT:
             yield "signals", signals
     else:
-        yield (
-            "source",
-            "a kernel log alone, which does not show what grew or what reclaim freed",
-        )
+        yield ("source", "a kernel log alone, which does not show what grew or what reclaim freed")
         if quality.lost_records:
             yield "lost lines", f"{units.count(quality.lost_records)} by the log's own count"
     yield from (("doubt", visible(doubt)) for doubt in _doubts(report))
@@ -204,10 +204,10 @@ def _more(report: OomReport) -> str:
 
 def survivors_screen(cgroups: Sequence[Held], *, interrupted: bool) -> RenderableType:
     """Return the answer for a trace without a kill: the cgroup nearest to its limit, then a row for each
-    other cgroup.
-    """
+    other cgroup."""
     by_room = sorted(cgroups, key=survivor_facts.room_left)
-    first, others = (by_room[0], by_room[1:]) if by_room else (None, [])
+    first = survivor_facts.slowest(cgroups) or next(iter(by_room), None)
+    others = [one for one in by_room if one is not first]
     rows = range(min(len(others), _MOST_LIVES), -1, -1)
     summary = survivor_facts.summary(cgroups, interrupted=interrupted)
     return paragraphs.Fitted(

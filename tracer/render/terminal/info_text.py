@@ -10,13 +10,16 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tracer import units
-from tracer.analysis.results.json_values import limit_columns
+from tracer.analysis.results.json_values import as_json, limit_columns
+from tracer.analysis.results.quality import SummedInterval
 from tracer.render.terminal import paragraphs
 from tracer.render.words import places, signal_ways
 from tracer.render.words.end_reasons import end_in_words
 from tracer.render.words.escape import visible
+from tracer.render.words.quality_facts import summed
 
 _MOST_FILTERS: Final = 8
+_WHEN_SUMMED: Final = "totals are exact; which pages came and went is not known"
 _MOST_CGROUPS: Final = 12
 
 
@@ -41,9 +44,11 @@ class TracedCgroup:
 class Summary:
     """The summary of a trace.
 
-    `duration_s` of an interrupted recording ends at its last record. `rows` maps each table to its number of
-    rows, `lost` each stream to its number of lost records. `unnamed_stacks` counts the rows of `stacks` that
-    have addresses only. `cgroups` are those with data, the most important first. `kills_of_log_alone` of the
+    `duration_s` of an interrupted recording ends at its last record. `rows` maps each table that the recorder
+    knew to its number of rows, `lost` each stream to its number of lost records. `of_no_process` is the share
+    of the bytes charged and freed whose process is not known; None if there are none. `summed` are the
+    intervals in which page-cache events were summed. `unnamed_stacks` counts the rows of `stacks` that have
+    addresses only. `cgroups` are those with data, the most important first. `kills_of_log_alone` of the
     `kills` are only in the kernel log, because the probe missed them.
     """
 
@@ -52,8 +57,10 @@ class Summary:
     duration_s: float | None
     size_bytes: int
     rows: Mapping[str, int]
+    of_no_process: float | None
     unnamed_stacks: int
     lost: Mapping[str, int]
+    summed: Sequence[SummedInterval]
     cgroups: Sequence[TracedCgroup]
     kills: int
     kills_of_log_alone: int
@@ -62,7 +69,7 @@ class Summary:
     def to_dict(self) -> dict[str, Any]:
         """Return the document of `info --json`."""
         cgroups = [asdict(one) | limit_columns(one.limit_bytes) for one in self.cgroups]
-        return {"schema": 1, **asdict(self), "cgroups": cgroups}
+        return {"schema": 1, **asdict(self), "cgroups": cgroups, "summed": as_json(self.summed)}
 
 
 def lines(summary: Summary) -> Iterator[RenderableType]:
@@ -107,6 +114,9 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
     yield paragraphs.title("Lost records")
     lost = [(visible(stream), units.count(records)) for stream, records in summary.lost.items() if records]
     yield paragraphs.facts(lost or [("none", "in all streams: " + ", ".join(summary.lost))])
+    if summary.summed:
+        yield paragraphs.title("Summed events")
+        yield paragraphs.facts([("pagecache", summed(summary.summed, _WHEN_SUMMED))])
     yield from _cgroups(summary.cgroups)
     yield paragraphs.title("Probes")
     yield paragraphs.facts([*signal_ways.taken(meta["probes"])] or [(units.UNKNOWN, "")], label_cells=0)
@@ -127,6 +137,8 @@ def _left_out(meta: Mapping[str, Any]) -> str:
 def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     for table, rows in summary.rows.items():
         count = units.count(rows)
+        if table == "charge" and summary.of_no_process:
+            count += f", {units.percent(summary.of_no_process, 1)} of the bytes by no known process"
         if table == "stacks" and summary.unnamed_stacks:
             unnamed = units.count(summary.unnamed_stacks)
             count += (

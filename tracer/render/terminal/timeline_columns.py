@@ -30,26 +30,12 @@ class Column:
 USAGE: Final = Column("usage", "usage_bytes", "bytes", "", 7)
 _COLUMNS: Final = (
     USAGE,
-    Column(
-        "added",
-        "cache_added_bytes",
-        "bytes",
-        "page cache",
-        7,
-        "new in the page cache (file contents)",
-    ),
+    Column("added", "cache_added_bytes", "bytes", "page cache", 7, "new in the page cache (file contents)"),
     Column("evicted", "cache_evicted_bytes", "bytes", "page cache", 8, "removed by reclaim, to make room"),
     Column(
         "dropped", "cache_dropped_bytes", "bytes", "page cache", 8, "removed with its file, or on request"
     ),
-    Column(
-        "back",
-        "cache_refaulted_bytes",
-        "bytes",
-        "page cache",
-        8,
-        "read again after an eviction",
-    ),
+    Column("back", "cache_refaulted_bytes", "bytes", "page cache", 8, "read again after an eviction"),
     Column("tries", "reclaim_attempts", "count", "reclaim", 7, "reclaim attempts"),
     Column("freed", "reclaimed_bytes", "bytes", "reclaim", 7, "memory that they freed"),
     Column("stall", "reclaim_stall_ms", "ms", "reclaim", 7, "time that tasks spent in them"),

@@ -61,12 +61,7 @@ class _Scale:
 
 
 def draw(
-    timeline: pd.DataFrame,
-    markers: Iterable[Marker],
-    *,
-    origin: pd.Timestamp,
-    columns: int,
-    page_size: int,
+    timeline: pd.DataFrame, markers: Iterable[Marker], *, origin: pd.Timestamp, columns: int, page_size: int
 ) -> Drawing:
     """Draw the rows of a timeline in lines of at most `columns` cells; times are relative to `origin`."""
     waits = stacked_ms(timeline)
@@ -115,8 +110,7 @@ def _limit_reached(timeline: pd.DataFrame, page_size: int) -> int | None:
 
 def _ruler(scale: _Scale, shown: Sequence[Column]) -> list[Text]:
     """Return three lines: groups of columns; titles and the ends of the scale; units and the ticks of the
-    scale.
-    """
+    scale."""
     groups, titles, unit_line = Text(style="bold"), Text(style="bold"), Text(style="dim")
     for column in shown:
         titles.append(column.title.rjust(column.cells))

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pandas as pd
 from rich.text import Text
 
 from tracer import units
+from tracer.analysis.results.quality import SummedInterval
 from tracer.analysis.views.timeline import row_length
 from tracer.categories import LAYERS
 from tracer.render.picture.markers import Marker
@@ -22,7 +24,10 @@ from tracer.render.terminal.timeline_rows import Drawing, draw
 from tracer.render.words.escape import fitted
 from tracer.render.words.places import one_of
 from tracer.render.words.prose import prose
+from tracer.render.words.quality_facts import summed
 from tracer.schema import UNLIMITED_BYTES
+
+_WHEN_SUMMED: Final = "sizes are exact; what was read again is not known there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class Heading:
     origin: pd.Timestamp
     lost_records: int
     interrupted: bool
+    summed: Sequence[SummedInterval] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,8 @@ def _heading_lines(timeline: pd.DataFrame, heading: Heading, columns: int) -> li
     if heading.lost_records:
         lost = f"{units.count(heading.lost_records)} records were lost: added, evicted, tries may be too low"
         lines.append(Text(lost, style="bold yellow"))
+    if heading.summed:
+        lines.append(prose(summed(heading.summed, _WHEN_SUMMED), "yellow"))
     if heading.interrupted:
         lines.append(Text("the recording was interrupted: this is what had been written by then", "yellow"))
     return [*lines, Text()]
@@ -149,6 +157,7 @@ def _totals(timeline: pd.DataFrame) -> list[Text]:
         values = timeline[column].dropna()
         return None if values.empty else float(values.max())
 
+    at_least = "at least " if timeline["cache_refaulted_bytes"].isna().any() else ""
     attempts, stall_ms = total("reclaim_attempts"), total("reclaim_stall_ms")
     return [
         prose(
@@ -159,7 +168,7 @@ def _totals(timeline: pd.DataFrame) -> list[Text]:
             f"Total: page cache {units.size(total('cache_added_bytes'))} added, "
             f"{units.size(total('cache_evicted_bytes'))} evicted, "
             f"{units.size(total('cache_dropped_bytes'))} dropped, "
-            f"{units.size(total('cache_refaulted_bytes'))} read again "
+            f"{at_least}{units.size(total('cache_refaulted_bytes'))} read again "
             f"(by the kernel's count {units.size(total('refault_bytes'))}); "
             f"{units.count(None if attempts is None else int(attempts))} reclaim attempts freed "
             f"{units.size(total('reclaimed_bytes'))} "

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from tracer.capture.loop import COMMAND_ENDED, DURATION
 from tracer.render.words.escape import visible
-from tracer.trace.meta import WRITE_FAILED
+from tracer.trace.meta import COMMAND_ENDED, DURATION, WRITE_FAILED
 
 _WORDS: Final = {
     COMMAND_ENDED: "when its command ended",
@@ -19,8 +18,7 @@ _WORDS: Final = {
 
 def end_in_words(reason: str) -> str:
     """Return `when its command ended` for an end reason of meta.json, or `by SIGINT` for the name of a
-    signal.
-    """
+    signal."""
     if reason.startswith("SIG"):
         return f"by {visible(reason)}"
     return _WORDS.get(reason) or visible(reason)

@@ -22,6 +22,7 @@ _PARTS: Final[Mapping[str, str]] = {
     "anon": "anonymous memory",
     "shmem": "shared memory",
     "unevictable": "locked memory (or on ramfs)",
+    "locked_cache": "locked (mlocked) page cache",
     "kernel": "kernel memory",
     "file_clean": "clean page cache",
     "unwritten": "page cache not yet written",
@@ -32,8 +33,17 @@ _ALSO: Final[Mapping[str, str]] = {
     "unevictable": "locked memory (or on ramfs)",
     "page_tables": "page tables, the maps of the processes' memory",
     "sock": "socket buffers",
+    "zswap": "zswap, swapped pages that are compressed in memory",
+    "hugetlb": "huge pages (hugetlb), which are never reclaimed",
     "unwritten": "page cache that was not yet written to disk and so could not be dropped",
 }
+_SHARED: Final[Mapping[str, str]] = {
+    "anonymous": "a shared anonymous mapping",
+    "sysv": "the System V segment",
+    "memfd": "the memfd",
+    "tmpfs": "the file",
+}
+_MOST_CGROUPS: Final = 3
 _MACHINE: Final[Mapping[str, str]] = {
     "anon_bytes": "anonymous",
     "file_bytes": "page cache",
@@ -102,9 +112,6 @@ def _source(item: Evidence) -> str:
     return f"({', '.join(_SOURCES.get(table, table) for table in item.source)})"
 
 
-# Why a cause is suspected
-
-
 def _fills_limit(it: _Numbers) -> str:
     share = f"{size(it['held_bytes'])} of {size(it['usage_bytes'])} in use"
     grown = it.get("grown_bytes")
@@ -129,30 +136,15 @@ def _full_swap(it: _Numbers) -> str:
     return f"{size(it['used_bytes'])}{allowed} of swap was in use"
 
 
-def _constraint(it: _Numbers) -> str:
-    return f"the kernel's constraint was {it['constraint']}"
-
-
 def _killed_held_limit(it: _Numbers) -> str:
     held, limit = it["anon_rss_bytes"], it["limit_bytes"]
     share = percent(min(held, limit), limit)
     return f"the killed processes held {size(held)} of anonymous memory, {share} of the limit"
 
 
-def _other_cause(it: _Numbers) -> str:
-    return f"not {it['cause']}: {_WORDS[it['reason']](it)}"
-
-
-# What was measured
-
-
 def _part_of_usage(it: _Numbers) -> str:
     held, usage = it["held_bytes"], it["usage_bytes"]
     return f"{_PARTS[it['part']]} was {size(held)} of {size(usage)} in use, {percent(held, usage)}"
-
-
-def _room_left(it: _Numbers) -> str:
-    return f"usage at the kill was {it['room_pages']} pages below the limit"
 
 
 def _growth(it: _Numbers) -> str:
@@ -165,10 +157,6 @@ def _evicted_cache(it: _Numbers) -> str:
     return f"reclaim evicted {size(it['evicted_bytes'])} of page cache in the {span} at the limit"
 
 
-def _absorbed_memory(it: _Numbers) -> str:
-    return f"{size(it['absorbed_bytes'])} of other memory took the place of evicted cache"
-
-
 def _steal_count(it: _Numbers) -> str:
     swapped = f" and {count(it['swapped_pages'])} to swap" if it["swapped_pages"] else ""
     return (
@@ -177,68 +165,22 @@ def _steal_count(it: _Numbers) -> str:
     )
 
 
-def _reclaim_attempts(it: _Numbers) -> str:
-    return (
-        f"{count(it['attempts'])} reclaim attempts took {duration(it['stall_ms'] / 1000)}: they scanned "
-        f"{count(it['scanned_pages'])} pages and freed {count(it['reclaimed_pages'])}"
-    )
-
-
-def _fruitless_attempt(it: _Numbers) -> str:
-    return f"the last reclaim attempt scanned {count(it['scanned_pages'])} pages and freed none"
-
-
-def _unwritten_scanned(it: _Numbers) -> str:
-    return (
-        f"of {count(it['scanned_pages'])} cache pages that the last {it['attempts']} attempts scanned, "
-        f"{count(it['unwritten_pages'])} were not yet written to disk"
-    )
-
-
 def _machine_memory(it: _Numbers) -> str:
     kinds = ", ".join(f"{size(it[number])} {kind}" for number, kind in _MACHINE.items() if it[number])
     return f"of the machine's {size(it['usable_bytes'])}: {kinds}"
 
 
-def _short_zone(it: _Numbers) -> str:
-    return (
-        f"zone {it['zone']} of node {it['node']} had {size(it['free_bytes'])} free, less than its minimum of "
-        f"{size(it['min_bytes'])}"
+def _machine_holders(it: _Numbers) -> str:
+    lately, cgroups = duration(it["lately_ns"] / 1e9), it["cgroups"]
+    growing = max(cgroups, key=lambda one: one["charged_bytes"])
+    shown = [one for one in cgroups if one in cgroups[:_MOST_CGROUPS] or one is growing]
+    held = "; ".join(
+        (f"container {one['container']} ({one['cgroup']})" if "container" in one else str(one["cgroup"]))
+        + f" {size(one['held_bytes'])}"
+        + (f", {size(one['charged_bytes'])} more than {lately} before" if one["charged_bytes"] > 0 else "")
+        for one in shown
     )
-
-
-def _machine_swap(it: _Numbers) -> str:
-    return f"{size(it.get('free_bytes'))} of {size(it['total_bytes'])} of swap was free"
-
-
-# Doubts
-
-
-def _lost_records(it: _Numbers) -> str:
-    return f"{it['lost_records']} records were lost in the time before the kill"
-
-
-def _no_sample(_: _Numbers) -> str:
-    return "no sample was taken at the kill, so the composition is computed from charges"
-
-
-def _log_alone(_: _Numbers) -> str:
-    return "there is only a kernel log, which does not show what grew"
-
-
-def _no_start_sample(_: _Numbers) -> str:
-    return "the memory that the cgroup held when the trace began is not known"
-
-
-def _inferred_limit(_: _Numbers) -> str:
-    return "the cgroup whose limit was hit is inferred, and no kernel log confirms it"
-
-
-def _close_cause(it: _Numbers) -> str:
-    return f"{it['cause']} is nearly as likely: {_WORDS[it['reason']](it)}"
-
-
-# Factors beside the cause
+    return f"of the traced cgroups, these held most: {held}"
 
 
 def _shared_limit(it: _Numbers) -> str:
@@ -273,16 +215,40 @@ def _many_processes(it: _Numbers) -> str:
     return f"the memory is spread over {processes} processes; the largest held {largest}"
 
 
+def _cow(it: _Numbers) -> str:
+    pair = "processes"
+    if "child_pid" in it:
+        parent = process(it["parent_comm"], it["parent_pid"])
+        pair = f"{parent} and its child {process(it['child_comm'], it['child_pid'])}"
+    shared = (
+        f"{pair} share memory since a fork: the RSS of all processes adds up to {size(it['shared_bytes'])}"
+    )
+    copied = f"; {size(it['copied_bytes'])} was copied since" if it.get("copied_bytes") else ""
+    copies = "; the request that failed was such a copy (do_wp_page)" if it.get("is_copying") else ""
+    return f"{shared} more than there is, and each page that one of them writes to is copied{copied}{copies}"
+
+
+def _shared_files(it: _Numbers) -> str:
+    return "of the shared memory, " + ", ".join(map(_shared_file, it["files"]))
+
+
+def _shared_file(one: Mapping[str, Any]) -> str:
+    name = "" if one["kind"] == "anonymous" else f" {one['name']}"
+    return f"{size(one['held_bytes'])} in {_SHARED[one['kind']]}{name} of {size(one['size_bytes'])}"
+
+
+def _ended_writer(it: _Numbers) -> str:
+    writer = process(it.get("writer_comm"), it["writer_pid"])
+    return (
+        f"{size(it['shmem_bytes'])} of the shared memory is of {writer}, which had ended "
+        f"{duration(it['ended_ns'] / 1e9)} before: files on tmpfs and System V segments stay until they are "
+        "removed"
+    )
+
+
 def _also_in_usage(it: _Numbers) -> str:
     held, usage = it["held_bytes"], it["usage_bytes"]
     return f"{percent(held, usage)} of usage was {_ALSO[it['part']]}: {size(held)}"
-
-
-def _unmapped_shmem(it: _Numbers) -> str:
-    return (
-        f"the killed processes had not mapped {size(it['unmapped_bytes'])} of the shared memory: such "
-        "memory, as in files on tmpfs, outlives the kill"
-    )
 
 
 def _slow_growth(it: _Numbers) -> str:
@@ -297,39 +263,27 @@ def _burst(it: _Numbers) -> str:
 
 
 def _refaulted_cache(it: _Numbers) -> str:
-    again = it["refaulted_bytes"]
-    if again > it.get("evicted_bytes", again):
-        return f"{size(again)} of evicted cache was read again, some of it evicted long before"
-    return f"{size(again)} of the evicted cache was read again: the work needs its cache"
+    return f"{size(it['refaulted_bytes'])} of the evicted cache was read again: the work needs its cache"
 
 
-def _no_swap(_: _Numbers) -> str:
-    return "swap is off for this cgroup, so only page cache could be reclaimed"
+def _no_swap(it: _Numbers) -> str:
+    why = "a cgroup above leaves this one no swap" if "bounded_above" in it else "swap is off for this cgroup"
+    return f"{why}, so only page cache could be reclaimed"
+
+
+def _left_by_moved(it: _Numbers) -> str:
+    who = f"{it.get('comm', 'a process')} (pid {it['pid']})"
+    others = it["processes"] - 1
+    who += f" and {others} other{'s' if others > 1 else ''}" if others else ""
+    return (
+        f"{size(it['held_bytes'])} of anonymous memory was left behind by {who}: a process that is moved to "
+        "another cgroup leaves its memory charged to the old one"
+    )
 
 
 def _swap_in_use(it: _Numbers) -> str:
     allowed = f", of {size(it['allowed_bytes'])} allowed" if "allowed_bytes" in it else ""
     return f"{size(it['used_bytes'])} was in swap{allowed}"
-
-
-def _protected_memory(it: _Numbers) -> str:
-    return f"memory.min protects {size(it['protected_bytes'])} of cgroups below the limit from reclaim"
-
-
-def _writer_waits(it: _Numbers) -> str:
-    return f"writers waited {duration(it['waited_ms'] / 1e3)}, because too many pages were dirty"
-
-
-def _restricted_request(_: _Numbers) -> str:
-    return "the request may not enter file systems or start I/O (gfp), so reclaim could free less"
-
-
-def _dying_cgroups(it: _Numbers) -> str:
-    return f"removed (dying) cgroups still held {size(it['held_bytes'])}"
-
-
-def _clean_cache_left(it: _Numbers) -> str:
-    return f"reclaim left {size(it['held_bytes'])} of clean page cache"
 
 
 _WORDS: Final[Mapping[str, Callable[[_Numbers], str]]] = {
@@ -338,42 +292,77 @@ _WORDS: Final[Mapping[str, Callable[[_Numbers], str]]] = {
     "protected_cache": _blocked("of page cache that memory.min of cgroups below protects"),
     "barred_memory": _barred_memory,
     "full_swap": _full_swap,
-    "constraint": _constraint,
+    "constraint": lambda it: f"the kernel's constraint was {it['constraint']}",
     "killed_held_limit": _killed_held_limit,
-    "other_cause": _other_cause,
+    "other_cause": lambda it: f"not {it['cause']}: {_WORDS[it['reason']](it)}",
     "part_of_usage": _part_of_usage,
-    "room_left": _room_left,
+    "machine_holders": _machine_holders,
+    "room_left": lambda it: f"usage at the kill was {it['room_pages']} pages below the limit",
     "growth": _growth,
     "evicted_cache": _evicted_cache,
-    "absorbed_memory": _absorbed_memory,
+    "absorbed_memory": lambda it: (
+        f"{size(it['absorbed_bytes'])} of other memory took the place of evicted cache"
+    ),
     "steal_count": _steal_count,
-    "reclaim_attempts": _reclaim_attempts,
-    "fruitless_attempt": _fruitless_attempt,
-    "unwritten_scanned": _unwritten_scanned,
+    "reclaim_attempts": lambda it: (
+        f"{count(it['attempts'])} reclaim attempts took {duration(it['stall_ms'] / 1000)}: they scanned "
+        f"{count(it['scanned_pages'])} pages and freed {count(it['reclaimed_pages'])}"
+    ),
+    "fruitless_attempt": lambda it: (
+        f"the last reclaim attempt scanned {count(it['scanned_pages'])} pages and freed none"
+    ),
+    "unwritten_scanned": lambda it: (
+        f"of {count(it['scanned_pages'])} cache pages that the last {it['attempts']} attempts scanned, "
+        f"{count(it['unwritten_pages'])} were not yet written to disk"
+    ),
     "machine_memory": _machine_memory,
-    "short_zone": _short_zone,
-    "machine_swap": _machine_swap,
-    "doubt_lost_records": _lost_records,
-    "doubt_no_sample": _no_sample,
-    "doubt_log_alone": _log_alone,
-    "doubt_no_start_sample": _no_start_sample,
-    "doubt_inferred_limit": _inferred_limit,
-    "doubt_close_cause": _close_cause,
+    "short_zone": lambda it: (
+        f"zone {it['zone']} of node {it['node']} had {size(it['free_bytes'])} free, less than its minimum of "
+        f"{size(it['min_bytes'])}"
+    ),
+    "machine_swap": lambda it: f"{size(it.get('free_bytes'))} of {size(it['total_bytes'])} of swap was free",
+    "doubt_lost_records": lambda it: f"{it['lost_records']} records were lost in the time before the kill",
+    "doubt_no_sample": lambda _: (
+        "no sample was taken at the kill, so the composition is computed from charges"
+    ),
+    "doubt_log_alone": lambda _: "there is only a kernel log, which does not show what grew",
+    "doubt_no_start_sample": lambda _: "the memory that the cgroup held when the trace began is not known",
+    "doubt_inferred_limit": lambda _: (
+        "the cgroup whose limit was hit is inferred, and no kernel log confirms it"
+    ),
+    "doubt_close_cause": lambda it: f"{it['cause']} is nearly as likely: {_WORDS[it['reason']](it)}",
     "shared_limit": _shared_limit,
     "larger_process_lived": _larger_process_lived,
     "many_processes": _many_processes,
+    "cow": _cow,
     "also_in_usage": _also_in_usage,
-    "unmapped_shmem": _unmapped_shmem,
+    "shared_files": _shared_files,
+    "ended_writer": _ended_writer,
+    "unmapped_shmem": lambda it: (
+        f"no process had mapped {size(it['unmapped_bytes'])} of the shared memory: files on tmpfs outlive "
+        "the kill"
+    ),
     "slow_growth": _slow_growth,
     "burst": _burst,
     "refaulted_cache": _refaulted_cache,
     "no_swap": _no_swap,
     "swap_in_use": _swap_in_use,
-    "protected_memory": _protected_memory,
-    "writer_waits": _writer_waits,
-    "restricted_request": _restricted_request,
-    "dying_cgroups": _dying_cgroups,
-    "clean_cache_left": _clean_cache_left,
+    "protected_memory": lambda it: (
+        f"memory.min protects {size(it['protected_bytes'])} of cgroups below the limit from reclaim"
+    ),
+    "writer_waits": lambda it: (
+        f"writers waited {duration(it['waited_ms'] / 1e3)}, because too many pages were dirty"
+    ),
+    "restricted_request": lambda _: (
+        "the request may not enter file systems or start I/O (gfp), so reclaim could free less"
+    ),
+    "dying_cgroups": lambda it: f"removed (dying) cgroups still held {size(it['held_bytes'])}",
+    "left_by_moved": _left_by_moved,
+    "memory_in_transit": lambda it: (
+        f"{size(it['held_bytes'])} was charged but in no counter: pages that exiting processes were freeing, "
+        "and charges that CPUs hold in stock"
+    ),
+    "clean_cache_left": lambda it: f"reclaim left {size(it['held_bytes'])} of clean page cache",
 }
 """Kind of evidence -> its words."""
 

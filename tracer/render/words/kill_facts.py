@@ -6,7 +6,7 @@ every technical term is explained where it first appears.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import pandas as pd
@@ -16,6 +16,8 @@ from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.wording import trigger_name
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.memory import Allocator, FurtherAllocators
+from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.tasks import Trigger, Victim
 from tracer.categories import PART_BY_NAME
 from tracer.render.words import evidence, log_place
@@ -76,8 +78,7 @@ def setting(report: OomReport) -> Iterator[Fact]:
 
 def composition(report: OomReport, *, least_bytes: float = 0.0) -> list[tuple[str, int]]:
     """Return (class, bytes), largest first, for the classes that are not empty and hold at least
-    `least_bytes`.
-    """
+    `least_bytes`."""
     parts = [
         (part, value) for part, value in report.composition.parts() if value and abs(value) >= least_bytes
     ]
@@ -159,24 +160,25 @@ def cushion(report: OomReport) -> Iterator[Fact]:
     yield "page cache", f"{peak} at its peak, {at_kill} at the kill"
     yield "evicted", f"{units.size(it.evicted_bytes)}: page cache that reclaim removed to make room"
     if it.evicted_bytes != 0:
-        yield (
-            "absorbed",
-            f"{units.size(it.absorbed_bytes)}: other memory for which the evictions made room",
-        )
+        yield ("absorbed", f"{units.size(it.absorbed_bytes)}: other memory for which the evictions made room")
     if it.exhausted_at is not None:
         yield "used up", f"{units.duration(seconds_before(report, it.exhausted_at))} before the kill"
     elif why := report.quality.unknown.get("cushion.exhausted_at"):
         yield "used up", f"{units.UNKNOWN}: {visible(why)}"
     else:
         yield "used up", "at no time between reaching the limit and the kill"
-    yield "refaulted", refaulted(it.refaulted_bytes, it.evicted_bytes)
+    yield "refaulted", refaulted(it.refaulted_bytes, it.kernel_refaulted_bytes)
 
 
-def refaulted(again_bytes: int | None, evicted_bytes: int | None) -> str:
-    """Return the amount that was read again by the kernel's count, which includes earlier evictions."""
-    more = again_bytes is not None and evicted_bytes is not None and again_bytes > evicted_bytes
-    before = "; some of it was evicted earlier" if more else ""
-    return f"{units.size(again_bytes)}: evicted, but needed soon afterwards and read again{before}"
+def refaulted(again_bytes: int | None, kernel_bytes: int | None) -> str:
+    """Return the evicted cache that was read again, and the kernel's count if it differs by 5 % or more."""
+    counted = (
+        f"; the kernel's count is {units.size(kernel_bytes)}: it includes what was evicted before that time "
+        "or from another cgroup, and counts large folios as a whole"
+        if kernel_bytes is not None and abs(kernel_bytes - (again_bytes or 0)) * 20 > kernel_bytes
+        else ""
+    )
+    return f"{units.size(again_bytes)}: evicted, and read again later{counted}"
 
 
 def _locked_file(report: OomReport) -> int | None:
@@ -214,18 +216,57 @@ def titled(cmdline: str | None) -> str:
     return f" [{shown if len(shown) <= _TITLE_CHARACTERS else shown[:_TITLE_CHARACTERS] + '…'}]"
 
 
-def allocated(report: OomReport, most: int) -> Iterator[Fact]:
-    """Yield how much each process charged in the window before the kill, net of what it uncharged."""
-    for one in report.allocators[:most]:
+def allocated(
+    listed: Sequence[Allocator],
+    further: FurtherAllocators | None,
+    most: int,
+    until: pd.Timestamp | None,
+    event: str = "the kill",
+) -> Iterator[Fact]:
+    """Yield how much each process charged in the window that ends at `until`, net of what it uncharged.
+
+    `event` is what happened at `until`.
+    """
+    for one in listed[:most]:
         name = visible(one.comm) if one.comm else "name not known"
-        yield f"{name} ({one.tgid})", units.size(one.charged_bytes) + titled(one.cmdline)
-    rest, further = report.allocators[most:], report.further_allocators
+        size = f"{units.size(one.charged_bytes)}{_kinds(one)}{titled(one.cmdline)}"
+        yield f"{name} ({one.tgid})", size + _when(one, until, event)
+    rest = listed[most:]
     processes = len(rest) + (further.processes if further is not None else 0)
     if processes:
         charged = sum(one.charged_bytes for one in rest) + (
             further.charged_bytes if further is not None else 0
         )
         yield f"{units.count(processes)} more", units.size(charged)
+
+
+def _kinds(one: Allocator) -> str:
+    """Return ` (28 MiB anonymous, 64 KiB kernel)`: the kinds with at least a hundredth of the charge."""
+    left = one.anon_bytes + one.shmem_bytes + one.file_bytes + one.kernel_bytes
+    kinds = (
+        ("anonymous", one.anon_bytes),
+        ("shared", one.shmem_bytes),
+        ("page cache", one.file_bytes),
+        ("kernel", one.kernel_bytes),
+        ("freed by others", one.charged_bytes - left),
+    )
+    listed = [f"{units.size(part)} {kind}" for kind, part in kinds if part * 100 > one.charged_bytes]
+    return f" ({', '.join(listed)})" if listed else ""
+
+
+def _when(one: Allocator, until: pd.Timestamp | None, event: str) -> str:
+    """Return when a process was charged most, and when it ended, as times before the event at `until`."""
+    if until is None or one.grew_from is None or one.grew_until is None:
+        return ""
+    begin, end = (
+        units.duration((until - moment).total_seconds()) for moment in (one.grew_from, one.grew_until)
+    )
+    ended = (
+        ""
+        if one.exited is None
+        else f"; it ended {units.duration((until - one.exited).total_seconds())} before {event}"
+    )
+    return f", most of it {begin} to {end} before {event}{ended}"
 
 
 def no_allocator(report: OomReport) -> str:
@@ -237,8 +278,7 @@ def no_allocator(report: OomReport) -> str:
 
 def killed(report: OomReport, most: int) -> Iterator[Fact]:
     """Yield what the table of victims does not show: a group kill, process titles, and the victims'
-    cgroups.
-    """
+    cgroups."""
     if not report.victims:
         yield "killed", not_known(report, "victims")
     if any(victim.group_kill for victim in report.victims):
@@ -273,7 +313,7 @@ def sizing(report: OomReport) -> Iterator[str]:
     if report.sizing.min_limit_bytes is not None:
         yield f"{minimum_limit(report.sizing)} {basis}"
     elif basis:
-        why = visible(report.quality.unknown.get("sizing.min_limit_bytes", units.UNKNOWN))
+        why = why_no_range(report.quality)
         yield f"The minimum limit that would have avoided this kill is not known: {why}. {basis}"
 
 
@@ -286,6 +326,11 @@ def limit_range(sizing: Sizing) -> str:
     """Return `97.3 MiB and 412 MiB`."""
     low, high = sizing.min_limit_bytes or (None, None)
     return f"{units.size(low)} and {units.size(high)}"
+
+
+def why_no_range(quality: Quality) -> str:
+    """Return the reason why there is no range of limits."""
+    return visible(quality.unknown.get("sizing.min_limit_bytes", units.UNKNOWN))
 
 
 def sizing_basis(sizing: Sizing) -> str:

@@ -103,8 +103,7 @@ def _how_often(history: History) -> str:
 
 def _happened(kills: Iterable[OomReport]) -> str:
     """Return `killed`, or `out of memory` if a report has no victim: there may have been no process to
-    kill.
-    """
+    kill."""
     return "killed" if all(kill.victims for kill in kills) else "out of memory"
 
 

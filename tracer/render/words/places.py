@@ -10,12 +10,7 @@ from tracer.render.words.escape import visible
 
 
 def place(
-    cgroup: str | None,
-    container: str | None,
-    pod: str | None = None,
-    *,
-    run: int | None,
-    runs: int | None,
+    cgroup: str | None, container: str | None, pod: str | None = None, *, run: int | None, runs: int | None
 ) -> str:
     """Return `container web, pod web-1 (/docker/4f…)`; for one of several lives `run 3 of 7 of …`."""
     path = visible(cgroup) if cgroup is not None else "a cgroup whose path is not known"

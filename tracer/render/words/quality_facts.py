@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from tracer import units
 from tracer.analysis.explain import log_postmortem
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.quality import Quality
+from tracer.analysis.results.quality import Quality, SummedInterval
 from tracer.categories import PART_BY_NAME
 from tracer.render.words import signal_ways
 from tracer.render.words.escape import visible
@@ -47,6 +47,8 @@ FIELDS_IN_WORDS: Final = {
     "victims.cgroup": "the cgroup of a killed process",
     "candidates": "the processes that the kernel considered",
     "candidates.badness": "the badness of some candidates",
+    "candidates.anon_rss_bytes": "the kinds of RSS of the candidates",
+    "candidates.shmem_rss_bytes": "the kinds of RSS of the candidates",
     "badness_total_pages": "the total that oom_score_adj is a share of",
     "what_if": "the oom_score_adj that would have changed the choice",
     "composition": "the composition of usage",
@@ -65,15 +67,42 @@ FIELDS_IN_WORDS: Final = {
     "cushion.cache_end_bytes": "the page cache at the kill",
     "cushion.exhausted_at": "the time when the page cache was used up",
     "cushion.refaulted_bytes": "the evicted page cache that was read again",
+    "cushion.kernel_refaulted_bytes": "the kernel's count of refaults",
     "sizing.min_limit_bytes": "the minimum limit",
 }
 """Field of the report that can be unknown -> a noun phrase for it; for the classes of its composition see
 `PART_BY_NAME`."""
 
+_NOT_IN_BRIEF: Final = (
+    "cushion.kernel_refaulted_bytes",
+    "candidates.anon_rss_bytes",
+    "candidates.shmem_rss_bytes",
+    "composition.hugetlb",
+)
+"""Fields that only confirm others, or that are charged to a cgroup only with a rare mount option."""
+
+TOTALS_EXACT: Final = "totals are exact"
+_MOST_LISTED: Final = 3
+_REASONS: Final = {"ring_full": "the ring was full", "max_overhead": "--max-overhead was exceeded"}
+
 
 def losses(lost_records: int) -> str:
     """Return the number of lost records and their effect, or `none`."""
     return f"{units.count(lost_records)}: totals of flows may be too low" if lost_records else "none"
+
+
+def summed(intervals: Sequence[SummedInterval], effect: str) -> str:
+    """Return when page-cache events were summed, and why, and the effect on the numbers; the first intervals
+    are listed."""
+    listed = ", ".join(map(_interval, intervals[:_MOST_LISTED]))
+    more = f" and in {len(intervals) - _MOST_LISTED} more intervals" if len(intervals) > _MOST_LISTED else ""
+    return f"page-cache events {listed}{more}: {effect}"
+
+
+def _interval(one: SummedInterval) -> str:
+    why = ", ".join(_REASONS.get(reason) or visible(reason) for reason in one.reasons)
+    begin, end = (time.strftime("%H:%M:%S.%f")[:-3] for time in (one.begin, one.end))
+    return f"from {begin} to {end} UTC ({why})"
 
 
 def quality(report: OomReport) -> Iterator[Fact]:
@@ -86,6 +115,8 @@ def quality(report: OomReport) -> Iterator[Fact]:
             "lost lines",
             f"{units.count(lost)} by the log's own count" if lost else "none mentioned in the log",
         )
+    if report.quality.summed:
+        yield "summed", summed(report.quality.summed, TOTALS_EXACT)
     yield "kernel log", _use_of_kernel_log(report.quality)
     yield from (("differs", visible(sentence)) for sentence in report.quality.disagreements)
     if (signals := signal_ways.not_exact(report.quality.probes)) is not None:
@@ -98,8 +129,12 @@ def quality(report: OomReport) -> Iterator[Fact]:
 
 
 def not_known_in_words(quality: Quality) -> list[str]:
-    """Return each unknown field once, without the fields that no kernel log shows."""
-    fields = (field for field, why in quality.unknown.items() if why != log_postmortem.LOG_ALONE)
+    """Return each unknown field once, without those that no kernel log shows and those left out in brief."""
+    fields = (
+        field
+        for field, why in quality.unknown.items()
+        if why != log_postmortem.LOG_ALONE and field not in _NOT_IN_BRIEF
+    )
     return list(dict.fromkeys(map(_in_words, fields)))
 
 

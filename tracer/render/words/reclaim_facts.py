@@ -11,6 +11,7 @@ from typing import Final
 
 from tracer import units
 from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.memory import MissPoint
 from tracer.analysis.results.reclaim_attempts import Reclaim, ReclaimAttempt
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import seconds_before
@@ -30,6 +31,13 @@ KINDS_IN_WORDS: Final = {
 }
 """Kind of a wait (`analysis.views.stalls.KINDS`) -> the words after its duration."""
 
+MORE_MEMORY_TITLES: Final = ("more memory", "page cache that would have stayed", "share")
+MORE_MEMORY_NOTE: Final = (
+    "The page cache that was evicted and read again, and what more memory would have kept of it, by the "
+    "order of evictions and returns. Hits are not traced, so that nothing is known of less memory."
+)
+_SHARES_NAMED: Final = (0.25, 0.5, 0.8, 0.95)
+
 KEPT_IN_WORDS: Final = {
     "nr_dirty": "dirty",
     "nr_writeback": "under writeback",
@@ -37,7 +45,7 @@ KEPT_IN_WORDS: Final = {
     "nr_ref_keep": "referenced",
     "nr_unmap_fail": "mapped",
 }
-"""A count of the kernel (`schema.RECLAIM_COUNTS`) -> the reason why reclaim did not free the page."""
+"""A count of the kernel (`categories.RECLAIM_COUNTS`) -> the reason why reclaim did not free the page."""
 
 _MOST_WAITERS: Final = 3
 _TRANSCRIPT_TITLES: Final = ("before the kill", "by", "scanned", "freed", "freed anon", "priority", "took")
@@ -169,3 +177,26 @@ def tried(report: OomReport, page_size: int) -> Iterator[Fact]:
     yield from waits(report.reclaim)
     yield from swapped(report.reclaim)
     yield from kept(report.reclaim.transcript)
+
+
+def more_memory(curve: Sequence[MissPoint] | None) -> Iterator[Fact]:
+    """Yield how much more memory would have spared how much of the refaults, in one line; none without
+    refaults."""
+    if not curve:
+        return
+    points = [next(point for point in curve if point.spared_share >= share) for share in _SHARES_NAMED]
+    firsts = {point.extra_bytes: point for point in reversed(points) if point.spared_share < 1}
+    parts = [
+        f"+{units.size(point.extra_bytes)} would have spared {point.spared_share:.0%} of the re-reads"
+        for point in sorted(firsts.values(), key=lambda point: point.extra_bytes)
+    ]
+    last = f"+{units.size(curve[-1].extra_bytes)} would have spared all of those seen"
+    yield "more memory", f"{', '.join([*parts, last])}; of less memory nothing is known (hits are not traced)"
+
+
+def more_memory_rows(curve: Sequence[MissPoint] | None) -> list[tuple[str, ...]]:
+    """Return the cells under `MORE_MEMORY_TITLES` for each point of the curve."""
+    return [
+        (f"+{units.size(point.extra_bytes)}", units.size(point.spared_bytes), f"{point.spared_share:.0%}")
+        for point in curve or ()
+    ]

@@ -9,20 +9,14 @@ from tracer.render.words.escape import visible
 
 EXPLAINED_BY: Final = frozenset(
     {
-        "memory by kind",
-        "kernel memory",
-        "cache added",
-        "cache deleted",
-        "memcg reclaim",
-        "reclaim target",
-        "lists shrunk",
-        "reclaim counts",
-        "OOM kill",
-        "OOM decision",
-        "OOM candidates",
+        *("memory by kind", "cache added", "cache deleted", "memcg reclaim", "reclaim target"),
+        *("lists shrunk", "event counters", "OOM kill", "OOM decision", "OOM candidates"),
     }
 )
 """The signals (kernel/probes.py) that a post-mortem depends on."""
+
+FORMERLY_EXPLAINED_BY: Final = frozenset({"kernel memory"})
+"""Such signals of older traces, whose recorders hooked the counters."""
 
 ALL_EXACT: Final = "all exact"
 
@@ -52,7 +46,7 @@ def not_exact(probes: Mapping[str, Any]) -> str | None:
     meanings = {
         name: probe.get("meaning")
         for name, probe in probes.items()
-        if name in EXPLAINED_BY and isinstance(probe, Mapping)
+        if name in EXPLAINED_BY | FORMERLY_EXPLAINED_BY and isinstance(probe, Mapping)
     }
     if not meanings:
         return None

@@ -10,13 +10,31 @@ from typing import Final
 import pandas as pd
 
 from tracer import units
-from tracer.analysis.results.survivor import Held
+from tracer.analysis.results.survivor import Delayed, Held, RereadFile
 from tracer.render.words.escape import visible
-from tracer.render.words.kill_facts import limit_range, refaulted, shown_time, sizing_basis
+from tracer.render.words.kill_facts import (
+    allocated,
+    limit_range,
+    refaulted,
+    shown_time,
+    sizing_basis,
+    why_no_range,
+)
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact
-from tracer.render.words.quality_facts import losses
-from tracer.render.words.reclaim_facts import swapped, waits
+from tracer.render.words.quality_facts import TOTALS_EXACT, losses, summed
+from tracer.render.words.reclaim_facts import more_memory, swapped, waits
+from tracer.schema import UNLIMITED_BYTES
+
+_MOST_FILES_IN_BRIEF: Final = 2
+_NUMBERS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_LOST_IN_WORDS: Final = {
+    "reread_ms": "reading again what had been evicted",
+    "reclaim_ms": "in reclaim",
+    "swap_in_ms": "reading from swap",
+    "throttled_ms": "throttled above memory.high",
+}
+"""Part of the lost time (`analysis.results.survivor.LostTime`) -> the words after its duration."""
 
 _NONE_SEEN: Final = "No OOM kill was recorded before the recording broke off"
 
@@ -24,7 +42,9 @@ _NONE_SEEN: Final = "No OOM kill was recorded before the recording broke off"
 def held(one: Held) -> Iterator[Fact]:
     """Yield everything about a surviving cgroup: how near its limit it came, and what made room."""
     yield "limit", units.limit(one.limit_bytes)
+    yield from _throttled_at(one)
     yield "peak usage", _peak_usage(one)
+    yield from _progress(one)
     others = "".join(
         f"{words} {units.size(bytes_)}, "
         for words, bytes_ in (
@@ -38,6 +58,7 @@ def held(one: Held) -> Iterator[Fact]:
         f"page cache (file contents, which reclaim can drop) {units.size(one.cache_at_peak_bytes)} at that "
         f"time, {others}anon (process memory without a file) {units.size(one.peak_anon_bytes)} at most",
     )
+    yield from _allocated(one, len(one.allocators))
     yield "evicted", f"{units.size(one.evicted_bytes)} of page cache, {_by_what(one)}"
     if one.peak_swap_bytes:
         yield (
@@ -47,24 +68,27 @@ def held(one: Held) -> Iterator[Fact]:
     yield from swapped(one.reclaim)
     if one.stuck_since is not None:
         yield "stuck since", _stuck(one.stuck_since)
-    yield "refaulted", refaulted(one.refaulted_bytes, one.evicted_bytes)
+    yield "refaulted", refaulted(one.refaulted_bytes, one.kernel_refaulted_bytes)
+    yield from _read_again(one.files)
+    yield from more_memory(one.miss_curve)
     yield from waits(one.reclaim)
-    if one.sizing.min_limit_bytes is not None:
-        yield (
-            "minimum limit",
-            f"between {limit_range(one.sizing)} for the same work. {sizing_basis(one.sizing)}",
-        )
+    yield "minimum limit", f"{_minimum_limit(one)}. {sizing_basis(one.sizing)}".rstrip()
     if one.max_events is not None:
         yield "limit hit", f"{units.count(one.max_events)} times by the kernel's count"
     else:
         yield "limit hit", f"{units.UNKNOWN}: {visible(one.quality.unknown.get('max_events', ''))}"
     yield "lost records", losses(one.quality.lost_records)
+    if one.quality.summed:
+        yield "summed", summed(one.quality.summed, TOTALS_EXACT)
 
 
 def in_brief(one: Held) -> Iterator[Fact]:
     """Yield the same in a few lines: usage, its largest kinds, evictions, sizing and losses."""
     yield "limit", units.limit(one.limit_bytes)
+    yield from _throttled_at(one)
     yield "peak usage", _peak_usage(one)
+    if one.crawl is not None:
+        yield from _progress(one)
     kinds = (
         ("page cache", one.cache_at_peak_bytes),
         ("anonymous memory", one.peak_anon_bytes),
@@ -75,19 +99,36 @@ def in_brief(one: Held) -> Iterator[Fact]:
     made_of = [f"{units.size(bytes_)} {kind}" for kind, bytes_ in kinds if bytes_ and bytes_ >= least]
     if made_of:
         yield "made of", ", ".join(made_of)
+    yield from islice(_allocated(one, 1), 1)
     if one.stuck_since is not None:
         yield "stuck since", _stuck(one.stuck_since)
     again = f"; {units.size(one.refaulted_bytes)} was read again" if one.refaulted_bytes else ""
     if one.evicted_bytes:
         yield "evicted", f"{units.size(one.evicted_bytes)} of page cache, {_by_what(one)}{again}"
+    if one.crawl is not None:
+        yield from islice(_read_again(one.files), _MOST_FILES_IN_BRIEF)
     if one.peak_swap_bytes:
         yield "in swap", f"{units.size(one.peak_swap_bytes)} at most"
     yield from islice(waits(one.reclaim), 1)
-    if one.sizing.min_limit_bytes is not None:
-        yield "minimum limit", f"between {limit_range(one.sizing)} for the same work"
+    yield "minimum limit", _minimum_limit(one)
     if one.max_events is not None:
         yield "limit hit", f"{units.count(one.max_events)} times by the kernel's count"
     yield "lost records", losses(one.quality.lost_records)
+    if one.quality.summed:
+        yield "summed", summed(one.quality.summed, TOTALS_EXACT)
+
+
+def _allocated(one: Held, most: int) -> Iterator[Fact]:
+    """Yield the processes that were charged most until usage was at its peak."""
+    listed = allocated(one.allocators, one.further_allocators, most, one.peak_time, "the peak of usage")
+    for number, (who, charged) in enumerate(listed):
+        yield "" if number else "allocated", f"{who} {charged}"
+
+
+def _minimum_limit(one: Held) -> str:
+    if one.sizing.min_limit_bytes is None:
+        return f"not known: {why_no_range(one.quality)}"
+    return f"between {limit_range(one.sizing)} for the same work"
 
 
 def room_left(one: Held) -> float:
@@ -112,6 +153,54 @@ def _stuck(since: pd.Timestamp) -> str:
     )
 
 
+def _throttled_at(one: Held) -> Iterator[Fact]:
+    if one.high_bytes is None or one.high_bytes >= UNLIMITED_BYTES:
+        return
+    times = "" if one.high_events is None else f", exceeded {units.count(one.high_events)} times"
+    yield "memory.high", f"{units.size(one.high_bytes)}{times}: above it, tasks are throttled, never killed"
+
+
+def _progress(one: Held) -> Iterator[Fact]:
+    """Yield the state, the lost time by its parts, and the work that was done beside it."""
+    if one.state is None or one.lost is None:
+        return
+    lost = {name: getattr(one.lost, name) for name in _LOST_IN_WORDS}
+    if one.crawl is not None:
+        seconds = (one.crawl.end - one.crawl.begin).total_seconds()
+        yield (
+            "state",
+            f"{one.state}: {_share(one.crawl.lost_share)} of the tasks' time was lost in the "
+            f"{units.duration(seconds)} from {shown_time(one.crawl.begin)}",
+        )
+    parts = [
+        f"{units.duration(ms / 1000)} {_LOST_IN_WORDS[name]}"
+        for name, ms in sorted(lost.items(), key=lambda part: -(part[1] or 0))
+        if ms
+    ]
+    if one.lost_share is not None:
+        yield "lost time", f"{_share(one.lost_share)} of the tasks' time: {', '.join(parts) or 'none'}"
+    first = (
+        f", and {units.duration(one.lost.first_read_ms / 1000)} of reading" if one.lost.first_read_ms else ""
+    )
+    if one.lost.work_ms is not None:
+        yield "work", f"{units.duration(one.lost.work_ms / 1000)} of CPU time outside of reclaim{first}"
+    if one.psi_some_share:
+        yield "pressure", f"some task waited for memory {_share(one.psi_some_share)} of the time (PSI)"
+
+
+def _read_again(files: Iterable[RereadFile]) -> Iterator[Fact]:
+    for number, file in enumerate(files):
+        path = "a file whose name is not known" if file.path is None else visible(file.path)
+        program = ", which it executes" if file.executable else ""
+        yield "" if number else "read again", f"{units.size(file.refaulted_bytes)} of {path}{program}"
+
+
+def _share(share: float) -> str:
+    """Return `97 %`; 100 % only if nothing else is left."""
+    percents = math.floor(100 * share) if share < 1 else 100
+    return f"{percents} %"
+
+
 def _by_what(one: Held) -> str:
     attempts, stall_ms = one.reclaim.attempts, one.reclaim.stall_ms
     if one.evicted_bytes and not attempts:
@@ -133,12 +222,111 @@ def summary(cgroups: Iterable[Held], *, interrupted: bool = False) -> str:
             f"{_NONE_SEEN}, and it has no data of any cgroup. The recorder was killed, or is still running: "
             "a kill cannot be excluded."
         )
-    return _nearest_to_its_limit(cgroups) + "".join(_broken_off(cgroups[0]) if cgroups else ())
+    crawling = slowest(cgroups)
+    answer = _nearest_to_its_limit(cgroups) if crawling is None else _crawl(crawling)
+    return answer + "".join(_broken_off(cgroups[0]) if cgroups else ())
+
+
+def slowest(cgroups: Iterable[Held]) -> Held | None:
+    """Return the cgroup that the answer is about if any is throttled or thrashing, else None.
+
+    It is the one that lost the greatest share; of several with about that share, the deepest one with a
+    limit, because the figures of each cgroup include those below it.
+    """
+    found = [(one, one.crawl) for one in cgroups if one.crawl is not None and one.stuck_since is None]
+    return max(
+        found,
+        key=lambda it: (round(it[1].lost_share, 1), _is_bounded(it[0]), it[0].cgroup.count("/")),
+        default=(None, None),
+    )[0]
+
+
+def _is_bounded(one: Held) -> bool:
+    limits = (one.limit_bytes, one.high_bytes)
+    return any(limit is not None and limit < UNLIMITED_BYTES for limit in limits)
+
+
+def _crawl(one: Held) -> str:
+    """Return the answer for a cgroup whose tasks are alive, but hardly work."""
+    crawl = one.crawl
+    assert crawl is not None
+    who, is_one = _who(one.delayed)
+    share = _share(crawl.lost_share)
+    lasted = "" if crawl.lasts else f" for {units.duration((crawl.end - crawl.begin).total_seconds())}"
+    tense = ("spends" if is_one else "spend") if crawl.lasts else "spent"
+    place = place_of_life(one)
+    whose = "its" if is_one else "their"
+    if one.state == "throttled":
+        return (
+            f"{who} {tense} {share} of {whose} time{lasted} throttled: {place} is above its memory.high of "
+            f"{units.limit(one.high_bytes)}, which slows tasks and never kills."
+        )
+    nobody = "; nothing will kill " + ("it" if is_one else "them") if crawl.lasts else ""
+    always = "" if crawl.lasts else " No OOM kill ends such work: there is always page cache to evict."
+    return f"{who} {tense} {share} of {whose} time{lasted} {_doing(one)}{nobody}. {_room(one)}{always}"
+
+
+def _who(delayed: tuple[Delayed, ...]) -> tuple[str, bool]:
+    """Return the processes that lost most, as the subject of a sentence, and whether it is a single one."""
+    if not delayed or delayed[0].comm is None:
+        return "The tasks", False
+    first = delayed[0]
+    number = _NUMBERS[first.processes] if first.processes < len(_NUMBERS) else units.count(first.processes)
+    name = visible(first.comm or "")
+    if first.processes == 1 and len(delayed) == 1:
+        return name, True
+    others = sum(one.processes for one in delayed[1:])
+    more = f" and {units.count(others)} other process{'' if others == 1 else 'es'}" if others else ""
+    return f"{number.capitalize() if first.processes > 1 else ''} {name}{more}".strip(), False
+
+
+def _doing(one: Held) -> str:
+    """Return what the lost time was spent on: `reading /usr/lib/…/cc1plus again`."""
+    lost = one.lost
+    if lost is not None and (lost.swap_in_ms or 0) > (lost.reread_ms or 0) + (lost.reclaim_ms or 0):
+        return "reading swapped memory back"
+    in_reclaim = "in reclaim and " if lost and (lost.reclaim_ms or 0) > (lost.reread_ms or 0) else ""
+    if not one.files or one.files[0].path is None:
+        return f"{in_reclaim}reading evicted files again"
+    first = one.files[0]
+    whole = one.refaulted_bytes or sum(file.refaulted_bytes for file in one.files)
+    others = "" if 2 * first.refaulted_bytes >= whole else " and other files"
+    return f"{in_reclaim}reading {visible(first.path or '')}{others} again"
+
+
+def _room(one: Held) -> str:
+    """Return the sentence about the limit and what reclaim took."""
+    place, evicted = place_of_life(one), units.size(one.evicted_bytes)
+    if not _is_bounded(one):
+        return f"{place} has no limit; {evicted} of its page cache was evicted."
+    limit, name = one.limit_bytes, "limit"
+    if one.high_bytes is not None and (limit is None or one.high_bytes < limit):
+        limit, name = one.high_bytes, "memory.high"
+    return (
+        f"{place} has too little memory for its files at its {name} of {units.size(limit)}: {evicted} of "
+        f"page cache was evicted, {units.size(one.refaulted_bytes)} of it read again."
+    )
+
+
+def beside_kills(cgroups: Iterable[Held]) -> str | None:
+    """Return a sentence on the cgroups that had no kill in a trace with kills; None if none has a limit."""
+    limited = [one for one in cgroups if one.headroom_bytes is not None and one.limit_bytes]
+    if not limited:
+        return None
+    others = (
+        "1 other cgroup with a limit" if len(limited) == 1 else f"{len(limited)} other cgroups with limits"
+    )
+    near = min(limited, key=room_left)
+    room = f"; {_made_room(near)}" if near.evicted_bytes or near.peak_swap_bytes else ""
+    return f"{others} had no kill: {_came_near(near)}{room}."
 
 
 def _broken_off(one: Held) -> Iterator[str]:
-    """Yield the parts of the warning that a kill can have followed the last record."""
+    """Yield the parts of the warning that the work was cut off, or that a kill can have followed the last
+    record."""
     if one.recorded_until is None:
+        if one.cut_off is not None:
+            yield f" The work was not complete: {visible(one.cut_off)}."
         return
     yield (
         f" The recording has no end: its last record is from {shown_time(one.recorded_until)}. The recorder "
@@ -154,13 +342,21 @@ def _nearest_to_its_limit(cgroups: Iterable[Held]) -> str:
     if not limited:
         return f"{_no_kill(cgroups)}, and no cgroup of this trace has a limit."
     near = min(limited, key=room_left)
-    where = place_of_life(near)
     if near.stuck_since is not None:
         return (
-            f"{_no_kill(limited)}, but tasks are stuck: {where} is at its limit of "
+            f"{_no_kill(limited)}, but tasks are stuck: {place_of_life(near)} is at its limit of "
             f"{units.size(near.limit_bytes)}, and its OOM killer is switched off (memory.oom_control)."
         )
+    return f"{_no_kill(limited)}: {_came_near(near)}; {_made_room(near)}."
+
+
+def _came_near(near: Held) -> str:
     near_by = f"came within {units.size(near.headroom_bytes)} of" if near.headroom_bytes else "reached"
+    return f"{place_of_life(near)} {near_by} its limit of {units.size(near.limit_bytes)}"
+
+
+def _made_room(near: Held) -> str:
+    """Return what was evicted, read again and swapped."""
     evicted = (
         f"{units.size(near.evicted_bytes)} of page cache was evicted to make room"
         if near.evicted_bytes
@@ -170,8 +366,7 @@ def _nearest_to_its_limit(cgroups: Iterable[Held]) -> str:
     if near.evicted_bytes and again * 2 >= near.evicted_bytes:
         evicted += f", {units.size(again)} had to be read again"
     swapped = f", and {units.size(near.peak_swap_bytes)} went to swap" if near.peak_swap_bytes else ""
-    limit = units.size(near.limit_bytes)
-    return f"{_no_kill(limited)}: {where} {near_by} its limit of {limit}; {evicted}{swapped}."
+    return evicted + swapped
 
 
 def _no_kill(cgroups: Iterable[Held]) -> str:

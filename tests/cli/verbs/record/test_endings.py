@@ -106,7 +106,7 @@ def test_command_starts_after_the_probes_are_attached(start_recording: StartReco
     """The command finds the ready file, and the trace has the command's first page."""
     script = (
         "test -e ready || exit 10\n"
-        """grep -q '"hook": "raw_tracepoint mark_victim"' trace/meta.json || exit 11\n"""
+        """grep -q '"hook": "typed_tracepoint mark_victim"' trace/meta.json || exit 11\n"""
         f"head -c {PAGES * 4096} /dev/zero > written"
     )
     recording = start_recording("--ready-file", "ready", "--", "sh", "-c", script)
@@ -119,7 +119,7 @@ def test_ready_file_appears_with_the_start(start_recording: StartRecording) -> N
     recording.wait_for(lambda: recording.cgroups() or recording.ready_file.exists())
     assert not recording.ready_file.exists()
     recording.wait_until_ready()
-    assert recording.meta["probes"]["OOM kill"]["hook"] == "raw_tracepoint mark_victim"
+    assert recording.meta["probes"]["OOM kill"]["hook"] == "typed_tracepoint mark_victim"
     recording.assert_ended(0, "command_ended")
 
 

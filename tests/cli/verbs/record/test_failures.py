@@ -147,7 +147,7 @@ def launch_with(defect: str) -> Sequence[str]:
     )
 
 
-@pytest.mark.parametrize("method", ["read_rings", "sample", "flush", "drain"])
+@pytest.mark.parametrize("method", ["read_rings", "sample", "flush", "look"])
 def test_recorder_bug_does_not_disturb_the_command(start_recording: StartRecording, method: str) -> None:
     defect = (
         f"inner = Pipeline.{method}\n"

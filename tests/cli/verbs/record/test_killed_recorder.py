@@ -84,8 +84,9 @@ def missing_pages(trace: Path, work: NumberedWork, begin_ns: int, end_ns: int) -
     """
     pagecache = tracer.open(trace).pagecache
     added = pagecache[(pagecache["ino"] == work.inode) & (pagecache["op"] == "add")]
-    assert (added["nr_pages"] == 1).all()
-    pages = np.sort(added["index"].to_numpy())
+    assert (added["nr_pages"] == added["folios"]).all()
+    runs = zip(added["index"], added["nr_pages"], strict=True)
+    pages = np.array(sorted(page for index, pages in runs for page in range(index, index + pages)), int)
     assert (np.diff(pages) == 1).all(), "a page is missing between others, or is there twice"
     due = np.flatnonzero((begin_ns <= work.written_ns) & (work.written_ns < end_ns))
     return len(due), int(np.isin(due, pages, invert=True).sum())

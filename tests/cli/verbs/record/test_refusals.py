@@ -44,6 +44,8 @@ def in_private_mounts(script: str) -> list[str]:
         (["-d", "nan"], "nan is not a time"),
         (["-d", "soon"], "'soon' is not a valid float"),
         (["--name", ""], "--name is empty"),
+        (["--max-overhead", "0%"], "'0%' is not a share"),
+        (["--max-overhead", "much"], "like 2% or 0.5%"),
         (["-d", "1", "--"], "-- needs a command"),
         (["--no-such-option"], "--no-such-option"),
     ],
@@ -81,7 +83,7 @@ def fake_bcc(tmp_path: Path) -> Callable[[str], dict[str, str]]:
         folder = tmp_path / "python"
         folder.mkdir()
         (folder / "bcc.py").write_text(source)
-        return {"PYTHONPATH": str(folder)}
+        return {"PYTHONPATH": str(folder), "MEMCG_TRACER_CACHE": ""}  # else BCC may not be needed
 
     return make
 
@@ -139,6 +141,16 @@ def test_bcc_that_ends_its_process_is_reported(
     assert recording.stdout == ""
     assert recording.processes() == []
     recording.assert_nothing_left()
+
+
+@pytest.mark.kernel
+def test_recording_with_kept_programs_does_not_import_bcc(
+    start_recording: StartRecording, fake_bcc: Callable[[str], dict[str, str]], tmp_path: Path
+) -> None:
+    kept = {"MEMCG_TRACER_CACHE": str(tmp_path / "cache")}
+    start_recording("--", "true", env=kept).assert_ended(0, "command_ended")
+    broken = fake_bcc("import os\nos.abort()") | kept
+    start_recording("-f", "--", "true", env=broken).assert_ended(0, "command_ended")
 
 
 # Arguments that do not work on this machine
