@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.slowdown import SLOWDOWN
 
-from tracer.capture.bpf.bcc_module import find_bcc
+from tracer.capture.bpf.compiled.bcc_module import find_bcc
 from tracer.errors import TracerError
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup

@@ -9,6 +9,7 @@ import pytest
 
 from tracer.analysis.results.memory import COMPOSITION_PARTS
 from tracer.categories import CATEGORIES, COUNTERS, LAYER_BY_NAME, LAYERS, PARTS, Counter
+from tracer.kernel.cgroups.memory_files import RECLAIM_PARTS
 from tracer.kernel.struct_header import ENUMERATORS
 from tracer.wire.category_header import header_text
 
@@ -60,4 +61,4 @@ def test_kernels_document_names_the_counters_that_v1_does_not_print() -> None:
     assert row is not None
     named = {words.replace(" ", "_") for words in row.group(1).split(", ")}
     absent = {category.name for category in CATEGORIES if category.v1 is None} - {"kernel"}
-    assert named == {"slab" if name.startswith("slab_") else name for name in absent}
+    assert named == {"slab" if name.startswith("slab_") else name for name in absent} | RECLAIM_PARTS.keys()

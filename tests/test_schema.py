@@ -18,7 +18,7 @@ from tracer import schema
 from tracer.enumerations import ENUMERATIONS
 from tracer.meanings import documentation
 from tracer.wire import event_header
-from tracer.wire.dtypes import WATCHED, WIRE
+from tracer.wire.dtypes import SAMPLE, WATCHED, WIRE
 from tracer.wire.event_header import header_text
 from tracer.wire.fields import LENGTHS, Field, Record
 from tracer.wire.streams import LOSSES, RING_BYTES, STREAM_AT, STREAMS
@@ -26,7 +26,7 @@ from tracer.wire.streams import LOSSES, RING_BYTES, STREAM_AT, STREAMS
 BPF = Path(__file__).parents[1] / "bpf"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "trace-format.md"
 
-DTYPES = {**WIRE, "watched": WATCHED}
+DTYPES = {**WIRE, "sample": SAMPLE, "watched": WATCHED}
 
 PROLOGUE = """
 #include <stdio.h>

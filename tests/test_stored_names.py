@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tracer.stored_names import stored_name, stored_path, stored_text
+from tracer.stored_names import device_numbers, stored_device, stored_name, stored_path, stored_text
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,8 @@ def test_stored_names_of_different_names_differ() -> None:
     pieces = (b"\\", b"x", b"f", b"5", b"c", b"\xff", b"\x5cx5c", "é".encode(), b"\xc3")
     names = {b"".join(parts) for length in range(1, 6) for parts in itertools.product(pieces, repeat=length)}
     assert len({stored_name(name) for name in names}) == len(names)
+
+
+def test_stored_device_has_major_and_minor_number() -> None:
+    assert device_numbers((259 << 20) + 7) == (259, 7)
+    assert stored_device((259 << 20) + 7) == "259:7"

@@ -8,12 +8,14 @@ import select
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from bench.tracers import Seconds, Traced, Tracer
+from bench import accounting
+from bench.scope import Scope
+from bench.tracers import Account, Tracer
 
 from tracer.errors import TracerError
 
@@ -44,15 +46,23 @@ def tracefs() -> Iterator[None]:
             subprocess.run(["umount", TRACEFS], check=True)
 
 
-def by_perf(_cgroup: Path, folder: Path, work: Callable[[], Seconds]) -> Traced:
-    """Trace the work by perf. It records the whole machine, because it cannot select by a page's owner."""
-    data = folder / "perf.data"
+@contextmanager
+def _by_perf(scope: Scope, folder: Path) -> Iterator[Account]:
+    """Trace the tasks of a scope on all CPUs: perf selects by the task, it does not know a page's owner.
+
+    Without a hierarchy for perf, it traces all tasks.
+    """
+    data, account = folder / "perf.data", Account()
     events = [word for event in EVENTS for word in ("-e", event)]
+    select_tasks = ["-G", ",".join([scope.perf_name] * len(EVENTS))] if scope.perf else []
     (command, ordered), (answered, answer) = os.pipe(), os.pipe()
-    control = f"fd:{command},{answer}"
-    argv = ["perf", "record", "-a", *events, "-o", str(data), "--delay", "-1", "--control", control]
+    control = ["--delay", "-1", "--control", f"fd:{command},{answer}"]
     process = subprocess.Popen(
-        argv, pass_fds=(command, answer), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ["perf", "record", "-a", *events, *select_tasks, "-o", str(data), *control],
+        pass_fds=(command, answer),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         os.close(answer)  # so that a read of `answered` returns if perf ends
@@ -61,11 +71,13 @@ def by_perf(_cgroup: Path, folder: Path, work: Callable[[], Seconds]) -> Traced:
             process.kill()
             errors = process.communicate()[1].strip().splitlines()
             raise TracerError(f"perf does not trace: {errors[-1] if errors else 'it printed no error'}")
-        seconds = work()
+        before = accounting.processor_s(process.pid)
+        yield account
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=WITHIN_S)
-        samples, lost = counts(data)
-        return Traced(seconds, samples, lost, data.stat().st_size)
+        _, _, used = os.wait4(process.pid, 0)
+        account.processor_s = used.ru_utime + used.ru_stime - before
+        account.folios, account.lost = counts(data)
+        account.disk_bytes = data.stat().st_size
     finally:
         process.kill()
         process.communicate()
@@ -90,4 +102,4 @@ def counts(data: Path) -> tuple[int, int | None]:
     return samples, None if " LOST events:" in total and not lost else lost
 
 
-PERF: Final = Tracer("perf record -a", by_perf)
+PERF: Final = Tracer("perf record", _by_perf, why_not=why_not)

@@ -1,20 +1,39 @@
-"""The cost of `explain` on traces that differ only in their number of kills or cgroups."""
+"""The cost of reading traces: one with millions of page-cache events at random places, and many kills."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from bench.results import Figure, in_turn
+from bench.tracers import Command, Session
 from synthetic.restarts import Restarts
 
 import tracer
 from tracer.analysis.trace import AnalysedTrace
+from tracer.errors import TracerError
 
-FEW: Final = 100
-MANY: Final = 1000
+EXAMPLE: Final = Path(__file__).parents[2] / "traces" / "page-cache"
+EVENTS: Final = 10_000_000
+ROUNDS: Final = 3
+GROUP_ROWS: Final = 1 << 18
+CACHED_PAGES: Final = 25_600
+FILE_PAGES: Final = 1 << 20
+VERBS: Final = {"timeline": 2.0, "explain": 1.5, "evictions": 3.0}
+"""Verb -> the aim for its time in seconds, for `EVENTS`."""
+MEMORY_MIB: Final = 600
 
+FEW: Final = 50
+MANY: Final = 500
 SHAPES: Final[dict[str, tuple[Callable[[int], Restarts], Callable[[AnalysedTrace], Any]]]] = {
     "kill, all for one limit": (Restarts, AnalysedTrace.explain),
     "kill, each for the limit of another cgroup": (
@@ -26,20 +45,120 @@ SHAPES: Final[dict[str, tuple[Callable[[int], Restarts], Callable[[AnalysedTrace
 """The repeated thing -> (maker of a trace with a number of them, the analysis that is timed)."""
 
 
-def costs(folder: Path) -> Iterator[str]:
-    """Yield a sentence for each shape: the processor time per thing, without that of reading the tables."""
+def random_events(folder: Path, events: int) -> Path:
+    """Make a trace like the shipped example, but with `events` page-cache events at random places of a file.
+
+    The rows have the columns of the example, which every version reads. A page is read, and the oldest
+    cached page is evicted for it. All pages are read in random order, and then again: most adds are refaults.
+    """
+    shutil.copytree(EXAMPLE, folder)
+    recorded = pq.read_table(folder / "pagecache.parquet")
+    schema, chance = recorded.schema, np.random.default_rng(7)
+    adds = (events + CACHED_PAGES) // 2
+    turns = -(-adds // FILE_PAGES)
+    added = np.concatenate([chance.permutation(FILE_PAGES) for _ in range(turns)])[:adds]
+    is_add = np.ones(events, bool)
+    is_add[CACHED_PAGES + 1 :: 2] = False
+    index = np.empty(events, np.int64)
+    index[is_add] = added[: is_add.sum()]
+    index[~is_add] = added[: (~is_add).sum()]
+    times = recorded["time"].cast(pa.int64()).to_numpy()
+    like = recorded.slice(0, 1).to_pylist()[0]
+    columns = {
+        "time": np.linspace(times.min(), times.max(), events).astype(np.int64),
+        "index": index,
+        "nr_pages": np.ones(events, np.int64),
+        "op": pa.DictionaryArray.from_arrays(pa.array(is_add, pa.int8()).cast(pa.int32()), ["delete", "add"]),
+        "cause": pa.DictionaryArray.from_arrays(
+            pa.array(is_add, pa.int8()).cast(pa.int32()), ["reclaim_memcg", "read"]
+        ),
+    }
+    arrays = [
+        pa.array(columns[field.name]).cast(field.type)
+        if field.name in columns
+        else pa.repeat(pa.scalar(like[field.name], field.type), events)
+        for field in schema
+    ]
+    table = pa.Table.from_arrays(arrays, schema=schema)
+    pq.write_table(table, folder / "pagecache.parquet", row_group_size=GROUP_ROWS, compression="zstd")
+    return folder
+
+
+def verbs(session: Session) -> None:
+    """Measure verbs on a trace of ten million random events: wall time, processor time and peak memory."""
+    events = EVENTS if session.scale == 1 else EVENTS // 10
+    trace = session.folder / "random"
+    _make_in_a_child(trace, events)
+    took: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+    for command in session.commands:
+        for verb in VERBS:
+            _read(command, verb, EXAMPLE)  # writes bytecode
+    for number in range(min(session.rounds, ROUNDS)):
+        for verb in VERBS:
+            for command in in_turn(session.commands, number):
+                took.setdefault((verb, command.name), []).append(_read(command, verb, trace))
+    shutil.rmtree(trace)
+    for (verb, name), runs in took.items():
+        title, (seconds, processor, mib) = (
+            f"{verb}, {events // 1_000_000} M random events",
+            map(list, zip(*runs, strict=True)),
+        )
+        is_full = events == EVENTS
+        session.results.figures += [
+            Figure("reading", title, name, "s", seconds, VERBS[verb] if is_full else None),
+            Figure("reading", f"{title}, CPU", name, "s", processor),
+            Figure("reading", f"{title}, memory", name, "MiB", mib, MEMORY_MIB if is_full else None),
+        ]
+
+
+def _make_in_a_child(trace: Path, events: int) -> None:
+    """Make the trace in a process of its own. The peak memory of a program includes that of the process that
+    started it (setmax_mm_hiwater_rss in exec_mmap, fs/exec.c), and this one must stay small.
+    """
+    maker = get_context("spawn").Process(target=random_events, args=(trace, events))
+    maker.start()
+    maker.join()
+    if maker.exitcode != 0:
+        raise TracerError(f"the trace could not be made: status {maker.exitcode}")
+
+
+def _read(command: Command, verb: str, trace: Path) -> tuple[float, float, float]:
+    """Run a verb; return its seconds, its processor seconds, and its peak memory in MiB."""
+    begin = time.monotonic()
+    process = subprocess.Popen(
+        [str(command.path), verb, str(trace)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=command.environment,
+    )
+    assert process.stderr is not None
+    errors = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
+    _, status, used = os.wait4(process.pid, 0)
+    took = time.monotonic() - begin
+    process.stderr.close()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise TracerError(f"{verb} ended with status {process.returncode}: {(errors or ['no error'])[-1]}")
+    return took, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def kills(session: Session) -> None:
+    """Measure what `explain` takes for a kill and for a surviving cgroup, with few and with many of them.
+
+    It is the processor time of this checkout's analysis, without that of reading the tables.
+    """
     for what, (restarts, look) in SHAPES.items():
-        few, many = (
-            each_ms(restarts(count).write(folder / f"{what} {count}"), look) for count in (FEW, MANY)
-        )
-        yield (
-            f"explain: {few:.1f} ms a {what}, with {FEW}; {many:.1f} ms with {MANY} ({many / few:.2f} times)"
-        )
+        for count in (FEW, MANY):
+            trace = restarts(count).write(session.folder / f"{what} {count}")
+            title = f"explain, a {what}, with {count}"
+            figure = Figure("kills", title, "this checkout", "ms", [_each_ms(trace, look)])
+            session.results.figures.append(figure)
+            shutil.rmtree(trace)
 
 
-def each_ms(path: Path, look: Callable[[AnalysedTrace], Any]) -> float:
+def _each_ms(path: Path, look: Callable[[AnalysedTrace], Any]) -> float:
     trace = tracer.open(path)
-    for table in ("charge", "pagecache", "reclaim", "samples", "waits", "needed_again"):
+    for table in ("charge", "pagecache", "reclaim", "samples", "waits", "refaulted"):
         getattr(trace, table)
     begin = time.process_time()
     found = look(trace)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import mmap
+import os
+from collections.abc import Sequence
+from typing import Any, Final
 
 import pandas as pd
-from support.settled import QUIET_S
+from support.memcg_files import Columns, read_columns
+from support.settled import QUIET_S, settle
 
+from tracer.categories import CATEGORIES
 from tracer.enumerations import CATEGORY
+from tracer.kernel.cgroups.cgroupfs import directory_of, memory_hierarchy
+
+_STOCKED: Final = ("slab_reclaimable", "slab_unreclaimable", "kernel")
+_STOCK_BYTES: Final = mmap.PAGESIZE * (os.cpu_count() or 1)
 
 
 def ledger_pages(trace: Any, memcg_id: int) -> dict[str, int]:
@@ -17,36 +26,70 @@ def ledger_pages(trace: Any, memcg_id: int) -> dict[str, int]:
     return {category: int(pages.get(category, 0)) for category in CATEGORY.names}
 
 
-def kernel_pages(trace: Any, memcg_id: int) -> dict[str, Any]:
-    """Return category -> pages: the growth in memory.stat between the first and the last sample.
+def kernel_bytes(trace: Any, memcg_id: int, flushed: Columns | None = None) -> dict[str, Any]:
+    """Return category -> bytes: the growth in memory.stat between the first and the last sample, or between
+    the first sample and a later reading.
 
     A cgroup that was made during the trace began with nothing. NA stands for a counter that the kernel does
     not print.
     """
     samples = trace.samples[trace.samples["cgroup_id"] == memcg_id]
     columns = [f"{category}_bytes" for category in CATEGORY.names]
-    grown = samples.loc[samples["source"] == "end", columns].iloc[-1].astype("Int64")
+    end = samples.loc[samples["source"] == "end", columns].iloc[-1]
+    grown = (end if flushed is None else pd.Series(flushed)[columns]).astype("Int64")
     at_start = samples.loc[samples["source"] == "start", columns]
     if len(at_start):
         grown -= at_start.iloc[0].astype("Int64")
     else:
         assert trace.cgroups.set_index("cgroup_id").loc[memcg_id, "created"] is not pd.NaT
-    return {c: pd.NA if pd.isna(v) else int(v) / 4096 for c, v in zip(CATEGORY.names, grown, strict=True)}
+    return {c: pd.NA if pd.isna(v) else int(v) for c, v in zip(CATEGORY.names, grown, strict=True)}
 
 
-def differences(trace: Any, memcg_id: int) -> dict[str, tuple[int, float]]:
-    """Return category -> (pages in the ledger, pages by the kernel) of the categories that differ.
+def ledger_bytes(trace: Any, memcg_id: int) -> dict[str, int]:
+    """Return category -> bytes: the sum of the cgroup's rows of `charge`, whose pages are rounded."""
+    charge = trace.charge[trace.charge["cgroup_id"] == memcg_id]
+    bytes_ = charge.groupby("category", observed=False)["bytes"].sum()
+    return {category: int(bytes_.get(category, 0)) for category in CATEGORY.names}
+
+
+def differences(
+    trace: Any, memcg_id: int, subtree: Sequence[int] | None = None
+) -> dict[str, tuple[float, ...]]:
+    """Return category -> bytes, in the ledger and by the kernel, of the categories that differ.
+
+    `subtree`: the ids of the cgroup and of all that were below it, whose rows add up to the kernel's numbers.
+    On v1 these lack the kernel memory of removed cgroups, which then is not compared.
 
     A kernel that reclaims idle memory (DAMON) may evict file pages of a settled cgroup before the last
-    sample, and memory.stat may lag behind that.
+    sample, and memory.stat may lag behind that. It also lags behind what a worker frees after the cgroup was
+    settled. So a category that differs from the last sample is compared with memory.stat as flushed now; its
+    third number is that one.
+
+    Samples also lag behind what a CPU's stock of objects hands over after the cgroup was
+    settled: less than a page of each CPU (mod_objcg_state() in mm/memcontrol.c; 6.1 is seen to do so).
     """
-    ledger, kernel = ledger_pages(trace, memcg_id), kernel_pages(trace, memcg_id)
+    parts = [ledger_bytes(trace, one) for one in subtree or [memcg_id]]
+    ledger = {category: sum(part[category] for part in parts) for category in CATEGORY.names}
+    kernel = kernel_bytes(trace, memcg_id)
+    if subtree is not None and memory_hierarchy().version == 1:
+        kernel |= {category.name: pd.NA for category in CATEGORIES if category.v1 is None}
     rows = trace.pagecache
     since = trace.samples.index.max() - pd.Timedelta(QUIET_S, "s")
     rows = rows[(rows["op"] == "delete") & (rows["cgroup_id"] == memcg_id) & (rows.index > since)]
-    late = dict.fromkeys(CATEGORY.names, 0) | {"file": int(rows["nr_pages"].sum())}
-    return {
+    late = dict.fromkeys(CATEGORY.names, 0) | {"file": int(rows["nr_pages"].sum()) * 4096}
+    wrong: dict[str, tuple[float, ...]] = {
         c: (ledger[c], kernel[c])
         for c in CATEGORY.names
-        if not pd.isna(kernel[c]) and not -1 < kernel[c] - ledger[c] < 1 + late[c]
+        if not pd.isna(kernel[c]) and not 0 <= kernel[c] - ledger[c] <= late[c]
+    }
+    directory = directory_of(memory_hierarchy(), memcg_id)
+    if not wrong or directory is None:
+        return wrong
+    settle(directory)
+    later = kernel_bytes(trace, memcg_id, read_columns(directory, memory_hierarchy().version))
+    latest = {c: kernel[c] if pd.isna(later[c]) else later[c] for c in wrong}  # v1 prints no slab
+    return {
+        c: (*both, later[c])
+        for c, both in wrong.items()
+        if abs(latest[c] - both[0]) > _STOCK_BYTES * (c in _STOCKED)
     }

@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 from typing import Final
 
+from support.memcg_files import Columns, read_columns
 from support.slowdown import SLOWDOWN
 
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
-from tracer.kernel.cgroups.memory_files import MemcgFiles
 
 QUIET_S: Final = 1.0 * min(SLOWDOWN, 3)  # for memory that is freed after a grace period, or by a worker
 _SETTLES_WITHIN_S: Final = 30.0 * SLOWDOWN
@@ -26,14 +26,14 @@ _CHANGE_BYTES: Final = 2 * 64 * mmap.PAGESIZE * (1 + (os.cpu_count() or 1))
 def settle(memcg: Path) -> None:
     """Wait until the cgroup's flushed statistics do not change any more."""
     hierarchy = memory_hierarchy()
-    files = MemcgFiles(memcg, hierarchy.version)
-    last, since = None, time.monotonic()
+    last: Columns | None = None
+    since = time.monotonic()
     deadline = since + _SETTLES_WITHIN_S
     while time.monotonic() - since < QUIET_S:
         assert time.monotonic() < deadline, "the cgroup does not become quiet"
         time.sleep(0.1)
         _flush(hierarchy.mount)
-        now = files.read()
+        now = read_columns(memcg, hierarchy.version)
         if now != last:
             last, since = now, time.monotonic()
 

@@ -1,7 +1,7 @@
 """Compilation of the BPF programs for arm64, with the BTF of such a kernel: `compile_arm64.py BTF_FILE`, as
 root.
 
-The loader reads that BTF in place of the running kernel's, and arm64 as the architecture.
+The compiler reads that BTF in place of the running kernel's, and arm64 as the architecture.
 """
 
 from __future__ import annotations
@@ -13,19 +13,15 @@ from pathlib import Path
 from unittest.mock import patch
 
 from tracer.capture.bpf import load
+from tracer.capture.bpf.compiled import compiler
 from tracer.capture.bpf.hooks import FAMILIES, Offer
 from tracer.capture.bpf.syscall import Machine
 from tracer.errors import TracerError
-from tracer.kernel.btf import Btf
 from tracer.kernel.probes import Hook, Kind
 
 
 class OfferOfBtf(Offer):
-    """An offer of everything in a kernel's BTF: no hook is closed, and no function is inlined."""
-
-    @classmethod
-    def look(cls, btf: Btf) -> OfferOfBtf:
-        return cls(btf, {})
+    """An offer of everything in a kernel's BTF: no function is inlined."""
 
     def why_not(self, hook: Hook) -> str | None:
         # a kprobe would be looked up in the running kernel's symbols
@@ -41,17 +37,21 @@ class Arm64Programs(load.Programs):
 
     def count(self) -> int:
         """Compile the programs, and return their number; raises TracerError if they do not compile."""
-        return len(self._compilation.result().programs)
+        return len(self._compilation.result().object_file.programs)
 
 
 def main() -> int:
     """Return the exit status: 0 if the programs compile for each family of hooks."""
     os.environ["ARCH"] = "arm64"  # BCC's name for the architecture
-    btf = Btf(Path(sys.argv[1]).read_bytes())
-    arm64 = Machine("TRACER_ARM64", 280)
-    with patch.object(load, "machine", lambda: arm64), patch.object(load, "Offer", OfferOfBtf):
+    arm64 = Machine("TRACER_ARM64", 280, 241)
+    with (
+        patch.object(load, "machine", lambda: arm64),
+        patch.object(compiler, "machine", lambda: arm64),
+        patch.object(load, "Offer", OfferOfBtf),
+        patch.object(compiler, "closed_families", lambda _: {}),
+    ):
         for family in FAMILIES:
-            programs = Arm64Programs(btf, version=2, trace_all=True, forced=family)
+            programs = Arm64Programs(version=2, trace_all=True, forced=family, btf=Path(sys.argv[1]))
             try:
                 print(f"hooked by {family}: {programs.count()} programs")
             except TracerError as error:

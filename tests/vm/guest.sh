@@ -33,6 +33,7 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/run/disk/home TERM=dumb LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
 export MEMCG_TRACER_KERNEL_TESTS=1
 export MEMCG_TRACER_CACHE=/run/disk/cache # the default, /var/cache, is the host's, and read-only
+[ -z "$VM_HOST_COMPILES" ] || export MEMCG_TRACER_COMPILER="$VM_CHECKOUT/tests/vm/compiler.sh"
 export MEMCG_TRACER_WHOLE_MACHINE=1 # tests may drop the guest's caches
 
 cd "$VM_CHECKOUT"

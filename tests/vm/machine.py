@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from vm.compile_service import CompileService, can_compile
 from vm.initrd import initrd
 from vm.kernels import Kernel
 from vm.programs import call, find
@@ -92,7 +93,9 @@ class Machine:
         }.items():
             (results / name).write_bytes(content)
         self._scratch = tempfile.TemporaryDirectory(prefix="guest-", dir=results.parent)
+        self._compile_service = CompileService(results / "compile")
         variables = {
+            "VM_HOST_COMPILES": "yes" if can_compile() else "",
             "VM_CHECKOUT": str(CHECKOUT),
             "VM_RESULTS": str(results),
             "VM_CGROUP": str(cgroup_version),
@@ -121,6 +124,7 @@ class Machine:
         """Kill the guest if it still runs."""
         self._process.kill()
         self._process.wait()
+        self._compile_service.stop()
         self._scratch.cleanup()
 
     def is_at_a_standstill(self) -> bool:
@@ -132,7 +136,8 @@ class Machine:
         return self._standstill.is_there(time.monotonic(), used_s)
 
     def has_ended(self) -> bool:
-        """Return whether the guest stopped, or exceeded its time."""
+        """Return whether the guest stopped, or exceeded its time; until then, compile for it."""
+        self._compile_service.serve()
         return self._process.poll() is not None or time.monotonic() > self.deadline
 
 

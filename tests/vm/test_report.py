@@ -57,6 +57,13 @@ def test_guest_with_skips_only_is_no_pass(tmp_path: Path) -> None:
     assert not report.guest("6.12", tmp_path, 1).passed
 
 
+def test_guest_that_refuses_a_program_is_no_pass(tmp_path: Path) -> None:
+    """Its tests pass: what an optional signal adds is missing."""
+    refused = SIGNAL | {"hook": None, "meaning": "absent", "detail": f"{report.REFUSED} mark_victim: why"}
+    (results(tmp_path, 0) / "doctor.json").write_text(json.dumps({"signals": [SIGNAL, refused]}))
+    assert not report.guest("6.12", tmp_path, 1).passed
+
+
 def test_guest_dead_is_no_pass_with_console(tmp_path: Path) -> None:
     (tmp_path / "console").write_text("Kernel panic - not syncing\n")
     found = report.guest("6.12", tmp_path, 1)

@@ -1,0 +1,69 @@
+"""Programs that are larger than the limit of their cgroup: run, recorded, and measured from outside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.recorder import Recorder
+from support.task_delays import Spent, delays_counted, spent_in
+
+import tracer
+from tracer.analysis.results.survivor import Held
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+
+
+@dataclass(frozen=True, slots=True)
+class Crawl:
+    """A recorded crawl: the answer, and what the kernel said of each process before the recorder stopped and
+    after."""
+
+    held: Held
+    before: list[Spent]
+    after: list[Spent]
+    are_delays_counted: bool
+
+
+def own_copy(program: Path, folder: Path) -> Path:
+    """Copy a program, so that no other cgroup is charged for its page cache, and drop the copy's."""
+    copy = folder / program.name
+    shutil.copy2(program, copy)
+    with copy.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return copy
+
+
+def crawl(
+    commands: Sequence[Sequence[str | Path]], *, comm: str, limit_bytes: int, seconds: float, folder: Path
+) -> Crawl:
+    """Run commands in a cgroup for some time; the recorder is stopped while they still run."""
+    folder.mkdir()
+    with (
+        delays_counted() as are_counted,
+        ephemeral_cgroup(comm, limit_bytes) as memcg,
+        Recorder(folder, "--ready-file", "ready", "-c", str(memcg)) as recorder,
+    ):
+        recorder.wait_until_ready()
+        enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$@"'
+        started = [
+            subprocess.Popen(
+                ["sh", "-c", enter, "sh", *one], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            for one in commands
+        ]
+        time.sleep(seconds)
+        before = spent_in(memcg, comm)
+        trace = tracer.open(recorder.stop())
+        after = spent_in(memcg, comm)
+        for pid in (memcg / "cgroup.procs").read_text(encoding="ascii").split():
+            os.kill(int(pid), 9)
+        for process in started:
+            process.wait()
+        (held,) = (one for one in trace.held_cgroups() if one.cgroup.endswith(memcg.name))
+    return Crawl(held, before, after, are_counted)
