@@ -56,19 +56,19 @@ def test_compilers_that_do_not_fit_read_their_own_text_again(disk_dir: Path, tmp
         folder=tmp_path / "recording",
     )
     held, before, after = found.held, found.before, found.after
-    assert held.state == "thrashing"
-    assert held.files[0].path is not None
-    assert Path(held.files[0].path).name == own.name
-    assert held.files[0].executable
-    assert held.files[0].refaulted_bytes > 2 * own.stat().st_size
-    assert held.crawl is not None
-    assert held.crawl.lasts
-    assert (held.delayed[0].comm, held.delayed[0].processes) == ("cc1plus", COMPILERS)
+    assert held.progress.state == "thrashing"
+    assert held.progress.files[0].path is not None
+    assert Path(held.progress.files[0].path).name == own.name
+    assert held.progress.files[0].executable
+    assert held.progress.files[0].refaulted_bytes > 2 * own.stat().st_size
+    assert held.progress.crawl is not None
+    assert held.progress.crawl.lasts
+    assert (held.progress.delayed[0].comm, held.progress.delayed[0].processes) == ("cc1plus", COMPILERS)
     summary = survivor_facts.summary([held])
     assert summary.startswith("Four cc1plus spend ")
     assert "nothing will kill them" in summary
 
-    lost = held.lost
+    lost = held.progress.lost
     assert lost is not None
     assert None not in (lost.cpu_ms, lost.work_ms, lost.reread_ms, lost.first_read_ms)
     cpu_s, work_s = (lost.cpu_ms or 0) / 1000, (lost.work_ms or 0) / 1000

@@ -153,7 +153,8 @@ class Life:
         count = rows - 2
         row, piece = np.arange(count), LIMIT_BYTES // (count // 2) // _PAGE * _PAGE
         is_evicted = (row >= count // 2) & (row % 2 == 0)
-        # In the second half every other row is of cache, so each is of two pieces: no cache is left at the kill.
+        # In the second half every other row is of cache, so each is of two pieces: no cache is left at the
+        # kill.
         amounts = np.where(row < count // 2, piece, np.where(is_evicted, -2 * piece, 2 * piece))
         kinds = np.where((row < count // 2) | is_evicted, "file", "anon")
         left = [-int(amounts[kinds == kind].sum()) for kind in ("anon", "file")]

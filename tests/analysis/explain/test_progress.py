@@ -19,16 +19,18 @@ def only(trace: Any) -> Any:
 def test_tasks_that_read_their_program_again_are_thrashing(trace: Any) -> None:
     livelock(trace)
     one = only(trace)
-    assert one.state == "thrashing"
-    assert one.lost.reread_ms == pytest.approx(18 * 3600)
-    assert (one.lost.work_ms, one.lost.cpu_ms) == pytest.approx((18 * 400 + 4000, 18 * 400 + 4000))
-    assert one.lost_share == pytest.approx(18 * 3600 / (18 * 4000 + 4000))
-    assert one.crawl.begin.value == trace.ns(2)
-    assert one.crawl.lost_share == pytest.approx(0.9)
-    assert one.crawl.lasts
-    (names,) = one.delayed
+    assert one.progress.state == "thrashing"
+    assert one.progress.lost.reread_ms == pytest.approx(18 * 3600)
+    assert (one.progress.lost.work_ms, one.progress.lost.cpu_ms) == pytest.approx(
+        (18 * 400 + 4000, 18 * 400 + 4000)
+    )
+    assert one.progress.lost_share == pytest.approx(18 * 3600 / (18 * 4000 + 4000))
+    assert one.progress.crawl.begin.value == trace.ns(2)
+    assert one.progress.crawl.lost_share == pytest.approx(0.9)
+    assert one.progress.crawl.lasts
+    (names,) = one.progress.delayed
     assert (names.comm, names.processes) == ("cc1plus", 4)
-    (file,) = one.files
+    (file,) = one.progress.files
     assert (file.path, file.refaulted_bytes, file.executable) == ("/usr/lib/gcc/cc1plus", 72 * MIB, True)
     assert json.loads(json.dumps(one.to_dict())) == one.to_dict()
     assert one.to_dict()["high_bytes"] is None
@@ -37,9 +39,9 @@ def test_tasks_that_read_their_program_again_are_thrashing(trace: Any) -> None:
 def test_tasks_above_memory_high_are_throttled(trace: Any) -> None:
     throttled(trace)
     one = only(trace)
-    assert (one.state, one.high_bytes, one.high_events) == ("throttled", 28 * MIB, 10)
+    assert (one.progress.state, one.high_bytes, one.high_events) == ("throttled", 28 * MIB, 10)
     assert one.psi_some_share == pytest.approx(0.9)
-    assert one.lost.throttled_ms == pytest.approx(9000)
+    assert one.progress.lost.throttled_ms == pytest.approx(9000)
     assert one.to_dict()["high_bytes"] == 28 * MIB
     assert one.to_dict()["is_high_limited"] is True
     assert one.to_dict()["limit_bytes"] == 64 * MIB
@@ -54,9 +56,9 @@ def test_state_begins_at_a_third_of_the_time_and_a_tenth_of_a_task(
 ) -> None:
     livelock(trace, wait_s=wait_s, cpu_s=cpu_s)
     one = only(trace)
-    assert one.state == state
-    assert (one.crawl is None) is (state == "held")
-    assert one.files
+    assert one.progress.state == state
+    assert (one.progress.crawl is None) is (state == "held")
+    assert one.progress.files
 
 
 def test_crawl_is_the_worst_stretch_and_does_not_last_after_the_tasks_recovered(trace: Any) -> None:
@@ -66,10 +68,10 @@ def test_crawl_is_the_worst_stretch_and_does_not_last_after_the_tasks_recovered(
         trace.add("task_time", begin=begin, time=end, cgroup_id=7, cpu_ns=2_000_000_000)
     trace.charged(60, 7, "anon", 4096)
     one = only(trace)
-    assert one.state == "thrashing"
-    assert one.lost_share == pytest.approx(18 * 3600 / (18 * 4000 + 4000 + 80_000))
-    assert one.crawl.end.value == trace.ns(20)
-    assert not one.crawl.lasts
+    assert one.progress.state == "thrashing"
+    assert one.progress.lost_share == pytest.approx(18 * 3600 / (18 * 4000 + 4000 + 80_000))
+    assert one.progress.crawl.end.value == trace.ns(20)
+    assert not one.progress.crawl.lasts
 
 
 def test_reclaim_without_refaults_is_no_thrash(trace: Any) -> None:
@@ -85,8 +87,8 @@ def test_reclaim_without_refaults_is_no_thrash(trace: Any) -> None:
         begin, end = trace.ns(second), trace.ns(second + 1)
         trace.add("task_time", begin=begin, time=end, cgroup_id=7, cpu_ns=900_000_000)
     one = only(trace)
-    assert one.lost_share == pytest.approx(8 / 9)
-    assert (one.state, one.crawl, one.files) == ("held", None, ())
+    assert one.progress.lost_share == pytest.approx(8 / 9)
+    assert (one.progress.state, one.progress.crawl, one.progress.files) == ("held", None, ())
 
 
 def test_state_of_an_older_trace_is_not_known(trace: Any) -> None:
@@ -94,9 +96,9 @@ def test_state_of_an_older_trace_is_not_known(trace: Any) -> None:
     trace.forget("task_time")
     trace.forget("tasks")
     one = only(trace)
-    assert (one.state, one.lost_share, one.lost) == (None, None, None)
+    assert (one.progress.state, one.progress.lost_share, one.progress.lost) == (None, None, None)
     assert "older version" in one.quality.unknown["state"]
-    assert [(file.path, file.executable) for file in one.files] == [("/usr/lib/gcc/cc1plus", None)]
+    assert [(file.path, file.executable) for file in one.progress.files] == [("/usr/lib/gcc/cc1plus", None)]
 
 
 def test_file_that_no_task_executes_is_no_program(trace: Any) -> None:
@@ -105,6 +107,6 @@ def test_file_that_no_task_executes_is_no_program(trace: Any) -> None:
     row = {"cgroup_id": 7, "inode_id": DATA, "nr_pages": 9}
     trace.add("pagecache", 3, op="delete", cause="reclaim_memcg", **row)
     trace.add("pagecache", 3.5, op="add", cause="read", **row)
-    found = {(file.refaulted_bytes, file.executable) for file in only(trace).files}
+    found = {(file.refaulted_bytes, file.executable) for file in only(trace).progress.files}
     assert found == {(72 * MIB, True), (9 * 4096, False)}
     assert PROGRAM != DATA

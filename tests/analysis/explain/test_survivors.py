@@ -169,7 +169,7 @@ def test_held_without_a_kill_has_peak_and_headroom(trace: Any) -> None:
     trace.charged(3, 1, "anon", -10 * MIB, usage_bytes=88 * MIB, limit_bytes=limit)
     trace.add("pagecache", 2.5, cgroup_id=1, op="delete", cause="reclaim_memcg", nr_pages=3)
     trace.add("reclaim", 2.5, kind="memcg", cgroup_id=1, reclaimed=3)
-    trace.add("samples", 3, cgroup_id=1, source="end", max_events=12)
+    trace.add("samples", 3, cgroup_id=1, source="end", max_events=12, peak_bytes=99 * MIB)
     trace.add("samples", 3, cgroup_id=2, source="end", usage_bytes=1, limit_bytes=0x7FFF_FFFF_FFFF_F000)
     assert explain(trace) == []
     near, free = held_cgroups(trace)
@@ -181,6 +181,7 @@ def test_held_without_a_kill_has_peak_and_headroom(trace: Any) -> None:
     )
     assert near.peak_time == pd.Timestamp("2025-11-24T16:00:02.000000+00:00")
     assert (near.peak_anon_bytes, near.cache_at_peak_bytes) == (40 * MIB, 58 * MIB)
+    assert (near.kernel_peak_bytes, free.kernel_peak_bytes) == (99 * MIB, None)
     assert (near.evicted_bytes, near.reclaim.reclaimed_pages, near.max_events) == (3 * 4096, 3, 12)
     assert (free.cgroup, free.headroom_bytes, free.peak_anon_bytes) == ("/free", None, None)
     assert free.quality.unknown["headroom_bytes"] == "no limit is set"

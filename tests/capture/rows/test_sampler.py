@@ -32,8 +32,8 @@ NOT_ON_V1: Final = (
     *("pgscan", "pgsteal", "workingset_activate_anon", "workingset_activate_file"),
     *("zswap_bytes", "zswapped_bytes"),
 )
-"""Columns that no file of v1 prints, and whose positions are found if reclaim happens, or if the kernel is built
-with zswap."""
+"""Columns that no file of v1 prints, and whose positions are found if reclaim happens, or if the kernel is
+built with zswap."""
 
 HAPPENED: Final = (
     *("usage_bytes", "anon_bytes", "file_bytes", "shmem_bytes", "file_mapped_bytes", "kernel_bytes"),

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tracer.analysis.results.survivor import Crawl, Delayed, Held, LostTime, RereadFile
+from tracer.analysis.results.survivor import Crawl, Delayed, Held, LostTime, Progress, RereadFile
 from tracer.render.terminal import console, explain_text
 from tracer.render.words import survivor_facts
 from tracer.schema import UNLIMITED_BYTES
@@ -32,7 +32,7 @@ def test_page_of_an_interrupted_trace_excludes_no_kill() -> None:
 def crawling(held: Held, **changes: Any) -> Held:
     """Return four compilers that read their program again for 30 s, until the end of the trace."""
     begin = pd.Timestamp("2025-11-24T23:40:00.000000+00:00")
-    livelock: dict[str, Any] = {
+    going: dict[str, Any] = {
         "state": "thrashing",
         "lost_share": 0.91,
         "lost": LostTime(2000.0, 100_000.0, 0.0, None, 500.0, 3100.0, 5000.0),
@@ -43,10 +43,10 @@ def crawling(held: Held, **changes: Any) -> Held:
             RereadFile("/usr/lib/libc.so.6", 100 * MIB, executable=False),
             RereadFile(None, MIB, executable=False),
         ),
-        "evicted_bytes": 3000 * MIB,
-        "refaulted_bytes": 2901 * MIB,
     }
-    return replace(held, **livelock | changes)
+    going |= {name: changes.pop(name) for name in going if name in changes}
+    sizes = {"evicted_bytes": 3000 * MIB, "refaulted_bytes": 2901 * MIB}
+    return replace(held, progress=Progress(**going), **sizes | changes)
 
 
 def test_answer_for_a_livelock_says_what_the_time_is_spent_on(held: Held) -> None:
@@ -82,9 +82,9 @@ def test_answer_for_slow_tasks_names_them_and_what_is_short(
 
 
 def test_answer_for_tasks_that_recovered_promises_no_livelock(held: Held) -> None:
-    over = crawling(held)
-    assert over.crawl is not None
-    text = survivor_facts.summary([replace(over, crawl=replace(over.crawl, lasts=False))])
+    crawl = crawling(held).progress.crawl
+    assert crawl is not None
+    text = survivor_facts.summary([crawling(held, crawl=replace(crawl, lasts=False))])
     assert text.startswith(
         "Four cc1plus spent 97 % of their time for 30 s reading /usr/lib/gcc/cc1plus again. "
     )
@@ -132,3 +132,10 @@ def test_slowest_cgroup_is_the_deepest_with_a_limit(held: Held) -> None:
     stuck = crawling(held, cgroup="/x/y/z", stuck_since=held.peak_time)
     assert survivor_facts.slowest([root, pod, container, stuck, held]) is container
     assert survivor_facts.slowest([held, stuck]) is None
+
+
+def test_peak_of_the_kernel_is_shown_beside_that_of_the_trace_if_it_is_known(held: Held) -> None:
+    facts = list(survivor_facts.held(replace(held, kernel_peak_bytes=100 * MIB)))
+    seen = facts.index(("peak usage", "99 MiB, 99.0 % of the limit; 1 MiB was left"))
+    assert facts[seen + 1] == ("its peak ever", "100 MiB by the kernel's own count (memory.peak)")
+    assert "its peak ever" not in dict(survivor_facts.held(held))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import fields, replace
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 import numpy as np
 
@@ -31,6 +31,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "limit_bytes": "the limit was never read",
     "peak_usage_bytes": "usage was never read",
     "peak_time": "usage was never read",
+    "kernel_peak_bytes": "the kernel has no memory.peak, or it was never read",
     "headroom_bytes": "usage or the limit was never read",
     "peak_anon_bytes": "the memory that the cgroup held when the trace began is not known",
     "cache_at_peak_bytes": "the memory that the cgroup held when the trace began, or its peak, is not known",
@@ -41,9 +42,6 @@ _REASONS: Final[Mapping[str, str]] = {
     "high_bytes": "cgroup v1 has no memory.high, or it was never read",
     "high_events": "cgroup v1 has no memory.high, or its events were never read",
     "psi_some_share": "memory.pressure was not read twice (cgroup v1 has none)",
-    "state": progress.NOT_KNOWN,
-    "lost_share": progress.NOT_KNOWN,
-    "lost": progress.NOT_KNOWN,
     "max_events": "it is not counted here (v1, where memory + swap have the same limit), or was never read",
 }
 _AT_PEAK: Final[Mapping[str, ledger.Weights]] = {
@@ -51,6 +49,7 @@ _AT_PEAK: Final[Mapping[str, ledger.Weights]] = {
     "shmem": {"shmem": 1},
     "kernel": {"kernel": 1, "sock": 1},
 }
+_AT_MOST: Final[Mapping[str, ledger.Weights]] = {"anon": ledger.ANON, "swap": {"swap": 1}}
 
 
 def held_cgroups(
@@ -91,37 +90,21 @@ def nearest_lives(trace: TraceTables, cgroups: Iterable[Held]) -> list[Held]:
 
 
 def _held(subtree: Subtree, spending: Spending, *, begin: int, end: int, quality: Quality) -> Held:
-    trace, cgroup_id = subtree.whole, subtree.cgroup_id
-    usage = ledger.usage(subtree)
-    peak = usage.peak()
-    peak_ns = None if peak is None else int(usage.times[usage.values.argmax()])
-    limit = ledger.counter(subtree, "limit_bytes").at(end)
-    bounded = limit is not None and limit < UNLIMITED_BYTES
-    anon = ledger.level(subtree, ledger.ANON)
-    swap = ledger.level(subtree, {"swap": 1})
-    at_peak = {
-        name: None if steps is None or peak_ns is None else steps.at(peak_ns)
-        for name, weights in _AT_PEAK.items()
-        for steps in (ledger.level(subtree, weights),)
-    }
-    stuck_ns = _stuck_since(subtree)
-    why_not_curved = why_no_curve(subtree, begin, end)
-    refaulted, why_not_followed = cushion.refaulted_bytes(subtree, begin, end)
+    trace, life = subtree.whole, subtree.whole.places.lives.life_for(subtree.cgroup_id)
     going = progress.progress(subtree, spending)
+    peak, peak_ns = _peak(subtree)
+    stuck_ns = _stuck_since(subtree)
     sized, why_unsized = survivor_range(subtree, peak, going.state)
     if stuck_ns is not None:
         sized, why_unsized = Sizing(None), "its tasks wait at the limit: the work did not go on"
-    grew, further = allocators.between(subtree, begin, end if peak_ns is None else peak_ns)
+    refaulted, why_not_followed = cushion.refaulted_bytes(subtree, begin, end)
+    why_not_curved = why_no_curve(subtree, begin, end)
     pressure = psi_some_share(subtree, begin, end)
+    grew, further = allocators.between(subtree, begin, end if peak_ns is None else peak_ns)
     one = Held(
-        cgroup=trace.places.label_of(cgroup_id),
-        container=trace.places.container_of(cgroup_id)[0],
-        limit_bytes=limit,
-        peak_usage_bytes=peak,
-        peak_time=None if peak_ns is None else utc_time(peak_ns),
-        headroom_bytes=max(limit - peak, 0) if bounded and limit is not None and peak is not None else None,
-        peak_anon_bytes=None if anon is None else anon.peak(),
-        cache_at_peak_bytes=at_peak["cache"],
+        cgroup=trace.places.label_of(subtree.cgroup_id),
+        container=trace.places.container_of(subtree.cgroup_id)[0],
+        **_sizes(subtree, end),
         evicted_bytes=subtree.evicted.pages_between(begin, end) * page_size(trace),
         refaulted_bytes=refaulted,
         kernel_refaulted_bytes=cushion.kernel_refaulted_bytes(subtree, begin, end),
@@ -132,35 +115,75 @@ def _held(subtree: Subtree, spending: Spending, *, begin: int, end: int, quality
         quality=quality,
         recorded_until=utc_time(end) if breaks_off(trace) else None,
         recorder_cgroup=trace.meta.get("recorder_cgroup"),
-        shmem_at_peak_bytes=at_peak["shmem"],
-        kernel_at_peak_bytes=at_peak["kernel"],
-        peak_swap_bytes=None if swap is None else swap.peak(),
-        cgroup_id=cgroup_id,
-        run=trace.places.lives.life_for(cgroup_id).run,
-        runs=trace.places.lives.life_for(cgroup_id).runs,
+        cgroup_id=subtree.cgroup_id,
+        run=life.run,
+        runs=life.runs,
         stuck_since=None if stuck_ns is None else utc_time(stuck_ns),
         cut_off=cut_off(trace.meta),
         allocators=grew,
         further_allocators=further,
-        **{item.name: getattr(going, item.name) for item in fields(going)},
+        progress=going,
         high_bytes=ledger.reading(subtree, "high_bytes").at(end),
         high_events=ledger.count(subtree, "high_events").at(end),
         psi_some_share=None if math.isnan(pressure) else pressure,
     )
-    why = {field: reason for field, reason in _REASONS.items() if getattr(one, field) is None}
-    if one.state is not None:
-        why |= {"lost_share": "its tasks did nothing"} if one.lost_share is None else {}
-    if limit is not None and not bounded:
-        why["headroom_bytes"] = "no limit is set"
-    if why_not_followed is not None:
-        why["refaulted_bytes"] = why_not_followed
-    if one.reclaim.swap_writes is None:
-        why |= swapping.NOT_KNOWN
-    if why_not_curved is not None:
-        why["miss_curve"] = why_not_curved
-    if why_unsized is not None:
-        why["sizing.min_limit_bytes"] = why_unsized
+    why = _why_unknown(one) | {
+        name: reason
+        for name, reason in (
+            ("refaulted_bytes", why_not_followed),
+            ("miss_curve", why_not_curved),
+            ("sizing.min_limit_bytes", why_unsized),
+        )
+        if reason is not None
+    }
     return replace(one, quality=replace(quality, unknown=why))
+
+
+def _peak(subtree: Subtree) -> tuple[int | None, int | None]:
+    """Return the highest usage in bytes, and the moment of it in ns."""
+    usage = ledger.usage(subtree)
+    peak = usage.peak()
+    return peak, None if peak is None else int(usage.times[usage.values.argmax()])
+
+
+def _sizes(subtree: Subtree, end: int) -> dict[str, Any]:
+    """Return the fields of `Held` on its memory and its limit: at the end, at the peak, at most."""
+    peak, peak_ns = _peak(subtree)
+    limit = ledger.counter(subtree, "limit_bytes").at(end)
+    is_limited = limit is not None and limit < UNLIMITED_BYTES
+    at_peak = {
+        f"{name}_at_peak_bytes": None if steps is None or peak_ns is None else steps.at(peak_ns)
+        for name, weights in _AT_PEAK.items()
+        for steps in (ledger.level(subtree, weights),)
+    }
+    at_most = {
+        f"peak_{name}_bytes": None if steps is None else steps.peak()
+        for name, weights in _AT_MOST.items()
+        for steps in (ledger.level(subtree, weights),)
+    }
+    return {
+        "limit_bytes": limit,
+        "peak_usage_bytes": peak,
+        "peak_time": None if peak_ns is None else utc_time(peak_ns),
+        "kernel_peak_bytes": ledger.reading(subtree, "peak_bytes").at(end),
+        "headroom_bytes": max(limit - peak, 0)
+        if is_limited and limit is not None and peak is not None
+        else None,
+        **at_peak,
+        **at_most,
+    }
+
+
+def _why_unknown(one: Held) -> dict[str, str]:
+    """Return the reason for each value that is not known, without those that `_held` has."""
+    why = {name: reason for name, reason in _REASONS.items() if getattr(one, name) is None}
+    if one.progress.state is None:
+        why |= dict.fromkeys(("state", "lost_share", "lost"), progress.NOT_KNOWN)
+    elif one.progress.lost_share is None:
+        why["lost_share"] = "its tasks did nothing"
+    if one.limit_bytes is not None and one.limit_bytes >= UNLIMITED_BYTES:
+        why["headroom_bytes"] = "no limit is set"
+    return why | (swapping.NOT_KNOWN if one.reclaim.swap_writes is None else {})
 
 
 def _stuck_since(subtree: Subtree) -> int | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, Final
 
 import pandas as pd
 
 from tracer.analysis.results.json_values import limit_columns
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.survivor import Held
+from tracer.analysis.results.survivor import Held, Progress
 
 _KILL_DTYPES: Final = {
     "kill_id": "int64",
@@ -43,6 +44,7 @@ _HELD_DTYPES: Final = {
     "is_limited": "boolean",
     "peak_usage_bytes": "Int64",
     "peak_time": "datetime64[ns, UTC]",
+    "kernel_peak_bytes": "Int64",
     "headroom_bytes": "Int64",
     "peak_anon_bytes": "Int64",
     "cache_at_peak_bytes": "Int64",
@@ -61,6 +63,7 @@ _HELD_DTYPES: Final = {
     "lost_share": "Float64",
     "stuck_since": "datetime64[ns, UTC]",
 }
+_OF_PROGRESS: Final = {item.name for item in fields(Progress)}
 
 
 def kills(reports: Sequence[OomReport]) -> pd.DataFrame:
@@ -103,11 +106,15 @@ def kills(reports: Sequence[OomReport]) -> pd.DataFrame:
 def held(cgroups: Sequence[Held]) -> pd.DataFrame:
     """Return a row for each cgroup, in the order given: its distance to the limit, and what reclaim freed.
 
-    The columns are fields of `analysis.results.survivor.Held`. NA is "not known". `limit_bytes` is NA also
-    where no limit is set; `is_limited` is then false.
+    The columns are fields of `analysis.results.survivor.Held` and of its `progress`. NA is "not known".
+    `limit_bytes` is NA also where no limit is set; `is_limited` is then false.
     """
     rows = [
-        {name: getattr(one, name) for name in _HELD_DTYPES if not name.startswith("is_")}
+        {
+            name: getattr(one.progress if name in _OF_PROGRESS else one, name)
+            for name in _HELD_DTYPES
+            if not name.startswith("is_")
+        }
         | limit_columns(one.limit_bytes)
         | limit_columns(one.high_bytes, "high_bytes")
         for one in cgroups

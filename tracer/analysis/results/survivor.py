@@ -101,7 +101,7 @@ class Held:
     off; None: it was not, or that is not known. `allocators` are the processes that were charged most until
     the peak, `further_allocators` the sum of the others. `miss_curve`: `analysis.views.miss_curve`, empty if
     nothing was read again.
-    `state` to `files` are those of `Progress`.
+    `kernel_peak_bytes` is the kernel's own peak of usage (memory.peak), the time before the trace included.
     `high_bytes` and `high_events` are memory.high and how often usage exceeded it; None on v1.
     `psi_some_share` is the share of the trace in which some task waited for memory (memory.pressure).
     """
@@ -134,16 +134,18 @@ class Held:
     further_allocators: FurtherAllocators | None = None
     recorder_cgroup: str | None = None
     miss_curve: tuple[MissPoint, ...] | None = None
-    state: str | None = None
-    lost_share: float | None = None
-    lost: LostTime | None = None
-    crawl: Crawl | None = None
-    delayed: tuple[Delayed, ...] = ()
-    files: tuple[RereadFile, ...] = ()
+    progress: Progress = Progress()
     high_bytes: int | None = None
     high_events: int | None = None
     psi_some_share: float | None = None
+    kernel_peak_bytes: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the object of this cgroup in the `held` list of `explain --json`."""
-        return as_object(self)
+        """Return the object of this cgroup in the `held` list of `explain --json`.
+
+        The fields of `progress` stand in it beside the others.
+        """
+        found: dict[str, Any] = {}
+        for name, value in as_object(self).items():
+            found |= value if name == "progress" else {name: value}
+        return found

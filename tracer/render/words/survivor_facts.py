@@ -44,6 +44,8 @@ def held(one: Held) -> Iterator[Fact]:
     yield "limit", units.limit(one.limit_bytes)
     yield from _throttled_at(one)
     yield "peak usage", _peak_usage(one)
+    if one.kernel_peak_bytes is not None:
+        yield "its peak ever", f"{units.size(one.kernel_peak_bytes)} by the kernel's own count (memory.peak)"
     yield from _progress(one)
     others = "".join(
         f"{words} {units.size(bytes_)}, "
@@ -69,7 +71,7 @@ def held(one: Held) -> Iterator[Fact]:
     if one.stuck_since is not None:
         yield "stuck since", _stuck(one.stuck_since)
     yield "refaulted", refaulted(one.refaulted_bytes, one.kernel_refaulted_bytes)
-    yield from _read_again(one.files)
+    yield from _read_again(one.progress.files)
     yield from more_memory(one.miss_curve)
     yield from waits(one.reclaim)
     yield "minimum limit", f"{_minimum_limit(one)}. {sizing_basis(one.sizing)}".rstrip()
@@ -87,7 +89,7 @@ def in_brief(one: Held) -> Iterator[Fact]:
     yield "limit", units.limit(one.limit_bytes)
     yield from _throttled_at(one)
     yield "peak usage", _peak_usage(one)
-    if one.crawl is not None:
+    if one.progress.crawl is not None:
         yield from _progress(one)
     kinds = (
         ("page cache", one.cache_at_peak_bytes),
@@ -105,8 +107,8 @@ def in_brief(one: Held) -> Iterator[Fact]:
     again = f"; {units.size(one.refaulted_bytes)} was read again" if one.refaulted_bytes else ""
     if one.evicted_bytes:
         yield "evicted", f"{units.size(one.evicted_bytes)} of page cache, {_by_what(one)}{again}"
-    if one.crawl is not None:
-        yield from islice(_read_again(one.files), _MOST_FILES_IN_BRIEF)
+    if one.progress.crawl is not None:
+        yield from islice(_read_again(one.progress.files), _MOST_FILES_IN_BRIEF)
     if one.peak_swap_bytes:
         yield "in swap", f"{units.size(one.peak_swap_bytes)} at most"
     yield from islice(waits(one.reclaim), 1)
@@ -162,28 +164,29 @@ def _throttled_at(one: Held) -> Iterator[Fact]:
 
 def _progress(one: Held) -> Iterator[Fact]:
     """Yield the state, the lost time by its parts, and the work that was done beside it."""
-    if one.state is None or one.lost is None:
+    it = one.progress
+    if it.state is None or it.lost is None:
         return
-    lost = {name: getattr(one.lost, name) for name in _LOST_IN_WORDS}
-    if one.crawl is not None:
-        seconds = (one.crawl.end - one.crawl.begin).total_seconds()
+    lost = {name: getattr(it.lost, name) for name in _LOST_IN_WORDS}
+    if it.crawl is not None:
+        seconds = (it.crawl.end - it.crawl.begin).total_seconds()
         yield (
             "state",
-            f"{one.state}: {_share(one.crawl.lost_share)} of the tasks' time was lost in the "
-            f"{units.duration(seconds)} from {shown_time(one.crawl.begin)}",
+            f"{it.state}: {_share(it.crawl.lost_share)} of the tasks' time was lost in the "
+            f"{units.duration(seconds)} from {shown_time(it.crawl.begin)}",
         )
     parts = [
         f"{units.duration(ms / 1000)} {_LOST_IN_WORDS[name]}"
         for name, ms in sorted(lost.items(), key=lambda part: -(part[1] or 0))
         if ms
     ]
-    if one.lost_share is not None:
-        yield "lost time", f"{_share(one.lost_share)} of the tasks' time: {', '.join(parts) or 'none'}"
+    if it.lost_share is not None:
+        yield "lost time", f"{_share(it.lost_share)} of the tasks' time: {', '.join(parts) or 'none'}"
     first = (
-        f", and {units.duration(one.lost.first_read_ms / 1000)} of reading" if one.lost.first_read_ms else ""
+        f", and {units.duration(it.lost.first_read_ms / 1000)} of reading" if it.lost.first_read_ms else ""
     )
-    if one.lost.work_ms is not None:
-        yield "work", f"{units.duration(one.lost.work_ms / 1000)} of CPU time outside of reclaim{first}"
+    if it.lost.work_ms is not None:
+        yield "work", f"{units.duration(it.lost.work_ms / 1000)} of CPU time outside of reclaim{first}"
     if one.psi_some_share:
         yield "pressure", f"some task waited for memory {_share(one.psi_some_share)} of the time (PSI)"
 
@@ -233,7 +236,11 @@ def slowest(cgroups: Iterable[Held]) -> Held | None:
     It is the one that lost the greatest share; of several with about that share, the deepest one with a
     limit, because the figures of each cgroup include those below it.
     """
-    found = [(one, one.crawl) for one in cgroups if one.crawl is not None and one.stuck_since is None]
+    found = [
+        (one, one.progress.crawl)
+        for one in cgroups
+        if one.progress.crawl is not None and one.stuck_since is None
+    ]
     return max(
         found,
         key=lambda it: (round(it[1].lost_share, 1), _is_bounded(it[0]), it[0].cgroup.count("/")),
@@ -248,15 +255,15 @@ def _is_bounded(one: Held) -> bool:
 
 def _crawl(one: Held) -> str:
     """Return the answer for a cgroup whose tasks are alive, but hardly work."""
-    crawl = one.crawl
+    crawl = one.progress.crawl
     assert crawl is not None
-    who, is_one = _who(one.delayed)
+    who, is_one = _who(one.progress.delayed)
     share = _share(crawl.lost_share)
     lasted = "" if crawl.lasts else f" for {units.duration((crawl.end - crawl.begin).total_seconds())}"
     tense = ("spends" if is_one else "spend") if crawl.lasts else "spent"
     place = place_of_life(one)
     whose = "its" if is_one else "their"
-    if one.state == "throttled":
+    if one.progress.state == "throttled":
         return (
             f"{who} {tense} {share} of {whose} time{lasted} throttled: {place} is above its memory.high of "
             f"{units.limit(one.high_bytes)}, which slows tasks and never kills."
@@ -282,14 +289,14 @@ def _who(delayed: tuple[Delayed, ...]) -> tuple[str, bool]:
 
 def _doing(one: Held) -> str:
     """Return what the lost time was spent on: `reading /usr/lib/…/cc1plus again`."""
-    lost = one.lost
+    lost = one.progress.lost
     if lost is not None and (lost.swap_in_ms or 0) > (lost.reread_ms or 0) + (lost.reclaim_ms or 0):
         return "reading swapped memory back"
     in_reclaim = "in reclaim and " if lost and (lost.reclaim_ms or 0) > (lost.reread_ms or 0) else ""
-    if not one.files or one.files[0].path is None:
+    if not one.progress.files or one.progress.files[0].path is None:
         return f"{in_reclaim}reading evicted files again"
-    first = one.files[0]
-    whole = one.refaulted_bytes or sum(file.refaulted_bytes for file in one.files)
+    first = one.progress.files[0]
+    whole = one.refaulted_bytes or sum(file.refaulted_bytes for file in one.progress.files)
     others = "" if 2 * first.refaulted_bytes >= whole else " and other files"
     return f"{in_reclaim}reading {visible(first.path or '')}{others} again"
 
