@@ -20,7 +20,7 @@ def scale_for(largest_bytes: float) -> tuple[float, str]:
 
 
 def size(value_bytes: float | None) -> str:
-    """Return `97.3 MiB`, or `100 MiB` without a decimal for a whole number."""
+    """Return `97.3 MiB`: to a tenth, without the decimal if it is 0 (`100 MiB`), as `duration` does."""
     if value_bytes is None:
         return UNKNOWN
     unit, name = scale_for(value_bytes)
@@ -28,7 +28,7 @@ def size(value_bytes: float | None) -> str:
     # 1023.97 KiB must not read "1024.0 KiB".
     if round(abs(scaled), 1) >= 1024 and name != _SIZES[-1]:
         scaled, name = scaled / 1024, _SIZES[_SIZES.index(name) + 1]
-    return f"{scaled:.0f} {name}" if scaled == int(scaled) else f"{scaled:.1f} {name}"
+    return f"{scaled:.1f}".removesuffix(".0") + f" {name}"
 
 
 def limit(value_bytes: int | None) -> str:

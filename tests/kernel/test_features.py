@@ -147,7 +147,7 @@ def test_swap_areas_of_any_name_are_summed(tmp_path: Path) -> None:
     assert "none" in features.swap(swaps).detail
     areas = r"/swap\040file" + "\tfile\t\t1048572\t\t0\t\t-2\n/dev/sda2\tpartition\t2097148\t\t12\t\t-3\n"
     swaps.write_text(heading + areas)
-    assert features.swap(swaps).detail == "3.0 GiB in 2 area(s)"
+    assert features.swap(swaps).detail == "3 GiB in 2 area(s)"
 
 
 def test_huge_pages_not_built_in_is_ok(tmp_path: Path) -> None:
