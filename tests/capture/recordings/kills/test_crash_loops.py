@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import pandas as pd
 import pytest
+from support.slowdown import SLOWDOWN
 from workloads import crash_loop
 
 import tracer
@@ -18,6 +20,8 @@ pytestmark = [pytest.mark.kernel, pytest.mark.vm, pytest.mark.timeout(600)]
 
 LIMIT_BYTES: Final = 48 << 20
 PROCESSES: Final = 40
+_AFTER_DECISION: Final = pd.Timedelta("1s")
+"""Within this time, the kill follows the choice of its victim."""
 
 
 @pytest.fixture
@@ -39,12 +43,20 @@ def test_every_kill_of_a_crash_loop_has_its_candidates(
     assert "kernel_memory" not in causes, "what exiting victims still free is not kernel memory"
     if trace.meta["probes"]["OOM candidates"]["hook"] is None:
         pytest.skip("needs a kernel whose functions can be hooked")
-    assert trace.loss[trace.loss["stream"] == "candidate"].empty
+    lost = trace.loss[trace.loss["stream"] == "candidate"]
+    # Decisions that kill nobody fill the ring if a recorder in an emulated machine gets no CPU for seconds.
+    assert lost.empty or SLOWDOWN > 1
+    with_chosen = 0
     for kill_id, victims in trace.oom.groupby("kill_id"):
         victim = victims.iloc[0]
         weighed = trace.oom_candidates[trace.oom_candidates["kill_id"] == kill_id]
-        if weighed.empty:  # the task that asked was exiting (task_will_free_mem in mm/oom_kill.c)
-            assert victim["tgid"] == victim["trigger_tgid"]
-        else:
-            assert victim["tgid"] in set(weighed[weighed["chosen"]]["tgid"])
-    assert trace.oom_candidates["kill_id"].nunique() >= PROCESSES // 2
+        is_chosen = victim["tgid"] in set(weighed[weighed["chosen"]]["tgid"])
+        is_exiting = weighed.empty and victim["tgid"] == victim["trigger_tgid"]  # task_will_free_mem
+        killed = victims.index[0]
+        is_lost = any(
+            begin <= killed <= end + _AFTER_DECISION
+            for begin, end in zip(lost["begin"], lost.index, strict=True)
+        )
+        assert is_chosen or is_exiting or is_lost
+        with_chosen += is_chosen
+    assert with_chosen >= PROCESSES // 2 or not lost.empty
