@@ -47,8 +47,11 @@ def livelock(
             )
 
 
-def throttled(trace: Any, *, seconds: int = 10) -> None:
-    """Add cgroup 8, whose only task is held back above memory.high for 0.9 s of each second."""
+def throttled(trace: Any, *, seconds: int = 10, **read: int | None) -> None:
+    """Add cgroup 8, whose only task is held back above memory.high for 0.9 s of each second.
+
+    `read` replaces columns of its samples; by default, its own memory.high is exceeded once a second.
+    """
     trace.meta["cgroup_version"] = 2
     trace.add("cgroups", cgroup_id=8, path="/api", created=trace.ns(0))
     trace.add("tasks", tgid=60, comm="python3", cgroup_id=8, first_seen=trace.ns(0))
@@ -60,9 +63,8 @@ def throttled(trace: Any, *, seconds: int = 10) -> None:
             second,
             cgroup_id=8,
             source="periodic",
-            high_events=second + 1,
             psi_some_total_us=900_000 * second,
-            **counters,
+            **{"high_events": second + 1} | counters | read,
         )
         trace.add("stalls", second, kind="high", cgroup_id=8, tgid=60, pid=60, duration_ns=900_000_000)
         begin, end = trace.ns(second), trace.ns(second + 1)

@@ -6,7 +6,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tracer.analysis.results.survivor import Crawl, Delayed, Held, LostTime, Progress, RereadFile
+from tracer.analysis.results.survivor import (
+    Crawl,
+    Delayed,
+    Held,
+    HighOwner,
+    LostTime,
+    Progress,
+    RereadFile,
+)
 from tracer.render.terminal import console, explain_text
 from tracer.render.words import survivor_facts
 from tracer.schema import UNLIMITED_BYTES
@@ -49,6 +57,12 @@ def crawling(held: Held, **changes: Any) -> Held:
     return replace(held, progress=Progress(**going), **sizes | changes)
 
 
+def high_owner(mib: int | None, cgroup: str | None = "/memcg-tracer-78-anon") -> HighOwner:
+    """Return the memory.high of the cgroup of the fixture `held`, or else of one above it."""
+    high_bytes, is_own = None if mib is None else mib * MIB, cgroup == "/memcg-tracer-78-anon"
+    return HighOwner(cgroup, None, high_bytes, 1200 if cgroup else None, is_ancestor=not is_own)
+
+
 def test_answer_for_a_livelock_says_what_the_time_is_spent_on(held: Held) -> None:
     assert survivor_facts.summary([crawling(held)]) == (
         "Four cc1plus spend 97 % of their time reading /usr/lib/gcc/cc1plus again; nothing will kill them. "
@@ -72,7 +86,9 @@ def test_answer_for_a_livelock_says_what_the_time_is_spent_on(held: Held) -> Non
         ({"lost": LostTime(9.0, 5.0, 0.0, 0.0, 0.0, 1.0, 1.0)}, "time in reclaim and reading /usr"),
         ({"lost": LostTime(9.0, 5.0, 20.0, 0.0, 0.0, 1.0, 1.0)}, "time reading swapped memory back;"),
         ({"limit_bytes": UNLIMITED_BYTES}, "has no limit; 2.9 GiB"),
-        ({"high_bytes": 50 * MIB}, "at its memory.high of 50 MiB"),
+        ({"high_owner": high_owner(50)}, "at its memory.high of 50 MiB:"),
+        ({"high_owner": high_owner(50, "/up")}, "at the memory.high of 50 MiB of /up:"),
+        ({"high_owner": high_owner(300, "/up")}, "at its limit of 100 MiB:"),
     ],
 )
 def test_answer_for_slow_tasks_names_them_and_what_is_short(
@@ -93,8 +109,7 @@ def test_answer_for_tasks_that_recovered_promises_no_livelock(held: Held) -> Non
 
 
 def test_answer_for_throttled_tasks_names_memory_high(held: Held) -> None:
-    high = {"state": "throttled", "high_bytes": 90 * MIB, "high_events": 1200, "psi_some_share": 0.5}
-    one = crawling(held, **high)
+    one = crawling(held, state="throttled", high_owner=high_owner(90), psi_some_share=0.5)
     assert survivor_facts.summary([one]) == (
         "Four cc1plus spend 97 % of their time throttled: /memcg-tracer-78-anon is above its memory.high of "
         "90 MiB, which slows tasks and never kills."
@@ -102,7 +117,48 @@ def test_answer_for_throttled_tasks_names_memory_high(held: Held) -> None:
     facts = dict(survivor_facts.held(one))
     assert facts["memory.high"] == "90 MiB, exceeded 1,200 times: above it, tasks are throttled, never killed"
     assert facts["pressure"] == "some task waited for memory 50 % of the time (PSI)"
-    assert "memory.high" not in dict(survivor_facts.held(replace(one, high_bytes=UNLIMITED_BYTES)))
+    assert "memory.high" not in dict(survivor_facts.held(replace(one, high_owner=None)))
+
+
+@pytest.mark.parametrize(
+    ("owner", "clause", "fact"),
+    [
+        (
+            high_owner(90, "/u\x1b"),
+            "/u\\x1b, an ancestor of /memcg-tracer-78-anon, is above its memory.high of 90 MiB",
+            "90 MiB of /u\\x1b, exceeded 1,200 times",
+        ),
+        (
+            high_owner(90, None),
+            "a cgroup that was not traced, an ancestor of /memcg-tracer-78-anon, is above its memory.high of "
+            "90 MiB",
+            "90 MiB of a cgroup that was not traced",
+        ),
+        (
+            high_owner(None, None),
+            "a cgroup that was not traced, an ancestor of /memcg-tracer-78-anon, is above its memory.high "
+            "(its value is not known)",
+            "a value that is not known of a cgroup that was not traced",
+        ),
+        (
+            replace(high_owner(90, "/memcg-tracer-78-anon/b"), is_ancestor=False),
+            "/memcg-tracer-78-anon/b, a descendant of /memcg-tracer-78-anon, is above its memory.high of "
+            "90 MiB",
+            "90 MiB of /memcg-tracer-78-anon/b, exceeded 1,200 times",
+        ),
+        (None, "/memcg-tracer-78-anon is above a memory.high that is not known", None),
+    ],
+)
+def test_answer_for_throttled_tasks_says_whose_memory_high_it_is(
+    held: Held, owner: HighOwner | None, clause: str, fact: str | None
+) -> None:
+    one = crawling(held, state="throttled", high_owner=owner)
+    assert survivor_facts.summary([one]) == (
+        f"Four cc1plus spend 97 % of their time throttled: {clause}, which slows tasks and never kills."
+    )
+    expected = None if fact is None else f"{fact}: above it, tasks are throttled, never killed"
+    for facts in (survivor_facts.held(one), survivor_facts.in_brief(one)):
+        assert dict(facts).get("memory.high") == expected
 
 
 def test_facts_of_a_livelock_have_its_state_lost_time_work_and_files(held: Held) -> None:

@@ -14,6 +14,7 @@ from tracer.analysis.core.columns import integers, times_ns, utc_time
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
 from tracer.analysis.explain import progress
+from tracer.analysis.explain.high_limits import HighLimits, why_not_known
 from tracer.analysis.explain.measure import allocators, cushion
 from tracer.analysis.explain.sizing.completeness import cut_off
 from tracer.analysis.explain.sizing.margins import why_no_curve
@@ -41,6 +42,8 @@ _REASONS: Final[Mapping[str, str]] = {
     "kernel_refaulted_bytes": "workingset_refault_file was not sampled twice",
     "high_bytes": "cgroup v1 has no memory.high, or it was never read",
     "high_events": "cgroup v1 has no memory.high, or its events were never read",
+    "effective_high_bytes": "cgroup v1 has no memory.high, or an older version recorded the trace",
+    "high_owner": "no memory.high is set on it or above it, or none was read",
     "psi_some_share": "memory.pressure was not read twice (cgroup v1 has none)",
     "max_events": "it is not counted here (v1, where memory + swap have the same limit), or was never read",
 }
@@ -67,14 +70,14 @@ def held_cgroups(
         dict(trace.meta["probes"]),
         summed=trace.summed_intervals.near(begin, end),
     )
-    subtrees, spending = Subtrees(trace), Spending(trace)
+    subtrees, spending, highs = Subtrees(trace), Spending(trace), HighLimits(trace)
     there = naming.with_data(trace)
     if cgroup is not None:
         there = [number for number in naming.select(trace, cgroup) if number in set(there)]
     there = [number for number in there if number not in without]
     members = hierarchy.descendants_of(trace.cgroups, there)
     found = (
-        _held(subtrees.subtree_at(*one), spending, begin=begin, end=end, quality=quality)
+        _held(subtrees.subtree_at(*one), spending, highs, begin=begin, end=end, quality=quality)
         for one in members.items()
     )
     return sorted(found, key=_nearness)
@@ -89,7 +92,9 @@ def nearest_lives(trace: TraceTables, cgroups: Iterable[Held]) -> list[Held]:
     return [one for position, one in enumerate(in_order.values()) if position in set(nearest)]
 
 
-def _held(subtree: Subtree, spending: Spending, *, begin: int, end: int, quality: Quality) -> Held:
+def _held(
+    subtree: Subtree, spending: Spending, highs: HighLimits, *, begin: int, end: int, quality: Quality
+) -> Held:
     trace, life = subtree.whole, subtree.whole.places.lives.life_for(subtree.cgroup_id)
     going = progress.progress(subtree, spending)
     peak, peak_ns = _peak(subtree)
@@ -125,6 +130,8 @@ def _held(subtree: Subtree, spending: Spending, *, begin: int, end: int, quality
         progress=going,
         high_bytes=ledger.reading(subtree, "high_bytes").at(end),
         high_events=ledger.count(subtree, "high_events").at(end),
+        effective_high_bytes=highs.effective_bytes(subtree.cgroup_id),
+        high_owner=highs.owner(subtree, is_throttled=bool(going.lost and going.lost.throttled_ms)),
         psi_some_share=None if math.isnan(pressure) else pressure,
     )
     why = _why_unknown(one) | {
@@ -183,6 +190,8 @@ def _why_unknown(one: Held) -> dict[str, str]:
         why["lost_share"] = "its tasks did nothing"
     if one.limit_bytes is not None and one.limit_bytes >= UNLIMITED_BYTES:
         why["headroom_bytes"] = "no limit is set"
+    if one.high_owner is not None:
+        why |= why_not_known(one.high_owner)
     return why | (swapping.NOT_KNOWN if one.reclaim.swap_writes is None else {})
 
 

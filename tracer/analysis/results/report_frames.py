@@ -58,6 +58,9 @@ _HELD_DTYPES: Final = {
     "high_bytes": "Int64",
     "is_high_limited": "boolean",
     "high_events": "Int64",
+    "effective_high_bytes": "Int64",
+    "is_effective_high_limited": "boolean",
+    "high_owner": "str",
     "psi_some_share": "Float64",
     "state": "str",
     "lost_share": "Float64",
@@ -107,7 +110,8 @@ def held(cgroups: Sequence[Held]) -> pd.DataFrame:
     """Return a row for each cgroup, in the order given: its distance to the limit, and what reclaim freed.
 
     The columns are fields of `analysis.results.survivor.Held` and of its `progress`. NA is "not known".
-    `limit_bytes` is NA also where no limit is set; `is_limited` is then false.
+    `limit_bytes` is NA also where no limit is set; `is_limited` is then false. `high_owner` is the cgroup of
+    that field.
     """
     rows = [
         {
@@ -117,6 +121,8 @@ def held(cgroups: Sequence[Held]) -> pd.DataFrame:
         }
         | limit_columns(one.limit_bytes)
         | limit_columns(one.high_bytes, "high_bytes")
+        | limit_columns(one.effective_high_bytes, "effective_high_bytes")
+        | {"high_owner": None if one.high_owner is None else one.high_owner.cgroup}
         for one in cgroups
     ]
     return _frame(rows, _HELD_DTYPES)

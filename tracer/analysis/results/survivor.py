@@ -69,6 +69,21 @@ class Delayed:
 
 
 @dataclass(frozen=True, slots=True)
+class HighOwner:
+    """A memory.high and its cgroup: that cgroup itself, one above it, or one below it.
+
+    `cgroup` and `container` are None for a cgroup above that was not traced; the other fields are None if not
+    known. `high_events`: how often usage exceeded it, or the memory.high of a cgroup below it.
+    """
+
+    cgroup: str | None
+    container: str | None
+    high_bytes: int | None
+    high_events: int | None
+    is_ancestor: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Whether the work of a cgroup went on: `analysis.explain.progress` has the definitions.
 
@@ -102,7 +117,9 @@ class Held:
     the peak, `further_allocators` the sum of the others. `miss_curve`: `analysis.views.miss_curve`, empty if
     nothing was read again.
     `kernel_peak_bytes` is the kernel's own peak of usage (memory.peak), the time before the trace included.
-    `high_bytes` and `high_events` are memory.high and how often usage exceeded it; None on v1.
+    `high_bytes` and `high_events` are memory.high and how often usage exceeded it, or that of a cgroup below;
+    None on v1. `effective_high_bytes` is the least memory.high of the cgroup and those above it, traced or
+    not; `high_owner` is the one that was exceeded, else the least one, else None.
     `psi_some_share` is the share of the trace in which some task waited for memory (memory.pressure).
     """
 
@@ -137,6 +154,8 @@ class Held:
     progress: Progress = Progress()
     high_bytes: int | None = None
     high_events: int | None = None
+    effective_high_bytes: int | None = None
+    high_owner: HighOwner | None = None
     psi_some_share: float | None = None
     kernel_peak_bytes: int | None = None
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from tracer import units
 from tracer.analysis.results.survivor import Delayed, Held, RereadFile
+from tracer.render.words import high_limit
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import (
     allocated,
@@ -42,7 +43,7 @@ _NONE_SEEN: Final = "No OOM kill was recorded before the recording broke off"
 def held(one: Held) -> Iterator[Fact]:
     """Yield everything about a surviving cgroup: how near its limit it came, and what made room."""
     yield "limit", units.limit(one.limit_bytes)
-    yield from _throttled_at(one)
+    yield from high_limit.facts(one)
     yield "peak usage", _peak_usage(one)
     if one.kernel_peak_bytes is not None:
         yield "its peak ever", f"{units.size(one.kernel_peak_bytes)} by the kernel's own count (memory.peak)"
@@ -87,7 +88,7 @@ def held(one: Held) -> Iterator[Fact]:
 def in_brief(one: Held) -> Iterator[Fact]:
     """Yield the same in a few lines: usage, its largest kinds, evictions, sizing and losses."""
     yield "limit", units.limit(one.limit_bytes)
-    yield from _throttled_at(one)
+    yield from high_limit.facts(one)
     yield "peak usage", _peak_usage(one)
     if one.progress.crawl is not None:
         yield from _progress(one)
@@ -153,13 +154,6 @@ def _stuck(since: pd.Timestamp) -> str:
         f"{shown_time(since)}: tasks wait for memory that nobody frees, because oom_kill_disable is set in "
         "memory.oom_control. Unset it, raise the limit, or end a task"
     )
-
-
-def _throttled_at(one: Held) -> Iterator[Fact]:
-    if one.high_bytes is None or one.high_bytes >= UNLIMITED_BYTES:
-        return
-    times = "" if one.high_events is None else f", exceeded {units.count(one.high_events)} times"
-    yield "memory.high", f"{units.size(one.high_bytes)}{times}: above it, tasks are throttled, never killed"
 
 
 def _progress(one: Held) -> Iterator[Fact]:
@@ -261,12 +255,11 @@ def _crawl(one: Held) -> str:
     share = _share(crawl.lost_share)
     lasted = "" if crawl.lasts else f" for {units.duration((crawl.end - crawl.begin).total_seconds())}"
     tense = ("spends" if is_one else "spend") if crawl.lasts else "spent"
-    place = place_of_life(one)
     whose = "its" if is_one else "their"
     if one.progress.state == "throttled":
         return (
-            f"{who} {tense} {share} of {whose} time{lasted} throttled: {place} is above its memory.high of "
-            f"{units.limit(one.high_bytes)}, which slows tasks and never kills."
+            f"{who} {tense} {share} of {whose} time{lasted} throttled: {high_limit.exceeded(one)}, which "
+            "slows tasks and never kills."
         )
     nobody = "; nothing will kill " + ("it" if is_one else "them") if crawl.lasts else ""
     always = "" if crawl.lasts else " No OOM kill ends such work: there is always page cache to evict."
@@ -304,14 +297,12 @@ def _doing(one: Held) -> str:
 def _room(one: Held) -> str:
     """Return the sentence about the limit and what reclaim took."""
     place, evicted = place_of_life(one), units.size(one.evicted_bytes)
-    if not _is_bounded(one):
+    bound = high_limit.bound(one)
+    if bound is None:
         return f"{place} has no limit; {evicted} of its page cache was evicted."
-    limit, name = one.limit_bytes, "limit"
-    if one.high_bytes is not None and (limit is None or one.high_bytes < limit):
-        limit, name = one.high_bytes, "memory.high"
     return (
-        f"{place} has too little memory for its files at its {name} of {units.size(limit)}: {evicted} of "
-        f"page cache was evicted, {units.size(one.refaulted_bytes)} of it read again."
+        f"{place} has too little memory for its files at {bound}: {evicted} of page cache was evicted, "
+        f"{units.size(one.refaulted_bytes)} of it read again."
     )
 
 
