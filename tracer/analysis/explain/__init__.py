@@ -1,8 +1,9 @@
 """The cause of each kill, from a trace or from a kernel log, and the distance to the limit without a kill.
 
-`postmortem`, `log_postmortem`, `progress` and `survivors` stand above all rooms. A room imports only from
-rooms above it in this list:
+`postmortem`, `log_postmortem` and `survivors` stand above all rooms. A room imports only from rooms above it
+in this list:
 
+    slowed — whether the work of a cgroup that lived went on, and whose memory.high slowed it
     wording — how sentences name a cgroup, a process and a limit
     measure — the findings on a kill: memory, cache, growth, allocators, limit owner, trigger and victims
     victim — badness, the ranking of the candidates, and changes that would have altered it

@@ -13,12 +13,12 @@ from tracer.analysis.core import hierarchy, ledger, naming
 from tracer.analysis.core.columns import integers, times_ns, utc_time
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
-from tracer.analysis.explain import progress
-from tracer.analysis.explain.high_limits import HighLimits, why_not_known
 from tracer.analysis.explain.measure import allocators, cushion
 from tracer.analysis.explain.sizing.completeness import cut_off
 from tracer.analysis.explain.sizing.margins import why_no_curve
 from tracer.analysis.explain.sizing.survivor_range import survivor_range
+from tracer.analysis.explain.slowed import progress
+from tracer.analysis.explain.slowed.high_limits import HighLimits, why_not_known
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.survivor import Held

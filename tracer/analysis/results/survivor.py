@@ -85,7 +85,7 @@ class HighOwner:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Whether the work of a cgroup went on: `analysis.explain.progress` has the definitions.
+    """Whether the work of a cgroup went on: `analysis.explain.slowed.progress` has the definitions.
 
     `state` is "held", "throttled" or "thrashing"; None: the trace does not have the CPU time of tasks and
     their waits for files.

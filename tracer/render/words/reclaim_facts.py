@@ -1,4 +1,4 @@
-"""The facts about reclaim before a kill: its attempts, the pages that it could not free, the waiting tasks.
+"""The facts about reclaim: its attempts, the pages that it could not free, the waiting tasks, memory.high.
 
 Labels, sentences and table cells, with every name escaped by `visible`.
 """
@@ -13,10 +13,13 @@ from tracer import units
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import MissPoint
 from tracer.analysis.results.reclaim_attempts import Reclaim, ReclaimAttempt
+from tracer.analysis.results.survivor import Held, HighOwner
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import seconds_before
+from tracer.render.words.places import place, place_of_life
 from tracer.render.words.prose import Fact
 from tracer.render.words.quality_facts import not_known
+from tracer.schema import UNLIMITED_BYTES
 
 KINDS_IN_WORDS: Final = {
     "reclaim": "in reclaim",
@@ -200,3 +203,46 @@ def more_memory_rows(curve: Sequence[MissPoint] | None) -> list[tuple[str, ...]]
         (f"+{units.size(point.extra_bytes)}", units.size(point.spared_bytes), f"{point.spared_share:.0%}")
         for point in curve or ()
     ]
+
+
+def memory_high(one: Held) -> Iterator[Fact]:
+    """Yield the memory.high that was exceeded, or is the least; nothing if none is set, or known."""
+    owner = one.high_owner
+    if owner is None:
+        return
+    size = "a value that is not known" if owner.high_bytes is None else units.size(owner.high_bytes)
+    whose = "" if owner.cgroup == one.cgroup else f" of {_owner_name(owner)}"
+    times = "" if owner.high_events is None else f", exceeded {units.count(owner.high_events)} times"
+    yield "memory.high", f"{size}{whose}{times}: above it, tasks are throttled, never killed"
+
+
+def above_high(one: Held) -> str:
+    """Return the clause that names the cgroup: `/a is above its memory.high of 9 MiB`."""
+    owner, this = one.high_owner, place_of_life(one)
+    if owner is None:
+        return f"{this} is above a memory.high that is not known"
+    size = " (its value is not known)" if owner.high_bytes is None else f" of {units.size(owner.high_bytes)}"
+    if owner.cgroup == one.cgroup:
+        return f"{this} is above its memory.high{size}"
+    relation = "an ancestor" if owner.is_ancestor else "a descendant"
+    return f"{_owner_name(owner)}, {relation} of {this}, is above its memory.high{size}"
+
+
+def bound(one: Held) -> str | None:
+    """Return the lesser of the limit and memory.high, as `its limit of 9 MiB`; None if neither is set."""
+    limit, owner = one.limit_bytes, one.high_owner
+    high = owner.high_bytes if owner and (owner.is_ancestor or owner.cgroup == one.cgroup) else None
+    least = min((size for size in (limit, high) if size is not None), default=UNLIMITED_BYTES)
+    if least >= UNLIMITED_BYTES:
+        return None
+    if least == limit or owner is None:
+        return f"its limit of {units.size(least)}"
+    if owner.is_ancestor:
+        return f"the memory.high of {units.size(least)} of {_owner_name(owner)}"
+    return f"its memory.high of {units.size(least)}"
+
+
+def _owner_name(owner: HighOwner) -> str:
+    if owner.cgroup is None:
+        return "a cgroup that was not traced"
+    return place(owner.cgroup, owner.container, run=None, runs=None)

@@ -11,7 +11,6 @@ import pandas as pd
 
 from tracer import units
 from tracer.analysis.results.survivor import Delayed, Held, RereadFile
-from tracer.render.words import high_limit
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import (
     allocated,
@@ -24,7 +23,7 @@ from tracer.render.words.kill_facts import (
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact
 from tracer.render.words.quality_facts import TOTALS_EXACT, losses, summed
-from tracer.render.words.reclaim_facts import more_memory, swapped, waits
+from tracer.render.words.reclaim_facts import above_high, bound, memory_high, more_memory, swapped, waits
 from tracer.schema import UNLIMITED_BYTES
 
 _MOST_FILES_IN_BRIEF: Final = 2
@@ -43,7 +42,7 @@ _NONE_SEEN: Final = "No OOM kill was recorded before the recording broke off"
 def held(one: Held) -> Iterator[Fact]:
     """Yield everything about a surviving cgroup: how near its limit it came, and what made room."""
     yield "limit", units.limit(one.limit_bytes)
-    yield from high_limit.facts(one)
+    yield from memory_high(one)
     yield "peak usage", _peak_usage(one)
     if one.kernel_peak_bytes is not None:
         yield "its peak ever", f"{units.size(one.kernel_peak_bytes)} by the kernel's own count (memory.peak)"
@@ -88,7 +87,7 @@ def held(one: Held) -> Iterator[Fact]:
 def in_brief(one: Held) -> Iterator[Fact]:
     """Yield the same in a few lines: usage, its largest kinds, evictions, sizing and losses."""
     yield "limit", units.limit(one.limit_bytes)
-    yield from high_limit.facts(one)
+    yield from memory_high(one)
     yield "peak usage", _peak_usage(one)
     if one.progress.crawl is not None:
         yield from _progress(one)
@@ -258,7 +257,7 @@ def _crawl(one: Held) -> str:
     whose = "its" if is_one else "their"
     if one.progress.state == "throttled":
         return (
-            f"{who} {tense} {share} of {whose} time{lasted} throttled: {high_limit.exceeded(one)}, which "
+            f"{who} {tense} {share} of {whose} time{lasted} throttled: {above_high(one)}, which "
             "slows tasks and never kills."
         )
     nobody = "; nothing will kill " + ("it" if is_one else "them") if crawl.lasts else ""
@@ -297,11 +296,11 @@ def _doing(one: Held) -> str:
 def _room(one: Held) -> str:
     """Return the sentence about the limit and what reclaim took."""
     place, evicted = place_of_life(one), units.size(one.evicted_bytes)
-    bound = high_limit.bound(one)
-    if bound is None:
+    limit = bound(one)
+    if limit is None:
         return f"{place} has no limit; {evicted} of its page cache was evicted."
     return (
-        f"{place} has too little memory for its files at {bound}: {evicted} of page cache was evicted, "
+        f"{place} has too little memory for its files at {limit}: {evicted} of page cache was evicted, "
         f"{units.size(one.refaulted_bytes)} of it read again."
     )
 
