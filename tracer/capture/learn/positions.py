@@ -33,7 +33,7 @@ from tracer.wire.dtypes import WATCHED
 Acts = Sequence[Callable[[], None]]
 
 _MAX_ROUNDS: Final = 12
-_FRUITLESS_ROUNDS: Final = 2
+_FRUITLESS_ROUNDS: Final = 4  # two rounds missed the page tables, once, in a busy emulated machine
 _READ_INTERVAL_MS: Final = 2
 _AGREEMENT: Final = 0.9
 
@@ -126,8 +126,8 @@ class _Learner:
     ) -> dict[str, int]:
         """Return stored name -> position, of the `items` (item -> stored name) whose updates pass `hooks`.
 
-        Learning ends once every name of `movable` is known, or after two rounds of the acts that added
-        nothing.
+        Learning ends once every name of `movable` is known, or after `_FRUITLESS_ROUNDS` rounds of the acts
+        that added nothing.
         """
         names = {value: items[name] for name, value in self._types.enumerators.items() if name in items}
         watchers = [watching(hook) for hook in hooks]

@@ -53,6 +53,18 @@ def _touch_anon() -> None:
             area.madvise(_MADV_COLD)
 
 
+def _make_page_tables() -> None:
+    """Read pages that are so far apart that each needs a page table of its own. A table has an entry of 8
+    bytes for each page. The mapping cannot be written, so it reserves no memory.
+    """
+    apart, tables = mmap.PAGESIZE * (mmap.PAGESIZE // 8), 16
+    with mmap.mmap(-1, tables * apart, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ) as area:
+        with suppress(OSError):
+            area.madvise(mmap.MADV_NOHUGEPAGE)
+        for number in range(tables):
+            area[number * apart]
+
+
 def _swap_out() -> None:
     """Have pages swapped out, and read them back. Without swap they stay."""
     with mmap.mmap(-1, 16 * mmap.PAGESIZE) as area:
@@ -166,7 +178,8 @@ def reclaim_from(cgroup: Path, version: int) -> None:
 
 
 STIMULI: Final = (
-    Stimulus(_touch_anon, frozenset({"NR_ANON_MAPPED", "NR_INACTIVE_ANON", "NR_PAGETABLE"})),
+    Stimulus(_touch_anon, frozenset({"NR_ANON_MAPPED", "NR_INACTIVE_ANON"})),
+    Stimulus(_make_page_tables, frozenset({"NR_PAGETABLE"})),
     Stimulus(_swap_out, frozenset({"MEMCG_SWAP"}), only_with_swap=True),
     Stimulus(_touch_shmem, frozenset({"NR_SHMEM", "NR_FILE_PAGES"})),
     Stimulus(_make_thread, frozenset({"NR_KERNEL_STACK_KB", "MEMCG_KMEM"})),
