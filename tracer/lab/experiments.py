@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from tracer.lab import checks, sharing_checks, survival
 from tracer.lab.checks import Check, Evidence, first_kill, only_kill
 from tracer.lab.scratch import write_uncached
-from tracer.lab.slow_filesystem import slow_filesystem
+from tracer.lab.slow_writes import slow_writes
 from tracer.lab.survival import Survival
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ EXPERIMENTS: Final = {
             summary="write to a file system whose disk does not keep up, until the kill",
             cause="dirty_writeback",
             limit_bytes=_DIRTY_LIMIT_BYTES,
-            prepare=slow_filesystem,
+            prepare=slow_writes,
             steps=lambda place: ["write", str(place / "write-me"), str(4 * _DIRTY_LIMIT_BYTES)],
             checks=(*_ALWAYS, checks.full_of("file_dirty", "writeback"), checks.reclaim_met_unwritten_pages),
         ),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tracer.errors import TracerError
-from tracer.lab.slow_filesystem import slow_filesystem
+from tracer.lab.slow_writes import slow_writes
 
 WRITE = """
 import sys
@@ -26,7 +26,7 @@ BYTES = 3 << 20
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
     """Make a slow file system, if this machine permits it."""
-    with slow_filesystem(tmp_path) as directory:
+    with slow_writes(tmp_path) as directory:
         yield directory
 
 
@@ -57,8 +57,8 @@ def test_slow_file_system_is_not_mounted_for_others(place: Path, tmp_path: Path)
 
 MAKER = """
 import pathlib, sys
-from tracer.lab.slow_filesystem import slow_filesystem
-with slow_filesystem(pathlib.Path(sys.argv[1])) as place:
+from tracer.lab.slow_writes import slow_writes
+with slow_writes(pathlib.Path(sys.argv[1])) as place:
     print(place, flush=True)
     sys.stdin.read()
 """
@@ -86,7 +86,7 @@ def test_slow_file_system_ends_with_its_maker(tmp_path: Path) -> None:
 def test_slow_file_system_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     with (
         pytest.raises(TracerError, match="cannot make a slow file system") as caught,
-        slow_filesystem(tmp_path / "is not there"),
+        slow_writes(tmp_path / "is not there"),
     ):
         pass
     assert "\n" not in str(caught.value)

@@ -65,12 +65,12 @@ class _Request(IntEnum):
 
 
 @contextmanager
-def slow_filesystem(near: Path) -> Iterator[Path]:
+def slow_writes(near: Path) -> Iterator[Path]:
     """Return a directory for one new file, by a path that any process can use; it is gone at the end.
 
     `near` is an empty directory, on which it is mounted for its server only. Raises TracerError.
     """
-    command = [sys.executable, "-m", "tracer.lab.slow_filesystem", str(near)]
+    command = [sys.executable, "-m", "tracer.lab.slow_writes", str(near)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         try:
             assert server.stdout is not None
