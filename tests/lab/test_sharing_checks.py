@@ -10,12 +10,14 @@ import pytest
 from synthetic.lab_kill import KILL, MIB, evidence, report
 
 from tracer.analysis.results.conclusions import Evidence as Finding
+from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.memory import Allocator
+from tracer.analysis.results.memory import Allocator, SharedFile
 from tracer.lab import sharing_checks
 
 LEFT = 83 * MIB
 COPIED = 47 * MIB
+SEGMENT = 117 * MIB
 
 
 def left(wrote_mib: int = 43, ended_ms: int | None = 100) -> OomReport:
@@ -71,3 +73,30 @@ def without(name: str) -> OomReport:
 )
 def test_memory_was_copied_passes_for_its_amounts_only(changed: OomReport, passed: bool) -> None:
     assert sharing_checks.memory_was_copied(COPIED)(evidence(changed)).passed is passed
+
+
+def segment(at_most_mib: int | None = 126, *sizes_mib: int, shmem: int | None = 91 * MIB) -> OomReport:
+    """Return a kill at 100 MiB with so much of segments of these sizes: at least 126 MiB are needed."""
+    files = [SharedFile("anonymous", "/dev/zero", one, one * MIB, True) for one in sizes_mib or (117,)]
+    files += [SharedFile("tmpfs", "/dev/shm/other", 1, 3 * MIB, False)]
+    sizing = Sizing(None if at_most_mib is None else (100 * MIB, at_most_mib * MIB))
+    composition = replace(report().composition, shmem=shmem)
+    return replace(report(), shared_files=tuple(files), sizing=sizing, composition=composition)
+
+
+@pytest.mark.parametrize(
+    ("changed", "passed"),
+    [
+        (segment(), True),
+        (segment(125), False),
+        (segment(126 + 3 * 16 + 2), True),  # the interpreters of three members, and two CPUs
+        (segment(126 + 3 * 16 + 3), False),
+        (segment(None), False),
+        (segment(shmem=None), False),
+        (segment(126, 116), False),
+        (segment(126, 117, 5), False),
+        (replace(segment(), shared_files=()), False),
+    ],
+)
+def test_segment_is_the_ceiling_passes_for_its_size_only(changed: OomReport, passed: bool) -> None:
+    assert sharing_checks.segment_is_the_ceiling(SEGMENT, 3)(evidence(changed)).passed is passed

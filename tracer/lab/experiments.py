@@ -286,7 +286,11 @@ EXPERIMENTS: Final = {
             limit_bytes=_FORK_LIMIT_BYTES,
             steps=lambda _: ["segment", str(_SEGMENT_BYTES), str(_MEMBERS)],
             kills=first_kill,
-            checks=(*_ALWAYS, checks.full_of("shmem")),
+            checks=(
+                *_ALWAYS,
+                checks.full_of("shmem"),
+                sharing_checks.segment_is_the_ceiling(_SEGMENT_BYTES, _MEMBERS),
+            ),
         ),
     )
 }

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from tracer.lab.checks import INTERPRETER_BYTES, Check, Evidence
 from tracer.units import duration, size
+
+_HELD_BY_CPU_BYTES: Final = 1 << 20
 
 
 def writer_has_ended(left_bytes: int) -> Callable[[Evidence], Check]:
@@ -46,5 +49,29 @@ def memory_was_copied(size_bytes: int) -> Callable[[Evidence], Check]:
         passed = all(size_bytes <= each <= size_bytes + INTERPRETER_BYTES for each in both)
         detail = f"{size(copied)} copied, {size(shared)} still shared, set up: {size(size_bytes)}"
         return Check(name, passed, detail)
+
+    return check
+
+
+def segment_is_the_ceiling(size_bytes: int, members: int) -> Callable[[Evidence], Check]:
+    """Return the check that growth is extrapolated to the end of a segment of this size, and not beyond.
+
+    The upper end of the minimum limit has room for the whole segment beside the other memory. What it has
+    more is less than the interpreter of each member, which may copy what it shares, and the charges that each
+    CPU may hold.
+    """
+
+    def check(evidence: Evidence) -> Check:
+        name, report = "growth ends at the size of the segment", evidence.report
+        found = [one.size_bytes for one in report.shared_files if one.is_mapped]
+        limits, shmem = report.sizing.min_limit_bytes, report.composition.shmem
+        if limits is None or shmem is None:
+            return Check(name, False, "no minimum limit is found")
+        needed = size_bytes + evidence.limit_bytes - shmem
+        more = members * INTERPRETER_BYTES + int(evidence.trace.meta["cpus"]) * _HELD_BY_CPU_BYTES
+        passed = found == [size_bytes] and needed <= limits[1] <= needed + more
+        sizes = ", ".join(size(one) for one in found) or "not known"
+        detail = f"its size: {sizes}, set up: {size(size_bytes)}; it fits below {size(limits[1])}, needed: "
+        return Check(name, passed, f"{detail}{size(needed)}")
 
     return check
