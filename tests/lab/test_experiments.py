@@ -23,6 +23,7 @@ def test_experiments_are_those_of_the_contract() -> None:
 def test_experiment_has_checks_for_its_label(experiment: Experiment) -> None:
     assert bool(experiment.checks) is (experiment.cause is not None)
     assert bool(experiment.survival) is (experiment.cause is None)
+    assert experiment.cause is None or experiment.state is None
 
 
 @pytest.mark.parametrize("name", ["page-cache", "mlock", "thrash"])

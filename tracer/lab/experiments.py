@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tracer.lab import checks, sharing_checks, survival
+from tracer.lab import checks, sharing_checks, state_checks, survival
 from tracer.lab.checks import Check, Evidence, first_kill, only_kill
 from tracer.lab.scratch import write_uncached
+from tracer.lab.slow_reads import READ_S, slow_reads
 from tracer.lab.slow_writes import slow_writes
 from tracer.lab.survival import Survival
 
@@ -30,10 +31,10 @@ class Experiment:
 
     With a cause, `kills` checks the number of kills and `checks` the first kill; without one, `survival` is
     checked, and `state` is the label: the state of the cgroup that `explain` must find, or None if it depends
-    on the disk. `prepare` makes the files of the work in a scratch directory, outside of the cgroup, and
-    gives their place to `steps`, which returns the steps of `tracer.lab.workload`. `needs_v2` names the
-    feature of cgroup v2 that the experiment needs. `high_bytes` is memory.high; with it, that is the limit
-    that `explain` must find too small.
+    on the speed of the disk. `prepare` makes the files of the work in a scratch directory, outside of the
+    cgroup, and gives their place to `steps`, which returns the steps of `tracer.lab.workload`. `needs_v2`
+    names the feature of cgroup v2 that the experiment needs. `high_bytes` is memory.high; with it, that is
+    the limit that `explain` must find too small.
     """
 
     name: str
@@ -68,14 +69,15 @@ def _with_file(size_bytes: int) -> Callable[[Path], AbstractContextManager[Path]
 
 
 def _with_program(size_bytes: int) -> Callable[[Path], AbstractContextManager[Path]]:
-    """Return a `prepare` that makes the program `run-me`: the interpreter, with more behind it up to this
-    size."""
+    """Return a `prepare` that makes the program `run-me` on a disk that is slow to read: the interpreter,
+    with more behind it up to this size."""
 
     @contextmanager
     def prepare(scratch: Path) -> Iterator[Path]:
-        interpreter = Path("/proc/self/exe").read_bytes()
-        write_uncached(scratch / "run-me", size_bytes, interpreter, mode=0o700)
-        yield scratch
+        write_uncached(scratch / "run-me", size_bytes, Path("/proc/self/exe").read_bytes())
+        (scratch / "disk").mkdir()
+        with slow_reads(scratch / "run-me", scratch / "disk") as place:
+            yield place
 
     return prepare
 
@@ -104,7 +106,7 @@ _THRASH_LIMIT_BYTES: Final = 40 * _MIB
 _REREAD_BYTES: Final = 83 * _MIB
 _READ_TIMES: Final = 3
 _PROGRAM_BYTES: Final = 37 * _MIB
-_EXECUTE_TIMES: Final = 5
+_EXECUTE_TIMES: Final = 4
 _LIVELOCK_LIMIT_BYTES: Final = 24 * _MIB
 _HIGH_BYTES: Final = 41 * _MIB
 _ABOVE_BYTES: Final = 37 * _MIB  # with the interpreter a few MiB more: each takes longer than the last
@@ -196,6 +198,7 @@ EXPERIMENTS: Final = {
                 survival.read_again(_REREAD_BYTES, _READ_TIMES),
                 survival.refaults_equal_the_kernels,
                 survival.thrash_is_seen(_REREAD_BYTES),
+                state_checks.state_is_as_defined,
             ),
         ),
         Experiment(
@@ -232,8 +235,9 @@ EXPERIMENTS: Final = {
         ),
         Experiment(
             name="livelock",
-            summary="execute a 37-MiB program five times at a limit of 24 MiB",
+            summary="read a program's 37-MiB text four times at a limit of 24 MiB",
             cause=None,
+            state="thrashing",
             limit_bytes=_LIVELOCK_LIMIT_BYTES,
             prepare=_with_program(_PROGRAM_BYTES),
             steps=lambda place: ["execute", str(place / "run-me"), str(_EXECUTE_TIMES)],
@@ -244,16 +248,20 @@ EXPERIMENTS: Final = {
                 survival.evictions_equal_pgsteal,
                 survival.refaults_equal_the_kernels,
                 survival.thrash_is_seen(_PROGRAM_BYTES),
+                state_checks.state_is("thrashing"),
+                state_checks.own_program_is_foremost("run-me"),
+                state_checks.waits_are_those_of_the_disk(READ_S),
             ),
         ),
         Experiment(
             name="throttle",
             summary="allocate more than memory.high, which slows the process down (v2)",
             cause=None,
+            state="throttled",
             high_bytes=_HIGH_BYTES,
             steps=lambda _: ["anon", str(_ABOVE_BYTES)],
             kills=survival.nothing_killed,
-            survival=(survival.is_slowed_above(_HIGH_BYTES),),
+            survival=(survival.is_slowed_above(_HIGH_BYTES), state_checks.state_is("throttled")),
             needs_v2="memory.high",
         ),
         Experiment(

@@ -66,14 +66,14 @@ def _remove_leftovers(parent: Path) -> None:
             os.close(lock)
 
 
-def write_uncached(file: Path, size_bytes: int, begin: bytes = b"", mode: int = 0o600) -> None:
+def write_uncached(file: Path, size_bytes: int, begin: bytes = b"") -> None:
     """Make a file of this size that is on the disk and not in the page cache.
 
     It has the bytes of `begin`, then incompressible content. Raises TracerError if it cannot be written, or
     if its pages do not leave the page cache.
     """
     try:
-        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, mode)
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             for offset in range(0, size_bytes, _CHUNK_BYTES):
                 os.pwrite(descriptor, os.urandom(min(_CHUNK_BYTES, size_bytes - offset)), offset)

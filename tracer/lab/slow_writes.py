@@ -1,9 +1,7 @@
 """A file system whose disk does not keep up: written pages stay dirty or under writeback while the writer
 lives.
 
-It is a FUSE file system (Documentation/filesystems/fuse, include/uapi/linux/fuse.h). A process of the lab
-serves it and mounts it in its own mount namespace, so no other process sees it, and it disappears with the
-server, which ends with its maker. It holds one file of any name, which can be written but not read.
+It holds one file of any name, which can be written but not read (`tracer.lab.fuse`).
 
 A slow disk would not suffice. Reclaim in a cgroup of v1 waits for writeback, so it is as slow as the disk,
 and nothing is killed. For FUSE, it does not wait, because the server may need memory itself (since v6.16,
@@ -15,53 +13,22 @@ written later stay dirty.
 
 from __future__ import annotations
 
-import errno
-import os
-import select
-import signal
-import stat
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from tracer.errors import TracerError
 from tracer.kernel.cgroups.mounts import MOUNTINFO, parse_mountinfo
-from tracer.lab.workload.namespaces import mount_privately
+from tracer.lab.fuse import OneFile, Opcode, Request, serve, served
 
 _PF_EXITING: Final = 0x00000004  # include/linux/sched.h
-_VERSION: Final = (7, 31)
-_FLAGS: Final = 1 << 5 | 1 << 16 | 1 << 22  # FUSE_BIG_WRITES, FUSE_WRITEBACK_CACHE, FUSE_MAX_PAGES
-_WRITE_BYTES: Final = 1 << 20
 _MOST_AT_ONCE: Final = 128
 _FEW_AT_ONCE: Final = 16
-_ROOT, _FILE = 1, 2  # node ids
-_VALID_S: Final = 3600
-_POLL_S: Final = 0.05
 _SLOW_FOR_S: Final = 600.0  # long enough for slow machines, but the writer must end
-_HEADER: Final = struct.Struct("=IIQQIIII")  # struct fuse_in_header
-
-
-class _Request(IntEnum):
-    """The values of enum fuse_opcode that the server answers."""
-
-    LOOKUP = 1
-    FORGET = 2
-    GETATTR = 3
-    SETATTR = 4
-    WRITE = 16
-    RELEASE = 18
-    FLUSH = 25
-    INIT = 26
-    CREATE = 35
-    INTERRUPT = 36
-    BATCH_FORGET = 42
 
 
 @contextmanager
@@ -70,16 +37,8 @@ def slow_writes(near: Path) -> Iterator[Path]:
 
     `near` is an empty directory, on which it is mounted for its server only. Raises TracerError.
     """
-    command = [sys.executable, "-m", "tracer.lab.slow_writes", str(near)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
-        try:
-            assert server.stdout is not None
-            answer = os.fsdecode(server.stdout.readline()).rstrip("\n")
-            if not answer.startswith("/"):
-                raise TracerError(answer or f"the slow file system ended with status {server.wait()}")
-            yield Path(answer)
-        finally:
-            server.kill()
+    with served("tracer.lab.slow_writes", str(near)) as place:
+        yield place
 
 
 @dataclass(frozen=True)
@@ -94,89 +53,44 @@ class _Writer:
         return _is_exiting(self.pid) or time.monotonic() > self.slow_until
 
 
-class _Server:
-    """Answers the kernel's requests on `connection`, and delays writes until the writer is done."""
+class _SlowToWrite(OneFile):
+    """Delays writes until the writer is done."""
+
+    flags = 1 << 5 | 1 << 16 | 1 << 22  # FUSE_BIG_WRITES, FUSE_WRITEBACK_CACHE, FUSE_MAX_PAGES
+    mode = 0o600
 
     def __init__(self, connection: int, most_at_once: int) -> None:
-        self._connection = connection
-        self._most_at_once = most_at_once
-        self._size_bytes = 0
+        super().__init__(connection, most_at_once)
         self._writer: _Writer | None = None
-        self._held: list[tuple[int, bytes]] = []
+        self._held: list[tuple[Request, bytes]] = []
         self._is_slow = True
 
-    def serve(self, until_readable: int) -> None:
-        while True:
-            readable, _, _ = select.select([self._connection, until_readable], [], [], _POLL_S)
-            if until_readable in readable:
-                return
-            if self._connection in readable:
-                self._answer(os.read(self._connection, _WRITE_BYTES + 4096))
-            if self._is_slow and self._writer is not None and self._writer.is_done():
-                self._is_slow = False
-                for unique, answer in self._held:
-                    self._reply(unique, answer)
+    def has(self, name: bytes) -> bool:
+        return self._writer is not None
 
-    def _answer(self, request: bytes) -> None:
-        _, number, unique, node, _, _, pid, _ = _HEADER.unpack_from(request)
-        body = request[_HEADER.size :]
-        if number in (_Request.FORGET, _Request.BATCH_FORGET, _Request.INTERRUPT):
-            return  # these have no answer
-        if number == _Request.LOOKUP and self._writer is None:
-            self._reply(unique, error=errno.ENOENT)
-        elif number == _Request.WRITE:
-            self._write(unique, body)
+    def look(self) -> None:
+        if self._is_slow and self._writer is not None and self._writer.is_done():
+            self._is_slow = False
+            for request, answer in self._held:
+                self.reply(request, answer)
+
+    def answer(self, request: Request) -> None:
+        if request.opcode == Opcode.WRITE:
+            self._write(request)
+        elif request.opcode == Opcode.CREATE:
+            self._writer = _Writer(request.pid, time.monotonic() + _SLOW_FOR_S)
+            self.reply(request, self.entry() + struct.pack("=QII", 0, 0, 0))  # and struct fuse_open_out
         else:
-            if number == _Request.CREATE:
-                self._writer = _Writer(pid, time.monotonic() + _SLOW_FOR_S)
-            answer = self._plain_answer(number, node)
-            self._reply(unique, answer or b"", 0 if answer is not None else errno.ENOSYS)
+            super().answer(request)
 
-    def _plain_answer(self, number: int, node: int) -> bytes | None:
-        match number:
-            case _Request.INIT:  # struct fuse_init_out
-                limits = (
-                    0xFFFF,
-                    self._most_at_once,
-                    _WRITE_BYTES,
-                    1,
-                    _WRITE_BYTES // os.sysconf("SC_PAGESIZE"),
-                )
-                return struct.pack("=4I2H2IH34x", *_VERSION, 1 << 17, _FLAGS, *limits)
-            case _Request.GETATTR | _Request.SETATTR:  # struct fuse_attr_out
-                return struct.pack("=QII", _VALID_S, 0, 0) + self._attributes(node)
-            case _Request.LOOKUP:
-                return self._entry()
-            case _Request.CREATE:  # and struct fuse_open_out
-                return self._entry() + struct.pack("=QII", 0, 0, 0)
-            case _Request.FLUSH | _Request.RELEASE:
-                return b""
-        return None
-
-    def _write(self, unique: int, body: bytes) -> None:
-        offset, length = struct.unpack_from("=8xQI", body)  # struct fuse_write_in
-        self._size_bytes = max(self._size_bytes, offset + length)
+    def _write(self, request: Request) -> None:
+        offset, length = request.place()
+        self.size_bytes = max(self.size_bytes, offset + length)
         answer = struct.pack("=II", length, 0)
         if self._is_slow:
-            self._held.append((unique, answer))
+            self._held.append((request, answer))
         else:
-            self._reply(unique, answer)
-
-    def _entry(self) -> bytes:
-        """Return a struct fuse_entry_out for the file."""
-        return struct.pack("=4Q2I", _FILE, 0, _VALID_S, _VALID_S, 0, 0) + self._attributes(_FILE)
-
-    def _attributes(self, node: int) -> bytes:
-        """Return a struct fuse_attr for a node."""
-        mode = stat.S_IFDIR | 0o700 if node == _ROOT else stat.S_IFREG | 0o600
-        size_bytes = 0 if node == _ROOT else self._size_bytes
-        return struct.pack("=6Q10I", node, size_bytes, 0, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
-
-    def _reply(self, unique: int, answer: bytes = b"", error: int = 0) -> None:
-        try:
-            os.write(self._connection, struct.pack("=IiQ", 16 + len(answer), -error, unique) + answer)
-        except FileNotFoundError:
-            return  # the request was interrupted
+            self.reply(request, answer)
 
 
 def _is_exiting(pid: int) -> bool:
@@ -185,13 +99,6 @@ def _is_exiting(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return True
     return bool(int(line.rpartition(")")[2].split()[6]) & _PF_EXITING)
-
-
-def _mount(directory: str) -> int:
-    """Mount the file system for this process alone, and return the connection to the kernel."""
-    connection = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    mount_privately("fuse", directory, f"fd={connection},rootmode=40000,user_id=0,group_id=0")
-    return connection
 
 
 def _let_all_be_dirty(directory: str) -> int:
@@ -215,19 +122,8 @@ def _let_all_be_dirty(directory: str) -> int:
 
 
 def main(directory: str) -> int:
-    """Mount, print the path and serve until the end of standard input, or print in one line why not."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the maker, which must end the processes that wait for the server
-    try:
-        connection = _mount(directory)
-        most_at_once = _let_all_be_dirty(directory)
-    except OSError as error:
-        print(f"cannot make a slow file system ({error}): it needs root and FUSE (modprobe fuse)", flush=True)
-        return 1
-    print(f"/proc/{os.getpid()}/root{directory}", flush=True)
-    _Server(connection, most_at_once).serve(until_readable=sys.stdin.fileno())
-    return 0
+    """Serve the file system at `directory`."""
+    return serve(directory, lambda connection: _SlowToWrite(connection, _let_all_be_dirty(directory)))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,6 @@ def execute(__: Pause, program: str, times: str) -> None:
         os.execv(program, [program, "-S", "-m", __package__, *sys.argv[1:]])
     with open(program, "rb") as stream:  # noqa: PTH123
         text = mmap.mmap(stream.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_EXEC)
-    text.madvise(mmap.MADV_RANDOM)  # a miss reads one page, whatever the read-ahead of the disk
     for _ in range(int(times)):
         for page in range(0, len(text), mmap.PAGESIZE):
             sum(text[page : page + mmap.PAGESIZE])  # some work, which takes less time than a read
