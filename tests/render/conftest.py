@@ -40,6 +40,8 @@ def experiment_timeline(step_ms: int = 100) -> pd.DataFrame:
         "usage_bytes": np.where(alive, cache + anon + kernel, 256 * 1024),
         "limit_bytes": np.full(len(seconds), 100 * MIB),
         "is_limited": np.ones(len(seconds), dtype=bool),
+        "high_bytes": np.full(len(seconds), np.nan),
+        "is_high_limited": np.full(len(seconds), np.nan),
         "anon_bytes": anon,
         "file_bytes": cache,
         "cache_bytes": cache,

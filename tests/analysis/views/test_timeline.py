@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tracer.analysis.views.timeline import COLUMNS, LEVELS, timeline
 from tracer.enumerations import CATEGORY
 from tracer.errors import TracerError, UsageError
+from tracer.schema import UNLIMITED_BYTES
 
 MIB = 1 << 20
 PARENT, CHILD, STRANGER = 1, 2, 3
@@ -77,21 +78,23 @@ def test_timeline_unknown_is_na_and_zero_is_zero(trace: Any) -> None:
     assert (old["cache_added_bytes"] == 0).all()
 
 
+def test_memory_high_is_na_with_a_flag_if_it_is_not_set(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=PARENT, path="/old")
+    for seconds, high in ((0.1, UNLIMITED_BYTES), (0.2, 28 << 20)):
+        trace.add("samples", seconds, cgroup_id=PARENT, source="periodic", usage_bytes=5, high_bytes=high)
+    trace.add("samples", 0, cgroup_id=PARENT, source="start", usage_bytes=5)
+    line = timeline(trace, PARENT)
+    assert line["high_bytes"].tolist() == [pd.NA, pd.NA, 28 << 20]
+    assert line["is_high_limited"].tolist() == [pd.NA, False, True]
+
+
 def test_counts_of_an_old_cgroup_start_from_its_first_reading(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=PARENT, path="/old")
-    for seconds, refaults, stalled in ((0.0, 100, 7), (0.1, 103, 7), (0.2, 101, 9), (0.3, 104, 9)):
-        trace.add(
-            "samples",
-            seconds,
-            cgroup_id=PARENT,
-            source="periodic",
-            workingset_refault_file=refaults,
-            psi_some_total_us=stalled,
-        )
+    for seconds, refaults in ((0.0, 100), (0.1, 103), (0.2, 101), (0.3, 104)):
+        trace.add("samples", seconds, cgroup_id=PARENT, source="periodic", workingset_refault_file=refaults)
     line = timeline(trace, PARENT)
     # The third reading lags behind the second: nothing is subtracted, nothing counted twice.
     assert line["refault_bytes"].tolist() == [0, 3 * 4096, 0, 4096]
-    assert line["psi_some_us"].tolist() == [0, 0, 2, 0]
 
 
 def test_evictions_by_cause_and_by_kswapd_have_separate_columns(trace: Any) -> None:
@@ -135,8 +138,8 @@ def test_wait_over_several_bins_counts_in_each(trace: Any) -> None:
     """Reclaim takes 251 ms from 70 ms on, for any target; from 95 to 113 ms it waits for writeback."""
     for number, path in ((PARENT, "/a"), (CHILD, "/a/b"), (STRANGER, "/c")):
         trace.add("cgroups", cgroup_id=number, path=path)
-    trace.add("samples", 0, cgroup_id=PARENT, source="start", psi_some_total_us=10, psi_full_total_us=3)
-    trace.add("samples", 0.35, cgroup_id=PARENT, source="end", psi_some_total_us=100_010, psi_full_total_us=7)
+    trace.add("samples", 0, cgroup_id=PARENT, source="start")
+    trace.add("samples", 0.35, cgroup_id=PARENT, source="end")
     waiting = {"cgroup_id": STRANGER, "task_cgroup_id": CHILD, "pid": 5}
     trace.add("reclaim", 0.07, kind="memcg", duration_ns=251_000_000, **waiting)
     trace.add("stalls", 0.095, kind="writeback", duration_ns=18_000_000, cgroup_id=CHILD, pid=5)
@@ -153,8 +156,6 @@ def test_wait_over_several_bins_counts_in_each(trace: Any) -> None:
     assert stranger["reclaim_stall_ms"].tolist() == [251, 0, 0, 0]
     for column in ("stalled_swap_in_ms", "stalled_high_ms"):
         assert parent[column].isna().all()
-    assert parent["psi_some_us"].tolist() == [0, 0, 0, 100_000]
-    assert parent["psi_full_us"].tolist() == [0, 0, 0, 4]
     later = timeline(trace, "/a", every="30ms", begin=0.16, end=0.2)
     assert later["stalled_reclaim_ms"].tolist() == [30, 30]
     trace.meta["probes"] = {"swap-in": {"hook": "fentry do_swap_page", "meaning": "exact"}}

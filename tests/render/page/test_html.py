@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.memory import Allocator
 from tracer.analysis.results.survivor import Held
 from tracer.analysis.views.timeline import LEVELS
 from tracer.render.page import html, plots
@@ -145,6 +146,16 @@ def test_picture_without_a_limit_and_with_gaps_is_well_formed(
     assert "read again (not known)" in svg
 
 
+@pytest.mark.parametrize(("high_mib", "is_drawn"), [(90, True), (1000, False)])
+def test_picture_has_memory_high_if_usage_came_near_it(
+    timeline: pd.DataFrame, origin: pd.Timestamp, high_mib: int, is_drawn: bool
+) -> None:
+    timeline["high_bytes"] = pd.array([high_mib << 20] * len(timeline), dtype="Int64")
+    svg = plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1")
+    assert (">memory.high<" in svg) == is_drawn
+    assert ">limit<" in svg
+
+
 def test_picture_of_an_empty_cgroup_is_well_formed(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
     levels = [name for name in timeline.columns if name in {"usage_bytes", "file_dirty_bytes", *LEVELS}]
     timeline[levels] = timeline[levels] * 0
@@ -186,6 +197,9 @@ def test_loss_and_interruption_are_reported(report: OomReport, svg: str) -> None
 def test_page_without_a_kill_has_the_survivors(held: Held, svg: str) -> None:
     shown = parsed(page([], [held], svg)).text
     assert "came within 1 MiB of its limit of 100 MiB" in shown
+    grown = Allocator(41, "writer", 9 << 20, file_bytes=9 << 20)
+    named = parsed(page([], [replace(held, allocators=(grown,))], svg)).text
+    assert "writer (41)" in named and "9 MiB" in named
     assert "Kill" not in shown
 
 

@@ -86,6 +86,12 @@ def test_swap_traffic_has_columns(timeline: pd.DataFrame, heading: Heading) -> N
     assert "1 MiB was read from swap." in " ".join(drawn(timeline, heading).split())
 
 
+def test_heading_has_memory_high_if_it_is_set(timeline: pd.DataFrame, heading: Heading) -> None:
+    assert "memory.high" not in drawn(timeline, heading)
+    timeline["high_bytes"] = pd.array([pd.NA, *[90 * MIB] * (len(timeline) - 1)], dtype="Int64")
+    assert "limit 100 MiB, memory.high 90 MiB, " in drawn(timeline, heading)
+
+
 def test_timeline_with_only_reclaim_waits_has_no_lane(timeline: pd.DataFrame, heading: Heading) -> None:
     assert "waiting" not in drawn(timeline, heading)
     timeline["psi_some_us"] = timeline["psi_full_us"] = 0

@@ -23,16 +23,16 @@ from tracer.analysis.core.columns import (
     integers,
     is_one_of,
     known,
-    positions,
     times_ns,
 )
 from tracer.analysis.core.evicted import is_evicted
-from tracer.analysis.core.ledger import ANON, CACHE, Weights, base_levels, made_in_trace
+from tracer.analysis.core.ledger import ANON, CACHE, Weights, base_levels
 from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
 from tracer.analysis.kernel_log import decisions
 from tracer.analysis.views import stalls, swapping
 from tracer.analysis.views.lost_time import reread_ms
 from tracer.analysis.views.reclaim import is_waited_for
+from tracer.analysis.views.sampled_flows import sampled_flow, stalled_us
 from tracer.enumerations import CATEGORY
 from tracer.trace.read.to_pandas import with_flag
 from tracer.trace.value_ranges import LATEST_NS
@@ -101,12 +101,12 @@ def timeline(
     has several lives, each has rows from the bin in which it was created to the last one in which it
     existed, or in which anything was counted for it.
 
-    Levels are in bytes, at the end of the bin: usage, limit, anon, file, cache, shmem, slab, kernel_stack,
-    page_tables, kernel_other, sock, swap, file_dirty, file_writeback, each with `_bytes`. `file_bytes` is the
-    kernel's NR_FILE_PAGES, which contains shmem; `cache_bytes` does not. Levels of categories are the start
-    sample plus the ledger. Usage (`ledger.usage`) and limit are the latest reading of the page counter, dirty
-    and writeback the latest sample. NA means not known yet; for the limit, it also means that none is set,
-    and `is_limited` is then false.
+    Levels are in bytes, at the end of the bin: usage, limit, high (memory.high), anon, file, cache, shmem,
+    slab, kernel_stack, page_tables, kernel_other, sock, swap, file_dirty, file_writeback, each with `_bytes`.
+    `file_bytes` is the kernel's NR_FILE_PAGES, which contains shmem; `cache_bytes` does not. Levels of
+    categories are the start sample plus the ledger. Usage (`ledger.usage`) and limit are the latest reading
+    of the page counter, high, dirty and writeback the latest sample. NA means not known yet; for limit and
+    high, it also means that none is set, and `is_limited` and `is_high_limited` are then false.
 
     Flows are sums over the bin:
 
@@ -114,8 +114,8 @@ def timeline(
       `cache_evicted_direct_bytes` and `cache_evicted_kswapd_bytes`, by cause; `cache_dropped_bytes`,
       truncated or invalidated (without shmem); `cache_refaulted_bytes`, evicted within the trace and read
       again in the bin (NA: events were summed in it, see `summed`);
-    * `refault_bytes`, file pages that the kernel counted as refaulted, and `psi_some_us`, `psi_full_us`: all
-      three in the bin of the sample that first has them;
+    * `refault_bytes`, file pages that the kernel counted as refaulted, in the bin of the sample that first
+      has them; `psi_some_us` and `psi_full_us`, by `views.sampled_flows.stalled_us`;
     * `reclaim_attempts` that began in the bin for a target in the subtree, their `reclaimed_bytes` and
       `scanned_pages`, and `reclaim_stall_ms`, the time of all but those of kswapd;
     * `swap_written_bytes` and `swap_read_bytes`, by the time at which the IO was queued (NA: not recorded),
@@ -142,13 +142,13 @@ def timeline(
     columns |= _counter_levels(trace, grid)
     columns |= _ledger_levels(trace, grid)
     columns |= _page_cache_flows(trace, grid)
-    columns["refault_bytes"] = _sampled_flow(trace, grid, "workingset_refault_file", page_size(trace))
+    columns["refault_bytes"] = sampled_flow(trace, grid, "workingset_refault_file", page_size(trace))
     columns |= _reclaim_flows(trace, grid)
     columns |= _swap_io(trace, grid)
     columns |= _stalled(trace, grid)
     columns["stalled_reread_ms"] = reread_ms(trace, grid)
     for who in ("some", "full"):
-        columns[f"psi_{who}_us"] = _sampled_flow(trace, grid, f"psi_{who}_total_us", 1)
+        columns[f"psi_{who}_us"] = stalled_us(trace, grid, f"psi_{who}_total_us")
     columns["oom_kills"] = _oom_kills(trace, grid)
 
     index = pd.DatetimeIndex(np.tile(bins.begins(), len(ids)), name="time").tz_localize("UTC")
@@ -222,6 +222,8 @@ COLUMNS: Final = (
     "usage_bytes",
     "limit_bytes",
     "is_limited",
+    "high_bytes",
+    "is_high_limited",
     *LEVELS,
     *_SAMPLED,
     "cache_added_bytes",
@@ -247,9 +249,12 @@ COLUMNS: Final = (
 
 
 def _counter_levels(trace: TraceTables, grid: Grid) -> dict[str, Any]:
-    limits = grid.latest(Readings.from_counter(trace, "limit_bytes"))
-    flagged = with_flag("limit_bytes", pd.Series(limits))
-    columns: dict[str, Any] = {name: column.array for name, column in flagged.items()}
+    limits = {
+        "limit_bytes": Readings.from_counter(trace, "limit_bytes"),
+        "high_bytes": Readings.from_samples(trace.samples, "high_bytes"),
+    }
+    flagged = [with_flag(name, pd.Series(grid.latest(read))) for name, read in limits.items()]
+    columns: dict[str, Any] = {name: column.array for pair in flagged for name, column in pair.items()}
     columns["usage_bytes"] = grid.latest(Readings.from_usage(trace, grid.ids))
     return columns | {name: grid.latest(Readings.from_samples(trace.samples, name)) for name in _SAMPLED}
 
@@ -360,28 +365,6 @@ def _stalled(trace: TraceTables, grid: Grid) -> dict[str, Any]:
         is_known = any(stalls.is_known(trace, kind) for kind in kinds)
         columns[name] = grid.shown(waited_ns) / (1e6 if is_known else np.nan)
     return columns
-
-
-def _sampled_flow(trace: TraceTables, grid: Grid, column: str, scale: int) -> pd.arrays.IntegerArray:
-    """Return the growth of a running count between the samples of each cgroup shown; NA if it was never read.
-
-    The first reading of a cgroup that was made during the trace counts from zero. The first reading of any
-    other cgroup is the number to count from.
-    """
-    readings, ids = Readings.from_samples(trace.samples, column), np.array(grid.ids, dtype=np.int64)
-    row = positions(ids, readings.cgroup_id)
-    order = np.argsort(row, kind="stable")
-    order = order[row[order] >= 0]  # one cgroup after the other, each in the order of time
-    row, slot = row[order], grid.bins.slot(readings.time_ns[order])
-    counts = pd.Series(readings.value[order]).groupby(row).cummax().to_numpy(np.int64)
-    is_first = np.diff(row, prepend=-1) != 0
-    before = np.where(made_in_trace(trace.cgroups, ids)[row], 0, counts)
-    steps = counts - np.where(is_first, before, np.roll(counts, 1))
-    grown = np.zeros((len(ids), grid.bins.slots), dtype=np.int64)
-    inside = slot < grid.bins.slots
-    np.add.at(grown, (row[inside], slot[inside]), steps[inside] * scale)
-    was_read = np.isin(ids, readings.cgroup_id).reshape(-1, 1)
-    return grid.shown_or_na(grown, np.broadcast_to(was_read, grown.shape))
 
 
 def _oom_kills(trace: TraceTables, grid: Grid) -> Int64s:

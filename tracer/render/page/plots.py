@@ -115,15 +115,14 @@ def _draw_memory(axes: Axes, timeline: pd.DataFrame, seconds: Floats) -> None:
             colors=[layer.hex for layer in shown],
             linewidth=0,
         )
-    limit = floats(timeline, "limit_bytes")
-    peak = np.nanmax(floats(timeline, "usage_bytes"), initial=0.0) / MIB
-    limit = limit / MIB
-    top = np.nanmax(limit, initial=0.0)
-    if top and peak >= top / 4:
-        axes.plot(seconds, limit, color=_INK, linestyle="--", linewidth=1.3, label="limit")
-    else:
-        top = peak
-    axes.set_ylim(0, max(top, peak) * 1.12 or 1)
+    full = peak = np.nanmax(floats(timeline, "usage_bytes"), initial=0.0) / MIB
+    for name, label, line in (("limit_bytes", "limit", "--"), ("high_bytes", "memory.high", ":")):
+        bound = floats(timeline, name) / MIB
+        top = np.nanmax(bound, initial=0.0)
+        if top and peak >= top / 4:
+            axes.plot(seconds, bound, color=_INK, linestyle=line, linewidth=1.3, label=label)
+            full = max(full, top)
+    axes.set_ylim(0, full * 1.12 or 1)
     axes.set_ylabel("MiB")
     axes.set_title("Composition of usage")
     handles, labels = axes.get_legend_handles_labels()

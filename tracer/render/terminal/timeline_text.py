@@ -116,7 +116,7 @@ def _heading_lines(timeline: pd.DataFrame, heading: Heading, columns: int) -> li
     if heading.container:
         name.append("container " + fitted(heading.container, columns // 2), style="bold").append("  ")
     name.append(fitted(heading.cgroup, columns - name.cell_len), style="" if heading.container else "bold")
-    facts = [_limit_words(timeline)]
+    facts = [_limit_words(timeline), *_high_words(timeline)]
     if not timeline.empty:
         step = row_length(timeline)
         span = timeline.index[-1] - timeline.index[0] + step
@@ -146,6 +146,12 @@ def _limit_words(timeline: pd.DataFrame) -> str:
     if first != last:
         return f"limit {units.limit(first)}, later {units.limit(last)}"
     return "no limit" if last >= UNLIMITED_BYTES else f"limit {units.limit(last)}"
+
+
+def _high_words(timeline: pd.DataFrame) -> list[str]:
+    """Return the last memory.high, if one is set."""
+    highs = timeline["high_bytes"].dropna()
+    return [] if highs.empty else [f"memory.high {units.size(int(highs.iloc[-1]))}"]
 
 
 def _totals(timeline: pd.DataFrame) -> list[Text]:
