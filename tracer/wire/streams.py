@@ -78,6 +78,12 @@ LOSSES: Final = Enumeration(
     count="STREAM_COUNT",
 )
 
+TABLE_THAT_LOSES: Final = {name: stream.table for name, stream in STREAM_AT.items()} | {
+    "residue": "charge",
+    "task_time": "task_time",
+}
+"""Name in `LOSSES` -> the table that has less than it should."""
+
 RING_BYTES: Final = {stream.name: stream.ring_bytes for stream in STREAMS} | {
     records.WATCHED.name: 4 << 20,
     "wake": 64 << 10,

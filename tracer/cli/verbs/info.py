@@ -86,13 +86,12 @@ def _of_no_process(trace: AnalysedTrace) -> float | None:
 
 
 def _lost(trace: AnalysedTrace) -> dict[str, int]:
-    from tracer.wire.streams import LOSSES
+    """Return the lost records of each stream that the recorder knew."""
+    from tracer.wire.streams import TABLE_THAT_LOSES
 
     lost = trace.loss.groupby("stream", observed=True)["lost"].sum()
-    return {
-        **dict.fromkeys(LOSSES.names, 0),
-        **{str(stream): int(records) for stream, records in lost.items()},
-    }
+    known = [stream for stream, table in TABLE_THAT_LOSES.items() if trace.has_table(table)]
+    return dict.fromkeys(known, 0) | {str(stream): int(records) for stream, records in lost.items()}
 
 
 def _cgroups(trace: AnalysedTrace) -> list[info_text.TracedCgroup]:

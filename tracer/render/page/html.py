@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any, Final
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup
 
 from tracer import units
@@ -170,8 +171,9 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
 
 def _recording(subject: Subject) -> list[Fact]:
     meta = subject.meta
-    ended = (
-        "interrupted" if subject.interrupted else f"{meta['ended']}, {end_in_words(str(meta['end_reason']))}"
+    started, ended = (
+        None if meta[name] is None else kill_facts.shown_time(pd.Timestamp(meta[name]).tz_convert("UTC"))
+        for name in ("started", "ended")
     )
     pairs = (
         ("trace", subject.trace),
@@ -179,8 +181,11 @@ def _recording(subject: Subject) -> list[Fact]:
         ("cgroups", f"v{meta['cgroup_version']}"),
         ("kernel", meta["kernel_release"]),
         ("command", " ".join(map(str, meta["command_line"]))),
-        ("started", meta["started"]),
-        ("ended", ended),
+        ("started", started),
+        (
+            "ended",
+            "interrupted" if subject.interrupted else f"{ended}, {end_in_words(str(meta['end_reason']))}",
+        ),
         ("lost records", units.count(subject.lost) if subject.lost else "none"),
         ("recorded by", f"memcg-tracer {meta['tool_version']}"),
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import pandas as pd
 from rich.console import RenderableType
 from rich.text import Text
 
@@ -16,10 +17,12 @@ from tracer.render.terminal import paragraphs
 from tracer.render.words import places, signal_ways
 from tracer.render.words.end_reasons import end_in_words
 from tracer.render.words.escape import visible
+from tracer.render.words.kill_facts import shown_time
 from tracer.render.words.quality_facts import summed
 
 _MOST_FILTERS: Final = 8
 _WHEN_SUMMED: Final = "totals are exact; which pages came and went is not known"
+_LEAST_SHARE: Final = 0.0005
 _MOST_CGROUPS: Final = 12
 
 
@@ -85,7 +88,7 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
     yield paragraphs.facts(
         [
             ("ended", ended),
-            ("started", visible(str(meta["started"]))),
+            ("started", shown_time(pd.Timestamp(meta["started"]).tz_convert("UTC"))),
             ("duration", units.duration(summary.duration_s)),
             ("size", units.size(summary.size_bytes)),
             ("OOM kills", _kills(summary)),
@@ -138,7 +141,9 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     for table, rows in summary.rows.items():
         count = units.count(rows)
         if table == "charge" and summary.of_no_process:
-            count += f", {units.percent(summary.of_no_process, 1)} of the bytes by no known process"
+            share = summary.of_no_process
+            percent = units.percent(share, 1) if share >= _LEAST_SHARE else "less than 0.1 %"
+            count += f", {percent} of the bytes by no known process"
         if table == "stacks" and summary.unnamed_stacks:
             unnamed = units.count(summary.unnamed_stacks)
             count += (
@@ -193,5 +198,7 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         yield visible(name), visible(" ".join(map(str, value)))
     elif name.endswith("_bytes"):
         yield visible(name.removesuffix("_bytes")), units.size(value)
+    elif name.endswith("_s") and isinstance(value, int | float):
+        yield visible(name.removesuffix("_s")), units.duration(value)
     else:
         yield visible(name), units.UNKNOWN if value is None else visible(str(value))
