@@ -102,10 +102,34 @@ def test_answer_for_tasks_that_recovered_promises_no_livelock(held: Held) -> Non
     assert crawl is not None
     text = survivor_facts.summary([crawling(held, crawl=replace(crawl, lasts=False))])
     assert text.startswith(
-        "Four cc1plus spent 97 % of their time for 30 s reading /usr/lib/gcc/cc1plus again. "
+        "For 30 s, four cc1plus spent 97 % of their time reading /usr/lib/gcc/cc1plus again. "
     )
     assert "nothing will kill" not in text
     assert text.endswith("No OOM kill ends such work: there is always page cache to evict.")
+
+
+@pytest.mark.parametrize(
+    ("delayed", "words"),
+    [
+        ((Delayed("python", 1, 9.0),), "For 30 s, python spent 97 % of its time throttled: "),
+        ((), "For 30 s, the tasks spent 97 % of their time throttled: "),
+    ],
+)
+def test_answer_for_tasks_that_were_throttled_is_in_the_past(
+    held: Held, delayed: tuple[Delayed, ...], words: str
+) -> None:
+    crawl = crawling(held).progress.crawl
+    assert crawl is not None
+    over = crawling(
+        held,
+        state="throttled",
+        crawl=replace(crawl, lasts=False),
+        delayed=delayed,
+        high_owner=high_owner(90),
+    )
+    text = survivor_facts.summary([over])
+    assert text.startswith(words)
+    assert "was above its memory.high of 90 MiB" in text
 
 
 def test_answer_for_throttled_tasks_names_memory_high(held: Held) -> None:
@@ -116,6 +140,8 @@ def test_answer_for_throttled_tasks_names_memory_high(held: Held) -> None:
     )
     facts = dict(survivor_facts.held(one))
     assert facts["memory.high"] == "90 MiB, exceeded 1,200 times: above it, tasks are throttled, never killed"
+    assert "for a cgroup at its limit or above its memory.high)" in facts["evicted"]
+    assert "memory.high" not in dict(survivor_facts.held(held))["evicted"]
     assert facts["pressure"] == "some task waited for memory 50 % of the time (PSI)"
     assert "memory.high" not in dict(survivor_facts.held(replace(one, high_owner=None)))
 

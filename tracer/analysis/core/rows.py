@@ -114,7 +114,7 @@ class OwnedRows:
         return self.chosen(self._by_cgroup.rows_for_any(cgroup_ids))
 
     def chosen(self, rows: Int64s) -> Self:
-        """Return the rows at these positions, which ascend."""
+        """Return the rows at these positions. They are distinct and in ascending order."""
         if len(rows) == len(self):
             return self
         return type(self)(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})

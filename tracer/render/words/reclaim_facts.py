@@ -37,7 +37,7 @@ KINDS_IN_WORDS: Final = {
 MORE_MEMORY_TITLES: Final = ("more memory", "page cache that would have stayed", "share")
 MORE_MEMORY_NOTE: Final = (
     "The page cache that was evicted and read again, and what more memory would have kept of it, by the "
-    "order of evictions and returns. Hits are not traced, so that nothing is known of less memory."
+    "order of evictions and returns. Nothing is known of less memory, because hits are not traced."
 )
 _SHARES_NAMED: Final = (0.25, 0.5, 0.8, 0.95)
 
@@ -190,17 +190,26 @@ def more_memory(curve: Sequence[MissPoint] | None) -> Iterator[Fact]:
     points = [next(point for point in curve if point.spared_share >= share) for share in _SHARES_NAMED]
     firsts = {point.extra_bytes: point for point in reversed(points) if point.spared_share < 1}
     parts = [
-        f"+{units.size(point.extra_bytes)} would have spared {point.spared_share:.0%} of the re-reads"
+        (f"+{units.size(point.extra_bytes)}", f"{100 * point.spared_share:.0f} %")
         for point in sorted(firsts.values(), key=lambda point: point.extra_bytes)
     ]
-    last = f"+{units.size(curve[-1].extra_bytes)} would have spared all of those seen"
-    yield "more memory", f"{', '.join([*parts, last])}; of less memory nothing is known (hits are not traced)"
+    (least, share), *others = [*parts, (f"+{units.size(curve[-1].extra_bytes)}", "all")]
+    rest = "".join(f", {more} {share}" for more, share in others)
+    yield (
+        "more memory",
+        f"{least} would have spared {share} of what was read again{rest}. Nothing is known of less memory, "
+        "because hits are not traced",
+    )
 
 
 def more_memory_rows(curve: Sequence[MissPoint] | None) -> list[tuple[str, ...]]:
     """Return the cells under `MORE_MEMORY_TITLES` for each point of the curve."""
     return [
-        (f"+{units.size(point.extra_bytes)}", units.size(point.spared_bytes), f"{point.spared_share:.0%}")
+        (
+            f"+{units.size(point.extra_bytes)}",
+            units.size(point.spared_bytes),
+            f"{100 * point.spared_share:.0f} %",
+        )
         for point in curve or ()
     ]
 
@@ -219,13 +228,15 @@ def memory_high(one: Held) -> Iterator[Fact]:
 def above_high(one: Held) -> str:
     """Return the clause that names the cgroup: `/a is above its memory.high of 9 MiB`."""
     owner, this = one.high_owner, place_of_life(one)
+    crawl = one.progress.crawl
+    above = "is above" if crawl is None or crawl.lasts else "was above"
     if owner is None:
-        return f"{this} is above a memory.high that is not known"
+        return f"{this} {above} a memory.high that is not known"
     size = " (its value is not known)" if owner.high_bytes is None else f" of {units.size(owner.high_bytes)}"
     if owner.cgroup == one.cgroup:
-        return f"{this} is above its memory.high{size}"
+        return f"{this} {above} its memory.high{size}"
     relation = "an ancestor" if owner.is_ancestor else "a descendant"
-    return f"{_owner_name(owner)}, {relation} of {this}, is above its memory.high{size}"
+    return f"{_owner_name(owner)}, {relation} of {this}, {above} its memory.high{size}"
 
 
 def bound(one: Held) -> str | None:

@@ -201,9 +201,10 @@ def _by_what(one: Held) -> str:
     attempts, stall_ms = one.reclaim.attempts, one.reclaim.stall_ms
     if one.evicted_bytes and not attempts:
         return "by reclaim for an ancestor cgroup or for the whole machine"
+    at = "limit or above its memory.high" if one.high_owner is not None else "limit"
     return (
         f"by {units.count(attempts)} reclaim attempts (the kernel frees memory for a cgroup at its "
-        f"limit), which delayed tasks by {units.duration(stall_ms and stall_ms / 1000)}"
+        f"{at}), which delayed tasks by {units.duration(stall_ms and stall_ms / 1000)}"
     )
 
 
@@ -250,25 +251,28 @@ def _crawl(one: Held) -> str:
     """Return the answer for a cgroup whose tasks are alive, but hardly work."""
     crawl = one.progress.crawl
     assert crawl is not None
-    who, is_one = _who(one.progress.delayed)
+    who, is_one = _who(one.progress.delayed, is_first=crawl.lasts)
     share = _share(crawl.lost_share)
-    lasted = "" if crawl.lasts else f" for {units.duration((crawl.end - crawl.begin).total_seconds())}"
+    lasted = "" if crawl.lasts else f"For {units.duration((crawl.end - crawl.begin).total_seconds())}, "
     tense = ("spends" if is_one else "spend") if crawl.lasts else "spent"
     whose = "its" if is_one else "their"
     if one.progress.state == "throttled":
         return (
-            f"{who} {tense} {share} of {whose} time{lasted} throttled: {above_high(one)}, which "
-            "slows tasks and never kills."
+            f"{lasted}{who} {tense} {share} of {whose} time throttled: {above_high(one)}, which slows "
+            "tasks and never kills."
         )
     nobody = "; nothing will kill " + ("it" if is_one else "them") if crawl.lasts else ""
     always = "" if crawl.lasts else " No OOM kill ends such work: there is always page cache to evict."
-    return f"{who} {tense} {share} of {whose} time{lasted} {_doing(one)}{nobody}. {_room(one)}{always}"
+    return f"{lasted}{who} {tense} {share} of {whose} time {_doing(one)}{nobody}. {_room(one)}{always}"
 
 
-def _who(delayed: tuple[Delayed, ...]) -> tuple[str, bool]:
-    """Return the processes that lost most, as the subject of a sentence, and whether it is a single one."""
+def _who(delayed: tuple[Delayed, ...], *, is_first: bool) -> tuple[str, bool]:
+    """Return the processes that lost most, as the subject of a sentence, and whether it is a single one.
+
+    `is_first`: the sentence begins with it. Names of processes stay as they are.
+    """
     if not delayed or delayed[0].comm is None:
-        return "The tasks", False
+        return "The tasks" if is_first else "the tasks", False
     first = delayed[0]
     number = _NUMBERS[first.processes] if first.processes < len(_NUMBERS) else units.count(first.processes)
     name = visible(first.comm or "")
@@ -276,7 +280,8 @@ def _who(delayed: tuple[Delayed, ...]) -> tuple[str, bool]:
         return name, True
     others = sum(one.processes for one in delayed[1:])
     more = f" and {units.count(others)} other process{'' if others == 1 else 'es'}" if others else ""
-    return f"{number.capitalize() if first.processes > 1 else ''} {name}{more}".strip(), False
+    many = f"{number.capitalize() if is_first else number} " if first.processes > 1 else ""
+    return f"{many}{name}{more}", False
 
 
 def _doing(one: Held) -> str:
