@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from tracer.lab import checks, sharing_checks, state_checks, survival
 from tracer.lab.checks import Check, Evidence, first_kill, only_kill
+from tracer.lab.disks.slow_reads import READ_S, slow_reads
+from tracer.lab.disks.slow_writes import slow_writes
 from tracer.lab.scratch import write_uncached
-from tracer.lab.slow_reads import READ_S, slow_reads
-from tracer.lab.slow_writes import slow_writes
 from tracer.lab.survival import Survival
 
 if TYPE_CHECKING:

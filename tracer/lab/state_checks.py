@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from tracer.lab.checks import Check
-from tracer.lab.fuse import READ_AHEAD_BYTES
+from tracer.lab.disks.fuse import READ_AHEAD_BYTES
 from tracer.lab.survival import Survival
 from tracer.units import UNKNOWN, duration, size
 

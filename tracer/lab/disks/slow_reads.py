@@ -1,8 +1,9 @@
 """A file system whose reads take their time, as on a disk that seeks: a few milliseconds each.
 
 It holds one file, which can be read, mapped and executed, and has the name and the content of a given file
-(`tracer.lab.fuse`). The disk reads one part at a time, and does not wait for a CPU. So what is missing from
-the page cache costs a known time on every machine, however fast its own disks are, and however busy it is.
+(`tracer.lab.disks.fuse`). The disk reads one part at a time, and does not wait for a CPU. So what is missing
+from the page cache costs a known time on every machine, however fast its own disks are, and however busy it
+is.
 
 The kernel reads ahead in parts of `fuse.READ_AHEAD_BYTES`, and a task waits for a folio as it does on a block
 device: the answer to a read ahead comes without the task (FUSE_ASYNC_READ; fs/fuse/file.c, fuse_readahead).
@@ -19,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from tracer.lab.fuse import OneFile, Opcode, Request, serve, served
+from tracer.lab.disks.fuse import OneFile, Opcode, Request, serve, served
 
 READ_S: Final = 0.004
 """The time that a read takes, at least."""
@@ -36,7 +37,7 @@ def slow_reads(content: Path, near: Path) -> Iterator[Path]:
     None of the file is in the page cache; it is gone at the end. `near` is an empty directory, on which the
     file system is mounted for its server only. Raises TracerError.
     """
-    with served("tracer.lab.slow_reads", str(content), str(near)) as place:
+    with served("tracer.lab.disks.slow_reads", str(content), str(near)) as place:
         yield place
 
 

@@ -1,7 +1,7 @@
 """A file system whose disk does not keep up: written pages stay dirty or under writeback while the writer
 lives.
 
-It holds one file of any name, which can be written but not read (`tracer.lab.fuse`).
+It holds one file of any name, which can be written but not read (`tracer.lab.disks.fuse`).
 
 A slow disk would not suffice. Reclaim in a cgroup of v1 waits for writeback, so it is as slow as the disk,
 and nothing is killed. For FUSE, it does not wait, because the server may need memory itself (since v6.16,
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from tracer.kernel.cgroups.mounts import MOUNTINFO, parse_mountinfo
-from tracer.lab.fuse import OneFile, Opcode, Request, serve, served
+from tracer.lab.disks.fuse import OneFile, Opcode, Request, serve, served
 
 _PF_EXITING: Final = 0x00000004  # include/linux/sched.h
 _MOST_AT_ONCE: Final = 128
@@ -37,7 +37,7 @@ def slow_writes(near: Path) -> Iterator[Path]:
 
     `near` is an empty directory, on which it is mounted for its server only. Raises TracerError.
     """
-    with served("tracer.lab.slow_writes", str(near)) as place:
+    with served("tracer.lab.disks.slow_writes", str(near)) as place:
         yield place
 
 

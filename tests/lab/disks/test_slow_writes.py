@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tracer.errors import TracerError
-from tracer.lab.slow_writes import slow_writes
+from tracer.lab.disks.slow_writes import slow_writes
 
 WRITE = """
 import sys
@@ -57,7 +57,7 @@ def test_slow_file_system_is_not_mounted_for_others(place: Path, tmp_path: Path)
 
 MAKER = """
 import pathlib, sys
-from tracer.lab.slow_writes import slow_writes
+from tracer.lab.disks.slow_writes import slow_writes
 with slow_writes(pathlib.Path(sys.argv[1])) as place:
     print(place, flush=True)
     sys.stdin.read()

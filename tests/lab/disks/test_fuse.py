@@ -10,7 +10,7 @@ import struct
 
 import pytest
 
-from tracer.lab.fuse import OneFile, Opcode, Request
+from tracer.lab.disks.fuse import OneFile, Opcode, Request
 
 SIZES = {
     Opcode.INIT: 64,  # struct fuse_init_out

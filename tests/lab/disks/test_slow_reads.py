@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tracer.errors import TracerError
-from tracer.lab.fuse import READ_AHEAD_BYTES
+from tracer.lab.disks.fuse import READ_AHEAD_BYTES
+from tracer.lab.disks.slow_reads import READ_S, slow_reads
 from tracer.lab.scratch import cached_pages
-from tracer.lab.slow_reads import READ_S, slow_reads
 
 PARTS = 13
 CONTENT = os.urandom(PARTS * READ_AHEAD_BYTES - 777)
