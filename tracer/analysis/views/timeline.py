@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import naming
-from tracer.analysis.core.bins import Bins, Grid, Readings, require_bounded
+from tracer.analysis.core.bins import Bins, Grid, Readings, require_bounded, sampled_flow, stalled_us
 from tracer.analysis.core.columns import (
     Bools,
     Int64s,
@@ -32,7 +32,6 @@ from tracer.analysis.kernel_log import decisions
 from tracer.analysis.views import stalls, swapping
 from tracer.analysis.views.lost_time import reread_ms
 from tracer.analysis.views.reclaim import is_waited_for
-from tracer.analysis.views.sampled_flows import sampled_flow, stalled_us
 from tracer.enumerations import CATEGORY
 from tracer.trace.read.to_pandas import with_flag
 from tracer.trace.value_ranges import LATEST_NS
@@ -115,7 +114,7 @@ def timeline(
       truncated or invalidated (without shmem); `cache_refaulted_bytes`, evicted within the trace and read
       again in the bin (NA: events were summed in it, see `summed`);
     * `refault_bytes`, file pages that the kernel counted as refaulted, in the bin of the sample that first
-      has them; `psi_some_us` and `psi_full_us`, by `views.sampled_flows.stalled_us`;
+      has them; `psi_some_us` and `psi_full_us`, by `core.bins.stalled_us`;
     * `reclaim_attempts` that began in the bin for a target in the subtree, their `reclaimed_bytes` and
       `scanned_pages`, and `reclaim_stall_ms`, the time of all but those of kswapd;
     * `swap_written_bytes` and `swap_read_bytes`, by the time at which the IO was queued (NA: not recorded),
