@@ -27,6 +27,7 @@ def test_signal_ends_the_recording_normally(
     recording = start_recording("-c", memcg.name, "--ready-file", "ready").wait_until_ready()
     recording.process.send_signal(number)
     recording.assert_ended(0, number.name)
+    assert "command_status" not in recording.meta
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -36,6 +37,7 @@ def test_signal_ends_the_command_as_well(start_recording: StartRecording, number
     recording.wait_for(lambda: "tracing (ready" in _read_line(recording))
     recording.process.send_signal(number)
     recording.assert_ended(128 + number, number.name)
+    assert recording.meta["command_status"] == -number
 
 
 def test_command_that_ignores_sigterm_is_killed_and_recorded(
@@ -86,9 +88,9 @@ def test_duration_ends_the_command(start_recording: StartRecording) -> None:
 @pytest.mark.parametrize(
     ("script", "status"),
     [
-        ("exit 0", 0),
-        ("exit 41", 41),
-        ("kill -KILL $$", 137),
+        pytest.param("exit 0", 0, marks=pytest.mark.vm_once),
+        pytest.param("exit 41", 41, marks=pytest.mark.vm_once),
+        pytest.param("kill -KILL $$", 137, marks=pytest.mark.vm),
         ("kill -SEGV $$", 139),
         ("kill -INT $$", 130),
         ("echo said; sleep 1000 & setsid sleep 1000 & exit 5", 5),  # children that would outlive it
@@ -97,6 +99,7 @@ def test_duration_ends_the_command(start_recording: StartRecording) -> None:
 def test_status_of_the_command_is_returned(start_recording: StartRecording, script: str, status: int) -> None:
     recording = start_recording("--limit", "50M", "--", "sh", "-c", script)
     recording.assert_ended(status, "command_ended")
+    assert recording.meta["command_status"] == (128 - status if status > 128 else status)
     if " 0 OOM kills" in recording.stderr:  # other kills on the machine are in the trace as well
         assert ("ended by SIGKILL, but not by the OOM killer" in recording.stderr) == (status == 137)
     assert recording.stdout.startswith("said\n" if "said" in script else str(recording.path))
