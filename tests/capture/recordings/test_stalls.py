@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,18 @@ import pytest
 import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+from tracer.render.words import survivor_facts
+from tracer.schema import UNLIMITED_BYTES
+from tracer.units import size
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm_once]
+pytestmark = pytest.mark.kernel
 
 LIMIT_BYTES = 24 << 20
 ANON_BYTES = 43 << 20
 SWAP_BYTES = 64 << 20
+GROWS_BYTES = 17 << 20
+ABOVE_HIGH_BYTES = 3 << 20
+"""What a workload ends above memory.high with: the kernel lets it sleep for about 5 s."""
 PAGE = os.sysconf("SC_PAGESIZE")
 VMSTAT = Path("/proc/vmstat")
 TOUCH_TWICE = """
@@ -56,6 +63,7 @@ def swapped_pages(counts: Path) -> dict[str, int]:
     return {name: int(counted[name]) for name in ("pswpout", "pswpin") if name in counted}
 
 
+@pytest.mark.vm_once
 def test_direct_reads_into_anonymous_memory_are_not_swap_io(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -74,6 +82,7 @@ def compresses() -> bool:
     return enabled.exists() and enabled.read_text(encoding="ascii").strip() == "Y"
 
 
+@pytest.mark.vm_once
 @pytest.mark.usefixtures("swap")
 def test_swap_io_and_waits_equal_the_kernels_counts(start_recorder: Callable[..., Any]) -> None:
     before, begun_ns = swapped_pages(VMSTAT), time.monotonic_ns()
@@ -110,6 +119,7 @@ def test_swap_io_and_waits_equal_the_kernels_counts(start_recorder: Callable[...
     assert (waits["duration_ns"] > 0).all()
 
 
+@pytest.mark.vm_once
 def test_memory_high_throttling_is_a_stall(memcg: Path, start_recorder: Callable[..., Any]) -> None:
     if memory_hierarchy().version == 1:
         pytest.skip("needs cgroup v2: v1 has no memory.high")
@@ -126,3 +136,57 @@ def test_memory_high_throttling_is_a_stall(memcg: Path, start_recorder: Callable
     assert len(waits) >= 1
     # A task some MiB above memory.high sleeps up to 2 s each time (MEMCG_MAX_HIGH_DELAY_JIFFIES).
     assert 0 < waits["duration_ns"].max() <= 60_000_000_000
+
+
+@pytest.fixture
+def pods() -> Iterator[dict[str, Path]]:
+    """Make two cgroups, each with one below it."""
+    with ExitStack() as made:
+        parents = {name: made.enter_context(ephemeral_cgroup(name, None)) for name in ("traced", "untraced")}
+        for parent in parents.values():
+            (parent / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
+            (parent / "work").mkdir()
+        yield parents
+
+
+def unreclaimable_bytes(memcg: Path) -> int:
+    """Return the memory of a cgroup that reclaim cannot free without swap."""
+    counted = dict(line.split() for line in (memcg / "memory.stat").read_text(encoding="ascii").splitlines())
+    return sum(int(counted[name]) for name in ("anon", "kernel_stack", "pagetables", "slab_unreclaimable"))
+
+
+@pytest.mark.vm
+@pytest.mark.skipif(memory_hierarchy().version == 1, reason="needs cgroup v2: v1 has no memory.high")
+def test_memory_high_of_a_cgroup_above_is_named_for_the_tasks_that_it_slows(
+    pods: dict[str, Path], start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
+) -> None:
+    """Of a cgroup that is not traced, the value is known, and the name is not."""
+    work = {name: parent / "work" for name, parent in pods.items()}
+    workloads = {name: start_workload(cgroup, "anon", str(GROWS_BYTES)) for name, cgroup in work.items()}
+    for name, workload in workloads.items():
+        assert workload.advance() == "start"
+        high_bytes = unreclaimable_bytes(work[name]) + GROWS_BYTES - ABOVE_HIGH_BYTES
+        (pods[name] / "memory.high").write_text(str(high_bytes), encoding="ascii")
+    recorder = start_recorder("-c", str(pods["traced"]), "-c", str(work["untraced"]))
+    for workload in workloads.values():
+        workload.release()
+    for workload in workloads.values():
+        assert workload.process.stdout is not None
+        assert workload.process.stdout.readline() == "done anon\n"
+    trace = tracer.open(recorder.stop())
+    hooked = trace.meta["probes"]["memory.high"]["meaning"] != "absent"
+    for name, cgroup in work.items():
+        (held,) = trace.held_cgroups(memory_hierarchy().path(cgroup))
+        high_bytes = int((pods[name] / "memory.high").read_text(encoding="ascii"))
+        assert held.effective_high_bytes == high_bytes
+        assert held.high_bytes == UNLIMITED_BYTES
+        assert held.high_owner is not None
+        is_traced = name == "traced"
+        assert held.high_owner.cgroup == (memory_hierarchy().path(pods[name]) if is_traced else None)
+        assert held.high_owner.is_ancestor
+        assert held.high_owner.high_bytes == high_bytes
+        assert (held.high_owner.high_events or 0) > 0 or not is_traced
+        if hooked:
+            assert held.progress.state == "throttled"
+            said = f"an ancestor of {held.cgroup}, is above its memory.high of {size(high_bytes)}"
+            assert said in survivor_facts.summary([held])
