@@ -6,6 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tracer.analysis.results.memory import MissPoint
+from tracer.analysis.results.reclaim_attempts import Waiter
 from tracer.analysis.results.survivor import (
     Crawl,
     Delayed,
@@ -141,6 +143,10 @@ def test_answer_for_throttled_tasks_names_memory_high(held: Held) -> None:
     facts = dict(survivor_facts.held(one))
     assert facts["memory.high"] == "90 MiB, exceeded 1,200 times: above it, tasks are throttled, never killed"
     assert "for a cgroup at its limit or above its memory.high)" in facts["evicted"]
+    assert (
+        "47 MiB and 63 MiB for the same work, with a memory.high that is no lower" in facts["minimum limit"]
+    )
+    assert "memory.high" not in dict(survivor_facts.held(held))["minimum limit"]
     assert "memory.high" not in dict(survivor_facts.held(held))["evicted"]
     assert facts["pressure"] == "some task waited for memory 50 % of the time (PSI)"
     assert "memory.high" not in dict(survivor_facts.held(replace(one, high_owner=None)))
@@ -194,9 +200,14 @@ def test_facts_of_a_livelock_have_its_state_lost_time_work_and_files(held: Held)
         "thrashing: 97 % of the tasks' time was lost in the 30 s from 2025-11-24 23:40:00.000000 UTC"
     )
     assert named["lost time"] == (
-        "91 % of the tasks' time: 1 min 40 s reading again what had been evicted, 2 s in reclaim"
+        "91 % of the tasks' time: 1 min 40 s reading again what had been evicted, 2 s in reclaim (waits for "
+        "a CPU left out)"
     )
     assert named["work"] == "3.10 s of CPU time outside of reclaim, and 500 ms of reading"
+    waiter = Waiter(7, "cc1plus", 3000.0, {"reclaim": 3000.0})
+    waited = replace(crawling(held), reclaim=replace(held.reclaim, waiters=(waiter,)))
+    for words in (survivor_facts.held, survivor_facts.in_brief):
+        assert dict(words(waited))["waited most"] == "cc1plus (7) 3 s in reclaim, beside its waits for files"
     first = facts.index(("read again", "2.7 GiB of /usr/lib/gcc/cc1plus, which it executes"))
     assert facts[first + 1 : first + 3] == [
         ("", "100 MiB of /usr/lib/libc.so.6"),
@@ -214,6 +225,21 @@ def test_slowest_cgroup_is_the_deepest_with_a_limit(held: Held) -> None:
     stuck = crawling(held, cgroup="/x/y/z", stuck_since=held.peak_time)
     assert survivor_facts.slowest([root, pod, container, stuck, held]) is container
     assert survivor_facts.slowest([held, stuck]) is None
+
+
+@pytest.mark.parametrize(
+    ("curve", "words"),
+    [
+        (
+            [(10, 0.3), (10.01, 0.6), (12, 0.9), (20, 1.0)],
+            "+10 MiB would have spared 60 % of what was read again, +12 MiB 90 %, +20 MiB all. ",
+        ),
+        ([(20, 0.4), (20.01, 1.0)], "+20 MiB would have spared all of what was read again. "),
+    ],
+)
+def test_more_memory_names_each_size_once(held: Held, curve: list[tuple[float, float]], words: str) -> None:
+    points = tuple(MissPoint(int(mib * MIB), int(share * 100 * MIB), share) for mib, share in curve)
+    assert dict(survivor_facts.held(replace(held, miss_curve=points)))["more memory"].startswith(words)
 
 
 def test_peak_of_the_kernel_is_shown_beside_that_of_the_trace_if_it_is_known(held: Held) -> None:

@@ -75,8 +75,9 @@ def command(
     """Explain an OOM kill: its cause, and why it came at that moment.
 
     If there are several kills, the last ones are listed and the newest is explained. For a trace without a
-    kill, explain shows how near each cgroup came to its limit and what reclaim freed. For a kernel log alone,
-    it shows what the log contains and what it lacks.
+    kill, explain shows whether tasks were thrashing or throttled (memory.high), how near each cgroup came to
+    its limit, and what reclaim freed. For a kernel log alone, it shows what the log contains and what it
+    lacks.
     """
     if (path is None) == (kmsg is None):
         raise UsageError("give either a TRACE or --kmsg FILE; see memcg-tracer explain -h")

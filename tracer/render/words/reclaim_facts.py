@@ -188,12 +188,9 @@ def more_memory(curve: Sequence[MissPoint] | None) -> Iterator[Fact]:
     if not curve:
         return
     points = [next(point for point in curve if point.spared_share >= share) for share in _SHARES_NAMED]
-    firsts = {point.extra_bytes: point for point in reversed(points) if point.spared_share < 1}
-    parts = [
-        (f"+{units.size(point.extra_bytes)}", f"{100 * point.spared_share:.0f} %")
-        for point in sorted(firsts.values(), key=lambda point: point.extra_bytes)
-    ]
-    (least, share), *others = [*parts, (f"+{units.size(curve[-1].extra_bytes)}", "all")]
+    shares = {units.size(point.extra_bytes): f"{100 * point.spared_share:.0f} %" for point in points}
+    shares[units.size(curve[-1].extra_bytes)] = "all"
+    (least, share), *others = [(f"+{size}", share) for size, share in shares.items()]
     rest = "".join(f", {more} {share}" for more, share in others)
     yield (
         "more memory",

@@ -30,7 +30,7 @@ _MOST_FILES_IN_BRIEF: Final = 2
 _NUMBERS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _LOST_IN_WORDS: Final = {
     "reread_ms": "reading again what had been evicted",
-    "reclaim_ms": "in reclaim",
+    "reclaim_ms": "in reclaim (waits for a CPU left out)",
     "swap_in_ms": "reading from swap",
     "throttled_ms": "throttled above memory.high",
 }
@@ -73,7 +73,7 @@ def held(one: Held) -> Iterator[Fact]:
     yield "refaulted", refaulted(one.refaulted_bytes, one.kernel_refaulted_bytes)
     yield from _read_again(one.progress.files)
     yield from more_memory(one.miss_curve)
-    yield from waits(one.reclaim)
+    yield from _waits(one)
     yield "minimum limit", f"{_minimum_limit(one)}. {sizing_basis(one.sizing)}".rstrip()
     if one.max_events is not None:
         yield "limit hit", f"{units.count(one.max_events)} times by the kernel's count"
@@ -111,7 +111,7 @@ def in_brief(one: Held) -> Iterator[Fact]:
         yield from islice(_read_again(one.progress.files), _MOST_FILES_IN_BRIEF)
     if one.peak_swap_bytes:
         yield "in swap", f"{units.size(one.peak_swap_bytes)} at most"
-    yield from islice(waits(one.reclaim), 1)
+    yield from islice(_waits(one), 1)
     yield "minimum limit", _minimum_limit(one)
     if one.max_events is not None:
         yield "limit hit", f"{units.count(one.max_events)} times by the kernel's count"
@@ -127,10 +127,19 @@ def _allocated(one: Held, most: int) -> Iterator[Fact]:
         yield "" if number else "allocated", f"{who} {charged}"
 
 
+def _waits(one: Held) -> Iterator[Fact]:
+    """Yield the processes that waited longest, and say that waits for files are not among these."""
+    lost = one.progress.lost
+    rest = ", beside its waits for files" if lost is not None and lost.reread_ms else ""
+    for label, sentence in waits(one.reclaim):
+        yield label, sentence + rest
+
+
 def _minimum_limit(one: Held) -> str:
     if one.sizing.min_limit_bytes is None:
         return f"not known: {why_no_range(one.quality)}"
-    return f"between {limit_range(one.sizing)} for the same work"
+    high = ", with a memory.high that is no lower" if one.progress.state == "throttled" else ""
+    return f"between {limit_range(one.sizing)} for the same work{high}"
 
 
 def room_left(one: Held) -> float:
