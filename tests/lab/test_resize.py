@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +17,7 @@ from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.quality import Quality
 from tracer.lab import resize
 from tracer.lab.experiments import EXPERIMENTS, Experiment
-from tracer.lab.resize import Rerun, verify
+from tracer.lab.resize import Clock, Rerun, time_of, verify
 
 MIB = 1 << 20
 DEMAND_BYTES = 67 * MIB
@@ -103,3 +107,36 @@ def test_resize_of_a_kill_records_a_surviving_run(
     assert [check.passed for check in checks] == [True] * 6
     assert recorded == [90 * MIB]
     assert runs == [None, 90 * MIB, 40 * MIB, None, 78 * MIB, 66 * MIB * 80 // 100]
+
+
+SPIN = """
+import os, sys, time
+os.sched_setaffinity(0, {int(sys.argv[1])})
+while time.process_time() < float(sys.argv[2]):
+    pass
+"""
+
+
+def spin(cpu: int, seconds: float) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", SPIN, str(cpu), str(seconds)])
+
+
+def test_time_of_work_has_no_waits_for_a_cpu() -> None:
+    """Two processes have one CPU, so each waits for half of the time."""
+    cpu = min(os.sched_getaffinity(0))
+    with spin(cpu, 3600) as other:
+        begin = time.monotonic()
+        with spin(cpu, 0.6) as process:
+            clock = Clock(process.pid)
+            took_s = time_of(process, clock, None)
+            wall_s = time.monotonic() - begin
+            assert process.poll() == 0
+        other.kill()
+    assert 0.3 <= took_s < 0.8 * wall_s
+
+
+def test_time_of_work_ends_with_patience() -> None:
+    with spin(min(os.sched_getaffinity(0)), 3600) as process:
+        assert time_of(process, Clock(process.pid), 0.2) >= 0.2
+        assert process.poll() is None
+        process.kill()

@@ -247,7 +247,6 @@ EXPERIMENTS: Final = {
                 survival.cache_gave_way,
                 survival.evictions_equal_pgsteal,
                 survival.refaults_equal_the_kernels,
-                survival.thrash_is_seen(_PROGRAM_BYTES),
                 state_checks.state_is("thrashing"),
                 state_checks.own_program_is_foremost("run-me"),
                 state_checks.waits_are_those_of_the_disk(READ_S),
