@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.recorder import Recorder
-from support.task_delays import Spent, delays_counted, spent_in
+from support.task_delays import Spent, spent_in
 
 import tracer
 from tracer.analysis.results.survivor import Held
@@ -26,16 +26,20 @@ class Crawl:
     held: Held
     before: list[Spent]
     after: list[Spent]
-    are_delays_counted: bool
+
+
+def drop_from_cache(program: Path) -> None:
+    """Drop the page cache of a file, so that the next cgroup that reads it is charged for it."""
+    with program.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def own_copy(program: Path, folder: Path) -> Path:
     """Copy a program, so that no other cgroup is charged for its page cache, and drop the copy's."""
     copy = folder / program.name
     shutil.copy2(program, copy)
-    with copy.open("rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    drop_from_cache(copy)
     return copy
 
 
@@ -45,7 +49,6 @@ def crawl(
     """Run commands in a cgroup for some time; the recorder is stopped while they still run."""
     folder.mkdir()
     with (
-        delays_counted() as are_counted,
         ephemeral_cgroup(comm, limit_bytes) as memcg,
         Recorder(folder, "--ready-file", "ready", "-c", str(memcg)) as recorder,
     ):
@@ -66,4 +69,4 @@ def crawl(
         for process in started:
             process.wait()
         (held,) = (one for one in trace.held_cgroups() if one.cgroup.endswith(memcg.name))
-    return Crawl(held, before, after, are_counted)
+    return Crawl(held, before, after)

@@ -1,56 +1,51 @@
-"""What the kernel itself says of the time of tasks: CPU time, and the time that they waited for block I/O."""
+"""What the kernel itself says of the time of tasks: on a CPU, waiting for one, and asleep."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-SWITCH: Final = Path("/proc/sys/kernel/task_delayacct")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """The time of a process so far, in seconds.
+    """The time of a process of one thread so far, in seconds.
 
-    `cpu` and `queued` (runnable, without a CPU) are of /proc/PID/schedstat; `user` and `blocked` (for block
-    I/O, counted since v5.14 only with kernel.task_delayacct) of /proc/PID/stat.
+    `cpu` and `queued` (runnable, without a CPU) are of /proc/PID/schedstat, `user` of /proc/PID/stat.
+    `asleep` is the rest of the time since the process began: a compiler, which waits for no other process, is
+    asleep only for I/O.
+
+    The kernel's own sum of such waits (/proc/PID/stat, delayacct_blkio_ticks) is no truth. A task that went
+    to sleep can stay in the queue of its CPU, and be taken out in the context of another task. The begin of
+    the wait is then noted for `current`, the other one (delayacct_blkio_start() in __block_task() of
+    kernel/sched/sched.h, since 152e11f6df29 ("sched/fair: Implement delayed dequeue"), v6.12), and the end
+    is measured from the begin of an earlier wait.
     """
 
     cpu: float
     queued: float
     user: float
-    blocked: float
+    asleep: float
 
 
 def spent_in(memcg: Path, comm: str) -> list[Spent]:
     """Return the times of the processes of a cgroup that have this name."""
-    found = []
-    for pid in (memcg / "cgroup.procs").read_text(encoding="ascii").split():
-        head, _, rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")
-        if head.partition("(")[2] != comm:
-            continue
-        fields = rest.split()
-        cpu, queued, _ = map(int, Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split())
-        # man 5 proc_pid_stat: fields 14 and 42; the rest begins with field 3.
-        user, blocked = int(fields[11]), int(fields[39])
-        found.append(Spent(cpu / 1e9, queued / 1e9, user / _TICKS, blocked / _TICKS))
-    return found
+    pids = (memcg / "cgroup.procs").read_text(encoding="ascii").split()
+    return [_spent_by(Path("/proc", pid)) for pid in pids if _comm_of(Path("/proc", pid)) == comm]
 
 
-@contextmanager
-def delays_counted() -> Iterator[bool]:
-    """Have the kernel count block I/O delays; yield whether it can."""
-    if not SWITCH.exists():
-        yield False
-        return
-    before = SWITCH.read_text(encoding="ascii")
-    SWITCH.write_text("1", encoding="ascii")
-    try:
-        yield True
-    finally:
-        SWITCH.write_text(before, encoding="ascii")
+def _comm_of(process: Path) -> str:
+    return (process / "comm").read_text(encoding="utf-8", errors="replace").removesuffix("\n")
+
+
+def _spent_by(process: Path) -> Spent:
+    # man 5 proc_pid_stat: fields 14 (utime) and 22 (starttime); what is after the name begins with field 3.
+    fields = (process / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    user, began = int(fields[11]) / _TICKS, int(fields[19]) / _TICKS
+    cpu_ns, queued_ns, _ = map(int, (process / "schedstat").read_text(encoding="ascii").split())
+    lived = time.clock_gettime(time.CLOCK_BOOTTIME) - began
+    return Spent(cpu_ns / 1e9, queued_ns / 1e9, user, lived - (cpu_ns + queued_ns) / 1e9)
