@@ -41,8 +41,11 @@ def recorded(command: Sequence[str], trace: Path, limit_bytes: int, cwd: Path, f
 
 def assert_reads_nothing_again_at_the_upper_end(
     command: Sequence[str], trace: Path, limit_bytes: int, cwd: Path, files: Path
-) -> None:
-    """Record the work at a limit at which it reads much again, and at the limit that its trace suggests."""
+) -> tuple[Held, Held]:
+    """Record the work at a limit at which it reads much again, and at the limit that its trace suggests.
+
+    Return how it lived at both.
+    """
     tight = recorded(command, trace, limit_bytes, cwd, files)
     again = tight.refaulted_bytes or 0
     assert again > 16 * MIB
@@ -53,3 +56,4 @@ def assert_reads_nothing_again_at_the_upper_end(
         f"{tight.sizing.min_limit_bytes[1] / MIB:.1f} MiB, {(wide.refaulted_bytes or 0) / MIB:.2f} MiB"
     )
     assert (wide.refaulted_bytes or 0) <= max(again // _FEW_SHARE, _FEW_BYTES)
+    return tight, wide
