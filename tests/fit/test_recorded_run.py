@@ -45,7 +45,7 @@ def test_run_at_its_need_is_killed_and_3_mib_above_succeeds(
     killed = recorded_run.run(argv, need_mib * MIB, tmp_path / "killed", None, look)
     assert (killed.status, killed.kills) == (137, 1)
     lived = recorded_run.run(argv, (need_mib + 3) * MIB, tmp_path / "lived", None, look)
-    assert (lived.status, lived.kills, lived.refaulted_bytes) == (0, 0, 0)
+    assert (lived.status, lived.kills, lived.refaulted_bytes, lived.lost_share) == (0, 0, 0, 0)
     assert lived.peak_bytes is not None
     assert need_mib * MIB <= lived.peak_bytes <= (need_mib + 3) * MIB
 
@@ -78,6 +78,8 @@ def test_file_that_does_not_fit_is_read_again(tmp_path: Path) -> None:
     assert (small.status, large.status, large.refaulted_bytes) == (0, 0, 0)
     assert small.refaulted_bytes is not None
     assert small.refaulted_bytes >= 17 * MIB  # pages that were read ahead can be evicted several times
+    assert (small.lost_share or 0) > 0.05
+    assert large.lost_share == 0
     assert (tmp_path / "small.log").stat().st_size == 2 * 41 * MIB
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,9 +19,13 @@ ANYWHERE = Bounds(None, None, 0.1)
 
 
 def run(
-    limit_bytes: int | None, status: int | None = 0, wall_s: float = 1.0, peak_bytes: int = 300 * MIB
+    limit_bytes: int | None,
+    status: int | None = 0,
+    wall_s: float = 1.0,
+    peak_bytes: int = 300 * MIB,
+    lost_share: float | None = None,
 ) -> Run:
-    return Run(limit_bytes, status, wall_s, 0, int(status == 137), peak_bytes, "run")
+    return Run(limit_bytes, status, wall_s, 0, int(status == 137), peak_bytes, "run", lost_share)
 
 
 def searched(need: int, comfort: int, peak: int, bounds: Bounds = ANYWHERE) -> list[Run]:
@@ -93,19 +100,55 @@ def test_doubtful_time_is_measured_again_until_the_median_decides() -> None:
         assert attempt is not None
         assert attempt.limit_bytes == 150 * MIB
         runs.append(run(150 * MIB, wall_s=wall_s))
-    assert search.is_comfortable(runs[5:], search.most_wall_s(runs, ANYWHERE))
+    by = search.yardstick(runs, ANYWHERE)
+    assert by is not None
+    assert not by.is_slow(runs[5:], ANYWHERE)
 
 
 def test_run_that_was_ended_does_not_succeed() -> None:
     assert not search.succeeds([run(MIB, status=None)])
 
 
-def test_unsteady_times_have_no_comfortable_limit_and_cost_no_runs() -> None:
+@settings(deadline=None)
+@given(need=st.integers(20, 90), comfort=st.integers(0, 60), noise=st.randoms(use_true_random=False))
+def test_unsteady_times_leave_the_answer_to_the_lost_time(
+    need: int, comfort: int, noise: random.Random
+) -> None:
+    """Below `comfort` above its need, the command loses 30 % of its time, whatever time a run takes."""
+    runs: list[Run] = []
+    while (attempt := search.next_attempt(runs, ANYWHERE)) is not None:
+        limit, wall_s = attempt.limit_bytes, noise.choice([1.0, 1.4, 2.2])
+        if limit is None:
+            runs.append(run(None, wall_s=1.0 + 0.4 * len(runs), lost_share=0.0))
+        else:
+            lives, is_fast = limit >= need * MIB, limit >= (need + comfort) * MIB
+            runs.append(run(limit, 0 if lives else 137, wall_s, lost_share=0.004 if is_fast else 0.3))
+        assert len(runs) < 60
+    result = found(runs, ANYWHERE)
+    assert (result.is_complete, result.by and result.by.name) == (True, "lost_share")
+    for answer, truth in (
+        (result.least_limit_bytes, need * MIB),
+        (result.comfortable_limit_bytes, (need + comfort) * MIB),
+    ):
+        assert answer is not None
+        assert 0 <= answer - truth <= search.precision_bytes(answer)
+
+
+def test_slowdown_by_lost_time_is_beside_the_other_time() -> None:
+    by = search.Yardstick("lost_share", 1.0)
+    assert by.slowdown(run(MIB, wall_s=9.0, lost_share=0.2)) == pytest.approx(0.25)
+    assert by.slowdown(run(MIB, lost_share=0.0)) == 0
+    assert by.slowdown(run(MIB, lost_share=1.0)) == math.inf
+    assert by.slowdown(run(MIB, lost_share=None)) == math.inf
+
+
+def test_unsteady_times_without_known_lost_time_have_no_comfortable_limit_and_cost_no_runs() -> None:
     runs = [run(None), run(None), run(None, wall_s=1.3), run(None)]
     while (attempt := search.next_attempt(runs, ANYWHERE)) is not None:
         runs.append(run(attempt.limit_bytes, wall_s=1.5))
     result = found(runs, ANYWHERE)
-    assert (result.is_complete, result.comfortable_limit_bytes) == (True, None)
+    assert (result.is_complete, result.by, result.comfortable_limit_bytes) == (True, None, None)
+    assert result.comfortable == search.Interval(None, None)
     assert result.least_limit_bytes is not None
     assert result.unlimited_spread > ANYWHERE.slowdown
 
@@ -124,9 +167,8 @@ def test_slow_run_that_chance_made_is_run_again_and_does_not_decide() -> None:
 
 def test_time_of_the_warm_up_does_not_count() -> None:
     runs = [run(None, wall_s=9.0), run(None, wall_s=1.0), run(None, wall_s=1.02), run(None, wall_s=1.01)]
-    assert search.is_steady(runs, ANYWHERE)
-    assert search.most_wall_s(runs, ANYWHERE) == pytest.approx(1.01 * 1.1)
-    assert search.most_wall_s(runs[:1], ANYWHERE) == pytest.approx(9.0 * 1.1)
+    assert search.yardstick(runs, ANYWHERE) == search.Yardstick("wall_s", 1.01)
+    assert search.yardstick(runs[:1], ANYWHERE) == search.Yardstick("wall_s", 9.0)
 
 
 def test_upper_bound_has_room_for_a_usage_that_differs_from_run_to_run() -> None:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from tracer.errors import TracerError
 from tracer.fit import cached_files, recorded_run, search
 from tracer.fit.folder import Folder
-from tracer.fit.search import Bounds, Interval, Run
+from tracer.fit.search import Bounds, Interval, Run, Yardstick
 from tracer.units import duration
 
 _PATIENCE: Final = 10
@@ -31,12 +31,12 @@ class Observer(Protocol):
 class Found:
     """What the runs show. The limits are None as long as they are not found.
 
-    Without `is_steady`, the times of the command differ too much from run to run for a comfortable limit.
+    `by` is what tells which limits are comfortable; None: nothing does, so that none is searched.
     """
 
     unlimited_wall_s: float
     unlimited_spread: float
-    is_steady: bool
+    by: Yardstick | None
     least: Interval
     comfortable: Interval
     least_limit_bytes: int | None
@@ -61,17 +61,17 @@ def fit(folder: Folder, bounds: Bounds, most_runs: int, observer: Observer) -> F
 
 def found(runs: list[Run], bounds: Bounds) -> Found:
     """Return what these runs show; at least one must be without a limit."""
-    least, comfortable = (search.interval(runs, passes) for passes in search.demands(runs, bounds))
-    is_steady = search.is_steady(runs, bounds)
-    is_found = [search.is_found(runs, passes, bounds) for passes in search.demands(runs, bounds)]
+    by = search.yardstick(runs, bounds)
+    least = search.interval(runs, search.succeeds)
+    comfortable = Interval(None, None) if by is None else search.comfortable(runs, by, bounds)
     return Found(
         median(search.unlimited_walls_s(runs)),
         search.unlimited_spread(runs),
-        is_steady,
+        by,
         least,
         comfortable,
-        least.passed_bytes if is_found[0] else None,
-        comfortable.passed_bytes if is_found[1] and is_steady else None,
+        least.passed_bytes if search.is_found(runs, least, bounds) else None,
+        comfortable.passed_bytes if search.is_found(runs, comfortable, bounds) else None,
         search.next_attempt(runs, bounds) is None,
     )
 

@@ -15,11 +15,12 @@ from threading import Thread
 from typing import Final
 
 import tracer
+from tracer.analysis.views.lost_time import total_lost_share
 from tracer.errors import TracerError
 from tracer.fit import cached_files
 from tracer.fit.search import Run
 from tracer.kernel.cgroups import memory_files
-from tracer.kernel.cgroups.cgroupfs import Hierarchy, descendants, memory_hierarchy
+from tracer.kernel.cgroups.cgroupfs import Hierarchy, cgroup_id, descendants, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, member_pids
 from tracer.kernel.process.spawn import GatedCommand, spawn
 
@@ -48,6 +49,7 @@ def run(argv: Sequence[str], limit_bytes: int | None, trace: Path, most_s: float
         _printed_to(trace.with_suffix(".log")) as output_fd,
         ephemeral_cgroup("fit", limit_bytes, swap_bytes, hierarchy) as cgroup,
     ):
+        number = cgroup_id(cgroup)
         command = spawn(cgroup, argv, output_fd=output_fd)
         try:
             with _recorded(hierarchy, cgroup, trace):
@@ -59,7 +61,8 @@ def run(argv: Sequence[str], limit_bytes: int | None, trace: Path, most_s: float
             command.process.kill()
             command.abandon()
         cached_files.drop_charged(hierarchy, cgroup)
-    return Run(limit_bytes, status, wall_s, _refaulted_bytes(trace), kills, peak_bytes, trace.name)
+    refaulted_bytes, lost_share = _lost_to_the_limit(trace, number)
+    return Run(limit_bytes, status, wall_s, refaulted_bytes, kills, peak_bytes, trace.name, lost_share)
 
 
 @contextmanager
@@ -166,12 +169,13 @@ def _require_the_end(cgroup: Path) -> None:
         time.sleep(_POLL_S)
 
 
-def _refaulted_bytes(trace: Path) -> int | None:
-    """Return the page cache of the run that was evicted and read again.
+def _lost_to_the_limit(trace: Path, number: int) -> tuple[int | None, float | None]:
+    """Return the page cache that the run in cgroup `number` read again, and the lost share of its time.
 
-    It is None if events were lost or summed, so that not all pages can be followed.
+    Both are None if events were lost or summed, so that not all pages can be followed.
     """
     recorded = tracer.open(trace)
     if recorded.meta["lost"] is None or recorded.meta["lost"].get("pagecache") or len(recorded.summed):
-        return None
-    return int(recorded.evictions(by="cgroup")["refaulted_bytes"].sum())
+        return None, None
+    refaulted_bytes = int(recorded.evictions(by="cgroup")["refaulted_bytes"].sum())
+    return refaulted_bytes, total_lost_share(recorded, number)

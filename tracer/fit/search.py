@@ -1,17 +1,18 @@
 """The search for the least limits of a command: which limit to try next, and what the runs show.
 
 A limit meets the first demand if the command succeeds there (exit status 0), and the second if it is also not
-much slower than without a limit. The search halves the interval between the highest limit that failed and the
-lowest that passed above it, until the interval is small, and runs its ends again. All functions are pure, so
-an interrupted search goes on from its runs.
+much slower than without a limit (`Yardstick`). The search halves the interval between the highest limit that
+failed and the lowest that passed above it, until the interval is small, and runs its ends again. All
+functions are pure, so an interrupted search goes on from its runs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Final
+from typing import Final, Literal
 
 from tracer.errors import TracerError
 
@@ -32,7 +33,9 @@ class Run:
     `limit_bytes`: None without a limit. `status`: the exit status, 128+N after signal N; None if the run was
     ended because it took too long. `refaulted_bytes`: the page cache that was evicted and read again, by
     this run's trace; None if that is not known. `kills`: the kernel's count of OOM kills. `peak_bytes`: the
-    highest usage; None if the kernel does not count it (memory.peak of v2, since v5.19).
+    highest usage; None if the kernel does not count it (memory.peak of v2, since v5.19). `lost_share`: the
+    share of the time of its tasks that was lost in reclaim and in reading again
+    (`tracer.analysis.views.lost_time`); None if that is not known.
     """
 
     limit_bytes: int | None
@@ -42,6 +45,7 @@ class Run:
     kills: int
     peak_bytes: int | None
     trace: str
+    lost_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +85,46 @@ def unlimited_spread(runs: Iterable[Run]) -> float:
     return (max(walls) - min(walls)) / median(walls)
 
 
-def is_steady(runs: Sequence[Run], bounds: Bounds) -> bool:
-    """Return whether a slowdown as small as that of `bounds` can be told from chance."""
-    return unlimited_spread(runs) <= bounds.slowdown
+@dataclass(frozen=True, slots=True)
+class Yardstick:
+    """What tells how much slower a run is than without a limit.
+
+    "wall_s": its time, beside the median without a limit. "lost_share": the time that its tasks lost in
+    reclaim and in reading again, beside their other time. The load of the machine changes the former more
+    than the latter; what a program itself does about a limit, such as to collect garbage more often, is only
+    in the former.
+    """
+
+    name: Literal["wall_s", "lost_share"]
+    unlimited_wall_s: float
+
+    def slowdown(self, run: Run) -> float:
+        """Return how much slower a run was (0.1: 10 %); infinite if that is not known."""
+        if self.name == "wall_s":
+            return run.wall_s / self.unlimited_wall_s - 1
+        if run.lost_share is None or run.lost_share >= 1:
+            return math.inf
+        return run.lost_share / (1 - run.lost_share)
+
+    def is_slow(self, runs: Iterable[Run], bounds: Bounds) -> bool:
+        """Return whether the runs at one limit were in the median slower than is accepted."""
+        return median(self.slowdown(run) for run in runs) > bounds.slowdown
+
+
+def yardstick(runs: Sequence[Run], bounds: Bounds) -> Yardstick | None:
+    """Return the time if it can tell a slowdown as small as that of `bounds` from chance, or else the lost
+    time; None if that is not known of the runs without a limit, so that no slowdown can be told."""
+    unlimited = [run for run in runs if run.limit_bytes is None]
+    wall_s = median(unlimited_walls_s(runs))
+    if unlimited_spread(runs) <= bounds.slowdown:
+        return Yardstick("wall_s", wall_s)
+    is_known = all(run.lost_share is not None for run in unlimited)
+    return Yardstick("lost_share", wall_s) if is_known else None
 
 
 def succeeds(runs: Sequence[Run]) -> bool:
     """Return whether each of the runs at one limit ended with status 0."""
     return all(run.status == 0 for run in runs)
-
-
-def is_comfortable(runs: Sequence[Run], most_s: float) -> bool:
-    """Return whether the runs at one limit succeeded, and took at most `most_s` in the median."""
-    return succeeds(runs) and median(run.wall_s for run in runs) <= most_s
-
-
-def most_wall_s(runs: Sequence[Run], bounds: Bounds) -> float:
-    """Return the longest time of a run that is comfortable."""
-    return median(unlimited_walls_s(runs)) * (1 + bounds.slowdown)
-
-
-def demands(runs: Sequence[Run], bounds: Bounds) -> list[Callable[[Sequence[Run]], bool]]:
-    """Return both demands: to succeed, and to be comfortable."""
-    most_s = most_wall_s(runs, bounds)
-    return [succeeds, lambda at_limit: is_comfortable(at_limit, most_s)]
 
 
 def interval(runs: Sequence[Run], passes: Callable[[Sequence[Run]], bool]) -> Interval:
@@ -115,6 +135,11 @@ def interval(runs: Sequence[Run], passes: Callable[[Sequence[Run]], bool]) -> In
     return Interval(failed, min(above, default=None))
 
 
+def comfortable(runs: Sequence[Run], by: Yardstick, bounds: Bounds) -> Interval:
+    """Return the interval of the least limit at which the runs succeed, and are not too slow."""
+    return interval(runs, lambda at_limit: succeeds(at_limit) and not by.is_slow(at_limit, bounds))
+
+
 def next_attempt(runs: Sequence[Run], bounds: Bounds) -> Attempt | None:
     """Return what to run next; None when both limits are found, or cannot be."""
     if sum(run.limit_bytes is None for run in runs) < UNLIMITED_RUNS:
@@ -122,14 +147,16 @@ def next_attempt(runs: Sequence[Run], bounds: Bounds) -> Attempt | None:
     top = upper_bytes(runs, bounds)
     if top not in by_limit(runs):
         return Attempt(top)
-    least, comfortable = (_next(runs, interval(runs, passes), bounds) for passes in demands(runs, bounds))
-    candidates = [_doubtful(runs, bounds), least, comfortable] if is_steady(runs, bounds) else [least]
+    candidates = [_next(runs, interval(runs, succeeds), bounds)]
+    by = yardstick(runs, bounds)
+    if by is not None:
+        candidates.insert(0, _doubtful(runs, by, bounds))
+        candidates.append(_next(runs, comfortable(runs, by, bounds), bounds))
     return next((Attempt(limit) for limit in candidates if limit is not None), None)
 
 
-def is_found(runs: Sequence[Run], passes: Callable[[Sequence[Run]], bool], bounds: Bounds) -> bool:
+def is_found(runs: Sequence[Run], between: Interval, bounds: Bounds) -> bool:
     """Return whether the least limit that passes is known, and was run often enough."""
-    between = interval(runs, passes)
     return between.passed_bytes is not None and _next(runs, between, bounds) is None
 
 
@@ -150,12 +177,11 @@ def precision_bytes(limit_bytes: int) -> int:
     return max(_PRECISION_BYTES, limit_bytes // _PRECISION_SHARE)
 
 
-def _doubtful(runs: Sequence[Run], bounds: Bounds) -> int | None:
-    """Return a limit whose runs are so near the longest time that is accepted that one more has to decide."""
-    wall_s = median(unlimited_walls_s(runs))
-    near = (wall_s * (1 + bounds.slowdown / 2), wall_s * (1 + bounds.slowdown * 2))
+def _doubtful(runs: Sequence[Run], by: Yardstick, bounds: Bounds) -> int | None:
+    """Return a limit whose runs are so near the slowdown that is accepted that one more has to decide."""
     for limit, at_limit in by_limit(runs).items():
-        is_near = near[0] < median(run.wall_s for run in at_limit) < near[1]
+        slowdown = median(by.slowdown(run) for run in at_limit)
+        is_near = bounds.slowdown / 2 < slowdown < bounds.slowdown * 2
         if succeeds(at_limit) and is_near and len(at_limit) < DOUBTFUL_RUNS:
             return limit
     return None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic.crawling import DATA, PROGRAM, livelock, throttled
 
-from tracer.analysis.views.lost_time import lost_time
+from tracer.analysis.views.lost_time import lost_time, total_lost_share
 
 
 def test_lost_time_of_a_livelock_is_that_of_its_reads(trace: Any) -> None:
@@ -107,6 +107,15 @@ def test_lost_time_of_a_parent_is_that_of_all_below_it(trace: Any) -> None:
     assert found["cpu_ms"].tolist() == pytest.approx([2090, 2090, 490, 490])
     assert found["reread_ms"].tolist() == [0, 0, 3600, 3600]
     assert found["throttled_ms"].tolist() == pytest.approx([900] * 4)
+
+
+def test_total_lost_share_is_that_of_the_cgroup_and_those_below_it(trace: Any) -> None:
+    livelock(trace, seconds=4)
+    trace.add("cgroups", cgroup_id=1, path="/", created=trace.ns(0))
+    lost, all_of_it = 7200, 7200 + 4800
+    assert total_lost_share(trace, 1) == total_lost_share(trace, 7) == pytest.approx(lost / all_of_it)
+    trace.forget("task_time")
+    assert total_lost_share(trace, 7) is None
 
 
 def test_trace_without_task_times_does_not_know_the_share(trace: Any) -> None:

@@ -13,8 +13,14 @@ MIB = 1 << 20
 BOUNDS = Bounds(None, None, 0.1)
 
 
-def run(limit_bytes: int | None, status: int | None = 0, wall_s: float = 1.0, kills: int = 0) -> Run:
-    return Run(limit_bytes, status, wall_s, 0, kills, 300 * MIB, "run")
+def run(
+    limit_bytes: int | None,
+    status: int | None = 0,
+    wall_s: float = 1.0,
+    kills: int = 0,
+    lost_share: float | None = None,
+) -> Run:
+    return Run(limit_bytes, status, wall_s, 0, kills, 300 * MIB, "run", lost_share)
 
 
 def text_of(runs: list[Run]) -> str:
@@ -37,6 +43,15 @@ def test_highest_limit_that_fails_has_no_answer() -> None:
 def test_times_that_differ_from_run_to_run_have_no_comfortable_limit() -> None:
     text = text_of([run(None)] * 3 + [run(None, wall_s=1.3), run(319 * MIB)])
     assert "It is at most 10 % slower from: not known, its times without a limit differ by 30 %" in text
+
+
+def test_times_that_differ_leave_the_answer_to_the_lost_time() -> None:
+    unlimited = [run(None, wall_s=wall_s, lost_share=0.0) for wall_s in (1.0, 1.0, 1.3, 1.0)]
+    limited = [run(320 * MIB, lost_share=0.0), *[run(MIB, wall_s=3.0, lost_share=0.0625)] * 2]
+    text = text_of([*unlimited, *limited])
+    assert "It is at most 10 % slower, by its lost time, from 1 MiB (no lower limit was tried)." in text
+    assert "Its times without a limit differ by 30 % from run to run. So the time" in text
+    assert "6.2 %" in text
 
 
 def test_success_despite_kills_shows_the_kills() -> None:

@@ -34,6 +34,14 @@ def test_curve_shows_each_kind_of_end_and_the_kills() -> None:
     assert {"2 kills", "1 kill", "read again, MiB", "limit, MiB"} <= set(words)
 
 
+def test_curve_by_lost_time_has_no_line_of_the_accepted_time() -> None:
+    unlimited = [Run(None, 0, wall_s, 0, 0, 300 * MIB, "run", 0.0) for wall_s in (1.0, 1.0, 1.3, 1.0)]
+    limited = [Run(limit * MIB, 0, 1.0, 0, 0, None, "run", lost) for limit, lost in ((319, 0.0), (99, 0.4))]
+    words = words_of([*unlimited, *limited])
+    assert {"succeeded", "succeeded, slower"} <= set(words)
+    assert "10 % slower" not in words
+
+
 def test_curve_names_the_limits_that_are_found() -> None:
     runs = [*UNLIMITED, *(Run(limit * MIB, 0, 1.0, 0, 0, None, "run") for limit in (319, 1, 1))]
     assert {"least limit 1 MiB", "comfortable limit 1 MiB"} <= set(words_of(runs))

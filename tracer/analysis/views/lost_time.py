@@ -74,6 +74,14 @@ def lost_time(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFra
     return pd.concat([frame for frame in frames if len(frame)] or frames)
 
 
+def total_lost_share(trace: TraceTables, cgroup_id: int) -> float | None:
+    """Return the lost share of a cgroup, with all cgroups below it, over the whole trace.
+
+    None: it is not known, or its tasks did nothing.
+    """
+    return Spending(trace).of(Subtrees(trace).subtree_at(cgroup_id)).lost_share()
+
+
 def _empty() -> pd.DataFrame:
     columns = {"cgroup": pd.Series([], dtype=object), "cgroup_id": np.zeros(0, dtype=np.int64)}
     columns |= dict.fromkeys((*TIMES, "lost_share"), np.zeros(0))

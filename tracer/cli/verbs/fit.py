@@ -109,6 +109,7 @@ def _document(found: Found, runs: list[Run], path: Path, picture: Path) -> dict[
         "schema": 1,
         "least_limit_bytes": found.least_limit_bytes,
         "comfortable_limit_bytes": found.comfortable_limit_bytes,
+        "comfortable_by": None if found.by is None else found.by.name,
         "least_between": asdict(found.least),
         "comfortable_between": asdict(found.comfortable),
         "unlimited_wall_s": found.unlimited_wall_s,

@@ -10,8 +10,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tracer.fit.search import Bounds, Interval, Run, by_limit, most_wall_s
-from tracer.render.fit.endings import ending, read_again
+from tracer.fit.search import Bounds, Interval, Run, by_limit
+from tracer.render.fit.endings import ending, lost, read_again
 from tracer.render.words.escape import visible
 from tracer.units import duration, size
 
@@ -26,26 +26,36 @@ def fit_text(
 ) -> Iterator[RenderableType]:
     """Yield the two answers, the table of the runs, and where their traces and the picture are."""
     yield _answer("It succeeds from", found.least_limit_bytes, found.least)
-    slower = f"It is at most {bounds.slowdown * 100:g} % slower from"
-    if found.is_steady:
-        yield _answer(slower, found.comfortable_limit_bytes, found.comfortable)
-    else:
-        differ = f"its times without a limit differ by {found.unlimited_spread * 100:.0f} % from run to run."
-        yield Text.assemble(
-            (f"{slower}: not known", "bold"), f", {differ} Use a quiet machine or --slowdown."
-        )
+    yield from _comfortable(found, bounds)
     for limit_bytes, at_limit in by_limit(runs).items():
         succeeded = sum(run.status == 0 for run in at_limit)
         if 0 < succeeded < len(at_limit):
             share = f"{succeeded} of {len(at_limit)} runs succeeded"
             yield Text(f"At {size(limit_bytes)}, {share}: what it needs varies from run to run.")
     yield Text()
-    yield _table(runs, most_wall_s(runs, bounds))
+    yield _table(runs, found, bounds)
     yield Text()
     yield Text(f"Without a limit it takes {duration(found.unlimited_wall_s)} under record, without swap.")
     if not found.is_complete:
         yield Text("The search is not complete: run it again with this folder as -o, and with more --runs.")
     yield Text(f"Traces: {visible(str(folder))}; curve: {visible(str(curve))}")
+
+
+def _comfortable(found: Found, bounds: Bounds) -> Iterator[Text]:
+    """Yield the second answer, and what it rests on if that is not the time of the command."""
+    slower = f"It is at most {bounds.slowdown * 100:g} % slower"
+    differ = f"its times without a limit differ by {found.unlimited_spread * 100:.0f} % from run to run"
+    if found.by is None:
+        advice = "Use a quiet machine or --slowdown."
+        yield Text.assemble((f"{slower} from: not known", "bold"), f", {differ}. {advice}")
+    elif found.by.name == "wall_s":
+        yield _answer(f"{slower} from", found.comfortable_limit_bytes, found.comfortable)
+    else:
+        yield _answer(f"{slower}, by its lost time, from", found.comfortable_limit_bytes, found.comfortable)
+        yield Text(
+            f"{differ.capitalize()}. So the time that its tasks lost in reclaim and in reading again was "
+            "compared with their other time."
+        )
 
 
 def _answer(what: str, limit_bytes: int | None, between: Interval) -> Text:
@@ -59,23 +69,26 @@ def _answer(what: str, limit_bytes: int | None, between: Interval) -> Text:
     return Text.assemble((f"{what}: not found yet", "bold"), f", {low}at most {size(between.passed_bytes)}.")
 
 
-def _table(runs: Sequence[Run], most_s: float) -> Table:
-    """Return the runs by limit; a bar is the time of a run, and is red where the run did not succeed."""
+def _table(runs: Sequence[Run], found: Found, bounds: Bounds) -> Table:
+    """Return the runs by limit. A bar is the time of a run: yellow if that was slow, red if it failed."""
     longest_s = max(run.wall_s for run in runs)
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(justify="right")
     table.add_column(justify="right")
     table.add_column()
     table.add_column(justify="right")
+    table.add_column(justify="right")
     table.add_column()
-    table.add_row("limit", "time", "", "read again", "end", style="dim")
+    table.add_row("limit", "time", "", "read again", "lost", "end", style="dim")
     for run in sorted(runs, key=lambda run: (run.limit_bytes is None, run.limit_bytes or 0)):
-        colour = "red" if run.status != 0 else "green" if run.wall_s <= most_s else "yellow"
+        is_slow = found.by is not None and found.by.is_slow([run], bounds)
+        colour = "red" if run.status != 0 else "yellow" if is_slow else "green"
         table.add_row(
             "none" if run.limit_bytes is None else size(run.limit_bytes),
             duration(run.wall_s),
             Text("█" * max(1, round(run.wall_s / longest_s * _BAR_CELLS)), colour),
             read_again(run),
+            lost(run),
             ending(run),
         )
     return table

@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tracer.fit.search import Bounds, Run, by_limit, most_wall_s
+from tracer.fit.search import Bounds, Run, by_limit
 from tracer.units import size
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def curve(found: Found, runs: Sequence[Run], bounds: Bounds) -> str:
 
 def _draw_times(axes: Axes, found: Found, runs: Sequence[Run], bounds: Bounds) -> None:
     limited = [(run, run.limit_bytes / _MIB) for run in runs if run.limit_bytes is not None]
-    most_s = most_wall_s(runs, bounds)
+    by = found.by
+    succeeded = [at for at in limited if at[0].status == 0]
+    slow = [at for at in succeeded if by is not None and by.is_slow([at[0]], bounds)]
     medians = sorted(
         (limit_bytes / _MIB, median(run.wall_s for run in at_limit))
         for limit_bytes, at_limit in by_limit(runs).items()
@@ -67,13 +69,8 @@ def _draw_times(axes: Axes, found: Found, runs: Sequence[Run], bounds: Bounds) -
     )
     axes.plot(*zip(*medians, strict=True) if medians else ([], []), color=_LINE, linewidth=1)
     groups = (
-        ("succeeded", _GOOD, "o", [at for at in limited if at[0].status == 0 and at[0].wall_s <= most_s]),
-        (
-            "succeeded, slower",
-            _SLOW,
-            "o",
-            [at for at in limited if at[0].status == 0 and at[0].wall_s > most_s],
-        ),
+        ("succeeded", _GOOD, "o", [at for at in succeeded if at not in slow]),
+        ("succeeded, slower", _SLOW, "o", slow),
         ("failed", _FAILED, "x", [at for at in limited if at[0].status != 0]),
     )
     for label, colour, marker, points in groups:
@@ -87,7 +84,9 @@ def _draw_times(axes: Axes, found: Found, runs: Sequence[Run], bounds: Bounds) -
                 words, (x, run.wall_s), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8
             )
     axes.axhline(found.unlimited_wall_s, color=_LINE, linestyle="--", linewidth=1, label="without a limit")
-    axes.axhline(most_s, color=_LINE, linestyle=":", linewidth=1, label=f"{bounds.slowdown * 100:g} % slower")
+    if by is not None and by.name == "wall_s":
+        most_s, label = found.unlimited_wall_s * (1 + bounds.slowdown), f"{bounds.slowdown * 100:g} % slower"
+        axes.axhline(most_s, color=_LINE, linestyle=":", linewidth=1, label=label)
     for words, limit_bytes in (
         ("least limit", found.least_limit_bytes),
         ("comfortable limit", found.comfortable_limit_bytes),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tracer.fit.search import Run
-from tracer.units import size
+from tracer.units import UNKNOWN, size
 
 
 def ending(run: Run) -> str:
@@ -17,3 +17,10 @@ def ending(run: Run) -> str:
 def read_again(run: Run) -> str:
     """Return the page cache that a run read again, empty for none."""
     return "" if run.refaulted_bytes == 0 else size(run.refaulted_bytes)
+
+
+def lost(run: Run) -> str:
+    """Return the share of its time that a run lost in reclaim and in reading again, empty for none."""
+    if run.lost_share is None:
+        return UNKNOWN
+    return "" if run.lost_share == 0 else f"{run.lost_share * 100:.1f} %"
