@@ -106,6 +106,7 @@ def test_answer_for_tasks_that_recovered_promises_no_livelock(held: Held) -> Non
     assert text.startswith(
         "For 30 s, four cc1plus spent 97 % of their time reading /usr/lib/gcc/cc1plus again. "
     )
+    assert " had too little memory for its files at its limit of 100 MiB: " in text
     assert "nothing will kill" not in text
     assert text.endswith("No OOM kill ends such work: there is always page cache to evict.")
 

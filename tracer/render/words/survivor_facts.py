@@ -310,11 +310,12 @@ def _doing(one: Held) -> str:
 def _room(one: Held) -> str:
     """Return the sentence about the limit and what reclaim took."""
     place, evicted = place_of_life(one), units.size(one.evicted_bytes)
-    limit = bound(one)
+    limit, crawl = bound(one), one.progress.crawl
+    has = "has" if crawl is None or crawl.lasts else "had"
     if limit is None:
-        return f"{place} has no limit; {evicted} of its page cache was evicted."
+        return f"{place} {has} no limit; {evicted} of its page cache was evicted."
     return (
-        f"{place} has too little memory for its files at {limit}: {evicted} of page cache was evicted, "
+        f"{place} {has} too little memory for its files at {limit}: {evicted} of page cache was evicted, "
         f"{units.size(one.refaulted_bytes)} of it read again."
     )
 
