@@ -98,9 +98,9 @@ def test_heap_above_the_limit_is_the_growth_of_node(tmp_path: Path) -> None:
         assert any(f"(pid {found.pid}): it charged" in line for line in report.advice)
     else:
         (held,) = found.trace.held_cgroups()
-        assert held.state == "thrashing"
-        assert held.files[0].executable
-        assert held.files[0].path == str(Path(shutil.which("node") or "").resolve())
+        assert held.progress.state == "thrashing"
+        assert held.progress.files[0].executable
+        assert held.progress.files[0].path == str(Path(shutil.which("node") or "").resolve())
         sizing, unknown, grew = held.sizing, held.quality.unknown, held.allocators[0]
         anon_bytes = held.peak_anon_bytes or 0
     print(f"{len(kills)} kills, heap {found.heap_bytes / MIB:.1f} MiB, anon {anon_bytes / MIB:.1f} MiB")
