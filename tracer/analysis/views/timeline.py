@@ -252,8 +252,9 @@ def _counter_levels(trace: TraceTables, grid: Grid) -> dict[str, Any]:
         "limit_bytes": Readings.from_counter(trace, "limit_bytes"),
         "high_bytes": Readings.from_samples(trace.samples, "high_bytes"),
     }
-    flagged = [with_flag(name, pd.Series(grid.latest(read))) for name, read in limits.items()]
-    columns: dict[str, Any] = {name: column.array for pair in flagged for name, column in pair.items()}
+    columns: dict[str, Any] = {}
+    for name, read in limits.items():
+        columns |= with_flag(name, grid.latest(read))
     columns["usage_bytes"] = grid.latest(Readings.from_usage(trace, grid.ids))
     return columns | {name: grid.latest(Readings.from_samples(trace.samples, name)) for name in _SAMPLED}
 

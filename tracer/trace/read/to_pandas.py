@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from tracer.schema import LIMITS, UNLIMITED_BYTES
 
-_NULLABLE: Final = {
-    pa.int64(): pd.Int64Dtype(),
-    pa.int32(): pd.Int32Dtype(),
-    pa.uint64(): pd.UInt64Dtype(),
-    pa.bool_(): pd.BooleanDtype(),
-}
+_NULLABLE: Final = frozenset({pa.int64(), pa.int32(), pa.uint64(), pa.bool_()})
 
 
 def to_frame(data: pa.Table) -> pd.DataFrame:
@@ -28,25 +24,45 @@ def to_frame(data: pa.Table) -> pd.DataFrame:
     columns: dict[str, Any] = {}
     for field in data.schema:
         if field.name in LIMITS:
-            columns |= with_flag(field.name, data.column(field.name).to_pandas(types_mapper=_NULLABLE.get))
+            columns |= with_flag(field.name, _nullable(data.column(field.name)))
         else:
-            columns[field.name] = _series(data.column(field.name), field)
-    frame = pd.DataFrame(columns, copy=False)
+            columns[field.name] = _values(data.column(field.name), field)
     if "time" not in columns:
-        return frame
-    return frame.set_index("time").sort_index(kind="stable")
+        return pd.DataFrame(columns, copy=False)
+    index = pd.DatetimeIndex(columns.pop("time"), name="time")
+    frame = pd.DataFrame(columns, index=index, copy=False)
+    return frame if index.is_monotonic_increasing else frame.sort_index(kind="stable")
 
 
-def with_flag(name: str, limits: pd.Series[Any]) -> dict[str, pd.Series[Any]]:
+def with_flag(name: str, limits: pd.arrays.IntegerArray) -> dict[str, Any]:
     """Return a column of limits as DataFrames have it, and its flag; `UNLIMITED_BYTES` is a limit that is not
     set."""
-    is_limited = limits.lt(UNLIMITED_BYTES)
-    return {name: limits.mask(is_limited.eq(False).fillna(False)), LIMITS[name]: is_limited}
+    values = limits.to_numpy(np.int64, na_value=UNLIMITED_BYTES)
+    is_limited = values < UNLIMITED_BYTES
+    return {
+        name: pd.arrays.IntegerArray(values, ~is_limited),
+        LIMITS[name]: pd.arrays.BooleanArray(is_limited, limits.isna()),
+    }
 
 
-def _series(column: pa.ChunkedArray, field: pa.Field) -> pd.Series[Any]:
+def _values(column: pa.ChunkedArray, field: pa.Field) -> Any:
     if pa.types.is_list(field.type):
-        return pd.Series(column.to_pylist(), dtype=object)
+        cells = np.empty(len(column), dtype=object)
+        cells[:] = column.to_pylist()
+        return cells
     if field.nullable and field.type in _NULLABLE:
-        return cast("pd.Series[Any]", column.to_pandas(types_mapper=_NULLABLE.get))
-    return cast("pd.Series[Any]", column.to_pandas())
+        return _nullable(column)
+    return column.to_pandas().array
+
+
+def _nullable(column: pa.ChunkedArray) -> Any:
+    """Return integers or booleans as an array of pandas with NA.
+
+    `to_pandas` returns the same, but takes far longer, and there are many columns with few rows.
+    """
+    values = column.combine_chunks()
+    is_missing = values.is_null().to_numpy(zero_copy_only=False)
+    if pa.types.is_boolean(values.type):
+        found = values.fill_null(False).to_numpy(zero_copy_only=False)
+        return pd.arrays.BooleanArray(found, is_missing)
+    return pd.arrays.IntegerArray(np.array(values.fill_null(0)), is_missing)
