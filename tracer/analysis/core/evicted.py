@@ -5,16 +5,25 @@ All pages of a run count at the time of its first folio. The run is at most 10 m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import NO_ID, Bools, Int64s, Integers, integers, is_one_of, narrow
+from tracer.analysis.core.columns import (
+    NO_ID,
+    Bools,
+    Int64s,
+    Integers,
+    ascending,
+    integers,
+    is_one_of,
+    narrow,
+)
 from tracer.analysis.core.page_cache import CacheEvents, Links
 from tracer.analysis.core.rows import OwnedRows
+from tracer.trace.value_ranges import LATEST_NS
 
 RECLAIM_CAUSES: Final = ("reclaim_memcg", "reclaim_direct", "reclaim_kswapd")
 
@@ -79,25 +88,21 @@ class Refaulted(OwnedRows):
     pages: Integers
 
     @classmethod
-    def from_links(cls, links: Iterator[Links], events: CacheEvents) -> Self:
+    def from_links(cls, links: Links, events: CacheEvents) -> Self:
         """Take the refaults of a trace, without those of cache that nobody owned before or owns now."""
         owner = integers(events.kinds["cgroup_id"])
-        small = narrow(np.where(owner == NO_ID, 0, owner))
-        batches = []
-        for some in links:
-            is_owned = (owner[some.evicted_kind] != NO_ID) & (owner[some.added_kind] != NO_ID)
-            own = np.flatnonzero(is_owned)
-            batches.append(
-                {
-                    "time": some.evicted_ns[own] + some.away_ns[own],
-                    "evicted_ns": some.evicted_ns[own],
-                    "cgroup_id": small[some.evicted_kind[own]],
-                    "returned_to": small[some.added_kind[own]],
-                    "file": some.file[own],
-                    "pages": some.pages[own],
-                }
-            )
-        return cls.from_batches(batches)
+        is_owned, small = owner != NO_ID, narrow(np.where(owner == NO_ID, 0, owner))
+        order = ascending(links.back_ns - links.back_ns.min(initial=LATEST_NS))
+        if not is_owned.all():
+            order = order[(is_owned[links.evicted_kind] & is_owned[links.added_kind])[order]]
+        return cls(
+            time=links.back_ns[order],
+            evicted_ns=links.evicted_ns[order],
+            cgroup_id=small[links.evicted_kind[order]],
+            returned_to=small[links.added_kind[order]],
+            file=links.file[order],
+            pages=links.pages[order],
+        )
 
     def within(self, members: Int64s) -> Self:
         """Return the refaults of pages that were charged to a member before and are again.

@@ -91,8 +91,8 @@ class Links:
     """Refaults: pairs of an eviction and an addition that brought back some of its pages.
 
     `added_kind` and `evicted_kind` are the kinds of both events. `pages` are the pages that they share.
-    `evicted_ns` is the time of the eviction (ns since the epoch), and `away_ns` the time from the eviction of
-    the first of these pages to its return.
+    `evicted_ns` is the time of the eviction (ns since the epoch). `back_ns` is later than that by the time
+    from the eviction of the first of these pages to its return.
     """
 
     added_kind: Unsigned
@@ -100,10 +100,15 @@ class Links:
     file: Unsigned
     pages: Unsigned
     evicted_ns: Int64s
-    away_ns: Int64s
+    back_ns: Int64s
 
     def __len__(self) -> int:
         return len(self.pages)
+
+    @property
+    def away_ns(self) -> Int64s:
+        """Return the time from the eviction of the first page of each refault to its return."""
+        return np.asarray(self.back_ns - self.evicted_ns)
 
     def batches(self) -> Iterator[Links]:
         """Yield the refaults in batches that fit into a CPU's cache."""

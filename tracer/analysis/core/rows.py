@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tracer.analysis.core.columns import NO_ID, Bools, Int64s, Integers, ascending
+from tracer.analysis.core.columns import NO_ID, Bools, Int64s, Integers
 from tracer.analysis.core.index import RowIndex
 
 T = TypeVar("T")
@@ -94,13 +94,16 @@ class OwnedRows:
 
     @classmethod
     def from_batches(cls, batches: Sequence[dict[str, Integers]]) -> Self:
-        """Join batches of rows, each given as its columns, and sort them by time; empties the batches."""
+        """Join batches of rows, each given as its columns, and sort them by time; empties the batches.
+
+        The rows come in recorded order. That is almost the order of time, of which a merge sort makes use.
+        """
         columns: dict[str, Any] = {}
         for field in fields(cls):
             parts = [batch.pop(field.name) for batch in batches] or [np.zeros(0, np.int64)]
             columns[field.name] = np.concatenate(parts)
         if (columns["time"][1:] < columns["time"][:-1]).any():
-            order = ascending(columns["time"] - columns["time"].min())
+            order = np.argsort(columns["time"], kind="stable")
             columns = {
                 name: column if (column == column[0]).all() else column[order]
                 for name, column in columns.items()

@@ -239,8 +239,7 @@ def _kernel_count(trace: TraceTables, subtree: Subtree) -> KernelCount | None:
     links, kinds = trace.page_moves.links, trace.cache_events.kinds
     counts, pages = np.isin(integers(kinds["cgroup_id"]), subtree.members), 0
     for batch in links.batches():
-        time = batch.evicted_ns + batch.away_ns
-        counted = counts[batch.added_kind] & (time >= begin) & (time <= end)
+        counted = counts[batch.added_kind] & (batch.back_ns >= begin) & (batch.back_ns <= end)
         pages += int(batch.pages[counted].sum(dtype=np.int64))
     return KernelCount(
         trace.places.label_of(subtree.cgroup_id),

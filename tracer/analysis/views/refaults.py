@@ -38,12 +38,8 @@ def page_moves(trace: TraceTables) -> PageMoves:
 
 
 def refaulted(trace: TraceTables) -> Refaulted:
-    """Return the refaults of cgroups, in order of time.
-
-    They are picked group by group, without the links of all groups in memory at once.
-    """
-    links = (group.links() for group in ahead(_moves_of_groups(trace)))
-    return Refaulted.from_links(links, trace.cache_events)
+    """Return the refaults of cgroups, in order of time."""
+    return Refaulted.from_links(trace.page_moves.links, trace.cache_events)
 
 
 def refaults(trace: TraceTables) -> pd.DataFrame:
@@ -164,13 +160,14 @@ class _Moves:
     def links(self) -> Links:
         """Return the refaults."""
         gone_ns, back_ns = _times(self.events, self.evicted, self.added)
+        evicted_ns = self.events.time[self.evicted]
         return Links(
             added_kind=self.events.kind[self.added],
             evicted_kind=self.events.kind[self.evicted],
             file=self.events.file[self.added],
             pages=narrow(self.pages),
-            evicted_ns=self.events.time[self.evicted],
-            away_ns=back_ns - gone_ns,
+            evicted_ns=evicted_ns,
+            back_ns=evicted_ns + (back_ns - gone_ns),
         )
 
 

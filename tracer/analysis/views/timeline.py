@@ -297,8 +297,7 @@ def _page_cache_flows(trace: TraceTables, grid: Grid) -> dict[str, Any]:
         grid.add(moved, kind_of_move[kind], owner_of_kind[kind], time, moved_pages * size)
     links, returned = trace.page_moves.links, grid.zeros(1)
     for batch in links.batches():
-        back_ns = batch.evicted_ns + batch.away_ns
-        kind, time, back_pages = _by_slot(grid.bins, batch.added_kind, back_ns, batch.pages)
+        kind, time, back_pages = _by_slot(grid.bins, batch.added_kind, batch.back_ns, batch.pages)
         grid.add(returned, np.zeros_like(kind), owner_of_kind[kind], time, back_pages * size)
     flows = dict(zip(_MOVES, moved, strict=True))
     flows["cache_evicted_bytes"] = sum(flows[name] for name in _EVICTED_BY)
