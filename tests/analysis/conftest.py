@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
-import pandas as pd
 import pyarrow as pa
 import pytest
 from synthetic.unset import unset_row
 
-from tracer.analysis.core import page_cache
-from tracer.analysis.core.charges import Charges
-from tracer.analysis.core.evicted import Evicted, Refaulted
-from tracer.analysis.core.lookup.cgroups import Places
-from tracer.analysis.core.lookup.log_reports import Logged, logged
-from tracer.analysis.core.lookup.looks import Looks
-from tracer.analysis.core.lookup.losses import Losses
-from tracer.analysis.core.lookup.processes import Processes
-from tracer.analysis.core.lookup.stacks import Functions
-from tracer.analysis.core.lookup.summed_intervals import SummedIntervals
-from tracer.analysis.core.page_cache import CacheEvents, PageMoves
-from tracer.analysis.core.tables import span_ns
-from tracer.analysis.views.refaults import page_moves, refaulted, refaults
-from tracer.analysis.views.stalls import waits
+from tracer.analysis.trace import AnalysedTrace
 from tracer.schema import TABLES
-from tracer.trace.read.to_pandas import to_frame
+from tracer.trace.read.reader import TableFrame
 
 PAGE = 4096
 MIB = 1 << 20
@@ -33,17 +19,22 @@ START_NS = 1_764_000_000_000_000_000
 _BATCH_ROWS = 7
 
 
-class SyntheticTrace:
-    """A trace in memory. `add` adds rows; a missing column is null if it may be, else the empty value."""
+class SyntheticTrace(AnalysedTrace):
+    """A trace in memory. `add` adds rows; a missing column is null if it may be, else the empty value.
+
+    What was read from the rows or follows from them is kept until they change.
+    """
+
+    loss = TableFrame()
+    __repr__ = object.__repr__
 
     def __init__(self) -> None:
-        self.meta: dict[str, Any] = {
+        self.meta: Any = {
             **{"page_size": PAGE, "cpus": 2, "cgroup_version": 1, "memory": {"swap_total_bytes": 0}},
             "probes": {"oom": "tp_btf/mark_victim"},
             "ended": "2026-01-31T12:00:10+00:00",
         }
         self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-        self._frames: dict[str, pd.DataFrame] = {}
 
     def add(self, table: str, seconds: float | None = None, **row: Any) -> None:
         if seconds is not None:
@@ -51,8 +42,7 @@ class SyntheticTrace:
         unset = unset_row(table)
         if unknown := set(row) - set(unset):
             raise AssertionError(f"{table} has no columns {unknown}")
-        self._rows[table].append(unset | row)
-        self._frames.pop(table, None)
+        self.recorded()[table].append(unset | row)
 
     def charged(self, seconds: float, cgroup_id: int, category: str, amount: int, **row: Any) -> None:
         self.add(
@@ -62,90 +52,31 @@ class SyntheticTrace:
         )
 
     def recorded(self) -> dict[str, list[dict[str, Any]]]:
-        """Return table -> its rows."""
+        """Return table -> its rows, to change them."""
+        for name in vars(self).keys() - _RECORDED:
+            delattr(self, name)
         return self._rows
 
     def forget(self, table: str) -> None:
-        self._rows[table] = []
-        self._frames.pop(table, None)
+        self.recorded()[table].clear()
 
     @staticmethod
     def ns(seconds: float) -> int:
         return START_NS + round(seconds * 1e9)
 
-    @property
-    def charges(self) -> Charges:
-        return Charges.from_trace(self)
-
-    @property
-    def evicted(self) -> Evicted:
-        return Evicted.from_events(self.cache_events, self.tasks)
-
-    @property
-    def span_ns(self) -> tuple[int, int]:
-        return span_ns(self)
-
-    @property
-    def cache_events(self) -> CacheEvents:
-        return page_cache.from_trace(self, self.cgroups, self.processes)
-
-    @property
-    def page_moves(self) -> PageMoves:
-        return page_moves(self)
-
-    @property
-    def refaults(self) -> pd.DataFrame:
-        return refaults(self)
-
-    @property
-    def refaulted(self) -> Refaulted:
-        return refaulted(self)
-
-    @property
-    def waits(self) -> pd.DataFrame:
-        return waits(self)
-
-    @property
-    def places(self) -> Places:
-        return Places(self.cgroups)
-
-    @property
-    def processes(self) -> Processes:
-        return Processes(self.tasks, self.oom)
-
-    @property
-    def losses(self) -> Losses:
-        return Losses(self.loss)
-
-    @property
-    def looks(self) -> Looks:
-        return Looks.from_samples(self.samples)
-
-    @property
-    def summed_intervals(self) -> SummedIntervals:
-        return SummedIntervals(self.summed)
-
-    @property
-    def logged(self) -> list[Logged]:
-        return logged(self.kernel_log)
-
-    @property
-    def functions(self) -> Functions:
-        return Functions(self.stacks)
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        rows = pa.Table.from_pylist(self._rows[name], schema=TABLES[name])
+        return rows if columns is None else rows.select(list(columns))
 
     def batches(self, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        rows = pa.Table.from_pylist(self._rows[name], schema=TABLES[name]).select(list(columns))
-        yield from rows.to_batches(max_chunksize=_BATCH_ROWS)
+        yield from self.table(name, columns).to_batches(max_chunksize=_BATCH_ROWS)
 
     def rows(self, name: str) -> int:
         return len(self._rows[name])
 
-    def __getattr__(self, table: str) -> pd.DataFrame:
-        if table not in TABLES:
-            raise AttributeError(table)
-        if table not in self._frames:
-            self._frames[table] = to_frame(pa.Table.from_pylist(self._rows[table], schema=TABLES[table]))
-        return self._frames[table]
+
+_RECORDED: Final = frozenset(vars(SyntheticTrace()))
+"""The attributes that do not follow from others."""
 
 
 @pytest.fixture
