@@ -1,16 +1,17 @@
-"""Damaged traces: one line from the real command, never a traceback."""
+"""Damaged traces: an error of one line, or all that can be read."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from tracer.cli.group import group
+from tracer.errors import TracerError
 from tracer.schema import SCHEMA_VERSION
 
 
@@ -43,23 +44,22 @@ def later_schema(trace: Path) -> None:
 )
 @pytest.mark.parametrize("verb", ["explain", "timeline"])
 def test_damaged_trace_fails_with_one_line(
-    write_trace: Callable[..., Path], verb: str, damage: Callable[[Path], None], words: str
+    write_trace: Callable[..., Path], run: CliRunner, verb: str, damage: Callable[[Path], None], words: str
 ) -> None:
     trace = write_trace()
     damage(trace)
-    command = [sys.executable, "-m", "tracer", verb, str(trace)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout) == (1, "")
-    (line,) = ended.stderr.splitlines()
-    assert line.startswith("memcg-tracer: error: ")
+    result = run.invoke(group, [verb, str(trace)])
+    error = result.exception
+    assert isinstance(error, TracerError)
+    assert (error.exit_code, result.output) == (1, "")
+    (line,) = str(error).splitlines()
     assert words in line
 
 
-def test_cut_journal_is_read_up_to_the_cut(write_trace: Callable[..., Path]) -> None:
+def test_cut_journal_is_read_up_to_the_cut(write_trace: Callable[..., Path], run: CliRunner) -> None:
     trace = write_trace(ended=False)
     (journal,) = trace.glob("journal/charge.*")
     os.truncate(journal, journal.stat().st_size - 100)
-    command = [sys.executable, "-m", "tracer", "info", str(trace)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
-    assert "interrupted" in ended.stdout
+    result = run.invoke(group, ["info", str(trace)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "interrupted" in result.stdout

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from rich.cells import cell_len
 
+import tracer
 from tracer.cli.verbs import evictions, info, timeline
 
 EXAMPLE = str(Path(__file__).parents[2] / "traces/page-cache")
@@ -20,6 +21,13 @@ PATH = re.compile(r"/|^\s*[\w.-]+$")
 """A path that is broken because it is longer than the terminal, or the rest of one."""
 
 WORD = re.compile(r"[a-zA-Z]{3,}[a-zA-Z-]*")
+
+
+@pytest.fixture(autouse=True)
+def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read the example once for all widths."""
+    trace = tracer.open(EXAMPLE)
+    monkeypatch.setattr(tracer, "open", lambda _: trace)
 
 
 def drawn(command: click.Command, monkeypatch: pytest.MonkeyPatch, columns: int) -> list[str]:

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +13,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 import tracer
 from tracer.analysis.trace import AnalysedTrace
+from tracer.cli.group import group
 
 pytestmark = pytest.mark.kernel
 
@@ -291,5 +291,6 @@ def assert_log_replaces_probe(trace: AnalysedTrace, path: Path, blind: Path) -> 
 
 def read_by(verb: str, *arguments: object, env: dict[str, str] | None = None) -> str:
     """Return the output of a verb."""
-    words = [sys.executable, "-m", "tracer", verb, *map(str, arguments)]
-    return subprocess.run(words, env=env, capture_output=True, check=True, text=True, timeout=120).stdout
+    result = CliRunner(env=env).invoke(group, [verb, *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout

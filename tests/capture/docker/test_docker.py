@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 import tracer
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.trace import AnalysedTrace
+from tracer.cli.verbs import explain
 from tracer.lab import checks
 from tracer.lab.scratch import write_uncached
 
@@ -45,9 +45,9 @@ CHECKS = (
 
 def explained(path: Path, *options: str) -> str:
     """Return the output of `memcg-tracer explain` without access to Docker."""
-    env = {key: value for key, value in os.environ.items() if key != "DOCKER_HOST"}
-    command = [sys.executable, "-m", "tracer", "explain", str(path), *options]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    result = CliRunner(env={"DOCKER_HOST": None}).invoke(explain.command, [str(path), *options])
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 def assert_explained(path: Path, container: dict[str, Any], name: str) -> None:

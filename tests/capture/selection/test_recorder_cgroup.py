@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from support.recorder import Recorder
 
 import tracer
 from tracer.capture.selection import recorder_cgroup
 from tracer.capture.selection.recorder_cgroup import find_recorder_cgroup
+from tracer.cli.group import group
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.render.words import survivor_facts
 
@@ -100,9 +102,7 @@ def test_recorder_killed_by_the_oom_killer_leaves_a_readable_trace(memcg: Path, 
             filler.wait()
     assert recorder.process.returncode == -signal.SIGKILL
     shown = {
-        verb: subprocess.run(
-            [sys.executable, "-m", "tracer", verb, recorder.path], capture_output=True, text=True, check=True
-        ).stdout
+        verb: CliRunner().invoke(group, [verb, str(recorder.path)], catch_exceptions=False).stdout
         for verb in ("info", "explain")
     }
     assert "interrupted" in shown["info"]
