@@ -1,4 +1,4 @@
-"""Memory pressure in the bins of a timeline: the kernel's totals jump, the stalls did not."""
+"""What is spread over bins: waits, and memory pressure, whose totals jump though the stalls did not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tracer.analysis.core.bins import Bins
 from tracer.analysis.views.timeline import timeline
 
 CGROUP = 7
@@ -58,6 +59,16 @@ def test_first_reading_counts_only_if_the_cgroup_was_made_in_the_trace(
     created = {name: trace.ns(seconds) for name, seconds in made.items()}
     rows = pressure(trace, [(3, 10_000), (4, 10_000)], **created)
     assert rows.sum() == counted
+
+
+def test_amount_is_spread_over_the_bins_of_its_interval() -> None:
+    """Bins of 100 from 1000 on: one amount lies in three, one in a moment, one ends after the last bin."""
+    bins = Bins(begin_ns=1000, width_ns=100, count=4)
+    begin, end = np.array([1050, 1310, 1350, 900, 1500]), np.array([1250, 1310, 1550, 1100, 1600])
+    amounts = np.array([2000, 7, 400, 600, 9])
+    assert bins.spread(begin, end, amounts).tolist() == [300, 500 + 300, 1000, 500, 7 + 100]
+    nothing = np.array([], dtype=np.int64)
+    assert bins.spread(nothing, nothing, nothing).tolist() == [0] * 5
 
 
 def test_total_that_was_never_read_is_not_known(trace: Any) -> None:

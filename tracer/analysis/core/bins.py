@@ -79,6 +79,21 @@ class Bins:
         """Return the slot of each moment: 0 before the first bin, from `slots` on after the last bin."""
         return np.maximum((time_ns - self.begin_ns) // self.width_ns + 1, 0)
 
+    def spread(self, begin_ns: Int64s, end_ns: Int64s, amounts: Int64s) -> Int64s:
+        """Return the sum of the amounts in each slot, each of them taken to be even over its interval."""
+        first, last = self.slot(begin_ns), np.minimum(self.slot(end_ns), self.slots - 1)
+        crossed = np.maximum(last - first + 1, 0)
+        row = np.repeat(np.arange(len(first)), crossed)
+        slot = first[row] + np.arange(len(row)) - np.repeat(np.cumsum(crossed) - crossed, crossed)
+        slot_end_ns = self.begin_ns + slot * self.width_ns
+        begin, end = (
+            np.maximum(begin_ns[row], slot_end_ns - self.width_ns),
+            np.minimum(end_ns[row], slot_end_ns),
+        )
+        length = (end_ns - begin_ns)[row]
+        share = np.where(length > 0, (end - begin) / np.maximum(length, 1), 1.0)
+        return np.rint(np.bincount(slot, amounts[row] * share, self.slots)).astype(np.int64)
+
 
 def require_bounded(bins: Bins, every: str, cgroups: int) -> None:
     """Raise UsageError for more rows than fit in memory; the message names lengths and ranges that do."""

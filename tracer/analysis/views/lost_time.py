@@ -262,15 +262,15 @@ def reread_ms(trace: TraceTables, grid: Grid) -> Floats:
     """Return the waits for contents that had been evicted from the cgroups of a grid, as a column of a
     timeline.
 
-    Each wait is in the slot in which it began.
+    A wait that takes several slots is in all of them.
     """
     spending, subtrees, waited = Spending(trace), Subtrees(trace), grid.zeros(1)[0]
     waiting = np.unique(integers(trace.file_waits["cgroup_id"])).tolist()
     for shown in sorted({place for number in waiting for place in grid.shown_for(number)}):
         subtree = subtrees.subtree_at(grid.ids[shown])
-        slot = grid.bins.slot(times_ns(subtree.file_waits))
-        inside = np.flatnonzero(slot < grid.bins.slots)
-        np.add.at(waited[shown], slot[inside], spending.reread_ns(subtree)[inside])
+        begin = times_ns(subtree.file_waits)
+        end = begin + integers(subtree.file_waits["duration_ns"])
+        waited[shown] = grid.bins.spread(begin, end, spending.reread_ns(subtree))
     return np.asarray(grid.shown(waited) / (1e6 if spending.is_recorded else np.nan))
 
 

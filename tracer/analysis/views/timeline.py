@@ -126,7 +126,7 @@ def timeline(
     throttled inside reclaim; `stalled_dirty_ms`, writers held back for dirty pages; `stalled_swap_in_ms`,
     page faults on swapped-out pages, and `stalled_high_ms`, above memory.high, both without the reclaim
     inside them; `stalled_reread_ms`, for file contents that had been evicted from the subtree
-    (`analysis.views.lost_time`), in the bin in which the wait began.
+    (`analysis.views.lost_time`).
 
     Raises TracerError for a cgroup that is not in the trace, UsageError for times that make no sense.
     """
