@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from workloads import busy_in_turn
 
 import tracer
-from tracer.kernel.cgroups.cgroupfs import cgroup_id
+from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 
 pytestmark = pytest.mark.kernel
 
@@ -24,32 +25,10 @@ TICK_NS = 10_000_000
 BUSY_S = 0.4
 
 
-def run_ns() -> int:
-    """Return the run time of this process, brought up to date by a switch."""
-    time.sleep(0.001)
-    return int(Path("/proc/self/schedstat").read_text(encoding="ascii").split()[0])
-
-
-def work_in(cgroups: list[Path], busy_s: float) -> None:
-    """Work for as long in each of the cgroups; print the run time at each move."""
-    for cgroup in cgroups:
-        (cgroup / "cgroup.procs").write_text("0", encoding="ascii")
-        begin_ns = run_ns()
-        until_ns = begin_ns + int(busy_s * 1e9)
-        while time.process_time_ns() < until_ns:
-            pass
-        print(run_ns() - begin_ns, flush=True)
-
-
 def start_work(*cgroups: Path, busy_s: float = BUSY_S) -> subprocess.Popen[str]:
-    """Start a process that does `work_in`. It moves itself: what others change is seen later."""
-    code = f"from test_task_time import *; work_in([Path(p) for p in sys.argv[1:]], {busy_s}); os._exit(0)"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, cgroups)],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    """Start a process that works for as long in each of the cgroups, and prints its run time in each."""
+    command = [sys.executable, "-S", busy_in_turn.__file__, str(busy_s), *map(str, cgroups)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 WITHOUT_LEADER = """
@@ -79,9 +58,19 @@ def test_process_ends_with_its_last_thread(memcg: Path, start_recorder: Callable
     assert 0 <= exited.value - ended_ns < 1_000_000_000
 
 
+def usage_ns(cgroup: Path) -> int | None:
+    """Return the CPU time of a cgroup by the kernel's own account, in ns; None: v1 has it elsewhere."""
+    if memory_hierarchy().version == 1:
+        return None
+    lines = map(str.split, (cgroup / "cpu.stat").read_text(encoding="ascii").splitlines())
+    return 1000 * int(dict(lines)["usage_usec"])
+
+
 @contextmanager
-def child_cgroup(memcg: Path) -> Iterator[Path]:
-    child = memcg / "child"
+def child_cgroup(memcg: Path, name: str = "child") -> Iterator[Path]:
+    if memory_hierarchy().version == 2:
+        (memcg / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
+    child = memcg / name
     child.mkdir()
     try:
         yield child
@@ -89,20 +78,24 @@ def child_cgroup(memcg: Path) -> Iterator[Path]:
         child.rmdir()
 
 
+@pytest.mark.vm
 def test_task_time_of_each_cgroup_is_its_tasks_run_time(
     memcg: Path, start_recorder: Callable[..., Any]
 ) -> None:
     """The time of two cgroups in turn, and of two processes at a time, on one or more CPUs."""
-    with child_cgroup(memcg) as child:
+    with child_cgroup(memcg) as child, child_cgroup(memcg, "other") as other:
         recorder = start_recorder("-c", str(memcg))
-        workers = [start_work(memcg, child), start_work(child, memcg)]
+        workers = [start_work(other, child), start_work(child, other)]
         told = [[int(line) for line in worker.communicate()[0].split()] for worker in workers]
-        ids = cgroup_id(memcg), cgroup_id(child)
+        ids = cgroup_id(other), cgroup_id(child)
+        counted = usage_ns(other), usage_ns(child)
         trace = tracer.open(recorder.stop())
     expected = told[0][0] + told[1][1], told[0][1] + told[1][0]
     spent = trace.task_time.groupby("cgroup_id")["cpu_ns"].sum()
-    for number, expected_ns in zip(ids, expected, strict=True):
-        assert spent[number] == pytest.approx(expected_ns, abs=4 * TICK_NS)
+    for number, least_ns, usage in zip(ids, expected, counted, strict=True):
+        # In a slow guest, the moves and the end of the interpreter take long, which no worker prints.
+        assert spent[number] >= least_ns - 4 * TICK_NS
+        assert spent[number] == pytest.approx(least_ns if usage is None else usage, abs=4 * TICK_NS)
     rows = trace.task_time.reset_index()
     assert (rows["begin"] < rows["time"]).all()
     cpus = len(os.sched_getaffinity(0))
