@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from support.huge_pages import WHOLE_MACHINE, huge_pages_of
 from support.settled import settle
 from workloads import file_steps
 from workloads.file_steps import MORE_PAGES, PAGE, STEPS
@@ -20,9 +20,6 @@ import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
 
 pytestmark = pytest.mark.kernel
-
-WHOLE_MACHINE = os.environ.get("MEMCG_TRACER_WHOLE_MACHINE") == "1"
-"""True in a guest of tests/vm, where tests may disturb the whole machine."""
 
 EXPECTED = {
     ("read", "add", "read"): 37,
@@ -162,18 +159,6 @@ BY_THE_MACHINE = {
 """Cause -> counters of such pages in memory.stat of v2, of those that this kernel has."""
 MOST_PRESSES = 12
 """How often the machine is pressed until a task has to reclaim because kswapd is too slow."""
-
-
-@contextmanager
-def huge_pages_of(size_bytes: int) -> Iterator[None]:
-    """Hold as many huge pages as the kernel can provide: it reclaims for them, and kills nothing."""
-    wanted = Path("/proc/sys/vm/nr_hugepages")
-    before = wanted.read_text(encoding="ascii")
-    wanted.write_text(str(size_bytes >> 21), encoding="ascii")
-    try:
-        yield
-    finally:
-        wanted.write_text(before, encoding="ascii")
 
 
 def free_bytes() -> int:
