@@ -14,14 +14,19 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from support.task_delays import delays_counted
 
 import tracer
-from tracer.kernel.cgroups.cgroupfs import cgroup_id
+from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 
-pytestmark = pytest.mark.kernel  # not in a guest: emulation is slower than its disk, so that few reads wait
+pytestmark = pytest.mark.kernel
 
 PAGE = os.sysconf("SC_PAGESIZE")
 PAGES = 613
+LARGE_READS = 61
+LARGE_READ_BYTES = 1 << 20
+READS_A_SECOND = 20
+TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 
 READ = """
 import json, mmap, os, random, sys, time
@@ -49,6 +54,28 @@ for page in order:
         mapped[page * mmap.PAGESIZE]
 wall_ns, cpu_ns = (now - then for now, then in zip(clocks(), begin))
 print(json.dumps({"tgid": os.getpid(), "off_ns": wall_ns - cpu_ns}))
+"""
+
+READ_LARGE = """
+import json, os, random, sys, time
+file, size = os.open(sys.argv[1], os.O_RDONLY), int(sys.argv[2])
+os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
+order = list(range(0, os.fstat(file).st_size, size))
+random.Random(1).shuffle(order)
+
+def blocked_ticks():
+    return int(open("/proc/self/stat").read().rpartition(")")[2].split()[39])
+
+def clocks():
+    time.sleep(0.001)  # the run time is brought up to date when a task leaves its CPU
+    return time.monotonic_ns(), int(open("/proc/self/schedstat").read().split()[0])
+
+begin, ticks = clocks(), blocked_ticks()
+for at in order:
+    os.pread(file, size, at)
+wall_ns, cpu_ns = (now - then for now, then in zip(clocks(), begin))
+ticks = blocked_ticks() - ticks
+print(json.dumps({"tgid": os.getpid(), "off_ns": wall_ns - cpu_ns, "blocked_ticks": ticks}))
 """
 
 ANNOUNCE = """
@@ -126,6 +153,42 @@ def test_waits_are_the_time_that_a_reader_is_not_on_a_cpu(
     assert 0.9 * PAGES <= rows["waits"].sum() <= PAGES + 8
     assert rows["wait_ns"].sum() == pytest.approx(told["off_ns"], rel=0.05, abs=20e6)
     assert (rows["wait_ns"] <= rows["duration_ns"]).all(), "the waits of a thread follow one another"
+    assert trace.loss.empty
+
+
+def slow_down(memcg: Path, folder: Path) -> None:
+    """Have the kernel start so many reads a second for a cgroup of v2; on v1 the controllers are apart."""
+    if memory_hierarchy().version == 1:
+        return
+    (memcg.parent / "cgroup.subtree_control").write_text("+io", encoding="ascii")
+    device = folder.stat().st_dev
+    limit = f"{os.major(device)}:{os.minor(device)} riops={READS_A_SECOND}"
+    (memcg / "io.max").write_text(limit, encoding="ascii")
+
+
+@pytest.mark.vm
+def test_waits_of_large_reads_are_between_the_kernels_accounts(
+    memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """Not less than the delay that the kernel counts, which ends at the wake-up; not more than the time that
+    the reader was not on a CPU. The disk of a guest is faster than its CPU, so it is slowed down."""
+    slow_down(memcg, disk_dir)
+    file = disk_dir / "large"
+    make_uncached(file, LARGE_READS * LARGE_READ_BYTES)
+    with delays_counted() as is_counted:
+        recorder = start_recorder("-c", str(memcg))
+        reader = in_cgroup(memcg, READ_LARGE, str(file), str(LARGE_READ_BYTES), stdout=subprocess.PIPE)
+        told = json.loads(reader.communicate()[0])
+        trace = tracer.open(recorder.stop())
+    rows = waits_of(trace, told["tgid"])
+    rows = rows[rows["inode_id"] == id_of(trace, file)]
+    assert set(rows["cgroup_id"]) == {cgroup_id(memcg)}
+    assert rows["waits"].sum() >= LARGE_READS // 4
+    waited_ns = int(rows["wait_ns"].sum())
+    assert waited_ns <= 1.05 * told["off_ns"] + 20e6
+    if is_counted:
+        assert told["blocked_ticks"] > 0
+        assert waited_ns >= (told["blocked_ticks"] - 1) * TICK_NS
     assert trace.loss.empty
 
 
