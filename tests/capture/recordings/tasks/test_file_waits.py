@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from support.task_delays import delays_counted
 
 import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
@@ -26,6 +26,7 @@ PAGES = 613
 LARGE_READS = 61
 LARGE_READ_BYTES = 1 << 20
 READS_A_SECOND = 20
+DELAYS = Path("/proc/sys/kernel/task_delayacct")  # off by default since v5.14
 TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 
 READ = """
@@ -154,6 +155,20 @@ def test_waits_are_the_time_that_a_reader_is_not_on_a_cpu(
     assert rows["wait_ns"].sum() == pytest.approx(told["off_ns"], rel=0.05, abs=20e6)
     assert (rows["wait_ns"] <= rows["duration_ns"]).all(), "the waits of a thread follow one another"
     assert trace.loss.empty
+
+
+@contextmanager
+def delays_counted() -> Iterator[bool]:
+    """Have the kernel count the delays of tasks that start from now on; yield whether it can."""
+    if not DELAYS.exists():
+        yield False
+        return
+    before = DELAYS.read_text(encoding="ascii")
+    DELAYS.write_text("1", encoding="ascii")
+    try:
+        yield True
+    finally:
+        DELAYS.write_text(before, encoding="ascii")
 
 
 def slow_down(memcg: Path, folder: Path) -> None:
