@@ -20,7 +20,7 @@ from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.lab.scratch import write_uncached
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm_once]
+pytestmark = [pytest.mark.kernel, pytest.mark.vm]
 
 MIB: Final = 1 << 20
 LIMIT_BYTES: Final = 64 * MIB
