@@ -81,7 +81,7 @@ def test_closed_account_keeps_its_time_and_gives_its_slot_to_another(programs: A
     assert taken(times) == {107: 12, 555: 3}
     assert taken(times) == {}
     times.close_account(8, 108, 0)
-    assert taken(times) == {}, "none of its tasks ran"
+    assert taken(times) == {}, "its tasks have not run"
     assert times.work_ns() == 42 + 3
     assert programs.ticks == [0, 1, 2]
 

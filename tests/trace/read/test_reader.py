@@ -301,25 +301,31 @@ def test_parquet_with_other_columns_is_refused(other: pa.Table, open_writer: Ope
         Trace(writer.path).table("loss")
 
 
+def written_before(
+    rows: pa.RecordBatch, table: str, ended: bool, open_writer: OpenWriter, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Return a trace that an older version wrote, whose `table` had only the columns of these rows."""
+    before = pa.schema([field for field in TABLES[table] if field.name in rows.schema.names])
+    with monkeypatch.context() as then:
+        then.setitem(TABLES, table, before)
+        writer = open_writer()
+        writer.append(table, rows.select(before.names))
+        writer.flush()
+        if ended:
+            writer.close("done")
+    return writer.path
+
+
 @pytest.mark.parametrize("ended", [False, True])
 def test_runs_of_older_traces_are_one_folio_each(
     ended: bool, open_writer: OpenWriter, rows_of: RowsOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = TABLES["pagecache"]
-    before = pa.schema([field for field in now if field.name not in ("duration_ns", "folios")])
-    rows = rows_of("pagecache", range(7))
-    with monkeypatch.context() as then:
-        then.setitem(TABLES, "pagecache", before)
-        writer = open_writer()
-        writer.append("pagecache", rows.select(before.names))
-        writer.flush()
-        if ended:
-            writer.close("done")
-    found = Trace(writer.path).table("pagecache")
+    rows = rows_of("pagecache", range(7)).drop_columns(["duration_ns", "folios"])
+    found = Trace(written_before(rows, "pagecache", ended, open_writer, monkeypatch)).table("pagecache")
     assert found["duration_ns"].to_pylist() == [0] * 7
     assert found["folios"].to_pylist() == [1] * 7
-    assert [found[name].to_pylist() for name in before.names] == [
-        rows.column(name).to_pylist() for name in before.names
+    assert [found[name].to_pylist() for name in rows.schema.names] == [
+        rows.column(name).to_pylist() for name in rows.schema.names
     ]
 
 
@@ -327,21 +333,13 @@ def test_runs_of_older_traces_are_one_folio_each(
 def test_column_added_later_is_null(
     ended: bool, open_writer: OpenWriter, rows_of: RowsOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = TABLES["samples"]
-    before = pa.schema([field for field in now if field.name not in ("oom_group", "swap_max_events")])
-    rows = rows_of("samples", range(7))
-    with monkeypatch.context() as then:
-        then.setitem(TABLES, "samples", before)
-        writer = open_writer()
-        writer.append("samples", rows.select(before.names))
-        writer.flush()
-        if ended:
-            writer.close("done")
-    table = Trace(writer.path).table("samples")
-    assert table.schema == now
+    rows = rows_of("samples", range(7)).drop_columns(["oom_group", "swap_max_events"])
+    path = written_before(rows, "samples", ended, open_writer, monkeypatch)
+    table = Trace(path).table("samples")
+    assert table.schema == TABLES["samples"]
     assert table.column("oom_group").null_count == table.column("swap_max_events").null_count == 7
     assert table.column("usage_bytes").to_pylist() == list(range(7))
-    assert Trace(writer.path).table("samples", ["oom_group"]).num_rows == 7
+    assert Trace(path).table("samples", ["oom_group"]).num_rows == 7
 
 
 def test_journal_compacted_meanwhile_is_read_again(

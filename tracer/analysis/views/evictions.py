@@ -55,7 +55,7 @@ def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = N
     * `file`: `inode_id`, `path` (null: not known), `dev` (`major:minor`), `ino`, `deleted` (NA: not known);
       `owners`, the number of cgroups that were charged for it; `evictor_tgid`, `evictor_comm`,
       `evictor_cgroup_id`, `evictor_cgroup` and `evictor_bytes` of the process that evicted most of it; `use`,
-      one of `USES` (null: none of its cache was added in the trace). If a file is only written, such as a
+      one of `USES` (null: the trace has no addition to its cache). If a file is only written, such as a
       log, nothing reads its cache, so its eviction costs nothing.
     * `cgroup`: a row for each pair of owner and actor. Of the owner: `cgroup_id`, `cgroup` (a path),
       `container`, `run` of `runs` (`analysis.core.lives`), and `charged_to`: `live`, `removed` (the cgroup's

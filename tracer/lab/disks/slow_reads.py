@@ -26,7 +26,7 @@ READ_S: Final = 0.004
 """The time that a read takes, at least."""
 
 _MOST_AT_ONCE: Final = 128
-_KEEP_CACHE: Final = 1 << 1  # FOPEN_KEEP_CACHE: to open the file drops none of its pages
+_KEEP_CACHE: Final = 1 << 1  # FOPEN_KEEP_CACHE: the cache of the file survives an open
 
 
 @contextmanager

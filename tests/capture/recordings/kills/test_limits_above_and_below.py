@@ -96,7 +96,7 @@ def test_protection_and_limits_of_other_cgroups_are_known_at_the_kill(
 def test_memory_of_processes_that_moved_away_is_named(
     above: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
 ) -> None:
-    # Where only the kernel log shows whom the kernel weighed: it has at most 10 reports in 5 s.
+    # The kernel prints at most 10 reports in 5 s, and here its log may be the only source of the candidates.
     time.sleep(5.1)
     old, new = make(above / "old", LIMIT_BYTES), make(above / "new")
     recorder = start_recorder("-c", str(old))
