@@ -250,6 +250,7 @@ def experiment_held(cgroup: str = "/memcg-tracer-78-anon", container: str | None
         peak_time=pd.Timestamp("2025-11-24T23:40:03.000000+00:00"),
         headroom_bytes=MIB,
         peak_anon_bytes=40 * MIB,
+        anon_at_peak_bytes=40 * MIB,
         cache_at_peak_bytes=58 * MIB,
         evicted_bytes=30 * MIB,
         refaulted_bytes=None,

@@ -28,6 +28,7 @@ HELD = Held(
     peak_time=pd.Timestamp("2025-11-24T23:40:01+00:00"),
     headroom_bytes=0,
     peak_anon_bytes=7 * MIB,
+    anon_at_peak_bytes=7 * MIB,
     cache_at_peak_bytes=32 * MIB,
     evicted_bytes=217 * MIB,
     refaulted_bytes=2 * FILE,

@@ -46,7 +46,7 @@ def test_held_figures_of_nested_cgroups_are_of_the_subtree(trace: Any) -> None:
         assert {attempt.cgroup for attempt in one.reclaim.transcript} <= {PATHS[member] for member in members}
 
 
-def test_held_at_the_peak_has_cache_shmem_kernel_and_swap(trace: Any) -> None:
+def test_held_at_the_peak_has_cache_anon_shmem_kernel_and_swap(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
     read = {"usage_bytes": 30 * MIB, "limit_bytes": 40 * MIB}
     for category, amount in (
@@ -60,13 +60,33 @@ def test_held_at_the_peak_has_cache_shmem_kernel_and_swap(trace: Any) -> None:
         trace.charged(0.1, 7, category, amount * MIB, **read)
     trace.charged(0.2, 7, "swap", -4 * MIB, **read | {"usage_bytes": 29 * MIB})
     (one,) = held_cgroups(trace)
-    assert (one.cache_at_peak_bytes, one.shmem_at_peak_bytes, one.kernel_at_peak_bytes) == (
-        MIB,
-        5 * MIB,
-        3 * MIB,
-    )
+    kinds = (one.cache_at_peak_bytes, one.shmem_at_peak_bytes, one.kernel_at_peak_bytes)
+    assert kinds == (MIB, 5 * MIB, 3 * MIB)
+    assert (one.anon_at_peak_bytes, one.peak_anon_bytes) == (21 * MIB, 21 * MIB)
     assert one.peak_swap_bytes == 9 * MIB
     assert one.stuck_since is None
+
+
+@pytest.mark.parametrize(("seconds", "usage_mib"), [(5, 99), (4, 98.9)])
+def test_held_peak_is_where_reclaim_could_free_least(trace: Any, seconds: int, usage_mib: float) -> None:
+    """Cache fills the limit at 2 s; anon takes its place until 5 s, and cache that of anon at 6 s.
+
+    At 5 s, usage is at or below 99 % of its peak, as reclaim has just freed more than it had to.
+    """
+    trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
+    usages = {1: 83, 2: 100, 3: 99.5, 4: 100, 5: usage_mib, 6: 100}
+    cache_and_anon = {1: (83, 0), 2: (6, 11), 3: (-20, 20), 4: (-13, 13), 5: (-9, 8), 6: (51, -50)}
+    for time, (cache, anon) in cache_and_anon.items():
+        read = {"usage_bytes": int(usages[time] * MIB), "limit_bytes": 100 * MIB}
+        trace.charged(time, 7, "file", cache * MIB, tgid=41, **read)
+        trace.charged(time, 7, "anon", anon * MIB, tgid=42, **read)
+    (one,) = held_cgroups(trace)
+    cache, anon = (sum(pair[kind] for pair in list(cache_and_anon.values())[:seconds]) for kind in (0, 1))
+    assert (one.peak_usage_bytes, one.peak_time) == (100 * MIB, utc_time(trace.ns(seconds)))
+    assert (one.cache_at_peak_bytes, one.anon_at_peak_bytes) == (cache * MIB, anon * MIB)
+    assert one.peak_anon_bytes == 52 * MIB
+    left = [(each.tgid, each.anon_bytes, each.file_bytes) for each in one.allocators]
+    assert sorted(left) == [(41, 0, cache * MIB), (42, anon * MIB, 0)]
 
 
 @pytest.mark.parametrize(

@@ -248,3 +248,24 @@ def test_peak_of_the_kernel_is_shown_beside_that_of_the_trace_if_it_is_known(hel
     seen = facts.index(("peak usage", "99 MiB, 99.0 % of the limit; 1 MiB was left"))
     assert facts[seen + 1] == ("its peak ever", "100 MiB by the kernel's own count (memory.peak)")
     assert "its peak ever" not in dict(survivor_facts.held(held))
+
+
+@pytest.mark.parametrize(
+    ("at_peak_mib", "brief", "whole"),
+    [
+        (39.5, "39.5 MiB anonymous memory", "39.5 MiB"),
+        (38, "38 MiB anonymous memory (40 MiB at another time)", "38 MiB (40 MiB at another time)"),
+        (None, None, "not known"),
+    ],
+)
+def test_memory_at_the_peak_has_the_most_anon_if_that_was_at_another_time(
+    held: Held, at_peak_mib: float | None, brief: str | None, whole: str
+) -> None:
+    anon = None if at_peak_mib is None else int(at_peak_mib * MIB)
+    one = replace(held, anon_at_peak_bytes=anon)
+    made_of = "58 MiB page cache" + ("" if brief is None else f", {brief}")
+    assert dict(survivor_facts.in_brief(one))["made of"] == made_of
+    assert dict(survivor_facts.held(one))["made of"] == (
+        "page cache (file contents, which reclaim can drop) 58 MiB, anon (process memory without a file) "
+        f"{whole}, at 2025-11-24 23:40:03.000000 UTC"
+    )

@@ -17,6 +17,7 @@ from tracer.analysis.explain.measure import allocators, cushion
 from tracer.analysis.explain.sizing.completeness import cut_off
 from tracer.analysis.explain.sizing.margins import why_no_curve
 from tracer.analysis.explain.sizing.survivor_range import survivor_range
+from tracer.analysis.explain.sizing.unreclaimable import unreclaimable_growth
 from tracer.analysis.explain.slowed import progress
 from tracer.analysis.explain.slowed.high_limits import HighLimits, why_not_known
 from tracer.analysis.results.conclusions import Sizing
@@ -35,6 +36,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "kernel_peak_bytes": "the kernel has no memory.peak, or it was never read",
     "headroom_bytes": "usage or the limit was never read",
     "peak_anon_bytes": "the memory that the cgroup held when the trace began is not known",
+    "anon_at_peak_bytes": "the memory that the cgroup held when the trace began, or its peak, is not known",
     "cache_at_peak_bytes": "the memory that the cgroup held when the trace began, or its peak, is not known",
     "shmem_at_peak_bytes": "the memory that the cgroup held when the trace began, or its peak, is not known",
     "kernel_at_peak_bytes": "the memory that the cgroup held when the trace began, or its peak, is not known",
@@ -47,7 +49,9 @@ _REASONS: Final[Mapping[str, str]] = {
     "psi_some_share": "memory.pressure was not read twice (cgroup v1 has none)",
     "max_events": "it is not counted here (v1, where memory + swap have the same limit), or was never read",
 }
+_NEAR_PEAK_PERCENT: Final = 99
 _AT_PEAK: Final[Mapping[str, ledger.Weights]] = {
+    "anon": ledger.ANON,
     "cache": ledger.CACHE,
     "shmem": {"shmem": 1},
     "kernel": {"kernel": 1, "sock": 1},
@@ -109,7 +113,7 @@ def _held(
     one = Held(
         cgroup=trace.places.label_of(subtree.cgroup_id),
         container=trace.places.container_of(subtree.cgroup_id)[0],
-        **_sizes(subtree, end),
+        **_sizes(subtree, peak, peak_ns, end),
         evicted_bytes=subtree.evicted.pages_between(begin, end) * page_size(trace),
         refaulted_bytes=refaulted,
         kernel_refaulted_bytes=cushion.kernel_refaulted_bytes(subtree, begin, end),
@@ -147,15 +151,22 @@ def _held(
 
 
 def _peak(subtree: Subtree) -> tuple[int | None, int | None]:
-    """Return the highest usage in bytes, and the moment of it in ns."""
+    """Return the highest usage in bytes, and the moment of the peak in ns.
+
+    While reclaim makes room at a limit, usage stays near its peak, and what it is made of changes. Of the
+    moments at which usage was at least 99 % of its peak, this is the first one with the most memory that
+    reclaim cannot free, or had to swap out.
+    """
     usage = ledger.usage(subtree)
     peak = usage.peak()
-    return peak, None if peak is None else int(usage.times[usage.values.argmax()])
+    if peak is None:
+        return None, None
+    near = usage.times[usage.values * 100 >= peak * _NEAR_PEAK_PERCENT]
+    return peak, int(near[unreclaimable_growth(subtree, near).argmax()])
 
 
-def _sizes(subtree: Subtree, end: int) -> dict[str, Any]:
+def _sizes(subtree: Subtree, peak: int | None, peak_ns: int | None, end: int) -> dict[str, Any]:
     """Return the fields of `Held` on its memory and its limit: at the end, at the peak, at most."""
-    peak, peak_ns = _peak(subtree)
     limit = ledger.counter(subtree, "limit_bytes").at(end)
     is_limited = limit is not None and limit < UNLIMITED_BYTES
     at_peak = {

@@ -47,6 +47,7 @@ _HELD_DTYPES: Final = {
     "kernel_peak_bytes": "Int64",
     "headroom_bytes": "Int64",
     "peak_anon_bytes": "Int64",
+    "anon_at_peak_bytes": "Int64",
     "cache_at_peak_bytes": "Int64",
     "shmem_at_peak_bytes": "Int64",
     "kernel_at_peak_bytes": "Int64",

@@ -105,17 +105,18 @@ class Held:
 
     `limit_bytes` is `schema.UNLIMITED_BYTES` if no limit is set. `headroom_bytes` is the limit less the peak;
     it is 0 if usage was above the limit, since the kernel lets some charges pass, and None without a limit.
-    `cache_at_peak_bytes` is page cache without shmem at `peak_time`; shmem and kernel memory are of the same
-    moment. `refaulted_bytes` is the part of `evicted_bytes` that the cgroup, or one below it, read again;
-    `kernel_refaulted_bytes` is the kernel's count (workingset_refault_file), which includes what was evicted
-    before the trace or from another cgroup. `peak_swap_bytes`: the most that was in swap. `stuck_since`: the
-    moment from which its tasks waited at the limit until the end, with the OOM killer disabled (v1
-    memory.oom_control); None: they did not. `run` of `runs` is the life of its name. `recorded_until`: the
-    last record of a recording that breaks off; the time after it is not known. `recorder_cgroup`: the cgroup
-    of the recorder, if it was traced and had a limit. `cut_off`: how the work of the recorded command was cut
-    off; None: it was not, or that is not known. `allocators` are the processes that were charged most until
-    the peak, `further_allocators` the sum of the others. `miss_curve`: `analysis.views.miss_curve`, empty if
-    nothing was read again.
+    `peak_time` is the first moment with the most memory that reclaim cannot free, or had to swap out, of
+    those at which usage was at least 99 % of its peak. The `_at_peak_bytes` are of that moment; page cache is
+    without shmem. `peak_anon_bytes` and `peak_swap_bytes` are the most at any moment. `refaulted_bytes` is
+    the part of `evicted_bytes` that the cgroup, or one below it, read again; `kernel_refaulted_bytes` is the
+    kernel's count (workingset_refault_file), which includes what was evicted before the trace or from another
+    cgroup. `stuck_since`: the moment from which its tasks waited at the limit until the end, with the OOM
+    killer disabled (v1 memory.oom_control); None: they did not. `run` of `runs` is the life of its name.
+    `recorded_until`: the last record of a recording that breaks off; the time after it is not known.
+    `recorder_cgroup`: the cgroup of the recorder, if it was traced and had a limit. `cut_off`: how the work
+    of the recorded command was cut off; None: it was not, or that is not known. `allocators` are the
+    processes that were charged most until `peak_time`, `further_allocators` the sum of the others.
+    `miss_curve`: `analysis.views.miss_curve`, empty if nothing was read again.
     `kernel_peak_bytes` is the kernel's own peak of usage (memory.peak), the time before the trace included.
     `high_bytes` and `high_events` are memory.high and how often usage exceeded it, or that of a cgroup below;
     None on v1. `effective_high_bytes` is the least memory.high of the cgroup and those above it, traced or
@@ -138,6 +139,7 @@ class Held:
     reclaim: Reclaim
     sizing: Sizing
     quality: Quality
+    anon_at_peak_bytes: int | None = None
     shmem_at_peak_bytes: int | None = None
     kernel_at_peak_bytes: int | None = None
     peak_swap_bytes: int | None = None

@@ -47,19 +47,7 @@ def held(one: Held) -> Iterator[Fact]:
     if one.kernel_peak_bytes is not None:
         yield "its peak ever", f"{units.size(one.kernel_peak_bytes)} by the kernel's own count (memory.peak)"
     yield from _progress(one)
-    others = "".join(
-        f"{words} {units.size(bytes_)}, "
-        for words, bytes_ in (
-            ("shared memory (tmpfs, memfd)", one.shmem_at_peak_bytes),
-            ("kernel memory (slab, page tables, stacks, sockets)", one.kernel_at_peak_bytes),
-        )
-        if bytes_
-    )
-    yield (
-        "made of",
-        f"page cache (file contents, which reclaim can drop) {units.size(one.cache_at_peak_bytes)} at that "
-        f"time, {others}anon (process memory without a file) {units.size(one.peak_anon_bytes)} at most",
-    )
+    yield "made of", _made_of(one)
     yield from _allocated(one, len(one.allocators))
     yield "evicted", f"{units.size(one.evicted_bytes)} of page cache, {_by_what(one)}"
     if one.peak_swap_bytes:
@@ -93,7 +81,7 @@ def in_brief(one: Held) -> Iterator[Fact]:
         yield from _progress(one)
     kinds = (
         ("page cache", one.cache_at_peak_bytes),
-        ("anonymous memory", one.peak_anon_bytes),
+        (f"anonymous memory{_anon_at_most(one)}", one.anon_at_peak_bytes),
         ("shared memory", one.shmem_at_peak_bytes),
         ("kernel memory", one.kernel_at_peak_bytes),
     )
@@ -118,6 +106,32 @@ def in_brief(one: Held) -> Iterator[Fact]:
     yield "lost records", losses(one.quality.lost_records)
     if one.quality.summed:
         yield "summed", summed(one.quality.summed, TOTALS_EXACT)
+
+
+def _made_of(one: Held) -> str:
+    """Return the memory at the moment of the peak by kind, and the most anon if that was at another one."""
+    others = "".join(
+        f"{words} {units.size(bytes_)}, "
+        for words, bytes_ in (
+            ("shared memory (tmpfs, memfd)", one.shmem_at_peak_bytes),
+            ("kernel memory (slab, page tables, stacks, sockets)", one.kernel_at_peak_bytes),
+        )
+        if bytes_
+    )
+    anon = f"{units.size(one.anon_at_peak_bytes)}{_anon_at_most(one)}"
+    moment = "" if one.peak_time is None else f", at {shown_time(one.peak_time)}"
+    return (
+        f"page cache (file contents, which reclaim can drop) {units.size(one.cache_at_peak_bytes)}, {others}"
+        f"anon (process memory without a file) {anon}{moment}"
+    )
+
+
+def _anon_at_most(one: Held) -> str:
+    """Return the most anonymous memory, if it was more at another moment than at the peak of usage."""
+    more = (one.peak_anon_bytes or 0) - (one.anon_at_peak_bytes or 0)
+    if one.anon_at_peak_bytes is None or more * 100 < (one.peak_usage_bytes or 0) or not more:
+        return ""
+    return f" ({units.size(one.peak_anon_bytes)} at another time)"
 
 
 def _allocated(one: Held, most: int) -> Iterator[Fact]:

@@ -1,8 +1,7 @@
 """The range of limits for a cgroup that lived.
 
-A limit holds as long as the memory that reclaim cannot free fits: anonymous memory and shmem (except for what
-swap takes), locked page cache, kernel memory without reclaimable slab, and sockets. `low` is the peak of that
-memory, by the charge ledger.
+A limit holds as long as the memory that reclaim cannot free fits (`sizing.unreclaimable`). `low` is the peak
+of that memory, by the charge ledger.
 
 `high` is a limit at which the same work reads (nearly) nothing again: the peak of usage, the extra memory
 that would have spared the refaults (`views.miss_curve`), and the memory that was in swap. Which part of the
@@ -17,41 +16,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
-import pandas as pd
-
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import Bools, integers, known, times_ns
-from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.limits import swap_room_of
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns
 from tracer.analysis.explain.sizing import completeness
 from tracer.analysis.explain.sizing.margins import Sized, Spared, cache_to_spare, why_no_curve, with_margin
+from tracer.analysis.explain.sizing.unreclaimable import own_samples, unreclaimable
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.views import miss_curve
 from tracer.units import size
 
-_UNRECLAIMABLE: Final[ledger.Weights] = {
-    "anon": 1,
-    "shmem": 1,
-    "kernel": 1,
-    "slab_reclaimable": -1,
-    "sock": 1,
-}
-"""Memory that reclaim cannot free without swap, except for locked page cache."""
 _NEVER_SWAPPED: Final[ledger.Weights] = {"kernel": 1, "slab_reclaimable": -1, "sock": 1}
-_LISTS: Final = ("anon_bytes", "shmem_bytes", "inactive_anon_bytes", "active_anon_bytes")
-_READ: Final = (
-    *("unevictable_bytes", *_LISTS),
-    *("swap_limit_bytes", "limit_bytes", "is_swap_limited", "is_limited"),
-    *("effective_swap_limit_bytes", "is_effective_swap_limited"),
-)
 
 
 def survivor_range(subtree: Subtree, peak_usage_bytes: int | None, state: str | None) -> Sized:
     """Return the range for a cgroup in which nothing was killed; `state` is whether its work went on."""
-    kept = _unreclaimable(subtree)
+    kept = unreclaimable(subtree)
     if kept is None or peak_usage_bytes is None:
         return Sizing(
             None
@@ -101,40 +82,11 @@ def _basis(
     yield "Whether less than this upper end would do is not known: only evictions are traced, not hits."
 
 
-def _unreclaimable(subtree: Subtree) -> Steps | None:
-    kept = ledger.level(subtree, _UNRECLAIMABLE)
-    return None if kept is None else ledger.total([kept, _locked_files(subtree)])
-
-
-def _locked_files(subtree: Subtree) -> Steps:
-    """Return the unevictable page cache as sampled: `unevictable` without anon and shmem that are on no
-    list."""
-    rows = _samples(subtree, ("unevictable_bytes", *_LISTS))
-    unevictable = integers(rows["unevictable_bytes"])
-    anon, shmem, inactive, active = (integers(rows[name]) for name in _LISTS)
-    of_processes = np.clip(anon + shmem - inactive - active, 0, unevictable)
-    return Steps(times_ns(rows), unevictable - of_processes, 0)
-
-
-def _samples(subtree: Subtree, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Return the cgroup's own samples in which all these columns are known."""
-
-    def find() -> pd.DataFrame:
-        samples = subtree.samples
-        own: pd.DataFrame = samples.loc[integers(samples["cgroup_id"]) == subtree.cgroup_id, list(_READ)]
-        return own
-
-    samples = subtree.once("sizing.samples", find)
-    is_known: Bools = np.logical_and.reduce([known(samples[name]) for name in columns])
-    found: pd.DataFrame = samples[is_known]
-    return found
-
-
 def _swap_bytes(subtree: Subtree) -> int | None:
     """Return the swap that the cgroup could use beside a limit: the lesser of the machine's and its own."""
     meta = subtree.whole.meta
     machine = (meta.get("memory") or {}).get("swap_total_bytes")
-    samples = _samples(subtree, ("is_swap_limited", "is_limited"))
+    samples = own_samples(subtree, ("is_swap_limited", "is_limited"))
     allowed = swap_room_of(samples.iloc[-1], meta.get("cgroup_version")) if len(samples) else None
     bounds = [bound for bound in (machine, allowed) if bound is not None]
     return min(bounds) if 0 in bounds or len(bounds) == 2 else machine
