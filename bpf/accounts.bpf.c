@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * Programs that user space runs to open accounts, to look at all of them, and to close them
- * (tracer/capture/bpf/accounts.py), each with interrupts disabled, as those of charge.bpf.c.
+ * (tracer/capture/bpf/accounts.py), each with the sums of its CPU claimed (charge.bpf.c).
  */
 
 #include "shared/sums.h"
@@ -29,40 +29,28 @@ static __always_inline void check_account(struct account *account, u32 slot, u32
 }
 
 /*
- * Account for what others changed in the counters of a CPU. args: the CPU, the first slot to look
- * at, the end of the slots, and whether `sched_switch` is detached. Until then, what changes in the
- * memcg of the present task is that task's. User space runs it on that CPU, or on any if that CPU
- * is offline. Return the slot to go on with, which is the same inside another program.
+ * Account for what others changed in the counters of a CPU, in slots of accounts from `slot` to
+ * `end`, without the slot `running`. Return the slot to go on with.
  *
  * The loop only finds an account that needs more than a look: the verifier follows each turn.
  */
-PROGRAM(look)
+static __always_inline u32 look_at(struct slice *slice, struct calibration *known, u32 cpu,
+				   u32 slot, u32 end, u32 running)
 {
-	u32 cpu = ctx->args[0];
-	u32 slot = ctx->args[1];
-	struct slice *slice = this_slice();
-	struct calibration *known = calibrated();
+	u32 first = slot;
 	struct account *account = NULL;
 	struct category_values *seen = NULL;
 	struct cpu_counters *now = NULL;
 	u32 generation = this_generation();
-	u32 running = 0;
 	bool is_gone = false, is_to_check = false;
 
-	if (!slice || !known)
-		return ctx->args[2];
-	if (slice->is_busy)
-		return slot;
-	add_task_time(slice);
-	if (slice->is_running && !ctx->args[3])
-		running = slice->slot;
 	for (u32 count = 0; count < LOOK_SLOTS; count++, slot++) {
-		if (slot >= ctx->args[2])
+		if (slot >= end)
 			return slot;
 		account = accounts.lookup(&slot);
 		seen = seen_of(slot, cpu);
 		if (!account || !seen)
-			return ctx->args[2];
+			return end;
 		if (slot == running || !account->memcg || account->has_ended)
 			continue;
 		is_gone = is_released(account);
@@ -71,7 +59,7 @@ PROGRAM(look)
 		if (is_to_check || (now && differs(now, known, seen)))
 			break;
 	}
-	if (slot == ctx->args[1] + LOOK_SLOTS || !account || !seen)
+	if (slot == first + LOOK_SLOTS || !account || !seen)
 		return slot;
 	if (is_to_check) {
 		check_account(account, slot, generation);
@@ -80,6 +68,31 @@ PROGRAM(look)
 	if (now && exists(account))
 		add_differences(slice, account, now, known, seen, 0);
 	return slot + 1;
+}
+
+/*
+ * args: the CPU to look at, the first slot, the end of the slots, and whether `sched_switch` is
+ * detached. Until then, what changes in the memcg of the present task is that task's. User space
+ * runs it on that CPU, or on any if that CPU is offline. Return the slot to go on with, which is
+ * the same inside another program.
+ */
+PROGRAM(look)
+{
+	u32 slot = ctx->args[1];
+	struct slice *slice = this_slice();
+	struct calibration *known = calibrated();
+	bool is_task_known;
+
+	if (!slice || !known)
+		return ctx->args[2];
+	if (!claim(slice))
+		return slot;
+	add_task_time(slice);
+	is_task_known = slice->is_running && !ctx->args[3];
+	slot = look_at(slice, known, ctx->args[0], slot, ctx->args[2],
+		       is_task_known ? slice->slot : 0);
+	release(slice);
+	return slot;
 }
 
 #define SLOTS_AT_ONCE 64
@@ -101,30 +114,21 @@ PROGRAM(free_some_slots)
 	return ctx->args[0] - SLOTS_AT_ONCE;
 }
 
-/*
- * Open the account of a memcg that exists, and make its present counters the zero of the ledger.
- * args: its address and the id of its cgroup. Its tasks are not accounted for until `publish`.
- * Return whether to run it again, since it interrupted another program of the ledger.
- */
-PROGRAM(prime)
+/* Its tasks are not accounted for until `publish`. */
+static __always_inline void prime_account(struct mem_cgroup *memcg, u64 id)
 {
-	struct mem_cgroup *memcg = (struct mem_cgroup *)ctx->args[0];
-	u64 id = ctx->args[1];
-	struct slice *slice = this_slice();
 	struct calibration *known = calibrated();
 	u32 slot;
 	struct account *account;
 
-	if (!slice || slice->is_busy)
-		return 1;
 	if (!known || memcg_id(memcg) != id)
-		return 0;
+		return;
 	if (slot_of.lookup(&id)) /* it was traced from the beginning */
-		return 0;
+		return;
 	slot = new_account(memcg, id);
 	account = accounts.lookup(&slot);
 	if (!slot || !account)
-		return 0;
+		return;
 	for (u32 cpu = 0; cpu < TRACER_CPUS; cpu++) {
 		struct category_values *seen = seen_of(slot, cpu);
 		struct cpu_counters *now = find_counters(known, cpu_stats(account->stats, cpu));
@@ -136,6 +140,21 @@ PROGRAM(prime)
 			seen->values[category] = value_of(now, known, category);
 	}
 	publish(id, slot);
+}
+
+/*
+ * Open the account of a memcg that exists, and make its present counters the zero of the ledger.
+ * args: its address and the id of its cgroup. Return whether to run it again, since it interrupted
+ * another program of the ledger.
+ */
+PROGRAM(prime)
+{
+	struct slice *slice = this_slice();
+
+	if (!slice || !claim(slice))
+		return 1;
+	prime_account((struct mem_cgroup *)ctx->args[0], ctx->args[1]);
+	release(slice);
 	return 0;
 }
 
@@ -171,26 +190,23 @@ static __always_inline bool is_zero_at_release(u32 category)
 /*
  * Close an account that has ended, and put what it lacked into `closed`. The counters are read if
  * they still exist; after that, counters that are not zero at the release are taken to be as they
- * were last seen. Return whether to run it again, as `prime` does.
+ * were last seen.
  */
-PROGRAM(close_account)
+static __always_inline void close_next(void)
 {
 	u32 zero = 0;
 	u32 slot = 0;
 	struct closed_account *out = closed.lookup(&zero);
-	struct slice *slice = this_slice();
 	struct calibration *known = calibrated();
 	struct account *account;
 
-	if (!slice || slice->is_busy)
-		return 1;
 	if (!out || !known)
-		return 0;
+		return;
 	CLEAR(out);
 	ended_slots.pop(&slot);
 	account = accounts.lookup(&slot);
 	if (!slot || !account)
-		return 0;
+		return;
 	out->cgroup_id = account->cgroup_id;
 	out->slot = slot;
 	for (u32 cpu = 0; cpu < TRACER_CPUS; cpu++) {
@@ -228,5 +244,16 @@ PROGRAM(close_account)
 	slot_of.delete(&out->cgroup_id);
 	account->memcg = NULL;
 	free_slots.push(&slot, 0);
+}
+
+/* Return whether to run it again, as `prime` does. */
+PROGRAM(close_account)
+{
+	struct slice *slice = this_slice();
+
+	if (!slice || !claim(slice))
+		return 1;
+	close_next();
+	release(slice);
 	return 0;
 }

@@ -10,9 +10,11 @@
  * freed its memory. User space runs `tick` on a CPU to cut a long slice, and `look`
  * (accounts.bpf.c) to find what others changed.
  *
- * The programs run with interrupts disabled: at a context switch, or in an interrupt that user
- * space sends (BPF_PROG_TEST_RUN on a CPU). So no two of them run on one CPU at the same time. Only
- * `cgroup_attach_task` can be interrupted; others do nothing inside it (`is_busy`).
+ * The programs run with interrupts disabled: at a context switch, or in an interrupt, such as the
+ * one that user space sends to a CPU (BPF_PROG_TEST_RUN). So no two of them run on one CPU at the
+ * same time. But `cgroup_attach_task` can be interrupted, and so can what user space runs on its
+ * own CPU: there the kernel sends no interrupt (bpf_prog_test_run_raw_tp in net/bpf/test_run.c).
+ * Such programs `claim` the sums of the CPU, and others do nothing inside them.
  */
 
 #include "shared/file_waits.h"
@@ -160,16 +162,10 @@ PROGRAM(cgroup_attach_task)
 {
 	struct slice *slice = this_slice();
 
-	if (!slice)
+	if (!slice || !claim(slice))
 		return 0;
-
-	volatile u32 *is_busy = &slice->is_busy;
-
-	if (*is_busy)
-		return 0;
-	*is_busy = 1;
 	cut_running(slice);
-	*is_busy = 0;
+	release(slice);
 	return 0;
 }
 
@@ -179,11 +175,9 @@ PROGRAM(cgroup_attach_task)
  */
 static __always_inline void send_all(struct slice *slice, bool is_running_known)
 {
-	if (is_running_known && !slice->is_busy)
+	if (is_running_known)
 		cut_running(slice);
 	send_runs(); /* before the cut, it would multiply the paths that the verifier follows */
-	if (slice->is_busy)
-		return;
 	add_task_time(slice);
 	send_wait_sums(slice);
 	for (u32 count = 0; count < COMBINE_SLOTS && slice->waiting; count++) {
@@ -207,8 +201,10 @@ PROGRAM(tick)
 {
 	struct slice *slice = this_slice();
 
-	if (slice)
-		send_all(slice, !ctx->args[0]);
+	if (!slice || !claim(slice))
+		return 0;
+	send_all(slice, !ctx->args[0]);
+	release(slice);
 	return 0;
 }
 
@@ -224,6 +220,8 @@ PROGRAM(hrtimer_expire_entry)
 
 	if (!slice || now - slice->cut_ticks < TRACER_COMBINE_TICKS ||
 	    LOAD((struct hrtimer *)ctx->args[0], is_soft))
+		return 0;
+	if (slice->is_busy)
 		return 0;
 	slice->cut_ticks = now;
 	send_all(slice, true);

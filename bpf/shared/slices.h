@@ -23,7 +23,7 @@ struct slice {
 	u64 stats; /* this CPU's copy of its counters */
 	u32 slot;
 	u32 cpu;
-	u32 is_busy;
+	u32 is_busy; /* a program that can be interrupted has claimed the sums */
 	u32 is_unnamed; /* the program of the present task may have to be named */
 	u64 begun_ns; /* the run time of the task when it came in, or was last counted */
 	u32 pid; /* of that task, if it is traced (task_time.h) */
@@ -43,6 +43,26 @@ static __always_inline struct slice *this_slice(void)
 	u32 zero = 0;
 
 	return slices.lookup(&zero);
+}
+
+/*
+ * Claim the sums of this CPU for a program that interrupts can interrupt. Return false if it has
+ * interrupted such a program itself. A flag is enough: between its test and its change, another
+ * program can only come and go.
+ */
+static __always_inline bool claim(struct slice *slice)
+{
+	volatile u32 *is_busy = &slice->is_busy;
+
+	if (*is_busy)
+		return false;
+	*is_busy = 1;
+	return true;
+}
+
+static __always_inline void release(struct slice *slice)
+{
+	*(volatile u32 *)&slice->is_busy = 0;
 }
 
 #endif

@@ -103,7 +103,7 @@ class Accounts:
         return sums
 
     def _run_here(self, name: str, *args: int) -> None:
-        """Run a program with interrupts disabled, as those of the ledger must be."""
+        """Run a program until it can claim the sums of its CPU."""
         while self._programs.run(name, args, _this_cpu()):
             pass  # it interrupted another one
 

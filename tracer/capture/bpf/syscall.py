@@ -185,7 +185,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def run_program(program_fd: int, args: Sequence[int] = (), cpu: int | None = None) -> int:
     """Run a raw-tracepoint program with `args` as its context, and return its result.
 
-    Without `cpu` it runs in the calling task; with `cpu`, in an interrupt on that CPU, whatever runs there.
+    Without `cpu` it runs in the calling task. With `cpu` it runs on that CPU: in an interrupt, whatever runs
+    there; but in the calling task, with interrupts enabled, if this is that CPU (bpf_prog_test_run_raw_tp in
+    net/bpf/test_run.c).
     Raises OSError if the kernel refuses (ENXIO: the CPU is offline).
     """
     context = (ctypes.c_uint64 * TEST_RUN_ARGS)(*args)
