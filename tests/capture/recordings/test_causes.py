@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from support.huge_pages import WHOLE_MACHINE, huge_pages_of
+from support.losses import lost_records
 from support.settled import settle
 from workloads import file_steps
 from workloads.file_steps import MORE_PAGES, PAGE, STEPS
@@ -66,7 +67,7 @@ def record_steps(memcg: Path, folder: Path, start_recorder: Callable[..., Any], 
     command = ["sh", "-c", enter, sys.executable, file_steps.__file__, folios, str(folder), *names]
     subprocess.run(command, check=True)
     trace = tracer.open(recorder.stop())
-    assert trace.loss.empty
+    assert lost_records(trace) == {}
     rows = trace.pagecache
     rows = rows[rows["cause"] != "reclaim_kswapd"]  # DAMON's eviction of idle pages is not one of the steps
     # keep the inodes of the steps only
@@ -195,7 +196,7 @@ def test_shortage_of_the_machine_evicts_by_kswapd_and_direct_reclaim(
         if all(counted.values()):
             break
     trace = tracer.open(recorder.stop())
-    assert trace.loss.empty
+    assert lost_records(trace) == {}
     rows = trace.pagecache[trace.pagecache["cause"].isin(BY_THE_MACHINE)]
     assert set(rows["op"]) == {"delete"}
     assert set(rows["cgroup_id"]) == {cgroup_id(memcg)}

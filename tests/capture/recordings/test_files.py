@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from support.losses import lost_records
 
 import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
@@ -221,7 +222,7 @@ def test_removed_file_keeps_its_path(memcg: Path, disk_dir: Path, start_recorder
     recorder = start_recorder("-c", str(memcg))
     run_in(memcg, REMOVE, cwd=disk_dir)
     trace = tracer.open(recorder.stop())
-    assert trace.loss.empty
+    assert lost_records(trace) == {}
     rows = named(trace, disk_dir)
     never = next(name for name in rows if name.startswith("#"))
     assert {name: pages_of(trace, row["inode_id"], "op") for name, row in rows.items()} == {
@@ -363,7 +364,7 @@ def test_many_small_files_are_all_named(
     grown_bytes = resident_bytes(recorder.process.pid) - at_first
     trace = tracer.open(recorder.stop())
     assert grown_bytes < 24 << 20, "names are written, not kept in memory"
-    assert trace.loss.empty
+    assert lost_records(trace) == {}
     added = trace.pagecache[trace.pagecache["op"] == "add"].groupby("inode_id")["nr_pages"].sum()
     rows = named(trace, disk_dir)
     found = {name: int(added[row["inode_id"]]) for name, row in rows.items()}

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.ledger_check import differences, kernel_bytes, ledger_pages
+from support.losses import lost_records
 from support.memcg_files import counts_page_tables
 from support.offered import skip_unless_offered
 from support.settled import settle
@@ -106,7 +107,7 @@ def test_ledger_calibrated_by_each_family_of_hooks_equals_memory_stat(
     )
     for signal_name in ("node counters", "memcg counters"):
         assert trace.meta["probes"][signal_name]["hook"].startswith(family or "")
-    assert trace.loss.empty
+    assert lost_records(trace) == {}
     assert_exact(trace, cgroup_id(memcg))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.losses import lost_records
 from support.settled import settle
 
 import tracer
@@ -63,7 +64,7 @@ def test_refaulted_pages_equal_the_kernels_counts(
     subprocess.run(["sh", "-c", enter, sys.executable, "-c", READ, *arguments], check=True)
     settle(limited)
     trace = tracer.open(recorder.stop())
-    assert trace.loss.empty
+    assert lost_records(trace) == {}
 
     rows, back = trace.pagecache, refaults(trace)
     of_file = rows[rows["ino"] == path.stat().st_ino]

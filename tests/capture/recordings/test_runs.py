@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from support.losses import lost_records
 
 import tracer
 
@@ -168,7 +169,7 @@ def test_sequential_work_is_recorded_in_few_runs_of_ten_milliseconds(
     recorder = start_recorder("-c", str(memcg))
     run_in(memcg, disk_dir, SEQUENTIAL, SEQUENTIAL_PAGES)
     trace = tracer.open(recorder.stop())
-    assert trace.loss.empty
+    assert lost_records(trace) == {}
     rows = rows_of(trace, "written")
     assert set(zip(rows["op"], rows["cause"], strict=True)) == {("add", "write"), ("delete", "truncate")}
     for op in ("add", "delete"):
@@ -261,7 +262,7 @@ def test_no_folio_is_lost_when_the_ring_is_full(
         assert process.stdout.readline() == "done\n"
         recorder.process.send_signal(signal.SIGCONT)
         trace = tracer.open(recorder.stop())
-    assert trace.loss.empty
+    assert lost_records(trace) == {}
     folios = trace.pagecache.groupby(["op", "cause"], observed=True)["folios"].sum()
     assert folios.to_dict() == {("add", "write"): GAPS, ("delete", "truncate"): GAPS}
     assert trace.pagecache["index"].isna().any(), "the ring was not full, so the test proves nothing"

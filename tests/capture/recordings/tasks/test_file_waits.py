@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from support.losses import lost_records
 
 import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
@@ -154,7 +155,7 @@ def test_waits_are_the_time_that_a_reader_is_not_on_a_cpu(
     assert 0.9 * PAGES <= rows["waits"].sum() <= PAGES + 8
     assert rows["wait_ns"].sum() == pytest.approx(told["off_ns"], rel=0.05, abs=20e6)
     assert (rows["wait_ns"] <= rows["duration_ns"]).all(), "the waits of a thread follow one another"
-    assert trace.loss.empty
+    assert lost_records(trace) == {}
 
 
 @contextmanager
@@ -205,7 +206,7 @@ def test_waits_of_large_reads_are_between_the_kernels_accounts(
         assert told["blocked_ticks"] > 0
         of_all_files = waits_of(trace, told["tgid"])["wait_ns"].sum()  # metadata has no file
         assert of_all_files >= (told["blocked_ticks"] - 1) * TICK_NS
-    assert trace.loss.empty
+    assert lost_records(trace) == {}
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.losses import lost_records
 
 import tracer
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
@@ -92,7 +93,7 @@ def test_disk_with_room_again_gets_all_rows(start_on_disk: Callable[..., Any]) -
     assert "cannot write the trace disk/trace: No space left on device" in begun
     assert "the trace disk/trace can be written again: no row was lost" in ended
     assert recording.meta["end_reason"] == "command_ended"
-    assert tracer.open(recording.path).loss.empty
+    assert lost_records(tracer.open(recording.path)) == {}
     assert churned_pages(recording) == 2 * ROUNDS * PAGES
 
 
@@ -136,7 +137,7 @@ def test_file_size_limit_does_not_disturb_the_recording(start_recording: StartRe
     recording.assert_ended(STATUS, "command_ended")
     assert_command_ran_to_its_end(recording)
     assert churned_pages(recording) == ROUNDS * PAGES
-    assert tracer.open(recording.path).loss.empty
+    assert lost_records(tracer.open(recording.path)) == {}
 
 
 def launch_with(defect: str) -> Sequence[str]:
