@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Final
 
 from tracer.analysis.explain import report_assembly, shortage, verdict
-from tracer.analysis.explain.evidence import machine
 from tracer.analysis.explain.measure import composition, cushion, logged_parties
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, Swap
 from tracer.analysis.explain.measure.logged_parties import Named
@@ -108,6 +107,7 @@ def _findings(
             swap=None if in_swap is None else Swap(*in_swap, refused=False),
             protected_bytes=log.min_protection_bytes or 0,
             shortage=shortage.from_log(log, page_size),
+            machine=log.mem_info,
             full_swap_limit_bytes=logged_memory.full_swap_limit(log),
             kernel_bytes=sizes["kernel"],
         ),
@@ -133,7 +133,6 @@ def _composition(log: LogReport, sizes: logged_memory.Sizes, unknown: Unknown) -
 def _judge(log: LogReport, findings: Findings) -> Verdict:
     """Return the verdict; if the log has the kill but not its report, the summary is reduced to that."""
     judged = verdict.judge(findings)
-    judged = replace(judged, evidence=(*machine.evidence(findings, log.mem_info), *judged.evidence))
     if "header" not in log.missing or log.counters or log.mem_info is not None:
         return judged
     killed = ", ".join(process(victim.comm, victim.pid) for victim in findings.victims) or "a process"

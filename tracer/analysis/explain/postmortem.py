@@ -11,7 +11,7 @@ import pandas as pd
 from tracer.analysis.core.columns import Int64s, integers, optional, utc_time
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.tables import TraceTables, page_size
-from tracer.analysis.explain import log_kills, machine_holders, report_assembly
+from tracer.analysis.explain import log_kills, machine_holders, report_assembly, shortage
 from tracer.analysis.explain.measure import (
     allocators,
     circumstances,
@@ -36,6 +36,7 @@ from tracer.analysis.results.memory import Allocator, Composition, Cushion, Furt
 from tracer.analysis.results.quality import Quality, Unknown
 from tracer.analysis.views import reclaim, swapping
 from tracer.errors import UsageError
+from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.schema import UNLIMITED_BYTES
 
 
@@ -104,7 +105,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         allocators=most,
         page_size=page_size(trace),
         window=kill.window,
-        circumstances=_circumstances(kill, sizes, made_of, selection),
+        circumstances=_circumstances(kill, sizes, made_of, selection, told.report),
         steal=None if kill.owner_id is None else steal.compare_with_kernel(kill.subtree, kill.window),
         lost_records=lost,
         sampled_at_kill=kill.sample is not None and bool(pd.notna(kill.sample["anon_bytes"])),
@@ -185,10 +186,18 @@ def _allocators(kill: RecordedKill) -> tuple[tuple[Allocator, ...], FurtherAlloc
 
 
 def _circumstances(
-    kill: RecordedKill, sizes: dict[str, int | None], made_of: Composition, selection: Selection
+    kill: RecordedKill,
+    sizes: dict[str, int | None],
+    made_of: Composition,
+    selection: Selection,
+    log: LogReport | None,
 ) -> Circumstances:
     if kill.owner_id is None:
-        return Circumstances(machine_holders=machine_holders.at_kill(kill.subtree.whole, kill.time_ns))
+        return Circumstances(
+            machine_holders=machine_holders.at_kill(kill.subtree.whole, kill.time_ns),
+            shortage=None if log is None else shortage.from_log(log, page_size(kill.subtree.whole)),
+            machine=None if log is None else log.mem_info,
+        )
     trigger_id = int(kill.rows["trigger_cgroup_id"].iloc[0])
     return circumstances.around(
         kill.subtree,

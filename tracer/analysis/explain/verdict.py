@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from tracer.analysis.explain.causes.registry import CAUSES
-from tracer.analysis.explain.evidence import at_the_kill, before_the_kill
+from tracer.analysis.explain.evidence import at_the_kill, before_the_kill, machine
 from tracer.analysis.explain.evidence.contributing import contributing
 from tracer.analysis.explain.evidence.doubts import CLOSE_WEIGHT, doubts
 from tracer.analysis.explain.evidence.kinds import on_suspect
@@ -44,6 +44,7 @@ def judge(findings: Findings) -> Verdict:
         confidence="low" if cause == "unknown" else _confidence(suspects[0].weight, len(doubted)),
         summary=CAUSES[cause].sentence(findings),
         evidence=(
+            *machine.evidence(findings),
             *at_the_kill.evidence(findings),
             *before_the_kill.growth(findings),
             *before_the_kill.reclaim(findings),

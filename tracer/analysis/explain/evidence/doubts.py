@@ -17,7 +17,7 @@ def doubts(findings: Findings, suspects: Sequence[Suspect]) -> Iterator[Evidence
     """Find lost and missing records, inferred values, and a suspect that weighs nearly as much."""
     if findings.lost_records:
         yield found(findings, "doubt_lost_records", lost_records=findings.lost_records)
-    if not findings.sampled_at_kill:
+    if not findings.sampled_at_kill and findings.constraint == "memcg":
         yield found(findings, "doubt_no_sample")
     if findings.kmsg == "only":
         yield found(findings, "doubt_log_alone")

@@ -8,7 +8,6 @@ from typing import Final
 from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.results.conclusions import Evidence
-from tracer.kernel.kmsg.report.log_report import MemInfo
 
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "anon_bytes": ("active_anon", "inactive_anon"),
@@ -21,11 +20,12 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 """Number of the evidence -> the counters of Mem-Info that it sums."""
 
 
-def evidence(findings: Findings, info: MemInfo | None) -> Iterator[Evidence]:
+def evidence(findings: Findings) -> Iterator[Evidence]:
     """Find the use of the machine's memory, zones below their minimum, and the swap that was free.
 
     Only a report on a machine that was short of memory has Mem-Info (show_free_areas in mm/show_mem.c).
     """
+    info = findings.circumstances.machine
     if info is None:
         return
     if info.ram_pages is not None:

@@ -22,6 +22,7 @@ from tracer.analysis.results.memory import (
 from tracer.analysis.results.quality import KernelLog
 from tracer.analysis.results.reclaim_attempts import Reclaim
 from tracer.analysis.results.tasks import Candidate, Trigger, Victim
+from tracer.kernel.kmsg.report.log_report import MemInfo
 
 LATELY_NS: Final = 10_000_000_000
 
@@ -138,7 +139,8 @@ class Circumstances:
     a child among the candidates that lives from its parent's memory. `kernel_bytes`: the kernel's count of
     all its memory. `locked_cache_bytes`: mlocked page cache. `moved`: processes that left their memory
     behind. `ended_writer`: the process that left most shared memory behind.
-    `machine_holders`: empty if a cgroup's limit was hit.
+    `machine_holders`: empty if a cgroup's limit was hit. `machine`: the kernel log's account of the whole
+    machine, which it prints only if the machine was short of memory.
     """
 
     grown_bytes: Mapping[str, int] = field(default_factory=dict)
@@ -153,6 +155,7 @@ class Circumstances:
     fork: Fork | None = None
     ended_writer: EndedWriter | None = None
     machine_holders: tuple[MachineHolder, ...] = ()
+    machine: MemInfo | None = None
     kernel_bytes: int | None = None
     locked_cache_bytes: int = 0
     moved: tuple[Mover, ...] = ()
