@@ -19,11 +19,13 @@ active_anon:{anon} inactive_anon:0 isolated_anon:0
  free:{free} free_pcp:0 free_cma:0
 Normal free:{normal}kB min:4000kB low:5000kB high:6000kB active_anon:0kB present:800000kB managed:800000kB
 HighMem free:{high}kB min:500kB low:700kB high:900kB active_anon:0kB present:900000kB managed:900000kB
+Node 0 hugepages_total={huge} hugepages_free={unused} hugepages_surp=0 hugepages_size=2048kB
 100000 pages RAM
 0 pages reserved"""
 OF_MACHINE = {
     **{"gfp": "0xcc0(GFP_KERNEL)", "order": 0, "function": "__alloc_pages", "constraint": "CONSTRAINT_NONE"},
     **{"anon": 90_000, "slab": 1000, "free": 2000, "normal": 3000, "high": 400},
+    **{"huge": 0, "unused": 0},
 }
 KILL = "Out of memory: Killed process 9 (hog) total-vm:9000kB, anon-rss:8000kB, file-rss:0kB, shmem-rss:0kB"
 
@@ -58,7 +60,12 @@ def machine_kill(**changed: Any) -> OomReport:
         ({"constraint": "CONSTRAINT_MEMORY_POLICY"}, "its memory policy allows (nodes 4)"),
         ({"constraint": "CONSTRAINT_BPF_OURS"}, "a BPF policy had it killed (CONSTRAINT_BPF_OURS)"),
         ({"slab": 70_000, "anon": 100}, "273.8 MiB of its 390.6 MiB was slab"),
-        ({"anon": 100}, "was memory that no counter names"),
+        ({"anon": 100}, "was memory that no counter names: pages of drivers, or a leak"),
+        # 160 huge pages of 2 MiB are 81,920 pages of 4 KiB.
+        (
+            {"anon": 9000, "huge": 160, "unused": 7},
+            "320 MiB of its 390.6 MiB was kept for huge pages (hugetlb), and 14 MiB of that was not in use",
+        ),
     ],
 )
 def test_summary_of_a_global_kill_names_the_shortage(changed: dict[str, Any], expected: str) -> None:
@@ -73,6 +80,8 @@ def test_summary_of_a_global_kill_names_the_shortage(changed: dict[str, Any], ex
         ({"gfp": "0x0()", "function": "pagefault_out_of_memory"}, "unknown", None),
         ({"order": 3, "normal": 90_000}, "global_pressure", "More memory may not help"),
         ({"high": 90_000}, "global_pressure", "More memory does not help"),
+        ({"anon": 9000, "huge": 160, "unused": 19}, "global_pressure", "find what filled the machine"),
+        ({"anon": 9000, "huge": 160, "unused": 20}, "global_pressure", "vm.nr_hugepages: 40 MiB of huge"),
         ({"constraint": "CONSTRAINT_CPUSET"}, "global_pressure", "cpuset.mems"),
         ({"constraint": "CONSTRAINT_BPF_OURS"}, "unknown", None),
     ],

@@ -115,9 +115,9 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
         "machine_memory",
         {
             **{"usable_bytes": 16 * MIB, "anon_bytes": 5 * MIB, "file_bytes": 0, "shmem_bytes": 0},
-            **{"slab_bytes": 2 * MIB, "unevictable_bytes": 0, "free_bytes": MIB},
+            **{"slab_bytes": 2 * MIB, "unevictable_bytes": 0, "free_bytes": MIB, "hugetlb_bytes": 7 * MIB},
         },
-        "of the machine's 16 MiB: 5 MiB anonymous, 2 MiB slab, 1 MiB free",
+        "of the machine's 16 MiB: 5 MiB anonymous, 2 MiB slab, 7 MiB huge pages (hugetlb), 1 MiB free",
     ),
     (
         "short_zone",

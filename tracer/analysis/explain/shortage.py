@@ -19,6 +19,7 @@ from tracer.units import percent, size
 
 _HIGH_ZONES: Final = ("HighMem", "Movable")
 _MUCH_SLAB_SHARE: Final = 0.5
+_MUCH_HUGE_SHARE: Final = 0.3
 _MUCH_UNNAMED_SHARE: Final = 0.3
 
 _FAR_SHARE: Final = 0.1
@@ -131,21 +132,27 @@ def _roomy(zones: tuple[Zone, ...]) -> list[Zone]:
 
 
 def _filled(info: MemInfo | None, page_size: int) -> str | None:
-    """Return a clause on the memory that fills the machine, if that is slab or memory that no counter
-    names."""
+    """Return a clause on the memory that fills the machine, if that is slab, huge pages, or memory that no
+    counter names."""
     if info is None or not info.ram_pages or "free" not in info.pages:
         return None
     usable = info.ram_pages - (info.reserved_pages or 0)
     slab = _sum(info, "slab_reclaimable", "slab_unreclaimable")
-    unnamed = usable - _sum(info, *_COUNTED)
+    huge_bytes = info.hugetlb_bytes
+    unnamed = usable - _sum(info, *_COUNTED) - (huge_bytes or 0) // page_size
     if usable <= 0:
         return None
     if slab >= _MUCH_SLAB_SHARE * usable:
         held = f"{size(slab * page_size)} of its {size(usable * page_size)}"
         return f"{held} was slab, objects of the kernel"
+    if huge_bytes is not None and huge_bytes >= _MUCH_HUGE_SHARE * usable * page_size:
+        held = f"{size(huge_bytes)} of its {size(usable * page_size)}"
+        unused = size(info.unused_hugetlb_bytes)
+        return f"{held} was kept for huge pages (hugetlb), and {unused} of that was not in use"
     if unnamed >= _MUCH_UNNAMED_SHARE * usable:
         held = f"{size(unnamed * page_size)} of its {size(usable * page_size)} ({percent(unnamed, usable)})"
-        return f"{held} was memory that no counter names: pages of drivers, or a leak in the kernel"
+        huge = "huge pages, " if huge_bytes is None else ""
+        return f"{held} was memory that no counter names: {huge}pages of drivers, or a leak in the kernel"
     return None
 
 

@@ -50,6 +50,7 @@ _MACHINE: Final[Mapping[str, str]] = {
     "shmem_bytes": "shared",
     "slab_bytes": "slab",
     "unevictable_bytes": "locked",
+    "hugetlb_bytes": "huge pages (hugetlb)",
     "free_bytes": "free",
 }
 _SOURCES: Final[Mapping[str, str]] = {"charge": "charge ledger", "kernel_log": "kernel log"}
@@ -166,7 +167,7 @@ def _steal_count(it: _Numbers) -> str:
 
 
 def _machine_memory(it: _Numbers) -> str:
-    kinds = ", ".join(f"{size(it[number])} {kind}" for number, kind in _MACHINE.items() if it[number])
+    kinds = ", ".join(f"{size(it[number])} {kind}" for number, kind in _MACHINE.items() if it.get(number))
     return f"of the machine's {size(it['usable_bytes'])}: {kinds}"
 
 

@@ -71,10 +71,10 @@ def hold() -> Iterator[Callable[[Path, int], None]]:
         process.communicate()
 
 
-def available_bytes() -> int:
-    """Return MemAvailable: free memory, and what reclaim can take of the page cache."""
+def meminfo_bytes() -> dict[str, int]:
+    """Return the sizes of /proc/meminfo."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")}
 
 
 def test_traced_cgroups_are_ranked_at_a_kill_of_the_machine(
@@ -87,9 +87,10 @@ def test_traced_cgroups_are_ranked_at_a_kill_of_the_machine(
         recorder = start_recorder("-c", str(steady), "-c", str(late), "-c", str(growing))
         hold(steady, STEADY_MIB)
         time.sleep(1.1 * LATELY_NS / 1e9)
-        made.enter_context(huge_pages_of(available_bytes() - LEFT_BYTES))
+        made.enter_context(huge_pages_of(meminfo_bytes()["MemAvailable"] - LEFT_BYTES))
         begun = {"late": time.monotonic()}
         hold(late, LATE_MIB)
+        kernel = meminfo_bytes()
         begun["growing"] = time.monotonic()
         grower = start(growing, GROW, 2 * LEFT_BYTES // MIB)
         assert grower.wait(WITHIN_S) == -9
@@ -117,3 +118,10 @@ def test_traced_cgroups_are_ranked_at_a_kill_of_the_machine(
     assert report.quality.kmsg == "matched"
     listed = {one.pid for one in report.candidates}
     assert listed > {grower.pid, recorder.process.pid}
+    (machine,) = numbers_of(report.verdict.evidence, "machine_memory")
+    assert (machine["usable_bytes"], machine["hugetlb_bytes"]) == (kernel["MemTotal"], kernel["Hugetlb"])
+    assert machine["anon_bytes"] >= victim.anon_rss_bytes + (STEADY_MIB + LATE_MIB) * MIB
+    named = sum(size for name, size in machine.items() if name not in ("usable_bytes", "shmem_bytes"))
+    assert 0.9 * machine["usable_bytes"] < named <= machine["usable_bytes"]
+    assert "kept for huge pages (hugetlb)" in report.verdict.summary
+    assert any(line.startswith("Lower vm.nr_hugepages") for line in report.advice)

@@ -12,6 +12,8 @@ from tracer.analysis.explain.weighing.scope import memory_was_short
 from tracer.analysis.results.conclusions import Suspect
 from tracer.units import size
 
+_MUCH_UNUSED_SHARE: Final = 0.1
+
 LABEL: Final = "the machine had no memory that this request could use"
 
 _SHORT: Final[Mapping[str, str]] = {
@@ -50,5 +52,18 @@ def cure(findings: Findings) -> Iterator[str]:
             f"Look at {growing.cgroup} first: of the traced cgroups, it charged most just before the kill "
             f"({size(growing.charged_bytes)})."
         )
+    unused = _unused_huge_pages(findings)
+    if unused:
+        yield f"Lower vm.nr_hugepages: {size(unused)} of huge pages (hugetlb) were kept and not in use."
     yield "No cgroup's limit was hit: find what filled the machine (or the NUMA nodes that were allowed)."
     yield "Set limits that together fit into the machine, so that a growing cgroup hits its own limit first."
+
+
+def _unused_huge_pages(findings: Findings) -> int:
+    """Return the bytes of huge pages that are not in use, if they are much of the machine; else 0."""
+    machine = findings.circumstances.machine
+    if machine is None or not machine.ram_pages:
+        return 0
+    unused_bytes = machine.unused_hugetlb_bytes or 0
+    is_much = unused_bytes >= _MUCH_UNUSED_SHARE * machine.ram_pages * findings.page_size
+    return unused_bytes if is_much else 0

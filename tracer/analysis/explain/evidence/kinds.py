@@ -65,7 +65,7 @@ _MEASURED: Final[Mapping[str, Kind]] = {
     "machine_memory": Kind(
         (
             *("usable_bytes", "anon_bytes", "file_bytes", "shmem_bytes", "slab_bytes"),
-            *("unevictable_bytes", "free_bytes"),
+            *("unevictable_bytes", "free_bytes", "hugetlb_bytes"),
         ),
         (KERNEL_LOG,),
     ),

@@ -34,7 +34,9 @@ def evidence(findings: Findings) -> Iterator[Evidence]:
             number: sum(info.pages.get(name, 0) for name in names) * findings.page_size
             for number, names in _PARTS.items()
         }
-        yield found(findings, "machine_memory", usable_bytes=usable, **parts)
+        yield found(
+            findings, "machine_memory", usable_bytes=usable, **parts, hugetlb_bytes=info.hugetlb_bytes
+        )
     for zone in info.zones:
         if zone.min_bytes is not None and zone.free_bytes < zone.min_bytes:
             yield found(

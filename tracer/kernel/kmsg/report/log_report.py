@@ -144,6 +144,8 @@ class MemInfo:
     """The memory of the whole machine (show_mem, mm/show_mem.c).
 
     `pages` are the sums after `Mem-Info:`, in pages (`active_anon`, `slab_unreclaimable`, `free`, …).
+    `hugetlb_bytes` is the pool of huge pages, of all sizes and nodes; no sum contains it.
+    `unused_hugetlb_bytes` is the part of the pool that is not in use.
     """
 
     pages: Mapping[str, int] = field(default_factory=dict)
@@ -152,6 +154,8 @@ class MemInfo:
     total_swap_bytes: int | None = None
     ram_pages: int | None = None
     reserved_pages: int | None = None
+    hugetlb_bytes: int | None = None
+    unused_hugetlb_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

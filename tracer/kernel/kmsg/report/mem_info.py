@@ -21,6 +21,12 @@ _NODE: Final = re.compile(
 
 _AMOUNT: Final = re.compile(r"(?<![\w()])([a-z][a-z_()]{0,63}):(\d{1,20})(k[Bb])?(?=\s|$)", re.IGNORECASE)
 _SUMS: Final = tuple(f"{name}:" for name in shapes.SUM_NAMES)
+_HUGE: Final = re.compile(
+    r"(?:Node \d{1,4} )?hugepages_total=(\d{1,20}) hugepages_free=(\d{1,20}) hugepages_surp=\d{1,20} "
+    r"hugepages_size=(\d{1,20})kB\s*"
+)
+"""A line for each node and size of huge pages (hugetlb_show_meminfo_node, mm/hugetlb.c)."""
+
 _TOTAL: Final = re.compile(
     r"(\d{1,20}) (total pagecache pages|pages in swap cache|pages RAM|pages reserved)\s*"
     r"|(Free|Total) swap +=? *(\d{1,20})kB\s*"
@@ -34,6 +40,7 @@ class MemInfoReader:
         self._pages: dict[str, int] = {}
         self._zones: list[Zone] = []
         self._totals: dict[str, int] = {}
+        self._huge_pages: list[tuple[int, int, int]] = []  # number, unused of these, bytes of each
 
     def take(self, text: str) -> bool:
         """Read a line; return False, and ignore it, if it is not one of these lines."""
@@ -44,6 +51,8 @@ class MemInfoReader:
                 self._zones.append(_zone(int(node[1] or 0), node[2], text))
         elif text.startswith(_SUMS):
             self._pages |= _pages(text)
+        elif (huge := _HUGE.fullmatch(text)) is not None:
+            self._huge_pages.append((int(huge[1]), int(huge[2]), int(huge[3]) * 1024))
         elif (total := _TOTAL.fullmatch(text)) is not None:
             name, number = (total[2], total[1]) if total[2] is not None else (f"{total[3]} swap", total[4])
             self._totals[name] = int(number)
@@ -80,6 +89,8 @@ class MemInfoReader:
         """Return the facts of the lines so far, without impossible sizes."""
         free, total = self._totals.get("Free swap"), self._totals.get("Total swap")
         ram = self.ram_pages
+        huge = sum(number * size for number, _, size in self._huge_pages)
+        is_shown = bool(self._huge_pages) and (self.most_bytes is None or huge <= self.most_bytes)
         return MemInfo(
             pages={name: number for name, number in self._pages.items() if ram is None or number <= ram},
             zones=tuple(zone for zone in self._zones if zone.free_bytes <= _most(zone)),
@@ -87,6 +98,10 @@ class MemInfoReader:
             total_swap_bytes=None if total is None else total * 1024,
             ram_pages=ram,
             reserved_pages=self._totals.get("pages reserved"),
+            hugetlb_bytes=huge if is_shown else None,
+            unused_hugetlb_bytes=sum(unused * size for _, unused, size in self._huge_pages)
+            if is_shown
+            else None,
         )
 
 
