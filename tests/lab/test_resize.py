@@ -17,7 +17,7 @@ from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.quality import Quality
 from tracer.lab import resize
 from tracer.lab.experiments import EXPERIMENTS, Experiment
-from tracer.lab.resize import Clock, Rerun, time_of, verify
+from tracer.lab.resize import Clock, Rerun, rerun, time_of, verify
 
 MIB = 1 << 20
 DEMAND_BYTES = 67 * MIB
@@ -107,6 +107,29 @@ def test_resize_of_a_kill_records_a_surviving_run(
     assert [check.passed for check in checks] == [True] * 6
     assert recorded == [90 * MIB]
     assert runs == [None, 90 * MIB, 40 * MIB, None, 78 * MIB, 66 * MIB * 80 // 100]
+
+
+POLICY_OF_A_CHILD = """
+import os, sys
+child = os.fork()
+if not child:
+    os._exit(os.sched_getscheduler(0))
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+class AsksForItsPolicy(Experiment):
+    """Work whose exit status is the scheduling policy of its child."""
+
+    def command(self, place: Path) -> list[str]:
+        return [sys.executable, "-c", POLICY_OF_A_CHILD]
+
+
+@pytest.mark.kernel
+@pytest.mark.skipif(os.getpriority(os.PRIO_PROCESS, 0) > 0, reason="a positive nice value is kept")
+def test_children_of_the_work_have_real_time_scheduling(disk_dir: Path) -> None:
+    work = AsksForItsPolicy("policy", "", None, lambda _: [])
+    assert rerun(work, None, disk_dir).status == os.SCHED_RR
 
 
 SPIN = """

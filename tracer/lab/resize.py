@@ -4,8 +4,9 @@ These runs are not traced, so that the work has the limit to itself. The kernel'
 decides if the work survived. Its time is compared with that of the same work without a limit, which runs in
 turn with it, so that both have the same machine, and both begin with files that are not in the page cache.
 
-Other work of the machine would make the times differ by more than the limit does. So the time for which the
-command waits for a CPU does not count. That of its children is not known once they have ended.
+Other work of the machine would make the times differ by more than the limit does. So the work has real-time
+scheduling. Where that is not permitted, the time for which the command waits for a CPU does not count; that
+of its children, which is not known once they have ended, does.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.cgroups.cgroupfs import descendants, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.kernel.cgroups.memory_files import read_oom_kills
+from tracer.kernel.process.priority import put_first
 from tracer.kernel.process.spawn import spawn
 from tracer.lab.checks import Check
 from tracer.lab.experiments import Experiment
@@ -143,6 +145,7 @@ def rerun(
         ephemeral_cgroup(f"resize-{experiment.name}", limit_bytes, swap_bytes, hierarchy) as cgroup,
     ):
         command = spawn(cgroup, experiment.command(place))
+        put_first(command.process.pid)
         clock = Clock(command.process.pid)
         try:
             command.release()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tracer.kernel.process.priority import HeadStart, Urgency, prefer_this_thread
+from tracer.kernel.process.priority import HeadStart, Urgency, prefer_this_thread, put_first
 
 WAIT_S = 0.2
 
@@ -99,6 +101,39 @@ def test_urgency_without_permission_changes_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     nice = os.getpriority(os.PRIO_PROCESS, 0)
     assert in_a_thread(look) == (False, os.SCHED_OTHER, nice)
+
+
+POLICY_OF_A_CHILD = """
+import os, sys
+sys.stdin.readline()
+child = os.fork()
+if not child:
+    os._exit(os.sched_getscheduler(0))
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@permitted
+@pytest.mark.parametrize(("nice", "expected"), [(0, os.SCHED_RR), (5, os.SCHED_OTHER)])
+def test_put_first_counts_for_children_unless_nice_is_positive(nice: int, expected: int) -> None:
+    command = [sys.executable, "-c", POLICY_OF_A_CHILD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        os.setpriority(os.PRIO_PROCESS, process.pid, nice)
+        put_first(process.pid)
+        process.communicate(b"\n")
+    assert process.returncode == expected
+
+
+def test_put_first_without_permission_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    def look() -> int:
+        put_first(0)
+        return policy()
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    assert in_a_thread(look) == os.SCHED_OTHER
 
 
 def is_better_nice_permitted() -> bool:

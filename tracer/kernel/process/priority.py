@@ -6,6 +6,8 @@ CPU, so it gets that at once (SCHED_RR). While it needs much, it has normal prio
 
 Only the calling thread is raised. Its children, such as the compiler, and its threads start at normal
 priority (SCHED_RESET_ON_FORK, sched(7)). A recorder that was started with a positive nice value keeps that.
+
+The opposite is work whose time is measured: all of its processes are to get a CPU at once.
 """
 
 from __future__ import annotations
@@ -27,6 +29,18 @@ def prefer_this_thread() -> None:
         if 0 >= os.getpriority(os.PRIO_PROCESS, 0) > _NICE:
             os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
             os.setpriority(os.PRIO_PROCESS, 0, _NICE)  # on Linux, of the thread only
+
+
+def put_first(pid: int) -> None:
+    """Give a process of one thread, and all processes that it starts, real-time scheduling (SCHED_RR), if
+    that is permitted.
+
+    A process with a positive nice value keeps its scheduling.
+    """
+    with suppress(OSError):
+        if os.getpriority(os.PRIO_PROCESS, pid) <= 0:
+            least = os.sched_get_priority_min(os.SCHED_RR)
+            os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(least))
 
 
 class HeadStart:
