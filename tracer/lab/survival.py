@@ -115,7 +115,7 @@ def thrash_is_seen(file_bytes: int) -> Callable[[Survival], Check]:
         found = found[found["cgroup_id"] == survival.cgroup_id()]
         evicted, back = int(found["evicted_bytes"].sum()), int(found["refaulted_bytes"].sum())
         detail = f"{len(found)} intervals, {size(evicted)} evicted, {size(back)} of it read again"
-        return Check("thrash is found", not found.empty and back >= file_bytes, detail)
+        return Check("cache that is read again soon is found", not found.empty and back >= file_bytes, detail)
 
     return check
 

@@ -74,7 +74,9 @@ def test_evictions_of_a_cgroup_leave_others_out(run: CliRunner, write_trace: Wri
     assert run.invoke(evictions.command, [str(path), "--by", "inode"]).exit_code == 2
 
 
-def test_thrash_is_in_every_view(run: CliRunner, write_trace: WriteTrace, tmp_path: Path) -> None:
+def test_cache_read_again_soon_is_in_every_view(
+    run: CliRunner, write_trace: WriteTrace, tmp_path: Path
+) -> None:
     """The last 17 of 117 MiB are the first of the file again, each just evicted."""
     path = write_trace(killed=False, size=100)
     words = " ".join(shown(run, path).split())
@@ -85,10 +87,10 @@ def test_thrash_is_in_every_view(run: CliRunner, write_trace: WriteTrace, tmp_pa
     (interval,) = json.loads(shown(run, path, "--json"))["thrash"]
     assert interval["refaulted_bytes"] == 17 * MIB and interval["psi_some_share"] is None
     drawn = run.invoke(timeline.command, [str(path)], catch_exceptions=False).stdout
-    assert "thrash for 160 ms: 17 MiB evicted, 17 MiB of it read again" in drawn
+    assert "cache read again soon for 160 ms: 17 MiB evicted, 17 MiB of it read again" in drawn
     page = tmp_path / "page.html"
     run.invoke(report.command, [str(path), "-o", str(page)], catch_exceptions=False)
-    assert ">thrash</text>" in page.read_text(encoding="utf-8")
+    assert ">read again soon</text>" in page.read_text(encoding="utf-8")
 
 
 def test_evictions_of_an_empty_trace_work(run: CliRunner, tmp_path: Path) -> None:

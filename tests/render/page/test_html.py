@@ -179,14 +179,22 @@ def test_waits_have_a_panel_if_there_are_any(
     assert ">waits<" not in plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1")
 
 
-@pytest.mark.parametrize("second", [0.5, 3.5])
-def test_thrash_is_drawn_as_an_interval(timeline: pd.DataFrame, origin: pd.Timestamp, second: float) -> None:
-    begin = origin + pd.Timedelta(second, "s")
-    lasting = markers.Marker(begin, "thrash", is_kill=False, until=begin + pd.Timedelta("200ms"))
-    svg = plots.memory_over_time(timeline, origin, [lasting], page_size=4096, salt="1")
-    assert svg.count("thrash") == 1
+def test_cache_read_again_soon_is_an_area_that_only_the_legend_names(
+    timeline: pd.DataFrame, origin: pd.Timestamp
+) -> None:
+    begins = [origin + pd.Timedelta(second, "s") for second in (0.5, 3.5)]
+    lasting = [
+        markers.Marker(begin, "", is_kill=False, until=begin + pd.Timedelta("200ms")) for begin in begins
+    ]
+    svg, without = (
+        plots.memory_over_time(timeline, origin, iter(some), page_size=4096, salt="1")
+        for some in (lasting, ())
+    )
+    legend = svg[svg.index(">read again<") : svg.index(">reclaim<")]
+    assert svg.count("read again soon") == legend.count("read again soon") == 1
+    assert svg.count("opacity: 0.2") == without.count("opacity: 0.2") + 3  # two intervals, and the legend
     assert "used up" not in svg
-    assert ("text-anchor: end" in svg[: svg.index("thrash")].rsplit("<text", 1)[1]) == (second > 2)
+    assert "read again soon" not in without
 
 
 def test_loss_and_interruption_are_reported(report: OomReport, svg: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from tracer.analysis.results.kill import OomReport
-from tracer.render.picture.markers import kill_markers, thrash_markers
+from tracer.render.picture.markers import kill_markers, read_again_markers
 
 
 def test_kill_marks_its_cgroup_and_the_ancestors(
@@ -42,7 +42,7 @@ def test_many_kills_have_a_marker_for_each_part_of_the_time(
 
 
 def intervals(origin: pd.Timestamp, *rows: tuple[float, float, int]) -> pd.DataFrame:
-    """Return thrash from rows of (begin in s, end in s, MiB evicted); half of it was refaulted."""
+    """Return intervals from rows of (begin in s, end in s, MiB evicted); half of it was refaulted."""
     return pd.DataFrame(
         {
             "begin": [origin + pd.Timedelta(begin, "s") for begin, _, _ in rows],
@@ -53,19 +53,21 @@ def intervals(origin: pd.Timestamp, *rows: tuple[float, float, int]) -> pd.DataF
     )
 
 
-def test_thrash_is_clipped_to_the_time_shown(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
+def test_cache_read_again_soon_is_clipped_to_the_time_shown(
+    timeline: pd.DataFrame, origin: pd.Timestamp
+) -> None:
     shown = timeline.iloc[10:20]  # 1 s to 2 s
     found = intervals(origin, (0.2, 0.9, 10), (0.5, 1.25, 30), (1.5, 2.5, 20), (2.0, 2.1, 50))
-    first, second = thrash_markers(found, shown)
-    assert first.text == "thrash for 750 ms: 30 MiB evicted, 15 MiB of it read again"
+    first, second = read_again_markers(found, shown)
+    assert first.text == "cache read again soon for 750 ms: 30 MiB evicted, 15 MiB of it read again"
     assert (first.time, first.until) == (shown.index[0], found["end"][1])
     assert (second.time, second.until) == (found["begin"][2], origin + pd.Timedelta("2s"))
-    (alone,) = thrash_markers(found, shown.iloc[:1])  # a row that lasts 100 ms
+    (alone,) = read_again_markers(found, shown.iloc[:1])  # a row that lasts 100 ms
     assert (alone.time, alone.until) == (shown.index[0], origin + pd.Timedelta("1.1s"))
-    assert thrash_markers(found.iloc[:0], shown) == []
+    assert read_again_markers(found.iloc[:0], shown) == []
 
 
 def test_worst_of_many_intervals_are_marked(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
     found = intervals(origin, *((number / 4, number / 4 + 0.1, 1 + number * 3 % 8) for number in range(8)))
-    shown = thrash_markers(found, timeline)
-    assert [marker.text.split()[4] for marker in shown] == ["4", "7", "5", "8", "6"]
+    shown = read_again_markers(found, timeline)
+    assert [marker.text.split()[7] for marker in shown] == ["4", "7", "5", "8", "6"]

@@ -92,7 +92,7 @@ class Quality:
     """The quality of these numbers; `unknown`: dotted name of a field that is None or empty -> the reason.
 
     In the intervals of `summed`, events were summed in the kernel: added, evicted and dropped cache is exact.
-    Returned and left cache and refaults are the least that there were, and thrash may be missing.
+    Returned and left cache and refaults are the least that there were, and rows of `thrash` may be missing.
     """
 
     lost_records: int  # of the page cache's stream

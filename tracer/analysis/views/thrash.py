@@ -1,12 +1,13 @@
-"""Thrash: page cache is evicted and read again soon, so that IO takes the place of work.
+"""Cache that was read again soon: the intervals in which much of the evicted page cache was needed again.
 
-The time of the trace is cut into bins of 1 s. A cgroup thrashes in a bin if at least 1 MiB of its page cache
+This counts memory, and `explain.slowed.progress` counts time: only the latter finds that tasks are thrashing.
+The time of the trace is cut into bins of 1 s. A bin of a cgroup counts if at least 1 MiB of its page cache
 was evicted in it and at least a quarter of that was read again within 10 s of its eviction. Consecutive bins
 are one interval.
 
 Cache that is read again later is not counted: its working set does not fit either, but it is used slowly. A
-page that is evicted in the last 10 s of the trace had less time to be read again. So the interval of a cgroup
-that thrashes until the end may end a little early.
+page that is evicted in the last 10 s of the trace had less time to be read again. So an
+interval that lasts until the end may end a little early.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _COLUMNS: Final = (
 
 
 def thrash(trace: TraceTables) -> pd.DataFrame:
-    """Return the intervals in which the page cache of a cgroup thrashed, by cgroup and time.
+    """Return the intervals in which page cache of a cgroup was read again soon, by cgroup and time.
 
     `cgroup_id` is the cgroup that was charged for the evicted cache (NA: none); cgroups above it have no rows
     for it. `begin` and `end` (UTC) are the first and the last eviction. `refaulted_bytes` is the part of
@@ -117,7 +118,7 @@ class _Seconds:
 
 
 def _thrashing(trace: TraceTables, seconds: _Seconds) -> pd.DataFrame:
-    """Return a row for each bin in which its owner thrashed, by the bin's number.
+    """Return a row for each bin in which cache of its owner was read again soon, by the bin's number.
 
     The columns are `interval` (a number), `cgroup_id`, `begin` and `end` (of the evictions, in ns since the
     epoch), `evicted_bytes` and `refaulted_bytes`.

@@ -49,7 +49,7 @@ def command(path: Path, *, cgroup: str | None, by: str, as_json: bool) -> None:
     """Show which page cache was added, evicted (and by which task, why) and read again.
 
     Page cache is charged to one cgroup, and a task of the same or of another cgroup evicts it: --by cgroup
-    shows both. Cache that is read again soon after its eviction did not fit: that is thrash.
+    shows both. Cache that is read again soon after its eviction did not fit.
     """
     from tracer.render.terminal import console, evictions_text
 

@@ -99,7 +99,7 @@ def _pictures(trace: AnalysedTrace, reports: list[OomReport], cgroup: str | None
             pd.Timestamp(start_ns(trace), tz="UTC"),
             [
                 *markers.kill_markers(concerned, label, timeline),
-                *markers.thrash_markers(thrash.thrash_below(trace, number), timeline),
+                *markers.read_again_markers(thrash.thrash_below(trace, number), timeline),
             ],
             page_size=trace.meta["page_size"],
             salt=str(number),

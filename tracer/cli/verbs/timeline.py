@@ -157,9 +157,9 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
             interrupted=trace.interrupted,
             summed=trace.summed_intervals.near(0, LATEST_NS),
         )
-        thrashing = markers.thrash_markers(thrash.thrash_below(trace, number), frame)
+        read_again = markers.read_again_markers(thrash.thrash_below(trace, number), frame)
         concerned = kill_filter.concerning(trace, reports, [number])
-        found = [*markers.kill_markers(concerned, trace.places.label_of(number), frame), *thrashing]
+        found = [*markers.kill_markers(concerned, trace.places.label_of(number), frame), *read_again]
         page_size = trace.meta["page_size"]
         drawn = timeline_text.picture(frame, heading, found, columns=columns, page_size=page_size)
         pictures.append(drawn)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -74,7 +74,13 @@ def memory_over_time(
             "evicted": floats(timeline, "cache_evicted_bytes"),
             "read again": floats(timeline, "cache_refaulted_bytes"),
         }
-        _draw_rates(cache, "page cache", begins, step_s, cache_flows)
+        timed = [(marker, (marker.time - origin).total_seconds()) for marker in markers]
+        lasting = [
+            (second, (marker.until - origin).total_seconds())
+            for marker, second in timed
+            if marker.until is not None
+        ]
+        _draw_rates(cache, "page cache", begins, step_s, cache_flows, read_again_soon=lasting)
         reclaim_flows = {
             "scanned": floats(timeline, "scanned_pages") * page_size,
             "freed": floats(timeline, "reclaimed_bytes"),
@@ -86,12 +92,8 @@ def memory_over_time(
         _draw_rates(reclaim, "reclaim", begins, step_s, reclaim_flows)
         for axes in waiting:
             _draw_waits(axes, timeline, begins, step_s)
-        for marker in markers:
-            second = (marker.time - origin).total_seconds()
-            if marker.until is not None:
-                is_late = second > (begins[0] + begins[-1]) / 2
-                _draw_interval(cache, second, (marker.until - origin).total_seconds(), is_late=is_late)
-            else:
+        for marker, second in timed:
+            if marker.until is None:
                 _draw_marker(figure.axes, marker, second)
         figure.axes[-1].set_xlabel("seconds since the trace began")
         memory.set_xlim(begins[0], begins[-1] + step_s)
@@ -131,9 +133,17 @@ def _draw_memory(axes: Axes, timeline: pd.DataFrame, seconds: Floats) -> None:
     )
 
 
-def _draw_rates(axes: Axes, title: str, begins: Floats, step_s: float, flows: Mapping[str, Floats]) -> None:
+def _draw_rates(
+    axes: Axes,
+    title: str,
+    begins: Floats,
+    step_s: float,
+    flows: Mapping[str, Floats],
+    *,
+    read_again_soon: Sequence[tuple[float, float]] = (),
+) -> None:
     """Draw flows (bytes in each row) as rates, over several rows at a time so that bursts do not hide
-    trends."""
+    trends; behind them, the intervals in which cache was read again soon (begin and end in s)."""
     edges = _rate_edges(begins, step_s)
     colours = (LAYER_BY_NAME["cache"].hex, LAYER_BY_NAME["anon"].hex, LAYER_BY_NAME["shmem"].hex)
     for (name, flow), colour, line in zip(flows.items(), colours, ("-", "-", "--"), strict=False):
@@ -143,7 +153,11 @@ def _draw_rates(axes: Axes, title: str, begins: Floats, step_s: float, flows: Ma
     axes.set_ylim(bottom=0)
     axes.set_ylabel("MiB/s")
     axes.set_title(title)
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=len(flows))
+    for number, (begin, end) in enumerate(read_again_soon):
+        # Words at the interval would cover a curve.
+        words = "_" if number else "read again soon"
+        axes.axvspan(begin, end, color=LAYER_BY_NAME["anon"].hex, alpha=0.2, linewidth=0, label=words)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=len(flows) + 1)
 
 
 def _rate_edges(begins: Floats, step_s: float) -> Floats:
@@ -201,20 +215,6 @@ def _draw_marker(panels: list[Axes], marker: Marker, second: float) -> None:
         ha="left" if marker.is_kill else "right",
         va="top",
         fontweight="bold" if marker.is_kill else "normal",
-    )
-
-
-def _draw_interval(axes: Axes, begin: float, end: float, *, is_late: bool) -> None:
-    """Draw an interval of thrash, the only marker with an end. A late interval has its label on its left."""
-    axes.axvspan(begin, end, color=LAYER_BY_NAME["anon"].hex, alpha=0.2, linewidth=0)
-    axes.annotate(
-        "thrash",
-        (begin, 1.0),
-        xycoords=("data", "axes fraction"),
-        xytext=(-4 if is_late else 4, -2),
-        textcoords="offset points",
-        ha="right" if is_late else "left",
-        va="top",
     )
 
 

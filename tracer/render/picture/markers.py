@@ -1,4 +1,5 @@
-"""The marked events in every picture: kills, the moment when the page cache was used up, and thrash."""
+"""The marked events in every picture: kills, the moment when the page cache was used up, and intervals in
+which cache was read again soon after its eviction."""
 
 from __future__ import annotations
 
@@ -66,7 +67,7 @@ def _in_parts(
     yield from ((first, rest) for first, *rest in parts.values())
 
 
-def thrash_markers(thrash: pd.DataFrame, timeline: pd.DataFrame) -> list[Marker]:
+def read_again_markers(thrash: pd.DataFrame, timeline: pd.DataFrame) -> list[Marker]:
     """Return the markers of the intervals with the most evictions, clipped to the time of the `timeline`.
 
     `thrash` has the rows of `analysis.views.thrash`.
@@ -79,7 +80,7 @@ def thrash_markers(thrash: pd.DataFrame, timeline: pd.DataFrame) -> list[Marker]
     return [
         Marker(
             max(row["begin"], begin),
-            f"thrash for {units.duration((row['end'] - row['begin']).total_seconds())}: "
+            f"cache read again soon for {units.duration((row['end'] - row['begin']).total_seconds())}: "
             f"{units.size(row['evicted_bytes'])} evicted, "
             f"{units.size(row['refaulted_bytes'])} of it read again",
             is_kill=False,

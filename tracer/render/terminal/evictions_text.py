@@ -42,7 +42,7 @@ _CAUSES: Final = {
     "other": "not determined",
     **_WHY,
 }
-_WHEN_SUMMED: Final = 'sizes are exact, but "read again", "left" and thrash may be too low'
+_WHEN_SUMMED: Final = 'sizes are exact, but "read again", "read again soon" and "left" may be too low'
 _AMOUNTS: Final = {
     "evicted_bytes": "evicted",
     "returned_bytes": "read again",
@@ -73,7 +73,7 @@ def lines(flow: CacheFlow, by: str, table: pd.DataFrame, context: Context) -> It
         yield paragraphs.title(_GROUPINGS[by].title)
         yield from _table(by, table, context.columns)
     if flow.thrash:
-        yield from _thrash(flow, context)
+        yield from _read_again_soon(flow, context)
 
 
 def summary(flow: CacheFlow) -> str:
@@ -327,8 +327,8 @@ _GROUPINGS: Final = {
 }
 
 
-def _thrash(flow: CacheFlow, context: Context) -> Iterator[RenderableType]:
-    yield paragraphs.title("Thrash: evicted and read again soon")
+def _read_again_soon(flow: CacheFlow, context: Context) -> Iterator[RenderableType]:
+    yield paragraphs.title("Read again soon after the eviction")
     headings = ("at", "for", "evicted", "read again", "half within", "stalled")
     drawn = paragraphs.Rows(*((heading, ">") for heading in headings), ("charged to", "<"))
     for one in flow.thrash[:_MOST_INTERVALS]:
@@ -348,6 +348,7 @@ def _thrash(flow: CacheFlow, context: Context) -> Iterator[RenderableType]:
     left_out = f"{units.count(more)} more intervals: --json lists them. " if more > 0 else ""
     yield paragraphs.note(
         f"{left_out}Seconds of the trace in which {units.size(LEAST_EVICTED_BYTES)} or more was evicted and "
-        f"{100 * LEAST_SHARE:.0f} % of it read again within {units.duration(SOON_NS / 1e9)}. stalled: the "
-        "share of that time in which some task waited for memory (memory.pressure); blank: not known."
+        f"{100 * LEAST_SHARE:.0f} % of it read again within {units.duration(SOON_NS / 1e9)}. This counts "
+        "memory, not time: explain shows whether the tasks were thrashing. stalled: the share of that time "
+        "in which some task waited for memory (memory.pressure); blank: not known."
     )
