@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tracer.analysis.results.memory import MissPoint
+from tracer.analysis.results.memory import Allocator, MissPoint
 from tracer.analysis.results.reclaim_attempts import Waiter
 from tracer.analysis.results.survivor import (
     Crawl,
@@ -269,3 +269,22 @@ def test_memory_at_the_peak_has_the_most_anon_if_that_was_at_another_time(
         "page cache (file contents, which reclaim can drop) 58 MiB, anon (process memory without a file) "
         f"{whole}, at 2025-11-24 23:40:03.000000 UTC"
     )
+
+
+@pytest.mark.parametrize(
+    ("ended_ms", "words"), [(None, ""), (443, "; the process had ended by the peak of usage")]
+)
+def test_process_that_had_ended_by_the_peak_is_said_to_have_ended(
+    held: Held, ended_ms: int | None, words: str
+) -> None:
+    assert held.peak_time is not None
+    before: dict[str, Any] = {
+        name: held.peak_time - pd.Timedelta(milliseconds, "ms")
+        for name, milliseconds in (("grew_from", 3000), ("grew_until", 500), ("exited", ended_ms))
+        if milliseconds is not None
+    }
+    writer = Allocator(41, "writer", 9 * MIB, file_bytes=9 * MIB, **before)
+    for facts in (survivor_facts.held, survivor_facts.in_brief):
+        assert dict(facts(replace(held, allocators=(writer,))))["allocated"] == (
+            f"writer (41) 9 MiB (9 MiB page cache), most of it 3 s to 500 ms before the peak of usage{words}"
+        )

@@ -255,17 +255,14 @@ def _kinds(one: Allocator) -> str:
 
 
 def _when(one: Allocator, until: pd.Timestamp | None, event: str) -> str:
-    """Return when a process was charged most, and when it ended, as times before the event at `until`."""
+    """Return when a process was charged most, as times before the event at `until`, and whether it had ended
+    by then."""
     if until is None or one.grew_from is None or one.grew_until is None:
         return ""
     begin, end = (
         units.duration((until - moment).total_seconds()) for moment in (one.grew_from, one.grew_until)
     )
-    ended = (
-        ""
-        if one.exited is None
-        else f"; it ended {units.duration((until - one.exited).total_seconds())} before {event}"
-    )
+    ended = "" if one.exited is None else f"; the process had ended by {event}"
     return f", most of it {begin} to {end} before {event}{ended}"
 
 
