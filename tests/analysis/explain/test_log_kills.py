@@ -71,6 +71,30 @@ def test_explain_with_missed_kills_has_them_from_the_log(trace: Any) -> None:
         allocated_before(trace, 3)
 
 
+@pytest.mark.parametrize("late_s", [0.066, -0.066])
+@pytest.mark.parametrize("gap_s", [0.02, 0.5])
+def test_missed_kill_whose_report_has_a_time_outside_the_victims_life_is_of_that_life(
+    trace: Any, late_s: float, gap_s: float
+) -> None:
+    """Seen under load: the report's time was 66 ms late, and the cgroup had been removed before it.
+
+    With a short gap between the lives, the report's time is in the life after or before that of the victim.
+    """
+    trace.meta |= {"kernel_log": "read", "cpus": 1, "filters": {"cgroups": ["/box"]}}
+    for run in range(3):
+        made, removed = trace.ns(run + gap_s / 2), trace.ns(run + 1 - gap_s / 2)
+        trace.add("cgroups", cgroup_id=run + 1, path="/box", container="x", created=made, removed=removed)
+        trace.add("tasks", tgid=50 + run, comm="hog", cgroup_id=run + 1, first_seen=made, exited=removed)
+        trace.charged(run + 0.5, run + 1, "anon", MIB, usage_bytes=MIB, limit_bytes=100 * MIB)
+    end = 2 - gap_s / 2 if late_s > 0 else 1 + gap_s / 2
+    log(trace, end + late_s, *replace(DUMP, pid=51).lines())
+    (report,) = explain(trace)
+    owner = report.limit_owner
+    assert (owner.cgroup_id, owner.run, owner.runs) == (2, 2, 3)
+    assert report.victims[0].cgroup_id == 2
+    assert timeline(trace, "/box", every="1s").groupby("run")["oom_kills"].sum().tolist() == [0, 1, 0]
+
+
 def test_missed_kill_of_an_unknown_life_has_the_names_of_its_path(trace: Any) -> None:
     """This happens if only the first life of a container was traced."""
     record_lives(trace, 1)

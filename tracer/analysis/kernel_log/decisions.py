@@ -19,6 +19,7 @@ from tracer.analysis.core.columns import NO_ID, integers, utc_times
 from tracer.analysis.core.lookup.log_reports import Logged
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.kernel_log import matching
+from tracer.analysis.kernel_log.matching import APART_AT_MOST_NS
 from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.stored_names import stored_text
 
@@ -73,13 +74,23 @@ def victims(trace: TraceTables) -> pd.DataFrame:
 
 
 def _kill(trace: TraceTables, one: Logged) -> LogKill:
-    report = one.report
+    """Return the decision of a report.
+
+    On a busy machine the kernel stamps the kill, or the recorder reads it, when victim and cgroup are already
+    gone. So the victim is the process with this pid that is nearest in time, and the kill is of the life of
+    its cgroup.
+    """
+    report, places = one.report, trace.places
     time_ns = min(one.killed_ns[kill.pid] for kill in report.kills)
-    owner = NO_ID if report.oom_memcg is None else trace.places.id_at(stored_text(report.oom_memcg), time_ns)
-    told = None if report.task_memcg is None else trace.places.id_at(stored_text(report.task_memcg), time_ns)
-    victims = [trace.processes.cgroup_at(kill.pid, time_ns) for kill in report.kills]
-    if told is not None:
-        victims[0] = told
+    victims = [trace.processes.cgroup_at(kill.pid, time_ns, APART_AT_MOST_NS) for kill in report.kills]
+    path = None if report.task_memcg is None else stored_text(report.task_memcg)
+    if path is not None and path != places.path_of(victims[0]):
+        told = places.id_at(path, time_ns)
+        victims[0] = victims[0] if told is None else told
+    if victims[0] is not None:
+        made_ns, removed_ns = places.lifetime_ns(victims[0])
+        time_ns = min(max(time_ns, made_ns), removed_ns)
+    owner = None if report.oom_memcg is None else places.id_at(stored_text(report.oom_memcg), time_ns)
     ids = tuple(NO_ID if victim is None else victim for victim in victims)
     return LogKill(0, time_ns, report, NO_ID if owner is None else owner, ids)
 

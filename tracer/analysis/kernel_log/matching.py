@@ -19,7 +19,9 @@ from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.quality import KernelLog
 from tracer.kernel.kmsg.report.log_report import LogReport, Section
 
-_APART_AT_MOST_NS: Final = 2_000_000_000
+APART_AT_MOST_NS: Final = 2_000_000_000
+"""How far the times of the log and those of the probes may be apart."""
+
 _LOSS_NEAR_NS: Final = 1_000_000_000
 _OF_A_DUMP: Final[frozenset[Section]] = frozenset({"header", "counters", "summary"})
 """The sections that dump_header prints with any settings (mm/oom_kill.c)."""
@@ -75,7 +77,7 @@ def _pairs(oom: pd.DataFrame, logged: Sequence[Logged]) -> Iterator[tuple[int, i
     for kill_id, pid, marked_ns in kills:
         for number, killed_ns in by_pid.get(pid, ()):
             apart_ns = abs(killed_ns - marked_ns)
-            if apart_ns <= _APART_AT_MOST_NS:
+            if apart_ns <= APART_AT_MOST_NS:
                 yield apart_ns, kill_id, number
 
 

@@ -15,7 +15,11 @@ from tracer.stored_names import stored_text
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A report of the log, and the times of its kill lines by pid, in ns since the epoch."""
+    """A report of the log, and the times of its kill lines by pid, in ns since the epoch.
+
+    The times may be late: by the wake-up of the recorder, from which the difference of the clocks is
+    estimated (capture/rows/kmsg_stream.py).
+    """
 
     report: LogReport
     killed_ns: Mapping[int, int]

@@ -144,10 +144,12 @@ class Processes:
         rows = (self._rows.rows_for_any(tgids), self._rows_of_cgroups.rows_for_any(cgroup_ids))
         return set(self._programs[np.concatenate(rows)].tolist()) - {NO_ID}
 
-    def cgroup_at(self, tgid: int, time_ns: int) -> int | None:
-        """Return the cgroup of the process that had this tgid at that time, None if it is not known."""
+    def cgroup_at(self, tgid: int, time_ns: int, apart_ns: int = 0) -> int | None:
+        """Return the cgroup of the process that had this tgid at that time, or else of the one that had it
+        nearest to that time, at most `apart_ns` from it. None: it is not known.
+        """
         rows = self._rows.rows_for(tgid)
-        rows = rows[
-            (self._seen_ns[rows] <= time_ns) & (self._is_left[rows] | (self._exited_ns[rows] >= time_ns))
-        ]
+        since_exit_ns = np.where(self._is_left[rows], 0, time_ns - self._exited_ns[rows])
+        away_ns = np.maximum(self._seen_ns[rows] - time_ns, since_exit_ns).clip(0)
+        rows = rows[away_ns == min(away_ns.min(initial=apart_ns + 1), apart_ns)]
         return int(self._cgroup_id[rows[self._start_ns[rows].argmax()]]) if len(rows) else None
