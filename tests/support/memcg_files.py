@@ -96,7 +96,7 @@ def counts_page_tables(cgroup: Path, version: int) -> bool:
     """Return whether memory.stat counts the page tables of processes, of which `cgroup` has at least one.
 
     It does not on 6.18.15 of Debian: there it has 0 beside the page tables in /proc/PID/status and in
-    /proc/vmstat, and no hook sees a change. 6.1, 6.12, 7.3 and 6.18.44 count them.
+    /proc/vmstat, and no hook sees a change; samples are null then. 6.1, 6.12, 7.3 and 6.18.44 count them.
     """
     return version == 1 or bool(read_columns(cgroup, version)["page_tables_bytes"])
 

@@ -179,9 +179,8 @@ class Pipeline:
             self._writer.meta["recorder_cgroup"] = stored_path(recorder.path)
             self._observer.warn(recorder.warning)
         self._writer.meta["kernel_log"] = self._kernel_log.state
-        self._writer.meta["probes"] = calibration.describe(
-            self._programs.choices, self._programs.types.enumerators, self._hierarchy.version, self._positions
-        )
+        lacking = self._writer.meta["unrecorded_categories"] = self._sampler.lacking
+        self._writer.meta["probes"] = calibration.describe(self._programs.choices, lacking)
         self._writer.meta["filters"]["cgroups"] = self._selection.requests.matched_paths()
         self._writer.write_meta()
         self._writer.open_journals()

@@ -81,6 +81,7 @@ class Meta(_FirstMeta, total=False):
     memory: Memory
     command_status: int  # of the command that was recorded; -N: signal N ended it
     cgroup_mount_options: list[str]  # of the filesystem of the hierarchy, as in mountinfo
+    unrecorded_categories: list[str]  # those without rows in `charge`: their counters were not found
 
 
 def begin(

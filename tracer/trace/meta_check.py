@@ -133,6 +133,7 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "lost": _or_null(_dict_of(_integer(0, MOST_RECORDS))),  # become rows of `loss`
     "kernel_log": _text,
     "recorder_cgroup": _text,
+    "unrecorded_categories": _list_of(_text),
     "command_status": _integer(-64, 255),
     "kernel_log_left_out": _dict_of(_integer(0)),
 }

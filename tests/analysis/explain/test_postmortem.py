@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from support.evidence import kinds_of, numbers_of
 from synthetic.memcg_kill import LIMIT, only_report, record_kill
 
@@ -77,6 +78,25 @@ def test_composition_without_a_sample_at_the_kill_is_the_ledgers(page_cache_expe
     assert "steal_count" not in kinds_of(report.verdict.evidence)
     sources = {item.source for item in report.verdict.evidence if item.kind == "part_of_usage"}
     assert sources == {("charge", "samples")}
+
+
+@pytest.mark.parametrize("has_sample", [True, False])
+def test_category_that_was_not_recorded_is_unknown_in_the_composition(
+    page_cache_experiment: Any, has_sample: bool
+) -> None:
+    """Neither a 0 of the kernel nor a ledger without rows shows that there are no page tables."""
+    trace = page_cache_experiment
+    if not has_sample:
+        trace.forget("samples")
+    assert only_report(trace).composition.page_tables == 0
+    trace.meta["unrecorded_categories"] = ["page_tables"]
+    trace.recorded()
+    report = only_report(trace)
+    assert report.composition.page_tables is None
+    assert report.composition.kernel_stack == 0
+    assert report.quality.unknown["composition.page_tables"] == (
+        "the recorder found no counter of it in this kernel; it is inside `other`"
+    )
 
 
 def test_verdict_with_much_cache_left_is_unknown(trace: Any) -> None:

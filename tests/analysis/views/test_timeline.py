@@ -79,6 +79,18 @@ def test_timeline_unknown_is_na_and_zero_is_zero(trace: Any) -> None:
     assert (old["cache_added_bytes"] == 0).all()
 
 
+def test_category_that_was_not_recorded_is_na_and_inside_the_rest_of_kernel_memory(trace: Any) -> None:
+    trace.meta["unrecorded_categories"] = ["page_tables"]
+    trace.add("cgroups", cgroup_id=CHILD, path="/new", created=trace.ns(0))
+    trace.charged(0.0, CHILD, "kernel", 5 * MIB)
+    trace.charged(0.0, CHILD, "slab_unreclaimable", 2 * MIB)
+    row = timeline(trace, CHILD).iloc[0]
+    assert row["page_tables_bytes"] is pd.NA
+    assert (row["slab_bytes"], row["kernel_stack_bytes"], row["kernel_other_bytes"]) == (2 * MIB, 0, 3 * MIB)
+    trace.meta["unrecorded_categories"] = ["kernel"]
+    assert timeline(trace, CHILD).iloc[0]["kernel_other_bytes"] is pd.NA
+
+
 def test_memory_high_is_na_with_a_flag_if_it_is_not_set(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=PARENT, path="/old")
     for seconds, high in ((0.1, UNLIMITED_BYTES), (0.2, 28 << 20)):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import pytest
+
 from tracer.capture.bpf.hooks import Choice
-from tracer.capture.learn.calibration import describe
+from tracer.capture.learn import calibration
+from tracer.capture.learn.calibration import describe, unrecorded
 from tracer.categories import CATEGORIES
 from tracer.kernel.probes import SIGNALS
 
@@ -16,7 +19,7 @@ def described(unknown: Collection[str], version: int = 2) -> dict[str, tuple[str
     """Return signal -> (meaning, detail), with all counters found but those of these categories."""
     choices = [Choice(signal, signal.ways[0]) for signal in SIGNALS]
     positions = {category.item: 0 for category in CATEGORIES if category.name not in unknown}
-    documents = describe(choices, ITEMS, version, positions)
+    documents = describe(choices, unrecorded(positions, ITEMS, version))
     return {name: (probe["meaning"], probe["detail"]) for name, probe in documents.items()}
 
 
@@ -29,6 +32,14 @@ def test_describe_reports_each_category_without_a_position_at_the_ledger_alone()
     detail = "anon, shmem, vmalloc are not recorded: their counters were not found"
     assert probes.pop("memory by kind") == ("approximate", detail)
     assert {meaning for meaning, _ in probes.values()} == {"exact"}
+
+
+def test_describe_leaves_out_what_the_kernel_was_booted_not_to_charge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calibration, "uncharged", lambda: {"slab_reclaimable", "page_tables"})
+    assert described(["page_tables", "slab_reclaimable"])["memory by kind"] == ("exact", "")
+    assert "shmem are not" in (described(["page_tables", "shmem"])["memory by kind"][1] or "")
 
 
 def test_describe_on_v1_leaves_sockets_out() -> None:

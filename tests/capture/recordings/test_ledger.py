@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.ledger_check import differences, kernel_bytes, ledger_pages
+from support.ledger_check import differences, ledger_pages
 from support.losses import lost_records
 from support.memcg_files import counts_page_tables
 from support.offered import skip_unless_offered
@@ -63,14 +63,14 @@ def run_uneven_workload(memcg: Path, disk_dir: Path, start_workload: Callable[..
 
 
 def assert_exact(trace: Any, memcg_id: int) -> None:
-    ledger, kernel = ledger_pages(trace, memcg_id), kernel_bytes(trace, memcg_id)
+    ledger = ledger_pages(trace, memcg_id)
     # 0.9: a kernel that looks for idle memory (DAMON) may evict some pages of the files
     assert ledger["file"] - ledger["shmem"] >= 0.9 * sum(FILES_BYTES) // 4096
     assert ledger["anon"] >= ANON_BYTES // 4096
     assert ledger["shmem"] >= SHMEM_BYTES // 4096
     assert ledger["kernel_stack"] >= THREADS * 4
     assert ledger["slab_reclaimable"] >= SMALL_FILES * 900 // 4096  # an ext4 inode and a dentry take more
-    if kernel["page_tables"]:  # Debian's 6.18.15 charges page tables and counts none as such
+    if "page_tables" not in trace.meta["unrecorded_categories"]:  # Debian's 6.18.15 does not count them
         assert ledger["page_tables"] >= ANON_BYTES >> 21
     assert differences(trace, memcg_id) == {}
 
@@ -105,6 +105,8 @@ def test_ledger_calibrated_by_each_family_of_hooks_equals_memory_stat(
         if has_all
         else ledger["detail"].startswith("page_tables are not recorded")
     )
+    assert trace.meta["unrecorded_categories"] == ([] if has_all else ["page_tables"])
+    assert trace.samples["page_tables_bytes"].isna().all() == (not has_all), "a 0 of this kernel is no count"
     for signal_name in ("node counters", "memcg counters"):
         assert trace.meta["probes"][signal_name]["hook"].startswith(family or "")
     assert lost_records(trace) == {}

@@ -89,6 +89,23 @@ def test_position_that_was_wrong_is_learnt_anew() -> None:
     assert shown(positions, counters) == expected(counters, at)
 
 
+def test_zero_of_a_counter_that_calibration_did_not_find_is_unknown_until_one_is_seen() -> None:
+    """Of an item that nothing moved: the kernel prints 0 if it does not count it."""
+    at = {line: number for number, line in enumerate(LINES)}
+    positions, counters = StatPositions({}, ["kernel_stack"]), np.arange(1, WIDTH + 1)
+    counters[at["kernel_stack_bytes"]] = counters[at["pgfault"]] = 0
+    stat = print_stat(counters, at)
+    positions.compare(stat, counters, stat)
+    assert shown(positions, counters) == expected(counters, at) | {"kernel_stack_bytes": None}
+    assert expected(counters, at)["pgfault"] == 0, "a 0 of any other line is true"
+    counted = counters.copy()
+    counted[at["kernel_stack_bytes"]] = 777
+    stat = print_stat(counted, at)
+    positions.compare(stat, counted, stat)
+    assert shown(positions, counted) == expected(counted, at)
+    assert shown(positions, counters) == expected(counters, at)
+
+
 def test_lines_that_are_not_printed_have_the_positions_of_calibration() -> None:
     positions, counters = StatPositions({"kernel_stack_bytes": 7, "percpu_bytes": 9}), np.arange(WIDTH)
     columns = shown(positions, counters)

@@ -18,6 +18,7 @@ from tracer.analysis.core.columns import Bools, Int64s, integers, is_one_of, kno
 from tracer.analysis.core.limits import kernel_numbers
 from tracer.analysis.core.lookup.looks import LOOKED_NS
 from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import unrecorded_categories
 from tracer.categories import CATEGORIES
 from tracer.schema import UNLIMITED_BYTES
 
@@ -129,9 +130,11 @@ def change(subtree: Subtree, weights: Weights, base: int = 0) -> Steps:
 
 def base_bytes(subtree: Subtree, weights: Weights) -> int | None:
     """Return the weighted sum at the start of the trace, in bytes: that of the cgroup's `start` sample, or 0
-    for a cgroup that was made during the trace. None: not known."""
+    for a cgroup that was made during the trace. None: not known, or a category was not recorded."""
     samples = subtree.samples
     row = subtree.once("ledger.start", lambda: _start(samples, subtree.cgroup_id))
+    if not unrecorded_categories(subtree.whole).isdisjoint(weights):
+        return None
     if row is None:
         return 0 if _is_made(subtree) else None
     sizes = [optional(samples[f"{category}_bytes"].iloc[row]) for category in weights]
@@ -154,10 +157,17 @@ def _is_made(subtree: Subtree) -> bool:
 
 
 def base_levels(
-    samples: pd.DataFrame, cgroups: pd.DataFrame, cgroup_ids: Sequence[int], weights: Weights
+    samples: pd.DataFrame,
+    cgroups: pd.DataFrame,
+    cgroup_ids: Sequence[int],
+    weights: Weights,
+    unrecorded: frozenset[str],
 ) -> tuple[Int64s, Bools]:
-    """Return (`base_bytes` of each cgroup, 0 if not known; a mask of the known ones)."""
+    """Return (`base_bytes` of each cgroup, 0 if not known; a mask of the known ones). `unrecorded`:
+    `unrecorded_categories` of the trace."""
     ids = np.array(cgroup_ids, dtype=np.int64)
+    if not unrecorded.isdisjoint(weights):
+        return np.zeros(len(ids), np.int64), np.zeros(len(ids), np.bool_)
     starts = np.flatnonzero(
         is_one_of(samples["source"], ["start"]) & is_one_of(samples["cgroup_id"], cgroup_ids)
     )

@@ -180,6 +180,13 @@ def page_size(trace: TraceTables) -> int:
     return int(trace.meta["page_size"])
 
 
+def unrecorded_categories(trace: TraceTables) -> frozenset[str]:
+    """Return the categories that `charge` has no rows of because their counters were not found: that they
+    have no rows does not mean that they did not change. Older traces do not name them.
+    """
+    return frozenset(trace.meta.get("unrecorded_categories", ()))
+
+
 def breaks_off(trace: TraceTables) -> bool:
     """Return whether the recording may have gone on after the last record of the trace.
 

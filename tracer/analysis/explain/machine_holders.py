@@ -11,7 +11,7 @@ import numpy as np
 
 from tracer.analysis.core import hierarchy, ledger, naming
 from tracer.analysis.core.columns import Int64s
-from tracer.analysis.core.tables import TraceTables
+from tracer.analysis.core.tables import TraceTables, unrecorded_categories
 from tracer.analysis.explain.measure.findings import LATELY_NS, MachineHolder
 
 _MOST: Final = 10
@@ -26,7 +26,9 @@ def at_kill(trace: TraceTables, kill_ns: int) -> tuple[MachineHolder, ...]:
     if not ids:
         return ()
     above = hierarchy.positions_above(trace.cgroups, ids)
-    base, is_known = ledger.base_levels(trace.samples, trace.cgroups, ids, ledger.CHARGED)
+    base, is_known = ledger.base_levels(
+        trace.samples, trace.cgroups, ids, ledger.CHARGED, unrecorded_categories(trace)
+    )
     held = _own(base, above, ids) + _charged(trace, ids, 0, kill_ns)
     lately = _charged(trace, ids, kill_ns - LATELY_NS, kill_ns)
     order = [position for position in np.argsort(-held, kind="stable").tolist() if is_known[position]]

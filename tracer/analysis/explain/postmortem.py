@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from operator import attrgetter
 
 import numpy as np
@@ -157,7 +158,8 @@ def _memory(
         return {}, Composition(), None, Cushion()
     total = _usage_at_kill(kill)
     sizes = composition.at_kill(kill.subtree, kill.time_ns, kill.sample, total, is_logged)
-    made_of, why = composition.compose(sizes, total)
+    absent = partial(composition.why_not, kill.subtree.whole)
+    made_of, why = composition.compose(sizes, total, absent)
     unknown |= why
     working_set = composition.working_set(sizes, total, unknown)
     limit = limit_of(kill.rows.iloc[0])

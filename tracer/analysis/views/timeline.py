@@ -27,7 +27,7 @@ from tracer.analysis.core.columns import (
 )
 from tracer.analysis.core.evicted import is_evicted
 from tracer.analysis.core.ledger import ANON, CACHE, Weights, base_levels
-from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
+from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size, unrecorded_categories
 from tracer.analysis.kernel_log import decisions
 from tracer.analysis.views import stalls, swapping
 from tracer.analysis.views.lost_time import reread_ms
@@ -38,6 +38,7 @@ from tracer.trace.value_ranges import LATEST_NS
 
 _EVERY_NS: Final = "every_ns"  # in `attrs` of the frame: one row alone does not show its length
 
+_REST_OF_KERNEL: Final = "kernel_other_bytes"
 LEVELS: Final[Mapping[str, Weights]] = {
     "anon_bytes": ANON,
     "file_bytes": {"file": 1},
@@ -46,7 +47,7 @@ LEVELS: Final[Mapping[str, Weights]] = {
     "slab_bytes": {"slab_reclaimable": 1, "slab_unreclaimable": 1},
     "kernel_stack_bytes": {"kernel_stack": 1},
     "page_tables_bytes": {"page_tables": 1},
-    "kernel_other_bytes": {
+    _REST_OF_KERNEL: {
         "kernel": 1,
         "slab_reclaimable": -1,
         "slab_unreclaimable": -1,
@@ -58,7 +59,7 @@ LEVELS: Final[Mapping[str, Weights]] = {
 }
 """Columns that follow from the ledger: category -> sign. anon + cache + shmem + slab + kernel_stack +
 page_tables + kernel_other + sock is all that usage counts; kernel_other holds percpu, vmalloc and what has no
-counter of its own."""
+counter of its own, or none that was found."""
 
 _SAMPLED: Final = ("file_dirty_bytes", "file_writeback_bytes")
 _EVICTED_BY: Final = {
@@ -104,8 +105,9 @@ def timeline(
     slab, kernel_stack, page_tables, kernel_other, sock, swap, file_dirty, file_writeback, each with `_bytes`.
     `file_bytes` is the kernel's NR_FILE_PAGES, which contains shmem; `cache_bytes` does not. Levels of
     categories are the start sample plus the ledger. Usage (`ledger.usage`) and limit are the latest reading
-    of the page counter, high, dirty and writeback the latest sample. NA means not known yet; for limit and
-    high, it also means that none is set, and `is_limited` and `is_high_limited` are then false.
+    of the page counter, high, dirty and writeback the latest sample. NA means not known yet, or a category
+    that was not recorded; for limit and high, it also means that none is set, and `is_limited` and
+    `is_high_limited` are then false.
 
     Flows are sums over the bin:
 
@@ -265,8 +267,11 @@ def _ledger_levels(trace: TraceTables, grid: Grid) -> dict[str, Any]:
     running = dict(zip(CATEGORY.names, changed.cumsum(axis=2, out=changed), strict=True))
     exists = _exists(trace, grid)
     columns: dict[str, Any] = {}
-    for name, weights in LEVELS.items():
-        bases, is_known = base_levels(trace.samples, trace.cgroups, grid.ids, weights)
+    unrecorded = unrecorded_categories(trace)
+    for name, parts in LEVELS.items():
+        left_in = unrecorded if name == _REST_OF_KERNEL else ()
+        weights = {one: sign for one, sign in parts.items() if sign > 0 or one not in left_in}
+        bases, is_known = base_levels(trace.samples, trace.cgroups, grid.ids, weights, unrecorded)
         level = sum(weight * running[category] for category, weight in weights.items())
         columns[name] = grid.shown_or_na(level + bases.reshape(-1, 1), exists & is_known.reshape(-1, 1))
     return columns

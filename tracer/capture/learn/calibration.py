@@ -4,7 +4,7 @@ bpf/probe.bpf.c."""
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from tracer.capture.learn.positions import RECLAIM_COLUMNS, learn_positions, rec
 from tracer.categories import CATEGORIES
 from tracer.kernel.btf import KnownTypes
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.uncharged import uncharged
 
 _VALUE_BYTES: Final = 8  # of a counter: a long
 _ALL_BITS: Final = 2**64 - 1
@@ -26,8 +27,7 @@ def calibrate(programs: Programs, types: KnownTypes, hierarchy: Hierarchy) -> Ma
     memcg_vmstats_percpu.state; and for the keys of `RECLAIM_COLUMNS`, the position of the first kind of
     reclaim, there or in memcg_vmstats_percpu.events.
 
-    A fact that cannot be learnt stays unknown. A category without a position has no rows (see `describe`),
-    and composition comes from memory.stat alone.
+    A fact that cannot be learnt stays unknown. A category without a position has no rows (see `unrecorded`).
     """
     _find_cpu_offsets(programs)
     root = _find_root(programs, hierarchy.mount)
@@ -37,7 +37,7 @@ def calibrate(programs: Programs, types: KnownTypes, hierarchy: Hierarchy) -> Ma
         lambda: learn_positions(programs, types, hierarchy),
         lambda found: (
             RECLAIM_COLUMNS.keys() <= found.keys()
-            and not _unknown(found, types.enumerators, hierarchy.version)
+            and not unrecorded(found, types.enumerators, hierarchy.version)
         ),
     )
     calibration = programs.map("calibration")
@@ -60,28 +60,30 @@ def calibrate(programs: Programs, types: KnownTypes, hierarchy: Hierarchy) -> Ma
     return positions
 
 
-def describe(
-    choices: Sequence[Choice], enumerators: Container[str], version: int, positions: Mapping[str, int]
-) -> dict[str, dict[str, str | None]]:
-    """Return signal name -> its hook and meaning, as in meta.json.
-
-    `enumerators` are those of the kernel, and `version` is that of cgroups. The detail of the ledger names
-    the categories that it lacks, because the position of their counter is not known.
+def describe(choices: Sequence[Choice], lacking: Collection[str]) -> dict[str, dict[str, str | None]]:
+    """Return signal name -> its hook and meaning, as in meta.json. The detail of the ledger names the
+    categories that it is `lacking` (`unrecorded`).
     """
     documents = {choice.signal.name: choice.document() for choice in choices}
-    if unknown := _unknown(positions, enumerators, version):
+    if lacking:
         ledger = documents[next(choice.signal.name for choice in choices if choice.signal.stream == "charge")]
         ledger["meaning"] = "approximate"
-        ledger["detail"] = f"{', '.join(unknown)} are not recorded: their counters were not found"
+        ledger["detail"] = f"{', '.join(lacking)} are not recorded: their counters were not found"
     return documents
 
 
-def _unknown(positions: Mapping[str, int], enumerators: Container[str], version: int) -> list[str]:
-    """Return the categories that this kernel counts and whose counter has no known position."""
+def unrecorded(positions: Mapping[str, int], enumerators: Container[str], version: int) -> list[str]:
+    """Return the categories that this kernel has a counter of, whose position is not known.
+
+    `enumerators` are those of the kernel, and `version` is that of cgroups. Memory that the kernel was booted
+    not to charge is left out: its counters rightly stay 0.
+    """
+    never_charged = uncharged()
     return [
         category.name
         for category in CATEGORIES
         if category.item not in positions
+        and category.name not in never_charged
         and category.only_version in (None, version)
         and any(item in enumerators for item in category.items)
     ]

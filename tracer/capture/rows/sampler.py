@@ -14,7 +14,7 @@ import pyarrow as pa
 from tracer.capture.bpf.load import SAMPLED, SAMPLES_A_RUN, Programs
 from tracer.capture.bpf.ring import Records
 from tracer.capture.bpf.syscall import TEST_RUN_ARGS
-from tracer.capture.learn.calibration import find_memcg
+from tracer.capture.learn.calibration import find_memcg, unrecorded
 from tracer.capture.rows.cgroup_rows import Cgroup
 from tracer.capture.rows.decode import PAGE_BYTES
 from tracer.capture.rows.sample_columns import sample_rows
@@ -56,7 +56,8 @@ class Sampler:
     memory.stat would make it.
 
     No file is open between two samples. `lost` counts the missing samples of cgroups for which there was no
-    place; `warn` is called for the first.
+    place; `warn` is called for the first. `lacking` are the categories whose counters calibration did not
+    find.
     """
 
     def __init__(
@@ -69,7 +70,8 @@ class Sampler:
         self._programs = programs
         self._hierarchy = hierarchy
         self._warn = warn
-        self._positions = StatPositions(calibrated(learnt, programs.types))
+        self.lacking = unrecorded(learnt, programs.types.enumerators, hierarchy.version)
+        self._positions = StatPositions(calibrated(learnt, programs.types), self.lacking)
         self._maps = [programs.map(name).share() for name in ("sampled", "samples")]
         self._sampled = np.frombuffer(self._maps[0], _SAMPLED, SAMPLED)
         self._samples = np.frombuffer(self._maps[1], SAMPLE, SAMPLES_A_RUN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import numpy as np
@@ -42,11 +42,16 @@ class StatPositions:
     a sample in which all of them have the same value, mostly 0.
 
     `known`: line -> position (`calibrated`). It is the only source for what v1 does not print.
+
+    `lacking`: the counters that exist, but that calibration could not move (`calibration.unrecorded`). Either
+    it missed the change, or the kernel does not count what the line says, and prints 0 (6.18.15 of Debian:
+    pagetables). So the line is not known until some memory.stat, mostly that of the root, has more than 0.
     """
 
-    def __init__(self, known: Mapping[str, int]) -> None:
+    def __init__(self, known: Mapping[str, int], lacking: Collection[str] = ()) -> None:
         self._possible = np.ones((len(_LINES), _WIDTH), np.bool_)
         self._exists = np.zeros(len(_LINES), np.bool_)
+        self._is_doubtful = np.isin(_LINES, [f"{name}_bytes" for name in lacking])
         for name, position in known.items():
             line = _LINES.index(name)
             self._possible[line] = np.arange(_WIDTH) == position
@@ -65,6 +70,7 @@ class StatPositions:
         left = self._possible & is_equal
         self._possible = np.where(left.any(axis=1)[:, None], left, is_equal)
         self._exists |= printed >= 0
+        self._is_doubtful &= ~np.array([before.get(line, 0) > 0 for line in _LINES])
         self._exclude_taken()
 
     def values(self, counters: Numbers) -> tuple[Numbers, Flags, Flags]:
@@ -81,7 +87,7 @@ class StatPositions:
             is_ambiguous[line] = (candidates != candidates[:, :1]).any(axis=1)
         lines = lines * (_UNIT * self._exists)[:, None]
         is_unknown = np.logical_or.reduceat(is_ambiguous, _FIRST_LINES)
-        is_unknown |= ~np.logical_or.reduceat(self._exists, _FIRST_LINES)[:, None]
+        is_unknown |= ~np.logical_or.reduceat(self._exists & ~self._is_doubtful, _FIRST_LINES)[:, None]
         return np.add.reduceat(lines, _FIRST_LINES), is_unknown, np.logical_or.reduce(is_ambiguous)
 
     def _exclude_taken(self) -> None:

@@ -34,6 +34,7 @@ import pandas as pd
 from tracer.analysis.core.columns import optional
 from tracer.analysis.core.ledger import level, reading
 from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import TraceTables, unrecorded_categories
 from tracer.analysis.results.memory import COMPOSITION_PARTS, Composition
 from tracer.analysis.results.quality import Unknown
 from tracer.categories import COUNTERS, PARTS
@@ -46,6 +47,7 @@ _STEADY: Final = ("zswap", "hugetlb")
 _LEAST_HUGE_PAGE: Final = {"x86_64": 2 << 20, "aarch64": 64 << 10}  # HPAGE_SIZE, CONT_PTE_SIZE
 _HUGETLB_OPTION: Final = "memory_hugetlb_accounting"
 _NO_SAMPLE: Final = "the kernel program took no sample of this counter at the kill"
+_NOT_FOUND: Final = "the recorder found no counter of it in this kernel"
 
 
 def at_kill(
@@ -57,6 +59,8 @@ def at_kill(
     `is_logged`: the sample is from the kernel log. Its memory.stat lags where the limit owner has children
     (seen on 6.18: 19 of 31 MiB), and the ledger may lack the last 10 ms. The page counter `total` does not
     lag: the one of the two that explains more of it is taken.
+
+    A 0 of a category that was not recorded is not known: the kernel may print 0 for what it does not count.
     """
     read = {name: None if sample is None else optional(sample[f"{name}_bytes"]) for name in MEMORY_STAT_BYTES}
     wanted = [name for name in CATEGORY.names if is_logged or read[name] is None]
@@ -65,6 +69,7 @@ def at_kill(
     sizes = read | {name: size for name, size in counted.items() if read[name] is None}
     if is_logged and _unexplained(read | counted, total) < _unexplained(sizes, total):
         sizes = read | counted
+    sizes |= {name: sizes[name] or None for name in sizes.keys() & unrecorded_categories(subtree.whole)}
     for name in _STEADY:
         if sizes[name] is None:
             sizes[name] = _last_read(subtree, name, kill_ns)
@@ -96,6 +101,11 @@ def _last_read(subtree: Subtree, name: str, kill_ns: int) -> int | None:
     if name == "hugetlb" and options is not None and _HUGETLB_OPTION not in options:
         return 0
     return reading(subtree, f"{name}_bytes").at(kill_ns)
+
+
+def why_not(trace: TraceTables, name: str) -> str:
+    """Return why the size of a name is not known at a kill."""
+    return _NOT_FOUND if name in unrecorded_categories(trace) else _NO_SAMPLE
 
 
 def compose(

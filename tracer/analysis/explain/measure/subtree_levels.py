@@ -13,6 +13,7 @@ from tracer.analysis.core.columns import Bools, Int64s, column_times_ns, integer
 from tracer.analysis.core.index import RowsByThing, RunningSums
 from tracer.analysis.core.limits import kernel_numbers
 from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import unrecorded_categories
 
 _NEVER: Final = np.iinfo(np.int64).max
 
@@ -54,7 +55,8 @@ class SubtreeLevels:
         owner = ids.index(subtree.cgroup_id)
         depth = len(labels[owner].rstrip("/").split("/")) + 1 if labels[owner].startswith("/") else None
         charged, bytes_ = charges.weighted(ledger.CHARGED)
-        base, is_known = ledger.base_levels(subtree.samples, subtree.cgroups, ids, ledger.CHARGED)
+        unrecorded = unrecorded_categories(subtree.whole)
+        base, is_known = ledger.base_levels(subtree.samples, subtree.cgroups, ids, ledger.CHARGED, unrecorded)
         samples = subtree.samples[~is_one_of(subtree.samples["source"], ["oom"])]
         return cls(
             members=members,
