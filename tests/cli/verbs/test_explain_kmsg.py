@@ -50,6 +50,14 @@ def test_explain_of_a_log_matches_the_golden_file(
     compare(GOLDEN / f"explain-kmsg-{name}.txt", shown, request.node.nodeid)
 
 
+def test_empty_log_is_reported_as_empty(run: CliRunner) -> None:
+    for arguments, given in ((["--kmsg", "/dev/null"], None), (["--kmsg", "-"], b"")):
+        shown = output(run.invoke(explain.command, arguments, input=given))
+        assert shown.startswith("This log is empty, so it shows no kill: ") and shown.count("\n") == 1
+        document = json.loads(output(run.invoke(explain.command, [*arguments, "--json"], input=given)))
+        assert document["kills"] == document["userspace_kills"] == []
+
+
 def test_kmsg_json_has_all_kills_and_reads_stdin(run: CliRunner) -> None:
     log = CORPUS / "captured-6.1-debian12-v2-kmsg.log"
     document = json.loads(output(run.invoke(explain.command, ["--kmsg", str(log), "--json"])))
@@ -62,7 +70,7 @@ def test_kmsg_json_has_all_kills_and_reads_stdin(run: CliRunner) -> None:
     assert json.loads(output(second))["kills"] == [document["kills"][1]]
 
 
-@pytest.mark.parametrize("content", [b"", b"[    1.000000] Linux version 6.12\n", b"\0\n" * 9 + b"words\n"])
+@pytest.mark.parametrize("content", [b"[    1.000000] Linux version 6.12\n", b"\0\n" * 9 + b"words\n"])
 def test_log_without_a_kill_is_no_error(run: CliRunner, tmp_path: Path, content: bytes) -> None:
     log = tmp_path / "kern.log"
     log.write_bytes(content)

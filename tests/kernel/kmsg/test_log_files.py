@@ -69,3 +69,13 @@ def test_endless_device_raises(device: str) -> None:
         pytest.skip(f"{device} cannot be read here")
     with pytest.raises(TracerError, match=f"{device} has no end"):
         log_files.read(device)
+
+
+def test_empty_log_has_no_kill_and_is_reported_as_empty(tmp_path: Path) -> None:
+    """/dev/null is a device that has an end."""
+    (tmp_path / "empty").touch()
+    (tmp_path / "empty.gz").write_bytes(gzip.compress(b""))
+    for log in (os.devnull, tmp_path / "empty", tmp_path / "empty.gz"):
+        assert log_files.read(str(log)) == log_files.Log([], [], is_empty=True)
+    (tmp_path / "line").write_text("\n")
+    assert not log_files.read(str(tmp_path / "line")).is_empty

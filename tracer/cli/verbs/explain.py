@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tracer.analysis.results.kill import OomReport
     from tracer.analysis.results.survivor import Held
     from tracer.analysis.trace import AnalysedTrace
+    from tracer.kernel.kmsg.log_files import Log
     from tracer.kernel.kmsg.userspace import UserspaceKill
 
 
@@ -87,8 +88,10 @@ def command(
 
     trace = None if path is None else tracer.open(path)
     elsewhere: list[UserspaceKill] = []
+    is_empty = False
     if trace is None:
-        reports, elsewhere = _reports_from_log(str(kmsg), cgroup)
+        reports, log = _reports_from_log(str(kmsg), cgroup)
+        elsewhere, is_empty = log.userspace_kills, log.is_empty
     else:
         reports = trace.explain(cgroup)
     chosen = [kill_filter.newest(reports)] if last and reports else reports
@@ -102,7 +105,7 @@ def command(
         _print_json(trace, kmsg, chosen, elsewhere, held, as_list=as_list)
         return
     if not chosen:
-        _write_survivors(trace, cgroup, elsewhere, verbose=verbose)
+        _write_survivors(trace, cgroup, elsewhere, is_empty=is_empty, verbose=verbose)
     elif as_list:
         from tracer.render.terminal import kills_text
 
@@ -119,8 +122,8 @@ def command(
         _write(userspace_text.listed(elsewhere))
 
 
-def _reports_from_log(log: str, cgroup: str | None) -> tuple[list[OomReport], list[UserspaceKill]]:
-    """Return the kernel's kills and the kills by programs in user space."""
+def _reports_from_log(log: str, cgroup: str | None) -> tuple[list[OomReport], Log]:
+    """Return the kernel's kills, and the log that they are from."""
     from tracer.analysis.explain import kill_filter, log_postmortem
     from tracer.kernel.cgroups.containers import NamesHere
     from tracer.kernel.kmsg import log_files
@@ -135,7 +138,7 @@ def _reports_from_log(log: str, cgroup: str | None) -> tuple[list[OomReport], li
     reports = list(log_postmortem.explain(found.reports, named))
     if cgroup is not None and reports:
         reports = kill_filter.logged_kills_of(reports, cgroup)
-    return reports, found.userspace_kills
+    return reports, found
 
 
 def _explain(
@@ -161,7 +164,12 @@ def _explain(
 
 
 def _write_survivors(
-    trace: AnalysedTrace | None, cgroup: str | None, elsewhere: list[UserspaceKill], *, verbose: bool
+    trace: AnalysedTrace | None,
+    cgroup: str | None,
+    elsewhere: list[UserspaceKill],
+    *,
+    is_empty: bool,
+    verbose: bool,
 ) -> None:
     from tracer.analysis.explain.survivors import nearest_lives
     from tracer.render.terminal import explain_text, paragraphs
@@ -170,7 +178,7 @@ def _write_survivors(
         from tracer.render.terminal import userspace_text
         from tracer.render.words.prose import prose
 
-        _write([prose(userspace_text.instead_of_a_report(elsewhere))])
+        _write([prose(userspace_text.instead_of_a_report(elsewhere, is_empty=is_empty))])
         return
     _write(
         explain_text.held(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import re
+import stat
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -31,6 +33,7 @@ _COMPRESSED: Final = (
 """The first bytes of a compressed file, its format, and the function that opens it."""
 
 _MOST_MAGIC: Final = 6
+_NULL_DEVICE: Final = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
 _KILL: Final = re.compile(r"Kill(?:ed)? process|invoked oom-killer|oom-kill:constraint")
 _MOST_SHOWN: Final = 200
 _MOST_USERSPACE_KILLS: Final = 10_000
@@ -43,10 +46,14 @@ _OF_OTHER_FORMATS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The kills in a log, each once: those of the kernel, and those of killers in user space."""
+    """The kills in a log, each once: those of the kernel, and those of killers in user space.
+
+    `is_empty`: it has no byte.
+    """
 
     reports: list[LogReport]
     userspace_kills: list[UserspaceKill]
+    is_empty: bool
 
 
 class _Watched:
@@ -77,7 +84,7 @@ def read(log: str) -> Log:
     """
     name = "standard input" if log == "-" else log
     with nullcontext(sys.stdin.buffer) if log == "-" else Path(log).open("rb") as stream:
-        if log != "-" and Path(log).is_char_device() and not stream.isatty():  # /dev/kmsg, /dev/zero
+        if log != "-" and _is_endless(stream):
             raise TracerError(f"{log} has no end: give what dmesg prints to --kmsg -")
         chunks = _chunks(stream, name)
         first = next(chunks, b"")
@@ -92,7 +99,13 @@ def read(log: str) -> Log:
         raise TracerError(f"{name} names a kill that could not be read, in line {number}: {shown!r}")
     if not reports and not watched.userspace_kills and b"\0" in first:
         raise TracerError(f"{name} is not text: give what dmesg or journalctl -k prints, or a kern.log")
-    return Log(reports, watched.userspace_kills)
+    return Log(reports, watched.userspace_kills, is_empty=not first)
+
+
+def _is_endless(stream: BinaryIO) -> bool:
+    """Return whether it is a device such as /dev/kmsg or /dev/zero. /dev/null and terminals have an end."""
+    status = os.fstat(stream.fileno())
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev != _NULL_DEVICE and not stream.isatty()
 
 
 def _chunks(stream: BinaryIO, name: str) -> Iterator[bytes]:
