@@ -32,6 +32,7 @@ class SyntheticTrace(AnalysedTrace):
         self.meta: Any = {
             **{"page_size": PAGE, "cpus": 2, "cgroup_version": 1, "memory": {"swap_total_bytes": 0}},
             "probes": {"oom": "tp_btf/mark_victim"},
+            "clock": {"monotonic_ns": 0, "realtime_ns": START_NS},
             "ended": "2026-01-31T12:00:10+00:00",
         }
         self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}

@@ -89,7 +89,7 @@ def processes() -> Processes:
     columns = {"tgid": [77, 8], "comm": ["kdamond.0", "python3"], "start_ns": [1, 2], "first_seen": seen}
     columns |= {"cmdline": [None] * 2, "exe_inode_id": [None] * 2, "cgroup_id": [6, 5], "ppid": [1, 1]}
     tasks = pd.DataFrame(columns | {"exited": pd.Series([pd.NaT, pd.NaT], dtype=seen.dtype)})
-    return Processes(tasks, pd.DataFrame({"tgid": []}, index=seen[:0]))
+    return Processes(tasks, pd.DataFrame({"tgid": []}, index=seen[:0]), 0)
 
 
 def trace(**changes: Any) -> Any:

@@ -113,7 +113,8 @@ limit that is not set is NA as well, and the flag beside it is then false.
     @cached_property
     def processes(self) -> Processes:
         """Return the look-up of processes: `tracer.analysis.core.lookup.processes.Processes`."""
-        return Processes(self.tasks, self.oom)
+        clock = self.meta["clock"]
+        return Processes(self.tasks, self.oom, clock["realtime_ns"] - clock["monotonic_ns"])
 
     @cached_property
     def losses(self) -> Losses:

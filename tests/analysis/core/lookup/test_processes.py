@@ -1,4 +1,4 @@
-"""The ends of processes that the kernel killed."""
+"""The times of processes: their forks, and the ends of those that the kernel killed."""
 
 from __future__ import annotations
 
@@ -20,3 +20,30 @@ def test_victim_has_not_ended_before_its_kill(trace: Any, exited: float, is_ther
     trace.add("oom", 2, kill_id=1, tgid=41, pid=41)
     found = trace.processes.exited_at(41, trace.ns(0), trace.ns(2))
     assert found == (None if is_there else trace.ns(exited))
+
+
+SUSPENDED_S = 3600
+
+
+@pytest.mark.parametrize("suspended_s", [0, SUSPENDED_S])
+def test_fork_is_when_the_kernel_made_the_process_not_when_it_was_seen(trace: Any, suspended_s: int) -> None:
+    """CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC by the time in which the machine was suspended."""
+    starts = {40: (1.0, 1.0), 41: (2.0, 2.25), 42: (3.0, 3.0)}  # 41 waits for a CPU before it acts
+    for tgid, (forked_s, seen_s) in starts.items():
+        start_ns = round((forked_s + suspended_s) * 1e9)
+        trace.add("tasks", tgid=tgid, ppid=7, start_ns=start_ns, first_seen=trace.ns(seen_s))
+    for tgid, (forked_s, _) in starts.items():
+        assert trace.processes.fork_of(tgid, trace.ns(9)) == (7, trace.ns(forked_s))
+    assert trace.processes.fork_of(43, trace.ns(9)) is None
+
+
+def test_fork_before_a_suspension_is_not_moved_by_it(trace: Any) -> None:
+    for tgid, start_s, seen_s in ((40, 1, 1.5), (41, 3 + SUSPENDED_S, 3), (42, 4 + SUSPENDED_S, 4.5)):
+        trace.add("tasks", tgid=tgid, ppid=7, start_ns=start_s * 10**9, first_seen=trace.ns(seen_s))
+    forks = [trace.processes.fork_of(tgid, trace.ns(9)) for tgid in (40, 41, 42)]
+    assert forks == [(7, trace.ns(1)), (7, trace.ns(3)), (7, trace.ns(4))]
+
+
+def test_fork_is_never_after_the_process_was_seen(trace: Any) -> None:
+    trace.add("tasks", tgid=41, ppid=7, start_ns=SUSPENDED_S * 10**9, first_seen=trace.ns(2))
+    assert trace.processes.fork_of(41, trace.ns(9)) == (7, trace.ns(2))

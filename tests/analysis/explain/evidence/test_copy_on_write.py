@@ -72,12 +72,16 @@ def test_advice_on_copies_replaces_that_on_growth() -> None:
 def test_copies_since_the_fork_are_told_from_new_memory(
     trace: Any, allocated_mib: int, copied_mib: int, expected_copied_mib: int
 ) -> None:
-    """The parent holds 60 MiB when it forks; later, it writes to some of that, and allocates more."""
+    """The parent holds 60 MiB when it forks; later, it writes to some of that, and allocates more.
+
+    The child is seen late, when half of that has been done.
+    """
     trace.add("cgroups", cgroup_id=1, path="/redis", created=trace.ns(0))
     trace.add("tasks", tgid=7, comm="redis", first_seen=trace.ns(0))
-    trace.add("tasks", tgid=8, comm="rdb", ppid=7, first_seen=trace.ns(5))
+    trace.add("tasks", tgid=8, comm="rdb", ppid=7, start_ns=5_000_000_000, first_seen=trace.ns(7))
     trace.charged(1, 1, "anon", 60 * MIB, tgid=7, usage_bytes=60 * MIB)
-    trace.charged(6, 1, "anon", (allocated_mib + copied_mib) * MIB, tgid=7, usage_bytes=LIMIT)
+    for seconds in (6, 8):
+        trace.charged(seconds, 1, "anon", (allocated_mib + copied_mib) * MIB // 2, tgid=7, usage_bytes=LIMIT)
     row = {"kill_id": 1, "cgroup_id": 1}
     for pid, comm, held in ((7, "redis", 60 + allocated_mib), (8, "rdb", 60)):
         rss = {"anon_rss_bytes": held * MIB, "rss_bytes": held * MIB + pid}

@@ -16,12 +16,12 @@ _SIGNAL_TO_REPORT_NS: Final = 100_000_000
 
 
 class Processes:
-    """The table `tasks`, by tgid; `oom` has the kills.
+    """The table `tasks`, by tgid; `oom` has the kills, `epoch_ns` is CLOCK_REALTIME at CLOCK_MONOTONIC 0.
 
     The kernel may give a tgid to several processes, one after the other.
     """
 
-    def __init__(self, tasks: pd.DataFrame, oom: pd.DataFrame) -> None:
+    def __init__(self, tasks: pd.DataFrame, oom: pd.DataFrame, epoch_ns: int) -> None:
         self._rows = RowIndex.from_keys(integers(tasks["tgid"]))
         self._reused = set(self._rows.keys[np.diff(self._rows.firsts) > 1].tolist())
         self._seen_ns = column_times_ns(tasks["first_seen"])
@@ -30,6 +30,7 @@ class Processes:
         self._exited_ns = column_times_ns(tasks["exited"]).copy()
         self._end_after_kill(oom)
         self._start_ns = integers(tasks["start_ns"])
+        self._forked_ns = _forked_ns(self._start_ns, self._seen_ns, epoch_ns)
         self._comm, self._cmdline = tasks["comm"], tasks["cmdline"]
         self._cgroup_id, self._ppid = integers(tasks["cgroup_id"]), integers(tasks["ppid"])
         self._rows_of_cgroups = RowIndex.from_keys(self._cgroup_id)
@@ -117,13 +118,12 @@ class Processes:
         return None if row is None or is_there else int(self._exited_ns[row])
 
     def fork_of(self, tgid: int, time_ns: int) -> tuple[int, int] | None:
-        """Return (parent's tgid, own start in ns since the epoch) of the process with this tgid at that time.
+        """Return (parent's tgid, own fork in ns since the epoch) of the process with this tgid at that time.
 
-        The start is when it was first seen, and the parent the one that it had then. None if the process is
-        not known.
+        The parent is the one that it had when it was first seen. None if the process is not known.
         """
         row = self._row_at(tgid, time_ns, time_ns)
-        return None if row is None else (int(self._ppid[row]), int(self._seen_ns[row]))
+        return None if row is None else (int(self._ppid[row]), int(self._forked_ns[row]))
 
     def _row_at(self, tgid: int, begin_ns: int, end_ns: int) -> int | None:
         rows = self._rows.rows_for(tgid)
@@ -153,3 +153,18 @@ class Processes:
         away_ns = np.maximum(self._seen_ns[rows] - time_ns, since_exit_ns).clip(0)
         rows = rows[away_ns == min(away_ns.min(initial=apart_ns + 1), apart_ns)]
         return int(self._cgroup_id[rows[self._start_ns[rows].argmax()]]) if len(rows) else None
+
+
+def _forked_ns(start_ns: Int64s, seen_ns: Int64s, epoch_ns: int) -> Int64s:
+    """Return the times of the forks, in ns since the epoch: the latest possible, never after `seen_ns`.
+
+    A child is seen when it first acts, and on a busy machine it may wait 0.2 s for a CPU before that. The
+    kernel's start is CLOCK_BOOTTIME, which is ahead of CLOCK_MONOTONIC by the time for which the machine was
+    suspended. That only grows, and is at least what any earlier process would otherwise have been seen before
+    its start.
+    """
+    forked_ns = start_ns + epoch_ns
+    order = np.lexsort((seen_ns, start_ns))
+    suspended_ns = np.zeros(len(order), np.int64)
+    suspended_ns[order] = np.maximum.accumulate(np.maximum(forked_ns - seen_ns, 0)[order])
+    return forked_ns - suspended_ns
