@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tracer.analysis.core import ledger
+from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.explain.postmortem import explain
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.views.cache_flow import cache_flow
@@ -119,6 +122,7 @@ def test_a_gap_of_all_cgroups_is_unknown_where_each_look_gives_a_sample(trace: A
         ({0: 7, 2.0: 100_007, 9: 900_007}, 0.2),
         ({0: 7, 2.0: 100_007, 2.4: 400_007, 9: 900_007}, 0.2),
         ({0: 7, 2.45: 400_007, 9: 900_007}, 0.0),
+        ({2.0: 100_007, 2.1: 150_007}, 0.5),
     ],
 )
 def test_pressure_holds_between_samples(stalled_us: dict[float, int], share: float, trace: Any) -> None:
@@ -141,3 +145,43 @@ def test_the_kernel_counts_until_the_end_of_the_trace_if_nothing_changed(trace: 
     trace.charged(2, 7, "anon", MIB)
     (count,) = cache_flow(trace, moves(trace)).refaults.kernel
     assert (count.begin.value, count.end.value, count.kernel_bytes) == (trace.ns(0), trace.ns(2), 0)
+
+
+@pytest.mark.parametrize(
+    ("read_s", "lost_s", "looks_s", "time_s", "is_held"),
+    [
+        ([], None, [], 2, False),
+        ([3], None, [], 2, False),
+        ([0], None, [], 0.2, False),
+        ([0], None, [], 0.200000001, True),
+        ([0, 2], None, [], 2, False),
+        ([0, 2], None, [], 2.1, False),
+        ([0, 2], None, [], 2.3, True),
+        ([0, 2], 1, [], 2.3, True),
+        ([0], 1, [], 2, False),
+        ([0], 3, [], 2, True),
+        ([0, 2], None, [1.9, 2.1, 2.3, 2.5], 2.5, True),
+        ([0, 2], None, [1.9, 2.1, 2.4, 2.5], 2.5, False),
+        ([0, 2], None, [1.9, 2.1, 2.3, 9.0], 2.5, True),
+    ],
+)
+def test_reading_holds_if_a_look_is_over_and_none_was_missed_since(
+    *,
+    read_s: list[float],
+    lost_s: float | None,
+    looks_s: list[float],
+    time_s: float,
+    is_held: bool,
+    trace: Any,
+) -> None:
+    """Each look at cgroup 8 gives a sample; cgroup 7 is sampled when it changed. A loss lasts for 0.1 s."""
+    for number in (7, 8):
+        trace.add("cgroups", cgroup_id=number, path=f"/{number}")
+    for seconds in read_s:
+        trace.add("samples", seconds, cgroup_id=7, source="periodic", high_events=round(seconds) + 5)
+    for seconds in looks_s:
+        trace.add("samples", seconds, cgroup_id=8, source="periodic", usage_bytes=MIB)
+    if lost_s is not None:
+        trace.add("loss", lost_s, begin=trace.ns(lost_s - 0.1), stream="samples", lost=1)
+    subtree = Subtrees(trace).subtree_at(7, np.array([7]))
+    assert ledger.held(subtree, ledger.reading(subtree, "high_events"), trace.ns(time_s)) is is_held
