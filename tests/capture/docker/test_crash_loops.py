@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from support.report_room import BURST, wait_for_room
 
 import tracer
 from tracer.analysis.trace import AnalysedTrace
@@ -175,45 +176,24 @@ def test_glob_over_container_names_records_all_matches(
     assert Path(recorder.path).is_dir()
 
 
-REPORTS_BURST = 10
-REPORTS_WINDOW_S = 5.0
-"""The kernel's limit of reports per interval; other kills have a "Killed process" line alone (oom_rs in
-oom_kill_process, mm/oom_kill.c: DEFAULT_RATELIMIT_BURST, DEFAULT_RATELIMIT_INTERVAL)."""
-
-
 class KillsOfTheMachine:
     """The victims of all OOM kills on the machine since now, in order, from the kernel log."""
 
     def __init__(self) -> None:
         self.log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
         os.lseek(self.log, 0, os.SEEK_END)
-        self.pids: list[int] = []
+        self._pids: list[int] = []
 
-    def read(self) -> int:
-        """Read the log, and return the number of kills since the last call."""
-        before = len(self.pids)
+    def read(self) -> list[int]:
+        """Read the log, and return the victims."""
         while True:
             try:
                 record = os.read(self.log, 8192)
             except BlockingIOError:
-                return len(self.pids) - before
+                return self._pids
             except BrokenPipeError:  # records were overwritten before they were read
                 continue
-            self.pids += [int(pid) for pid in re.findall(rb": Killed process (\d+)", record)]
-
-    def wait_until_quiet(self) -> None:
-        """Wait until the kernel may print a full burst of reports again."""
-        deadline = time.monotonic() + 12 * REPORTS_WINDOW_S
-        quiet_since = time.monotonic()
-        while time.monotonic() < quiet_since + REPORTS_WINDOW_S:
-            if self.read():
-                quiet_since = time.monotonic()
-            if time.monotonic() > deadline:
-                pytest.skip(
-                    "other OOM kills on this machine go on: the kernel reports only some of this test's"
-                )
-            time.sleep(0.05)
-        self.pids.clear()
+            self._pids += [int(pid) for pid in re.findall(rb": Killed process (\d+)", record)]
 
 
 @pytest.fixture
@@ -232,16 +212,15 @@ def test_reading_verbs_distinguish_the_lives(
     """Verbs show each kill once, in its run; the kernel log gives the same kills as the table `oom`."""
     loop = Loop(engine, "crasher_read")
     recorder = start_recorder("-c", "crasher_read", env=engine.env)
-    kills_of_the_machine.wait_until_quiet()
+    printed = wait_for_room(1 + RESTARTS)
     loop.run(f"--restart=on-failure:{RESTARTS}")
     container = loop.wait()
     path, lives = recorder.stop(), 1 + RESTARTS
     trace = tracer.open(path)
-    kills_of_the_machine.read()
-    killed = kills_of_the_machine.pids
+    killed = kills_of_the_machine.read()
     pids = kills_by_the_kernel_log(trace, {container["Id"]})
     assert [pid for pid in killed if pid in set(trace.oom["pid"])] == list(trace.oom["pid"])
-    if len(pids) < lives and len(killed) > REPORTS_BURST:
+    if len(pids) < lives and printed + len(killed) > BURST:
         pytest.skip(f"{len(killed)} OOM kills on this machine: the kernel left out reports of this test's")
     assert len(pids) == lives
     assert_verbs_show(trace, path, pids)

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from support.report_room import wait_for_room
 from workloads import v2_memory
 
 import tracer
@@ -96,8 +96,7 @@ def test_protection_and_limits_of_other_cgroups_are_known_at_the_kill(
 def test_memory_of_processes_that_moved_away_is_named(
     above: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
 ) -> None:
-    # The kernel prints at most 10 reports in 5 s, and here its log may be the only source of the candidates.
-    time.sleep(5.1)
+    wait_for_room(1)  # the kernel log may be the only source of the candidates
     old, new = make(above / "old", LIMIT_BYTES), make(above / "new")
     recorder = start_recorder("-c", str(old))
     mover = start_workload(old, "anon", str(29 * MIB))

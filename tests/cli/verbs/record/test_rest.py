@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tracer
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
 pytestmark = [pytest.mark.kernel, pytest.mark.vm]
 
@@ -48,33 +50,50 @@ def wakes(pid: int) -> int:
     return int(count)
 
 
-@pytest.mark.parametrize("act", ["anon", "file"])
-def test_first_event_after_a_rest_is_in_the_trace_of_a_killed_recorder(
-    start_recording: StartRecording, memcg: Path, disk_dir: Path, tmp_path: Path, act: str
-) -> None:
-    ready = tmp_path / "ready"
-    enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
-    command = ["sh", "-c", enter, sys.executable, "-c", ACTS, act, str(disk_dir / "file")]
+@contextmanager
+def waiting_process(cgroup: Path, act: str, file: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start a process in a cgroup that waits for a line before its act."""
+    enter = f'echo 0 > "{cgroup}/cgroup.procs" && exec "$0" "$@"'
+    command = ["sh", "-c", enter, sys.executable, "-c", ACTS, act, str(file)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None and process.stdout is not None
-        recording = start_recording("-c", memcg.name, "--ready-file", ready)
-        recording.wait_for(ready.exists)
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_first_event_after_a_rest_is_in_the_trace_of_a_killed_recorder(
+    start_recording: StartRecording, disk_dir: Path, tmp_path: Path
+) -> None:
+    """One recorder for each kind of event, at the same time: the waiting takes longest."""
+    file = disk_dir / "file"
+    traces = {act: tmp_path / f"of-{act}" for act in ("anon", "file")}
+    with ExitStack() as stack:
+        processes, recordings = {}, {}
+        for act, trace in traces.items():
+            cgroup = stack.enter_context(ephemeral_cgroup(f"rest-{act}", None))
+            processes[act] = stack.enter_context(waiting_process(cgroup, act, file))
+            ready = tmp_path / f"ready-{act}"
+            options = ("-c", cgroup.name, "--ready-file", ready, "-o", trace)
+            recordings[act] = start_recording(*options, output=False)
+            recordings[act].wait_for(ready.exists)
         time.sleep(TO_COME_TO_REST_S)  # the test is about a time without events
-        before = wakes(recording.process.pid)
+        before = {act: wakes(recording.process.pid) for act, recording in recordings.items()}
         time.sleep(WATCHED_S)
-        assert wakes(recording.process.pid) - before < MOST_WAKES_A_SECOND * WATCHED_S
-        process.stdin.write("\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == "done\n"
+        for act, recording in recordings.items():
+            assert wakes(recording.process.pid) - before[act] < MOST_WAKES_A_SECOND * WATCHED_S
+        for process in processes.values():
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "done\n"
         time.sleep(MAY_BE_LOST_S * float(os.environ.get("MEMCG_TRACER_SLOWDOWN", "1")))
-        recording.process.send_signal(signal.SIGKILL)
-        recording.process.wait()
-        process.kill()
-    trace = tracer.open(recording.path)
-    if act == "anon":
-        charged = trace.charge[trace.charge["category"] == "anon"]
-        assert charged["pages"].sum() >= 64
-    else:
-        added = trace.pagecache[trace.pagecache["op"] == "add"]
-        # metadata of the file system may be read as well, into the cache of its device
-        assert added.loc[added["ino"] == (disk_dir / "file").stat().st_ino, "nr_pages"].sum() == 64
+        for recording in recordings.values():
+            recording.process.send_signal(signal.SIGKILL)
+            recording.process.wait()
+    charge = tracer.open(traces["anon"]).charge
+    assert charge.loc[charge["category"] == "anon", "pages"].sum() >= 64
+    pagecache = tracer.open(traces["file"]).pagecache
+    # metadata of the file system may be read as well, into the cache of its device
+    is_of_file = (pagecache["op"] == "add") & (pagecache["ino"] == file.stat().st_ino)
+    assert pagecache.loc[is_of_file, "nr_pages"].sum() == 64
