@@ -52,6 +52,23 @@ def ledger_bytes(trace: Any, memcg_id: int) -> dict[str, int]:
     return {category: int(bytes_.get(category, 0)) for category in CATEGORY.names}
 
 
+def unequal(trace: Any, memcg_ids: Sequence[int]) -> list[int]:
+    """Return those of many cgroups of which a category differs from the last sample: `differences` is to
+    decide on them. It takes 10 ms for each cgroup.
+    """
+    columns = [f"{category}_bytes" for category in CATEGORY.names]
+    samples = trace.samples.set_index("cgroup_id")
+    at_start, at_end = (samples.loc[samples["source"] == source, columns] for source in ("start", "end"))
+    made = trace.cgroups.loc[trace.cgroups["created"].notna(), "cgroup_id"]
+    assert set(memcg_ids) <= {*at_start.index, *made} and set(memcg_ids) <= {*at_end.index}
+    began_with = at_start.reindex(memcg_ids)
+    began_with.loc[~began_with.index.isin(at_start.index)] = 0
+    sums = trace.charge.pivot_table("bytes", "cgroup_id", "category", "sum", fill_value=0, observed=False)
+    sums = sums.reindex(memcg_ids, fill_value=0)[list(CATEGORY.names)].set_axis(columns, axis=1)
+    off = at_end.loc[memcg_ids] - began_with - sums
+    return [int(one) for one in off.index[off.fillna(0).ne(0).any(axis=1)]]
+
+
 def differences(
     trace: Any, memcg_id: int, subtree: Sequence[int] | None = None
 ) -> dict[str, tuple[float, ...]]:
