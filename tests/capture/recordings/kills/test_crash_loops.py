@@ -34,7 +34,9 @@ def test_every_kill_of_a_crash_loop_has_its_candidates(
     memcg: Path, start_recorder: Callable[..., Any]
 ) -> None:
     recorder = start_recorder("-c", str(memcg))
-    loop = [sys.executable, crash_loop.__file__, str(memcg), str(PROCESSES)]
+    # In an emulated machine, the recorder gets no CPU for seconds beside so many processes of its priority.
+    nice = ["nice", "-n", "19"] if SLOWDOWN > 1 else []
+    loop = [*nice, sys.executable, crash_loop.__file__, str(memcg), str(PROCESSES)]
     assert subprocess.run(loop, check=False).returncode == 0
     trace = tracer.open(recorder.stop())
 
@@ -44,7 +46,7 @@ def test_every_kill_of_a_crash_loop_has_its_candidates(
     if trace.meta["probes"]["OOM candidates"]["hook"] is None:
         pytest.skip("needs a kernel whose functions can be hooked")
     lost = trace.loss[trace.loss["stream"] == "candidate"]
-    # Decisions that kill nobody fill the ring if a recorder in an emulated machine gets no CPU for seconds.
+    # A loaded machine can still hold up an emulated one. Decisions that kill nobody fill the ring meanwhile.
     assert lost.empty or SLOWDOWN > 1
     with_chosen = 0
     for kill_id, victims in trace.oom.groupby("kill_id"):
@@ -59,4 +61,4 @@ def test_every_kill_of_a_crash_loop_has_its_candidates(
         )
         assert is_chosen or is_exiting or is_lost
         with_chosen += is_chosen
-    assert with_chosen >= PROCESSES // 2 or not lost.empty
+    assert with_chosen >= PROCESSES // 2
