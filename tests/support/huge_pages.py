@@ -18,6 +18,12 @@ _WANTED: Final = Path("/proc/sys/vm/nr_hugepages")
 _HUGE_SHIFT: Final = 21
 
 
+def meminfo_bytes() -> dict[str, int]:
+    """Return the sizes of /proc/meminfo."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")}
+
+
 @contextmanager
 def huge_pages_of(size_bytes: int) -> Iterator[None]:
     """Hold as many more huge pages as the kernel can provide: it reclaims for them, and kills nothing."""

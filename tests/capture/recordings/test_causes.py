@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from support.huge_pages import WHOLE_MACHINE, huge_pages_of
+from support.huge_pages import WHOLE_MACHINE, huge_pages_of, meminfo_bytes
 from support.losses import lost_records
 from support.settled import settle
 from workloads import file_steps
@@ -158,12 +159,39 @@ BY_THE_MACHINE = {
     "reclaim_direct": ("pgsteal_direct", "pgsteal_khugepaged"),
 }
 """Cause -> counters of such pages in memory.stat of v2, of those that this kernel has."""
-MOST_PRESSES = 12
-"""How often the machine is pressed until a task has to reclaim because kswapd is too slow."""
+MOST_PRESSES = 4
+"""How often the machine is pressed until both kswapd and a task took pages of the cgroup."""
+LEFT_BYTES = 256 << 20
+FILL = """
+import mmap, os, sys
+POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, since v5.14
+open("/proc/self/oom_score_adj", "w").write("1000")
+memory = mmap.mmap(-1, int(sys.argv[2]), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+os.sched_setaffinity(0, {int(sys.argv[1])})
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+memory.madvise(POPULATE_WRITE)
+print("full", flush=True)
+sys.stdin.readline()
+"""
+"""Script that fills memory on one CPU, and leaves kswapd little of that CPU, so that it reclaims itself."""
 
 
-def free_bytes() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * PAGE
+def press() -> None:
+    """Take all memory that is available: most of it as huge pages, the rest on all CPUs at once."""
+    with huge_pages_of(meminfo_bytes()["MemAvailable"] - LEFT_BYTES), ExitStack() as started:
+        cpus = sorted(os.sched_getaffinity(0))
+        share = meminfo_bytes()["MemAvailable"] // len(cpus)
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        fillers = [
+            started.enter_context(
+                subprocess.Popen([sys.executable, "-S", "-c", FILL, str(cpu), str(share)], **pipes)
+            )
+            for cpu in cpus
+        ]
+        for filler in fillers:
+            assert filler.stdout is not None
+            assert filler.stdout.readline() == b"full\n"
 
 
 def stolen_pages(memcg: Path) -> dict[str, int]:
@@ -189,8 +217,7 @@ def test_shortage_of_the_machine_evicts_by_kswapd_and_direct_reclaim(
     enter = f'echo 0 > "{memcg}/cgroup.procs" && exec cat "{path}"'
     for _ in range(MOST_PRESSES):
         subprocess.run(["sh", "-c", enter], stdout=subprocess.DEVNULL, check=True)
-        with huge_pages_of(free_bytes() + PRESSED_PAGES * PAGE // 2):
-            pass
+        press()
         settle(memcg)
         counted = stolen_pages(memcg)
         if all(counted.values()):

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 from support.evidence import numbers_of
-from support.huge_pages import WHOLE_MACHINE, huge_pages_of
+from support.huge_pages import WHOLE_MACHINE, huge_pages_of, meminfo_bytes
 from support.recorder import WITHIN_S
 
 import tracer
@@ -69,12 +69,6 @@ def hold() -> Iterator[Callable[[Path, int], None]]:
     for process in started:
         process.kill()
         process.communicate()
-
-
-def meminfo_bytes() -> dict[str, int]:
-    """Return the sizes of /proc/meminfo."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")}
 
 
 def test_traced_cgroups_are_ranked_at_a_kill_of_the_machine(
