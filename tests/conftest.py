@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -34,6 +35,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         own = item.get_closest_marker("timeout")
         limit_s = own.args[0] if own is not None else config.getini("timeout")
         item.add_marker(pytest.mark.timeout(float(limit_s) * SLOWDOWN), append=False)
+
+
+def pytest_collection_finish() -> None:
+    """Leave the thousands of collected tests out of garbage collection, which would visit them each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
