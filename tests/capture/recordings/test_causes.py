@@ -191,7 +191,7 @@ def press() -> None:
         ]
         for filler in fillers:
             assert filler.stdout is not None
-            assert filler.stdout.readline() == b"full\n"
+            filler.stdout.readline()  # without "full" the kernel killed it: no page was left
 
 
 def stolen_pages(memcg: Path) -> dict[str, int]:
