@@ -17,7 +17,7 @@ from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.quality import Quality
 from tracer.lab import resize
 from tracer.lab.experiments import EXPERIMENTS, Experiment
-from tracer.lab.resize import Clock, Rerun, rerun, time_of, verify
+from tracer.lab.resize import Clock, Rerun, limited, rerun, time_of, verify
 
 MIB = 1 << 20
 DEMAND_BYTES = 67 * MIB
@@ -107,6 +107,19 @@ def test_resize_of_a_kill_records_a_surviving_run(
     assert [check.passed for check in checks] == [True] * 6
     assert recorded == [90 * MIB]
     assert runs == [None, 90 * MIB, 40 * MIB, None, 78 * MIB, 66 * MIB * 80 // 100]
+
+
+def test_work_does_the_same_steps_with_and_without_a_limit() -> None:
+    commands = []
+    for limit_bytes in (None, 46 * MIB):
+        work, of_the_cgroup = limited(EXPERIMENTS["throttle"], limit_bytes)
+        assert of_the_cgroup is None
+        commands.append(work.command(Path()))
+    without, with_limit = commands
+    at = with_limit.index("high") + 1
+    assert int(with_limit[at]) == 46 * MIB < int(without[at])
+    assert without[:at] + without[at + 1 :] == with_limit[:at] + with_limit[at + 1 :]
+    assert limited(EXPERIMENTS["anon"], 46 * MIB) == (EXPERIMENTS["anon"], 46 * MIB)
 
 
 POLICY_OF_A_CHILD = """
