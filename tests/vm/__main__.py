@@ -25,7 +25,7 @@ from vm.programs import PACKAGES, find
 
 AT_ONCE: Final = 3  # on two CPUs: a guest's tests often wait
 FACTOR: Final = 8  # by which a guest may be slower than a real machine
-TIMEOUT_S: Final = 3600  # for the tests of one guest; a guest that hangs is found earlier
+TIMEOUT_S: Final = 4200  # for the tests of one guest; a guest that hangs is found earlier
 BOOTS: Final = 3  # the most boots of one guest
 ARM64_SERIES: Final = "7.3"
 EACH: Final = "vm"
