@@ -161,7 +161,7 @@ def rerun(
 def limited(experiment: Experiment, limit_bytes: int | None) -> tuple[Experiment, int | None]:
     """Return the experiment with this limit (None: none), and the limit that is left for its cgroup.
 
-    Work that sets memory.high does so without a limit, too: under emulation, that step takes 0.5 s.
+    Work that sets memory.high also sets it without a limit, because that step takes 0.5 s under emulation.
     """
     if experiment.high_bytes is None:
         return experiment, limit_bytes
