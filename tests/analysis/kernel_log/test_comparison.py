@@ -320,10 +320,18 @@ def test_kills_of_a_reused_pid_match_their_own_reports(trace: Any) -> None:
     assert second.quality.disagreements == ()
 
 
-def test_report_long_after_the_kill_does_not_match(trace: Any) -> None:
+def test_report_that_a_starved_recorder_read_late_matches(trace: Any) -> None:
+    """Without an earlier record, the time of the report is that of its reading."""
     kill(trace, 1)
     log(trace, 20, *DUMP.lines())
-    assert [report.quality.kmsg for report in explain(trace)] == ["missing", "only"]
+    assert [report.quality.kmsg for report in explain(trace)] == ["matched"]
+
+
+@pytest.mark.parametrize("after_s", [-3, 70])
+def test_report_long_before_or_after_the_kill_does_not_match(trace: Any, after_s: int) -> None:
+    kill(trace, 10)
+    log(trace, 10 + after_s, *DUMP.lines())
+    assert sorted(report.quality.kmsg for report in explain(trace)) == ["missing", "only"]
 
 
 def test_report_matches_only_one_kill(trace: Any) -> None:

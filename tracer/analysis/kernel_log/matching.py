@@ -1,8 +1,9 @@
 """The match between the reports of the kernel log and the kills of a trace.
 
 Both have a time, and the victim's pid in the initial pid namespace. The pairs nearest in time are matched
-first, each report and each kill once. A pair may be as far apart as the two clocks can be. A decision of the
-OOM killer has one report, with a kill line for each victim.
+first, each report and each kill once. A pair may be as far apart as the two clocks can be, and the report as
+late as a recorder may be that waits for memory (capture/rows/kmsg_stream.py). A decision of the OOM killer
+has one report, with a kill line for each victim.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from tracer.kernel.kmsg.report.log_report import LogReport, Section
 
 APART_AT_MOST_NS: Final = 2_000_000_000
 """How far the times of the log and those of the probes may be apart."""
+LATE_AT_MOST_NS: Final = 60_000_000_000
+"""How much later than the probe's time that of the log may be. If a recorder's first record of the log is the
+kill's, its time is that of the wake-up, and a machine without memory delays that by seconds. No pid is used
+again, and killed again, that soon.
+"""
 
 _LOSS_NEAR_NS: Final = 1_000_000_000
 _OF_A_DUMP: Final[frozenset[Section]] = frozenset({"header", "counters", "summary"})
@@ -76,9 +82,9 @@ def _pairs(oom: pd.DataFrame, logged: Sequence[Logged]) -> Iterator[tuple[int, i
             by_pid.setdefault(pid, []).append((number, killed_ns))
     for kill_id, pid, marked_ns in kills:
         for number, killed_ns in by_pid.get(pid, ()):
-            apart_ns = abs(killed_ns - marked_ns)
-            if apart_ns <= APART_AT_MOST_NS:
-                yield apart_ns, kill_id, number
+            late_ns = killed_ns - marked_ns
+            if -APART_AT_MOST_NS <= late_ns <= LATE_AT_MOST_NS:
+                yield abs(late_ns), kill_id, number
 
 
 def coverage(trace: TraceTables, time_ns: int, report: LogReport | None) -> Coverage:
