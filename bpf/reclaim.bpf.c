@@ -135,25 +135,19 @@ static __always_inline void aim(struct attempt *attempt, struct bpf_raw_tracepoi
 
 static __always_inline int begin(struct bpf_raw_tracepoint_args *ctx, u32 kind, s32 order, u32 gfp)
 {
-	u32 zero = 0;
 	u32 pid = bpf_get_current_pid_tgid();
-	struct attempt *attempt = new_attempt.lookup(&zero);
+	struct attempt attempt = {
+		.record = {.kind = kind, .order = order, .gfp = gfp, .pid = pid, .priority = -1},
+	};
 
-	if (!attempt)
-		return 0;
-	CLEAR(attempt);
-	attempt->record.kind = kind;
 	if (kind == RECLAIM_MEMCG)
-		aim(attempt, ctx);
-	attempt->record.time_ns = bpf_ktime_get_ns();
-	attempt->record.cpu_ns = READ(current_task(), sum_exec_runtime);
-	attempt->record.task_cgroup_id = memcg_id(task_memcg(current_task()));
-	attempt->record.tgid = current_tgid();
-	attempt->record.pid = pid;
-	attempt->record.order = order;
-	attempt->record.gfp = gfp;
-	attempt->record.priority = -1;
-	attempts.update(&pid, attempt);
+		aim(&attempt, ctx);
+	attempt.record.time_ns = bpf_ktime_get_ns();
+	attempt.record.cpu_ns = READ(current_task(), sum_exec_runtime);
+	attempt.record.task_cgroup_id = memcg_id(task_memcg(current_task()));
+	attempt.record.tgid = current_tgid();
+	if (attempts.update(&pid, &attempt))
+		count_lost(STREAM_RECLAIM);
 	return 0;
 }
 

@@ -16,7 +16,6 @@ struct attempt {
 };
 
 BPF_HASH(attempts, u32, struct attempt, 8192); /* by thread id */
-BPF_PERCPU_ARRAY(new_attempt, struct attempt, 1);
 
 /* The last attempt that a thread ended: an OOM kill follows it. */
 struct ended {
