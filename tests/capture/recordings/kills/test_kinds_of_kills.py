@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
+from support.huge_pages import without_khugepaged
 
 import tracer
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
@@ -58,10 +59,11 @@ def test_kill_has_the_cause_of_the_memory_that_filled_its_limit(
     write_uncached(disk_dir / "file", FILE_BYTES)
     recorder = start_recorder(*(word for directory in limited.values() for word in ("-c", str(directory))))
     workloads = []
-    for name, directory in limited.items():
-        steps = KINDS[name].steps.format(file=disk_dir / "file").split()
-        workloads.append(start_workload(directory, *steps))
-        assert workloads[-1].advance() == "start"
+    with without_khugepaged():
+        for name, directory in limited.items():
+            steps = KINDS[name].steps.format(file=disk_dir / "file").split()
+            workloads.append(start_workload(directory, *steps))
+            assert workloads[-1].advance() == "start"
     for workload in workloads:
         workload.release()
     assert [workload.process.wait() for workload in workloads] == [-9] * len(limited)
