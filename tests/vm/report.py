@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
@@ -11,12 +11,17 @@ from xml.etree import ElementTree
 REFUSED: Final = "the kernel refuses the BPF program"
 """What doctor says of a signal whose program the verifier does not accept (capture/bpf/attach.py)."""
 
+OUTCOMES: Final = ("passed", "failed", "skipped", "unsteady")
+
 _LAST_LINES: Final = 15
 
 
 @dataclass(frozen=True)
 class Test:
-    """One test: `outcome` is passed, failed or skipped; `message` is the reason if it is not passed."""
+    """One test: `outcome` is one of OUTCOMES; `message` is the reason if it is not passed.
+
+    An unsteady test failed, and passed when it was run again.
+    """
 
     name: str
     outcome: str
@@ -40,12 +45,17 @@ class Report:
 def guest(title: str, results: Path, seconds: float) -> Report:
     """Return the report on the tests of one guest: those not passed, and the signals by doctor.
 
-    It is a success if pytest ended with status 0, at least one test passed, and doctor says that the kernel
-    took every program: a kernel of `make test-vm` has nothing that the verifier should refuse.
+    It is a success if pytest ended with status 0, the second time at the latest, at least one test passed,
+    and doctor says that the kernel took every program: a kernel of `make test-vm` has nothing that the
+    verifier should refuse.
     """
-    junit, status = results / "junit.xml", _read(results / "status").strip()
-    tests = [_test(case) for case in ElementTree.parse(junit).iter("testcase")] if junit.exists() else []
-    counts = {kind: sum(test.outcome == kind for test in tests) for kind in ("passed", "failed", "skipped")}
+    status = _read(results / "status").strip()
+    again = {test.name: test.outcome for test in _tests(results / "again.xml")}
+    tests = [
+        replace(test, outcome="unsteady") if again.get(test.name) == "passed" else test
+        for test in _tests(results / "pytest.xml")
+    ]
+    counts = {kind: sum(test.outcome == kind for test in tests) for kind in OUTCOMES}
     details = [f"{test.outcome}  {test.name}: {test.message}" for test in tests if test.outcome != "passed"]
     if not status:
         details += ["the guest died, or exceeded its time", *_last_lines(results / "console")]
@@ -81,6 +91,10 @@ def signals(doctor: str) -> list[str]:
         return ["signals: doctor did not say"]
     width = max(len(signal["name"]) for signal in found)
     return [f"signal  {s['name']:{width}}  {s['meaning']:11}  {s['hook'] or s['detail']}" for s in found]
+
+
+def _tests(junit: Path) -> list[Test]:
+    return [_test(case) for case in ElementTree.parse(junit).iter("testcase")] if junit.exists() else []
 
 
 def _test(case: ElementTree.Element) -> Test:

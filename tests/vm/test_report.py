@@ -20,7 +20,7 @@ SIGNAL = {"name": "OOM kill", "hook": "raw_tracepoint mark_victim", "meaning": "
 
 def results(folder: Path, status: int, more: str = "") -> Path:
     (folder / "status").write_text(f"{status}\n")
-    (folder / "junit.xml").write_text(JUNIT.format(more=more))
+    (folder / "pytest.xml").write_text(JUNIT.format(more=more))
     (folder / "doctor.json").write_text(json.dumps({"signals": [SIGNAL]}))
     return folder
 
@@ -29,7 +29,7 @@ def test_guest_passed_lists_skips_and_hooks(tmp_path: Path) -> None:
     found = report.guest("6.12, cgroup v2", results(tmp_path, 0), 61.2)
     assert found.passed
     title, skip, signal = str(found).splitlines()
-    assert title == "PASS  6.12, cgroup v2: 1 passed, 0 failed, 1 skipped, in 61 s"
+    assert title == "PASS  6.12, cgroup v2: 1 passed, 0 failed, 1 skipped, 0 unsteady, in 61 s"
     assert skip.split() == ["skipped", "tests.a::elsewhere:", "needs", "a", "pony"]
     assert signal.split() == ["signal", "OOM", "kill", "exact", "raw_tracepoint", "mark_victim"]
 
@@ -38,6 +38,23 @@ def test_guest_failed_names_test(tmp_path: Path) -> None:
     found = report.guest("6.12", results(tmp_path, 1, FAILED), 1)
     assert not found.passed
     assert "      failed  tests.a::bad: 1 != 2" in str(found).splitlines()
+
+
+def test_guest_whose_failed_test_passed_when_run_again_passed_and_names_it(tmp_path: Path) -> None:
+    results(tmp_path, 0, FAILED)
+    (tmp_path / "again.xml").write_text('<a><testcase classname="tests.a" name="bad" time="2" /></a>')
+    found = report.guest("6.12", tmp_path, 90)
+    assert found.passed
+    assert found.title == "6.12: 1 passed, 0 failed, 1 skipped, 1 unsteady, in 90 s"
+    assert "      unsteady  tests.a::bad: 1 != 2" in str(found).splitlines()
+
+
+def test_guest_whose_test_failed_twice_failed(tmp_path: Path) -> None:
+    results(tmp_path, 1, FAILED)
+    (tmp_path / "again.xml").write_text(f"<a>{FAILED}</a>")
+    found = report.guest("6.12", tmp_path, 90)
+    assert not found.passed
+    assert found.title == "6.12: 1 passed, 1 failed, 1 skipped, 0 unsteady, in 90 s"
 
 
 def test_guest_without_tests_is_no_pass(tmp_path: Path) -> None:
@@ -50,7 +67,7 @@ def test_guest_without_tests_is_no_pass(tmp_path: Path) -> None:
 
 def test_guest_with_skips_only_is_no_pass(tmp_path: Path) -> None:
     found = report.guest("6.12", results(tmp_path, 0), 1)
-    (tmp_path / "junit.xml").write_text(
+    (tmp_path / "pytest.xml").write_text(
         JUNIT.format(more="").replace("good", "bad").replace(' time="1.5" />', "><skipped/></testcase>")
     )
     assert found.passed
