@@ -18,8 +18,10 @@ from tracer.trace.meta import COMMAND_ENDED, DURATION
 
 @pytest.fixture
 def stop() -> Iterator[StopSignals]:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have started the tests
     with stop_signals() as signals:
         yield signals
+    signal.signal(signal.SIGHUP, before)
 
 
 def test_loop_ends_at_the_deadline(stop: StopSignals) -> None:
