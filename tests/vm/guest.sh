@@ -55,8 +55,8 @@ run_tests() {
 
 run_tests pytest
 status=$?
-# An emulated processor stands still while the host has no time for it, which no real one does. So what failed gets a
-# second chance, and the report names it.
+# An emulated processor stands still while the host has no time for it. So what failed gets a second chance, and the
+# report names it.
 if [ $status = 1 ]; then
 	run_tests again --last-failed
 	status=$?

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from vm import report
 
 JUNIT = """\
@@ -55,6 +56,14 @@ def test_guest_whose_test_failed_twice_failed(tmp_path: Path) -> None:
     found = report.guest("6.12", tmp_path, 90)
     assert not found.passed
     assert found.title == "6.12: 1 passed, 1 failed, 1 skipped, 0 unsteady, in 90 s"
+
+
+@pytest.mark.parametrize("again", ["", '<testcase classname="tests.a" name="bad"><skipped/></testcase>'])
+def test_guest_whose_failed_test_was_not_run_again_failed(tmp_path: Path, again: str) -> None:
+    """pytest calls a run without failures a success, whatever it skipped."""
+    results(tmp_path, 0, FAILED)
+    (tmp_path / "again.xml").write_text(f"<a>{again}</a>")
+    assert not report.guest("6.12", tmp_path, 90).passed
 
 
 def test_guest_without_tests_is_no_pass(tmp_path: Path) -> None:
