@@ -24,8 +24,8 @@ APART_AT_MOST_NS: Final = 2_000_000_000
 """How far the times of the log and those of the probes may be apart."""
 LATE_AT_MOST_NS: Final = 60_000_000_000
 """How much later than the probe's time that of the log may be. If a recorder's first record of the log is the
-kill's, its time is that of the wake-up, and a machine without memory delays that by seconds. No pid is used
-again, and killed again, that soon.
+kill's, its time is that of the wake-up, and a machine without memory delays that by seconds. If a pid is used
+again within this time, and killed again, each kill has the report nearest to it.
 """
 
 _LOSS_NEAR_NS: Final = 1_000_000_000
