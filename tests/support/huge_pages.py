@@ -38,7 +38,7 @@ def huge_pages_of(size_bytes: int) -> Iterator[None]:
 
 
 @contextmanager
-def without_khugepaged() -> Iterator[None]:
+def small_pages() -> Iterator[None]:
     """Start processes that have small pages only.
 
     khugepaged charges a huge page before it fills it, and until then no line of memory.stat has it.

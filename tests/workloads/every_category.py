@@ -6,7 +6,6 @@ end of the work, then keeps the memory until its input ends.
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import socket
@@ -20,7 +19,6 @@ from tracer.capture.learn.stimuli import STIMULI
 
 _BPF_MAP_TYPE_ARRAY: Final = 2  # enum bpf_map_type
 _MADV_PAGEOUT: Final = 21  # include/uapi/asm-generic/mman-common.h
-_PR_SET_THP_DISABLE: Final = 41  # include/uapi/linux/prctl.h
 _kept: list[object] = []
 
 
@@ -92,8 +90,6 @@ def keep(directory: Path, number: int) -> None:
 
 def main() -> None:
     directory, number, rounds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    # Without this, khugepaged may fill up a huge page while the counters are compared.
-    ctypes.CDLL(None).prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
     for round_number in range(rounds):
         fork_and_provoke(round_number)
     keep(directory, number)

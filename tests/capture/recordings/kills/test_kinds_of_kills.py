@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
-from support.huge_pages import without_khugepaged
+from support.huge_pages import small_pages
 
 import tracer
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
@@ -59,7 +59,7 @@ def test_kill_has_the_cause_of_the_memory_that_filled_its_limit(
     write_uncached(disk_dir / "file", FILE_BYTES)
     recorder = start_recorder(*(word for directory in limited.values() for word in ("-c", str(directory))))
     workloads = []
-    with without_khugepaged():
+    with small_pages():
         for name, directory in limited.items():
             steps = KINDS[name].steps.format(file=disk_dir / "file").split()
             workloads.append(start_workload(directory, *steps))
