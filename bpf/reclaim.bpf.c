@@ -137,8 +137,8 @@ static __always_inline int begin(struct bpf_raw_tracepoint_args *ctx, u32 kind, 
 {
 	u32 pid = bpf_get_current_pid_tgid();
 	/*
-	 * On the stack: since a46023d5616e (runs.h), the task can be preempted here, and the program of
-	 * another begin event can run on this CPU meanwhile.
+	 * On the stack: since a46023d5616e (runs.h), the task can be preempted here, and the
+	 * program of another begin event can run on this CPU meanwhile.
 	 */
 	struct attempt attempt = {
 		.record = {.kind = kind, .order = order, .gfp = gfp, .pid = pid, .priority = -1},
