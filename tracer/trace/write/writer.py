@@ -142,8 +142,9 @@ class TraceWriter:
 
     def flush(self) -> None:
         """Make all rows survive this process, as far as the trace can be written."""
-        for table, journal in list(self._open.items()):
-            if journal.is_flushed:
+        for table in list(self._open):
+            journal = self._open.get(table)  # the failure of another one may have closed it
+            if journal is None or journal.is_flushed:
                 continue
             try:
                 journal.flush()
@@ -225,7 +226,8 @@ class TraceWriter:
     def _end_parts(self) -> None:
         for table in list(self._open):
             try:
-                self._end_part(table)
+                if table in self._open:  # the failure of another one may have closed it
+                    self._end_part(table)
             except OSError as error:
                 self._fail(table, error)
 
