@@ -14,7 +14,7 @@ from tracer.capture.rows.decode import Decoder
 from tracer.capture.rows.task_rows import TaskRows
 from tracer.capture.symbols.address_names import ExecImage
 from tracer.capture.symbols.stack_names import Stacks
-from tracer.trace.write.writer import TraceWriter
+from tracer.trace.row_sink import RowSink
 
 _DECISION: Final = ["trigger_pid", "invocation"]  # the fields that records of one OOM decision share
 
@@ -30,7 +30,7 @@ class KillAssembly:
         self,
         programs: Programs,
         decoder: Decoder,
-        writer: TraceWriter,
+        sink: RowSink,
         tasks: TaskRows,
         stacks: Stacks,
     ) -> None:
@@ -38,7 +38,7 @@ class KillAssembly:
         self.marked_ns: dict[int, int] = {}
         self._programs = programs
         self._decoder = decoder
-        self._writer = writer
+        self._sink = sink
         self._tasks = tasks
         self._stacks = stacks
         self._named_stacks: set[int] = set()
@@ -50,8 +50,8 @@ class KillAssembly:
         kills = [self._decoder.oom(record) for record in records]
         if kills:
             self.count += len({kill["kill_id"] for kill in kills})
-            self._writer.append_rows("oom", kills)
-            self._writer.flush()
+            self._sink.append_rows("oom", kills)
+            self._sink.flush()
             self.marked_ns = {kill["pid"]: kill["ktime_ns"] for kill in kills}
         return kills
 
@@ -82,9 +82,9 @@ class KillAssembly:
             kill_id, chosen_tgid = self._decoder.kill_id(record), int(record["victim_tgid"])
             for batch in self._candidates.pop(record[_DECISION].item(), []):
                 rows = self._decoder.candidates(batch, kill_id, chosen_tgid)
-                self._writer.append_rows("oom_candidates", rows)
+                self._sink.append_rows("oom_candidates", rows)
                 self._tasks.reread_titles({row["tgid"] for row in rows})
-        self._writer.flush()
+        self._sink.flush()
 
     def owner_samples(
         self, records: Records, positions: Mapping[str, int], cgroup_version: int

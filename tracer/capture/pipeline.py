@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from types import TracebackType
 from typing import Any, Final
@@ -18,7 +18,6 @@ from tracer.capture.bpf.ring import rings_of
 from tracer.capture.kill_assembly import KillAssembly
 from tracer.capture.learn import calibration
 from tracer.capture.names import Names
-from tracer.capture.new_trace import create_trace
 from tracer.capture.observer import Observer
 from tracer.capture.options import Options
 from tracer.capture.overhead import Overhead, cost, overhead_of
@@ -44,6 +43,7 @@ from tracer.kernel.cgroups.mounts import Mounts
 from tracer.kernel.process.shared_files import SharedFiles
 from tracer.kernel.process.spawn import CommandError
 from tracer.stored_names import stored_path
+from tracer.trace.row_sink import RowSink
 from tracer.wire.dtypes import WIRE
 from tracer.wire.streams import STREAM_AT, STREAMS
 
@@ -52,11 +52,11 @@ _REST_AFTER_S: Final = 0.1
 
 
 class Pipeline:
-    """The BPF programs, their rings, and the trace that the records become.
+    """The BPF programs, their rings, and the rows that the records become.
 
-    `selection` decides which cgroups `programs` trace; both are closed with the pipeline. `began_s` is the
-    time at which the recorder started (CLOCK_MONOTONIC). Raises TracerError if the kernel, BCC or the output
-    directory refuses.
+    `selection` decides which cgroups `programs` trace; both are closed with the pipeline. `open_sink` is
+    called after everything else that can fail. `began_s` is the time at which the recorder started
+    (CLOCK_MONOTONIC). Raises TracerError if the kernel, BCC or the sink refuses.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Pipeline:
         *,
         programs: Programs,
         observer: Observer,
+        open_sink: Callable[[], RowSink],
         began_s: float,
     ) -> None:
         self._began_s = began_s
@@ -91,17 +92,17 @@ class Pipeline:
             self._kernel_names = KernelNames()
             self._stacks = Stacks(self._kernel_names.frames, user_symbols(BccSymbols))
             owned.callback(self._stacks.close)
-            self._writer = create_trace(options, hierarchy, observer)
+            self._sink = open_sink()
             self._owned = owned.pop_all()
-        clock = self._writer.meta["clock"]
+        clock = self._sink.meta["clock"]
         self._clock_offset_ns = clock["realtime_ns"] - clock["monotonic_ns"]
         self._decoder = Decoder(self._clock_offset_ns)
         cgroups = CgroupRows(hierarchy)
         self._traced = TracedCgroups(
             programs, self._accounts, hierarchy, selection, cgroups, self._sampler, self._clock_offset_ns
         )
-        self._names = Names(cgroups, mounts, self._stacks, self._writer, self._clock_offset_ns)
-        self._kills = KillAssembly(programs, self._decoder, self._writer, self._names.tasks, self._stacks)
+        self._names = Names(cgroups, mounts, self._stacks, self._sink, self._clock_offset_ns)
+        self._kills = KillAssembly(programs, self._decoder, self._sink, self._names.tasks, self._stacks)
         self._shmem = ShmemRows(SharedFiles())
         self._log_filter = LogFilter(selection.concerns)
         self._skipped: Counter[str] = Counter()
@@ -141,12 +142,12 @@ class Pipeline:
     @property
     def rows(self) -> Mapping[str, int]:
         """Return the number of rows written so far, by table."""
-        return self._writer.rows
+        return self._sink.rows
 
     @property
     def lost(self) -> Mapping[str, int]:
         """Return the number of records lost so far, by stream: no room in a ring, in memory or on disk."""
-        return self._writer.lost + self._losses.counts
+        return self._sink.lost + self._losses.counts
 
     @property
     def kills(self) -> int:
@@ -154,8 +155,7 @@ class Pipeline:
         return self._kills.count
 
     def fds(self) -> list[int]:
-        """Return descriptors that are readable at a kill, a half-full ring, the end of a rest, or a line of
-        the log."""
+        """Return descriptors that are readable at a kill, a half-full ring, a rest's end or a log line."""
         return [*map(self._programs.ring_fd, self._rings), *self._kernel_log.fds()]
 
     def start(self) -> None:
@@ -176,19 +176,19 @@ class Pipeline:
         for line in self._selection.waiting():
             self._observer.notice(line)
         if recorder := find_recorder_cgroup(self._hierarchy, self._selection.includes):
-            self._writer.meta["recorder_cgroup"] = stored_path(recorder.path)
+            self._sink.meta["recorder_cgroup"] = stored_path(recorder.path)
             self._observer.warn(recorder.warning)
-        self._writer.meta["kernel_log"] = self._kernel_log.state
-        lacking = self._writer.meta["unrecorded_categories"] = self._sampler.lacking
-        self._writer.meta["probes"] = calibration.describe(self._programs.choices, lacking)
-        self._writer.meta["filters"]["cgroups"] = self._selection.requests.matched_paths()
-        self._writer.write_meta()
-        self._writer.open_journals()
+        self._sink.meta["kernel_log"] = self._kernel_log.state
+        lacking = self._sink.meta["unrecorded_categories"] = self._sampler.lacking
+        self._sink.meta["probes"] = calibration.describe(self._programs.choices, lacking)
+        self._sink.meta["filters"]["cgroups"] = self._selection.requests.matched_paths()
+        self._sink.write_meta()
+        self._sink.open_journals()
         self._sampler.sample("start")
         self.look()
         self.read_rings()  # the first pass is several times slower than others: do it now
         self.flush()
-        self._writer.require_written()
+        self._sink.require_written()
         self.startup_s = time.monotonic() - self._began_s
 
     # Periodic work
@@ -224,7 +224,7 @@ class Pipeline:
         """Count the events at which the kernel skipped a program, and write the CPU time of the cgroups."""
         self._skipped = self._programs.skipped()
         if len(spent := self._selection.sift("task_time", self._task_times.take())):
-            self._writer.append("task_time", task_time_rows(spent, self._clock_offset_ns))
+            self._sink.append("task_time", task_time_rows(spent, self._clock_offset_ns))
 
     def _begin_rest(self) -> None:
         """Write everything, and let the programs wake this process at the next event.
@@ -274,18 +274,18 @@ class Pipeline:
         self._sampler.wake(set(waiting["charge"]["cgroup_id"].tolist()))
         self._names.take(waiting)
         shmem = self._shmem.take(waiting["charge"], self._clock_offset_ns, is_at_kill=bool(kills))
-        self._writer.append_rows("shmem_files", [*shmem])
+        self._sink.append_rows("shmem_files", [*shmem])
         self._write_log(self._log_filter.take(log))
         for stream in STREAMS:
             records = waiting.get(stream.name)
             if stream.is_bulk and records is not None and len(records):
                 columns = stack_columns(*self._stacks.number(records)) if stream.needs_stacks else {}
-                self._writer.append(stream.table, self._decoder.rows(stream, records, **columns))
+                self._sink.append(stream.table, self._decoder.rows(stream, records, **columns))
         self._kills.hold_candidates(waiting["candidate"])
         if kills:
             self._kills.write_candidates(decided)
             owners = self._kills.owner_samples(decided, self._positions, self._hierarchy.version)
-            self._writer.append_rows("samples", self._selection.hold.sift_rows(owners))
+            self._sink.append_rows("samples", self._selection.hold.sift_rows(owners))
             self._kills.name_stacks(kills, decided)
             self.sample()
             self._write_log(self._log_filter.take(self._kernel_log.read()))  # most of the kill's lines exist
@@ -294,7 +294,7 @@ class Pipeline:
                 self._observer.killed(kill)
         self._kills.drop_candidates(self._selection.hold.held("oom"))
         self._selection.purge()
-        self._writer.append_rows("summed", self._page_sums.take_rows(self._clock_offset_ns))
+        self._sink.append_rows("summed", self._page_sums.take_rows(self._clock_offset_ns))
 
     def sample(self) -> None:
         """Take a sample of each traced cgroup that changed."""
@@ -305,18 +305,18 @@ class Pipeline:
         self._write_samples()
         self._names.write()
         if not self.is_resting:  # at rest nothing is lost
-            self._writer.append_rows("loss", self._losses.take(self._clock_offset_ns))
-        self._writer.flush()
+            self._sink.append_rows("loss", self._losses.take(self._clock_offset_ns))
+        self._sink.flush()
 
     def report_news(self, *, is_last: bool = False) -> None:
         """Report requested cgroups that appeared or are gone, and keep their paths in meta.json."""
         for line in self._selection.requests.news(is_last=is_last):
             self._observer.notice(line)
-        filters, paths = self._writer.meta["filters"], self._selection.requests.matched_paths()
+        filters, paths = self._sink.meta["filters"], self._selection.requests.matched_paths()
         if filters["cgroups"] != paths:
             filters["cgroups"] = paths
             with suppress(TraceError):  # it is written again at the end
-                self._writer.write_meta()
+                self._sink.write_meta()
 
     # The end
 
@@ -332,12 +332,15 @@ class Pipeline:
             self.report_news(is_last=True)
         finally:
             self.close()  # the last rows need memory: give back that of the rings
-            left_out = self._log_filter.left_out
-            spent = cost(self._began_s, self.startup_s, self._overhead)
             status = {} if command_status is None else {"command_status": command_status}
-            self._writer.close(end_reason, cost=spent, kernel_log_left_out=left_out, **status)
+            self._sink.close(end_reason, **self.closing_facts(), **status)
         for name in self._selection.requests.never_matched():
             self._observer.warn(f"no cgroup or container matched {name} during the recording")
+
+    def closing_facts(self) -> dict[str, Any]:
+        """Return what meta.json says of the recording until now, when a trace of it ends."""
+        spent = cost(self._began_s, self.startup_s, self._overhead)
+        return {"cost": spent, "kernel_log_left_out": self._log_filter.left_out}
 
     def _take_last(self) -> None:
         self._take_waiting()
@@ -360,7 +363,7 @@ class Pipeline:
     def _append_left(self, stream: str, records: bytes) -> None:
         """Append records that the programs hold and did not send."""
         if len(left := self._selection.sift(stream, np.frombuffer(records, WIRE[stream]))):
-            self._writer.append(stream, self._decoder.rows(STREAM_AT[stream], left))
+            self._sink.append(stream, self._decoder.rows(STREAM_AT[stream], left))
 
     def _take_waiting(self) -> None:
         """Write the sums and runs that wait in the kernel, again if a ring was full."""
@@ -379,21 +382,18 @@ class Pipeline:
     def _write_samples(self) -> None:
         """Write the samples since the last flush: their many columns make a row dear, and the next cheap."""
         if len(samples := self._selection.sift("samples", self._sampler.take())):
-            self._writer.append("samples", self._sampler.rows(samples, self._clock_offset_ns))
+            self._sink.append("samples", self._sampler.rows(samples, self._clock_offset_ns))
 
     def _write_sums(self, sums: Mapping[tuple[int, int], int]) -> None:
         """Write sums of the ledger, (cgroup id, category) -> bytes, of no known process."""
         if wanted := self._selection.residue(sums):
-            self._writer.append("charge", self._decoder.residue(time.monotonic_ns(), wanted))
+            self._sink.append("charge", self._decoder.residue(time.monotonic_ns(), wanted))
 
     def _write_log(self, rows: list[dict[str, Any]]) -> None:
         shifted = [row | {"time": row["time"] + self._clock_offset_ns} for row in rows]
-        self._writer.append_rows("kernel_log", shifted)
+        self._sink.append_rows("kernel_log", shifted)
 
     def _lost_here(self) -> dict[str, int]:
         """Return stream -> lost records, for the tables without a ring."""
-        return {
-            "kernel_log": self._kernel_log.lost,
-            "samples": self._sampler.lost,
-            "stack_names": self._stacks.failed,
-        }
+        here = {"samples": self._sampler.lost, "stack_names": self._stacks.failed}
+        return here | {"kernel_log": self._kernel_log.lost}

@@ -108,6 +108,7 @@ def _make_pipeline(
     for name, value in _LEAN.items():  # the command was started with the environment as it was
         os.environ.setdefault(name, value)
     # NumPy and Arrow take a fifth of a second to import: do it while clang compiles.
+    from tracer.capture.new_trace import create_trace  # noqa: PLC0415
     from tracer.capture.pipeline import Pipeline  # noqa: PLC0415
     from tracer.capture.selection.cgroup_selection import CgroupSelection  # noqa: PLC0415
 
@@ -117,6 +118,7 @@ def _make_pipeline(
         CgroupSelection(programs, hierarchy, None if trace_all else selectors, command_cgroup),
         programs=programs,
         observer=observer,
+        open_sink=lambda: create_trace(options, hierarchy, observer),
         began_s=began_s,
     )
 

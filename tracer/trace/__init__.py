@@ -8,6 +8,8 @@ Modules at the bottom serve both rooms:
     meta_check — the values that each key of meta.json may have
     meta — meta.json
     arrow_columns — Arrow columns, without pandas
+    schema_cast — rows cast to the schema of their table
+    row_sink — what a recording writes its rows to
     identity_tables — tables in which a later row supersedes an earlier one
     ipc_message — compression of Arrow IPC messages
     journal_stream — the content of a journal

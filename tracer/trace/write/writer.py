@@ -20,11 +20,11 @@ from tracer.trace import layout
 from tracer.trace.arrow_columns import rows_of
 from tracer.trace.identity_tables import IDENTITY_KEYS
 from tracer.trace.meta import WRITE_FAILED, Meta, utc_time, write_meta
+from tracer.trace.schema_cast import conform
 from tracer.trace.write.backlog import HELD_BYTES, Backlog, stream_of
 from tracer.trace.write.claim import claim
 from tracer.trace.write.compact import compact_part, compact_whole, count_rows
 from tracer.trace.write.journal import Journal
-from tracer.trace.write.schema_cast import conform
 
 PART_ROWS: Final = 1_000_000
 

@@ -7,7 +7,7 @@ import pytest
 
 from tracer.errors import TraceError
 from tracer.schema import TABLES
-from tracer.trace.write.schema_cast import conform
+from tracer.trace.schema_cast import conform
 
 RowsOf = Callable[[str, range], pa.RecordBatch]
 

@@ -1,0 +1,44 @@
+"""The receiver of a recording's rows: a trace on disk, or a history in memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from tracer.trace.meta import Meta
+
+
+class RowSink(Protocol):
+    """Takes the rows of a recording as they come.
+
+    `meta` describes the recording, and may be changed before `write_meta`. `rows` counts the rows of each
+    table, `lost` those that could not be kept, by stream. Methods are called from one thread.
+    """
+
+    meta: Meta
+    rows: dict[str, int]
+    lost: Counter[str]
+
+    def append(self, table: str, batch: pa.RecordBatch | pa.Table) -> None:
+        """Add rows of a table."""
+
+    def append_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows that are given as column -> value; `rows` may be empty."""
+
+    def flush(self) -> None:
+        """Make all rows survive this process, as far as the sink can."""
+
+    def write_meta(self) -> None:
+        """Keep `meta` as it is now; raises TraceError."""
+
+    def open_journals(self) -> None:
+        """Prepare everything that could take time later."""
+
+    def require_written(self) -> None:
+        """Raise TraceError if rows cannot be kept as they should be."""
+
+    def close(self, end_reason: str, **meta_updates: Any) -> None:
+        """End the recording; raises TraceError if something of it is lost."""
