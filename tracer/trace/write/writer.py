@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -24,30 +23,12 @@ from tracer.trace.schema_cast import conform
 from tracer.trace.write.backlog import HELD_BYTES, Backlog, stream_of
 from tracer.trace.write.claim import claim
 from tracer.trace.write.compact import compact_part, compact_whole, count_rows
+from tracer.trace.write.failure import Failure
 from tracer.trace.write.journal import Journal
 
 PART_ROWS: Final = 1_000_000
 
 _FLUSHED_BATCHES: Final = 64  # written from the backlog between two flushes
-_FIRST_RETRY_S: Final = 0.25
-_LONGEST_RETRY_S: Final = 4.0
-
-
-@dataclass
-class _Failure:
-    """The reason why rows wait in memory, and the time of the next attempt to write them
-    (CLOCK_MONOTONIC)."""
-
-    reason: str
-    began_s: float
-    retry_s: float = 0.0  # the interval between attempts
-    due_s: float = 0.0
-    is_reported: bool = False
-
-    def put_off(self, reason: str) -> None:
-        self.reason = reason
-        self.retry_s = min(max(2 * self.retry_s, _FIRST_RETRY_S), _LONGEST_RETRY_S)
-        self.due_s = time.monotonic() + self.retry_s
 
 
 class TraceWriter:
@@ -56,7 +37,8 @@ class TraceWriter:
     `rows` is, for each table, the number of rows that were appended and not lost, including those rows of
     identity tables that later ones superseded. Parts of event tables that have `part_rows` rows become
     Parquet in another thread while the recording goes on. Identity tables (`IDENTITY_KEYS`) become
-    Parquet at the end, because any row may supersede any earlier one.
+    Parquet at the end, because any row may supersede any earlier one. Without `compacts`, all journals stay
+    as they are, for `leave`.
 
     While the trace cannot be written (the disk is full, or fails), rows wait in memory, up to `held_bytes`.
     Rows beyond that are lost: they are counted in `lost`, by stream, and get a row in `loss` when the trace
@@ -73,6 +55,7 @@ class TraceWriter:
         force: bool,
         warn: Callable[[str], None] = lambda _: None,
         part_rows: int = PART_ROWS,
+        compacts: bool = True,
         held_bytes: int = HELD_BYTES,
     ) -> None:
         self.path = path
@@ -81,12 +64,13 @@ class TraceWriter:
         self.lost: Counter[str] = Counter()
         self._warn = warn
         self._part_rows = part_rows
+        self._compacts = compacts
         self._open: dict[str, Journal] = {}
         self._parts: dict[str, dict[int, Journal]] = {table: {} for table in TABLES}
         self._numbers: defaultdict[str, int] = defaultdict(int)  # the last part's, also if it was given up
         self._lost_in_table: Counter[str] = Counter()  # stream -> rows of `loss`
         self._backlog = Backlog(held_bytes)
-        self._failure: _Failure | None = None
+        self._failure: Failure | None = None
         self._is_closed = False
         self._compactor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trace-compactor")
         try:
@@ -167,12 +151,7 @@ class TraceWriter:
         """
         if self._is_closed:
             return
-        self._is_closed = True
-        self._end_parts()
-        if self._failure is not None:
-            self._write_backlog()
-            self._end_parts()
-        self._compactor.shutdown()
+        self._end_writing()
         failures: list[OSError | TraceError] = []
         rows = dict.fromkeys(TABLES, 0)
         for table in sorted(TABLES, key=self._journal_bytes):  # the smallest first: each frees space
@@ -181,16 +160,44 @@ class TraceWriter:
             except (OSError, TraceError) as error:
                 failures.append(error)
                 rows[table] = self._count(table)
+        self._end(end_reason, rows, meta_updates, failures)
+
+    def leave(self, end_reason: str, **meta_updates: Any) -> None:
+        """Close the journals and write meta.json, for another process that turns the journals into Parquet.
+
+        `rows` of meta.json stays null until then. Raises TraceError if rows still wait in memory and are
+        lost, after all else is written.
+        """
+        if not self._is_closed:
+            self._end_writing()
+            self._end(end_reason, None, meta_updates, [])
+
+    def _end_writing(self) -> None:
+        self._is_closed = True
+        self._end_parts()
+        if self._failure is not None:
+            self._write_backlog()
+            self._end_parts()
+        self._compactor.shutdown()
+
+    def _end(
+        self,
+        end_reason: str,
+        rows: dict[str, int] | None,
+        meta_updates: dict[str, Any],
+        failures: list[OSError | TraceError],
+    ) -> None:
+        """Write the final meta.json, close the directory, and raise what failed."""
         if self._failure is not None:
             end_reason = WRITE_FAILED
         try:
             write_meta(self._trace, self._final_meta(end_reason, rows, meta_updates))
         except OSError as error:
             failures.append(error)
-        with suppress(OSError):
+        with suppress(OSError):  # journals are left in it
             self._trace.rmdir(layout.JOURNAL)
         try:
-            self._raise_failures(failures, sum(rows.values()))
+            self._raise_failures(failures, sum((self.rows if rows is None else rows).values()))
         finally:
             self._journals.close()
             self._trace.close()
@@ -203,7 +210,8 @@ class TraceWriter:
         if journal and journal.rows >= self._part_rows and table not in IDENTITY_KEYS:
             number = self._numbers[table]
             self._end_part(table)
-            self._compactor.submit(compact_part, self._trace, self._journals, table, number, journal)
+            if self._compacts:
+                self._compactor.submit(compact_part, self._trace, self._journals, table, number, journal)
             journal = None
         if journal is None:
             self._numbers[table] += 1
@@ -243,7 +251,7 @@ class TraceWriter:
         """
         self._backlog.put_back(table, [*self._give_up(table), *batches])
         if self._failure is None:
-            self._failure = _Failure(self._reason(error), time.monotonic())
+            self._failure = Failure(self._reason(error), time.monotonic())
             self._write_backlog()
 
     def _give_up(self, table: str) -> list[pa.RecordBatch]:
@@ -342,7 +350,7 @@ class TraceWriter:
             return turned + count_rows(table, left)
         return 0
 
-    def _final_meta(self, end_reason: str, rows: dict[str, int], updates: dict[str, Any]) -> Meta:
+    def _final_meta(self, end_reason: str, rows: dict[str, int] | None, updates: dict[str, Any]) -> Meta:
         """Return the final metadata, with the totals that a reader finds."""
         lost = self._lost_in_table + Counter(self._backlog.lost)
         lost.update(

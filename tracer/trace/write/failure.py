@@ -1,0 +1,28 @@
+"""The state of a trace that cannot be written for now."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+_FIRST_RETRY_S: Final = 0.25
+_LONGEST_RETRY_S: Final = 4.0
+
+
+@dataclass
+class Failure:
+    """The reason why rows wait in memory, and the time of the next attempt to write them
+    (CLOCK_MONOTONIC)."""
+
+    reason: str
+    began_s: float
+    retry_s: float = 0.0  # the interval between attempts
+    due_s: float = 0.0
+    is_reported: bool = False
+
+    def put_off(self, reason: str) -> None:
+        """Set the time of the next attempt: later after each one that failed."""
+        self.reason = reason
+        self.retry_s = min(max(2 * self.retry_s, _FIRST_RETRY_S), _LONGEST_RETRY_S)
+        self.due_s = time.monotonic() + self.retry_s
