@@ -90,6 +90,7 @@ SUMMED_REASON: Final = Enumeration(
     ("nothing", "ring_full", "max_overhead"),
     "The reason why runs of the page cache are summed; nothing: they are sent.",
 )
+"""The table `summed` has one reason more, which is not the kernel's (tracer/trace/history/thinning.py)."""
 SWAP_OP: Final = Enumeration("swap_io_op", "SWAP_IO_", ("write", "read"))
 CONSTRAINT: Final = Enumeration(
     "constraint",

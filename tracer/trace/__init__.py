@@ -17,5 +17,6 @@ Modules at the bottom serve both rooms:
 The rooms:
 
     write — the recorder's side: rows in, journals and Parquet files out
+    history — the last minutes of a recording, in memory, for a trace that begins with them
     read — the reader's side: tables of any trace, checked, as Arrow and pandas
 """

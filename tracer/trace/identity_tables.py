@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from tracer.trace.arrow_columns import integers, numbers
+from tracer.trace.arrow_columns import integers, is_known, take
 
 IDENTITY_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "cgroups": ("cgroup_id",),
@@ -37,32 +36,13 @@ def keep_last(data: pa.Table, table: str) -> pa.Table:
     if len(last) == data.num_rows:
         return data
     if table not in MERGED:
-        return _take(data, last[order])
+        return take(data, last[order])
     ends = np.flatnonzero(is_last)
     begins = np.concatenate(([0], ends[:-1] + 1))
     columns_of_last = []
     for column in data.columns:
-        known = _is_known(column)[by_key]
+        known = is_known(column)[by_key]
         latest = np.maximum.accumulate(np.where(known, np.arange(len(known)), -1))[ends]
         source = by_key[np.where(latest >= begins, latest, ends)]
-        columns_of_last.append(_take(column, source[order]))
+        columns_of_last.append(take(column, source[order]))
     return pa.Table.from_arrays(columns_of_last, schema=data.schema)
-
-
-def _is_known(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    """Return for each row whether it is not null."""
-    if not column.null_count:
-        return np.ones(len(column), np.bool_)
-    array = column.combine_chunks()
-    bits = np.frombuffer(array.buffers()[0], np.uint8)
-    return np.unpackbits(bits, bitorder="little")[array.offset :][: len(array)].view(np.bool_)
-
-
-def _take(data: Any, positions: npt.NDArray[np.int64]) -> Any:
-    """Return the rows of a table or column at these positions.
-
-    Their own `take` would import pyarrow.compute, whose many functions cost a recorder 25 ms and 9 MiB.
-    """
-    from pyarrow._compute import call_function  # noqa: PLC0415  only where rows are superseded
-
-    return call_function("take", [data, numbers(positions)])

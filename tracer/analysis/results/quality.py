@@ -17,7 +17,7 @@ Unknown = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class SummedInterval:
-    """An interval in which page-cache events were summed in the kernel: `reasons` are those of `summed`.
+    """An interval in which page-cache events were summed: `reasons` are those of `summed`.
 
     Totals are exact. What was read again after its eviction is not known.
     """

@@ -91,7 +91,7 @@ class Thrash:
 class Quality:
     """The quality of these numbers; `unknown`: dotted name of a field that is None or empty -> the reason.
 
-    In the intervals of `summed`, events were summed in the kernel: added, evicted and dropped cache is exact.
+    In the intervals of `summed`, events were summed: added, evicted and dropped cache is exact.
     Returned and left cache and refaults are the least that there were, and rows of `thrash` may be missing.
     """
 

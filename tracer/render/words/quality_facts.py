@@ -83,7 +83,11 @@ _NOT_IN_BRIEF: Final = (
 
 TOTALS_EXACT: Final = "totals are exact"
 _MOST_LISTED: Final = 3
-_REASONS: Final = {"ring_full": "the ring was full", "max_overhead": "--max-overhead was exceeded"}
+_REASONS: Final = {
+    "ring_full": "the ring was full",
+    "max_overhead": "--max-overhead was exceeded",
+    "history": "older history is kept as sums",
+}
 
 
 def losses(lost_records: int) -> str:

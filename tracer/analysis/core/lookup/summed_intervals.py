@@ -1,4 +1,4 @@
-"""The intervals in which the kernel summed page-cache runs instead of sending them one by one.
+"""The intervals in which page-cache runs were summed instead of being kept one by one.
 
 Totals are exact there. The pages of a file that came and went are not known, so nothing can be linked through
 such an interval (docs/trace-format.md, `summed`).

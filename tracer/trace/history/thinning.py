@@ -1,0 +1,206 @@
+"""Rows of an interval reduced to one of each group, so that older history takes less memory.
+
+What sums up stays exact: the change of memory, the pages that came and went, the time that tasks ran and
+waited. The time within an interval is lost, and with it which pages of a file came and went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tracer.trace.arrow_columns import integers, nullable_integers, numbers, take, words
+
+SUMS_OF_RUNS_NS: Final = 100_000_000
+"""The least interval over which runs of the page cache are summed. Below it they are kept: a run takes up to
+10 ms, so that few rows would be saved, and the pages would not be known any more."""
+
+SUMS_OF_FILES_NS: Final = 1_000_000_000
+"""The least interval over which they are summed over the processes and files of a device, as the kernel does
+where it has no room for more (bpf/shared/page_sums.h)."""
+
+REASON: Final = "history"
+"""The reason of these sums in the table `summed`."""
+
+Int64s = npt.NDArray[np.int64]
+
+_OF_FILES: Final = ("tgid", "inode_id", "ino")
+_MOST: Final = 1 << 62
+
+
+def thin(table: str, data: pa.Table, interval_ns: int) -> pa.Table:
+    """Return the rows of `table` with at most one of each group in an interval, sorted by time.
+
+    Intervals begin at multiples of `interval_ns`. Of `samples`, only those with source `periodic` are left
+    out, and of a table without groups none: it is returned as it is. Rows of `pagecache` become sums, without
+    an index (`SUMS_OF_RUNS_NS`, `SUMS_OF_FILES_NS`); `summed_rows` has the row of `summed` that says so.
+    """
+    reduce = _REDUCED.get(table)
+    if reduce is None or not data.num_rows or (table == "pagecache" and interval_ns < SUMS_OF_RUNS_NS):
+        return data
+    return reduce(data.combine_chunks(), interval_ns)
+
+
+def summed_rows(blocks: Iterable[pa.Table]) -> list[dict[str, Any]]:
+    """Return the row of `summed` for rows of `pagecache` that `thin` has summed, from the first to the last
+    of all `blocks`; none if they have no rows. `begin` and `time` are in ns since the epoch."""
+    intervals = [
+        (int(begins.min()), int((begins + integers(block.column("duration_ns"))).max()))
+        for block in blocks
+        if len(begins := nullable_integers(block.column("time"), 0))
+    ]
+    if not intervals:
+        return []
+    begin_ns, end_ns = min(begin for begin, _ in intervals), max(end for _, end in intervals)
+    return [{"begin": begin_ns, "time": end_ns, "stream": "pagecache", "reason": REASON}]
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The rows of a table by group, and in order of time within each.
+
+    `rows` are their positions in the table, and `starts` those of each group's first row in `rows`. `turns`
+    are the positions of the same rows in the order of time.
+    """
+
+    data: pa.Table
+    rows: Int64s
+    turns: Int64s
+    starts: Int64s
+
+    @classmethod
+    def of(cls, data: pa.Table, interval_ns: int, keys: Sequence[str]) -> _Groups:
+        """Group rows by the interval in which their `time` is, and by keys, of which a null is a value."""
+        times = nullable_integers(data.column("time"), 0)
+        by_time = np.argsort(times, kind="stable")
+        codes = _codes([times // interval_ns, *(key for name in keys for key in _key(data.column(name)))])
+        turns = np.argsort(codes[by_time], kind="stable")
+        rows = by_time[turns]
+        starts = np.flatnonzero(np.diff(codes[rows], prepend=-1))
+        return cls(data, rows, turns, starts)
+
+    @property
+    def ends(self) -> Int64s:
+        """The position in `rows` of each group's last row."""
+        return np.append(self.starts[1:], len(self.rows)) - 1
+
+    def sums(self, column: str) -> Int64s:
+        """Return the sum of a column over each group."""
+        return self._over(np.add, integers(self.data.column(column)))
+
+    def firsts(self, column: str) -> Int64s:
+        """Return the earliest time (ns) of a column of times in each group."""
+        return self._over(np.minimum, nullable_integers(self.data.column(column), 0))
+
+    def lengths(self) -> Int64s:
+        """Return the time (ns) from the begin of each group's first row until the last end of any."""
+        begins = nullable_integers(self.data.column("time"), 0)
+        ends = begins + integers(self.data.column("duration_ns"))
+        return self._over(np.maximum, ends) - self.firsts("time")
+
+    def table(self, places: Int64s, **columns: Int64s | None) -> pa.Table:
+        """Return the row at `places` in `rows` of each group, sorted by time. `columns` are the values of
+        other columns for each group; None: null."""
+        order = np.argsort(self.turns[places])
+        chosen = take(self.data, self.rows[places][order])
+        for name, values in columns.items():
+            number, kind = chosen.schema.get_field_index(name), chosen.schema.field(name).type
+            column = pa.nulls(len(order), kind) if values is None else numbers(values[order], kind)
+            chosen = chosen.set_column(number, chosen.schema.field(number), column)
+        return chosen
+
+    def _over(self, function: np.ufunc, values: Int64s) -> Int64s:
+        reduced: Int64s = function.reduceat(values[self.rows], self.starts)
+        return reduced
+
+
+def _charge(data: pa.Table, interval_ns: int) -> pa.Table:
+    groups = _Groups.of(data, interval_ns, ("cgroup_id", "tgid", "category"))
+    return groups.table(groups.ends, **{name: groups.sums(name) for name in ("pages", "bytes", "updates")})
+
+
+def _pagecache(data: pa.Table, interval_ns: int) -> pa.Table:
+    unknown = ("index", *_OF_FILES) if interval_ns >= SUMS_OF_FILES_NS else ("index",)
+    keys = ("cgroup_id", "tgid", "task_cgroup_id", "op", "cause", "inode_id", "dev", "ino")
+    groups = _Groups.of(data, interval_ns, [key for key in keys if key not in unknown])
+    return groups.table(
+        groups.starts,
+        duration_ns=groups.lengths(),
+        folios=groups.sums("folios"),
+        nr_pages=groups.sums("nr_pages"),
+        **dict.fromkeys(unknown, None),
+    )
+
+
+def _samples(data: pa.Table, interval_ns: int) -> pa.Table:
+    codes, sources = words(data.column("source"))
+    is_kept = codes != (sources.index("periodic") if "periodic" in sources else -1)
+    periodic = np.flatnonzero(~is_kept)
+    if len(periodic):
+        few = take(data.select(["time", "cgroup_id"]), periodic).combine_chunks()
+        groups = _Groups.of(few, interval_ns, ("cgroup_id",))
+        is_kept[periodic[groups.rows[groups.ends]]] = True
+    kept = np.flatnonzero(is_kept)
+    times = nullable_integers(data.column("time"), 0)[kept]
+    return take(data, kept[np.argsort(times, kind="stable")])
+
+
+def _task_time(data: pa.Table, interval_ns: int) -> pa.Table:
+    groups = _Groups.of(data, interval_ns, ("cgroup_id",))
+    return groups.table(groups.ends, begin=groups.firsts("begin"), cpu_ns=groups.sums("cpu_ns"))
+
+
+def _file_waits(data: pa.Table, interval_ns: int) -> pa.Table:
+    groups = _Groups.of(data, interval_ns, ("cgroup_id", "tgid", "inode_id"))
+    return groups.table(
+        groups.starts,
+        duration_ns=groups.lengths(),
+        waits=groups.sums("waits"),
+        wait_ns=groups.sums("wait_ns"),
+    )
+
+
+_REDUCED: Final[dict[str, Callable[[pa.Table, int], pa.Table]]] = {
+    "charge": _charge,
+    "pagecache": _pagecache,
+    "samples": _samples,
+    "task_time": _task_time,
+    "file_waits": _file_waits,
+}
+
+
+def _key(column: pa.ChunkedArray) -> list[Int64s]:
+    """Return arrays of numbers that are equal in rows with the same value, and in rows without one."""
+    if pa.types.is_dictionary(column.type):
+        return [words(column)[0]]
+    values = nullable_integers(column, 0)
+    return [values, nullable_integers(column, 1) != values] if column.null_count else [values]
+
+
+def _codes(columns: Iterable[npt.NDArray[Any]]) -> Int64s:
+    """Return a number from 0 for each row, equal in rows that agree in all columns.
+
+    One number sorts several times as fast as as many columns.
+    """
+    codes: Int64s = np.zeros(1, np.int64)
+    count = 1
+    for column in columns:
+        values = column.astype(np.int64, copy=False)
+        least = int(values.min())
+        span = int(values.max()) - least + 1
+        if span > _MOST // len(values):
+            values, least, span = _ranks(values), 0, len(values)
+        if count > _MOST // span:
+            codes, count = _ranks(codes), len(codes)
+        codes, count = codes * span + (values - least), count * span
+    return codes
+
+
+def _ranks(values: Int64s) -> Int64s:
+    ranks: Int64s = np.unique(values, return_inverse=True)[1].reshape(-1)
+    return ranks
