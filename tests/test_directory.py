@@ -72,3 +72,17 @@ def test_directory_moved_is_still_the_same(folder: Directory, tmp_path: Path) ->
     folder.unlink("renamed")
     (tmp_path / "moved").rmdir()
     assert folder.is_removed
+
+
+def test_sync_all_reaches_each_file_and_folder_but_no_link(
+    folder: Directory, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder.path / "inner/deep").mkdir(parents=True)
+    (folder.path / "inner/deep/file").touch()
+    (folder.path / "link").symlink_to(target)
+    os.mkfifo(folder.path / "fifo")
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").readlink()))
+    folder.sync_all()
+    inner = folder.path / "inner"
+    assert synced == [inner / "deep/file", inner / "deep", inner, folder.path]

@@ -99,6 +99,23 @@ class Directory:
         to = self if target is None else target
         os.replace(name, new_name, src_dir_fd=self._descriptor, dst_dir_fd=to.fileno())
 
+    def sync(self) -> None:
+        """Wait until the names in the directory are on disk: fsync(2)."""
+        os.fsync(self._descriptor)
+
+    def sync_all(self) -> None:
+        """Wait until all files and folders below the directory are on disk; links are left out."""
+        for name in self.names():
+            with suppress(FileNotFoundError):  # removed meanwhile
+                mode = self.mode(name)
+                if stat.S_ISDIR(mode):
+                    with self.subfolder(name) as folder:
+                        folder.sync_all()
+                elif stat.S_ISREG(mode):
+                    with self.read(name) as file:
+                        os.fsync(file.fileno())
+        self.sync()
+
     def unlink(self, name: str) -> None:
         """Remove a file."""
         os.unlink(name, dir_fd=self._descriptor)

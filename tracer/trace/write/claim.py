@@ -1,7 +1,8 @@
 """The directory of a new trace: created, or cleared of an old trace, and locked while it is written.
 
 The lock (flock(2) on the directory) ends with the recorder's process. Filesystems that cannot lock a
-directory, such as NFS, have no lock.
+directory, such as NFS, have no lock. A directory that is not a trace, or holds anything that no recorder
+writes, is never removed.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ def claim(path: Path, *, force: bool) -> Directory:
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):  # created by another recorder meanwhile: the lock decides
             path.mkdir(mode=0o700)
-    trace = _open(path)
+    trace = open_own(path)
     try:
-        _require_own(trace)
-        _lock(trace)
+        lock(trace)
         os.fchmod(trace.fileno(), 0o700)
         if names := trace.names():
             if not force:
                 instead = ", or overwrite it with -f" if _is_trace(trace) else ""
                 raise TraceError(f"{path} exists and is not empty: choose another place{instead}")
+            _require_old_trace(trace, names, ", then use -f")
             _discard(trace, names)
     except BaseException:
         trace.close()
@@ -57,38 +58,84 @@ def claim(path: Path, *, force: bool) -> Directory:
     return trace
 
 
-def _open(path: Path) -> Directory:
+def open_own(path: Path, what: str = "trace") -> Directory:
+    """Open a directory of our own; `what` is its kind, for the message.
+
+    Raises TraceError if it is a symbolic link, or belongs to another user, who could exchange its files at
+    any time, and OSError if it cannot be opened.
+    """
     try:
-        return Directory.open(path)
+        directory = Directory.open(path)
     except NotADirectoryError:
         if path.is_symlink():
             raise TraceError(
                 f"{path} is a symbolic link, and a recording follows none: name the directory itself"
             ) from None
-        raise TraceError(f"{path} exists and is not a trace: choose another place") from None
-
-
-def _require_own(trace: Directory) -> None:
-    """Refuse a directory of another user, who could exchange its files at any time."""
-    if trace.owner != os.geteuid():
+        raise TraceError(f"{path} exists and is not a {what}: choose another place") from None
+    owner = directory.owner
+    if owner != os.geteuid():
+        directory.close()
         raise TraceError(
-            f"{trace.path} belongs to user {trace.owner}, who could replace what is written there: "
-            "choose another place"
+            f"{path} belongs to user {owner}, who could replace what is written there: choose another place"
         )
+    return directory
 
 
-def _lock(trace: Directory) -> None:
+def lock(directory: Directory, holder: str = "recorder") -> None:
+    """Lock a directory until it is closed; `holder` is the kind of process that locks such a directory.
+
+    Raises TraceError if a process has locked it. A filesystem without such locks is accepted.
+    """
     try:
-        fcntl.flock(trace.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(directory.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        pid = _holder(trace)
-        who = "another recorder" if pid is None else f"the recorder with pid {pid}"
+        pid = _holder(directory)
+        who = f"another {holder}" if pid is None else f"the {holder} with pid {pid}"
         raise TraceError(
-            f"{trace.path} is being written by {who}: stop that one first, or choose another place"
+            f"{directory.path} is being written by {who}: stop that one first, or choose another place"
         ) from None
     except OSError as error:
         if error.errno not in (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
+
+
+def old_trace_bytes(parent: Directory, name: str) -> int:
+    """Return the sum of the lengths of the files of an old trace in `parent`.
+
+    Raises TraceError if it is not a trace or has an entry that no trace has, and OSError if it cannot be
+    read.
+    """
+    with parent.subfolder(name) as trace:
+        _require_old_trace(trace, trace.names())
+        return layout.size_bytes(trace.path)
+
+
+def remove(parent: Directory, name: str, hidden: str) -> None:
+    """Remove an old trace in `parent`; it is first renamed to `hidden`, so that nobody sees a part of it.
+
+    Raises TraceError, with nothing changed, if it is being written, is not a trace or has an entry that no
+    trace has, and OSError if it cannot be removed.
+    """
+    with parent.subfolder(name) as trace:
+        lock(trace)
+        names = trace.names()
+        _require_old_trace(trace, names)
+        parent.replace(name, hidden)
+        _discard(trace, names)
+        parent.rmdir(hidden)
+
+
+def remove_begun(parent: Directory, name: str) -> None:
+    """Remove what a killed recorder left of a trace that it had begun, maybe without a meta.json.
+
+    Raises as `remove` does.
+    """
+    with parent.subfolder(name) as trace:
+        lock(trace)
+        names = trace.names()
+        _require_files_of_traces(trace, names)
+        _discard(trace, names)
+        parent.rmdir(name)
 
 
 def _holder(trace: Directory) -> int | None:
@@ -104,14 +151,19 @@ def _holder(trace: Directory) -> int | None:
     return None
 
 
-def _discard(trace: Directory, names: list[str]) -> None:
-    """Remove an old trace, meta.json last: without it the directory is not a trace."""
+def _require_old_trace(trace: Directory, names: list[str], then: str = "") -> None:
     if not _is_trace(trace):
         raise TraceError(f"{trace.path} is not a trace and will not be overwritten: choose another place")
+    _require_files_of_traces(trace, names, then)
+
+
+def _require_files_of_traces(trace: Directory, names: list[str], then: str = "") -> None:
     for odd in _foreign(trace, names):
-        raise TraceError(
-            f"{trace.path} holds {odd!r}, which is no part of a trace: move it away, then use -f"
-        )
+        raise TraceError(f"{trace.path} holds {odd!r}, which is no part of a trace: move it away{then}")
+
+
+def _discard(trace: Directory, names: list[str]) -> None:
+    """Remove the files of a trace, meta.json last: without it the directory is not a trace."""
     for name in sorted(names, key=lambda name: name == layout.META):
         if name in _FILES:
             trace.unlink(name)

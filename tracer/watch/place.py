@@ -1,0 +1,292 @@
+"""The directory of `watch`: traces whose names sort by time, bounded in number and size.
+
+    20261127T004310Z-kill-web                 a trace: UTC time, reason, subject
+    .unfinished-20261127T004310Z-kill-web     a trace that is begun, or that is being removed
+
+A trace gets its name when its files are on disk, so a reader never sees a part of one. While a story goes on,
+and until its journals are completed, a published trace has a folder of journals. The lock on the directory
+(`tracer.trace.write.claim.lock`) refuses a second `watch`.
+
+Anything else in the directory is not counted and never removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from tracer.directory import Directory
+from tracer.errors import TraceError
+from tracer.trace import layout
+from tracer.trace.write import claim
+
+MOST_SUBJECT: Final = 60
+"""The most characters of the subject in the name of a trace."""
+
+_UNFINISHED: Final = ".unfinished-"
+_TIME: Final = "%Y%m%dT%H%M%SZ"
+_NAME: Final = re.compile(rf"(\d{{8}}T\d{{6}}Z)-([a-z0-9_]+)-([A-Za-z0-9_.-]{{1,{MOST_SUBJECT + 8}}})")
+_NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]+")
+_TAKEN: Final = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
+_SETTLED_NS: Final = 2_000_000_000  # the time of a change is coarse: a later change may have the same one
+
+
+@dataclass(frozen=True)
+class TraceName:
+    """The parts of a trace's name: `time_ns` is CLOCK_REALTIME at the start of its second."""
+
+    time_ns: int
+    reason: str
+    subject: str
+
+
+def name_of(time_ns: int, reason: str, subject: str) -> str:
+    """Return the name of a trace; `time_ns` is CLOCK_REALTIME, `subject` any text, such as a container's
+    name."""
+    moment = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
+    plain = _NOT_IN_A_NAME.sub("_", subject)[:MOST_SUBJECT].strip("_") or "unknown"
+    return f"{moment.strftime(_TIME)}-{reason}-{plain}"
+
+
+def parse_name(name: str) -> TraceName | None:
+    """Return the parts of a name that `name_of` gave, maybe with the number of a repetition; None for any
+    other."""
+    found = _NAME.fullmatch(name)
+    if found is None:
+        return None
+    try:
+        moment = datetime.strptime(found[1], _TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return TraceName(int(moment.timestamp()) * 1_000_000_000, found[2], found[3])
+
+
+class Place:
+    """The directory, made (0700) if it is absent, and locked until `close`.
+
+    `keep_traces` and `max_disk_bytes` bound the traces in it; None: no bound. `warn` is called with a line if
+    something cannot be removed, or if the directory was exchanged.
+
+    Raises TraceError if it is a symbolic link, belongs to another user, can be written by others, is in use
+    by another `watch`, or cannot be made. Methods raise OSError: on a full disk, the caller tries again.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep_traces: int | None,
+        max_disk_bytes: int | None,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.path = directory.absolute()
+        self._keep_traces = keep_traces
+        self._max_disk_bytes = max_disk_bytes
+        self._warn = warn
+        self._kept: set[str] = set()  # what could not be removed, and was warned about
+        self._inodes: dict[str, int] = {}  # name that `name_of` may have given -> inode number
+        self._listed_ns = -1  # the time of the change after which the directory was listed
+        self._sizes: dict[str, tuple[int, int | None]] = {}  # name -> inode number, bytes; None: not a trace
+        self._directory = self._open()
+
+    def close(self) -> None:
+        """Give the directory free for another `watch`."""
+        self._directory.close()
+
+    def sweep(self) -> list[Path]:
+        """Remove what a killed `watch` had begun; return its published traces that still have journals, the
+        oldest first.
+
+        Call it at the start. The sizes of all traces are read here, so that `retain` need not.
+        """
+        for name in self._directory.names():
+            if name.startswith(_UNFINISHED):
+                self._try_to_remove(name, lambda name: claim.remove_begun(self._directory, name))
+        left = [name for name in self._trace_names() if self._size_of(name) is not None]
+        return [self.path / name for name in left if self._has_journals(name)]
+
+    def begin(self, name: str) -> Path:
+        """Make and return an empty directory for a new trace; `publish` gives it its `name`.
+
+        The directory of traces is renewed first. Raises OSError, and TraceError as the constructor does.
+        """
+        self.renew()
+        for unique in _numbered(_UNFINISHED + name):
+            with suppress(FileExistsError):
+                os.mkdir(unique, 0o700, dir_fd=self._directory.fileno())
+                return self.path / unique
+        raise AssertionError
+
+    def publish(self, unfinished: Path) -> Path:
+        """Give a trace from `begin` its name when all its files are on disk; return its new path.
+
+        Whoever writes to the trace must hold it by its descriptor. Raises FileNotFoundError if it was
+        removed, and OSError if its files cannot be written; it is unfinished then.
+        """
+        with self._directory.subfolder(unfinished.name) as trace:
+            trace.sync_all()
+        for name in _numbered(unfinished.name.removeprefix(_UNFINISHED)):
+            if self._exists(name):
+                continue
+            try:
+                self._directory.replace(unfinished.name, name)
+            except OSError as error:
+                if error.errno in _TAKEN:
+                    continue
+                raise
+            self._directory.sync()
+            return self.path / name
+        raise AssertionError
+
+    def retain(self, in_use: Collection[Path]) -> list[Path]:
+        """Remove the oldest traces while there are too many or they are too long; return their paths.
+
+        `in_use`: traces that are being written or completed. They are counted, but not removed, nor is the
+        newest trace. A call without a change to the directory reads only the sizes of those in use.
+        """
+        busy = {path.name for path in in_use}
+        sizes = {
+            name: size for name in self._trace_names() if (size := self._size_of(name, busy)) is not None
+        }
+        count, total_bytes = len(sizes), sum(sizes.values())
+        removed = []
+        for name in list(sizes)[:-1]:
+            is_too_many = self._keep_traces is not None and count > self._keep_traces
+            is_too_long = self._max_disk_bytes is not None and total_bytes > self._max_disk_bytes
+            if not (is_too_many or is_too_long):
+                break
+            if name in busy:
+                continue
+            if self._try_to_remove(name, self._remove):
+                removed.append(self.path / name)
+            count, total_bytes = count - 1, total_bytes - sizes[name]
+        return removed
+
+    def renew(self) -> bool:
+        """Make and lock the directory anew if it was removed or replaced; return whether it was.
+
+        Raises TraceError as the constructor does.
+        """
+        if self._is_in_place():
+            return False
+        fresh = self._open()
+        self._directory.close()
+        self._directory = fresh
+        self._kept.clear()
+        self._listed_ns = -1
+        self._warn(f"{self.path} was removed or replaced: traces go to a new directory there")
+        return True
+
+    # The directory
+
+    def _open(self) -> Directory:
+        try:
+            _make(self.path)
+            directory = claim.open_own(self.path, "directory")
+        except OSError as error:
+            raise TraceError(f"cannot use {self.path} ({error.strerror}): choose another place") from error
+        try:
+            if not directory.is_writable_by_us_alone():
+                raise TraceError(
+                    f"other users can write to {self.path}, and could replace traces there: take their "
+                    f"permission away (chmod go-w), or choose another place"
+                )
+            claim.lock(directory, "watch")
+        except BaseException:
+            directory.close()
+            raise
+        return directory
+
+    def _is_in_place(self) -> bool:
+        try:
+            there = self.path.lstat()
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(self._directory.fileno()))
+
+    # The traces
+
+    def _trace_names(self) -> list[str]:
+        """Return the names that `name_of` may have given, the oldest first; listed again after a change."""
+        changed_ns = os.fstat(self._directory.fileno()).st_mtime_ns
+        if changed_ns != self._listed_ns:
+            found = {}
+            with suppress(FileNotFoundError), os.scandir(self._directory.fileno()) as entries:
+                for entry in entries:
+                    if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                        found[entry.name] = entry.inode()
+            self._inodes = dict(sorted(found.items()))
+            self._sizes = {name: size for name, size in self._sizes.items() if name in found}
+            is_settled = abs(time.time_ns() - changed_ns) > _SETTLED_NS
+            self._listed_ns = changed_ns if is_settled else -1
+        return list(self._inodes)
+
+    def _size_of(self, name: str, busy: Collection[str] = ()) -> int | None:
+        """Return the length of a trace's files, or None if it is not a trace of ours alone."""
+        if name in busy:
+            self._sizes.pop(name, None)
+            return layout.size_bytes(self.path / name)
+        inode, size = self._sizes.get(name, (-1, None))
+        if inode != self._inodes[name]:
+            size = None
+            with suppress(OSError, TraceError):
+                size = claim.old_trace_bytes(self._directory, name)
+            self._sizes[name] = self._inodes[name], size
+        return None if name in self._kept else size
+
+    def _has_journals(self, name: str) -> bool:
+        with suppress(OSError), self._directory.subfolder(name) as trace:
+            return stat.S_ISDIR(trace.mode(layout.JOURNAL))
+        return False
+
+    def _exists(self, name: str) -> bool:
+        with suppress(FileNotFoundError):
+            self._directory.mode(name)
+            return True
+        return False
+
+    def _remove(self, name: str) -> None:
+        hidden = next(unique for unique in _numbered(_UNFINISHED + name) if not self._exists(unique))
+        claim.remove(self._directory, name, hidden)
+
+    def _try_to_remove(self, name: str, remove: Callable[[str], None]) -> bool:
+        """Remove a trace; if that fails, warn, and do not try it again."""
+        try:
+            remove(name)
+        except TraceError as error:
+            reason = str(error)
+        except OSError as error:
+            reason = f"{self.path / name}: {error.strerror or error}"
+        else:
+            return True
+        self._kept.add(name)
+        self._warn(f"an old trace is not removed, and not counted any more: {reason}")
+        return False
+
+
+def _make(directory: Path) -> None:
+    """Make a directory (0700), and those above it (0755, whatever the umask), unless they are there."""
+    for parent in reversed(directory.parents):
+        with suppress(FileExistsError):
+            if not parent.exists():
+                parent.mkdir(0o755)
+    with suppress(FileExistsError):
+        directory.mkdir(0o700)
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """Yield `name`, `name-2`, `name-3` and so on."""
+    yield name
+    number = 1
+    while True:
+        number += 1
+        yield f"{name}-{number}"
