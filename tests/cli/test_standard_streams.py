@@ -22,6 +22,7 @@ ARGUMENTS = {
     "lab": "--list",
     "fit": "-h",
     "doctor": "-h",
+    "unit": "-- --keep 10m",
     "completion": "bash",
     "report": "{trace} -f -o {trace}.html",
     "export": "{trace} --to folded -o -",

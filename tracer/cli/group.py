@@ -20,7 +20,7 @@ _M_MMAP_THRESHOLD: Final = -3
 
 VERBS: Final = (
     *("record", "explain", "timeline", "evictions", "report", "export", "info", "lab", "fit", "doctor"),
-    "completion",
+    *("unit", "completion"),
 )
 """The verbs in the order of `--help`, which shows the first sentence of each verb's own help."""
 

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tracer.cli.verbs import unit
+from tracer.watch.service import NAME
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pretend that the running program is an installed one, with a space in its path."""
+    file = tmp_path / "a folder" / "memcg-tracer"
+    file.parent.mkdir()
+    file.write_text("#!/bin/sh\n")
+    file.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(file)])
+    return file
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(unit.command, arguments)
+
+
+def command_in(printed: str) -> list[str]:
+    return [line.removeprefix("ExecStart=") for line in printed.splitlines() if line.startswith("ExecStart=")]
+
+
+def test_unit_starts_the_program_that_prints_it(program: Path) -> None:
+    assert command_in(run().stdout) == [f'"{program}" watch']
+    assert command_in(run("--", "--on", "soon").stdout) == [f'"{program}" watch --on soon']
+
+
+def test_unit_of_a_relative_path_starts_the_absolute_one(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(program.parent)
+    monkeypatch.setattr(sys, "argv", ["./memcg-tracer"])
+    assert command_in(run().stdout) == [f'"{program}" watch']
+
+
+def test_unit_of_a_module_starts_the_program_beside_the_interpreter(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/tracer/__main__.py"])
+    monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
+    assert command_in(run().stdout) == [f'"{program}" watch']
+    program.unlink()
+    missing = run()
+    assert (missing.exit_code, missing.stdout) == (1, "")
+    assert str(program) in missing.stderr
+
+
+@pytest.mark.usefixtures("program")
+@pytest.mark.parametrize(
+    "arguments", [("--out", "/srv/x"), ("--out=/srv/x",), ("--out=/a", "--out", "/srv/x")]
+)
+def test_directory_of_out_can_be_written_to(arguments: tuple[str, ...]) -> None:
+    assert "\nReadWritePaths=/srv/x\n" in run("--", *arguments).stdout
+
+
+@pytest.mark.usefixtures("program")
+def test_default_directory_needs_no_permission_of_its_own() -> None:
+    assert run("--", "--out", "/var/lib/memcg-tracer/").stdout.count("\nReadWritePaths=") == 1
+
+
+@pytest.mark.usefixtures("program")
+def test_relative_directory_of_out_is_refused() -> None:
+    refused = run("--", "--out", "traces")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "--out traces is relative" in refused.stderr
+
+
+@pytest.mark.usefixtures("program")
+def test_network_is_closed_unless_an_argument_needs_it() -> None:
+    assert "\nPrivateNetwork=yes\n" in run("--", "--on", "soon").stdout
+    for arguments in (("--exec", "/bin/x"), ("--serve=127.0.0.1:9755",)):
+        assert "PrivateNetwork=" not in run("--", *arguments).stdout
+
+
+def test_unit_is_part_of_the_distribution() -> None:
+    """The file is no module, so setuptools leaves it out unless it is package data."""
+    top = Path(__file__).parents[3]
+    listed = tomllib.loads((top / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    packed = [file for pattern in listed["tracer.watch"] for file in top.glob(f"tracer/watch/{pattern}")]
+    assert [file.name for file in packed] == [NAME]

@@ -1,0 +1,64 @@
+"""`unit [-- ARGUMENT...]`: the systemd unit that runs `watch` on this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import click
+
+_PROGRAM: Final = "memcg-tracer"
+_USE_THE_NETWORK: Final = ("--exec", "--serve")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  memcg-tracer unit | sudo tee /etc/systemd/system/memcg-tracer.service
+  memcg-tracer unit -- --keep 10m --on soon
+  sudo systemctl daemon-reload && sudo systemctl enable --now memcg-tracer"""
+)
+@click.argument("arguments", metavar="[-- ARGUMENT...]", nargs=-1, type=click.UNPROCESSED)
+def command(arguments: tuple[str, ...]) -> None:
+    """Print the systemd unit of a service that runs `memcg-tracer watch`, with these arguments of `watch`.
+
+    The service starts the memcg-tracer that printed the unit, keeps traces in /var/lib/memcg-tracer, or in
+    the directory of --out, which must exist, and can write nowhere else. It has no access to the network
+    unless the arguments have --exec or --serve.
+    """
+    from tracer.watch.service import STATE_FOLDER, unit_text
+
+    folder = _value_of("--out", arguments)
+    if folder is not None and not folder.startswith("/"):
+        raise click.UsageError(f"--out {folder} is relative, and a service has no current directory")
+    needs_network = any(word.partition("=")[0] in _USE_THE_NETWORK for word in arguments)
+    if folder is not None and os.path.normpath(folder) == STATE_FOLDER:
+        folder = None
+    text = unit_text(_own_program(), arguments, folder=folder, needs_network=needs_network)
+    click.echo(text, nl=False)
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """Return the last value of an option, or None."""
+    found = None
+    for before, word in pairwise(("", *arguments)):
+        if before == option:
+            found = word
+        elif word.startswith(f"{option}="):
+            found = word.removeprefix(f"{option}=")
+    return found
+
+
+def _own_program() -> str:
+    """Return the absolute path of the running memcg-tracer; its interpreter's if it runs as a module."""
+    if Path(sys.argv[0]).name == _PROGRAM and (own := shutil.which(sys.argv[0])):
+        return str(Path(own).absolute())
+    beside = Path(sys.executable).with_name(_PROGRAM)
+    if not os.access(beside, os.X_OK):
+        raise click.ClickException(f"a service needs an installed program, and {beside} does not exist")
+    return str(beside)
