@@ -1,0 +1,235 @@
+"""The countdown, on series with the shapes of recorded ones: when it gives an alarm, and when it must not."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic.sample_series import MIB, SECOND_NS, START_NS, batch, cut, joined, series
+
+from tracer.schema import UNLIMITED_BYTES
+from tracer.watch.signs.alarm import Alarm
+from tracer.watch.signs.countdown import Countdown
+
+
+def alarms_of(*parts: pa.RecordBatch, countdown: Countdown | None = None, swap: int = 0) -> list[Alarm]:
+    countdown = countdown or Countdown(free_swap=lambda: swap)
+    return [alarm for part in parts for one in cut(part, [40]) for alarm in countdown.take(one)]
+
+
+def seconds_of(alarms: list[Alarm]) -> list[float]:
+    return [(alarm.time_ns - START_NS) / SECOND_NS for alarm in alarms]
+
+
+def growth(rate: float, base: float = 20, most: float = math.inf, since: float = 0) -> Any:
+    """Return a shape: anon grows by MiB a second from `base` to `most`."""
+    return lambda at: {"anon": min(base + max(at - since, 0) * rate, most)}
+
+
+def page_cache(at: float) -> dict[str, float]:
+    """Fill the limit of 100 MiB with cache in 0.8 s, then replace it by anon within 0.8 s."""
+    anon = 7 + max(at - 0.8, 0) * 116
+    return {"anon": anon, "file": min(at * 116, 93, max(100 - anon, 0))}
+
+
+def test_page_cache_experiment_gives_one_alarm_before_the_kill() -> None:
+    (alarm,) = alarms_of(series(page_cache, 1.6))
+    assert alarm.reason == "soon"
+    assert alarm.cgroup_id == 7
+    assert 1.2 < seconds_of([alarm])[0] <= 1.5
+    assert alarm.sentence.startswith("What is left below the limit of 100 MiB will be used up in ")
+    assert "(0 B room, " in alarm.sentence
+    assert "shrinking by 116 MiB/s for 500 ms" in alarm.sentence
+
+
+@pytest.mark.parametrize(
+    ("rate", "limit", "least", "most"),
+    [(5, 200, 6, 10), (1, 100, 8, 10), (50, 200, 0.2, 1), (0.2, 40, 8, 10)],
+)
+def test_leak_gives_one_alarm_seconds_before_the_kill(
+    rate: float, limit: float, least: float, most: float
+) -> None:
+    life = (limit - 20) / rate
+    (at,) = seconds_of(alarms_of(series(growth(rate), life, limit)))
+    assert least <= life - at <= most
+
+
+def test_leak_that_evicts_cache_gives_one_alarm_seconds_before_the_kill() -> None:
+    leak = series(lambda at: {"anon": 20 + 5 * at, "file": 180 - 5 * at}, 36, 200)
+    (at,) = seconds_of(alarms_of(leak))
+    assert 6 <= 36 - at <= 10
+
+
+@pytest.mark.parametrize("kind", ["shmem", "kernel", "unevictable"])
+def test_growth_of_other_memory_that_reclaim_cannot_free_gives_an_alarm(kind: str) -> None:
+    def shape(at: float) -> dict[str, float]:
+        size = 20 + 5 * at
+        return {kind: size} if kind == "kernel" else {kind: size, "file": size}
+
+    (at,) = seconds_of(alarms_of(series(shape, 36, 200)))
+    assert 6 <= 36 - at <= 10
+
+
+def test_thrashing_cache_at_the_limit_gives_no_alarm() -> None:
+    samples = series(lambda at: {"anon": 7, "file": min(320 * at, 32 - at * 10 % 3)}, 10, 40)
+    assert alarms_of(samples) == []
+
+
+def test_page_cache_that_fills_the_limit_gives_no_alarm() -> None:
+    assert alarms_of(series(lambda at: {"anon": 5, "file": min(50 * at, 95), "file_dirty": 20}, 5)) == []
+
+
+@pytest.mark.parametrize(("share", "seconds"), [(0.6, 2), (0.85, 2), (0.85, 8), (0.85, 0.4), (0.75, 60)])
+def test_start_up_that_ends_below_the_limit_gives_no_alarm(share: float, seconds: float) -> None:
+    most = share * 200
+    assert alarms_of(series(growth(most / seconds, 0, most), seconds + 20, 200)) == []
+
+
+def test_start_up_that_evicts_two_thirds_of_a_full_limit_gives_no_alarm() -> None:
+    def shape(at: float) -> dict[str, float]:
+        anon = 7 + min(max(at - 1, 0) * 100, 190)
+        return {"anon": anon, "file": 300 - anon}
+
+    assert alarms_of(series(shape, 12, 300)) == []
+
+
+def database(at: float) -> dict[str, float]:
+    """Fill 72 MiB of shared buffers, then serve at a full limit of 160 MiB: connections come and go, cache
+    churns, a checkpoint every 30 s writes what is dirty, and every 17 s a query sorts 45 MiB, most of them
+    within a tenth of a second.
+    """
+    connections = 3 + 8 * (int(at * 10) % 7 / 6) if at % 13 > 7 else 11
+    into_query = at % 17 - 13
+    query = min(28 + 14 * into_query / 0.5, 42 + into_query, 45) if into_query > 0.05 else 0
+    anon, shmem, kernel = 5 + connections + query, min(15 * at, 72), 5
+    cache = 160 - anon - shmem - kernel - (3 if int(at * 7) % 4 == 0 else 0)
+    dirty = min(at % 30, 20)
+    return {"anon": anon, "shmem": shmem, "kernel": kernel, "file": shmem + cache, "file_dirty": dirty}
+
+
+def test_steady_database_at_its_limit_gives_no_alarm() -> None:
+    assert alarms_of(series(database, 300, 160)) == []
+
+
+@pytest.mark.parametrize(("size", "alarms"), [(6, 0), (12, 1)])
+def test_connections_of_a_steady_server_give_at_most_one_alarm(size: float, alarms: int) -> None:
+    """They take a third, or two thirds, of what is left in 0.3 s. After the first time, that was survived."""
+
+    def shape(at: float) -> dict[str, float]:
+        return {"anon": 82 + size * min(at % 5 / 0.3, 1) if at > 20 else 82 + 0.6 * at / 20}
+
+    assert len(alarms_of(series(shape, 120))) == alarms
+
+
+def test_growth_that_ended_gives_no_alarm_afterwards() -> None:
+    """A query takes most of the cushion within one sample, then a little more."""
+
+    def shape(at: float) -> dict[str, float]:
+        anon = 30 if at < 5 else 85 + min(at - 5, 0.3) * 5
+        return {"anon": anon, "file": 100 - anon}
+
+    assert alarms_of(series(shape, 15)) == []
+
+
+def test_growth_in_one_step_gives_no_alarm() -> None:
+    assert alarms_of(series(lambda at: {"anon": 40 if at < 5 else 97}, 15)) == []
+
+
+def test_cgroup_without_a_limit_gives_no_alarm() -> None:
+    assert alarms_of(series(growth(1000), 60, math.inf)) == []
+
+
+def test_pause_in_a_leak_is_a_new_approach_if_it_is_long() -> None:
+    def with_pause(pause: float) -> Any:
+        """Grow to 91 MiB, pause, then grow on."""
+        return lambda at: {"anon": 20 + 5 * (min(at, 14.2) + max(at - 14.2 - pause, 0))}
+
+    assert len(alarms_of(series(with_pause(2), 17.8))) == 1
+    assert len(alarms_of(series(with_pause(15), 30.8))) == 2
+
+
+def test_usage_that_fell_away_is_a_new_approach_only_beyond_what_was_survived() -> None:
+    def twice(second_most: float) -> Any:
+        def shape(at: float) -> dict[str, float]:
+            most = 93 if at < 30 else second_most
+            return {"anon": min(20 + 5 * (at % 30), most) if at % 30 < 20 else 20}
+
+        return shape
+
+    assert len(alarms_of(series(twice(93), 60))) == 1
+    assert len(alarms_of(series(twice(99), 60))) == 2
+
+
+def test_what_was_survived_is_forgotten_after_twenty_minutes() -> None:
+    def shape(at: float) -> dict[str, float]:
+        return {"anon": min(20 + 5 * at, 96) if at < 20 else 20 + 5 * max(at - 1300, 0)}
+
+    assert len(alarms_of(series(shape, 1316))) == 2
+
+
+@pytest.mark.parametrize("shows", ["oom_kill_events", "source"])
+def test_crash_loop_gives_an_alarm_before_each_kill(shows: str) -> None:
+    def life(number: int) -> pa.RecordBatch:
+        begin = number * 20.0
+        grown = series(growth(5, since=begin), 16, begin=begin, oom_kill_events=number)
+        if shows == "source":
+            grown = series(growth(5, since=begin), 16, begin=begin)
+        killed = {"source": "oom"} if shows == "source" else {"oom_kill_events": number + 1}
+        # The kill itself, and the victim's memory that goes.
+        freed = series(growth(-100, 100, since=begin + 16.1), 0.8, begin=begin + 16.1, **killed)
+        return joined(grown, freed)
+
+    alarms = alarms_of(*map(life, range(3)))
+    assert [int(at // 20) for at in seconds_of(alarms)] == [0, 1, 2]
+
+
+def test_kill_whose_sample_has_no_statistics_gives_no_alarm() -> None:
+    at_kill = batch(1, time=START_NS + 9 * SECOND_NS, cgroup_id=7, source="oom", limit_bytes=100 * MIB)
+    assert alarms_of(at_kill, series(growth(1, 20), 10, begin=9.1)) == []
+
+
+def test_limit_that_was_lowered_is_no_growth() -> None:
+    steady = {"anon": 85.0}
+    assert alarms_of(series(lambda _: steady, 5, 200), series(lambda _: steady, 5, 90, begin=5.1)) == []
+
+
+def test_swap_with_room_for_all_memory_puts_no_end_to_a_leak() -> None:
+    def leak(**columns: Any) -> pa.RecordBatch:
+        return series(growth(5), 16, **columns)
+
+    assert alarms_of(leak(swap_room_bytes=UNLIMITED_BYTES), swap=1 << 30) == []
+    assert alarms_of(leak(), swap=1 << 30) == []
+    assert len(alarms_of(leak(swap_room_bytes=0), swap=1 << 30)) == 1
+    assert len(alarms_of(leak(swap_room_bytes=UNLIMITED_BYTES), swap=0)) == 1
+
+
+def test_limit_of_an_ancestor_gives_an_alarm_to_the_one_that_has_it() -> None:
+    parent = series(growth(5), 16, cgroup_id=1)
+    child = series(growth(5, 19), 16, cgroup_id=2, limit_bytes=UNLIMITED_BYTES)
+    assert [alarm.cgroup_id for alarm in alarms_of(joined(parent, child))] == [1]
+    assert [alarm.cgroup_id for alarm in alarms_of(child)] == [2]
+
+
+def test_forgotten_cgroup_begins_anew() -> None:
+    countdown = Countdown(free_swap=lambda: 0)
+    assert len(alarms_of(series(growth(5), 15), countdown=countdown)) == 1
+    countdown.forget([7, 8])
+    again = series(growth(5, since=20), 15, begin=20)
+    assert len(alarms_of(again, countdown=countdown)) == 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5))
+def test_batches_of_any_size_give_the_same_alarms(sizes: list[int]) -> None:
+    samples = joined(
+        series(growth(5), 16, cgroup_id=1),
+        series(page_cache, 1.6, cgroup_id=2),
+        series(database, 17, 160, cgroup_id=3),
+    )
+    countdown = Countdown(free_swap=lambda: 0)
+    alarms = [alarm for part in cut(samples, sizes) for alarm in countdown.take(part)]
+    assert sorted(alarms, key=lambda alarm: alarm.time_ns) == alarms_of(samples)

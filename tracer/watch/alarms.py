@@ -1,0 +1,65 @@
+"""Alarms: what `watch --on limit` and `watch --on soon` ask for, from the samples."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+import pyarrow as pa
+
+from tracer.watch.signs.alarm import Alarm
+from tracer.watch.signs.countdown import Countdown
+from tracer.watch.signs.limit_hits import LimitHits
+
+KINDS: Final = frozenset({"limit", "soon"})
+
+MOST: Final = 10
+"""Alarms of one kind in `WITHIN_NS`, of all cgroups."""
+
+WITHIN_NS: Final = 60_000_000_000
+
+
+class Alarms:
+    """Decide from samples whether one of `kinds` is due; other kinds ("kill") are nobody's here.
+
+    The state is bounded: for each cgroup that has had a sample and was not forgotten, about a kilobyte if it
+    has a limit. `suppressed` counts the alarms of each kind that the bound for all cgroups kept back.
+    """
+
+    def __init__(self, kinds: frozenset[str]) -> None:
+        self._deciders: dict[str, LimitHits | Countdown] = {}
+        if "soon" in kinds:
+            self._deciders["soon"] = Countdown()
+        if "limit" in kinds:
+            self._deciders["limit"] = LimitHits()
+        self._given: dict[str, deque[int]] = {kind: deque(maxlen=MOST) for kind in self._deciders}
+        self.suppressed = dict.fromkeys(self._deciders, 0)
+
+    def take(self, samples: pa.RecordBatch, now_ns: int) -> list[Alarm]:
+        """Return the alarms of a batch of `samples`, whose rows are in the order of time.
+
+        `now_ns` is for the bound alone: any clock that does not go back.
+        """
+        if not len(samples):
+            return []
+        return [
+            alarm
+            for decider in self._deciders.values()
+            for alarm in decider.take(samples)
+            if self._is_within_bound(alarm.reason, now_ns)
+        ]
+
+    def forget(self, cgroup_ids: Iterable[int]) -> None:
+        """Drop what is known of cgroups that are gone."""
+        gone = list(cgroup_ids)
+        for decider in self._deciders.values():
+            decider.forget(gone)
+
+    def _is_within_bound(self, kind: str, now_ns: int) -> bool:
+        given = self._given[kind]
+        if len(given) == MOST and now_ns - given[0] < WITHIN_NS:
+            self.suppressed[kind] += 1
+            return False
+        given.append(now_ns)
+        return True

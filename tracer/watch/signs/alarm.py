@@ -1,0 +1,20 @@
+"""Alarm: why a trace is wanted although nothing was killed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A cgroup hit its limit (`limit`), or is about to use up what is left below it (`soon`).
+
+    `time_ns` is the `time` of the sample that showed it. `sentence` has the numbers, and not the name of the
+    cgroup.
+    """
+
+    reason: Literal["limit", "soon"]
+    cgroup_id: int
+    time_ns: int
+    sentence: str

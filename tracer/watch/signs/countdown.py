@@ -1,0 +1,272 @@
+"""Countdown: when will what is left below the limit be used up, at the present rate?
+
+What is left is the cushion (`cushion_sizes`). It shrinks as memory grows that reclaim cannot free, whether
+usage grows or cache makes room for it. So a cgroup that reads files at its limit is not near a kill.
+
+A forecast of less than 10 s is not enough: a start-up and a large query look like the way to a kill, until
+they end. It gives an alarm only if
+
+* the cushion falls below the least one that the cgroup survived in the last 10 to 20 minutes. Only the fall
+  below that counts. A query or a connection that comes and goes takes the same memory each time;
+* the fall has lasted a third of the time that is forecast, in at least three samples, none of which has most
+  of it, and goes on;
+* little is left: a tenth of the limit; a fifth if that lasts for 4 s or more; a third if cache is already
+  evicted for the growth, so fast that only a few samples are to come.
+
+The next alarm of the cgroup needs a new approach: 10 s without a forecast of less than 30 s, or a cushion
+of more than twice that of the alarm, or a kill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from tracer.units import duration, size
+from tracer.watch.signs.alarm import Alarm
+from tracer.watch.signs.cgroup_states import CgroupStates
+from tracer.watch.signs.cushion_sizes import Cushions, cushions
+from tracer.watch.signs.sample_arrays import UNKNOWN, Flags, Numbers, is_word, turns, values
+
+SOON_S: Final = 10.0
+"""A forecast below this gives an alarm."""
+
+_CALM_S: Final = 30.0
+_CALM_NS: Final = 10_000_000_000
+"""After so long without a forecast below `_CALM_S`, the next one is a new approach."""
+
+_SECOND_NS: Final = 1_000_000_000
+_WINDOWS_NS: Final = tuple(int(seconds * _SECOND_NS) for seconds in (0.25, 0.5, 1.0, 2.0, 3.4))
+_INTERVAL_NS: Final = 120_000_000
+_LASTING_S: Final = 3.3  # of a fall with a forecast of `SOON_S`; less for less
+_LEAST_STEPS: Final = 3
+_LARGEST_STEP: Final = 0.6  # share of the loss
+_LEAST_IN_FIRST_HALF: Final = 0.2
+_LEAST_IN_LAST_QUARTER: Final = 0.1
+_LITTLE: Final = 0.10  # of the limit
+_LITTLE_IF_SLOW: Final = 0.20
+_SLOW_S: Final = 4.0
+_LITTLE_IF_STEEP: Final = 0.33
+_STEEP_S: Final = 0.4
+_ROOM_AT_LIMIT: Final = 0.03
+_KEPT: Final = 40
+"""Samples of a cgroup that are kept: 4 s at ten a second."""
+
+_EPOCH_NS: Final = 600 * _SECOND_NS
+_NEVER: Final = 1 << 62
+
+_KIND: Final = np.dtype(
+    [
+        ("times", "i8", _KEPT),
+        ("left", "i8", _KEPT),  # cushions, a ring like `times`
+        ("taken", "i8"),  # samples since the last new beginning
+        ("limit_bytes", "i8"),  # the effective one
+        ("own_limit_bytes", "i8"),
+        ("kills", "i8"),
+        ("is_freeing", "?"),  # after a kill: the victim's memory is being freed
+        ("freed_to", "i8"),  # the largest cushion since then
+        ("epoch_ns", "i8"),
+        ("least", "i8"),  # the least cushion in this epoch, without those in the ring
+        ("least_before", "i8"),  # and in the last one
+        ("alarm_left", "i8"),  # the cushion at the last alarm; UNKNOWN: armed
+        ("urgent_ns", "i8"),
+    ]
+)
+_FRESH: Final = (0, 0, 0, UNKNOWN, UNKNOWN, UNKNOWN, False, UNKNOWN, 0, _NEVER, _NEVER, UNKNOWN, 0)
+
+
+class _Sizes(NamedTuple):
+    """A row of `Cushions`."""
+
+    left: int
+    room: int
+    cache: int
+    limit: int
+
+
+class _Forecast(NamedTuple):
+    left_s: float
+    rate: float  # bytes a second
+    lasted_ns: int
+
+
+def free_swap_bytes() -> int:
+    """Return SwapFree of /proc/meminfo, in bytes; 0 if it cannot be read."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("SwapFree:")), 0)
+
+
+class Countdown:
+    """Find in samples that what is left of a cgroup's limit will be used up within `SOON_S`."""
+
+    def __init__(self, free_swap: Callable[[], int] = free_swap_bytes) -> None:
+        self._states = CgroupStates(_KIND, _FRESH)
+        self._free_swap = free_swap
+        self._swap_bytes, self._swap_read_ns = 0, -_SECOND_NS
+
+    def take(self, samples: pa.RecordBatch) -> Iterator[Alarm]:
+        """Yield an alarm for each cgroup whose forecast asks for one."""
+        now = {
+            name: values(samples, name) for name in ("time", "cgroup_id", "limit_bytes", "oom_kill_events")
+        }
+        if now["time"][-1] - self._swap_read_ns >= _SECOND_NS:
+            self._swap_bytes, self._swap_read_ns = self._free_swap(), int(now["time"][-1])
+        found = cushions(samples, self._swap_bytes)
+        is_kill = is_word(samples, "source", "oom")
+        rows = np.flatnonzero(is_kill | (found.is_known & ~self._is_of_ancestor(now["limit_bytes"], found)))
+        places = self._states.places(now["cgroup_id"][rows])
+        for turn in turns(places):
+            of = rows[turn]
+            part = {name: column[of] for name, column in now.items()}
+            yield from self._step(part, _rows_of(found, of), is_kill[of], places[turn])
+
+    def forget(self, cgroup_ids: Iterable[int]) -> None:
+        """Drop what is known of cgroups that are gone."""
+        self._states.forget(cgroup_ids)
+
+    def _is_of_ancestor(self, own: Numbers, found: Cushions) -> Flags:
+        """Return where the effective limit is that of an ancestor which has samples of its own: those of its
+        descendants do not show what the others use.
+        """
+        is_lower = found.limit < own
+        if not is_lower.any():
+            return is_lower
+        owned = np.append(own[~is_lower], self._states.rows["own_limit_bytes"])
+        return is_lower & np.isin(found.limit, owned)
+
+    def _step(
+        self, now: dict[str, Numbers], found: Cushions, is_kill: Flags, places: Numbers
+    ) -> Iterator[Alarm]:
+        """Take rows of different cgroups: keep their cushions, and yield the alarms."""
+        states = self._states.rows
+        self._begin_anew(now, found, is_kill, places)
+        if not found.is_known.all():
+            known = np.flatnonzero(found.is_known)
+            now = {name: column[known] for name, column in now.items()}
+            found, places = _rows_of(found, known), places[known]
+        self._keep(now["time"], found.left, places)
+        is_little = found.left < _LITTLE_IF_STEEP * found.limit
+        is_less = found.left < np.minimum(states["least"][places], states["least_before"][places])
+        is_armed = states["alarm_left"][places] == UNKNOWN
+        candidates = ~is_armed | (is_little & is_less & (states["taken"][places] > _LEAST_STEPS))
+        for row in np.flatnonzero(candidates).tolist():
+            sizes = _Sizes(*(int(column[row]) for column in found[:-1]))
+            sentence = _judge(states[int(places[row])], int(now["time"][row]), sizes)
+            if sentence is not None:
+                yield Alarm("soon", int(now["cgroup_id"][row]), int(now["time"][row]), sentence)
+
+    def _begin_anew(self, now: dict[str, Numbers], found: Cushions, is_kill: Flags, places: Numbers) -> None:
+        """Forget what a kill or another limit made worthless: the cushions until then."""
+        states = self._states.rows
+        kills, limit = states["kills"][places], states["limit_bytes"][places]
+        killed = is_kill | ((kills != UNKNOWN) & (now["oom_kill_events"] > kills))
+        freed_to = np.where(killed, UNKNOWN, states["freed_to"][places])
+        is_freeing = (states["is_freeing"][places] | killed) & (found.left >= freed_to - found.limit // 64)
+        anew = (is_freeing & (found.left >= freed_to)) | (found.is_known & (limit != found.limit))
+        states["is_freeing"][places] = is_freeing
+        states["freed_to"][places] = np.where(found.is_known, np.maximum(freed_to, found.left), freed_to)
+        states["kills"][places] = np.maximum(kills, now["oom_kill_events"])
+        states["limit_bytes"][places] = np.where(found.is_known, found.limit, limit)
+        states["own_limit_bytes"][places] = now["limit_bytes"]
+        for name, value in ("taken", 0), ("least", _NEVER), ("least_before", _NEVER), ("alarm_left", UNKNOWN):
+            states[name][places[anew]] = value
+
+    def _keep(self, time: Numbers, left: Numbers, places: Numbers) -> None:
+        """Put cushions into the rings; the one that falls out counts as survived."""
+        states = self._states.rows
+        is_new_epoch = time - states["epoch_ns"][places] >= _EPOCH_NS
+        if is_new_epoch.any():
+            these = places[is_new_epoch]
+            states["least_before"][these] = states["least"][these]
+            states["least"][these] = _NEVER
+            states["epoch_ns"][these] = time[is_new_epoch]
+        taken = states["taken"][places]
+        slot = taken % _KEPT
+        fallen = np.where(taken >= _KEPT, states["left"][places, slot], _NEVER)
+        states["least"][places] = np.minimum(states["least"][places], fallen)
+        states["times"][places, slot] = time
+        states["left"][places, slot] = left
+        states["taken"][places] = taken + 1
+
+
+def _rows_of(found: Cushions, rows: Numbers) -> Cushions:
+    left, room, cache, limit, is_known = found
+    return Cushions(left[rows], room[rows], cache[rows], limit[rows], is_known[rows])
+
+
+def _judge(state: Any, time_ns: int, sizes: _Sizes) -> str | None:
+    """Return the sentence of an alarm that is due; rearm a cgroup that is out of danger."""
+    if state["alarm_left"] != UNKNOWN:
+        is_away = sizes.left > 2 * state["alarm_left"] + sizes.limit // 20
+        if is_away or time_ns - state["urgent_ns"] >= _CALM_NS:
+            state["alarm_left"] = UNKNOWN
+        elif _forecast(state, time_ns, _CALM_S):
+            state["urgent_ns"] = time_ns
+        return None
+    forecast = _forecast(state, time_ns, SOON_S)
+    if forecast is None or sizes.left > _share(forecast.left_s, sizes) * sizes.limit:
+        return None
+    state["alarm_left"], state["urgent_ns"] = sizes.left, time_ns
+    return (
+        f"What is left below the limit of {size(sizes.limit)} will be used up in "
+        f"{duration(forecast.left_s)}: {size(sizes.left)} ({_parts(sizes)}), "
+        f"shrinking by {size(forecast.rate)}/s for {duration(forecast.lasted_ns / 1e9)}."
+    )
+
+
+def _parts(sizes: _Sizes) -> str:
+    others = sizes.left - sizes.room - sizes.cache
+    swap = f", {size(others)} swap and slab" if others > sizes.left // 20 else ""
+    return f"{size(sizes.room)} room, {size(sizes.cache)} cache{swap}"
+
+
+def _share(left_s: float, sizes: _Sizes) -> float:
+    """Return the share of the limit below which a cushion counts as small."""
+    if left_s < _STEEP_S and sizes.room <= _ROOM_AT_LIMIT * sizes.limit:
+        return _LITTLE_IF_STEEP
+    return _LITTLE_IF_SLOW if left_s >= _SLOW_S else _LITTLE
+
+
+def _forecast(state: Any, time_ns: int, within_s: float) -> _Forecast | None:
+    """Return the forecast if it is less than `within_s`, at the rate of the shortest window in which the fall
+    lasted long enough, with the length of the longest; None: there is none.
+
+    The fall began after the last sample before the window, but no longer before it than samples are apart
+    while a cgroup changes.
+    """
+    taken = int(state["taken"])
+    order = np.arange(max(taken - _KEPT, 0), taken) % _KEPT
+    times, left = state["times"][order], state["left"][order]
+    survived = np.minimum.accumulate(left)
+    last = int(left[-1])
+    found: _Forecast | None = None
+    for window_ns in _WINDOWS_NS:
+        first, half, quarter = np.searchsorted(
+            times, [time_ns - window_ns // part for part in (1, 2, 4)], side="right"
+        ).tolist()
+        if not first:
+            break
+        base = min(int(survived[first - 1]), int(state["least"]), int(state["least_before"]))
+        lost, span_s = (
+            base - last,
+            min(time_ns - int(times[first - 1]), window_ns + _INTERVAL_NS) / _SECOND_NS,
+        )
+        if lost <= 0 or last * span_s > min(within_s, span_s * within_s / _LASTING_S) * lost:
+            continue
+        steps = -np.diff(np.minimum(np.append(base, left[first:]), base))
+        if (
+            np.count_nonzero(steps > 0) >= _LEAST_STEPS
+            and steps.max() <= _LARGEST_STEP * lost
+            and base - int(left[half - 1]) >= _LEAST_IN_FIRST_HALF * lost
+            and int(left[quarter - 1]) - last >= _LEAST_IN_LAST_QUARTER * lost
+        ):
+            found = found or _Forecast(last * span_s / lost, lost / span_s, window_ns)
+            found = found._replace(lasted_ns=window_ns)
+    return found

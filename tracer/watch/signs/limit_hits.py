@@ -1,0 +1,110 @@
+"""Limit hits: a cgroup's usage was about to exceed its memory.max, or exceeded memory.high.
+
+The counts of memory.events contain those of the descendants. A cgroup that was not near its own limit since
+its last sample did not hit it: a descendant hit another limit, and has samples of its own. memory.failcnt of
+v1 counts the hits of the cgroup's own limit.
+
+Where the kernel does not count the limit that is hit (v1 with equal limits of memory and of memory + swap,
+since v6.15), a cgroup hits it if reclaim examines pages while usage is near the limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from tracer.schema import UNLIMITED_BYTES
+from tracer.units import count, duration, size
+from tracer.watch.signs.alarm import Alarm
+from tracer.watch.signs.cgroup_states import CgroupStates
+from tracer.watch.signs.sample_arrays import UNKNOWN, Numbers, limits, turns, values
+
+QUIET_NS: Final = 60_000_000_000
+"""A cgroup gives at most one alarm in this time."""
+
+_NEAR: Final = 0.9
+"""Share of the limit that a cgroup must have used to have hit it. Reclaim and exits may have freed memory
+in the tenth of a second since."""
+
+_AT: Final = 0.97
+"""The same where no count says that a limit was hit. Reclaim leaves up to 2 MiB free (a large folio)."""
+
+_COLUMNS: Final = ("time", "usage_bytes", "peak_bytes", "max_events", "high_events", "pgscan")
+_KIND: Final = np.dtype([*((name, "i8") for name in _COLUMNS), ("alarmed_ns", "i8")])
+_FRESH: Final = (*[UNKNOWN] * len(_COLUMNS), -QUIET_NS)
+
+
+class LimitHits:
+    """Find in samples that a cgroup hit its memory.max or memory.high since its last sample."""
+
+    def __init__(self) -> None:
+        self._states = CgroupStates(_KIND, _FRESH)
+
+    def take(self, samples: pa.RecordBatch) -> Iterator[Alarm]:
+        """Yield an alarm for each cgroup that hit a limit, at most one a minute for a cgroup."""
+        read = {name: values(samples, name) for name in _COLUMNS}
+        read["cgroup_id"] = values(samples, "cgroup_id")
+        read |= {name: limits(samples, name) for name in ("limit_bytes", "high_bytes")}
+        places = self._states.places(read["cgroup_id"])
+        for rows in turns(places):
+            yield from self._compare({name: column[rows] for name, column in read.items()}, places[rows])
+
+    def forget(self, cgroup_ids: Iterable[int]) -> None:
+        """Drop what is known of cgroups that are gone."""
+        self._states.forget(cgroup_ids)
+
+    def _compare(self, now: dict[str, Numbers], places: Numbers) -> Iterator[Alarm]:
+        """Yield the alarms of rows of different cgroups, and remember the rows."""
+        states = self._states.rows
+        before = states[places]
+        for name in _COLUMNS:
+            states[name][places] = np.where(now[name] == UNKNOWN, before[name], now[name])
+        usage = _most_used(now, before)
+        hits_max = (_rise(now, before, "max_events") > 0) & (usage >= _NEAR * now["limit_bytes"])
+        hits_max |= (
+            (now["max_events"] == UNKNOWN)
+            & (_rise(now, before, "pgscan") > 0)
+            & (usage >= _AT * now["limit_bytes"])
+        )
+        hits_high = (_rise(now, before, "high_events") > 0) & (usage >= _NEAR * now["high_bytes"])
+        for name, hits in ("limit_bytes", hits_max), ("high_bytes", hits_high):
+            is_due = now["time"] - states["alarmed_ns"][places] >= QUIET_NS
+            for row in np.flatnonzero(hits & is_due & (now[name] < UNLIMITED_BYTES)).tolist():
+                states["alarmed_ns"][places[row]] = now["time"][row]
+                read = {column: int(numbers[row]) for column, numbers in now.items()}
+                sentence = _sentence(name, read, before[row])
+                yield Alarm("limit", read["cgroup_id"], read["time"], sentence)
+
+
+def _rise(now: dict[str, Numbers], before: Any, name: str) -> Numbers:
+    """Return by how much a count rose; 0 where it is not known."""
+    return np.where((now[name] == UNKNOWN) | (before[name] == UNKNOWN), 0, now[name] - before[name])
+
+
+def _most_used(now: dict[str, Numbers], before: Any) -> Numbers:
+    """Return the highest usage that is known of the time since the last sample."""
+    usage: Numbers = np.maximum(now["usage_bytes"], before["usage_bytes"])
+    return np.where(now["peak_bytes"] > before["peak_bytes"], np.maximum(usage, now["peak_bytes"]), usage)
+
+
+def _sentence(name: str, now: dict[str, int], before: Any) -> str:
+    within = duration((now["time"] - int(before["time"])) / 1e9)
+    usage = f"usage is {size(now['usage_bytes'])}"
+    if name == "high_bytes":
+        times = now["high_events"] - int(before["high_events"])
+        return f"Usage exceeded memory.high ({size(now[name])}) {_times(times)} within {within}; {usage}."
+    if now["max_events"] == UNKNOWN:
+        scanned = now["pgscan"] - int(before["pgscan"])
+        return (
+            f"Usage is at the limit of {size(now[name])}: reclaim examined {count(scanned)} pages "
+            f"within {within}; {usage}."
+        )
+    times = now["max_events"] - int(before["max_events"])
+    return f"Usage hit the limit of {size(now[name])} {_times(times)} within {within}; {usage}."
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{count(number)} times"
