@@ -45,7 +45,7 @@ def test_alarms_of_many_cgroups_are_bounded_and_the_others_counted() -> None:
     def take(turn: int, now_ns: int) -> int:
         samples = batch(
             count,
-            time=START_NS + turn * WITHIN_NS,
+            time=START_NS + turn * 3600 * SECOND_NS,
             cgroup_id=np.arange(count),
             usage_bytes=100 * MIB,
             limit_bytes=100 * MIB,

@@ -9,17 +9,17 @@ from synthetic.sample_series import MIB, SECOND_NS, START_NS, batch
 
 from tracer.schema import UNLIMITED_BYTES
 from tracer.watch.signs.alarm import Alarm
-from tracer.watch.signs.limit_hits import QUIET_NS, LimitHits
+from tracer.watch.signs.limit_hits import LimitHits
 
 TENTH_NS = SECOND_NS // 10
 
 
-def hits_of(usage: list[float], **columns: Any) -> list[Alarm]:
+def hits_of(usage: list[float], every_ns: int = TENTH_NS, **columns: Any) -> list[Alarm]:
     """Return the alarms of samples of cgroup 7, a tenth of a second apart, below a limit of 100 MiB."""
     given: dict[str, Any] = {"limit_bytes": 100 * MIB, "high_bytes": UNLIMITED_BYTES} | columns
     samples = batch(
         len(usage),
-        time=START_NS + np.arange(len(usage)) * TENTH_NS,
+        time=START_NS + np.arange(len(usage)) * every_ns,
         cgroup_id=7,
         usage_bytes=(np.array(usage) * MIB).astype(np.int64),
         **given,
@@ -75,10 +75,22 @@ def test_sample_without_counts_is_passed_over() -> None:
     assert alarm.time_ns == START_NS + 2 * TENTH_NS
 
 
-def test_cgroup_gives_one_alarm_a_minute() -> None:
-    tenths = 1300
-    alarms = hits_of([100] * tenths, max_events=np.arange(tenths))
-    assert [alarm.time_ns for alarm in alarms] == [START_NS + TENTH_NS + turn * QUIET_NS for turn in range(3)]
+def seconds_of(alarms: list[Alarm]) -> list[float]:
+    return [(alarm.time_ns - START_NS) / SECOND_NS for alarm in alarms]
+
+
+def test_cgroup_that_hits_its_limit_all_day_gives_ever_fewer_alarms() -> None:
+    hits = 5 * 3600
+    alarms = seconds_of(hits_of([100] * hits, SECOND_NS, max_events=np.arange(hits)))
+    assert alarms[0] == 1
+    assert np.diff(alarms).tolist() == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+
+
+def test_hits_after_ten_minutes_without_one_give_an_alarm_again() -> None:
+    goes_on, again = np.arange(300), np.arange(600)
+    events = np.concatenate([goes_on, np.full(600, goes_on[-1]), goes_on[-1] + 1 + again])
+    alarms = seconds_of(hits_of([100] * len(events), SECOND_NS, max_events=events))
+    assert alarms == [1, 61, 181, 900, 960, 1080, 1320]
 
 
 def test_cgroups_are_told_apart_and_forgotten() -> None:

@@ -6,6 +6,9 @@ v1 counts the hits of the cgroup's own limit.
 
 Where the kernel does not count the limit that is hit (v1 with equal limits of memory and of memory + swap,
 since v6.15), a cgroup hits it if reclaim examines pages while usage is near the limit.
+
+A cgroup whose cache fills its limit hits it all day. While the hits go on, its alarms come further and
+further apart: after a minute, two, four, and at last every hour. Ten minutes without a hit end that.
 """
 
 from __future__ import annotations
@@ -22,8 +25,12 @@ from tracer.watch.signs.alarm import Alarm
 from tracer.watch.signs.cgroup_states import CgroupStates
 from tracer.watch.signs.sample_arrays import UNKNOWN, Numbers, limits, turns, values
 
-QUIET_NS: Final = 60_000_000_000
-"""A cgroup gives at most one alarm in this time."""
+_SECOND_NS: Final = 1_000_000_000
+FIRST_WAIT_NS: Final = 60 * _SECOND_NS
+"""A cgroup gives at most one alarm in this time, and in twice the time after the next one."""
+
+LONGEST_WAIT_NS: Final = 3600 * _SECOND_NS
+_CALM_NS: Final = 600 * _SECOND_NS
 
 _NEAR: Final = 0.9
 """Share of the limit that a cgroup must have used to have hit it. Reclaim and exits may have freed memory
@@ -33,8 +40,8 @@ _AT: Final = 0.97
 """The same where no count says that a limit was hit. Reclaim leaves up to 2 MiB free (a large folio)."""
 
 _COLUMNS: Final = ("time", "usage_bytes", "peak_bytes", "max_events", "high_events", "pgscan")
-_KIND: Final = np.dtype([*((name, "i8") for name in _COLUMNS), ("alarmed_ns", "i8")])
-_FRESH: Final = (*[UNKNOWN] * len(_COLUMNS), -QUIET_NS)
+_KIND: Final = np.dtype([(name, "i8") for name in (*_COLUMNS, "hit_ns", "alarmed_ns", "wait_ns")])
+_FRESH: Final = (*[UNKNOWN] * len(_COLUMNS), 0, 0, 0)
 
 
 class LimitHits:
@@ -44,7 +51,7 @@ class LimitHits:
         self._states = CgroupStates(_KIND, _FRESH)
 
     def take(self, samples: pa.RecordBatch) -> Iterator[Alarm]:
-        """Yield an alarm for each cgroup that hit a limit, at most one a minute for a cgroup."""
+        """Yield an alarm for each cgroup that hit a limit, unless it gave one lately."""
         read = {name: values(samples, name) for name in _COLUMNS}
         read["cgroup_id"] = values(samples, "cgroup_id")
         read |= {name: limits(samples, name) for name in ("limit_bytes", "high_bytes")}
@@ -70,13 +77,25 @@ class LimitHits:
             & (usage >= _AT * now["limit_bytes"])
         )
         hits_high = (_rise(now, before, "high_events") > 0) & (usage >= _NEAR * now["high_bytes"])
-        for name, hits in ("limit_bytes", hits_max), ("high_bytes", hits_high):
-            is_due = now["time"] - states["alarmed_ns"][places] >= QUIET_NS
-            for row in np.flatnonzero(hits & is_due & (now[name] < UNLIMITED_BYTES)).tolist():
-                states["alarmed_ns"][places[row]] = now["time"][row]
+        hits_max &= now["limit_bytes"] < UNLIMITED_BYTES
+        hits_high &= now["high_bytes"] < UNLIMITED_BYTES
+        for row in np.flatnonzero(hits_max | hits_high).tolist():
+            if _is_due(states[int(places[row])], int(now["time"][row])):
                 read = {column: int(numbers[row]) for column, numbers in now.items()}
-                sentence = _sentence(name, read, before[row])
+                sentence = _sentence("limit_bytes" if hits_max[row] else "high_bytes", read, before[row])
                 yield Alarm("limit", read["cgroup_id"], read["time"], sentence)
+
+
+def _is_due(state: Any, time_ns: int) -> bool:
+    """Note a hit, and return whether it gives an alarm."""
+    if time_ns - state["hit_ns"] >= _CALM_NS:
+        state["wait_ns"] = 0
+    state["hit_ns"] = time_ns
+    if time_ns - state["alarmed_ns"] < state["wait_ns"]:
+        return False
+    state["alarmed_ns"] = time_ns
+    state["wait_ns"] = min(max(2 * state["wait_ns"], FIRST_WAIT_NS), LONGEST_WAIT_NS)
+    return True
 
 
 def _rise(now: dict[str, Numbers], before: Any, name: str) -> Numbers:

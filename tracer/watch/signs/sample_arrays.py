@@ -63,4 +63,4 @@ def turns(keys: Numbers) -> list[Numbers]:
         return [order] if len(order) else []
     firsts = np.flatnonzero(is_first)
     turn = np.arange(len(keys)) - np.repeat(firsts, np.diff(firsts, append=len(keys)))
-    return [order[turn == number] for number in range(int(turn.max()) + 1)]
+    return np.split(order[np.argsort(turn, kind="stable")], np.cumsum(np.bincount(turn))[:-1])
