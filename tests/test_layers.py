@@ -251,7 +251,8 @@ def test_third_party_packages_of_a_layer_are_those_of_the_document(layer: str) -
 
 
 def test_import_of_the_recorder_does_not_load_pandas() -> None:
-    script = "import sys, tracer.cli.verbs.record, tracer.capture.session; sys.exit('pandas' in sys.modules)"
+    modules = "tracer.cli.verbs.record, tracer.capture.session, tracer.watch.place, tracer.watch.finishing"
+    script = f"import sys, {modules}; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=TOP, check=False).returncode == 0
 
 

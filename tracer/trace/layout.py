@@ -28,6 +28,8 @@ JOURNAL: Final = "journal"
 PART: Final = re.compile(r"(\d{6,9})\.parquet")
 JOURNAL_FILE: Final = re.compile(r"[a-z_]+\.\w+\.(arrows|tmp)")
 """The name of a journal, or of the Parquet file that it is being turned into."""
+NUMBERED_JOURNAL: Final = re.compile(r"([a-z_]+)\.(\d{1,9})\.arrows")
+"""The name of a journal: table and number."""
 
 
 def whole_name(table: str) -> str:

@@ -151,13 +151,18 @@ def utc_time(clock: ClockPair, monotonic_ns: int) -> str:
     return instant.isoformat(timespec="microseconds")
 
 
-def write_meta(trace: Directory, meta: Meta) -> None:
-    """Replace the trace's meta.json in one step; raises OSError."""
+def write_meta(trace: Directory, meta: Meta, *, is_durable: bool = False) -> None:
+    """Replace the trace's meta.json in one step; raises OSError. `is_durable`: it is on disk afterwards."""
     with suppress(FileNotFoundError):  # left by an attempt that failed
         trace.unlink(META_TEMPORARY)
     with trace.create(META_TEMPORARY) as file:
         file.write(json.dumps(meta, indent=2).encode() + b"\n")
+        if is_durable:
+            file.flush()
+            os.fsync(file.fileno())
     trace.replace(META_TEMPORARY, META)
+    if is_durable:
+        trace.sync()
 
 
 def read_meta(trace: Path) -> Meta:

@@ -1,5 +1,7 @@
 """The flight recorder: a trace of the minutes before each OOM kill, in a directory that stays bounded.
 
 place — the directory of traces: names, publication, removal of the oldest
+completing — the child that turns a trace into Parquet and explains it
+finishing — the queue of traces to complete, and the command that gets their paths
 signs — what samples show before a kill
 """

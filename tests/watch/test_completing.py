@@ -1,0 +1,245 @@
+"""The child that completes and explains a trace, run as `watch` runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from support.slowdown import SLOWDOWN
+
+import tracer
+from tracer.analysis.explain.survivors import nearest_lives
+from tracer.render.words import survivor_facts
+from tracer.schema import TABLES
+from tracer.trace import layout
+from tracer.trace.read.reader import Trace
+from tracer.trace.write.writer import TraceWriter
+
+BeginTrace = Callable[..., TraceWriter]
+
+TOP = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-m", "tracer.watch.completing")
+RECORDED = TOP / "traces"
+
+
+def run(trace: Path, **options: Any) -> dict[str, Any]:
+    """Return the answer of a child; it prints one line and nothing else, and its exit status is 0."""
+    child = subprocess.run([*COMMAND, trace], cwd=TOP, capture_output=True, text=True, check=True, **options)
+    assert child.stderr == ""
+    (line,) = child.stdout.splitlines()
+    answer: dict[str, Any] = json.loads(line)
+    return answer
+
+
+def tables(path: Path) -> dict[str, pa.Table]:
+    return {name: Trace(path).table(name) for name in TABLES}
+
+
+def names(path: Path) -> set[str]:
+    return {entry.name for entry in path.iterdir()}
+
+
+@pytest.fixture
+def left(begin_trace: BeginTrace, tmp_path: Path) -> Path:
+    """Return a trace whose recorder has closed its journals."""
+    writer = begin_trace(tmp_path / "trace")
+    writer.leave("quiet")
+    return writer.path
+
+
+def test_trace_is_completed_and_its_kill_explained(left: Path) -> None:
+    before = tables(left)
+    assert Trace(left).meta["rows"] is None
+    answer = run(left)
+    assert answer["error"] is None
+    assert (answer["kills"], answer["cause"], answer["container"]) == (1, "anon_growth", "web")
+    assert (answer["cgroup"], answer["pod"]) == ("/docker/4f2a", None)
+    assert answer["sentence"] == tracer.open(left).explain()[0].verdict.summary
+    assert names(left) == {f"{table}.parquet" for table in ("cgroups", "tasks", "charge", "oom")} | {
+        "meta.json"
+    }
+    assert tables(left) == before
+    meta = Trace(left).meta
+    assert meta["rows"] == {name: before[name].num_rows for name in TABLES}
+    assert meta["end_reason"] == "quiet"
+
+
+def test_trace_of_a_killed_watch_is_completed_and_stays_interrupted(
+    begin_trace: BeginTrace, tmp_path: Path
+) -> None:
+    writer = begin_trace(tmp_path / "trace", killed=False)
+    writer._trace.close()  # the lock of a process that has ended
+    before = tables(writer.path)
+    answer = run(writer.path)
+    assert (answer["kills"], answer["error"], answer["cause"]) == (0, None, None)
+    assert answer["sentence"].startswith("No OOM kill was recorded before the recording broke off")
+    assert not (writer.path / layout.JOURNAL).exists()
+    assert Trace(writer.path).interrupted
+    assert tables(writer.path) == before
+
+
+@pytest.mark.parametrize("name", ["page-cache", "group-kill", "thrash"])
+def test_verdict_is_that_of_the_recorded_example(name: str, tmp_path: Path) -> None:
+    example = Trace(RECORDED / name)
+    writer = TraceWriter(tmp_path / name, example.meta, force=False, compacts=False)
+    for table in TABLES:
+        writer.append(table, example.table(table))
+    end = {key: example.meta[key] for key in ("lost", "ended")}
+    writer.leave(str(example.meta["end_reason"]), **end)
+    answer = run(writer.path)
+    assert answer["error"] is None
+    assert tables(writer.path) == tables(example.path)
+    trace = tracer.open(example.path)
+    reports = trace.explain()
+    assert answer["kills"] == len(reports)
+    held = survivor_facts.summary(nearest_lives(trace, trace.held_cgroups()))
+    assert answer["sentence"] == (reports[-1].verdict.summary if reports else held)
+
+
+def test_complete_trace_stays_as_it_is(left: Path) -> None:
+    run(left)
+    before = {file.name: (file.stat().st_ino, file.read_bytes()) for file in left.iterdir()}
+    assert run(left)["kills"] == 1
+    assert {file.name: (file.stat().st_ino, file.read_bytes()) for file in left.iterdir()} == before
+
+
+def test_trace_that_is_being_written_is_explained_but_not_completed(
+    begin_trace: BeginTrace, tmp_path: Path
+) -> None:
+    writer = begin_trace(tmp_path / "trace")
+    answer = run(writer.path)
+    assert f"being written by the recorder with pid {os.getpid()}" in answer["error"]
+    assert answer["kills"] == 1
+    assert (writer.path / layout.JOURNAL).is_dir()
+    writer.close("quiet")
+
+
+@pytest.mark.parametrize("what", ["absent", "empty", "meta", "link"])
+def test_what_is_no_trace_is_an_error_in_one_line(left: Path, tmp_path: Path, what: str) -> None:
+    path = tmp_path / what
+    if what == "empty":
+        path.mkdir()
+    elif what == "meta":
+        path = left
+        (path / layout.META).write_text("{\n\n")
+    elif what == "link":
+        path.symlink_to("/dev")
+    answer = run(path)
+    assert answer["kills"] is None
+    assert answer["sentence"] is None
+    assert answer["error"].startswith("not completed: ")
+    assert "; not explained: " in answer["error"]
+    assert "\n" not in answer["error"]
+
+
+def test_damaged_journal_is_an_error_and_stays(left: Path) -> None:
+    journal = left / layout.JOURNAL / "charge.1.arrows"
+    with pa.ipc.new_stream(journal, pa.schema([("bytes", pa.string())])) as stream:
+        stream.write_table(pa.table({"bytes": ["not a number"]}))
+    answer = run(left)
+    assert "charge.1.arrows is damaged" in answer["error"]
+    assert journal.exists()
+    assert Trace(left).rows("oom") == 1
+
+
+def test_hostile_names_are_escaped_in_the_sentence_only(begin_trace: BeginTrace, tmp_path: Path) -> None:
+    hostile = "a\x1b[2J\n\u202eb"
+    writer = begin_trace(tmp_path / "trace", comm=hostile, cgroup=f"/{hostile}")
+    writer.leave("quiet")
+    answer = run(writer.path)
+    assert answer["error"] is None
+    assert r"a\x1b[2J\n\u202eb" in answer["sentence"]
+    assert answer["sentence"].isprintable()
+    assert answer["cgroup"] == f"/{hostile}"
+
+
+def test_disk_without_space_leaves_the_trace_as_readable_as_it_was(left: Path) -> None:
+    before = tables(left)
+
+    def no_space() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    answer = run(left, preexec_fn=no_space)
+    assert answer["error"].startswith("not completed: File too large")
+    assert answer["kills"] == 1
+    assert tables(left) == before
+    assert run(left)["error"] is None
+    assert tables(left) == before
+
+
+@pytest.mark.parametrize("part", range(6))
+def test_killed_child_leaves_each_row_once(left: Path, part: int) -> None:
+    before = tables(left)
+    with subprocess.Popen([*COMMAND, left], cwd=TOP, stdout=subprocess.PIPE) as child:
+        if part:
+            # Until it is at work, its time is spent on imports: wait for a sign of each stage.
+            seen = wait_for(lambda: child.poll() is not None or len(list(left.glob("*.parquet"))) >= part - 1)
+            assert seen
+        time.sleep(random.uniform(0, 0.02))
+        child.kill()
+    assert tables(left) == before
+    assert run(left)["error"] is None
+    assert tables(left) == before
+    assert not (left / layout.JOURNAL).exists()
+
+
+def test_child_ends_with_its_parent(left: Path) -> None:
+    child_of_it = f"subprocess.Popen({[*COMMAND, str(left)]!r})"
+    script = f"import subprocess, time; print({child_of_it}.pid, flush=True); time.sleep(99)"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=TOP, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        assert wait_for(lambda: os.getpriority(os.PRIO_PROCESS, child) == 10)  # after `end_with_parent`
+        os.kill(child, signal.SIGSTOP)
+        parent.kill()
+    assert wait_for(lambda: state_of(child) in ("", "Z", "X"))
+
+
+def test_child_gives_way_for_the_cpu_and_for_memory() -> None:
+    script = (
+        "import os\n"
+        "from contextlib import suppress\n"
+        "from pathlib import Path\n"
+        "from tracer.watch.completing import _stand_back\n"
+        "with suppress(OSError): os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))\n"
+        "with suppress(OSError): Path('/proc/self/oom_score_adj').write_text('-900')\n"
+        "_stand_back()\n"
+        "print(os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0))\n"
+        "print(Path('/proc/self/oom_score_adj').read_text())\n"
+    )
+    output = subprocess.run([sys.executable, "-c", script], cwd=TOP, capture_output=True, check=True).stdout
+    policy, nice, score = map(int, output.split())
+    assert policy == os.SCHED_OTHER
+    assert nice >= 10
+    assert score >= 500
+
+
+def wait_for(condition: Callable[[], bool], within_s: float = 20.0) -> bool:
+    """Return whether a condition became true in time."""
+    end = time.monotonic() + within_s * SLOWDOWN
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def state_of(pid: int) -> str:
+    """Return the letter of a process's state; "" if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

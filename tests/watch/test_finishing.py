@@ -1,0 +1,342 @@
+"""The queue of traces to complete: one child at a time, bounded in time, and the command that gets a path."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.slowdown import SLOWDOWN
+
+from tracer.trace import layout
+from tracer.trace.write.writer import TraceWriter
+from tracer.watch.finishing import MOST_WAITING, Finished, Finishing, Told
+
+BeginTrace = Callable[..., TraceWriter]
+
+ANSWERING = """
+import json, pathlib, sys
+with open(pathlib.Path(sys.argv[1]).parent / "log", "a") as log:
+    print("begin", sys.argv[1], file=log, flush=True)
+    print(json.dumps({"kills": 2, "sentence": "s", "cause": "c", "container": "w", "error": None}))
+    print("end", sys.argv[1], file=log)
+"""
+HANGING = """
+import os, pathlib, subprocess, sys
+child = subprocess.Popen(["sleep", "99"])
+pathlib.Path(sys.argv[-1] + ".pids").write_text(f"{os.getpid()} {child.pid}")
+child.wait()
+"""
+SHOWING = """
+import os, sys
+print(sys.argv[1:], sys.stdin.read(), os.getsid(0) == os.getpid(), "NOTIFY_SOCKET" in os.environ)
+"""
+
+
+def python(script: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", script)
+
+
+class Watched:
+    """A queue with what it told and warned, and an event loop for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.told: list[Finished] = []
+        self.warnings: list[str] = []
+
+    def open(
+        self,
+        command: tuple[str, ...] = (),
+        *,
+        completing: tuple[str, ...] | None = python(ANSWERING),
+        **limits: Any,
+    ) -> Finishing:
+        """Return a queue; without `completing`, its children are the real ones."""
+        options: dict[str, Any] = {} if completing is None else {"completing": completing}
+        return Finishing(command, self.told.append, self.warnings.append, **options, **limits)
+
+    def story(self, name: str = "trace") -> Told:
+        return Told(self.folder / name, "kill", 1_795_694_400_000_000_000, "/docker/4f2a", 1)
+
+    def run(self, queue: Finishing, until: Callable[[], bool] | None = None) -> None:
+        """Step the queue only when it asks for that, until it is idle or `until` is true."""
+        end_s = time.monotonic() + 30 * SLOWDOWN
+        while queue.in_use and not (until is not None and until()):
+            assert time.monotonic() < end_s, "it takes too long"
+            poll = select.poll()
+            for descriptor in queue.fds():
+                poll.register(descriptor, select.POLLIN)
+            wait_s = min(queue.due_s, end_s) - time.monotonic()
+            if until is not None:
+                wait_s = min(wait_s, 0.01)
+            poll.poll(max(0, math.ceil(wait_s * 1000)))
+            queue.step(time.monotonic())
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path)
+
+
+def gone(pid: int) -> bool:
+    """Return whether a process ends in time."""
+    end_s = time.monotonic() + 20 * SLOWDOWN
+    while time.monotonic() < end_s:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X"):
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def pids(trace: Path) -> list[int]:
+    """Return the pids that `HANGING` wrote; [] if it is not that far."""
+    try:
+        return [int(pid) for pid in Path(f"{trace}.pids").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def test_trace_is_completed_and_told_with_its_verdict(watched: Watched, begin_trace: BeginTrace) -> None:
+    story = watched.story()
+    begin_trace(story.trace).leave("quiet")
+    queue = watched.open(completing=None)
+    queue.add(story)
+    assert queue.in_use == {story.trace}
+    watched.run(queue)
+    (finished,) = watched.told
+    assert (finished.trace, finished.reason, finished.time_ns) == (story.trace, "kill", story.time_ns)
+    assert (finished.kills, finished.cause, finished.container) == (1, "anon_growth", "web")
+    assert finished.sentence is not None
+    assert finished.sentence.startswith("python3 (pid 41) asked for more memory and was killed")
+    assert finished.error is None
+    assert not (story.trace / layout.JOURNAL).exists()
+    assert watched.warnings == []
+
+
+def test_idle_queue_asks_for_nothing(watched: Watched) -> None:
+    queue = watched.open()
+    assert (queue.fds(), queue.due_s, queue.in_use) == ([], math.inf, frozenset())
+    queue.step(time.monotonic())
+    queue.add(watched.story())
+    assert queue.due_s < time.monotonic()
+    watched.run(queue)
+    assert (queue.fds(), queue.due_s, queue.in_use) == ([], math.inf, frozenset())
+
+
+def test_traces_are_completed_one_at_a_time_in_order(watched: Watched) -> None:
+    queue = watched.open()
+    stories = [watched.story(name) for name in "abc"]
+    for story in [*stories, stories[1]]:
+        queue.add(story)
+    watched.run(queue)
+    assert [finished.trace for finished in watched.told] == [story.trace for story in stories]
+    log = (watched.folder / "log").read_text().splitlines()
+    assert log == [f"{word} {story.trace}" for story in stories for word in ("begin", "end")]
+    assert watched.told[0] == Finished(
+        stories[0].trace, "kill", stories[0].time_ns, "/docker/4f2a", 2, "s", "c", "w"
+    )
+
+
+def test_descriptors_are_closed(watched: Watched) -> None:
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208  names
+    queue = watched.open(("true",))
+    for name in "abcd":
+        queue.add(watched.story(name))
+    watched.run(queue)
+    assert len(os.listdir("/proc/self/fd")) == len(before)  # noqa: PTH208
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("raise SystemExit('broken')", "its process ended with exit status 1"),
+        ("print('not JSON')", "its process ended with exit status 0"),
+        ("print('[1]')", "its process ended with exit status 0"),
+        ("import os; os.kill(os.getpid(), 9)", "its process was ended by signal 9"),
+    ],
+)
+def test_child_without_an_answer_is_an_error_and_the_command_runs(
+    watched: Watched, script: str, why: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    queue = watched.open(("echo", "command"), completing=python(script))
+    queue.add(watched.story())
+    watched.run(queue)
+    assert [finished.error for finished in watched.told] == [f"not completed: {why}"]
+    assert watched.told[0].kills == 1
+    assert f"command {watched.story().trace}" in capfd.readouterr().err
+
+
+def test_child_that_cannot_be_started_is_an_error(watched: Watched) -> None:
+    queue = watched.open(completing=("/nowhere/python",))
+    queue.add(watched.story())
+    watched.run(queue)
+    (finished,) = watched.told
+    assert finished.error == "not completed: no process can be started (No such file or directory)"
+
+
+def test_child_that_hangs_is_killed_with_its_group(watched: Watched) -> None:
+    queue = watched.open(completing=python(HANGING), completing_within_s=2 * SLOWDOWN)
+    story = watched.story()
+    queue.add(story)
+    watched.run(queue)
+    assert [finished.error for finished in watched.told] == [
+        f"not completed: its process took longer than {2 * SLOWDOWN:.0f} s and was killed"
+    ]
+    assert len(pids(story.trace)) == 2
+    assert all(gone(pid) for pid in pids(story.trace))
+
+
+def test_queue_works_without_pidfd(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(_: int) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", absent)
+    queue = watched.open(("true",))
+    queue.add(watched.story())
+    watched.run(queue)
+    assert [finished.sentence for finished in watched.told] == ["s"]
+    assert watched.warnings == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="lowers a nice value")
+def test_child_gets_normal_priority_after_a_time(watched: Watched) -> None:
+    queue = watched.open(completing=python(f"import os; os.nice(10)\n{HANGING}"), hurries_after_s=0.2)
+    story = watched.story()
+    queue.add(story)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, 0)
+    try:
+        watched.run(queue, until=lambda: bool(pids(story.trace)))
+        child, _ = pids(story.trace)
+        watched.run(queue, until=lambda: os.getpriority(os.PRIO_PROCESS, child) == 0)
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, own)
+        queue.finish(0)
+
+
+# The command
+
+
+def test_command_gets_the_path_without_a_shell(
+    watched: Watched, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+    story = watched.story("a b;$(touch hit)")
+    queue = watched.open((*python(SHOWING), "--page"))
+    queue.add(story)
+    watched.run(queue, until=lambda: bool(watched.told))
+    assert queue.in_use == {story.trace}, "the trace is not removed while the command runs"
+    watched.run(queue)
+    output = capfd.readouterr()
+    assert output.out == ""
+    assert output.err == f"{['--page', str(story.trace)]}  True False\n"
+    assert watched.warnings == []
+    assert not list(Path.cwd().glob("hit"))
+
+
+@pytest.mark.parametrize(
+    ("command", "warning"),
+    [
+        (("false",), "'false' ended with exit status 1, for {}"),
+        (("sh", "-c", "kill -9 $$"), "'sh' was ended by signal 9, for {}"),
+        (("/nowhere/pager",), "cannot run '/nowhere/pager': No such file or directory"),
+        (("/dev/null",), "cannot run '/dev/null': Permission denied"),
+    ],
+)
+def test_command_that_fails_is_warned_about(watched: Watched, command: tuple[str, ...], warning: str) -> None:
+    queue = watched.open(command)
+    for name in "ab":
+        queue.add(watched.story(name))
+    watched.run(queue)
+    assert watched.warnings == [warning.format(watched.folder / name) for name in "ab"]
+    assert [finished.error for finished in watched.told] == [None, None]
+
+
+def test_command_that_hangs_is_killed_with_its_group(watched: Watched) -> None:
+    queue = watched.open(python(HANGING), command_within_s=2 * SLOWDOWN)
+    story = watched.story()
+    queue.add(story)
+    watched.run(queue)
+    (warning,) = watched.warnings
+    assert f"took longer than {2 * SLOWDOWN:.0f} s and was killed, for {story.trace}" in warning
+    assert len(pids(story.trace)) == 2
+    assert all(gone(pid) for pid in pids(story.trace))
+
+
+# The end, and too many traces
+
+
+def test_finish_works_off_the_queue(watched: Watched) -> None:
+    queue = watched.open(("true",))
+    for name in "ab":
+        queue.add(watched.story(name))
+    queue.finish(time.monotonic() + 30 * SLOWDOWN)
+    assert [finished.error for finished in watched.told] == [None, None]
+    assert queue.in_use == frozenset()
+    assert watched.warnings == []
+
+
+def test_finish_leaves_the_rest_at_its_deadline(watched: Watched) -> None:
+    queue = watched.open(completing=python(HANGING))
+    stories = [watched.story(name) for name in "ab"]
+    for story in stories:
+        queue.add(story)
+    watched.run(queue, until=lambda: bool(pids(stories[0].trace)))
+    began_s = time.monotonic()
+    queue.finish(began_s + 0.1)
+    assert time.monotonic() - began_s < 10 * SLOWDOWN
+    left = "not completed: watch ended, and the next start completes it"
+    assert [(finished.trace, finished.error) for finished in watched.told] == [
+        (story.trace, left) for story in stories
+    ]
+    assert all(gone(pid) for pid in pids(stories[0].trace))
+    assert (queue.in_use, queue.fds(), queue.due_s) == (frozenset(), [], math.inf)
+
+
+def test_finish_during_the_command_tells_each_trace_once(watched: Watched) -> None:
+    queue = watched.open(python(HANGING))
+    story = watched.story()
+    queue.add(story)
+    watched.run(queue, until=lambda: bool(pids(story.trace)))
+    queue.finish(time.monotonic())
+    assert [finished.error for finished in watched.told] == [None]
+    (warning,) = watched.warnings
+    assert "was killed at the end of watch" in warning
+    assert all(gone(pid) for pid in pids(story.trace))
+
+
+def test_too_many_waiting_traces_are_told_without_a_verdict(watched: Watched) -> None:
+    queue = watched.open()
+    for number in range(MOST_WAITING + 2):
+        queue.add(watched.story(str(number)))
+    assert [finished.trace.name for finished in watched.told] == ["0", "1"]
+    assert watched.told[0].error == "not completed: too many traces wait for that"
+    assert len(queue.in_use) == MOST_WAITING
+
+
+def test_step_does_not_wait_for_a_child(watched: Watched) -> None:
+    queue = watched.open(completing=python(HANGING))
+    story = watched.story()
+    queue.add(story)
+    watched.run(queue, until=lambda: bool(pids(story.trace)))
+    child, _ = pids(story.trace)
+    for _ in range(100):
+        queue.step(time.monotonic())
+    os.kill(child, 0)  # it is there: the steps have not waited for its end
+    os.killpg(child, signal.SIGKILL)
+    watched.run(queue)
+    assert [finished.error for finished in watched.told] == [
+        f"not completed: its process was ended by signal {signal.SIGKILL.value}"
+    ]

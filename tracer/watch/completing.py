@@ -1,0 +1,126 @@
+"""The child of `watch` that completes a trace and explains it: `python -m tracer.watch.completing TRACE`.
+
+It turns journals into Parquet, for which the recorder has no memory to spare. Then it prints one line, a JSON
+object:
+
+    kills       the number of kills in the trace, null if it could not be explained
+    sentence    the verdict on the newest kill, else how near a cgroup came to its limit
+    cause, container, pod, cgroup    of the newest kill, else null; `cgroup` is a path
+    error       null, or what could not be done
+
+It is a child of low priority, and the first to be killed when memory is short: the trace is as readable then
+as it was before, and the next `watch` completes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from tracer.errors import TracerError
+from tracer.kernel.process.forked_child import end_with_parent
+
+_NICE: Final = 10
+_OOM_SCORE_ADJ: Final = 500  # the protection of `watch` must not protect this process
+
+
+def main(arguments: list[str]) -> int:
+    """Complete and explain the trace in the first argument; return the exit status."""
+    end_with_parent()
+    _stand_back()
+    trace = Path(arguments[0])
+    answer: dict[str, Any] = dict.fromkeys(("kills", "sentence", "cause", "container", "pod", "cgroup"))
+    errors = []
+    try:
+        complete(trace)
+    except Exception as error:  # of any kind: the parent waits for an answer, and the trace is readable
+        errors.append(f"not completed: {_in_one_line(error)}")
+    try:
+        answer |= explained(trace)
+    except Exception as error:
+        errors.append(f"not explained: {_in_one_line(error)}")
+    print(json.dumps(answer | {"error": "; ".join(errors) or None}), flush=True)
+    return 0
+
+
+def complete(path: Path) -> None:
+    """Turn the journals of a trace into Parquet, and write the number of rows of each table to meta.json.
+
+    All is on disk afterwards. A trace without journals stays as it is. Raises TraceError if it is no trace,
+    is being written or cannot be read, and OSError or pa.ArrowException if it cannot be written.
+    """
+    from tracer.schema import TABLES
+    from tracer.trace import layout
+    from tracer.trace.meta import read_meta, write_meta
+    from tracer.trace.read.reader import Trace
+    from tracer.trace.write import claim
+    from tracer.trace.write.stored_journals import compact_stored
+    from tracer.version import VERSION
+
+    with claim.open_own(path) as trace:
+        claim.lock(trace)
+        meta = read_meta(path)
+        if layout.JOURNAL not in trace.names():
+            return
+        compact_stored(trace)
+        reader = Trace(path)
+        known = [name for name in TABLES if meta["tool_version"] == VERSION or reader.has_table(name)]
+        write_meta(trace, {**meta, "rows": {name: reader.rows(name) for name in known}}, is_durable=True)
+        with suppress(OSError):  # it has a file that no recorder writes
+            trace.rmdir(layout.JOURNAL)
+        trace.sync()
+
+
+def explained(path: Path) -> dict[str, Any]:
+    """Return the keys of the answer about the kills in a trace; raises TraceError if it cannot be read."""
+    from tracer.analysis.explain import kill_filter
+    from tracer.analysis.explain.survivors import nearest_lives
+    from tracer.analysis.trace import AnalysedTrace
+    from tracer.render.words import survivor_facts
+    from tracer.render.words.escape import visible
+
+    trace = AnalysedTrace(path)
+    reports = trace.explain(is_sized=False)
+    if not reports:
+        lives = nearest_lives(trace, trace.held_cgroups())
+        return {
+            "kills": 0,
+            "sentence": visible(survivor_facts.summary(lives, interrupted=trace.interrupted)),
+        }
+    newest = kill_filter.newest(reports)
+    owner = newest.limit_owner
+    return {
+        "kills": len(reports),
+        "sentence": visible(newest.verdict.summary),
+        "cause": newest.verdict.cause,
+        "container": owner.container,
+        "pod": owner.pod,
+        "cgroup": owner.cgroup,
+    }
+
+
+def _stand_back() -> None:
+    """Give way to all other processes, for the CPU and for memory."""
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+    score = Path("/proc/self/oom_score_adj")
+    with suppress(OSError, ValueError):
+        if int(score.read_text("ascii")) < _OOM_SCORE_ADJ:
+            score.write_text(str(_OOM_SCORE_ADJ), "ascii")
+
+
+def _in_one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+    words = " ".join(str(error).split())[:500]
+    return words if isinstance(error, TracerError) else f"{type(error).__name__}: {words}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
