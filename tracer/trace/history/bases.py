@@ -1,0 +1,338 @@
+"""The state of each cgroup when a trace begins in the middle of a recording.
+
+The memory of a cgroup at a moment is that of its `start` sample and the sum of all rows of `charge` until
+then, its own and those of the cgroups below it. Rows that leave the history are added to the `start` sample,
+so that the sum stays the same.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tracer.categories import CATEGORIES
+from tracer.schema import TABLES, TIME
+from tracer.trace.arrow_columns import integers, is_known, names, nullable_integers, numbers, take, words
+
+Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+SETTLED_NS: Final = 10_000_000_000
+"""After this time, the kernel memory of a removed cgroup is freed, or is the parent's."""
+
+MOST_HELD: Final = 1000
+"""The most removed cgroups whose memory is not free yet and of which a trace still has a `start` sample."""
+
+MOST_LINKS: Final = 65_536
+"""The most cgroups of which only the parent is known: about 7 MB."""
+
+_COLUMNS: Final = [
+    name for name in TABLES["samples"].names if name not in ("time", "cgroup_id", "source", "kill_id")
+]
+_PLACE: Final = {category.name: place for place, category in enumerate(CATEGORIES)}
+_SIZES: Final = np.array([_COLUMNS.index(category.column) for category in CATEGORIES])
+_READ: Final = np.array([_COLUMNS.index(name) for name in ("usage_bytes", "limit_bytes")])
+_NOT_MOVED: Final = np.array([_PLACE[name] for name in ("anon", "file", "sock", "swap")])
+"""Categories that stay charged to a removed cgroup. Kernel memory becomes the parent's when it is removed
+(memcg_reparent_objcgs in mm/memcontrol.c), and none of its counters changes any more."""
+
+
+@dataclass(slots=True)
+class _Cgroup:
+    """What is known of a cgroup. Arrays are made when there is something to put into them.
+
+    `start` and `start_known` are its categories at the beginning, and `sums` what rows that left the history
+    have added. `values` and `known` are the columns of samples that left the history, `read_ns` the time of
+    the last reading of its page counter among them and the rows of `charge`.
+    """
+
+    parent_id: int | None = None
+    created_ns: int | None = None
+    removed_ns: int | None = None
+    children: int = 0
+    start_ns: int = 0
+    start: Int64s | None = None
+    start_known: Bools | None = None
+    sums: Int64s | None = None
+    values: Int64s | None = None
+    known: Bools | None = None
+    read_ns: int = 0
+
+    def add(self, sums: Int64s) -> None:
+        """Add changes of the categories (bytes)."""
+        self.sums = sums.copy() if self.sums is None else self.sums + sums
+
+    def take_sample(self, time_ns: int, values: Int64s, known: Bools) -> None:
+        """Keep the columns that are known in a sample, which is later than those before."""
+        if self.values is None or self.known is None:
+            self.values, self.known = np.zeros(len(_COLUMNS), np.int64), np.zeros(len(_COLUMNS), np.bool_)
+        if time_ns < self.read_ns:
+            known = known.copy()
+            known[_READ] = False
+        elif known[_READ].any():
+            self.read_ns = time_ns
+        self.values[known] = values[known]
+        self.known |= known
+
+    def level(self) -> tuple[Int64s, Bools]:
+        """Return (bytes of each category without the rows of the history, a mask of those that are known)."""
+        sums = np.zeros(len(CATEGORIES), np.int64) if self.sums is None else self.sums
+        if self.start is not None and self.start_known is not None:
+            return self.start + sums, self.start_known
+        return sums, np.full(len(CATEGORIES), self.created_ns is not None)
+
+    def lives_at(self, time_ns: int) -> bool:
+        """Return whether the cgroup was not removed before this time."""
+        return self.removed_ns is None or self.removed_ns >= time_ns
+
+    def holds_memory(self) -> bool:
+        """Return whether memory that only this cgroup can be charged for is left, as far as is known."""
+        level, known = self.level()
+        return bool((level[_NOT_MOVED] * known[_NOT_MOVED] > 0).any())
+
+
+class Bases:
+    """The `start` samples of a trace that begins with the history.
+
+    `unrecorded` are the categories that `charge` has no rows of (`unrecorded_categories` in meta.json).
+    """
+
+    def __init__(self, unrecorded: Collection[str] = ()) -> None:
+        self._is_recorded = np.array([category.name not in unrecorded for category in CATEGORIES])
+        self._cgroups: dict[int, _Cgroup] = {}
+        self._nameless: set[int] = set()
+        self._removed: deque[int] = deque()
+        self._held: dict[int, None] = {}
+        self._links: dict[int, int | None] = {}
+
+    def note_cgroups(self, rows: pa.RecordBatch | pa.Table) -> None:
+        """Note parents, creation and removal from rows of `cgroups`, as they arrive."""
+        columns = [_optional(_column(rows, name)) for name in ("parent_id", "created", "removed")]
+        ids = integers(_column(rows, "cgroup_id")).tolist()
+        for cgroup_id, parent_id, created_ns, removed_ns in zip(ids, *columns, strict=True):
+            if cgroup_id in self._links:
+                continue
+            one = self._cgroup(cgroup_id)
+            self._nameless.discard(cgroup_id)
+            one.created_ns = one.created_ns if created_ns is None else created_ns
+            if one.parent_id is None and parent_id is not None and cgroup_id not in self._line(parent_id):
+                self._set_parent(one, parent_id)
+            if one.removed_ns is None and removed_ns is not None:
+                one.removed_ns = removed_ns
+                self._removed.append(cgroup_id)
+
+    def add_starts(self, samples: pa.RecordBatch | pa.Table) -> None:
+        """Keep the first sample with source `start` of each cgroup, as the rows of `samples` arrive."""
+        codes, sources = words(_column(samples, "source"))
+        is_start = codes == (sources.index("start") if "start" in sources else -1)
+        if not is_start.any():
+            return
+        data = take(_table(samples), np.flatnonzero(is_start))
+        for cgroup_id, time_ns, values, known in _samples(data):
+            one = self._cgroup(cgroup_id)
+            if one.start is None:
+                one.start, one.start_known, one.start_ns = values[_SIZES], known[_SIZES], time_ns
+                if one.values is None:
+                    one.take_sample(time_ns, values, known)
+
+    def drop(self, table: str, data: pa.RecordBatch | pa.Table) -> None:
+        """Take rows that leave the history, of any table, the oldest first."""
+        if not data.num_rows:
+            return
+        if table == "charge":
+            for cgroup_id, sums in _sums(data):
+                self._add(cgroup_id, sums)
+            self._read_counters(data)
+        elif table == "samples":
+            for cgroup_id, time_ns, values, known in _samples(data):
+                if cgroup_id not in self._links:
+                    self._cgroup(cgroup_id).take_sample(time_ns, values, known)
+
+    def ids(self, time_ns: int) -> set[int]:
+        """Return the ids of the cgroups that belong into a trace that begins at `time_ns` (since the epoch).
+
+        Cgroups that were removed before are left out, unless some of their memory is not free yet.
+        """
+        return {
+            cgroup_id
+            for cgroup_id, one in self._cgroups.items()
+            if cgroup_id not in self._nameless and (one.lives_at(time_ns) or one.holds_memory())
+        }
+
+    def rows(self, time_ns: int, moved: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]:
+        """Return the rows of `samples` with source `start` for a trace that begins at `time_ns`.
+
+        `moved` are rows of `charge` that are in the history and will not be in the trace. These rows come
+        before all other samples of the trace. A cgroup whose own `start` sample is still in the history has
+        none here, unless rows were dropped since.
+        """
+        added: dict[int, Int64s] = {}
+        for cgroup_id, sums in _sums(moved) if moved.num_rows else ():
+            for above in self._line(cgroup_id):
+                added[above] = added[above] + sums if above in added else sums
+        found = []
+        for cgroup_id in sorted(self.ids(time_ns)):
+            one = self._cgroups[cgroup_id]
+            if one.created_ns is not None and one.created_ns >= time_ns:
+                continue
+            if one.start is None and one.created_ns is None and one.values is None:
+                continue
+            is_ahead = one.start is not None and one.start_ns >= time_ns
+            if is_ahead and one.sums is None and cgroup_id not in added:
+                continue
+            found.append((cgroup_id, *self._row(one, added.get(cgroup_id))))
+        return [_batch(time_ns, *zip(*found, strict=True))] if found else []
+
+    def forget(self, before_ns: int) -> None:
+        """Forget cgroups that were removed before this time (since the epoch), children before parents.
+
+        A cgroup is kept for 10 s, and while some of its memory is not free. If there are too many of these,
+        only the parent of the oldest ones is kept, so that memory freed later leaves the cgroups above.
+        """
+        for cgroup_id in [number for number in self._nameless if not self._cgroups[number].children]:
+            self._forget(cgroup_id, is_linked=False)
+        while self._removed and not self._cgroups[self._removed[0]].lives_at(before_ns - SETTLED_NS):
+            self._held[self._removed.popleft()] = None
+        for cgroup_id in list(self._held):
+            one = self._cgroups[cgroup_id]
+            if not one.children and not one.holds_memory():
+                self._forget(cgroup_id, is_linked=one.created_ns is None)
+        for cgroup_id in list(self._held)[: max(len(self._held) - MOST_HELD, 0)]:
+            if not self._cgroups[cgroup_id].children:
+                self._forget(cgroup_id, is_linked=True)
+
+    def _cgroup(self, cgroup_id: int) -> _Cgroup:
+        one = self._cgroups.get(cgroup_id)
+        if one is None:
+            one = self._cgroups[cgroup_id] = _Cgroup()
+            self._nameless.add(cgroup_id)
+        return one
+
+    def _line(self, cgroup_id: int | None) -> Iterator[int]:
+        """Yield the id of a cgroup and those of all above it."""
+        while cgroup_id is not None:
+            yield cgroup_id
+            one = self._cgroups.get(cgroup_id)
+            cgroup_id = self._links.get(cgroup_id) if one is None else one.parent_id
+
+    def _set_parent(self, one: _Cgroup, parent_id: int) -> None:
+        one.parent_id = parent_id
+        if parent_id not in self._links:
+            self._cgroup(parent_id).children += 1
+        if one.sums is not None:
+            self._add(parent_id, one.sums)
+
+    def _add(self, cgroup_id: int, sums: Int64s) -> None:
+        """Add changes to a cgroup and to all above it."""
+        for above in self._line(cgroup_id):
+            if above not in self._links:
+                self._cgroup(above).add(sums)
+
+    def _read_counters(self, charges: pa.RecordBatch | pa.Table) -> None:
+        """Keep the last reading of each page counter."""
+        data = _table(charges)
+        usage, limit = (data.column(name) for name in ("usage_bytes", "limit_bytes"))
+        rows = np.flatnonzero(is_known(usage) & is_known(limit))
+        if not len(rows):
+            return
+        ids, times = (nullable_integers(data.column(name), 0)[rows] for name in ("cgroup_id", "time"))
+        order = np.lexsort((times, ids))
+        last = order[np.flatnonzero(np.diff(ids[order], append=-1))]
+        usages, limits = (nullable_integers(column, 0)[rows[last]] for column in (usage, limit))
+        known = np.zeros(len(_COLUMNS), np.bool_)
+        known[_READ] = True
+        values = np.zeros(len(_COLUMNS), np.int64)
+        for cgroup_id, time_ns, *read in zip(
+            ids[last].tolist(), times[last].tolist(), usages.tolist(), limits.tolist(), strict=True
+        ):
+            if cgroup_id not in self._links:
+                values[_READ] = read
+                self._cgroup(cgroup_id).take_sample(time_ns, values, known)
+
+    def _row(self, one: _Cgroup, added: Int64s | None) -> tuple[Int64s, Bools]:
+        values = np.zeros(len(_COLUMNS), np.int64) if one.values is None else one.values.copy()
+        known = np.zeros(len(_COLUMNS), np.bool_) if one.known is None else one.known.copy()
+        level, is_level_known = one.level()
+        values[_SIZES] = level if added is None else level + added
+        known[_SIZES] = is_level_known & self._is_recorded
+        return values, known
+
+    def _forget(self, cgroup_id: int, *, is_linked: bool) -> None:
+        one = self._cgroups.pop(cgroup_id)
+        self._held.pop(cgroup_id, None)
+        self._nameless.discard(cgroup_id)
+        if one.parent_id in self._cgroups:
+            self._cgroups[one.parent_id].children -= 1
+        if is_linked:
+            self._links[cgroup_id] = one.parent_id
+            if len(self._links) > MOST_LINKS:
+                del self._links[next(iter(self._links))]
+
+
+def begun_at(cgroups: pa.Table, time_ns: int) -> pa.Table:
+    """Return rows of `cgroups` for a trace that begins at `time_ns` (since the epoch), in order of creation.
+
+    `created` is null for those that were made before: to the trace, they have always been there.
+    """
+    created = nullable_integers(cgroups.column("created"), 0)
+    order = np.argsort(created, kind="stable")
+    rows = take(cgroups, order)
+    is_null = (created < time_ns) | ~is_known(cgroups.column("created"))
+    column = numbers(created[order], TIME, is_null[order])
+    place = rows.schema.get_field_index("created")
+    return rows.set_column(place, rows.schema.field(place), column)
+
+
+def _table(rows: pa.RecordBatch | pa.Table) -> pa.Table:
+    return pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
+
+
+def _column(rows: pa.RecordBatch | pa.Table, name: str) -> pa.ChunkedArray:
+    return _table(rows).column(name)
+
+
+def _optional(column: pa.ChunkedArray) -> list[int | None]:
+    values, known = nullable_integers(column, 0).tolist(), is_known(column).tolist()
+    return [value if is_set else None for value, is_set in zip(values, known, strict=True)]
+
+
+def _sums(charges: pa.RecordBatch | pa.Table) -> Iterator[tuple[int, Int64s]]:
+    """Yield (id of a cgroup, the sum of its own rows of `charge` for each category in bytes)."""
+    codes, vocabulary = words(_column(charges, "category"))
+    places = np.array([_PLACE[str(word)] for word in vocabulary], np.int64)[codes]
+    ids, which = np.unique(integers(_column(charges, "cgroup_id")), return_inverse=True)
+    sums = np.zeros((len(ids), len(CATEGORIES)), np.int64)
+    np.add.at(sums, (which.reshape(-1), places), integers(_column(charges, "bytes")))
+    yield from zip(ids.tolist(), sums, strict=True)
+
+
+def _samples(samples: pa.RecordBatch | pa.Table) -> Iterator[tuple[int, int, Int64s, Bools]]:
+    """Yield (id, time in ns, values of `_COLUMNS`, a mask of those that are known) in order of time."""
+    data = _table(samples).combine_chunks()
+    times = nullable_integers(data.column("time"), 0)
+    order = np.argsort(times, kind="stable")
+    values = np.stack([nullable_integers(data.column(name), 0) for name in _COLUMNS], axis=1)[order]
+    known = np.stack([is_known(data.column(name)) for name in _COLUMNS], axis=1)[order]
+    ids = nullable_integers(data.column("cgroup_id"), 0)[order]
+    yield from zip(ids.tolist(), times[order].tolist(), values, known, strict=True)
+
+
+def _batch(
+    time_ns: int, ids: tuple[int, ...], values: tuple[Int64s, ...], known: tuple[Bools, ...]
+) -> pa.RecordBatch:
+    count, schema = len(ids), TABLES["samples"]
+    columns = {
+        "time": numbers(np.full(count, time_ns, np.int64), TIME),
+        "cgroup_id": numbers(np.array(ids, np.int64)),
+        "source": names(np.zeros(count, np.int32), ("start",)),
+        "kill_id": pa.nulls(count, pa.int64()),
+    }
+    for name, column, is_set in zip(_COLUMNS, np.stack(values, axis=1), np.stack(known, axis=1), strict=True):
+        columns[name] = numbers(column, null=~is_set)
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
