@@ -3,5 +3,6 @@
 place — the directory of traces: names, publication, removal of the oldest
 completing — the child that turns a trace into Parquet and explains it
 finishing — the queue of traces to complete, and the command that gets their paths
+notify — messages to the service manager that started it
 signs — what samples show before a kill
 """
