@@ -78,6 +78,8 @@ packages-test: packages
 packages-vm: packages
 	@{ $(call install_missing,qemu-system-x86 busybox-static kmod e2fsprogs zstd)
 	} || true
+	{ $(call install_missing,systemd)
+	} || true
 
 # What costs are compared with and measured on. Without them, bench says what it left out.
 packages-bench: packages

@@ -20,7 +20,7 @@ from vm import report
 from vm.debian import SUITES
 from vm.errors import NotRunError
 from vm.kernels import Kernel, arm64_btf, cache, prepare
-from vm.machine import CHECKOUT, Machine
+from vm.machine import CHECKOUT, INIT, Machine
 from vm.programs import PACKAGES, find
 
 AT_ONCE: Final = 3  # on two CPUs: a guest's tests often wait
@@ -31,12 +31,14 @@ ARM64_SERIES: Final = "7.3"
 EACH: Final = "vm"
 ONCE: Final = "vm_once"
 PREEMPT: Final = "vm_preempt"
+SYSTEMD: Final = "vm_systemd"
 """The markers of tests on each kernel; of those on the newest only, in a guest of their own because they take
-longest; and of those on the oldest only, in a guest with full preemption."""
+longest; of those on the oldest only, in a guest with full preemption; and of those on the newest only, in a
+guest whose first process is systemd."""
 V1_TESTS: Final = ("tests/kernel/", "tests/capture/recordings/test_ledger.py")
 """The tests of files and counters, which differ on v1."""
 
-_VARIANTS: Final = {EACH: "", ONCE: ", once", PREEMPT: ", preempt"}
+_VARIANTS: Final = {EACH: "", ONCE: ", once", PREEMPT: ", preempt", SYSTEMD: ", systemd"}
 _POLL_S: Final = 0.2
 
 
@@ -72,6 +74,7 @@ class Boot:
             timeout_s=TIMEOUT_S,
             files=files,
             options="preempt=full" if self.markers == PREEMPT else "",
+            init="systemd" if self.markers == SYSTEMD else "",
         )
 
 
@@ -143,6 +146,10 @@ def make_ready(asked: Sequence[str]) -> tuple[list[Boot], list[str]]:
         boots.append(Boot(kernel, 2, EACH))
         if series == max(asked, key=list(SUITES).index):
             boots.append(Boot(kernel, 2, ONCE))
+            if INIT.exists():
+                boots.append(Boot(kernel, 2, SYSTEMD))
+            else:
+                not_run.append(f"{series}, systemd: no {INIT} here: install systemd")
         if series == min(asked, key=list(SUITES).index):
             boots.append(Boot(kernel, 2, PREEMPT))
         if kernel.has_v1:

@@ -3,30 +3,39 @@
 # and writes their output to $VM_RESULTS. Every file that it or a test writes is on the guest's own disk.
 exec </dev/null >>"$VM_RESULTS/guest.log" 2>&1
 
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mkdir -p /dev/shm /dev/pts
-mount -t tmpfs tmpfs /dev/shm
-mount -t devpts devpts /dev/pts
-for link in fd: stdin:/0 stdout:/1 stderr:/2; do
-	ln -sfn "/proc/self/fd${link#*:}" "/dev/${link%:*}"
-done
-mount -t securityfs securityfs /sys/kernel/security
-mount -t debugfs debugfs /sys/kernel/debug
-mount -t tracefs tracefs /sys/kernel/tracing
-mount -t bpf bpf /sys/fs/bpf
-busybox ip link set lo up
-busybox hostname guest
-
-if [ "$VM_CGROUP" = 1 ]; then
-	mount -t tmpfs tmpfs /sys/fs/cgroup
-	mkdir /sys/fs/cgroup/memory /sys/fs/cgroup/unified
-	mount -t cgroup -o memory cgroup /sys/fs/cgroup/memory
-	mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
-else
-	mount -t cgroup2 cgroup2 /sys/fs/cgroup
-	echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+# With systemd, this is run twice: as the first process, which becomes systemd, then as a service.
+if [ "$VM_INIT" = systemd ] && [ $$ = 1 ]; then
+	. /run/systemd.sh
 fi
+
+# Do what a distribution's first process does.
+set_up_machine() {
+	mount -t proc proc /proc
+	mount -t sysfs sysfs /sys
+	mkdir -p /dev/shm /dev/pts
+	mount -t tmpfs tmpfs /dev/shm
+	mount -t devpts devpts /dev/pts
+	for link in fd: stdin:/0 stdout:/1 stderr:/2; do
+		ln -sfn "/proc/self/fd${link#*:}" "/dev/${link%:*}"
+	done
+	mount -t securityfs securityfs /sys/kernel/security
+	mount -t debugfs debugfs /sys/kernel/debug
+	mount -t tracefs tracefs /sys/kernel/tracing
+	mount -t bpf bpf /sys/fs/bpf
+	busybox ip link set lo up
+	busybox hostname guest
+
+	if [ "$VM_CGROUP" = 1 ]; then
+		mount -t tmpfs tmpfs /sys/fs/cgroup
+		mkdir /sys/fs/cgroup/memory /sys/fs/cgroup/unified
+		mount -t cgroup -o memory cgroup /sys/fs/cgroup/memory
+		mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
+	else
+		mount -t cgroup2 cgroup2 /sys/fs/cgroup
+		echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+	fi
+}
+[ "$VM_INIT" = systemd ] || set_up_machine
 
 mkdir /run/disk/home
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -39,7 +48,7 @@ export MEMCG_TRACER_WHOLE_MACHINE=1 # tests may drop the guest's caches
 cd "$VM_CHECKOUT"
 python=$VM_CHECKOUT/.venv/bin/python
 uname -r >"$VM_RESULTS/release"
-"$python" -m tracer doctor --json >"$VM_RESULTS/doctor.json"
+[ "$VM_INIT" = systemd ] || "$python" -m tracer doctor --json >"$VM_RESULTS/doctor.json"
 mapfile -t tests <"$VM_RESULTS/tests"
 
 # Run the tests with further options of pytest. $1 names the results. pytest has its own session, because tests send

@@ -27,5 +27,5 @@ $b mount -t 9p -o rw,cache=mmap,$options results "/root$VM_RESULTS" || exit
 
 $b umount /proc
 $b mount -o move /dev /root/dev
-$b cp /guest.sh /root/run/ # a shell reads its script as it goes, and the checkout's may be edited meanwhile
+$b cp /guest.sh /systemd.sh /root/run/ # a shell reads its script as it goes, and the checkout's may be edited meanwhile
 exec $b switch_root /root /bin/bash /run/guest.sh

@@ -19,7 +19,8 @@ def initrd(modules: list[Path], variables: Mapping[str, str]) -> bytes:
     entries: dict[str, tuple[int, bytes]] = dict.fromkeys(_DIRECTORIES, (_DIRECTORY, b""))
     entries["bin/busybox"] = (_EXECUTABLE, Path(find("busybox")).read_bytes())
     entries["init"] = (_EXECUTABLE, Path(__file__).with_name("init.sh").read_bytes())
-    entries["guest.sh"] = (_EXECUTABLE, Path(__file__).with_name("guest.sh").read_bytes())
+    for script in ("guest.sh", "systemd.sh"):
+        entries[script] = (_EXECUTABLE, Path(__file__).with_name(script).read_bytes())
     entries["variables"] = (_EXECUTABLE, _assignments(variables).encode())
     for number, module in enumerate(modules):
         entries[f"modules/{number:02}-{module.name}"] = (_EXECUTABLE, module.read_bytes())

@@ -21,6 +21,8 @@ from vm.kernels import Kernel
 from vm.programs import call, find
 
 CHECKOUT: Final = Path(__file__).parents[2]
+INIT: Final = Path("/lib/systemd/systemd")
+"""The first process of a guest with systemd: this machine's, as all programs of a guest."""
 
 _CPU: Final = "Nehalem"  # the least for binary wheels (x86-64-v2); further instructions are slow to emulate
 _MEMORY_MIB: Final = 3072
@@ -66,7 +68,8 @@ class Machine:
 
     Its output goes to the folder `results`, which is emptied before, and in which it finds `files`. `tests`
     are files for pytest, `markers` is an expression for -m, and `factor` is the factor by which the guest is
-    slower than a real machine. `options` are further options of the kernel's command line.
+    slower than a real machine. `options` are further options of the kernel's command line. `init` is
+    "systemd" if that is to be the guest's first process, and run guest.sh as a service.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Machine:
         timeout_s: int,
         files: Mapping[str, bytes],
         options: str = "",
+        init: str = "",
     ) -> None:
         self.results = results
         self.deadline = time.monotonic() + timeout_s + _STOPS_WITHIN_S
@@ -98,6 +102,7 @@ class Machine:
             "VM_HOST_COMPILES": "yes" if can_compile() else "",
             "VM_CHECKOUT": str(CHECKOUT),
             "VM_RESULTS": str(results),
+            "VM_INIT": init,
             "VM_CGROUP": str(cgroup_version),
             "VM_TIMEOUT_S": str(timeout_s),
             "MEMCG_TRACER_SLOWDOWN": str(factor),
