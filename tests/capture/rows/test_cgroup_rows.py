@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tracer.capture.bpf.ring import Records
-from tracer.capture.rows.cgroup_rows import Cgroup, CgroupRows
+from tracer.capture.rows.cgroup_rows import GONE_KEPT, Cgroup, CgroupRows
 from tracer.enumerations import CGROUP_EVENT, FOLLOW
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.wire.dtypes import WIRE
@@ -74,3 +74,20 @@ def test_removed_cgroup_without_a_path_gets_no_row(tmp_path: Path, monkeypatch: 
     cgroups.require([23])
     cgroups.remove(23, 9)
     assert cgroups.rows == []
+
+
+def test_long_gone_cgroups_are_forgotten(tmp_path: Path) -> None:
+    """A flight recorder meets millions of them. One that has its id again is not one of them."""
+    cgroups = CgroupRows(Hierarchy(2, tmp_path, "/"))
+    cgroups.add(Cgroup(23, 1, "/web", 0), 5)
+    cgroups.remove(23, 9)
+    cgroups.add(Cgroup(23, 1, "/again", 0), 11)
+    for number in range(100, 100 + 2 * GONE_KEPT):
+        cgroups.add(Cgroup(number, 1, "/short", 0), 13)
+        cgroups.remove(number, 17)
+    cgroups.require(range(100_000, 100_000 + GONE_KEPT // 2))  # ids without a directory
+    cgroups.rows.clear()
+    assert len(cgroups._known) == 1 + GONE_KEPT
+    cgroups.remove(100, 19)
+    cgroups.remove(23, 19)
+    assert [(row["path"], row["removed"]) for row in cgroups.rows] == [("/again", 19)]

@@ -105,3 +105,14 @@ def test_command_line_is_read_again_later_and_at_a_kill(
     monkeypatch.setattr(time, "monotonic", lambda: later_s)
     tasks.reread_titles()
     assert [row["cmdline"] for row in tasks.rows] == ["postgres: checkpointer", "postgres: writer"]
+
+
+def test_process_whose_exit_was_lost_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pid 1 is alive, and no process has the pid after the largest one (pid_max)."""
+    monkeypatch.setattr(task_rows, "ALIVE_UNCHECKED", 10)
+    tasks = TaskRows()
+    records = task_records(*(("seen", 10, start_ns, "sh") for start_ns in range(12)))
+    records["tgid"] = 1 << 22
+    records["tgid"][3] = 1
+    tasks.take_events(records, CLOCK_OFFSET_NS)
+    assert list(tasks._alive) == [(1, 3)]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tracer.capture.rows.cgroup_rows import Cgroup, CgroupEvent
+from tracer.capture.rows.cgroup_rows import GONE_KEPT, Cgroup, CgroupEvent
 from tracer.capture.selection import cgroup_selection as module
 from tracer.capture.selection.cgroup_selection import CgroupSelection, Taken
 from tracer.errors import TracerError
@@ -354,3 +354,14 @@ def test_concerns_in_a_partial_mount_uses_full_paths(host: Host) -> None:
     selection = host.record("/box")
     asked = ("/", "/docker", "/docker/a", "/docker/a/box/b", "/docker/a/c", "/docker/b")
     assert [path for path in asked if selection.concerns(path)] == list(asked[:4])
+
+
+def test_cgroup_that_is_gone_is_forgotten_after_thousands_of_others(host: Host) -> None:
+    host.record("/a")
+    host.event("mkdir", 7, "/a")
+    for number in range(100, 101 + GONE_KEPT):
+        host.event("mkdir", number, f"/a/{number}", parent=7, follow="yes")
+        host.event("rmdir", number, f"/a/{number}", parent=7)
+    host.selection.settle()
+    gone = [number for number in range(100, 101 + GONE_KEPT) if host.selection.is_traced(number)]
+    assert (host.selection.is_traced(7), len(gone), 100 in gone) == (True, GONE_KEPT, False)

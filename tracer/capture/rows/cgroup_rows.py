@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from tracer.capture.bpf.ring import Records
 from tracer.enumerations import CGROUP_EVENT, FOLLOW
@@ -13,6 +14,8 @@ from tracer.kernel.cgroups import cgroupfs, containers
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.stored_names import stored_path, stored_text
 from tracer.wire.fields import PATH_LEN
+
+GONE_KEPT: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,15 @@ class CgroupEvent:
 
 @dataclass
 class CgroupRows:
-    """A row for each cgroup; the owner takes new and changed rows from `rows`."""
+    """A row for each cgroup; the owner takes new and changed rows from `rows`.
+
+    Cgroups that are gone are remembered for a while: tasks of theirs may still act.
+    """
 
     hierarchy: Hierarchy
     rows: list[dict[str, Any]] = field(default_factory=list)
     _known: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _gone: deque[int] = field(default_factory=deque)
 
     def events(self, records: Records) -> Iterator[CgroupEvent]:
         """Decode `cgroup` records. A cgroup outside this process's cgroup mount is left out."""
@@ -77,6 +84,7 @@ class CgroupRows:
         if known := self._known.get(cgroup_id):
             known["removed"] = removed_ns
             self.rows.append(known)
+            self._note_gone(cgroup_id)
 
     def require(self, ids: Iterable[int]) -> None:
         """Add rows for the ids of cgroups that are not traced. A cgroup that is gone gets no row."""
@@ -86,8 +94,17 @@ class CgroupRows:
             directory = cgroupfs.directory_of(self.hierarchy, cgroup_id)
             if directory is None:
                 self._known[cgroup_id] = {}
+                self._note_gone(cgroup_id)
             else:
                 self._add_row(cgroup_id, None, self.hierarchy.path(directory), None)
+
+    def _note_gone(self, cgroup_id: int) -> None:
+        self._gone.append(cgroup_id)
+        if len(self._gone) > GONE_KEPT:
+            oldest = self._gone.popleft()
+            row = self._known.get(oldest)
+            if row is not None and (not row or row["removed"] is not None):  # else the id was used again
+                del self._known[oldest]
 
     def _add_row(
         self,

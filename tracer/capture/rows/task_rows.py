@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Collection
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final
 
 from tracer.capture.bpf.ring import Records
@@ -16,6 +17,8 @@ from tracer.kernel.process.titles import read_title
 _TITLES_AT_ONCE: Final = 128  # of about 20 us each
 _TITLE_AFTER_S: Final = 1.0
 _YOUNG_KEPT: Final = 4096
+ALIVE_UNCHECKED: Final = 20_000
+"""The number of processes whose exit was not seen beyond which their existence is checked."""
 _EXITED_KEPT: Final = 4096  # a dying task acts within milliseconds of its exit
 
 _Key = tuple[int, int]  # tgid, start_ns: a tgid may be used again
@@ -29,6 +32,7 @@ class TaskRows:
         self._alive: dict[_Key, dict[str, Any]] = {}
         self._exited: dict[_Key, dict[str, Any]] = {}  # the most recent ones, oldest first
         self._young: deque[tuple[float, _Key]] = deque()
+        self._most_alive = ALIVE_UNCHECKED
 
     @property
     def has_young(self) -> bool:
@@ -89,3 +93,10 @@ class TaskRows:
                     row["cmdline"] = read_title(*key) or row["cmdline"]
                     reads += 1
             self.rows.append(row)
+        if len(self._alive) > self._most_alive:
+            self._forget_lost_exits()
+
+    def _forget_lost_exits(self) -> None:
+        """Forget the processes that are gone: of some, the record of the exit was lost."""
+        self._alive = {key: row for key, row in self._alive.items() if Path(f"/proc/{key[0]}").exists()}
+        self._most_alive = max(ALIVE_UNCHECKED, 2 * len(self._alive))

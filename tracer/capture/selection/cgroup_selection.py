@@ -7,7 +7,7 @@ requested, the program traces every new cgroup, and its records are held back un
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from typing import Final
 from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.ring import Records
 from tracer.capture.bpf.roots import Roots
-from tracer.capture.rows.cgroup_rows import Cgroup, CgroupEvent
+from tracer.capture.rows.cgroup_rows import GONE_KEPT, Cgroup, CgroupEvent
 from tracer.capture.selection.container_lookup import ContainerLookup
 from tracer.capture.selection.hold import Hold
 from tracer.capture.selection.refusals import Refusals
@@ -83,7 +83,8 @@ class CgroupSelection:
         self._roots = Roots(programs, hierarchy.root)
         self._names = ContainerLookup(lookup)
         self._undecided: dict[int, _Undecided] = {}
-        self._traced: dict[int, Cgroup | None] = {}  # None: it is gone
+        self._traced: dict[int, Cgroup | None] = {}  # None: it is gone, and records of it may still come
+        self._gone: deque[int] = deque()
         self._taken: list[Taken] = []
         self._renamed: list[Cgroup] = []
         self._given_up: list[int] = []
@@ -293,5 +294,8 @@ class CgroupSelection:
     def _remove(self, cgroup_id: int) -> None:
         if cgroup_id in self._traced:
             self._traced[cgroup_id] = None
+            self._gone.append(cgroup_id)
+            if len(self._gone) > GONE_KEPT and self._traced.get(oldest := self._gone.popleft()) is None:
+                self._traced.pop(oldest, None)
         if self.requests.remove(cgroup_id):
             self._roots.bury(cgroup_id)
