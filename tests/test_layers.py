@@ -251,9 +251,19 @@ def test_third_party_packages_of_a_layer_are_those_of_the_document(layer: str) -
 
 
 def test_import_of_the_recorder_does_not_load_pandas() -> None:
-    modules = "tracer.cli.verbs.record, tracer.capture.session, tracer.watch.place, tracer.watch.finishing"
+    modules = "tracer.capture.session, tracer.watch.watching"
     script = f"import sys, {modules}; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=TOP, check=False).returncode == 0
+
+
+def test_import_of_the_recorder_leaves_numpy_and_arrow_for_later() -> None:
+    """They are imported while the programs are compiled, after their settings are in the environment."""
+    script = (
+        "import sys, tracer.cli.verbs.record, tracer.cli.verbs.watch, tracer.capture.session\n"
+        "print(*{'numpy', 'pandas', 'pyarrow'} & {*sys.modules})"
+    )
+    found = subprocess.run([sys.executable, "-c", script], cwd=TOP, check=True, capture_output=True)
+    assert found.stdout.split() == []
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:

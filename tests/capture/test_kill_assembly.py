@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,15 +35,26 @@ class Written:
         self.flushed.append({table for table, rows in self.tables.items() if rows})
 
 
+class StackMap(dict[int, SimpleNamespace]):
+    """The map `stacks`."""
+
+    def delete(self, key: int) -> None:
+        self.pop(key, None)
+
+
 class Assembly:
     """A `KillAssembly` without a kernel; `named` holds the arguments of `Stacks.name`."""
 
     def __init__(self) -> None:
         self.written = Written()
         self.named: list[tuple[Any, ...]] = []
-        stack_map = {number: SimpleNamespace(ip=[number, number + 1, 0]) for number in (3, 5)}
-        programs: Any = SimpleNamespace(map={"stacks": stack_map}.get)
-        stacks: Any = SimpleNamespace(name=lambda *given: self.named.append(given))
+        self.stack_map = StackMap()
+        for number in (3, 5):
+            self.stack_map[number] = SimpleNamespace(ip=[number, number + 1, 0])
+        programs: Any = SimpleNamespace(map={"stacks": self.stack_map}.get)
+        stacks: Any = SimpleNamespace(
+            name=lambda *given: self.named.append(given), next_number=count(1).__next__
+        )
         writer: Any = self.written
         self.kills = KillAssembly(programs, Decoder(0), writer, TaskRows(), stacks)
 
@@ -145,18 +157,33 @@ def test_owner_sample_of_a_global_kill_is_absent(assembly: Assembly) -> None:
 
 
 def test_stacks_of_a_trigger_are_named_once(assembly: Assembly) -> None:
+    rows = assembly.kills.save(victims(1, 50, 51))
+    assembly.kills.name_stacks()
+    again = assembly.kills.save(victims(2, 60))
+    assembly.kills.name_stacks()
+    assert {(row["kernel_stack_id"], row["user_stack_id"]) for row in rows + again} == {(1, 2)}
+    assert assembly.named == [(1, TRIGGER, None, (3, 4)), (2, TRIGGER, (0x1000, 0), (5, 6))]
+
+
+def test_missing_stack_is_null(assembly: Assembly) -> None:
+    """Of the second kill, the stacks left the map before they were read."""
     killed = victims(1, 50, 51)
+    killed["kernel_stack_id"], killed["user_stack_id"] = (-1, 7), (-1, 7)
     rows = assembly.kills.save(killed)
-    assembly.kills.name_stacks(rows, killed)
-    assembly.kills.name_stacks(rows, killed)
-    assert sorted(assembly.named) == [
-        (3, TRIGGER, None, [3, 4]),
-        (5, TRIGGER, (0x1000, 0), [5, 6]),
-    ]
-
-
-def test_missing_stack_is_not_named(assembly: Assembly) -> None:
-    killed = victims(1, 50)
-    killed["kernel_stack_id"] = killed["user_stack_id"] = -1
-    assembly.kills.name_stacks(assembly.kills.save(killed), killed)
+    assembly.kills.name_stacks()
+    assert [(row["kernel_stack_id"], row["user_stack_id"]) for row in rows] == [(None, None)] * 2
     assert assembly.named == []
+
+
+def test_stacks_of_a_thousand_kills_leave_the_map(assembly: Assembly) -> None:
+    """The kernel gives each a place in a map of 1024, and the same place to another one later."""
+    for kill_id in range(1, 2001):
+        key = 10 + kill_id % 700
+        assembly.stack_map[key] = SimpleNamespace(ip=[kill_id, 0])
+        killed = victims(kill_id, 50)
+        killed["kernel_stack_id"], killed["user_stack_id"] = key, -1
+        assembly.kills.save(killed)
+        assembly.kills.name_stacks()
+    assert len(assembly.stack_map) < 200
+    assert [addresses for _, _, _, addresses in assembly.named] == [(number,) for number in range(1, 2001)]
+    assert len({number for number, *_ in assembly.named}) == 2000

@@ -14,7 +14,7 @@ import pytest
 
 from tracer.capture import pipeline
 from tracer.capture.learn import calibration
-from tracer.capture.new_trace import create_trace
+from tracer.capture.new_trace import first_meta
 from tracer.capture.observer import Observer
 from tracer.capture.options import Options
 from tracer.capture.pipeline import Pipeline
@@ -72,14 +72,14 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePrograms]:
 
 def make(programs: Any, output: Path, *, force: bool = False) -> Pipeline:
     hierarchy = Hierarchy(2, output.parent, "/")
-    options, observer = Options(output, force=force), cast(Observer, SimpleNamespace(warn=None))
+    options = Options(output, force=force)
     return Pipeline(
         options,
         hierarchy,
         CgroupSelection(programs, hierarchy, None),
         programs=programs,
-        observer=observer,
-        open_sink=lambda: create_trace(options, hierarchy, observer),
+        observer=cast(Observer, SimpleNamespace(warn=None)),
+        open_sink=lambda: TraceWriter(output, first_meta(options, hierarchy), force=force),
         began_s=0.0,
     )
 

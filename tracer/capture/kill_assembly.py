@@ -19,6 +19,12 @@ from tracer.trace.row_sink import RowSink
 _DECISION: Final = ["trigger_pid", "invocation"]  # the fields that records of one OOM decision share
 
 
+_MOST_STACK_KEYS: Final = 128
+"""Stacks in the map `stacks` (bpf/oom.bpf.c) beyond which all are removed: a new one finds no place where
+another has the same hash, and the map has 1024 places."""
+_MOST_NUMBERED: Final = 1024
+
+
 class KillAssembly:
     """Writes the rows of each kill, the victim first.
 
@@ -41,13 +47,15 @@ class KillAssembly:
         self._sink = sink
         self._tasks = tasks
         self._stacks = stacks
-        self._named_stacks: set[int] = set()
+        self._stack_keys: set[int] = set()  # in the map `stacks`
+        self._stack_numbers: dict[Any, int] = {}
+        self._unnamed: list[tuple[int, int, ExecImage | None, tuple[int, ...]]] = []
         self._candidates: dict[Any, list[Records]] = {}
         self._ended: set[Any] = set()
 
     def save(self, records: Records) -> list[dict[str, Any]]:
         """Write and flush rows of `oom`, so that they survive the recorder from here on. Return them."""
-        kills = [self._decoder.oom(record) for record in records]
+        kills = [self._number_stacks(self._decoder.oom(record), record) for record in records]
         if kills:
             self.count += len({kill["kill_id"] for kill in kills})
             self._sink.append_rows("oom", kills)
@@ -96,12 +104,39 @@ class KillAssembly:
         }
         return [row for row in samples.values() if row is not None]
 
-    def name_stacks(self, kills: list[dict[str, Any]], records: Records) -> None:
-        """Have the stacks of the triggers named, each once."""
-        for kill, record in zip(kills, records, strict=True):
-            image = ExecImage(int(record["start_code"]), int(record["start_stack"]))
-            images = {kill["kernel_stack_id"]: None, kill["user_stack_id"]: image}
-            for number in images.keys() - self._named_stacks - {None}:
-                addresses = stack_at(self._programs, number)
-                self._stacks.name(number, kill["trigger_tgid"], images[number], addresses)
-                self._named_stacks.add(number)
+    def name_stacks(self) -> None:
+        """Have the stacks of the triggers that were saved named, each once."""
+        for number, tgid, image, addresses in self._unnamed:
+            self._stacks.name(number, tgid, image, addresses)
+        self._unnamed.clear()
+        if len(self._stack_keys) > _MOST_STACK_KEYS:
+            stacks = self._programs.map("stacks")
+            for key in self._stack_keys:
+                stacks.delete(key)
+            self._stack_keys.clear()
+
+    def _number_stacks(self, kill: dict[str, Any], record: np.void) -> dict[str, Any]:
+        """Return the kill with numbers of its stacks instead of their keys in the map, which are used again.
+
+        A stack that has left the map meanwhile is null.
+        """
+        images = {
+            "kernel_stack_id": None,
+            "user_stack_id": ExecImage(int(record["start_code"]), int(record["start_stack"])),
+        }
+        for column, image in images.items():
+            if (key := kill[column]) is not None:
+                self._stack_keys.add(key)
+                addresses = tuple(stack_at(self._programs, key))
+                kill[column] = self._number(addresses, kill["trigger_tgid"], image) if addresses else None
+        return kill
+
+    def _number(self, addresses: tuple[int, ...], tgid: int, image: ExecImage | None) -> int:
+        stack = (addresses, None if image is None else tgid, image)
+        if (number := self._stack_numbers.get(stack)) is not None:
+            return number
+        if len(self._stack_numbers) >= _MOST_NUMBERED:
+            self._stack_numbers.clear()  # one that occurs again gets another number, and is named again
+        number = self._stack_numbers[stack] = self._stacks.next_number()
+        self._unnamed.append((number, tgid, image, addresses))
+        return number

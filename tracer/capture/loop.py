@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from tracer.trace.meta import COMMAND_ENDED, DURATION
+from tracer.trace.endings import COMMAND_ENDED, DURATION
 
 _LONGEST_WAIT_S: Final = 3600.0  # epoll_wait(2) takes an int of ms
 
@@ -116,6 +116,10 @@ class StopSignals:
     def receive(self, number: int, _frame: object) -> None:
         """Handle a signal."""
         self.received = number
+        self.wake()
+
+    def wake(self) -> None:
+        """Make the descriptor readable; callable from the handler of another signal."""
         with suppress(BlockingIOError):
             self._wake.send(b"s")
 

@@ -1,32 +1,25 @@
-"""The trace that a recording writes to, and its first meta.json."""
+"""The first meta.json of a recording."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
-from tracer.capture.observer import Observer
 from tracer.capture.options import Options
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.stored_names import stored_path
 from tracer.trace import meta
-from tracer.trace.write.writer import TraceWriter
 
 
-def create_trace(options: Options, hierarchy: Hierarchy, observer: Observer) -> TraceWriter:
-    """Create the trace. Call it after everything else that can fail.
-
-    So an earlier trace is overwritten only if the recording can begin, and each new trace has a pipeline that
-    ends it.
-    """
-    began = meta.begin(
+def first_meta(options: Options, hierarchy: Hierarchy) -> meta.Meta:
+    """Return the metadata of a recording that begins now."""
+    return meta.begin(
         command_line=["memcg-tracer", *map(stored_path, sys.argv[1:])],
         cgroup_version=hierarchy.version,
         cgroup_mount_options=map(stored_path, hierarchy.options),
         filters=_filters(options),
         probes={},
     )
-    return TraceWriter(options.output, began, force=options.force, warn=observer.warn)
 
 
 def _filters(options: Options) -> dict[str, Any]:

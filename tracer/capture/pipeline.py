@@ -71,7 +71,7 @@ class Pipeline:
         began_s: float,
     ) -> None:
         self._began_s = began_s
-        self._programs = programs
+        self.programs = programs
         self._hierarchy = hierarchy
         self._observer = observer
         self._selection = selection
@@ -156,7 +156,7 @@ class Pipeline:
 
     def fds(self) -> list[int]:
         """Return descriptors that are readable at a kill, a half-full ring, a rest's end or a log line."""
-        return [*map(self._programs.ring_fd, self._rings), *self._kernel_log.fds()]
+        return [*map(self.programs.ring_fd, self._rings), *self._kernel_log.fds()]
 
     def start(self) -> None:
         """Add the existing cgroups, and attach the programs: from here on the ledger counts."""
@@ -165,11 +165,11 @@ class Pipeline:
         self._traced.find(self._rings["cgroup"].read)
         if self._kernel_log.state != READ:
             self._observer.warn(f"the kernel log cannot be read ({self._kernel_log.state})")
-        self._programs.attach(self._observer.warn)
+        self.programs.attach(self._observer.warn)
         self._traced.find(self._rings["cgroup"].read)  # again: cgroups made before the attach caused no event
         self._accounts.count_new()
         if self._most_percent is not None:
-            self._overhead = overhead_of(self._programs, self._most_percent, self._task_times.work_ns)
+            self._overhead = overhead_of(self.programs, self._most_percent, self._task_times.work_ns)
             self._owned.callback(self._overhead.close)
         if "stack_sample" in self._rings:  # now: a sampled process may be gone before they are read
             self._kernel_names.load()
@@ -180,7 +180,7 @@ class Pipeline:
             self._observer.warn(recorder.warning)
         self._sink.meta["kernel_log"] = self._kernel_log.state
         lacking = self._sink.meta["unrecorded_categories"] = self._sampler.lacking
-        self._sink.meta["probes"] = calibration.describe(self._programs.choices, lacking)
+        self._sink.meta["probes"] = calibration.describe(self.programs.choices, lacking)
         self._sink.meta["filters"]["cgroups"] = self._selection.requests.matched_paths()
         self._sink.write_meta()
         self._sink.open_journals()
@@ -202,7 +202,7 @@ class Pipeline:
         """
         self._write_sums(self._accounts.look(is_at_rest=self.is_resting))
         self.has_removed = self._accounts.has_removed()
-        if self._programs.drain() or self.has_removed:
+        if self.programs.drain() or self.has_removed:
             self._active_s = time.monotonic()
             if self.is_resting:
                 self._end_rest()
@@ -222,7 +222,7 @@ class Pipeline:
 
     def take_counts(self) -> None:
         """Count the events at which the kernel skipped a program, and write the CPU time of the cgroups."""
-        self._skipped = self._programs.skipped()
+        self._skipped = self.programs.skipped()
         if len(spent := self._selection.sift("task_time", self._task_times.take())):
             self._sink.append("task_time", task_time_rows(spent, self._clock_offset_ns))
 
@@ -232,20 +232,20 @@ class Pipeline:
         `is_resting` is not set if an event came meanwhile, or if something waits that no event announces.
         """
         self.flush()
-        self._programs.rest(True)
+        self.programs.rest(True)
         self.read_rings()
-        has_come = self._programs.is_active() or time.monotonic() - self._active_s < _REST_AFTER_S
+        has_come = self.programs.is_active() or time.monotonic() - self._active_s < _REST_AFTER_S
         has_names = self._names.tasks.has_young or bool(self._selection.undecided())
         self.is_resting = not (has_come or has_names or self._page_sums.is_waiting())
         if not self.is_resting:
-            self._programs.rest(False)
+            self.programs.rest(False)
         elif self._overhead is not None:
             self._overhead.close()
 
     def _end_rest(self) -> None:
         self.is_resting = False
         self._active_s = time.monotonic()
-        self._programs.rest(False)
+        self.programs.rest(False)
         self._rings["wake"].read()
 
     def read_rings(self) -> None:
@@ -259,7 +259,7 @@ class Pipeline:
         log = self._kernel_log.read()  # early: the delay shows the difference of the clocks
         decided = self._rings["oom"].read()
         if len(decided):
-            self._programs.drain()  # all that led to the kill comes before its report
+            self.programs.drain()  # all that led to the kill comes before its report
         self._take_cgroups()
         decided = self._selection.sift("oom", decided)
         kills = self._kills.save(decided)
@@ -286,7 +286,7 @@ class Pipeline:
             self._kills.write_candidates(decided)
             owners = self._kills.owner_samples(decided, self._positions, self._hierarchy.version)
             self._sink.append_rows("samples", self._selection.hold.sift_rows(owners))
-            self._kills.name_stacks(kills, decided)
+            self._kills.name_stacks()
             self.sample()
             self._write_log(self._log_filter.take(self._kernel_log.read()))  # most of the kill's lines exist
             self.flush()
@@ -346,15 +346,15 @@ class Pipeline:
         self._take_waiting()
         self._sampler.sample("end")
         self._write_log(self._log_filter.take(self._kernel_log.read_until_killed(self._kills.marked_ns)))
-        self._programs.drain()
-        self._programs.detach_all()
+        self.programs.drain()
+        self.programs.detach_all()
         self._is_detached = True
         self._write_sums(self._accounts.look(is_last=True))
         self._take_waiting()
         self._write_log(self._log_filter.end())
-        self._write_sums(readings.residue(self._programs))
-        self._append_left("swap_io", readings.unfinished_swap_io(self._programs))
-        self._append_left("pagecache", readings.unsent_runs(self._programs))
+        self._write_sums(readings.residue(self.programs))
+        self._append_left("swap_io", readings.unfinished_swap_io(self.programs))
+        self._append_left("pagecache", readings.unsent_runs(self.programs))
         self._stacks.finish()
         self._task_times.add_left()
         self.take_counts()
@@ -368,8 +368,8 @@ class Pipeline:
     def _take_waiting(self) -> None:
         """Write the sums and runs that wait in the kernel, again if a ring was full."""
         for _ in range(_DRAIN_TRIES):
-            self._programs.drain()
-            is_drained = not self._programs.is_busy()
+            self.programs.drain()
+            is_drained = not self.programs.is_busy()
             self.read_rings()
             if is_drained:
                 break

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from tracer.kernel.process.spawn import GatedCommand, spawn
 
 if TYPE_CHECKING:
     from tracer.capture.pipeline import Pipeline
+    from tracer.trace.meta import Meta
+    from tracer.trace.row_sink import RowSink
 
 _REMOVED_INTERVAL_S: Final = 0.01
 _MEASURE_INTERVAL_S: Final = 0.025
@@ -62,10 +65,10 @@ def record(options: Options, observer: Observer, head_start: HeadStart | None = 
     shell's exit status, if the command cannot run.
     """
     began_s = time.monotonic()
-    _require_root()
+    require_root()
     if options.command:
         require_command(options.command[0])
-    _require_absent(options.ready_file)
+    require_absent(options.ready_file)
     hierarchy = cgroupfs.memory_hierarchy()
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signals())  # first: no signal may interrupt the clean-up below
@@ -82,21 +85,46 @@ def record(options: Options, observer: Observer, head_start: HeadStart | None = 
             command = spawn(cgroup, options.command)
             stack.callback(end_command, command)
         urgency = stack.enter_context(Urgency())  # after the spawn: the command keeps the caller's priority
-        pipeline = _make_pipeline(options, hierarchy, selectors, cgroup, observer, began_s=began_s)
+        pipeline = make_pipeline(
+            options,
+            hierarchy,
+            selectors,
+            cgroup,
+            observer,
+            open_sink=lambda first: _create_trace(options, first, observer),
+            began_s=began_s,
+        )
         stack.enter_context(pipeline)
         return _run(options, pipeline, observer, stop, urgency=urgency, command=command)
 
 
-def _make_pipeline(
+def save_memory() -> None:
+    """Have NumPy and Arrow take less memory; it must be called before they are imported."""
+    for name, value in _LEAN.items():
+        os.environ.setdefault(name, value)
+
+
+def _create_trace(options: Options, first: Meta, observer: Observer) -> RowSink:
+    from tracer.trace.write.writer import TraceWriter  # noqa: PLC0415  it imports Arrow
+
+    return TraceWriter(options.output, first, force=options.force, warn=observer.warn)
+
+
+def make_pipeline(
     options: Options,
     hierarchy: cgroupfs.Hierarchy,
     selectors: list[Selector],
     command_cgroup: Path | None,
     observer: Observer,
     *,
+    open_sink: Callable[[Meta], RowSink],
     began_s: float,
 ) -> Pipeline:
-    """Begin to compile the programs, and make the pipeline meanwhile."""
+    """Begin to compile the programs, and make the pipeline meanwhile.
+
+    `open_sink` is called after everything else that can fail. So an earlier trace is overwritten only if the
+    recording can begin, and each new trace has a pipeline that ends it.
+    """
     trace_all = not selectors and command_cgroup is None
     programs = Programs(
         version=hierarchy.version,
@@ -105,10 +133,9 @@ def _make_pipeline(
         forced=options.hooks,
         stacks_bytes=options.stacks_bytes,
     )
-    for name, value in _LEAN.items():  # the command was started with the environment as it was
-        os.environ.setdefault(name, value)
+    save_memory()  # now: the command was started with the environment as it was
     # NumPy and Arrow take a fifth of a second to import: do it while clang compiles.
-    from tracer.capture.new_trace import create_trace  # noqa: PLC0415
+    from tracer.capture.new_trace import first_meta  # noqa: PLC0415
     from tracer.capture.pipeline import Pipeline  # noqa: PLC0415
     from tracer.capture.selection.cgroup_selection import CgroupSelection  # noqa: PLC0415
 
@@ -118,7 +145,7 @@ def _make_pipeline(
         CgroupSelection(programs, hierarchy, None if trace_all else selectors, command_cgroup),
         programs=programs,
         observer=observer,
-        open_sink=lambda: create_trace(options, hierarchy, observer),
+        open_sink=lambda: open_sink(first_meta(options, hierarchy)),
         began_s=began_s,
     )
 
@@ -137,7 +164,7 @@ def _run(
         pipeline.finish(signal.Signals(stop.received).name)
         return Recording(options.output, 128 + stop.received if command else 0)
     urgency.watch()
-    _create_ready_file(options.ready_file)
+    create_ready_file(options.ready_file)
     if command is not None:
         command.release()
     deadline_s = math.inf if options.duration_s is None else time.monotonic() + options.duration_s
@@ -180,13 +207,14 @@ def _timers(pipeline: Pipeline, observer: Observer) -> list[Timer]:
     ]
 
 
-def _require_absent(ready_file: Path | None) -> None:
+def require_absent(ready_file: Path | None) -> None:
     """Raise TracerError if the file exists: a process that waits for it would take it for ours."""
     if ready_file is not None and os.path.lexists(ready_file):
         raise TracerError(f"the ready file {ready_file} exists already: remove it first")
 
 
-def _create_ready_file(ready_file: Path | None) -> None:
+def create_ready_file(ready_file: Path | None) -> None:
+    """Create the file that says that all probes are attached; raises TracerError."""
     if ready_file is None:
         return
     try:
@@ -195,6 +223,7 @@ def _create_ready_file(ready_file: Path | None) -> None:
         raise TracerError(f"cannot create the ready file {ready_file}: {error.strerror}") from error
 
 
-def _require_root() -> None:
+def require_root() -> None:
+    """Raise TracerError unless this process is root."""
     if os.geteuid() != 0:
         raise TracerError("recording needs root: run it with sudo (reading a trace does not)")

@@ -22,15 +22,6 @@ from tracer.version import VERSION
 FORMAT: Final = "memcg-tracer trace"
 """The marker of a trace, in every version of the schema."""
 
-COMMAND_ENDED: Final = "command_ended"
-"""The end reason of a recording whose command ended first."""
-
-DURATION: Final = "duration"
-"""The end reason of a recording whose given time was over."""
-
-WRITE_FAILED: Final = "write_failed"
-"""The end reason of a trace that could not be written to its end."""
-
 
 class ClockPair(TypedDict):
     """One instant on CLOCK_MONOTONIC, the clock of BPF programs, and CLOCK_REALTIME, the clock of `time`."""
@@ -81,6 +72,7 @@ class Meta(_FirstMeta, total=False):
     memory: Memory
     command_status: int  # of the command that was recorded; -N: signal N ended it
     cgroup_mount_options: list[str]  # of the filesystem of the hierarchy, as in mountinfo
+    history: dict[str, Any]  # of a trace of `watch`: how it began, and how fine its rows are
     unrecorded_categories: list[str]  # those without rows in `charge`: their counters were not found
 
 

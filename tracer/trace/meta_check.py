@@ -73,12 +73,20 @@ def _time(value: Any) -> bool:
     return moment.tzinfo is not None and 1970 < moment.year < _LATEST_YEAR
 
 
+def _has(*names: str) -> Check:
+    """Return a check for a dictionary that must have these keys."""
+    return lambda value: isinstance(value, dict) and {*value} >= {*names}
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= _LARGEST
+
+
 def _clock(value: Any) -> bool:
     time_ns = _integer(0, LATEST_NS)
-    return _keys(monotonic_ns=time_ns, realtime_ns=time_ns)(value) and {*value} >= {
-        "monotonic_ns",
-        "realtime_ns",
-    }
+    return _all_of(_has("monotonic_ns", "realtime_ns"), _keys(monotonic_ns=time_ns, realtime_ns=time_ns))(
+        value
+    )
 
 
 def _plain(value: Any, depth: int = 0) -> bool:
@@ -134,6 +142,16 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "kernel_log": _text,
     "recorder_cgroup": _text,
     "unrecorded_categories": _list_of(_text),
+    "history": _all_of(
+        _plain,
+        _keys(
+            keep_s=_number,
+            reason=_text,
+            fineness=_list_of(
+                _all_of(_keys(begin=_time, every_ms=_integer(0, 1 << 32)), _has("begin", "every_ms"))
+            ),
+        ),
+    ),
     "command_status": _integer(-64, 255),
     "kernel_log_left_out": _dict_of(_integer(0)),
 }

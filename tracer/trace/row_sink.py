@@ -11,7 +11,17 @@ import pyarrow as pa
 from tracer.trace.meta import Meta
 
 
-class RowSink(Protocol):
+class Rows(Protocol):
+    """Takes rows of tables."""
+
+    def append(self, table: str, batch: pa.RecordBatch | pa.Table) -> None:
+        """Add rows of a table."""
+
+    def append_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows that are given as column -> value; `rows` may be empty."""
+
+
+class RowSink(Rows, Protocol):
     """Takes the rows of a recording as they come.
 
     `meta` describes the recording, and may be changed before `write_meta`. `rows` counts the rows of each
@@ -21,12 +31,6 @@ class RowSink(Protocol):
     meta: Meta
     rows: dict[str, int]
     lost: Counter[str]
-
-    def append(self, table: str, batch: pa.RecordBatch | pa.Table) -> None:
-        """Add rows of a table."""
-
-    def append_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows that are given as column -> value; `rows` may be empty."""
 
     def flush(self) -> None:
         """Make all rows survive this process, as far as the sink can."""

@@ -24,7 +24,6 @@ from tracer.kernel.process.priority import prefer_this_thread
 NO_STACK: Final = -1
 """The number of a missing stack."""
 
-_FIRST_NUMBER: Final = 1 << 16  # smaller numbers are keys of the map `stacks`: stacks of kill triggers
 _MOST_WAITING: Final = 4096
 _MOST_NUMBERED: Final = 1 << 16
 _LAST_WAIT_S: Final = 3.0
@@ -56,7 +55,7 @@ class Stacks:
     users: UserSymbols
     failed: int = 0
     _numbers: dict[bytes, int] = field(default_factory=dict)
-    _last_number: int = _FIRST_NUMBER - 1
+    _last_number: int = 0
     _waiting: queue.SimpleQueue[_Stack | None] = field(default_factory=queue.SimpleQueue)
     _named: deque[dict[str, Any]] = field(default_factory=deque)
 
@@ -93,10 +92,14 @@ class Stacks:
             len(self._numbers) >= _MOST_NUMBERED
         ):  # if the stack occurs again, it gets a new number and is named again
             self._numbers.clear()
-        self._last_number += 1
-        self._numbers[key] = self._last_number
+        number = self._numbers[key] = self.next_number()
         image = ExecImage(int(record["start_code"]), int(record["start_stack"])) if is_user else None
-        self.name(self._last_number, int(record["tgid"]), image, frames)
+        self.name(number, int(record["tgid"]), image, frames)
+        return number
+
+    def next_number(self) -> int:
+        """Return the number of another stack."""
+        self._last_number += 1
         return self._last_number
 
     def name(self, number: int, tgid: int, image: ExecImage | None, addresses: Sequence[int]) -> None:

@@ -17,8 +17,9 @@ from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace import layout
 from tracer.trace.arrow_columns import rows_of
+from tracer.trace.endings import WRITE_FAILED
 from tracer.trace.identity_tables import IDENTITY_KEYS
-from tracer.trace.meta import WRITE_FAILED, Meta, utc_time, write_meta
+from tracer.trace.meta import Meta, utc_time, write_meta
 from tracer.trace.schema_cast import conform
 from tracer.trace.write.backlog import HELD_BYTES, Backlog, stream_of
 from tracer.trace.write.claim import claim
@@ -238,6 +239,11 @@ class TraceWriter:
                     self._end_part(table)
             except OSError as error:
                 self._fail(table, error)
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the length of all journals up to the last flush."""
+        return sum(map(self._journal_bytes, TABLES))
 
     def _journal_bytes(self, table: str) -> int:
         return sum(journal.size_bytes for journal in self._parts[table].values())
