@@ -126,6 +126,10 @@ class Place:
                 return self.path / unique
         raise AssertionError
 
+    def discard(self, unfinished: Path) -> None:
+        """Remove a directory from `begin` that will not be published."""
+        claim.remove_begun(self._directory, unfinished.name)
+
     def publish(self, unfinished: Path) -> Path:
         """Give a trace from `begin` its name when all its files are on disk; return its new path.
 

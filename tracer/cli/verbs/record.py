@@ -141,10 +141,10 @@ def command(
         force=force,
         command=argv,
         ready_file=ready_file,
-        ring_pages=_ring_pages(os.environ.get("MEMCG_TRACER_RING_PAGES", "")),
+        ring_pages=ring_pages(os.environ.get("MEMCG_TRACER_RING_PAGES", "")),
         stacks_bytes=stacks_bytes,
         most_overhead_percent=most_overhead_percent,
-        hooks=_hooks(os.environ.get("MEMCG_TRACER_HOOKS", "")),
+        hooks=hooks(os.environ.get("MEMCG_TRACER_HOOKS", "")),
     )
     progress = _Progress(until=_until(argv, duration_s))
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # it would end the recorder without a cleanup
@@ -162,7 +162,7 @@ def _until(argv: tuple[str, ...], duration_s: float | None) -> str:
     return " or ".join(ends or ["Ctrl-C"])
 
 
-def _ring_pages(text: str) -> dict[str, int]:
+def ring_pages(text: str) -> dict[str, int]:
     """Parse `STREAM=PAGES,...`: other ring sizes, for machines with little memory and for tests of losses."""
     from tracer.wire.streams import RING_BYTES
 
@@ -177,7 +177,7 @@ def _ring_pages(text: str) -> dict[str, int]:
     return sizes
 
 
-def _hooks(family: str) -> str | None:
+def hooks(family: str) -> str | None:
     """Return the family of hooks to prefer, for comparisons of their records and their costs."""
     from tracer.capture.bpf.hooks import FAMILIES
 

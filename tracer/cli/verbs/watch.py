@@ -1,0 +1,183 @@
+"""`watch`: a flight recorder, which leaves a trace of the minutes before each OOM kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from tracer.cli import value_completion
+from tracer.cli.duration import duration_s
+from tracer.cli.size import size_bytes
+from tracer.cli.verbs.record import hooks, ring_pages
+from tracer.render.words.escape import visible
+
+if TYPE_CHECKING:
+    from tracer.capture.observer import Progress
+    from tracer.watch.finishing import Finished
+
+_LEAST_S: Final = 10.0
+_LONGEST_S: Final = 86400.0
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  sudo memcg-tracer watch                           # each OOM kill of this machine leaves a trace
+  sudo memcg-tracer watch -c /kubepods --on soon    # pods only; a trace before the kill as well
+  sudo memcg-tracer watch --exec /usr/local/bin/page-me
+  kill -USR1 PID                                    # a trace of the last minutes, now
+  kill -USR2 PID                                    # what it costs, on stderr""",
+)
+@click.option(
+    "-c", "cgroups", metavar="CGROUP", multiple=True, shell_complete=value_completion.cgroups_here,
+    help="Watch this cgroup and its descendants: a path, a container name or id, or a glob. A cgroup that "
+    "gets such a name later is watched from its first charge. May be repeated.  [default: every cgroup]",
+)  # fmt: skip
+@click.option(
+    "--out", "directory", metavar="DIR", type=click.Path(path_type=Path),
+    default=Path("/var/lib/memcg-tracer"), show_default=True, help="Where traces are written.",
+)  # fmt: skip
+@click.option(
+    "--keep", "keep_s", metavar="TIME", type=duration_s, default="5m", show_default=True,
+    help="The time before a kill that its trace has, from 10s to 24h.",
+)  # fmt: skip
+@click.option(
+    "--max-memory", "most_memory_bytes", metavar="SIZE", type=size_bytes, default="100M", show_default=True,
+    help="Memory that the recorder may take, all included. With much to record, older rows are thinned, and "
+    "then dropped before their time.",
+)  # fmt: skip
+@click.option(
+    "--on", "on", type=click.Choice(["kill", "limit", "soon"]), multiple=True,
+    help="Also write a trace when a cgroup hits its limit, or before a kill, when its cushion would be used "
+    "up within 10 s at the present rate. Kills always leave one. May be repeated.",
+)  # fmt: skip
+@click.option(
+    "--keep-traces", "keep_traces", metavar="N", type=click.IntRange(min=1), default=100, show_default=True,
+    help="Traces to keep: the oldest are removed.",
+)  # fmt: skip
+@click.option(
+    "--max-disk", "most_disk_bytes", metavar="SIZE", type=size_bytes, default="1G", show_default=True,
+    help="Space that all traces may take: the oldest are removed.",
+)  # fmt: skip
+@click.option(
+    "--exec", "command_line", metavar="CMD",
+    help="Run this command (no shell) with the path of each complete trace as its last argument, one at a "
+    "time, for at most 60 s.",
+)  # fmt: skip
+@click.option(
+    "--ready-file", metavar="PATH", type=click.Path(path_type=Path),
+    help="Create this file when all probes are attached.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON line for each trace.")
+def command(
+    *,
+    cgroups: tuple[str, ...],
+    directory: Path,
+    keep_s: float,
+    most_memory_bytes: int,
+    on: tuple[str, ...],
+    keep_traces: int,
+    most_disk_bytes: int,
+    command_line: str | None,
+    ready_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Record all the time, and write a trace of the minutes before each OOM kill.
+
+    The last minutes stay in memory. At an OOM kill they become a trace under DIR, within 2 s, which grows
+    until nothing more has happened for 5 s. Then it is explained, and a line with the verdict and the path is
+    printed on stdout. Ctrl-C or SIGTERM ends it. `memcg-tracer unit` prints a systemd unit.
+    """
+    if not _LEAST_S <= keep_s <= _LONGEST_S:
+        raise click.UsageError(f"--keep {keep_s:g}s: give a time from 10s to 24h")
+    words = _words(command_line)
+    from tracer.capture.session import save_memory
+
+    save_memory()
+    from tracer.watch.watching import WatchOptions, watch
+
+    options = WatchOptions(
+        directory=directory,
+        cgroups=cgroups,
+        keep_s=keep_s,
+        most_memory_bytes=most_memory_bytes,
+        on=frozenset(on) - {"kill"},
+        keep_traces=keep_traces,
+        most_disk_bytes=most_disk_bytes,
+        command=words,
+        ready_file=ready_file,
+        ring_pages=ring_pages(os.environ.get("MEMCG_TRACER_RING_PAGES", "")),
+        hooks=hooks(os.environ.get("MEMCG_TRACER_HOOKS", "")),
+    )
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # nobody may read what it prints, and it goes on
+    watch(options, _Lines(directory, as_json=as_json))
+
+
+def _words(command_line: str | None) -> tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(command_line or ""))
+    except ValueError as error:
+        raise click.UsageError(f"--exec {command_line!r}: {error}: close the quotation") from error
+    if command_line is not None and not words:
+        raise click.UsageError("--exec is empty: give a command, or leave it out")
+    return words
+
+
+class _Lines:
+    """Prints a line on stdout for each trace, and everything else on stderr."""
+
+    def __init__(self, directory: Path, *, as_json: bool) -> None:
+        self._directory = directory
+        self._as_json = as_json
+
+    def ready(self, progress: Progress) -> None:
+        self.notice(
+            f"watching (ready in {progress.startup_s:.2f} s); traces go to {visible(str(self._directory))}"
+        )
+
+    def alarmed(self, sentence: str, cgroup: str | None) -> None:
+        self.notice(f"{visible(cgroup or 'a cgroup that is gone')}: {sentence}")
+
+    def killed(self, kill: dict[str, Any]) -> None:
+        from tracer.units import size
+
+        where = "" if kill["limit_bytes"] is None else f" at a limit of {size(kill['limit_bytes'])}"
+        self.notice(f"OOM kill: {kill['comm']} (pid {kill['pid']}){where}")
+
+    def finished(self, story: Finished) -> None:
+        from tracer.trace.meta import utc_time
+
+        if self._as_json:
+            line = json.dumps(
+                {
+                    "trace": str(story.trace),
+                    "reason": story.reason,
+                    "time": utc_time({"monotonic_ns": 0, "realtime_ns": 0}, story.time_ns),
+                    "cgroup": story.cgroup,
+                    "kills": story.kills,
+                    "container": story.container,
+                    "cause": story.cause,
+                    "summary": story.sentence,
+                }
+            )
+        else:
+            told = story.sentence or (story.error and f"not explained: {story.error}") or story.reason
+            whose = story.container or story.cgroup
+            line = f"{f'{visible(whose)}: ' if whose else ''}{visible(told)} {visible(str(story.trace))}"
+        with suppress(OSError):
+            print(line, flush=True)
+
+    def notice(self, message: str) -> None:
+        with suppress(OSError):
+            print(f"memcg-tracer: {visible(message)}", file=sys.stderr, flush=True)
+
+    def warn(self, message: str) -> None:
+        self.notice(f"warning: {message}")

@@ -1,0 +1,292 @@
+"""The last minutes of a recording in memory: rows as they come, older ones thinned, the oldest dropped."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from itertools import takewhile
+from typing import Any, Final, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tracer.schema import TABLES
+from tracer.trace.arrow_columns import nullable_integers, rows_of
+from tracer.trace.history.bases import Bases, begun_at
+from tracer.trace.history.kept_names import KeptNames
+from tracer.trace.history.segment import Segment
+from tracer.trace.history.thinning import SUMS_OF_RUNS_NS, summed_rows, thin
+from tracer.trace.identity_tables import IDENTITY_KEYS
+from tracer.trace.meta import Meta
+from tracer.trace.row_sink import Rows
+from tracer.trace.schema_cast import conform
+
+_S: Final = 1_000_000_000
+_STAGES: Final = ((0, 0, 0), (30 * _S, 100_000_000, 10 * _S), (120 * _S, _S, 60 * _S))
+"""The fineness of rows by their age: (age, interval to which they are thinned, length of a segment)."""
+
+_OPEN_BYTES: Final = 2 << 20
+_MERGED_BYTES: Final = 4 << 20
+"""The rows, as columns, that are thinned at once: so much memory is needed for it."""
+_YOUNGEST_NS: Final = 10 * _S
+"""Younger rows are not thinned to save memory: the oldest are dropped before that."""
+
+_WITH_FILES: Final = ("pagecache", "file_waits")
+_NAMES_EVERY_NS: Final = 20 * _S
+_LEAST_FILES: Final = 20_000
+"""The number of files beyond which those that nothing refers to are forgotten."""
+
+Follower = Callable[[str, pa.RecordBatch], object]
+
+
+class History:
+    """A `RowSink` that keeps the rows of the last `keep_ns`, in about `most_bytes` of memory.
+
+    Rows are thinned with age (`_STAGES`), and earlier if they take more memory than they may. Then the oldest
+    are dropped: rows of all tables from the same time, so that a trace of the history is complete since its
+    begin. `followers` receive each batch that comes. `named_files` returns the ids of the files that the
+    kernel has named and will not name again.
+    """
+
+    def __init__(self, meta: Meta, *, keep_ns: int, most_bytes: int) -> None:
+        self.meta = meta
+        self.rows = dict.fromkeys(TABLES, 0)
+        self.lost: Counter[str] = Counter()  # none: what was not kept is before the begin
+        self.followers: list[Follower] = []
+        self.keep_ns = keep_ns
+        self.most_bytes = most_bytes
+        self.names = KeptNames()
+        self.named_files: Callable[[], npt.NDArray[np.int64]] = lambda: np.zeros(0, np.int64)
+        self._files_due = _LEAST_FILES
+        self._names_ns = 0
+        self._bases = Bases()
+        self._segments: deque[Segment] = deque()
+        self._segments_bytes = 0
+        self._open: dict[str, list[pa.RecordBatch]] = {}
+        self._open_bytes = 0
+        self._next = 0
+
+    # Rows in
+
+    def append(self, table: str, batch: pa.RecordBatch | pa.Table) -> None:
+        """Add rows, cast to the table's schema by `conform`."""
+        for conforming in conform(table, batch):
+            self.rows[table] += conforming.num_rows
+            if table in IDENTITY_KEYS:
+                self.names.add(table, conforming)
+                if table == "cgroups":
+                    self._bases.note_cgroups(conforming)
+            else:
+                if table == "samples":
+                    self._bases.add_starts(conforming)
+                self._open.setdefault(table, []).append(conforming)
+                self._open_bytes += conforming.nbytes
+            for follower in self.followers:
+                follower(table, conforming)
+        if self._open_bytes > _OPEN_BYTES:
+            self._fold()
+
+    def append_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows that are given as column -> value; `rows` may be empty."""
+        if rows:
+            self.append(table, rows_of(table, rows))
+
+    def flush(self) -> None:
+        """Do nothing: memory does not survive this process."""
+
+    def write_meta(self) -> None:
+        """Note before the first row which categories `charge` has rows of; `meta` is in each trace."""
+        if not any(self.rows.values()):
+            self._bases = Bases(self.meta.get("unrecorded_categories", ()))
+
+    def open_journals(self) -> None:
+        """Do nothing: memory needs no preparation."""
+
+    def require_written(self) -> None:
+        """Do nothing: rows in memory are always kept."""
+
+    def close(self, end_reason: str, **meta_updates: Any) -> None:
+        """Note the end in `meta`."""
+        self.meta = cast(Meta, {**self.meta, "end_reason": end_reason, **meta_updates})
+
+    # Age
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the memory that the rows take."""
+        return self._segments_bytes + self._open_bytes + self.names.size_bytes
+
+    def age(self, now_ns: int) -> None:
+        """Thin what has become old, and drop what is older than `keep_ns` or takes too much memory.
+
+        `now_ns` is CLOCK_REALTIME of the history's clock pair. Call it every second or two while rows come.
+        """
+        self._fold()
+        for stage in (1, 2):
+            for group in self._due(stage, now_ns - _STAGES[stage][0]):
+                self._thin(group, stage)
+        while self._segments and self._segments[0].end_ns < now_ns - self.keep_ns:
+            self._drop()
+        while self.size_bytes > self.most_bytes and self._save_memory(now_ns):
+            pass
+        begin_ns = now_ns - self.keep_ns if self.begin_ns is None else self.begin_ns
+        self._bases.forget(begin_ns)
+        if now_ns - self._names_ns > _NAMES_EVERY_NS:
+            self._names_ns = now_ns
+            self.names.forget_tasks(begin_ns)
+            self.names.retain("cgroups", self._cgroups_at(begin_ns))
+            if self.names.count("inodes") > self._files_due:
+                self._forget_files()
+
+    @property
+    def begin_ns(self) -> int | None:
+        """Return the time of the oldest row (CLOCK_REALTIME); None: there is none."""
+        return min((segment.begin_ns for segment in self._segments), default=None)
+
+    def _fold(self) -> None:
+        """Compress the rows that came since the last call."""
+        if self._open:
+            self._add(len(self._segments), Segment.of(self._next, self._open))
+            self._next += 1
+            self._open, self._open_bytes = {}, 0
+
+    def _add(self, position: int, segment: Segment) -> None:
+        self._segments.insert(position, segment)
+        self._segments_bytes += segment.size_bytes
+
+    def _due(self, stage: int, before_ns: int) -> Iterator[list[Segment]]:
+        """Yield the segments of the stage before that have come of age, as many at a time as make one."""
+        while True:
+            group, is_whole = self._group(stage)
+            if not is_whole or group[-1].end_ns >= before_ns:
+                return
+            yield group
+
+    def _group(self, stage: int) -> tuple[list[Segment], bool]:
+        """Return the oldest segments of the stage before, as many as make one of this stage, and whether no
+        more will join them."""
+        *_, window_ns = _STAGES[stage]
+        group: list[Segment] = []
+        raw_bytes = 0
+        for segment in self._segments:
+            if segment.fineness_ns != _STAGES[stage - 1][1]:
+                if group:
+                    break
+                continue
+            raw_bytes += segment.raw_bytes
+            if group and (raw_bytes > _MERGED_BYTES or segment.end_ns - group[0].begin_ns > window_ns):
+                return group, True
+            group.append(segment)
+        return group, False
+
+    def _thin(self, group: list[Segment], stage: int) -> None:
+        """Replace segments by one with thinned rows."""
+        fineness_ns = _STAGES[stage][1]
+        tables = dict.fromkeys(table for segment in group for table in segment.parts)
+        batches: dict[str, list[pa.RecordBatch]] = {}
+        for table in tables:
+            listed = [batch for segment in group for batch in segment.read(table)]
+            data = pa.Table.from_batches(listed, TABLES[table]).unify_dictionaries()
+            batches[table] = thin(table, data, fineness_ns).combine_chunks().to_batches()
+        position = self._segments.index(group[0])
+        for segment in group:
+            self._segments.remove(segment)
+            self._segments_bytes -= segment.size_bytes
+        self._add(position, Segment.of(group[-1].number, batches, fineness_ns))
+
+    def _save_memory(self, now_ns: int) -> bool:
+        """Thin rows before their time, the oldest first; drop the oldest if all are thinned. Return whether
+        there was something to do."""
+        for stage in (2, 1):
+            group, _ = self._group(stage)
+            if group and group[-1].end_ns < now_ns - _YOUNGEST_NS:
+                self._thin(group, stage)
+                return True
+        if len(self._segments) > 1:
+            self._drop()
+            return True
+        return False
+
+    def _cgroups_at(self, time_ns: int) -> npt.NDArray[np.int64]:
+        return np.fromiter(self._bases.ids(time_ns), np.int64)
+
+    def _forget_files(self) -> None:
+        """Forget the files that nothing in the history refers to, and that the kernel would name again."""
+        columns = [self.names.read("tasks").column("exe_inode_id")]
+        for segment in self._segments:
+            columns += [
+                pa.Table.from_batches(segment.read(table)).column("inode_id")
+                for table in _WITH_FILES
+                if table in segment.parts
+            ]
+        ids = [np.unique(nullable_integers(column, 0)) for column in columns]
+        self.names.retain("inodes", np.concatenate([*ids, self.named_files()]))
+        self._files_due = max(2 * self.names.count("inodes"), _LEAST_FILES)
+
+    def _drop(self) -> None:
+        segment = self._segments.popleft()
+        self._segments_bytes -= segment.size_bytes
+        for table in ("charge", "samples"):
+            for batch in segment.read(table):
+                self._bases.drop(table, batch)
+
+    # Rows out
+
+    def mark(self) -> int:
+        """Return the number from which `replay` can begin with the rows that come from now on."""
+        self._fold()
+        return self._next
+
+    def replay(self, sink: Rows, now_ns: int, since: int = 0) -> int:
+        """Append the history to a sink, and return its begin (CLOCK_REALTIME).
+
+        It has the names, a `start` sample of each cgroup, and the rows since the number `since` (`mark`).
+        """
+        self._fold()
+        told = [segment for segment in self._segments if segment.number >= since]
+        begin_ns = min((segment.begin_ns for segment in told), default=now_ns)
+        bases = self._bases
+        if earlier := list(takewhile(lambda segment: segment.number < since, self._segments)):
+            bases = deepcopy(bases)
+            for segment in earlier:
+                for table in ("charge", "samples"):
+                    for batch in segment.read(table):
+                        bases.drop(table, batch)
+        for table in IDENTITY_KEYS:
+            if table == "cgroups":
+                sink.append(table, begun_at(self.names.among(table, self._cgroups_at(begin_ns)), begin_ns))
+            else:
+                sink.append(table, self.names.read(table))
+        for batch in bases.rows(begin_ns, pa.Table.from_batches([], TABLES["charge"])):
+            sink.append("samples", batch)
+        for segment in told:
+            for table in segment.parts:
+                for batch in segment.read(table):
+                    sink.append(table, batch)
+        sink.append_rows("summed", self._sums(told))
+        return begin_ns
+
+    def _sums(self, segments: list[Segment]) -> list[dict[str, Any]]:
+        """Return the rows of `summed` for the rows that were thinned here."""
+        thinned = [segment for segment in segments if segment.fineness_ns >= SUMS_OF_RUNS_NS]
+        parts = [segment.parts["pagecache"] for segment in thinned if "pagecache" in segment.parts]
+        return summed_rows(part.read() for part in parts)
+
+    def fineness(self, since: int = 0) -> list[dict[str, int]]:
+        """Return the times (`begin_ns`, CLOCK_REALTIME) since which rows are thinned to one in `every_ms`, 0
+        for as they were recorded, the oldest first. `since` is that of `replay`."""
+        self._fold()
+        stages: list[dict[str, int]] = []
+        for segment in self._segments:
+            every_ms = segment.fineness_ns // 1_000_000
+            if segment.number >= since and (not stages or stages[-1]["every_ms"] != every_ms):
+                stages.append({"begin_ns": segment.begin_ns, "every_ms": every_ms})
+        return stages
+
+    def sentence(self) -> str:
+        """Return the length of the history and its memory as a line."""
+        begin_ns, end_ns = self.begin_ns, max((segment.end_ns for segment in self._segments), default=0)
+        seconds = 0 if begin_ns is None else (end_ns - begin_ns) / 1e9
+        return f"history: {seconds:.0f} s in {self.size_bytes / (1 << 20):.1f} MiB"

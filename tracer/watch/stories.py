@@ -1,0 +1,280 @@
+"""Stories: traces that begin with the history when something happens, and grow until it is quiet.
+
+A story's trace lies in the directory, whole, as soon as it has begun: it is written under another name,
+synchronised and renamed. A kill soon after another belongs to the same story. A story that is as long as the
+history ends; if the kills go on, the next one begins where it ended, so that a crash loop is not stored many
+times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+import pyarrow as pa
+
+from tracer.errors import TraceError
+from tracer.trace.arrow_columns import integers
+from tracer.trace.endings import CONTINUED, QUIET
+from tracer.trace.history.history import History
+from tracer.trace.meta import Meta, read_clocks, utc_time
+from tracer.trace.row_shift import shifted
+from tracer.trace.write.writer import TraceWriter
+from tracer.watch.finishing import Finishing, Told
+from tracer.watch.place import Place, name_of
+from tracer.watch.triggers import KILL, Trigger
+
+QUIET_S: Final = 5.0
+"""A story ends when nothing has triggered for so long."""
+
+_MOST_BYTES: Final = 64 << 20
+_UNFLUSHED_BYTES: Final = 1 << 20
+_HELD_BYTES: Final = 8 << 20
+_LEAST_STEP_NS: Final = 1_000_000  # a smaller difference of clocks is that of their readings
+_RETRY_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+
+
+@dataclass
+class _Story:
+    """A trace that grows; times are CLOCK_MONOTONIC, but `shift_ns`: new clock pair less that of the
+    history."""
+
+    writer: TraceWriter
+    path: Path
+    first: Trigger
+    subject: str | None
+    shift_ns: int
+    began_s: float
+    last_s: float
+    kills: frozenset[int]
+    unflushed_bytes: int = 0
+
+    def append(self, table: str, batch: pa.RecordBatch | pa.Table) -> None:
+        """Add rows of the history."""
+        batches = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
+        for one in batches:
+            self.writer.append(table, shifted(one, self.shift_ns) if self.shift_ns else one)
+            self.unflushed_bytes += one.nbytes
+        if self.unflushed_bytes > _UNFLUSHED_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Have all rows survive this process; the writer keeps them in memory until then."""
+        self.writer.flush()
+        self.unflushed_bytes = 0
+
+    def append_rows(self, table: str, rows: Sequence[Any]) -> None:
+        """Add rows that are given as column -> value."""
+        self.writer.append_rows(table, rows)
+
+
+class Stories:
+    """The story that is being written, if any, and the triggers that wait for one to begin.
+
+    `closing_facts` returns what meta.json says of the recording when a trace ends. `warn` is called with a
+    line when a trace cannot be written.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        place: Place,
+        finishing: Finishing,
+        *,
+        closing_facts: Callable[[], dict[str, Any]],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._history = history
+        self._place = place
+        self._finishing = finishing
+        self._closing_facts = closing_facts
+        self._warn = warn
+        self._story: _Story | None = None
+        self._waiting: list[Trigger] = []
+        self._failed = 0  # attempts to begin the story
+        self._lost_kills = 0  # meanwhile
+        self._retry_s = 0.0
+        self._mark = 0  # where the last story ended, if what it was about may go on
+        self._marked_s = 0.0
+
+    @property
+    def in_use(self) -> list[Path]:
+        """Return the trace that is being written."""
+        return [] if self._story is None else [self._story.path]
+
+    @property
+    def is_active(self) -> bool:
+        """Return whether a story goes on, or should begin: `step` has something to do."""
+        return self._story is not None or bool(self._waiting)
+
+    def name_of(self, cgroup_id: int | None) -> str | None:
+        """Return the container of a cgroup, else its path; None: it is not known."""
+        subject = self._subject(cgroup_id)
+        return subject and (subject[1] or subject[0])
+
+    def trigger(self, triggers: Sequence[Trigger]) -> None:
+        """Begin a story with the next `step`, or add to the one that goes on."""
+        if self._story is None:
+            self._waiting += triggers
+            if self._failed:  # what is older than the history is lost with it
+                oldest_ns = self._waiting[-1].time_ns - self._history.keep_ns
+                self._lost_kills += sum(len(one.kills) for one in self._waiting if one.time_ns < oldest_ns)
+                self._waiting = [one for one in self._waiting if one.time_ns >= oldest_ns]
+            return
+        for one in triggers:
+            self._story.last_s = time.monotonic()
+            self._story.kills |= one.kills
+
+    def step(self) -> None:
+        """Begin a story, or end it when it is quiet or too long."""
+        now_s = time.monotonic()
+        if self._waiting and now_s >= self._retry_s:
+            self._begin(now_s)
+        story = self._story
+        if story is None:
+            return
+        if now_s - story.last_s > QUIET_S:
+            self._end(QUIET)
+        elif now_s - story.began_s > self._history.keep_ns / 1e9 or story.writer.size_bytes > _MOST_BYTES:
+            self._end(CONTINUED)
+            self._mark, self._marked_s = self._history.mark(), now_s
+
+    def flush(self) -> None:
+        """Have the rows of the story survive this process."""
+        if self._story is not None:
+            self._story.flush()
+
+    def close(self, end_reason: str) -> None:
+        """Begin the story that waits, if that is possible, and end it: the recording has ended."""
+        if self._waiting:
+            self._begin(time.monotonic())
+        if self._story is not None:
+            self._end(end_reason)
+
+    def _begin(self, now_s: float) -> None:
+        """Write the history as a new trace, and have it grow; on failure, try again later."""
+        first = next((one for one in self._waiting if one.kills), self._waiting[0])
+        unfinished = writer = None
+        try:
+            story_meta, shift_ns = self._meta()
+            subject = self._subject(first.cgroup_id)
+            name = name_of(first.time_ns + shift_ns, first.reason, _last_name(subject))
+            unfinished = self._place.begin(name)
+            writer = TraceWriter(
+                unfinished, story_meta, force=False, warn=self._warn, compacts=False, held_bytes=_HELD_BYTES
+            )
+            kills = frozenset[int]().union(*(one.kills for one in self._waiting))
+            path = subject and subject[0]
+            story = _Story(writer, unfinished, first, path, shift_ns, now_s, now_s, kills)
+            since = self._mark if now_s - self._marked_s < QUIET_S else 0
+            self._tell_history(story, since)
+            story.flush()
+            writer.require_written()
+            story.path = writer.path = self._place.publish(unfinished)
+        except (OSError, TraceError) as error:
+            self._give_up(writer, unfinished, error)
+            return
+        if self._failed:
+            lost = f"; {self._lost_kills} kills before it are in no trace" if self._lost_kills else ""
+            self._warn(f"traces can be written again to {self._place.path}{lost}")
+        self._failed, self._lost_kills, self._waiting, self._story = 0, 0, [], story
+        self._history.followers.append(story.append)
+
+    def _tell_history(self, story: _Story, since: int) -> None:
+        """Write the history to the trace of a story, and its times to meta.json."""
+        now_ns = time.monotonic_ns() + _offset_ns(self._history.meta)
+        fineness = self._history.fineness(since)
+        begin_ns = self._history.replay(story, now_ns, since)
+        meta = story.writer.meta
+        offset_ns = _offset_ns(self._history.meta)
+        meta["started"] = utc_time(meta["clock"], begin_ns - offset_ns)
+        meta["history"] = {
+            "keep_s": self._history.keep_ns / 1e9,
+            "reason": story.first.reason,
+            "fineness": [
+                {"begin": utc_time(meta["clock"], one["begin_ns"] - offset_ns), "every_ms": one["every_ms"]}
+                for one in fineness
+            ],
+        }
+        story.writer.write_meta()
+
+    def _give_up(self, writer: TraceWriter | None, unfinished: Path | None, error: Exception) -> None:
+        """Remove what was begun, and set the time of the next attempt."""
+        if writer is not None:
+            with suppress(OSError, TraceError):
+                writer.leave("failed")
+        if unfinished is not None:
+            with suppress(OSError, TraceError):
+                self._place.discard(unfinished)
+        if not self._failed:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            self._warn(
+                f"a trace for {self._waiting[0].reason} cannot be written to {self._place.path} "
+                f"({reason}): it is tried again while the history lasts"
+            )
+        self._retry_s = time.monotonic() + _RETRY_S[min(self._failed, len(_RETRY_S) - 1)]
+        self._failed += 1
+
+    def _end(self, end_reason: str) -> None:
+        """End the story: the rest is work for a child."""
+        assert self._story is not None
+        story, self._story = self._story, None
+        self._history.followers.remove(story.append)
+        try:
+            story.writer.leave(end_reason, **self._closing_facts())
+        except TraceError as error:
+            self._warn(str(error))
+        time_ns = story.first.time_ns + story.shift_ns
+        self._finishing.add(Told(story.path, story.first.reason, time_ns, story.subject, len(story.kills)))
+
+    def _meta(self) -> tuple[Meta, int]:
+        """Return the metadata of a trace that begins now, with the clocks of now, and the difference of their
+        offset to that of the history: a clock was set, or the machine was suspended."""
+        kept = self._history.meta
+        clock = read_clocks()
+        shift_ns = clock["realtime_ns"] - clock["monotonic_ns"] - _offset_ns(kept)
+        if abs(shift_ns) < _LEAST_STEP_NS:
+            clock, shift_ns = kept["clock"], 0
+        return cast(Meta, {**kept, "clock": clock}), shift_ns
+
+    def _subject(self, cgroup_id: int | None) -> tuple[str, str | None] | None:
+        """Return (path, container or None) of a cgroup; None: it is not known."""
+        names = self._history.names.read("cgroups")
+        places = np.flatnonzero(integers(names.column("cgroup_id")) == (cgroup_id or 0))
+        if not len(places):
+            return None
+        row = names.select(["path", "container"]).slice(int(places[0]), 1).to_pylist()[0]
+        return row["path"], row["container"]
+
+
+def kills_of(rows: Sequence[dict[str, Any]]) -> list[Trigger]:
+    """Return a trigger for each OOM decision of these rows of `oom`."""
+    found: dict[int, Trigger] = {}
+    for row in rows:
+        found.setdefault(
+            row["kill_id"],
+            Trigger(
+                KILL,
+                row["time"],
+                row["limit_owner_cgroup_id"] or row["cgroup_id"],
+                frozenset([row["kill_id"]]),
+            ),
+        )
+    return list(found.values())
+
+
+def _last_name(subject: tuple[str, str | None] | None) -> str:
+    """Return the container's name, or the last name of the cgroup's path."""
+    if subject is None:
+        return "machine"
+    path, container = subject
+    return container or path.rstrip("/").rpartition("/")[2] or "root"
+
+
+def _offset_ns(meta: Meta) -> int:
+    return meta["clock"]["realtime_ns"] - meta["clock"]["monotonic_ns"]

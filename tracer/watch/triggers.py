@@ -1,0 +1,26 @@
+"""The moments at which `watch` writes a trace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+KILL: Final = "kill"
+LIMIT: Final = "limit"
+SOON: Final = "soon"
+REQUEST: Final = "request"
+"""The reasons: an OOM kill, a limit that was hit, a kill that is near, SIGUSR1."""
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """One such moment; `time_ns` is CLOCK_REALTIME by the clock pair of the history.
+
+    `cgroup_id` is the cgroup whose limit it is about; None: the machine, or no cgroup. `kills` are the ids
+    of the OOM decisions.
+    """
+
+    reason: str
+    time_ns: int
+    cgroup_id: int | None = None
+    kills: frozenset[int] = frozenset()

@@ -1,0 +1,372 @@
+"""The flight recorder: a recording whose rows stay in memory until something happens."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import mmap
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
+from tracer.capture.observer import Progress
+from tracer.capture.options import Options
+from tracer.capture.pipeline import Pipeline
+from tracer.capture.session import create_ready_file, make_pipeline, require_absent, require_root
+from tracer.errors import UsageError
+from tracer.kernel.cgroups import cgroupfs
+from tracer.kernel.cgroups.containers import lookup_name
+from tracer.kernel.cgroups.selectors import parse_selectors
+from tracer.kernel.process.priority import Urgency
+from tracer.trace.arrow_columns import integers, is_known
+from tracer.trace.history.history import History
+from tracer.trace.row_sink import RowSink
+from tracer.watch.alarms import Alarms
+from tracer.watch.cost import EVERY_S, Cost, resident_bytes
+from tracer.watch.finishing import Finished, Finishing, Told
+from tracer.watch.notify import ServiceManager, watchdog_interval_s
+from tracer.watch.place import Place, parse_name
+from tracer.watch.stories import Stories, kills_of
+from tracer.watch.triggers import REQUEST, Trigger
+
+_RING_BYTES: Final = {
+    "charge": 1 << 20,
+    "pagecache": 2 << 20,
+    "reclaim": 1 << 20,
+    "stall": 512 << 10,
+    "swap_io": 256 << 10,
+    "inode": 512 << 10,
+}
+"""Smaller rings than those of `record`: all of a ring is resident, and `--max-memory` is for everything. What
+finds no room is summed, and who and when is lost for it alone."""
+
+_REMOVED_INTERVAL_S: Final = 0.01
+_SAMPLE_INTERVAL_S: Final = 0.1
+_READ_INTERVAL_S: Final = 0.5
+_SECOND_S: Final = 1.0
+_AGE_INTERVAL_S: Final = 2.0
+_STEP_INTERVAL_S: Final = 0.1
+_LEAST_HISTORY_BYTES: Final = 4 << 20
+_SPARE_BYTES: Final = 8 << 20
+"""Memory that thinning and a new trace need for a moment."""
+_ENDING_S: Final = 20.0
+_OOM_SCORE_ADJ: Final = -900
+_MALLOC_SETTINGS: Final = {-1: 256 << 10, -3: 256 << 10, -8: 1}
+"""M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX of glibc's malloc.h: memory that is freed goes back to the
+kernel at once."""
+_libc = ctypes.CDLL(None)
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """A request to watch.
+
+    `directory` receives traces of the last `keep_s` seconds at each OOM kill and at the alarms `on` ("limit",
+    "soon"). `most_memory_bytes` bounds the recorder's memory. `keep_traces` and `most_disk_bytes` bound the
+    directory. `command` is run with the path of each trace. `ring_pages` and `hooks` are those of `Options`.
+    """
+
+    directory: Path
+    cgroups: tuple[str, ...] = ()
+    keep_s: float = 300.0
+    most_memory_bytes: int = 100 << 20
+    on: frozenset[str] = frozenset()
+    keep_traces: int | None = None
+    most_disk_bytes: int | None = None
+    command: tuple[str, ...] = ()
+    ready_file: Path | None = None
+    ring_pages: dict[str, int] = field(default_factory=dict)
+    hooks: str | None = None
+
+
+class Reporter(Protocol):
+    """Receives what `watch` has to say."""
+
+    def ready(self, progress: Progress) -> None:
+        """Report that all probes are attached."""
+
+    def alarmed(self, sentence: str, cgroup: str | None) -> None:
+        """Report a limit that was hit, or a kill that is near, in a cgroup (its container, else its path)."""
+
+    def killed(self, kill: dict[str, Any]) -> None:
+        """Report an OOM kill, given as a row of `oom`."""
+
+    def finished(self, story: Finished) -> None:
+        """Report a trace that is complete."""
+
+    def notice(self, message: str) -> None:
+        """Report something that the user asked for."""
+
+    def warn(self, message: str) -> None:
+        """Report a problem that does not stop the recording."""
+
+
+def watch(options: WatchOptions, reporter: Reporter) -> None:
+    """Watch until SIGINT or SIGTERM. SIGUSR1 asks for a trace, SIGUSR2 for the cost; SIGHUP does nothing.
+
+    Raises TracerError if watching cannot begin, or cannot go on.
+    """
+    began_s = time.monotonic()
+    require_root()
+    require_absent(options.ready_file)
+    for setting, value in _MALLOC_SETTINGS.items():
+        _libc.mallopt(setting, value)
+    hierarchy = cgroupfs.memory_hierarchy()
+    with ExitStack() as stack:
+        calls = stack.enter_context(_calls())
+        place = Place(
+            options.directory,
+            keep_traces=options.keep_traces,
+            max_disk_bytes=options.most_disk_bytes,
+            warn=reporter.warn,
+        )
+        stack.callback(place.close)
+        left = place.sweep()
+        selectors = parse_selectors(hierarchy, options.cgroups, lookup_name) if options.cgroups else []
+        _protect(reporter.warn)
+        urgency = stack.enter_context(Urgency())
+        watcher = _Watcher(options, reporter, place)
+        asked = Options(
+            options.directory,
+            cgroups=options.cgroups,
+            ring_pages=_ring_pages() | options.ring_pages,
+            hooks=options.hooks,
+        )
+        pipeline = make_pipeline(
+            asked, hierarchy, selectors, None, watcher, open_sink=watcher.open_sink, began_s=began_s
+        )
+        stack.enter_context(pipeline)
+        pipeline.start()
+        urgency.watch()
+        watcher.begin(pipeline, left)
+        create_ready_file(options.ready_file)
+        watcher.manager.ready()
+        reporter.ready(pipeline)
+        watcher.run(calls, [Timer(_READ_INTERVAL_S, urgency.adjust, lambda: not pipeline.is_resting)])
+        urgency.close()
+
+
+def _ring_pages() -> dict[str, int]:
+    return {name: max(size_bytes // mmap.PAGESIZE, 1) for name, size_bytes in _RING_BYTES.items()}
+
+
+class _Watcher:
+    """The work of `watch` beside the pipeline, whose observer it is."""
+
+    def __init__(self, options: WatchOptions, reporter: Reporter, place: Place) -> None:
+        self._options = options
+        self._reporter = reporter
+        self._place = place
+        self._alarms = Alarms(options.on)
+        self.manager = ServiceManager()
+        self._finishing = Finishing(options.command, self._finished, reporter.warn)
+        self.warn, self.notice = reporter.warn, reporter.notice
+
+    # As the observer
+
+    def ready(self, progress: Progress) -> None:
+        """Do nothing: `watch` reports it."""
+
+    def tick(self, progress: Progress) -> None:
+        """Do nothing: there is no progress."""
+
+    def killed(self, kill: dict[str, Any]) -> None:
+        """Have a trace written."""
+        self._stories.trigger(kills_of([kill]))
+        self._reporter.killed(kill)
+
+    # The parts
+
+    def open_sink(self, meta: Any) -> RowSink:
+        """Return the history, empty."""
+        options = self._options
+        self._history = History(
+            meta, keep_ns=round(options.keep_s * 1e9), most_bytes=options.most_memory_bytes // 4
+        )
+        self._history.followers.append(self._look)
+        return self._history
+
+    def begin(self, pipeline: Pipeline, left: list[Path]) -> None:
+        """Make what needs the running pipeline. `left` are traces to complete."""
+        self._pipeline = pipeline
+        self._cost = Cost(pipeline.programs.run_ns)
+        self._history.named_files = lambda: np.frombuffer(
+            pipeline.programs.map("seen_inodes").read_elements()[0], np.int64
+        )
+        self._stories = Stories(
+            self._history,
+            self._place,
+            self._finishing,
+            closing_facts=self._closing_facts,
+            warn=self._reporter.warn,
+        )
+        for trace in left:
+            if (name := parse_name(trace.name)) is not None:
+                self._finishing.add(Told(trace, name.reason, name.time_ns, None, 0))
+        room_bytes = self._room_bytes()
+        if room_bytes < _LEAST_HISTORY_BYTES:
+            needed = resident_bytes() + _SPARE_BYTES + _LEAST_HISTORY_BYTES
+            raise UsageError(
+                f"--max-memory is too little: the recorder itself takes {resident_bytes() >> 20} MiB; "
+                f"give at least {-(-needed >> 20)}M"
+            )
+        self._history.most_bytes = room_bytes
+
+    def run(self, calls: _Calls, more: list[Timer]) -> None:
+        """Run until a signal ends it, and end all stories."""
+        pipeline = self._pipeline
+        timers = [*self._timers(), *more, Timer(0.0, lambda: self._answer(calls), lambda: calls.has_come)]
+        reason = "failed"
+        try:
+            reason = Loop(calls.stop, timers, pipeline.fds(), pipeline.read_rings).run(math.inf)
+            self.manager.stopping()
+            pipeline.finish(reason)
+        finally:
+            self._stories.close(reason)
+            self._finishing.finish(time.monotonic() + _ENDING_S)
+
+    def _timers(self) -> list[Timer]:
+        """Return the periodic work. At rest there is none, but for the watchdog of a service manager."""
+        pipeline, stories, finishing, cost = self._pipeline, self._stories, self._finishing, self._cost
+
+        def awake() -> bool:
+            return not pipeline.is_resting
+
+        timers = [
+            Timer(_REMOVED_INTERVAL_S, pipeline.look, lambda: pipeline.has_removed),
+            Timer(_READ_INTERVAL_S, pipeline.look, awake),
+            Timer(_READ_INTERVAL_S, pipeline.read_rings, awake),
+            Timer(_SAMPLE_INTERVAL_S, pipeline.sample, awake),
+            Timer(_SAMPLE_INTERVAL_S if self._options.on else _READ_INTERVAL_S, pipeline.flush, awake),
+            Timer(_SECOND_S, pipeline.take_counts, awake),
+            Timer(_SECOND_S, pipeline.report_news, awake),
+            Timer(_AGE_INTERVAL_S, self._age, awake),
+            Timer(EVERY_S, cost.open_window, awake),
+            Timer(_STEP_INTERVAL_S, cost.close_window, lambda: cost.is_measuring),
+            Timer(_STEP_INTERVAL_S, self._step, lambda: stories.is_active),
+            Timer(_READ_INTERVAL_S, stories.flush, lambda: stories.is_active),
+            Timer(_STEP_INTERVAL_S, self._finish, lambda: finishing.due_s < math.inf),
+        ]
+        if (watchdog_s := watchdog_interval_s()) is not None:
+            timers.append(Timer(watchdog_s, self.manager.alive))
+        return timers
+
+    # Periodic work
+
+    def _look(self, table: str, batch: pa.RecordBatch) -> None:
+        """Look for alarms in new samples."""
+        if table == "samples" and self._options.on:
+            for alarm in self._alarms.take(batch, time.monotonic_ns()):
+                self._stories.trigger([Trigger(alarm.reason, alarm.time_ns, alarm.cgroup_id)])
+                self._reporter.alarmed(alarm.sentence, self._stories.name_of(alarm.cgroup_id))
+        elif table == "cgroups" and self._options.on:
+            self._alarms.forget(_ids_of_removed(batch))
+
+    def _step(self) -> None:
+        self._stories.step()
+        self._retain()
+
+    def _finish(self) -> None:
+        self._finishing.step(time.monotonic())
+
+    def _age(self) -> None:
+        clock = self._history.meta["clock"]
+        self._history.age(time.monotonic_ns() + clock["realtime_ns"] - clock["monotonic_ns"])
+        _libc.malloc_trim(0)
+        self._history.most_bytes = max(self._room_bytes(), _LEAST_HISTORY_BYTES)
+
+    def _room_bytes(self) -> int:
+        """Return the memory that the history may take: all that the rest of this process leaves."""
+        rest_bytes = resident_bytes() - self._history.size_bytes
+        return self._options.most_memory_bytes - rest_bytes - _SPARE_BYTES
+
+    def _retain(self) -> None:
+        self._place.retain([*self._stories.in_use, *self._finishing.in_use])
+
+    def _finished(self, story: Finished) -> None:
+        self._reporter.finished(story)
+        self._retain()
+
+    def _closing_facts(self) -> dict[str, Any]:
+        facts = self._pipeline.closing_facts()
+        return {**facts, "cost": {**facts["cost"], **self._cost.describe()}}
+
+    def _answer(self, calls: _Calls) -> None:
+        """Do what signals asked for."""
+        for number in calls.take():
+            if number == signal.SIGUSR1:
+                self._pipeline.read_rings()
+                self._pipeline.flush()
+                clock = self._history.meta["clock"]
+                now_ns = time.monotonic_ns() + clock["realtime_ns"] - clock["monotonic_ns"]
+                self._stories.trigger([Trigger(REQUEST, now_ns)])
+            else:
+                self._reporter.notice(f"{self._cost.sentence()}; {self._history.sentence()}")
+
+
+def _ids_of_removed(cgroups: pa.RecordBatch) -> list[int]:
+    """Return the ids of the cgroups in rows of `cgroups` that were removed."""
+    is_removed = is_known(pa.chunked_array([cgroups.column("removed")]))
+    ids = integers(pa.chunked_array([cgroups.column("cgroup_id")]))
+    removed: list[int] = ids[is_removed].tolist()
+    return removed
+
+
+class _Calls:
+    """SIGUSR1 and SIGUSR2, which wake the loop by the descriptor of `stop`."""
+
+    def __init__(self, stop: StopSignals) -> None:
+        self.stop = stop
+        self._come: list[int] = []
+
+    @property
+    def has_come(self) -> bool:
+        """Return whether a signal came that was not taken."""
+        return bool(self._come)
+
+    def receive(self, number: int, _frame: object) -> None:
+        """Handle a signal."""
+        if number not in self._come:
+            self._come.append(number)
+        self.stop.wake()
+
+    def take(self) -> list[int]:
+        """Return and forget the signals that came."""
+        come, self._come = self._come, []
+        return come
+
+
+@contextmanager
+def _calls() -> Iterator[_Calls]:
+    """Catch SIGUSR1 and SIGUSR2 as well as the signals that end `watch`; ignore SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_signals() as stop:
+        calls = _Calls(stop)
+        others = {number: signal.signal(number, calls.receive) for number in (signal.SIGUSR1, signal.SIGUSR2)}
+        try:
+            yield calls
+        finally:
+            for number, handler in others.items():
+                signal.signal(number, handler)
+    signal.signal(signal.SIGHUP, before)
+
+
+def _protect(warn: Callable[[str], None]) -> None:
+    """Have the OOM killer spare this process, if that is permitted.
+
+    Its memory is not locked: what malloc frees inside of locked memory stays resident.
+    """
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ), encoding="ascii")
+    except OSError as error:
+        warn(
+            f"the OOM killer may choose this process: its oom_score_adj cannot be lowered ({error.strerror})"
+        )
