@@ -13,7 +13,7 @@ import pytest
 
 from tracer.capture import loop as loop_module
 from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
-from tracer.trace.endings import COMMAND_ENDED, DURATION
+from tracer.trace.recording_ends import COMMAND_ENDED, DURATION
 
 
 @pytest.fixture

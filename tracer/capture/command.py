@@ -12,7 +12,7 @@ from typing import Final
 
 from tracer.capture.loop import Loop, StopSignals
 from tracer.kernel.process.spawn import CommandError, GatedCommand
-from tracer.trace.endings import COMMAND_ENDED
+from tracer.trace.recording_ends import COMMAND_ENDED
 
 _GRACE_S: Final = 2.0
 

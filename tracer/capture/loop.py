@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from tracer.trace.endings import COMMAND_ENDED, DURATION
+from tracer.trace.recording_ends import COMMAND_ENDED, DURATION
 
 _LONGEST_WAIT_S: Final = 3600.0  # epoll_wait(2) takes an int of ms
 

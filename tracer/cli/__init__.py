@@ -2,6 +2,8 @@
 
 size — sizes as users type them
 percent — percentages as users type them
+duration — times as users type them
+tuning — settings of a recorder from the environment
 output_file — files that a verb writes
 value_completion — shell completion of option values
 verbs — one module for each verb, with its help; `group` imports it when it is needed

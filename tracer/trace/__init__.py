@@ -2,7 +2,7 @@
 
 Modules at the bottom serve both rooms:
 
-    endings — the reasons why a recording ended
+    recording_ends — the reasons why a recording ended
     untrusted_files — files of a trace that may come from anyone
     layout — the files of a trace by table
     value_ranges — the range of numbers of each column

@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from tracer.errors import TraceError
 from tracer.trace.arrow_columns import integers
-from tracer.trace.endings import CONTINUED, QUIET
 from tracer.trace.history.history import History
 from tracer.trace.meta import Meta, read_clocks, utc_time
+from tracer.trace.recording_ends import CONTINUED, QUIET
 from tracer.trace.row_shift import shifted
 from tracer.trace.write.writer import TraceWriter
 from tracer.watch.finishing import Finishing, Told

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tracer.render.words.end_reasons import end_in_words
-from tracer.trace.endings import COMMAND_ENDED, DURATION
+from tracer.trace.recording_ends import COMMAND_ENDED, DURATION
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tracer.analysis.core.lookup.summed_intervals import SummedIntervals
 from tracer.analysis.core.page_cache import CacheEvents, PageMoves
 from tracer.analysis.core.rows import Batched
 from tracer.stored_names import MINOR_BITS
-from tracer.trace.endings import WRITE_FAILED
+from tracer.trace.recording_ends import WRITE_FAILED
 
 _DEVICE: Final = r"^(\d{1,9}):(\d{1,9})$"
 

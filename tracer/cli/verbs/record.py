@@ -17,6 +17,7 @@ import click
 from tracer.cli import value_completion
 from tracer.cli.percent import percent
 from tracer.cli.size import size_bytes
+from tracer.cli.tuning import hooks, ring_pages
 from tracer.render.words.escape import visible
 
 if TYPE_CHECKING:
@@ -141,10 +142,10 @@ def command(
         force=force,
         command=argv,
         ready_file=ready_file,
-        ring_pages=ring_pages(os.environ.get("MEMCG_TRACER_RING_PAGES", "")),
+        ring_pages=ring_pages(),
         stacks_bytes=stacks_bytes,
         most_overhead_percent=most_overhead_percent,
-        hooks=hooks(os.environ.get("MEMCG_TRACER_HOOKS", "")),
+        hooks=hooks(),
     )
     progress = _Progress(until=_until(argv, duration_s))
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # it would end the recorder without a cleanup
@@ -160,30 +161,6 @@ def _until(argv: tuple[str, ...], duration_s: float | None) -> str:
     if duration_s is not None:
         ends.append(f"{duration_s:g} s have passed")
     return " or ".join(ends or ["Ctrl-C"])
-
-
-def ring_pages(text: str) -> dict[str, int]:
-    """Parse `STREAM=PAGES,...`: other ring sizes, for machines with little memory and for tests of losses."""
-    from tracer.wire.streams import RING_BYTES
-
-    sizes = {}
-    for item in filter(None, text.split(",")):
-        stream, _, pages = item.partition("=")
-        if stream not in RING_BYTES or not pages.isdecimal() or int(pages).bit_count() != 1:
-            raise click.UsageError(
-                f"MEMCG_TRACER_RING_PAGES: {item!r} is not STREAM=PAGES, a power of two, as pagecache=4096"
-            )
-        sizes[stream] = int(pages)
-    return sizes
-
-
-def hooks(family: str) -> str | None:
-    """Return the family of hooks to prefer, for comparisons of their records and their costs."""
-    from tracer.capture.bpf.hooks import FAMILIES
-
-    if family and family not in FAMILIES:
-        raise click.UsageError(f"MEMCG_TRACER_HOOKS: {family!a} is none of {', '.join(FAMILIES)}")
-    return family or None
 
 
 def _file_name(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import sys
@@ -16,7 +15,7 @@ import click
 from tracer.cli import value_completion
 from tracer.cli.duration import duration_s
 from tracer.cli.size import size_bytes
-from tracer.cli.verbs.record import hooks, ring_pages
+from tracer.cli.tuning import hooks, ring_pages
 from tracer.render.words.escape import visible
 
 if TYPE_CHECKING:
@@ -114,8 +113,8 @@ def command(
         most_disk_bytes=most_disk_bytes,
         command=words,
         ready_file=ready_file,
-        ring_pages=ring_pages(os.environ.get("MEMCG_TRACER_RING_PAGES", "")),
-        hooks=hooks(os.environ.get("MEMCG_TRACER_HOOKS", "")),
+        ring_pages=ring_pages(),
+        hooks=hooks(),
     )
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # nobody may read what it prints, and it goes on
     watch(options, _Lines(directory, as_json=as_json))

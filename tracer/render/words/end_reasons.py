@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tracer.render.words.escape import visible
-from tracer.trace.endings import COMMAND_ENDED, CONTINUED, DURATION, QUIET, WRITE_FAILED
+from tracer.trace.recording_ends import COMMAND_ENDED, CONTINUED, DURATION, QUIET, WRITE_FAILED
 
 _WORDS: Final = {
     COMMAND_ENDED: "when its command ended",

@@ -17,9 +17,9 @@ from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace import layout
 from tracer.trace.arrow_columns import rows_of
-from tracer.trace.endings import WRITE_FAILED
 from tracer.trace.identity_tables import IDENTITY_KEYS
 from tracer.trace.meta import Meta, utc_time, write_meta
+from tracer.trace.recording_ends import WRITE_FAILED
 from tracer.trace.schema_cast import conform
 from tracer.trace.write.backlog import HELD_BYTES, Backlog, stream_of
 from tracer.trace.write.claim import claim
@@ -215,8 +215,7 @@ class TraceWriter:
                 self._compactor.submit(compact_part, self._trace, self._journals, table, number, journal)
             journal = None
         if journal is None:
-            self._numbers[table] += 1
-            number = self._numbers[table]
+            self._numbers[table] = number = self._numbers[table] + 1
             journal = self._new_journal(table, layout.journal_name(table, number))
             self._parts[table][number] = self._open[table] = journal
         return journal
@@ -352,8 +351,7 @@ class TraceWriter:
         journals = self._parts[table].values()
         with suppress(OSError):
             left = [journal for journal in journals if journal.exists()]
-            turned = sum(journal.rows for journal in journals if journal not in left)
-            return turned + count_rows(table, left)
+            return sum(one.rows for one in journals if one not in left) + count_rows(table, left)
         return 0
 
     def _final_meta(self, end_reason: str, rows: dict[str, int] | None, updates: dict[str, Any]) -> Meta:

@@ -15,7 +15,7 @@ from tracer.analysis.core.columns import column_times_ns, integers, is_one_of, k
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import breaks_off, end_ns
-from tracer.trace.endings import COMMAND_ENDED
+from tracer.trace.recording_ends import COMMAND_ENDED
 from tracer.units import size
 
 _STEADY_PART: Final = 3
