@@ -38,6 +38,13 @@ def test_batch_without_rows_gives_no_alarm() -> None:
     assert Alarms(frozenset({"soon", "limit"})).take(leak().slice(0, 0), START_NS) == []
 
 
+def test_cgroup_without_a_limit_gives_no_alarm_until_it_has_one() -> None:
+    alarms = Alarms(frozenset({"soon", "limit"}))
+    unlimited = series(lambda at: {"anon": 20 + 5 * at, "max_events": 1 if at < 8 else 3}, 16, np.inf)
+    assert alarms.take(unlimited, START_NS) == []
+    assert len(alarms.take(leak(17), START_NS)) == 2
+
+
 def test_alarms_of_many_cgroups_are_bounded_and_the_others_counted() -> None:
     count = 3 * MOST
     alarms = Alarms(frozenset({"limit"}))

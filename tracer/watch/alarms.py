@@ -8,9 +8,11 @@ from typing import Final
 
 import pyarrow as pa
 
+from tracer.schema import UNLIMITED_BYTES
 from tracer.watch.signs.alarm import Alarm
 from tracer.watch.signs.countdown import Countdown
 from tracer.watch.signs.limit_hits import LimitHits
+from tracer.watch.signs.sample_arrays import limits
 
 KINDS: Final = frozenset({"limit", "soon"})
 
@@ -41,7 +43,7 @@ class Alarms:
 
         `now_ns` is for the bound alone: any clock that does not go back.
         """
-        if not len(samples):
+        if not _is_any_limited(samples):  # as on most idle machines
             return []
         return [
             alarm
@@ -63,3 +65,10 @@ class Alarms:
             return False
         given.append(now_ns)
         return True
+
+
+def _is_any_limited(samples: pa.RecordBatch) -> bool:
+    return any(
+        (limits(samples, name) < UNLIMITED_BYTES).any()
+        for name in ("effective_limit_bytes", "limit_bytes", "high_bytes")
+    )

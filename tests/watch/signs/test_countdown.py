@@ -187,6 +187,18 @@ def test_crash_loop_gives_an_alarm_before_each_kill(shows: str) -> None:
     assert [int(at // 20) for at in seconds_of(alarms)] == [0, 1, 2]
 
 
+def test_kill_leaves_what_was_survived_before() -> None:
+    def approach(begin: float, most: float) -> pa.RecordBatch:
+        return series(growth(5, most=most, since=begin), 18, begin=begin, oom_kill_events=int(begin > 36))
+
+    killed = series(lambda _: {"anon": 20}, 0.8, begin=36.1, oom_kill_events=1)
+    survived, to_the_kill, again, further = (
+        approach(begin, most) for begin, most in ((0, 93), (18.1, 100), (37, 93), (56, 99))
+    )
+    alarms = seconds_of(alarms_of(survived, to_the_kill, killed, again, further))
+    assert [int(at // 18.1) for at in alarms] == [0, 1, 3]
+
+
 def test_kill_whose_sample_has_no_statistics_gives_no_alarm() -> None:
     at_kill = batch(1, time=START_NS + 9 * SECOND_NS, cgroup_id=7, source="oom", limit_bytes=100 * MIB)
     assert alarms_of(at_kill, series(growth(1, 20), 10, begin=9.1)) == []

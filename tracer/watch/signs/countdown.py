@@ -14,7 +14,7 @@ they end. It gives an alarm only if
   evicted for the growth, so fast that only a few samples are to come.
 
 The next alarm of the cgroup needs a new approach: 10 s without a forecast of less than 30 s, or a cushion
-of more than twice that of the alarm, or a kill.
+of more than twice that of the alarm, or a kill. A kill does not change what was survived before.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _LITTLE: Final = 0.10  # of the limit
 _LITTLE_IF_SLOW: Final = 0.20
 _SLOW_S: Final = 4.0
 _LITTLE_IF_STEEP: Final = 0.33
-_STEEP_S: Final = 0.4
+_STEEP_S: Final = 0.25
 _ROOM_AT_LIMIT: Final = 0.03
 _KEPT: Final = 40
 """Samples of a cgroup that are kept: 4 s at ten a second."""
@@ -73,10 +73,11 @@ _KIND: Final = np.dtype(
         ("least", "i8"),  # the least cushion in this epoch, without those in the ring
         ("least_before", "i8"),  # and in the last one
         ("alarm_left", "i8"),  # the cushion at the last alarm; UNKNOWN: armed
+        ("alarm_least", "i8"),  # the least one that had been survived by then
         ("urgent_ns", "i8"),
     ]
 )
-_FRESH: Final = (0, 0, 0, UNKNOWN, UNKNOWN, UNKNOWN, False, UNKNOWN, 0, _NEVER, _NEVER, UNKNOWN, 0)
+_FRESH: Final = (0, 0, 0, UNKNOWN, UNKNOWN, UNKNOWN, False, UNKNOWN, 0, _NEVER, _NEVER, UNKNOWN, _NEVER, 0)
 
 
 class _Sizes(NamedTuple):
@@ -163,20 +164,27 @@ class Countdown:
                 yield Alarm("soon", int(now["cgroup_id"][row]), int(now["time"][row]), sentence)
 
     def _begin_anew(self, now: dict[str, Numbers], found: Cushions, is_kill: Flags, places: Numbers) -> None:
-        """Forget what a kill or another limit made worthless: the cushions until then."""
+        """Forget the cushions that a kill or another limit made worthless. Those on the way to a kill were
+        not survived; with an alarm, its way began where the least one was still `alarm_least`.
+        """
         states = self._states.rows
         kills, limit = states["kills"][places], states["limit_bytes"][places]
         killed = is_kill | ((kills != UNKNOWN) & (now["oom_kill_events"] > kills))
         freed_to = np.where(killed, UNKNOWN, states["freed_to"][places])
         is_freeing = (states["is_freeing"][places] | killed) & (found.left >= freed_to - found.limit // 64)
-        anew = (is_freeing & (found.left >= freed_to)) | (found.is_known & (limit != found.limit))
+        is_other = found.is_known & (limit != found.limit)
+        anew = (is_freeing & (found.left >= freed_to)) | is_other
         states["is_freeing"][places] = is_freeing
         states["freed_to"][places] = np.where(found.is_known, np.maximum(freed_to, found.left), freed_to)
         states["kills"][places] = np.maximum(kills, now["oom_kill_events"])
         states["limit_bytes"][places] = np.where(found.is_known, found.limit, limit)
         states["own_limit_bytes"][places] = now["limit_bytes"]
-        for name, value in ("taken", 0), ("least", _NEVER), ("least_before", _NEVER), ("alarm_left", UNKNOWN):
-            states[name][places[anew]] = value
+        was_foreseen = places[killed & (states["alarm_left"][places] != UNKNOWN)]
+        states["least"][was_foreseen] = states["alarm_least"][was_foreseen]
+        states["least_before"][was_foreseen] = _NEVER
+        states["least"][places[is_other]] = states["least_before"][places[is_other]] = _NEVER
+        states["taken"][places[anew]] = 0
+        states["alarm_left"][places[anew]] = UNKNOWN
 
     def _keep(self, time: Numbers, left: Numbers, places: Numbers) -> None:
         """Put cushions into the rings; the one that falls out counts as survived."""
@@ -214,6 +222,7 @@ def _judge(state: Any, time_ns: int, sizes: _Sizes) -> str | None:
     if forecast is None or sizes.left > _share(forecast.left_s, sizes) * sizes.limit:
         return None
     state["alarm_left"], state["urgent_ns"] = sizes.left, time_ns
+    state["alarm_least"] = min(state["least"], state["least_before"])
     return (
         f"What is left below the limit of {size(sizes.limit)} will be used up in "
         f"{duration(forecast.left_s)}: {size(sizes.left)} ({_parts(sizes)}), "

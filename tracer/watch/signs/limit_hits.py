@@ -23,7 +23,7 @@ from tracer.schema import UNLIMITED_BYTES
 from tracer.units import count, duration, size
 from tracer.watch.signs.alarm import Alarm
 from tracer.watch.signs.cgroup_states import CgroupStates
-from tracer.watch.signs.sample_arrays import UNKNOWN, Numbers, limits, turns, values
+from tracer.watch.signs.sample_arrays import UNKNOWN, Flags, Numbers, limits, turns, values
 
 _SECOND_NS: Final = 1_000_000_000
 FIRST_WAIT_NS: Final = 60 * _SECOND_NS
@@ -79,23 +79,22 @@ class LimitHits:
         hits_high = (_rise(now, before, "high_events") > 0) & (usage >= _NEAR * now["high_bytes"])
         hits_max &= now["limit_bytes"] < UNLIMITED_BYTES
         hits_high &= now["high_bytes"] < UNLIMITED_BYTES
-        for row in np.flatnonzero(hits_max | hits_high).tolist():
-            if _is_due(states[int(places[row])], int(now["time"][row])):
-                read = {column: int(numbers[row]) for column, numbers in now.items()}
-                sentence = _sentence("limit_bytes" if hits_max[row] else "high_bytes", read, before[row])
-                yield Alarm("limit", read["cgroup_id"], read["time"], sentence)
+        rows = np.flatnonzero(hits_max | hits_high)
+        for row in rows[self._are_due(places[rows], now["time"][rows])].tolist():
+            read = {column: int(numbers[row]) for column, numbers in now.items()}
+            sentence = _sentence("limit_bytes" if hits_max[row] else "high_bytes", read, before[row])
+            yield Alarm("limit", read["cgroup_id"], read["time"], sentence)
 
-
-def _is_due(state: Any, time_ns: int) -> bool:
-    """Note a hit, and return whether it gives an alarm."""
-    if time_ns - state["hit_ns"] >= _CALM_NS:
-        state["wait_ns"] = 0
-    state["hit_ns"] = time_ns
-    if time_ns - state["alarmed_ns"] < state["wait_ns"]:
-        return False
-    state["alarmed_ns"] = time_ns
-    state["wait_ns"] = min(max(2 * state["wait_ns"], FIRST_WAIT_NS), LONGEST_WAIT_NS)
-    return True
+    def _are_due(self, places: Numbers, time: Numbers) -> Flags:
+        """Note hits of different cgroups, and return which of them give an alarm."""
+        states = self._states.rows
+        wait = np.where(time - states["hit_ns"][places] >= _CALM_NS, 0, states["wait_ns"][places])
+        are_due: Flags = time - states["alarmed_ns"][places] >= wait
+        longer = np.clip(2 * wait, FIRST_WAIT_NS, LONGEST_WAIT_NS)
+        states["hit_ns"][places] = time
+        states["wait_ns"][places] = np.where(are_due, longer, wait)
+        states["alarmed_ns"][places[are_due]] = time[are_due]
+        return are_due
 
 
 def _rise(now: dict[str, Numbers], before: Any, name: str) -> Numbers:
