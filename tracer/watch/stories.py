@@ -8,6 +8,7 @@ times.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -32,6 +33,11 @@ from tracer.watch.triggers import KILL, Trigger
 QUIET_S: Final = 5.0
 """A story ends when nothing has triggered for so long."""
 
+LOOP_QUIET_S: Final = 30.0
+_SOON_AGAIN_S: Final = 60.0
+"""A story that begins so soon after another is likely one of a crash loop. It waits longer for the next kill:
+else each kill of a slow loop would leave a trace with all the minutes before it."""
+
 _MOST_BYTES: Final = 64 << 20
 _UNFLUSHED_BYTES: Final = 1 << 20
 _HELD_BYTES: Final = 8 << 20
@@ -49,6 +55,7 @@ class _Story:
     first: Trigger
     subject: str | None
     shift_ns: int
+    quiet_s: float
     began_s: float
     last_s: float
     kills: frozenset[int]
@@ -100,7 +107,8 @@ class Stories:
         self._lost_kills = 0  # meanwhile
         self._retry_s = 0.0
         self._mark = 0  # where the last story ended, if what it was about may go on
-        self._marked_s = 0.0
+        self._mark_until_s = 0.0
+        self._ended_s = -math.inf
 
     @property
     def in_use(self) -> list[Path]:
@@ -138,11 +146,11 @@ class Stories:
         story = self._story
         if story is None:
             return
-        if now_s - story.last_s > QUIET_S:
+        if now_s - story.last_s > story.quiet_s:
             self._end(QUIET)
         elif now_s - story.began_s > self._history.keep_ns / 1e9 or story.writer.size_bytes > _MOST_BYTES:
             self._end(CONTINUED)
-            self._mark, self._marked_s = self._history.mark(), now_s
+            self._mark, self._mark_until_s = self._history.mark(), story.last_s + story.quiet_s
 
     def flush(self) -> None:
         """Have the rows of the story survive this process."""
@@ -170,8 +178,9 @@ class Stories:
             )
             kills = frozenset[int]().union(*(one.kills for one in self._waiting))
             path = subject and subject[0]
-            story = _Story(writer, unfinished, first, path, shift_ns, now_s, now_s, kills)
-            since = self._mark if now_s - self._marked_s < QUIET_S else 0
+            quiet_s = LOOP_QUIET_S if now_s - self._ended_s < _SOON_AGAIN_S else QUIET_S
+            story = _Story(writer, unfinished, first, path, shift_ns, quiet_s, now_s, now_s, kills)
+            since = self._mark if now_s < self._mark_until_s else 0
             self._tell_history(story, since)
             story.flush()
             writer.require_written()
@@ -224,6 +233,7 @@ class Stories:
         """End the story: the rest is work for a child."""
         assert self._story is not None
         story, self._story = self._story, None
+        self._ended_s = time.monotonic()
         self._history.followers.remove(story.append)
         try:
             story.writer.leave(end_reason, **self._closing_facts())

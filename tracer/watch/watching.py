@@ -271,8 +271,10 @@ class _Watcher:
             self._alarms.forget(_ids_of_removed(batch))
 
     def _step(self) -> None:
+        before = self._stories.in_use
         self._stories.step()
-        self._retain()
+        if self._stories.in_use != before:
+            self._retain()
 
     def _finish(self) -> None:
         self._finishing.step(time.monotonic())
