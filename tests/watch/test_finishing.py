@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +145,28 @@ def test_traces_are_completed_one_at_a_time_in_order(watched: Watched) -> None:
     assert [finished.trace for finished in watched.told] == [story.trace for story in stories]
     log = (watched.folder / "log").read_text().splitlines()
     assert log == [f"{word} {story.trace}" for story in stories for word in ("begin", "end")]
-    assert watched.told[0] == Finished(
-        stories[0].trace, "kill", stories[0].time_ns, "/docker/4f2a", 2, "s", "c", "w"
-    )
+    first = stories[0]
+    assert watched.told[0] == Finished(first.trace, "kill", first.time_ns, "/docker/4f2a", 1, "w", "s", "c")
+
+
+@pytest.mark.parametrize(
+    ("kills", "sentence", "expected"),
+    [
+        (None, None, (2, "s", "c", "w")),
+        (3, None, (3, "s", "c", "w")),
+        (0, "It is near.", (0, "It is near.", None, None)),
+    ],
+    ids=["not known", "of the story", "alarm"],
+)
+def test_kills_of_other_stories_are_not_those_of_this_one(
+    watched: Watched, kills: int | None, sentence: str | None, expected: tuple[Any, ...]
+) -> None:
+    """The history in a trace may have kills of earlier stories, of which the newest is explained."""
+    queue = watched.open()
+    queue.add(replace(watched.story(), kills=kills, sentence=sentence))
+    watched.run(queue)
+    (told,) = watched.told
+    assert (told.kills, told.sentence, told.cause, told.container) == expected
 
 
 def test_descriptors_are_closed(watched: Watched) -> None:

@@ -39,25 +39,30 @@ _OF_THE_SERVICE: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 @dataclass(frozen=True)
 class Told:
-    """A trace whose story is over. `time_ns` is CLOCK_REALTIME at the trigger, `cgroup` a path."""
+    """A trace whose story is over. `time_ns` is CLOCK_REALTIME at the trigger, `cgroup` a path.
+
+    `kills` is the number of OOM decisions of the story; None: those in the trace. `sentence` is what a story
+    without a kill is about, and safe to print; None: the trace will show it. Names are as they are in the
+    trace: any user can choose them.
+    """
 
     trace: Path
     reason: str
     time_ns: int
     cgroup: str | None
-    kills: int
+    kills: int | None
+    container: str | None = None
+    sentence: str | None = None
 
 
 @dataclass(frozen=True)
 class Finished(Told):
     """A trace that is completed and explained, or else the `error`: it is readable even so.
 
-    `sentence` is safe to print. The names are as they are in the trace: any user can choose them.
+    `cause` and `pod` are of the newest kill, and so are the sentence and names then.
     """
 
-    sentence: str | None = None
     cause: str | None = None
-    container: str | None = None
     pod: str | None = None
     error: str | None = None
 
@@ -288,7 +293,12 @@ class Finishing:
             self._story = None
 
     def _tell(self, story: Told, **known: Any) -> None:
-        fields = asdict(story) | {name: value for name, value in known.items() if name in _FIELDS}
+        fields = asdict(story)
+        if story.kills is not None:
+            known.pop("kills", None)
+        if story.sentence is not None:  # the newest kill in the trace is another story's
+            known = {"error": known.get("error")}
+        fields |= {name: value for name, value in known.items() if name in _FIELDS}
         self._told(Finished(**fields))
 
     # The command

@@ -138,17 +138,21 @@ class Place:
         """
         with self._directory.subfolder(unfinished.name) as trace:
             trace.sync_all()
-        for name in _numbered(unfinished.name.removeprefix(_UNFINISHED)):
-            if self._exists(name):
+        return self.rename(unfinished, unfinished.name.removeprefix(_UNFINISHED))
+
+    def rename(self, trace: Path, name: str) -> Path:
+        """Give a trace another name, with a number if the name is taken; return its path. Raises OSError."""
+        for unique in _numbered(name):
+            if self._exists(unique):
                 continue
             try:
-                self._directory.replace(unfinished.name, name)
+                self._directory.replace(trace.name, unique)
             except OSError as error:
                 if error.errno in _TAKEN:
                     continue
                 raise
             self._directory.sync()
-            return self.path / name
+            return self.path / unique
         raise AssertionError
 
     def retain(self, in_use: Collection[Path]) -> list[Path]:

@@ -28,7 +28,7 @@ from tracer.trace.row_shift import shifted
 from tracer.trace.write.writer import TraceWriter
 from tracer.watch.finishing import Finishing, Told
 from tracer.watch.place import Place, name_of
-from tracer.watch.triggers import KILL, Trigger
+from tracer.watch.triggers import KILL, REQUEST, Trigger
 
 QUIET_S: Final = 5.0
 """A story ends when nothing has triggered for so long."""
@@ -47,13 +47,15 @@ _RETRY_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 @dataclass
 class _Story:
-    """A trace that grows; times are CLOCK_MONOTONIC, but `shift_ns`: new clock pair less that of the
-    history."""
+    """A trace that grows; times are CLOCK_MONOTONIC, but `shift_ns`: new clock pair less that of the history.
+
+    `first` is the trigger that it is told for: the first kill, if there is one. `subject`: `_subject` of it.
+    """
 
     writer: TraceWriter
     path: Path
     first: Trigger
-    subject: str | None
+    subject: tuple[str, str | None] | None
     shift_ns: int
     quiet_s: float
     began_s: float
@@ -136,6 +138,8 @@ class Stories:
             return
         for one in triggers:
             self._story.last_s = time.monotonic()
+            if one.kills and not self._story.kills:
+                self._tell_as(self._story, one)
             self._story.kills |= one.kills
 
     def step(self) -> None:
@@ -177,9 +181,8 @@ class Stories:
                 unfinished, story_meta, force=False, warn=self._warn, compacts=False, held_bytes=_HELD_BYTES
             )
             kills = frozenset[int]().union(*(one.kills for one in self._waiting))
-            path = subject and subject[0]
             quiet_s = LOOP_QUIET_S if now_s - self._ended_s < _SOON_AGAIN_S else QUIET_S
-            story = _Story(writer, unfinished, first, path, shift_ns, quiet_s, now_s, now_s, kills)
+            story = _Story(writer, unfinished, first, subject, shift_ns, quiet_s, now_s, now_s, kills)
             since = self._mark if now_s < self._mark_until_s else 0
             self._tell_history(story, since)
             story.flush()
@@ -212,6 +215,14 @@ class Stories:
         }
         story.writer.write_meta()
 
+    def _tell_as(self, story: _Story, kill: Trigger) -> None:
+        """Have a story be told for its first kill, which came after an alarm or a request."""
+        story.first, story.subject = kill, self._subject(kill.cgroup_id)
+        with suppress(OSError):  # the old name is right, too
+            story.path = story.writer.path = self._place.rename(
+                story.path, name_of(kill.time_ns + story.shift_ns, kill.reason, _last_name(story.subject))
+            )
+
     def _give_up(self, writer: TraceWriter | None, unfinished: Path | None, error: Exception) -> None:
         """Remove what was begun, and set the time of the next attempt."""
         if writer is not None:
@@ -240,7 +251,9 @@ class Stories:
         except TraceError as error:
             self._warn(str(error))
         time_ns = story.first.time_ns + story.shift_ns
-        self._finishing.add(Told(story.path, story.first.reason, time_ns, story.subject, len(story.kills)))
+        first, (path, container) = story.first, story.subject or (None, None)
+        kills = None if first.reason == REQUEST else len(story.kills)
+        self._finishing.add(Told(story.path, first.reason, time_ns, path, kills, container, first.sentence))
 
     def _meta(self) -> tuple[Meta, int]:
         """Return the metadata of a trace that begins now, with the clocks of now, and the difference of their

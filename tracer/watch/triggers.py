@@ -17,10 +17,11 @@ class Trigger:
     """One such moment; `time_ns` is CLOCK_REALTIME by the clock pair of the history.
 
     `cgroup_id` is the cgroup whose limit it is about; None: the machine, or no cgroup. `kills` are the ids
-    of the OOM decisions.
+    of the OOM decisions, `sentence` what an alarm is about, without the cgroup's name.
     """
 
     reason: str
     time_ns: int
     cgroup_id: int | None = None
     kills: frozenset[int] = frozenset()
+    sentence: str | None = None

@@ -50,7 +50,7 @@ finds no room is summed, and who and when is lost for it alone."""
 
 _REMOVED_INTERVAL_S: Final = 0.01
 _SAMPLE_INTERVAL_S: Final = 0.1
-_READ_INTERVAL_S: Final = 0.5
+_READ_INTERVAL_S: Final = 0.2
 _SECOND_S: Final = 1.0
 _AGE_INTERVAL_S: Final = 2.0
 _STEP_INTERVAL_S: Final = 0.1
@@ -210,7 +210,7 @@ class _Watcher:
         )
         for trace in left:
             if (name := parse_name(trace.name)) is not None:
-                self._finishing.add(Told(trace, name.reason, name.time_ns, None, 0))
+                self._finishing.add(Told(trace, name.reason, name.time_ns, None, None))
         room_bytes = self._room_bytes()
         if room_bytes < _LEAST_HISTORY_BYTES:
             needed = resident_bytes() + _SPARE_BYTES + _LEAST_HISTORY_BYTES
@@ -265,7 +265,8 @@ class _Watcher:
         """Look for alarms in new samples."""
         if table == "samples" and self._options.on:
             for alarm in self._alarms.take(batch, time.monotonic_ns()):
-                self._stories.trigger([Trigger(alarm.reason, alarm.time_ns, alarm.cgroup_id)])
+                trigger = Trigger(alarm.reason, alarm.time_ns, alarm.cgroup_id, sentence=alarm.sentence)
+                self._stories.trigger([trigger])
                 self._reporter.alarmed(alarm.sentence, self._stories.name_of(alarm.cgroup_id))
         elif table == "cgroups" and self._options.on:
             self._alarms.forget(_ids_of_removed(batch))
