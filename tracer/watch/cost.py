@@ -70,11 +70,11 @@ class Cost:
         programs = None
         if self._measured_s:
             programs = round(self._measured_ns / self._measured_s / 1e7, 3)
-        return {
+        refused = {} if self._refused is None else {"programs_not_measured": self._refused}
+        return refused | {
             "recorder_cpu_percent": round(100 * (time.process_time() - self._began_cpu_s) / wall_s, 3),
             "programs_cpu_percent": programs,
             "programs_measured_s": round(self._measured_s, 3),
-            "programs_not_measured": self._refused,
             "resident_bytes": resident_bytes(),
         }
 

@@ -119,3 +119,13 @@ def test_info_document_is_complete(summary: info_text.Summary) -> None:
     assert document["schema"] == 1
     assert document["cgroups"][0]["peak_usage_bytes"] == 100 * MIB
     assert document["meta"]["probes"]["OOM decision"]["hook"] is None
+
+
+def test_fineness_of_a_history_is_shown(summary: info_text.Summary) -> None:
+    fineness = [
+        {"begin": "2026-11-27T01:21:15.183305+00:00", "every_ms": 100},
+        {"begin": "2026-11-27T01:22:24+00:00", "every_ms": 0},
+    ]
+    history = {"keep_s": 300.0, "reason": "kill", "fineness": fineness}
+    text = " ".join(shown(replace(summary, meta={**summary.meta, "history": history})).split())
+    assert "one in 100 ms from 2026-11-27 01:21:15.183305 UTC; as recorded from 2026-11-27 01:22:24" in text

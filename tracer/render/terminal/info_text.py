@@ -90,6 +90,7 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
             ("ended", ended),
             ("started", shown_time(pd.Timestamp(meta["started"]).tz_convert("UTC"))),
             ("duration", units.duration(summary.duration_s)),
+            *_history(meta.get("history")),
             ("size", units.size(summary.size_bytes)),
             ("OOM kills", _kills(summary)),
             ("command", visible(" ".join(map(str, meta["command_line"])))),
@@ -125,6 +126,18 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
     yield paragraphs.facts([*signal_ways.taken(meta["probes"])] or [(units.UNKNOWN, "")], label_cells=0)
     yield paragraphs.title("Cost of tracing")
     yield paragraphs.facts([*_flat(meta["cost"])] or [(units.UNKNOWN, "")], label_cells=0)
+
+
+def _history(history: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """Yield how fine the rows of a trace of `watch` are, as time passes."""
+    if history is None:
+        return
+    stages = []
+    for stage in history.get("fineness", ()):
+        begin = shown_time(pd.Timestamp(stage["begin"]).tz_convert("UTC"))
+        fineness = f"one in {stage['every_ms']} ms" if stage["every_ms"] else "as recorded"
+        stages.append(f"{fineness} from {begin}")
+    yield "history", "; ".join(stages) or "empty: nothing had happened"
 
 
 def _left_out(meta: Mapping[str, Any]) -> str:
