@@ -51,6 +51,7 @@ finds no room is summed, and who and when is lost for it alone."""
 _REMOVED_INTERVAL_S: Final = 0.01
 _SAMPLE_INTERVAL_S: Final = 0.1
 _READ_INTERVAL_S: Final = 0.2
+_LEAST_PASS_S: Final = 0.025
 _SECOND_S: Final = 1.0
 _AGE_INTERVAL_S: Final = 2.0
 _STEP_INTERVAL_S: Final = 0.1
@@ -166,6 +167,7 @@ class _Watcher:
         self._reporter = reporter
         self._place = place
         self._alarms = Alarms(options.on)
+        self._is_to_read, self._read_s = False, 0.0
         self.manager = ServiceManager()
         self._finishing = Finishing(options.command, self._finished, reporter.warn)
         self.warn, self.notice = reporter.warn, reporter.notice
@@ -226,7 +228,7 @@ class _Watcher:
         timers = [*self._timers(), *more, Timer(0.0, lambda: self._answer(calls), lambda: calls.has_come)]
         reason = "failed"
         try:
-            reason = Loop(calls.stop, timers, pipeline.fds(), pipeline.read_rings).run(math.inf)
+            reason = Loop(calls.stop, timers, pipeline.fds(), self._read_soon).run(math.inf)
             self.manager.stopping()
             pipeline.finish(reason)
         finally:
@@ -243,7 +245,8 @@ class _Watcher:
         timers = [
             Timer(_REMOVED_INTERVAL_S, pipeline.look, lambda: pipeline.has_removed),
             Timer(_READ_INTERVAL_S, pipeline.look, awake),
-            Timer(_READ_INTERVAL_S, pipeline.read_rings, awake),
+            Timer(_READ_INTERVAL_S, self._read, awake),
+            Timer(_LEAST_PASS_S, self._read, lambda: self._is_to_read),
             Timer(_SAMPLE_INTERVAL_S, pipeline.sample, awake),
             Timer(_SAMPLE_INTERVAL_S if self._options.on else _READ_INTERVAL_S, pipeline.flush, awake),
             Timer(_SECOND_S, pipeline.take_counts, awake),
@@ -260,6 +263,17 @@ class _Watcher:
         return timers
 
     # Periodic work
+
+    def _read_soon(self) -> None:
+        """Read the rings, at once unless that was just done: each new cgroup asks for it."""
+        if time.monotonic() - self._read_s < _LEAST_PASS_S:
+            self._is_to_read = True
+        else:
+            self._read()
+
+    def _read(self) -> None:
+        self._pipeline.read_rings()
+        self._is_to_read, self._read_s = False, time.monotonic()
 
     def _look(self, table: str, batch: pa.RecordBatch) -> None:
         """Look for alarms in new samples."""
