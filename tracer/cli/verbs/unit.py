@@ -29,7 +29,7 @@ def command(arguments: tuple[str, ...]) -> None:
 
     The service starts the memcg-tracer that printed the unit, keeps traces in /var/lib/memcg-tracer, or in
     the directory of --out, which must exist, and can write nowhere else. It has no access to the network
-    unless the arguments have --exec or --serve.
+    unless the arguments have --exec.
     """
     from tracer.watch.service import STATE_FOLDER, unit_text
 

@@ -46,17 +46,18 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--keep", "keep_s", metavar="TIME", type=duration_s, default="5m", show_default=True,
-    help="The time before a kill that its trace has, from 10s to 24h.",
+    help="The time before a kill that is in its trace, from 10s to 24h. What is older than 30 s has less "
+    "detail.",
 )  # fmt: skip
 @click.option(
     "--max-memory", "most_memory_bytes", metavar="SIZE", type=size_bytes, default="100M", show_default=True,
-    help="Memory that the recorder may take, all included. With much to record, older rows are thinned, and "
-    "then dropped before their time.",
+    help="Memory that the recorder may take, all included. If it is not enough for --keep, older rows lose "
+    "detail earlier, and then the oldest are dropped.",
 )  # fmt: skip
 @click.option(
     "--on", "on", type=click.Choice(["kill", "limit", "soon"]), multiple=True,
-    help="Also write a trace when a cgroup hits its limit, or before a kill, when its cushion would be used "
-    "up within 10 s at the present rate. Kills always leave one. May be repeated.",
+    help="Also write a trace earlier. limit: when a cgroup hits its limit. soon: when what is left below a "
+    "limit would be used up within 10 s at the present rate. Kills always give a trace. May be repeated.",
 )  # fmt: skip
 @click.option(
     "--keep-traces", "keep_traces", metavar="N", type=click.IntRange(min=1), default=100, show_default=True,
@@ -68,7 +69,7 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--exec", "command_line", metavar="CMD",
-    help="Run this command (no shell) with the path of each complete trace as its last argument, one at a "
+    help="Run this command (no shell) with the path of each explained trace as its last argument, one at a "
     "time, for at most 60 s.",
 )  # fmt: skip
 @click.option(
@@ -91,9 +92,12 @@ def command(
 ) -> None:
     """Record all the time, and write a trace of the minutes before each OOM kill.
 
-    The last minutes stay in memory. At an OOM kill they become a trace under DIR, within 2 s, which grows
-    until nothing more has happened for 5 s. Then it is explained, and a line with the verdict and the path is
-    printed on stdout. Ctrl-C or SIGTERM ends it. `memcg-tracer unit` prints a systemd unit.
+    The last minutes are kept in memory. Within 2 s after an OOM kill, they are a trace in DIR, named for the
+    time, the reason and the container or cgroup. The trace grows until nothing has happened for 5 s. Then it
+    is explained, and a line on stdout has the verdict and the path of the trace.
+
+    SIGUSR1 writes a trace now, SIGUSR2 reports the cost, and Ctrl-C or SIGTERM ends the recorder.
+    `memcg-tracer unit` prints a systemd unit that runs it on every boot.
     """
     if not _LEAST_S <= keep_s <= _LONGEST_S:
         raise click.UsageError(f"--keep {keep_s:g}s: give a time from 10s to 24h")
