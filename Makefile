@@ -8,10 +8,11 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV := .venv
+MINUTES ?= 30
 TRACER := $(VENV)/bin/memcg-tracer
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup setup-test packages packages-test packages-vm packages-bench demo test test-vm fuzz lint bench headers pictures clean
+.PHONY: help setup setup-test packages packages-test packages-vm packages-bench demo test test-vm fuzz soak lint bench headers pictures clean
 
 help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
@@ -142,6 +143,9 @@ test-vm: packages-vm setup
 fuzz: setup
 	@PYTHONPATH=tests $(VENV)/bin/python tests/kernel/kmsg/fuzz.py $(ARGS)
 	PYTHONPATH=tests $(VENV)/bin/python tests/trace/fuzz.py $(ARGS)
+
+soak: setup
+	@PYTHONPATH=tests $(VENV)/bin/python -m soak --minutes $(MINUTES) $(ARGS)
 
 bench: packages-bench setup
 	@PYTHONPATH=tests $(VENV)/bin/python -m bench $(ARGS)
