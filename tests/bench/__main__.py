@@ -43,6 +43,7 @@ MEASURES: Final[Mapping[str, Callable[[Session], None]]] = {
     **{work.name: partial(compare, work) for work in WORKS},
     "idle": standing.idle,
     "start": standing.start,
+    "watch": standing.watch,
     "lost": standing.lost,
     "example": standing.example,
     "reading": reading.verbs,

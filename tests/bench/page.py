@@ -135,6 +135,7 @@ TABLES: Final[Mapping[str, Callable[[Results], str]]] = {
     "wall": _wall,
     "events": _figures("write", "random", "lost"),
     "recorder": _figures("start", "idle"),
+    "watch": _figures("watch"),
     "memory": _memory,
     "reading": _figures("reading", "example"),
     "kills": _figures("kills"),

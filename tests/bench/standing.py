@@ -1,8 +1,11 @@
-"""What a recorder costs apart from any work: its start, its idling, and what it loses under pressure."""
+"""What a recorder costs apart from any work: its start, its idling, what it loses under pressure; and `watch`."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +26,14 @@ SETTLE_S: Final = 2.0
 IDLE_S: Final = 10.0
 TIMES: Final = 20
 PAGES: Final = 200_000
+QUIET_S: Final = 30.0
+BUSY_S: Final = 60.0
+CONTAINERS: Final = 100
+LOAD: Final = 10
+LIMIT_BYTES: Final = 60 << 20
+WITHIN_S: Final = 30.0
+
+ALLOCATE: Final = "held = []\nwhile True: held.append(bytearray(1 << 20))"
 
 
 def start(session: Session) -> None:
@@ -51,8 +62,8 @@ def start(session: Session) -> None:
 
 
 @contextmanager
-def _idle_cgroups(count: int) -> Iterator[Scope]:
-    """Make cgroups without a process: one, or many below one."""
+def idle_cgroups(count: int) -> Iterator[Scope]:
+    """Make cgroups without a process: one, or many below one. They are removed at the end."""
     with scopes("idle") as scope:
         for number in range(count if count > 1 else 0):
             (scope.memory / f"idle-{number}").mkdir()
@@ -66,7 +77,7 @@ def idle(session: Session) -> None:
         shares: dict[str, list[float]] = {}
         memory: dict[str, list[float]] = {}
         failed: set[str] = set()
-        with _idle_cgroups(count) as scope:
+        with idle_cgroups(count) as scope:
             for number in range(min(session.rounds, 3)):
                 for command in in_turn(session.commands, number):
                     if command.name in failed:
@@ -149,3 +160,115 @@ def example(session: Session) -> None:
         Figure("example", "explain of the example, 1st line", name, "s", values, 0.5)
         for name, values in took.items()
     ]
+
+
+def watch(session: Session) -> None:
+    """Measure `watch` without a filter: all cgroups of the machine are watched."""
+    shares: dict[tuple[str, str], list[float]] = {}
+    memory: dict[tuple[str, str], list[float]] = {}
+    kills: dict[str, list[float]] = {}
+    for number in range(min(session.rounds, 3)):
+        for command in in_turn(session.commands, number):
+            for title, count in (("idle host", 1), (f"{MANY:,} idle cgroups", MANY)):
+                with idle_cgroups(count):
+                    share, mib = _quiet(command, session.folder, QUIET_S * session.scale)
+                shares.setdefault((title, command.name), []).append(share)
+                memory.setdefault((title, command.name), []).append(mib)
+            title = f"{CONTAINERS} cgroups at work"
+            share, mib = _busy(command, session.folder, BUSY_S * session.scale)
+            shares.setdefault((title, command.name), []).append(share)
+            memory.setdefault((title, command.name), []).append(mib)
+            kills.setdefault(command.name, []).append(_kill_to_trace_s(command, session.folder))
+    aims = {"idle host": 0.3, f"{MANY:,} idle cgroups": 1.0}
+    figures = session.results.figures
+    for (title, name), values in shares.items():
+        figures.append(Figure("watch", f"CPU, {title}", name, "% of a core", values, aims.get(title)))
+    for (title, name), values in memory.items():
+        figures.append(Figure("watch", f"resident, {title}", name, "MiB", values, 100))
+    for name, values in kills.items():
+        figures.append(Figure("watch", f"kill to trace, load of {LOAD}", name, "s", values, 2))
+
+
+def _quiet(command: Command, folder: Path, seconds: float) -> tuple[float, float]:
+    """Return (percent of a core, MiB) while nothing is done."""
+    with Recorder(command, folder, verb="watch") as recorder:
+        recorder.wait_until_ready()
+        time.sleep(SETTLE_S)
+        found = _share(recorder.pid, seconds)
+        recorder.stop()
+    return found
+
+
+def _busy(command: Command, folder: Path, seconds: float) -> tuple[float, float]:
+    """Return (percent of a core, MiB) with a process at work in each of many cgroups."""
+    with Recorder(command, folder, verb="watch") as recorder, idle_cgroups(CONTAINERS) as scope:
+        recorder.wait_until_ready()
+        works = [
+            multiprocessing.Process(target=_work_in, args=(place, seconds + SETTLE_S, folder / place.name))
+            for place in sorted(scope.memory.glob("idle-*"))
+        ]
+        for work in works:
+            work.start()
+        time.sleep(SETTLE_S)
+        found = _share(recorder.pid, seconds)
+        for work in works:
+            work.join()
+        recorder.stop()
+    return found
+
+
+def _work_in(cgroup: Path, seconds: float, file: Path) -> None:
+    """Allocate, write and read a MiB five times a second, in a cgroup."""
+    (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        held = bytearray(1 << 20)
+        file.write_bytes(held)
+        file.read_bytes()
+        time.sleep(0.2)
+    file.unlink()
+
+
+def _share(pid: int, seconds: float) -> tuple[float, float]:
+    """Return (percent of a core, resident MiB) of a process and its children over the next seconds."""
+    begin, before = time.monotonic(), accounting.processor_s(pid)
+    time.sleep(seconds)
+    used = accounting.processor_s(pid) - before
+    resident_pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
+    share = 100 * used / (time.monotonic() - begin)
+    return share, resident_pages * os.sysconf("SC_PAGESIZE") / (1 << 20)
+
+
+def _kill_to_trace_s(command: Command, folder: Path) -> float:
+    """Return the time from the end of a killed process until its trace has its name, on a busy machine."""
+    with Recorder(command, folder, verb="watch") as recorder:
+        recorder.wait_until_ready()
+        with _load(), scopes("kill", LIMIT_BYTES) as scope:
+            scope.start([sys.executable, "-c", ALLOCATE], cpu=None).wait()
+            begin = time.monotonic()
+            while not any(recorder.trace.glob("2*-kill-*")):
+                if time.monotonic() - begin > WITHIN_S:
+                    raise TracerError(f"a kill left no trace within {WITHIN_S:.0f} s")
+                time.sleep(0.01)
+            took = time.monotonic() - begin
+        recorder.stop()
+    return took
+
+
+@contextmanager
+def _load() -> Iterator[None]:
+    """Keep all CPUs busy with more processes than there are CPUs."""
+    busy = [multiprocessing.Process(target=_spin) for _ in range(LOAD)]
+    for one in busy:
+        one.start()
+    try:
+        yield
+    finally:
+        for one in busy:
+            one.kill()
+            one.join()
+
+
+def _spin() -> None:
+    while True:
+        pass

@@ -108,15 +108,19 @@ class Session:
 
 
 class Recorder:
-    """`memcg-tracer record` in the background, its trace in folder/trace. Leaving the context kills it."""
+    """`memcg-tracer record` in the background, its trace in folder/trace. Leaving the context kills it.
 
-    def __init__(self, command: Command, folder: Path, *options: str) -> None:
+    `watch` has the directory of its traces there.
+    """
+
+    def __init__(self, command: Command, folder: Path, *options: str, verb: str = "record") -> None:
         self.trace, self._ready = folder / "trace", folder / "ready"
         self._errors = (folder / "errors").open("w+", encoding="utf-8")
         self._ready.unlink(missing_ok=True)
         shutil.rmtree(self.trace, ignore_errors=True)  # another version may not know how to overwrite it
-        files = ["-o", str(self.trace), "--ready-file", str(self._ready)]
-        argv = [str(command.path), "record", *files, *options]
+        files = ["--out" if verb == "watch" else "-o", str(self.trace), "--ready-file", str(self._ready)]
+        argv = [str(command.path), verb, *files, *options]
+        self._verb = verb
         self.began = time.monotonic()
         self._process = subprocess.Popen(
             argv,
@@ -145,7 +149,7 @@ class Recorder:
         """
         while not self._ready.exists():
             if self._process.poll() is not None or time.monotonic() > self.began + READY_WITHIN_S:
-                raise TracerError(f"record does not start: {self._last_error()}")
+                raise TracerError(f"{self._verb} does not start: {self._last_error()}")
             time.sleep(_POLL_S)
         return time.monotonic() - self.began
 
@@ -166,7 +170,9 @@ class Recorder:
         _, status, used = os.wait4(self.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
         if self._process.returncode != 0:
-            raise TracerError(f"record ended with status {self._process.returncode}: {self._last_error()}")
+            raise TracerError(
+                f"{self._verb} ended with status {self._process.returncode}: {self._last_error()}"
+            )
         return used.ru_utime + used.ru_stime
 
     def _last_error(self) -> str:

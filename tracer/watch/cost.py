@@ -9,20 +9,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from tracer.capture.bpf.syscall import enable_statistics
+from tracer.watch.own_memory import resident_bytes
 
 EVERY_S: Final = 30.0
 WINDOW_S: Final = 0.5
-
-_PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
-
-
-def resident_bytes() -> int:
-    """Return the memory that this process has resident, mapped rings included (RSS in /proc/self/statm)."""
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
 
 
 class Cost:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import mmap
 import signal
@@ -29,8 +28,9 @@ from tracer.kernel.process.priority import Urgency
 from tracer.trace.arrow_columns import integers, is_known
 from tracer.trace.history.history import History
 from tracer.trace.row_sink import RowSink
+from tracer.watch import own_memory
 from tracer.watch.alarms import Alarms
-from tracer.watch.cost import EVERY_S, Cost, resident_bytes
+from tracer.watch.cost import EVERY_S, Cost
 from tracer.watch.finishing import Finished, Finishing, Told
 from tracer.watch.notify import ServiceManager, watchdog_interval_s
 from tracer.watch.place import Place, parse_name
@@ -55,15 +55,11 @@ _LEAST_PASS_S: Final = 0.025
 _SECOND_S: Final = 1.0
 _AGE_INTERVAL_S: Final = 2.0
 _STEP_INTERVAL_S: Final = 0.1
-_LEAST_HISTORY_BYTES: Final = 4 << 20
-_SPARE_BYTES: Final = 8 << 20
+_LEAST_HISTORY_BYTES: Final = 2 << 20
+_SPARE_BYTES: Final = 4 << 20
 """Memory that thinning and a new trace need for a moment."""
 _ENDING_S: Final = 20.0
 _OOM_SCORE_ADJ: Final = -900
-_MALLOC_SETTINGS: Final = {-1: 256 << 10, -3: 256 << 10, -8: 1}
-"""M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX of glibc's malloc.h: memory that is freed goes back to the
-kernel at once."""
-_libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -118,8 +114,7 @@ def watch(options: WatchOptions, reporter: Reporter) -> None:
     began_s = time.monotonic()
     require_root()
     require_absent(options.ready_file)
-    for setting, value in _MALLOC_SETTINGS.items():
-        _libc.mallopt(setting, value)
+    own_memory.return_early()
     hierarchy = cgroupfs.memory_hierarchy()
     with ExitStack() as stack:
         calls = stack.enter_context(_calls())
@@ -213,12 +208,14 @@ class _Watcher:
         for trace in left:
             if (name := parse_name(trace.name)) is not None:
                 self._finishing.add(Told(trace, name.reason, name.time_ns, None, None))
+        own_memory.drop_code()
         room_bytes = self._room_bytes()
         if room_bytes < _LEAST_HISTORY_BYTES:
-            needed = resident_bytes() + _SPARE_BYTES + _LEAST_HISTORY_BYTES
+            own_bytes = own_memory.resident_bytes()
+            needed_mib = -(-(own_bytes + _SPARE_BYTES + _LEAST_HISTORY_BYTES) >> 20)
             raise UsageError(
-                f"--max-memory is too little: the recorder itself takes {resident_bytes() >> 20} MiB; "
-                f"give at least {-(-needed >> 20)}M"
+                f"--max-memory is too little: the recorder itself takes {own_bytes >> 20} MiB; give at least "
+                f"{needed_mib}M"
             )
         self._history.most_bytes = room_bytes
 
@@ -297,12 +294,12 @@ class _Watcher:
     def _age(self) -> None:
         clock = self._history.meta["clock"]
         self._history.age(time.monotonic_ns() + clock["realtime_ns"] - clock["monotonic_ns"])
-        _libc.malloc_trim(0)
+        own_memory.trim()
         self._history.most_bytes = max(self._room_bytes(), _LEAST_HISTORY_BYTES)
 
     def _room_bytes(self) -> int:
         """Return the memory that the history may take: all that the rest of this process leaves."""
-        rest_bytes = resident_bytes() - self._history.size_bytes
+        rest_bytes = own_memory.resident_bytes() - self._history.size_bytes
         return self._options.most_memory_bytes - rest_bytes - _SPARE_BYTES
 
     def _retain(self) -> None:

@@ -1,0 +1,44 @@
+"""The memory of the recorder's own process, which has to be small for as long as it runs."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Final
+
+_PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
+_MALLOC_SETTINGS: Final = {-1: 256 << 10, -3: 256 << 10, -8: 1}
+"""M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX of glibc's malloc.h."""
+_MADV_DONTNEED: Final = 4  # include/uapi/asm-generic/mman-common.h
+_libc: Final = ctypes.CDLL(None)
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process has resident, mapped rings included (RSS in /proc/self/statm)."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
+
+
+def return_early() -> None:
+    """Have malloc give memory that is freed back to the kernel at once, rather than keep it."""
+    if mallopt := getattr(_libc, "mallopt", None):
+        for setting, value in _MALLOC_SETTINGS.items():
+            mallopt(setting, value)
+
+
+def trim() -> None:
+    """Give all memory that malloc holds free back to the kernel, also what lies between used pieces."""
+    if malloc_trim := getattr(_libc, "malloc_trim", None):
+        malloc_trim(0)
+
+
+def drop_code() -> None:
+    """Unmap the pages of programs and libraries that were executed, of which the start needed most.
+
+    They are pages of files: what is executed again is mapped again from the page cache.
+    """
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
+        addresses, permissions, *_, inode = line.split()[:5]
+        if permissions == "r-xp" and inode != "0":
+            begin, end = (int(address, 16) for address in addresses.split("-"))
+            _libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
