@@ -1,4 +1,4 @@
-"""What a recorder costs apart from any work: its start, its idling, what it loses under pressure; and `watch`."""
+"""What a recorder costs apart from any work: its start, idling, losses under pressure; and what `watch` costs."""
 
 from __future__ import annotations
 
