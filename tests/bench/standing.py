@@ -1,4 +1,4 @@
-"""What a recorder costs apart from any work: its start, idling, losses under pressure; and what `watch` costs."""
+"""What a recorder costs apart from any work: its start, idling and losses under pressure; and `watch`."""
 
 from __future__ import annotations
 
