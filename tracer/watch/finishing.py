@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import tracer
+from tracer.kernel.process.small_pages import huge_pages_for_children
 
 COMPLETING_WITHIN_S: Final = 120.0
 HURRIES_AFTER_S: Final = 30.0
@@ -308,7 +309,8 @@ class Finishing:
         environment = {name: value for name, value in os.environ.items() if name not in _OF_THE_SERVICE}
         argv = (*self._command, str(self._story.trace))
         try:
-            self._child = _Child(argv, environment, self._command_within_s, _STDERR)
+            with huge_pages_for_children():
+                self._child = _Child(argv, environment, self._command_within_s, _STDERR)
         except OSError as error:
             self._warn(f"cannot run {self._command[0]!a}: {error.strerror}")
             self._story = None

@@ -103,8 +103,10 @@ def command(
         raise click.UsageError(f"--keep {keep_s:g}s: give a time from 10s to 24h")
     words = _words(command_line)
     from tracer.capture.session import save_memory
+    from tracer.kernel.process.small_pages import keep_pages_small
 
     save_memory()
+    keep_pages_small()
     from tracer.watch.watching import WatchOptions, watch
 
     options = WatchOptions(
