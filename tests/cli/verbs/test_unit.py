@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tracer.cli.verbs import unit
-from tracer.watch.service import NAME
+from tracer.cli.verbs import unit, watch
+from tracer.watch.service import NAME, STATE_FOLDER
 
 
 @pytest.fixture
@@ -78,8 +78,19 @@ def test_relative_directory_of_out_is_refused() -> None:
 @pytest.mark.usefixtures("program")
 def test_network_is_closed_unless_an_argument_needs_it() -> None:
     assert "\nPrivateNetwork=yes\n" in run("--", "--on", "soon").stdout
-    for arguments in (("--exec", "/bin/x"), ("--serve=127.0.0.1:9755",)):
-        assert "PrivateNetwork=" not in run("--", *arguments).stdout
+    assert "PrivateNetwork=" not in run("--", "--exec", "/bin/x").stdout
+
+
+@pytest.mark.usefixtures("program")
+def test_argument_that_watch_does_not_take_is_refused() -> None:
+    refused = run("--", "--on", "sun")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "'sun'" in refused.stderr
+
+
+def test_default_directory_of_watch_is_the_one_of_the_service() -> None:
+    options = {option.name: option.default for option in watch.command.params}
+    assert options["directory"] == Path(STATE_FOLDER)
 
 
 def test_unit_is_part_of_the_distribution() -> None:

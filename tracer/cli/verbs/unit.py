@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import click
 
 _PROGRAM: Final = "memcg-tracer"
-_USE_THE_NETWORK: Final = ("--exec", "--serve")
 
 
 @click.command(
@@ -31,27 +28,20 @@ def command(arguments: tuple[str, ...]) -> None:
     the directory of --out, which must exist, and can write nowhere else. It has no access to the network
     unless the arguments have --exec.
     """
+    from tracer.cli.verbs import watch
     from tracer.watch.service import STATE_FOLDER, unit_text
 
-    folder = _value_of("--out", arguments)
-    if folder is not None and not folder.startswith("/"):
+    options = watch.command.make_context("memcg-tracer watch", list(arguments)).params
+    folder = os.path.normpath(options["directory"])
+    if not folder.startswith("/"):
         raise click.UsageError(f"--out {folder} is relative, and a service has no current directory")
-    needs_network = any(word.partition("=")[0] in _USE_THE_NETWORK for word in arguments)
-    if folder is not None and os.path.normpath(folder) == STATE_FOLDER:
-        folder = None
-    text = unit_text(_own_program(), arguments, folder=folder, needs_network=needs_network)
+    text = unit_text(
+        _own_program(),
+        arguments,
+        folder=None if folder == STATE_FOLDER else folder,
+        needs_network=options["command_line"] is not None,
+    )
     click.echo(text, nl=False)
-
-
-def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """Return the last value of an option, or None."""
-    found = None
-    for before, word in pairwise(("", *arguments)):
-        if before == option:
-            found = word
-        elif word.startswith(f"{option}="):
-            found = word.removeprefix(f"{option}=")
-    return found
 
 
 def _own_program() -> str:
