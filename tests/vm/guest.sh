@@ -75,6 +75,7 @@ if [ -e "$VM_RESULTS/arm64.btf" ]; then
 	echo $? >"$VM_RESULTS/arm64.status"
 fi
 dmesg >"$VM_RESULTS/dmesg"
+[ "$VM_INIT" != systemd ] || journalctl --no-pager >"$VM_RESULTS/journal"
 echo $status >"$VM_RESULTS/status"
 sync
 busybox poweroff -f

@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.vm_systemd, pytest.mark.timeout(60)]
 
 WITHIN_S: Final = 30.0 * SLOWDOWN
 POLL_S: Final = 0.5
+CACHE: Final = Path("/var/cache/memcg-tracer")
 UNITS: Final = Path("/run/systemd/system")
 VICTIM: Final = "victim"
 _BPF_PROG_GET_NEXT_ID: Final = 11
@@ -121,6 +122,13 @@ def service(program: Path) -> Path:
     output_of("systemctl", "start", NAME)
     assert shown("ActiveState") == "active"
     return program
+
+
+@pytest.mark.usefixtures("service")
+def test_calibration_in_the_service_finds_the_counters() -> None:
+    """Positions are kept only if all were learnt, for which a cgroup and a TCP connection are made."""
+    kept = [file.read_bytes() for file in CACHE.iterdir()]
+    assert any(b'"pgsteal": ' in document and b'"MEMCG_SOCK": ' in document for document in kept)
 
 
 def test_kill_leaves_a_trace_that_explains_it(service: Path) -> None:
