@@ -166,6 +166,8 @@ class _Watcher:
         self.manager = ServiceManager()
         self._finishing = Finishing(options.command, self._finished, reporter.warn)
         self.warn, self.notice = reporter.warn, reporter.notice
+        self._has_begun = False
+        self._kills_of_start: list[dict[str, Any]] = []
 
     # As the observer
 
@@ -176,7 +178,10 @@ class _Watcher:
         """Do nothing: there is no progress."""
 
     def killed(self, kill: dict[str, Any]) -> None:
-        """Have a trace written."""
+        """Have a trace written; `begin` has it written for a kill before."""
+        if not self._has_begun:
+            self._kills_of_start.append(kill)
+            return
         self._stories.trigger(kills_of([kill]))
         self._reporter.killed(kill)
 
@@ -218,6 +223,9 @@ class _Watcher:
                 f"{needed_mib}M"
             )
         self._history.most_bytes = room_bytes
+        self._has_begun = True
+        for kill in self._kills_of_start:
+            self.killed(kill)
 
     def run(self, calls: _Calls, more: list[Timer]) -> None:
         """Run until a signal ends it, and end all stories."""
