@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from support.watcher import Watcher
 from synthetic.unset import unset_row
 
 from tracer.schema import TABLES
@@ -97,3 +100,20 @@ def publish(begin_trace: Callable[..., TraceWriter]) -> Callable[[Place, int], P
         return place.publish(path)
 
     return one
+
+
+@pytest.fixture
+def start_watcher(tmp_path: Path) -> Iterator[Callable[..., Watcher]]:
+    """Return `start_watcher(*options, folder=None, env=None)`, which returns once all probes are attached.
+
+    Each has a folder of its own, unless one is given. Those that still run at the end of the test are killed.
+    """
+    folders = (tmp_path / f"watch-{number}" for number in itertools.count())
+    with ExitStack() as started:
+
+        def start(*options: str, folder: Path | None = None, env: dict[str, str] | None = None) -> Watcher:
+            folder = folder or next(folders)
+            folder.mkdir(exist_ok=True)
+            return started.enter_context(Watcher(folder, *options, env=env)).wait_until_ready()
+
+        yield start
