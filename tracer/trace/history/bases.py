@@ -32,6 +32,9 @@ MOST_HELD: Final = 1000
 MOST_LINKS: Final = 65_536
 """The most cgroups of which only the parent is known: about 7 MB."""
 
+_BYTES_OF_CGROUP: Final = 360
+_BYTES_OF_LINK: Final = 110
+
 _COLUMNS: Final = [
     name for name in TABLES["samples"].names if name not in ("time", "cgroup_id", "source", "kill_id")
 ]
@@ -110,6 +113,12 @@ class Bases:
         self._removed: deque[int] = deque()
         self._held: dict[int, None] = {}
         self._links: dict[int, int | None] = {}
+
+    @property
+    def size_bytes(self) -> int:
+        """Return about the memory that cgroups take of which there are no samples: most of those that come
+        and go."""
+        return _BYTES_OF_CGROUP * len(self._cgroups) + _BYTES_OF_LINK * len(self._links)
 
     def note_cgroups(self, rows: pa.RecordBatch | pa.Table) -> None:
         """Note parents, creation and removal from rows of `cgroups`, as they arrive."""

@@ -116,7 +116,8 @@ class History:
     @property
     def size_bytes(self) -> int:
         """Return the memory that the rows take."""
-        return self._segments_bytes + self._open_bytes + self.names.size_bytes
+        rows_bytes = self._segments_bytes + self._open_bytes
+        return rows_bytes + self.names.size_bytes + self._bases.size_bytes
 
     def age(self, now_ns: int) -> None:
         """Thin what has become old, and drop what is older than `keep_ns` or takes too much memory.
@@ -129,16 +130,21 @@ class History:
                 self._thin(group, stage)
         while self._segments and self._segments[0].end_ns < now_ns - self.keep_ns:
             self._drop()
+        begin_ns = self._forget_before(now_ns)
         while self.size_bytes > self.most_bytes and self._save_memory(now_ns):
-            pass
-        begin_ns = now_ns - self.keep_ns if self.begin_ns is None else self.begin_ns
-        self._bases.forget(begin_ns)
+            begin_ns = self._forget_before(now_ns)
         if now_ns - self._names_ns > _NAMES_EVERY_NS:
             self._names_ns = now_ns
             self.names.forget_tasks(begin_ns)
             self.names.retain("cgroups", self._cgroups_at(begin_ns))
             if self.names.count("inodes") > self._files_due:
                 self._forget_files()
+
+    def _forget_before(self, now_ns: int) -> int:
+        """Forget cgroups that were removed before the oldest row, and return its time."""
+        begin_ns = now_ns - self.keep_ns if self.begin_ns is None else self.begin_ns
+        self._bases.forget(begin_ns)
+        return begin_ns
 
     @property
     def begin_ns(self) -> int | None:
@@ -197,11 +203,12 @@ class History:
         self._add(position, Segment.of(group[-1].number, batches, fineness_ns))
 
     def _save_memory(self, now_ns: int) -> bool:
-        """Thin rows before their time, the oldest first; drop the oldest if all are thinned. Return whether
-        there was something to do."""
+        """Thin rows before their time, the oldest first; drop the oldest if all are thinned, or if rows take
+        less than half of the memory. Return whether there was something to do."""
+        is_for_rows = self._segments_bytes > self.size_bytes // 2
         for stage in (2, 1):
             group, _ = self._group(stage)
-            if group and group[-1].end_ns < now_ns - _YOUNGEST_NS:
+            if is_for_rows and group and group[-1].end_ns < now_ns - _YOUNGEST_NS:
                 self._thin(group, stage)
                 return True
         if len(self._segments) > 1:
