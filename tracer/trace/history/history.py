@@ -204,17 +204,17 @@ class History:
 
     def _save_memory(self, now_ns: int) -> bool:
         """Thin rows before their time, the oldest first; drop the oldest if all are thinned, or if rows take
-        less than half of the memory. Return whether there was something to do."""
+        less than half of the memory. Return whether more of that would help at once."""
         is_for_rows = self._segments_bytes > self.size_bytes // 2
         for stage in (2, 1):
             group, _ = self._group(stage)
             if is_for_rows and group and group[-1].end_ns < now_ns - _YOUNGEST_NS:
                 self._thin(group, stage)
                 return True
-        if len(self._segments) > 1:
-            self._drop()
-            return True
-        return False
+        if len(self._segments) < 2:
+            return False
+        self._drop()
+        return is_for_rows  # names of what is gone are forgotten some seconds later
 
     def _cgroups_at(self, time_ns: int) -> npt.NDArray[np.int64]:
         return np.fromiter(self._bases.ids(time_ns), np.int64)
