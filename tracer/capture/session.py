@@ -142,7 +142,13 @@ def make_pipeline(
     return Pipeline(
         options,
         hierarchy,
-        CgroupSelection(programs, hierarchy, None if trace_all else selectors, command_cgroup),
+        CgroupSelection(
+            programs,
+            hierarchy,
+            None if trace_all else selectors,
+            command_cgroup,
+            held_bytes=options.held_bytes,
+        ),
         programs=programs,
         observer=observer,
         open_sink=lambda: open_sink(first_meta(options, hierarchy)),

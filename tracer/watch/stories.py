@@ -28,7 +28,7 @@ from tracer.trace.row_shift import shifted
 from tracer.trace.write.writer import TraceWriter
 from tracer.watch.finishing import Finishing, Told
 from tracer.watch.place import Place, name_of
-from tracer.watch.triggers import KILL, REQUEST, Trigger
+from tracer.watch.triggers import KILL, Trigger
 
 QUIET_S: Final = 5.0
 """A story ends when nothing has triggered for so long."""
@@ -181,7 +181,8 @@ class Stories:
                 unfinished, story_meta, force=False, warn=self._warn, compacts=False, held_bytes=_HELD_BYTES
             )
             kills = frozenset[int]().union(*(one.kills for one in self._waiting))
-            quiet_s = LOOP_QUIET_S if now_s - self._ended_s < _SOON_AGAIN_S else QUIET_S
+            is_loop = bool(kills) and now_s - self._ended_s < _SOON_AGAIN_S
+            quiet_s = LOOP_QUIET_S if is_loop else QUIET_S
             story = _Story(writer, unfinished, first, subject, shift_ns, quiet_s, now_s, now_s, kills)
             since = self._mark if now_s < self._mark_until_s else 0
             self._tell_history(story, since)
@@ -218,6 +219,7 @@ class Stories:
     def _tell_as(self, story: _Story, kill: Trigger) -> None:
         """Have a story be told for its first kill, which came after an alarm or a request."""
         story.first, story.subject = kill, self._subject(kill.cgroup_id)
+        story.writer.meta["history"]["reason"] = kill.reason
         with suppress(OSError):  # the old name is right, too
             story.path = story.writer.path = self._place.rename(
                 story.path, name_of(kill.time_ns + story.shift_ns, kill.reason, _last_name(story.subject))
@@ -244,7 +246,8 @@ class Stories:
         """End the story: the rest is work for a child."""
         assert self._story is not None
         story, self._story = self._story, None
-        self._ended_s = time.monotonic()
+        if story.kills:
+            self._ended_s = time.monotonic()
         self._history.followers.remove(story.append)
         try:
             story.writer.leave(end_reason, **self._closing_facts())
@@ -252,7 +255,7 @@ class Stories:
             self._warn(str(error))
         time_ns = story.first.time_ns + story.shift_ns
         first, (path, container) = story.first, story.subject or (None, None)
-        kills = None if first.reason == REQUEST else len(story.kills)
+        kills = len(story.kills)
         self._finishing.add(Told(story.path, first.reason, time_ns, path, kills, container, first.sentence))
 
     def _meta(self) -> tuple[Meta, int]:

@@ -6,8 +6,8 @@ import math
 import mmap
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import pyarrow as pa
 
-from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
+from tracer.capture.loop import Loop, Timer
 from tracer.capture.observer import Progress
 from tracer.capture.options import Options
 from tracer.capture.pipeline import Pipeline
@@ -30,6 +30,7 @@ from tracer.trace.history.history import History
 from tracer.trace.row_sink import RowSink
 from tracer.watch import own_memory
 from tracer.watch.alarms import Alarms
+from tracer.watch.calls import Calls, calls_of_users
 from tracer.watch.cost import EVERY_S, Cost
 from tracer.watch.finishing import Finished, Finishing, Told
 from tracer.watch.notify import ServiceManager, watchdog_interval_s
@@ -58,6 +59,8 @@ _STEP_INTERVAL_S: Final = 0.1
 _LEAST_HISTORY_BYTES: Final = 2 << 20
 _SPARE_BYTES: Final = 4 << 20
 """Memory that thinning and a new trace need for a moment."""
+_ASKED: Final = "a trace of the last minutes was asked for (SIGUSR1)."
+_HELD_BYTES: Final = 8 << 20
 _ENDING_S: Final = 20.0
 _OOM_SCORE_ADJ: Final = -900
 
@@ -117,7 +120,7 @@ def watch(options: WatchOptions, reporter: Reporter) -> None:
     own_memory.return_early()
     hierarchy = cgroupfs.memory_hierarchy()
     with ExitStack() as stack:
-        calls = stack.enter_context(_calls())
+        calls = stack.enter_context(calls_of_users())
         place = Place(
             options.directory,
             keep_traces=options.keep_traces,
@@ -135,6 +138,7 @@ def watch(options: WatchOptions, reporter: Reporter) -> None:
             cgroups=options.cgroups,
             ring_pages=_ring_pages() | options.ring_pages,
             hooks=options.hooks,
+            held_bytes=_HELD_BYTES,
         )
         pipeline = make_pipeline(
             asked, hierarchy, selectors, None, watcher, open_sink=watcher.open_sink, began_s=began_s
@@ -163,6 +167,7 @@ class _Watcher:
         self._place = place
         self._alarms = Alarms(options.on)
         self._is_to_read, self._read_s = False, 0.0
+        self._is_too_large = False  # and that was reported
         self.manager = ServiceManager()
         self._finishing = Finishing(options.command, self._finished, reporter.warn)
         self.warn, self.notice = reporter.warn, reporter.notice
@@ -214,20 +219,19 @@ class _Watcher:
             if (name := parse_name(trace.name)) is not None:
                 self._finishing.add(Told(trace, name.reason, name.time_ns, None, None))
         own_memory.drop_code()
-        room_bytes = self._room_bytes()
-        if room_bytes < _LEAST_HISTORY_BYTES:
+        if self._room_bytes() < _LEAST_HISTORY_BYTES:
             own_bytes = own_memory.resident_bytes()
             needed_mib = -(-(own_bytes + _SPARE_BYTES + _LEAST_HISTORY_BYTES) >> 20)
             raise UsageError(
                 f"--max-memory is too little: the recorder itself takes {own_bytes >> 20} MiB; give at least "
                 f"{needed_mib}M"
             )
-        self._history.most_bytes = room_bytes
+        self._history.most_bytes = self._room_bytes()
         self._has_begun = True
         for kill in self._kills_of_start:
             self.killed(kill)
 
-    def run(self, calls: _Calls, more: list[Timer]) -> None:
+    def run(self, calls: Calls, more: list[Timer]) -> None:
         """Run until a signal ends it, and end all stories."""
         pipeline = self._pipeline
         timers = [*self._timers(), *more, Timer(0.0, lambda: self._answer(calls), lambda: calls.has_come)]
@@ -300,10 +304,21 @@ class _Watcher:
         self._finishing.step(time.monotonic())
 
     def _age(self) -> None:
-        clock = self._history.meta["clock"]
-        self._history.age(time.monotonic_ns() + clock["realtime_ns"] - clock["monotonic_ns"])
+        self._history.age(self._now_ns())
         own_memory.trim()
-        self._history.most_bytes = max(self._room_bytes(), _LEAST_HISTORY_BYTES)
+        room_bytes = self._room_bytes()
+        self._history.most_bytes = max(room_bytes, _LEAST_HISTORY_BYTES)
+        if room_bytes < -_SPARE_BYTES and not self._is_too_large:
+            self._is_too_large = True
+            self.warn(
+                f"the recorder takes more than --max-memory: {own_memory.resident_bytes() >> 20} MiB, "
+                f"{self._history.size_bytes >> 20} MiB of them for the history"
+            )
+
+    def _now_ns(self) -> int:
+        """Return the time on CLOCK_REALTIME by the clock pair of the history."""
+        clock = self._history.meta["clock"]
+        return time.monotonic_ns() + clock["realtime_ns"] - clock["monotonic_ns"]
 
     def _room_bytes(self) -> int:
         """Return the memory that the history may take: all that the rest of this process leaves."""
@@ -321,17 +336,18 @@ class _Watcher:
         facts = self._pipeline.closing_facts()
         return {**facts, "cost": {**facts["cost"], **self._cost.describe()}}
 
-    def _answer(self, calls: _Calls) -> None:
+    def _answer(self, calls: Calls) -> None:
         """Do what signals asked for."""
         for number in calls.take():
+            now_ns = self._now_ns()
             if number == signal.SIGUSR1:
                 self._pipeline.read_rings()
                 self._pipeline.flush()
-                clock = self._history.meta["clock"]
-                now_ns = time.monotonic_ns() + clock["realtime_ns"] - clock["monotonic_ns"]
-                self._stories.trigger([Trigger(REQUEST, now_ns)])
+                for path in self._stories.in_use:
+                    self.notice(f"what was asked for will be in {path}, which is being written")
+                self._stories.trigger([Trigger(REQUEST, now_ns, sentence=_ASKED)])
             else:
-                self._reporter.notice(f"{self._cost.sentence()}; {self._history.sentence()}")
+                self.notice(f"{self._cost.sentence()}; {self._history.sentence(now_ns)}")
 
 
 def _ids_of_removed(cgroups: pa.RecordBatch) -> list[int]:
@@ -340,45 +356,6 @@ def _ids_of_removed(cgroups: pa.RecordBatch) -> list[int]:
     ids = integers(pa.chunked_array([cgroups.column("cgroup_id")]))
     removed: list[int] = ids[is_removed].tolist()
     return removed
-
-
-class _Calls:
-    """SIGUSR1 and SIGUSR2, which wake the loop by the descriptor of `stop`."""
-
-    def __init__(self, stop: StopSignals) -> None:
-        self.stop = stop
-        self._come: list[int] = []
-
-    @property
-    def has_come(self) -> bool:
-        """Return whether a signal came that was not taken."""
-        return bool(self._come)
-
-    def receive(self, number: int, _frame: object) -> None:
-        """Handle a signal."""
-        if number not in self._come:
-            self._come.append(number)
-        self.stop.wake()
-
-    def take(self) -> list[int]:
-        """Return and forget the signals that came."""
-        come, self._come = self._come, []
-        return come
-
-
-@contextmanager
-def _calls() -> Iterator[_Calls]:
-    """Catch SIGUSR1 and SIGUSR2 as well as the signals that end `watch`; ignore SIGHUP."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with stop_signals() as stop:
-        calls = _Calls(stop)
-        others = {number: signal.signal(number, calls.receive) for number in (signal.SIGUSR1, signal.SIGUSR2)}
-        try:
-            yield calls
-        finally:
-            for number, handler in others.items():
-                signal.signal(number, handler)
-    signal.signal(signal.SIGHUP, before)
 
 
 def _protect(warn: Callable[[str], None]) -> None:

@@ -28,7 +28,7 @@ def sifted(hold: Hold, *pairs: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 def test_accepted_records_are_released_once_and_in_order() -> None:
-    hold = Hold()
+    hold = Hold(1 << 20)
     hold.wait_for(WANTED)
     assert sifted(hold, (WANTED, 1), (OTHER, 2)) == [(OTHER, 2)]
     assert sifted(hold, (WANTED, 3)) == []
@@ -38,7 +38,7 @@ def test_accepted_records_are_released_once_and_in_order() -> None:
 
 
 def test_refused_records_are_dropped() -> None:
-    hold = Hold()
+    hold = Hold(1 << 20)
     hold.wait_for(NEVER)
     hold.wait_for(WANTED)
     assert sifted(hold, (NEVER, 1), (WANTED, 2)) == []
@@ -52,7 +52,7 @@ def test_refused_records_are_dropped() -> None:
 
 @pytest.mark.parametrize("stream", [stream.name for stream in STREAMS if stream.owners])
 def test_stream_with_owners_is_held_back(stream: str) -> None:
-    hold = Hold()
+    hold = Hold(1 << 20)
     hold.wait_for(NEVER)
     records = np.zeros(2, WIRE[stream])
     for field in STREAM_AT[stream].owners:
@@ -71,7 +71,7 @@ def test_streams_without_owners_are_cgroups_and_candidates() -> None:
 
 @pytest.mark.parametrize("field", STREAM_AT["oom"].owners)
 def test_kill_is_written_if_any_of_its_cgroups_is_accepted(field: str) -> None:
-    hold = Hold()
+    hold = Hold(1 << 20)
     hold.wait_for(NEVER)
     hold.accept(WANTED)
     kill = np.zeros(1, WIRE["oom"])
@@ -83,7 +83,7 @@ def test_kill_is_written_if_any_of_its_cgroups_is_accepted(field: str) -> None:
 
 
 def test_task_seen_after_the_purge_of_its_cgroup_is_written() -> None:
-    hold = Hold()
+    hold = Hold(1 << 20)
     hold.wait_for(NEVER)
     hold.refuse(NEVER)
     seen = np.zeros(1, WIRE["task"])
@@ -117,7 +117,7 @@ def test_records_that_do_not_fit_are_lost_only_if_accepted(wanted: bool) -> None
 
 
 def test_sift_rows_holds_back_rows_of_undecided_cgroups() -> None:
-    hold = Hold()
+    hold = Hold(1 << 20)
     hold.wait_for(WANTED)
     hold.wait_for(NEVER)
     rows = [{"cgroup_id": cgroup_id} for cgroup_id in (WANTED, OTHER, NEVER)]

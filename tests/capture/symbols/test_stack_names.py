@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -176,3 +177,19 @@ def test_stack_that_cannot_be_named_is_counted_and_skipped(
     _, (fine,) = sampled.number(records({"tgid": 1, "user": [(1 << 64) - 1]}))
     assert named(sampled) == {failed: ["0x5"], fine: ["1:18446744073709551615"]}
     assert sampled.failed == 1
+
+
+def test_symbol_tables_are_freed_when_no_stack_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a process of its own, and a flight recorder runs for years. The next stack gets new ones."""
+    monkeypatch.setattr(stack_names, "TABLES_KEPT_S", 0.01)
+    freed = threading.Event()
+    users: Any = SimpleNamespace(frames=lambda *_: ["main"], close=freed.set)
+    stacks = Stacks(lambda addresses: ["kernel"] * len(addresses), users)
+    try:
+        for number in (1, 2):
+            freed.clear()
+            stacks.name(number, 41, ExecImage(0, 0), [5])
+            assert freed.wait(30)
+            assert stacks.take_rows() == [{"stack_id": number, "frames": ["main"]}]
+    finally:
+        stacks.close()

@@ -64,7 +64,7 @@ class CgroupSelection:
     """The traced cgroups, the undecided ones, and the decisions on new ones.
 
     `selectors` None traces every cgroup. `command_cgroup` is the directory made for the recorder's command.
-    `hold` has the records of undecided cgroups.
+    `hold` has the records of undecided cgroups, up to `held_bytes`.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class CgroupSelection:
         selectors: Sequence[Selector] | None,
         command_cgroup: Path | None = None,
         *,
+        held_bytes: int = 64 << 20,
         lookup: Callable[[ContainerRef], ContainerNames] = lookup_name,
     ) -> None:
         self._programs = programs
@@ -89,7 +90,7 @@ class CgroupSelection:
         self._renamed: list[Cgroup] = []
         self._given_up: list[int] = []
         self.requests = Requests(hierarchy, selectors)
-        self.hold = Hold()
+        self.hold = Hold(held_bytes)
         self._refusals = Refusals(self._roots, self.hold)
 
     def close(self) -> None:

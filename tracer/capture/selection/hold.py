@@ -16,8 +16,6 @@ from tracer.capture.bpf.ring import Records
 from tracer.enumerations import TASK_EVENT
 from tracer.wire.streams import STREAMS
 
-_MOST_BYTES: Final = 64 << 20
-
 _OWNERS: Final = {stream.name: stream.owners for stream in STREAMS} | dict.fromkeys(
     ("samples", "task_time"), ("cgroup_id",)
 )
@@ -31,7 +29,7 @@ class Hold:
     `lost` counts, by stream, the records of accepted cgroups that did not fit.
     """
 
-    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+    def __init__(self, most_bytes: int) -> None:
         self.lost: Counter[str] = Counter()
         self._most_bytes = most_bytes
         self._undecided: set[int] = set()

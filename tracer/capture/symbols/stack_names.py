@@ -24,6 +24,8 @@ from tracer.kernel.process.priority import prefer_this_thread
 NO_STACK: Final = -1
 """The number of a missing stack."""
 
+TABLES_KEPT_S: Final = 20.0
+"""The time without a stack after which symbol tables are freed: each has a process of its own."""
 _MOST_WAITING: Final = 4096
 _MOST_NUMBERED: Final = 1 << 16
 _LAST_WAIT_S: Final = 3.0
@@ -134,10 +136,18 @@ class Stacks:
     def _name_all(self) -> None:
         prefer_this_thread()  # a thread that waits for a CPU while it holds the GIL stops the recorder
         try:
-            while (stack := self._waiting.get()) is not None:
+            while (stack := self._next()) is not None:
                 self._name_one(stack)
         finally:
             self.users.close()
+
+    def _next(self) -> _Stack | None:
+        """Wait for a stack, and free the symbol tables if none comes for a while."""
+        try:
+            return self._waiting.get(timeout=TABLES_KEPT_S)
+        except queue.Empty:
+            self.users.close()
+            return self._waiting.get()
 
     def _name_one(self, stack: _Stack) -> None:
         """Name a stack. No stack and no file of a process may end the thread."""

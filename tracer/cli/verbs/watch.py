@@ -171,6 +171,7 @@ class _Lines:
                     "container": story.container,
                     "cause": story.cause,
                     "summary": story.sentence,
+                    "error": story.error,
                 }
             )
         else:

@@ -67,6 +67,8 @@ class History:
         self._open: dict[str, list[pa.RecordBatch]] = {}
         self._open_bytes = 0
         self._next = 0
+        clock = meta["clock"]
+        self._complete_ns = clock["realtime_ns"]  # no row since then was dropped
 
     # Rows in
 
@@ -234,6 +236,7 @@ class History:
 
     def _drop(self) -> None:
         segment = self._segments.popleft()
+        self._complete_ns = max(self._complete_ns, segment.end_ns)
         self._segments_bytes -= segment.size_bytes
         for table in ("charge", "samples"):
             for batch in segment.read(table):
@@ -292,8 +295,7 @@ class History:
                 stages.append({"begin_ns": segment.begin_ns, "every_ms": every_ms})
         return stages
 
-    def sentence(self) -> str:
-        """Return the length of the history and its memory as a line."""
-        begin_ns, end_ns = self.begin_ns, max((segment.end_ns for segment in self._segments), default=0)
-        seconds = 0 if begin_ns is None else (end_ns - begin_ns) / 1e9
-        return f"history: {seconds:.0f} s in {self.size_bytes / (1 << 20):.1f} MiB"
+    def sentence(self, now_ns: int) -> str:
+        """Return the time that the history covers and its memory as a line. `now_ns` is that of `age`."""
+        seconds = (now_ns - max(self._complete_ns, now_ns - self.keep_ns)) / 1e9
+        return f"history: the last {seconds:.0f} s in {self.size_bytes / (1 << 20):.1f} MiB"
