@@ -87,9 +87,10 @@ class World:
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> World:
+def worlds(draw: st.DrawFn, *, are_sampled: bool = False) -> World:
     """Draw a tree of cgroups, of which some exist before and some are removed, and changes of their memory.
 
+    `are_sampled`: each that exists before has its whole `start` sample at the beginning, as in a recording.
     The pages of a removed cgroup may be freed any time later, but then nothing else happens to it.
     """
     world = World()
@@ -104,10 +105,12 @@ def worlds(draw: st.DrawFn) -> World:
         if ends is not None or draw(st.booleans()):
             removed = draw(st.integers(created or 0, max(created or 0, ends or END_S)))
         lives[number] = (created, removed)
-        world.cgroups.append(cgroup(number, parent, created, removed))
-        if created is None and draw(st.booleans()):
-            columns = {f"{name}_bytes": draw(st.one_of(st.none(), sizes)) for name in SHOWN}
-            world.samples.append(sample(draw(seconds), number, "start", **columns))
+        above = next((row["path"] for row in world.cgroups if row["cgroup_id"] == parent), "")
+        world.cgroups.append(cgroup(number, parent, created, removed) | {"path": f"{above}/{number}"})
+        if created is None and (are_sampled or draw(st.booleans())):
+            values = sizes if are_sampled else st.one_of(st.none(), sizes)
+            columns = {f"{name}_bytes": draw(values) for name in SHOWN}
+            world.samples.append(sample(0 if are_sampled else draw(seconds), number, "start", **columns))
         own: Counter[str] = Counter()
         for _ in range(draw(st.integers(0, 6))):
             last = END_S if removed is None else removed

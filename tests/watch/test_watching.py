@@ -202,7 +202,7 @@ def test_signals_ask_for_a_trace_and_for_the_cost_and_a_hangup_for_nothing(
     assert f"traces go to {watcher.directory}" in ready
     assert re.fullmatch(
         r"memcg-tracer: cost: \d+\.\d\d % of a CPU, programs .*, \d+ MiB resident; "
-        r"history: \d+ s in \d+\.\d MiB",
+        r"history: the last \d+ s in \d+\.\d MiB",
         cost,
     )
     assert (watcher.traces, watcher.lines) == ([], [])

@@ -92,8 +92,11 @@ def encoded(column: pa.Array, kind: pa.DictionaryType) -> pa.Array:
 def integers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Return a column of integers without NULL as an array.
 
-    Arrow's `to_numpy` and `pa.array` would import pandas, which the recorder must not.
+    Arrow's `to_numpy` and `pa.array` would import pandas, which the recorder must not; so would
+    `combine_chunks` of a column without chunks.
     """
+    if not len(column):
+        return np.zeros(0, np.int64)
     return np.from_dlpack(column.combine_chunks()).astype(np.int64, copy=False)
 
 
@@ -102,9 +105,9 @@ def nullable_integers(column: pa.ChunkedArray, missing: int) -> npt.NDArray[np.i
 
     Numbers above the range of int64 are given as negative ones.
     """
-    array = column.combine_chunks()
-    if not len(array):
+    if not len(column):
         return np.zeros(0, np.int64)
+    array = column.combine_chunks()
     width = f"i{array.type.bit_width // 8}"
     values = np.frombuffer(array.buffers()[1], width)[array.offset :][: len(array)].astype(
         np.int64, copy=False
@@ -114,6 +117,8 @@ def nullable_integers(column: pa.ChunkedArray, missing: int) -> npt.NDArray[np.i
 
 def words(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str | None]]:
     """Return a dictionary column as (codes, vocabulary); rows with one word have one code, its position."""
+    if not len(column):
+        return np.zeros(0, np.int64), []
     array = column.combine_chunks()
     vocabulary = array.dictionary.to_pylist()
     first = {word: position for position, word in reversed(list(enumerate(vocabulary)))}

@@ -89,6 +89,8 @@ class History:
                 follower(table, conforming)
         if self._open_bytes > _OPEN_BYTES:
             self._fold()
+            while self.size_bytes * 4 > self.most_bytes * 5 and self._save_memory(self._segments[-1].end_ns):
+                pass  # a flood may bring more until the next `age` than all that may be kept
 
     def append_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows that are given as column -> value; `rows` may be empty."""
