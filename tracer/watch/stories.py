@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.errors import TraceError
-from tracer.trace.arrow_columns import integers
+from tracer.trace.arrow_columns import integers, rows_of
 from tracer.trace.history.history import History
 from tracer.trace.meta import Meta, read_clocks, utc_time
 from tracer.trace.recording_ends import CONTINUED, QUIET
@@ -79,7 +79,8 @@ class _Story:
 
     def append_rows(self, table: str, rows: Sequence[Any]) -> None:
         """Add rows that are given as column -> value."""
-        self.writer.append_rows(table, rows)
+        if rows:
+            self.append(table, rows_of(table, rows))
 
 
 class Stories:

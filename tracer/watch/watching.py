@@ -170,7 +170,7 @@ class _Watcher:
         self._is_too_large = False  # and that was reported
         self.manager = ServiceManager()
         self._finishing = Finishing(options.command, self._finished, reporter.warn)
-        self.warn, self.notice = reporter.warn, reporter.notice
+        self.warn = reporter.warn
         self._has_begun = False
         self._kills_of_start: list[dict[str, Any]] = []
 
@@ -181,6 +181,11 @@ class _Watcher:
 
     def tick(self, progress: Progress) -> None:
         """Do nothing: there is no progress."""
+
+    def notice(self, message: str) -> None:
+        """Report what is awaited at the start, but not each pod that comes and goes for years."""
+        if not self._has_begun:
+            self._reporter.notice(message)
 
     def killed(self, kill: dict[str, Any]) -> None:
         """Have a trace written; `begin` has it written for a kill before."""
@@ -286,7 +291,7 @@ class _Watcher:
 
     def _look(self, table: str, batch: pa.RecordBatch) -> None:
         """Look for alarms in new samples."""
-        if table == "samples" and self._options.on:
+        if table == "samples" and self._options.on and self._has_begun:
             for alarm in self._alarms.take(batch, time.monotonic_ns()):
                 trigger = Trigger(alarm.reason, alarm.time_ns, alarm.cgroup_id, sentence=alarm.sentence)
                 self._stories.trigger([trigger])
@@ -344,10 +349,10 @@ class _Watcher:
                 self._pipeline.read_rings()
                 self._pipeline.flush()
                 for path in self._stories.in_use:
-                    self.notice(f"what was asked for will be in {path}, which is being written")
+                    self._reporter.notice(f"what was asked for will be in {path}, which is being written")
                 self._stories.trigger([Trigger(REQUEST, now_ns, sentence=_ASKED)])
             else:
-                self.notice(f"{self._cost.sentence()}; {self._history.sentence(now_ns)}")
+                self._reporter.notice(f"{self._cost.sentence()}; {self._history.sentence(now_ns)}")
 
 
 def _ids_of_removed(cgroups: pa.RecordBatch) -> list[int]:
