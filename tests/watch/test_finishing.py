@@ -360,3 +360,22 @@ def test_step_does_not_wait_for_a_child(watched: Watched) -> None:
     assert [finished.error for finished in watched.told] == [
         f"not completed: its process was ended by signal {signal.SIGKILL.value}"
     ]
+
+
+def test_trace_that_cannot_be_completed_is_tried_again_and_told_once(watched: Watched) -> None:
+    fails = "import json, pathlib, sys\nseen = pathlib.Path(sys.argv[1], 'seen')\n"
+    fails += "is_complete = len(seen.read_text() if seen.exists() else '') == 2\n"
+    fails += "seen.open('a').write('x')\n"
+    fails += "print(json.dumps({'is_complete': is_complete, 'error': None if is_complete else 'full'}))"
+    queue = watched.open(completing=python(fails), again_after_s=(0.01, 0.02, 0.03))
+    story = watched.story()
+    story.trace.mkdir()
+    queue.add(story)
+    watched.run(queue)
+    assert queue.in_use == frozenset()
+    end_s = time.monotonic() + 30 * SLOWDOWN
+    while queue.due_s < math.inf and time.monotonic() < end_s:
+        queue.step(time.monotonic())
+        time.sleep(0.005)
+    assert (story.trace / "seen").read_text() == "xxx"
+    assert [(told.trace, told.error) for told in watched.told] == [(story.trace, "full")]

@@ -7,6 +7,7 @@ object:
     sentence    the verdict on the newest kill, else how near a cgroup came to its limit
     cause, container, pod, cgroup    of the newest kill, else null; `cgroup` is a path
     error       null, or what could not be done
+    is_complete    whether the journals are gone: otherwise the disk may be full, and it can be tried again
 
 It is a child of low priority, and the first to be killed when memory is short: the trace is as readable then
 as it was before, and the next `watch` completes it.
@@ -35,8 +36,10 @@ def main(arguments: list[str]) -> int:
     trace = Path(arguments[0])
     answer: dict[str, Any] = dict.fromkeys(("kills", "sentence", "cause", "container", "pod", "cgroup"))
     errors = []
+    answer["is_complete"] = False
     try:
         complete(trace)
+        answer["is_complete"] = True
     except Exception as error:  # of any kind: the parent waits for an answer, and the trace is readable
         errors.append(f"not completed: {_in_one_line(error)}")
     try:

@@ -27,6 +27,8 @@ COMPLETING_WITHIN_S: Final = 120.0
 HURRIES_AFTER_S: Final = 30.0
 """After this time, a child that completes gets normal priority: a busy CPU leaves it a hundredth before."""
 COMMAND_WITHIN_S: Final = 60.0
+AGAIN_AFTER_S: Final = (30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+"""The times between attempts to complete a trace, which fail on a full disk; the next start tries again."""
 MOST_WAITING: Final = 64
 """The most traces that wait: what is in use is not removed, so the disk would fill."""
 
@@ -176,6 +178,7 @@ class Finishing:
         completing_within_s: float = COMPLETING_WITHIN_S,
         hurries_after_s: float = HURRIES_AFTER_S,
         command_within_s: float = COMMAND_WITHIN_S,
+        again_after_s: Sequence[float] = AGAIN_AFTER_S,
     ) -> None:
         self._command = command
         self._told = told
@@ -188,10 +191,13 @@ class Finishing:
         self._story: Told | None = None  # the one that is worked on
         self._child: _Child | None = None
         self._is_told = False  # the command runs
+        self._again_after_s = again_after_s
+        self._again: deque[tuple[float, int, Told]] = deque()  # (time of the next attempt, number, story)
+        self._attempt = 0  # of the one that is worked on; from the second on, it was told
 
     @property
     def in_use(self) -> frozenset[Path]:
-        """Return the traces that wait or are worked on."""
+        """Return the traces that wait or are worked on, without those that wait for another attempt."""
         stories = [*self._waiting, *([] if self._story is None else [self._story])]
         return frozenset(story.trace for story in stories)
 
@@ -201,7 +207,7 @@ class Finishing:
         do."""
         if self._child is not None:
             return self._child.due_s
-        return 0.0 if self._waiting else math.inf
+        return 0.0 if self._waiting else min((due_s for due_s, *_ in self._again), default=math.inf)
 
     def fds(self) -> list[int]:
         """Return the descriptors that become readable when `step` has something to do; they change with each
@@ -218,9 +224,9 @@ class Finishing:
 
     def step(self, now_s: float) -> None:
         """Do what can be done without waiting; `now_s` is CLOCK_MONOTONIC."""
-        while self._child is not None or self._waiting:
+        while self._child is not None or self.due_s <= now_s:
             if self._child is None:
-                self._begin()
+                self._begin(now_s)
                 continue
             status = self._child.poll(now_s)
             if status is None:
@@ -260,9 +266,14 @@ class Finishing:
 
     # Completion
 
-    def _begin(self) -> None:
-        """Start to complete the next trace."""
-        self._story = self._waiting.popleft()
+    def _begin(self, now_s: float) -> None:
+        """Start to complete the next trace, or one for which the time of another attempt has come."""
+        if self._waiting:
+            self._attempt, self._story = 0, self._waiting.popleft()
+        else:
+            due = next(one for one in self._again if one[0] <= now_s)
+            self._again.remove(due)
+            _, self._attempt, self._story = due
         self._is_told = False
         path = os.pathsep.join(filter(None, (str(_TOP), os.environ.get("PYTHONPATH"))))
         argv = (*self._completing, str(self._story.trace))
@@ -280,12 +291,23 @@ class Finishing:
             if not isinstance(answer, dict):
                 raise ValueError
         except ValueError:
-            answer = {"error": f"not completed: its process {child.how_it_ended(status)}"}
+            answer = {
+                "error": f"not completed: its process {child.how_it_ended(status)}",
+                "is_complete": False,
+            }
+        if answer.get("is_complete") is False and self._attempt < len(self._again_after_s):
+            assert self._story is not None
+            due_s = time.monotonic() + self._again_after_s[self._attempt]
+            if self._story.trace.exists() and len(self._again) < MOST_WAITING:
+                self._again.append((due_s, self._attempt + 1, self._story))
         self._end_story(answer)
 
     def _end_story(self, answer: dict[str, Any]) -> None:
         """Tell that a trace is done, and start the command."""
         assert self._story is not None
+        if self._attempt:
+            self._story = None
+            return
         self._tell(self._story, **{name: value for name, value in answer.items() if value is not None})
         self._is_told = True
         if self._command:

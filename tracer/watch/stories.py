@@ -23,7 +23,7 @@ from tracer.errors import TraceError
 from tracer.trace.arrow_columns import integers, rows_of
 from tracer.trace.history.history import History
 from tracer.trace.meta import Meta, read_clocks, utc_time
-from tracer.trace.recording_ends import CONTINUED, QUIET
+from tracer.trace.recording_ends import CONTINUED, QUIET, WRITE_FAILED
 from tracer.trace.row_shift import shifted
 from tracer.trace.write.writer import TraceWriter
 from tracer.watch.finishing import Finishing, Told
@@ -42,6 +42,11 @@ _MOST_BYTES: Final = 64 << 20
 _UNFLUSHED_BYTES: Final = 1 << 20
 _HELD_BYTES: Final = 8 << 20
 _LEAST_STEP_NS: Final = 1_000_000  # a smaller difference of clocks is that of their readings
+_FAILS_S: Final = 3.0
+"""A story that cannot be written for so long ends: the history has its rows, for another one."""
+_UNSAFE_S: Final = 2.0
+"""The rows of a kill are given to the story within this time after the trigger."""
+
 _RETRY_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
@@ -112,6 +117,8 @@ class Stories:
         self._mark = 0  # where the last story ended, if what it was about may go on
         self._mark_until_s = 0.0
         self._ended_s = -math.inf
+        self._written_s = 0.0  # when all rows of the story were on the disk
+        self._unsafe: list[tuple[float, Trigger]] = []  # (when it came, a trigger whose rows may not be)
 
     @property
     def in_use(self) -> list[Path]:
@@ -142,9 +149,10 @@ class Stories:
             if one.kills and not self._story.kills:
                 self._tell_as(self._story, one)
             self._story.kills |= one.kills
+            self._unsafe.append((self._story.last_s, one))
 
     def step(self) -> None:
-        """Begin a story, or end it when it is quiet or too long."""
+        """Begin a story, or end it when it is quiet, too long, or cannot be written."""
         now_s = time.monotonic()
         if self._waiting and now_s >= self._retry_s:
             self._begin(now_s)
@@ -153,14 +161,21 @@ class Stories:
             return
         if now_s - story.last_s > story.quiet_s:
             self._end(QUIET)
+        elif now_s - self._written_s > _FAILS_S:
+            self._end(WRITE_FAILED)
         elif now_s - story.began_s > self._history.keep_ns / 1e9 or story.writer.size_bytes > _MOST_BYTES:
-            self._end(CONTINUED)
-            self._mark, self._mark_until_s = self._history.mark(), story.last_s + story.quiet_s
+            mark, until_s = self._history.mark(), story.last_s + story.quiet_s
+            if self._end(CONTINUED):
+                self._mark, self._mark_until_s = mark, until_s
 
     def flush(self) -> None:
         """Have the rows of the story survive this process."""
-        if self._story is not None:
-            self._story.flush()
+        if self._story is None:
+            return
+        self._story.flush()
+        if self._story.writer.is_written:
+            self._written_s = time.monotonic()
+            self._unsafe = [(at_s, one) for at_s, one in self._unsafe if at_s > self._written_s - _UNSAFE_S]
 
     def close(self, end_reason: str) -> None:
         """Begin the story that waits, if that is possible, and end it: the recording has ended."""
@@ -196,6 +211,7 @@ class Stories:
         if self._failed:
             lost = f"; {self._lost_kills} kills before it are in no trace" if self._lost_kills else ""
             self._warn(f"traces can be written again to {self._place.path}{lost}")
+        self._written_s, self._unsafe = time.monotonic(), [(now_s, one) for one in self._waiting]
         self._failed, self._lost_kills, self._waiting, self._story = 0, 0, [], story
         self._history.followers.append(story.append)
 
@@ -243,21 +259,29 @@ class Stories:
         self._retry_s = time.monotonic() + _RETRY_S[min(self._failed, len(_RETRY_S) - 1)]
         self._failed += 1
 
-    def _end(self, end_reason: str) -> None:
-        """End the story: the rest is work for a child."""
+    def _end(self, end_reason: str) -> bool:
+        """End the story: the rest is work for a child. Return whether all of it is written.
+
+        If not, its last triggers wait for another story, which begins with the history.
+        """
         assert self._story is not None
         story, self._story = self._story, None
         if story.kills:
             self._ended_s = time.monotonic()
         self._history.followers.remove(story.append)
+        is_written = True
         try:
             story.writer.leave(end_reason, **self._closing_facts())
         except TraceError as error:
             self._warn(str(error))
+            is_written = False
+            self._waiting = [one for _, one in self._unsafe]
+            self._mark_until_s = -math.inf
         time_ns = story.first.time_ns + story.shift_ns
         first, (path, container) = story.first, story.subject or (None, None)
         kills = len(story.kills)
         self._finishing.add(Told(story.path, first.reason, time_ns, path, kills, container, first.sentence))
+        return is_written
 
     def _meta(self) -> tuple[Meta, int]:
         """Return the metadata of a trace that begins now, with the clocks of now, and the difference of their

@@ -21,6 +21,7 @@ from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace import layout
 from tracer.trace.read.reader import Trace
+from tracer.trace.write.claim import lock
 from tracer.trace.write.journal import Journal
 from tracer.trace.write.writer import TraceWriter
 
@@ -190,6 +191,13 @@ def test_writer_force_overwrites_interrupted_trace(open_writer: OpenWriter, tmp_
     writer = open_writer(force=True)
     assert Trace(writer.path).rows("loss") == 0
     writer.close("done")
+
+
+def test_trace_that_cannot_be_begun_is_not_locked(open_writer: OpenWriter, tmp_path: Path) -> None:
+    with files_limited_to(10), pytest.raises(TraceError, match="cannot create the trace"):
+        open_writer("trace")
+    with Directory.open(tmp_path / "trace") as trace:
+        lock(trace)
 
 
 @pytest.fixture

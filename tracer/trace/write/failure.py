@@ -26,3 +26,13 @@ class Failure:
         self.reason = reason
         self.retry_s = min(max(2 * self.retry_s, _FIRST_RETRY_S), _LONGEST_RETRY_S)
         self.due_s = time.monotonic() + self.retry_s
+
+    def kept_and_lost(self, written: int, lost: int, *, is_removed: bool) -> str:
+        """Return in words how many rows are written and how many are lost; `is_removed`: the trace was."""
+        if is_removed:
+            return f"nothing of it is left, and {lost:,} rows that came later are lost"
+        since_s = time.monotonic() - self.began_s
+        return (
+            f"{written:,} rows, until {since_s:.1f} s before the end, are written, and what is there is "
+            f"readable; {lost:,} rows are lost"
+        )

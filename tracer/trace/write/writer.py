@@ -76,10 +76,14 @@ class TraceWriter:
         self._compactor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trace-compactor")
         try:
             self._trace = claim(path, force=force)
-            write_meta(self._trace, meta)
-            self._journals = self._trace.subfolder(layout.JOURNAL, make=True)
+            try:
+                write_meta(self._trace, meta)
+                self._journals = self._trace.subfolder(layout.JOURNAL, make=True)
+            except OSError:
+                self._trace.close()  # and with it the lock: what was begun can be removed
+                raise
         except OSError as error:
-            reason = f"{error.strerror}: {error.filename}"
+            reason = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
             raise TraceError(f"cannot create the trace {path} ({reason}); choose another place") from error
 
     def write_meta(self) -> None:
@@ -137,6 +141,11 @@ class TraceWriter:
                 self._fail(table, error)
         if self._failure is not None and time.monotonic() >= self._failure.due_s:
             self._write_backlog()
+
+    @property
+    def is_written(self) -> bool:
+        """Return whether no rows wait in memory because the trace cannot be written."""
+        return self._failure is None
 
     def require_written(self) -> None:
         """Raise TraceError if rows wait in memory because the trace cannot be written."""
@@ -378,8 +387,9 @@ class TraceWriter:
             else "free some space or record to another place"
         )
         if self._failure is not None:
-            reason, kept = self._failure.reason, self._kept_and_lost(written)
-            raise TraceError(f"cannot write the trace {self.path}: {reason}; {kept}: {advice}")
+            lost = sum(self._backlog.rows.values()) + sum(self.lost.values())
+            kept = self._failure.kept_and_lost(written, lost, is_removed=self._trace.is_removed)
+            raise TraceError(f"cannot write the trace {self.path}: {self._failure.reason}; {kept}: {advice}")
         for error in failures:
             if isinstance(error, TraceError):
                 raise error
@@ -387,14 +397,3 @@ class TraceWriter:
                 f"cannot write the trace {self.path}: {self._reason(error)}; all {written:,} rows are "
                 f"written and what is there is readable, but it is not finished: {advice}"
             ) from error
-
-    def _kept_and_lost(self, written: int) -> str:
-        assert self._failure is not None
-        lost = sum(self._backlog.rows.values()) + sum(self.lost.values())
-        if self._trace.is_removed:
-            return f"nothing of it is left, and {lost:,} rows that came later are lost"
-        since_s = time.monotonic() - self._failure.began_s
-        return (
-            f"{written:,} rows, until {since_s:.1f} s before the end, are written, and what is there is "
-            f"readable; {lost:,} rows are lost"
-        )
