@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from synthetic.cgroup_worlds import END_S, SHOWN, Rows, S, World, between, cgroup, charge, table, worlds
 
@@ -259,7 +259,7 @@ def levels(trace: AnalysedTrace, ids: Sequence[int], begin_s: int) -> dict[tuple
     most_bytes=st.sampled_from([0, 4_000, 12_000, MUCH]),
     mark_at=st.one_of(st.none(), st.integers(0, 4)),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_levels_of_a_trace_of_the_history_are_those_of_a_trace_of_all_rows(
     world: World, steps: list[int], keep_s: int, most_bytes: int, mark_at: int | None
 ) -> None:
@@ -307,6 +307,31 @@ def test_replay_since_a_mark_has_each_later_row_once(history: History) -> None:
     assert [row["bytes"] for row in later.rows("charge")] == [20, 40]
     assert [row["anon_bytes"] for row in later.rows("samples")] == [10]
     assert [row["bytes"] for row in replayed(history, 6 * S).rows("charge")] == [10, 20, 40]
+
+
+def test_uncharge_after_a_mark_of_a_cgroup_removed_before_it_counts(history: History) -> None:
+    """The cgroup must have its name in the trace, so that its parent's level is right."""
+    history.append("cgroups", table("cgroups", [cgroup(1, None, 0), cgroup(2, 1, 0, 1)]))
+    history.append("charge", table("charge", [charge(1, 2, "file", 10)]))
+    mark = history.mark()
+    history.append("charge", table("charge", [charge(3, 2, "file", -10)]))
+    kept = replayed(history, 4 * S, mark)
+    assert [row["cgroup_id"] for row in kept.rows("cgroups")] == [1, 2]
+    assert [(row["cgroup_id"], row["file_bytes"]) for row in kept.rows("samples")] == [(1, 10), (2, 10)]
+
+
+def test_rows_before_and_after_a_mark_are_not_thinned_to_one(history: History) -> None:
+    rows = [charge(1 + tick / 8, 1, "anon", 1) for tick in range(8)]
+    history.append("cgroups", table("cgroups", [cgroup(1, None, 0)]))
+    history.append("charge", table("charge", rows[:4]))
+    mark = history.mark()
+    history.append("charge", table("charge", rows[4:]))
+    history.age(3 * S)
+    history.append("charge", table("charge", [charge(90, 1, "anon", 1)]))
+    history.most_bytes = 0
+    history.age(91 * S)
+    times = [row["time"] for row in replayed(history, 91 * S, mark).rows("charge")]
+    assert min(times) >= 1.5 * S
 
 
 def test_unrecorded_categories_have_no_level_at_the_start(history: History) -> None:

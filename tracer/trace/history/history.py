@@ -66,7 +66,7 @@ class History:
         self._segments_bytes = 0
         self._open: dict[str, list[pa.RecordBatch]] = {}
         self._open_bytes = 0
-        self._next = 0
+        self._next = self._mark = 0
         clock = meta["clock"]
         self._complete_ns = clock["realtime_ns"]  # no row since then was dropped
 
@@ -188,6 +188,8 @@ class History:
             raw_bytes += segment.raw_bytes
             if group and (raw_bytes > _MERGED_BYTES or segment.end_ns - group[0].begin_ns > window_ns):
                 return group, True
+            if group and group[-1].number < self._mark <= segment.number:
+                return group, True
             group.append(segment)
         return group, False
 
@@ -249,7 +251,8 @@ class History:
     def mark(self) -> int:
         """Return the number from which `replay` can begin with the rows that come from now on."""
         self._fold()
-        return self._next
+        self._mark = self._next
+        return self._mark
 
     def replay(self, sink: Rows, now_ns: int, since: int = 0) -> int:
         """Append the history to a sink, and return its begin (CLOCK_REALTIME).
@@ -268,7 +271,8 @@ class History:
                         bases.drop(table, batch)
         for table in IDENTITY_KEYS:
             if table == "cgroups":
-                sink.append(table, begun_at(self.names.among(table, self._cgroups_at(begin_ns)), begin_ns))
+                ids = np.fromiter(bases.ids(begin_ns), np.int64)
+                sink.append(table, begun_at(self.names.among(table, ids), begin_ns))
             else:
                 sink.append(table, self.names.read(table))
         for batch in bases.rows(begin_ns, pa.Table.from_batches([], TABLES["charge"])):
