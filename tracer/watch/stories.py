@@ -139,10 +139,6 @@ class Stories:
         """Begin a story with the next `step`, or add to the one that goes on."""
         if self._story is None:
             self._waiting += triggers
-            if self._failed:  # what is older than the history is lost with it
-                oldest_ns = self._waiting[-1].time_ns - self._history.keep_ns
-                self._lost_kills += sum(len(one.kills) for one in self._waiting if one.time_ns < oldest_ns)
-                self._waiting = [one for one in self._waiting if one.time_ns >= oldest_ns]
             return
         for one in triggers:
             self._story.last_s = time.monotonic()
@@ -155,13 +151,16 @@ class Stories:
         """Begin a story, or end it when it is quiet, too long, or cannot be written."""
         now_s = time.monotonic()
         if self._waiting and now_s >= self._retry_s:
-            self._begin(now_s)
+            if self._failed:
+                self._give_up_old()
+            if self._waiting:
+                self._begin(now_s)
         story = self._story
         if story is None:
             return
         if now_s - story.last_s > story.quiet_s:
             self._end(QUIET)
-        elif now_s - self._written_s > _FAILS_S:
+        elif not story.writer.is_written and now_s - self._written_s > _FAILS_S:
             self._end(WRITE_FAILED)
         elif now_s - story.began_s > self._history.keep_ns / 1e9 or story.writer.size_bytes > _MOST_BYTES:
             mark, until_s = self._history.mark(), story.last_s + story.quiet_s
@@ -183,6 +182,8 @@ class Stories:
             self._begin(time.monotonic())
         if self._story is not None:
             self._end(end_reason)
+        if lost := self._lost_kills + sum(len(one.kills) for one in self._waiting):
+            self._warn(f"{_kills(lost)} lost: no trace could be written to {self._place.path}")
 
     def _begin(self, now_s: float) -> None:
         """Write the history as a new trace, and have it grow; on failure, try again later."""
@@ -194,7 +195,12 @@ class Stories:
             name = name_of(first.time_ns + shift_ns, first.reason, _last_name(subject))
             unfinished = self._place.begin(name)
             writer = TraceWriter(
-                unfinished, story_meta, force=False, warn=self._warn, compacts=False, held_bytes=_HELD_BYTES
+                unfinished,
+                story_meta,
+                force=False,
+                warn=self._warn_of_story,
+                compacts=False,
+                held_bytes=_HELD_BYTES,
             )
             kills = frozenset[int]().union(*(one.kills for one in self._waiting))
             is_loop = bool(kills) and now_s - self._ended_s < _SOON_AGAIN_S
@@ -209,7 +215,7 @@ class Stories:
             self._give_up(writer, unfinished, error)
             return
         if self._failed:
-            lost = f"; {self._lost_kills} kills before it are in no trace" if self._lost_kills else ""
+            lost = f"; {_kills(self._lost_kills)} lost" if self._lost_kills else ""
             self._warn(f"traces can be written again to {self._place.path}{lost}")
         self._written_s, self._unsafe = time.monotonic(), [(now_s, one) for one in self._waiting]
         self._failed, self._lost_kills, self._waiting, self._story = 0, 0, [], story
@@ -241,6 +247,18 @@ class Stories:
             story.path = story.writer.path = self._place.rename(
                 story.path, name_of(kill.time_ns + story.shift_ns, kill.reason, _last_name(story.subject))
             )
+
+    def _warn_of_story(self, message: str) -> None:
+        """Pass a warning of the writer on; those of attempts to begin would come every 15 s."""
+        if self._story is not None:
+            self._warn(message)
+
+    def _give_up_old(self) -> None:
+        """Forget waiting triggers that are older than the history: no trace can show them any more."""
+        begin_ns = self._history.begin_ns
+        if begin_ns is not None:
+            self._lost_kills += sum(len(one.kills) for one in self._waiting if one.time_ns < begin_ns)
+            self._waiting = [one for one in self._waiting if one.time_ns >= begin_ns]
 
     def _give_up(self, writer: TraceWriter | None, unfinished: Path | None, error: Exception) -> None:
         """Remove what was begun, and set the time of the next attempt."""
@@ -325,6 +343,10 @@ def _last_name(subject: tuple[str, str | None] | None) -> str:
         return "machine"
     path, container = subject
     return container or path.rstrip("/").rpartition("/")[2] or "root"
+
+
+def _kills(number: int) -> str:
+    return "1 kill is" if number == 1 else f"{number:,} kills are"
 
 
 def _offset_ns(meta: Meta) -> int:
