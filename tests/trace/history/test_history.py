@@ -174,42 +174,6 @@ def test_rows_are_thinned_before_they_are_dropped_to_save_memory(history: Histor
     assert history.fineness()[-1]["begin_ns"] // S <= 50, "the last ten seconds are as they were recorded"
 
 
-@pytest.mark.parametrize("name", ["charge", "pagecache"])
-def test_memory_is_bounded_while_a_flood_of_rows_comes(history: History, name: str) -> None:
-    """The rows are noise, which cannot be compressed much, and 25 times as long as what may be kept."""
-    history.most_bytes = 4 * MIB
-    random = np.random.default_rng(1)
-    most_bytes = came_bytes = 0
-    for step in range(160):
-        batch = noise(name, random, step * 200 * MS, 12_000)
-        came_bytes += batch.nbytes
-        history.append(name, batch)
-        if step % 10 == 9:
-            history.age((step + 1) * 200 * MS)
-            assert history.size_bytes <= history.most_bytes
-        most_bytes = max(most_bytes, history.size_bytes)
-    assert came_bytes > 25 * history.most_bytes
-    assert most_bytes < 1.25 * history.most_bytes + 3 * MIB, "with rows that are not compressed yet"
-    assert history.size_bytes > history.most_bytes // 4, "what may be kept is kept"
-
-
-def noise(name: str, random: np.random.Generator, begin_ns: int, count: int) -> pa.RecordBatch:
-    """Return rows of random numbers over 200 ms."""
-    columns = {}
-    for column in TABLES[name]:
-        if pa.types.is_dictionary(column.type):
-            columns[column.name] = arrow_columns.names(random.integers(0, 3, count), ("anon", "file", "sock"))
-        elif column.name == "time":
-            times = begin_ns + np.sort(random.integers(0, 200 * MS, count))
-            columns[column.name] = arrow_columns.numbers(times, column.type)
-        else:
-            width = np.dtype(column.type.to_pandas_dtype())
-            most = 50 if column.name == "cgroup_id" else 1 << 30
-            numbers = random.integers(0, most, count).astype(width)
-            columns[column.name] = arrow_columns.numbers(numbers, column.type)
-    return pa.RecordBatch.from_arrays(list(columns.values()), schema=TABLES[name])
-
-
 # The ledger
 
 
