@@ -27,14 +27,13 @@ from typing import Final
 from soak.companions import Churn, Judge, Lane, leftovers
 from soak.filling import Disk
 from soak.kernel_log import KernelLog, Logged
-from soak.lane import name_of
+from soak.lane import MARK, name_of
 from soak.lives import Watch
 from soak.verdict import Seen, checks
 
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.lab.checks import Check
 
-_MARK: Final = "MEMCG_TRACER_SOAK"
 _STEP_S: Final = 0.2
 _QUIET_S: Final = 8.0
 _DISK_BYTES: Final = 768 << 20
@@ -74,7 +73,8 @@ class Soak:
         stack.callback(self.watch.kill)
         self.judge = stack.enter_context(Judge())
         self.stack = stack
-        self.churn: Churn | None = None
+        self.churns: list[Churn] = []
+        self.churned_s = 0.0
         self.lanes: list[Lane] = []
         self.kills_done = 0
 
@@ -84,8 +84,9 @@ class Soak:
         self.watch.start()
         self._until(lambda: self.watch.life.ready_s is not None, 60)
         if mode == "soak":
-            cgroup = self.stack.enter_context(ephemeral_cgroup("soak-churn", None))
-            self.churn = self.stack.enter_context(Churn(cgroup))
+            for number in range(2):  # one process does not make 500 a second
+                cgroup = self.stack.enter_context(ephemeral_cgroup(f"soak-churn-{number}", None))
+                self.churns.append(self.stack.enter_context(Churn(cgroup)))
         pauses = {"soak": ["12", "20"], "kills": ["1", "3"], "loop": ["loop"]}[mode]
         for number, pause in enumerate(pauses):
             self.lanes.append(
@@ -99,8 +100,9 @@ class Soak:
             self._soak(begin_s, begin_s + lasts_s * _SHARES[mode], begin_s + lasts_s)
         for lane in self.lanes:
             lane.end()
-        if self.churn is not None:
-            self.churn.end()
+        self.churned_s = time.monotonic() - begin_s
+        for churn in self.churns:
+            churn.end()
         self.disk.empty()
         if self.watch.life.ended_s is not None:
             self.watch.start()
@@ -119,8 +121,10 @@ class Soak:
         restart_s = restarts_s + self.chance.uniform(5, 20)
         while (now_s := time.monotonic()) < end_s:
             self._step()
-            if self.churn is not None and now_s > rate_s:
-                self.churn.set_rate(self.chance.choice(_CHURN))
+            if now_s > rate_s:
+                rate = self.chance.choice(_CHURN)
+                for churn in self.churns:
+                    churn.set_rate(rate // len(self.churns))
                 rate_s = now_s + 10
             if self.options.mode == "soak":
                 if self.disk.is_full:
@@ -192,7 +196,7 @@ class Soak:
 
     def _say(self, when: str) -> None:
         rss = self.watch.life.rss[-1][1] / (1 << 20) if self.watch.life.rss else 0
-        rate = f", churn {self.churn.rate}/s" if self.churn else ""
+        rate = f", churn {sum(churn.rate for churn in self.churns)}/s" if self.churns else ""
         print(
             f"{when}: {len(self.logged)} kills, life {len(self.watch.lives)}, {rss:.1f} MiB, "
             f"{len(self._published())} traces, {self.judge.waiting} to judge{rate}"
@@ -231,8 +235,11 @@ class Soak:
         hour = sum(one.bytes_on_disk for one in judged) / max(time.time() - lives[0].began_s, 1) * 3600
         is_little = self.options.mode != "loop" or hour < 200 << 20
         found.append(Check("disk", is_little, f"{hour / (1 << 20):.0f} MiB an hour, removed traces included"))
-        if self.churn is not None:
-            found.append(Check("cgroups came and went", self.churn.made > 0, f"{self.churn.made} of them"))
+        if self.churns:
+            made = sum(churn.made for churn in self.churns)
+            found.append(
+                Check("cgroups came and went", made > 0, f"{made}, {made / self.churned_s:.0f} a second")
+            )
         if self.options.save:
             self._save(judged)
         return found
@@ -257,7 +264,7 @@ class Soak:
 def main(argv: list[str]) -> int:
     options = arguments(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    os.environ[_MARK] = str(os.getpid())
+    os.environ[MARK] = str(os.getpid())
     print(f"soak: --mode {options.mode} --seed {options.seed}", flush=True)
     try:
         with ExitStack() as stack:
@@ -265,7 +272,7 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         found = [Check("run to its end", False, "interrupted")]
-    stay = leftovers(_MARK)
+    stay = leftovers(MARK)
     found.append(Check("no process and no cgroup is left", not stay, ", ".join(stay) or "none"))
     for check in found:
         print(f"{'PASS' if check.passed else 'FAIL'}  {check.name}: {check.detail}")

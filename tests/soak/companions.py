@@ -151,7 +151,7 @@ def leftovers(mark: str) -> list[str]:
                 found.append(f"pid {directory.name} ({(directory / 'comm').read_text().strip()})")
                 pids.add(int(directory.name))
     mount = memory_hierarchy().mount
-    found += [path.name for path in mount.glob(f"{NAME_PREFIX}*-soak-*") if _is_ours(path.name, pids)]
+    found += [path.name for path in mount.glob(f"{NAME_PREFIX}*-soak*") if _is_ours(path.name, pids)]
     return found
 
 

@@ -8,6 +8,7 @@ nothing behind.
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import signal
@@ -27,13 +28,18 @@ from tracer.lab.scratch import scratch_directory
 _WITHIN_S: Final = 90.0
 _LOOP_S: Final = 2.0
 _LOOP_BYTES: Final = 23 << 20
-_OWN: Final = re.compile(r"/memcg-tracer-\d+-soak-[a-z]+\d+-([a-z-]+)(?:/.*)?")
+MARK: Final = "MEMCG_TRACER_SOAK"
+"""The environment variable with the pid of the soak: it marks its processes, and is in its cgroups' names."""
 
 
 def name_of(cgroup: str) -> str | None:
     """Return the experiment of a cgroup's path, or None: it is not ours."""
-    found = _OWN.fullmatch(cgroup)
+    found = re.fullmatch(rf"/memcg-tracer-\d+-{_prefix()}-[a-z]\d+-([a-z-]+)(?:/.*)?", cgroup)
     return found and found[1]
+
+
+def _prefix() -> str:
+    return f"soak{os.environ[MARK]}"
 
 
 def deadly() -> list[Experiment]:
@@ -62,13 +68,13 @@ def _at_random(lane: str, chance: random.Random, pause_s: float) -> None:
         for experiment in order:
             time.sleep(chance.uniform(0, pause_s))
             number += 1
-            _run(experiment, f"soak-{lane}{number}-{experiment.name}")
+            _run(experiment, f"{_prefix()}-{lane}{number}-{experiment.name}")
 
 
 def _run(experiment: Experiment, name: str) -> None:
     began_s = time.time()
     with (
-        scratch_directory(Path("/var/tmp/soak")) as scratch,
+        scratch_directory(Path("/var/tmp")) as scratch,
         experiment.prepare(scratch) as place,
         ephemeral_cgroup(name, experiment.limit_bytes, 0) as cgroup,
     ):
@@ -79,7 +85,7 @@ def _run(experiment: Experiment, name: str) -> None:
 
 
 def _loop(lane: str) -> None:
-    with ephemeral_cgroup(f"soak-{lane}0-anon", _LOOP_BYTES, 0) as cgroup:
+    with ephemeral_cgroup(f"{_prefix()}-{lane}0-anon", _LOOP_BYTES, 0) as cgroup:
         due_s = time.monotonic()
         version, before = memory_hierarchy().version, 0
         while True:
