@@ -19,7 +19,8 @@ from soak.lane import name_of
 import tracer
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.trace import AnalysedTrace
-from tracer.lab.checks import Evidence
+from tracer.errors import TracerError
+from tracer.lab.checks import Check, Evidence
 from tracer.lab.experiments import EXPERIMENTS
 from tracer.trace import layout
 
@@ -77,11 +78,14 @@ def judge(path: Path) -> Judged:
 def _kills(trace: AnalysedTrace) -> list[JudgedKill]:
     """Return the kills in cgroups of ours."""
     own: dict[str, list[OomReport]] = defaultdict(list)
+    kills = []
     for report in trace.explain():
         cgroup = next((victim.cgroup for victim in report.victims if name_of(victim.cgroup or "")), None)
         if cgroup is not None:
             own["/" + cgroup.split("/")[1]].append(report)
-    kills = []
+        elif report.time is not None:  # of others, or in a cgroup whose name was lost
+            pids = [victim.pid for victim in report.victims if victim.pid is not None]
+            kills.append(JudgedKill("", pids, report.time.timestamp(), None, report.verdict.cause))
     for cgroup, reports in own.items():
         experiment = EXPERIMENTS[name_of(cgroup) or ""]
         for report in reports:
@@ -92,7 +96,14 @@ def _kills(trace: AnalysedTrace) -> list[JudgedKill]:
         if experiment.cause is not None and "a0-" not in cgroup:
             evidence = Evidence(trace, reports, experiment.limit_bytes, experiment.cause)
             first = kills[-len(reports)]
-            for check in (experiment.kills(reports), *(ask(evidence) for ask in experiment.checks)):
+            number = experiment.kills(reports)
+            if not number.passed:
+                first.failed[number.name] = number.detail
+            for ask in experiment.checks:
+                try:
+                    check = ask(evidence)
+                except TracerError as error:  # a name that the check looks up was lost
+                    check = Check("all can be checked", False, str(error))
                 if not check.passed:
                     first.failed[check.name] = check.detail
     return kills

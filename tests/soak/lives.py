@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -65,6 +66,7 @@ class Watch:
                 stderr=log,
                 text=True,
             )
+        os.setpriority(os.PRIO_PROCESS, self._process.pid, 0)  # as a service has it, whatever ours is
         assert self._process.stdout is not None
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()

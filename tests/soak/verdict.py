@@ -21,6 +21,7 @@ _SAME_S: Final = 5.0
 _WARM_UP_S: Final = 60.0
 _MOST_MIB_PER_HOUR: Final = 20.0
 _LONG_S: Final = 600.0  # of a shorter life, the slope is shown but not judged
+_COUNTED: Final = frozenset({"cgroup", "charge", "pagecache", "reclaim", "inode", "task"})
 _NOT_WHOLE: Final = frozenset({"the cause is found", "one OOM kill, explained", "an OOM kill, explained"})
 
 
@@ -180,13 +181,15 @@ def _is_right(kill: JudgedKill) -> bool:
 
 
 def _experiments(seen: Seen) -> Check:
-    """Check that all checks of an experiment pass, in a trace whose full history has all of it."""
+    """Check that all checks of an experiment pass, in a trace that has all of it and has lost nothing."""
     began_s: dict[str, float] = {}
     for run in seen.runs:
         began_s.setdefault(run["cgroup"], run["began_s"])
     passed, failed = 0, []
     done = set[str]()
     for trace in seen.judged:
+        if trace.lost.keys() & _COUNTED:
+            continue
         ready_s = max(
             (life.ready_s or 0 for life in seen.lives if (life.ready_s or 0) <= trace.started_s + 1),
             default=0,
@@ -206,6 +209,6 @@ def _experiments(seen: Seen) -> Check:
                 failed.append(f"{cgroup} in {trace.trace.rpartition('/')[2]}: {reasons}")
             else:
                 passed += 1
-    detail = f"{passed} of {passed + len(failed)} experiments that are whole in a trace"
+    detail = f"{passed} of {passed + len(failed)} experiments that are whole in a trace without losses"
     detail += "".join(f"\n      {one}" for one in failed)
     return Check("the checks of each experiment pass", not failed, detail)
