@@ -6,7 +6,6 @@ import json
 import shlex
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +15,7 @@ from tracer.cli import value_completion
 from tracer.cli.duration import duration_s
 from tracer.cli.size import size_bytes
 from tracer.cli.tuning import hooks, ring_pages
+from tracer.errors import TracerError
 from tracer.render.words.escape import visible
 
 if TYPE_CHECKING:
@@ -123,7 +123,10 @@ def command(
         hooks=hooks(),
     )
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # nobody may read what it prints, and it goes on
-    watch(options, _Lines(directory, as_json=as_json))
+    try:
+        watch(options, _Lines(directory, as_json=as_json))
+    finally:
+        _let_go_of_output()
 
 
 def _words(command_line: str | None) -> tuple[str, ...]:
@@ -136,12 +139,23 @@ def _words(command_line: str | None) -> tuple[str, ...]:
     return words
 
 
+def _let_go_of_output() -> None:
+    """Discard lines that could not be printed: the traces that they are about are written."""
+    from tracer.cli.standard_streams import abandon_output
+
+    try:
+        sys.stdout.flush()
+    except TracerError:
+        abandon_output()
+
+
 class _Lines:
     """Prints a line on stdout for each trace, and everything else on stderr."""
 
     def __init__(self, directory: Path, *, as_json: bool) -> None:
         self._directory = directory
         self._as_json = as_json
+        self._is_silenced = False
 
     def ready(self, progress: Progress) -> None:
         self.notice(
@@ -178,12 +192,16 @@ class _Lines:
             told = story.sentence or (story.error and f"not explained: {story.error}") or story.reason
             whose = story.container or story.cgroup
             line = f"{f'{visible(whose)}: ' if whose else ''}{visible(told)} {visible(str(story.trace))}"
-        with suppress(OSError):
+        try:
             print(line, flush=True)
+            self._is_silenced = False
+        except TracerError as error:  # a full disk, or nobody reads any more: the trace is written
+            if not self._is_silenced:
+                self.warn(f"{error}: traces are written, but their lines are not")
+            self._is_silenced = True
 
     def notice(self, message: str) -> None:
-        with suppress(OSError):
-            print(f"memcg-tracer: {visible(message)}", file=sys.stderr, flush=True)
+        print(f"memcg-tracer: {visible(message)}", file=sys.stderr, flush=True)  # a failure is ignored
 
     def warn(self, message: str) -> None:
         self.notice(f"warning: {message}")
