@@ -365,3 +365,4 @@ def test_cgroup_that_is_gone_is_forgotten_after_thousands_of_others(host: Host) 
     host.selection.settle()
     gone = [number for number in range(100, 101 + GONE_KEPT) if host.selection.is_traced(number)]
     assert (host.selection.is_traced(7), len(gone), 100 in gone) == (True, GONE_KEPT, False)
+    assert host.selection.hold.accepted == {7, *gone}

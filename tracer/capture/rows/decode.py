@@ -25,6 +25,11 @@ from tracer.wire.streams import STREAM_AT, Stream
 
 PAGE_BYTES: Final = mmap.PAGESIZE
 
+MOST_CARRIED: Final = 8192
+"""The most cgroups and categories of which a fraction of a page is carried: one that is gone leaves some."""
+MOST_KILLS: Final = 4096
+"""The most decisions of the OOM killer that are remembered. Their victims come at once."""
+
 _PARTIAL_PAGES: Final = [
     number for number, category in enumerate(categories.CATEGORIES) if category.unit == "bytes"
 ]
@@ -74,12 +79,14 @@ class Decoder:
     """A decoder for the records of one recording. `clock_offset_ns` is CLOCK_REALTIME minus CLOCK_MONOTONIC.
 
     For the categories that the kernel counts in bytes, it carries fractions of a page from row to row. So
-    the sum of `pages` over any number of rows is exact to the page.
+    the sum of `pages` over any number of rows is exact to the page, but for cgroups that have not changed for
+    as long as it took to carry `MOST_CARRIED` others.
     """
 
     clock_offset_ns: int
     _carried: dict[tuple[int, int], int] = field(default_factory=dict)
     _kills: dict[tuple[int, int], int] = field(default_factory=dict)
+    _decisions: int = 0
 
     def times(self, time_ns: npt.NDArray[np.uint64]) -> pa.Array:
         """Return monotonic stamps as UTC timestamps."""
@@ -148,13 +155,22 @@ class Decoder:
         partial = np.flatnonzero(np.isin(category, _PARTIAL_PAGES))  # few rows are of this kind
         keys = zip(cgroup_ids[partial].tolist(), category[partial].tolist(), strict=True)
         for row, key, delta in zip(partial.tolist(), keys, delta_bytes[partial].tolist(), strict=True):
-            pages[row], self._carried[key] = divmod(self._carried.get(key, 0) + delta, PAGE_BYTES)
+            pages[row], carried = divmod(self._carried.pop(key, 0) + delta, PAGE_BYTES)
+            if carried:
+                self._carried[key] = carried  # the latest last
+                if len(self._carried) > MOST_CARRIED:
+                    del self._carried[next(iter(self._carried))]
         return pages
 
     def kill_id(self, record: np.void) -> int:
         """Return the number of the decision that an OOM record belongs to, from 1. Its victims share it."""
         key = (int(record["trigger_pid"]), int(record["invocation"]))
-        return self._kills.setdefault(key, len(self._kills) + 1)
+        if key not in self._kills:
+            self._decisions += 1
+            self._kills[key] = self._decisions
+            if len(self._kills) > MOST_KILLS:
+                del self._kills[next(iter(self._kills))]
+        return self._kills[key]
 
     def oom(self, record: np.void) -> dict[str, Any]:
         """Return a row of `oom`. Kills are few: they are decoded one by one."""

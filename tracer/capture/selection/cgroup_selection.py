@@ -298,5 +298,6 @@ class CgroupSelection:
             self._gone.append(cgroup_id)
             if len(self._gone) > GONE_KEPT and self._traced.get(oldest := self._gone.popleft()) is None:
                 self._traced.pop(oldest, None)
+                self.hold.forget(oldest)
         if self.requests.remove(cgroup_id):
             self._roots.bury(cgroup_id)

@@ -25,8 +25,9 @@ _OWNERS: Final = {stream.name: stream.owners for stream in STREAMS} | dict.fromk
 class Hold:
     """The records that are held back.
 
-    A cgroup goes through `wait_for`, then `accept` or `refuse`; a refused one through `purge` and `forget`.
-    `lost` counts, by stream, the records of accepted cgroups that did not fit.
+    A cgroup goes through `wait_for`, then `accept` or `refuse`; a refused one through `purge`, and both
+    through `forget`. `accepted` are the ids of those that were not forgotten. `lost` counts, by stream, the
+    records of accepted cgroups that did not fit.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -35,7 +36,7 @@ class Hold:
         self._undecided: set[int] = set()
         self._refused: set[int] = set()
         self._purged_ns: dict[int, int] = {}
-        self._accepted: set[int] = set()
+        self.accepted: set[int] = set()
         self._held: dict[str, list[Records]] = {}
         self._rows: list[dict[str, Any]] = []
         self._sifted: dict[str, int] = {}
@@ -50,8 +51,8 @@ class Hold:
 
     def accept(self, cgroup_id: int) -> None:
         """Release the held records of this cgroup with the next records of each stream."""
-        self._accepted.add(cgroup_id)
         self.forget(cgroup_id)
+        self.accepted.add(cgroup_id)
         if cgroup_id not in self._undecided:
             return
         self._undecided.discard(cgroup_id)
@@ -79,7 +80,8 @@ class Hold:
         self._purged_ns[cgroup_id] = time_ns
 
     def forget(self, cgroup_id: int) -> None:
-        """Stop looking for records of a refused cgroup."""
+        """Stop looking for records of a cgroup that was refused, or that was accepted and is long gone."""
+        self.accepted.discard(cgroup_id)
         self._refused.discard(cgroup_id)
         self._purged_ns.pop(cgroup_id, None)
 
@@ -96,7 +98,7 @@ class Hold:
             _is_any(records, fields, self._refused),
         )
         if len(fields) > 1:
-            is_wanted = _is_any(records, fields, self._accepted)
+            is_wanted = _is_any(records, fields, self.accepted)
             is_undecided &= ~is_wanted
             is_refused &= ~is_wanted
         if stream == "task":
