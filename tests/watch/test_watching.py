@@ -103,7 +103,7 @@ def test_kill_leaves_a_trace_at_once_and_a_line_when_it_is_explained(
     assert watcher.traces == [path]
 
 
-@pytest.mark.vm
+@pytest.mark.vm_once
 def test_ledger_of_a_trace_that_was_asked_for_equals_memory_stat(
     memcg: Path, start_watcher: StartWatcher, start_workload: Callable[..., Any]
 ) -> None:
