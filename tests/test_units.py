@@ -66,3 +66,23 @@ def test_percent_of_zero_or_of_unknown_is_empty() -> None:
     assert units.percent(1, 0) == ""
     assert units.percent(None, 4) == ""
     assert units.percent(1, 4) == "25.0 %"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "resolution_s", "words"),
+    [
+        (0.0313, 0, "31.3 ms"),
+        (0.0313, 0.1, "less than 100 ms"),
+        (0.1, 0.1, "less than 100 ms"),
+        (0.157, 0.1, "about 100 ms"),
+        (0.3, 0.1, "about 300 ms"),
+        (83.4, 1, "about 1 min 23 s"),
+    ],
+)
+def test_coarse_duration_is_within_its_resolution(seconds: float, resolution_s: float, words: str) -> None:
+    assert units.coarse_duration(seconds, resolution_s) == words
+
+
+def test_article_is_left_out_before_a_coarse_duration() -> None:
+    spans = ("12.3 ms", "less than 100 ms", "about 2.3 s")
+    assert [units.the(span) for span in spans] == ["the 12.3 ms", *spans[1:]]

@@ -66,6 +66,22 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def coarse_duration(seconds: float, resolution_s: float) -> str:
+    """Return `less than 100 ms` or `about 2.3 s`: a duration of up to `seconds`, which may be less by up to
+    `resolution_s`. If that is 0, the duration is exact."""
+    if not resolution_s:
+        return duration(seconds)
+    steps = seconds / resolution_s
+    if steps <= 1:
+        return f"less than {duration(resolution_s)}"
+    return f"about {duration(int(round(steps, 6)) * resolution_s)}"
+
+
+def the(span: str) -> str:
+    """Return `the 12.3 ms`, but `less than 100 ms` and `about 2.3 s` as they are: for `in the ... before`."""
+    return f"the {span}" if span[0].isdigit() else span
+
+
 def _short_duration(seconds: float) -> str:
     if seconds == 0:
         return "0 s"

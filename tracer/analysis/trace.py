@@ -11,9 +11,11 @@ import pandas as pd
 from tracer import meanings
 from tracer.analysis.core import hierarchy, naming, page_cache, tables
 from tracer.analysis.core.charges import Charges
+from tracer.analysis.core.columns import times_ns
 from tracer.analysis.core.evicted import Evicted, Refaulted
 from tracer.analysis.core.lookup import log_reports
 from tracer.analysis.core.lookup.cgroups import Places
+from tracer.analysis.core.lookup.fineness import Fineness
 from tracer.analysis.core.lookup.log_reports import Logged
 from tracer.analysis.core.lookup.looks import Looks
 from tracer.analysis.core.lookup.losses import Losses
@@ -124,13 +126,21 @@ limit that is not set is NA as well, and the flag beside it is then false.
     @cached_property
     def looks(self) -> Looks:
         """Return the look-up of samples: `tracer.analysis.core.lookup.looks.Looks`."""
-        return Looks.from_samples(self.samples)
+        if not self.fineness.is_thinned:
+            return Looks.from_samples(self.samples)
+        times = times_ns(self.samples)
+        return Looks.from_samples(self.samples[self.fineness.every_ns(times) == 0], times)
 
     @cached_property
     def summed_intervals(self) -> SummedIntervals:
         """Return the look-up of intervals without detail:
         `tracer.analysis.core.lookup.summed_intervals.SummedIntervals`."""
         return SummedIntervals(self.summed)
+
+    @cached_property
+    def fineness(self) -> Fineness:
+        """Return how fine the rows are: `tracer.analysis.core.lookup.fineness.Fineness`."""
+        return Fineness(self.meta, times_ns(self.oom))
 
     @cached_property
     def logged(self) -> list[Logged]:

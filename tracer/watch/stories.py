@@ -226,6 +226,8 @@ class Stories:
         now_ns = time.monotonic_ns() + _offset_ns(self._history.meta)
         fineness = self._history.fineness(since)
         begin_ns = self._history.replay(story, now_ns, since)
+        if fineness and fineness[-1]["every_ms"]:
+            fineness.append({"begin_ns": now_ns, "every_ms": 0})  # what comes from now on is not thinned
         meta = story.writer.meta
         offset_ns = _offset_ns(self._history.meta)
         meta["started"] = utc_time(meta["clock"], begin_ns - offset_ns)

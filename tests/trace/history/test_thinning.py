@@ -283,3 +283,14 @@ def test_pandas_and_compute_are_not_imported() -> None:
     )
     printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert printed.stdout == "set()\n"
+
+
+@given(rows=CHARGES, interval_ns=INTERVAL, kills=st.lists(st.integers(0, 4 * SUMS_OF_FILES_NS), max_size=3))
+@settings(deadline=None)
+def test_sums_are_exact_at_each_cut(rows: Rows, interval_ns: int, kills: list[int]) -> None:
+    """A cut is a kill: rows at its very moment are before it."""
+    data = table_of("charge", rows)
+    found = list_of(thin("charge", data, interval_ns, origin_ns=interval_ns // 3, cuts=sorted(set(kills))))
+    for kill_ns in kills:
+        sums = [sum(row["bytes"] for row in some if row["time"] <= kill_ns) for some in (rows, found)]
+        assert sums[0] == sums[1]

@@ -112,7 +112,10 @@ def _merged(parts: Sequence[Steps], combine: np.ufunc) -> Steps:
 
 def level(subtree: Subtree, weights: Weights) -> Steps | None:
     """Return the weighted sum of categories of the cgroup and its descendants, in bytes; None if the trace
-    has no value for the start."""
+    has no value for the start.
+
+    Where rows are thinned, it changes at the end of their intervals only.
+    """
     base = base_bytes(subtree, weights)
     return None if base is None else change(subtree, weights, base)
 
@@ -123,7 +126,11 @@ def change(subtree: Subtree, weights: Weights, base: int = 0) -> Steps:
 
     def find() -> Steps:
         picked, bytes_ = subtree.charges.weighted(weights)
-        return Steps(subtree.charges.time[picked], base + np.cumsum(bytes_[picked]), base)
+        steps = Steps(subtree.charges.time[picked], base + np.cumsum(bytes_[picked]), base)
+        if not subtree.whole.fineness.is_thinned:
+            return steps
+        are_last = subtree.whole.fineness.are_last(steps.times)
+        return Steps(steps.times[are_last], steps.values[are_last], base)
 
     return subtree.once(("ledger.change", *weights.items(), base), find)
 
@@ -258,13 +265,15 @@ def held(subtree: Subtree, read: Steps, time_ns: int) -> bool:
     """Return whether what a sample read last (`reading`, `count`) was still so at a moment.
 
     The recorder looks at each cgroup ten times a second, and samples it if anything changed. So a value held
-    if it is older than a look, unless samples were lost or the recorder did not look since then
+    if it is older than a look, unless samples were lost or left out since then, or the recorder did not look
     (`Looks.missed`). False if nothing was read.
     """
     position = int(np.searchsorted(read.times, time_ns, side="right"))
     if position == 0:
         return False
     last = int(read.times[position - 1])
+    if position < len(read.times) and subtree.whole.fineness.since(int(read.times[position])) <= time_ns:
+        return False
     if time_ns - last <= LOOKED_NS or subtree.whole.losses.near("samples", last, time_ns):
         return False
     return not subtree.whole.looks.missed(last, time_ns)

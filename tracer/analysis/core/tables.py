@@ -13,6 +13,7 @@ from tracer.analysis.core.charges import Charges
 from tracer.analysis.core.columns import NO_ID, Bools, Int64s, integers, is_one_of, times_ns
 from tracer.analysis.core.evicted import Evicted, Refaulted
 from tracer.analysis.core.lookup.cgroups import Places
+from tracer.analysis.core.lookup.fineness import Fineness
 from tracer.analysis.core.lookup.log_reports import Logged
 from tracer.analysis.core.lookup.looks import Looks
 from tracer.analysis.core.lookup.losses import Losses
@@ -135,6 +136,11 @@ class TraceTables(Batched, Protocol):
     @property
     def summed_intervals(self) -> SummedIntervals:
         """Return the look-up of `summed`."""
+        ...
+
+    @property
+    def fineness(self) -> Fineness:
+        """Return the look-up of how fine the rows are."""
         ...
 
     @property

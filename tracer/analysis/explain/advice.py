@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from tracer.analysis.core.columns import utc_time
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence import copy_on_write, grown
 from tracer.analysis.explain.evidence.contributing import crowd
 from tracer.analysis.explain.measure import forks, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.wording import process
+from tracer.analysis.explain.wording import process, time_before
 from tracer.analysis.results.conclusions import Cause
-from tracer.units import count, duration, size
+from tracer.units import count, duration, size, the
 
 _OF_ANON: Final[tuple[Cause, ...]] = ("anon_growth", "swap_exhausted")
 
@@ -52,8 +53,9 @@ def _who(findings: Findings, cause: Cause) -> Iterator[str]:
     if grew is None or findings.window is None:
         return
     one, name = grew.process, process(grew.process.comm, grew.process.tgid)
-    span = duration((findings.window.end - findings.window.begin) / 1e9)
-    charged = f"it charged {size(grew.bytes_)} of {grew.what} in the {span} before the kill"
+    window = findings.window
+    span = time_before(utc_time(window.end), utc_time(window.begin), findings.thinned)
+    charged = f"it charged {size(grew.bytes_)} of {grew.what} in {the(span)} before the kill"
     if one.exited is not None:
         yield f"Look at {name}, although it had ended: {charged}, which outlived it."
         return

@@ -34,7 +34,7 @@ from tracer.analysis.kernel_log.decisions import missed
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Allocator, Composition, Cushion, FurtherAllocators
-from tracer.analysis.results.quality import Quality, Unknown
+from tracer.analysis.results.quality import Quality, Unknown, resolution_s
 from tracer.analysis.views import reclaim, swapping
 from tracer.errors import UsageError
 from tracer.kernel.kmsg.report.log_report import LogReport
@@ -91,6 +91,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
     if tried.swap_writes is None:
         unknown |= swapping.NOT_KNOWN
     lost = trace.losses.affecting_numbers(kill.window.begin, kill.time_ns)
+    thinned = trace.fineness.thinned(kill.window.begin, kill.time_ns)
     most, further = _allocators(kill)
     selection = victim_selection.from_trace(kill.subtree, kill.rows, kill.weighed, told.report, unknown)
     findings = Findings(
@@ -116,6 +117,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         further_allocators=further,
         candidates=selection.candidates,
         shared_files=shared_memory.files_at(kill.subtree, kill.time_ns, sizes.get("shmem")),
+        thinned=thinned,
     )
     sized, why_unsized = (
         kill_range(kill.subtree, kill.rows, findings) if is_sized else (Sizing(None), "it was not asked for")
@@ -140,6 +142,8 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
                 kmsg_missing=told.missing,
                 kmsg_fields=(*told.fields, *(["candidates"] if selection.is_logged else [])),
                 summed=trace.summed_intervals.near(kill.window.begin, kill.time_ns),
+                resolution_ms=round(resolution_s(thinned, utc_time(kill.time_ns)) * 1000),
+                thinned=thinned,
             ),
         )
     )

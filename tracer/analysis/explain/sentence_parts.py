@@ -6,8 +6,8 @@ from typing import Final, Literal
 
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.wording import no_limit, owner_name, process, trigger_name
-from tracer.units import duration, size
+from tracer.analysis.explain.wording import no_limit, owner_name, process, time_before, trigger_name
+from tracer.units import size
 
 _BESIDE_SHARE: Final = 0.2
 
@@ -79,7 +79,7 @@ def beside(findings: Findings, filling: Filling) -> str:
 def _cache(findings: Findings) -> str:
     cushion = findings.cushion
     if cushion.exhausted_at is not None and findings.time is not None:
-        before = duration((findings.time - cushion.exhausted_at).total_seconds())
+        before = time_before(findings.time, cushion.exhausted_at, findings.thinned)
         given = f"the page cache had already given back {size(cushion.evicted_bytes)}"
         return f"{given} and was used up {before} before"
     left_bytes = _left_bytes(findings)

@@ -73,6 +73,7 @@ def held_cgroups(
         "missing",
         dict(trace.meta["probes"]),
         summed=trace.summed_intervals.near(begin, end),
+        thinned=trace.fineness.thinned(begin, end),
     )
     subtrees, spending, highs = Subtrees(trace), Spending(trace), HighLimits(trace)
     there = naming.with_data(trace)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pandas as pd
+
 from tracer.analysis.results.kill import LimitOwner
+from tracer.analysis.results.quality import ThinnedInterval, resolution_s
 from tracer.analysis.results.tasks import Trigger
 from tracer.schema import UNLIMITED_BYTES
+from tracer.units import coarse_duration
 
 
 def owner_name(owner: LimitOwner) -> str:
@@ -38,3 +44,8 @@ def trigger_name(trigger: Trigger) -> str:
 def no_limit(owner: LimitOwner) -> bool:
     """Return whether no limit is set, or none is known."""
     return owner.limit_bytes is None or owner.limit_bytes >= UNLIMITED_BYTES
+
+
+def time_before(end: pd.Timestamp, moment: pd.Timestamp, thinned: Sequence[ThinnedInterval]) -> str:
+    """Return the time from a moment to the end, no finer than the rows of that moment are."""
+    return coarse_duration((end - moment).total_seconds(), resolution_s(thinned, moment))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,11 +28,27 @@ class SummedInterval:
 
 
 @dataclass(frozen=True, slots=True)
+class ThinnedInterval:
+    """A time in which rows are kept one in `every_ms` milliseconds. Sums are exact, and times no finer."""
+
+    begin: pd.Timestamp
+    end: pd.Timestamp
+    every_ms: int
+
+
+def resolution_s(thinned: Sequence[ThinnedInterval], moment: pd.Timestamp) -> float:
+    """Return the interval of the rows at a moment, in seconds; 0: they are as they were recorded."""
+    return next((one.every_ms / 1000 for one in thinned if one.begin <= moment <= one.end), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Quality:
     """The reasons to trust or to doubt a report.
 
     `unknown`: dotted field name -> the reason why it is null. `summed`: the intervals before it in which
-    page-cache events were summed. `kmsg_missing` names what the kernel log lacks,
+    page-cache events were summed. `thinned`: the times before it whose rows were thinned, and `resolution_ms`
+    the interval at its end, the kill: 0 is "as they were recorded". Other times are that coarse: each is the
+    begin of the interval that it is in. `kmsg_missing` names what the kernel log lacks,
     with the reason; empty: nothing. `kmsg_fields` are the fields that were taken from the log, by dotted
     name. `disagreements`: sentences on sources that differ, each with the values of both.
     """
@@ -45,6 +61,8 @@ class Quality:
     kmsg_missing: str = ""
     kmsg_fields: tuple[str, ...] = ()
     summed: tuple[SummedInterval, ...] = ()
+    resolution_ms: int = 0
+    thinned: tuple[ThinnedInterval, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

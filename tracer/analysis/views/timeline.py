@@ -160,8 +160,8 @@ def timeline(
 
 
 def row_length(timeline: pd.DataFrame) -> pd.Timedelta:
-    """Return the length of the rows of a timeline of one cgroup, even if it has only one row."""
-    if len(timeline) > 1:
+    """Return the length of the rows of a timeline, even if it has only one row."""
+    if _EVERY_NS not in timeline.attrs:
         return pd.Timedelta(timeline.index[1] - timeline.index[0])
     return pd.Timedelta(timeline.attrs[_EVERY_NS], "ns")
 

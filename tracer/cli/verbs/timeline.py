@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tracer.analysis.results.kill import OomReport
+    from tracer.analysis.results.quality import ThinnedInterval
     from tracer.analysis.trace import AnalysedTrace
     from tracer.analysis.views.moments import Moment
     from tracer.render.terminal.timeline_text import Heading
@@ -93,6 +94,7 @@ def command(
         frame = trace.timeline(cgroup, every=every or _ROWS_EVERY, begin=begin, end=end, run=run)
         for piece in _json(frame) if as_json else _csv(frame):
             click.echo(piece, nl=False)
+        _note_coarse(trace, frame)
         return
     from rich.text import Text
 
@@ -116,6 +118,29 @@ def command(
     _draw(trace, shown, _Range(every, begin, end))
     if left_out:
         console.write(sys.stdout, [Text(), Text(left_out, style="dim")])
+
+
+def _thinned(trace: AnalysedTrace, frame: pd.DataFrame) -> tuple[ThinnedInterval, ...]:
+    """Return the times within the rows of a timeline in which the trace is thinned."""
+    if frame.empty or not trace.fineness.is_thinned:
+        return ()
+    from tracer.analysis.core.columns import times_ns
+    from tracer.analysis.views.timeline import row_length
+
+    ends = times_ns(frame)
+    first_ns, last_ns = int(ends.min()), int(ends.max())
+    return trace.fineness.thinned(first_ns, last_ns + row_length(frame).value)
+
+
+def _note_coarse(trace: AnalysedTrace, frame: pd.DataFrame) -> None:
+    """Say on stderr if the trace is too coarse for rows of this length."""
+    found = _thinned(trace, frame)
+    if found:
+        from tracer.analysis.views.timeline import row_length
+        from tracer.render.words import quality_facts
+
+        if coarse := quality_facts.coarser(found, row_length(frame)):
+            click.echo(f"memcg-tracer: {quality_facts.thinned(coarse)}", err=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +181,7 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
             lost_records=int(trace.loss["lost"].sum()),
             interrupted=trace.interrupted,
             summed=trace.summed_intervals.near(0, LATEST_NS),
+            thinned=_thinned(trace, frame),
         )
         read_again = markers.read_again_markers(thrash.thrash_below(trace, number), frame)
         concerned = kill_filter.concerning(trace, reports, [number])

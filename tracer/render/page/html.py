@@ -151,7 +151,13 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
         "stack": [visible(frame) for frame in report.trigger.stack or ()],
         "user_stack": [visible(frame) for frame in report.trigger.user_stack or ()],
         "allocators": list(
-            kill_facts.allocated(report.allocators, report.further_allocators, _MOST_ALLOCATORS, report.time)
+            kill_facts.allocated(
+                report.allocators,
+                report.further_allocators,
+                _MOST_ALLOCATORS,
+                report.time,
+                thinned=report.quality.thinned,
+            )
         ),
         "killed": list(kill_facts.killed(report, len(report.victims))),
         "victims": [kill_facts.victim_cells(victim) for victim in report.victims],

@@ -137,7 +137,11 @@ def _who(report: OomReport, page_size: int) -> Iterator[RenderableType]:
         charged = [
             f"{who} {charge}"
             for who, charge in kill_facts.allocated(
-                report.allocators, report.further_allocators, len(report.allocators), report.time
+                report.allocators,
+                report.further_allocators,
+                len(report.allocators),
+                report.time,
+                thinned=report.quality.thinned,
             )
         ]
         yield paragraphs.facts(

@@ -156,7 +156,7 @@ def _cushion(report: OomReport) -> Iterator[Fact]:
         )
         return
     if it.exhausted_at is not None:
-        end = f"used up {units.duration(kill_facts.seconds_before(report, it.exhausted_at))} before the kill"
+        end = f"used up {kill_facts.used_up(report, it.exhausted_at)} before the kill"
     else:
         end = f"{units.size(it.cache_end_bytes)} was left at the kill"
     room = (
@@ -173,6 +173,8 @@ def _how_sure(report: OomReport) -> Iterator[Fact]:
         yield "lost records", quality_facts.losses(quality.lost_records)
         if quality.summed:
             yield "summed", quality_facts.summed(quality.summed, quality_facts.TOTALS_EXACT)
+        if quality.resolution_ms:
+            yield "times", quality_facts.resolution(quality.resolution_ms)
         yield "kernel log", quality_facts.kernel_log_agrees(quality)
         signals = signal_ways.not_exact(quality.probes)
         if signals is not None and signals != signal_ways.ALL_EXACT:

@@ -14,7 +14,7 @@ import pandas as pd
 from rich.text import Text
 
 from tracer import units
-from tracer.analysis.results.quality import SummedInterval
+from tracer.analysis.results.quality import SummedInterval, ThinnedInterval
 from tracer.analysis.views.timeline import row_length
 from tracer.categories import LAYERS
 from tracer.render.picture.markers import Marker
@@ -24,7 +24,7 @@ from tracer.render.terminal.timeline_rows import Drawing, draw
 from tracer.render.words.escape import fitted
 from tracer.render.words.places import one_of
 from tracer.render.words.prose import prose
-from tracer.render.words.quality_facts import summed
+from tracer.render.words.quality_facts import coarser, summed, thinned
 from tracer.schema import UNLIMITED_BYTES
 
 _WHEN_SUMMED: Final = "sizes are exact; what was read again is not known there"
@@ -46,6 +46,7 @@ class Heading:
     lost_records: int
     interrupted: bool
     summed: Sequence[SummedInterval] = ()
+    thinned: Sequence[ThinnedInterval] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,8 @@ def _heading_lines(timeline: pd.DataFrame, heading: Heading, columns: int) -> li
         lines.append(Text(lost, style="bold yellow"))
     if heading.summed:
         lines.append(prose(summed(heading.summed, _WHEN_SUMMED), "yellow"))
+    if coarse := [] if timeline.empty else coarser(heading.thinned, row_length(timeline)):
+        lines.append(prose(thinned(coarse), "yellow"))
     if heading.interrupted:
         lines.append(Text("the recording was interrupted: this is what had been written by then", "yellow"))
     return [*lines, Text()]

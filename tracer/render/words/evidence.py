@@ -14,7 +14,7 @@ from tracer.analysis.explain.wording import process
 from tracer.analysis.results.conclusions import Evidence
 from tracer.analysis.results.json_values import as_json
 from tracer.analysis.results.kill import OomReport
-from tracer.units import count, duration, percent, size
+from tracer.units import coarse_duration, count, duration, percent, size, the
 
 _Numbers: TypeAlias = Mapping[str, Any]
 
@@ -148,14 +148,19 @@ def _part_of_usage(it: _Numbers) -> str:
     return f"{_PARTS[it['part']]} was {size(held)} of {size(usage)} in use, {percent(held, usage)}"
 
 
+def _span(it: _Numbers, name: str) -> str:
+    """Return a duration, no finer than the rows from which it was measured."""
+    return coarse_duration(it[name] / 1e9, it.get("resolution_ns", 0) / 1e9)
+
+
 def _growth(it: _Numbers) -> str:
-    span = duration(it["span_ns"] / 1e9)
-    return f"{_PARTS[it['part']]} grew by {size(it['grown_bytes'])} in the {span} before the kill"
+    span = _span(it, "span_ns")
+    return f"{_PARTS[it['part']]} grew by {size(it['grown_bytes'])} in {the(span)} before the kill"
 
 
 def _evicted_cache(it: _Numbers) -> str:
-    span = duration(it["span_ns"] / 1e9)
-    return f"reclaim evicted {size(it['evicted_bytes'])} of page cache in the {span} at the limit"
+    span = _span(it, "span_ns")
+    return f"reclaim evicted {size(it['evicted_bytes'])} of page cache in {the(span)} at the limit"
 
 
 def _steal_count(it: _Numbers) -> str:
@@ -253,12 +258,12 @@ def _also_in_usage(it: _Numbers) -> str:
 
 
 def _slow_growth(it: _Numbers) -> str:
-    rate, span = size(it["bytes_per_minute"]), duration(it["rise_ns"] / 1e9)
+    rate, span = size(it["bytes_per_minute"]), _span(it, "rise_ns")
     return f"memory grew slowly, as with a leak: {rate} a minute over {span}"
 
 
 def _burst(it: _Numbers) -> str:
-    rise, calm = duration(it["rise_ns"] / 1e9), duration(it["calm_ns"] / 1e9)
+    rise, calm = _span(it, "rise_ns"), _span(it, "calm_ns")
     most = f"four fifths of {size(it['grown_bytes'])}"
     return f"memory grew in a burst: {most} within {rise}, after {calm} of calm"
 

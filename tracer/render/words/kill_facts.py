@@ -13,11 +13,11 @@ import pandas as pd
 
 from tracer import units
 from tracer.analysis.explain.causes.registry import CAUSES
-from tracer.analysis.explain.wording import trigger_name
+from tracer.analysis.explain.wording import time_before, trigger_name
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Allocator, FurtherAllocators
-from tracer.analysis.results.quality import Quality
+from tracer.analysis.results.quality import Quality, ThinnedInterval
 from tracer.analysis.results.tasks import Trigger, Victim
 from tracer.categories import PART_BY_NAME
 from tracer.render.words import evidence, log_place
@@ -51,6 +51,13 @@ def number_and_time(report: OomReport) -> str:
     """Return `number 1, 2025-11-24 23:40:04.412345 UTC`, or the time as the kernel log has it."""
     when = log_place.when(report.kernel_log) if report.time is None else shown_time(report.time)
     return f"number {report.kill_id}, {when}"
+
+
+def used_up(report: OomReport, exhausted_at: pd.Timestamp) -> str:
+    """Return the time from the moment at which the page cache was used up to the kill."""
+    if report.time is None:
+        return units.UNKNOWN
+    return time_before(report.time, exhausted_at, report.quality.thinned)
 
 
 def seconds_before(report: OomReport, time: pd.Timestamp) -> float | None:
@@ -162,7 +169,7 @@ def cushion(report: OomReport) -> Iterator[Fact]:
     if it.evicted_bytes != 0:
         yield ("absorbed", f"{units.size(it.absorbed_bytes)}: other memory for which the evictions made room")
     if it.exhausted_at is not None:
-        yield "used up", f"{units.duration(seconds_before(report, it.exhausted_at))} before the kill"
+        yield "used up", f"{used_up(report, it.exhausted_at)} before the kill"
     elif why := report.quality.unknown.get("cushion.exhausted_at"):
         yield "used up", f"{units.UNKNOWN}: {visible(why)}"
     else:
@@ -222,15 +229,17 @@ def allocated(
     most: int,
     until: pd.Timestamp | None,
     event: str = "the kill",
+    *,
+    thinned: Sequence[ThinnedInterval] = (),
 ) -> Iterator[Fact]:
     """Yield how much each process charged in the window that ends at `until`, net of what it uncharged.
 
-    `event` is what happened at `until`.
+    `event` is what happened at `until`. `thinned`: that of `Quality`.
     """
     for one in listed[:most]:
         name = visible(one.comm) if one.comm else "name not known"
         size = f"{units.size(one.charged_bytes)}{_kinds(one)}{titled(one.cmdline)}"
-        yield f"{name} ({one.tgid})", size + _when(one, until, event)
+        yield f"{name} ({one.tgid})", size + _when(one, until, event, thinned)
     rest = listed[most:]
     processes = len(rest) + (further.processes if further is not None else 0)
     if processes:
@@ -254,16 +263,15 @@ def _kinds(one: Allocator) -> str:
     return f" ({', '.join(listed)})" if listed else ""
 
 
-def _when(one: Allocator, until: pd.Timestamp | None, event: str) -> str:
+def _when(one: Allocator, until: pd.Timestamp | None, event: str, thinned: Sequence[ThinnedInterval]) -> str:
     """Return when a process was charged most, as times before the event at `until`, and whether it had ended
     by then."""
     if until is None or one.grew_from is None or one.grew_until is None:
         return ""
-    begin, end = (
-        units.duration((until - moment).total_seconds()) for moment in (one.grew_from, one.grew_until)
-    )
+    begin, end = (time_before(until, moment, thinned) for moment in (one.grew_from, one.grew_until))
+    span = begin if begin == end and thinned else f"{begin} to {end}"
     ended = "" if one.exited is None else f"; the process had ended by {event}"
-    return f", most of it {begin} to {end} before {event}{ended}"
+    return f", most of it {span} before {event}{ended}"
 
 
 def no_allocator(report: OomReport) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+import pandas as pd
+
 from tracer import units
 from tracer.analysis.explain import log_postmortem
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.quality import Quality, SummedInterval
+from tracer.analysis.results.quality import Quality, SummedInterval, ThinnedInterval
 from tracer.categories import PART_BY_NAME
 from tracer.render.words import signal_ways
 from tracer.render.words.escape import visible
@@ -103,6 +105,28 @@ def summed(intervals: Sequence[SummedInterval], effect: str) -> str:
     return f"page-cache events {listed}{more}: {effect}"
 
 
+def resolution(every_ms: int) -> str:
+    """Return the sentence about a kill whose rows are thinned."""
+    return (
+        f"the rows of this kill are kept one in {every_ms} ms, so times are no finer; the trace that was "
+        "written for it has more"
+    )
+
+
+def coarser(intervals: Sequence[ThinnedInterval], row: pd.Timedelta) -> list[ThinnedInterval]:
+    """Return the intervals whose rows are too coarse for rows of a timeline of this length."""
+    return [one for one in intervals if one.every_ms * 1_000_000 > row.value]
+
+
+def thinned(intervals: Sequence[ThinnedInterval]) -> str:
+    """Return when rows were thinned, and to what."""
+    listed = [
+        f"one in {one.every_ms} ms from {one.begin:%H:%M:%S.%f}"[:-3] + f" to {one.end:%H:%M:%S.%f}"[:-3]
+        for one in intervals
+    ]
+    return f"rows are kept {' and '.join(listed)} UTC, so times within are no finer"
+
+
 def _interval(one: SummedInterval) -> str:
     why = ", ".join(_REASONS.get(reason) or visible(reason) for reason in one.reasons)
     begin, end = (time.strftime("%H:%M:%S.%f")[:-3] for time in (one.begin, one.end))
@@ -121,6 +145,10 @@ def quality(report: OomReport) -> Iterator[Fact]:
         )
     if report.quality.summed:
         yield "summed", summed(report.quality.summed, TOTALS_EXACT)
+    if report.quality.resolution_ms:
+        yield "times", resolution(report.quality.resolution_ms)
+    elif report.quality.thinned:
+        yield "times", thinned(report.quality.thinned)
     yield "kernel log", _use_of_kernel_log(report.quality)
     yield from (("differs", visible(sentence)) for sentence in report.quality.disagreements)
     if (signals := signal_ways.not_exact(report.quality.probes)) is not None:

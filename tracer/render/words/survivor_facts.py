@@ -136,8 +136,9 @@ def _anon_at_most(one: Held) -> str:
 
 def _allocated(one: Held, most: int) -> Iterator[Fact]:
     """Yield the processes that were charged most until usage was at its peak."""
-    listed = allocated(one.allocators, one.further_allocators, most, one.peak_time, "the peak of usage")
-    for number, (who, charged) in enumerate(listed):
+    thin, event = one.quality.thinned, "the peak of usage"
+    found = allocated(one.allocators, one.further_allocators, most, one.peak_time, event, thinned=thin)
+    for number, (who, charged) in enumerate(found):
         yield "" if number else "allocated", f"{who} {charged}"
 
 
@@ -145,8 +146,7 @@ def _waits(one: Held) -> Iterator[Fact]:
     """Yield the processes that waited longest, and say that waits for files are not among these."""
     lost = one.progress.lost
     rest = ", beside its waits for files" if lost is not None and lost.reread_ms else ""
-    for label, sentence in waits(one.reclaim):
-        yield label, sentence + rest
+    yield from ((label, sentence + rest) for label, sentence in waits(one.reclaim))
 
 
 def _minimum_limit(one: Held) -> str:

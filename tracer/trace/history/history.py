@@ -67,6 +67,7 @@ class History:
         self._open: dict[str, list[pa.RecordBatch]] = {}
         self._open_bytes = 0
         self._next = self._mark = 0
+        self._kills: list[int] = []
         clock = meta["clock"]
         self._complete_ns = clock["realtime_ns"]  # no row since then was dropped
 
@@ -83,6 +84,9 @@ class History:
             else:
                 if table == "samples":
                     self._bases.add_starts(conforming)
+                elif table == "oom":
+                    times = pa.chunked_array([conforming.column("time")])
+                    self._kills += nullable_integers(times, 0).tolist()
                 self._open.setdefault(table, []).append(conforming)
                 self._open_bytes += conforming.nbytes
             for follower in self.followers:
@@ -148,6 +152,7 @@ class History:
         """Forget cgroups that were removed before the oldest row, and return its time."""
         begin_ns = now_ns - self.keep_ns if self.begin_ns is None else self.begin_ns
         self._bases.forget(begin_ns)
+        self._kills = [time_ns for time_ns in self._kills if time_ns >= begin_ns]
         return begin_ns
 
     @property
@@ -196,12 +201,16 @@ class History:
     def _thin(self, group: list[Segment], stage: int) -> None:
         """Replace segments by one with thinned rows."""
         fineness_ns = _STAGES[stage][1]
+        clock, kills = self.meta["clock"], sorted(set(self._kills))
+        origin_ns = clock["realtime_ns"] - clock["monotonic_ns"]  # a step of CLOCK_REALTIME does not move it
         tables = dict.fromkeys(table for segment in group for table in segment.parts)
         batches: dict[str, list[pa.RecordBatch]] = {}
         for table in tables:
             listed = [batch for segment in group for batch in segment.read(table)]
             data = pa.Table.from_batches(listed, TABLES[table]).unify_dictionaries()
-            batches[table] = thin(table, data, fineness_ns).combine_chunks().to_batches()
+            batches[table] = (
+                thin(table, data, fineness_ns, origin_ns=origin_ns, cuts=kills).combine_chunks().to_batches()
+            )
         position = self._segments.index(group[0])
         for segment in group:
             self._segments.remove(segment)

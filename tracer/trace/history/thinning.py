@@ -33,17 +33,41 @@ _OF_FILES: Final = ("tgid", "inode_id", "ino")
 _MOST: Final = 1 << 62
 
 
-def thin(table: str, data: pa.Table, interval_ns: int) -> pa.Table:
+@dataclass(frozen=True)
+class Intervals:
+    """The intervals that become one row: they begin at `origin_ns` and each `every_ns` before and after.
+
+    `cuts` (ns, ascending) are moments that end an interval before its time, such as kills: a row at that very
+    moment is before the cut. So the level of memory at a kill stays exact, and what was freed after it is not
+    taken for a lesser charge before it.
+    """
+
+    every_ns: int
+    origin_ns: int = 0
+    cuts: Sequence[int] = ()
+
+    def numbers(self, times: Int64s) -> list[Int64s]:
+        """Return columns that are equal for the times within one interval."""
+        numbers = [(times - self.origin_ns) // self.every_ns]
+        if len(self.cuts):
+            numbers.append(np.searchsorted(np.asarray(self.cuts, np.int64), times).astype(np.int64))
+        return numbers
+
+
+def thin(
+    table: str, data: pa.Table, interval_ns: int, *, origin_ns: int = 0, cuts: Sequence[int] = ()
+) -> pa.Table:
     """Return the rows of `table` with at most one of each group in an interval, sorted by time.
 
-    Intervals begin at multiples of `interval_ns`. Of `samples`, only those with source `periodic` are left
-    out, and of a table without groups none: it is returned as it is. Rows of `pagecache` become sums, without
-    an index (`SUMS_OF_RUNS_NS`, `SUMS_OF_FILES_NS`); `summed_rows` has the row of `summed` that says so.
+    The arguments after `data` are those of `Intervals`. Of `samples`, only those with source `periodic` are
+    left out, and of a table without groups none: it is returned as it is. Rows of `pagecache` become sums,
+    without an index (`SUMS_OF_RUNS_NS`, `SUMS_OF_FILES_NS`); `summed_rows` has the row of `summed` that says
+    so.
     """
     reduce = _REDUCED.get(table)
     if reduce is None or not data.num_rows or (table == "pagecache" and interval_ns < SUMS_OF_RUNS_NS):
         return data
-    return reduce(data.combine_chunks(), interval_ns)
+    return reduce(data.combine_chunks(), Intervals(interval_ns, origin_ns, cuts))
 
 
 def summed_rows(blocks: Iterable[pa.Table]) -> list[dict[str, Any]]:
@@ -74,11 +98,13 @@ class _Groups:
     starts: Int64s
 
     @classmethod
-    def of(cls, data: pa.Table, interval_ns: int, keys: Sequence[str]) -> _Groups:
+    def of(cls, data: pa.Table, intervals: Intervals, keys: Sequence[str]) -> _Groups:
         """Group rows by the interval in which their `time` is, and by keys, of which a null is a value."""
         times = nullable_integers(data.column("time"), 0)
         by_time = np.argsort(times, kind="stable")
-        codes = _codes([times // interval_ns, *(key for name in keys for key in _key(data.column(name)))])
+        codes = _codes(
+            [*intervals.numbers(times), *(key for name in keys for key in _key(data.column(name)))]
+        )
         turns = np.argsort(codes[by_time], kind="stable")
         rows = by_time[turns]
         starts = np.flatnonzero(np.diff(codes[rows], prepend=-1))
@@ -119,15 +145,15 @@ class _Groups:
         return reduced
 
 
-def _charge(data: pa.Table, interval_ns: int) -> pa.Table:
-    groups = _Groups.of(data, interval_ns, ("cgroup_id", "tgid", "category"))
+def _charge(data: pa.Table, intervals: Intervals) -> pa.Table:
+    groups = _Groups.of(data, intervals, ("cgroup_id", "tgid", "category"))
     return groups.table(groups.ends, **{name: groups.sums(name) for name in ("pages", "bytes", "updates")})
 
 
-def _pagecache(data: pa.Table, interval_ns: int) -> pa.Table:
-    unknown = ("index", *_OF_FILES) if interval_ns >= SUMS_OF_FILES_NS else ("index",)
+def _pagecache(data: pa.Table, intervals: Intervals) -> pa.Table:
+    unknown = ("index", *_OF_FILES) if intervals.every_ns >= SUMS_OF_FILES_NS else ("index",)
     keys = ("cgroup_id", "tgid", "task_cgroup_id", "op", "cause", "inode_id", "dev", "ino")
-    groups = _Groups.of(data, interval_ns, [key for key in keys if key not in unknown])
+    groups = _Groups.of(data, intervals, [key for key in keys if key not in unknown])
     return groups.table(
         groups.starts,
         duration_ns=groups.lengths(),
@@ -137,26 +163,26 @@ def _pagecache(data: pa.Table, interval_ns: int) -> pa.Table:
     )
 
 
-def _samples(data: pa.Table, interval_ns: int) -> pa.Table:
+def _samples(data: pa.Table, intervals: Intervals) -> pa.Table:
     codes, sources = words(data.column("source"))
     is_kept = codes != (sources.index("periodic") if "periodic" in sources else -1)
     periodic = np.flatnonzero(~is_kept)
     if len(periodic):
         few = take(data.select(["time", "cgroup_id"]), periodic).combine_chunks()
-        groups = _Groups.of(few, interval_ns, ("cgroup_id",))
+        groups = _Groups.of(few, intervals, ("cgroup_id",))
         is_kept[periodic[groups.rows[groups.ends]]] = True
     kept = np.flatnonzero(is_kept)
     times = nullable_integers(data.column("time"), 0)[kept]
     return take(data, kept[np.argsort(times, kind="stable")])
 
 
-def _task_time(data: pa.Table, interval_ns: int) -> pa.Table:
-    groups = _Groups.of(data, interval_ns, ("cgroup_id",))
+def _task_time(data: pa.Table, intervals: Intervals) -> pa.Table:
+    groups = _Groups.of(data, intervals, ("cgroup_id",))
     return groups.table(groups.ends, begin=groups.firsts("begin"), cpu_ns=groups.sums("cpu_ns"))
 
 
-def _file_waits(data: pa.Table, interval_ns: int) -> pa.Table:
-    groups = _Groups.of(data, interval_ns, ("cgroup_id", "tgid", "inode_id"))
+def _file_waits(data: pa.Table, intervals: Intervals) -> pa.Table:
+    groups = _Groups.of(data, intervals, ("cgroup_id", "tgid", "inode_id"))
     return groups.table(
         groups.starts,
         duration_ns=groups.lengths(),
@@ -165,7 +191,7 @@ def _file_waits(data: pa.Table, interval_ns: int) -> pa.Table:
     )
 
 
-_REDUCED: Final[dict[str, Callable[[pa.Table, int], pa.Table]]] = {
+_REDUCED: Final[dict[str, Callable[[pa.Table, Intervals], pa.Table]]] = {
     "charge": _charge,
     "pagecache": _pagecache,
     "samples": _samples,

@@ -28,7 +28,9 @@ class Looks:
     is_dense: bool
 
     @classmethod
-    def from_samples(cls, samples: pd.DataFrame) -> Looks:
+    def from_samples(cls, samples: pd.DataFrame, times: Int64s | None = None) -> Looks:
+        """Return the looks of samples that were not thinned; `times` are those of all samples, if some
+        were."""
         values = samples.drop(columns=list(_OF_A_ROW)).assign(
             is_periodic=is_one_of(samples["source"], ["periodic"])
         )
@@ -36,7 +38,7 @@ class Looks:
         before, now = of_cgroup.iloc[:-1].reset_index(drop=True), of_cgroup.iloc[1:].reset_index(drop=True)
         is_same = ((before == now) | (before.isna() & now.isna())).drop(columns="is_periodic")
         is_repeated = is_same.fillna(False).astype(bool).all(axis=1) & now["is_periodic"]
-        return cls(times_ns(samples), bool(is_repeated.any()))
+        return cls(times_ns(samples) if times is None else times, bool(is_repeated.any()))
 
     def missed(self, begin_ns: int, end_ns: int) -> bool:
         """Return whether the recorder did not look for a while within an interval: no cgroup was sampled,

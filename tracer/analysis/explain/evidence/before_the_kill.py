@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tracer.analysis.explain.evidence.kinds import found
+from tracer.analysis.explain.evidence.kinds import found, resolution_ns
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.results.conclusions import Evidence
 
@@ -24,11 +24,22 @@ def growth(findings: Findings) -> Iterator[Evidence]:
     least = max(max(grown.values(), default=0) // 10, (findings.composition.total or 0) // 100, 1)
     for part in _GROWING:
         if grown.get(part, 0) >= least:
-            span_ns = window.end - window.begin
-            yield found(findings, "growth", part=part, grown_bytes=grown[part], span_ns=span_ns)
+            yield found(
+                findings,
+                "growth",
+                part=part,
+                grown_bytes=grown[part],
+                span_ns=window.end - window.begin,
+                resolution_ns=resolution_ns(findings, window.begin),
+            )
     if cushion.evicted_bytes is not None:
-        span_ns = window.end - window.at_limit
-        yield found(findings, "evicted_cache", evicted_bytes=cushion.evicted_bytes, span_ns=span_ns)
+        yield found(
+            findings,
+            "evicted_cache",
+            evicted_bytes=cushion.evicted_bytes,
+            span_ns=window.end - window.at_limit,
+            resolution_ns=resolution_ns(findings, window.at_limit),
+        )
     if cushion.absorbed_bytes and cushion.evicted_bytes:
         yield found(findings, "absorbed_memory", absorbed_bytes=cushion.absorbed_bytes)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from tracer.analysis.explain.evidence import copy_on_write
-from tracer.analysis.explain.evidence.kinds import found
+from tracer.analysis.explain.evidence.kinds import found, resolution_ns
 from tracer.analysis.explain.measure import memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.results.conclusions import Cause, Evidence
@@ -145,11 +145,26 @@ def _pace(findings: Findings, _: Cause) -> Iterator[Evidence]:
     if rise_ns is None or findings.window is None or not grown:
         return
     span_ns = findings.window.end - findings.window.begin
+    coarse_ns = resolution_ns(findings, findings.window.begin, findings.window.end - rise_ns)
     if rise_ns >= _SLOW_NS:
         rate = grown * 4 // 5 * _NS_PER_MINUTE // rise_ns
-        yield found(findings, "slow_growth", grown_bytes=grown, rise_ns=rise_ns, bytes_per_minute=rate)
+        yield found(
+            findings,
+            "slow_growth",
+            grown_bytes=grown,
+            rise_ns=rise_ns,
+            bytes_per_minute=rate,
+            resolution_ns=coarse_ns,
+        )
     elif rise_ns <= _BURST_NS and rise_ns * 3 <= span_ns:
-        yield found(findings, "burst", grown_bytes=grown, rise_ns=rise_ns, calm_ns=span_ns - rise_ns)
+        yield found(
+            findings,
+            "burst",
+            grown_bytes=grown,
+            rise_ns=rise_ns,
+            calm_ns=span_ns - rise_ns,
+            resolution_ns=coarse_ns,
+        )
 
 
 def _refaulted_cache(findings: Findings, _: Cause) -> Iterator[Evidence]:

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tracer.analysis.core.columns import utc_time
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.results.conclusions import Evidence, Suspect
+from tracer.analysis.results.quality import resolution_s
 
 COMPOSITION: Final = "composition"
 """A placeholder in `Kind.source` for the tables that the composition was read from
@@ -53,8 +55,8 @@ _MEASURED: Final[Mapping[str, Kind]] = {
     "part_of_usage": Kind(("part", *_SHARE), (COMPOSITION,)),
     "machine_holders": Kind(("cgroups", "lately_ns"), ("charge", "samples", "cgroups")),
     "room_left": Kind(("room_pages", "usage_bytes", "limit_bytes"), ("oom",), ("limit_owner",)),
-    "growth": Kind(("part", "grown_bytes", "span_ns"), ("charge",)),
-    "evicted_cache": Kind(("evicted_bytes", "span_ns"), ("pagecache",)),
+    "growth": Kind(("part", "grown_bytes", "span_ns", "resolution_ns"), ("charge",)),
+    "evicted_cache": Kind(("evicted_bytes", "span_ns", "resolution_ns"), ("pagecache",)),
     "absorbed_memory": Kind(("absorbed_bytes",), ("charge",)),
     "steal_count": Kind(
         ("evicted_pages", "swapped_pages", "pgsteal_pages"), ("pagecache", "reclaim", "samples")
@@ -115,8 +117,8 @@ _CONTRIBUTING: Final[Mapping[str, Kind]] = {
     "ended_writer": Kind(
         ("writer_comm", "writer_pid", "shmem_bytes", "ended_ns"), ("charge", "tasks", "shmem_files")
     ),
-    "slow_growth": Kind(("grown_bytes", "rise_ns", "bytes_per_minute"), ("charge",)),
-    "burst": Kind(("grown_bytes", "rise_ns", "calm_ns"), ("charge",)),
+    "slow_growth": Kind(("grown_bytes", "rise_ns", "bytes_per_minute", "resolution_ns"), ("charge",)),
+    "burst": Kind(("grown_bytes", "rise_ns", "calm_ns", "resolution_ns"), ("charge",)),
     "refaulted_cache": Kind(("refaulted_bytes", "evicted_bytes"), ("pagecache",)),
     "no_swap": Kind(("bounded_above",), ("samples",)),
     "swap_in_use": Kind(("used_bytes", "allowed_bytes"), ("charge", "samples")),
@@ -170,3 +172,9 @@ def _composition_source(findings: Findings) -> list[str]:
     if "memory_stat_bytes" in findings.kmsg_fields:
         return ["samples", KERNEL_LOG]
     return ["samples"] if findings.sampled_at_kill else ["charge", "samples"]
+
+
+def resolution_ns(findings: Findings, *moments_ns: int) -> int | None:
+    """Return how coarse the rows of these moments are at most; None: they are as they were recorded."""
+    coarsest_s = max(resolution_s(findings.thinned, utc_time(moment_ns)) for moment_ns in moments_ns)
+    return round(coarsest_s * 1e9) or None

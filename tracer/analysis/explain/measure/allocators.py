@@ -61,8 +61,8 @@ def between(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[tuple[Allocat
             stack=stack_samples.heaviest(trace, sampled[tgid_sampled == tgid]),
             cmdline=trace.processes.cmdline_at(tgid, begin_ns, end_ns),
             **dict(zip(_KINDS, kinds, strict=True)),
-            grew_from=utc_time(span[0]),
-            grew_until=utc_time(span[1]),
+            grew_from=utc_time(trace.fineness.since(span[0])),
+            grew_until=utc_time(trace.fineness.since(span[1])),
             exited=_time(ended[tgid]),
         )
         for tgid, total, kinds, span in zip(

@@ -112,8 +112,12 @@ def _rise_ns(subtree: Subtree, window: Window) -> int | None:
     last, least = steps.at(window.end) or 0, steps.least() or 0
     if last <= least:
         return None
-    low = steps.times[steps.values < last - (last - least) * _RISE_PERCENT // 100]
-    return window.end - (int(low[-1]) if len(low) else window.begin)
+    low = np.flatnonzero(steps.values < last - (last - least) * _RISE_PERCENT // 100)
+    position = int(low[-1]) if len(low) else -1
+    begin = int(steps.times[position]) if len(low) else window.begin
+    if position + 1 < len(steps.times):
+        begin = subtree.whole.fineness.held_until(begin, int(steps.times[position + 1]))
+    return window.end - begin
 
 
 def _swap(subtree: Subtree, below: SubtreeLevels, window: Window, sample: pd.Series | None) -> Swap | None:

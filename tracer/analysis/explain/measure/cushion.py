@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-import pandas as pd
 
 from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import utc_time
@@ -41,7 +40,8 @@ def measure(
     that reclaim deleted from the cache of the subtree since `at_limit`, with those that later came back.
     `absorbed_bytes` is the growth of other memory (anon, shmem, kernel, sock) since `at_limit`, at most
     `evicted_bytes`, because only evictions made room for it; 0 if it shrank. `exhausted_at` is the moment
-    from which the cache stayed under 2 % of the limit (of its peak if no limit is set). `refaulted_bytes` is
+    from which the cache stayed under 2 % of the limit (of its peak if no limit is set); where rows are
+    thinned, the begin of the interval in which that moment is. `refaulted_bytes` is
     the part of `evicted_bytes` that the subtree read again before the kill, and `kernel_refaulted_bytes` the
     kernel's count for the same time, which includes what was evicted before it.
 
@@ -59,7 +59,10 @@ def measure(
         start_bytes = in_window.peak()
         reference = (start_bytes or 0) if limit_bytes >= UNLIMITED_BYTES else limit_bytes
         least = locked_bytes + reference * _EXHAUSTED_PERCENT // 100
-        exhausted_at = _exhausted_at(in_window, least, cache_end_bytes)
+        exhausted_ns = _exhausted_ns(in_window, least, cache_end_bytes)
+        if exhausted_ns is not None:
+            since_ns = subtree.whole.fineness.since(exhausted_ns)
+            exhausted_at = utc_time(max(since_ns, min(window.at_limit, exhausted_ns)))
         if cache_end_bytes is None:
             cache_end_bytes = in_window.at(window.end)
     if cache_end_bytes is None:
@@ -130,11 +133,11 @@ def kernel_refaulted_bytes(subtree: Subtree, begin_ns: int, end_ns: int) -> int 
     return (int(values[-1]) - int(values[0])) * page_size(subtree.whole)
 
 
-def _exhausted_at(cache: Steps, least: int, cache_end_bytes: int | None) -> pd.Timestamp | None:
-    """Return the moment from which the cache stayed below `least` bytes; None if it was never above, or was
-    above at the end."""
+def _exhausted_ns(cache: Steps, least: int, cache_end_bytes: int | None) -> int | None:
+    """Return the time of the row from which the cache stayed below `least` bytes; None if it was never above,
+    or was above at the end."""
     enough = np.flatnonzero(cache.values >= least)
     after = int(enough[-1]) + 1 if len(enough) else 0
     never_above = not len(enough) and (cache.before is None or cache.before < least)
     left_at_end = after == len(cache.times) or (cache_end_bytes is not None and cache_end_bytes >= least)
-    return None if never_above or left_at_end else utc_time(int(cache.times[after]))
+    return None if never_above or left_at_end else int(cache.times[after])

@@ -19,7 +19,7 @@ from tracer.analysis.results.memory import (
     FurtherAllocators,
     SharedFile,
 )
-from tracer.analysis.results.quality import KernelLog
+from tracer.analysis.results.quality import KernelLog, ThinnedInterval
 from tracer.analysis.results.reclaim_attempts import Reclaim
 from tracer.analysis.results.tasks import Candidate, Trigger, Victim
 from tracer.kernel.kmsg.report.log_report import MemInfo
@@ -167,7 +167,7 @@ class Findings:
 
     `is_told`: the kernel itself named constraint and limit owner; they are not inferred. `window`: None if
     the time before the kill is not known. `trigger_tgid`: the process of the trigger; None is "not known".
-    `kmsg_fields`: see `Quality`.
+    `kmsg_fields` and `thinned`: see `Quality`.
     """
 
     time: pd.Timestamp | None
@@ -193,3 +193,4 @@ class Findings:
     candidates: Sequence[Candidate] = ()
     further_allocators: FurtherAllocators | None = None
     shared_files: Sequence[SharedFile] = ()
+    thinned: Sequence[ThinnedInterval] = ()

@@ -22,6 +22,7 @@ import numpy as np
 from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import Int64s, times_ns
 from tracer.analysis.core.ledger import Steps
+from tracer.analysis.core.lookup.fineness import Fineness
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import page_size
 from tracer.schema import UNLIMITED_BYTES
@@ -56,14 +57,18 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
     near = limit_bytes - max(
         limit_bytes * NEAR_LIMIT_PERCENT // 100, NEAR_LIMIT_PAGES * page_size(subtree.whole)
     )
-    begin = _last_below(usage, limit_bytes * _APPROACH_PERCENT // 100, start)
-    after_lull = _last_below(usage, limit_bytes * _LULL_PERCENT // 100, start)
+    fineness = subtree.whole.fineness
+    begin = _last_below(usage, limit_bytes * _APPROACH_PERCENT // 100, start, fineness)
+    after_lull = _last_below(usage, limit_bytes * _LULL_PERCENT // 100, start, fineness)
     usage = usage.within(after_lull, kill_ns)
     reached = usage.times[usage.values >= near]
     reclaim = times_ns(subtree.reclaim)
     first, last = np.searchsorted(reclaim, [after_lull, kill_ns + 1])
     firsts = [int(moments[0]) for moments in (reached, reclaim[first:last]) if len(moments)]
-    return Window(begin, min(firsts, default=kill_ns), kill_ns)
+    at_limit = min(firsts, default=kill_ns)
+    # Rows of reclaim are never thinned. In an interval without any, usage came near at its begin or later.
+    is_read = last == first or reclaim[first] > at_limit
+    return Window(begin, max(fineness.since(at_limit), after_lull) if is_read else at_limit, kill_ns)
 
 
 def start_after(subtree: Subtree, earlier: Int64s) -> int:
@@ -93,7 +98,13 @@ def _begin_of_shortage(subtree: Subtree, usage: Steps, earlier: Int64s, lull: in
     return begins.setdefault(kill_ns, begins[moments[-1]])
 
 
-def _last_below(usage: Steps, bytes_: int, otherwise: int) -> int:
-    """Return the last moment at which usage was read below a level; `otherwise` if there is none."""
-    below = usage.times[usage.values < bytes_]
-    return int(below[-1]) if len(below) else otherwise
+def _last_below(usage: Steps, bytes_: int, otherwise: int, fineness: Fineness) -> int:
+    """Return the last moment at which usage was read below a level; `otherwise` if there is none.
+
+    Where readings are thinned, it is the begin of the interval in which that moment is.
+    """
+    below = np.flatnonzero(usage.values < bytes_)
+    if not len(below):
+        return otherwise
+    last, *following = usage.times[int(below[-1]) : int(below[-1]) + 2].tolist()
+    return fineness.held_until(last, *following) if following else int(last)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import optional, records
+from tracer.analysis.core.columns import optional, records, utc_time
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.explain.measure import forks, memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
@@ -23,8 +23,9 @@ from tracer.analysis.explain.sizing.completeness import why_elastic
 from tracer.analysis.explain.sizing.margins import Sized, cache_to_spare, why_no_curve, with_margin
 from tracer.analysis.explain.wording import no_limit
 from tracer.analysis.results.conclusions import Sizing
+from tracer.analysis.results.quality import resolution_s
 from tracer.analysis.views import miss_curve
-from tracer.units import duration, size
+from tracer.units import coarse_duration, size
 
 _FULL_PERCENT: Final = 90
 _MAPPED_LEAST_PERCENT: Final = 25
@@ -261,18 +262,22 @@ def _pace(subtree: Subtree, findings: Findings) -> str:
         return ""
     lowest = np.flatnonzero(grown.values == least)
     rises = int(lowest[-1]) + 1 if len(lowest) else 0
-    seconds = (findings.window.end - int(grown.times[rises])) / 1e9
+    since_ns = subtree.whole.fineness.since(int(grown.times[rises]))
+    seconds = (findings.window.end - since_ns) / 1e9
     if seconds <= 0:
         return ""
+    coarse_s = resolution_s(findings.thinned, utc_time(since_ns))
+    span = coarse_duration(seconds, coarse_s)
     if 2 * findings.circumstances.grown_bytes.get("shmem", 0) > last - least:
         rest = shared_memory.left_to_grow_bytes(findings)
         if rest is not None:
             return (
-                f"Memory grew by {size(last - least)} in {duration(seconds)}, most of it in shared memory "
+                f"Memory grew by {size(last - least)} in {span}, most of it in shared memory "
                 f"whose files have a size: {size(rest)} of them was not touched."
             )
-    buys = duration(_STEP_BYTES / (last - least) * seconds)
+    share = _STEP_BYTES / (last - least)
+    buys = coarse_duration(share * seconds, share * coarse_s)
     return (
-        f"At this growth ({size(last - least)} in {duration(seconds)}), each extra {size(_STEP_BYTES)} "
+        f"At this growth ({size(last - least)} in {span}), each extra {size(_STEP_BYTES)} "
         f"of limit buys {buys}."
     )
