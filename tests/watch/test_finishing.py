@@ -232,12 +232,13 @@ def test_queue_works_without_pidfd(watched: Watched, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="lowers a nice value")
 def test_child_gets_normal_priority_after_a_time(watched: Watched) -> None:
-    queue = watched.open(completing=python(f"import os; os.nice(10)\n{HANGING}"), hurries_after_s=0.2)
+    """The child has the low priority of its parent from its first moment."""
+    queue = watched.open(completing=python(HANGING), hurries_after_s=0.2)
     story = watched.story()
-    queue.add(story)
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    os.setpriority(os.PRIO_PROCESS, 0, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, 10)
     try:
+        queue.add(story)
         watched.run(queue, until=lambda: bool(pids(story.trace)))
         child, _ = pids(story.trace)
         watched.run(queue, until=lambda: os.getpriority(os.PRIO_PROCESS, child) == 0)

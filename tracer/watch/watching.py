@@ -45,6 +45,7 @@ _RING_BYTES: Final = {
     "stall": 512 << 10,
     "swap_io": 256 << 10,
     "inode": 512 << 10,
+    "cgroup": 512 << 10,  # but here more: a recorder that waits for a CPU must not lose a name
 }
 """Smaller rings than those of `record`: all of a ring is resident, and `--max-memory` is for everything. What
 finds no room is summed, and who and when is lost for it alone."""
