@@ -1,4 +1,4 @@
-"""Alarms: what `watch --on limit` and `watch --on soon` ask for, from the samples."""
+"""Alarms: what `watch --on limit`, `watch --on soon` and `watch --psi` ask for, from the samples."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tracer.schema import UNLIMITED_BYTES
 from tracer.watch.signs.alarm import Alarm
 from tracer.watch.signs.countdown import Countdown
 from tracer.watch.signs.limit_hits import LimitHits
+from tracer.watch.signs.pressure import Pressure
 from tracer.watch.signs.sample_arrays import limits
 
 KINDS: Final = frozenset({"limit", "soon"})
@@ -25,12 +26,16 @@ WITHIN_NS: Final = 60_000_000_000
 class Alarms:
     """Decide from samples whether one of `kinds` is due; other kinds ("kill") are nobody's here.
 
+    `psi_percent`: an alarm is also due if all tasks of a cgroup waited so much of the last 10 s.
+
     The state is bounded: for each cgroup that has had a sample and was not forgotten, about a kilobyte if it
     has a limit. `suppressed` counts the alarms of each kind that the bound for all cgroups kept back.
     """
 
-    def __init__(self, kinds: frozenset[str]) -> None:
-        self._deciders: dict[str, LimitHits | Countdown] = {}
+    def __init__(self, kinds: frozenset[str], psi_percent: float | None = None) -> None:
+        self._deciders: dict[str, LimitHits | Countdown | Pressure] = {}
+        if psi_percent is not None:
+            self._deciders["pressure"] = Pressure(psi_percent)
         if "soon" in kinds:
             self._deciders["soon"] = Countdown()
         if "limit" in kinds:
@@ -43,11 +48,11 @@ class Alarms:
 
         `now_ns` is for the bound alone: any clock that does not go back.
         """
-        if not _is_any_limited(samples):  # as on most idle machines
-            return []
+        is_limited = _is_any_limited(samples)  # not on most idle machines
         return [
             alarm
-            for decider in self._deciders.values()
+            for kind, decider in self._deciders.items()
+            if is_limited or kind == "pressure"
             for alarm in decider.take(samples)
             if self._is_within_bound(alarm.reason, now_ns)
         ]

@@ -8,8 +8,9 @@ from typing import Final
 KILL: Final = "kill"
 LIMIT: Final = "limit"
 SOON: Final = "soon"
+PRESSURE: Final = "pressure"
 REQUEST: Final = "request"
-"""The reasons: an OOM kill, a limit that was hit, a kill that is near, SIGUSR1."""
+"""The reasons: an OOM kill, a limit that was hit, a kill that is near, tasks that all wait, SIGUSR1."""
 
 
 @dataclass(frozen=True)

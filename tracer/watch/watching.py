@@ -71,8 +71,9 @@ class WatchOptions:
     """A request to watch.
 
     `directory` receives traces of the last `keep_s` seconds at each OOM kill and at the alarms `on` ("limit",
-    "soon"). `most_memory_bytes` bounds the recorder's memory. `keep_traces` and `most_disk_bytes` bound the
-    directory. `command` is run with the path of each trace. `ring_pages` and `hooks` are those of `Options`.
+    "soon"), and if all tasks of a cgroup waited for memory for `psi_percent` of 10 s. `most_memory_bytes`
+    bounds the recorder's memory. `keep_traces` and `most_disk_bytes` bound the directory. `command` is run
+    with the path of each trace. `ring_pages` and `hooks` are those of `Options`.
     """
 
     directory: Path
@@ -80,6 +81,7 @@ class WatchOptions:
     keep_s: float = 300.0
     most_memory_bytes: int = 100 << 20
     on: frozenset[str] = frozenset()
+    psi_percent: float | None = None
     keep_traces: int | None = None
     most_disk_bytes: int | None = None
     command: tuple[str, ...] = ()
@@ -166,7 +168,8 @@ class _Watcher:
         self._options = options
         self._reporter = reporter
         self._place = place
-        self._alarms = Alarms(options.on)
+        self._alarms = Alarms(options.on, options.psi_percent)
+        self._has_alarms = bool(options.on) or options.psi_percent is not None
         self._is_to_read, self._read_s = False, 0.0
         self._is_too_large = False  # and that was reported
         self.manager = ServiceManager()
@@ -263,7 +266,7 @@ class _Watcher:
             Timer(_READ_INTERVAL_S, self._read, awake),
             Timer(_LEAST_PASS_S, self._read, lambda: self._is_to_read),
             Timer(_SAMPLE_INTERVAL_S, pipeline.sample, awake),
-            Timer(_SAMPLE_INTERVAL_S if self._options.on else _READ_INTERVAL_S, pipeline.flush, awake),
+            Timer(_SAMPLE_INTERVAL_S if self._has_alarms else _READ_INTERVAL_S, pipeline.flush, awake),
             Timer(_SECOND_S, pipeline.take_counts, awake),
             Timer(_SECOND_S, pipeline.report_news, awake),
             Timer(_AGE_INTERVAL_S, self._age, awake),
@@ -292,12 +295,12 @@ class _Watcher:
 
     def _look(self, table: str, batch: pa.RecordBatch) -> None:
         """Look for alarms in new samples."""
-        if table == "samples" and self._options.on and self._has_begun:
+        if table == "samples" and self._has_alarms and self._has_begun:
             for alarm in self._alarms.take(batch, time.monotonic_ns()):
                 trigger = Trigger(alarm.reason, alarm.time_ns, alarm.cgroup_id, sentence=alarm.sentence)
                 self._stories.trigger([trigger])
                 self._reporter.alarmed(alarm.sentence, self._stories.name_of(alarm.cgroup_id))
-        elif table == "cgroups" and self._options.on:
+        elif table == "cgroups" and self._has_alarms:
             self._alarms.forget(_ids_of_removed(batch))
 
     def _step(self) -> None:

@@ -13,6 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from tracer.cli.verbs import watch as verb
+from tracer.kernel.cgroups import cgroupfs
+from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.watch import watching
 from tracer.watch.finishing import Finished
 from tracer.watch.watching import WatchOptions
@@ -229,3 +231,31 @@ def test_output_of_a_poor_encoding_has_escapes() -> None:
     )
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert ended.stdout.splitlines() == [b"web\\u4e2d: It grew. /traces/one"] * 3
+
+
+def test_pressure_is_refused_where_cgroups_have_none(
+    asked: list[WatchOptions], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run_on(version: int) -> Any:
+        monkeypatch.setattr(cgroupfs, "memory_hierarchy", lambda: Hierarchy(version, tmp_path, "/"))
+        monkeypatch.setattr(verb, "OF_MACHINE", tmp_path / "memory")
+        return run("--psi", "20")
+
+    ended = run_on(1)
+    assert (ended.exit_code, asked) == (2, [])
+    assert "--psi needs cgroup v2: v1 has no pressure of a cgroup" in ended.output
+    ended = run_on(2)
+    assert (ended.exit_code, asked) == (2, [])
+    assert "boot with psi=1" in ended.output
+    (tmp_path / "memory").write_text("some avg10=0.00\n")
+    assert run_on(2).exit_code == 0
+    assert [options.psi_percent for options in asked] == [20]
+    assert [options.on for options in asked] == [frozenset()]
+
+
+@pytest.mark.parametrize("percent", ["0", "100.1", "-1", "x"])
+def test_percent_of_pressure_is_more_than_none_and_at_most_all(
+    percent: str, asked: list[WatchOptions]
+) -> None:
+    assert run("--psi", percent).exit_code == 2
+    assert asked == []

@@ -20,10 +20,13 @@ from tracer.render.words.escape import visible
 
 if TYPE_CHECKING:
     from tracer.capture.observer import Progress
+    from tracer.kernel.cgroups.cgroupfs import Hierarchy
     from tracer.watch.finishing import Finished
 
 _LEAST_S: Final = 10.0
 _LONGEST_S: Final = 86400.0
+OF_MACHINE: Final = Path("/proc/pressure/memory")
+"""It cannot be read where the kernel does not count pressure."""
 
 
 @click.command(
@@ -60,6 +63,11 @@ Examples:
     "limit would be used up within 10 s at the present rate. Kills always give a trace. May be repeated.",
 )  # fmt: skip
 @click.option(
+    "--psi", "psi_percent", metavar="PERCENT", type=click.FloatRange(min=0, max=100, min_open=True),
+    help="Also write a trace when all tasks of a cgroup waited for memory at the same time for this much of "
+    "the last 10 s. Needs cgroup v2.",
+)  # fmt: skip
+@click.option(
     "--keep-traces", "keep_traces", metavar="N", type=click.IntRange(min=1), default=100, show_default=True,
     help="Traces to keep: the oldest are removed.",
 )  # fmt: skip
@@ -84,6 +92,7 @@ def command(
     keep_s: float,
     most_memory_bytes: int,
     on: tuple[str, ...],
+    psi_percent: float | None,
     keep_traces: int,
     most_disk_bytes: int,
     command_line: str | None,
@@ -102,6 +111,10 @@ def command(
     if not _LEAST_S <= keep_s <= _LONGEST_S:
         raise click.UsageError(f"--keep {keep_s:g}s: give a time from 10s to 24h")
     words = _words(command_line)
+    if psi_percent is not None:
+        from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
+
+        _require_pressure(memory_hierarchy())
     from tracer.capture.session import save_memory
     from tracer.kernel.process.small_pages import keep_pages_small
 
@@ -115,6 +128,7 @@ def command(
         keep_s=keep_s,
         most_memory_bytes=most_memory_bytes,
         on=frozenset(on) - {"kill"},
+        psi_percent=psi_percent,
         keep_traces=keep_traces,
         most_disk_bytes=most_disk_bytes,
         command=words,
@@ -127,6 +141,22 @@ def command(
         watch(options, _Lines(directory, as_json=as_json))
     finally:
         _let_go_of_output()
+
+
+def _require_pressure(hierarchy: Hierarchy) -> None:
+    """Raise UsageError if this machine has no pressure of cgroups."""
+    if hierarchy.version == 1:
+        raise click.UsageError(
+            "--psi needs cgroup v2: v1 has no pressure of a cgroup. Leave it out, or boot with "
+            "systemd.unified_cgroup_hierarchy=1"
+        )
+    try:
+        OF_MACHINE.read_bytes()
+    except OSError as error:
+        raise click.UsageError(
+            f"--psi needs pressure stall information, which is off ({OF_MACHINE}: {error.strerror}): leave "
+            "it out, or boot with psi=1"
+        ) from error
 
 
 def _words(command_line: str | None) -> tuple[str, ...]:
