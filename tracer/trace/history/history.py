@@ -16,7 +16,7 @@ from tracer.schema import TABLES
 from tracer.trace.arrow_columns import nullable_integers, rows_of
 from tracer.trace.history.bases import Bases, begun_at
 from tracer.trace.history.kept_names import KeptNames
-from tracer.trace.history.segment import Segment
+from tracer.trace.history.segment import Segment, weight_bytes
 from tracer.trace.history.thinning import SUMS_OF_RUNS_NS, summed_rows, thin
 from tracer.trace.identity_tables import IDENTITY_KEYS
 from tracer.trace.meta import Meta
@@ -88,7 +88,7 @@ class History:
                     times = pa.chunked_array([conforming.column("time")])
                     self._kills += nullable_integers(times, 0).tolist()
                 self._open.setdefault(table, []).append(conforming)
-                self._open_bytes += conforming.nbytes
+                self._open_bytes += weight_bytes(conforming)
             for follower in self.followers:
                 follower(table, conforming)
         if self._open_bytes > _OPEN_BYTES:
@@ -139,6 +139,8 @@ class History:
         while self._segments and self._segments[0].end_ns < now_ns - self.keep_ns:
             self._drop()
         begin_ns = self._forget_before(now_ns)
+        if self.size_bytes > self.most_bytes:
+            self.names.pack()
         while self.size_bytes > self.most_bytes and self._save_memory(now_ns):
             begin_ns = self._forget_before(now_ns)
         if now_ns - self._names_ns > _NAMES_EVERY_NS:
@@ -218,9 +220,9 @@ class History:
         self._add(position, Segment.of(group[-1].number, batches, fineness_ns))
 
     def _save_memory(self, now_ns: int) -> bool:
-        """Thin rows before their time, the oldest first; drop the oldest if all are thinned, or if rows take
-        less than half of the memory. Return whether more of that would help at once."""
-        is_for_rows = self._segments_bytes > self.size_bytes // 2
+        """Thin rows before their time, the oldest first; drop the oldest if all are thinned, or if cgroups
+        that come and go take more memory than rows. Return whether more of that would help at once."""
+        is_for_rows = self._segments_bytes > self._bases.size_bytes
         for stage in (2, 1):
             group, _ = self._group(stage)
             if is_for_rows and group and group[-1].end_ns < now_ns - _YOUNGEST_NS:

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from tracer.schema import TABLES
 from tracer.trace.arrow_columns import integers, nullable_integers, take
-from tracer.trace.history.segment import Part
+from tracer.trace.history.segment import Part, weight_bytes
 from tracer.trace.identity_tables import IDENTITY_KEYS, keep_last
 
-_RECENT_BYTES: Final = 256 << 10
+_RECENT_BYTES: Final = 512 << 10
 _NEVER: Final = np.iinfo(np.int64).max
 
 
@@ -38,10 +38,16 @@ class KeptNames:
     def add(self, table: str, batch: pa.RecordBatch) -> None:
         """Add rows, of which each supersedes earlier ones with its key."""
         self._recent[table].append(batch)
-        self._recent_bytes[table] += batch.nbytes
+        self._recent_bytes[table] += weight_bytes(batch)
         kept = self._kept.get(table)
         if self._recent_bytes[table] > max(_RECENT_BYTES, 0 if kept is None else kept.raw_bytes // 4):
             self._keep(table, self.read(table))
+
+    def pack(self) -> None:
+        """Compress the latest rows as well."""
+        for table, recent in self._recent.items():
+            if recent:
+                self._keep(table, self.read(table))
 
     def read(self, table: str) -> pa.Table:
         """Return the latest row of each key."""
