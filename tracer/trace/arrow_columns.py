@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.schema import TABLES
+
+_COLUMN_BYTES: Final = 640
+"""What a column of a batch takes in objects and buffers, measured: most batches have few rows."""
 
 
 def rows_of(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
@@ -124,6 +127,11 @@ def words(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str | No
     first = {word: position for position, word in reversed(list(enumerate(vocabulary)))}
     codes = np.array([first[word] for word in vocabulary], np.int64)
     return codes[nullable_integers(pa.chunked_array([array.indices]), 0)], vocabulary
+
+
+def weight_bytes(batch: pa.RecordBatch) -> int:
+    """Return about the memory that a batch takes."""
+    return int(batch.nbytes) + _COLUMN_BYTES * int(batch.num_columns)
 
 
 def is_known(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:

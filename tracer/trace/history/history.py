@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.schema import TABLES
-from tracer.trace.arrow_columns import nullable_integers, rows_of
+from tracer.trace.arrow_columns import nullable_integers, rows_of, weight_bytes
 from tracer.trace.history.bases import Bases, begun_at
 from tracer.trace.history.kept_names import KeptNames
-from tracer.trace.history.segment import Segment, weight_bytes
+from tracer.trace.history.segment import Segment
 from tracer.trace.history.thinning import SUMS_OF_RUNS_NS, summed_rows, thin
 from tracer.trace.identity_tables import IDENTITY_KEYS
 from tracer.trace.meta import Meta

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.schema import TABLES
-from tracer.trace.arrow_columns import integers, nullable_integers, take
-from tracer.trace.history.segment import Part, weight_bytes
+from tracer.trace.arrow_columns import integers, nullable_integers, take, weight_bytes
+from tracer.trace.history.segment import Part
 from tracer.trace.identity_tables import IDENTITY_KEYS, keep_last
 
 _RECENT_BYTES: Final = 512 << 10

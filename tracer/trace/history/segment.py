@@ -15,15 +15,6 @@ _COMPRESSED: Final = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=Fals
 _READ: Final = pa.ipc.IpcReadOptions(use_threads=False)
 
 
-_COLUMN_BYTES: Final = 640
-"""What a column of a batch takes in objects and buffers, measured: most batches have few rows."""
-
-
-def weight_bytes(batch: pa.RecordBatch) -> int:
-    """Return about the memory that a batch takes."""
-    return int(batch.nbytes) + _COLUMN_BYTES * int(batch.num_columns)
-
-
 @dataclass(frozen=True)
 class Part:
     """Rows of one table as a compressed Arrow IPC stream. `raw_bytes` is their size as columns."""

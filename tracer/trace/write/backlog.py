@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.schema import TABLES
-from tracer.trace.arrow_columns import integers, rows_of
+from tracer.trace.arrow_columns import integers, rows_of, weight_bytes
 from tracer.wire.streams import STREAMS
 
 HELD_BYTES: Final = 64 << 20
@@ -55,24 +55,24 @@ class Backlog:
         Charges without room are added to the sums.
         """
         most_bytes = self.most_bytes * (_BULK_SHARE if table in _BULK else 1)
-        if self._bytes + batch.nbytes > most_bytes:
+        if self._bytes + weight_bytes(batch) > most_bytes:
             if table == "charge":
                 self._sum_up(batch)
             return False
-        self._bytes += batch.nbytes
+        self._bytes += weight_bytes(batch)
         self._waiting[table].append(batch)
         return True
 
     def put_back(self, table: str, batches: Iterable[pa.RecordBatch]) -> None:
         """Put batches before all others of their table, even without room."""
         listed = list(batches)
-        self._bytes += sum(batch.nbytes for batch in listed)
+        self._bytes += sum(map(weight_bytes, listed))
         self._waiting[table].extendleft(reversed(listed))
 
     def take(self, table: str) -> deque[pa.RecordBatch]:
         """Remove and return all waiting batches of a table."""
         taken = self._waiting.pop(table, deque())
-        self._bytes -= sum(batch.nbytes for batch in taken)
+        self._bytes -= sum(map(weight_bytes, taken))
         return taken
 
     def tables(self) -> list[str]:

@@ -82,6 +82,8 @@ class Journal:
             with suppress(OSError):
                 os.ftruncate(self._file.fileno(), self._flushed_bytes)
             self._file.raw.close()  # without writing the buffer
+            with suppress(ValueError):
+                self._file.close()  # frees the buffer
         unflushed, self._unflushed = self._unflushed, []
         self.rows -= sum(batch.num_rows for batch in unflushed)
         if is_removed:
