@@ -25,6 +25,7 @@ from tracer.schema import TABLES
 from tracer.trace import layout
 from tracer.trace.read.reader import Trace
 from tracer.trace.write.writer import TraceWriter
+from tracer.watch import completing
 
 BeginTrace = Callable[..., TraceWriter]
 
@@ -138,8 +139,8 @@ def test_what_is_no_trace_is_an_error_in_one_line(left: Path, tmp_path: Path, wh
     answer = run(path)
     assert answer["kills"] is None
     assert answer["sentence"] is None
-    assert answer["error"].startswith("not completed: ")
-    assert "; not explained: " in answer["error"]
+    assert answer["error"].startswith("not explained: ")
+    assert "; not completed: " in answer["error"]
     assert "\n" not in answer["error"]
 
 
@@ -245,3 +246,22 @@ def state_of(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def test_trace_that_is_not_explained_yet_has_its_journals(
+    left: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The next `watch` tells only of traces with journals: one of a killed child must have them."""
+    seen = []
+
+    def explained(trace: Path) -> dict[str, Any]:
+        seen.append((trace / layout.JOURNAL).is_dir())
+        return {}
+
+    monkeypatch.setattr(completing, "end_with_parent", lambda: None)
+    monkeypatch.setattr(completing, "_stand_back", lambda: None)
+    monkeypatch.setattr(completing, "explained", explained)
+    completing.main([str(left)])
+    assert seen == [True]
+    assert not (left / layout.JOURNAL).exists()
+    assert json.loads(capsys.readouterr().out)["is_complete"]

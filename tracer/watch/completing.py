@@ -37,15 +37,15 @@ def main(arguments: list[str]) -> int:
     answer: dict[str, Any] = dict.fromkeys(("kills", "sentence", "cause", "container", "pod", "cgroup"))
     errors = []
     answer["is_complete"] = False
+    try:  # first: a trace that still has journals is told by the next `watch` if this process is killed
+        answer |= explained(trace)
+    except Exception as error:  # of any kind: the parent waits for an answer, and the trace is readable
+        errors.append(f"not explained: {_in_one_line(error)}")
     try:
         complete(trace)
         answer["is_complete"] = True
-    except Exception as error:  # of any kind: the parent waits for an answer, and the trace is readable
-        errors.append(f"not completed: {_in_one_line(error)}")
-    try:
-        answer |= explained(trace)
     except Exception as error:
-        errors.append(f"not explained: {_in_one_line(error)}")
+        errors.append(f"not completed: {_in_one_line(error)}")
     print(json.dumps(answer | {"error": "; ".join(errors) or None}), flush=True)
     return 0
 
