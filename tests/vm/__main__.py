@@ -35,6 +35,8 @@ SYSTEMD: Final = "vm_systemd"
 """The markers of tests on each kernel; of those on the newest only, in a guest of their own because they take
 longest; of those on the oldest only, in a guest with full preemption; and of those on the newest only, in a
 guest whose first process is systemd."""
+UNDER_SYSTEMD: Final = "systemd"
+"""Asked for like a kernel: that guest takes five minutes."""
 V1_TESTS: Final = ("tests/kernel/", "tests/capture/recordings/test_ledger.py")
 """The tests of files and counters, which differ on v1."""
 
@@ -81,10 +83,12 @@ class Boot:
 def main() -> int:
     """Return the exit status: 0 if all requested tests were run and passed."""
     parser = argparse.ArgumentParser(prog="make test-vm", description=__doc__)
-    parser.add_argument("series", nargs="*", metavar="KERNEL", help=f"of {', '.join(SUITES)}; default: all")
-    asked = list(dict.fromkeys(parser.parse_args().series or SUITES))
-    if unknown := sorted(set(asked) - set(SUITES)):
-        parser.error(f"no kernel {', '.join(unknown)}: choose from {', '.join(SUITES)}")
+    every = (*SUITES, UNDER_SYSTEMD)
+    parser.add_argument("series", nargs="*", metavar="KERNEL", help=f"of {', '.join(every)}; default: all")
+    given = list(dict.fromkeys(parser.parse_args().series or every))
+    if unknown := sorted(set(given) - set(every)):
+        parser.error(f"no kernel {', '.join(unknown)}: choose from {', '.join(every)}")
+    asked = [series for series in given if series != UNDER_SYSTEMD]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))  # the exit kills the guests
     begin = time.monotonic()
@@ -96,6 +100,9 @@ def main() -> int:
         print(f"make test-vm: not run: {error}", file=sys.stderr)
         return 1
     boots, not_run = make_ready(asked)
+    if UNDER_SYSTEMD in given:
+        service, failed = make_systemd_ready(max(asked or SUITES, key=list(SUITES).index))
+        boots, not_run = [*boots, *service], [*not_run, *failed]
     try:
         arm64 = arm64_btf(ARM64_SERIES).read_bytes()
     except NotRunError as error:
@@ -146,10 +153,6 @@ def make_ready(asked: Sequence[str]) -> tuple[list[Boot], list[str]]:
         boots.append(Boot(kernel, 2, EACH))
         if series == max(asked, key=list(SUITES).index):
             boots.append(Boot(kernel, 2, ONCE))
-            if INIT.exists():
-                boots.append(Boot(kernel, 2, SYSTEMD))
-            else:
-                not_run.append(f"{series}, systemd: no {INIT} here: install systemd")
         if series == min(asked, key=list(SUITES).index):
             boots.append(Boot(kernel, 2, PREEMPT))
         if kernel.has_v1:
@@ -158,6 +161,16 @@ def make_ready(asked: Sequence[str]) -> tuple[list[Boot], list[str]]:
             print(f"{kernel.release} is built without the memory controller of cgroup v1", file=sys.stderr)
     # the longest first, the shortest last
     return sorted(boots, key=lambda boot: (boot.markers != ONCE, boot.version == 1)), not_run
+
+
+def make_systemd_ready(series: str) -> tuple[list[Boot], list[str]]:
+    """Return the guest to boot with systemd, or the reason why it cannot be booted."""
+    if not INIT.exists():
+        return [], [f"{series}, systemd: no {INIT} here: install systemd"]
+    try:
+        return [Boot(prepare(series), 2, SYSTEMD)], []
+    except NotRunError as error:
+        return [], [f"{series}, systemd: {error}"]
 
 
 def run(boots: Sequence[Boot], tests: Mapping[str, list[str]], arm64: bytes | None) -> bool:
