@@ -315,6 +315,8 @@ class _Watcher:
     def _age(self) -> None:
         self._history.age(self._now_ns())
         own_memory.trim()
+        if self._room_bytes() < _LEAST_HISTORY_BYTES:
+            own_memory.drop_code()
         room_bytes = self._room_bytes()
         self._history.most_bytes = max(room_bytes, _LEAST_HISTORY_BYTES)
         if room_bytes < -_SPARE_BYTES and not self._is_too_large:

@@ -15,7 +15,7 @@ from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.stored_names import stored_path, stored_text
 from tracer.wire.fields import PATH_LEN
 
-GONE_KEPT: Final = 4096
+GONE_KEPT: Final = 1024
 
 
 @dataclass(frozen=True)

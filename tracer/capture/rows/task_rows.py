@@ -19,7 +19,7 @@ _TITLE_AFTER_S: Final = 1.0
 _YOUNG_KEPT: Final = 4096
 ALIVE_UNCHECKED: Final = 20_000
 """The number of processes whose exit was not seen beyond which their existence is checked."""
-_EXITED_KEPT: Final = 4096  # a dying task acts within milliseconds of its exit
+_EXITED_KEPT: Final = 1024  # a dying task acts within milliseconds of its exit
 
 _Key = tuple[int, int]  # tgid, start_ns: a tgid may be used again
 
