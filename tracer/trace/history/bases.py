@@ -34,6 +34,7 @@ MOST_LINKS: Final = 65_536
 
 _BYTES_OF_CGROUP: Final = 360
 _BYTES_OF_LINK: Final = 110
+_BYTES_OF_SAMPLE: Final = 1600
 
 _COLUMNS: Final = [
     name for name in TABLES["samples"].names if name not in ("time", "cgroup_id", "source", "kill_id")
@@ -109,6 +110,7 @@ class Bases:
     def __init__(self, unrecorded: Collection[str] = ()) -> None:
         self._is_recorded = np.array([category.name not in unrecorded for category in CATEGORIES])
         self._cgroups: dict[int, _Cgroup] = {}
+        self._sampled = 0  # cgroups with columns of samples
         self._nameless: set[int] = set()
         self._removed: deque[int] = deque()
         self._held: dict[int, None] = {}
@@ -116,9 +118,9 @@ class Bases:
 
     @property
     def size_bytes(self) -> int:
-        """Return about the memory that cgroups take of which there are no samples: most of those that come
-        and go."""
-        return _BYTES_OF_CGROUP * len(self._cgroups) + _BYTES_OF_LINK * len(self._links)
+        """Return about the memory that all cgroups take."""
+        states = _BYTES_OF_CGROUP * len(self._cgroups) + _BYTES_OF_LINK * len(self._links)
+        return states + _BYTES_OF_SAMPLE * self._sampled
 
     def note_cgroups(self, rows: pa.RecordBatch | pa.Table) -> None:
         """Note parents, creation and removal from rows of `cgroups`, as they arrive."""
@@ -148,7 +150,7 @@ class Bases:
             if one.start is None:
                 one.start, one.start_known, one.start_ns = values[_SIZES], known[_SIZES], time_ns
                 if one.values is None:
-                    one.take_sample(time_ns, values, known)
+                    self._take_sample(one, time_ns, values, known)
 
     def drop(self, table: str, data: pa.RecordBatch | pa.Table) -> None:
         """Take rows that leave the history, of any table, the oldest first."""
@@ -161,7 +163,7 @@ class Bases:
         elif table == "samples":
             for cgroup_id, time_ns, values, known in _samples(data):
                 if cgroup_id not in self._links:
-                    self._cgroup(cgroup_id).take_sample(time_ns, values, known)
+                    self._take_sample(self._cgroup(cgroup_id), time_ns, values, known)
 
     def ids(self, time_ns: int) -> set[int]:
         """Return the ids of the cgroups that belong into a trace that begins at `time_ns` (since the epoch).
@@ -223,6 +225,10 @@ class Bases:
             self._nameless.add(cgroup_id)
         return one
 
+    def _take_sample(self, one: _Cgroup, time_ns: int, values: Int64s, known: Bools) -> None:
+        self._sampled += one.values is None
+        one.take_sample(time_ns, values, known)
+
     def _line(self, cgroup_id: int | None) -> Iterator[int]:
         """Yield the id of a cgroup and those of all above it."""
         while cgroup_id is not None:
@@ -262,7 +268,7 @@ class Bases:
         ):
             if cgroup_id not in self._links:
                 values[_READ] = read
-                self._cgroup(cgroup_id).take_sample(time_ns, values, known)
+                self._take_sample(self._cgroup(cgroup_id), time_ns, values, known)
 
     def _row(self, one: _Cgroup, added: Int64s | None) -> tuple[Int64s, Bools]:
         values = np.zeros(len(_COLUMNS), np.int64) if one.values is None else one.values.copy()
@@ -274,6 +280,7 @@ class Bases:
 
     def _forget(self, cgroup_id: int, *, is_linked: bool) -> None:
         one = self._cgroups.pop(cgroup_id)
+        self._sampled -= one.values is not None
         self._held.pop(cgroup_id, None)
         self._nameless.discard(cgroup_id)
         if one.parent_id in self._cgroups:

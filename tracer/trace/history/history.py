@@ -34,6 +34,8 @@ _YOUNGEST_NS: Final = 10 * _S
 """Younger rows are not thinned to save memory: the oldest are dropped before that."""
 
 _WITH_FILES: Final = ("pagecache", "file_waits")
+_DROPPED_AT_ONCE_NS: Final = 4 * _S
+"""So much is dropped each time for cgroups that come and go: more than comes until the next time."""
 _NAMES_EVERY_NS: Final = 20 * _S
 _LEAST_FILES: Final = 20_000
 """The number of files beyond which those that nothing refers to are forgotten."""
@@ -230,7 +232,10 @@ class History:
                 return True
         if len(self._segments) < 2:
             return False
+        until_ns = self._segments[0].end_ns + (0 if is_for_rows else _DROPPED_AT_ONCE_NS)
         self._drop()
+        while len(self._segments) > 1 and self._segments[0].end_ns < until_ns:
+            self._drop()
         return is_for_rows  # names of what is gone are forgotten some seconds later
 
     def _cgroups_at(self, time_ns: int) -> npt.NDArray[np.int64]:
