@@ -31,7 +31,7 @@ _OPEN_BYTES: Final = 2 << 20
 _MERGED_BYTES: Final = 4 << 20
 """The rows, as columns, that are thinned at once: so much memory is needed for it."""
 _YOUNGEST_NS: Final = 10 * _S
-"""Younger rows are not thinned to save memory: the oldest are dropped before that."""
+"""Younger rows are not thinned to save memory, and not dropped for cgroups that come and go."""
 
 _WITH_FILES: Final = ("pagecache", "file_waits")
 _DROPPED_AT_ONCE_NS: Final = 4 * _S
@@ -232,11 +232,13 @@ class History:
                 return True
         if len(self._segments) < 2:
             return False
-        until_ns = self._segments[0].end_ns + (0 if is_for_rows else _DROPPED_AT_ONCE_NS)
-        self._drop()
+        if is_for_rows:
+            self._drop()
+            return True
+        until_ns = min(self._segments[0].end_ns + _DROPPED_AT_ONCE_NS, now_ns - _YOUNGEST_NS)
         while len(self._segments) > 1 and self._segments[0].end_ns < until_ns:
             self._drop()
-        return is_for_rows  # names of what is gone are forgotten some seconds later
+        return False  # what is gone is forgotten some seconds later
 
     def _cgroups_at(self, time_ns: int) -> npt.NDArray[np.int64]:
         return np.fromiter(self._bases.ids(time_ns), np.int64)
