@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     answer: dict[str, Any] = dict.fromkeys(("kills", "sentence", "cause", "container", "pod", "cgroup"))
     errors = []
     answer["is_complete"] = False
-    try:  # first: a trace that still has journals is told by the next `watch` if this process is killed
+    try:  # first: if this process is killed, the next `watch` reports each trace that still has journals
         answer |= explained(trace)
     except Exception as error:  # of any kind: the parent waits for an answer, and the trace is readable
         errors.append(f"not explained: {_in_one_line(error)}")

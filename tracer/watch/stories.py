@@ -245,7 +245,7 @@ class Stories:
         """Have a story be told for its first kill, which came after an alarm or a request."""
         story.first, story.subject = kill, self._subject(kill.cgroup_id)
         story.writer.meta["history"]["reason"] = kill.reason
-        with suppress(OSError):  # the old name is right, too
+        with suppress(OSError):  # the old name is also right
             story.path = story.writer.path = self._place.rename(
                 story.path, name_of(kill.time_ns + story.shift_ns, kill.reason, _last_name(story.subject))
             )
