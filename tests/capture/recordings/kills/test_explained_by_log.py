@@ -28,26 +28,31 @@ MANY = 24
 
 TRIES = 60
 
+SLOWLY_S = 0.001
+"""The pause after 256 KiB: a process then charges at most 2.5 MiB in the 10 ms that a ledger may lack."""
+
 KILLS = """
-import os, sys
-for cgroup, size in zip(sys.argv[1::2], sys.argv[2::2]):
+import os, sys, time
+pause_s, size = float(sys.argv[1]), int(sys.argv[2])
+for cgroup in sys.argv[3:]:
     child = os.fork()
     if not child:
         open(cgroup + '/cgroup.procs', 'w').write('0')
-        b'x' * int(size)
+        held = []
+        while len(held) * 262144 < size:
+            held.append(b'x' * 262144)
+            time.sleep(pause_s)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     print(child if os.WIFSIGNALED(status) else 0)
 """
 
 
-def kill_in(*cgroups: Path) -> list[int]:
+def kill_in(*cgroups: Path, pause_s: float = 0) -> list[int]:
     """Start a process that exceeds the limit in one cgroup after the other, milliseconds apart. Return the
     pids.
     """
-    command = [sys.executable, "-S", "-c", KILLS]
-    for cgroup in cgroups:
-        command += [str(cgroup), str(200 * MIB)]
+    command = [sys.executable, "-S", "-c", KILLS, str(pause_s), str(200 * MIB), *map(str, cgroups)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
     pids = [int(line) for line in done.stdout.split()]
     assert 0 not in pids, "one of them was not killed"
@@ -108,7 +113,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
         for _ in range(TRIES):  # kills elsewhere may use up the kernel's reports of 5 s
             log.read()
             near = kill_in(middle, large)
-            (below,) = kill_in(parent / "child")
+            (below,) = kill_in(parent / "child", pause_s=SLOWLY_S)
             with no_table_of_tasks():
                 (without_table,) = kill_in(small)
             of_this = [*near, below, without_table]
