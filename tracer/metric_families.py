@@ -1,0 +1,118 @@
+"""The metric families that `serve` answers with and `export --to openmetrics` writes: one table for both.
+
+Names, units and labels are an interface: dashboards and alert rules of users contain them. Labels for which
+cAdvisor has a name have that name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+PREFIX: Final = "memcg_tracer_"
+
+PLACE_LABELS: Final = ("id", "name", "namespace", "pod", "container")
+"""The labels of a cgroup, as cAdvisor has them: its path, then what the container runtime calls it ("" if it
+does not): the name of the container, the namespace and name of its pod, and its name within the pod."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric family.
+
+    `name` is without `PREFIX`, and without the `_total` of a counter's samples. `unit` is the unit of
+    OpenMetrics, which ends the name; "" is none. `labels` are all labels, in order.
+    """
+
+    name: str
+    kind: Literal["gauge", "counter"]
+    unit: str
+    labels: tuple[str, ...]
+    help: str
+
+    @property
+    def full_name(self) -> str:
+        """Return the name of the family, as in its TYPE line."""
+        return PREFIX + self.name
+
+    @property
+    def sample_name(self) -> str:
+        """Return the name of its samples."""
+        return self.full_name + ("_total" if self.kind == "counter" else "")
+
+
+FAMILIES: Final = (
+    Family("usage_bytes", "gauge", "bytes", PLACE_LABELS, "Memory charged to the cgroup and all below it."),
+    Family("limit_bytes", "gauge", "bytes", PLACE_LABELS, "Memory limit of the cgroup; absent: none is set."),
+    Family(
+        "memory_bytes",
+        "gauge",
+        "bytes",
+        (*PLACE_LABELS, "kind"),
+        "What usage is made of; the kinds do not overlap.",
+    ),
+    Family(
+        "cushion_bytes",
+        "gauge",
+        "bytes",
+        PLACE_LABELS,
+        "What the cgroup can take before an OOM kill: room below the limit, and what reclaim can free.",
+    ),
+    Family(
+        "seconds_to_kill",
+        "gauge",
+        "",  # a unit of OpenMetrics must end the name
+        PLACE_LABELS,
+        "Time until the cushion is used up at the present rate; absent: it is not shrinking.",
+    ),
+    Family(
+        "pagecache_added_bytes",
+        "counter",
+        "bytes",
+        (*PLACE_LABELS, "cause"),
+        "Page cache that was added, by what brought it in.",
+    ),
+    Family(
+        "pagecache_evicted_bytes",
+        "counter",
+        "bytes",
+        (*PLACE_LABELS, "cause"),
+        "Page cache that reclaim took, by the kind of reclaim.",
+    ),
+    Family(
+        "refaulted_bytes",
+        "counter",
+        "bytes",
+        PLACE_LABELS,
+        "File pages that had been evicted and were read again, as the kernel counts them.",
+    ),
+    Family(
+        "reclaim_attempts",
+        "counter",
+        "",
+        (*PLACE_LABELS, "outcome"),
+        "Attempts to reclaim memory of the cgroup, by whether they freed anything.",
+    ),
+    Family(
+        "reclaim_stall_seconds",
+        "counter",
+        "seconds",
+        PLACE_LABELS,
+        "Time that tasks spent in reclaim, summed over the tasks.",
+    ),
+    Family(
+        "oom_kills",
+        "counter",
+        "",
+        ("name", "namespace", "pod", "container", "cause"),
+        "Kills of the OOM killer, by cause; without the id of the cgroup, so that they outlive it.",
+    ),
+    Family("lost_records", "counter", "", ("stream",), "Records of the kernel that the tracer lost."),
+    Family("tracer_cpu_seconds", "counter", "seconds", (), "Processor time of the tracer itself."),
+)
+"""In the order in which they are written."""
+
+FAMILY_BY_NAME: Final = {family.name: family for family in FAMILIES}
+
+OUTCOMES: Final = ("freed", "nothing")
+"""The values of the label `outcome`: whether an attempt freed any page."""
