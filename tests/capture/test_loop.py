@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -74,6 +75,37 @@ def test_readable_descriptor_is_read(stop: StopSignals) -> None:
         os.close(reader)
         os.close(writer)
     assert read == [b"x"]
+
+
+def test_input_that_stays_readable_has_its_own_function_called_again(stop: StopSignals) -> None:
+    reader, writer = os.pipe()
+    read: list[bytes] = []
+
+    def read_one() -> None:
+        read.append(os.read(reader, 1))
+        if len(read) == 3:
+            stop.receive(signal.SIGINT, None)
+
+    try:
+        os.write(writer, b"xyz")
+        loop = Loop(stop, read=lambda: read.append(b"rings"), inputs={reader: read_one})
+        assert loop.run(time.monotonic() + 60) == "SIGINT"
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert read == [b"x", b"y", b"z"]
+
+
+def test_timer_takes_a_changed_interval_with_its_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    made = SimpleNamespace(monotonic=lambda: now_s, thread_time=lambda: 0.0)
+    monkeypatch.setattr(loop_module, "time", made)
+    timer = Timer(1.0, lambda: None)
+    timer.interval_s = 10.0
+    assert timer.due == 101.0
+    now_s = 101.0
+    timer.run_if_due()
+    assert timer.due == 110.0
 
 
 def test_descriptor_that_stays_readable_is_read_once(stop: StopSignals) -> None:

@@ -44,6 +44,7 @@ class Recording:
         self.history = History(meta, keep_ns=keep_s * S, most_bytes=1 << 40)
         self.told: list[Told] = []
         self.warnings: list[str] = []
+        self.begun: list[Path] = []
         monkeypatch.setattr(
             stories,
             "time",
@@ -56,7 +57,12 @@ class Recording:
         )
         finishing: Any = SimpleNamespace(add=self.told.append)
         self.stories = Stories(
-            self.history, place, finishing, closing_facts=lambda: {"cost": {}}, warn=self.warnings.append
+            self.history,
+            place,
+            finishing,
+            closing_facts=lambda: {"cost": {}},
+            warn=self.warnings.append,
+            begun=self.begun.append,
         )
         known = {"path": "/docker/4f2a", "container": "web"}
         self.history.append("cgroups", table("cgroups", [cgroup(7, None, 0) | known]))
@@ -126,7 +132,7 @@ def test_trace_of_a_kill_has_the_time_before_it_at_once_and_grows(record: Callab
     assert trace.name == "20261126T121730Z-kill-web"
     assert kills_in(trace) == [1]
     assert len(times_in(trace)) == 50
-    assert recording.stories.in_use == [trace]
+    assert recording.stories.in_use == recording.begun == [trace]
     recording.pass_time(3)
     assert len(times_in(trace)) == 53
     meta = read_meta(trace)

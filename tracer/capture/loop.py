@@ -6,8 +6,9 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import Final
 
 from tracer.trace.recording_ends import COMMAND_ENDED, DURATION
@@ -21,7 +22,7 @@ class Timer:
     The delay is the CPU time of the run, at most a second. It is not the wall-clock time: on a busy machine
     that is mostly waiting for a CPU, and the recorder would only fall further behind. Runs are due at
     multiples of the interval, so that timers of one interval wake the process once. The timer exists only
-    while `when` returns true.
+    while `when` returns true. A change of `interval_s` takes effect with the next run.
     """
 
     def __init__(
@@ -30,13 +31,13 @@ class Timer:
         function: Callable[[], object],
         when: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._interval_s = interval_s
+        self.interval_s = interval_s
         self._function = function
         self.when = when
         self.due = self._next(time.monotonic())
 
     def _next(self, now_s: float) -> float:
-        return (now_s // self._interval_s + 1) * self._interval_s if self._interval_s else now_s
+        return (now_s // self.interval_s + 1) * self.interval_s if self.interval_s else now_s
 
     def run_if_due(self) -> None:
         """Run the function if its time has come, and set the next time."""
@@ -53,7 +54,8 @@ class Loop:
     """Runs timers, and `read` each time that one of `descriptors` becomes readable.
 
     A ring is readable while it has a record. So `read` is called when a program wakes this process, not as
-    long as records come.
+    long as records come. `inputs` are other descriptors, each with a function that is called while it is
+    readable.
     """
 
     def __init__(
@@ -62,11 +64,13 @@ class Loop:
         timers: Sequence[Timer] = (),
         descriptors: Sequence[int] = (),
         read: Callable[[], object] = lambda: None,
+        inputs: Mapping[int, Callable[[], object]] = MappingProxyType({}),
     ) -> None:
         self._stop = stop
         self._timers = timers
         self._descriptors = descriptors
         self._read = read
+        self._inputs = inputs
 
     def _due(self) -> Iterator[Timer]:
         return (timer for timer in self._timers if timer.when())
@@ -80,7 +84,7 @@ class Loop:
         with select.epoll() as poll:
             for fd in self._descriptors:
                 poll.register(fd, select.EPOLLIN | select.EPOLLET)
-            for fd in (self._stop.fileno(), *([] if pidfd is None else [pidfd])):
+            for fd in (self._stop.fileno(), *self._inputs, *([] if pidfd is None else [pidfd])):
                 poll.register(fd, select.EPOLLIN)
             while True:
                 now = time.monotonic()
@@ -94,8 +98,10 @@ class Loop:
                     return signal.Signals(self._stop.received).name
                 if pidfd in ready:
                     return COMMAND_ENDED
-                if ready - {self._stop.fileno()}:
+                if ready - self._inputs.keys() - {self._stop.fileno()}:
                     self._read()
+                for fd in self._inputs.keys() & ready:
+                    self._inputs[fd]()
                 for timer in self._due():
                     timer.run_if_due()
 

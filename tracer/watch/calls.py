@@ -34,9 +34,11 @@ class Calls:
 
 
 @contextmanager
-def calls_of_users() -> Iterator[Calls]:
-    """Catch SIGUSR1 and SIGUSR2 as well as the signals that end `watch`; ignore SIGHUP."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def calls_of_users(*, ignores_hangup: bool = True) -> Iterator[Calls]:
+    """Catch SIGUSR1 and SIGUSR2 as well as the signals that end `watch`, of which SIGHUP may be ignored."""
+    before = signal.getsignal(signal.SIGHUP)
+    if ignores_hangup:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with stop_signals() as stop:
         calls = Calls(stop)
         others = {number: signal.signal(number, calls.receive) for number in (signal.SIGUSR1, signal.SIGUSR2)}

@@ -9,19 +9,16 @@ import json
 import math
 import os
 import select
-import signal
 import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import tracer
 from tracer.kernel.process.small_pages import huge_pages_for_children
+from tracer.watch.child import Child, argv_of_module, environment_of_modules
 
 COMPLETING_WITHIN_S: Final = 300.0  # 2 min were too short in an emulated machine at a load of 10
 HURRIES_AFTER_S: Final = 30.0
@@ -32,11 +29,8 @@ AGAIN_AFTER_S: Final = (30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 MOST_WAITING: Final = 64
 """The most traces that wait: what is in use is not removed, so the disk would fill."""
 
-_TOP: Final = Path(tracer.__file__).parents[1]
-_COMPLETING: Final = (sys.executable, "-P", "-m", "tracer.watch.completing")
-_POLL_S: Final = 0.2  # without pidfd_open(2), before 32fcb426ec00 ("pid: add pidfd_open()", v5.3)
+_COMPLETING: Final = argv_of_module("tracer.watch.completing")
 _STDERR: Final = 2
-_MOST_BYTES: Final = 1 << 20
 _OF_THE_SERVICE: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 
@@ -70,94 +64,6 @@ class Finished(Told):
     error: str | None = None
 
 
-class _Child:
-    """A child in a session of its own, without input; it is killed with its process group at
-    `deadline_s`."""
-
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], within_s: float, output: int):
-        self.within_s = within_s
-        self.was_late = False
-        self.hurries_s = math.inf
-        self.output = bytearray()
-        self._process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=output, start_new_session=True, env=environment
-        )
-        self._pipe = -1
-        if self._process.stdout is not None:
-            self._pipe = os.dup(self._process.stdout.fileno())
-            self._process.stdout.close()
-            os.set_blocking(self._pipe, False)
-        self._pidfd = -1
-        with suppress(OSError):
-            self._pidfd = os.pidfd_open(self._process.pid)
-        self._polled_s = time.monotonic()
-        self.deadline_s = self._polled_s + within_s
-
-    @property
-    def descriptors(self) -> list[int]:
-        """Return the descriptors that become readable when there is something to do."""
-        return [descriptor for descriptor in (self._pidfd, self._pipe) if descriptor >= 0]
-
-    @property
-    def due_s(self) -> float:
-        """Return the time at which `poll` must be called, on CLOCK_MONOTONIC."""
-        polled_s = math.inf if self._pidfd >= 0 else self._polled_s + _POLL_S
-        return min(self.deadline_s, self.hurries_s, polled_s)
-
-    def poll(self, now_s: float) -> int | None:
-        """Read the output; return the exit status once the child has ended, -N for signal N."""
-        self._polled_s = now_s
-        status = self._process.poll()
-        self._read()
-        if status is not None:
-            self._close()
-        elif now_s >= self.deadline_s:
-            self.was_late = True
-            self.kill()
-            self.deadline_s = now_s + 1
-        elif now_s >= self.hurries_s:
-            self.hurries_s = math.inf
-            with suppress(OSError):  # it may not be permitted
-                os.setpriority(os.PRIO_PGRP, self._process.pid, 0)
-        return status
-
-    def how_it_ended(self, status: int) -> str:
-        """Return the words for the exit status that `poll` gave."""
-        if status < 0:
-            late = f"took longer than {self.within_s:.0f} s and was killed"
-            return late if self.was_late else f"was ended by signal {-status}"
-        return f"ended with exit status {status}"
-
-    def kill(self) -> None:
-        """Kill the child, which is not waited for yet, and its process group."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-
-    def end(self) -> None:
-        """Kill the child and wait a second at most: one that waits for a disk cannot end."""
-        self.kill()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(1)
-        self._close()
-
-    def _read(self) -> None:
-        while self._pipe >= 0:
-            try:
-                read = os.read(self._pipe, 1 << 16)
-            except BlockingIOError:
-                return
-            if not read:
-                os.close(self._pipe)
-                self._pipe = -1
-            elif len(self.output) < _MOST_BYTES:
-                self.output += read
-
-    def _close(self) -> None:
-        for descriptor in self.descriptors:
-            os.close(descriptor)
-        self._pipe = self._pidfd = -1
-
-
 class Finishing:
     """A queue of traces to complete; `told` is called for each one that is done, then `command` is run.
 
@@ -189,7 +95,7 @@ class Finishing:
         self._command_within_s = command_within_s
         self._waiting: deque[Told] = deque()
         self._story: Told | None = None  # the one that is worked on
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self._is_told = False  # the command runs
         self._again_after_s = again_after_s
         self._again: deque[tuple[float, int, Told]] = deque()  # (time of the next attempt, number, story)
@@ -275,17 +181,14 @@ class Finishing:
             self._again.remove(due)
             _, self._attempt, self._story = due
         self._is_told = False
-        path = os.pathsep.join(filter(None, (str(_TOP), os.environ.get("PYTHONPATH"))))
         argv = (*self._completing, str(self._story.trace))
         try:
-            self._child = _Child(
-                argv, {**os.environ, "PYTHONPATH": path}, self._completing_within_s, subprocess.PIPE
-            )
+            self._child = Child(argv, environment_of_modules(), self._completing_within_s, subprocess.PIPE)
             self._child.hurries_s = time.monotonic() + self._hurries_after_s
         except OSError as error:
             self._end_story({"error": f"not completed: no process can be started ({error.strerror})"})
 
-    def _end_completing(self, child: _Child, status: int) -> None:
+    def _end_completing(self, child: Child, status: int) -> None:
         try:
             answer = json.loads(child.output)
             if not isinstance(answer, dict):
@@ -332,12 +235,12 @@ class Finishing:
         argv = (*self._command, str(self._story.trace))
         try:
             with huge_pages_for_children():
-                self._child = _Child(argv, environment, self._command_within_s, _STDERR)
+                self._child = Child(argv, environment, self._command_within_s, _STDERR)
         except OSError as error:
             self._warn(f"cannot run {self._command[0]!a}: {error.strerror}")
             self._story = None
 
-    def _end_command(self, child: _Child, status: int) -> None:
+    def _end_command(self, child: Child, status: int) -> None:
         assert self._story is not None
         if status:
             self._warn(f"{self._command[0]!a} {child.how_it_ended(status)}, for {self._story.trace}")

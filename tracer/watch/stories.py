@@ -92,7 +92,7 @@ class Stories:
     """The story that is being written, if any, and the triggers that wait for one to begin.
 
     `closing_facts` returns what meta.json says of the recording when a trace ends. `warn` is called with a
-    line when a trace cannot be written.
+    line when a trace cannot be written, `begun` with the path of each trace that has begun.
     """
 
     def __init__(
@@ -103,12 +103,14 @@ class Stories:
         *,
         closing_facts: Callable[[], dict[str, Any]],
         warn: Callable[[str], None],
+        begun: Callable[[Path], object] = lambda _: None,
     ) -> None:
         self._history = history
         self._place = place
         self._finishing = finishing
         self._closing_facts = closing_facts
         self._warn = warn
+        self._begun = begun
         self._story: _Story | None = None
         self._waiting: list[Trigger] = []
         self._failed = 0  # attempts to begin the story
@@ -220,6 +222,7 @@ class Stories:
         self._written_s, self._unsafe = time.monotonic(), [(now_s, one) for one in self._waiting]
         self._failed, self._lost_kills, self._waiting, self._story = 0, 0, [], story
         self._history.followers.append(story.append)
+        self._begun(story.path)
 
     def _tell_history(self, story: _Story, since: int) -> None:
         """Write the history to the trace of a story, and its times to meta.json."""

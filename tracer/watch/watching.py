@@ -33,6 +33,7 @@ from tracer.watch.alarms import Alarms
 from tracer.watch.calls import Calls, calls_of_users
 from tracer.watch.cost import EVERY_S, Cost
 from tracer.watch.finishing import Finished, Finishing, Told
+from tracer.watch.guest import Guest
 from tracer.watch.notify import ServiceManager, watchdog_interval_s
 from tracer.watch.place import Place, parse_name
 from tracer.watch.stories import Stories, kills_of
@@ -73,7 +74,8 @@ class WatchOptions:
     `directory` receives traces of the last `keep_s` seconds at each OOM kill and at the alarms `on` ("limit",
     "soon"), and if all tasks of a cgroup waited for memory for `psi_percent` of 10 s. `most_memory_bytes`
     bounds the recorder's memory. `keep_traces` and `most_disk_bytes` bound the directory. `command` is run
-    with the path of each trace. `ring_pages` and `hooks` are those of `Options`.
+    with the path of each trace. `ring_pages` and `hooks` are those of `Options`. `ignores_hangup`: SIGHUP
+    does not end it, so that it outlives a terminal.
     """
 
     directory: Path
@@ -88,6 +90,7 @@ class WatchOptions:
     ready_file: Path | None = None
     ring_pages: dict[str, int] = field(default_factory=dict)
     hooks: str | None = None
+    ignores_hangup: bool = True
 
 
 class Reporter(Protocol):
@@ -112,8 +115,9 @@ class Reporter(Protocol):
         """Report a problem that does not stop the recording."""
 
 
-def watch(options: WatchOptions, reporter: Reporter) -> None:
-    """Watch until SIGINT or SIGTERM. SIGUSR1 asks for a trace, SIGUSR2 for the cost; SIGHUP does nothing.
+def watch(options: WatchOptions, reporter: Reporter, guest: Guest | None = None) -> None:
+    """Watch until SIGINT, SIGTERM, or SIGHUP if it is not ignored. SIGUSR1 asks for a trace, SIGUSR2 for the
+    cost. `guest` takes part in the loop.
 
     Raises TracerError if watching cannot begin, or cannot go on.
     """
@@ -123,7 +127,7 @@ def watch(options: WatchOptions, reporter: Reporter) -> None:
     own_memory.return_early()
     hierarchy = cgroupfs.memory_hierarchy()
     with ExitStack() as stack:
-        calls = stack.enter_context(calls_of_users())
+        calls = stack.enter_context(calls_of_users(ignores_hangup=options.ignores_hangup))
         place = Place(
             options.directory,
             keep_traces=options.keep_traces,
@@ -135,7 +139,7 @@ def watch(options: WatchOptions, reporter: Reporter) -> None:
         selectors = parse_selectors(hierarchy, options.cgroups, lookup_name) if options.cgroups else []
         _protect(reporter.warn)
         urgency = stack.enter_context(Urgency())
-        watcher = _Watcher(options, reporter, place)
+        watcher = _Watcher(options, reporter, place, guest)
         asked = Options(
             options.directory,
             cgroups=options.cgroups,
@@ -164,7 +168,10 @@ def _ring_pages() -> dict[str, int]:
 class _Watcher:
     """The work of `watch` beside the pipeline, whose observer it is."""
 
-    def __init__(self, options: WatchOptions, reporter: Reporter, place: Place) -> None:
+    def __init__(
+        self, options: WatchOptions, reporter: Reporter, place: Place, guest: Guest | None = None
+    ) -> None:
+        self._guest = guest or Guest(lambda table, batch: None)
         self._options = options
         self._reporter = reporter
         self._place = place
@@ -207,7 +214,7 @@ class _Watcher:
         self._history = History(
             meta, keep_ns=round(options.keep_s * 1e9), most_bytes=options.most_memory_bytes // 4
         )
-        self._history.followers.append(self._look)
+        self._history.followers += [self._look, self._guest.follow]
         return self._history
 
     def begin(self, pipeline: Pipeline, left: list[Path]) -> None:
@@ -223,6 +230,7 @@ class _Watcher:
             self._finishing,
             closing_facts=self._closing_facts,
             warn=self._reporter.warn,
+            begun=self._guest.begun,
         )
         for trace in left:
             if (name := parse_name(trace.name)) is not None:
@@ -243,10 +251,12 @@ class _Watcher:
     def run(self, calls: Calls, more: list[Timer]) -> None:
         """Run until a signal ends it, and end all stories."""
         pipeline = self._pipeline
-        timers = [*self._timers(), *more, Timer(0.0, lambda: self._answer(calls), lambda: calls.has_come)]
+        answering = Timer(0.0, lambda: self._answer(calls), lambda: calls.has_come)
+        timers = [*self._timers(), *more, *self._guest.timers, answering]
         reason = "failed"
         try:
-            reason = Loop(calls.stop, timers, pipeline.fds(), self._read_soon).run(math.inf)
+            loop = Loop(calls.stop, timers, pipeline.fds(), self._read_soon, self._guest.inputs)
+            reason = loop.run(math.inf)
             self.manager.stopping()
             pipeline.finish(reason)
         finally:

@@ -1,0 +1,123 @@
+"""A child of the recorder, which works while the recorder's loop goes on."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import tracer
+
+_TOP: Final = Path(tracer.__file__).parents[1]
+_POLL_S: Final = 0.2  # without pidfd_open(2), before 32fcb426ec00 ("pid: add pidfd_open()", v5.3)
+_MOST_BYTES: Final = 1 << 20
+
+
+def argv_of_module(name: str) -> tuple[str, ...]:
+    """Return the command that runs a module of ours, whatever the working directory has."""
+    return (sys.executable, "-P", "-m", name)
+
+
+def environment_of_modules() -> dict[str, str]:
+    """Return the environment in which `argv_of_module` finds the module."""
+    path = os.pathsep.join(filter(None, (str(_TOP), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+class Child:
+    """A child in a session of its own, without input; it is killed with its process group at
+    `deadline_s`.
+
+    `output` is its stdout: a descriptor, or `subprocess.PIPE` for the attribute of that name, which gets the
+    first MiB. Raises OSError if it cannot be started.
+    """
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], within_s: float, output: int):
+        self.within_s = within_s
+        self.was_late = False
+        self.hurries_s = math.inf
+        self.output = bytearray()
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, start_new_session=True, env=environment
+        )
+        self._pipe = -1
+        if self._process.stdout is not None:
+            self._pipe = os.dup(self._process.stdout.fileno())
+            self._process.stdout.close()
+            os.set_blocking(self._pipe, False)
+        self._pidfd = -1
+        with suppress(OSError):
+            self._pidfd = os.pidfd_open(self._process.pid)
+        self._polled_s = time.monotonic()
+        self.deadline_s = self._polled_s + within_s
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Return the descriptors that become readable when there is something to do."""
+        return [descriptor for descriptor in (self._pidfd, self._pipe) if descriptor >= 0]
+
+    @property
+    def due_s(self) -> float:
+        """Return the time at which `poll` must be called, on CLOCK_MONOTONIC."""
+        polled_s = math.inf if self._pidfd >= 0 else self._polled_s + _POLL_S
+        return min(self.deadline_s, self.hurries_s, polled_s)
+
+    def poll(self, now_s: float) -> int | None:
+        """Read the output; return the exit status once the child has ended, -N for signal N."""
+        self._polled_s = now_s
+        status = self._process.poll()
+        self._read()
+        if status is not None:
+            self._close()
+        elif now_s >= self.deadline_s:
+            self.was_late = True
+            self.kill()
+            self.deadline_s = now_s + 1
+        elif now_s >= self.hurries_s:
+            self.hurries_s = math.inf
+            with suppress(OSError):  # it may not be permitted
+                os.setpriority(os.PRIO_PGRP, self._process.pid, 0)
+        return status
+
+    def how_it_ended(self, status: int) -> str:
+        """Return the words for the exit status that `poll` gave."""
+        if status < 0:
+            late = f"took longer than {self.within_s:.0f} s and was killed"
+            return late if self.was_late else f"was ended by signal {-status}"
+        return f"ended with exit status {status}"
+
+    def kill(self) -> None:
+        """Kill the child, which is not waited for yet, and its process group."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Kill the child and wait a second at most: one that waits for a disk cannot end."""
+        self.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+        self._close()
+
+    def _read(self) -> None:
+        while self._pipe >= 0:
+            try:
+                read = os.read(self._pipe, 1 << 16)
+            except BlockingIOError:
+                return
+            if not read:
+                os.close(self._pipe)
+                self._pipe = -1
+            elif len(self.output) < _MOST_BYTES:
+                self.output += read
+
+    def _close(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self._pipe = self._pidfd = -1
