@@ -33,7 +33,7 @@ STYLE: Final = (
     ".name{font-size:15px;font-weight:600}.room{font-size:13px;font-weight:600}"
     ".what{font-size:11.5px;fill:#424a53}.inside{font-size:11.5px;font-style:italic;fill:#424a53}.own{font-size:14px;fill:#8c959f}"
 )
-HUES: Final = (206, 188, 160, 128, 92, 48, 30, 12, 330, 290)
+HUES: Final = (206, 188, 160, 128, 110, 92, 70, 48, 30, 12, 330, 310, 290, 260)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import Final
 
 import pyarrow as pa
 
+from tracer.live.alarm import Alarm
+from tracer.live.countdown import Countdown
+from tracer.live.sample_arrays import limits
 from tracer.schema import UNLIMITED_BYTES
-from tracer.watch.signs.alarm import Alarm
-from tracer.watch.signs.countdown import Countdown
 from tracer.watch.signs.limit_hits import LimitHits
 from tracer.watch.signs.pressure import Pressure
-from tracer.watch.signs.sample_arrays import limits
 
 KINDS: Final = frozenset({"limit", "soon"})
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from synthetic.sample_series import MIB, SECOND_NS, START_NS, batch
 
+from tracer.live.alarm import Alarm
 from tracer.schema import UNLIMITED_BYTES
-from tracer.watch.signs.alarm import Alarm
 from tracer.watch.signs.limit_hits import LimitHits
 
 TENTH_NS = SECOND_NS // 10

@@ -14,11 +14,11 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from tracer.live.alarm import Alarm
+from tracer.live.cgroup_states import CgroupStates
+from tracer.live.sample_arrays import UNKNOWN, Numbers, limits, turns, values
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import duration, size
-from tracer.watch.signs.alarm import Alarm
-from tracer.watch.signs.cgroup_states import CgroupStates
-from tracer.watch.signs.sample_arrays import UNKNOWN, Numbers, limits, turns, values
 
 _SECOND_NS: Final = 1_000_000_000
 WINDOW_NS: Final = 10 * _SECOND_NS

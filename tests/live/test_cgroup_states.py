@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracer.watch.signs.cgroup_states import CgroupStates
+from tracer.live.cgroup_states import CgroupStates
 
 KIND = np.dtype([("count", "i8"), ("ring", "i8", 4)])
 

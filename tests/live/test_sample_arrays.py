@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic.sample_series import batch
 
+from tracer.live.sample_arrays import UNKNOWN, at_least_0, is_word, limits, turns, values
 from tracer.schema import UNLIMITED_BYTES
-from tracer.watch.signs.sample_arrays import UNKNOWN, at_least_0, is_word, limits, turns, values
 
 CELLS = st.lists(st.one_of(st.none(), st.integers(0, UNLIMITED_BYTES)), min_size=1, max_size=40)
 

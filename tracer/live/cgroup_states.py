@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from tracer.watch.signs.sample_arrays import Numbers
+from tracer.live.sample_arrays import Numbers
 
 
 class CgroupStates:
@@ -24,6 +24,10 @@ class CgroupStates:
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def copy_places(self) -> dict[int, int]:
+        """Return the position in `rows` of each known cgroup."""
+        return self._places.copy()
 
     def places(self, cgroup_ids: Numbers) -> Numbers:
         """Return the position in `rows` of each of these cgroups; an unknown cgroup gets a fresh row."""

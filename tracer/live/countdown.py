@@ -26,11 +26,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from tracer.live.alarm import Alarm
+from tracer.live.cgroup_states import CgroupStates
+from tracer.live.cushion_sizes import Cushions, cushions
+from tracer.live.sample_arrays import UNKNOWN, Flags, Numbers, is_word, turns, values
 from tracer.units import duration, size
-from tracer.watch.signs.alarm import Alarm
-from tracer.watch.signs.cgroup_states import CgroupStates
-from tracer.watch.signs.cushion_sizes import Cushions, cushions
-from tracer.watch.signs.sample_arrays import UNKNOWN, Flags, Numbers, is_word, turns, values
 
 SOON_S: Final = 10.0
 """A forecast below this gives an alarm."""
@@ -53,7 +53,7 @@ _SLOW_S: Final = 4.0
 _LITTLE_IF_STEEP: Final = 0.33
 _STEEP_S: Final = 0.25
 _ROOM_AT_LIMIT: Final = 0.03
-_KEPT: Final = 40
+KEPT: Final = 40
 """Samples of a cgroup that are kept: 4 s at ten a second."""
 
 _EPOCH_NS: Final = 600 * _SECOND_NS
@@ -61,8 +61,8 @@ _NEVER: Final = 1 << 62
 
 _KIND: Final = np.dtype(
     [
-        ("times", "i8", _KEPT),
-        ("left", "i8", _KEPT),  # cushions, a ring like `times`
+        ("times", "i8", KEPT),
+        ("left", "i8", KEPT),  # cushions, a ring like `times`
         ("taken", "i8"),  # samples since the last new beginning
         ("limit_bytes", "i8"),  # the effective one
         ("own_limit_bytes", "i8"),
@@ -89,9 +89,11 @@ class _Sizes(NamedTuple):
     limit: int
 
 
-class _Forecast(NamedTuple):
+class Forecast(NamedTuple):
+    """When a cushion will be used up: in `left_s`, shrinking by `rate` bytes a second for `lasted_ns`."""
+
     left_s: float
-    rate: float  # bytes a second
+    rate: float
     lasted_ns: int
 
 
@@ -105,10 +107,13 @@ def free_swap_bytes() -> int:
 
 
 class Countdown:
-    """Find in samples that what is left of a cgroup's limit will be used up within `SOON_S`."""
+    """Find in samples that what is left of a cgroup's limit will be used up within `SOON_S`.
+
+    `states` has what `forecast` looks at, of each cgroup that has a limit.
+    """
 
     def __init__(self, free_swap: Callable[[], int] = free_swap_bytes) -> None:
-        self._states = CgroupStates(_KIND, _FRESH)
+        self.states = CgroupStates(_KIND, _FRESH)
         self._free_swap = free_swap
         self._swap_bytes, self._swap_read_ns = 0, -_SECOND_NS
 
@@ -117,20 +122,24 @@ class Countdown:
         now = {
             name: values(samples, name) for name in ("time", "cgroup_id", "limit_bytes", "oom_kill_events")
         }
-        if now["time"][-1] - self._swap_read_ns >= _SECOND_NS:
-            self._swap_bytes, self._swap_read_ns = self._free_swap(), int(now["time"][-1])
-        found = cushions(samples, self._swap_bytes)
+        found = self.cushions_of(samples, int(now["time"][-1]))
         is_kill = is_word(samples, "source", "oom")
         rows = np.flatnonzero(is_kill | (found.is_known & ~self._is_of_ancestor(now["limit_bytes"], found)))
-        places = self._states.places(now["cgroup_id"][rows])
+        places = self.states.places(now["cgroup_id"][rows])
         for turn in turns(places):
             of = rows[turn]
             part = {name: column[of] for name, column in now.items()}
             yield from self._step(part, _rows_of(found, of), is_kill[of], places[turn])
 
+    def cushions_of(self, samples: pa.RecordBatch, now_ns: int) -> Cushions:
+        """Return the cushions of samples with the swap that is free; it is read once a second of `now_ns`."""
+        if now_ns - self._swap_read_ns >= _SECOND_NS:
+            self._swap_bytes, self._swap_read_ns = self._free_swap(), now_ns
+        return cushions(samples, self._swap_bytes)
+
     def forget(self, cgroup_ids: Iterable[int]) -> None:
         """Drop what is known of cgroups that are gone."""
-        self._states.forget(cgroup_ids)
+        self.states.forget(cgroup_ids)
 
     def _is_of_ancestor(self, own: Numbers, found: Cushions) -> Flags:
         """Return where the effective limit is that of an ancestor which has samples of its own: those of its
@@ -139,14 +148,14 @@ class Countdown:
         is_lower = found.limit < own
         if not is_lower.any():
             return is_lower
-        owned = np.append(own[~is_lower], self._states.rows["own_limit_bytes"])
+        owned = np.append(own[~is_lower], self.states.rows["own_limit_bytes"])
         return is_lower & np.isin(found.limit, owned)
 
     def _step(
         self, now: dict[str, Numbers], found: Cushions, is_kill: Flags, places: Numbers
     ) -> Iterator[Alarm]:
         """Take rows of different cgroups: keep their cushions, and yield the alarms."""
-        states = self._states.rows
+        states = self.states.rows
         self._begin_anew(now, found, is_kill, places)
         if not found.is_known.all():
             known = np.flatnonzero(found.is_known)
@@ -167,7 +176,7 @@ class Countdown:
         """Forget the cushions that a kill or another limit made worthless. Those on the way to a kill were
         not survived; with an alarm, its way began where the least one was still `alarm_least`.
         """
-        states = self._states.rows
+        states = self.states.rows
         kills, limit = states["kills"][places], states["limit_bytes"][places]
         killed = is_kill | ((kills != UNKNOWN) & (now["oom_kill_events"] > kills))
         freed_to = np.where(killed, UNKNOWN, states["freed_to"][places])
@@ -188,7 +197,7 @@ class Countdown:
 
     def _keep(self, time: Numbers, left: Numbers, places: Numbers) -> None:
         """Put cushions into the rings; the one that falls out counts as survived."""
-        states = self._states.rows
+        states = self.states.rows
         is_new_epoch = time - states["epoch_ns"][places] >= _EPOCH_NS
         if is_new_epoch.any():
             these = places[is_new_epoch]
@@ -196,8 +205,8 @@ class Countdown:
             states["least"][these] = _NEVER
             states["epoch_ns"][these] = time[is_new_epoch]
         taken = states["taken"][places]
-        slot = taken % _KEPT
-        fallen = np.where(taken >= _KEPT, states["left"][places, slot], _NEVER)
+        slot = taken % KEPT
+        fallen = np.where(taken >= KEPT, states["left"][places, slot], _NEVER)
         states["least"][places] = np.minimum(states["least"][places], fallen)
         states["times"][places, slot] = time
         states["left"][places, slot] = left
@@ -215,18 +224,18 @@ def _judge(state: Any, time_ns: int, sizes: _Sizes) -> str | None:
         is_away = sizes.left > 2 * state["alarm_left"] + sizes.limit // 20
         if is_away or time_ns - state["urgent_ns"] >= _CALM_NS:
             state["alarm_left"] = UNKNOWN
-        elif _forecast(state, time_ns, _CALM_S):
+        elif forecast(state, time_ns, _CALM_S):
             state["urgent_ns"] = time_ns
         return None
-    forecast = _forecast(state, time_ns, SOON_S)
-    if forecast is None or sizes.left > _share(forecast.left_s, sizes) * sizes.limit:
+    found = forecast(state, time_ns, SOON_S)
+    if found is None or sizes.left > _share(found.left_s, sizes) * sizes.limit:
         return None
     state["alarm_left"], state["urgent_ns"] = sizes.left, time_ns
     state["alarm_least"] = min(state["least"], state["least_before"])
     return (
         f"What is left below the limit of {size(sizes.limit)} will be used up in "
-        f"{duration(forecast.left_s)}: {size(sizes.left)} ({_parts(sizes)}), "
-        f"shrinking by {size(forecast.rate)}/s for {duration(forecast.lasted_ns / 1e9)}."
+        f"{duration(found.left_s)}: {size(sizes.left)} ({_parts(sizes)}), "
+        f"shrinking by {size(found.rate)}/s for {duration(found.lasted_ns / 1e9)}."
     )
 
 
@@ -243,19 +252,21 @@ def _share(left_s: float, sizes: _Sizes) -> float:
     return _LITTLE_IF_SLOW if left_s >= _SLOW_S else _LITTLE
 
 
-def _forecast(state: Any, time_ns: int, within_s: float) -> _Forecast | None:
-    """Return the forecast if it is less than `within_s`, at the rate of the shortest window in which the fall
-    lasted long enough, with the length of the longest; None: there is none.
+def forecast(state: Any, time_ns: int, within_s: float) -> Forecast | None:
+    """Return the forecast if it is less than `within_s`; None: there is none.
 
-    The fall began after the last sample before the window, but no longer before it than samples are apart
-    while a cgroup changes.
+    `state` is a row of `Countdown.states`. The rate is that of the shortest window in which the fall lasted
+    long enough, and `lasted_ns` is the length of the longest. The fall began after the last sample before the
+    window, but no longer before it than samples are apart while a cgroup changes.
     """
     taken = int(state["taken"])
-    order = np.arange(max(taken - _KEPT, 0), taken) % _KEPT
+    if not taken:
+        return None
+    order = np.arange(max(taken - KEPT, 0), taken) % KEPT
     times, left = state["times"][order], state["left"][order]
     survived = np.minimum.accumulate(left)
     last = int(left[-1])
-    found: _Forecast | None = None
+    found: Forecast | None = None
     for window_ns in _WINDOWS_NS:
         first, half, quarter = np.searchsorted(
             times, [time_ns - window_ns // part for part in (1, 2, 4)], side="right"
@@ -276,6 +287,6 @@ def _forecast(state: Any, time_ns: int, within_s: float) -> _Forecast | None:
             and base - int(left[half - 1]) >= _LEAST_IN_FIRST_HALF * lost
             and int(left[quarter - 1]) - last >= _LEAST_IN_LAST_QUARTER * lost
         ):
-            found = found or _Forecast(last * span_s / lost, lost / span_s, window_ns)
+            found = found or Forecast(last * span_s / lost, lost / span_s, window_ns)
             found = found._replace(lasted_ns=window_ns)
     return found

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from synthetic.sample_series import MIB, batch
 
+from tracer.live.cushion_sizes import cushions
 from tracer.schema import UNLIMITED_BYTES
-from tracer.watch.signs.cushion_sizes import cushions
 
 V1 = {"soft_limit_bytes": UNLIMITED_BYTES}
 

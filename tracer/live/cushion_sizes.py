@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from tracer.live.sample_arrays import UNKNOWN, Flags, Numbers, at_least_0, limits, values
 from tracer.schema import UNLIMITED_BYTES
-from tracer.watch.signs.sample_arrays import UNKNOWN, Flags, Numbers, at_least_0, limits, values
 
 
 class Cushions(NamedTuple):

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic.sample_series import MIB, SECOND_NS, START_NS, batch, cut, joined, series
 
+from tracer.live.alarm import Alarm
+from tracer.live.countdown import Countdown
 from tracer.schema import UNLIMITED_BYTES
-from tracer.watch.signs.alarm import Alarm
-from tracer.watch.signs.countdown import Countdown
 
 
 def alarms_of(*parts: pa.RecordBatch, countdown: Countdown | None = None, swap: int = 0) -> list[Alarm]:

@@ -1,0 +1,283 @@
+"""Now: each cgroup at this moment, with the limit that it would die at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from tracer.enumerations import CAUSE, STALL_KIND
+from tracer.live.countdown import KEPT, forecast
+from tracer.live.flows import ADD_CAUSES, BLOCKS, CATEGORY_NAMES, DROP_CAUSES, EVICTION_CAUSES
+from tracer.live.sample_arrays import UNKNOWN, Flags
+from tracer.live.tally import SAMPLE_COLUMNS, Copy, Tally
+from tracer.metric_families import OUTCOMES
+from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES
+from tracer.usage_parts import usage_parts
+
+FORESEEN_S: Final = 60.0
+"""A kill is foreseen from the last four seconds: no farther than this."""
+
+_AT: Final = {name: place for place, name in enumerate(SAMPLE_COLUMNS)}
+_SIZES: Final = tuple((name, _AT[f"{name}_bytes"]) for name in MEMORY_STAT_BYTES)
+_ADDED, _EVICTED, _DROPPED = (
+    tuple((name, BLOCKS[block].start + CAUSE.number(name)) for name in names)
+    for block, names in (("added", ADD_CAUSES), ("deleted", EVICTION_CAUSES), ("deleted", DROP_CAUSES))
+)
+_FRESH_NS: Final = 4_000_000_000
+_ABSENT: Final = "the kernel has no such counter"
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupNow:
+    """A cgroup at one moment. All numbers contain the cgroups below it; null is not known.
+
+    Names may be any text. `limit_bytes` is the least limit of the cgroup and all above it, null also if there
+    is none, and `limit_owner` is the path of the cgroup whose limit it is. `parts` are `categories.PARTS` in
+    bytes. `cushion_bytes` is what may still be charged before the OOM killer must come
+    (`live.cushion_sizes`) at the limit that is nearest, that of `cushion_owner`; the room below it and the
+    page cache in it are parts of it. `seconds_to_kill` is when that will be used up at the present rate, null
+    also if no kill is in sight within `FORESEEN_S`. `time_ns` is that of the latest sample: values hold since
+    then.
+
+    Sums since the recording began: `charged_bytes` (without what was freed), `added_bytes`, `evicted_bytes`
+    and `dropped_bytes` of page cache by cause, `evictors` ((id of the reclaiming cgroup, its path, bytes), of
+    this cgroup's own cache, the most first; id 0: all others), `attempts` of reclaim for its memory by
+    outcome, `reclaimed_bytes`, `reclaim_ns` (its tasks spent it in reclaim), `stalled_ns` by kind, `kills`
+    (OOM decisions at its limit). `ledger_bytes` is the memory of each category by the ledger. Sums since the
+    cgroup was made: `refaulted_bytes`, `psi_some_us`, `psi_full_us`, `oom_kill_events` (killed tasks).
+    """
+
+    cgroup_id: int
+    path: str
+    parent_id: int | None
+    container_id: str | None
+    container: str | None
+    pod: str | None
+    namespace: str | None
+    unit: str | None
+    time_ns: int
+    usage_bytes: int | None
+    own_limit_bytes: int | None
+    limit_bytes: int | None
+    limit_owner: str | None
+    high_bytes: int | None
+    swap_bytes: int | None
+    working_set_bytes: int | None
+    parts: Mapping[str, int | None]
+    cushion_bytes: int | None
+    cushion_room_bytes: int | None
+    cushion_cache_bytes: int | None
+    cushion_owner: str | None
+    seconds_to_kill: float | None
+    psi_some_us: int | None
+    psi_full_us: int | None
+    refaulted_bytes: int | None
+    oom_kill_events: int | None
+    charged_bytes: int
+    ledger_bytes: Mapping[str, int | None]
+    added_bytes: Mapping[str, int]
+    evicted_bytes: Mapping[str, int]
+    dropped_bytes: Mapping[str, int]
+    evictors: tuple[tuple[int, str | None, int], ...]
+    attempts: Mapping[str, int]
+    reclaimed_bytes: int
+    reclaim_ns: int
+    stalled_ns: Mapping[str, int]
+    kills: int
+
+
+class Snapshots:
+    """Takes snapshots of a tally, one at a time, from any thread. A cgroup that has not changed since the
+    last one is the same object again: most of many cgroups rest.
+    """
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._last: dict[int, tuple[tuple[object, ...], CgroupNow]] = {}
+
+    def take(self, now_ns: int) -> list[CgroupNow]:
+        """Return each cgroup that exists and has a sample, in order of the path.
+
+        `now_ns` is on the clock of `time` in the rows. Raises as `Tally.copy` does.
+        """
+        machine = _Machine(self._tally.copy(), now_ns, self._tally.page_bytes)
+        found = {}
+        for number in machine.ids():
+            key, last = machine.key(number), self._last.get(number)
+            found[number] = last if last and last[0] == key else (key, machine.cgroup(number))
+        self._last = found
+        return [cgroup for _, cgroup in found.values()]
+
+
+class _Limit(NamedTuple):
+    """The limit that a cgroup is nearest to, or may be. `cushion` is (left, room, cache)."""
+
+    least_bytes: int | None
+    owner: str | None
+    cushion: tuple[int, int, int] | None
+    cushion_owner: str | None
+    seconds: float | None
+
+
+_NO_LIMIT: Final = _Limit(None, None, None, None, None)
+
+
+class _Machine:
+    """All cgroups at one moment."""
+
+    def __init__(self, state: Copy, now_ns: int, page_bytes: int) -> None:
+        self._state = state
+        self._now_ns = now_ns
+        self._page_bytes = page_bytes
+        self._samples: list[list[int]] = state.rows["sample"].tolist()
+        self._flows: list[list[int]] = state.rows["flows"].tolist()
+        self._cushions: list[list[int]] = state.rows["cushion"].tolist()
+        self._times: list[int] = state.rows["time"].tolist()
+        self._changes: list[int] = state.rows["changes"].tolist()
+        self._is_falling = _are_falling(state.approaches).tolist()
+        self._limits: dict[int, _Limit] = {}
+
+    def ids(self) -> list[int]:
+        """Return the ids of the cgroups to show, in order of the path."""
+        names, times = self._state.names, self._times
+        shown = [one for one, place in self._state.places.items() if times[place] and one in names]
+        return sorted(shown, key=lambda one: names[one].path)
+
+    def key(self, cgroup_id: int) -> tuple[object, ...]:
+        """Return what is equal if the cgroup has not changed."""
+        state = self._state
+        return self._changes[state.places[cgroup_id]], state.names[cgroup_id], self._limit(cgroup_id)
+
+    def cgroup(self, cgroup_id: int) -> CgroupNow:
+        """Return a cgroup that has a sample."""
+        place, names = self._state.places[cgroup_id], self._state.names[cgroup_id]
+        sample, flows = self._samples[place], self._flows[place]
+        known = [None if value == UNKNOWN else value for value in sample]
+        usage, refaulted = known[_AT["usage_bytes"]], known[_AT["workingset_refault_file"]]
+        sizes = {name: known[at] for name, at in _SIZES}
+        parts, _ = usage_parts(sizes, usage, lambda _: _ABSENT)
+        inactive_file = sizes["inactive_file"]
+        limit = self._limit(cgroup_id)
+        left, room, cache = limit.cushion or (None, None, None)
+        return CgroupNow(
+            cgroup_id=cgroup_id,
+            path=names.path,
+            parent_id=names.parent_id,
+            container_id=names.container_id,
+            container=names.container,
+            pod=names.pod,
+            namespace=names.namespace,
+            unit=names.unit,
+            time_ns=self._times[place],
+            usage_bytes=usage,
+            own_limit_bytes=_finite(sample, "limit_bytes"),
+            limit_bytes=limit.least_bytes,
+            limit_owner=limit.owner,
+            high_bytes=_finite(sample, "high_bytes"),
+            swap_bytes=known[_AT["swap_usage_bytes"]],
+            working_set_bytes=(
+                None if usage is None or inactive_file is None else max(usage - inactive_file, 0)
+            ),
+            parts=parts,
+            cushion_bytes=left,
+            cushion_room_bytes=room,
+            cushion_cache_bytes=cache,
+            cushion_owner=limit.cushion_owner,
+            seconds_to_kill=limit.seconds,
+            psi_some_us=known[_AT["psi_some_total_us"]],
+            psi_full_us=known[_AT["psi_full_total_us"]],
+            refaulted_bytes=None if refaulted is None else refaulted * self._page_bytes,
+            oom_kill_events=known[_AT["oom_kill_events"]],
+            charged_bytes=flows[BLOCKS["charged"].start],
+            ledger_bytes=self._ledger(place, names.is_new),
+            added_bytes={name: flows[at] for name, at in _ADDED},
+            evicted_bytes={name: flows[at] for name, at in _EVICTED},
+            dropped_bytes={name: flows[at] for name, at in _DROPPED},
+            evictors=self._evictors(cgroup_id),
+            attempts=dict(zip(OUTCOMES, flows[BLOCKS["attempts"]], strict=True)),
+            reclaimed_bytes=flows[BLOCKS["reclaimed"].start],
+            reclaim_ns=flows[BLOCKS["reclaim"].start],
+            stalled_ns=dict(zip(STALL_KIND.names, flows[BLOCKS["stalled"]], strict=True)),
+            kills=flows[BLOCKS["kills"].start],
+        )
+
+    def _ledger(self, place: int, is_new: bool) -> dict[str, int | None]:
+        start = [0] * len(CATEGORY_NAMES) if is_new else self._state.rows["start"][place].tolist()
+        return {
+            name: None if at_start == UNKNOWN else at_start + change
+            for name, at_start, change in zip(
+                CATEGORY_NAMES, start, self._flows[place][BLOCKS["level"]], strict=True
+            )
+        }
+
+    def _limit(self, cgroup_id: int) -> _Limit:
+        """Return the limit of a cgroup: its own, or one of those above it."""
+        if cgroup_id in self._limits:
+            return self._limits[cgroup_id]
+        self._limits[cgroup_id] = _NO_LIMIT  # of a cgroup that damaged rows put above itself
+        names, place = self._state.names.get(cgroup_id), self._state.places.get(cgroup_id)
+        if names is None or place is None:
+            return _NO_LIMIT
+        above = _NO_LIMIT if names.parent_id is None else self._limit(names.parent_id)
+        sample = self._samples[place]
+        own, told = (_finite(sample, name) for name in ("limit_bytes", "effective_limit_bytes"))
+        if own is None or (told is not None and told < own):  # the own limit cannot be reached
+            found = above
+        else:
+            found = self._with_own(above, cgroup_id, place, own)
+        if told is not None and (found.least_bytes is None or told < found.least_bytes):
+            found = _Limit(told, None, None, None, None)  # of a cgroup that is not traced
+        self._limits[cgroup_id] = found
+        return found
+
+    def _with_own(self, above: _Limit, cgroup_id: int, place: int, own_bytes: int) -> _Limit:
+        """Return the limit of a cgroup that has one, below another. The kernel charges the lowest first."""
+        path = self._state.names[cgroup_id].path
+        least, owner = above.least_bytes, above.owner
+        if least is None or own_bytes <= least:
+            least, owner = own_bytes, path
+        left, room, cache = self._cushions[place]
+        cushion, cushion_owner = above.cushion, above.cushion_owner
+        if left != UNKNOWN and (cushion is None or left <= cushion[0]):
+            cushion, cushion_owner = (left, room, cache), path
+        seconds = [one for one in (self._seconds(cgroup_id), above.seconds) if one is not None]
+        return _Limit(least, owner, cushion, cushion_owner, min(seconds, default=None))
+
+    def _seconds(self, cgroup_id: int) -> float | None:
+        """Return the time until the cushion of a cgroup's own limit is used up; None: it is not in sight."""
+        place = self._state.approach_places.get(cgroup_id)
+        if (
+            place is None
+            or not self._is_falling[place]
+            or self._now_ns - self._times[self._state.places[cgroup_id]] > _FRESH_NS
+        ):
+            return None
+        found = forecast(self._state.approaches[place], self._now_ns, FORESEEN_S)
+        return None if found is None else found.left_s
+
+    def _evictors(self, cgroup_id: int) -> tuple[tuple[int, str | None, int], ...]:
+        by, names = self._state.evicted.get(cgroup_id), self._state.names
+        if not by:
+            return ()
+        return tuple(
+            (evictor, names[evictor].path if evictor in names else None, size)
+            for evictor, size in sorted(by.items(), key=lambda item: -item[1])
+        )
+
+
+def _finite(sample: list[int], column: str) -> int | None:
+    value = sample[_AT[column]]
+    return None if value == UNKNOWN or value >= UNLIMITED_BYTES else value
+
+
+def _are_falling(approaches: Any) -> Flags:
+    """Return of which rows of `Countdown.states` a forecast may be made: those below all that is known."""
+    last = approaches["left"][np.arange(len(approaches)), (approaches["taken"] - 1) % KEPT]
+    highest = approaches["left"].max(axis=1, initial=0)
+    for survived in (approaches["least"], approaches["least_before"]):
+        highest = np.minimum(highest, survived)
+    are_falling: Flags = (last < highest) & (approaches["taken"] > 1)
+    return are_falling

@@ -1,0 +1,298 @@
+"""Tally: the latest sample and the sums of each cgroup, from the rows as they come.
+
+All sums contain the cgroups below, also those that are gone, as the kernel's own counters of a cgroup do. A
+removed cgroup is forgotten; what is still uncharged from it later leaves the cgroups above it.
+
+One thread calls `take`. Others may call `copy` at any time: neither waits for the other. A copy that was made
+while `take` ran is made again (`_version` is odd during `take`).
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from tracer.live.cgroup_states import CgroupStates
+from tracer.live.countdown import Countdown, free_swap_bytes
+from tracer.live.flows import CATEGORY_NAMES, WIDTH, Evictions, evictions_of, flows_of
+from tracer.live.sample_arrays import UNKNOWN, Numbers, is_word, values
+from tracer.schema import TABLES
+from tracer.trace.arrow_columns import integers, is_known, nullable_integers, words
+
+SAMPLE_COLUMNS: Final = tuple(
+    name for name in TABLES["samples"].names if name not in ("time", "cgroup_id", "source", "kill_id")
+)
+"""The columns that are kept of a sample: `UNKNOWN` for null."""
+
+_NAMES: Final = ("path", "container_id", "container", "pod", "namespace", "unit")
+_KIND: Final = np.dtype(
+    [
+        ("time", "i8"),  # of the latest sample; 0: there is none
+        ("sample", "i8", len(SAMPLE_COLUMNS)),
+        ("cushion", "i8", 3),  # left, room and cache of `cushion_sizes`; UNKNOWN: there is no limit
+        ("start", "i8", len(CATEGORY_NAMES)),  # the categories of its `start` sample
+        ("flows", "i8", WIDTH),
+        ("changes", "i8"),  # of this row; two states with the same number are the same
+    ]
+)
+_FRESH: Final = (
+    0,
+    (UNKNOWN,) * len(SAMPLE_COLUMNS),
+    (UNKNOWN,) * 3,
+    (UNKNOWN,) * len(CATEGORY_NAMES),
+    (0,) * WIDTH,
+    0,
+)
+MOST_NAMELESS: Final = 1024
+"""The most cgroups with rows and without a name: names come within a second."""
+
+MOST_LINKS: Final = 16_384
+"""The most removed cgroups of which the parent is remembered."""
+
+MOST_EVICTORS: Final = 64
+"""The most evictors of one cgroup's page cache that are told apart; the others are summed as `OTHERS`."""
+
+OTHERS: Final = 0
+_TRIES: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of a cgroup; null: there is none, or it is not known. Any user can choose them."""
+
+    path: str
+    parent_id: int | None
+    is_new: bool
+    container_id: str | None = None
+    container: str | None = None
+    pod: str | None = None
+    namespace: str | None = None
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
+class Copy:
+    """The state of a tally at one moment. `places` are positions in `rows`; `approaches` has the rows of
+    `Countdown.states`, at `approach_places`."""
+
+    names: dict[int, Names]
+    places: dict[int, int]
+    rows: Any
+    approach_places: dict[int, int]
+    approaches: Any
+    evicted: dict[int, dict[int, int]]
+    lost: Counter[str]
+
+
+class Tally:
+    """A follower of rows (`History.followers`), whose state is bounded by the cgroups that exist.
+
+    `page_bytes` is the machine's, `free_swap` returns its free swap in bytes. `lost` has the records that
+    each stream has lost.
+    """
+
+    def __init__(
+        self, page_bytes: int = mmap.PAGESIZE, free_swap: Callable[[], int] = free_swap_bytes
+    ) -> None:
+        self.lost: Counter[str] = Counter()
+        self.page_bytes = page_bytes
+        self._states = CgroupStates(_KIND, _FRESH)
+        self._countdown = Countdown(free_swap)
+        self._names: dict[int, Names] = {}
+        self._nameless: dict[int, None] = {}
+        self._links: dict[int, int | None] = {}
+        self._lines: dict[int, Numbers] = {}
+        self._evicted: dict[int, dict[int, int]] = {}
+        self._version = 0
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def take(self, table: str, rows: pa.RecordBatch) -> None:
+        """Add rows of any table of the schema, in the order in which they are recorded."""
+        if not rows.num_rows:
+            return
+        self._version += 1
+        try:
+            self._forget_nameless()
+            if table == "cgroups":
+                self._take_names(rows)
+            elif table == "samples":
+                self._take_samples(rows)
+            elif table == "loss":
+                self._take_losses(rows)
+            else:
+                for flows in flows_of(table, rows, self.page_bytes):
+                    self._add(flows.cgroup_ids, flows.sums)
+                if table == "pagecache":
+                    self._add_evictions(evictions_of(rows, self.page_bytes))
+        finally:
+            self._version += 1
+
+    def copy(self) -> Copy:
+        """Return the present state, from any thread. Raises RuntimeError if rows come without a pause."""
+        for _ in range(_TRIES):
+            version = self._version
+            if version % 2 == 0:
+                try:
+                    copy = self._copy()
+                except RuntimeError:  # a dictionary grew meanwhile
+                    continue
+                if version == self._version:
+                    return copy
+            time.sleep(0.0002)  # another thread is in `take`
+        raise RuntimeError("rows come without a pause")
+
+    def _copy(self) -> Copy:
+        approaches = self._countdown.states
+        return Copy(
+            self._names.copy(),
+            self._states.copy_places(),
+            self._states.rows.copy(),
+            approaches.copy_places(),
+            approaches.rows.copy(),
+            {owner: by.copy() for owner, by in self._evicted.items()},
+            self.lost.copy(),
+        )
+
+    # Cgroups
+
+    def _take_names(self, rows: pa.RecordBatch) -> None:
+        self._lines.clear()
+        removed = is_known(_chunked(rows, "removed")).tolist()
+        created = is_known(_chunked(rows, "created")).tolist()
+        ids = integers(_chunked(rows, "cgroup_id")).tolist()
+        parents = nullable_integers(_chunked(rows, "parent_id"), UNKNOWN).tolist()
+        names = rows.select(_NAMES).to_pylist()
+        gone = []
+        for number, parent, is_removed, is_new, given in zip(
+            ids, parents, removed, created, names, strict=True
+        ):
+            parent_id = None if parent == UNKNOWN else parent
+            is_first = number in self._nameless and number not in self._names
+            self._nameless.pop(number, None)
+            if is_removed:
+                gone.append((number, parent_id))
+            self._links.pop(number, None)
+            self._names[number] = Names(parent_id=parent_id, is_new=is_new, **given)
+            if is_first and parent_id is not None:
+                own = self._states.rows["flows"][self._states.places(np.array([number]))]
+                self._add(np.array([parent_id]), own)
+        for number, parent_id in gone:
+            self._forget(number, parent_id)
+
+    def _forget(self, cgroup_id: int, parent_id: int | None) -> None:
+        """Forget a cgroup, but for its parent: rows of it may come later."""
+        self._names.pop(cgroup_id, None)
+        self._evicted.pop(cgroup_id, None)
+        self._states.forget([cgroup_id])
+        self._countdown.forget([cgroup_id])
+        self._lines.clear()
+        self._links[cgroup_id] = parent_id
+        if len(self._links) > MOST_LINKS:
+            del self._links[next(iter(self._links))]
+
+    def _line(self, cgroup_id: int) -> Numbers:
+        """Return the places of a cgroup and of all above it; of one that is gone, of those above it."""
+        line = self._lines.get(cgroup_id)
+        if line is None:
+            ids: list[int] = []
+            at: int | None = cgroup_id
+            seen = set[int]()
+            while at is not None and at not in seen:
+                seen.add(at)
+                if at in self._links:
+                    at = self._links[at]
+                    continue
+                ids.append(at)
+                if at not in self._names:
+                    self._nameless[at] = None
+                    break
+                at = self._names[at].parent_id
+            line = self._lines[cgroup_id] = self._states.places(np.array(ids, np.int64))
+        return line
+
+    def _forget_nameless(self) -> None:
+        """Forget the oldest cgroups of which no name came."""
+        while len(self._nameless) > MOST_NAMELESS:
+            oldest = next(iter(self._nameless))
+            del self._nameless[oldest]
+            self._evicted.pop(oldest, None)
+            self._states.forget([oldest])
+            self._lines.clear()
+
+    # Rows
+
+    def _add(self, cgroup_ids: Numbers, sums: Numbers) -> None:
+        lines = [self._line(number) for number in cgroup_ids.tolist()]
+        of = np.repeat(np.arange(len(lines)), [len(line) for line in lines])
+        places = np.concatenate([np.zeros(0, np.int64), *lines])
+        np.add.at(self._states.rows["flows"], places, sums[of])
+        self._states.rows["changes"][places] = self._version
+
+    def _add_evictions(self, found: Evictions) -> None:
+        for owner, evictor, size in zip(
+            found.owners.tolist(), found.evictors.tolist(), found.sizes.tolist(), strict=True
+        ):
+            if owner not in self._links:
+                by = self._evicted.setdefault(owner, {})
+                key = evictor if evictor in by or len(by) < MOST_EVICTORS else OTHERS
+                by[key] = by.get(key, 0) + size
+
+    def _take_samples(self, rows: pa.RecordBatch) -> None:
+        times = values(rows, "time")
+        for _ in self._countdown.take(rows):
+            pass  # `watch --on soon` has a countdown of its own
+        left, room, cache, _, has_limit = self._countdown.cushions_of(rows, int(times[-1]))
+        cushions = np.where(has_limit[:, None], np.stack([left, room, cache], axis=1), UNKNOWN)
+        ids = values(rows, "cgroup_id")
+        read = np.stack([values(rows, name) for name in SAMPLE_COLUMNS], axis=1)
+        is_living = np.array([number not in self._links for number in ids.tolist()], np.bool_)
+        is_kill = is_word(rows, "source", "oom")
+        lasts = _last_of_each(ids, is_living & ~is_kill)
+        self._lines_for(ids[lasts])
+        places = self._states.places(ids[lasts])
+        states = self._states.rows
+        states["time"][places] = times[lasts]
+        states["changes"][places] = self._version
+        psi = [SAMPLE_COLUMNS.index(name) for name in ("psi_some_total_us", "psi_full_total_us")]
+        before = states["sample"][places]
+        states["sample"][places] = read[lasts]
+        for column in psi:  # it is not read at each sample
+            now = read[lasts, column]
+            states["sample"][places, column] = np.where(now == UNKNOWN, before[:, column], now)
+        states["cushion"][places] = cushions[lasts]
+        starts = np.flatnonzero(is_word(rows, "source", "start") & is_living)
+        if len(starts):
+            columns = [SAMPLE_COLUMNS.index(f"{name}_bytes") for name in CATEGORY_NAMES]
+            at = self._states.places(ids[starts])
+            states["start"][at] = read[starts][:, columns]
+
+    def _lines_for(self, cgroup_ids: Numbers) -> None:
+        for number in cgroup_ids.tolist():
+            self._line(number)
+
+    def _take_losses(self, rows: pa.RecordBatch) -> None:
+        codes, streams = words(_chunked(rows, "stream"))
+        sums = np.bincount(codes, integers(_chunked(rows, "lost")), len(streams))
+        for stream, lost in zip(streams, sums.tolist(), strict=True):
+            self.lost[str(stream)] += int(lost)
+
+
+def _last_of_each(ids: Numbers, mask: Any) -> Numbers:
+    """Return the position of the last row of each id, of the rows in the mask."""
+    rows = np.flatnonzero(mask)
+    _, firsts = np.unique(ids[rows][::-1], return_index=True)
+    lasts: Numbers = rows[len(rows) - 1 - firsts]
+    return lasts
+
+
+def _chunked(rows: pa.RecordBatch, name: str) -> pa.ChunkedArray:
+    return pa.chunked_array([rows.column(name)])
