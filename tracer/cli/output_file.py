@@ -3,7 +3,6 @@ mistake."""
 
 from __future__ import annotations
 
-import io
 import secrets
 import stat
 import sys
@@ -38,20 +37,22 @@ def check_output(output: Path, force: bool) -> None:
         raise TracerError(f"{output} exists: name another file, or replace it with -f")
 
 
-def write_output(output: Path, pieces: Iterable[str]) -> None:
-    """Write all of the text or nothing, and print the path; `-` is standard output.
+def write_output(output: Path, pieces: Iterable[str] | Iterable[bytes]) -> None:
+    """Write all of the text (as UTF-8) or bytes, or nothing, and print the path; `-` is standard output.
 
     Only the owner can read the file, because it contains names of processes and cgroups. Raises TracerError.
     """
+    encoded = (piece.encode() if isinstance(piece, str) else piece for piece in pieces)
     if output == STDOUT:
-        sys.stdout.writelines(pieces)
+        sys.stdout.flush()
+        sys.stdout.buffer.writelines(encoded)
         return
     temporary = f".{output.name}.{secrets.token_hex(8)}.tmp"  # cannot be guessed, so it exists nowhere
     try:
         with Directory.open(output.parent.resolve()) as folder:
             try:
-                with io.TextIOWrapper(folder.create(temporary), encoding="utf-8") as file:
-                    file.writelines(pieces)
+                with folder.create(temporary) as file:
+                    file.writelines(encoded)
                 folder.replace(temporary, output.name)
             except BaseException:
                 with suppress(OSError):

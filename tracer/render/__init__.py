@@ -5,7 +5,7 @@
     terminal — text for a terminal, made with rich
     page — the HTML page and its pictures
     fit — the answer of `fit`: the ends of runs, a text, a picture
-    export — text formats for other tools
+    export — files and text formats for other tools
 
 `terminal`, `page`, `fit` and `export` do not import each other.
 """

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tracer.analysis.core.columns import times_ns
 from tracer.analysis.core.subtree import Subtrees
-from tracer.analysis.views.stalls import KINDS, THROTTLED, by_process, longest
+from tracer.analysis.views.stalls import KINDS, THROTTLED, by_process, longest, nested
 from tracer.errors import TracerError
 
 MS = 1_000_000
@@ -163,3 +164,82 @@ def test_longest_within_an_interval_cuts_waits_at_its_ends(three_processes: Any)
     assert (second.tgid, second.stalled_ms) == (41, 9)
     assert second.kinds_ms == {"reclaim": 5, "writeback": 4}
     assert [one.tgid for one in longest(subtrees.machine(), begin, end)] == [50, 60, 41]
+
+
+def nested_spans(trace: Any) -> list[tuple[int, float, float, str]]:
+    """Return (pid, begin and end in ms after the start, kind) of each row of `nested`."""
+    rows = nested(trace)
+    begins = (times_ns(rows) - trace.ns(0)) / MS
+    return [
+        (pid, round(begin, 6), round(begin + duration / MS, 6), str(kind))
+        for begin, duration, kind, pid in zip(
+            begins, rows["duration_ns"], rows["kind"], rows["pid"], strict=True
+        )
+    ]
+
+
+def test_nested_spans_keep_attempts_whole_and_kswapd(trace: Any) -> None:
+    stall(trace, 0, "swap_in", 100)
+    attempt(trace, 0.010, 30)
+    stall(trace, 0.020, "writeback", 7)
+    attempt(trace, 0.050, 40, pid=KSWAPD, kind="kswapd")
+    assert nested_spans(trace) == [
+        (KSWAPD, 50, 90, "kswapd"),
+        (41, 0, 100, "swap_in"),
+        (41, 10, 40, "reclaim"),
+        (41, 20, 27, "writeback"),
+    ]
+    assert nested(trace)["attempt"].tolist() == [1, -1, 0, -1]
+
+
+def test_nested_spans_that_overlap_are_cut(trace: Any) -> None:
+    """An attempt would end after the fault around it, and a wait would end in the next one."""
+    stall(trace, 0, "swap_in", 10)
+    attempt(trace, 0.005, 9)
+    stall(trace, 0.020, "high", 10)
+    stall(trace, 0.025, "swap_in", 10)
+    attempt(trace, 0.040, 10)
+    stall(trace, 0.045, "dirty", 2)
+    assert nested_spans(trace) == [
+        (41, 0, 10, "swap_in"),
+        (41, 5, 10, "reclaim"),
+        (41, 20, 25, "high"),
+        (41, 25, 35, "swap_in"),
+        (41, 40, 45, "reclaim"),
+        (41, 45, 47, "dirty"),
+    ]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["reclaim", "kswapd", *KINDS[1:]]),
+            st.integers(0, 40),
+            st.integers(0, 20),
+            st.sampled_from([41, 42]),
+        ),
+        max_size=12,
+    )
+)
+def test_nested_spans_of_a_thread_nest_and_never_grow(
+    new_trace: Any, drawn: list[tuple[str, int, int, int]]
+) -> None:
+    trace = new_trace()
+    for kind, begin, length, pid in drawn:
+        if kind in ("reclaim", "kswapd"):
+            attempt(trace, begin / 1e3, length, pid=pid, kind="memcg" if kind == "reclaim" else kind)
+        else:
+            stall(trace, begin / 1e3, kind, length, pid=pid)
+    rows = nested(trace)
+    found = nested_spans(trace)
+    assert all(begin < end for _, begin, end, _ in found)
+    assert rows["duration_ns"].sum() <= sum(length for *_, length, _ in drawn) * MS
+    for number, (thread, first, last, _) in enumerate(found):
+        for other, (other_thread, other_first, other_last, _) in enumerate(found[number + 1 :], number + 1):
+            if thread == other_thread and other_first < last:
+                assert first <= other_first and other_last <= last
+                assert rows["depth"].iloc[number] < rows["depth"].iloc[other]
+    if len(drawn) == 1 and drawn[0][2]:
+        kind, first_ms, length_ms, pid = drawn[0]
+        assert found == [(pid, float(first_ms), float(first_ms + length_ms), kind)]

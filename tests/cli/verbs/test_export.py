@@ -117,3 +117,38 @@ def test_hostile_names_are_escaped_by_export_and_explain(
         shown = run.invoke(explain.command, [str(path), *options]).stdout
         assert "\x1b" not in shown
         assert "sampled" in shown
+
+
+def test_kill_restricts_folded_stacks_only(run: CliRunner, path: Path) -> None:
+    result = run.invoke(export.command, [str(path), "--to", "perfetto", "-o", "-", "--kill", "1"])
+    assert isinstance(result.exception, UsageError)
+    assert "--kill is for --to folded" in str(result.exception)
+
+
+def test_binary_format_is_refused_on_a_terminal_and_written_to_a_pipe(
+    run: CliRunner, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [str(path), "--to", "perfetto", "-o"]
+    to_pipe = run.invoke(export.command, [*arguments, "-"])
+    assert to_pipe.exit_code == 0
+    assert run.invoke(export.command, [*arguments, str(tmp_path / "file")]).exit_code == 0
+    assert (tmp_path / "file").read_bytes() == to_pipe.stdout_bytes
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _stream: True, raising=False)
+    refused = run.invoke(export.command, [*arguments, "-"])
+    assert isinstance(refused.exception, UsageError)
+    assert "a terminal" in str(refused.exception)
+
+
+def test_hostile_names_are_escaped_in_a_trace_for_perfetto(run: CliRunner, write_trace: WriteTrace) -> None:
+    path = write_trace(comm=HOSTILE, cgroup=f"/{HOSTILE}", container=HOSTILE)
+    written = run.invoke(export.command, [str(path), "--to", "perfetto", "-o", "-"]).stdout_bytes
+    assert rb"\x1b[31m;<script>\nx" in written
+    assert HOSTILE.encode() not in written
+
+
+def test_steps_of_a_long_trace_are_longer_and_said_to_be(
+    run: CliRunner, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "_MOST_ROWS", 20)
+    result = run.invoke(export.command, [str(path), "--to", "perfetto", "-o", "-"])
+    assert "a value each 500ms instead of 100ms" in result.stderr

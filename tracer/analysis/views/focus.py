@@ -17,6 +17,7 @@ from tracer.analysis.views.timeline import timeline
 from tracer.schema import UNLIMITED_BYTES
 
 _MOST_SHOWN: Final = 3
+_LEAST_OF_ALL_S: Final = 0.1
 
 _STEPS_MS: Final = (
     *(10, 20, 50, 100, 200, 500),
@@ -119,6 +120,14 @@ def timeline_of_life(
     if end is None:
         rows -= 1  # the instant `died` may need a row of its own
     return timeline(trace, cgroup_id, row_width((end_ns + 1 - begin_ns) / 1e9, rows), first, last)
+
+
+def row_width_of_all(trace: TraceTables, cgroups: int, most_rows: int) -> str:
+    """Return the length of a row with which a timeline of this many cgroups over the whole trace has at most
+    `most_rows` rows: 100 ms, or a longer round one."""
+    first, last = interval_ns(trace, None, None)
+    rows_each = most_rows // max(cgroups, 1)
+    return row_width(max((last + 1 - first) / 1e9, rows_each * _LEAST_OF_ALL_S), rows_each)
 
 
 def row_width(seconds: float, rows: int) -> str:

@@ -78,6 +78,53 @@ def waits(trace: TraceTables) -> pd.DataFrame:
     return pd.DataFrame(columns, index=utc_times(begins).rename("time"))
 
 
+def nested(trace: TraceTables) -> pd.DataFrame:
+    """Return reclaim and waits as spans that nest, a row each, ordered by `pid` and time.
+
+    Of two spans of a thread, one contains the other, or they have no moment in common; none is empty. The
+    index, `time` (UTC), is the start. Columns: `duration_ns`; `kind`, of `KINDS` or "kswapd" (background
+    reclaim, which no task waits for); `depth`, below which the spans inside it lie; `cgroup_id` (the task's),
+    `tgid`, `pid`; `attempt`, the position of the attempt in `reclaim`, -1 for other waits.
+
+    The kernel gives some durations in timer ticks only. A span that would reach beyond the one around it, or
+    into the next one, is cut there.
+    """
+    spans = _Spans.from_tables(trace.stalls, trace.reclaim)
+    order = np.lexsort((spans.depth, spans.begin_ns, spans.pid))
+    ends = _nested_ends(spans, order)
+    order, ends = order[ends > spans.begin_ns[order]], ends[ends > spans.begin_ns[order]]
+    columns = {
+        "duration_ns": ends - spans.begin_ns[order],
+        "kind": pd.Categorical.from_codes(spans.kind[order], categories=pd.Index([*KINDS, "kswapd"])),
+        "depth": spans.depth[order],
+        "cgroup_id": spans.cgroup_id[order],
+        "tgid": spans.tgid[order],
+        "pid": spans.pid[order],
+        "attempt": np.maximum(order - len(trace.stalls), -1),
+    }
+    return pd.DataFrame(columns, index=utc_times(spans.begin_ns[order]).rename("time"))
+
+
+def _nested_ends(spans: _Spans, order: Int64s) -> Int64s:
+    """Return the ends of the spans in this order: by thread, then begin, then depth; cut so that they
+    nest."""
+    begin, end, depth, pid = (part[order] for part in (spans.begin_ns, spans.end_ns, spans.depth, spans.pid))
+    end = end.copy()
+    for level in range(_RECLAIM_DEPTH + 2):
+        own, no_deeper = np.flatnonzero(depth == level), np.flatnonzero(depth <= level)
+        for others, step in [(no_deeper, 1), *((np.flatnonzero(depth == one), -1) for one in range(level))]:
+            place = np.searchsorted(others, own, "right") if step > 0 else np.searchsorted(others, own) - 1
+            there = (place >= 0) & (place < len(others))
+            other = others[place[there]]
+            there[there] = pid[other] == pid[own[there]]
+            other = others[place[there]]
+            bound = begin[other] if step > 0 else end[other]
+            is_bound = bound >= begin[own[there]] if step > 0 else bound > begin[own[there]]
+            cut = own[there][is_bound]
+            end[cut] = np.minimum(end[cut], bound[is_bound])
+    return end
+
+
 @dataclass(frozen=True, slots=True)
 class _Spans:
     """Waits as they were recorded, possibly nested.

@@ -1,1 +1,1 @@
-"""Text formats for other tools."""
+"""Files and text formats for other tools."""

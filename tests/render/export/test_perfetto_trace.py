@@ -1,0 +1,180 @@
+"""The export for Perfetto, parsed with the official protos and checked against the analyses."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
+
+import tracer
+from tracer.analysis.core.columns import times_ns
+from tracer.analysis.trace import AnalysedTrace
+from tracer.cli.verbs.export import FORMATS
+
+RECORDED = Path(__file__).parents[3] / "traces"
+EVENT = pb.TrackEvent
+
+
+def exported(trace: AnalysedTrace, cgroup: str | None = None) -> pb.Trace:
+    found = pb.Trace()
+    found.ParseFromString(b"".join(FORMATS["perfetto"].pieces(trace, cgroup, None)))  # type: ignore[arg-type]
+    return found
+
+
+def descriptors(found: pb.Trace) -> dict[int, Any]:
+    return {
+        packet.track_descriptor.uuid: packet.track_descriptor
+        for packet in found.packet
+        if packet.HasField("track_descriptor")
+    }
+
+
+def events_by_track(found: pb.Trace) -> dict[int, list[pb.TracePacket]]:
+    events = defaultdict(list)
+    for packet in found.packet:
+        if packet.HasField("track_event"):
+            events[packet.track_event.track_uuid].append(packet)
+    return events
+
+
+def assert_well_formed(found: pb.Trace) -> None:
+    """Assert what Perfetto requires of a trace, track by track."""
+    declared = set[int]()
+    for packet in found.packet:
+        assert packet.trusted_packet_sequence_id
+        if packet.HasField("track_descriptor"):
+            descriptor = packet.track_descriptor
+            assert descriptor.uuid not in declared
+            assert not descriptor.parent_uuid or descriptor.parent_uuid in declared
+            declared.add(descriptor.uuid)
+        elif packet.HasField("track_event"):
+            assert packet.track_event.track_uuid in declared
+            assert packet.timestamp_clock_id == pb.BUILTIN_CLOCK_MONOTONIC
+    for uuid, events in events_by_track(found).items():
+        times = [packet.timestamp for packet in events]
+        assert times == sorted(times)
+        open_slices = 0
+        for packet in events:
+            kind = packet.track_event.type
+            open_slices += (kind == EVENT.TYPE_SLICE_BEGIN) - (kind == EVENT.TYPE_SLICE_END)
+            assert open_slices >= 0
+            assert (kind == EVENT.TYPE_COUNTER) == descriptors(found)[uuid].HasField("counter")
+        assert open_slices == 0
+    flows = [flow for packet in found.packet for flow in packet.track_event.flow_ids]
+    ends = [flow for packet in found.packet for flow in packet.track_event.terminating_flow_ids]
+    assert sorted(flows) == sorted(ends) == sorted(set(flows))
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in RECORDED.iterdir() if path.is_dir()))
+def test_recorded_traces_are_well_formed(name: str) -> None:
+    trace = tracer.open(RECORDED / name)
+    found = exported(trace)
+    assert_well_formed(found)
+    begins = [one for one in found.packet if one.track_event.type == EVENT.TYPE_SLICE_BEGIN]
+    assert len(begins) == len(trace.reclaim) + len(trace.stalls)
+    arrows = sum(len(packet.track_event.flow_ids) for packet in found.packet)
+    assert arrows == sum(len(report.victims) for report in trace.explain(is_sized=False))
+
+
+def test_counters_have_the_values_of_the_timeline() -> None:
+    trace = tracer.open(RECORDED / "page-cache")
+    found = exported(trace)
+    tracks, clock = descriptors(found), trace.meta["clock"]
+    timeline = trace.timeline(every="100ms")
+    counters = {
+        track.name: track for track in tracks.values() if track.HasField("counter") and track.parent_uuid == 2
+    }
+    assert list(counters)[:4] == ["usage", "limit", "anonymous memory", "page cache"]
+    for order, track in enumerate(counters.values()):
+        assert track.counter.unit == pb.CounterDescriptor.UNIT_SIZE_BYTES
+        assert track.counter.y_axis_share_key == "2"
+        assert track.sibling_order_rank == order
+    events = events_by_track(found)[counters["usage"].uuid]
+    ends_ns = times_ns(timeline) + 100_000_000
+    expected = dict(
+        zip(
+            (ends_ns - clock["realtime_ns"] + clock["monotonic_ns"]).tolist(),
+            timeline["usage_bytes"].tolist(),
+            strict=True,
+        )
+    )
+    shown = {packet.timestamp: packet.track_event.counter_value for packet in events}
+    assert shown.items() <= expected.items()
+    last = None
+    for time_ns, value in expected.items():
+        last = shown.get(time_ns, last)
+        assert last == value
+    assert len(events_by_track(found)[counters["limit"].uuid]) == 2  # the first and the last
+
+
+def test_cgroups_are_in_an_explicit_order_below_one_track() -> None:
+    found = exported(tracer.open(RECORDED / "parent-limit"))
+    tracks = descriptors(found)
+    cgroups = [track for track in tracks.values() if track.parent_uuid == 1]
+    assert tracks[1].child_ordering == pb.TrackDescriptor.EXPLICIT
+    assert [track.sibling_order_rank for track in cgroups] == list(range(len(cgroups)))
+    assert [track.name for track in cgroups] == sorted(track.name for track in cgroups)
+    assert all(track.child_ordering == pb.TrackDescriptor.EXPLICIT for track in cgroups)
+
+
+def test_kill_is_an_instant_on_cgroup_and_thread_with_an_arrow_to_each_victim() -> None:
+    trace = tracer.open(RECORDED / "group-kill")
+    (report,) = trace.explain(is_sized=False)
+    found = exported(trace)
+    tracks, clock = descriptors(found), trace.meta["clock"]
+    instants = [packet for packet in found.packet if packet.track_event.type == EVENT.TYPE_INSTANT]
+    assert len(instants) == 2 + len(report.victims) > 3
+    assert report.time is not None
+    kill_ns = report.time.value - clock["realtime_ns"] + clock["monotonic_ns"]
+    assert {packet.timestamp for packet in instants} == {kill_ns}
+    at_owner, *at_threads = instants
+    assert tracks[at_owner.track_event.track_uuid].name == report.limit_owner.cgroup
+    facts = {one.name: one for one in at_owner.track_event.debug_annotations}
+    assert facts["cause"].string_value == report.verdict.cause
+    assert facts["limit_bytes"].int_value == report.limit_owner.limit_bytes
+    starts = {
+        packet.track_event.track_uuid: [*packet.track_event.flow_ids]
+        for packet in at_threads
+        if packet.track_event.flow_ids
+    }
+    ((trigger, arrows),) = starts.items()
+    assert tracks[trigger].thread.tid == report.trigger.pid
+    victims = [
+        tracks[packet.track_event.track_uuid].thread.pid
+        for packet in at_threads
+        if packet.track_event.terminating_flow_ids
+    ]
+    assert sorted(victims) == sorted(victim.pid for victim in report.victims)
+    assert len(arrows) == len(victims)
+
+
+def test_slices_name_what_the_thread_waited_for_and_whom_it_reclaimed_from() -> None:
+    trace = tracer.open(RECORDED / "throttle")
+    found = exported(trace)
+    begins = [one.track_event for one in found.packet if one.track_event.type == EVENT.TYPE_SLICE_BEGIN]
+    assert {event.name for event in begins} == {"reclaim", "wait: above memory.high"}
+    scanned = [
+        note.uint_value
+        for event in begins
+        for note in event.debug_annotations
+        if note.name == "scanned_pages"
+    ]
+    assert sum(scanned) == trace.reclaim["scanned"].sum()
+    targets = {note.string_value for one in begins for note in one.debug_annotations if note.name == "target"}
+    assert targets <= {*trace.cgroups["path"]} and targets
+
+
+def test_export_of_a_cgroup_has_its_tracks_only() -> None:
+    trace = tracer.open(RECORDED / "parent-limit")
+    (report,) = trace.explain(is_sized=False)
+    other = next(
+        path
+        for path in trace.cgroups["path"]
+        if path != report.limit_owner.cgroup and path.startswith(str(report.limit_owner.cgroup))
+    )
+    tracks = descriptors(exported(trace, other))
+    assert [track.name for track in tracks.values() if track.parent_uuid == 1] == [other]
+    assert_well_formed(exported(trace, other))
