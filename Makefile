@@ -163,6 +163,7 @@ pictures: setup
 	@for verb in timeline explain; do
 		$(VENV)/bin/python docs/picture.py $$verb traces/page-cache
 	done
+	$(VENV)/bin/python docs/plots.py traces/page-cache
 	$(VENV)/bin/python docs/rooms.py
 
 clean:

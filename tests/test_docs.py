@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from tracer.cli.group import VERBS, group
+from tracer.render.plot.pictures import Pictures
 
 TOP = Path(__file__).parents[1]
 DOCUMENTS = sorted([TOP / "README.md", *TOP.glob("docs/**/*.md")])
@@ -48,6 +49,15 @@ def test_picture_of_the_rooms_equals_the_one_drawn_from_the_code() -> None:
     rooms = runpy.run_path(str(TOP / "docs/rooms.py"))
     drawn = (TOP / "docs/rooms.svg").read_text()
     assert drawn == rooms["svg"](rooms["layers"]()), "`make pictures` draws it again"
+
+
+def test_pictures_of_a_trace_are_all_drawn_for_the_documents() -> None:
+    plots = runpy.run_path(str(TOP / "docs/plots.py"))
+    methods = {name for name, member in vars(Pictures).items() if callable(member) and name[0] != "_"}
+    assert set(plots["PICTURES"]) == methods
+    assert {plots["path_of"](name) for name in methods} == set((TOP / "docs").glob("plot-*.svg"))
+    page = (TOP / "docs/examples/pandas.md").read_text()
+    assert all(f"t.plot.{name}()" in page and f"](../plot-{name}.svg)" in page for name in methods)
 
 
 def test_make_targets_named_in_the_readme_exist() -> None:

@@ -13,18 +13,18 @@ from tracer.errors import TraceError, TracerError, UsageError
 from tracer.version import VERSION
 
 if TYPE_CHECKING:
-    from tracer.analysis.trace import AnalysedTrace
+    from tracer.render.plot.plotted_trace import PlottedTrace
 
 __version__ = VERSION
 
 __all__ = ["VERSION", "TraceError", "TracerError", "UsageError", "__version__", "open"]
 
 
-def open(path: str | Path) -> AnalysedTrace:
+def open(path: str | Path) -> PlottedTrace:
     """Open the trace in a directory, also one whose recording was interrupted.
 
     Raises TraceError if there is no trace.
     """
-    from tracer.analysis.trace import AnalysedTrace  # noqa: PLC0415  the recorder must not load pandas
+    from tracer.render.plot.plotted_trace import PlottedTrace  # noqa: PLC0415  the recorder must not load pandas
 
-    return AnalysedTrace(path)
+    return PlottedTrace(path)

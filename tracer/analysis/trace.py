@@ -1,4 +1,4 @@
-"""A trace with its analyses as methods: the class of the object that `tracer.open` returns."""
+"""A trace with its analyses as methods. `tracer.open` returns one that can draw as well."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tracer.analysis.core.lookup.stacks import Functions
 from tracer.analysis.core.lookup.summed_intervals import SummedIntervals
 from tracer.analysis.core.naming import with_names
 from tracer.analysis.core.page_cache import CacheEvents, PageMoves
-from tracer.analysis.explain import kill_filter, postmortem
+from tracer.analysis.explain import kill_filter, kill_window, postmortem
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.results import display, report_frames
 from tracer.analysis.results.kill import OomReport
@@ -181,6 +181,17 @@ limit that is not set is NA as well, and the flag beside it is then false.
     def kills(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """Return `explain` as a row for each victim: `tracer.analysis.results.report_frames.kills`."""
         return report_frames.kills(self.explain(cgroup))
+
+    def kill_window(self, kill_id: int) -> pd.DataFrame:
+        """Return the memory of the limit owner when the window before a kill begins, and at the kill, with
+        the flows of page cache between: `tracer.analysis.explain.kill_window.kill_window`.
+
+        UsageError if there is no such kill.
+        """
+        reports = {report.kill_id: report for report in self.explain(is_sized=False)}
+        if kill_id not in reports:
+            raise postmortem.no_such_kill(kill_id, sorted(reports))
+        return kill_window.kill_window(self, reports[kill_id])
 
     def held_cgroups(self, cgroup: str | int | None = None) -> list[Held]:
         """Return how near each cgroup came to its limit, and what reclaim gave back.

@@ -6,6 +6,7 @@
     page — the HTML page and its pictures
     fit — the answer of `fit`: the ends of runs, a text, a picture
     export — files and text formats for other tools
+    plot — pictures as matplotlib Axes: `t.plot`
 
-`terminal`, `page`, `fit` and `export` do not import each other.
+`terminal`, `page`, `fit`, `export` and `plot` do not import each other.
 """

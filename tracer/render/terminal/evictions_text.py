@@ -12,9 +12,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tracer import units
-from tracer.analysis.core.columns import optional_text
 from tracer.analysis.views.cache_flow import CacheFlow, KernelCount
 from tracer.analysis.views.thrash import LEAST_EVICTED_BYTES, LEAST_SHARE, SOON_NS
+from tracer.render.picture import eviction_names
 from tracer.render.terminal import paragraphs
 from tracer.render.words.escape import fitted, visible
 from tracer.render.words.prose import prose
@@ -26,22 +26,6 @@ _GAP: Final = 2
 _LEAST_NAMES_CELLS: Final = (0, 30, 42, 54, 66)
 """Index: the number of columns of names. With less room for the names, columns of sizes are left out."""
 
-_WHY: Final = {
-    "reclaim_memcg": "to keep a cgroup within its limit",
-    "reclaim_direct": "for an allocation that found the machine short of memory",
-    "reclaim_kswapd": "in the background, because the machine was short of memory or the cache was idle",
-}
-_CAUSES: Final = {
-    "read": "read by a system call",
-    "write": "written by a system call",
-    "readahead": "read ahead, or on request",
-    "fault": "page fault in a mapping",
-    "truncate": "file truncated or removed, device closed",
-    "invalidate": "dropped on request (fadvise), or stale",
-    "drop_caches": "vm.drop_caches was written",
-    "other": "not determined",
-    **_WHY,
-}
 _WHEN_SUMMED: Final = 'sizes are exact, but "read again", "read again soon" and "left" may be too low'
 _AMOUNTS: Final = {
     "evicted_bytes": "evicted",
@@ -92,7 +76,8 @@ def summary(flow: CacheFlow) -> str:
     cause = next(iter(flow.evicted_by_cause))
     mostly = "" if len(flow.evicted_by_cause) == 1 else ", mostly"
     return (
-        f"{units.size(flow.evicted_bytes)} of page cache{whose} was evicted{mostly} {_WHY[cause]}; "
+        f"{units.size(flow.evicted_bytes)} of page cache{whose} was evicted{mostly} "
+        f"{eviction_names.WHY[cause]}; "
         f"{again} of it was read again.{_evictor(flow)}"
     )
 
@@ -254,40 +239,6 @@ def _in_room(names: Mapping[str, Sequence[str]], room: int) -> list[list[str]]:
     ]
 
 
-def _file_names(row: Mapping[str, Any]) -> tuple[str, ...]:
-    path = optional_text(row["path"])
-    if path is None and row["dev"] is None:
-        return "", "", "", "files that were not told apart"
-    name = f"no name known: {row['dev']} inode {row['ino']}" if path is None else path
-    if not pd.isna(row["deleted"]) and row["deleted"]:
-        name = f"(deleted) {name}"
-    use = optional_text(row["use"]) or ""
-    owners = f"{row['owners']} cgroups" if row["owners"] > 1 else ""
-    if pd.isna(row["evictor_tgid"]):
-        return owners, "", use, name
-    evictor = f"{optional_text(row['evictor_comm']) or 'pid'} {int(row['evictor_tgid'])}"
-    return owners, evictor, use, name
-
-
-def _cgroup_names(row: Mapping[str, Any]) -> tuple[str, ...]:
-    owner, actor = optional_text(row["cgroup"]), optional_text(row["task_cgroup"])
-    charged = optional_text(row["container"]) or owner or "nobody"
-    run = f" run {row['run']}" if not pd.isna(row["runs"]) and row["runs"] > 1 else ""
-    removed = run + (" (removed)" if row["charged_to"] == "removed" else "")
-    is_own = not pd.isna(row["cgroup_id"]) and row["cgroup_id"] == row["task_cgroup_id"]
-    return charged + removed, "its own" if is_own else actor or "not known"
-
-
-def _cause_names(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return str(row["cause"]), _CAUSES[str(row["cause"])]
-
-
-def _process_names(row: Mapping[str, Any]) -> tuple[str, ...]:
-    comm = optional_text(row["comm"])
-    process = "not known" if pd.isna(row["tgid"]) else f"{comm or 'pid'} {row['tgid']}"
-    return process, optional_text(row["task_cgroup"]) or "not known"
-
-
 _FLOWS: Final = (
     "evicted: removed by reclaim. read again: evicted earlier. left: added, and still there at the end."
 )
@@ -309,19 +260,22 @@ _GROUPINGS: Final = {
         "By file",
         "files",
         ("charged to", "evictor", "use", "file"),
-        _file_names,
+        eviction_names.file_names,
         f"{_FLOWS} evictor: the process that evicted most of the file. use: only written, such as a log, is "
         "cache that nobody missed.",
     ),
     "cgroup": _Grouping(
-        "By charged cgroup and acting cgroup", "pairs", ("charged to", "by tasks of"), _cgroup_names
+        "By charged cgroup and acting cgroup",
+        "pairs",
+        ("charged to", "by tasks of"),
+        eviction_names.cgroup_names,
     ),
-    "cause": _Grouping("By cause", "causes", ("cause", ""), _cause_names),
+    "cause": _Grouping("By cause", "causes", ("cause", ""), eviction_names.cause_names),
     "process": _Grouping(
         "By process",
         "processes",
         ("process", "of cgroup"),
-        _process_names,
+        eviction_names.process_names,
         f"{_FLOWS} from others: evicted, but charged to another cgroup than the process's own.",
     ),
 }

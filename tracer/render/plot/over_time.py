@@ -1,0 +1,88 @@
+"""The composition of usage over time, against the limit, with the kill at second 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from tracer.categories import LAYERS, Layer
+from tracer.render.picture.layers import floats, stacked
+from tracer.render.picture.markers import Marker
+from tracer.render.plot.axes_style import INK, PLAIN, as_seconds, as_sizes, legend_below
+from tracer.render.plot.subject import Subject
+
+_SHOWN_FROM_SHARE: Final = 0.25
+_HEADROOM: Final = 1.12
+_VISIBLE_SHARE: Final = 0.005
+
+
+def levels(timeline: pd.DataFrame, at_kill: pd.DataFrame | None, step: pd.Timedelta) -> pd.DataFrame:
+    """Return the levels of a timeline at the moments at which they hold: the ends of its rows.
+
+    `at_kill` is a row with the levels at the kill, whose index is its time. A row of the timeline that the
+    kill is in holds after it.
+    """
+    held = timeline.set_axis(timeline.index + step)
+    if at_kill is None:
+        return held
+    return pd.concat([held, at_kill[at_kill.columns.intersection(held.columns)]]).sort_index(kind="stable")
+
+
+def draw(axes: Axes, subject: Subject, held: pd.DataFrame, markers: Sequence[Marker]) -> None:
+    """Draw the layers of memory in `held` (`levels`), the limit, and the markers."""
+    seconds = subject.seconds(pd.DatetimeIndex(held.index))
+    layers = stacked(held)
+    shown = [layer for layer in LAYERS if layers[layer.name].max() > 0]
+    if shown:
+        axes.stackplot(
+            seconds,
+            *(layers[layer.name].to_numpy() for layer in shown),
+            labels=[legend_label(layers, layer) for layer in shown],
+            colors=[layer.hex for layer in shown],
+            linewidth=0,
+        )
+    full = peak = float(np.nanmax(floats(held, "usage_bytes"), initial=0.0))
+    for name, label, line in (("limit_bytes", "limit", "--"), ("high_bytes", "memory.high", ":")):
+        bound = floats(held, name)
+        top = float(np.nanmax(bound, initial=0.0))
+        if top and peak >= top * _SHOWN_FROM_SHARE:
+            axes.plot(seconds, bound, color=INK, linestyle=line, linewidth=1.3, label=label)
+            full = max(full, top)
+    axes.set_ylim(0, full * _HEADROOM or 1)
+    axes.set_xlim(seconds[0], seconds[-1])
+    as_sizes(axes.yaxis)
+    as_seconds(axes.xaxis, subject.since)
+    axes.set_title(f"Memory of {subject.place}", **PLAIN)
+    for marker in markers:
+        if marker.until is None:
+            mark(axes, float(subject.seconds(pd.DatetimeIndex([marker.time]))[0]), is_kill=marker.is_kill)
+    legend_below(axes)
+
+
+def legend_label(layers: pd.DataFrame, layer: Layer) -> str:
+    """Return the name of a layer for the legend: hidden if the layer is too thin to be seen."""
+    is_visible = layers[layer.name].max() >= layers.sum(axis=1).max() * _VISIBLE_SHARE
+    return layer.label if is_visible else f"_{layer.label}"
+
+
+def mark(axes: Axes, second: float, *, is_kill: bool) -> None:
+    """Draw a kill, or the moment at which the page cache was used up."""
+    words, line, width, side = (
+        ("✗ OOM kill", "-", 1.5, 4) if is_kill else ("cache used up", (0, (1, 1.5)), 1.2, -4)
+    )
+    axes.axvline(second, color=INK, linewidth=width, linestyle=line)
+    axes.annotate(
+        words,
+        (second, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(side, -2),
+        textcoords="offset points",
+        ha="left" if side > 0 else "right",
+        va="top",
+        fontsize=9,
+        fontweight="bold" if is_kill else "normal",
+    )

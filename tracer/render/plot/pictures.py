@@ -1,0 +1,131 @@
+"""`t.plot`: the pictures of a trace as matplotlib Axes."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Final
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from tracer.analysis.explain.kill_window import kill_window
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.trace import AnalysedTrace
+from tracer.analysis.views import focus
+from tracer.analysis.views.timeline import row_length
+from tracer.errors import TracerError
+from tracer.render.picture.markers import kill_markers
+from tracer.render.plot import cushion_area, eviction_bars, over_time, waterfall
+from tracer.render.plot.axes_style import pictured
+from tracer.render.plot.subject import Subject, chosen
+
+_ROWS: Final = 240
+_BAR_HEIGHT: Final = 0.42
+
+
+class Pictures:
+    """The pictures of a trace. Each method draws on `ax`, or on Axes of its own, and returns the Axes.
+
+    `cgroup` is a pattern as in `t.timeline`, which fits one name. `kill` is the number of a kill, as in
+    `explain --kill`; the default is the newest that concerns the cgroup. `ax.figure.savefig(name)` writes a
+    picture to a file.
+    """
+
+    def __init__(self, trace: AnalysedTrace) -> None:
+        self._trace = trace
+
+    @cached_property
+    def _reports(self) -> list[OomReport]:
+        return self._trace.explain(is_sized=False)
+
+    def timeline(
+        self,
+        cgroup: str | int | None = None,
+        every: str | None = None,
+        begin: str | None = None,
+        end: str | None = None,
+        *,
+        kill: int | None = None,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw what usage was made of over time, against the limit: the levels of `t.timeline`.
+
+        `every`, `begin` and `end` are those of `t.timeline`; the default is the life of the cgroup in at most
+        240 rows. Second 0 is the kill, or the beginning of the trace if there was none. At the kill, the
+        levels are those of `t.kill_window`.
+        """
+        subject = chosen(self._trace, self._reports, cgroup, kill)
+        rows = focus.timeline_of_life(
+            self._trace, subject.cgroup_id, _ROWS, every=every, begin=begin, end=end
+        )
+        if rows.empty:
+            raise TracerError(f"{self._trace.path} has nothing of this cgroup in that time")
+        markers = kill_markers(self._reports, self._trace.places.label_of(subject.cgroup_id), rows)
+        held = over_time.levels(rows, self._at_kill(subject, rows), row_length(rows))
+        with pictured(ax, 9.0, 4.4) as axes:
+            over_time.draw(axes, subject, held, markers)
+        return axes
+
+    def cushion(
+        self, cgroup: str | int | None = None, *, kill: int | None = None, ax: Axes | None = None
+    ) -> Axes:
+        """Draw how page cache gave way to all other memory before a kill, and when it was used up: the levels
+        of `t.timeline`, and the facts of `cushion` in the report.
+
+        Raises TracerError if nothing was killed for the cgroup's limit.
+        """
+        subject, report = self._of_limit(cgroup, kill)
+        window = kill_window(self._trace, report)
+        begin, end = (time.isoformat() for time in window.index)
+        rows = focus.timeline_of_life(self._trace, subject.cgroup_id, _ROWS, begin=begin, end=end)
+        # The last row ends at the kill, or after it.
+        levels = over_time.levels(rows.iloc[:-1], window.iloc[1:], row_length(rows))
+        held = pd.concat([window.iloc[:1][levels.columns.intersection(window.columns)], levels])
+        with pictured(ax, 9.0, 4.4) as axes:
+            cushion_area.draw(axes, subject, report, held)
+        return axes
+
+    def waterfall(
+        self, cgroup: str | int | None = None, *, kill: int | None = None, ax: Axes | None = None
+    ) -> Axes:
+        """Draw what usage was made of when the window before a kill began, what came and what went, and what
+        it was made of at the kill: `t.kill_window`. The changes add up exactly.
+
+        Raises TracerError if nothing was killed for the cgroup's limit.
+        """
+        subject, report = self._of_limit(cgroup, kill)
+        with pictured(ax, 9.0, 4.8) as axes:
+            waterfall.draw(axes, subject, kill_window(self._trace, report))
+        return axes
+
+    def evictions(self, by: str = "file", cgroup: str | int | None = None, *, ax: Axes | None = None) -> Axes:
+        """Draw the page cache that was evicted, and what of it was read again: `t.evictions`.
+
+        The 12 largest rows have a bar each, all others have one. `by` and `cgroup` are those of
+        `t.evictions`.
+        """
+        drawn = eviction_bars.bars(self._trace.evictions(by, cgroup), by)
+        with pictured(ax, 9.0, 1.5 + _BAR_HEIGHT * max(len(drawn), 1) * (1 + (by == "cgroup"))) as axes:
+            eviction_bars.draw(axes, drawn, by, is_exact=self._trace.summed.empty)
+        return axes
+
+    def _of_limit(self, cgroup: str | int | None, kill: int | None) -> tuple[Subject, OomReport]:
+        """Return the kill to draw, and the cgroup whose limit led to it."""
+        subject = chosen(self._trace, self._reports, cgroup, kill)
+        report = subject.kill
+        if report is None:
+            raise TracerError(f"nothing was killed in {self._trace.path}: see its held_cgroups()")
+        owner = report.limit_owner.cgroup_id
+        if owner is None:
+            raise TracerError(f"kill {report.kill_id} was for no limit of a cgroup in this trace")
+        return Subject(self._trace, owner, report), report
+
+    def _at_kill(self, subject: Subject, rows: pd.DataFrame) -> pd.DataFrame | None:
+        """Return the levels at the kill, if they are the cgroup's and within the time of `rows`."""
+        report = subject.kill
+        if report is None or report.limit_owner.cgroup_id != subject.cgroup_id:
+            return None
+        if report.kill_id not in set(self._trace.oom["kill_id"]):
+            return None  # only the kernel log has it
+        at_kill = kill_window(self._trace, report).iloc[1:]
+        return at_kill if rows.index[0] <= at_kill.index[0] < rows.index[-1] + row_length(rows) else None
