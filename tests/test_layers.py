@@ -234,7 +234,6 @@ def test_only_these_modules_import_bcc_and_matplotlib() -> None:
         "bcc": ["tracer/capture/bpf/compiled/bcc_module.py"],
         "matplotlib": [
             "tracer/render/fit/curve.py",
-            "tracer/render/page/plots.py",
             "tracer/render/plot/axes_style.py",
             "tracer/render/plot/cushion_area.py",
             "tracer/render/plot/eviction_bars.py",

@@ -90,7 +90,7 @@ def test_cache_read_again_soon_is_in_every_view(
     assert "cache read again soon for 160 ms: 17 MiB evicted, 17 MiB of it read again" in drawn
     page = tmp_path / "page.html"
     run.invoke(report.command, [str(path), "-o", str(page)], catch_exceptions=False)
-    assert ">read again soon</text>" in page.read_text(encoding="utf-8")
+    assert "</i>read again soon</span>" in page.read_text(encoding="utf-8")
 
 
 def test_evictions_of_an_empty_trace_work(run: CliRunner, tmp_path: Path) -> None:

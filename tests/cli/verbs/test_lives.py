@@ -218,7 +218,8 @@ def test_page_of_a_name_has_only_its_kills(
     output_of(report.command, crasher, "-c", "crasher", "-o", str(page))
     html = page.read_text()
     assert "killed 5 times in 20 s" in html and "run 5 of 5 of container crasher" in html
-    assert html.index("<h2>Kill 5</h2>") < html.index("<h2>Kill 1</h2>")
+    assert html.index("<h2>Kill 5: ") < html.index("<h2>Kill 1: ")
+    assert html.count('<figure class="chart"') == 5
     output_of(report.command, two_cgroups, "-c", "one-1", "-f", "-o", str(page))
     assert "/pods/one-0" not in page.read_text()
 

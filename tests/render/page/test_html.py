@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pandas as pd
 import pytest
@@ -11,12 +14,14 @@ import pytest
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Allocator
 from tracer.analysis.results.survivor import Held
-from tracer.analysis.views.timeline import LEVELS
-from tracer.render.page import html, plots
+from tracer.render.page import chart, html
+from tracer.render.page.chart import Chart, Stretch
 from tracer.render.picture import markers
 
 HOSTILE = "\x1b[31m<script>alert(1)</script>\n&\"'$x_1$"
+RIGHT_TO_LEFT = "שלום-\u202eevil"
 VOID = {"meta", "br", "hr", "img", "input", "link"}
+HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 META = {
     "page_size": 4096,
     "host_name": HOSTILE,
@@ -33,20 +38,21 @@ META = {
 
 
 class WellFormed(HTMLParser):
-    """A parser that asserts that all elements are closed in order, and collects the text and the links."""
+    """A parser that asserts that all elements are closed in order, and collects what tests look at.
+
+    `text` is what a reader sees. `ran` and `styles` are the scripts and styles that a browser applies.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.links: list[str] = []
-        self.ids: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
         self.text = ""
+        self.ran: list[str] = []
+        self.styles: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.links += [str(value) for name, value in attrs if name in ("href", "src", "xlink:href", "action")]
-        self.ids += [str(value) for name, value in attrs if name == "id"]
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
         if tag not in VOID:
             self.open.append(tag)
 
@@ -60,7 +66,16 @@ class WellFormed(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        inside = self.open[-1] if self.open else ""
+        if inside == "style":
+            self.styles.append(data)
+        elif inside == "script":
+            self.ran += [data] if "type" not in self.tags[-1][1] else []
+        else:
+            self.text += data
+
+    def values_of(self, *names: str) -> list[str]:
+        return [value for _, found in self.tags for name, value in found.items() if name in names]
 
 
 def parsed(page: str) -> WellFormed:
@@ -72,156 +87,205 @@ def parsed(page: str) -> WellFormed:
 
 
 @pytest.fixture
-def svg(timeline: pd.DataFrame, origin: pd.Timestamp, report: OomReport) -> str:
+def drawn(timeline: pd.DataFrame, report: OomReport) -> Chart:
     found = markers.kill_markers([report], "/memcg-tracer-77-page-cache", timeline)
-    return plots.memory_over_time(timeline, origin, found, page_size=4096, salt="7")
+    assert report.time is not None
+    stretches = [Stretch("the kill", timeline[20:], found), Stretch("all", timeline, found)]
+    return chart.drawn("kill-1", "/a", stretches, report.time, is_kill=True, page_size=4096)
 
 
-def page(reports: list[OomReport], held: list[Held], svg: str, **changes: object) -> str:
-    subject = html.Subject("traces/x", META, False, 0, [html.Picture(HOSTILE, HOSTILE, svg)], reports, held)
+def page(reports: list[OomReport], held: list[Held], drawn: Chart, **changes: object) -> str:
+    subject = html.Subject("traces/x", META, False, 0, reports, held, {1: drawn}, {None: drawn})
     return html.page(replace(subject, **changes))  # type: ignore[arg-type]
 
 
-def test_page_is_well_formed_and_self_contained(report: OomReport, svg: str) -> None:
-    text = page([report, replace(report, kill_id=2)], [], svg)
+def test_page_is_well_formed_and_self_contained(report: OomReport, drawn: Chart) -> None:
+    text = page([report, replace(report, kill_id=2)], [], drawn)
     found = parsed(text)
-    assert found.tags.isdisjoint({"script", "link", "img", "iframe", "object"})
-    assert all(link.startswith("#") for link in found.links)
-    assert "://" not in text
+    assert {tag for tag, _ in found.tags}.isdisjoint({"link", "img", "iframe", "object", "base", "form"})
+    ids = found.values_of("id")
+    assert len(ids) == len(set(ids))
+    links = found.values_of("href", "src", "xlink:href", "action")
+    assert links and {link.removeprefix("#") for link in links} <= set(ids)
+    assert "://" not in text.replace('"http://www.w3.org/2000/svg"', "")
     assert "@import" not in text and "@font-face" not in text
-    assert len(found.ids) == len(set(found.ids))
     assert text.startswith("<!DOCTYPE html>")
-    assert "default-src 'none'" in text
 
 
-def test_page_has_the_facts_of_a_kill(report: OomReport, svg: str) -> None:
-    shown = parsed(page([report], [], svg)).text
+def test_policy_allows_this_style_and_this_script_and_nothing_else(report: OomReport, drawn: Chart) -> None:
+    """Inline styles, event handlers and a script in a name are not run: the hashes do not fit them."""
+    found = parsed(page([report], [], drawn))
+    (policy,) = [value for value in found.values_of("content") if "default-src" in value]
+    (style,), (script,) = found.styles, found.ran
+    hashes = [
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+        for text in (style, script)
+    ]
+    assert policy == (
+        f"default-src 'none'; style-src {hashes[0]}; script-src {hashes[1]}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    assert found.values_of("style") == []
+    assert [name for _, names in found.tags for name in names if name.startswith("on")] == []
+    assert not re.search(r"\b(fetch|XMLHttpRequest|WebSocket|eval|innerHTML|import)\b", script)
+
+
+def test_page_is_in_the_order_of_the_questions(report: OomReport, drawn: Chart) -> None:
+    """The sentence, the tiles, the chart, what to do, all kills, and then the rest, folded."""
+    text = page([report, replace(report, kill_id=2)], [], drawn, charts_of_kills={2: drawn})
+    order = (
+        "<h1>",
+        '<dl class="tiles">',
+        '<figure class="chart"',
+        "What to do",
+        "All kills",
+        "<details><summary><h3>Evidence",
+    )
+    body = text[text.index("<body>") :]
+    assert [body.count(words) > 0 for words in order] == [True] * len(order)
+    places = [body.index(words) for words in order]
+    assert places == sorted(places)
+    assert body.count('<dl class="tiles">') == 1
+    opened = re.findall(r"<details open", body)
+    assert opened == []
+
+
+def test_structure_serves_readers_who_do_not_see_the_page(report: OomReport, drawn: Chart) -> None:
+    found = parsed(page([report, replace(report, kill_id=2)], [], drawn))
+    levels = [int(tag[1]) for tag, _ in found.tags if tag in HEADINGS]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    pictures = [names for tag, names in found.tags if names.get("role") in ("img", "region")]
+    assert pictures and all(names.get("aria-label") for names in pictures)
+    assert [names["lang"] for tag, names in found.tags if tag == "html"] == ["en"]
+    tags = [tag for tag, _ in found.tags]
+    assert tags.count("label") == tags.count("input") > 4
+    assert tags.count("legend") == tags.count("fieldset") > 0
+    assert tags.count("main") == 1
+    assert all(names["scope"] for tag, names in found.tags if tag == "th")
+    for _, names in found.tags:
+        if "wide" in names.get("class", "").split():
+            assert names.get("tabindex") == "0", "the keyboard cannot scroll it"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_of_text_have_enough_contrast(report: OomReport, drawn: Chart, scheme: str) -> None:
+    """WCAG 2.2 asks for 4.5 to 1 for text, and for 3 to 1 for curves."""
+    (style,) = parsed(page([report], [], drawn)).styles
+    light, dark = re.findall(r":root \{(.*?)\}", style, flags=re.DOTALL)
+    found = dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", light))
+    if scheme == "dark":
+        found |= dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", dark))
+    for ground in ("ground", "panel"):
+        for ink in ("ink", "soft", "link", "alarm"):
+            assert contrast(found[ink], found[ground]) >= 4.5, (ink, ground)
+        for curve in ("added", "evicted", "again", "swapin"):
+            assert contrast(found[curve], found[ground]) >= 3, (curve, ground)
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast ratio of two colours `#rrggbb`, as WCAG 2.2 defines it."""
+    lower, higher = sorted((luminance(one), luminance(other)))
+    return (higher + 0.05) / (lower + 0.05)
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in channels]
+    return sum(weight * one for weight, one in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_contrast_is_that_of_the_definition() -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+def test_print_shows_what_is_folded_in_the_light_colours(report: OomReport, drawn: Chart) -> None:
+    found = parsed(page([report], [], drawn))
+    (style,), (script,) = found.styles, found.ran
+    assert "details::details-content { content-visibility: visible" in style[style.index("@media print") :]
+    assert "beforeprint" in script and "afterprint" in script
+    assert re.findall(r"@media ([^{]*prefers-color-scheme[^{]*) \{", style) == [
+        "screen and (prefers-color-scheme: dark)"
+    ]
+
+
+def test_page_has_the_facts_of_a_kill(report: OomReport, drawn: Chart) -> None:
+    shown = parsed(page([report], [], drawn)).text
     assert report.verdict.summary in shown
-    assert "97 MiB" in shown and "OOM kill" in shown and "seconds since the trace began" in shown
+    assert "97 MiB" in shown and "OOM kill" in shown and "cache used up" in shown
     assert shown.count("try_charge_memcg") == 1
     assert "unevictable: this kernel counts it inside anon" in shown
     assert "None" not in shown
 
 
 def test_hostile_names_are_escaped_in_the_page(
-    new_report: Callable[..., OomReport], new_held: Callable[..., Held], svg: str
+    new_report: Callable[..., OomReport], new_held: Callable[..., Held], drawn: Chart
 ) -> None:
     hostile = new_report(HOSTILE, HOSTILE)
     hostile = replace(hostile, trigger=replace(hostile.trigger, stack=(HOSTILE,), user_stack=(HOSTILE,)))
-    for text in (page([hostile], [], svg), page([], [new_held(HOSTILE, HOSTILE)], svg)):
+    for text in (page([hostile], [], drawn), page([], [new_held(HOSTILE, HOSTILE)], drawn)):
         found = parsed(text)
-        assert "script" not in found.tags
+        assert len(found.ran) == 1 and "alert" not in found.ran[0]
         assert "\x1b" not in text
         assert r"\x1b[31m<script>alert(1)</script>\n&" in found.text
 
 
-def test_page_of_the_same_trace_is_the_same(
-    timeline: pd.DataFrame, origin: pd.Timestamp, report: OomReport, svg: str
+def test_names_from_right_to_left_change_the_order_of_nothing_else(
+    new_report: Callable[..., OomReport], drawn: Chart
 ) -> None:
-    found = markers.kill_markers([report], "/memcg-tracer-77-page-cache", timeline)
-    again = plots.memory_over_time(timeline, origin, found, page_size=4096, salt="7")
-    assert page([report], [], svg) == page([report], [], again)
+    text = page([new_report(RIGHT_TO_LEFT, f"/{RIGHT_TO_LEFT}")], [], drawn)
+    assert "\u202e" not in text and r"\u202e" in text
+    assert "\u2068שלום\u2069" in text
+    assert "שלום" not in text.replace("\u2068שלום\u2069", "")
 
 
-def test_pictures_in_one_page_share_no_ids(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
-    pictures = [plots.memory_over_time(timeline, origin, [], page_size=4096, salt=salt) for salt in "12"]
-    first, second = (set(re.findall(r' id="([^"]+)"', picture)) for picture in pictures)
-    assert first and first.isdisjoint(second)
+def test_page_of_the_same_trace_is_the_same(report: OomReport, drawn: Chart) -> None:
+    assert page([report], [], drawn) == page([report], [], drawn)
 
 
-def test_picture_has_the_colours_of_the_page(svg: str) -> None:
-    assert "currentColor" in svg and "#010203" not in svg
-    assert re.match(r'<svg viewBox="[0-9. ]+" role="img" aria-label="[^"]+">', svg)
-
-
-def test_picture_without_a_limit_and_with_gaps_is_well_formed(
-    timeline: pd.DataFrame, origin: pd.Timestamp
-) -> None:
-    for column in timeline.columns[timeline.dtypes == "Int64"]:
-        timeline[column] = timeline[column].astype("Int64").mask(timeline[column] >= 0)
-    timeline["usage_bytes"] = pd.array([5 << 20] * len(timeline), dtype="Int64")
-    svg = plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1")
-    parsed(svg)
-    assert ">limit<" not in svg
-    assert "read again (not known)" in svg
-
-
-@pytest.mark.parametrize(("high_mib", "is_drawn"), [(90, True), (1000, False)])
-def test_picture_has_memory_high_if_usage_came_near_it(
-    timeline: pd.DataFrame, origin: pd.Timestamp, high_mib: int, is_drawn: bool
-) -> None:
-    timeline["high_bytes"] = pd.array([high_mib << 20] * len(timeline), dtype="Int64")
-    svg = plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1")
-    assert (">memory.high<" in svg) == is_drawn
-    assert ">limit<" in svg
-
-
-def test_picture_of_an_empty_cgroup_is_well_formed(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
-    levels = [name for name in timeline.columns if name in {"usage_bytes", "file_dirty_bytes", *LEVELS}]
-    timeline[levels] = timeline[levels] * 0
-    parsed(plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1"))
-
-
-def test_swap_writes_are_drawn_beside_reclaim(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
-    assert ">written to swap<" not in plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1")
-    timeline["swap_written_bytes"] = timeline["reclaimed_bytes"]
-    assert ">written to swap<" in plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1")
-
-
-def test_waits_have_a_panel_if_there_are_any(
-    timeline: pd.DataFrame, waiting: pd.DataFrame, origin: pd.Timestamp
-) -> None:
-    svg = plots.memory_over_time(waiting, origin, [], page_size=4096, salt="1")
-    for words in ("waits", "throttled", "dirty pages", "PSI some", "PSI full"):
-        assert svg.count(f">{words}<") == 1
-    assert ">swap-in<" not in svg
-    timeline["stalled_reclaim_ms"] = 0.0
-    assert ">waits<" not in plots.memory_over_time(timeline, origin, [], page_size=4096, salt="1")
-
-
-def test_cache_read_again_soon_is_an_area_that_only_the_legend_names(
-    timeline: pd.DataFrame, origin: pd.Timestamp
-) -> None:
-    begins = [origin + pd.Timedelta(second, "s") for second in (0.5, 3.5)]
-    lasting = [
-        markers.Marker(begin, "", is_kill=False, until=begin + pd.Timedelta("200ms")) for begin in begins
-    ]
-    svg, without = (
-        plots.memory_over_time(timeline, origin, iter(some), page_size=4096, salt="1")
-        for some in (lasting, ())
-    )
-    legend = svg[svg.index(">read again<") : svg.index(">reclaim<")]
-    assert svg.count("read again soon") == legend.count("read again soon") == 1
-    assert svg.count("opacity: 0.2") == without.count("opacity: 0.2") + 3  # two intervals, and the legend
-    assert "used up" not in svg
-    assert "read again soon" not in without
-
-
-def test_loss_and_interruption_are_reported(report: OomReport, svg: str) -> None:
-    shown = parsed(page([report], [], svg, lost=12, interrupted=True)).text
+def test_loss_and_interruption_are_reported(report: OomReport, drawn: Chart) -> None:
+    shown = parsed(page([report], [], drawn, lost=12, interrupted=True)).text
     assert "12 records were lost" in shown and "interrupted" in shown
 
 
-def test_page_without_a_kill_has_the_survivors(held: Held, svg: str) -> None:
-    shown = parsed(page([], [held], svg)).text
+def test_page_without_a_chart_says_so(report: OomReport, held: Held, drawn: Chart) -> None:
+    for text in (page([report], [], drawn, charts_of_kills={}), page([], [held], drawn, charts_of_held={})):
+        assert "There is no chart" in parsed(text).text and "<figure" not in text
+
+
+def test_page_without_a_kill_has_the_survivors(held: Held, drawn: Chart) -> None:
+    text = page([], [held], drawn)
+    shown = parsed(text).text
     assert "came within 1 MiB of its limit of 100 MiB" in shown
+    assert "The minimum limit is between 47 MiB and 63 MiB for the same work." in shown
+    assert text.count("<figure") == 1 and text.count("<details open") == 1
     grown = Allocator(41, "writer", 9 << 20, file_bytes=9 << 20)
-    named = parsed(page([], [replace(held, allocators=(grown,))], svg)).text
+    named = parsed(page([], [replace(held, allocators=(grown,))], drawn)).text
     assert "writer (41)" in named and "9 MiB" in named
     assert "Kill" not in shown
 
 
+def test_page_of_a_trace_without_any_cgroup_is_well_formed(drawn: Chart) -> None:
+    shown = parsed(page([], [], drawn)).text
+    assert "No OOM kill" in shown and "limit" not in shown.replace("no cgroup of this trace has a limit", "")
+
+
 def test_page_of_many_kills_explains_the_newest(
-    new_report: Callable[..., OomReport], new_held: Callable[..., Held], svg: str
+    new_report: Callable[..., OomReport], new_held: Callable[..., Held], drawn: Chart
 ) -> None:
     kills = [replace(new_report(HOSTILE, HOSTILE), kill_id=number) for number in range(1, 1001)]
-    text = page(kills, [], svg)
-    shown = parsed(text).text
-    assert text.count("<h2>Kill ") == 20
-    assert text.index("<h2>Kill 1000</h2>") < text.index("<h2>Kill 981</h2>")
-    assert "<td>801</td>" in text and "<td>800</td>" not in text
-    assert "800 earlier kills: memcg-tracer explain TRACE --list" in shown
-    assert "killed 1,000 times in 0 s, the same cause each time (anon_growth)" in shown
+    charts = {number: replace(drawn, key=f"kill-{number}") for number in range(981, 1001)}
+    text = page(kills, [], drawn, charts_of_kills=charts)
+    found = parsed(text)
+    assert text.count("<h2>Kill ") == text.count('<figure class="chart"') == 20
+    assert text.index("<h2>Kill 1000:") < text.index("<h2>Kill 981:")
+    targets = [link for link in found.values_of("href") if re.fullmatch("#kill-[0-9]+", link)]
+    assert targets == [f"#kill-{number}" for number in range(1000, 980, -1)]
+    assert {link.removeprefix("#") for link in targets} <= set(found.values_of("id"))
+    assert ">801<" in text and ">800<" not in text
+    assert "800 earlier kills: memcg-tracer explain TRACE --list" in found.text
+    assert "killed 1,000 times in 0 s, the same cause each time (anon_growth)" in found.text
     assert "\x1b" not in text
-    shown = parsed(page([], [new_held(f"/one-{number}") for number in range(60)], svg)).text
+    shown = parsed(page([], [new_held(f"/one-{number}") for number in range(60)], drawn)).text
     assert "/one-49" in shown and "/one-50" not in shown and "10 more cgroups were traced" in shown

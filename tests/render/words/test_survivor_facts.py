@@ -219,15 +219,6 @@ def test_facts_of_a_livelock_have_its_state_lost_time_work_and_files(held: Held)
     assert "lost time" not in dict(survivor_facts.held(held))
 
 
-def test_slowest_cgroup_is_the_deepest_with_a_limit(held: Held) -> None:
-    root = crawling(held, cgroup="/", limit_bytes=UNLIMITED_BYTES)
-    pod = crawling(held, cgroup="/pod/a/b", limit_bytes=UNLIMITED_BYTES)
-    container = crawling(held, cgroup="/pod/a")
-    stuck = crawling(held, cgroup="/x/y/z", stuck_since=held.peak_time)
-    assert survivor_facts.slowest([root, pod, container, stuck, held]) is container
-    assert survivor_facts.slowest([held, stuck]) is None
-
-
 @pytest.mark.parametrize(
     ("curve", "words"),
     [

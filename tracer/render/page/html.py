@@ -1,8 +1,11 @@
-"""The report as one self-contained HTML page, without requests and without scripts."""
+"""The report as one self-contained HTML page, without requests, and complete without its script."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -14,9 +17,12 @@ from markupsafe import Markup
 
 from tracer import units
 from tracer.analysis.explain.kill_filter import newest
+from tracer.analysis.explain.slowed import foremost
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYERS, PART_BY_NAME
+from tracer.render.page import chart, tiles
+from tracer.render.page.chart import Chart
 from tracer.render.words import (
     candidate_facts,
     evidence,
@@ -31,81 +37,103 @@ from tracer.render.words.end_reasons import end_in_words
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact
 
+MOST_KILLS: Final = 20
+"""The newest kills are explained in full, because a browser has to show them all."""
+
 _MOST_ALLOCATORS: Final = 10
-_MOST_KILLS: Final = 20
 _MOST_LISTED: Final = 200
 _MOST_HELD: Final = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """An `<svg>` element of `render.page.plots` and its cgroup: run `run` of the `runs` lives of a name."""
-
-    cgroup: str
-    container: str | None
-    svg: str
-    run: int = 1
-    runs: int = 1
+_NO_CHART: Final = "There is no chart: the trace has too few records of this cgroup."
+_RIGHT_TO_LEFT: Final = re.compile(
+    "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]+"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """The contents of the page; `lost` is the number of records lost in all streams, `held` has the cgroups
-    without a kill."""
+    without a kill.
+
+    `charts_of_kills` has charts by the number of the kill, `charts_of_held` by the id of the cgroup.
+    """
 
     trace: str
     meta: Mapping[str, Any]
     interrupted: bool
     lost: int
-    pictures: Sequence[Picture]
     reports: Sequence[OomReport]
     held: Sequence[Held]
+    charts_of_kills: Mapping[int, Chart]
+    charts_of_held: Mapping[int | None, Chart]
 
 
 def page(subject: Subject) -> str:
     """Return the page; the same subject always gives the same text.
 
     The newest kill comes first. Only the newest of many kills and the first of many surviving cgroups are
-    explained in full, because a browser has to show them all.
+    explained in full. Without a kill, the page is about the cgroup that `survivor_facts.foremost` names.
     """
     page_size = int(subject.meta["page_size"])
+    reports, held = subject.reports, foremost.foremost_first(subject.held)
     headline = (
-        newest(subject.reports).verdict.summary
-        if subject.reports
+        newest(reports).verdict.summary
+        if reports
         else survivor_facts.summary(subject.held, interrupted=subject.interrupted)
     )
-    is_one = len(subject.reports) == 1
-    return _template().render(
-        title=f"memcg-tracer: {visible(subject.trace)}",
-        headline=visible(headline),
-        interrupted=subject.interrupted,
-        lost=units.count(subject.lost) if subject.lost else None,
-        layers=LAYERS,
-        pictures=[
-            {
-                "place": places.place(picture.cgroup, picture.container, run=picture.run, runs=picture.runs),
-                "svg": Markup(picture.svg),
-            }
-            for picture in subject.pictures
-        ],
-        kills=[_kill(report, page_size) for report in reversed(subject.reports[-_MOST_KILLS:])],
-        how_often=[] if is_one else list(kill_list.summary(subject.reports)),
-        list_titles=[title for title, _ in kill_list.columns(subject.reports[-_MOST_LISTED:])],
-        list=[] if is_one else list(kill_list.rows(subject.reports[-_MOST_LISTED:])),
-        list_note=_left_out(len(subject.reports)),
-        held=[
-            {
-                "place": places.place_of_life(one),
-                "facts": list(survivor_facts.held(one)),
-                "more_memory": reclaim_facts.more_memory_rows(one.miss_curve),
-            }
-            for one in subject.held[:_MOST_HELD]
-        ],
-        more_memory_titles=reclaim_facts.MORE_MEMORY_TITLES,
-        more_memory_note=reclaim_facts.MORE_MEMORY_NOTE,
-        more_held=max(len(subject.held) - _MOST_HELD, 0),
-        recording=list(_recording(subject)),
+    style, script = _style(), _source("report.js")
+    told = explained(reports)
+    is_one = len(reports) == 1
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=f"memcg-tracer: {visible(subject.trace)}",
+            headline=visible(headline),
+            tiles=_tiles(reports, held),
+            interrupted=subject.interrupted,
+            lost=units.count(subject.lost) if subject.lost else None,
+            no_chart=_NO_CHART,
+            kills=[_kill(report, page_size, subject.charts_of_kills.get(report.kill_id)) for report in told],
+            explained={str(report.kill_id) for report in told},
+            how_often=[] if is_one else list(kill_list.summary(reports)),
+            list_titles=[title for title, _ in kill_list.columns(reports[-_MOST_LISTED:])],
+            list=[] if is_one else list(kill_list.rows(reports[-_MOST_LISTED:]))[::-1],
+            list_note=_left_out(len(reports)),
+            held=[_held(one, subject.charts_of_held.get(one.cgroup_id)) for one in held[:_MOST_HELD]],
+            more_memory_titles=reclaim_facts.MORE_MEMORY_TITLES,
+            more_memory_note=reclaim_facts.MORE_MEMORY_NOTE,
+            more_held=max(len(held) - _MOST_HELD, 0),
+            recording=list(_recording(subject)),
+            style=Markup(style),
+            style_hash=Markup(_hash(style)),
+            script=Markup(script),
+            script_hash=Markup(_hash(script)),
+        )
     )
+
+
+def _tiles(reports: Sequence[OomReport], held: Sequence[Held]) -> Sequence[tiles.Tile]:
+    if reports:
+        return tiles.of_kill(newest(reports))
+    return tiles.of_survivor(held[0]) if held else ()
+
+
+def explained(reports: Sequence[OomReport]) -> list[OomReport]:
+    """Return the kills to explain: the one that the sentence is about, then the others, newest first."""
+    if not reports:
+        return []
+    first = newest(reports)
+    return [first, *(report for report in reversed(reports) if report is not first)][:MOST_KILLS]
+
+
+def _held(one: Held, drawn: Chart | None) -> dict[str, Any]:
+    return {
+        "place": places.place_of_life(one),
+        "chart": drawn,
+        "advice": [survivor_facts.advice(one)],
+        "facts": list(survivor_facts.held(one)),
+        "more_memory": reclaim_facts.more_memory_rows(one.miss_curve),
+    }
 
 
 def _left_out(kills: int) -> str:
@@ -114,33 +142,23 @@ def _left_out(kills: int) -> str:
         f"{units.count(unlisted)} earlier kills: memcg-tracer explain TRACE --list. " if unlisted else ""
     )
     explained = (
-        f"The newest {_MOST_KILLS} are explained below, any other by --kill N. "
-        if kills > _MOST_KILLS
-        else ""
+        f"The newest {MOST_KILLS} are explained below, any other by --kill N. " if kills > MOST_KILLS else ""
     )
     return f"{earlier}{explained}Times are in UTC."
 
 
-def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
+def _kill(report: OomReport, page_size: int, drawn: Chart | None) -> dict[str, Any]:
     total, attempts = report.composition.total, report.reclaim.transcript
     return {
         "number": report.kill_id,
+        "heading": f"Kill {report.kill_id}: {_when_and_where(report)}",
+        "chart": drawn,
         "summary": visible(report.verdict.summary),
         "cause": kill_facts.cause(report),
         "setting": list(kill_facts.setting(report)),
         "evidence": [visible(evidence.with_source(item)) for item in report.verdict.evidence],
         "contributing": [visible(evidence.sentence(item)) for item in report.verdict.contributing],
-        "composition": [
-            {
-                "layer": PART_BY_NAME[part].layer,
-                "label": PART_BY_NAME[part].label,
-                "meaning": PART_BY_NAME[part].meaning,
-                "size": units.size(value),
-                "percent": units.percent(value, total),
-                "share": 100 * max(value, 0) / total if total else 0,
-            }
-            for part, value in kill_facts.composition(report)
-        ],
+        "composition": list(_composition(report)),
         "usage": units.size(total),
         "composition_rest": list(kill_facts.composition_rest(report)),
         "often_confused": list(kill_facts.often_confused(report)),
@@ -175,6 +193,28 @@ def _kill(report: OomReport, page_size: int) -> dict[str, Any]:
     }
 
 
+def _when_and_where(report: OomReport) -> str:
+    when = units.UNKNOWN if report.time is None else f"{report.time:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{when}, {places.place_of_life(report.limit_owner)}"
+
+
+def _composition(report: OomReport) -> Iterator[dict[str, Any]]:
+    """Yield each part of usage, and its place in the bar in per cent."""
+    total, left = report.composition.total, 0.0
+    for part, value in kill_facts.composition(report):
+        kind, share = PART_BY_NAME[part], 100 * max(value, 0) / total if total else 0.0
+        yield {
+            "layer": kind.layer,
+            "label": kind.label,
+            "meaning": kind.meaning,
+            "size": units.size(value),
+            "percent": units.percent(value, total),
+            "share": share,
+            "left": left,
+        }
+        left += share
+
+
 def _recording(subject: Subject) -> list[Fact]:
     meta = subject.meta
     started, ended = (
@@ -198,10 +238,37 @@ def _recording(subject: Subject) -> list[Fact]:
     return [(label, visible(str(value))) for label, value in pairs]
 
 
+def _style() -> str:
+    template = _environment().from_string(_source("report.css.j2"))
+    return template.render(colours=chart.colours(), layers=[layer.name for layer in LAYERS])
+
+
+def _hash(text: str) -> str:
+    """Return the source expression by which a page allows this style or script, and no other."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _isolated(value: Any) -> Any:
+    """Return a text whose right-to-left names change the order of nothing beside them.
+
+    U+2068 and U+2069 enclose each. No name contains these two, because `visible` escapes them.
+    """
+    if isinstance(value, str) and not isinstance(value, Markup) and _RIGHT_TO_LEFT.search(value):
+        return _RIGHT_TO_LEFT.sub("\u2068\\g<0>\u2069", value)
+    return value
+
+
+def _source(name: str) -> str:
+    return (resources.files("tracer.render.page") / name).read_text(encoding="utf-8")
+
+
 @cache
-def _template() -> jinja2.Template:
-    source = (resources.files("tracer.render.page") / "report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(_source),
+        finalize=_isolated,
     )
-    return environment.from_string(source)

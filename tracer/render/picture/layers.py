@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from tracer.analysis.results.memory import Composition
 from tracer.categories import LAYER_BY_NAME, LAYERS, PART_BY_NAME
+
+COLUMNS: Final = {
+    "anon": ("anon_bytes",),
+    "shmem": ("shmem_bytes",),
+    "kernel": ("slab_bytes", "kernel_stack_bytes", "page_tables_bytes", "kernel_other_bytes", "sock_bytes"),
+    "dirty": ("file_dirty_bytes", "file_writeback_bytes"),
+    "cache": ("cache_bytes",),
+}
+"""Layer -> the columns of a timeline that add up to it; those of `cache` include what is dirty. The layer
+`other` has no column."""
 
 
 def floats(frame: pd.DataFrame, column: str) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -24,24 +34,14 @@ def stacked(timeline: pd.DataFrame) -> pd.DataFrame:
     An unknown column counts as 0. The layer `other` is the rest of usage: unknown columns, and memory that a
     CPU has charged to its stock in advance.
     """
-    known = {
-        name: np.nan_to_num(floats(timeline, name)) for name in timeline.columns if name.endswith("_bytes")
-    }
-    cache = known["cache_bytes"].clip(0)
-    dirty = np.clip(known["file_dirty_bytes"] + known["file_writeback_bytes"], 0, cache)
     layers = {
-        "anon": known["anon_bytes"],
-        "shmem": known["shmem_bytes"],
-        "kernel": known["slab_bytes"]
-        + known["kernel_stack_bytes"]
-        + known["page_tables_bytes"]
-        + known["kernel_other_bytes"]
-        + known["sock_bytes"],
-        "dirty": dirty,
-        "cache": cache - dirty,
+        layer: np.sum([np.nan_to_num(floats(timeline, name)) for name in names], axis=0).clip(0)
+        for layer, names in COLUMNS.items()
     }
-    layers = {name: np.clip(values, 0, None) for name, values in layers.items()}
-    layers["other"] = np.clip(known["usage_bytes"] - sum(layers.values()), 0, None)
+    layers["dirty"] = np.clip(layers["dirty"], 0, layers["cache"])
+    layers["cache"] -= layers["dirty"]
+    usage = np.nan_to_num(floats(timeline, "usage_bytes"))
+    layers["other"] = np.clip(usage - sum(layers.values()), 0, None)
     return pd.DataFrame({layer.name: layers[layer.name] for layer in LAYERS}, index=timeline.index)
 
 

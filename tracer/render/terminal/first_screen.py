@@ -14,6 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from tracer import units
+from tracer.analysis.explain.slowed import foremost
 from tracer.analysis.explain.wording import no_limit
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
@@ -207,9 +208,8 @@ def _more(report: OomReport) -> str:
 def survivors_screen(cgroups: Sequence[Held], *, interrupted: bool) -> RenderableType:
     """Return the answer for a trace without a kill: the cgroup nearest to its limit, then a row for each
     other cgroup."""
-    by_room = sorted(cgroups, key=survivor_facts.room_left)
-    first = survivor_facts.slowest(cgroups) or next(iter(by_room), None)
-    others = [one for one in by_room if one is not first]
+    by_weight = foremost.foremost_first(cgroups)
+    first, others = next(iter(by_weight), None), by_weight[1:]
     rows = range(min(len(others), _MOST_LIVES), -1, -1)
     summary = survivor_facts.summary(cgroups, interrupted=interrupted)
     return paragraphs.Fitted(

@@ -10,6 +10,7 @@ from typing import Final
 import pandas as pd
 
 from tracer import units
+from tracer.analysis.explain.slowed.foremost import room_left, slowest
 from tracer.analysis.results.survivor import Delayed, Held, RereadFile
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import (
@@ -24,7 +25,6 @@ from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact
 from tracer.render.words.quality_facts import TOTALS_EXACT, losses, summed
 from tracer.render.words.reclaim_facts import above_high, bound, memory_high, more_memory, swapped, waits
-from tracer.schema import UNLIMITED_BYTES
 
 _MOST_FILES_IN_BRIEF: Final = 2
 _NUMBERS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -149,18 +149,16 @@ def _waits(one: Held) -> Iterator[Fact]:
     yield from ((label, sentence + rest) for label, sentence in waits(one.reclaim))
 
 
+def advice(one: Held) -> str:
+    """Return the sentences on the limit that the same work needs."""
+    return f"The minimum limit is {_minimum_limit(one)}. {sizing_basis(one.sizing)}".rstrip()
+
+
 def _minimum_limit(one: Held) -> str:
     if one.sizing.min_limit_bytes is None:
         return f"not known: {why_no_range(one.quality)}"
     high = ", with a memory.high that is no lower" if one.progress.state == "throttled" else ""
     return f"between {limit_range(one.sizing)} for the same work{high}"
-
-
-def room_left(one: Held) -> float:
-    """Return the share of its limit that the cgroup never used, from 0 to 1; infinite without a limit."""
-    if one.headroom_bytes is None or not one.limit_bytes:
-        return math.inf
-    return one.headroom_bytes / one.limit_bytes
 
 
 def _peak_usage(one: Held) -> str:
@@ -245,29 +243,6 @@ def summary(cgroups: Iterable[Held], *, interrupted: bool = False) -> str:
     crawling = slowest(cgroups)
     answer = _nearest_to_its_limit(cgroups) if crawling is None else _crawl(crawling)
     return answer + "".join(_broken_off(cgroups[0]) if cgroups else ())
-
-
-def slowest(cgroups: Iterable[Held]) -> Held | None:
-    """Return the cgroup that the answer is about if any is throttled or thrashing, else None.
-
-    It is the one that lost the greatest share; of several with about that share, the deepest one with a
-    limit, because the figures of each cgroup include those below it.
-    """
-    found = [
-        (one, one.progress.crawl)
-        for one in cgroups
-        if one.progress.crawl is not None and one.stuck_since is None
-    ]
-    return max(
-        found,
-        key=lambda it: (round(it[1].lost_share, 1), _is_bounded(it[0]), it[0].cgroup.count("/")),
-        default=(None, None),
-    )[0]
-
-
-def _is_bounded(one: Held) -> bool:
-    limits = (one.limit_bytes, one.high_bytes)
-    return any(limit is not None and limit < UNLIMITED_BYTES for limit in limits)
 
 
 def _crawl(one: Held) -> str:

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pandas as pd
+
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.memory import Composition, Cushion
+from tracer.analysis.results.survivor import Crawl, Held, Progress
+from tracer.render.page import tiles
+from tracer.schema import UNLIMITED_BYTES
+
+MIB = 1 << 20
+
+
+def test_tiles_of_a_kill_are_limit_growth_and_cushion(report: OomReport) -> None:
+    limit, grown, cushion = tiles.of_kill(report)
+    assert (limit.label, limit.value) == ("limit", "100 MiB")
+    assert "usage at the kill: 100 MiB" in limit.note
+    assert (grown.label, grown.value) == ("what grew", "+96 MiB")
+    assert grown.note == "anonymous memory grew by 96 MiB in the 1.18 s before the kill"
+    assert (cushion.label, cushion.value) == ("cushion", "116.5 MiB evicted")
+    assert cushion.note == "page cache, used up 102.3 ms before the kill"
+
+
+def test_tile_without_growth_has_the_largest_part(report: OomReport) -> None:
+    without = replace(report, verdict=replace(report.verdict, evidence=()))
+    filled = tiles.of_kill(without)[1]
+    assert (filled.label, filled.value) == ("what filled it", "97 MiB")
+    assert filled.note.startswith("anonymous memory, 97.0 % of usage")
+
+
+def test_tiles_of_unknown_numbers_say_why(report: OomReport) -> None:
+    unknown = {"composition": "no sample", "cushion.evicted_bytes": "no events"}
+    bare = replace(
+        report,
+        verdict=replace(report.verdict, evidence=()),
+        composition=Composition(),
+        cushion=Cushion(),
+        quality=replace(report.quality, unknown=unknown),
+    )
+    _, filled, cushion = tiles.of_kill(bare)
+    assert (filled.value, filled.note) == ("not known", "not known: no sample")
+    assert (cushion.value, cushion.note) == ("not known", "not known: no events")
+
+
+def test_tile_of_a_kill_that_no_cgroup_limit_led_to(report: OomReport) -> None:
+    limit = tiles.of_kill(replace(report, constraint="global"))[0]
+    assert limit.value == "none of a cgroup" and "the whole machine was out of memory" in limit.note
+    policy = tiles.of_kill(replace(report, constraint="CONSTRAINT_\x1b[m"))[0]
+    assert policy.value == "not known" and r"CONSTRAINT_\x1b[m" in policy.note
+
+
+def test_tiles_of_a_cgroup_that_lived(held: Held) -> None:
+    limit, used, cushion = tiles.of_survivor(held)
+    assert (limit.label, limit.value) == ("limit", "100 MiB")
+    assert (used.value, used.note) == ("99 MiB", "1 MiB was left below the limit")
+    assert (cushion.value, cushion.note) == ("30 MiB evicted", "how much of it was read again is not known")
+    assert tiles.of_survivor(replace(held, refaulted_bytes=MIB))[2].note == "1 MiB of it was read again"
+    free = replace(held, limit_bytes=UNLIMITED_BYTES, headroom_bytes=None, evicted_bytes=0)
+    limit, used, cushion = tiles.of_survivor(free)
+    assert limit.value == "no limit" and "no limit that it could come near" in used.note
+    assert cushion.value == "0 B evicted" and cushion.note == "no page cache had to go to make room"
+
+
+def test_tiles_of_slowed_work_have_the_time_lost(new_held: Callable[..., Held]) -> None:
+    begin = pd.Timestamp("2025-11-24 23:40:01", tz="UTC")
+    crawl = Crawl(begin, begin + pd.Timedelta("6s"), 0.86, True)
+    slowed = replace(
+        new_held("/a\x1b"),
+        progress=Progress(state="throttled", lost_share=0.5, crawl=crawl),
+        high_bytes=41 * MIB,
+    )
+    bound, lost, _ = tiles.of_survivor(slowed)
+    assert (bound.label, bound.value) == ("memory.high", "41 MiB")
+    assert bound.note == r"/a\x1b; limit 100 MiB"
+    assert (lost.label, lost.value) == ("time lost", "86 %")
+    assert lost.note == "of the tasks' time, for 6 s: throttled"

@@ -1,0 +1,165 @@
+"""What the page of `report` shows of a trace: its kills and cgroups, and a chart for each that has one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tracer.analysis.results.kill import OomReport
+    from tracer.analysis.results.survivor import Held
+    from tracer.analysis.trace import AnalysedTrace
+    from tracer.render.page import html
+    from tracer.render.page.chart import Chart, Stretch
+    from tracer.render.page.crop import Span
+
+_ROWS: Final = 300
+_ROWS_OF_FURTHER_KILLS: Final = 120
+"""A page of many kills stays small."""
+
+_WHOLE: Final = "all"
+_WHOLE_IS_MORE: Final = 1.25
+"""The whole life of a cgroup is a view of its own if it is longer by this factor than what is shown first."""
+
+
+def subject(trace: AnalysedTrace, cgroup: str | None) -> html.Subject:
+    """Return the contents of the page for a trace, or for the matching cgroups in it."""
+    from tracer.analysis.explain.slowed import foremost
+    from tracer.render.page import html
+
+    reports = trace.explain(cgroup)
+    held = trace.spared_cgroups(reports, cgroup)
+    first = [] if reports else foremost.foremost_first(held)[:1]
+    return html.Subject(
+        trace=str(trace.path),
+        meta=dict(trace.meta),
+        interrupted=trace.interrupted,
+        lost=int(trace.loss["lost"].sum()),
+        reports=reports,
+        held=held,
+        charts_of_kills=dict(_charts_of_kills(trace, reports, html.explained(reports))),
+        charts_of_held={one.cgroup_id: drawn for one in first if (drawn := _chart_of_held(trace, one))},
+    )
+
+
+def _charts_of_kills(
+    trace: AnalysedTrace, reports: Sequence[OomReport], explained: Sequence[OomReport]
+) -> Iterator[tuple[int, Chart]]:
+    """Yield the number and the chart of each kill to explain; the first one has all views."""
+    from tracer import units
+    from tracer.analysis.explain import kill_filter
+    from tracer.analysis.views import focus
+    from tracer.render.page import crop
+
+    for report in explained:
+        number = _drawn_cgroup(trace, report)
+        if number is None or report.time is None:
+            continue
+        life = focus.lifetime(trace, number)
+        story = crop.of_kill(report, life)
+        if story is None:
+            continue
+        spans = [("the kill", story)]
+        last = crop.last_moments(report.time, story)
+        if report is explained[0] and last is not None:
+            before_s = (report.time - last[0]).total_seconds()
+            spans.append((f"the last {units.duration(before_s)}", last))
+        if report is explained[0] and _is_longer(life, story):
+            spans.append((_WHOLE, life))
+        rows = _ROWS if report is explained[0] else _ROWS_OF_FURTHER_KILLS
+        kills = kill_filter.concerning(trace, reports, [number])
+        drawn = _chart(trace, number, f"kill-{report.kill_id}", spans, rows, kills=kills, kill=report.time)
+        if drawn is not None:
+            yield report.kill_id, drawn
+
+
+def _drawn_cgroup(trace: AnalysedTrace, report: OomReport) -> int | None:
+    """Return the cgroup whose memory tells the story of a kill: that of the limit, else that of the
+    victim."""
+    places = [(report.limit_owner.cgroup_id, report.limit_owner.cgroup)]
+    places += [(victim.cgroup_id, victim.cgroup) for victim in report.victims]
+    for number, path in places:
+        if number is not None:
+            return number
+        if path is not None and report.time is not None:
+            return trace.places.id_at(path, report.time.value)
+    return None
+
+
+def _chart_of_held(trace: AnalysedTrace, one: Held) -> Chart | None:
+    """Return the chart of a cgroup that lived: the time in which it lost time, if it did, and all of it."""
+    from tracer.analysis.views import focus
+
+    if one.cgroup_id is None:
+        return None
+    life, crawl = focus.lifetime(trace, one.cgroup_id), one.progress.crawl
+    spans = [(_WHOLE, life)]
+    if crawl is not None and _is_longer(life, (crawl.begin, crawl.end)):
+        spans.insert(0, ("the slow time", (max(crawl.begin, life[0]), min(crawl.end, life[1]))))
+    return _chart(trace, one.cgroup_id, "held", spans, _ROWS)
+
+
+def _is_longer(whole: Span, part: Span) -> bool:
+    return whole[1] - whole[0] > _WHOLE_IS_MORE * (part[1] - part[0])
+
+
+def _chart(
+    trace: AnalysedTrace,
+    number: int,
+    key: str,
+    spans: Sequence[tuple[str, Span]],
+    rows: int,
+    *,
+    kills: Sequence[OomReport] = (),
+    kill: pd.Timestamp | None = None,
+) -> Chart | None:
+    """Return the chart of a cgroup with a view for each span; None if the first has less than two rows."""
+    import pandas as pd
+
+    from tracer.analysis.core.tables import start_ns
+    from tracer.analysis.views import focus, thrash
+    from tracer.render.page import chart
+    from tracer.render.picture import markers
+    from tracer.render.words.places import place
+
+    label, life = trace.places.label_of(number), trace.places.lives.life_for(number)
+    soon = thrash.thrash_below(trace, number)
+    stretches: list[Stretch] = []
+    for words, (begin, end) in spans:
+        timeline = focus.timeline_of_life(
+            trace, number, rows, begin=begin.isoformat(), end=(end + pd.Timedelta(1, "ns")).isoformat()
+        )
+        if len(timeline) < 2:
+            if not stretches:
+                return None
+            continue
+        marked = [
+            *markers.kill_markers(kills, label, timeline),
+            *markers.read_again_markers(soon, timeline),
+        ]
+        stretches.append(chart.Stretch(words, timeline, marked, _how_coarse(trace, timeline)))
+    container, pod = trace.places.container_of(number)
+    return chart.drawn(
+        key,
+        place(label, container, pod, run=life.run, runs=life.runs),
+        stretches,
+        pd.Timestamp(start_ns(trace), tz="UTC") if kill is None else kill,
+        is_kill=kill is not None,
+        page_size=trace.meta["page_size"],
+    )
+
+
+def _how_coarse(trace: AnalysedTrace, timeline: pd.DataFrame) -> str:
+    """Return the sentence on the times in which the trace is coarser than the rows, or an empty text."""
+    from tracer.analysis.core.columns import times_ns
+    from tracer.analysis.views.timeline import row_length
+    from tracer.render.words import quality_facts
+
+    if not trace.fineness.is_thinned:
+        return ""
+    ends = times_ns(timeline)
+    found = trace.fineness.thinned(int(ends[0]), int(ends[-1]) + row_length(timeline).value)
+    coarse = quality_facts.coarser(found, row_length(timeline))
+    return quality_facts.thinned(coarse) if coarse else ""

@@ -1,0 +1,354 @@
+"""A chart of a cgroup's memory as text for the templates of the page: its views and their panels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from tracer import units
+from tracer.analysis.views.timeline import row_length
+from tracer.categories import LAYERS
+from tracer.render.page import drawing, row_texts
+from tracer.render.page.drawing import Floats, Tick
+from tracer.render.picture.layers import floats, stacked
+from tracer.render.picture.markers import Marker
+from tracer.render.picture.waits import WAITS, psi_ms, stacked_ms
+
+_MOST_RATES: Final = 100
+_HEADROOM: Final = 1.06
+_MOST_MOMENTS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A curve or an area: the name of its colour, its words in the legend, and its path."""
+
+    name: str
+    label: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A part of a view with an axis of its own; `areas` lie below `lines`."""
+
+    name: str
+    title: str
+    ticks: tuple[Tick, ...]
+    areas: tuple[Shape, ...]
+    lines: tuple[Shape, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An event at a place on the time axis, or one that lasts from `left` for `width`."""
+
+    left: str
+    words: str
+    text: str
+    is_kill: bool
+    is_right: bool
+    """The words have room at the right of the mark."""
+    width: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A stretch of time. `rows` is JSON: the columns of numbers, and for each row its texts."""
+
+    words: str
+    note: str
+    panels: tuple[Panel, ...]
+    marks: tuple[Mark, ...]
+    ticks: tuple[Tick, ...]
+    rows: str
+    number_titles: tuple[str, ...]
+    numbers: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """The longest time in small, with the (left, width) of the time of each view."""
+
+    areas: tuple[Shape, ...]
+    marks: tuple[Mark, ...]
+    frames: tuple[tuple[str, str], ...]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """The views of one cgroup, the first of which is the one to see; `key` is unique in the page."""
+
+    key: str
+    place: str
+    label: str
+    views: tuple[View, ...]
+    layers: tuple[Shape, ...]
+    strip: Strip | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What a view is drawn from: its name, the rows of `analysis.views.timeline` (at least two, of one
+    cgroup), the events in that time, and a sentence on how far to trust the times."""
+
+    words: str
+    timeline: pd.DataFrame
+    markers: Sequence[Marker] = ()
+    note: str = ""
+
+
+def drawn(
+    key: str,
+    place: str,
+    stretches: Sequence[Stretch],
+    origin: pd.Timestamp,
+    *,
+    is_kill: bool,
+    page_size: int,
+) -> Chart:
+    """Return the chart with a view for each of at most three stretches; the first is the one to see.
+
+    If there are several, the longest one is also drawn as a strip above the views.
+    Times count from `origin`: a kill, or the begin of the trace. The same arguments always give the same
+    text.
+    """
+    first = stretches[0]
+    counted = _since_kill if is_kill else _since_begin
+    views = tuple(_view(one, origin, counted, page_size) for one in stretches)
+    shown = {shape.name: shape for view in views for shape in view.panels[0].areas}
+    span = units.duration((_end(first.timeline) - first.timeline.index[0]).total_seconds())
+    panels = ", ".join(panel.title for panel in views[0].panels[1:])
+    return Chart(
+        key,
+        place,
+        f"Memory of {place} against its limit over {span}. Below: {panels}.",
+        views,
+        tuple(shown[layer.name] for layer in reversed(LAYERS) if layer.name in shown),
+        _strip(stretches) if len(stretches) > 1 else None,
+    )
+
+
+def _view(stretch: Stretch, origin: pd.Timestamp, counted: Callable[[float], str], page_size: int) -> View:
+    timeline, markers = stretch.timeline, stretch.markers
+    step_s = row_length(timeline).total_seconds()
+    begins = np.asarray((pd.DatetimeIndex(timeline.index) - origin).total_seconds())
+    begin, end = float(begins[0]), float(begins[-1] + step_s)
+    # Levels hold at the end of a row, flows are of the whole row.
+    ends = drawing.places(begins + step_s, begin, end)
+    edges = _rate_edges(begins, step_s)
+    flows = _Flows(step_s, edges, drawing.places(edges, begin, end))
+    panels = [
+        _memory(timeline, ends),
+        flows.panel("cache", "page cache", _cache_flows(timeline)),
+        flows.panel("reclaim", "reclaim", _reclaim_flows(timeline, page_size)),
+        *_waits(timeline, flows),
+    ]
+    levels = row_texts.levels(timeline, [counted(second) for second in np.round(begins + step_s, 6).tolist()])
+    flows_of_row = row_texts.flows(timeline, page_size)
+    titles = [*levels, *flows_of_row]
+    rows = list(zip(*levels.values(), *flows_of_row.values(), strict=True))
+    return View(
+        stretch.words,
+        f"{_point(step_s)} {stretch.note}".strip(),
+        tuple(panels),
+        tuple(_marks(markers, timeline)),
+        tuple(_moments(begin, end, counted)),
+        # A name cannot end the element early: the rows have no names, but their titles might one day.
+        json.dumps({"titles": titles, "rows": rows}, ensure_ascii=False, separators=(",", ":")).replace(
+            "<", "\\u003c"
+        ),
+        tuple(levels),
+        tuple(rows[row][: len(levels)] for row in row_texts.picked(len(rows))),
+    )
+
+
+def _point(step_s: float) -> str:
+    return f"One point is {units.duration(step_s)}."
+
+
+def _memory(timeline: pd.DataFrame, x: Floats) -> Panel:
+    peak = float(np.nanmax(floats(timeline, "usage_bytes"), initial=0.0))
+    bounds, full = [], peak
+    for name, label in (("limit", "limit"), ("high", "memory.high")):
+        bound = floats(timeline, f"{name}_bytes")
+        top = float(np.nanmax(bound, initial=0.0))
+        if top and peak >= top / 4:
+            bounds.append((name, label, bound))
+            full = max(full, top)
+    top = full * _HEADROOM or 1.0
+    unit, _ = units.scale_for(full)
+    lines = tuple(
+        Shape(name, label, drawing.line(x, drawing.heights(bound, top))) for name, label, bound in bounds
+    )
+    ticks = _heights_of(top, unit, units.size)
+    return Panel("memory", "composition of usage", ticks, _stack(timeline, x, top), lines)
+
+
+def _stack(timeline: pd.DataFrame, x: Floats, top: float) -> tuple[Shape, ...]:
+    """Return the layers that are there, the lowest one first."""
+    layers = stacked(timeline)
+    found, below = [], np.zeros(len(timeline))
+    for layer in LAYERS:
+        above = below + layers[layer.name].to_numpy(dtype=np.float64)
+        if (above > below).any():
+            path = drawing.area(x, drawing.heights(below, top), drawing.heights(above, top))
+            found.append(Shape(layer.name, layer.label, path))
+        below = above
+    return tuple(found)
+
+
+def _cache_flows(timeline: pd.DataFrame) -> list[tuple[str, str, Floats]]:
+    return [
+        ("added", "added", floats(timeline, "cache_added_bytes")),
+        ("evicted", "evicted", floats(timeline, "cache_evicted_bytes")),
+        ("again", "read again", floats(timeline, "cache_refaulted_bytes")),
+    ]
+
+
+def _reclaim_flows(timeline: pd.DataFrame, page_size: int) -> list[tuple[str, str, Floats]]:
+    found = [
+        ("added", "scanned", floats(timeline, "scanned_pages") * page_size),
+        ("evicted", "freed", floats(timeline, "reclaimed_bytes")),
+    ]
+    for name, label, way in (("again", "written to swap", "written"), ("swapin", "read from swap", "read")):
+        flow = floats(timeline, f"swap_{way}_bytes")
+        if np.nansum(flow):
+            found.append((name, label, flow))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Flows:
+    """The intervals for which rates are drawn: edges in s, and their places in a panel."""
+
+    step_s: float
+    edges: Floats
+    x: Floats
+
+    def rate(self, flow: Floats) -> Floats:
+        """Return the flow (an amount for each row) between the edges, per second."""
+        firsts = np.rint((self.edges[:-1] - self.edges[0]) / self.step_s).astype(int)
+        rate: Floats = np.add.reduceat(flow, firsts) / np.diff(self.edges)
+        return rate
+
+    def panel(self, name: str, title: str, flows: Iterable[tuple[str, str, Floats]]) -> Panel:
+        """Return the panel of flows in bytes."""
+        rates = [(colour, label, self.rate(flow)) for colour, label, flow in flows]
+        most = max(float(np.nanmax(rate, initial=0.0)) for _, _, rate in rates)
+        top = most * _HEADROOM or float(1 << 20)
+        unit, _ = units.scale_for(most or top)
+        lines = tuple(self.line(colour, label, rate, top) for colour, label, rate in rates)
+        return Panel(name, title, _heights_of(top, unit, lambda one: f"{units.size(one)}/s"), (), lines)
+
+    def line(self, name: str, label: str, rate: Floats, top: float) -> Shape:
+        """Return a rate as a curve, with a gap where it is not known."""
+        known = "" if np.isfinite(rate).any() else " (not known)"
+        return Shape(name, label + known, drawing.line(*drawing.stairs(self.x, drawing.heights(rate, top))))
+
+
+def _rate_edges(begins: Floats, step_s: float) -> Floats:
+    """Return the edges of at most `_MOST_RATES` intervals of whole rows, so that bursts do not hide
+    trends."""
+    return np.append(begins[:: -(-len(begins) // _MOST_RATES)], begins[-1] + step_s)
+
+
+def _waits(timeline: pd.DataFrame, flows: _Flows) -> Iterable[Panel]:
+    """Yield the panel of the stacked waits of all tasks beside the stall time of memory.pressure, if there
+    are any."""
+    waits = stacked_ms(timeline)
+    pressure = [(who, flows.rate(psi_ms(timeline, who))) for who in ("some", "full")]
+    rates = [(wait, flows.rate(floats(waits, wait.name))) for wait in WAITS]
+    sums = np.sum([rate for _, rate in rates], axis=0)
+    most = max(float(np.nanmax(rate, initial=0.0)) for rate in (sums, *(rate for _, rate in pressure)))
+    if not most:
+        return
+    top, areas = most * _HEADROOM, []
+    below = np.zeros(len(sums))
+    for wait, rate in rates:
+        if rate.any():
+            (x, lower), (_, upper) = (
+                drawing.stairs(flows.x, drawing.heights(one, top)) for one in (below, below + rate)
+            )
+            areas.append(Shape(f"wait-{wait.name}", wait.label, drawing.area(x, lower, upper)))
+            below = below + rate
+    lines = [
+        flows.line(f"psi-{who}", f"PSI {who}", rate, top) for who, rate in pressure if np.isfinite(rate).any()
+    ]
+    ticks = _heights_of(top, 1.0, lambda one: f"{one:g} ms/s")
+    yield Panel("waits", "waits of tasks", ticks, tuple(areas), tuple(lines))
+
+
+def _heights_of(top: float, unit: float, words: Callable[[float], str]) -> tuple[Tick, ...]:
+    """Return the labels of the axis from 0 to `top`, in multiples of `unit`."""
+    step = drawing.round_step(top / unit) * unit
+    count = int(top / step + 1e-9)
+    return tuple(
+        Tick(drawing.percent(1 - step * i / top), words(step * i) if i else "0") for i in range(count + 1)
+    )
+
+
+def _moments(begin: float, end: float, counted: Callable[[float], str]) -> Iterable[Tick]:
+    """Yield the labels of the time axis."""
+    step = drawing.round_seconds(end - begin, _MOST_MOMENTS)
+    first = int(np.ceil(begin / step - 1e-9))
+    for number in range(first, int(end / step + 1e-9) + 1):
+        yield Tick(drawing.percent((number * step - begin) / (end - begin)), counted(number * step))
+
+
+def _since_kill(second: float) -> str:
+    if abs(second) < 1e-9:
+        return "kill"
+    return f"{'−' if second < 0 else '+'}{_round_duration(abs(second))}"
+
+
+def _since_begin(second: float) -> str:
+    return _round_duration(max(second, 0.0))
+
+
+def _round_duration(seconds: float) -> str:
+    """Return `2 min` for what `units.duration` returns as `2 min 00 s`."""
+    return units.duration(seconds).removesuffix(" 00 s").removesuffix(" 00 min")
+
+
+def _marks(markers: Iterable[Marker], timeline: pd.DataFrame) -> Iterable[Mark]:
+    begin, end = timeline.index[0], _end(timeline)
+    for marker in markers:
+        share = (marker.time - begin) / (end - begin)
+        width = (
+            None if marker.until is None else drawing.percent((marker.until - marker.time) / (end - begin))
+        )
+        words = "read again soon" if width else "OOM kill" if marker.is_kill else "cache used up"
+        yield Mark(drawing.percent(share), words, marker.text, marker.is_kill, share < 0.5, width)
+
+
+def _strip(stretches: Sequence[Stretch]) -> Strip:
+    whole = max(stretches, key=lambda one: _end(one.timeline) - one.timeline.index[0])
+    timeline = whole.timeline
+    begin, end = timeline.index[0], _end(timeline)
+    span_s, step_s = (end - begin).total_seconds(), row_length(timeline).total_seconds()
+    ends = np.asarray((pd.DatetimeIndex(timeline.index) - begin).total_seconds()) + step_s
+    top = max(float(np.nanmax(floats(timeline, "usage_bytes"), initial=0.0)), 1.0)
+    frames = []
+    for one in stretches:
+        left = max(0.0, (one.timeline.index[0] - begin).total_seconds() / span_s)
+        right = min(1.0, (_end(one.timeline) - begin).total_seconds() / span_s)
+        frames.append((drawing.percent(left), drawing.percent(right - left)))
+    words = f"Usage over {units.duration(span_s)}; the frame is the time that the chart shows"
+    marks = tuple(mark for mark in _marks(whole.markers, timeline) if mark.is_kill)
+    return Strip(_stack(timeline, drawing.places(ends, 0, span_s), top), marks, tuple(frames), words)
+
+
+def _end(timeline: pd.DataFrame) -> pd.Timestamp:
+    return pd.Timestamp(timeline.index[-1] + row_length(timeline))
+
+
+def colours() -> list[tuple[str, str]]:
+    """Return (name, colour) of every area in a chart."""
+    return [(layer.name, layer.hex) for layer in LAYERS] + [(f"wait-{wait.name}", wait.hex) for wait in WAITS]
