@@ -5,6 +5,7 @@ percent — percentages as users type them
 duration — times as users type them
 tuning — settings of a recorder from the environment
 output_file — files that a verb writes
+output_folder — directories that a verb writes
 page_contents — what the page of `report` shows of a trace
 standard_streams — the three standard streams, whatever is behind them
 value_completion — shell completion of option values

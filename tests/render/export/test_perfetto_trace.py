@@ -12,15 +12,16 @@ from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 import tracer
 from tracer.analysis.core.columns import times_ns
 from tracer.analysis.trace import AnalysedTrace
-from tracer.cli.verbs.export import FORMATS
+from tracer.cli.verbs.export import FORMATS, FileFormat
 
 RECORDED = Path(__file__).parents[3] / "traces"
 EVENT = pb.TrackEvent
 
 
 def exported(trace: AnalysedTrace, cgroup: str | None = None) -> pb.Trace:
-    found = pb.Trace()
-    found.ParseFromString(b"".join(FORMATS["perfetto"].pieces(trace, cgroup, None)))  # type: ignore[arg-type]
+    form, found = FORMATS["perfetto"], pb.Trace()
+    assert isinstance(form, FileFormat)
+    found.ParseFromString(b"".join(form.pieces(trace, cgroup, None)))  # type: ignore[arg-type]
     return found
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import click
 
 import tracer
 from tracer.cli import value_completion
 from tracer.cli.output_file import STDOUT, check_output, write_output
+from tracer.cli.output_folder import Write, check_folder, write_folder
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
     from tracer.analysis.trace import AnalysedTrace
     from tracer.render.export.tracks import Tracks
@@ -36,9 +39,21 @@ def _perfetto(trace: AnalysedTrace, cgroup: str | None, _kill_id: int | None) ->
     return perfetto_trace.packets(_tracks(trace, cgroup), trace.meta["clock"])
 
 
+def _parquet(file: IO[bytes], schema: pa.Schema, batches: Iterator[pa.Table]) -> None:
+    from tracer.render.export import table_files
+
+    table_files.write_parquet(file, schema, batches)
+
+
+def _csv(file: IO[bytes], schema: pa.Schema, batches: Iterator[pa.Table]) -> None:
+    from tracer.render.export import table_files
+
+    table_files.write_csv(file, schema, batches)
+
+
 @dataclass(frozen=True, slots=True)
-class Format:
-    """A format: the pieces of its file, and what its users are told."""
+class FileFormat:
+    """A format of one file: its pieces, and what users are told."""
 
     pieces: Callable[[AnalysedTrace, str | None, int | None], Iterator[str] | Iterator[bytes]]
     help: str
@@ -46,14 +61,27 @@ class Format:
     is_binary: bool = False
 
 
-FORMATS: Final[dict[str, Format]] = {
-    "folded": Format(
+@dataclass(frozen=True, slots=True)
+class FolderFormat:
+    """A format of a directory with a file for each table: the function that writes a file, the end of its
+    name, and what users are told."""
+
+    write: Callable[[IO[bytes], pa.Schema, Iterator[pa.Table]], None]
+    suffix: str
+    help: str
+    takes_kill: bool = False
+
+
+FORMATS: Final[dict[str, FileFormat | FolderFormat]] = {
+    "perfetto": FileFormat(
+        _perfetto, "memory of cgroups, reclaim, waits and kills, for ui.perfetto.dev", is_binary=True
+    ),
+    "csv": FolderFormat(_csv, ".csv", "a directory with a file for each table, with names beside ids"),
+    "parquet": FolderFormat(_parquet, ".parquet", "the same in Parquet"),
+    "folded": FileFormat(
         _folded,
         "the memory that each stack allocated, for flame graphs (of record --stacks)",
         takes_kill=True,
-    ),
-    "perfetto": Format(
-        _perfetto, "memory of cgroups, reclaim, waits and kills, for ui.perfetto.dev", is_binary=True
     ),
 }
 
@@ -79,7 +107,7 @@ Examples:
     metavar="PATH",
     required=True,
     type=click.Path(path_type=Path),
-    help="The file to write; - is standard output.",
+    help="The file or directory to write; - is standard output, for a format of one file.",
 )
 @click.option(
     "-c",
@@ -107,10 +135,35 @@ def command(
     chosen = FORMATS[form]
     if kill_id is not None and not chosen.takes_kill:
         raise UsageError(f"--kill is for --to folded: leave it out, or restrict --to {form} with -c")
+    if isinstance(chosen, FolderFormat):
+        check_folder(output, force, _names(chosen).values())
+        write_folder(output, _table_files(tracer.open(path), chosen, cgroup))
+        return
     if output == STDOUT and chosen.is_binary and sys.stdout.isatty():
         raise UsageError(f"--to {form} writes no text for a terminal: name a file, or redirect the output")
     check_output(output, force)
     write_output(output, chosen.pieces(tracer.open(path), cgroup, kill_id))
+
+
+def _table_files(trace: AnalysedTrace, form: FolderFormat, cgroup: str | None) -> Iterator[tuple[str, Write]]:
+    """Yield (name, function that writes it) for the file of each table."""
+    from tracer.analysis import named_tables
+    from tracer.analysis.core import hierarchy, naming
+
+    members = None if cgroup is None else hierarchy.members_of(trace, naming.select(trace, cgroup))
+
+    def write_table(file: IO[bytes], table: str) -> None:
+        form.write(file, named_tables.schema_of(table), named_tables.batches(trace, table, members))
+
+    for table, name in _names(form).items():
+        yield name, partial(write_table, table=table)
+
+
+def _names(form: FolderFormat) -> dict[str, str]:
+    """Return table -> name of its file."""
+    from tracer.schema import TABLES
+
+    return {table: table + form.suffix for table in TABLES}
 
 
 def _tracks(trace: AnalysedTrace, cgroup: str | None) -> Tracks:

@@ -15,8 +15,12 @@ from tracer.render.words.escape import visible
 def lines(charged: Iterable[Charged]) -> Iterator[str]:
     """Yield each line with its line end."""
     for row in charged:
-        names = (row.comm, *row.user, *row.kernel)
-        yield f"{';'.join(map(_name, names))} {row.weight_bytes}\n"
+        yield f"{joined((row.comm, *row.user, *row.kernel))} {row.weight_bytes}\n"
+
+
+def joined(names: Iterable[str]) -> str:
+    """Return names with `;` between them, in one line."""
+    return ";".join(map(_name, names))
 
 
 def _name(name: str) -> str:

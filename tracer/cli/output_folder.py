@@ -1,0 +1,92 @@
+"""Directories that a verb writes: complete or absent, readable by their owner only, and never replaced by
+mistake."""
+
+from __future__ import annotations
+
+import secrets
+import stat
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import click
+
+from tracer.cli.output_file import STDOUT
+from tracer.directory import Directory
+from tracer.errors import TracerError, UsageError
+
+Write = Callable[[IO[bytes]], None]
+
+
+def check_folder(output: Path, force: bool, names: Collection[str]) -> None:
+    """Raise the errors of `write_folder` that are known before the work: UsageError or TracerError.
+
+    `names` are those that the verb gives to its files. With `force`, a directory is replaced if it has no
+    other entries.
+    """
+    if output == STDOUT:
+        raise UsageError("this format is a directory with a file for each table: name one, instead of -")
+    if output.name in ("", ".."):
+        raise UsageError(f"{output} is no name for a new directory: name one")
+    try:
+        mode = output.lstat().st_mode
+        entries = {path.name for path in output.iterdir()} if stat.S_ISDIR(mode) else set[str]()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise TracerError(f"cannot write {output}: {error.strerror}") from error
+    if not stat.S_ISDIR(mode):
+        raise UsageError(f"{output} is no directory, and this format is one: name another")
+    if not force:
+        raise TracerError(f"{output} exists: name another directory, or replace it with -f")
+    if others := sorted(entries - set(names)):
+        raise TracerError(f"{output} has other files, such as {others[0]!r}: name another directory")
+
+
+def write_folder(output: Path, files: Iterable[tuple[str, Write]]) -> None:
+    """Write all files into a new directory or nothing, and print its path; a directory that is there is
+    replaced.
+
+    Only the owner can read the directory and the files, because they contain names of processes and cgroups.
+    Raises TracerError.
+    """
+    temporary = f".{output.name}.{secrets.token_hex(8)}.tmp"  # cannot be guessed, so it exists nowhere
+    try:
+        with Directory.open(output.parent.resolve()) as parent:
+            try:
+                with parent.subfolder(temporary, make=True) as folder:
+                    for name, write in files:
+                        with folder.create(name) as file:
+                            write(file)
+                _put_in_place(parent, temporary, output.name)
+            except BaseException:
+                _remove(parent, temporary)
+                raise
+    except OSError as error:
+        raise TracerError(f"cannot write {output}: {error.strerror or error}") from error
+    click.echo(output)
+
+
+def _put_in_place(parent: Directory, temporary: str, name: str) -> None:
+    """Rename the new directory; the one that has the name is put aside first, and put back on failure."""
+    aside = f"{temporary}.old"
+    try:
+        parent.replace(name, aside)
+    except FileNotFoundError:
+        parent.replace(temporary, name)
+        return
+    try:
+        parent.replace(temporary, name)
+    except BaseException:
+        parent.replace(aside, name)
+        raise
+    _remove(parent, aside)
+
+
+def _remove(parent: Directory, name: str) -> None:
+    with suppress(OSError):
+        with parent.subfolder(name) as folder:
+            for entry in folder.names():
+                folder.unlink(entry)
+        parent.rmdir(name)
