@@ -97,7 +97,12 @@ KINDS = ("KSWAPD", "DIRECT", "KHUGEPAGED", "PROACTIVE")
 
 def test_first_kinds_follow_from_any_kind_that_happened() -> None:
     learnt = {"PGSCAN_DIRECT": 5, "PGSTEAL_PROACTIVE": 11}
-    assert first_kinds(learnt, KINDS) == {"pgscan": 4, "pgsteal": 8}
+    assert first_kinds(learnt, KINDS, 4) == {"pgscan": 4, "pgsteal": 8}
+
+
+def test_first_kinds_with_other_counts_between_them_are_found() -> None:
+    """Linux 7.1 counts reclaimed anon and file pages as well, behind the kinds of reclaim."""
+    assert first_kinds({"PGSTEAL_DIRECT": 35, "PGSCAN_DIRECT": 41}, KINDS, 6) == {"pgsteal": 34, "pgscan": 40}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +115,7 @@ def test_first_kinds_follow_from_any_kind_that_happened() -> None:
     ],
 )
 def test_first_kinds_that_contradict_the_layout_are_unknown(learnt: dict[str, int]) -> None:
-    assert first_kinds(learnt, KINDS) == {}
+    assert first_kinds(learnt, KINDS, 4) == {}
 
 
 ENUM = {"MEMCG_SWAP": 50, "MEMCG_SOCK": 51, "MEMCG_PERCPU_B": 52, "MEMCG_VMALLOC": 53, "MEMCG_KMEM": 54}

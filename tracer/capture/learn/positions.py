@@ -60,16 +60,16 @@ def learn_positions(programs: Programs, types: KnownTypes, hierarchy: Hierarchy)
         learner = _Learner(programs, ring, cgroup, types)
         positions = with_untouched(learner.learn(sizes_hooks, _SIZES, acts, movable), types.enumerators)
         if cgroup is not None:
-            hooks = (
-                sizes_hooks
-                if reclaim_counts_are_node_stats(types)
-                else programs.counter_hooks("event counters")
-            )
+            are_node_stats = reclaim_counts_are_node_stats(types)
+            hooks = sizes_hooks if are_node_stats else programs.counter_hooks("event counters")
             reclaim = [partial(reclaim_from, cgroup, hierarchy.version)]
             learnt = learner.learn(
                 hooks, {item: item for item in counts}, reclaim, {"PGSCAN_DIRECT", "PGSTEAL_DIRECT"}
             )
-            positions |= first_kinds(learnt, reclaim_kinds(types))
+            kinds = reclaim_kinds(types)
+            positions |= first_kinds(
+                learnt, kinds, _node_stats_apart(types.enumerators) if are_node_stats else len(kinds)
+            )
     return positions
 
 
@@ -91,11 +91,11 @@ def reclaim_kinds(types: KnownTypes) -> list[str]:
     return [kind for kind in RECLAIM_KINDS if f"PGSCAN_{kind}" in types.enumerators]
 
 
-def first_kinds(learnt: Mapping[str, int], kinds: Sequence[str]) -> dict[str, int]:
+def first_kinds(learnt: Mapping[str, int], kinds: Sequence[str], apart: int) -> dict[str, int]:
     """Return column -> position of its first kind of reclaim, from the positions of some kinds.
 
-    Only the kinds of reclaim that happen can be learnt. All kinds of a count are adjacent, and so are the two
-    counts. The columns are unknown ({}) if the learnt positions contradict that.
+    Only the kinds of reclaim that happen can be learnt. All kinds of a count are adjacent, and the first
+    kinds of the two counts are `apart`. The columns are unknown ({}) if the learnt positions contradict that.
     """
     found: dict[str, int] = {}
     for column, prefix in RECLAIM_COLUMNS.items():
@@ -105,7 +105,17 @@ def first_kinds(learnt: Mapping[str, int], kinds: Sequence[str]) -> dict[str, in
         if len(firsts) == 1:
             found[column] = firsts.pop()
     distance = abs(found.get("pgscan", 0) - found.get("pgsteal", 0))
-    return found if len(found) == len(RECLAIM_COLUMNS) and distance == len(kinds) else {}
+    return found if len(found) == len(RECLAIM_COLUMNS) and distance == apart else {}
+
+
+def _node_stats_apart(enumerators: Mapping[str, int]) -> int:
+    """Return how far apart the first kinds of the two counts of reclaim are among the node stats of a memcg.
+
+    PGSTEAL_ANON and PGSTEAL_FILE are between them, in enum node_stat_item and in memcg_node_stat_items[]
+    (mm/memcontrol.c) alike. Among the events of a memcg, the two counts are adjacent (memcg_vm_event_stat[]).
+    """
+    first, second = (enumerators[f"{prefix}_DIRECT"] for prefix in RECLAIM_COLUMNS.values())
+    return abs(first - second)
 
 
 @contextmanager
