@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from tracer.schema import TABLES
 
-_COLUMN_BYTES: Final = 640
+_COLUMN_BYTES: Final = 1000
 """What a column of a batch takes in objects and buffers, measured: most batches have few rows."""
 
 

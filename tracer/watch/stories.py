@@ -40,7 +40,7 @@ else each kill of a slow loop would leave a trace with all the minutes before it
 
 _MOST_BYTES: Final = 64 << 20
 _UNFLUSHED_BYTES: Final = 1 << 20
-_HELD_BYTES: Final = 8 << 20
+_HELD_BYTES: Final = 4 << 20
 _LEAST_STEP_NS: Final = 1_000_000  # a smaller difference of clocks is that of their readings
 _FAILS_S: Final = 3.0
 """A story that cannot be written for so long ends: the history has its rows, for another one."""

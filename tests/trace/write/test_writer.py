@@ -266,7 +266,7 @@ def test_full_disk_rows_wait_in_memory(open_writer: OpenWriter, rows_of: RowsOf,
 def test_full_disk_rows_beyond_bound_are_counted(
     open_writer: OpenWriter, rows_of: RowsOf, disk: Path
 ) -> None:
-    writer = open_writer("disk/trace", held_bytes=4_400_000)
+    writer = open_writer("disk/trace", held_bytes=6_800_000)
     filler = fill(disk)
     before_ns = time.monotonic_ns()
     for start in range(0, 10_000, 100):

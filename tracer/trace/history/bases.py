@@ -32,9 +32,9 @@ MOST_HELD: Final = 1000
 MOST_LINKS: Final = 65_536
 """The most cgroups of which only the parent is known: about 7 MB."""
 
-_BYTES_OF_CGROUP: Final = 360
+_BYTES_OF_CGROUP: Final = 570
 _BYTES_OF_LINK: Final = 110
-_BYTES_OF_SAMPLE: Final = 1600
+_BYTES_OF_SAMPLE: Final = 910
 
 _COLUMNS: Final = [
     name for name in TABLES["samples"].names if name not in ("time", "cgroup_id", "source", "kill_id")
