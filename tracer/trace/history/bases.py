@@ -32,7 +32,8 @@ MOST_HELD: Final = 1000
 MOST_LINKS: Final = 65_536
 """The most cgroups of which only the parent is known: about 7 MB."""
 
-_BYTES_OF_CGROUP: Final = 570
+_BYTES_OF_CGROUP: Final = 340
+_BYTES_OF_SUMS: Final = 230
 _BYTES_OF_LINK: Final = 110
 _BYTES_OF_SAMPLE: Final = 910
 
@@ -111,6 +112,7 @@ class Bases:
         self._is_recorded = np.array([category.name not in unrecorded for category in CATEGORIES])
         self._cgroups: dict[int, _Cgroup] = {}
         self._sampled = 0  # cgroups with columns of samples
+        self._summed = 0  # cgroups with `sums`
         self._nameless: set[int] = set()
         self._removed: deque[int] = deque()
         self._held: dict[int, None] = {}
@@ -120,7 +122,7 @@ class Bases:
     def size_bytes(self) -> int:
         """Return about the memory that all cgroups take."""
         states = _BYTES_OF_CGROUP * len(self._cgroups) + _BYTES_OF_LINK * len(self._links)
-        return states + _BYTES_OF_SAMPLE * self._sampled
+        return states + _BYTES_OF_SUMS * self._summed + _BYTES_OF_SAMPLE * self._sampled
 
     def note_cgroups(self, rows: pa.RecordBatch | pa.Table) -> None:
         """Note parents, creation and removal from rows of `cgroups`, as they arrive."""
@@ -153,17 +155,22 @@ class Bases:
                     self._take_sample(one, time_ns, values, known)
 
     def drop(self, table: str, data: pa.RecordBatch | pa.Table) -> None:
-        """Take rows that leave the history, of any table, the oldest first."""
-        if not data.num_rows:
+        """Take rows that leave the history, of any table, the oldest first.
+
+        What samples say of a cgroup that was removed before the last of these rows is not kept: of the
+        traces that can begin now, none has it, or only for the memory that is still charged to it.
+        """
+        if not data.num_rows or table not in ("charge", "samples"):
             return
+        end_ns = int(nullable_integers(_column(data, "time"), 0).max())
         if table == "charge":
             for cgroup_id, sums in _sums(data):
                 self._add(cgroup_id, sums)
-            self._read_counters(data)
-        elif table == "samples":
+            self._read_counters(data, end_ns)
+        else:
             for cgroup_id, time_ns, values, known in _samples(data):
-                if cgroup_id not in self._links:
-                    self._take_sample(self._cgroup(cgroup_id), time_ns, values, known)
+                if (one := self._sampled_after(cgroup_id, end_ns)) is not None:
+                    self._take_sample(one, time_ns, values, known)
 
     def ids(self, time_ns: int) -> set[int]:
         """Return the ids of the cgroups that belong into a trace that begins at `time_ns` (since the epoch).
@@ -225,6 +232,13 @@ class Bases:
             self._nameless.add(cgroup_id)
         return one
 
+    def _sampled_after(self, cgroup_id: int, end_ns: int) -> _Cgroup | None:
+        """Return a cgroup that may have samples after `end_ns`; None: it was removed before that."""
+        if cgroup_id in self._links:
+            return None
+        one = self._cgroup(cgroup_id)
+        return one if one.lives_at(end_ns) else None
+
     def _take_sample(self, one: _Cgroup, time_ns: int, values: Int64s, known: Bools) -> None:
         self._sampled += one.values is None
         one.take_sample(time_ns, values, known)
@@ -247,10 +261,12 @@ class Bases:
         """Add changes to a cgroup and to all above it."""
         for above in self._line(cgroup_id):
             if above not in self._links:
-                self._cgroup(above).add(sums)
+                one = self._cgroup(above)
+                self._summed += one.sums is None
+                one.add(sums)
 
-    def _read_counters(self, charges: pa.RecordBatch | pa.Table) -> None:
-        """Keep the last reading of each page counter."""
+    def _read_counters(self, charges: pa.RecordBatch | pa.Table, end_ns: int) -> None:
+        """Keep the last reading of each page counter of cgroups that live at `end_ns`."""
         data = _table(charges)
         usage, limit = (data.column(name) for name in ("usage_bytes", "limit_bytes"))
         rows = np.flatnonzero(is_known(usage) & is_known(limit))
@@ -266,9 +282,9 @@ class Bases:
         for cgroup_id, time_ns, *read in zip(
             ids[last].tolist(), times[last].tolist(), usages.tolist(), limits.tolist(), strict=True
         ):
-            if cgroup_id not in self._links:
+            if (one := self._sampled_after(cgroup_id, end_ns)) is not None:
                 values[_READ] = read
-                self._take_sample(self._cgroup(cgroup_id), time_ns, values, known)
+                self._take_sample(one, time_ns, values, known)
 
     def _row(self, one: _Cgroup, added: Int64s | None) -> tuple[Int64s, Bools]:
         values = np.zeros(len(_COLUMNS), np.int64) if one.values is None else one.values.copy()
@@ -281,6 +297,7 @@ class Bases:
     def _forget(self, cgroup_id: int, *, is_linked: bool) -> None:
         one = self._cgroups.pop(cgroup_id)
         self._sampled -= one.values is not None
+        self._summed -= one.sums is not None
         self._held.pop(cgroup_id, None)
         self._nameless.discard(cgroup_id)
         if one.parent_id in self._cgroups:
