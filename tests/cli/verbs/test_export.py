@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Callable
@@ -152,3 +153,16 @@ def test_steps_of_a_long_trace_are_longer_and_said_to_be(
     monkeypatch.setattr(export, "_MOST_ROWS", 20)
     result = run.invoke(export.command, [str(path), "--to", "perfetto", "-o", "-"])
     assert "a value each 500ms instead of 100ms" in result.stderr
+
+
+def test_hostile_names_are_escaped_in_chrome_json(run: CliRunner, write_trace: WriteTrace) -> None:
+    path = write_trace(comm=HOSTILE, cgroup=f"/{HOSTILE}", container='"}]')
+    text = run.invoke(export.command, [str(path), "--to", "chrome", "-o", "-"]).stdout
+    assert text.isascii() and "\x1b" not in text
+    names = {event.get("args", {}).get("name") for event in json.loads(text)["traceEvents"]}
+    assert rf"/{shown(HOSTILE)} (" + '"}])' in names
+    assert shown(HOSTILE) in names
+
+
+def shown(name: str) -> str:
+    return name.replace("\x1b", r"\x1b").replace("\n", r"\n")

@@ -51,6 +51,12 @@ def _csv(file: IO[bytes], schema: pa.Schema, batches: Iterator[pa.Table]) -> Non
     table_files.write_csv(file, schema, batches)
 
 
+def _chrome(trace: AnalysedTrace, cgroup: str | None, _kill_id: int | None) -> Iterator[str]:
+    from tracer.render.export import chrome_trace
+
+    return chrome_trace.pieces(_tracks(trace, cgroup), trace.meta["clock"])
+
+
 @dataclass(frozen=True, slots=True)
 class FileFormat:
     """A format of one file: its pieces, and what users are told."""
@@ -76,8 +82,9 @@ FORMATS: Final[dict[str, FileFormat | FolderFormat]] = {
     "perfetto": FileFormat(
         _perfetto, "memory of cgroups, reclaim, waits and kills, for ui.perfetto.dev", is_binary=True
     ),
+    "chrome": FileFormat(_chrome, "the same as JSON for chrome://tracing, speedscope and other viewers"),
     "csv": FolderFormat(_csv, ".csv", "a directory with a file for each table, with names beside ids"),
-    "parquet": FolderFormat(_parquet, ".parquet", "the same in Parquet"),
+    "parquet": FolderFormat(_parquet, ".parquet", "the same tables in Parquet"),
     "folded": FileFormat(
         _folded,
         "the memory that each stack allocated, for flame graphs (of record --stacks)",

@@ -90,7 +90,7 @@ class _Writer:
                 times_ns = self._monotonic(counter.times_ns[part])
                 columns = (times_ns, np.full(len(times_ns), uuid), counter.values[part])
                 yield _COUNTER.packets(columns).tobytes()
-        instants = [self._instant(kill.time_ns, own, _name(kill), kill.facts) for kill in kills]
+        instants = [self._instant(kill.time_ns, own, kill.name, kill.facts) for kill in kills]
         instants += [self._instant(time_ns, own, "limit removed", {}) for time_ns in cgroup.unlimited_ns]
         yield _serialized(sorted(instants, key=attrgetter("timestamp")))
 
@@ -137,8 +137,8 @@ class _Writer:
 
     def _mark(self, mark: Mark) -> pb.TracePacket:
         """Return the instant of a thread's part in a kill; the arrow from the trigger ends at the victim."""
-        name = f"{_name(mark.kill)}: {'killed' if mark.is_victim else 'its charge failed'}"
-        packet = self._instant(mark.kill.time_ns, self._of_thread[mark.thread], name, mark.kill.facts)
+        kill, uuid = mark.kill, self._of_thread[mark.thread]
+        packet = self._instant(kill.time_ns, uuid, mark.name, kill.facts)
         event = packet.track_event
         (event.terminating_flow_ids if mark.is_victim else event.flow_ids).extend(mark.flows)
         return packet
@@ -167,10 +167,6 @@ class _Writer:
     def _new_uuid(self) -> int:
         self._last_uuid += 1
         return self._last_uuid
-
-
-def _name(kill: Kill) -> str:
-    return f"OOM kill {kill.kill_id}"
 
 
 def _new_packet() -> pb.TracePacket:

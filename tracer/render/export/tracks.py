@@ -119,6 +119,11 @@ class Kill:
     owner_id: int | None
     facts: Mapping[str, str | int]
 
+    @property
+    def name(self) -> str:
+        """Return a name to show."""
+        return f"OOM kill {self.kill_id}"
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -132,6 +137,11 @@ class Mark:
     thread: int
     is_victim: bool
     flows: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Return a name to show."""
+        return f"{self.kill.name}: {'killed' if self.is_victim else 'its charge failed'}"
 
 
 @dataclass(frozen=True, slots=True)
