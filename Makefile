@@ -12,7 +12,7 @@ MINUTES ?= 30
 TRACER := $(VENV)/bin/memcg-tracer
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup setup-test packages packages-test packages-vm packages-bench demo test test-vm fuzz soak lint bench headers pictures clean
+.PHONY: help setup setup-test packages packages-test packages-vm packages-bench packages-pictures demo test test-vm fuzz soak lint bench headers pictures clean
 
 help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
@@ -93,6 +93,10 @@ packages-bench: packages
 	{ $(call install_missing,$$perf)
 	} || true
 
+# A browser shows the page of `report` for its pictures.
+packages-pictures: packages
+	@$(call install_missing,chromium fonts-noto-core)
+
 # The venv. BCC comes from the distribution's folder by our own loader, whatever interpreter this is.
 
 $(VENV)/.installed: pyproject.toml | packages
@@ -159,11 +163,12 @@ lint: setup $(VENV)/.installed-lint
 headers: setup
 	@$(VENV)/bin/python -m tracer.wire bpf
 
-pictures: setup
+pictures: packages-pictures setup
 	@for verb in timeline explain; do
 		$(VENV)/bin/python docs/picture.py $$verb traces/page-cache
 	done
 	$(VENV)/bin/python docs/plots.py traces/page-cache
+	$(VENV)/bin/python docs/screenshots.py traces/page-cache
 	$(VENV)/bin/python docs/rooms.py
 
 clean:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tracer.analysis.results.kill import OomReport
+    from tracer.analysis.results.quality import ThinnedInterval
     from tracer.analysis.results.survivor import Held
     from tracer.analysis.trace import AnalysedTrace
     from tracer.render.page import html
@@ -128,8 +129,14 @@ def _chart(
     soon = thrash.thrash_below(trace, number)
     stretches: list[Stretch] = []
     for words, (begin, end) in spans:
+        thinned = trace.fineness.thinned(begin.value, end.value) if trace.fineness.is_thinned else ()
         timeline = focus.timeline_of_life(
-            trace, number, rows, begin=begin.isoformat(), end=(end + pd.Timedelta(1, "ns")).isoformat()
+            trace,
+            number,
+            rows,
+            every=_every(thinned, (begin, end), rows),
+            begin=begin.isoformat(),
+            end=(end + pd.Timedelta(1, "ns")).isoformat(),
         )
         if len(timeline) < 2:
             if not stretches:
@@ -139,7 +146,7 @@ def _chart(
             *markers.kill_markers(kills, label, timeline),
             *markers.read_again_markers(soon, timeline),
         ]
-        stretches.append(chart.Stretch(words, timeline, marked, _how_coarse(trace, timeline)))
+        stretches.append(chart.Stretch(words, timeline, marked, _how_coarse(thinned, timeline)))
     container, pod = trace.places.container_of(number)
     return chart.drawn(
         key,
@@ -151,15 +158,21 @@ def _chart(
     )
 
 
-def _how_coarse(trace: AnalysedTrace, timeline: pd.DataFrame) -> str:
+def _every(thinned: Sequence[ThinnedInterval], span: Span, rows: int) -> str | None:
+    """Return the length of the trace's own rows at the end of the span, if it is greater than that of so many
+    rows: shorter ones would show nothing more."""
+    from tracer.analysis.results.quality import resolution_s
+
+    every_s = resolution_s(thinned, span[1])
+    return f"{round(every_s * 1000)}ms" if every_s * rows > (span[1] - span[0]).total_seconds() else None
+
+
+def _how_coarse(thinned: Sequence[ThinnedInterval], timeline: pd.DataFrame) -> str:
     """Return the sentence on the times in which the trace is coarser than the rows, or an empty text."""
-    from tracer.analysis.core.columns import times_ns
     from tracer.analysis.views.timeline import row_length
     from tracer.render.words import quality_facts
 
-    if not trace.fineness.is_thinned:
+    if not (coarse := quality_facts.coarser(thinned, row_length(timeline))):
         return ""
-    ends = times_ns(timeline)
-    found = trace.fineness.thinned(int(ends[0]), int(ends[-1]) + row_length(timeline).value)
-    coarse = quality_facts.coarser(found, row_length(timeline))
-    return quality_facts.thinned(coarse) if coarse else ""
+    words = quality_facts.thinned(coarse)
+    return f"{words[0].upper()}{words[1:]}."

@@ -135,8 +135,17 @@ def test_chart_has_memory_high_if_usage_came_near_it(
 ) -> None:
     timeline["high_bytes"] = pd.array([high_mib << 20] * len(timeline), dtype="Int64")
     found = labels(panel(view_of(timeline, origin), "memory"))
-    assert ("memory.high" in found) == is_drawn
-    assert "limit" in found
+    assert ("memory.high 90 MiB" in found) == is_drawn
+    assert "limit 100 MiB" in found
+    timeline.loc[timeline.index[10:], "limit_bytes"] = 80 << 20
+    assert "limit" in labels(panel(view_of(timeline, origin), "memory"))
+
+
+def test_labels_of_an_axis_have_one_unit(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
+    timeline["reclaimed_bytes"], timeline["scanned_pages"] = 150 << 10, 0
+    ticks = panel(view_of(timeline, origin), "reclaim").ticks
+    assert [tick.label for tick in ticks] == ["0", "0.5 MiB/s", "1 MiB/s", "1.5 MiB/s"]
+    assert ticks[0].percent == "100%"
 
 
 def test_chart_of_an_empty_cgroup_is_drawn(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:

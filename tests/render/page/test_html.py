@@ -155,7 +155,7 @@ def test_structure_serves_readers_who_do_not_see_the_page(report: OomReport, dra
     levels = [int(tag[1]) for tag, _ in found.tags if tag in HEADINGS]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
-    pictures = [names for tag, names in found.tags if names.get("role") in ("img", "region")]
+    pictures = [names for tag, names in found.tags if names.get("role") in ("img", "group")]
     assert pictures and all(names.get("aria-label") for names in pictures)
     assert [names["lang"] for tag, names in found.tags if tag == "html"] == ["en"]
     tags = [tag for tag, _ in found.tags]

@@ -180,15 +180,14 @@ def _memory(timeline: pd.DataFrame, x: Floats) -> Panel:
         bound = floats(timeline, f"{name}_bytes")
         top = float(np.nanmax(bound, initial=0.0))
         if top and peak >= top / 4:
-            bounds.append((name, label, bound))
+            is_one = np.nanmin(bound) == top
+            bounds.append((name, f"{label} {units.size(top)}" if is_one else label, bound))
             full = max(full, top)
     top = full * _HEADROOM or 1.0
-    unit, _ = units.scale_for(full)
     lines = tuple(
         Shape(name, label, drawing.line(x, drawing.heights(bound, top))) for name, label, bound in bounds
     )
-    ticks = _heights_of(top, unit, units.size)
-    return Panel("memory", "composition of usage", ticks, _stack(timeline, x, top), lines)
+    return Panel("memory", "composition of usage", _sizes_of(top, full), _stack(timeline, x, top), lines)
 
 
 def _stack(timeline: pd.DataFrame, x: Floats, top: float) -> tuple[Shape, ...]:
@@ -243,9 +242,8 @@ class _Flows:
         rates = [(colour, label, self.rate(flow)) for colour, label, flow in flows]
         most = max(float(np.nanmax(rate, initial=0.0)) for _, _, rate in rates)
         top = most * _HEADROOM or float(1 << 20)
-        unit, _ = units.scale_for(most or top)
         lines = tuple(self.line(colour, label, rate, top) for colour, label, rate in rates)
-        return Panel(name, title, _heights_of(top, unit, lambda one: f"{units.size(one)}/s"), (), lines)
+        return Panel(name, title, _sizes_of(top, most or top, "/s"), (), lines)
 
     def line(self, name: str, label: str, rate: Floats, top: float) -> Shape:
         """Return a rate as a curve, with a gap where it is not known."""
@@ -281,16 +279,21 @@ def _waits(timeline: pd.DataFrame, flows: _Flows) -> Iterable[Panel]:
     lines = [
         flows.line(f"psi-{who}", f"PSI {who}", rate, top) for who, rate in pressure if np.isfinite(rate).any()
     ]
-    ticks = _heights_of(top, 1.0, lambda one: f"{one:g} ms/s")
-    yield Panel("waits", "waits of tasks", ticks, tuple(areas), tuple(lines))
+    yield Panel("waits", "waits of tasks", _heights_of(top, 1.0, "ms/s"), tuple(areas), tuple(lines))
 
 
-def _heights_of(top: float, unit: float, words: Callable[[float], str]) -> tuple[Tick, ...]:
-    """Return the labels of the axis from 0 to `top`, in multiples of `unit`."""
-    step = drawing.round_step(top / unit) * unit
-    count = int(top / step + 1e-9)
+def _sizes_of(top: float, most: float, per: str = "") -> tuple[Tick, ...]:
+    """Return the labels of an axis of bytes, in the unit that suits `most`."""
+    unit, name = units.scale_for(most)
+    return _heights_of(top, unit, f"{name}{per}")
+
+
+def _heights_of(top: float, unit: float, name: str) -> tuple[Tick, ...]:
+    """Return the labels of the axis from 0 to `top`, at round multiples of a unit with this name."""
+    step = drawing.round_step(top / unit)
     return tuple(
-        Tick(drawing.percent(1 - step * i / top), words(step * i) if i else "0") for i in range(count + 1)
+        Tick(drawing.percent(1 - step * i * unit / top), f"{step * i:g} {name}" if i else "0")
+        for i in range(int(top / unit / step + 1e-9) + 1)
     )
 
 

@@ -59,14 +59,16 @@ function readNumbers(view) {
   picture.after(moment);
   view.append(tip);
 
-  picture.addEventListener("pointermove", (event) => {
+  function point(event) {
     const plot = plots[0].getBoundingClientRect();
     const row = Math.floor((event.clientX - plot.left) / plot.width * rows.length);
     if (row < 0 || row >= rows.length) return hide();
     range.value = row;
     said();
     show(row);
-  });
+  }
+  picture.addEventListener("pointermove", point);
+  picture.addEventListener("pointerdown", point);
   picture.addEventListener("pointerleave", hide);
   view.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 }

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from support.thinned import thinned_copy
+from synthetic.restarts import Restarts
+
+import tracer
+from tracer.cli import page_contents
+from tracer.render.page import html
+from tracer.trace.meta import begin
+from tracer.trace.write.writer import TraceWriter
+
+TRACES = Path(__file__).parents[2] / "traces"
+MOST_BYTES = 1_000_000
+
+
+def subject_of(trace: Path, cgroup: str | None = None) -> html.Subject:
+    return page_contents.subject(tracer.open(trace), cgroup)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in TRACES.iterdir() if path.is_dir()))
+def test_page_of_each_recorded_trace_has_a_chart_and_is_small(name: str) -> None:
+    subject = subject_of(TRACES / name)
+    charts = [*subject.charts_of_kills.values(), *subject.charts_of_held.values()]
+    assert len(charts) == max(1, len(subject.reports))
+    assert subject.charts_of_kills.keys() == {report.kill_id for report in subject.reports}
+    assert len(html.page(subject).encode()) < MOST_BYTES
+
+
+def test_chart_of_the_newest_kill_has_the_last_moments_and_the_whole_time(tmp_path: Path) -> None:
+    subject = subject_of(Restarts(3).write(tmp_path / "trace"))
+    views = {kill: [view.words for view in one.views] for kill, one in subject.charts_of_kills.items()}
+    assert views == {3: ["the kill", "the last 500 ms", "all"], 2: ["the kill"], 1: ["the kill"]}
+    newest, first = subject.charts_of_kills[3], subject.charts_of_kills[1]
+    assert newest.strip is not None and len(newest.strip.marks) == 3
+    assert first.strip is None
+    keys = {one.key for one in subject.charts_of_kills.values()}
+    assert keys == {"kill-1", "kill-2", "kill-3"}
+
+
+def test_only_explained_kills_have_a_chart(tmp_path: Path) -> None:
+    subject = subject_of(Restarts(html.MOST_KILLS + 2).write(tmp_path / "trace"))
+    assert len(subject.reports) == html.MOST_KILLS + 2
+    assert sorted(subject.charts_of_kills) == list(range(3, html.MOST_KILLS + 3))
+
+
+def test_chart_of_a_cgroup_is_left_to_that_cgroup(tmp_path: Path) -> None:
+    trace = Restarts(4, cgroups=2).write(tmp_path / "trace")
+    subject = subject_of(trace, "one-1")
+    assert sorted(subject.charts_of_kills) == [2, 4]
+    assert {chart.place for chart in subject.charts_of_kills.values()} == {"/pods/one-1"}
+
+
+def test_kill_for_the_limit_of_a_parent_shows_the_parent(tmp_path: Path) -> None:
+    subject = subject_of(Restarts(2, cgroups=2, killed_for="parent").write(tmp_path / "trace"))
+    assert {chart.place for chart in subject.charts_of_kills.values()} == {"/pods"}
+
+
+def test_chart_of_slow_work_begins_with_the_slow_time() -> None:
+    (chart,) = subject_of(TRACES / "livelock").charts_of_held.values()
+    assert [view.words for view in chart.views] == ["the slow time", "all"]
+    assert chart.strip is not None
+
+
+def test_chart_of_a_cgroup_that_lived_shows_its_whole_life() -> None:
+    (chart,) = subject_of(TRACES / "thrash").charts_of_held.values()
+    assert [view.words for view in chart.views] == ["all"]
+    assert chart.strip is None
+
+
+def test_rows_of_a_thinned_trace_are_no_shorter_than_its_own(tmp_path: Path) -> None:
+    trace = thinned_copy(TRACES / "page-cache", tmp_path / "thinned", 250)
+    (chart,) = subject_of(trace).charts_of_kills.values()
+    (view,) = chart.views
+    assert view.note.startswith("One point is 250 ms.")
+
+
+def test_times_that_are_coarser_than_the_rows_are_reported(tmp_path: Path) -> None:
+    trace = thinned_copy(TRACES / "page-cache", tmp_path / "thinned", 250)
+    meta = json.loads((trace / "meta.json").read_text())
+    (kill,) = tracer.open(trace).explain()
+    assert kill.time is not None
+    fine = {"begin": (kill.time - pd.Timedelta("500ms")).isoformat(), "every_ms": 0}
+    meta["history"]["fineness"].append(fine)
+    (trace / "meta.json").write_text(json.dumps(meta))
+    (chart,) = subject_of(trace).charts_of_kills.values()
+    story, last = chart.views
+    assert story.note.startswith("One point is 10 ms. Rows are kept one in 250 ms from 11:04:01.6")
+    assert story.note.endswith("so times within are no finer.")
+    assert last.note == "One point is 10 ms."
+
+
+def test_trace_without_any_cgroup_has_no_chart(tmp_path: Path) -> None:
+    described = begin(command_line=["record"], cgroup_version=2, filters={}, probes={})
+    TraceWriter(tmp_path / "trace", described, force=False).close("nothing to see")
+    subject = subject_of(tmp_path / "trace")
+    assert subject.charts_of_kills == subject.charts_of_held == {}
+    assert "No OOM kill" in html.page(subject)
