@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import runpy
 import shlex
@@ -17,7 +19,9 @@ from tracer.render.plot.pictures import Pictures
 TOP = Path(__file__).parents[1]
 DOCUMENTS = sorted([TOP / "README.md", *TOP.glob("docs/**/*.md")])
 EXAMPLES = sorted(TOP.glob("docs/examples/*.md"))
+FAQ = TOP / "docs/faq.md"
 RECORDED = "traces/page-cache"
+LOGS = "tests/kernel/kmsg/corpus"
 LEFT_OUT = "…"
 WITHOUT_TRACE = ("memcg-tracer lab --list",)
 
@@ -26,7 +30,8 @@ WITHOUT_TRACE = ("memcg-tracer lab --list",)
 def in_a_folder_with_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Change to a temporary folder with the recorded example: commands write nothing into the checkout."""
     (tmp_path / "traces").mkdir()
-    (tmp_path / RECORDED).symlink_to(TOP / RECORDED)
+    for path in (RECORDED, "tests"):
+        (tmp_path / path).symlink_to(TOP / path)
     monkeypatch.chdir(tmp_path)
 
 
@@ -103,6 +108,35 @@ def test_python_in_the_examples_runs(page: Path) -> None:
     exec("\n".join(blocks), {})
 
 
+def test_faq_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands read any trace and any log of the repository."""
+    for folder in ("traces", "tests"):
+        (tmp_path / folder).symlink_to(TOP / folder)
+    monkeypatch.chdir(tmp_path)
+    text = FAQ.read_text()
+    compared = 0
+    for command, shown in commands_of(text):
+        assert_shows(run(command), shown)
+        compared += 1
+    assert compared >= 8
+    for code, shown_text in re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", text, flags=re.DOTALL):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(code, {})
+        assert out.getvalue() == shown_text
+        compared += 1
+    assert compared >= 9
+
+
+def test_faq_lists_its_questions() -> None:
+    text = FAQ.read_text()
+    asked = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+    listed = re.findall(r"^\* \[(.*?)\]\(#(.*?)\)$", text, flags=re.MULTILINE)
+    assert [question for question, _ in listed] == asked
+    for question, anchor in listed:
+        assert anchor == re.sub(r"[^\w -]", "", question.lower()).replace(" ", "-")
+
+
 def test_checks_of_documents_compare_commands_and_can_fail() -> None:
     compared = [
         command
@@ -126,7 +160,8 @@ def code_of(text: str) -> list[str]:
 
 def commands_of(text: str) -> Iterator[tuple[str, list[str]]]:
     """Yield each `$ memcg-tracer ...` between fences, and the lines shown below it."""
-    for block in re.findall(r"^```\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    for block in (block for language, block in blocks if not language):
         for session in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, *shown = session.splitlines()
             if command.startswith("memcg-tracer "):
@@ -134,8 +169,9 @@ def commands_of(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def can_run_anywhere(command: str) -> bool:
-    """Return whether a command reads no trace but the recorded example, which every checkout has."""
-    return command in WITHOUT_TRACE or set(re.findall(r"traces/[\w.<>-]+", command)) == {RECORDED}
+    """Return whether a command reads no trace but the recorded example, or a log of the tests."""
+    traces = set(re.findall(r"traces/[\w.<>-]+", command))
+    return command in WITHOUT_TRACE or f" {LOGS}/" in command or traces == {RECORDED}
 
 
 def run(command: str) -> str:
