@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -33,12 +34,30 @@ def trim() -> None:
 
 
 def drop_code() -> None:
-    """Unmap the pages of programs and libraries that were executed, of which the start needed most.
+    """Unmap the pages of programs and libraries that only the start needed, code and tables.
 
-    They are pages of files: what is executed again is mapped again from the page cache.
+    They are pages of files: what is needed again is mapped again from the page cache. Libraries that are
+    loaded after the first call keep their pages.
     """
+    unchanged = _mappings_without_own_pages()
     for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
-        addresses, permissions, *_, inode = line.split()[:5]
-        if permissions == "r-xp" and inode != "0":
-            begin, end = (int(address, 16) for address in addresses.split("-"))
+        if line in unchanged:
+            begin, end = (int(address, 16) for address in line.split()[0].split("-"))
             _libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
+
+
+@cache
+def _mappings_without_own_pages() -> frozenset[str]:
+    """Return the lines of /proc/self/maps of files that nobody writes and whose pages are all the file's.
+
+    The dynamic linker has written the pages of others, and what it wrote would be lost with them.
+    """
+    found, mapping = [], ""
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace").splitlines():
+        first, *fields = line.split(maxsplit=5)
+        if not first.endswith(":"):
+            _, _, _, inode = fields[:4]
+            mapping = line if fields[0] in ("r-xp", "r--p") and inode != "0" else ""
+        elif mapping and first == "Anonymous:" and fields[0] == "0":
+            found.append(mapping)
+    return frozenset(found)
