@@ -213,7 +213,7 @@ class Soak:
         judged = self.judge.last()
         seen = Seen(
             self.watch.lives, self.disk.full, self.logged,
-            [run for lane in self.lanes for run in lane.runs], judged, self.keep_s, 100 << 20,
+            [run for lane in self.lanes for run in lane.runs], judged, self.watch.told_lost(), 100 << 20,
         )  # fmt: skip
         found = checks(seen)
         lives = self.watch.lives

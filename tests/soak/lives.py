@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -51,6 +52,11 @@ class Watch:
     def life(self) -> Life:
         """Return the present life."""
         return self.lives[-1]
+
+    def told_lost(self) -> int:
+        """Return the number of kills that it said to be lost, in all lives."""
+        said = self.log.read_text(encoding="utf-8", errors="replace").replace(",", "")
+        return sum(int(number) for number in re.findall(r"\b(\d+) kills? (?:is|are) lost\b", said))
 
     def start(self) -> None:
         """Start it; `look` notes when it is ready."""

@@ -17,6 +17,10 @@ from tracer.lab.checks import Check
 WITHIN_S: Final = 2.0
 """A kill must be in a trace on the disk within this time."""
 
+_FULL: Final = "while the disk was full, and told as lost"
+_KEPT_S: Final = 8.0
+"""The history has at least so much, however many cgroups come and go."""
+
 _SAME_S: Final = 5.0
 _WARM_UP_S: Final = 60.0
 _MOST_MIB_PER_HOUR: Final = 20.0
@@ -27,14 +31,16 @@ _NOT_WHOLE: Final = frozenset({"the cause is found", "one OOM kill, explained", 
 
 @dataclass(frozen=True)
 class Seen:
-    """What happened: `disk_full` are (from, to), `runs` what the lanes printed, times are time.time()."""
+    """What happened: `disk_full` are (from, to), `runs` what the lanes printed, times are time.time().
+    `told_lost` is the number of kills that `watch` said to be lost.
+    """
 
     lives: Sequence[Life]
     disk_full: Sequence[tuple[float, float | None]]
     logged: Sequence[Logged]
     runs: Sequence[dict[str, Any]]
     judged: Sequence[Judged]
-    keep_s: float
+    told_lost: int
     most_memory_bytes: int
 
 
@@ -90,6 +96,7 @@ def _log_is_complete(seen: Seen) -> Check:
 
 
 def _kills_are_in_traces(seen: Seen) -> Check:
+    """A full disk may last longer than the history: `watch` then has to say how many kills are lost."""
     by_pid: dict[int, list[JudgedKill]] = defaultdict(list)
     for trace in seen.judged:
         for kill in trace.kills:
@@ -105,6 +112,10 @@ def _kills_are_in_traces(seen: Seen) -> Check:
         places[reason or "MISSING"] += 1
         if reason is None:
             missing.append(f"pid {logged.pid} in {logged.cgroup} at {logged.time_s:.1f}")
+    if places[_FULL] > seen.told_lost:
+        missing.append(
+            f"{places[_FULL]} while the disk was full, of which {seen.told_lost} were told as lost"
+        )
     places["not in the log, but in a trace"], unseen = _not_logged(seen)
     missing += unseen
     detail = ", ".join(f"{number} {where}" for where, number in places.items())
@@ -145,10 +156,9 @@ def _excuse(seen: Seen, time_s: float) -> str | None:
             continue
         for begin_s, end_s in seen.disk_full:
             until_s = min(end_s or float("inf"), told_s)
-            if begin_s - 1 <= time_s <= until_s and (
-                until_s > time_s + seen.keep_s - WITHIN_S or until_s == told_s
-            ):
-                return "while the disk was full for longer than the history"
+            if begin_s - 1 <= time_s <= until_s and (until_s > time_s + _KEPT_S or until_s == told_s):
+                is_killed = until_s == told_s and life.signal == "SIGKILL"
+                return "while the disk was full, until SIGKILL" if is_killed else _FULL
         if life.signal == "SIGKILL" and time_s > told_s - WITHIN_S:
             return f"within {WITHIN_S:.0f} s before SIGKILL"
         return None
