@@ -178,6 +178,20 @@ def test_cache_read_again_soon_is_an_interval(timeline: pd.DataFrame, origin: pd
     assert (mark.left, mark.width, mark.words) == ("25%", "5%", "read again soon")
 
 
+def test_marks_near_each_other_have_words_once(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
+    times = [origin + pd.Timedelta(second, "s") for second in (0.1, 2.0, 2.5, 3.9)]
+    found = [markers.Marker(time, str(number), is_kill=True) for number, time in enumerate(times)]
+    (view,) = chart.drawn(
+        "1", "/a", [Stretch("all", timeline, found)], times[2], is_kill=True, page_size=4096
+    ).views
+    assert {mark.text: mark.words for mark in view.marks} == {
+        "0": "OOM kill",
+        "1": "",
+        "2": "OOM kill",
+        "3": "OOM kill",
+    }
+
+
 @pytest.mark.parametrize("step_ms", [10, 100, 1000])
 def test_rows_of_any_length_fill_the_chart(
     new_timeline: Callable[..., pd.DataFrame], origin: pd.Timestamp, step_ms: int

@@ -7,8 +7,9 @@ import pandas as pd
 
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Composition, Cushion
-from tracer.analysis.results.survivor import Crawl, Held, Progress
+from tracer.analysis.results.survivor import Crawl, Held, HighOwner, Progress
 from tracer.render.page import tiles
+from tracer.render.words import survivor_facts
 from tracer.schema import UNLIMITED_BYTES
 
 MIB = 1 << 20
@@ -66,14 +67,25 @@ def test_tiles_of_a_cgroup_that_lived(held: Held) -> None:
 
 def test_tiles_of_slowed_work_have_the_time_lost(new_held: Callable[..., Held]) -> None:
     begin = pd.Timestamp("2025-11-24 23:40:01", tz="UTC")
-    crawl = Crawl(begin, begin + pd.Timedelta("6s"), 0.86, True)
+    crawl = Crawl(begin, begin + pd.Timedelta("6s"), 0.869, True)
     slowed = replace(
         new_held("/a\x1b"),
         progress=Progress(state="throttled", lost_share=0.5, crawl=crawl),
-        high_bytes=41 * MIB,
+        high_owner=HighOwner("/a\x1b", None, 41 * MIB, 9, False),
     )
     bound, lost, _ = tiles.of_survivor(slowed)
     assert (bound.label, bound.value) == ("memory.high", "41 MiB")
-    assert bound.note == r"/a\x1b; limit 100 MiB"
+    assert bound.note == r"/a\x1b; limit: 100 MiB"
     assert (lost.label, lost.value) == ("time lost", "86 %")
+    assert "86 % of their time" in survivor_facts.summary([slowed])
     assert lost.note == "of the tasks' time, for 6 s: throttled"
+    above = replace(slowed, high_owner=HighOwner("/", None, 30 * MIB, 9, True))
+    bound = tiles.of_survivor(above)[0]
+    assert bound.value == "30 MiB" and r"/, an ancestor of /a\x1b, is above its memory.high" in bound.note
+    assert tiles.of_survivor(replace(slowed, high_owner=None))[0].value == "not known"
+
+
+def test_long_names_are_shortened_in_tiles(new_report: Callable[..., OomReport]) -> None:
+    limit = tiles.of_kill(new_report("a", f"/kube/{'x' * 300}/end"))[0]
+    assert "/kube/xxx" in limit.note and "xxx/end" in limit.note and "…" in limit.note
+    assert len(limit.note) < 100

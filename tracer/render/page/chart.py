@@ -22,6 +22,8 @@ from tracer.render.picture.waits import WAITS, psi_ms, stacked_ms
 _MOST_RATES: Final = 100
 _HEADROOM: Final = 1.06
 _MOST_MOMENTS: Final = 5
+_ROOM_FOR_WORDS: Final = 0.25
+"""The part of the width that the words at a mark take on a narrow screen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def drawn(
         f"Memory of {place} against its limit over {span}. Below: {panels}.",
         views,
         tuple(shown[layer.name] for layer in reversed(LAYERS) if layer.name in shown),
-        _strip(stretches) if len(stretches) > 1 else None,
+        _strip(stretches, origin) if len(stretches) > 1 else None,
     )
 
 
@@ -158,7 +160,7 @@ def _view(stretch: Stretch, origin: pd.Timestamp, counted: Callable[[float], str
         stretch.words,
         f"{_point(step_s)} {stretch.note}".strip(),
         tuple(panels),
-        tuple(_marks(markers, timeline)),
+        tuple(_marks(markers, timeline, origin)),
         tuple(_moments(begin, end, counted)),
         # A name cannot end the element early: the rows have no names, but their titles might one day.
         json.dumps({"titles": titles, "rows": rows}, ensure_ascii=False, separators=(",", ":")).replace(
@@ -320,18 +322,26 @@ def _round_duration(seconds: float) -> str:
     return units.duration(seconds).removesuffix(" 00 s").removesuffix(" 00 min")
 
 
-def _marks(markers: Iterable[Marker], timeline: pd.DataFrame) -> Iterable[Mark]:
+def _marks(markers: Iterable[Marker], timeline: pd.DataFrame, origin: pd.Timestamp) -> Iterable[Mark]:
+    """Yield the marks; of several of one kind that are near each other, the one nearest to `origin` has
+    words."""
     begin, end = timeline.index[0], _end(timeline)
-    for marker in markers:
+    worded: dict[str, list[float]] = {}
+    for marker in sorted(markers, key=lambda one: abs(one.time - origin)):
         share = (marker.time - begin) / (end - begin)
         width = (
             None if marker.until is None else drawing.percent((marker.until - marker.time) / (end - begin))
         )
         words = "read again soon" if width else "OOM kill" if marker.is_kill else "cache used up"
+        others = worded.setdefault(words, [])
+        if any(abs(share - other) < _ROOM_FOR_WORDS for other in others):
+            words = ""
+        else:
+            others.append(share)
         yield Mark(drawing.percent(share), words, marker.text, marker.is_kill, share < 0.5, width)
 
 
-def _strip(stretches: Sequence[Stretch]) -> Strip:
+def _strip(stretches: Sequence[Stretch], origin: pd.Timestamp) -> Strip:
     whole = max(stretches, key=lambda one: _end(one.timeline) - one.timeline.index[0])
     timeline = whole.timeline
     begin, end = timeline.index[0], _end(timeline)
@@ -344,7 +354,7 @@ def _strip(stretches: Sequence[Stretch]) -> Strip:
         right = min(1.0, (_end(one.timeline) - begin).total_seconds() / span_s)
         frames.append((drawing.percent(left), drawing.percent(right - left)))
     words = f"Usage over {units.duration(span_s)}; the frame is the time that the chart shows"
-    marks = tuple(mark for mark in _marks(whole.markers, timeline) if mark.is_kill)
+    marks = tuple(mark for mark in _marks(whole.markers, timeline, origin) if mark.is_kill)
     return Strip(_stack(timeline, drawing.places(ends, 0, span_s), top), marks, tuple(frames), words)
 
 

@@ -129,6 +129,7 @@ def explained(reports: Sequence[OomReport]) -> list[OomReport]:
 def _held(one: Held, drawn: Chart | None) -> dict[str, Any]:
     return {
         "place": places.place_of_life(one),
+        "place_in_short": places.place_in_short(one),
         "chart": drawn,
         "advice": [survivor_facts.advice(one)],
         "facts": list(survivor_facts.held(one)),
@@ -195,7 +196,7 @@ def _kill(report: OomReport, page_size: int, drawn: Chart | None) -> dict[str, A
 
 def _when_and_where(report: OomReport) -> str:
     when = units.UNKNOWN if report.time is None else f"{report.time:%Y-%m-%d %H:%M:%S} UTC"
-    return f"{when}, {places.place_of_life(report.limit_owner)}"
+    return f"{when}, {places.place_in_short(report.limit_owner)}"
 
 
 def _composition(report: OomReport) -> Iterator[dict[str, Any]]:

@@ -8,9 +8,9 @@ from tracer import units
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.categories import PART_BY_NAME
-from tracer.render.words import evidence, kill_facts, quality_facts
+from tracer.render.words import evidence, kill_facts, quality_facts, reclaim_facts, survivor_facts
 from tracer.render.words.escape import visible
-from tracer.render.words.places import place_of_life
+from tracer.render.words.places import place_in_short
 from tracer.schema import UNLIMITED_BYTES
 
 
@@ -31,19 +31,27 @@ def of_kill(report: OomReport) -> tuple[Tile, Tile, Tile]:
 def of_survivor(one: Held) -> tuple[Tile, Tile, Tile]:
     """Return the tiles of a cgroup that lived."""
     crawl = one.progress.crawl
-    is_throttled = one.progress.state == "throttled"
-    high = one.high_bytes if one.effective_high_bytes is None else one.effective_high_bytes
-    bound = Tile("limit", units.limit(one.limit_bytes), place_of_life(one))
-    if is_throttled and high is not None:
-        bound = Tile("memory.high", units.size(high), f"{place_of_life(one)}; limit {bound.value}")
     used = Tile("peak usage", units.size(one.peak_usage_bytes), _room(one))
     if crawl is not None:
         lasted = units.duration((crawl.end - crawl.begin).total_seconds())
         state = visible(one.progress.state or "")
         used = Tile(
-            "time lost", f"{100 * crawl.lost_share:.0f} %", f"of the tasks' time, for {lasted}: {state}"
+            "time lost",
+            survivor_facts.in_percent(crawl.lost_share),
+            f"of the tasks' time, for {lasted}: {state}",
         )
-    return bound, used, Tile("cushion", f"{units.size(one.evicted_bytes)} evicted", _again(one))
+    return _bound(one), used, Tile("cushion", f"{units.size(one.evicted_bytes)} evicted", _again(one))
+
+
+def _bound(one: Held) -> Tile:
+    """Return the memory.high that slowed the work, or else the limit."""
+    place, limit = place_in_short(one), units.limit(one.limit_bytes)
+    if one.progress.state != "throttled":
+        return Tile("limit", limit, place)
+    owner = one.high_owner
+    is_own = owner is not None and owner.cgroup == one.cgroup
+    note = f"{place}; limit: {limit}" if is_own else reclaim_facts.above_high(one)
+    return Tile("memory.high", units.size(None if owner is None else owner.high_bytes), note)
 
 
 def _again(one: Held) -> str:
@@ -66,7 +74,7 @@ def _limit(report: OomReport) -> Tile:
     if report.constraint != "memcg":
         return Tile("limit", "none of a cgroup" if report.constraint == "global" else units.UNKNOWN, why)
     usage = f"usage at the kill: {units.size(owner.usage_bytes)}"
-    return Tile("limit", units.limit(owner.limit_bytes), f"{usage}; {place_of_life(owner)}")
+    return Tile("limit", units.limit(owner.limit_bytes), f"{usage}; {place_in_short(owner)}")
 
 
 def _what_grew(report: OomReport) -> Tile:

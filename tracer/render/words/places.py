@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from tracer.analysis.results.kill import LimitOwner
 from tracer.analysis.results.survivor import Held
-from tracer.render.words.escape import visible
+from tracer.render.words.escape import fitted, visible
+
+_SHORT_CELLS: Final = 48
 
 
 def place(
@@ -23,6 +26,16 @@ def place_of_life(cgroup: LimitOwner | Held) -> str:
     """Return the place of a limit owner or of a surviving cgroup."""
     pod = cgroup.pod if isinstance(cgroup, LimitOwner) else None
     return place(cgroup.cgroup, cgroup.container, pod, run=cgroup.run, runs=cgroup.runs)
+
+
+def place_in_short(cgroup: LimitOwner | Held) -> str:
+    """Return `container web`, or else the path, with the run of several; a long name has an ellipsis."""
+    path = (
+        "a cgroup whose path is not known" if cgroup.cgroup is None else fitted(cgroup.cgroup, _SHORT_CELLS)
+    )
+    name = path if cgroup.container is None else f"container {fitted(cgroup.container, _SHORT_CELLS)}"
+    run, runs = cgroup.run, cgroup.runs
+    return name if run is None or runs is None or runs == 1 else f"{one_of(run, runs)} of {name}"
 
 
 def one_of(run: int, runs: int) -> str:

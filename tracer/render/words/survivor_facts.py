@@ -186,7 +186,7 @@ def _progress(one: Held) -> Iterator[Fact]:
         seconds = (it.crawl.end - it.crawl.begin).total_seconds()
         yield (
             "state",
-            f"{it.state}: {_share(it.crawl.lost_share)} of the tasks' time was lost in the "
+            f"{it.state}: {in_percent(it.crawl.lost_share)} of the tasks' time was lost in the "
             f"{units.duration(seconds)} from {shown_time(it.crawl.begin)}",
         )
     parts = [
@@ -195,14 +195,14 @@ def _progress(one: Held) -> Iterator[Fact]:
         if ms
     ]
     if it.lost_share is not None:
-        yield "lost time", f"{_share(it.lost_share)} of the tasks' time: {', '.join(parts) or 'none'}"
+        yield "lost time", f"{in_percent(it.lost_share)} of the tasks' time: {', '.join(parts) or 'none'}"
     first = (
         f", and {units.duration(it.lost.first_read_ms / 1000)} of reading" if it.lost.first_read_ms else ""
     )
     if it.lost.work_ms is not None:
         yield "work", f"{units.duration(it.lost.work_ms / 1000)} of CPU time outside of reclaim{first}"
     if one.psi_some_share:
-        yield "pressure", f"some task waited for memory {_share(one.psi_some_share)} of the time (PSI)"
+        yield "pressure", f"some task waited for memory {in_percent(one.psi_some_share)} of the time (PSI)"
 
 
 def _read_again(files: Iterable[RereadFile]) -> Iterator[Fact]:
@@ -212,7 +212,7 @@ def _read_again(files: Iterable[RereadFile]) -> Iterator[Fact]:
         yield "" if number else "read again", f"{units.size(file.refaulted_bytes)} of {path}{program}"
 
 
-def _share(share: float) -> str:
+def in_percent(share: float) -> str:
     """Return `97 %`; 100 % only if nothing else is left."""
     percents = math.floor(100 * share) if share < 1 else 100
     return f"{percents} %"
@@ -250,7 +250,7 @@ def _crawl(one: Held) -> str:
     crawl = one.progress.crawl
     assert crawl is not None
     who, is_one = _who(one.progress.delayed, is_first=crawl.lasts)
-    share = _share(crawl.lost_share)
+    share = in_percent(crawl.lost_share)
     lasted = "" if crawl.lasts else f"For {units.duration((crawl.end - crawl.begin).total_seconds())}, "
     tense = ("spends" if is_one else "spend") if crawl.lasts else "spent"
     whose = "its" if is_one else "their"
