@@ -15,6 +15,10 @@ PLACE_LABELS: Final = ("id", "name", "namespace", "pod", "container")
 """The labels of a cgroup, as cAdvisor has them: its path, then what the container runtime calls it ("" if it
 does not): the name of the container, the namespace and name of its pod, and its name within the pod."""
 
+KILL_LABELS: Final = PLACE_LABELS[1:]
+"""The labels of a kill: they outlive the cgroup. The `name` of a cgroup without a container is its systemd
+unit, else its path."""
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -66,6 +70,14 @@ FAMILIES: Final = (
         "Time until the cushion is used up at the present rate; absent: it is not shrinking.",
     ),
     Family(
+        "working_set_bytes",
+        "gauge",
+        "bytes",
+        PLACE_LABELS,
+        "Usage without the inactive file list: the working set of the kubelet and of `kubectl top`.",
+    ),
+    Family("swap_bytes", "gauge", "bytes", PLACE_LABELS, "Memory of the cgroup and all below it in swap."),
+    Family(
         "pagecache_added_bytes",
         "counter",
         "bytes",
@@ -101,11 +113,28 @@ FAMILIES: Final = (
         "Time that tasks spent in reclaim, summed over the tasks.",
     ),
     Family(
+        "pressure_seconds",
+        "counter",
+        "seconds",
+        (*PLACE_LABELS, "kind"),
+        "Time in which some or all tasks waited for memory, as the kernel counts it; absent: cgroup v1.",
+    ),
+    Family(
+        "oom_kills_seen",
+        "counter",
+        "",
+        KILL_LABELS,
+        "Kills of the OOM killer, counted at once, before their cause is known.",
+    ),
+    Family(
         "oom_kills",
         "counter",
         "",
-        ("name", "namespace", "pod", "container", "cause"),
+        (*KILL_LABELS, "cause"),
         "Kills of the OOM killer, by cause; without the id of the cgroup, so that they outlive it.",
+    ),
+    Family(
+        "cgroups_left_out", "gauge", "", (), "Cgroups without series, because there would be too many series."
     ),
     Family("lost_records", "counter", "", ("stream",), "Records of the kernel that the tracer lost."),
     Family("tracer_cpu_seconds", "counter", "seconds", (), "Processor time of the tracer itself."),
@@ -116,3 +145,23 @@ FAMILY_BY_NAME: Final = {family.name: family for family in FAMILIES}
 
 OUTCOMES: Final = ("freed", "nothing")
 """The values of the label `outcome`: whether an attempt freed any page."""
+
+
+def place_labels(
+    *, path: str, container_id: str | None, container: str | None, pod: str | None, namespace: str | None
+) -> tuple[str, ...]:
+    """Return the values of `PLACE_LABELS` for a cgroup. Its names may be any text."""
+    return path, *_labels(container if pod is None else container_id, container, pod, namespace)
+
+
+def kill_labels(
+    *, path: str, container: str | None, pod: str | None, namespace: str | None, unit: str | None
+) -> tuple[str, ...]:
+    """Return the values of `KILL_LABELS` for the cgroup that had the kill. Its names may be any text."""
+    return _labels(container or (None if pod else unit or path), container, pod, namespace)
+
+
+def _labels(
+    name: str | None, container: str | None, pod: str | None, namespace: str | None
+) -> tuple[str, str, str, str]:
+    return name or "", namespace or "", pod or "", (container or "") if pod else ""

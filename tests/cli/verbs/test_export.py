@@ -166,3 +166,13 @@ def test_hostile_names_are_escaped_in_chrome_json(run: CliRunner, write_trace: W
 
 def shown(name: str) -> str:
     return name.replace("\x1b", r"\x1b").replace("\n", r"\n")
+
+
+def test_metrics_of_a_cgroup_leave_others_out(run: CliRunner, path: Path) -> None:
+    def exported(*arguments: str) -> str:
+        return run.invoke(export.command, [str(path), "--to", "openmetrics", "-o", "-", *arguments]).stdout
+
+    assert 'id="/quiet"' in exported()
+    quiet = exported("-c", "/quiet")
+    assert 'id="/quiet"' in quiet and "page-cache" not in quiet and "oom_kills" not in quiet
+    assert quiet.endswith("# EOF\n")

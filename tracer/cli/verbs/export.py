@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tracer.analysis.trace import AnalysedTrace
+    from tracer.render.export.openmetrics_text import Event
     from tracer.render.export.tracks import Tracks
 
+_MOST_MOMENTS: Final = 10_000  # of all cgroups: each has up to 50 values
 _MOST_ROWS: Final = 500_000  # of the timeline of all cgroups: some 200 MiB
 
 
@@ -57,6 +59,24 @@ def _chrome(trace: AnalysedTrace, cgroup: str | None, _kill_id: int | None) -> I
     return chrome_trace.pieces(_tracks(trace, cgroup), trace.meta["clock"])
 
 
+def _openmetrics(trace: AnalysedTrace, cgroup: str | None, _kill_id: int | None) -> Iterator[str]:
+    from tracer.analysis import replay
+    from tracer.analysis.core import hierarchy, naming
+    from tracer.render.export import openmetrics_text
+
+    members = (
+        None if cgroup is None else set(hierarchy.members_of(trace, naming.select(trace, cgroup)).tolist())
+    )
+    every = _every(trace, len(naming.with_data(trace)), _MOST_MOMENTS)
+    moments = (
+        (moment_ns, [one for one in cgroups if members is None or one.cgroup_id in members])
+        for moment_ns, cgroups in replay.moments(trace, every)
+    )
+    left_out = frozenset() if replay.knows_cushions(trace) else openmetrics_text.NEED_CUSHIONS
+    cpu_s = (trace.meta.get("cost") or {}).get("cpu_s")
+    return openmetrics_text.families(moments, _events(trace, cgroup), cpu_s=cpu_s, left_out=left_out)
+
+
 @dataclass(frozen=True, slots=True)
 class FileFormat:
     """A format of one file: its pieces, and what users are told."""
@@ -85,6 +105,7 @@ FORMATS: Final[dict[str, FileFormat | FolderFormat]] = {
     "chrome": FileFormat(_chrome, "the same as JSON for chrome://tracing, speedscope and other viewers"),
     "csv": FolderFormat(_csv, ".csv", "a directory with a file for each table, with names beside ids"),
     "parquet": FolderFormat(_parquet, ".parquet", "the same tables in Parquet"),
+    "openmetrics": FileFormat(_openmetrics, "what Prometheus would have scraped from serve, with times"),
     "folded": FileFormat(
         _folded,
         "the memory that each stack allocated, for flame graphs (of record --stacks)",
@@ -195,16 +216,43 @@ def _tracks(trace: AnalysedTrace, cgroup: str | None) -> Tracks:
 
 
 def _timeline(trace: AnalysedTrace, cgroup: str | None) -> pd.DataFrame:
-    """Return the timeline in rows of 100 ms; in longer ones if it would be too large for memory, and then say
-    so."""
     from tracer.analysis.core import naming
-    from tracer.analysis.views import focus
 
     shown = naming.with_data(trace) if cgroup is None else naming.select(trace, cgroup)
-    every = focus.row_width_of_all(trace, len(shown), _MOST_ROWS)
+    return trace.timeline(cgroup, _every(trace, len(shown), _MOST_ROWS))
+
+
+def _every(trace: AnalysedTrace, cgroups: int, most_rows: int) -> str:
+    """Return 100 ms; or more if the cgroups would have too many rows for memory, and then say so."""
+    from tracer.analysis.views import focus
+
+    every = focus.row_width_of_all(trace, cgroups, most_rows)
     if every != "100ms":
         click.echo(
             f"memcg-tracer: the trace is long: counters have a value each {every} instead of 100ms",
             err=True,
         )
-    return trace.timeline(cgroup, every)
+    return every
+
+
+def _events(trace: AnalysedTrace, cgroup: str | None) -> list[Event]:
+    """Return what counters count beside the state of cgroups: kills and lost records."""
+    from tracer.analysis.core.columns import records, times_ns
+    from tracer.metric_families import kill_labels
+    from tracer.render.export.openmetrics_text import Event
+
+    places = {row["cgroup_id"]: row for row in trace.table("cgroups").to_pylist()}
+    columns = ("path", "container", "pod", "namespace", "unit")
+    events = []
+    for report in trace.explain(cgroup, is_sized=False):
+        numbers = [report.limit_owner.cgroup_id, *(victim.cgroup_id for victim in report.victims)]
+        place = next((places[one] for one in numbers if one in places), dict.fromkeys(columns))
+        labels = kill_labels(**{name: place[name] for name in columns} | {"path": place["path"] or ""})
+        if report.time is not None:
+            time_ns = report.time.as_unit("ns").value
+            events.append(Event(time_ns, "oom_kills_seen", labels))
+            cause = (*labels, report.verdict.cause)
+            events.append(Event(time_ns, "oom_kills", cause, exemplar=trace.path.resolve().name))
+    losses = zip(times_ns(trace.loss).tolist(), records(trace.loss), strict=True)
+    events += [Event(time_ns, "lost_records", (str(row["stream"]),), row["lost"]) for time_ns, row in losses]
+    return events

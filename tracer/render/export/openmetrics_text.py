@@ -1,0 +1,136 @@
+"""A trace as OpenMetrics with timestamps: what Prometheus would have scraped from `serve` at that time.
+
+Names, labels and values are those of `serve` (`tracer.metric_families`). Counts of events begin at zero with
+the trace; counts that the kernel keeps begin with the cgroup.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.openmetrics.exposition import generate_latest
+from prometheus_client.registry import CollectorRegistry
+from prometheus_client.samples import Exemplar
+
+from tracer.live.metric_values import labels_of, values_of
+from tracer.live.now import CgroupNow
+from tracer.metric_families import FAMILIES, Family
+from tracer.render.words.escape import visible
+
+_END: Final = "# EOF\n"
+_MOST_OF_EXEMPLAR: Final = 100
+"""An exemplar's labels may have 128 characters in all."""
+
+_MILLISECOND_NS: Final = 1_000_000  # what Prometheus stores
+NEED_CUSHIONS: Final = frozenset({"cushion_bytes", "seconds_to_kill"})
+"""The families that follow from cushions."""
+
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a counter counts `amount` of, at a time in ns since the epoch; `labels` are all of the family.
+
+    `exemplar` is the name of a trace that has more of it.
+    """
+
+    time_ns: int
+    family: str
+    labels: Labels
+    amount: float = 1
+    exemplar: str | None = None
+
+
+@dataclass(slots=True)
+class _Series:
+    """The points of a series by time in milliseconds; at one time, the last one holds."""
+
+    points: dict[int, float] = field(default_factory=dict)
+    exemplars: dict[int, str] = field(default_factory=dict)
+
+
+def families(
+    moments: Iterable[tuple[int, Sequence[CgroupNow]]],
+    events: Sequence[Event],
+    *,
+    cpu_s: float | None,
+    left_out: frozenset[str],
+) -> Iterator[str]:
+    """Yield the text of each family, and the mark of the end.
+
+    `moments` are (ns since the epoch, the cgroups then). `events` are counted from zero, with a point at each
+    moment. `cpu_s` is the processor time of the recorder, which is known at the end only (None: it is not).
+    `left_out` are families to leave out.
+    """
+    found: dict[str, dict[Labels, _Series]] = {family.name: {} for family in FAMILIES}
+    times_ms = []
+    for moment_ns, cgroups in moments:
+        time_ms = moment_ns // _MILLISECOND_NS
+        times_ms.append(time_ms)
+        for cgroup in cgroups:
+            place = tuple(map(visible, labels_of(cgroup)))
+            for name, labels, value in values_of(cgroup):
+                found[name].setdefault((*place, *labels), _Series()).points[time_ms] = value
+    if times_ms:
+        _count(events, times_ms, found)
+    if times_ms and cpu_s is not None:
+        found["tracer_cpu_seconds"][()] = _Series({times_ms[-1]: cpu_s})
+    for family in FAMILIES:
+        if found[family.name] and family.name not in left_out:
+            yield _text(family, found[family.name]).removesuffix(_END)
+    yield _END
+
+
+def _count(
+    events: Iterable[Event], times_ms: Sequence[int], found: Mapping[str, dict[Labels, _Series]]
+) -> None:
+    """Add the counters of events. What happened after the last moment counts at that."""
+    steps: dict[tuple[str, Labels], dict[int, float]] = {}
+    for event in events:
+        at_ms = times_ms[min(bisect_left(times_ms, event.time_ns / _MILLISECOND_NS), len(times_ms) - 1)]
+        labels = tuple(map(visible, event.labels))
+        of_series = steps.setdefault((event.family, labels), {})
+        of_series[at_ms] = of_series.get(at_ms, 0) + event.amount
+        series = found[event.family].setdefault(labels, _Series())
+        if event.exemplar is not None:
+            series.exemplars[at_ms] = event.exemplar
+    for (name, labels), of_series in steps.items():
+        sums = itertools.accumulate(of_series.get(time_ms, 0) for time_ms in times_ms)
+        found[name][labels].points |= dict(zip(times_ms, sums, strict=True))
+
+
+def _text(family: Family, found: Mapping[Labels, _Series]) -> str:
+    registry = CollectorRegistry()
+    registry.register(_Collector(_metric(family, found)))
+    return str(generate_latest(registry), "utf-8")  # type: ignore[no-untyped-call]
+
+
+class _Collector:
+    """Gives one family to the library's writer."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._metric
+
+
+def _metric(family: Family, found: Mapping[Labels, _Series]) -> Metric:
+    is_counter = family.kind == "counter"
+    kind = CounterMetricFamily if is_counter else GaugeMetricFamily
+    metric = kind(family.full_name, family.help, labels=family.labels, unit=family.unit)
+    for labels, series in sorted(found.items()):
+        named = dict(zip(family.labels, labels, strict=True))
+        for time_ms, value in sorted(series.points.items()):
+            seconds = time_ms / 1000
+            trace = series.exemplars.get(time_ms)
+            exemplar = None if trace is None else Exemplar({"trace": trace[:_MOST_OF_EXEMPLAR]}, 1.0, seconds)
+            metric.add_sample(family.sample_name, named, value, seconds, exemplar)
+    return metric
