@@ -168,6 +168,7 @@ pictures: packages-pictures setup
 		$(VENV)/bin/python docs/picture.py $$verb traces/page-cache
 	done
 	$(VENV)/bin/python docs/plots.py traces/page-cache
+	$(VENV)/bin/python docs/notebook.py
 	$(VENV)/bin/python docs/screenshots.py traces/page-cache
 	$(VENV)/bin/python docs/rooms.py
 
