@@ -59,7 +59,9 @@ _SECOND_S: Final = 1.0
 _AGE_INTERVAL_S: Final = 2.0
 _STEP_INTERVAL_S: Final = 0.1
 _LEAST_HISTORY_BYTES: Final = 2 << 20
-_SPARE_BYTES: Final = 4 << 20
+_MUCH: Final = 0.75
+"""The share of `--max-memory` from which on code is dropped; minor faults map again what is needed."""
+_SPARE_BYTES: Final = 8 << 20
 """Memory that thinning and a new trace need for a moment."""
 _ASKED: Final = "a trace of the last minutes was asked for (SIGUSR1)."
 _HELD_BYTES: Final = 8 << 20
@@ -325,7 +327,7 @@ class _Watcher:
     def _age(self) -> None:
         self._history.age(self._now_ns())
         own_memory.trim()
-        if self._room_bytes() < _LEAST_HISTORY_BYTES:
+        if own_memory.resident_bytes() > self._options.most_memory_bytes * _MUCH:
             own_memory.drop_code()
         room_bytes = self._room_bytes()
         self._history.most_bytes = max(room_bytes, _LEAST_HISTORY_BYTES)

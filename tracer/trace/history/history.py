@@ -28,8 +28,8 @@ _STAGES: Final = ((0, 0, 0), (30 * _S, 100_000_000, 10 * _S), (120 * _S, _S, 60 
 """The fineness of rows by their age: (age, interval to which they are thinned, length of a segment)."""
 
 _OPEN_BYTES: Final = 2 << 20
-_MERGED_BYTES: Final = 4 << 20
-"""The rows, as columns, that are thinned at once: so much memory is needed for it."""
+_MERGED_BYTES: Final = 2 << 20
+"""The rows, as columns, that are thinned at once: about four times as much memory is needed for it."""
 _YOUNGEST_NS: Final = 10 * _S
 """Younger rows are not thinned to save memory, and not dropped for cgroups that come and go."""
 
