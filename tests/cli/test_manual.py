@@ -35,6 +35,14 @@ def synopsis(verb: str, source: str) -> set[str]:
     return set(re.findall(r"\bFl ([\w-]+)", lines[1]))
 
 
+def section(verb: str, source: str) -> str:
+    """Return what the manual says about a verb, below its name in the list."""
+    ends = rf"^\.It Cm (?:{'|'.join(VERBS)})$|^\.Sh "
+    lines = re.search(rf"^\.It Cm {verb}$(.*?)(?={ends})", source, flags=re.MULTILINE | re.DOTALL)
+    assert lines is not None, f"no section of {verb}"
+    return lines[1]
+
+
 def test_every_module_of_verbs_is_in_the_list() -> None:
     folder = Path(group.__file__).with_name("verbs")
     assert sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__") == VERBS
@@ -48,6 +56,13 @@ def test_verb_and_its_options_are_in_the_manual(verb: str) -> None:
     spellings = options_of(verb)
     assert [names for names in spellings if not documented & set(names)] == []
     assert documented - {name for names in spellings for name in names} - {"--"} == set()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_spelling_of_an_option_is_in_the_section_of_its_verb(verb: str) -> None:
+    described = {f"-{flag}" for flag in re.findall(r"\bFl ([\w-]+)", section(verb, MANUAL.read_text()))}
+    spellings = [name for names in options_of(verb) for name in names]
+    assert [name for name in spellings if name not in described] == []
 
 
 def test_manual_names_no_verb_that_does_not_exist() -> None:
