@@ -109,15 +109,16 @@ def test_python_in_the_examples_runs(page: Path) -> None:
 
 
 def test_faq_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its commands read any trace and any log of the repository."""
+    """Its commands read any trace and any log of the repository; those that read others are not run."""
     for folder in ("traces", "tests"):
         (tmp_path / folder).symlink_to(TOP / folder)
     monkeypatch.chdir(tmp_path)
     text = FAQ.read_text()
     compared = 0
     for command, shown in commands_of(text):
-        assert_shows(run(command), shown)
-        compared += 1
+        if "traces/" in command or f" {LOGS}/" in command:
+            assert_shows(run(command), shown)
+            compared += 1
     assert compared >= 8
     for code, shown_text in re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", text, flags=re.DOTALL):
         out = io.StringIO()
