@@ -48,10 +48,18 @@ VERBS: Final = (
         ("evictions", "{trace}", "--by", "cgroup"),
         ("evictions", "{trace}", "--by", "process", "--json"),
     ),
-    (("export", "{trace}", "--to", "folded", "-o", "-"),),
+    (
+        ("export", "{trace}", "--to", "folded", "-o", "-"),
+        ("export", "{trace}", "--to", "perfetto", "-o", "-"),
+        ("export", "{trace}", "--to", "chrome", "-o", "-"),
+        ("export", "{trace}", "--to", "openmetrics", "-o", "-"),
+        ("export", "{trace}", "--to", "csv", "-f", "-o", "{trace}.csv"),
+        ("export", "{trace}", "--to", "parquet", "-f", "-o", "{trace}.parquet"),
+    ),
 )
 """The verbs, each with the forms of its output. Every verb reads each trace in one form, because reading and
 computing take most of the time, and are the same for all forms."""
+LONG: Final = "the trace is long: "  # a note of `export`: damaged times may be years apart
 REPORT: Final = ("report", "{trace}", "-f", "-o", "{trace}.html")
 
 
@@ -92,7 +100,8 @@ def _outcome(arguments: list[str]) -> str:
     except click.ClickException as error:
         raise AssertionError(f"{arguments}: {error.format_message()}") from error
     written.flush()
-    assert not stderr.getvalue(), stderr.getvalue()[:500]
+    notes = [line for line in stderr.getvalue().splitlines() if LONG not in line]
+    assert not notes, notes[:5]
     return "read"
 
 
