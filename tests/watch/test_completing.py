@@ -216,10 +216,10 @@ def test_child_gives_way_for_the_cpu_and_for_memory() -> None:
         "import os\n"
         "from contextlib import suppress\n"
         "from pathlib import Path\n"
-        "from tracer.watch.completing import _stand_back\n"
+        "from tracer.watch.completing import stand_back\n"
         "with suppress(OSError): os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))\n"
         "with suppress(OSError): Path('/proc/self/oom_score_adj').write_text('-900')\n"
-        "_stand_back()\n"
+        "stand_back()\n"
         "print(os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0))\n"
         "print(Path('/proc/self/oom_score_adj').read_text())\n"
     )
@@ -259,7 +259,7 @@ def test_trace_that_is_not_explained_yet_has_its_journals(
         return {}
 
     monkeypatch.setattr(completing, "end_with_parent", lambda: None)
-    monkeypatch.setattr(completing, "_stand_back", lambda: None)
+    monkeypatch.setattr(completing, "stand_back", lambda: None)
     monkeypatch.setattr(completing, "explained", explained)
     completing.main([str(left)])
     assert seen == [True]

@@ -12,6 +12,7 @@ from tracer.live.alarm import Alarm
 from tracer.live.countdown import Countdown
 from tracer.live.sample_arrays import limits
 from tracer.schema import UNLIMITED_BYTES
+from tracer.trace.arrow_columns import integers, is_known
 from tracer.watch.signs.limit_hits import LimitHits
 from tracer.watch.signs.pressure import Pressure
 
@@ -70,6 +71,14 @@ class Alarms:
             return False
         given.append(now_ns)
         return True
+
+
+def ids_of_removed(cgroups: pa.RecordBatch) -> list[int]:
+    """Return the ids of the cgroups in rows of `cgroups` that were removed."""
+    is_removed = is_known(pa.chunked_array([cgroups.column("removed")]))
+    ids = integers(pa.chunked_array([cgroups.column("cgroup_id")]))
+    removed: list[int] = ids[is_removed].tolist()
+    return removed
 
 
 def _is_any_limited(samples: pa.RecordBatch) -> bool:

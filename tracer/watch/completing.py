@@ -32,7 +32,7 @@ _OOM_SCORE_ADJ: Final = 500  # the protection of `watch` must not protect this p
 def main(arguments: list[str]) -> int:
     """Complete and explain the trace in the first argument; return the exit status."""
     end_with_parent()
-    _stand_back()
+    stand_back()
     trace = Path(arguments[0])
     answer: dict[str, Any] = dict.fromkeys(("kills", "sentence", "cause", "container", "pod", "cgroup"))
     errors = []
@@ -106,7 +106,7 @@ def explained(path: Path) -> dict[str, Any]:
     }
 
 
-def _stand_back() -> None:
+def stand_back() -> None:
     """Give way to all other processes, for the CPU and for memory."""
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -7,19 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracer.capture.loop import Timer
-from tracer.trace.history.history import Follower
+from tracer.trace.history.history import Follower, History
 
 
 @dataclass(frozen=True)
 class Guest:
     """Functions that `watch` calls in its loop, which waits for them.
 
-    `follow` gets each batch of rows, with the table's name, from the first one on. `timers` run beside those
-    of `watch`, also at rest. `inputs` are descriptors, each with the function to call while it is readable.
-    `begun` gets the path of each trace that begins: it can be read while it grows, but a kill renames it.
+    `join` gets the history before its first row, and `follow` each batch of rows, with the table's name, from
+    the first one on. `timers` run beside those of `watch`, also at rest. `inputs` are descriptors, each with
+    the function to call while it is readable. `begun` gets the path of each trace that begins, which can be
+    read while it grows, and its new path if a kill renames it.
     """
 
     follow: Follower
     timers: Sequence[Timer] = ()
     inputs: Mapping[int, Callable[[], object]] = field(default_factory=dict)
     begun: Callable[[Path], object] = lambda _: None
+    join: Callable[[History], object] = lambda _: None

@@ -92,7 +92,8 @@ class Stories:
     """The story that is being written, if any, and the triggers that wait for one to begin.
 
     `closing_facts` returns what meta.json says of the recording when a trace ends. `warn` is called with a
-    line when a trace cannot be written, `begun` with the path of each trace that has begun.
+    line when a trace cannot be written, `begun` with the path of each trace that has begun, and
+    with its new path if a kill renames it.
     """
 
     def __init__(
@@ -252,6 +253,7 @@ class Stories:
             story.path = story.writer.path = self._place.rename(
                 story.path, name_of(kill.time_ns + story.shift_ns, kill.reason, _last_name(story.subject))
             )
+            self._begun(story.path)
 
     def _warn_of_story(self, message: str) -> None:
         """Pass a warning of the writer on; those of attempts to begin would come every 15 s."""

@@ -25,11 +25,10 @@ from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.containers import lookup_name
 from tracer.kernel.cgroups.selectors import parse_selectors
 from tracer.kernel.process.priority import Urgency
-from tracer.trace.arrow_columns import integers, is_known
 from tracer.trace.history.history import History
 from tracer.trace.row_sink import RowSink
 from tracer.watch import own_memory
-from tracer.watch.alarms import Alarms
+from tracer.watch.alarms import Alarms, ids_of_removed
 from tracer.watch.calls import Calls, calls_of_users
 from tracer.watch.cost import EVERY_S, Cost
 from tracer.watch.finishing import Finished, Finishing, Told
@@ -65,7 +64,6 @@ _SPARE_BYTES: Final = 8 << 20
 """Memory that thinning and a new trace need for a moment."""
 _ASKED: Final = "a trace of the last minutes was asked for (SIGUSR1)."
 _HELD_BYTES: Final = 8 << 20
-_ENDING_S: Final = 20.0
 _OOM_SCORE_ADJ: Final = -900
 
 
@@ -77,7 +75,7 @@ class WatchOptions:
     "soon"), and if all tasks of a cgroup waited for memory for `psi_percent` of 10 s. `most_memory_bytes`
     bounds the recorder's memory. `keep_traces` and `most_disk_bytes` bound the directory. `command` is run
     with the path of each trace. `ring_pages` and `hooks` are those of `Options`. `ignores_hangup`: SIGHUP
-    does not end it, so that it outlives a terminal.
+    does not end it, so that it outlives a terminal. At its end, traces are completed for at most `ending_s`.
     """
 
     directory: Path
@@ -93,6 +91,7 @@ class WatchOptions:
     ring_pages: dict[str, int] = field(default_factory=dict)
     hooks: str | None = None
     ignores_hangup: bool = True
+    ending_s: float = 20.0
 
 
 class Reporter(Protocol):
@@ -216,6 +215,7 @@ class _Watcher:
         self._history = History(
             meta, keep_ns=round(options.keep_s * 1e9), most_bytes=options.most_memory_bytes // 4
         )
+        self._guest.join(self._history)
         self._history.followers += [self._look, self._guest.follow]
         return self._history
 
@@ -263,7 +263,7 @@ class _Watcher:
             pipeline.finish(reason)
         finally:
             self._stories.close(reason)
-            self._finishing.finish(time.monotonic() + _ENDING_S)
+            self._finishing.finish(time.monotonic() + self._options.ending_s)
 
     def _timers(self) -> list[Timer]:
         """Return the periodic work. At rest there is none, but for the watchdog of a service manager."""
@@ -313,7 +313,7 @@ class _Watcher:
                 self._stories.trigger([trigger])
                 self._reporter.alarmed(alarm.sentence, self._stories.name_of(alarm.cgroup_id))
         elif table == "cgroups" and self._has_alarms:
-            self._alarms.forget(_ids_of_removed(batch))
+            self._alarms.forget(ids_of_removed(batch))
 
     def _step(self) -> None:
         before = self._stories.in_use
@@ -371,14 +371,6 @@ class _Watcher:
                 self._stories.trigger([Trigger(REQUEST, now_ns, sentence=_ASKED)])
             else:
                 self._reporter.notice(f"{self._cost.sentence()}; {self._history.sentence(now_ns)}")
-
-
-def _ids_of_removed(cgroups: pa.RecordBatch) -> list[int]:
-    """Return the ids of the cgroups in rows of `cgroups` that were removed."""
-    is_removed = is_known(pa.chunked_array([cgroups.column("removed")]))
-    ids = integers(pa.chunked_array([cgroups.column("cgroup_id")]))
-    removed: list[int] = ids[is_removed].tolist()
-    return removed
 
 
 def _protect(warn: Callable[[str], None]) -> None:
