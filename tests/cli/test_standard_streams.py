@@ -19,6 +19,7 @@ PROGRAM = f"{shlex.quote(sys.executable)} -m tracer"
 READING = ("explain", "timeline", "evictions", "info", "report", "export")
 ARGUMENTS = {
     "record": "-h",
+    "top": "-h",
     "watch": "-h",
     "lab": "--list",
     "fit": "-h",

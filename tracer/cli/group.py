@@ -19,7 +19,7 @@ _M_TRIM_THRESHOLD: Final = -1  # malloc.h
 _M_MMAP_THRESHOLD: Final = -3
 
 VERBS: Final = (
-    *("record", "watch", "explain", "timeline", "evictions", "report", "export", "info", "lab", "fit"),
+    *("record", "top", "watch", "explain", "timeline", "evictions", "report", "export", "info", "lab", "fit"),
     *("doctor", "unit", "completion"),
 )
 """The verbs in the order of `--help`, which shows the first sentence of each verb's own help."""

@@ -1,0 +1,45 @@
+"""Painting: only lines that changed are sent, in the colours that are allowed."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tracer.top.screen.cells import Line, Span, padded
+from tracer.top.screen.paint import STYLES, Painter
+
+FRAME: list[Line] = [(Span("head", "head"),), (Span("a", "kill"), Span("b")), (Span("foot", "dim"),)]
+
+
+def test_lines_that_did_not_change_are_not_sent_again() -> None:
+    painter = Painter(colour=True)
+    assert painter.paint(FRAME).count("\x1b[") > 3
+    assert painter.paint(FRAME) == ""
+    changed = [*FRAME[:1], (Span("new"),), *FRAME[2:]]
+    assert painter.paint(changed) == "\x1b[2;1Hnew"
+    painter.forget()
+    assert "\x1b[1;1H" in painter.paint(changed)
+
+
+def test_smaller_and_larger_screens_are_painted_whole() -> None:
+    painter = Painter(colour=True)
+    painter.paint(FRAME)
+    assert painter.paint(FRAME[:1]) == ""
+    assert "\x1b[2;1H" in painter.paint(FRAME)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_without_colour_no_colour_is_sent(style: str) -> None:
+    line = Painter(colour=False).line((Span("x", style),))
+    assert not re.search(r"\x1b\[[\d;]*(3[0-7]|38|4[0-7]|48)[\d;]*m", line)
+
+
+def test_selection_is_visible_without_colour() -> None:
+    assert Painter(colour=False).line((Span("x", "selected"),)) == "\x1b[7mx\x1b[0m"
+
+
+def test_padding_goes_on_with_the_ground_of_the_last_style() -> None:
+    assert padded((Span("ab", "head"),), 4) == (Span("ab", "head"), Span("  ", "head"))
+    assert padded((Span("漢字", "kill"),), 3) == (Span("漢 ", "kill"),)
+    assert padded((), 2) == (Span("  "),)

@@ -1,0 +1,146 @@
+"""The terminal on a pty: its modes are restored whatever ends the view, and keys and sizes arrive."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import termios
+from collections.abc import Iterator
+
+import pytest
+from support.terminals.on_pty import WITHIN_S, OnPty, on_pty
+
+ENTER, LEAVE = b"\x1b[?1049h", b"\x1b[?1049l"
+CHILD = """
+import select, sys
+from tracer.top.screen.terminal import Terminal
+
+def pressed(keys):
+    terminal.write("".join(f"<{key}>" for key in keys))
+    if "!" in keys:
+        raise ValueError("a defect")
+    if "q" in keys:
+        ended.append(True)
+
+ended = []
+with Terminal(pressed, lambda: terminal.write(f"<{terminal.size.columns}x{terminal.size.lines}>"),
+              lambda: ended.append(True)) as terminal:
+    terminal.write("<ready>")
+    while not ended:
+        for fd in select.select([*terminal.inputs], [], [])[0]:
+            terminal.inputs[fd]()
+"""
+
+
+@pytest.fixture
+def terminal() -> Iterator[OnPty]:
+    with on_pty(CHILD) as one:
+        yield one
+
+
+@pytest.fixture
+def shell() -> Iterator[OnPty]:
+    with on_pty(IN_A_SHELL) as one:
+        yield one
+
+
+def assert_restored(terminal: OnPty) -> None:
+    assert terminal.modes == terminal.before
+    assert terminal.read.count(LEAVE) == terminal.read.count(ENTER)
+    assert terminal.read.rindex(LEAVE) > terminal.read.rindex(ENTER)
+    assert terminal.read.rindex(b"\x1b[?25h") > terminal.read.rindex(b"\x1b[?25l")
+
+
+def test_keys_arrive_at_once_and_without_an_echo(terminal: OnPty) -> None:
+    assert not terminal.modes[3] & (termios.ECHO | termios.ICANON)
+    terminal.send(b"a\x1b[A")
+    terminal.wait_for(b"<a><up>")
+    terminal.send("漢".encode()[:1])
+    terminal.send("漢".encode()[1:])
+    terminal.wait_for("<漢>".encode())
+    assert b"\x1b[A" not in terminal.read
+
+
+def test_lone_escape_is_a_key(terminal: OnPty) -> None:
+    terminal.send(b"\x1b")
+    terminal.wait_for(b"<esc>")
+
+
+def test_terminal_is_restored_at_a_regular_end(terminal: OnPty) -> None:
+    terminal.send(b"q")
+    assert terminal.end() == (0, b"")
+    assert_restored(terminal)
+
+
+def test_terminal_is_restored_before_the_traceback_of_a_defect(terminal: OnPty) -> None:
+    terminal.send(b"!")
+    status, stderr = terminal.end()
+    assert (status, stderr.splitlines()[-1]) == (1, b"ValueError: a defect")
+    assert_restored(terminal)
+
+
+def test_ctrl_c_restores_the_terminal(terminal: OnPty) -> None:
+    terminal.child.send_signal(signal.SIGINT)
+    status, _ = terminal.end()
+    assert status in (1, -signal.SIGINT)
+    assert_restored(terminal)
+
+
+def test_new_size_is_reported(terminal: OnPty) -> None:
+    termios.tcsetwinsize(terminal.master, (40, 132))
+    terminal.child.send_signal(signal.SIGWINCH)
+    terminal.wait_for(b"<132x40>")
+
+
+def test_stop_gives_the_terminal_back_and_going_on_takes_it_again(terminal: OnPty) -> None:
+    """A stop that the kernel refuses to an orphaned process group, as this one, ends at once."""
+    terminal.forget()
+    terminal.child.send_signal(signal.SIGTSTP)
+    terminal.wait_for(LEAVE)
+    terminal.wait_for(ENTER)
+    terminal.wait_for(b"<80x24>")
+    terminal.send(b"q")
+    assert terminal.end()[0] == 0
+    assert terminal.modes == terminal.before
+
+
+def test_lost_terminal_ends_the_view(terminal: OnPty) -> None:
+    os.close(terminal.master)
+    terminal.master, other = pty.openpty()
+    os.close(other)
+    terminal.child.communicate(timeout=WITHIN_S)
+    assert terminal.child.returncode in (0, -signal.SIGHUP)
+
+
+IN_A_SHELL = f"""
+import os, signal, subprocess, sys
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], process_group=0)
+os.tcsetpgrp(0, child.pid)
+_, status = os.waitpid(child.pid, os.WUNTRACED)
+assert os.WIFSTOPPED(status), status
+os.tcsetpgrp(0, os.getpgrp())
+print("<stopped>", flush=True)
+sys.stdin.readline()
+os.tcsetpgrp(0, child.pid)
+os.kill(child.pid, signal.SIGCONT)
+child.returncode = None
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]))
+"""
+
+
+def test_ctrl_z_and_fg_of_a_shell(shell: OnPty) -> None:
+    """The shell here is a session's leader with this terminal; the view is a job of it."""
+    shell.send(b"\x1a")
+    shell.wait_for(b"<stopped>")
+    assert shell.modes == shell.before
+    assert shell.read.rindex(LEAVE) > shell.read.rindex(ENTER)
+    shell.forget()
+    shell.send(b"fg\n")
+    shell.wait_for(ENTER)
+    shell.wait_for(b"<80x24>")
+    assert not shell.modes[3] & termios.ICANON
+    shell.send(b"q")
+    assert shell.end()[0] == 0
+    assert shell.modes == shell.before

@@ -1,0 +1,172 @@
+"""The tables of a cgroup: processes, files and reclaim of the last minute, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+from synthetic.live_rows import MIB, cgroup, rows
+from synthetic.live_view_rows import HOSTILE
+from synthetic.sample_series import START_NS
+
+from tracer.live.now import CgroupNow, Snapshots
+from tracer.live.tally import Tally
+from tracer.top.details import MOST_ROWS, Details, RecentRows, Sheet, failures_in
+
+S = 1_000_000_000
+ADD = {"op": "add", "cause": "read", "folios": 1, "duration_ns": 0, "dev": 1}
+EVICT = ADD | {"op": "delete", "cause": "reclaim_memcg"}
+
+
+def now_of(*numbers: int) -> list[CgroupNow]:
+    tally = Tally(4096, free_swap=lambda: 0)
+    tally.take("cgroups", rows("cgroups", *(cgroup(number) for number in numbers)))
+    sample = {"source": "periodic", "time": START_NS, "usage_bytes": 10 * MIB, "anon_bytes": 6 * MIB}
+    tally.take("samples", rows("samples", *(sample | {"cgroup_id": number} for number in numbers)))
+    return Snapshots(tally).take(START_NS)
+
+
+@pytest.fixture
+def recent() -> RecentRows:
+    return RecentRows()
+
+
+@pytest.fixture
+def details(recent: RecentRows, tmp_path: Path) -> Details:
+    def names(inode_ids: Collection[int]) -> dict[int, str]:
+        return {one: f"/data/{one}" for one in inode_ids if one != 13}
+
+    return Details(recent, tmp_path / "cgroup", names, tmp_path / "proc")
+
+
+def sheet(details: Details, title: str, *numbers: int) -> Sheet:
+    found = now_of(*numbers)
+    (one,) = (one for one in details.sheets(found[0], found, 8 * S) if one.title == title)
+    return one
+
+
+def test_files_of_the_cgroup_and_those_below_are_summed(details: Details, recent: RecentRows) -> None:
+    of_two = {"cgroup_id": 2, "task_cgroup_id": 2}
+    recent.take(
+        "pagecache",
+        rows(
+            "pagecache",
+            {"inode_id": 11, "nr_pages": 256, **of_two, **ADD},
+            {"inode_id": 11, "nr_pages": 512, "cgroup_id": 3, "task_cgroup_id": 2, **EVICT},
+            {"inode_id": 12, "nr_pages": 256, **of_two, **EVICT, "cause": "truncate"},
+            {"inode_id": 13, "nr_pages": 256, **of_two, **ADD},
+            {"inode_id": None, "nr_pages": 1, **of_two, **ADD},
+            {"inode_id": 14, "nr_pages": 256, "cgroup_id": 9, "task_cgroup_id": 9, **ADD},
+        ),
+        1 * S,
+    )
+    files = sheet(details, "files", 2, 3)
+    assert files.note == "page cache charged to it, in the last 7 s"
+    assert files.rows == (
+        ("/data/11", "1.0Mi", "2.0Mi", "-"),
+        ("?", "1.0Mi", "-", "-"),
+        ("(sums of many files)", "4.0Ki", "-", "-"),
+        ("/data/12", "-", "-", "1.0Mi"),
+    )
+
+
+def test_many_files_are_cut_and_counted(details: Details, recent: RecentRows) -> None:
+    many = [
+        {"inode_id": 100 + one, "nr_pages": 1, "cgroup_id": 2, "task_cgroup_id": 2, **ADD}
+        for one in range(1234)
+    ]
+    recent.take("pagecache", rows("pagecache", *many), 1 * S)
+    files = sheet(details, "files", 2)
+    assert len(files.rows) == MOST_ROWS
+    assert files.note.endswith("; 100 of 1,234 files")
+
+
+def test_processes_have_their_memory_and_what_they_charged(
+    details: Details, recent: RecentRows, tmp_path: Path
+) -> None:
+    (tmp_path / "cgroup/2").mkdir(parents=True)
+    (tmp_path / "cgroup/2/cgroup.procs").write_text("41\n42\n43\n")
+    for pid, anon in ((41, 1024), (42, 4096)):
+        (tmp_path / f"proc/{pid}").mkdir(parents=True)
+        name = "small" if pid == 41 else HOSTILE.split("\n", maxsplit=1)[0]
+        status = f"Name:\t{name}\nRssAnon:\t{anon:8} kB\nRssFile:\t     512 kB\nRssShmem:\t       0 kB\n"
+        (tmp_path / f"proc/{pid}/status").write_text(status)
+    charged = {"cgroup_id": 2, "category": "anon", "pages": 1, "updates": 1}
+    recent.take(
+        "charge",
+        rows("charge", {"tgid": 41, "bytes": 3 * MIB, **charged}, {"tgid": 41, "bytes": -MIB, **charged}),
+        7 * S,
+    )
+    processes = sheet(details, "processes", 2)
+    assert processes.titles == ("PROCESS", "PID", "ANON", "FILE", "SHMEM", "SWAP", "CHARGED")
+    assert processes.rows == (
+        ("evil\x1b[2J", "42", "4.0Mi", "512Ki", "-", "?", "-"),
+        ("small", "41", "1.0Mi", "512Ki", "-", "?", "3.0Mi"),
+    )
+
+
+def test_reclaim_is_summed_by_process(details: Details, recent: RecentRows, tmp_path: Path) -> None:
+    (tmp_path / "proc/41").mkdir(parents=True)
+    (tmp_path / "proc/41/comm").write_text("java\n")
+    by = {"cgroup_id": 2, "task_cgroup_id": 2, "kind": "memcg", "scanned": 512}
+    recent.take(
+        "reclaim",
+        rows(
+            "reclaim",
+            {"tgid": 41, "duration_ns": 2_000_000, "reclaimed": 256, **by},
+            {"tgid": 41, "duration_ns": 1_000_000, "reclaimed": 0, **by},
+            {"tgid": 44, "duration_ns": 1_000, "reclaimed": 0, **by},
+        ),
+        1 * S,
+    )
+    assert sheet(details, "reclaim", 2).rows == (
+        ("java", "41", "2", "1", "3 ms", "4.0Mi", "1.0Mi"),
+        ("(ended)", "44", "1", "1", "1 us", "2.0Mi", "-"),
+    )
+
+
+def test_parts_of_memory_are_those_of_usage(details: Details) -> None:
+    memory = sheet(details, "memory", 2)
+    assert memory.rows[0][:3] == ("anonymous memory", "6.0Mi", "60%")
+    assert memory.rows[-1][:3] == ("other", "4.0Mi", "40%")
+    assert memory.rows[1][:3] == ("clean page cache", "?", "")
+
+
+def test_tables_without_rows_say_so(details: Details) -> None:
+    found = now_of(2)
+    sheets = details.sheets(found[0], found, 8 * S)
+    assert [(one.title, bool(one.rows)) for one in sheets] == [
+        ("memory", True),
+        ("processes", False),
+        ("files", False),
+        ("reclaim", False),
+        ("evictors", False),
+    ]
+    assert all(one.empty for one in sheets[1:])
+
+
+def test_rows_are_kept_for_a_minute_and_within_a_bound(recent: RecentRows) -> None:
+    batch = rows(
+        "charge", *({"cgroup_id": 2, "tgid": 7, "category": "anon", "bytes": 1} for _ in range(1000))
+    )
+    recent.take("charge", batch, 0)
+    recent.take("charge", batch, 59 * S)
+    assert len(recent.of("charge", "bytes")["bytes"]) == 2000
+    recent.take("charge", batch, 61 * S)
+    assert recent.since_s("charge", 61 * S) == 2
+    for at in range(1000):
+        recent.take("charge", batch, 61 * S + at)
+    assert len(recent.of("charge", "bytes")["bytes"]) * 50 < 4 << 20
+    assert recent.since_s("reclaim", 0) is None
+
+
+def test_failed_attempts_are_counted_for_their_target() -> None:
+    batch = rows(
+        "reclaim",
+        {"cgroup_id": 2, "kind": "memcg", "reclaimed": 0},
+        {"cgroup_id": 2, "kind": "memcg", "reclaimed": 0},
+        {"cgroup_id": 3, "kind": "memcg", "reclaimed": 5},
+        {"cgroup_id": None, "kind": "kswapd", "reclaimed": 0},
+    )
+    assert failures_in(batch) == {2: 2}

@@ -1,0 +1,148 @@
+"""The state: what each key does, and that no series of keys breaks it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic.live_view_rows import machine_rows
+
+from tracer.top.details import Sheet
+from tracer.top.view_state import (
+    EXPLAIN,
+    INTERVALS_S,
+    QUIT,
+    REDRAW,
+    WRITE,
+    ViewState,
+    arranged,
+    lines_of,
+    reduce,
+)
+
+SHEET = Sheet("files", "", ("FILE", "ADDED"), tuple((f"/{number}", "1Mi") for number in range(50)))
+
+
+def begun(**changes: object) -> ViewState:
+    return arranged(replace(ViewState(rows=machine_rows(), page=2), **changes))  # type: ignore[arg-type]
+
+
+def after(state: ViewState, *keys: str) -> ViewState:
+    for key in keys:
+        state = reduce(state, key)
+    return state
+
+
+def test_first_row_is_selected_and_arrows_move_within_the_list() -> None:
+    state = begun()
+    assert [one.row.cgroup_id for one in state.placed] == [1, 3, 2, 4]
+    assert state.selected == 1
+    assert after(state, "down").selected == 3
+    assert after(state, "up").selected == 1
+    assert after(state, *["down"] * 9).selected == 4
+    assert after(state, "end", "home").selected == 1
+    assert after(state, "pgdn").selected == 2
+
+
+def test_list_scrolls_with_the_selection() -> None:
+    state = after(begun(), "end")
+    assert (state.first, state.page) == (2, 2)
+    assert after(state, "home").first == 0
+
+
+def test_selected_cgroup_stays_selected_in_another_order() -> None:
+    state = after(begun(), "down", "down", ">", ">", "r", "t")
+    assert state.selected == 2
+    assert state.sort == "held"
+
+
+def test_row_at_the_place_of_a_gone_cgroup_is_selected() -> None:
+    state = after(begun(), "down")
+    rows = tuple(row for row in state.rows if row.cgroup_id != 3)
+    assert arranged(replace(state, rows=rows)).selected == 2
+    assert arranged(replace(state, rows=())).selected is None
+
+
+def test_columns_are_sorted_in_a_round() -> None:
+    state = begun()
+    assert after(state, "<").sort == "name"
+    assert after(state, "<", "<").sort == "left"
+    assert after(state, "r", ">").is_reversed is False
+
+
+def test_filter_is_used_as_it_is_typed() -> None:
+    state = after(begun(), "/", "w", "e", "q")
+    assert (state.is_typing, state.words, state.placed) == (True, "weq", ())
+    state = after(state, "backspace", "enter")
+    assert [one.row.cgroup_id for one in state.placed] == [1, 2]
+    assert (state.is_typing, state.asks) == (False, ())
+    assert after(state, "esc").words == ""
+    assert after(begun(), "/", "x", "esc").words == ""
+
+
+@pytest.mark.parametrize(("key", "asked"), [("q", QUIT), ("w", WRITE), ("x", EXPLAIN), ("redraw", REDRAW)])
+def test_keys_ask_for_what_the_recorder_does(key: str, asked: str) -> None:
+    assert reduce(begun(), key).asks == (asked,)
+
+
+def test_nothing_is_explained_without_a_cgroup() -> None:
+    assert reduce(ViewState(), "x").asks == ()
+
+
+def test_q_and_esc_leave_another_screen_first() -> None:
+    for key in ("q", "esc"):
+        state = after(begun(), "h", key)
+        assert (state.screen, state.asks) == ("list", ())
+
+
+def test_interval_has_steps_and_ends() -> None:
+    assert reduce(begun(), "+").interval_s == 2.0
+    assert reduce(begun(), "-").interval_s == 0.5
+    assert after(begun(), *["+"] * 20).interval_s == INTERVALS_S[-1]
+    assert after(begun(), *["-"] * 20).interval_s == INTERVALS_S[0]
+    assert reduce(begun(interval_s=0.1), "-").interval_s == 0.1
+
+
+def test_arrows_fold_and_unfold_the_tree() -> None:
+    state = after(begun(), "left")
+    assert [one.row.cgroup_id for one in state.placed] == [1, 4]
+    assert [one.row.cgroup_id for one in after(state, "right").placed] == [1, 3, 2, 4]
+    assert after(begun(), "down", "left").selected == 1, "a child goes to its parent"
+    assert after(begun(), "t", "left").folded == frozenset()
+
+
+def test_enter_shows_tables_of_the_cgroup_and_arrows_turn_them() -> None:
+    state = after(begun(), "down", "enter")
+    assert (state.screen, state.selected) == ("cgroup", 3)
+    state = replace(state, sheets=(SHEET, SHEET, SHEET))
+    assert after(state, "right").sheet == 1
+    assert after(state, "left").sheet == 2
+    assert after(state, "tab", "tab", "tab").sheet == 0
+    assert after(state, "end").text_first == 48
+    assert after(state, "end", "right").text_first == 0
+
+
+def test_space_halts_and_goes_on() -> None:
+    assert after(begun(), " ").is_paused
+    assert not after(begun(), " ", " ").is_paused
+
+
+NAMED = "up down left right pgup pgdn home end enter esc tab backspace delete redraw"
+KEYS = st.sampled_from([*"qh?/<>r+-=xw tjka漢", *NAMED.split()])
+
+
+@given(st.lists(KEYS, max_size=30), st.integers(1, 5), st.sampled_from([(), (SHEET,), (SHEET, SHEET)]))
+def test_no_keys_break_the_state(keys: list[str], page: int, sheets: tuple[Sheet, ...]) -> None:
+    state = begun(page=page)
+    for key in keys:
+        state = reduce(state, key)
+        if state.screen == "cgroup" and not state.sheets:
+            state = replace(state, sheets=sheets)
+        ids = [one.row.cgroup_id for one in state.placed]
+        assert state.selected in ids or not ids
+        if ids and state.selected is not None:
+            assert state.first <= ids.index(state.selected) < state.first + page
+        assert 0 <= state.text_first <= max(lines_of(state) - page, 0)
+        assert state.sheet < max(len(state.sheets), 1)

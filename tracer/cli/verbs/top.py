@@ -1,0 +1,80 @@
+"""`top`: what each cgroup's memory does now."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+
+from tracer.cli import value_completion
+from tracer.cli.tuning import hooks, ring_pages
+
+SORT_KEYS: Final = (
+    *("name", "usage", "limit", "held", "cache", "cushion", "swap", "charge", "add", "evict", "refault"),
+    *("stall", "psi", "left"),
+)
+"""Those of tracer.top.list_columns, which a completion must not import."""
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  sudo memcg-tracer top                             # all cgroups, the largest first; h: the keys
+  sudo memcg-tracer top -c /kubepods --sort left    # pods, the next kill first
+  sudo memcg-tracer top -c web -n 10 > table.txt    # ten tables, without a terminal
+  sudo memcg-tracer top --json | jq 'select(.seconds_to_kill)'"""
+)
+@click.option(
+    "-c", "cgroups", metavar="CGROUP", multiple=True, shell_complete=value_completion.cgroups_here,
+    help="Show this cgroup and its descendants: a path, a container name or id, or a glob. A cgroup that "
+    "gets such a name later is shown from its first charge. May be repeated.  [default: every cgroup]",
+)  # fmt: skip
+@click.option(
+    "-i", "interval_s", metavar="SECONDS", type=click.FloatRange(min=0.1, max=3600), default=1.0,
+    show_default=True, help="The time between two frames, which rates are of.",
+)  # fmt: skip
+@click.option(
+    "-n", "intervals", metavar="N", type=click.IntRange(min=1), help="End after N intervals.",
+)  # fmt: skip
+@click.option(
+    "--sort", "sort", metavar="KEY", type=click.Choice(SORT_KEYS), default="usage", show_default=True,
+    help=f"Sort by this column: {', '.join(SORT_KEYS)}.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON line for each cgroup and interval.")
+def command(
+    *, cgroups: tuple[str, ...], interval_s: float, intervals: int | None, sort: str, as_json: bool
+) -> None:
+    """Show what each cgroup's memory does now, and what is decided about it.
+
+    For each cgroup: usage beside its limit, what of it reclaim cannot drop apart from page cache, how fast it
+    is charged and evicted, how long its tasks reclaim and wait, and the time left until a kill at the present
+    rate. Below, a feed of limits that are hit, reclaim that frees nothing, and OOM kills with their cause.
+
+    Enter looks into a cgroup, x explains it, w writes a trace of the last minutes, h shows all keys. Traces
+    go to a new directory traces/top-TIME, which is removed if there are none; each OOM kill leaves one.
+
+    Without a terminal, a table is printed each interval.
+    """
+    from tracer.capture.session import save_memory
+    from tracer.kernel.process.small_pages import keep_pages_small
+
+    save_memory()
+    keep_pages_small()
+    from tracer.top.live_view import TopOptions, top
+
+    name = time.strftime("top-%Y%m%dT%H%M%SZ", time.gmtime())
+    top(
+        TopOptions(
+            directory=Path("traces") / f"{name}-{os.getpid()}",
+            cgroups=cgroups,
+            interval_s=interval_s,
+            intervals=intervals,
+            sort=sort,
+            as_json=as_json,
+            ring_pages=ring_pages(),
+            hooks=hooks(),
+        )
+    )

@@ -1,0 +1,275 @@
+"""What is shown of one cgroup and those below it: tables of its memory, processes, files and reclaim."""
+
+from __future__ import annotations
+
+import mmap
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tracer.categories import PARTS
+from tracer.live.flows import EVICTION_CAUSES
+from tracer.live.now import CgroupNow
+from tracer.top.short_numbers import NONE, UNKNOWN, short_percent, short_size
+from tracer.trace.arrow_columns import nullable_integers, weight_bytes, words
+from tracer.units import count, duration
+
+Numbers = npt.NDArray[np.int64]
+
+_TABLES: Final = ("charge", "pagecache", "reclaim")
+_MOST_BYTES: Final = 3 << 20
+_MOST_AGE_NS: Final = 60_000_000_000
+MOST_ROWS: Final = 100
+_MOST_PROCESSES: Final = 1000
+_NULL: Final = -1
+_SIZES: Final = {
+    "RssAnon": "ANON", "RssFile": "FILE", "RssShmem": "SHMEM", "VmSwap": "SWAP",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table: `rows` has as many texts as `titles`, of which the first is a name; any may be hostile.
+
+    `note` says what the numbers are about, `empty` what it means that there are no rows. `ends_in_words`: the
+    last column is not one of numbers.
+    """
+
+    title: str
+    note: str
+    titles: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    empty: str = ""
+    ends_in_words: bool = False
+
+
+class RecentRows:
+    """A follower that keeps the rows of about the last minute of three tables, in at most 3 MiB of each."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, deque[tuple[int, int, pa.RecordBatch]]] = {name: deque() for name in _TABLES}
+        self._bytes = dict.fromkeys(_TABLES, 0)
+
+    def take(self, table: str, rows: pa.RecordBatch, now_ns: int) -> None:
+        """Add rows that came at `now_ns`, on any clock that does not go back."""
+        if table not in self._kept or not rows.num_rows:
+            return
+        kept, weight = self._kept[table], weight_bytes(rows)
+        kept.append((now_ns, weight, rows))
+        self._bytes[table] += weight
+        while len(kept) > 1 and (self._bytes[table] > _MOST_BYTES or kept[0][0] < now_ns - _MOST_AGE_NS):
+            self._bytes[table] -= kept.popleft()[1]
+
+    def of(self, table: str, *names: str) -> dict[str, Any]:
+        """Return columns of the rows: integers, -1 for null, and words for columns of these."""
+        batches = [rows for _, _, rows in self._kept[table]]
+        return {name: _joined([rows.column(name) for rows in batches]) for name in names}
+
+    def since_s(self, table: str, now_ns: int) -> float | None:
+        """Return the age of the oldest rows that are kept; None: there are none."""
+        kept = self._kept[table]
+        return (now_ns - kept[0][0]) / 1e9 if kept else None
+
+
+@dataclass
+class Details:
+    """Makes the tables of a cgroup. `file_name` returns the name of an inode_id, None if it is not known;
+    `mount` is the directory of the hierarchy of cgroups."""
+
+    recent: RecentRows
+    mount: Path
+    file_name: Callable[[Collection[int]], dict[int, str]]
+    proc: Path = Path("/proc")
+    _comms: dict[int, str] = field(default_factory=dict)
+
+    def sheets(self, now: CgroupNow, below: Sequence[CgroupNow], now_ns: int) -> tuple[Sheet, ...]:
+        """Return the tables of a cgroup; `below` are it and all cgroups below it."""
+        ids = np.array([one.cgroup_id for one in below], np.int64)
+        self._now_ns = now_ns
+        return (
+            _memory(now),
+            self._processes(below, ids),
+            self._files(ids),
+            self._reclaim(ids),
+            _evictors(now),
+        )
+
+    def _window(self, table: str) -> str:
+        since_s = self.recent.since_s(table, self._now_ns)
+        return "nothing yet" if since_s is None else f"in the last {duration(max(round(since_s), 1))}"
+
+    def _processes(self, below: Sequence[CgroupNow], ids: Numbers) -> Sheet:
+        rows = self.recent.of("charge", "cgroup_id", "tgid", "bytes")
+        is_ours = np.isin(rows["cgroup_id"], ids) & (rows["bytes"] > 0)
+        charged = _sums(rows["tgid"][is_ours], rows["bytes"][is_ours])
+        found = []
+        for pid in self._pids(below):
+            read = self._status(pid)
+            if read is not None:
+                total = sum(read[name] or 0 for name in ("RssAnon", "RssFile", "RssShmem"))
+                found.append((total, pid, read))
+        found.sort(key=lambda one: (-one[0], one[1]))
+        texts = tuple(
+            (
+                read["Name"],
+                str(pid),
+                *(short_size(read[name]) if read[name] is not None else UNKNOWN for name in _SIZES),
+                short_size(charged.get(pid, 0)),
+            )
+            for _, pid, read in found
+        )
+        return Sheet(
+            "processes",
+            f"resident memory now, whoever is charged for it; charged {self._window('charge')}",
+            ("PROCESS", "PID", *_SIZES.values(), "CHARGED"),
+            texts,
+            "no process",
+        )
+
+    def _pids(self, below: Sequence[CgroupNow]) -> Iterator[int]:
+        left = _MOST_PROCESSES
+        for one in below:
+            with suppress(OSError, ValueError):
+                text = (self.mount / one.path.lstrip("/") / "cgroup.procs").read_text("ascii")
+                for pid in text.split()[:left]:
+                    left -= 1
+                    yield int(pid)
+
+    def _status(self, pid: int) -> dict[str, Any] | None:
+        """Return name and sizes of a process; None: it is gone, or has no memory of its own."""
+        try:
+            text = (self.proc / str(pid) / "status").read_text("utf-8", "surrogateescape")
+        except OSError:
+            return None
+        fields = dict(line.split(":\t", 1) for line in text.split("\n") if ":\t" in line)
+        sizes: dict[str, Any] = {}
+        for name in _SIZES:
+            number = fields.get(name, "").split()[:1]
+            sizes[name] = int(number[0]) << 10 if number and number[0].isdigit() else None
+        return {"Name": fields.get("Name", UNKNOWN), **sizes}
+
+    def _files(self, ids: Numbers) -> Sheet:
+        rows = self.recent.of("pagecache", "cgroup_id", "inode_id", "op", "cause", "nr_pages")
+        is_ours = np.isin(rows["cgroup_id"], ids)
+        inodes, sizes = rows["inode_id"][is_ours], rows["nr_pages"][is_ours] * mmap.PAGESIZE
+        is_added = rows["op"][is_ours] == "add"
+        is_evicted = ~is_added & np.isin(rows["cause"][is_ours], EVICTION_CAUSES)
+        added, evicted, dropped = (
+            _sums(inodes[which], sizes[which]) for which in (is_added, is_evicted, ~is_added & ~is_evicted)
+        )
+        files = sorted(
+            {*added, *evicted, *dropped}, key=lambda one: (-evicted.get(one, 0), -added.get(one, 0), one)
+        )
+        shown = files[:MOST_ROWS]
+        names = self.file_name([one for one in shown if one != _NULL])
+        texts = tuple(
+            (
+                "(sums of many files)" if one == _NULL else names.get(one, UNKNOWN),
+                *(short_size(of.get(one, 0)) for of in (added, evicted, dropped)),
+            )
+            for one in shown
+        )
+        note = f"page cache charged to it, {self._window('pagecache')}"
+        note += f"; {MOST_ROWS} of {count(len(files))} files" if len(files) > MOST_ROWS else ""
+        return Sheet("files", note, ("FILE", "ADDED", "EVICTED", "DROPPED"), texts, "no page cache moved")
+
+    def _reclaim(self, ids: Numbers) -> Sheet:
+        columns = ("cgroup_id", "task_cgroup_id", "tgid", "duration_ns", "scanned", "reclaimed", "kind")
+        rows = self.recent.of("reclaim", *columns)
+        is_ours = np.isin(rows["cgroup_id"], ids)
+        tgids = rows["tgid"][is_ours]
+        ones = np.ones(len(tgids), np.int64)
+        attempts, nothing = (
+            _sums(tgids, ones),
+            _sums(tgids, (rows["reclaimed"][is_ours] == 0).astype(np.int64)),
+        )
+        spent = _sums(tgids, rows["duration_ns"][is_ours])
+        scanned, freed = (_sums(tgids, rows[name][is_ours]) for name in ("scanned", "reclaimed"))
+        texts = tuple(
+            (
+                self._comm(one),
+                str(one),
+                count(attempts[one]),
+                count(nothing[one]) if nothing[one] else NONE,
+                duration(spent[one] / 1e9),
+                short_size(scanned[one] * mmap.PAGESIZE),
+                short_size(freed[one] * mmap.PAGESIZE),
+            )
+            for one in sorted(attempts, key=lambda one: (-spent[one], one))[:MOST_ROWS]
+        )
+        return Sheet(
+            "reclaim",
+            f"attempts to reclaim its memory, {self._window('reclaim')}",
+            ("BY PROCESS", "PID", "ATTEMPTS", "FREED NONE", "TIME", "EXAMINED", "FREED"),
+            texts,
+            "no reclaim attempt",
+        )
+
+    def _comm(self, pid: int) -> str:
+        """Return the name of a process, also after it has ended if it was shown before."""
+        with suppress(OSError):
+            self._comms[pid] = (
+                (self.proc / str(pid) / "comm").read_text("utf-8", "surrogateescape").rstrip("\n")
+            )
+        if len(self._comms) > _MOST_PROCESSES:
+            self._comms = {pid: self._comms.get(pid, UNKNOWN)}
+        return self._comms.get(pid, "(ended)")
+
+
+def failures_in(rows: pa.RecordBatch) -> Counter[int]:
+    """Return how many attempts in rows of `reclaim` freed nothing, by the cgroup that they were for."""
+    ids, freed = (
+        nullable_integers(pa.chunked_array([rows.column(name)]), _NULL) for name in ("cgroup_id", "reclaimed")
+    )
+    return Counter(ids[(freed == 0) & (ids != _NULL)].tolist())
+
+
+def _memory(now: CgroupNow) -> Sheet:
+    def share(size: int | None) -> str:
+        return short_percent(100 * size / now.usage_bytes) if size is not None and now.usage_bytes else ""
+
+    sizes = {part: now.parts.get(part.name) for part in PARTS}
+    texts = tuple((part.label, short_size(size), share(size), part.meaning) for part, size in sizes.items())
+    note = "the parts of usage, which add up to it"
+    return Sheet("memory", note, ("PART", "BYTES", "SHARE", "MEANING"), texts, ends_in_words=True)
+
+
+def _evictors(now: CgroupNow) -> Sheet:
+    texts = tuple(
+        ("(others)" if not number else path or UNKNOWN, short_size(size))
+        for number, path, size in now.evictors[:MOST_ROWS]
+    )
+    return Sheet(
+        "evictors",
+        "whose tasks evicted page cache of this cgroup itself, since the start",
+        ("CGROUP OF THE TASK", "EVICTED"),
+        texts,
+        "no page cache of it was evicted",
+    )
+
+
+def _joined(columns: Sequence[pa.Array]) -> npt.NDArray[Any]:
+    parts: list[npt.NDArray[Any]] = [np.zeros(0, np.int64)]
+    for column in columns:
+        chunked = pa.chunked_array([column])
+        if pa.types.is_dictionary(column.type):
+            codes, vocabulary = words(chunked)
+            parts.append(np.array(vocabulary, np.str_)[codes])
+        else:
+            parts.append(nullable_integers(chunked, _NULL))
+    return np.concatenate(parts[1:] or parts)
+
+
+def _sums(keys: Numbers, amounts: Numbers) -> dict[int, int]:
+    """Return key -> sum of its amounts."""
+    distinct, which = np.unique(keys, return_inverse=True)
+    sums = np.zeros(len(distinct), np.int64)
+    np.add.at(sums, which.reshape(-1), amounts)
+    return dict(zip(distinct.tolist(), sums.tolist(), strict=True))

@@ -1,0 +1,25 @@
+"""The child of the live view that explains a cgroup: `python -m tracer.top.explaining TRACE CGROUP`.
+
+It becomes `memcg-tracer explain TRACE -c CGROUP`, whose libraries the view has no room for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tracer.kernel.process.forked_child import end_with_parent
+from tracer.watch.completing import stand_back
+
+
+def main(arguments: list[str]) -> None:
+    """Become the verb, with its errors on stdout as well."""
+    end_with_parent()
+    stand_back()
+    os.dup2(1, 2)
+    trace, cgroup = arguments
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "tracer", "explain", trace, "-c", cgroup])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

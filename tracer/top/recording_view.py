@@ -1,0 +1,184 @@
+"""The data of a live view: rows as they come become levels, rates, decisions and the tables of a cgroup."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.live.now import CgroupNow, Snapshots
+from tracer.live.tally import Tally
+from tracer.top.details import Details, RecentRows, Sheet, failures_in
+from tracer.top.feed import KILL, LIMIT, NOTE, NOTHING, SOON, Decision
+from tracer.top.live_row import LiveRow
+from tracer.top.now_rows import NowRows, shown_name
+from tracer.top.view_state import Machine
+from tracer.trace.history.history import History
+from tracer.units import size
+from tracer.watch import own_memory
+from tracer.watch.alarms import Alarms, ids_of_removed
+from tracer.watch.finishing import Finished
+
+_MOST_FILE_NAMES: Final = 2000
+
+
+class RecordingView:
+    """A follower of the rows of a recording. `decided` is called with each decision.
+
+    `directory` is where traces go, as the user shall read it.
+    """
+
+    def __init__(self, hierarchy: Hierarchy, directory: Path, decided: Callable[[Decision], object]) -> None:
+        self._directory = directory
+        self._decided = decided
+        self._tally = Tally()
+        self._snapshots = Snapshots(self._tally)
+        self._rows = NowRows()
+        self._recent = RecentRows()
+        self._alarms = Alarms(frozenset({"limit", "soon"}))
+        self._details = Details(self._recent, hierarchy.mount, self._file_names)
+        self._history: History | None = None
+        self._files: dict[int, str] = {}
+        self._now: dict[int, CgroupNow] = {}
+        self._failures: list[tuple[int, Counter[int]]] = []
+        self._taken_s = self._measured_s = self._cpu_s = 0.0
+
+    # Rows in
+
+    def join(self, history: History) -> None:
+        """Take the history, which has the names of files and the clock of the rows."""
+        self._history = history
+
+    def follow(self, table: str, rows: pa.RecordBatch) -> None:
+        """Take a batch of rows of any table."""
+        self._tally.take(table, rows)
+        self._recent.take(table, rows, time.monotonic_ns())
+        if table == "samples" and rows.num_rows:
+            for alarm in self._alarms.take(rows, time.monotonic_ns()):
+                kind = SOON if alarm.reason == "soon" else LIMIT
+                name = self._name_of(alarm.cgroup_id)
+                self._decided(Decision(alarm.time_ns, kind, name, alarm.sentence))
+        elif table == "reclaim" and rows.num_rows:
+            self._failures.append((self.now_ns, failures_in(rows)))
+        elif table == "cgroups":
+            self._alarms.forget(ids_of_removed(rows))
+
+    def killed(self, kill: dict[str, Any]) -> None:
+        """Take an OOM kill, a row of `oom`."""
+        owner = kill["limit_owner_cgroup_id"]
+        where = "" if kill["limit_bytes"] is None else f" at a limit of {size(kill['limit_bytes'])}"
+        name = self._name_of(owner or kill["cgroup_id"])
+        sentence = f"OOM kill of {kill['comm']} (pid {kill['pid']}){where}"
+        self._decided(Decision(kill["time"], KILL, name, sentence))
+
+    def finished(self, story: Finished) -> None:
+        """Take a trace that is written and explained."""
+        name = shown_name(story.cgroup or "", story.container) if story.cgroup or story.container else ""
+        if story.kills:
+            told = story.sentence or story.error or "not explained"
+            self._decided(Decision(self.now_ns, KILL, name, f"{told} ({self._directory / story.trace.name})"))
+        else:
+            self._decided(
+                Decision(
+                    self.now_ns, NOTE, "", f"the trace is complete: {self._directory / story.trace.name}"
+                )
+            )
+
+    # The view
+
+    @property
+    def now_ns(self) -> int:
+        """Return the time on the clock of the rows, CLOCK_REALTIME as it was at the start."""
+        if self._history is None:
+            return time.time_ns()
+        clock = self._history.meta["clock"]
+        return time.monotonic_ns() + clock["realtime_ns"] - clock["monotonic_ns"]
+
+    def take(self) -> tuple[LiveRow, ...]:
+        """Return the cgroups as they are now, and tell which reclaim freed nothing since the last call."""
+        snapshot = self._snapshots.take(self.now_ns)
+        now_s = time.monotonic()
+        self._tell_of_failures()
+        rows = self._rows.take(snapshot, now_s - self._taken_s)
+        self._taken_s = now_s
+        self._now = {one.cgroup_id: one for one in snapshot}
+        return rows
+
+    def sheets(self, cgroup_id: int) -> tuple[Sheet, ...]:
+        """Return the tables of a cgroup; none if it is gone."""
+        now = self._now.get(cgroup_id)
+        if now is None:
+            return ()
+        top = now.path.rstrip("/") + "/"
+        below = [now, *(one for one in self._now.values() if one.path.startswith(top) and one is not now)]
+        return self._details.sheets(now, below, time.monotonic_ns())
+
+    def machine(self) -> Machine:
+        """Return the memory of the machine, and what this process took since the last call."""
+        read = _meminfo()
+        cpu_s, now_s = time.process_time(), time.monotonic()
+        spent_s, elapsed_s = cpu_s - self._cpu_s, now_s - self._measured_s
+        is_first = not self._measured_s
+        self._cpu_s, self._measured_s = cpu_s, now_s
+        swap, free = read.get("SwapTotal"), read.get("SwapFree")
+        return Machine(
+            total_bytes=read.get("MemTotal"),
+            available_bytes=read.get("MemAvailable"),
+            swap_bytes=None if swap is None or free is None else swap - free,
+            swap_total_bytes=swap,
+            own_bytes=own_memory.resident_bytes(),
+            own_percent=None if is_first else 100 * spent_s / elapsed_s,
+        )
+
+    def _tell_of_failures(self) -> None:
+        """Tell which cgroups' reclaim freed nothing since the last call."""
+        attempts = Counter[int]()
+        since_ns: dict[int, int] = {}
+        for time_ns, found in self._failures:
+            attempts += found
+            since_ns |= {number: since_ns.get(number, time_ns) for number in found}
+        self._failures.clear()
+        for number, times in attempts.items():
+            name = self._name_of(number)
+            self._decided(Decision(self.now_ns, NOTHING, name, attempts=times, begin_ns=since_ns[number]))
+
+    # Names
+
+    def _name_of(self, cgroup_id: int | None) -> str:
+        if not cgroup_id:
+            return "the machine"
+        if (now := self._now.get(cgroup_id)) is not None:
+            return shown_name(now.path, now.container, now.pod)
+        assert self._history is not None
+        found = self._history.names.among("cgroups", np.array([cgroup_id]))
+        rows = found.select(["path", "container", "pod"]).to_pylist()
+        return next((shown_name(**row) for row in rows), "a cgroup that is gone")
+
+    def _file_names(self, inode_ids: Collection[int]) -> dict[int, str]:
+        """Return the names of files that are known; those that are not are looked for again."""
+        unknown = [one for one in inode_ids if one not in self._files]
+        if unknown and self._history is not None:
+            if len(self._files) > _MOST_FILE_NAMES:
+                self._files.clear()
+            found = self._history.names.among("inodes", np.array(unknown, np.int64))
+            for row in found.select(["inode_id", "path", "container_path"]).to_pylist():
+                if name := row["container_path"] or row["path"]:
+                    self._files[row["inode_id"]] = name
+        return self._files
+
+
+def _meminfo() -> dict[str, int]:
+    """Return the sizes of /proc/meminfo in bytes."""
+    found: dict[str, int] = {}
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+            name, number, *_ = line.replace(":", " ").split()
+            found[name] = int(number) << 10
+    return found

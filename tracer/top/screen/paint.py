@@ -1,0 +1,68 @@
+"""Lines as escape sequences, of which only those that changed are sent again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from rich.color import ColorSystem
+from rich.style import Style
+
+from tracer.categories import LAYERS
+from tracer.top.screen.cells import Line
+
+STYLES: Final[Mapping[str, str]] = {
+    "": "none",
+    "title": "bold",
+    "head": "bold on color(236)",
+    "sorted": "bold color(220) on color(236)",
+    "selected": "reverse",
+    "dim": "dim",
+    "warn": "color(220)",
+    "kill": "bold color(203)",
+    **{layer.name: layer.terminal for layer in LAYERS},
+}
+"""Name of a style -> its definition for rich. Without colour, attributes remain: bold, dim, reverse."""
+
+_ATTRIBUTES: Final = ("bold", "dim", "reverse", "underline")
+_PLAIN: Final = {"head": "underline", "sorted": "bold underline"}
+
+
+class Painter:
+    """Turns frames into what a terminal needs to show them after the frame before."""
+
+    def __init__(self, *, colour: bool) -> None:
+        self._styles = {name: Style.parse(_definition(name, colour)) for name in STYLES}
+        self._system = ColorSystem.EIGHT_BIT
+        self._before: list[str] = []
+
+    def forget(self) -> None:
+        """Paint all of the next frame: the screen was cleared, or has another size."""
+        self._before = []
+
+    def paint(self, lines: Sequence[Line]) -> str:
+        """Return the escape sequences for a frame, whose lines are as wide as the screen."""
+        texts = [self.line(line) for line in lines]
+        before = self._before + [""] * (len(texts) - len(self._before))
+        changed = [
+            f"\x1b[{number};1H{text}"
+            for number, (text, old) in enumerate(zip(texts, before, strict=False), 1)
+            if text != old
+        ]
+        self._before = texts
+        return "".join(changed)
+
+    def line(self, line: Line) -> str:
+        """Return a line with the sequences of its styles."""
+        return "".join(
+            self._styles[style].render(text, color_system=self._system) if style else text
+            for text, style in line
+        )
+
+
+def _definition(name: str, colour: bool) -> str:
+    if colour:
+        return STYLES[name]
+    if name in _PLAIN:
+        return _PLAIN[name]
+    return " ".join(word for word in STYLES[name].split() if word in _ATTRIBUTES) or "none"

@@ -1,0 +1,189 @@
+"""The terminal: its modes while the view is on it, which are restored whatever ends the view."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import select
+import signal
+import termios
+import time
+import tty
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Final, Self
+
+from tracer.top.screen.cells import Size
+from tracer.top.screen.key_input import KeyInput
+
+_ENTER: Final = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
+"""Alternate screen, no cursor, no wrap at the end of a line, clear."""
+_LEAVE: Final = b"\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
+_CLEAR: Final = b"\x1b[0m\x1b[2J"
+_ESCAPE_WAIT_S: Final = 0.05
+"""A sequence comes at once, even over a slow line: what does not is the key Esc."""
+_WRITE_WAIT_MS: Final = 1000
+_CC: Final = 6
+_DISABLED: Final = b"\x00"
+
+
+class Terminal:
+    """Standard input and output as a screen and its keys.
+
+    `pressed` is called with the keys that were read, in an event loop: `inputs` are its descriptors and
+    functions. `resized` is called when the screen has another size or must be drawn anew, as after Ctrl-Z and
+    `fg`. `lost` is called when the terminal is gone.
+
+    Ctrl-C, Ctrl-Z and Ctrl-S remain signals and flow control of the terminal; Ctrl-\\ is off, which would end
+    the process without a restored terminal.
+    """
+
+    def __init__(
+        self,
+        pressed: Callable[[list[str]], object],
+        resized: Callable[[], object],
+        lost: Callable[[], object],
+        *,
+        input_fd: int = 0,
+        output_fd: int = 1,
+    ) -> None:
+        self._pressed, self._resized, self._lost = pressed, resized, lost
+        self._in, self._out = input_fd, output_fd
+        self._keys = KeyInput()
+        self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._handlers: dict[int, Any] = {}
+        self._modes: list[Any] | None = None
+        self._is_on = False
+
+    def __enter__(self) -> Self:
+        self._modes = termios.tcgetattr(self._in)
+        atexit.register(self.leave)  # should nothing else run
+        for number, handler in (
+            (signal.SIGWINCH, self._signalled),
+            (signal.SIGCONT, self._signalled),
+            (signal.SIGTSTP, self._stopped),
+            (signal.SIGTTOU, signal.SIG_IGN),  # the modes are restored even in the background
+        ):
+            self._handlers[number] = signal.signal(number, handler)
+        self._enter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        atexit.unregister(self.leave)
+        os.close(self._woken)
+        os.close(self._wake)
+
+    @property
+    def inputs(self) -> Mapping[int, Callable[[], object]]:
+        """Return the descriptors to wait for, with what to call while one is readable."""
+        return {self._in: self._read, self._woken: self._awake}
+
+    @property
+    def size(self) -> Size:
+        """Return the size of the screen; 80 x 24 if the terminal does not know it."""
+        try:
+            columns, lines = os.get_terminal_size(self._out)
+        except OSError:
+            return Size(80, 24)
+        return Size(columns or 80, lines or 24)
+
+    def write(self, text: str) -> None:
+        """Write to the screen, in UTF-8. A terminal that takes nothing for a second gets no more of it: the
+        recording must go on."""
+        left = memoryview(text.encode("utf-8", "replace"))
+        poll = select.poll()
+        poll.register(self._out, select.POLLOUT)
+        while left and self._is_on:
+            if not poll.poll(_WRITE_WAIT_MS):
+                return
+            try:
+                left = left[os.write(self._out, left[:4096]) :]
+            except BlockingIOError:
+                continue
+            except OSError:
+                self._lost()
+                return
+
+    def clear(self) -> None:
+        """Clear the screen."""
+        self.write(_CLEAR.decode())
+
+    # Modes
+
+    def _enter(self) -> None:
+        assert self._modes is not None
+        modes = [*self._modes[:_CC], [*self._modes[_CC]]]
+        modes[tty.LFLAG] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
+        modes[_CC][termios.VMIN], modes[_CC][termios.VTIME] = 1, 0
+        modes[_CC][termios.VQUIT] = _DISABLED
+        termios.tcsetattr(self._in, termios.TCSADRAIN, modes)
+        self._is_on = True
+        self._send(_ENTER)
+
+    def leave(self) -> None:
+        """Restore the terminal; what is written from now on is discarded. A second call does nothing."""
+        if self._is_on:
+            self._is_on = False
+            self._send(_LEAVE)
+            with suppress(termios.error, OSError):  # it may be gone
+                termios.tcsetattr(self._in, termios.TCSADRAIN, self._modes or [])
+
+    def _send(self, sequence: bytes) -> None:
+        with suppress(OSError):
+            os.write(self._out, sequence)
+
+    # Signals
+
+    def _signalled(self, _number: int, _frame: FrameType | None) -> None:
+        with suppress(OSError):
+            os.write(self._wake, b"w")
+
+    def _stopped(self, number: int, _frame: FrameType | None) -> None:
+        """Stop as Ctrl-Z asks, with the terminal as it was, and go on from there after SIGCONT."""
+        was_on = self._is_on
+        self.leave()
+        signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+        os.kill(os.getpid(), number)
+        signal.signal(number, self._stopped)
+        if not was_on:
+            return
+        with suppress(termios.error, OSError):
+            self._modes = termios.tcgetattr(self._in)  # the shell may have changed them
+            self._enter()
+        self._signalled(number, None)
+
+    def _awake(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._woken, 4096)
+        self._resized()
+
+    # Keys
+
+    def _read(self) -> None:
+        """Read what the terminal has sent; an Esc without a sequence is waited for, 50 ms at most."""
+        try:
+            read = os.read(self._in, 4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            read = b""
+        if not read:
+            self._lost()
+            return
+        keys = self._keys.feed(read)
+        end_s = time.monotonic() + _ESCAPE_WAIT_S
+        while self._keys.is_pending:
+            wait_s = end_s - time.monotonic()
+            if wait_s <= 0 or not select.select([self._in], [], [], wait_s)[0]:
+                keys += self._keys.flush()
+            elif more := os.read(self._in, 4096):
+                keys += self._keys.feed(more)
+            else:
+                keys += self._keys.flush()
+        if keys:
+            self._pressed(keys)

@@ -1,0 +1,276 @@
+"""What the user sees and has selected, and what a key does to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from tracer.categories import LAYERS
+from tracer.top.details import Sheet
+from tracer.top.feed import Decision
+from tracer.top.list_columns import COLUMNS, SORT_KEYS, USAGE
+from tracer.top.live_row import LiveRow
+from tracer.top.tree_order import Placed, arrange
+
+Screen = Literal["list", "help", "cgroup", "text"]
+INTERVALS_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+QUIT: Final = "quit"
+WRITE: Final = "write"
+EXPLAIN: Final = "explain"
+REDRAW: Final = "redraw"
+"""What a key may ask of the recorder: `asks` of the state."""
+
+_MOST_WORDS: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Memory of the machine, and the cost of this process (percent of one CPU); None: not known."""
+
+    total_bytes: int | None = None
+    available_bytes: int | None = None
+    swap_bytes: int | None = None
+    swap_total_bytes: int | None = None
+    own_bytes: int | None = None
+    own_percent: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ViewState:
+    """Everything that a frame shows.
+
+    `placed` are the rows in their order, `first` the first that is visible of the `page` lines there are.
+    `selected` is a cgroup's id; it stays selected wherever it moves. `sheets` are those of the cgroup screen,
+    `text` the lines of the text screen, and `text_first` the first visible line of either. `asks` are what
+    keys asked for and nobody has done.
+    """
+
+    rows: tuple[LiveRow, ...] = ()
+    placed: tuple[Placed, ...] = ()
+    time_ns: int = 0
+    machine: Machine = Machine()
+    kills: int = 0
+    feed: tuple[Decision, ...] = ()
+    message: str = ""
+    interval_s: float = 1.0
+    sort: str = USAGE
+    is_reversed: bool = False
+    is_tree: bool = True
+    folded: frozenset[int] = frozenset()
+    words: str = ""
+    is_typing: bool = False
+    is_paused: bool = False
+    selected: int | None = None
+    first: int = 0
+    page: int = 10
+    screen: Screen = "list"
+    sheets: tuple[Sheet, ...] = ()
+    sheet: int = 0
+    text_title: str = ""
+    text: tuple[str, ...] = ()
+    text_first: int = 0
+    asks: tuple[str, ...] = ()
+
+    @property
+    def selected_row(self) -> LiveRow | None:
+        """Return the row that is selected; None: there is none."""
+        return next((one.row for one in self.placed if one.row.cgroup_id == self.selected), None)
+
+
+def arranged(state: ViewState) -> ViewState:
+    """Return the state with its rows in order, and the selected one in view.
+
+    If the selected cgroup is gone, the row at its place is selected.
+    """
+    placed = arrange(
+        state.rows,
+        sort=state.sort,
+        is_reversed=state.is_reversed,
+        is_tree=state.is_tree,
+        words=state.words,
+        folded=state.folded,
+    )
+    at = _at(placed, state.selected)
+    if at is None and placed:
+        before = _at(state.placed, state.selected)
+        at = min(before or 0, len(placed) - 1)
+    return _select(replace(state, placed=placed), at)
+
+
+def reduce(state: ViewState, key: str) -> ViewState:
+    """Return what a key makes of a state; a key without a meaning changes nothing."""
+    if key == "redraw":
+        return _asking(state, REDRAW)
+    if state.is_typing:
+        return _typed(state, key)
+    state = replace(state, message="")
+    act = _ANYWHERE.get(key) or (_IN_LIST if state.screen == "list" else _IN_TEXT).get(key)
+    return state if act is None else act(state)
+
+
+def _asking(state: ViewState, what: str) -> ViewState:
+    return replace(state, asks=(*state.asks, what))
+
+
+def _typed(state: ViewState, key: str) -> ViewState:
+    """Return the state after a key of the filter, which is used as it is typed."""
+    if key == "enter":
+        return replace(state, is_typing=False)
+    if key == "esc":
+        return arranged(replace(state, is_typing=False, words=""))
+    if key == "backspace":
+        return arranged(replace(state, words=state.words[:-1]))
+    if len(key) == 1 and len(state.words) < _MOST_WORDS:
+        return arranged(replace(state, words=state.words + key))
+    return state
+
+
+def _back(state: ViewState) -> ViewState:
+    return replace(state, screen="list", sheets=(), sheet=0, text=(), text_first=0)
+
+
+def _leave(state: ViewState) -> ViewState:
+    return _asking(state, QUIT) if state.screen == "list" else _back(state)
+
+
+def _escape(state: ViewState) -> ViewState:
+    return arranged(replace(state, words="")) if state.screen == "list" else _back(state)
+
+
+def _help(state: ViewState) -> ViewState:
+    return _back(state) if state.screen == "help" else replace(_back(state), screen="help")
+
+
+def _explain(state: ViewState) -> ViewState:
+    return state if state.selected is None else _asking(state, EXPLAIN)
+
+
+def _by_column(state: ViewState, step: int) -> ViewState:
+    at = (SORT_KEYS.index(state.sort) + step) % len(SORT_KEYS)
+    return arranged(replace(state, sort=SORT_KEYS[at], is_reversed=False))
+
+
+def _move(state: ViewState, lines: float) -> ViewState:
+    """Move the selection by so many rows, or a text by so many lines; infinite: to the end."""
+    if state.screen == "list":
+        at = _at(state.placed, state.selected) or 0
+        return _select(state, _within(at + lines, len(state.placed) - 1))
+    last = max(lines_of(state) - state.page, 0)
+    return replace(state, text_first=_within(state.text_first + lines, last))
+
+
+def _drill(state: ViewState) -> ViewState:
+    if state.selected is None:
+        return state
+    return replace(state, screen="cgroup", sheets=(), sheet=0, text_first=0)
+
+
+def _turn(state: ViewState, step: int) -> ViewState:
+    """Show the next table of a cgroup."""
+    if not state.sheets:
+        return state
+    return replace(state, sheet=(state.sheet + step) % len(state.sheets), text_first=0)
+
+
+def lines_of(state: ViewState) -> int:
+    """Return the number of lines that a screen other than the list can scroll through."""
+    if state.screen == "cgroup":
+        return len(state.sheets[state.sheet].rows) if state.sheets else 0
+    return len(state.text) if state.screen == "text" else HELP_LINES
+
+
+def _folded(state: ViewState, is_left: bool) -> ViewState:
+    """Fold or unfold the children of the selected row; if that is done already, go to its parent."""
+    at = _at(state.placed, state.selected)
+    if at is None or not state.is_tree:
+        return state
+    one = state.placed[at]
+    number = one.row.cgroup_id
+    if one.is_folded is not None and one.is_folded != is_left:
+        return arranged(replace(state, folded=state.folded ^ {number}))
+    above = _at(state.placed, one.row.parent_id) if is_left else None
+    return state if above is None else _select(state, above)
+
+
+def _slower(state: ViewState) -> ViewState:
+    interval_s = next((one for one in INTERVALS_S if one > state.interval_s), state.interval_s)
+    return replace(state, interval_s=interval_s)
+
+
+def _faster(state: ViewState) -> ViewState:
+    shorter = [one for one in INTERVALS_S if one < state.interval_s]
+    return replace(state, interval_s=shorter[-1] if shorter else state.interval_s)
+
+
+def _within(number: float, most: int) -> int:
+    return int(min(max(number, 0), max(most, 0)))
+
+
+def _at(placed: tuple[Placed, ...], cgroup_id: int | None) -> int | None:
+    return next((at for at, one in enumerate(placed) if one.row.cgroup_id == cgroup_id), None)
+
+
+def _select(state: ViewState, at: int | None) -> ViewState:
+    """Select the row at a position, which is moved into the list, and the list so that it is visible."""
+    if at is None or not state.placed:
+        return replace(state, selected=None, first=0)
+    at = min(max(at, 0), len(state.placed) - 1)
+    page = max(state.page, 1)
+    first = min(max(state.first, at - page + 1), at, max(len(state.placed) - page, 0))
+    return replace(state, selected=state.placed[at].row.cgroup_id, first=max(first, 0))
+
+
+_Act = Callable[[ViewState], ViewState]
+_ANYWHERE: Final[dict[str, _Act]] = {
+    "q": _leave,
+    "esc": _escape,
+    "h": _help,
+    "?": _help,
+    " ": lambda state: replace(state, is_paused=not state.is_paused),
+    "+": _slower,
+    "=": _slower,
+    "-": _faster,
+    "w": lambda state: _asking(state, WRITE),
+    "x": _explain,
+    "up": lambda state: _move(state, -1),
+    "k": lambda state: _move(state, -1),
+    "down": lambda state: _move(state, 1),
+    "j": lambda state: _move(state, 1),
+    "pgup": lambda state: _move(state, -state.page),
+    "pgdn": lambda state: _move(state, state.page),
+    "home": lambda state: _move(state, -math.inf),
+    "end": lambda state: _move(state, math.inf),
+}
+_IN_LIST: Final[dict[str, _Act]] = {
+    "<": lambda state: _by_column(state, -1),
+    ">": lambda state: _by_column(state, 1),
+    "r": lambda state: arranged(replace(state, is_reversed=not state.is_reversed)),
+    "t": lambda state: arranged(replace(state, is_tree=not state.is_tree)),
+    "/": lambda state: replace(state, is_typing=True),
+    "left": lambda state: _folded(state, True),
+    "right": lambda state: _folded(state, False),
+    "enter": _drill,
+}
+_IN_TEXT: Final[dict[str, _Act]] = {
+    "left": lambda state: _turn(state, -1),
+    **dict.fromkeys(("right", "tab", "enter"), lambda state: _turn(state, 1)),
+}
+KEYS: Final = (
+    ("q", "quit; elsewhere, go back to the list"),
+    ("h ?", "this help"),
+    ("up down PgUp PgDn Home End", "select a cgroup, or scroll"),
+    ("left right", "fold the cgroups below; turn to other tables"),
+    ("Enter", "look into it: processes, files, reclaim"),
+    ("x", "explain it: its kill, or how near it came"),
+    ("w", "write a trace of the last minutes"),
+    ("/", "show only names with what you type; Esc: all"),
+    ("< >", "sort by another column"),
+    ("r", "reverse the order"),
+    ("t", "tree, or one list"),
+    ("space", "halt the screen; recording goes on"),
+    ("+ -", "longer or shorter interval"),
+)
+HELP_LINES: Final = len(KEYS) + len(COLUMNS) + len(LAYERS) + 5
+"""The lines of the help: a title above each of these, and a line between two."""
