@@ -100,24 +100,32 @@ class FolderFormat:
 
 FORMATS: Final[dict[str, FileFormat | FolderFormat]] = {
     "perfetto": FileFormat(
-        _perfetto, "memory of cgroups, reclaim, waits and kills, for ui.perfetto.dev", is_binary=True
+        _perfetto, "memory of cgroups, waits and kills, for ui.perfetto.dev", is_binary=True
     ),
-    "chrome": FileFormat(_chrome, "the same as JSON for chrome://tracing, speedscope and other viewers"),
-    "csv": FolderFormat(_csv, ".csv", "a directory with a file for each table, with names beside ids"),
+    "chrome": FileFormat(_chrome, "the same as JSON, for chrome://tracing and other viewers"),
+    "csv": FolderFormat(_csv, ".csv", "a directory with a file for each table, names beside ids"),
     "parquet": FolderFormat(_parquet, ".parquet", "the same tables in Parquet"),
-    "openmetrics": FileFormat(_openmetrics, "what Prometheus would have scraped from serve, with times"),
+    "openmetrics": FileFormat(_openmetrics, "what Prometheus would have scraped from serve then"),
     "folded": FileFormat(
         _folded,
-        "the memory that each stack allocated, for flame graphs (of record --stacks)",
+        "what each stack allocated (record --stacks), for flame graphs",
         takes_kill=True,
     ),
 }
 
 
+_LISTED: Final = "\n".join(f"  {name:<13}{form.help}" for name, form in FORMATS.items())
+
+
 @click.command(
-    epilog="""\b
+    epilog=f"""\b
+Formats:
+{_LISTED}
+
+\b
 Examples:
   memcg-tracer export traces/page-cache --to perfetto -o page-cache.pftrace
+  memcg-tracer export traces/page-cache --to parquet -o page-cache.parquet
   memcg-tracer export traces/mine --to folded -o mine.folded    # for flamegraph.pl, speedscope, ...
   memcg-tracer export traces/mine --to folded --kill 1 -o - | sort -t' ' -k2 -n"""
 )
@@ -127,7 +135,7 @@ Examples:
     "form",
     type=click.Choice(list(FORMATS)),
     required=True,
-    help="; ".join(f"{name}: {form.help}" for name, form in FORMATS.items()) + ".",
+    help="The format: see below.",
 )
 @click.option(
     "-o",
