@@ -226,7 +226,7 @@ limit that is not set is NA as well, and the flag beside it is then false.
             ("lost records", count(None if meta["lost"] is None else sum(meta["lost"].values()))),
             (
                 "next",
-                "t.explain(), t.kills(), t.held(), t.timeline(), t.evictions(); help(t) lists all columns",
+                "t.explain(), t.kills(), t.held(), t.timeline(), t.evictions(), t.plot; help(t) says more",
             ),
         ]
         return display.printable(f"memcg-tracer trace {self.path}", facts)
