@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import resource
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from tracer.trace.history.history import History
 from tracer.trace.meta import begin
 from tracer.trace.read.reader import Trace
 from tracer.trace.recording_ends import WRITE_FAILED
+from tracer.trace.write.writer import TraceWriter
 from tracer.watch import stories
 from tracer.watch.finishing import Finishing, Told
 from tracer.watch.place import Place
@@ -101,6 +104,36 @@ def test_kill_during_a_full_disk_is_in_the_next_story(
     scene.stories.close("SIGTERM")
     assert kills_in(scene.queue.added[1].trace) == ["victim-1", "victim-2"]
     assert [warning.partition(" ")[0] for warning in warnings] == ["cannot", "cannot", "a", "traces"]
+
+
+def test_story_that_cannot_be_written_leaves_no_rows_in_memory(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception that refers to itself by its frames would keep them until a collection of garbage."""
+    monkeypatch.setattr(stories, "_FAILS_S", 0.0)
+    monkeypatch.setattr(stories, "_RETRY_S", (0.0,))
+    scene.kill(1)
+    scene.stories.step()
+    assert scene.stories._story is not None
+    writers = [weakref.ref(scene.stories._story.writer)]
+    monkeypatch.setattr(
+        stories, "TraceWriter", lambda *given, **named: seen(writers, TraceWriter(*given, **named))
+    )
+    gc.disable()
+    try:
+        with full_disk():
+            scene.kill(2)
+            scene.stories.flush()
+            for _ in range(3):
+                scene.stories.step()
+        assert [writer() for writer in writers] == [None] * len(writers)
+    finally:
+        gc.enable()
+
+
+def seen(writers: list[weakref.ref[TraceWriter]], writer: TraceWriter) -> TraceWriter:
+    writers.append(weakref.ref(writer))
+    return writer
 
 
 def test_last_kill_before_quiet_on_a_full_disk_is_in_the_next_story(

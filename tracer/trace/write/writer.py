@@ -168,7 +168,7 @@ class TraceWriter:
             try:
                 rows[table] = self._settle(table)
             except (OSError, TraceError) as error:
-                failures.append(error)
+                failures.append(error.with_traceback(None))
                 rows[table] = self._count(table)
         self._end(end_reason, rows, meta_updates, failures)
 
@@ -202,8 +202,8 @@ class TraceWriter:
             end_reason = WRITE_FAILED
         try:
             write_meta(self._trace, self._final_meta(end_reason, rows, meta_updates))
-        except OSError as error:
-            failures.append(error)
+        except OSError as error:  # its frames, with all rows that wait, would live on in a cycle
+            failures.append(error.with_traceback(None))
         with suppress(OSError):  # journals are left in it
             self._trace.rmdir(layout.JOURNAL)
         try:
@@ -392,7 +392,7 @@ class TraceWriter:
             raise TraceError(f"cannot write the trace {self.path}: {self._failure.reason}; {kept}: {advice}")
         for error in failures:
             if isinstance(error, TraceError):
-                raise error
+                raise TraceError(str(error)) from error
             raise TraceError(
                 f"cannot write the trace {self.path}: {self._reason(error)}; all {written:,} rows are "
                 f"written and what is there is readable, but it is not finished: {advice}"
