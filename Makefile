@@ -58,8 +58,8 @@ packages:
 	$(call install_missing,python3-bpfcc $$venv)
 
 # The wire records are compiled and compared (cc), and the experiment is repeated in a real container (docker),
-# which only root on a kernel with BTF can trace. Docker of another origin is left as it is. What cannot be had here
-# is no reason to run no test: the one that needs it says so.
+# which only root on a kernel with BTF can trace; Prometheus scrapes what is traced. What is there from another origin is
+# left as it is. What cannot be had here is no reason to run no test: the one that needs it says so.
 packages-test: packages
 	@cc=
 	command -v cc >/dev/null || cc='gcc libc6-dev'
@@ -72,6 +72,14 @@ packages-test: packages
 		docker=
 		command -v docker >/dev/null || docker=docker-cli # a package of its own since Debian 13
 		{ $(call install_missing,$$docker)
+		} || true
+		prometheus=
+		command -v prometheus >/dev/null || prometheus=prometheus
+		{ $(call install_missing,$$prometheus)
+		} || echo 'make: going on without Prometheus' >&2
+		promtool=
+		command -v promtool >/dev/null || promtool=promtool # a package of its own since Debian 13
+		{ $(call install_missing,$$promtool)
 		} || true
 	fi
 

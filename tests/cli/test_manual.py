@@ -20,7 +20,7 @@ VERBS = sorted(group.VERBS)
 
 def options_of(verb: str) -> list[list[str]]:
     """Return the spellings of each option of a verb."""
-    command = importlib.import_module(f"tracer.cli.verbs.{verb}").command
+    command = importlib.import_module(group.module_of(verb)).command
     return [
         parameter.opts
         for parameter in command.params
@@ -45,7 +45,7 @@ def section(verb: str, source: str) -> str:
 
 def test_every_module_of_verbs_is_in_the_list() -> None:
     folder = Path(group.__file__).with_name("verbs")
-    assert sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__") == VERBS
+    assert sorted(path.stem for path in folder.rglob("*.py") if path.stem != "__init__") == VERBS
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -123,7 +124,7 @@ def test_losses_are_summed_by_stream() -> None:
     tally = new_tally()
     tally.take("loss", rows("loss", {"stream": "charge", "lost": 7}, {"stream": "reclaim", "lost": 2}))
     tally.take("loss", rows("loss", {"stream": "charge", "lost": 1}))
-    assert tally.copy().lost == {"charge": 8, "reclaim": 2}
+    assert tally.copy_losses() == {"charge": 8, "reclaim": 2}
 
 
 def test_copies_by_another_thread_are_whole() -> None:
@@ -134,19 +135,22 @@ def test_copies_by_another_thread_are_whole() -> None:
     torn: list[dict[int, int]] = []
     done = threading.Event()
 
-    def read() -> None:
+    def read() -> int:
+        copies = 0
         while not done.is_set():
             sums = charged(tally)
+            copies += 1
             if sums.get(1, 0) != sum(size for number, size in sums.items() if number != 1):
                 torn.append(sums)
+        return copies
 
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        for _ in range(500):
-            tally.take("charge", batch)
-    finally:
-        done.set()
-        reader.join()
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        try:
+            for _ in range(500):
+                tally.take("charge", batch)
+        finally:
+            done.set()
+    assert reading.result() > 1
     assert not torn
     assert charged(tally)[1] == 500 * 198

@@ -1,8 +1,8 @@
 """The group of all verbs: the module of a verb is imported only for its use, its help or its completion.
 
-Such a module imports only click and the standard library (tests/cli/verbs/test_completion.py). A verb imports
-what it needs for its work in its functions: pandas, Arrow and matplotlib take up to a second to import, which
-is too long for a Tab key.
+Such a module imports only click and the standard library (tests/cli/verbs/printed/test_completion.py). A verb
+imports what it needs for its work in its functions: pandas, Arrow and matplotlib take up to a second to
+import, which is too long for a Tab key.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ from tracer.version import VERSION
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h
 _M_MMAP_THRESHOLD: Final = -3
 
+_PRINTED: Final = ("unit", "dashboard", "alerts", "completion")
 VERBS: Final = (
-    *("record", "top", "watch", "explain", "timeline", "evictions", "report", "export", "info", "lab", "fit"),
-    *("doctor", "unit", "completion"),
+    *("record", "top", "watch", "serve", "explain", "timeline", "evictions", "report", "export", "info"),
+    *("lab", "fit", "doctor", *_PRINTED),
 )
 """The verbs in the order of `--help`, which shows the first sentence of each verb's own help."""
+
+
+def module_of(verb: str) -> str:
+    """Return the name of the module that has the `command` of a verb."""
+    return f"tracer.cli.verbs.{'printed.' if verb in _PRINTED else ''}{verb}"
 
 
 class _Verbs(click.Group):
@@ -32,7 +38,7 @@ class _Verbs(click.Group):
     def get_command(self, _context: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"tracer.cli.verbs.{name}").command
+        command: click.Command = importlib.import_module(module_of(name)).command
         command.context_settings.setdefault("help_option_names", ["-h", "--help"])
         return command
 

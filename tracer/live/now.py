@@ -101,7 +101,7 @@ class Snapshots:
     def take(self, now_ns: int) -> list[CgroupNow]:
         """Return each cgroup that exists and has a sample, in order of the path.
 
-        `now_ns` is on the clock of `time` in the rows. Raises as `Tally.copy` does.
+        `now_ns` is on the clock of `time` in the rows.
         """
         machine = _Machine(self._tally.copy(), now_ns, self._tally.page_bytes)
         found = {}

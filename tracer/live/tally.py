@@ -3,12 +3,13 @@
 All sums contain the cgroups below, also those that are gone, as the kernel's own counters of a cgroup do. A
 removed cgroup is forgotten; what is still uncharged from it later leaves the cgroups above it.
 
-One thread calls `take`. Others may call `copy` at any time: neither waits for the other. A copy that was made
-while `take` ran is made again (`_version` is odd during `take`).
+One thread calls `take`, another one may call `copy` at any time, and `take` never waits. A copy that was made
+while `take` ran is made again (`_version` is odd during `take`). If that goes on, `take` makes the copy.
 """
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import time
 from collections import Counter
@@ -56,11 +57,17 @@ MOST_NAMELESS: Final = 1024
 MOST_LINKS: Final = 16_384
 """The most removed cgroups of which the parent is remembered."""
 
+MOST_DEAD: Final = 1024
+"""The most removed cgroups of which the names are kept: who was killed may be gone before it is known."""
+
 MOST_EVICTORS: Final = 64
 """The most evictors of one cgroup's page cache that are told apart; the others are summed as `OTHERS`."""
 
 OTHERS: Final = 0
-_TRIES: Final = 1000
+_TRIES: Final = 50
+"""After so many attempts to copy between two calls of `take`, `take` itself makes a copy."""
+
+_PAUSE_S: Final = 0.0002
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,6 @@ class Copy:
     approach_places: dict[int, int]
     approaches: Any
     evicted: dict[int, dict[int, int]]
-    lost: Counter[str]
 
 
 class Tally:
@@ -110,7 +116,11 @@ class Tally:
         self._links: dict[int, int | None] = {}
         self._lines: dict[int, Numbers] = {}
         self._evicted: dict[int, dict[int, int]] = {}
+        self._dead: dict[int, Names] = {}
+        self._latest_ns = (0, 0)
         self._version = 0
+        self._is_asked = False
+        self._given: Copy | None = None
 
     def __len__(self) -> int:
         return len(self._states)
@@ -135,10 +145,22 @@ class Tally:
                     self._add_evictions(evictions_of(rows, self.page_bytes))
         finally:
             self._version += 1
+            if self._is_asked:
+                self._is_asked, self._given = False, self._copy()
+
+    def names_of(self, cgroup_id: int) -> Names | None:
+        """Return the names of a cgroup that exists or was removed lately; None: they are not known."""
+        return self._names.get(cgroup_id) or self._dead.get(cgroup_id)
+
+    def now_ns(self) -> int:
+        """Return the present time on the clock of the rows, which is late by the age of the last sample when
+        it came: some tenths of a second. 0: there was no sample."""
+        row_ns, taken_ns = self._latest_ns
+        return row_ns and row_ns + time.monotonic_ns() - taken_ns
 
     def copy(self) -> Copy:
-        """Return the present state, from any thread. Raises RuntimeError if rows come without a pause."""
-        for _ in range(_TRIES):
+        """Return the present state, from any thread, one at a time."""
+        for attempt in itertools.count():
             version = self._version
             if version % 2 == 0:
                 try:
@@ -147,8 +169,17 @@ class Tally:
                     continue
                 if version == self._version:
                     return copy
-            time.sleep(0.0002)  # another thread is in `take`
-        raise RuntimeError("rows come without a pause")
+            if attempt == _TRIES:
+                self._given = None
+                self._is_asked = True
+            elif attempt > _TRIES and (given := self._given) is not None:
+                return given
+            time.sleep(_PAUSE_S)  # another thread is in `take`
+        raise AssertionError
+
+    def copy_losses(self) -> dict[str, int]:
+        """Return stream -> records lost, from any thread."""
+        return dict(self.lost)
 
     def _copy(self) -> Copy:
         approaches = self._countdown.states
@@ -159,7 +190,6 @@ class Tally:
             approaches.copy_places(),
             approaches.rows.copy(),
             {owner: by.copy() for owner, by in self._evicted.items()},
-            self.lost.copy(),
         )
 
     # Cgroups
@@ -190,7 +220,10 @@ class Tally:
 
     def _forget(self, cgroup_id: int, parent_id: int | None) -> None:
         """Forget a cgroup, but for its parent: rows of it may come later."""
-        self._names.pop(cgroup_id, None)
+        if (names := self._names.pop(cgroup_id, None)) is not None:
+            self._dead[cgroup_id] = names
+            if len(self._dead) > MOST_DEAD:
+                del self._dead[next(iter(self._dead))]
         self._evicted.pop(cgroup_id, None)
         self._states.forget([cgroup_id])
         self._countdown.forget([cgroup_id])
@@ -248,6 +281,7 @@ class Tally:
 
     def _take_samples(self, rows: pa.RecordBatch) -> None:
         times = values(rows, "time")
+        self._latest_ns = int(times[-1]), time.monotonic_ns()
         for _ in self._countdown.take(rows):
             pass  # `watch --on soon` has a countdown of its own
         left, room, cache, _, has_limit = self._countdown.cushions_of(rows, int(times[-1]))

@@ -5,6 +5,7 @@ object:
 
     kills       the number of kills in the trace, null if it could not be explained
     sentence    the verdict on the newest kill, else how near a cgroup came to its limit
+    causes      [kill_id, cause] of each kill in the trace
     cause, container, pod, cgroup    of the newest kill, else null; `cgroup` is a path
     error       null, or what could not be done
     is_complete    whether the journals are gone: otherwise the disk may be full, and it can be tried again
@@ -34,7 +35,9 @@ def main(arguments: list[str]) -> int:
     end_with_parent()
     stand_back()
     trace = Path(arguments[0])
-    answer: dict[str, Any] = dict.fromkeys(("kills", "sentence", "cause", "container", "pod", "cgroup"))
+    answer: dict[str, Any] = dict.fromkeys(
+        ("kills", "sentence", "causes", "cause", "container", "pod", "cgroup")
+    )
     errors = []
     answer["is_complete"] = False
     try:  # first: if this process is killed, the next `watch` reports each trace that still has journals
@@ -98,6 +101,7 @@ def explained(path: Path) -> dict[str, Any]:
     owner = newest.limit_owner
     return {
         "kills": len(reports),
+        "causes": [[report.kill_id, report.verdict.cause] for report in reports],
         "sentence": visible(newest.verdict.summary),
         "cause": newest.verdict.cause,
         "container": owner.container,

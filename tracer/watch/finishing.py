@@ -56,12 +56,14 @@ class Told:
 class Finished(Told):
     """A trace that is completed and explained, or else the `error`: it is readable even so.
 
-    `cause` and `pod` are of the newest kill, and so are the sentence and names then.
+    `cause` and `pod` are of the newest kill, and so are the sentence and names then. `causes` are (kill_id,
+    cause) of all kills in the trace, also of those that earlier traces have.
     """
 
     cause: str | None = None
     pod: str | None = None
     error: str | None = None
+    causes: Sequence[tuple[int, str]] = ()
 
 
 class Finishing:
@@ -223,7 +225,7 @@ class Finishing:
         if story.kills is not None:
             known.pop("kills", None)
         if story.sentence is not None:  # the newest kill in the trace is another story's
-            known = {"error": known.get("error")}
+            known = {name: known[name] for name in ("error", "causes") if name in known}
         fields |= {name: value for name, value in known.items() if name in _FIELDS}
         self._told(Finished(**fields))
 

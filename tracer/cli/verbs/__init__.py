@@ -1,1 +1,5 @@
-"""The verbs of the command line, one module each, with its help."""
+"""The verbs of the command line, one module each, with its help.
+
+watch — the flight recorder, whose arguments are those of the service
+printed — verbs that print a file to install beside another program
+"""

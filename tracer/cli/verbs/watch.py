@@ -6,6 +6,7 @@ import json
 import shlex
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ import click
 
 from tracer.cli import value_completion
 from tracer.cli.duration import duration_s
+from tracer.cli.endpoint_options import address, endpoint_options, open_endpoint
 from tracer.cli.size import size_bytes
 from tracer.cli.tuning import hooks, ring_pages
 from tracer.errors import TracerError
@@ -35,6 +37,7 @@ Examples:
   sudo memcg-tracer watch                           # each OOM kill of this machine leaves a trace
   sudo memcg-tracer watch -c /kubepods --on soon    # pods only; a trace before the kill as well
   sudo memcg-tracer watch --exec /usr/local/bin/page-me
+  sudo memcg-tracer watch --serve 127.0.0.1:9755    # and metrics for Prometheus
   kill -USR1 PID                                    # a trace of the last minutes, now
   kill -USR2 PID                                    # what it costs, on stderr""",
 )
@@ -81,6 +84,11 @@ Examples:
     "time, for at most 60 s.",
 )  # fmt: skip
 @click.option(
+    "--serve", "host_and_port", metavar="ADDRESS", type=address,
+    help="Also serve metrics to Prometheus at this HOST:PORT, as `memcg-tracer serve` does.",
+)  # fmt: skip
+@endpoint_options
+@click.option(
     "--ready-file", metavar="PATH", type=click.Path(path_type=Path),
     help="Create this file when all probes are attached.",
 )  # fmt: skip
@@ -96,8 +104,10 @@ def command(
     keep_traces: int,
     most_disk_bytes: int,
     command_line: str | None,
+    host_and_port: tuple[str, int] | None,
     ready_file: Path | None,
     as_json: bool,
+    **of_endpoint: Any,
 ) -> None:
     """Record all the time, and write a trace of the minutes before each OOM kill.
 
@@ -111,6 +121,8 @@ def command(
     if not _LEAST_S <= keep_s <= _LONGEST_S:
         raise click.UsageError(f"--keep {keep_s:g}s: give a time from 10s to 24h")
     words = _words(command_line)
+    if host_and_port is None and (of_endpoint["certificate"] or of_endpoint["client_authorities"]):
+        raise click.UsageError("--tls-cert and --tls-client-ca are for --serve: give an address to serve at")
     if psi_percent is not None:
         from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 
@@ -137,8 +149,13 @@ def command(
         hooks=hooks(),
     )
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # nobody may read what it prints, and it goes on
+    lines = _Lines(directory, as_json=as_json)
     try:
-        watch(options, _Lines(directory, as_json=as_json))
+        if host_and_port is None:
+            watch(options, lines)
+            return
+        with closing(open_endpoint(*host_and_port, keeps_traces=True, **of_endpoint)) as endpoint:
+            watch(options, endpoint.reporter(lines), endpoint.guest())
     finally:
         _let_go_of_output()
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tracer.cli.verbs import unit, watch
+from tracer.cli.verbs import watch
+from tracer.cli.verbs.printed import unit
 from tracer.watch.service import NAME, STATE_FOLDER
 
 
@@ -95,7 +96,7 @@ def test_default_directory_of_watch_is_the_one_of_the_service() -> None:
 
 def test_unit_is_part_of_the_distribution() -> None:
     """The file is no module, so setuptools leaves it out unless it is package data."""
-    top = Path(__file__).parents[3]
+    top = Path(__file__).parents[4]
     listed = tomllib.loads((top / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     packed = [file for pattern in listed["tracer.watch"] for file in top.glob(f"tracer/watch/{pattern}")]
     assert [file.name for file in packed] == [NAME]

@@ -19,7 +19,7 @@ from click.shell_completion import ZshComplete
 from click.testing import CliRunner
 
 from tracer.cli import group, value_completion
-from tracer.cli.verbs import completion
+from tracer.cli.verbs.printed import completion
 from tracer.kernel.cgroups import cgroupfs, containers
 
 WriteTrace = Callable[..., Path]  # conftest.py
@@ -61,7 +61,7 @@ def completed(*words: str) -> dict[str, str]:
 @pytest.mark.parametrize("verb", group.VERBS)
 def test_import_of_a_verb_loads_click_only(verb: str) -> None:
     script = (
-        f"import sys; before = set(sys.modules); import tracer.cli.group, tracer.cli.verbs.{verb}\n"
+        f"import sys; before = set(sys.modules); import tracer.cli.group, {group.module_of(verb)}\n"
         "new = set(sys.modules) - before; print(*new & {'rich.console'})\n"
         "print(*{name.partition('.')[0] for name in new} - sys.stdlib_module_names)"
     )

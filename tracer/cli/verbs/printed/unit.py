@@ -26,7 +26,7 @@ def command(arguments: tuple[str, ...]) -> None:
 
     The service starts the memcg-tracer that printed the unit, keeps traces in /var/lib/memcg-tracer, or in
     the directory of --out, which must exist, and can write nowhere else. It has no access to the network
-    unless the arguments have --exec.
+    unless the arguments have --exec or --serve.
     """
     from tracer.cli.verbs import watch
     from tracer.watch.service import STATE_FOLDER, unit_text
@@ -39,7 +39,7 @@ def command(arguments: tuple[str, ...]) -> None:
         _own_program(),
         arguments,
         folder=None if folder == STATE_FOLDER else folder,
-        needs_network=options["command_line"] is not None,
+        needs_network=options["command_line"] is not None or options["host_and_port"] is not None,
     )
     click.echo(text, nl=False)
 

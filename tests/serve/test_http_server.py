@@ -1,0 +1,188 @@
+"""The server: content negotiation, TLS, and clients that are slow, many or silent."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from support.slowdown import SLOWDOWN
+
+from tracer.errors import TracerError, UsageError
+from tracer.serve import http_server
+from tracer.serve.http_server import MOST_CONNECTIONS, MetricsServer, Tls
+
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
+WITHIN_S = 20 * SLOWDOWN
+
+
+class Counting(Collector):
+    """Yields a metric of `size` series, and counts how often."""
+
+    def __init__(self, size: int = 1) -> None:
+        self.collected = 0
+        self._size = size
+
+    def collect(self) -> Iterator[Metric]:
+        self.collected += 1
+        metric = GaugeMetricFamily("memcg_tracer_usage_bytes", "Help.", labels=["id"], unit="bytes")
+        for number in range(self._size):
+            metric.add_metric([f"/{number}"], number)
+        yield metric
+
+
+def started(collector: Collector, stack: ExitStack, tls: Tls | None = None) -> MetricsServer:
+    server = MetricsServer("127.0.0.1", 0, collector, tls)
+    stack.callback(server.close)
+    server.start()
+    return server
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def scrape(server: MetricsServer, accept: str = OPEN_METRICS) -> tuple[str, str]:
+    """Return the content type and the text of an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WITHIN_S)
+    connection.request("GET", "/metrics", headers={"Accept": accept})
+    answer = connection.getresponse()
+    assert answer.status == 200
+    return answer.headers["Content-Type"], answer.read().decode()
+
+
+def threads_of_connections() -> int:
+    return sum("process_request_thread" in thread.name for thread in threading.enumerate())
+
+
+def test_format_is_the_one_that_the_client_asks_for(stack: ExitStack) -> None:
+    server = started(Counting(), stack)
+    kind, text = scrape(server)
+    assert kind.startswith("application/openmetrics-text")
+    assert text.endswith("# EOF\n")
+    kind, text = scrape(server, "text/plain")
+    assert kind.startswith("text/plain")
+    assert "# EOF" not in text
+    assert 'memcg_tracer_usage_bytes{id="/0"} 0.0' in text
+
+
+def test_requests_wait_until_the_server_starts(stack: ExitStack) -> None:
+    server = MetricsServer("127.0.0.1", 0, Counting())
+    stack.callback(server.close)
+    early = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), WITHIN_S))
+    early.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    server.start()
+    assert early.recv(8) == b"HTTP/1.0"
+
+
+def test_hundred_silent_connections_do_not_keep_a_scrape_from_its_answer(stack: ExitStack) -> None:
+    server = started(Counting(), stack)
+    for _ in range(100):
+        stack.enter_context(socket.create_connection(("127.0.0.1", server.port), WITHIN_S))
+    began_s = time.monotonic()
+    _, text = scrape(server)
+    assert "memcg_tracer_usage_bytes" in text
+    assert time.monotonic() - began_s < http_server.WITHIN_S * SLOWDOWN
+    assert threads_of_connections() <= MOST_CONNECTIONS + 2
+
+
+def test_client_that_does_not_read_holds_up_nobody_and_is_dropped(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server._Handler, "timeout", 0.5)
+    server = started(Counting(200_000), stack)
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        slow.connect(("127.0.0.1", server.port))
+        slow.sendall(f"GET /metrics HTTP/1.0\r\nAccept: {OPEN_METRICS}\r\n\r\n".encode())
+        assert len(scrape(server)[1]) > 1 << 20
+        deadline_s = time.monotonic() + WITHIN_S
+        while threads_of_connections():
+            assert time.monotonic() < deadline_s, "its thread has not ended"
+            time.sleep(0.01)
+
+
+def test_many_scrapes_at_once_share_an_answer(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "SHARED_S", WITHIN_S)
+    collector = Counting()
+    server = started(collector, stack)
+    scrapers = [threading.Thread(target=scrape, args=(server,)) for _ in range(20)]
+    for scraper in scrapers:
+        scraper.start()
+    for scraper in scrapers:
+        scraper.join()
+    assert collector.collected == 1
+
+
+def test_port_that_is_taken_is_an_error(stack: ExitStack) -> None:
+    server = started(Counting(), stack)
+    with pytest.raises(TracerError, match=f"cannot listen on 127.0.0.1 port {server.port}: Address already"):
+        MetricsServer("127.0.0.1", server.port, Counting())
+
+
+def test_host_that_does_not_exist_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="is no address of this machine"):
+        MetricsServer("no-such-host.invalid", 0, Counting())
+
+
+def test_close_frees_the_port() -> None:
+    server = MetricsServer("127.0.0.1", 0, Counting())
+    server.start()
+    scrape(server)
+    server.close()
+    MetricsServer("127.0.0.1", server.port, Counting()).close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Return the paths of a certificate for 127.0.0.1 that signs itself, and of its key."""
+    folder: Path = tmp_path_factory.mktemp("tls")
+    paths = str(folder / "cert.pem"), str(folder / "key.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
+    try:
+        subprocess.run(
+            [*command, "-addext", "subjectAltName=IP:127.0.0.1", "-out", paths[0], "-keyout", paths[1]],
+            check=True,
+            capture_output=True,
+        )
+    except FileNotFoundError:
+        pytest.skip("there is no openssl here")
+    return paths
+
+
+@pytest.mark.parametrize("asks_clients", [False, True])
+def test_tls_serves_only_those_who_may(
+    stack: ExitStack, certificate: tuple[str, str], asks_clients: bool
+) -> None:
+    path, key = certificate
+    server = started(Counting(), stack, Tls(path, key, path if asks_clients else None))
+    assert server.url == f"https://127.0.0.1:{server.port}/metrics"
+    silent = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), WITHIN_S))
+    assert silent.fileno() >= 0, "a client without a handshake holds up nobody"
+    context = ssl.create_default_context(cafile=path)
+    connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=WITHIN_S, context=context)
+    if asks_clients:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            connection.request("GET", "/metrics")
+            connection.getresponse()
+        context.load_cert_chain(path, key)
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=WITHIN_S, context=context)
+    connection.request("GET", "/metrics")
+    assert connection.getresponse().status == 200
+
+
+def test_tls_without_a_readable_key_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"TLS cannot be offered with .*: No such file"):
+        MetricsServer("127.0.0.1", 0, Counting(), Tls(str(tmp_path / "none"), str(tmp_path / "key")))

@@ -1,0 +1,79 @@
+"""Kills are counted at once, by cause once, and under labels that outlive their cgroups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracer.live.tally import Names
+from tracer.serve import kill_counters
+from tracer.serve.kill_counters import KillCounters
+
+WEB = ("web", "", "", "")
+NAMES = {
+    3: Names("/docker/4f", 1, False, container_id="4f", container="web"),
+    4: Names("/docker/4f/inside", 3, False),
+}
+TRACE = Path("/var/lib/memcg-tracer/20261127T000000Z-kill-web")
+
+
+def row(kill_id: int, owner: int | None = 3, victim: int = 4) -> dict[str, Any]:
+    return {"kill_id": kill_id, "limit_owner_cgroup_id": owner, "cgroup_id": victim}
+
+
+def counted(counters: KillCounters) -> dict[tuple[str, str], int]:
+    return {(labels[0], cause): one.kills for (labels, cause), one in counters.explained().items()}
+
+
+def test_kill_is_counted_at_once_and_by_cause_when_that_comes() -> None:
+    counters = KillCounters(NAMES.get, 10)
+    counters.kill(row(1))
+    assert (counters.seen(), counted(counters), counters.is_waiting) == ({WEB: 1}, {}, True)
+    counters.explain([(1, "anon_growth")], TRACE)
+    (one,) = counters.explained().values()
+    assert (one.kills, one.trace) == (1, TRACE)
+    assert not counters.is_waiting
+
+
+def test_tasks_of_a_group_kill_are_one_kill() -> None:
+    counters = KillCounters(NAMES.get, 10)
+    for _ in range(3):
+        counters.kill(row(1))
+    counters.explain([(1, "shmem")], None)
+    counters.kill(row(1))
+    assert counters.seen() == {WEB: 1}
+
+
+def test_kill_that_two_traces_contain_is_counted_once() -> None:
+    counters = KillCounters(NAMES.get, 10)
+    counters.kill(row(1))
+    counters.explain([(1, "shmem")], TRACE)
+    counters.kill(row(2))
+    counters.explain([(1, "anon_growth"), (2, "anon_growth"), (9, "anon_growth")], TRACE)
+    assert counted(counters) == {("web", "shmem"): 1, ("web", "anon_growth"): 1}
+
+
+def test_kill_of_the_whole_machine_counts_for_the_victim() -> None:
+    counters = KillCounters(NAMES.get, 10)
+    counters.kill(row(1, owner=None, victim=4))
+    assert counters.seen() == {("/docker/4f/inside", "", "", ""): 1}
+
+
+def test_kill_without_an_explanation_becomes_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    counters = KillCounters(NAMES.get, 10)
+    counters.kill(row(1))
+    counters.give_up()
+    assert counted(counters) == {}
+    monkeypatch.setattr(kill_counters, "PATIENCE_S", -1.0)
+    counters.give_up()
+    assert counted(counters) == {("web", "unknown"): 1}
+
+
+def test_labels_beyond_the_most_are_empty_and_the_sum_stays() -> None:
+    names = {number: Names(f"/{number}", 1, False) for number in range(1, 6)}
+    counters = KillCounters(names.get, 2)
+    for number in (1, 2, 3, 4, 1, 99):
+        counters.kill(row(len(counters.explained()) + sum(counters.seen().values()) + 1, owner=number))
+    assert counters.seen() == {("/1", "", "", ""): 2, ("/2", "", "", ""): 1, ("", "", "", ""): 3}

@@ -1,0 +1,74 @@
+"""The dashboard and the alert rules ask only for metrics that there are, and their tools accept them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tracer.cli.verbs.printed import alerts, dashboard
+from tracer.metric_families import FAMILIES
+from tracer.serve.packaging import text_of
+
+NAMES = {family.sample_name for family in FAMILIES}
+LABELS = {label for family in FAMILIES for label in family.labels} | {"instance"}
+DASHBOARD: dict[str, Any] = json.loads(text_of("dashboard.json"))
+
+
+def queries() -> list[str]:
+    targets = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    variables = [one["definition"] for one in DASHBOARD["templating"]["list"] if one["type"] == "query"]
+    return [*targets, *variables, *(one["expr"] for one in DASHBOARD["annotations"]["list"])]
+
+
+@pytest.mark.parametrize("text", ["\n".join(queries()), text_of("alerts.yml")], ids=["dashboard", "alerts"])
+def test_metrics_and_labels_exist(text: str) -> None:
+    asked = set(re.findall(r"\bmemcg_tracer_\w+", text))
+    assert len(asked) >= 6
+    assert asked <= NAMES
+    labels = set(re.findall(r"\$labels\.(\w+)", text)) | set(re.findall(r'(\w+)=~?"', text))
+    assert labels <= LABELS
+    grouped = re.findall(r"\bby \(([\w, ]+)\)", text)
+    assert {label for group in grouped for label in group.split(", ")} <= LABELS
+
+
+def test_each_family_of_a_cgroup_is_on_the_dashboard() -> None:
+    shown = set(re.findall(r"\bmemcg_tracer_\w+", "\n".join(queries())))
+    assert shown == NAMES
+
+
+def test_panels_do_not_overlap_and_have_a_description() -> None:
+    taken = set[tuple[int, int]]()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (place["x"] + column, place["y"] + row)
+            for column in range(place["w"])
+            for row in range(place["h"])
+        }
+        assert not cells & taken
+        assert panel["description"].endswith(".")
+        taken |= cells
+    assert max(column for column, _ in taken) < 24
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+@pytest.mark.parametrize(("verb", "name"), [(dashboard, "dashboard.json"), (alerts, "alerts.yml")])
+def test_verb_prints_the_file(verb: Any, name: str) -> None:
+    assert CliRunner().invoke(verb.command).stdout == text_of(name)
+
+
+def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("there is no promtool here")
+    rules = tmp_path / "alerts.yml"
+    rules.write_text(text_of("alerts.yml"))
+    checked = subprocess.run([promtool, "check", "rules", rules], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr

@@ -1,0 +1,104 @@
+"""The endpoint beside a recording: the tally of its rows, the counters of its kills, and their server."""
+
+from __future__ import annotations
+
+import ipaddress
+import shutil
+from typing import Any, Final
+
+from tracer.capture.loop import Timer
+from tracer.capture.observer import Progress
+from tracer.live.tally import Tally
+from tracer.serve.collector import CgroupCollector
+from tracer.serve.http_server import MetricsServer, Tls
+from tracer.serve.kill_counters import KillCounters
+from tracer.watch.finishing import Finished
+from tracer.watch.guest import Guest
+from tracer.watch.watching import Reporter
+
+_GIVE_UP_EVERY_S: Final = 60.0
+_KILLED_SHARE: Final = 10
+"""Of the series, a tenth at most is for those who were killed."""
+
+
+class Endpoint:
+    """Listens from the start, and answers once the recording is ready. `guest` and `reporter` are for
+    `watch`.
+
+    With `keeps_traces`, exemplars name the traces of kills; without, a trace is removed once its kills are
+    counted. Raises as `MetricsServer` does.
+    """
+
+    def __init__(
+        self, host: str, port: int, *, most_series: int, keeps_traces: bool, tls: Tls | None = None
+    ) -> None:
+        self._tally = Tally()
+        self._kills = KillCounters(self._tally.names_of, max(most_series // _KILLED_SHARE, 1))
+        self._keeps_traces = keeps_traces
+        self._is_open_to_all = not (_is_loopback(host) or (tls and tls.client_authorities))
+        collector = CgroupCollector(self._tally, self._kills, most_series)
+        self._server = MetricsServer(host, port, collector, tls)
+
+    def guest(self) -> Guest:
+        """Return what takes part in the recording."""
+        giving_up = Timer(_GIVE_UP_EVERY_S, self._kills.give_up, lambda: self._kills.is_waiting)
+        return Guest(self._tally.take, [giving_up])
+
+    def reporter(self, reporter: Reporter) -> Reporter:
+        """Return a reporter that also counts, and passes everything on to `reporter`."""
+        return _Counting(self, reporter)
+
+    def close(self) -> None:
+        """Free the address."""
+        self._server.close()
+
+    def begin(self, reporter: Reporter) -> None:
+        """Answer from now on, and report where."""
+        self._server.start()
+        reporter.notice(f"metrics at {self._server.url}")
+        if self._is_open_to_all:
+            reporter.warn(
+                "everyone who can reach this address can read the names of all cgroups and containers: "
+                "listen on 127.0.0.1, or ask clients for a certificate (--tls-client-ca)"
+            )
+
+    def count_kill(self, kill: dict[str, Any]) -> None:
+        """Count a kill whose cause is not known yet, given as a row of `oom`."""
+        self._kills.kill(kill)
+
+    def count_causes(self, story: Finished) -> None:
+        """Count the kills of an explained trace by cause."""
+        if story.kills is not None:  # else it is of an earlier recording, whose kills have the same numbers
+            self._kills.explain(story.causes, story.trace if self._keeps_traces else None)
+        if not self._keeps_traces:
+            shutil.rmtree(story.trace, ignore_errors=True)
+
+
+class _Counting:
+    """A `Reporter` for an endpoint and another reporter."""
+
+    def __init__(self, endpoint: Endpoint, reporter: Reporter) -> None:
+        self._endpoint = endpoint
+        self._reporter = reporter
+        self.alarmed = reporter.alarmed
+        self.notice = reporter.notice
+        self.warn = reporter.warn
+
+    def ready(self, progress: Progress) -> None:
+        self._reporter.ready(progress)
+        self._endpoint.begin(self._reporter)
+
+    def killed(self, kill: dict[str, Any]) -> None:
+        self._endpoint.count_kill(kill)
+        self._reporter.killed(kill)
+
+    def finished(self, story: Finished) -> None:
+        self._endpoint.count_causes(story)
+        self._reporter.finished(story)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

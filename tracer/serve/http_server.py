@@ -1,0 +1,195 @@
+"""The HTTP server: what prometheus_client answers, by threads that no client can hold up.
+
+prometheus_client has a server of its own with a thread for each connection, without bounds. Here, at most
+`MOST_CONNECTIONS` are open: the oldest is closed for a new one. A client that sends nothing for `WITHIN_S`,
+or does not take the answer within that time, is dropped. Answers are made one at a time and shared for
+`SHARED_S`, so that many clients cost what one does.
+"""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.registry import Collector
+
+from tracer.errors import TracerError, UsageError
+from tracer.kernel.process.priority import prefer_this_thread
+
+MOST_CONNECTIONS: Final = 32
+WITHIN_S: Final = 10.0
+"""Prometheus waits for so long."""
+SHARED_S: Final = 0.5
+_BACKLOG: Final = 128
+_STACK_BYTES: Final = 512 << 10
+_SWITCH_S: Final = 0.001
+"""While a thread answers, the thread that records gets the interpreter within this time."""
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Paths of PEM files: the certificate chain, its key, and the authorities that clients must have a
+    certificate of; None: any client is served."""
+
+    certificate: str
+    key: str
+    client_authorities: str | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Return the settings of a server. Raises UsageError if a file cannot be used."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+            if self.client_authorities is not None:
+                context.load_verify_locations(self.client_authorities)
+                context.verify_mode = ssl.CERT_REQUIRED
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(
+                f"TLS cannot be offered with {self.certificate} and {self.key}: {error.strerror or error}"
+            ) from error
+        return context
+
+
+class MetricsServer:
+    """A server on one address, whose socket listens from the start. `start` begins to answer.
+
+    Raises UsageError if the host is not one of this machine, TracerError if the port is taken.
+    """
+
+    def __init__(self, host: str, port: int, collector: Collector, tls: Tls | None = None) -> None:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(collector)
+        self._is_tls = tls is not None
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        except OSError as error:
+            raise UsageError(f"{host} is no address of this machine: {error.strerror}") from error
+        try:
+            self._server = _Server(family, (host, port), tls.context() if tls else None)
+        except OSError as error:
+            raise TracerError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+        self._server.set_app(_Shared(make_wsgi_app(registry)))
+        self.host, self.port = host, int(self._server.server_address[1])
+        self._is_open = True
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Return the URL of the metrics."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self._is_tls else 'http'}://{host}:{self.port}/metrics"
+
+    def start(self) -> None:
+        """Answer from now on, by threads that end with this process."""
+        sys.setswitchinterval(_SWITCH_S)
+        threading.stack_size(_STACK_BYTES)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering, and free the address."""
+        self._is_open = False
+        with suppress(OSError):
+            self._server.socket.shutdown(socket.SHUT_RDWR)  # it wakes the thread
+        if self._thread.is_alive():
+            self._thread.join()
+        self._server.server_close()
+
+    def _run(self) -> None:
+        """Accept connections; `serve_forever` would wake up twice a second to look for its end."""
+        while self._is_open:
+            self._server.handle_request()
+
+
+class _Shared:
+    """An application whose answers are made one at a time, and given to all who ask the same soon."""
+
+    def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
+        self._application = application
+        self._lock = threading.Lock()
+        self._last: tuple[object, float, tuple[Any, ...], list[bytes]] = (None, 0.0, (), [])
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
+        asked = tuple(
+            environ.get(name, "")
+            for name in ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING")
+        )
+        with self._lock:
+            question, made_s, begin, body = self._last
+            if question != asked or time.monotonic() - made_s > SHARED_S:
+                begun: list[tuple[Any, ...]] = []
+                body = list(self._application(environ, lambda *answer: begun.append(answer)))
+                begin = begun[0]
+                self._last = (asked, time.monotonic(), begin, body)
+        start_response(*begin)
+        return body
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = WITHIN_S
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing: anyone may send anything."""
+
+
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    request_queue_size = _BACKLOG
+
+    def __init__(
+        self, family: socket.AddressFamily, address: tuple[str, int], tls: ssl.SSLContext | None
+    ) -> None:
+        self.address_family = family
+        self._tls = tls
+        self._open: dict[Any, None] = {}
+        self._lock = threading.Lock()
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """Bind, without the look-up of the host's name that the base class makes."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own, in place of the oldest if there are many."""
+        with self._lock:
+            if len(self._open) >= MOST_CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)  # its thread ends
+            self._open[request] = None
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer one connection."""
+        prefer_this_thread()  # it holds the interpreter, for which the recorder may wait
+        super().process_request_thread(request, client_address)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Answer, after the handshake of TLS if there is one."""
+        if self._tls is None:
+            super().finish_request(request, client_address)
+            return
+        request.settimeout(WITHIN_S)
+        with self._tls.wrap_socket(request.dup(), server_side=True) as encrypted:
+            super().finish_request(encrypted, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, *_: object) -> None:
+        """Ignore what a client causes: it went away, or speaks another protocol."""

@@ -1,0 +1,116 @@
+"""OOM kills, counted under labels that outlive their cgroups: at once, and by cause when that is known.
+
+A cause comes when the trace of a kill is explained, some seconds after the kill. Counters never fall, so a
+kill is counted by cause once: as `unknown` if its trace could not be explained, or if nothing came in
+`PATIENCE_S`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tracer.live.tally import Names
+from tracer.metric_families import KILL_LABELS, kill_labels
+
+PATIENCE_S: Final = 900.0
+"""A story may last for minutes, and so may the queue of traces that wait to be explained."""
+
+UNKNOWN: Final = "unknown"
+_NOBODY: Final = ("",) * len(KILL_LABELS)
+_MOST_WAITING: Final = 4096
+
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """The number of kills of one cause. `trace` is that of the newest, and None if it was not kept; `time_s`
+    is when it was counted, since the epoch."""
+
+    kills: int
+    trace: Path | None
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    labels: Labels
+    since_s: float
+
+
+class KillCounters:
+    """`names_of` returns the names of a cgroup by its id. At most `most` sets of labels are told apart: the
+    kills of others have empty labels.
+
+    One thread counts; others may read `seen` and `explained` with `counts`.
+    """
+
+    def __init__(self, names_of: Callable[[int], Names | None], most: int) -> None:
+        self._names_of = names_of
+        self._most = most
+        self._seen: Counter[Labels] = Counter()
+        self._explained: dict[tuple[Labels, str], Explained] = {}
+        self._waiting: dict[int, _Waiting] = {}
+        self._last_id = 0
+
+    def kill(self, row: Mapping[str, Any]) -> None:
+        """Count a kill, given as a row of `oom`: the tasks of a group kill are one decision."""
+        kill_id = row["kill_id"]
+        if kill_id in self._waiting or kill_id <= self._last_id:
+            return
+        self._last_id = kill_id
+        labels = self._labels_of(row["limit_owner_cgroup_id"] or row["cgroup_id"])
+        self._seen[labels] += 1
+        self._waiting[kill_id] = _Waiting(labels, time.monotonic())
+        if len(self._waiting) > _MOST_WAITING:
+            self._explain(next(iter(self._waiting)), UNKNOWN, None)
+
+    def explain(self, causes: Iterable[tuple[int, str]], trace: Path | None) -> None:
+        """Count the kills of an explained trace by (kill_id, cause). Those that are counted already, by an
+        earlier trace, are left out. `trace` is None if it is not kept."""
+        for kill_id, cause in causes:
+            if kill_id in self._waiting:
+                self._explain(kill_id, cause, trace)
+
+    def give_up(self) -> None:
+        """Count the kills of which no cause came as `unknown`."""
+        late_s = time.monotonic() - PATIENCE_S
+        for kill_id in [one for one, waiting in self._waiting.items() if waiting.since_s < late_s]:
+            self._explain(kill_id, UNKNOWN, None)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Return whether the cause of a kill has not come yet."""
+        return bool(self._waiting)
+
+    def seen(self) -> dict[Labels, int]:
+        """Return the values of `KILL_LABELS` -> kills, from any thread."""
+        return dict(self._seen)
+
+    def explained(self) -> dict[tuple[Labels, str], Explained]:
+        """Return (values of `KILL_LABELS`, cause) -> kills, from any thread."""
+        return dict(self._explained)
+
+    def _labels_of(self, cgroup_id: int) -> Labels:
+        names = self._names_of(cgroup_id)
+        if names is None:
+            return _NOBODY
+        labels = kill_labels(
+            path=names.path,
+            container=names.container,
+            pod=names.pod,
+            namespace=names.namespace,
+            unit=names.unit,
+        )
+        return labels if labels in self._seen or len(self._seen) < self._most else _NOBODY
+
+    def _explain(self, kill_id: int, cause: str, trace: Path | None) -> None:
+        key = self._waiting.pop(kill_id).labels, cause
+        before = self._explained.get(key)
+        kills = 1 if before is None else before.kills + 1
+        self._explained[key] = Explained(kills, trace, time.time())
