@@ -111,18 +111,25 @@ def _nested_ends(spans: _Spans, order: Int64s) -> Int64s:
     begin, end, depth, pid = (part[order] for part in (spans.begin_ns, spans.end_ns, spans.depth, spans.pid))
     end = end.copy()
     for level in range(_RECLAIM_DEPTH + 2):
-        own, no_deeper = np.flatnonzero(depth == level), np.flatnonzero(depth <= level)
-        for others, step in [(no_deeper, 1), *((np.flatnonzero(depth == one), -1) for one in range(level))]:
-            place = np.searchsorted(others, own, "right") if step > 0 else np.searchsorted(others, own) - 1
-            there = (place >= 0) & (place < len(others))
-            other = others[place[there]]
-            there[there] = pid[other] == pid[own[there]]
-            other = others[place[there]]
-            bound = begin[other] if step > 0 else end[other]
-            is_bound = bound >= begin[own[there]] if step > 0 else bound > begin[own[there]]
-            cut = own[there][is_bound]
-            end[cut] = np.minimum(end[cut], bound[is_bound])
+        own = np.flatnonzero(depth == level)
+        rows, following = _neighbours(own, np.flatnonzero(depth <= level), pid, step=1)
+        end[rows] = np.minimum(end[rows], begin[following])
+        for lesser in range(level):
+            rows, around = _neighbours(own, np.flatnonzero(depth == lesser), pid, step=-1)
+            is_inside = end[around] > begin[rows]
+            rows, around = rows[is_inside], around[is_inside]
+            end[rows] = np.minimum(end[rows], end[around])
     return end
+
+
+def _neighbours(own: Int64s, others: Int64s, pid: Int64s, *, step: int) -> tuple[Int64s, Int64s]:
+    """Return (rows of `own`, of each the next row of its thread among `others`); with a `step` of -1, the
+    row before it. Rows without one are left out. Both arrays ascend."""
+    place = np.searchsorted(others, own, "right") if step > 0 else np.searchsorted(others, own) - 1
+    is_there = (place >= 0) & (place < len(others))
+    own, other = own[is_there], others[place[is_there]]
+    is_of_thread = pid[own] == pid[other]
+    return own[is_of_thread], other[is_of_thread]
 
 
 @dataclass(frozen=True, slots=True)
