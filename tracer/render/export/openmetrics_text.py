@@ -10,6 +10,7 @@ import itertools
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Final
 
 from prometheus_client import Metric
@@ -74,7 +75,7 @@ def families(
     for moment_ns, cgroups in moments:
         time_ms = moment_ns // _MILLISECOND_NS
         times_ms.append(time_ms)
-        for cgroup in cgroups:
+        for cgroup in sorted(cgroups, key=attrgetter("time_ns")):  # of two with one path, the newest holds
             place = tuple(map(visible, labels_of(cgroup)))
             for name, labels, value in values_of(cgroup):
                 found[name].setdefault((*place, *labels), _Series()).points[time_ms] = value
